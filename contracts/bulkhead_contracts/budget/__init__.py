@@ -1,0 +1,3 @@
+"""Latest version of the budget messages."""
+
+from .v1 import *  # noqa: F403

@@ -1,0 +1,155 @@
+"""Every message of the mesh: one row each, and the codec that reads any version of it.
+
+The broker's permissions, the AsyncAPI document and the services' READMEs are rendered from these rows.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from . import budget, control, grant, limits, model, plan, retrieval, step, task, tool, verdict
+from .task.v1 import TaskRequestedV1
+from .task.v2 import upcast_task_requested
+from .types import Body
+
+Plane = Literal["mesh", "rpc"]
+PUBLISHER = "publisher"
+"""Stands in rows for every outside publisher (`pub_<name>` on the wire)."""
+JOURNAL = "journal"
+
+DECIDERS = ("planner", "worker", "checker")
+DOERS = ("model_gateway", "rag", "tool_executor")
+EDGES = ("gateway", "signer", "budget")
+SERVICES = (*DECIDERS, *DOERS, *EDGES)
+
+
+class DecodeError(ValueError):
+    """A message that cannot be read. `later` tells that a newer reader might: hand it back, do not reject."""
+
+    def __init__(self, code: str, message: str, *, later: bool = False) -> None:
+        super().__init__(message)
+        self.code = code
+        self.later = later
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Who says what to whom. `edges` are (producer, consumer) pairs; `older` maps versions to (class, upcast)."""
+
+    body: type[Body]
+    edges: tuple[tuple[str, str], ...]
+    owner: str
+    plane: Plane = "mesh"
+    older: dict[int, tuple[type[Body], Callable[[Any], Body]]] = field(default_factory=dict)
+
+    @property
+    def type(self) -> str:
+        """Type without version."""
+        return self.body.TYPE
+
+
+def _to(receiver: str, *senders: str) -> tuple[tuple[str, str], ...]:
+    return tuple((sender, receiver) for sender in senders)
+
+
+def _from(sender: str, *receivers: str) -> tuple[tuple[str, str], ...]:
+    return tuple((sender, receiver) for receiver in receivers)
+
+
+ROWS: tuple[Row, ...] = (
+    # The edge
+    Row(
+        task.TaskRequested,
+        _to("gateway", PUBLISHER, "gateway"),
+        "gateway",
+        older={1: (TaskRequestedV1, upcast_task_requested)},
+    ),
+    Row(task.TaskCancelRequested, (*_to("gateway", PUBLISHER), *_to("planner", "gateway")), "gateway"),
+    Row(task.TaskRejected, _to("gateway", "gateway"), "gateway"),
+    Row(grant.GrantRequested, _to("signer", "gateway"), "signer", plane="rpc"),
+    Row(grant.GrantReplied, _from("signer", "gateway"), "signer", plane="rpc"),
+    Row(task.TaskSubmitted, _to("planner", "gateway"), "gateway"),
+    # What the planner tells the edge
+    Row(task.TaskAccepted, _from("planner", "gateway"), "planner"),
+    Row(plan.PlanRejected, _from("planner", "gateway"), "planner"),
+    Row(plan.PlanAdopted, _from("planner", "gateway"), "planner"),
+    Row(task.StepStarted, _from("planner", "gateway"), "planner"),
+    Row(task.StepEnded, _from("planner", "gateway"), "planner"),
+    Row(task.TaskEnded, _from("planner", "gateway"), "planner"),
+    # Steps
+    Row(step.StepAssigned, _from("planner", "worker"), "planner"),
+    Row(step.StepCancelRequested, _from("planner", "worker"), "planner"),
+    Row(step.StepProposed, _from("worker", "checker"), "worker"),
+    Row(step.StepFinished, _from("worker", "planner"), "worker"),
+    Row(verdict.VerdictReached, _from("checker", "planner"), "checker"),
+    # Calls outward
+    Row(model.ModelCallRequested, _to("model_gateway", *DECIDERS), "model_gateway"),
+    Row(model.ModelCallReplied, _from("model_gateway", *DECIDERS), "model_gateway"),
+    Row(tool.ToolCallRequested, _to("tool_executor", "worker"), "tool_executor"),
+    Row(tool.ToolCallReplied, _from("tool_executor", "worker"), "tool_executor"),
+    Row(retrieval.RetrievalRequested, _to("rag", "worker"), "rag"),
+    Row(retrieval.RetrievalReplied, _from("rag", "worker"), "rag"),
+    Row(retrieval.DocumentIngestRequested, _to("rag", "gateway"), "rag"),
+    Row(retrieval.DocumentIngested, _from("rag", "gateway"), "rag"),
+    Row(
+        control.CallDeferred,
+        (*_from("model_gateway", *DECIDERS), *_from("tool_executor", "worker"), *_from("rag", "worker")),
+        "runtime",
+    ),
+    # Money
+    Row(budget.ReserveRequested, _to("budget", *DOERS), "budget", plane="rpc"),
+    Row(budget.ReserveReplied, _from("budget", *DOERS), "budget", plane="rpc"),
+    Row(budget.Reserved, _from("budget", JOURNAL), "budget"),
+    Row(budget.Settled, _to("budget", *DOERS), "budget"),
+    Row(budget.TaskHalted, _from("budget", "planner"), "budget"),
+    # The runtime: each service to itself
+    Row(control.TimerFired, tuple((name, name) for name in DECIDERS), "runtime"),
+    Row(control.MessageRejected, tuple((name, name) for name in SERVICES if name != "signer"), "runtime"),
+)
+
+BY_TYPE: dict[str, Row] = {row.type: row for row in ROWS}
+INBOXES: tuple[str, ...] = tuple(sorted({to for row in ROWS if row.plane == "mesh" for _, to in row.edges}))
+MESH_EDGES: frozenset[tuple[str, str]] = frozenset(
+    e for row in ROWS if row.plane == "mesh" for e in row.edges
+)
+RPC_EDGES: frozenset[tuple[str, str]] = frozenset(
+    e for row in ROWS if row.plane == "rpc" and row.body.TYPE.endswith("requested") for e in row.edges
+)
+
+
+def allowed(ce_type: str, sender: str, receiver: str) -> bool:
+    """Whether the catalog lets `sender` say this to `receiver`; outside publishers are `pub_*`."""
+    row = BY_TYPE.get(ce_type.rpartition(".v")[0])
+    role = PUBLISHER if sender.startswith("pub_") else sender
+    return row is not None and (role, receiver) in row.edges
+
+
+def decode(ce_type: str, body: bytes) -> Body:
+    """Read a body of any known version as the latest one.
+
+    Raises DecodeError; its `later` is true for unknown types and versions (an upgraded replica may know them).
+    """
+    name, _, version_text = ce_type.rpartition(".v")
+    row = BY_TYPE.get(name)
+    if row is None or not version_text.isdigit():
+        raise DecodeError("unknown_type", f"this reader knows no message type {ce_type[:100]!r}", later=True)
+    if len(body) > limits.MAX_MESSAGE_BYTES:
+        raise DecodeError("oversize", f"body of {len(body)} bytes exceeds {limits.MAX_MESSAGE_BYTES}")
+    version = int(version_text)
+    try:
+        if version == row.body.VERSION:
+            return row.body.model_validate_json(body)
+        if version in row.older:
+            old, upcast = row.older[version]
+            return upcast(old.model_validate_json(body))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "body"
+        raise DecodeError("malformed_body", f"{ce_type}: {where}: {first['msg']}") from error
+    raise DecodeError(
+        "unknown_version",
+        f"{name} v{version} is unknown here (this reader knows up to v{row.body.VERSION}); upgrade the receiver",
+        later=version > row.body.VERSION,
+    )

@@ -1,0 +1,67 @@
+"""Authority: a task grant signed by the signer, step grants that can only narrow it.
+
+A grant travels as a compact EdDSA JWT in the envelope. A step grant carries its task grant's token as `parent`.
+"""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from . import limits as bounds
+from .task.v1 import RequesterClaim, TaskLimits
+from .tool.v1 import ToolSpec
+from .types import Body, Contract, Count, Name, Reason, Token, UnixMs
+
+
+class TaskGrant(Contract):
+    """What a task may do: for whom, with which tools, over whose documents, up to which limits."""
+
+    kind: Literal["task"] = "task"
+    tenant: Token
+    task: Token
+    actor: Name
+    tools: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_TOOLS)]
+    document_scopes: Annotated[tuple[Token, ...], Field(max_length=16)]
+    limits: TaskLimits
+    day_cost_usd_micros: Count
+    day_tokens: Count
+    expires_unix_ms: UnixMs
+
+
+class StepGrant(Contract):
+    """What one step attempt may do. Tools must be a subset of the task grant's."""
+
+    kind: Literal["step"] = "step"
+    tenant: Token
+    task: Token
+    step_id: Token
+    attempt: Count
+    plan_version: Count
+    tools: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_TOOLS)]
+    expires_unix_ms: UnixMs
+
+
+class GrantRequested(Body):
+    """The gateway asks the signer for a task grant (rpc); the signer holds it to the tenant's policy."""
+
+    TYPE: ClassVar[str] = "mesh.grant.requested"
+
+    requester: RequesterClaim
+    purpose: Literal["task", "ingest"] = "task"
+    tools: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_TOOLS)] = ()
+    limits: TaskLimits = TaskLimits()
+    requested_unix_ms: UnixMs
+
+
+class GrantReplied(Body):
+    """A signed token and the tools that it names, or why not."""
+
+    TYPE: ClassVar[str] = "mesh.grant.replied"
+
+    granted: bool
+    token: Annotated[str, Field(max_length=bounds.MAX_GRANT_TOKEN_BYTES)] = ""
+    tools: Annotated[tuple[ToolSpec, ...], Field(max_length=bounds.MAX_TOOLS)] = ()
+    limits: TaskLimits | None = None
+    code: str = ""
+    reason: Reason = ""
+    hint: Reason = ""

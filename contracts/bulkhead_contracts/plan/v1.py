@@ -1,0 +1,62 @@
+"""Plans: a DAG of steps, its version, its approval, and the checker's notes on it."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from .. import limits
+from ..types import Body, Contract, Count, Name, Reason, Title, Token
+
+StepKind = Literal["agent", "noop"]
+Approval = Literal["not_required", "draft", "in_review", "approved", "rejected"]
+Severity = Literal["error", "warning", "note"]
+
+
+class PlanStep(Contract):
+    """One step: what to do, with which tools, on whose results, and when it counts as done.
+
+    kind `noop` returns its instruction as its result: for wiring tests and benchmarks.
+    """
+
+    id: Token
+    title: Title
+    instruction: Annotated[str, Field(max_length=limits.MAX_INSTRUCTION_CHARS)]
+    tools: Annotated[tuple[Name, ...], Field(max_length=limits.MAX_TOOLS)] = ()
+    inputs: Annotated[tuple[Token, ...], Field(max_length=limits.MAX_STEP_INPUTS)] = ()
+    acceptance: Annotated[str, Field(max_length=limits.MAX_ACCEPTANCE_CHARS)] = ""
+    kind: StepKind = "agent"
+
+
+class PlanNote(Contract):
+    """A finding of the plan checker."""
+
+    severity: Severity
+    code: Name
+    step_id: str = ""
+    message: Reason
+
+
+class Plan(Contract):
+    """A checked plan. `version` counts generations of one task; `approval` is who let it run."""
+
+    version: Count = 1
+    approval: Approval = "not_required"
+    steps: Annotated[tuple[PlanStep, ...], Field(max_length=limits.MAX_PLAN_STEPS)]
+    notes: Annotated[tuple[PlanNote, ...], Field(max_length=limits.MAX_PLAN_NOTES)] = ()
+
+
+class PlanAdopted(Body):
+    """The planner runs this plan now."""
+
+    TYPE: ClassVar[str] = "mesh.plan.adopted"
+
+    plan: Plan
+
+
+class PlanRejected(Body):
+    """A draft did not pass the plan checker; the notes went back to the model."""
+
+    TYPE: ClassVar[str] = "mesh.plan.rejected"
+
+    draft: Count
+    notes: Annotated[tuple[PlanNote, ...], Field(max_length=limits.MAX_PLAN_NOTES)]

@@ -1,0 +1,144 @@
+"""What every result carries: where its content lies, how whole it is, what fed it, how it stands."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field
+
+from . import limits
+from .types import Contract, Count, Marker, Name, Reason, Sha256, Summary, Token, TokenCount, UsdMicros
+
+Standing = Literal["ok", "degraded", "failed"]
+Trust = Literal["system", "user", "untrusted"]
+LabelKind = Literal["objective", "document", "passage", "tool_result", "model_reply", "step_result"]
+
+
+class ContentRef(Contract):
+    """A blob by digest: `blob.<author>.<tenant>.<sha256>`. The author is enforced by the broker."""
+
+    author: Token
+    sha256: Sha256
+    size_bytes: Count
+    media_type: Name = "text/plain"
+    summary: Summary = ""
+
+    @property
+    def marker(self) -> str:
+        """The 12 hex digits by which texts cite this content."""
+        return self.sha256[:12]
+
+
+class Omission(Contract):
+    """One thing that is missing from a result, and why."""
+
+    reason: Literal["truncated", "pruned", "summarised", "failed_part"]
+    what: Summary
+    detail: Reason = ""
+
+
+class Completeness(Contract):
+    """`complete`, or what was left out. Two are merged by joining their omissions."""
+
+    complete: bool = True
+    omissions: Annotated[tuple[Omission, ...], Field(max_length=limits.MAX_OMISSIONS)] = ()
+
+    @classmethod
+    def missing(cls, *omissions: Omission) -> Self:
+        """Incomplete by these omissions."""
+        return cls(complete=False, omissions=omissions[: limits.MAX_OMISSIONS])
+
+
+class Label(Contract):
+    """Provenance of one input: its digest, what it is, how far it can be trusted, who saw it.
+
+    `signature` is the observer's Ed25519 signature (base64url) over the other fields in RFC 8785 form;
+    without it the label counts as untrusted, whatever it says.
+    """
+
+    sha256: Sha256
+    kind: LabelKind
+    source: Summary = ""
+    trust: Trust = "untrusted"
+    observed_by: Token
+    signature: Annotated[str, Field(max_length=128)] = ""
+
+
+class Citation(Contract):
+    """Which characters of which document stand behind a marker in the text."""
+
+    marker: Marker
+    document: Name
+    document_sha256: Sha256
+    chunk_id: Name
+    start: Count
+    end: Count
+
+
+class Usage(Contract):
+    """What was consumed. Sums of these are what accounting shows."""
+
+    model_calls: Count = 0
+    tool_calls: Count = 0
+    retrievals: Count = 0
+    input_tokens: TokenCount = 0
+    output_tokens: TokenCount = 0
+    cached_input_tokens: TokenCount = 0
+    cost_usd_micros: UsdMicros = 0
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(**{name: getattr(self, name) + getattr(other, name) for name in Usage.model_fields})
+
+
+class Failure(Contract):
+    """An expected failure as a value: a code for programs, what happened and what to do for people."""
+
+    code: Name
+    message: Reason
+    hint: Reason = ""
+
+
+class Result(Contract):
+    """A result never travels bare: content, standing, completeness, provenance, citations."""
+
+    content: ContentRef | None = None
+    summary: Summary = ""
+    standing: Standing = "ok"
+    standing_reason: Reason = ""
+    completeness: Completeness = Completeness()
+    provenance: Annotated[tuple[Label, ...], Field(max_length=limits.MAX_LABELS)] = ()
+    citations: Annotated[tuple[Citation, ...], Field(max_length=limits.MAX_CITATIONS)] = ()
+
+
+_ORDER = {"ok": 0, "degraded": 1, "failed": 2}
+
+
+def worst(*standings: Standing) -> Standing:
+    """The worst of several standings; `ok` of none."""
+    return max(standings, key=_ORDER.__getitem__, default="ok")
+
+
+def merge_completeness(*parts: Completeness) -> Completeness:
+    """What is missing from anything built on all of `parts`."""
+    omissions: list[Omission] = []
+    for part in parts:
+        omissions.extend(o for o in part.omissions if o not in omissions)
+    return Completeness(
+        complete=all(part.complete for part in parts), omissions=tuple(omissions[: limits.MAX_OMISSIONS])
+    )
+
+
+def merge_labels(*groups: tuple[Label, ...]) -> tuple[Label, ...]:
+    """Union of labels in first-seen order, one per (digest, kind)."""
+    seen: dict[tuple[str, str], Label] = {}
+    for group in groups:
+        for label in group:
+            seen.setdefault((label.sha256, label.kind), label)
+    return tuple(seen.values())[: limits.MAX_LABELS]
+
+
+def merge_citations(*groups: tuple[Citation, ...]) -> tuple[Citation, ...]:
+    """Union of citations in first-seen order, one per marker and document."""
+    seen: dict[tuple[str, str], Citation] = {}
+    for group in groups:
+        for citation in group:
+            seen.setdefault((citation.marker, citation.document_sha256), citation)
+    return tuple(seen.values())[: limits.MAX_CITATIONS]

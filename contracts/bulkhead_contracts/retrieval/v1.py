@@ -1,0 +1,72 @@
+"""Documents in, passages out."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from .. import limits
+from ..result import Citation, Completeness, ContentRef, Failure, Label, Standing, Usage
+from ..types import Body, Contract, Count, Name, Reason, Sha256, Summary, Token, UnixMs
+
+
+class RetrievalRequested(Body):
+    """Search the tenant's documents. At most `k` passages and `max_chars` of text come back."""
+
+    TYPE: ClassVar[str] = "mesh.retrieval.requested"
+
+    call_id: Token
+    step_id: Token
+    attempt: Count
+    query: Annotated[str, Field(min_length=1, max_length=limits.MAX_QUERY_CHARS)]
+    k: Annotated[int, Field(ge=1, le=limits.MAX_PASSAGES)] = 8
+    max_chars: Annotated[int, Field(ge=200, le=limits.MAX_TOOL_OUTPUT_BYTES)] = 16_000
+    deadline_unix_ms: UnixMs
+
+
+class Passage(Contract):
+    """One chunk: its text as a blob of rag's, where it stands in which document, and its rank score."""
+
+    content: ContentRef
+    citation: Citation
+    title: Summary = ""
+    score: float = 0.0
+
+
+class RetrievalReplied(Body):
+    """The passages, best first; completeness says what was cut."""
+
+    TYPE: ClassVar[str] = "mesh.retrieval.replied"
+
+    call_id: Token
+    step_id: Token
+    outcome: Literal["found", "refused", "failed"]
+    failure: Failure | None = None
+    passages: Annotated[tuple[Passage, ...], Field(max_length=limits.MAX_PASSAGES)] = ()
+    standing: Standing = "ok"
+    completeness: Completeness = Completeness()
+    provenance: Annotated[tuple[Label, ...], Field(max_length=limits.MAX_PASSAGES)] = ()
+    usage: Usage = Usage()
+    duration_ms: Count = 0
+
+
+class DocumentIngestRequested(Body):
+    """Take a document into the tenant's store. The subject's task token is the ingestion's id."""
+
+    TYPE: ClassVar[str] = "mesh.retrieval.ingest_requested"
+
+    name: Name
+    media_type: Name
+    content: ContentRef
+
+
+class DocumentIngested(Body):
+    """How an ingestion ended: `unchanged` when the same content under this name was there already."""
+
+    TYPE: ClassVar[str] = "mesh.retrieval.ingested"
+
+    name: Name
+    sha256: Sha256
+    outcome: Literal["ingested", "unchanged", "rejected"]
+    chunks: Count = 0
+    failure: Failure | None = None
+    detail: Reason = ""

@@ -1,0 +1,84 @@
+"""Steps: handed to a worker, proposed to the checker or finished, stopped."""
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from .. import limits
+from ..plan.v1 import PlanStep
+from ..result import Citation, ContentRef, Failure, Label, Result, Usage
+from ..tool.v1 import ToolSpec
+from ..types import Body, Contract, Count, Reason, Summary, Token, UnixMs
+
+
+class StepInput(Contract):
+    """Result of an earlier step that this one builds on."""
+
+    step_id: Token
+    title: Summary = ""
+    result: Result
+
+
+class StepAssigned(Body):
+    """Run this step. The envelope's grant is the step grant, narrowed by the planner to these tools."""
+
+    TYPE: ClassVar[str] = "mesh.step.assigned"
+
+    step: PlanStep
+    attempt: Count
+    plan_version: Count
+    objective: ContentRef
+    inputs: Annotated[tuple[StepInput, ...], Field(max_length=limits.MAX_STEP_INPUTS)] = ()
+    tools: Annotated[tuple[ToolSpec, ...], Field(max_length=limits.MAX_TOOLS)] = ()
+    notes: Annotated[tuple[Reason, ...], Field(max_length=16)] = ()
+    check: bool = True
+    final: bool = False
+    deadline_unix_ms: UnixMs
+
+
+class StepCancelRequested(Body):
+    """Stop working on a step attempt; its replies are ignored from now on."""
+
+    TYPE: ClassVar[str] = "mesh.step.cancel_requested"
+
+    step_id: Token
+    attempt: Count
+    plan_version: Count
+    reason: Reason = ""
+
+
+class Evidence(Contract):
+    """Something the worker saw and may cite: a passage of rag's or a tool's result."""
+
+    content: ContentRef
+    label: Label
+    citation: Citation | None = None
+
+
+class StepProposed(Body):
+    """A result for the checker to judge, with all that it was made from."""
+
+    TYPE: ClassVar[str] = "mesh.step.proposed"
+
+    step: PlanStep
+    attempt: Count
+    plan_version: Count
+    objective: ContentRef
+    result: Result
+    evidence: Annotated[tuple[Evidence, ...], Field(max_length=limits.MAX_LABELS)] = ()
+    inputs: Annotated[tuple[StepInput, ...], Field(max_length=limits.MAX_STEP_INPUTS)] = ()
+    usage: Usage = Usage()
+    deadline_unix_ms: UnixMs
+
+
+class StepFinished(Body):
+    """A step is over without the checker: checks are off, or there is no result to check."""
+
+    TYPE: ClassVar[str] = "mesh.step.finished"
+
+    step_id: Token
+    attempt: Count
+    plan_version: Count
+    result: Result
+    failure: Failure | None = None
+    usage: Usage = Usage()

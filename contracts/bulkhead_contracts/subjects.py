@@ -1,0 +1,144 @@
+"""The subject grammar: `mesh.<from>.<to>.<partition>.<tenant>.<task>`, and its siblings.
+
+mesh.*   stored messages; <to> names the inbox stream
+rpc.*    request/reply, same tokens, not stored
+live.<from>.<tenant>.<task>            progress and token deltas, not stored
+blob.<author>.<tenant>.<sha256>        content
+record.<service>.<tenant>.<task>.<key> outcome of a doer's call
+timer.<service>.set|fired.<partition>.<tenant>.<task>[.<key>]
+dead.<service>.<partition>.<tenant>.<task>   dead letters
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass
+
+from .limits import PARTITIONS
+
+_TOKEN = re.compile(r"^[A-Za-z0-9_-]{1,64}$")
+
+
+class SubjectError(ValueError):
+    """A subject or token that does not fit the grammar."""
+
+
+def token(value: str) -> str:
+    """`value` when it is one legal subject token; raises SubjectError otherwise."""
+    if not _TOKEN.match(value):
+        raise SubjectError(f"not a subject token: {value[:80]!r}; use 1-64 of A-Z a-z 0-9 _ -")
+    return value
+
+
+def partition_of(task: str) -> int:
+    """The partition of a task: blake2b(task) mod PARTITIONS; equal in every language and process."""
+    digest = hashlib.blake2b(task.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") % PARTITIONS
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A parsed `mesh.` or `rpc.` subject."""
+
+    plane: str
+    sender: str
+    receiver: str
+    partition: int
+    tenant: str
+    task: str
+
+    def __str__(self) -> str:
+        return f"{self.plane}.{self.sender}.{self.receiver}.{self.partition}.{self.tenant}.{self.task}"
+
+
+def mesh(sender: str, receiver: str, tenant: str, task: str) -> str:
+    """Subject of a stored message."""
+    return f"mesh.{token(sender)}.{token(receiver)}.{partition_of(task)}.{token(tenant)}.{token(task)}"
+
+
+def rpc(sender: str, receiver: str, tenant: str, task: str) -> str:
+    """Subject of a request."""
+    return f"rpc.{token(sender)}.{token(receiver)}.{partition_of(task)}.{token(tenant)}.{token(task)}"
+
+
+def live(sender: str, tenant: str, task: str) -> str:
+    """Subject of unstored progress."""
+    return f"live.{token(sender)}.{token(tenant)}.{token(task)}"
+
+
+def blob(author: str, tenant: str, sha256: str) -> str:
+    """Subject under which a blob is stored once."""
+    return f"blob.{token(author)}.{token(tenant)}.{token(sha256)}"
+
+
+def record(service: str, tenant: str, task: str, key: str) -> str:
+    """Subject of a doer's claim and outcome for one idempotency key."""
+    return f"record.{token(service)}.{token(tenant)}.{token(task)}.{token(key)}"
+
+
+def timer_set(service: str, tenant: str, task: str, key: str) -> str:
+    """Subject of a schedule; one per key, so that setting it again replaces it."""
+    return f"timer.{token(service)}.set.{partition_of(task)}.{token(tenant)}.{token(task)}.{token(key)}"
+
+
+def timer_fired(service: str, tenant: str, task: str) -> str:
+    """Target of a schedule; the inbox sources it as `mesh.<service>.<service>...`."""
+    return f"timer.{token(service)}.fired.{partition_of(task)}.{token(tenant)}.{token(task)}"
+
+
+def dead(service: str, tenant: str, task: str) -> str:
+    """Subject of a dead letter of this service."""
+    return f"dead.{token(service)}.{partition_of(task)}.{token(tenant)}.{token(task)}"
+
+
+def task_filter(receiver: str, tenant: str, task: str) -> str:
+    """Everything of one task in one inbox."""
+    return f"mesh.*.{token(receiver)}.{partition_of(task)}.{token(tenant)}.{token(task)}"
+
+
+def inbox_stream(receiver: str) -> str:
+    """Name of the stream that holds `mesh.*.<receiver>.>`."""
+    return f"INBOX_{receiver.upper()}"
+
+
+def timers_stream(service: str) -> str:
+    """Name of the stream that holds a service's schedules."""
+    return f"TIMERS_{service.upper()}"
+
+
+def records_stream(service: str) -> str:
+    """Name of the stream that holds a doer's claims and outcomes."""
+    return f"RECORDS_{service.upper()}"
+
+
+def durable(service: str, shard: int) -> str:
+    """Name of the durable consumer of one shard of an inbox."""
+    return f"{service}-{shard}"
+
+
+def parse(subject: str) -> Address:
+    """Parse a `mesh.` or `rpc.` subject; raises SubjectError when it lies about its partition."""
+    parts = subject.split(".")
+    if len(parts) != 6 or parts[0] not in ("mesh", "rpc"):
+        raise SubjectError(f"not a mesh subject: {subject[:200]!r}")
+    plane, sender, receiver, partition, tenant, task = parts
+    for part in (sender, receiver, tenant, task):
+        token(part)
+    if not partition.isdigit() or int(partition) != partition_of(task):
+        raise SubjectError(f"partition {partition[:8]!r} is not the partition of task {task!r}")
+    return Address(plane, sender, receiver, int(partition), tenant, task)
+
+
+JOURNAL_STREAM = "JOURNAL"
+BLOBS_STREAM = "BLOBS"
+CONTROL_STREAM = "KV_CONTROL"
+DEAD_LETTERS_STREAM = "DEAD_LETTERS"
+
+
+def control_key(scope: str, name: str) -> str:
+    """Subject of one control entry, e.g. scope `task`, name the task id."""
+    return f"$KV.CONTROL.{token(scope)}.{token(name)}"
+
+
+def control_live(scope: str, name: str) -> str:
+    """Where the broker republishes that entry, live."""
+    return f"control.live.{token(scope)}.{token(name)}"

@@ -1,0 +1,111 @@
+"""Tasks: asked for at the edge, submitted with authority, ended always."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from .. import limits as bounds
+from ..plan.v1 import Plan
+from ..result import ContentRef, Failure, Result, Usage
+from ..tool.v1 import ToolSpec
+from ..types import Body, Contract, Count, Name, Reason, Title, Token, TokenCount, UnixMs, UsdMicros
+
+TaskStatus = Literal["succeeded", "failed", "cancelled", "halted"]
+Objective = Annotated[str, Field(min_length=1, max_length=bounds.MAX_OBJECTIVE_CHARS)]
+
+
+class TaskLimits(Contract):
+    """Ceilings of one task: money in micro US dollars, tokens, and time from submission."""
+
+    cost_usd_micros: UsdMicros = bounds.DEFAULT_TASK_COST_USD_MICROS
+    tokens: TokenCount = bounds.DEFAULT_TASK_TOKENS
+    deadline_ms: Annotated[int, Field(gt=0, le=bounds.MAX_TASK_DEADLINE_MS)] = bounds.DEFAULT_TASK_DEADLINE_MS
+
+
+class TaskRequestedV1(Body):
+    """First form of a request: one money limit in dollars. Still accepted, upcast to v2."""
+
+    TYPE: ClassVar[str] = "mesh.task.requested"
+
+    objective: Objective
+    limit_usd: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
+    deadline_s: Annotated[int, Field(gt=0, le=bounds.MAX_TASK_DEADLINE_MS // 1000)] | None = None
+
+
+class TaskSubmitted(Body):
+    """Authority is signed (the envelope's grant); the planner begins."""
+
+    TYPE: ClassVar[str] = "mesh.task.submitted"
+
+    objective: ContentRef
+    limits: TaskLimits
+    submitted_unix_ms: UnixMs
+    tools: Annotated[tuple[ToolSpec, ...], Field(max_length=bounds.MAX_TOOLS)] = ()
+    check: bool = True
+    plan: Plan | None = None
+
+
+class TaskCancelRequested(Body):
+    """A person or program wants the task to end."""
+
+    TYPE: ClassVar[str] = "mesh.task.cancel_requested"
+
+    reason: Reason = ""
+
+
+class TaskAccepted(Body):
+    """The planner has the task and drafts a plan."""
+
+    TYPE: ClassVar[str] = "mesh.task.accepted"
+
+    deadline_unix_ms: UnixMs
+
+
+class StepStarted(Body):
+    """Progress: a step was handed to a worker."""
+
+    TYPE: ClassVar[str] = "mesh.task.step_started"
+
+    step_id: Token
+    title: Title
+    attempt: Count
+    plan_version: Count
+
+
+class StepEnded(Body):
+    """Progress: a step is over; `final` marks the step whose result is the task's answer."""
+
+    TYPE: ClassVar[str] = "mesh.task.step_ended"
+
+    step_id: Token
+    attempt: Count
+    plan_version: Count
+    outcome: Literal["accepted", "rejected", "failed"]
+    reasons: Annotated[tuple[Reason, ...], Field(max_length=16)] = ()
+    result: Result | None = None
+    final: bool = False
+    usage: Usage = Usage()
+
+
+class TaskEnded(Body):
+    """The task is over: always said, exactly once, with a reason that a person can act on."""
+
+    TYPE: ClassVar[str] = "mesh.task.ended"
+
+    status: TaskStatus
+    failure: Failure | None = None
+    result: Result | None = None
+    usage: Usage = Usage()
+    steps_done: Count = 0
+    steps_total: Count = 0
+    plan_versions: Count = 0
+    ended_unix_ms: UnixMs = 0
+
+
+class RequesterClaim(Contract):
+    """Who asks, as the edge established it (never taken from the body of an outside message)."""
+
+    tenant: Token
+    person: Name
+    role: Literal["submitter", "approver", "operator", "auditor"]
+    via: Literal["api_key", "jwt", "publisher"]

@@ -1,0 +1,49 @@
+"""What changed since v1: a request carries limits in integers, documents, an own plan, and a check switch."""
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from .. import limits as bounds
+from ..plan.v1 import Plan
+from ..types import Body, Name, Sha256
+from .v1 import Objective, RequesterClaim, TaskLimits, TaskRequestedV1
+
+
+class TaskRequested(Body):
+    """Asks the mesh for an objective. `requester` counts only when the gateway itself wrote it.
+
+    payload_sha256 is of the HTTP body, so that a repeated Idempotency-Key with another body is found.
+    `tools`: names the task may use; empty means all that the tenant's policy grants.
+    """
+
+    TYPE: ClassVar[str] = "mesh.task.requested"
+    VERSION: ClassVar[int] = 2
+
+    objective: Objective
+    limits: TaskLimits = TaskLimits()
+    tools: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_TOOLS)] = ()
+    check: bool = True
+    plan: Plan | None = None
+    requester: RequesterClaim | None = None
+    payload_sha256: Sha256 | None = None
+
+
+class TaskRejected(Body):
+    """The gateway refused a request (who asked, limits, authority); kept so that the asker can read why."""
+
+    TYPE: ClassVar[str] = "mesh.task.rejected"
+
+    code: Name
+    message: Annotated[str, Field(max_length=bounds.MAX_REASON_CHARS)]
+    hint: Annotated[str, Field(max_length=bounds.MAX_REASON_CHARS)] = ""
+
+
+def upcast_task_requested(old: TaskRequestedV1) -> TaskRequested:
+    """v1 -> v2: dollars become integer micros, seconds milliseconds; what v1 left out takes v2's default."""
+    changes: dict[str, int] = {}
+    if old.limit_usd is not None:
+        changes["cost_usd_micros"] = round(old.limit_usd * 1_000_000)
+    if old.deadline_s is not None:
+        changes["deadline_ms"] = old.deadline_s * 1000
+    return TaskRequested(objective=old.objective, limits=TaskLimits(**changes))

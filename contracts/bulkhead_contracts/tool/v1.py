@@ -1,0 +1,62 @@
+"""Tools: their declared shape and effect, a call, its outcome."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from .. import limits
+from ..result import Completeness, ContentRef, Failure, Label, Standing, Usage
+from ..types import Body, Contract, Count, Name, Reason, Token, UnixMs
+
+Effect = Literal["read", "write"]
+
+
+class ToolSpec(Contract):
+    """A tool as models and policies see it.
+
+    parameters_json: JSON Schema of the arguments. idempotent: the tool honours an idempotency key.
+    served_by: the service whose inbox takes the call.
+    """
+
+    name: Name
+    description: Reason
+    parameters_json: Annotated[str, Field(max_length=limits.MAX_SCHEMA_BYTES)]
+    effect: Effect = "read"
+    idempotent: bool = True
+    served_by: Literal["tool_executor", "rag"] = "tool_executor"
+    timeout_ms: Count = limits.DEFAULT_TOOL_TIMEOUT_MS
+
+
+class ToolCallRequested(Body):
+    """Call a tool. `call_id` is the idempotency key: the same id is done at most once."""
+
+    TYPE: ClassVar[str] = "mesh.tool.call_requested"
+
+    call_id: Token
+    step_id: Token
+    attempt: Count
+    tool: Name
+    arguments_json: Annotated[str, Field(max_length=limits.MAX_ARGUMENTS_BYTES)]
+    deadline_unix_ms: UnixMs
+
+
+class ToolCallReplied(Body):
+    """Outcome of a call.
+
+    `uncertain`: a write may or may not have happened (the doer died in the middle, or the tool's answer
+    was lost, and the tool honours no key); it is never repeated, a person is asked.
+    """
+
+    TYPE: ClassVar[str] = "mesh.tool.call_replied"
+
+    call_id: Token
+    step_id: Token
+    outcome: Literal["succeeded", "refused", "failed", "uncertain"]
+    failure: Failure | None = None
+    content: ContentRef | None = None
+    standing: Standing = "ok"
+    completeness: Completeness = Completeness()
+    provenance: Annotated[tuple[Label, ...], Field(max_length=8)] = ()
+    effect: Effect = "read"
+    usage: Usage = Usage()
+    duration_ms: Count = 0

@@ -1,0 +1,45 @@
+"""Bounded field types and the base class that every contract stands on."""
+
+from typing import Annotated, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from . import limits
+
+
+class Contract(BaseModel):
+    """Frozen data with bounds. Readers ignore unknown fields; writers emit exactly the schema."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+
+
+Token = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+"""One subject token: tenant, task, service or step id."""
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Digest16 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+Marker = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{12}$")]
+"""First 12 hex digits of a content's sha256; what an answer cites as [#marker]."""
+Name = Annotated[str, StringConstraints(min_length=1, max_length=limits.MAX_NAME_CHARS)]
+Summary = Annotated[str, StringConstraints(max_length=limits.MAX_SUMMARY_CHARS)]
+Title = Annotated[str, StringConstraints(max_length=limits.MAX_TITLE_CHARS)]
+Reason = Annotated[str, StringConstraints(max_length=limits.MAX_REASON_CHARS)]
+UnixMs = Annotated[int, Field(ge=0, le=2**53)]
+Count = Annotated[int, Field(ge=0, le=2**53)]
+UsdMicros = Annotated[int, Field(ge=0, le=limits.MAX_COST_USD_MICROS)]
+TokenCount = Annotated[int, Field(ge=0, le=limits.MAX_TOKENS)]
+
+
+class Body(Contract):
+    """Body of a message: its type and version are those of `ce-type`."""
+
+    TYPE: ClassVar[str]
+    VERSION: ClassVar[int] = 1
+
+    @classmethod
+    def ce_type(cls) -> str:
+        """`mesh.step.assigned.v1`."""
+        return f"{cls.TYPE}.v{cls.VERSION}"
+
+    def encode(self) -> bytes:
+        """Canonical bytes: the same value gives the same bytes on every machine."""
+        return self.model_dump_json().encode()

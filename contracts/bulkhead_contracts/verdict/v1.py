@@ -1,0 +1,31 @@
+"""What the checker found."""
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from ..result import Result, Usage
+from ..types import Body, Contract, Count, Name, Reason, Token
+
+
+class CheckNote(Contract):
+    """One finding: which check, and in words what the worker should do better."""
+
+    code: Name
+    message: Reason
+    blocking: bool = True
+
+
+class VerdictReached(Body):
+    """A proposed result is accepted or not; the reasons go back to the worker's next attempt."""
+
+    TYPE: ClassVar[str] = "mesh.verdict.reached"
+
+    step_id: Token
+    attempt: Count
+    plan_version: Count
+    accepted: bool
+    notes: Annotated[tuple[CheckNote, ...], Field(max_length=32)] = ()
+    judged_by: Name | None = None
+    result: Result
+    usage: Usage = Usage()

@@ -1,0 +1,1 @@
+"""Bulkhead: what users import and services stand on."""

@@ -1,0 +1,91 @@
+"""Content by digest: put once, read anywhere, verified on reading.
+
+In: text or bytes. Out: a ContentRef whose author the broker enforces by subject.
+"""
+
+import hashlib
+from collections import OrderedDict
+
+from bulkhead_contracts import limits, subjects
+from bulkhead_contracts.result import ContentRef
+
+from bulkhead.bus.port import Bus, PublishRefused
+
+
+class BlobMissing(LookupError):
+    """No blob under this reference (expired, or it was never stored)."""
+
+
+class BlobCorrupt(ValueError):
+    """What is stored does not have the digest that it was asked for by."""
+
+
+def summarise(text: str) -> str:
+    """One line for people: the first characters, blanks joined."""
+    line = " ".join(text[: limits.MAX_SUMMARY_CHARS * 4].split())
+    return line if len(line) <= limits.MAX_SUMMARY_CHARS else line[: limits.MAX_SUMMARY_CHARS - 1] + "…"
+
+
+def reference(
+    author: str, data: bytes, media_type: str = "text/plain", summary: str | None = None
+) -> ContentRef:
+    """The reference that `data` has under this author."""
+    text = summarise(data.decode("utf-8", "replace")) if summary is None else summary
+    digest = hashlib.sha256(data).hexdigest()
+    return ContentRef(author=author, sha256=digest, size_bytes=len(data), media_type=media_type, summary=text)
+
+
+class Blobs:
+    """A service's view of the blob stream, with a small cache: a blob never changes."""
+
+    def __init__(self, bus: Bus, author: str, cache_bytes: int = 32 * 1024 * 1024) -> None:
+        self._bus = bus
+        self._author = author
+        self._cache: OrderedDict[tuple[str, str, str], bytes] = OrderedDict()
+        self._room = cache_bytes
+
+    async def put(
+        self, tenant: str, data: str | bytes, media_type: str = "text/plain", summary: str | None = None
+    ) -> ContentRef:
+        """Store once; storing the same again costs nothing. Raises ValueError over MAX_BLOB_BYTES."""
+        raw = data.encode() if isinstance(data, str) else data
+        if len(raw) > limits.MAX_BLOB_BYTES:
+            raise ValueError(f"content of {len(raw)} bytes exceeds {limits.MAX_BLOB_BYTES}; split it")
+        ref = reference(self._author, raw, media_type, summary)
+        key = (ref.author, tenant, ref.sha256)
+        if key in self._cache:
+            return ref
+        subject = subjects.blob(ref.author, tenant, ref.sha256)
+        try:
+            await self._bus.publish(subject, raw, {"content-type": media_type}, f"{tenant}-{ref.sha256}")
+        except PublishRefused:
+            # The stream holds one message per subject and refuses a second: fine when it is there.
+            if await self._bus.last(subjects.BLOBS_STREAM, subject) is None:
+                raise
+        self._remember(key, raw)
+        return ref
+
+    async def get(self, tenant: str, ref: ContentRef) -> bytes:
+        """The bytes of a reference. Raises BlobMissing, BlobCorrupt."""
+        key = (ref.author, tenant, ref.sha256)
+        if key in self._cache:
+            self._cache.move_to_end(key)
+            return self._cache[key]
+        stored = await self._bus.last(subjects.BLOBS_STREAM, subjects.blob(*key))
+        if stored is None:
+            raise BlobMissing(f"no content {ref.sha256[:12]} by {ref.author}; it may have expired")
+        if hashlib.sha256(stored.body).hexdigest() != ref.sha256:
+            raise BlobCorrupt(f"content {ref.sha256[:12]} by {ref.author} does not match its digest")
+        self._remember(key, stored.body)
+        return stored.body
+
+    async def text(self, tenant: str, ref: ContentRef) -> str:
+        """As `get`, decoded; bytes that are not UTF-8 are replaced."""
+        return (await self.get(tenant, ref)).decode("utf-8", "replace")
+
+    def _remember(self, key: tuple[str, str, str], raw: bytes) -> None:
+        self._cache[key] = raw
+        self._room -= len(raw)
+        while self._room < 0 and self._cache:
+            _, gone = self._cache.popitem(last=False)
+            self._room += len(gone)

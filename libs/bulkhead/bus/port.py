@@ -1,0 +1,170 @@
+"""The bus as the rest of the code sees it. One conformance suite holds for every adapter.
+
+Stored messages live in streams that a provisioner made; nobody here makes or changes a stream.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+class BusError(Exception):
+    """Base of what a bus raises."""
+
+
+class BusUnavailable(BusError):
+    """No answer in time, or no connection: nothing is known about the outcome. Retry with the same message id."""
+
+
+class PublishRefused(BusError):
+    """The broker said no: no permission, no such stream, full, too large. Says which and what to do."""
+
+
+class WrongLastSequence(BusError):
+    """The optimistic check failed: somebody else wrote to this subject. Compare message ids before believing it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A message as it lies in a stream. time_unix_ms is the broker's clock."""
+
+    subject: str
+    headers: Mapping[str, str]
+    body: bytes
+    sequence: int
+    time_unix_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class PubAck:
+    """The broker has it (fsynced, in power durability)."""
+
+    stream: str
+    sequence: int
+    duplicate: bool = False
+
+
+class Delivery(Protocol):
+    """A message handed to a consumer. Exactly one of ack, nak or term ends it."""
+
+    stored: Stored
+    stream: str
+    consumer_sequence: int
+    """Number of this delivery in its durable; consecutive numbers mean that nothing was handed elsewhere."""
+    attempts: int
+    """1 on the first delivery."""
+
+    async def ack(self) -> None: ...
+    async def nak(self, delay_s: float = 0.0) -> None: ...
+    async def term(self, reason: str = "") -> None: ...
+    async def in_progress(self) -> None: ...
+
+
+class Consumer(Protocol):
+    """A durable pull consumer."""
+
+    ack_wait_s: float
+
+    async def fetch(self, max_messages: int, timeout_s: float = 5.0) -> list[Delivery]:
+        """Up to `max_messages` as soon as there is one; [] after the timeout. Never prefetches beyond it."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """An unstored message."""
+
+    subject: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class LiveSubscription(Protocol):
+    """A bounded, lossy subscription: `dropped` counts what did not fit."""
+
+    dropped: int
+
+    def __aiter__(self) -> AsyncIterator[Live]: ...
+    async def close(self) -> None: ...
+
+
+RpcHandler = Callable[[Live], Awaitable[tuple[Mapping[str, str], bytes]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """A message to appear at `target` at a time (see subjects.timer_set and timer_fired)."""
+
+    subject: str
+    target: str
+    due_unix_ms: int
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Bus(Protocol):
+    """What a service can do on the bus; its credentials decide which subjects."""
+
+    async def publish(
+        self,
+        subject: str,
+        body: bytes,
+        headers: Mapping[str, str],
+        message_id: str,
+        *,
+        expect_last_on_subject: int | None = None,
+    ) -> PubAck:
+        """Store a message; returns after the broker's ack. A known message_id gives `duplicate=True`.
+
+        expect_last_on_subject=0: only if the subject is empty. Raises BusUnavailable, PublishRefused,
+        WrongLastSequence.
+        """
+        ...
+
+    async def schedule(self, schedule: Schedule, message_id: str) -> PubAck:
+        """Store a schedule in the service's timers stream."""
+        ...
+
+    async def publish_live(self, subject: str, body: bytes, headers: Mapping[str, str] | None = None) -> None:
+        """Say it to whoever listens now."""
+        ...
+
+    async def subscribe_live(self, subject: str, max_pending: int = 10_000) -> LiveSubscription:
+        """Listen to a subject (wildcards allowed)."""
+        ...
+
+    async def request(
+        self, subject: str, body: bytes, headers: Mapping[str, str] | None = None, timeout_s: float = 2.0
+    ) -> Live:
+        """Ask and wait for one answer. Raises BusUnavailable when nobody answers in time."""
+        ...
+
+    async def serve(self, subject: str, queue: str, handler: RpcHandler) -> Callable[[], Awaitable[None]]:
+        """Answer requests, shared among a queue group; returns a function that stops."""
+        ...
+
+    async def consumer(self, stream: str, durable: str) -> Consumer:
+        """Attach to a durable that the provisioner made."""
+        ...
+
+    async def read(self, stream: str, subject: str, after: int = 0, limit: int = 256) -> list[Stored]:
+        """Stored messages of a subject filter with sequence > after, in order; [] when there are none (yet)."""
+        ...
+
+    async def last(self, stream: str, subject: str) -> Stored | None:
+        """The newest message on one subject."""
+        ...
+
+    async def ready(self) -> bool:
+        """Whether the broker answers now."""
+        ...
+
+    async def wait_closed(self) -> str:
+        """Return the reason when the connection is closed for good; the process must end then."""
+        ...
+
+    async def close(self) -> None:
+        """Drain and close."""
+        ...

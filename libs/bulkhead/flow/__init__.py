@@ -1,0 +1,91 @@
+"""The decide/fold protocol: pure. Messages and their contents go in, a new state and outputs come out.
+
+A decider is a function of the fold of one task's messages in one inbox. It has no clock, no randomness and no
+I/O: time, ids and contents come in with the message.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Generic, NamedTuple, Protocol, TypeVar
+
+from bulkhead_contracts.envelope import Envelope
+from bulkhead_contracts.grant import StepGrant
+from bulkhead_contracts.result import ContentRef
+from bulkhead_contracts.types import Body
+
+S = TypeVar("S")
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a task's inbox.
+
+    sequence: its place in the inbox stream. contents: text of the blobs that `Decider.wants` named, by sha256.
+    """
+
+    envelope: Envelope
+    body: Body
+    tenant: str
+    task: str
+    sequence: int
+    contents: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def time_unix_ms(self) -> int:
+        """The only time a decider knows."""
+        return self.envelope.time_unix_ms
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Say `body` to service `to`.
+
+    grant: a token to hand on as it is; `step_grant`: claims that the shell signs with this service's key, with
+    `grant` as their parent.
+    """
+
+    to: str
+    body: Body
+    grant: str = ""
+    step_grant: StepGrant | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SetTimer:
+    """Wake this task with `TimerFired(key)` at a time. Nobody cancels: a late timer is ignored by the fold."""
+
+    key: str
+    due_unix_ms: int
+
+
+Output = Send | SetTimer
+
+
+class Decision(NamedTuple, Generic[S]):
+    """The state after a message, and what to say because of it, in order."""
+
+    state: S
+    outputs: tuple[Output, ...] = ()
+
+
+class Decider(Protocol[S]):
+    """One decision logic of a service. `opening`: the types that may begin a task in this inbox."""
+
+    service: str
+    opening: frozenset[type[Body]]
+
+    def initial(self) -> S:
+        """State before any message."""
+        ...
+
+    def wants(self, body: Body) -> tuple[ContentRef, ...]:
+        """Contents that `decide` needs to read for this body (empty for most)."""
+        ...
+
+    def decide(self, state: S, message: Message) -> Decision[S]:
+        """Pure transition. A bug is an assert; everything else is an output."""
+        ...
+
+    def ended(self, state: S) -> bool:
+        """Whether nothing can follow, so that the state may be forgotten."""
+        ...
