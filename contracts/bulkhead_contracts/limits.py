@@ -58,3 +58,17 @@ DEFAULT_TASK_COST_USD_MICROS = 500_000
 DEFAULT_TASK_TOKENS = 500_000
 MAX_COST_USD_MICROS = 10**12
 MAX_TOKENS = 10**10
+
+# Documents
+MAX_DOCUMENT_TEXT_CHARS = 4_000_000  # of extracted text: a small PDF can unfold into a very large text
+MAX_PDF_PAGES = 2_000
+MAX_CHUNKS_PER_DOCUMENT = 20_000
+MAX_QUERY_TERMS = 32
+MAX_CANDIDATES = 200  # chunks that are ranked for one query
+
+# Tools
+MAX_EXPRESSION_CHARS = 500
+MAX_EXPONENT = 256
+MAX_RESULT_DIGITS = 50
+MAX_TOOL_RETRIES = 2  # attempts after the first
+MAX_REDIRECTS = 3

@@ -1,15 +1,25 @@
 """What the runtime gives a service's composition root (`app.py`)."""
 
+import hashlib
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from bulkhead.blobs import Blobs
 from bulkhead.bus.port import Bus
 from bulkhead.grants import Signer, Verifier
+from bulkhead.runtime.publisher import Publisher
+
+
+def unix_ms() -> int:
+    """The wall clock, in milliseconds."""
+    return time.time_ns() // 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """One running service: its bus under its own identity, its blobs, its keys."""
+    """One running service: its bus under its own identity, its blobs, its keys, its clock."""
 
     service: str
     instance: str
@@ -19,3 +29,53 @@ class Context:
     verifier: Verifier
     message_key: bytes
     """HMAC key of `Nats-Msg-Id`."""
+    publisher: Publisher
+    clock: Callable[[], int]
+    """Unix milliseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A service's key material."""
+
+    nkey_seed: str
+    signing_seed: str
+    public_keys: dict[str, str]
+
+    @classmethod
+    def load(cls, folder: Path, service: str) -> "Identity":
+        """Read `<service>.nkey`, `<service>.sign` and `public.json`; a missing file says which and what to do."""
+        import json
+
+        found = []
+        for name in (f"{service}.nkey", f"{service}.sign", "public.json"):
+            path = folder / name
+            if not path.is_file():
+                raise FileNotFoundError(
+                    f"{service} has no key file {path}; start the mesh with `bulkhead up`, which makes the keys, "
+                    "or set BULKHEAD_IDENTITY_DIR"
+                )
+            found.append(path.read_text().strip())
+        return cls(found[0], found[1], json.loads(found[2]))
+
+    @property
+    def message_key(self) -> bytes:
+        """Derived from the nkey seed, so that all replicas of a service share it and nobody else has it."""
+        return hashlib.blake2b(self.nkey_seed.encode(), digest_size=32, person=b"bulkhead-msgid").digest()
+
+
+def make_context(
+    service: str, instance: str, bus: Bus, identity: Identity, clock: Callable[[], int] = unix_ms
+) -> Context:
+    """Tie a service's identity to its bus."""
+    return Context(
+        service=service,
+        instance=instance,
+        bus=bus,
+        blobs=Blobs(bus, service),
+        signer=Signer(service, identity.signing_seed),
+        verifier=Verifier(identity.public_keys),
+        message_key=identity.message_key,
+        publisher=Publisher(service, bus, identity.message_key, clock),
+        clock=clock,
+    )

@@ -28,3 +28,5 @@ class ServiceSettings(BaseSettings):
     trace_prompts: bool = False
     drain_timeout_s: float = 10.0
     logic: int = 1
+    shards: int = 1
+    trace: bool = True

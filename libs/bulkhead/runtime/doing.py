@@ -1,0 +1,320 @@
+"""The doer shell: one request in, one reply out, done at most once.
+
+verify the grant -> look up the record -> claim (writes) -> act (which reserves) -> record -> settle -> reply -> ack.
+A crash anywhere is met by the record: what was recorded is answered again, what was claimed and has no record may
+have happened, what was neither is done now.
+"""
+
+import asyncio
+from typing import Any
+
+from pydantic import BaseModel
+
+from bulkhead.bus.port import BusUnavailable, Stored, WrongLastSequence
+from bulkhead.grants import Authority, GrantRefused
+from bulkhead.runtime.context import Context
+from bulkhead.runtime.doer import Deferred, Doer, Hands, Job, Refused, Reservation
+from bulkhead.runtime.halts import Halts
+from bulkhead.runtime.publisher import RpcRefused, persist
+from bulkhead.runtime.shell import Handed
+from bulkhead.telemetry.annotate import annotate
+from bulkhead.telemetry.log import Log
+from bulkhead_contracts import catalog, envelope, subjects
+from bulkhead_contracts.budget import Amount, ReserveReplied, ReserveRequested, Settled
+from bulkhead_contracts.control import CallDeferred
+from bulkhead_contracts.result import Failure, Usage
+from bulkhead_contracts.types import Body, Contract
+
+log = Log("doer")
+
+BUDGET_PATIENCE_S = 2.0
+"""So long a doer waits for an admission in place; after that it defers, and the requester asks again."""
+
+
+class Record(BaseModel):
+    """What stands under an idempotency key: a claim, then the outcome."""
+
+    claimed: bool = False
+    reply_type: str = ""
+    reply: str = ""
+    settled: tuple[Settled, ...] = ()
+
+
+class DoerHandler:
+    """Handles a doer's inbox."""
+
+    ordered = False
+
+    def __init__(self, context: Context, doer: Doer[Any], halts: Halts) -> None:
+        self._context = context
+        self._doer = doer
+        self._halts = halts
+        self._records = subjects.records_stream(context.service)
+        self._busy: dict[str, asyncio.Lock] = {}
+
+    def forget(self, tenant: str, task: str) -> None:
+        """Nothing is remembered between messages."""
+
+    async def handle(self, handed: Handed) -> None:
+        """See the module's docstring for the order."""
+        request = handed.message.body
+        if not isinstance(request, self._doer.handles):
+            return
+        address = handed.message.address
+        try:
+            authority = self._authority(handed)
+        except GrantRefused as refusal:
+            failure = Failure(code=refusal.code, message=str(refusal), hint="submit the task again")
+            await self._reply(handed, self._doer.refuse(request, failure), ())
+            return
+        job = Job(
+            request,
+            handed.message.envelope,
+            address.tenant,
+            address.task,
+            address.sender,
+            authority,
+            handed.attempts,
+            self._context.clock(),
+        )
+        subject = subjects.record(
+            self._context.service, address.tenant, address.task, self._doer.key(request)
+        )
+        lock = self._busy.setdefault(subject, asyncio.Lock())
+        try:
+            async with lock:
+                await self._once(handed, job, subject)
+        except Deferred as wait:
+            body = CallDeferred(
+                call_id=self._doer.key(request),
+                step_id=getattr(request, "step_id", ""),
+                after_ms=wait.after_ms,
+                reason=wait.reason,
+            )
+            await self._reply(handed, body, ())
+        finally:
+            if not lock.locked():
+                self._busy.pop(subject, None)
+
+    def _authority(self, handed: Handed) -> Authority:
+        address = handed.message.address
+        return self._context.verifier.authority(
+            handed.message.envelope.grant,
+            tenant=address.tenant,
+            task=address.task,
+            now_unix_ms=self._context.clock(),
+        )
+
+    async def _once(self, handed: Handed, job: Job[Any], subject: str) -> None:
+        found = await self._context.bus.last(self._records, subject)
+        record, sequence = _parse(found)
+        if record is not None and record.reply_type:
+            await self._answer(handed, record)
+            return
+        if self._doer.writes(job):
+            if record is not None and record.claimed:
+                await self._finish(handed, subject, sequence, self._doer.uncertain(job.request), ())
+                return
+            ack = await self._put(
+                subject, Record(claimed=True), 0, f"claim/{job.envelope.id}/{handed.attempts}"
+            )
+            sequence = ack
+        hands = self._hands()
+        try:
+            reply = await self._doer.act(job, hands)
+        except Refused as refusal:
+            reply = self._doer.refuse(job.request, refusal.failure)
+        except BaseException:
+            # What was reserved and not settled is charged in full, also when the handler dies.
+            await asyncio.shield(self._settle(job, _settlements(hands)))
+            raise
+        await self._finish(handed, subject, sequence, reply, _settlements(hands))
+
+    async def _finish(
+        self, handed: Handed, subject: str, expect: int, reply: Body, settled: tuple[Settled, ...]
+    ) -> None:
+        record = Record(reply_type=reply.ce_type(), reply=reply.encode().decode(), settled=settled)
+        try:
+            await self._put(
+                subject, record, expect, f"outcome/{handed.message.envelope.id}/{handed.attempts}"
+            )
+        except WrongLastSequence:
+            # Another replica recorded first; its outcome is the outcome, and what this one spent is settled too.
+            other, _ = _parse(await self._context.bus.last(self._records, subject))
+            if other is None or not other.reply_type:
+                raise
+            record = other.model_copy(update={"settled": other.settled + settled})
+        await self._answer(handed, record)
+
+    async def _put(self, subject: str, record: Record, expect: int, name: str) -> int:
+        message_id = envelope.message_id(self._context.message_key, f"{subject}/{name}")
+        headers = {"content-type": envelope.CONTENT_TYPE}
+        body = record.model_dump_json().encode()
+        try:
+            ack = await persist(
+                lambda: self._context.bus.publish(
+                    subject, body, headers, message_id, expect_last_on_subject=expect
+                )
+            )
+        except WrongLastSequence:
+            found = await self._context.bus.last(self._records, subject)
+            # A retry after a lost ack meets its own message.
+            if found is not None and found.body == body and found.sequence > expect and not record.claimed:
+                return found.sequence
+            raise
+        return ack.sequence
+
+    async def _answer(self, handed: Handed, record: Record) -> None:
+        reply = catalog.decode(record.reply_type, record.reply.encode())
+        await self._reply(handed, reply, record.settled)
+
+    async def _reply(self, handed: Handed, reply: Body, settled: tuple[Settled, ...]) -> None:
+        message = handed.message
+        annotate(reply, message.body)
+        head = message.envelope
+        publisher = self._context.publisher
+        await asyncio.gather(
+            publisher.send(
+                message.address.sender,
+                reply,
+                tenant=message.address.tenant,
+                task=message.address.task,
+                cause=head.id,
+                index=0,
+                actor=head.actor,
+                grant_digest=head.grant_digest,
+                approval=head.approval,
+                logic=head.logic,
+            ),
+            self._settle_for(message.address.tenant, message.address.task, head.actor, settled),
+        )
+
+    async def _settle(self, job: Job[Any], settled: tuple[Settled, ...]) -> None:
+        await self._settle_for(job.tenant, job.task, job.envelope.actor, settled)
+
+    async def _settle_for(self, tenant: str, task: str, actor: str, settled: tuple[Settled, ...]) -> None:
+        await asyncio.gather(
+            *(
+                self._context.publisher.send(
+                    "budget",
+                    one,
+                    tenant=tenant,
+                    task=task,
+                    cause=one.reservation_id,
+                    index="settled",
+                    actor=actor,
+                )
+                for one in settled
+            )
+        )
+
+    def _hands(self) -> Hands:
+        async def live(tenant: str, task: str, body: Contract) -> None:
+            subject = subjects.live(self._context.service, tenant, task)
+            await self._context.bus.publish_live(subject, body.model_dump_json().encode())
+
+        return Hands(
+            blobs=self._context.blobs,
+            signer=self._context.signer,
+            now_unix_ms=self._context.clock,
+            _reserve=self._reserve,
+            _halt_of=self._halts.find,
+            _halt_event=self._halts.event,
+            _live=live,
+        )
+
+    async def _reserve(
+        self,
+        job: Job[Any],
+        call_id: str,
+        attempt: int,
+        purpose: str,
+        resource: str,
+        worst_case: Amount,
+        price_digest: str,
+    ) -> Reservation:
+        reservation_id = envelope.derive_id(
+            self._context.service, f"{job.tenant}/{job.task}/{call_id}", f"{job.deliveries}/{attempt}"
+        )
+        body = ReserveRequested(
+            reservation_id=reservation_id,
+            call_id=call_id,
+            step_id=getattr(job.request, "step_id", ""),
+            purpose=purpose,
+            resource=resource,
+            worst_case=worst_case,
+            price_digest=price_digest,
+        )  # type: ignore[arg-type]
+        waited = 0.0
+        while True:
+            answer = await self._ask(job, body)
+            if answer.decision == "reserved":
+                return Reservation(reservation_id, call_id, worst_case)
+            if answer.decision == "refused":
+                raise Refused(
+                    Failure(
+                        code="refused_by_budget",
+                        message=answer.reason,
+                        hint="raise the task's or the tenant's limit and submit again",
+                    )
+                )
+            pause = max(0.02, answer.retry_after_ms / 1000)
+            if waited + pause > BUDGET_PATIENCE_S:
+                raise Deferred(max(500, answer.retry_after_ms), answer.reason or "budget asks to wait")
+            waited += pause
+            await asyncio.sleep(pause)
+
+    async def _ask(self, job: Job[Any], body: ReserveRequested) -> ReserveReplied:
+        try:
+            answer = await self._context.publisher.request(
+                "budget",
+                body,
+                tenant=job.tenant,
+                task=job.task,
+                grant=job.authority.token,
+                actor=job.envelope.actor,
+                cause=job.envelope.id,
+                index=body.reservation_id,
+            )
+        except (BusUnavailable, RpcRefused) as error:
+            # No reservation, no call: budget down means wait, not spend.
+            return ReserveReplied(
+                reservation_id=body.reservation_id,
+                decision="wait",
+                retry_after_ms=500,
+                reason=f"budget does not answer: {error}",
+            )
+        if not isinstance(answer, ReserveReplied) or answer.reservation_id != body.reservation_id:
+            return ReserveReplied(
+                reservation_id=body.reservation_id,
+                decision="wait",
+                retry_after_ms=500,
+                reason="budget answered something else",
+            )
+        return answer
+
+
+def _settlements(hands: Hands) -> tuple[Settled, ...]:
+    """What each reservation used; one that nobody settled is charged in full."""
+    found = []
+    for held in hands.reservations:
+        if held.settled is None:
+            worst = held.worst_case
+            held.settle(
+                Usage(
+                    model_calls=worst.model_calls,
+                    tool_calls=worst.tool_calls,
+                    input_tokens=worst.tokens,
+                    cost_usd_micros=worst.cost_usd_micros,
+                ),
+                estimated=True,
+            )
+        assert held.settled is not None
+        found.append(held.settled)
+    return tuple(found)
+
+
+def _parse(stored: Stored | None) -> tuple[Record | None, int]:
+    if stored is None:
+        return None, 0
+    return Record.model_validate_json(stored.body), stored.sequence

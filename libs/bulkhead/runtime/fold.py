@@ -1,0 +1,242 @@
+"""The decider shell: the fold rule of DESIGN 4, and what `decide` returns put onto the bus.
+
+For the message at sequence S, `decide` sees the fold of all of that task's messages in this inbox below S, and
+nothing else. Memory is an optimisation: it is used only while this replica was served without a gap.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bulkhead.blobs import BlobMissing
+from bulkhead.bus.port import Stored
+from bulkhead.flow import Decider, Message, Output, Send, SetTimer
+from bulkhead.grants import Signer
+from bulkhead.runtime import inbound
+from bulkhead.runtime.context import Context
+from bulkhead.runtime.inbound import Inbound, Unreadable
+from bulkhead.runtime.shell import Handed, HandBack
+from bulkhead.telemetry import trace
+from bulkhead_contracts import envelope, limits, subjects
+from bulkhead_contracts.control import MessageRejected, TimerFired
+from bulkhead_contracts.envelope import Envelope
+from bulkhead_contracts.types import Body
+
+MAX_FOLDS_IN_MEMORY = 10_000
+OPENING_MAX_AGE_MS = 30_000
+"""So long a message may wait for the one that opens its task (another sender may be faster)."""
+
+
+@dataclass(slots=True)
+class Fold:
+    """The fold of one task in one inbox. `epoch`: as of which gap-free run of deliveries it is whole."""
+
+    state: Any
+    decider: Decider[Any] | None = None
+    sequence: int = 0
+    seen: set[str] = field(default_factory=set)
+    epoch: int = -1
+
+
+class Blocked(Exception):
+    """The fold meets a message that it can neither read nor skip."""
+
+    def __init__(self, sequence: int, error: Exception) -> None:
+        super().__init__(f"message {sequence} blocks the fold: {error}")
+        self.sequence = sequence
+
+
+def step(fold: Fold, message: Message, logics: Mapping[int, Decider[Any]]) -> tuple[Output, ...]:
+    """Fold one message in and return its outputs; a known ce-id changes nothing. Pure but for `fold` itself.
+
+    Raises Unreadable: the task's logic version is not here (later), or the task was never opened.
+    """
+    if isinstance(message.body, MessageRejected):
+        return ()
+    if message.envelope.id in fold.seen:
+        return ()
+    if fold.decider is None:
+        logic = message.envelope.logic
+        if logic not in logics:
+            raise Unreadable("unknown_logic", f"logic version {logic} is not on this replica", later=True)
+        if type(message.body) not in logics[logic].opening:
+            raise Unreadable("not_opened", f"{message.envelope.type} before the message that opens the task")
+        fold.decider = logics[logic]
+        fold.state = fold.decider.initial()
+    decision = fold.decider.decide(fold.state, message)
+    fold.state = decision.state
+    fold.seen.add(message.envelope.id)
+    return decision.outputs
+
+
+class FoldHandler:
+    """Handles a decider's inbox. `logics`: decision logic by version."""
+
+    ordered = True
+
+    def __init__(self, context: Context, logics: Mapping[int, Decider[Any]]) -> None:
+        self._context = context
+        self._logics = logics
+        self._stream = subjects.inbox_stream(context.service)
+        self._folds: OrderedDict[tuple[str, str], Fold] = OrderedDict()
+        self.gap_reads = 0
+
+    async def handle(self, handed: Handed) -> None:
+        """Fold up to the message, decide, publish everything, remember."""
+        message = handed.message
+        key = (message.address.tenant, message.address.task)
+        ahead = fold = self._folds.pop(key, None)
+        if fold is None or fold.sequence >= message.sequence:
+            fold = Fold(state=None)
+        else:
+            ahead = None
+        if fold.epoch != handed.epoch:
+            await self._catch_up(fold, handed)
+            fold.epoch = handed.epoch
+        if len(fold.seen) >= limits.MAX_MESSAGES_PER_TASK:
+            raise Unreadable(
+                "too_many_messages", f"task has over {limits.MAX_MESSAGES_PER_TASK} messages here"
+            )
+        known = await self._message(message)
+        try:
+            outputs = step(fold, known, self._logics)
+        except Unreadable as error:
+            self._wait_for_opening(error, handed)
+            raise
+        fold.sequence = message.sequence
+        await self._publish(known, outputs)
+        if handed.attempts > 1:
+            # Later messages of the task may have been served before this repeat: memory cannot know.
+            fold.epoch = -1
+        kept = ahead or fold
+        if kept.decider is not None and not kept.decider.ended(kept.state):
+            self._remember(key, kept)
+
+    def forget(self, tenant: str, task: str) -> None:
+        """A message of this task was not handled: the next one must look at the inbox again."""
+        self._folds.pop((tenant, task), None)
+
+    def _wait_for_opening(self, error: Unreadable, handed: Handed) -> None:
+        age_ms = self._context.clock() - handed.message.time_unix_ms
+        if error.code == "not_opened" and age_ms < OPENING_MAX_AGE_MS:
+            raise HandBack(0.2, error.reason)
+
+    def _remember(self, key: tuple[str, str], fold: Fold) -> None:
+        self._folds[key] = fold
+        while len(self._folds) > MAX_FOLDS_IN_MEMORY:
+            self._folds.popitem(last=False)
+
+    async def _catch_up(self, fold: Fold, handed: Handed) -> None:
+        """Read what lies between the fold and the message, and fold it. Raises HandBack."""
+        self.gap_reads += 1
+        address, sequence = handed.message.address, handed.message.sequence
+        wanted = subjects.task_filter(self._context.service, address.tenant, address.task)
+        rejected: set[int] | None = None
+        after = fold.sequence
+        while True:
+            page = await self._context.bus.read(self._stream, wanted, after=after)
+            for stored in page:
+                if stored.sequence >= sequence:
+                    break
+                try:
+                    await self._fold_stored(fold, stored)
+                except Unreadable as error:
+                    if rejected is None:
+                        rejected = await self._rejected(wanted)
+                    if stored.sequence not in rejected:
+                        delay_s = min(5.0, 0.1 * 2 ** min(handed.attempts, 8))
+                        raise HandBack(delay_s, str(Blocked(stored.sequence, error))) from error
+                fold.sequence = stored.sequence
+            if page and page[-1].sequence >= sequence:
+                return
+            if not page:
+                # A replica of the stream may lag behind the one that delivered.
+                raise HandBack(0.05, f"the inbox does not show message {sequence} yet")
+            after = page[-1].sequence
+
+    async def _fold_stored(self, fold: Fold, stored: Stored) -> None:
+        message = inbound.read(stored, self._context.service)
+        try:
+            step(fold, await self._message(message), self._logics)
+        except AssertionError as bug:
+            raise Unreadable("handler_failed", str(bug)) from bug
+
+    async def _rejected(self, wanted: str) -> set[int]:
+        """Sequences that a `MessageRejected` of this inbox names."""
+        found: set[int] = set()
+        after = 0
+        while page := await self._context.bus.read(self._stream, wanted, after=after):
+            for stored in page:
+                if stored.headers.get("ce-type", "").startswith(MessageRejected.TYPE):
+                    body = inbound.read(stored, self._context.service).body
+                    assert isinstance(body, MessageRejected)
+                    found.add(body.sequence)
+            after = page[-1].sequence
+        return found
+
+    async def _message(self, message: Inbound) -> Message:
+        contents: dict[str, str] = {}
+        logic = self._logics.get(message.envelope.logic)
+        if logic is not None:
+            for ref in logic.wants(message.body):
+                try:
+                    contents[ref.sha256] = await self._context.blobs.text(message.address.tenant, ref)
+                except BlobMissing as error:
+                    raise HandBack(0.5, str(error)) from error
+        return as_message(message, contents)
+
+    async def _publish(self, cause: Message, outputs: tuple[Output, ...]) -> None:
+        if not outputs:
+            return
+        service, publisher = self._context.service, self._context.publisher
+        sealed = [
+            seal(service, cause, index, output, self._context.signer) for index, output in enumerate(outputs)
+        ]
+        await asyncio.gather(
+            *(
+                publisher.post(output.to, output.body, head, tenant=cause.tenant, task=cause.task)
+                if isinstance(output, Send)
+                else publisher.set_timer(
+                    output.key, output.due_unix_ms, head, tenant=cause.tenant, task=cause.task
+                )
+                for output, head in sealed
+            )
+        )
+
+
+def as_message(message: Inbound, contents: Mapping[str, str]) -> Message:
+    """The form in which a decider sees an inbound message."""
+    address = message.address
+    return Message(message.envelope, message.body, address.tenant, address.task, message.sequence, contents)
+
+
+def seal(
+    service: str, cause: Message, index: int, output: Output, signer: Signer | None
+) -> tuple[Output, Envelope]:
+    """An output with its envelope. Without a signer (replay) a step grant stays unsigned and its digest empty."""
+    now = cause.time_unix_ms
+    body: type[Body]
+    grant = ""
+    if isinstance(output, SetTimer):
+        # The fired message tells the time that was asked for: the decider's clock at that moment.
+        now, body = max(now, output.due_unix_ms), TimerFired
+    else:
+        body = type(output.body)
+        grant = output.grant
+        if output.step_grant is not None:
+            grant = signer.grant(output.step_grant, parent=output.grant) if signer is not None else ""
+    return output, Envelope(
+        id=envelope.derive_id(service, cause.envelope.id, index),
+        type=body.ce_type(),
+        source=service,
+        time_unix_ms=now,
+        cause=cause.envelope.id,
+        actor=cause.envelope.actor,
+        grant=grant,
+        grant_digest=envelope.grant_digest(grant) or cause.envelope.grant_digest,
+        approval=cause.envelope.approval,
+        traceparent=trace.current_traceparent(),
+        logic=cause.envelope.logic,
+    )

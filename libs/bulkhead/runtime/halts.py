@@ -1,0 +1,84 @@
+"""Halts and kill switches as a doer sees them: read at start, then live; re-read now and then, since live is lossy.
+
+In: entries of KV_CONTROL. Out: the halt that applies to a job, and an event that cuts its streams.
+"""
+
+import asyncio
+from collections import OrderedDict
+
+from pydantic import ValidationError
+
+from bulkhead.bus.port import Bus, BusError
+from bulkhead.telemetry.log import Log
+from bulkhead_contracts import subjects
+from bulkhead_contracts.control import Halt
+
+log = Log("halts")
+
+REREAD_S = 2.0
+MAX_HALTS = 100_000
+
+
+class Halts:
+    """The live view of all halts."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._found: OrderedDict[tuple[str, str], Halt] = OrderedDict()
+        self._events: dict[tuple[str, str], asyncio.Event] = {}
+        self._after = 0
+
+    async def run(self) -> None:
+        """Follow the control entries until cancelled."""
+        await asyncio.gather(self._follow(), self._reread())
+
+    async def load(self) -> None:
+        """Read what stands now. Raises BusError."""
+        while page := await self._bus.read(subjects.CONTROL_STREAM, "$KV.CONTROL.>", after=self._after):
+            for stored in page:
+                self._take(stored.body)
+            self._after = page[-1].sequence
+
+    def find(self, tenant: str, task: str, resource: str = "") -> Halt | None:
+        """The halt of the task, its tenant, or the tool or model it wants to use."""
+        for key in (("task", task), ("tenant", tenant), ("tool", resource), ("model", resource)):
+            halt = self._found.get(key)
+            if halt is not None and halt.active:
+                return halt
+        return None
+
+    def event(self, tenant: str, task: str) -> asyncio.Event:
+        """Set when the task or its tenant is halted."""
+        event = self._events.setdefault((tenant, task), asyncio.Event())
+        if self.find(tenant, task):
+            event.set()
+        if len(self._events) > MAX_HALTS:
+            self._events = {key: one for key, one in self._events.items() if not one.is_set()}
+        return event
+
+    def _take(self, body: bytes) -> None:
+        try:
+            halt = Halt.model_validate_json(body)
+        except ValidationError:
+            return
+        self._found[(halt.scope, halt.name)] = halt
+        self._found.move_to_end((halt.scope, halt.name))
+        while len(self._found) > MAX_HALTS:
+            self._found.popitem(last=False)
+        if halt.active:
+            for (tenant, task), event in self._events.items():
+                if (halt.scope, halt.name) in (("task", task), ("tenant", tenant)):
+                    event.set()
+
+    async def _follow(self) -> None:
+        subscription = await self._bus.subscribe_live("control.live.>")
+        async for entry in subscription:
+            self._take(entry.body)
+
+    async def _reread(self) -> None:
+        while True:
+            try:
+                await self.load()
+            except BusError as error:
+                log.warning("halts_unread", reason=str(error))
+            await asyncio.sleep(REREAD_S)

@@ -1,0 +1,59 @@
+"""`/livez`, `/readyz`, `/startupz` on a small port of their own; nothing here depends on the bus being up."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+MAX_REQUEST_BYTES = 4096
+
+
+class Health:
+    """Answers probes. `ready` is asked at every probe and says why not."""
+
+    def __init__(self, status: Callable[[], dict[str, object]]) -> None:
+        self._status = status
+        self._server: asyncio.Server | None = None
+        self.started = False
+
+    async def start(self, port: int, file: Path | None, host: str = "127.0.0.1") -> int:
+        """Listen (0: any free port) and leave `{"port": n}` in `file`."""
+        self._server = await asyncio.start_server(self._serve, host, port)
+        bound: int = self._server.sockets[0].getsockname()[1]
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            temporary = file.with_suffix(".new")
+            temporary.write_text(json.dumps({"port": bound}))
+            temporary.replace(file)
+        return bound
+
+    async def stop(self) -> None:
+        """Stop listening."""
+        if self._server is not None:
+            self._server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            line = (await asyncio.wait_for(reader.readline(), 5))[:MAX_REQUEST_BYTES].split()
+            path = line[1].decode("ascii", "replace") if len(line) > 1 else "/"
+            code, body = self._answer(path)
+            text = json.dumps(body).encode()
+            writer.write(
+                b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
+                b"connection: close\r\n\r\n" % (code, b"OK" if code == 200 else b"NO", len(text)) + text
+            )
+            await writer.drain()
+        except (TimeoutError, OSError, ValueError):
+            pass
+        finally:
+            writer.close()
+
+    def _answer(self, path: str) -> tuple[int, dict[str, object]]:
+        if path == "/livez":
+            return 200, {"live": True}
+        status = self._status()
+        if path == "/readyz":
+            return (200 if status["ready"] else 503), status
+        if path == "/startupz":
+            return (200 if self.started else 503), {"started": self.started}
+        return 404, {"error": "no such path", "hint": "/livez /readyz /startupz"}

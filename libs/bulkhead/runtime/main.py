@@ -1,0 +1,97 @@
+"""Start one service as a process: keys, bus, telemetry, health, signals.
+
+Exit codes: 0 drained on a signal, 1 the connection was closed for good or the service failed, 2 bad settings.
+"""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import ValidationError
+
+from bulkhead.bus.port import BusError
+from bulkhead.runtime.context import Context, Identity, make_context
+from bulkhead.runtime.health import Health
+from bulkhead.runtime.service import Service
+from bulkhead.runtime.settings import ServiceSettings
+from bulkhead.telemetry import log as logs
+from bulkhead.telemetry import trace
+from bulkhead.telemetry.log import Log
+
+log = Log("main")
+
+Build = Callable[[Context, Any], Any]
+
+
+def main(service: str, build: Build, settings_type: type[ServiceSettings]) -> None:
+    """Run until a signal; never returns."""
+    try:
+        settings = settings_type()
+    except ValidationError as error:
+        for problem in error.errors(include_url=False, include_input=False):
+            where = ".".join(str(part) for part in problem["loc"])
+            print(f"{service}: setting BULKHEAD_{where.upper()}: {problem['msg']}", file=sys.stderr)  # noqa: T201
+        sys.exit(2)
+    logs.setup(service, settings.instance, as_json=settings.log_json, level=settings.log_level)
+    trace_file = settings.trace_file or (
+        settings.data_dir / "traces" / f"{service}-{settings.instance}.jsonl"
+    )
+    trace.setup(service, settings.instance, settings.otlp_endpoint, trace_file if settings.trace else None)
+    try:
+        import uvloop
+
+        runner = uvloop.run
+    except ImportError:
+        runner = asyncio.run
+    try:
+        code = runner(serve(service, build, settings))
+    except (BusError, OSError, ValueError) as error:
+        log.error("start_failed", reason=str(error))
+        code = 1
+    sys.exit(code)
+
+
+async def serve(service: str, build: Build, settings: ServiceSettings) -> int:
+    """Connect, assemble, run; returns the exit code."""
+    from bulkhead.bus.jetstream import JetStreamBus
+
+    identity = Identity.load(settings.identity_dir, service)
+    bus = await JetStreamBus.connect(
+        settings.nats_url,
+        service=service,
+        nkey_seed=identity.nkey_seed,
+        name=f"{service}-{settings.instance}",
+    )
+    context = make_context(service, settings.instance, bus, identity)
+    running = Service(
+        context,
+        build(context, settings),
+        shards=settings.shards,
+        slots=settings.slots,
+        drain_timeout_s=settings.drain_timeout_s,
+    )
+    health = Health(lambda: {"ready": running.ready(), "service": service, "instance": settings.instance})
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, running.drain)
+    await health.start(settings.health_port, settings.health_file)
+    health.started = True
+    log.info("started")
+    work = asyncio.create_task(running.run())
+    closed = asyncio.create_task(bus.wait_closed())
+    await asyncio.wait({work, closed}, return_when=asyncio.FIRST_COMPLETED)
+    if not work.done():
+        log.error("connection_closed", reason=closed.result())
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+        return 1
+    closed.cancel()
+    try:
+        work.result()
+    finally:
+        await health.stop()
+        await bus.close()
+    log.info("drained")
+    return 0

@@ -1,0 +1,139 @@
+"""How a service speaks: bodies go out under its own name, with ids that derive from their cause.
+
+In: a body, its receiver and task. Out: the broker's ack (durable), or the reply (rpc).
+"""
+
+import asyncio
+import json
+from collections.abc import Callable
+
+from bulkhead.bus.port import Bus, BusUnavailable, PubAck, Schedule
+from bulkhead.telemetry import trace
+from bulkhead_contracts import catalog, envelope, subjects
+from bulkhead_contracts.control import TimerFired
+from bulkhead_contracts.envelope import Envelope
+from bulkhead_contracts.types import Body
+
+PUBLISH_ATTEMPTS = 4
+PUBLISH_BACKOFF_S = 0.25
+
+
+class Publisher:
+    """Sends as one service. `clock` gives unix milliseconds."""
+
+    def __init__(self, service: str, bus: Bus, message_key: bytes, clock: Callable[[], int]) -> None:
+        self.service = service
+        self._bus = bus
+        self._key = message_key
+        self._clock = clock
+
+    def envelope(
+        self,
+        body: Body,
+        *,
+        cause: str = "",
+        index: int | str = 0,
+        actor: str = "",
+        grant: str = "",
+        grant_digest: str = "",
+        traceparent: str = "",
+        approval: str = "",
+        logic: int = 1,
+        time_unix_ms: int | None = None,
+    ) -> Envelope:
+        """The envelope that `send` would use. An empty cause needs an index that is unique for the sender."""
+        return Envelope(
+            id=envelope.derive_id(self.service, cause, index),
+            type=body.ce_type(),
+            source=self.service,
+            time_unix_ms=self._clock() if time_unix_ms is None else time_unix_ms,
+            cause=cause,
+            actor=actor,
+            grant=grant,
+            grant_digest=grant_digest or envelope.grant_digest(grant),
+            approval=approval,
+            traceparent=traceparent or trace.current_traceparent(),
+            logic=logic,
+        )
+
+    async def send(
+        self,
+        to: str,
+        body: Body,
+        *,
+        tenant: str,
+        task: str,
+        expect_last_on_subject: int | None = None,
+        **attributes: object,
+    ) -> PubAck:
+        """Store a message in `to`'s inbox. Keyword attributes are those of `envelope`.
+
+        Retries with the same ids while the broker does not answer. Raises BusUnavailable, PublishRefused,
+        WrongLastSequence.
+        """
+        head = self.envelope(body, **attributes)  # type: ignore[arg-type]
+        return await self.post(
+            to, body, head, tenant=tenant, task=task, expect_last_on_subject=expect_last_on_subject
+        )
+
+    async def post(
+        self,
+        to: str,
+        body: Body,
+        head: Envelope,
+        *,
+        tenant: str,
+        task: str,
+        expect_last_on_subject: int | None = None,
+    ) -> PubAck:
+        """As `send`, with the envelope already made."""
+        subject = subjects.mesh(self.service, to, tenant, task)
+        data, headers, message_id = body.encode(), head.headers(), envelope.message_id(self._key, head.id)
+        return await persist(
+            lambda: self._bus.publish(
+                subject, data, headers, message_id, expect_last_on_subject=expect_last_on_subject
+            )
+        )
+
+    async def set_timer(
+        self, key: str, due_unix_ms: int, head: Envelope, *, tenant: str, task: str
+    ) -> PubAck:
+        """Have `TimerFired(key)` appear in this service's own inbox at a time."""
+        body = TimerFired(key=key, due_unix_ms=due_unix_ms)
+        schedule = Schedule(
+            subject=subjects.timer_set(self.service, tenant, task, key),
+            target=subjects.timer_fired(self.service, tenant, task),
+            due_unix_ms=due_unix_ms,
+            body=body.encode(),
+            headers=head.headers(),
+        )
+        message_id = envelope.message_id(self._key, head.id)
+        return await persist(lambda: self._bus.schedule(schedule, message_id))
+
+    async def request(
+        self, to: str, body: Body, *, tenant: str, task: str, timeout_s: float = 2.0, **attributes: object
+    ) -> Body:
+        """Ask another service and wait for its answer. Raises BusUnavailable, RpcRefused, DecodeError."""
+        head = self.envelope(body, **attributes)  # type: ignore[arg-type]
+        subject = subjects.rpc(self.service, to, tenant, task)
+        answer = await self._bus.request(subject, body.encode(), head.headers(), timeout_s)
+        headers = {key.lower(): value for key, value in answer.headers.items()}
+        if "bulkhead-error" in headers:
+            raise RpcRefused(json.loads(answer.body or b"{}").get("message", headers["bulkhead-error"]))
+        return catalog.decode(headers.get("ce-type", ""), answer.body)
+
+
+class RpcRefused(Exception):
+    """The asked service could not handle the request; the message says why."""
+
+
+async def persist(publish: Callable[[], "asyncio.Future[PubAck] | object"]) -> PubAck:
+    """Call `publish` until the broker answers, a few times: the ids make a repeat harmless."""
+    for attempt in range(PUBLISH_ATTEMPTS):
+        try:
+            return await publish()  # type: ignore[misc]
+        except BusUnavailable:
+            if attempt == PUBLISH_ATTEMPTS - 1:
+                raise
+            await asyncio.sleep(PUBLISH_BACKOFF_S * 2**attempt)
+    raise AssertionError("unreachable")

@@ -1,0 +1,90 @@
+"""Ties a component (deciders, doer or edge) to its inbox, its requests and its health; nothing here names a vendor.
+
+The same assembly runs in an own process (runtime/main.py) and in the in-memory mesh (testing/mesh.py).
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from bulkhead.runtime.context import Context
+from bulkhead.runtime.doing import DoerHandler
+from bulkhead.runtime.edging import EdgeHandler, RpcServer
+from bulkhead.runtime.fold import FoldHandler
+from bulkhead.runtime.halts import Halts
+from bulkhead.runtime.shell import Handler, Shell
+from bulkhead_contracts import catalog
+
+
+class Service:
+    """One running service."""
+
+    def __init__(
+        self,
+        context: Context,
+        component: Any,
+        *,
+        shards: int = 1,
+        slots: int = 64,
+        drain_timeout_s: float = 10.0,
+    ) -> None:
+        self.context = context
+        self.component = component
+        self._halts: Halts | None = None
+        self.handler = self._handler_of(component)
+        self.shell: Shell | None = None
+        if context.service in catalog.INBOXES:
+            self.shell = Shell(
+                context, self.handler, shards=shards, slots=slots, drain_timeout_s=drain_timeout_s
+            )
+        self._stop_rpc: list[Callable[[], Awaitable[None]]] = []
+        self._background: list[asyncio.Task[None]] = []
+        self._stopping = asyncio.Event()
+
+    def _handler_of(self, component: Any) -> Handler:
+        if isinstance(component, Mapping):
+            return FoldHandler(self.context, component)
+        if hasattr(component, "act"):
+            self._halts = Halts(self.context.bus)
+            return DoerHandler(self.context, component, self._halts)
+        return EdgeHandler(component)
+
+    async def run(self) -> None:
+        """Start, serve until `drain`, stop in the reverse order."""
+        if self._halts is not None:
+            await self._halts.load()
+            self._background.append(asyncio.create_task(self._halts.run()))
+        if hasattr(self.component, "start"):
+            await self.component.start()
+        try:
+            table = getattr(self.component, "rpc", None)
+            if table:
+                server = RpcServer(self.context, table)
+                stop = await self.context.bus.serve(
+                    f"rpc.*.{self.context.service}.>", self.context.service, server.answer
+                )
+                self._stop_rpc.append(stop)
+            if self.shell is not None:
+                await self.shell.run()
+            else:
+                await self._stopping.wait()
+        finally:
+            for stop in self._stop_rpc:
+                await stop()
+            if hasattr(self.component, "stop"):
+                await self.component.stop()
+            for task in self._background:
+                task.cancel()
+            await asyncio.gather(*self._background, return_exceptions=True)
+
+    def drain(self) -> None:
+        """Take nothing new; `run` returns when what runs has ended."""
+        self._stopping.set()
+        if self.shell is not None:
+            self.shell.drain()
+
+    def ready(self) -> bool:
+        """Attached to its inbox, and the component agrees."""
+        attached = self.shell.attached if self.shell is not None else True
+        own = getattr(self.component, "ready", None)
+        return attached and (own() if own is not None else True)

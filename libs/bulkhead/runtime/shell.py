@@ -1,0 +1,306 @@
+"""The one loop that every service runs: fetch what there is room for, read, handle, ack last.
+
+A message leaves in exactly one way: handled (ack), handed back (nak), or rejected (dead letter with the reason and
+the original, a `MessageRejected` fact in the same inbox, then term). In order within a task when the handler asks
+for it, concurrently across tasks.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from opentelemetry.trace import SpanKind
+
+from bulkhead.bus.port import BusError, Consumer, Delivery, Stored
+from bulkhead.runtime import inbound
+from bulkhead.runtime.context import Context
+from bulkhead.runtime.inbound import Inbound, Unreadable
+from bulkhead.runtime.publisher import persist
+from bulkhead.telemetry import names, trace
+from bulkhead.telemetry.log import Log
+from bulkhead_contracts import envelope, subjects
+from bulkhead_contracts.control import MessageRejected
+
+log = Log("shell")
+
+MAX_HANDLER_FAILURES = 5
+"""Bugs: so often a handler may raise on one message before it becomes a dead letter."""
+HAND_BACK_MAX_AGE_S = 3600.0
+"""An unknown type or version waits so long for an upgraded replica."""
+FETCH_TIMEOUT_S = 5.0
+
+
+class HandBack(Exception):
+    """Not now: nothing was done, no attempt is counted."""
+
+    def __init__(self, delay_s: float, reason: str) -> None:
+        super().__init__(reason)
+        self.delay_s = delay_s
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Handed:
+    """A delivery with what the shell knows about it. epoch: changes when another replica may have been served."""
+
+    message: Inbound
+    stored: Stored
+    attempts: int
+    epoch: int
+
+
+class Handler(Protocol):
+    """What a kind of service does with a message. Raises HandBack, or Unreadable to reject it."""
+
+    ordered: bool
+
+    async def handle(self, handed: Handed) -> None:
+        """Return when every effect of the message is durable; the shell acks then."""
+        ...
+
+    def forget(self, tenant: str, task: str) -> None:
+        """A message of this task was not handled: nothing remembered about the task can be relied on."""
+        ...
+
+
+class Shell:
+    """Runs one handler over all shards of a service's inbox."""
+
+    def __init__(
+        self, context: Context, handler: Handler, *, shards: int, slots: int, drain_timeout_s: float = 10.0
+    ) -> None:
+        self._context = context
+        self._handler = handler
+        self._shards = shards
+        self._slots = slots
+        self._drain_timeout_s = drain_timeout_s
+        self._draining = asyncio.Event()
+        self._running: dict[Delivery, asyncio.Task[None]] = {}
+        self._tails: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._failures: dict[int, int] = {}
+        self._room = asyncio.Event()
+        self.handled = 0
+        self.attached = False
+
+    async def run(self) -> None:
+        """Until `drain` is called; then finish what runs and return."""
+        service = self._context.service
+        stream = subjects.inbox_stream(service)
+        consumers = [
+            await self._context.bus.consumer(stream, subjects.durable(service, shard))
+            for shard in range(self._shards)
+        ]
+        self.attached = True
+        heart = asyncio.create_task(self._heartbeat(min(c.ack_wait_s for c in consumers) / 3))
+        pumps = [asyncio.create_task(self._pump(consumer)) for consumer in consumers]
+        try:
+            await asyncio.gather(*pumps)
+            await self._finish()
+        finally:
+            for task in (*pumps, heart, *self._running.values()):
+                task.cancel()
+            await asyncio.gather(*pumps, heart, *self._running.values(), return_exceptions=True)
+            for consumer in consumers:
+                await consumer.close()
+
+    def drain(self) -> None:
+        """Take nothing new; `run` returns when what runs has ended."""
+        self._draining.set()
+        self._room.set()
+
+    async def _finish(self) -> None:
+        if self._running:
+            log.info("draining", running=len(self._running))
+            await asyncio.wait(list(self._running.values()), timeout=self._drain_timeout_s)
+
+    async def _pump(self, consumer: Consumer) -> None:
+        last_delivered, epoch = 0, 0
+        while not self._draining.is_set():
+            free = self._slots - len(self._running)
+            if free <= 0:
+                self._room.clear()
+                await self._room.wait()
+                continue
+            for delivery in await self._fetch(consumer, free):
+                if delivery.consumer_sequence != last_delivered + 1:
+                    # Somebody else was served in between, or a delivery was lost: memory may lag the inbox.
+                    epoch += 1
+                last_delivered = delivery.consumer_sequence
+                self._start(delivery, epoch)
+
+    async def _fetch(self, consumer: Consumer, free: int) -> list[Delivery]:
+        fetching = asyncio.ensure_future(consumer.fetch(free, FETCH_TIMEOUT_S))
+        draining = asyncio.ensure_future(self._draining.wait())
+        try:
+            await asyncio.wait({fetching, draining}, return_when=asyncio.FIRST_COMPLETED)
+            if not fetching.done():
+                return []
+            return fetching.result()
+        except BusError as error:
+            log.warning("fetch_failed", reason=str(error))
+            await asyncio.sleep(0.5)
+            return []
+        finally:
+            draining.cancel()
+            if not fetching.done():
+                fetching.cancel()
+
+    def _start(self, delivery: Delivery, epoch: int) -> None:
+        key: tuple[str, str] | None = None
+        before = None
+        if self._handler.ordered:
+            key = _task_key(delivery.stored.subject)
+            before = self._tails.get(key)
+        task = asyncio.create_task(self._take(delivery, epoch, before))
+        self._running[delivery] = task
+        if key is not None:
+            self._tails[key] = task
+
+        def ended(done: asyncio.Task[None]) -> None:
+            self._running.pop(delivery, None)
+            if key is not None and self._tails.get(key) is done:
+                del self._tails[key]
+            self._room.set()
+            if not done.cancelled() and done.exception() is not None:
+                log.error("shell_bug", error=repr(done.exception()))
+
+        task.add_done_callback(ended)
+
+    async def _take(self, delivery: Delivery, epoch: int, before: asyncio.Task[None] | None) -> None:
+        if before is not None and not before.done():
+            await asyncio.wait({before})
+        stored = delivery.stored
+        try:
+            message = inbound.read(stored, self._context.service)
+            if isinstance(message.body, MessageRejected) and self._handler.ordered is False:
+                await delivery.ack()
+                return
+            await self._handle(delivery, message, epoch)
+            await delivery.ack()
+            self.handled += 1
+            self._failures.pop(stored.sequence, None)
+            return
+        except HandBack as back:
+            log.debug("handed_back", sequence=stored.sequence, reason=back.reason)
+            await self._nak(delivery, back.delay_s)
+        except Unreadable as error:
+            await self._unreadable(delivery, error)
+        except BusError as error:
+            log.warning("bus_failed", sequence=stored.sequence, reason=str(error))
+            await self._nak(delivery, 1.0)
+        except Exception as error:
+            await self._failed(delivery, error)
+        self._handler.forget(*_task_key(stored.subject))
+
+    async def _handle(self, delivery: Delivery, message: Inbound, epoch: int) -> None:
+        address = message.address
+        attributes: Mapping[str, str | int | float | bool] = {
+            names.MESSAGING_SYSTEM: "nats",
+            names.MESSAGING_TEMPLATE: f"mesh.{address.sender}.{address.receiver}",
+            names.MESSAGING_ID: message.envelope.id,
+            names.MESSAGE_TYPE: message.envelope.type,
+            names.TASK: address.task,
+            names.TENANT: address.tenant,
+            names.CAUSE: message.envelope.cause,
+        }
+        with trace.span(
+            f"{names.PROCESS} mesh.{address.sender}.{address.receiver}",
+            message.envelope.traceparent,
+            SpanKind.CONSUMER,
+            dict(attributes),
+        ):
+            await self._handler.handle(Handed(message, delivery.stored, delivery.attempts, epoch))
+
+    async def _unreadable(self, delivery: Delivery, error: Unreadable) -> None:
+        stored = delivery.stored
+        age_s = (self._context.clock() - stored.time_unix_ms) / 1000
+        if error.later and age_s < HAND_BACK_MAX_AGE_S:
+            log.warning("waits_for_upgrade", sequence=stored.sequence, code=error.code, reason=error.reason)
+            await self._nak(delivery, min(30.0, 1.0 + delivery.attempts))
+            return
+        await self._reject(delivery, error.code, error.reason)
+
+    async def _failed(self, delivery: Delivery, error: Exception) -> None:
+        sequence = delivery.stored.sequence
+        failures = self._failures[sequence] = self._failures.get(sequence, 0) + 1
+        log.error(
+            "handler_failed",
+            exc_info=True,
+            sequence=sequence,
+            failures=failures,
+            subject=delivery.stored.subject,
+        )
+        if failures < MAX_HANDLER_FAILURES:
+            await self._nak(delivery, 0.2 * 2**failures)
+            return
+        await self._reject(delivery, "handler_failed", f"{type(error).__name__}: {error}"[:1000])
+
+    async def _reject(self, delivery: Delivery, code: str, reason: str) -> None:
+        """Dead letter first, then the fact in the inbox, then term: a crash between them repeats, harmlessly."""
+        stored, context = delivery.stored, self._context
+        log.error(
+            "message_rejected", sequence=stored.sequence, code=code, reason=reason, subject=stored.subject
+        )
+        try:
+            await bury(context, stored, code, reason)
+            await delivery.term(code)
+            self._failures.pop(stored.sequence, None)
+        except BusError as error:
+            log.warning("reject_failed", sequence=stored.sequence, reason=str(error))
+            await self._nak(delivery, 1.0)
+
+    @staticmethod
+    async def _nak(delivery: Delivery, delay_s: float) -> None:
+        try:
+            await delivery.nak(delay_s)
+        except BusError:
+            pass  # The broker redelivers after ack_wait by itself.
+
+    async def _heartbeat(self, every_s: float) -> None:
+        while True:
+            await asyncio.sleep(every_s)
+            for delivery in list(self._running):
+                try:
+                    await delivery.in_progress()
+                except BusError:
+                    break
+
+
+async def bury(context: Context, stored: Stored, code: str, reason: str) -> None:
+    """Publish the dead letter of a stored message and, when its task is known, the `MessageRejected` fact."""
+    service = context.service
+    tenant, task = "unknown", "unknown"
+    addressed = True
+    try:
+        address = subjects.parse(stored.subject)
+        tenant, task = address.tenant, address.task
+    except subjects.SubjectError:
+        addressed = False
+    dead_id = envelope.derive_id(service, f"{stored.subject}/{stored.sequence}", "dead")
+    headers = {
+        f"bulkhead-original-{key.lower()}": value
+        for key, value in stored.headers.items()
+        if not key.lower().startswith("nats-")
+    }
+    headers |= {
+        "bulkhead-dead-id": dead_id,
+        "bulkhead-dead-code": code,
+        "bulkhead-dead-reason": " ".join(reason.split())[:1000].encode("ascii", "replace").decode(),
+        "bulkhead-dead-subject": stored.subject,
+        "bulkhead-dead-sequence": str(stored.sequence),
+        "bulkhead-dead-service": service,
+    }
+    message_id = envelope.message_id(context.message_key, dead_id)
+    subject = subjects.dead(service, tenant, task)
+    await persist(lambda: context.bus.publish(subject, stored.body, headers, message_id))
+    if addressed:
+        fact = MessageRejected(
+            sequence=stored.sequence, code=code[:64], reason=reason[:2000], dead_letter_id=dead_id
+        )
+        await context.publisher.send(service, fact, tenant=tenant, task=task, cause=dead_id, index="rejected")
+
+
+def _task_key(subject: str) -> tuple[str, str]:
+    parts = subject.split(".")
+    return (parts[-2], parts[-1]) if len(parts) >= 2 else ("", subject)

@@ -1,0 +1,52 @@
+"""Turns the current span into the GenAI span of what was done: chat, execute_tool, retrieval."""
+
+from opentelemetry import trace
+
+from bulkhead.telemetry import names
+from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested
+from bulkhead_contracts.retrieval import RetrievalReplied, RetrievalRequested
+from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
+from bulkhead_contracts.types import Body
+
+
+def annotate(reply: Body, request: Body) -> None:
+    """Name and attributes of the current span from a doer's request and reply."""
+    span = trace.get_current_span()
+    if not span.is_recording():
+        return
+    found: dict[str, str | int | bool] = {}
+    if isinstance(reply, ModelCallReplied) and isinstance(request, ModelCallRequested):
+        span.update_name(f"{names.CHAT} {reply.model or request.tier}")
+        found = {
+            names.OPERATION: names.CHAT,
+            names.PROVIDER: reply.provider,
+            names.RESPONSE_MODEL: reply.model,
+            names.PROMPT_ID: reply.prompt_id,
+            names.PROMPT_DIGEST: reply.prompt_digest,
+            names.STANDING: reply.standing,
+            names.COMPLETE: reply.completeness.complete,
+        }
+    elif isinstance(reply, ToolCallReplied) and isinstance(request, ToolCallRequested):
+        span.update_name(f"{names.EXECUTE_TOOL} {request.tool}")
+        found = {
+            names.OPERATION: names.EXECUTE_TOOL,
+            names.TOOL_NAME: request.tool,
+            names.STANDING: reply.standing,
+        }
+    elif isinstance(reply, RetrievalReplied) and isinstance(request, RetrievalRequested):
+        span.update_name(names.RETRIEVAL)
+        found = {names.OPERATION: names.RETRIEVAL, names.STANDING: reply.standing}
+    if not found:
+        return
+    usage = reply.usage  # type: ignore[attr-defined]
+    found |= {
+        names.OUTCOME: reply.outcome,  # type: ignore[attr-defined]
+        names.STEP: request.step_id,
+        names.CALL: request.call_id,  # type: ignore[attr-defined]
+        names.INPUT_TOKENS: usage.input_tokens,
+        names.OUTPUT_TOKENS: usage.output_tokens,
+        names.COST: usage.cost_usd_micros,
+    }
+    if reply.failure is not None:  # type: ignore[attr-defined]
+        found[names.FAILURE_CODE] = reply.failure.code  # type: ignore[attr-defined]
+    span.set_attributes(found)
