@@ -1,0 +1,1 @@
+"""The checker: a decider. `decide(state, message)`, no I/O, no clock, no randomness."""

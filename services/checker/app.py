@@ -1,0 +1,18 @@
+"""Composition root of the checker: its inbox is folded by the decision logic of each task's version."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from bulkhead.flow import Decider
+from bulkhead.runtime.context import Context
+
+from services.checker.core import Checker
+from services.checker.settings import Settings
+
+SERVICE = "checker"
+LOGICS: Mapping[int, Decider[Any]] = {1: Checker()}
+
+
+def build(context: Context, settings: Settings) -> Mapping[int, Decider[Any]]:
+    """Decision logic by version; the two newest are kept."""
+    return LOGICS

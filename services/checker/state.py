@@ -1,0 +1,55 @@
+"""State of one task's proposed results, as the checker folds them. One `Case` per (plan version, step, attempt).
+
+| phase   | message          | next                                                           |
+| ------- | ---------------- | -------------------------------------------------------------- |
+| -       | StepProposed     | over (plain checks refuse), or judging (the judge model asked) |
+| judging | ModelCallReplied | over (verdict), or judging (once more, unreadable verdict)     |
+| judging | CallDeferred     | judging (again by timer), or over                              |
+| over    | anything         | over                                                           |
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from bulkhead_contracts.model import ModelCallRequested
+from bulkhead_contracts.result import Result, Usage
+from bulkhead_contracts.step import StepProposed
+from bulkhead_contracts.verdict import CheckNote
+
+Phase = Literal["judging", "over"]
+Key = tuple[int, str, int]
+"""(plan version, step id, attempt)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One proposed result."""
+
+    phase: Phase
+    proposed: StepProposed | None = None
+    grant: str = ""
+    result: Result = Result()
+    notes: tuple[CheckNote, ...] = ()
+    asked: ModelCallRequested | None = None
+    tries: int = 0
+    deferrals: int = 0
+    usage: Usage = Usage()
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The fold of one task's messages in the checker's inbox."""
+
+    cases: Mapping[Key, Case] = field(default_factory=dict)
+
+    def judging(self, call_id: str) -> tuple[Key, Case] | None:
+        """The case that waits for this judge call."""
+        for key, case in self.cases.items():
+            if case.phase == "judging" and case.asked is not None and case.asked.call_id == call_id:
+                return key, case
+        return None
+
+    def with_case(self, key: Key, case: Case) -> "State":
+        """This state with one case replaced."""
+        return State({**self.cases, key: case})

@@ -1,0 +1,158 @@
+"""From a model's draft to a plan that may run: parsed, checked with notes of severity, given one final step. Pure."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from bulkhead_contracts import limits
+from bulkhead_contracts.plan import Plan, PlanNote, PlanStep
+from bulkhead_contracts.tool import ToolSpec
+from pydantic import BaseModel, Field, ValidationError
+
+COMPOSE_ID = "answer"
+
+
+class DraftStep(BaseModel):
+    """A step as a model writes it."""
+
+    id: str
+    title: str = ""
+    instruction: str
+    tools: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
+    acceptance: str = ""
+
+
+class Draft(BaseModel):
+    """A plan as a model writes it."""
+
+    steps: Annotated[tuple[DraftStep, ...], Field(min_length=1, max_length=limits.MAX_PLAN_STEPS)]
+
+
+def parse(text: str) -> tuple[tuple[PlanStep, ...], tuple[PlanNote, ...]]:
+    """Steps of a draft, or notes that say why it cannot be read."""
+    try:
+        draft = Draft.model_validate_json(text)
+        steps = tuple(
+            PlanStep(
+                id=one.id,
+                title=one.title[: limits.MAX_TITLE_CHARS],
+                instruction=one.instruction,
+                tools=one.tools,
+                inputs=one.inputs,
+                acceptance=one.acceptance,
+            )
+            for one in draft.steps
+        )
+    except ValidationError as error:
+        return (), tuple(
+            PlanNote(
+                severity="error",
+                code="unreadable_plan",
+                message=f"{'.'.join(map(str, one['loc']))}: {one['msg']}"[: limits.MAX_REASON_CHARS],
+            )
+            for one in error.errors(include_url=False, include_input=False)[:8]
+        )
+    return steps, ()
+
+
+def check(steps: Sequence[PlanStep], tools: Sequence[ToolSpec]) -> tuple[PlanNote, ...]:
+    """Findings on a plan; any of severity `error` keeps it from running."""
+    notes: list[PlanNote] = []
+
+    def note(severity: str, code: str, step_id: str, message: str) -> None:
+        notes.append(
+            PlanNote(
+                severity=severity,
+                code=code,
+                step_id=step_id[:64],  # type: ignore[arg-type]
+                message=message[: limits.MAX_REASON_CHARS],
+            )
+        )
+
+    if not steps:
+        note("error", "empty_plan", "", "the plan has no steps")
+    if len(steps) > limits.MAX_PLAN_STEPS:
+        note(
+            "error", "too_many_steps", "", f"{len(steps)} steps; at most {limits.MAX_PLAN_STEPS} are allowed"
+        )
+    known = {step.id for step in steps}
+    granted = {tool.name for tool in tools}
+    seen: set[str] = set()
+    for step in steps:
+        if step.id in seen:
+            note("error", "duplicate_step", step.id, f"step id {step.id} is used twice")
+        seen.add(step.id)
+        if not step.instruction.strip():
+            note("error", "no_instruction", step.id, f"step {step.id} does not say what to do")
+        if not step.acceptance.strip() and step.kind != "noop":
+            note("error", "no_acceptance", step.id, f"step {step.id} has no acceptance criterion")
+        for name in step.inputs:
+            if name not in known:
+                note("error", "unknown_input", step.id, f"step {step.id} needs {name}, which is no step")
+        for name in step.tools:
+            if name not in granted:
+                note(
+                    "error",
+                    "tool_not_granted",
+                    step.id,
+                    f"step {step.id} wants tool {name}; granted are: {', '.join(sorted(granted)) or 'none'}",
+                )
+    if looped := cycle(steps):
+        note("error", "cycle", looped[0], f"steps wait for each other: {' -> '.join((*looped, looped[0]))}")
+    if len(sinks(steps)) > 1 and not looped:
+        note("note", "several_ends", "", "a final step that composes the answer is added")
+    return tuple(notes[: limits.MAX_PLAN_NOTES])
+
+
+def cycle(steps: Sequence[PlanStep]) -> tuple[str, ...]:
+    """Ids of one cycle in waiting order, or ()."""
+    waits = {step.id: [name for name in step.inputs] for step in steps}
+    done: set[str] = set()
+    for start in waits:
+        path: list[str] = []
+        stack = [(start, iter(waits[start]))]
+        on_path = {start}
+        path.append(start)
+        if start in done:
+            continue
+        while stack:
+            node, rest = stack[-1]
+            following = next((name for name in rest if name in waits and name not in done), None)
+            if following is None:
+                stack.pop()
+                path.pop()
+                on_path.discard(node)
+                done.add(node)
+            elif following in on_path:
+                return tuple(path[path.index(following) :])
+            else:
+                stack.append((following, iter(waits[following])))
+                on_path.add(following)
+                path.append(following)
+    return ()
+
+
+def sinks(steps: Sequence[PlanStep]) -> tuple[str, ...]:
+    """Ids of the steps that nothing else needs."""
+    needed = {name for step in steps for name in step.inputs}
+    return tuple(step.id for step in steps if step.id not in needed)
+
+
+def adopt(steps: Sequence[PlanStep], notes: tuple[PlanNote, ...], version: int) -> Plan:
+    """The plan to run: with exactly one final step, made here when the draft ends in several."""
+    ends = sinks(steps)
+    if len(ends) > 1 and len(steps) < limits.MAX_PLAN_STEPS:
+        taken = {step.id for step in steps}
+        name = next(n for n in (COMPOSE_ID, *(f"{COMPOSE_ID}_{i}" for i in range(100))) if n not in taken)
+        steps = (
+            *steps,
+            PlanStep(
+                id=name,
+                title="Compose the answer",
+                instruction="Compose the final answer to the objective from the results of the earlier steps. "
+                "Keep every citation. Add nothing that the results do not say.",
+                inputs=ends,
+                acceptance="Answers the whole objective, from the given results alone, with their citations.",
+            ),
+        )
+    return Plan(version=version, steps=tuple(steps), notes=notes)

@@ -1,0 +1,68 @@
+"""State of one task, as the planner folds it. Frozen; `phase` and each step's `status` drive, the rest reports.
+
+| phase    | message             | next                                                     |
+| -------- | ------------------- | -------------------------------------------------------- |
+| new      | TaskSubmitted       | drafting (ask the model), or running (a plan was given)  |
+| drafting | ModelCallReplied    | running, drafting again with notes, or ended             |
+| running  | VerdictReached      | running (next steps, or the step again), drafting, ended |
+| running  | StepFinished        | as above                                                 |
+| any      | TimerFired          | the step again, or ended (deadline)                      |
+| any      | TaskCancelRequested | ended                                                    |
+| any      | TaskHalted          | ended                                                    |
+| ended    | anything            | ended; nothing is said any more                          |
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from bulkhead_contracts.plan import Plan, PlanStep
+from bulkhead_contracts.result import ContentRef, Result, Usage
+from bulkhead_contracts.task import TaskLimits
+from bulkhead_contracts.tool import ToolSpec
+
+Phase = Literal["new", "drafting", "running", "ended"]
+StepStatus = Literal["waiting", "running", "done"]
+
+
+@dataclass(frozen=True, slots=True)
+class StepState:
+    """One step of the running plan. notes: why earlier attempts were not accepted."""
+
+    step: PlanStep
+    status: StepStatus = "waiting"
+    attempt: int = 0
+    deadline_unix_ms: int = 0
+    notes: tuple[str, ...] = ()
+    result: Result | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The fold of one task's messages in the planner's inbox."""
+
+    phase: Phase = "new"
+    objective: ContentRef | None = None
+    limits: TaskLimits = TaskLimits()
+    tools: tuple[ToolSpec, ...] = ()
+    check: bool = True
+    grant: str = ""
+    deadline_unix_ms: int = 0
+    generation: int = 1
+    drafts: int = 0
+    deferrals: int = 0
+    draft_notes: tuple[str, ...] = ()
+    plan: Plan | None = None
+    steps: tuple[StepState, ...] = ()
+    usage: Usage = Usage()
+    wrote: bool = False
+    """Whether a step that may write was ever handed out: such a plan is not re-planned by itself."""
+
+    def step(self, step_id: str) -> StepState | None:
+        """The state of a step of the running plan."""
+        return next((one for one in self.steps if one.step.id == step_id), None)
+
+    def with_step(self, changed: StepState) -> "State":
+        """This state with one step replaced."""
+        return replace(
+            self, steps=tuple(changed if one.step.id == changed.step.id else one for one in self.steps)
+        )

@@ -1,0 +1,1 @@
+"""The worker: a decider. `decide(state, message)`, no I/O, no clock, no randomness."""

@@ -1,0 +1,18 @@
+"""Composition root of the worker: its inbox is folded by the decision logic of each task's version."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from bulkhead.flow import Decider
+from bulkhead.runtime.context import Context
+
+from services.worker.core import Worker
+from services.worker.settings import Settings
+
+SERVICE = "worker"
+LOGICS: Mapping[int, Decider[Any]] = {1: Worker()}
+
+
+def build(context: Context, settings: Settings) -> Mapping[int, Decider[Any]]:
+    """Decision logic by version; the two newest are kept."""
+    return LOGICS

@@ -1,0 +1,111 @@
+"""From a model's tool call to a request that may go out, or an error that the model can act on. Pure.
+
+Neither the name nor the arguments are believed: names must be among the step's tools, arguments must be a JSON object.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+from bulkhead_contracts import limits
+from bulkhead_contracts.model import ToolCall
+from bulkhead_contracts.result import Failure
+from bulkhead_contracts.retrieval import RetrievalRequested
+from bulkhead_contracts.step import StepAssigned
+from bulkhead_contracts.tool import ToolCallRequested, ToolSpec
+from bulkhead_contracts.types import Body
+from pydantic import ValidationError
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A request for a doer."""
+
+    call_id: str
+    to: str
+    body: Body
+
+
+def request(
+    assigned: StepAssigned, call: ToolCall, turn: int, index: int, earlier_same: int
+) -> Outgoing | Failure:
+    """The request of the index-th call of a turn. `earlier_same`: how often this attempt made the same call before."""
+    tool = next((one for one in assigned.tools if one.name == call.name), None)
+    if tool is None:
+        names = ", ".join(one.name for one in assigned.tools) or "none"
+        return Failure(
+            code="unknown_tool",
+            message=f"there is no tool {call.name[:64]!r} for this step",
+            hint=f"use one of: {names}; or answer without a tool",
+        )
+    try:
+        arguments = json.loads(call.arguments_json or "{}")
+    except (ValueError, RecursionError) as error:
+        return Failure(
+            code="malformed_arguments",
+            message=f"the arguments are not JSON: {error}"[:500],
+            hint="send one JSON object that fits the tool's parameters",
+        )
+    if not isinstance(arguments, dict):
+        return Failure(
+            code="malformed_arguments",
+            message="the arguments must be one JSON object",
+            hint="send one JSON object that fits the tool's parameters",
+        )
+    call_id = call_key(assigned, tool, arguments, turn, index, earlier_same)
+    if tool.served_by == "rag":
+        return _retrieval(assigned, arguments, call_id)
+    return Outgoing(
+        call_id,
+        "tool_executor",
+        ToolCallRequested(
+            call_id=call_id,
+            step_id=assigned.step.id,
+            attempt=assigned.attempt,
+            tool=tool.name,
+            arguments_json=call.arguments_json or "{}",
+            deadline_unix_ms=assigned.deadline_unix_ms,
+        ),
+    )
+
+
+def call_key(
+    assigned: StepAssigned,
+    tool: ToolSpec,
+    arguments: dict[str, object],
+    turn: int,
+    index: int,
+    earlier_same: int,
+) -> str:
+    """The idempotency key.
+
+    For a write: (step, tool, arguments, how often already), the same in every attempt and plan version, so that a
+    step which is tried again does not repeat its side effects. For a read: the place in this attempt.
+    """
+    if tool.effect == "write":
+        canonical = json.dumps(arguments, sort_keys=True, separators=(",", ":"))
+        name = f"write/{assigned.step.id}/{tool.name}/{canonical}/{earlier_same}"
+    else:
+        name = f"read/{assigned.plan_version}/{assigned.step.id}/{assigned.attempt}/{turn}/{index}"
+    return hashlib.blake2b(name.encode(), digest_size=16).hexdigest()
+
+
+def _retrieval(assigned: StepAssigned, arguments: dict[str, object], call_id: str) -> Outgoing | Failure:
+    try:
+        body = RetrievalRequested(
+            call_id=call_id,
+            step_id=assigned.step.id,
+            attempt=assigned.attempt,
+            query=arguments.get("query", ""),
+            k=arguments.get("k", 8),  # type: ignore[arg-type]
+            deadline_unix_ms=assigned.deadline_unix_ms,
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        return Failure(
+            code="bad_arguments",
+            message=f"{where}: {first['msg']}",
+            hint=f"query is a text of 1-{limits.MAX_QUERY_CHARS} characters, k 1-{limits.MAX_PASSAGES}",
+        )
+    return Outgoing(call_id, "rag", body)

@@ -1,0 +1,69 @@
+"""State of one task's steps, as a worker folds them. One `Attempt` per (plan version, step, attempt).
+
+| phase    | message                         | next                                                         |
+| -------- | ------------------------------- | ------------------------------------------------------------ |
+| -        | StepAssigned                    | thinking (model asked), or over (a noop)                     |
+| thinking | ModelCallReplied                | acting (calls out), thinking (only bad calls), or over       |
+| acting   | ToolCallReplied, RetrievalReplied | acting (others outstanding), thinking, or over (caps)      |
+| both     | CallDeferred, TimerFired        | the same call again, later                                   |
+| both     | StepCancelRequested             | over                                                         |
+| over     | anything                        | over                                                         |
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from bulkhead_contracts.model import ToolAnswer, ToolCall, Turn
+from bulkhead_contracts.result import Completeness, ContentRef, Label, Usage
+from bulkhead_contracts.step import Evidence, StepAssigned
+from bulkhead_contracts.types import Body
+
+Phase = Literal["thinking", "acting", "over"]
+Key = tuple[int, str, int]
+"""(plan version, step id, attempt)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One attempt at one step."""
+
+    assigned: StepAssigned
+    grant: str
+    phase: Phase = "thinking"
+    turns: tuple[Turn, ...] = ()
+    asked: tuple[ToolCall, ...] = ()
+    """Calls of the current turn, in the model's order."""
+    said: ContentRef | None = None
+    """What the model said beside its calls."""
+    answers: Mapping[str, ToolAnswer] = field(default_factory=dict)
+    """By the model's call id."""
+    outstanding: Mapping[str, tuple[Body, str, str]] = field(default_factory=dict)
+    """By our call id: the request, to whom, and the model's call id."""
+    deferrals: int = 0
+    calls: int = 0
+    errors: int = 0
+    evidence: tuple[Evidence, ...] = ()
+    labels: tuple[Label, ...] = ()
+    completeness: Completeness = Completeness()
+    degraded: tuple[str, ...] = ()
+    failed_tools: Mapping[str, str] = field(default_factory=dict)
+    usage: Usage = Usage()
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The fold of one task's messages in the worker's inbox."""
+
+    attempts: Mapping[Key, Attempt] = field(default_factory=dict)
+
+    def owner_of(self, call_id: str) -> tuple[Key, Attempt] | None:
+        """The attempt that waits for this call."""
+        for key, attempt in self.attempts.items():
+            if attempt.phase != "over" and call_id in attempt.outstanding:
+                return key, attempt
+        return None
+
+    def with_attempt(self, key: Key, attempt: Attempt) -> "State":
+        """This state with one attempt replaced."""
+        return State({**self.attempts, key: attempt})
