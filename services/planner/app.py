@@ -5,7 +5,6 @@ from typing import Any
 
 from bulkhead.flow import Decider
 from bulkhead.runtime.context import Context
-
 from services.planner.core import Planner
 from services.planner.settings import Settings
 

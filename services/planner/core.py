@@ -27,7 +27,6 @@ from bulkhead_contracts.task import (
 )
 from bulkhead_contracts.types import Body
 from bulkhead_contracts.verdict import VerdictReached
-
 from services.planner import plans
 from services.planner.state import State, StepState
 
@@ -121,9 +120,7 @@ def _submitted(state: State, message: Message, body: TaskSubmitted) -> Decision[
 
 def _draft(state: State, message: Message, notes: tuple[str, ...]) -> Decision[State]:
     """Ask the model for a plan; `notes` say what was wrong with the last one."""
-    state = replace(
-        state, phase="drafting", drafts=state.drafts + 1, deferrals=0, draft_notes=notes, steps=()
-    )
+    state = replace(state, phase="drafting", drafts=state.drafts + 1, deferrals=0, draft_notes=notes, steps=())
     return Decision(state, (_draft_request(state, message),))
 
 
@@ -185,9 +182,7 @@ def _drafted(state: State, message: Message, body: ModelCallReplied) -> Decision
     return _adopt(state, message, steps, notes)
 
 
-def _draft_again(
-    state: State, message: Message, notes: tuple[PlanNote, ...], failure: Failure
-) -> Decision[State]:
+def _draft_again(state: State, message: Message, notes: tuple[PlanNote, ...], failure: Failure) -> Decision[State]:
     if state.drafts >= limits.MAX_PLAN_DRAFTS * state.generation:
         return _end(state, message, "failed", failure)
     texts = tuple(one.message for one in notes if one.severity == "error")[:16]
@@ -210,9 +205,7 @@ def _deferred(state: State, message: Message, body: CallDeferred) -> Decision[St
 # Running
 
 
-def _adopt(
-    state: State, message: Message, steps: tuple[PlanStep, ...], notes: tuple[PlanNote, ...]
-) -> Decision[State]:
+def _adopt(state: State, message: Message, steps: tuple[PlanStep, ...], notes: tuple[PlanNote, ...]) -> Decision[State]:
     plan = plans.adopt(steps, notes, state.generation)
     state = replace(state, phase="running", plan=plan, steps=tuple(StepState(step) for step in plan.steps))
     return _then((Send("gateway", PlanAdopted(plan=plan)),), _hand_out(state, message))
@@ -302,9 +295,7 @@ def _judged(state: State, message: Message, body: VerdictReached) -> Decision[St
     state = replace(state, usage=state.usage + body.usage)
     if body.accepted and body.result.standing != "failed":
         return _accept(state, message, one, body.result, body.usage)
-    reasons = tuple(note.message for note in body.notes if note.blocking) or (
-        "the checker did not accept the result",
-    )
+    reasons = tuple(note.message for note in body.notes if note.blocking) or ("the checker did not accept the result",)
     return _again(state, message, one, "rejected", reasons, body.result, body.usage)
 
 
@@ -314,6 +305,7 @@ def _finished(state: State, message: Message, body: StepFinished) -> Decision[St
         return Decision(state)
     state = replace(state, usage=state.usage + body.usage)
     if body.failure is not None:
+        state = state.with_step(replace(one, status="failed"))
         if body.failure.code in STOPPED_BY_BUDGET:
             return _end(state, message, "halted", body.failure)
         if body.failure.code in NOT_REPEATABLE:
@@ -322,9 +314,7 @@ def _finished(state: State, message: Message, body: StepFinished) -> Decision[St
         return _again(state, message, one, "failed", reasons, None, body.usage)
     if state.check and one.step.kind != "noop":
         # Only the checker's verdict lets a result pass; a worker that skips it is broken or hostile.
-        return _again(
-            state, message, one, "rejected", ("the result came without a verdict",), None, body.usage
-        )
+        return _again(state, message, one, "rejected", ("the result came without a verdict",), None, body.usage)
     return _accept(state, message, one, body.result, body.usage)
 
 
@@ -349,6 +339,7 @@ def _again(
     if one.attempt < limits.MAX_STEP_ATTEMPTS and _now(message) < state.deadline_unix_ms - ANSWER_MARGIN_MS:
         state = state.with_step(replace(one, status="waiting", notes=notes))
         return _then((said,), _hand_out(state, message))
+    state = state.with_step(replace(one, status="failed", notes=notes))
     failure = Failure(
         code="step_failed",
         message=f"step {one.step.id} ({one.step.title or one.step.instruction[:80]}) failed {one.attempt} times; "
@@ -363,7 +354,7 @@ def _again(
     stop = tuple(
         _cancel(state, other, "the plan is replaced")
         for other in state.steps
-        if other.status == "running" and other.step.id != one.step.id
+        if other.status == "running"
     )
     state = replace(state, generation=state.generation + 1)
     why = (f"the earlier plan failed at step {one.step.id}: {one.step.instruction[:500]}", *reasons)
@@ -417,9 +408,7 @@ def _cancel(state: State, one: StepState, reason: str) -> Send:
     assert state.plan is not None
     return Send(
         "worker",
-        StepCancelRequested(
-            step_id=one.step.id, attempt=one.attempt, plan_version=state.plan.version, reason=reason
-        ),
+        StepCancelRequested(step_id=one.step.id, attempt=one.attempt, plan_version=state.plan.version, reason=reason),
         grant=state.grant,
     )
 

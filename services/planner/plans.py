@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from typing import Annotated
 
+from pydantic import BaseModel, Field, ValidationError
+
 from bulkhead_contracts import limits
 from bulkhead_contracts.plan import Plan, PlanNote, PlanStep
 from bulkhead_contracts.tool import ToolSpec
-from pydantic import BaseModel, Field, ValidationError
 
 COMPOSE_ID = "answer"
 
@@ -72,9 +73,7 @@ def check(steps: Sequence[PlanStep], tools: Sequence[ToolSpec]) -> tuple[PlanNot
     if not steps:
         note("error", "empty_plan", "", "the plan has no steps")
     if len(steps) > limits.MAX_PLAN_STEPS:
-        note(
-            "error", "too_many_steps", "", f"{len(steps)} steps; at most {limits.MAX_PLAN_STEPS} are allowed"
-        )
+        note("error", "too_many_steps", "", f"{len(steps)} steps; at most {limits.MAX_PLAN_STEPS} are allowed")
     known = {step.id for step in steps}
     granted = {tool.name for tool in tools}
     seen: set[str] = set()
@@ -106,7 +105,7 @@ def check(steps: Sequence[PlanStep], tools: Sequence[ToolSpec]) -> tuple[PlanNot
 
 def cycle(steps: Sequence[PlanStep]) -> tuple[str, ...]:
     """Ids of one cycle in waiting order, or ()."""
-    waits = {step.id: [name for name in step.inputs] for step in steps}
+    waits = {step.id: list(step.inputs) for step in steps}
     done: set[str] = set()
     for start in waits:
         path: list[str] = []

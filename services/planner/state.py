@@ -21,7 +21,7 @@ from bulkhead_contracts.task import TaskLimits
 from bulkhead_contracts.tool import ToolSpec
 
 Phase = Literal["new", "drafting", "running", "ended"]
-StepStatus = Literal["waiting", "running", "done"]
+StepStatus = Literal["waiting", "running", "done", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,4 @@ class State:
 
     def with_step(self, changed: StepState) -> "State":
         """This state with one step replaced."""
-        return replace(
-            self, steps=tuple(changed if one.step.id == changed.step.id else one for one in self.steps)
-        )
+        return replace(self, steps=tuple(changed if one.step.id == changed.step.id else one for one in self.steps))

@@ -1,0 +1,169 @@
+"""The checker: plain checks as pure functions, then its playbooks."""
+
+import json
+
+import pytest
+
+from bulkhead.testing.playbook import START_UNIX_MS, Playbook
+from bulkhead_contracts import limits
+from bulkhead_contracts.control import CallDeferred
+from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested
+from bulkhead_contracts.plan import PlanStep
+from bulkhead_contracts.result import Citation, Completeness, Failure, Label, Omission, Result, Usage
+from bulkhead_contracts.step import Evidence, StepInput, StepProposed
+from bulkhead_contracts.verdict import VerdictReached
+from services.checker import checks
+from services.checker.core import Checker
+
+FEE = "Cancelling a flexible booking costs a handling fee of 40.00 EUR per passenger."
+MARK = "0123456789ab"
+SOURCES = checks.Sources(by_marker={MARK: FEE}, retrieved=frozenset({MARK}), given="A booking of 300.00 EUR.")
+
+
+def codes(text: str, sources: checks.Sources = SOURCES) -> set[str]:
+    return {note.code for note in checks.run(text, sources) if note.blocking}
+
+
+def test_a_supported_cited_sentence_passes():
+    assert codes(f"The handling fee for cancelling is 40.00 EUR [#{MARK}].") == set()
+    assert codes(f"The handling fee is 40 EUR. [#{MARK}]") == set(), "40 and 40.00 are one number"
+
+
+@pytest.mark.parametrize("text, code", [
+    ("", "empty"),
+    (" \n", "empty"),
+    ("x" * (limits.MAX_ANSWER_CHARS + 1), "too_long"),
+    ("The handling fee is 40.00 EUR.", "no_citation"),
+    ("The handling fee is 40.00 EUR [#ffffffffffff].", "unknown_citation"),
+    (f"Dogs travel free in every cabin on weekends [#{MARK}].", "unsupported"),
+    (f"The handling fee for cancelling is 45.00 EUR [#{MARK}].", "unfounded_number"),
+    (f"300.00 - 40.00 = 270.00 EUR after the handling fee [#{MARK}].", "wrong_arithmetic"),
+    (f"[[part kind=passage]] the handling fee [#{MARK}].", "prompt_leak"),
+    (f"the key is sk-abcdefghijklmnopqrstuvwxyz and the handling fee [#{MARK}].", "secret"),
+])
+def test_each_check_refuses_what_it_is_for(text, code):
+    assert code in codes(text)
+
+
+def test_counting_words_and_given_numbers_are_not_refused():
+    assert "unfounded_number" not in codes(f"Of 300 EUR, 2 rules apply: the handling fee [#{MARK}].")
+
+
+def test_nothing_retrieved_needs_no_citation():
+    assert codes("The sum is fine.", checks.Sources({}, frozenset(), "sum is fine")) == set()
+
+
+@pytest.fixture
+def play() -> Playbook:
+    return Playbook(Checker())
+
+
+def propose(play: Playbook, text: str | None = None, author: str = "rag", **changes) -> StepProposed:
+    passage = play.text(FEE, author)
+    text = f"The handling fee for cancelling is 40.00 EUR [#{passage.marker}]." if text is None else text
+    cited = Citation(marker=passage.marker, document="f.md", document_sha256="0" * 64, chunk_id="c", start=0, end=9)
+    spare = cited.model_copy(update={"marker": "f" * 12})
+    result = Result(content=play.text(text, "model_gateway"), citations=(cited, spare))
+    seen = Evidence(content=passage, citation=cited,
+                    label=Label(sha256=passage.sha256, kind="passage", observed_by=author))
+    body = StepProposed(
+        step=PlanStep(id="s1", title="Fee", instruction="find the handling fee", acceptance="names the fee"),
+        attempt=1, plan_version=1, objective=play.text("What is refunded?", "gateway"), result=result,
+        evidence=(seen,), usage=Usage(model_calls=2), deadline_unix_ms=START_UNIX_MS + 9_000,
+    ).model_copy(update=changes)
+    play.hears(body, sender="worker", grant="step-token")
+    return body
+
+
+def judge(play: Playbook, text: str, **changes) -> None:
+    asked = next(one.asked for one in play.state.cases.values() if one.asked)
+    body = ModelCallReplied(call_id=asked.call_id, outcome="answered", prompt_id="checker.judge",
+                            content=play.text(text), usage=Usage(model_calls=1))
+    play.hears(body.model_copy(update=changes), sender="model_gateway")
+
+
+def test_plain_checks_then_the_judge_then_the_verdict(play):
+    propose(play)
+    play.says(ModelCallRequested)
+    asked = play.said(ModelCallRequested)
+    assert asked.response == "verdict" and {part.kind for part in asked.parts} == {"step", "acceptance", "answer", "passage"}
+    judge(play, json.dumps({"verdict": "accept", "score": 1, "reasons": []}))
+    verdict = play.said(VerdictReached)
+    assert verdict.accepted and verdict.usage.model_calls == 3
+    assert len(verdict.result.citations) == 1, "only what the text cites"
+    play.replays()
+
+
+def test_a_plain_refusal_asks_no_judge(play):
+    propose(play, "The handling fee is 45.00 EUR.")
+    play.says(VerdictReached)
+    verdict = play.said(VerdictReached)
+    assert not verdict.accepted and {"no_citation", "unfounded_number"} <= {note.code for note in verdict.notes}
+
+
+def test_the_judges_reasons_reach_the_worker(play):
+    propose(play)
+    judge(play, json.dumps({"verdict": "reject", "reasons": ["does not name the currency"]}))
+    verdict = play.said(VerdictReached)
+    assert not verdict.accepted and verdict.notes[-1].message == "does not name the currency"
+
+
+@pytest.mark.parametrize("words", ["nonsense", "[]", '{"verdict": "maybe"}'])
+def test_an_unreadable_judge_is_asked_once_more_and_then_said_to_be_missing(play, words):
+    propose(play)
+    judge(play, words)
+    play.says(ModelCallRequested)
+    judge(play, words)
+    verdict = play.said(VerdictReached)
+    assert verdict.accepted and verdict.result.standing == "degraded" and "not judged" in verdict.result.standing_reason
+    assert any(one.what == "judge" for one in verdict.result.completeness.omissions)
+
+
+def test_no_money_for_the_judge_is_no_acceptance(play):
+    propose(play)
+    judge(play, "", outcome="refused", content=None, failure=Failure(code="refused_by_budget", message="ceiling"))
+    assert not play.said(VerdictReached).accepted
+
+
+def test_evidence_that_the_worker_wrote_itself_is_none(play):
+    propose(play, author="worker")
+    verdict = play.said(VerdictReached)
+    assert not verdict.accepted and "unknown_citation" in {note.code for note in verdict.notes}
+
+
+def test_markers_of_accepted_inputs_may_be_carried_on(play):
+    carried = "abcdefabcdef"
+    held = play.text(f"The handling fee is 40.00 EUR [#{carried}].", "model_gateway")
+    propose(play, f"The handling fee is 40.00 EUR [#{carried}].", evidence=(),
+            inputs=(StepInput(step_id="s0", result=Result(content=held)),))
+    play.says(ModelCallRequested)
+
+
+def test_what_is_missing_survives_the_check(play):
+    body = propose(play)
+    lost = body.result.model_copy(update={
+        "completeness": Completeness.missing(Omission(reason="truncated", what="page 2")), "standing": "degraded"})
+    propose(play, attempt=2, result=lost)
+    verdict = json.dumps({"verdict": "accept", "reasons": []})
+    asked = play.said(ModelCallRequested).call_id
+    play.hears(ModelCallReplied(call_id=asked, outcome="answered", prompt_id="p", content=play.text(verdict)))
+    result = play.said(VerdictReached).result
+    assert result.standing == "degraded" and not result.completeness.complete
+
+
+def test_deferred_judging_is_bounded(play):
+    propose(play)
+    call = play.said(ModelCallRequested).call_id
+    play.hears(CallDeferred(call_id=call, after_ms=10), sender="model_gateway")
+    play.fires(f"again-{call}")
+    assert play.said(ModelCallRequested).call_id == call
+    for _ in range(limits.MAX_CALL_DEFERRALS):
+        play.hears(CallDeferred(call_id=call, after_ms=10), sender="model_gateway")
+    assert play.said(VerdictReached).result.standing == "degraded"
+
+
+def test_a_repeated_proposal_is_judged_once(play):
+    propose(play)
+    assert play.hears_again() == ()
+    propose(play)
+    play.says()

@@ -1,0 +1,291 @@
+"""The planner's playbooks: what it hears, what it says. Each row of its transition table, early, late and repeated."""
+
+import json
+
+import pytest
+
+from bulkhead.testing.playbook import START_UNIX_MS, Playbook
+from bulkhead_contracts import limits
+from bulkhead_contracts.budget import TaskHalted
+from bulkhead_contracts.control import CallDeferred
+from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested
+from bulkhead_contracts.plan import Plan, PlanAdopted, PlanRejected, PlanStep
+from bulkhead_contracts.result import Completeness, Failure, Omission, Result, Usage
+from bulkhead_contracts.step import StepAssigned, StepCancelRequested, StepFinished
+from bulkhead_contracts.task import (
+    StepEnded,
+    StepStarted,
+    TaskAccepted,
+    TaskCancelRequested,
+    TaskEnded,
+    TaskLimits,
+    TaskSubmitted,
+)
+from bulkhead_contracts.tool import ToolSpec
+from bulkhead_contracts.verdict import CheckNote, VerdictReached
+from services.planner.core import TASK_TIMER, Planner
+
+CALC = ToolSpec(name="calculate", description="decimal arithmetic", parameters_json="{}")
+PAY = ToolSpec(name="pay", description="pays", parameters_json="{}", effect="write")
+
+
+def draft(*steps: dict) -> str:
+    return json.dumps({"steps": [{"acceptance": "says so", "instruction": "do it", **step} for step in steps]})
+
+
+DIAMOND = draft({"id": "a"}, {"id": "b"}, {"id": "c", "inputs": ["a", "b"]})
+
+
+@pytest.fixture
+def play() -> Playbook:
+    return Playbook(Planner())
+
+
+def submit(play: Playbook, **changes) -> None:
+    body = TaskSubmitted(
+        objective=play.text("What is refunded?", "gateway"), limits=TaskLimits(deadline_ms=60_000),
+        submitted_unix_ms=START_UNIX_MS, tools=(CALC, PAY)).model_copy(update=changes)
+    play.hears(body, sender="gateway", grant="task-token")
+
+
+def answers(play: Playbook, text: str, call: str = "plan-1-1") -> None:
+    play.hears(ModelCallReplied(call_id=call, outcome="answered", content=play.text(text), prompt_id="planner.draft",
+                                usage=Usage(model_calls=1, input_tokens=10)), sender="model_gateway")
+
+
+def fails(play: Playbook, code: str, call: str = "plan-1-1") -> None:
+    play.hears(ModelCallReplied(call_id=call, outcome="failed", prompt_id="planner.draft",
+                                failure=Failure(code=code, message="no")), sender="model_gateway")
+
+
+def accepts(play: Playbook, step: str, attempt: int = 1, version: int = 1, **result) -> None:
+    play.hears(VerdictReached(step_id=step, attempt=attempt, plan_version=version, accepted=True,
+                              result=Result(content=play.text(f"result of {step}"), **result)), sender="checker")
+
+
+def rejects(play: Playbook, step: str, attempt: int = 1, version: int = 1) -> None:
+    note = CheckNote(code="no_citation", message="cite the passage")
+    play.hears(VerdictReached(step_id=step, attempt=attempt, plan_version=version, accepted=False, notes=(note,),
+                              result=Result(content=play.text("bad"))), sender="checker")
+
+
+def test_a_diamond_runs_in_parallel_and_ends_with_the_last_result(play):
+    submit(play)
+    play.says(TaskAccepted, ModelCallRequested)
+    assert play.said(ModelCallRequested).response == "plan"
+    assert play.send_of(ModelCallRequested).grant == "task-token"
+    answers(play, DIAMOND)
+    play.says(PlanAdopted, StepAssigned, StepStarted, StepAssigned, StepStarted)
+    assert [one.step.id for one in play.all_said(StepAssigned)] == ["a", "b"]
+    accepts(play, "b")
+    play.says(StepEnded)
+    accepts(play, "a")
+    play.says(StepEnded, StepAssigned, StepStarted)
+    last = play.said(StepAssigned)
+    assert last.final and [one.step_id for one in last.inputs] == ["a", "b"]
+    accepts(play, "c", completeness=Completeness.missing(Omission(reason="pruned", what="two passages")))
+    play.says(StepEnded, TaskEnded)
+    ended = play.said(TaskEnded)
+    assert ended.status == "succeeded" and ended.steps_done == ended.steps_total == 3
+    assert not ended.result.completeness.complete, "what was left out must reach the answer"
+    assert ended.usage.model_calls == 1
+    play.replays()
+
+
+def test_a_step_grant_is_narrowed_to_the_steps_tools_and_time(play):
+    submit(play)
+    answers(play, draft({"id": "a", "tools": ["calculate"]}))
+    send = play.send_of(StepAssigned)
+    assert send.grant == "task-token" and send.step_grant.tools == ("calculate",)
+    assert send.step_grant.step_id == "a" and send.step_grant.expires_unix_ms < START_UNIX_MS + 10 * 60_000
+    assert [tool.name for tool in send.body.tools] == ["calculate"]
+
+
+@pytest.mark.parametrize("text, code", [
+    ("no json", "unreadable_plan"),
+    (draft(), "unreadable_plan"),
+    (draft({"id": "a", "inputs": ["b"]}, {"id": "b", "inputs": ["a"]}), "cycle"),
+    (draft({"id": "a", "inputs": ["a"]}), "cycle"),
+    (draft({"id": "a"}, {"id": "a"}), "duplicate_step"),
+    (draft({"id": "a", "inputs": ["zz"]}), "unknown_input"),
+    (draft({"id": "a", "acceptance": " "}), "no_acceptance"),
+    (draft({"id": "a", "instruction": ""}), "no_instruction"),
+    (draft({"id": "a", "tools": ["rm_rf"]}), "tool_not_granted"),
+    (draft(*({"id": f"s{n}"} for n in range(10_000))), "plan_too_large"),
+    (draft(*({"id": f"s{n}"} for n in range(limits.MAX_PLAN_STEPS + 1))), "unreadable_plan"),
+])
+def test_a_bad_draft_goes_back_with_notes_and_is_bounded(play, text, code):
+    submit(play)
+    for number in range(1, limits.MAX_PLAN_DRAFTS):
+        answers(play, text, f"plan-1-{number}")
+        rejected = play.said(PlanRejected)
+        assert code in {note.code for note in rejected.notes if note.severity == "error"}
+        assert play.said(ModelCallRequested).prompt_id == "planner.revise"
+    answers(play, text, f"plan-1-{limits.MAX_PLAN_DRAFTS}")
+    play.says(PlanRejected, TaskEnded)
+    assert play.said(TaskEnded).failure.code == "plan_rejected" and play.said(TaskEnded).failure.hint
+
+
+def test_several_ends_get_one_composing_step(play):
+    submit(play)
+    answers(play, draft({"id": "a"}, {"id": "b"}))
+    plan = play.said(PlanAdopted).plan
+    assert plan.steps[-1].inputs == ("a", "b") and len(plan.steps) == 3
+
+
+def test_a_rejected_step_is_tried_again_with_the_reasons_then_replanned_then_failed(play):
+    submit(play)
+    answers(play, draft({"id": "a"}))
+    for attempt in (1, 2):
+        rejects(play, "a", attempt)
+        play.says(StepEnded, StepAssigned, StepStarted)
+        again = play.said(StepAssigned)
+        assert again.attempt == attempt + 1 and "cite the passage" in again.notes
+    rejects(play, "a", 3)
+    play.says(StepEnded, ModelCallRequested)
+    assert play.said(ModelCallRequested).prompt_id == "planner.revise"
+    answers(play, draft({"id": "a"}), play.said(ModelCallRequested).call_id)
+    assert play.said(PlanAdopted).plan.version == 2
+    for attempt in (1, 2, 3):
+        rejects(play, "a", attempt, version=2)
+    play.says(StepEnded, TaskEnded)
+    ended = play.said(TaskEnded)
+    assert ended.status == "failed" and ended.failure.code == "step_failed" and "cite the passage" in ended.failure.message
+    play.replays()
+
+
+def test_no_replanning_after_a_step_that_may_have_written(play):
+    submit(play)
+    answers(play, draft({"id": "a", "tools": ["pay"]}))
+    for attempt in (1, 2, 3):
+        rejects(play, "a", attempt)
+    play.says(StepEnded, TaskEnded)
+    assert "changed something outside" in play.said(TaskEnded).failure.hint
+
+
+def test_an_uncertain_write_is_not_tried_again(play):
+    submit(play)
+    answers(play, draft({"id": "a", "tools": ["pay"]}))
+    play.hears(StepFinished(step_id="a", attempt=1, plan_version=1, result=Result(standing="failed"),
+                            failure=Failure(code="uncertain_effect", message="may have been paid")), sender="worker")
+    play.says(TaskEnded)
+    assert play.said(TaskEnded).failure.code == "uncertain_effect"
+
+
+def test_a_worker_that_skips_the_checker_is_not_believed(play):
+    submit(play)
+    answers(play, draft({"id": "a"}))
+    play.hears(StepFinished(step_id="a", attempt=1, plan_version=1, result=Result(summary="trust me")), sender="worker")
+    play.says(StepEnded, StepAssigned, StepStarted)
+    assert play.said(StepEnded).outcome == "rejected"
+
+
+def test_with_checks_off_the_workers_word_is_enough(play):
+    submit(play, check=False)
+    answers(play, draft({"id": "a"}))
+    play.hears(StepFinished(step_id="a", attempt=1, plan_version=1, result=Result(summary="done")), sender="worker")
+    play.says(StepEnded, TaskEnded)
+
+
+def test_a_given_plan_needs_no_model(play):
+    submit(play, plan=Plan(steps=(PlanStep(id="n", title="", instruction="echo", kind="noop"),)))
+    play.says(TaskAccepted, PlanAdopted, StepAssigned, StepStarted)
+    play.hears(StepFinished(step_id="n", attempt=1, plan_version=1, result=Result(summary="echo")), sender="worker")
+    play.says(StepEnded, TaskEnded)
+
+
+def test_a_given_plan_with_a_cycle_is_refused_at_once(play):
+    steps = (PlanStep(id="a", title="", instruction="x", acceptance="y", inputs=("b",)),
+             PlanStep(id="b", title="", instruction="x", acceptance="y", inputs=("a",)))
+    submit(play, plan=Plan(steps=steps))
+    play.says(TaskAccepted, PlanRejected, TaskEnded)
+    assert "a -> b" in play.said(TaskEnded).failure.message or "b -> a" in play.said(TaskEnded).failure.message
+
+
+@pytest.mark.parametrize("status, body", [
+    ("cancelled", TaskCancelRequested(reason="changed my mind")),
+    ("halted", TaskHalted(code="budget_exceeded", reason="the ceiling of $0.50 is reached")),
+])
+def test_cancel_and_halt_end_the_task_and_stop_its_steps(play, status, body):
+    submit(play)
+    answers(play, DIAMOND)
+    play.hears(body, sender="gateway")
+    play.says(StepCancelRequested, StepCancelRequested, TaskEnded)
+    assert play.said(TaskEnded).status == status and play.said(TaskEnded).failure.message == body.reason
+    accepts(play, "a")
+    play.says()
+    play.replays()
+
+
+def test_the_deadline_ends_the_task_and_names_what_it_waited_for(play):
+    submit(play)
+    answers(play, DIAMOND)
+    play.fires(TASK_TIMER)
+    ended = play.said(TaskEnded)
+    assert ended.failure.code == "deadline_exceeded" and "a, b" in ended.failure.message
+    assert ended.ended_unix_ms == START_UNIX_MS + 60_000
+
+
+def test_a_steps_time_is_up(play):
+    submit(play, limits=TaskLimits(deadline_ms=600_000))
+    answers(play, draft({"id": "a"}))
+    timer = next(key for key in play.timers if key.startswith("step-"))
+    play.fires(timer)
+    play.says(StepCancelRequested, StepEnded, StepAssigned, StepStarted)
+    accepts(play, "a", attempt=1)
+    play.says()
+    accepts(play, "a", attempt=2)
+    play.says(StepEnded, TaskEnded)
+
+
+def test_late_timers_and_foreign_replies_change_nothing(play):
+    submit(play)
+    answers(play, draft({"id": "a"}), "plan-1-7")
+    play.says()
+    answers(play, draft({"id": "a"}))
+    timer = next(key for key in play.timers if key.startswith("step-"))
+    accepts(play, "a", version=2)
+    play.says()
+    accepts(play, "nobody")
+    play.says()
+    accepts(play, "a")
+    play.says(StepEnded, TaskEnded)
+    play.fires(timer)
+    play.says()
+
+
+def test_a_message_that_comes_twice_counts_once(play):
+    submit(play)
+    answers(play, draft({"id": "a"}, {"id": "b", "inputs": ["a"]}))
+    accepts(play, "a")
+    before = play.state
+    assert play.hears_again() == () and play.state == before
+
+
+@pytest.mark.parametrize("code, status", [("refused_by_budget", "halted"), ("halted", "halted")])
+def test_money_stops_planning(play, code, status):
+    submit(play)
+    fails(play, code)
+    play.says(TaskEnded)
+    assert play.said(TaskEnded).status == status
+
+
+def test_a_failed_planning_call_is_tried_again_and_bounded(play):
+    submit(play)
+    for number in range(1, limits.MAX_PLAN_DRAFTS):
+        fails(play, "provider_error", f"plan-1-{number}")
+        play.says(ModelCallRequested)
+    fails(play, "provider_error", f"plan-1-{limits.MAX_PLAN_DRAFTS}")
+    play.says(TaskEnded)
+    assert play.said(TaskEnded).failure.code == "provider_error"
+
+
+def test_a_deferred_planning_call_is_asked_again_by_timer(play):
+    submit(play)
+    play.hears(CallDeferred(call_id="plan-1-1", after_ms=500), sender="model_gateway")
+    play.says()
+    play.fires("draft-again-plan-1-1")
+    assert play.said(ModelCallRequested).call_id == "plan-1-1"
+    for _ in range(limits.MAX_CALL_DEFERRALS):
+        play.hears(CallDeferred(call_id="plan-1-1", after_ms=500), sender="model_gateway")
+    assert play.said(ModelCallRequested).call_id == "plan-1-2"
