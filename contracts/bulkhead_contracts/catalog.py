@@ -111,9 +111,7 @@ ROWS: tuple[Row, ...] = (
 
 BY_TYPE: dict[str, Row] = {row.type: row for row in ROWS}
 INBOXES: tuple[str, ...] = tuple(sorted({to for row in ROWS if row.plane == "mesh" for _, to in row.edges}))
-MESH_EDGES: frozenset[tuple[str, str]] = frozenset(
-    e for row in ROWS if row.plane == "mesh" for e in row.edges
-)
+MESH_EDGES: frozenset[tuple[str, str]] = frozenset(e for row in ROWS if row.plane == "mesh" for e in row.edges)
 RPC_EDGES: frozenset[tuple[str, str]] = frozenset(
     e for row in ROWS if row.plane == "rpc" and row.body.TYPE.endswith("requested") for e in row.edges
 )

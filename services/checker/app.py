@@ -5,7 +5,6 @@ from typing import Any
 
 from bulkhead.flow import Decider
 from bulkhead.runtime.context import Context
-
 from services.checker.core import Checker
 from services.checker.settings import Settings
 

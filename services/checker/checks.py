@@ -195,9 +195,7 @@ def equations(text: str) -> list[CheckNote]:
         a, b, c = values
         true = _compute(a, sign, b)  # type: ignore[arg-type]
         if true is not None and abs(true - c) > Decimal("0.01"):  # type: ignore[operator]
-            notes.append(
-                _note("wrong_arithmetic", f"{left} {sign} {right} is {true.normalize():f}, not {claimed}")
-            )
+            notes.append(_note("wrong_arithmetic", f"{left} {sign} {right} is {true.normalize():f}, not {claimed}"))
     return notes[:8]
 
 

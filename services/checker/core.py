@@ -16,7 +16,6 @@ from bulkhead_contracts.result import ContentRef, Omission, Result, merge_comple
 from bulkhead_contracts.step import StepProposed
 from bulkhead_contracts.types import Body
 from bulkhead_contracts.verdict import CheckNote, VerdictReached
-
 from services.checker import checks
 from services.checker.state import Case, Key, State
 
@@ -107,9 +106,7 @@ def _sources(body: StepProposed, message: Message) -> checks.Sources:
     given = [objective, body.step.instruction]
     by_marker.setdefault(body.objective.marker, objective)
     for one in body.inputs:
-        held = (
-            message.contents.get(one.result.content.sha256, "") if one.result.content else one.result.summary
-        )
+        held = message.contents.get(one.result.content.sha256, "") if one.result.content else one.result.summary
         given.append(held)
         # A marker that an accepted input carries was resolved when that input was checked.
         for marker in (*(c.marker for c in one.result.citations), *checks.CITATION.findall(held)):
@@ -123,9 +120,7 @@ def _sources(body: StepProposed, message: Message) -> checks.Sources:
 def _narrowed(result: Result, text: str) -> Result:
     """The result with only those citations that its text makes."""
     cited = set(checks.CITATION.findall(text))
-    return result.model_copy(
-        update={"citations": tuple(one for one in result.citations if one.marker in cited)}
-    )
+    return result.model_copy(update={"citations": tuple(one for one in result.citations if one.marker in cited)})
 
 
 # The judge

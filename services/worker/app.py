@@ -5,7 +5,6 @@ from typing import Any
 
 from bulkhead.flow import Decider
 from bulkhead.runtime.context import Context
-
 from services.worker.core import Worker
 from services.worker.settings import Settings
 

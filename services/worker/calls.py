@@ -7,6 +7,8 @@ import hashlib
 import json
 from dataclasses import dataclass
 
+from pydantic import ValidationError
+
 from bulkhead_contracts import limits
 from bulkhead_contracts.model import ToolCall
 from bulkhead_contracts.result import Failure
@@ -14,7 +16,6 @@ from bulkhead_contracts.retrieval import RetrievalRequested
 from bulkhead_contracts.step import StepAssigned
 from bulkhead_contracts.tool import ToolCallRequested, ToolSpec
 from bulkhead_contracts.types import Body
-from pydantic import ValidationError
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +27,7 @@ class Outgoing:
     body: Body
 
 
-def request(
-    assigned: StepAssigned, call: ToolCall, turn: int, index: int, earlier_same: int
-) -> Outgoing | Failure:
+def request(assigned: StepAssigned, call: ToolCall, turn: int, index: int, earlier_same: int) -> Outgoing | Failure:
     """The request of the index-th call of a turn. `earlier_same`: how often this attempt made the same call before."""
     tool = next((one for one in assigned.tools if one.name == call.name), None)
     if tool is None:

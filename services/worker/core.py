@@ -27,7 +27,6 @@ from bulkhead_contracts.retrieval import RetrievalReplied
 from bulkhead_contracts.step import Evidence, StepAssigned, StepCancelRequested, StepFinished, StepProposed
 from bulkhead_contracts.tool import ToolCallReplied
 from bulkhead_contracts.types import Body
-
 from services.worker import calls
 from services.worker.state import Attempt, Key, State
 
@@ -216,9 +215,7 @@ def _degraded(attempt: Attempt, standing: str, reason: str) -> tuple[str, ...]:
     return (*attempt.degraded, reason)[-8:] if standing == "degraded" else attempt.degraded
 
 
-def _thought(
-    state: State, message: Message, key: Key, attempt: Attempt, body: ModelCallReplied
-) -> Decision[State]:
+def _thought(state: State, message: Message, key: Key, attempt: Attempt, body: ModelCallReplied) -> Decision[State]:
     if body.outcome != "answered":
         failure = body.failure or Failure(code="model_failed", message="the model gave no answer")
         return _fail(state, key, attempt, failure)
@@ -230,15 +227,11 @@ def _thought(
     if body.tool_calls:
         return _act(state, message, key, attempt, body)
     if body.content is None:
-        return _fail(
-            state, key, attempt, Failure(code="empty_answer", message="the model answered with nothing")
-        )
+        return _fail(state, key, attempt, Failure(code="empty_answer", message="the model answered with nothing"))
     return _finish(state, key, attempt, body.content)
 
 
-def _act(
-    state: State, message: Message, key: Key, attempt: Attempt, body: ModelCallReplied
-) -> Decision[State]:
+def _act(state: State, message: Message, key: Key, attempt: Attempt, body: ModelCallReplied) -> Decision[State]:
     """Send every call that can be sent, in parallel; the others are answered with an error at once."""
     turn, answers, outstanding = len(attempt.turns), {}, {}
     sends: list[Output] = []
@@ -303,8 +296,7 @@ def _made_before(attempt: Attempt, body: ModelCallReplied, index: int) -> int:
         for one in turn.tool_calls
     )
     return same + sum(
-        one.name == this.name and _same(one.arguments_json, this.arguments_json)
-        for one in body.tool_calls[:index]
+        one.name == this.name and _same(one.arguments_json, this.arguments_json) for one in body.tool_calls[:index]
     )
 
 
@@ -322,9 +314,7 @@ def _observe(attempt: Attempt, body: ToolCallReplied | RetrievalReplied, model_c
             failed[name] = body.failure.message
         errors = attempt.errors + (body.outcome == "refused")
         answer = ToolAnswer(tool_call_id=model_call, error=body.failure)
-        return replace(
-            attempt, answers={**attempt.answers, model_call: answer}, failed_tools=failed, errors=errors
-        )
+        return replace(attempt, answers={**attempt.answers, model_call: answer}, failed_tools=failed, errors=errors)
     if isinstance(body, RetrievalReplied):
         parts = tuple(
             Part(kind="passage", content=one.content, source=one.citation.document, title=one.title)
@@ -336,15 +326,11 @@ def _observe(attempt: Attempt, body: ToolCallReplied | RetrievalReplied, model_c
         )
     else:
         parts = (Part(kind="tool_result", content=body.content, source=name),) if body.content else ()
-        seen = tuple(
-            Evidence(content=body.content, label=label) for label in body.provenance[:1] if body.content
-        )
+        seen = tuple(Evidence(content=body.content, label=label) for label in body.provenance[:1] if body.content)
     known = {one.content.sha256 for one in evidence}
     evidence = (*evidence, *(one for one in seen if one.content.sha256 not in known))[: limits.MAX_LABELS]
     answer = ToolAnswer(tool_call_id=model_call, parts=parts)
-    return replace(
-        attempt, answers={**attempt.answers, model_call: answer}, failed_tools=failed, evidence=evidence
-    )
+    return replace(attempt, answers={**attempt.answers, model_call: answer}, failed_tools=failed, evidence=evidence)
 
 
 def _next(state: State, message: Message, key: Key, attempt: Attempt) -> Decision[State]:

@@ -43,6 +43,7 @@ class RetrievalReplied(Body):
     failure: Failure | None = None
     passages: Annotated[tuple[Passage, ...], Field(max_length=limits.MAX_PASSAGES)] = ()
     standing: Standing = "ok"
+    standing_reason: Summary = ""
     completeness: Completeness = Completeness()
     provenance: Annotated[tuple[Label, ...], Field(max_length=limits.MAX_PASSAGES)] = ()
     usage: Usage = Usage()

@@ -10,14 +10,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Generic, Literal, Protocol, TypeVar
 
+from bulkhead.blobs import Blobs
+from bulkhead.grants import Authority, Signer
 from bulkhead_contracts.budget import Amount, Settled
 from bulkhead_contracts.control import Halt
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.result import Failure, Usage
 from bulkhead_contracts.types import Body, Contract
-
-from bulkhead.blobs import Blobs
-from bulkhead.grants import Authority, Signer
 
 R = TypeVar("R", bound=Body)
 

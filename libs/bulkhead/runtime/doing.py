@@ -77,9 +77,7 @@ class DoerHandler:
             handed.attempts,
             self._context.clock(),
         )
-        subject = subjects.record(
-            self._context.service, address.tenant, address.task, self._doer.key(request)
-        )
+        subject = subjects.record(self._context.service, address.tenant, address.task, self._doer.key(request))
         lock = self._busy.setdefault(subject, asyncio.Lock())
         try:
             async with lock:
@@ -115,9 +113,7 @@ class DoerHandler:
             if record is not None and record.claimed:
                 await self._finish(handed, subject, sequence, self._doer.uncertain(job.request), ())
                 return
-            ack = await self._put(
-                subject, Record(claimed=True), 0, f"claim/{job.envelope.id}/{handed.attempts}"
-            )
+            ack = await self._put(subject, Record(claimed=True), 0, f"claim/{job.envelope.id}/{handed.attempts}")
             sequence = ack
         hands = self._hands()
         try:
@@ -135,9 +131,7 @@ class DoerHandler:
     ) -> None:
         record = Record(reply_type=reply.ce_type(), reply=reply.encode().decode(), settled=settled)
         try:
-            await self._put(
-                subject, record, expect, f"outcome/{handed.message.envelope.id}/{handed.attempts}"
-            )
+            await self._put(subject, record, expect, f"outcome/{handed.message.envelope.id}/{handed.attempts}")
         except WrongLastSequence:
             # Another replica recorded first; its outcome is the outcome, and what this one spent is settled too.
             other, _ = _parse(await self._context.bus.last(self._records, subject))
@@ -152,9 +146,7 @@ class DoerHandler:
         body = record.model_dump_json().encode()
         try:
             ack = await persist(
-                lambda: self._context.bus.publish(
-                    subject, body, headers, message_id, expect_last_on_subject=expect
-                )
+                lambda: self._context.bus.publish(subject, body, headers, message_id, expect_last_on_subject=expect)
             )
         except WrongLastSequence:
             found = await self._context.bus.last(self._records, subject)

@@ -8,7 +8,7 @@ from bulkhead.runtime import inbound
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.edge import Edge, Received, Retry, RpcTable
 from bulkhead.runtime.inbound import Unreadable
-from bulkhead.runtime.shell import Handed, HandBack
+from bulkhead.runtime.shell import HandBack, Handed
 from bulkhead.telemetry import names, trace
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts.control import MessageRejected
@@ -69,9 +69,7 @@ class RpcServer:
         if handler is None:
             return _error("no_handler", f"{self._context.service} does not answer {message.envelope.type}")
         address = message.address
-        received = Received(
-            message.envelope, message.body, address.tenant, address.task, address.sender, 0, now, 1
-        )
+        received = Received(message.envelope, message.body, address.tenant, address.task, address.sender, 0, now, 1)
         name = f"{names.PROCESS} rpc.{address.sender}.{address.receiver}"
         try:
             with trace.span(name, message.envelope.traceparent, attributes={names.TASK: address.task}):

@@ -17,7 +17,7 @@ from bulkhead.grants import Signer
 from bulkhead.runtime import inbound
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.inbound import Inbound, Unreadable
-from bulkhead.runtime.shell import Handed, HandBack
+from bulkhead.runtime.shell import HandBack, Handed
 from bulkhead.telemetry import trace
 from bulkhead_contracts import envelope, limits, subjects
 from bulkhead_contracts.control import MessageRejected, TimerFired
@@ -96,9 +96,7 @@ class FoldHandler:
             await self._catch_up(fold, handed)
             fold.epoch = handed.epoch
         if len(fold.seen) >= limits.MAX_MESSAGES_PER_TASK:
-            raise Unreadable(
-                "too_many_messages", f"task has over {limits.MAX_MESSAGES_PER_TASK} messages here"
-            )
+            raise Unreadable("too_many_messages", f"task has over {limits.MAX_MESSAGES_PER_TASK} messages here")
         known = await self._message(message)
         try:
             outputs = step(fold, known, self._logics)
@@ -191,16 +189,12 @@ class FoldHandler:
         if not outputs:
             return
         service, publisher = self._context.service, self._context.publisher
-        sealed = [
-            seal(service, cause, index, output, self._context.signer) for index, output in enumerate(outputs)
-        ]
+        sealed = [seal(service, cause, index, output, self._context.signer) for index, output in enumerate(outputs)]
         await asyncio.gather(
             *(
                 publisher.post(output.to, output.body, head, tenant=cause.tenant, task=cause.task)
                 if isinstance(output, Send)
-                else publisher.set_timer(
-                    output.key, output.due_unix_ms, head, tenant=cause.tenant, task=cause.task
-                )
+                else publisher.set_timer(output.key, output.due_unix_ms, head, tenant=cause.tenant, task=cause.task)
                 for output, head in sealed
             )
         )
@@ -212,9 +206,7 @@ def as_message(message: Inbound, contents: Mapping[str, str]) -> Message:
     return Message(message.envelope, message.body, address.tenant, address.task, message.sequence, contents)
 
 
-def seal(
-    service: str, cause: Message, index: int, output: Output, signer: Signer | None
-) -> tuple[Output, Envelope]:
+def seal(service: str, cause: Message, index: int, output: Output, signer: Signer | None) -> tuple[Output, Envelope]:
     """An output with its envelope. Without a signer (replay) a step grant stays unsigned and its digest empty."""
     now = cause.time_unix_ms
     body: type[Body]

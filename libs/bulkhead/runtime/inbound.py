@@ -46,9 +46,7 @@ def read(stored: Stored, service: str) -> Inbound:
         if address.receiver != service:
             raise Unreadable("misdelivered", f"{stored.subject} is not for {service}")
         if head.source != address.sender:
-            raise Unreadable(
-                "forged_source", f"ce-source {head.source!r} but published by {address.sender!r}"
-            )
+            raise Unreadable("forged_source", f"ce-source {head.source!r} but published by {address.sender!r}")
         known = head.type.rpartition(".v")[0] in catalog.BY_TYPE
         if known and not catalog.allowed(head.type, address.sender, service):
             raise Unreadable("not_in_catalog", f"{address.sender} may not say {head.type} to {service}")

@@ -35,9 +35,7 @@ def main(service: str, build: Build, settings_type: type[ServiceSettings]) -> No
             print(f"{service}: setting BULKHEAD_{where.upper()}: {problem['msg']}", file=sys.stderr)  # noqa: T201
         sys.exit(2)
     logs.setup(service, settings.instance, as_json=settings.log_json, level=settings.log_level)
-    trace_file = settings.trace_file or (
-        settings.data_dir / "traces" / f"{service}-{settings.instance}.jsonl"
-    )
+    trace_file = settings.trace_file or (settings.data_dir / "traces" / f"{service}-{settings.instance}.jsonl")
     trace.setup(service, settings.instance, settings.otlp_endpoint, trace_file if settings.trace else None)
     try:
         import uvloop

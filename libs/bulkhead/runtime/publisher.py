@@ -72,9 +72,7 @@ class Publisher:
         WrongLastSequence.
         """
         head = self.envelope(body, **attributes)  # type: ignore[arg-type]
-        return await self.post(
-            to, body, head, tenant=tenant, task=task, expect_last_on_subject=expect_last_on_subject
-        )
+        return await self.post(to, body, head, tenant=tenant, task=task, expect_last_on_subject=expect_last_on_subject)
 
     async def post(
         self,
@@ -90,14 +88,10 @@ class Publisher:
         subject = subjects.mesh(self.service, to, tenant, task)
         data, headers, message_id = body.encode(), head.headers(), envelope.message_id(self._key, head.id)
         return await persist(
-            lambda: self._bus.publish(
-                subject, data, headers, message_id, expect_last_on_subject=expect_last_on_subject
-            )
+            lambda: self._bus.publish(subject, data, headers, message_id, expect_last_on_subject=expect_last_on_subject)
         )
 
-    async def set_timer(
-        self, key: str, due_unix_ms: int, head: Envelope, *, tenant: str, task: str
-    ) -> PubAck:
+    async def set_timer(self, key: str, due_unix_ms: int, head: Envelope, *, tenant: str, task: str) -> PubAck:
         """Have `TimerFired(key)` appear in this service's own inbox at a time."""
         body = TimerFired(key=key, due_unix_ms=due_unix_ms)
         schedule = Schedule(

@@ -34,9 +34,7 @@ class Service:
         self.handler = self._handler_of(component)
         self.shell: Shell | None = None
         if context.service in catalog.INBOXES:
-            self.shell = Shell(
-                context, self.handler, shards=shards, slots=slots, drain_timeout_s=drain_timeout_s
-            )
+            self.shell = Shell(context, self.handler, shards=shards, slots=slots, drain_timeout_s=drain_timeout_s)
         self._stop_rpc: list[Callable[[], Awaitable[None]]] = []
         self._background: list[asyncio.Task[None]] = []
         self._stopping = asyncio.Event()

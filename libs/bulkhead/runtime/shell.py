@@ -88,8 +88,7 @@ class Shell:
         service = self._context.service
         stream = subjects.inbox_stream(service)
         consumers = [
-            await self._context.bus.consumer(stream, subjects.durable(service, shard))
-            for shard in range(self._shards)
+            await self._context.bus.consumer(stream, subjects.durable(service, shard)) for shard in range(self._shards)
         ]
         self.attached = True
         heart = asyncio.create_task(self._heartbeat(min(c.ack_wait_s for c in consumers) / 3))
@@ -239,9 +238,7 @@ class Shell:
     async def _reject(self, delivery: Delivery, code: str, reason: str) -> None:
         """Dead letter first, then the fact in the inbox, then term: a crash between them repeats, harmlessly."""
         stored, context = delivery.stored, self._context
-        log.error(
-            "message_rejected", sequence=stored.sequence, code=code, reason=reason, subject=stored.subject
-        )
+        log.error("message_rejected", sequence=stored.sequence, code=code, reason=reason, subject=stored.subject)
         try:
             await bury(context, stored, code, reason)
             await delivery.term(code)
@@ -295,9 +292,7 @@ async def bury(context: Context, stored: Stored, code: str, reason: str) -> None
     subject = subjects.dead(service, tenant, task)
     await persist(lambda: context.bus.publish(subject, stored.body, headers, message_id))
     if addressed:
-        fact = MessageRejected(
-            sequence=stored.sequence, code=code[:64], reason=reason[:2000], dead_letter_id=dead_id
-        )
+        fact = MessageRejected(sequence=stored.sequence, code=code[:64], reason=reason[:2000], dead_letter_id=dead_id)
         await context.publisher.send(service, fact, tenant=tenant, task=task, cause=dead_id, index="rejected")
 
 

@@ -1,0 +1,56 @@
+# Every command that people and CI run. `make help` lists them.
+SHELL := /bin/bash
+PYTHON ?= $(shell command -v python3.13 python3.12 python3.11 python3 2>/dev/null | while read p; do "$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+SEED ?= 1
+DATA ?= .bulkhead/up
+
+.PHONY: help setup demo up test quick lint render bench live lock clean
+.DEFAULT_GOAL := help
+
+help: ## List the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.ready ## Make .venv with the pinned dependencies and the `bulkhead` command
+
+$(VENV)/.ready: requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "no Python >= 3.11 found: install one, or call make with PYTHON=/path/to/python3" >&2; exit 2; }
+	@echo "setting up $(VENV) with $$("$(PYTHON)" --version) (once; downloads about 60 MB)" >&2
+	@"$(PYTHON)" -m venv $(VENV) || { echo "python3 -m venv failed: on Debian, apt-get install python3-venv" >&2; exit 2; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: setup ## Run the whole mesh once on a generated case (SEED=7 for another) and check its answer
+	@$(BIN)/python -m infra.demo --seed $(SEED)
+
+up: setup ## Keep a mesh running in the foreground (Ctrl-C drains it)
+	@$(BIN)/bulkhead up --data $(DATA)
+
+test: setup ## Every test that this machine can run; unexpected skips fail
+	@$(BIN)/python -m infra.render --check
+	@$(BIN)/ruff check .
+	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/python -m pytest $(ARGS)
+
+quick: setup ## The inner loop: unit, contract and replay tests, under a minute
+	@$(BIN)/python -m pytest -q -m "not slow" tests/unit tests/contract tests/replay $(ARGS)
+
+lint: setup ## Style, import rules, generated files
+	@$(BIN)/ruff check . && $(BIN)/lint-imports --no-cache && $(BIN)/python -m infra.render --check
+
+render: setup ## Write the generated files (schemas, AsyncAPI, OpenAPI, READMEs' tables)
+	@$(BIN)/python -m infra.render
+
+bench: setup ## Measure steps per second, step latency, memory, beside a bare JetStream floor
+	@$(BIN)/python -m tests.bench $(ARGS)
+
+live: setup ## Ten objectives against a real provider under a $$1 ceiling (needs OPENAI_API_KEY)
+	@$(BIN)/python -m infra.demo.live
+
+lock: ## Renew requirements.lock
+	@$(BIN)/pip-compile -q --generate-hashes --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --strip-extras --allow-unsafe --extra dev -o requirements.lock pyproject.toml
+
+clean: ## Remove the venv and all local state
+	rm -rf $(VENV) .bulkhead .pytest_cache .ruff_cache

@@ -1,0 +1,1 @@
+"""Everything that is generated from the catalog and the contracts; `make render` leaves no diff."""

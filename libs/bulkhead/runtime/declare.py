@@ -1,0 +1,72 @@
+"""Each service as a FastStream app: its subscribers and publishers, declared from the catalog's rows.
+
+For the AsyncAPI document and for FastStream's in-memory test broker. At run time the same rows are served by
+`runtime/shell.py`: FastStream's pull loop freezes when its connection closes and costs several times the floor
+(docs/adr/0004).
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from faststream import FastStream
+from faststream.nats import JStream, NatsBroker, PullSub
+from faststream.nats.publisher.usecase import LogicPublisher
+
+from bulkhead_contracts import catalog, subjects
+from bulkhead_contracts.types import Body
+
+Take = Callable[[Body], Awaitable[None]]
+
+
+async def _ignore(body: Body) -> None:
+    """Stands where only the declaration is wanted."""
+
+
+def declare(service: str, take: Take = _ignore, broker: NatsBroker | None = None) -> tuple[FastStream, NatsBroker]:
+    """The app of one service. `take` gets every decoded message of its inbox."""
+    broker = broker or NatsBroker("nats://unset.invalid:4222")
+    app = FastStream(broker)
+    for row in catalog.ROWS:
+        for sender, receiver in row.edges:
+            if receiver == service:
+                _subscribe(broker, row, sender, receiver, take)
+            if sender == service:
+                publisher(broker, row, sender, receiver)
+    return app, broker
+
+
+def publisher(broker: NatsBroker, row: catalog.Row, sender: str, receiver: str) -> LogicPublisher:
+    """The declared publisher of one edge."""
+    return broker.publisher(_subject(row, sender, receiver), title=f"{_channel(row, sender, receiver)}:send",
+                            schema=row.body, description=_doc(row))
+
+
+def _subscribe(broker: NatsBroker, row: catalog.Row, sender: str, receiver: str, take: Take) -> None:
+    subject = _subject(row, sender, receiver)
+    options: dict[str, Any] = {"title": f"{_channel(row, sender, receiver)}:receive", "description": _doc(row)}
+    if row.plane == "mesh":
+        options |= {
+            "stream": JStream(subjects.inbox_stream(receiver), declare=False),
+            "durable": subjects.durable(receiver, 0),
+            "pull_sub": PullSub(),
+        }
+
+    async def handle(body: Any) -> None:
+        await take(body)
+
+    handle.__annotations__["body"] = row.body
+    handle.__name__ = f"{receiver}_takes_{row.body.__name__}_of_{sender}"
+    broker.subscriber(subject, **options)(handle)
+
+
+def _subject(row: catalog.Row, sender: str, receiver: str) -> str:
+    sender = "pub_*" if sender == catalog.PUBLISHER else sender
+    return f"{row.plane}.{sender}.{receiver}.*.*.*".replace("pub_*", "*")
+
+
+def _channel(row: catalog.Row, sender: str, receiver: str) -> str:
+    return f"{row.plane}.{sender}.{receiver}.{row.body.__name__}"
+
+
+def _doc(row: catalog.Row) -> str:
+    return (row.body.__doc__ or "").strip().split("\n")[0]

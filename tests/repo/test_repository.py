@@ -1,0 +1,55 @@
+"""The repository keeps its own rules: top level, sizes, one declaration for everything."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from bulkhead.runtime.declare import declare
+from bulkhead_contracts import catalog
+
+ROOT = Path(__file__).resolve().parents[2]
+TOP = {"README.md", "services", "libs", "contracts", "infra", "tests", "Makefile", "docker-compose.yml", ".github",
+       "docs", ".ci", "pyproject.toml", "requirements.lock", "CONTRIBUTING.md", ".gitignore", "LICENSE", "SECURITY.md"}
+
+
+def _tracked() -> list[Path]:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return [Path(line) for line in listed.splitlines()]
+
+
+def test_the_top_level_is_the_agreed_one():
+    assert {path.parts[0] for path in _tracked()} <= TOP
+
+
+def test_no_module_is_named_for_nothing():
+    banned = {"utils.py", "common.py", "helpers.py", "manager.py", "base.py"}
+    assert not [path for path in _tracked() if path.name in banned]
+
+
+def test_no_file_is_longer_than_a_sitting():
+    long = {str(p): n for p in _tracked() if p.suffix == ".py" and (ROOT / p).is_file()
+            and (n := len((ROOT / p).read_text().splitlines())) > 500}
+    assert not long
+
+
+def test_make_has_at_most_fifteen_targets():
+    targets = [line for line in (ROOT / "Makefile").read_text().splitlines() if ":" in line and "## " in line]
+    assert 5 <= len(targets) <= 15
+
+
+@pytest.mark.parametrize("service", catalog.SERVICES)
+def test_a_service_has_the_shape_of_its_siblings(service):
+    folder = ROOT / "services" / service
+    for name in ("README.md", "__init__.py", "__main__.py", "settings.py", "app.py", "core.py"):
+        assert (folder / name).is_file(), f"{service} lacks {name}"
+
+
+@pytest.mark.parametrize("service", catalog.SERVICES)
+def test_faststream_declares_what_the_catalog_says(service):
+    app, broker = declare(service)
+    heard = {s.calls[0].handler._original_call.__name__ for s in broker.subscribers}
+    wanted = {f"{to}_takes_{row.body.__name__}_of_{sender}" for row in catalog.ROWS for sender, to in row.edges
+              if to == service}
+    assert heard == wanted
+    assert len(broker.publishers) == sum(sender == service for row in catalog.ROWS for sender, _ in row.edges)

@@ -1,0 +1,135 @@
+"""The contracts themselves: versions, bounds, subjects, envelope, and that nothing released changes by accident."""
+
+import json
+from pathlib import Path
+
+import jsonschema_rs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bulkhead_contracts import catalog, envelope, limits, subjects
+from bulkhead_contracts.envelope import Envelope, EnvelopeError
+from bulkhead_contracts.result import Completeness, Omission, merge_completeness, worst
+from bulkhead_contracts.task import TaskRequested
+from infra.render import asyncapi, schemas
+
+ROOT = Path(__file__).resolve().parents[3]
+TOKENS = st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True)
+
+
+@given(TOKENS, TOKENS)
+def test_a_subject_parses_to_what_it_was_made_of(tenant, task):
+    address = subjects.parse(subjects.mesh("planner", "worker", tenant, task))
+    assert (address.sender, address.receiver, address.tenant, address.task) == ("planner", "worker", tenant, task)
+    assert 0 <= address.partition < limits.PARTITIONS
+
+
+@pytest.mark.parametrize("subject", [
+    "mesh.a.b.0.t", "mesh.a.b.x.t.k", "nope.a.b.0.t.k", "mesh.a.b.99.t.k", "mesh.a.*.0.t.k", "mesh.a.b.0..k", "",
+])
+def test_subjects_that_lie_or_are_broken_are_refused(subject):
+    with pytest.raises(subjects.SubjectError):
+        subjects.parse(subject)
+
+
+def test_a_wrong_partition_is_a_lie():
+    right = subjects.partition_of("t1")
+    with pytest.raises(subjects.SubjectError, match="partition"):
+        subjects.parse(f"mesh.a.b.{(right + 1) % 32}.demo.t1")
+
+
+def test_an_envelope_survives_its_headers():
+    head = Envelope(id="0" * 32, type="mesh.task.requested.v2", source="gateway", time_unix_ms=1_700_000_000_123,
+                    cause="1" * 32, actor="ann", grant="g", grant_digest="d", approval="a", traceparent="00-1-2-01", logic=3)
+    assert envelope.parse(head.headers()) == head
+
+
+@pytest.mark.parametrize("change", [
+    {"ce-id": ""}, {"ce-type": ""}, {"ce-source": ""}, {"ce-time": "yesterday"}, {"ce-logicversion": "x"},
+    {"ce-actor": "x" * limits.MAX_HEADER_BYTES}, {"ce-id": "x" * 65},
+])
+def test_a_broken_envelope_says_what_is_wrong(change):
+    head = Envelope(id="0" * 32, type="a.v1", source="b", time_unix_ms=0).headers()
+    with pytest.raises(EnvelopeError):
+        envelope.parse({**head, **change})
+
+
+def test_ids_derive_from_emitter_cause_and_index():
+    one = envelope.derive_id("planner", "c", 0)
+    assert one == envelope.derive_id("planner", "c", 0)
+    assert len({one, envelope.derive_id("worker", "c", 0), envelope.derive_id("planner", "c", 1),
+                envelope.derive_id("planner", "d", 0)}) == 4
+    assert envelope.message_id(b"k" * 32, one) != envelope.message_id(b"l" * 32, one)
+
+
+def test_version_one_is_read_as_version_two():
+    body = catalog.decode("mesh.task.requested.v1", b'{"objective": "o", "limit_usd": 0.25, "deadline_s": 60}')
+    assert isinstance(body, TaskRequested)
+    assert (body.limits.cost_usd_micros, body.limits.deadline_ms) == (250_000, 60_000)
+    assert catalog.decode("mesh.task.requested.v1", b'{"objective": "o"}').limits == TaskRequested(objective="o").limits
+
+
+@pytest.mark.parametrize("kind, body, code, later", [
+    ("mesh.nothing.known.v1", b"{}", "unknown_type", True),
+    ("mesh.task.requested.v99", b"{}", "unknown_version", True),
+    ("mesh.task.requested.vx", b"{}", "unknown_type", True),
+    ("mesh.task.requested.v2", b"not json", "malformed_body", False),
+    ("mesh.task.requested.v2", b"{}", "malformed_body", False),
+    ("mesh.task.requested.v2", b'{"objective": ""}', "malformed_body", False),
+    ("mesh.task.requested.v2", b" " * (limits.MAX_MESSAGE_BYTES + 1), "oversize", False),
+])
+def test_what_cannot_be_read_says_why_and_whether_to_wait(kind, body, code, later):
+    with pytest.raises(catalog.DecodeError) as caught:
+        catalog.decode(kind, body)
+    assert (caught.value.code, caught.value.later) == (code, later)
+
+
+def test_readers_ignore_unknown_fields_and_writers_emit_none():
+    body = catalog.decode("mesh.task.requested.v2", b'{"objective": "o", "future": {"x": 1}}')
+    assert b"future" not in body.encode()
+
+
+def test_the_catalog_is_held_to_the_grammar():
+    for row in catalog.ROWS:
+        assert row.type.startswith("mesh.") and row.owner
+        for sender, receiver in row.edges:
+            for name in (sender, receiver):
+                assert name in (*catalog.SERVICES, catalog.PUBLISHER, catalog.JOURNAL)
+    assert len(catalog.BY_TYPE) == len(catalog.ROWS)
+
+
+def test_publishers_may_say_requests_to_the_gateway_and_nothing_else():
+    said = {(row.type, receiver) for row in catalog.ROWS for sender, receiver in row.edges if sender == catalog.PUBLISHER}
+    assert said == {("mesh.task.requested", "gateway"), ("mesh.task.cancel_requested", "gateway")}
+    assert catalog.allowed("mesh.task.requested.v2", "pub_demo", "gateway")
+    assert not catalog.allowed("mesh.task.submitted.v1", "pub_demo", "planner")
+
+
+def _examples() -> list[Path]:
+    return sorted((ROOT / "contracts" / "examples").glob("*.json"))
+
+
+def test_every_message_version_has_an_example():
+    assert {path.stem for path in _examples()} == {kind.ce_type() for kind in schemas.bodies()}
+
+
+@pytest.mark.parametrize("path", _examples(), ids=lambda path: path.stem)
+def test_examples_fit_the_schema_and_are_read(path):
+    schema = json.loads((ROOT / "contracts" / "schemas" / path.name).read_text())
+    text = path.read_text()
+    jsonschema_rs.validator_for(schema).validate(json.loads(text))
+    catalog.decode(path.stem, text.encode())
+
+
+def test_asyncapi_has_every_edge():
+    document = asyncapi.document()
+    assert len(document["channels"]) == len({(r.plane, *edge) for r in catalog.ROWS for edge in r.edges})
+    assert len(document["operations"]) == 2 * sum(len(row.edges) for row in catalog.ROWS)
+
+
+def test_what_is_missing_adds_up_and_the_worst_standing_wins():
+    lost = Completeness.missing(Omission(reason="pruned", what="a"))
+    both = merge_completeness(Completeness(), lost, lost)
+    assert not both.complete and len(both.omissions) == 1
+    assert worst("ok", "degraded") == "degraded" and worst("failed", "degraded") == "failed" and worst() == "ok"
