@@ -26,10 +26,14 @@ def declare(service: str, take: Take = _ignore, broker: NatsBroker | None = None
     """The app of one service. `take` gets every decoded message of its inbox."""
     broker = broker or NatsBroker("nats://unset.invalid:4222")
     app = FastStream(broker)
+    inbound: dict[str, Any] = {}
     for row in catalog.ROWS:
         for sender, receiver in row.edges:
             if receiver == service:
-                _subscribe(broker, row, sender, receiver, take)
+                subject = _subject(row, sender, receiver)
+                if subject not in inbound:
+                    inbound[subject] = broker.subscriber(subject, **_options(row, receiver))
+                _takes(inbound[subject], row, sender, receiver, take)
             if sender == service:
                 publisher(broker, row, sender, receiver)
     return app, broker
@@ -41,22 +45,28 @@ def publisher(broker: NatsBroker, row: catalog.Row, sender: str, receiver: str) 
                             schema=row.body, description=_doc(row))
 
 
-def _subscribe(broker: NatsBroker, row: catalog.Row, sender: str, receiver: str, take: Take) -> None:
-    subject = _subject(row, sender, receiver)
-    options: dict[str, Any] = {"title": f"{_channel(row, sender, receiver)}:receive", "description": _doc(row)}
-    if row.plane == "mesh":
-        options |= {
-            "stream": JStream(subjects.inbox_stream(receiver), declare=False),
-            "durable": subjects.durable(receiver, 0),
-            "pull_sub": PullSub(),
-        }
+def _options(row: catalog.Row, receiver: str) -> dict[str, Any]:
+    if row.plane != "mesh":
+        return {"queue": receiver}
+    return {
+        "stream": JStream(subjects.inbox_stream(receiver), declare=False),
+        "durable": subjects.durable(receiver, 0),
+        "pull_sub": PullSub(),
+    }
+
+
+def _takes(subscriber: Any, row: catalog.Row, sender: str, receiver: str, take: Take) -> None:
+    """One handler per message type; several share a subject and are told apart by `ce-type`."""
 
     async def handle(body: Any) -> None:
         await take(body)
 
+    def meant(message: Any) -> bool:
+        return str(message.headers.get("ce-type", "")).startswith(f"{row.type}.v")
+
     handle.__annotations__["body"] = row.body
     handle.__name__ = f"{receiver}_takes_{row.body.__name__}_of_{sender}"
-    broker.subscriber(subject, **options)(handle)
+    subscriber(filter=meant)(handle)
 
 
 def _subject(row: catalog.Row, sender: str, receiver: str) -> str:
