@@ -31,12 +31,16 @@ OPENING_MAX_AGE_MS = 30_000
 
 @dataclass(slots=True)
 class Fold:
-    """The fold of one task in one inbox. `epoch`: as of which gap-free run of deliveries it is whole."""
+    """The fold of one task in one inbox. `epoch`: as of which gap-free run of deliveries it is whole.
+
+    early: messages from before the one that opens the task (another sender was faster); they are decided with it.
+    """
 
     state: Any
     decider: Decider[Any] | None = None
     sequence: int = 0
     seen: set[str] = field(default_factory=set)
+    early: list[Message] = field(default_factory=list)
     epoch: int = -1
 
 
@@ -51,24 +55,34 @@ class Blocked(Exception):
 def step(fold: Fold, message: Message, logics: Mapping[int, Decider[Any]]) -> tuple[Output, ...]:
     """Fold one message in and return its outputs; a known ce-id changes nothing. Pure but for `fold` itself.
 
-    Raises Unreadable: the task's logic version is not here (later), or the task was never opened.
+    Raises Unreadable: the task's logic version is not here (later), or the task has too many messages.
     """
     if isinstance(message.body, MessageRejected):
+        sequence = message.body.sequence
+        fold.early = [one for one in fold.early if one.sequence != sequence]
         return ()
     if message.envelope.id in fold.seen:
         return ()
+    if len(fold.seen) >= limits.MAX_MESSAGES_PER_TASK:
+        raise Unreadable("too_many_messages", f"the task has over {limits.MAX_MESSAGES_PER_TASK} messages here")
     if fold.decider is None:
         logic = message.envelope.logic
         if logic not in logics:
             raise Unreadable("unknown_logic", f"logic version {logic} is not on this replica", later=True)
         if type(message.body) not in logics[logic].opening:
-            raise Unreadable("not_opened", f"{message.envelope.type} before the message that opens the task")
+            fold.seen.add(message.envelope.id)
+            fold.early.append(message)
+            return ()
         fold.decider = logics[logic]
         fold.state = fold.decider.initial()
-    decision = fold.decider.decide(fold.state, message)
-    fold.state = decision.state
+    outputs: tuple[Output, ...] = ()
+    for one in (message, *fold.early):
+        decision = fold.decider.decide(fold.state, one)
+        fold.state = decision.state
+        outputs += decision.outputs
+    fold.early = []
     fold.seen.add(message.envelope.id)
-    return decision.outputs
+    return outputs
 
 
 class FoldHandler:
@@ -95,14 +109,11 @@ class FoldHandler:
         if fold.epoch != handed.epoch:
             await self._catch_up(fold, handed)
             fold.epoch = handed.epoch
-        if len(fold.seen) >= limits.MAX_MESSAGES_PER_TASK:
-            raise Unreadable("too_many_messages", f"task has over {limits.MAX_MESSAGES_PER_TASK} messages here")
         known = await self._message(message)
-        try:
-            outputs = step(fold, known, self._logics)
-        except Unreadable as error:
-            self._wait_for_opening(error, handed)
-            raise
+        outputs = step(fold, known, self._logics)
+        if fold.decider is None:
+            await self._early(handed)
+            return
         fold.sequence = message.sequence
         await self._publish(known, outputs)
         if handed.attempts > 1:
@@ -116,10 +127,22 @@ class FoldHandler:
         """A message of this task was not handled: the next one must look at the inbox again."""
         self._folds.pop((tenant, task), None)
 
-    def _wait_for_opening(self, error: Unreadable, handed: Handed) -> None:
-        age_ms = self._context.clock() - handed.message.time_unix_ms
-        if error.code == "not_opened" and age_ms < OPENING_MAX_AGE_MS:
-            raise HandBack(0.2, error.reason)
+    async def _early(self, handed: Handed) -> None:
+        """A message before its task's opening: fine once the opening stands in the inbox, which decides it too.
+
+        Raises HandBack while the opening may still come, Unreadable when it did not.
+        """
+        address = handed.message.address
+        opening = tuple(f"{kind.TYPE}.v" for logic in self._logics.values() for kind in logic.opening)
+        wanted = subjects.task_filter(self._context.service, address.tenant, address.task)
+        after = handed.message.sequence
+        while page := await self._context.bus.read(self._stream, wanted, after=after):
+            if any(stored.headers.get("ce-type", "").startswith(opening) for stored in page):
+                return
+            after = page[-1].sequence
+        if self._context.clock() - handed.message.time_unix_ms < OPENING_MAX_AGE_MS:
+            raise HandBack(min(5.0, 0.1 * 2 ** min(handed.attempts, 6)), "the task is not opened yet")
+        raise Unreadable("not_opened", f"{handed.message.envelope.type}, but nothing opened the task")
 
     def _remember(self, key: tuple[str, str], fold: Fold) -> None:
         self._folds[key] = fold
@@ -155,11 +178,13 @@ class FoldHandler:
             after = page[-1].sequence
 
     async def _fold_stored(self, fold: Fold, stored: Stored) -> None:
-        message = inbound.read(stored, self._context.service)
+        message = await self._message(inbound.read(stored, self._context.service))
         try:
-            step(fold, await self._message(message), self._logics)
-        except AssertionError as bug:
-            raise Unreadable("handler_failed", str(bug)) from bug
+            step(fold, message, self._logics)
+        except Unreadable:
+            raise
+        except Exception as bug:
+            raise Unreadable("handler_failed", f"{type(bug).__name__}: {bug}") from bug
 
     async def _rejected(self, wanted: str) -> set[int]:
         """Sequences that a `MessageRejected` of this inbox names."""

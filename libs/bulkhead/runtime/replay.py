@@ -108,12 +108,16 @@ async def _fold(service: str, messages: Sequence[Stored], versions: Mapping[int,
     said: dict[str, _Said] = {}
     fold = Fold(state=None)
     for one in readable:
-        if one.sequence in rejected:
-            continue
         decider = versions.get(one.envelope.logic)
         wanted = decider.wants(one.body) if decider else ()
         message = as_message(one, {ref.sha256: await fetch(ref) for ref in wanted})
-        outputs = step(fold, message, versions)
+        try:
+            outputs = step(fold, message, versions)
+        except Exception as bug:
+            if one.sequence not in rejected:
+                report.divergences.append(
+                    Divergence(service, one.sequence, one.envelope.id, "the fold fails", repr(bug), ""))
+            continue
         report.decisions += 1
         for index, output in enumerate(outputs):
             _, head = seal(service, message, index, output, None)

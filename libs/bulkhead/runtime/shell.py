@@ -144,6 +144,7 @@ class Shell:
             draining.cancel()
             if not fetching.done():
                 fetching.cancel()
+                await asyncio.gather(fetching, return_exceptions=True)
 
     def _start(self, delivery: Delivery, epoch: int) -> None:
         key: tuple[str, str] | None = None

@@ -1,0 +1,107 @@
+"""The whole mesh in one process: every service's real code over the in-memory bus. No network, no files of keys.
+
+    async with MemoryMesh({"planner": build_planner, ...}) as mesh:
+        await mesh.context("gateway").publisher.send("planner", TaskSubmitted(...), tenant="demo", task="t1", grant=...)
+        ended = await mesh.until("mesh.planner.gateway.*.demo.t1", TaskEnded)
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from bulkhead.bus.clock import Clock
+from bulkhead.bus.memory import MemoryBroker, MemoryBus
+from bulkhead.bus.port import Stored
+from bulkhead.grants import new_signing_seed, public_of
+from bulkhead.runtime.context import Context, Identity, make_context, unix_ms
+from bulkhead.runtime.service import Service
+from bulkhead_contracts import catalog, subjects
+from bulkhead_contracts.types import Body
+
+B = TypeVar("B", bound=Body)
+Build = Callable[[Context], Any]
+
+
+@dataclass(slots=True)
+class Running:
+    """One replica of one service."""
+
+    service: Service
+    bus: MemoryBus
+    task: asyncio.Task[None]
+
+
+class MemoryMesh:
+    """`builds`: for each service to run, a function from its context to its component."""
+
+    def __init__(self, builds: Mapping[str, Build], *, clock: Clock | None = None, shards: int = 1,
+                 ack_wait_ms: int = 5_000) -> None:
+        self._builds = dict(builds)
+        self.broker = MemoryBroker.mesh(clock=clock, shards=shards, ack_wait_ms=ack_wait_ms)
+        self._now = clock.now_ms if clock is not None else unix_ms
+        seeds = {name: new_signing_seed() for name in catalog.SERVICES}
+        public = {name: public_of(seed) for name, seed in seeds.items()}
+        self._identities = {name: Identity(f"seed-of-{name}", seed, public) for name, seed in seeds.items()}
+        self.running: dict[tuple[str, str], Running] = {}
+        self._contexts: dict[str, Context] = {}
+
+    async def __aenter__(self) -> Self:
+        for name in self._builds:
+            await self.start(name)
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                        trace: TracebackType | None) -> None:
+        for name, instance in list(self.running):
+            self.kill(name, instance)
+        await asyncio.sleep(0)
+
+    def context(self, service: str) -> Context:
+        """A context to speak as `service` with, beside its replicas."""
+        if service not in self._contexts:
+            self._contexts[service] = self._make(service, "outside")
+        return self._contexts[service]
+
+    async def start(self, name: str, instance: str = "0") -> Running:
+        """Start a replica."""
+        context = self._make(name, instance)
+        service = Service(context, self._builds[name](context))
+        task = asyncio.create_task(service.run(), name=f"{name}-{instance}")
+        running = Running(service, context.bus, task)  # type: ignore[arg-type]
+        self.running[(name, instance)] = running
+        await asyncio.sleep(0)
+        return running
+
+    def kill(self, name: str, instance: str = "0") -> None:
+        """As kill -9: nothing is handed back."""
+        running = self.running.pop((name, instance))
+        running.bus.kill()
+        running.task.cancel()
+
+    async def until(self, subject: str, kind: type[B], timeout_s: float = 20.0) -> B:
+        """The first stored message of this type on a subject filter."""
+        stream = subjects.inbox_stream(subject.split(".")[2])
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        while True:
+            for stored in await self.messages(stream, subject):
+                if stored.headers.get("ce-type") == kind.ce_type():
+                    found = catalog.decode(kind.ce_type(), stored.body)
+                    assert isinstance(found, kind)
+                    return found
+            if asyncio.get_running_loop().time() > deadline:
+                raise TimeoutError(f"no {kind.__name__} on {subject} after {timeout_s} s")
+            await asyncio.sleep(0.005)
+
+    async def messages(self, stream: str, subject: str = ">") -> list[Stored]:
+        """Everything stored on a subject filter."""
+        bus, after, found = self.context("gateway").bus, 0, []
+        while page := await bus.read(stream, subject, after=after):
+            found += page
+            after = page[-1].sequence
+        return found
+
+    def _make(self, name: str, instance: str) -> Context:
+        bus = MemoryBus(self.broker, name)
+        return make_context(name, instance, bus, self._identities[name], clock=self._now)

@@ -1,0 +1,399 @@
+"""The runtime shells over the in-memory bus: the fold rule, records, claims, rejections, requests."""
+
+import asyncio
+import json
+from dataclasses import dataclass
+
+import pytest
+
+from bulkhead.bus.memory import MemoryBroker
+from bulkhead.flow import Decision, Message, Send
+from bulkhead.runtime import shell as shells
+from bulkhead.runtime.edge import Received, Retry
+from bulkhead.testing.mesh import MemoryMesh
+from bulkhead_contracts import envelope, subjects
+from bulkhead_contracts.budget import Amount, ReserveReplied, ReserveRequested, Settled
+from bulkhead_contracts.control import CallDeferred, MessageRejected
+from bulkhead_contracts.grant import StepGrant, TaskGrant
+from bulkhead_contracts.plan import PlanStep
+from bulkhead_contracts.result import ContentRef, Failure, Result, Usage
+from bulkhead_contracts.step import StepAssigned, StepCancelRequested, StepFinished
+from bulkhead_contracts.task import TaskLimits
+from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
+
+REF = ContentRef(author="gateway", sha256="0" * 64, size_bytes=1)
+
+
+@dataclass(frozen=True)
+class Count:
+    heard: tuple[str, ...] = ()
+
+
+class Counting:
+    """A decider that says how many messages it has folded."""
+
+    service = "worker"
+    opening = frozenset({StepAssigned})
+
+    def initial(self):
+        return Count()
+
+    def wants(self, body):
+        return ()
+
+    def ended(self, state):
+        return False
+
+    def decide(self, state: Count, message: Message) -> Decision[Count]:
+        name = getattr(message.body, "reason", "") or "open"
+        assert name != "bug", "a planted bug"
+        state = Count((*state.heard, name))
+        text = ",".join(state.heard)
+        return Decision(state, (Send("planner", StepFinished(
+            step_id="s", attempt=1, plan_version=1, result=Result(summary=text[-150:]))),))
+
+
+def assigned() -> StepAssigned:
+    return StepAssigned(step=PlanStep(id="s", title="", instruction="i"), attempt=1, plan_version=1, objective=REF,
+                        deadline_unix_ms=2**50)
+
+
+def cancel(reason: str) -> StepCancelRequested:
+    return StepCancelRequested(step_id="s", attempt=1, plan_version=1, reason=reason)
+
+
+async def say(mesh: MemoryMesh, body, task: str = "t1", index: int | str = 0, **attributes) -> None:
+    await mesh.context("planner").publisher.send(
+        "worker", body, tenant="demo", task=task, cause="", index=f"{task}/{index}", **attributes)
+
+
+async def summaries(mesh: MemoryMesh, count: int, task: str = "t1") -> list[str]:
+    subject = subjects.task_filter("planner", "demo", task)
+    for _ in range(2000):
+        found = [json.loads(one.body)["result"]["summary"] for one in await mesh.messages("INBOX_PLANNER", subject)]
+        if len(found) >= count:
+            return found
+        await asyncio.sleep(0.005)
+    raise TimeoutError(f"{len(found)} of {count}: {found}")
+
+
+async def test_each_message_sees_the_fold_of_all_before_it():
+    async with MemoryMesh({"worker": lambda c: {1: Counting()}}) as mesh:
+        await say(mesh, assigned())
+        for n in range(1, 4):
+            await say(mesh, cancel(f"m{n}"), index=n)
+        assert await summaries(mesh, 4) == ["open", "open,m1", "open,m1,m2", "open,m1,m2,m3"]
+        handler = mesh.running[("worker", "0")].service.handler
+        assert handler.gap_reads <= 1, "served without a gap, nothing is read again"
+
+
+async def test_a_replica_that_never_saw_the_task_folds_it():
+    async with MemoryMesh({"worker": lambda c: {1: Counting()}}) as mesh:
+        await say(mesh, assigned())
+        await say(mesh, cancel("m1"), index=1)
+        await summaries(mesh, 2)
+        mesh.kill("worker")
+        await mesh.start("worker", "1")
+        await say(mesh, cancel("m2"), index=2)
+        assert (await summaries(mesh, 3))[-1] == "open,m1,m2"
+
+
+async def test_replicas_side_by_side_agree():
+    async with MemoryMesh({"worker": lambda c: {1: Counting()}}) as mesh:
+        await mesh.start("worker", "1")
+        await mesh.start("worker", "2")
+        await say(mesh, assigned())
+        for n in range(1, 30):
+            await say(mesh, cancel(f"m{n}"), index=n)
+        found = await summaries(mesh, 30)
+        wanted = ["open" + "".join(f",m{k}" for k in range(1, n + 1)) for n in range(30)]
+        assert sorted(found, key=len) == [text[-150:] for text in wanted] or set(found) == {t[-150:] for t in wanted}
+
+
+async def test_a_known_id_is_dropped_even_beyond_the_brokers_window():
+    async with MemoryMesh({"worker": lambda c: {1: Counting()}}) as mesh:
+        await say(mesh, assigned())
+        context = mesh.context("planner")
+        head = context.publisher.envelope(cancel("m1"), cause="c", index=1)
+        subject = subjects.mesh("planner", "worker", "demo", "t1")
+        for message_id in ("one", "two"):
+            await context.bus.publish(subject, cancel("m1").encode(), head.headers(), message_id)
+        await say(mesh, cancel("m2"), index=2)
+        assert await summaries(mesh, 3) == ["open", "open,m1", "open,m1,m2"]
+
+
+async def test_a_malformed_message_is_buried_and_skipped_by_every_fold():
+    async with MemoryMesh({"worker": lambda c: {1: Counting()}}) as mesh:
+        await say(mesh, assigned())
+        context = mesh.context("planner")
+        head = context.publisher.envelope(cancel("x"), cause="c", index="bad")
+        subject = subjects.mesh("planner", "worker", "demo", "t1")
+        await context.bus.publish(subject, b"{broken", head.headers(), "bad")
+        await say(mesh, cancel("m2"), index=2)
+        assert (await summaries(mesh, 2))[-1] == "open,m2"
+        dead = await mesh.messages(subjects.DEAD_LETTERS_STREAM)
+        assert dead[0].body == b"{broken" and dead[0].headers["bulkhead-dead-code"] == "malformed_body"
+        assert dead[0].headers["bulkhead-dead-subject"] == subject
+        facts = await mesh.messages("INBOX_WORKER", "mesh.worker.worker.>")
+        assert [one.headers["ce-type"] for one in facts] == [MessageRejected.ce_type()]
+        mesh.kill("worker")
+        await mesh.start("worker", "1")
+        await say(mesh, cancel("m3"), index=3)
+        assert (await summaries(mesh, 3))[-1] == "open,m2,m3", "a fresh replica skips it too, because the fact stands there"
+
+
+async def test_a_bug_becomes_a_dead_letter_and_the_task_goes_on(monkeypatch):
+    monkeypatch.setattr(shells, "MAX_HANDLER_FAILURES", 2)
+    async with MemoryMesh({"worker": lambda c: {1: Counting()}}) as mesh:
+        await say(mesh, assigned())
+        await say(mesh, cancel("bug"), index=1)
+        await say(mesh, cancel("m2"), index=2)
+        assert (await summaries(mesh, 2))[-1] == "open,m2"
+        dead = await mesh.messages(subjects.DEAD_LETTERS_STREAM)
+        assert dead[0].headers["bulkhead-dead-code"] == "handler_failed" and "planted" in dead[0].headers["bulkhead-dead-reason"]
+
+
+async def test_an_unknown_version_waits_and_blocks_its_task_only():
+    async with MemoryMesh({"worker": lambda c: {1: Counting()}}) as mesh:
+        await say(mesh, assigned())
+        context = mesh.context("planner")
+        head = context.publisher.envelope(cancel("future"), cause="c", index="v9").headers()
+        head["ce-type"] = "mesh.step.cancel_requested.v9"
+        await context.bus.publish(subjects.mesh("planner", "worker", "demo", "t1"), b"{}", head, "v9")
+        await say(mesh, cancel("after"), index=2)
+        await say(mesh, assigned(), task="t2")
+        assert await summaries(mesh, 1, task="t2") == ["open"]
+        assert await summaries(mesh, 1) == ["open"], "what comes after the unread message waits with it"
+        assert await mesh.messages(subjects.DEAD_LETTERS_STREAM) == []
+
+
+@pytest.mark.parametrize("change, code", [
+    ({"ce-source": "gateway"}, "forged_source"),
+    ({"ce-type": "mesh.task.submitted.v1"}, "not_in_catalog"),
+    ({"ce-time": "never"}, "bad_envelope"),
+])
+async def test_liars_end_among_the_dead_letters(change, code):
+    async with MemoryMesh({"worker": lambda c: {1: Counting()}}) as mesh:
+        context = mesh.context("planner")
+        head = context.publisher.envelope(assigned(), cause="c", index=0).headers() | change
+        await context.bus.publish(subjects.mesh("planner", "worker", "demo", "t1"), assigned().encode(), head, "x")
+        await until_dead(mesh, code)
+
+
+async def until_dead(mesh: MemoryMesh, code: str) -> None:
+    for _ in range(1000):
+        dead = await mesh.messages(subjects.DEAD_LETTERS_STREAM)
+        if dead:
+            assert dead[0].headers["bulkhead-dead-code"] == code
+            return
+        await asyncio.sleep(0.005)
+    raise TimeoutError("no dead letter")
+
+
+async def test_a_task_that_was_never_opened_is_refused(monkeypatch):
+    monkeypatch.setattr("bulkhead.runtime.fold.OPENING_MAX_AGE_MS", 0)
+    async with MemoryMesh({"worker": lambda c: {1: Counting()}}) as mesh:
+        await say(mesh, cancel("early"))
+        await until_dead(mesh, "not_opened")
+
+
+async def test_an_early_message_waits_for_the_one_that_opens_its_task():
+    async with MemoryMesh({"worker": lambda c: {1: Counting()}}) as mesh:
+        await say(mesh, cancel("early"), index=1)
+        await asyncio.sleep(0)
+        await say(mesh, assigned(), index=0)
+        assert await summaries(mesh, 2) == ["open", "open,early"]
+        await say(mesh, cancel("late"), index=2)
+        assert (await summaries(mesh, 3))[-1] == "open,early,late"
+        assert await mesh.messages(subjects.DEAD_LETTERS_STREAM) == []
+
+
+# Doers
+
+
+class Recording:
+    """A doer that counts what it does."""
+
+    service = "tool_executor"
+    handles = (ToolCallRequested,)
+
+    def __init__(self, writes: bool = False, crash: int = 0) -> None:
+        self._writes, self.done, self._crash = writes, 0, crash
+
+    def key(self, request):
+        return request.call_id
+
+    def writes(self, job):
+        return self._writes
+
+    async def act(self, job, hands):
+        held = await hands.reserve(job, job.request.call_id, 0, purpose="tool", resource=job.request.tool,
+                                   worst_case=Amount(tool_calls=1))
+        self.done += 1
+        if self.done <= self._crash:
+            raise RuntimeError("dies between doing and recording")
+        held.settle(Usage(tool_calls=1))
+        return ToolCallReplied(call_id=job.request.call_id, step_id="s", outcome="succeeded", usage=Usage(tool_calls=1))
+
+    def refuse(self, request, failure: Failure):
+        return ToolCallReplied(call_id=request.call_id, step_id="s", outcome="refused", failure=failure)
+
+    def uncertain(self, request):
+        return ToolCallReplied(call_id=request.call_id, step_id="s", outcome="uncertain")
+
+
+class Purse:
+    """A budget that answers as told."""
+
+    def __init__(self, decision: str = "reserved") -> None:
+        self.decision, self.settled, self.asked = decision, [], 0
+        self.rpc = {ReserveRequested: self.reserve}
+
+    async def reserve(self, received: Received):
+        self.asked += 1
+        return ReserveReplied(reservation_id=received.body.reservation_id, decision=self.decision, reason="because",
+                              retry_after_ms=10)
+
+    async def handle(self, message: Received):
+        if isinstance(message.body, Settled):
+            self.settled.append(message.body)
+
+
+def grant(mesh: MemoryMesh, task: str = "t1") -> str:
+    top = TaskGrant(tenant="demo", task=task, actor="ann", tools=("add",), document_scopes=("default",),
+                    limits=TaskLimits(), day_cost_usd_micros=10**9, day_tokens=10**9, expires_unix_ms=2**50)
+    step = StepGrant(tenant="demo", task=task, step_id="s", attempt=1, plan_version=1, tools=("add",),
+                     expires_unix_ms=2**50)
+    return mesh.context("planner").signer.grant(step, parent=mesh.context("signer").signer.grant(top))
+
+
+async def call(mesh: MemoryMesh, token: str, call_id: str = "c1", index: int = 0, task: str = "t1") -> None:
+    body = ToolCallRequested(call_id=call_id, step_id="s", attempt=1, tool="add", arguments_json="{}",
+                             deadline_unix_ms=2**50)
+    await mesh.context("worker").publisher.send(
+        "tool_executor", body, tenant="demo", task=task, cause="x", index=index, grant=token)
+
+
+async def replies(mesh: MemoryMesh, count: int) -> list[tuple[str, dict]]:
+    for _ in range(2000):
+        found = await mesh.messages("INBOX_WORKER", "mesh.tool_executor.worker.>")
+        if len(found) >= count:
+            return [(one.headers["ce-type"], json.loads(one.body)) for one in found]
+        await asyncio.sleep(0.005)
+    raise TimeoutError(f"{len(found)} replies of {count}")
+
+
+async def test_one_call_is_done_once_however_often_it_is_asked():
+    doer, purse = Recording(), Purse()
+    async with MemoryMesh({"budget": lambda c: purse, "tool_executor": lambda c: doer}) as mesh:
+        token = grant(mesh)
+        for index in range(5):
+            await call(mesh, token, index=index)
+        found = await replies(mesh, 5)
+        assert doer.done == 1 and all(body == found[0][1] for _, body in found)
+        assert {one.reservation_id for one in purse.settled} and len({s.reservation_id for s in purse.settled}) == 1
+
+
+async def test_a_doer_that_dies_before_recording_is_charged_and_done_again():
+    doer, purse = Recording(crash=1), Purse()
+    async with MemoryMesh({"budget": lambda c: purse, "tool_executor": lambda c: doer}) as mesh:
+        await call(mesh, grant(mesh))
+        found = await replies(mesh, 1)
+        assert found[0][1]["outcome"] == "succeeded" and doer.done == 2
+        for _ in range(200):
+            if len({one.reservation_id for one in purse.settled}) == 2:
+                break
+            await asyncio.sleep(0.01)
+        assert sorted(one.estimated for one in purse.settled) == [False, True], "two reservations, the first in full"
+
+
+async def test_a_claimed_write_without_a_record_is_uncertain_and_not_repeated():
+    doer = Recording(writes=True, crash=1)
+    async with MemoryMesh({"budget": lambda c: Purse(), "tool_executor": lambda c: doer}) as mesh:
+        await call(mesh, grant(mesh))
+        found = await replies(mesh, 1)
+        assert found[0][1]["outcome"] == "uncertain" and doer.done == 1
+
+
+@pytest.mark.parametrize("token", ["", "nonsense", "foreign", "widened"])
+async def test_no_valid_grant_no_call(token):
+    doer = Recording()
+    async with MemoryMesh({"budget": lambda c: Purse(), "tool_executor": lambda c: doer}) as mesh:
+        if token == "foreign":
+            token = grant(mesh, task="t2")
+        elif token == "widened":
+            top = TaskGrant(tenant="demo", task="t1", actor="a", tools=(), document_scopes=(), limits=TaskLimits(),
+                            day_cost_usd_micros=1, day_tokens=1, expires_unix_ms=2**50)
+            wide = StepGrant(tenant="demo", task="t1", step_id="s", attempt=1, plan_version=1, tools=("add",),
+                             expires_unix_ms=2**50)
+            token = mesh.context("planner").signer.grant(wide, parent=mesh.context("signer").signer.grant(top))
+        await call(mesh, token)
+        found = await replies(mesh, 1)
+        assert found[0][1]["outcome"] == "refused" and found[0][1]["failure"]["hint"] and doer.done == 0
+
+
+async def test_a_worker_cannot_sign_its_own_grant():
+    doer = Recording()
+    async with MemoryMesh({"budget": lambda c: Purse(), "tool_executor": lambda c: doer}) as mesh:
+        top = TaskGrant(tenant="demo", task="t1", actor="a", tools=("add",), document_scopes=(), limits=TaskLimits(),
+                        day_cost_usd_micros=1, day_tokens=1, expires_unix_ms=2**50)
+        await call(mesh, mesh.context("worker").signer.grant(top))
+        assert (await replies(mesh, 1))[0][1]["failure"]["code"] == "wrong_issuer"
+
+
+async def test_refused_money_refuses_and_waiting_defers(monkeypatch):
+    monkeypatch.setattr("bulkhead.runtime.doing.BUDGET_PATIENCE_S", 0.05)
+    doer, purse = Recording(), Purse("refused")
+    async with MemoryMesh({"budget": lambda c: purse, "tool_executor": lambda c: doer}) as mesh:
+        await call(mesh, grant(mesh))
+        assert (await replies(mesh, 1))[0][1]["failure"]["code"] == "refused_by_budget"
+        purse.decision = "wait"
+        await call(mesh, grant(mesh), call_id="c2", index=1)
+        assert (await replies(mesh, 2))[1][0] == CallDeferred.ce_type() and doer.done == 0
+
+
+async def test_no_budget_no_call(monkeypatch):
+    monkeypatch.setattr("bulkhead.runtime.doing.BUDGET_PATIENCE_S", 0.05)
+    doer = Recording()
+    async with MemoryMesh({"tool_executor": lambda c: doer}) as mesh:
+        await call(mesh, grant(mesh))
+        assert (await replies(mesh, 1))[0][0] == CallDeferred.ce_type() and doer.done == 0
+
+
+# Edges
+
+
+class Stubborn:
+    """An edge that wants each message twice."""
+
+    def __init__(self) -> None:
+        self.seen: dict[str, int] = {}
+
+    async def handle(self, message: Received) -> None:
+        times = self.seen[message.envelope.id] = self.seen.get(message.envelope.id, 0) + 1
+        if times == 1:
+            raise Retry(0.0, "not yet")
+
+
+async def test_retry_hands_a_message_back_to_an_edge():
+    edge = Stubborn()
+    async with MemoryMesh({"budget": lambda c: edge}) as mesh:
+        await mesh.context("rag").publisher.send(
+            "budget", Settled(reservation_id="r", call_id="c", usage=Usage()), tenant="demo", task="t1", cause="x")
+        for _ in range(500):
+            if list(edge.seen.values()) == [2]:
+                break
+            await asyncio.sleep(0.01)
+        assert list(edge.seen.values()) == [2]
+
+
+async def test_an_rpc_that_the_catalog_does_not_allow_is_answered_with_the_reason():
+    async with MemoryMesh({"budget": lambda c: Purse()}) as mesh:
+        body = ReserveRequested(reservation_id="r", call_id="c", purpose="tool", resource="x", worst_case=Amount())
+        with pytest.raises(Exception, match="may not say"):
+            await mesh.context("worker").publisher.request("budget", body, tenant="demo", task="t1", cause="x")
+
+
+def test_derived_ids_do_not_depend_on_the_process():
+    assert envelope.derive_id("planner", "abc", 1) == envelope.derive_id("planner", "abc", 1)
+    assert MemoryBroker is not None
