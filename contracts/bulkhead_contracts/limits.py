@@ -45,6 +45,14 @@ MAX_CITATIONS = 256
 MAX_OMISSIONS = 64
 MAX_CALL_DEFERRALS = 20
 
+# Providers
+MAX_MODEL_ANSWER_BYTES = 1024 * 1024  # text of one answer; more is cut and said
+MAX_PROVIDER_RESPONSE_BYTES = 16 * 1024 * 1024  # one HTTP response, with a stream's framing
+MAX_PROVIDER_EVENT_BYTES = 2 * 1024 * 1024  # one event of a stream
+MAX_PROVIDER_ERROR_BYTES = 64 * 1024  # of an error response that is read
+MAX_PROVIDER_ERROR_CHARS = 300  # of it that is passed on
+MAX_RETRY_AFTER_S = 24 * 3600
+
 # Time
 DEFAULT_TASK_DEADLINE_MS = 120_000
 MAX_TASK_DEADLINE_MS = 7 * 24 * 3600 * 1000

@@ -6,10 +6,9 @@ In: text or bytes. Out: a ContentRef whose author the broker enforces by subject
 import hashlib
 from collections import OrderedDict
 
+from bulkhead.bus.port import Bus, PublishRefused
 from bulkhead_contracts import limits, subjects
 from bulkhead_contracts.result import ContentRef
-
-from bulkhead.bus.port import Bus, PublishRefused
 
 
 class BlobMissing(LookupError):
@@ -26,9 +25,7 @@ def summarise(text: str) -> str:
     return line if len(line) <= limits.MAX_SUMMARY_CHARS else line[: limits.MAX_SUMMARY_CHARS - 1] + "…"
 
 
-def reference(
-    author: str, data: bytes, media_type: str = "text/plain", summary: str | None = None
-) -> ContentRef:
+def reference(author: str, data: bytes, media_type: str = "text/plain", summary: str | None = None) -> ContentRef:
     """The reference that `data` has under this author."""
     text = summarise(data.decode("utf-8", "replace")) if summary is None else summary
     digest = hashlib.sha256(data).hexdigest()

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import jwt
 import rfc8785
-from bulkhead_contracts import limits
-from bulkhead_contracts.grant import StepGrant, TaskGrant
-from bulkhead_contracts.result import Label
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from pydantic import ValidationError
+
+from bulkhead_contracts import limits
+from bulkhead_contracts.grant import StepGrant, TaskGrant
+from bulkhead_contracts.result import Label
 
 
 class GrantRefused(Exception):
@@ -85,9 +86,7 @@ class Verifier:
     """Knows every service's public key."""
 
     def __init__(self, public_keys: dict[str, str]) -> None:
-        self._keys = {
-            name: Ed25519PublicKey.from_public_bytes(_unb64(key)) for name, key in public_keys.items()
-        }
+        self._keys = {name: Ed25519PublicKey.from_public_bytes(_unb64(key)) for name, key in public_keys.items()}
 
     @classmethod
     def from_file(cls, path: Path) -> "Verifier":

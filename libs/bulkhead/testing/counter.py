@@ -121,6 +121,11 @@ class CounterServer:
         with self._faults_lock:
             return self._faults.pop(0) if self._faults else ""
 
+    def faults_left(self) -> int:
+        """How many faults no increment has met yet."""
+        with self._faults_lock:
+            return len(self._faults)
+
     def wait_stalled(self) -> None:
         """Hang until the server stops."""
         self._stalled.wait()

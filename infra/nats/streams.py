@@ -1,0 +1,180 @@
+"""Which streams and durables the mesh has: data for the provisioner, derived from the catalog.
+
+In: a Layout. Out: JSON for the JetStream API, in the order in which it must be created. Pure.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bulkhead_contracts import catalog, limits, subjects
+
+GIB = 1024**3
+MIB = 1024**2
+INBOX_MAX_BYTES = 4 * GIB
+JOURNAL_MAX_BYTES = 16 * GIB
+RECORDS_MAX_BYTES = 4 * GIB
+BLOBS_MAX_BYTES = 32 * GIB
+TIMERS_MAX_BYTES = 4 * GIB
+CONTROL_MAX_BYTES = 256 * MIB
+DEAD_LETTERS_MAX_BYTES = 4 * GIB
+OVERHEAD_BYTES = 4 * 1024
+"""Headers that the broker adds, and subjects."""
+DUPLICATE_WINDOW_S = 120
+BLOBS_DUPLICATE_WINDOW_S = 0.1
+"""The least there is: a blob's subject is written once anyway, and its message id could be guessed."""
+TIMERS_MAX_AGE_S = 2 * limits.MAX_TASK_DEADLINE_MS // 1000
+ACK_WAIT_S = 5.0
+MAX_ACK_PENDING = 4_096
+Config = dict[str, Any]
+"""A JetStream API object: its shape is the broker's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """shards: durables per inbox, where there is more than one. replicas: 1 on a single server."""
+
+    shards: Mapping[str, int] = field(default_factory=dict)
+    replicas: int = 1
+
+    def shards_of(self, service: str) -> int:
+        """Durables of this service's inbox. Raises ValueError outside 1 to PARTITIONS."""
+        count = self.shards.get(service, 1)
+        if not 1 <= count <= limits.PARTITIONS:
+            raise ValueError(f"{service}: {count} shards; there are {limits.PARTITIONS} partitions, so 1 to that many")
+        return count
+
+
+def streams(layout: Layout) -> list[Config]:
+    """All streams; a source stands before what is made of it."""
+    return [
+        *(_timers(name, layout) for name in catalog.DECIDERS),
+        *(_inbox(name, layout) for name in catalog.INBOXES),
+        *(_records(name, layout) for name in catalog.DOERS),
+        _blobs(layout),
+        _control(layout),
+        _dead_letters(layout),
+        _journal(layout),
+    ]
+
+
+def durables(layout: Layout) -> list[tuple[str, Config]]:
+    """(stream, consumer) for every shard of every service's inbox."""
+    found = []
+    for name in catalog.INBOXES:
+        if name == catalog.JOURNAL:
+            continue  # Facts that nobody acts on.
+        count = layout.shards_of(name)
+        for shard in range(count):
+            found.append((subjects.inbox_stream(name), _durable(name, shard, count, layout)))
+    return found
+
+
+def _stream(name: str, layout: Layout, description: str, **more: Any) -> Config:
+    """Limits, files, no deletes by age, nothing that lets a publisher forge or erase."""
+    return {
+        "name": name,
+        "description": description,
+        "subjects": [],
+        "retention": "limits",
+        "storage": "file",
+        "discard": "new",
+        "num_replicas": layout.replicas,
+        "max_age": 0,
+        "max_msgs": -1,
+        "max_msgs_per_subject": -1,
+        "max_msg_size": limits.MAX_MESSAGE_BYTES + limits.MAX_HEADER_BYTES + OVERHEAD_BYTES,
+        "duplicate_window": _ns(DUPLICATE_WINDOW_S),
+        "allow_direct": True,
+        "allow_rollup_hdrs": False,
+        "allow_msg_ttl": False,
+        "allow_msg_schedules": False,
+        "allow_msg_counter": False,
+        "allow_atomic": False,
+        **more,
+    }
+
+
+def _inbox(name: str, layout: Layout) -> Config:
+    config = _stream(
+        subjects.inbox_stream(name), layout, f"What is said to {name}", subjects=[f"mesh.*.{name}.>"],
+        max_bytes=INBOX_MAX_BYTES,
+    )  # fmt: skip
+    if name in catalog.DECIDERS:
+        fired = {"src": f"timer.{name}.fired.*.*.*", "dest": f"mesh.{name}.{name}.{{{{wildcard(1)}}}}.{{{{wildcard(2)}}}}.{{{{wildcard(3)}}}}"}
+        config["sources"] = [{"name": subjects.timers_stream(name), "subject_transforms": [fired]}]
+    return config
+
+
+def _timers(name: str, layout: Layout) -> Config:
+    # Schedules let a publisher write to any subject of their stream: hence a stream that this service alone uses.
+    # The broker wants discard old with them; the bound is far beyond what live tasks can have set.
+    return _stream(
+        subjects.timers_stream(name), layout, f"What {name} wants to hear later", subjects=[f"timer.{name}.>"],
+        discard="old", allow_msg_schedules=True, allow_rollup_hdrs=True, max_bytes=TIMERS_MAX_BYTES, max_age=_ns(TIMERS_MAX_AGE_S),
+    )  # fmt: skip
+
+
+def _records(name: str, layout: Layout) -> Config:
+    return _stream(
+        subjects.records_stream(name), layout, f"What {name} has claimed and done", subjects=[f"record.{name}.>"],
+        max_bytes=RECORDS_MAX_BYTES,
+    )  # fmt: skip
+
+
+def _blobs(layout: Layout) -> Config:
+    return _stream(
+        subjects.BLOBS_STREAM, layout, "Content by digest, written once", subjects=["blob.>"],
+        max_msgs_per_subject=1, discard_new_per_subject=True, max_bytes=BLOBS_MAX_BYTES,
+        max_msg_size=limits.MAX_BLOB_BYTES + OVERHEAD_BYTES, duplicate_window=_ns(BLOBS_DUPLICATE_WINDOW_S),
+    )  # fmt: skip
+
+
+def _control(layout: Layout) -> Config:
+    return _stream(
+        subjects.CONTROL_STREAM, layout, "Halts and kill switches", subjects=["$KV.CONTROL.>"],
+        max_msgs_per_subject=1, max_bytes=CONTROL_MAX_BYTES,
+        republish={"src": "$KV.CONTROL.>", "dest": "control.live.>"},
+    )  # fmt: skip
+
+
+def _dead_letters(layout: Layout) -> Config:
+    return _stream(
+        subjects.DEAD_LETTERS_STREAM, layout, "Messages that could not be handled", subjects=["dead.>"],
+        max_bytes=DEAD_LETTERS_MAX_BYTES,
+    )  # fmt: skip
+
+
+def _journal(layout: Layout) -> Config:
+    """A derived view: it may lag, and the oldest goes first. Lost writes are sourced again."""
+    config = _stream(
+        subjects.JOURNAL_STREAM, layout, "Everything that was said, in one stream", discard="old",
+        max_bytes=JOURNAL_MAX_BYTES, sources=[{"name": subjects.inbox_stream(name)} for name in catalog.INBOXES],
+    )  # fmt: skip
+    del config["subjects"]
+    if layout.replicas == 1:
+        config["persist_mode"] = "async"  # Single servers only; with fsync each it lags by seconds.
+    return config
+
+
+def _durable(name: str, shard: int, count: int, layout: Layout) -> Config:
+    config: Config = {
+        "durable_name": subjects.durable(name, shard),
+        "name": subjects.durable(name, shard),
+        "description": f"Shard {shard} of {count}",
+        "deliver_policy": "all",
+        "ack_policy": "explicit",
+        "ack_wait": _ns(ACK_WAIT_S),
+        "max_deliver": -1,
+        "max_ack_pending": MAX_ACK_PENDING,
+        "replay_policy": "instant",
+        "num_replicas": layout.replicas,
+    }
+    if count > 1:
+        partitions = [p for p in range(limits.PARTITIONS) if p % count == shard]
+        config["filter_subjects"] = [f"mesh.*.{name}.{p}.>" for p in partitions]
+    return config
+
+
+def _ns(seconds: float) -> int:
+    return int(seconds * 1e9)

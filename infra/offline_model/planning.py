@@ -1,0 +1,233 @@
+"""A plan by splitting the objective. Enters: the planner's prompt. Leaves: the plan as data.
+
+Sentences that state are facts and travel with every step; sentences that ask or order become steps.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from infra.offline_model.calling import places_named
+from infra.offline_model.parts import Prompt
+from infra.offline_model.quantities import find_dates, find_money
+from infra.offline_model.text import split_sentences, strip_list_sign, words
+
+STEPS_MAX = 8
+TASKS_MAX = 100
+FACTS_CHARS_MAX = 4_000
+TASK_CHARS_MAX = 600
+PLAN_BYTES_MAX = 9_000  # of all instructions: a plan must fit its reader's output limit
+ORDER = re.compile(
+    r"^(?:please |kindly |first(?:ly)?,? |second(?:ly)?,? |third(?:ly)?,? |next,? |then,? |also,? |"
+    r"after(?:wards| that),? |finally,? |lastly,? |and (?:then )?|"
+    r"in the (?:final|last) (?:answer|step),? |using [^,]{0,200}, |from [^,]{0,200} above,? "
+    r"|based on [^,]{0,200}, |with (?:this|these|that|those)[^,]{0,200}, )*"
+    r"(find|look|check|determine|work|compute|calculate|answer|state|list|name|tell|explain|describe|compare|summari[sz]e|"
+    r"give|decide|say|show|write|report|identify|use|call|fetch|get|search|read|collect|draft|compose|conclude|"
+    r"recommend|estimate|count|add|subtract|multiply|increment|verify|confirm|review|plan|prepare|quote|cite|extract|"
+    r"figure|establish|gather|outline|suggest|translate|convert|open|run|apply|total|sum|combine|let)\b",
+    re.I,
+)
+BUILDS_ON = re.compile(
+    r"^(?:using|based on|from|with)\b.{0,200}?\b(?:compute|calculate|work out|determine|answer|write|decide|tell|"
+    r"give|find|summari[sz]e|compose|state)\b",
+    re.I,
+)
+ASKS = re.compile(
+    r"^(?:and |but |so |then |also )?(what|which|who|whom|whose|when|where|why|how|is|are|was|were|does|do|did|"
+    r"can|could|may|must|should|will|would|has|have)\b",
+    re.I,
+)
+LATER = re.compile(
+    r"\b(results?|findings?) (?:of|from|above)|\busing (?:the|these|those|this|that|its|their) |\bfrom (?:the above|"
+    r"these|this|that|those|step)|\b(?:the )?above\b|^then\b|\bbased on\b|\bthen (?:compute|calculate|answer|use)\b|"
+    r"\b(?:earlier|previous|preceding) (?:steps?|results?|answers?)\b|^(?:with|after) (?:this|these|that)",
+    re.I,
+)
+FINAL = re.compile(
+    r"^(?:finally|lastly|in conclusion|to conclude|in the (?:final|last))\b|\bfinal answer\b|"
+    r"^(?:so |then |and |now )?,? ?(?:summari[sz]e|conclude|compose|combine)\b",
+    re.I,
+)
+DAYS = re.compile(
+    r"\b(?:how many|number of) (?:\w+ )?(?:days|weeks)\b|\bdays? (?:between|from|until|since)\b|"
+    r"\bdays? (?:after|before) \d|\bwhat date\b|\bwhich date\b",
+    re.I,
+)
+AMOUNT = re.compile(
+    r"\b(compute|calculate|multiply|subtract|add|total|percentage of|percent of)\b|"
+    r"\bhow (?:much|many)\b|\bwhat (?:amount|sum|price)\b|\b(?:amount|sum) (?:refunded|due|payable|owed)\b|"
+    r"\d\s*[-+*/×]\s*\d",
+    re.I,
+)
+FIND = re.compile(r"^(?:please )?(find|look|check|identify|list|search|read|collect|gather|which|whether)\b", re.I)
+COMPOSE = "Compose the final answer to the objective from the results of the earlier steps"
+
+
+@dataclass
+class Draft:
+    """One step in the making."""
+
+    task: str
+    needs_all: bool = False
+    final: bool = False
+    dated: bool = False
+    inputs: list[str] = field(default_factory=list)
+
+
+def split_objective(objective: str) -> tuple[list[str], list[str]]:
+    """An objective's facts and tasks, in order."""
+    facts: list[str] = []
+    tasks: list[str] = []
+    for raw in split_sentences(objective):
+        numbered = bool(re.match(r"\s*(?:\d{1,2}[.)]|[-*•])\s+", raw))
+        for piece in _clauses(strip_list_sign(raw)):
+            asks = piece.endswith("?") and not piece.endswith(":?")
+            is_task = (
+                asks
+                or ORDER.match(piece)
+                or BUILDS_ON.match(piece)
+                or (ASKS.match(piece) and numbered)
+                or FINAL.search(piece)
+                or (numbered and LATER.search(piece))
+            )
+            (tasks if is_task else facts).append(piece)
+    return facts, tasks
+
+
+def _clauses(sentence: str) -> list[str]:
+    """A sentence cut where it orders a second thing: `..., and then compute ...`."""
+    pieces = re.split(r"(?:,|;)?\s+(?:and then|, then|; then|and finally|and afterwards)\s+", sentence)
+    if len(pieces) > 1 and all(ORDER.match(piece) or index == 0 for index, piece in enumerate(pieces)):
+        head = pieces[0]
+        if ORDER.match(head) or head.endswith("?"):
+            rest = []
+            for piece in pieces[1:]:
+                rest.append(f"Then {piece[0].lower()}{piece[1:]}")
+            return [head, *rest]
+    return [sentence]
+
+
+def make_plan(prompt: Prompt) -> dict[str, Any]:
+    """The plan `{"steps": [...]}` of the objective in the prompt, with the tools that it grants."""
+    objective = prompt.text("objective") or prompt.loose or prompt.text("context")
+    facts, tasks = split_objective(objective)
+    if not tasks:
+        tasks, facts = [" ".join(facts)[:TASK_CHARS_MAX] or "Answer the objective"], []
+    granted = granted_tools(prompt.text("tools"))
+    drafts = _drafts(list(dict.fromkeys(tasks))[:TASKS_MAX], facts)
+    drafts = _merged(drafts)
+    _link(drafts)
+    known = _fitted(" ".join(" ".join(facts).split()), drafts)
+    steps = [_step(index, draft, known, granted) for index, draft in enumerate(drafts, 1)]
+    return {"steps": steps}
+
+
+def _fitted(facts: str, drafts: Sequence[Draft]) -> str:
+    """The facts cut to what every step can carry within the plan's bound."""
+    tasks = sum(len(draft.task[:TASK_CHARS_MAX].encode()) for draft in drafts)
+    room = min(FACTS_CHARS_MAX, max(0, PLAN_BYTES_MAX - tasks) // max(1, len(drafts)))
+    return facts.encode()[:room].decode(errors="ignore")
+
+
+def granted_tools(text: str) -> list[str]:
+    """Tool names of the `tools` part, one per line `name: description (effect)`."""
+    found = [re.match(r"\s*[-*]?\s*`?([A-Za-z_][\w.-]*)`?\s*:", line) for line in text.splitlines()]
+    return [match.group(1) for match in found if match]
+
+
+def _drafts(tasks: Sequence[str], facts: Sequence[str]) -> list[Draft]:
+    drafts = [Draft(task, bool(LATER.search(task)), bool(FINAL.search(task))) for task in tasks]
+    if len(drafts) == 1 and AMOUNT.search(drafts[0].task) and find_money(" ".join([*facts, drafts[0].task])):
+        return _amount_drafts(drafts[0].task, [*facts, drafts[0].task])
+    return drafts
+
+
+def _amount_drafts(task: str, facts: Sequence[str]) -> list[Draft]:
+    """A single question for an amount, taken apart: rules, exceptions, the calculation."""
+    question = task.rstrip("?.")
+    drafts = [
+        Draft(f"Find the rules, percentages, fees and limits that decide this question: {question}"),
+        Draft(f"Find whether an exception or waiver applies in this question: {question}"),
+    ]
+    # Which dates count depends on the rules found: the step that calculates may ask for the span.
+    dated = len(find_dates(" ".join(facts))) >= 2
+    task = f"Using the results of the earlier steps, calculate: {question}"
+    drafts.append(Draft(task, needs_all=True, dated=dated))
+    return drafts
+
+
+def _merged(drafts: list[Draft]) -> list[Draft]:
+    """At most `STEPS_MAX` steps with room for a composing one: what is too many shares a step."""
+    room = STEPS_MAX - 1
+    while len(drafts) > room:
+        shortest = min(range(len(drafts) - 1), key=lambda i: len(drafts[i].task) + len(drafts[i + 1].task))
+        left, right = drafts[shortest], drafts[shortest + 1]
+        joined = f"{left.task.rstrip('.')}. {right.task}"
+        drafts[shortest : shortest + 2] = [Draft(joined, left.needs_all or right.needs_all, right.final)]
+    return drafts
+
+
+def _link(drafts: list[Draft]) -> None:
+    """Inputs of every step, and a composing step where several would be last."""
+    if len(drafts) > 1:
+        for index, draft in enumerate(drafts):
+            if index and (draft.needs_all or draft.final):
+                draft.inputs = [f"s{i}" for i in range(1, index + 1)]
+    used = {step for draft in drafts for step in draft.inputs}
+    sinks = [index for index in range(len(drafts)) if f"s{index + 1}" not in used]
+    last = drafts[-1]
+    whole = last.final or (last.needs_all and bool(AMOUNT.search(last.task)) and not DAYS.search(last.task))
+    if len(sinks) > 1 or (len(drafts) > 1 and not whole):
+        inputs = [f"s{i}" for i in range(1, len(drafts) + 1)]
+        drafts.append(Draft(COMPOSE, needs_all=True, final=True, inputs=inputs))
+
+
+def _step(index: int, draft: Draft, known: str, granted: Sequence[str]) -> dict[str, Any]:
+    task = draft.task[:TASK_CHARS_MAX].strip()
+    title = " ".join(words(task)[:9])
+    given = f"\nGiven: {known}" if known else ""
+    return {
+        "id": f"s{index}",
+        "title": title[:80] or f"Step {index}",
+        "instruction": f"{task}{given}",
+        "tools": tools_for(draft, granted),
+        "inputs": draft.inputs,
+        "acceptance": acceptance_for(draft),
+    }
+
+
+def tools_for(draft: Draft, granted: Sequence[str]) -> list[str]:
+    """The granted tools that a task can use; a tool that it names is always among them."""
+    wanted: set[str] = {name for name in granted if places_named(name, draft.task)}
+    if not wanted:
+        if DAYS.search(draft.task):
+            wanted |= {"date_difference", "date_add"}
+        if (
+            AMOUNT.search(draft.task)
+            and not draft.final
+            and not DAYS.search(draft.task)
+            and not FIND.search(draft.task)
+        ):
+            wanted |= {"calculate"}
+        if not (wanted or draft.final) or not (draft.inputs or draft.final or wanted):
+            wanted |= {"search_documents"}
+        if re.search(r"https?://", draft.task):
+            wanted |= {"http_get"}
+        if AMOUNT.search(draft.task) and not draft.inputs and "calculate" in wanted:
+            wanted |= {"search_documents"}
+    if draft.dated:
+        wanted |= {"date_difference"}
+    return [name for name in granted if name in wanted]
+
+
+def acceptance_for(draft: Draft) -> str:
+    """A criterion that a checker can hold the result against."""
+    if DAYS.search(draft.task):
+        return "Gives the number of days or the date asked for, worked out by a tool and cited."
+    if draft.final:
+        return "Answers the question from the results of the earlier steps, each statement cited."
+    if AMOUNT.search(draft.task) and not FIND.search(draft.task):
+        return "Gives the amount asked for with its calculation, and cites what every number rests on."
+    return "Gives what the documents say on this with citations, or says plainly that they hold no answer."

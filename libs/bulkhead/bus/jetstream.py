@@ -1,0 +1,314 @@
+"""The bus on a real broker: NATS JetStream through nats-py, under one service's identity.
+
+In: what port.Bus takes. Out: what it promises. Streams and durables are the provisioner's; this asks for nothing but
+publish, pull, ack, direct get and consumer info, each of which an account can import one by one.
+"""
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+
+from nats import errors
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from bulkhead.bus import wire
+from bulkhead.bus.jetstream_connection import Connection, ConnectionLost
+from bulkhead.bus.jetstream_pull import JetStreamConsumer
+from bulkhead.bus.jetstream_replies import Replies
+from bulkhead.bus.port import (
+    BusError,
+    BusUnavailable,
+    Live,
+    PubAck,
+    PublishRefused,
+    RpcHandler,
+    Schedule,
+    Stored,
+)
+from bulkhead.telemetry.log import Log
+
+log = Log("bus")
+
+PUBLISH_TIMEOUT_S = 5.0
+READ_TIMEOUT_S = 5.0
+API_TIMEOUT_S = 5.0
+READY_TIMEOUT_S = 1.0
+NO_STREAM_ATTEMPTS = 3
+NO_STREAM_PAUSE_S = 0.2
+"""A stream between two leaders answers as if it did not exist: ask a few times before believing it."""
+MAX_RPC_AT_ONCE = 256
+
+
+class JetStreamBus:
+    """See port.Bus; made by `connect`."""
+
+    def __init__(self, connection: Connection, service: str, js_prefix: str, inbox_prefix: str) -> None:
+        self._connection = connection
+        self._service = service
+        self._api = js_prefix
+        self._replies = Replies(connection, inbox_prefix)
+        self._consumers: list[JetStreamConsumer] = []
+        self._stops: list[Callable[[], Awaitable[None]]] = []
+
+    @classmethod
+    async def connect(
+        cls,
+        url: str,
+        *,
+        service: str,
+        nkey_seed: str | None = None,
+        js_prefix: str = "JSMESH.API",
+        inbox_prefix: str | None = None,
+        name: str = "",
+        timeout_s: float = 30.0,
+    ) -> "JetStreamBus":
+        """Connect as a service. js_prefix: `$JS.API` in the account that owns the streams. Raises BusUnavailable."""
+        prefix = inbox_prefix or f"_INBOX_{service}"
+        connection = Connection(url)
+        await connection.open(nkey_seed=nkey_seed, inbox_prefix=prefix, name=name or service, timeout_s=timeout_s)
+        return cls(connection, service, js_prefix, prefix)
+
+    async def publish(
+        self,
+        subject: str,
+        body: bytes,
+        headers: Mapping[str, str],
+        message_id: str,
+        *,
+        expect_last_on_subject: int | None = None,
+    ) -> PubAck:
+        """See port.Bus."""
+        sent = {**headers, wire.MESSAGE_ID: message_id}
+        if expect_last_on_subject is not None:
+            sent[wire.EXPECTED_LAST_ON_SUBJECT] = str(expect_last_on_subject)
+        try:
+            return await self._store(subject, body, sent)
+        except wire.StreamWrongLastSequence as error:
+            # After a lost ack the message meets itself: only another one's message is a conflict.
+            own = await self._own(error.stream, subject, message_id)
+            if own is None:
+                raise
+            return own
+
+    async def schedule(self, schedule: Schedule, message_id: str) -> PubAck:
+        """See port.Bus."""
+        headers = {
+            **schedule.headers,
+            wire.MESSAGE_ID: message_id,
+            wire.SCHEDULE: f"@at {wire.rfc3339(schedule.due_unix_ms)}",
+            wire.SCHEDULE_TARGET: schedule.target,
+        }
+        return await self._store(schedule.subject, schedule.body, headers)
+
+    async def _store(self, subject: str, body: bytes, headers: dict[str, str]) -> PubAck:
+        """Publish until the broker says something, within the timeout: the message id makes repeats harmless."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + PUBLISH_TIMEOUT_S
+        nobody = 0
+        while True:
+            await self._connection.up(max(0.0, deadline - loop.time()))
+            left = max(0.001, deadline - loop.time())
+            try:
+                [answer] = await self._replies.ask(subject, body, headers, timeout_s=left)
+            except ConnectionLost:
+                continue
+            if wire.status(answer.headers) != 503:
+                return wire.pub_ack(answer.data, subject)
+            nobody += 1
+            if nobody >= NO_STREAM_ATTEMPTS or loop.time() + NO_STREAM_PAUSE_S >= deadline:
+                raise PublishRefused(
+                    f"{subject} was not stored: no stream takes this subject, or it has no leader now; run the "
+                    "provisioner, look at the broker's health, then publish again with the same id"
+                )
+            await asyncio.sleep(NO_STREAM_PAUSE_S)
+
+    async def _own(self, stream: str, subject: str, message_id: str) -> PubAck | None:
+        if not stream:
+            return None
+        try:
+            found = await self.last(stream, subject)
+        except BusError:
+            return None  # A publisher without the right to read there cannot tell.
+        if found is None or found.headers.get(wire.MESSAGE_ID) != message_id:
+            return None
+        return PubAck(stream, found.sequence, duplicate=True)
+
+    async def publish_live(self, subject: str, body: bytes, headers: Mapping[str, str] | None = None) -> None:
+        """See port.Bus. While the connection is broken it is lost, like every unheard word."""
+        if self._connection.connected:
+            await self._connection.send(subject, body, headers=dict(headers) if headers else None)
+
+    async def subscribe_live(self, subject: str, max_pending: int = 10_000) -> "JetStreamLive":
+        """See port.Bus. Raises BusError when this identity may not listen there."""
+        live = JetStreamLive(self._connection, max_pending)
+        live.subscription = await self._subscribe(subject, live.take)
+        self._stops.append(live.close)
+        return live
+
+    async def request(
+        self, subject: str, body: bytes, headers: Mapping[str, str] | None = None, timeout_s: float = 2.0
+    ) -> Live:
+        """See port.Bus."""
+        await self._connection.up(timeout_s)
+        sent = dict(headers) if headers else None
+        [answer] = await self._replies.ask(subject, body, sent, timeout_s=timeout_s)
+        if wire.status(answer.headers) == 503:
+            raise BusUnavailable(f"nobody answers {subject}: the service is not running; ask again later")
+        return Live(subject, answer.headers or {}, answer.data)
+
+    async def serve(self, subject: str, queue: str, handler: RpcHandler) -> Callable[[], Awaitable[None]]:
+        """See port.Bus."""
+        server = _Server(self._connection, handler)
+        server.subscription = await self._subscribe(subject, server.take, queue)
+        self._stops.append(server.stop)
+        return server.stop
+
+    async def consumer(self, stream: str, durable: str) -> JetStreamConsumer:
+        """See port.Bus. Raises BusUnavailable when the provisioner has not made it."""
+        await self._connection.up(API_TIMEOUT_S)
+        what = f"durable {durable} of {stream}"
+        [answer] = await self._replies.ask(
+            f"{self._api}.CONSUMER.INFO.{stream}.{durable}", b"", timeout_s=API_TIMEOUT_S
+        )
+        if wire.status(answer.headers) == 503:
+            raise BusUnavailable(f"{what}: this account does not import it; add it to the policy and render")
+        config = wire.api_answer(answer.data, what)["config"]
+        ack_wait_s = config.get("ack_wait", 30 * 10**9) / 1e9
+        next_subject = f"{self._api}.CONSUMER.MSG.NEXT.{stream}.{durable}"
+        consumer = JetStreamConsumer(self._connection, stream, durable, next_subject, ack_wait_s)
+        self._consumers.append(consumer)
+        return consumer
+
+    async def read(self, stream: str, subject: str, after: int = 0, limit: int = 256) -> list[Stored]:
+        """See port.Bus. Raises BusUnavailable."""
+        wanted: dict[str, str | int] = {"seq": after + 1, "next_by_subj": subject, "batch": limit}
+        return await self._get(stream, wanted, many=True)
+
+    async def last(self, stream: str, subject: str) -> Stored | None:
+        """See port.Bus. Raises BusUnavailable."""
+        found = await self._get(stream, {"last_by_subj": subject}, many=False)
+        return found[0] if found else None
+
+    async def _get(self, stream: str, wanted: Mapping[str, str | int], many: bool) -> list[Stored]:
+        await self._connection.up(READ_TIMEOUT_S)
+        answers = await self._replies.ask(
+            f"{self._api}.DIRECT.GET.{stream}", json.dumps(wanted).encode(), timeout_s=READ_TIMEOUT_S, many=many
+        )
+        return wire.read_page([(answer.headers, answer.data) for answer in answers], stream)
+
+    async def ready(self) -> bool:
+        """See port.Bus."""
+        return await self._connection.round_trip(READY_TIMEOUT_S)
+
+    async def wait_closed(self) -> str:
+        """See port.Bus."""
+        return await asyncio.shield(self._connection.closed)
+
+    async def close(self) -> None:
+        """See port.Bus."""
+        for consumer in self._consumers:
+            await consumer.close()
+        for stop in self._stops:
+            await stop()
+        await self._connection.close()
+
+    async def _subscribe(self, subject: str, take: Callable[[Msg], Awaitable[None]], queue: str = "") -> Subscription:
+        denied: list[BusError] = []
+        await self._connection.up(API_TIMEOUT_S)
+        self._connection.watch(subject, denied.append)
+        try:
+            subscription = await self._connection.nc.subscribe(subject, queue=queue, cb=take)
+            await self._connection.round_trip(API_TIMEOUT_S)
+        except (errors.Error, OSError) as error:
+            raise BusUnavailable(f"cannot listen to {subject}: {error}") from error
+        finally:
+            self._connection.unwatch(subject, denied.append)
+        if denied:
+            raise denied[0]
+        return subscription
+
+
+class JetStreamLive:
+    """See port.LiveSubscription."""
+
+    def __init__(self, connection: Connection, max_pending: int) -> None:
+        self.dropped = 0
+        self.subscription: Subscription | None = None
+        self._connection = connection
+        self._room = max_pending
+        self._pending: deque[Live] = deque()
+        self._more = asyncio.Event()
+        self._closed = False
+        connection.closed.add_done_callback(lambda _: self._more.set())
+
+    async def take(self, message: Msg) -> None:
+        """One message; the newest is dropped when there is no room, so that what was heard stays in order."""
+        if len(self._pending) >= self._room:
+            self.dropped += 1
+            return
+        self._pending.append(Live(message.subject, message.headers or {}, message.data))
+        self._more.set()
+
+    async def __aiter__(self) -> AsyncIterator[Live]:
+        while True:
+            while self._pending:
+                yield self._pending.popleft()
+            if self._closed or self._connection.closed.done():
+                return
+            self._more.clear()
+            await self._more.wait()
+
+    async def close(self) -> None:
+        """Stop listening; the iteration ends after what was already heard."""
+        if self._closed:
+            return
+        self._closed = True
+        self._more.set()
+        await _unsubscribe(self._connection, self.subscription)
+
+
+class _Server:
+    """Answers requests, many at once, within a bound."""
+
+    def __init__(self, connection: Connection, handler: RpcHandler) -> None:
+        self.subscription: Subscription | None = None
+        self._connection = connection
+        self._handler = handler
+        self._running: set[asyncio.Task[None]] = set()
+        self._room = asyncio.Semaphore(MAX_RPC_AT_ONCE)
+
+    async def take(self, message: Msg) -> None:
+        await self._room.acquire()
+        task = asyncio.ensure_future(self._answer(message))
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+
+    async def _answer(self, message: Msg) -> None:
+        headers, body = await self._handler(Live(message.subject, message.headers or {}, message.data))
+        if message.reply:
+            await self._connection.send(message.reply, body, headers=dict(headers) or None)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        self._room.release()
+        if not task.cancelled() and task.exception() is not None:
+            log.error("rpc_answer_failed", reason=repr(task.exception()))
+
+    async def stop(self) -> None:
+        """Take no more requests, answer those that came."""
+        subscription, self.subscription = self.subscription, None
+        if subscription is not None:
+            await _unsubscribe(self._connection, subscription)
+        if self._running:
+            await asyncio.wait(set(self._running), timeout=API_TIMEOUT_S)
+
+
+async def _unsubscribe(connection: Connection, subscription: Subscription | None) -> None:
+    if subscription is None or connection.nc.is_closed:
+        return
+    try:
+        await subscription.unsubscribe()
+    except (errors.Error, OSError):
+        pass  # The broker forgets the subscription with the connection.

@@ -1,0 +1,228 @@
+"""One connection to the broker that does not give up, and that tells who asked when the broker refuses.
+
+In: address and key. Out: a connected nats-py client, events of loss and return, and for every refused publish the
+one who made it. nats-py alone shows a refused publish as a timeout: the broker's error names only the subject.
+"""
+
+import asyncio
+import re
+from collections.abc import Callable
+
+from nats import errors
+from nats.aio.client import Client
+
+from bulkhead.bus.port import BusError, BusUnavailable, PublishRefused
+from bulkhead.bus.wire import check_sendable
+from bulkhead.telemetry.log import Log
+
+log = Log("bus")
+
+PING_INTERVAL_S = 2
+MAX_OUTSTANDING_PINGS = 2
+RECONNECT_WAIT_S = 0.2
+MAX_KEY_REFUSALS = 10
+"""A key that is refused so often in a row is gone for good: the process ends and starts with what is valid now."""
+_REFUSED = re.compile(r'permissions violation for (publish|subscription)[^"]*"([^"]*)"')
+
+Refuse = Callable[[BusError], None]
+Notify = Callable[[], None]
+
+
+class ConnectionLost(BusUnavailable):
+    """The connection broke while waiting: the answer will not come."""
+
+
+class Connection:
+    """A nats-py client with its callbacks. `on_lost` and `on_returned` are called synchronously."""
+
+    def __init__(self, url: str) -> None:
+        self.nc = Client()
+        self.url = url
+        self.closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.on_lost: set[Notify] = set()
+        self.on_returned: set[Notify] = set()
+        self._up = asyncio.Event()
+        self._waiting: dict[str, dict[Refuse, str]] = {}
+        self._key_refusals = 0
+        self._closing = False
+        self._ping: asyncio.Task[None] | None = None
+        self._ending: asyncio.Task[None] | None = None
+        self.last_error = ""
+
+    async def open(self, *, nkey_seed: str | None, inbox_prefix: str, name: str, timeout_s: float) -> None:
+        """Connect. Raises BusUnavailable after the timeout, at once when the broker refuses the key."""
+        opening = asyncio.ensure_future(
+            self.nc.connect(
+                self.url,
+                name=name,
+                nkeys_seed_str=nkey_seed,
+                inbox_prefix=inbox_prefix,
+                error_cb=self._failed,
+                disconnected_cb=self._lost,
+                reconnected_cb=self._returned,
+                closed_cb=self._closed,
+                max_reconnect_attempts=-1,
+                reconnect_time_wait=RECONNECT_WAIT_S,  # type: ignore[arg-type]
+                ping_interval=PING_INTERVAL_S,
+                max_outstanding_pings=MAX_OUTSTANDING_PINGS,
+                connect_timeout=2,
+            )
+        )
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        while not opening.done() and not self._key_refusals and asyncio.get_running_loop().time() < deadline:
+            await asyncio.wait({opening}, timeout=0.1)
+        if opening.done() and opening.exception() is None:
+            self._up.set()
+            return
+        if opening.done():
+            self.last_error = str(opening.exception())
+        opening.cancel()
+        await asyncio.gather(opening, return_exceptions=True)
+        self._closing = True
+        await self.nc.close()
+        if self._key_refusals:
+            raise BusUnavailable(
+                f"the broker at {self.url} refuses this service's key; it runs with other accounts: render them "
+                "again from the policy and reload the broker"
+            )
+        raise BusUnavailable(
+            f"no broker answers at {self.url} ({self.last_error or 'no connection'}); start the mesh with "
+            "`bulkhead up`, or set BULKHEAD_NATS_URL"
+        )
+
+    @property
+    def connected(self) -> bool:
+        """Whether the connection stands, as far as is known."""
+        return self._up.is_set() and not self.closed.done()
+
+    async def up(self, timeout_s: float) -> None:
+        """Return when the connection stands. Raises BusUnavailable."""
+        self.alive()
+        if self._up.is_set():
+            return
+        try:
+            # `_closed` sets the event too, so that nobody waits for a connection that is gone for good.
+            await asyncio.wait_for(self._up.wait(), timeout_s)
+        except TimeoutError:
+            pass
+        self.alive()
+        if not self._up.is_set():
+            raise BusUnavailable(f"no connection to the broker at {self.url}: {self.last_error or 'lost'}")
+
+    def alive(self) -> None:
+        """Raise BusUnavailable when the connection is closed for good."""
+        if self.closed.done():
+            raise BusUnavailable(f"the connection is closed: {self.closed.result()}")
+
+    def watch(self, subject: str, refuse: Refuse) -> None:
+        """Call `refuse` when the broker denies a publish on this subject, until `unwatch`."""
+        self._waiting.setdefault(subject.lower(), {})[refuse] = subject
+
+    def unwatch(self, subject: str, refuse: Refuse) -> None:
+        """End of `watch`."""
+        low = subject.lower()
+        found = self._waiting.get(low)
+        if found is not None:
+            found.pop(refuse, None)
+            if not found:
+                del self._waiting[low]
+
+    async def send(self, subject: str, body: bytes, reply: str = "", headers: dict[str, str] | None = None) -> None:
+        """Write one publish. Raises PublishRefused for what can never be sent, BusUnavailable when closed."""
+        self.alive()
+        # The broker answers an oversized frame by closing the connection, so it must never leave.
+        check_sendable(subject, body, headers, self.nc.max_payload)
+        try:
+            await self.nc.publish(subject, body, reply=reply, headers=headers)
+        except (errors.BadSubjectError, errors.BadHeaderError, errors.MaxPayloadError) as error:
+            raise PublishRefused(f"{subject[:200]!r} cannot be sent: {error}") from error
+        except (errors.Error, OSError) as error:
+            raise BusUnavailable(f"{subject} was not sent: {error}") from error
+
+    async def round_trip(self, timeout_s: float) -> bool:
+        """Whether the broker answers a ping in time."""
+        if not self.connected or self.closed.done():
+            return False
+        if self._ping is None or self._ping.done():
+            # Not cancelled while the connection stands: nats-py's reader dies of a pong whose waiter was.
+            self._ping = asyncio.ensure_future(self._flush())
+        ping = self._ping
+        await asyncio.wait({ping}, timeout=timeout_s)
+        return ping.done() and not ping.cancelled() and self.connected
+
+    async def _flush(self) -> None:
+        try:
+            await self.nc.flush(timeout=3600)
+        except (errors.Error, OSError):
+            self.last_error = self.last_error or "the broker answers no ping"
+
+    async def close(self) -> None:
+        """Close; `closed` says so."""
+        self._closing = True
+        if not self.nc.is_closed:
+            await self.nc.close()
+        await self._closed()
+
+    async def _failed(self, error: Exception) -> None:
+        text = str(error)
+        low = text.lower()
+        self.last_error = text or type(error).__name__
+        match = _REFUSED.search(low)
+        if match is not None:
+            self._denied(match.group(1), match.group(2))
+            return
+        if "authorization violation" in low:
+            self._key_refusals += 1
+            if self._key_refusals >= MAX_KEY_REFUSALS and self._ending is None:
+                self._ending = asyncio.ensure_future(self.nc.close())
+        if not isinstance(error, OSError):
+            log.warning("bus_error", reason=self.last_error)
+
+    def _denied(self, what: str, subject: str) -> None:
+        """The broker's text comes in lower case: two subjects that differ in case alone cannot be told apart."""
+        waiting = self._waiting.get(subject, {})
+        if len(set(waiting.values())) > 1:
+            log.warning("publish_denied", subject=subject, ambiguous=True)
+            return
+        log.warning("publish_denied" if what == "publish" else "subscription_denied", subject=subject)
+        for refuse, said in list(waiting.items()):
+            refuse(
+                PublishRefused(
+                    f"the broker denies this service {said}: its identity has no such right; add the catalog row or "
+                    "the policy entry, render the accounts and reload the broker"
+                )
+            )
+
+    async def _lost(self) -> None:
+        was_up = self._up.is_set()
+        self._up.clear()
+        self._give_up_ping()
+        self.last_error = self.last_error or "the broker stopped answering"
+        if was_up and not self._closing:
+            log.warning("connection_lost", url=self.url, reason=self.last_error)
+        for notify in list(self.on_lost):
+            notify()
+
+    def _give_up_ping(self) -> None:
+        """Its pong died with the connection."""
+        ping, self._ping = self._ping, None
+        if ping is not None:
+            ping.cancel()
+
+    async def _returned(self) -> None:
+        self._key_refusals = 0
+        self.last_error = ""
+        self._up.set()
+        log.info("connection_returned", url=self.url)
+        for notify in list(self.on_returned):
+            notify()
+
+    async def _closed(self) -> None:
+        self._up.clear()
+        if not self.closed.done():
+            reason = "closed by this process" if self._closing else self.last_error or "closed by the broker"
+            self.closed.set_result(reason)
+        self._give_up_ping()
+        self._up.set()
+        for notify in list(self.on_lost):
+            notify()

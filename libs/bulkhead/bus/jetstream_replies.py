@@ -1,0 +1,130 @@
+"""Questions and their answers over one inbox subscription, many at a time.
+
+In: a subject and a body. Out: the answer's messages; or an error at once when the broker refuses the question or the
+connection breaks. The inbox is renewed now and then: over an account import with `response_type: stream` the broker
+remembers every question for as long as the subscription that gets the answers lives.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from nats import errors
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from bulkhead.bus.jetstream_connection import Connection, ConnectionLost
+from bulkhead.bus.port import BusError, BusUnavailable
+from bulkhead.bus.wire import status
+
+MAX_QUESTIONS_PER_INBOX = 1_000
+
+
+@dataclass(eq=False, slots=True)
+class _Question:
+    """One question in flight. many: the answer ends with a status."""
+
+    done: asyncio.Future[list[Msg]]
+    many: bool
+    messages: list[Msg] = field(default_factory=list)
+
+    def take(self, message: Msg) -> None:
+        self.messages.append(message)
+        if (not self.many or status(message.headers)) and not self.done.done():
+            self.done.set_result(self.messages)
+
+    def fail(self, error: BusError) -> None:
+        if not self.done.done():
+            self.done.set_exception(error)
+
+
+@dataclass(eq=False, slots=True)
+class _Inbox:
+    prefix: str
+    subscription: Subscription | None = None
+    asked: int = 0
+    open: dict[str, _Question] = field(default_factory=dict)
+
+    async def take(self, message: Msg) -> None:
+        question = self.open.get(message.subject[len(self.prefix) :])
+        if question is not None:
+            question.take(message)
+
+
+class Replies:
+    """Asks and matches answers."""
+
+    def __init__(self, connection: Connection, inbox_prefix: str) -> None:
+        self._connection = connection
+        self._inbox_prefix = inbox_prefix
+        self._inbox: _Inbox | None = None
+        self._opening = asyncio.Lock()
+        self._questions: set[_Question] = set()
+        connection.on_lost.add(self._lost)
+
+    async def ask(
+        self,
+        subject: str,
+        body: bytes,
+        headers: dict[str, str] | None = None,
+        *,
+        timeout_s: float,
+        many: bool = False,
+    ) -> list[Msg]:
+        """All messages of the answer. Raises BusUnavailable (no answer), PublishRefused (denied)."""
+        loop = asyncio.get_running_loop()
+        inbox = self._inbox
+        if inbox is None or inbox.asked >= MAX_QUESTIONS_PER_INBOX:
+            inbox = await self._renew()
+        inbox.asked += 1
+        token = str(inbox.asked)
+        question = _Question(loop.create_future(), many)
+        timer = loop.call_later(timeout_s, _expire(question, subject, timeout_s))
+        inbox.open[token] = question
+        self._questions.add(question)
+        self._connection.watch(subject, question.fail)
+        try:
+            await self._connection.send(subject, body, inbox.prefix + token, headers)
+            return await question.done
+        finally:
+            timer.cancel()
+            self._connection.unwatch(subject, question.fail)
+            self._questions.discard(question)
+            inbox.open.pop(token, None)
+            if inbox is not self._inbox and not inbox.open:
+                await self._drop(inbox)
+
+    async def _renew(self) -> _Inbox:
+        async with self._opening:
+            inbox = self._inbox
+            if inbox is not None and inbox.asked < MAX_QUESTIONS_PER_INBOX:
+                return inbox
+            fresh = _Inbox(self._connection.nc.new_inbox() + ".")
+            try:
+                fresh.subscription = await self._connection.nc.subscribe(fresh.prefix + "*", cb=fresh.take)
+            except (errors.Error, OSError) as error:
+                raise BusUnavailable(f"no inbox for answers: {error}") from error
+            self._inbox = fresh
+            if inbox is not None and not inbox.open:
+                await self._drop(inbox)
+            return fresh
+
+    async def _drop(self, inbox: _Inbox) -> None:
+        subscription, inbox.subscription = inbox.subscription, None
+        if subscription is None or self._connection.nc.is_closed:
+            return
+        try:
+            await subscription.unsubscribe()
+        except (errors.Error, OSError):
+            pass  # The broker forgets the subscription with the connection.
+
+    def _lost(self) -> None:
+        for question in list(self._questions):
+            question.fail(ConnectionLost("the connection broke before the answer came; ask again"))
+
+
+def _expire(question: _Question, subject: str, timeout_s: float) -> Callable[[], None]:
+    def expire() -> None:
+        question.fail(BusUnavailable(f"no answer to {subject} within {timeout_s:g} s; the outcome is unknown"))
+
+    return expire

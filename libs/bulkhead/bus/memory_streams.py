@@ -1,0 +1,220 @@
+"""Streams and durables of the in-memory broker: state and rules, no waiting and no delivery.
+
+In: a message to store, a durable's acks. Out: acks and refusals as a broker on one node gives them (the order of its
+checks is kept: expected sequence, then known id, then limits), and the sequence that a durable hands out next.
+"""
+
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from bulkhead.bus import wire
+from bulkhead.bus.port import PubAck, PublishRefused, Stored
+
+DUPLICATE_WINDOW_MS = 120_000
+
+
+def matches(pattern: str, subject: str) -> bool:
+    """Whether a subject falls under a filter with `*` (one token) and `>` (one or more at the end)."""
+    return captured(pattern, subject) is not None
+
+
+def captured(pattern: str, subject: str) -> list[str] | None:
+    """The tokens that the `*` of a filter stand for; None when it does not match."""
+    found: list[str] = []
+    tokens = subject.split(".")
+    wanted = pattern.split(".")
+    for at, want in enumerate(wanted):
+        if want == ">":
+            return found if len(tokens) > at else None
+        if at >= len(tokens) or want not in ("*", tokens[at]):
+            return None
+        if want == "*":
+            found.append(tokens[at])
+    return found if len(tokens) == len(wanted) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Messages copied from another stream; `target` renames them by `$1`, `$2`... of the filter's wildcards."""
+
+    stream: str
+    pattern: str = ">"
+    target: str = ""
+
+    def subject(self, subject: str) -> str | None:
+        """The name that a message of the other stream gets here; None when it is not taken."""
+        found = captured(self.pattern, subject)
+        if found is None or not self.target:
+            return None if found is None else subject
+        names = {f"${at}": token for at, token in enumerate(found, 1)}
+        return ".".join(names.get(token, token) for token in self.target.split("."))
+
+
+@dataclass(frozen=True, slots=True)
+class StreamConfig:
+    """As the provisioner would make it. Limits of 0 are none; what is full refuses when `discard_new`."""
+
+    name: str
+    subjects: tuple[str, ...] = ()
+    max_messages: int = 0
+    max_messages_per_subject: int = 0
+    discard_new: bool = True
+    schedules: bool = False
+    sources: tuple[Source, ...] = ()
+    republish: str = ""
+    """Live subjects under which `$KV.<bucket>.>` is repeated, e.g. `control.live`."""
+
+
+class Stream:
+    """One stream's messages."""
+
+    def __init__(self, config: StreamConfig) -> None:
+        self.config = config
+        self.last_sequence = 0
+        self._messages: dict[int, Stored] = {}
+        self._order: list[int] = []
+        self._by_subject: dict[str, list[int]] = {}
+        self._by_tail: dict[str, dict[str, None]] = {}
+        self._known: dict[str, tuple[int, int]] = {}
+
+    def takes(self, subject: str) -> bool:
+        """Whether the stream listens to a subject."""
+        return any(matches(pattern, subject) for pattern in self.config.subjects)
+
+    def store(self, subject: str, headers: Mapping[str, str], body: bytes, now_ms: int) -> PubAck:
+        """Append, or answer as for a known id. Raises WrongLastSequence, PublishRefused."""
+        newest = self.newest(subject)
+        expected = headers.get(wire.EXPECTED_LAST_ON_SUBJECT)
+        last = newest.sequence if newest else 0
+        message_id = headers.get(wire.MESSAGE_ID, "")
+        if expected is not None and int(expected) != last:
+            raise wire.StreamWrongLastSequence(
+                f"{subject}: wrong last sequence: {last}; read the newest message there and decide again",
+                self.config.name,
+            )
+        if message_id:
+            known = self._known.get(message_id)
+            if known is not None and known[1] > now_ms - DUPLICATE_WINDOW_MS:
+                return PubAck(self.config.name, known[0], duplicate=True)
+        self._refuse(subject, headers)
+        return PubAck(self.config.name, self.append(subject, headers, body, now_ms).sequence)
+
+    def _refuse(self, subject: str, headers: Mapping[str, str]) -> None:
+        if not self.config.schedules and wire.SCHEDULE in headers:
+            raise PublishRefused(f"{subject} was not stored: schedules belong into TIMERS_<SERVICE>")
+        if "Nats-Rollup" in headers or "Nats-TTL" in headers:
+            raise PublishRefused(f"{subject} was not stored: rollups and times to live are off")
+        config, count = self.config, len(self._by_subject.get(subject, ()))
+        full_here = 0 < config.max_messages_per_subject <= count
+        if config.discard_new and (full_here or 0 < config.max_messages <= len(self._order)):
+            raise PublishRefused(
+                f"{subject} was not stored: maximum messages exceeded (10077); what is there stays; purge ended tasks "
+                "or raise its limit"
+            )
+
+    def append(self, subject: str, headers: Mapping[str, str], body: bytes, now_ms: int) -> Stored:
+        """Store without asking; drops the oldest over the limits."""
+        self.last_sequence += 1
+        stored = Stored(subject, dict(headers), body, self.last_sequence, now_ms)
+        if message_id := headers.get(wire.MESSAGE_ID, ""):
+            self._known[message_id] = (stored.sequence, now_ms)
+        self._messages[stored.sequence] = stored
+        self._order.append(stored.sequence)
+        self._by_subject.setdefault(subject, []).append(stored.sequence)
+        self._by_tail.setdefault(subject.rpartition(".")[2], {})[subject] = None
+        limit = self.config.max_messages_per_subject
+        while limit and len(self._by_subject[subject]) > limit:
+            self.delete(self._by_subject[subject][0])
+        while self.config.max_messages and len(self._order) > self.config.max_messages:
+            self.delete(self._order[0])
+        return stored
+
+    def delete(self, sequence: int) -> None:
+        """Forget one message."""
+        stored = self._messages.pop(sequence)
+        self._order.remove(sequence)
+        left = self._by_subject[stored.subject]
+        left.remove(sequence)
+        if not left:
+            del self._by_subject[stored.subject]
+            del self._by_tail[stored.subject.rpartition(".")[2]][stored.subject]
+
+    def get(self, sequence: int) -> Stored | None:
+        """One message; None when it was never there or is gone."""
+        return self._messages.get(sequence)
+
+    def newest(self, subject: str) -> Stored | None:
+        """The last message on one subject."""
+        found = self._by_subject.get(subject)
+        return self._messages[found[-1]] if found else None
+
+    def read(self, pattern: str, after: int, limit: int) -> list[Stored]:
+        """Messages under a filter, in order."""
+        tail = pattern.rpartition(".")[2]
+        if tail in ("*", ">"):
+            found: Iterator[int] = (
+                sequence for sequence in self.after(after) if matches(pattern, self._messages[sequence].subject)
+            )
+        else:
+            # A task's messages end with its id: few subjects share it.
+            subjects = [one for one in self._by_tail.get(tail, ()) if matches(pattern, one)]
+            mine = sorted(sequence for one in subjects for sequence in self._by_subject[one])
+            found = iter(mine[bisect_right(mine, after) :])
+        return [self._messages[sequence] for sequence, _ in zip(found, range(limit), strict=False)]
+
+    def after(self, sequence: int) -> Iterator[int]:
+        """Sequences above one, in order."""
+        return iter(self._order[bisect_right(self._order, sequence) :])
+
+
+@dataclass(frozen=True, slots=True)
+class DurableConfig:
+    """As the provisioner would make it."""
+
+    stream: str
+    name: str
+    patterns: tuple[str, ...] = ()
+    ack_wait_ms: int = 5_000
+    max_ack_pending: int = 1_000
+
+
+@dataclass(slots=True)
+class Durable:
+    """One durable's state. `pending`: handed out and not acked, with what cancels the wait for its ack."""
+
+    config: DurableConfig
+    stream: Stream
+    consumer_sequence: int = 0
+    cursor: int = 0
+    pending: dict[int, Callable[[], None]] = field(default_factory=dict)
+    attempts: dict[int, int] = field(default_factory=dict)
+    again: deque[int] = field(default_factory=deque)
+
+    def next(self) -> Stored | None:
+        """What to hand out next: first what comes back, then what is new. None when there is nothing to hand out."""
+        while self.again:
+            stored = self.stream.get(self.again.popleft())
+            if stored is not None and stored.sequence in self.pending:
+                return stored
+        if len(self.pending) >= self.config.max_ack_pending:
+            return None
+        for sequence in self.stream.after(self.cursor):
+            self.cursor = sequence
+            stored = self.stream.get(sequence)
+            assert stored is not None
+            if not self.config.patterns or any(matches(one, stored.subject) for one in self.config.patterns):
+                return stored
+        return None
+
+    def done(self, sequence: int) -> bool:
+        """Acked or given up; False when it was not outstanding."""
+        cancel = self.pending.pop(sequence, None)
+        if cancel is None:
+            return False
+        cancel()
+        self.attempts.pop(sequence, None)
+        if sequence in self.again:
+            self.again.remove(sequence)
+        return True

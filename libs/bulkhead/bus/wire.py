@@ -1,0 +1,205 @@
+"""What the broker's bytes mean: acks, refusals, stored messages, places in a durable. Pure.
+
+In: subjects, headers and bodies as nats-py hands them over. Out: the port's values, or the port's errors with what
+to do. Formats: ADR-15 (ack subjects), ADR-31 (direct get) of nats-architecture-and-design.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from bulkhead.bus.port import BusError, BusUnavailable, PubAck, PublishRefused, Stored, WrongLastSequence
+
+MESSAGE_ID = "Nats-Msg-Id"
+EXPECTED_LAST_ON_SUBJECT = "Nats-Expected-Last-Subject-Sequence"
+SCHEDULE = "Nats-Schedule"
+SCHEDULE_TARGET = "Nats-Schedule-Target"
+STATUS = "Status"
+DESCRIPTION = "Description"
+
+WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
+NOT_NOW = frozenset({10007, 10008, 10009, 10118, 10158, 10163, 10167, 10194})
+"""No leader, starting, too many publishes waiting, the same id under way: the same publish may succeed in a moment."""
+STORE_FAILED = 10077
+_FULL = "what is there stays; purge ended tasks or raise the stream's limit"
+_OUT_OF_SPACE = "free disk or raise the account's limit in the policy, then restart the broker"
+_ADVICE = {
+    10002: _OUT_OF_SPACE,
+    10023: _OUT_OF_SPACE,
+    10028: _OUT_OF_SPACE,
+    10047: _OUT_OF_SPACE,
+    10039: "this account has no JetStream: the service must use the mesh's API prefix",
+    10053: _FULL,
+    10054: "the message is larger than the stream takes: store the content as blobs and send references",
+    10059: "no such stream: run the provisioner",
+    10060: "the publisher expects another stream under this subject: check the provisioner",
+    10076: "JetStream is off in this broker: start it with a store; a full disk turns it off too",
+    STORE_FAILED: "the broker cannot write: look at its health and its disk, then restart it",
+    10097: "the headers are too large: shorten the grant chain",
+    10109: "the stream is sealed",
+    10111: "rollups are off: nobody may erase by publishing",
+    10166: "per-message time to live is off: nobody may erase by publishing",
+    10188: "schedules belong into TIMERS_<SERVICE>",
+    10189: "a schedule is '@at <RFC 3339 time>'",
+    10190: "the schedule's target must lie in the same timers stream",
+}
+
+HEADER_MARGIN_BYTES = 64
+_SUBJECT = re.compile(r"^(?=.{1,1024}$)[^\s.*>]+(\.[^\s.*>]+)*$")
+_READ_HEADERS = frozenset(
+    {
+        "Nats-Stream",
+        "Nats-Subject",
+        "Nats-Sequence",
+        "Nats-Time-Stamp",
+        "Nats-Num-Pending",
+        "Nats-Last-Sequence",
+        "Nats-UpTo-Sequence",
+        STATUS,
+        DESCRIPTION,
+    }
+)
+"""Added by the broker to the answer of a read; they are not part of the message."""
+
+
+def check_sendable(subject: str, body: bytes, headers: Mapping[str, str] | None, max_bytes: int) -> None:
+    """Raise PublishRefused for what no broker takes: a subject that is none, or more bytes than one message holds."""
+    size = len(body)
+    if headers:
+        size += HEADER_MARGIN_BYTES + sum(len(key) + len(value.encode()) + 4 for key, value in headers.items())
+    if size > max_bytes:
+        raise PublishRefused(
+            f"{subject[:200]}: {size} bytes with headers exceed the broker's {max_bytes}; store the content as blobs "
+            "and send references"
+        )
+    if not _SUBJECT.match(subject):
+        raise PublishRefused(f"{subject[:200]!r} is not a subject to publish on; see subjects.py")
+
+
+def pub_ack(data: bytes, subject: str) -> PubAck:
+    """Read the answer to a publish. Raises what the port says; the errors name the remedy."""
+    try:
+        answer = json.loads(data)
+        error = answer.get("error")
+        if error is None:
+            return PubAck(answer["stream"], int(answer["seq"]), bool(answer.get("duplicate", False)))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise PublishRefused(f"{subject} was not stored: who answered is no stream; run the provisioner") from None
+    code, text = int(error.get("err_code", 0)), str(error.get("description", "no reason given"))
+    if code in WRONG_LAST_SEQUENCE:
+        raise StreamWrongLastSequence(
+            f"{subject}: {text}; read the newest message there and decide again", str(answer.get("stream", ""))
+        )
+    if code in NOT_NOW:
+        raise BusUnavailable(f"{subject} was not stored: {text} ({code}); publish again with the same id")
+    advice = _ADVICE.get(code, "see the broker's log and the stream's settings")
+    if code == STORE_FAILED and "maximum" in text:
+        advice = _FULL
+    raise PublishRefused(f"{subject} was not stored: {text} ({code}); {advice}")
+
+
+class StreamWrongLastSequence(WrongLastSequence):
+    """With the stream that said so, so that the last message can be compared."""
+
+    def __init__(self, message: str, stream: str) -> None:
+        super().__init__(message)
+        self.stream = stream
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a delivery stands: parsed from its ack subject."""
+
+    stream: str
+    attempts: int
+    sequence: int
+    consumer_sequence: int
+    time_unix_ms: int
+
+
+def place(ack_subject: str) -> Place | None:
+    """Parse `$JS.ACK.<stream>.<durable>.<delivered>.<sseq>.<cseq>.<ns>.<pending>`, or the form with domain and
+    account hash after ACK; None for anything else."""
+    tokens = ack_subject.split(".")
+    if len(tokens) < 9 or tokens[0] != "$JS" or tokens[1] != "ACK":
+        return None
+    at = 2 if len(tokens) == 9 else 4
+    try:
+        delivered, sequence, consumer_sequence, time_ns = (int(token) for token in tokens[at + 2 : at + 6])
+    except ValueError:
+        return None
+    return Place(tokens[at], delivered, sequence, consumer_sequence, time_ns // 1_000_000)
+
+
+def status(headers: Mapping[str, str] | None) -> int:
+    """The status of a broker's own answer; 0 for a message."""
+    text = headers.get(STATUS, "") if headers else ""
+    return int(text) if text.isdigit() else 0
+
+
+def time_of(stamp: str) -> int:
+    """Unix milliseconds of the broker's RFC 3339 time with up to nine fractional digits, rounded down."""
+    seconds, _, rest = stamp.removesuffix("Z").partition(".")
+    whole = int(datetime.fromisoformat(seconds).replace(tzinfo=UTC).timestamp())
+    return whole * 1000 + int((rest + "000")[:3])
+
+
+def rfc3339(time_unix_ms: int) -> str:
+    """The broker's form of a time."""
+    text = datetime.fromtimestamp(time_unix_ms / 1000, UTC).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z")
+
+
+def read_message(headers: Mapping[str, str], body: bytes) -> Stored:
+    """A message of a direct get, as it was stored."""
+    return Stored(
+        subject=headers["Nats-Subject"],
+        headers={key: value for key, value in headers.items() if key not in _READ_HEADERS},
+        body=body,
+        sequence=int(headers["Nats-Sequence"]),
+        time_unix_ms=time_of(headers["Nats-Time-Stamp"]),
+    )
+
+
+def read_page(answers: Sequence[tuple[Mapping[str, str] | None, bytes]], stream: str) -> list[Stored]:
+    """All messages of a (batched) direct get, whose last answer may be a status. Raises BusUnavailable, BusError."""
+    page: list[Stored] = []
+    for headers, body in answers:
+        code = status(headers)
+        if code in (0, 204):
+            assert headers is not None
+            # Each answer names the one before it: a fold must never be built on an answer with a hole.
+            before = int(headers.get("Nats-Last-Sequence", "0"))
+            if page and before != page[-1].sequence:
+                raise BusUnavailable(f"an answer of {stream} has a hole after {page[-1].sequence}; read again")
+            if code == 0:
+                page.append(read_message(headers, body))
+        elif code == 503:
+            raise BusUnavailable(
+                f"stream {stream} answers no reads: it was not provisioned with allow_direct, has no leader now, "
+                "or this account does not import its direct get"
+            )
+        elif code != 404:
+            text = headers.get(DESCRIPTION, "") if headers else ""
+            raise BusError(f"stream {stream} refused to read: {text} ({code})")
+    return page
+
+
+def api_answer(data: bytes, what: str) -> dict[str, Any]:
+    """The answer of the JetStream API. Raises BusUnavailable with the reason and the remedy."""
+    try:
+        answer = json.loads(data)
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict):
+        raise BusUnavailable(f"{what}: the broker's answer cannot be read")
+    if "error" in answer:
+        error = answer["error"]
+        raise BusUnavailable(
+            f"{what}: {error.get('description', 'no reason given')} ({error.get('err_code', 0)}); "
+            "run the provisioner, or wait until it has run"
+        )
+    return answer

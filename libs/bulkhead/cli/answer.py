@@ -1,0 +1,105 @@
+"""A task's answer for people: markers become numbers, sources stand below, what is wrong with it stands above.
+
+In: the task's document as the gateway gives it. Out: text, sources, warnings.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.panel import Panel
+
+from bulkhead.cli.output import money, seconds
+
+MARKER = re.compile(r"\[#([0-9a-f]{12})\]")
+GOOD = "succeeded"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What stands behind [number]."""
+
+    number: int
+    marker: str
+    text: str
+
+
+def numbered(text: str, result: dict[str, Any]) -> tuple[str, list[Source]]:
+    """The text with [1], [2] in place of its markers, and the sources in that order."""
+    cited: dict[str, str] = {}
+    for citation in result.get("citations") or ():
+        where = f"{citation['document']}, characters {citation['start']}–{citation['end']}"
+        cited.setdefault(citation["marker"], where)
+    for label in result.get("provenance") or ():
+        kind = str(label["kind"]).replace("_", " ")
+        cited.setdefault(label["sha256"][:12], f"{kind} {label['source']}".strip())
+    sources: dict[str, Source] = {}
+
+    def number(match: re.Match[str]) -> str:
+        marker = match.group(1)
+        if marker not in sources:
+            sources[marker] = Source(len(sources) + 1, marker, cited.get(marker, "unknown: nothing stands behind it"))
+        return f"[{sources[marker].number}]"
+
+    return MARKER.sub(number, text), list(sources.values())
+
+
+def warnings(document: dict[str, Any]) -> list[str]:
+    """Everything that a reader must know before believing the answer."""
+    found = []
+    result = document.get("result") or {}
+    if result.get("standing", "ok") != "ok":
+        found.append(f"{result['standing']}: {result.get('standing_reason') or 'a part of it came by a fallback'}")
+    completeness = result.get("completeness") or {}
+    for omission in completeness.get("omissions") or ():
+        detail = f" ({omission['detail']})" if omission.get("detail") else ""
+        found.append(f"incomplete: {omission['what']} was {omission['reason'].replace('_', ' ')}{detail}")
+    if not completeness.get("complete", True) and not completeness.get("omissions"):
+        found.append("incomplete: something was left out")
+    return found
+
+
+def footer(document: dict[str, Any]) -> str:
+    """What it took, on one line."""
+    usage = document["usage"]
+    return " · ".join((
+        money(usage["cost_usd_micros"]),
+        f"{usage['input_tokens']:,} tokens in, {usage['output_tokens']:,} out",
+        f"{usage['model_calls']} model calls, {usage['tool_calls']} tool calls, {usage['retrievals']} retrievals",
+        seconds(document["duration_ms"]),
+        f"{document['steps_done']} of {document['steps_total']} steps",
+        document["task_id"],
+    ))
+
+
+def show(console: Console, document: dict[str, Any]) -> None:
+    """Print how a task ended: warnings, answer, sources, failure, cost."""
+    status = document["status"]
+    style = "bold green" if status == GOOD else "bold red"
+    console.print(f"[{style}]{status}[/{style}]")
+    alerts = warnings(document)
+    if alerts and console.is_terminal:
+        console.print(Panel("\n".join(escape(line) for line in alerts), title="read this first",
+                            border_style="yellow"))
+    else:
+        for line in alerts:
+            console.print(f"WARNING {line}", markup=False)
+    failure = document.get("failure")
+    if failure:
+        console.print(f"{failure['code']}: {failure['message']}", style="red", markup=False)
+        if failure.get("hint"):
+            console.print(f"what to do: {failure['hint']}", markup=False)
+    if document.get("answer"):
+        text, sources = numbered(document["answer"], document.get("result") or {})
+        console.print()
+        console.print(text, markup=False)
+        if sources:
+            console.print()
+        for source in sources:
+            console.print(f"[{source.number}] {source.text}", style="cyan", markup=False)
+    elif (document.get("result") or {}).get("content"):
+        console.print("the answer's text cannot be read any more; it may have expired", style="yellow")
+    console.print()
+    console.print(footer(document), style="dim", markup=False)

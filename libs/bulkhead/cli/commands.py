@@ -1,0 +1,141 @@
+"""The commands that speak to a gateway over HTTP.
+
+In: a target and the command's options. Out: text or JSON on standard output, and an exit code.
+"""
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from bulkhead.cli import answer, watching
+from bulkhead.cli.output import Exit, Stop, clock, err, money, out, print_json
+from bulkhead.cli.target import Target
+from bulkhead.client import Mesh, Refused
+from bulkhead_contracts import limits
+
+UPLOADS_AT_ONCE = 4
+OBJECTIVE_CHARS = 60
+STATUS_STYLE = {"succeeded": "green", "running": "blue", "requested": "blue"}
+
+
+async def submit_task(target: Target, objective: str, docs: list[Path], wanted: dict[str, Any], *, watch: bool,
+                      as_json: bool) -> Exit:
+    """Add the documents, submit, and with `watch` follow."""
+    text = sys.stdin.read() if objective == "-" else objective
+    if not text.strip():
+        raise Stop(Exit.USAGE, "the objective is empty", "say what the mesh is to find out or do")
+    if len(text) > limits.MAX_OBJECTIVE_CHARS:
+        raise Stop(Exit.USAGE, f"the objective has {len(text)} characters; the limit is "
+                   f"{limits.MAX_OBJECTIVE_CHARS}", "put long material into documents (--docs)")
+    files = _files(docs)
+    async with target.mesh() as mesh:
+        await _add(mesh, files, as_json=as_json)
+        task = await mesh.submit(text, **wanted)
+        if watch:
+            if as_json:
+                print_json({"event": "submitted", "task_id": task.id})
+            else:
+                err.print(f"task {task.id}", style="dim", markup=False)
+            return await watching.watch(task, out, as_json=as_json)
+    if as_json:
+        print_json({"task_id": task.id, "events_url": f"{target.url}/v1/tasks/{task.id}/events"})
+    else:
+        out.print(task.id, markup=False)
+        err.print(f"follow it: bulkhead watch {task.id}", style="dim", markup=False)
+    return Exit.OK
+
+
+def _files(paths: list[Path]) -> list[Path]:
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            found += sorted(one for one in path.rglob("*") if one.is_file() and not one.name.startswith("."))
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise Stop(Exit.USAGE, f"there is no document {path}", "check the path given with --docs")
+    for path in found:
+        if path.stat().st_size > limits.MAX_BLOB_BYTES:
+            raise Stop(Exit.USAGE, f"{path} is larger than {limits.MAX_BLOB_BYTES} bytes", "split it")
+    return found
+
+
+async def _add(mesh: Mesh, files: list[Path], *, as_json: bool) -> None:
+    room = asyncio.Semaphore(UPLOADS_AT_ONCE)
+
+    async def add(path: Path) -> dict[str, Any]:
+        async with room:
+            try:
+                return await mesh.add_document(path)
+            except Refused as error:
+                raise Stop(Exit.REFUSED, f"{path}: {error}", error.hint) from error
+
+    for receipt in await asyncio.gather(*(add(path) for path in files)):
+        if as_json:
+            print_json({"event": "document", "data": receipt})
+        else:
+            err.print(f"document {receipt['name']}: {receipt['outcome']}, {receipt['chunks']} chunks", style="dim",
+                      markup=False)
+
+
+async def watch_task(target: Target, task: str, *, as_json: bool) -> Exit:
+    """Follow a task from its beginning."""
+    async with target.mesh() as mesh:
+        return await watching.watch(mesh.task(task), out, as_json=as_json)
+
+
+async def list_tasks(target: Target, limit: int, *, as_json: bool) -> None:
+    """The newest tasks."""
+    async with target.mesh() as mesh:
+        found = await mesh.tasks(limit)
+    if as_json:
+        print_json(found)
+        return
+    if not found:
+        out.print("no tasks yet")
+        return
+    table = Table(box=None, pad_edge=False)
+    for name in ("task", "status", "submitted", "cost", "objective"):
+        table.add_column(name, no_wrap=name != "objective")
+    for row in found:
+        text = row["objective"]
+        short = text if len(text) <= OBJECTIVE_CHARS else text[: OBJECTIVE_CHARS - 1] + "…"
+        style = STATUS_STYLE.get(row["status"], "red")
+        table.add_row(row["task_id"], f"[{style}]{row['status']}[/{style}]", clock(row["created_unix_ms"]),
+                      money(row["cost_usd_micros"]), escape(short))
+    out.print(table)
+
+
+async def show_task(target: Target, task: str, *, as_json: bool) -> None:
+    """Everything about one task."""
+    async with target.mesh() as mesh:
+        document = await mesh.task(task).show()
+    if as_json:
+        print_json(document)
+        return
+    out.print(document["objective"], style="bold", markup=False)
+    out.print(f"submitted {clock(document['created_unix_ms'])} by {(document['requester'] or {}).get('person', '?')}",
+              style="dim", markup=False)
+    for step in document["steps"]:
+        style = {"accepted": "green", "waiting": "dim", "running": "blue"}.get(step["status"], "red")
+        tries = f", {step['attempts']} attempts" if step["attempts"] > 1 else ""
+        out.print(f"  [bold]{escape(step['step_id'])}[/bold] {escape(step['title'])} "
+                  f"[{style}]{step['status']}[/{style}]{tries}")
+        for reason in step["reasons"]:
+            out.print(f"      {reason}", style="dim", markup=False)
+    out.print()
+    answer.show(out, document)
+
+
+async def cancel_task(target: Target, task: str, reason: str, *, as_json: bool) -> None:
+    """Ask for the end of a task."""
+    async with target.mesh() as mesh:
+        await mesh.task(task).cancel(reason)
+    if as_json:
+        print_json({"task_id": task, "cancel": "requested"})
+    else:
+        out.print(f"asked to cancel {task}", markup=False)

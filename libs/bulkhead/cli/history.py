@@ -1,0 +1,145 @@
+"""A task's messages from the journal, and its spans from the trace files: what timeline and replay stand on.
+
+In: the broker under the operator's identity, the data directory. Out: entries in the order of the journal.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bulkhead.bus.port import Bus, Stored
+from bulkhead.telemetry import names
+from bulkhead_contracts import catalog, envelope, subjects
+from bulkhead_contracts.types import Body
+
+BATCH = 256
+MAX_MESSAGES = 100_000
+MAX_LINE_BYTES = 1024 * 1024
+
+
+@dataclass(slots=True)
+class Entry:
+    """One message. reply: the message that answers it. spans: what was done while it was handled."""
+
+    sequence: int
+    at_unix_ms: int
+    sender: str
+    receiver: str
+    tenant: str
+    type: str
+    id: str
+    cause: str
+    body: Body | None
+    problem: str = ""
+    reply: "Entry | None" = None
+    spans: list["Span"] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """One finished span of the trace files."""
+
+    trace_id: str
+    span_id: str
+    parent_id: str
+    name: str
+    service: str
+    start_unix_ms: float
+    duration_ms: float
+    attributes: dict[str, Any]
+
+
+async def read_journal(bus: Bus, task: str) -> list[Stored]:
+    """Everything that was stored of a task, by whichever service, in journal order. Raises BusError."""
+    subject = f"mesh.*.*.{subjects.partition_of(task)}.*.{subjects.token(task)}"
+    found: list[Stored] = []
+    after = 0
+    while len(found) < MAX_MESSAGES:
+        batch = await bus.read(subjects.JOURNAL_STREAM, subject, after=after, limit=BATCH)
+        if not batch:
+            break
+        found += batch
+        after = batch[-1].sequence
+    return found
+
+
+def entries(stored: Iterable[Stored]) -> list[Entry]:
+    """Messages as entries, replies tied to what they answer."""
+    found: list[Entry] = []
+    by_id: dict[str, Entry] = {}
+    for one in stored:
+        entry = _entry(one)
+        if entry.id and entry.id in by_id:
+            continue  # Stored twice (a publish repeated after the dedup window): said once.
+        found.append(entry)
+        by_id[entry.id] = entry
+    for entry in found:
+        asked = by_id.get(entry.cause)
+        if asked is not None and asked.receiver == entry.sender and asked.sender == entry.receiver:
+            asked.reply = asked.reply or entry
+    return found
+
+
+def _entry(stored: Stored) -> Entry:
+    head: envelope.Envelope | None = None
+    body: Body | None = None
+    problem = ""
+    parts = (stored.subject.split(".") + [""] * 6)[:6]
+    try:
+        head = envelope.parse(stored.headers)
+        body = catalog.decode(head.type, stored.body)
+    except (envelope.EnvelopeError, catalog.DecodeError) as error:
+        problem = str(error)
+    return Entry(stored.sequence, stored.time_unix_ms, parts[1], parts[2], parts[4], head.type if head else "",
+                 head.id if head else "", head.cause if head else "", body, problem)
+
+
+def read_spans(folder: Path, task: str) -> list[Span]:
+    """Spans of the task's trace, from every service's file; [] when there are no files."""
+    found: list[dict[str, Any]] = []
+    traces: set[str] = set()
+    for path in sorted(folder.glob("*.jsonl")):
+        with path.open("rb") as file:
+            for line in file:
+                span = _parse(line)
+                if span is None:
+                    continue
+                found.append(span)
+                if span.get("attributes", {}).get(names.TASK) == task:
+                    traces.add(span["trace_id"])
+    return [_span(span) for span in found if span["trace_id"] in traces]
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    if len(line) > MAX_LINE_BYTES:
+        return None
+    try:
+        span = json.loads(line)
+    except ValueError:
+        return None  # The last line of a process that was killed.
+    return span if isinstance(span, dict) and "trace_id" in span and "span_id" in span else None
+
+
+def _span(raw: dict[str, Any]) -> Span:
+    start, end = int(raw.get("start_unix_ns") or 0), int(raw.get("end_unix_ns") or 0)
+    return Span(raw["trace_id"], raw["span_id"], raw.get("parent_id", ""), raw.get("name", ""),
+                raw.get("service", ""), start / 1e6, max(0, end - start) / 1e6, raw.get("attributes") or {})
+
+
+def attach(found: list[Entry], spans: list[Span]) -> None:
+    """Give every span of work to the message during whose handling it was made."""
+    by_span = {span.span_id: span for span in spans}
+    by_message = {entry.id: entry for entry in found}
+    for span in sorted(spans, key=lambda one: one.start_unix_ms):
+        if names.MESSAGING_ID in span.attributes:
+            continue  # The handling itself.
+        above: Span | None = span
+        for _ in range(32):
+            above = by_span.get(above.parent_id) if above is not None else None
+            if above is None or names.MESSAGING_ID in above.attributes:
+                break
+        entry = by_message.get(str(above.attributes[names.MESSAGING_ID])) if above is not None else None
+        if entry is not None:
+            entry.spans.append(span)

@@ -1,0 +1,229 @@
+"""The `bulkhead` command: what each subcommand takes, and which module does it."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from bulkhead.cli import output, target
+from bulkhead.cli.options import ApiKey, Data, Json, SubData, TaskId, Tenant, Url, dollars, duration_s
+from bulkhead.cli.output import EXIT_CODES, Exit, Stop, out, print_json, run
+
+app = typer.Typer(
+    name="bulkhead", no_args_is_help=True, add_completion=False, rich_markup_mode="rich",
+    pretty_exceptions_enable=False, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]},
+    help="A mesh of AI agents: durable, budgeted, each service with its own identity. "
+         "Start one with [bold]bulkhead up[/bold], then [bold]bulkhead submit \"…\" --watch[/bold].",
+)
+letters_app = typer.Typer(
+    invoke_without_command=True, rich_markup_mode="rich", epilog=EXIT_CODES,
+    help="Messages that a service could not handle: list, show, send again (needs the data directory's keys).")
+app.add_typer(letters_app, name="dead-letters")
+LETTER_ID_CHARS = 12
+LetterId = Annotated[str, typer.Argument(metavar="ID", help="The letter's id, or its beginning.")]
+
+
+@app.command(epilog=EXIT_CODES)
+def up(
+    data: Data = target.DEFAULT_DATA,
+    scale: Annotated[list[str] | None, typer.Option(
+        "--scale", metavar="SERVICE=N", help="Run N replicas of a service; may be repeated.")] = None,
+    durability: Annotated[str, typer.Option(
+        "--durability", metavar="power|process",
+        help="power: every message is on disk before it is acknowledged. process: faster; survives kills, "
+             "not power cuts.")] = "power",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port of the gateway; 0 takes a free one.")]
+    = 8080,
+) -> None:
+    """Keep a mesh running in the foreground; Ctrl-C drains it. Its state in DIR survives restarts and kills."""
+    from bulkhead.cli.up import keep_running
+
+    run(keep_running(data, scale or [], durability, port))
+
+
+@app.command(epilog=EXIT_CODES)
+def submit(
+    objective: Annotated[str, typer.Argument(
+        metavar="OBJECTIVE", help="What the mesh is to find out or do. `-` reads standard input.")],
+    docs: Annotated[list[Path] | None, typer.Option(
+        "--docs", metavar="PATH", help="Add this document, or every file of this directory, first; may be "
+        "repeated.")] = None,
+    tenant: Tenant = "",
+    limit_usd: Annotated[float | None, typer.Option(
+        "--limit-usd", metavar="USD", help="Most that the task may cost.")] = None,
+    limit_tokens: Annotated[int | None, typer.Option(
+        "--limit-tokens", metavar="N", min=0, help="Most tokens that the task may use.")] = None,
+    deadline: Annotated[str, typer.Option(
+        "--deadline", metavar="120s", help="The task must end within this time: 90s, 2m, 1h30m.")] = "",
+    watch: Annotated[bool, typer.Option("--watch", help="Follow the task and print its answer.")] = False,
+    no_check: Annotated[bool, typer.Option("--no-check", help="Do not have results checked: faster, "
+                                           "cheaper.")] = False,
+    data: Data = target.DEFAULT_DATA, url: Url = "", api_key: ApiKey = "", as_json: Json = False,
+) -> None:
+    """Hand an objective to the mesh; it is stored durably before this returns."""
+    from bulkhead.cli.commands import submit_task
+
+    wanted = {"limit_usd": dollars(limit_usd), "limit_tokens": limit_tokens, "check": not no_check,
+              "deadline_s": duration_s(deadline) if deadline else None}
+    found = _target(data, url, api_key, tenant)
+    _exit(run(submit_task(found, objective, docs or [], wanted, watch=watch, as_json=as_json)))
+
+
+@app.command(epilog=EXIT_CODES)
+def watch(task: TaskId, data: Data = target.DEFAULT_DATA, url: Url = "", api_key: ApiKey = "", tenant: Tenant = "",
+          as_json: Json = False) -> None:
+    """Follow a task from its beginning to its end and print its answer."""
+    from bulkhead.cli.commands import watch_task
+
+    _exit(run(watch_task(_target(data, url, api_key, tenant), task, as_json=as_json)))
+
+
+@app.command(epilog=EXIT_CODES)
+def tasks(
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="How many.")] = 20,
+    data: Data = target.DEFAULT_DATA, url: Url = "", api_key: ApiKey = "", tenant: Tenant = "", as_json: Json = False,
+) -> None:
+    """List the tenant's tasks, the newest first."""
+    from bulkhead.cli.commands import list_tasks
+
+    run(list_tasks(_target(data, url, api_key, tenant), limit, as_json=as_json))
+
+
+@app.command(epilog=EXIT_CODES)
+def show(task: TaskId, data: Data = target.DEFAULT_DATA, url: Url = "", api_key: ApiKey = "", tenant: Tenant = "",
+         as_json: Json = False) -> None:
+    """Everything about a task: its steps, its answer, what it cost."""
+    from bulkhead.cli.commands import show_task
+
+    run(show_task(_target(data, url, api_key, tenant), task, as_json=as_json))
+
+
+@app.command(epilog=EXIT_CODES)
+def cancel(
+    task: TaskId,
+    reason: Annotated[str, typer.Option("--reason", help="Why; it is kept with the task.")] = "",
+    data: Data = target.DEFAULT_DATA, url: Url = "", api_key: ApiKey = "", tenant: Tenant = "", as_json: Json = False,
+) -> None:
+    """Ask for a task to end; `watch` tells when it has."""
+    from bulkhead.cli.commands import cancel_task
+
+    run(cancel_task(_target(data, url, api_key, tenant), task, reason, as_json=as_json))
+
+
+@app.command(epilog=EXIT_CODES)
+def timeline(task: TaskId, data: Data = target.DEFAULT_DATA, as_json: Json = False) -> None:
+    """What happened in a task, by step: who asked whom, when, how long it took, what it cost.
+
+    Reads the journal under the operator's key and the trace files, both in DIR.
+    """
+    from bulkhead.cli.inspecting import show_timeline
+
+    run(show_timeline(data, _token(task), as_json=as_json))
+
+
+@app.command(epilog=EXIT_CODES)
+def replay(task: TaskId, data: Data = target.DEFAULT_DATA, as_json: Json = False) -> None:
+    """Fold every decider of a task again from the journal and compare all that it said, byte for byte.
+
+    No provider is called. Ends with 1 at a divergence and shows the first.
+    """
+    from bulkhead.cli.inspecting import show_replay
+
+    _exit(run(show_replay(data, _token(task), as_json=as_json)))
+
+
+@app.command(epilog=EXIT_CODES)
+def doctor(data: Data = target.DEFAULT_DATA, as_json: Json = False) -> None:
+    """Look at everything that a mesh on this machine stands on; every finding says what to do. 1 with a problem."""
+    from bulkhead.cli.inspecting import show_doctor
+
+    _exit(run(show_doctor(data, as_json=as_json)))
+
+
+@letters_app.callback()
+def dead_letters(context: typer.Context, data: Data = target.DEFAULT_DATA, as_json: Json = False) -> None:
+    """Messages that a service could not handle; without a subcommand, list them."""
+    context.obj = (data, as_json)
+    if context.invoked_subcommand is None:
+        _list_letters(data, as_json)
+
+
+@letters_app.command("list", epilog=EXIT_CODES)
+def list_letters(context: typer.Context, data: SubData = None, as_json: Json = False) -> None:
+    """List dead letters, the oldest first."""
+    above, above_json = context.obj
+    _list_letters(data or above, as_json or above_json)
+
+
+@letters_app.command("show", epilog=EXIT_CODES)
+def show_letter(context: typer.Context, letter: LetterId, data: SubData = None, as_json: Json = False) -> None:
+    """Show one dead letter: the reason, and the original with its headers."""
+    from bulkhead.cli.inspecting import one_letter
+
+    above, above_json = context.obj
+    found = run(one_letter(data or above, letter))
+    values: dict[str, Any] = found.as_json()
+    if as_json or above_json:
+        print_json(values)
+        return
+    body, headers = values.pop("body"), values.pop("headers")
+    for name, value in values.items():
+        out.print(f"{name}: {value}", markup=False)
+    out.print()
+    for name, value in headers.items():
+        out.print(f"{name}: {value}", markup=False, style="dim")
+    out.print()
+    out.print(body, markup=False)
+
+
+@letters_app.command("redrive", epilog=EXIT_CODES)
+def redrive_letter(context: typer.Context, letter: LetterId, data: SubData = None, as_json: Json = False) -> None:
+    """Send the original once more to where it was sent, after its cause was repaired."""
+    from bulkhead.cli.inspecting import redrive_letter as redriven
+
+    above, above_json = context.obj
+    found, ack = run(redriven(data or above, letter))
+    if as_json or above_json:
+        print_json({"id": found.id, "subject": found.subject, "stream": ack.stream, "sequence": ack.sequence})
+    else:
+        out.print(f"sent again: {found.subject} is number {ack.sequence} of {ack.stream}", markup=False)
+
+
+def _list_letters(data: Path, as_json: bool) -> None:
+    from bulkhead.cli.inspecting import all_letters
+
+    found = run(all_letters(data))
+    if as_json:
+        print_json([one.as_json() for one in found])
+        return
+    if not found:
+        out.print("no dead letters")
+    for one in found:
+        out.print(f"[bold]{one.id[:LETTER_ID_CHARS]}[/bold]  {output.clock(one.buried_unix_ms)}  "
+                  f"{escape(one.service)}  [red]{escape(one.code)}[/red]  {escape(one.subject)}")
+        out.print(f"  {one.reason}", markup=False, style="dim")
+
+
+def _target(data: Path, url: str, api_key: str, tenant: str) -> target.Target:
+    try:
+        return target.find(data, url, api_key, tenant)
+    except Stop as error:
+        output.stop(error)
+
+
+def _token(task: str) -> str:
+    from bulkhead_contracts import subjects
+
+    try:
+        return subjects.token(task)
+    except subjects.SubjectError as error:
+        output.stop(Stop(Exit.USAGE, str(error), "`bulkhead tasks` lists the ids"))
+
+
+def _exit(code: Exit) -> None:
+    if code is not Exit.OK:
+        raise typer.Exit(int(code))
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,44 @@
+"""Options that several commands share."""
+
+import math
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bulkhead.cli.target import DEFAULT_DATA
+
+_DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?", re.ASCII)
+HOUR_S, MINUTE_S = 3600, 60
+
+Data = Annotated[Path, typer.Option(
+    "--data", metavar="DIR", envvar="BULKHEAD_DATA", help="Directory of a local mesh, as `bulkhead up` made it.",
+    show_default=str(DEFAULT_DATA))]
+SubData = Annotated[Path | None, typer.Option("--data", metavar="DIR", help="Directory of a local mesh.")]
+Url = Annotated[str, typer.Option(
+    "--url", envvar="BULKHEAD_URL", help="Address of a gateway; without it, that of the mesh in DIR.")]
+ApiKey = Annotated[str, typer.Option(
+    "--api-key", envvar="BULKHEAD_API_KEY", help="API key or JWT; without it, the one in DIR/credentials.json.")]
+Tenant = Annotated[str, typer.Option("--tenant", metavar="T", help="Whose key of DIR/credentials.json to use.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, one document per line.")]
+TaskId = Annotated[str, typer.Argument(metavar="TASK", help="The task's id.")]
+
+
+def duration_s(text: str) -> float:
+    """Seconds of `90`, `90s`, `2m`, `1h30m`. Raises typer.BadParameter."""
+    match = _DURATION.fullmatch(text.strip())
+    if not match or not any(match.groups()):
+        raise typer.BadParameter(f"{text!r} is no duration; write 90s, 2m or 1h30m")
+    hours, minutes, rest = match.groups()
+    total = int(hours or 0) * HOUR_S + int(minutes or 0) * MINUTE_S + float(rest or 0)
+    if not 0 < total <= 7 * 24 * HOUR_S:
+        raise typer.BadParameter("a deadline lies between a moment and seven days from now")
+    return total
+
+
+def dollars(value: float | None) -> float | None:
+    """A money limit. Raises typer.BadParameter for what is no amount."""
+    if value is not None and (not math.isfinite(value) or value < 0):
+        raise typer.BadParameter("a limit is an amount of dollars, for example 0.50")
+    return value

@@ -1,0 +1,139 @@
+"""A task as it happens: one line per event, the final step's text as it is written, then the answer.
+
+In: a task's events. Out: lines on a console (or JSON lines), and the exit code that the task's end deserves.
+"""
+
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from bulkhead.cli import answer
+from bulkhead.cli.output import Exit, money, print_json, seconds
+from bulkhead.client import Task, TaskEvent
+
+MAX_LIVE_LINES = 12
+REFRESH_PER_S = 15
+
+
+class Progress:
+    """What was seen of a task; turns events into lines."""
+
+    def __init__(self) -> None:
+        self.titles: dict[str, str] = {}
+        self.running: dict[str, int] = {}
+        self.texts: dict[str, str] = {}
+        self.final = ""
+        self.done = 0
+        self._began_ms = 0
+
+    def lines(self, event: TaskEvent) -> list[Text]:
+        """What to print for an event; text pieces print nothing here."""
+        data = event.data
+        if event.name == "text":
+            have = self.texts.get(data["step_id"], "")
+            self.texts[data["step_id"]] = have[: data["offset"]] + data["text"]
+            return []
+        self._began_ms = self._began_ms or data["time_unix_ms"]
+        at = f"{(data['time_unix_ms'] - self._began_ms) / 1000:7.2f}s "
+        return [Text.assemble((at, "dim"), line) for line in self._of(event.name, data)]
+
+    def _of(self, name: str, data: dict[str, Any]) -> list[Text]:
+        match name:
+            case "task.accepted":
+                return [Text("accepted, planning", "blue")]
+            case "plan.rejected":
+                notes = "; ".join(note["message"] for note in data.get("notes", ()) if note["severity"] == "error")
+                return [Text(f"plan draft rejected: {notes or 'see the plan checker'}", "yellow")]
+            case "plan.adopted":
+                return self._plan(data["plan"])
+            case "step.started":
+                return [self._started(data)]
+            case "step.ended":
+                return [self._ended(data)]
+            case "task.ended":
+                return [Text(f"task {data['status']}", "bold green" if data["status"] == answer.GOOD else "bold red")]
+            case "task.rejected":
+                return [Text(f"task rejected: {data['message']}", "bold red")]
+            case _:
+                return [Text(name, "dim")]
+
+    def _plan(self, plan: dict[str, Any]) -> list[Text]:
+        steps = plan["steps"]
+        self.titles |= {step["id"]: step["title"] for step in steps}
+        needed = {name for step in steps for name in step["inputs"]}
+        sinks = [step["id"] for step in steps if step["id"] not in needed]
+        self.final = sinks[0] if len(sinks) == 1 else ""
+        version = f" (version {plan['version']})" if plan["version"] > 1 else ""
+        lines = [Text(f"plan of {len(steps)} steps{version}", "blue")]
+        for step in steps:
+            after = f"  after {', '.join(step['inputs'])}" if step["inputs"] else ""
+            tools = f"  with {', '.join(step['tools'])}" if step["tools"] else ""
+            lines.append(Text.assemble("  ", (step["id"], "bold"), f" {step['title']}", (after + tools, "dim")))
+        return lines
+
+    def _started(self, data: dict[str, Any]) -> Text:
+        step = data["step_id"]
+        self.titles[step] = data["title"] or self.titles.get(step, "")
+        self.running[step] = data["time_unix_ms"]
+        again = f" (attempt {data['attempt']})" if data["attempt"] > 1 else ""
+        return Text.assemble(("▸ ", "cyan"), (step, "bold"), f" {self.titles[step]}{again}")
+
+    def _ended(self, data: dict[str, Any]) -> Text:
+        step, usage = data["step_id"], data["usage"]
+        took = data["time_unix_ms"] - self.running.pop(step, data["time_unix_ms"])
+        self.done += data["outcome"] == "accepted"
+        mark, style = {"accepted": ("✓ ", "green"), "rejected": ("↻ ", "yellow")}.get(data["outcome"], ("✗ ", "red"))
+        reasons = f": {'; '.join(data['reasons'])}" if data["reasons"] and data["outcome"] != "accepted" else ""
+        result = data.get("result") or {}
+        standing = result.get("standing", "ok")
+        doubt = f" [{standing}]" if standing != "ok" else ""
+        doubt += " [incomplete]" if not (result.get("completeness") or {}).get("complete", True) else ""
+        tokens = usage["input_tokens"] + usage["output_tokens"]
+        cost = f"  {seconds(took)}, {tokens:,} tokens, {money(usage['cost_usd_micros'])}"
+        return Text.assemble((mark, style), (step, "bold"), (f" {data['outcome']}", style), (doubt, "yellow"),
+                             reasons, (cost, "dim"))
+
+    def live(self, width: int) -> Text:
+        """The moving part: which steps run, and the end of the text of the final one."""
+        found = Text()
+        for step in self.running:
+            found.append(f"  … {step} {self.titles.get(step, '')}\n", "cyan")
+        text = self.texts.get(self.final, "") if self.final in self.running else ""
+        wrapped = [line[start : start + width] for line in text.splitlines()
+                   for start in range(0, max(1, len(line)), max(20, width))]
+        for line in wrapped[-MAX_LIVE_LINES:]:
+            found.append(f"  {line}\n", "italic")
+        return found
+
+
+async def watch(task: Task, console: Console, *, as_json: bool) -> Exit:
+    """Follow a task to its end and print its answer. Raises MeshError."""
+    if as_json:
+        async for event in task.events():
+            print_json({"event": event.name, "id": event.id, "data": event.data})
+        document = await task.show()
+        print_json({"event": "result", "data": document})
+        return exit_of(document)
+    progress = Progress()
+    if console.is_terminal:
+        with Live(console=console, refresh_per_second=REFRESH_PER_S, transient=True) as live:
+            async for event in task.events():
+                for line in progress.lines(event):
+                    live.console.print(line)
+                live.update(progress.live(console.width - 4))
+    else:
+        async for event in task.events():
+            for line in progress.lines(event):
+                console.print(line)
+    document = await task.show()
+    answer.show(console, document)
+    return exit_of(document)
+
+
+def exit_of(document: dict[str, Any]) -> Exit:
+    """0 for a task that succeeded, 4 for one that was refused, 1 for every other end."""
+    if document["status"] == answer.GOOD:
+        return Exit.OK
+    return Exit.REFUSED if document["status"] == "rejected" else Exit.FAILED

@@ -1,0 +1,26 @@
+"""What a client of the mesh must be ready for."""
+
+from collections.abc import Mapping
+
+
+class MeshError(Exception):
+    """Base: says what happened; `hint` says what to do next."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class Unreachable(MeshError):
+    """Nobody answers, or not in time. Nothing is known about the outcome: repeat with the same idempotency key."""
+
+
+class Refused(MeshError):
+    """The mesh said no: RFC 9457 problem details."""
+
+    def __init__(self, status: int, problem: Mapping[str, object]) -> None:
+        super().__init__(str(problem.get("detail") or problem.get("title") or f"HTTP {status}"),
+                         str(problem.get("hint", "")))
+        self.status = status
+        self.code = str(problem.get("code", ""))
+        self.problem = dict(problem)

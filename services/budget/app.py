@@ -1,0 +1,31 @@
+"""Composition root of budget: asks and settlements come in, `core` is what is decided, `effects` acts."""
+
+from bulkhead.runtime.context import Context
+
+from .effects import Budget
+from .memory import MemoryStore
+from .port import Store
+from .redis_store import RedisStore
+from .settings import Settings
+
+SERVICE = "budget"
+
+
+def build(context: Context, settings: Settings) -> Budget:
+    """The edge; nothing is opened before `start`."""
+    return Budget(context, settings, open_store(settings))
+
+
+def open_store(settings: Settings) -> Store:
+    """Where this budget keeps its ledger."""
+    url = settings.redis_url.get_secret_value()
+    if url == "memory://":
+        return MemoryStore(lease_ms=settings.lease_ms)
+    return RedisStore(
+        url,
+        prefix=settings.redis_prefix,
+        lease_ms=settings.lease_ms,
+        keep_ms=settings.keep_ms,
+        timeout_s=settings.redis_timeout_s,
+        connections=settings.redis_connections,
+    )

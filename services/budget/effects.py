@@ -1,0 +1,251 @@
+"""Budget acts: admissions are answered, settlements charged, halts published.
+
+In: ReserveRequested (rpc), Settled (inbox). Out: ReserveReplied; the `Reserved` fact before it; on a ceiling
+`TaskHalted` to the planner and a halt in the control entries, which cuts streams in flight.
+"""
+
+import asyncio
+from collections import OrderedDict
+
+from bulkhead.bus.port import BusError
+from bulkhead.grants import Authority, GrantRefused
+from bulkhead.runtime.context import Context
+from bulkhead.runtime.edge import Received, Retry, RpcTable
+from bulkhead.telemetry.log import Log
+from bulkhead_contracts import envelope, subjects
+from bulkhead_contracts.budget import Reserved, ReserveReplied, ReserveRequested, Settled, TaskHalted
+from bulkhead_contracts.control import Halt
+
+from . import core, reasons
+from .core import Ceiling, Conflict, Denied, Held, Settlement, Waiting
+from .port import Fenced, RedisFailure, Store
+from .rebuild import JOURNAL, Keeper, find_fact
+from .settings import Settings
+
+log = Log("budget")
+
+MAX_KNOWN_GRANTS = 4_096
+
+
+class Budget:
+    """The edge. Admission never waits for a rebuild: it answers `wait`."""
+
+    def __init__(self, context: Context, settings: Settings, store: Store) -> None:
+        self._context = context
+        self._retry_after_ms = settings.retry_after_ms
+        self._store = store
+        self.keeper = Keeper(
+            context.bus,
+            store,
+            context.clock,
+            lease_ms=settings.lease_ms,
+            keep_ms=settings.keep_ms,
+            rebuild_at_start=settings.rebuild_at_start,
+            tail_grace_s=settings.tail_grace_s,
+        )
+        self._grants: OrderedDict[tuple[str, str, str], Authority] = OrderedDict()
+        self.rpc: RpcTable = {ReserveRequested: self.admit}
+
+    async def start(self) -> None:
+        """Begin to build the ledger; admissions answer `wait` until it stands."""
+        self.keeper.start()
+
+    async def stop(self) -> None:
+        """Close what was opened."""
+        await self.keeper.stop()
+        await self._store.close()
+
+    def ready(self) -> bool:
+        """Whether the ledger stands."""
+        return bool(self.keeper.epoch)
+
+    # Admission
+
+    async def admit(self, message: Received) -> ReserveReplied:
+        """Answer one ask. The order: grant, Redis (all scopes or none), journal, epoch again, answer."""
+        body = message.body
+        assert isinstance(body, ReserveRequested)
+        try:
+            authority = self._authority(message)
+        except GrantRefused as refusal:
+            log.warning("grant_refused", code=refusal.code, sender=message.sender, task=message.task)
+            return _refused(body, f"{refusal}. Nothing was halted; submit the task again for a new grant.")
+        epoch = self.keeper.epoch
+        if not epoch:
+            return self._wait(body, f"budget admits nothing now: {self.keeper.reason}")
+        key = core.entry_key(message.sender, message.tenant, message.task, body.reservation_id)
+        ask = core.sum_of(body.worst_case)
+        now = self._context.clock()
+        try:
+            answer = await self._store.reserve(key, ask, core.scopes_of(authority.task, now), now)
+        except (Fenced, *RedisFailure) as error:
+            return self._lost(body, error)
+        match answer:
+            case Held():
+                return await self._held(message, body, epoch, key, answer)
+            case Denied(ceiling):
+                return await self._denied(message, body, ceiling)
+            case Waiting(ceiling):
+                return self._wait(body, reasons.waiting(ceiling), ceiling.scope)
+            case Conflict(held):
+                log.warning("reservation_conflict", key=key)
+                return _refused(body, reasons.conflict(ask, held))
+
+    def _authority(self, message: Received) -> Authority:
+        """The verified grant. Signatures are checked once per token: they cost more than the rest of an admission."""
+        token, now = message.envelope.grant, self._context.clock()
+        name = (token, message.tenant, message.task)
+        known = self._grants.get(name)
+        if known is not None and now < min(
+            one.expires_unix_ms for one in (known.task, known.step) if one is not None
+        ):
+            self._grants.move_to_end(name)
+            return known
+        found = self._context.verifier.authority(token, tenant=message.tenant, task=message.task, now_unix_ms=now)
+        self._grants[name] = found
+        while len(self._grants) > MAX_KNOWN_GRANTS:
+            self._grants.popitem(last=False)
+        return found
+
+    async def _held(
+        self, message: Received, body: ReserveRequested, epoch: str, key: str, held: Held
+    ) -> ReserveReplied:
+        """The fact is stored before the answer; an answer counts only in the ledger that holds the money."""
+        try:
+            await self._append(message, body, held)
+        except BusError as error:
+            log.warning("fact_not_appended", key=key, reason=str(error))
+            await self._release(key)
+            return self._wait(body, f"the journal does not take the reservation: {error}")
+        try:
+            # A rebuild that began meanwhile may have read the journal before this fact was in it.
+            if not await self._store.still(epoch):
+                raise Fenced("the ledger was built anew meanwhile")
+        except (Fenced, *RedisFailure) as error:
+            return self._lost(body, error)
+        return ReserveReplied(reservation_id=body.reservation_id, decision="reserved")
+
+    async def _append(self, message: Received, body: ReserveRequested, held: Held) -> None:
+        fact = Reserved(
+            reservation_id=body.reservation_id,
+            call_id=body.call_id,
+            step_id=body.step_id,
+            service=message.sender,
+            resource=body.resource,
+            amount=body.worst_case,
+            scopes=core.scope_limits(held.scopes),
+            price_digest=body.price_digest,
+            reserved_unix_ms=held.at_unix_ms,
+        )
+        # The id derives from the reservation: a repeat is the same message, and the broker keeps one.
+        await self._context.publisher.send(
+            JOURNAL,
+            fact,
+            tenant=message.tenant,
+            task=message.task,
+            cause=body.reservation_id,
+            index=f"reserved/{message.sender}/{message.tenant}/{message.task}",
+            actor=message.envelope.actor,
+            grant_digest=message.envelope.grant_digest,
+        )
+
+    async def _release(self, key: str) -> None:
+        try:
+            await self._store.release(key)
+        except (Fenced, *RedisFailure) as error:
+            # What stays held lapses at the end of its lease; too much held is safe, too little is not.
+            self.keeper.lose(str(error))
+
+    async def _denied(self, message: Received, body: ReserveRequested, ceiling: Ceiling) -> ReserveReplied:
+        reason = reasons.denied(ceiling)
+        try:
+            await self._halt(message, ceiling, reason)
+        except BusError as error:
+            # Asked again, it is refused again: the halt must not get lost.
+            log.error("halt_not_published", task=message.task, reason=str(error))
+            return self._wait(body, f"the halt could not be published: {error}", ceiling.scope)
+        return _refused(body, reason, ceiling.scope)
+
+    def _lost(self, body: ReserveRequested, error: Exception) -> ReserveReplied:
+        self.keeper.lose(str(error) or type(error).__name__)
+        return self._wait(body, "budget admits nothing now: its ledger is being verified")
+
+    def _wait(self, body: ReserveRequested, reason: str, scope: str = "") -> ReserveReplied:
+        return ReserveReplied(
+            reservation_id=body.reservation_id,
+            decision="wait",
+            scope=scope,
+            reason=reason[:2000],
+            retry_after_ms=self._retry_after_ms,
+        )
+
+    # Settlement
+
+    async def handle(self, message: Received) -> None:
+        """Charge what a call used. Raises Retry while there is no ledger or no bus."""
+        body = message.body
+        if not isinstance(body, Settled):
+            return
+        if not self.keeper.epoch:
+            raise Retry(0.5, f"no ledger: {self.keeper.reason}")
+        key = core.entry_key(message.sender, message.tenant, message.task, body.reservation_id)
+        try:
+            settlement = await self._store.settle(key, core.used(body.usage), body.estimated)
+            if settlement.kind == "unknown":
+                settlement = await self._look_up(message, body, key)
+            if settlement.ceiling is not None:
+                await self._halt(message, settlement.ceiling, reasons.exceeded(settlement.ceiling))
+        except (Fenced, *RedisFailure) as error:
+            self.keeper.lose(str(error) or type(error).__name__)
+            raise Retry(0.5, f"the ledger does not answer: {error}") from error
+        except BusError as error:
+            raise Retry(0.5, f"the broker does not answer: {error}") from error
+        if settlement.over:
+            log.warning("charged_beyond_reservation", key=key, held=tuple(settlement.held),
+                        charged=tuple(settlement.charged))  # fmt: skip
+
+    async def _look_up(self, message: Received, body: Settled, key: str) -> Settlement:
+        """The ledger does not know the reservation; the journal has the last word on whether it was one."""
+        fact = await find_fact(
+            self._context.bus, message.tenant, message.task, message.sender, body.reservation_id
+        )
+        if fact is None:
+            log.warning("settled_without_reservation", key=key)
+            return Settlement("unknown")
+        scopes = core.scopes_from(fact.scopes)
+        return await self._store.restore(key, core.sum_of(fact.amount), scopes, fact.reserved_unix_ms)
+
+    # Halts
+
+    async def _halt(self, message: Received, ceiling: Ceiling, reason: str) -> None:
+        """Live and durable at once: doers cut their streams, the planner ends the task. Raises BusError."""
+        log.warning("task_halted", tenant=message.tenant, task=message.task, scope=ceiling.scope, reason=reason)
+        halt = Halt(scope="task", name=message.task, code=reasons.CODE, reason=reason, by=self._context.service)
+        message_id = envelope.message_id(self._context.message_key, f"halt/{message.envelope.id}")
+        halted = TaskHalted(code=reasons.CODE, reason=reason, scope=ceiling.scope)
+        done = await asyncio.gather(
+            self._context.bus.publish(
+                subjects.control_key("task", message.task),
+                halt.model_dump_json().encode(),
+                {"content-type": envelope.CONTENT_TYPE},
+                message_id,
+            ),
+            self._context.publisher.send(
+                "planner",
+                halted,
+                tenant=message.tenant,
+                task=message.task,
+                cause=message.envelope.id,
+                index="halted",
+                actor=message.envelope.actor,
+                grant_digest=message.envelope.grant_digest,
+            ),
+            return_exceptions=True,
+        )
+        for one in done:
+            if isinstance(one, BaseException):
+                raise one
+
+
+def _refused(body: ReserveRequested, reason: str, scope: str = "") -> ReserveReplied:
+    return ReserveReplied(reservation_id=body.reservation_id, decision="refused", scope=scope, reason=reason[:2000])

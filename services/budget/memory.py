@@ -1,0 +1,97 @@
+"""The ledger in this process's memory, for a mesh in one process (BULKHEAD_REDIS_URL=memory://) and for simulations.
+
+In and out: as port.Store. It is rebuilt from the journal at every start; one replica only.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from . import core
+from .core import Answer, Balance, Entry, Ledger, Scope, Settlement, Sum
+from .port import Fenced
+
+SERVER = "memory"
+
+
+class MemoryStore:
+    """See port.Store."""
+
+    def __init__(self, *, lease_ms: int) -> None:
+        self._ledger = Ledger(lease_ms)
+        self._written: dict[str, Ledger] = {}
+        self._stands = ""
+        self._lock = ""
+        self.epoch = ""
+        self.on_change: Callable[[], None] = lambda: None
+
+    async def reserve(self, key: str, ask: Sum, scopes: Sequence[Scope], now_unix_ms: int) -> Answer:
+        """See core.reserve."""
+        return core.reserve(self._standing(), key, ask, tuple(scopes), now_unix_ms)
+
+    async def release(self, key: str) -> None:
+        """See core.release."""
+        core.release(self._standing(), key)
+
+    async def settle(self, key: str, usage: Sum, estimated: bool) -> Settlement:
+        """See core.settle."""
+        return core.settle(self._standing(), key, usage, estimated)
+
+    async def restore(self, key: str, ask: Sum, scopes: Sequence[Scope], at_unix_ms: int) -> Settlement:
+        """See core.restore."""
+        return core.restore(self._standing(), key, ask, tuple(scopes), at_unix_ms)
+
+    def _standing(self) -> Ledger:
+        if not self.epoch or self.epoch != self._stands:
+            raise Fenced("no ledger has been built, or it was built anew")
+        return self._ledger
+
+    async def still(self, epoch: str) -> bool:
+        """See port.Store."""
+        return self._stands == epoch
+
+    async def connect(self) -> str:
+        """See port.Store."""
+        self.epoch = ""
+        return SERVER
+
+    async def current(self, server: str) -> str:
+        """See port.Store."""
+        return self._stands
+
+    async def lock(self, token: str, lock_ms: int) -> bool:
+        """See port.Store."""
+        self._lock, self._stands = token, ""
+        return True
+
+    async def keep_lock(self, token: str, lock_ms: int) -> bool:
+        """See port.Store."""
+        return self._lock == token
+
+    async def unlock(self, token: str) -> None:
+        """See port.Store."""
+        if self._lock == token:
+            self._lock = ""
+
+    async def write(
+        self, token: str, ledger: Ledger, since_unix_ms: int, on_batch: Callable[[], Awaitable[None]]
+    ) -> None:
+        """See port.Store."""
+        self._written = {token: ledger}
+        await on_batch()
+
+    async def switch(self, token: str, server: str) -> bool:
+        """See port.Store."""
+        if self._lock != token:
+            return False
+        self._ledger, self._lock = self._written.pop(token), ""
+        self._stands = self.epoch = f"{token} {server}"
+        return True
+
+    async def bury(self) -> None:
+        """Nothing is left over."""
+
+    async def dump(self) -> tuple[dict[str, Entry], dict[str, Balance]]:
+        """See port.Store."""
+        return dict(self._standing().entries), dict(self._standing().balances)
+
+    async def close(self) -> None:
+        """Nothing is open."""

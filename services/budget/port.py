@@ -1,0 +1,81 @@
+"""Where the ledger lives, as the rest of budget sees it: a Redis server, or this process's memory.
+
+One property test holds every store to `core`.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+from redis.exceptions import RedisError
+
+from .core import Answer, Balance, Entry, Ledger, Scope, Settlement, Sum
+
+RedisFailure = (RedisError, OSError, asyncio.TimeoutError)
+"""What a call on an absent, restarted or stalled Redis raises."""
+
+
+class Fenced(Exception):
+    """The ledger that stands is not the one this process was told of: rebuilt by another, or gone."""
+
+
+class Unsafe(Exception):
+    """This Redis may drop keys by itself; a ledger there would forget what was spent."""
+
+
+class Store(Protocol):
+    """One process's view of the ledger. Operations raise Fenced or RedisFailure; see core for what they mean."""
+
+    epoch: str
+    """`<id> <server>`: the ledger that every operation must find; "" while there is none."""
+    on_change: Callable[[], None]
+    """Called when another server answers."""
+
+    async def reserve(self, key: str, ask: Sum, scopes: Sequence[Scope], now_unix_ms: int) -> Answer: ...
+    async def release(self, key: str) -> None: ...
+    async def settle(self, key: str, usage: Sum, estimated: bool) -> Settlement: ...
+    async def restore(self, key: str, ask: Sum, scopes: Sequence[Scope], at_unix_ms: int) -> Settlement: ...
+
+    async def still(self, epoch: str) -> bool:
+        """Whether the ledger is still the one of `epoch`: what was held in it counts only then."""
+        ...
+
+    async def connect(self) -> str:
+        """Drop what was open, forget the epoch, name the server that answers now. Raises RedisFailure, Unsafe."""
+        ...
+
+    async def current(self, server: str) -> str:
+        """The epoch that stands, when it was built in this very server; "" otherwise."""
+        ...
+
+    async def lock(self, token: str, lock_ms: int) -> bool:
+        """Become the one that rebuilds, and fence every writer of the ledger before. False: another one does."""
+        ...
+
+    async def keep_lock(self, token: str, lock_ms: int) -> bool:
+        """Say that the rebuild goes on; False when the lock was lost."""
+        ...
+
+    async def unlock(self, token: str) -> None:
+        """Let another one try."""
+        ...
+
+    async def write(
+        self, token: str, ledger: Ledger, since_unix_ms: int, on_batch: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Lay a folded ledger down where nobody reads it before `switch`; leave out what ended before."""
+        ...
+
+    async def switch(self, token: str, server: str) -> bool:
+        """Make it the one that stands; False when the lock was lost meanwhile."""
+        ...
+
+    async def bury(self) -> None:
+        """Remove ledgers that can never stand again."""
+        ...
+
+    async def dump(self) -> tuple[dict[str, Entry], dict[str, Balance]]:
+        """Everything in the ledger that stands: for tests and for people who look into it."""
+        ...
+
+    async def close(self) -> None: ...

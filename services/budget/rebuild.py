@@ -1,0 +1,230 @@
+"""How the Redis ledger comes to be: from the facts in the streams, exactly; and how it is known to be still that one.
+
+In: `Reserved` facts (INBOX_JOURNAL), `Settled` messages (INBOX_BUDGET). Out: an epoch in Redis that admissions may
+use. One replica rebuilds at a time; the others take over what it built.
+"""
+
+import asyncio
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+
+from bulkhead.bus.port import Bus, BusError, Stored
+from bulkhead.runtime import inbound
+from bulkhead.runtime.inbound import Inbound, Unreadable
+from bulkhead.telemetry.log import Log
+from bulkhead_contracts import subjects
+from bulkhead_contracts.budget import Reserved, Settled
+
+from . import core
+from .core import Ledger
+from .port import RedisFailure, Store, Unsafe
+
+log = Log("budget.ledger")
+
+JOURNAL, JOURNAL_INBOX = "journal", subjects.inbox_stream("journal")
+SETTLED_INBOX = subjects.inbox_stream("budget")
+PAGE = 256
+LOCK_MS = 15_000
+FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.05, 2.0
+
+
+class LockLost(Exception):
+    """Another replica took over the rebuild."""
+
+
+class Keeper:
+    """Sees to it that there is a ledger. `epoch` is "" while there is none that may be used."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        store: Store,
+        clock: Callable[[], int],
+        *,
+        lease_ms: int,
+        keep_ms: int,
+        rebuild_at_start: bool,
+        tail_grace_s: float,
+    ) -> None:
+        self._bus = bus
+        self._store = store
+        self._clock = clock
+        self._lease_ms, self._keep_ms = lease_ms, keep_ms
+        self._tail_grace_s = tail_grace_s
+        self._fresh = rebuild_at_start
+        self._wanted = asyncio.Event()
+        self._built = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self.rebuilds = 0
+        self.reason = "the ledger is being built"
+        store.on_change = lambda: self.lose("another Redis answers")
+
+    def start(self) -> None:
+        """Begin; returns at once."""
+        self._wanted.set()
+        self._task = asyncio.create_task(self._run())
+        self._task.add_done_callback(self._ended)
+
+    async def stop(self) -> None:
+        """End; the ledger in Redis stays."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+
+    @property
+    def epoch(self) -> str:
+        """What every use of the ledger must name; "" means wait."""
+        return self._store.epoch if self._built.is_set() else ""
+
+    def lose(self, reason: str) -> None:
+        """The ledger cannot be relied on: nothing is admitted until it has been verified or rebuilt."""
+        if self._built.is_set():
+            log.warning("ledger_lost", reason=reason)
+            self._built.clear()
+        self.reason = reason
+        self._wanted.set()
+
+    async def wait_built(self) -> None:
+        """Until there is a ledger."""
+        await self._built.wait()
+
+    async def _run(self) -> None:
+        backoff_s = FIRST_BACKOFF_S
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            problem = await self._try()
+            if problem:
+                self.reason = problem
+                log.warning("ledger_unavailable", reason=problem, retry_s=backoff_s)
+                self._wanted.set()
+                await asyncio.sleep(backoff_s)
+                backoff_s = min(MAX_BACKOFF_S, backoff_s * 2)
+            elif not self._wanted.is_set():
+                # Calls that failed on the old connections may have asked for one more look meanwhile.
+                self._built.set()
+                backoff_s = FIRST_BACKOFF_S
+                await self._clean()
+
+    async def _try(self) -> str:
+        """Make sure that there is a ledger; why not, or "" when there is."""
+        try:
+            return "" if await self._ensure() else "another replica builds the ledger"
+        except RedisFailure as error:
+            return f"Redis does not answer ({error}); start it, or set BULKHEAD_REDIS_URL"
+        except (BusError, Unsafe, Unreadable, LockLost) as error:
+            return str(error)
+
+    async def _clean(self) -> None:
+        try:
+            await self._store.bury()
+        except RedisFailure as error:
+            log.debug("old_ledger_left", reason=str(error))  # Its keys expire by themselves.
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        """A bug must not look like a long rebuild."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._built.clear()
+            self.reason = f"the keeper of the ledger failed ({error!r}); restart budget and report this"
+            log.error("keeper_failed", error=repr(error))
+
+    async def _ensure(self) -> bool:
+        """Take the ledger that stands, or build it. False: another replica is building.
+
+        A ledger built in this very server process (same run id) has forgotten nothing, however often the
+        connection broke; on any other server it is rebuilt.
+        """
+        server = await self._store.connect()
+        standing = await self._store.current(server)
+        if standing and not self._fresh:
+            self._store.epoch = standing
+            log.info("ledger_taken", epoch=standing[:8])
+            return True
+        token = uuid.uuid4().hex
+        # From here on a ledger that another replica builds is fresh enough.
+        self._fresh = False
+        if not await self._store.lock(token, LOCK_MS):
+            return False
+        try:
+            await self._rebuild(token, server)
+        except BaseException:
+            await asyncio.shield(self._store.unlock(token))
+            raise
+        return True
+
+    async def _rebuild(self, token: str, server: str) -> None:
+        started_ms = self._clock()
+
+        async def go_on() -> None:
+            if not await self._store.keep_lock(token, LOCK_MS):
+                raise LockLost("another replica took over the rebuild of the ledger")
+
+        ledger = Ledger(self._lease_ms)
+        facts = await self._fold(ledger, JOURNAL_INBOX, f"mesh.budget.{JOURNAL}.>", go_on)
+        settlements = await self._fold(ledger, SETTLED_INBOX, "mesh.*.budget.>", go_on)
+        await self._store.write(token, ledger, self._clock() - self._keep_ms, go_on)
+        if not await self._store.switch(token, server):
+            raise LockLost("another replica took over the rebuild of the ledger")
+        self.rebuilds += 1
+        log.info("ledger_rebuilt", epoch=token[:8], facts=facts, settlements=settlements,
+                 took_ms=self._clock() - started_ms)  # fmt: skip
+
+    async def _fold(self, ledger: Ledger, stream: str, subject: str, go_on) -> int:  # type: ignore[no-untyped-def]
+        after, count, last_look = 0, 0, False
+        while True:
+            page = await self._bus.read(stream, subject, after=after, limit=PAGE)
+            for stored in page:
+                take(ledger, stored)
+            if page:
+                after, count, last_look = page[-1].sequence, count + len(page), False
+            elif last_look:
+                return count
+            else:
+                # A follower of a replicated stream may answer before it has the newest message.
+                last_look = True
+                await asyncio.sleep(self._tail_grace_s)
+            await go_on()
+
+
+def take(ledger: Ledger, stored: Stored) -> None:
+    """One stored message into the ledger. Raises Unreadable for what only a newer budget can read."""
+    receiver = stored.subject.split(".")[2]
+    try:
+        message = inbound.read(stored, receiver)
+    except Unreadable as error:
+        if error.later:
+            reason = f"{error.reason}; a ledger without it would be wrong: start the newer version of budget"
+            raise Unreadable(error.code, reason, later=True) from error
+        # The inbox shell makes a dead letter of it too; nothing that was admitted looks like this.
+        log.error("fact_unreadable", subject=stored.subject, sequence=stored.sequence, reason=error.reason)
+        return
+    fold(ledger, message)
+
+
+def fold(ledger: Ledger, message: Inbound) -> None:
+    """A fact or a settlement; everything else changes nothing."""
+    address, body = message.address, message.body
+    if isinstance(body, Reserved):
+        key = core.entry_key(body.service, address.tenant, address.task, body.reservation_id)
+        core.restore(ledger, key, core.sum_of(body.amount), core.scopes_from(body.scopes), body.reserved_unix_ms)
+    elif isinstance(body, Settled):
+        key = core.entry_key(address.sender, address.tenant, address.task, body.reservation_id)
+        core.settle(ledger, key, core.used(body.usage), body.estimated)
+
+
+async def find_fact(bus: Bus, tenant: str, task: str, service: str, reservation_id: str) -> Reserved | None:
+    """The journal's fact of one reservation, if it is there."""
+    subject = subjects.mesh("budget", JOURNAL, tenant, task)
+    after = 0
+    while page := await bus.read(JOURNAL_INBOX, subject, after=after, limit=PAGE):
+        for stored in page:
+            try:
+                body = inbound.read(stored, JOURNAL).body
+            except Unreadable:
+                continue
+            if isinstance(body, Reserved) and (body.service, body.reservation_id) == (service, reservation_id):
+                return body
+        after = page[-1].sequence
+    return None

@@ -1,0 +1,347 @@
+"""The Redis side of the ledger: one Lua call per operation, fenced by an epoch, on a server that proves who it is.
+
+In: keys, sums, scopes. Out: the answers of `core`, `Fenced` when the ledger there is not the one that was built,
+or a RedisError. Nothing here decides.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError
+
+from .core import (
+    Answer,
+    Balance,
+    Ceiling,
+    Conflict,
+    Denied,
+    Entry,
+    Held,
+    Ledger,
+    Scope,
+    Settlement,
+    Sum,
+    Waiting,
+    scopes_from_json,
+    scopes_json,
+)
+from .port import Fenced, RedisFailure, Unsafe
+
+SCRIPT = (Path(__file__).parent / "ledger.lua").read_text()
+WRITE_BATCH = 500
+_FENCE = """
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then return '-' end
+local old = redis.call('GET', KEYS[1]) or ''
+redis.call('DEL', KEYS[1])
+return old
+"""
+_KEEP_LOCK = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return 1
+"""
+_SWITCH = """
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2])
+redis.call('DEL', KEYS[2])
+return 1
+"""
+_UNLOCK = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end return 1"
+
+class RedisStore:
+    """See port.Store."""
+
+    def __init__(
+        self, url: str, *, prefix: str, lease_ms: int, keep_ms: int, timeout_s: float, connections: int
+    ) -> None:
+        self._pool = BlockingConnectionPool.from_url(
+            url,
+            max_connections=connections,
+            timeout=timeout_s,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
+            # A call is repeated by whoever asked, under the same id; a hidden retry would only cost time.
+            retry=Retry(NoBackoff(), 0),
+            redis_connect_func=self._greet,
+        )
+        self._redis: Redis = Redis(connection_pool=self._pool)
+        self._tag = "{" + prefix + "}"
+        self._epoch_key, self._lock_key = f"{self._tag}:epoch", f"{self._tag}:rebuild"
+        self._lease, self._keep = str(lease_ms), str(keep_ms)
+        self._sha = ""
+        self._server = ""
+        self._dead: list[str] = []
+        self.epoch = ""
+        self.on_change: Callable[[], None] = lambda: None
+
+    # The server
+
+    async def _greet(self, connection: AbstractConnection) -> None:
+        """Run on every new connection, before anything else is sent on it.
+
+        A restarted or promoted server may have lost what was written: it must never be taken for the old one.
+        """
+        await connection.on_connect()
+        found = []
+        for section, name in (("server", "run_id"), ("replication", "master_replid")):
+            await connection.send_command("INFO", section)
+            found.append(_info(await connection.read_response(), name))
+        server = "/".join(found)
+        if not self._server:
+            self._server = server
+        elif server != self._server:
+            self.on_change()
+            raise RedisConnectionError(f"another Redis answers ({server[:12]}, was {self._server[:12]})")
+
+    async def connect(self) -> str:
+        """Drop every connection and find out which server is there now. Raises RedisFailure, Unsafe."""
+        self.epoch = ""
+        await self._pool.disconnect(inuse_connections=True)
+        self._server = ""
+        memory = await self._redis.execute_command("INFO", "memory")
+        bound, policy = int(_info(memory, "maxmemory")), _info(memory, "maxmemory_policy")
+        if bound and policy != "noeviction":
+            raise Unsafe(
+                f"this Redis evicts keys when it is full (maxmemory-policy {policy}), so the ledger would forget "
+                "what was spent; set maxmemory-policy noeviction"
+            )
+        self._sha = await self._redis.script_load(SCRIPT)
+        return self._server
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._redis.aclose()
+        await self._pool.disconnect(inuse_connections=True)
+
+    # One call each
+
+    async def reserve(self, key: str, ask: Sum, scopes: Sequence[Scope], now_unix_ms: int) -> Answer:
+        """See core.reserve."""
+        told = await self._call("reserve", key, *_amount(ask), scopes_json(scopes), now_unix_ms)
+        match told[0]:
+            case b"held":
+                return Held(scopes_from_json(told[1]), int(told[2]))
+            case b"denied":
+                return Denied(_ceiling(told[1]))
+            case b"waiting":
+                return Waiting(_ceiling(told[1]))
+            case _:
+                return Conflict(Sum(int(told[1]), int(told[2])))
+
+    async def release(self, key: str) -> None:
+        """See core.release."""
+        await self._call("release", key)
+
+    async def settle(self, key: str, usage: Sum, estimated: bool) -> Settlement:
+        """See core.settle."""
+        return _settlement(await self._call("settle", key, *_amount(usage), int(estimated)))
+
+    async def restore(self, key: str, ask: Sum, scopes: Sequence[Scope], at_unix_ms: int) -> Settlement:
+        """See core.restore."""
+        return _settlement(await self._call("restore", key, *_amount(ask), scopes_json(scopes), at_unix_ms))
+
+    async def still(self, epoch: str) -> bool:
+        """Whether the ledger is still the one of `epoch`: what was held in it counts only then."""
+        found = await self._redis.get(self._epoch_key)
+        return bool(found) and found.decode() == epoch
+
+    async def _call(self, op: str, *arguments: object) -> list[bytes]:
+        epoch = self.epoch
+        if not epoch:
+            raise Fenced("no ledger has been built")
+        rest = (1, self._epoch_key, op, epoch, self._prefix(epoch), self._lease, self._keep, *arguments)
+        try:
+            told = await self._redis.execute_command("EVALSHA", self._sha, *rest)
+        except NoScriptError:
+            told = await self._redis.execute_command("EVAL", SCRIPT, *rest)
+        if told[0] == b"fenced":
+            raise Fenced("the ledger in Redis is gone or was built anew")
+        return told  # type: ignore[no-any-return]
+
+    def _prefix(self, epoch: str) -> str:
+        return f"{self._tag}:{epoch.partition(' ')[0]}:"
+
+    # Epochs
+
+    async def current(self, server: str) -> str:
+        """The epoch that stands, when it was built in this very server; "" otherwise."""
+        found = await self._redis.get(self._epoch_key)
+        return found.decode() if found and found.decode().partition(" ")[2] == server else ""
+
+    async def lock(self, token: str, lock_ms: int) -> bool:
+        """Become the one that rebuilds, and fence every writer of the ledger before. False: another one does."""
+        if not await self._redis.set(self._lock_key, token, nx=True, px=lock_ms):
+            return False
+        old = (await self._redis.eval(_FENCE, 2, self._epoch_key, self._lock_key, token)).decode()
+        if old == "-":
+            return False
+        # Only ids that can never stand again: a prefix that another replica writes now must not be touched.
+        self._dead += [old, token] if old else [token]
+        return True
+
+    async def keep_lock(self, token: str, lock_ms: int) -> bool:
+        """Say that the rebuild goes on; False when the lock was lost."""
+        return bool(await self._redis.eval(_KEEP_LOCK, 1, self._lock_key, token, lock_ms))
+
+    async def unlock(self, token: str) -> None:
+        """Let another one try; best effort, the lock expires by itself."""
+        with suppress(*RedisFailure):
+            await self._redis.eval(_UNLOCK, 1, self._lock_key, token)
+
+    async def write(self, token: str, ledger: Ledger, since_unix_ms: int, on_batch: Callable[[], Any]) -> None:
+        """Lay a folded ledger down under a new prefix; nobody reads it before `switch`.
+
+        Left out: what ended before `since_unix_ms`, as `keep_ms` would have let it go.
+        """
+        prefix = self._prefix(token)
+        rows = list(self._rows(prefix, ledger, since_unix_ms))
+        for start in range(0, len(rows), WRITE_BATCH):
+            async with self._redis.pipeline(transaction=False) as batch:
+                for name, mapping in rows[start : start + WRITE_BATCH]:
+                    batch.hset(name, mapping=mapping)
+                    batch.pexpire(name, int(self._keep))
+                await batch.execute()
+            await on_batch()
+        leases: dict[str | bytes, Any] = {
+            key: float(entry.at_unix_ms + ledger.lease_ms)
+            for key, entry in ledger.entries.items()
+            if entry.state == "open" and entry.at_unix_ms >= since_unix_ms
+        }
+        if leases:
+            await self._redis.zadd(f"{prefix}open", leases)
+
+    def _rows(self, prefix: str, ledger: Ledger, since_unix_ms: int) -> Iterable[tuple[str, dict[str, Any]]]:
+        live: set[str] = set()
+        for key, entry in ledger.entries.items():
+            if entry.state == "early" or entry.at_unix_ms >= since_unix_ms:
+                live.update(scope.name for scope in entry.scopes)
+                yield f"{prefix}r:{key}", _entry_row(entry)
+        for scope, balance in ledger.balances.items():
+            if scope in live:
+                yield f"{prefix}s:{scope}", _balance_row(balance)
+
+    async def switch(self, token: str, server: str) -> bool:
+        """Make the ledger under `token` the one that stands; False when the lock was lost meanwhile."""
+        epoch = f"{token} {server}"
+        if not await self._redis.eval(_SWITCH, 2, self._epoch_key, self._lock_key, token, epoch):
+            return False
+        self._dead.remove(token)
+        self.epoch = epoch
+        return True
+
+    async def bury(self) -> None:
+        """Remove the keys of ledgers that this process fenced or gave up; what is left expires by itself."""
+        while self._dead:
+            gone: list[bytes] = []
+            async for key in self._redis.scan_iter(match=f"{self._prefix(self._dead[0])}*", count=500):
+                gone.append(key)
+                if len(gone) >= WRITE_BATCH:
+                    await self._redis.unlink(*gone)
+                    gone.clear()
+            if gone:
+                await self._redis.unlink(*gone)
+            self._dead.pop(0)
+
+    async def dump(self) -> tuple[dict[str, Entry], dict[str, Balance]]:
+        """Everything in the ledger that stands, as core has it: for tests and for people who look into it."""
+        prefix = self._prefix(self.epoch)
+        entries: dict[str, Entry] = {}
+        balances: dict[str, Balance] = {}
+        async for key in self._redis.scan_iter(match=f"{prefix}[rs]:*", count=500):
+            name = key.decode().removeprefix(prefix)
+            row = {k.decode(): v.decode() for k, v in (await self._redis.hgetall(key)).items()}
+            if name.startswith("r:"):
+                entries[name[2:]] = _entry(row)
+            else:
+                balances[name[2:]] = _balance(row)
+        return entries, balances
+
+
+# Forms
+
+
+def _info(reply: Any, name: str) -> str:
+    if isinstance(reply, dict):
+        return str(reply.get(name, ""))
+    text = reply.decode() if isinstance(reply, bytes) else str(reply)
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        if key == name:
+            return value.strip()
+    return ""
+
+
+def _amount(of: Sum) -> tuple[int, int]:
+    return of.tokens, of.cost_usd_micros
+
+
+def _ceiling(text: bytes) -> Ceiling:
+    scope, unit, spent, reserved, asked, limit = text.decode().split("|")
+    return Ceiling(scope, unit, int(spent), int(reserved), int(asked), int(limit))  # type: ignore[arg-type]
+
+
+def _settlement(told: list[bytes]) -> Settlement:
+    kind: Any = told[0].decode()
+    if len(told) == 1:
+        return Settlement(kind)
+    tokens, cost, held_tokens, held_cost = (int(part) for part in told[1:5])
+    ceiling = _ceiling(told[6]) if told[6] else None
+    return Settlement(kind, Sum(tokens, cost), Sum(held_tokens, held_cost), told[5] == b"1", ceiling)
+
+
+def _entry_row(entry: Entry) -> dict[str, Any]:
+    return {
+        "state": entry.state,
+        "tokens": entry.ask.tokens,
+        "cost": entry.ask.cost_usd_micros,
+        "at": entry.at_unix_ms,
+        "scopes": scopes_json(entry.scopes),
+        "holders": entry.holders,
+        "charged_tokens": entry.charged.tokens,
+        "charged_cost": entry.charged.cost_usd_micros,
+        "usage_tokens": entry.usage.tokens,
+        "usage_cost": entry.usage.cost_usd_micros,
+        "estimated": int(entry.estimated),
+        "ceiling": "|".join(str(part) for part in entry.ceiling) if entry.ceiling else "",
+    }
+
+
+def _entry(row: dict[str, str]) -> Entry:
+    def whole(name: str) -> int:
+        return int(row.get(name) or 0)
+
+    return Entry(
+        state=row["state"],  # type: ignore[arg-type]
+        ask=Sum(whole("tokens"), whole("cost")),
+        scopes=scopes_from_json(row.get("scopes") or "[]"),
+        at_unix_ms=whole("at"),
+        holders=whole("holders"),
+        charged=Sum(whole("charged_tokens"), whole("charged_cost")),
+        usage=Sum(whole("usage_tokens"), whole("usage_cost")),
+        estimated=row.get("estimated") == "1",
+        ceiling=_ceiling(row["ceiling"].encode()) if row.get("ceiling") else None,
+    )
+
+
+def _balance_row(balance: Balance) -> dict[str, Any]:
+    return {
+        "reserved_tokens": balance.reserved.tokens,
+        "reserved_cost": balance.reserved.cost_usd_micros,
+        "spent_tokens": balance.spent.tokens,
+        "spent_cost": balance.spent.cost_usd_micros,
+    }
+
+
+def _balance(row: dict[str, str]) -> Balance:
+    return Balance(
+        Sum(int(row["reserved_tokens"]), int(row["reserved_cost"])),
+        Sum(int(row["spent_tokens"]), int(row["spent_cost"])),
+    )
+

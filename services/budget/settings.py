@@ -1,0 +1,32 @@
+"""Knobs of budget. Enters: the environment (BULKHEAD_*). Leaves: one checked value."""
+
+from pydantic import Field, SecretStr
+
+from bulkhead.runtime.settings import ServiceSettings
+from bulkhead_contracts.limits import MAX_TASK_DEADLINE_MS
+
+DAY_MS = 24 * 3600 * 1000
+
+
+class Settings(ServiceSettings):
+    """lease_ms: what is not settled within it counts as spent in full; longer than any call may take.
+
+    keep_days: so long after the end of the longest possible task Redis remembers a reservation. rebuild_at_start:
+    read the journal also when a ledger stands that was built in the same Redis process (false makes a rolling
+    restart of several replicas free of pauses). tail_grace_s: how long a rebuild waits for a stream's followers.
+    """
+
+    redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+    redis_prefix: str = Field(default="bulkhead.budget", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    redis_timeout_s: float = Field(default=1.0, gt=0, le=10)
+    redis_connections: int = Field(default=32, ge=1, le=1000)
+    lease_ms: int = Field(default=600_000, ge=1000)
+    keep_days: int = Field(default=3, ge=1, le=365)
+    retry_after_ms: int = Field(default=100, ge=1, le=60_000)
+    rebuild_at_start: bool = True
+    tail_grace_s: float = Field(default=0.05, ge=0, le=10)
+
+    @property
+    def keep_ms(self) -> int:
+        """A repeated id gets its first answer within the task's life, however long that is."""
+        return MAX_TASK_DEADLINE_MS + self.keep_days * DAY_MS

@@ -1,0 +1,151 @@
+"""Shapes of the HTTP API: what people send (unknown fields are refused, they mistype) and what they read."""
+
+from typing import Annotated
+
+from pydantic import ConfigDict, Field
+
+from bulkhead_contracts import limits as bounds
+from bulkhead_contracts.plan import Plan, PlanStep
+from bulkhead_contracts.result import Failure, Result, Usage
+from bulkhead_contracts.task import RequesterClaim, TaskLimits
+from bulkhead_contracts.task.v1 import Objective
+from bulkhead_contracts.types import Contract, Count, Name, Reason
+from services.gateway.core import Status, StepStatus
+
+_STRICT = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
+
+
+class LimitsInput(TaskLimits):
+    """Ceilings: money in micro US dollars, tokens, milliseconds from submission."""
+
+    model_config = _STRICT
+
+
+class PlanStepInput(PlanStep):
+    """A step of a plan that the caller brings."""
+
+    model_config = _STRICT
+
+
+class PlanInput(Contract):
+    """A plan that the caller brings; the mesh checks it as it checks its own."""
+
+    model_config = _STRICT
+
+    steps: Annotated[tuple[PlanStepInput, ...], Field(min_length=1, max_length=bounds.MAX_PLAN_STEPS)]
+
+    def plan(self) -> Plan:
+        """As the contract."""
+        return Plan(steps=tuple(PlanStep(**step.model_dump()) for step in self.steps))
+
+
+class TaskSubmission(Contract):
+    """Body of POST /v1/tasks."""
+
+    model_config = _STRICT
+
+    objective: Objective
+    limits: LimitsInput = LimitsInput()
+    tools: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_TOOLS)] = ()
+    check: bool = True
+    plan: PlanInput | None = None
+
+
+class CancelSubmission(Contract):
+    """Body of POST /v1/tasks/{task_id}/cancel; may be absent."""
+
+    model_config = _STRICT
+
+    reason: Reason = ""
+
+
+class TaskReceipt(Contract):
+    """The task is stored durably and will be worked on."""
+
+    task_id: str
+    status_url: str
+    events_url: str
+
+
+class CancelReceipt(Contract):
+    """The wish to cancel is stored durably; the planner ends the task."""
+
+    task_id: str
+    status_url: str
+
+
+class StepDocument(Contract):
+    """One step of a task."""
+
+    step_id: str
+    title: str
+    status: StepStatus
+    attempts: Count
+    plan_version: Count
+    reasons: tuple[str, ...] = ()
+    started_unix_ms: Count = 0
+    ended_unix_ms: Count = 0
+    usage: Usage
+
+
+class TaskSummary(Contract):
+    """One row of GET /v1/tasks."""
+
+    task_id: str
+    status: Status
+    objective: str
+    created_unix_ms: Count
+    updated_unix_ms: Count
+    person: str
+    cost_usd_micros: Count
+
+
+class TaskPage(Contract):
+    """Tasks, the newest first; `next` continues, absent on the last page."""
+
+    tasks: tuple[TaskSummary, ...]
+    next: str | None = None
+
+
+class TaskDocument(Contract):
+    """All that is known of a task. `answer` is the text of the result, with citation markers [#…]."""
+
+    task_id: str
+    status: Status
+    objective: str
+    requester: RequesterClaim | None
+    limits: TaskLimits | None
+    created_unix_ms: Count
+    updated_unix_ms: Count
+    deadline_unix_ms: Count
+    duration_ms: Count
+    plan_version: Count
+    plans_rejected: Count
+    steps: tuple[StepDocument, ...]
+    steps_done: Count
+    steps_total: Count
+    failure: Failure | None
+    result: Result | None
+    answer: str | None
+    usage: Usage
+    events_url: str
+
+
+class DocumentReceipt(Contract):
+    """How the ingestion stands: `pending` until the document store has answered."""
+
+    ingest_id: str
+    name: str
+    sha256: str
+    outcome: str
+    chunks: Count = 0
+    detail: str = ""
+    failure: Failure | None = None
+    status_url: str
+
+
+class ServerHealth(Contract):
+    """Answer of the probes."""
+
+    status: str
+    reason: str = ""

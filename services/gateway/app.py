@@ -1,0 +1,124 @@
+"""Composition root: what comes in (HTTP, the inbox, live text) and what handles it."""
+
+import asyncio
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from bulkhead.bus.port import BusError, LiveSubscription
+from bulkhead.runtime.context import Context
+from bulkhead.runtime.edge import Received
+from bulkhead.telemetry.log import Log
+from bulkhead_contracts import subjects
+from bulkhead_contracts.task import TaskCancelRequested, TaskRequested
+from services.gateway.auth import Authenticator
+from services.gateway.effects import Intake
+from services.gateway.feeds import Feeds
+from services.gateway.http import Http
+from services.gateway.listing import Listing
+from services.gateway.poking import Pokes
+from services.gateway.server import HttpServer
+from services.gateway.settings import PublisherPolicy, Settings
+
+SERVICE = "gateway"
+LIVE_TEXT = "live.model_gateway.>"
+LIVE_PENDING = 10_000
+log = Log("gateway")
+
+
+class Gateway:
+    """The edge: `handle` takes the inbox, `start` opens HTTP."""
+
+    def __init__(self, context: Context, settings: Settings) -> None:
+        self._context = context
+        self._settings = settings = _with_publishers(settings)
+        self._auth = Authenticator(settings)
+        self.feeds = Feeds(context.bus, recent=settings.recent_tasks, live=settings.live_tasks,
+                           reread_s=settings.reread_s)
+        self._intake = Intake(context, self.feeds, settings.publishers)
+        self._pokes = Pokes(context.bus, context.instance, self.feeds)
+        self.http = Http(settings, self._auth, self._intake, self.feeds,
+                         Listing(context.bus, settings.listed_tasks), context.blobs, self._why_unready)
+        self.app = self.http.app()
+        self._server = HttpServer(self.app, settings.http_host, settings.http_port, settings.http_file,
+                                  settings.drain_timeout_s)
+        self._subscriptions: list[LiveSubscription] = []
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def port(self) -> int:
+        """Where HTTP listens; 0 before the start."""
+        return self._server.port
+
+    async def start(self) -> None:
+        """Subscribe, then listen: a client must not connect before its text can be heard."""
+        await self.attach()
+        await self._server.start()
+
+    async def attach(self) -> None:
+        """Everything but the listening socket."""
+        self._auth.load()
+        text = await self._context.bus.subscribe_live(LIVE_TEXT, LIVE_PENDING)
+        self._subscriptions = [text, await self._pokes.subscribe()]
+        self._tasks = [asyncio.create_task(self._hear(text)), asyncio.create_task(self._pokes.run()),
+                       asyncio.create_task(self.feeds.run())]
+        self.http.started = True
+
+    async def stop(self) -> None:
+        """End the streams (clients resume elsewhere), finish the requests, close."""
+        self.feeds.close()
+        await self._server.stop()
+        for subscription in self._subscriptions:
+            await subscription.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def ready(self) -> bool:
+        """Whether HTTP is served."""
+        return self.http.started and not self.feeds.closing
+
+    async def handle(self, message: Received) -> None:
+        """One stored message: pass requests on, tell the watchers of every replica."""
+        match message.body:
+            case TaskRequested() as request:
+                feed = self.feeds.feed(message.tenant, message.task)
+                await feed.refresh(at_least=message.sequence)
+                await self._intake.requested(message, request, feed)
+            case TaskCancelRequested() as cancel:
+                await self._intake.cancel_requested(message, cancel)
+            case _:
+                pass  # A fact: only watchers care.
+        self._pokes.say(message.tenant, message.task, message.sequence)
+
+    async def _hear(self, subscription: LiveSubscription) -> None:
+        async for live in subscription:
+            self.feeds.hear(live)
+
+    async def _why_unready(self) -> str:
+        if not self.http.started:
+            return "starting"
+        try:
+            await self._context.bus.read(subjects.inbox_stream(SERVICE), subjects.task_filter(SERVICE, "none", "none"),
+                                         limit=1)
+        except BusError as error:
+            return f"the inbox cannot be read: {error}"
+        return ""
+
+
+def _with_publishers(settings: Settings) -> Settings:
+    if settings.publishers_file is None:
+        return settings
+    try:
+        found = yaml.safe_load(settings.publishers_file.read_text())  # JSON is YAML too.
+        found = found.get("publishers", found) if isinstance(found, dict) else found
+        policies = TypeAdapter(dict[str, PublisherPolicy]).validate_python(found)
+    except (OSError, yaml.YAMLError, ValidationError) as error:
+        raise ValueError(f"cannot read publishers from {settings.publishers_file}: {error}; "
+                         'it must hold {"pub_<name>": {"tenant", "person", "role"}}') from error
+    return settings.model_copy(update={"publishers": policies})
+
+
+def build(context: Context, settings: Settings) -> Gateway:
+    """The gateway, not yet started."""
+    return Gateway(context, settings)

@@ -1,0 +1,214 @@
+"""What the gateway does to the world: appends requests to its own inbox, gets authority signed, passes work on.
+
+In: submissions of known people, messages of the inbox. Out: durable messages to gateway, planner and rag. The
+same path serves HTTP and outside publishers: what counts is the stored `TaskRequested`.
+"""
+
+import asyncio
+import hashlib
+import secrets
+from collections.abc import Mapping
+
+from bulkhead.bus.port import BusUnavailable, PubAck, PublishRefused, WrongLastSequence
+from bulkhead.runtime.context import Context
+from bulkhead.runtime.edge import Received, Retry
+from bulkhead.runtime.publisher import RpcRefused
+from bulkhead.telemetry import names, trace
+from bulkhead.telemetry.log import Log
+from bulkhead_contracts import limits, subjects
+from bulkhead_contracts.grant import GrantReplied, GrantRequested
+from bulkhead_contracts.retrieval import DocumentIngestRequested
+from bulkhead_contracts.task import (
+    RequesterClaim,
+    TaskCancelRequested,
+    TaskRejected,
+    TaskRequested,
+    TaskSubmitted,
+)
+from services.gateway import core
+from services.gateway.feeds import INBOX, Feed, Feeds
+from services.gateway.problems import Problem, unavailable
+from services.gateway.settings import PublisherPolicy
+
+log = Log("gateway.intake")
+FIRST_RECORD_READS = 8
+SIGNER_ATTEMPTS = 20
+"""So often a signer that answers with an error is asked before the task is refused; silence is waited out."""
+SIGNER_RETRY_S = 1.0
+AWAY = "the message broker does not answer"
+
+
+class Intake:
+    """Takes tasks, cancels and documents in."""
+
+    def __init__(self, context: Context, feeds: Feeds, policies: Mapping[str, PublisherPolicy]) -> None:
+        self._context = context
+        self._feeds = feeds
+        self._policies = policies
+        self._in_flight: set[str] = set()
+
+    async def submit(self, request: TaskRequested, key: str) -> tuple[str, bool]:
+        """Append a request durably; returns the task's id and whether it was there before.
+
+        Raises Problem: 409 the same key is being handled now, 422 the key was used for something else, 503.
+        """
+        claim = request.requester
+        assert claim is not None and request.payload_sha256 is not None
+        task = core.task_id(claim.tenant, claim.person, key)
+        if task in self._in_flight:
+            raise Problem(409, "idempotency_in_flight", "Still being handled",
+                          "a request with this Idempotency-Key is being handled right now",
+                          "wait a second and repeat it: the answer will be the same",
+                          headers={"Retry-After": "1"})
+        self._in_flight.add(task)
+        try:
+            return task, await self._append(request, claim, task)
+        finally:
+            self._in_flight.discard(task)
+
+    async def _append(self, request: TaskRequested, claim: RequesterClaim, task: str) -> bool:
+        attributes: dict[str, str | int | float | bool] = {
+            names.OPERATION: names.INVOKE_WORKFLOW, names.TASK: task, names.TENANT: claim.tenant}
+        try:
+            with trace.span(f"{names.INVOKE_WORKFLOW} task", attributes=attributes):
+                ack = await self._context.publisher.send(
+                    "gateway", request, tenant=claim.tenant, task=task, index=f"request/{task}",
+                    actor=claim.person, expect_last_on_subject=0)
+            if not ack.duplicate:
+                return False
+        except WrongLastSequence:
+            pass  # Somebody was first, perhaps this very request before its ack was lost: the record decides.
+        except (BusUnavailable, PublishRefused) as error:
+            raise _bus_problem(error) from error
+        first = await self._first_record(claim.tenant, task)
+        if first.payload_sha256 != request.payload_sha256:
+            raise Problem(422, "idempotency_reused", "This Idempotency-Key was used for another request",
+                          f"task {task} was submitted under this key with other content",
+                          "use a new key for a new task, or repeat the first request unchanged")
+        return True
+
+    async def _first_record(self, tenant: str, task: str) -> TaskRequested:
+        for attempt in range(FIRST_RECORD_READS):
+            try:
+                found = await self._context.bus.read(
+                    INBOX, subjects.mesh("gateway", "gateway", tenant, task), limit=1)
+            except (BusUnavailable, PublishRefused) as error:
+                raise _bus_problem(error) from error
+            if found:
+                return TaskRequested.model_validate_json(found[0].body)
+            await asyncio.sleep(0.02 * 2**attempt)  # A follower may lag behind the leader.
+        raise unavailable("the first request under this key cannot be read yet")
+
+    async def requested(self, message: Received, request: TaskRequested, feed: Feed) -> None:
+        """Pass a stored request on with authority, or record why not. Raises Retry."""
+        if feed.view.request_sequence != message.sequence:
+            log.warning("second_request_ignored", task=message.task, sender=message.sender)
+            return
+        claim = core.requester_of(message, self._policies)
+        if isinstance(claim, RequesterClaim) and claim.role not in core.MAY_SUBMIT:
+            claim = core.Refusal("forbidden", f"the role {claim.role} may not submit tasks",
+                                 "ask for the role submitter or operator")
+        if isinstance(claim, core.Refusal):
+            await self._reject(message, claim)
+            return
+        reply = await self._grant(message, claim, request)
+        if isinstance(reply, core.Refusal):
+            await self._reject(message, reply)
+            return
+        objective = await self._context.blobs.put(message.tenant, request.objective)
+        body = TaskSubmitted(objective=objective, limits=reply.limits or request.limits,
+                             submitted_unix_ms=message.time_unix_ms, tools=reply.tools, check=request.check,
+                             plan=request.plan)
+        await self._context.publisher.send(
+            "planner", body, tenant=message.tenant, task=message.task, cause=message.envelope.id,
+            actor=claim.person, grant=reply.token)
+
+    async def _grant(
+        self, message: Received, claim: RequesterClaim, request: TaskRequested
+    ) -> GrantReplied | core.Refusal:
+        # Everything in this body comes from the stored message: a repeat asks for the same grant.
+        ask = GrantRequested(requester=claim, tools=request.tools, limits=request.limits,
+                             requested_unix_ms=message.time_unix_ms)
+        try:
+            reply = await self._context.publisher.request(
+                "signer", ask, tenant=message.tenant, task=message.task, cause=message.envelope.id,
+                actor=claim.person, timeout_s=limits.RPC_TIMEOUT_MS / 1000)
+        except BusUnavailable as error:
+            raise Retry(SIGNER_RETRY_S, "the signer does not answer; the task waits") from error
+        except RpcRefused as error:
+            if message.attempts < SIGNER_ATTEMPTS:
+                raise Retry(SIGNER_RETRY_S, f"the signer failed: {error}") from error
+            return core.Refusal("signer_failed", f"no authority could be signed: {error}",
+                                "look at the signer's log, then submit the task again")
+        assert isinstance(reply, GrantReplied)
+        if not reply.granted:
+            return core.Refusal(reply.code or "refused", reply.reason or "the signer refused",
+                                reply.hint or "ask for less, or have the tenant's policy changed")
+        return reply
+
+    async def _reject(self, message: Received, refusal: core.Refusal) -> None:
+        body = TaskRejected(code=refusal.code[: limits.MAX_NAME_CHARS],
+                            message=refusal.message[: limits.MAX_REASON_CHARS],
+                            hint=refusal.hint[: limits.MAX_REASON_CHARS])
+        log.info("task_rejected", task=message.task, code=refusal.code)
+        await self._context.publisher.send(
+            "gateway", body, tenant=message.tenant, task=message.task, cause=message.envelope.id,
+            index="rejected")
+
+    async def cancel_requested(self, message: Received, body: TaskCancelRequested) -> None:
+        """Pass a publisher's cancel on; the broker holds it to its tenant, the policy to its role."""
+        claim = core.requester_of(message, self._policies)
+        if isinstance(claim, core.Refusal) or claim.role not in core.MAY_SUBMIT:
+            log.warning("cancel_refused", task=message.task, sender=message.sender)
+            return
+        await self._context.publisher.send(
+            "planner", body, tenant=message.tenant, task=message.task, cause=message.envelope.id,
+            actor=claim.person)
+
+    async def cancel(self, claim: RequesterClaim, feed: Feed, reason: str) -> PubAck:
+        """Ask the planner to end a task. Repeating is harmless. Raises Problem (503)."""
+        body = TaskCancelRequested(reason=reason or f"cancelled by {claim.person}")
+        try:
+            return await self._context.publisher.send(
+                "planner", body, tenant=feed.tenant, task=feed.task, cause=feed.view.request_id,
+                index="cancel", actor=claim.person)
+        except (BusUnavailable, PublishRefused) as error:
+            raise _bus_problem(error) from error
+
+    async def ingest(self, claim: RequesterClaim, name: str, media_type: str, data: bytes, key: str) -> Feed:
+        """Store a document and ask rag to take it in; returns the feed where the outcome appears. Raises Problem."""
+        tenant, digest = claim.tenant, hashlib.sha256(data).hexdigest()
+        task = core.ingest_id(tenant, name, digest, key)
+        try:
+            feed = await self._feeds.fresh(tenant, task)
+            if feed.view.ingested is not None:
+                if key:
+                    return feed  # The caller repeats one ingestion.
+                # This content may have been replaced since: a new ingestion, which rag finds unchanged if not.
+                task = core.ingest_id(tenant, name, digest, secrets.token_hex(16))
+                feed = await self._feeds.fresh(tenant, task)
+            content = await self._context.blobs.put(tenant, data, media_type, summary=name)
+            ask = GrantRequested(requester=claim, purpose="ingest", requested_unix_ms=self._context.clock())
+            reply = await self._context.publisher.request(
+                "signer", ask, tenant=tenant, task=task, index=f"ingest/{task}", actor=claim.person,
+                timeout_s=limits.RPC_TIMEOUT_MS / 1000)
+            assert isinstance(reply, GrantReplied)
+            if not reply.granted:
+                raise Problem(403, reply.code or "refused", "The tenant's policy does not allow this",
+                              reply.reason or "the signer refused", reply.hint or "ask the operator")
+            body = DocumentIngestRequested(name=name, media_type=media_type, content=content)
+            await self._context.publisher.send(
+                "rag", body, tenant=tenant, task=task, index=f"ingest/{task}", actor=claim.person,
+                grant=reply.token)
+        except RpcRefused as error:
+            raise unavailable(f"no authority could be signed: {error}") from error
+        except (BusUnavailable, PublishRefused) as error:
+            raise _bus_problem(error) from error
+        return feed
+
+
+def _bus_problem(error: Exception) -> Problem:
+    if isinstance(error, PublishRefused):
+        return unavailable(f"the broker refused to store it: {error}",
+                           "the operator must look (`bulkhead doctor`): a full disk, a limit or a missing right")
+    return unavailable(f"{AWAY}: {error}")

@@ -1,0 +1,257 @@
+"""What this replica knows of tasks: stored messages re-read from the inbox, live text heard, watchers woken.
+
+In: pokes (a message of this task was handled, by whichever replica), text deltas. Out: `Feed`s with a view and the
+facts in stream order. Nothing here is authoritative: a feed that was forgotten is read again from the stream.
+"""
+
+import asyncio
+import bisect
+import itertools
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from pydantic import ValidationError
+
+from bulkhead.bus.port import Bus, BusError, Live, Stored
+from bulkhead.runtime import inbound
+from bulkhead.runtime.edge import Received
+from bulkhead.telemetry.log import Log
+from bulkhead_contracts import limits, subjects
+from bulkhead_contracts.model import TextDelta
+from bulkhead_contracts.plan import PlanAdopted
+from bulkhead_contracts.task import StepEnded
+from services.gateway.core import ENDED, View, fold
+from services.gateway.events import Fact, LiveText, fact_of, hear
+
+log = Log("gateway.feeds")
+READ_BATCH = 256
+REREAD_ATTEMPTS = 6
+MAX_LIVE_STEPS = 2 * limits.MAX_PLAN_STEPS
+INBOX = subjects.inbox_stream("gateway")
+
+
+class Feed:
+    """One task: its view, its facts, its live texts. `version` grows whenever there is something new."""
+
+    def __init__(self, bus: Bus, tenant: str, task: str) -> None:
+        self.tenant = tenant
+        self.task = task
+        self.view = View()
+        self.opening: Received | None = None
+        self.facts: list[Fact] = []
+        self.live: dict[str, LiveText] = {}
+        self.sequence = 0
+        self.version = 0
+        self.watchers = 0
+        self.wanted = 0
+        self._ended_attempts: dict[str, int] = {}
+        self._bus = bus
+        self._filter = subjects.task_filter("gateway", tenant, task)
+        self._reading = asyncio.Lock()
+        self._wake = asyncio.Event()
+
+    @property
+    def known(self) -> bool:
+        """Whether anything of this task is in the inbox."""
+        return self.sequence > 0
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing can follow."""
+        return self.view.status in ENDED
+
+    async def refresh(self, at_least: int = 0) -> None:
+        """Read on from where this feed stands. Raises BusError. Nothing to do when `at_least` is known already."""
+        async with self._reading:
+            if at_least and self.sequence >= at_least:
+                return
+            while batch := await self._bus.read(INBOX, self._filter, after=self.sequence, limit=READ_BATCH):
+                for stored in batch:
+                    self._take(stored)
+                self.notify()
+                if len(batch) < READ_BATCH:
+                    return
+
+    def _take(self, stored: Stored) -> None:
+        self.sequence = stored.sequence
+        try:
+            found = inbound.read(stored, "gateway")
+        except inbound.Unreadable as error:
+            log.debug("unreadable_in_feed", sequence=stored.sequence, code=error.code)
+            return
+        message = Received(found.envelope, found.body, found.address.tenant, found.address.task,
+                           found.address.sender, stored.sequence, stored.time_unix_ms, 1)
+        before, self.view = self.view, fold(self.view, message)
+        if self.view.request_sequence == message.sequence:
+            self.opening = message
+        fact = fact_of(message, before, self.view)
+        if fact is None:
+            return
+        self.facts.append(fact)
+        if isinstance(message.body, PlanAdopted):
+            self._ended_attempts.clear()
+        elif isinstance(message.body, StepEnded):
+            self._ended_attempts[fact.step_id] = fact.attempt
+            heard = self.live.get(fact.step_id)
+            if heard is not None and heard.attempt <= fact.attempt:
+                del self.live[fact.step_id]
+        elif fact.last:
+            self.live.clear()
+
+    def hear(self, delta: TextDelta, epoch: int) -> None:
+        """A live piece of text."""
+        if self.ended or delta.attempt <= self._ended_attempts.get(delta.step_id, -1):
+            return  # Late: the stored record has it whole.
+        known = self.live.get(delta.step_id)
+        if known is None and len(self.live) >= MAX_LIVE_STEPS:
+            return
+        heard = hear(known, delta.call_id, delta.attempt, delta.offset, delta.text, epoch=epoch,
+                     max_chars=limits.MAX_ANSWER_CHARS)
+        if heard is not None:
+            self.live[delta.step_id] = heard
+            self.notify()
+
+    def after(self, sequence: int) -> list[Fact]:
+        """Facts beyond a position."""
+        return self.facts[bisect.bisect_right(self.facts, sequence, key=lambda fact: fact.sequence) :]
+
+    def notify(self) -> None:
+        """Wake whoever waits."""
+        self.version += 1
+        self._wake.set()
+        self._wake = asyncio.Event()
+
+    async def changed(self, seen: int, timeout_s: float | None = None) -> bool:
+        """Wait until `version` is no longer `seen`; False after the timeout."""
+        if self.version != seen:
+            return True
+        try:
+            await asyncio.wait_for(self._wake.wait(), timeout_s)
+        except TimeoutError:
+            return False
+        return True
+
+
+class Feeds:
+    """The feeds of this replica, bounded: unwatched ones are forgotten, the longest unused first."""
+
+    def __init__(self, bus: Bus, *, recent: int, live: int, reread_s: float) -> None:
+        self._bus = bus
+        self._recent = recent
+        self._max_live = live
+        self._reread_s = reread_s
+        self._feeds: OrderedDict[tuple[str, str], Feed] = OrderedDict()
+        self._with_live: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._epochs = itertools.count(1)
+        self._rereading: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._closed = asyncio.Event()
+
+    def feed(self, tenant: str, task: str) -> Feed:
+        """The feed of a task, perhaps empty: call `refresh` before believing it."""
+        key = (tenant, task)
+        found = self._feeds.get(key)
+        if found is None:
+            found = self._feeds[key] = Feed(self._bus, tenant, task)
+            self._forget()
+        self._feeds.move_to_end(key)
+        return found
+
+    async def fresh(self, tenant: str, task: str) -> Feed:
+        """The feed as the inbox has it now. Raises BusError."""
+        found = self.feed(tenant, task)
+        if not found.ended:
+            await found.refresh()
+        return found
+
+    @property
+    def closing(self) -> bool:
+        """Whether this replica goes away."""
+        return self._closed.is_set()
+
+    @contextmanager
+    def watching(self, feed: Feed) -> Iterator[None]:
+        """While somebody watches, the feed is kept and re-read at every poke."""
+        self._feeds[feed.tenant, feed.task] = feed
+        feed.watchers += 1
+        try:
+            yield
+        finally:
+            feed.watchers -= 1
+
+    def poke(self, tenant: str, task: str, sequence: int) -> None:
+        """A message of this task was stored at `sequence`: watchers are to see it."""
+        key = (tenant, task)
+        found = self._feeds.get(key)
+        if found is None or not found.watchers:
+            return
+        found.wanted = max(found.wanted, sequence)
+        if key not in self._rereading and found.sequence < found.wanted:
+            task_ = asyncio.create_task(self._reread(found))
+            self._rereading[key] = task_
+            task_.add_done_callback(lambda _: self._rereading.pop(key, None))
+
+    async def _reread(self, feed: Feed) -> None:
+        for attempt in range(REREAD_ATTEMPTS):
+            before = -1
+            while before < feed.sequence < feed.wanted:
+                before = feed.sequence
+                await self._refresh(feed)
+            if feed.sequence >= feed.wanted:
+                return
+            # A follower may lag behind the leader that acknowledged; the interval catches what this does not.
+            await asyncio.sleep(0.01 * 2**attempt)
+
+    @staticmethod
+    async def _refresh(feed: Feed) -> None:
+        try:
+            await feed.refresh()
+        except BusError as error:
+            log.warning("reread_failed", task=feed.task, reason=str(error))
+
+    def hear(self, live: Live) -> None:
+        """A text delta from `live.model_gateway.<tenant>.<task>`."""
+        parts = live.subject.split(".")
+        if len(parts) != 4:
+            return
+        try:
+            delta = TextDelta.model_validate_json(live.body)
+        except ValidationError:
+            log.warning("bad_delta", subject=live.subject)
+            return
+        key = (parts[2], parts[3])
+        self.feed(*key).hear(delta, next(self._epochs))
+        self._with_live[key] = None
+        self._with_live.move_to_end(key)
+        while len(self._with_live) > self._max_live:
+            old, _ = self._with_live.popitem(last=False)
+            if old in self._feeds:
+                self._feeds[old].live.clear()
+
+    async def run(self) -> None:
+        """Re-read every watched feed each `reread_s`, in case a poke was lost; returns after `close`."""
+        while not self.closing:
+            try:
+                await asyncio.wait_for(self._closed.wait(), self._reread_s)
+            except TimeoutError:
+                watched = [feed for feed in self._feeds.values() if feed.watchers and not feed.ended]
+                await asyncio.gather(*(self._refresh(feed) for feed in watched))
+
+    def close(self) -> None:
+        """End all watching: clients come back elsewhere, with their position."""
+        self._closed.set()
+        for found in self._feeds.values():
+            found.notify()
+
+    def _forget(self) -> None:
+        while len(self._feeds) > self._recent:
+            newest = next(reversed(self._feeds))
+            idle = next((key for key, feed in self._feeds.items() if not feed.watchers and key != newest), None)
+            if idle is None:
+                return  # All are watched: max_streams is the bound then.
+            del self._feeds[idle]
+            self._with_live.pop(idle, None)
+
+    def sizes(self) -> Mapping[str, int]:
+        """How much is held, for tests and readiness."""
+        return {"feeds": len(self._feeds), "live": len(self._with_live)}

@@ -1,0 +1,204 @@
+"""The HTTP API as an OpenAPI 3.1 document; schemas are generated from the pydantic models.
+
+In: nothing. Out: a dict, the same every time; `make render` writes it to contracts/openapi.json.
+"""
+
+from functools import cache
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from bulkhead_contracts import limits
+from services.gateway.api import (
+    CancelReceipt,
+    CancelSubmission,
+    DocumentReceipt,
+    ServerHealth,
+    TaskDocument,
+    TaskPage,
+    TaskReceipt,
+    TaskSubmission,
+)
+from services.gateway.problems import MEDIA_TYPE, ProblemDetails
+
+API_VERSION = "1.0.0"
+_INPUTS = (TaskSubmission, CancelSubmission)
+_OUTPUTS = (TaskReceipt, CancelReceipt, TaskPage, TaskDocument, DocumentReceipt, ServerHealth, ProblemDetails)
+
+_TITLES = {
+    400: "Idempotency-Key is missing, or the body is not JSON",
+    401: "No credentials, or unknown ones",
+    403: "The role, or the tenant's policy, does not allow this",
+    404: "No such thing in the caller's tenant",
+    409: "The same key is being handled right now, or the task has ended",
+    413: "Larger than the limit, which the answer names",
+    422: "A field does not fit, or the key was used for other content",
+    503: "Something that this depends on does not answer; nothing was lost",
+}
+
+EVENTS = """Server-sent events, in order. Every `id:` is opaque: send the last one as `Last-Event-ID` to go on after it.
+
+`task.accepted`, `plan.rejected`, `plan.adopted`, `step.started`, `step.ended`, `task.ended`, `task.rejected` are
+stored facts: each arrives exactly once. `text` carries a step's text as it is written: {step_id, attempt, call_id,
+offset, text, replace}. Keep the first `offset` characters (Unicode code points) of what you have for that step and
+append `text`; when `replace` is true, something shown before is withdrawn. Before `step.ended` with outcome
+`accepted` the text is whole. `task.ended` carries the answer. After it the stream ends; reconnecting then gives 204.
+Lines beginning with a colon are heartbeats."""
+
+
+def _ref(model: type[BaseModel]) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{model.__name__}"}
+
+
+def _json(model: type[BaseModel], description: str, headers: dict[str, Any] | None = None) -> dict[str, Any]:
+    found: dict[str, Any] = {"description": description, "content": {"application/json": {"schema": _ref(model)}}}
+    return found | ({"headers": headers} if headers else {})
+
+
+def _problems(*codes: int) -> dict[str, Any]:
+    return {
+        str(code): {"description": _TITLES[code], "content": {MEDIA_TYPE: {"schema": _ref(ProblemDetails)}}}
+        for code in codes
+    }
+
+
+def _header(name: str, description: str, *, required: bool = False, schema: Any = None) -> dict[str, Any]:
+    return {"name": name, "in": "header", "required": required, "description": description,
+            "schema": schema or {"type": "string"}}
+
+
+def _query(name: str, description: str, schema: Any) -> dict[str, Any]:
+    return {"name": name, "in": "query", "description": description, "schema": schema}
+
+
+def _path(name: str, description: str) -> dict[str, Any]:
+    return {"name": name, "in": "path", "required": True, "description": description,
+            "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"}}
+
+
+_KEY_SCHEMA = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"}
+_TEXT = {"schema": {"type": "string"}}
+_TASK = _path("task_id", "The task's id")
+
+
+def _tasks() -> dict[str, Any]:
+    return {
+        "post": {
+            "operationId": "submitTask",
+            "summary": "Submit an objective; it is stored durably before the answer",
+            "parameters": [_header("Idempotency-Key", "Random; the same when you repeat a request: a repeat is "
+                                   "never a second task", required=True, schema=_KEY_SCHEMA)],
+            "requestBody": {"required": True, "content": {"application/json": {"schema": _ref(TaskSubmission)}}},
+            "responses": {
+                "202": _json(TaskReceipt, "Stored; follow it under these URLs",
+                             {"Location": _TEXT, "Idempotency-Replayed": _TEXT}),
+                **_problems(400, 401, 403, 409, 413, 422, 503)},
+        },
+        "get": {
+            "operationId": "listTasks",
+            "summary": "The tenant's tasks, the newest first",
+            "parameters": [
+                _query("limit", "How many", {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}),
+                _query("cursor", "`next` of the page before", {"type": "string", "pattern": "^[A-Za-z0-9_-]{11}$"})],
+            "responses": {"200": _json(TaskPage, "A page"), **_problems(401, 403, 422, 503)},
+        },
+    }
+
+
+def _one_task() -> dict[str, Any]:
+    return {"get": {
+        "operationId": "showTask", "summary": "Everything about a task", "parameters": [_TASK],
+        "responses": {"200": _json(TaskDocument, "The task"), **_problems(401, 403, 404, 503)}}}
+
+
+def _events() -> dict[str, Any]:
+    return {"get": {
+        "operationId": "watchTask", "summary": "What happens, as it happens", "description": EVENTS,
+        "parameters": [_TASK, _header("Last-Event-ID", "Go on after this event"),
+                       _query("last_event_id", "The same, for clients that cannot set headers", {"type": "string"})],
+        "responses": {
+            "200": {"description": "The stream", "content": {"text/event-stream": {"schema": {"type": "string"}}},
+                    "headers": {"X-Accel-Buffering": _TEXT}},
+            "204": {"description": "The task has ended and this client has seen all of it"},
+            **_problems(400, 401, 403, 404, 503)}}}
+
+
+def _cancel() -> dict[str, Any]:
+    return {"post": {
+        "operationId": "cancelTask", "summary": "Ask for a task to end", "parameters": [_TASK],
+        "requestBody": {"required": False, "content": {"application/json": {"schema": _ref(CancelSubmission)}}},
+        "responses": {"202": _json(CancelReceipt, "Stored; the planner ends the task", {"Location": _TEXT}),
+                      **_problems(400, 401, 403, 404, 409, 413, 422, 503)}}}
+
+
+def _documents() -> dict[str, Any]:
+    file = {"type": "object", "required": ["file"], "properties": {"file": {"type": "string", "format": "binary"}}}
+    headers = {"Location": _TEXT}
+    return {"post": {
+        "operationId": "addDocument",
+        "summary": f"Add a document (at most {limits.MAX_BLOB_BYTES} bytes) to the tenant's store",
+        "description": "Raw bytes with `name` in the query (media type from Content-Type or the name), or a form.",
+        "parameters": [
+            _query("name", "The document's name",
+                   {"type": "string", "minLength": 1, "maxLength": limits.MAX_NAME_CHARS, "pattern": "^[ -~]+$"}),
+            _header("Idempotency-Key", "Optional: repeats of one ingestion get its first outcome",
+                    schema=_KEY_SCHEMA)],
+        "requestBody": {"required": True, "content": {
+            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+            "multipart/form-data": {"schema": file}}},
+        "responses": {"200": _json(DocumentReceipt, "Already there, unchanged", headers),
+                      "201": _json(DocumentReceipt, "Taken in", headers),
+                      "202": _json(DocumentReceipt, "Under way; ask at status_url", headers),
+                      **_problems(400, 401, 403, 413, 422, 503)}}}
+
+
+def _one_document() -> dict[str, Any]:
+    return {"get": {
+        "operationId": "showDocument", "summary": "How an ingestion ended",
+        "parameters": [_path("ingest_id", "The ingestion's id")],
+        "responses": {"200": _json(DocumentReceipt, "Already there, unchanged"),
+                      "201": _json(DocumentReceipt, "Taken in"), **_problems(401, 403, 404, 422, 503)}}}
+
+
+def _probe(name: str, summary: str) -> dict[str, Any]:
+    return {"get": {"operationId": name, "summary": summary, "security": [],
+                    "responses": {"200": _json(ServerHealth, "Yes"), "503": _json(ServerHealth, "No, and why")}}}
+
+
+@cache
+def _document() -> dict[str, Any]:
+    modes = [(model, "validation") for model in _INPUTS] + [(model, "serialization") for model in _OUTPUTS]
+    _, schemas = models_json_schema(modes, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type]
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Bulkhead gateway", "version": API_VERSION, "license": {"name": "Apache-2.0"},
+            "description": "Submit objectives to the mesh, follow them, add documents. Errors are RFC 9457 problem "
+                           "details with a `hint`. Everything is scoped to the tenant of the credentials.",
+        },
+        "security": [{"bearer": []}, {"apiKey": []}],
+        "paths": {
+            "/v1/tasks": _tasks(),
+            "/v1/tasks/{task_id}": _one_task(),
+            "/v1/tasks/{task_id}/events": _events(),
+            "/v1/tasks/{task_id}/cancel": _cancel(),
+            "/v1/documents": _documents(),
+            "/v1/documents/{ingest_id}": _one_document(),
+            "/livez": _probe("livez", "Whether the process runs"),
+            "/readyz": _probe("readyz", "Whether it can serve requests now"),
+            "/startupz": _probe("startupz", "Whether its start is over"),
+        },
+        "components": {
+            "schemas": dict(sorted(schemas["$defs"].items())),
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer", "description": "An API key (bk_…) or a JWT"},
+                "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+            },
+        },
+    }
+
+
+def openapi() -> dict[str, Any]:
+    """The document."""
+    return _document()

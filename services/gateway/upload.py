@@ -1,0 +1,74 @@
+"""A document as it arrives: a raw body with its name beside it, or one file of a multipart form.
+
+In: request headers, query and body. Out: name, media type and bytes, or a Problem.
+"""
+
+import email.message
+import email.parser
+import email.policy
+import mimetypes
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+from starlette.requests import Request
+
+from bulkhead_contracts import limits
+from services.gateway.problems import Problem, too_large
+
+UNSAID = frozenset({"", "application/octet-stream", "application/x-www-form-urlencoded"})
+"""What clients send when they were not told a type (curl's --data-binary among them): the name decides then."""
+BY_SUFFIX = {".md": "text/markdown", ".markdown": "text/markdown", ".txt": "text/plain", ".rst": "text/plain"}
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A document before it is stored."""
+
+    name: str
+    media_type: str
+    data: bytes
+
+
+def read_document(request: Request, body: bytes) -> Document:
+    """Find name, type and content. Raises Problem 413, 422."""
+    content_type = request.headers.get("content-type", "")
+    if content_type.lower().startswith("multipart/form-data"):
+        name, media_type, data = _from_form(content_type, body)
+    else:
+        name, media_type, data = "", content_type.partition(";")[0].strip().lower(), body
+    said = request.query_params.get("name") or unquote(request.headers.get("x-document-name", ""))
+    name = said or name
+    if not name:
+        raise _unfit("the document has no name", "add ?name=fares.md, or send a multipart file with a filename")
+    if len(name) > limits.MAX_NAME_CHARS or any(ord(char) < 32 or ord(char) == 127 for char in name):
+        raise _unfit(f"the name must have at most {limits.MAX_NAME_CHARS} printable characters",
+                     "shorten the name; the last part of a path is enough")
+    if not data.strip():
+        raise _unfit("the document is empty", "send its content as the request body")
+    if len(data) > limits.MAX_BLOB_BYTES:
+        raise too_large("the document", limits.MAX_BLOB_BYTES, "bytes", "split it into several documents")
+    return Document(name, _media_type(name, media_type), data)
+
+
+def _media_type(name: str, said: str) -> str:
+    if said not in UNSAID and len(said) <= limits.MAX_NAME_CHARS:
+        return said
+    suffix = "." + name.rpartition(".")[2].lower()
+    return BY_SUFFIX.get(suffix) or mimetypes.guess_type(name)[0] or "application/octet-stream"
+
+
+def _from_form(content_type: str, body: bytes) -> tuple[str, str, bytes]:
+    head = b"Content-Type: " + content_type.encode("latin-1", "replace") + b"\r\n\r\n"
+    parsed = email.parser.BytesParser(policy=email.policy.HTTP).parsebytes(head + body)
+    for part in parsed.iter_parts() if parsed.is_multipart() else ():
+        if not isinstance(part, email.message.EmailMessage) or part.get_filename() is None:
+            continue
+        data = part.get_payload(decode=True)
+        if isinstance(data, bytes):
+            name = (part.get_filename() or "").replace("\\", "/").rpartition("/")[2]
+            return name, part.get_content_type().lower(), data
+    raise _unfit("the form holds no file", "send one part with a filename, as `curl -F file=@fares.md` does")
+
+
+def _unfit(detail: str, hint: str) -> Problem:
+    return Problem(422, "invalid_document", "The document does not fit", detail, hint)

@@ -1,0 +1,60 @@
+"""A feed as the HTTP API shows it.
+
+In: a feed and the publishers' policy. Out: the JSON shapes of api.py.
+"""
+
+from collections.abc import Mapping
+
+from bulkhead.blobs import BlobCorrupt, BlobMissing, Blobs, summarise
+from bulkhead_contracts.task import RequesterClaim, TaskRequested
+from services.gateway.api import StepDocument, TaskDocument, TaskSummary
+from services.gateway.core import ENDED, requester_of
+from services.gateway.feeds import Feed
+from services.gateway.settings import PublisherPolicy
+
+Policies = Mapping[str, PublisherPolicy]
+
+
+def requester(feed: Feed, policies: Policies) -> RequesterClaim | None:
+    """Who asked; for an outside publisher by today's policy."""
+    if feed.view.requester is not None or feed.opening is None:
+        return feed.view.requester
+    found = requester_of(feed.opening, policies)
+    return found if isinstance(found, RequesterClaim) else None
+
+
+def summary(feed: Feed, policies: Policies) -> TaskSummary:
+    """One row of a list."""
+    view, who = feed.view, requester(feed, policies)
+    return TaskSummary(
+        task_id=feed.task, status=view.status, objective=summarise(view.request.objective) if view.request else "",
+        created_unix_ms=view.created_unix_ms, updated_unix_ms=view.updated_unix_ms,
+        person=who.person if who else "", cost_usd_micros=view.usage.cost_usd_micros)
+
+
+async def document(feed: Feed, blobs: Blobs, policies: Policies) -> TaskDocument:
+    """Everything about one task. Raises BusError."""
+    view = feed.view
+    request: TaskRequested | None = view.request
+    answer = None
+    if view.result is not None and view.result.content is not None:
+        try:
+            answer = await blobs.text(feed.tenant, view.result.content)
+        except (BlobMissing, BlobCorrupt):
+            answer = None  # It may have expired; the result still says what it was.
+    steps = tuple(
+        StepDocument(step_id=step.step_id, title=step.title, status=step.status, attempts=step.attempts,
+                     plan_version=step.plan_version, reasons=step.reasons,
+                     started_unix_ms=step.started_unix_ms, ended_unix_ms=step.ended_unix_ms, usage=step.usage)
+        for step in view.steps.values())
+    until = view.updated_unix_ms
+    return TaskDocument(
+        task_id=feed.task, status=view.status, objective=request.objective if request else "",
+        requester=requester(feed, policies), limits=request.limits if request else None,
+        created_unix_ms=view.created_unix_ms, updated_unix_ms=until, deadline_unix_ms=view.deadline_unix_ms,
+        duration_ms=max(0, until - view.created_unix_ms) if view.status in ENDED and view.created_unix_ms else 0,
+        plan_version=view.plan_version, plans_rejected=view.plans_rejected, steps=steps,
+        steps_done=view.ended.steps_done if view.ended else sum(s.status == "accepted" for s in steps),
+        steps_total=view.ended.steps_total if view.ended else len(steps),
+        failure=view.failure, result=view.result, answer=answer, usage=view.usage,
+        events_url=f"/v1/tasks/{feed.task}/events")

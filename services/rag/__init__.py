@@ -1,0 +1,1 @@
+"""Documents in, passages out: the only service that touches the document store."""

@@ -1,0 +1,150 @@
+"""Where headings, paragraphs, items and rows stand in a text. Enters: text. Leaves: blocks with offsets.
+
+Pure. Blocks are in order, do not overlap, and hold every character that is not white space.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+BlockKind = Literal["heading", "paragraph", "item", "row", "code"]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One piece of text: characters [start, end). level is a heading's depth, 0 for everything else."""
+
+    kind: BlockKind
+    start: int
+    end: int
+    level: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Extracted:
+    """The text that offsets refer to, and its structure."""
+
+    text: str
+    blocks: tuple[Block, ...]
+
+
+_ATX = re.compile(r" {0,3}(#{1,6})[ \t]+\S")
+_FENCE = re.compile(r" {0,3}(```+|~~~+)")
+_ITEM = re.compile(r"[ \t]*(?:[-*+•–]|\(?\d{1,3}[.)]|[a-z][.)])[ \t]+\S")
+_UNDERLINE = re.compile(r" {0,3}(=+|-+)[ \t]*$")
+_ROW = re.compile(r"[ \t]*\|.*\||[^|]+\|[^|]+\|[^|]+")
+_NUMBERED = re.compile(r"(\d{1,3}(?:\.\d{1,3})*)\.?[ \t]+\S")
+_MAX_PLAIN_HEADING_CHARS = 80
+
+
+def heading_text(text: str, block: Block) -> str:
+    """A heading without its marks, on one line."""
+    lines = text[block.start : block.end].strip().splitlines()
+    if len(lines) > 1 and _UNDERLINE.match(lines[-1]):
+        lines.pop()
+    line = " ".join(" ".join(lines).split())
+    return re.sub(r"^#{1,6}\s+|\s+#+$", "", line)
+
+
+def read_structure(text: str, *, markdown: bool) -> Extracted:
+    """Blocks of Markdown, or of plain text, whose headings are recognised by how they stand alone."""
+    reader = _Reader(text, markdown)
+    at = 0
+    for line in text.splitlines(keepends=True):
+        reader.line(line, at)
+        at += len(line)
+    reader.flush()
+    blocks = reader.blocks if markdown else _plain_headings(text, reader.blocks)
+    return Extracted(text, tuple(blocks))
+
+
+class _Reader:
+    """Line by line; `open` is the block that the next line may continue."""
+
+    def __init__(self, text: str, markdown: bool) -> None:
+        self._text = text
+        self._markdown = markdown
+        self._kind: BlockKind = "paragraph"
+        self._start = -1
+        self._end = -1
+        self._lines = 0
+        self._fence = ""
+        self.blocks: list[Block] = []
+
+    def line(self, line: str, at: int) -> None:
+        """Take the next line, which begins at offset `at`."""
+        if self._fence:
+            self._fenced(line, at)
+        elif not line.strip():
+            self.flush()
+        elif self._markdown and (fence := _FENCE.match(line)):
+            self.flush()
+            self._fence = fence.group(1)
+            self._open("code", line, at)
+        elif self._markdown and (atx := _ATX.match(line)):
+            self.flush()
+            self._open("heading", line, at)
+            self.flush(level=len(atx.group(1)))
+        elif self._markdown and self._kind == "paragraph" and self._lines == 1 and _UNDERLINE.match(line):
+            self._extend(line, at)
+            self._kind = "heading"
+            self.flush(level=1 if line.lstrip().startswith("=") else 2)
+        elif _ITEM.match(line):
+            self.flush()
+            self._open("item", line, at)
+        elif _ROW.match(line):
+            self.flush()
+            self._open("row", line, at)
+        elif self._start < 0 or self._kind == "row":
+            self.flush()
+            self._open("paragraph", line, at)
+        else:
+            self._extend(line, at)
+
+    def _fenced(self, line: str, at: int) -> None:
+        if line.strip():
+            self._extend(line, at)
+        if line.strip().startswith(self._fence) and not line.strip().strip(self._fence[0]):
+            self._fence = ""
+            self.flush()
+
+    def _open(self, kind: BlockKind, line: str, at: int) -> None:
+        self._kind, self._start, self._lines = kind, at + len(line) - len(line.lstrip()), 0
+        self._extend(line, at)
+
+    def _extend(self, line: str, at: int) -> None:
+        self._end = at + len(line.rstrip())
+        self._lines += 1
+
+    def flush(self, level: int = 0) -> None:
+        """End the open block, if any."""
+        if self._start >= 0:
+            self.blocks.append(Block(self._kind, self._start, self._end, level))
+        self._kind, self._start, self._lines = "paragraph", -1, 0
+
+
+def _plain_headings(text: str, blocks: list[Block]) -> list[Block]:
+    """In plain text a heading is a short line alone between blank lines, without a stop, with text below."""
+    found: list[Block] = []
+    for index, block in enumerate(blocks):
+        level = 0
+        if index + 1 < len(blocks) and block.kind in ("paragraph", "item") and _alone(text, blocks, index):
+            level = _plain_level(text[block.start : block.end], first=index == 0)
+        found.append(Block("heading", block.start, block.end, level) if level else block)
+    return found
+
+
+def _alone(text: str, blocks: list[Block], index: int) -> bool:
+    before = text[blocks[index - 1].end : blocks[index].start] if index else "\n\n"
+    after = text[blocks[index].end : blocks[index + 1].start]
+    return before.count("\n") >= 2 and after.count("\n") >= 2
+
+
+def _plain_level(line: str, *, first: bool) -> int:
+    if "\n" in line or len(line) > _MAX_PLAIN_HEADING_CHARS or line[-1] in ".!?:;,":
+        return 0
+    if line[0] in "-*+•–" or not any(character.isalpha() for character in line):
+        return 0
+    if numbered := _NUMBERED.match(line):
+        return min(6, 2 + numbered.group(1).count("."))
+    return 1 if first or line.isupper() else 2

@@ -1,0 +1,15 @@
+"""Composition root of tool_executor: calls come in, `core.ToolExecutor` answers, `effects.Workbench` acts."""
+
+from bulkhead.runtime.context import Context
+
+from .core import SERVICE, ToolExecutor
+from .effects import Workbench
+from .registry import load
+from .settings import Settings
+
+__all__ = ["SERVICE", "build"]
+
+
+def build(context: Context, settings: Settings) -> ToolExecutor:
+    """The doer. Raises ValueError when a declared tool has no function."""
+    return ToolExecutor(load(settings.configured()), Workbench(settings))

@@ -1,0 +1,118 @@
+"""The tools that this service runs: rows of infra/tools/tools.yaml joined with their functions.
+
+Enters: rows, names of configured settings. Leaves: tools that can check arguments and run. What is declared and
+has no function, or the other way round, fails at start and not at the first call.
+"""
+
+import importlib
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import jsonschema_rs
+
+from bulkhead_contracts.result import Failure
+from bulkhead_contracts.tool import ToolSpec
+from infra.tools import ToolRow, rows
+
+from .tool import Arguments, Run
+
+MAX_ARGUMENT_ERRORS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A declared tool with its function."""
+
+    row: ToolRow
+    run: Run
+    schema: jsonschema_rs.Draft202012Validator
+
+    @property
+    def spec(self) -> ToolSpec:
+        """What models and policies see."""
+        return self.row.spec
+
+    def read_arguments(self, arguments_json: str) -> Arguments | Failure:
+        """Arguments that fit the schema, or what is wrong with them, in words that a model can act on."""
+        try:
+            arguments = json.loads(arguments_json, parse_constant=_no_constant)
+        except (ValueError, RecursionError) as error:
+            return self._unfit(f"the arguments are not JSON: {error}")
+        if not isinstance(arguments, dict):
+            return self._unfit("the arguments must be one JSON object")
+        found: list[str] = []
+        for unfit in self.schema.iter_unfits(arguments):
+            where = ".".join(str(part) for part in unfit.instance_path) or "arguments"
+            found.append(f"{where}: {unfit.message[:200]}")
+            if len(found) == MAX_ARGUMENT_ERRORS:
+                break
+        return self._unfit("; ".join(found)) if found else arguments
+
+    def _unfit(self, message: str) -> Failure:
+        hint = f"send one JSON object that fits {self.spec.parameters_json}"
+        return Failure(code="bad_arguments", message=message[:2000], hint=hint[:2000])
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """tools: those that can run here, by name. Why the others cannot is told by `why_not`."""
+
+    tools: dict[str, Tool]
+    unconfigured: dict[str, ToolRow]
+    elsewhere: dict[str, str]
+
+    def find(self, name: str) -> Tool | None:
+        """The tool, if it can run here."""
+        return self.tools.get(name)
+
+    def why_not(self, name: str) -> Failure:
+        """Why a name is no tool here."""
+        if name in self.elsewhere:
+            return Failure(code="unknown_tool", message=f"{name} is not served here but by {self.elsewhere[name]}",
+                           hint=f"send it to {self.elsewhere[name]}")  # fmt: skip
+        if name in self.unconfigured:
+            missing = ", ".join(f"BULKHEAD_{one.upper()}" for one in self.unconfigured[name].requires)
+            return Failure(code="not_configured", message=f"{name} is switched off here",
+                           hint=f"an operator must set {missing}")  # fmt: skip
+        return Failure(code="unknown_tool", message=f"there is no tool {name!r}",
+                       hint=f"use one of: {', '.join(sorted(self.tools))}")  # fmt: skip
+
+
+def load(configured: Collection[str] = (), declared: Collection[ToolRow] | None = None) -> Registry:
+    """All tools of this service. Raises ValueError when a row has no function."""
+    tools: dict[str, Tool] = {}
+    unconfigured: dict[str, ToolRow] = {}
+    elsewhere: dict[str, str] = {}
+    for row in rows() if declared is None else declared:
+        name = row.spec.name
+        if row.spec.served_by != "tool_executor":
+            elsewhere[name] = row.spec.served_by
+            continue
+        tool = Tool(row, _function(name), jsonschema_rs.Draft202012Validator(
+            json.loads(row.spec.parameters_json), validate_formats=True))  # fmt: skip
+        if set(row.requires) <= set(configured):
+            tools[name] = tool
+        else:
+            unconfigured[name] = row
+    return Registry(tools, unconfigured, elsewhere)
+
+
+def specs(configured: Collection[str] = ()) -> tuple[ToolSpec, ...]:
+    """Specs of the tools that run here (the signer reads `infra.tools.specs`, which has rag's too)."""
+    return tuple(tool.spec for tool in load(configured).tools.values())
+
+
+def _function(name: str) -> Run:
+    module = f"{__package__}.tools.{name}"
+    try:
+        run: Run = importlib.import_module(module).run
+    except (ModuleNotFoundError, AttributeError) as error:
+        raise ValueError(
+            f"tools.yaml declares {name!r}, but {module} has no `async def run(arguments, call)`: {error}"
+        ) from error
+    return run
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is no JSON number")

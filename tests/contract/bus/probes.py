@@ -1,0 +1,57 @@
+"""What the bus tests do again and again: store, take, hear, wait for a fact; all within a deadline."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+from bulkhead.bus.port import Bus, Consumer, Delivery, Live, LiveSubscription, Stored
+from bulkhead_contracts import subjects
+
+TENANT, TASK = "acme", "task-1"
+SUBJECT = subjects.mesh("planner", "worker", TENANT, TASK)
+FILTER = subjects.task_filter("worker", TENANT, TASK)
+DEADLINE_S = 5.0
+
+
+async def put(bus: Bus, *names: str, subject: str = SUBJECT) -> None:
+    """Store messages whose body and id are their name."""
+    for name in names:
+        await bus.publish(subject, name.encode(), {"ce-id": name}, name)
+
+
+async def take(consumer: Consumer, count: int, room: int = 64, within_s: float = DEADLINE_S) -> list[Delivery]:
+    """Exactly so many deliveries, within a deadline."""
+    found: list[Delivery] = []
+    until = time.monotonic() + within_s
+    while len(found) < count:
+        left = until - time.monotonic()
+        assert left > 0, f"only {bodies(found)} of {count} messages came"
+        found += await consumer.fetch(min(room, count - len(found)), left)
+    return found
+
+
+async def until(fact: Callable[[], Awaitable[bool]], what: str) -> None:
+    """Wait for a fact, within the deadline."""
+    end = time.monotonic() + DEADLINE_S
+    while not await fact():
+        assert time.monotonic() < end, f"never happened: {what}"
+        await asyncio.sleep(0.01)
+
+
+async def hear(live: LiveSubscription, count: int) -> list[Live]:
+    """The next words of a live subscription."""
+
+    async def collect() -> list[Live]:
+        found = []
+        async for word in live:
+            found.append(word)
+            if len(found) == count:
+                break
+        return found
+
+    return await asyncio.wait_for(collect(), DEADLINE_S)
+
+
+def bodies(found: list[Delivery] | list[Stored]) -> list[str]:
+    """What the messages say."""
+    return [(one if isinstance(one, Stored) else one.stored).body.decode() for one in found]

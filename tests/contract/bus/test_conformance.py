@@ -1,0 +1,353 @@
+"""What every bus adapter promises of stored messages, run against the real broker and the in-memory one.
+
+The rest of the suite (timers, requests, live words, life and death) is in test_conformance_talk.py.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping
+
+import pytest
+
+from bulkhead.bus.port import BusUnavailable, PublishRefused, WrongLastSequence
+from bulkhead_contracts import subjects
+from tests.contract.bus.probes import DEADLINE_S, FILTER, SUBJECT, TASK, TENANT, bodies, put, take, until
+from tests.contract.bus.worlds import INBOX, MAX_MESSAGE_BYTES, World
+
+# Publishing
+
+
+async def test_publish_answers_with_stream_and_sequence(world: World) -> None:
+    bus = await world.bus()
+    first = await bus.publish(SUBJECT, b"a", {}, "1")
+    second = await bus.publish(SUBJECT, b"b", {}, "2")
+    assert (first.stream, first.sequence, first.duplicate) == (INBOX, 1, False)
+    assert second.sequence == 2
+
+
+async def test_a_known_message_id_is_stored_once(world: World) -> None:
+    bus = await world.bus()
+    first = await bus.publish(SUBJECT, b"a", {}, "same")
+    again = await bus.publish(SUBJECT, b"a", {}, "same")
+    assert again.duplicate and again.sequence == first.sequence
+    assert bodies(await bus.read(INBOX, FILTER)) == ["a"]
+
+
+async def test_many_publishes_in_flight_are_all_stored_once(world: World) -> None:
+    bus = await world.bus()
+    acks = await asyncio.gather(*(bus.publish(SUBJECT, b"%d" % n, {}, f"id-{n}") for n in range(200)))
+    assert sorted(ack.sequence for ack in acks) == list(range(1, 201))
+    assert len(await bus.read(INBOX, FILTER, limit=300)) == 200
+
+
+async def test_expected_last_sequence_on_subject(world: World) -> None:
+    bus = await world.bus()
+    subject = subjects.record("rag", TENANT, TASK, "call-1")
+    claim = await bus.publish(subject, b"claim", {}, "1", expect_last_on_subject=0)
+    with pytest.raises(WrongLastSequence):
+        await bus.publish(subject, b"rival", {}, "2", expect_last_on_subject=0)
+    outcome = await bus.publish(subject, b"outcome", {}, "3", expect_last_on_subject=claim.sequence)
+    with pytest.raises(WrongLastSequence):
+        await bus.publish(subject, b"late", {}, "4", expect_last_on_subject=claim.sequence)
+    last = await bus.last("RECORDS_RAG", subject)
+    assert last is not None and (last.body, last.sequence) == (b"outcome", outcome.sequence)
+
+
+async def test_an_optimistic_publish_repeated_after_a_lost_ack_meets_itself(world: World) -> None:
+    bus = await world.bus()
+    subject = subjects.record("rag", TENANT, TASK, "call-1")
+    first = await bus.publish(subject, b"claim", {}, "1", expect_last_on_subject=0)
+    again = await bus.publish(subject, b"claim", {}, "1", expect_last_on_subject=0)
+    assert again.duplicate and again.sequence == first.sequence
+
+
+async def test_a_blob_is_written_once(world: World) -> None:
+    bus = await world.bus()
+    subject = subjects.blob("worker", TENANT, "ab" * 32)
+    first = await bus.publish(subject, b"content", {}, "w1")
+    with pytest.raises(PublishRefused, match="10077"):
+        await bus.publish(subject, b"forged", {}, "w2")
+    assert (await bus.publish(subject, b"content", {}, "w1")).sequence == first.sequence
+    stored = await bus.last("BLOBS", subject)
+    assert stored is not None and stored.body == b"content"
+
+
+async def test_a_blob_of_the_largest_size_comes_back_whole(world: World) -> None:
+    bus = await world.bus()
+    content = bytes(range(256)) * (4 * 1024 * 4)
+    subject = subjects.blob("worker", TENANT, "cd" * 32)
+    await bus.publish(subject, content, {}, "big")
+    stored = await bus.last("BLOBS", subject)
+    assert stored is not None and stored.body == content
+
+
+async def test_a_full_stream_refuses(world: World) -> None:
+    bus = await world.bus()
+    await put(bus, "a", "b", subject="full.x")
+    with pytest.raises(PublishRefused, match="maximum messages"):
+        await bus.publish("full.x", b"c", {}, "c")
+
+
+async def test_oversize_is_refused_and_the_connection_stays(world: World) -> None:
+    bus = await world.bus()
+    with pytest.raises(PublishRefused, match="blobs"):
+        await bus.publish(SUBJECT, b"x" * (MAX_MESSAGE_BYTES + 1), {}, "big")
+    with pytest.raises(PublishRefused, match="blobs"):
+        await bus.publish(SUBJECT, b"x" * MAX_MESSAGE_BYTES, {"ce-id": "headers count too"}, "big")
+    assert (await bus.publish(SUBJECT, b"small", {}, "small")).sequence == 1
+
+
+@pytest.mark.parametrize("subject", ["", "mesh.*.worker.1.t.x", "mesh.>", "mesh worker", "mesh..worker", "a." * 600])
+async def test_what_is_no_subject_is_refused(world: World, subject: str) -> None:
+    bus = await world.bus()
+    with pytest.raises(PublishRefused, match="not a subject"):
+        await bus.publish(subject, b"x", {}, "1")
+
+
+async def test_a_subject_without_a_stream_is_refused(world: World) -> None:
+    bus = await world.bus()
+    with pytest.raises(PublishRefused, match="no stream"):
+        await bus.publish("nowhere.x", b"x", {}, "1")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Nats-Rollup": "all"},
+        {"Nats-TTL": "1s"},
+        {"Nats-Schedule": "@at 2030-01-01T00:00:00Z", "Nats-Schedule-Target": SUBJECT},
+    ],
+)
+async def test_an_inbox_takes_nothing_that_erases_or_forges(world: World, headers: Mapping[str, str]) -> None:
+    bus = await world.bus()
+    await put(bus, "kept")
+    with pytest.raises(PublishRefused):
+        await bus.publish(SUBJECT, b"x", headers, "attack")
+    assert bodies(await bus.read(INBOX, FILTER)) == ["kept"]
+
+
+# Reading
+
+
+async def test_read_gives_one_task_in_order_after_a_sequence(world: World) -> None:
+    bus = await world.bus()
+    other = subjects.mesh("planner", "worker", TENANT, "task-2")
+    await put(bus, "a", "b")
+    await put(bus, "x", subject=other)
+    await put(bus, "c", subject=subjects.mesh("rag", "worker", TENANT, TASK))
+    found = await bus.read(INBOX, FILTER)
+    assert [(one.body, one.sequence) for one in found] == [(b"a", 1), (b"b", 2), (b"c", 4)]
+    assert bodies(await bus.read(INBOX, FILTER, after=1)) == ["b", "c"]
+    assert bodies(await bus.read(INBOX, FILTER, after=1, limit=1)) == ["b"]
+    assert await bus.read(INBOX, FILTER, after=4) == []
+    assert await bus.read(INBOX, subjects.task_filter("worker", TENANT, "unknown")) == []
+    assert bodies(await bus.read(INBOX, "mesh.*.worker.>")) == ["a", "b", "x", "c"]
+
+
+async def test_read_pages_through_many(world: World) -> None:
+    bus = await world.bus()
+    await asyncio.gather(*(bus.publish(SUBJECT, b"%d" % n, {}, str(n)) for n in range(300)))
+    seen: list[int] = []
+    while page := await bus.read(INBOX, FILTER, after=seen[-1] if seen else 0, limit=128):
+        seen += [one.sequence for one in page]
+    assert seen == list(range(1, 301))
+
+
+async def test_last_is_the_newest_of_one_subject(world: World) -> None:
+    bus = await world.bus()
+    assert await bus.last(INBOX, SUBJECT) is None
+    await put(bus, "a", "b")
+    last = await bus.last(INBOX, SUBJECT)
+    assert last is not None and (last.body, last.sequence, last.subject) == (b"b", 2, SUBJECT)
+
+
+async def test_read_and_consumer_show_the_same_message(world: World) -> None:
+    bus = await world.bus()
+    await world.durable("worker-0")
+    before = time.time_ns() // 1_000_000
+    await bus.publish(SUBJECT, b"body", {"ce-id": "1", "ce-actor": "person äöü", "traceparent": "00-ab"}, "1")
+    [read] = await bus.read(INBOX, FILTER)
+    [handed] = await take(await bus.consumer(INBOX, "worker-0"), 1)
+    assert handed.stored == read == await bus.last(INBOX, SUBJECT)
+    assert read.headers["ce-actor"] == "person äöü"
+    assert before - 5 <= read.time_unix_ms <= time.time_ns() // 1_000_000 + 5
+
+
+async def test_reading_an_unknown_stream_is_no_empty_answer(world: World) -> None:
+    bus = await world.bus()
+    with pytest.raises(BusUnavailable, match="provision"):
+        await bus.read("INBOX_NOBODY", "mesh.>")
+    with pytest.raises(BusUnavailable, match="provision"):
+        await bus.last("INBOX_NOBODY", SUBJECT)
+
+
+# Consuming
+
+
+async def test_an_unknown_durable_is_told_at_once(world: World) -> None:
+    bus = await world.bus()
+    with pytest.raises(BusUnavailable, match="provisioner"):
+        await bus.consumer(INBOX, "nobody-0")
+    with pytest.raises(BusUnavailable, match="provisioner"):
+        await bus.consumer("INBOX_NOBODY", "worker-0")
+
+
+async def test_messages_come_in_order_and_once(world: World) -> None:
+    bus = await world.bus()
+    await world.durable("worker-0")
+    await put(bus, *(f"m{n}" for n in range(20)))
+    consumer = await bus.consumer(INBOX, "worker-0")
+    found = await take(consumer, 20, room=7)
+    assert bodies(found) == [f"m{n}" for n in range(20)]
+    assert [one.consumer_sequence for one in found] == list(range(1, 21))
+    assert {one.attempts for one in found} == {1} and {one.stream for one in found} == {INBOX}
+    for one in found:
+        await one.ack()
+
+    async def all_acked() -> bool:
+        return await world.outstanding("worker-0") == 0
+
+    await until(all_acked, "all acks arrive")
+    assert await consumer.fetch(1, 0.1) == []
+
+
+async def test_fetch_waits_and_returns_as_soon_as_there_is_one(world: World) -> None:
+    bus = await world.bus()
+    await world.durable("worker-0")
+    consumer = await bus.consumer(INBOX, "worker-0")
+    waiting = asyncio.create_task(consumer.fetch(10, DEADLINE_S))
+    await asyncio.sleep(0.05)
+    assert not waiting.done()
+    begun = time.monotonic()
+    await put(bus, "a")
+    assert bodies(await waiting) == ["a"]
+    assert time.monotonic() - begun < 1.0
+
+
+async def test_fetch_returns_nothing_after_its_timeout(world: World) -> None:
+    bus = await world.bus()
+    await world.durable("worker-0")
+    consumer = await bus.consumer(INBOX, "worker-0")
+    begun = time.monotonic()
+    assert await consumer.fetch(10, 0.2) == []
+    assert 0.15 < time.monotonic() - begun < 1.5
+
+
+async def test_no_more_is_handed_out_than_was_asked_for(world: World) -> None:
+    bus = await world.bus()
+    await world.durable("worker-0")
+    await put(bus, "a", "b", "c", "d", "e")
+    consumer = await bus.consumer(INBOX, "worker-0")
+    held = await take(consumer, 2, room=2)
+    assert bodies(held) == ["a", "b"]
+    assert await world.outstanding("worker-0") == 2
+    await held[0].ack()
+    held = [held[1], *await take(consumer, 1, room=1)]
+    assert bodies(held) == ["b", "c"]
+    assert await world.outstanding("worker-0") == 2
+
+
+async def test_a_message_that_is_not_acked_comes_again(world: World) -> None:
+    bus = await world.bus()
+    await world.durable("worker-0", ack_wait_ms=300)
+    consumer = await bus.consumer(INBOX, "worker-0")
+    assert consumer.ack_wait_s == pytest.approx(0.3)
+    await put(bus, "a")
+    [first] = await take(consumer, 1)
+    begun = time.monotonic()
+    [again] = await take(consumer, 1)
+    assert time.monotonic() - begun > 0.15
+    assert (again.stored, again.attempts) == (first.stored, 2)
+    assert again.consumer_sequence == first.consumer_sequence + 1
+    await again.ack()
+    assert await consumer.fetch(1, 0.5) == []
+
+
+async def test_nak_hands_back_at_once_or_after_a_delay(world: World) -> None:
+    bus = await world.bus()
+    await world.durable("worker-0")
+    consumer = await bus.consumer(INBOX, "worker-0")
+    await put(bus, "a")
+    [first] = await take(consumer, 1)
+    await first.nak()
+    [second] = await take(consumer, 1, within_s=1.0)
+    assert second.attempts == 2
+    begun = time.monotonic()
+    await second.nak(0.4)
+    assert await consumer.fetch(1, 0.2) == []
+    [third] = await take(consumer, 1)
+    assert third.attempts == 3
+    assert 0.3 < time.monotonic() - begun < 3.0
+
+
+async def test_others_go_on_while_one_waits_handed_back(world: World) -> None:
+    bus = await world.bus()
+    await world.durable("worker-0")
+    consumer = await bus.consumer(INBOX, "worker-0")
+    await put(bus, "a", "b")
+    [a] = await take(consumer, 1, room=1)
+    await a.nak(0.3)
+    [b] = await take(consumer, 1, room=1)
+    assert bodies([b]) == ["b"]
+    await b.ack()
+    assert bodies(await take(consumer, 1)) == ["a"]
+
+
+async def test_in_progress_keeps_a_message(world: World) -> None:
+    bus = await world.bus()
+    await world.durable("worker-0", ack_wait_ms=400)
+    consumer = await bus.consumer(INBOX, "worker-0")
+    await put(bus, "a")
+    [held] = await take(consumer, 1)
+    for _ in range(6):
+        await held.in_progress()
+        assert await consumer.fetch(1, 0.15) == []
+    await held.ack()
+    assert await consumer.fetch(1, 0.5) == []
+
+
+async def test_term_gives_up_for_good(world: World) -> None:
+    bus = await world.bus()
+    await world.durable("worker-0", ack_wait_ms=200)
+    consumer = await bus.consumer(INBOX, "worker-0")
+    await put(bus, "poison", "fine")
+    [poison] = await take(consumer, 1, room=1)
+    await poison.term("unreadable")
+    assert bodies(await take(consumer, 1)) == ["fine"]
+
+    async def gone() -> bool:
+        return await world.outstanding("worker-0") <= 1
+
+    await until(gone, "term arrives")
+    assert bodies(await bus.read(INBOX, FILTER)) == ["poison", "fine"]
+
+
+async def test_two_consumers_share_a_durable(world: World) -> None:
+    """A gap in the numbers tells each that the other was served; together they miss nothing."""
+    one, two = await world.bus(), await world.bus()
+    await world.durable("worker-0")
+    a, b = await one.consumer(INBOX, "worker-0"), await two.consumer(INBOX, "worker-0")
+    waiting = [asyncio.create_task(a.fetch(1, DEADLINE_S)), asyncio.create_task(b.fetch(1, DEADLINE_S))]
+    await asyncio.sleep(0.1)
+    await put(one, "m0", "m1")
+    found = [one for part in await asyncio.gather(*waiting) for one in part]
+    assert sorted(bodies(found)) == ["m0", "m1"]
+    assert sorted(delivery.consumer_sequence for delivery in found) == [1, 2]
+    await put(one, "m2")
+    [third] = await take(a, 1)
+    assert third.consumer_sequence == 3
+
+
+async def test_a_closed_consumer_hands_back_what_nobody_fetched(world: World) -> None:
+    bus = await world.bus()
+    await world.durable("worker-0", ack_wait_ms=60_000)
+    leaving, staying = await bus.consumer(INBOX, "worker-0"), await bus.consumer(INBOX, "worker-0")
+    fetching = asyncio.create_task(leaving.fetch(5, DEADLINE_S))
+    await asyncio.sleep(0.05)
+    fetching.cancel()
+    await asyncio.gather(fetching, return_exceptions=True)
+    await put(bus, "a", "b")
+    await leaving.close()
+    assert sorted(bodies(await take(staying, 2))) == ["a", "b"]
+    with pytest.raises(BusUnavailable):
+        await leaving.fetch(1, 0.1)

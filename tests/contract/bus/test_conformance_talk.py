@@ -1,0 +1,221 @@
+"""What every bus adapter promises beyond stored messages, run against the real broker and the in-memory one."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+
+import pytest
+
+from bulkhead.bus.port import BusUnavailable, Live, PublishRefused, Schedule, Stored
+from bulkhead_contracts import subjects
+from tests.contract.bus.probes import DEADLINE_S, FILTER, SUBJECT, TASK, TENANT, bodies, hear, put, take, until
+from tests.contract.bus.worlds import INBOX, World
+
+# Timers, journal, control
+
+
+def timer(key: str, due_unix_ms: int) -> Schedule:
+    """A timer of the worker for TASK."""
+    return Schedule(
+        subject=subjects.timer_set("worker", TENANT, TASK, key),
+        target=subjects.timer_fired("worker", TENANT, TASK),
+        due_unix_ms=due_unix_ms,
+        body=key.encode(),
+        headers={"ce-id": f"id-{key}", "ce-type": "mesh.timer.fired.v1", "ce-source": "worker"},
+    )
+
+
+async def test_a_timer_fires_into_the_inbox(world: World) -> None:
+    bus = await world.bus()
+    await world.durable("worker-0")
+    consumer = await bus.consumer(INBOX, "worker-0")
+    due = time.time_ns() // 1_000_000 + 400
+    ack = await bus.schedule(timer("deadline", due), "t1")
+    assert ack.stream == "TIMERS_WORKER"
+    assert (await bus.schedule(timer("deadline", due), "t1")).duplicate
+    [fired] = await take(consumer, 1)
+    assert fired.stored.subject == subjects.mesh("worker", "worker", TENANT, TASK)
+    assert subjects.parse(fired.stored.subject).sender == "worker"
+    assert fired.stored.headers["ce-id"] == "id-deadline"
+    assert fired.stored.headers["ce-type"] == "mesh.timer.fired.v1"
+    assert fired.stored.body == b"deadline"
+    assert fired.stored.time_unix_ms >= due - 5
+    assert await consumer.fetch(1, 0.5) == []
+
+
+async def test_a_late_timer_fires_at_once(world: World) -> None:
+    bus = await world.bus()
+    await world.durable("worker-0")
+    consumer = await bus.consumer(INBOX, "worker-0")
+    await bus.schedule(timer("late", time.time_ns() // 1_000_000 - 60_000), "t1")
+    assert bodies(await take(consumer, 1, within_s=2.0)) == ["late"]
+
+
+async def test_setting_a_timer_again_replaces_it(world: World) -> None:
+    bus = await world.bus()
+    await world.durable("worker-0")
+    consumer = await bus.consumer(INBOX, "worker-0")
+    now = time.time_ns() // 1_000_000
+    await bus.schedule(timer("beat", now + 200), "t1")
+    await bus.schedule(timer("beat", now + 700), "t2")
+    [fired] = await take(consumer, 1)
+    assert fired.stored.time_unix_ms >= now + 690
+    assert await consumer.fetch(1, 0.5) == []
+
+
+async def test_a_schedule_stays_in_its_own_stream(world: World) -> None:
+    bus = await world.bus()
+    now = time.time_ns() // 1_000_000
+    forged = Schedule(subjects.timer_set("worker", TENANT, TASK, "k"), SUBJECT, now, b"forged")
+    with pytest.raises(PublishRefused):
+        await bus.schedule(forged, "t1")
+
+
+async def test_the_journal_repeats_every_inbox(world: World) -> None:
+    bus = await world.bus()
+    await put(bus, "to-worker")
+    await put(bus, "to-planner", subject=subjects.mesh("worker", "planner", TENANT, TASK))
+    await bus.schedule(timer("late", time.time_ns() // 1_000_000 - 1_000), "t1")
+
+    async def journal() -> list[Stored]:
+        return await bus.read("JOURNAL", f"mesh.*.*.*.{TENANT}.{TASK}")
+
+    async def complete() -> bool:
+        return len(await journal()) == 3
+
+    await until(complete, "the journal has all three")
+    found = {one.body.decode(): one for one in await journal()}
+    assert found["to-worker"].subject == SUBJECT and found["to-worker"].headers["ce-id"] == "to-worker"
+    assert found["to-planner"].subject == subjects.mesh("worker", "planner", TENANT, TASK)
+    assert found["late"].subject == subjects.mesh("worker", "worker", TENANT, TASK)
+
+
+async def test_control_entries_are_read_and_heard(world: World) -> None:
+    bus, watcher = await world.bus("budget"), await world.bus()
+    live = await watcher.subscribe_live("control.live.>")
+    key = subjects.control_key("task", TASK)
+    await bus.publish(key, b'{"active": true}', {}, "1")
+    await bus.publish(key, b'{"active": false}', {}, "2")
+    heard = await hear(live, 2)
+    assert {word.subject for word in heard} == {subjects.control_live("task", TASK)}
+    assert [word.body for word in heard] == [b'{"active": true}', b'{"active": false}']
+    assert [one.body for one in await watcher.read("KV_CONTROL", "$KV.CONTROL.>")] == [b'{"active": false}']
+
+
+# Requests and live words
+
+
+async def test_a_request_is_answered_by_one_of_the_servers(world: World) -> None:
+    asker, budget = await world.bus(), await world.bus("budget")
+    served: list[str] = []
+
+    def server(name: str) -> Callable[[Live], Awaitable[tuple[Mapping[str, str], bytes]]]:
+        async def answer(request: Live) -> tuple[Mapping[str, str], bytes]:
+            served.append(name)
+            return {"ce-type": "x", "asked": request.headers["ce-id"]}, request.subject.encode() + b"/" + request.body
+
+        return answer
+
+    stops = [await budget.serve("rpc.*.budget.>", "budget", server(name)) for name in ("one", "two")]
+    subject = subjects.rpc("worker", "budget", TENANT, TASK)
+    answers = await asyncio.gather(*(asker.request(subject, b"%d" % n, {"ce-id": str(n)}) for n in range(20)))
+    assert [answer.body for answer in answers] == [f"{subject}/{n}".encode() for n in range(20)]
+    assert [answer.headers["asked"] for answer in answers] == [str(n) for n in range(20)]
+    assert len(served) == 20
+    for stop in stops:
+        await stop()
+    with pytest.raises(BusUnavailable):
+        await asker.request(subject, b"x", {"ce-id": "late"}, timeout_s=0.5)
+
+
+async def test_nobody_answers(world: World) -> None:
+    bus = await world.bus()
+    begun = time.monotonic()
+    with pytest.raises(BusUnavailable, match="nobody answers"):
+        await bus.request(subjects.rpc("worker", "budget", TENANT, TASK), b"x", timeout_s=5.0)
+    assert time.monotonic() - begun < 2.0
+
+
+async def test_a_slow_answer_is_given_up(world: World) -> None:
+    asker, budget = await world.bus(), await world.bus("budget")
+    release = asyncio.Event()
+
+    async def never(request: Live) -> tuple[Mapping[str, str], bytes]:
+        await release.wait()
+        return {}, b"too late"
+
+    await budget.serve("rpc.*.budget.>", "budget", never)
+    with pytest.raises(BusUnavailable, match="within"):
+        await asker.request(subjects.rpc("worker", "budget", TENANT, TASK), b"x", timeout_s=0.2)
+    release.set()
+
+
+async def test_live_words_reach_every_listener_and_are_not_stored(world: World) -> None:
+    speaker, one, two = await world.bus("model_gateway"), await world.bus(), await world.bus("gateway")
+    subject = subjects.live("model_gateway", TENANT, TASK)
+    first, second = await one.subscribe_live(subject), await two.subscribe_live("live.*.acme.>")
+    await speaker.publish_live("live.model_gateway.other.x", b"not for them")
+    for n in range(5):
+        await speaker.publish_live(subject, b"%d" % n, {"n": str(n)})
+    for live in (first, second):
+        heard = await hear(live, 5)
+        assert [word.body for word in heard] == [b"0", b"1", b"2", b"3", b"4"]
+        assert heard[3].headers["n"] == "3" and heard[3].subject == subject
+        assert live.dropped == 0
+
+
+async def test_a_slow_listener_drops_and_counts(world: World) -> None:
+    bus = await world.bus()
+    live = await bus.subscribe_live("live.a.b.c", max_pending=3)
+    for n in range(10):
+        await bus.publish_live("live.a.b.c", b"%d" % n)
+
+    async def dropped() -> bool:
+        return live.dropped == 7
+
+    await until(dropped, "seven words are dropped and counted")
+    assert [word.body for word in await hear(live, 3)] == [b"0", b"1", b"2"]
+    await bus.publish_live("live.a.b.c", b"more")
+    assert [word.body for word in await hear(live, 1)] == [b"more"]
+
+
+async def test_closing_a_live_subscription_ends_its_iteration(world: World) -> None:
+    bus = await world.bus()
+    live = await bus.subscribe_live("live.a.b.c")
+
+    async def listen() -> int:
+        return len([word async for word in live])
+
+    listening = asyncio.create_task(listen())
+    await bus.publish_live("live.a.b.c", b"1")
+    await asyncio.sleep(0.05)
+    await live.close()
+    assert await asyncio.wait_for(listening, DEADLINE_S) == 1
+
+
+# Life and death
+
+
+async def test_a_closed_bus_says_so_everywhere(world: World) -> None:
+    bus = await world.bus()
+    await world.durable("worker-0")
+    assert await bus.ready()
+    consumer = await bus.consumer(INBOX, "worker-0")
+    fetching = asyncio.create_task(consumer.fetch(1, 60))
+    closed = asyncio.create_task(bus.wait_closed())
+    await asyncio.sleep(0.05)
+    assert not closed.done()
+    await bus.close()
+    assert "closed by this process" in await asyncio.wait_for(closed, DEADLINE_S)
+    with pytest.raises(BusUnavailable):
+        await asyncio.wait_for(fetching, DEADLINE_S)
+    for act in (
+        lambda: bus.publish(SUBJECT, b"x", {}, "1"),
+        lambda: bus.read(INBOX, FILTER),
+        lambda: bus.request("rpc.a.b.1.t.x", b""),
+        lambda: consumer.fetch(1, 1),
+    ):
+        with pytest.raises(BusUnavailable, match="closed"):
+            await act()
+    assert not await bus.ready()
+    await bus.close()

@@ -1,0 +1,338 @@
+"""Budget in a mesh on a real Redis: admissions, settlements and halts over the bus; kills, empties, second replicas."""
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+
+from bulkhead.bus.port import BusUnavailable, PubAck, Stored
+from bulkhead.runtime.context import Context, unix_ms
+from bulkhead.testing.mesh import MemoryMesh
+from bulkhead.testing.redis_server import RedisServer
+from bulkhead_contracts import catalog
+from bulkhead_contracts.budget import Amount, Reserved, ReserveReplied, ReserveRequested, Settled, TaskHalted
+from bulkhead_contracts.control import Halt
+from bulkhead_contracts.grant import TaskGrant
+from bulkhead_contracts.result import Usage
+from bulkhead_contracts.task import TaskLimits
+from services.budget import core
+from services.budget.app import build
+from services.budget.effects import Budget
+from services.budget.settings import Settings
+
+TENANT, TASK = "acme", "t1"
+DOER = "model_gateway"
+
+
+@pytest.fixture
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server
+    server.stop()
+
+
+class World:
+    """A mesh with budget in it; the test speaks as a doer."""
+
+    def __init__(self, mesh: MemoryMesh, edges: dict[str, Budget]) -> None:
+        self.mesh, self.edges = mesh, edges
+        self.doer = mesh.context(DOER)
+
+    def grant(self, *, cost: int = 100, tokens: int = 1_000, day_cost: int = 10_000, task: str = TASK) -> str:
+        grant = TaskGrant(
+            tenant=TENANT, task=task, actor="ada", tools=(), document_scopes=("default",),
+            limits=TaskLimits(cost_usd_micros=cost, tokens=tokens), day_cost_usd_micros=day_cost, day_tokens=100_000,
+            expires_unix_ms=unix_ms() + 3_600_000,
+        )  # fmt: skip
+        return self.mesh.context("signer").signer.grant(grant)
+
+    async def ask(self, rid: str, cost: int = 10, tokens: int = 10, **grant: Any) -> ReserveReplied:
+        body = ReserveRequested(reservation_id=rid, call_id=rid, purpose="model", resource="m",
+                                worst_case=Amount(tokens=tokens, cost_usd_micros=cost))  # fmt: skip
+        task = grant.get("task", TASK)
+        answer = await self.doer.publisher.request("budget", body, tenant=TENANT, task=task,
+                                                   grant=self.grant(**grant), cause="c", index=rid)  # fmt: skip
+        assert isinstance(answer, ReserveReplied)
+        return answer
+
+    async def asked_until(self, decision: str, rid: str, **more: Any) -> ReserveReplied:
+        """Ask as a doer does: `wait` means again, under the same id."""
+        found: list[ReserveReplied] = []
+
+        async def there() -> bool:
+            found.append(await self.ask(rid, **more))
+            return found[-1].decision == decision
+
+        await until(there)
+        return found[-1]
+
+    async def settle(self, rid: str, cost: int = 10, tokens: int = 10, *, estimated: bool = False, task: str = TASK,
+                     sender: Context | None = None, index: str = "settled") -> PubAck:  # fmt: skip
+        body = Settled(reservation_id=rid, call_id=rid, estimated=estimated,
+                       usage=Usage(input_tokens=tokens, cost_usd_micros=cost))  # fmt: skip
+        publisher = (sender or self.doer).publisher
+        return await publisher.send("budget", body, tenant=TENANT, task=task, cause=rid, index=index)
+
+    async def ready(self, instance: str = "0") -> None:
+        await asyncio.wait_for(self.edges[instance].keeper.wait_built(), 10)
+
+    async def balance(self, scope: str = f"task:{TENANT}:{TASK}", instance: str = "0") -> core.Balance:
+        _, balances = await self.edges[instance]._store.dump()
+        return balances.get(scope, core.Balance())
+
+    async def settled_balance(self, spent: int, reserved: int = 0) -> None:
+        async def there() -> bool:
+            found = await self.balance()
+            return (found.spent.cost_usd_micros, found.reserved.cost_usd_micros) == (spent, reserved)
+
+        await until(there)
+
+    async def facts(self) -> list[Stored]:
+        return await self.mesh.messages("INBOX_JOURNAL", "mesh.budget.journal.>")
+
+    async def from_journal(self) -> core.Ledger:
+        """The ledger as the streams alone tell it."""
+        ledger = core.Ledger(600_000)
+        for stored in await self.facts():
+            fact = catalog.decode(stored.headers["ce-type"], stored.body)
+            assert isinstance(fact, Reserved)
+            tenant, task = stored.subject.split(".")[-2:]
+            key = core.entry_key(fact.service, tenant, task, fact.reservation_id)
+            scopes = core.scopes_from(fact.scopes)
+            core.restore(ledger, key, core.sum_of(fact.amount), scopes, fact.reserved_unix_ms)
+        for stored in await self.mesh.messages("INBOX_BUDGET", "mesh.*.budget.>"):
+            body = catalog.decode(stored.headers["ce-type"], stored.body)
+            assert isinstance(body, Settled)
+            parts = stored.subject.split(".")
+            key = core.entry_key(parts[1], parts[-2], parts[-1], body.reservation_id)
+            core.settle(ledger, key, core.used(body.usage), body.estimated)
+        return ledger
+
+
+async def until(there: Callable[[], Awaitable[bool]], timeout_s: float = 15.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not await there():
+        assert time.monotonic() < deadline, ("it did not happen in time", asyncio.all_tasks())
+        await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+async def world(redis: RedisServer) -> AsyncIterator[World]:
+    edges: dict[str, Budget] = {}
+
+    def make(context: Context) -> Budget:
+        settings = Settings(redis_url=redis.url, redis_timeout_s=0.5, retry_after_ms=20)
+        edges[context.instance] = build(context, settings)
+        return edges[context.instance]
+
+    async with MemoryMesh({"budget": make}) as mesh:
+        world = World(mesh, edges)
+        await world.ready()
+        yield world
+    for edge in edges.values():
+        await edge.stop()
+
+
+async def test_reserve_settle_and_the_fact_before_the_answer(world: World) -> None:
+    answer = await world.ask("r1", cost=30, tokens=40)
+    assert answer.decision == "reserved"
+    (stored,) = await world.facts()
+    fact = catalog.decode(stored.headers["ce-type"], stored.body)
+    assert isinstance(fact, Reserved)
+    assert fact.service == DOER and fact.amount.cost_usd_micros == 30
+    assert [scope.scope.split(":")[0] for scope in fact.scopes] == ["task", "day"]
+    assert (await world.balance()).reserved == core.Sum(40, 30)
+    await world.settle("r1", cost=7, tokens=5)
+    await world.settled_balance(spent=7)
+    await world.settle("r1", cost=7, tokens=5, index="again")
+    await world.settle("r2-unknown", cost=50)
+    await world.ask("r3", cost=1, tokens=1)
+    await world.settle("r3", estimated=True, cost=0, tokens=0)
+    await world.settled_balance(spent=8)
+    assert (await world.balance()).spent == core.Sum(6, 8)
+
+
+async def test_without_a_grant_nothing_is_held_and_nothing_is_halted(world: World) -> None:
+    body = ReserveRequested(reservation_id="r", call_id="r", purpose="model", resource="m", worst_case=Amount())
+    answer = await world.doer.publisher.request("budget", body, tenant=TENANT, task=TASK, index="r")
+    assert isinstance(answer, ReserveReplied)
+    assert answer.decision == "refused" and "no grant" in answer.reason
+    foreign = await world.doer.publisher.request(
+        "budget", body, tenant=TENANT, task="other", grant=world.grant(), index="r"
+    )
+    assert isinstance(foreign, ReserveReplied) and foreign.decision == "refused"
+    assert not await world.facts()
+    assert not await world.mesh.messages("KV_CONTROL")
+
+
+async def test_the_ceiling_refuses_halts_live_and_tells_the_planner(world: World) -> None:
+    assert (await world.ask("r1", cost=80)).decision == "reserved"
+    waiting = await world.ask("r2", cost=30)
+    assert waiting.decision == "wait" and waiting.retry_after_ms == 20 and "$0.00008" in waiting.reason
+    live = await world.mesh.context("rag").bus.subscribe_live(f"control.live.task.{TASK}")
+    await world.settle("r1", cost=80)
+    refused = await world.asked_until("refused", "r2", cost=30)
+    assert refused.scope == f"task:{TENANT}:{TASK}"
+    for amount in ("limit $0.0001,", "spent $0.00008", "up to $0.00003", "--limit-usd 0.000110"):
+        assert amount in refused.reason
+    halted = await world.mesh.until(f"mesh.budget.planner.*.{TENANT}.{TASK}", TaskHalted)
+    assert halted.code == "budget_exceeded" and halted.reason == refused.reason
+    entry = await asyncio.wait_for(anext(aiter(live)), 5)
+    halt = Halt.model_validate_json(entry.body)
+    assert (halt.active, halt.scope, halt.name, halt.by) == (True, "task", TASK, "budget")
+    assert (await world.ask("r2", cost=30)).model_dump() == refused.model_dump()
+
+
+async def test_tokens_are_limited_too(world: World) -> None:
+    refused = await world.ask("r1", cost=0, tokens=1_001)
+    assert refused.decision == "refused" and "limit 1,000 tokens" in refused.reason
+
+
+async def test_the_day_halts_the_asking_task_and_names_the_tenant(world: World) -> None:
+    assert (await world.ask("r1", cost=90, task="t2", day_cost=100)).decision == "reserved"
+    await world.settle("r1", cost=90, task="t2")
+    refused = await world.asked_until("refused", "r2", cost=20, day_cost=100)
+    assert refused.scope.startswith(f"day:{TENANT}:") and f"tenant {TENANT}'s day" in refused.reason
+    halted = await world.mesh.until(f"mesh.budget.planner.*.{TENANT}.{TASK}", TaskHalted)
+    assert "raise day.cost_usd_micros" in halted.reason
+    assert not await world.mesh.messages("INBOX_PLANNER", f"mesh.budget.planner.*.{TENANT}.t2")
+
+
+async def test_an_underestimate_is_charged_in_full_and_halts(world: World) -> None:
+    assert (await world.ask("r1", cost=50)).decision == "reserved"
+    await world.settle("r1", cost=150)
+    halted = await world.mesh.until(f"mesh.budget.planner.*.{TENANT}.{TASK}", TaskHalted)
+    assert "exceeded" in halted.reason and "spent $0.00015" in halted.reason
+    assert (await world.balance()).spent.cost_usd_micros == 150
+
+
+async def test_nobody_settles_the_reservation_of_another_service(world: World) -> None:
+    assert (await world.ask("r1", cost=50)).decision == "reserved"
+    await world.settle("r1", cost=0, sender=world.mesh.context("rag"))
+    await world.settle("r1", cost=40)
+    await world.settled_balance(spent=40)
+
+
+async def test_a_known_id_gets_its_first_answer_and_no_more_than_that(world: World) -> None:
+    first = await world.ask("r1", cost=50)
+    answers = await asyncio.gather(*(world.ask("r1", cost=50) for _ in range(20)))
+    assert {answer.model_dump_json() for answer in answers} == {first.model_dump_json()}
+    assert (await world.balance()).reserved.cost_usd_micros == 50
+    assert len(await world.facts()) == 1
+    larger = await world.ask("r1", cost=51)
+    assert larger.decision == "refused" and "new id" in larger.reason
+    assert not await world.mesh.messages("INBOX_PLANNER")
+
+
+async def test_a_reservation_that_the_journal_does_not_take_is_given_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publisher = world.edges["0"]._context.publisher
+    real = type(publisher).send
+
+    async def refuse(self: Any, to: str, *args: Any, **kwargs: Any) -> PubAck:
+        if to == "journal":
+            raise BusUnavailable("no answer")
+        return await real(self, to, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(publisher), "send", refuse)
+        answer = await world.ask("r1", cost=50)
+    assert answer.decision == "wait" and "journal" in answer.reason
+    assert (await world.balance()).reserved.cost_usd_micros == 0
+    assert (await world.ask("r1", cost=50)).decision == "reserved"
+    assert (await world.balance()).reserved.cost_usd_micros == 50
+
+
+@pytest.mark.parametrize("loss", ["killed", "emptied"])
+async def test_the_ledger_comes_back_exactly_from_the_streams(world: World, redis: RedisServer, loss: str) -> None:
+    for n in range(40):
+        answer = await world.ask(f"r{n}", cost=n, tokens=n, task=f"t{n % 3}")
+        assert answer.decision in ("reserved", "wait", "refused")
+        if n % 3:
+            await world.settle(f"r{n}", cost=n // 2, tokens=n, estimated=n % 5 == 0, task=f"t{n % 3}")
+    await world.settle("never-reserved", cost=99)
+    if loss == "killed":
+        await asyncio.to_thread(redis.stop)
+        waiting = await world.ask("during", cost=1)
+        assert waiting.decision == "wait"
+        assert not world.edges["0"].ready()
+        await asyncio.to_thread(redis.start)
+    else:
+        await world.edges["0"]._store._redis.flushall()
+        assert (await world.ask("during", cost=1)).decision == "wait"
+    await world.asked_until("reserved", "after", cost=1, tokens=1, task="t9")
+    expected = await world.from_journal()
+
+    async def same() -> bool:
+        _, balances = await world.edges["0"]._store.dump()
+        return balances == expected.balances
+
+    await until(same)
+    assert expected.balances and world.edges["0"].keeper.rebuilds == 2
+
+
+async def test_settlements_wait_for_a_stalled_redis(world: World, redis: RedisServer) -> None:
+    assert (await world.ask("r1", cost=50)).decision == "reserved"
+    redis.send(signal.SIGSTOP)
+    try:
+        await world.settle("r1", cost=20)
+        assert (await world.ask("r2", cost=1)).decision == "wait"
+    finally:
+        redis.send(signal.SIGCONT)
+    await world.settled_balance(spent=20)
+    # The same server process forgot nothing: the ledger is taken as it stands.
+    assert world.edges["0"].keeper.rebuilds == 1
+
+
+async def test_a_fact_that_redis_does_not_know_is_found_in_the_journal(world: World) -> None:
+    """The rebuild read a follower that lagged, or Redis let the reservation go: the journal has the last word."""
+    assert (await world.ask("r1", cost=50)).decision == "reserved"
+    store = world.edges["0"]._store
+    await store._redis.delete(*[key async for key in store._redis.scan_iter("*:[rs]:*")])
+    await world.settle("r1", cost=20)
+    await world.settled_balance(spent=20)
+
+
+async def test_two_replicas_share_one_ledger_and_one_rebuilds(world: World, redis: RedisServer) -> None:
+    await world.mesh.start("budget", "1")
+    await world.ready("1")
+    answers = await asyncio.gather(*(world.asked_until("reserved", f"r{n}", cost=5, tokens=5) for n in range(20)))
+    assert len(answers) == 20
+    assert (await world.ask("one-more", cost=1)).decision == "wait"
+    before = [edge.keeper.rebuilds for edge in world.edges.values()]
+    await asyncio.to_thread(redis.stop)
+    await asyncio.to_thread(redis.start)
+    for n in range(20):
+        await world.settle(f"r{n}", cost=4, tokens=5)
+    await world.settled_balance(spent=80)
+    for instance in ("0", "1"):
+        world.edges[instance].keeper.lose("asked by the test")
+        await world.ready(instance)
+        assert (await world.balance(instance=instance)).spent.cost_usd_micros == 80
+    after = [edge.keeper.rebuilds for edge in world.edges.values()]
+    assert sum(after) - sum(before) == 1
+    world.mesh.kill("budget", "0")
+    assert (await world.asked_until("reserved", "last", cost=20)).decision == "reserved"
+    assert (await world.asked_until("refused", "beyond", cost=21)).decision == "refused"
+
+
+async def test_an_answer_counts_only_in_the_ledger_that_holds_the_money(world: World) -> None:
+    """A rebuild begins between the reservation in Redis and its fact: the doer must not be told `reserved`."""
+    edge = world.edges["0"]
+    real = edge._append
+
+    async def rebuilt_meanwhile(*args: Any) -> None:
+        await edge._store._redis.delete(edge._store._epoch_key)
+        await real(*args)
+
+    edge._append = rebuilt_meanwhile  # type: ignore[method-assign]
+    assert (await world.ask("r1", cost=50)).decision == "wait"
+    edge._append = real  # type: ignore[method-assign]
+    assert (await world.asked_until("reserved", "r1", cost=50)).decision == "reserved"
+    assert (await world.balance()).reserved.cost_usd_micros == 50
+    assert len(await world.facts()) == 1

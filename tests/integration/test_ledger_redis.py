@@ -1,0 +1,341 @@
+"""The ledger in a real Redis against its model: the same random history gives the same answers and the same balances.
+
+And what only a server can show: two clients at once, an emptied memory, another process under the same address.
+"""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, replace
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bulkhead.testing.redis_server import RedisServer
+from services.budget import core
+from services.budget.core import Ceiling, Denied, Held, Ledger, Scope, Sum, Waiting
+from services.budget.memory import MemoryStore
+from services.budget.port import Fenced, RedisFailure, Store, Unsafe
+from services.budget.redis_store import RedisStore
+
+LEASE_MS, KEEP_MS = 1_000, 3_600_000
+SCOPES = {
+    task: (Scope(f"task:acme:{task}", Sum(40, 40)), Scope("day:acme:2026-11-21", Sum(70, 60)))
+    for task in ("t1", "t2")
+}
+EPOCHS = itertools.count(1)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """One Redis for this file."""
+    one = RedisServer(tmp_path_factory.mktemp("redis"))
+    one.start()
+    yield one
+    one.stop()
+
+
+def redis_store(url: str, prefix: str = "test") -> RedisStore:
+    return RedisStore(url, prefix=prefix, lease_ms=LEASE_MS, keep_ms=KEEP_MS, timeout_s=2.0, connections=8)
+
+
+async def nothing() -> None:
+    """Stands for what happens between batches."""
+
+
+async def built(store: Store, ledger: Ledger | None = None) -> None:
+    """Lay a ledger down under a new epoch, as a rebuild does."""
+    token = f"e{next(EPOCHS)}"
+    server = await store.connect()
+    assert await store.lock(token, 10_000)
+    await store.write(token, ledger or Ledger(LEASE_MS), 0, nothing)
+    assert await store.switch(token, server)
+
+
+# Histories
+
+
+@dataclass(frozen=True)
+class Op:
+    name: str
+    key: str = ""
+    amount: Sum = Sum()
+    task: str = "t1"
+    at: int = 0
+    estimated: bool = False
+
+
+KEYS = st.sampled_from([f"r{n}" for n in range(8)])
+AMOUNTS = st.builds(Sum, st.integers(0, 30), st.integers(0, 30))
+OPS = st.one_of(
+    st.builds(Op, st.just("reserve"), KEYS, AMOUNTS, st.sampled_from(["t1", "t2"])),
+    st.builds(Op, st.just("settle"), KEYS, AMOUNTS, estimated=st.booleans()),
+    st.builds(Op, st.just("release"), KEYS),
+    st.builds(Op, st.just("restore"), KEYS, AMOUNTS, st.sampled_from(["t1", "t2"]), st.integers(0, 3_000)),
+    st.builds(Op, st.just("pass"), at=st.integers(1, 800)),
+)
+
+
+def on_model(ledger: Ledger, op: Op, now: int) -> object:
+    match op.name:
+        case "reserve":
+            return core.reserve(ledger, op.key, op.amount, SCOPES[op.task], now)
+        case "settle":
+            return core.settle(ledger, op.key, op.amount, op.estimated)
+        case "release":
+            return core.release(ledger, op.key)
+        case _:
+            return core.restore(ledger, op.key, op.amount, SCOPES[op.task], op.at)
+
+
+async def on_store(store: Store, op: Op, now: int) -> object:
+    match op.name:
+        case "reserve":
+            return await store.reserve(op.key, op.amount, SCOPES[op.task], now)
+        case "settle":
+            return await store.settle(op.key, op.amount, op.estimated)
+        case "release":
+            return await store.release(op.key)
+        case _:
+            return await store.restore(op.key, op.amount, SCOPES[op.task], op.at)
+
+
+def conserved(ledger: Ledger) -> None:
+    """What the balances say is what the entries say: nothing is made and nothing is lost."""
+    for scope, balance in ledger.balances.items():
+        mine = [entry for entry in ledger.entries.values() if scope in {one.name for one in entry.scopes}]
+        held = [entry.ask for entry in mine if entry.state == "open"]
+        spent = [entry.charged for entry in mine if entry.state == "settled"]
+        spent += [entry.ask for entry in mine if entry.state == "lapsed"]
+        assert balance.reserved == Sum(sum(s.tokens for s in held), sum(s.cost_usd_micros for s in held))
+        assert balance.spent == Sum(sum(s.tokens for s in spent), sum(s.cost_usd_micros for s in spent))
+
+
+async def same_history(store: Store, ops: list[Op]) -> None:
+    await built(store)
+    ledger, now = Ledger(LEASE_MS), 1_000
+    for op in ops:
+        if op.name == "pass":
+            now += op.at
+            continue
+        expected = on_model(ledger, op, now)
+        assert await on_store(store, op, now) == expected, op
+        conserved(ledger)
+    entries, balances = await store.dump()
+    assert balances == ledger.balances
+    assert entries == ledger.entries
+
+
+@pytest.fixture(scope="module")
+def run(server: RedisServer) -> Iterator[Callable[[list[Op]], None]]:
+    """Play a history on one Redis, on one loop for all examples."""
+    loop = asyncio.new_event_loop()
+    store = redis_store(server.url, "histories")
+    yield lambda ops: loop.run_until_complete(same_history(store, ops))
+    loop.run_until_complete(store.close())
+    loop.close()
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(ops=st.lists(OPS, max_size=30))
+def test_redis_and_the_model_give_the_same_answers_and_balances(run: Callable[[list[Op]], None], ops: list[Op]) -> None:
+    run(ops)
+
+
+@settings(max_examples=50, deadline=None)
+@given(ops=st.lists(OPS, max_size=30))
+def test_the_memory_store_is_held_to_the_same(ops: list[Op]) -> None:
+    asyncio.run(same_history(MemoryStore(lease_ms=LEASE_MS), ops))
+
+
+# What only a server can show
+
+
+@pytest.fixture(params=["redis", "memory"])
+async def store(request: pytest.FixtureRequest, server: RedisServer) -> AsyncIterator[Store]:
+    made: Store = redis_store(server.url) if request.param == "redis" else MemoryStore(lease_ms=LEASE_MS)
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def pair(server: RedisServer) -> AsyncIterator[tuple[RedisStore, RedisStore]]:
+    """Two replicas' views of one ledger."""
+    first, second = redis_store(server.url, "pair"), redis_store(server.url, "pair")
+    await built(first)
+    second.epoch = await second.current(await second.connect())
+    yield first, second
+    await first.close()
+    await second.close()
+
+
+async def test_many_asks_at_once_never_pass_the_limit(pair: tuple[RedisStore, RedisStore]) -> None:
+    scopes = (Scope("task:acme:t", Sum(10_000, 100)),)
+    answers = await asyncio.gather(*(pair[n % 2].reserve(f"r{n}", Sum(1, 7), scopes, 0) for n in range(100)))
+    assert sum(isinstance(answer, Held) for answer in answers) == 14
+    assert all(isinstance(answer, Held | Waiting) for answer in answers)
+    _, balances = await pair[0].dump()
+    assert balances["task:acme:t"].reserved == Sum(14, 98)
+
+
+async def test_the_same_id_at_once_is_held_once(pair: tuple[RedisStore, RedisStore]) -> None:
+    scopes = (Scope("task:acme:t", Sum(10_000, 100)),)
+    answers = await asyncio.gather(*(pair[n % 2].reserve("r", Sum(1, 7), scopes, n) for n in range(50)))
+    assert len(set(answers)) == 1
+    _, balances = await pair[0].dump()
+    assert balances["task:acme:t"].reserved == Sum(1, 7)
+
+
+async def test_one_release_of_two_holders_keeps_the_money(pair: tuple[RedisStore, RedisStore]) -> None:
+    """One replica's append fails while the other's has answered `reserved`."""
+    scopes = (Scope("task:acme:t", Sum(100, 100)),)
+    await pair[0].reserve("r", Sum(1, 7), scopes, 0)
+    await pair[1].reserve("r", Sum(1, 7), scopes, 0)
+    await pair[0].release("r")
+    assert (await pair[0].dump())[1]["task:acme:t"].reserved == Sum(1, 7)
+    await pair[1].release("r")
+    assert (await pair[0].dump())[1]["task:acme:t"].reserved == Sum(0, 0)
+
+
+async def test_large_amounts_stay_exact(store: Store) -> None:
+    await built(store)
+    most = 10**15
+    scopes = (Scope("task:acme:t", Sum(most, most)),)
+    assert isinstance(await store.reserve("r", Sum(most - 1, most - 1), scopes, 1_790_000_000_123), Held)
+    assert (await store.settle("r", Sum(most - 1, most - 1), False)).charged == Sum(most - 1, most - 1)
+    denied = await store.reserve("s", Sum(0, 2), scopes, 1_790_000_000_123)
+    assert denied == Denied(Ceiling("task:acme:t", "cost_usd_micros", most - 1, 0, 2, most))
+
+
+async def test_an_old_epoch_changes_nothing(pair: tuple[RedisStore, RedisStore]) -> None:
+    scopes = SCOPES["t1"]
+    await pair[0].reserve("r", Sum(1, 7), scopes, 0)
+    await built(pair[1])
+    for call in (
+        pair[0].reserve("s", Sum(1, 1), scopes, 0),
+        pair[0].settle("r", Sum(1, 1), False),
+        pair[0].release("r"),
+        pair[0].restore("r", Sum(1, 1), scopes, 0),
+    ):
+        with pytest.raises(Fenced):
+            await call
+    assert await pair[1].dump() == ({}, {})
+
+
+async def test_the_fence_stands_from_the_lock_on(pair: tuple[RedisStore, RedisStore]) -> None:
+    """What is read from the journal during a rebuild must not be changed behind its back."""
+    epoch = pair[0].epoch
+    assert await pair[0].still(epoch)
+    assert await pair[1].lock("rebuilding", 10_000)
+    with pytest.raises(Fenced):
+        await pair[0].reserve("s", Sum(1, 1), SCOPES["t1"], 0)
+    assert not await pair[0].still(epoch)
+    assert not await pair[0].lock("another", 10_000)
+    await pair[1].unlock("rebuilding")
+    assert await pair[0].lock("another", 10_000)
+    assert not await pair[1].switch("rebuilding", "server")
+    await pair[0].unlock("another")
+
+
+async def test_burying_an_old_ledger_leaves_one_that_is_being_written(pair: tuple[RedisStore, RedisStore]) -> None:
+    first, second = pair
+    ledger = Ledger(LEASE_MS)
+    core.restore(ledger, "r", Sum(1, 7), SCOPES["t1"], 0)
+    server = await second.connect()
+    assert await second.lock("written", 10_000)
+    await second.write("written", ledger, 0, nothing)
+    await first.bury()
+    assert await second.switch("written", server)
+    await second.bury()
+    assert await second.dump() == (ledger.entries, ledger.balances)
+
+
+async def test_a_written_ledger_goes_on_as_the_model_does(server: RedisServer) -> None:
+    store, ledger = redis_store(server.url, "written"), Ledger(LEASE_MS)
+    core.restore(ledger, "a", Sum(5, 5), SCOPES["t1"], 0)
+    core.restore(ledger, "b", Sum(5, 5), SCOPES["t1"], 1_500)
+    core.settle(ledger, "early", Sum(9, 9), False)
+    await built(store, ledger)
+    for op, now in ((Op("reserve", "early", Sum(10, 10)), 2_000), (Op("settle", "a", Sum(1, 2)), 2_000)):
+        assert await on_store(store, op, now) == on_model(ledger, op, now)
+    assert await store.dump() == (ledger.entries, ledger.balances)
+    await store.close()
+
+
+async def test_what_ended_long_ago_is_left_out_and_what_counts_is_not(server: RedisServer) -> None:
+    store, ledger = redis_store(server.url, "pruned"), Ledger(LEASE_MS)
+    core.restore(ledger, "old", Sum(5, 5), (Scope("task:acme:old", Sum(9, 9)),), 0)
+    core.restore(ledger, "new", Sum(5, 5), SCOPES["t1"], 10_000)
+    token, name = "pruning", await store.connect()
+    assert await store.lock(token, 10_000)
+    await store.write(token, ledger, 5_000, nothing)
+    assert await store.switch(token, name)
+    entries, balances = await store.dump()
+    assert set(entries) == {"new"} and set(balances) == {scope.name for scope in SCOPES["t1"]}
+    await store.close()
+
+
+async def test_an_emptied_redis_is_noticed_by_the_next_call(server: RedisServer) -> None:
+    store = redis_store(server.url, "emptied")
+    await built(store)
+    await store.reserve("r", Sum(1, 7), SCOPES["t1"], 0)
+    await store._redis.flushall()
+    with pytest.raises(Fenced):
+        await store.reserve("s", Sum(1, 7), SCOPES["t1"], 0)
+    await store.close()
+
+
+async def test_another_process_under_the_same_address_is_never_taken_for_the_old(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """Even when it has an epoch key with the right value: what came between is unknown."""
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    server.start()
+    store, changes = redis_store(server.url), []
+    store.on_change = lambda: changes.append(True)
+    try:
+        await built(store)
+        epoch = store.epoch
+        server.stop()
+        with pytest.raises(RedisFailure):
+            await store.reserve("r", Sum(1, 7), SCOPES["t1"], 0)
+        server.start()
+        forger = redis_store(server.url)
+        await forger.connect()
+        await forger._redis.set("{test}:epoch", epoch)
+        with pytest.raises(RedisFailure):
+            await store.reserve("r", Sum(1, 7), SCOPES["t1"], 0)
+        assert changes
+        assert not await store.current(await store.connect())
+        await forger.close()
+    finally:
+        await store.close()
+        server.stop()
+
+
+async def test_a_redis_that_evicts_is_not_trusted(tmp_path_factory: pytest.TempPathFactory) -> None:
+    options = ("--maxmemory", "50mb", "--maxmemory-policy", "allkeys-lru")
+    server = RedisServer(tmp_path_factory.mktemp("redis"), *options)
+    server.start()
+    store = redis_store(server.url)
+    try:
+        with pytest.raises(Unsafe, match="noeviction"):
+            await store.connect()
+    finally:
+        await store.close()
+        server.stop()
+
+
+async def test_refusals_survive_a_late_cheap_settlement(store: Store) -> None:
+    """A lapsed reservation that settles small gives room back; what was refused stays refused."""
+    await built(store)
+    scopes = (Scope("task:acme:t", Sum(100, 100)),)
+    await store.reserve("slow", Sum(0, 90), scopes, 0)
+    refused = await store.reserve("next", Sum(0, 20), scopes, LEASE_MS)
+    assert refused == Denied(Ceiling("task:acme:t", "cost_usd_micros", 90, 0, 20, 100))
+    assert (await store.settle("slow", Sum(0, 1), False)).charged == Sum(0, 1)
+    assert await store.reserve("next", Sum(0, 20), scopes, LEASE_MS) == refused
+    assert isinstance(await store.reserve("other", Sum(0, 20), scopes, LEASE_MS), Held)
+    entries, _ = await store.dump()
+    assert replace(entries["slow"], holders=0).state == "settled"

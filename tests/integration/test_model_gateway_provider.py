@@ -1,0 +1,309 @@
+"""The model gateway against the offline model as a process of its own: every role, and every fault that it can show.
+
+The runtime shell is real, the bus is in memory; the offline model is told to misbehave by its admin API.
+"""
+
+import asyncio
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from bulkhead_contracts import limits
+from bulkhead_contracts.model import Part, ToolAnswer, Turn
+from bulkhead_contracts.result import Usage
+from bulkhead_contracts.tool import ToolSpec
+from services.checker import checks
+from services.planner import plans
+from tests.unit.model_gateway.gateway_desk import Desk, desk, until
+
+START_S = 20.0
+SEARCH = ToolSpec(
+    name="search_documents",
+    description="Finds passages in the documents.",
+    parameters_json=json.dumps(
+        {
+            "type": "object",
+            "properties": {"query": {"type": "string"}, "k": {"type": "integer"}},
+            "required": ["query"],
+            "additionalProperties": False,
+        }
+    ),
+    served_by="rag",
+)
+CALCULATE = ToolSpec(
+    name="calculate",
+    description="Computes an arithmetic expression.",
+    parameters_json=json.dumps(
+        {"type": "object", "properties": {"expression": {"type": "string"}}, "required": ["expression"]}
+    ),
+)
+
+
+class OfflineModel:
+    """The running process and its admin API."""
+
+    def __init__(self, url: str) -> None:
+        self.url = f"{url}/v1"
+        self._admin = httpx.Client(base_url=url, trust_env=False)
+
+    def will(self, fault: str, **more: Any) -> None:
+        self._admin.post("/admin/faults", json={"fault": fault, **more}).raise_for_status()
+
+    def asked(self) -> list[dict[str, Any]]:
+        return self._admin.get("/admin/requests").json()["requests"]
+
+    def clear(self) -> None:
+        self._admin.delete("/admin/faults").raise_for_status()
+        self._admin.delete("/admin/requests").raise_for_status()
+
+    def alive(self) -> bool:
+        try:
+            return self._admin.get("/livez").status_code == 200
+        except httpx.TransportError:
+            return False
+
+
+@pytest.fixture(scope="module")
+def process() -> Iterator[OfflineModel]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "infra.offline_model", "--port", str(port), "--admin", "--token-delay-ms", "1"]
+    running = subprocess.Popen(command)
+    model = OfflineModel(f"http://127.0.0.1:{port}")
+
+    async def wait() -> None:
+        async with asyncio.timeout(START_S):
+            while not model.alive():
+                assert running.poll() is None, "the offline model ended at its start"
+                await asyncio.sleep(0.05)
+
+    try:
+        asyncio.run(wait())
+        yield model
+    finally:
+        running.terminate()
+        running.wait(10)
+
+
+@pytest.fixture
+async def offline(process: OfflineModel) -> AsyncIterator[OfflineModel]:
+    process.clear()
+    yield process
+    process.clear()
+
+
+def before(offline: OfflineModel, **settings: Any) -> Any:
+    """A gateway whose provider is the offline model."""
+    return desk(offline, stall_timeout_s=0.5, **settings)  # type: ignore[arg-type]
+
+
+# Roles
+
+
+async def test_a_plan_passes_the_plan_checker(offline):
+    async with before(offline) as d:
+        text = (
+            "Anna Berg's ticket cost EUR 400. Find the refund percentage for cancelled tickets. "
+            "Compute the amount that is refunded. State the final answer."
+        )
+        parts = (
+            Part(kind="objective", content=await d.store(text, "gateway")),
+            Part(kind="tools", text="search_documents: finds (read)\ncalculate: computes (read)"),
+        )
+        for prompt, notes in (("planner.draft", ()), ("planner.revise", (Part(kind="notes", text="- a cycle"),))):
+            request = d.request(
+                call_id=prompt.replace(".", "-"), prompt_id=prompt, response="plan", stream=False,
+                parts=(*parts, *notes), max_output_tokens=4_000,
+            )  # fmt: skip
+            reply = await d.ask(request, "planner", grant=d.grant(None))
+            steps, notes = plans.parse(await d.text(reply.content))
+            assert not [one for one in (*notes, *plans.check(steps, (SEARCH, CALCULATE))) if one.severity == "error"]
+            assert len(steps) > 1 and reply.model == "offline-rules-1" and "offline" in reply.fingerprint
+            assert reply.usage.cost_usd_micros > 0 and reply.usage.output_tokens > 0
+
+
+async def test_a_step_searches_and_answers_with_citations(offline):
+    async with before(offline) as d:
+        step = Part(kind="step", text="Find the refund percentage for cancelled tickets.")
+        first = await d.answered(d.request(parts=(step,), tools=(SEARCH,)))
+        assert first.finish == "tool_calls" and {one.name for one in first.tool_calls} == {"search_documents"}
+        passage = await d.store("The refund percentage for cancelled tickets is 80 percent of the fare.")
+        part = Part(kind="passage", content=passage, source="fares.md", title="Fares")
+        answers = tuple(ToolAnswer(tool_call_id=one.id, parts=(part,)) for one in first.tool_calls)
+        turn = Turn(content=first.content, tool_calls=first.tool_calls, answers=answers)
+        reply = await d.answered(d.request(call_id="c2", parts=(step,), tools=(SEARCH,), turns=(turn,)))
+        text = await d.text(reply.content)
+        assert "80 percent" in text and checks.CITATION.findall(text) == [passage.marker]
+
+
+async def test_a_result_of_a_tool_is_cited_by_its_digest(offline):
+    async with before(offline) as d:
+        step = Part(kind="step", text="Calculate 400 * 0.8.")
+        first = await d.answered(d.request(parts=(step,), tools=(CALCULATE,)))
+        result = await d.store("400 * 0.8 = 320", "tool_executor")
+        answer = ToolAnswer(
+            tool_call_id=first.tool_calls[0].id, parts=(Part(kind="tool_result", content=result, source="calculate"),)
+        )
+        turn = Turn(tool_calls=first.tool_calls, answers=(answer,))
+        reply = await d.answered(d.request(call_id="c2", parts=(step,), tools=(CALCULATE,), turns=(turn,)))
+        assert result.marker in await d.text(reply.content)
+
+
+async def test_the_judge_answers_with_a_verdict(offline):
+    async with before(offline) as d:
+        said = "The refund percentage is 80 percent of the fare."
+        passage = await d.store(said)
+        answer = await d.mesh.context("model_gateway").blobs.put("demo", f"{said[:-1]} [#{passage.marker}].")
+        request = d.request(
+            prompt_id="checker.judge",
+            response="verdict",
+            tier="judge",
+            stream=False,
+            parts=(
+                Part(kind="step", text="Find the refund percentage."),
+                Part(kind="acceptance", text="States the refund percentage."),
+                Part(kind="answer", content=answer),
+                Part(kind="passage", content=passage, source="fares.md"),
+            ),
+        )
+        reply = await d.ask(request, "checker")
+        verdict = json.loads(await d.text(reply.content))
+        assert verdict["verdict"] == "accept" and 0 <= verdict["score"] <= 1 and verdict["reasons"]
+
+
+# Faults: each is met twice, once got over and once given up where that differs
+
+OVERCOME = {
+    "429": {"retry_after_s": 0.05},
+    "500": {},
+    "503": {},
+    "timeout": {"delay_ms": 5_000},
+    "stall": {"delay_ms": 5_000},
+    "cut_stream": {},
+    "error_200": {},
+    "malformed_json": {},
+}
+CODES = {
+    "429": "rate_limited",
+    "500": "provider_error",
+    "503": "provider_error",
+    "timeout": "timeout",
+    "stall": "timeout",
+    "cut_stream": "truncated_stream",
+    "error_200": "error_body",
+    "malformed_json": "malformed_json",
+}
+FREE = {"429", "500", "503"}
+
+
+def greet(d: Desk, **more: Any) -> Any:
+    parts = (
+        Part(kind="step", text="State the greeting."),
+        Part(kind="passage", text="The greeting is hello there all."),
+    )
+    return d.request(parts=parts, **more)
+
+
+@pytest.mark.parametrize("fault", OVERCOME)
+async def test_a_fault_is_got_over(offline, fault):
+    offline.will(fault, **OVERCOME[fault])
+    async with before(offline) as d:
+        reply = await d.answered(greet(d))
+        assert reply.provider_attempts == 2 and reply.standing == "ok"
+        first, second = await d.settled(2)
+        assert (first.usage == Usage()) == (fault in FREE) and not second.estimated
+        assert [one["fault"] for one in offline.asked()] == [fault, None]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("fault", OVERCOME)
+async def test_a_fault_that_stays_is_told_by_its_name(offline, fault, stream):
+    offline.will(fault, **OVERCOME[fault], times=50, abrupt=True)
+    async with before(offline, provider_attempts=2) as d:
+        seconds = 1_500 if fault in ("timeout", "stall") else 10_000
+        reply = await d.ask(greet(d, stream=stream, deadline_unix_ms=d.now_ms() + seconds))
+        assert reply.outcome == "failed" and reply.failure.code == CODES[fault] and reply.standing == "failed"
+        assert 1 <= reply.provider_attempts <= 2 and reply.prompt_digest
+        assert (reply.usage == Usage()) == (fault in FREE)
+
+
+async def test_context_overflow_is_pruned_once(offline):
+    offline.will("context_overflow")
+    async with before(offline) as d:
+        passages = [Part(kind="passage", text=f"The greeting number {n} is hello. " * 40) for n in range(8)]
+        reply = await d.answered(d.request(parts=(Part(kind="step", text="State the greeting."), *passages)))
+        assert reply.provider_attempts == 2 and reply.completeness.omissions[0].reason == "pruned"
+
+
+async def test_missing_usage_is_charged_in_full(offline):
+    offline.will("missing_usage", times=2)
+    async with before(offline) as d:
+        for number, stream in enumerate((True, False)):
+            await d.answered(greet(d, call_id=f"c{number}", stream=stream))
+        for one, asked in zip(await d.settled(2), d.purse.asked, strict=True):
+            assert one.estimated and one.usage.cost_usd_micros == asked.worst_case.cost_usd_micros
+
+
+@pytest.mark.parametrize("fault", ["malformed_arguments", "wrong_arguments", "invented_tool", "runaway"])
+async def test_hallucinated_calls_are_handed_on_as_they_are(offline, fault):
+    offline.will(fault)
+    async with before(offline) as d:
+        parts = (Part(kind="step", text="Find the greeting."),)
+        reply = await d.answered(d.request(parts=parts, tools=(SEARCH,)))
+        (call, *_) = reply.tool_calls
+        assert reply.finish == "tool_calls"
+        assert (call.name == "summon_oracle") == (fault == "invented_tool")
+        if fault == "malformed_arguments":
+            with pytest.raises(ValueError):
+                json.loads(call.arguments_json)
+
+
+async def test_a_huge_plan_is_cut_to_what_may_be_asked_for(offline):
+    offline.will("bad_plan_huge")
+    async with before(offline) as d:
+        parts = (Part(kind="objective", text="Find the greeting."), Part(kind="tools", text="none"))
+        request = d.request(parts=parts, response="plan", stream=False, prompt_id="planner.draft")
+        reply = await d.ask(request, "planner", grant=d.grant(None))
+        assert reply.outcome == "answered" and reply.content.size_bytes <= limits.MAX_MODEL_ANSWER_BYTES
+        assert not reply.completeness.complete and reply.finish == "length"
+
+
+async def test_output_ends_at_its_limit(offline):
+    offline.will("long_answer")
+    async with before(offline) as d:
+        reply = await d.answered(d.request(max_output_tokens=50))
+        assert reply.finish == "length" and not reply.completeness.complete and reply.usage.output_tokens == 50
+
+
+async def test_a_halt_cuts_the_stream_at_the_provider(offline):
+    offline.will("long_answer", delay_ms=20)
+    async with before(offline) as d:
+        live = await d.live()
+        await d.send(d.request(max_output_tokens=20_000))
+        async with asyncio.timeout(10):
+            async for _ in live:
+                break
+        await d.halt()
+        reply = (await d.replies(1))[0]
+        assert reply.outcome == "refused" and reply.failure.code == "halted"
+
+        async def last() -> dict[str, Any]:
+            return offline.asked()[-1]
+
+        cut = await until(last, lambda entry: entry["finished"])
+        assert cut["client_cut"] and cut["chunks_sent"] < 1_000
+        (settled,) = await d.settled(1)
+        assert 0 < settled.usage.cost_usd_micros < d.purse.asked[0].worst_case.cost_usd_micros
+
+
+async def test_an_unknown_model_is_named(offline):
+    async with before(offline, model="not-there-1", free_models=("not-there-1",)) as d:
+        reply = await d.ask(greet(d))
+        assert reply.outcome == "failed" and reply.failure.code == "unknown_model" and len(offline.asked()) == 1

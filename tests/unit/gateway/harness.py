@@ -1,0 +1,225 @@
+"""A gateway over an in-process bus: what the shell, the signer, planner and rag would do is said by the test.
+
+The bus here keeps streams by subject and satisfies the part of the port that a gateway uses.
+"""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bulkhead.bus.port import BusUnavailable, Live, PubAck, PublishRefused, Stored, WrongLastSequence
+from bulkhead.grants import new_signing_seed, public_of
+from bulkhead.runtime import inbound
+from bulkhead.runtime.context import Context, Identity, make_context
+from bulkhead.runtime.edge import Received, Retry
+from bulkhead.runtime.publisher import Publisher
+from bulkhead_contracts import subjects
+from bulkhead_contracts.envelope import derive_id
+from bulkhead_contracts.grant import GrantReplied, GrantRequested
+from bulkhead_contracts.types import Body, Contract
+from services.gateway.app import Gateway
+from services.gateway.settings import Settings
+
+OPERATOR = "bk_operator_key_of_acme"
+AUDITOR = "bk_auditor_key_of_acme"
+FOREIGN = "bk_operator_key_of_other"
+DEADLINE_S = 10.0
+
+
+def _matches(pattern: str, subject: str) -> bool:
+    want, have = pattern.split("."), subject.split(".")
+    for index, part in enumerate(want):
+        if part == ">":
+            return len(have) > index
+        if index >= len(have) or part not in ("*", have[index]):
+            return False
+    return len(want) == len(have)
+
+
+class Subscription:
+    """Unbounded; nothing is lost unless the test loses it."""
+
+    def __init__(self, pattern: str) -> None:
+        self.pattern = pattern
+        self.queue: asyncio.Queue[Live] = asyncio.Queue()
+        self.dropped = 0
+
+    async def __aiter__(self) -> AsyncIterator[Live]:
+        while True:
+            yield await self.queue.get()
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+class InProcessBus:
+    """Streams INBOX_* and BLOBS, live subjects, and one answering signer."""
+
+    def __init__(self) -> None:
+        self.stored: list[tuple[str, Stored]] = []
+        self.ids: dict[tuple[str, str], int] = {}
+        self.subscriptions: list[Subscription] = []
+        self.down = False
+        self.signer_down = False
+        self.refusal: GrantReplied | None = None
+        self.asked: list[GrantRequested] = []
+        self.reads = 0
+        self.news = asyncio.Event()
+
+    def _stream(self, subject: str) -> str:
+        parts = subject.split(".")
+        return subjects.BLOBS_STREAM if parts[0] == "blob" else subjects.inbox_stream(parts[2])
+
+    async def publish(self, subject: str, body: bytes, headers: Mapping[str, str], message_id: str, *,
+                      expect_last_on_subject: int | None = None) -> PubAck:
+        if self.down:
+            raise BusUnavailable("down")
+        stream = self._stream(subject)
+        here = [stored for name, stored in self.stored if name == stream and stored.subject == subject]
+        if expect_last_on_subject is not None and (here[-1].sequence if here else 0) != expect_last_on_subject:
+            raise WrongLastSequence(subject)
+        if (stream, message_id) in self.ids:
+            return PubAck(stream, self.ids[stream, message_id], duplicate=True)
+        if stream == subjects.BLOBS_STREAM and here:
+            raise PublishRefused("one message per subject")
+        sequence = sum(name == stream for name, _ in self.stored) + 1
+        self.stored.append((stream, Stored(subject, dict(headers), body, sequence, 1_000_000 + sequence)))
+        self.ids[stream, message_id] = sequence
+        self.news.set()
+        return PubAck(stream, sequence)
+
+    async def read(self, stream: str, subject: str, after: int = 0, limit: int = 256) -> list[Stored]:
+        self.reads += 1
+        if self.down:
+            raise BusUnavailable("down")
+        await asyncio.sleep(0)
+        found = [stored for name, stored in self.stored
+                 if name == stream and stored.sequence > after and _matches(subject, stored.subject)]
+        return found[:limit]
+
+    async def last(self, stream: str, subject: str) -> Stored | None:
+        found = await self.read(stream, subject, limit=10**9)
+        return found[-1] if found else None
+
+    async def publish_live(self, subject: str, body: bytes, headers: Mapping[str, str] | None = None) -> None:
+        for subscription in self.subscriptions:
+            if _matches(subscription.pattern, subject):
+                subscription.queue.put_nowait(Live(subject, dict(headers or {}), body))
+
+    async def subscribe_live(self, subject: str, max_pending: int = 10_000) -> Subscription:
+        self.subscriptions.append(Subscription(subject))
+        return self.subscriptions[-1]
+
+    async def request(self, subject: str, body: bytes, headers: Mapping[str, str] | None = None,
+                      timeout_s: float = 2.0) -> Live:
+        if self.signer_down or self.down:
+            raise BusUnavailable("nobody answers")
+        assert subject.startswith("rpc.gateway.signer.")
+        ask = GrantRequested.model_validate_json(body)
+        self.asked.append(ask)
+        reply = self.refusal or GrantReplied(granted=True, token="signed.task.grant", limits=ask.limits)
+        return Live("reply", {"ce-type": reply.ce_type()}, reply.encode())
+
+    async def ready(self) -> bool:
+        return not self.down
+
+
+@dataclass
+class Mesh:
+    """One bus, its gateways, and the voices of the other services."""
+
+    bus: InProcessBus
+    identity: Identity
+    folder: Path
+    gateways: list[Gateway] = field(default_factory=list)
+    handled: int = 0
+
+    def settings(self, **changes: object) -> Settings:
+        rows = [_row(OPERATOR, "acme", "ada", "operator"), _row(AUDITOR, "acme", "aud", "auditor"),
+                _row(FOREIGN, "other", "eve", "operator")]
+        keys = self.folder / "keys.json"
+        keys.write_text(json.dumps({"keys": rows}))
+        found: dict[str, object] = {
+            "api_keys_file": keys, "http_port": 0, "ingest_wait_s": 0.05, "reread_s": 30.0,
+            "publishers": {"pub_shop": {"tenant": "acme", "person": "shop", "role": "submitter"}}}
+        return Settings(**{**found, **changes})
+
+    def context(self, instance: str) -> Context:
+        return make_context("gateway", instance, self.bus, self.identity)  # type: ignore[arg-type]
+
+    def gateway(self, **changes: object) -> Gateway:
+        self.gateways.append(Gateway(self.context(str(len(self.gateways))), self.settings(**changes)))
+        return self.gateways[-1]
+
+    async def say(self, sender: str, body: Body, task: str, tenant: str = "acme", index: int | str = 0) -> PubAck:
+        """`sender` says it to the gateway; handled at once."""
+        publisher = Publisher(sender, self.bus, sender.encode(), lambda: 1_000_000)  # type: ignore[arg-type]
+        found = await publisher.send("gateway", body, tenant=tenant, task=task, index=f"{task}/{body.TYPE}/{index}")
+        await self.pump()
+        return found
+
+    async def pump(self, at: int = -1) -> None:
+        """Hand what is new to one gateway, as the durable does; a Retry leaves the rest for later."""
+        while True:
+            new = [s for name, s in self.bus.stored if name == "INBOX_GATEWAY" and s.sequence > self.handled]
+            if not new:
+                return
+            for stored in new:
+                message = inbound.read(stored, "gateway")
+                received = Received(message.envelope, message.body, message.address.tenant, message.address.task,
+                                    message.address.sender, stored.sequence, stored.time_unix_ms, 1)
+                try:
+                    await self.gateways[at].handle(received)
+                except Retry:
+                    return
+                self.handled = stored.sequence
+
+    async def live(self, task: str, delta: Contract, tenant: str = "acme") -> None:
+        """The model gateway streams."""
+        await self.bus.publish_live(f"live.model_gateway.{tenant}.{task}", delta.model_dump_json().encode())
+
+    async def blob(self, author: str, text: str, tenant: str = "acme"):  # type: ignore[no-untyped-def]
+        """Store content as another service."""
+        from bulkhead.blobs import Blobs
+
+        return await Blobs(self.bus, author).put(tenant, text)  # type: ignore[arg-type]
+
+    def sent(self, to: str) -> list[Stored]:
+        """What lies in another service's inbox."""
+        return [stored for name, stored in self.bus.stored if name == subjects.inbox_stream(to)]
+
+
+def _row(key: str, tenant: str, person: str, role: str) -> dict[str, str]:
+    return {"sha256": hashlib.sha256(key.encode()).hexdigest(), "tenant": tenant, "person": person, "role": role}
+
+
+def make_mesh(folder: Path) -> Mesh:
+    """A mesh with nothing in it."""
+    seed = new_signing_seed()
+    return Mesh(InProcessBus(), Identity("seed-of-gateway", seed, {"gateway": public_of(seed)}), folder)
+
+
+@asynccontextmanager
+async def running(mesh: Mesh, **changes: object) -> AsyncIterator[Gateway]:
+    """A gateway that listens on a free port."""
+    gateway = mesh.gateway(**changes)
+    await gateway.start()
+    try:
+        yield gateway
+    finally:
+        await gateway.stop()
+
+
+async def until(condition, what: str) -> None:  # type: ignore[no-untyped-def]
+    """Wait for a fact, with a deadline."""
+    async with asyncio.timeout(DEADLINE_S):
+        while not condition():
+            await asyncio.sleep(0.002)
+    assert condition(), what
+
+
+__all__ = ["AUDITOR", "FOREIGN", "OPERATOR", "Mesh", "derive_id", "make_mesh", "running", "until"]

@@ -1,0 +1,152 @@
+"""Search by meaning over a real HTTP endpoint: hybrid results, money, and every way to fail, never silently."""
+
+import json
+import math
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from pydantic import ValidationError
+
+from services.rag.settings import Settings
+
+MEANINGS = {"car": 0, "automobile": 0, "vehicle": 0, "fee": 1, "charge": 1, "cost": 1, "dog": 2, "puppy": 2}
+
+
+class Endpoint:
+    """OpenAI-compatible /embeddings: words of one meaning share a direction."""
+
+    def __init__(self) -> None:
+        self.mode = "ok"
+        self.calls = 0
+        endpoint = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def log_message(self, format: str, *args: object) -> None: ...
+
+            def do_POST(self) -> None:
+                endpoint.calls += 1
+                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                if endpoint.mode == "drop":
+                    self.close_connection = True
+                    return
+                status, answer = endpoint.answer(body["input"])
+                raw = json.dumps(answer).encode()
+                self.send_response(status)
+                self.send_header("content-length", str(len(raw)))
+                self.end_headers()
+                self.wfile.write(raw)
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/v1"
+        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def answer(self, texts: list[str]) -> tuple[int, object]:
+        if self.mode == "500":
+            return 500, {"error": "no"}
+        if self.mode == "error_body":
+            return 200, {"error": {"message": "overloaded"}}
+        data = [{"index": i, "embedding": self.vector(text)} for i, text in enumerate(texts)]
+        if self.mode == "nan":
+            data[0]["embedding"][0] = math.nan
+        if self.mode == "short":
+            data.pop()
+        usage = {} if self.mode == "no_usage" else {"usage": {"prompt_tokens": 7 * len(texts)}}
+        return 200, {"data": data[::-1], **usage}
+
+    @staticmethod
+    def vector(text: str) -> list[float]:
+        found = [0.01, 0.01, 0.01]
+        for word in text.lower().replace(".", "").split():
+            if word in MEANINGS:
+                found[MEANINGS[word]] += 1.0
+        return found
+
+
+@pytest.fixture
+def endpoint() -> Iterator[Endpoint]:
+    found = Endpoint()
+    yield found
+    found.server.shutdown()
+    found.server.server_close()
+
+
+@pytest.fixture
+def hybrid(make_desk, endpoint):
+    return make_desk(embeddings_url=endpoint.url, embeddings_price_usd_micros_per_mtok=1_000_000)
+
+
+async def test_meaning_finds_what_words_do_not(hybrid, endpoint) -> None:
+    await hybrid.ingest("a.md", "An automobile may be parked here.")
+    await hybrid.ingest("b.md", "Every puppy needs a leash.")
+    reply = await hybrid.search("car")
+    assert reply.passages[0].citation.document == "a.md"
+    assert (reply.standing, reply.completeness.complete) == ("ok", True)
+    assert (reply.usage.input_tokens, reply.usage.cost_usd_micros, reply.usage.retrievals) == (7, 7, 1)
+    (held,) = hybrid.reservations
+    assert hybrid.reserved[-1] == ("c1", 0, "retrieval", 3)
+    assert held.settled.usage.cost_usd_micros == 7 and not held.settled.estimated
+
+
+@pytest.mark.parametrize("mode", ["500", "error_body", "nan", "short", "drop"])
+async def test_a_failing_endpoint_degrades_and_says_so(hybrid, endpoint, mode: str) -> None:
+    await hybrid.ingest("a.md", "An automobile may be parked here.")
+    endpoint.mode = mode
+    reply = await hybrid.search("automobile")
+    assert reply.passages[0].citation.document == "a.md"
+    assert reply.standing == "degraded" and "embeddings endpoint" in reply.standing_reason
+    assert [o.reason for o in reply.completeness.omissions] == ["failed_part"]
+
+
+async def test_an_endpoint_that_is_down_costs_nothing(hybrid, endpoint) -> None:
+    await hybrid.ingest("a.md", "An automobile.")
+    endpoint.server.shutdown()
+    endpoint.server.server_close()
+    reply = await hybrid.search("automobile")
+    assert reply.standing == "degraded"
+    assert hybrid.reservations[0].settled.usage.cost_usd_micros == 0
+
+
+async def test_missing_usage_is_charged_in_full(hybrid, endpoint) -> None:
+    endpoint.mode = "no_usage"
+    await hybrid.ingest("a.md", "An automobile.")
+    assert hybrid.reservations[0].settled.estimated
+    assert hybrid.reservations[0].settled.usage.cost_usd_micros == len("An automobile.")
+
+
+async def test_vectors_lost_at_ingest_are_told_and_made_up_for(hybrid, endpoint) -> None:
+    endpoint.mode = "500"
+    first = await hybrid.ingest("a.md", "An automobile may be parked here.")
+    assert first.outcome == "ingested" and "words alone" in first.detail
+    endpoint.mode = "ok"
+    reply = await hybrid.search("car")
+    assert reply.standing == "degraded" and "no vectors" in reply.standing_reason
+    again = await hybrid.ingest("a.md", "An automobile may be parked here.", task="again")
+    assert (again.outcome, again.detail) == ("unchanged", "")
+    reply = await hybrid.search("car")
+    assert reply.standing == "ok" and reply.passages[0].citation.document == "a.md"
+
+
+async def test_no_money_no_vectors(hybrid, endpoint) -> None:
+    from bulkhead.runtime.doer import Refused
+
+    hybrid.refuse_money = True
+    taken = await hybrid.ingest("a.md", "An automobile.")
+    assert taken.outcome == "ingested" and "no money" in taken.detail
+    with pytest.raises(Refused):
+        await hybrid.search("automobile")
+    assert endpoint.calls == 0
+
+
+async def test_more_vectors_than_are_scanned_is_told(make_desk, endpoint) -> None:
+    desk = make_desk(embeddings_url=endpoint.url, embeddings_price_usd_micros_per_mtok=0, vector_scan_limit=1)
+    await desk.ingest("a.md", "An automobile.")
+    await desk.ingest("b.md", "A vehicle.")
+    reply = await desk.search("automobile")
+    assert reply.standing == "degraded" and "exceed" in reply.standing_reason
+
+
+def test_an_unpriced_endpoint_is_refused_at_start() -> None:
+    with pytest.raises(ValidationError, match="PRICE"):
+        Settings(embeddings_url="http://127.0.0.1:1/v1")

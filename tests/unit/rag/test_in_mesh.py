@@ -1,0 +1,57 @@
+"""Rag in the real doer shell over the in-memory bus: a document goes in, a cited passage comes out."""
+
+import time
+from pathlib import Path
+
+from bulkhead.testing.mesh import MemoryMesh
+from bulkhead_contracts.grant import StepGrant, TaskGrant
+from bulkhead_contracts.retrieval import (
+    DocumentIngested,
+    DocumentIngestRequested,
+    RetrievalReplied,
+    RetrievalRequested,
+)
+from bulkhead_contracts.task import TaskLimits
+from services.rag.app import build
+from services.rag.settings import Settings
+
+LATER = int(time.time() * 1000) + 600_000
+TOOL = "search_documents"
+
+
+def task_grant(task: str, tools: tuple[str, ...] = ()) -> TaskGrant:
+    return TaskGrant(
+        tenant="acme", task=task, actor="ann", tools=tools, document_scopes=("default",), limits=TaskLimits(),
+        day_cost_usd_micros=1, day_tokens=1, expires_unix_ms=LATER,
+    )  # fmt: skip
+
+
+async def test_ingest_then_retrieve_then_restart(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path)
+    async with MemoryMesh({"rag": lambda context: build(context, settings)}) as mesh:
+        gateway, worker = mesh.context("gateway"), mesh.context("worker")
+        signer, planner = mesh.context("signer").signer, mesh.context("planner").signer
+        text = "<h1>Fares</h1><p>The cancellation fee is 35 EUR.</p>"
+        content = await gateway.blobs.put("acme", text, "text/html")
+        await gateway.publisher.send(
+            "rag", DocumentIngestRequested(name="fares.html", media_type="text/html", content=content),
+            tenant="acme", task="in1", cause="a", grant=signer.grant(task_grant("in1")),
+        )  # fmt: skip
+        done = await mesh.until("mesh.rag.gateway.*.acme.in1", DocumentIngested)
+        assert (done.outcome, done.sha256, done.chunks) == ("ingested", content.sha256, 1)
+
+        mesh.kill("rag")
+        await mesh.start("rag", "1")
+        step = StepGrant(
+            tenant="acme", task="t1", step_id="s1", attempt=1, plan_version=1, tools=(TOOL,), expires_unix_ms=LATER
+        )
+        token = planner.grant(step, parent=signer.grant(task_grant("t1", (TOOL,))))
+        ask = RetrievalRequested(
+            call_id="c1", step_id="s1", attempt=1, query="fee for cancelling", deadline_unix_ms=LATER
+        )
+        await worker.publisher.send("rag", ask, tenant="acme", task="t1", cause="b", grant=token)
+        reply = await mesh.until("mesh.rag.worker.*.acme.t1", RetrievalReplied)
+        assert reply.outcome == "found", reply.failure
+        found = await worker.blobs.text("acme", reply.passages[0].content)
+        assert found == "# Fares\n\nThe cancellation fee is 35 EUR."
+        assert worker.verifier.label(reply.provenance[0])

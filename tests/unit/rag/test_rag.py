@@ -1,0 +1,231 @@
+"""Rag as a whole over real SQLite files: ingestion, retrieval, citations, limits, isolation, refusals."""
+
+import hashlib
+import sqlite3
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bulkhead.grants import Verifier, public_of
+from bulkhead_contracts.control import Halt
+from bulkhead_contracts.retrieval import DocumentIngested, RetrievalReplied
+
+FARES = """# Fare rules
+
+These rules are effective from 2026-01-01.
+
+## Refunds
+
+Flex tickets: 80% of the price is refunded when cancelled 14 days before departure.
+
+## Fees
+
+A cancellation fee of 35 EUR is deducted from the refund of a Flex ticket.
+"""
+
+
+def texts(desk, reply) -> list[str]:
+    return [desk.blobs.kept[("rag", "acme", p.content.sha256)].decode() for p in reply.passages]
+
+
+async def test_passage_is_cited_labelled_and_found_by_its_stem(desk) -> None:
+    done = await desk.ingest("fares.md", FARES, "text/markdown")
+    assert (done.outcome, done.chunks) == ("ingested", 1)
+    reply = await desk.search("refunding a cancelled flexible ticket")
+    (passage,) = reply.passages
+    citation = passage.citation
+    text = desk.blobs.kept[("rag", "acme", passage.content.sha256)].decode()
+    assert reply.outcome == "found" and reply.standing == "ok" and reply.completeness.complete
+    assert citation.document == "fares.md"
+    assert citation.document_sha256 == hashlib.sha256(FARES.encode()).hexdigest()
+    assert FARES[citation.start : citation.end] == text
+    assert citation.marker == hashlib.sha256(text.encode()).hexdigest()[:12] == passage.content.marker
+    assert reply.usage.retrievals == 1 and desk.reserved == []
+    (label,) = reply.provenance
+    assert (label.kind, label.source, label.trust) == ("passage", "fares.md", "untrusted")
+    assert Verifier({"rag": public_of(desk.seed)}).label(label)
+    assert len(reply.encode()) < 4096 and type(reply).model_validate_json(reply.encode()) == reply
+
+
+async def test_nothing_found_is_found_with_no_passages(desk) -> None:
+    await desk.ingest("fares.md", FARES, "text/markdown")
+    reply = await desk.search("zeppelin")
+    assert (reply.outcome, reply.passages, reply.completeness.complete) == ("found", (), True)
+    assert (await desk.search("zeppelin", tenant="nobody")).outcome == "found"
+
+
+async def test_nothing_is_ingested_twice(desk, make_desk) -> None:
+    first = await desk.ingest("fares.md", FARES)
+    again = await desk.ingest("fares.md", FARES, task="other-ingestion")
+    assert (first.outcome, again.outcome) == ("ingested", "unchanged")
+    assert again.chunks == first.chunks
+    # The same ingestion, delivered again to a restarted service, ends as it ended.
+    assert (await make_desk().ingest("fares.md", FARES)).outcome == "ingested"
+    assert len((await desk.search("refunded")).passages) == 1
+
+
+async def test_new_content_replaces_old_which_stays_resolvable(desk) -> None:
+    await desk.ingest("fares.md", "The fee is 35 EUR for everybody.")
+    old = (await desk.search("fee")).passages[0].citation
+    await desk.ingest("fares.md", "The fee is 50 EUR for everybody.")
+    assert texts(desk, await desk.search("fee")) == ["The fee is 50 EUR for everybody."]
+    store = desk.library._stores["acme"]
+    assert store.resolve(old.document_sha256, old.start, old.end) == "The fee is 35 EUR for everybody."
+    # A late repeat of the first ingestion does not bring the old version back.
+    await desk.ingest("fares.md", "The fee is 35 EUR for everybody.")
+    assert texts(desk, await desk.search("fee")) == ["The fee is 50 EUR for everybody."]
+    # Somebody who really wants it back submits it anew.
+    back = await desk.ingest("fares.md", "The fee is 35 EUR for everybody.", task="rollback")
+    assert back.outcome == "ingested"
+    assert texts(desk, await desk.search("fee")) == ["The fee is 35 EUR for everybody."]
+
+
+async def test_tenants_do_not_see_each_other(desk, tmp_path) -> None:
+    await desk.ingest("a.md", "The secret word is heliotrope.", tenant="acme")
+    await desk.ingest("b.md", "Our word is marigold.", tenant="bolt")
+    assert (await desk.search("secret word heliotrope", tenant="bolt")).passages[0].citation.document == "b.md"
+    assert {path.name for path in (tmp_path / "rag").glob("*.sqlite")} == {"acme.sqlite", "bolt.sqlite"}
+
+
+async def test_store_is_durable_against_power_loss(desk, tmp_path) -> None:
+    await desk.ingest("fares.md", FARES)
+    writer = desk.library._stores["acme"]._writer
+    assert writer.execute("PRAGMA synchronous").fetchone()[0] == 2
+    assert writer.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+    with sqlite3.connect(tmp_path / "rag" / "acme.sqlite") as other:
+        assert other.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+async def test_scopes_bound_what_is_found(desk) -> None:
+    await desk.ingest("fares.md", FARES)
+    assert (await desk.search("refunded", scopes=("other",))).passages == ()
+    refused = await desk.search("refunded", scopes=())
+    assert (refused.outcome, refused.failure.code) == ("refused", "no_scope")
+
+
+async def test_k_and_max_chars_say_what_they_cut(desk) -> None:
+    for n in range(6):
+        await desk.ingest(f"d{n}.md", f"Document {n}: the baggage allowance is {n} bags of twenty kilos.")
+    cut = await desk.search("baggage allowance bags", k=2)
+    assert len(cut.passages) == 2 and not cut.completeness.complete
+    assert cut.completeness.omissions[0].reason == "pruned"
+    assert cut.completeness.omissions[0].what == "4 matching passages"
+    small = await desk.search("baggage allowance bags", max_chars=200)
+    assert sum(p.content.size_bytes for p in small.passages) <= 200
+    assert [o.reason for o in small.completeness.omissions] == ["pruned"]
+    assert (await desk.search("baggage allowance bags", k=6)).completeness.complete
+
+
+async def test_one_passage_over_max_chars_is_shortened_and_says_so(desk) -> None:
+    text = "The baggage rule is long. " * 25
+    await desk.ingest("long.md", text)
+    reply = await desk.search("baggage", max_chars=200)
+    (passage,) = reply.passages
+    (found,) = texts(desk, reply)
+    assert len(found) <= 200 and text[passage.citation.start : passage.citation.end] == found
+    assert reply.completeness.omissions[0].reason == "truncated"
+
+
+async def test_contradicting_documents_both_surface(desk) -> None:
+    filler = "The cancellation fee rule number {n} of the cancellation fee table. " * 10
+    await desk.ingest("new.md", "\n\n".join(filler.replace("{n}", str(n)) for n in range(12)))
+    await desk.ingest("old.md", "In the old edition the cancellation charge was 35 EUR.")
+    reply = await desk.search("cancellation fee", k=4)
+    assert {p.citation.document for p in reply.passages} == {"new.md", "old.md"}
+    assert [p.score for p in reply.passages] == sorted((p.score for p in reply.passages), reverse=True)
+
+
+async def test_beginnings_are_tried_when_no_word_matches(desk) -> None:
+    await desk.ingest("a.md", "Reimbursements happen within a week.")
+    assert len((await desk.search("reimbursive")).passages) == 1
+
+
+@given(query=st.text(min_size=1, max_size=60))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_no_query_breaks_the_search(desk, query: str) -> None:
+    if not desk.library._stores:
+        await desk.ingest("fares.md", FARES)
+    reply = await desk.search(query.encode("utf-8", "ignore").decode() or "x")
+    assert reply.outcome == "found" or reply.failure.code == "empty_query"
+
+
+@pytest.mark.parametrize("query", ['"', "NEAR(a b)", "title : x", "a AND (", "* OR -", "refunds'; DROP TABLE chunks"])
+async def test_syntax_in_a_query_is_only_words(desk, query: str) -> None:
+    await desk.ingest("fares.md", FARES)
+    assert (await desk.search(query)).outcome in ("found", "refused")
+    assert len((await desk.search("refund")).passages) == 1
+
+
+@pytest.mark.parametrize(
+    ("job", "code"),
+    [
+        ({"step": None}, "not_granted"),
+        ({"tools": ("calculate",)}, "not_granted"),
+        ({"step": "s2"}, "wrong_step"),
+    ],
+)
+async def test_no_grant_no_passage(desk, job, code: str) -> None:
+    await desk.ingest("fares.md", FARES)
+    reply = await desk.search("refunds", **job)
+    assert (reply.outcome, reply.failure.code, reply.passages) == ("refused", code, ())
+    assert reply.failure.hint
+
+
+async def test_a_halted_task_reads_and_writes_nothing(desk) -> None:
+    desk.halt = Halt(scope="task", name="t1", code="ceiling", reason="money is spent", by="budget")
+    assert (await desk.search("refund")).failure.code == "halted"
+    assert (await desk.ingest("fares.md", FARES)).failure.code == "halted"
+
+
+async def test_damaged_and_newer_stores_say_what_to_do(make_desk, tmp_path) -> None:
+    (tmp_path / "rag").mkdir()
+    (tmp_path / "rag" / "acme.sqlite").write_bytes(b"this is no database" * 100)
+    desk = make_desk()
+    rejected = await desk.ingest("fares.md", FARES)
+    assert (rejected.outcome, rejected.failure.code) == ("rejected", "store_damaged")
+    failed = await desk.search("refund")
+    assert (failed.outcome, failed.failure.code, failed.standing) == ("failed", "store_damaged", "failed")
+    with sqlite3.connect(tmp_path / "rag" / "bolt.sqlite") as newer:
+        newer.execute("PRAGMA user_version = 99")
+    assert (await desk.ingest("fares.md", FARES, tenant="bolt")).failure.code == "store_too_new"
+
+
+async def test_content_that_is_gone_is_rejected(desk) -> None:
+    desk.blobs.get = KeptNothing().get
+    assert (await desk.ingest("fares.md", FARES)).failure.code == "content_missing"
+
+
+class KeptNothing:
+    async def get(self, tenant, ref):
+        from bulkhead.blobs import BlobMissing
+
+        raise BlobMissing("expired")
+
+
+async def test_two_services_ingest_into_one_file(make_desk) -> None:
+    import asyncio
+
+    one, two = make_desk(), make_desk()
+    done = await asyncio.gather(
+        *(d.ingest(f"d{n}.md", f"Text {n} about luggage.") for n in range(10) for d in (one, two))
+    )
+    assert all(isinstance(d, DocumentIngested) and d.outcome in ("ingested", "unchanged") for d in done)
+    reply: RetrievalReplied = await two.search("luggage", k=20)
+    assert len(reply.passages) == 10
+
+
+def test_key_and_writes(desk) -> None:
+    from bulkhead_contracts.subjects import token
+
+    job = desk.job(_request("a name with spaces.md"))
+    assert desk.rag.writes(job) is False
+    assert token(desk.rag.key(job.request)) == desk.rag.key(job.request)
+    assert desk.rag.key(job.request) != desk.rag.key(_request("another.md"))
+
+
+def _request(name: str):
+    from bulkhead.blobs import reference
+    from bulkhead_contracts.retrieval import DocumentIngestRequested
+
+    return DocumentIngestRequested(name=name, media_type="text/plain", content=reference("gateway", b"x"))

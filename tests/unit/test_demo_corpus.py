@@ -1,0 +1,149 @@
+"""The demo's corpus: deterministic, varied, honest about its answer; and the offline model finds that answer."""
+
+import json
+import re
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.demo import wording
+from infra.demo.corpus import generate, main, write
+from infra.demo.miniature import Loop, chunks_of
+from infra.demo.verdict import compare
+from infra.offline_model.replying import reply_to
+from infra.offline_model.wire import body_of, check_request, complete
+
+ROOT = Path(__file__).resolve().parents[2]
+SEEDS = range(60)
+
+
+def ask(request: dict[str, Any]) -> dict[str, Any]:
+    """A request to the offline model without the network; the body as a client sees it."""
+    check_request(request)
+    body: dict[str, Any] = json.loads(json.dumps(body_of(complete(request, reply_to(request), 4_096))))
+    return body
+
+
+@pytest.mark.parametrize("chunk_chars", [300, 800])
+def test_the_offline_model_finds_the_expected_answer_over_many_seeds(chunk_chars: int) -> None:
+    wrong = {}
+    for seed in SEEDS:
+        demo = generate(seed)
+        chunks = [chunk for doc in demo.documents for chunk in chunks_of(doc.name, doc.text, chunk_chars)]
+        loop = Loop(ask, chunks)
+        answer = loop.run(demo.objective)
+        found = compare(demo, answer, loop.cited_sources(answer))
+        rejected = [v for v in loop.verdicts if v["verdict"] != "accept"]
+        called = {name for name, _ in loop.calls}
+        parallel = [step for step in loop.plan if not step["inputs"] and "search_documents" in step["tools"]]
+        if not found.ok or rejected or len(parallel) < 2 or not {"calculate", "date_difference"} <= called:
+            wrong[seed] = (found.differences, rejected, sorted(called), len(parallel))
+    assert not wrong, wrong
+
+
+def test_a_bare_question_without_listed_steps_is_mostly_answered_too() -> None:
+    right = 0
+    for seed in range(30):
+        demo = generate(seed)
+        chunks = [chunk for doc in demo.documents for chunk in chunks_of(doc.name, doc.text)]
+        loop = Loop(ask, chunks)
+        answer = loop.run(demo.objective.split("\n\n")[0] + " How much is refunded?")
+        right += compare(demo, answer, loop.cited_sources(answer)).ok
+    assert right >= 25, f"{right} of 30"
+
+
+def test_same_seed_same_demo_and_other_seed_other_demo() -> None:
+    assert generate(7) == generate(7)
+    assert len({generate(seed).objective for seed in range(30)}) == 30
+
+
+def test_what_decides_varies_over_seeds() -> None:
+    demos = [generate(seed) for seed in range(80)]
+    assert {d.expected.exception_reason for d in demos} == {
+        "applies", "no_cause", "excluded", "excluded_inline", "no_proof"}  # fmt: skip
+    assert {len(d.documents) for d in demos} >= {5, 6}
+    assert {name.rsplit(".")[-1] for d in demos for name in (doc.name for doc in d.documents)} == {"md", "txt", "html"}
+    assert len({d.airline for d in demos}) > 20
+    assert {d.expected.currency for d in demos} == set(wording.CURRENCIES)
+    assert all(d.expected.amount > 0 and d.expected.amount == round(d.expected.amount, 2) for d in demos)
+    assert len({d.expected.amount for d in demos}) == 80
+
+
+def test_file_names_do_not_tell_which_document_is_the_newer() -> None:
+    newer_first = 0
+    for seed in range(100):
+        current, outdated = generate(seed).expected.must_cite[:2]
+        newer_first += current < outdated
+        assert not re.search(r"new|old|20\d\d|v\d", current + outdated)
+    assert 30 < newer_first < 70
+
+
+def test_each_rule_is_worded_in_several_ways() -> None:
+    bodies = [doc.text for seed in range(40) for doc in generate(seed).documents]
+    for wordings in (
+        ("gets back", "is refunded if", "we refund", "is reimbursed at", "is paid back"),
+        ("is deducted from", "taken off the refund", "we withhold", "less a charge", "The fee for cancelling"),
+        ("effective from", "In force since", "applies to all cancellations", "Valid from", "Effective date:"),
+    ):
+        for words in wordings:
+            assert any(words in body for body in bodies), words
+
+
+def test_compare_sees_a_wrong_amount_and_a_missing_source() -> None:
+    demo = generate(7)
+    right = f"The refund is {demo.expected.currency} {demo.expected.amount}."
+    assert compare(demo, right, demo.expected.must_cite).ok
+    comma = f"{demo.expected.amount + 1000:,.2f}"
+    assert not compare(demo, f"The refund is {demo.expected.currency} {comma}.", demo.expected.must_cite).ok
+    missing = compare(demo, right, demo.expected.must_cite[1:])
+    assert not missing.ok and demo.expected.must_cite[0] in missing.differences[0]
+    other = f"The refund is {demo.expected.currency} {demo.expected.amount + Decimal('0.01')}."
+    assert not compare(demo, other, demo.expected.must_cite).ok
+    quoted_only = f"“The refund is {demo.expected.currency} {demo.expected.amount}” is not so."
+    assert not compare(demo, quoted_only, demo.expected.must_cite).ok
+    assert not compare(demo, "", ()).ok
+
+
+def test_write_and_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    demo = generate(7)
+    assert [path.read_text() for path in write(demo, tmp_path / "a")] == [doc.text for doc in demo.documents]
+    main(["--seed", "7", "--out", str(tmp_path / "b")])
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["objective"] == demo.objective
+    assert Decimal(printed["expected"]["amount"]) == demo.expected.amount
+    assert sorted(path.name for path in (tmp_path / "b").iterdir()) == sorted(doc.name for doc in demo.documents)
+
+
+def _sources(*folders: str) -> dict[str, str]:
+    return {
+        str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
+        for folder in folders
+        for path in (ROOT / folder).rglob("*")
+        if path.suffix in (".py", ".md", ".yaml", ".txt", ".toml", ".json") and path.is_file()
+    }
+
+
+def test_no_word_of_the_corpus_stands_in_the_offline_model_or_a_service() -> None:
+    names = {*wording.AIRLINE_FIRST, *wording.FAMILY_NAMES, *(f"{fare} ticket" for fare in wording.FARE_CLASSES)}
+    subject = {proof for _, _, proof in wording.CAUSES} | {rules for _, rules, _ in wording.CAUSES}
+    subject |= {"airline", "airfare", "air fare", "bereavement", "jury", "suitcase", "cancelled ticket"}
+    found = []
+    for path, text in _sources("infra/offline_model", "services").items():
+        found += [(path, name) for name in names if re.search(rf"\b{re.escape(name)}\b", text)]
+        found += [(path, word) for word in subject if re.search(rf"\b{re.escape(word)}\b", text, re.I)]
+    assert not found, found
+
+
+def test_the_offline_model_holds_no_noun_of_the_trade() -> None:
+    trade = r"airlines?|airways|fares?|flights?|tickets?|passengers?|luggage|baggage|departures?|departs?|aviation"
+    found = [
+        (path, match.group())
+        for path, text in _sources("infra/offline_model").items()
+        for match in re.finditer(rf"\b({trade})\b", text, re.I)
+    ]
+    assert not found, found
+    for seed in range(40):
+        numbers = [str(generate(seed).expected.amount)]
+        assert not [n for n in numbers for text in _sources("infra/offline_model").values() if n in text]

@@ -1,0 +1,134 @@
+"""The executor with its real tools over real HTTP; only the bus (blobs, budget) is a fake in memory."""
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from bulkhead.blobs import reference
+from bulkhead.grants import Authority, Signer, new_signing_seed
+from bulkhead.runtime.doer import Deferred, Hands, Job, Reservation
+from bulkhead.testing.counter import CounterServer
+from bulkhead_contracts.control import Halt
+from bulkhead_contracts.envelope import Envelope
+from bulkhead_contracts.grant import StepGrant, TaskGrant
+from bulkhead_contracts.result import ContentRef
+from bulkhead_contracts.task import TaskLimits
+from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
+from services.tool_executor.core import ToolExecutor
+from services.tool_executor.effects import Workbench
+from services.tool_executor.registry import load
+from services.tool_executor.settings import Settings
+
+NOW = 1_800_000_000_000
+
+
+class KeptBlobs:
+    """Blobs in a dict."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, bytes] = {}
+
+    async def put(self, tenant: str, data: str | bytes) -> ContentRef:
+        raw = data.encode() if isinstance(data, str) else data
+        ref = reference("tool_executor", raw)
+        self.kept[ref.sha256] = raw
+        return ref
+
+
+@dataclass
+class Desk:
+    """An executor with everything that a test looks at."""
+
+    doer: ToolExecutor
+    seed: str = field(default_factory=new_signing_seed)
+    blobs: KeptBlobs = field(default_factory=KeptBlobs)
+    halt: Halt | None = None
+    cut: asyncio.Event = field(default_factory=asyncio.Event)
+    admissions: int = 1_000
+    reservations: list[Reservation] = field(default_factory=list)
+
+    def hands(self) -> Hands:
+        async def reserve(job, call_id, attempt, purpose, resource, worst, price) -> Reservation:
+            assert (purpose, resource, worst.tool_calls) == ("tool", job.request.tool, 1)
+            if self.admissions <= 0:
+                raise Deferred(500, "budget asks to wait")
+            self.admissions -= 1
+            return Reservation(f"r{attempt}", call_id, worst)
+
+        async def live(tenant, task, body) -> None:
+            raise AssertionError("nothing is said live")
+
+        hands = Hands(
+            blobs=self.blobs,  # type: ignore[arg-type]
+            signer=Signer("tool_executor", self.seed),
+            now_unix_ms=lambda: NOW,
+            _reserve=reserve,
+            _halt_of=lambda tenant, task, resource: self.halt,
+            _halt_event=lambda tenant, task: self.cut,
+            _live=live,
+        )
+        self.reservations = hands.reservations
+        return hands
+
+    async def call(self, tool: str, arguments: object = None, **job: object) -> ToolCallReplied:
+        return await self.doer.act(self.job(tool, arguments, **job), self.hands())
+
+    def job(self, tool: str, arguments: object = None, *, call_id: str = "c1", task: str = "t1", tenant: str = "acme",
+            granted=None, task_tools=None, step="s1", attempt: int = 1, deadline_ms: int = 20_000,
+            deliveries: int = 1) -> Job:  # fmt: skip
+        tools = (tool,) if granted is None else granted
+        request = ToolCallRequested(
+            call_id=call_id, step_id="s1", attempt=attempt, tool=tool, deadline_unix_ms=NOW + deadline_ms,
+            arguments_json=arguments if isinstance(arguments, str) else json.dumps(arguments or {}),
+        )  # fmt: skip
+        grant = TaskGrant(
+            tenant=tenant, task=task, actor="ann", tools=tools if task_tools is None else task_tools,
+            document_scopes=(), limits=TaskLimits(), day_cost_usd_micros=1, day_tokens=1,
+            expires_unix_ms=NOW + 10**6,
+        )  # fmt: skip
+        narrow = step and StepGrant(
+            tenant=tenant, task=task, step_id=step, attempt=1, plan_version=1, tools=tools,
+            expires_unix_ms=NOW + 10**6,
+        )  # fmt: skip
+        head = Envelope(id="e" * 32, type=request.ce_type(), source="worker", time_unix_ms=NOW)
+        return Job(request, head, tenant, task, "worker", Authority(grant, narrow or None, "token"), deliveries, NOW)
+
+    def text(self, reply: ToolCallReplied) -> str:
+        assert reply.content is not None, reply.failure
+        return self.blobs.kept[reply.content.sha256].decode()
+
+
+@pytest.fixture
+async def make_desk():
+    """Desks with settings of their own."""
+    made: list[Desk] = []
+
+    def make(**knobs: object) -> Desk:
+        settings = Settings(**{"retry_backoff_s": 0.01, **knobs})
+        desk = Desk(ToolExecutor(load(settings.configured()), Workbench(settings)))
+        made.append(desk)
+        return desk
+
+    yield make
+    for desk in made:
+        await desk.doer.stop()
+
+
+@pytest.fixture
+def desk(make_desk: Callable[..., Desk]) -> Desk:
+    return make_desk()
+
+
+@pytest.fixture
+def counter(tmp_path: Path) -> Iterator[CounterServer]:
+    with CounterServer(tmp_path / "counts.jsonl") as found:
+        yield found
+
+
+@pytest.fixture
+def counting(make_desk: Callable[..., Desk], counter: CounterServer) -> Desk:
+    return make_desk(counter_url=counter.url)

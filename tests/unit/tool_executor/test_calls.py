@@ -1,0 +1,203 @@
+"""One call from request to reply: checks in order, results, time, output, writes counted once."""
+
+import asyncio
+
+import pytest
+
+from bulkhead.grants import Verifier, public_of
+from bulkhead.runtime.doer import Deferred
+from bulkhead_contracts.control import Halt
+from services.tool_executor.registry import Registry
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "text"),
+    [
+        ("calculate", {"expression": "709.47 * 60% - 40"}, "709.47 * 60% - 40 = 385.682"),
+        ("date_difference", {"start": "2025-09-20", "end": "2025-10-04"}, "2025-10-04 - 2025-09-20 = 14 days"),
+        ("date_difference", {"start": "2024-03-01", "end": "2024-02-29"}, "2024-02-29 - 2024-03-01 = -1 day"),
+        ("date_add", {"date": "2024-02-28", "days": 2}, "2024-02-28 + 2 days = 2024-03-01"),
+        ("date_add", {"date": "2024-03-01", "days": -1}, "2024-03-01 - 1 day = 2024-02-29"),
+    ],
+)
+async def test_reads_answer_with_signed_content(desk, tool: str, arguments: dict, text: str) -> None:
+    reply = await desk.call(tool, arguments)
+    assert (reply.outcome, reply.standing, reply.effect) == ("succeeded", "ok", "read")
+    assert desk.text(reply) == text == reply.content.summary
+    assert reply.usage.tool_calls == 1 and reply.completeness.complete
+    (label,) = reply.provenance
+    assert (label.kind, label.source, label.trust, label.sha256) == (
+        "tool_result",
+        tool,
+        "untrusted",
+        reply.content.sha256,
+    )
+    assert Verifier({"tool_executor": public_of(desk.seed)}).label(label)
+    (held,) = desk.reservations
+    assert held.settled.usage.tool_calls == 1
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "code"),
+    [
+        ("calculate", {"expression": "1/0"}, "division_by_zero"),
+        ("date_add", {"date": "2023-02-29", "days": 1}, "bad_date"),
+        ("date_add", {"date": "9999-12-31", "days": 1}, "out_of_range"),
+        ("date_difference", {"start": "٢٠٢٤-٠١-٠١", "end": "2024-01-01"}, "bad_date"),
+    ],
+)
+async def test_what_a_tool_cannot_do_is_a_failure(desk, tool: str, arguments: dict, code: str) -> None:
+    reply = await desk.call(tool, arguments)
+    assert (reply.outcome, reply.failure.code, reply.standing) == ("failed", code, "failed")
+    assert reply.failure.hint and reply.usage.tool_calls == 1
+
+
+GOOD = {"expression": "1+1"}
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "job", "code"),
+    [
+        ("rm_rf", {}, {}, "unknown_tool"),
+        ("search_documents", {"query": "x"}, {}, "unknown_tool"),
+        ("counter_increment", {"name": "a"}, {}, "not_configured"),
+        ("calculate", GOOD, {"step": None}, "not_granted"),
+        ("calculate", GOOD, {"granted": ("date_add",)}, "not_granted"),
+        ("calculate", GOOD, {"task_tools": ("date_add",)}, "not_granted"),
+        ("calculate", GOOD, {"step": "s2"}, "wrong_step"),
+        ("calculate", GOOD, {"attempt": 2}, "wrong_step"),
+        ("calculate", GOOD, {"deadline_ms": 0}, "timeout"),
+        ("calculate", {"expr": "1"}, {}, "bad_arguments"),
+        ("calculate", {"expr": "1"}, {"granted": ()}, "not_granted"),
+    ],
+)
+async def test_refusals_cost_nothing(desk, tool: str, arguments: dict, job: dict, code: str) -> None:
+    reply = await desk.call(tool, arguments, **job)
+    assert (reply.outcome, reply.failure.code) == ("refused", code)
+    assert reply.failure.message and reply.failure.hint
+    assert desk.reservations == [] and reply.usage.tool_calls == 0
+
+
+async def test_a_halt_refuses_before_arguments_are_looked_at(desk) -> None:
+    desk.halt = Halt(scope="tool", name="calculate", code="switch", reason="off", by="operator")
+    assert (await desk.call("calculate", {"expr": 1})).failure.code == "halted"
+
+
+async def test_a_call_that_is_not_admitted_is_not_made(counting, counter) -> None:
+    counting.admissions = 0
+    with pytest.raises(Deferred):
+        await counting.call("counter_increment", {"name": "a"})
+    # A claimed write that is deferred would meet its own claim: it is told that nothing was done.
+    reply = await counting.call("counter_increment_unkeyed", {"name": "a"})
+    assert (reply.outcome, reply.failure.code) == ("failed", "budget_busy")
+    assert counter.counts()["increments"] == 0
+
+
+async def test_output_is_bounded_and_says_so(desk) -> None:
+    tool = desk.doer._registry.tools["calculate"]
+    from dataclasses import replace
+
+    from services.tool_executor.tool import Done
+
+    async def long(arguments, call):
+        return Done("€" * 10_000)
+
+    desk.doer._registry = Registry({"calculate": replace(tool, run=long)}, {}, {})
+    reply = await desk.call("calculate", GOOD)
+    assert desk.text(reply) == "€" * (4096 // 3)
+    assert reply.completeness.omissions[0].reason == "truncated"
+    assert "output_truncated" in reply.completeness.omissions[0].detail
+
+
+def stuck(desk, name: str):
+    from dataclasses import replace
+
+    begun = asyncio.Event()
+    calls: list[str] = []
+
+    async def run(arguments, call):
+        calls.append(call.key)
+        begun.set()
+        await asyncio.Event().wait()
+
+    tools = desk.doer._registry.tools
+    desk.doer._registry = Registry({name: replace(tools[name], run=run)}, {}, {})
+    return begun, calls
+
+
+async def test_a_tool_that_hangs_is_cut_by_its_deadline(desk) -> None:
+    _, calls = stuck(desk, "calculate")
+    reply = await desk.call("calculate", GOOD, deadline_ms=30)
+    assert (reply.outcome, reply.failure.code) == ("failed", "timeout")
+    assert len(calls) == reply.usage.tool_calls == 3
+    assert len(desk.reservations) == 3 and all(held.settled for held in desk.reservations)
+
+
+async def test_a_halt_cuts_a_read_in_flight(desk) -> None:
+    begun, calls = stuck(desk, "calculate")
+    running = asyncio.create_task(desk.call("calculate", GOOD))
+    await begun.wait()
+    desk.cut.set()
+    reply = await asyncio.wait_for(running, 5)
+    assert (reply.outcome, reply.failure.code, len(calls)) == ("failed", "halted", 1)
+
+
+# Writes
+
+
+async def test_a_write_is_counted_once_however_often_it_is_sent(counting, counter) -> None:
+    first = await counting.call("counter_increment", {"name": "a", "amount": 2})
+    again = await counting.call("counter_increment", {"name": "a", "amount": 2}, deliveries=2)
+    assert (first.outcome, first.effect) == ("succeeded", "write")
+    assert counting.text(first) == counting.text(again) == "counter a = 2"
+    assert counter.counts() == {"counts": {"a": 2}, "increments": 1, "repeats": 1}
+
+
+async def test_keys_of_other_tasks_and_tenants_are_other_keys(counting, counter) -> None:
+    await counting.call("counter_increment", {"name": "a"}, task="t1")
+    await counting.call("counter_increment", {"name": "a"}, task="t2")
+    await counting.call("counter_increment", {"name": "a"}, tenant="bolt")
+    assert counter.counts()["counts"] == {"a": 3}
+
+
+@pytest.mark.parametrize("mode", ["drop_before", "drop_after", "error_before", "error_after"])
+async def test_a_keyed_write_is_retried_and_counted_once(counting, counter, mode: str) -> None:
+    counter.misbehave(mode, 2)
+    reply = await counting.call("counter_increment", {"name": "a"})
+    assert (reply.outcome, reply.usage.tool_calls) == ("succeeded", 3)
+    assert counter.counts()["counts"] == {"a": 1}
+    assert len(counting.reservations) == 3
+
+
+@pytest.mark.parametrize("mode", ["drop_before", "drop_after", "error_after"])
+async def test_an_unkeyed_write_whose_answer_is_lost_is_uncertain_and_never_repeated(counting, counter, mode) -> None:
+    counter.misbehave(mode)
+    reply = await counting.call("counter_increment_unkeyed", {"name": "a"})
+    assert (reply.outcome, reply.usage.tool_calls) == ("uncertain", 1)
+    assert "person" in reply.failure.hint
+    assert counter.counts()["increments"] == (0 if mode == "drop_before" else 1)
+
+
+async def test_a_keyed_write_that_never_gets_an_answer_is_uncertain(counting, counter) -> None:
+    counter.misbehave("drop_after", 3)
+    reply = await counting.call("counter_increment", {"name": "a"})
+    assert (reply.outcome, reply.usage.tool_calls) == ("uncertain", 3)
+    assert counter.counts()["counts"] == {"a": 1}
+
+
+async def test_a_write_that_certainly_did_not_happen_has_failed(make_desk, tmp_path) -> None:
+    from bulkhead.testing.counter import CounterServer
+
+    with CounterServer(tmp_path / "gone") as gone:
+        url = gone.url
+    desk = make_desk(counter_url=url)
+    for tool in ("counter_increment", "counter_increment_unkeyed"):
+        reply = await desk.call(tool, {"name": "a"})
+        assert (reply.outcome, reply.failure.code, reply.usage.tool_calls) == ("failed", "unreachable", 3)
+
+
+async def test_only_unkeyed_writes_are_claimed(counting) -> None:
+    claimed = {name: counting.doer.writes(counting.job(name)) for name in (*counting.doer._registry.tools, "rm_rf")}
+    assert [name for name, yes in claimed.items() if yes] == ["counter_increment_unkeyed"]
+    reply = counting.doer.uncertain(counting.job("counter_increment_unkeyed").request)
+    assert (reply.outcome, reply.effect) == ("uncertain", "write") and "person" in reply.failure.hint

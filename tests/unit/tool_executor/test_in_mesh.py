@@ -1,0 +1,127 @@
+"""The executor in the real doer shell over the in-memory bus: signed grants in, one recorded reply out."""
+
+import json
+import time
+
+import pytest
+
+from bulkhead.bus.port import Stored
+from bulkhead.runtime.edge import Received
+from bulkhead.testing.counter import CounterServer
+from bulkhead.testing.mesh import MemoryMesh
+from bulkhead_contracts import catalog
+from bulkhead_contracts.budget import ReserveReplied, ReserveRequested
+from bulkhead_contracts.grant import StepGrant, TaskGrant
+from bulkhead_contracts.task import TaskLimits
+from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
+from services.tool_executor.app import build
+from services.tool_executor.settings import Settings
+
+TOOLS = ("calculate", "counter_increment", "counter_increment_unkeyed")
+LATER = int(time.time() * 1000) + 600_000
+
+
+class Purse:
+    """A budget that admits everything."""
+
+    def __init__(self) -> None:
+        self.rpc = {ReserveRequested: self.reserve}
+
+    async def handle(self, message: Received) -> None:
+        """Settlements."""
+
+    async def reserve(self, message: Received) -> ReserveReplied:
+        assert isinstance(message.body, ReserveRequested)
+        return ReserveReplied(reservation_id=message.body.reservation_id, decision="reserved")
+
+
+def step_token(mesh: MemoryMesh, tools: tuple[str, ...] = TOOLS) -> str:
+    task = TaskGrant(
+        tenant="acme", task="t1", actor="ann", tools=TOOLS, document_scopes=("default",), limits=TaskLimits(),
+        day_cost_usd_micros=1, day_tokens=1, expires_unix_ms=LATER,
+    )  # fmt: skip
+    step = StepGrant(
+        tenant="acme", task="t1", step_id="s1", attempt=1, plan_version=1, tools=tools, expires_unix_ms=LATER
+    )
+    return mesh.context("planner").signer.grant(step, parent=mesh.context("signer").signer.grant(task))
+
+
+async def send(mesh: MemoryMesh, call_id: str, tool: str, arguments: dict, *, cause: str, grant: str = "") -> None:
+    body = ToolCallRequested(
+        call_id=call_id, step_id="s1", attempt=1, tool=tool, arguments_json=json.dumps(arguments),
+        deadline_unix_ms=LATER,
+    )  # fmt: skip
+    publisher = mesh.context("worker").publisher
+    token = grant or step_token(mesh)
+    await publisher.send("tool_executor", body, tenant="acme", task="t1", cause=cause, grant=token)
+
+
+async def replies(mesh: MemoryMesh, count: int) -> list[ToolCallReplied]:
+    """The first `count` replies; fails after ten seconds."""
+    import asyncio
+
+    async with asyncio.timeout(10):
+        while True:
+            found: list[Stored] = await mesh.messages("INBOX_WORKER", "mesh.tool_executor.worker.*.acme.t1")
+            if len(found) >= count:
+                return [catalog.decode(one.headers["ce-type"], one.body) for one in found]  # type: ignore[misc]
+            await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+async def mesh(counter: CounterServer):
+    settings = Settings(counter_url=counter.url, retry_backoff_s=0.01)
+    builds = {"budget": lambda context: Purse(), "tool_executor": lambda context: build(context, settings)}
+    async with MemoryMesh(builds, ack_wait_ms=1_000) as found:
+        yield found
+
+
+async def test_a_granted_call_is_answered_and_its_content_can_be_read(mesh) -> None:
+    await send(mesh, "c1", "calculate", {"expression": "2 * 21"}, cause="a")
+    (reply,) = await replies(mesh, 1)
+    assert reply.outcome == "succeeded", reply.failure
+    assert await mesh.context("worker").blobs.text("acme", reply.content) == "2 * 21 = 42"
+    assert mesh.context("worker").verifier.label(reply.provenance[0])
+
+
+async def test_the_same_call_asked_again_is_answered_from_the_record(mesh, counter) -> None:
+    for cause in ("a", "b"):
+        await send(mesh, "c1", "counter_increment_unkeyed", {"name": "n"}, cause=cause)
+    first, second = await replies(mesh, 2)
+    assert first == second and first.outcome == "succeeded"
+    assert counter.counts()["increments"] == 1
+
+
+async def test_a_token_that_names_fewer_tools_gives_fewer_tools(mesh, counter) -> None:
+    await send(mesh, "c1", "counter_increment", {"name": "n"}, cause="a", grant=step_token(mesh, ("calculate",)))
+    (reply,) = await replies(mesh, 1)
+    assert (reply.outcome, reply.failure.code) == ("refused", "not_granted")
+    assert counter.counts()["increments"] == 0
+
+
+async def test_a_task_token_alone_gives_no_tool(mesh) -> None:
+    task = TaskGrant(
+        tenant="acme", task="t1", actor="ann", tools=TOOLS, document_scopes=(), limits=TaskLimits(),
+        day_cost_usd_micros=1, day_tokens=1, expires_unix_ms=LATER,
+    )  # fmt: skip
+    token = mesh.context("signer").signer.grant(task)
+    await send(mesh, "c1", "calculate", {"expression": "1"}, cause="a", grant=token)
+    assert (await replies(mesh, 1))[0].failure.code == "not_granted"
+
+
+async def test_a_killed_executor_does_keyed_writes_again_and_asks_about_the_others(mesh, counter) -> None:
+    """Killed between effect and record: the counter has the increment, nobody has the reply."""
+    counter.misbehave("stall", 2)
+    await send(mesh, "keyed", "counter_increment", {"name": "n"}, cause="a")
+    await send(mesh, "unkeyed", "counter_increment_unkeyed", {"name": "n"}, cause="b")
+    import asyncio
+
+    async with asyncio.timeout(10):
+        while counter.faults_left():
+            await asyncio.sleep(0.005)
+    mesh.kill("tool_executor")
+    await mesh.start("tool_executor", "1")
+    found = {reply.call_id: reply for reply in await replies(mesh, 2)}
+    assert found["keyed"].outcome == "succeeded"
+    assert found["unkeyed"].outcome == "uncertain"
+    assert counter.counts()["counts"] == {"n": 1}

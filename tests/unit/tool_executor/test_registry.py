@@ -1,0 +1,61 @@
+"""Declarations and functions agree; specs are what models and the signer see."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from bulkhead_contracts import limits
+from bulkhead_contracts.result import Failure
+from infra.tools import rows, specs
+from services.tool_executor import registry
+
+
+def test_every_row_is_served_by_someone() -> None:
+    found = registry.load({"http_allow_hosts", "counter_url"})
+    assert set(found.tools) | set(found.elsewhere) == {row.spec.name for row in rows()}
+    assert found.elsewhere == {"search_documents": "rag"}
+    for row in rows():
+        assert len(row.spec.parameters_json) <= limits.MAX_SCHEMA_BYTES
+        assert json.loads(row.spec.parameters_json)["additionalProperties"] is False
+
+
+def test_what_is_not_configured_is_not_offered() -> None:
+    offered = {spec.name for spec in specs()}
+    assert offered == {"search_documents", "calculate", "date_difference", "date_add"}
+    assert "counter_increment" in {spec.name for spec in specs({"counter_url"})}
+    assert {spec.name for spec in registry.specs()} == offered - {"search_documents"}
+
+
+def test_effects_are_declared() -> None:
+    by_name = {row.spec.name: row.spec for row in rows()}
+    assert (by_name["counter_increment"].effect, by_name["counter_increment"].idempotent) == ("write", True)
+    assert by_name["counter_increment_unkeyed"].idempotent is False
+    assert by_name["calculate"].effect == "read"
+
+
+def test_a_row_without_a_function_fails_at_start() -> None:
+    row = rows()[1]
+    ghost = replace(row, spec=row.spec.model_copy(update={"name": "no_such_tool"}))
+    with pytest.raises(ValueError, match="no_such_tool"):
+        registry.load(declared=(ghost,))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("{", "not JSON"),
+        ("[1]", "one JSON object"),
+        ('{"expression": NaN}', "NaN"),
+        ("[" * 16_000, "not JSON"),
+        ("{}", "required"),
+        ('{"expression": 3}', "expression: 3 is not of type"),
+        ('{"expression": "1", "verbose": true}', "verbose"),
+    ],
+)
+def test_unfit_arguments_are_told_in_words(arguments: str, words: str) -> None:
+    tool = registry.load().find("calculate")
+    assert tool is not None
+    refused = tool.read_arguments(arguments)
+    assert isinstance(refused, Failure)
+    assert refused.code == "bad_arguments" and words in refused.message and "expression" in refused.hint
