@@ -69,7 +69,7 @@ def _user(nkey: str, publish: Iterable[str], subscribe: Iterable[str], *, serves
     publish_list = ",\n        ".join(map(json.dumps, publish))
     subscribe_list = ", ".join(map(json.dumps, subscribe))
     # A server answers the subject that came with the request, once, and may publish nowhere else.
-    answers = f"\n      allow_responses: {{ max: 1, expires: \"{SERVE_REPLY_MAX_S}s\" }}" if serves else ""
+    answers = f'\n      allow_responses: {{ max: 1, expires: "{SERVE_REPLY_MAX_S}s" }}' if serves else ""
     return (
         f"{{ nkey: {nkey}, permissions: {{\n"
         f"      publish: {{ allow: [\n        {publish_list} ] }}\n"

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO
 
 LAST_LINES = 40
+SHOWN_LINES = 8
 LINE_MAX_BYTES = 64 * 1024
 LOG_MAX_BYTES = 64 * 1024 * 1024
 """A log file that has grown so far is set aside as `<name>.1`; the one before is dropped."""
@@ -118,9 +119,11 @@ class Child:
     def why(self) -> str:
         """How it ended and the last things that it said, for an error message."""
         code = self._process.returncode
-        ended = "is running" if code is None else f"ended by {_signal_name(-code)}" if code < 0 else f"exited with {code}"
-        tail = "\n  ".join(list(self.last_lines)[-8:])
-        return f"{self.name} {ended}" + (f"; it said:\n  {tail}" if tail else "; it said nothing") + f"\n  ({self._log})"
+        ended = "is running"
+        if code is not None:
+            ended = f"ended by {_signal_name(-code)}" if code < 0 else f"exited with {code}"
+        tail = "".join(f"\n  {line}" for line in list(self.last_lines)[-SHOWN_LINES:])
+        return f"{self.name} {ended}; its last lines ({self._log}):{tail or ' none'}"
 
     async def _follow(self) -> None:
         assert self._process.stdout is not None

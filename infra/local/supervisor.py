@@ -8,8 +8,7 @@ import asyncio
 import json
 import os
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -31,8 +30,16 @@ from infra.nats.streams import Layout
 from infra.offline_model import MODEL_NAME
 
 START_ORDER = (
-    "signer", "budget", "model_gateway", "rag", "tool_executor", "planner", "worker", "checker", "gateway",
-)  # fmt: skip
+    "signer",
+    "budget",
+    "model_gateway",
+    "rag",
+    "tool_executor",
+    "planner",
+    "worker",
+    "checker",
+    "gateway",
+)
 DRAIN_ORDER = (("gateway",), catalog.DECIDERS, catalog.DOERS, ("budget", "signer"))
 """Who takes work in ends first, who answers others last; those of one group end together."""
 READY_TIMEOUT_S = 60.0
@@ -106,7 +113,9 @@ class LocalMesh:
         self._environ = dict(os.environ if environ is None else environ)
         self._ready_timeout_s, self._drain_timeout_s = ready_timeout_s, drain_timeout_s
         self._written: dict[str, Any] = {}
-        self._up = False
+        self._writes = False
+        self.up = False
+        """Whether the start is over."""
 
     async def __aenter__(self) -> Self:
         self._run = RunDir(self._directory)
@@ -257,6 +266,7 @@ class LocalMesh:
             for instance in range(count):
                 self._service(service, instance).start()
         await _all_ready(self.units.values(), self._ready_timeout_s)
+        self.up = True
 
     async def _start_infrastructure(self, accounts: str) -> None:
         path = self._run.path
@@ -266,10 +276,15 @@ class LocalMesh:
         self._redis = RedisServer(path / "redis", free_port(), self._environ, self._line(REDIS))
         model_port = free_port() if self._offline else 0
         self._facts = RunFacts(
-            nats_url=plan.url, redis_url=self._redis.url, http_port=http_port,
-            offline_url=f"http://127.0.0.1:{model_port}/v1" if self._offline else "", offline_name=MODEL_NAME,
-            tenants_file=self._tenants_file, drain_timeout_s=self._drain_timeout_s, shards=self._shards,
-        )  # fmt: skip
+            nats_url=plan.url,
+            redis_url=self._redis.url,
+            http_port=http_port,
+            offline_url=f"http://127.0.0.1:{model_port}/v1" if self._offline else "",
+            offline_name=MODEL_NAME,
+            tenants_file=self._tenants_file,
+            drain_timeout_s=self._drain_timeout_s,
+            shards=self._shards,
+        )
         if not self._offline and not any(self._environ.get(name) for name in PROVIDER):
             raise StartFailed("no provider: set OPENAI_API_KEY (or OPENAI_BASE_URL), or run with the offline model")
         cure = Cure(UNHEALTHY_S, lambda: disk_problem(path))
@@ -277,7 +292,7 @@ class LocalMesh:
         self._unit(REDIS, self._redis.spawn, self._redis.problem, STOP_TIMEOUT_S)
         if self._offline:
             self._model(model_port)
-        self._up = True
+        self._writes = True
         for unit in self.units.values():
             unit.start()
         await self.units[BROKER].wait_ready(INFRASTRUCTURE_TIMEOUT_S)
@@ -290,8 +305,9 @@ class LocalMesh:
         environ = {name: self._environ[name] for name in ("PATH", "PYTHONPATH") if name in self._environ}
 
         async def spawn() -> Child:
-            return await Child.start(MODEL, command, log=self._run.log(MODEL), environ=environ, cwd=self._run.path,
-                                     on_line=self._line(MODEL))  # fmt: skip
+            return await Child.start(
+                MODEL, command, log=self._run.log(MODEL), environ=environ, cwd=self._run.path, on_line=self._line(MODEL)
+            )
 
         async def probe() -> str:
             return await _probe(f"http://127.0.0.1:{port}/livez")
@@ -307,8 +323,14 @@ class LocalMesh:
         async def spawn() -> Child:
             health.unlink(missing_ok=True)
             environ = environ_of(service, instance, self._run, self._facts, self._environ, extra)
-            return await Child.start(name, [sys.executable, "-P", "-m", module], log=self._run.log(name),
-                                     environ=environ, cwd=self._run.path, on_line=self._line(name))  # fmt: skip
+            return await Child.start(
+                name,
+                [sys.executable, "-P", "-m", module],
+                log=self._run.log(name),
+                environ=environ,
+                cwd=self._run.path,
+                on_line=self._line(name),
+            )
 
         async def probe() -> str:
             try:
@@ -320,9 +342,7 @@ class LocalMesh:
         return self._unit(name, spawn, probe, self._drain_timeout_s + KILL_MARGIN_S)
 
     def _unit(self, name: str, spawn: Spawn, probe: Probe, stop_timeout_s: float, cure: Cure | None = None) -> Unit:
-        unit = Unit(
-            name, spawn, probe, self._say, stop_timeout_s=stop_timeout_s, cure=cure, on_change=self._write
-        )
+        unit = Unit(name, spawn, probe, self._say, stop_timeout_s=stop_timeout_s, cure=cure, on_change=self._write)
         self.units[name] = unit
         return unit
 
@@ -335,7 +355,7 @@ class LocalMesh:
 
     def _write(self) -> None:
         """Keep mesh.json true; a full disk must not stop the supervision."""
-        if not self._up:
+        if not self._writes:
             return
         facts = self.json
         if facts == self._written:
@@ -355,12 +375,16 @@ class LocalMesh:
         return None if on_line is None else lambda line: on_line(name, line)
 
 
-async def _all_ready(units: Any, timeout_s: float) -> None:
+async def _all_ready(units: Iterable[Unit], timeout_s: float) -> None:
     """Wait for all; the first that fails is the one that is told."""
-    deadline = time.monotonic() + timeout_s
-    async with asyncio.TaskGroup() as group:
-        for unit in units:
-            group.create_task(unit.wait_ready(max(0.1, deadline - time.monotonic())))
+    waiting = [asyncio.create_task(unit.wait_ready(timeout_s)) for unit in units]
+    try:
+        for done in asyncio.as_completed(waiting):
+            await done
+    finally:
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
 
 
 async def _probe(url: str) -> str:

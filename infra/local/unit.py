@@ -136,7 +136,7 @@ class Unit:
             await self._set("down", ended)
             backoff_s = BACKOFF_FIRST_S if time.monotonic() - started > STEADY_S else backoff_s
             self.restarts += 1
-            self._say(f"{ended}\n  it is started again in {backoff_s:g} s")
+            self._say(f"{ended}\n  {self.name} is started again in {backoff_s:g} s")
             await self._pause(backoff_s)
             backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
 
@@ -217,5 +217,5 @@ class Unit:
 
     def _supervision_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is not None:
-            self._failure = StartFailed(f"the supervision of {self.name} failed: {task.exception()!r}; please report it")
+            self._failure = StartFailed(f"supervision of {self.name} failed: {task.exception()!r}; please report it")
             self._say(str(self._failure))

@@ -52,9 +52,14 @@ async def provision(url: str, nkey_seed: str, layout: Layout | None = None) -> R
 
     try:
         await client.connect(
-            url, name=PROVISIONER, nkeys_seed_str=nkey_seed, inbox_prefix=inbox_prefix(PROVISIONER),
-            error_cb=failed, allow_reconnect=False, connect_timeout=5,
-        )  # fmt: skip
+            url,
+            name=PROVISIONER,
+            nkeys_seed_str=nkey_seed,
+            inbox_prefix=inbox_prefix(PROVISIONER),
+            error_cb=failed,
+            allow_reconnect=False,
+            connect_timeout=5,
+        )
     except (errors.Error, OSError) as error:
         raise ProvisionError(f"cannot reach the broker at {url} as provisioner: {error}; is it running?") from error
     try:

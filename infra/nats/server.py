@@ -178,6 +178,6 @@ def disk_problem(folder: Path) -> str:
     if free >= MIN_FREE_BYTES:
         return ""
     return (
-        f"only {free // 1024**2} MiB are free where {folder} lies, and at least {MIN_FREE_BYTES // 1024**2} are needed; "
+        f"only {free // 1024**2} MiB are free where {folder} lies, and {MIN_FREE_BYTES // 1024**2} are needed at least; "
         "free some, or choose another place with --data"
     )

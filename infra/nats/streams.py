@@ -97,11 +97,15 @@ def _stream(name: str, layout: Layout, description: str, **more: Any) -> Config:
 
 def _inbox(name: str, layout: Layout) -> Config:
     config = _stream(
-        subjects.inbox_stream(name), layout, f"What is said to {name}", subjects=[f"mesh.*.{name}.>"],
+        subjects.inbox_stream(name),
+        layout,
+        f"What is said to {name}",
+        subjects=[f"mesh.*.{name}.>"],
         max_bytes=INBOX_MAX_BYTES,
-    )  # fmt: skip
+    )
     if name in catalog.DECIDERS:
-        fired = {"src": f"timer.{name}.fired.*.*.*", "dest": f"mesh.{name}.{name}.{{{{wildcard(1)}}}}.{{{{wildcard(2)}}}}.{{{{wildcard(3)}}}}"}
+        same = ".".join(f"{{{{wildcard({place})}}}}" for place in (1, 2, 3))
+        fired = {"src": f"timer.{name}.fired.*.*.*", "dest": f"mesh.{name}.{name}.{same}"}
         config["sources"] = [{"name": subjects.timers_stream(name), "subject_transforms": [fired]}]
     return config
 
@@ -110,47 +114,74 @@ def _timers(name: str, layout: Layout) -> Config:
     # Schedules let a publisher write to any subject of their stream: hence a stream that this service alone uses.
     # The broker wants discard old with them; the bound is far beyond what live tasks can have set.
     return _stream(
-        subjects.timers_stream(name), layout, f"What {name} wants to hear later", subjects=[f"timer.{name}.>"],
-        discard="old", allow_msg_schedules=True, allow_rollup_hdrs=True, max_bytes=TIMERS_MAX_BYTES, max_age=_ns(TIMERS_MAX_AGE_S),
-    )  # fmt: skip
+        subjects.timers_stream(name),
+        layout,
+        f"What {name} wants to hear later",
+        subjects=[f"timer.{name}.>"],
+        discard="old",
+        allow_msg_schedules=True,
+        allow_rollup_hdrs=True,
+        max_bytes=TIMERS_MAX_BYTES,
+        max_age=_ns(TIMERS_MAX_AGE_S),
+    )
 
 
 def _records(name: str, layout: Layout) -> Config:
     return _stream(
-        subjects.records_stream(name), layout, f"What {name} has claimed and done", subjects=[f"record.{name}.>"],
+        subjects.records_stream(name),
+        layout,
+        f"What {name} has claimed and done",
+        subjects=[f"record.{name}.>"],
         max_bytes=RECORDS_MAX_BYTES,
-    )  # fmt: skip
+    )
 
 
 def _blobs(layout: Layout) -> Config:
     return _stream(
-        subjects.BLOBS_STREAM, layout, "Content by digest, written once", subjects=["blob.>"],
-        max_msgs_per_subject=1, discard_new_per_subject=True, max_bytes=BLOBS_MAX_BYTES,
-        max_msg_size=limits.MAX_BLOB_BYTES + OVERHEAD_BYTES, duplicate_window=_ns(BLOBS_DUPLICATE_WINDOW_S),
-    )  # fmt: skip
+        subjects.BLOBS_STREAM,
+        layout,
+        "Content by digest, written once",
+        subjects=["blob.>"],
+        max_msgs_per_subject=1,
+        discard_new_per_subject=True,
+        max_bytes=BLOBS_MAX_BYTES,
+        max_msg_size=limits.MAX_BLOB_BYTES + OVERHEAD_BYTES,
+        duplicate_window=_ns(BLOBS_DUPLICATE_WINDOW_S),
+    )
 
 
 def _control(layout: Layout) -> Config:
     return _stream(
-        subjects.CONTROL_STREAM, layout, "Halts and kill switches", subjects=["$KV.CONTROL.>"],
-        max_msgs_per_subject=1, max_bytes=CONTROL_MAX_BYTES,
+        subjects.CONTROL_STREAM,
+        layout,
+        "Halts and kill switches",
+        subjects=["$KV.CONTROL.>"],
+        max_msgs_per_subject=1,
+        max_bytes=CONTROL_MAX_BYTES,
         republish={"src": "$KV.CONTROL.>", "dest": "control.live.>"},
-    )  # fmt: skip
+    )
 
 
 def _dead_letters(layout: Layout) -> Config:
     return _stream(
-        subjects.DEAD_LETTERS_STREAM, layout, "Messages that could not be handled", subjects=["dead.>"],
+        subjects.DEAD_LETTERS_STREAM,
+        layout,
+        "Messages that could not be handled",
+        subjects=["dead.>"],
         max_bytes=DEAD_LETTERS_MAX_BYTES,
-    )  # fmt: skip
+    )
 
 
 def _journal(layout: Layout) -> Config:
     """A derived view: it may lag, and the oldest goes first. Lost writes are sourced again."""
     config = _stream(
-        subjects.JOURNAL_STREAM, layout, "Everything that was said, in one stream", discard="old",
-        max_bytes=JOURNAL_MAX_BYTES, sources=[{"name": subjects.inbox_stream(name)} for name in catalog.INBOXES],
-    )  # fmt: skip
+        subjects.JOURNAL_STREAM,
+        layout,
+        "Everything that was said, in one stream",
+        discard="old",
+        max_bytes=JOURNAL_MAX_BYTES,
+        sources=[{"name": subjects.inbox_stream(name)} for name in catalog.INBOXES],
+    )
     del config["subjects"]
     if layout.replicas == 1:
         config["persist_mode"] = "async"  # Single servers only; with fsync each it lags by seconds.

@@ -15,7 +15,10 @@ CITATION = re.compile(r"\[#([0-9a-f]{12})\]")
 NUMBER = re.compile(r"(?<![\w.#])-?\d[\d,]*(?:\.\d+)?(?![\w]*\])")
 WORD = re.compile(r"[^\W\d_]{3,}")
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z0-9\"'(\[])|\n+")
-EQUATION = re.compile(r"(-?[\d.,]+)\s*([-+*/×x·÷−])\s*(-?[\d.,]+)\s*=\s*(-?[\d.,]+)")
+_VALUE = r"\d[\d,]*(?:\.\d+)?"
+EQUATION = re.compile(rf"(?<![\w.,(])({_VALUE}(?:\s*[-+*/×x·÷−]\s*{_VALUE})+)\s*=\s*(-?{_VALUE})")
+DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+OPERATORS = "-+*/×x·÷−(="
 MIN_SUPPORT = 0.3
 """Share of a cited sentence's words that its sources must hold."""
 SMALL_NUMBERS = frozenset(str(n) for n in range(0, 11))
@@ -186,16 +189,16 @@ def numbers(text: str, sources: Sources) -> list[CheckNote]:
 
 
 def equations(text: str) -> list[CheckNote]:
-    """`a x b = c` is computed again."""
+    """`a x b + c = d` is computed again, whole; what is only the end of a longer expression is left alone."""
     notes = []
-    for left, sign, right, claimed in EQUATION.findall(CITATION.sub("", text)):
-        values = (_value(left), _value(right), _value(claimed))
-        if None in values:
+    plain = CITATION.sub("", text)
+    for match in EQUATION.finditer(plain):
+        before = plain[: match.start()].rstrip()
+        if DATE.search(match[1]) or (before and before[-1] in OPERATORS):
             continue
-        a, b, c = values
-        true = _compute(a, sign, b)  # type: ignore[arg-type]
-        if true is not None and abs(true - c) > Decimal("0.01"):  # type: ignore[operator]
-            notes.append(_note("wrong_arithmetic", f"{left} {sign} {right} is {true.normalize():f}, not {claimed}"))
+        true, claimed = _evaluate(match[1]), _signed(match[2])
+        if true is not None and claimed is not None and abs(true - claimed) > Decimal("0.01"):
+            notes.append(_note("wrong_arithmetic", f"{match[1]} is {true.normalize():f}, not {match[2]}"))
     return notes[:8]
 
 
@@ -210,18 +213,34 @@ def sentences(text: str) -> Sequence[str]:
     return merged
 
 
-def _compute(a: Decimal, sign: str, b: Decimal) -> Decimal | None:
+def _evaluate(expression: str) -> Decimal | None:
+    """Value of numbers joined by + - * /, products first; None when it has none."""
+    numbers = [_signed(raw) for raw in re.findall(_VALUE, expression)]
+    signs = re.findall(r"[-+*/×x·÷−]", expression)
+    if None in numbers or len(signs) != len(numbers) - 1:
+        return None
+    terms: list[Decimal] = [numbers[0]]  # type: ignore[list-item]
     try:
-        match sign:
-            case "+":
-                return a + b
-            case "-" | "−":
-                return a - b
-            case "*" | "×" | "x" | "·":
-                return a * b
-            case _:
-                return a / b
+        for sign, number in zip(signs, numbers[1:], strict=True):
+            assert number is not None
+            match sign:
+                case "+":
+                    terms.append(number)
+                case "-" | "−":
+                    terms.append(-number)
+                case "/" | "÷":
+                    terms[-1] /= number
+                case _:
+                    terms[-1] *= number
     except (DivisionByZero, InvalidOperation):
+        return None
+    return sum(terms, Decimal(0))
+
+
+def _signed(raw: str) -> Decimal | None:
+    try:
+        return Decimal(raw.replace(",", "").rstrip("."))
+    except InvalidOperation:
         return None
 
 

@@ -159,7 +159,8 @@ class ModelGateway:
         if isinstance(said, Fault):
             reply = self._no(request, "refused" if said.refused else "failed", _failure(said))
             return reply.model_copy(update={**told, "completeness": _completeness(outcome.omissions)})
-        content, labels = None, ()
+        content: ContentRef | None = None
+        labels: tuple[Label, ...] = ()
         if said.text.strip():
             media_type = "text/plain" if request.response == "text" else "application/json"
             content = await hands.blobs.put(job.tenant, said.text, media_type)

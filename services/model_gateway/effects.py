@@ -162,12 +162,12 @@ async def _receive(response: httpx.Response, assembly: Assembly, on_text: OnText
     kind = response.headers.get("content-type", "")
     if kind.startswith("text/event-stream") or (stream and "json" not in kind):
         return await _receive_stream(response, assembly, on_text)
-    body = bytearray()
+    whole = bytearray()
     async for chunk in response.aiter_raw():
-        body += chunk
-        if len(body) > limits.MAX_PROVIDER_RESPONSE_BYTES:
+        whole += chunk
+        if len(whole) > limits.MAX_PROVIDER_RESPONSE_BYTES:
             return _oversize()
-    if text := assembly.whole(bytes(body)):
+    if text := assembly.whole(bytes(whole)):
         await on_text(text)
     return assembly.fault
 

@@ -75,12 +75,10 @@ class Prices:
     def _public(self, model: str, provider_id: str, base_url: str) -> Price | None:
         try:
             # Without a provider id the URL must tell it: a gateway of unknown price must not pass as OpenAI.
-            found = calc_price(
-                _PROBE,
-                model,
-                provider_id=provider_id or None,
-                provider_api_url=None if provider_id else base_url,
-            )
+            if provider_id:
+                found = calc_price(_PROBE, model, provider_id=provider_id)
+            else:
+                found = calc_price(_PROBE, model, provider_api_url=base_url)
         except LookupError:
             return None
         digest = hashlib.sha256(f"{found.provider.id}/{model}/{found.model_price!r}".encode()).hexdigest()

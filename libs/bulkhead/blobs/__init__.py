@@ -4,10 +4,11 @@ In: text or bytes. Out: a ContentRef whose author the broker enforces by subject
 """
 
 import hashlib
+import secrets
 from collections import OrderedDict
 
 from bulkhead.bus.port import Bus, PublishRefused
-from bulkhead_contracts import limits, subjects
+from bulkhead_contracts import envelope, limits, subjects
 from bulkhead_contracts.result import ContentRef
 
 
@@ -38,6 +39,8 @@ class Blobs:
     def __init__(self, bus: Bus, author: str, cache_bytes: int = 32 * 1024 * 1024) -> None:
         self._bus = bus
         self._author = author
+        # The subject is written once anyway; the id must only be one that no other author can occupy.
+        self._key = secrets.token_bytes(32)
         self._cache: OrderedDict[tuple[str, str, str], bytes] = OrderedDict()
         self._room = cache_bytes
 
@@ -54,7 +57,7 @@ class Blobs:
             return ref
         subject = subjects.blob(ref.author, tenant, ref.sha256)
         try:
-            await self._bus.publish(subject, raw, {"content-type": media_type}, f"{tenant}-{ref.sha256}")
+            await self._bus.publish(subject, raw, {"content-type": media_type}, envelope.message_id(self._key, subject))
         except PublishRefused:
             # The stream holds one message per subject and refuses a second: fine when it is there.
             if await self._bus.last(subjects.BLOBS_STREAM, subject) is None:

@@ -128,7 +128,7 @@ async def _ask(http: httpx.AsyncClient, url: str) -> tuple[int, dict[str, Any]]:
 
 
 async def _broker(http: httpx.AsyncClient, mesh: dict[str, Any]) -> AsyncIterator[Finding]:
-    monitor = str(mesh.get("monitor_url") or "")
+    monitor = str(mesh.get("nats_monitor_url") or "")
     status, health = await _ask(http, f"{monitor}/healthz")
     if status == 0:
         yield Finding("broker", "problem", f"nobody answers at {monitor or 'its monitoring port'}",

@@ -4,8 +4,10 @@ In: options. Out: an address with credentials, or a Stop that says what is missi
 where (no secrets); credentials.json, mode 0600, holds the API keys that `up` made.
 """
 
+import hashlib
 import json
 import os
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from bulkhead.client import Mesh
 
 DEFAULT_DATA = Path(".bulkhead")
+API_KEYS_FILE = "api_keys.json"
+PREFERRED_ROLES = ("operator", "submitter", "auditor", "approver")
 CONNECT_TIMEOUT_S = 5.0
 
 
@@ -57,7 +61,7 @@ def find(data: Path, url: str, api_key: str, tenant: str = "") -> Target:
     if not found_url:
         raise Stop(Exit.UNREACHABLE, f"no mesh runs in {data}",
                    "start one with `bulkhead up`, or name one with --data, or with --url and --api-key")
-    key = api_key or _key(data / "credentials.json", tenant)
+    key = api_key or _key(data, tenant)
     if not key:
         raise Stop(Exit.USAGE, f"no API key for {f'tenant {tenant}' if tenant else found_url}",
                    f"use --api-key or BULKHEAD_API_KEY; keys of a local mesh are in {data / 'credentials.json'}")
@@ -66,7 +70,7 @@ def find(data: Path, url: str, api_key: str, tenant: str = "") -> Target:
 
 def gateway_url(mesh: dict[str, Any]) -> str:
     """The gateway's address in mesh.json."""
-    return str(mesh.get("gateway_url") or mesh.get("url") or "")
+    return str(mesh.get("http_url") or "")
 
 
 def nats_url(mesh: dict[str, Any]) -> str:
@@ -74,15 +78,41 @@ def nats_url(mesh: dict[str, Any]) -> str:
     return str(mesh.get("nats_url") or "")
 
 
-def _key(path: Path, tenant: str) -> str:
-    """The first key of the tenant (of any, when none is named)."""
+def _key(data: Path, tenant: str) -> str:
+    """The local user's key for a tenant; for one that has none yet, a new one: who owns DIR may act for all."""
+    path = data / "credentials.json"
     found = read_json(path)
-    if found and os.name == "posix" and path.stat().st_mode & 0o077:
+    if not found:
+        return ""
+    if os.name == "posix" and path.stat().st_mode & 0o077:
         raise Stop(Exit.USAGE, f"{path} can be read by others", f"run: chmod 600 {path}")
-    for row in found.get("keys", ()):
-        if isinstance(row, dict) and (not tenant or row.get("tenant") == tenant):
-            return str(row.get("key", ""))
-    return ""
+    rows = {row["sha256"]: row for row in read_json(data / API_KEYS_FILE).get("keys", ())}
+    mine = [(row, key) for key in found.values() if (row := rows.get(hashlib.sha256(str(key).encode()).hexdigest()))]
+    fitting = [(row, key) for row, key in mine if row["tenant"] == tenant or not tenant]
+    for role in PREFERRED_ROLES:
+        for row, key in fitting:
+            if row["role"] == role:
+                return str(key)
+    return _new_key(data, tenant) if tenant else ""
+
+
+def _new_key(data: Path, tenant: str) -> str:
+    from bulkhead_contracts import subjects
+    from infra.identity.keys import replace
+
+    try:
+        subjects.token(tenant)
+    except subjects.SubjectError as error:
+        raise Stop(Exit.USAGE, str(error), "a tenant is one of infra/identity/tenants.yaml") from error
+    key = "bk_" + secrets.token_urlsafe(32)
+    row = {"sha256": hashlib.sha256(key.encode()).hexdigest(), "tenant": tenant, "person": "local-operator",
+           "role": "operator"}
+    credentials = {**read_json(data / "credentials.json"), f"{tenant}/operator": key}
+    # The key first: a digest without its key would be of no use to anybody.
+    replace(data / "credentials.json", json.dumps(credentials, indent=1))
+    rows = [*read_json(data / API_KEYS_FILE).get("keys", ()), row]
+    replace(data / API_KEYS_FILE, json.dumps({"keys": rows}, indent=1))
+    return key
 
 
 @asynccontextmanager

@@ -80,6 +80,7 @@ class Shell:
         self._tails: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._failures: dict[int, int] = {}
         self._room = asyncio.Event()
+        self._pumps: list[asyncio.Task[None]] = []
         self.handled = 0
         self.attached = False
 
@@ -92,9 +93,14 @@ class Shell:
         ]
         self.attached = True
         heart = asyncio.create_task(self._heartbeat(min(c.ack_wait_s for c in consumers) / 3))
-        pumps = [asyncio.create_task(self._pump(consumer)) for consumer in consumers]
+        pumps = self._pumps = [asyncio.create_task(self._pump(consumer)) for consumer in consumers]
         try:
-            await asyncio.gather(*pumps)
+            if self._draining.is_set():
+                self.drain()
+            ended = await asyncio.gather(*pumps, return_exceptions=True)
+            for error in ended:
+                if isinstance(error, BaseException) and not isinstance(error, asyncio.CancelledError):
+                    raise error
             await self._finish()
         finally:
             for task in (*pumps, heart, *self._running.values()):
@@ -106,7 +112,9 @@ class Shell:
     def drain(self) -> None:
         """Take nothing new; `run` returns when what runs has ended."""
         self._draining.set()
-        self._room.set()
+        for pump in self._pumps:
+            # What the broker hands over at this moment comes again after its ack wait.
+            pump.cancel()
 
     async def _finish(self) -> None:
         if self._running:
@@ -114,9 +122,11 @@ class Shell:
             await asyncio.wait(list(self._running.values()), timeout=self._drain_timeout_s)
 
     async def _pump(self, consumer: Consumer) -> None:
+        # Each shard has its own share: what was fetched and could not start would lie there without a heartbeat.
+        slots, mine = max(1, self._slots // self._shards), set[Delivery]()
         last_delivered, epoch = 0, 0
         while not self._draining.is_set():
-            free = self._slots - len(self._running)
+            free = slots - len(mine)
             if free <= 0:
                 self._room.clear()
                 await self._room.wait()
@@ -126,27 +136,19 @@ class Shell:
                     # Somebody else was served in between, or a delivery was lost: memory may lag the inbox.
                     epoch += 1
                 last_delivered = delivery.consumer_sequence
-                self._start(delivery, epoch)
+                mine.add(delivery)
+                self._start(delivery, epoch, mine)
 
-    async def _fetch(self, consumer: Consumer, free: int) -> list[Delivery]:
-        fetching = asyncio.ensure_future(consumer.fetch(free, FETCH_TIMEOUT_S))
-        draining = asyncio.ensure_future(self._draining.wait())
+    @staticmethod
+    async def _fetch(consumer: Consumer, free: int) -> list[Delivery]:
         try:
-            await asyncio.wait({fetching, draining}, return_when=asyncio.FIRST_COMPLETED)
-            if not fetching.done():
-                return []
-            return fetching.result()
+            return await consumer.fetch(free, FETCH_TIMEOUT_S)
         except BusError as error:
             log.warning("fetch_failed", reason=str(error))
             await asyncio.sleep(0.5)
             return []
-        finally:
-            draining.cancel()
-            if not fetching.done():
-                fetching.cancel()
-                await asyncio.gather(fetching, return_exceptions=True)
 
-    def _start(self, delivery: Delivery, epoch: int) -> None:
+    def _start(self, delivery: Delivery, epoch: int, mine: set[Delivery]) -> None:
         key: tuple[str, str] | None = None
         before = None
         if self._handler.ordered:
@@ -159,6 +161,7 @@ class Shell:
 
         def ended(done: asyncio.Task[None]) -> None:
             self._running.pop(delivery, None)
+            mine.discard(delivery)
             if key is not None and self._tails.get(key) is done:
                 del self._tails[key]
             self._room.set()

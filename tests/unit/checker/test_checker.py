@@ -45,6 +45,19 @@ def test_each_check_refuses_what_it_is_for(text, code):
     assert code in codes(text)
 
 
+@pytest.mark.parametrize("text", [
+    "2026-05-01 to 2026-05-20 = 19 days", "15 / 100 * 80 = 12", "0.5 * 412.50 - 60 = 146.25", "(10 - 4) * 2 = 12",
+    "max(3, 4) - 1 = 3", "1,000 + 1 = 1,001", "10 - 3 - 2 = 5",
+])
+def test_true_arithmetic_and_dates_are_left_alone(text):
+    assert checks.equations(text) == []
+
+
+@pytest.mark.parametrize("text", ["15 / 100 * 80 = 13", "10 - 3 - 2 = 9", "2 + 2 = 5"])
+def test_false_arithmetic_is_found(text):
+    assert [note.code for note in checks.equations(text)] == ["wrong_arithmetic"]
+
+
 def test_counting_words_and_given_numbers_are_not_refused():
     assert "unfounded_number" not in codes(f"Of 300 EUR, 2 rules apply: the handling fee [#{MARK}].")
 

@@ -95,8 +95,10 @@ class Actors:
 
     async def result(self, doubtful: bool) -> Result:
         """The answer with what stands behind it."""
-        citation = Citation(marker=MARKER, document="fares.md", document_sha256="a" * 64, chunk_id="k", start=10, end=90)
-        label = Label(sha256=TOOL_MARKER + "0" * 52, kind="tool_result", source="calculate", observed_by="tool_executor")
+        citation = Citation(marker=MARKER, document="fares.md", document_sha256="a" * 64, chunk_id="k", start=10,
+                            end=90)
+        label = Label(sha256=TOOL_MARKER + "0" * 52, kind="tool_result", source="calculate",
+                      observed_by="tool_executor")
         result = Result(content=await self.mesh.blob("model_gateway", ANSWER), citations=(citation,),
                         provenance=(label,))
         if not doubtful:

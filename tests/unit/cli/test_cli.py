@@ -164,19 +164,35 @@ def test_a_mesh_is_found_by_its_directory(running, tmp_path):
     call = lambda *args: CliRunner().invoke(app, [*args, "--data", str(tmp_path)])
     answer = call("tasks")
     assert answer.exit_code == 3 and "bulkhead up" in answer.stderr
-    (tmp_path / "mesh.json").write_text(json.dumps({"gateway_url": f"http://127.0.0.1:{running.port}"}))
+    (tmp_path / "mesh.json").write_text(json.dumps({"http_url": f"http://127.0.0.1:{running.port}"}))
     answer = call("tasks")
     assert answer.exit_code == 2 and "no API key" in answer.stderr
+    (tmp_path / "api_keys.json").write_text((running.folder / "keys.json").read_text())
     credentials = tmp_path / "credentials.json"
-    keys = [{"tenant": "acme", "person": "ada", "role": "operator", "key": OPERATOR}]
-    credentials.write_text(json.dumps({"keys": keys}))
+    credentials.write_text(json.dumps({"auditor": AUDITOR, "operator": OPERATOR}))
     credentials.chmod(0o644)
     answer = call("tasks")
     assert answer.exit_code == 2 and "chmod 600" in answer.stderr
     credentials.chmod(0o600)
-    assert call("tasks").exit_code == 0
+    assert call("submit", "hang").exit_code == 0, "the operator's key is used, not the auditor's"
     assert call("tasks", "--tenant", "acme").exit_code == 0
-    assert call("tasks", "--tenant", "nobody").exit_code == 2
+    assert call("tasks", "--tenant", "a.b").exit_code == 2
+
+
+def test_a_new_tenant_gets_a_key_of_its_own(running, tmp_path):
+    (tmp_path / "mesh.json").write_text(json.dumps({"http_url": f"http://127.0.0.1:{running.port}"}))
+    shared = running.folder / "keys.json"
+    (tmp_path / "api_keys.json").symlink_to(shared)
+    credentials = tmp_path / "credentials.json"
+    credentials.write_text(json.dumps({"operator": OPERATOR}))
+    credentials.chmod(0o600)
+    answer = CliRunner().invoke(app, ["tasks", "--tenant", "fresh", "--data", str(tmp_path)])
+    made = json.loads(credentials.read_text())["fresh/operator"]
+    assert made.startswith("bk_") and made not in (tmp_path / "api_keys.json").read_text()
+    assert answer.exit_code == 4, "the gateway reads its own file, which the link's replacement left alone"
+    shared.write_text((tmp_path / "api_keys.json").read_text())
+    answer = CliRunner().invoke(app, ["tasks", "--tenant", "fresh", "--data", str(tmp_path)])
+    assert answer.exit_code == 0 and "no tasks yet" in answer.stdout
 
 
 def test_help_names_the_exit_codes():

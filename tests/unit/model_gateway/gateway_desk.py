@@ -161,7 +161,7 @@ async def deltas(live: LiveSubscription, text: str) -> list[TextDelta]:
 
 
 @asynccontextmanager
-async def desk(provider: ScriptedProvider, **settings: Any) -> AsyncIterator[Desk]:
+async def desk(provider: ScriptedProvider, ack_wait_ms: int = 5_000, **settings: Any) -> AsyncIterator[Desk]:
     """A running gateway before this provider; fast retries unless told otherwise."""
     given: dict[str, Any] = {
         "openai_api_key": KEY,
@@ -175,7 +175,7 @@ async def desk(provider: ScriptedProvider, **settings: Any) -> AsyncIterator[Des
     purse = Purse()
     chosen = Settings(**given)
     builds = {"model_gateway": lambda context: build(context, chosen), "budget": lambda context: purse}
-    async with MemoryMesh(builds) as mesh:
+    async with MemoryMesh(builds, ack_wait_ms=ack_wait_ms) as mesh:
         yield Desk(mesh, provider, purse)
         component = mesh.running[("model_gateway", "0")].service.component
         await component.stop()

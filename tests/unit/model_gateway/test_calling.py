@@ -630,3 +630,32 @@ async def test_a_halted_model_is_not_called(provider):
 def _halted(d: Desk, model: str) -> object:
     service = d.mesh.running[("model_gateway", "0")].service
     return service.handler._halts.find("demo", "t1", model)
+
+
+# Crashes and waiting
+
+
+async def test_a_gateway_that_dies_in_a_call_is_succeeded_under_a_new_reservation(provider):
+    async def hangs(x: Exchange) -> None:
+        await x.hung_up()
+
+    provider.will(hangs, says("by the second"))
+    async with desk(provider, ack_wait_ms=300) as d:
+        await d.send(d.request())
+        await until(lambda: asyncio.sleep(0, provider.asked), bool)
+        d.mesh.kill("model_gateway")
+        await d.mesh.start("model_gateway")
+        assert await d.text((await d.replies(1))[0].content) == "by the second"
+        assert len({one.reservation_id for one in d.purse.asked}) == 2
+
+
+async def test_a_call_that_waits_for_money_in_the_middle_is_asked_again_with_new_reservations(provider, monkeypatch):
+    monkeypatch.setattr("bulkhead.runtime.doing.BUDGET_PATIENCE_S", 0.05)
+    provider.will(fails(500), says("x"))
+    async with desk(provider) as d:
+        d.purse.decisions = ["reserved", *["wait"] * 20]
+        assert isinstance(await d.ask(), CallDeferred)
+        used = {one.reservation_id for one in d.purse.asked}
+        d.purse.decisions = []
+        await d.answered()
+        assert d.purse.asked[-1].reservation_id not in used, "an id that was settled cannot pay again"

@@ -16,7 +16,7 @@ from services.model_gateway.attempts import Policy
 from services.model_gateway.prices import Prices, PriceTableError
 from services.model_gateway.prompts import PromptError, Prompts
 from services.model_gateway.settings import Settings
-from services.model_gateway.wire import Assembly, EventTooLarge, SseDecoder
+from services.model_gateway.wire import Assembly, EventTooLarge, SseDecoder, error_of_status
 from services.planner import plans
 from tests.unit.model_gateway.gateway_desk import KEY, desk
 from tests.unit.model_gateway.scripted_provider import ScriptedProvider, says
@@ -197,6 +197,26 @@ def test_one_event_is_bounded():
     with pytest.raises(EventTooLarge):
         for _ in range(40):
             decoder.feed(b"data: " + b"x" * 100_000)
+
+
+def test_a_line_end_cut_in_two_is_one_line_end():
+    decoder = SseDecoder()
+    found = [decoder.feed(piece) for piece in (b"data: a\r", b"\ndata: b\r", b"\n\r", b"\n")]
+    assert found == [[], [], [], ["a\nb"]] and decoder.flush() == []
+
+
+def test_an_error_is_read_and_passed_on_within_bounds():
+    fault = error_of_status(500, "", b'{"error": {"message": "' + b"x" * 50_000 + b'"}}')
+    assert len(fault.message) <= limits.MAX_PROVIDER_ERROR_CHARS + 20
+    assert error_of_status(500, "", b"\xff<html>").message == "status 500: status 500"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("2", 2.0), ("inf", limits.MAX_RETRY_AFTER_S), ("-5", 0.0), ("nan", None), ("Wed, 21 Oct 2026", None), ("", None)],
+)
+def test_retry_after_is_read_within_bounds(text, seconds):
+    assert error_of_status(429, text, b"").retry_after_s == seconds
 
 
 @pytest.mark.parametrize(

@@ -397,3 +397,11 @@ async def test_an_rpc_that_the_catalog_does_not_allow_is_answered_with_the_reaso
 def test_derived_ids_do_not_depend_on_the_process():
     assert envelope.derive_id("planner", "abc", 1) == envelope.derive_id("planner", "abc", 1)
     assert MemoryBroker is not None
+
+
+async def test_two_authors_may_store_the_same_text():
+    async with MemoryMesh({}) as mesh:
+        one = await mesh.context("rag").blobs.put("demo", "the same words")
+        other = await mesh.context("tool_executor").blobs.put("demo", "the same words")
+        reader = mesh.context("checker").blobs
+        assert await reader.text("demo", one) == await reader.text("demo", other) == "the same words"

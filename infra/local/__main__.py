@@ -1,0 +1,86 @@
+"""`python -m infra.local --data DIR`: a mesh in the foreground; Ctrl-C drains it.
+
+Exit codes: 0 drained, 1 it could not start (the message says why and what to do), 2 wrong arguments.
+"""
+
+import argparse
+import asyncio
+import signal
+import sys
+from pathlib import Path
+
+from infra.identity.keys import KeyFileError
+from infra.identity.policy import PolicyError
+from infra.local.ports import PortInUse
+from infra.local.process import StartFailed
+from infra.local.rundir import DirectoryInUse, DirectoryUnfit
+from infra.local.status import Screen
+from infra.local.supervisor import BROKER, REDIS, LocalMesh
+from infra.nats.provision import ProvisionError
+
+EXPECTED = (StartFailed, DirectoryInUse, DirectoryUnfit, PortInUse, ProvisionError, PolicyError, KeyFileError)
+
+
+async def run(mesh: LocalMesh, screen: Screen) -> int:
+    """Until SIGINT or SIGTERM; returns the exit code."""
+    loop, stopping = asyncio.get_running_loop(), asyncio.Event()
+    starting = asyncio.current_task()
+    assert starting is not None
+
+    def stop() -> None:
+        stopping.set()
+        if not mesh.up:
+            starting.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
+    try:
+        async with mesh:
+            screen.event(f"{mesh.url} answers; state and keys lie in {mesh.directory}")
+            following = asyncio.create_task(screen.follow(mesh))
+            await stopping.wait()
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+            screen.event("draining")
+    except asyncio.CancelledError:
+        if not stopping.is_set():
+            raise
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """See the module."""
+    parser = argparse.ArgumentParser(prog="python -m infra.local", description=__doc__)
+    parser.add_argument("--data", type=Path, default=Path(".bulkhead"))
+    parser.add_argument("--scale", action="append", default=[], metavar="SERVICE=N")
+    parser.add_argument("--durability", choices=("power", "process"), default="power")
+    parser.add_argument("--http-port", type=int, default=0)
+    parser.add_argument("--tenants", type=Path)
+    parser.add_argument("--provider", action="store_true", help="a real provider instead of the offline model")
+    given = parser.parse_args(argv)
+    scale = {}
+    for pair in given.scale:
+        name, _, count = pair.partition("=")
+        if not count.isdigit():
+            parser.error(f"--scale {pair}: write it as worker=3")
+        scale[name] = int(count)
+    screen = Screen(quiet=(BROKER, REDIS))
+    try:
+        mesh = LocalMesh(
+            given.data,
+            scale=scale,
+            durability=given.durability,
+            offline_model=not given.provider,
+            tenants=given.tenants,
+            http_port=given.http_port,
+            on_line=screen.line,
+            on_event=screen.event,
+        )
+        return asyncio.run(run(mesh, screen))
+    except EXPECTED as error:
+        print(f"cannot start: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,161 @@
+"""`bulkhead up`: a mesh in the foreground, its log readable, one status line per process, drained by Ctrl-C.
+
+In: a data directory, replicas per service, a durability, a port. Out: a running mesh until a signal.
+"""
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from bulkhead.cli.output import Exit, Stop, out
+
+if TYPE_CHECKING:
+    from infra.local.supervisor import LocalMesh
+
+REFRESH_S = 0.5
+DURABILITIES = ("power", "process")
+PROVIDER = ("OPENAI_API_KEY", "OPENAI_BASE_URL")
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+COLOURS = ("cyan", "green", "magenta", "blue", "yellow", "bright_cyan", "bright_green", "bright_magenta")
+LEVELS = {"warning": "yellow", "error": "bold red", "debug": "dim"}
+STATES = {"ready": "green", "starting": "blue", "not ready": "yellow", "down": "red"}
+_LINE = re.compile(r"^\d{4}-\d\d-\d\dT(\d\d:\d\d:\d\d\.\d{3})Z (\w+)\s+\S+ (.*)$")
+"""A log line of ours: time, level, service-instance, the event and its values."""
+
+
+def parse_scale(scale: list[str]) -> dict[str, int]:
+    """`worker=3` pairs. Raises Stop."""
+    found: dict[str, int] = {}
+    for text in scale:
+        service, _, count = text.partition("=")
+        if not service or not (count.isascii() and count.isdigit()) or int(count) > 64:
+            raise Stop(Exit.USAGE, f"--scale {text!r} is not SERVICE=N", "for example --scale worker=3; at most 64")
+        found[service] = int(count)
+    return found
+
+
+async def keep_running(data: Path, scale: list[str], durability: str, port: int) -> None:
+    """Start, show, drain. Raises Stop when it cannot start."""
+    if durability not in DURABILITIES:
+        raise Stop(Exit.USAGE, f"--durability {durability!r} is unknown", "it is power or process")
+    replicas = parse_scale(scale)
+    offline = not any(os.environ.get(name) for name in PROVIDER)
+    _announce(data, durability, offline)
+    async with _mesh(data, replicas, durability, port, offline) as (mesh, stop):
+        out.print(f"[bold green]the mesh runs[/bold green] at [bold]{mesh.url}[/bold]")
+        where = "" if data == Path(".bulkhead") else f" --data {data}"
+        out.print(f"  bulkhead submit \"…\" --watch{where}    (Ctrl-C drains and ends it)", style="dim", markup=False)
+        if out.is_terminal:
+            with Live(console=out, get_renderable=lambda: _status(mesh), refresh_per_second=1 / REFRESH_S):
+                await stop.wait()
+        else:
+            await stop.wait()
+        out.print("draining: what runs is finished, nothing is lost", style="bold")
+    out.print("ended")
+
+
+def _announce(data: Path, durability: str, offline: bool) -> None:
+    out.print(f"starting a mesh in {data}", style="bold", markup=False)
+    if durability == "process":
+        out.print("durability process: survives kills; a power cut can lose what was acknowledged last",
+                  style="yellow")
+    if offline:
+        out.print("models: the offline model (rule-based). For a real one set OPENAI_API_KEY and start again.",
+                  style="dim")
+    else:
+        out.print("models: the provider that OPENAI_BASE_URL or OPENAI_API_KEY names; calls cost money",
+                  style="yellow")
+
+
+@contextlib.asynccontextmanager
+async def _mesh(
+    data: Path, scale: dict[str, int], durability: str, port: int, offline: bool
+) -> AsyncIterator[tuple["LocalMesh", asyncio.Event]]:
+    from infra.identity.keys import KeyFileError
+    from infra.identity.policy import PolicyError
+    from infra.local.ports import PortInUse
+    from infra.local.process import StartFailed
+    from infra.local.rundir import DirectoryInUse, DirectoryUnfit
+    from infra.local.supervisor import LocalMesh
+    from infra.nats.provision import ProvisionError
+
+    try:
+        mesh = LocalMesh(data, scale=scale, durability="process" if durability == "process" else "power",
+                         offline_model=offline, http_port=port, on_line=Lines(), on_event=_say)
+    except StartFailed as error:
+        raise Stop(Exit.USAGE, str(error), "see --scale") from error
+    try:
+        with Stopping() as stopping:
+            async with mesh:
+                stopping.ready = True
+                yield mesh, stopping.asked
+    except PortInUse as error:
+        raise Stop(Exit.FAILED, str(error), "--port 0 takes a free one") from error
+    except (StartFailed, DirectoryInUse, DirectoryUnfit, ProvisionError, PolicyError, KeyFileError) as error:
+        raise Stop(Exit.FAILED, str(error)) from error
+    except asyncio.CancelledError:
+        raise Stop(Exit.FAILED, "stopped at once, by a signal", "nothing that was acknowledged is lost") from None
+
+
+class Stopping:
+    """What signals mean: before the mesh is ready, and the second time, give up at once; else drain."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.ready = False
+        self._main = asyncio.current_task()
+
+    def __enter__(self) -> "Stopping":
+        for number in SIGNALS:
+            asyncio.get_running_loop().add_signal_handler(number, self._signal)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number in SIGNALS:
+            asyncio.get_running_loop().remove_signal_handler(number)
+
+    def _signal(self) -> None:
+        if (self.asked.is_set() or not self.ready) and self._main is not None:
+            self._main.cancel()
+        self.asked.set()
+
+
+class Lines:
+    """Log lines of all processes, coloured by process and level."""
+
+    def __init__(self) -> None:
+        self._colours: dict[str, str] = {}
+        self._width = 16
+
+    def __call__(self, process: str, line: str) -> None:
+        colour = self._colours.setdefault(process, COLOURS[len(self._colours) % len(COLOURS)])
+        match = _LINE.match(line)
+        when, level, text = match.groups() if match else ("", "info", line)
+        out.print(Text.assemble((f"{when:12} ", "dim"), (f"{process:{self._width}} ", colour),
+                                (text, LEVELS.get(level, ""))))
+
+
+def _say(text: str) -> None:
+    out.print(Text.assemble(("mesh ", "bold"), text))
+
+
+def _status(mesh: "LocalMesh") -> Group:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for row in mesh.rows():
+        style = STATES.get(row.state, "yellow")
+        restarts = f"{row.restarts} restarts" if row.restarts else ""
+        memory = f"{row.rss_bytes / 1024**2:.0f} MB" if row.rss_bytes else ""
+        detail = row.detail.partition("\n")[0][:60] if row.state != "ready" else ""
+        table.add_row(Text(row.name), Text(row.state, style), Text(memory, "dim"), Text(restarts, "yellow"),
+                      Text(detail, "dim"))
+    return Group(Text("─" * 40, "dim"), table)

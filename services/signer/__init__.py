@@ -1,0 +1,1 @@
+"""The one identity that mints authority; it faces no internet."""

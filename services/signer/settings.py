@@ -1,0 +1,28 @@
+"""Knobs of signer. Enters: the environment (BULKHEAD_*). Leaves: one checked value."""
+
+from pathlib import Path
+
+from pydantic import Field
+
+from bulkhead.runtime.settings import ServiceSettings
+
+TENANTS_FILE = Path(__file__).resolve().parents[2] / "infra" / "identity" / "tenants.yaml"
+
+
+class Settings(ServiceSettings):
+    """tenants_file: what each tenant may have at most; read once, at start.
+
+    max_age_ms, max_ahead_ms: how far a request's time may lie behind or before the signer's clock.
+    http_allow_hosts, counter_url: as tool_executor has them; a tool whose settings are missing is not granted.
+    """
+
+    tenants_file: Path = TENANTS_FILE
+    max_age_ms: int = Field(default=600_000, ge=1_000)
+    max_ahead_ms: int = Field(default=60_000, ge=0)
+    http_allow_hosts: tuple[str, ...] = ()
+    counter_url: str = ""
+
+    def configured(self) -> frozenset[str]:
+        """Names of the settings that tools may require and that are set."""
+        found = {"http_allow_hosts": self.http_allow_hosts, "counter_url": self.counter_url}
+        return frozenset(name for name, value in found.items() if value)

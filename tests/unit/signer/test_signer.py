@@ -1,0 +1,173 @@
+"""The signer holds every request to the tenant's policy, and signs the same request to the same token."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bulkhead.grants import GrantRefused
+from bulkhead.runtime.context import Context
+from bulkhead.testing.mesh import MemoryMesh
+from bulkhead_contracts.grant import GrantReplied, GrantRequested
+from bulkhead_contracts.result import Failure
+from bulkhead_contracts.task import RequesterClaim, TaskLimits
+from infra import tools
+from services.signer.app import build
+from services.signer.core import Granted, Policies, PolicyError, decide, policies_from
+from services.signer.settings import Settings
+
+NOW = 1_790_000_000_000
+DOCUMENT: dict[str, Any] = {
+    "tenants": {
+        "acme": {
+            "tools": ["search_documents", "calculate", "counter_increment"],
+            "document_scopes": ["default", "legal"],
+            "task": {"cost_usd_micros": 600_000, "tokens": 600_000, "deadline_ms": 200_000},
+            "day": {"cost_usd_micros": 5_000_000, "tokens": 10_000_000},
+        },
+        "quiet": {
+            "task": {"cost_usd_micros": 600_000, "tokens": 600_000, "deadline_ms": 200_000},
+            "day": {"cost_usd_micros": 1, "tokens": 1},
+            "roles": {"submitter": False},
+        },
+    }
+}
+
+
+def policies(configured: tuple[str, ...] = ("counter_url",)) -> Policies:
+    known = {row.spec.name: row.spec for row in tools.rows()}
+    return policies_from(DOCUMENT, known, {spec.name: spec for spec in tools.specs(configured)})
+
+
+def request(**changes: Any) -> GrantRequested:
+    requester = {"tenant": "acme", "person": "ada", "role": "submitter", "via": "api_key"}
+    requester |= changes.pop("requester", {})
+    return GrantRequested(requester=RequesterClaim(**requester), requested_unix_ms=NOW, **changes)
+
+
+def refused(asked: GrantRequested, *, tenant: str = "acme", now: int = NOW, **more: Any) -> Failure:
+    found = decide(policies(**more), asked, tenant, "t1", now)
+    assert isinstance(found, Failure)
+    assert found.hint
+    return found
+
+
+def test_an_empty_request_gets_every_tool_that_the_tenant_has_and_the_mesh_can_run() -> None:
+    found = decide(policies(), request(), "acme", "t1", NOW)
+    assert isinstance(found, Granted)
+    grant = found.grant
+    assert grant.tools == ("calculate", "counter_increment", "search_documents")
+    assert [spec.name for spec in found.tools] == list(grant.tools)
+    assert (grant.tenant, grant.task, grant.actor) == ("acme", "t1", "ada")
+    assert grant.document_scopes == ("default", "legal")
+    assert grant.limits == TaskLimits()
+    assert (grant.day_cost_usd_micros, grant.day_tokens) == (5_000_000, 10_000_000)
+    assert grant.expires_unix_ms == NOW + 120_000 + 600_000
+    without = decide(policies(configured=()), request(), "acme", "t1", NOW)
+    assert isinstance(without, Granted) and without.grant.tools == ("calculate", "search_documents")
+
+
+def test_a_request_may_ask_for_less() -> None:
+    found = decide(policies(), request(tools=("calculate",), limits=TaskLimits(tokens=5)), "acme", "t1", NOW)
+    assert isinstance(found, Granted)
+    assert found.grant.tools == ("calculate",) and found.grant.limits.tokens == 5
+
+
+@pytest.mark.parametrize("field", ["cost_usd_micros", "tokens", "deadline_ms"])
+def test_a_limit_above_the_tenants_is_refused_and_not_lowered(field: str) -> None:
+    at_most = {"cost_usd_micros": 600_000, "tokens": 600_000, "deadline_ms": 200_000}[field]
+    assert isinstance(decide(policies(), request(limits=TaskLimits(**{field: at_most})), "acme", "t", NOW), Granted)
+    failure = refused(request(limits=TaskLimits(**{field: at_most + 1})))
+    assert failure.code == "limit_above_policy" and str(at_most) in failure.hint
+
+
+def test_tools_beyond_the_tenant_or_the_mesh_are_refused() -> None:
+    failure = refused(request(tools=("calculate", "http_get")))
+    assert failure.code == "tools_not_granted" and "http_get" in failure.message and "calculate" in failure.hint
+    assert refused(request(tools=("counter_increment",)), configured=()).code == "tools_not_available"
+    assert refused(request(purpose="ingest", tools=("calculate",))).code == "tools_not_granted"
+
+
+def test_an_ingestion_is_granted_no_tools() -> None:
+    found = decide(policies(), request(purpose="ingest"), "acme", "t1", NOW)
+    assert isinstance(found, Granted) and found.grant.tools == () and found.tools == ()
+
+
+@pytest.mark.parametrize("role", ["approver", "auditor"])
+def test_roles_that_may_not_submit(role: str) -> None:
+    assert refused(request(requester={"role": role})).code == "role_may_not_submit"
+
+
+def test_a_tenant_can_take_the_right_from_a_role() -> None:
+    mine = {"tenant": "quiet"}
+    assert refused(request(requester=mine), tenant="quiet").code == "role_may_not_submit"
+    found = decide(policies(), request(requester=mine | {"role": "operator"}), "quiet", "t", NOW)
+    assert isinstance(found, Granted) and found.grant.tools == ()
+
+
+def test_tenants_are_kept_apart() -> None:
+    assert refused(request(), tenant="quiet").code == "foreign_tenant"
+    assert refused(request(requester={"tenant": "nobody"}), tenant="nobody").code == "unknown_tenant"
+
+
+def test_the_requests_time_must_be_near() -> None:
+    assert refused(request(), now=NOW + 600_001).code == "request_too_old"
+    assert refused(request(), now=NOW - 60_001).code == "request_from_the_future"
+    for now in (NOW + 600_000, NOW - 60_000):
+        assert isinstance(decide(policies(), request(), "acme", "t1", now), Granted)
+
+
+@pytest.mark.parametrize(
+    ("document", "says"),
+    [
+        ({}, "tenants:"),
+        ({"tenants": {"acme": {"day": {"cost_usd_micros": 1, "tokens": 1}}}}, "acme: task"),
+        ({"tenants": {"acme": DOCUMENT["tenants"]["acme"] | {"tols": []}}}, "acme: tols"),
+        ({"tenants": {"acme": DOCUMENT["tenants"]["acme"] | {"tools": ["rm_rf"]}}}, "rm_rf"),
+    ],
+)
+def test_a_policy_that_cannot_be_used_says_where(document: Any, says: str) -> None:
+    known = {row.spec.name: row.spec for row in tools.rows()}
+    with pytest.raises(PolicyError, match=says):
+        policies_from(document, known, known)
+
+
+async def test_over_the_bus_the_token_verifies_and_repeats() -> None:
+    def make(context: Context) -> Any:
+        return build(context, Settings())
+
+    async with MemoryMesh({"signer": make}) as mesh:
+        await _started(mesh)
+        gateway = mesh.context("gateway")
+        body = request().model_copy(update={"requested_unix_ms": gateway.clock()})
+        answers = [await _ask(gateway, body), await _ask(gateway, body)]
+        assert answers[0].granted and answers[0].model_dump() == answers[1].model_dump()
+        authority = gateway.verifier.authority(answers[0].token, tenant="acme", task="t1", now_unix_ms=gateway.clock())
+        assert [spec.name for spec in answers[0].tools] == list(authority.task.tools)
+        with pytest.raises(GrantRefused):
+            gateway.verifier.authority(answers[0].token, tenant="acme", task="t2", now_unix_ms=gateway.clock())
+        no = await _ask(gateway, body.model_copy(update={"limits": TaskLimits(tokens=10**9)}))
+        assert not no.granted and not no.token and no.code == "limit_above_policy" and no.hint
+
+
+async def test_a_missing_tenants_file_says_what_to_set(tmp_path: Path) -> None:
+    async with MemoryMesh({}) as mesh:
+        signer = build(mesh.context("signer"), Settings(tenants_file=tmp_path / "none.yaml"))
+        with pytest.raises(PolicyError, match="BULKHEAD_TENANTS_FILE"):
+            await signer.start()
+        assert not signer.ready()
+
+
+async def _started(mesh: MemoryMesh) -> None:
+    import asyncio
+
+    component = mesh.running[("signer", "0")].service.component
+    async with asyncio.timeout(5):
+        while not component.ready():
+            await asyncio.sleep(0)
+
+
+async def _ask(gateway: Context, body: GrantRequested) -> GrantReplied:
+    answer = await gateway.publisher.request("signer", body, tenant="acme", task="t1", index="grant")
+    assert isinstance(answer, GrantReplied)
+    return answer
