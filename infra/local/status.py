@@ -11,7 +11,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from infra.local.supervisor import LocalMesh, Row
+from infra.local.supervisor import LocalMesh
+from infra.local.unit import Row
 
 REFRESH_S = 0.5
 COLOURS = ("cyan", "green", "magenta", "yellow", "blue", "bright_cyan", "bright_green", "bright_magenta", "bright_blue")

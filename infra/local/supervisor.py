@@ -9,11 +9,8 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
-
-import psutil
 
 from bulkhead_contracts import catalog
 from infra.identity import keys, policy, render
@@ -23,7 +20,7 @@ from infra.local.ports import claim, free_port
 from infra.local.process import Child, StartFailed
 from infra.local.redis import RedisServer
 from infra.local.rundir import PUBLISHERS_FILE, RunDir
-from infra.local.unit import Cure, Probe, Spawn, Unit
+from infra.local.unit import Cure, Probe, Row, Spawn, Unit
 from infra.nats.provision import provision
 from infra.nats.server import STOP_TIMEOUT_S, Durability, NatsServer, ServerPlan, disk_problem
 from infra.nats.streams import Layout
@@ -52,18 +49,6 @@ BROKER, REDIS, MODEL = "nats-server", "redis", "offline-model"
 
 OnLine = Callable[[str, str], None]
 OnEvent = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One process as people see it."""
-
-    name: str
-    state: str
-    detail: str
-    pid: int | None
-    restarts: int
-    rss_bytes: int
 
 
 class LocalMesh:
@@ -182,18 +167,12 @@ class LocalMesh:
             "redis_port": self._redis.port,
             "shards": self._shards,
             "identity_dir": str(self._run.identity),
-            "processes": {
-                unit.name: {"pid": unit.pid, "started_unix_s": started, "restarts": unit.restarts}
-                for unit in self.units.values()
-                if unit.pid is not None and (started := _started(unit.pid)) is not None
-            },
+            "processes": {unit.name: unit.record() for unit in self.units.values() if unit.pid is not None},
         }
 
     def rows(self) -> list[Row]:
         """One row per process, in the order in which they were started."""
-        return [
-            Row(u.name, u.state, u.detail, u.pid, u.restarts, _rss(u.pid) if u.pid else 0) for u in self.units.values()
-        ]
+        return [unit.row() for unit in self.units.values()]
 
     def unit(self, service: str, instance: int = 0) -> Unit:
         """The unit of one replica. Raises KeyError."""
@@ -397,17 +376,3 @@ async def _probe(url: str) -> str:
 
 def _is(name: str, service: str) -> bool:
     return name.rpartition("-")[0] == service
-
-
-def _started(pid: int) -> float | None:
-    try:
-        return float(psutil.Process(pid).create_time())
-    except psutil.Error:
-        return None
-
-
-def _rss(pid: int) -> int:
-    try:
-        return int(psutil.Process(pid).memory_info().rss)
-    except psutil.Error:
-        return 0

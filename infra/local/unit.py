@@ -5,10 +5,13 @@ is released: that is how a test takes the broker away.
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal
+
+import psutil
 
 from infra.local.process import Child, StartFailed
 
@@ -34,6 +37,18 @@ class Cure:
 
     after_s: float
     why_not: Callable[[], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One process as people see it."""
+
+    name: str
+    state: State
+    detail: str
+    pid: int | None
+    restarts: int
+    rss_bytes: int
 
 
 class Unit:
@@ -70,6 +85,20 @@ class Unit:
     def pid(self) -> int | None:
         """Of the running process."""
         return self.child.pid if self.child is not None and self.child.running else None
+
+    def row(self) -> Row:
+        """How it stands."""
+        rss = 0
+        with contextlib.suppress(psutil.Error):
+            rss = psutil.Process(self.pid).memory_info().rss if self.pid else 0
+        return Row(self.name, self.state, self.detail, self.pid, self.restarts, rss)
+
+    def record(self) -> dict[str, float | int | None]:
+        """By what a later run knows the process: numbers are used again, start times are not."""
+        started = None
+        with contextlib.suppress(psutil.Error):
+            started = psutil.Process(self.pid).create_time() if self.pid else None
+        return {"pid": self.pid, "started_unix_s": started, "restarts": self.restarts}
 
     def start(self) -> None:
         """Begin to supervise; `wait_ready` tells how it went."""

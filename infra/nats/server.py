@@ -147,9 +147,12 @@ class NatsServer:
     async def problem(self) -> str:
         """What /healthz complains about; "" when healthy."""
         try:
+            # The client port opens last; asked before that, /healthz complains in the log.
+            _, writer = await asyncio.open_connection(self.plan.host, self.plan.port)
+            writer.close()
             code, body = await get(f"{self.plan.monitor_url}/healthz", timeout_s=2.0)
         except OSError as error:
-            return f"no answer on the monitoring port: {error}"
+            return f"it does not answer: {error}"
         return "" if code == 200 else body.decode("utf-8", "replace")[:500]
 
     async def stop(self) -> None:
@@ -178,6 +181,6 @@ def disk_problem(folder: Path) -> str:
     if free >= MIN_FREE_BYTES:
         return ""
     return (
-        f"only {free // 1024**2} MiB are free where {folder} lies, and {MIN_FREE_BYTES // 1024**2} are needed at least; "
-        "free some, or choose another place with --data"
+        f"only {free // 1024**2} MiB are free where {folder} lies, and at least {MIN_FREE_BYTES // 1024**2} are "
+        "needed; free some, or choose another place with --data"
     )

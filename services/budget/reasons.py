@@ -25,11 +25,11 @@ def _remedy(ceiling: Ceiling) -> str:
     if kind == "day":
         return (
             f"Submit again after 00:00 UTC, or have an operator raise day.{ceiling.unit} of tenant {tenant} "
-            f"above {needed} in the tenants file"
+            f"to at least {needed} in the tenants file"
         )
     option = "--limit-tokens" if ceiling.unit == "tokens" else "--limit-usd"
     value = str(needed) if ceiling.unit == "tokens" else f"{needed / 1_000_000:.6f}"
-    return f"Submit it again with a higher limit (more than {option} {value})"
+    return f"Submit it again with a higher limit (at least {option} {value})"
 
 
 def denied(ceiling: Ceiling) -> str:

@@ -88,6 +88,7 @@ def _read(path: Path) -> Any:
     try:
         return yaml.safe_load(path.read_text())
     except OSError as error:
-        raise PolicyError(f"tenants file {path} cannot be read ({error.strerror}); set BULKHEAD_TENANTS_FILE") from error
+        what = f"tenants file {path} cannot be read ({error.strerror})"
+        raise PolicyError(f"{what}; set BULKHEAD_TENANTS_FILE") from error
     except yaml.YAMLError as error:
         raise PolicyError(f"tenants file {path} is not YAML: {error}") from error

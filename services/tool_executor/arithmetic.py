@@ -1,10 +1,16 @@
-"""Exact decimal arithmetic over a whitelist of syntax. Enters: an expression. Leaves: its value, or Failed.
+"""Exact decimal arithmetic. Enters: an expression. Leaves: its value, or Failed.
 
-Pure, bounded in time: length, depth, exponents and digits are. Sums and products are exact; a quotient that does
-not end is rounded to 28 digits and says so.
+Pure, with a parser of its own (Python's `ast` breaks its interpreter's state on input that nests too deeply).
+Bounded in time: length, depth, digits and exponents are. Sums and products are exact; a quotient that does not
+end is rounded to 28 digits and says so.
+
+    sum: product (("+" | "-") product)*          power: atom ["**" unary]
+    product: unary (("*" | "/" | "//" | "%") unary)*   atom: (number | "(" sum ")" | name "(" sum, ... ")") ["%"]
+    unary: ("-" | "+") unary | power
+
+"%" after an atom is a percentage, unless an operand follows: then it is the remainder.
 """
 
-import ast
 import re
 from decimal import (
     ROUND_HALF_UP,
@@ -22,13 +28,11 @@ from bulkhead_contracts import limits
 from .tool import Done, Failed
 
 ROUNDED_DIGITS = 28
-MAX_DEPTH = 260
-"""A sum of as many numbers as fit an expression is this deep; far below the interpreter's own limit."""
+MAX_DEPTH = 50
 MAX_ROUND_DIGITS = 20
-_SPELLINGS = str.maketrans({"×": "*", "·": "*", "÷": "/", "−": "-", "–": "-", "^": "**", "\n": " ", "\t": " "})
-# A number followed by % is a percentage, unless an operand follows: then it is the remainder.
-_PERCENT = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)\s*%(?!\s*[\w(.])")
-_NUMBER = re.compile(r"\d+(?:\.\d*)?|\.\d+")
+_SPELLINGS = str.maketrans({"×": "*", "·": "*", "÷": "/", "−": "-", "–": "-", "^": "**"})
+_TOKEN = re.compile(r"\s*(\d+\.\d*|\.\d+|\d+|[A-Za-z_]\w*|\*\*|//|[-+*/%(),]|\S)", re.ASCII)
+_OPERAND = re.compile(r"[\w(.]", re.ASCII)
 _HINT = "write plain arithmetic: numbers like 1234.50, + - * / // % ** ( ), min, max, abs, round"
 
 
@@ -41,14 +45,15 @@ class _Refused(Exception):
 def evaluate(expression: str) -> Done | Failed:
     """`expression = value`, the value with no more decimals than the numbers in it when that loses nothing."""
     shown = " ".join(expression.split())
-    source = _PERCENT.sub(r"(\1/100)", shown.translate(_SPELLINGS)).strip()
+    if not 0 < len(shown) <= limits.MAX_EXPRESSION_CHARS:
+        return Failed("bad_expression", f"an expression has 1-{limits.MAX_EXPRESSION_CHARS} characters", _HINT)
+    context = Context(
+        prec=limits.MAX_RESULT_DIGITS, rounding=ROUND_HALF_UP, Emax=999, Emin=-999,
+        traps=[DivisionByZero, InvalidOperation, Overflow],
+    )  # fmt: skip
+    calculator = _Calculator(_TOKEN.findall(shown.translate(_SPELLINGS)), context)
     try:
-        tree = _parse(source)
-        context = Context(
-            prec=limits.MAX_RESULT_DIGITS, rounding=ROUND_HALF_UP, Emax=999, Emin=-999,
-            traps=[DivisionByZero, InvalidOperation, Overflow],
-        )  # fmt: skip
-        value = _Evaluator(source, context).value(tree.body, 0)
+        value = calculator.whole()
     except _Refused as refused:
         return Failed(refused.code, str(refused), _HINT)
     except DivisionByZero:
@@ -56,85 +61,127 @@ def evaluate(expression: str) -> Done | Failed:
     except DecimalException as error:
         return Failed("not_computable", f"{shown} has no value here ({type(error).__name__})", _HINT)
     rounded = bool(context.flags[Inexact])
-    return Done(f"{shown} = {_written(value, source, rounded)}{' (rounded)' if rounded else ''}")
+    written = _written(value, calculator.decimals, rounded)
+    return Done(f"{shown} = {written}{' (rounded)' if rounded else ''}")
 
 
-def _parse(source: str) -> ast.Expression:
-    if not source or len(source) > limits.MAX_EXPRESSION_CHARS * 2:
-        raise _Refused("bad_expression", f"an expression has 1-{limits.MAX_EXPRESSION_CHARS} characters")
-    try:
-        return ast.parse(source, mode="eval")
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        reason = error.msg if isinstance(error, SyntaxError) else "it is nested too deeply or holds odd characters"
-        raise _Refused("bad_expression", f"this is not arithmetic: {reason}") from error
+class _Calculator:
+    """Reads tokens once, from left to right, and computes as it goes."""
 
-
-class _Evaluator:
-    def __init__(self, source: str, context: Context) -> None:
-        self._source = source
+    def __init__(self, tokens: list[str], context: Context) -> None:
+        self._tokens = [*tokens, ""]
+        self._at = 0
+        self._depth = 0
         self._context = context
+        self.decimals = 0
+        """The most decimals of any number read."""
 
-    def value(self, node: ast.AST, depth: int) -> Decimal:
-        """Of one node; refuses whatever is not on the list."""
-        if depth > MAX_DEPTH:
-            raise _Refused("bad_expression", f"it is nested deeper than {MAX_DEPTH}")
-        match node:
-            case ast.Constant():
-                return self._number(node)
-            case ast.UnaryOp(op=ast.USub(), operand=operand):
-                return self._context.minus(self.value(operand, depth + 1))
-            case ast.UnaryOp(op=ast.UAdd(), operand=operand):
-                return self.value(operand, depth + 1)
-            case ast.BinOp(left=left, op=operator, right=right):
-                return self._binary(operator, self.value(left, depth + 1), self.value(right, depth + 1))
-            case ast.Call(func=ast.Name(id=name), args=args, keywords=[]):
-                return self._call(name, [self.value(arg, depth + 1) for arg in args])
-            case ast.Tuple():
-                raise _Refused("bad_expression", "there is a comma in a number; write 1234.50, not 1,234.50")
-            case ast.Name(id=name):
-                raise _Refused("bad_expression", f"{name[:40]!r} is not a number; put its value in")
-        raise _Refused("bad_expression", f"{type(node).__name__} is not arithmetic")
+    def whole(self) -> Decimal:
+        """All of it."""
+        value = self._sum()
+        if self._next == ",":
+            raise _Refused("bad_expression", "there is a comma outside a function; write 1234.50, not 1,234.50")
+        if self._next:
+            raise self._unexpected()
+        return value
 
-    def _number(self, node: ast.Constant) -> Decimal:
-        # The text and not the parsed float, which would have lost digits already.
-        text = ast.get_source_segment(self._source, node) or ""
-        if not _NUMBER.fullmatch(text):
-            raise _Refused("bad_expression", f"{text[:40]!r} is not a plain decimal number")
-        if len(text) > limits.MAX_RESULT_DIGITS:
-            raise _Refused("too_large", f"a number has more than {limits.MAX_RESULT_DIGITS} digits")
-        return Decimal(text)
+    @property
+    def _next(self) -> str:
+        return self._tokens[self._at]
 
-    def _binary(self, operator: ast.operator, left: Decimal, right: Decimal) -> Decimal:
+    def _take(self, *wanted: str) -> str:
+        token = self._next
+        if token not in wanted or not token:
+            return ""
+        self._at += 1
+        return token
+
+    def _unexpected(self) -> _Refused:
+        found = repr(self._next[:40]) if self._next else "the end"
+        return _Refused("bad_expression", f"{found} stands where a number, an operator or ( ) should be")
+
+    def _sum(self) -> Decimal:
+        value = self._product()
+        while sign := self._take("+", "-"):
+            right = self._product()
+            value = self._context.add(value, right) if sign == "+" else self._context.subtract(value, right)
+        return value
+
+    def _product(self) -> Decimal:
         context = self._context
-        match operator:
-            case ast.Add():
-                return context.add(left, right)
-            case ast.Sub():
-                return context.subtract(left, right)
-            case ast.Mult():
-                return context.multiply(left, right)
-            case ast.Div():
-                return context.divide(left, right)
-            case ast.FloorDiv():
-                return context.divide_int(left, right)
-            case ast.Mod():
-                return context.remainder(left, right)
-            case ast.Pow():
-                return self._power(left, right)
-        raise _Refused("bad_expression", f"{type(operator).__name__} is not arithmetic")
+        value = self._unary()
+        while operator := self._take("*", "/", "//", "%"):
+            right = self._unary()
+            match operator:
+                case "*":
+                    value = context.multiply(value, right)
+                case "/":
+                    value = context.divide(value, right)
+                case "//":
+                    value = context.divide_int(value, right)
+                case _:
+                    value = context.remainder(value, right)
+        return value
 
-    def _power(self, left: Decimal, right: Decimal) -> Decimal:
-        if right != right.to_integral_value() or abs(right) > limits.MAX_EXPONENT:
+    def _unary(self) -> Decimal:
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise _Refused("bad_expression", f"it is nested deeper than {MAX_DEPTH}")
+        sign = self._take("-", "+")
+        value = self._unary() if sign else self._power()
+        self._depth -= 1
+        return self._context.minus(value) if sign == "-" else value
+
+    def _power(self) -> Decimal:
+        base = self._atom()
+        if not self._take("**"):
+            return base
+        exponent = self._unary()
+        if exponent != exponent.to_integral_value() or abs(exponent) > limits.MAX_EXPONENT:
             raise _Refused("bad_exponent", f"an exponent is a whole number up to {limits.MAX_EXPONENT}")
-        return self._context.power(left, right)
+        return self._context.power(base, exponent)
 
-    def _call(self, name: str, values: list[Decimal]) -> Decimal:
+    def _atom(self) -> Decimal:
+        token = self._next
+        if token[:1].isdigit() or (token[:1] == "." and len(token) > 1):
+            value = self._number()
+        elif self._take("("):
+            value = self._sum()
+            if not self._take(")"):
+                raise self._unexpected()
+        elif token.isidentifier():
+            value = self._function()
+        else:
+            raise self._unexpected()
+        if self._next == "%" and not _OPERAND.match(self._tokens[self._at + 1]):
+            self._at += 1
+            value = self._context.divide(value, Decimal(100))
+        return value
+
+    def _number(self) -> Decimal:
+        token = self._next
+        self._at += 1
+        if len(token) > limits.MAX_RESULT_DIGITS:
+            raise _Refused("too_large", f"a number has more than {limits.MAX_RESULT_DIGITS} digits")
+        self.decimals = max(self.decimals, len(token.partition(".")[2]))
+        return Decimal(token)
+
+    def _function(self) -> Decimal:
+        name = self._next
+        self._at += 1
+        if not self._take("("):
+            raise _Refused("bad_expression", f"{name[:40]!r} is not a number; put its value in")
+        values: list[Decimal] = []
+        while not self._take(")"):
+            if values and not self._take(","):
+                raise self._unexpected()
+            values.append(self._sum())
         match name, values:
             case "abs", [value]:
                 return self._context.abs(value)
-            case ("min", [_, *_]):
+            case "min", [_, *_]:
                 return min(values)
-            case ("max", [_, *_]):
+            case "max", [_, *_]:
                 return max(values)
             case "round", [value]:
                 return self._round(value, Decimal(0))
@@ -151,10 +198,9 @@ class _Evaluator:
         return value.quantize(Decimal(1).scaleb(-int(digits)), context=apart)
 
 
-def _written(value: Decimal, source: str, rounded: bool) -> str:
+def _written(value: Decimal, decimals: int, rounded: bool) -> str:
     if rounded:
         value = Context(prec=ROUNDED_DIGITS, rounding=ROUND_HALF_UP).plus(value)
-    decimals = max((len(n.partition(".")[2]) for n in _NUMBER.findall(source)), default=0)
     text = format(value, "f")
     if "." in text:
         head, _, tail = text.partition(".")

@@ -42,7 +42,7 @@ class Tool:
         if not isinstance(arguments, dict):
             return self._unfit("the arguments must be one JSON object")
         found: list[str] = []
-        for unfit in self.schema.iter_unfits(arguments):
+        for unfit in self.schema.iter_errors(arguments):
             where = ".".join(str(part) for part in unfit.instance_path) or "arguments"
             found.append(f"{where}: {unfit.message[:200]}")
             if len(found) == MAX_ARGUMENT_ERRORS:

@@ -104,13 +104,14 @@ def _keys(data: Path) -> Iterator[Finding]:
     if not folder.is_dir():
         yield Finding("keys", "warning", f"no keys in {folder}", "`bulkhead up` makes them at its first start")
         return
-    wide = [path for path in (folder, *sorted(folder.iterdir()), data / "credentials.json")
-            if path.exists() and path.name != "public.json" and stat.S_IMODE(path.stat().st_mode) & NOT_OURS]
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "public.json"]
+    wide = [path for path in (folder, *files, data / "credentials.json")
+            if path.exists() and stat.S_IMODE(path.stat().st_mode) & NOT_OURS]
     if wide and os.name == "posix":
         names = ", ".join(path.name for path in wide[:5])
+        which = " ".join(str(path) for path in wide[:5] if path != folder)
         yield Finding("keys", "problem", f"others can read {names}",
-                      f"run: chmod 700 {folder} && chmod 600 {folder}/* {data}/credentials.json; if others use "
-                      "this machine, delete the directory so that new keys are made")
+                      f"run: chmod 700 {folder}; chmod 600 {which}; if others use this machine, delete these keys so that new ones are made")
         return
     yield Finding("keys", "ok", f"{len(list(folder.glob('*.nkey')))} identities, readable by their owner alone")
 

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from bulkhead.bus.jetstream import JetStreamBus
-from bulkhead.bus.port import BusUnavailable, PublishRefused, WrongLastSequence
+from bulkhead.bus.port import BusUnavailable, PublishRefused
 from bulkhead.client.errors import MeshError, Unreachable
 from bulkhead_contracts import envelope, subjects
 from bulkhead_contracts.envelope import Envelope
@@ -75,23 +75,21 @@ class BusPublisher:
             body = TaskRequestedV1(objective=objective, limit_usd=limit_usd,
                                    deadline_s=None if deadline_s is None else round(deadline_s))
         task = _task_id(self._sender, self._tenant, key or secrets.token_hex(16))
-        await self._say(body, task, f"request/{task}", once=True)
+        await self._say(body, task, f"request/{task}")
         return task
 
     async def cancel(self, task: str, reason: str = "") -> None:
         """Ask for a task of this tenant to end."""
-        await self._say(TaskCancelRequested(reason=reason), task, f"cancel/{task}", once=False)
+        await self._say(TaskCancelRequested(reason=reason), task, f"cancel/{task}")
 
-    async def _say(self, body: Body, task: str, index: str, *, once: bool) -> None:
+    async def _say(self, body: Body, task: str, index: str) -> None:
         assert self._bus is not None, "use `async with Mesh.on_bus(…)`"
         head = Envelope(id=envelope.derive_id(self._sender, "", index), type=body.ce_type(), source=self._sender,
                         time_unix_ms=time.time_ns() // 1_000_000)
         subject = subjects.mesh(self._sender, "gateway", self._tenant, task)
         try:
-            await self._bus.publish(subject, body.encode(), head.headers(), envelope.message_id(self._key, head.id),
-                                    expect_last_on_subject=0 if once else None)
-        except WrongLastSequence:
-            return  # This key's request is stored already.
+            # A repeat is dropped by its message id, or ignored by the gateway: a task's first request counts.
+            await self._bus.publish(subject, body.encode(), head.headers(), envelope.message_id(self._key, head.id))
         except PublishRefused as error:
             raise MeshError(f"the broker refused {subject}: {error}",
                             "a publisher may only speak for its own tenant, to the gateway") from error

@@ -225,8 +225,10 @@ class DoerHandler:
         worst_case: Amount,
         price_digest: str,
     ) -> Reservation:
+        # By message and delivery: a call that is asked again after a deferral, or done again after a crash, is a new
+        # reservation; one that was settled must not carry a second spending.
         reservation_id = envelope.derive_id(
-            self._context.service, f"{job.tenant}/{job.task}/{call_id}", f"{job.deliveries}/{attempt}"
+            self._context.service, f"{job.tenant}/{job.task}/{call_id}/{job.envelope.id}", f"{job.deliveries}/{attempt}"
         )
         body = ReserveRequested(
             reservation_id=reservation_id,

@@ -5,11 +5,11 @@ from .date_add import read_date
 
 
 async def run(arguments: Arguments, call: Call) -> Done | Failed:
-    """`end - start = N days`."""
+    """`start to end = N days`."""
     start, end = read_date(arguments["start"]), read_date(arguments["end"])
     if isinstance(start, Failed):
         return start
     if isinstance(end, Failed):
         return end
     days = (end - start).days
-    return Done(f"{end} - {start} = {days} {'day' if abs(days) == 1 else 'days'}")
+    return Done(f"{start} to {end} = {days} {'day' if abs(days) == 1 else 'days'}")

@@ -1,0 +1,138 @@
+"""A real nats-server with the rendered accounts, and raw clients that see what the broker refuses.
+
+In: a folder. Out: `Broker`, `Client`. Raw nats-py on purpose: an attacker does not use our adapter.
+"""
+
+import asyncio
+import itertools
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import nats
+import psutil
+from nats.aio.client import Client as Nats
+from nats.aio.msg import Msg
+
+from infra.identity import keys, policy, render
+from infra.local.http import get
+from infra.local.ports import free_port
+from infra.nats.provision import provision
+from infra.nats.server import NatsServer, ServerPlan
+
+_DENIED = re.compile(r'permissions violation for (publish|subscription) to "([^"]*)"', re.I)
+ANSWER_S = 3.0
+
+
+class Broker:
+    """A server that runs with the policy's accounts."""
+
+    def __init__(self, server: NatsServer, identity: Path) -> None:
+        self.server = server
+        self.identity = identity
+        self.url = server.plan.url
+
+    def seed(self, identity: str) -> str:
+        return keys.nkey_seed(self.identity, identity)
+
+    @asynccontextmanager
+    async def client(self, identity: str, **options):
+        """Connected as `identity`."""
+        found = Client(identity)
+        await found.connect(self.url, self.seed(identity), **options)
+        try:
+            yield found
+        finally:
+            await found.nc.close()
+
+    async def contents(self) -> dict[str, tuple[int, int, int]]:
+        """(messages, first, last) of every stream, by the monitoring port: no identity's rights matter there."""
+        _, body = await get(f"{self.server.plan.monitor_url}/jsz?streams=true&accounts=true", 5)
+        return {
+            one["name"]: (one["state"]["messages"], one["state"]["first_seq"], one["state"]["last_seq"])
+            for account in json.loads(body)["account_details"]
+            for one in account["stream_detail"]
+        }
+
+    async def responses(self, account: str = "MESH") -> int:
+        """Questions that an account still remembers."""
+        _, body = await get(f"{self.server.plan.monitor_url}/accountz?acc={account}", 10)
+        return len(json.loads(body)["account_detail"].get("responses") or {})
+
+    def rss(self) -> int:
+        assert self.server.child is not None
+        return psutil.Process(self.server.child.pid).memory_info().rss
+
+
+class Client:
+    """Raw client of one identity."""
+
+    def __init__(self, identity: str) -> None:
+        self.identity = identity
+        self.nc: Nats
+        self.denied: set[str] = set()
+        self._answers: dict[str, asyncio.Future[Msg]] = {}
+        self._numbers = itertools.count()
+        self._pull = ""
+        self.prefix = f"_INBOX_{identity}.probe."
+
+    async def connect(self, url: str, seed: str, **options) -> None:
+        self.nc = await nats.connect(
+            url, nkeys_seed_str=seed, inbox_prefix=f"_INBOX_{self.identity}", error_cb=self._error,
+            allow_reconnect=False, **options,
+        )  # fmt: skip
+        await self.nc.subscribe(f"{self.prefix}*", cb=self._answer)
+        await self.nc.flush()
+
+    async def _error(self, error: Exception) -> None:
+        match = _DENIED.search(str(error))
+        if match:
+            self.denied.add(match[2].lower())
+
+    async def _answer(self, message: Msg) -> None:
+        # A pulled message comes under its own subject; that of its ack tells that it was pulled.
+        pulled = self._pull if message.reply.startswith("$JS.ACK.") else ""
+        waiting = self._answers.get(pulled or message.subject)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(message)
+
+    async def ask(self, subject: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> "asyncio.Future[Msg]":
+        """Send with an own reply subject; the answer comes in the future."""
+        reply = f"{self.prefix}{next(self._numbers)}"
+        if "CONSUMER.MSG.NEXT" in subject:
+            self._pull = self._pull or reply
+        self._answers[reply] = asyncio.get_running_loop().create_future()
+        await self.nc.publish(subject, body, reply=reply, headers=dict(headers or {}) or None)
+        return self._answers[reply]
+
+    async def store(self, subject: str, body: bytes = b"{}", headers: Mapping[str, str] | None = None) -> dict:
+        """Publish and read the PubAck (or its error)."""
+        return json.loads((await asyncio.wait_for(await self.ask(subject, body, headers), ANSWER_S)).data)
+
+    async def settle(self) -> None:
+        """Everything sent so far has been judged by the broker."""
+        await self.nc.flush(timeout=20)
+
+    async def is_denied(self, subject: str) -> bool:
+        await self.settle()
+        return subject.lower() in self.denied
+
+
+@asynccontextmanager
+async def running(folder: Path, *, change: Callable[[str], str] = lambda text: text, threshold: str | None = None):
+    """A provisioned broker. `change` edits the rendered accounts: to see what a layer does on its own."""
+    rules = policy.load()
+    keys.ensure(folder / "identity", rules)
+    options = {"response_threshold": threshold} if threshold else {}
+    accounts = change(render.accounts(rules, keys.public_nkeys(folder / "identity", rules), **options))
+    plan = ServerPlan(folder / "nats", free_port(), free_port(), "process")
+    server = NatsServer(plan, accounts, os.environ)
+    await server.start()
+    try:
+        await provision(plan.url, keys.nkey_seed(folder / "identity", policy.PROVISIONER))
+        yield Broker(server, folder / "identity")
+    finally:
+        await server.stop()

@@ -1,0 +1,185 @@
+"""Every identity against every subject, on a real broker: what the policy says, no more and no less.
+
+Twice: with the rendered permissions, and with permissions taken away, so that the account border is all that is left.
+"""
+
+import asyncio
+import json
+import re
+
+import pytest
+
+from tests.integration.permissions import expected
+from tests.integration.permissions.broker import ANSWER_S, Client, running
+
+NEXT = b'{"batch": 1, "no_wait": true}'
+GET = b'{"last_by_subj": "none.such"}'
+NO_JETSTREAM = (10039, 10035, 10076)
+"""Said by a broker to an account that has no streams of its own."""
+
+
+def _body(subject: str) -> bytes:
+    if "CONSUMER.MSG.NEXT" in subject:
+        return NEXT
+    return GET if "DIRECT.GET" in subject else b""
+
+
+async def _outcomes(client: Client, subjects: list[str]) -> dict[str, str]:
+    """`refused` by permission, `answered` by a stream, a service or the API, `silent` otherwise."""
+    waiting = {subject: await client.ask(subject, _body(subject)) for subject in subjects}
+    await client.settle()
+    hopeful = [f for s, f in waiting.items() if s.lower() not in client.denied and _expects_answer(s)]
+    if hopeful:
+        await asyncio.wait(hopeful, timeout=ANSWER_S)
+    found = {}
+    for subject, future in waiting.items():
+        refused = subject.lower() in client.denied
+        found[subject] = "refused" if refused else "answered" if future.done() and _reached(future.result()) else "silent"
+    return found
+
+
+def _expects_answer(subject: str) -> bool:
+    return not subject.startswith(("live.", "$JS.ACK.", "_", "control."))
+
+
+def _reached(message) -> bool:
+    if (message.headers or {}).get("Status") == "503":
+        return False
+    try:
+        return json.loads(message.data or b"{}").get("error", {}).get("err_code") not in NO_JETSTREAM
+    except ValueError:
+        return True
+
+
+@pytest.fixture
+async def served(tmp_path):
+    """The broker, and somebody who serves at budget and signer, so that requests have an answer."""
+    async with running(tmp_path) as broker, broker.client("budget") as budget, broker.client("signer") as signer:
+        for name, client in (("budget", budget), ("signer", signer)):
+
+            async def answer(message):
+                await message.respond(b"{}")
+
+            await client.nc.subscribe(f"rpc.*.{name}.>", queue=name, cb=answer)
+            await client.settle()
+        yield broker
+
+
+async def test_every_identity_may_send_what_the_policy_says_and_nothing_else(served):
+    subjects = expected.publish_subjects()
+    assert len({subject.lower() for subject in subjects}) == len(subjects)
+    wrong, cells, allowed_cells = [], 0, 0
+    for identity in expected.IDENTITIES:
+        async with served.client(identity) as client:
+            for subject, outcome in (await _outcomes(client, subjects)).items():
+                cells += 1
+                allowed = expected.may_publish(identity, subject)
+                allowed_cells += allowed
+                wanted = ("answered" if _expects_answer(subject) else "silent") if allowed else "refused"
+                if outcome != wanted:
+                    wrong.append(f"{identity} {subject}: {outcome}, should be {wanted}")
+    assert not wrong, "\n".join(wrong[:40])
+    assert cells > 15_000 and allowed_cells > 200
+
+
+async def test_the_account_border_alone_holds_without_permissions(tmp_path):
+    """Permissions inside an account are no boundary: take them away, and nothing more may be reached."""
+
+    def strip(accounts: str) -> str:
+        mesh, *rest = re.split(r"(?=^  (?:SVC_|OPERATOR|PUB_)\w+: \{$)", accounts, flags=re.M)
+        found = [re.sub(r"permissions: \{.*?\} \} \]", "} ]", one, count=1, flags=re.S) for one in rest]
+        return mesh + "".join(found)
+
+    wrong = []
+    subjects = [one for one in expected.publish_subjects() if _expects_answer(one)]
+    async with running(tmp_path, change=strip) as broker:
+        for identity in expected.IDENTITIES:
+            async with broker.client(identity) as client:
+                for subject, outcome in (await _outcomes(client, subjects)).items():
+                    allowed = expected.may_publish(identity, subject)
+                    reached = outcome == "answered" and not _answers_anybody(subject)
+                    # Nobody serves requests here: an allowed one is silent too.
+                    if reached != (allowed and not subject.startswith("rpc.")):
+                        wrong.append(f"{identity} {subject}: {outcome}, allowed: {allowed}")
+                assert not client.denied
+    assert not wrong, "\n".join(wrong[:40])
+
+
+def _answers_anybody(subject: str) -> bool:
+    """The broker's own statements about the asker itself."""
+    return subject.startswith("$SYS.REQ.")
+
+
+async def test_every_identity_may_hear_what_the_policy_says_and_nothing_else(served):
+    wrong = []
+    for identity in expected.IDENTITIES:
+        async with served.client(identity) as client:
+            for subject in expected.subscribe_subjects():
+                await client.nc.subscribe(subject)
+            await client.settle()
+            for subject in expected.subscribe_subjects():
+                allowed = expected.may_subscribe(identity, subject)
+                if (subject.lower() not in client.denied) != allowed:
+                    wrong.append(f"{identity} {subject}: should be {'allowed' if allowed else 'refused'}")
+    assert not wrong, "\n".join(wrong)
+
+
+async def test_only_the_listed_listener_hears_live_words(tmp_path):
+    """With subscriptions wide open, the border still decides who hears."""
+
+    def open_ears(accounts: str) -> str:
+        return re.sub(r"subscribe: \{ allow: \[ .*? \] \}", 'subscribe: { allow: [ ">" ] }', accounts)
+
+    async with running(tmp_path, change=open_ears) as broker:
+        heard: dict[str, set[str]] = {name: set() for name in expected.IDENTITIES}
+        clients = []
+        for identity in expected.IDENTITIES:
+            client = await broker.client(identity).__aenter__()
+            clients.append(client)
+
+            async def hear(message, who=identity):
+                heard[who].add(message.subject)
+
+            await client.nc.subscribe(">", cb=hear)
+            await client.settle()
+        by_name = dict(zip(expected.IDENTITIES, clients, strict=True))
+        await by_name["model_gateway"].nc.publish("live.model_gateway.demo.t1", b"token")
+        assert "error" not in await by_name["budget"].store("$KV.CONTROL.task.t1")
+        assert "error" not in await by_name["worker"].store("mesh.worker.rag.3.demo.t1")
+        for client in clients:
+            await client.settle()
+        async with asyncio.timeout(5):
+            while "live.model_gateway.demo.t1" not in heard["gateway"] or not all(
+                "control.live.task.t1" in heard[name] for name in expected.SERVICES
+            ):
+                await asyncio.sleep(0.01)
+        listeners = {n for n, s in heard.items() if any(one.startswith("live.") for one in s)}
+        assert listeners == {"gateway", "model_gateway"}  # The speaker hears its own account.
+        assert {n for n, s in heard.items() if any(one.startswith("mesh.") for one in s)} == {"worker"}
+        assert not any("control.live.task.t1" in heard[name] for name in expected.PUBLISHERS)
+        for client in clients:
+            await client.nc.close()
+
+
+async def test_the_provisioner_may_make_streams_and_neither_read_nor_delete(served):
+    async with served.client("provisioner") as client:
+        asked = {
+            f"$JS.API.STREAM.{what}.INBOX_WORKER": what in ("INFO", "UPDATE", "CREATE")
+            for what in ("INFO", "UPDATE", "CREATE", "DELETE", "MSG.GET", "MSG.DELETE", "SNAPSHOT", "RESTORE")
+        }
+        asked |= {"$JS.API.DIRECT.GET.INBOX_WORKER": False, "$JS.API.CONSUMER.MSG.NEXT.INBOX_WORKER.worker-0": False}
+        asked |= {"mesh.planner.worker.3.demo.t1": False, "$JS.API.CONSUMER.DELETE.INBOX_WORKER.worker-0": False}
+        for subject in asked:
+            await client.ask(subject, b"{}")
+        await client.settle()
+        assert {subject: subject.lower() not in client.denied for subject in asked} == asked
+
+
+async def test_nobody_comes_in_without_a_key_of_the_policy(served, tmp_path):
+    import nats
+    import nkeys
+
+    stranger = nkeys.encode_seed(b"\x07" * 32, nkeys.PREFIX_BYTE_USER).decode()
+    for options in ({}, {"nkeys_seed_str": stranger}, {"user": "worker", "password": "worker"}):
+        with pytest.raises(Exception, match=r"(?i)authorization violation"):
+            await nats.connect(served.url, allow_reconnect=False, connect_timeout=2, **options)

@@ -1,0 +1,160 @@
+"""The pure ledger: facts in any order give one ledger; nothing is made or lost; what people read names the amounts."""
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bulkhead_contracts.grant import TaskGrant
+from bulkhead_contracts.limits import MAX_COST_USD_MICROS
+from bulkhead_contracts.result import Usage
+from bulkhead_contracts.task import TaskLimits
+from services.budget import core, reasons
+from services.budget.core import Ceiling, Conflict, Denied, Held, Ledger, Scope, Sum, Waiting
+
+LEASE_MS = 1_000
+SCOPES = (Scope("task:acme:t1", Sum(1_000, 100)), Scope("day:acme:2026-11-21", Sum(10_000, 150)))
+OTHER = (Scope("task:acme:t2", Sum(1_000, 100)), SCOPES[1])
+
+FACTS = st.dictionaries(
+    st.sampled_from([f"r{n}" for n in range(10)]),
+    st.tuples(st.integers(0, 50), st.integers(0, 50), st.sampled_from([SCOPES, OTHER])),
+)
+SETTLED = st.dictionaries(
+    st.sampled_from([f"r{n}" for n in range(12)]),
+    st.tuples(st.integers(0, 80), st.integers(0, 80), st.booleans()),
+)
+
+
+def total(sums: list[Sum]) -> Sum:
+    return Sum(sum(one.tokens for one in sums), sum(one.cost_usd_micros for one in sums))
+
+
+@given(facts=FACTS, settled=SETTLED, data=st.data())
+def test_any_order_and_any_repetition_of_the_streams_give_one_ledger(
+    facts: dict[str, tuple[int, int, tuple[Scope, ...]]],
+    settled: dict[str, tuple[int, int, bool]],
+    data: st.DataObject,
+) -> None:
+    """Between the two inboxes there is no order; within the ledger none is needed."""
+    messages = [("fact", key) for key in facts] + [("settled", key) for key in settled]
+    messages += data.draw(st.lists(st.sampled_from(messages), max_size=10)) if messages else []
+    ledger = Ledger(LEASE_MS)
+    for kind, key in data.draw(st.permutations(messages)):
+        if kind == "fact":
+            tokens, cost, scopes = facts[key]
+            core.restore(ledger, key, Sum(tokens, cost), scopes, 0)
+        else:
+            tokens, cost, estimated = settled[key]
+            core.settle(ledger, key, Sum(tokens, cost), estimated)
+    for scope in (SCOPES[0], OTHER[0], SCOPES[1]):
+        held, spent = [], []
+        for key, (tokens, cost, scopes) in facts.items():
+            if scope not in scopes:
+                continue
+            if key not in settled:
+                held.append(Sum(tokens, cost))
+            elif settled[key][2]:
+                spent.append(Sum(tokens, cost))
+            else:
+                spent.append(Sum(*settled[key][:2]))
+        balance = ledger.balances.get(scope.name, core.Balance())
+        assert balance == core.Balance(total(held), total(spent))
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60), st.booleans()), max_size=40))
+def test_honest_calls_never_spend_more_than_the_limit(calls: list[tuple[int, int, bool]]) -> None:
+    """A call that uses no more than it reserved cannot take any scope past its ceiling, whatever is open beside it."""
+    ledger = Ledger(LEASE_MS)
+    for n, (worst, real, settles) in enumerate(calls):
+        scopes = SCOPES if n % 2 else OTHER
+        answer = core.reserve(ledger, f"r{n}", Sum(worst, worst), scopes, n * 50)
+        if isinstance(answer, Held) and settles:
+            core.settle(ledger, f"r{n}", Sum(min(real, worst), min(real, worst)), False)
+        for name, limit in (SCOPES[0], OTHER[0], SCOPES[1]):
+            balance = ledger.balances.get(name, core.Balance())
+            assert not balance.reserved.plus(balance.spent).beyond(limit)
+
+
+def test_spent_refuses_and_held_waits() -> None:
+    ledger = Ledger(LEASE_MS)
+    assert core.reserve(ledger, "a", Sum(1, 60), SCOPES, 0) == Held(SCOPES, 0)
+    assert core.reserve(ledger, "b", Sum(1, 40), SCOPES, 0) == Held(SCOPES, 0)
+    waiting = core.reserve(ledger, "c", Sum(1, 1), SCOPES, 0)
+    assert waiting == Waiting(Ceiling("task:acme:t1", "cost_usd_micros", 0, 100, 1, 100))
+    core.settle(ledger, "a", Sum(1, 60), False)
+    assert isinstance(core.reserve(ledger, "c", Sum(1, 1), SCOPES, 0), Waiting)
+    denied = core.reserve(ledger, "d", Sum(1, 41), SCOPES, 0)
+    assert denied == Denied(Ceiling("task:acme:t1", "cost_usd_micros", 60, 40, 41, 100))
+    core.settle(ledger, "b", Sum(1, 1), False)
+    assert isinstance(core.reserve(ledger, "c", Sum(1, 1), SCOPES, 0), Held)
+
+
+def test_the_day_of_two_tasks_is_one_account() -> None:
+    ledger = Ledger(LEASE_MS)
+    core.reserve(ledger, "a", Sum(0, 90), SCOPES, 0)
+    core.settle(ledger, "a", Sum(0, 90), False)
+    denied = core.reserve(ledger, "b", Sum(0, 61), OTHER, 0)
+    assert denied == Denied(Ceiling("day:acme:2026-11-21", "cost_usd_micros", 90, 0, 61, 150))
+    assert ledger.balances.get("task:acme:t2", core.Balance()) == core.Balance()
+
+
+def test_a_known_id_is_not_held_twice_and_covers_no_more_than_it_did() -> None:
+    ledger = Ledger(LEASE_MS)
+    first = core.reserve(ledger, "a", Sum(5, 50), SCOPES, 0)
+    assert core.reserve(ledger, "a", Sum(5, 50), OTHER, 500) == first
+    assert core.reserve(ledger, "a", Sum(6, 50), SCOPES, 500) == Conflict(Sum(5, 50))
+    core.settle(ledger, "a", Sum(1, 1), False)
+    assert core.reserve(ledger, "a", Sum(5, 50), SCOPES, 500) == first
+    assert ledger.balances["task:acme:t1"] == core.Balance(Sum(), Sum(1, 1))
+
+
+def test_what_nobody_settles_counts_as_spent_until_somebody_does() -> None:
+    ledger = Ledger(LEASE_MS)
+    core.reserve(ledger, "lost", Sum(0, 80), SCOPES, 0)
+    assert isinstance(core.reserve(ledger, "b", Sum(0, 30), SCOPES, LEASE_MS - 1), Waiting)
+    assert isinstance(core.reserve(ledger, "b", Sum(0, 30), SCOPES, LEASE_MS), Denied)
+    assert ledger.balances["task:acme:t1"] == core.Balance(Sum(), Sum(0, 80))
+    assert core.settle(ledger, "lost", Sum(0, 3), False).charged == Sum(0, 3)
+    assert ledger.balances["task:acme:t1"] == core.Balance(Sum(), Sum(0, 3))
+
+
+def test_estimated_charges_the_reservation_and_more_than_reserved_is_charged_and_told() -> None:
+    ledger = Ledger(LEASE_MS)
+    core.reserve(ledger, "a", Sum(7, 30), SCOPES, 0)
+    assert core.settle(ledger, "a", Sum(0, 0), True).charged == Sum(7, 30)
+    core.reserve(ledger, "b", Sum(7, 30), SCOPES, 0)
+    settlement = core.settle(ledger, "b", Sum(7, 75), False)
+    assert settlement.over and settlement.charged == Sum(7, 75)
+    assert settlement.ceiling == Ceiling("task:acme:t1", "cost_usd_micros", 105, 0, 0, 100)
+    again = core.settle(ledger, "b", Sum(7, 75), False)
+    # The halt may not have been published the first time.
+    assert again == replace(settlement, kind="repeated", over=False)
+
+
+def test_scopes_come_from_the_grant_and_the_utc_day() -> None:
+    grant = TaskGrant(
+        tenant="acme", task="t1", actor="ada", tools=(), document_scopes=(),
+        limits=TaskLimits(cost_usd_micros=7, tokens=8), day_cost_usd_micros=2**52, day_tokens=9, expires_unix_ms=0,
+    )  # fmt: skip
+    just_before_midnight = 1_790_035_199_999
+    task, day = core.scopes_of(grant, just_before_midnight)
+    assert task == Scope("task:acme:t1", Sum(8, 7))
+    assert day == Scope("day:acme:2026-09-21", Sum(9, MAX_COST_USD_MICROS))
+    assert core.scopes_of(grant, just_before_midnight + 1)[1].name == "day:acme:2026-09-22"
+    assert core.scopes_from(core.scope_limits((task, day))) == (task, day)
+    assert core.scopes_from_json(core.scopes_json((task, day))) == (task, day)
+    assert core.used(Usage(input_tokens=3, output_tokens=4, cached_input_tokens=2, cost_usd_micros=5)) == Sum(7, 5)
+
+
+def test_people_read_the_limit_the_spent_the_asked_and_what_to_do() -> None:
+    task = reasons.denied(Ceiling("task:acme:t1", "cost_usd_micros", 480_000, 0, 50_000, 500_000))
+    assert task == (
+        "The budget of task t1 of tenant acme is used up: limit $0.50, spent $0.48, and the next call may cost up to "
+        "$0.05. Submit it again with a higher limit (at least --limit-usd 0.530000)."
+    )
+    day = reasons.denied(Ceiling("day:acme:2026-11-21", "tokens", 9_000, 0, 2_000, 10_000))
+    assert "tenant acme's day 2026-11-21 (UTC)" in day and "raise day.tokens of tenant acme to at least 11000" in day
+    assert "10,000 tokens" in reasons.waiting(Ceiling("day:acme:2026-11-21", "tokens", 1, 2, 3, 10_000))
+    assert reasons.amount(1, "cost_usd_micros") == "$0.000001"
+    assert reasons.amount(1_234_000_000, "cost_usd_micros") == "$1,234.00"

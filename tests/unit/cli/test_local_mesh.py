@@ -1,0 +1,148 @@
+"""The commands that read the broker themselves, and the bus client, against a real broker with a real gateway."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from bulkhead.bus.jetstream import JetStreamBus
+from bulkhead.cli.main import app
+from bulkhead.client import Mesh, MeshError, Refused
+from bulkhead_contracts import envelope, subjects
+from infra.local.supervisor import LocalMesh
+
+REPOSITORY = Path(__file__).parents[3]
+
+
+@pytest.fixture
+async def local(tmp_path):
+    async with LocalMesh(tmp_path, services=("gateway",), scale={"gateway": 2}, durability="process") as mesh:
+        yield mesh
+
+
+async def call(local, *args):
+    words = [*args, "--data", str(local.directory)]
+    return await asyncio.to_thread(CliRunner().invoke, app, words, env={"COLUMNS": "300"})
+
+
+async def raw_publisher(local):
+    return await JetStreamBus.connect(local.nats_url, service="pub_demo", nkey_seed=local.nkey_seed("pub_demo"))
+
+
+async def test_a_publisher_on_the_bus_in_both_versions_and_only_for_its_tenant(local):
+    key = local.directory / "identity" / "pub_demo.nkey"
+    async with Mesh(local.url, local.credentials["auditor"]) as http:
+        async with Mesh.on_bus(local.nats_url, key, "demo", "demo") as bus:
+            second = await bus.publish("From the bus", limit_usd=0.1, limit_tokens=9, deadline_s=30, key="k")
+            assert await bus.publish("From the bus", key="k") == second
+            first = await bus.publish("From the bus", limit_usd=0.25, deadline_s=30, contract_version=1)
+        async with Mesh.on_bus(local.nats_url, key, "demo", "acme") as bus:
+            with pytest.raises(MeshError, match="no such right"):
+                await bus.publish("Not mine")
+        found = await http.task(second).show()
+        assert found["limits"] == {"cost_usd_micros": 100_000, "tokens": 9, "deadline_ms": 30_000}
+        assert found["requester"] == {"tenant": "demo", "person": "demo-publisher", "role": "submitter",
+                                      "via": "publisher"}
+        assert (await http.task(first).show())["limits"]["cost_usd_micros"] == 250_000
+        assert {row["task_id"] for row in await http.tasks()} == {first, second}
+
+
+async def test_both_replicas_answer_the_same_and_keys_stay_unique(local):
+    other = json.loads((local.directory / "run" / "gateway-1.http.json").read_text())
+    async with Mesh(local.url, local.credentials["operator"]) as one, \
+            Mesh(f"http://127.0.0.1:{other['port']}", local.credentials["operator"]) as two:
+        both = await asyncio.gather(*(mesh.submit("same", idempotency_key="k") for mesh in (one, two) * 3))
+        assert len({task.id for task in both}) == 1
+        with pytest.raises(Refused, match="other content"):
+            await two.submit("another", idempotency_key="k")
+        assert len(await two.tasks()) == 1
+
+
+async def test_doctor_finds_a_running_mesh_well_and_says_what_is_wrong(local):
+    answer = await call(local, "doctor", "--json")
+    found = {one["what"]: one for one in json.loads(answer.stdout)}
+    assert answer.exit_code == 0, answer.stdout
+    assert found["durability"]["level"] == "warning" and "process" in found["durability"]["detail"]
+    assert found["broker"]["level"] == found["streams"]["level"] == found["gateway"]["level"] == "ok"
+    assert found["clock"]["level"] == found["keys"]["level"] == "ok"
+    (local.directory / "identity" / "operator.nkey").chmod(0o644)
+    answer = await call(local, "doctor")
+    assert answer.exit_code == 1 and "others can read operator.nkey" in answer.stdout and "chmod" in answer.stdout
+    (local.directory / "identity" / "operator.nkey").chmod(0o600)
+    await local.kill_broker()
+    answer = await call(local, "doctor")
+    assert answer.exit_code == 1 and "nobody answers" in answer.stdout
+    await local.restart_broker()
+
+
+async def test_dead_letters_are_listed_shown_and_sent_again(local):
+    task = "t-dead"
+    bus = await raw_publisher(local)
+    head = {"ce-specversion": "1.0", "ce-id": envelope.derive_id("x", "", 1), "ce-type": "mesh.task.requested.v2",
+            "ce-source": "pub_demo", "ce-time": "2026-01-01T00:00:00Z", "content-type": "application/json"}
+    await bus.publish(subjects.mesh("pub_demo", "gateway", "demo", task), b'{"objective": 7}', head, "m1")
+    await bus.close()
+    async with Mesh(local.url, local.credentials["operator"]) as http, asyncio.timeout(10):
+        while (await _status(http, task)) != "rejected":
+            await asyncio.sleep(0.02)
+    letters = json.loads((await call(local, "dead-letters", "list", "--json")).stdout)
+    assert [(one["code"], one["body"]) for one in letters] == [("malformed_body", '{"objective": 7}')]
+    assert "malformed_body" in (await call(local, "dead-letters")).stdout
+    ident = letters[0]["id"]
+    shown = (await call(local, "dead-letters", "show", ident[:8])).stdout
+    assert '{"objective": 7}' in shown and "ce-type: mesh.task.requested.v2" in shown
+    redriven = await call(local, "dead-letters", "redrive", ident[:8], "--json")
+    assert redriven.exit_code == 0, redriven.output
+    assert json.loads(redriven.stdout)["stream"] == "INBOX_GATEWAY"
+    assert (await call(local, "dead-letters", "show", "ffffffff")).exit_code == 2
+    async with asyncio.timeout(10):  # It is as malformed as before: it comes back.
+        while len(json.loads((await call(local, "dead-letters", "list", "--json")).stdout)) < 2:
+            await asyncio.sleep(0.02)
+
+
+async def _status(http, task):
+    try:
+        return (await http.task(task).show())["status"]
+    except Refused:
+        return ""
+
+
+async def test_timeline_and_replay_of_a_task(local):
+    async with Mesh(local.url, local.credentials["operator"]) as http:
+        task = await http.submit("Look at me")
+    async with asyncio.timeout(10):  # The journal lags by a moment.
+        while (answer := await call(local, "timeline", task.id, "--json")).exit_code:
+            await asyncio.sleep(0.05)
+    [entry] = json.loads(answer.stdout)
+    assert (entry["from"], entry["to"], entry["body"]["objective"]) == ("gateway", "gateway", "Look at me")
+    assert "gateway → gateway task.requested" in (await call(local, "timeline", task.id)).stdout
+    replayed = await call(local, "replay", task.id, "--json")
+    assert replayed.exit_code == 0, replayed.output
+    assert json.loads(replayed.stdout)["messages"] == 1
+    assert (await call(local, "timeline", "t-none")).exit_code == 2
+    assert (await call(local, "replay", "a.b")).exit_code == 2
+
+
+def test_up_says_what_stops_it(tmp_path):
+    environ = {**os.environ, "COLUMNS": "200"}
+    command = [sys.executable, "-m", "bulkhead.cli.main", "up", "--data", str(tmp_path)]
+    for more, code, said in ((["--scale", "worker"], 2, "SERVICE=N"), (["--scale", "nobody=2"], 2, "no such service"),
+                             (["--durability", "hope"], 2, "power or process")):
+        found = subprocess.run([*command, *more], capture_output=True, text=True, env=environ, cwd=REPOSITORY,
+                               timeout=60)
+        assert found.returncode == code and said in found.stderr, found.stderr
+        assert "Traceback" not in found.stderr
+
+
+async def test_up_in_a_directory_that_is_taken(local):
+    command = [sys.executable, "-m", "bulkhead.cli.main", "up", "--data", str(local.directory), "--port", "0"]
+    process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                                   cwd=REPOSITORY)
+    _, said = await asyncio.wait_for(process.communicate(), 30)
+    assert process.returncode == 1 and b"belongs to a mesh that is running" in said and b"Traceback" not in said
+
