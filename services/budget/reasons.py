@@ -36,8 +36,8 @@ def denied(ceiling: Ceiling) -> str:
     """A call that does not fit under what is left."""
     unit = ceiling.unit
     return (
-        f"The budget of {_who(ceiling)} is used up: limit {amount(ceiling.limit, unit)}, "
-        f"spent {amount(ceiling.spent, unit)}, and the next call may cost up to {amount(ceiling.asked, unit)}. "
+        f"The budget of {_who(ceiling)} does not cover the next call: limit {amount(ceiling.limit, unit)}, "
+        f"spent {amount(ceiling.spent, unit)}, and the call may cost up to {amount(ceiling.asked, unit)}. "
         f"{_remedy(ceiling)}."
     )
 

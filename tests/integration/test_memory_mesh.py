@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
 import uvicorn
 
 from bulkhead.runtime.replay import replay
@@ -158,3 +159,14 @@ async def test_a_ceiling_halts_the_task_and_is_not_exceeded(tmp_path):
         end = await ended(mesh)
         assert end.status == "halted" and end.failure.hint
         assert end.usage.cost_usd_micros <= 3_000
+
+
+@pytest.mark.parametrize("seed", range(100, 120))
+async def test_twenty_seeds_are_answered_rightly(tmp_path, seed):
+    demo = generate(seed)
+    async with mesh_in(tmp_path) as mesh:
+        await ingest(mesh, demo)
+        await submit(mesh, demo.objective)
+        end = await ended(mesh)
+        verdict = compare(demo, await answer_of(mesh, end), {one.document for one in end.result.citations})
+        assert verdict.ok, verdict.differences

@@ -111,7 +111,8 @@ def _keys(data: Path) -> Iterator[Finding]:
         names = ", ".join(path.name for path in wide[:5])
         which = " ".join(str(path) for path in wide[:5] if path != folder)
         yield Finding("keys", "problem", f"others can read {names}",
-                      f"run: chmod 700 {folder}; chmod 600 {which}; if others use this machine, delete these keys so that new ones are made")
+                      f"run: chmod 700 {folder}; chmod 600 {which}; if others use this machine, delete these "
+                      "keys so that new ones are made")
         return
     yield Finding("keys", "ok", f"{len(list(folder.glob('*.nkey')))} identities, readable by their owner alone")
 

@@ -6,31 +6,23 @@ In: a data directory, replicas per service, a durability, a port. Out: a running
 import asyncio
 import contextlib
 import os
-import re
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Group
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
-
 from bulkhead.cli.output import Exit, Stop, out
 
 if TYPE_CHECKING:
+    from infra.local.status import Screen
     from infra.local.supervisor import LocalMesh
 
-REFRESH_S = 0.5
 DURABILITIES = ("power", "process")
 PROVIDER = ("OPENAI_API_KEY", "OPENAI_BASE_URL")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-COLOURS = ("cyan", "green", "magenta", "blue", "yellow", "bright_cyan", "bright_green", "bright_magenta")
-LEVELS = {"warning": "yellow", "error": "bold red", "debug": "dim"}
-STATES = {"ready": "green", "starting": "blue", "not ready": "yellow", "down": "red"}
-_LINE = re.compile(r"^\d{4}-\d\d-\d\dT(\d\d:\d\d:\d\d\.\d{3})Z (\w+)\s+\S+ (.*)$")
-"""A log line of ours: time, level, service-instance, the event and its values."""
+QUIET = ("nats-server", "redis", "offline-model")
+"""Only their warnings and errors are shown; the rest is in DIR/logs."""
+MAX_REPLICAS = 64
 
 
 def parse_scale(scale: list[str]) -> dict[str, int]:
@@ -38,8 +30,9 @@ def parse_scale(scale: list[str]) -> dict[str, int]:
     found: dict[str, int] = {}
     for text in scale:
         service, _, count = text.partition("=")
-        if not service or not (count.isascii() and count.isdigit()) or int(count) > 64:
-            raise Stop(Exit.USAGE, f"--scale {text!r} is not SERVICE=N", "for example --scale worker=3; at most 64")
+        if not service or not (count.isascii() and count.isdigit()) or int(count) > MAX_REPLICAS:
+            raise Stop(Exit.USAGE, f"--scale {text!r} is not SERVICE=N",
+                       f"for example --scale worker=3; at most {MAX_REPLICAS}")
         found[service] = int(count)
     return found
 
@@ -51,15 +44,19 @@ async def keep_running(data: Path, scale: list[str], durability: str, port: int)
     replicas = parse_scale(scale)
     offline = not any(os.environ.get(name) for name in PROVIDER)
     _announce(data, durability, offline)
-    async with _mesh(data, replicas, durability, port, offline) as (mesh, stop):
+    from infra.local.status import Screen
+
+    screen = Screen(out, quiet=QUIET)
+    async with _mesh(data, replicas, durability, port, offline, screen) as (mesh, stop):
         out.print(f"[bold green]the mesh runs[/bold green] at [bold]{mesh.url}[/bold]")
         where = "" if data == Path(".bulkhead") else f" --data {data}"
         out.print(f"  bulkhead submit \"…\" --watch{where}    (Ctrl-C drains and ends it)", style="dim", markup=False)
-        if out.is_terminal:
-            with Live(console=out, get_renderable=lambda: _status(mesh), refresh_per_second=1 / REFRESH_S):
-                await stop.wait()
-        else:
+        following = asyncio.create_task(screen.follow(mesh))
+        try:
             await stop.wait()
+        finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
         out.print("draining: what runs is finished, nothing is lost", style="bold")
     out.print("ended")
 
@@ -79,7 +76,7 @@ def _announce(data: Path, durability: str, offline: bool) -> None:
 
 @contextlib.asynccontextmanager
 async def _mesh(
-    data: Path, scale: dict[str, int], durability: str, port: int, offline: bool
+    data: Path, scale: dict[str, int], durability: str, port: int, offline: bool, screen: "Screen"
 ) -> AsyncIterator[tuple["LocalMesh", asyncio.Event]]:
     from infra.identity.keys import KeyFileError
     from infra.identity.policy import PolicyError
@@ -91,7 +88,8 @@ async def _mesh(
 
     try:
         mesh = LocalMesh(data, scale=scale, durability="process" if durability == "process" else "power",
-                         offline_model=offline, http_port=port, on_line=Lines(), on_event=_say)
+                         offline_model=offline, http_port=port, on_line=screen.line,
+                         on_event=screen.event)
     except StartFailed as error:
         raise Stop(Exit.USAGE, str(error), "see --scale") from error
     try:
@@ -128,34 +126,3 @@ class Stopping:
         if (self.asked.is_set() or not self.ready) and self._main is not None:
             self._main.cancel()
         self.asked.set()
-
-
-class Lines:
-    """Log lines of all processes, coloured by process and level."""
-
-    def __init__(self) -> None:
-        self._colours: dict[str, str] = {}
-        self._width = 16
-
-    def __call__(self, process: str, line: str) -> None:
-        colour = self._colours.setdefault(process, COLOURS[len(self._colours) % len(COLOURS)])
-        match = _LINE.match(line)
-        when, level, text = match.groups() if match else ("", "info", line)
-        out.print(Text.assemble((f"{when:12} ", "dim"), (f"{process:{self._width}} ", colour),
-                                (text, LEVELS.get(level, ""))))
-
-
-def _say(text: str) -> None:
-    out.print(Text.assemble(("mesh ", "bold"), text))
-
-
-def _status(mesh: "LocalMesh") -> Group:
-    table = Table(box=None, pad_edge=False, show_header=False)
-    for row in mesh.rows():
-        style = STATES.get(row.state, "yellow")
-        restarts = f"{row.restarts} restarts" if row.restarts else ""
-        memory = f"{row.rss_bytes / 1024**2:.0f} MB" if row.rss_bytes else ""
-        detail = row.detail.partition("\n")[0][:60] if row.state != "ready" else ""
-        table.add_row(Text(row.name), Text(row.state, style), Text(memory, "dim"), Text(restarts, "yellow"),
-                      Text(detail, "dim"))
-    return Group(Text("─" * 40, "dim"), table)

@@ -66,7 +66,7 @@ class Progress:
         sinks = [step["id"] for step in steps if step["id"] not in needed]
         self.final = sinks[0] if len(sinks) == 1 else ""
         version = f" (version {plan['version']})" if plan["version"] > 1 else ""
-        lines = [Text(f"plan of {len(steps)} steps{version}", "blue")]
+        lines = [Text(f"plan of {len(steps)} step{'s' if len(steps) != 1 else ''}{version}", "blue")]
         for step in steps:
             after = f"  after {', '.join(step['inputs'])}" if step["inputs"] else ""
             tools = f"  with {', '.join(step['tools'])}" if step["tools"] else ""

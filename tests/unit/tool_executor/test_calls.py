@@ -15,7 +15,7 @@ from services.tool_executor.registry import Registry
     [
         ("calculate", {"expression": "709.47 * 60% - 40"}, "709.47 * 60% - 40 = 385.682"),
         ("date_difference", {"start": "2025-09-20", "end": "2025-10-04"}, "2025-09-20 to 2025-10-04 = 14 days"),
-        ("date_difference", {"start": "2024-03-01", "end": "2024-02-29"}, "2024-02-29 - 2024-03-01 = -1 day"),
+        ("date_difference", {"start": "2024-03-01", "end": "2024-02-29"}, "2024-03-01 to 2024-02-29 = -1 day"),
         ("date_add", {"date": "2024-02-28", "days": 2}, "2024-02-28 + 2 days = 2024-03-01"),
         ("date_add", {"date": "2024-03-01", "days": -1}, "2024-03-01 - 1 day = 2024-02-29"),
     ],
