@@ -166,6 +166,13 @@ class Rag:
     # Ingestion
 
     async def _ingest(self, job: Job[Body], request: DocumentIngestRequested, hands: Hands) -> Body:
+        if DEFAULT_SCOPE not in job.authority.task.document_scopes:
+            failure = Failure(
+                code="no_scope",
+                message=f"the grant does not name the scope {DEFAULT_SCOPE!r}",
+                hint="have the tenant's policy allow it",
+            )
+            return _rejected(request, failure)
         halt = hands.halted(job)
         if halt is not None:
             return _rejected(request, Failure(

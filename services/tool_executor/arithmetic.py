@@ -1,6 +1,6 @@
 """Exact decimal arithmetic. Enters: an expression. Leaves: its value, or Failed.
 
-Pure, with a parser of its own (Python's `ast` breaks its interpreter's state on input that nests too deeply).
+Pure, with a parser of its own: what Python's `ast` does with hostile nesting depends on how deep its caller stands.
 Bounded in time: length, depth, digits and exponents are. Sums and products are exact; a quotient that does not
 end is rounded to 28 digits and says so.
 

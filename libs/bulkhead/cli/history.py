@@ -17,6 +17,7 @@ from bulkhead_contracts.types import Body
 BATCH = 256
 MAX_MESSAGES = 100_000
 MAX_LINE_BYTES = 1024 * 1024
+MAX_SPAN_DEPTH = 32
 
 
 @dataclass(slots=True)
@@ -129,17 +130,15 @@ def _span(raw: dict[str, Any]) -> Span:
 
 
 def attach(found: list[Entry], spans: list[Span]) -> None:
-    """Give every span of work to the message during whose handling it was made."""
+    """Give every span to the message during whose handling it was made."""
     by_span = {span.span_id: span for span in spans}
     by_message = {entry.id: entry for entry in found}
     for span in sorted(spans, key=lambda one: one.start_unix_ms):
-        if names.MESSAGING_ID in span.attributes:
-            continue  # The handling itself.
         above: Span | None = span
-        for _ in range(32):
-            above = by_span.get(above.parent_id) if above is not None else None
+        for _ in range(MAX_SPAN_DEPTH):
             if above is None or names.MESSAGING_ID in above.attributes:
                 break
-        entry = by_message.get(str(above.attributes[names.MESSAGING_ID])) if above is not None else None
+            above = by_span.get(above.parent_id)
+        entry = by_message.get(str(above.attributes.get(names.MESSAGING_ID))) if above is not None else None
         if entry is not None:
             entry.spans.append(span)

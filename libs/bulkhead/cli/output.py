@@ -2,10 +2,11 @@
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Coroutine
 from enum import IntEnum
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TextIO, TypeVar
 
 import typer
 from rich.console import Console
@@ -38,8 +39,16 @@ class Stop(Exception):
         self.hint = hint
 
 
-out = Console(soft_wrap=True, highlight=False)
-err = Console(stderr=True, soft_wrap=True, highlight=False)
+PIPE_WIDTH = 200
+"""Columns where there is no terminal to ask, unless COLUMNS says."""
+
+
+def _width(stream: TextIO) -> int | None:
+    return None if stream.isatty() or os.environ.get("COLUMNS") else PIPE_WIDTH
+
+
+out = Console(soft_wrap=True, highlight=False, width=_width(sys.stdout))
+err = Console(stderr=True, soft_wrap=True, highlight=False, width=_width(sys.stderr))
 
 
 def print_json(value: object) -> None:

@@ -11,12 +11,13 @@ from rich.tree import Tree
 from bulkhead.cli.history import Entry, Span
 from bulkhead.cli.output import money, seconds
 from bulkhead.telemetry import names
+from bulkhead_contracts.budget import Reserved, Settled
 from bulkhead_contracts.plan import PlanAdopted
 from bulkhead_contracts.result import Usage
 from bulkhead_contracts.task import StepEnded, StepStarted, TaskEnded
 
 TOLD = ("tool", "prompt_id", "purpose", "resource", "key", "query", "outcome", "status", "accepted", "code")
-SPAN_TOLD = (names.REQUEST_MODEL, names.TOOL_NAME, names.OUTCOME, names.FAILURE_CODE)
+SPAN_TOLD = (names.PROMPT_ID, names.OUTCOME, names.FAILURE_CODE)
 MAX_TOLD_CHARS = 60
 
 
@@ -33,14 +34,19 @@ def tree(task: str, found: list[Entry]) -> Tree:
     top = Tree(_head(task, found))
     branches: dict[str, Tree] = {}
     for entry in found:
-        if id(entry) in replies:
-            continue
+        if id(entry) in replies or isinstance(entry.body, Reserved | Settled):
+            continue  # Money stands with the calls that it was for; --json has every movement.
         step = step_of(entry)
         if step and step not in branches:
             branches[step] = top.add(_step_head(step, titles.get(step, ""), found))
         leaf = branches.get(step, top).add(_line(entry, began))
         for span in entry.spans:
-            leaf.add(_span_line(span))
+            if names.OPERATION in span.attributes:
+                leaf.add(_span_line(span))
+    settled = [entry.body for entry in found if isinstance(entry.body, Settled)]
+    if settled:
+        usage = sum((one.usage for one in settled), Usage())
+        top.add(Text(f"{len(settled)} reservations settled: {_cost(usage)}", "dim"))
     return top
 
 
@@ -52,8 +58,9 @@ def step_of(entry: Entry) -> str:
 
 
 def _head(task: str, found: list[Entry]) -> Text:
-    ended = next((entry.body for entry in found if isinstance(entry.body, TaskEnded)), None)
-    took = found[-1].at_unix_ms - found[0].at_unix_ms
+    end = next((entry for entry in found if isinstance(entry.body, TaskEnded)), None)
+    ended = end.body if end is not None and isinstance(end.body, TaskEnded) else None
+    took = (end or found[-1]).at_unix_ms - found[0].at_unix_ms  # Late timers come after the end.
     status = ended.status if ended else "running"
     style = {"succeeded": "bold green", "running": "bold blue"}.get(status, "bold red")
     return Text.assemble((task, "bold"), " ", (status, style), f"  {seconds(took)}, {len(found)} messages",
@@ -71,7 +78,7 @@ def _step_head(step: str, title: str, found: list[Entry]) -> Text:
 
 
 def _line(entry: Entry, began: int) -> Text:
-    name = entry.type.removeprefix("mesh.").rpartition(".v")[0] or "unreadable"
+    name = _short(entry.type) or "unreadable"
     line = Text.assemble((f"+{(entry.at_unix_ms - began) / 1000:.3f}s ", "dim"),
                          (f"{entry.sender} → {entry.receiver} ", "cyan"), name)
     told = _told(entry.body)
@@ -82,9 +89,13 @@ def _line(entry: Entry, began: int) -> Text:
     if entry.reply is not None:
         usage = getattr(entry.reply.body, "usage", None)
         cost = f", {_cost(usage)}" if isinstance(usage, Usage) and usage != Usage() else ""
-        answered = _told(entry.reply.body)
+        answered = _told(entry.reply.body) or _short(entry.reply.type)
         line.append(f"  ⇒ {answered} {seconds(entry.reply.at_unix_ms - entry.at_unix_ms)}{cost}", "dim")
     return line
+
+
+def _short(ce_type: str) -> str:
+    return ce_type.removeprefix("mesh.").rpartition(".v")[0]
 
 
 def _told(body: object) -> str:

@@ -76,7 +76,7 @@ class Client:
         self.denied: set[str] = set()
         self._answers: dict[str, asyncio.Future[Msg]] = {}
         self._numbers = itertools.count()
-        self._pull = ""
+        self._pulls: dict[str, str] = {}
         self.prefix = f"_INBOX_{identity}.probe."
 
     async def connect(self, url: str, seed: str, **options) -> None:
@@ -93,8 +93,8 @@ class Client:
             self.denied.add(match[2].lower())
 
     async def _answer(self, message: Msg) -> None:
-        # A pulled message comes under its own subject; that of its ack tells that it was pulled.
-        pulled = self._pull if message.reply.startswith("$JS.ACK.") else ""
+        # A pulled message comes under its own subject; its ack subject tells which pull brought it.
+        pulled = self._pulls.get(".".join(message.reply.split(".")[2:4])) if message.reply else None
         waiting = self._answers.get(pulled or message.subject)
         if waiting is not None and not waiting.done():
             waiting.set_result(message)
@@ -102,8 +102,8 @@ class Client:
     async def ask(self, subject: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> "asyncio.Future[Msg]":
         """Send with an own reply subject; the answer comes in the future."""
         reply = f"{self.prefix}{next(self._numbers)}"
-        if "CONSUMER.MSG.NEXT" in subject:
-            self._pull = self._pull or reply
+        if subject.startswith("JSMESH.API.CONSUMER.MSG.NEXT."):
+            self._pulls[subject.removeprefix("JSMESH.API.CONSUMER.MSG.NEXT.")] = reply
         self._answers[reply] = asyncio.get_running_loop().create_future()
         await self.nc.publish(subject, body, reply=reply, headers=dict(headers or {}) or None)
         return self._answers[reply]

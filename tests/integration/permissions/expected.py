@@ -129,7 +129,7 @@ def may_subscribe(identity: str, subject: str) -> bool:
     if subject == "control.live.>":
         return "control_read" in uses(identity)
     if tokens[0] == "rpc":
-        return tokens[1] == "*" and tokens[2] == identity and any(to == identity for _, to in ASKS)
+        return tokens[1] != ">" and tokens[2] == identity and any(to == identity for _, to in ASKS)
     return False
 
 
@@ -183,4 +183,4 @@ def subscribe_subjects() -> list[str]:
     found += ["$KV.>", "blob.>", "record.>", "dead.>", "timer.>", "control.live.>", "control.>", "live.>", "rpc.>"]
     found += [f"_INBOX_{name}.>" for name in names] + [f"_INBOX_{name}.a.*" for name in names]
     found += [f"live.{name}.>" for name in SERVICES] + [f"rpc.*.{name}.>" for name in SERVICES]
-    return [*found, *(f"rpc.{name}.budget.>" for name in SERVICES), "_INBOX_*.>"]
+    return [*found, *(f"rpc.{name}.budget.>" for name in SERVICES)]

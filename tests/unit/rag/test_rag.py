@@ -172,6 +172,12 @@ async def test_no_grant_no_passage(desk, job, code: str) -> None:
     assert reply.failure.hint
 
 
+async def test_a_grant_without_the_scope_takes_nothing_in(desk) -> None:
+    request = _request("a.md")
+    reply = await desk.rag.act(desk.job(request, task="in1", scopes=("other",), step=None), desk.hands())
+    assert (reply.outcome, reply.failure.code) == ("rejected", "no_scope")
+
+
 async def test_a_halted_task_reads_and_writes_nothing(desk) -> None:
     desk.halt = Halt(scope="task", name="t1", code="ceiling", reason="money is spent", by="budget")
     assert (await desk.search("refund")).failure.code == "halted"
