@@ -32,9 +32,15 @@ BUDGET_PATIENCE_S = 2.0
 
 
 class Record(BaseModel):
-    """What stands under an idempotency key: a claim, then the outcome."""
+    """What stands under an idempotency key: a claim, then the outcome.
 
+    undone: the outcome is that certainly nothing was done (refused, failed). It answers the request that it was
+    made for; another request under the same key (a later attempt of the step) may try again.
+    """
+
+    request: str = ""
     claimed: bool = False
+    undone: bool = False
     reply_type: str = ""
     reply: str = ""
     settled: tuple[Settled, ...] = ()
@@ -106,20 +112,28 @@ class DoerHandler:
     async def _once(self, handed: Handed, job: Job[Any], subject: str) -> None:
         found = await self._context.bus.last(self._records, subject)
         record, sequence = _parse(found)
-        if record is not None and record.reply_type:
+        if record is not None and record.reply_type and not (record.undone and record.request != job.envelope.id):
             await self._answer(handed, record)
             return
-        if self._doer.writes(job):
+        claims = self._doer.writes(job)
+        if claims:
             if record is not None and record.claimed:
                 await self._finish(handed, subject, sequence, self._doer.uncertain(job.request), ())
                 return
-            ack = await self._put(subject, Record(claimed=True), 0, f"claim/{job.envelope.id}/{handed.attempts}")
-            sequence = ack
+            claim = Record(request=job.envelope.id, claimed=True)
+            sequence = await self._put(subject, claim, sequence, f"claim/{job.envelope.id}/{handed.attempts}")
         hands = self._hands()
         try:
             reply = await self._doer.act(job, hands)
         except Refused as refusal:
             reply = self._doer.refuse(job.request, refusal.failure)
+        except Deferred:
+            await asyncio.shield(self._settle(job, _settlements(hands)))
+            if claims:
+                # Nothing was done: whoever asks again must not meet this claim.
+                released = Record(request=job.envelope.id, undone=True)
+                await self._put(subject, released, sequence, f"released/{job.envelope.id}/{handed.attempts}")
+            raise
         except BaseException:
             # What was reserved and not settled is charged in full, also when the handler dies.
             await asyncio.shield(self._settle(job, _settlements(hands)))
@@ -129,7 +143,13 @@ class DoerHandler:
     async def _finish(
         self, handed: Handed, subject: str, expect: int, reply: Body, settled: tuple[Settled, ...]
     ) -> None:
-        record = Record(reply_type=reply.ce_type(), reply=reply.encode().decode(), settled=settled)
+        record = Record(
+            request=handed.message.envelope.id,
+            undone=getattr(reply, "outcome", "") in ("refused", "failed"),
+            reply_type=reply.ce_type(),
+            reply=reply.encode().decode(),
+            settled=settled,
+        )
         try:
             await self._put(subject, record, expect, f"outcome/{handed.message.envelope.id}/{handed.attempts}")
         except WrongLastSequence:

@@ -9,6 +9,7 @@ import pytest
 from bulkhead.bus.memory import MemoryBroker
 from bulkhead.flow import Decision, Message, Send
 from bulkhead.runtime import shell as shells
+from bulkhead.runtime.doer import Deferred
 from bulkhead.runtime.edge import Received, Retry
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts import envelope, subjects
@@ -358,6 +359,37 @@ async def test_no_budget_no_call(monkeypatch):
     async with MemoryMesh({"tool_executor": lambda c: doer}) as mesh:
         await call(mesh, grant(mesh))
         assert (await replies(mesh, 1))[0][0] == CallDeferred.ce_type() and doer.done == 0
+
+
+class Moody(Recording):
+    """A keyless write that first fails (or is put off) before anything is done, then works."""
+
+    def __init__(self, first: str) -> None:
+        super().__init__(writes=True)
+        self.first = first
+
+    async def act(self, job, hands):
+        mood, self.first = self.first, ""
+        if mood == "deferred":
+            raise Deferred(10, "not now")
+        if mood == "failed":
+            failure = Failure(code="down", message="certainly not done")
+            return ToolCallReplied(call_id=job.request.call_id, step_id="s", outcome="failed", failure=failure)
+        return await super().act(job, hands)
+
+
+@pytest.mark.parametrize("first", ["failed", "deferred"])
+async def test_what_was_certainly_not_done_may_be_tried_again_by_another_request(first):
+    doer = Moody(first)
+    async with MemoryMesh({"budget": lambda c: Purse(), "tool_executor": lambda c: doer}) as mesh:
+        token = grant(mesh)
+        await call(mesh, token)
+        kind, body = (await replies(mesh, 1))[0]
+        assert body.get("outcome") == "failed" if first == "failed" else kind == CallDeferred.ce_type()
+        await call(mesh, token, index=1)
+        assert (await replies(mesh, 2))[1][1]["outcome"] == "succeeded" and doer.done == 1
+        await call(mesh, token, index=2)
+        assert (await replies(mesh, 3))[2][1]["outcome"] == "succeeded" and doer.done == 1
 
 
 # Edges
