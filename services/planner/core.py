@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from bulkhead.flow import Decision, Message, Output, Send, SetTimer
-from bulkhead_contracts import envelope, limits
+from bulkhead_contracts import limits
 from bulkhead_contracts.budget import TaskHalted
 from bulkhead_contracts.control import CallDeferred, TimerFired
 from bulkhead_contracts.grant import StepGrant
@@ -32,6 +32,7 @@ from services.planner.state import State, StepState
 
 TASK_TIMER = "task-deadline"
 DRAFT_TIMER = "draft-again"
+STEPS_TIMER = "steps"
 MAX_PLAN_BYTES = 256 * 1024
 PLAN_OUTPUT_TOKENS = 4_000
 STEP_GRANT_SLACK_MS = 60_000
@@ -262,22 +263,22 @@ def _hand_out_one(state: State, message: Message, one: StepState) -> tuple[State
     started = StepStarted(step_id=step.id, title=step.title, attempt=running.attempt, plan_version=version)
     wrote = state.wrote or any(tool.effect == "write" for tool in tools)
     state = replace(state.with_step(running), wrote=wrote)
-    return state, [
-        Send("worker", assigned, grant=state.grant, step_grant=grant),
-        Send("gateway", started),
-        SetTimer(_step_timer(version, running), deadline),
-    ]
+    state, timer = _arm(state)
+    return state, [Send("worker", assigned, grant=state.grant, step_grant=grant), Send("gateway", started), *timer]
+
+
+def _arm(state: State) -> tuple[State, list[Output]]:
+    """One timer stands for all running steps: set for the earliest deadline, and again when it has fired."""
+    due = min((one.deadline_unix_ms for one in state.steps if one.status == "running"), default=0)
+    if not due or 0 < state.armed_unix_ms <= due:
+        return state, []
+    return replace(state, armed_unix_ms=due), [SetTimer(f"{STEPS_TIMER}-{due}", due)]
 
 
 def _input(state: State, step_id: str) -> StepInput:
     one = state.step(step_id)
     assert one is not None and one.result is not None
     return StepInput(step_id=step_id, title=one.step.title, result=one.result)
-
-
-def _step_timer(version: int, one: StepState) -> str:
-    # Hashed: the key is one subject token, and a step id may fill one alone.
-    return "step-" + envelope.derive_id("planner", f"{version}/{one.attempt}", one.step.id)
 
 
 def _running(state: State, step_id: str, attempt: int, version: int) -> StepState | None:
@@ -395,13 +396,29 @@ def _time(state: State, message: Message, body: TimerFired) -> Decision[State]:
         return _end(state, message, "failed", failure)
     if state.phase == "drafting" and body.key == f"{DRAFT_TIMER}-{_draft_call(state)}":
         return Decision(state, (_draft_request(state, message),))
-    if state.phase == "running" and state.plan is not None:
-        for one in state.steps:
-            if one.status == "running" and body.key == _step_timer(state.plan.version, one):
-                stop = _cancel(state, one, "the step's time is up")
-                reason = "the step's time was up before a result came"
-                return _then((stop,), _again(state, message, one, "failed", (reason,), None, Usage()))
+    if body.key.startswith(STEPS_TIMER):
+        return _steps_time(state, message, body)
     return Decision(state)
+
+
+def _steps_time(state: State, message: Message, body: TimerFired) -> Decision[State]:
+    """Steps whose time is up are stopped and tried again; then the timer is set for the rest."""
+    if body.due_unix_ms == state.armed_unix_ms:
+        state = replace(state, armed_unix_ms=0)
+    outputs: Outputs = ()
+    for each in state.steps:
+        one = state.step(each.step.id)
+        if state.phase != "running" or one is None or one.status != "running":
+            continue
+        if one.deadline_unix_ms <= body.due_unix_ms:
+            reason = "the step's time was up before a result came"
+            stop = _cancel(state, one, "the step's time is up")
+            decision = _again(state, message, one, "failed", (reason,), None, Usage())
+            state, outputs = decision.state, (*outputs, stop, *decision.outputs)
+    if state.phase == "running":
+        state, timer = _arm(state)
+        outputs = (*outputs, *timer)
+    return Decision(state, outputs)
 
 
 def _cancel(state: State, one: StepState, reason: str) -> Send:

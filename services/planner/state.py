@@ -54,6 +54,8 @@ class State:
     plan: Plan | None = None
     steps: tuple[StepState, ...] = ()
     usage: Usage = Usage()
+    armed_unix_ms: int = 0
+    """When the timer of the running steps fires; 0 when none is set."""
     wrote: bool = False
     """Whether a step that may write was ever handed out: such a plan is not re-planned by itself."""
 

@@ -229,7 +229,7 @@ def test_the_deadline_ends_the_task_and_names_what_it_waited_for(play):
 def test_a_steps_time_is_up(play):
     submit(play, limits=TaskLimits(deadline_ms=600_000))
     answers(play, draft({"id": "a"}))
-    timer = next(key for key in play.timers if key.startswith("step-"))
+    timer = next(key for key in play.timers if key.startswith("steps-"))
     play.fires(timer)
     play.says(StepCancelRequested, StepEnded, StepAssigned, StepStarted)
     accepts(play, "a", attempt=1)
@@ -238,12 +238,29 @@ def test_a_steps_time_is_up(play):
     play.says(StepEnded, TaskEnded)
 
 
+def test_one_timer_stands_for_all_running_steps(play):
+    submit(play, limits=TaskLimits(deadline_ms=600_000))
+    answers(play, draft({"id": "a"}, {"id": "b"}, {"id": "c", "inputs": ["a", "b"]}))
+    first = [key for key in play.timers if key.startswith("steps-")]
+    assert len(first) == 1
+    accepts(play.at(30), "a")
+    accepts(play.at(40), "b")
+    play.says(StepEnded, StepAssigned, StepStarted)
+    assert [key for key in play.timers if key.startswith("steps-")] == first, "a later deadline needs no second timer"
+    play.fires(first[0])
+    play.says()
+    second = next(key for key in play.timers if key.startswith("steps-") and key not in first)
+    play.fires(second)
+    play.says(StepCancelRequested, StepEnded, StepAssigned, StepStarted)
+    play.replays()
+
+
 def test_late_timers_and_foreign_replies_change_nothing(play):
     submit(play)
     answers(play, draft({"id": "a"}), "plan-1-7")
     play.says()
     answers(play, draft({"id": "a"}))
-    timer = next(key for key in play.timers if key.startswith("step-"))
+    timer = next(key for key in play.timers if key.startswith("steps-"))
     accepts(play, "a", version=2)
     play.says()
     accepts(play, "nobody")

@@ -1,0 +1,132 @@
+"""The pure parts: ids, positions, what live text is, what is still owed, the view of a task."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bulkhead.runtime.edge import Received
+from bulkhead_contracts.control import MessageRejected
+from bulkhead_contracts.envelope import Envelope
+from bulkhead_contracts.subjects import token
+from bulkhead_contracts.task import StepEnded, StepStarted, TaskAccepted, TaskEnded, TaskRejected, TaskRequested
+from services.gateway.core import View, fold, ingest_id, task_id
+from services.gateway.events import (
+    MAX_OPEN_TEXTS,
+    BadEventId,
+    LiveText,
+    Position,
+    Sent,
+    fact_of,
+    hear,
+    owed_final,
+    owed_live,
+    parse_position,
+    step_key,
+)
+
+pieces = st.lists(st.text(max_size=6), max_size=12)
+
+
+def message(body, sequence=1, sender="planner"):
+    head = Envelope(id=f"id{sequence}", type=body.ce_type(), source=sender, time_unix_ms=0)
+    return Received(head, body, "acme", "t1", sender, sequence, 1_000 * sequence, 1)
+
+
+def test_task_ids_are_tokens_and_tell_everything_apart():
+    ids = {task_id("acme", "ada", "k"), task_id("acme", "adak", ""), task_id("acme", "ad", "ak"),
+           task_id("acmeada", "", "k"), task_id("other", "ada", "k"), ingest_id("acme", "ada", "k"),
+           ingest_id("acme", "ada", "k", "again")}
+    assert len(ids) == 7
+    assert all(token(one) == one and len(one) == 26 for one in ids)
+    assert task_id("acme", "ada", "k") == task_id("acme", "ada", "k")
+
+
+@given(st.integers(0, 2**63), st.dictionaries(st.binary(min_size=4, max_size=4), st.tuples(
+    st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1)), max_size=MAX_OPEN_TEXTS))
+def test_a_position_survives_its_id(sequence, opens):
+    position = Position(sequence, {key: Sent(chars, crc) for key, (chars, crc) in opens.items()})
+    again = parse_position(position.encode())
+    assert (again.sequence, again.open) == (position.sequence, position.open)
+
+
+def test_a_position_is_bounded():
+    position = Position(1, {step_key(str(n)): Sent(n, n) for n in range(200)})
+    assert len(parse_position(position.encode()).open) == MAX_OPEN_TEXTS
+    assert len(position.encode()) < 1024
+
+
+@pytest.mark.parametrize("bad", ["", "A", "AAAA", "é", "A" * 2000, "!" * 12, Position(1).encode() + "AAAA"])
+def test_foreign_ids_are_told(bad):
+    with pytest.raises(BadEventId):
+        parse_position(bad)
+
+
+@given(pieces, st.randoms(use_true_random=False))
+def test_heard_text_is_always_a_beginning_whatever_is_lost_or_repeated(parts, rng):
+    whole, deltas, offset = "".join(parts), [], 0
+    for part in parts:
+        deltas.append((offset, part))
+        offset += len(part)
+    heard = None
+    for delta in [d for d in deltas for _ in range(rng.choice((0, 1, 1, 1, 2)))]:
+        heard = hear(heard, "c1", 1, *delta, epoch=1, max_chars=10_000)
+        assert heard is None or whole.startswith(heard.text)
+
+
+def test_an_attempt_that_begins_again_replaces_what_was_shown():
+    heard = hear(None, "c1", 1, 0, "The old", epoch=1, max_chars=99)
+    heard = hear(heard, "c1", 1, 0, "The", epoch=2, max_chars=99)
+    assert (heard.text, heard.epoch) == ("The old", 1), "so far it is the same"
+    heard = hear(heard, "c1", 1, 3, " new", epoch=3, max_chars=99)
+    assert (heard.text, heard.epoch) == ("The new", 3)
+    assert hear(heard, "c2", 1, 5, "gap", epoch=4, max_chars=99) is heard
+    heard = hear(heard, "c2", 1, 0, "Next", epoch=5, max_chars=99)
+    assert heard.text == "Next" and hear(heard, "c1", 1, 0, "late", epoch=6, max_chars=99) is heard
+    assert hear(heard, "c2", 1, 4, "x" * 200, epoch=7, max_chars=99).text == "Next" + "x" * 95
+
+
+@given(pieces, st.text(max_size=30))
+def test_whatever_was_sent_the_final_text_is_reached(parts, final):
+    shown, sent = "", Sent()
+    for part in parts:
+        shown, sent = shown + part, sent.plus(part, 1)
+    owed = owed_final(sent, final)
+    if owed is not None:
+        offset, piece, replace = owed
+        assert replace == (offset < len(shown)) or not shown
+        shown = shown[:offset] + piece
+    assert shown == final
+
+
+@given(st.text(max_size=20), st.text(max_size=20), st.booleans())
+def test_whatever_was_sent_the_live_text_is_reached(before, live, same_epoch):
+    sent = Sent().plus(before, 1)
+    text = LiveText("c", 1, before + live if same_epoch else live, 1 if same_epoch else 2)
+    owed = owed_live(sent, text)
+    shown = before if owed is None else before[: owed[0]] + owed[1]
+    assert shown == text.text
+
+
+def test_views_and_facts_in_every_order():
+    bodies = [TaskRequested(objective="x"), TaskAccepted(deadline_unix_ms=5),
+              StepStarted(step_id="a", title="A", attempt=1, plan_version=1),
+              StepEnded(step_id="a", attempt=1, plan_version=1, outcome="accepted")]
+    for order in ((0, 1, 2, 3), (1, 3, 2, 0), (3, 2, 1, 0)):
+        view = View()
+        for sequence, index in enumerate(order, 1):
+            view = fold(view, message(bodies[index], sequence))
+        assert view.status == "running" and view.steps["a"].attempts == 1
+    ended = fold(view, message(TaskEnded(status="cancelled"), 9))
+    for late in (bodies[1], bodies[2], TaskRejected(code="x", message="y"), TaskEnded(status="succeeded")):
+        assert fold(ended, message(late, 10)).status == "cancelled"
+        assert fact_of(message(late, 10), ended, fold(ended, message(late, 10))) is None
+
+
+def test_a_rejected_message_ends_a_task_only_when_it_was_its_request():
+    asked = fold(View(), message(TaskRequested(objective="x"), 4))
+    later = MessageRejected(sequence=5, code="c", reason="r", dead_letter_id="d")
+    own = MessageRejected(sequence=4, code="c", reason="r", dead_letter_id="d")
+    assert fold(asked, message(later, 6, "gateway")).status == "requested"
+    after = fold(asked, message(own, 6, "gateway"))
+    assert after.status == "rejected"
+    assert fact_of(message(own, 6, "gateway"), asked, after).name == "task.rejected"
