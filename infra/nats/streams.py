@@ -24,7 +24,7 @@ DUPLICATE_WINDOW_S = 120
 BLOBS_DUPLICATE_WINDOW_S = 0.1
 """The least there is: a blob's subject is written once anyway, and its message id could be guessed."""
 TIMERS_MAX_AGE_S = 2 * limits.MAX_TASK_DEADLINE_MS // 1000
-ACK_WAIT_S = 5.0
+ACK_WAIT_S = 3.0
 MAX_ACK_PENDING = 4_096
 Config = dict[str, Any]
 """A JetStream API object: its shape is the broker's."""

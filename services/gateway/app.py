@@ -7,7 +7,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from bulkhead.bus.port import BusError, LiveSubscription
 from bulkhead.runtime.context import Context
-from bulkhead.runtime.edge import Received
+from bulkhead.runtime.edge import Received, Retry
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import subjects
 from bulkhead_contracts.task import TaskCancelRequested, TaskRequested
@@ -23,6 +23,7 @@ from services.gateway.settings import PublisherPolicy, Settings
 SERVICE = "gateway"
 LIVE_TEXT = "live.model_gateway.>"
 LIVE_PENDING = 10_000
+LAG_RETRY_S = 0.05
 log = Log("gateway")
 
 
@@ -84,6 +85,9 @@ class Gateway:
             case TaskRequested() as request:
                 feed = self.feeds.feed(message.tenant, message.task)
                 await feed.refresh(at_least=message.sequence)
+                if feed.sequence < message.sequence:
+                    # A follower that lags: judged by it, the first request would look like a second one.
+                    raise Retry(LAG_RETRY_S, "the inbox cannot be read up to this message yet")
                 await self._intake.requested(message, request, feed)
             case TaskCancelRequested() as cancel:
                 await self._intake.cancel_requested(message, cancel)
@@ -98,6 +102,8 @@ class Gateway:
     async def _why_unready(self) -> str:
         if not self.http.started:
             return "starting"
+        if not await self._context.bus.ready():
+            return "the message broker does not answer"
         try:
             await self._context.bus.read(subjects.inbox_stream(SERVICE), subjects.task_filter(SERVICE, "none", "none"),
                                          limit=1)

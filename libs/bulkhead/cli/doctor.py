@@ -61,11 +61,14 @@ async def examine(data: Path) -> AsyncIterator[Finding]:
         yield Finding("mesh", "warning", f"none was started in {data}", "start it with `bulkhead up`")
         return
     async with httpx.AsyncClient(timeout=ASK_TIMEOUT_S) as http:
+        answers = True
         async for finding in _broker(http, mesh):
+            answers = answers and not (finding.what == "broker" and finding.level == "problem")
             yield finding
         yield await _gateway(http, mesh)
-    async for finding in _streams(data, mesh):
-        yield finding
+    if answers:
+        async for finding in _streams(data, mesh):
+            yield finding
 
 
 def _python() -> Finding:

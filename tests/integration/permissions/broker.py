@@ -85,7 +85,7 @@ class Client:
             allow_reconnect=False, **options,
         )  # fmt: skip
         await self.nc.subscribe(f"{self.prefix}*", cb=self._answer)
-        await self.nc.flush()
+        await self.settle()
 
     async def _error(self, error: Exception) -> None:
         match = _DENIED.search(str(error))
@@ -114,6 +114,8 @@ class Client:
 
     async def settle(self) -> None:
         """Everything sent so far has been judged by the broker."""
+        # nats-py writes its ping past what waits to be written: only the second one comes after it.
+        await self.nc.flush(timeout=20)
         await self.nc.flush(timeout=20)
 
     async def is_denied(self, subject: str) -> bool:

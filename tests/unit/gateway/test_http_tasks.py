@@ -324,3 +324,18 @@ async def test_probes_and_the_document_need_no_key(http):
     for path in ("/livez", "/readyz", "/startupz"):
         assert (await http.get(path)).json() == {"status": "ok"}
     assert (await http.get("/openapi.json")).json()["openapi"] == "3.1.0"
+
+
+async def test_a_read_that_lags_is_not_taken_for_a_second_request(mesh, http):
+    task = (await submit(http)).json()["task_id"]
+    read = mesh.bus.read
+
+    async def lagging(*_, **__):
+        return []
+
+    mesh.bus.read = lagging
+    await mesh.pump()
+    assert not mesh.sent("planner")
+    mesh.bus.read = read
+    await mesh.pump()
+    assert [stored.subject.rpartition(".")[2] for stored in mesh.sent("planner")] == [task]
