@@ -113,7 +113,7 @@ def _think(state: State, message: Message, key: Key, attempt: Attempt) -> Decisi
         call_id=call_id,
         step_id=assigned.step.id,
         attempt=assigned.attempt,
-        prompt_id="worker.step",
+        prompt_id=f"worker.{assigned.step.role}",
         parts=_parts(assigned),
         turns=attempt.turns,
         tools=assigned.tools,

@@ -2,7 +2,7 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from .. import limits
 from ..types import Body, Contract, Count, Name, Reason, Title, Token
@@ -15,7 +15,8 @@ Severity = Literal["error", "warning", "note"]
 class PlanStep(Contract):
     """One step: what to do, with which tools, on whose results, and when it counts as done.
 
-    kind `noop` returns its instruction as its result: for wiring tests and benchmarks.
+    kind `noop` returns its instruction as its result: for wiring tests and benchmarks. role: which worker prompt
+    runs it, `worker.<role>`.
     """
 
     id: Token
@@ -25,6 +26,7 @@ class PlanStep(Contract):
     inputs: Annotated[tuple[Token, ...], Field(max_length=limits.MAX_STEP_INPUTS)] = ()
     acceptance: Annotated[str, Field(max_length=limits.MAX_ACCEPTANCE_CHARS)] = ""
     kind: StepKind = "agent"
+    role: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$")] = "step"
 
 
 class PlanNote(Contract):

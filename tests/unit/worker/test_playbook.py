@@ -244,3 +244,8 @@ def test_steps_of_one_task_do_not_mix(play):
     assert len(play.state.attempts) == 2
     calls = [next(iter(one.outstanding)) for one in play.state.attempts.values()]
     assert len(set(calls)) == 2
+
+
+def test_a_role_chooses_the_prompt(play):
+    assign(play, step=PlanStep(id="s1", title="", instruction="i", acceptance="a", role="lawyer"))
+    assert play.said(ModelCallRequested).prompt_id == "worker.lawyer"
