@@ -4,7 +4,7 @@ PYTHON ?= $(shell command -v python3.13 python3.12 python3.11 python3 2>/dev/nul
 VENV := .venv
 BIN := $(VENV)/bin
 SEED ?= 1
-DATA ?= .bulkhead/up
+DATA ?= .bulkhead
 
 .PHONY: help setup demo up test quick lint render bench live lock clean
 .DEFAULT_GOAL := help

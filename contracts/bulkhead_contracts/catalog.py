@@ -78,6 +78,7 @@ ROWS: tuple[Row, ...] = (
     Row(task.StepStarted, _from("planner", "gateway"), "planner"),
     Row(task.StepEnded, _from("planner", "gateway"), "planner"),
     Row(task.TaskEnded, _from("planner", "gateway"), "planner"),
+    Row(task.TaskStopped, _from("planner", "budget"), "planner"),
     # Steps
     Row(step.StepAssigned, _from("planner", "worker"), "planner"),
     Row(step.StepCancelRequested, _from("planner", "worker"), "planner"),

@@ -15,6 +15,7 @@ from bulkhead.telemetry.log import Log
 from bulkhead_contracts import envelope, subjects
 from bulkhead_contracts.budget import Reserved, ReserveReplied, ReserveRequested, Settled, TaskHalted
 from bulkhead_contracts.control import Halt
+from bulkhead_contracts.task import TaskStopped
 
 from . import core, reasons
 from .core import Ceiling, Conflict, Denied, Held, Settlement, Waiting
@@ -184,6 +185,9 @@ class Budget:
     async def handle(self, message: Received) -> None:
         """Charge what a call used. Raises Retry while there is no ledger or no bus."""
         body = message.body
+        if isinstance(body, TaskStopped):
+            await self._stopped(message, body)
+            return
         if not isinstance(body, Settled):
             return
         if not self.keeper.epoch:
@@ -217,19 +221,29 @@ class Budget:
 
     # Halts
 
+    async def _stopped(self, message: Received, body: TaskStopped) -> None:
+        """The planner ended the task early: what is in flight for it is cut, nothing more is admitted by doers."""
+        halt = Halt(scope="task", name=message.task, code=body.code, reason=body.reason, by=message.sender)
+        try:
+            await self._publish_halt(halt, f"stopped/{message.envelope.id}")
+        except BusError as error:
+            raise Retry(0.5, f"the broker does not answer: {error}") from error
+
+    async def _publish_halt(self, halt: Halt, index: str) -> None:
+        await self._context.bus.publish(
+            subjects.control_key(halt.scope, halt.name),
+            halt.model_dump_json().encode(),
+            {"content-type": envelope.CONTENT_TYPE},
+            envelope.message_id(self._context.message_key, index),
+        )
+
     async def _halt(self, message: Received, ceiling: Ceiling, reason: str) -> None:
         """Live and durable at once: doers cut their streams, the planner ends the task. Raises BusError."""
         log.warning("task_halted", tenant=message.tenant, task=message.task, scope=ceiling.scope, reason=reason)
         halt = Halt(scope="task", name=message.task, code=reasons.CODE, reason=reason, by=self._context.service)
-        message_id = envelope.message_id(self._context.message_key, f"halt/{message.envelope.id}")
         halted = TaskHalted(code=reasons.CODE, reason=reason, scope=ceiling.scope)
         done = await asyncio.gather(
-            self._context.bus.publish(
-                subjects.control_key("task", message.task),
-                halt.model_dump_json().encode(),
-                {"content-type": envelope.CONTENT_TYPE},
-                message_id,
-            ),
+            self._publish_halt(halt, f"halt/{message.envelope.id}"),
             self._context.publisher.send(
                 "planner",
                 halted,

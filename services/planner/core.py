@@ -23,6 +23,7 @@ from bulkhead_contracts.task import (
     TaskCancelRequested,
     TaskEnded,
     TaskStatus,
+    TaskStopped,
     TaskSubmitted,
 )
 from bulkhead_contracts.types import Body
@@ -40,6 +41,7 @@ ANSWER_MARGIN_MS = 500
 """A step's deadline lies so long before the task's, so that the task can still say what happened."""
 
 STOPPED_BY_BUDGET = frozenset({"refused_by_budget", "halted"})
+HALTED_BY_BUDGET = frozenset({"budget_exceeded", "refused_by_budget", "halted"})
 NOT_REPEATABLE = frozenset({"uncertain_effect"})
 
 Outputs = tuple[Output, ...]
@@ -446,6 +448,9 @@ def _end(state: State, message: Message, status: TaskStatus, failure: Failure | 
         plan_versions=state.plan.version if state.plan else 0,
         ended_unix_ms=_now(message),
     )
+    if failure is not None and failure.code not in HALTED_BY_BUDGET:
+        # Streams in flight still cost money, and nobody waits for them any more.
+        stop = (*stop, Send("budget", TaskStopped(code=failure.code, reason=failure.message)))
     return Decision(replace(state, phase="ended"), (*stop, Send("gateway", ended)))
 
 

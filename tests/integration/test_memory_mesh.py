@@ -14,9 +14,10 @@ import uvicorn
 from bulkhead.runtime.replay import replay
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts import subjects
+from bulkhead_contracts.control import Halt
 from bulkhead_contracts.grant import TaskGrant
 from bulkhead_contracts.retrieval import DocumentIngested, DocumentIngestRequested
-from bulkhead_contracts.task import TaskEnded, TaskLimits, TaskSubmitted
+from bulkhead_contracts.task import StepStarted, TaskAccepted, TaskCancelRequested, TaskEnded, TaskLimits, TaskSubmitted
 from infra import tools
 from infra.demo.corpus import Demo, generate
 from infra.demo.verdict import compare
@@ -137,18 +138,12 @@ async def test_a_replica_killed_in_the_middle_changes_nothing(tmp_path):
         await ingest(mesh, demo)
         await submit(mesh, demo.objective)
         for name in ("planner", "worker", "checker", "model_gateway", "rag", "tool_executor"):
-            await mesh.until(subjects.mesh("planner", "gateway", "demo", "t1"), _StepStarted())
+            await mesh.until(subjects.mesh("planner", "gateway", "demo", "t1"), StepStarted)
             mesh.kill(name)
             await mesh.start(name, "again")
         end = await ended(mesh)
         verdict = compare(demo, await answer_of(mesh, end), {one.document for one in end.result.citations})
         assert verdict.ok, verdict.differences
-
-
-def _StepStarted():
-    from bulkhead_contracts.task import StepStarted
-
-    return StepStarted
 
 
 async def test_a_ceiling_halts_the_task_and_is_not_exceeded(tmp_path):
@@ -170,3 +165,21 @@ async def test_twenty_seeds_are_answered_rightly(tmp_path, seed):
         end = await ended(mesh)
         verdict = compare(demo, await answer_of(mesh, end), {one.document for one in end.result.citations})
         assert verdict.ok, verdict.differences
+
+
+async def test_a_cancel_cuts_what_is_in_flight(tmp_path):
+    demo = generate(5)
+    async with mesh_in(tmp_path) as mesh:
+        await ingest(mesh, demo)
+        await submit(mesh, demo.objective)
+        await mesh.until(subjects.mesh("planner", "gateway", "demo", "t1"), TaskAccepted)
+        await mesh.context("gateway").publisher.send(
+            "planner", TaskCancelRequested(reason="enough"), tenant="demo", task="t1", cause="cancel")
+        end = await ended(mesh)
+        assert end.status == "cancelled" and end.failure.message == "enough"
+        for _ in range(400):
+            halts = await mesh.messages("KV_CONTROL")
+            if halts:
+                break
+            await asyncio.sleep(0.01)
+        assert Halt.model_validate_json(halts[0].body).name == "t1"

@@ -102,6 +102,15 @@ class TaskEnded(Body):
     ended_unix_ms: UnixMs = 0
 
 
+class TaskStopped(Body):
+    """The task ended before its time: budget halts what is still in flight for it, live."""
+
+    TYPE: ClassVar[str] = "mesh.task.stopped"
+
+    code: Name
+    reason: Reason = ""
+
+
 class RequesterClaim(Contract):
     """Who asks, as the edge established it (never taken from the body of an outside message)."""
 

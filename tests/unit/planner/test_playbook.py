@@ -19,6 +19,7 @@ from bulkhead_contracts.task import (
     TaskCancelRequested,
     TaskEnded,
     TaskLimits,
+    TaskStopped,
     TaskSubmitted,
 )
 from bulkhead_contracts.tool import ToolSpec
@@ -122,7 +123,7 @@ def test_a_bad_draft_goes_back_with_notes_and_is_bounded(play, text, code):
         assert code in {note.code for note in rejected.notes if note.severity == "error"}
         assert play.said(ModelCallRequested).prompt_id == "planner.revise"
     answers(play, text, f"plan-1-{limits.MAX_PLAN_DRAFTS}")
-    play.says(PlanRejected, TaskEnded)
+    play.says(PlanRejected, TaskStopped, TaskEnded)
     assert play.said(TaskEnded).failure.code == "plan_rejected" and play.said(TaskEnded).failure.hint
 
 
@@ -148,9 +149,10 @@ def test_a_rejected_step_is_tried_again_with_the_reasons_then_replanned_then_fai
     assert play.said(PlanAdopted).plan.version == 2
     for attempt in (1, 2, 3):
         rejects(play, "a", attempt, version=2)
-    play.says(StepEnded, TaskEnded)
+    play.says(StepEnded, TaskStopped, TaskEnded)
     ended = play.said(TaskEnded)
-    assert ended.status == "failed" and ended.failure.code == "step_failed" and "cite the passage" in ended.failure.message
+    assert ended.status == "failed" and ended.failure.code == "step_failed"
+    assert "cite the passage" in ended.failure.message
     play.replays()
 
 
@@ -159,7 +161,7 @@ def test_no_replanning_after_a_step_that_may_have_written(play):
     answers(play, draft({"id": "a", "tools": ["pay"]}))
     for attempt in (1, 2, 3):
         rejects(play, "a", attempt)
-    play.says(StepEnded, TaskEnded)
+    play.says(StepEnded, TaskStopped, TaskEnded)
     assert "changed something outside" in play.said(TaskEnded).failure.hint
 
 
@@ -168,7 +170,7 @@ def test_an_uncertain_write_is_not_tried_again(play):
     answers(play, draft({"id": "a", "tools": ["pay"]}))
     play.hears(StepFinished(step_id="a", attempt=1, plan_version=1, result=Result(standing="failed"),
                             failure=Failure(code="uncertain_effect", message="may have been paid")), sender="worker")
-    play.says(TaskEnded)
+    play.says(TaskStopped, TaskEnded)
     assert play.said(TaskEnded).failure.code == "uncertain_effect"
 
 
@@ -198,7 +200,7 @@ def test_a_given_plan_with_a_cycle_is_refused_at_once(play):
     steps = (PlanStep(id="a", title="", instruction="x", acceptance="y", inputs=("b",)),
              PlanStep(id="b", title="", instruction="x", acceptance="y", inputs=("a",)))
     submit(play, plan=Plan(steps=steps))
-    play.says(TaskAccepted, PlanRejected, TaskEnded)
+    play.says(TaskAccepted, PlanRejected, TaskStopped, TaskEnded)
     assert "a -> b" in play.said(TaskEnded).failure.message or "b -> a" in play.said(TaskEnded).failure.message
 
 
@@ -210,7 +212,8 @@ def test_cancel_and_halt_end_the_task_and_stop_its_steps(play, status, body):
     submit(play)
     answers(play, DIAMOND)
     play.hears(body, sender="gateway")
-    play.says(StepCancelRequested, StepCancelRequested, TaskEnded)
+    stopped = [TaskStopped] if status == "cancelled" else []
+    play.says(StepCancelRequested, StepCancelRequested, *stopped, TaskEnded)
     assert play.said(TaskEnded).status == status and play.said(TaskEnded).failure.message == body.reason
     accepts(play, "a")
     play.says()
@@ -293,7 +296,7 @@ def test_a_failed_planning_call_is_tried_again_and_bounded(play):
         fails(play, "provider_error", f"plan-1-{number}")
         play.says(ModelCallRequested)
     fails(play, "provider_error", f"plan-1-{limits.MAX_PLAN_DRAFTS}")
-    play.says(TaskEnded)
+    play.says(TaskStopped, TaskEnded)
     assert play.said(TaskEnded).failure.code == "provider_error"
 
 

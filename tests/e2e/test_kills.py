@@ -1,0 +1,233 @@
+"""kill -9 of every process in the middle of a task: the answer is right, the write counted once, the money adds up.
+
+"In the middle" is a fact and never a guess: a write stands at the counter's gate, a stream hangs in the provider, or
+the service lies frozen with a message of the task delivered to it.
+"""
+
+import asyncio
+import itertools
+import json
+import os
+import signal
+from collections.abc import Awaitable, Callable
+
+import httpx
+import pytest
+
+from bulkhead.client import Task
+from infra.demo.corpus import Demo, generate
+from infra.local.supervisor import START_ORDER
+from tests.e2e.fixtures.world import World, until, verdict
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+SEED = 3
+TENANT = "t3"
+DEMO = generate(SEED)
+Middle = Callable[[World, "Run"], Awaitable[None]]
+_numbers = itertools.count(1)
+
+
+class Run:
+    """One task that counts, looks up and computes; `name` is what it counts under."""
+
+    def __init__(self, world: World, demo: Demo = DEMO, tool: str = "counter_increment") -> None:
+        self.world, self.demo, self.tool = world, demo, tool
+        self.name = f"kill-{next(_numbers)}"
+        self.task: Task | None = None
+
+    async def submit(self, **wishes) -> Task:
+        await self.world.ingest(TENANT, self.demo)
+        objective = f"Use {self.tool} with name={self.name} amount=1. {self.demo.objective}"
+        self.task = await self.world.submit(TENANT, objective, **wishes)
+        return self.task
+
+    async def ends_rightly(self) -> dict:
+        """The answer, the count and the money; the record replays."""
+        assert self.task is not None
+        document = await self.world.finish(self.task)
+        found = verdict(self.demo, document)
+        assert found.ok, (found.differences, document["answer"])
+        counted = [one for one in self.world.counter.increments_of(self.name) if not one["repeat"]]
+        assert len(counted) == 1 and self.world.counter.count(self.name) == 1, counted
+        await adds_up(self.world, self.task, document)
+        report = await self.world.replay(self.task)
+        assert report.divergences == [] and report.ended and report.compared > 20, report
+        return document
+
+
+async def adds_up(world: World, task: Task, document: dict) -> None:
+    problems: list[str] = []
+
+    async def settled() -> bool:
+        money = await world.money(TENANT, task)
+        problems[:] = money.problems()
+        spent_usd = sum(cost for _, cost in money.settled.values())
+        if spent_usd < document["usage"]["cost_usd_micros"]:
+            problems.append(f"the answer cost {document['usage']['cost_usd_micros']}, only {spent_usd} is settled")
+        return money.reserved and not problems
+
+    try:
+        await until(settled, "the money adds up", 20)
+    except AssertionError:
+        raise AssertionError(f"the money of {task.id} does not add up: {problems}") from None
+
+
+async def killed(world: World, service: str) -> None:
+    """kill -9, then wait until the supervisor has it up again, as another process."""
+    unit = world.mesh.unit(service)
+    before = unit.pid
+    await world.mesh.kill(service)
+    await unit.wait_ready(30)
+    assert unit.pid not in (None, before) and unit.restarts >= 1
+
+
+async def in_hand(world: World, service: str) -> int:
+    """How many delivered messages the service has not acknowledged."""
+    async with httpx.AsyncClient() as http:
+        answer = await http.get(f"{world.mesh.monitor_url}/jsz", params={"consumers": "true", "accounts": "true"})
+    return sum(
+        consumer["num_ack_pending"]
+        for account in answer.json()["account_details"]
+        for stream in account.get("stream_detail", ())
+        for consumer in stream.get("consumer_detail", ()) or ()
+        if consumer["name"].startswith(f"{service}-")
+    )
+
+
+async def at_the_gate(world: World, run: Run, service: str) -> None:
+    """The write is under way."""
+    async with world.counter.held() as arrived:
+        await run.submit()
+        await arrived()
+        await world.mesh.kill(service)
+
+
+async def frozen(world: World, run: Run, service: str) -> None:
+    """A message of the task was delivered to the service and is not handled."""
+    async with world.counter.held() as arrived:
+        if service == "rag":
+            await world.ingest(TENANT, run.demo)
+            os.kill(world.mesh.unit(service).pid, signal.SIGSTOP)
+            await run_without_ingest(run)
+        else:
+            await run.submit()
+            await arrived()
+            os.kill(world.mesh.unit(service).pid, signal.SIGSTOP)
+    await until(lambda: in_hand(world, service), f"a message is delivered to {service}")
+    await world.mesh.kill(service)
+
+
+async def run_without_ingest(run: Run) -> None:
+    objective = f"Use {run.tool} with name={run.name} amount=1. {run.demo.objective}"
+    run.task = await run.world.submit(TENANT, objective)
+
+
+async def streaming(world: World, run: Run, service: str) -> None:
+    """The provider has sent the beginning of an answer and hangs."""
+    await world.arm("stall", run.name, after_chunks=2, times=1)
+    await run.submit()
+
+    async def hangs() -> bool:
+        return any(
+            one["fault"] == "stall" and one["chunks_sent"] >= 2 and not one["finished"]
+            for one in await world.model_requests()
+        )
+
+    await until(hangs, "a stream hangs in the provider")
+    await world.mesh.kill(service)
+
+
+MIDDLES = {
+    "planner": frozen,
+    "worker": frozen,
+    "checker": frozen,
+    "gateway": frozen,
+    "rag": frozen,
+    "tool_executor": at_the_gate,
+    "budget": at_the_gate,
+    "signer": at_the_gate,
+    "model_gateway": streaming,
+}
+
+
+def test_every_service_is_killed_here() -> None:
+    assert set(MIDDLES) == set(START_ORDER)
+
+
+@pytest.mark.parametrize("service", MIDDLES)
+async def test_a_service_killed_in_the_middle_changes_nothing(own_world: World, service: str) -> None:
+    unit = own_world.mesh.unit(service)
+    before, restarts = unit.pid, unit.restarts
+    run = Run(own_world)
+    await MIDDLES[service](own_world, run, service)
+    await run.ends_rightly()
+    await unit.wait_ready(30)
+    assert unit.pid not in (None, before) and unit.restarts == restarts + 1
+
+
+async def test_a_write_without_a_key_is_never_repeated(own_world: World) -> None:
+    run = Run(own_world, tool="counter_increment_unkeyed")
+    await at_the_gate(own_world, run, "tool_executor")
+    assert run.task is not None
+    document = await own_world.finish(run.task)
+    assert (document["status"], document["failure"]["code"]) == ("failed", "uncertain_effect"), document
+    assert "person" in document["failure"]["hint"], "it says what a person must do"
+    assert own_world.counter.count(run.name) <= 1
+    await own_world.mesh.unit("tool_executor").wait_ready(30)
+
+
+async def test_the_broker_killed_in_the_middle_changes_nothing(own_world: World) -> None:
+    run = Run(own_world)
+    async with own_world.counter.held() as arrived:
+        await run.submit()
+        await arrived()
+        await own_world.mesh.kill_broker()
+    await own_world.mesh.restart_broker()
+    await run.ends_rightly()
+
+
+@pytest.mark.parametrize("empty", [False, True], ids=["killed", "emptied"])
+async def test_redis_lost_in_the_middle_changes_nothing(own_world: World, empty: bool) -> None:
+    run = Run(own_world)
+    async with own_world.counter.held() as arrived:
+        await run.submit()
+        await arrived()
+        before = await own_world.money(TENANT, run.task)
+        assert before.spent[1] > 0, "something was spent before"
+        await own_world.mesh.kill_redis(empty=empty)
+    await run.ends_rightly()
+    assert (await own_world.money(TENANT, run.task)).spent[1] >= before.spent[1]
+
+
+async def test_second_replicas_started_in_the_middle_take_part(own_world: World) -> None:
+    """Last on this world: the replicas stay."""
+    services = ("planner", "worker", "rag")
+    first = Run(own_world)
+    async with own_world.counter.held() as arrived:
+        await first.submit()
+        await arrived()
+        instances = await asyncio.gather(*(own_world.mesh.start_replica(service) for service in services))
+    assert instances == [1, 1, 1]
+    await first.ends_rightly()
+    runs = [Run(own_world) for _ in range(4)]
+    for run in runs:
+        await run.submit()
+    await asyncio.gather(*(run.ends_rightly() for run in runs))
+    tasks = {run.task.id for run in (first, *runs) if run.task}
+    for service in services:
+        await until(lambda name=service: _handled(own_world, name, 1, tasks), f"{service}-1 handled something")
+
+
+async def _handled(world: World, service: str, instance: int, tasks: set[str]) -> int:
+    """Messages of these tasks that one replica handled, by its trace file."""
+    path = world.mesh.directory / "traces" / f"{service}-{instance}.jsonl"
+    found = 0
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            span = json.loads(line)
+        except ValueError:
+            continue
+        attributes = span.get("attributes") or {}
+        found += span.get("name", "").startswith("process mesh.") and any(one in tasks for one in attributes.values())
+    return found
