@@ -134,11 +134,11 @@ CONTROL_STREAM = "KV_CONTROL"
 DEAD_LETTERS_STREAM = "DEAD_LETTERS"
 
 
-def control_key(scope: str, name: str) -> str:
-    """Subject of one control entry, e.g. scope `task`, name the task id."""
-    return f"$KV.CONTROL.{token(scope)}.{token(name)}"
+def control_key(scope: str, *names: str) -> str:
+    """Subject of one control entry: scope `task` with tenant and task id, the others with their name."""
+    return ".".join(("$KV.CONTROL", token(scope), *(token(name) for name in names)))
 
 
-def control_live(scope: str, name: str) -> str:
+def control_live(scope: str, *names: str) -> str:
     """Where the broker republishes that entry, live."""
-    return f"control.live.{token(scope)}.{token(name)}"
+    return ".".join(("control.live", token(scope), *(token(name) for name in names)))

@@ -121,18 +121,25 @@ def _others(pair: _Pair) -> list[str]:
     found = []
     for key in sorted((set(pair.old) | set(pair.new)) - _SHAPE - _PROSE):
         old, new = pair.old.get(key, _MISSING), pair.new.get(key, _MISSING)
-        if _text(old) != _text(new):
-            why = "an absent value would mean something else" if key == "default" else "either side may refuse the other"
-            found.append(pair.says(f"{key} changed from {_text(old)} to {_text(new)}; {why}"))
+        if key == "default" and not _extends(old, new):
+            found.append(pair.says(f"default changed from {_text(old)} to {_text(new)}; what is absent would mean "
+                                   "something else"))
+        elif key != "default" and _text(old) != _text(new):
+            found.append(pair.says(f"{key} changed from {_text(old)} to {_text(new)}; one side may refuse the other"))
     return found
+
+
+def _extends(old: object, new: object) -> bool:
+    """Whether a default says what it said: a contract inside it may have got new optional properties."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        return all(key in new and _extends(value, new[key]) for key, value in old.items())
+    return _text(old) == _text(new)
 
 
 def _branches(pair: _Pair) -> list[str]:
     """Alternatives: each is held against the one that is most like it; what is left came or went."""
     olds, news = _alternatives(pair.old, pair.old_root), _alternatives(pair.new, pair.new_root)
-    found = [] if "default" not in pair.old and "default" not in pair.new else _others(
-        pair.at({"default": pair.old["default"]} if "default" in pair.old else {},
-                {"default": pair.new["default"]} if "default" in pair.new else {}, pair.path))
+    found = _others(pair.at(_default(pair.old), _default(pair.new), pair.path))
     left = list(news)
     for old in olds:
         rated = [(problems, one) for one in left if _type_set(one) == _type_set(old)
@@ -144,6 +151,10 @@ def _branches(pair: _Pair) -> list[str]:
         left.remove(chosen)
         found += problems
     return found + [pair.says(f"new alternative {_names(_type_set(one))}; released readers refuse it") for one in left]
+
+
+def _default(schema: Schema) -> Schema:
+    return {"default": schema["default"]} if "default" in schema else {}
 
 
 def _alternatives(schema: Schema, root: Schema) -> list[Schema]:

@@ -16,6 +16,16 @@ FILE = Path("contracts") / "released.json"
 Schemas = Mapping[str, Mapping[str, Any]]
 
 
+_KEEP = (
+    "old messages of it lie in streams and journals. Keep its class, as `older` of its catalog row with an upcast"
+)
+_NEXT = (
+    "Undo it, or leave this version as it is and add the next one: a class in its vN.py, `older` with an upcast in "
+    "catalog.py, an example, `make render`"
+)
+_RECORD = "When that is meant, `python -m infra.render --release` records it; commit the result"
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """A released name that is not what it was. breaking: a release cannot record it."""
@@ -27,8 +37,8 @@ class Finding:
 
 def current() -> dict[str, dict[str, Any]]:
     """Today's schemas: every message version by its ce-type, and what else crosses a wire by its name."""
-    found: dict[str, dict[str, Any]] = {one.ce_type(): schemas.schema_of(one, one.ce_type()) for one in schemas.bodies()}
-    found |= {one.__name__: schemas.schema_of(one, one.__name__) for one in schemas.ALSO}
+    kinds = [(one.ce_type(), one) for one in schemas.bodies()] + [(one.__name__, one) for one in schemas.ALSO]
+    found: dict[str, dict[str, Any]] = {name: schemas.schema_of(kind, name) for name, kind in kinds}
     found["envelope"] = schemas.envelope_schema()
     return found
 
@@ -45,16 +55,12 @@ def compare(released: Schemas, today: Schemas) -> list[Finding]:
     found = []
     for name, old in released.items():
         if name not in today:
-            found.append(Finding(name, True, f"{name} was released and is gone: old messages of it lie in streams and "
-                                             "journals. Keep its class, as `older` of its catalog row with an upcast"))
+            found.append(Finding(name, True, f"{name} was released and is gone: {_KEEP}"))
         elif problems := compat.breaking(old, today[name]):
             listed = "".join(f"\n  - {problem}" for problem in problems)
-            found.append(Finding(name, True, f"{name} was released and must not change like this:{listed}\n"
-                                             "Undo it, or leave this version as it is and add the next one: a class in "
-                                             "its vN.py, `older` with an upcast in catalog.py, an example, `make render`"))
+            found.append(Finding(name, True, f"{name} was released and must not change like this:{listed}\n{_NEXT}"))
         elif compat.changed(old, today[name]):
-            found.append(Finding(name, False, f"{name} differs from what was released, compatibly. When that is meant, "
-                                              "`python -m infra.render --release` records it; commit the result"))
+            found.append(Finding(name, False, f"{name} differs from what was released, compatibly. {_RECORD}"))
     return found
 
 

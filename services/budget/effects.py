@@ -223,7 +223,9 @@ class Budget:
 
     async def _stopped(self, message: Received, body: TaskStopped) -> None:
         """The planner ended the task early: what is in flight for it is cut, nothing more is admitted by doers."""
-        halt = Halt(scope="task", name=message.task, code=body.code, reason=body.reason, by=message.sender)
+        halt = Halt(
+            scope="task", tenant=message.tenant, name=message.task, code=body.code, reason=body.reason, by=message.sender
+        )
         try:
             await self._publish_halt(halt, f"stopped/{message.envelope.id}")
         except BusError as error:
@@ -231,7 +233,7 @@ class Budget:
 
     async def _publish_halt(self, halt: Halt, index: str) -> None:
         await self._context.bus.publish(
-            subjects.control_key(halt.scope, halt.name),
+            subjects.control_key(halt.scope, halt.tenant, halt.name),
             halt.model_dump_json().encode(),
             {"content-type": envelope.CONTENT_TYPE},
             envelope.message_id(self._context.message_key, index),
@@ -240,7 +242,14 @@ class Budget:
     async def _halt(self, message: Received, ceiling: Ceiling, reason: str) -> None:
         """Live and durable at once: doers cut their streams, the planner ends the task. Raises BusError."""
         log.warning("task_halted", tenant=message.tenant, task=message.task, scope=ceiling.scope, reason=reason)
-        halt = Halt(scope="task", name=message.task, code=reasons.CODE, reason=reason, by=self._context.service)
+        halt = Halt(
+            scope="task",
+            tenant=message.tenant,
+            name=message.task,
+            code=reasons.CODE,
+            reason=reason,
+            by=self._context.service,
+        )
         halted = TaskHalted(code=reasons.CODE, reason=reason, scope=ceiling.scope)
         done = await asyncio.gather(
             self._publish_halt(halt, f"halt/{message.envelope.id}"),

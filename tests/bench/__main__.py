@@ -6,6 +6,7 @@ as the gateway's inbox shows them. Floor: one acked publish on a bare stream of 
 
 import argparse
 import asyncio
+import itertools
 import json
 import statistics
 import sys
@@ -45,7 +46,8 @@ async def floor(mesh: Rig, table: Table, count: int) -> None:
     for n in range(count):
         began = time.perf_counter()
         await mesh.context.bus.publish(
-            f"blob.gateway.demo.floor{n}", b"x" * 512, {"content-type": "text/plain"}, f"floor-{n}")
+            f"blob.gateway.demo.floor{n}", b"x" * 512, {"content-type": "text/plain"}, f"floor-{n}"
+        )
         times.append((time.perf_counter() - began) * 1000)
     table.add("publish_ack_p50_ms", statistics.median(times), "floor")
 
@@ -57,7 +59,7 @@ async def steps(mesh: Rig, table: Table, chains: int, length: int) -> None:
     for _ in range(chains):
         seen = await mesh.run(length)
         at = seen.at[STARTED]
-        gaps += [(b - a) * 1000 for a, b in zip(at, at[1:], strict=False)]
+        gaps += [(b - a) * 1000 for a, b in itertools.pairwise(at)]
     table.add("step_p50_ms", statistics.median(gaps))
     table.add("step_p99_ms", quantile(gaps, 0.99))
 
@@ -95,7 +97,7 @@ async def recovery(mesh: Rig, table: Table) -> None:
     gaps = []
     for name in names:
         at = [began, *(t for t in mesh.tasks[name].at[STARTED] if t > began)]
-        gaps.append(max(b - a for a, b in zip(at, at[1:], strict=False)) if len(at) > 1 else 0.0)
+        gaps.append(max(b - a for a, b in itertools.pairwise(at)) if len(at) > 1 else 0.0)
     table.add("recovery_s", max(gaps))
     table.add("rerun_recorded_steps", sum(max(0, len(mesh.tasks[name].at[STARTED]) - 60) for name in names))
 

@@ -55,9 +55,15 @@ class Rig:
         task = f"bench{os.getpid()}-{next(self._numbers)}"
         chain = tuple(
             PlanStep(id=f"s{n}", title="", instruction=INSTRUCTION, kind="noop", inputs=(f"s{n - 1}",) if n else ())
-            for n in range(steps))
-        body = TaskSubmitted(objective=OBJECTIVE, limits=TaskLimits(deadline_ms=600_000), submitted_unix_ms=unix_ms(),
-                             check=False, plan=Plan(steps=chain))
+            for n in range(steps)
+        )
+        body = TaskSubmitted(
+            objective=OBJECTIVE,
+            limits=TaskLimits(deadline_ms=600_000),
+            submitted_unix_ms=unix_ms(),
+            check=False,
+            plan=Plan(steps=chain),
+        )
         await self.context.publisher.send("planner", body, tenant="demo", task=task, cause=task, index=0)
         return task
 
@@ -109,14 +115,19 @@ class Rig:
         health = self.folder / f"{name}.health"
         health.unlink(missing_ok=True)
         environment = {
-            "PATH": os.environ["PATH"], "BULKHEAD_NATS_URL": self.server.plan.url,
-            "BULKHEAD_IDENTITY_DIR": str(self.folder / "identity"), "BULKHEAD_DATA_DIR": str(self.folder / "data"),
-            "BULKHEAD_HEALTH_FILE": str(health), "BULKHEAD_TRACE": "false", "BULKHEAD_LOG_LEVEL": "warning",
+            "PATH": os.environ["PATH"],
+            "BULKHEAD_NATS_URL": self.server.plan.url,
+            "BULKHEAD_IDENTITY_DIR": str(self.folder / "identity"),
+            "BULKHEAD_DATA_DIR": str(self.folder / "data"),
+            "BULKHEAD_HEALTH_FILE": str(health),
+            "BULKHEAD_TRACE": "false",
+            "BULKHEAD_LOG_LEVEL": "warning",
             "BULKHEAD_SLOTS": "256",
         }
         with (self.folder / f"{name}.log").open("ab") as log:
             self.processes[name] = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", f"services.{name}", cwd=ROOT, env=environment, stderr=log)
+                sys.executable, "-m", f"services.{name}", cwd=ROOT, env=environment, stderr=log
+            )
         deadline = time.monotonic() + FLAG_READY_S
         while time.monotonic() < deadline:
             if health.is_file() and await _ready(health):
@@ -168,5 +179,3 @@ async def rig(folder: Path, durability: str) -> AsyncIterator[Rig]:
                 process.terminate()
                 await process.wait()
         await server.stop()
-
-

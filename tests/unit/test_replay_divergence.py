@@ -41,7 +41,7 @@ class _Unsigned:
     def grant(self, claims, parent=""):
         import jwt
 
-        return jwt.encode({"grant": claims.model_dump(mode="json"), "parent": parent}, "k" * 32)
+        return jwt.encode({"grant": claims.model_dump(mode="json"), **({"parent": parent} if parent else {})}, "k" * 32)
 
 
 async def check(journal: list[Stored], texts: dict[str, str]):

@@ -39,10 +39,14 @@ class MessageRejected(Body):
 
 
 class Halt(Contract):
-    """Value of a control entry: who stopped what, why; `active=False` lifts it."""
+    """Value of a control entry: who stopped what, why; `active=False` lifts it.
+
+    tenant: of a halted task; two tenants may use one task id. "" for the other scopes.
+    """
 
     active: bool = True
     scope: Literal["task", "tenant", "tool", "model"]
+    tenant: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{0,64}$")] = ""
     name: Token
     code: Name
     reason: Reason

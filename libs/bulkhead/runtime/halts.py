@@ -24,7 +24,7 @@ class Halts:
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
-        self._found: OrderedDict[tuple[str, str], Halt] = OrderedDict()
+        self._found: OrderedDict[tuple[str, str, str], Halt] = OrderedDict()
         self._events: dict[tuple[str, str], asyncio.Event] = {}
         self._after = 0
 
@@ -41,7 +41,7 @@ class Halts:
 
     def find(self, tenant: str, task: str, resource: str = "") -> Halt | None:
         """The halt of the task, its tenant, or the tool or model it wants to use."""
-        for key in (("task", task), ("tenant", tenant), ("tool", resource), ("model", resource)):
+        for key in (("task", tenant, task), ("tenant", "", tenant), ("tool", "", resource), ("model", "", resource)):
             halt = self._found.get(key)
             if halt is not None and halt.active:
                 return halt
@@ -61,13 +61,14 @@ class Halts:
             halt = Halt.model_validate_json(body)
         except ValidationError:
             return
-        self._found[(halt.scope, halt.name)] = halt
-        self._found.move_to_end((halt.scope, halt.name))
+        found = (halt.scope, halt.tenant, halt.name)
+        self._found[found] = halt
+        self._found.move_to_end(found)
         while len(self._found) > MAX_HALTS:
             self._found.popitem(last=False)
         if halt.active:
             for (tenant, task), event in self._events.items():
-                if (halt.scope, halt.name) in (("task", task), ("tenant", tenant)):
+                if found in (("task", tenant, task), ("tenant", "", tenant)):
                     event.set()
 
     async def _follow(self) -> None:

@@ -133,7 +133,9 @@ def _as_said(service: str, cause: Inbound, output: Send | SetTimer, head: Envelo
         return _Said(cause.sequence, subjects.mesh(service, service, address.tenant, address.task), body, headers, None)
     claims: dict[str, object] | None = None
     if output.step_grant is not None:
-        claims = {"grant": output.step_grant.model_dump(mode="json"), "parent": output.grant}
+        claims = {"grant": output.step_grant.model_dump(mode="json")}
+        if output.grant:
+            claims["parent"] = output.grant
     subject = subjects.mesh(service, output.to, address.tenant, address.task)
     return _Said(cause.sequence, subject, output.body.encode(), headers, claims)
 

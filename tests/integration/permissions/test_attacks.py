@@ -58,7 +58,7 @@ async def test_a_chosen_reply_subject_makes_nobody_a_deputy(broker, clients):
         "$JS.API.STREAM.MSG.DELETE.INBOX_WORKER", "$JS.API.CONSUMER.DELETE.INBOX_PLANNER.planner-0",
         "JSMESH.API.STREAM.DELETE.INBOX_PLANNER", subject, subjects.mesh("gateway", "planner", "demo", "deputy"),
         subjects.mesh("pub_demo", "gateway", "demo", "deputy"), "$KV.CONTROL.task.deputy", "dead.planner.3.demo.t",
-        "$JS.ACK.INBOX_PLANNER.planner-0.1.1.1.1.0", "_INBOX_planner.stolen", "rpc.gateway.signer.3.demo.t",
+        "_INBOX_planner.stolen", "rpc.gateway.signer.3.demo.t",
     ]  # fmt: skip
     requests = {
         "JSMESH.API.DIRECT.GET.INBOX_WORKER": GET_ALL,
@@ -252,6 +252,30 @@ async def test_nobody_acks_for_another(broker, clients):
             await asyncio.sleep(0.02)
 
 
+async def test_nobody_acks_for_another_through_the_broker(broker, clients):
+    """An answer of the broker, an empty one say, would be an ack where the reply subject is an ack subject."""
+    subject = subjects.mesh("gateway", "planner", "demo", "acked")
+    assert "error" not in await clients["gateway"].store(subject)
+    pull = await clients["planner"].ask("JSMESH.API.CONSUMER.MSG.NEXT.INBOX_PLANNER.planner-0", b'{"batch": 1}')
+    victim = (await asyncio.wait_for(pull, 3)).reply
+    for word in ("+TERM", "+ACK", ""):
+        assert "error" not in await clients["worker"].store(f"blob.worker.demo.ack{word[1:]}", word.encode())
+    pending = await _pending(broker, "INBOX_PLANNER", "planner-0")
+    before = await _kept(broker)
+    requests = {
+        "JSMESH.API.DIRECT.GET.INBOX_WORKER": b'{"last_by_subj": "none"}',
+        "JSMESH.API.CONSUMER.MSG.NEXT.INBOX_WORKER.worker-0": b'{"batch": 1, "no_wait": true}',
+        "$JS.ACK.INBOX_WORKER.worker-0.1.1.1.1.0": b"+ACK",
+        subjects.mesh("worker", "planner", "demo", "acked"): b"",
+    }
+    blobs = [json.dumps({"last_by_subj": f"blob.worker.demo.ack{end}"}).encode() for end in ("TERM", "ACK", "")]
+    for request, body in [*requests.items(), *(("JSMESH.API.DIRECT.GET.BLOBS", body) for body in blobs)]:
+        await clients["worker"].nc.publish(request, body, reply=victim)
+    await clients["worker"].settle()
+    assert await _quiet(broker) == before
+    assert await _pending(broker, "INBOX_PLANNER", "planner-0") == pending >= 1
+
+
 async def test_nobody_overhears_anothers_answers(broker, clients):
     """Not by the right to subscribe, and not by the border: an inbox prefix is only known inside its account."""
     heard: list[str] = []
@@ -278,11 +302,17 @@ async def test_only_budget_and_the_operator_set_halts(broker, clients):
 
 
 async def test_a_wildcard_in_a_publish_reaches_no_other_subject(broker, clients):
-    """Wildcards are literal in a publish, so a right to one subject is not a right to many."""
+    """The broker takes wildcards in a publish as they are: a right to some subjects is no right to more."""
     before = await _kept(broker)
-    for subject in ("mesh.*.worker.3.demo.t", "mesh.>", "blob.*.demo.x", "$JS.ACK.*.*.1.1.1.1.0"):
-        await clients["rag"].nc._send_publish(subject, "", b"{}", b"", b"")
-    await clients["rag"].settle()
+    for subject in (
+        "mesh.*.worker.3.demo.t", "mesh.>", "mesh.rag.*.3.demo.t", "blob.*.demo.x", "blob.>", "record.*.demo.t.k",
+        "$JS.ACK.*.*.1.1.1.1.0", "JSMESH.API.DIRECT.GET.*", "JSMESH.API.CONSUMER.MSG.NEXT.*.*", "JSMESH.API.>",
+    ):  # fmt: skip
+        await clients["rag"].nc._send_publish(subject, "_INBOX_rag.probe.x", b"{}", 2, None)
+        assert await clients["rag"].is_denied(subject), subject
+    for subject in ("mesh.pub_demo.gateway.3.*.t", "mesh.pub_demo.gateway.3.>", "mesh.pub_demo.>"):
+        await clients["pub_demo"].nc._send_publish(subject, "_INBOX_pub_demo.probe.x", b"{}", 2, None)
+        assert await clients["pub_demo"].is_denied(subject), subject
     assert await _kept(broker) == before
 
 

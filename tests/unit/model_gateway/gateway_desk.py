@@ -132,9 +132,10 @@ class Desk:
         return await self.mesh.context("gateway").bus.subscribe_live(subjects.live("model_gateway", TENANT, TASK))
 
     async def halt(self, scope: str = "task", name: str = TASK) -> None:
-        body = Halt(scope=scope, name=name, code="ceiling", reason="enough", by="budget")  # type: ignore[arg-type]
+        tenant = TENANT if scope == "task" else ""
+        body = Halt(scope=scope, tenant=tenant, name=name, code="ceiling", reason="enough", by="budget")  # type: ignore[arg-type]
         bus = self.mesh.context("budget").bus
-        await bus.publish(subjects.control_key(scope, name), body.model_dump_json().encode(), {}, f"halt-{name}")
+        await bus.publish(subjects.control_key(scope, *filter(None, (tenant, name))), body.model_dump_json().encode(), {}, f"halt-{name}")
 
 
 async def until(read: Any, done: Any) -> Any:

@@ -1,0 +1,208 @@
+"""The policy and what is rendered from it: complete, deterministic, accepted by a real nats-server, keys kept private."""
+
+import json
+import os
+import re
+import stat
+import subprocess
+
+import pytest
+import yaml
+
+from bulkhead.grants import Verifier
+from bulkhead.runtime.context import Identity
+from bulkhead_contracts import catalog, limits, subjects
+from infra.identity import keys, policy, render
+from infra.identity.rights import account_of, rights
+from infra.nats.server import ServerPlan, binary, write_configuration
+from infra.nats.streams import Layout, durables, streams
+
+
+@pytest.fixture(scope="module")
+def rules() -> policy.Policy:
+    return policy.load()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, rules):
+    found = tmp_path_factory.mktemp("run") / "identity"
+    keys.ensure(found, rules)
+    return found
+
+
+@pytest.fixture(scope="module")
+def accounts(folder, rules) -> str:
+    return render.accounts(rules, keys.public_nkeys(folder, rules))
+
+
+def test_a_server_takes_it(tmp_path, accounts):
+    plan = ServerPlan(tmp_path / "nats", 4222, 8222)
+    conf = write_configuration(plan, accounts)
+    checked = subprocess.run([binary(), "-t", "-c", conf], capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stderr
+    assert "sync_interval: always" in conf.read_text()
+    relaxed = write_configuration(ServerPlan(tmp_path / "nats", 4222, 8222, "process"), accounts)
+    assert "sync_interval: always" not in relaxed.read_text()
+
+
+def test_the_same_policy_gives_the_same_text(folder, rules, accounts):
+    assert render.accounts(policy.load(), keys.public_nkeys(folder, rules)) == accounts
+
+
+def test_every_identity_has_an_account_of_its_own_with_one_key(folder, rules, accounts):
+    public = keys.public_nkeys(folder, rules)
+    assert len(set(public.values())) == len(rules.identities)
+    homes = [account_of(identity) for identity in rules.identities]
+    assert len(set(homes)) == len(homes)
+    assert re.findall(r"^  (\w+): \{$", accounts, re.M) == ["MESH", *(h for h in homes if h != "MESH")]
+    for identity in rules.identities:
+        assert accounts.count(public[identity]) == 1
+    assert accounts.count("jetstream:") == 1
+
+
+def test_no_right_covers_the_whole_api(accounts):
+    assert not re.findall(r'"(?:\$JS|JSMESH)(?:\.API)?\.?[>*]?"', accounts)
+    for subject in re.findall(r'"((?:\$JS|JSMESH)\.API\.[^"]*)"', accounts):
+        assert ">" not in subject, subject
+
+
+def test_every_edge_of_the_catalog_is_one_export_to_its_sender(rules, accounts):
+    for sender, receiver in catalog.MESH_EDGES:
+        if sender == catalog.PUBLISHER:
+            continue
+        line = f'{{ service: "mesh.{sender}.{receiver}.>", response_threshold: 15s, accounts: [{account_of(sender)}] }}'
+        assert accounts.count(line) == 1
+    for sender, receiver in catalog.RPC_EDGES:
+        assert f'{{ service: {{ account: {account_of(receiver)}, subject: "rpc.{sender}.{receiver}.>" }} }}' in accounts
+    for name, publisher in rules.publishers.items():
+        assert f'"mesh.{name}.gateway.*.{publisher.tenant}.>"' in accounts
+
+
+def test_shards_render_one_durable_each(folder, rules):
+    text = render.accounts(rules, keys.public_nkeys(folder, rules), {"worker": 3})
+    for shard in range(3):
+        assert f"CONSUMER.MSG.NEXT.INBOX_WORKER.worker-{shard}" in text
+    assert "worker-3" not in text
+    made = dict(_by_name(Layout({"worker": 3})))
+    covered = [f for shard in range(3) for f in made[f"worker-{shard}"]["filter_subjects"]]
+    assert sorted(covered) == sorted(f"mesh.*.worker.{p}.>" for p in range(limits.PARTITIONS))
+    assert "filter_subjects" not in made["planner-0"]
+
+
+def _by_name(layout: Layout):
+    return [(config["name"], config) for _, config in durables(layout)]
+
+
+@pytest.mark.parametrize("shards", [0, limits.PARTITIONS + 1])
+def test_shards_are_bounded(shards):
+    with pytest.raises(ValueError, match="shards"):
+        durables(Layout({"worker": shards}))
+
+
+def test_streams_let_nobody_forge_or_erase():
+    found = {config["name"]: config for config in streams(Layout())}
+    assert {name for name in found if name.startswith("INBOX_")} == {subjects.inbox_stream(i) for i in catalog.INBOXES}
+    for name, config in found.items():
+        timers = name.startswith("TIMERS_")
+        assert config["allow_rollup_hdrs"] is config["allow_msg_schedules"] is timers
+        assert not config["allow_msg_ttl"] and not config["allow_atomic"] and not config["allow_msg_counter"]
+        assert config["max_bytes"] > 0
+        assert timers or name == "JOURNAL" or (config["discard"], config["max_age"]) == ("new", 0)
+    assert "persist_mode" in found["JOURNAL"]
+    assert "persist_mode" not in {c["name"]: c for c in streams(Layout(replicas=3))}["JOURNAL"]
+
+
+def test_keys_are_private_and_never_made_again(tmp_path, rules):
+    folder = tmp_path / "identity"
+    keys.ensure(folder, rules)
+    before = {path.name: path.read_text() for path in folder.iterdir()}
+    assert set(before) == {
+        *(f"{identity}.nkey" for identity in rules.identities),
+        *(f"{service}.sign" for service in rules.services),
+        "public.json",
+    }
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
+    keys.ensure(folder, rules)
+    assert {path.name: path.read_text() for path in folder.iterdir()} == before
+    (folder / "worker.nkey").unlink()
+    keys.ensure(folder, rules)
+    after = {path.name: path.read_text() for path in folder.iterdir()}
+    assert {name for name in before if before[name] != after[name]} == {"worker.nkey"}
+
+
+def test_a_service_is_handed_its_own_keys_alone(tmp_path, folder):
+    target = tmp_path / "own"
+    keys.hand_over(folder, "worker", target)
+    (target / "planner.nkey").write_text("left behind")
+    keys.hand_over(folder, "worker", target)
+    assert {path.name for path in target.iterdir()} == {"worker.nkey", "worker.sign", "public.json"}
+    identity = Identity.load(target, "worker")
+    assert set(identity.public_keys) == set(catalog.SERVICES)
+    Verifier.from_file(target / "public.json")
+
+
+@pytest.mark.parametrize("name", ["worker.nkey", "worker.sign"])
+@pytest.mark.parametrize("content", ["", "garbage", "SUAEUCO3"])
+def test_a_broken_key_file_says_what_to_do(tmp_path, rules, name, content):
+    keys.ensure(tmp_path / "i", rules)
+    (tmp_path / "i" / name).write_text(content)
+    with pytest.raises(keys.KeyFileError, match=rf"{name}.*delete it"):
+        keys.ensure(tmp_path / "i", rules)
+
+
+def test_a_key_that_others_can_read_is_refused(tmp_path, rules):
+    keys.ensure(tmp_path / "i", rules)
+    os.chmod(tmp_path / "i" / "planner.nkey", 0o644)
+    with pytest.raises(keys.KeyFileError, match="chmod 600"):
+        keys.ensure(tmp_path / "i", rules)
+
+
+def _changed(tmp_path, change) -> policy.Policy:
+    found = yaml.safe_load(policy.POLICY_FILE.read_text())
+    change(found)
+    path = tmp_path / "policy.yaml"
+    path.write_text(json.dumps(found))
+    return policy.load(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda p: p["services"].pop("rag"), "rag"),
+        (lambda p: p["services"].update(ghost={"uses": []}), "ghost"),
+        (lambda p: p["services"]["worker"]["uses"].append("redrive"), "operator alone"),
+        (lambda p: p["services"]["worker"]["uses"].append("everything"), "uses"),
+        (lambda p: p["services"]["signer"]["uses"].append("inbox"), "inbox"),
+        (lambda p: p["services"]["rag"]["uses"].append("timers"), "deciders"),
+        (lambda p: p["services"]["planner"]["uses"].append("records"), "doers"),
+        (lambda p: p["services"]["gateway"].update(hears=["planner"]), "live_write"),
+        (lambda p: p["services"]["budget"].update(reads=["nowhere"]), "nowhere"),
+        (lambda p: p["publishers"].update(gateway={"tenant": "demo", "person": "x"}), "publishers"),
+        (lambda p: p.update(typo={}), "typo"),
+    ],
+)  # fmt: skip
+def test_a_policy_that_does_not_fit_the_catalog_is_refused(tmp_path, change, says):
+    with pytest.raises(policy.PolicyError, match=says):
+        _changed(tmp_path, change)
+
+
+def test_tenants_hold_together(tmp_path, rules):
+    policy.check_publishers(rules, policy.load_tenants())
+    path = tmp_path / "tenants.yaml"
+    path.write_text("tenants: {demo: {tools: [], document_scopes: [], task: {cost_usd_micros: 5, tokens: 5, "
+                    "deadline_ms: 5}, day: {cost_usd_micros: 4, tokens: 9}}}")  # fmt: skip
+    with pytest.raises(policy.PolicyError, match="whole day"):
+        policy.load_tenants(path)
+    path.write_text("tenants: [")
+    with pytest.raises(policy.PolicyError, match="YAML"):
+        policy.load_tenants(path)
+
+
+def test_nobody_is_given_what_the_policy_does_not_name(rules):
+    """A right of each kind belongs to whom the policy says: spot checks by hand, against the code that derives them."""
+    found = {(r.identity, r.subject) for r in rights(rules, {})}
+    assert ("budget", "$KV.CONTROL.>") in found and ("planner", "$KV.CONTROL.>") not in found
+    assert {who for who, subject in found if subject == "$JS.API.DIRECT.GET.JOURNAL"} == {"operator"}
+    assert {who for who, subject in found if subject.startswith("timer.")} == set(catalog.DECIDERS)
+    assert not [subject for who, subject in found if who == "signer" and subject.startswith(("mesh.", "blob."))]
