@@ -79,6 +79,11 @@ def _path(name: str, description: str) -> dict[str, Any]:
 
 _KEY_SCHEMA = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"}
 _TEXT = {"schema": {"type": "string"}}
+_NAMES = ("task.accepted", "plan.rejected", "plan.adopted", "step.started", "step.ended", "task.ended", "task.rejected",
+          "text")
+_EVENT = {"description": "Each event of the stream", "type": "object", "required": ["event", "data"], "properties": {
+    "id": {"type": "string"}, "event": {"type": "string", "enum": list(_NAMES)}, "retry": {"type": "integer"},
+    "data": {"type": "string", "contentMediaType": "application/json"}}}
 _TASK = _path("task_id", "The task's id")
 
 
@@ -118,7 +123,7 @@ def _events() -> dict[str, Any]:
         "parameters": [_TASK, _header("Last-Event-ID", "Go on after this event"),
                        _query("last_event_id", "The same, for clients that cannot set headers", {"type": "string"})],
         "responses": {
-            "200": {"description": "The stream", "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "200": {"description": "The stream", "content": {"text/event-stream": {"schema": _EVENT}},
                     "headers": {"X-Accel-Buffering": _TEXT}},
             "204": {"description": "The task has ended and this client has seen all of it"},
             **_problems(400, 401, 403, 404, 503)}}}

@@ -177,7 +177,7 @@ async def test_the_ceiling_refuses_halts_live_and_tells_the_planner(world: World
     assert (await world.ask("r1", cost=80)).decision == "reserved"
     waiting = await world.ask("r2", cost=30)
     assert waiting.decision == "wait" and waiting.retry_after_ms == 20 and "$0.00008" in waiting.reason
-    live = await world.mesh.context("rag").bus.subscribe_live(f"control.live.task.{TASK}")
+    live = await world.mesh.context("rag").bus.subscribe_live(f"control.live.task.{TENANT}.{TASK}")
     await world.settle("r1", cost=80)
     refused = await world.asked_until("refused", "r2", cost=30)
     assert refused.scope == f"task:{TENANT}:{TASK}"

@@ -17,7 +17,10 @@ FOLDER = Path(__file__).parent / "histories"
 
 
 async def keep(mesh: MemoryMesh, name: str, task: str = "t1") -> None:
-    """Save one task."""
+    """Save one task, when nothing about it is said any more."""
+    before = -1
+    while before != (before := len(await mesh.messages("JOURNAL"))):
+        await asyncio.sleep(0.5)
     journal = [one for one in await mesh.messages("JOURNAL") if one.subject.endswith(f".demo.{task}")]
     blobs = mesh.context("gateway").blobs
 

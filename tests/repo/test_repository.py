@@ -7,6 +7,7 @@ import pytest
 
 from bulkhead.runtime.declare import declare
 from bulkhead_contracts import catalog
+from infra.render import readmes
 
 ROOT = Path(__file__).resolve().parents[2]
 TOP = {"README.md", "services", "libs", "contracts", "infra", "tests", "Makefile", "docker-compose.yml", ".github",
@@ -53,3 +54,10 @@ def test_faststream_declares_what_the_catalog_says(service):
               if to == service}
     assert heard == wanted
     assert len(broker.publishers) == sum(sender == service for row in catalog.ROWS for sender, _ in row.edges)
+
+
+@pytest.mark.parametrize("service", catalog.SERVICES)
+def test_a_readme_fits_a_screen_and_has_its_messages(service):
+    text = (ROOT / "services" / service / "README.md").read_text()
+    assert f"{readmes.BEGIN}\n{readmes.table(service)}\n{readmes.END}" in text
+    assert len(text.splitlines()) <= 65

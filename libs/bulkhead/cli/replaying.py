@@ -9,8 +9,12 @@ from bulkhead.blobs import Blobs
 from bulkhead.bus.port import Bus
 from bulkhead.cli.history import read_journal
 from bulkhead.cli.output import Exit, Stop
+from bulkhead.runtime.context import unix_ms
 from bulkhead.runtime.replay import Divergence, Logics, Report, replay
 from bulkhead_contracts.result import ContentRef
+
+IN_THE_WORKS_MS = 10_000
+"""What came in so lately may still be in the works."""
 
 
 def logics() -> Logics:
@@ -33,18 +37,27 @@ async def replay_task(bus: Bus, task: str) -> Report:
     async def fetch(ref: ContentRef) -> str:
         return await blobs.text(tenant, ref)
 
-    return await replay(journal, logics(), fetch)
+    return await replay(journal, logics(), fetch, answered_until_unix_ms=unix_ms() - IN_THE_WORKS_MS)
 
 
 def as_json(report: Report) -> dict[str, Any]:
     """For programs."""
     return {
-        "messages": report.messages, "decisions": report.decisions, "compared": report.compared,
-        "outstanding": report.outstanding, "ended": report.ended,
+        "messages": report.messages,
+        "decisions": report.decisions,
+        "compared": report.compared,
+        "outstanding": report.outstanding,
+        "ended": report.ended,
         "divergences": [_divergence(one) for one in report.divergences],
     }
 
 
 def _divergence(one: Divergence) -> dict[str, Any]:
-    return {"service": one.service, "sequence": one.sequence, "ce_id": one.ce_id, "what": one.what,
-            "expected": one.expected, "recorded": one.recorded}
+    return {
+        "service": one.service,
+        "sequence": one.sequence,
+        "ce_id": one.ce_id,
+        "what": one.what,
+        "expected": one.expected,
+        "recorded": one.recorded,
+    }

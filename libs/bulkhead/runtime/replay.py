@@ -54,14 +54,21 @@ class Report:
 @dataclass(frozen=True, slots=True)
 class _Said:
     sequence: int
+    caused_unix_ms: int
     subject: str
     body: bytes
     headers: dict[str, str]
     claims: dict[str, object] | None
 
 
-async def replay(journal: Sequence[Stored], logics: Logics, fetch: Fetch) -> Report:
-    """Replay one task. Raises BlobMissing when a content that a decision needs is gone."""
+async def replay(
+    journal: Sequence[Stored], logics: Logics, fetch: Fetch, *, answered_until_unix_ms: int = 2**62
+) -> Report:
+    """Replay one task. Raises BlobMissing when a content that a decision needs is gone.
+
+    answered_until_unix_ms: what was stored later may still be in the works, also for a task that has ended (a
+    cancelled step's last replies); what the fold says to it and the record lacks is outstanding, not a divergence.
+    """
     report = Report(messages=len(journal))
     by_inbox: dict[str, list[Stored]] = {}
     for stored in journal:
@@ -70,9 +77,10 @@ async def replay(journal: Sequence[Stored], logics: Logics, fetch: Fetch) -> Rep
         report.ended = report.ended or stored.headers.get("ce-type", "").startswith(TaskEnded.TYPE)
     for service, versions in logics.items():
         recorded = _recorded(journal, service)
-        said = await _fold(service, sorted(by_inbox.get(service, ()), key=lambda one: one.sequence), versions, fetch,
-                           report)
-        _compare(service, said, recorded, report)
+        said = await _fold(
+            service, sorted(by_inbox.get(service, ()), key=lambda one: one.sequence), versions, fetch, report
+        )
+        _compare(service, said, recorded, report, answered_until_unix_ms)
     report.divergences.sort(key=lambda one: one.sequence)
     return report
 
@@ -93,8 +101,9 @@ def _recorded(journal: Sequence[Stored], service: str) -> dict[str, Stored]:
     return found
 
 
-async def _fold(service: str, messages: Sequence[Stored], versions: Mapping[int, Decider[Any]], fetch: Fetch,
-                report: Report) -> dict[str, _Said]:
+async def _fold(
+    service: str, messages: Sequence[Stored], versions: Mapping[int, Decider[Any]], fetch: Fetch, report: Report
+) -> dict[str, _Said]:
     readable: list[Inbound] = []
     rejected: set[int] = set()
     for stored in messages:
@@ -116,7 +125,8 @@ async def _fold(service: str, messages: Sequence[Stored], versions: Mapping[int,
         except Exception as bug:
             if one.sequence not in rejected:
                 report.divergences.append(
-                    Divergence(service, one.sequence, one.envelope.id, "the fold fails", repr(bug), ""))
+                    Divergence(service, one.sequence, one.envelope.id, "the fold fails", repr(bug), "")
+                )
             continue
         report.decisions += 1
         for index, output in enumerate(outputs):
@@ -130,25 +140,35 @@ def _as_said(service: str, cause: Inbound, output: Send | SetTimer, head: Envelo
     headers = {key: value for key, value in head.headers().items() if key not in NOT_COMPARED}
     if isinstance(output, SetTimer):
         body = TimerFired(key=output.key, due_unix_ms=output.due_unix_ms).encode()
-        return _Said(cause.sequence, subjects.mesh(service, service, address.tenant, address.task), body, headers, None)
+        return _Said(
+            cause.sequence,
+            cause.time_unix_ms,
+            subjects.mesh(service, service, address.tenant, address.task),
+            body,
+            headers,
+            None,
+        )
     claims: dict[str, object] | None = None
     if output.step_grant is not None:
         claims = {"grant": output.step_grant.model_dump(mode="json")}
         if output.grant:
             claims["parent"] = output.grant
     subject = subjects.mesh(service, output.to, address.tenant, address.task)
-    return _Said(cause.sequence, subject, output.body.encode(), headers, claims)
+    return _Said(cause.sequence, cause.time_unix_ms, subject, output.body.encode(), headers, claims)
 
 
-def _compare(service: str, said: Mapping[str, _Said], recorded: Mapping[str, Stored], report: Report) -> None:
+def _compare(
+    service: str, said: Mapping[str, _Said], recorded: Mapping[str, Stored], report: Report, answered_until_unix_ms: int
+) -> None:
     for ce_id, one in said.items():
         stored = recorded.get(ce_id)
         if stored is None:
             # A timer shows in the record only when it has fired.
             if not one.headers["ce-type"].startswith(TimerFired.TYPE):
-                if report.ended:
-                    report.divergences.append(Divergence(
-                        service, one.sequence, ce_id, "not in the record", _show(one.body), ""))
+                if report.ended and one.caused_unix_ms <= answered_until_unix_ms:
+                    report.divergences.append(
+                        Divergence(service, one.sequence, ce_id, "not in the record", _show(one.body), "")
+                    )
                 else:
                     report.outstanding += 1
             continue
@@ -158,8 +178,11 @@ def _compare(service: str, said: Mapping[str, _Said], recorded: Mapping[str, Sto
             report.divergences.append(Divergence(service, one.sequence, ce_id, *difference))
     for ce_id, stored in recorded.items():
         if ce_id not in said:
-            report.divergences.append(Divergence(
-                service, stored.sequence, ce_id, "recorded, but the fold does not say it", "", _show(stored.body)))
+            report.divergences.append(
+                Divergence(
+                    service, stored.sequence, ce_id, "recorded, but the fold does not say it", "", _show(stored.body)
+                )
+            )
 
 
 def _difference(one: _Said, stored: Stored) -> tuple[str, str, str] | None:
