@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts.plan import Plan, PlanStep
-from bulkhead_contracts.task import TaskAccepted, TaskCancelRequested, TaskEnded, TaskLimits, TaskSubmitted
+from bulkhead_contracts.task import StepStarted, TaskCancelRequested, TaskEnded, TaskLimits, TaskSubmitted
 from infra.demo.corpus import generate
 from tests.integration import test_memory_mesh as mesh_tests
 from tests.replay import history
@@ -44,7 +44,7 @@ async def main() -> None:
             await mesh_tests.ended(mesh, "t2")
             await keep(mesh, "halted_by_budget", "t2")
             await mesh_tests.submit(mesh, demo.objective, task="t3")
-            await mesh.until("mesh.planner.gateway.*.demo.t3", TaskAccepted)
+            await mesh.until("mesh.planner.gateway.*.demo.t3", StepStarted)
             await mesh.context("gateway").publisher.send(
                 "planner", TaskCancelRequested(reason="enough"), tenant="demo", task="t3", cause="cancel"
             )
