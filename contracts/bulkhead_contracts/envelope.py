@@ -66,9 +66,13 @@ def derive_id(emitter: str, cause: str, index: int | str) -> str:
     return hashlib.blake2b(f"{emitter}/{cause}/{index}".encode(), digest_size=16).hexdigest()
 
 
-def message_id(service_key: bytes, ce_id: str) -> str:
-    """`Nats-Msg-Id`: nobody without the service's key can occupy another's id."""
-    return hmac.new(service_key, ce_id.encode(), hashlib.sha256).hexdigest()[:32]
+def message_id(service_key: bytes, *parts: str) -> str:
+    """`Nats-Msg-Id`: nobody without the service's key can occupy another's id.
+
+    For a message its parts are subject and ce-id: a ce-id derives from its cause, and an outside publisher who
+    chooses a cause's id must not reach beyond its own tenant and task.
+    """
+    return hmac.new(service_key, "\n".join(parts).encode(), hashlib.sha256).hexdigest()[:32]
 
 
 def grant_digest(token: str) -> str:

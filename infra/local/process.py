@@ -57,8 +57,10 @@ class Child:
     ) -> "Child":
         """Start it. Raises StartFailed."""
         log.parent.mkdir(parents=True, exist_ok=True)
+        loop = asyncio.get_running_loop()
         try:
-            process = await asyncio.create_subprocess_exec(
+            transport, protocol = await loop.subprocess_exec(
+                lambda: _Protocol(LINE_MAX_BYTES, loop),
                 *command,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
@@ -67,13 +69,12 @@ class Child:
                 cwd=cwd,
                 start_new_session=True,
                 preexec_fn=_die_with_parent(os.getpid()),
-                limit=LINE_MAX_BYTES,
             )
         except FileNotFoundError as error:
             raise StartFailed(f"{name}: there is no program {command[0]}; install it, see README") from error
         except OSError as error:
             raise StartFailed(f"{name}: cannot start {command[0]}: {error.strerror}; check its permissions") from error
-        return cls(name, process, log, on_line)
+        return cls(name, asyncio.subprocess.Process(transport, protocol, loop), log, on_line)
 
     @property
     def returncode(self) -> int | None:
@@ -99,8 +100,6 @@ class Child:
 
     async def kill(self) -> None:
         """End it and everything that it started, now."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
         self.signal(signal.SIGKILL)
         await self.wait()
 
@@ -112,8 +111,6 @@ class Child:
         except TimeoutError:
             await self.kill()
             return False
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)  # What it started and left behind.
         return True
 
     def why(self) -> str:
@@ -139,6 +136,20 @@ class Child:
         finally:
             log.close()
             self.exited.set()
+
+
+class _Protocol(asyncio.subprocess.SubprocessStreamProtocol):
+    """Ends what a process has started as soon as it has ended itself; until then its output would stay open."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        assert isinstance(transport, asyncio.SubprocessTransport)
+        self._group = transport.get_pid()
+
+    def process_exited(self) -> None:
+        super().process_exited()
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._group, signal.SIGKILL)
 
 
 class _LogFile:

@@ -137,6 +137,11 @@ class LocalMesh:
         return self._broker.plan.monitor_url
 
     @property
+    def redis_url(self) -> str:
+        """With the password; for tests that look into the ledger."""
+        return self._redis.url
+
+    @property
     def model_url(self) -> str:
         """Base URL of the offline model, with `/v1`; "" with a real provider."""
         return self._facts.offline_url

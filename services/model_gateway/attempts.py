@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from bulkhead.runtime.doer import Hands, Job, Reservation
+from bulkhead.telemetry import names, trace
 from bulkhead_contracts.budget import Amount
 from bulkhead_contracts.model import ModelCallRequested
 from bulkhead_contracts.result import Omission, Usage
@@ -119,6 +120,8 @@ class Attempts:
                 return Outcome(stop, rendered.omissions)
             said = await self._attempt(model, rendered, output, until_unix_ms)
             if isinstance(said, Answer):
+                trace.say(names.INPUT_MESSAGES, rendered.payload.get("messages", ()))
+                trace.say(names.OUTPUT_MESSAGES, said.text)
                 break
             failed += 1
             if said.code == "context_overflow" and not shrunk:

@@ -80,6 +80,9 @@ def decide(
             message=f"tenant {tenant} has no policy",
             hint="an operator adds the tenant to infra/identity/tenants.yaml and restarts the signer",
         )
+    if request.purpose == "ingest":
+        # Nobody states limits for a document: those of the contract must not shut a small tenant out.
+        request = request.model_copy(update={"limits": _within(request.limits, policy.task)})
     for problem in (
         _role(policy, request),
         _time(policies, request, now_unix_ms),
@@ -161,6 +164,10 @@ def _tools(policies: Policies, policy: TenantPolicy, request: GrantRequested) ->
             hint="see `requires` in infra/tools/tools.yaml, or submit without them",
         )
     return None
+
+
+def _within(asked: TaskLimits, most: TaskLimits) -> TaskLimits:
+    return TaskLimits(**{name: min(getattr(asked, name), getattr(most, name)) for name in TaskLimits.model_fields})
 
 
 def _limits(policy: TenantPolicy, tenant: str, request: GrantRequested) -> Failure | None:

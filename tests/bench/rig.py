@@ -1,5 +1,6 @@
-"""The bench's rig: a real broker with the rendered accounts, planner and worker as processes, and a hand at the gateway's
-identity that submits tasks and listens to the gateway's inbox.
+"""The bench's rig: a real broker with the rendered accounts, planner and worker as processes.
+
+The bench itself speaks with the gateway's identity: it submits tasks and listens to the gateway's inbox.
 """
 
 import asyncio

@@ -157,6 +157,9 @@ async def test_a_service_killed_in_the_middle_changes_nothing(own_world: World, 
     run = Run(own_world)
     await MIDDLES[service](own_world, run, service)
     await run.ends_rightly()
+    if service == "tool_executor":
+        told = own_world.counter.increments_of(run.name)
+        assert [one["repeat"] for one in told] == [False, True], "counted for the dead one, and asked again by its heir"
     await unit.wait_ready(30)
     assert unit.pid not in (None, before) and unit.restarts == restarts + 1
 

@@ -1,5 +1,6 @@
-"""`python -m tests.replay.record`: make the recorded histories anew. Only for a new shape of history: recorded ones stay,
-they are what old logic said.
+"""`python -m tests.replay.record`: make the recorded histories anew.
+
+Only for a new shape of history: recorded ones stay, they are what old logic said.
 """
 
 import asyncio

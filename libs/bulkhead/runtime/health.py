@@ -1,8 +1,8 @@
-"""`/livez`, `/readyz`, `/startupz` on a small port of their own; nothing here depends on the bus being up."""
+"""`/livez`, `/readyz`, `/startupz` on a small port of their own; only `/readyz` asks the bus."""
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 MAX_REQUEST_BYTES = 4096
@@ -11,7 +11,7 @@ MAX_REQUEST_BYTES = 4096
 class Health:
     """Answers probes. `ready` is asked at every probe and says why not."""
 
-    def __init__(self, status: Callable[[], dict[str, object]]) -> None:
+    def __init__(self, status: Callable[[], Awaitable[dict[str, object]]]) -> None:
         self._status = status
         self._server: asyncio.Server | None = None
         self.started = False
@@ -36,7 +36,7 @@ class Health:
         try:
             line = (await asyncio.wait_for(reader.readline(), 5))[:MAX_REQUEST_BYTES].split()
             path = line[1].decode("ascii", "replace") if len(line) > 1 else "/"
-            code, body = self._answer(path)
+            code, body = await self._answer(path)
             text = json.dumps(body).encode()
             writer.write(
                 b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
@@ -48,11 +48,11 @@ class Health:
         finally:
             writer.close()
 
-    def _answer(self, path: str) -> tuple[int, dict[str, object]]:
+    async def _answer(self, path: str) -> tuple[int, dict[str, object]]:
         if path == "/livez":
             return 200, {"live": True}
-        status = self._status()
         if path == "/readyz":
+            status = await self._status()
             return (200 if status["ready"] else 503), status
         if path == "/startupz":
             return (200 if self.started else 503), {"started": self.started}

@@ -36,7 +36,8 @@ def main(service: str, build: Build, settings_type: type[ServiceSettings]) -> No
         sys.exit(2)
     logs.setup(service, settings.instance, as_json=settings.log_json, level=settings.log_level)
     trace_file = settings.trace_file or (settings.data_dir / "traces" / f"{service}-{settings.instance}.jsonl")
-    trace.setup(service, settings.instance, settings.otlp_endpoint, trace_file if settings.trace else None)
+    trace.setup(service, settings.instance, settings.otlp_endpoint, trace_file if settings.trace else None,
+                prompts=settings.trace_prompts)
     try:
         import uvloop
 
@@ -70,7 +71,13 @@ async def serve(service: str, build: Build, settings: ServiceSettings) -> int:
         slots=settings.slots,
         drain_timeout_s=settings.drain_timeout_s,
     )
-    health = Health(lambda: {"ready": running.ready(), "service": service, "instance": settings.instance})
+
+    async def status() -> dict[str, object]:
+        on_bus = await bus.ready()
+        why = "" if on_bus else "the broker does not answer"
+        return {"ready": running.ready() and on_bus, "service": service, "instance": settings.instance, "why": why}
+
+    health = Health(status)
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, running.drain)

@@ -86,7 +86,8 @@ class Publisher:
     ) -> PubAck:
         """As `send`, with the envelope already made."""
         subject = subjects.mesh(self.service, to, tenant, task)
-        data, headers, message_id = body.encode(), head.headers(), envelope.message_id(self._key, head.id)
+        data, headers = body.encode(), head.headers()
+        message_id = envelope.message_id(self._key, subject, head.id)
         return await persist(
             lambda: self._bus.publish(subject, data, headers, message_id, expect_last_on_subject=expect_last_on_subject)
         )
@@ -101,7 +102,7 @@ class Publisher:
             body=body.encode(),
             headers=head.headers(),
         )
-        message_id = envelope.message_id(self._key, head.id)
+        message_id = envelope.message_id(self._key, schedule.subject, head.id)
         return await persist(lambda: self._bus.schedule(schedule, message_id))
 
     async def request(

@@ -18,6 +18,8 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, TraceFlags
 
 _tracer = trace.get_tracer("bulkhead")
+_says_prompts = False
+MAX_PROMPT_CHARS = 64 * 1024
 MAX_TRACE_FILE_BYTES = 256 * 1024 * 1024
 
 
@@ -59,8 +61,15 @@ def _as_dict(span: ReadableSpan) -> dict[str, object]:
     }
 
 
-def setup(service: str, instance: str, otlp_endpoint: str, trace_file: Path | None) -> TracerProvider | None:
-    """Configure this process. Without endpoint and file nothing is recorded, but context is still passed on."""
+def setup(
+    service: str, instance: str, otlp_endpoint: str, trace_file: Path | None, *, prompts: bool = False
+) -> TracerProvider | None:
+    """Configure this process. Without endpoint and file nothing is recorded, but context is still passed on.
+
+    prompts: also record what models were told and answered; off unless somebody asked for it.
+    """
+    global _says_prompts
+    _says_prompts = prompts
     if not otlp_endpoint and trace_file is None:
         return None
     provider = TracerProvider(
@@ -103,6 +112,14 @@ def _context_of(traceparent: str) -> otel_context.Context | None:
     except (IndexError, ValueError):
         return None
     return trace.set_span_in_context(NonRecordingSpan(ids)) if ids.is_valid else None
+
+
+def say(name: str, text: object) -> None:
+    """Put prompt or answer text on the current span, when that is switched on."""
+    current = trace.get_current_span()
+    if _says_prompts and current.is_recording():
+        said = text if isinstance(text, str) else json.dumps(text, default=str)
+        current.set_attribute(name, said[:MAX_PROMPT_CHARS])
 
 
 def current_traceparent() -> str:

@@ -99,7 +99,9 @@ class Client:
         if waiting is not None and not waiting.done():
             waiting.set_result(message)
 
-    async def ask(self, subject: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> "asyncio.Future[Msg]":
+    async def ask(
+        self, subject: str, body: bytes = b"", headers: Mapping[str, str] | None = None
+    ) -> "asyncio.Future[Msg]":
         """Send with an own reply subject; the answer comes in the future."""
         reply = f"{self.prefix}{next(self._numbers)}"
         if subject.startswith("JSMESH.API.CONSUMER.MSG.NEXT."):

@@ -179,7 +179,19 @@ def _stream_api(stream: str) -> list[str]:
 def subscribe_subjects() -> list[str]:
     """What somebody might want to overhear."""
     names = (*SERVICES, "operator", "provisioner", *PUBLISHERS)
-    found = [">", "*", "*.*", "mesh.>", "mesh.*.worker.>", "$JS.>", "$JS.API.>", "JSMESH.>", "$SYS.>", "_R_.>", "_INBOX.>"]
+    found = [
+        ">",
+        "*",
+        "*.*",
+        "mesh.>",
+        "mesh.*.worker.>",
+        "$JS.>",
+        "$JS.API.>",
+        "JSMESH.>",
+        "$SYS.>",
+        "_R_.>",
+        "_INBOX.>",
+    ]
     found += ["$KV.>", "blob.>", "record.>", "dead.>", "timer.>", "control.live.>", "control.>", "live.>", "rpc.>"]
     found += [f"_INBOX_{name}.>" for name in names] + [f"_INBOX_{name}.a.*" for name in names]
     found += [f"live.{name}.>" for name in SERVICES] + [f"rpc.*.{name}.>" for name in SERVICES]

@@ -173,8 +173,8 @@ async def test_a_guessed_message_id_occupies_nothing(broker, clients):
     """The real id is an HMAC under the sender's key: neither a stranger nor a neighbour of the same inbox has it."""
     subject = subjects.mesh("planner", "worker", "demo", "occupied")
     ce_id = envelope.derive_id("planner", "cause", 0)
-    guesses = [ce_id, *(envelope.message_id(_message_key(broker, who), ce_id) for who in ("rag", "checker"))]
-    real = envelope.message_id(_message_key(broker, "planner"), ce_id)
+    guesses = [ce_id, *(envelope.message_id(_message_key(broker, who), subject, ce_id) for who in ("rag", "checker"))]
+    real = envelope.message_id(_message_key(broker, "planner"), subject, ce_id)
     assert real not in guesses
     for guess in (*guesses, real):
         # A stranger cannot even use the right one: it may not speak there.

@@ -30,7 +30,9 @@ async def _outcomes(client: Client, subjects: list[str]) -> dict[str, str]:
     waiting = {subject: await client.ask(subject, _body(subject)) for subject in subjects}
     await client.settle()
     let_through = {s: f for s, f in waiting.items() if s.lower() not in client.denied and _expects_answer(s)}
-    allowed = [f for s, f in let_through.items() if expected.may_publish(client.identity, s) and not s.startswith("rpc.")]
+    allowed = [
+        f for s, f in let_through.items() if expected.may_publish(client.identity, s) and not s.startswith("rpc.")
+    ]
     if allowed:
         await asyncio.wait(allowed, timeout=ANSWER_S)
     if let_through:

@@ -437,3 +437,12 @@ async def test_two_authors_may_store_the_same_text():
         other = await mesh.context("tool_executor").blobs.put("demo", "the same words")
         reader = mesh.context("checker").blobs
         assert await reader.text("demo", one) == await reader.text("demo", other) == "the same words"
+
+
+async def test_a_chosen_cause_id_of_another_task_suppresses_nothing():
+    async with MemoryMesh({"worker": lambda c: {1: Counting()}}) as mesh:
+        publisher = mesh.context("planner").publisher
+        for task in ("t1", "t2"):
+            ack = await publisher.send("worker", assigned(), tenant="demo", task=task, cause="f" * 32, index=0)
+            assert not ack.duplicate
+        assert await summaries(mesh, 1, task="t2") == ["open"]

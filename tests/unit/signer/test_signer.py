@@ -88,6 +88,14 @@ def test_tools_beyond_the_tenant_or_the_mesh_are_refused() -> None:
     assert refused(request(purpose="ingest", tools=("calculate",))).code == "tools_not_granted"
 
 
+def test_an_ingestion_fits_a_tenant_whose_ceilings_lie_below_what_a_task_gets_unasked() -> None:
+    small = {**DOCUMENT["tenants"]["acme"], "task": {"cost_usd_micros": 1_000, "tokens": 50, "deadline_ms": 9_000}}
+    known = {row.spec.name: row.spec for row in tools.rows()}
+    found = decide(policies_from({"tenants": {"acme": small}}, known, known), request(purpose="ingest"), "acme", "d", NOW)
+    assert isinstance(found, Granted)
+    assert found.grant.limits == TaskLimits(cost_usd_micros=1_000, tokens=50, deadline_ms=9_000)
+
+
 def test_an_ingestion_is_granted_no_tools() -> None:
     found = decide(policies(), request(purpose="ingest"), "acme", "t1", NOW)
     assert isinstance(found, Granted) and found.grant.tools == () and found.tools == ()

