@@ -47,7 +47,7 @@ bench: setup ## Measure steps per second, step latency, memory, beside a bare Je
 	@$(BIN)/python -m tests.bench $(ARGS)
 
 live: setup ## Ten objectives against a real provider under a $$1 ceiling (needs OPENAI_API_KEY)
-	@$(BIN)/python -m infra.demo.live
+	@$(BIN)/python -m infra.demo.live $(ARGS)
 
 lock: ## Renew requirements.lock
 	@$(BIN)/pip-compile -q --generate-hashes --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --strip-extras --allow-unsafe --extra dev -o requirements.lock pyproject.toml

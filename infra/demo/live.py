@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import yaml
+from pydantic import ValidationError
 from rich.table import Table
 
 from bulkhead.cli.output import err, out, print_json
@@ -43,7 +44,7 @@ WRONG = "wrong_answer"
 
 @dataclass(slots=True)
 class Outcome:
-    """One objective. right: None when nobody knows the right answer, or none came. failure: a code, "" without."""
+    """One objective. right: None when no answer came, or nobody knows the right one. failure: a code, "" without."""
 
     name: str
     status: str = "unknown"
@@ -89,7 +90,8 @@ class Report:
             "objectives": [asdict(one) for one in self.outcomes],
             "right": sum(one.right is True for one in self.outcomes),
             "wrong": sum(one.right is False for one in self.outcomes),
-            "not_known": sum(one.right is None for one in self.outcomes),
+            "not_known": sum(one.right is None and not one.failure for one in self.outcomes),
+            "failed": sum(one.right is None and bool(one.failure) for one in self.outcomes),
             "failures": dict(Counter(one.failure for one in self.outcomes if one.failure)),
             "cost_usd_micros": self.cost_usd_micros,
             "ceiling_usd_micros": TOTAL_USD_MICROS,
@@ -121,6 +123,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     try:
         report = asyncio.run(_run(chosen, asked.parallel, asked.data))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        err.print(f"the provider's settings do not fit: {first['msg']}", style="bold red", markup=False)
+        return 2
     except EXPECTED as error:
         err.print(f"the mesh could not start: {error}", style="bold red", markup=False)
         return 1
@@ -264,8 +270,9 @@ def _show(report: Report) -> None:
                 out.print(one.answer, markup=False, style="dim")
     total = report.document()
     spent = f"${report.cost_usd_micros / 1e6:.4f} of ${TOTAL_USD_MICROS / 1e6:.2f}"
-    out.print(f"\n{total['right']} right, {total['wrong']} wrong, {total['not_known']} not known beforehand; {spent}, "
-              f"{total['input_tokens']} tokens in, {total['output_tokens']} out, {total['time_s']} s", markup=False)
+    out.print(f"\n{total['right']} right, {total['wrong']} wrong, {total['not_known']} answered and not known "
+              f"beforehand, {total['failed']} failed; {spent}, {total['input_tokens']} tokens in, "
+              f"{total['output_tokens']} out, {total['time_s']} s", markup=False)
     for name, count in total["failures"].items():
         out.print(f"  {name}: {count}", markup=False)
     if report.offline:

@@ -1,4 +1,4 @@
-"""The policy and what is rendered from it: complete, deterministic, accepted by a real nats-server, keys kept private."""
+"""The policy and what is rendered from it: complete, deterministic, accepted by a real server; keys stay private."""
 
 import json
 import os

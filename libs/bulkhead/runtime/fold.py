@@ -165,7 +165,7 @@ class FoldHandler:
                     await self._fold_stored(fold, stored)
                 except Unreadable as error:
                     if rejected is None:
-                        rejected = await self._rejected(wanted)
+                        rejected = await self._rejected(address.tenant, address.task)
                     if stored.sequence not in rejected:
                         delay_s = min(5.0, 0.1 * 2 ** min(handed.attempts, 8))
                         raise HandBack(delay_s, str(Blocked(stored.sequence, error))) from error
@@ -186,15 +186,18 @@ class FoldHandler:
         except Exception as bug:
             raise Unreadable("handler_failed", f"{type(bug).__name__}: {bug}") from bug
 
-    async def _rejected(self, wanted: str) -> set[int]:
-        """Sequences that a `MessageRejected` of this inbox names."""
+    async def _rejected(self, tenant: str, task: str) -> set[int]:
+        """Sequences that a `MessageRejected` of this inbox names. Only this service's own word counts."""
+        own = subjects.mesh(self._context.service, self._context.service, tenant, task)
         found: set[int] = set()
         after = 0
-        while page := await self._context.bus.read(self._stream, wanted, after=after):
+        while page := await self._context.bus.read(self._stream, own, after=after):
             for stored in page:
-                if stored.headers.get("ce-type", "").startswith(MessageRejected.TYPE):
+                try:
                     body = inbound.read(stored, self._context.service).body
-                    assert isinstance(body, MessageRejected)
+                except Unreadable:
+                    continue
+                if isinstance(body, MessageRejected):
                     found.add(body.sequence)
             after = page[-1].sequence
         return found

@@ -218,7 +218,9 @@ class Shell:
     async def _unreadable(self, delivery: Delivery, error: Unreadable) -> None:
         stored = delivery.stored
         age_s = (self._context.clock() - stored.time_unix_ms) / 1000
-        if error.later and age_s < HAND_BACK_MAX_AGE_S:
+        # What waits keeps a place in the durable's window: an outside publisher could fill it and starve everybody.
+        outside = stored.subject.startswith("mesh.pub_")
+        if error.later and not outside and age_s < HAND_BACK_MAX_AGE_S:
             log.warning("waits_for_upgrade", sequence=stored.sequence, code=error.code, reason=error.reason)
             await self._nak(delivery, min(30.0, 1.0 + delivery.attempts))
             return

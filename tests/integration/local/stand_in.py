@@ -13,7 +13,11 @@ from bulkhead.runtime.health import Health
 
 async def serve(behaviour: str) -> int:
     ready = behaviour != "never_ready"
-    health = Health(lambda: {"ready": ready, "why": "the stand-in is told not to be"})
+
+    async def status() -> dict[str, object]:
+        return {"ready": ready, "why": "the stand-in is told not to be"}
+
+    health = Health(status)
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set if behaviour != "deaf" else lambda: None)

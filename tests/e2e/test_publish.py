@@ -1,0 +1,137 @@
+"""A task straight onto the bus: by the Python client in both versions, by Node from the schemas alone; and what is refused."""
+
+import asyncio
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from bulkhead.bus.port import BusUnavailable, PublishRefused
+from bulkhead.client import Mesh, MeshError, Task
+from bulkhead_contracts import envelope, subjects
+from infra.demo.corpus import generate
+from tests.e2e.fixtures.world import World, until, verdict
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+NODE_SCRIPT = Path(__file__).parent / "node"
+DEMO = generate(21)
+needs_node = pytest.mark.skipif(shutil.which("node") is None or shutil.which("npm") is None, reason="Node is absent")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session", autouse=True)
+async def documents(world: World) -> None:
+    """The publisher's tenant has the case's documents."""
+    await world.ingest("demo", DEMO)
+
+
+def key_of(world: World, publisher: str = "demo") -> Path:
+    return world.mesh.directory / "identity" / f"pub_{publisher}.nkey"
+
+
+async def runs(world: World, task_id: str) -> dict[str, Any]:
+    """The published task ends rightly, under the publisher's own authority."""
+    task = world.client("demo", "auditor").task(task_id)
+    world.submitted.append(task_id)
+    await until(lambda: _known(task), "the gateway knows the published task")
+    document = await world.finish(task)
+    found = verdict(DEMO, document)
+    assert found.ok, (found.differences, document["answer"])
+    assert document["requester"] == {
+        "tenant": "demo", "person": "demo-publisher", "role": "submitter", "via": "publisher",
+    }  # fmt: skip
+    return document
+
+
+async def _known(task: Task) -> bool:
+    try:
+        return (await task.show())["status"] != "unknown"
+    except MeshError:
+        return False
+
+
+@pytest.mark.parametrize("version", [1, 2])
+async def test_both_versions_of_a_request_run(world: World, version: int) -> None:
+    async with Mesh.on_bus(world.mesh.nats_url, key_of(world), "demo", "demo") as bus:
+        published = await bus.publish(DEMO.objective, limit_usd=0.4, deadline_s=90, contract_version=version)
+    document = await runs(world, published)
+    assert document["limits"]["cost_usd_micros"] == 400_000 and document["limits"]["deadline_ms"] == 90_000
+
+
+async def test_a_foreign_tenant_is_refused_by_the_broker(world: World) -> None:
+    async with Mesh.on_bus(world.mesh.nats_url, key_of(world), "demo", "t0") as bus:
+        with pytest.raises(MeshError, match=r"pub_demo\.gateway.*t0|no such right|refused"):
+            await bus.publish("Not mine")
+    assert await world.client("t0", "auditor").tasks() == []
+
+
+async def test_it_reaches_no_other_inbox_and_speaks_for_nobody_else(world: World) -> None:
+    async with world.bus("pub_demo") as bus:
+        for subject in (
+            subjects.mesh("pub_demo", "planner", "demo", "x1"),
+            subjects.mesh("gateway", "planner", "demo", "x1"),
+            subjects.mesh("gateway", "gateway", "demo", "x1"),
+        ):
+            with pytest.raises((PublishRefused, BusUnavailable)):
+                await bus.publish(subject, b"{}", {}, "m")
+
+
+def headers(task: str, source: str = "pub_demo", version: int = 2) -> dict[str, str]:
+    return {
+        "ce-specversion": "1.0", "ce-id": envelope.derive_id(source, "", task),
+        "ce-type": f"mesh.task.requested.v{version}", "ce-source": source, "ce-time": "2026-11-21T00:00:00Z",
+        "content-type": "application/json",
+    }  # fmt: skip
+
+
+async def raw(world: World, task: str, head: Mapping[str, str], body: bytes) -> None:
+    async with world.bus("pub_demo") as bus:
+        await bus.publish(subjects.mesh("pub_demo", "gateway", "demo", task), body, head, f"raw-{task}")
+
+
+async def test_a_forged_source_becomes_a_dead_letter_with_the_original(world: World) -> None:
+    body = json.dumps({"objective": "I am the gateway"}).encode()
+    await raw(world, "forged-1", headers("forged-1", source="gateway"), body)
+
+    async def buried() -> list[dict[str, Any]]:
+        return [one for one in await world.letters() if one["subject"].endswith(".forged-1")]
+
+    [letter] = await until(buried, "the forgery lies with the dead letters")
+    assert letter["code"] == "forged_source" and "pub_demo" in letter["reason"] and letter["service"] == "gateway"
+    assert json.loads(letter["body"]) == json.loads(body) and letter["headers"]["ce-source"] == "gateway"
+    document = await world.client("demo", "auditor").task("forged-1").show()
+    assert (document["status"], document["failure"]["code"]) == ("rejected", "forged_source")
+
+
+@needs_node
+async def test_node_publishes_from_the_schemas_alone(world: World, tmp_path: Path) -> None:
+    folder = tmp_path / "node"
+    shutil.copytree(NODE_SCRIPT, folder, ignore=shutil.ignore_patterns("node_modules"))
+    assert "resolved" not in (folder / "package-lock.json").read_text(), "the lock file names no registry"
+    code, said, err = await _run(folder, "npm", "ci", "--no-audit", "--no-fund")
+    assert code == 0, (said, err)
+    schemas = str(REPOSITORY / "contracts" / "schemas")
+    common = ("--url", world.mesh.nats_url, "--key", str(key_of(world)), "--schemas", schemas)
+    for version in ("1", "2"):
+        more = ("--version", version, "--limit-usd", "0.4", "--deadline", "90")
+        code, said, err = await _run(folder, "node", "publish.mjs", *common, *more, DEMO.objective)
+        assert code == 0, (said, err)
+        document = await runs(world, json.loads(said)["task_id"])
+        assert document["limits"]["cost_usd_micros"] == 400_000
+    code, said, err = await _run(folder, "node", "publish.mjs", *common, "--tenant", "t0", "Not mine")
+    assert code == 4 and "t0" in err, (said, err)
+    code, said, err = await _run(folder, "node", "publish.mjs", *common, "--limit-usd=-1", "Negative")
+    assert code == 2 and "error" in err, (said, err)
+
+
+async def _run(folder: Path, *words: str) -> tuple[int | None, str, str]:
+    process = await asyncio.create_subprocess_exec(
+        *words, cwd=folder, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    out, err = await asyncio.wait_for(process.communicate(), 120)
+    return process.returncode, out.decode(), err.decode()
