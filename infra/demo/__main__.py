@@ -44,14 +44,16 @@ async def run(demo: Demo, data: Path) -> int:
     began = time.monotonic()
     out.print(f"[bold]Bulkhead demo[/bold], case {demo.seed}: {demo.airline}")
     offline = not (os.environ.get("OPENAI_API_KEY") or os.environ.get("OPENAI_BASE_URL"))
-    out.print(f"  model: {'the offline one: rule-based, deterministic, no LLM' if offline else 'your provider'}", style="dim")
+    model = "the offline one: rule-based, deterministic, no LLM" if offline else "your provider"
+    out.print(f"  model: {model}", style="dim")
     async with LocalMesh(data, offline_model=offline, on_event=_say) as mesh:
         out.print(f"  {len(mesh.units)} processes are up after {time.monotonic() - began:.1f} s", style="dim")
         files = write(demo, data / "documents")
         async with Mesh(mesh.url, mesh.credentials["submitter"]) as client:
             for path in files:
                 receipt = await client.add_document(path)
-                out.print(f"  {receipt['outcome']} {receipt['name']} ({receipt['chunks']} chunks)", style="dim", markup=False)
+                line = f"  {receipt['outcome']} {receipt['name']} ({receipt['chunks']} chunks)"
+                out.print(line, style="dim", markup=False)
             out.print(f"\n{demo.objective}\n", markup=False, soft_wrap=True)
             task = await client.submit(demo.objective, idempotency_key=f"demo-{demo.seed}")
             ended = await watching.watch(task, out, as_json=False)
@@ -79,7 +81,8 @@ def _verdict(demo: Demo, document: dict) -> bool:  # type: ignore[type-arg]
                   f"{', '.join(expected.must_cite)} - as the generator of the case expects")
         return True
     err.print("\n[bold red]the answer is not the expected one[/bold red]")
-    err.print(f"  expected: {expected.currency} {expected.amount}, citing {', '.join(expected.must_cite)}", markup=False)
+    cited = ", ".join(expected.must_cite)
+    err.print(f"  expected: {expected.currency} {expected.amount}, citing {cited}", markup=False)
     err.print(f"  given:    {answer or document.get('failure')}", markup=False)
     for difference in found.differences:
         err.print(f"  - {difference}", markup=False)

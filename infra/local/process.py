@@ -143,8 +143,8 @@ class _Protocol(asyncio.subprocess.SubprocessStreamProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        assert isinstance(transport, asyncio.SubprocessTransport)
-        self._group = transport.get_pid()
+        # No isinstance: uvloop's transports are of another family.
+        self._group: int = transport.get_pid()  # type: ignore[attr-defined]
 
     def process_exited(self) -> None:
         super().process_exited()

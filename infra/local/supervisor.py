@@ -201,6 +201,12 @@ class LocalMesh:
         await unit.wait_ready(self._ready_timeout_s)
         return instance
 
+    async def wait_ready(self, timeout_s: float = READY_TIMEOUT_S) -> None:
+        """Return when all that is not held is ready, asked now. Raises StartFailed."""
+        units = [unit for unit in self.units.values() if unit.state != "held"]
+        await asyncio.gather(*(unit.ask() for unit in units))
+        await _all_ready(units, timeout_s)
+
     async def kill_broker(self) -> None:
         """kill -9 the broker; it stays away until `restart_broker`."""
         await self.units[BROKER].kill(hold=True)
@@ -286,7 +292,8 @@ class LocalMesh:
 
     def _model(self, port: int) -> None:
         command = [sys.executable, "-P", "-m", "infra.offline_model", "--port", str(port), *self._offline_arguments]
-        environ = {name: self._environ[name] for name in ("PATH", "PYTHONPATH") if name in self._environ}
+        names = ("PATH", "PYTHONPATH")
+        environ: dict[str, str] = {name: self._environ[name] for name in names if name in self._environ}
 
         async def spawn() -> Child:
             return await Child.start(

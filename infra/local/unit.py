@@ -118,6 +118,12 @@ class Unit:
         if self.state != "ready" and self._failure is not None:
             raise self._failure
 
+    async def ask(self) -> None:
+        """Ask now whether it is ready: between two probes a state may be out of date."""
+        missing = await self._probe()
+        if missing and self.state == "ready":
+            await self._set("not ready", missing)
+
     async def kill(self, *, hold: bool = False) -> None:
         """kill -9. It comes back by itself, unless held."""
         self._held = self._held or hold
@@ -202,7 +208,7 @@ class Unit:
                     refused_cure = await self._maybe_cure(child, missing, unready_since, refused_cure)
                 else:
                     self.detail = missing
-                await asyncio.wait({ended}, timeout=PROBE_READY_S if self.state == "ready" else PROBE_STARTING_S)
+                await asyncio.wait({ended}, timeout=PROBE_READY_S if was_ready else PROBE_STARTING_S)
         finally:
             ended.cancel()
         return was_ready
@@ -246,5 +252,6 @@ class Unit:
 
     def _supervision_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is not None:
-            self._failure = StartFailed(f"supervision of {self.name} failed: {task.exception()!r}; please report it")
-            self._say(str(self._failure))
+            failure = StartFailed(f"supervision of {self.name} failed: {task.exception()!r}; please report it")
+            self._say(str(failure))
+            self._telling = asyncio.ensure_future(self._fail(failure))

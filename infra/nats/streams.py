@@ -22,7 +22,7 @@ OVERHEAD_BYTES = 4 * 1024
 """Headers that the broker adds, and subjects."""
 DUPLICATE_WINDOW_S = 120
 BLOBS_DUPLICATE_WINDOW_S = 0.1
-"""The least there is: a blob's subject is written once anyway, and its message id could be guessed."""
+"""The least there is: a blob's subject is written once anyway, so that remembering ids costs and gives nothing."""
 TIMERS_MAX_AGE_S = 2 * limits.MAX_TASK_DEADLINE_MS // 1000
 ACK_WAIT_S = 3.0
 MAX_ACK_PENDING = 4_096

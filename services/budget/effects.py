@@ -224,7 +224,8 @@ class Budget:
     async def _stopped(self, message: Received, body: TaskStopped) -> None:
         """The planner ended the task early: what is in flight for it is cut, nothing more is admitted by doers."""
         halt = Halt(
-            scope="task", tenant=message.tenant, name=message.task, code=body.code, reason=body.reason, by=message.sender
+            scope="task", tenant=message.tenant, name=message.task,
+            code=body.code, reason=body.reason, by=message.sender,
         )
         try:
             await self._publish_halt(halt, f"stopped/{message.envelope.id}")

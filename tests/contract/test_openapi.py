@@ -91,7 +91,8 @@ def test_generated_requests_get_documented_answers(gateway, path, method, mode):
 
 @pytest.mark.parametrize(("path", "method"), SENDING)
 def test_nobody_gets_anything_without_credentials(gateway, path, method):
-    assert set(generated(path, method, GenerationMode.POSITIVE, gateway, {"Authorization": "Bearer bk_unknown"})) == {401}
+    nobody = {"Authorization": "Bearer bk_unknown"}
+    assert set(generated(path, method, GenerationMode.POSITIVE, gateway, nobody)) == {401}
 
 
 async def test_one_task_from_submission_to_its_end_keeps_the_document(tmp_path):

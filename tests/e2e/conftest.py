@@ -8,16 +8,32 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from tests.e2e.fixtures import tokens
+from tests.e2e.fixtures.tokens import Issuer
 from tests.e2e.fixtures.world import World
 
 SHOWN_TASKS = 3
 REPORT_TIMEOUT_S = 30
 
 
+@pytest.fixture(scope="session")
+def issuer() -> Issuer:
+    """Whose tokens the gateway of `world` takes."""
+    return Issuer()
+
+
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+async def world(tmp_path_factory: pytest.TempPathFactory, issuer: Issuer) -> AsyncIterator[World]:
     """One mesh for all tests that leave broker and Redis alone."""
-    async with World(tmp_path_factory.mktemp("world")) as found:
+    folder = tmp_path_factory.mktemp("world")
+    extra = {
+        "gateway": {
+            "BULKHEAD_JWT_JWKS_FILE": str(issuer.write_jwks(folder / "jwks.json")),
+            "BULKHEAD_JWT_ISSUER": tokens.NAME,
+        },
+        "model_gateway": {"BULKHEAD_STALL_TIMEOUT_S": "3"},
+    }
+    async with World(folder, extra_env=extra) as found:
         yield found
 
 

@@ -1,4 +1,4 @@
-"""The demo over 20 generated cases on one running mesh: right, cited, replayed byte for byte; and as its own command."""
+"""The demo over 20 generated cases on one running mesh: right, cited, replayed byte for byte; and as a command."""
 
 import asyncio
 import dataclasses

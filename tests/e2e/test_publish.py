@@ -1,4 +1,4 @@
-"""A task straight onto the bus: by the Python client in both versions, by Node from the schemas alone; and what is refused."""
+"""A task straight onto the bus: by Python in both versions, by Node from the schemas alone; and what is refused."""
 
 import asyncio
 import json

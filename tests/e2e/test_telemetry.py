@@ -58,14 +58,16 @@ async def test_a_task_is_one_trace_over_all_services(tmp_path, prompts):
     demo = generate(31)
     async with Collector() as collector:
         environment = {"BULKHEAD_OTLP_ENDPOINT": collector.url, "BULKHEAD_TRACE_PROMPTS": str(prompts).lower()}
-        extra = {service: environment for service in catalog.SERVICES}
+        extra = dict.fromkeys(catalog.SERVICES, environment)
         quick = ("--token-delay-ms", "0")
-        async with LocalMesh(tmp_path / "mesh", extra_env=extra, offline_model_arguments=quick) as mesh:
-            async with Mesh(mesh.url, mesh.credentials["submitter"]) as client:
-                for path in write(demo, tmp_path / "documents"):
-                    await client.add_document(path)
-                task = await client.submit(demo.objective)
-                assert (await task.result(60))["status"] == "succeeded"
+        async with (
+            LocalMesh(tmp_path / "mesh", extra_env=extra, offline_model_arguments=quick) as mesh,
+            Mesh(mesh.url, mesh.credentials["submitter"]) as client,
+        ):
+            for path in write(demo, tmp_path / "documents"):
+                await client.add_document(path)
+            task = await client.submit(demo.objective)
+            assert (await task.result(60))["status"] == "succeeded"
         # Everything has drained, so every span was exported.
     spans = [span for span in collector.spans if span.get("bulkhead.task") == task.id]
     assert len({span["trace"] for span in spans}) == 1
@@ -73,7 +75,8 @@ async def test_a_task_is_one_trace_over_all_services(tmp_path, prompts):
     known = {span["id"]: span for span in collector.spans}
     edges = {(known[span["parent"]]["service"], span["service"]) for span in spans if span["parent"] in known}
     for edge in (("gateway", "planner"), ("planner", "worker"), ("worker", "model_gateway"), ("worker", "rag"),
-                 ("worker", "tool_executor"), ("worker", "checker"), ("checker", "planner"), ("model_gateway", "budget")):
+                 ("worker", "tool_executor"), ("worker", "checker"), ("checker", "planner"),
+                 ("model_gateway", "budget")):
         assert edge in edges, edge
     by_name = defaultdict(list)
     for span in spans:

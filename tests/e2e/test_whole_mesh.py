@@ -92,22 +92,21 @@ async def test_everything_killed_at_once_goes_on_where_it_was_and_ctrl_c_drains(
     demo, data = generate(11), tmp_path / "data"
     objective = f"Use counter_increment with name=all amount=1. {demo.objective}"
     with GatedCounter(tmp_path / "counter.jsonl") as counter:
-        async with counter.held() as arrived:
-            async with up(data, BULKHEAD_COUNTER_URL=counter.url) as first:
-                credentials = json.loads((data / "credentials.json").read_text()) if await first.url() else {}
-                async with Mesh(await first.url(), credentials["submitter"]) as client:
-                    for document in demo.documents:
-                        media = MEDIA[Path(document.name).suffix]
-                        await client.add_document(document.text.encode(), document.name, media)
-                    task_id = (await client.submit(objective)).id
-                await arrived()
-                pids = first.pids()
-                assert len(_alive(pids)) == len(pids) == 13, pids
-                for pid in pids:
-                    # The kernel ends the children of a killed supervisor: some may be gone before their turn.
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
-                await until(lambda: _none(_alive(pids)), "all processes are gone")
+        async with counter.held() as arrived, up(data, BULKHEAD_COUNTER_URL=counter.url) as first:
+            credentials = json.loads((data / "credentials.json").read_text()) if await first.url() else {}
+            async with Mesh(await first.url(), credentials["submitter"]) as client:
+                for document in demo.documents:
+                    media = MEDIA[Path(document.name).suffix]
+                    await client.add_document(document.text.encode(), document.name, media)
+                task_id = (await client.submit(objective)).id
+            await arrived()
+            pids = first.pids()
+            assert len(_alive(pids)) == len(pids) == 13, pids
+            for pid in pids:
+                # The kernel ends the children of a killed supervisor: some may be gone before their turn.
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            await until(lambda: _none(_alive(pids)), "all processes are gone")
         async with up(data, BULKHEAD_COUNTER_URL=counter.url) as second:
             async with Mesh(await second.url(), credentials["submitter"]) as client:
                 document = await client.task(task_id).result(60)

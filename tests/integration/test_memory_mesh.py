@@ -40,7 +40,8 @@ SPECS = tuple(one for one in tools.specs() if one.name in NAMES)
 @asynccontextmanager
 async def offline_model() -> AsyncIterator[str]:
     """The offline model on a free port of this process."""
-    config = uvicorn.Config(build_app(ModelSettings(token_delay_ms=0)), host="127.0.0.1", port=0, log_level="critical", lifespan="off")
+    app = build_app(ModelSettings(token_delay_ms=0))
+    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="critical", lifespan="off")
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())
     while not server.started:

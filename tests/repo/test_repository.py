@@ -48,7 +48,7 @@ def test_a_service_has_the_shape_of_its_siblings(service):
 
 @pytest.mark.parametrize("service", catalog.SERVICES)
 def test_faststream_declares_what_the_catalog_says(service):
-    app, broker = declare(service)
+    _, broker = declare(service)
     heard = {call.handler._original_call.__name__ for s in broker.subscribers for call in s.calls}
     wanted = {f"{to}_takes_{row.body.__name__}_of_{sender}" for row in catalog.ROWS for sender, to in row.edges
               if to == service}

@@ -79,6 +79,7 @@ async def test_a_missing_an_added_and_a_widened_message_are_found():
     token = journal[assigned].headers["bulkhead-grant"]
     claims = jwt.decode(token, options={"verify_signature": False})
     claims["grant"]["tools"] = ["everything"]
-    wide = change(journal[assigned], headers={**journal[assigned].headers, "bulkhead-grant": jwt.encode(claims, "k" * 32)})
+    headers = {**journal[assigned].headers, "bulkhead-grant": jwt.encode(claims, "k" * 32)}
+    wide = change(journal[assigned], headers=headers)
     journal[assigned] = wide
     assert [one.what for one in (await check(journal, texts)).divergences] == ["step grant"]

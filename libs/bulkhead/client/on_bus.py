@@ -89,7 +89,8 @@ class BusPublisher:
         subject = subjects.mesh(self._sender, "gateway", self._tenant, task)
         try:
             # A repeat is dropped by its message id, or ignored by the gateway: a task's first request counts.
-            await self._bus.publish(subject, body.encode(), head.headers(), envelope.message_id(self._key, subject, head.id))
+            message_id = envelope.message_id(self._key, subject, head.id)
+            await self._bus.publish(subject, body.encode(), head.headers(), message_id)
         except PublishRefused as error:
             raise MeshError(f"the broker refused {subject}: {error}",
                             "a publisher may only speak for its own tenant, to the gateway") from error

@@ -99,7 +99,8 @@ def test_plain_checks_then_the_judge_then_the_verdict(play):
     propose(play)
     play.says(ModelCallRequested)
     asked = play.said(ModelCallRequested)
-    assert asked.response == "verdict" and {part.kind for part in asked.parts} == {"step", "acceptance", "answer", "passage"}
+    assert asked.response == "verdict"
+    assert {part.kind for part in asked.parts} == {"step", "acceptance", "answer", "passage"}
     judge(play, json.dumps({"verdict": "accept", "score": 1, "reasons": []}))
     verdict = play.said(VerdictReached)
     assert verdict.accepted and verdict.usage.model_calls == 3

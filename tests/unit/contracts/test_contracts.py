@@ -41,7 +41,8 @@ def test_a_wrong_partition_is_a_lie():
 
 def test_an_envelope_survives_its_headers():
     head = Envelope(id="0" * 32, type="mesh.task.requested.v2", source="gateway", time_unix_ms=1_700_000_000_123,
-                    cause="1" * 32, actor="ann", grant="g", grant_digest="d", approval="a", traceparent="00-1-2-01", logic=3)
+                    cause="1" * 32, actor="ann", grant="g", grant_digest="d", approval="a", traceparent="00-1-2-01",
+                    logic=3)
     assert envelope.parse(head.headers()) == head
 
 
@@ -100,7 +101,8 @@ def test_the_catalog_is_held_to_the_grammar():
 
 
 def test_publishers_may_say_requests_to_the_gateway_and_nothing_else():
-    said = {(row.type, receiver) for row in catalog.ROWS for sender, receiver in row.edges if sender == catalog.PUBLISHER}
+    said = {(row.type, receiver) for row in catalog.ROWS for sender, receiver in row.edges
+            if sender == catalog.PUBLISHER}
     assert said == {("mesh.task.requested", "gateway"), ("mesh.task.cancel_requested", "gateway")}
     assert catalog.allowed("mesh.task.requested.v2", "pub_demo", "gateway")
     assert not catalog.allowed("mesh.task.submitted.v1", "pub_demo", "planner")
@@ -120,6 +122,8 @@ def test_examples_fit_the_schema_and_are_read(path):
     text = path.read_text()
     jsonschema_rs.validator_for(schema).validate(json.loads(text))
     catalog.decode(path.stem, text.encode())
+    [kind] = [kind for kind in schemas.bodies() if kind.ce_type() == path.stem]
+    assert json.loads(kind.model_validate_json(text).encode()) == json.loads(text), "a writer emits exactly the schema"
 
 
 def test_asyncapi_has_every_edge():

@@ -135,7 +135,8 @@ class Desk:
         tenant = TENANT if scope == "task" else ""
         body = Halt(scope=scope, tenant=tenant, name=name, code="ceiling", reason="enough", by="budget")  # type: ignore[arg-type]
         bus = self.mesh.context("budget").bus
-        await bus.publish(subjects.control_key(scope, *filter(None, (tenant, name))), body.model_dump_json().encode(), {}, f"halt-{name}")
+        key = subjects.control_key(scope, *filter(None, (tenant, name)))
+        await bus.publish(key, body.model_dump_json().encode(), {}, f"halt-{name}")
 
 
 async def until(read: Any, done: Any) -> Any:

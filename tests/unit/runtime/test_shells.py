@@ -140,7 +140,8 @@ async def test_a_malformed_message_is_buried_and_skipped_by_every_fold():
         mesh.kill("worker")
         await mesh.start("worker", "1")
         await say(mesh, cancel("m3"), index=3)
-        assert (await summaries(mesh, 3))[-1] == "open,m2,m3", "a fresh replica skips it too, because the fact stands there"
+        # A fresh replica skips it too, because the fact stands there.
+        assert (await summaries(mesh, 3))[-1] == "open,m2,m3"
 
 
 async def test_a_bug_becomes_a_dead_letter_and_the_task_goes_on(monkeypatch):
@@ -151,7 +152,8 @@ async def test_a_bug_becomes_a_dead_letter_and_the_task_goes_on(monkeypatch):
         await say(mesh, cancel("m2"), index=2)
         assert (await summaries(mesh, 2))[-1] == "open,m2"
         dead = await mesh.messages(subjects.DEAD_LETTERS_STREAM)
-        assert dead[0].headers["bulkhead-dead-code"] == "handler_failed" and "planted" in dead[0].headers["bulkhead-dead-reason"]
+        assert dead[0].headers["bulkhead-dead-code"] == "handler_failed"
+        assert "planted" in dead[0].headers["bulkhead-dead-reason"]
 
 
 async def test_an_unknown_version_waits_and_blocks_its_task_only():

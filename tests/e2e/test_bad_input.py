@@ -1,0 +1,361 @@
+"""Garbage from every side: over HTTP, over the bus, from the model. A clear refusal or an honest answer; nothing lost."""
+
+import asyncio
+import json
+import time
+from typing import Any
+
+import httpx
+import pytest
+
+from bulkhead.bus.port import PublishRefused
+from bulkhead.client import Refused
+from bulkhead_contracts import subjects
+from infra.demo.corpus import generate
+from tests.e2e.fixtures.tokens import Issuer
+from tests.e2e.fixtures.world import World, until, verdict
+from tests.e2e.test_publish import headers, raw
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+TENANT = "t22"
+DEMO = generate(22)
+MANY = 1_000
+STREAMED = '"stream": ?true'
+
+
+def step(name: str, instruction: str, *inputs: str, tools: tuple[str, ...] = ()) -> dict[str, Any]:
+    return {
+        "id": name, "title": name, "instruction": instruction, "tools": list(tools), "inputs": list(inputs),
+        "acceptance": "Says something.", "kind": "agent",
+    }  # fmt: skip
+
+
+async def post(world: World, body: bytes | dict, token: str = "", path: str = "/v1/tasks", **head: str) -> httpx.Response:
+    token = token or world.mesh.credentials["submitter"]
+    sent = {"Authorization": f"Bearer {token}", "Idempotency-Key": f"k-{time.time_ns()}"} | head
+    async with httpx.AsyncClient(base_url=world.mesh.url, timeout=30) as http:
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return await http.post(path, content=content, headers=sent)
+
+
+def refused(answer: httpx.Response, *statuses: int) -> dict[str, Any]:
+    """Problem details that say what happened and what to do."""
+    assert answer.status_code in statuses, (answer.status_code, answer.text[:500])
+    assert answer.headers["content-type"].startswith("application/problem+json")
+    problem: dict[str, Any] = answer.json()
+    assert problem["status"] == answer.status_code and problem["title"] and problem["detail"] and problem["hint"]
+    return problem
+
+
+@pytest.mark.parametrize(
+    "body, statuses, told",
+    [
+        (b"", (400,), "JSON"),
+        (b"\xff\xfe not json", (400,), "JSON"),
+        (b"[1, 2]", (422,), "body"),
+        ({}, (422,), "objective"),
+        ({"objective": ""}, (422,), "objective"),
+        ({"objective": "x" * 100_000}, (413,), "16384 characters"),
+        ({"objective": "x" * 1_048_576}, (413,), "documents"),
+        ({"objective": "x", "objektive": "y"}, (422,), "unknown field"),
+        ({"objective": "x", "limits": {"tokens": -1}}, (422,), "limits.tokens"),
+        ({"objective": "x", "limits": {"cost_usd_micros": "1"}}, (422,), "limits.cost_usd_micros"),
+        ({"objective": "x", "limits": {"deadline_ms": 10**18}}, (422,), "limits.deadline_ms"),
+        (b'{"objective": "x", "limits": {"tokens": NaN}}', (400, 422), ""),
+        (b'{"objective": "x", "limits": {"tokens": 1e400}}', (400, 422), ""),
+        ({"objective": "x", "plan": {"steps": []}}, (422,), "plan.steps"),
+        ({"objective": "x", "plan": {"steps": [step(f"s{i}", "x") for i in range(10_000)]}}, (413, 422), ""),
+        (b'{"objective": ' * 50_000, (400, 413), ""),
+    ],
+)
+async def test_a_body_that_does_not_fit_is_refused_with_a_hint(world: World, body, statuses, told) -> None:
+    problem = refused(await post(world, body), *statuses)
+    assert told in json.dumps(problem), problem
+
+
+async def test_who_may_not_is_told_so(world: World, issuer: Issuer) -> None:
+    good = {"objective": "Say something."}
+    wrong = {
+        "expired": issuer.token("t0", "submitter", exp=int(time.time()) - 3600),
+        "another issuer": issuer.token("t0", "submitter", iss="https://evil.test"),
+        "another audience": issuer.token("t0", "submitter", aud="somebody"),
+        "another key": Issuer().token("t0", "submitter"),
+        "no tenant": issuer.token("t0", "submitter", tenant=None),
+        "no such role": issuer.token("t0", "emperor"),
+        "an unknown key": "bk_unknown",
+        "garbage": "a.b.c",
+    }
+    for name, token in wrong.items():
+        problem = refused(await post(world, good, token), 401)
+        assert token not in json.dumps(problem), f"{name}: the credential is not repeated"
+    assert "expired" in refused(await post(world, good, wrong["expired"]), 401)["detail"]
+    async with httpx.AsyncClient(base_url=world.mesh.url) as http:
+        refused(await http.get("/v1/tasks"), 401)
+    refused(await post(world, good, issuer.token("t0", "auditor")), 403)
+    assert (await post(world, good, issuer.token("t0", "submitter"))).status_code == 202
+
+
+async def test_another_tenants_task_is_not_there(world: World, issuer: Issuer) -> None:
+    task = await world.submit("t1", "Mine alone.")
+    async with httpx.AsyncClient(base_url=world.mesh.url) as http:
+        head = {"Authorization": f"Bearer {issuer.token('t2', 'operator')}"}
+        for path in (f"/v1/tasks/{task.id}", f"/v1/tasks/{task.id}/events", "/v1/tasks/no.such"):
+            refused(await http.get(path, headers=head), 404)
+        refused(await http.post(f"/v1/tasks/{task.id}/cancel", headers=head), 404)
+    await world.finish(task)
+
+
+@pytest.mark.parametrize(
+    "name, content, media",
+    [
+        ("empty.txt", b"", "text/plain"),
+        ("blank.md", b" \n\t\n", "text/markdown"),
+        ("binary.txt", bytes(range(256)) * 64, "text/plain"),
+        ("image.png", b"\x89PNG\r\n\x1a\n" + bytes(200), "image/png"),
+        ("broken.pdf", b"%PDF-1.7\nnothing follows", "application/pdf"),
+        ("big.txt", b"a " * 2_500_000, "text/plain"),
+    ],
+)
+async def test_a_document_that_cannot_be_read_is_refused(world: World, name: str, content: bytes, media: str) -> None:
+    with pytest.raises(Refused) as caught:
+        await world.client("t21").add_document(content, name, media)
+    assert caught.value.status in (413, 415, 422) and caught.value.code and caught.value.hint, caught.value.problem
+
+
+async def test_plans_that_cannot_run_end_with_a_reason(world: World) -> None:
+    cyclic = {"steps": [step("a", "x", "b"), step("b", "y", "a")]}
+    unknown = {"steps": [step("a", "x", "nowhere")]}
+    ungranted = {"steps": [step("a", "x", tools=("rm_rf",))]}
+    for plan, told in ((cyclic, "wait for each other"), (unknown, "which is no step"), (ungranted, "rm_rf")):
+        document = await world.finish(await world.submit(TENANT, "x", plan=plan))
+        failure = document["failure"]
+        assert (document["status"], failure["code"]) == ("failed", "plan_rejected"), document
+        assert told in failure["message"] and failure["hint"], failure
+        assert document["usage"]["model_calls"] == 0
+
+
+# Over the bus
+
+
+async def test_garbage_on_the_bus_is_kept_with_its_reason_and_nothing_stops(world: World) -> None:
+    body = json.dumps({"objective": "x"}).encode()
+    sent = {
+        "bus-nohead": ({}, body, "bad_envelope"),
+        "bus-binary": (headers("bus-binary"), bytes(range(256)), "malformed_body"),
+        "bus-long": (headers("bus-long"), b'{"objective": "' + b"x" * 400_000 + b'"}', "malformed_body"),
+        "bus-type": (headers("bus-type") | {"ce-type": "mesh.task.ended.v1"}, b"{}", "not_in_catalog"),
+        "bus-minus": (headers("bus-minus"), b'{"objective": "x", "limits": {"tokens": -5}}', "malformed_body"),
+    }
+    for task, (head, content, _) in sent.items():
+        await raw(world, task, head, content)
+    wanted = {task: code for task, (_, _, code) in sent.items()}
+    seen: dict[str, str] = {}
+
+    async def buried() -> bool:
+        seen.update({one["subject"].rpartition(".")[2]: one["code"] for one in await world.letters()})
+        return wanted.items() <= seen.items()
+
+    try:
+        await until(buried, "all of it lies with the dead letters")
+    except AssertionError:
+        raise AssertionError({task: (code, seen.get(task)) for task, code in wanted.items()}) from None
+    assert (await world.finish(await world.submit("demo", "Say something.")))["status"] == "succeeded"
+
+
+@pytest.mark.parametrize("size", [600_000, 1_048_576])
+async def test_an_oversize_message_is_refused_by_the_broker(world: World, size: int) -> None:
+    body = b'{"objective": "' + b"x" * size + b'"}'
+    with pytest.raises(PublishRefused, match="size exceeds"):
+        await raw(world, f"bus-{size}", headers(f"bus-{size}"), body)
+
+
+async def test_an_unknown_version_waits_and_is_not_lost(world: World) -> None:
+    """Handed back for an upgraded replica: no dead letter, still in the inbox; others are served meanwhile."""
+    await raw(world, "from-tomorrow", headers("from-tomorrow", version=9), b'{"of": "tomorrow"}')
+    log = world.mesh.directory / "logs" / "gateway-0.log"
+
+    async def handed_back() -> bool:
+        return log.read_text().count("waits_for_upgrade") >= 2
+
+    await until(handed_back, "the gateway handed it back, twice")
+    assert (await world.finish(await world.submit("demo", "Say something.")))["status"] == "succeeded"
+    assert not [one for one in await world.letters() if "from-tomorrow" in one["subject"]]
+    async with world.bus() as bus:
+        subject = subjects.mesh("pub_demo", "gateway", "demo", "from-tomorrow")
+        assert [one.body for one in await bus.read("INBOX_GATEWAY", subject)] == [b'{"of": "tomorrow"}']
+
+
+# From the model
+
+
+MENDED = {
+    "429": {"retry_after_s": 0.2},
+    "500": {},
+    "503": {},
+    "error_200": {},
+    "malformed_json": {},
+    "cut_stream": {"abrupt": True},
+    "context_overflow": {},
+    "missing_usage": {"times": MANY},
+    "malformed_arguments": {},
+    "wrong_arguments": {},
+    "invented_tool": {},
+    "bad_plan_cyclic": {},
+    "bad_plan_huge": {},
+    "bad_plan_no_acceptance": {},
+    "judge_reject": {},
+    "stall": {"streamed": True},
+    "timeout": {"streamed": True},
+}
+"""One such fault, and the task ends with the right answer."""
+
+NAMED = {
+    "429": "rate_limited",
+    "500": "provider_error",
+    "503": "provider_error",
+    "error_200": "error_body",
+    "malformed_json": "malformed_json",
+    "cut_stream": "truncated_stream",
+    "context_overflow": "context_overflow",
+    "bad_plan_cyclic": "plan_rejected",
+    "bad_plan_huge": "plan_rejected",
+    "bad_plan_no_acceptance": "plan_rejected",
+    "judge_reject": "step_failed",
+    "malformed_arguments": "step_failed",
+    "wrong_arguments": "step_failed",
+    "invented_tool": "step_failed",
+    "runaway": "budget_exceeded",
+}
+"""Such faults without end, and the task ends with this failure."""
+
+
+async def test_one_fault_of_the_model_is_mended(world: World) -> None:
+    await world.ingest(TENANT, DEMO)
+    slots = asyncio.Semaphore(6)
+
+    async def one(fault: str, how: dict[str, Any]) -> str:
+        how = dict(how)
+        mark = f"mended{fault.replace('_', '')}x"
+        pattern = rf"(?s)(?=.*{mark})" + (f"(?=.*{STREAMED})" if how.pop("streamed", False) else "")
+        async with slots:
+            await world.arm(fault, pattern=pattern, **how)
+            task = await world.submit(TENANT, f"The file is {mark}. {DEMO.objective}", deadline_s=60)
+            document = await world.finish(task, 90)
+        if document["status"] != "succeeded":
+            return f"{fault}, {task.id}: {document['status']}: {document['failure']}"
+        found = verdict(DEMO, document)
+        return "" if found.ok else f"{fault}, {task.id}: {found.differences}; {document['answer']}"
+
+    problems = await asyncio.gather(*(one(fault, how) for fault, how in MENDED.items()))
+    taken = {one["fault"] for one in (await world.model.get("/admin/faults")).json()["armed"] if one["taken"]}
+    await world.disarm()
+    assert [problem for problem in problems if problem] == []
+    assert taken >= set(MENDED), set(MENDED) - taken
+
+
+async def test_faults_without_end_end_in_a_named_failure(world: World) -> None:
+    await world.ingest(TENANT, DEMO)
+    slots = asyncio.Semaphore(6)
+
+    async def one(fault: str, code: str) -> str:
+        mark = f"named{fault.replace('_', '')}x"
+        async with slots:
+            await world.arm(fault, mark, times=MANY, retry_after_s=0.1)
+            task = await world.submit(TENANT, f"The file is {mark}. {DEMO.objective}", deadline_s=60)
+            document = await world.finish(task, 90)
+        failure = document["failure"] or {}
+        status = "halted" if code == "budget_exceeded" else "failed"
+        if (document["status"], failure.get("code")) != (status, code) or not failure.get("message"):
+            return f"{fault}, {task.id}: wanted {code}, it is {document['status']}: {failure} {document['answer']}"
+        return ""
+
+    problems = await asyncio.gather(*(one(fault, code) for fault, code in NAMED.items()))
+    await world.disarm()
+    assert [problem for problem in problems if problem] == []
+
+
+async def test_an_endless_answer_is_cut_and_says_so(world: World) -> None:
+    await world.ingest(TENANT, DEMO)
+    await world.arm("long_answer", pattern=rf"(?s)(?=.*endlessly)(?=.*{STREAMED})")
+    document = await world.finish(await world.submit(TENANT, "Tell endlessly of it.", check=False))
+    await world.disarm()
+    completeness = document["result"]["completeness"]
+    assert document["status"] == "succeeded" and completeness["complete"] is False, document
+    assert completeness["omissions"][0]["reason"] == "truncated", completeness
+
+
+async def test_a_failed_dependency_shows_in_the_final_answer(world: World) -> None:
+    """By way of two steps: the first one's tool fails, the second composes."""
+    plan = {
+        "steps": [
+            step("s1", 'Use calculate with expression="1/0".', tools=("calculate",)),
+            step("s2", "Compose the final answer from the results of the earlier steps.", "s1"),
+        ]
+    }
+    document = await world.finish(await world.submit(TENANT, "What is 1/0?", plan=plan, check=False))
+    assert document["status"] == "succeeded", document
+    result = document["result"]
+    assert result["standing"] == "degraded" and "calculate" in result["standing_reason"], result
+    [omission] = result["completeness"]["omissions"]
+    assert omission["reason"] == "failed_part" and "calculate" in omission["what"] and "zero" in omission["detail"]
+
+
+async def test_the_ceiling_halts_the_task_and_cuts_the_stream_in_flight(world: World) -> None:
+    """s1 streams slowly; what s3 would cost at most does not fit any more: the task ends, and s1's stream with it."""
+    plan = {
+        "steps": [
+            step("s1", "Tell the slowpart."),
+            step("s2", "Tell the longpart."),
+            step("s3", "Tell the dearpart. " + "It is long. " * 600, "s2"),
+        ]
+    }
+    limit = 8_000
+    await world.arm("long_answer", pattern=r"(?s)slowpart", delay_ms=50)
+    await world.arm("long_answer", pattern=r"(?s)longpart")
+    task = await world.submit(TENANT, "Tell.", plan=plan, check=False, limit_tokens=limit)
+    document = await world.finish(task, 30)
+    await world.disarm()
+    assert document["status"] == "halted" and document["failure"]["hint"], document
+    assert "limit" in document["failure"]["message"] or "ceiling" in document["failure"]["message"], document["failure"]
+
+    async def cut() -> bool:
+        return any(one["fault"] == "long_answer" and one["client_cut"] for one in await world.model_requests())
+
+    await until(cut, "the provider saw its stream cut", 10)
+
+    money = await world.money(TENANT, task)
+
+    async def adds_up() -> bool:
+        nonlocal money
+        money = await world.money(TENANT, task)
+        assert money.spent[0] <= limit
+        return not money.problems() and not money.open
+
+    try:
+        await until(adds_up, "everything is settled", 10)
+    except AssertionError:
+        raise AssertionError(f"{money.problems()}; {money}") from None
+
+
+# A context that is too small, a provider that is out
+
+
+@pytest.fixture(scope="module")
+def narrow_settings() -> dict[str, dict[str, str]]:
+    return {"model_gateway": {"BULKHEAD_CONTEXT_TOKENS": "5000", "BULKHEAD_FALLBACK_MODEL": "offline-rules-1"}}
+
+
+async def test_an_oversized_context_and_a_fallback_show_in_the_final_answer(tmp_path, narrow_settings) -> None:
+    filler = " ".join(f"The harbour fee of berth {number} is {number} crowns and is due at noon." for number in range(400))
+    async with World(tmp_path, extra_env=narrow_settings) as world:
+        await world.client().add_document(filler.encode(), "harbour.txt", "text/plain")
+        document = await world.finish(await world.submit("demo", "What is the harbour fee of berth 17?"))
+        assert document["status"] == "succeeded", document["failure"]
+        completeness = document["result"]["completeness"]
+        assert completeness["complete"] is False, document["result"]
+        assert {one["reason"] for one in completeness["omissions"]} <= {"pruned", "truncated"}, completeness
+        await world.arm("500", pattern=rf"(?s)(?=.*berth 18)(?=.*{STREAMED})", times=4)
+        document = await world.finish(await world.submit("demo", "What is the harbour fee of berth 18?"))
+        assert document["status"] == "succeeded", document
+        assert document["result"]["standing"] == "degraded" and document["result"]["standing_reason"], document
