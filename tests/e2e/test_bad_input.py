@@ -170,20 +170,35 @@ async def test_an_oversize_message_is_refused_by_the_broker(world: World, size: 
         await raw(world, f"bus-{size}", headers(f"bus-{size}"), body)
 
 
-async def test_an_unknown_version_waits_and_is_not_lost(world: World) -> None:
-    """Handed back for an upgraded replica: no dead letter, still in the inbox; others are served meanwhile."""
+async def test_an_unknown_version_from_outside_is_kept_with_the_dead_letters(world: World) -> None:
+    """Waiting, it would hold a place in the durable's window: an outsider could fill that."""
     await raw(world, "from-tomorrow", headers("from-tomorrow", version=9), b'{"of": "tomorrow"}')
-    log = world.mesh.directory / "logs" / "gateway-0.log"
+
+    async def buried() -> list[dict[str, Any]]:
+        return [one for one in await world.letters() if one["subject"].endswith(".from-tomorrow")]
+
+    [letter] = await until(buried, "it lies with the dead letters")
+    assert letter["code"] == "unknown_version" and "upgrade" in letter["reason"] and "tomorrow" in letter["body"]
+    document = await world.client("demo").task("from-tomorrow").show()
+    assert (document["status"], document["failure"]["code"]) == ("rejected", "unknown_version")
+
+
+async def test_an_unknown_version_of_a_service_waits_and_is_not_lost(world: World) -> None:
+    """Handed back for an upgraded replica: no dead letter, still in the inbox; others are served meanwhile."""
+    subject = subjects.mesh("gateway", "planner", "demo", "from-tomorrow")
+    head = headers("from-tomorrow", source="gateway") | {"ce-type": "mesh.task.submitted.v9"}
+    async with world.bus("gateway") as bus:
+        await bus.publish(subject, b'{"of": "tomorrow"}', head, "from-tomorrow")
+    log = world.mesh.directory / "logs" / "planner-0.log"
 
     async def handed_back() -> bool:
         return log.read_text().count("waits_for_upgrade") >= 2
 
-    await until(handed_back, "the gateway handed it back, twice")
+    await until(handed_back, "the planner handed it back, twice")
     assert (await world.finish(await world.submit("demo", "Say something.")))["status"] == "succeeded"
-    assert not [one for one in await world.letters() if "from-tomorrow" in one["subject"]]
+    assert not [one for one in await world.letters() if one["subject"] == subject]
     async with world.bus() as bus:
-        subject = subjects.mesh("pub_demo", "gateway", "demo", "from-tomorrow")
-        assert [one.body for one in await bus.read("INBOX_GATEWAY", subject)] == [b'{"of": "tomorrow"}']
+        assert [one.body for one in await bus.read("INBOX_PLANNER", subject)] == [b'{"of": "tomorrow"}']
 
 
 # From the model
@@ -341,21 +356,23 @@ async def test_the_ceiling_halts_the_task_and_cuts_the_stream_in_flight(world: W
 # A context that is too small, a provider that is out
 
 
-@pytest.fixture(scope="module")
-def narrow_settings() -> dict[str, dict[str, str]]:
-    return {"model_gateway": {"BULKHEAD_CONTEXT_TOKENS": "5000", "BULKHEAD_FALLBACK_MODEL": "offline-rules-1"}}
+async def test_an_oversized_context_and_a_fallback_show_in_the_final_answer(tmp_path) -> None:
+    settings = {"BULKHEAD_CONTEXT_TOKENS": "4400", "BULKHEAD_FALLBACK_MODEL": "offline-rules-1"}
+    text = " ".join(f"The harbour fee of berth {number} is {number} crowns and is due at noon." for number in range(400))
+    async with World(tmp_path, extra_env={"model_gateway": settings}) as world:
+        await world.client().add_document(text.encode(), "harbour.txt", "text/plain")
 
+        async def ask(berth: int) -> dict[str, Any]:
+            question = f"What is the harbour fee of berth {berth}?"
+            plan = {"steps": [step("s1", question, tools=("search_documents",))]}
+            document = await world.finish(await world.submit("demo", question, plan=plan, check=False))
+            assert document["status"] == "succeeded", document["failure"]
+            found: dict[str, Any] = document["result"]
+            return found
 
-async def test_an_oversized_context_and_a_fallback_show_in_the_final_answer(tmp_path, narrow_settings) -> None:
-    filler = " ".join(f"The harbour fee of berth {number} is {number} crowns and is due at noon." for number in range(400))
-    async with World(tmp_path, extra_env=narrow_settings) as world:
-        await world.client().add_document(filler.encode(), "harbour.txt", "text/plain")
-        document = await world.finish(await world.submit("demo", "What is the harbour fee of berth 17?"))
-        assert document["status"] == "succeeded", document["failure"]
-        completeness = document["result"]["completeness"]
-        assert completeness["complete"] is False, document["result"]
+        completeness = (await ask(17))["completeness"]
+        assert completeness["complete"] is False, completeness
         assert {one["reason"] for one in completeness["omissions"]} <= {"pruned", "truncated"}, completeness
-        await world.arm("500", pattern=rf"(?s)(?=.*berth 18)(?=.*{STREAMED})", times=4)
-        document = await world.finish(await world.submit("demo", "What is the harbour fee of berth 18?"))
-        assert document["status"] == "succeeded", document
-        assert document["result"]["standing"] == "degraded" and document["result"]["standing_reason"], document
+        await world.arm("500", "berth 18", times=4)
+        result = await ask(18)
+        assert result["standing"] == "degraded" and result["standing_reason"], result

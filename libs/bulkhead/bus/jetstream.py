@@ -220,6 +220,8 @@ class JetStreamBus:
         self._connection.watch(subject, denied.append)
         try:
             subscription = await self._connection.nc.subscribe(subject, queue=queue, cb=take)
+            # nats-py's ping overtakes what is not written yet: only the second one proves that the broker has judged.
+            await self._connection.round_trip(API_TIMEOUT_S)
             await self._connection.round_trip(API_TIMEOUT_S)
         except (errors.Error, OSError) as error:
             raise BusUnavailable(f"cannot listen to {subject}: {error}") from error
