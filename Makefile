@@ -46,7 +46,7 @@ render: setup ## Write the generated files (schemas, AsyncAPI, OpenAPI, READMEs'
 bench: setup ## Measure steps per second, step latency, memory, beside a bare JetStream floor
 	@$(BIN)/python -m tests.bench $(ARGS)
 
-live: setup ## Ten objectives against a real provider under a $$1 ceiling (needs OPENAI_API_KEY)
+live: setup ## Ten objectives against a real provider under a ceiling of 1 USD (needs OPENAI_API_KEY)
 	@$(BIN)/python -m infra.demo.live $(ARGS)
 
 lock: ## Renew requirements.lock

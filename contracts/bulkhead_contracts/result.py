@@ -95,6 +95,11 @@ class Failure(Contract):
     message: Reason
     hint: Reason = ""
 
+    @classmethod
+    def of(cls, code: str, message: str, hint: str = "") -> Self:
+        """A failure whose words are cut to their bounds: they quote models, tools and people."""
+        return cls(code=code, message=message[: limits.MAX_REASON_CHARS], hint=hint[: limits.MAX_REASON_CHARS])
+
 
 class Result(Contract):
     """A result never travels bare: content, standing, completeness, provenance, citations."""

@@ -4,6 +4,9 @@ In: a mesh, its lines and its events. Out: text on a terminal; plain lines where
 """
 
 import asyncio
+import math
+import re
+import time
 from collections.abc import Callable, Sequence
 
 from rich.console import Console, Group
@@ -11,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from infra.local.supervisor import LocalMesh
+from infra.local.supervisor import BROKER, LocalMesh
 from infra.local.unit import Row
 
 REFRESH_S = 0.5
@@ -19,6 +22,8 @@ COLOURS = ("cyan", "green", "magenta", "yellow", "blue", "bright_cyan", "bright_
 STATE_STYLES = {"ready": "green", "starting": "yellow", "not ready": "yellow", "held": "yellow"}
 NAME_WIDTH = 17
 LOUD = (" error ", " warning ", "[ERR]", "[WRN]", "[FTL]")
+RECOVERY = re.compile(r"\[WRN\] Filestore .*(?:recover|rebuild|checksum|stale|prior|state)", re.I)
+RECOVERY_APART_S = 10.0
 MIB = 1024 * 1024
 
 
@@ -30,15 +35,26 @@ class Screen:
         self.console = console or Console()
         self._quiet = frozenset(quiet)
         self._live: Live | None = None
+        self._recovering_at = -math.inf
 
     def line(self, name: str, line: str) -> None:
         """One line that a process said."""
+        if name == BROKER and RECOVERY.search(line):
+            self._recovery()
+            return
         loud = any(word in line for word in LOUD)
         if name in self._quiet and not loud:
             return
         colour = COLOURS[sum(map(ord, name.rpartition("-")[0])) % len(COLOURS)]
         text = Text.assemble((f"{name:<{NAME_WIDTH}} ", colour), (line, "bold red" if loud else ""))
         self.console.print(text, soft_wrap=True, highlight=False)
+
+    def _recovery(self) -> None:
+        """After a kill the broker reads its store again, a warning per stream; people need to know it once."""
+        if time.monotonic() - self._recovering_at > RECOVERY_APART_S:
+            self.event("the broker ended without an orderly stop and reads its store again; nothing that was "
+                       "acknowledged is lost (details in logs/nats-server.log)")
+        self._recovering_at = time.monotonic()
 
     def event(self, text: str) -> None:
         """Something that the supervisor did or saw."""

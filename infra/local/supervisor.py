@@ -97,6 +97,7 @@ class LocalMesh:
         self._on_line, self._on_event = on_line, on_event
         self._environ = dict(os.environ if environ is None else environ)
         self._ready_timeout_s, self._drain_timeout_s = ready_timeout_s, drain_timeout_s
+        self._tenants: list[str] = []
         self._written: dict[str, Any] = {}
         self._writes = False
         self.up = False
@@ -171,6 +172,8 @@ class LocalMesh:
             "model_url": self.model_url,
             "redis_port": self._redis.port,
             "shards": self._shards,
+            "scale": self._scale,
+            "tenants": self._tenants,
             "identity_dir": str(self._run.identity),
             "processes": {unit.name: unit.record() for unit in self.units.values() if unit.pid is not None},
         }
@@ -242,6 +245,7 @@ class LocalMesh:
     async def _start(self) -> None:
         rules, tenants = policy.load(), policy.load_tenants(self._tenants_file)
         policy.check_publishers(rules, tenants)
+        self._tenants = sorted(tenants.tenants)
         for name in self._run.end_leftovers():
             self._say(f"{name} was left running by a run that was killed; it was ended")
         keys.ensure(self._run.identity, rules)

@@ -29,7 +29,10 @@ def _remedy(ceiling: Ceiling) -> str:
         )
     option = "--limit-tokens" if ceiling.unit == "tokens" else "--limit-usd"
     value = str(needed) if ceiling.unit == "tokens" else f"{needed / 1_000_000:.6f}"
-    return f"Submit it again with a higher limit (at least {option} {value})"
+    return (
+        f"Submit it again with a higher limit: {option} {value} is what it takes to make this next call; the calls "
+        "after it need more, so leave room"
+    )
 
 
 def denied(ceiling: Ceiling) -> str:

@@ -4,11 +4,10 @@ In: StepProposed (with the text of the result and its evidence), the judge's rep
 planner. What is missing or degraded in the result is never dropped.
 """
 
-import json
 from dataclasses import replace
 from typing import Any
 
-from bulkhead.flow import Decision, Message, Send, SetTimer
+from bulkhead.flow import Decision, Message, Send, SetTimer, bounded
 from bulkhead_contracts import envelope, limits
 from bulkhead_contracts.control import CallDeferred, TimerFired
 from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested, Part
@@ -186,8 +185,8 @@ def _judged(state: State, message: Message, key: Key, case: Case, body: ModelCal
 
 def _read(text: str) -> tuple[bool, list[str]] | None:
     try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
+        found = bounded.loads(text)
+    except ValueError:
         return None
     if not isinstance(found, dict) or found.get("verdict") not in ("accept", "reject"):
         return None

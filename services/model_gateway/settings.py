@@ -108,6 +108,24 @@ class Settings(ServiceSettings):
                 raise ValueError(f"provider {name!r}: base URL must begin with http:// or https://")
         return self
 
+    @model_validator(mode="after")
+    def _known_prices(self) -> Self:
+        # Here and not in `build`: what only other settings mend must not be started over and over.
+        from .prices import Prices
+
+        prices, known = Prices(self.free_models, self.prices_file), self.all_providers()
+        for tier, route in self.all_routes().items():
+            for one in filter(None, (route, route.fallback)):
+                provider = known[one.provider]
+                if prices.find(one.model, provider.price_provider, provider.base_url) is None:
+                    raise ValueError(
+                        f"no price is known for model {one.model!r} of tier {tier!r} at provider {one.provider!r} "
+                        f"({provider.base_url}), and a call without a price is refused; add its row to "
+                        "BULKHEAD_PRICES_FILE, name the provider's price list in BULKHEAD_PRICE_PROVIDER, or put the "
+                        "model into BULKHEAD_FREE_MODELS when it costs nothing"
+                    )
+        return self
+
     def all_providers(self) -> dict[str, ProviderSettings]:
         """Providers by name; `openai` is made of the unprefixed variables unless `providers` names it."""
         openai = ProviderSettings(

@@ -87,10 +87,10 @@ class Planner:
                 return _time(state, message, body)
             case TaskCancelRequested():
                 reason = body.reason or "cancelled on request"
-                return _end(state, message, "cancelled", Failure(code="cancelled", message=reason))
+                return _end(state, message, "cancelled", Failure.of(code="cancelled", message=reason))
             case TaskHalted():
                 hint = "raise the limit and submit again, or look at `bulkhead timeline` for what was spent"
-                return _end(state, message, "halted", Failure(code=body.code, message=body.reason, hint=hint))
+                return _end(state, message, "halted", Failure.of(code=body.code, message=body.reason, hint=hint))
             case _:
                 return Decision(state)
 
@@ -113,7 +113,7 @@ def _submitted(state: State, message: Message, body: TaskSubmitted) -> Decision[
         return _then(outputs, _draft(state, message, ()))
     notes = plans.check(body.plan.steps, body.tools)
     if _errors(notes):
-        failure = Failure(code="plan_rejected", message=_join(notes), hint="mend the plan and submit again")
+        failure = Failure.of(code="plan_rejected", message=_join(notes), hint="mend the plan and submit again")
         return _then((*outputs, _rejected(state, notes)), _end(state, message, "failed", failure))
     return _then(outputs, _adopt(state, message, body.plan.steps, notes))
 
@@ -156,7 +156,7 @@ def _drafted(state: State, message: Message, body: ModelCallReplied) -> Decision
         return Decision(state)
     state = replace(state, usage=state.usage + body.usage)
     if body.outcome != "answered" or body.content is None:
-        failure = body.failure or Failure(code="no_plan", message="the model answered with nothing")
+        failure = body.failure or Failure.of(code="no_plan", message="the model answered with nothing")
         if failure.code in STOPPED_BY_BUDGET:
             return _end(state, message, "halted", failure)
         return _draft_again(state, message, (), failure)
@@ -176,7 +176,7 @@ def _drafted(state: State, message: Message, body: ModelCallReplied) -> Decision
         steps, notes = plans.parse(text)
         notes = notes or plans.check(steps, state.tools)
     if _errors(notes):
-        failure = Failure(
+        failure = Failure.of(
             code="plan_rejected",
             message=f"no draft passed the plan checker: {_join(notes)}",
             hint="state the objective more simply, or submit a plan of your own",
@@ -196,7 +196,7 @@ def _deferred(state: State, message: Message, body: CallDeferred) -> Decision[St
     if state.phase != "drafting" or body.call_id != _draft_call(state):
         return Decision(state)
     if state.deferrals >= limits.MAX_CALL_DEFERRALS:
-        failure = Failure(
+        failure = Failure.of(
             code="deferred_too_often", message=f"the model call was put off again and again: {body.reason}"
         )
         return _draft_again(state, message, (), failure)
@@ -343,7 +343,7 @@ def _again(
         state = state.with_step(replace(one, status="waiting", notes=notes))
         return _then((said,), _hand_out(state, message))
     state = state.with_step(replace(one, status="failed", notes=notes))
-    failure = Failure(
+    failure = Failure.of(
         code="step_failed",
         message=f"step {one.step.id} ({one.step.title or one.step.instruction[:80]}) failed {one.attempt} times; "
         f"last: {'; '.join(reasons)}"[: limits.MAX_REASON_CHARS],
@@ -390,7 +390,7 @@ def _step_ended(
 def _time(state: State, message: Message, body: TimerFired) -> Decision[State]:
     if body.key == TASK_TIMER:
         waiting = ", ".join(one.step.id for one in state.steps if one.status == "running") or state.phase
-        failure = Failure(
+        failure = Failure.of(
             code="deadline_exceeded",
             message=f"the task's deadline of {state.limits.deadline_ms} ms passed; it was waiting for: {waiting}",
             hint="submit with a longer --deadline, or see `bulkhead timeline TASK` for where the time went",

@@ -99,7 +99,11 @@ def check(steps: Sequence[PlanStep], tools: Sequence[ToolSpec]) -> tuple[PlanNot
     if looped := cycle(steps):
         note("error", "cycle", looped[0], f"steps wait for each other: {' -> '.join((*looped, looped[0]))}")
     if len(sinks(steps)) > 1 and not looped:
-        note("note", "several_ends", "", "a final step that composes the answer is added")
+        if len(steps) >= limits.MAX_PLAN_STEPS:
+            text = f"the plan ends in several steps, and {len(steps)} leave no room for one that composes the answer"
+            note("error", "several_ends", "", text)
+        else:
+            note("note", "several_ends", "", "a final step that composes the answer is added")
     return tuple(notes[: limits.MAX_PLAN_NOTES])
 
 
@@ -140,7 +144,7 @@ def sinks(steps: Sequence[PlanStep]) -> tuple[str, ...]:
 def adopt(steps: Sequence[PlanStep], notes: tuple[PlanNote, ...], version: int) -> Plan:
     """The plan to run: with exactly one final step, made here when the draft ends in several."""
     ends = sinks(steps)
-    if len(ends) > 1 and len(steps) < limits.MAX_PLAN_STEPS:
+    if len(ends) > 1:
         taken = {step.id for step in steps}
         name = next(n for n in (COMPOSE_ID, *(f"{COMPOSE_ID}_{i}" for i in range(100))) if n not in taken)
         steps = (

@@ -171,15 +171,47 @@ def _within(asked: TaskLimits, most: TaskLimits) -> TaskLimits:
 
 
 def _limits(policy: TenantPolicy, tenant: str, request: GrantRequested) -> Failure | None:
-    for name in ("cost_usd_micros", "tokens", "deadline_ms"):
+    for name, (what, option) in _LIMITS.items():
         asked, most = getattr(request.limits, name), getattr(policy.task, name)
         if asked > most:
+            said = _typed(name, most)
             return Failure(
                 code="limit_above_policy",
-                message=f"{name} {asked} is asked; a task of tenant {tenant} may have {most} at most",
-                hint=f"submit with {name} of {most} or less, or have an operator raise task.{name} of {tenant}",
+                message=f"{what} of {_shown(name, asked)} is asked; a task of tenant {tenant} may have "
+                f"{_shown(name, most)} at most",
+                hint=f"submit with {option} {said} or less (over HTTP: limits.{name} {most}), or have an operator "
+                f"raise task.{name} of {tenant} in the tenants file",
             )
     return None
+
+
+_LIMITS = {
+    "cost_usd_micros": ("a cost limit", "--limit-usd"),
+    "tokens": ("a token limit", "--limit-tokens"),
+    "deadline_ms": ("a deadline", "--deadline"),
+}
+"""How people say a limit, and the option by which they set it."""
+
+
+def _shown(name: str, value: int) -> str:
+    match name:
+        case "cost_usd_micros":
+            dollars, micros = divmod(value, 1_000_000)
+            return f"${dollars:,}.{f'{micros:06d}'.rstrip('0').ljust(2, '0')}"
+        case "tokens":
+            return f"{value:,} tokens"
+        case _:
+            return _typed(name, value)
+
+
+def _typed(name: str, value: int) -> str:
+    match name:
+        case "cost_usd_micros":
+            return f"{value // 1_000_000}.{f'{value % 1_000_000:06d}'.rstrip('0').ljust(2, '0')}"
+        case "tokens":
+            return str(value)
+        case _:
+            return f"{value / 1000:.3f}".rstrip("0").rstrip(".") + "s"
 
 
 def policies_from(

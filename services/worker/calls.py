@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
+from bulkhead.flow import bounded
 from bulkhead_contracts import limits
 from bulkhead_contracts.model import ToolCall
 from bulkhead_contracts.result import Failure
@@ -32,21 +33,21 @@ def request(assigned: StepAssigned, call: ToolCall, turn: int, index: int, earli
     tool = next((one for one in assigned.tools if one.name == call.name), None)
     if tool is None:
         names = ", ".join(one.name for one in assigned.tools) or "none"
-        return Failure(
+        return Failure.of(
             code="unknown_tool",
             message=f"there is no tool {call.name[:64]!r} for this step",
             hint=f"use one of: {names}; or answer without a tool",
         )
     try:
-        arguments = json.loads(call.arguments_json or "{}")
-    except (ValueError, RecursionError) as error:
-        return Failure(
+        arguments = bounded.loads(call.arguments_json or "{}")
+    except ValueError as error:
+        return Failure.of(
             code="malformed_arguments",
             message=f"the arguments are not JSON: {error}"[:500],
             hint="send one JSON object that fits the tool's parameters",
         )
     if not isinstance(arguments, dict):
-        return Failure(
+        return Failure.of(
             code="malformed_arguments",
             message="the arguments must be one JSON object",
             hint="send one JSON object that fits the tool's parameters",
@@ -68,6 +69,14 @@ def request(assigned: StepAssigned, call: ToolCall, turn: int, index: int, earli
     )
 
 
+def canonical(arguments_json: str) -> str:
+    """The same text for the same arguments, however they are written; what is no JSON stands for itself."""
+    try:
+        return json.dumps(bounded.loads(arguments_json or "{}"), sort_keys=True, separators=(",", ":"))
+    except ValueError:
+        return arguments_json
+
+
 def call_key(
     assigned: StepAssigned,
     tool: ToolSpec,
@@ -82,8 +91,8 @@ def call_key(
     step which is tried again does not repeat its side effects. For a read: the place in this attempt.
     """
     if tool.effect == "write":
-        canonical = json.dumps(arguments, sort_keys=True, separators=(",", ":"))
-        name = f"write/{assigned.step.id}/{tool.name}/{canonical}/{earlier_same}"
+        written = json.dumps(arguments, sort_keys=True, separators=(",", ":"))
+        name = f"write/{assigned.step.id}/{tool.name}/{written}/{earlier_same}"
     else:
         name = f"read/{assigned.plan_version}/{assigned.step.id}/{assigned.attempt}/{turn}/{index}"
     return hashlib.blake2b(name.encode(), digest_size=16).hexdigest()
@@ -102,7 +111,7 @@ def _retrieval(assigned: StepAssigned, arguments: dict[str, object], call_id: st
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))
-        return Failure(
+        return Failure.of(
             code="bad_arguments",
             message=f"{where}: {first['msg']}",
             hint=f"query is a text of 1-{limits.MAX_QUERY_CHARS} characters, k 1-{limits.MAX_PASSAGES}",

@@ -102,7 +102,7 @@ def _think(state: State, message: Message, key: Key, attempt: Attempt) -> Decisi
             state,
             key,
             attempt,
-            Failure(
+            Failure.of(
                 code="turn_cap",
                 message=f"no answer after {limits.MAX_TURNS_PER_STEP} turns of the model",
                 hint="the step may be too large or loops: look at `bulkhead timeline TASK`",
@@ -203,7 +203,7 @@ def _replied(
         degraded=_degraded(attempt, body.standing, body.failure.message if body.failure else "by its source"),
     )
     if isinstance(body, ToolCallReplied) and body.outcome == "uncertain":
-        failure = body.failure or Failure(code="uncertain", message="a write may or may not have happened")
+        failure = body.failure or Failure.of(code="uncertain", message="a write may or may not have happened")
         return _fail(state, key, attempt, failure.model_copy(update={"code": "uncertain_effect"}))
     if body.failure is not None and body.failure.code in ("refused_by_budget", "halted"):
         return _fail(state, key, attempt, body.failure)
@@ -217,7 +217,7 @@ def _degraded(attempt: Attempt, standing: str, reason: str) -> tuple[str, ...]:
 
 def _thought(state: State, message: Message, key: Key, attempt: Attempt, body: ModelCallReplied) -> Decision[State]:
     if body.outcome != "answered":
-        failure = body.failure or Failure(code="model_failed", message="the model gave no answer")
+        failure = body.failure or Failure.of(code="model_failed", message="the model gave no answer")
         return _fail(state, key, attempt, failure)
     attempt = replace(
         attempt,
@@ -227,7 +227,7 @@ def _thought(state: State, message: Message, key: Key, attempt: Attempt, body: M
     if body.tool_calls:
         return _act(state, message, key, attempt, body)
     if body.content is None:
-        return _fail(state, key, attempt, Failure(code="empty_answer", message="the model answered with nothing"))
+        return _fail(state, key, attempt, Failure.of(code="empty_answer", message="the model answered with nothing"))
     return _finish(state, key, attempt, body.content)
 
 
@@ -235,15 +235,19 @@ def _act(state: State, message: Message, key: Key, attempt: Attempt, body: Model
     """Send every call that can be sent, in parallel; the others are answered with an error at once."""
     turn, answers, outstanding = len(attempt.turns), {}, {}
     sends: list[Output] = []
-    errors = attempt.errors
+    errors, failed = attempt.errors, dict(attempt.failed_tools)
+    granted = {tool.name for tool in attempt.assigned.tools}
     for index, call in enumerate(body.tool_calls):
         made = calls.request(attempt.assigned, call, turn, index, _made_before(attempt, body, index))
+        if isinstance(made, Failure) and call.name in granted:
+            # A tool that no call ever reached is missing from the result as much as one that failed.
+            failed[call.name] = made.message
         if isinstance(made, Failure) or made.call_id in outstanding:
             errors += 1
             failure = (
                 made
                 if isinstance(made, Failure)
-                else Failure(code="repeated_call", message="the same call stands twice in one turn")
+                else Failure.of(code="repeated_call", message="the same call stands twice in one turn")
             )
             answers[call.id] = ToolAnswer(tool_call_id=call.id, error=failure)
         else:
@@ -257,6 +261,7 @@ def _act(state: State, message: Message, key: Key, attempt: Attempt, body: Model
         answers=answers,
         outstanding=outstanding,
         errors=errors,
+        failed_tools=failed,
         calls=attempt.calls + len(sends),
     )
     if errors > limits.MAX_CALL_ERRORS_PER_STEP:
@@ -264,7 +269,7 @@ def _act(state: State, message: Message, key: Key, attempt: Attempt, body: Model
             state,
             key,
             attempt,
-            Failure(
+            Failure.of(
                 code="call_error_cap",
                 message=f"the model made {errors} calls that no tool can take; last: "
                 f"{next(reversed(answers.values())).error.message if answers else ''}",  # type: ignore[union-attr]
@@ -276,7 +281,7 @@ def _act(state: State, message: Message, key: Key, attempt: Attempt, body: Model
             state,
             key,
             attempt,
-            Failure(
+            Failure.of(
                 code="call_cap",
                 message=f"over {limits.MAX_CALLS_PER_STEP} calls in one step",
                 hint="the step may loop: look at `bulkhead timeline TASK`",
@@ -301,7 +306,7 @@ def _made_before(attempt: Attempt, body: ModelCallReplied, index: int) -> int:
 
 
 def _same(one: str, other: str) -> bool:
-    return "".join(one.split()) == "".join(other.split())
+    return calls.canonical(one) == calls.canonical(other)
 
 
 def _observe(attempt: Attempt, body: ToolCallReplied | RetrievalReplied, model_call: str) -> Attempt:
@@ -310,7 +315,7 @@ def _observe(attempt: Attempt, body: ToolCallReplied | RetrievalReplied, model_c
     failed = {key: why for key, why in attempt.failed_tools.items() if key != name}
     evidence = attempt.evidence
     if body.failure is not None:
-        if body.outcome == "failed":
+        if body.outcome in ("failed", "refused"):
             failed[name] = body.failure.message
         errors = attempt.errors + (body.outcome == "refused")
         answer = ToolAnswer(tool_call_id=model_call, error=body.failure)
@@ -342,7 +347,7 @@ def _next(state: State, message: Message, key: Key, attempt: Attempt) -> Decisio
             state,
             key,
             attempt,
-            Failure(
+            Failure.of(
                 code="call_error_cap",
                 message=f"{attempt.errors} calls of this step were refused",
                 hint="look at `bulkhead timeline TASK`; the model does not use its tools well",
@@ -369,7 +374,7 @@ def _deferred(state: State, message: Message, body: CallDeferred) -> Decision[St
             state,
             key,
             attempt,
-            Failure(
+            Failure.of(
                 code="deferred_too_often",
                 message=f"a call was put off {attempt.deferrals} times; last: {body.reason}",
                 hint="is the budget service up? see `bulkhead doctor`",

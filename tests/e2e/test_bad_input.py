@@ -1,4 +1,4 @@
-"""Garbage from every side: over HTTP, over the bus, from the model. A clear refusal or an honest answer; nothing lost."""
+"""Garbage over HTTP, over the bus and from the model: a clear refusal or an honest answer, and nothing lost."""
 
 import asyncio
 import json
@@ -12,9 +12,9 @@ from bulkhead.bus.port import PublishRefused
 from bulkhead.client import Refused
 from bulkhead_contracts import subjects
 from infra.demo.corpus import generate
+from tests.e2e.fixtures.outsider import headers, raw
 from tests.e2e.fixtures.tokens import Issuer
 from tests.e2e.fixtures.world import World, until, verdict
-from tests.e2e.test_publish import headers, raw
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -31,12 +31,12 @@ def step(name: str, instruction: str, *inputs: str, tools: tuple[str, ...] = ())
     }  # fmt: skip
 
 
-async def post(world: World, body: bytes | dict, token: str = "", path: str = "/v1/tasks", **head: str) -> httpx.Response:
+async def post(world: World, body: bytes | dict, token: str = "") -> httpx.Response:
     token = token or world.mesh.credentials["submitter"]
-    sent = {"Authorization": f"Bearer {token}", "Idempotency-Key": f"k-{time.time_ns()}"} | head
+    head = {"Authorization": f"Bearer {token}", "Idempotency-Key": f"k-{time.time_ns()}"}
     async with httpx.AsyncClient(base_url=world.mesh.url, timeout=30) as http:
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        return await http.post(path, content=content, headers=sent)
+        return await http.post("/v1/tasks", content=content, headers=head)
 
 
 def refused(answer: httpx.Response, *statuses: int) -> dict[str, Any]:
@@ -316,6 +316,18 @@ async def test_a_failed_dependency_shows_in_the_final_answer(world: World) -> No
     assert omission["reason"] == "failed_part" and "calculate" in omission["what"] and "zero" in omission["detail"]
 
 
+async def test_a_tool_that_the_model_cannot_call_shows_in_the_final_answer(world: World) -> None:
+    """The calls never leave the mesh; what they would have told is missing all the same."""
+    question = "How many clumsydays are between 2026-01-01 and 2026-02-01?"
+    plan = {"steps": [step("s1", question, tools=("date_difference",))]}
+    await world.arm("malformed_arguments", "clumsydays", times=3)
+    document = await world.finish(await world.submit(TENANT, "How many?", plan=plan, check=False))
+    await world.disarm()
+    result = document["result"]
+    assert result["standing"] == "degraded" and result["completeness"]["complete"] is False, document
+    assert "date_difference" in result["completeness"]["omissions"][0]["what"], result
+
+
 async def test_the_ceiling_halts_the_task_and_cuts_the_stream_in_flight(world: World) -> None:
     """s1 streams slowly; what s3 would cost at most does not fit any more: the task ends, and s1's stream with it."""
     plan = {
@@ -358,13 +370,14 @@ async def test_the_ceiling_halts_the_task_and_cuts_the_stream_in_flight(world: W
 
 async def test_an_oversized_context_and_a_fallback_show_in_the_final_answer(tmp_path) -> None:
     settings = {"BULKHEAD_CONTEXT_TOKENS": "4400", "BULKHEAD_FALLBACK_MODEL": "offline-rules-1"}
-    text = " ".join(f"The harbour fee of berth {number} is {number} crowns and is due at noon." for number in range(400))
+    text = " ".join(f"The harbour fee of berth {one} is {one} crowns and is due at noon." for one in range(400))
     async with World(tmp_path, extra_env={"model_gateway": settings}) as world:
         await world.client().add_document(text.encode(), "harbour.txt", "text/plain")
 
         async def ask(berth: int) -> dict[str, Any]:
             question = f"What is the harbour fee of berth {berth}?"
-            plan = {"steps": [step("s1", question, tools=("search_documents",))]}
+            compose = step("s2", "Compose the final answer from the results of the earlier steps.", "s1")
+            plan = {"steps": [step("s1", question, tools=("search_documents",)), compose]}
             document = await world.finish(await world.submit("demo", question, plan=plan, check=False))
             assert document["status"] == "succeeded", document["failure"]
             found: dict[str, Any] = document["result"]

@@ -65,7 +65,7 @@ class StepProposed(Body):
     plan_version: Count
     objective: ContentRef
     result: Result
-    evidence: Annotated[tuple[Evidence, ...], Field(max_length=limits.MAX_LABELS)] = ()
+    evidence: Annotated[tuple[Evidence, ...], Field(max_length=limits.MAX_EVIDENCE)] = ()
     inputs: Annotated[tuple[StepInput, ...], Field(max_length=limits.MAX_STEP_INPUTS)] = ()
     usage: Usage = Usage()
     deadline_unix_ms: UnixMs

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
 
-from bulkhead.cli.output import money, seconds
+from bulkhead.cli.output import counted, money, seconds
+from infra.offline_model import MODEL_NAME
 
 MARKER = re.compile(r"\[#([0-9a-f]{12})\]")
 GOOD = "succeeded"
@@ -64,14 +65,28 @@ def warnings(document: dict[str, Any]) -> list[str]:
 def footer(document: dict[str, Any]) -> str:
     """What it took, on one line."""
     usage = document["usage"]
+    calls = (counted(usage["model_calls"], "model call"), counted(usage["tool_calls"], "tool call"),
+             counted(usage["retrievals"], "retrieval"))
     return " · ".join((
         money(usage["cost_usd_micros"]),
-        f"{usage['input_tokens']:,} tokens in, {usage['output_tokens']:,} out",
-        f"{usage['model_calls']} model calls, {usage['tool_calls']} tool calls, {usage['retrievals']} retrievals",
+        f"{counted(usage['input_tokens'], 'token')} in, {usage['output_tokens']:,} out",
+        ", ".join(calls),
         seconds(document["duration_ms"]),
-        f"{document['steps_done']} of {document['steps_total']} steps",
+        f"{document['steps_done']} of {counted(document['steps_total'], 'step')}",
         document["task_id"],
     ))
+
+
+def author(result: dict[str, Any]) -> str:
+    """Who wrote the answer, by the label that the model gateway signed; "" when no label speaks of this content."""
+    sha256 = (result.get("content") or {}).get("sha256")
+    for label in result.get("provenance") or ():
+        if label["kind"] == "model_reply" and label["sha256"] == sha256 and label.get("source"):
+            model = str(label["source"])
+            if model.rpartition("/")[2] == MODEL_NAME:
+                return f"answered by the offline rules ({MODEL_NAME}), no LLM"
+            return f"answered by {model}"
+    return ""
 
 
 def show(console: Console, document: dict[str, Any]) -> None:
@@ -99,6 +114,9 @@ def show(console: Console, document: dict[str, Any]) -> None:
             console.print()
         for source in sources:
             console.print(f"[{source.number}] {source.text}", style="cyan", markup=False)
+        if by := author(document.get("result") or {}):
+            console.print()
+            console.print(by, style="dim", markup=False)
     elif (document.get("result") or {}).get("content"):
         console.print("the answer's text cannot be read any more; it may have expired", style="yellow")
     console.print()

@@ -11,29 +11,30 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from bulkhead.cli import answer, watching
-from bulkhead.cli.output import Exit, Stop, clock, err, money, out, print_json
+from bulkhead.cli import answer, documents, watching
+from bulkhead.cli.output import Exit, Stop, clock, counted, err, money, out, print_json, print_whole
 from bulkhead.cli.target import Target
-from bulkhead.client import Mesh, Refused
+from bulkhead.client import MeshError, Task
 from bulkhead_contracts import limits
 
-UPLOADS_AT_ONCE = 4
+REJECTION_WAIT_S = 2.0
+"""So long `submit` waits for the policy's no, which takes milliseconds when the mesh is well."""
 OBJECTIVE_CHARS = 60
 STATUS_STYLE = {"succeeded": "green", "running": "blue", "requested": "blue"}
 
 
 async def submit_task(target: Target, objective: str, docs: list[Path], wanted: dict[str, Any], *, watch: bool,
                       as_json: bool) -> Exit:
-    """Add the documents, submit, and with `watch` follow."""
-    text = sys.stdin.read() if objective == "-" else objective
+    """Add the documents, submit, and with `watch` follow. A refusal that comes at once is this command's end."""
+    text = _standard_input() if objective == "-" else objective
     if not text.strip():
         raise Stop(Exit.USAGE, "the objective is empty", "say what the mesh is to find out or do")
     if len(text) > limits.MAX_OBJECTIVE_CHARS:
         raise Stop(Exit.USAGE, f"the objective has {len(text)} characters; the limit is "
                    f"{limits.MAX_OBJECTIVE_CHARS}", "put long material into documents (--docs)")
-    files = _files(docs)
+    uploads = documents.find(docs)
     async with target.mesh() as mesh:
-        await _add(mesh, files, as_json=as_json)
+        await documents.add(mesh, uploads, as_json=as_json)
         task = await mesh.submit(text, **wanted)
         if watch:
             if as_json:
@@ -41,45 +42,36 @@ async def submit_task(target: Target, objective: str, docs: list[Path], wanted: 
             else:
                 err.print(f"task {task.id}", style="dim", markup=False)
             return await watching.watch(task, out, as_json=as_json)
+        rejection = await _rejected_at_once(task)
     if as_json:
         print_json({"task_id": task.id, "events_url": f"{target.url}/v1/tasks/{task.id}/events"})
     else:
         out.print(task.id, markup=False)
+    if rejection is not None:
+        raise Stop(Exit.REFUSED, f"the task was rejected: {rejection['message']}", str(rejection.get("hint") or ""),
+                   name=str(rejection["code"]))
+    if not as_json:
         err.print(f"follow it: bulkhead watch {task.id}", style="dim", markup=False)
     return Exit.OK
 
 
-def _files(paths: list[Path]) -> list[Path]:
-    found: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            found += sorted(one for one in path.rglob("*") if one.is_file() and not one.name.startswith("."))
-        elif path.is_file():
-            found.append(path)
-        else:
-            raise Stop(Exit.USAGE, f"there is no document {path}", "check the path given with --docs")
-    for path in found:
-        if path.stat().st_size > limits.MAX_BLOB_BYTES:
-            raise Stop(Exit.USAGE, f"{path} is larger than {limits.MAX_BLOB_BYTES} bytes", "split it")
-    return found
+def _standard_input() -> str:
+    try:
+        return sys.stdin.buffer.read().decode()
+    except UnicodeDecodeError as error:
+        raise Stop(Exit.USAGE, f"standard input is not UTF-8 text (byte {error.start})",
+                   "convert it first, for example with iconv; PDF and other files go in with --docs") from error
 
 
-async def _add(mesh: Mesh, files: list[Path], *, as_json: bool) -> None:
-    room = asyncio.Semaphore(UPLOADS_AT_ONCE)
-
-    async def add(path: Path) -> dict[str, Any]:
-        async with room:
-            try:
-                return await mesh.add_document(path)
-            except Refused as error:
-                raise Stop(Exit.REFUSED, f"{path}: {error}", error.hint) from error
-
-    for receipt in await asyncio.gather(*(add(path) for path in files)):
-        if as_json:
-            print_json({"event": "document", "data": receipt})
-        else:
-            err.print(f"document {receipt['name']}: {receipt['outcome']}, {receipt['chunks']} chunks", style="dim",
-                      markup=False)
+async def _rejected_at_once(task: Task) -> dict[str, Any] | None:
+    """What the policy said no to, when it says so while somebody still looks; None when work began or none says."""
+    try:
+        async with asyncio.timeout(REJECTION_WAIT_S):
+            async for event in task.events():
+                return event.data if event.name == "task.rejected" else None
+    except (TimeoutError, MeshError):
+        pass  # The task is stored: `watch` tells how it goes on.
+    return None
 
 
 async def watch_task(target: Target, task: str, *, as_json: bool) -> Exit:
@@ -107,7 +99,7 @@ async def list_tasks(target: Target, limit: int, *, as_json: bool) -> None:
         style = STATUS_STYLE.get(row["status"], "red")
         table.add_row(row["task_id"], f"[{style}]{row['status']}[/{style}]", clock(row["created_unix_ms"]),
                       money(row["cost_usd_micros"]), escape(short))
-    out.print(table)
+    print_whole(table)
 
 
 async def show_task(target: Target, task: str, *, as_json: bool) -> None:
@@ -122,7 +114,7 @@ async def show_task(target: Target, task: str, *, as_json: bool) -> None:
               style="dim", markup=False)
     for step in document["steps"]:
         style = {"accepted": "green", "waiting": "dim", "running": "blue"}.get(step["status"], "red")
-        tries = f", {step['attempts']} attempts" if step["attempts"] > 1 else ""
+        tries = f", {counted(step['attempts'], 'attempt')}" if step["attempts"] > 1 else ""
         out.print(f"  [bold]{escape(step['step_id'])}[/bold] {escape(step['title'])} "
                   f"[{style}]{step['status']}[/{style}]{tries}")
         for reason in step["reasons"]:

@@ -11,19 +11,19 @@ import stat
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import httpx
 
 from bulkhead.bus.port import Bus, BusError
+from bulkhead.cli import services
+from bulkhead.cli.findings import Finding
 from bulkhead.cli.output import Stop
 from bulkhead.cli.target import gateway_url, nats_url, operator_bus, read_json
 from bulkhead_contracts import catalog, subjects
 
-Level = Literal["ok", "warning", "problem"]
 MIN_PYTHON = (3, 11)
 MIN_NATS = (2, 14)
 MIN_FREE_BYTES = 1024**3
@@ -33,16 +33,6 @@ NEARLY_FULL = 0.8
 ASK_TIMEOUT_S = 3.0
 HTTP_OK = 200
 NOT_OURS = 0o077
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at. `todo` is empty when nothing is to be done."""
-
-    what: str
-    level: Level
-    detail: str
-    todo: str = ""
 
 
 async def examine(data: Path) -> AsyncIterator[Finding]:
@@ -69,6 +59,8 @@ async def examine(data: Path) -> AsyncIterator[Finding]:
     if answers:
         async for finding in _streams(data, mesh):
             yield finding
+    async for finding in services.look(data, mesh, asks_broker=answers):
+        yield finding
 
 
 def _python() -> Finding:

@@ -9,7 +9,7 @@ from pathlib import Path
 from bulkhead.blobs import BlobMissing
 from bulkhead.bus.port import PubAck
 from bulkhead.cli import doctor, history, letters, timeline
-from bulkhead.cli.output import Exit, Stop, out, print_json
+from bulkhead.cli.output import Exit, Stop, counted, out, print_json, print_whole
 from bulkhead.cli.target import operator_bus
 
 MIN_ID_CHARS = 4
@@ -29,7 +29,7 @@ async def show_timeline(data: Path, task: str, *, as_json: bool) -> None:
     if as_json:
         print_json(timeline.as_json(found))
     else:
-        out.print(timeline.tree(task, found))
+        print_whole(timeline.tree(task, found))
 
 
 async def show_replay(data: Path, task: str, *, as_json: bool) -> Exit:
@@ -46,8 +46,8 @@ async def show_replay(data: Path, task: str, *, as_json: bool) -> Exit:
         print_json(replaying.as_json(report))
         return Exit.FAILED if report.divergences else Exit.OK
     if not report.divergences:
-        out.print(f"[green]no divergence[/green]: {report.decisions} decisions over {report.messages} messages, "
-                  f"{report.compared} sent messages compared byte for byte")
+        out.print(f"[green]no divergence[/green]: {counted(report.decisions, 'decision')} over "
+                  f"{counted(report.messages, 'message')}, {counted(report.compared, 'sent message')} compared byte for byte")
         if report.outstanding:
             out.print(f"{report.outstanding} messages were decided and are not in the journal yet", style="dim")
         return Exit.OK

@@ -7,20 +7,36 @@ import typer
 from rich.markup import escape
 
 from bulkhead.cli import output, target
+from bulkhead.cli.invoking import Commands, show_version
 from bulkhead.cli.options import ApiKey, Data, Json, SubData, TaskId, Tenant, Url, dollars, duration_s
 from bulkhead.cli.output import EXIT_CODES, Exit, Stop, out, print_json, run
+from bulkhead_contracts import limits
 
 app = typer.Typer(
-    name="bulkhead", no_args_is_help=True, add_completion=False, rich_markup_mode="rich",
+    name="bulkhead", cls=Commands, add_completion=False, rich_markup_mode="rich",
     pretty_exceptions_enable=False, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]},
     help="A mesh of AI agents: durable, budgeted, each service with its own identity. "
-         "Start one with [bold]bulkhead up[/bold], then [bold]bulkhead submit \"…\" --watch[/bold].",
+         "Start one with [bold]bulkhead up[/bold], then [bold]bulkhead submit \"Which plants need water weekly?\" "
+         "--docs ./notes --watch[/bold]; [bold]bulkhead timeline TASK[/bold] tells who did what.",
 )
+
+
+@app.callback()
+def top(
+    version: Annotated[bool, typer.Option(
+        "--version", is_eager=True, callback=show_version, help="Print the version and end.")] = False,
+) -> None:
+    """See `help` of the app."""
+
+
 letters_app = typer.Typer(
     invoke_without_command=True, rich_markup_mode="rich", epilog=EXIT_CODES,
     help="Messages that a service could not handle: list, show, send again (needs the data directory's keys).")
 app.add_typer(letters_app, name="dead-letters")
 LETTER_ID_CHARS = 12
+DEADLINE = f"{limits.DEFAULT_TASK_DEADLINE_MS // 1000} s"
+LIMITS = (f"Without limits of its own a task may cost {output.money(limits.DEFAULT_TASK_COST_USD_MICROS)}, use "
+          f"{limits.DEFAULT_TASK_TOKENS:,} tokens and take {DEADLINE} by the clock, from submission to answer.")
 LetterId = Annotated[str, typer.Argument(metavar="ID", help="The letter's id, or its beginning.")]
 
 
@@ -42,7 +58,10 @@ def up(
     run(keep_running(data, scale or [], durability, port))
 
 
-@app.command(epilog=EXIT_CODES)
+@app.command(epilog=EXIT_CODES, help=(
+    "Hand an objective to the mesh; it is stored durably before this returns.\n\n" + LIMITS + "\n\n"
+    "Examples: bulkhead submit \"Which plants need water weekly?\" --docs ./notes --watch · "
+    "bulkhead submit - --deadline 10m --limit-usd 2 < question.txt"))
 def submit(
     objective: Annotated[str, typer.Argument(
         metavar="OBJECTIVE", help="What the mesh is to find out or do. `-` reads standard input.")],
@@ -51,22 +70,24 @@ def submit(
         "repeated.")] = None,
     tenant: Tenant = "",
     limit_usd: Annotated[float | None, typer.Option(
-        "--limit-usd", metavar="USD", help="Most that the task may cost.")] = None,
+        "--limit-usd", metavar="USD", show_default=output.money(limits.DEFAULT_TASK_COST_USD_MICROS),
+        help="Most that the task may cost.")] = None,
     limit_tokens: Annotated[int | None, typer.Option(
-        "--limit-tokens", metavar="N", min=0, help="Most tokens that the task may use.")] = None,
+        "--limit-tokens", metavar="N", min=1, show_default=f"{limits.DEFAULT_TASK_TOKENS:,}",
+        help="Most tokens that the task may use.")] = None,
     deadline: Annotated[str, typer.Option(
-        "--deadline", metavar="120s", help="The task must end within this time: 90s, 2m, 1h30m.")] = "",
+        "--deadline", metavar="TIME", show_default=DEADLINE,
+        help="The task must end within this time by the clock, whatever it is waiting for: 90s, 2m, 1h30m.")] = "",
     watch: Annotated[bool, typer.Option("--watch", help="Follow the task and print its answer.")] = False,
     no_check: Annotated[bool, typer.Option("--no-check", help="Do not have results checked: faster, "
                                            "cheaper.")] = False,
     data: Data = target.DEFAULT_DATA, url: Url = "", api_key: ApiKey = "", as_json: Json = False,
 ) -> None:
-    """Hand an objective to the mesh; it is stored durably before this returns."""
     from bulkhead.cli.commands import submit_task
 
     wanted = {"limit_usd": dollars(limit_usd), "limit_tokens": limit_tokens, "check": not no_check,
               "deadline_s": duration_s(deadline) if deadline else None}
-    found = _target(data, url, api_key, tenant)
+    found = _target(data, url, api_key, tenant, may_make_key=True)
     _exit(run(submit_task(found, objective, docs or [], wanted, watch=watch, as_json=as_json)))
 
 
@@ -205,9 +226,9 @@ def _list_letters(data: Path, as_json: bool) -> None:
         out.print(f"  {one.reason}", markup=False, style="dim")
 
 
-def _target(data: Path, url: str, api_key: str, tenant: str) -> target.Target:
+def _target(data: Path, url: str, api_key: str, tenant: str, *, may_make_key: bool = False) -> target.Target:
     try:
-        return target.find(data, url, api_key, tenant)
+        return target.find(data, url, api_key, tenant, may_make_key=may_make_key)
     except Stop as error:
         output.stop(error)
 

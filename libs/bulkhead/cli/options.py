@@ -20,7 +20,8 @@ Url = Annotated[str, typer.Option(
     "--url", envvar="BULKHEAD_URL", help="Address of a gateway; without it, that of the mesh in DIR.")]
 ApiKey = Annotated[str, typer.Option(
     "--api-key", envvar="BULKHEAD_API_KEY", help="API key or JWT; without it, the one in DIR/credentials.json.")]
-Tenant = Annotated[str, typer.Option("--tenant", metavar="T", help="Whose key of DIR/credentials.json to use.")]
+Tenant = Annotated[str, typer.Option(
+    "--tenant", metavar="T", help="Whose key of DIR/credentials.json to use; the first submission makes it.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one document per line.")]
 TaskId = Annotated[str, typer.Argument(metavar="TASK", help="The task's id.")]
 

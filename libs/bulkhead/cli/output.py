@@ -4,12 +4,15 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from enum import IntEnum
-from typing import Any, NoReturn, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar
 
 import typer
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from bulkhead.client.errors import Refused
 
 T = TypeVar("T")
 
@@ -31,12 +34,13 @@ EXIT_CODES = (
 
 
 class Stop(Exception):
-    """Ends the command: what happened, what to do, and the exit code."""
+    """Ends the command: what happened, what to do, and the exit code. name: the error's code for programs."""
 
-    def __init__(self, code: Exit, what: str, hint: str = "") -> None:
+    def __init__(self, code: Exit, what: str, hint: str = "", name: str = "") -> None:
         super().__init__(what)
         self.code = code
         self.hint = hint
+        self.name = name or code.name.lower()
 
 
 PIPE_WIDTH = 200
@@ -51,16 +55,46 @@ out = Console(soft_wrap=True, highlight=False, width=_width(sys.stdout))
 err = Console(stderr=True, soft_wrap=True, highlight=False, width=_width(sys.stderr))
 
 
+LONG_LINE = 100_000
+
+
+def print_whole(thing: object) -> None:
+    """Print a table or tree; where no terminal sets a width its lines are as long as they are, whatever COLUMNS says."""
+    (out if out.is_terminal else Console(soft_wrap=True, highlight=False, width=LONG_LINE)).print(thing)
+
+
 def print_json(value: object) -> None:
     """One JSON document on one line."""
     sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
     sys.stdout.flush()
 
 
-def stop(error: Stop) -> NoReturn:
-    """Say the error on one line and exit."""
+class Speech:
+    """How errors are said: set once per invocation, before the options are read, so that wrong usage obeys it too."""
+
+    as_json = False
+
+
+def wants_json(words: Sequence[str]) -> bool:
+    """Whether --json stands among the words of a command line, before a `--`."""
+    words = list(words)
+    return "--json" in words[: words.index("--") if "--" in words else None]
+
+
+def say(error: Stop) -> None:
+    """Say the error on one line of standard error; with --json, as one document."""
+    if Speech.as_json:
+        told = {"code": error.name, "what": str(error), "hint": error.hint}
+        sys.stderr.write(json.dumps({"error": told}, ensure_ascii=True) + "\n")
+        sys.stderr.flush()
+        return
     err.print("error: ", style="bold red", end="")
     err.print(str(error), markup=False, end=f" — {error.hint}\n" if error.hint else "\n")
+
+
+def stop(error: Stop) -> NoReturn:
+    """Say the error and exit."""
+    say(error)
     raise typer.Exit(int(error.code))
 
 
@@ -76,14 +110,38 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     except Unreachable as error:
         stop(Stop(Exit.UNREACHABLE, str(error), error.hint))
     except Refused as error:
-        stop(Stop(Exit.REFUSED, str(error), error.hint))
+        stop(refusal(error))
     except MeshError as error:
         stop(Stop(Exit.REFUSED, str(error), error.hint))
     except BusError as error:
         stop(Stop(Exit.UNREACHABLE, f"the broker: {error}", "`bulkhead doctor` looks at it"))
     except KeyboardInterrupt:
-        err.print("stopped watching; the mesh goes on", style="dim")
+        if Speech.as_json:
+            say(Stop(Exit.FAILED, "stopped by a signal", "the mesh goes on", name="interrupted"))
+        else:
+            err.print("stopped watching; the mesh goes on", style="dim")
         raise typer.Exit(130) from None
+
+
+HINTS = {
+    "invalid_document": "give it some text, or leave it out of --docs",
+    "too_large": "split it into several documents",
+    "unauthorized": "check --api-key or BULKHEAD_API_KEY; keys of a local mesh are in DIR/credentials.json",
+    "not_found": "`bulkhead tasks` lists the ids",
+}
+"""What to do, in the words of the command line: the gateway's own hints speak to programmers of HTTP."""
+
+
+def refusal(error: "Refused", about: str = "") -> Stop:
+    """What the mesh refused, for people at a command line. `not_found` is wrong usage: the id was mistyped."""
+    code = Exit.USAGE if error.code == "not_found" else Exit.REFUSED
+    what = f"{about}: {error}" if about else str(error)
+    return Stop(code, what, HINTS.get(error.code, error.hint), name=error.code)
+
+
+def counted(number: int, thing: str) -> str:
+    """`1 step`, `2 steps`, `1,200 tokens`."""
+    return f"{number:,} {thing if number == 1 else thing + ('es' if thing.endswith('s') else 's')}"
 
 
 def money(micros: int) -> str:

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from bulkhead.cli.output import Exit, Stop
 
@@ -52,8 +53,13 @@ def read_json(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def find(data: Path, url: str, api_key: str, tenant: str = "") -> Target:
-    """The mesh that the options name. Raises Stop when something is missing."""
+def find(data: Path, url: str, api_key: str, tenant: str = "", *, may_make_key: bool = False) -> Target:
+    """The mesh that the options name. Raises Stop when something is missing.
+
+    may_make_key: who owns DIR may act for every tenant; a tenant's first submission makes the key for it.
+    """
+    if url and not _is_url(url):
+        raise Stop(Exit.USAGE, f"--url {url!r} is no address of a gateway", "write it as http://127.0.0.1:8080")
     if url and api_key:
         return Target(url, api_key)
     mesh = read_json(data / "mesh.json")
@@ -61,11 +67,19 @@ def find(data: Path, url: str, api_key: str, tenant: str = "") -> Target:
     if not found_url:
         raise Stop(Exit.UNREACHABLE, f"no mesh runs in {data}",
                    "start one with `bulkhead up`, or name one with --data, or with --url and --api-key")
-    key = api_key or _key(data, tenant)
+    key = api_key or _key(data, mesh, tenant, may_make_key=may_make_key)
     if not key:
         raise Stop(Exit.USAGE, f"no API key for {f'tenant {tenant}' if tenant else found_url}",
                    f"use --api-key or BULKHEAD_API_KEY; keys of a local mesh are in {data / 'credentials.json'}")
     return Target(found_url, key)
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def gateway_url(mesh: dict[str, Any]) -> str:
@@ -78,8 +92,8 @@ def nats_url(mesh: dict[str, Any]) -> str:
     return str(mesh.get("nats_url") or "")
 
 
-def _key(data: Path, tenant: str) -> str:
-    """The local user's key for a tenant; for one that has none yet, a new one: who owns DIR may act for all."""
+def _key(data: Path, mesh: dict[str, Any], tenant: str, *, may_make_key: bool) -> str:
+    """The local user's key for a tenant, or for any; "" when this directory has no keys. Raises Stop."""
     path = data / "credentials.json"
     found = read_json(path)
     if not found:
@@ -93,17 +107,21 @@ def _key(data: Path, tenant: str) -> str:
         for row, key in fitting:
             if row["role"] == role:
                 return str(key)
-    return _new_key(data, tenant) if tenant else ""
+    if not tenant:
+        return ""
+    known = mesh.get("tenants") or sorted({row["tenant"] for row in rows.values()})
+    if tenant not in known:
+        raise Stop(Exit.USAGE, f"no tenant {tenant}; there are {', '.join(known)}",
+                   "an operator adds a tenant to infra/identity/tenants.yaml and starts the mesh again")
+    if not may_make_key:
+        raise Stop(Exit.USAGE, f"tenant {tenant} has no API key in {data} yet",
+                   f"its first `bulkhead submit … --tenant {tenant}` makes one; or use --api-key")
+    return _new_key(data, tenant)
 
 
 def _new_key(data: Path, tenant: str) -> str:
-    from bulkhead_contracts import subjects
     from infra.identity.keys import replace
 
-    try:
-        subjects.token(tenant)
-    except subjects.SubjectError as error:
-        raise Stop(Exit.USAGE, str(error), "a tenant is one of infra/identity/tenants.yaml") from error
     key = "bk_" + secrets.token_urlsafe(32)
     row = {"sha256": hashlib.sha256(key.encode()).hexdigest(), "tenant": tenant, "person": "local-operator",
            "role": "operator"}

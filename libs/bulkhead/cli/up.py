@@ -33,6 +33,9 @@ def parse_scale(scale: list[str]) -> dict[str, int]:
         if not service or not (count.isascii() and count.isdigit()) or int(count) > MAX_REPLICAS:
             raise Stop(Exit.USAGE, f"--scale {text!r} is not SERVICE=N",
                        f"for example --scale worker=3; at most {MAX_REPLICAS}")
+        if int(count) == 0:
+            raise Stop(Exit.USAGE, f"--scale {text} would leave the mesh without a {service}, and no task could end",
+                       "every service needs at least one replica")
         found[service] = int(count)
     return found
 

@@ -3,6 +3,8 @@
 In: a task's events. Out: lines on a console (or JSON lines), and the exit code that the task's end deserves.
 """
 
+import math
+import time
 from typing import Any
 
 from rich.console import Console
@@ -10,11 +12,12 @@ from rich.live import Live
 from rich.text import Text
 
 from bulkhead.cli import answer
-from bulkhead.cli.output import Exit, money, print_json, seconds
-from bulkhead.client import Task, TaskEvent
+from bulkhead.cli.output import Exit, counted, err, money, print_json, seconds
+from bulkhead.client import MeshError, Task, TaskEvent
 
 MAX_LIVE_LINES = 12
 REFRESH_PER_S = 15
+LOST_EVERY_S = 10.0
 
 
 class Progress:
@@ -66,7 +69,7 @@ class Progress:
         sinks = [step["id"] for step in steps if step["id"] not in needed]
         self.final = sinks[0] if len(sinks) == 1 else ""
         version = f" (version {plan['version']})" if plan["version"] > 1 else ""
-        lines = [Text(f"plan of {len(steps)} step{'s' if len(steps) != 1 else ''}{version}", "blue")]
+        lines = [Text(f"plan of {counted(len(steps), 'step')}{version}", "blue")]
         for step in steps:
             after = f"  after {', '.join(step['inputs'])}" if step["inputs"] else ""
             tools = f"  with {', '.join(step['tools'])}" if step["tools"] else ""
@@ -108,10 +111,32 @@ class Progress:
         return found
 
 
+class Lost:
+    """Says that the connection is lost and how long it is tried again; not more often than needed."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._said_at = -math.inf
+        self.console = err
+
+    def __call__(self, error: MeshError, left_s: float) -> None:
+        """As `Task.events` calls it."""
+        if time.monotonic() - self._said_at < LOST_EVERY_S:
+            return
+        self._said_at = time.monotonic()
+        if self._as_json:
+            print_json({"event": "connection.lost", "data": {"why": str(error), "left_s": round(left_s)}})
+            return
+        minutes, rest = divmod(round(left_s), 60)
+        self.console.print(f"connection lost, trying again ({minutes}:{rest:02d} left): {error}", style="yellow",
+                           markup=False)
+
+
 async def watch(task: Task, console: Console, *, as_json: bool) -> Exit:
     """Follow a task to its end and print its answer. Raises MeshError."""
+    lost = Lost(as_json=as_json)
     if as_json:
-        async for event in task.events():
+        async for event in task.events(on_lost=lost):
             print_json({"event": event.name, "id": event.id, "data": event.data})
         document = await task.show()
         print_json({"event": "result", "data": document})
@@ -119,12 +144,13 @@ async def watch(task: Task, console: Console, *, as_json: bool) -> Exit:
     progress = Progress()
     if console.is_terminal:
         with Live(console=console, refresh_per_second=REFRESH_PER_S, transient=True) as live:
-            async for event in task.events():
+            lost.console = live.console  # Anything printed beside it would tear what moves.
+            async for event in task.events(on_lost=lost):
                 for line in progress.lines(event):
                     live.console.print(line)
                 live.update(progress.live(console.width - 4))
     else:
-        async for event in task.events():
+        async for event in task.events(on_lost=lost):
             for line in progress.lines(event):
                 console.print(line)
     document = await task.show()

@@ -8,7 +8,7 @@ import asyncio
 import json
 import mimetypes
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import httpx
 
-from bulkhead.client.errors import Refused, Unreachable
+from bulkhead.client.errors import MeshError, Refused, Unreachable
 from bulkhead.client.on_bus import BusPublisher
 from bulkhead.client.sse import EventTooLarge, Parser
 
@@ -29,6 +29,9 @@ RECONNECT_GIVE_UP_S = 120.0
 POST_ATTEMPTS = 4
 ENDED = ("task.ended", "task.rejected")
 RETRYABLE = (429, 502, 503, 504)
+
+OnLost = Callable[[MeshError, float], None]
+"""Told why a stream is interrupted, and for how many seconds more it is tried again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,8 @@ class Mesh:
     def __init__(self, url: str = DEFAULT_URL, api_key: str = "", *, timeout_s: float = TIMEOUT_S,
                  transport: httpx.AsyncBaseTransport | None = None) -> None:
         self.url = url.rstrip("/")
+        self.reached = False
+        """Whether the gateway has answered anything yet."""
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._http = httpx.AsyncClient(
             base_url=self.url, headers=headers, transport=transport,
@@ -156,6 +161,7 @@ class Mesh:
             answer = await self._http.request(method, path, **more)
         except httpx.HTTPError as error:
             raise self.unreachable(error) from error
+        self.reached = True
         if answer.is_error:
             raise _refused(answer)
         found: dict[str, Any] = answer.json()
@@ -174,6 +180,7 @@ class Mesh:
         try:
             async with self._http.stream("GET", f"/v1/tasks/{task_id}/events", headers=headers,
                                          timeout=timeout) as answer:
+                self.reached = True
                 if answer.is_error:
                     await answer.aread()
                     raise _refused(answer)
@@ -203,11 +210,12 @@ class Task:
         """Ask for it to end; `events` and `result` tell when it has. Raises Refused when it has ended already."""
         await self._mesh._ask("POST", f"/v1/tasks/{self.id}/cancel", json={"reason": reason})
 
-    async def events(self, last_id: str = "") -> AsyncIterator[TaskEvent]:
+    async def events(self, last_id: str = "", on_lost: OnLost | None = None) -> AsyncIterator[TaskEvent]:
         """What happens, from the beginning or after `last_id`, until the task has ended.
 
         Reconnects by itself: every stored event comes once. For `text`, keep the first `offset` characters of what
-        you have of that step and append `text`. Raises Unreachable when nobody answers for two minutes.
+        you have of that step and append `text`. on_lost is told of every pause. Raises Unreachable when nobody
+        answers for two minutes, and at once when nobody has ever answered this Mesh: then the address is wrong.
         """
         parser = Parser(last_id)
         loop = asyncio.get_running_loop()
@@ -221,12 +229,14 @@ class Task:
                         return
                 if parser.last_id and (await self.show())["status"] not in ("requested", "running"):
                     return  # Everything was seen before.
-            except Unreachable:
-                if loop.time() - heard_at > RECONNECT_GIVE_UP_S:
+            except Unreachable as error:
+                if not self._mesh.reached or loop.time() - heard_at > RECONNECT_GIVE_UP_S:
                     raise
+                _tell(on_lost, error, heard_at + RECONNECT_GIVE_UP_S - loop.time())
             except Refused as error:
                 if error.status not in RETRYABLE or loop.time() - heard_at > RECONNECT_GIVE_UP_S:
                     raise
+                _tell(on_lost, error, heard_at + RECONNECT_GIVE_UP_S - loop.time())
             pause_s = min(RECONNECT_MAX_S, 2 * pause_s + (parser.retry_ms or 200) / 2000)
             await asyncio.sleep(pause_s)
 
@@ -236,6 +246,11 @@ class Task:
             async for _ in self.events():
                 pass
             return await self.show()
+
+
+def _tell(on_lost: OnLost | None, error: MeshError, left_s: float) -> None:
+    if on_lost is not None:
+        on_lost(error, max(0.0, left_s))
 
 
 async def _lines(answer: httpx.Response) -> AsyncIterator[str]:

@@ -25,8 +25,10 @@ from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.types import Body
 
 MAX_FOLDS_IN_MEMORY = 10_000
-OPENING_MAX_AGE_MS = 30_000
-"""So long a message may wait for the one that opens its task (another sender may be faster)."""
+OPENING_MAX_AGE_MS = 600_000
+"""So long a message may wait for the one that opens its task (the signer may be away)."""
+CONTENT_MAX_AGE_MS = 5_000
+"""So long a message may wait for a content that it refers to; then it is rejected, and the task goes on without."""
 
 
 @dataclass(slots=True)
@@ -61,16 +63,20 @@ def step(fold: Fold, message: Message, logics: Mapping[int, Decider[Any]]) -> tu
         sequence = message.body.sequence
         fold.early = [one for one in fold.early if one.sequence != sequence]
         return ()
-    if message.envelope.id in fold.seen:
+    # By sender: nobody can take the place of another's message by choosing its id.
+    known = f"{message.envelope.source}/{message.envelope.id}"
+    if known in fold.seen:
         return ()
-    if len(fold.seen) >= limits.MAX_MESSAGES_PER_TASK:
+    # The service's own messages are its timers: no flood may keep a deadline from being noticed.
+    own = fold.decider is not None and message.envelope.source == fold.decider.service
+    if len(fold.seen) >= limits.MAX_MESSAGES_PER_TASK and not own:
         raise Unreadable("too_many_messages", f"the task has over {limits.MAX_MESSAGES_PER_TASK} messages here")
     if fold.decider is None:
         logic = message.envelope.logic
         if logic not in logics:
             raise Unreadable("unknown_logic", f"logic version {logic} is not on this replica", later=True)
         if type(message.body) not in logics[logic].opening:
-            fold.seen.add(message.envelope.id)
+            fold.seen.add(known)
             fold.early.append(message)
             return ()
         fold.decider = logics[logic]
@@ -81,7 +87,7 @@ def step(fold: Fold, message: Message, logics: Mapping[int, Decider[Any]]) -> tu
         fold.state = decision.state
         outputs += decision.outputs
     fold.early = []
-    fold.seen.add(message.envelope.id)
+    fold.seen.add(known)
     return outputs
 
 
@@ -101,6 +107,10 @@ class FoldHandler:
         """Fold up to the message, decide, publish everything, remember."""
         message = handed.message
         key = (message.address.tenant, message.address.task)
+        if isinstance(message.body, MessageRejected):
+            # Heeded by whoever reads the inbox; memory starts anew from there.
+            self._folds.pop(key, None)
+            return
         ahead = fold = self._folds.pop(key, None)
         if fold is None or fold.sequence >= message.sequence:
             fold = Fold(state=None)
@@ -109,7 +119,7 @@ class FoldHandler:
         if fold.epoch != handed.epoch:
             await self._catch_up(fold, handed)
             fold.epoch = handed.epoch
-        known = await self._message(message)
+        known = await self._live_message(message)
         outputs = step(fold, known, self._logics)
         if fold.decider is None:
             await self._early(handed)
@@ -178,7 +188,10 @@ class FoldHandler:
             after = page[-1].sequence
 
     async def _fold_stored(self, fold: Fold, stored: Stored) -> None:
-        message = await self._message(inbound.read(stored, self._context.service))
+        try:
+            message = await self._message(inbound.read(stored, self._context.service))
+        except BlobMissing as error:
+            raise Unreadable("content_missing", str(error)) from error
         try:
             step(fold, message, self._logics)
         except Unreadable:
@@ -202,15 +215,21 @@ class FoldHandler:
             after = page[-1].sequence
         return found
 
+    async def _live_message(self, message: Inbound) -> Message:
+        try:
+            return await self._message(message)
+        except BlobMissing as error:
+            if self._context.clock() - message.time_unix_ms < CONTENT_MAX_AGE_MS:
+                raise HandBack(0.5, str(error)) from error
+            raise Unreadable("content_missing", str(error)) from error
+
     async def _message(self, message: Inbound) -> Message:
+        """With the contents that the decision needs. Raises BlobMissing."""
         contents: dict[str, str] = {}
         logic = self._logics.get(message.envelope.logic)
         if logic is not None:
             for ref in logic.wants(message.body):
-                try:
-                    contents[ref.sha256] = await self._context.blobs.text(message.address.tenant, ref)
-                except BlobMissing as error:
-                    raise HandBack(0.5, str(error)) from error
+                contents[ref.sha256] = await self._context.blobs.text(message.address.tenant, ref)
         return as_message(message, contents)
 
     async def _publish(self, cause: Message, outputs: tuple[Output, ...]) -> None:

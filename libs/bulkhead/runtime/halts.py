@@ -24,7 +24,9 @@ class Halts:
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
-        self._found: OrderedDict[tuple[str, str, str], Halt] = OrderedDict()
+        self._found: dict[tuple[str, str, str], Halt] = {}
+        """Switches of tenants, tools and models: few, set by people, never forgotten."""
+        self._tasks: OrderedDict[tuple[str, str, str], Halt] = OrderedDict()
         self._events: dict[tuple[str, str], asyncio.Event] = {}
         self._after = 0
 
@@ -42,7 +44,7 @@ class Halts:
     def find(self, tenant: str, task: str, resource: str = "") -> Halt | None:
         """The halt of the task, its tenant, or the tool or model it wants to use."""
         for key in (("task", tenant, task), ("tenant", "", tenant), ("tool", "", resource), ("model", "", resource)):
-            halt = self._found.get(key)
+            halt = self._tasks.get(key) or self._found.get(key)
             if halt is not None and halt.active:
                 return halt
         return None
@@ -62,14 +64,16 @@ class Halts:
         except ValidationError:
             return
         found = (halt.scope, halt.tenant, halt.name)
-        self._found[found] = halt
-        self._found.move_to_end(found)
-        while len(self._found) > MAX_HALTS:
-            self._found.popitem(last=False)
-        if halt.active:
-            for (tenant, task), event in self._events.items():
-                if found in (("task", tenant, task), ("tenant", "", tenant)):
-                    event.set()
+        if halt.scope == "task":
+            self._tasks[found] = halt
+            self._tasks.move_to_end(found)
+            while len(self._tasks) > MAX_HALTS:
+                self._tasks.popitem(last=False)
+        else:
+            self._found[found] = halt
+        for (tenant, task), event in self._events.items():
+            if found in (("task", tenant, task), ("tenant", "", tenant)):
+                event.set() if self.find(tenant, task) else event.clear()
 
     async def _follow(self) -> None:
         subscription = await self._bus.subscribe_live("control.live.>")

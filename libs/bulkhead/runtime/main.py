@@ -30,9 +30,8 @@ def main(service: str, build: Build, settings_type: type[ServiceSettings]) -> No
     try:
         settings = settings_type()
     except ValidationError as error:
-        for problem in error.errors(include_url=False, include_input=False):
-            where = ".".join(str(part) for part in problem["loc"])
-            print(f"{service}: setting BULKHEAD_{where.upper()}: {problem['msg']}", file=sys.stderr)  # noqa: T201
+        for line in setting_problems(error):
+            print(f"{service}: {line}", file=sys.stderr)  # noqa: T201
         sys.exit(2)
     logs.setup(service, settings.instance, as_json=settings.log_json, level=settings.log_level)
     trace_file = settings.trace_file or (settings.data_dir / "traces" / f"{service}-{settings.instance}.jsonl")
@@ -50,6 +49,18 @@ def main(service: str, build: Build, settings_type: type[ServiceSettings]) -> No
         log.error("start_failed", reason=str(error))
         code = 1
     sys.exit(code)
+
+
+def setting_problems(error: ValidationError) -> list[str]:
+    """One line per problem, under the name of the environment variable; several settings together have none."""
+    lines = []
+    for problem in error.errors(include_url=False, include_input=False):
+        names = [str(part) for part in problem["loc"]]
+        said = problem["msg"].removeprefix("Value error, ")
+        if names and not names[0].isupper():  # An alias is the variable's whole name.
+            names[0] = f"BULKHEAD_{names[0].upper()}"
+        lines.append(f"setting {'.'.join(names)}: {said}" if names else f"settings: {said}")
+    return lines
 
 
 async def serve(service: str, build: Build, settings: ServiceSettings) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from bulkhead.bus.port import Bus, BusUnavailable, PubAck, Schedule
 from bulkhead.telemetry import trace
-from bulkhead_contracts import catalog, envelope, subjects
+from bulkhead_contracts import catalog, envelope, limits, subjects
 from bulkhead_contracts.control import TimerFired
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.types import Body
@@ -87,6 +87,9 @@ class Publisher:
         """As `send`, with the envelope already made."""
         subject = subjects.mesh(self.service, to, tenant, task)
         data, headers = body.encode(), head.headers()
+        if len(data) > limits.MAX_MESSAGE_BYTES:
+            # No retry can help: a bug of the sender, to be met like one.
+            raise ValueError(f"{head.type} of {len(data)} bytes exceeds {limits.MAX_MESSAGE_BYTES}")
         message_id = envelope.message_id(self._key, subject, head.id)
         return await persist(
             lambda: self._bus.publish(subject, data, headers, message_id, expect_last_on_subject=expect_last_on_subject)

@@ -23,8 +23,10 @@ from bulkhead_contracts.task import TaskEnded
 Fetch = Callable[[ContentRef], Awaitable[str]]
 Logics = Mapping[str, Mapping[int, Decider[Any]]]
 SOURCE_HEADER = "Nats-Stream-Source"
-NOT_COMPARED = frozenset({"traceparent", "bulkhead-grant", "ce-grantdigest"})
-"""Differ between runs by nature (traceparent), or are compared by their claims (a signed step grant)."""
+NOT_COMPARED = frozenset({"traceparent"})
+"""Differs between runs by nature."""
+COMPARED_BY_CLAIMS = frozenset({"bulkhead-grant", "ce-grantdigest"})
+"""Of a step grant: the fold has no key to sign it with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +139,9 @@ async def _fold(
 
 def _as_said(service: str, cause: Inbound, output: Send | SetTimer, head: Envelope) -> _Said:
     address = cause.address
-    headers = {key: value for key, value in head.headers().items() if key not in NOT_COMPARED}
+    signed = isinstance(output, Send) and output.step_grant is not None
+    left_out = NOT_COMPARED | COMPARED_BY_CLAIMS if signed else NOT_COMPARED
+    headers = {key: value for key, value in head.headers().items() if key not in left_out}
     if isinstance(output, SetTimer):
         body = TimerFired(key=output.key, due_unix_ms=output.due_unix_ms).encode()
         return _Said(

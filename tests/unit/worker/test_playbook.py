@@ -186,6 +186,25 @@ def test_a_tool_that_failed_once_and_then_worked_is_no_loss(play):
     assert play.said(StepProposed).result.standing == "ok"
 
 
+@pytest.mark.parametrize("arguments", ["{not json", "[1]"])
+def test_a_tool_that_no_call_reached_is_missing_from_the_result(play, arguments):
+    assign(play)
+    thinks(play, calls=(("calculate", arguments), ("rm_rf", "{}")))
+    thinks(play, text="The tool did not work.")
+    result = play.said(StepProposed).result
+    assert [one.what for one in result.completeness.omissions] == ["tool calculate"], "an invented tool is no loss"
+    assert result.standing == "degraded" and "calculate failed" in result.standing_reason
+
+
+def test_a_refused_tool_is_missing_from_the_result(play):
+    assign(play)
+    thinks(play, calls=(("calculate", '{"no_such": 1}'),))
+    refusal = Failure(code="bad_arguments", message="expression is missing")
+    computes(play, play.said(ToolCallRequested).call_id, outcome="refused", content=None, failure=refusal)
+    thinks(play, text="The tool did not work.")
+    assert play.said(StepProposed).result.completeness.omissions[0].detail == "expression is missing"
+
+
 def test_a_degraded_input_is_said_to_the_model_and_in_the_result(play):
     weak = Result(content=play.text("about 40"), standing="degraded", standing_reason="fallback model",
                   completeness=Completeness.missing(Omission(reason="summarised", what="the table")))

@@ -1,0 +1,94 @@
+"""The services of a local mesh as `bulkhead doctor` lists them: processes that run, and messages that wait for them.
+
+In: mesh.json, and the broker's durable consumers under the operator's identity. Out: one finding per service.
+"""
+
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from bulkhead.bus.port import Bus, BusError
+from bulkhead.cli.findings import Finding
+from bulkhead.cli.output import Stop, counted
+from bulkhead.cli.target import operator_bus
+from bulkhead_contracts import catalog, subjects
+
+ASK_TIMEOUT_S = 3.0
+SAME_PROCESS_S = 2.0
+"""A recorded start time may differ by so much from what the kernel says."""
+MANY_PENDING = 1_000
+"""So many messages are more than a moment's burst."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """Of a service's durables together. pending: not delivered yet; unacked: delivered, not finished."""
+
+    pending: int
+    unacked: int
+
+
+async def look(data: Path, mesh: dict[str, Any], *, asks_broker: bool) -> AsyncIterator[Finding]:
+    """One finding for every service that this mesh was started with."""
+    wanted = {str(name): int(count) for name, count in (mesh.get("scale") or {}).items()}
+    if not wanted:
+        return  # Written by an older `up`.
+    lags = await _lags(data, mesh, list(wanted)) if asks_broker else {}
+    for service, replicas in wanted.items():
+        yield judge(service, replicas, _running(mesh, service), lags.get(service), data)
+
+
+def judge(service: str, replicas: int, running: int, lag: Lag | None, data: Path) -> Finding:
+    """How a service stands."""
+    shown = f"{running} of {counted(replicas, 'process')}"
+    if lag is not None:
+        shown += f", {lag.pending:,} pending, {lag.unacked:,} in work"
+    if running == 0:
+        return Finding(service, "problem", shown, f"restart the mesh; why it ended is in {data / 'logs'}")
+    if running < replicas:
+        return Finding(service, "warning", shown, f"it is started again by itself; see {data / 'logs'}")
+    if lag is not None and lag.pending > MANY_PENDING:
+        return Finding(service, "warning", shown, f"it falls behind: start more with `bulkhead up --scale {service}=N`")
+    return Finding(service, "ok", shown)
+
+
+def _running(mesh: dict[str, Any], service: str) -> int:
+    records = mesh.get("processes") or {}
+    return sum(name.rpartition("-")[0] == service and _alive(record) for name, record in records.items())
+
+
+def _alive(record: dict[str, Any]) -> bool:
+    # A number alone may be another process by now, after a mesh that was killed.
+    try:
+        return bool(abs(psutil.Process(record["pid"]).create_time() - record["started_unix_s"]) < SAME_PROCESS_S)
+    except (psutil.Error, KeyError, TypeError):
+        return False
+
+
+async def _lags(data: Path, mesh: dict[str, Any], services: list[str]) -> dict[str, Lag]:
+    """By service, of those that have an inbox; {} when the broker may not be asked."""
+    shards = mesh.get("shards") or {}
+    found: dict[str, Lag] = {}
+    try:
+        async with operator_bus(data) as bus:
+            for service in services:
+                if service in catalog.INBOXES:
+                    found[service] = await _lag(bus, service, int(shards.get(service, 1)))
+    except (BusError, Stop):
+        return {}  # The finding about the streams has said why.
+    return found
+
+
+async def _lag(bus: Bus, service: str, shards: int) -> Lag:
+    pending = unacked = 0
+    for shard in range(shards):
+        durable = f"{subjects.inbox_stream(service)}.{subjects.durable(service, shard)}"
+        answer = await bus.request(f"JSMESH.API.CONSUMER.INFO.{durable}", b"", timeout_s=ASK_TIMEOUT_S)
+        info = json.loads(answer.body or b"{}")
+        pending += int(info.get("num_pending") or 0)
+        unacked += int(info.get("num_ack_pending") or 0)
+    return Lag(pending, unacked)

@@ -1,0 +1,21 @@
+"""JSON from models, read the same way on every machine: depth is bounded before the parser's stack is. Pure."""
+
+import json
+
+from bulkhead_contracts import limits
+
+
+def loads(text: str) -> object:
+    """As json.loads. Raises ValueError for what is no JSON, or nests deeper than MAX_JSON_DEPTH.
+
+    json.loads gives up at a depth that depends on the caller's own stack, so two replicas could disagree.
+    """
+    depth = 0
+    for char in text:
+        if char in "[{":
+            depth += 1
+            if depth > limits.MAX_JSON_DEPTH:
+                raise ValueError(f"nested deeper than {limits.MAX_JSON_DEPTH}")
+        elif char in "]}":
+            depth -= 1
+    return json.loads(text)
