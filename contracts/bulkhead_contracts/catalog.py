@@ -66,7 +66,11 @@ ROWS: tuple[Row, ...] = (
         "gateway",
         older={1: (TaskRequestedV1, upcast_task_requested)},
     ),
-    Row(task.TaskCancelRequested, (*_to("gateway", PUBLISHER), *_to("planner", "gateway")), "gateway"),
+    Row(
+        task.TaskCancelRequested,
+        (*_to("gateway", PUBLISHER, "gateway"), *_to("planner", "gateway")),
+        "gateway",
+    ),
     Row(task.TaskRejected, _to("gateway", "gateway"), "gateway"),
     Row(grant.GrantRequested, _to("signer", "gateway"), "signer", plane="rpc"),
     Row(grant.GrantReplied, _from("signer", "gateway"), "signer", plane="rpc"),

@@ -20,7 +20,7 @@ NO_SUM = re.compile(
     r"\b\d{4}-\d{2}\b|\b\d{4}\s?[-–/]\s?\d{2,4}\b|\b\d+(?:\.\d+){2,}|\+?\d[\d ()/-]{0,20}\d-\d[\d -]{2,20}\d|#\d+|"
     r"\bv\d[\d.]*|\+\d{2,3}[\d ()/-]{6,20}"
 )
-"""Months, years, versions, telephone and ticket numbers."""
+"""Months, years, versions, telephone and issue numbers."""
 ORDERED = re.compile(r"\b(?:calculate|compute|evaluate|work out|what is|what's|how much is|result of)[: ]+", re.I)
 SUM_WORDS = stems(
     "calculate compute evaluate sum result value percent percentage multiply multiplied divide divided add added "

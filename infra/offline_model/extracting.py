@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from infra.offline_model.claims import Topic, claims_of
+from infra.offline_model.planning import split_objective
 from infra.offline_model.pool import Sentence
-from infra.offline_model.questions import Question, codes, gives, meets, read_question
+from infra.offline_model.questions import DENIES, Question, codes, gives, meets, pieces_of, read_question
 from infra.offline_model.text import overlap, stems
 
 SENTENCES_GIVEN_MAX = 6
@@ -18,7 +19,9 @@ LISTED_MAX = 12
 SURE_COVERAGE = 0.5
 WIDE_COVERAGE = 0.3
 NEAR_BEST = 0.6
+FEW_WORDS, MOST_OF_BEST, HALF_OF_BEST = 4, 0.75, 0.5
 CONTEXT_SHARE, BEFORE_SHARE, LIGHT_SHARE, KIND_SHARE = 0.8, 0.4, 0.3, 0.6
+HEADED_SHARE, ALIKE_SHARE, DENIAL_SHARE = 0.3, 0.7, 0.5
 HANGS_ON = re.compile(
     r"^(however|but|except|unless|this|these|that|it|they|otherwise|instead|in that case|then|use)\b", re.I
 )
@@ -56,7 +59,7 @@ def framed(sentences: Sequence[Sentence]) -> list[Framed]:
         name = re.sub(r"\.\w+$|[_-]", " ", sentence.source)
         around = f"{sentence.context} {name}"
         before: frozenset[str] = frozenset()
-        if last is not None and last.markers == sentence.markers and last.context == sentence.context:
+        if last is not None and not sentence.row and last.markers == sentence.markers and last.context == sentence.context:
             before = frozenset(last.stems)
         found.append(Framed(sentence, own, frozenset(stems(around) | codes(around)), before))
         last = sentence
@@ -100,13 +103,21 @@ def best_sentences(sentences: Sequence[Sentence], topic: Topic, wide: bool = Fal
     return list(found.sentences) if found.sure else []
 
 
+def look_each(sentences: Sequence[Sentence], topic: Topic, wide: bool = False) -> list[tuple[str, Found]]:
+    """Every question of a task with what the sentences say on it."""
+    asked = pieces_of(topic.task, split_objective(topic.task)[1])
+    return [(piece, look(sentences, Topic(piece, topic.facts), wide)) for piece in asked]
+
+
 def _score(
     frame: Framed, question: Question, weights: dict[str, float], near: set[str], numbers: set[str]
 ) -> float:
     hit = 0.0
     for word, weight in weights.items():
-        if meets(word, frame.own):
-            hit += weight
+        if word in frame.own:
+            hit += weight * (1 + HEADED_SHARE * (word in frame.context))
+        elif meets(word, frame.own):
+            hit += ALIKE_SHARE * weight
         elif meets(word, frame.context):
             hit += CONTEXT_SHARE * weight
         elif meets(word, frame.before):
@@ -119,6 +130,8 @@ def _score(
     text = frame.sentence.text
     if gives(question, text):
         hit += KIND_SHARE * top
+    if question.denies and DENIES.search(text):
+        hit += DENIAL_SHARE * top
     hit += 0.15 * len(frame.own & near) + 0.2 * top * bool(numbers & set(NUMBERS.findall(text)))
     return hit / (1 + math.log(1 + len(frame.own)) / 8)
 
@@ -156,7 +169,13 @@ def _chosen(
     """Those near the best, what hangs on them, and for a list everything under the heading that is meant."""
     best = max(scored)[0]
     ranked = sorted(scored, key=lambda pair: (-pair[0], -pair[1]))
-    kept = [-place for score, place in ranked[:SENTENCES_GIVEN_MAX] if score >= NEAR_BEST * best]
+    telling = [word for word in weights if word not in question.light]
+    enough = (MOST_OF_BEST if len(telling) <= FEW_WORDS else HALF_OF_BEST) * _reached(first, telling)
+    kept = [
+        -place
+        for score, place in ranked[:SENTENCES_GIVEN_MAX]
+        if score >= NEAR_BEST * best and _reached(frames[-place], telling) >= enough
+    ]
     if question.lists:
         under = sum(weights[word] for word in weights if meets(word, first.context))
         if under >= 0.4 * sum(weights.values()):
@@ -172,6 +191,10 @@ def _chosen(
         ):
             order.append(following)
     return [frames[index].sentence for index in dict.fromkeys(order)]
+
+
+def _reached(frame: Framed, telling: Sequence[str]) -> int:
+    return sum(meets(word, frame.own | frame.context) for word in telling)
 
 
 def _together(one: Framed, other: Framed) -> bool:

@@ -14,7 +14,7 @@ from infra.offline_model.text import STOP, proper_words, raw_stem, stem, stems, 
 
 CHORE = stems(
     "documents passages sources citation citing rules policy page manual guide according info information "
-    "details everything relevant answer final amount sum summarise summarize summary overview write list short brief "
+    "details everything relevant answer amount sum summarise summarize summary overview write list short brief "
     "calculate compute total sentence agreement"
 )
 LIGHT = stems(
@@ -50,6 +50,8 @@ ALIKE_WORDS = (
     "borrow loan lend",
     "bring take",
 )
+FRAME = stems("decide rules percentages fees limits question exception waiver")
+"""Words of a planner's own: `the rules and limits that decide this question: ...`."""
 CODE = re.compile(
     r"(?<![\w.#-])(?:#\d{1,9}|[vV]?\d{1,4}(?:\.\d{1,6}){2,3}|(?:version|release) [vV]?\d{1,4}\.\d{1,4}|"
     r"[A-Z]{2,6}-?\d{1,6}|\d{4}-\d{2})(?!\w|-\d|\.\d)"
@@ -69,9 +71,10 @@ LISTS = re.compile(
     r"\bwhich (?:\w+ ){0,3}?\w+s\b",
     re.I,
 )
+DENIES = re.compile(r"\b(?:not|never|no|without|exclud\w+|forbidden|prohibited)\b|n't\b", re.I)
 SUMMARY = re.compile(r"\b(?:summari[sz]e|summary|overview|outline)\b|\bwhat is\b.{0,40}\babout\b", re.I)
 FOCUS = re.compile(
-    r"\b(?:what|which|who)(?:'s| is| are| was| were) (?:the |a |an |its |their )?((?:[\w'-]+ ){0,3}[\w'-]+?)"
+    r"\b(?:what|which|who)(?:'s| is| are| was| were) (?:the |a |an |its |their )?((?:[\w'-]+ ){0,3}?[\w'-]+)"
     r"(?: (?:of|for|in|at|on|from|to|with|by|when|if|that|per)\b|\s*[?.]|$)",
     re.I,
 )
@@ -102,7 +105,7 @@ LIGHT_ALL = LIGHT | {raw_stem(word) for word in ("days", "weeks", "months", "yea
 
 @lru_cache(maxsize=65_536)
 def codes(text: str) -> frozenset[str]:
-    """Versions, ticket numbers, years with a month: what names one thing exactly, in one spelling."""
+    """Versions, issue numbers, years with a month: what names one thing exactly, in one spelling."""
     found = {re.sub(r"^(?:version |release )?v?", "", match.group().lower()) for match in CODE.finditer(text)}
     for match in MONTH_OF_YEAR.finditer(text):
         short = match.group(1).lower().rstrip(".")[:3]
@@ -124,6 +127,7 @@ class Question:
     unit: str
     lists: bool
     summary: bool
+    denies: bool
 
     @property
     def telling(self) -> frozenset[str]:
@@ -134,7 +138,7 @@ def read_question(topic: Topic) -> Question:
     """What a task is after; where it has no word of its own, what its facts speak of."""
     task = topic.task
     wanted = (stems(task) - CHORE) or (stems(topic.facts) - CHORE)
-    light = wanted & LIGHT_ALL
+    light = wanted & (LIGHT_ALL | (FRAME if re.search(r"\b(?:this question|that decide)\b", task) else set()))
     if light == wanted:
         light = set()
     found = FOCUS.search(task)
@@ -146,6 +150,7 @@ def read_question(topic: Topic) -> Question:
     return Question(
         frozenset(wanted), frozenset(light), codes(task), frozenset(focus), frozenset(names & wanted), kind,
         unit.group(1).lower()[:-1] if unit else "", bool(LISTS.search(task)), bool(SUMMARY.search(task)),
+        bool(DENIES.search(task)),
     )  # fmt: skip
 
 

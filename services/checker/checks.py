@@ -18,6 +18,7 @@ SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z0-9\"'(\[])|\n+")
 _VALUE = r"\d[\d,]*(?:\.\d+)?"
 EQUATION = re.compile(rf"(?<![\w.,(])({_VALUE}(?:\s*[-+*/×x·÷−]\s*{_VALUE})+)\s*=\s*(-?{_VALUE})")
 DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+CSV_ROW = re.compile(r"^[^,\n]*(?:,(?! )[^,\n]*){2,}$", re.M)
 OPERATORS = "-+*/×x·÷−(="
 MIN_SUPPORT = 0.3
 """Share of a cited sentence's words that its sources must hold."""
@@ -245,7 +246,9 @@ def _signed(raw: str) -> Decimal | None:
 
 
 def _values(text: str) -> list[Decimal]:
-    return [value for raw in NUMBER.findall(text) if (value := _value(raw)) is not None]
+    # In a row of values apart by commas, `120,14400.00` is two numbers.
+    found = [*NUMBER.findall(text), *(cell for row in CSV_ROW.findall(text) for cell in row.split(","))]
+    return [value for raw in found if (value := _value(raw.strip())) is not None]
 
 
 def _value(raw: str) -> Decimal | None:

@@ -90,7 +90,10 @@ class Gateway:
                     raise Retry(LAG_RETRY_S, "the inbox cannot be read up to this message yet")
                 await self._intake.requested(message, request, feed)
             case TaskCancelRequested() as cancel:
-                await self._intake.cancel_requested(message, cancel)
+                feed = self.feeds.feed(message.tenant, message.task)
+                # To the end: the planner's word that it has the task comes after this message.
+                await feed.refresh()
+                await self._intake.cancel_requested(message, cancel, feed)
             case _:
                 pass  # A fact: only watchers care.
         self._pokes.say(message.tenant, message.task, message.sequence)

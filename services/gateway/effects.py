@@ -32,6 +32,7 @@ from services.gateway.settings import PublisherPolicy
 
 log = Log("gateway.intake")
 FIRST_RECORD_READS = 8
+CANCEL_RETRY_S = 0.5
 SIGNER_ATTEMPTS = 20
 """So often a signer that answers with an error is asked before the task is refused; silence is waited out."""
 SIGNER_RETRY_S = 1.0
@@ -155,22 +156,33 @@ class Intake:
             "gateway", body, tenant=message.tenant, task=message.task, cause=message.envelope.id,
             index="rejected")
 
-    async def cancel_requested(self, message: Received, body: TaskCancelRequested) -> None:
-        """Pass a publisher's cancel on; the broker holds it to its tenant, the policy to its role."""
-        claim = core.requester_of(message, self._policies)
-        if isinstance(claim, core.Refusal) or claim.role not in core.MAY_SUBMIT:
-            log.warning("cancel_refused", task=message.task, sender=message.sender)
+    async def cancel_requested(self, message: Received, body: TaskCancelRequested, feed: Feed) -> None:
+        """Pass a cancel on, once the planner has the task: there it would wait for a task that may never come.
+
+        In: a person's cancel (the HTTP side checked the role) or a publisher's (held to its tenant and role here).
+        """
+        actor = message.envelope.actor
+        if message.sender != "gateway":
+            claim = core.requester_of(message, self._policies)
+            if isinstance(claim, core.Refusal) or claim.role not in core.MAY_SUBMIT:
+                log.warning("cancel_refused", task=message.task, sender=message.sender)
+                return
+            actor = claim.person
+        view = feed.view
+        if not view.request_id or view.status in core.ENDED:
+            log.info("cancel_without_task", task=message.task, status=view.status)
             return
+        if view.status == "requested":
+            raise Retry(CANCEL_RETRY_S, "the planner does not have the task yet")
         await self._context.publisher.send(
-            "planner", body, tenant=message.tenant, task=message.task, cause=message.envelope.id,
-            actor=claim.person)
+            "planner", body, tenant=message.tenant, task=message.task, cause=message.envelope.id, actor=actor)
 
     async def cancel(self, claim: RequesterClaim, feed: Feed, reason: str) -> PubAck:
-        """Ask the planner to end a task. Repeating is harmless. Raises Problem (503)."""
+        """Ask for the end of a task, durably. Repeating is harmless. Raises Problem (503)."""
         body = TaskCancelRequested(reason=reason or f"cancelled by {claim.person}")
         try:
             return await self._context.publisher.send(
-                "planner", body, tenant=feed.tenant, task=feed.task, cause=feed.view.request_id,
+                "gateway", body, tenant=feed.tenant, task=feed.task, cause=feed.view.request_id,
                 index="cancel", actor=claim.person)
         except (BusUnavailable, PublishRefused) as error:
             raise _bus_problem(error) from error

@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 
 from bulkhead.bus.port import Bus
+from bulkhead_contracts import subjects
 from bulkhead_contracts.task import TaskRequested
 from services.gateway.feeds import INBOX, READ_BATCH
 
@@ -53,12 +54,21 @@ class Listing:
         subject = f"mesh.{sender}.gateway.*.{tenant}.*"
         while batch := await self._bus.read(INBOX, subject, after=index.after.get(sender, 0), limit=READ_BATCH):
             for stored in batch:
-                if _type(stored.headers).startswith(TaskRequested.TYPE + "."):
+                if _type(stored.headers).startswith(TaskRequested.TYPE + ".") and _readable(stored.subject):
                     task = stored.subject.rpartition(".")[2]
                     index.first[task] = min(stored.sequence, index.first.get(task, stored.sequence))
             index.after[sender] = batch[-1].sequence
             if len(batch) < READ_BATCH:
                 return
+
+
+def _readable(subject: str) -> bool:
+    """Publishers choose the last tokens; what is no task id of ours is not listed."""
+    try:
+        subjects.parse(subject)
+    except subjects.SubjectError:
+        return False
+    return True
 
 
 def _type(headers: Mapping[str, str]) -> str:

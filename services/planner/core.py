@@ -67,6 +67,12 @@ class Planner:
         """Nothing follows an ended task."""
         return state.phase == "ended"
 
+    def unopened(self, code: str, reason: str) -> tuple[Send, ...]:
+        """What to say when the message that opens a task had to be rejected: that task ends, too."""
+        hint = "this is a bug: look at `bulkhead dead-letters`; then submit again"
+        failure = Failure.of(code, f"the planner could not take the task: {reason}", hint)
+        return (Send("gateway", TaskEnded(status="failed", failure=failure)),)
+
     def decide(self, state: State, message: Message) -> Decision[State]:
         """The transition table of state.py."""
         if state.phase == "ended":
@@ -293,9 +299,10 @@ def _running(state: State, step_id: str, attempt: int, version: int) -> StepStat
 
 def _judged(state: State, message: Message, body: VerdictReached) -> Decision[State]:
     one = _running(state, body.step_id, body.attempt, body.plan_version)
+    # Also what comes too late was paid for.
+    state = replace(state, usage=state.usage + body.usage)
     if one is None:
         return Decision(state)
-    state = replace(state, usage=state.usage + body.usage)
     if body.accepted and body.result.standing != "failed":
         return _accept(state, message, one, body.result, body.usage)
     reasons = tuple(note.message for note in body.notes if note.blocking) or ("the checker did not accept the result",)
@@ -304,9 +311,10 @@ def _judged(state: State, message: Message, body: VerdictReached) -> Decision[St
 
 def _finished(state: State, message: Message, body: StepFinished) -> Decision[State]:
     one = _running(state, body.step_id, body.attempt, body.plan_version)
+    # Also what comes too late was paid for.
+    state = replace(state, usage=state.usage + body.usage)
     if one is None:
         return Decision(state)
-    state = replace(state, usage=state.usage + body.usage)
     if body.failure is not None:
         state = state.with_step(replace(one, status="failed"))
         if body.failure.code in STOPPED_BY_BUDGET:

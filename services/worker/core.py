@@ -89,7 +89,10 @@ def _assigned(state: State, message: Message, body: StepAssigned) -> Decision[St
 def _cancelled(state: State, body: StepCancelRequested) -> Decision[State]:
     key = (body.plan_version, body.step_id, body.attempt)
     attempt = state.attempts.get(key)
-    return Decision(state if attempt is None else state.with_attempt(key, _over(attempt)))
+    if attempt is None or attempt.phase == "over":
+        return Decision(state)
+    # What was spent until now must be counted, though nobody waits for the result.
+    return _fail(state, key, attempt, Failure.of("cancelled", body.reason or "the step was stopped"))
 
 
 # Think
@@ -333,7 +336,12 @@ def _observe(attempt: Attempt, body: ToolCallReplied | RetrievalReplied, model_c
         parts = (Part(kind="tool_result", content=body.content, source=name),) if body.content else ()
         seen = tuple(Evidence(content=body.content, label=label) for label in body.provenance[:1] if body.content)
     known = {one.content.sha256 for one in evidence}
-    evidence = (*evidence, *(one for one in seen if one.content.sha256 not in known))[: limits.MAX_LABELS]
+    evidence = (*evidence, *(one for one in seen if one.content.sha256 not in known))
+    completeness = attempt.completeness
+    if len(evidence) > limits.MAX_EVIDENCE:
+        cut = Omission(reason="pruned", what=f"evidence beyond the first {limits.MAX_EVIDENCE} pieces")
+        completeness = merge_completeness(completeness, Completeness.missing(cut))
+        evidence = evidence[: limits.MAX_EVIDENCE]
     answer = ToolAnswer(tool_call_id=model_call, parts=parts)
     return replace(attempt, answers={**attempt.answers, model_call: answer}, failed_tools=failed, evidence=evidence)
 

@@ -5,6 +5,7 @@ In: a target and the command's options. Out: text or JSON on standard output, an
 
 import asyncio
 import sys
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +67,8 @@ def _standard_input() -> str:
 async def _rejected_at_once(task: Task) -> dict[str, Any] | None:
     """What the policy said no to, when it says so while somebody still looks; None when work began or none says."""
     try:
-        async with asyncio.timeout(REJECTION_WAIT_S):
-            async for event in task.events():
+        async with asyncio.timeout(REJECTION_WAIT_S), aclosing(task.events()) as events:
+            async for event in events:
                 return event.data if event.name == "task.rejected" else None
     except (TimeoutError, MeshError):
         pass  # The task is stored: `watch` tells how it goes on.

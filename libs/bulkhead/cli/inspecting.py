@@ -47,7 +47,8 @@ async def show_replay(data: Path, task: str, *, as_json: bool) -> Exit:
         return Exit.FAILED if report.divergences else Exit.OK
     if not report.divergences:
         out.print(f"[green]no divergence[/green]: {counted(report.decisions, 'decision')} over "
-                  f"{counted(report.messages, 'message')}, {counted(report.compared, 'sent message')} compared byte for byte")
+                  f"{counted(report.messages, 'message')}, {counted(report.compared, 'sent message')} compared "
+                  "byte for byte")
         if report.outstanding:
             out.print(f"{report.outstanding} messages were decided and are not in the journal yet", style="dim")
         return Exit.OK

@@ -28,7 +28,7 @@ class Exit(IntEnum):
 
 
 EXIT_CODES = (
-    "Exit codes: 0 ok · 1 the task failed, or a check or replay found something · 2 wrong usage · "
+    "Exit codes: 0 ok · 1 the task failed, or a check or replay found something · 2 wrong usage or an unknown id · "
     "3 the mesh cannot be reached · 4 the mesh refused"
 )
 
@@ -59,7 +59,7 @@ LONG_LINE = 100_000
 
 
 def print_whole(thing: object) -> None:
-    """Print a table or tree; where no terminal sets a width its lines are as long as they are, whatever COLUMNS says."""
+    """Print a table or tree; without a terminal its lines are as long as they are, whatever COLUMNS says."""
     (out if out.is_terminal else Console(soft_wrap=True, highlight=False, width=LONG_LINE)).print(thing)
 
 

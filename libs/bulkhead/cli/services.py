@@ -37,9 +37,14 @@ async def look(data: Path, mesh: dict[str, Any], *, asks_broker: bool) -> AsyncI
     wanted = {str(name): int(count) for name, count in (mesh.get("scale") or {}).items()}
     if not wanted:
         return  # Written by an older `up`.
+    running = {service: _running(mesh, service) for service in wanted}
+    if not any(running.values()):
+        yield Finding("services", "problem", f"none of {len(wanted)} runs",
+                      f"start the mesh with `bulkhead up`; why it ended is in {data / 'logs'}")
+        return
     lags = await _lags(data, mesh, list(wanted)) if asks_broker else {}
     for service, replicas in wanted.items():
-        yield judge(service, replicas, _running(mesh, service), lags.get(service), data)
+        yield judge(service, replicas, running[service], lags.get(service), data)
 
 
 def judge(service: str, replicas: int, running: int, lag: Lag | None, data: Path) -> Finding:

@@ -8,7 +8,8 @@ import asyncio
 import json
 import mimetypes
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -173,7 +174,7 @@ class Mesh:
         return Unreachable(f"no answer from {self.url}: {reason}",
                            "start the mesh (`bulkhead up`) or check the address (--url, BULKHEAD_URL)")
 
-    async def stream_once(self, task_id: str, parser: Parser) -> AsyncIterator[TaskEvent]:
+    async def stream_once(self, task_id: str, parser: Parser) -> AsyncGenerator[TaskEvent, None]:
         """One connection's events after `parser.last_id`. Raises Refused, Unreachable."""
         headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": parser.last_id} if parser.last_id else {})
         timeout = httpx.Timeout(SILENCE_S, connect=5.0)
@@ -184,10 +185,11 @@ class Mesh:
                 if answer.is_error:
                     await answer.aread()
                     raise _refused(answer)
-                async for line in _lines(answer):
-                    event = parser.line(line)
-                    if event is not None:
-                        yield TaskEvent(event.name, json.loads(event.data), event.id)
+                async with aclosing(_lines(answer)) as lines:
+                    async for line in lines:
+                        event = parser.line(line)
+                        if event is not None:
+                            yield TaskEvent(event.name, json.loads(event.data), event.id)
         except (httpx.HTTPError, EventTooLarge, json.JSONDecodeError) as error:
             raise self.unreachable(error) from error
 
@@ -210,7 +212,7 @@ class Task:
         """Ask for it to end; `events` and `result` tell when it has. Raises Refused when it has ended already."""
         await self._mesh._ask("POST", f"/v1/tasks/{self.id}/cancel", json={"reason": reason})
 
-    async def events(self, last_id: str = "", on_lost: OnLost | None = None) -> AsyncIterator[TaskEvent]:
+    async def events(self, last_id: str = "", on_lost: OnLost | None = None) -> AsyncGenerator[TaskEvent, None]:
         """What happens, from the beginning or after `last_id`, until the task has ended.
 
         Reconnects by itself: every stored event comes once. For `text`, keep the first `offset` characters of what
@@ -222,11 +224,13 @@ class Task:
         pause_s, heard_at = 0.0, loop.time()
         while True:
             try:
-                async for event in self._mesh.stream_once(self.id, parser):
-                    pause_s, heard_at = 0.0, loop.time()
-                    yield event
-                    if event.name in ENDED:
-                        return
+                # Closed here and now: who stops listening must not leave a connection to the garbage collector.
+                async with aclosing(self._mesh.stream_once(self.id, parser)) as stream:
+                    async for event in stream:
+                        pause_s, heard_at = 0.0, loop.time()
+                        yield event
+                        if event.name in ENDED:
+                            return
                 if parser.last_id and (await self.show())["status"] not in ("requested", "running"):
                     return  # Everything was seen before.
             except Unreachable as error:
@@ -253,13 +257,14 @@ def _tell(on_lost: OnLost | None, error: MeshError, left_s: float) -> None:
         on_lost(error, max(0.0, left_s))
 
 
-async def _lines(answer: httpx.Response) -> AsyncIterator[str]:
+async def _lines(answer: httpx.Response) -> AsyncGenerator[str, None]:
     """Lines as they come. Only CR and LF end a line here: httpx would split at U+2028 too."""
     rest = ""
-    async for piece in answer.aiter_text():
-        *lines, rest = (rest + piece).replace("\r\n", "\n").split("\n")
-        for line in lines:
-            yield line
+    async with aclosing(answer.aiter_text()) as pieces:
+        async for piece in pieces:
+            *lines, rest = (rest + piece).replace("\r\n", "\n").split("\n")
+            for line in lines:
+                yield line
 
 
 def _refused(answer: httpx.Response) -> Refused:

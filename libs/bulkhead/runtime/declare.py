@@ -41,8 +41,12 @@ def declare(service: str, take: Take = _ignore, broker: NatsBroker | None = None
 
 def publisher(broker: NatsBroker, row: catalog.Row, sender: str, receiver: str) -> LogicPublisher:
     """The declared publisher of one edge."""
-    return broker.publisher(_subject(row, sender, receiver), title=f"{_channel(row, sender, receiver)}:send",
-                            schema=row.body, description=_doc(row))
+    return broker.publisher(
+        _subject(row, sender, receiver),
+        title=f"{_channel(row, sender, receiver)}:send",
+        schema=row.body,
+        description=_doc(row),
+    )
 
 
 def _options(row: catalog.Row, receiver: str) -> dict[str, Any]:

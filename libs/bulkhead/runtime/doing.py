@@ -6,6 +6,8 @@ have happened, what was neither is done now.
 """
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from pydantic import BaseModel
@@ -56,10 +58,13 @@ class DoerHandler:
         self._doer = doer
         self._halts = halts
         self._records = subjects.records_stream(context.service)
-        self._busy: dict[str, asyncio.Lock] = {}
+        self._busy: dict[str, tuple[asyncio.Lock, int]] = {}
 
     def forget(self, tenant: str, task: str) -> None:
         """Nothing is remembered between messages."""
+
+    async def rejected(self, stored: Stored, code: str, reason: str) -> None:
+        """The dead letter says it all."""
 
     async def handle(self, handed: Handed) -> None:
         """See the module's docstring for the order."""
@@ -83,10 +88,11 @@ class DoerHandler:
             handed.attempts,
             self._context.clock(),
         )
-        subject = subjects.record(self._context.service, address.tenant, address.task, self._doer.key(request))
-        lock = self._busy.setdefault(subject, asyncio.Lock())
+        # By sender: nobody can write down an answer for somebody else's call by choosing its id.
+        key = envelope.derive_id(address.sender, self._doer.key(request), "record")
+        subject = subjects.record(self._context.service, address.tenant, address.task, key)
         try:
-            async with lock:
+            async with self._alone(subject):
                 await self._once(handed, job, subject)
         except Deferred as wait:
             body = CallDeferred(
@@ -96,9 +102,21 @@ class DoerHandler:
                 reason=wait.reason,
             )
             await self._reply(handed, body, ())
+
+    @asynccontextmanager
+    async def _alone(self, subject: str) -> AsyncIterator[None]:
+        """One at a time under one key in this process; the record keeps other processes apart."""
+        lock, holders = self._busy.get(subject, (asyncio.Lock(), 0))
+        self._busy[subject] = (lock, holders + 1)
+        try:
+            async with lock:
+                yield
         finally:
-            if not lock.locked():
-                self._busy.pop(subject, None)
+            _, holders = self._busy[subject]
+            if holders == 1:
+                del self._busy[subject]
+            else:
+                self._busy[subject] = (lock, holders - 1)
 
     def _authority(self, handed: Handed) -> Authority:
         address = handed.message.address

@@ -27,6 +27,9 @@ class EdgeHandler:
     def forget(self, tenant: str, task: str) -> None:
         """An edge remembers for itself."""
 
+    async def rejected(self, stored: Stored, code: str, reason: str) -> None:
+        """The dead letter says it all."""
+
     async def handle(self, handed: Handed) -> None:
         """Pass it on; Retry hands it back."""
         message = handed.message

@@ -137,6 +137,24 @@ class FoldHandler:
         """A message of this task was not handled: the next one must look at the inbox again."""
         self._folds.pop((tenant, task), None)
 
+    async def rejected(self, stored: Stored, code: str, reason: str) -> None:
+        """When it is the message that opens its task, whoever waits for the task must hear of its end."""
+        decider = self._logics[max(self._logics)]
+        unopened = getattr(decider, "unopened", None)
+        opens = tuple(f"{kind.TYPE}.v" for kind in decider.opening)
+        if unopened is None or not stored.headers.get("ce-type", "").startswith(opens):
+            return
+        try:
+            address = subjects.parse(stored.subject)
+        except subjects.SubjectError:
+            return
+        for index, said in enumerate(unopened(code, reason)):
+            await self._context.publisher.send(
+                said.to, said.body, tenant=address.tenant, task=address.task,
+                cause=stored.headers.get("ce-id", ""), index=f"unopened/{index}",
+                actor=stored.headers.get("ce-actor", ""),
+            )  # fmt: skip
+
     async def _early(self, handed: Handed) -> None:
         """A message before its task's opening: fine once the opening stands in the inbox, which decides it too.
 

@@ -35,8 +35,13 @@ def main(service: str, build: Build, settings_type: type[ServiceSettings]) -> No
         sys.exit(2)
     logs.setup(service, settings.instance, as_json=settings.log_json, level=settings.log_level)
     trace_file = settings.trace_file or (settings.data_dir / "traces" / f"{service}-{settings.instance}.jsonl")
-    trace.setup(service, settings.instance, settings.otlp_endpoint, trace_file if settings.trace else None,
-                prompts=settings.trace_prompts)
+    trace.setup(
+        service,
+        settings.instance,
+        settings.otlp_endpoint,
+        trace_file if settings.trace else None,
+        prompts=settings.trace_prompts,
+    )
     try:
         import uvloop
 

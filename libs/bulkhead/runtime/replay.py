@@ -78,7 +78,7 @@ async def replay(
         by_inbox.setdefault(receiver, []).append(_at_its_source(stored))
         report.ended = report.ended or stored.headers.get("ce-type", "").startswith(TaskEnded.TYPE)
     for service, versions in logics.items():
-        recorded = _recorded(journal, service)
+        recorded = _recorded(journal, service, report)
         said = await _fold(
             service, sorted(by_inbox.get(service, ()), key=lambda one: one.sequence), versions, fetch, report
         )
@@ -94,12 +94,20 @@ def _at_its_source(stored: Stored) -> Stored:
     return Stored(stored.subject, stored.headers, stored.body, sequence, stored.time_unix_ms)
 
 
-def _recorded(journal: Sequence[Stored], service: str) -> dict[str, Stored]:
+def _recorded(journal: Sequence[Stored], service: str, report: Report) -> dict[str, Stored]:
+    """What the service said, by ce-id; two different messages under one id are a divergence themselves."""
     found: dict[str, Stored] = {}
     for stored in journal:
         kind = stored.headers.get("ce-type", "")
         if stored.headers.get("ce-source") == service and not kind.startswith(MessageRejected.TYPE):
-            found.setdefault(stored.headers["ce-id"], stored)
+            first = found.setdefault(stored.headers["ce-id"], stored)
+            if (first.subject, first.body) != (stored.subject, stored.body):
+                what = "a second message under one id"
+                report.divergences.append(
+                    Divergence(
+                        service, stored.sequence, stored.headers["ce-id"], what, _show(first.body), _show(stored.body)
+                    )
+                )
     return found
 
 

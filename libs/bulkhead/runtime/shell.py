@@ -63,6 +63,10 @@ class Handler(Protocol):
         """A message of this task was not handled: nothing remembered about the task can be relied on."""
         ...
 
+    async def rejected(self, stored: Stored, code: str, reason: str) -> None:
+        """A message is about to be rejected for good: say what must be said because of it."""
+        ...
+
 
 class Shell:
     """Runs one handler over all shards of a service's inbox."""
@@ -246,6 +250,7 @@ class Shell:
         stored, context = delivery.stored, self._context
         log.error("message_rejected", sequence=stored.sequence, code=code, reason=reason, subject=stored.subject)
         try:
+            await self._handler.rejected(stored, code, reason)
             await bury(context, stored, code, reason)
             await delivery.term(code)
             self._failures.pop(stored.sequence, None)

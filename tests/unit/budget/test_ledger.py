@@ -151,7 +151,8 @@ def test_people_read_the_limit_the_spent_the_asked_and_what_to_do() -> None:
     task = reasons.denied(Ceiling("task:acme:t1", "cost_usd_micros", 480_000, 0, 50_000, 500_000))
     assert task == (
         "The budget of task t1 of tenant acme does not cover the next call: limit $0.50, spent $0.48, "
-        "and the call may cost up to $0.05. Submit it again with a higher limit (at least --limit-usd 0.530000)."
+        "and the call may cost up to $0.05. Submit it again with a higher limit: --limit-usd 0.530000 is what it takes "
+        "to make this next call; the calls after it need more, so leave room."
     )
     day = reasons.denied(Ceiling("day:acme:2026-11-21", "tokens", 9_000, 0, 2_000, 10_000))
     assert "tenant acme's day 2026-11-21 (UTC)" in day and "raise day.tokens of tenant acme to at least 11000" in day

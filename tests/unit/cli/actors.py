@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 
 from bulkhead.blobs import Blobs
+from bulkhead_contracts.grant import GrantReplied
 from bulkhead_contracts.model import TextDelta
 from bulkhead_contracts.plan import Plan, PlanAdopted, PlanStep
 from bulkhead_contracts.result import Citation, Completeness, Failure, Label, Omission, Result, Usage
@@ -121,7 +122,7 @@ class Running:
 
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        mesh = make_mesh(self.folder)
+        mesh = self._mesh = make_mesh(self.folder)
         gateway = mesh.gateway(ingest_wait_s=5.0)
         await gateway.start()
         actors = asyncio.create_task(Actors(mesh).run())
@@ -135,6 +136,10 @@ class Running:
         """Wait until the gateway listens."""
         self._thread.start()
         assert self._ready.wait(10), "the gateway did not start"
+
+    def refuse(self, reply: GrantReplied | None) -> None:
+        """What the signer says from now on; None: it grants."""
+        self._mesh.bus.refusal = reply
 
     def stop(self) -> None:
         """End it."""

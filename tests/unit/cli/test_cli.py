@@ -3,11 +3,16 @@
 import json
 import re
 import socket
+import time
 
 import pytest
 from typer.testing import CliRunner
 
+from bulkhead.cli.answer import author
 from bulkhead.cli.main import app
+from bulkhead.cli.watching import Lost
+from bulkhead.client import Unreachable
+from bulkhead_contracts.grant import GrantReplied
 from tests.unit.cli.actors import Running
 from tests.unit.gateway.harness import AUDITOR, OPERATOR
 
@@ -112,9 +117,127 @@ def test_documents_go_in_first(bulkhead, tmp_path):
     answer = bulkhead("submit", "What is refunded?", "--docs", str(folder))
     assert answer.exit_code == 0, answer.output
     assert answer.stderr.count("ingested, 2 chunks") == 2 and "rules.txt" in answer.stderr
+
+
+def test_of_a_directory_what_cannot_be_read_is_skipped_and_said(bulkhead, tmp_path):
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    (folder / "fares.md").write_text("# Fares")
+    (folder / "empty.md").write_text("")
     (folder / "image.txt").write_bytes(b"\0\1")
     answer = bulkhead("submit", "What is refunded?", "--docs", str(folder))
-    assert answer.exit_code == 4 and "image.txt: not text — send text" in answer.stderr
+    assert answer.exit_code == 0 and TASK.match(answer.stdout.strip()), answer.output
+    assert "document fares.md: ingested, 2 chunks" in answer.stderr
+    assert "image.txt: not text — send text" in answer.stderr
+    assert re.search(r"skipped \S*empty.md: the document is empty — give it some text", answer.stderr)
+    assert "request body" not in answer.stderr
+    told = [json.loads(line) for line in bulkhead("submit", "x", "--docs", str(folder), "--json").stdout.splitlines()]
+    skipped = [one["data"] for one in told if one.get("event") == "document_skipped"]
+    assert {one["code"] for one in skipped} == {"invalid_document", "binary"}
+    for name, code in (("image.txt", 4), ("empty.md", 4)):
+        answer = bulkhead("submit", "What is refunded?", "--docs", str(folder / name))
+        assert answer.exit_code == code and f"{name}: " in answer.stderr and not answer.stdout
+    (folder / "fares.md").unlink()
+    answer = bulkhead("submit", "What is refunded?", "--docs", str(folder))
+    assert answer.exit_code == 4 and "none of 2 documents could be read" in answer.stderr
+
+
+def test_a_file_goes_in_once_and_same_names_stay_apart(bulkhead, tmp_path):
+    folder = tmp_path / "docs"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "fares.md").write_text("# Fares")
+    (folder / "deep" / "fares.md").write_text("# Other fares")
+    answer = bulkhead("submit", "x", "--docs", str(folder), "--docs", str(folder / "fares.md"))
+    assert answer.exit_code == 0, answer.output
+    assert sorted(re.findall(r"document (\S+):", answer.stderr)) == ["deep/fares.md", "fares.md"]
+    (tmp_path / "empty").mkdir()
+    answer = bulkhead("submit", "x", "--docs", str(tmp_path / "empty"))
+    assert answer.exit_code == 2 and "holds no files" in answer.stderr
+
+
+def test_standard_input_that_is_no_text(bulkhead):
+    answer = bulkhead("submit", "-", text=b"\xff\xfe\x00\x01")
+    assert answer.exit_code == 2 and "standard input is not UTF-8 text" in answer.stderr, answer.output
+
+
+def test_what_the_policy_refuses_at_once_is_4_in_the_words_of_the_command_line(running, bulkhead):
+    running.refuse(GrantReplied(granted=False, code="limit_above_policy", reason="too much", hint="ask for less"))
+    try:
+        answer = bulkhead("submit", "x", "--limit-usd", "100")
+        assert answer.exit_code == 4 and "the task was rejected: too much — ask for less" in answer.stderr
+        assert TASK.match(answer.stdout.strip())
+        answer = bulkhead("submit", "x", "--json")
+        assert answer.exit_code == 4
+        assert json.loads(answer.stderr) == {"error": {"code": "limit_above_policy", "hint": "ask for less",
+                                                       "what": "the task was rejected: too much"}}
+    finally:
+        running.refuse(None)
+
+
+@pytest.mark.parametrize(("args", "exit_code", "code"), [
+    (("show", "no-such-task", "--json"), 2, "not_found"),
+    (("submit", "  ", "--json"), 2, "usage"),
+    (("submit", "x", "--limit-tokens", "-1", "--json"), 2, "usage"),
+    (("nonsense", "--json"), 2, "usage"),
+    (("timeline", "a.b", "--json"), 2, "usage"),
+])
+def test_errors_under_json_are_json(bulkhead, args, exit_code, code):
+    answer = bulkhead(*args)
+    error = json.loads(answer.stderr)["error"]
+    assert answer.exit_code == exit_code and error["code"] == code and error["what"] and "hint" in error
+    assert not answer.stdout
+
+
+def test_watch_on_a_mesh_that_was_never_reached_ends_at_once(bulkhead):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    began = time.monotonic()
+    answer = bulkhead("watch", "t1", url=f"http://127.0.0.1:{port}")
+    assert answer.exit_code == 3 and "no answer from" in answer.stderr
+    assert time.monotonic() - began < 10
+
+
+def test_submit_leaves_no_connection_behind(bulkhead, caplog):
+    assert bulkhead("submit", "hang").exit_code == 0
+    assert not [record.getMessage() for record in caplog.records if record.name == "asyncio"]
+
+
+def test_an_address_that_is_none(bulkhead):
+    for url in ("garbage", "http://", "ftp://x", "http://x:99999"):
+        answer = bulkhead("tasks", url=url)
+        assert answer.exit_code == 2 and "is no address" in answer.stderr
+
+
+def test_version_and_bare_command():
+    answer = CliRunner().invoke(app, ["--version"])
+    assert answer.exit_code == 0 and re.match(r"bulkhead \d+\.", answer.stdout)
+    answer = CliRunner().invoke(app, [])
+    assert answer.exit_code == 0 and "Usage: bulkhead" in answer.stdout
+
+
+def test_submit_help_names_what_holds_without_options():
+    said = " ".join(CliRunner().invoke(app, ["submit", "--help"], env={"COLUMNS": "300"}).stdout.split())
+    assert "may cost $0.50, use 500,000 tokens and take 120 s by the clock" in said
+
+
+def test_the_author_of_the_answer_is_named():
+    content = {"sha256": "a" * 64}
+    label = {"kind": "model_reply", "sha256": "a" * 64, "source": "openai/offline-rules-1"}
+    other = {"kind": "model_reply", "sha256": "b" * 64, "source": "openai/other-1"}
+    assert "no LLM" in author({"content": content, "provenance": [other, label]})
+    assert author({"content": {"sha256": "b" * 64}, "provenance": [label, other]}) == "answered by openai/other-1"
+    assert author({"content": {"sha256": "c" * 64}, "provenance": [label]}) == ""
+
+
+def test_a_lost_connection_is_said_with_the_time_that_is_left(capsys):
+    lost = Lost(as_json=False)
+    lost(Unreachable("no answer from x"), 118.4)
+    lost(Unreachable("no answer from x"), 117.0)
+    assert capsys.readouterr().err == "connection lost, trying again (1:58 left): no answer from x\n"
+    Lost(as_json=True)(Unreachable("no answer"), 118.4)
+    assert json.loads(capsys.readouterr().out) == {"event": "connection.lost",
+                                                   "data": {"why": "no answer", "left_s": 118}}
 
 
 def test_cancel(bulkhead):
@@ -136,8 +259,11 @@ def test_cancel(bulkhead):
     (("submit", "  "), 2, "objective is empty"),
     (("submit", "x" * 20_000), 2, "the limit is 16384"),
     (("submit", "x", "--docs", "/no/such/file"), 2, "no document"),
-    (("show", "no-such-task"), 4, "no task 'no-such-task' in your tenant"),
-    (("watch", "no-such-task"), 4, "no task"),
+    (("submit", "x", "--limit-tokens", "0"), 2, "limit-tokens"),
+    (("submit", "x\udcff"), 2, "argument 2 is not UTF-8 text"),
+    (("cancel", "t1", "--reason", "\udcff"), 2, "is not UTF-8 text"),
+    (("show", "no-such-task"), 2, "no task 'no-such-task' in your tenant"),
+    (("watch", "no-such-task"), 2, "no task"),
     (("tasks", "--limit", "0"), 2, "limit"),
     (("nonsense",), 2, "nonsense"),
 ])
@@ -179,19 +305,29 @@ def test_a_mesh_is_found_by_its_directory(running, tmp_path):
     assert call("tasks", "--tenant", "a.b").exit_code == 2
 
 
-def test_a_new_tenant_gets_a_key_of_its_own(running, tmp_path):
-    (tmp_path / "mesh.json").write_text(json.dumps({"http_url": f"http://127.0.0.1:{running.port}"}))
+def test_a_new_tenant_gets_a_key_of_its_own_by_submitting_and_a_typo_gets_none(running, tmp_path):
+    (tmp_path / "mesh.json").write_text(json.dumps({"http_url": f"http://127.0.0.1:{running.port}",
+                                                    "tenants": ["acme", "fresh"]}))
     shared = running.folder / "keys.json"
     (tmp_path / "api_keys.json").symlink_to(shared)
     credentials = tmp_path / "credentials.json"
     credentials.write_text(json.dumps({"operator": OPERATOR}))
     credentials.chmod(0o600)
-    answer = CliRunner().invoke(app, ["tasks", "--tenant", "fresh", "--data", str(tmp_path)])
+    before = shared.read_text()
+    call = lambda *args: CliRunner().invoke(app, [*args, "--data", str(tmp_path)])
+    for command in (["tasks"], ["submit", "x"], ["show", "t1"]):
+        answer = call(*command, "--tenant", "nope")
+        assert answer.exit_code == 2 and "no tenant nope; there are acme, fresh" in answer.stderr
+    answer = call("tasks", "--tenant", "fresh")
+    assert answer.exit_code == 2 and "tenant fresh has no API key" in answer.stderr, "to read makes no credentials"
+    assert (tmp_path / "api_keys.json").read_text() == before
+    assert list(json.loads(credentials.read_text())) == ["operator"]
+    answer = call("submit", "hang", "--tenant", "fresh")
     made = json.loads(credentials.read_text())["fresh/operator"]
     assert made.startswith("bk_") and made not in (tmp_path / "api_keys.json").read_text()
     assert answer.exit_code == 4, "the gateway reads its own file, which the link's replacement left alone"
     shared.write_text((tmp_path / "api_keys.json").read_text())
-    answer = CliRunner().invoke(app, ["tasks", "--tenant", "fresh", "--data", str(tmp_path)])
+    answer = call("tasks", "--tenant", "fresh")
     assert answer.exit_code == 0 and "no tasks yet" in answer.stdout
 
 

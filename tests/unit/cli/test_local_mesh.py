@@ -70,6 +70,7 @@ async def test_doctor_finds_a_running_mesh_well_and_says_what_is_wrong(local):
     assert found["durability"]["level"] == "warning" and "process" in found["durability"]["detail"]
     assert found["broker"]["level"] == found["streams"]["level"] == found["gateway"]["level"] == "ok"
     assert found["clock"]["level"] == found["keys"]["level"] == "ok"
+    assert found["gateway"]["level"] == "ok" and found["gateway"]["detail"] == "2 of 2 processes, 0 pending, 0 in work"
     (local.directory / "identity" / "operator.nkey").chmod(0o644)
     answer = await call(local, "doctor")
     assert answer.exit_code == 1 and "others can read operator.nkey" in answer.stdout and "chmod" in answer.stdout
@@ -132,6 +133,7 @@ def test_up_says_what_stops_it(tmp_path):
     environ = {**os.environ, "COLUMNS": "200"}
     command = [sys.executable, "-m", "bulkhead.cli.main", "up", "--data", str(tmp_path)]
     for more, code, said in ((["--scale", "worker"], 2, "SERVICE=N"), (["--scale", "nobody=2"], 2, "no such service"),
+                             (["--scale", "worker=0"], 2, "without a worker"),
                              (["--durability", "hope"], 2, "power or process")):
         found = subprocess.run([*command, *more], capture_output=True, text=True, env=environ, cwd=REPOSITORY,
                                timeout=60)

@@ -86,3 +86,27 @@ def test_the_parser_keeps_to_the_specification():
     with pytest.raises(EventTooLarge):
         for _ in range(10):
             parser.line("data: " + "x" * 1024 * 1024)
+
+
+async def test_a_mesh_that_was_never_reached_fails_at_once_and_a_lost_one_is_told(tmp_path):
+    mesh, told = make_mesh(tmp_path), []
+    async with running(mesh) as first:
+        port = first.port
+        await begin(mesh)
+        client = mesh_of(first)
+        events = client.task("t1").events(on_lost=lambda error, left_s: told.append((str(error), left_s)))
+        assert (await anext(events)).name == "task.accepted"
+    async with mesh_of(first) as other, asyncio.timeout(5):
+        with pytest.raises(Unreachable, match="no answer from"):
+            await anext(other.task("t1").events())
+
+    async def rest():
+        return [event.name async for event in events]
+
+    reading = asyncio.create_task(rest())
+    await until(lambda: told, "the loss is told")
+    async with running(mesh, http_port=port):
+        await end(mesh)
+        assert (await asyncio.wait_for(reading, 10))[-1] == "task.ended"
+    await client.close()
+    assert "no answer from" in told[0][0] and 100 < told[0][1] <= 120

@@ -265,15 +265,22 @@ async def test_a_message_that_nobody_could_read_is_a_rejected_task(mesh, http):
     assert (found["status"], found["failure"]["code"]) == ("rejected", "malformed_body")
 
 
+def cancels(mesh) -> list:
+    return [s for s in mesh.sent("planner") if s.headers["ce-type"] == TaskCancelRequested.ce_type()]
+
+
 async def test_cancel_reaches_the_planner_once(mesh, http):
     task = (await submit(http)).json()["task_id"]
     await mesh.pump()
     for _ in range(2):
         answer = await http.post(f"/v1/tasks/{task}/cancel", headers=AUTH, json={"reason": "too slow"})
         assert answer.status_code == 202
-    cancels = [s for s in mesh.sent("planner") if s.headers["ce-type"] == TaskCancelRequested.ce_type()]
-    assert len(cancels) == 1 and json.loads(cancels[0].body) == {"reason": "too slow"}
-    assert cancels[0].headers["ce-actor"] == "ada"
+    await mesh.pump()
+    assert not cancels(mesh), "the planner does not have the task yet: there a cancel would wait for it"
+    await mesh.say("planner", TaskAccepted(deadline_unix_ms=5_000_000), task)
+    found = cancels(mesh)
+    assert len(found) == 1 and json.loads(found[0].body) == {"reason": "too slow"}
+    assert found[0].headers["ce-actor"] == "ada"
     answer = await http.post(f"/v1/tasks/{task}/cancel", headers=AUTH, json={"raeson": "typo"})
     problem(answer, 422, "invalid_body")
 
@@ -281,10 +288,12 @@ async def test_cancel_reaches_the_planner_once(mesh, http):
 async def test_a_publisher_cancels_its_own_tenants_task(mesh, http):
     task = (await submit(http)).json()["task_id"]
     await mesh.pump()
+    await mesh.say("planner", TaskAccepted(deadline_unix_ms=5_000_000), task)
     await mesh.say("pub_shop", TaskCancelRequested(reason="stop"), task)
     await mesh.say("pub_nobody", TaskCancelRequested(reason="stop"), task)
-    cancels = [s for s in mesh.sent("planner") if s.headers["ce-type"] == TaskCancelRequested.ce_type()]
-    assert [c.headers["ce-actor"] for c in cancels] == ["shop"]
+    await mesh.say("pub_shop", TaskCancelRequested(reason="stop"), "t-never-asked-for")
+    assert [c.headers["ce-actor"] for c in cancels(mesh)] == ["shop"]
+    assert all(c.subject.endswith(f".{task}") for c in cancels(mesh))
 
 
 async def test_pages_are_newest_first_and_meet_without_overlap(mesh, http):

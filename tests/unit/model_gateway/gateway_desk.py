@@ -163,8 +163,10 @@ async def deltas(live: LiveSubscription, text: str) -> list[TextDelta]:
 
 
 @asynccontextmanager
-async def desk(provider: ScriptedProvider, ack_wait_ms: int = 5_000, **settings: Any) -> AsyncIterator[Desk]:
-    """A running gateway before this provider; fast retries unless told otherwise."""
+async def desk(
+    provider: ScriptedProvider, ack_wait_ms: int = 5_000, unchecked: dict[str, Any] | None = None, **settings: Any
+) -> AsyncIterator[Desk]:
+    """A running gateway before this provider; fast retries unless told otherwise. unchecked: past the settings."""
     given: dict[str, Any] = {
         "openai_api_key": KEY,
         "openai_base_url": provider.url,
@@ -175,7 +177,7 @@ async def desk(provider: ScriptedProvider, ack_wait_ms: int = 5_000, **settings:
         **settings,
     }
     purse = Purse()
-    chosen = Settings(**given)
+    chosen = Settings(**given).model_copy(update=unchecked or {})
     builds = {"model_gateway": lambda context: build(context, chosen), "budget": lambda context: purse}
     async with MemoryMesh(builds, ack_wait_ms=ack_wait_ms) as mesh:
         yield Desk(mesh, provider, purse)

@@ -73,7 +73,7 @@ async def test_when_both_are_out_both_are_named(provider):
 
 async def test_no_price_no_call(provider):
     provider.will(says("x"))
-    async with desk(provider, model="nobody-knows-1") as d:
+    async with desk(provider, unchecked={"model": "nobody-knows-1"}) as d:
         reply = await d.ask()
         assert reply.outcome == "refused" and reply.failure.code == "unknown_price" and not provider.asked
 

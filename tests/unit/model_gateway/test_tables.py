@@ -168,6 +168,7 @@ def test_openai_variables_have_no_prefix(monkeypatch):
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
     monkeypatch.setenv("BULKHEAD_MODEL", "offline-rules-1")
     monkeypatch.setenv("BULKHEAD_ROUTES", '{"genius": {"model": "big-1", "fallback": {"model": "small-1"}}}')
+    monkeypatch.setenv("BULKHEAD_FREE_MODELS", '["big-1", "small-1"]')
     settings = Settings()
     assert settings.all_providers()["openai"].api_key.get_secret_value() == KEY
     assert settings.all_routes()["judge"].model == "offline-rules-1"
@@ -186,7 +187,25 @@ def test_no_key_stops_the_start_except_on_this_machine():
     with pytest.raises(ValueError, match="OPENAI_API_KEY"):
         build(None, Settings(openai_api_key="", openai_base_url="https://api.openai.com/v1"))
     for url in ("http://127.0.0.1:1/v1", "http://localhost:1/v1", "http://[::1]:1/v1"):
-        build(None, Settings(openai_api_key="", openai_base_url=url))
+        build(None, Settings(openai_api_key="", openai_base_url=url, model="offline-rules-1"))
+
+
+@pytest.mark.parametrize("given", [
+    {"model": "nobody-knows-1"},
+    {"judge_model": "nobody-knows-1"},
+    {"fallback_model": "nobody-knows-1"},
+    {"routes": {"x": {"model": "nobody-knows-1"}}},
+])
+def test_a_model_without_a_price_is_refused_at_the_start(given):
+    with pytest.raises(ValidationError, match=r"nobody-knows-1.*BULKHEAD_FREE_MODELS"):
+        Settings(**given)
+    assert Settings(**given, free_models=("nobody-knows-1",))
+
+
+def test_a_price_belongs_to_a_provider_that_is_known():
+    with pytest.raises(ValidationError, match="BULKHEAD_PRICE_PROVIDER"):
+        Settings(openai_base_url="http://127.0.0.1:1/v1")
+    assert Settings(openai_base_url="http://127.0.0.1:1/v1", price_provider="openai")
 
 
 # Bounds of what a provider sends

@@ -81,6 +81,19 @@ def test_a_limit_above_the_tenants_is_refused_and_not_lowered(field: str) -> Non
     assert failure.code == "limit_above_policy" and str(at_most) in failure.hint
 
 
+@pytest.mark.parametrize(("field", "asked", "message", "hint"), [
+    ("cost_usd_micros", 100_000_000_000,
+     "a cost limit of $100,000.00 is asked; a task of tenant acme may have $0.60 at most", "--limit-usd 0.60 or less"),
+    ("tokens", 700_000, "700,000 tokens is asked; a task of tenant acme may have 600,000 tokens at most",
+     "--limit-tokens 600000 or less"),
+    ("deadline_ms", 3_600_000, "a deadline of 3600s is asked; a task of tenant acme may have 200s at most",
+     "--deadline 200s or less"),
+])
+def test_a_refused_limit_is_said_as_it_was_typed(field: str, asked: int, message: str, hint: str) -> None:
+    failure = refused(request(limits=TaskLimits(**{field: asked})))
+    assert message in failure.message and hint in failure.hint
+
+
 def test_tools_beyond_the_tenant_or_the_mesh_are_refused() -> None:
     failure = refused(request(tools=("calculate", "http_get")))
     assert failure.code == "tools_not_granted" and "http_get" in failure.message and "calculate" in failure.hint

@@ -1,0 +1,71 @@
+"""Smaller parts of the command line: how a service stands, what the broker's recovery looks like, long lines."""
+
+import io
+import os
+from pathlib import Path
+
+import psutil
+import pytest
+from rich.console import Console
+from rich.tree import Tree
+
+from bulkhead.cli import output
+from bulkhead.cli.main import app
+from bulkhead.cli.services import Lag, judge, look
+from infra.local.status import Screen
+
+RECOVERING = "[7] 2026/11/21 03:57:56.2 [WRN] Filestore [{}] Sourcing state is outdated; attempting to recover using"
+
+
+@pytest.mark.parametrize(("running", "lag", "level", "said"), [
+    (2, Lag(3, 1), "ok", "2 of 2 processes, 3 pending, 1 in work"),
+    (2, None, "ok", "2 of 2 processes"),
+    (1, Lag(0, 0), "warning", "1 of 2 processes"),
+    (0, Lag(9, 0), "problem", "0 of 2 processes"),
+    (2, Lag(5_000, 8), "warning", "5,000 pending"),
+])
+def test_how_a_service_stands(tmp_path, running, lag, level, said):
+    found = judge("worker", 2, running, lag, tmp_path)
+    assert found.level == level and said in found.detail and bool(found.todo) == (level != "ok")
+
+
+async def test_a_process_is_known_by_its_start_and_a_dead_mesh_is_one_finding(tmp_path):
+    me = psutil.Process(os.getpid())
+    alive = {"pid": me.pid, "started_unix_s": me.create_time()}
+    mesh = {"scale": {"planner": 1, "worker": 1},
+            "processes": {"worker-0": alive, "planner-0": {**alive, "started_unix_s": 1.0}}}
+    found = [one async for one in look(tmp_path, mesh, asks_broker=False)]
+    assert [(one.what, one.level) for one in found] == [("planner", "problem"), ("worker", "ok")]
+    [one] = [one async for one in look(tmp_path, {**mesh, "processes": {}}, asks_broker=False)]
+    assert (one.what, one.level) == ("services", "problem") and "bulkhead up" in one.todo
+
+
+def test_the_brokers_recovery_is_said_once_and_other_warnings_stay():
+    text = io.StringIO()
+    screen = Screen(Console(file=text, width=200), quiet=("nats-server",))
+    for stream in ("INBOX_PLANNER", "INBOX_WORKER", "JOURNAL"):
+        screen.line("nats-server", RECOVERING.format(stream))
+    screen.line("nats-server", "[7] 2026/11/21 03:57:56.2 [WRN] JetStream is running out of space")
+    said = text.getvalue()
+    assert said.count("reads its store again") == 1 and "Filestore" not in said and "out of space" in said
+
+
+def test_without_a_terminal_nothing_is_cut(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    tree = Tree("top")
+    tree.add("x" * 500)
+    output.print_whole(tree)
+    assert "x" * 500 in capsys.readouterr().out
+
+
+def test_wrong_usage_under_json_ends_the_process_with_2(capsys):
+    with pytest.raises(SystemExit) as ended:
+        app(["tasks", "--limit", "0", "--json"])
+    assert ended.value.code == 2 and capsys.readouterr().err.startswith('{"error": {"code": "usage"')
+
+
+def test_make_help_shows_no_escaped_dollar():
+    # `help` prints these lines as they stand, without make's own unescaping.
+    lines = (Path(__file__).parents[3] / "Makefile").read_text().splitlines()
+    told = [line for line in lines if "## " in line and line[0].islower()]
+    assert len(told) > 5 and not [line for line in told if "$$" in line.partition("## ")[2]]
