@@ -140,8 +140,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 async def _run(chosen: list[Case], parallel: int, data: Path | None) -> Report:
+    offline = await _is_offline()
+    if offline:
+        # Before the settings are read: they refuse a model without a known price.
+        os.environ["BULKHEAD_MODEL"] = MODEL_NAME
     settings = ModelSettings()
-    offline = await _is_offline(settings)
     host = urlsplit(settings.openai_base_url).netloc
     model = MODEL_NAME if offline else settings.model
     report = Report(f"{host} (the offline model: rules, no LLM)" if offline else host, model, offline)
@@ -156,12 +159,14 @@ async def _run(chosen: list[Case], parallel: int, data: Path | None) -> Report:
     return report
 
 
-async def _is_offline(settings: ModelSettings) -> bool:
+async def _is_offline() -> bool:
     """Whether the provider says that it is the offline model. One that lists no models is taken for a real one."""
-    key = settings.openai_api_key.get_secret_value()
+    key, base = os.environ.get("OPENAI_API_KEY", ""), os.environ.get("OPENAI_BASE_URL", "")
+    if not base:
+        return False
     try:
         async with httpx.AsyncClient(timeout=PROBE_TIMEOUT_S) as client:
-            answer = await client.get(f"{settings.openai_base_url.rstrip('/')}/models",
+            answer = await client.get(f"{base.rstrip('/')}/models",
                                       headers={"Authorization": f"Bearer {key}"})
             return [one["id"] for one in answer.json()["data"]] == [MODEL_NAME]
     except (httpx.HTTPError, ValueError, KeyError, TypeError):

@@ -7,10 +7,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from infra.offline_model import calling, composing, rates
+from infra.offline_model import calling, composing
 from infra.offline_model.calling import Call, Tool
 from infra.offline_model.claims import Topic, collect, relevant
-from infra.offline_model.extracting import Found, look_each
 from infra.offline_model.findings import (
     Findings,
     base_amount,
@@ -21,20 +20,10 @@ from infra.offline_model.findings import (
     formula,
 )
 from infra.offline_model.parts import Prompt, ToolUse, parse_parts
-from infra.offline_model.planning import (
-    ALL_OF_THEM,
-    AMOUNT,
-    COMPOSE,
-    DAYS,
-    FINAL,
-    FIND,
-    spans_itself,
-    split_objective,
-)
-from infra.offline_model.pool import Sentence, marks, quoted_line, sentences_of_passages, sentences_of_results
-from infra.offline_model.quantities import find_dates, find_money, words_at_range
-from infra.offline_model.questions import other_words
-from infra.offline_model.text import stems, words
+from infra.offline_model.planning import AMOUNT, COMPOSE, DAYS, FINAL, FIND, split_objective
+from infra.offline_model.pool import Sentence, marks, sentences_of_passages, sentences_of_results
+from infra.offline_model.quantities import find_dates, words_at_range
+from infra.offline_model.text import stems
 
 SEARCH, CALCULATE, DIFFERENCE, ADD, GET = (
     "search_documents",
@@ -44,14 +33,8 @@ SEARCH, CALCULATE, DIFFERENCE, ADD, GET = (
     "http_get",
 )
 SEARCH_ROUNDS_MAX = 3
-QUERIES_MAX = 4
 ANSWER_BYTES_MAX = 7_000  # whole lines are left out rather than the last one cut
 PASSAGES_PER_SEARCH = 12
-BETWEEN = re.compile(
-    r"\bbetween\b|\bfrom\b.*\b(?:to|until|till)\b|\b(?:until|since|elapsed|passed|lie|apart)\b|\b(?:after|before)\b", re.I
-)
-DEADLINE = re.compile(r"\b(\d{1,4}) (?:calendar )?(day|week)s?\b", re.I)
-AHEAD = re.compile(r"\b(?:before|notice|in advance|prior|ahead|earlier)\b", re.I)
 EXCEPTIONS = re.compile(r"\b(exceptions?|waiv\w+|exempt\w*|exclusions?|unless)\b", re.I)
 GIVEN = re.compile(r"\n\s*Given:\s*")
 ACCEPTANCE = re.compile(r"\n?\s*Acceptance:.*\Z", re.S)
@@ -68,7 +51,6 @@ class Turn:
     sentences: list[Sentence]
     findings: Findings
     composing: bool
-    found: tuple[tuple[str, Found], ...] = ()
 
     def uses(self, name: str) -> list[ToolUse]:
         return [use for use in self.prompt.tool_uses if use.name == name and use.answered]
@@ -87,14 +69,6 @@ class Turn:
         return bool(DAYS.search(self.task)) and not self.composing
 
     @property
-    def spans(self) -> bool:
-        """Whether it asks for the days between two dates that it knows, or for a date so many days off."""
-        if not self.wants_days:
-            return False
-        between = BETWEEN.search(self.task) and dates_for([self.task], self.topic.facts)
-        return bool(between) or spans_itself(self.task)
-
-    @property
     def wants_amount(self) -> bool:
         return bool(AMOUNT.search(self.task)) and not self.composing and not FIND.search(self.task)
 
@@ -104,7 +78,7 @@ def read_turn(prompt: Prompt, offered: Mapping[str, Tool]) -> Turn:
     step = ACCEPTANCE.sub("", prompt.text("step"))
     whole = step or prompt.text("objective") or prompt.loose or prompt.text("context")
     pieces = GIVEN.split(whole, maxsplit=1)
-    task, facts = _untitled(pieces[0]), pieces[1] if len(pieces) > 1 else ""
+    task, facts = pieces[0], pieces[1] if len(pieces) > 1 else ""
     if not facts:
         stated, asked = split_objective(whole if not step else prompt.text("objective"))
         facts = " ".join(stated)
@@ -117,22 +91,16 @@ def read_turn(prompt: Prompt, offered: Mapping[str, Tool]) -> Turn:
     sentences = [*sentences_of_passages(passages), *sentences_of_results(prompt.of("input"))]
     topic = Topic(task, facts)
     results = [use.result for use in prompt.tool_uses if use.name == DIFFERENCE]
-    body = _body(task)
-    final = bool(prompt.of("input")) and (
-        COMPOSE in task
-        or bool(FINAL.search(body) or FINAL.search(task) or (ALL_OF_THEM.search(body) and not AMOUNT.search(body)))
+    final = bool(prompt.of("input")) and (COMPOSE in task or bool(FINAL.search(_body(task)) or FINAL.search(task)))
+    return Turn(
+        task,
+        topic,
+        prompt,
+        offered,
+        sentences,
+        find(sentences, topic, days_between(sentences, results)),
+        final,
     )
-    found = () if final else tuple(look_each(sentences, Topic(body, facts), bool(prompt.of("notes"))))
-    findings = find(sentences, topic, days_between(sentences, results))
-    return Turn(task, topic, prompt, offered, sentences, findings, final, found)
-
-
-def _untitled(task: str) -> str:
-    """A task without a title line that only repeats how it begins."""
-    title, _, body = task.partition("\n")
-    if body and " ".join(words(body)).startswith(" ".join(words(title.rstrip(" .…")))):
-        return body.strip()
-    return task
 
 
 def _body(task: str) -> str:
@@ -175,20 +143,23 @@ def _searches(turn: Turn) -> list[Call]:
     asked_before = {str(use.arguments.get("query", "")) for use in done}
     if SEARCH not in turn.offered or len(asked_before) >= 2 * SEARCH_ROUNDS_MAX:
         return []
-    if calling.only_sum(_body(turn.task)) and CALCULATE in turn.offered:
+    if calling.explicit_expression(_body(turn.task)) and CALCULATE in turn.offered:
         return []
-    if not done and {DIFFERENCE, ADD} & set(turn.offered) and turn.spans:
+    if (
+        turn.wants_days
+        and not done
+        and {DIFFERENCE, ADD} & set(turn.offered)
+        and dates_for([turn.task], turn.topic.facts)
+    ):
         return []
     queries: list[str] = []
     if not done:
         queries.append(calling.query_of(_body(turn.task)))
         if turn.topic.facts:
             queries.append(calling.query_of(turn.topic.facts, limit=20))
-        if len(turn.found) > 1:
-            queries.extend(calling.query_of(piece) for piece, _ in turn.found[:QUERIES_MAX])
         if turn.prompt.of("notes"):
-            queries.append(calling.query_of(_body(turn.task), other_words(_body(turn.task)), limit=24))
-        if turn.wants_amount and base_amount(turn.topic.facts):
+            queries.append(calling.query_of(f"{turn.prompt.text('notes')} {_body(turn.task)}", limit=20))
+        if turn.wants_amount:
             queries.append(calling.query_of(_body(turn.task) + " percentage fee maximum minimum exception waiver"))
     elif any(use.error_code for use in done) and not turn.good(SEARCH) and len(done) < 4:
         queries.append(calling.query_of(_body(turn.task), limit=8))
@@ -206,7 +177,7 @@ def _second_queries(turn: Turn) -> list[str]:
     undated: dict[str, None] = {}
     by_role = collect(turn.sentences)
     for role in ("share", "fee", "fee_share"):
-        for choice in disputes(relevant(by_role[role], turn.topic), turn.topic):
+        for choice in disputes(turn.findings, relevant(by_role[role], turn.topic)):
             for claim in (choice.claim, *choice.rivals):
                 if not claim.sentence.since:
                     undated[claim.sentence.context or claim.sentence.source] = None
@@ -215,9 +186,8 @@ def _second_queries(turn: Turn) -> list[str]:
             calling.query_of(name, ("effective", "date", "force", "valid", "since", "effect"))
             for name in list(undated)[:3]
         ]
-    if not all(found.sure for _, found in turn.found):
-        others = other_words(_body(turn.task))
-        return [" ".join(others or sorted(stems(turn.task)))[:200]]
+    if not composing.finding_lines(turn.sentences, turn.topic, turn.findings, wide=True):
+        return [" ".join(sorted(stems(turn.task)))[:200]]
     return []
 
 
@@ -229,30 +199,12 @@ def _date_calls(turn: Turn) -> list[Call]:
         if after.group(2) == "before":
             count = -count
         return [calling.call(ADD, date=days[0].day.isoformat(), days=count)]
-    due = _deadline(turn)
-    if due and turn.may_call(ADD):
-        return [due]
     ranged = turn.wants_amount and any(claim.days for claim in turn.findings.shares) and turn.findings.days is None
-    if not (turn.spans or ranged) or not turn.may_call(DIFFERENCE) or turn.good(ADD):
+    if not (turn.wants_days or ranged) or not turn.may_call(DIFFERENCE) or turn.good(ADD):
         return []
     texts = [words_at_range(claim.sentence.text) for claim in turn.findings.shares if claim.days]
     span = dates_for(texts if ranged else [turn.task], turn.topic.facts)
     return [calling.call(DIFFERENCE, start=span[0].isoformat(), end=span[1].isoformat())] if span else []
-
-
-def _deadline(turn: Turn) -> Call | None:
-    """`By which date?`, with one date known and a number of days in the sentence that answers."""
-    days = {when.day for when in find_dates(f"{turn.task} {turn.topic.facts}")}
-    if not re.search(r"\b(?:which|what) (?:date|day)\b|\bwhen\b", turn.task, re.I) or len(days) != 1:
-        return None
-    if not turn.found or not turn.found[0][1].sure or DIFFERENCE not in turn.offered:
-        return None
-    text = turn.found[0][1].sentences[0].text
-    span = DEADLINE.search(text)
-    if not span or find_dates(text):
-        return None
-    count = int(span.group(1)) * (7 if span.group(2).lower() == "week" else 1)
-    return calling.call(ADD, date=days.pop().isoformat(), days=-count if AHEAD.search(text) else count)
 
 
 def _fetches(turn: Turn) -> list[Call]:
@@ -267,50 +219,26 @@ def _calculations(turn: Turn) -> list[Call]:
     expression = calling.explicit_expression(_body(turn.task))
     if not expression and turn.wants_amount:
         expression = formula(turn.findings)
-    if not expression:
-        made = _plain(turn)
-        expression = made.expression if made else ""
     return [calling.call(CALCULATE, expression=expression)] if expression else []
-
-
-def _plain(turn: Turn) -> rates.Calculation | None:
-    """The everyday calculation that the sentences support, or the row of a table that answers."""
-    if turn.composing:
-        return None
-    if turn.prompt.of("input"):
-        by_step = [sentences_of_results([part]) for part in turn.prompt.of("input")]
-        return rates.of_inputs([[s for s in one if not s.own] for one in by_step], _body(turn.task))
-    found = [sentence for _, one in turn.found if one.sure for sentence in one.sentences]
-    return rates.calculation(found, turn.sentences, _body(turn.task), turn.topic.facts)
 
 
 def final_answer(turn: Turn) -> str:
     """The answer as cited lines; says so when nothing was found or a tool failed."""
     lines = composing.composed_lines(turn.prompt.of("input"), turn.task) if turn.composing else _lines(turn)
     failed = [use for use in turn.prompt.tool_uses if use.error_code and not turn.good(use.name)]
-    if not lines and (turn.uses(SEARCH) or not failed):
-        near = next((found.sentences for _, found in turn.found if found.sentences), ())
-        lines = [composing.nothing_line(_body(turn.task), turn.sentences, near, bool(turn.uses(SEARCH)))]
     for use in {use.name: use for use in failed}.values():
         lines.append(f"The tool {use.name} did not work ({use.error_code}).")
-    left_out = 0
     while len(lines) > 1 and sum(len(line.encode()) + 1 for line in lines) > ANSWER_BYTES_MAX:
         lines.pop()
-        left_out += 1
-    if left_out:
-        lines.append(f"Left out for want of room: {left_out} further line{'s' * (left_out > 1)}.")
-    return "\n".join(lines)
+    return "\n".join(lines or [composing.nothing_line(_body(turn.task), turn.sentences)])
 
 
 def _lines(turn: Turn) -> list[str]:
     calculated, spanned, added = turn.good(CALCULATE), turn.good(DIFFERENCE), turn.good(ADD)
     own = [sentence for sentence in turn.sentences if sentence.own]
-    if calculated and turn.wants_amount and not calling.explicit_expression(_body(turn.task)) and formula(turn.findings):
+    if calculated and turn.wants_amount and not calling.explicit_expression(_body(turn.task)):
         lines = composing.amount_lines(turn.findings, calculated, own)
         return [*lines, *_tool_lines([spanned])]
-    made = _plain(turn) if calculated and not calling.explicit_expression(_body(turn.task)) else None
-    if calculated and made and made.expression:
-        return composing.rate_lines(made, calculated, _body(turn.task))
     lines = _tool_lines([spanned, added, calculated])
     lines += _tool_lines(
         [
@@ -321,19 +249,16 @@ def _lines(turn: Turn) -> list[str]:
     )
     if lines and not turn.uses(SEARCH):
         return lines
+    if turn.wants_amount and CALCULATE in turn.offered and not calculated:
+        missing = "no percentage or fee" if base_amount(turn.topic.facts) else "no amount to start from"
+        lines.append(f"The amount cannot be worked out: there is {missing} in what is known.")
     if EXCEPTIONS.search(turn.task) and not turn.wants_amount:
         found = composing.exception_lines(turn.sentences, turn.topic, turn.findings.ruling)
         if found and not re.search(r"\bpercent\w*\b", turn.task):
             return [*lines, *found]
     found = composing.finding_lines(turn.sentences, turn.topic, turn.findings, bool(turn.prompt.of("notes")))
-    made = _plain(turn)
-    if made and made.answers:
-        found = [quoted_line(sentence) for sentence in made.answers]
     if not found and turn.prompt.of("input"):
         found = composing.composed_lines(turn.prompt.of("input"), turn.task)
-    if found and turn.wants_amount and CALCULATE in turn.offered and not calculated and base_amount(turn.topic.facts):
-        if not any(find_money(line) for line in found):
-            found = [*found, "The amount cannot be worked out: there is no percentage or fee in what is known."]
     return [*lines, *found]
 
 

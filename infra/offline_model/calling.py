@@ -7,25 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from infra.offline_model.quantities import find_dates
-from infra.offline_model.questions import codes
 from infra.offline_model.schema import minimal
-from infra.offline_model.text import STOP, stems, words
+from infra.offline_model.text import STOP, words
 
 TASK_CHARS_READ = 4_000  # arithmetic is looked for at the beginning of a task only
 PAIR = re.compile(r"\b([A-Za-z_]\w*)\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|“([^”]*)”|(\{.*?\}|\[.*?\]|[^\s,;)]+))")
 QUOTED = re.compile(r"\"([^\"\n]{1,400})\"|“([^”\n]{1,400})”|'([^'\n]{2,400})'|`([^`\n]{1,400})`")
 URL = re.compile(r"https?://[^\s<>\"')\]]+")
 EXPRESSION = re.compile(r"(?<![\w-])[(\d][\d\s.+*/()×÷-]*[+*/×÷-][\d\s.+*/()×÷-]*[\d)](?![\w-])")
-NO_SUM = re.compile(
-    r"\b\d{4}-\d{2}\b|\b\d{4}\s?[-–/]\s?\d{2,4}\b|\b\d+(?:\.\d+){2,}|\+?\d[\d ()/-]{0,20}\d-\d[\d -]{2,20}\d|#\d+|"
-    r"\bv\d[\d.]*|\+\d{2,3}[\d ()/-]{6,20}"
-)
-"""Months, years, versions, telephone and issue numbers."""
-ORDERED = re.compile(r"\b(?:calculate|compute|evaluate|work out|what is|what's|how much is|result of)[: ]+", re.I)
-SUM_WORDS = stems(
-    "calculate compute evaluate sum result value percent percentage multiply multiplied divide divided add added "
-    "subtract plus minus times much many amount total number expression round thanks help"
-)
 PERCENT_OF = re.compile(
     r"\b(\d+(?:\.\d+)?)\s?(?:%|percent|per cent) (?:of|from) (?:[A-Z]{3} |[€$£])?(\d[\d,]*(?:\.\d+)?)"
 )
@@ -177,33 +166,19 @@ def _expression(task: str) -> str:
         match = pattern.search(task)
         if match:
             return form.format(*match.groups())
-    masked = task
+    without_dates = task
     for when in reversed(find_dates(task)):
-        masked = masked[: when.start] + " " + masked[when.end :]
-    masked = NO_SUM.sub(" ", masked)
-    ordered = ORDERED.search(masked)
-    for match in EXPRESSION.finditer(masked):
+        without_dates = without_dates[: when.start] + " " + without_dates[when.end :]
+    for match in EXPRESSION.finditer(without_dates):
         text = " ".join(match.group().split())
-        if text.count("(") != text.count(")") or not re.search(r"\d\s*[-+*/]\s*[(\d]", text):
-            continue
-        # `10-20`, `24/7`: a sum only where signs stand apart, cannot mean a range, or a sum is ordered.
-        if re.search(r"[+*()]|\s[-/]\s", text) or (ordered and ordered.end() == match.start()):
+        if text.count("(") == text.count(")") and re.search(r"\d\s*[-+*/]\s*[(\d]", text):
             return text
     return ""
-
-
-def only_sum(task: str) -> bool:
-    """Whether a task asks for its own arithmetic and for nothing that would have to be looked up."""
-    if not explicit_expression(task):
-        return False
-    return not (stems(task) - SUM_WORDS)
 
 
 def query_of(text: str, extra: Sequence[str] = (), limit: int = 16) -> str:
     """Search words of a text: its content words in order, each once."""
     found = dict.fromkeys(
-        word
-        for word in [*words(text), *sorted(codes(text)), *extra]
-        if word.lower() not in STOP and len(word) > 1 and (not word[0].isdigit() or word in codes(text))
+        word for word in [*words(text), *extra] if word.lower() not in STOP and len(word) > 1 and not word[0].isdigit()
     )
     return " ".join(list(found)[:limit])

@@ -38,8 +38,6 @@ EFFECT_WORD = re.compile(
 ASIDE = re.compile(r",?\s*\b(?:besides|apart from|in addition to|as well as|on top of)\b(?:[^.;,]|\.(?=\d))*", re.I)
 KNOWN_WEIGHT = 0.5
 NEAR_BEST = 0.5
-SAME_MATTER = 0.6
-ALIKE_DATED, ALIKE_UNDATED = 0.2, 0.4
 
 
 @dataclass(frozen=True)
@@ -170,16 +168,7 @@ def _naming(claims: list[Claim], names: set[str]) -> list[Claim]:
     ]
 
 
-def same_matter(one: Sentence, other: Sentence, asked: set[str]) -> bool:
-    """Whether two sentences speak of one thing: of the words asked for each holds what the other holds."""
-    left, right = one.stems, other.stems
-    if asked and min(overlap(left & asked, right), overlap(right & asked, left)) < SAME_MATTER:
-        return False
-    both = min(overlap(left, right), overlap(right, left))
-    return both >= (ALIKE_DATED if one.since and other.since else ALIKE_UNDATED)
-
-
-def settle(claims: Sequence[Claim], asked: set[str] | None = None) -> Choice | None:
+def settle(claims: Sequence[Claim]) -> Choice | None:
     """Of claims on one subject the one with the latest effective date; the others that differ are rivals."""
     if not claims:
         return None
@@ -192,10 +181,7 @@ def settle(claims: Sequence[Claim], asked: set[str] | None = None) -> Choice | N
     rivals = tuple(
         claim
         for claim in ordered[1:]
-        if claim.value != first.value
-        and claim.sentence.markers != first.sentence.markers
-        and claim.sentence.source != first.sentence.source
-        and same_matter(claim.sentence, first.sentence, asked or set())
+        if claim.value != first.value and claim.sentence.markers != first.sentence.markers
     )
     return Choice(first, rivals)
 

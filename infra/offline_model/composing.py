@@ -7,44 +7,26 @@ import re
 from collections.abc import Sequence
 
 from infra.offline_model.claims import Choice, Topic, claims_of, collect, relevant
-from infra.offline_model.extracting import differing, look_each
+from infra.offline_model.extracting import best_sentences, differing
 from infra.offline_model.findings import Findings, disputes, exceptions_in
 from infra.offline_model.parts import Part, ToolUse
 from infra.offline_model.pool import Sentence, marks, quote, quoted_line
-from infra.offline_model.rates import Calculation
 from infra.offline_model.rulings import Ruling
 from infra.offline_model.text import MARKER, overlap, stems
 
 LINES_MAX = 14
 AMOUNT_LINE = "The amount comes to"
 NOTHING = "The documents hold no answer to this"
-UNREAD = "Nothing was looked up for this"
-NEAREST = "the nearest passage says"
-NEAREST_CHARS, QUESTION_CHARS = 300, 200
 DIFFER = "Two passages differ"
-BROAD = re.compile(
-    r"\b(percent\w*|rules|limits?|maximum|minimum|exceptions?|waive\w*|fees|contradict\w*|conflict\w*)\b", re.I
-)
-"""A task that wants every value which bears on it, not one."""
 
 
-def nothing_line(task: str, sentences: Sequence[Sentence] = (), near: Sequence[Sentence] = (), looked: bool = True) -> str:
-    """Says plainly that nothing was found, and which passage comes nearest or which were looked at."""
-    question = _question(task)
-    if not (looked or sentences):
-        return f"{UNREAD}: {question}."
-    if near:
-        inner = near[0].text[:NEAREST_CHARS].rstrip(" .").replace("“", "'").replace("”", "'")
-        return f"{NOTHING}: {question}; {NEAREST} “{inner}” {marks(near[0].markers)}."
+def nothing_line(task: str, sentences: Sequence[Sentence] = ()) -> str:
+    """Says plainly that nothing was found, and which passages were looked at."""
+    question = " ".join(task.split())[:200].rstrip(" .?").replace("“", "'").replace("”", "'")
     read = list(dict.fromkeys(marker for sentence in sentences if not sentence.own for marker in sentence.markers))
     if not read:
-        return f"{NOTHING}: {question}; the search found no passage."
-    return f"{NOTHING}: {question} {marks(read[:3])}."
-
-
-def _question(task: str) -> str:
-    inner = " ".join(task.split())[:QUESTION_CHARS].rstrip(" .?").replace("“", "'").replace("”", "'")
-    return f"“{inner}”"
+        return f"{NOTHING}: “{question}”."
+    return f"{NOTHING}: “{question}” {marks(read[:3])}."
 
 
 def dispute_line(choice: Choice) -> str:
@@ -91,60 +73,32 @@ def amount_lines(findings: Findings, use: ToolUse, own: Sequence[Sentence]) -> l
     return lines
 
 
-def rate_lines(made: Calculation, use: ToolUse, task: str) -> list[str]:
-    """A plain calculation and the sentences that give its numbers."""
-    value = use.result.rsplit("=", 1)[-1].strip()
-    if made.currency and re.fullmatch(r"-?\d+(?:\.\d)?", value):
-        value = f"{value}.00" if "." not in value else f"{value}0"
-    ids = [use.id, *(marker for sentence in made.sentences for marker in sentence.markers)]
-    # Without a currency the question's own words stand before it: a checker looks for words that it knows.
-    head = f"{AMOUNT_LINE} {made.currency} {value}" if made.currency else f"Worked out for {_question(task)}"
-    lines = [f"{head}: {' '.join(use.result.split())} {marks(ids)}."]
-    return [*lines, *dict.fromkeys(quoted_line(sentence) for sentence in made.sentences[:LINES_MAX])]
-
-
 def finding_lines(sentences: Sequence[Sentence], topic: Topic, findings: Findings, wide: bool) -> list[str]:
-    """Lines of a step that looks something up: differing statements, then what answers, best first."""
-    each = look_each(sentences, topic, wide)
-    if not any(found.sure for _, found in each):
-        return []
-    lines: list[str] = []
-    for piece, found in each:
-        if found.sure:
-            lines.extend(_lines_of(found.sentences, sentences, Topic(piece, topic.facts), findings))
-        else:
-            lines.append(nothing_line(piece, sentences, found.sentences))
-    return list(dict.fromkeys(lines))[: max(LINES_MAX + 6, 4 * len(each))]
-
-
-def _lines_of(
-    chosen: Sequence[Sentence], sentences: Sequence[Sentence], topic: Topic, findings: Findings
-) -> list[str]:
+    """Lines of a step that looks something up: differing statements first, then what was found."""
     lines: list[str] = []
     given: list[Sentence] = []
     by_role = collect(sentences)
-    texts = {sentence.text for sentence in chosen}
-    broad = bool(BROAD.search(topic.task))
+    chosen = best_sentences(sentences, topic, wide)
+    if not chosen:
+        return []
     for role in ("share", "fee", "fee_share"):
-        claims = [c for c in relevant(by_role[role], topic) if broad or c.sentence.text in texts]
+        claims = relevant(by_role[role], topic)
         if not any(topic.stems & claim.sentence.stems for claim in claims):
             continue
-        for choice in disputes(relevant(by_role[role], topic), topic):
-            if broad or choice.claim.sentence.text in texts:
-                lines.append(dispute_line(choice))
+        for choice in disputes(findings, claims):
+            lines.append(dispute_line(choice))
         given.extend(claim.sentence for claim in claims)
-    if broad:
-        given.extend(c.claim.sentence for c in (findings.cap, findings.floor) if c)
+    given.extend(c.claim.sentence for c in (findings.cap, findings.floor) if c)
     for later, earlier in differing(chosen):
         lines.append(dispute_of(later, earlier))
-    valued = bool(given) and broad
+    valued = bool(given)
     for sentence in chosen:
+        names = {s.text for s in given}
         # A value that was not found relevant is about something else.
-        if sentence.text not in {s.text for s in given} and not (valued and claims_of(sentence)):
+        if sentence.text not in names and not (valued and claims_of(sentence)):
             given.append(sentence)
-    rank = {sentence.text: index for index, sentence in enumerate(chosen)}
-    given.sort(key=lambda sentence: rank.get(sentence.text, len(rank)))
-    return [*dict.fromkeys(lines), *dict.fromkeys(quoted_line(sentence) for sentence in given)]
+    lines.extend(dict.fromkeys(quoted_line(sentence) for sentence in given))
+    return lines[: LINES_MAX + 6]
 
 
 def exception_lines(sentences: Sequence[Sentence], topic: Topic, ruling: Ruling | None) -> list[str]:
@@ -169,28 +123,14 @@ def composed_lines(inputs: Sequence[Part], task: str) -> list[str]:
                 continue
             rank = 0 if line.startswith(AMOUNT_LINE) else 1 if line.startswith(DIFFER) else 2
             ranked.append((rank if amounted else 0, place, line))
-    kept: list[tuple[int, str]] = []
-    for _, place, line in sorted(ranked, key=lambda entry: entry[:2]):
+    kept: list[str] = []
+    for _, _, line in sorted(ranked, key=lambda entry: entry[:2]):
         bare = MARKER.sub("", line).strip(" .")
         inner = re.match(r"“([^”]*)”", bare)
-        if any(bare in earlier for _, earlier in kept) or (
-            inner and any(f"“{inner.group(1)}”" in earlier for _, earlier in kept)
-        ):
+        if any(bare in earlier for earlier in kept) or (inner and any(f"“{inner.group(1)}”" in e for e in kept)):
             continue
-        kept.append((place, line))
-    return _within(kept, wanted, max(LINES_MAX, 2 * len(texts)))
-
-
-def _within(kept: Sequence[tuple[int, str]], wanted: set[str], most: int) -> list[str]:
-    """At most so many lines: the first of every result, then those closest to the task; says what is left out."""
-    if len(kept) <= most:
-        return [line for _, line in kept]
-    firsts: dict[int, int] = {}
-    for index, (place, _) in enumerate(kept):
-        firsts.setdefault(place, index)
-    order = sorted(
-        range(len(kept)), key=lambda i: (i not in firsts.values(), -overlap(wanted, stems(kept[i][1])), i)
-    )
-    lines = [kept[i][1] for i in sorted(order[:most])]
-    left = len(kept) - most
-    return [*lines, f"Left out for want of room: {left} further line{'s' * (left > 1)} of the steps' results."]
+        kept.append(line)
+    if len(kept) > LINES_MAX:
+        order = sorted(range(len(kept)), key=lambda i: (-overlap(wanted, stems(kept[i])) if i else -9.0, i))
+        kept = [kept[i] for i in sorted(order[:LINES_MAX])]
+    return kept

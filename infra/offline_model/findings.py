@@ -70,17 +70,17 @@ def find(sentences: Sequence[Sentence], topic: Topic, days: int | None) -> Findi
     shares = relevant(by_role["share"], topic)
     fees = relevant(by_role["fee"], topic)
     fee_shares = relevant(by_role["fee_share"], topic)
-    share = _choose(shares, days, topic)
-    fee = _choose(fees, days, topic)
+    share = _choose(shares, days)
+    fee = _choose(fees, days)
     topical = set().union(*(claim.sentence.stems for claim in (*shares, *fees)))
     caps = limits_on_topic(by_role["cap"], topic, topical)
     floors = limits_on_topic(by_role["floor"], topic, topical)
     return Findings(
         share,
         fee,
-        _choose(fee_shares, days, topic),
-        _choose(caps[:2], days, topic),
-        _choose(floors[:2], days, topic),
+        _choose(fee_shares, days),
+        _choose(caps[:2], days),
+        _choose(floors[:2], days),
         rule_on(sentences, topic),
         base_amount(topic.facts),
         days,
@@ -88,15 +88,15 @@ def find(sentences: Sequence[Sentence], topic: Topic, days: int | None) -> Findi
     )
 
 
-def _choose(claims: Sequence[Claim], days: int | None, topic: Topic) -> Choice | None:
+def _choose(claims: Sequence[Claim], days: int | None) -> Choice | None:
     if days is not None:
         claims = [claim for claim in claims if claim.days is None or claim.days.holds(days)]
     elif len({claim.days for claim in claims if claim.days}) > 1:
         return None
-    return settle(claims, topic.stems)
+    return settle(claims)
 
 
-def disputes(claims: Sequence[Claim], topic: Topic) -> list[Choice]:
+def disputes(findings: Findings, claims: Sequence[Claim]) -> list[Choice]:
     """Claims of one role that differ over one range of days, each as a choice with its rivals."""
     found: list[Choice] = []
     done: set[int] = set()
@@ -113,7 +113,7 @@ def disputes(claims: Sequence[Claim], topic: Topic) -> list[Choice]:
             )
         ]
         done.update(same)
-        choice = settle([claims[i] for i in same], topic.stems)
+        choice = settle([claims[i] for i in same])
         if choice and choice.rivals:
             found.append(choice)
     return found
@@ -150,8 +150,7 @@ def dates_for(texts: Sequence[str], facts: str) -> tuple[date, date] | None:
     """
     in_task = find_dates(texts[0])
     if len({when.day for when in in_task}) >= 2:
-        one, two, *_ = dict.fromkeys(when.day for when in in_task)
-        return _ordered(one, two)
+        return _ordered(in_task[0].day, in_task[1].day)
     names = {stem(name) for name in proper_words(facts)}
     bags = [stems(text) - names for text in texts]
     scored: list[tuple[float, int, Day]] = []

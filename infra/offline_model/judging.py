@@ -4,10 +4,10 @@ import re
 from typing import Any
 
 from infra.offline_model.claims import Topic
-from infra.offline_model.composing import NEAREST, NOTHING, UNREAD
-from infra.offline_model.extracting import look_each
+from infra.offline_model.composing import NOTHING
+from infra.offline_model.extracting import best_sentences
 from infra.offline_model.parts import Prompt
-from infra.offline_model.pool import OWN_LINE, sentences_of_passages
+from infra.offline_model.pool import sentences_of_passages
 from infra.offline_model.quantities import find_dates, find_money, find_percents
 from infra.offline_model.text import MARKER, overlap, split_sentences, stems
 
@@ -17,7 +17,7 @@ GENERIC = stems(
     "documents document question asked worked tool results earlier steps answers answer every number rests"
 )
 HONEST = re.compile(
-    rf"^{NOTHING}|^{UNREAD}|\bno answer\b|\bnot (?:found|stated|mentioned|available)\b|cannot be worked out|"
+    rf"^{NOTHING}|\bno answer\b|\bnot (?:found|stated|mentioned|available)\b|cannot be worked out|"
     r"\bdocuments do not (?:say|contain|hold|mention|state)|^The tool \w+ did not work",
     re.I,
 )
@@ -44,18 +44,12 @@ def judge(prompt: Prompt) -> dict[str, Any]:
         reasons.append("The answer cites nothing although passages were given: citations are missing.")
     if wanted and covered == 0 and passages and supported < 0.8:
         reasons.append("The answer speaks of nothing that the acceptance criterion asks for.")
-    # Passages quoted word for word are an honest answer, whether or not the value asked for stands in them.
-    if not all(_quotes_or_abstains(line) for line in answer.splitlines() if line.strip()):
-        reasons.extend(_kind_missing(acceptance, bare))
+    reasons.extend(_kind_missing(acceptance, bare))
     score = round((supported + max(covered, 0.5)) / 2 if passages else max(covered, 0.6), 3)
     if reasons:
         return {"verdict": "reject", "score": min(score, 0.49), "reasons": reasons}
     share = f"{round(100 * supported)} percent of its words stand in the passages" if passages else "no passages given"
     return {"verdict": "accept", "score": max(score, 0.5), "reasons": [f"Judged by overlap alone: {share}."]}
-
-
-def _quotes_or_abstains(line: str) -> bool:
-    return bool(OWN_LINE.match(line.strip()) or HONEST.search(line))
 
 
 def _support(answer: str, passages: list[str]) -> float:
@@ -81,15 +75,12 @@ def _kind_missing(acceptance: str, answer: str) -> list[str]:
 
 def _judge_nothing(prompt: Prompt, answer: str) -> dict[str, Any]:
     """An answer that found nothing is right when the passages hold nothing that overlaps with the question."""
-    if not prompt.of("passage"):
-        return {"verdict": "accept", "score": 0.6, "reasons": ["No passage was found, and the answer claims nothing."]}
-    question = prompt.text("step") or answer.split(":", 1)[-1].split(f"; {NEAREST}", 1)[0]
-    question, _, given = question.split("\nAcceptance:", 1)[0].partition("\nGiven:")
-    sentences = sentences_of_passages(prompt.of("passage"))
-    found = [one.sentences for _, one in look_each(sentences, Topic(question, given.strip())) if one.sure]
+    question = prompt.text("step") or answer.split(":", 1)[-1]
+    question = question.split("\nAcceptance:", 1)[0].split("\nGiven:", 1)[0]
+    found = best_sentences(sentences_of_passages(prompt.of("passage")), Topic(question, ""))
     if not found:
         return {"verdict": "accept", "score": 0.7, "reasons": ["The passages indeed hold no answer."]}
-    hint = split_sentences(found[0][0].text)[0][:200]
+    hint = split_sentences(found[0].text)[0][:200]
     return {
         "verdict": "reject",
         "score": 0.2,

@@ -10,13 +10,9 @@ from dataclasses import dataclass, replace
 
 from infra.offline_model.parts import Part
 from infra.offline_model.quantities import Day, find_dates, find_money, find_percents
-from infra.offline_model.tables import Row, pieces_of
 from infra.offline_model.text import MARKER, split_sentences, stems, strip_list_sign
 
 SENTENCES_MAX = 4_000
-SHORT_LINE_CHARS = 45
-TITLE_ONLY = re.compile(r"(?:[A-Za-z][\w'’&-]*[ /,]*){1,5}[.:]?")
-"""What stands before the text of a numbered clause: `2. Rent.`"""
 IN_FORCE = re.compile(
     r"\b(effective|in force|into force|into effect|takes? effect|valid|appl(?:y|ies|icable)|binding|as of|holds?|"
     r"starting|beginning) *",
@@ -38,7 +34,6 @@ class Sentence:
     since: Day | None = None
     since_marker: str = ""
     own: bool = False
-    row: Row | None = None
 
     @property
     def stems(self) -> set[str]:
@@ -57,44 +52,24 @@ def sentences_of_passages(passages: Iterable[Part]) -> list[Sentence]:
     kept = [part for part in passages if not (part.id in seen or seen.add(part.id))]  # type: ignore[func-returns-value]
     dates = _effective_dates(kept)
     found: list[Sentence] = []
-    heads: dict[str, dict[int, tuple[str, ...]]] = {}
     for part in kept:
-        title = context = part.attributes.get("title", "")
-        since, marker = dates.get(part.source, (None, ""))
-        for block in pieces_of(part.text, heads.setdefault(part.source, {})):
-            if isinstance(block, Row):
-                found.append(Sentence(block.text, (part.id,), part.source, context, since, marker, row=block))
+        context = part.attributes.get("title", "")
+        for piece in split_sentences(part.text):
+            text = strip_list_sign(re.sub(r"[*_`|]+", " ", piece)).strip()
+            text = " ".join(re.sub(r"#{2,6} ", "", text).split())
+            if not text:
                 continue
-            for piece in split_sentences(_lines_apart(block)):
-                text = strip_list_sign(re.sub(r"[*_`|]+", " ", piece)).strip()
-                text = re.sub(r" (?=[.,;:!?](?:\s|$))", "", " ".join(re.sub(r"#{2,6} ", "", text).split()))
-                if not text:
-                    continue
-                if is_heading(piece, text):
-                    context = f"{title} {text}".strip()
-                    continue
-                found.append(Sentence(text, (part.id,), part.source, context, since, marker))
+            if is_heading(piece, text):
+                context = f"{part.attributes.get('title', '')} {text}".strip()
+                continue
+            since, marker = dates.get(part.source, (None, ""))
+            found.append(Sentence(text, (part.id,), part.source, context, since, marker))
     return found[:SENTENCES_MAX]
-
-
-def _lines_apart(text: str) -> str:
-    """A text in which a short line without a stop, with a new sentence below it, stands by itself: a heading."""
-    lines = text.split("\n")
-    found: list[str] = []
-    for index, line in enumerate(lines):
-        found.append(line)
-        below = lines[index + 1].lstrip() if index + 1 < len(lines) else ""
-        short = 0 < len(line.strip()) <= SHORT_LINE_CHARS and line.strip()[-1] not in ".!?,;:-"
-        if short and (below[:1].isupper() or below[:1].isdigit()) and not line.lstrip().startswith(("#", "|")):
-            found.append("")
-    return "\n".join(found)
 
 
 def is_heading(line: str, text: str) -> bool:
     """A short line that ends like no sentence and gives no value."""
     if line.lstrip().startswith("#") and len(text.split()) <= 10:
-        return True
-    if re.match(r"\s*(?:\d{1,2}(?:\.\d{1,2})*[.)]?|[a-z]\)|\W{2})\s*\S", line) and TITLE_ONLY.fullmatch(text):
         return True
     if text[-1] in ".!?;:" or line.lstrip()[:1] in "-*•" or len(text.split()) > 8:
         return False

@@ -19,7 +19,7 @@ STOP = frozenset(
     very more most other another out up down off per via within between during before after again further both
     same own just because while until against through above below too find out check determine identify state
     tell give work please using use used answer question document documents result results step steps case
-    given say says said look read whether case apply applies applied let make made final""".split()  # noqa: SIM905
+    given say says said look read whether case apply applies applied let make made""".split()  # noqa: SIM905
 )
 
 SENTENCE_CHARS_MAX = 1_500  # a longer one is no sentence, and patterns are matched over each
