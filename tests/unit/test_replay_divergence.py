@@ -83,3 +83,15 @@ async def test_a_missing_an_added_and_a_widened_message_are_found():
     wide = change(journal[assigned], headers=headers)
     journal[assigned] = wide
     assert [one.what for one in (await check(journal, texts)).divergences] == ["step grant"]
+
+
+async def test_a_second_body_under_one_id_and_another_grant_are_found():
+    journal, texts = record()
+    at = next(i for i, one in enumerate(journal) if one.headers["ce-type"] == "mesh.task.ended.v1")
+    second = change(journal[at], body=journal[at].body + b" ")
+    assert "a second message under one id" in [one.what for one in (await check([*journal, second], texts)).divergences]
+    call = next(i for i, one in enumerate(journal) if one.headers["ce-type"] == "mesh.model.call_requested.v1")
+    journal[call] = change(journal[call], headers={**journal[call].headers, "ce-grantdigest": "f" * 32})
+    journal[0] = change(journal[0], headers={**journal[0].headers, "bulkhead-grant": "another"})
+    first = next(iter((await check(journal, texts)).divergences))
+    assert first.what.startswith("header")

@@ -203,3 +203,15 @@ async def test_one_key_is_acted_on_by_one_at_a_time():
         await shells.call(mesh, token, index=2)
         found = await shells.replies(mesh, 3)
         assert doer.peak == 1 and [json.loads(json.dumps(body))["outcome"] for _, body in found].count("succeeded") == 2
+
+
+async def test_one_sender_cannot_write_down_the_answer_to_anothers_call():
+    doer = shells.Recording()
+    async with MemoryMesh({"budget": lambda c: shells.Purse(), "tool_executor": lambda c: doer}) as mesh:
+        token = shells.grant(mesh)
+        await shells.call(mesh, token)
+        await shells.replies(mesh, 1)
+        kept = {one.subject for one in await mesh.messages("RECORDS_TOOL_EXECUTOR")}
+        foreign = envelope.derive_id("checker", "c1", "record")
+        assert kept == {subjects.record("tool_executor", "demo", "t1", envelope.derive_id("worker", "c1", "record"))}
+        assert not any(subject.endswith(foreign) for subject in kept)

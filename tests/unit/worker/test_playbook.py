@@ -268,3 +268,37 @@ def test_steps_of_one_task_do_not_mix(play):
 def test_a_role_chooses_the_prompt(play):
     assign(play, step=PlanStep(id="s1", title="", instruction="i", acceptance="a", role="lawyer"))
     assert play.said(ModelCallRequested).prompt_id == "worker.lawyer"
+
+
+def asks(play: Playbook, *arguments: str) -> list[ToolCallRequested]:
+    thinks(play, calls=tuple(("pay", one) for one in arguments))
+    return play.all_said(ToolCallRequested)
+
+
+def test_a_write_is_told_from_another_by_its_arguments_not_by_how_they_are_written(play):
+    assign(play)
+    (ann_lee,) = asks(play, '{"to": "Ann Lee"}')
+    computes(play, ann_lee.call_id)
+    (annlee,) = asks(play, '{"to":"AnnLee"}')
+    computes(play, annlee.call_id)
+    (again,) = asks(play, '{"to" : "AnnLee"}')
+    assert again.call_id not in (ann_lee.call_id, annlee.call_id), "wanted twice is two writes"
+    play.hears(StepCancelRequested(step_id="s1", attempt=1, plan_version=1), sender="planner")
+    assign(play, attempt=2)
+    (second,) = asks(play, '{"to":"AnnLee"}')
+    assert second.call_id == annlee.call_id, "done in the first attempt, so not done again in the second"
+
+
+def test_what_a_stopped_attempt_spent_is_told(play):
+    assign(play)
+    thinks(play, calls=(("calculate", "{}"),))
+    play.hears(StepCancelRequested(step_id="s1", attempt=1, plan_version=1, reason="late"), sender="planner")
+    finished = play.said(StepFinished)
+    assert finished.failure.code == "cancelled" and finished.usage.cost_usd_micros == 7
+
+
+@pytest.mark.parametrize("depth", [limits.MAX_JSON_DEPTH + 1, 900, 5_000])
+def test_deep_arguments_are_refused_whatever_the_stack(play, depth):
+    assign(play)
+    thinks(play, calls=(("pay", '{"a":' + "[" * depth + "]" * depth + "}"),))
+    assert play.said(ModelCallRequested).turns[0].answers[0].error.code == "malformed_arguments"
