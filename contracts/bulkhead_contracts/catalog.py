@@ -108,6 +108,7 @@ ROWS: tuple[Row, ...] = (
     Row(budget.ReserveReplied, _from("budget", *DOERS), "budget", plane="rpc"),
     Row(budget.Reserved, _from("budget", JOURNAL), "budget"),
     Row(budget.Settled, _to("budget", *DOERS), "budget"),
+    Row(budget.LedgerMarked, (("budget", "budget"), ("budget", JOURNAL)), "budget"),
     Row(budget.TaskHalted, _from("budget", "planner"), "budget"),
     # The runtime: each service to itself
     Row(control.TimerFired, tuple((name, name) for name in DECIDERS), "runtime"),

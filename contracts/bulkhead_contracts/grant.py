@@ -14,7 +14,11 @@ from .types import Body, Contract, Count, Name, Reason, Token, UnixMs
 
 
 class TaskGrant(Contract):
-    """What a task may do: for whom, with which tools, over whose documents, up to which limits."""
+    """What a task may do: for whom, with which tools, over whose documents, up to which limits.
+
+    origin: the task that this one forks (of forks of forks, the first): a write that is unchanged goes out under the
+    key that it had there, and a tool that honours keys does not do it again.
+    """
 
     kind: Literal["task"] = "task"
     tenant: Token
@@ -26,6 +30,7 @@ class TaskGrant(Contract):
     day_cost_usd_micros: Count
     day_tokens: Count
     expires_unix_ms: UnixMs
+    origin: Token | None = None
 
 
 class StepGrant(Contract):
@@ -51,6 +56,7 @@ class GrantRequested(Body):
     tools: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_TOOLS)] = ()
     limits: TaskLimits = TaskLimits()
     requested_unix_ms: UnixMs
+    origin: Token | None = None
 
 
 class GrantReplied(Body):

@@ -4,6 +4,9 @@
 MAX_MESSAGE_BYTES = 512 * 1024  # one message body on the bus
 MAX_HEADER_BYTES = 16 * 1024
 MAX_BLOB_BYTES = 4 * 1024 * 1024  # one content-addressed blob
+STORED_OVERHEAD_BYTES = 4 * 1024  # headers that a bus adds to a stored message
+MAX_STORED_MESSAGE_BYTES = MAX_MESSAGE_BYTES + MAX_HEADER_BYTES + STORED_OVERHEAD_BYTES  # of every stream but blobs
+MAX_STORED_BLOB_BYTES = MAX_BLOB_BYTES + STORED_OVERHEAD_BYTES
 MAX_GRANT_TOKEN_BYTES = 8 * 1024
 PARTITIONS = 32  # partition = hash(task) mod PARTITIONS
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from .limits import PARTITIONS
 
-_TOKEN = re.compile(r"^[A-Za-z0-9_-]{1,64}$")
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class SubjectError(ValueError):
@@ -24,7 +24,7 @@ class SubjectError(ValueError):
 
 def token(value: str) -> str:
     """`value` when it is one legal subject token; raises SubjectError otherwise."""
-    if not _TOKEN.match(value):
+    if not _TOKEN.fullmatch(value):
         raise SubjectError(f"not a subject token: {value[:80]!r}; use 1-64 of A-Z a-z 0-9 _ -")
     return value
 
@@ -123,7 +123,8 @@ def parse(subject: str) -> Address:
     plane, sender, receiver, partition, tenant, task = parts
     for part in (sender, receiver, tenant, task):
         token(part)
-    if not partition.isdigit() or int(partition) != partition_of(task):
+    # As text: "07" and digits of other scripts are numbers too, and would be other subjects for the same address.
+    if partition != str(partition_of(task)):
         raise SubjectError(f"partition {partition[:8]!r} is not the partition of task {task!r}")
     return Address(plane, sender, receiver, int(partition), tenant, task)
 

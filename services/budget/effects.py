@@ -37,6 +37,7 @@ class Budget:
         self._store = store
         self.keeper = Keeper(
             context.bus,
+            context.publisher,
             store,
             context.clock,
             lease_ms=settings.lease_ms,

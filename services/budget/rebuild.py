@@ -9,12 +9,13 @@ import uuid
 from collections.abc import Callable
 from contextlib import suppress
 
-from bulkhead.bus.port import Bus, BusError, Stored
+from bulkhead.bus.port import Bus, BusError, BusUnavailable, Stored
 from bulkhead.runtime import inbound
 from bulkhead.runtime.inbound import Inbound, Unreadable
+from bulkhead.runtime.publisher import Publisher
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import subjects
-from bulkhead_contracts.budget import Reserved, Settled
+from bulkhead_contracts.budget import LedgerMarked, Reserved, Settled
 
 from . import core
 from .core import Ledger
@@ -24,6 +25,9 @@ log = Log("budget.ledger")
 
 JOURNAL, JOURNAL_INBOX = "journal", subjects.inbox_stream("journal")
 SETTLED_INBOX = subjects.inbox_stream("budget")
+MARKS = "ledger"
+"""Tenant and task of the marks: they belong to none."""
+MAX_EMPTY_READS = 200
 PAGE = 256
 LOCK_MS = 15_000
 FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.05, 2.0
@@ -39,6 +43,7 @@ class Keeper:
     def __init__(
         self,
         bus: Bus,
+        publisher: Publisher,
         store: Store,
         clock: Callable[[], int],
         *,
@@ -48,6 +53,7 @@ class Keeper:
         tail_grace_s: float,
     ) -> None:
         self._bus = bus
+        self._publisher = publisher
         self._store = store
         self._clock = clock
         self._lease_ms, self._keep_ms = lease_ms, keep_ms
@@ -150,7 +156,9 @@ class Keeper:
         try:
             await self._rebuild(token, server)
         except BaseException:
-            await asyncio.shield(self._store.unlock(token))
+            # The lock ends by itself; a failure here must hide neither what went wrong nor that this is to stop.
+            with suppress(*RedisFailure):
+                await asyncio.shield(self._store.unlock(token))
             raise
         return True
 
@@ -162,8 +170,14 @@ class Keeper:
                 raise LockLost("another replica took over the rebuild of the ledger")
 
         ledger = Ledger(self._lease_ms)
-        facts = await self._fold(ledger, JOURNAL_INBOX, f"mesh.budget.{JOURNAL}.>", go_on)
-        settlements = await self._fold(ledger, SETTLED_INBOX, "mesh.*.budget.>", go_on)
+        # Whatever was admitted or settled in the ledger before stands in front of these marks: its writers are fenced.
+        mark = LedgerMarked(epoch=token)
+        last_fact, last_settled = [
+            (await self._publisher.send(inbox, mark, tenant=MARKS, task=MARKS, cause=token, index=inbox)).sequence
+            for inbox in (JOURNAL, "budget")
+        ]
+        facts = await self._fold(ledger, JOURNAL_INBOX, f"mesh.budget.{JOURNAL}.>", last_fact, go_on)
+        settlements = await self._fold(ledger, SETTLED_INBOX, "mesh.*.budget.>", last_settled, go_on)
         await self._store.write(token, ledger, self._clock() - self._keep_ms, go_on)
         if not await self._store.switch(token, server):
             raise LockLost("another replica took over the rebuild of the ledger")
@@ -171,21 +185,22 @@ class Keeper:
         log.info("ledger_rebuilt", epoch=token[:8], facts=facts, settlements=settlements,
                  took_ms=self._clock() - started_ms)  # fmt: skip
 
-    async def _fold(self, ledger: Ledger, stream: str, subject: str, go_on) -> int:  # type: ignore[no-untyped-def]
-        after, count, last_look = 0, 0, False
-        while True:
+    async def _fold(self, ledger: Ledger, stream: str, subject: str, last: int, go_on) -> int:  # type: ignore[no-untyped-def]
+        """Read up to the sequence `last`, however far the follower that answers lies behind. Raises BusUnavailable."""
+        after, count, empty = 0, 0, 0
+        while after < last:
             page = await self._bus.read(stream, subject, after=after, limit=PAGE)
             for stored in page:
                 take(ledger, stored)
             if page:
-                after, count, last_look = page[-1].sequence, count + len(page), False
-            elif last_look:
-                return count
-            else:
-                # A follower of a replicated stream may answer before it has the newest message.
-                last_look = True
+                after, count, empty = page[-1].sequence, count + len(page), 0
+            elif empty < MAX_EMPTY_READS:
+                empty += 1
                 await asyncio.sleep(self._tail_grace_s)
+            else:
+                raise BusUnavailable(f"{stream} cannot be read up to {last}: what answers is at {after}")
             await go_on()
+        return count
 
 
 def take(ledger: Ledger, stored: Stored) -> None:

@@ -13,7 +13,8 @@ class Settings(ServiceSettings):
 
     keep_days: so long after the end of the longest possible task Redis remembers a reservation. rebuild_at_start:
     read the journal also when a ledger stands that was built in the same Redis process (false makes a rolling
-    restart of several replicas free of pauses). tail_grace_s: how long a rebuild waits for a stream's followers.
+    restart of several replicas free of pauses). tail_grace_s: a rebuild looks again so soon when the
+    follower that answers it lags.
     """
 
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")

@@ -1,7 +1,9 @@
 """Composition root of the model gateway: ModelCallRequested comes in, `core.ModelGateway` answers, `effects` calls."""
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+
+import httpx
 
 from bulkhead.runtime.context import Context
 
@@ -18,8 +20,14 @@ UNKNOWN_CONTEXT_TOKENS = 32_000
 """Taken for a model of whose context no table knows the size; BULKHEAD_CONTEXT_TOKENS says better."""
 
 
-def build(context: Context, settings: Settings) -> ModelGateway:
-    """The doer. Raises ValueError when a provider that is used has no key."""
+def build(
+    context: Context,
+    settings: Settings,
+    transport: httpx.AsyncBaseTransport | None = None,
+    jitter: Callable[[], float] = random.random,
+) -> ModelGateway:
+    """The doer. `transport` and `jitter` stand in for the network and for chance. Raises ValueError when a provider
+    that is used has no key."""
     known = settings.all_providers()
     routes = settings.all_routes()
     used = {one.provider for route in routes.values() for one in (route, route.fallback) if one is not None}
@@ -34,6 +42,7 @@ def build(context: Context, settings: Settings) -> ModelGateway:
         settings.stall_timeout_s,
         settings.provider_proxy,
         settings.provider_ca_file,
+        transport,
     )
     providers = {name: Provider(name, known[name], network) for name in used}
     prices = Prices(settings.free_models, settings.prices_file)
@@ -55,7 +64,7 @@ def build(context: Context, settings: Settings) -> ModelGateway:
             for tier, route in routes.items()
         },
         Prompts(),
-        policy(settings),
+        policy(settings, jitter),
         read_contents=read_contents,
         live_text=LiveText,
         start=start,
@@ -63,14 +72,14 @@ def build(context: Context, settings: Settings) -> ModelGateway:
     )
 
 
-def policy(settings: Settings) -> Policy:
+def policy(settings: Settings, jitter: Callable[[], float] = random.random) -> Policy:
     """The retry policy that the settings tell."""
     return Policy(
         attempts=settings.provider_attempts,
         backoff_first_ms=settings.backoff_first_ms,
         backoff_cap_ms=settings.backoff_cap_ms,
         slot_wait_s=settings.slot_wait_s,
-        jitter=random.random,
+        jitter=jitter,
     )
 
 

@@ -44,6 +44,7 @@ class Network:
     stall_timeout_s: float = 30.0
     proxy: str = ""
     ca_file: Path | None = None
+    transport: httpx.AsyncBaseTransport | None = None
 
 
 class Provider:
@@ -71,6 +72,7 @@ class Provider:
             limits=httpx.Limits(max_connections=size, max_keepalive_connections=size, keepalive_expiry=KEEPALIVE_S),
             verify=ssl.create_default_context(cafile=self._network.ca_file) if self._network.ca_file else True,
             proxy=self._network.proxy or None,
+            transport=self._network.transport,
             trust_env=False,
             follow_redirects=False,
         )

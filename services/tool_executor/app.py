@@ -1,5 +1,7 @@
 """Composition root of tool_executor: calls come in, `core.ToolExecutor` answers, `effects.Workbench` acts."""
 
+import httpx
+
 from bulkhead.runtime.context import Context
 
 from .core import SERVICE, ToolExecutor
@@ -10,6 +12,8 @@ from .settings import Settings
 __all__ = ["SERVICE", "build"]
 
 
-def build(context: Context, settings: Settings) -> ToolExecutor:
-    """The doer. Raises ValueError when a declared tool has no function."""
-    return ToolExecutor(load(settings.configured()), Workbench(settings))
+def build(
+    context: Context, settings: Settings, transport: httpx.AsyncBaseTransport | None = None
+) -> ToolExecutor:
+    """The doer. `transport` stands in for the network. Raises ValueError when a declared tool has no function."""
+    return ToolExecutor(load(settings.configured()), Workbench(settings, transport))

@@ -131,7 +131,7 @@ class ToolExecutor:
                 raise
             # A write in flight is let finish: cutting it would only make its outcome unknown.
             outcome = await self._bench.run(
-                tool, arguments, f"{job.tenant}.{job.task}.{job.request.call_id}",
+                tool, arguments, f"{job.tenant}.{job.authority.task.origin or job.task}.{job.request.call_id}",
                 min(tool.spec.timeout_ms, left_ms) / 1000, None if writes else hands.halt_event(job),
             )  # fmt: skip
             held.settle(Usage(tool_calls=1))

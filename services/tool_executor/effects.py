@@ -27,7 +27,7 @@ _NOT_SENT = (
 class Workbench:
     """Runs tools, and is the World that they see."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self._settings = settings
         self._http = httpx.AsyncClient(
             trust_env=False,
@@ -35,6 +35,7 @@ class Workbench:
             timeout=httpx.Timeout(30.0, connect=CONNECT_TIMEOUT_S),
             limits=httpx.Limits(max_connections=64, max_keepalive_connections=0),
             headers={"user-agent": "bulkhead-tool-executor", "accept-encoding": "identity"},
+            transport=transport,
         )
 
     async def close(self) -> None:

@@ -78,12 +78,24 @@ def _assigned(state: State, message: Message, body: StepAssigned) -> Decision[St
         return Decision(state)
     attempt = Attempt(assigned=body, grant=message.envelope.grant)
     if body.step.kind == "noop":
-        result = Result(summary=body.step.instruction[: limits.MAX_SUMMARY_CHARS])
+        result = _noted(body)
         finished = StepFinished(
             step_id=body.step.id, attempt=body.attempt, plan_version=body.plan_version, result=result
         )
         return Decision(state.with_attempt(key, _over(attempt)), (Send("planner", finished),))
     return _think(state, message, key, attempt)
+
+
+def _noted(body: StepAssigned) -> Result:
+    """A noop's result is its instruction; what its inputs lack and rest on goes on to whatever is built on it."""
+    inputs = [one.result for one in body.inputs]
+    return Result(
+        summary=body.step.instruction[: limits.MAX_SUMMARY_CHARS],
+        standing=worst(*(one.standing for one in inputs)),
+        standing_reason=next((one.standing_reason for one in inputs if one.standing != "ok"), ""),
+        completeness=merge_completeness(*(one.completeness for one in inputs)),
+        provenance=merge_labels(*(one.provenance for one in inputs)),
+    )
 
 
 def _cancelled(state: State, body: StepCancelRequested) -> Decision[State]:

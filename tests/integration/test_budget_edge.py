@@ -96,7 +96,9 @@ class World:
         await until(there)
 
     async def facts(self) -> list[Stored]:
-        return await self.mesh.messages("INBOX_JOURNAL", "mesh.budget.journal.>")
+        """Of reservations; the marks of rebuilds left out."""
+        found = await self.mesh.messages("INBOX_JOURNAL", "mesh.budget.journal.>")
+        return [one for one in found if one.headers["ce-type"] == Reserved.ce_type()]
 
     async def from_journal(self) -> core.Ledger:
         """The ledger as the streams alone tell it."""
@@ -110,7 +112,8 @@ class World:
             core.restore(ledger, key, core.sum_of(fact.amount), scopes, fact.reserved_unix_ms)
         for stored in await self.mesh.messages("INBOX_BUDGET", "mesh.*.budget.>"):
             body = catalog.decode(stored.headers["ce-type"], stored.body)
-            assert isinstance(body, Settled)
+            if not isinstance(body, Settled):
+                continue  # The mark of a rebuild.
             parts = stored.subject.split(".")
             key = core.entry_key(parts[1], parts[-2], parts[-1], body.reservation_id)
             core.settle(ledger, key, core.used(body.usage), body.estimated)

@@ -84,6 +84,14 @@ class Settled(Body):
     estimated: bool = False
 
 
+class LedgerMarked(Body):
+    """Budget is about to read this inbox to rebuild its ledger: it has read enough when it has read this."""
+
+    TYPE: ClassVar[str] = "mesh.budget.ledger_marked"
+
+    epoch: Token
+
+
 class TaskHalted(Body):
     """Budget stopped the task; the planner ends it. Live halts travel beside this, by KV_CONTROL."""
 

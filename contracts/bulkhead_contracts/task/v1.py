@@ -7,6 +7,7 @@ from pydantic import Field
 from .. import limits as bounds
 from ..plan.v1 import Plan
 from ..result import ContentRef, Failure, Result, Usage
+from ..step.v1 import StepInput
 from ..tool.v1 import ToolSpec
 from ..types import Body, Contract, Count, Name, Reason, Title, Token, TokenCount, UnixMs, UsdMicros
 
@@ -33,7 +34,10 @@ class TaskRequestedV1(Body):
 
 
 class TaskSubmitted(Body):
-    """Authority is signed (the envelope's grant); the planner begins."""
+    """Authority is signed (the envelope's grant); the planner begins.
+
+    given: results of steps of `plan` that are there already (of a task that this one forks); `title` says where from.
+    """
 
     TYPE: ClassVar[str] = "mesh.task.submitted"
 
@@ -43,6 +47,7 @@ class TaskSubmitted(Body):
     tools: Annotated[tuple[ToolSpec, ...], Field(max_length=bounds.MAX_TOOLS)] = ()
     check: bool = True
     plan: Plan | None = None
+    given: Annotated[tuple[StepInput, ...], Field(max_length=bounds.MAX_PLAN_STEPS)] = ()
 
 
 class TaskCancelRequested(Body):
@@ -109,6 +114,13 @@ class TaskStopped(Body):
 
     code: Name
     reason: Reason = ""
+
+
+class ForkOf(Contract):
+    """An ended task of the same tenant; the results of these steps, which stand in the new plan too, are taken over."""
+
+    task: Token
+    steps: Annotated[tuple[Token, ...], Field(max_length=bounds.MAX_PLAN_STEPS)] = ()
 
 
 class RequesterClaim(Contract):

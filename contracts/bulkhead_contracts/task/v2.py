@@ -7,7 +7,7 @@ from pydantic import Field
 from .. import limits as bounds
 from ..plan.v1 import Plan
 from ..types import Body, Name, Sha256
-from .v1 import Objective, RequesterClaim, TaskLimits, TaskRequestedV1
+from .v1 import ForkOf, Objective, RequesterClaim, TaskLimits, TaskRequestedV1
 
 
 class TaskRequested(Body):
@@ -27,6 +27,7 @@ class TaskRequested(Body):
     plan: Plan | None = None
     requester: RequesterClaim | None = None
     payload_sha256: Sha256 | None = None
+    fork: ForkOf | None = None
 
 
 class TaskRejected(Body):

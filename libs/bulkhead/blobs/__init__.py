@@ -3,13 +3,18 @@
 In: text or bytes. Out: a ContentRef whose author the broker enforces by subject.
 """
 
+import asyncio
 import hashlib
 import secrets
 from collections import OrderedDict
 
-from bulkhead.bus.port import Bus, PublishRefused
+from bulkhead.bus.port import Bus, PublishRefused, Stored
 from bulkhead_contracts import envelope, limits, subjects
 from bulkhead_contracts.result import ContentRef
+
+
+FOLLOWER_LAGS_S = (0.01, 0.04, 0.16)
+"""What was acked may not be seen yet by the follower that answers a read: pauses before looking again."""
 
 
 class BlobMissing(LookupError):
@@ -60,7 +65,7 @@ class Blobs:
             await self._bus.publish(subject, raw, {"content-type": media_type}, envelope.message_id(self._key, subject))
         except PublishRefused:
             # The stream holds one message per subject and refuses a second: fine when it is there.
-            if await self._bus.last(subjects.BLOBS_STREAM, subject) is None:
+            if await self._find(subject) is None:
                 raise
         self._remember(key, raw)
         return ref
@@ -71,13 +76,22 @@ class Blobs:
         if key in self._cache:
             self._cache.move_to_end(key)
             return self._cache[key]
-        stored = await self._bus.last(subjects.BLOBS_STREAM, subjects.blob(*key))
+        stored = await self._find(subjects.blob(*key))
         if stored is None:
             raise BlobMissing(f"no content {ref.sha256[:12]} by {ref.author}; it may have expired")
         if hashlib.sha256(stored.body).hexdigest() != ref.sha256:
             raise BlobCorrupt(f"content {ref.sha256[:12]} by {ref.author} does not match its digest")
         self._remember(key, stored.body)
         return stored.body
+
+    async def _find(self, subject: str) -> Stored | None:
+        found = await self._bus.last(subjects.BLOBS_STREAM, subject)
+        for pause_s in FOLLOWER_LAGS_S:
+            if found is not None:
+                break
+            await asyncio.sleep(pause_s)
+            found = await self._bus.last(subjects.BLOBS_STREAM, subject)
+        return found
 
     async def text(self, tenant: str, ref: ContentRef) -> str:
         """As `get`, decoded; bytes that are not UTF-8 are replaced."""

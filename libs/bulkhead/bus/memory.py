@@ -174,12 +174,18 @@ class MemoryBus:
     async def read(self, stream: str, subject: str, after: int = 0, limit: int = 256) -> list[Stored]:
         """See port.Bus."""
         self._may(stream, "read")
-        return await self._ask("publish", stream, lambda: self._broker.stream(stream).read(subject, after, limit))
+        horizon = self._broker.horizon
+        return await self._ask(
+            "read", stream, lambda: self._broker.stream(stream).read(subject, after, limit, horizon(stream))
+        )
 
     async def last(self, stream: str, subject: str) -> Stored | None:
         """See port.Bus."""
         self._may(stream, "read")
-        return await self._ask("publish", stream, lambda: self._broker.stream(stream).newest(subject))
+        horizon = self._broker.horizon
+        return await self._ask(
+            "read", stream, lambda: self._broker.stream(stream).newest(subject, horizon(stream))
+        )
 
     async def ready(self) -> bool:
         """See port.Bus."""

@@ -7,7 +7,7 @@ order; a scheduler sets `hold` and picks from `held` what comes next, what comes
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
 
@@ -24,7 +24,8 @@ MAX_MESSAGE_BYTES = limits.MAX_BLOB_BYTES + 2 * limits.MAX_HEADER_BYTES
 class Offer:
     """One thing that may happen next. Dropping it is a loss; handing it twice is a duplicate.
 
-    kind: publish, answer, message, ack, live, request, reply, source. whom: the client or stream that it reaches.
+    kind: publish, read, answer, message, ack, live, request, reply, source. whom: the client or stream that it
+    reaches.
     """
 
     kind: str
@@ -93,6 +94,10 @@ class MemoryBroker:
             self.held.append(offer)
         else:
             offer.hand()
+
+    def horizon(self, stream: str) -> int | None:
+        """The last sequence that a read of this stream sees now: a follower of a replicated one may lag. None: all."""
+        return None
 
     def add_stream(self, config: StreamConfig) -> None:
         """Make a stream; what it sources must be there already."""
@@ -279,7 +284,16 @@ def _due(schedule: str) -> int:
 
 
 def mesh_streams() -> list[StreamConfig]:
-    """The streams of the catalog."""
+    """The streams of the catalog, each with its largest message."""
+    blobs = subjects.BLOBS_STREAM
+    most = limits.MAX_STORED_MESSAGE_BYTES
+    return [
+        replace(one, max_message_bytes=limits.MAX_STORED_BLOB_BYTES if one.name == blobs else most)
+        for one in _mesh_streams()
+    ]
+
+
+def _mesh_streams() -> list[StreamConfig]:
     found = [
         # A broker makes no stream with schedules that refuses when full.
         StreamConfig(subjects.timers_stream(name), (f"timer.{name}.>",), schedules=True, discard_new=False)

@@ -1,7 +1,7 @@
 """Streams and durables of the in-memory broker: state and rules, no waiting and no delivery.
 
 In: a message to store, a durable's acks. Out: acks and refusals as a broker on one node gives them (the order of its
-checks is kept: expected sequence, then known id, then limits), and the sequence that a durable hands out next.
+checks is kept: size, expected sequence, known id, then limits), and the sequence that a durable hands out next.
 """
 
 from bisect import bisect_right
@@ -60,6 +60,7 @@ class StreamConfig:
     subjects: tuple[str, ...] = ()
     max_messages: int = 0
     max_messages_per_subject: int = 0
+    max_message_bytes: int = 0
     discard_new: bool = True
     schedules: bool = False
     sources: tuple[Source, ...] = ()
@@ -85,6 +86,11 @@ class Stream:
 
     def store(self, subject: str, headers: Mapping[str, str], body: bytes, now_ms: int) -> PubAck:
         """Append, or answer as for a known id. Raises WrongLastSequence, PublishRefused."""
+        if 0 < self.config.max_message_bytes < wire.stored_bytes(headers, body):
+            raise PublishRefused(
+                f"{subject} was not stored: message size exceeds maximum allowed (10054); the message is larger than "
+                "the stream takes: store the content as blobs and send references"
+            )
         newest = self.newest(subject)
         expected = headers.get(wire.EXPECTED_LAST_ON_SUBJECT)
         last = newest.sequence if newest else 0
@@ -145,13 +151,14 @@ class Stream:
         """One message; None when it was never there or is gone."""
         return self._messages.get(sequence)
 
-    def newest(self, subject: str) -> Stored | None:
-        """The last message on one subject."""
-        found = self._by_subject.get(subject)
-        return self._messages[found[-1]] if found else None
+    def newest(self, subject: str, horizon: int | None = None) -> Stored | None:
+        """The last message on one subject, as seen up to a sequence."""
+        found = self._by_subject.get(subject, ())
+        seen = len(found) if horizon is None else bisect_right(found, horizon)
+        return self._messages[found[seen - 1]] if seen else None
 
-    def read(self, pattern: str, after: int, limit: int) -> list[Stored]:
-        """Messages under a filter, in order."""
+    def read(self, pattern: str, after: int, limit: int, horizon: int | None = None) -> list[Stored]:
+        """Messages under a filter, in order, as seen up to a sequence."""
         tail = pattern.rpartition(".")[2]
         if tail in ("*", ">"):
             found: Iterator[int] = (
@@ -162,7 +169,8 @@ class Stream:
             subjects = [one for one in self._by_tail.get(tail, ()) if matches(pattern, one)]
             mine = sorted(sequence for one in subjects for sequence in self._by_subject[one])
             found = iter(mine[bisect_right(mine, after) :])
-        return [self._messages[sequence] for sequence, _ in zip(found, range(limit), strict=False)]
+        page = [self._messages[sequence] for sequence, _ in zip(found, range(limit), strict=False)]
+        return page if horizon is None else [one for one in page if one.sequence <= horizon]
 
     def after(self, sequence: int) -> Iterator[int]:
         """Sequences above one, in order."""

@@ -27,6 +27,7 @@ from bulkhead_contracts.types import Body
 MAX_FOLDS_IN_MEMORY = 10_000
 OPENING_MAX_AGE_MS = 600_000
 """So long a message may wait for the one that opens its task (the signer may be away)."""
+MIN_LOOKS = 4
 CONTENT_MAX_AGE_MS = 5_000
 """So long a message may wait for a content that it refers to; then it is rejected, and the task goes on without."""
 
@@ -36,10 +37,12 @@ class Fold:
     """The fold of one task in one inbox. `epoch`: as of which gap-free run of deliveries it is whole.
 
     early: messages from before the one that opens the task (another sender was faster); they are decided with it.
+    logic: the version that the task began under and keeps, whatever version a later message names.
     """
 
     state: Any
     decider: Decider[Any] | None = None
+    logic: int = 0
     sequence: int = 0
     seen: set[str] = field(default_factory=set)
     early: list[Message] = field(default_factory=list)
@@ -79,7 +82,7 @@ def step(fold: Fold, message: Message, logics: Mapping[int, Decider[Any]]) -> tu
             fold.seen.add(known)
             fold.early.append(message)
             return ()
-        fold.decider = logics[logic]
+        fold.decider, fold.logic = logics[logic], logic
         fold.state = fold.decider.initial()
     outputs: tuple[Output, ...] = ()
     for one in (message, *fold.early):
@@ -119,13 +122,13 @@ class FoldHandler:
         if fold.epoch != handed.epoch:
             await self._catch_up(fold, handed)
             fold.epoch = handed.epoch
-        known = await self._live_message(message)
+        known = await self._live_message(handed, fold.logic)
         outputs = step(fold, known, self._logics)
         if fold.decider is None:
             await self._early(handed)
             return
         fold.sequence = message.sequence
-        await self._publish(known, outputs)
+        await self._publish(known, outputs, fold.logic)
         if handed.attempts > 1:
             # Later messages of the task may have been served before this repeat: memory cannot know.
             fold.epoch = -1
@@ -168,7 +171,7 @@ class FoldHandler:
             if any(stored.headers.get("ce-type", "").startswith(opening) for stored in page):
                 return
             after = page[-1].sequence
-        if self._context.clock() - handed.message.time_unix_ms < OPENING_MAX_AGE_MS:
+        if not _given_up(self._context.clock(), handed, OPENING_MAX_AGE_MS):
             raise HandBack(min(5.0, 0.1 * 2 ** min(handed.attempts, 6)), "the task is not opened yet")
         raise Unreadable("not_opened", f"{handed.message.envelope.type}, but nothing opened the task")
 
@@ -207,7 +210,7 @@ class FoldHandler:
 
     async def _fold_stored(self, fold: Fold, stored: Stored) -> None:
         try:
-            message = await self._message(inbound.read(stored, self._context.service))
+            message = await self._message(inbound.read(stored, self._context.service), fold.logic)
         except BlobMissing as error:
             raise Unreadable("content_missing", str(error)) from error
         try:
@@ -233,28 +236,29 @@ class FoldHandler:
             after = page[-1].sequence
         return found
 
-    async def _live_message(self, message: Inbound) -> Message:
+    async def _live_message(self, handed: Handed, logic: int) -> Message:
         try:
-            return await self._message(message)
+            return await self._message(handed.message, logic)
         except BlobMissing as error:
-            if self._context.clock() - message.time_unix_ms < CONTENT_MAX_AGE_MS:
+            if not _given_up(self._context.clock(), handed, CONTENT_MAX_AGE_MS):
                 raise HandBack(0.5, str(error)) from error
             raise Unreadable("content_missing", str(error)) from error
 
-    async def _message(self, message: Inbound) -> Message:
+    async def _message(self, message: Inbound, logic: int) -> Message:
         """With the contents that the decision needs. Raises BlobMissing."""
         contents: dict[str, str] = {}
-        logic = self._logics.get(message.envelope.logic)
-        if logic is not None:
-            for ref in logic.wants(message.body):
+        decider = self._logics.get(logic or message.envelope.logic)
+        if decider is not None:
+            for ref in decider.wants(message.body):
                 contents[ref.sha256] = await self._context.blobs.text(message.address.tenant, ref)
         return as_message(message, contents)
 
-    async def _publish(self, cause: Message, outputs: tuple[Output, ...]) -> None:
+    async def _publish(self, cause: Message, outputs: tuple[Output, ...], logic: int) -> None:
         if not outputs:
             return
         service, publisher = self._context.service, self._context.publisher
-        sealed = [seal(service, cause, index, output, self._context.signer) for index, output in enumerate(outputs)]
+        signer = self._context.signer
+        sealed = [seal(service, cause, index, output, signer, logic) for index, output in enumerate(outputs)]
         await asyncio.gather(
             *(
                 publisher.post(output.to, output.body, head, tenant=cause.tenant, task=cause.task)
@@ -265,14 +269,26 @@ class FoldHandler:
         )
 
 
+def _given_up(now_unix_ms: int, handed: Handed, max_age_ms: int) -> bool:
+    """Old, and looked at often: after an outage everything is old at the first look, which a lagging follower may
+    answer."""
+    return handed.attempts >= MIN_LOOKS and now_unix_ms - handed.message.time_unix_ms >= max_age_ms
+
+
 def as_message(message: Inbound, contents: Mapping[str, str]) -> Message:
     """The form in which a decider sees an inbound message."""
     address = message.address
     return Message(message.envelope, message.body, address.tenant, address.task, message.sequence, contents)
 
 
-def seal(service: str, cause: Message, index: int, output: Output, signer: Signer | None) -> tuple[Output, Envelope]:
-    """An output with its envelope. Without a signer (replay) a step grant stays unsigned and its digest empty."""
+def seal(
+    service: str, cause: Message, index: int, output: Output, signer: Signer | None, logic: int = 0
+) -> tuple[Output, Envelope]:
+    """An output with its envelope. Without a signer (replay) a step grant stays unsigned and its digest empty.
+
+    logic: the task's version; 0 takes that of the cause. They differ when somebody outside the deciders speaks (a
+    cancel, a halt): what follows from it must not open another inbox under another version.
+    """
     now = cause.time_unix_ms
     body: type[Body]
     grant = ""
@@ -295,5 +311,5 @@ def seal(service: str, cause: Message, index: int, output: Output, signer: Signe
         grant_digest=envelope.grant_digest(grant) or cause.envelope.grant_digest,
         approval=cause.envelope.approval,
         traceparent=trace.current_traceparent(),
-        logic=cause.envelope.logic,
+        logic=logic or cause.envelope.logic,
     )

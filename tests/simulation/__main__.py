@@ -1,0 +1,172 @@
+"""`make simulate`: run many schedules on all cores, or tell the story of one.
+
+Exit codes: 0 every law held, 1 a schedule failed (its seed, its story and the shortest form are printed), 2 usage.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from pathlib import Path
+
+from . import world
+from .schedule import Schedule, Verdict, judge, shrink
+
+CHUNK = 25
+CI_SEEDS = range(1, 5_001)
+
+
+def main() -> int:
+    """See the module."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.simulation",
+        description="Run the whole mesh in one process under a seeded scheduler with virtual time: replicas crash, "
+        "messages are lost, late and doubled, reads are stale, Redis forgets, the provider misbehaves. After every "
+        "run an oracle checks what must always hold. The same seed is the same run.",
+        epilog="make simulate SEEDS=1000-3000; make simulate SEED=17 TRACE=1; a failing schedule is shrunk and "
+        "written to --found: put it into tests/simulation/found/ and it is a test.",
+    )
+    parser.add_argument("--seeds", default="", metavar="A-B", help="run these seeds (default 1-5000)")
+    parser.add_argument("--seed", type=int, help="run one seed")
+    parser.add_argument("--tasks", type=int, help="this many tasks in each run instead of the seed's own number")
+    parser.add_argument("--minutes", type=float, help="stop starting new runs after so long")
+    parser.add_argument("--schedule", type=Path, metavar="FILE", help="run a schedule that was found earlier")
+    parser.add_argument("--trace", action="store_true", help="tell the story of the run, event by event")
+    parser.add_argument("--json", action="store_true", help="results as JSON lines on stdout")
+    parser.add_argument("--no-shrink", action="store_true", help="do not look for a shorter failing schedule")
+    parser.add_argument("--keep-going", action="store_true", help="do not stop at the first failure")
+    parser.add_argument("--found", type=Path, default=Path(".simulation"), help="where failing schedules are written")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one per core)")
+    asked = parser.parse_args()
+    world.quiet_logs()
+    if asked.seed is not None or asked.schedule is not None:
+        one = Schedule.load(asked.schedule) if asked.schedule else Schedule(asked.seed, tasks=asked.tasks)
+        return tell_one(one, asked)
+    try:
+        first, _, last = (asked.seeds or f"{CI_SEEDS[0]}-{CI_SEEDS[-1]}").partition("-")
+        seeds = range(int(first), int(last or first) + 1)
+    except ValueError:
+        parser.error(f"--seeds {asked.seeds!r}: write A-B, for example 1000-3000")
+    return run_many(seeds, asked)
+
+
+def tell_one(schedule: Schedule, asked: argparse.Namespace) -> int:
+    """One run, with its story when asked for."""
+    with world.Folder() as folder:
+        verdict = judge(schedule, folder)
+        if asked.json:
+            print(json.dumps(_row(verdict)))
+            return 1 if verdict.complaints else 0
+        if asked.trace:
+            print("\n".join(_story(verdict)))
+        if not verdict.complaints:
+            print(f"seed {schedule.seed}: every law held ({len(verdict.record.chaos.fired)} faults, "
+                  f"{verdict.record.crashes} crashes, {verdict.record.ended_at_s:.0f} virtual seconds)")
+            return 0
+        report(verdict, folder, asked)
+    return 1
+
+
+def run_many(seeds: range, asked: argparse.Namespace) -> int:
+    """All of them, in chunks, on every core; stops at the first failure unless told otherwise."""
+    began, done, faults, crashes, failed = time.monotonic(), 0, 0, 0, []
+    until = began + asked.minutes * 60 if asked.minutes else float("inf")
+    todo = _chunks(seeds)
+    with ProcessPoolExecutor(asked.jobs, initializer=world.quiet_logs) as pool:
+        running: set[Future[list[dict[str, object]]]] = set()
+        more = True
+        while running or more:
+            while more and len(running) < asked.jobs + 1:
+                chunk = next(todo, None)
+                more = chunk is not None and time.monotonic() < until and (asked.keep_going or not failed)
+                if more and chunk is not None:
+                    running.add(pool.submit(run_chunk, chunk, asked.tasks))
+            if not running:
+                break
+            ended, running = wait(running, return_when=FIRST_COMPLETED)
+            for row in (row for future in ended for row in future.result()):
+                done, faults, crashes = done + 1, faults + int(str(row["faults"])), crashes + int(str(row["crashes"]))
+                if row["complaints"]:
+                    failed.append(row)
+                if asked.json:
+                    print(json.dumps(row), flush=True)
+            _progress(done, len(seeds), len(failed), began)
+    spent = time.monotonic() - began
+    print(f"\n{done} schedules, {faults} faults, {crashes} crashes, {len(failed)} failed, {spent:.0f} s "
+          f"({done / max(spent, 0.001):.0f}/s)", file=sys.stderr)
+    if failed:
+        with world.Folder() as folder:
+            for row in failed[: 5 if asked.keep_going else 1]:
+                report(judge(Schedule(int(str(row["seed"])), tasks=asked.tasks), folder), folder, asked)
+    return 1 if failed else 0
+
+
+def _chunks(seeds: range) -> Iterator[range]:
+    for start in range(0, len(seeds), CHUNK):
+        yield seeds[start : start + CHUNK]
+
+
+def run_chunk(seeds: range, tasks: int | None) -> list[dict[str, object]]:
+    """Some seeds in a process of their own."""
+    with world.Folder() as folder:
+        return [_row(judge(Schedule(seed, tasks=tasks), folder)) for seed in seeds]
+
+
+def _row(verdict: Verdict) -> dict[str, object]:
+    record = verdict.record
+    return {
+        "seed": verdict.schedule.seed, "tasks": len(record.tasks), "faults": len(record.chaos.fired),
+        "crashes": record.crashes, "virtual_s": round(record.ended_at_s, 1), "complaints": list(verdict.complaints),
+        "digest": record.digest(),
+    }  # fmt: skip
+
+
+def report(verdict: Verdict, folder: Path, asked: argparse.Namespace) -> None:
+    """What failed, the shortest form of it, and how to see it again."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    print(f"\nseed {verdict.schedule.seed} at commit {commit or 'unknown'} breaks:")
+    for one in verdict.complaints:
+        print(f"  {one}")
+    if asked.no_shrink:
+        return
+    short = shrink(verdict, folder, lambda line: print(f"  shrinking: {line}", file=sys.stderr))
+    asked.found.mkdir(parents=True, exist_ok=True)
+    file = asked.found / f"seed-{short.schedule.seed}.json"
+    file.write_text(short.schedule.dump() + "\n")
+    print(f"the shortest schedule that was found ({len(short.record.tasks)} tasks, {len(short.record.chaos.fired)} "
+          "faults) breaks:")
+    for one in short.complaints:
+        print(f"  {one}")
+    for fault in short.record.chaos.fired:
+        print(f"    fault: {fault}")
+    print(f"see it: make simulate SCHEDULE={file} TRACE=1; make it a test: move it to tests/simulation/found/")
+
+
+def _story(verdict: Verdict) -> Iterator[str]:
+    scenario = verdict.record.scenario
+    for wish in scenario.wishes:
+        steps = wish.plan.steps if wish.plan else ()
+        plan = ", ".join(f"{one.id}({'+'.join(one.inputs)})" for one in steps) or "by the model"
+        ask = f"{wish.cost_usd_micros} micro USD, {wish.deadline_ms} ms"
+        yield f"{wish.name}: tenant {wish.tenant}, plan {plan}, {ask}, check {wish.check}, cancel {wish.cancel_after_s}"
+    yield f"replicas: {scenario.replicas}, shards {scenario.shards}"
+    yield from verdict.record.story
+    yield f"outside: {verdict.record.counter.counts}"
+
+
+def _progress(done: int, total: int, failed: int, began: float) -> None:
+    if sys.stderr.isatty() or done % 500 < CHUNK:
+        end = "\r" if sys.stderr.isatty() else "\n"
+        print(f"{done}/{total} schedules, {failed} failed, {time.monotonic() - began:.0f} s", end=end, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    if os.environ.get("PYTHONHASHSEED") != "0":
+        # Sets of strings have another order in every process otherwise: a seed would not be one run.
+        os.execve(sys.executable, [sys.executable, "-m", "tests.simulation", *sys.argv[1:]],
+                  {**os.environ, "PYTHONHASHSEED": "0"})  # fmt: skip
+    sys.exit(main())

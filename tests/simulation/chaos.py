@@ -1,0 +1,81 @@
+"""What goes wrong in a run, and when. Every choice is a pure function of (seed, what happens, how often it happened).
+
+So a fault keeps its place when another one is taken away: that is what makes a failing schedule shrinkable. Rates
+are per event; a run has only some kinds of faults (swarm testing: rare combinations come up more often that way).
+"""
+
+import hashlib
+import random
+from collections import Counter
+from dataclasses import dataclass, field
+
+RATES = {
+    # What crosses the network and does not arrive, by kind of bus.memory_broker.Offer.
+    "lose_publish": 0.02, "lose_answer": 0.03, "lose_message": 0.03, "lose_ack": 0.05, "lose_request": 0.03,
+    "lose_reply": 0.03, "lose_read": 0.02, "lose_live": 0.1,
+    # What comes late: a little (0-30 ms), or by seconds.
+    "jitter": 0.5, "late": 0.03,
+    "lag_source": 0.2, "stale_read": 0.15,
+    # A replica dies as it says something: before it is said, or after, without hearing the answer.
+    "crash_before": 0.006, "crash_after": 0.006,
+    "cut_off": 0.002,
+    "redis_fails": 0.03, "redis_forgets": 0.008, "redis_fails_over": 0.004,
+    "provider": 0.12, "outside": 0.15,
+}  # fmt: skip
+LOSSES = {
+    "publish": "lose_publish", "answer": "lose_answer", "message": "lose_message", "ack": "lose_ack",
+    "request": "lose_request", "reply": "lose_reply", "read": "lose_read", "live": "lose_live",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Fault:
+    """One thing that went wrong: its kind, the event it befell, the how-manieth of its name."""
+
+    kind: str
+    event: str
+    nth: int
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.event} #{self.nth}"
+
+
+@dataclass(slots=True)
+class Chaos:
+    """The faults of one run. `only`: when set, nothing but these may happen (a schedule that is being shrunk)."""
+
+    seed: int
+    only: frozenset[Fault] | None = None
+    rates: dict[str, float] = field(default_factory=dict)
+    fired: list[Fault] = field(default_factory=list)
+    calm: bool = False
+    _seen: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    @classmethod
+    def of(cls, seed: int, only: frozenset[Fault] | None = None) -> "Chaos":
+        """A seed's mixture: one in ten runs is calm, the others have a random half of the kinds at random rates."""
+        draw = random.Random(f"chaos/{seed}")
+        if draw.random() < 0.1:
+            return cls(seed, only)
+        intensity = draw.choice((0.3, 1.0, 1.0, 2.0))
+        rates = {kind: min(0.5, rate * intensity * draw.uniform(0.3, 1.7))
+                 for kind, rate in RATES.items() if draw.random() < 0.5}  # fmt: skip
+        return cls(seed, only, rates)
+
+    def strikes(self, kind: str, event: str) -> float | None:
+        """Whether this fault befalls this event now; then a number in [0, 1) that tells how badly."""
+        rate = self.rates.get(kind)
+        if rate is None:
+            return None
+        nth = self._seen[(kind, event)] = self._seen[(kind, event)] + 1
+        if self.calm:
+            return None
+        digest = hashlib.blake2b(f"{self.seed}|{kind}|{event}|{nth}".encode(), digest_size=8).digest()
+        if int.from_bytes(digest[:4], "big") / 2**32 >= rate:
+            return None
+        if kind != "jitter":
+            fault = Fault(kind, event, nth)
+            if self.only is not None and fault not in self.only:
+                return None
+            self.fired.append(fault)
+        return int.from_bytes(digest[4:], "big") / 2**32

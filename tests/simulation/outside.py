@@ -1,0 +1,371 @@
+"""The world outside the mesh, in this process: a scripted model, an external counter, and a Redis that can forget.
+
+In: HTTP requests of the real adapters (httpx transports) and ledger calls. Out: answers and misbehaviour as the
+chaos says; and a record of what really happened, by which the oracle judges.
+"""
+
+import asyncio
+import hashlib
+import json
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
+
+import httpx
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from services.budget import core
+from services.budget.core import Answer, Balance, Entry, Ledger, Scope, Settlement, Sum
+from services.budget.port import Fenced
+
+from .chaos import Chaos
+
+_PART = re.compile(r"\[\[part kind=(\w+) id=([0-9a-f]{12})[^\]]*\]\]\n(.*?)\n\[\[/part \2\]\]", re.S)
+_CITE = re.compile(r"Cite the result of \w+ \(([^)]*)\) as \[#([0-9a-f]{12})\]")
+
+
+class _Body(httpx.AsyncByteStream):
+    def __init__(self, pieces: Sequence[bytes], broken: bool, pause_s: float) -> None:
+        self._pieces, self._broken, self._pause_s = pieces, broken, pause_s
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for piece in self._pieces:
+            if self._pause_s:
+                await asyncio.sleep(self._pause_s)
+            yield piece
+        if self._broken:
+            raise httpx.RemoteProtocolError("peer closed connection without sending complete message body")
+
+
+def _whole(status: int, body: object, **headers: str) -> httpx.Response:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    head = {"content-type": "application/json", **{key.replace("_", "-"): value for key, value in headers.items()}}
+    return httpx.Response(status, headers=head, stream=_Body([raw], False, 0.0))
+
+
+class Model(httpx.AsyncBaseTransport):
+    """An OpenAI-compatible provider that does what `SIM{...}` in its prompt says.
+
+    calls: how many requests began to be served. tokens: what was used by those that were answered whole.
+    """
+
+    def __init__(self, chaos: Chaos) -> None:
+        self._chaos = chaos
+        self.calls = 0
+        self.tokens = 0
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """One chat completion."""
+        raw = await request.aread()
+        self.calls += 1
+        event = "model:" + hashlib.sha256(raw).hexdigest()[:12]
+        how = self._chaos.strikes("provider", event)
+        await asyncio.sleep(0.02)
+        payload = json.loads(raw)
+        message, finish = _reply(payload)
+        usage = {"prompt_tokens": len(raw) // 5, "completion_tokens": 20, "total_tokens": len(raw) // 5 + 20}
+        if how is not None:
+            return await self._misbehave(how, request, payload, message, finish, usage)
+        self.tokens += usage["total_tokens"]
+        return _response(payload, message, finish, usage)
+
+    async def _misbehave(
+        self, how: float, request: httpx.Request, payload: dict[str, Any], message: dict[str, Any], finish: str,
+        usage: dict[str, int],
+    ) -> httpx.Response:  # fmt: skip
+        kinds = ("429", "500", "unreachable", "stall", "cut", "malformed", "error_200", "no_usage", "slow", "invented")
+        kind = kinds[int(how * len(kinds))]
+        quiet_s = request.extensions.get("timeout", {}).get("read") or 30.0
+        match kind:
+            case "429":
+                return _whole(429, {"error": {"message": "slow down"}}, retry_after="1")
+            case "500":
+                return _whole(503, {"error": {"message": "overloaded"}})
+            case "unreachable":
+                self.calls -= 1
+                raise httpx.ConnectError("connection refused")
+            case "stall":
+                await asyncio.sleep(quiet_s)
+                raise httpx.ReadTimeout("silent")
+            case "malformed":
+                return _whole(200, b'{"choices": [{')
+            case "error_200":
+                return _whole(200, {"error": {"message": "internal", "type": "server_error"}})
+            case "invented":
+                call = {"id": "call_x", "type": "function",
+                        "function": {"name": "launch_rockets", "arguments": "{}"}}  # fmt: skip
+                message, finish = {"role": "assistant", "content": None, "tool_calls": [call]}, "tool_calls"
+        self.tokens += usage["total_tokens"]
+        return _response(payload, message, finish, None if kind == "no_usage" else usage,
+                         cut=kind == "cut", pause_s=3.0 if kind == "slow" else 0.0)  # fmt: skip
+
+
+def _response(
+    payload: dict[str, Any], message: dict[str, Any], finish: str, usage: dict[str, int] | None, *,
+    cut: bool = False, pause_s: float = 0.0,
+) -> httpx.Response:  # fmt: skip
+    head = {"id": "sim", "model": payload["model"], "created": 0}
+    if not payload.get("stream"):
+        whole: dict[str, Any] = {**head, "object": "chat.completion",
+                                 "choices": [{"index": 0, "message": message, "finish_reason": finish}]}  # fmt: skip
+        if usage:
+            whole["usage"] = usage
+        raw = json.dumps(whole).encode()
+        return httpx.Response(200, headers={"content-type": "application/json"},
+                              stream=_Body([raw[: len(raw) // 2]] if cut else [raw], cut, pause_s))  # fmt: skip
+    events: list[dict[str, Any]] = []
+    text = message.get("content") or ""
+    for start in range(0, len(text), 200):
+        events.append({"choices": [{"index": 0, "delta": {"content": text[start : start + 200]}}]})
+    for index, call in enumerate(message.get("tool_calls", ())):
+        events.append({"choices": [{"index": 0, "delta": {"tool_calls": [{"index": index, **call}]}}]})
+    if cut:
+        events = events[: max(1, len(events) // 2)]
+    else:
+        events.append({"choices": [{"index": 0, "delta": {}, "finish_reason": finish}]})
+        if usage:
+            events.append({"choices": [], "usage": usage})
+    pieces = [f"data: {json.dumps({**head, **one})}\n\n".encode() for one in events]
+    if not cut:
+        pieces.append(b"data: [DONE]\n\n")
+    return httpx.Response(200, headers={"content-type": "text/event-stream"}, stream=_Body(pieces, cut, pause_s))
+
+
+def _reply(payload: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    form = (payload.get("response_format") or {}).get("json_schema", {}).get("name", "")
+    user = next(one["content"] for one in payload["messages"] if one["role"] == "user")
+    parts = _PART.findall(user)
+    texts = {kind: text for kind, _, text in parts}
+    if form == "plan":
+        wanted = _sim(texts.get("objective", "")) or {}
+        steps = wanted.get("plan") or [{"id": "a", "title": "a", "instruction": "Answer.", "tools": [], "inputs": [],
+                                        "acceptance": "There is an answer."}]  # fmt: skip
+        told = ("id", "title", "instruction", "tools", "inputs", "acceptance")
+        text = json.dumps({"steps": [{key: one[key] for key in told} for one in steps]})
+        return {"role": "assistant", "content": text}, "stop"
+    if form == "verdict":
+        reject = (_sim(texts.get("step", "")) or {}).get("reject", 0)
+        again = "Another try" in texts.get("answer", "")
+        bad = reject > 1 or (reject == 1 and not again)
+        said = {"verdict": "reject" if bad else "accept", "score": 0.1 if bad else 0.9,
+                "reasons": ["it does not say enough" if bad else "it says what was done"]}  # fmt: skip
+        return {"role": "assistant", "content": json.dumps(said)}, "stop"
+    return _work(payload["messages"], parts, texts)
+
+
+def _work(
+    messages: list[dict[str, Any]], parts: list[tuple[str, str, str]], texts: dict[str, str]
+) -> tuple[dict[str, Any], str]:
+    wants = _sim(texts.get("step", "")) or {}
+    calls = wants.get("calls", [])
+    made = [call["function"]["name"] for one in messages for call in one.get("tool_calls") or ()]
+    made = [name for name in made if name != "launch_rockets"]
+    batch = calls[len(made) : len(made) + 1] if wants.get("serial") else calls[len(made) :]
+    if batch:
+        asked = [
+            {"id": f"call_{len(made) + index}", "type": "function",
+             "function": {"name": tool, "arguments": json.dumps(arguments)}}
+            for index, (tool, arguments) in enumerate(batch)
+        ]  # fmt: skip
+        return {"role": "assistant", "content": None, "tool_calls": asked}, "tool_calls"
+    markers = dict(_CITE.findall("\n".join(one["content"] or "" for one in messages if one["role"] == "user")))
+    said = []
+    for one in messages:
+        if one["role"] != "tool":
+            continue
+        marker = markers.get(one["tool_call_id"])
+        passage = _PART.search(one["content"] or "")
+        if marker:
+            said.append(f"{one['content'].strip()} [#{marker}].")
+        elif passage:
+            said.append(f"{passage.group(3).splitlines()[-1].strip().rstrip('.')} [#{passage.group(2)}].")
+    said += [f"{text.splitlines()[0].strip().rstrip('.')} [#{marker}]." for kind, marker, text in parts
+             if kind == "input"]  # fmt: skip
+    if "notes" in texts:
+        said.insert(0, "Another try.")
+    return {"role": "assistant", "content": "\n".join(said) or "It is done."}, "stop"
+
+
+def _sim(text: str) -> dict[str, Any] | None:
+    at = text.find("SIM{")
+    if at < 0:
+        return None
+    found, _ = json.JSONDecoder().raw_decode(text[at + 3 :])
+    return found
+
+
+class Counter(httpx.AsyncBaseTransport):
+    """`POST /increment`: what really happened, with and without idempotency keys."""
+
+    def __init__(self, chaos: Chaos) -> None:
+        self._chaos = chaos
+        self.counts: dict[str, int] = {}
+        self.keys: dict[str, dict[str, Any]] = {}
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """One increment."""
+        asked = json.loads(await request.aread())
+        key = request.headers.get("idempotency-key", "")
+        how = self._chaos.strikes("outside", f"counter:{asked['name']}")
+        kinds = ("drop_before", "drop_after", "error_before", "error_after", "stall_before", "stall_after")
+        kind = kinds[int(how * len(kinds))] if how is not None else ""
+        await asyncio.sleep(0.005)
+        if kind == "drop_before":
+            raise httpx.ReadError("connection reset")
+        if kind == "error_before":
+            return _whole(503, {})
+        if kind == "stall_before":
+            await asyncio.sleep(20)
+        answer = self._count(asked, key)
+        await asyncio.sleep(0.005)
+        if kind == "drop_after":
+            raise httpx.ReadError("connection reset")
+        if kind == "error_after":
+            return _whole(503, {})
+        if kind == "stall_after":
+            await asyncio.sleep(20)
+        return _whole(200, answer)
+
+    def _count(self, asked: dict[str, Any], key: str) -> dict[str, Any]:
+        if key and key in self.keys:
+            return self.keys[key]
+        self.counts[asked["name"]] = self.counts.get(asked["name"], 0) + asked["amount"]
+        answer = {"name": asked["name"], "value": self.counts[asked["name"]], "repeat": False}
+        if key:
+            self.keys[key] = answer
+        return answer
+
+
+class SimulatedRedis:
+    """One Redis for all replicas of budget. It can fail, forget all, and fail over to an older copy of itself."""
+
+    def __init__(self, chaos: Chaos, lease_ms: int) -> None:
+        self.chaos, self.lease_ms = chaos, lease_ms
+        self.server = 1
+        self.clear()
+
+    def clear(self) -> None:
+        """An empty server under a new run id."""
+        self.server += 1
+        self.ledger = Ledger(self.lease_ms)
+        self.stands = ""
+        self.lock = ""
+        self.lock_until_s = 0.0
+        self.written: dict[str, Ledger] = {}
+
+    def view(self) -> "RedisView":
+        """One process's connection."""
+        return RedisView(self)
+
+
+class RedisView:
+    """services.budget.port.Store over a SimulatedRedis: every call may fail before or after it took effect."""
+
+    def __init__(self, redis: SimulatedRedis) -> None:
+        self._redis = redis
+        self._server = 0
+        self.epoch = ""
+        self.on_change: Callable[[], None] = lambda: None
+
+    async def _call(self, name: str, act: Callable[[], Any]) -> Any:
+        redis = self._redis
+        if redis.chaos.strikes("redis_forgets", f"redis:{name}") is not None:
+            redis.clear()
+        if redis.chaos.strikes("redis_fails_over", f"redis:{name}") is not None:
+            # A replica takes over with what it has; its run id is another, so nothing of it may be believed.
+            redis.server += 1
+        await asyncio.sleep(0.001)
+        how = redis.chaos.strikes("redis_fails", f"redis:{name}")
+        if how is not None and how < 0.5:
+            raise RedisConnectionError("connection reset by peer")
+        if self._server != redis.server and name != "connect":
+            self.on_change()
+            raise RedisConnectionError("another server answers")
+        value = act()
+        await asyncio.sleep(0.001)
+        if how is not None:
+            raise RedisConnectionError("connection reset by peer")
+        return value
+
+    def _standing(self) -> Ledger:
+        if not self.epoch or self.epoch != self._redis.stands:
+            raise Fenced("no ledger has been built, or it was built anew")
+        return self._redis.ledger
+
+    async def reserve(self, key: str, ask: Sum, scopes: Sequence[Scope], now_unix_ms: int) -> Answer:
+        return await self._call("reserve", lambda: core.reserve(self._standing(), key, ask, tuple(scopes), now_unix_ms))
+
+    async def release(self, key: str) -> None:
+        await self._call("release", lambda: core.release(self._standing(), key))
+
+    async def settle(self, key: str, usage: Sum, estimated: bool) -> Settlement:
+        return await self._call("settle", lambda: core.settle(self._standing(), key, usage, estimated))
+
+    async def restore(self, key: str, ask: Sum, scopes: Sequence[Scope], at_unix_ms: int) -> Settlement:
+        return await self._call(
+            "restore", lambda: core.restore(self._standing(), key, ask, tuple(scopes), at_unix_ms)
+        )
+
+    async def still(self, epoch: str) -> bool:
+        return await self._call("still", lambda: self._redis.stands == epoch)
+
+    async def connect(self) -> str:
+        self.epoch = ""
+        self._server = await self._call("connect", lambda: self._redis.server)
+        return f"server-{self._server}"
+
+    async def current(self, server: str) -> str:
+        stands = await self._call("current", lambda: self._redis.stands)
+        return stands if stands.endswith(f" {server}") else ""
+
+    async def lock(self, token: str, lock_ms: int) -> bool:
+        return await self._call("lock", lambda: self._lock(token, lock_ms))
+
+    def _lock(self, token: str, lock_ms: int) -> bool:
+        now = asyncio.get_running_loop().time()
+        if self._redis.lock not in ("", token) and now < self._redis.lock_until_s:
+            return False
+        self._redis.lock, self._redis.stands = token, ""
+        self._redis.lock_until_s = now + lock_ms / 1000
+        return True
+
+    async def keep_lock(self, token: str, lock_ms: int) -> bool:
+        return await self._call("keep_lock", lambda: self._redis.lock == token and self._lock(token, lock_ms))
+
+    async def unlock(self, token: str) -> None:
+        def act() -> None:
+            if self._redis.lock == token:
+                self._redis.lock = ""
+
+        await self._call("unlock", act)
+
+    async def write(
+        self, token: str, ledger: Ledger, since_unix_ms: int, on_batch: Callable[[], Awaitable[None]]
+    ) -> None:
+        def act() -> None:
+            self._redis.written[token] = ledger
+
+        await self._call("write", act)
+        await on_batch()
+
+    async def switch(self, token: str, server: str) -> bool:
+        def act() -> bool:
+            if self._redis.lock != token or token not in self._redis.written:
+                return False
+            self._redis.ledger, self._redis.lock = self._redis.written.pop(token), ""
+            self._redis.stands = f"{token} {server}"
+            return True
+
+        done = await self._call("switch", act)
+        if done:
+            self.epoch = f"{token} {server}"
+        return done
+
+    async def bury(self) -> None:
+        """Nothing is left over."""
+
+    async def dump(self) -> tuple[dict[str, Entry], dict[str, Balance]]:
+        return dict(self._standing().entries), dict(self._standing().balances)
+
+    async def close(self) -> None:
+        """Nothing is open."""

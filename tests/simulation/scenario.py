@@ -1,0 +1,141 @@
+"""What people want in a run: tasks of several tenants with plans of many shapes, some cancelled, poor, hurried or vile.
+
+In: a seed. Out: values. What a step should do stands in its instruction as `SIM{...}`, which the scripted model of
+outside.py reads; the services see only text.
+"""
+
+import json
+import random
+from dataclasses import dataclass, field
+
+from bulkhead_contracts.plan import Plan, PlanStep
+
+WRITES = ("counter_increment", "counter_increment_unkeyed")
+START_MS = 1_800_000_000_000
+MIDNIGHT_MS = 1_800_057_600_000 - 20_000
+"""20 s before a day (UTC) ends: two days' accounts in one run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """One task. At most one of cancel_after_s and poison is set; both may be left out."""
+
+    name: str
+    tenant: str
+    objective: str
+    plan: Plan | None
+    check: bool
+    cost_usd_micros: int
+    deadline_ms: int
+    submit_after_s: float
+    cancel_after_s: float | None = None
+    repeats: int = 0
+    poison: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A run's input. replicas: how many of each service."""
+
+    seed: int
+    wishes: tuple[Wish, ...]
+    replicas: dict[str, int] = field(default_factory=dict)
+    start_ms: int = START_MS
+    shards: int = 1
+    lease_ms: int = 600_000
+    ack_wait_ms: int = 3_000
+
+
+SERVICES = ("gateway", "signer", "planner", "worker", "checker", "model_gateway", "rag", "tool_executor", "budget")
+
+
+def scenario(seed: int, tasks: int | None = None) -> Scenario:
+    """The input of one seed; `tasks` overrules how many there are."""
+    draw = random.Random(f"scenario/{seed}")
+    count = tasks or draw.choice((1, 1, 1, 2, 2, 3))
+    flood = tasks is None and draw.random() < 0.03
+    wishes = tuple(_wish(draw, number, flood) for number in range(8 if flood else count))
+    many = draw.random() < 0.5
+    return Scenario(
+        seed=seed,
+        wishes=wishes,
+        replicas={name: draw.choice((1, 2, 3)) if many else 1 for name in SERVICES},
+        start_ms=MIDNIGHT_MS if draw.random() < 0.05 else START_MS,
+        shards=draw.choice((1, 1, 2)),
+        lease_ms=draw.choice((600_000, 600_000, 5_000)),
+    )
+
+
+def _wish(draw: random.Random, number: int, flood: bool) -> Wish:
+    name, tenant = f"w{number}", "demo" if flood else draw.choice(("demo", "demo", "acme"))
+    steps = _steps(draw, name)
+    sim = json.dumps({"plan": [one.model_dump(mode="json") for one in steps]})
+    trouble = draw.random()
+    return Wish(
+        name=name,
+        tenant=tenant,
+        objective=f"See to {name}. SIM{sim}" if draw.random() < 0.4 else f"See to {name}.",
+        plan=None,
+        check=draw.random() < 0.6,
+        cost_usd_micros=draw.choice((500_000,) * 6 + (300, 900, 2_500)),
+        deadline_ms=draw.choice((120_000,) * 5 + (3_000, 12_000)),
+        submit_after_s=draw.uniform(0, 2),
+        cancel_after_s=draw.uniform(0.01, 2) if trouble < 0.12 else None,
+        repeats=draw.choice((0, 0, 0, 1, 2)),
+        poison=0.12 <= trouble < 0.2,
+    ) if draw.random() < 0.35 else Wish(
+        name=name,
+        tenant=tenant,
+        objective=f"See to {name}.",
+        plan=Plan(steps=steps),
+        check=draw.random() < 0.5,
+        cost_usd_micros=draw.choice((500_000,) * 6 + (300, 900, 2_500)),
+        deadline_ms=draw.choice((120_000,) * 5 + (3_000, 12_000)),
+        submit_after_s=draw.uniform(0, 2),
+        cancel_after_s=draw.uniform(0.01, 2) if trouble < 0.12 else None,
+        repeats=draw.choice((0, 0, 0, 1, 2)),
+        poison=0.12 <= trouble < 0.2,
+    )  # fmt: skip
+
+
+def _steps(draw: random.Random, name: str) -> tuple[PlanStep, ...]:
+    """A chain, a fan with a join, or one step alone."""
+    shape = draw.choice(("one", "one", "chain", "fan", "diamond"))
+    names = {"one": ["a"], "chain": ["a", "b"], "fan": ["a", "b", "z"], "diamond": ["a", "b", "c", "z"]}[shape]
+    inputs: dict[str, tuple[str, ...]] = {
+        "one": {}, "chain": {"b": ("a",)}, "fan": {"z": ("a", "b")},
+        "diamond": {"b": ("a",), "c": ("a",), "z": ("b", "c")},
+    }[shape]  # fmt: skip
+    return tuple(_step(draw, name, step, inputs.get(step, ())) for step in names)
+
+
+def _step(draw: random.Random, task: str, name: str, inputs: tuple[str, ...]) -> PlanStep:
+    if draw.random() < 0.2:
+        return PlanStep(id=name, title=name, instruction=f"Note {task}.{name}.", kind="noop", inputs=inputs,
+                        acceptance="It is noted.")  # fmt: skip
+    calls: list[list[object]] = []
+    for number in range(draw.choice((0, 1, 1, 2))):
+        tool = draw.choice(("counter_increment", "counter_increment", "calculate", "search_documents",
+                            "counter_increment_unkeyed", "date_add"))  # fmt: skip
+        arguments: dict[str, object] = {
+            "counter_increment": {"name": f"{task}.{name}.{number}", "amount": 1},
+            "counter_increment_unkeyed": {"name": f"{task}.{name}.{number}.bare", "amount": 1},
+            "calculate": {"expression": f"{draw.randint(2, 99)} * {draw.randint(2, 99)}"},
+            "search_documents": {"query": "harbour fees"},
+            "date_add": {"date": "2026-01-31", "days": draw.randint(1, 400)},
+        }[tool]
+        calls.append([tool, arguments])
+    wants: dict[str, object] = {"calls": calls, "serial": draw.random() < 0.3}
+    if draw.random() < 0.12:
+        wants["reject"] = 1
+    if draw.random() < 0.05:
+        wants["reject"] = 9
+    return PlanStep(
+        id=name,
+        title=f"{task} {name}",
+        instruction=f"Do your part of {task}. SIM{json.dumps(wants)}",
+        tools=tuple(dict.fromkeys(str(tool) for tool, _ in calls)),
+        inputs=inputs,
+        acceptance="The result says what was done.",
+        kind="agent",
+    )

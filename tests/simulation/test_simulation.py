@@ -1,0 +1,67 @@
+"""The laws hold in thousands of schedules, a seed is one run, and what was found once never comes back."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from . import world
+from .chaos import Chaos
+from .schedule import Schedule, judge
+
+SEEDS = os.environ.get("SIMULATION_SEEDS", "1-5000")
+FOUND = sorted(Path(__file__).with_name("found").glob("*.json"))
+
+
+@pytest.fixture(scope="module")
+def folder():
+    world.quiet_logs()
+    with world.Folder() as path:
+        yield path
+
+
+@pytest.mark.slow
+def test_every_law_holds_in_every_schedule(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.simulation", "--seeds", SEEDS, "--found", str(tmp_path)],
+        capture_output=True, text=True, timeout=1500,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+
+
+def test_a_seed_is_one_run():
+    """In two processes: nothing of the machine, of memory addresses or of chance gets in."""
+    found = []
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.simulation", "--seeds", "20-59", "--json", "--jobs", "1"],
+            capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+        found.append([json.loads(line) for line in done.stdout.splitlines()])
+    assert len(found[0]) == 40 and found[0] == found[1]
+
+
+def test_schedules_differ_and_reach_what_they_should(folder):
+    """A simulation in which nothing happens would pass as well: the faults and the ends must really occur."""
+    verdicts = [judge(Schedule(seed), folder) for seed in range(100, 160)]
+    kinds = {fault.kind for one in verdicts for fault in one.record.chaos.fired}
+    assert len(kinds) > 18 and sum(one.record.crashes for one in verdicts) > 20
+    ends = {json.loads(stored.body)["status"] for one in verdicts for stored in one.record.stored("INBOX_GATEWAY")
+            if stored.headers.get("ce-type", "").startswith("mesh.task.ended")}  # fmt: skip
+    assert ends == {"succeeded", "failed", "cancelled", "halted"}
+    assert len({one.record.digest() for one in verdicts}) == len(verdicts)
+
+
+def test_a_calm_run_succeeds_without_a_fault(folder):
+    from .scenario import scenario
+
+    record = world.run(scenario(6), Chaos(6), folder)
+    assert record.idle and not record.chaos.fired and record.crashes == 0 and len(record.tasks) == 3
+
+
+@pytest.mark.parametrize("file", FOUND, ids=[one.stem for one in FOUND])
+def test_what_was_found_once_holds_now(file, folder):
+    assert judge(Schedule.load(file), folder).complaints == ()

@@ -1,0 +1,441 @@
+"""One run: a scenario under a chaos. The mesh of real services, the people who use it, and time.
+
+In: Scenario, Chaos. Out: a Record of all that was stored, said and done outside, for the oracle.
+"""
+
+import asyncio
+import hashlib
+import logging
+import shutil
+import tempfile
+from collections import Counter as Tally
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from bulkhead.bus.memory import MemoryBus
+from bulkhead.bus.memory_broker import MemoryBroker, Offer, mesh_durables, mesh_streams
+from bulkhead.bus.port import Stored
+from bulkhead.grants import new_signing_seed, public_of
+from bulkhead.runtime.context import Identity, make_context
+from bulkhead.runtime.service import Service
+from bulkhead_contracts import catalog, subjects
+from bulkhead_contracts.task import RequesterClaim, TaskEnded, TaskLimits, TaskRejected, TaskRequested
+from services.budget import app as budget
+from services.budget.effects import Budget
+from services.checker import app as checker
+from services.gateway import app as gateway
+from services.gateway import core as gateway_core
+from services.gateway.problems import Problem
+from services.model_gateway import app as model_gateway
+from services.planner import app as planner
+from services.rag import app as rag
+from services.signer import app as signer
+from services.tool_executor import app as tool_executor
+from services.worker import app as worker
+
+from .chaos import Chaos
+from .loop import LoopClock, SimulationLoop
+from .outside import Counter, Model, SimulatedRedis
+from .scenario import SERVICES, Scenario, Wish
+
+CALM_AFTER_S = 40.0
+"""Nothing new goes wrong after this: what was accepted must end, however bad it was before."""
+GIVE_UP_AFTER_S = 900.0
+ENDS = (TaskEnded.TYPE, TaskRejected.TYPE)
+DECIDERS = {"planner": planner.LOGICS, "worker": worker.LOGICS, "checker": checker.LOGICS}
+TENANTS = Path(__file__).with_name("tenants.yaml")
+LIBRARY = """# Harbour
+Harbour fees are 42 EUR a night.
+Water is included.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Saying:
+    """One attempt to publish."""
+
+    who: str
+    subject: str
+    headers: dict[str, str]
+    body: bytes
+
+
+@dataclass(slots=True)
+class Record:
+    """What a run left behind. tasks: wish name -> task id, of what was accepted. story: what happened, in lines."""
+
+    scenario: Scenario
+    chaos: Chaos
+    broker: MemoryBroker
+    model: Model
+    counter: Counter
+    redis: SimulatedRedis
+    tasks: dict[str, str] = field(default_factory=dict)
+    poisons: int = 0
+    sayings: list[Saying] = field(default_factory=list)
+    story: list[str] = field(default_factory=list)
+    idle: bool = False
+    ended_at_s: float = 0.0
+    crashes: int = 0
+
+    def stored(self, stream: str, subject: str = ">") -> list[Stored]:
+        """Everything in a stream on a subject filter."""
+        return self.broker.stream(stream).read(subject, 0, 1_000_000)
+
+    def digest(self) -> str:
+        """Of the order of all that was stored: equal for equal runs."""
+        found = hashlib.blake2b(digest_size=16)
+        for line in self.story:
+            found.update(line.encode())
+        return found.hexdigest()
+
+
+class Net(MemoryBroker):
+    """The broker behind a network that loses, delays and lags."""
+
+    def __init__(self, scenario: Scenario, chaos: Chaos, clock: LoopClock, tell: Callable[[str], None]) -> None:
+        super().__init__(mesh_streams(), mesh_durables(scenario.shards, scenario.ack_wait_ms), clock=clock)
+        self._chaos, self._tell = chaos, tell
+        self._loop = asyncio.get_running_loop()
+        self._last: dict[tuple[str, str], float] = {}
+        self.cut_off: dict[str, float] = {}
+
+    def deliver(self, offer: Offer) -> None:
+        """Now, later, or never. Copies between streams and live text keep their order; copies never get lost."""
+        event = f"{offer.whom} {offer.what}"
+        loss = LOSSES.get(offer.kind)
+        if self.is_cut_off(offer.whom) or (loss and self._chaos.strikes(loss, event) is not None):
+            self._tell(f"LOST {offer.kind} to {offer.whom}: {offer.what}")
+            return
+        delay_s = 0.0
+        if offer.kind == "source":
+            lag = self._chaos.strikes("lag_source", event)
+            delay_s = lag * 3 if lag is not None else 0.0
+        else:
+            shake = self._chaos.strikes("jitter", event)
+            delay_s = shake * 0.03 if shake is not None else 0.0
+            late = self._chaos.strikes("late", event)
+            if late is not None:
+                delay_s = 0.05 + late * 8
+                self._tell(f"LATE by {delay_s:.1f} s: {offer.kind} to {offer.whom}: {offer.what}")
+        if offer.kind in ("source", "live"):
+            line = (offer.kind, offer.whom)
+            due = self._last[line] = max(self._loop.time() + delay_s, self._last.get(line, 0.0))
+            self._loop.call_at(due, offer.hand)
+        elif delay_s:
+            self._loop.call_later(delay_s, offer.hand)
+        else:
+            self._loop.call_soon(offer.hand)
+
+    def is_cut_off(self, who: str) -> bool:
+        """Whether nothing reaches or leaves this replica now."""
+        return self.cut_off.get(who, 0.0) > self._loop.time()
+
+    def horizon(self, stream: str) -> int | None:
+        """A follower that is behind by some messages."""
+        lag = self._chaos.strikes("stale_read", stream)
+        return None if lag is None else max(0, self.stream(stream).last_sequence - int(lag * 6))
+
+    def store(self, subject: str, headers: Any, body: bytes) -> Any:
+        ack = super().store(subject, headers, body)
+        if not ack.duplicate:
+            self._tell(f"{ack.stream}:{ack.sequence} {subject} {headers.get('ce-type', '')}")
+        return ack
+
+
+LOSSES = {
+    "publish": "lose_publish", "answer": "lose_answer", "message": "lose_message", "ack": "lose_ack",
+    "request": "lose_request", "reply": "lose_reply", "read": "lose_read", "live": "lose_live",
+}  # fmt: skip
+
+
+class Link:
+    """One replica's way to the broker: where it dies, is cut off, and where all that it says is written down."""
+
+    def __init__(self, world: "World", who: str) -> None:
+        self._world, self._who = world, who
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._world.net, name)
+
+    def store(self, subject: str, headers: dict[str, str], body: bytes) -> Any:
+        """As the broker's, written down."""
+        self._world.record.sayings.append(Saying(self._who, subject, dict(headers), body))
+        return self._world.net.store(subject, headers, body)
+
+    def deliver(self, offer: Offer) -> None:
+        """Everything that this replica says passes here."""
+        world, net = self._world, self._world.net
+        if offer.whom != "broker" and offer.kind != "request":
+            net.deliver(offer)
+            return
+        event = f"{self._who} {offer.kind} {offer.what}"
+        chaos = world.chaos
+        if offer.kind in ("publish", "ack"):
+            if chaos.strikes("crash_before", event) is not None:
+                world.crash(self._who, f"before {offer.kind} {offer.what}")
+                return
+            how = chaos.strikes("crash_after", event)
+            if how is not None:
+                offer.hand()
+                world.crash(self._who, f"after {offer.kind} {offer.what}")
+                return
+        how = chaos.strikes("cut_off", event)
+        if how is not None:
+            net.cut_off[self._who] = asyncio.get_running_loop().time() + 0.5 + how * 12
+            world.tell(f"CUT OFF {self._who} for {0.5 + how * 12:.1f} s")
+        if net.is_cut_off(self._who):
+            return
+        net.deliver(offer)
+
+
+class HeadlessGateway(gateway.Gateway):
+    """The gateway without its listening socket."""
+
+    async def start(self) -> None:
+        """Subscribe only."""
+        await self.attach()
+
+
+class World:
+    """Runs one scenario."""
+
+    def __init__(self, scenario: Scenario, chaos: Chaos, folder: Path, loop: SimulationLoop) -> None:
+        self.scenario, self.chaos = scenario, chaos
+        self._loop, self._folder = loop, folder
+        self._clock = LoopClock(loop, scenario.start_ms)
+        self.net = Net(scenario, chaos, self._clock, self.tell)
+        model, counter = Model(chaos), Counter(chaos)
+        redis = SimulatedRedis(chaos, scenario.lease_ms)
+        self.record = Record(scenario, chaos, self.net, model, counter, redis)
+        self._running: dict[str, tuple[MemoryBus, asyncio.Task[None], Service]] = {}
+        self._starting = Tally[str]()
+        self._over = False
+        self.publics = {name: public_of(seed) for name, seed in seeds().items()}
+
+    def tell(self, line: str) -> None:
+        """A line of the story."""
+        self.record.story.append(f"{self._loop.time():9.3f} {line}")
+
+    # Replicas
+
+    def start(self, who: str) -> None:
+        """Start a replica, `<service>-<number>`."""
+        if self._over or who in self._running:
+            return
+        name = who.rpartition("-")[0]
+        self._starting[who] += 1
+        bus = MemoryBus(Link(self, who), who)  # type: ignore[arg-type]
+        identity = Identity(f"seed-of-{name}", seeds()[name], self.publics)
+        context = make_context(name, f"{who}.{self._starting[who]}", bus, identity, clock=self._clock.now_ms)
+        service = Service(context, self._component(name, context), shards=self.scenario.shards, slots=16)
+        task = self._loop.create_task(service.run(), name=who)
+        self._running[who] = (bus, task, service)
+        task.add_done_callback(lambda done: self._stopped(who, done))
+
+    def _stopped(self, who: str, done: "asyncio.Task[None]") -> None:
+        if not done.cancelled() and (error := done.exception()) is not None:
+            self.tell(f"ENDED {who}: {error!r}")
+        found = self._running.get(who)
+        if found is not None and found[1] is done:
+            # As a supervisor does.
+            del self._running[who]
+            self._loop.call_later(1.0, self.start, who)
+
+    def crash(self, who: str, when: str) -> None:
+        """As kill -9: nothing is handed back; a supervisor starts it again."""
+        found = self._running.pop(who, None)
+        if found is None:
+            return
+        self.record.crashes += 1
+        self.tell(f"CRASH {who} {when}")
+        bus, task, _ = found
+        bus.kill()
+        task.cancel()
+        self._loop.call_later(0.3 + self.record.crashes % 3, self.start, who)
+
+    def _component(self, name: str, context: Any) -> Any:
+        known = settings(self._folder)
+        if name in DECIDERS:
+            return DECIDERS[name]
+        match name:
+            case "budget":
+                knobs = known["budget"].model_copy(update={"lease_ms": self.scenario.lease_ms})
+                return Budget(context, knobs, self.record.redis.view())
+            case "model_gateway":
+                return model_gateway.build(context, known[name], self.record.model, lambda: 0.5)
+            case "tool_executor":
+                return tool_executor.build(context, known[name], self.record.counter)
+            case "rag":
+                return rag.build(context, known[name])
+            case "signer":
+                return signer.build(context, known[name])
+            case _:
+                return HeadlessGateway(context, known["gateway"])
+
+    # People
+
+    async def run(self) -> Record:
+        """Everything, until all is quiet."""
+        for name in SERVICES:
+            for number in range(self.scenario.replicas.get(name, 1)):
+                self.start(f"{name}-{number}")
+        people = [self._loop.create_task(self._person(wish)) for wish in self.scenario.wishes]
+        self._loop.call_later(CALM_AFTER_S, self._calm)
+        await asyncio.gather(*people)
+        await self._quiet()
+        self.record.ended_at_s = self._loop.time()
+        self._over = True
+        for bus, task, _ in self._running.values():
+            bus.kill()
+            task.cancel()
+        self._running.clear()
+        others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        return self.record
+
+    def _calm(self) -> None:
+        self.chaos.calm = True
+        self.net.cut_off.clear()
+        self.tell("CALM: nothing new goes wrong from here on")
+
+    async def _person(self, wish: Wish) -> None:
+        """Submit with a key, again and again until it is taken; perhaps once more; perhaps cancel."""
+        await asyncio.sleep(wish.submit_after_s)
+        claim = RequesterClaim(tenant=wish.tenant, person="ann", role="submitter", via="api_key")
+        request = TaskRequested(
+            objective=wish.objective,
+            limits=TaskLimits(cost_usd_micros=wish.cost_usd_micros, deadline_ms=wish.deadline_ms),
+            check=wish.check, plan=wish.plan, requester=claim,
+            payload_sha256=hashlib.sha256(f"{self.scenario.seed}/{wish.name}".encode()).hexdigest(),
+        )  # fmt: skip
+        task = gateway_core.task_id(wish.tenant, "ann", wish.name)
+        for _ in range(1 + wish.repeats):
+            await self._submit(wish, request)
+        self.record.tasks[wish.name] = task
+        if wish.poison:
+            await self._poison(wish.tenant, task)
+        if wish.cancel_after_s is not None:
+            await asyncio.sleep(wish.cancel_after_s)
+            await self._cancel(claim, task)
+
+    async def _submit(self, wish: Wish, request: TaskRequested) -> None:
+        while True:
+            try:
+                await self._gateway()._intake.submit(request, wish.name)
+                return
+            except Problem as problem:
+                assert problem.body.status in (409, 503), problem
+            except NoGateway:
+                pass
+            await asyncio.sleep(0.7)
+
+    async def _cancel(self, claim: RequesterClaim, task: str) -> None:
+        while True:
+            try:
+                component = self._gateway()
+                feed = await component.feeds.fresh(claim.tenant, task)
+                await component._intake.cancel(claim, feed, "enough")
+                return
+            except (Problem, NoGateway):
+                pass
+            except Exception as error:
+                self.tell(f"cancel failed: {error!r}")
+            await asyncio.sleep(0.7)
+
+    async def _poison(self, tenant: str, task: str) -> None:
+        """A service with a bug says something unreadable to the planner."""
+        self.record.poisons += 1
+        subject = subjects.mesh("worker", "planner", tenant, task)
+        headers = {"ce-id": f"poison-{task}", "ce-type": "mesh.step.finished.v1", "ce-source": "worker",
+                   "ce-specversion": "1.0", "ce-time": "2027-01-15T08:00:00.000Z"}  # fmt: skip
+        self.net.store(subject, headers | {"Nats-Msg-Id": f"poison-{task}"}, b'{"broken": ')
+
+    def _gateway(self) -> HeadlessGateway:
+        for who, (_, _, service) in self._running.items():
+            if who.startswith("gateway-") and service.component.http.started:
+                return service.component
+        raise NoGateway
+
+    async def _quiet(self) -> None:
+        """Until every accepted task has ended and no inbox has anything left."""
+        while self._loop.time() < GIVE_UP_AFTER_S:
+            if self._all_ended() and self._nothing_waits():
+                self.record.idle = True
+                return
+            await asyncio.sleep(1.0)
+
+    def _all_ended(self) -> bool:
+        ended = {one.subject.rpartition(".")[2] for one in self.record.stored("INBOX_GATEWAY")
+                 if one.headers.get("ce-type", "").startswith(ENDS)}  # fmt: skip
+        return set(self.record.tasks.values()) <= ended
+
+    def _nothing_waits(self) -> bool:
+        return all(not durable.pending and durable.cursor >= durable.stream.last_sequence
+                   for durable in self.net._durables.values())  # fmt: skip
+
+
+class NoGateway(Exception):
+    """No replica of the gateway runs at this moment."""
+
+
+@cache
+def seeds() -> dict[str, str]:
+    """A signing key per service, the same in every run of this process."""
+    return {name: new_signing_seed() for name in (*catalog.SERVICES,)}
+
+
+@cache
+def settings(folder: Path) -> dict[str, Any]:
+    """Settings of every service; reading them costs more than a run."""
+    common = {"data_dir": folder}
+    return {
+        "budget": budget.Settings(redis_url="memory://", **common),
+        "model_gateway": model_gateway.Settings(
+            openai_base_url="http://127.0.0.1:9/v1", openai_api_key="sim", model="offline-rules-1", **common),
+        "tool_executor": tool_executor.Settings(counter_url="http://127.0.0.1:9", **common),
+        "rag": rag.Settings(**common),
+        "signer": signer.Settings(tenants_file=TENANTS, counter_url="http://127.0.0.1:9", **common),
+        "gateway": gateway.Settings(http_port=0, **common),
+    }  # fmt: skip
+
+
+def run(scenario: Scenario, chaos: Chaos, folder: Path) -> Record:
+    """One run in virtual time."""
+    loop = SimulationLoop()
+    loop.set_exception_handler(lambda loop, context: None)
+    asyncio.set_event_loop(loop)
+    try:
+        return loop.run_until_complete(_run(scenario, chaos, folder, loop))
+    finally:
+        asyncio.set_event_loop(None)
+        loop.close()
+
+
+async def _run(scenario: Scenario, chaos: Chaos, folder: Path, loop: SimulationLoop) -> Record:
+    return await World(scenario, chaos, folder, loop).run()
+
+
+def quiet_logs() -> None:
+    """The services' logs are not of interest: the story tells."""
+    logging.getLogger("bulkhead").setLevel(logging.CRITICAL)
+    logging.getLogger("httpx").setLevel(logging.CRITICAL)
+
+
+class Folder:
+    """A data directory for the runs of one process."""
+
+    def __enter__(self) -> Path:
+        self._path = Path(tempfile.mkdtemp(prefix="bulkhead-simulation-"))
+        return self._path
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(self._path, ignore_errors=True)
+
+
+
