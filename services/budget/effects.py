@@ -6,6 +6,7 @@ In: ReserveRequested (rpc), Settled (inbox). Out: ReserveReplied; the `Reserved`
 
 import asyncio
 from collections import OrderedDict
+from contextlib import suppress
 
 from bulkhead.bus.port import BusError
 from bulkhead.grants import Authority, GrantRefused
@@ -26,6 +27,8 @@ from .settings import Settings
 log = Log("budget")
 
 MAX_KNOWN_GRANTS = 4_096
+DOUBT_S = 10.0
+"""Longer than any attempt at an admission takes: whoever holds a reservation has its fact in the journal by then."""
 
 
 class Budget:
@@ -46,14 +49,21 @@ class Budget:
             tail_grace_s=settings.tail_grace_s,
         )
         self._grants: OrderedDict[tuple[str, str, str], Authority] = OrderedDict()
+        self._doubts: dict[str, tuple[int, Received, ReserveRequested]] = {}
+        self._tidying: asyncio.Task[None] | None = None
         self.rpc: RpcTable = {ReserveRequested: self.admit}
 
     async def start(self) -> None:
         """Begin to build the ledger; admissions answer `wait` until it stands."""
         self.keeper.start()
+        self._tidying = asyncio.create_task(self._tidy())
 
     async def stop(self) -> None:
         """Close what was opened."""
+        if self._tidying is not None:
+            self._tidying.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._tidying
         await self.keeper.stop()
         await self._store.close()
 
@@ -81,6 +91,8 @@ class Budget:
         try:
             answer = await self._store.reserve(key, ask, core.scopes_of(authority.task, now), now)
         except (Fenced, *RedisFailure) as error:
+            # It may be held all the same, and nobody would ever settle it.
+            self._doubts[key] = (now, message, body)
             return self._lost(body, error)
         match answer:
             case Held():
@@ -117,7 +129,7 @@ class Budget:
             await self._append(message, body, held)
         except BusError as error:
             log.warning("fact_not_appended", key=key, reason=str(error))
-            await self._release(key)
+            await self._release(key, message, body)
             return self._wait(body, f"the journal does not take the reservation: {error}")
         try:
             # A rebuild that began meanwhile may have read the journal before this fact was in it.
@@ -151,11 +163,11 @@ class Budget:
             grant_digest=message.envelope.grant_digest,
         )
 
-    async def _release(self, key: str) -> None:
+    async def _release(self, key: str, message: Received, body: ReserveRequested) -> None:
         try:
             await self._store.release(key)
         except (Fenced, *RedisFailure) as error:
-            # What stays held lapses at the end of its lease; too much held is safe, too little is not.
+            self._doubts[key] = (self._context.clock(), message, body)
             self.keeper.lose(str(error))
 
     async def _denied(self, message: Received, body: ReserveRequested, ceiling: Ceiling) -> ReserveReplied:
@@ -167,6 +179,29 @@ class Budget:
             log.error("halt_not_published", task=message.task, reason=str(error))
             return self._wait(body, f"the halt could not be published: {error}", ceiling.scope)
         return _refused(body, reason, ceiling.scope)
+
+    async def _tidy(self) -> None:
+        while True:
+            await asyncio.sleep(DOUBT_S / 2)
+            await self.let_go()
+
+    async def let_go(self) -> None:
+        """Release what may be held and has no fact although its time is over: nobody was told that it holds."""
+        for key, doubt in list(self._doubts.items()):
+            asked_unix_ms, message, body = doubt
+            if self._context.clock() - asked_unix_ms < DOUBT_S * 1000 or not self.keeper.epoch:
+                continue
+            try:
+                fact = await find_fact(
+                    self._context.bus, message.tenant, message.task, message.sender, body.reservation_id
+                )
+                if fact is None:
+                    await self._store.release(key)
+            except (BusError, Fenced, *RedisFailure) as error:
+                log.debug("doubt_stays", key=key, reason=str(error))
+                continue
+            if self._doubts.get(key) is doubt:
+                del self._doubts[key]
 
     def _lost(self, body: ReserveRequested, error: Exception) -> ReserveReplied:
         self.keeper.lose(str(error) or type(error).__name__)

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from bulkhead.bus.port import BusUnavailable, PubAck, Stored
 from bulkhead.runtime.context import Context, unix_ms
@@ -348,3 +349,31 @@ async def test_an_answer_counts_only_in_the_ledger_that_holds_the_money(world: W
     assert (await world.asked_until("reserved", "r1", cost=50)).decision == "reserved"
     assert (await world.balance()).reserved.cost_usd_micros == 50
     assert len(await world.facts()) == 1
+
+
+async def test_what_redis_held_and_nobody_heard_of_is_let_go(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis took the reservation and its answer got lost; the doer never came back for it."""
+    edge = world.edges["0"]
+    real = edge._store.reserve
+
+    async def answer_lost(*args: Any) -> Any:
+        await real(*args)
+        raise RedisConnectionError("connection reset by peer")
+
+    edge._store.reserve = answer_lost  # type: ignore[method-assign]
+    assert (await world.ask("r1", cost=50)).decision == "wait"
+    edge._store.reserve = real  # type: ignore[method-assign]
+    await world.ready()
+    await world.settled_balance(spent=0, reserved=50)
+    await edge.let_go()
+    await world.settled_balance(spent=0, reserved=50)
+    monkeypatch.setattr("services.budget.effects.DOUBT_S", 0.0)
+    await edge.let_go()
+    await world.settled_balance(spent=0, reserved=0)
+    # One that was asked for again meanwhile, and is answered, stays.
+    edge._store.reserve = answer_lost  # type: ignore[method-assign]
+    assert (await world.ask("r2", cost=30)).decision == "wait"
+    edge._store.reserve = real  # type: ignore[method-assign]
+    assert (await world.asked_until("reserved", "r2", cost=30)).decision == "reserved"
+    await edge.let_go()
+    await world.settled_balance(spent=0, reserved=30)

@@ -44,6 +44,7 @@ from .scenario import SERVICES, Scenario, Wish
 CALM_AFTER_S = 40.0
 """Nothing new goes wrong after this: what was accepted must end, however bad it was before."""
 GIVE_UP_AFTER_S = 900.0
+AFTERWARDS_S = 30.0
 ENDS = (TaskEnded.TYPE, TaskRejected.TYPE)
 DECIDERS = {"planner": planner.LOGICS, "worker": worker.LOGICS, "checker": checker.LOGICS}
 TENANTS = Path(__file__).with_name("tenants.yaml")
@@ -135,9 +136,15 @@ class Net(MemoryBroker):
         return self.cut_off.get(who, 0.0) > self._loop.time()
 
     def horizon(self, stream: str) -> int | None:
-        """A follower that is behind by some messages."""
+        """A follower that is behind by up to two seconds."""
         lag = self._chaos.strikes("stale_read", stream)
-        return None if lag is None else max(0, self.stream(stream).last_sequence - int(lag * 6))
+        if lag is None:
+            return None
+        found, since_ms = self.stream(stream), self.clock.now_ms() - int(lag * 2_000)
+        sequence = found.last_sequence
+        while sequence and ((stored := found.get(sequence)) is None or stored.time_unix_ms > since_ms):
+            sequence -= 1
+        return sequence
 
     def store(self, subject: str, headers: Any, body: bytes) -> Any:
         ack = super().store(subject, headers, body)
@@ -366,8 +373,13 @@ class World:
         """Until every accepted task has ended and no inbox has anything left."""
         while self._loop.time() < GIVE_UP_AFTER_S:
             if self._all_ended() and self._nothing_waits():
+                if self.record.idle:
+                    return
                 self.record.idle = True
-                return
+                # What services tidy up by themselves, some time after.
+                await asyncio.sleep(AFTERWARDS_S)
+                continue
+            self.record.idle = False
             await asyncio.sleep(1.0)
 
     def _all_ended(self) -> bool:
