@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SEED ?= 1
 DATA ?= .bulkhead
 
-.PHONY: help setup demo up test quick lint render bench live lock clean
+.PHONY: help setup demo up test quick lint render simulate bench live lock clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -36,6 +36,11 @@ test: setup ## Every test that this machine can run; unexpected skips fail
 
 quick: setup ## The inner loop: unit, contract and replay tests, under a minute
 	@$(BIN)/python -m pytest -q -m "not slow" tests/unit tests/contract tests/replay $(ARGS)
+
+simulate: setup ## Seeded schedules of faults in virtual time (SEEDS=1000-3000 [TASKS=N] [MINUTES=M], SEED=n TRACE=1)
+	@$(BIN)/python -m tests.simulation $(if $(filter command line environment,$(origin SEED)),--seed $(SEED)) \
+		$(if $(SEEDS),--seeds $(SEEDS)) $(if $(TASKS),--tasks $(TASKS)) $(if $(MINUTES),--minutes $(MINUTES)) \
+		$(if $(SCHEDULE),--schedule $(SCHEDULE)) $(if $(TRACE),--trace) $(ARGS)
 
 lint: setup ## Style, import rules, generated files
 	@$(BIN)/ruff check . && $(BIN)/lint-imports --no-cache && $(BIN)/python -m infra.render --check
