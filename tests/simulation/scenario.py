@@ -35,7 +35,8 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A run's input. replicas: how many of each service."""
+    """A run's input. replicas: how many of each service. logic: the version that new tasks start with; roll_after_s:
+    when replicas that know only that one are replaced, one by one, by such that know the next, too."""
 
     seed: int
     wishes: tuple[Wish, ...]
@@ -44,6 +45,8 @@ class Scenario:
     shards: int = 1
     lease_ms: int = 600_000
     ack_wait_ms: int = 3_000
+    logic: int = 1
+    roll_after_s: float | None = None
 
 
 SERVICES = ("gateway", "signer", "planner", "worker", "checker", "model_gateway", "rag", "tool_executor", "budget")
@@ -63,6 +66,7 @@ def scenario(seed: int, tasks: int | None = None) -> Scenario:
         start_ms=MIDNIGHT_MS if draw.random() < 0.05 else START_MS,
         shards=draw.choice((1, 1, 2)),
         lease_ms=draw.choice((600_000, 600_000, 5_000)),
+        **draw.choice(({"logic": 1}, {"logic": 2}, {"logic": 1, "roll_after_s": draw.uniform(0.1, 3)})),
     )
 
 

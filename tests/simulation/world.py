@@ -221,6 +221,7 @@ class World:
         self._running: dict[str, tuple[MemoryBus, asyncio.Task[None], Service]] = {}
         self._starting = Tally[str]()
         self._over = False
+        self._rolled: set[str] = set()
         self.publics = {name: public_of(seed) for name, seed in seeds().items()}
 
     def tell(self, line: str) -> None:
@@ -267,7 +268,8 @@ class World:
     def _component(self, name: str, context: Any) -> Any:
         known = settings(self._folder)
         if name in DECIDERS:
-            return DECIDERS[name]
+            known_logic = 1 if self.scenario.roll_after_s is not None and name not in self._rolled else 2
+            return {version: logic for version, logic in DECIDERS[name].items() if version <= known_logic}
         match name:
             case "budget":
                 knobs = known["budget"].model_copy(update={"lease_ms": self.scenario.lease_ms})
@@ -281,7 +283,8 @@ class World:
             case "signer":
                 return signer.build(context, known[name])
             case _:
-                return HeadlessGateway(context, known["gateway"])
+                logic = 2 if "gateway" in self._rolled else self.scenario.logic
+                return HeadlessGateway(context, known["gateway"].model_copy(update={"logic": logic}))
 
     # People
 
@@ -292,6 +295,8 @@ class World:
                 self.start(f"{name}-{number}")
         people = [self._loop.create_task(self._person(wish)) for wish in self.scenario.wishes]
         self._loop.call_later(CALM_AFTER_S, self._calm)
+        if self.scenario.roll_after_s is not None:
+            people.append(self._loop.create_task(self._roll(self.scenario.roll_after_s)))
         await asyncio.gather(*people)
         await self._quiet()
         self.record.ended_at_s = self._loop.time()
@@ -305,6 +310,18 @@ class World:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
         return self.record
+
+    async def _roll(self, after_s: float) -> None:
+        """Every replica of the deciders, then the gateway, whose new tasks have the new logic from then on."""
+        await asyncio.sleep(after_s)
+        for name in (*DECIDERS, "gateway"):
+            self._rolled.add(name)
+            for who in [one for one in self._running if one.startswith(f"{name}-")]:
+                self.tell(f"ROLL {who} to logic 2")
+                found = self._running.get(who)
+                if found is not None:
+                    found[2].drain()
+                await asyncio.sleep(0.2)
 
     def _calm(self) -> None:
         self.chaos.calm = True
