@@ -14,6 +14,8 @@ TASK_CHARS_READ = 4_000  # arithmetic is looked for at the beginning of a task o
 PAIR = re.compile(r"\b([A-Za-z_]\w*)\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|“([^”]*)”|(\{.*?\}|\[.*?\]|[^\s,;)]+))")
 QUOTED = re.compile(r"\"([^\"\n]{1,400})\"|“([^”\n]{1,400})”|'([^'\n]{2,400})'|`([^`\n]{1,400})`")
 URL = re.compile(r"https?://[^\s<>\"')\]]+")
+TIGHT = re.compile(r"\d[-/]\d")  # `2025-01`, `24/7` and `10-12` are arithmetic only where a text says so
+COMPUTES = re.compile(r"(?:\bwhat(?: is|'s)|\bhow much is|\b(?:calculate|compute|work out)|[:=])\s*[\"'“`]?$", re.I)
 EXPRESSION = re.compile(r"(?<![\w-])[(\d][\d\s.+*/()×÷-]*[+*/×÷-][\d\s.+*/()×÷-]*[\d)](?![\w-])")
 PERCENT_OF = re.compile(
     r"\b(\d+(?:\.\d+)?)\s?(?:%|percent|per cent) (?:of|from) (?:[A-Z]{3} |[€$£])?(\d[\d,]*(?:\.\d+)?)"
@@ -28,7 +30,7 @@ VERBAL = (
     (re.compile(r"(-?\d+(?:\.\d+)?) minus (-?\d+(?:\.\d+)?)", re.I), "{0} - {1}"),
 )
 DAYS_AFTER = re.compile(
-    r"\b(\d{1,5}) days? (after|from|before|later than)\b|\badd (\d{1,5}) days?\b|"
+    r"\b(\d{1,5}) (?:days?|weeks?) (after|from|before|later than)\b|\badd (\d{1,5}) days?\b|"
     r"\b(?:plus|\+) (\d{1,5}) days?\b",
     re.I,
 )
@@ -128,7 +130,7 @@ def places_named(name: str, task: str) -> list[int]:
     """Where a text means the tool `name`; a name that is an everyday word has to be marked as a tool."""
     exact = rf"(?<![\w.]){re.escape(name)}(?![\w])"
     if name.isalpha():
-        marked = rf"`{name}`|\b(?:call|use|using|tool|run|invoke) (?:the )?{exact}|{exact}(?= tool\b|\()"
+        marked = rf"`{name}`|\b(?i:call|use|using|tool|run|invoke) (?:the )?{exact}|{exact}(?= tool\b|\()"
         return [match.end() - len(name) for match in re.finditer(marked, task)]
     return [match.start() for match in re.finditer(exact, task)]
 
@@ -169,16 +171,21 @@ def _expression(task: str) -> str:
     without_dates = task
     for when in reversed(find_dates(task)):
         without_dates = without_dates[: when.start] + " " + without_dates[when.end :]
+    without_dates = re.sub(r"(?<![\d-])(?:19|20)\d\d-\d\d(?![\d-])", " ", without_dates)
     for match in EXPRESSION.finditer(without_dates):
         text = " ".join(match.group().split())
+        if TIGHT.search(text) and not COMPUTES.search(without_dates[: match.start()]):
+            continue
         if text.count("(") == text.count(")") and re.search(r"\d\s*[-+*/]\s*[(\d]", text):
             return text
     return ""
 
 
 def query_of(text: str, extra: Sequence[str] = (), limit: int = 16) -> str:
-    """Search words of a text: its content words in order, each once."""
+    """Search words of a text: its content words in order, each once, then the numbers."""
     found = dict.fromkeys(
-        word for word in [*words(text), *extra] if word.lower() not in STOP and len(word) > 1 and not word[0].isdigit()
+        word.rstrip(".,")
+        for word in [*words(text), *extra]
+        if word.lower() not in STOP and (len(word) > 1 or word.isdigit())
     )
-    return " ".join(list(found)[:limit])
+    return " ".join(sorted(found, key=lambda word: word[0].isdigit())[:limit])

@@ -36,8 +36,10 @@ EFFECT_WORD = re.compile(
     re.I,
 )
 ASIDE = re.compile(r",?\s*\b(?:besides|apart from|in addition to|as well as|on top of)\b(?:[^.;,]|\.(?=\d))*", re.I)
+NUMBERS = re.compile(r"\d[\d.,]*\d|\d")
 KNOWN_WEIGHT = 0.5
 NEAR_BEST = 0.5
+SAME_MATTER = (0.75, 0.65, 0.5)
 
 
 @dataclass(frozen=True)
@@ -181,9 +183,24 @@ def settle(claims: Sequence[Claim]) -> Choice | None:
     rivals = tuple(
         claim
         for claim in ordered[1:]
-        if claim.value != first.value and claim.sentence.markers != first.sentence.markers
+        if claim.value != first.value and claim.sentence.source != first.sentence.source and _same_matter(claim, first)
     )
     return Choice(first, rivals)
+
+
+def _same_matter(one: Claim, other: Claim) -> bool:
+    """Whether two sentences speak of one thing; the fewer dates tell which holds, the more alike they have to be."""
+    dated = bool(one.sentence.since) + bool(other.sentence.since)
+    left, right = one.sentence.stems, other.sentence.stems
+    if not (one.days or other.days) and not one_number_differs(one.sentence.text, other.sentence.text):
+        return False
+    return max(overlap(left, right), overlap(right, left)) >= SAME_MATTER[dated]
+
+
+def one_number_differs(left: str, right: str) -> bool:
+    """Whether two texts give another value for one thing, and not for things that their numbers tell apart."""
+    one, two = (set(NUMBERS.findall(text)) for text in (left, right))
+    return one != two and len(one - two) <= 1 and len(two - one) <= 1
 
 
 def collect(sentences: Iterable[Sentence]) -> dict[str, list[Claim]]:

@@ -7,25 +7,34 @@ import re
 from collections.abc import Sequence
 
 from infra.offline_model.claims import Choice, Topic, claims_of, collect, relevant
-from infra.offline_model.extracting import best_sentences, differing
+from infra.offline_model.extracting import COVERAGE_MIN, COVERAGE_NEAR, COVERAGE_WIDE, best_sentences, differing
 from infra.offline_model.findings import Findings, disputes, exceptions_in
 from infra.offline_model.parts import Part, ToolUse
 from infra.offline_model.pool import Sentence, marks, quote, quoted_line
+from infra.offline_model.rates import Plain
 from infra.offline_model.rulings import Ruling
 from infra.offline_model.text import MARKER, overlap, stems
 
 LINES_MAX = 14
 AMOUNT_LINE = "The amount comes to"
+PLAIN_LINE = "That makes"
+RULES = re.compile(r"\b(rules?|percent\w*|shares?|fees?|charges?|deduct\w*|caps?|limits?|minimum|maximum|waive\w*)\b")
+RULES_MIN = 3  # so many words for rules in a task: it collects them for a calculation
 NOTHING = "The documents hold no answer to this"
+UNSEARCHED = "none was searched"
 DIFFER = "Two passages differ"
 
 
-def nothing_line(task: str, sentences: Sequence[Sentence] = ()) -> str:
-    """Says plainly that nothing was found, and which passages were looked at."""
+def nothing_line(topic: Topic, sentences: Sequence[Sentence], searched: bool) -> str:
+    """Says plainly that nothing was found, which passages were looked at and what came nearest in them."""
+    task = topic.task.split("\n", 1)[0]
     question = " ".join(task.split())[:200].rstrip(" .?").replace("“", "'").replace("”", "'")
     read = list(dict.fromkeys(marker for sentence in sentences if not sentence.own for marker in sentence.markers))
     if not read:
-        return f"{NOTHING}: “{question}”."
+        return f"{NOTHING}: “{question}”." if searched else f"{NOTHING}: “{question}” ({UNSEARCHED})."
+    near = best_sentences(sentences, topic, COVERAGE_NEAR)[:1]
+    if near:
+        return f"{NOTHING}: “{question}”; the nearest they come to it is {quote(near[0])} {marks(near[0].cited)}."
     return f"{NOTHING}: “{question}” {marks(read[:3])}."
 
 
@@ -56,15 +65,19 @@ def ruling_lines(ruling: Ruling) -> list[str]:
     return [f"{ruling.text}: {body} {marks(ids)}."]
 
 
+def with_cents(result: str) -> str:
+    """The value of a calculator's result with two decimals where it has fewer."""
+    value = result.rsplit("=", 1)[-1].strip()
+    if re.fullmatch(r"-?\d+", value):
+        return f"{value}.00"
+    return f"{value}0" if re.fullmatch(r"-?\d+\.\d", value) else value
+
+
 def amount_lines(findings: Findings, use: ToolUse, own: Sequence[Sentence]) -> list[str]:
     """The amount, its calculation and everything that it rests on."""
-    value = use.result.rsplit("=", 1)[-1].strip()
-    cents = (
-        f"{value}.00" if re.fullmatch(r"-?\d+", value) else f"{value}0" if re.fullmatch(r"-?\d+\.\d", value) else value
-    )
     currency = findings.base.currency if findings.base else ""
     ids = [use.id, *(part_id for choice in findings.choices for part_id in choice.claim.sentence.markers)]
-    lines = [f"{AMOUNT_LINE} {currency} {cents}: {' '.join(use.result.split())} {marks(ids)}."]
+    lines = [f"{AMOUNT_LINE} {currency} {with_cents(use.result)}: {' '.join(use.result.split())} {marks(ids)}."]
     for choice in findings.choices:
         lines.append(dispute_line(choice) if choice.rivals else quoted_line(choice.claim.sentence))
     if findings.ruling:
@@ -73,14 +86,32 @@ def amount_lines(findings: Findings, use: ToolUse, own: Sequence[Sentence]) -> l
     return lines
 
 
+def plain_lines(made: Plain, use: ToolUse) -> list[str]:
+    """A plain sum and the sentences that it rests on."""
+    value = f"{made.currency} {with_cents(use.result)}" if made.currency else use.result.rsplit("=", 1)[-1].strip()
+    ids = [use.id, *(part_id for sentence in made.sentences for part_id in sentence.markers)]
+    first = f"{PLAIN_LINE} {value}: {' '.join(use.result.split())} {marks(ids)}."
+    return [first, *dict.fromkeys(quoted_line(sentence) for sentence in made.sentences)]
+
+
 def finding_lines(sentences: Sequence[Sentence], topic: Topic, findings: Findings, wide: bool) -> list[str]:
-    """Lines of a step that looks something up: differing statements first, then what was found."""
+    """Lines of a step that looks something up: differing statements first, then what was found, best first."""
+    if len(set(RULES.findall(topic.task.lower()))) >= RULES_MIN:
+        return _rule_lines(sentences, topic, findings, best_sentences(sentences, topic, COVERAGE_WIDE))
+    chosen = best_sentences(sentences, topic, COVERAGE_WIDE if wide else COVERAGE_MIN)
+    pairs = differing(chosen, with_claims=True)
+    told = {sentence.text for pair in pairs for sentence in pair}
+    lines = [dispute_of(later, earlier) for later, earlier in pairs]
+    return [*lines, *dict.fromkeys(quoted_line(sentence) for sentence in chosen if sentence.text not in told)]
+
+
+def _rule_lines(
+    sentences: Sequence[Sentence], topic: Topic, findings: Findings, chosen: Sequence[Sentence]
+) -> list[str]:
+    """Lines of a step that collects rules: every value that could decide, not only the nearest sentences."""
     lines: list[str] = []
     given: list[Sentence] = []
     by_role = collect(sentences)
-    chosen = best_sentences(sentences, topic, wide)
-    if not chosen:
-        return []
     for role in ("share", "fee", "fee_share"):
         claims = relevant(by_role[role], topic)
         if not any(topic.stems & claim.sentence.stems for claim in claims):
@@ -89,7 +120,7 @@ def finding_lines(sentences: Sequence[Sentence], topic: Topic, findings: Finding
             lines.append(dispute_line(choice))
         given.extend(claim.sentence for claim in claims)
     given.extend(c.claim.sentence for c in (findings.cap, findings.floor) if c)
-    for later, earlier in differing(chosen):
+    for later, earlier in differing(chosen, with_claims=False):
         lines.append(dispute_of(later, earlier))
     valued = bool(given)
     for sentence in chosen:
@@ -121,7 +152,7 @@ def composed_lines(inputs: Sequence[Part], task: str) -> list[str]:
             quoted = line.startswith("“")
             if amounted and not has_amount and (quoted or line.startswith((DIFFER, NOTHING))):
                 continue
-            rank = 0 if line.startswith(AMOUNT_LINE) else 1 if line.startswith(DIFFER) else 2
+            rank = 0 if line.startswith((AMOUNT_LINE, PLAIN_LINE)) else 1 if line.startswith(DIFFER) else 2
             ranked.append((rank if amounted else 0, place, line))
     kept: list[str] = []
     for _, _, line in sorted(ranked, key=lambda entry: entry[:2]):
@@ -130,7 +161,7 @@ def composed_lines(inputs: Sequence[Part], task: str) -> list[str]:
         if any(bare in earlier for earlier in kept) or (inner and any(f"“{inner.group(1)}”" in e for e in kept)):
             continue
         kept.append(line)
-    if len(kept) > LINES_MAX:
+    if amounted and len(kept) > LINES_MAX:
         order = sorted(range(len(kept)), key=lambda i: (-overlap(wanted, stems(kept[i])) if i else -9.0, i))
         kept = [kept[i] for i in sorted(order[:LINES_MAX])]
     return kept

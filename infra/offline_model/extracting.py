@@ -1,82 +1,150 @@
-"""The sentences that answer a question best. Enters: sentences, topic. Leaves: those which overlap it, or none."""
+"""The sentences that answer a question best. Enters: sentences, topic. Leaves: those, best first, or none.
+
+A sentence is taken in its frame: the headings above it and the sentence before it in its paragraph. It answers when
+it and its frame speak of at least about half of what the question speaks of, rare words counting more.
+"""
 
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from infra.offline_model.claims import Topic, claims_of
+from infra.offline_model.claims import NUMBERS, Topic, claims_of, one_number_differs
 from infra.offline_model.pool import Sentence
-from infra.offline_model.text import overlap, stems
+from infra.offline_model.questions import LIGHT, Question, bag_of, codes_of, gives, read_question
+from infra.offline_model.text import overlap
 
-SENTENCES_GIVEN_MAX = 6
-COVERAGE_MIN = 0.3
+SENTENCES_GIVEN_MAX = 4
+SUMMARY_SENTENCES_MAX = 12
+COVERAGE_MIN, COVERAGE_NEAR, COVERAGE_WIDE, LONG_TASK_WORDS = 0.5, 0.4, 0.3, 7
+NEAR_BEST, ABSENT_COUNT = 0.7, 0.5
+LIGHT_SHARE, CONTEXT_SHARE, BEFORE_SHARE, KIND_SHARE, NEAR_SHARE = 0.3, 0.8, 0.4, 0.5, 0.15
 HANGS_ON = re.compile(
-    r"^(however|but|except|unless|this|these|that|it|they|otherwise|instead|in that case|then)\b", re.I
-)
-NUMBERS = re.compile(r"\d[\d.,]*")
-CHORE = stems(
-    "documents passages sources citation citing rules policy page manual guide according info information "
-    "details everything relevant answer final amount sum summarise overview write"
+    r"^(however|but|except|unless|this|these|that|it|they|otherwise|instead|in that case|then|after that)\b", re.I
 )
 
 
-def asked(topic: Topic) -> set[str]:
-    """Stems that an answer should speak of: the task's, or where it has none the facts'."""
-    return (topic.stems - CHORE) or (stems(topic.facts) - CHORE)
+@dataclass(frozen=True)
+class Framed:
+    """A sentence with the words of what stands around it."""
+
+    sentence: Sentence
+    own: frozenset[str]
+    context: frozenset[str]
+    before: frozenset[str]
+
+    def share_of(self, word: str) -> float:
+        """How far the sentence speaks of a word: itself, by its headings, or by the sentence before it."""
+        if word in self.own:
+            return 1.0
+        return CONTEXT_SHARE if word in self.context else BEFORE_SHARE if word in self.before else 0.0
 
 
-def weights_of(sentences: Sequence[Sentence], wanted: set[str]) -> dict[str, float]:
-    """How telling each wanted stem is: the rarer in the sentences, the more; absent ones most."""
-    bags = [sentence.stems for sentence in sentences]
-    return {word: math.log((len(bags) + 2) / (sum(word in bag for bag in bags) + 0.5)) for word in sorted(wanted)}
+def framed(sentences: Sequence[Sentence]) -> list[Framed]:
+    """Sentences of documents in their frames."""
+    found: list[Framed] = []
+    for sentence in sentences:
+        before = found[-1].own if sentence.follows and found else frozenset()
+        found.append(Framed(sentence, bag_of(sentence.text), bag_of(sentence.context), before))
+    return found
 
 
-def best_sentences(sentences: Sequence[Sentence], topic: Topic, wide: bool = False) -> list[Sentence]:
-    """Up to `SENTENCES_GIVEN_MAX` sentences in order of the documents; empty when nothing overlaps enough."""
-    documents = [s for s in sentences if not s.own]
-    wanted = asked(topic)
-    if not (topic.stems - CHORE) and not topic.facts.strip():
-        return documents[:SENTENCES_GIVEN_MAX]
-    weights = weights_of(documents, wanted)
-    total = sum(weights.values())
-    if not documents or not total:
+def weights_of(frames: Sequence[Framed], question: Question) -> dict[str, float]:
+    """How telling each wanted word is: the rarer in the sentences, the more; an absent one a little more than that."""
+    found: dict[str, float] = {}
+    for word in sorted(question.wanted):
+        count = sum(word in frame.own or word in frame.context for frame in frames) or ABSENT_COUNT
+        found[word] = math.log((len(frames) + 2) / (count + 0.5)) * (LIGHT_SHARE if word in question.light else 1)
+    return found
+
+
+def best_sentences(sentences: Sequence[Sentence], topic: Topic, least: float = COVERAGE_MIN) -> list[Sentence]:
+    """The sentences that answer, best first; empty when none speaks of so much as `least` of what is asked."""
+    frames = framed([s for s in sentences if not s.own])
+    question = read_question(topic)
+    if not frames:
         return []
-    near = stems(topic.facts) - wanted
-    scored: list[tuple[float, int]] = []
-    reached = 0.0
-    for index, sentence in enumerate(documents):
-        own = sentence.stems
-        framed = own | (stems(sentence.context) if own & wanted else set())
-        hit = sum(weights[word] for word in sorted(framed & wanted))
-        reached = max(reached, hit / total, len(framed & wanted) / len(wanted))
-        length = 1 + math.log(1 + len(own)) / 8
-        scored.append(((hit + 0.15 * len(own & near) * bool(own & wanted)) / length, index))
-    if reached < (COVERAGE_MIN * 0.6 if wide else COVERAGE_MIN):
-        return []
+    if question.summary or not question.wanted:
+        return _summary(frames, question)
+    headed = [frame.sentence for frame in frames if question.telling and question.telling <= frame.context]
+    if question.listing and headed:
+        return headed[:SUMMARY_SENTENCES_MAX]
+    weights = weights_of(frames, question)
+    scored = [(_score(frame, question, weights), -index) for index, frame in enumerate(frames)]
     best = max(scored)[0]
-    chosen = sorted(scored, key=lambda pair: (-pair[0], pair[1]))
-    kept = {index for score, index in chosen[:SENTENCES_GIVEN_MAX] if score >= 0.55 * best}
-    for index in sorted(kept):
-        following = index + 1
-        if (
-            following < len(documents)
-            and HANGS_ON.match(documents[following].text)
-            and documents[following].markers == documents[index].markers
-        ):
-            kept.add(following)
-    return [documents[index] for index in sorted(kept)]
+    kept = [-place for score, place in sorted(scored, reverse=True)[:SENTENCES_GIVEN_MAX] if score >= NEAR_BEST * best]
+    if best <= 0 or not _answers([frames[index] for index in kept], question, weights, least):
+        return []
+    return [frames[index].sentence for index in _with_neighbours(frames, kept)]
 
 
-def differing(sentences: Sequence[Sentence]) -> list[tuple[Sentence, Sentence]]:
+def _score(frame: Framed, question: Question, weights: dict[str, float]) -> float:
+    hit = sum(weight * frame.share_of(word) for word, weight in weights.items())
+    if hit <= 0 or (not frame.own & question.wanted and not frame.before & question.wanted):
+        return 0.0
+    if question.codes and not question.codes & codes_of(frame.sentence.text):
+        hit *= 0.3
+    hit += KIND_SHARE * max(weights.values()) * sum(gives(kind, frame.sentence.text) for kind in question.kinds)
+    return (hit + NEAR_SHARE * len(frame.own & question.near)) / (1 + math.log(1 + len(frame.own)) / 8)
+
+
+def _answers(kept: Sequence[Framed], question: Question, weights: dict[str, float], least: float) -> bool:
+    """Whether the best sentences speak of what is asked, not of something near it."""
+    if question.codes - {code for frame in kept for code in codes_of(frame.sentence.text + frame.sentence.context)}:
+        return False
+    if {"money", "number"} & set(question.kinds) and not any(NUMBERS.search(frame.sentence.text) for frame in kept):
+        return False
+    telling = {word: weight for word, weight in weights.items() if word not in question.light}
+    total = sum(telling.values())
+    held = max(sum(weight for word, weight in telling.items() if frame.share_of(word)) for frame in kept)
+    long = len(telling) >= LONG_TASK_WORDS or question.compound
+    return held >= (COVERAGE_WIDE if long else least) * total
+
+
+def _with_neighbours(frames: Sequence[Framed], kept: Sequence[int]) -> list[int]:
+    """Each sentence followed by the next of its paragraph where that hangs on it or goes on about the same thing."""
+    found: list[int] = []
+    for index in kept:
+        found.append(index)
+        after = frames[index + 1] if index + 1 < len(frames) else None
+        if after and after.sentence.follows:
+            goes_on = (after.own & frames[index].own) - LIGHT
+            if HANGS_ON.match(after.sentence.text) or (goes_on and index == kept[0]):
+                found.append(index + 1)
+    return list(dict.fromkeys(found))
+
+
+def _summary(frames: Sequence[Framed], question: Question) -> list[Sentence]:
+    """Of the document that is meant: what stands first under each heading, then what gives values."""
+    by_source: dict[str, list[Framed]] = {}
+    for frame in frames:
+        by_source.setdefault(frame.sentence.source, []).append(frame)
+
+    def named(source: str) -> int:
+        headed = bag_of(re.sub(r"\.\w+$|[_-]", " ", source)).union(*(frame.context for frame in by_source[source]))
+        said = frozenset().union(*(frame.own for frame in by_source[source]))
+        return 3 * len(question.telling & headed) + len(question.telling & said)
+
+    meant = max(by_source, key=named)
+    if question.telling and not named(meant):
+        return []
+    own = [frame.sentence for frame in by_source[meant]]
+    first = [i for i, s in enumerate(own) if i == 0 or s.context != own[i - 1].context]
+    valued = [i for i, s in enumerate(own) if NUMBERS.search(s.text)]
+    picked = list(dict.fromkeys([*first, *valued, *range(len(own))]))[:SUMMARY_SENTENCES_MAX]
+    return [own[index] for index in sorted(picked)]
+
+
+def differing(sentences: Sequence[Sentence], with_claims: bool) -> list[tuple[Sentence, Sentence]]:
     """Pairs that say one thing with different numbers in two dated documents: (the later, the earlier)."""
     found = []
     for index, left in enumerate(sentences):
         for right in sentences[index + 1 :]:
-            if left.source == right.source or not (left.since and right.since) or claims_of(left):
+            if left.source == right.source or not (left.since and right.since) or (claims_of(left) and not with_claims):
                 continue
             alike = min(overlap(left.stems, right.stems), overlap(right.stems, left.stems))
-            one, two = set(NUMBERS.findall(left.text)), set(NUMBERS.findall(right.text))
-            if alike >= 0.5 and one and two and one != two and left.since.day != right.since.day:
-                later_first = (left, right) if left.since.day > right.since.day else (right, left)
-                found.append(later_first)
+            valued = NUMBERS.search(left.text) and NUMBERS.search(right.text)
+            other = valued and one_number_differs(left.text, right.text)
+            if alike >= 0.5 and other and left.since.day != right.since.day:
+                found.append((left, right) if left.since.day > right.since.day else (right, left))
     return found

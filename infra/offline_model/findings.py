@@ -13,11 +13,12 @@ from infra.offline_model.claims import Choice, Claim, Topic, collect, limits_on_
 from infra.offline_model.pool import Sentence
 from infra.offline_model.quantities import Day, Money, find_dates, find_money, plain
 from infra.offline_model.rulings import Ruling, effect_of, refuses, rule_on
-from infra.offline_model.text import proper_words, split_sentences, stem, stems
+from infra.offline_model.text import PAID_BACK, proper_words, split_sentences, stem, stems
 
 DAYS_RESULT = re.compile(r"\b(\d{4}-\d{2}-\d{2}) to (\d{4}-\d{2}-\d{2}) (?:=|is) (-?\d+) days?")
 NEAR_WORDS = 5
 PRICE_WORD = re.compile(r"\b(price|paid|pays?|costs?|bought|worth|value|invoice|bill|total|amount)\b", re.I)
+REMAINS = re.compile(r"\b(refund\w*|reimburs\w*|repa(?:y|id)\w*|remain\w*|left|less|minus|deduct\w*|net)\b", re.I)
 ASIDE = re.compile(r"\b(besides|plus|as well as|in addition|apart from|additional|extra|on top)\b", re.I)
 
 
@@ -34,6 +35,7 @@ class Findings:
     base: Money | None
     days: int | None
     shares: tuple[Claim, ...] = ()
+    remains: bool = False
 
     @property
     def choices(self) -> list[Choice]:
@@ -85,6 +87,7 @@ def find(sentences: Sequence[Sentence], topic: Topic, days: int | None) -> Findi
         base_amount(topic.facts),
         days,
         tuple(shares),
+        bool(REMAINS.search(PAID_BACK.sub("refund", f"{topic.task} {topic.facts}"))),
     )
 
 
@@ -124,7 +127,8 @@ def formula(findings: Findings) -> str:
     if not findings.base:
         return ""
     price = plain(findings.base.amount)
-    if not (findings.share or findings.fee or findings.fee_share):
+    # A fee alone is taken off a price only where something comes back or is left of it.
+    if not (findings.share or ((findings.fee or findings.fee_share) and findings.remains)):
         return ""
     main = f"{plain(findings.share.claim.value)} / 100 * {price}" if findings.share else price
     fee = ""
@@ -149,8 +153,9 @@ def dates_for(texts: Sequence[str], facts: str) -> tuple[date, date] | None:
     A date of the facts counts by the words around it: each for the share of `texts` in which it stands.
     """
     in_task = find_dates(texts[0])
-    if len({when.day for when in in_task}) >= 2:
-        return _ordered(in_task[0].day, in_task[1].day)
+    days = list(dict.fromkeys(when.day for when in in_task))
+    if len(days) >= 2:
+        return _ordered(days[0], days[1])
     names = {stem(name) for name in proper_words(facts)}
     bags = [stems(text) - names for text in texts]
     scored: list[tuple[float, int, Day]] = []
@@ -160,7 +165,7 @@ def dates_for(texts: Sequence[str], facts: str) -> tuple[date, date] | None:
             share = sum(sum(word in bag for bag in bags) / len(bags) for word in sorted(stems(near)))
             scored.append((share, -order, when))
             order += 1
-    if len(in_task) == 1:
+    if len(days) == 1:
         scored = [entry for entry in scored if entry[2].day != in_task[0].day]
         if scored:
             return _ordered(in_task[0].day, max(scored, key=lambda e: e[:2])[2].day)

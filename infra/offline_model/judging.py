@@ -4,9 +4,10 @@ import re
 from typing import Any
 
 from infra.offline_model.claims import Topic
-from infra.offline_model.composing import NOTHING
+from infra.offline_model.composing import NOTHING, UNSEARCHED
 from infra.offline_model.extracting import best_sentences
 from infra.offline_model.parts import Prompt
+from infra.offline_model.planning import questions_of, task_and_facts
 from infra.offline_model.pool import sentences_of_passages
 from infra.offline_model.quantities import find_dates, find_money, find_percents
 from infra.offline_model.text import MARKER, overlap, split_sentences, stems
@@ -17,7 +18,7 @@ GENERIC = stems(
     "documents document question asked worked tool results earlier steps answers answer every number rests"
 )
 HONEST = re.compile(
-    rf"^{NOTHING}|\bno answer\b|\bnot (?:found|stated|mentioned|available)\b|cannot be worked out|"
+    rf"^{NOTHING}|\bno answer\b|\bnot (?:found|stated|mentioned|available)\b|"
     r"\bdocuments do not (?:say|contain|hold|mention|state)|^The tool \w+ did not work",
     re.I,
 )
@@ -32,9 +33,10 @@ def judge(prompt: Prompt) -> dict[str, Any]:
     reasons: list[str] = []
     if not answer:
         return {"verdict": "reject", "score": 0.0, "reasons": ["The answer is empty."]}
-    if all(HONEST.search(line) for line in answer.splitlines() if line.strip()):
+    if all(HONEST.search(line) and not line.startswith("“") for line in answer.splitlines() if line.strip()):
         return _judge_nothing(prompt, answer)
-    bare = MARKER.sub("", answer)
+    # What is said to be missing is not there to be supported.
+    bare = MARKER.sub("", "\n".join(line for line in answer.splitlines() if not HONEST.search(line)))
     supported = _support(bare, told)
     wanted = stems(acceptance) - GENERIC
     covered = overlap(wanted, stems(bare)) if wanted else 1.0
@@ -75,9 +77,12 @@ def _kind_missing(acceptance: str, answer: str) -> list[str]:
 
 def _judge_nothing(prompt: Prompt, answer: str) -> dict[str, Any]:
     """An answer that found nothing is right when the passages hold nothing that overlaps with the question."""
-    question = prompt.text("step") or answer.split(":", 1)[-1]
-    question = question.split("\nAcceptance:", 1)[0].split("\nGiven:", 1)[0]
-    found = best_sentences(sentences_of_passages(prompt.of("passage")), Topic(question, ""))
+    task, facts = task_and_facts(prompt.text("step"))
+    asked = questions_of(task) if task else re.findall(rf"{NOTHING}: “([^”]*)”", answer)
+    if UNSEARCHED in answer and not prompt.of("passage", "input"):
+        return {"verdict": "reject", "score": 0.2, "reasons": ["Nothing was searched: look it up in the documents."]}
+    sentences = sentences_of_passages(prompt.of("passage"))
+    found = [one for question in asked for one in best_sentences(sentences, Topic(question, facts))]
     if not found:
         return {"verdict": "accept", "score": 0.7, "reasons": ["The passages indeed hold no answer."]}
     hint = split_sentences(found[0].text)[0][:200]

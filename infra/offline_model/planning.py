@@ -6,15 +6,17 @@ Sentences that state are facts and travel with every step; sentences that ask or
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 from infra.offline_model.calling import places_named
 from infra.offline_model.parts import Prompt
 from infra.offline_model.quantities import find_dates, find_money
-from infra.offline_model.text import split_sentences, strip_list_sign, words
+from infra.offline_model.text import split_sentences, stems, strip_list_sign, words
 
-STEPS_MAX = 8
+STEPS_MAX = 12
 TASKS_MAX = 100
+TASKS_BYTES_MAX = 6_000
 FACTS_CHARS_MAX = 4_000
 TASK_CHARS_MAX = 600
 PLAN_BYTES_MAX = 9_000  # of all instructions: a plan must fit its reader's output limit
@@ -39,29 +41,38 @@ ASKS = re.compile(
     r"can|could|may|must|should|will|would|has|have)\b",
     re.I,
 )
-LATER = re.compile(
+ON_RESULTS = (
     r"\b(results?|findings?) (?:of|from|above)|\busing (?:the|these|those|this|that|its|their) |\bfrom (?:the above|"
-    r"these|this|that|those|step)|\b(?:the )?above\b|^then\b|\bbased on\b|\bthen (?:compute|calculate|answer|use)\b|"
-    r"\b(?:earlier|previous|preceding) (?:steps?|results?|answers?)\b|^(?:with|after) (?:this|these|that)",
-    re.I,
+    r"these|this|that|those|step)|\b(?:the )?above\b|\bbased on\b|\bthen (?:compute|calculate|answer|use)\b|"
+    r"\b(?:earlier|previous|preceding) (?:steps?|results?|answers?)\b|^(?:with|after) (?:this|these|that)"
 )
+RESULTS = re.compile(ON_RESULTS, re.I)
+LATER = re.compile(rf"{ON_RESULTS}|^then\b", re.I)
 FINAL = re.compile(
     r"^(?:finally|lastly|in conclusion|to conclude|in the (?:final|last))\b|\bfinal answer\b|"
     r"^(?:so |then |and |now )?,? ?(?:summari[sz]e|conclude|compose|combine)\b",
     re.I,
 )
 DAYS = re.compile(
-    r"\b(?:how many|number of) (?:\w+ )?(?:days|weeks)\b|\bdays? (?:between|from|until|since)\b|"
-    r"\bdays? (?:after|before) \d|\bwhat date\b|\bwhich date\b",
-    re.I,
+    r"\b(?:how many|number of) (?:\w+ )?(?:days|weeks)\b(?! of\b)(?=.{0,200}\b(?:between|before|after|from|to|until|"
+    r"till|since|lie|pass|passed)\b)|\bdays? (?:between|from|until|since) |\bdays? (?:after|before) \d|"
+    r"\b(?:what|which) date\b(?=.{0,80}\b(?:days?|weeks?) (?:after|before|from|later)\b)",
+    re.I | re.S,
 )
 AMOUNT = re.compile(
     r"\b(compute|calculate|multiply|subtract|add|total|percentage of|percent of)\b|"
-    r"\bhow (?:much|many)\b|\bwhat (?:amount|sum|price)\b|\b(?:amount|sum) (?:refunded|due|payable|owed)\b|"
-    r"\d\s*[-+*/×]\s*\d",
+    r"\bhow (?:much|many)\b|\b(?:what|which) (?:amount|sum|price)\b|\b(?:amount|sum) (?:refunded|due|payable|owed)\b|"
+    r"\b(?:costs?|price|pay|charged?|together|difference|in total|the most)\b|"
+    r"\bfor (?:an?|\d+|two|three|four|six|twelve) (?:day|night|week|month|year)s?\b|\d\s*[-+*/×]\s*\d",
     re.I,
 )
-FIND = re.compile(r"^(?:please )?(find|look|check|identify|list|search|read|collect|gather|which|whether)\b", re.I)
+FIND = re.compile(r"^(?:please )?(find|look|check|identify|list|search|read|collect|gather|whether)\b", re.I)
+ACCEPTANCE = re.compile(r"\n?\s*Acceptance:.*\Z", re.S)
+LEFT_OUT = "Left out of the plan for want of room:"
+FORM = stems(
+    "answer state give quote cite citing citation source document say reply write short brief briefly full sentence "
+    "figure amount sum date name number word reason explain list point bullet please"
+)
 COMPOSE = "Compose the final answer to the objective from the results of the earlier steps"
 
 
@@ -73,6 +84,7 @@ class Draft:
     needs_all: bool = False
     final: bool = False
     dated: bool = False
+    merged: int = 1
     inputs: list[str] = field(default_factory=list)
 
 
@@ -93,7 +105,28 @@ def split_objective(objective: str) -> tuple[list[str], list[str]]:
                 or (numbered and LATER.search(piece))
             )
             (tasks if is_task else facts).append(piece)
-    return facts, tasks
+    subjects = [task for task in tasks if not is_form(task)]
+    return facts, subjects or tasks
+
+
+def is_form(task: str) -> bool:
+    """Whether an order says only how to answer (`state the amount and cite the document`), and nothing to look for."""
+    if task.endswith("?") or FINAL.search(task) or LATER.search(task) or re.search(r"\d", task):
+        return False
+    return not stems(task) - FORM
+
+
+def questions_of(task: str) -> list[str]:
+    """What a step's task asks, each question to be answered by itself."""
+    return list(dict.fromkeys(split_objective(task)[1])) or [task]
+
+
+def task_and_facts(step: str) -> tuple[str, str]:
+    """A step's own task, without the title above it and the criterion below, and the facts given with it."""
+    title, _, rest = ACCEPTANCE.sub("", step).partition("\n")
+    whole = rest if rest.strip() and not rest.lstrip().startswith("Given:") else f"{title}\n{rest}"
+    task, _, facts = whole.partition("\nGiven:")
+    return task.strip(), facts.strip()
 
 
 def _clauses(sentence: str) -> list[str]:
@@ -116,12 +149,21 @@ def make_plan(prompt: Prompt) -> dict[str, Any]:
     if not tasks:
         tasks, facts = [" ".join(facts)[:TASK_CHARS_MAX] or "Answer the objective"], []
     granted = granted_tools(prompt.text("tools"))
-    drafts = _drafts(list(dict.fromkeys(tasks))[:TASKS_MAX], facts)
-    drafts = _merged(drafts)
+    tasks = list(dict.fromkeys(tasks))
+    room = _room_for(tasks)
+    drafts = _merged(_drafts(tasks[:room], facts))
+    if room < len(tasks):
+        facts = [f"{LEFT_OUT} {len(tasks) - room} of {len(tasks)} tasks, from this on: {tasks[room][:120]}", *facts]
     _link(drafts)
     known = _fitted(" ".join(" ".join(facts).split()), drafts)
     steps = [_step(index, draft, known, granted) for index, draft in enumerate(drafts, 1)]
     return {"steps": steps}
+
+
+def _room_for(tasks: Sequence[str]) -> int:
+    """How many of the tasks a plan can hold; at least one."""
+    sizes = accumulate(len(task[:TASK_CHARS_MAX].encode()) for task in tasks[:TASKS_MAX])
+    return max(1, sum(size <= TASKS_BYTES_MAX for size in sizes))
 
 
 def _fitted(facts: str, drafts: Sequence[Draft]) -> str:
@@ -159,13 +201,15 @@ def _amount_drafts(task: str, facts: Sequence[str]) -> list[Draft]:
 
 
 def _merged(drafts: list[Draft]) -> list[Draft]:
-    """At most `STEPS_MAX` steps with room for a composing one: what is too many shares a step."""
+    """At most `STEPS_MAX` steps with room for a composing one: neighbours share a step, each a task of its own."""
     room = STEPS_MAX - 1
     while len(drafts) > room:
         shortest = min(range(len(drafts) - 1), key=lambda i: len(drafts[i].task) + len(drafts[i + 1].task))
         left, right = drafts[shortest], drafts[shortest + 1]
-        joined = f"{left.task.rstrip('.')}. {right.task}"
-        drafts[shortest : shortest + 2] = [Draft(joined, left.needs_all or right.needs_all, right.final)]
+        joined = f"{left.task.rstrip('.')}{'' if left.task.endswith('?') else '.'} {right.task}"
+        drafts[shortest : shortest + 2] = [
+            Draft(joined, left.needs_all or right.needs_all, right.final, merged=left.merged + right.merged)
+        ]
     return drafts
 
 
@@ -178,15 +222,17 @@ def _link(drafts: list[Draft]) -> None:
     used = {step for draft in drafts for step in draft.inputs}
     sinks = [index for index in range(len(drafts)) if f"s{index + 1}" not in used]
     last = drafts[-1]
-    whole = last.final or (last.needs_all and bool(AMOUNT.search(last.task)) and not DAYS.search(last.task))
+    whole = last.final or (last.needs_all and bool(RESULTS.search(last.task)) and not DAYS.search(last.task))
     if len(sinks) > 1 or (len(drafts) > 1 and not whole):
         inputs = [f"s{i}" for i in range(1, len(drafts) + 1)]
         drafts.append(Draft(COMPOSE, needs_all=True, final=True, inputs=inputs))
 
 
 def _step(index: int, draft: Draft, known: str, granted: Sequence[str]) -> dict[str, Any]:
-    task = draft.task[:TASK_CHARS_MAX].strip()
+    task = draft.task[: TASK_CHARS_MAX * draft.merged].strip()
     title = " ".join(words(task)[:9])
+    if draft.merged > 1:
+        title = f"{draft.merged} tasks in one step: {title}"
     given = f"\nGiven: {known}" if known else ""
     return {
         "id": f"s{index}",
@@ -202,21 +248,16 @@ def tools_for(draft: Draft, granted: Sequence[str]) -> list[str]:
     """The granted tools that a task can use; a tool that it names is always among them."""
     wanted: set[str] = {name for name in granted if places_named(name, draft.task)}
     if not wanted:
+        composes = draft.final and bool(draft.inputs)
         if DAYS.search(draft.task):
             wanted |= {"date_difference", "date_add"}
-        if (
-            AMOUNT.search(draft.task)
-            and not draft.final
-            and not DAYS.search(draft.task)
-            and not FIND.search(draft.task)
-        ):
+        elif AMOUNT.search(draft.task) and not composes and not FIND.search(draft.task):
             wanted |= {"calculate"}
-        if not (wanted or draft.final) or not (draft.inputs or draft.final or wanted):
+        # What can be looked up is; only a step that builds on others works with what they found.
+        if not draft.inputs or not (composes or (wanted and RESULTS.search(draft.task))):
             wanted |= {"search_documents"}
         if re.search(r"https?://", draft.task):
             wanted |= {"http_get"}
-        if AMOUNT.search(draft.task) and not draft.inputs and "calculate" in wanted:
-            wanted |= {"search_documents"}
     if draft.dated:
         wanted |= {"date_difference"}
     return [name for name in granted if name in wanted]
@@ -224,10 +265,10 @@ def tools_for(draft: Draft, granted: Sequence[str]) -> list[str]:
 
 def acceptance_for(draft: Draft) -> str:
     """A criterion that a checker can hold the result against."""
-    if DAYS.search(draft.task):
+    if DAYS.search(draft.task) and (draft.inputs or find_dates(draft.task)):
         return "Gives the number of days or the date asked for, worked out by a tool and cited."
-    if draft.final:
+    if draft.final and draft.inputs:
         return "Answers the question from the results of the earlier steps, each statement cited."
-    if AMOUNT.search(draft.task) and not FIND.search(draft.task):
+    if draft.inputs and AMOUNT.search(draft.task) and not FIND.search(draft.task):
         return "Gives the amount asked for with its calculation, and cites what every number rests on."
     return "Gives what the documents say on this with citations, or says plainly that they hold no answer."

@@ -25,7 +25,10 @@ OWN_LINE = re.compile(r"^“([^”]*)”(?: \(in force from ([^)]*)\))?((?:\s*\[
 
 @dataclass(frozen=True)
 class Sentence:
-    """One sentence; `markers` are the ids that support it, `own` marks a conclusion of an earlier step."""
+    """One sentence; `markers` are the ids that support it, `own` marks a conclusion of an earlier step.
+
+    `follows`: it stands right after the sentence before it, in one paragraph.
+    """
 
     text: str
     markers: tuple[str, ...]
@@ -34,6 +37,7 @@ class Sentence:
     since: Day | None = None
     since_marker: str = ""
     own: bool = False
+    follows: bool = False
 
     @property
     def stems(self) -> set[str]:
@@ -53,18 +57,31 @@ def sentences_of_passages(passages: Iterable[Part]) -> list[Sentence]:
     dates = _effective_dates(kept)
     found: list[Sentence] = []
     for part in kept:
-        context = part.attributes.get("title", "")
-        for piece in split_sentences(part.text):
-            text = strip_list_sign(re.sub(r"[*_`|]+", " ", piece)).strip()
-            text = " ".join(re.sub(r"#{2,6} ", "", text).split())
-            if not text:
-                continue
-            if is_heading(piece, text):
-                context = f"{part.attributes.get('title', '')} {text}".strip()
-                continue
-            since, marker = dates.get(part.source, (None, ""))
-            found.append(Sentence(text, (part.id,), part.source, context, since, marker))
+        context = above = part.attributes.get("title", "")
+        since, marker = dates.get(part.source, (None, ""))
+        for block in re.split(r"\n\s*\n", part.text):
+            follows = False
+            for piece in rows_of(block) or split_sentences(block):
+                text = strip_list_sign(re.sub(r"[*_`|]+", " ", piece)).strip()
+                text = " ".join(re.sub(r"#{2,6} ", "", text).split())
+                if not text:
+                    continue
+                if is_heading(piece, text):
+                    context, follows = f"{above} {text}".strip(), False
+                    above = context if piece.startswith("# ") else above
+                    continue
+                found.append(Sentence(text, (part.id,), part.source, context, since, marker, follows=follows))
+                follows = True
     return found[:SENTENCES_MAX]
+
+
+def rows_of(block: str) -> list[str]:
+    """Rows of a table drawn with bars, each as `Heading cell; Heading cell.`; empty when the block is none."""
+    lines = [line.strip() for line in block.splitlines() if line.strip()]
+    if len(lines) < 3 or not all(line.startswith("|") for line in lines) or not re.fullmatch(r"[|:\s-]+", lines[1]):
+        return []
+    head, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in (lines[0], *lines[2:])]
+    return ["; ".join(" ".join(pair) for pair in zip(head, row, strict=False) if pair[1]) + "." for row in rows]
 
 
 def is_heading(line: str, text: str) -> bool:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from functools import lru_cache
 
-WORD = re.compile(r"[A-Za-z][A-Za-z'’-]*|\d[\d.,]*")
+WORD = re.compile(r"[A-Za-z][A-Za-z'’-]*\d*|\d[\d.,]*[A-Za-z]*")
 MARKER = re.compile(r"\[#([0-9a-f]{12})\]")
 ABBREVIATION = re.compile(r"\b(?:e\.g|i\.e|etc|approx|incl|excl|no|nr|vs|mr|mrs|ms|dr|st|art|sec|para)\.$", re.I)
 
@@ -23,6 +23,7 @@ STOP = frozenset(
 )
 
 SENTENCE_CHARS_MAX = 1_500  # a longer one is no sentence, and patterns are matched over each
+LINE_WRAPPED_FROM = 60  # characters; prose is seldom wrapped before
 PAID_BACK = re.compile(r"\b(?:paid|pay|pays|gets?|got|given?|gives|comes?) back\b|\breturned\b", re.I)
 
 # Groups of words that everyday English uses for one thing; the first stands for all.
@@ -43,6 +44,14 @@ SYNONYMS = (
     "die death dead died deceased",
     "water watering irrigate",
     "often frequently frequency",
+    "allow permit",
+    "holiday vacation",
+    "phone telephone",
+    "freeze frozen",
+    "child children kid",
+    "person people",
+    "late overdue",
+    "ask request",
 )
 
 SUFFIXES = (
@@ -114,6 +123,15 @@ MONTH_WORDS = frozenset(
 NO_NAMES = STOP | MONTH_WORDS
 
 
+def other_words(text: str) -> str:
+    """What documents may say in place of a text's words: bare stems and everyday synonyms."""
+    found = dict.fromkeys(sorted(stems(text)))
+    for group in SYNONYMS:
+        if set(found) & {stem(word) for word in group.split()}:
+            found.update(dict.fromkeys(group.split()))
+    return " ".join(found)
+
+
 def proper_words(text: str) -> set[str]:
     """Words that a text treats as names: capitalised inside a sentence, or in quotation marks."""
     found: set[str] = set()
@@ -134,13 +152,18 @@ def split_sentences(text: str) -> list[str]:
         lines: list[str] = []
         for line in block.splitlines():
             item = re.match(r"\s*(?:[-*•]\s+|\d{1,2}[.)]\s+|#{1,6}\s+|\|)", line)
-            if item or not lines or lines[-1].lstrip().startswith("#"):
+            if item or not lines or lines[-1].lstrip().startswith("#") or _stands_alone(lines[-1], line):
                 lines.append(line)
             else:
                 lines[-1] += " " + line.strip()
         for line in lines:
             found.extend(_sentences_of_line(" ".join(line.split())))
     return found
+
+
+def _stands_alone(line: str, following: str) -> bool:
+    """Whether a line is not wrapped prose that the next one goes on with: short, and the next begins anew."""
+    return len(line) < LINE_WRAPPED_FROM and line.rstrip()[-1:] not in ",;(" and following.lstrip()[:1].isupper()
 
 
 def _sentences_of_line(line: str) -> list[str]:
