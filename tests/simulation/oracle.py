@@ -21,7 +21,7 @@ UNSTABLE = ("traceparent", "Nats-Msg-Id", "Nats-Expected-Last-Subject-Sequence")
 def complaints(record: Record) -> list[str]:
     """All that is wrong."""
     found: list[str] = []
-    for look in (_quiet, _ends, _effects, _money, _one_word, _inboxes, _honest, _dead_letters):
+    for look in (_quiet, _ends, _effects, _money, _one_word, _memories, _inboxes, _honest, _dead_letters):
         found += [f"{look.__name__.strip('_')}: {one}" for one in look(record)]
     return found
 
@@ -189,6 +189,13 @@ def _one_word(record: Record) -> Iterator[str]:
         if before != said:
             differs = "subject" if before[0] != said[0] else "headers" if before[1] != said[1] else "body"
             yield f"{one.who} said {one.headers['ce-type']} {one.headers['ce-id']} twice with another {differs}"
+
+
+def _memories(record: Record) -> Iterator[str]:
+    """What a replica remembers of a task is what the task's inbox says."""
+    for who, task, remembered, fresh in record.remembered:
+        if remembered != fresh:
+            yield f"{who} remembers {task} otherwise than its inbox has it"
 
 
 def _is(headers: dict[str, str], kind: str) -> bool:

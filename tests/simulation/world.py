@@ -19,9 +19,13 @@ from bulkhead.bus.memory import MemoryBus
 from bulkhead.bus.memory_broker import MemoryBroker, Offer, mesh_durables, mesh_streams
 from bulkhead.bus.port import Stored
 from bulkhead.grants import new_signing_seed, public_of
+from bulkhead.runtime import inbound
 from bulkhead.runtime.context import Identity, make_context
+from bulkhead.runtime.fold import Fold, FoldHandler, as_message, step
 from bulkhead.runtime.service import Service
 from bulkhead_contracts import catalog, subjects
+from bulkhead_contracts.control import MessageRejected
+from bulkhead_contracts.result import ContentRef
 from bulkhead_contracts.task import RequesterClaim, TaskEnded, TaskLimits, TaskRejected, TaskRequested
 from services.budget import app as budget
 from services.budget.effects import Budget
@@ -81,6 +85,8 @@ class Record:
     idle: bool = False
     ended_at_s: float = 0.0
     crashes: int = 0
+    remembered: list[tuple[str, str, Any, Any]] = field(default_factory=list)
+    """What deciders' replicas remember at the end: who, which task, the state, and the state that the inbox gives."""
 
     def stored(self, stream: str, subject: str = ">") -> list[Stored]:
         """Everything in a stream on a subject filter."""
@@ -300,6 +306,7 @@ class World:
         await asyncio.gather(*people)
         await self._quiet()
         self.record.ended_at_s = self._loop.time()
+        self._look_into_memories()
         self._over = True
         for bus, task, _ in self._running.values():
             bus.kill()
@@ -322,6 +329,38 @@ class World:
                 if found is not None:
                     found[2].drain()
                 await asyncio.sleep(0.2)
+
+    def _look_into_memories(self) -> None:
+        """What each replica remembers of a task, beside a fold of the task's inbox from its beginning."""
+        for who, (_, _, service) in self._running.items():
+            if not isinstance(service.handler, FoldHandler):
+                continue
+            for (tenant, task), fold in service.handler._folds.items():
+                fresh = self._fold(service.context.service, tenant, task, fold.sequence)
+                self.record.remembered.append((who, f"{tenant}/{task}", fold.state, fresh))
+
+    def _fold(self, service: str, tenant: str, task: str, last: int) -> Any:
+        stored = self.record.stored(subjects.inbox_stream(service), subjects.task_filter(service, tenant, task))
+        found, rejected = [], set()
+        for one in stored:
+            try:
+                message = inbound.read(one, service)
+            except inbound.Unreadable:
+                continue
+            found.append(message)
+            if isinstance(message.body, MessageRejected):
+                rejected.add(message.body.sequence)
+        fold: Fold = Fold(state=None)
+        for message in found:
+            if message.sequence <= last and message.sequence not in rejected:
+                wanted = DECIDERS[service][fold.logic or message.envelope.logic].wants(message.body)
+                contents = {ref.sha256: self._content(tenant, ref) for ref in wanted}
+                step(fold, as_message(message, contents), DECIDERS[service])
+        return fold.state
+
+    def _content(self, tenant: str, ref: ContentRef) -> str:
+        stored = self.net.stream(subjects.BLOBS_STREAM).newest(subjects.blob(ref.author, tenant, ref.sha256))
+        return stored.body.decode() if stored is not None else ""
 
     def _calm(self) -> None:
         self.chaos.calm = True
