@@ -96,6 +96,17 @@ def test_a_noop_step_returns_its_instruction(play):
     assert play.said(StepFinished).result.summary == "echo"
 
 
+def test_a_noop_step_passes_on_what_its_inputs_lack_and_rest_on(play):
+    seen = label(play.text("a passage"), "passage", "rag")
+    weak = Result(content=play.text("40"), standing="degraded", standing_reason="fallback model", provenance=(seen,),
+                  completeness=Completeness.missing(Omission(reason="summarised", what="the table")))
+    assign(play, step=PlanStep(id="n", title="", instruction="echo", kind="noop", inputs=("s0",)),
+           inputs=(StepInput(step_id="s0", result=weak),))
+    result = play.said(StepFinished).result
+    assert (result.standing, result.standing_reason) == ("degraded", "fallback model")
+    assert result.completeness == weak.completeness and result.provenance == (seen,)
+
+
 def test_with_checks_off_the_planner_hears_it(play):
     assign(play, check=False)
     thinks(play, text="42")

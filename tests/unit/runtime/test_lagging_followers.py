@@ -1,0 +1,55 @@
+"""A read may be answered by a follower that lags: nothing that was acked may count as gone at the first look."""
+
+import asyncio
+
+import pytest
+
+from bulkhead.blobs import BlobMissing, Blobs
+from bulkhead.bus.memory import MemoryBroker, MemoryBus
+from bulkhead.runtime import fold
+from bulkhead.runtime.inbound import Inbound
+from bulkhead.runtime.shell import Handed
+from bulkhead_contracts.result import ContentRef
+
+
+class Follower(MemoryBroker):
+    """Shows nothing of BLOBS in its first `blind` reads."""
+
+    blind = 0
+
+    def horizon(self, stream: str) -> int | None:
+        if stream == "BLOBS" and self.blind:
+            self.blind -= 1
+            return 0
+        return None
+
+
+async def blobs() -> tuple[Follower, Blobs, ContentRef]:
+    broker = Follower.mesh()
+    ref = await Blobs(MemoryBus(broker, "rag"), "rag").put("demo", "a passage")
+    return broker, Blobs(MemoryBus(broker, "worker"), "worker"), ref
+
+
+async def test_a_content_that_a_follower_does_not_show_yet_is_looked_for_again():
+    broker, reader, ref = await blobs()
+    broker.blind = 2
+    assert await reader.text("demo", ref) == "a passage"
+
+
+async def test_a_content_that_nobody_has_is_missing():
+    _, reader, ref = await blobs()
+    with pytest.raises(BlobMissing, match="may have expired"):
+        await asyncio.wait_for(reader.text("demo", ref.model_copy(update={"sha256": "ab" * 32})), 5)
+
+
+async def test_storing_again_what_is_there_is_fine_also_when_it_is_not_shown_yet():
+    broker, _, ref = await blobs()
+    broker.blind = 1
+    assert await Blobs(MemoryBus(broker, "rag"), "rag").put("demo", "a passage") == ref
+
+
+@pytest.mark.parametrize(("attempts", "age_ms", "given_up"), [(1, 10**6, False), (4, 10, False), (4, 10**6, True)])
+def test_after_an_outage_everything_is_old_at_the_first_look(attempts, age_ms, given_up):
+    message = Inbound(None, None, None, 1, 0)  # type: ignore[arg-type]
+    handed = Handed(message, None, attempts, 0)  # type: ignore[arg-type]
+    assert fold._given_up(age_ms, handed, 5_000) is given_up
