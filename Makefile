@@ -3,6 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.13 python3.12 python3.11 python3 2>/dev/null | while read p; do "$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
+BENCH_VENV := .venv-bench
 SEED ?= 1
 DATA ?= .bulkhead
 
@@ -48,8 +49,16 @@ lint: setup ## Style, import rules, generated files
 render: setup ## Write the generated files (schemas, AsyncAPI, OpenAPI, READMEs' tables)
 	@$(BIN)/python -m infra.render
 
-bench: setup ## Measure steps per second, step latency, memory, beside a bare JetStream floor
+bench: setup ## Measure the mesh beside bare JetStream and DBOS (ARGS="--quick", ARGS="--help")
+	@$(MAKE) -s --no-print-directory $(BENCH_VENV)/.ready 1>&2 || echo "DBOS could not be installed into $(BENCH_VENV): its rows are left out" >&2
 	@$(BIN)/python -m tests.bench $(ARGS)
+
+$(BENCH_VENV)/.ready: tests/bench/requirements.lock
+	@test -n "$(PYTHON)" || { echo "no Python >= 3.11 found: install one, or call make with PYTHON=/path/to/python3" >&2; exit 2; }
+	@echo "setting up $(BENCH_VENV) with DBOS, the peer (once; downloads about 15 MB)" >&2
+	@"$(PYTHON)" -m venv $(BENCH_VENV)
+	@$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
 
 live: setup ## Ten objectives against a real provider under a ceiling of 1 USD (needs OPENAI_API_KEY)
 	@$(BIN)/python -m infra.demo.live $(ARGS)
@@ -58,4 +67,4 @@ lock: ## Renew requirements.lock
 	@$(BIN)/pip-compile -q --generate-hashes --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --strip-extras --allow-unsafe --extra dev -o requirements.lock pyproject.toml
 
 clean: ## Remove the venv and all local state
-	rm -rf $(VENV) .bulkhead .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(BENCH_VENV) .bulkhead .pytest_cache .ruff_cache

@@ -137,7 +137,8 @@ def decode(ce_type: str, body: bytes) -> Body:
     """
     name, _, version_text = ce_type.rpartition(".v")
     row = BY_TYPE.get(name)
-    if row is None or not version_text.isdigit():
+    # isdecimal alone takes digits of any script, and isdigit what int() does not read.
+    if row is None or not (version_text.isascii() and version_text.isdecimal() and len(version_text) < 9):
         raise DecodeError("unknown_type", f"this reader knows no message type {ce_type[:100]!r}", later=True)
     if len(body) > limits.MAX_MESSAGE_BYTES:
         raise DecodeError("oversize", f"body of {len(body)} bytes exceeds {limits.MAX_MESSAGE_BYTES}")

@@ -17,6 +17,7 @@ from infra.local.rundir import DirectoryInUse, DirectoryUnfit
 from infra.local.status import Screen
 from infra.local.supervisor import BROKER, REDIS, LocalMesh
 from infra.nats.provision import ProvisionError
+from infra.nats.purge import retention_of
 
 EXPECTED = (StartFailed, DirectoryInUse, DirectoryUnfit, PortInUse, ProvisionError, PolicyError, KeyFileError)
 
@@ -56,6 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--durability", choices=("power", "process"), default="power")
     parser.add_argument("--http-port", type=int, default=0)
     parser.add_argument("--tenants", type=Path)
+    parser.add_argument("--retention", default="30d", metavar="TIME", help="ended tasks are purged after it (30d)")
     parser.add_argument("--provider", action="store_true", help="a real provider instead of the offline model")
     given = parser.parse_args(argv)
     scale = {}
@@ -64,6 +66,10 @@ def main(argv: list[str] | None = None) -> int:
         if not count.isdigit():
             parser.error(f"--scale {pair}: write it as worker=3")
         scale[name] = int(count)
+    try:
+        retention = retention_of(given.retention, ())
+    except ValueError as error:
+        parser.error(f"--retention: {error}")
     screen = Screen(quiet=(BROKER, REDIS))
     try:
         mesh = LocalMesh(
@@ -75,6 +81,7 @@ def main(argv: list[str] | None = None) -> int:
             http_port=given.http_port,
             on_line=screen.line,
             on_event=screen.event,
+            retention=retention,
         )
         return asyncio.run(run(mesh, screen))
     except EXPECTED as error:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bulkhead.runtime.settings import ServiceSettings
+from bulkhead_contracts import catalog
 from infra.local.rundir import API_KEYS_FILE, PUBLISHERS_FILE, RunDir
 
 PREFIX = "BULKHEAD_"
@@ -59,6 +60,8 @@ def environ_of(
                 "api_keys_file": run.path / API_KEYS_FILE,
                 "publishers_file": run.path / PUBLISHERS_FILE,
             }
+            if PREFIX + "LOGIC" not in outer:
+                own["logic"] = newest_logic()
         case "budget":
             own |= {"redis_url": facts.redis_url}
         case "signer":
@@ -67,6 +70,11 @@ def environ_of(
             found |= _provider(facts, outer)
     found |= {PREFIX + name.upper(): str(value) for name, value in own.items()}
     return found | dict(extra)
+
+
+def newest_logic() -> int:
+    """The newest decision logic that every decider has: all replicas of this run are of this program."""
+    return min(max(importlib.import_module(f"services.{name}.app").LOGICS) for name in catalog.DECIDERS)
 
 
 def _provider(facts: RunFacts, outer: Mapping[str, str]) -> dict[str, str]:

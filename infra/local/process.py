@@ -21,6 +21,7 @@ LINE_MAX_BYTES = 64 * 1024
 LOG_MAX_BYTES = 64 * 1024 * 1024
 """A log file that has grown so far is set aside as `<name>.1`; the one before is dropped."""
 KILL_TIMEOUT_S = 5.0
+PRIVATE_UMASK = 0o077
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
@@ -68,7 +69,7 @@ class Child:
                 env=dict(environ),
                 cwd=cwd,
                 start_new_session=True,
-                preexec_fn=_die_with_parent(os.getpid()),
+                preexec_fn=_prepare(os.getpid()),
             )
         except FileNotFoundError as error:
             raise StartFailed(f"{name}: there is no program {command[0]}; install it, see README") from error
@@ -192,12 +193,14 @@ async def _line(stream: asyncio.StreamReader) -> bytes:
         return await stream.read(max(1, over.consumed))
 
 
-def _die_with_parent(parent: int) -> Callable[[], None] | None:
-    """Runs in the child before its program: the kernel ends it when the parent ends, however that happens."""
-    if _LIBC is None:
-        return None
+def _prepare(parent: int) -> Callable[[], None]:
+    """Runs in the child before its program: what it writes is its owner's alone, and it dies with its parent."""
 
     def prepare() -> None:
+        os.umask(PRIVATE_UMASK)
+        if _LIBC is None:
+            return
+        # The kernel ends it when the parent ends, however that happens.
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != parent:
             os._exit(1)  # The parent ended before the kernel was told.

@@ -72,6 +72,15 @@ class RedisServer:
             return f"it does not answer: {error}"
         return "" if (auth, pong) == (b"+OK\r\n", b"+PONG\r\n") else f"{auth.decode().strip()} {pong.decode().strip()}"
 
+    def advice(self, why: str) -> str:
+        """What to do about how it ended; "" when its own words say enough."""
+        if "AOF" in why or "manifest" in why.lower() or "RDB" in why:
+            return (
+                f"its files in {self._folder} are damaged. They are a cache: move {self._folder} away and start again, "
+                "and budget rebuilds its ledger from the journal"
+            )
+        return ""
+
     def empty(self) -> None:
         """Forget everything; only while it is down."""
         for path in self._folder.iterdir():

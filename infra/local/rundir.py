@@ -1,8 +1,10 @@
 """The data directory: who holds it, where everything lies, what a dead run left behind, the local user's keys.
 
 In: a path. Out: an owned directory. One live mesh per directory: the lock is the kernel's and ends with its holder.
+Whatever this process writes while it owns one can be read by its user alone.
 """
 
+import contextlib
 import errno
 import fcntl
 import hashlib
@@ -10,6 +12,7 @@ import json
 import os
 import secrets
 import signal
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -17,6 +20,7 @@ from typing import IO, Any
 import psutil
 
 from infra.identity import keys
+from infra.local.process import PRIVATE_UMASK
 from infra.nats.server import disk_problem
 
 LOCK_FILE = "lock"
@@ -25,6 +29,7 @@ API_KEYS_FILE = "api_keys.json"
 CREDENTIALS_FILE = "credentials.json"
 PUBLISHERS_FILE = "publishers.json"
 ROLES = ("submitter", "approver", "operator", "auditor")
+FOLDERS = ("identity", "identity/services", "logs", "run", "traces", "nats", "nats/store", "redis", "rag")
 KEY_PREFIX = "bk_"
 SAME_PROCESS_S = 2.0
 """A recorded start time may differ by so much from what the kernel says."""
@@ -44,12 +49,20 @@ class RunDir:
     def __init__(self, path: Path) -> None:
         """Take the directory. Raises DirectoryInUse, DirectoryUnfit."""
         self.path = path.resolve()
+        _PRIVATE.enter()
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            ours = (self.path / LOCK_FILE).exists() or not any(self.path.iterdir())
             self._lock = _take_lock(self.path / LOCK_FILE)
+            if ours:
+                _tighten(self.path)
         except OSError as error:
+            _PRIVATE.leave()
             raise DirectoryUnfit(_unfit(self.path, error)) from error
-        if problem := disk_problem(self.path):
+        except DirectoryInUse:
+            _PRIVATE.leave()
+            raise
+        if problem := disk_problem(self.path) or _obstacle(self.path):
             self.close()
             raise DirectoryUnfit(problem)
 
@@ -112,7 +125,40 @@ class RunDir:
 
     def close(self) -> None:
         """Let others have the directory."""
-        self._lock.close()
+        if not self._lock.closed:
+            self._lock.close()
+            _PRIVATE.leave()
+
+
+class _Private:
+    """The process's umask while it owns a directory or several: it is one for all threads, so it is counted."""
+
+    def __init__(self) -> None:
+        self._owners, self._before = 0, 0
+
+    def enter(self) -> None:
+        if not self._owners:
+            self._before = os.umask(PRIVATE_UMASK)
+        self._owners += 1
+
+    def leave(self) -> None:
+        self._owners -= 1
+        if not self._owners:
+            os.umask(self._before)
+
+
+_PRIVATE = _Private()
+
+
+def _tighten(path: Path) -> None:
+    """Take from others what an older version left open. Only in a directory that is a mesh's own."""
+    for folder, _, files in os.walk(path):
+        for one in (Path(folder), *(Path(folder, name) for name in files)):
+            mode = one.lstat().st_mode
+            if stat.S_ISLNK(mode) or not stat.S_IMODE(mode) & PRIVATE_UMASK:
+                continue
+            with contextlib.suppress(PermissionError):  # Somebody else's file: not ours to give or take.
+                one.chmod(stat.S_IMODE(mode) & ~PRIVATE_UMASK)
 
 
 def _take_lock(path: Path) -> IO[str]:
@@ -143,6 +189,18 @@ def _unfit(path: Path, error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"the disk that holds {path} is full; free space, or choose another directory with --data"
     return f"{path} cannot be used: {error.strerror}; choose another directory with --data"
+
+
+def _obstacle(path: Path) -> str:
+    """What to say when something else stands where a folder belongs; "" otherwise."""
+    for name in FOLDERS:
+        found = path / name
+        if (found.exists() or found.is_symlink()) and not found.is_dir():
+            return (
+                f"{found} is no folder, and the mesh keeps one there; move it away (or restore {path} from a backup, "
+                "if it was a mesh's), or choose another directory with --data"
+            )
+    return ""
 
 
 def _api_key(key: str, tenant: str, person: str, role: str) -> dict[str, str]:

@@ -8,7 +8,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,8 +20,10 @@ from infra.local.ports import claim, free_port
 from infra.local.process import Child, StartFailed
 from infra.local.redis import RedisServer
 from infra.local.rundir import PUBLISHERS_FILE, RunDir
-from infra.local.unit import Cure, Probe, Row, Spawn, Unit
+from infra.local.unit import Cure, Probe, Row, Spawn, Unit, all_ready
+from infra.local.upkeep import Upkeep
 from infra.nats.provision import provision
+from infra.nats.purge import Retention
 from infra.nats.server import STOP_TIMEOUT_S, Durability, NatsServer, ServerPlan, disk_problem
 from infra.nats.streams import Layout
 from infra.offline_model import MODEL_NAME
@@ -57,8 +59,8 @@ class LocalMesh:
     scale: replicas per service (default 1; 0 leaves it out). durability: `power` (fsync before every ack) or
     `process`. offline_model False takes OPENAI_API_KEY or OPENAI_BASE_URL from the environment. extra_env: per
     service. http_port 0 takes a free one. modules: another module for a service (tests). on_line gets (process, line),
-    on_event what people should know. Raises StartFailed, DirectoryInUse, DirectoryUnfit, PortInUse, ProvisionError,
-    PolicyError, KeyFileError: each says what to do.
+    on_event what people should know. retention: when ended tasks are purged. Raises StartFailed, DirectoryInUse,
+    DirectoryUnfit, PortInUse, ProvisionError, PolicyError, KeyFileError: each says what to do.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class LocalMesh:
         environ: Mapping[str, str] | None = None,
         ready_timeout_s: float = READY_TIMEOUT_S,
         drain_timeout_s: float = DRAIN_TIMEOUT_S,
+        retention: Retention = Retention(),  # noqa: B008 - frozen
     ) -> None:
         unknown = (set(scale or ()) | set(extra_env or ()) | set(shards or ()) | set(services)) - set(START_ORDER)
         if unknown:
@@ -98,6 +101,8 @@ class LocalMesh:
         self._environ = dict(os.environ if environ is None else environ)
         self._ready_timeout_s, self._drain_timeout_s = ready_timeout_s, drain_timeout_s
         self._tenants: list[str] = []
+        self._retention = retention
+        self._upkeep: Upkeep | None = None
         self._written: dict[str, Any] = {}
         self._writes = False
         self.up = False
@@ -208,7 +213,7 @@ class LocalMesh:
         """Return when all that is not held is ready, asked now. Raises StartFailed."""
         units = [unit for unit in self.units.values() if unit.state != "held"]
         await asyncio.gather(*(unit.ask() for unit in units))
-        await _all_ready(units, timeout_s)
+        await all_ready(units, timeout_s)
 
     async def kill_broker(self) -> None:
         """kill -9 the broker; it stays away until `restart_broker`."""
@@ -228,6 +233,8 @@ class LocalMesh:
 
     async def stop(self) -> None:
         """Drain everything in reverse order; nothing is left running."""
+        if self._upkeep is not None:
+            await self._upkeep.stop()
         try:
             for group in DRAIN_ORDER:
                 await self._stop([unit for name, unit in self.units.items() if any(_is(name, one) for one in group)])
@@ -259,8 +266,10 @@ class LocalMesh:
         for service, count in self._scale.items():
             for instance in range(count):
                 self._service(service, instance).start()
-        await _all_ready(self.units.values(), self._ready_timeout_s)
+        await all_ready(self.units.values(), self._ready_timeout_s)
         self.up = True
+        self._upkeep = Upkeep(self.nats_url, self.nkey_seed, self._retention, self._say)
+        self._upkeep.start()
 
     async def _start_infrastructure(self, accounts: str) -> None:
         path = self._run.path
@@ -282,8 +291,8 @@ class LocalMesh:
         if not self._offline and not any(self._environ.get(name) for name in PROVIDER):
             raise StartFailed("no provider: set OPENAI_API_KEY (or OPENAI_BASE_URL), or run with the offline model")
         cure = Cure(UNHEALTHY_S, lambda: disk_problem(path))
-        self._unit(BROKER, self._broker.spawn, self._broker.problem, STOP_TIMEOUT_S, cure)
-        self._unit(REDIS, self._redis.spawn, self._redis.problem, STOP_TIMEOUT_S)
+        self._unit(BROKER, self._broker.spawn, self._broker.problem, STOP_TIMEOUT_S, cure, self._broker.advice)
+        self._unit(REDIS, self._redis.spawn, self._redis.problem, STOP_TIMEOUT_S, advise=self._redis.advice)
         if self._offline:
             self._model(model_port)
         self._writes = True
@@ -336,8 +345,12 @@ class LocalMesh:
 
         return self._unit(name, spawn, probe, self._drain_timeout_s + KILL_MARGIN_S)
 
-    def _unit(self, name: str, spawn: Spawn, probe: Probe, stop_timeout_s: float, cure: Cure | None = None) -> Unit:
-        unit = Unit(name, spawn, probe, self._say, stop_timeout_s=stop_timeout_s, cure=cure, on_change=self._write)
+    def _unit(
+        self, name: str, spawn: Spawn, probe: Probe, stop_timeout_s: float, cure: Cure | None = None,
+        advise: Callable[[str], str] = lambda why: "",
+    ) -> Unit:  # fmt: skip
+        unit = Unit(name, spawn, probe, self._say, stop_timeout_s=stop_timeout_s, cure=cure, on_change=self._write,
+                    advise=advise)  # fmt: skip
         self.units[name] = unit
         return unit
 
@@ -368,18 +381,6 @@ class LocalMesh:
     def _line(self, name: str) -> Callable[[str], None] | None:
         on_line = self._on_line
         return None if on_line is None else lambda line: on_line(name, line)
-
-
-async def _all_ready(units: Iterable[Unit], timeout_s: float) -> None:
-    """Wait for all; the first that fails is the one that is told."""
-    waiting = [asyncio.create_task(unit.wait_ready(timeout_s)) for unit in units]
-    try:
-        for done in asyncio.as_completed(waiting):
-            await done
-    finally:
-        for task in waiting:
-            task.cancel()
-        await asyncio.gather(*waiting, return_exceptions=True)
 
 
 async def _probe(url: str) -> str:

@@ -1,13 +1,13 @@
 """One supervised process: started, watched until it is ready, started again when it ends by itself.
 
-In: how to spawn it and how to ask it. Out: its state, and events for people. A unit that is held stays down until it
-is released: that is how a test takes the broker away.
+In: how to spawn it and how to ask it (`advise`: what to do about how it ended). Out: its state, and events for people.
+A unit that is held stays down until it is released: that is how a test takes the broker away.
 """
 
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -64,6 +64,7 @@ class Unit:
         stop_timeout_s: float,
         cure: Cure | None = None,
         on_change: Callable[[], None] = lambda: None,
+        advise: Callable[[str], str] = lambda why: "",
     ) -> None:
         self.name = name
         self.state: State = "starting"
@@ -72,7 +73,7 @@ class Unit:
         self.child: Child | None = None
         self._spawn, self._probe, self._say = spawn, probe, say
         self._stop_timeout_s = stop_timeout_s
-        self._cure, self._on_change = cure, on_change
+        self._cure, self._on_change, self._advise = cure, on_change, advise
         self._held = False
         self._wake = asyncio.Event()
         self._changed = asyncio.Condition()
@@ -190,8 +191,14 @@ class Unit:
         if not was_ready and not self._held and not self._stopping:
             self._failed_starts += 1
             if code == BAD_SETTINGS or self._failed_starts >= FAILED_STARTS_MAX:
-                await self._fail(StartFailed(self.child.why()))
-        return self.child.why()
+                await self._fail(StartFailed(self._why(self.child)))
+        return self._why(self.child)
+
+    def _why(self, child: Child) -> str:
+        """How it ended, and what to do where that is known."""
+        why = child.why()
+        advice = self._advise(why)
+        return f"{why}\n  {advice}" if advice else why
 
     async def _watch(self, child: Child) -> bool:
         was_ready, unready_since, refused_cure = False, 0.0, ""
@@ -255,3 +262,15 @@ class Unit:
             failure = StartFailed(f"supervision of {self.name} failed: {task.exception()!r}; please report it")
             self._say(str(failure))
             self._telling = asyncio.ensure_future(self._fail(failure))
+
+
+async def all_ready(units: Iterable[Unit], timeout_s: float) -> None:
+    """Wait for all; the first that fails is the one that is told."""
+    waiting = [asyncio.create_task(unit.wait_ready(timeout_s)) for unit in units]
+    try:
+        for done in asyncio.as_completed(waiting):
+            await done
+    finally:
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from bulkhead_contracts import subjects
 from infra.local.http import get
 from infra.local.process import Child, OnLine, StartFailed
 
@@ -30,6 +31,7 @@ MAX_STORE_BYTES = 256 * 1024**3
 MIN_FREE_BYTES = 256 * 1024 * 1024
 CONF_FILE = "nats-server.conf"
 ACCOUNTS_FILE = "accounts.conf"
+LOST_STREAM = re.compile(r"JetStream stream 'MESH (?:>|\\u003e) (\w+)' could not be recovered")
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +155,37 @@ class NatsServer:
             code, body = await get(f"{self.plan.monitor_url}/healthz", timeout_s=2.0)
         except OSError as error:
             return f"it does not answer: {error}"
-        return "" if code == 200 else body.decode("utf-8", "replace")[:500]
+        if code == 200:
+            return ""
+        said = body.decode("utf-8", "replace")[:500]
+        lost = LOST_STREAM.search(said)
+        return self._damaged(lost[1]) if lost else said
+
+    def advice(self, why: str) -> str:
+        """What to do about how it ended; "" when its own words say enough."""
+        if "address already in use" in why:
+            return f"port {self.plan.port} or {self.plan.monitor_port} is in use; stop what listens there"
+        if "no space left" in why.lower():
+            return f"the disk that holds {self.plan.folder} is full; free space and start again"
+        if "permission denied" in why.lower():
+            return f"somebody else owns files in {self.plan.folder}: give them to the user who runs the mesh (chown -R)"
+        if "Can't start JetStream" in why or "panic" in why:
+            return (
+                f"it cannot use its store {self.plan.folder / 'store'}: restore {self.plan.folder.parent} from a "
+                "backup; or move it away and start anew, without the tasks that it held"
+            )
+        return ""
+
+    def _damaged(self, stream: str) -> str:
+        path = self.plan.folder / "store" / "jetstream" / "MESH" / "streams" / stream
+        if stream == subjects.JOURNAL_STREAM:
+            rest = "nothing is lost with it, since it is made of the other streams: the next start fills it again"
+        else:
+            rest = "it is then made anew and empty: what it held is lost, and with it the tasks that need it"
+        return (
+            f"the broker cannot read its stream {stream}: its files are damaged. Stop the mesh; restore "
+            f"{self.plan.folder.parent} as a whole from a backup, or move {path} away and start again ({rest})"
+        )
 
     async def stop(self) -> None:
         """End it in order: everything is flushed."""
@@ -168,11 +200,8 @@ class NatsServer:
     def _why_ended(self) -> str:
         assert self.child is not None
         why = self.child.why()
-        if "address already in use" in why:
-            return f"port {self.plan.port} or {self.plan.monitor_port} is in use; stop what listens there\n{why}"
-        if "no space left" in why.lower():
-            return f"the disk that holds {self.plan.folder} is full; free space and start again\n{why}"
-        return why
+        advice = self.advice(why)
+        return f"{advice}\n{why}" if advice else why
 
 
 def disk_problem(folder: Path) -> str:

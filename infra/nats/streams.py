@@ -18,8 +18,6 @@ BLOBS_MAX_BYTES = 32 * GIB
 TIMERS_MAX_BYTES = 4 * GIB
 CONTROL_MAX_BYTES = 256 * MIB
 DEAD_LETTERS_MAX_BYTES = 4 * GIB
-OVERHEAD_BYTES = 4 * 1024
-"""Headers that the broker adds, and subjects."""
 DUPLICATE_WINDOW_S = 120
 BLOBS_DUPLICATE_WINDOW_S = 0.1
 """The least there is: a blob's subject is written once anyway, so that remembering ids costs and gives nothing."""
@@ -83,7 +81,7 @@ def _stream(name: str, layout: Layout, description: str, **more: Any) -> Config:
         "max_age": 0,
         "max_msgs": -1,
         "max_msgs_per_subject": -1,
-        "max_msg_size": limits.MAX_MESSAGE_BYTES + limits.MAX_HEADER_BYTES + OVERHEAD_BYTES,
+        "max_msg_size": limits.MAX_STORED_MESSAGE_BYTES,
         "duplicate_window": _ns(DUPLICATE_WINDOW_S),
         "allow_direct": True,
         "allow_rollup_hdrs": False,
@@ -145,7 +143,7 @@ def _blobs(layout: Layout) -> Config:
         max_msgs_per_subject=1,
         discard_new_per_subject=True,
         max_bytes=BLOBS_MAX_BYTES,
-        max_msg_size=limits.MAX_BLOB_BYTES + OVERHEAD_BYTES,
+        max_msg_size=limits.MAX_STORED_BLOB_BYTES,
         duplicate_window=_ns(BLOBS_DUPLICATE_WINDOW_S),
     )
 

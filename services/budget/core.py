@@ -7,7 +7,9 @@ Out: answers as values. `ledger.lua` does the same inside Redis; a property test
       |                 |--release---> released --reserve--> open
       |                 '--lease ends-> lapsed --settle--> settled      (lapsed counts as spent in full)
       |--over the ceiling--> refused
-      '--settle--> early --reserve | restore--> settled                 (settled before its Reserved was seen)
+      '--settle--> early --restore--> settled                           (settled before its Reserved was seen)
+
+A settled id admits nothing: its money is spent, and a call made on it would be free.
 """
 
 import json
@@ -111,9 +113,10 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """The id is known with a smaller amount: the first answer does not cover this ask."""
+    """The first answer under this id does not cover this ask: it held less, or it is settled already."""
 
     held: Sum
+    settled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,11 +201,13 @@ def scopes_from_json(text: str | bytes) -> tuple[Scope, ...]:
 
 
 def reserve(ledger: Ledger, key: str, ask: Sum, scopes: tuple[Scope, ...], now_unix_ms: int) -> Answer:
-    """Hold `ask` in every scope, or in none. A known key gets its first answer again."""
+    """Hold `ask` in every scope, or in none. A known key gets its first answer again, until it is settled."""
     known = ledger.entries.get(key)
-    if known is not None and known.state in ("open", "lapsed", "settled", "released") and ask.beyond(known.ask):
+    if known is not None and known.state in ("settled", "early"):
+        return Conflict(known.ask, settled=True)
+    if known is not None and known.state in ("open", "lapsed", "released") and ask.beyond(known.ask):
         return Conflict(known.ask)
-    if known is not None and known.state in ("open", "lapsed", "settled"):
+    if known is not None and known.state in ("open", "lapsed"):
         ledger.entries[key] = replace(known, holders=known.holders + 1)
         return Held(known.scopes, known.at_unix_ms)
     if known is not None and known.state == "refused":

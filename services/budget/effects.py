@@ -101,6 +101,11 @@ class Budget:
                 return await self._denied(message, body, ceiling)
             case Waiting(ceiling):
                 return self._wait(body, reasons.waiting(ceiling), ceiling.scope)
+            case Conflict(settled=True):
+                # Not a refusal, which would end the task: a doer that may not act defers, and the next try has an id
+                # of its own.
+                log.warning("reservation_settled", key=key)
+                return self._wait(body, reasons.spent())
             case Conflict(held):
                 log.warning("reservation_conflict", key=key)
                 return _refused(body, reasons.conflict(ask, held))

@@ -148,8 +148,11 @@ local ops = {}
 function ops.reserve(key, tokens, cost, scopes, now)
   tokens, cost, now = tonumber(tokens), tonumber(cost), tonumber(now)
   local known = entry_of(key)
+  if known and (known.state == 'settled' or known.state == 'early') then
+    return {'conflict', int(known.tokens), int(known.cost), '1'}
+  end
   if (is_held(known) or (known and known.state == 'released')) and (tokens > known.tokens or cost > known.cost) then
-    return {'conflict', int(known.tokens), int(known.cost)}
+    return {'conflict', int(known.tokens), int(known.cost), '0'}
   end
   if is_held(known) then
     put(key, 'holders', int(known.holders + 1))

@@ -63,6 +63,11 @@ def waiting(ceiling: Ceiling) -> str:
     )
 
 
+def spent() -> str:
+    """A reservation id whose call was made and paid."""
+    return "This reservation is settled: its call was made and paid. Ask for another call under a new id."
+
+
 def conflict(asked: Sum, held: Sum) -> str:
     """A known reservation id with a larger amount."""
     return (

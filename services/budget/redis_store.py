@@ -133,7 +133,7 @@ class RedisStore:
             case b"waiting":
                 return Waiting(_ceiling(told[1]))
             case _:
-                return Conflict(Sum(int(told[1]), int(told[2])))
+                return Conflict(Sum(int(told[1]), int(told[2])), told[3] == b"1")
 
     async def release(self, key: str) -> None:
         """See core.release."""

@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field
 from bulkhead_contracts import limits as bounds
 from bulkhead_contracts.plan import Plan, PlanStep
 from bulkhead_contracts.result import Failure, Result, Usage
-from bulkhead_contracts.task import RequesterClaim, TaskLimits
+from bulkhead_contracts.task import ForkOf, RequesterClaim, TaskLimits
 from bulkhead_contracts.task.v1 import Objective
 from bulkhead_contracts.types import Contract, Count, Name, Reason
 from services.gateway.core import Status, StepStatus
@@ -39,6 +39,12 @@ class PlanInput(Contract):
         return Plan(steps=tuple(PlanStep(**step.model_dump()) for step in self.steps))
 
 
+class ForkInput(ForkOf):
+    """An ended task of the caller's tenant whose results are taken over: of these steps, unchanged in `plan`."""
+
+    model_config = _STRICT
+
+
 class TaskSubmission(Contract):
     """Body of POST /v1/tasks."""
 
@@ -49,6 +55,7 @@ class TaskSubmission(Contract):
     tools: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_TOOLS)] = ()
     check: bool = True
     plan: PlanInput | None = None
+    fork: ForkInput | None = None
 
 
 class CancelSubmission(Contract):

@@ -36,13 +36,12 @@ class Gateway:
         self._auth = Authenticator(settings)
         self.feeds = Feeds(context.bus, recent=settings.recent_tasks, live=settings.live_tasks,
                            reread_s=settings.reread_s)
-        self._intake = Intake(context, self.feeds, settings.publishers)
+        self._intake = Intake(context, self.feeds, settings.publishers, settings.logic)
         self._pokes = Pokes(context.bus, context.instance, self.feeds)
         self.http = Http(settings, self._auth, self._intake, self.feeds,
                          Listing(context.bus, settings.listed_tasks), context.blobs, self._why_unready)
         self.app = self.http.app()
-        self._server = HttpServer(self.app, settings.http_host, settings.http_port, settings.http_file,
-                                  settings.drain_timeout_s)
+        self._server = HttpServer(self.app, settings)
         self._subscriptions: list[LiveSubscription] = []
         self._tasks: list[asyncio.Task[None]] = []
 

@@ -25,7 +25,7 @@ from bulkhead_contracts.task import (
     TaskRequested,
     TaskSubmitted,
 )
-from services.gateway import core
+from services.gateway import core, forks
 from services.gateway.feeds import INBOX, Feed, Feeds
 from services.gateway.problems import Problem, unavailable
 from services.gateway.settings import PublisherPolicy
@@ -42,10 +42,13 @@ AWAY = "the message broker does not answer"
 class Intake:
     """Takes tasks, cancels and documents in."""
 
-    def __init__(self, context: Context, feeds: Feeds, policies: Mapping[str, PublisherPolicy]) -> None:
+    def __init__(
+        self, context: Context, feeds: Feeds, policies: Mapping[str, PublisherPolicy], logic: int = 1
+    ) -> None:
         self._context = context
         self._feeds = feeds
         self._policies = policies
+        self._logic = logic
         self._in_flight: set[str] = set()
 
     async def submit(self, request: TaskRequested, key: str) -> tuple[str, bool]:
@@ -112,24 +115,32 @@ class Intake:
         if isinstance(claim, core.Refusal):
             await self._reject(message, claim)
             return
-        reply = await self._grant(message, claim, request)
+        taken = await forks.taken(self._context, message.tenant, request) if request.fork else None
+        reply = taken if isinstance(taken, core.Refusal) else await self._grant(message, claim, request, taken)
         if isinstance(reply, core.Refusal):
             await self._reject(message, reply)
+            return
+        refusal = forks.repeats(taken, request, reply.tools) if isinstance(taken, forks.Taken) else None
+        if refusal is not None:
+            await self._reject(message, refusal)
             return
         objective = await self._context.blobs.put(message.tenant, request.objective)
         body = TaskSubmitted(objective=objective, limits=reply.limits or request.limits,
                              submitted_unix_ms=message.time_unix_ms, tools=reply.tools, check=request.check,
-                             plan=request.plan)
+                             plan=request.plan, given=taken.given if isinstance(taken, forks.Taken) else ())
+        if (refusal := forks.too_large(len(body.encode()))) is not None:
+            await self._reject(message, refusal)
+            return
         await self._context.publisher.send(
             "planner", body, tenant=message.tenant, task=message.task, cause=message.envelope.id,
-            actor=claim.person, grant=reply.token)
+            actor=claim.person, grant=reply.token, logic=max(self._logic, forks.LOGIC if request.fork else 1))
 
     async def _grant(
-        self, message: Received, claim: RequesterClaim, request: TaskRequested
+        self, message: Received, claim: RequesterClaim, request: TaskRequested, taken: "forks.Taken | None"
     ) -> GrantReplied | core.Refusal:
         # Everything in this body comes from the stored message: a repeat asks for the same grant.
         ask = GrantRequested(requester=claim, tools=request.tools, limits=request.limits,
-                             requested_unix_ms=message.time_unix_ms)
+                             requested_unix_ms=message.time_unix_ms, origin=taken.origin if taken else None)
         try:
             reply = await self._context.publisher.request(
                 "signer", ask, tenant=message.tenant, task=message.task, cause=message.envelope.id,

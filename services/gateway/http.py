@@ -8,7 +8,7 @@ import base64
 import binascii
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from sse_starlette import EventSourceResponse, ServerSentEvent
@@ -17,15 +17,17 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from bulkhead.blobs import Blobs
 from bulkhead.bus.port import BusError
 from bulkhead_contracts import limits, subjects
-from bulkhead_contracts.task import RequesterClaim, TaskLimits, TaskRequested
+from bulkhead_contracts.task import ForkOf, RequesterClaim, TaskLimits, TaskRequested
 from bulkhead_contracts.types import Contract
 from services.gateway import core, views
 from services.gateway.api import CancelReceipt, CancelSubmission, DocumentReceipt, TaskPage, TaskReceipt, TaskSubmission
 from services.gateway.auth import Authenticator
+from services.gateway.caps import Bodies, StreamCaps
 from services.gateway.effects import Intake
 from services.gateway.events import BadEventId, Position, parse_position
 from services.gateway.feeds import Feed, Feeds
@@ -58,7 +60,8 @@ class Http:
         self._listing = listing
         self._blobs = blobs
         self._ready = ready
-        self._streams = 0
+        self._caps = StreamCaps(settings)
+        self._bodies = Bodies(settings)
         self.started = False
 
     def app(self) -> Starlette:
@@ -84,11 +87,13 @@ class Http:
         """POST /v1/tasks"""
         claim = await self._allowed(request, core.MAY_SUBMIT, "submit tasks", "submitter or operator")
         key = _idempotency_key(request, required=True)
-        body = _parsed(TaskSubmission, await _body(request, MAX_BODY_BYTES))
+        async with self._bodies.read(request, MAX_BODY_BYTES) as raw:
+            body = _parsed(TaskSubmission, raw)
         canonical = body.model_dump_json().encode()
         task = TaskRequested(
             objective=body.objective, limits=TaskLimits(**body.limits.model_dump()), tools=body.tools,
             check=body.check, plan=body.plan.plan() if body.plan is not None else None, requester=claim,
+            fork=ForkOf(**body.fork.model_dump()) if body.fork is not None else None,
             payload_sha256=hashlib.sha256(canonical).hexdigest(),
         )
         task_id, repeated = await self._intake.submit(task, key)
@@ -123,29 +128,24 @@ class Http:
         position = _position(request)
         if feed.ended and position.sequence and not feed.after(position.sequence):
             return Response(status_code=204)  # Tells an EventSource that all was said: it must not come back.
-        if self._feeds.closing or self._streams >= self._settings.max_streams:
-            raise unavailable("this replica takes no more event streams",
-                              "reconnect in a moment; another replica may answer")
-        return EventSourceResponse(
-            self._sse(feed, position), ping=self._settings.heartbeat_s, sep="\n",
+        if self._feeds.closing:
+            raise unavailable("this replica is closing", "reconnect in a moment; another replica may answer")
+        return _EventStream(
+            self._sse(feed, position), self._caps.take(claim), ping=self._settings.heartbeat_s, sep="\n",
             headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
             ping_message_factory=lambda: ServerSentEvent(comment="alive", sep="\n"),
         )
 
     async def _sse(self, feed: Feed, position: Position) -> AsyncIterator[ServerSentEvent]:
-        self._streams += 1
-        try:
-            yield ServerSentEvent(comment="bulkhead", retry=RETRY_MS, sep="\n")
-            async for event in watch(self._feeds, feed, self._blobs, position):
-                yield ServerSentEvent(event.data, event=event.name, id=event.id, sep="\n")
-        finally:
-            self._streams -= 1
+        yield ServerSentEvent(comment="bulkhead", retry=RETRY_MS, sep="\n")
+        async for event in watch(self._feeds, feed, self._blobs, position):
+            yield ServerSentEvent(event.data, event=event.name, id=event.id, sep="\n")
 
     async def cancel(self, request: Request) -> Response:
         """POST /v1/tasks/{task_id}/cancel"""
         claim = await self._allowed(request, core.MAY_SUBMIT, "cancel tasks", "submitter or operator")
-        raw = await _body(request, MAX_CANCEL_BODY_BYTES)
-        body = _parsed(CancelSubmission, raw) if raw.strip() else CancelSubmission()
+        async with self._bodies.read(request, MAX_CANCEL_BODY_BYTES) as raw:
+            body = _parsed(CancelSubmission, raw) if raw.strip() else CancelSubmission()
         feed = await self._task(request, claim)
         if feed.ended:
             raise Problem(409, "already_ended", "The task has ended", f"the task is {feed.view.status}",
@@ -158,8 +158,9 @@ class Http:
         """POST /v1/documents"""
         claim = await self._allowed(request, core.MAY_SUBMIT, "add documents", "submitter or operator")
         key = _idempotency_key(request, required=False)
-        found: Document = read_document(request, await _body(request, limits.MAX_BLOB_BYTES, extra=64 * 1024))
-        feed = await self._intake.ingest(claim, found.name, found.media_type, found.data, key)
+        async with self._bodies.read(request, limits.MAX_BLOB_BYTES, extra=64 * 1024) as raw:
+            found: Document = read_document(request, raw)
+            feed = await self._intake.ingest(claim, found.name, found.media_type, found.data, key)
         with self._feeds.watching(feed):
             await feed.refresh()
             await _wait_ingested(feed, self._settings.ingest_wait_s)
@@ -225,6 +226,20 @@ class Http:
         return feed
 
 
+class _EventStream(EventSourceResponse):
+    """Gives its place back however it ends, also when the client is gone before the first event."""
+
+    def __init__(self, events: AsyncIterator[ServerSentEvent], release: Callable[[], None], **more: Any) -> None:
+        super().__init__(events, **more)
+        self._release = release
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._release()
+
+
 async def _wait_ingested(feed: Feed, timeout_s: float) -> None:
     try:
         async with asyncio.timeout(timeout_s):
@@ -248,20 +263,6 @@ def _idempotency_key(request: Request, *, required: bool) -> str:
                       "send a fresh random value (a UUID) with every new request and the same one when you "
                       "repeat it; then a repeat is never a second task", limit=MAX_KEY_CHARS)
     return key
-
-
-async def _body(request: Request, limit: int, extra: int = 0) -> bytes:
-    """The body, read no further than its bound (`extra` is room for framing)."""
-    hint = f"send at most {limit} bytes; long material belongs into documents (POST /v1/documents)"
-    declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > limit + extra:
-        raise too_large("the request body", limit, "bytes", hint)
-    raw = bytearray()
-    async for chunk in request.stream():
-        raw += chunk
-        if len(raw) > limit + extra:
-            raise too_large("the request body", limit, "bytes", hint)
-    return bytes(raw)
 
 
 def _parsed(model: type[M], raw: bytes) -> M:

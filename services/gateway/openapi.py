@@ -32,8 +32,10 @@ _TITLES = {
     403: "The role, or the tenant's policy, does not allow this",
     404: "No such thing in the caller's tenant",
     409: "The same key is being handled right now, or the task has ended",
+    408: "The body came too slowly",
     413: "Larger than the limit, which the answer names",
     422: "A field does not fit, or the key was used for other content",
+    429: "The caller, or its tenant, has too many event streams open",
     503: "Something that this depends on does not answer; nothing was lost",
 }
 
@@ -98,7 +100,7 @@ def _tasks() -> dict[str, Any]:
             "responses": {
                 "202": _json(TaskReceipt, "Stored; follow it under these URLs",
                              {"Location": _TEXT, "Idempotency-Replayed": _TEXT}),
-                **_problems(400, 401, 403, 409, 413, 422, 503)},
+                **_problems(400, 401, 403, 408, 409, 413, 422, 503)},
         },
         "get": {
             "operationId": "listTasks",
@@ -126,7 +128,7 @@ def _events() -> dict[str, Any]:
             "200": {"description": "The stream", "content": {"text/event-stream": {"schema": _EVENT}},
                     "headers": {"X-Accel-Buffering": _TEXT}},
             "204": {"description": "The task has ended and this client has seen all of it"},
-            **_problems(400, 401, 403, 404, 503)}}}
+            **_problems(400, 401, 403, 404, 429, 503)}}}
 
 
 def _cancel() -> dict[str, Any]:
@@ -134,7 +136,7 @@ def _cancel() -> dict[str, Any]:
         "operationId": "cancelTask", "summary": "Ask for a task to end", "parameters": [_TASK],
         "requestBody": {"required": False, "content": {"application/json": {"schema": _ref(CancelSubmission)}}},
         "responses": {"202": _json(CancelReceipt, "Stored; the planner ends the task", {"Location": _TEXT}),
-                      **_problems(400, 401, 403, 404, 409, 413, 422, 503)}}}
+                      **_problems(400, 401, 403, 404, 408, 409, 413, 422, 503)}}}
 
 
 def _documents() -> dict[str, Any]:
@@ -155,7 +157,7 @@ def _documents() -> dict[str, Any]:
         "responses": {"200": _json(DocumentReceipt, "Already there, unchanged", headers),
                       "201": _json(DocumentReceipt, "Taken in", headers),
                       "202": _json(DocumentReceipt, "Under way; ask at status_url", headers),
-                      **_problems(400, 401, 403, 413, 422, 503)}}}
+                      **_problems(400, 401, 403, 408, 413, 422, 503)}}}
 
 
 def _one_document() -> dict[str, Any]:

@@ -8,12 +8,13 @@ import contextlib
 import json
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 
 import uvicorn
 from starlette.applications import Starlette
 
 from bulkhead.telemetry.log import Log
+from services.gateway.settings import Settings
+from services.gateway.sockets import Sockets, bounded, connections_bound
 
 log = Log("gateway.server")
 BACKLOG = 2_048
@@ -39,14 +40,16 @@ class _Server(uvicorn.Server):
 class HttpServer:
     """One listening socket and the server behind it."""
 
-    def __init__(self, app: Starlette, host: str, port: int, file: Path | None, drain_timeout_s: float) -> None:
-        self._host = host
-        self._wanted_port = port
-        self._file = file
+    def __init__(self, app: Starlette, settings: Settings) -> None:
+        self._host = settings.http_host
+        self._wanted_port = settings.http_port
+        self._file = settings.http_file
+        sockets = Sockets(settings.head_timeout_s, settings.write_timeout_s,
+                          connections_bound(settings.max_connections))
         self._server = _Server(uvicorn.Config(
             app, lifespan="off", log_config=None, access_log=False, server_header=False, backlog=BACKLOG,
-            timeout_keep_alive=KEEP_ALIVE_S, timeout_graceful_shutdown=max(1, int(drain_timeout_s)),
-            h11_max_incomplete_event_size=MAX_HEADER_BYTES, http="h11", ws="none",
+            timeout_keep_alive=KEEP_ALIVE_S, timeout_graceful_shutdown=max(1, int(settings.drain_timeout_s)),
+            h11_max_incomplete_event_size=MAX_HEADER_BYTES, http=bounded(sockets), ws="none",
         ))
         self._running: asyncio.Task[None] | None = None
         self.port = 0

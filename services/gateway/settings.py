@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from bulkhead.runtime.settings import ServiceSettings
+from bulkhead_contracts import limits
 from bulkhead_contracts.types import Contract, Name, Token
 
 SYMMETRIC = ("HS256", "HS384", "HS512", "NONE")
@@ -25,6 +26,8 @@ class Settings(ServiceSettings):
     api_keys_file: {"keys": [{"sha256", "tenant", "person", "role"}]}; re-read when it changes.
     publishers: JSON {"pub_<name>": {"tenant", "person", "role"}}; publishers_file holds the same (YAML or JSON, at
     the top or under `publishers`, as infra/identity/policy.yaml does), and wins.
+    head_timeout_s: until a request's head is whole. body_timeout_s: the same for its body, plus what its bytes take at
+    body_min_bytes_per_s. write_timeout_s: so long a client may take nothing of its answer. max_streams*: per replica.
     """
 
     http_host: str = "127.0.0.1"
@@ -46,6 +49,14 @@ class Settings(ServiceSettings):
     live_tasks: int = Field(default=256, gt=0)
     listed_tasks: int = Field(default=10_000, gt=0)
     max_streams: int = Field(default=1_000, gt=0)
+    max_streams_per_tenant: int = Field(default=400, gt=0)
+    max_streams_per_person: int = Field(default=100, gt=0)
+    max_connections: int = Field(default=4_096, gt=0)
+    head_timeout_s: float = Field(default=10.0, gt=0)
+    body_timeout_s: float = Field(default=20.0, gt=0)
+    body_min_bytes_per_s: int = Field(default=16_384, gt=0)
+    max_body_bytes_held: int = Field(default=64 * 1024 * 1024, ge=limits.MAX_BLOB_BYTES)
+    write_timeout_s: float = Field(default=30.0, gt=0)
 
     @field_validator("jwt_algorithms")
     @classmethod

@@ -26,6 +26,11 @@ SHRINK = 0.6
 CONTEXT_MARGIN_TOKENS = 64
 ATTEMPTS_PER_MESSAGE = 64
 
+HALTED_HINT = (
+    "nothing more is spent on it; `bulkhead show TASK` says why it was halted: mend that, or raise the limit that it "
+    "names, then submit again"
+)
+
 _NO_TOKEN = re.compile(r"[^A-Za-z0-9_-]")
 
 OnText = Callable[[str], Awaitable[None]]
@@ -40,9 +45,7 @@ class Chat(Protocol):
         """Wait for one of the provider's places; raises Deferred when there is none in time."""
         ...
 
-    async def chat(
-        self, body: bytes, assembly: Assembly, on_text: OnText, *, stream: bool, timeout_s: float
-    ) -> Fault | None:
+    async def chat(self, body: bytes, assembly: Assembly, on_text: OnText, *, timeout_s: float) -> Fault | None:
         """Fill `assembly`; a Fault when HTTP failed."""
         ...
 
@@ -144,7 +147,7 @@ class Attempts:
         # A control entry is a subject token, which a model's name need not be.
         halt = self._hands.halted(self._job, model=_NO_TOKEN.sub("-", model.name))
         if halt is not None:
-            return Fault("halted", f"{halt.scope} {halt.name} is halted: {halt.reason}", refused=True)
+            return Fault("halted", f"{halt.scope} {halt.name} is halted: {halt.reason}", HALTED_HINT, refused=True)
         if self._hands.now_unix_ms() >= until_unix_ms:
             if failed and isinstance(last, Fault):
                 return last
@@ -177,10 +180,9 @@ class Attempts:
             return await self._call(model, body, held, worst, until_unix_ms)
 
     def _payload(self, model: Model, rendered: Rendered, output: int) -> dict[str, object]:
-        stream = self._job.request.stream
-        payload: dict[str, object] = {"model": model.name, **rendered.payload, model.limit_field: output}
-        if stream:
-            payload |= {"stream": True, "stream_options": {"include_usage": True}}
+        # Always streamed, also what nobody watches: only a stream shows that a provider has fallen silent.
+        payload: dict[str, object] = {"model": model.name, **rendered.payload, model.limit_field: output,
+                                      "stream": True, "stream_options": {"include_usage": True}}
         if model.temperature is not None:
             payload["temperature"] = model.temperature
         return payload
@@ -191,10 +193,7 @@ class Attempts:
         self.spent.attempts += 1
         assembly = Assembly()
         timeout_s = max(0.001, (until_unix_ms - self._hands.now_unix_ms()) / 1000)
-        stream = self._job.request.stream
-        call = asyncio.create_task(
-            model.provider.chat(body, assembly, self._live(), stream=stream, timeout_s=timeout_s)
-        )
+        call = asyncio.create_task(model.provider.chat(body, assembly, self._live(), timeout_s=timeout_s))
         halted = asyncio.create_task(self._halt.wait())
         try:
             await asyncio.wait({call, halted}, return_when=asyncio.FIRST_COMPLETED)
@@ -205,8 +204,10 @@ class Attempts:
             halted.cancel()
             await asyncio.gather(call, halted, return_exceptions=True)
         if cut:
-            self._settle(model, held, _streamed(assembly, worst) if stream else worst, estimated=True)
-            return Fault("halted", "the task was halted while the model answered; its stream was cut", refused=True)
+            # Usage comes at a stream's end. The ledger charges the reservation then, so that is what is told.
+            self._settle(model, held, worst, estimated=True)
+            message = "the task was halted while the model answered; its stream was cut"
+            return Fault("halted", message, HALTED_HINT, refused=True)
         said = call.result() or assembly.result()
         self._charge(model, held, said, assembly, worst)
         return said
@@ -239,12 +240,6 @@ def _worst(model: Model, input_tokens: int, output_tokens: int) -> Usage:
 
 def _amount(worst: Usage) -> Amount:
     return Amount(tokens=worst.input_tokens + worst.output_tokens, cost_usd_micros=worst.cost_usd_micros, model_calls=1)
-
-
-def _streamed(assembly: Assembly, worst: Usage) -> Usage:
-    """What a stream that was cut has used, estimated by its text and bounded by the reservation."""
-    output = min(worst.output_tokens, estimate_tokens(assembly.text_bytes))
-    return worst.model_copy(update={"output_tokens": output})
 
 
 def _does_not_fit(model: Model, budget: int) -> Fault:

@@ -96,24 +96,19 @@ class Provider:
         finally:
             self._slots.release()
 
-    async def chat(
-        self, body: bytes, assembly: Assembly, on_text: OnText, *, stream: bool, timeout_s: float
-    ) -> Fault | None:
+    async def chat(self, body: bytes, assembly: Assembly, on_text: OnText, *, timeout_s: float) -> Fault | None:
         """Send one chat completion and fill `assembly`; a Fault when HTTP or what it brought is none."""
-        fault = await self._chat(body, assembly, on_text, stream, timeout_s)
+        fault = await self._chat(body, assembly, on_text, timeout_s)
         if fault is None:
             return None
         # The code alone: providers quote prompts in their messages.
         log.warning("provider_call_failed", provider=self.name, code=fault.code)
         return replace(fault, message=self.scrub(fault.message))
 
-    async def _chat(
-        self, body: bytes, assembly: Assembly, on_text: OnText, stream: bool, timeout_s: float
-    ) -> Fault | None:
+    async def _chat(self, body: bytes, assembly: Assembly, on_text: OnText, timeout_s: float) -> Fault | None:
         assert self._client is not None, "open() comes first"
         started = False
-        # A body that is not streamed is silent until it is whole; only a stream can stall.
-        quiet_s = min(self._network.stall_timeout_s, timeout_s) if stream else timeout_s
+        quiet_s = min(self._network.stall_timeout_s, timeout_s)
         timeout = httpx.Timeout(quiet_s, connect=min(self._network.connect_timeout_s, timeout_s))
         try:
             async with (
@@ -127,7 +122,7 @@ class Provider:
                 ) as response,
             ):
                 started = True
-                return await _receive(response, assembly, on_text, stream)
+                return await _receive(response, assembly, on_text)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             return self._fault("unreachable", f"no connection: {error or type(error).__name__}", consumed=False)
         except TimeoutError:
@@ -150,7 +145,7 @@ class Provider:
         return _KEYS.sub("[redacted]", text)[: limits.MAX_REASON_CHARS]
 
 
-async def _receive(response: httpx.Response, assembly: Assembly, on_text: OnText, stream: bool) -> Fault | None:
+async def _receive(response: httpx.Response, assembly: Assembly, on_text: OnText) -> Fault | None:
     if response.status_code != 200:
         body = b""
         async for chunk in response.aiter_raw():
@@ -162,8 +157,9 @@ async def _receive(response: httpx.Response, assembly: Assembly, on_text: OnText
     if response.headers.get("content-encoding", "identity") not in ("", "identity"):
         return Fault("malformed_json", "the body is compressed, which was not asked for", retryable=True, outage=True)
     kind = response.headers.get("content-type", "")
-    if kind.startswith("text/event-stream") or (stream and "json" not in kind):
+    if "json" not in kind:
         return await _receive_stream(response, assembly, on_text)
+    # Asked for a stream, some servers answer whole all the same.
     whole = bytearray()
     async for chunk in response.aiter_raw():
         whole += chunk

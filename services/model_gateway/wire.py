@@ -14,7 +14,7 @@ from bulkhead_contracts import limits
 from bulkhead_contracts.model import ToolCall
 from bulkhead_contracts.result import Omission, Usage
 
-_TOKEN = re.compile(r"^[A-Za-z0-9_-]{1,64}$")
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _OVERFLOW = re.compile(
     r"context.{0,3}length|context window|maximum context|(?:prompt|input) is too long|too many (?:input )?tokens",
@@ -257,7 +257,7 @@ class Assembly:
         taken: set[str] = set()
         for index, call in sorted(self._calls.items()):
             call_id = call.id
-            if not _TOKEN.match(call_id) or call_id in taken:
+            if not _TOKEN.fullmatch(call_id) or call_id in taken:
                 # An id that cannot stand on the bus gets one made of its place and itself.
                 digest = hashlib.blake2b(call_id.encode("utf-8", "replace"), digest_size=4).hexdigest()
                 call_id = f"call_{index}_{digest}"

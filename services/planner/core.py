@@ -28,13 +28,12 @@ from bulkhead_contracts.task import (
 )
 from bulkhead_contracts.types import Body
 from bulkhead_contracts.verdict import VerdictReached
-from services.planner import plans
+from services.planner import plans, taking
 from services.planner.state import State, StepState
 
 TASK_TIMER = "task-deadline"
 DRAFT_TIMER = "draft-again"
 STEPS_TIMER = "steps"
-MAX_PLAN_BYTES = 256 * 1024
 PLAN_OUTPUT_TOKENS = 4_000
 STEP_GRANT_SLACK_MS = 60_000
 ANSWER_MARGIN_MS = 500
@@ -59,7 +58,7 @@ class Planner:
 
     def wants(self, body: Body) -> tuple[ContentRef, ...]:
         """The text of a drafted plan."""
-        if isinstance(body, ModelCallReplied) and body.content and body.content.size_bytes <= MAX_PLAN_BYTES:
+        if isinstance(body, ModelCallReplied) and body.content and body.content.size_bytes <= plans.MAX_PLAN_BYTES:
             return (body.content,)
         return ()
 
@@ -117,7 +116,8 @@ def _submitted(state: State, message: Message, body: TaskSubmitted) -> Decision[
     )
     if body.plan is None:
         return _then(outputs, _draft(state, message, ()))
-    notes = plans.check(body.plan.steps, body.tools)
+    notes = (*taking.check(body.plan.steps, state.held), *plans.check(body.plan.steps, body.tools, checked=body.check))
+    notes = notes[: limits.MAX_PLAN_NOTES]
     if _errors(notes):
         failure = Failure.of(code="plan_rejected", message=_join(notes), hint="mend the plan and submit again")
         return _then((*outputs, _rejected(state, notes)), _end(state, message, "failed", failure))
@@ -166,27 +166,9 @@ def _drafted(state: State, message: Message, body: ModelCallReplied) -> Decision
         if failure.code in STOPPED_BY_BUDGET:
             return _end(state, message, "halted", failure)
         return _draft_again(state, message, (), failure)
-    text = message.contents.get(body.content.sha256)
-    if text is None:
-        steps, notes = (
-            (),
-            (
-                PlanNote(
-                    severity="error",
-                    code="plan_too_large",
-                    message=f"the plan exceeds {MAX_PLAN_BYTES} bytes",
-                ),
-            ),
-        )
-    else:
-        steps, notes = plans.parse(text)
-        notes = notes or plans.check(steps, state.tools)
+    steps, notes = plans.read(body, message.contents.get(body.content.sha256), state.tools)
     if _errors(notes):
-        failure = Failure.of(
-            code="plan_rejected",
-            message=f"no draft passed the plan checker: {_join(notes)}",
-            hint="state the objective more simply, or submit a plan of your own",
-        )
+        failure = plans.failure(notes)
         return _then((_rejected(state, notes),), _draft_again(state, message, notes, failure))
     return _adopt(state, message, steps, notes)
 
@@ -216,8 +198,9 @@ def _deferred(state: State, message: Message, body: CallDeferred) -> Decision[St
 
 def _adopt(state: State, message: Message, steps: tuple[PlanStep, ...], notes: tuple[PlanNote, ...]) -> Decision[State]:
     plan = plans.adopt(steps, notes, state.generation)
-    state = replace(state, phase="running", plan=plan, steps=tuple(StepState(step) for step in plan.steps))
-    return _then((Send("gateway", PlanAdopted(plan=plan)),), _hand_out(state, message))
+    state = replace(state, phase="running", plan=plan, steps=taking.over(plan.steps, state.held))
+    taken = (_step_ended(state, one, "accepted", one.notes, one.result, Usage()) for one in state.steps if one.result)
+    return _then((Send("gateway", PlanAdopted(plan=plan)), *taken), _hand_out(state, message))
 
 
 def _hand_out(state: State, message: Message) -> Decision[State]:
@@ -326,7 +309,8 @@ def _finished(state: State, message: Message, body: StepFinished) -> Decision[St
     if state.check and one.step.kind != "noop":
         # Only the checker's verdict lets a result pass; a worker that skips it is broken or hostile.
         return _again(state, message, one, "rejected", ("the result came without a verdict",), None, body.usage)
-    return _accept(state, message, one, body.result, body.usage)
+    result = plans.unchecked(one.step, body.result) if state.check else body.result
+    return _accept(state, message, one, result, body.usage)
 
 
 def _accept(state: State, message: Message, one: StepState, result: Result, usage: Usage) -> Decision[State]:
@@ -353,8 +337,8 @@ def _again(
     state = state.with_step(replace(one, status="failed", notes=notes))
     failure = Failure.of(
         code="step_failed",
-        message=f"step {one.step.id} ({one.step.title or one.step.instruction[:80]}) failed {one.attempt} times; "
-        f"last: {'; '.join(reasons)}"[: limits.MAX_REASON_CHARS],
+        message=f"step {one.step.id} ({plans.heading(one.step.title or one.step.instruction, 80)}) failed "
+        f"{one.attempt} times; last: {'; '.join(reasons)}"[: limits.MAX_REASON_CHARS],
         hint="see `bulkhead timeline TASK`; add the missing documents or tools, or restate the objective",
     )
     if state.generation >= limits.MAX_PLAN_GENERATIONS:
@@ -368,7 +352,8 @@ def _again(
         if other.status == "running"
     )
     state = replace(state, generation=state.generation + 1)
-    why = (f"the earlier plan failed at step {one.step.id}: {one.step.instruction[:500]}", *reasons)
+    why = (f"the earlier plan failed at step {one.step.id}: {one.step.instruction[:500]}", *reasons,
+           *taking.advice(state.held))
     return _then((said, *stop), _draft(state, message, why))
 
 

@@ -1,15 +1,23 @@
 """From a model's draft to a plan that may run: parsed, checked with notes of severity, given one final step. Pure."""
 
+import unicodedata
 from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import BaseModel, Field, ValidationError
 
 from bulkhead_contracts import limits
+from bulkhead_contracts.model import ModelCallReplied
 from bulkhead_contracts.plan import Plan, PlanNote, PlanStep
+from bulkhead_contracts.result import Failure, Result, worst
 from bulkhead_contracts.tool import ToolSpec
 
 COMPOSE_ID = "answer"
+MAX_PLAN_BYTES = 256 * 1024
+MODELS_ANSWER = "the model's answer"
+"""As the model gateway names what it had to leave out of a reply."""
+CUT_OFF = frozenset({"plan_cut_off", "plan_too_large"})
+NOT_CHECKED = "is a noop: it returns its own instruction, which nobody checks"
 
 
 class DraftStep(BaseModel):
@@ -29,14 +37,14 @@ class Draft(BaseModel):
     steps: Annotated[tuple[DraftStep, ...], Field(min_length=1, max_length=limits.MAX_PLAN_STEPS)]
 
 
-def parse(text: str) -> tuple[tuple[PlanStep, ...], tuple[PlanNote, ...]]:
-    """Steps of a draft, or notes that say why it cannot be read."""
+def parse(text: str, cut: str = "") -> tuple[tuple[PlanStep, ...], tuple[PlanNote, ...]]:
+    """Steps of a draft, or notes that say why it cannot be read. cut: what the reply says is missing from it."""
     try:
         draft = Draft.model_validate_json(text)
         steps = tuple(
             PlanStep(
                 id=one.id,
-                title=one.title[: limits.MAX_TITLE_CHARS],
+                title=heading(one.title, limits.MAX_TITLE_CHARS),
                 instruction=one.instruction,
                 tools=one.tools,
                 inputs=one.inputs,
@@ -45,19 +53,77 @@ def parse(text: str) -> tuple[tuple[PlanStep, ...], tuple[PlanNote, ...]]:
             for one in draft.steps
         )
     except ValidationError as error:
-        return (), tuple(
-            PlanNote(
-                severity="error",
-                code="unreadable_plan",
-                message=f"{'.'.join(map(str, one['loc']))}: {one['msg']}"[: limits.MAX_REASON_CHARS],
-            )
-            for one in error.errors(include_url=False, include_input=False)[:8]
-        )
+        found = error.errors(include_url=False, include_input=False)[:8]
+        if found[0]["type"] == "json_invalid":
+            return (), (_no_json(text, str(found[0]["ctx"]["error"]), cut),)
+        return (), tuple(_error("unreadable_plan", f"{'.'.join(map(str, one['loc']))}: {one['msg']}") for one in found)
     return steps, ()
 
 
-def check(steps: Sequence[PlanStep], tools: Sequence[ToolSpec]) -> tuple[PlanNote, ...]:
-    """Findings on a plan; any of severity `error` keeps it from running."""
+def read(
+    reply: ModelCallReplied, text: str | None, tools: Sequence[ToolSpec]
+) -> tuple[tuple[PlanStep, ...], tuple[PlanNote, ...]]:
+    """Steps of a model's reply, and what the checker finds. text: what it said; None when that was too long to read."""
+    if text is None:
+        return (), (_error("plan_too_large", f"the plan exceeds {MAX_PLAN_BYTES} bytes"),)
+    lost = [one.detail or one.what for one in reply.completeness.omissions if one.what == MODELS_ANSWER]
+    cut = "; ".join(lost) or ("the model reached its output limit" if reply.finish == "length" else "")
+    steps, notes = parse(text, cut)
+    return steps, notes or check(steps, tools)
+
+
+def failure(notes: Sequence[PlanNote]) -> Failure:
+    """What the task ends with when its last draft has these notes."""
+    errors = [one for one in notes if one.severity == "error"]
+    hint = "state the objective more simply, or submit a plan of your own"
+    if any(one.code in CUT_OFF for one in errors):
+        hint = "ask for less at once (split the objective into several tasks), or submit a plan of your own"
+    return Failure.of(
+        code="plan_rejected",
+        message=f"no draft passed the plan checker: {'; '.join(one.message for one in errors)}",
+        hint=hint,
+    )
+
+
+def unchecked(step: PlanStep, result: Result) -> Result:
+    """A check was asked for and there was none: whatever is built on the result says so, up to the answer."""
+    reason = "; ".join(filter(None, (f"step {step.id} {NOT_CHECKED}", result.standing_reason)))
+    standing = worst(result.standing, "degraded")
+    return result.model_copy(update={"standing": standing, "standing_reason": reason[: limits.MAX_REASON_CHARS]})
+
+
+def _no_json(text: str, why: str, cut: str) -> PlanNote:
+    if not text.strip():
+        return _error("unreadable_plan", "the answer is empty; answer with the JSON object of the plan")
+    if not cut and not why.startswith("EOF"):
+        return _error("unreadable_plan", f"the answer is not JSON ({why}); answer with the plan's JSON object alone")
+    detail = f": {cut}" if cut else ""
+    return _error(
+        "plan_cut_off",
+        f"the plan was cut off after {len(text)} characters, before it was whole{detail}. Make it shorter: fewer "
+        "steps, and an instruction of a few sentences for each",
+    )
+
+
+def _error(code: str, message: str) -> PlanNote:
+    return PlanNote(severity="error", code=code, message=message[: limits.MAX_REASON_CHARS])
+
+
+def heading(text: str, most: int) -> str:
+    """One line of at most `most` characters: cut between words where there is one, never through a character."""
+    line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    if len(line) <= most:
+        return line
+    end = most - 1
+    while end > 0 and (unicodedata.combining(line[end]) or "\u200d" in line[end - 1 : end + 1]):
+        end -= 1
+    space = line.rfind(" ", 0, end + 1)
+    # A word as long as the line is cut; dropping it would leave nothing that tells the step from others.
+    return (line[:space] if space > most // 2 else line[:end]) + "…"
+
+
+def check(steps: Sequence[PlanStep], tools: Sequence[ToolSpec], *, checked: bool = False) -> tuple[PlanNote, ...]:
+    """Findings on a plan; any of severity `error` keeps it from running. checked: results have to pass the checker."""
     notes: list[PlanNote] = []
 
     def note(severity: str, code: str, step_id: str, message: str) -> None:
@@ -85,6 +151,8 @@ def check(steps: Sequence[PlanStep], tools: Sequence[ToolSpec]) -> tuple[PlanNot
             note("error", "no_instruction", step.id, f"step {step.id} does not say what to do")
         if not step.acceptance.strip() and step.kind != "noop":
             note("error", "no_acceptance", step.id, f"step {step.id} has no acceptance criterion")
+        if checked and step.kind == "noop":
+            note("warning", "not_checked", step.id, f"step {step.id} {NOT_CHECKED}: its result stands as degraded")
         for name in step.inputs:
             if name not in known:
                 note("error", "unknown_input", step.id, f"step {step.id} needs {name}, which is no step")

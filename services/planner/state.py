@@ -58,6 +58,8 @@ class State:
     """When the timer of the running steps fires; 0 when none is set."""
     wrote: bool = False
     """Whether a step that may write was ever handed out: such a plan is not re-planned by itself."""
+    held: tuple[StepState, ...] = ()
+    """Accepted results that a plan to come may take over; never any in logic 1."""
 
     def step(self, step_id: str) -> StepState | None:
         """The state of a step of the running plan."""

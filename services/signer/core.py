@@ -111,6 +111,7 @@ def _granted(
         day_cost_usd_micros=policy.day.cost_usd_micros,
         day_tokens=policy.day.tokens,
         expires_unix_ms=request.requested_unix_ms + request.limits.deadline_ms + EXPIRY_SLACK_MS,
+        origin=request.origin,
     )
     return Granted(grant, tuple(policies.tools[name] for name in names))
 

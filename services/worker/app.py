@@ -9,7 +9,8 @@ from services.worker.core import Worker
 from services.worker.settings import Settings
 
 SERVICE = "worker"
-LOGICS: Mapping[int, Decider[Any]] = {1: Worker()}
+LOGICS: Mapping[int, Decider[Any]] = {1: Worker(), 2: Worker()}
+"""A version is the whole mesh's: where a service decides as before, it stands under both numbers."""
 
 
 def build(context: Context, settings: Settings) -> Mapping[int, Decider[Any]]:

@@ -18,16 +18,14 @@ from bulkhead_contracts.result import (
     Omission,
     Result,
     Usage,
-    merge_citations,
     merge_completeness,
     merge_labels,
-    worst,
 )
 from bulkhead_contracts.retrieval import RetrievalReplied
 from bulkhead_contracts.step import Evidence, StepAssigned, StepCancelRequested, StepFinished, StepProposed
 from bulkhead_contracts.tool import ToolCallReplied
 from bulkhead_contracts.types import Body
-from services.worker import calls
+from services.worker import calls, results
 from services.worker.state import Attempt, Key, State
 
 STEP_OUTPUT_TOKENS = 2_000
@@ -78,24 +76,12 @@ def _assigned(state: State, message: Message, body: StepAssigned) -> Decision[St
         return Decision(state)
     attempt = Attempt(assigned=body, grant=message.envelope.grant)
     if body.step.kind == "noop":
-        result = _noted(body)
+        result = results.noted(body)
         finished = StepFinished(
             step_id=body.step.id, attempt=body.attempt, plan_version=body.plan_version, result=result
         )
         return Decision(state.with_attempt(key, _over(attempt)), (Send("planner", finished),))
     return _think(state, message, key, attempt)
-
-
-def _noted(body: StepAssigned) -> Result:
-    """A noop's result is its instruction; what its inputs lack and rest on goes on to whatever is built on it."""
-    inputs = [one.result for one in body.inputs]
-    return Result(
-        summary=body.step.instruction[: limits.MAX_SUMMARY_CHARS],
-        standing=worst(*(one.standing for one in inputs)),
-        standing_reason=next((one.standing_reason for one in inputs if one.standing != "ok"), ""),
-        completeness=merge_completeness(*(one.completeness for one in inputs)),
-        provenance=merge_labels(*(one.provenance for one in inputs)),
-    )
 
 
 def _cancelled(state: State, body: StepCancelRequested) -> Decision[State]:
@@ -419,34 +405,7 @@ def _again(state: State, body: TimerFired) -> Decision[State]:
 
 def _finish(state: State, key: Key, attempt: Attempt, content: ContentRef) -> Decision[State]:
     assigned = attempt.assigned
-    before = tuple(one.result for one in assigned.inputs)
-    lost = tuple(
-        Omission(reason="failed_part", what=f"tool {name}"[: limits.MAX_SUMMARY_CHARS], detail=why)
-        for name, why in attempt.failed_tools.items()
-    )
-    completeness = merge_completeness(
-        *(one.completeness for one in before),
-        attempt.completeness,
-        Completeness.missing(*lost) if lost else Completeness(),
-    )
-    standing = worst(*(one.standing for one in before), "degraded" if attempt.degraded or lost else "ok")
-    reasons = [
-        *(one.standing_reason for one in before if one.standing != "ok"),
-        *attempt.degraded,
-        *(f"{name} failed" for name in attempt.failed_tools),
-    ]
-    result = Result(
-        content=content,
-        summary=content.summary,
-        standing=standing,
-        standing_reason="; ".join(reasons)[: limits.MAX_REASON_CHARS] if standing != "ok" else "",
-        completeness=completeness,
-        provenance=merge_labels(attempt.labels, *(one.provenance for one in before)),
-        citations=merge_citations(
-            tuple(one.citation for one in attempt.evidence if one.citation),
-            *(one.citations for one in before),
-        ),
-    )
+    result = results.made(attempt, content)
     done = state.with_attempt(key, _over(attempt))
     if not assigned.check:
         return Decision(

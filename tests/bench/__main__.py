@@ -1,126 +1,209 @@
-"""`make bench`: a table on stderr, JSON lines on stdout.
+"""`make bench`: what the mesh costs, beside bare JetStream and beside DBOS, in one run.
 
-Step: planner -> worker -> planner with a 64-byte no-op result, recorded before the next; time between two hand-outs
-as the gateway's inbox shows them. Floor: one acked publish on a bare stream of the same broker.
+JSON lines on standard output, {"system", "durability", "measure", "value"}; progress and a table with ratios and
+targets on standard error. What each measure is: docs/benchmarks.md. Exit codes: 0 measured, 1 something could not be
+measured (standard error says what), 2 a wrong call, 130 interrupted; in every case nothing is left running.
 """
 
 import argparse
 import asyncio
-import itertools
-import json
-import statistics
+import fnmatch
+import os
+import platform
+import signal
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, nullcontext
 from pathlib import Path
+from typing import Any
 
-from tests.bench.rig import Rig, rig
+from infra.local.process import StartFailed
+from infra.nats.server import Durability, binary
+from tests.bench import dbos_peer, floor, growing, recovering, stepping, whole
+from tests.bench.accounting import Unreadable
+from tests.bench.dbos_peer import NoPeer, WorkerFailed
+from tests.bench.figures import SYSTEMS, Book, changes, read, say, table
+from tests.bench.postgres import NoPostgres
+from tests.bench.rig import ROOT, rig
 
-STARTED = "mesh.task.step_started.v1"
-ENDED = "mesh.task.ended.v1"
+QUIET_LOAD = 0.5
+DRIFT = 1.25
+Measure = Callable[[Any, Book, int], Awaitable[None]]
 
-
-class Table:
-    """Prints each figure as soon as it is there."""
-
-    def __init__(self, durability: str) -> None:
-        self._durability = durability
-
-    def add(self, measure: str, value: float, system: str = "bulkhead") -> None:
-        """One figure."""
-        row = {"system": system, "durability": self._durability, "measure": measure, "value": round(value, 3)}
-        print(json.dumps(row), flush=True)
-        print(f"{system:10} {self._durability:8} {measure:28} {value:12.3f}", file=sys.stderr, flush=True)
-
-
-def quantile(values: Sequence[float], q: float) -> float:
-    """The q-quantile by rank."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(q * len(ordered)))]
-
-
-async def floor(mesh: Rig, table: Table, count: int) -> None:
-    """Acked publishes, one after the other, into the journal's inbox under the gateway's own identity."""
-    times = []
-    for n in range(count):
-        began = time.perf_counter()
-        await mesh.context.bus.publish(
-            f"blob.gateway.demo.floor{n}", b"x" * 512, {"content-type": "text/plain"}, f"floor-{n}"
-        )
-        times.append((time.perf_counter() - began) * 1000)
-    table.add("publish_ack_p50_ms", statistics.median(times), "floor")
-
-
-async def steps(mesh: Rig, table: Table, chains: int, length: int) -> None:
-    """Latency of a step, one task at a time."""
-    await mesh.run(length)
-    gaps: list[float] = []
-    for _ in range(chains):
-        seen = await mesh.run(length)
-        at = seen.at[STARTED]
-        gaps += [(b - a) * 1000 for a, b in itertools.pairwise(at)]
-    table.add("step_p50_ms", statistics.median(gaps))
-    table.add("step_p99_ms", quantile(gaps, 0.99))
+LOADED = tuple(f"_{load}" for load in stepping.LOADS)
+ON_RIG: dict[Measure, tuple[str, ...]] = {
+    stepping.latency: ("step_p50_ms", "step_p99_ms"),
+    stepping.tasks_of_three: ("task3_p50_ms",),
+    stepping.saturation: ("steps_per_s", "cpu_per_step_ms", *(f"steps_per_s{load}" for load in LOADED),
+                          *(f"cpu_per_step_ms_{what}" for what in ("50", "200", "broker", "planner", "worker"))),
+    stepping.checks_on: tuple(f"steps_per_s{load}_check" for load in LOADED),
+    stepping.writes: ("durable_writes_per_step", "durable_writes_per_task"),
+    stepping.memory: ("pss_total_mb", *(f"pss_mb_{what}" for what in ("broker", "planner", "worker"))),
+    recovering.recovery: ("recovery_s", "rerun_recorded_steps", "redelivered_recorded_steps",
+                          "redelivered_unrecorded_steps"),
+}  # fmt: skip
+OWN_RIG: dict[Callable[[Book, Path, Durability, int], Awaitable[None]], tuple[str, ...]] = {
+    growing.growth: ("cost_growth", "step_p50_ms_at_1e3", "step_p50_ms_at_1e5", "step_p50_ms_at_1e6"),
+    growing.fold: ("fold_cold_ms", "fold_warm_ms"),
+}
+ON_WHOLE: dict[Measure, tuple[str, ...]] = {
+    whole.one_agent: ("one_agent_task_p50_ms", "planned_judged_task_p50_ms"),
+    whole.first_token: ("first_token_overhead_p50_ms",),
+    whole.admission: ("admission_p50_ms",),
+    whole.judged: ("step_p50_ms_judged", *(f"steps_per_s{load}_judged" for load in LOADED)),
+    whole.full_step: ("full_step_durable_writes", "full_step_cpu_ms", "pss_whole_mesh_mb"),
+}
+NAMES = sorted({name for group in (ON_RIG, OWN_RIG, ON_WHOLE) for names in group.values() for name in names})
 
 
-async def tasks(mesh: Rig, table: Table, count: int) -> None:
-    """From submission to the end, three steps."""
-    times = []
-    for _ in range(count):
-        began = time.perf_counter()
-        seen = await mesh.run(3)
-        times.append((seen.at[ENDED][0] - began) * 1000)
-    table.add("task3_p50_ms", statistics.median(times))
-
-
-async def saturation(mesh: Rig, table: Table, in_flight: int, length: int) -> None:
-    """Steps per second and CPU per step with many tasks in flight."""
-    cpu, began = mesh.cpu_s(), time.perf_counter()
-    names = await asyncio.gather(*(mesh.submit(length) for _ in range(in_flight)))
-    await asyncio.wait_for(asyncio.gather(*(mesh.tasks[name].ended.wait() for name in names)), 300)
-    seconds, done = time.perf_counter() - began, in_flight * length
-    table.add(f"steps_per_s_{in_flight}", done / seconds)
-    table.add(f"cpu_per_step_ms_{in_flight}", (mesh.cpu_s() - cpu) / done * 1000)
-
-
-async def recovery(mesh: Rig, table: Table) -> None:
-    """kill -9 of the worker with 100 tasks in flight: until the first step ends that needed a worker again."""
-    names = await asyncio.gather(*(mesh.submit(60) for _ in range(100)))
-    while sum(len(mesh.tasks[name].at[STARTED]) for name in names) < 300:
-        await asyncio.sleep(0.001)
-    mesh.processes["worker"].kill()
-    await mesh.processes["worker"].wait()
-    began = time.perf_counter()
-    await mesh.start_service("worker")
-    await asyncio.wait_for(asyncio.gather(*(mesh.tasks[name].ended.wait() for name in names)), 300)
-    gaps = []
-    for name in names:
-        at = [began, *(t for t in mesh.tasks[name].at[STARTED] if t > began)]
-        gaps.append(max(b - a for a, b in itertools.pairwise(at)) if len(at) > 1 else 0.0)
-    table.add("recovery_s", max(gaps))
-    table.add("rerun_recorded_steps", sum(max(0, len(mesh.tasks[name].at[STARTED]) - 60) for name in names))
-
-
-async def main() -> None:
-    """All measures, for each durability asked for."""
-    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("--durability", choices=("power", "process", "both"), default="both")
-    parser.add_argument("--quick", action="store_true", help="a tenth of the work: for a first look")
+def arguments() -> argparse.Namespace:
+    """What was asked for; ends the program when that makes no sense."""
+    parser = argparse.ArgumentParser(
+        prog="make bench ARGS=...", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=f"measures: {', '.join(NAMES)}\n\nmake bench ARGS='--quick --durability power'\n"
+        "make bench ARGS='--only step_p50_ms steps_per_s --systems bulkhead floor --compare before.jsonl'",
+    )  # fmt: skip
+    parser.add_argument("--durability", choices=("power", "process", "both"), default="both",
+                        help="power: fsync before every ack; process: survives kills only (default both)")
+    parser.add_argument("--quick", action="store_true",
+                        help="a tenth of the work and of the stored messages: a first look, in two minutes; says so")
+    parser.add_argument("--only", nargs="+", default=[], metavar="MEASURE", help="only these (* and ? allowed)")
+    parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS), help="default: all three")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the JSON lines to a file, too")
+    parser.add_argument("--compare", type=Path, metavar="FILE", help="JSON lines of an earlier run: shows what changed")
     asked = parser.parse_args()
-    scale = 1 if asked.quick else 10
-    for durability in ("power", "process") if asked.durability == "both" else (asked.durability,):
-        table = Table(durability)
-        with tempfile.TemporaryDirectory(prefix="bulkhead-bench-") as folder:
-            async with rig(Path(folder), durability) as mesh:
-                await floor(mesh, table, 100 * scale)
-                await steps(mesh, table, 2 * scale, 50)
-                await tasks(mesh, table, 10 * scale)
-                for in_flight in (50, 200):
-                    await saturation(mesh, table, in_flight, 4 * scale)
-                table.add("pss_total_mb", mesh.pss_mb())
-                await recovery(mesh, table)
+    unknown = [one for one in asked.only if not fnmatch.filter(NAMES, one)]
+    if unknown:
+        parser.error(f"no such measure: {', '.join(unknown)}; there are {', '.join(NAMES)}")
+    try:
+        asked.before = read(asked.compare) if asked.compare else []
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    return asked
+
+
+class Run:
+    """One run, as it was asked for."""
+
+    def __init__(self, asked: argparse.Namespace, book: Book) -> None:
+        self._asked = asked
+        self._book = book
+        self._scale = 1 if asked.quick else 10
+        self.failed = False
+
+    def wants(self, names: Sequence[str]) -> bool:
+        """Whether any of these measures was asked for."""
+        only = self._asked.only
+        return not only or any(fnmatch.filter(names, one) for one in only)
+
+    async def durability(self, durability: Durability) -> None:
+        """All systems, one after the other; the floor before and after, to see whether the machine stood still."""
+        with tempfile.TemporaryDirectory(prefix="bulkhead-bench-") as name:
+            folder = Path(name)
+            if "floor" in self._asked.systems:
+                await self._told("floor", durability, floor.measure(self._book, folder / "1", durability, self._scale))
+            if "bulkhead" in self._asked.systems:
+                await self._bulkhead(folder, durability)
+            if "dbos" in self._asked.systems and self.wants(sorted(dbos_peer.MEASURES)):
+                await self._dbos(folder, durability)
+            if "floor" in self._asked.systems:
+                await self._drift(folder, durability)
+
+    async def _bulkhead(self, folder: Path, durability: Durability) -> None:
+        book, scale = self._book, self._scale
+        for places, start in ((ON_RIG, rig), (ON_WHOLE, whole.whole)):
+            wanted = [measure for measure, names in places.items() if self.wants(names)]
+            async with AsyncExitStack() as stack:
+                mesh = await stack.enter_async_context(start(folder / start.__name__, durability)) if wanted else None
+                for measure in wanted:
+                    book.scope("bulkhead", durability)
+                    await self._told(measure.__name__, durability, measure(mesh, book, scale))
+        for measure_alone, names in OWN_RIG.items():
+            if self.wants(names):
+                book.scope("bulkhead", durability)
+                await self._told(measure_alone.__name__, durability, measure_alone(book, folder, durability, scale))
+
+    async def _dbos(self, folder: Path, durability: Durability) -> None:
+        try:
+            dbos_peer.check()
+            await self._told("dbos", durability, dbos_peer.measure(self._book, folder, durability, self._scale))
+        except (NoPeer, NoPostgres) as error:
+            say(f"\nThe rows of dbos are left out: {error}")
+        except (WorkerFailed, StartFailed, Unreadable) as error:
+            say(f"\nThe rows of dbos are not whole: {error}")
+            self.failed = True
+
+    async def _drift(self, folder: Path, durability: Durability) -> None:
+        before = self._book.value("floor", durability, "step_p50_ms")
+        async with floor.floor(folder / "2", durability) as bare:
+            now = (await bare.measure(single=100 * self._scale))["step_p50_ms"]
+        if before and not 1 / DRIFT < now / before < DRIFT:
+            say(f"\nNOT QUIET: the floor's step_p50_ms was {before:.2f} ms at the beginning and {now:.2f} at the end: "
+                "something else used the machine. Ratios suffer less than absolute figures; better measure again.")
+
+    @staticmethod
+    async def _told(what: str, durability: str, work: Awaitable[None]) -> None:
+        say(f"{what} ({durability}) ...")
+        began = time.monotonic()
+        await work
+        say(f"  ({time.monotonic() - began:.0f} s)")
+
+
+def machine() -> str:
+    """Without these the figures mean nothing."""
+
+    def output(*command: str) -> str:
+        try:
+            return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=10).stdout.strip()
+        except OSError:
+            return "unknown"
+
+    model = next((line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
+                  if line.startswith("model name")), platform.machine())  # fmt: skip
+    changed = " with changes" if output("git", "status", "--porcelain") else ""
+    load = os.getloadavg()[0]
+    busy = f"\nNOT QUIET: the load is {load:.1f} before the bench begins; others use the cores" * (load > QUIET_LOAD)
+    return (
+        f"{time.strftime('%Y-%m-%d %H:%M')}, commit {output('git', 'rev-parse', '--short', 'HEAD')}{changed}, "
+        f"{len(os.sched_getaffinity(0))} x {model}, Linux {platform.release()}, Python {platform.python_version()}, "
+        f"{output(str(binary()), '--version')}{busy}"
+    )
+
+
+async def run(asked: argparse.Namespace) -> int:
+    """Measure, print; the exit code."""
+    me = asyncio.current_task()
+    assert me is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, me.cancel)
+    say(machine())
+    both: tuple[Durability, ...] = ("power", "process")
+    with asked.json.open("w") if asked.json else nullcontext() as copy:
+        book = Book(copy, tuple(asked.only))
+        running = Run(asked, book)
+        for durability in both if asked.durability == "both" else (asked.durability,):
+            await running.durability(durability)
+    say(f"\n{table(book)}")
+    if asked.quick:
+        say("\n--quick: a tenth of the work; do not quote these figures.")
+    if asked.before:
+        say(f"\nchanges against {asked.compare}\n{changes(book, asked.before)}")
+    return int(running.failed)
+
+
+def main() -> int:
+    """See the module."""
+    import uvloop
+
+    asked = arguments()
+    try:
+        return uvloop.run(run(asked))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        say("interrupted; everything that was started is stopped")
+        return 130
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    sys.exit(main())

@@ -5,11 +5,12 @@ The bench itself speaks with the gateway's identity: it submits tasks and listen
 
 import asyncio
 import itertools
+import json
 import os
 import sys
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,37 +22,59 @@ from bulkhead_contracts.plan import Plan, PlanStep
 from bulkhead_contracts.result import ContentRef
 from bulkhead_contracts.task import TaskLimits, TaskSubmitted
 from infra.identity import keys, policy, render
+from infra.local.http import get
 from infra.local.ports import free_port
+from infra.local.process import Child
 from infra.nats.provision import provision
-from infra.nats.server import NatsServer, ServerPlan
+from infra.nats.server import Durability, NatsServer, ServerPlan
+from infra.nats.streams import Layout
+from tests.bench import accounting
+from tests.bench.filling import fill
 
 ROOT = Path(__file__).resolve().parents[2]
 OBJECTIVE = ContentRef(author="gateway", sha256="0" * 64, size_bytes=1)
-FLAG_READY_S = 30.0
+READY_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 10.0
+TASK_TIMEOUT_S = 120.0
+SLOTS = 256
 INSTRUCTION = "x" * 64
 """What a no-op step returns: 64 bytes."""
+STARTED, STEP_ENDED = "mesh.task.step_started.v1", "mesh.task.step_ended.v1"
+ENDED = "mesh.task.ended.v1"
+
+
+class RigFailed(Exception):
+    """A task did not end, or nobody listens any more; says what the services said."""
 
 
 @dataclass(slots=True)
 class Seen:
-    """Arrival times (seconds) of a task's messages at the gateway, by type."""
+    """Arrival times (seconds) of a task's messages at the gateway, by type; when its submission began."""
 
     at: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+    submitted: float = 0.0
+
+    @property
+    def ended_at(self) -> float:
+        """When the end was heard."""
+        return self.at[ENDED][0]
 
 
 @dataclass(slots=True)
 class Rig:
-    """A running bench mesh."""
+    """A running bench mesh. listening: ends only with the rig, or by a failure."""
 
     folder: Path
     server: NatsServer
     context: Context
-    processes: dict[str, asyncio.subprocess.Process]
+    children: dict[str, Child] = field(default_factory=dict)
     tasks: dict[str, Seen] = field(default_factory=lambda: defaultdict(Seen))
+    environ: Mapping[str, str] = field(default_factory=dict)
+    listening: asyncio.Task[None] | None = None
     _numbers: itertools.count = field(default_factory=itertools.count)
 
-    async def submit(self, steps: int) -> str:
+    async def submit(self, steps: int, *, check: bool = False) -> str:
         """Submit a chain of no-op steps; returns the task id."""
         task = f"bench{os.getpid()}-{next(self._numbers)}"
         chain = tuple(
@@ -62,17 +85,48 @@ class Rig:
             objective=OBJECTIVE,
             limits=TaskLimits(deadline_ms=600_000),
             submitted_unix_ms=unix_ms(),
-            check=False,
+            check=check,
             plan=Plan(steps=chain),
         )
+        self.tasks[task].submitted = time.perf_counter()
         await self.context.publisher.send("planner", body, tenant="demo", task=task, cause=task, index=0)
         return task
 
-    async def run(self, steps: int) -> Seen:
+    async def run(self, steps: int, *, check: bool = False) -> Seen:
         """Submit one task and wait for its end."""
-        seen = self.tasks[await self.submit(steps)]
-        await asyncio.wait_for(seen.ended.wait(), 120)
-        return seen
+        name = await self.submit(steps, check=check)
+        await self.wait([name])
+        return self.tasks.pop(name)
+
+    async def run_many(self, count: int, steps: int, *, check: bool = False) -> float:
+        """So many tasks at the same time; seconds from the first submission to the last end."""
+        began = time.perf_counter()
+        names = await asyncio.gather(*(self.submit(steps, check=check) for _ in range(count)))
+        await self.wait(names)
+        seconds = time.perf_counter() - began
+        for name in names:
+            del self.tasks[name]
+        return seconds
+
+    async def wait(self, names: Sequence[str]) -> None:
+        """Until all of these have ended. Raises RigFailed with what the services said."""
+        ended = asyncio.gather(*(self.tasks[name].ended.wait() for name in names))
+        assert self.listening is not None
+        try:
+            await asyncio.wait({ended, self.listening}, timeout=TASK_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
+            if ended.done():
+                return
+        finally:
+            ended.cancel()
+        if self.listening.done():
+            raise RigFailed("the bench hears the gateway's inbox no more") from self.listening.exception()
+        open_tasks = [name for name in names if not self.tasks[name].ended.is_set()]
+        heard = {name: {kind: len(at) for kind, at in self.tasks[name].at.items()} for name in open_tasks[:3]}
+        said = "\n".join(child.why() for child in self.children.values())
+        raise RigFailed(
+            f"{len(open_tasks)} of {len(names)} tasks have not ended within {TASK_TIMEOUT_S:g} s; heard of the first: "
+            f"{heard}; look at the broker's store and logs in {self.folder}\n{said}"
+        )
 
     async def listen(self) -> None:
         """Take everything out of the gateway's inbox."""
@@ -87,35 +141,51 @@ class Rig:
                     seen.ended.set()
                 await delivery.ack()
 
-    def cpu_s(self) -> float:
-        """CPU seconds used so far by broker and services."""
-        import psutil
-
-        total = 0.0
-        for pid in self.pids():
-            times = psutil.Process(pid).cpu_times()
-            total += times.user + times.system
-        return total
+    def by_name(self) -> dict[str, int]:
+        """Process ids of broker and services."""
+        assert self.server.child is not None
+        running = {name: child.pid for name, child in self.children.items() if child.running}
+        return {"broker": self.server.child.pid, **running}
 
     def pids(self) -> list[int]:
         """Broker and services."""
-        assert self.server.child is not None
-        return [self.server.child.pid, *(process.pid for process in self.processes.values())]
+        return list(self.by_name().values())
 
-    def pss_mb(self) -> float:
-        """Proportional set size of broker and services."""
-        total = 0
-        for pid in self.pids():
-            for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-                if line.startswith("Pss:"):
-                    total += int(line.split()[1])
-        return total / 1024
+    def cpu_by_name(self) -> dict[str, float]:
+        """CPU seconds used so far by broker and services; the bench's own are not counted."""
+        return {name: accounting.cpu_s([pid]) for name, pid in self.by_name().items()}
+
+    @asynccontextmanager
+    async def reader(self) -> AsyncIterator[JetStreamBus]:
+        """A connection that may read every inbox."""
+        seed = keys.nkey_seed(self.folder / "identity", "operator")
+        bus = await JetStreamBus.connect(self.server.plan.url, service="operator", nkey_seed=seed)
+        try:
+            yield bus
+        finally:
+            await bus.close()
+
+    @asynccontextmanager
+    async def speaking_as(self, service: str) -> AsyncIterator[Context]:
+        """Another service's identity, while that service does not run."""
+        identity = Identity.load(self.folder / "identity", service)
+        bus = await JetStreamBus.connect(self.server.plan.url, service=service, nkey_seed=identity.nkey_seed)
+        try:
+            yield make_context(service, "bench", bus, identity)
+        finally:
+            await bus.close()
+
+    async def jsz(self, query: str = "streams=true&accounts=true") -> dict:
+        """The broker's own counts."""
+        _, body = await get(f"{self.server.plan.monitor_url}/jsz?{query}", timeout_s=5)
+        found: dict = json.loads(body)
+        return found
 
     async def start_service(self, name: str) -> None:
-        """Start (again) a service process and wait until it is ready."""
+        """Start (again) a service process and wait until it is ready. Raises TimeoutError with its last lines."""
         health = self.folder / f"{name}.health"
         health.unlink(missing_ok=True)
-        environment = {
+        environ = {
             "PATH": os.environ["PATH"],
             "BULKHEAD_NATS_URL": self.server.plan.url,
             "BULKHEAD_IDENTITY_DIR": str(self.folder / "identity"),
@@ -123,60 +193,69 @@ class Rig:
             "BULKHEAD_HEALTH_FILE": str(health),
             "BULKHEAD_TRACE": "false",
             "BULKHEAD_LOG_LEVEL": "warning",
-            "BULKHEAD_SLOTS": "256",
+            "BULKHEAD_SLOTS": str(SLOTS),
+            **self.environ,
         }
-        with (self.folder / f"{name}.log").open("ab") as log:
-            self.processes[name] = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", f"services.{name}", cwd=ROOT, env=environment, stderr=log
-            )
-        deadline = time.monotonic() + FLAG_READY_S
-        while time.monotonic() < deadline:
+        log = self.folder / "logs" / f"{name}.log"
+        child = self.children[name] = await Child.start(
+            name, [sys.executable, "-m", f"services.{name}"], log=log, environ=environ, cwd=ROOT
+        )
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        while time.monotonic() < deadline and child.running:
             if health.is_file() and await _ready(health):
                 return
             await asyncio.sleep(0.02)
-        raise TimeoutError(f"{name} was not ready: {(self.folder / f'{name}.log').read_text()[-2000:]}")
+        raise TimeoutError(f"{name} was not ready within {READY_TIMEOUT_S:g} s\n{child.why()}")
+
+    async def stop_service(self, name: str, *, kill: bool = False) -> None:
+        """End a service: in order, or by kill -9."""
+        child = self.children.pop(name)
+        await (child.kill() if kill else child.stop(STOP_TIMEOUT_S))
 
 
 async def _ready(health: Path) -> bool:
-    import json
-
-    port = json.loads(health.read_text())["port"]
     try:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"GET /readyz HTTP/1.1\r\n\r\n")
-        line = await reader.readline()
-        writer.close()
-    except OSError:
+        code, _ = await get(f"http://127.0.0.1:{json.loads(health.read_text())['port']}/readyz", timeout_s=2)
+    except (OSError, ValueError, KeyError):
         return False
-    return b" 200 " in line
+    return code == 200
 
 
 @asynccontextmanager
-async def rig(folder: Path, durability: str) -> AsyncIterator[Rig]:
-    """Start everything, stop everything."""
+async def rig(
+    folder: Path,
+    durability: Durability,
+    *,
+    filled: Mapping[str, int] | None = None,
+    services: Sequence[str] = ("planner", "worker"),
+    environ: Mapping[str, str] | None = None,
+) -> AsyncIterator[Rig]:
+    """Start everything, stop everything. filled: messages that each inbox holds before it begins."""
     rules = policy.load()
     keys.ensure(folder / "identity", rules)
     nkeys = keys.public_nkeys(folder / "identity", rules)
-    port, monitor = free_port(), free_port()
-    plan = ServerPlan(folder=folder / "nats", port=port, monitor_port=monitor, durability=durability)  # type: ignore[arg-type]
+    plan = ServerPlan(folder / "nats", free_port(), free_port(), durability)
+    if filled:
+        await fill(plan, filled)
     server = NatsServer(plan, render.accounts(rules, nkeys), dict(os.environ))
     await server.start()
-    processes: dict[str, asyncio.subprocess.Process] = {}
+    made: Rig | None = None
     try:
-        await provision(plan.url, keys.nkey_seed(folder / "identity", "provisioner"))
+        if not filled:
+            await provision(plan.url, keys.nkey_seed(folder / "identity", "provisioner"), Layout())
         identity = Identity.load(folder / "identity", "gateway")
         bus = await JetStreamBus.connect(plan.url, service="gateway", nkey_seed=identity.nkey_seed)
-        made = Rig(folder, server, make_context("gateway", "bench", bus, identity), processes)
-        for name in ("planner", "worker"):
+        made = Rig(folder, server, make_context("gateway", "bench", bus, identity), environ=environ or {})
+        for name in services:
             await made.start_service(name)
-        listening = asyncio.create_task(made.listen())
-        yield made
-        listening.cancel()
-        await asyncio.gather(listening, return_exceptions=True)
-        await bus.close()
+        made.listening = asyncio.create_task(made.listen())
+        try:
+            yield made
+        finally:
+            made.listening.cancel()
+            await asyncio.gather(made.listening, return_exceptions=True)
+            await bus.close()
     finally:
-        for process in processes.values():
-            if process.returncode is None:
-                process.terminate()
-                await process.wait()
+        if made is not None:
+            await asyncio.gather(*(made.stop_service(name) for name in list(made.children)))
         await server.stop()

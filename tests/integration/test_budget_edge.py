@@ -236,6 +236,18 @@ async def test_a_known_id_gets_its_first_answer_and_no_more_than_that(world: Wor
     assert not await world.mesh.messages("INBOX_PLANNER")
 
 
+async def test_a_settled_id_admits_no_second_call_and_halts_nothing(world: World) -> None:
+    """A doer that is handed a call again under old numbers (a broker that lost its count) must not call for free."""
+    await world.ask("r1", cost=50)
+    await world.settle("r1", cost=20)
+    await world.settled_balance(spent=20)
+    again = await world.ask("r1", cost=50)
+    assert again.decision == "wait" and again.retry_after_ms > 0 and "new id" in again.reason
+    assert len(await world.facts()) == 1 and not await world.mesh.messages("INBOX_PLANNER")
+    assert (await world.ask("r2", cost=50)).decision == "reserved"
+    await world.settled_balance(spent=20, reserved=50)
+
+
 async def test_a_reservation_that_the_journal_does_not_take_is_given_back(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

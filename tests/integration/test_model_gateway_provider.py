@@ -8,6 +8,7 @@ import json
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -234,6 +235,24 @@ async def test_a_fault_that_stays_is_told_by_its_name(offline, fault, stream):
         assert (reply.usage == Usage()) == (fault in FREE)
 
 
+async def test_a_plan_call_that_hangs_is_noticed_by_its_silence(offline):
+    """Not after its whole minute: it leaves time for another attempt, which answers."""
+    offline.will("stall", delay_ms=60_000)
+    async with before(offline) as d:
+        parts = (Part(kind="objective", text="Find the greeting."), Part(kind="tools", text="none"))
+        request = d.request(
+            parts=parts, response="plan", stream=False, prompt_id="planner.draft",
+            deadline_unix_ms=d.now_ms() + limits.DEFAULT_MODEL_CALL_TIMEOUT_MS,
+        )  # fmt: skip
+        began = time.monotonic()
+        reply = await d.ask(request, "planner", grant=d.grant(None))
+        took_s = time.monotonic() - began
+        assert reply.outcome == "answered" and reply.provider_attempts == 2
+        assert 0.5 <= took_s < 5.0, f"{took_s:.1f} s"
+        first, second = await d.settled(2)
+        assert first.estimated and not second.estimated and reply.usage == first.usage + second.usage
+
+
 async def test_context_overflow_is_pruned_once(offline):
     offline.will("context_overflow")
     async with before(offline) as d:
@@ -300,7 +319,8 @@ async def test_a_halt_cuts_the_stream_at_the_provider(offline):
         cut = await until(last, lambda entry: entry["finished"])
         assert cut["client_cut"] and cut["chunks_sent"] < 1_000
         (settled,) = await d.settled(1)
-        assert 0 < settled.usage.cost_usd_micros < d.purse.asked[0].worst_case.cost_usd_micros
+        assert settled.usage.cost_usd_micros == d.purse.asked[0].worst_case.cost_usd_micros
+        assert reply.usage == settled.usage
 
 
 async def test_an_unknown_model_is_named(offline):

@@ -1,80 +1,49 @@
-"""`python -m tests.replay.record`: make the recorded histories anew.
+"""`python -m tests.replay.record [NAME ...]`: play the scenes that have no history yet (or these) and keep theirs.
 
-Only for a new shape of history: recorded ones stay, they are what old logic said.
+Recorded ones stay as they are: they are what old logic said, and today's must say the same.
 """
 
 import asyncio
+import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
-from bulkhead.testing.mesh import MemoryMesh
-from bulkhead_contracts.plan import Plan, PlanStep
-from bulkhead_contracts.task import StepStarted, TaskCancelRequested, TaskEnded, TaskLimits, TaskSubmitted
-from infra.demo.corpus import generate
-from tests.integration import test_memory_mesh as mesh_tests
-from tests.replay import history
+from bulkhead.runtime.history import dump, save
+from tests.replay.scenes import SCENES, SMALL_CONTEXT, UNDER_LOGIC_2, Scene
+from tests.replay.stage import stage
 
 FOLDER = Path(__file__).parent / "histories"
+PLAIN_MAX_BYTES = 24 * 1024
+"""Up to this a history stays readable text."""
 
 
-async def keep(mesh: MemoryMesh, name: str, task: str = "t1") -> None:
-    """Save one task, when nothing about it is said any more."""
-    before = -1
-    while before != (before := len(await mesh.messages("JOURNAL"))):
-        await asyncio.sleep(0.5)
-    journal = [one for one in await mesh.messages("JOURNAL") if one.subject.endswith(f".demo.{task}")]
-    blobs = mesh.context("gateway").blobs
-
-    async def fetch(ref):  # type: ignore[no-untyped-def]
-        return await blobs.text("demo", ref)
-
-    await history.save(FOLDER / f"{name}.jsonl", journal, mesh_tests.DECIDERS, fetch)
-
-
-async def main() -> None:
-    """One history per shape."""
-    FOLDER.mkdir(exist_ok=True)
+async def record(scenes: Mapping[str, Scene], **settings: object) -> None:
+    """Play these scenes on one stage and keep their histories."""
+    if not scenes:
+        return
     with tempfile.TemporaryDirectory() as folder:
-        async with mesh_tests.mesh_in(Path(folder)) as mesh:
-            demo = generate(11)
-            await mesh_tests.ingest(mesh, demo)
-            await mesh_tests.submit(mesh, demo.objective)
-            await mesh_tests.ended(mesh)
-            await keep(mesh, "answered")
-            await mesh_tests.submit(mesh, demo.objective, task="t2", cost=3_000)
-            await mesh_tests.ended(mesh, "t2")
-            await keep(mesh, "halted_by_budget", "t2")
-            await mesh_tests.submit(mesh, demo.objective, task="t3")
-            await mesh.until("mesh.planner.gateway.*.demo.t3", StepStarted)
-            await mesh.context("gateway").publisher.send(
-                "planner", TaskCancelRequested(reason="enough"), tenant="demo", task="t3", cause="cancel"
-            )
-            await mesh_tests.ended(mesh, "t3")
-            await keep(mesh, "cancelled", "t3")
-            await _given_plan(mesh)
-            await mesh_tests.submit(mesh, "Who won the chess championship of 1927?", task="t5")
-            await mesh_tests.ended(mesh, "t5")
-            await keep(mesh, "no_answer_in_documents", "t5")
+        async with stage(Path(folder), **settings) as on:
+            for name, scene in scenes.items():
+                history = await on.history(await scene(on))
+                small = len(dump(history)) <= PLAIN_MAX_BYTES
+                path = FOLDER / (f"{name}.jsonl" if small else f"{name}.jsonl.gz")
+                size = save(history, path)
+                sys.stderr.write(f"{path.name}: {len(history.messages)} messages, {size} bytes\n")
 
 
-async def _given_plan(mesh: MemoryMesh) -> None:
-    """A chain of steps that need no model, submitted with its plan; checks off."""
-    context = mesh.context("gateway")
-    chain = tuple(
-        PlanStep(id=f"s{n}", title="", instruction="x" * 64, kind="noop", inputs=(f"s{n - 1}",) if n else ())
-        for n in range(3)
-    )
-    body = TaskSubmitted(
-        objective=await context.blobs.put("demo", "echo"),
-        limits=TaskLimits(),
-        check=False,
-        submitted_unix_ms=context.clock(),
-        plan=Plan(steps=chain),
-    )
-    await context.publisher.send("planner", body, tenant="demo", task="t4", cause="t4")
-    await mesh.until("mesh.planner.gateway.*.demo.t4", TaskEnded)
-    await keep(mesh, "given_plan", "t4")
+async def main(names: list[str]) -> None:
+    """Record what is asked for, or what is missing."""
+    FOLDER.mkdir(exist_ok=True)
+    there = {path.name.partition(".")[0] for path in FOLDER.iterdir()}
+
+    def wanted(scenes: Mapping[str, Scene]) -> dict[str, Scene]:
+        return {name: scene for name, scene in scenes.items() if (name in names if names else name not in there)}
+
+    await record(wanted(SCENES))
+    await record(wanted(UNDER_LOGIC_2), logic=2)
+    await record(wanted(SMALL_CONTEXT), context_tokens=6_000)
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    asyncio.run(main(sys.argv[1:]))

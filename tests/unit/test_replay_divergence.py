@@ -3,11 +3,16 @@
 import json
 from dataclasses import replace as change
 
+import pytest
+
+from bulkhead.blobs import BlobMissing
 from bulkhead.bus.port import Stored
 from bulkhead.runtime.fold import Fold, seal, step
-from bulkhead.runtime.replay import replay
+from bulkhead.runtime.replay import CannotReplay, replay
 from bulkhead.testing.playbook import START_UNIX_MS, Playbook
 from bulkhead_contracts import subjects
+from bulkhead_contracts.control import MessageRejected
+from bulkhead_contracts.envelope import derive_id
 from bulkhead_contracts.model import ModelCallReplied
 from bulkhead_contracts.result import Result
 from bulkhead_contracts.task import TaskLimits, TaskSubmitted
@@ -95,3 +100,71 @@ async def test_a_second_body_under_one_id_and_another_grant_are_found():
     journal[0] = change(journal[0], headers={**journal[0].headers, "bulkhead-grant": "another"})
     first = next(iter((await check(journal, texts)).divergences))
     assert first.what.startswith("header")
+
+
+async def test_an_outsider_who_names_a_decider_as_source_is_not_taken_for_it():
+    journal, texts = record()
+    forged = change(journal[1], subject=subjects.mesh("pub_demo", "gateway", "demo", "t1"),
+                    headers={**journal[1].headers, "ce-id": "f" * 32, "ce-source": "planner"})
+    assert (await check([*journal, forged], texts)).divergences == []
+
+
+async def test_a_record_without_its_beginning_gives_no_verdict():
+    journal, texts = record()
+    with pytest.raises(CannotReplay, match="lost its beginning") as told:
+        await check(journal[1:], texts)
+    assert told.value.expired and told.value.hint
+
+
+async def test_a_content_that_is_gone_gives_no_verdict():
+    journal, _ = record()
+
+    async def fetch(ref):
+        raise BlobMissing("no content")
+
+    with pytest.raises(CannotReplay, match="is gone") as told:
+        await replay(journal, {"planner": {1: Planner()}}, fetch)
+    assert told.value.expired
+
+
+async def test_a_rejected_message_is_skipped_also_when_its_content_is_gone():
+    journal, texts = record()
+    at = next(i for i, one in enumerate(journal) if one.headers["ce-type"] == ModelCallReplied.ce_type())
+    answered = await check(journal, texts)
+    fact = MessageRejected(sequence=journal[at].sequence, code="content_missing", reason="gone", dead_letter_id="d")
+    rejection = Stored(subjects.mesh("planner", "planner", "demo", "t1"),
+                       {**journal[at].headers, "ce-type": fact.ce_type(), "ce-source": "planner", "ce-id": "d" * 32},
+                       fact.encode(), 99, START_UNIX_MS)
+
+    async def fetch(ref):
+        raise BlobMissing("no content")
+
+    report = await replay([*journal, rejection], {"planner": {1: Planner()}}, fetch)
+    assert report.decisions == answered.decisions, "one fewer, and the fact itself"
+    assert "recorded, but the fold does not say it" in {one.what for one in report.divergences}
+
+
+async def test_another_logic_than_there_is_gives_no_verdict():
+    journal, texts = record()
+    newer = [change(one, headers={**one.headers, "ce-logicversion": "7"}) for one in journal]
+    with pytest.raises(CannotReplay, match="under logic 7; this program has planner logic 1") as told:
+        await check(newer, texts)
+    assert not told.value.expired
+
+
+async def test_the_end_that_follows_a_rejected_opening_is_expected():
+    opening = Stored(subjects.mesh("gateway", "planner", "demo", "t1"),
+                     {"ce-id": "a" * 32, "ce-type": TaskSubmitted.ce_type(), "ce-source": "gateway",
+                      "ce-time": "2026-01-01T00:00:00.000Z"}, b"{}", 1, START_UNIX_MS)
+    fact = MessageRejected(sequence=1, code="malformed_body", reason="no objective", dead_letter_id="d")
+    head = {"ce-id": "b" * 32, "ce-type": fact.ce_type(), "ce-source": "planner", "ce-time": opening.headers["ce-time"]}
+    rejection = Stored(subjects.mesh("planner", "planner", "demo", "t1"), head, fact.encode(), 2, START_UNIX_MS)
+    [said] = Planner().unopened(fact.code, fact.reason)
+    end = {"ce-id": derive_id("planner", "a" * 32, "unopened/0"), "ce-type": said.body.ce_type(), "ce-cause": "",
+           "ce-source": "planner", "ce-specversion": "1.0", "content-type": "application/json",
+           "ce-causeid": "a" * 32, "ce-logicversion": "1", "ce-time": opening.headers["ce-time"]}
+    ended = Stored(subjects.mesh("planner", "gateway", "demo", "t1"), end, said.body.encode(), 3, START_UNIX_MS)
+    honest = await check([opening, rejection, ended], {})
+    assert honest.divergences == [] and honest.compared == 1
+    other = change(ended, body=ended.body.replace(b"no objective", b"whatever"))
+    assert [one.what for one in (await check([opening, rejection, other], {})).divergences] == ["body"]

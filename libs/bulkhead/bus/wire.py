@@ -48,7 +48,7 @@ _ADVICE = {
 }
 
 HEADER_MARGIN_BYTES = 64
-_SUBJECT = re.compile(r"^(?=.{1,1024}$)[^\s.*>]+(\.[^\s.*>]+)*$")
+_SUBJECT = re.compile(r"^(?=.{1,1024}$)[^\s.*>]+(\.[^\s.*>]+)*\Z")
 _READ_HEADERS = frozenset(
     {
         "Nats-Stream",
@@ -77,6 +77,12 @@ def check_sendable(subject: str, body: bytes, headers: Mapping[str, str] | None,
         )
     if not _SUBJECT.match(subject):
         raise PublishRefused(f"{subject[:200]!r} is not a subject to publish on; see subjects.py")
+
+
+def stored_bytes(headers: Mapping[str, str], body: bytes) -> int:
+    """What a message counts against a stream's limit: its headers as they are sent, and its body."""
+    framing = len("NATS/1.0\r\n") + len("\r\n")
+    return len(body) + framing + sum(len(key) + len(value.encode()) + 4 for key, value in headers.items())
 
 
 def pub_ack(data: bytes, subject: str) -> PubAck:

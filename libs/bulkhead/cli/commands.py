@@ -43,7 +43,7 @@ async def submit_task(target: Target, objective: str, docs: list[Path], wanted: 
             else:
                 err.print(f"task {task.id}", style="dim", markup=False)
             return await watching.watch(task, out, as_json=as_json)
-        rejection = await _rejected_at_once(task)
+        rejection = await rejected_at_once(task)
     if as_json:
         print_json({"task_id": task.id, "events_url": f"{target.url}/v1/tasks/{task.id}/events"})
     else:
@@ -64,7 +64,7 @@ def _standard_input() -> str:
                    "convert it first, for example with iconv; PDF and other files go in with --docs") from error
 
 
-async def _rejected_at_once(task: Task) -> dict[str, Any] | None:
+async def rejected_at_once(task: Task) -> dict[str, Any] | None:
     """What the policy said no to, when it says so while somebody still looks; None when work began or none says."""
     try:
         async with asyncio.timeout(REJECTION_WAIT_S), aclosing(task.events()) as events:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bulkhead.bus.port import Bus, Stored
+from bulkhead.cli.output import Exit, Stop
 from bulkhead.telemetry import names
 from bulkhead_contracts import catalog, envelope, subjects
 from bulkhead_contracts.types import Body
@@ -63,6 +64,20 @@ async def read_journal(bus: Bus, task: str) -> list[Stored]:
             break
         found += batch
         after = batch[-1].sequence
+    return found
+
+
+async def one_task(bus: Bus, task: str, tenant: str = "") -> list[Stored]:
+    """Everything of one tenant's task. Raises Stop when there is none, or several tenants have one of this id."""
+    journal = await read_journal(bus, task)
+    tenants = sorted({one.subject.split(".")[4] for one in journal})
+    if len(tenants) > 1 and not tenant:
+        raise Stop(Exit.USAGE, f"{len(tenants)} tenants have a task {task}: {', '.join(tenants[:8])}",
+                   "say whose with --tenant")
+    found = [one for one in journal if one.subject.split(".")[4] == (tenant or tenants[0])]
+    if not found:
+        raise Stop(Exit.USAGE, f"the journal holds nothing of task {task}" + (f" of tenant {tenant}" if tenant else ""),
+                   "`bulkhead tasks` lists what there is; the journal may lag by a moment")
     return found
 
 

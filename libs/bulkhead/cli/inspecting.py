@@ -6,14 +6,12 @@ In: the data directory. Out: text or JSON on standard output, and an exit code.
 import secrets
 from pathlib import Path
 
-from bulkhead.blobs import BlobMissing
 from bulkhead.bus.port import PubAck
 from bulkhead.cli import doctor, history, letters, timeline
-from bulkhead.cli.output import Exit, Stop, counted, out, print_json, print_whole
+from bulkhead.cli.output import Exit, Stop, out, print_json, print_whole
 from bulkhead.cli.target import operator_bus
 
 MIN_ID_CHARS = 4
-SHOWN_CHARS = 2_000
 MARKS = {"ok": "[green]✓[/green]", "warning": "[yellow]![/yellow]", "problem": "[red]✗[/red]"}
 
 
@@ -30,35 +28,6 @@ async def show_timeline(data: Path, task: str, *, as_json: bool) -> None:
         print_json(timeline.as_json(found))
     else:
         print_whole(timeline.tree(task, found))
-
-
-async def show_replay(data: Path, task: str, *, as_json: bool) -> Exit:
-    """Replay and compare. Raises Stop, BusError."""
-    from bulkhead.cli import replaying
-
-    try:
-        async with operator_bus(data) as bus:
-            report = await replaying.replay_task(bus, task)
-    except BlobMissing as error:
-        raise Stop(Exit.FAILED, f"the task cannot be replayed: {error}",
-                   "contents are kept for a limited time; replay tasks sooner") from error
-    if as_json:
-        print_json(replaying.as_json(report))
-        return Exit.FAILED if report.divergences else Exit.OK
-    if not report.divergences:
-        out.print(f"[green]no divergence[/green]: {counted(report.decisions, 'decision')} over "
-                  f"{counted(report.messages, 'message')}, {counted(report.compared, 'sent message')} compared "
-                  "byte for byte")
-        if report.outstanding:
-            out.print(f"{report.outstanding} messages were decided and are not in the journal yet", style="dim")
-        return Exit.OK
-    first = report.divergences[0]
-    out.print(f"[bold red]{len(report.divergences)} divergences[/bold red]; the first: {first.service}, inbox "
-              f"sequence {first.sequence}")
-    out.print(first.what, markup=False)
-    out.print(f"replayed: {first.expected[:SHOWN_CHARS]}", markup=False)
-    out.print(f"recorded: {first.recorded[:SHOWN_CHARS]}", markup=False)
-    return Exit.FAILED
 
 
 async def show_doctor(data: Path, *, as_json: bool) -> Exit:

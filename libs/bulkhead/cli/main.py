@@ -8,7 +8,7 @@ from rich.markup import escape
 
 from bulkhead.cli import output, target
 from bulkhead.cli.invoking import Commands, show_version
-from bulkhead.cli.options import ApiKey, Data, Json, SubData, TaskId, Tenant, Url, dollars, duration_s
+from bulkhead.cli.options import ApiKey, Data, Json, SubData, TaskId, TaskTenant, Tenant, Url, dollars, duration_s
 from bulkhead.cli.output import EXIT_CODES, Exit, Stop, out, print_json, run
 from bulkhead_contracts import limits
 
@@ -144,14 +144,68 @@ def timeline(task: TaskId, data: Data = target.DEFAULT_DATA, as_json: Json = Fal
 
 
 @app.command(epilog=EXIT_CODES)
-def replay(task: TaskId, data: Data = target.DEFAULT_DATA, as_json: Json = False) -> None:
-    """Fold every decider of a task again from the journal and compare all that it said, byte for byte.
+def replay(
+    task: Annotated[str, typer.Argument(
+        metavar="TASK|FILE", help="The task's id, or a file of [bold]bulkhead export[/bold] (write ./NAME when it has "
+        "neither a dot nor a slash).")] = "",
+    every: Annotated[bool, typer.Option("--all", help="Replay every task that the journal holds.")] = False,
+    from_step: Annotated[str, typer.Option(
+        "--from-step", metavar="N", help="Fork: run this step (its id, or its number in the plan) and what depends on "
+        "it again, in a new task that takes over the recorded results of the others.")] = "",
+    edit: Annotated[str, typer.Option(
+        "--edit", metavar="FILE", help="What is different in the fork, as a JSON object: objective, limits, and of the "
+        "step title, instruction, acceptance, tools, inputs, role. `-` reads standard input.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what a fork would do, and do not submit it.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Follow the fork and print its answer.")] = False,
+    tenant: TaskTenant = "", data: Data = target.DEFAULT_DATA, url: Url = "", api_key: ApiKey = "",
+    as_json: Json = False,
+) -> None:
+    """Fold every decider of a task again from its record and compare all that it said, byte for byte.
 
-    No provider is called. Ends with 1 at a divergence and shows the first.
+    No provider is called and nothing is sent. A FILE needs no mesh. Ends with 1 at a divergence and shows the first;
+    --all goes on to the last task and sums up.
+
+    With --from-step a task that has ended is forked instead: as a new task of yours, under a new grant, through the
+    gateway (--url, --api-key). Results that are taken over are not made again and not paid again. Side effects that
+    would be repeated are told; what honours no idempotency key is refused.
+
+    Examples: bulkhead replay TASK · bulkhead replay task.jsonl.gz · bulkhead replay TASK --from-step 3 --edit new.json
     """
-    from bulkhead.cli.inspecting import show_replay
+    from bulkhead.cli import replaying
 
-    _exit(run(show_replay(data, _token(task), as_json=as_json)))
+    if every == bool(task):
+        output.stop(Stop(Exit.USAGE, "name one task or file, or --all", "see `bulkhead replay --help`"))
+    if from_step:
+        _fork(task, from_step, edit, data, {"tenant": tenant, "url": url, "api_key": api_key, "watch": watch,
+                                            "dry_run": dry_run, "as_json": as_json})
+    elif edit or dry_run or watch:
+        output.stop(Stop(Exit.USAGE, "--edit, --dry-run and --watch belong to --from-step",
+                         "name the step from which on the task is to run again"))
+    elif every:
+        _exit(run(replaying.show_all(data, as_json=as_json)))
+    elif _is_file(task):
+        _exit(run(replaying.show_file(Path(task), as_json=as_json)))
+    else:
+        _exit(run(replaying.show_task(data, _token(task), tenant, as_json=as_json)))
+
+
+@app.command(epilog=EXIT_CODES)
+def export(
+    task: TaskId,
+    to: Annotated[Path | None, typer.Option(
+        "-o", "--output", metavar="FILE", help="Where to; compressed when the name ends in .gz. Without it, standard "
+        "output.")] = None,
+    tenant: TaskTenant = "", data: Data = target.DEFAULT_DATA, as_json: Json = False,
+) -> None:
+    """Write a task's whole history into one file that can be replayed anywhere: bulkhead replay FILE.
+
+    In it: every message of the task with its headers, and every content that they name: the objective, passages,
+    prompts' parts, answers, tool results, and the names of persons and tenants. Hand it on like those documents. Not in
+    it: keys, and the signatures of grants: nobody gains authority by it. The same history gives the same bytes.
+    """
+    from bulkhead.cli.exporting import show_export
+
+    run(show_export(data, _token(task), to, tenant, as_json=as_json))
 
 
 @app.command(epilog=EXIT_CODES)
@@ -231,6 +285,24 @@ def _target(data: Path, url: str, api_key: str, tenant: str, *, may_make_key: bo
         return target.find(data, url, api_key, tenant, may_make_key=may_make_key)
     except Stop as error:
         output.stop(error)
+
+
+def _fork(task: str, from_step: str, edit: str, data: Path, more: dict[str, Any]) -> None:
+    from bulkhead.cli import forking
+
+    if not task or _is_file(task):
+        output.stop(Stop(Exit.USAGE, "--from-step needs a task of a running mesh", "`bulkhead tasks` lists the ids"))
+
+    async def work() -> Exit:
+        found = forking.read_edit(edit) if edit else forking.Edit()
+        return await forking.fork_task(data, _token(task), from_step, found, **more)
+
+    _exit(run(work()))
+
+
+def _is_file(name: str) -> bool:
+    """Ids have neither dots nor slashes."""
+    return "." in name or "/" in name
 
 
 def _token(task: str) -> str:

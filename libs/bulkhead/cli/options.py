@@ -23,6 +23,8 @@ ApiKey = Annotated[str, typer.Option(
 Tenant = Annotated[str, typer.Option(
     "--tenant", metavar="T", help="Whose key of DIR/credentials.json to use; the first submission makes it.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one document per line.")]
+TaskTenant = Annotated[str, typer.Option(
+    "--tenant", metavar="T", help="Whose task it is, where several tenants have one of this id.")]
 TaskId = Annotated[str, typer.Argument(metavar="TASK", help="The task's id.")]
 
 

@@ -1,20 +1,32 @@
-"""`bulkhead replay`: every decider of a task folded again from the journal, compared with what was said.
+"""`bulkhead replay`: every decider of a task folded again from its record, compared with what was said.
 
-In: a task's recorded messages and contents. Out: a report. No provider is called and nothing is published.
+In: the journal of a running mesh, or a file of `bulkhead export`. Out: a report and an exit code. No provider is called
+and nothing is published; a file needs no mesh at all.
 """
 
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from bulkhead.blobs import Blobs
+from bulkhead.blobs import BlobMissing, Blobs
 from bulkhead.bus.port import Bus
-from bulkhead.cli.history import read_journal
-from bulkhead.cli.output import Exit, Stop
+from bulkhead.cli.history import one_task
+from bulkhead.cli.output import Exit, Stop, counted, err, out, print_json
+from bulkhead.cli.target import operator_bus
 from bulkhead.runtime.context import unix_ms
-from bulkhead.runtime.replay import Divergence, Logics, Report, replay
+from bulkhead.runtime.history import History, HistoryError, load
+from bulkhead.runtime.replay import CannotReplay, Divergence, Logics, Report, replay
+from bulkhead_contracts import subjects
 from bulkhead_contracts.result import ContentRef
 
 IN_THE_WORKS_MS = 10_000
 """What came in so lately may still be in the works."""
+SUBMISSIONS = "mesh.gateway.planner.*.*.*"
+BATCH = 256
+SHOWN_CHARS = 2_000
+TOLD_EVERY = 100
+"""Tasks between two lines of progress where there is no terminal."""
 
 
 def logics() -> Logics:
@@ -26,11 +38,9 @@ def logics() -> Logics:
     return {"planner": PLANNER, "worker": WORKER, "checker": CHECKER}
 
 
-async def replay_task(bus: Bus, task: str) -> Report:
-    """Replay one task. Raises Stop when there is no such task, BusError."""
-    journal = await read_journal(bus, task)
-    if not journal:
-        raise Stop(Exit.USAGE, f"the journal holds nothing of task {task}", "`bulkhead tasks` lists what there is")
+async def replay_task(bus: Bus, task: str, tenant: str = "") -> Report:
+    """Replay one task. Raises Stop when there is no such task, CannotReplay, BusError."""
+    journal = await one_task(bus, task, tenant)
     tenant = journal[0].subject.split(".")[4]
     blobs = Blobs(bus, "operator")
 
@@ -40,7 +50,159 @@ async def replay_task(bus: Bus, task: str) -> Report:
     return await replay(journal, logics(), fetch, answered_until_unix_ms=unix_ms() - IN_THE_WORKS_MS)
 
 
-def as_json(report: Report) -> dict[str, Any]:
+async def replay_history(history: History) -> Report:
+    """Replay an exported task. Raises CannotReplay."""
+
+    async def fetch(ref: ContentRef) -> str:
+        text = history.text(ref)
+        if text is None:
+            raise BlobMissing(f"no content {ref.sha256[:12]} by {ref.author} in the file")
+        return text
+
+    last = max(one.time_unix_ms for one in history.messages)
+    until = 2**62 if history.settled else last - IN_THE_WORKS_MS
+    return await replay(history.messages, logics(), fetch, answered_until_unix_ms=until)
+
+
+async def all_tasks(bus: Bus) -> AsyncIterator[tuple[str, str]]:
+    """Tenant and id of every task of the journal that the planner was given, the oldest first. Raises BusError."""
+    seen: set[tuple[str, str]] = set()
+    after = 0
+    while page := await bus.read(subjects.JOURNAL_STREAM, SUBMISSIONS, after=after, limit=BATCH):
+        for stored in page:
+            tenant, task = stored.subject.split(".")[4:6]
+            if (tenant, task) not in seen:
+                seen.add((tenant, task))
+                yield tenant, task
+        after = page[-1].sequence
+
+
+# Showing
+
+
+async def show_task(data: Path, task: str, tenant: str = "", *, as_json: bool) -> Exit:
+    """Replay a task of a running mesh and say what came out. Raises Stop, BusError."""
+    async with operator_bus(data) as bus:
+        try:
+            report = await replay_task(bus, task, tenant)
+        except CannotReplay as error:
+            raise _cannot(error) from error
+    return _show(report, as_json=as_json)
+
+
+async def show_file(path: Path, *, as_json: bool) -> Exit:
+    """Replay an exported task and say what came out. Raises Stop."""
+    history = open_history(path)
+    try:
+        report = await replay_history(history)
+    except CannotReplay as error:
+        raise _cannot(error) from error
+    if not as_json:
+        err.print(f"task {history.task} of tenant {history.tenant}; {counted(len(history.contents), 'content')} "
+                  "verified", style="dim", markup=False)
+    return _show(report, as_json=as_json)
+
+
+def open_history(path: Path) -> History:
+    """A file of `bulkhead export`. Raises Stop."""
+    try:
+        return load(path)
+    except OSError as error:
+        raise Stop(Exit.USAGE, f"{path} cannot be read: {error.strerror}",
+                   "name a task (`bulkhead tasks` lists them) or a file of `bulkhead export`") from error
+    except HistoryError as error:
+        raise Stop(Exit.FAILED, str(error), error.hint) from error
+
+
+def _cannot(error: CannotReplay) -> Stop:
+    return Stop(Exit.FAILED, f"the task cannot be replayed: {error}", error.hint)
+
+
+@dataclass(slots=True)
+class Totals:
+    """Of all tasks. unknown: no verdict is possible; expired: those of them whose record was kept for its time only."""
+
+    tasks: int = 0
+    decisions: int = 0
+    compared: int = 0
+    divergent: list[str] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+    expired: int = 0
+
+    @property
+    def passed(self) -> bool:
+        """Nothing differs, and whatever could not be judged was merely too old."""
+        return not self.divergent and len(self.unknown) == self.expired
+
+
+async def show_all(data: Path, *, as_json: bool) -> Exit:
+    """Replay every task of the journal. A divergence is shown when it is found; the rest is replayed all the same."""
+    totals = Totals()
+    async with operator_bus(data) as bus:
+        async for tenant, task in all_tasks(bus):
+            await _one_of_all(bus, tenant, task, totals, as_json=as_json)
+            if not as_json and err.is_terminal:
+                err.print(f"{counted(totals.tasks, 'task')} replayed", end="\r", style="dim")
+            elif not as_json and totals.tasks % TOLD_EVERY == 0:
+                err.print(f"{counted(totals.tasks, 'task')} replayed, {len(totals.divergent)} divergent", style="dim")
+    if as_json:
+        print_json({"tasks": totals.tasks, "decisions": totals.decisions, "compared": totals.compared,
+                    "divergent": totals.divergent, "unknown": totals.unknown, "expired": totals.expired})
+        return Exit.OK if totals.passed else Exit.FAILED
+    verdict = f"[bold red]{counted(len(totals.divergent), 'task')} diverge[/bold red]" if totals.divergent else (
+        "[green]no divergence[/green]")
+    out.print(f"{verdict}: {counted(totals.tasks, 'task')}, {counted(totals.decisions, 'decision')}, "
+              f"{counted(totals.compared, 'sent message')} compared byte for byte")
+    if totals.unknown:
+        out.print(f"{counted(len(totals.unknown), 'task')} cannot be replayed, {totals.expired} of them because their "
+                  "record was kept for a limited time", style="yellow")
+    return Exit.OK if totals.passed else Exit.FAILED
+
+
+async def _one_of_all(bus: Bus, tenant: str, task: str, totals: Totals, *, as_json: bool) -> None:
+    totals.tasks += 1
+    try:
+        report = await replay_task(bus, task, tenant)
+    except CannotReplay as error:
+        totals.unknown.append(task)
+        totals.expired += error.expired
+        if as_json:
+            print_json({"task": task, "unknown": str(error), "expired": error.expired})
+        else:
+            out.print(f"{task}: cannot be replayed: {error}", style="yellow", markup=False)
+        return
+    totals.decisions += report.decisions
+    totals.compared += report.compared
+    if as_json:
+        print_json({"task": task, **as_json_of(report)})
+    if report.divergences:
+        totals.divergent.append(task)
+        if not as_json:
+            out.print(f"{task}:", style="bold", markup=False)
+            _show(report, as_json=False)
+
+
+def _show(report: Report, *, as_json: bool) -> Exit:
+    if as_json:
+        print_json(as_json_of(report))
+        return Exit.FAILED if report.divergences else Exit.OK
+    if not report.divergences:
+        out.print(f"[green]no divergence[/green]: {counted(report.decisions, 'decision')} over "
+                  f"{counted(report.messages, 'message')}, {counted(report.compared, 'sent message')} compared "
+                  "byte for byte")
+        if report.outstanding:
+            out.print(f"{report.outstanding} messages were decided and are not in the journal yet", style="dim")
+        return Exit.OK
+    first = report.divergences[0]
+    out.print(f"[bold red]{counted(len(report.divergences), 'divergence')}[/bold red]; the first: {first.service}, "
+              f"inbox sequence {first.sequence}")
+    out.print(first.what, markup=False)
+    out.print(f"replayed: {first.expected[:SHOWN_CHARS]}", markup=False)
+    out.print(f"recorded: {first.recorded[:SHOWN_CHARS]}", markup=False)
+    return Exit.FAILED
+
+
+def as_json_of(report: Report) -> dict[str, Any]:
     """For programs."""
     return {
         "messages": report.messages,

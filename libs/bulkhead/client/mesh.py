@@ -77,11 +77,13 @@ class Mesh:
     async def submit(
         self, objective: str, *, limit_usd: float | None = None, limit_tokens: int | None = None,
         deadline_s: float | None = None, tools: tuple[str, ...] = (), check: bool = True,
-        plan: Mapping[str, Any] | None = None, idempotency_key: str = "",
+        plan: Mapping[str, Any] | None = None, fork: Mapping[str, Any] | None = None, idempotency_key: str = "",
     ) -> "Task":
         """Hand an objective in; returns when it is stored durably.
 
-        Without a key of yours a random one is used, and repeats after lost answers are never a second task.
+        fork: {"task": an ended task, "steps": of its accepted ones, those that stand unchanged in `plan`}: their
+        results are taken over. Without a key of yours a random one is used, and repeats after lost answers are never a
+        second task.
         """
         limits: dict[str, int] = {}
         if limit_usd is not None:
@@ -94,6 +96,7 @@ class Mesh:
         body |= {"limits": limits} if limits else {}
         body |= {"tools": list(tools)} if tools else {}
         body |= {"plan": dict(plan)} if plan is not None else {}
+        body |= {"fork": dict(fork)} if fork is not None else {}
         answer = await self._post("/v1/tasks", idempotency_key or str(uuid.uuid4()), json=body)
         return Task(self, answer["task_id"])
 

@@ -7,13 +7,14 @@ have happened, what was neither is done now.
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from pydantic import BaseModel
 
 from bulkhead.bus.port import BusUnavailable, Stored, WrongLastSequence
 from bulkhead.grants import Authority, GrantRefused
+from bulkhead.runtime import crashing
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.doer import Deferred, Doer, Hands, Job, Refused, Reservation
 from bulkhead.runtime.halts import Halts
@@ -29,6 +30,8 @@ from bulkhead_contracts.types import Body, Contract
 
 log = Log("doer")
 
+EXPIRED = "expired"
+"""What the verifier calls a grant whose time is over and that is good otherwise."""
 BUDGET_PATIENCE_S = 2.0
 """So long a doer waits for an admission in place; after that it defers, and the requester asks again."""
 
@@ -72,12 +75,15 @@ class DoerHandler:
         if not isinstance(request, self._doer.handles):
             return
         address = handed.message.address
+        # By sender: nobody can write down an answer for somebody else's call by choosing its id.
+        key = envelope.derive_id(address.sender, self._doer.key(request), "record")
+        subject = subjects.record(self._context.service, address.tenant, address.task, key)
         try:
-            authority = self._authority(handed)
+            authority = self._authority(handed, self._context.clock())
         except GrantRefused as refusal:
-            failure = Failure(code=refusal.code, message=str(refusal), hint="submit the task again")
-            await self._reply(handed, self._doer.refuse(request, failure), ())
+            await self._refuse(handed, request, refusal, subject)
             return
+        crashing.passes("after_verify")
         job = Job(
             request,
             handed.message.envelope,
@@ -88,9 +94,6 @@ class DoerHandler:
             handed.attempts,
             self._context.clock(),
         )
-        # By sender: nobody can write down an answer for somebody else's call by choosing its id.
-        key = envelope.derive_id(address.sender, self._doer.key(request), "record")
-        subject = subjects.record(self._context.service, address.tenant, address.task, key)
         try:
             async with self._alone(subject):
                 await self._once(handed, job, subject)
@@ -118,13 +121,35 @@ class DoerHandler:
             else:
                 self._busy[subject] = (lock, holders - 1)
 
-    def _authority(self, handed: Handed) -> Authority:
+    async def _refuse(self, handed: Handed, request: Any, refusal: GrantRefused, subject: str) -> None:
+        """No: unless it was done while the grant still held, for what was done is no longer to be refused."""
+        if refusal.code == EXPIRED:
+            with suppress(GrantRefused):
+                self._authority(handed, 0)
+                async with self._alone(subject):
+                    if await self._known(handed, request, subject):
+                        return
+        failure = Failure(code=refusal.code, message=str(refusal), hint="submit the task again")
+        await self._reply(handed, self._doer.refuse(request, failure), ())
+
+    async def _known(self, handed: Handed, request: Any, subject: str) -> bool:
+        """Answer from the record, if there is one; a claim without an outcome may have been done."""
+        record, sequence = _parse(await self._context.bus.last(self._records, subject))
+        if record is None or (record.undone and record.request != handed.message.envelope.id):
+            return False
+        if record.reply_type:
+            await self._answer(handed, record)
+        elif record.claimed:
+            await self._finish(handed, subject, sequence, self._doer.uncertain(request), ())
+        return bool(record.reply_type) or record.claimed
+
+    def _authority(self, handed: Handed, now_unix_ms: int) -> Authority:
         address = handed.message.address
         return self._context.verifier.authority(
             handed.message.envelope.grant,
             tenant=address.tenant,
             task=address.task,
-            now_unix_ms=self._context.clock(),
+            now_unix_ms=now_unix_ms,
         )
 
     async def _once(self, handed: Handed, job: Job[Any], subject: str) -> None:
@@ -140,6 +165,7 @@ class DoerHandler:
                 return
             claim = Record(request=job.envelope.id, claimed=True)
             sequence = await self._put(subject, claim, sequence, f"claim/{job.envelope.id}/{handed.attempts}")
+            crashing.passes("after_claim")
         hands = self._hands()
         try:
             reply = await self._doer.act(job, hands)
@@ -156,6 +182,7 @@ class DoerHandler:
             # What was reserved and not settled is charged in full, also when the handler dies.
             await asyncio.shield(self._settle(job, _settlements(hands)))
             raise
+        crashing.passes("after_act")
         await self._finish(handed, subject, sequence, reply, _settlements(hands))
 
     async def _finish(
@@ -176,6 +203,7 @@ class DoerHandler:
             if other is None or not other.reply_type:
                 raise
             record = other.model_copy(update={"settled": other.settled + settled})
+        crashing.passes("after_record")
         await self._answer(handed, record)
 
     async def _put(self, subject: str, record: Record, expect: int, name: str) -> int:
@@ -203,8 +231,9 @@ class DoerHandler:
         annotate(reply, message.body)
         head = message.envelope
         publisher = self._context.publisher
-        await asyncio.gather(
-            publisher.send(
+
+        async def tell() -> None:
+            await publisher.send(
                 message.address.sender,
                 reply,
                 tenant=message.address.tenant,
@@ -215,8 +244,11 @@ class DoerHandler:
                 grant_digest=head.grant_digest,
                 approval=head.approval,
                 logic=head.logic,
-            ),
-            self._settle_for(message.address.tenant, message.address.task, head.actor, settled),
+            )
+            crashing.passes("after_reply")
+
+        await asyncio.gather(
+            tell(), self._settle_for(message.address.tenant, message.address.task, head.actor, settled)
         )
 
     async def _settle(self, job: Job[Any], settled: tuple[Settled, ...]) -> None:
@@ -237,6 +269,8 @@ class DoerHandler:
                 for one in settled
             )
         )
+        if settled:
+            crashing.passes("after_settle")
 
     def _hands(self) -> Hands:
         async def live(tenant: str, task: str, body: Contract) -> None:
@@ -281,6 +315,7 @@ class DoerHandler:
         while True:
             answer = await self._ask(job, body)
             if answer.decision == "reserved":
+                crashing.passes("after_reserve")
                 return Reservation(reservation_id, call_id, worst_case)
             if answer.decision == "refused":
                 raise Refused(

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 
 from bulkhead.bus.port import Live, Stored
-from bulkhead.runtime import inbound
+from bulkhead.runtime import crashing, inbound
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.edge import Edge, Received, Retry, RpcTable
 from bulkhead.runtime.inbound import Unreadable
@@ -72,6 +72,7 @@ class RpcServer:
         if handler is None:
             return _error("no_handler", f"{self._context.service} does not answer {message.envelope.type}")
         address = message.address
+        crashing.passes("after_request")
         received = Received(message.envelope, message.body, address.tenant, address.task, address.sender, 0, now, 1)
         name = f"{names.PROCESS} rpc.{address.sender}.{address.receiver}"
         try:
@@ -81,6 +82,7 @@ class RpcServer:
             log.error("rpc_failed", exc_info=True, subject=request.subject)
             return _error("failed", f"{self._context.service} failed: {type(error).__name__}")
         head = self._context.publisher.envelope(body, cause=message.envelope.id)
+        crashing.passes("before_answer")
         return head.headers(), body.encode()
 
 

@@ -14,7 +14,7 @@ from bulkhead.blobs import BlobMissing
 from bulkhead.bus.port import Stored
 from bulkhead.flow import Decider, Message, Output, Send, SetTimer
 from bulkhead.grants import Signer
-from bulkhead.runtime import inbound
+from bulkhead.runtime import crashing, inbound
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.inbound import Inbound, Unreadable
 from bulkhead.runtime.shell import HandBack, Handed
@@ -123,6 +123,7 @@ class FoldHandler:
             await self._catch_up(fold, handed)
             fold.epoch = handed.epoch
         known = await self._live_message(handed, fold.logic)
+        crashing.passes("before_decide")
         outputs = step(fold, known, self._logics)
         if fold.decider is None:
             await self._early(handed)
@@ -192,12 +193,13 @@ class FoldHandler:
             for stored in page:
                 if stored.sequence >= sequence:
                     break
-                try:
-                    await self._fold_stored(fold, stored)
-                except Unreadable as error:
-                    if rejected is None:
-                        rejected = await self._rejected(address.tenant, address.task)
-                    if stored.sequence not in rejected:
+                if rejected is None:
+                    rejected = await self._rejected(address.tenant, address.task)
+                # Also what could be read by now: those that went on without it will not look again.
+                if stored.sequence not in rejected:
+                    try:
+                        await self._fold_stored(fold, stored)
+                    except Unreadable as error:
                         delay_s = min(5.0, 0.1 * 2 ** min(handed.attempts, 8))
                         raise HandBack(delay_s, str(Blocked(stored.sequence, error))) from error
                 fold.sequence = stored.sequence
@@ -259,14 +261,19 @@ class FoldHandler:
         service, publisher = self._context.service, self._context.publisher
         signer = self._context.signer
         sealed = [seal(service, cause, index, output, signer, logic) for index, output in enumerate(outputs)]
-        await asyncio.gather(
-            *(
-                publisher.post(output.to, output.body, head, tenant=cause.tenant, task=cause.task)
-                if isinstance(output, Send)
-                else publisher.set_timer(output.key, output.due_unix_ms, head, tenant=cause.tenant, task=cause.task)
-                for output, head in sealed
-            )
-        )
+        left = len(sealed)
+
+        async def say(output: Output, head: Envelope) -> None:
+            nonlocal left
+            if isinstance(output, Send):
+                await publisher.post(output.to, output.body, head, tenant=cause.tenant, task=cause.task)
+            else:
+                await publisher.set_timer(output.key, output.due_unix_ms, head, tenant=cause.tenant, task=cause.task)
+            left -= 1
+            if left:
+                crashing.passes("between_publishes")
+
+        await asyncio.gather(*(say(output, head) for output, head in sealed))
 
 
 def _given_up(now_unix_ms: int, handed: Handed, max_age_ms: int) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from bulkhead.bus.port import BusError
+from bulkhead.runtime import crashing
 from bulkhead.runtime.context import Context, Identity, make_context
 from bulkhead.runtime.health import Health
 from bulkhead.runtime.service import Service
@@ -34,6 +35,7 @@ def main(service: str, build: Build, settings_type: type[ServiceSettings]) -> No
             print(f"{service}: {line}", file=sys.stderr)  # noqa: T201
         sys.exit(2)
     logs.setup(service, settings.instance, as_json=settings.log_json, level=settings.log_level)
+    crashing.arm(service, settings.crash_at)
     trace_file = settings.trace_file or (settings.data_dir / "traces" / f"{service}-{settings.instance}.jsonl")
     trace.setup(
         service,

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable
 
 from bulkhead.bus.port import Bus, BusUnavailable, PubAck, Schedule
+from bulkhead.runtime import crashing
 from bulkhead.telemetry import trace
 from bulkhead_contracts import catalog, envelope, limits, subjects
 from bulkhead_contracts.control import TimerFired
@@ -91,9 +92,12 @@ class Publisher:
             # No retry can help: a bug of the sender, to be met like one.
             raise ValueError(f"{head.type} of {len(data)} bytes exceeds {limits.MAX_MESSAGE_BYTES}")
         message_id = envelope.message_id(self._key, subject, head.id)
-        return await persist(
+        crashing.passes("before_publish")
+        ack = await persist(
             lambda: self._bus.publish(subject, data, headers, message_id, expect_last_on_subject=expect_last_on_subject)
         )
+        crashing.passes("after_publish")
+        return ack
 
     async def set_timer(self, key: str, due_unix_ms: int, head: Envelope, *, tenant: str, task: str) -> PubAck:
         """Have `TimerFired(key)` appear in this service's own inbox at a time."""
@@ -106,7 +110,10 @@ class Publisher:
             headers=head.headers(),
         )
         message_id = envelope.message_id(self._key, schedule.subject, head.id)
-        return await persist(lambda: self._bus.schedule(schedule, message_id))
+        crashing.passes("before_publish")
+        ack = await persist(lambda: self._bus.schedule(schedule, message_id))
+        crashing.passes("after_publish")
+        return ack
 
     async def request(
         self, to: str, body: Body, *, tenant: str, task: str, timeout_s: float = 2.0, **attributes: object

@@ -1,20 +1,22 @@
 """Replay: fold every decider of a task again from its recorded messages and compare all that it says, byte for byte.
 
-In: a task's messages as the journal holds them, and its contents. Out: a report; the first divergence, if any. No
-provider is called, nothing is published.
+In: a task's messages as the journal (or a portable history) holds them, and its contents. Out: a report; the first
+divergence, if any. No provider is called, nothing is published.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from bulkhead.blobs import BlobMissing
 from bulkhead.bus.port import Stored
-from bulkhead.flow import Decider, Send, SetTimer
+from bulkhead.flow import Decider, Message, Send, SetTimer
 from bulkhead.grants import unverified_claims
 from bulkhead.runtime import inbound
 from bulkhead.runtime.fold import Fold, as_message, seal, step
+from bulkhead.runtime.history import at_its_source
 from bulkhead.runtime.inbound import Inbound, Unreadable
-from bulkhead_contracts import subjects
+from bulkhead_contracts import envelope, subjects
 from bulkhead_contracts.control import MessageRejected, TimerFired
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.result import ContentRef
@@ -22,11 +24,21 @@ from bulkhead_contracts.task import TaskEnded
 
 Fetch = Callable[[ContentRef], Awaitable[str]]
 Logics = Mapping[str, Mapping[int, Decider[Any]]]
-SOURCE_HEADER = "Nats-Stream-Source"
 NOT_COMPARED = frozenset({"traceparent"})
 """Differs between runs by nature."""
 COMPARED_BY_CLAIMS = frozenset({"bulkhead-grant", "ce-grantdigest"})
 """Of a step grant: the fold has no key to sign it with."""
+BY_THE_CLOCK = frozenset({"ce-time", "ce-actor"})
+"""Of what is said when the opening message is rejected: no decision says it, so nothing tells its time."""
+
+
+class CannotReplay(Exception):
+    """The record does not allow a verdict. hint: what to do. expired: what is missing was kept for its time only."""
+
+    def __init__(self, what: str, hint: str, *, expired: bool = False) -> None:
+        super().__init__(what)
+        self.hint = hint
+        self.expired = expired
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +78,8 @@ class _Said:
 async def replay(
     journal: Sequence[Stored], logics: Logics, fetch: Fetch, *, answered_until_unix_ms: int = 2**62
 ) -> Report:
-    """Replay one task. Raises BlobMissing when a content that a decision needs is gone.
+    """Replay one task. Raises CannotReplay: a content that a decision needs is gone, the record has lost its
+    beginning, or the task's decision logic is not in this program.
 
     answered_until_unix_ms: what was stored later may still be in the works, also for a task that has ended (a
     cancelled step's last replies); what the fold says to it and the record lacks is outstanding, not a divergence.
@@ -75,47 +88,57 @@ async def replay(
     by_inbox: dict[str, list[Stored]] = {}
     for stored in journal:
         receiver = stored.subject.split(".")[2]
-        by_inbox.setdefault(receiver, []).append(_at_its_source(stored))
+        by_inbox.setdefault(receiver, []).append(at_its_source(stored))
         report.ended = report.ended or stored.headers.get("ce-type", "").startswith(TaskEnded.TYPE)
     for service, versions in logics.items():
         recorded = _recorded(journal, service, report)
-        said = await _fold(
-            service, sorted(by_inbox.get(service, ()), key=lambda one: one.sequence), versions, fetch, report
-        )
+        inbox = sorted(by_inbox.get(service, ()), key=lambda one: one.sequence)
+        _has_opening(service, inbox, versions, recorded)
+        said = await _fold(service, inbox, versions, fetch, report)
         _compare(service, said, recorded, report, answered_until_unix_ms)
     report.divergences.sort(key=lambda one: one.sequence)
     return report
 
 
-def _at_its_source(stored: Stored) -> Stored:
-    """A sourced message with the sequence that it has in its inbox."""
-    parts = stored.headers.get(SOURCE_HEADER, "").split()
-    sequence = int(parts[1]) if len(parts) > 1 and parts[1].isdigit() else stored.sequence
-    return Stored(stored.subject, stored.headers, stored.body, sequence, stored.time_unix_ms)
-
-
 def _recorded(journal: Sequence[Stored], service: str, report: Report) -> dict[str, Stored]:
-    """What the service said, by ce-id; two different messages under one id are a divergence themselves."""
+    """What the service said, by ce-id; two different messages under one id are a divergence themselves.
+
+    Who said it stands in the subject, which the broker enforces; anybody can write a header.
+    """
     found: dict[str, Stored] = {}
     for stored in journal:
         kind = stored.headers.get("ce-type", "")
-        if stored.headers.get("ce-source") == service and not kind.startswith(MessageRejected.TYPE):
-            first = found.setdefault(stored.headers["ce-id"], stored)
+        if stored.subject.split(".")[1] == service and not kind.startswith(MessageRejected.TYPE):
+            first = found.setdefault(stored.headers.get("ce-id", ""), stored)
             if (first.subject, first.body) != (stored.subject, stored.body):
                 what = "a second message under one id"
                 report.divergences.append(
                     Divergence(
-                        service, stored.sequence, stored.headers["ce-id"], what, _show(first.body), _show(stored.body)
+                        service, stored.sequence, first.headers.get("ce-id", ""), what, _show(first.body),
+                        _show(stored.body),
                     )
                 )
     return found
+
+
+def _has_opening(
+    service: str, inbox: Sequence[Stored], versions: Mapping[int, Decider[Any]], recorded: Mapping[str, Stored]
+) -> None:
+    opening = tuple(f"{kind.TYPE}.v" for decider in versions.values() for kind in decider.opening)
+    if recorded and not any(one.headers.get("ce-type", "").startswith(opening) for one in inbox):
+        raise CannotReplay(
+            f"the record has lost its beginning: it holds what {service} said and not what opened the task there",
+            "the journal drops its oldest messages when it is full: replay tasks sooner, or keep them with "
+            "`bulkhead export`",
+            expired=True,
+        )
 
 
 async def _fold(
     service: str, messages: Sequence[Stored], versions: Mapping[int, Decider[Any]], fetch: Fetch, report: Report
 ) -> dict[str, _Said]:
     readable: list[Inbound] = []
-    rejected: set[int] = set()
+    rejected: dict[int, MessageRejected] = {}
     for stored in messages:
         try:
             one = inbound.read(stored, service)
@@ -123,26 +146,79 @@ async def _fold(
             continue
         readable.append(one)
         if isinstance(one.body, MessageRejected):
-            rejected.add(one.body.sequence)
-    said: dict[str, _Said] = {}
+            rejected[one.body.sequence] = one.body
+    said = _unopened(service, messages, rejected, versions)
     fold = Fold(state=None)
     for one in readable:
-        decider = versions.get(one.envelope.logic)
-        wanted = decider.wants(one.body) if decider else ()
-        message = as_message(one, {ref.sha256: await fetch(ref) for ref in wanted})
+        if one.sequence in rejected:
+            continue  # Also when it could be read by now: every fold skips it.
         try:
+            _has_logic(service, one, fold, versions)
+            message = await _with_contents(service, one, fold, versions, fetch)
             outputs = step(fold, message, versions)
+        except CannotReplay:
+            raise
         except Exception as bug:
-            if one.sequence not in rejected:
-                report.divergences.append(
-                    Divergence(service, one.sequence, one.envelope.id, "the fold fails", repr(bug), "")
-                )
+            report.divergences.append(
+                Divergence(service, one.sequence, one.envelope.id, "the fold fails", repr(bug), "")
+            )
             continue
         report.decisions += 1
         for index, output in enumerate(outputs):
-            _, head = seal(service, message, index, output, None)
+            _, head = seal(service, message, index, output, None, fold.logic)
             said[head.id] = _as_said(service, one, output, head)
     return said
+
+
+def _has_logic(service: str, one: Inbound, fold: Fold, versions: Mapping[int, Decider[Any]]) -> None:
+    if fold.decider is None and one.envelope.logic not in versions:
+        have = ", ".join(map(str, sorted(versions)))
+        raise CannotReplay(
+            f"the task was decided under logic {one.envelope.logic}; this program has {service} logic {have}",
+            "replay it with a version of bulkhead that has that logic (the two newest are kept)",
+        )
+
+
+async def _with_contents(
+    service: str, one: Inbound, fold: Fold, versions: Mapping[int, Decider[Any]], fetch: Fetch
+) -> Message:
+    try:
+        wanted = versions[fold.logic or one.envelope.logic].wants(one.body)
+        return as_message(one, {ref.sha256: await fetch(ref) for ref in wanted})
+    except BlobMissing as error:
+        raise CannotReplay(
+            f"what {service} read at {one.sequence} of its inbox is gone: {error}",
+            "contents are kept for a limited time: replay tasks sooner, or keep them with `bulkhead export`",
+            expired=True,
+        ) from error
+
+
+def _unopened(
+    service: str, messages: Sequence[Stored], rejected: Mapping[int, MessageRejected],
+    versions: Mapping[int, Decider[Any]],
+) -> dict[str, _Said]:
+    """What FoldHandler.rejected says in the decider's name when the message that opens a task is rejected."""
+    decider = versions[max(versions)]
+    unopened = getattr(decider, "unopened", None)
+    opens = tuple(f"{kind.TYPE}.v" for kind in decider.opening)
+    found: dict[str, _Said] = {}
+    for stored in messages:
+        fact = rejected.get(stored.sequence)
+        if fact is None or unopened is None or not stored.headers.get("ce-type", "").startswith(opens):
+            continue
+        address, cause = subjects.parse(stored.subject), stored.headers.get("ce-id", "")
+        for index, output in enumerate(unopened(fact.code, fact.reason)):
+            head = Envelope(
+                id=envelope.derive_id(service, cause, f"unopened/{index}"), type=output.body.ce_type(),
+                source=service, time_unix_ms=0, cause=cause,
+            )  # fmt: skip
+            left_out = NOT_COMPARED | BY_THE_CLOCK
+            headers = {key: value for key, value in head.headers().items() if key not in left_out}
+            subject = subjects.mesh(service, output.to, address.tenant, address.task)
+            found[head.id] = _Said(
+                stored.sequence, stored.time_unix_ms, subject, output.body.encode(), headers, None
+            )
+    return found
 
 
 def _as_said(service: str, cause: Inbound, output: Send | SetTimer, head: Envelope) -> _Said:

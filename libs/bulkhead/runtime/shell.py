@@ -13,7 +13,7 @@ from typing import Protocol
 from opentelemetry.trace import SpanKind
 
 from bulkhead.bus.port import BusError, Consumer, Delivery, Stored
-from bulkhead.runtime import inbound
+from bulkhead.runtime import crashing, inbound
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.inbound import Inbound, Unreadable
 from bulkhead.runtime.publisher import persist
@@ -178,13 +178,16 @@ class Shell:
         if before is not None and not before.done():
             await asyncio.wait({before})
         stored = delivery.stored
+        crashing.passes("after_receive")
         try:
             message = inbound.read(stored, self._context.service)
             if isinstance(message.body, MessageRejected) and self._handler.ordered is False:
                 await delivery.ack()
                 return
             await self._handle(delivery, message, epoch)
+            crashing.passes("before_ack")
             await delivery.ack()
+            crashing.passes("after_ack")
             self.handled += 1
             self._failures.pop(stored.sequence, None)
             return

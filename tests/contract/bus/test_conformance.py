@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import pytest
 
 from bulkhead.bus.port import BusUnavailable, PublishRefused, WrongLastSequence
-from bulkhead_contracts import subjects
+from bulkhead_contracts import limits, subjects
 from tests.contract.bus.probes import DEADLINE_S, FILTER, SUBJECT, TASK, TENANT, bodies, put, take, until
 from tests.contract.bus.worlds import INBOX, MAX_MESSAGE_BYTES, World
 
@@ -97,7 +97,30 @@ async def test_oversize_is_refused_and_the_connection_stays(world: World) -> Non
     assert (await bus.publish(SUBJECT, b"small", {}, "small")).sequence == 1
 
 
-@pytest.mark.parametrize("subject", ["", "mesh.*.worker.1.t.x", "mesh.>", "mesh worker", "mesh..worker", "a." * 600])
+async def test_each_stream_has_its_largest_message(world: World) -> None:
+    bus = await world.bus()
+    headers = {"ce-actor": "Ada Ö"}
+    room = 200 - len("NATS/1.0\r\nce-actor: Ada Ö\r\nNats-Msg-Id: fits\r\n\r\n".encode())
+    with pytest.raises(PublishRefused, match=r"exceeds maximum allowed.*blobs"):
+        await bus.publish("small.a", b"x" * (room + 1), headers, "more")
+    ack = await bus.publish("small.a", b"x" * room, headers, "fits")
+    assert (ack.sequence, ack.duplicate) == (1, False)
+    # What is too long is told first: before a known id, a wrong sequence, a full stream.
+    for message_id, expected in (("fits", None), ("new", None), ("late", 7)):
+        with pytest.raises(PublishRefused, match="exceeds maximum allowed"):
+            await bus.publish("small.a", b"x" * 300, headers, message_id, expect_last_on_subject=expected)
+
+
+async def test_an_inbox_takes_no_message_beyond_its_limit(world: World) -> None:
+    bus = await world.bus()
+    with pytest.raises(PublishRefused, match="exceeds maximum allowed"):
+        await bus.publish(SUBJECT, b"x" * limits.MAX_STORED_MESSAGE_BYTES, {}, "long")
+    assert (await bus.publish(SUBJECT, b"x" * limits.MAX_MESSAGE_BYTES, {}, "longest")).sequence == 1
+
+
+@pytest.mark.parametrize(
+    "subject", ["", "mesh.*.worker.1.t.x", "mesh.>", "mesh worker", "mesh..worker", "a." * 600, "a.b\n"]
+)
 async def test_what_is_no_subject_is_refused(world: World, subject: str) -> None:
     bus = await world.bus()
     with pytest.raises(PublishRefused, match="not a subject"):

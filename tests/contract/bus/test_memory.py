@@ -7,8 +7,11 @@ import pytest
 
 from bulkhead.bus.clock import VirtualClock
 from bulkhead.bus.memory import MemoryBroker, MemoryBus, Permissions
+from bulkhead.bus.memory_broker import mesh_streams
 from bulkhead.bus.port import BusUnavailable, Delivery, PublishRefused, Schedule
 from bulkhead_contracts import catalog, subjects
+from infra.nats.streams import Layout
+from infra.nats.streams import streams as provisioned
 
 TENANT, TASK = "acme", "task-1"
 SUBJECT = subjects.mesh("planner", "worker", TENANT, TASK)
@@ -181,3 +184,9 @@ async def test_an_identity_is_held_to_its_rights() -> None:
     ):
         with pytest.raises(PublishRefused, match="policy"):
             await act()
+
+
+def test_the_streams_in_memory_take_what_the_provisioned_ones_take() -> None:
+    """Who outgrows a stream must find out in a simulation, not in production."""
+    real = {one["name"]: one["max_msg_size"] for one in provisioned(Layout())}
+    assert {one.name: one.max_message_bytes for one in mesh_streams()} == real

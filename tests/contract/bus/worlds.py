@@ -3,6 +3,7 @@
 Both are provisioned from the same stream configurations, the way the provisioner would.
 """
 
+import asyncio
 import json
 from collections.abc import Iterable
 from typing import Any, Protocol
@@ -18,18 +19,20 @@ from bulkhead.bus.port import Bus
 from tests.contract.bus.server import NatsServer
 
 MAX_MESSAGE_BYTES = 5 * 1024 * 1024
+CREATE_ATTEMPTS = 20
 INBOX = "INBOX_WORKER"
 WANTED = ("TIMERS_WORKER", INBOX, "INBOX_PLANNER", "BLOBS", "JOURNAL", "KV_CONTROL", "RECORDS_RAG")
 FULL = StreamConfig("FULL", ("full.>",), max_messages=2)
+SMALL = StreamConfig("SMALL", ("small.>",), max_messages=1, max_message_bytes=200)
 
 
 def streams() -> list[StreamConfig]:
-    """What the suite needs of the catalog's streams, and one that is soon full."""
+    """What the suite needs of the catalog's streams, one that is soon full, and one that takes short words only."""
     found = {config.name: config for config in mesh_streams()}
     journal = found["JOURNAL"]
     kept = tuple(source for source in journal.sources if source.stream in WANTED)
     found["JOURNAL"] = StreamConfig("JOURNAL", sources=kept)
-    return [*(found[name] for name in WANTED), FULL]
+    return [*(found[name] for name in WANTED), FULL, SMALL]
 
 
 class World(Protocol):
@@ -90,7 +93,18 @@ class JetStreamWorld:
         for name in (await self.api("STREAM.NAMES")).get("streams") or ():
             await self.api(f"STREAM.DELETE.{name}")
         for config in configs:
-            await self.api(f"STREAM.CREATE.{config.name}", as_jetstream(config))
+            await self._create(config)
+
+    async def _create(self, config: StreamConfig) -> None:
+        """Under load the broker may still be removing the folder of the stream that bore the name before."""
+        for left in range(CREATE_ATTEMPTS, 0, -1):
+            try:
+                await self.api(f"STREAM.CREATE.{config.name}", as_jetstream(config))
+                return
+            except AssertionError as error:
+                if left == 1 or "error creating store" not in str(error):
+                    raise
+                await asyncio.sleep(0.05)
 
     async def api(self, what: str, body: object = None) -> dict[str, Any]:
         """One call of the JetStream API."""
@@ -141,6 +155,8 @@ def as_jetstream(config: StreamConfig) -> dict[str, Any]:
     }
     if config.max_messages:
         found["max_msgs"] = config.max_messages
+    if config.max_message_bytes:
+        found["max_msg_size"] = config.max_message_bytes
     if config.max_messages_per_subject:
         found["max_msgs_per_subject"] = config.max_messages_per_subject
         found["discard_new_per_subject"] = config.discard_new

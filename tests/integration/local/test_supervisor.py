@@ -309,3 +309,24 @@ async def test_an_unhealthy_broker_is_restarted_when_there_is_room(tmp_path, mon
         assert any("does not recover by itself (store failed)" in text for text in said)
         code, _ = await get(f"{mesh.monitor_url}/healthz")
         assert code == 200
+
+
+async def test_ended_tasks_leave_a_running_mesh_after_their_retention(tmp_path):
+    """At the start and then once a day; young ones stay."""
+    from bulkhead_contracts.task import TaskEnded
+    from infra.nats.purge import Retention
+
+    subject = subjects.mesh("planner", "gateway", "demo", "t")
+    async with small(tmp_path) as mesh:
+        bus = await JetStreamBus.connect(mesh.nats_url, service="planner", nkey_seed=mesh.nkey_seed("planner"))
+        await bus.publish(subject, b"{}", {"ce-type": TaskEnded.ce_type()}, "id")
+        await bus.close()
+    said: list[str] = []
+    async with small(tmp_path, on_event=said.append, retention=Retention(0.0)) as mesh:
+        bus = await JetStreamBus.connect(mesh.nats_url, service="gateway", nkey_seed=mesh.nkey_seed("gateway"))
+        async with asyncio.timeout(10):
+            while await bus.read("INBOX_GATEWAY", subject):
+                await asyncio.sleep(0.02)
+            while not any("1 tasks that ended long ago were purged" in text for text in said):
+                await asyncio.sleep(0.02)
+        await bus.close()

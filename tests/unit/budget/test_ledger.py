@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -105,8 +106,22 @@ def test_a_known_id_is_not_held_twice_and_covers_no_more_than_it_did() -> None:
     assert core.reserve(ledger, "a", Sum(5, 50), OTHER, 500) == first
     assert core.reserve(ledger, "a", Sum(6, 50), SCOPES, 500) == Conflict(Sum(5, 50))
     core.settle(ledger, "a", Sum(1, 1), False)
-    assert core.reserve(ledger, "a", Sum(5, 50), SCOPES, 500) == first
     assert ledger.balances["task:acme:t1"] == core.Balance(Sum(), Sum(1, 1))
+
+
+@pytest.mark.parametrize("ask", [Sum(5, 50), Sum(1, 1), Sum(9, 99)])
+def test_a_settled_id_admits_no_second_call(ask: Sum) -> None:
+    """Its settlement would be a repetition, and the call free."""
+    ledger = Ledger(LEASE_MS)
+    core.reserve(ledger, "a", Sum(5, 50), SCOPES, 0)
+    core.settle(ledger, "a", Sum(1, 1), False)
+    before = dict(ledger.entries)
+    assert core.reserve(ledger, "a", ask, SCOPES, 500) == Conflict(Sum(5, 50), settled=True)
+    assert ledger.entries == before and ledger.balances["task:acme:t1"] == core.Balance(Sum(), Sum(1, 1))
+    # Settled before its reservation was seen: the call was made all the same.
+    core.settle(ledger, "b", Sum(1, 1), False)
+    assert core.reserve(ledger, "b", ask, SCOPES, 500) == Conflict(Sum(), settled=True)
+    assert core.restore(ledger, "b", Sum(5, 50), SCOPES, 0).charged == Sum(1, 1)
 
 
 def test_what_nobody_settles_counts_as_spent_until_somebody_does() -> None:

@@ -27,6 +27,8 @@ def test_a_subject_parses_to_what_it_was_made_of(tenant, task):
 
 @pytest.mark.parametrize("subject", [
     "mesh.a.b.0.t", "mesh.a.b.x.t.k", "nope.a.b.0.t.k", "mesh.a.b.99.t.k", "mesh.a.*.0.t.k", "mesh.a.b.0..k", "",
+    "mesh.a.b.².t.k", f"mesh.a.b.0{subjects.partition_of('k')}.t.k", f"mesh.a.b.{subjects.partition_of('k')}.t.k\n",
+    f"mesh.a.b.{subjects.partition_of('k')}.t\n.k", "mesh.a.b.٣.t.k",
 ])
 def test_subjects_that_lie_or_are_broken_are_refused(subject):
     with pytest.raises(subjects.SubjectError):
@@ -75,6 +77,9 @@ def test_version_one_is_read_as_version_two():
     ("mesh.nothing.known.v1", b"{}", "unknown_type", True),
     ("mesh.task.requested.v99", b"{}", "unknown_version", True),
     ("mesh.task.requested.vx", b"{}", "unknown_type", True),
+    ("mesh.task.requested.v²", b"{}", "unknown_type", True),
+    ("mesh.task.requested.v٢", b"{}", "unknown_type", True),
+    ("mesh.task.requested.v" + "9" * 5_000, b"{}", "unknown_type", True),
     ("mesh.task.requested.v2", b"not json", "malformed_body", False),
     ("mesh.task.requested.v2", b"{}", "malformed_body", False),
     ("mesh.task.requested.v2", b'{"objective": ""}', "malformed_body", False),

@@ -66,15 +66,20 @@ async def test_what_is_sent(provider):
 
 
 @pytest.mark.parametrize(("form", "text"), [("plan", '{"steps": []}'), ("verdict", '{"verdict": "accept"}')])
-async def test_a_structured_answer_is_asked_for_by_its_schema_and_not_streamed(provider, form, text):
+async def test_a_structured_answer_is_asked_for_by_its_schema_and_is_not_live(provider, form, text):
     provider.will(says(text))
     async with desk(provider) as d:
+        live = await d.live()
         reply = await d.ask(
             d.request(response=form, stream=False, prompt_id="planner.draft"), "planner", grant=d.grant(None)
         )
         assert await d.text(reply.content) == text and reply.content.media_type == "application/json"
         sent = provider.asked[0].body
-        assert "stream" not in sent and "stream_options" not in sent
+        # Streamed all the same, so that a provider that falls silent is noticed; but nobody is shown it.
+        assert sent["stream"] is True and sent["stream_options"] == {"include_usage": True}
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await anext(aiter(live))
         wanted = sent["response_format"]["json_schema"]
         assert wanted["strict"] is True and wanted["name"] == form
         assert wanted["schema"] == Prompts().schemas[form]

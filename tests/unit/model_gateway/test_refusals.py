@@ -145,7 +145,7 @@ async def test_without_a_free_place_the_call_is_deferred(provider):
 # Halts
 
 
-async def test_a_halt_cuts_the_stream_and_charges_what_was_streamed(provider):
+async def test_a_halt_cuts_the_stream_and_tells_what_is_charged(provider):
     cut = asyncio.Event()
 
     async def script(x: Exchange) -> None:
@@ -162,11 +162,16 @@ async def test_a_halt_cuts_the_stream_and_charges_what_was_streamed(provider):
         await d.halt()
         reply = (await d.replies(1))[0]
         assert reply.outcome == "refused" and reply.failure.code == "halted"
+        assert "raise the limit" in reply.failure.hint
         await asyncio.wait_for(cut.wait(), 5)
         (settled,) = await d.settled(1)
-        assert settled.estimated and settled.usage.output_tokens == 50
-        assert 0 < settled.usage.cost_usd_micros < d.purse.asked[0].worst_case.cost_usd_micros
-        assert (await d.ask(d.request(call_id="c2"))).failure.code == "halted" and len(provider.asked) == 1
+        worst = d.purse.asked[0].worst_case
+        assert settled.estimated and settled.usage.cost_usd_micros == worst.cost_usd_micros
+        assert settled.usage.input_tokens + settled.usage.output_tokens == worst.tokens
+        # The ledger charges the reservation of what is estimated: whoever adds up replies must find the same.
+        assert reply.usage == settled.usage
+        again = (await d.ask(d.request(call_id="c2"))).failure
+        assert again.code == "halted" and again.hint and len(provider.asked) == 1
 
 
 async def test_a_halt_ends_the_pause_between_attempts(provider):

@@ -99,6 +99,20 @@ async def test_a_replica_that_never_saw_the_task_folds_it():
         assert (await summaries(mesh, 3))[-1] == "open,m1,m2"
 
 
+async def test_a_rejected_message_is_skipped_also_by_who_could_read_it():
+    """Its content came too late, or a newer program has no bug with it: those that went on did so without it."""
+    async with MemoryMesh({"worker": lambda c: {1: Counting()}}) as mesh:
+        await say(mesh, assigned())
+        await say(mesh, cancel("m1"), index=1)
+        await summaries(mesh, 2)
+        mesh.kill("worker")
+        fact = MessageRejected(sequence=2, code="content_missing", reason="gone", dead_letter_id="d")
+        await mesh.context("worker").publisher.send("worker", fact, tenant="demo", task="t1", cause="d")
+        await mesh.start("worker", "1")
+        await say(mesh, cancel("m2"), index=2)
+        assert (await summaries(mesh, 3))[-1] == "open,m2"
+
+
 async def test_replicas_side_by_side_agree():
     async with MemoryMesh({"worker": lambda c: {1: Counting()}}) as mesh:
         await mesh.start("worker", "1")
@@ -262,11 +276,11 @@ class Purse:
             self.settled.append(message.body)
 
 
-def grant(mesh: MemoryMesh, task: str = "t1") -> str:
+def grant(mesh: MemoryMesh, task: str = "t1", expires: int = 2**50) -> str:
     top = TaskGrant(tenant="demo", task=task, actor="ann", tools=("add",), document_scopes=("default",),
-                    limits=TaskLimits(), day_cost_usd_micros=10**9, day_tokens=10**9, expires_unix_ms=2**50)
+                    limits=TaskLimits(), day_cost_usd_micros=10**9, day_tokens=10**9, expires_unix_ms=expires)
     step = StepGrant(tenant="demo", task=task, step_id="s", attempt=1, plan_version=1, tools=("add",),
-                     expires_unix_ms=2**50)
+                     expires_unix_ms=expires)
     return mesh.context("planner").signer.grant(step, parent=mesh.context("signer").signer.grant(top))
 
 

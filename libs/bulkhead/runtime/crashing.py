@@ -1,0 +1,112 @@
+"""Crash points: places where a service can be made to die at once, so that tests enumerate crashes, not guess them.
+
+In: `BULKHEAD_CRASH_AT=worker:after_publish:3` (the process of `worker` kills itself when it passes that point for the
+third time), read once by the settings and armed by main. Out: SIGKILL, nothing else. Off by default; then passing a
+point is one look at a name.
+"""
+
+import os
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from bulkhead.telemetry.log import Log
+from bulkhead_contracts import catalog
+
+log = Log("crash")
+
+MEANING: Mapping[str, str] = {
+    "after_receive": "a message of the inbox was delivered; nothing was done",
+    "before_decide": "the fold stands below the message",
+    "between_publishes": "the broker has some of the messages that a decision brought, and not all",
+    "before_publish": "a message is about to be sent to an inbox (a timer to be set)",
+    "after_publish": "the broker has acknowledged it",
+    "after_verify": "the grant of a request is good; nothing was looked up",
+    "after_claim": "the key of a write that may not be repeated is claimed",
+    "after_reserve": "budget has said yes; nothing was called",
+    "after_act": "the world was touched, and no record says so",
+    "after_record": "the outcome stands in the records, and nobody was told",
+    "after_settle": "budget was told what was used; the reply may be said or not",
+    "after_reply": "the requester was told; budget may know what was used or not",
+    "after_request": "somebody asks and waits; nothing was done",
+    "before_answer": "what was asked is done, and the answer was not sent",
+    "before_ack": "all that follows from a message is durable, and the broker will deliver it again",
+    "after_ack": "the acknowledgement was handed to the connection; the broker may have it or not",
+}
+"""Every point, and what is true where it lies."""
+
+_ARRIVES, _LEAVES = ("after_receive",), ("before_ack", "after_ack")
+_SAYS = ("before_publish", "after_publish")
+_DECIDES = (*_ARRIVES, "before_decide", *_SAYS, "between_publishes", *_LEAVES)
+_ASKED = ("after_request", "before_answer")
+POINTS: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(catalog.DECIDERS, _DECIDES),
+    "model_gateway": (
+        *_ARRIVES, "after_verify", "after_reserve", "after_act", "after_record", "after_settle", "after_reply",
+        *_LEAVES,
+    ),
+    "tool_executor": (
+        *_ARRIVES, "after_verify", "after_claim", "after_reserve", "after_act", "after_record", "after_settle",
+        "after_reply", *_LEAVES,
+    ),
+    # A search by words costs nothing: no reservation, nothing to settle.
+    "rag": (*_ARRIVES, "after_verify", "after_act", "after_record", "after_reply", *_LEAVES),
+    "gateway": (*_ARRIVES, *_SAYS, *_LEAVES),
+    "budget": (*_ARRIVES, *_ASKED, *_SAYS, *_LEAVES),
+    "signer": _ASKED,
+}  # fmt: skip
+"""What each service passes in a task that succeeds. tests/faults/test_crash_points.py holds the table to be true."""
+
+
+class UnknownPoint(ValueError):
+    """No service passes such a point; says which there are."""
+
+
+@dataclass(slots=True)
+class CrashAt:
+    """Die when `service` passes `point` for the `left`th time from now."""
+
+    service: str
+    point: str
+    left: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.service}:{self.point}:{self.left}"
+
+
+def parse(text: str) -> CrashAt | None:
+    """`service:point` or `service:point:n`; None for "". Raises UnknownPoint."""
+    if not text:
+        return None
+    service, _, rest = text.partition(":")
+    point, _, nth = rest.partition(":")
+    if service not in POINTS:
+        raise UnknownPoint(f"{text!r}: there is no service {service!r}; write SERVICE:POINT:N, with one of "
+                           f"{', '.join(POINTS)}")  # fmt: skip
+    if point not in POINTS[service]:
+        raise UnknownPoint(f"{text!r}: {service} has no crash point {point!r}; it has {', '.join(POINTS[service])}")
+    if nth and not (nth.isascii() and nth.isdigit() and int(nth)):
+        raise UnknownPoint(f"{text!r}: {nth!r} is no number of times from 1 on; write {service}:{point}:1")
+    return CrashAt(service, point, int(nth or 1))
+
+
+_armed: CrashAt | None = None
+
+
+def arm(service: str, text: str) -> None:
+    """Let this process, which is one of `service`, die where the text says; "" and other services' points do nothing.
+
+    Raises UnknownPoint.
+    """
+    global _armed
+    wanted = parse(text)
+    _armed = wanted if wanted is not None and wanted.service == service else None
+
+
+def passes(point: str) -> None:
+    """This process is at a point now."""
+    if _armed is not None and _armed.point == point:
+        _armed.left -= 1
+        if not _armed.left:
+            log.warning("crash_point", point=point)
+            os.kill(os.getpid(), signal.SIGKILL)

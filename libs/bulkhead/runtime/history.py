@@ -1,0 +1,301 @@
+"""A portable history: everything that was said in one task, and every content that it names, in one file.
+
+In: a task's messages as the journal holds them, and its contents; or a file. Out: JSON Lines (gzip when the name ends
+in .gz), the same bytes for the same history; or the messages and contents again, every content held against its digest.
+
+Line 1 says what it is. Then one line per message, in journal order: stream and sequence name its place in its inbox.
+Then one line per content, by digest. Signatures of grants are not in it: their claims are, for the fold needs them.
+"""
+
+import base64
+import binascii
+import gzip
+import hashlib
+import json
+import zlib
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from pydantic import ValidationError
+
+from bulkhead.bus.port import Stored
+from bulkhead.flow import bounded
+from bulkhead_contracts import envelope, limits, subjects
+from bulkhead_contracts.result import ContentRef
+from bulkhead_contracts.task import TaskEnded
+
+VERSION = 1
+MAX_MESSAGES = 100_000
+MAX_BYTES = 512 * 1024 * 1024
+"""Of a history, uncompressed."""
+MAX_LINE_BYTES = 8 * limits.MAX_BLOB_BYTES
+"""A content of control characters grows sixfold as JSON."""
+SOURCE_HEADER = "nats-stream-source"
+GRANT, GRANT_DIGEST = "bulkhead-grant", "ce-grantdigest"
+_GZIP = b"\x1f\x8b"
+_REF = frozenset({"author", "sha256", "size_bytes"})
+
+Read = Callable[[ContentRef], Awaitable[bytes | None]]
+
+
+class HistoryError(ValueError):
+    """A file that is no whole history, or a task that does not fit into one; `hint` says what to do."""
+
+    def __init__(self, what: str, hint: str) -> None:
+        super().__init__(what)
+        self.hint = hint
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """One content: who stored it, and its bytes; None when it was gone already."""
+
+    authors: tuple[str, ...]
+    data: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Messages have the sequence that they have in their inbox. settled: nothing was in the works any more."""
+
+    tenant: str
+    task: str
+    messages: tuple[Stored, ...]
+    contents: Mapping[str, Content] = field(default_factory=dict)
+    settled: bool = True
+
+    @property
+    def ended(self) -> bool:
+        """Whether the planner has said the task's end."""
+        return any(one.headers.get("ce-type", "").startswith(f"{TaskEnded.TYPE}.v") for one in self.messages)
+
+    def text(self, ref: ContentRef) -> str | None:
+        """The text of a reference; None when it is not here."""
+        found = self.contents.get(ref.sha256)
+        return None if found is None or found.data is None else found.data.decode("utf-8", "replace")
+
+
+async def collect(journal: Sequence[Stored], read: Read, *, settled: bool = True) -> History:
+    """A task's history. `read` gives the bytes of a reference, None when they are gone. Raises HistoryError."""
+    assert journal, "a task without a message has no history"
+    if len(journal) > MAX_MESSAGES:
+        raise HistoryError(f"the task has over {MAX_MESSAGES} messages", "look at it with `bulkhead timeline`")
+    messages = _without_secrets([at_its_source(one) for one in journal])
+    room = MAX_BYTES - sum(len(one.body) for one in messages)
+    contents: dict[str, Content] = {}
+    for ref in _by_digest(messages):
+        known = contents.get(ref.sha256)
+        authors = tuple(sorted({*(known.authors if known else ()), ref.author}))
+        data = known.data if known and known.data is not None else await read(ref)
+        room -= len(data or b"") if known is None or known.data is None else 0
+        if room < 0:
+            raise HistoryError(f"the task's messages and contents exceed {MAX_BYTES // 1024**2} MiB",
+                               "look at it with `bulkhead timeline`, and replay it where it ran")
+        contents[ref.sha256] = Content(authors, data)
+    tenant, task = messages[0].subject.split(".")[4:6]
+    return History(tenant, task, tuple(messages), contents, settled)
+
+
+def at_its_source(stored: Stored) -> Stored:
+    """A sourced message with the sequence that it has in its inbox."""
+    found = next((value for key, value in stored.headers.items() if key.lower() == SOURCE_HEADER), "").split()
+    sequence = int(found[1]) if len(found) > 1 and found[1].isdigit() else stored.sequence
+    return Stored(stored.subject, stored.headers, stored.body, sequence, stored.time_unix_ms)
+
+
+def named(body: bytes) -> Iterator[ContentRef]:
+    """Every reference to a content in a body; none in one that cannot be read."""
+    try:
+        found = bounded.loads(body.decode())
+    except ValueError:
+        return
+    stack: list[object] = [found]
+    while stack:
+        one = stack.pop()
+        if isinstance(one, dict):
+            if one.keys() >= _REF:
+                try:
+                    yield ContentRef.model_validate(one)
+                except ValidationError:
+                    pass  # An outsider's body may hold anything.
+            stack.extend(one.values())
+        elif isinstance(one, list):
+            stack.extend(one)
+
+
+def _by_digest(messages: Iterable[Stored]) -> list[ContentRef]:
+    found = {(ref.sha256, ref.author): ref for one in messages for ref in named(one.body)}
+    return [found[key] for key in sorted(found)]
+
+
+# Secrets
+
+
+def _without_secrets(messages: list[Stored]) -> list[Stored]:
+    """Grants lose their signatures, and what names a grant by its digest names what is left of it.
+
+    Whoever reads the file has no authority by it; a fold of it says the same as a fold of the original.
+    """
+    tokens = {value for one in messages for key, value in one.headers.items() if key.lower() == GRANT}
+    bare = {token: unsigned(token) for token in tokens}
+    renamed = {envelope.grant_digest(token): envelope.grant_digest(left) for token, left in bare.items()}
+    found = []
+    for one in messages:
+        headers = {key.lower(): value for key, value in one.headers.items() if not key.lower().startswith("nats-")}
+        if GRANT in headers:
+            headers[GRANT] = bare[headers[GRANT]]
+        if GRANT_DIGEST in headers:
+            headers[GRANT_DIGEST] = renamed.get(headers[GRANT_DIGEST], headers[GRANT_DIGEST])
+        kept = {key: value for key, value in headers.items() if value}
+        found.append(Stored(one.subject, kept, one.body, one.sequence, one.time_unix_ms))
+    return found
+
+
+def unsigned(token: str) -> str:
+    """A grant's token with its claims, and its task grant's, without signatures; "" for what is no token."""
+    parts = token.split(".")
+    try:
+        claims = json.loads(_unb64(parts[1]))
+        if isinstance(claims.get("parent"), str):
+            claims["parent"] = unsigned(claims["parent"])
+            parts[1] = _b64(json.dumps(claims, separators=(",", ":")).encode())
+        return f"{parts[0]}.{parts[1]}."
+    except (ValueError, IndexError, AttributeError, RecursionError):
+        return ""
+
+
+def _b64(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+def _unb64(text: str) -> bytes:
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+# Writing
+
+
+def lines(history: History) -> Iterator[str]:
+    """The file's lines, without their ends."""
+    contents = sorted(history.contents)
+    yield _line({"bulkhead_history": VERSION, "tenant": history.tenant, "task": history.task, "ended": history.ended,
+                 "settled": history.settled, "messages": len(history.messages), "contents": len(contents)})
+    for one in history.messages:
+        yield _line({"stream": subjects.inbox_stream(one.subject.split(".")[2]), "sequence": one.sequence,
+                     "time_unix_ms": one.time_unix_ms, "subject": one.subject, "headers": dict(one.headers),
+                     **_data("body", one.body)})
+    for digest in contents:
+        held = history.contents[digest]
+        row: dict[str, Any] = {"sha256": digest, "authors": list(held.authors)}
+        yield _line(row | (_data("text", held.data) if held.data is not None else {"gone": True}))
+
+
+def dump(history: History, *, compressed: bool = False) -> bytes:
+    """The file's bytes: the same for the same history, whenever and wherever it is written."""
+    raw = "".join(line + "\n" for line in lines(history)).encode()
+    return gzip.compress(raw, mtime=0) if compressed else raw
+
+
+def save(history: History, path: Path) -> int:
+    """Write a file, whole or not at all; compressed when its name ends in .gz. Returns its size. Raises OSError."""
+    raw = dump(history, compressed=path.suffix == ".gz")
+    beside = path.with_name(path.name + ".part")
+    beside.write_bytes(raw)
+    beside.replace(path)
+    return len(raw)
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    return json.dumps(row, sort_keys=True, separators=(",", ":"))
+
+
+def _data(name: str, data: bytes) -> dict[str, str]:
+    try:
+        return {name: data.decode()}
+    except UnicodeDecodeError:
+        return {f"{name}_base64": base64.b64encode(data).decode()}
+
+
+# Reading
+
+
+def load(path: Path) -> History:
+    """Read a file, compressed or not. Raises HistoryError, OSError."""
+    with path.open("rb") as file:
+        compressed = file.read(2) == _GZIP
+        file.seek(0)
+        if not compressed:
+            return parse(file, path.name)
+        with gzip.open(file) as unfolded:
+            return parse(unfolded, path.name)  # type: ignore[arg-type]
+
+
+def parse(file: BinaryIO, name: str = "the file") -> History:
+    """Read an open file and check that it is whole. Raises HistoryError."""
+    rows = _rows(file, name)
+    head = next(rows, {})
+    version = head.get("bulkhead_history")
+    if version is None:
+        raise HistoryError(f"{name} is no history", "`bulkhead export TASK -o FILE` writes one")
+    if version != VERSION:
+        raise HistoryError(f"{name} is a history of version {str(version)[:20]}; this program reads {VERSION}",
+                           "use the version of bulkhead that wrote it, or a newer one")
+    messages: list[Stored] = []
+    contents: dict[str, Content] = {}
+    try:
+        for row in rows:
+            if "sha256" in row:
+                contents[row["sha256"]] = _content(row, name)
+            else:
+                messages.append(Stored(str(row["subject"]), dict(row["headers"]), _bytes(row, "body"),
+                                       int(row["sequence"]), int(row["time_unix_ms"])))
+        expected = (int(head["messages"]), int(head["contents"]))
+        tenant, task, settled = str(head["tenant"]), str(head["task"]), bool(head["settled"])
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, HistoryError):
+            raise
+        raise HistoryError(f"{name} has a malformed line: {error!r}", "export the task again") from error
+    if (len(messages), len(contents)) != expected or not messages:
+        raise HistoryError(f"{name} is cut off: it has {len(messages)} of {expected[0]} messages and "
+                           f"{len(contents)} of {expected[1]} contents", "copy it again, or export the task again")
+    return History(tenant, task, tuple(messages), contents, settled)
+
+
+def _rows(file: BinaryIO, name: str) -> Iterator[dict[str, Any]]:
+    read = 0
+    try:
+        while line := file.readline(MAX_LINE_BYTES + 1):
+            read += len(line)
+            if len(line) > MAX_LINE_BYTES or read > 2 * MAX_BYTES:
+                raise HistoryError(f"{name} is larger than any history", "is it the right file?")
+            row = json.loads(line)
+            if not isinstance(row, dict):
+                raise ValueError("a line is no object")
+            yield row
+    except HistoryError:
+        raise
+    except (ValueError, EOFError, RecursionError, gzip.BadGzipFile, zlib.error) as error:
+        raise HistoryError(f"{name} is no history, or is cut off: {str(error)[:200]}",
+                           "`bulkhead export TASK -o FILE` writes one") from error
+
+
+def _content(row: Mapping[str, Any], name: str) -> Content:
+    authors = tuple(str(one) for one in row["authors"])
+    if row.get("gone"):
+        return Content(authors, None)
+    data = _bytes(row, "text")
+    if hashlib.sha256(data).hexdigest() != row["sha256"]:
+        raise HistoryError(f"in {name}, content {str(row['sha256'])[:12]} does not have its digest: it was changed",
+                           "do not trust the file; export the task again")
+    return Content(authors, data)
+
+
+def _bytes(row: Mapping[str, Any], name: str) -> bytes:
+    if name in row:
+        return str(row[name]).encode()
+    try:
+        return base64.b64decode(row[f"{name}_base64"], validate=True)
+    except binascii.Error as error:
+        raise ValueError(f"{name}_base64: {error}") from error

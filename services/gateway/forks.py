@@ -1,0 +1,177 @@
+"""A task that forks another: what it takes over, and why it may not.
+
+In: a request that names an ended task of its own tenant, and what the planner said of that task into this inbox. Out:
+the results to hand to the planner by reference, with a label that says where they come from; or a refusal.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from bulkhead.runtime import inbound
+from bulkhead.runtime.context import Context
+from bulkhead_contracts import limits, subjects
+from bulkhead_contracts.plan import Plan, PlanAdopted, PlanStep
+from bulkhead_contracts.result import ContentRef, Label, Result, merge_labels
+from bulkhead_contracts.step import StepInput
+from bulkhead_contracts.task import ForkOf, StepEnded, StepStarted, TaskEnded, TaskRequested
+from bulkhead_contracts.tool import ToolSpec
+from bulkhead_contracts.types import Body
+from services.gateway.core import Refusal
+from services.gateway.feeds import INBOX
+
+LOGIC = 2
+"""The first decision logic that takes results over; a replica without it hands the task back, untouched."""
+MAX_ANCESTORS = 32
+
+
+@dataclass(slots=True)
+class Past:
+    """What this inbox tells of an earlier task; of its last plan, where plans were replaced."""
+
+    request: TaskRequested | None = None
+    plan: Plan | None = None
+    ended: bool = False
+    called: set[tuple[str, int]] = field(default_factory=set)
+    """Attempts of steps that called tools, or of which nobody knows whether they did."""
+    results: dict[str, Result] = field(default_factory=dict)
+
+    def take(self, body: Body) -> None:
+        """One message of the task, in stream order."""
+        match body:
+            case TaskRequested():
+                self.request = self.request or body
+            case PlanAdopted():
+                self.plan = body.plan
+                self.called, self.results = set(), {}
+            case StepStarted():
+                self.called.add((body.step_id, body.attempt))
+            case StepEnded():
+                if body.usage.tool_calls == 0 and body.outcome != "failed":
+                    self.called.discard((body.step_id, body.attempt))
+                if body.outcome == "accepted" and body.result is not None:
+                    self.results[body.step_id] = body.result
+            case TaskEnded():
+                self.ended = True
+            case _:
+                pass
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What the new task begins with. origin: the first task of the line of forks."""
+
+    origin: str
+    given: tuple[StepInput, ...]
+    past: Past
+
+
+async def taken(context: Context, tenant: str, request: TaskRequested) -> Taken | Refusal:
+    """What a fork takes over. The same request always gets the same: the earlier task has ended. Raises BusError."""
+    fork = request.fork
+    assert fork is not None
+    past = await _past(context, tenant, fork.task)
+    refusal = _refusal(past, fork, request.plan)
+    if refusal is not None:
+        return refusal
+    given = []
+    for name in fork.steps:
+        result = past.results[name]
+        if not await _is_there(context, tenant, result.content):
+            return Refusal("fork_content_gone", f"the result of {name} in task {fork.task} is gone: it has expired",
+                           f"contents are kept for a limited time: let {name} run again (fork from it)")
+        given.append(StepInput(step_id=name, title=f"taken over from task {fork.task}",
+                               result=_labelled(context, fork.task, name, result)))
+    origin = await _origin(context, tenant, fork.task, past)
+    return Taken(origin, tuple(given), past) if isinstance(origin, str) else origin
+
+
+def repeats(taken_: Taken, request: TaskRequested, tools: Sequence[ToolSpec]) -> Refusal | None:
+    """Refuse what would do again what cannot be undone: a write without idempotency that may have been done before."""
+    assert request.fork is not None and request.plan is not None and taken_.past.plan is not None
+    unsafe = {one.name for one in tools if one.effect == "write" and not one.idempotent}
+    called = {step_id for step_id, _ in taken_.past.called}
+    before = {name: step.id for step in taken_.past.plan.steps if step.id in called
+              for name in step.tools if name in unsafe}
+    for step in request.plan.steps:
+        if step.id in request.fork.steps:
+            continue
+        for name in step.tools:
+            if name in before:
+                return Refusal(
+                    "fork_repeats_effect",
+                    f"step {step.id} may use {name}, which writes and honours no idempotency key, and step "
+                    f"{before[name]} of task {request.fork.task} may have used it",
+                    f"fork from a later step, or take {name} out of the tools of {step.id}")
+    return None
+
+
+def _refusal(past: Past, fork: ForkOf, plan: Plan | None) -> Refusal | None:
+    if past.request is None:
+        return Refusal("fork_unknown", f"there is no task {fork.task} in this tenant",
+                       "GET /v1/tasks lists your tenant's tasks")
+    if plan is None:
+        return Refusal("fork_without_plan", "a fork brings the plan that it runs",
+                       "send the earlier task's plan, edited, as `plan`")
+    if not past.ended or past.plan is None:
+        state = "had no plan" if past.ended else "has not ended"
+        return Refusal("fork_not_ended", f"task {fork.task} {state}; what would be taken over is not certain",
+                       "wait for its end or cancel it; a task without a plan is simply submitted again")
+    steps, earlier = {one.id: one for one in plan.steps}, {one.id: one for one in past.plan.steps}
+    for name in fork.steps:
+        if name not in past.results:
+            return Refusal("fork_no_result", f"step {name} of task {fork.task} has no accepted result",
+                           "name only steps that were accepted; the others run")
+        if name not in steps or not _same(steps[name], earlier[name]):
+            return Refusal("fork_changed_step", f"step {name} is not what it was in task {fork.task}; its result "
+                           "stands for something else", "let a changed step run again")
+    return None
+
+
+def _same(one: PlanStep, other: PlanStep) -> bool:
+    return one == other.model_copy(update={"title": one.title})
+
+
+def _labelled(context: Context, task: str, step: str, result: Result) -> Result:
+    """The result as it was, and in its provenance first of all where it comes from."""
+    if result.content is None:
+        return result
+    label = context.signer.label(Label(sha256=result.content.sha256, kind="step_result",
+                                       source=f"task {task} step {step}", observed_by=context.service))
+    return result.model_copy(update={"provenance": merge_labels((label,), result.provenance)})
+
+
+async def _is_there(context: Context, tenant: str, ref: ContentRef | None) -> bool:
+    """Asked of the stream: what this replica remembers, others may no longer get."""
+    if ref is None:
+        return True
+    subject = subjects.blob(ref.author, tenant, ref.sha256)
+    return await context.bus.last(subjects.BLOBS_STREAM, subject) is not None
+
+
+async def _past(context: Context, tenant: str, task: str) -> Past:
+    past, after = Past(), 0
+    while page := await context.bus.read(INBOX, subjects.task_filter("gateway", tenant, task), after=after):
+        for stored in page:
+            try:
+                past.take(inbound.read(stored, "gateway").body)
+            except inbound.Unreadable:
+                continue
+        after = page[-1].sequence
+    return past
+
+
+async def _origin(context: Context, tenant: str, task: str, past: Past) -> str | Refusal:
+    for _ in range(MAX_ANCESTORS):
+        if past.request is None or past.request.fork is None:
+            return task
+        task = past.request.fork.task
+        past = await _past(context, tenant, task)
+    return Refusal("fork_too_deep", f"a fork of a fork, over {MAX_ANCESTORS} times", "submit a new task")
+
+
+def too_large(size_bytes: int) -> Refusal | None:
+    """Refuse what no message can carry."""
+    if size_bytes <= limits.MAX_MESSAGE_BYTES:
+        return None
+    return Refusal("fork_too_large", f"plan and results take {size_bytes} bytes; {limits.MAX_MESSAGE_BYTES} fit",
+                   "take over fewer steps")

@@ -1,0 +1,25 @@
+"""Decision logic 2 of the planner: logic 1, and what was accepted once is taken over instead of made again.
+
+In: as logic 1; results of earlier steps may come with a submission (a fork). Out: as logic 1; when a plan is replaced,
+or a task forks another, steps that are held and unchanged are done from the start: not run again, not paid again.
+"""
+
+from dataclasses import replace
+
+from bulkhead.flow import Decision, Message
+from bulkhead_contracts.task import TaskSubmitted
+from services.planner import taking
+from services.planner.core import Planner
+from services.planner.state import State
+
+
+class PlannerV2(Planner):
+    """Decision logic, version 2: what is held is set here, and used where logic 1 has nothing."""
+
+    def decide(self, state: State, message: Message) -> Decision[State]:
+        """As logic 1, over what is held."""
+        if state.phase == "new" and isinstance(message.body, TaskSubmitted):
+            state = replace(state, held=taking.given(message.body))
+        elif state.phase == "running" and state.plan is not None:
+            state = replace(state, held=taking.done(state.steps, state.plan.version))
+        return super().decide(state, message)

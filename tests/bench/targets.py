@@ -1,0 +1,22 @@
+"""What the figures are to be, in power mode: "at first" (a release must have it) and "then" (where it goes).
+
+Absolute values are of the machine of docs/benchmarks.md (2 cores); on another machine read the ratios.
+"""
+
+Target = tuple[float, float]
+
+TARGETS: dict[str, Target] = {
+    "step_p50_ms": (2.0, 1.15),
+    "step_p99_ms": (8.0, 2.4),
+    "steps_per_s": (1_000, 2_000),
+    "cpu_per_step_ms": (1.5, 0.68),
+    "task3_p50_ms": (10.0, 5.6),
+    "recovery_s": (3.0, 2.4),
+    "rerun_recorded_steps": (0, 0),
+    "pss_total_mb": (250, 127),
+    "one_agent_task_p50_ms": (40, 25),
+}
+BETTER_HIGH = frozenset(
+    {"steps_per_s", *(f"steps_per_s_{count}{kind}" for count in (50, 200) for kind in ("", "_check", "_judged"))}
+)
+"""Of every other measure less is better."""

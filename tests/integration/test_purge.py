@@ -1,0 +1,272 @@
+"""Ended tasks leave after their retention, on a real nats-server with the policy's accounts; nothing else does."""
+
+import asyncio
+import json
+import secrets
+import subprocess
+import sys
+from collections import Counter
+from contextlib import asynccontextmanager
+
+import nkeys
+import pytest
+
+from bulkhead.bus.jetstream import JetStreamBus
+from bulkhead.bus.port import Schedule
+from bulkhead.grants import new_signing_seed, public_of
+from bulkhead.runtime import fold
+from bulkhead.runtime.context import Context, Identity, make_context
+from bulkhead.runtime.service import Service
+from bulkhead_contracts import catalog, subjects
+from bulkhead_contracts.plan import Plan, PlanStep
+from bulkhead_contracts.result import ContentRef, Result
+from bulkhead_contracts.step import StepFinished
+from bulkhead_contracts.task import TaskEnded, TaskLimits, TaskRejected, TaskSubmitted
+from infra.nats import purge as purging
+from infra.nats.purge import DAY_S, MIN_RETENTION_S, PurgeError, Retention, purge, retention_of, seconds
+from services.planner.app import LOGICS
+from tests.integration.permissions.broker import Broker, running
+
+TENANT, OTHER = "demo", "other"
+OLD, YOUNG, LIVE = "old", "young", "live"
+RETENTION = Retention(1_000.0)
+
+
+@pytest.fixture
+async def broker(tmp_path):
+    async with running(tmp_path) as found:
+        yield found
+
+
+@asynccontextmanager
+async def buses(broker: Broker):
+    """A connection per identity, made when it is first needed."""
+    open_: dict[str, JetStreamBus] = {}
+
+    async def of(identity: str) -> JetStreamBus:
+        if identity not in open_:
+            seed = broker.seed(identity)
+            open_[identity] = await JetStreamBus.connect(broker.url, service=identity, nkey_seed=seed)
+        return open_[identity]
+
+    try:
+        yield of
+    finally:
+        for one in open_.values():
+            await one.close()
+
+
+def places(task: str, tenant: str) -> list[tuple[str, str]]:
+    """(identity, subject) of one message of a task in every stream that holds tasks."""
+    found = [(sender, subjects.mesh(sender, to, tenant, task)) for sender, to in sorted(catalog.MESH_EDGES)
+             if sender != catalog.PUBLISHER]
+    found += [(one, subjects.record(one, tenant, task, "key")) for one in catalog.DOERS]
+    found += [(one, subjects.dead(one, tenant, task)) for one in (*catalog.DECIDERS, *catalog.DOERS)]
+    return [*found, ("budget", subjects.control_key("task", tenant, task))]
+
+
+async def live_through(of, task: str, tenant: str = TENANT) -> None:
+    for number, (identity, subject) in enumerate(places(task, tenant)):
+        name = f"{tenant}/{task}/{number}"
+        await (await of(identity)).publish(subject, b"{}", {"ce-type": "mesh.some.thing.v1"}, name)
+    for one in catalog.DECIDERS:
+        subject = subjects.timer_set(one, tenant, task, "deadline")
+        target = subjects.timer_fired(one, tenant, task)
+        await (await of(one)).schedule(Schedule(subject, target, 2**41, b"{}"), f"{tenant}/{task}/timer/{one}")
+
+
+async def end(of, task: str, tenant: str = TENANT, sender: str = "planner", kind: str = "", name: str = "") -> int:
+    """The fact of an end; returns when it was stored, by the broker's clock."""
+    bus = await of(sender)
+    subject = subjects.mesh(sender, "gateway", tenant, task)
+    await bus.publish(subject, b"{}", {"ce-type": kind or TaskEnded.ce_type()}, name or f"end/{sender}/{tenant}/{task}")
+    gateway = await of("gateway")
+    return (await gateway.read("INBOX_GATEWAY", subject, limit=200))[-1].time_unix_ms
+
+
+async def census(broker: Broker) -> dict[str, Counter]:
+    """Messages of every task in every stream, by what the broker tells of its subjects."""
+    found: dict[str, Counter] = {}
+    async with broker.client("provisioner") as client:
+        for stream in purging._filters((TENANT, OLD)):
+            ask = await client.ask(f"$JS.API.STREAM.INFO.{stream}", json.dumps({"subjects_filter": ">"}).encode())
+            state = json.loads((await asyncio.wait_for(ask, 5)).data)["state"]
+            found[stream] = Counter()
+            for subject, count in (state.get("subjects") or {}).items():
+                found[stream][_of(subject)] += count
+    return found
+
+
+def _of(subject: str) -> str:
+    parts = subject.split(".")
+    at = {"mesh": 4, "timer": 4, "dead": 3, "record": 2, "$KV": 3}[parts[0]]
+    return f"{parts[at]}/{parts[at + 1]}"
+
+
+async def settled(broker: Broker) -> dict[str, Counter]:
+    """The same, once the journal has all that the inboxes have."""
+    async with asyncio.timeout(15):
+        while True:
+            found = await census(broker)
+            inboxes = sum((tasks for name, tasks in found.items() if name.startswith("INBOX_")), Counter())
+            if found["JOURNAL"] == inboxes:
+                return found
+            await asyncio.sleep(0.05)
+
+
+async def three_tasks(of) -> int:
+    """OLD and YOUNG have ended, LIVE has not, nor has another tenant's OLD. Returns when OLD ended."""
+    for task, tenant in ((OLD, TENANT), (YOUNG, TENANT), (LIVE, TENANT), (OLD, OTHER)):
+        await live_through(of, task, tenant)
+    ended = await end(of, OLD)
+    number = 0
+    # Until the broker's clock has moved on.
+    while await end(of, LIVE, sender="gateway", kind="mesh.task.requested.v2", name=f"tick/{number}") <= ended + 5:
+        number += 1
+    await end(of, YOUNG)
+    # What looks like an end and is none: said by an outside publisher, by a worker, to somebody else.
+    await end(of, LIVE, sender="pub_demo")
+    await (await of("worker")).publish(
+        subjects.mesh("worker", "planner", TENANT, LIVE), b"{}", {"ce-type": TaskEnded.ce_type()}, "forged")
+    return ended
+
+
+async def test_only_what_ended_long_enough_ago_goes_and_it_goes_everywhere(broker):
+    async with buses(broker) as of:
+        ended = await three_tasks(of)
+        before = await settled(broker)
+        assert all(f"{TENANT}/{OLD}" in tasks for tasks in before.values()), "a stream was left out of this test"
+        due = ended + int(RETENTION.default_s * 1000)
+        seed = broker.seed
+        assert (await purge(broker.url, seed, RETENTION, now_unix_ms=due - 1)).tasks == 0
+        assert (await purge(broker.url, seed, RETENTION, now_unix_ms=due, dry_run=True)).tasks == 1
+        assert await settled(broker) == before
+        done = await purge(broker.url, seed, RETENTION, now_unix_ms=due)
+        assert done.tasks == 1
+        after = await settled(broker)
+        for stream, tasks in before.items():
+            wanted = Counter({name: count for name, count in tasks.items() if name != f"{TENANT}/{OLD}"})
+            assert after[stream] == wanted, stream
+            assert done.messages[stream] == tasks[f"{TENANT}/{OLD}"], stream
+        again = await purge(broker.url, seed, RETENTION, now_unix_ms=due)
+        assert again.tasks == 0 and not again.messages
+    # A journal that is made of what is left, also when the broker reads its store again.
+    await broker.server.kill()
+    await broker.server.start()
+    assert await settled(broker) == after
+
+
+async def test_a_stream_may_hold_longer_and_what_is_refused_or_ingested_ends_too(broker):
+    async with buses(broker) as of:
+        for task, sender, kind in (("refused", "gateway", TaskRejected.ce_type()),
+                                   ("document", "rag", "mesh.retrieval.ingested.v1")):
+            await live_through(of, task)
+            ended = await end(of, task, sender=sender, kind=kind)
+        await settled(broker)
+        longer = Retention(10.0, {"RECORDS_RAG": 1_000.0})
+        seed = broker.seed
+        await purge(broker.url, seed, longer, now_unix_ms=ended + 500_000)
+        found = await census(broker)
+        left = {stream for stream, tasks in found.items() if tasks}
+        # What finds the task and shows it whole stays as long as anything of it.
+        assert left == {"RECORDS_RAG", "INBOX_GATEWAY", "JOURNAL"}
+        await purge(broker.url, seed, longer, now_unix_ms=ended + 1_000_001)
+        assert not any((await census(broker)).values())
+
+
+# Late messages
+
+
+def context(name: str, bus: JetStreamBus, seeds: dict[str, str]) -> Context:
+    public = {one: public_of(seed) for one, seed in seeds.items()}
+    return make_context(name, "0", bus, Identity(f"seed-of-{name}", seeds[name], public))
+
+
+async def facts(bus: JetStreamBus, stream: str, subject: str, count: int = 1, kind: str = "") -> list:
+    async with asyncio.timeout(20):
+        while True:
+            found = [one for one in await bus.read(stream, subject) if one.headers.get("ce-type", "").startswith(kind)]
+            if len(found) >= count:
+                return found
+            await asyncio.sleep(0.02)
+
+
+async def test_a_late_message_of_a_purged_task_is_refused_and_a_live_task_goes_on(broker, monkeypatch):
+    monkeypatch.setattr(fold, "OPENING_MAX_AGE_MS", 0)
+    seeds = {name: new_signing_seed() for name in catalog.SERVICES}
+    async with buses(broker) as of:
+        gateway, worker = context("gateway", await of("gateway"), seeds), context("worker", await of("worker"), seeds)
+        planner = asyncio.create_task(Service(context("planner", await of("planner"), seeds), LOGICS).run())
+        plan = Plan(steps=(PlanStep(id="n", title="", instruction="echo", kind="noop"),))
+        body = TaskSubmitted(objective=ContentRef(author="gateway", sha256="0" * 64, size_bytes=1), check=False,
+                             limits=TaskLimits(), submitted_unix_ms=gateway.clock(), plan=plan)
+        for task in (OLD, LIVE):
+            await gateway.publisher.send("planner", body, tenant=TENANT, task=task, index=task)
+            await facts(await of("worker"), "INBOX_WORKER", subjects.mesh("planner", "worker", TENANT, task))
+        done = StepFinished(step_id="n", attempt=1, plan_version=1, result=Result(summary="echo"))
+        await worker.publisher.send("planner", done, tenant=TENANT, task=OLD, index=1)
+        (ended,) = await facts(await of("gateway"), "INBOX_GATEWAY", subjects.mesh("planner", "gateway", TENANT, OLD),
+                               kind=TaskEnded.TYPE)
+        found = await purge(broker.url, broker.seed, Retention(0.0), now_unix_ms=ended.time_unix_ms)
+        assert found.tasks == 1 and found.messages["TIMERS_PLANNER"] >= 1
+        # The replica that has just let the task go, and then one that never saw it.
+        await worker.publisher.send("planner", done, tenant=TENANT, task=OLD, index="late")
+        operator = await of("operator")
+        (dead,) = await facts(operator, "DEAD_LETTERS", subjects.dead("planner", TENANT, OLD))
+        assert dead.headers["bulkhead-dead-code"] == "not_opened"
+        rejected = subjects.mesh("planner", "planner", TENANT, OLD)
+        (fact,) = await facts(await of("planner"), "INBOX_PLANNER", rejected, kind="mesh.control.message_rejected")
+        assert json.loads(fact.body)["code"] == "not_opened"
+        gone = await operator.read("INBOX_GATEWAY", subjects.mesh("planner", "gateway", TENANT, OLD))
+        assert gone == [], "a refusal does not bring the task back to life"
+        await worker.publisher.send("planner", done, tenant=TENANT, task=LIVE, index=1)
+        (ended,) = await facts(await of("gateway"), "INBOX_GATEWAY", subjects.mesh("planner", "gateway", TENANT, LIVE),
+                               kind=TaskEnded.TYPE)
+        assert json.loads(ended.body)["status"] == "succeeded"
+        planner.cancel()
+        await asyncio.gather(planner, return_exceptions=True)
+
+
+# Command
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-m", "infra.nats.purge", *arguments], capture_output=True, text=True,
+                          timeout=60)
+
+
+async def test_the_command_says_what_it_did(broker, tmp_path):
+    async with buses(broker) as of:
+        await end(of, OLD)
+    where = ("--nats", broker.url, "--identity", str(broker.identity))
+    done = await asyncio.to_thread(command, *where, "--json")
+    assert done.returncode == 0 and json.loads(done.stdout) == {"tasks": 0, "messages": {}, "dry_run": False}
+    done = await asyncio.to_thread(command, *where, "--retention", "3d")
+    assert done.returncode == 2 and "8d or more" in done.stderr
+    done = await asyncio.to_thread(command, "--data", str(tmp_path / "nowhere"))
+    assert done.returncode == 1 and "--data" in done.stderr and "Traceback" not in done.stderr
+
+
+async def test_a_broker_that_is_away_is_said(monkeypatch):
+    monkeypatch.setattr(purging, "CONNECT_TIMEOUT_S", 0.3)
+
+    def keys_of_nobody(_: str) -> str:
+        return nkeys.encode_seed(secrets.token_bytes(32), nkeys.PREFIX_BYTE_USER).decode()
+
+    with pytest.raises(PurgeError, match="cannot reach the broker"):
+        await purge("nats://127.0.0.1:1", keys_of_nobody, Retention())
+
+
+def test_retentions():
+    assert seconds("30d") == 30 * DAY_S == Retention().of("INBOX_WORKER") and seconds("90m") == 5_400
+    found = retention_of("20d", ["RECORDS_RAG=40d"])
+    assert (found.of("RECORDS_RAG"), found.of("INBOX_WORKER")) == (40 * DAY_S, 20 * DAY_S)
+    assert found.of("JOURNAL") == found.of("INBOX_GATEWAY") == 40 * DAY_S
+    assert retention_of(f"{MIN_RETENTION_S // DAY_S}d", []).shortest_s == MIN_RETENTION_S
+    for text in ("", "30", "d", "-1d", "1y", "²d"):
+        with pytest.raises(ValueError, match="write it as"):
+            seconds(text)
+    with pytest.raises(ValueError, match="8d or more"):
+        retention_of("30d", ["RECORDS_RAG=1h"])
+    with pytest.raises(PurgeError, match="BLOBS"):
+        Retention(streams={"BLOBS": 1.0}).of("JOURNAL")

@@ -1,0 +1,177 @@
+"""`make planted`: plant each bug alone in a copy of the tree and see which suite catches it.
+
+Exit codes: 0 every bug was caught by the suite that its file names, 1 one was not, 2 usage or a bug that does not fit.
+"""
+
+import argparse
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import suites, trees
+from .bugs import SUITES, BadBug, Bug, load
+from .suites import Finding
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A bug and what became of it."""
+
+    bug: Bug
+    findings: tuple[Finding, ...]
+
+    @property
+    def caught(self) -> bool:
+        """By the suite that is expected to."""
+        return any(one.caught for one in self.findings if one.suite == self.bug.suite)
+
+    @property
+    def problem(self) -> str:
+        """Why this fails the build; "" when it does not."""
+        if self.caught:
+            return ""
+        if broken := next((one for one in self.findings if one.caught is None), None):
+            return f"{self.bug.name}: the {broken.suite} {broken.by}"
+        others = [one.suite for one in self.findings if one.caught]
+        tried = next(one.tried for one in self.findings if one.suite == self.bug.suite)
+        unit = "seeds" if self.bug.suite == "simulation" else "tests"
+        told = f"caught by {', '.join(others)} instead" if others else "caught by nothing"
+        return f"{self.bug.name}: not caught by the {self.bug.suite} ({tried} {unit}); {told}"
+
+    def row(self) -> dict[str, Any]:
+        """As JSON."""
+        return {"bug": self.bug.name, "what": self.bug.what, "expected": self.bug.suite, "caught": self.caught,
+                "findings": [one.row() for one in self.findings]}  # fmt: skip
+
+
+def main() -> int:
+    """See the module."""
+    asked = _arguments()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        bugs = load(tuple(asked.names))
+        if asked.list:
+            _list(bugs, as_json=asked.json)
+            return 0
+        with tempfile.TemporaryDirectory(prefix="bulkhead-planted-") as folder:
+            outcomes = run(bugs, asked.suites if asked.full else (), asked.jobs, Path(folder), as_json=asked.json)
+    except BadBug as error:
+        print(f"planted: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("planted: stopped", file=sys.stderr)
+        return 130
+    if not asked.json:
+        print("\n".join(table(outcomes)))
+    problems = [one.problem for one in outcomes if one.problem]
+    for problem in problems:
+        print(f"NOT CAUGHT {problem}", file=sys.stderr)
+    if problems:
+        print("write the test or the law that catches it (docs/testing.md), or correct `caught_by`", file=sys.stderr)
+    return 1 if problems else 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.planted",
+        description="Plant each bug of tests/planted/bugs alone in a copy of the tree, uncommitted files included, and "
+        "run the suite that is expected to catch it, with the narrowest command that does. With --full, all suites "
+        "run on every bug: that takes hours, and tells how much one suite sees of what another one is for.",
+        epilog="How to add a bug: docs/testing.md.",
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="bugs (default: all; --list shows them)")
+    parser.add_argument("--full", action="store_true", help=f"every suite, whole; simulation: {suites.FULL_SEEDS}")
+    parser.add_argument("--suites", type=_suites, default=SUITES, metavar="A,B",
+                        help=f"with --full, only these of: {', '.join(SUITES)}")  # fmt: skip
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="bugs at once (default: one per core)")
+    parser.add_argument("--json", action="store_true", help="a JSON line per bug on stdout instead of the table")
+    parser.add_argument("--list", action="store_true", help="only show the bugs")
+    return parser.parse_args()
+
+
+def _suites(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(","))
+    if strange := set(names) - set(SUITES):
+        raise argparse.ArgumentTypeError(f"{', '.join(strange)}: choose from {', '.join(SUITES)}")
+    return names
+
+
+def run(bugs: Sequence[Bug], full: Sequence[str], jobs: int, folder: Path, *, as_json: bool) -> list[Outcome]:
+    """Every bug; `full` names the suites that run whole beside the narrow command of each."""
+    began = time.monotonic()
+    clean = (folder / "clean").resolve()
+    for bug in bugs:
+        bug.texts(trees.ROOT)  # Before minutes are spent.
+    trees.copy(clean)
+    done: list[Outcome] = []
+    pool = ThreadPoolExecutor(max(1, jobs))
+    try:
+        for future in as_completed([pool.submit(try_one, clean, bug, full, folder.resolve()) for bug in bugs]):
+            outcome = future.result()
+            done.append(outcome)
+            told = ", ".join(_short(one) for one in outcome.findings)
+            print(f"[{len(done)}/{len(bugs)} {time.monotonic() - began:.0f} s] {outcome.bug.name}: {told}",
+                  file=sys.stderr, flush=True)  # fmt: skip
+            if as_json:
+                print(json.dumps(outcome.row()), flush=True)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        suites.stop()
+        pool.shutdown()
+    return sorted(done, key=lambda one: one.bug.name)
+
+
+def try_one(clean: Path, bug: Bug, full: Sequence[str], folder: Path) -> Outcome:
+    """The expected suite first, narrowly; then the others."""
+    with trees.planted(clean, bug, folder) as tree:
+        findings = [suites.narrow(tree, bug)]
+        for suite in full:
+            if suite != bug.suite or not findings[0].caught:
+                findings.append(suites.whole(tree, suite))
+    return Outcome(bug, tuple(findings))
+
+
+def _short(one: Finding) -> str:
+    unit = "seeds" if one.suite == "simulation" else "tests"
+    how = {True: "caught", False: "NOT caught", None: "BROKEN"}[one.caught]
+    return f"{how} by {one.suite} after {one.tried} {unit}, {one.seconds:.1f} s" + (f" ({one.by})" if one.by else "")
+
+
+def table(outcomes: Sequence[Outcome]) -> list[str]:
+    """Lines for people."""
+    rows = [("bug", "caught by", "after", "seconds", "what saw it")]
+    for outcome in outcomes:
+        for number, one in enumerate(outcome.findings):
+            unit = "seeds" if one.suite == "simulation" else "tests"
+            seen = one.suite if one.caught else f"not by {one.suite}"
+            rows.append(("" if number else outcome.bug.name, seen, f"{one.tried} {unit}", f"{one.seconds:.1f}",
+                         one.by.removeprefix("tests/")[:90]))  # fmt: skip
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    lines = ["  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]]).rstrip()
+             for row in rows]  # fmt: skip
+    counts = {suite: sum(any(one.caught and one.suite == suite for one in each.findings) for each in outcomes)
+              for suite in SUITES}  # fmt: skip
+    told = ", ".join(f"{count} by {suite}" for suite, count in counts.items() if count)
+    return [*lines, "", f"{sum(each.caught for each in outcomes)} of {len(outcomes)} caught: {told or 'none'}"]
+
+
+def _list(bugs: Sequence[Bug], *, as_json: bool) -> None:
+    for bug in bugs:
+        if as_json:
+            row = {"bug": bug.name, "what": bug.what, "why": bug.why, "expected": bug.suite, "tests": bug.tests,
+                   "seeds": bug.seeds, "files": [edit.file for edit in bug.edits]}  # fmt: skip
+            print(json.dumps(row))
+        else:
+            print(f"{bug.name} ({bug.suite} {bug.seeds or ' '.join(bug.tests)})\n    {bug.what}\n    {bug.why}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

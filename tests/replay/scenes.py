@@ -1,0 +1,242 @@
+"""Shapes of tasks, each played on a stage (stage.py): what is recorded under which name.
+
+In: a stage. Out: the id of a task that has this shape. `python -m tests.replay.record` keeps their histories.
+"""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from bulkhead.bus.memory import MemoryBus
+from bulkhead_contracts import subjects
+from bulkhead_contracts.control import MessageRejected
+from bulkhead_contracts.envelope import Envelope, derive_id
+from bulkhead_contracts.task import StepStarted, TaskEnded, TaskSubmitted
+from bulkhead_contracts.task.v1 import TaskRequestedV1
+from tests.replay.stage import TENANT, Stage, accept, call, plan, reject, silent, use
+from tests.unit.model_gateway.scripted_provider import Exchange, fails, says
+
+Scene = Callable[[Stage], Awaitable[str]]
+PASSAGE = re.compile(r"\[\[part kind=passage id=(\w+)[^\n]*\n([^.\n]+\.[\d]*[^.]*\.)")
+BOTH = ({"id": "a"}, {"id": "b"}, {"id": "c", "inputs": ["a", "b"]})
+
+
+async def single_step(on: Stage) -> str:
+    """One step, judged, accepted."""
+    on.model.will(plan({"id": "a"}), a=[says("It is so.")])
+    return (await on.run())["task_id"]
+
+
+async def fan_out_join(on: Stage) -> str:
+    """Five steps at once, one that joins them; three of them compute."""
+    wide = [{"id": f"w{n}", "tools": ["calculate"]} for n in range(5)]
+    on.model.will(
+        plan(*wide, {"id": "join", "inputs": [one["id"] for one in wide]}), join=[says("All five are known.")],
+        **{f"w{n}": [use(call("calculate", expression=f"{n} * 7")), says("It was worked out.")] for n in range(3)},
+        **{f"w{n}": [says("There is nothing to compute.")] for n in (3, 4)})  # fmt: skip
+    return (await on.run())["task_id"]
+
+
+async def replanned(on: Stage) -> str:
+    """A step that is never accepted; a second plan, in which it is. Logic 2 takes over what was accepted before."""
+    no = reject("It does not say why.")
+    on.model.will(plan(*BOTH), plan(*BOTH), a=[says("A holds.")], b=[says("B holds.")], c=[says("Both hold.")],
+                  judges={"b": [no, no, no, accept()]})
+    return (await on.run())["task_id"]
+
+
+async def retried_with_reasons(on: Stage) -> str:
+    """A step that is rejected once; the judge's reasons come back to it."""
+    on.model.will(plan({"id": "a"}), a=[says("Perhaps."), says("It is so, for it was measured.")],
+                  judges={"a": [reject("Say how it is known."), accept()]})
+    return (await on.run())["task_id"]
+
+
+async def failed_dependency(on: Stage) -> str:
+    """A step fails in both plans; the one that needs it never runs."""
+    steps = ({"id": "a"}, {"id": "b", "inputs": ["a"]})
+    on.model.will(plan(*steps), plan(*steps), a=[fails(400, "no such thing")])
+    return (await on.run())["task_id"]
+
+
+async def degraded_input(on: Stage) -> str:
+    """A judge that cannot be understood: the result is degraded, and so is what is built on it."""
+    on.model.will(plan({"id": "a"}, {"id": "b", "inputs": ["a"]}), a=[says("A holds.")], b=[says("So does B.")],
+                  judges={"a": [says("Well, well.")], "b": [accept()]})
+    return (await on.run())["task_id"]
+
+
+async def deadline(on: Stage) -> str:
+    """A provider that answers a draft too late for the task's time: the timer ends it."""
+
+    async def late(x: Exchange) -> None:
+        await asyncio.sleep(0.5)
+        await plan({"id": "a"})(x)
+
+    on.model.will(late)
+    return (await on.run(deadline_s=0.4))["task_id"]
+
+
+async def steps_time_up(on: Stage) -> str:
+    """A provider that says nothing to a step: it is stopped and tried again, until its attempts are used up."""
+    on.model.will(plan({"id": "a"}), a=[silent])
+    return (await on.run(deadline_s=1.5))["task_id"]
+
+
+async def invented_tool(on: Stage) -> str:
+    """A tool that there is not, arguments that are none; then an answer without."""
+    broken = {"id": "call_x", "name": "calculate", "arguments": '{"expression": '}
+    on.model.will(plan({"id": "a", "tools": ["calculate"]}),
+                  a=[use(call("summon_oracle", question="what now?")), use(broken), says("Nobody knows.")])
+    return (await on.run())["task_id"]
+
+
+async def runaway(on: Stage) -> str:
+    """A model that calls the same tool for ever: every cap holds, the task fails."""
+    on.model.will(plan({"id": "a", "tools": ["calculate"]}), a=[use(call("calculate", expression="1 + 1"))])
+    return (await on.run())["task_id"]
+
+
+async def several_tools_in_one_turn(on: Stage) -> str:
+    """A search, two calculations and one of them twice, in one turn."""
+    async with on.client() as client:
+        await client.add_document(b"The fee is 12 EUR. It applies from 1 May 2025.", name="fee.md")
+    turn = use(call("search_documents", query="fee"), call("calculate", 1, expression="12 * 2"),
+               call("calculate", 2, expression="12 * 3"), call("calculate", 3, expression="12 * 3"))
+    on.model.will(plan({"id": "a", "tools": ["search_documents", "calculate"]}), a=[turn, quoting])
+    return (await on.run())["task_id"]
+
+
+async def pruned_context(on: Stage) -> str:
+    """More passages than the model's context takes: what was left out stands in the answer's completeness."""
+    async with on.client() as client:
+        for number in range(8):
+            text = " ".join(f"Rule {number}.{line} of the fare says that seat {line} is kept." for line in range(60))
+            await client.add_document(text.encode(), name=f"rules-{number}.md")
+    on.model.will(plan({"id": "a", "tools": ["search_documents"]}),
+                  a=[use(call("search_documents", query="fare seat kept rule", k=20)), quoting])
+    return (await on.run())["task_id"]
+
+
+async def request_v1(on: Stage) -> str:
+    """An outside publisher that still speaks version 1 of the request."""
+    on.model.will(plan({"id": "a"}), a=[says("It is so.")])
+    body = TaskRequestedV1(objective="Find it out.", limit_usd=0.25, deadline_s=30)
+    await outside(on, "pub_demo", "gateway", "t-v1", body.ce_type(), body.encode())
+    await ended(on, "t-v1")
+    return "t-v1"
+
+
+async def provider_errors(on: Stage) -> str:
+    """Errors that the model gateway mends by asking again, and one that it cannot: the step is tried again."""
+    on.model.will(plan({"id": "a"}), a=[fails(500), fails(503), fails(400, "odd"), fails(429, retry_after="0"),
+                                        says("It is so.")])
+    return (await on.run())["task_id"]
+
+
+async def poison_message(on: Stage) -> str:
+    """A message that nobody can read, in the middle of a task: rejected, and the task goes on."""
+
+    async def poisoned(x: Exchange) -> None:
+        task = await newest_started(on)
+        await outside(on, "model_gateway", "worker", task, "mesh.model.call_replied.v1", b'{"call_id": 7}')
+        await until_rejected(on, "worker", task)
+        await says("It is so.")(x)
+
+    on.model.will(plan({"id": "a"}), a=[poisoned])
+    return (await on.run())["task_id"]
+
+
+async def poison_opening(on: Stage) -> str:
+    """The message that opens the task is the one that cannot be read: the task ends at once, with a reason."""
+    await outside(on, "gateway", "planner", "t-poison", TaskSubmitted.ce_type(), b'{"objective": 7}')
+    await ended(on, "t-poison")
+    return "t-poison"
+
+
+async def draft_rejected(on: Stage) -> str:
+    """Two drafts that the plan checker refuses, a third that runs."""
+    cyclic = plan({"id": "a", "inputs": ["b"]}, {"id": "b", "inputs": ["a"]})
+    on.model.will(cyclic, says("not even JSON"), plan({"id": "a"}), a=[says("It is so.")])
+    return (await on.run())["task_id"]
+
+
+async def uncertain_write(on: Stage) -> str:
+    """A write without a key whose answer is lost: not repeated, the task ends and asks a person."""
+    on.counter.misbehave("drop_after")
+    on.model.will(plan({"id": "a", "tools": ["counter_increment_unkeyed"]}),
+                  a=[use(call("counter_increment_unkeyed", name="uncertain"))])
+    return (await on.run())["task_id"]
+
+
+async def keyed_write(on: Stage) -> str:
+    """A write under a key whose answer is lost: sent again, done once."""
+    on.counter.misbehave("drop_after")
+    on.model.will(plan({"id": "a", "tools": ["counter_increment"]}, {"id": "b", "inputs": ["a"]}),
+                  a=[use(call("counter_increment", name="keyed")), says("It is counted.")], b=[says("Done.")])
+    return (await on.run())["task_id"]
+
+
+async def given_plan_unchecked(on: Stage) -> str:
+    """A plan that the person brings, with checks off."""
+    steps: list[dict[str, Any]] = [
+        {"id": "first", "title": "", "instruction": "Do it.", "acceptance": "Done."},
+        {"id": "second", "title": "", "instruction": "Do it again.", "acceptance": "Done.", "inputs": ["first"]},
+    ]
+    on.model.will(first=[says("Once.")], second=[says("Twice.")])
+    return (await on.run(plan={"steps": steps}, check=False))["task_id"]
+
+
+async def fork(on: Stage) -> str:
+    """A task that takes over two results of another and runs the third step, edited."""
+    on.model.will(plan(*BOTH), a=[says("A holds.")], b=[says("B holds.")], c=[says("Both hold."), says("Just B.")])
+    earlier = await on.run()
+    steps = [{"id": one["id"], "title": one["id"].upper(), "instruction": f"Do {one['id']}.", "inputs":
+              one.get("inputs", []), "acceptance": "It is done."} for one in BOTH]
+    steps[2] |= {"instruction": "Say only what b found."}
+    wanted = {"plan": {"steps": steps}, "fork": {"task": earlier["task_id"], "steps": ["a", "b"]}}
+    return (await on.run(**wanted))["task_id"]
+
+
+SCENES: dict[str, Scene] = {one.__name__: one for one in (
+    single_step, fan_out_join, replanned, retried_with_reasons, failed_dependency, degraded_input, deadline,
+    steps_time_up, invented_tool, runaway, several_tools_in_one_turn, request_v1, provider_errors, poison_message,
+    poison_opening, draft_rejected, uncertain_write, keyed_write, given_plan_unchecked)}  # fmt: skip
+UNDER_LOGIC_2: dict[str, Scene] = {"replanned_logic2": replanned, "fork_logic2": fork}
+SMALL_CONTEXT: dict[str, Scene] = {"pruned_context": pruned_context}
+
+
+# Words and facts
+
+
+async def quoting(x: Exchange) -> None:
+    """Say the first sentence of the first passage, cited."""
+    found = PASSAGE.search(next(one["content"] for one in x.body["messages"] if one["role"] == "tool"))
+    assert found, "no passage was shown"
+    await says(f"{found.group(2)[:-1]} [#{found.group(1)}].")(x)
+
+
+async def outside(on: Stage, sender: str, receiver: str, task: str, kind: str, body: bytes) -> None:
+    """Store a message as somebody whom no component of the mesh is."""
+    bus = MemoryBus(on.mesh.broker, sender)
+    head = Envelope(id=derive_id(sender, task, "outside"), type=kind, source=sender,
+                    time_unix_ms=on.mesh.context("gateway").clock())
+    await bus.publish(subjects.mesh(sender, receiver, TENANT, task), body, head.headers(), f"{sender}/{task}/outside")
+
+
+async def ended(on: Stage, task: str) -> None:
+    """Wait for the task's end."""
+    await on.mesh.until(subjects.mesh("planner", "gateway", TENANT, task), TaskEnded)
+
+
+async def newest_started(on: Stage) -> str:
+    """The task whose step was started last."""
+    found = await on.mesh.messages("INBOX_GATEWAY", f"mesh.planner.gateway.*.{TENANT}.*")
+    return next(one.subject.rpartition(".")[2] for one in reversed(found)
+                if one.headers["ce-type"] == StepStarted.ce_type())
+
+
+async def until_rejected(on: Stage, service: str, task: str) -> None:
+    """Wait until the service has rejected a message of the task."""
+    await on.mesh.until(subjects.mesh(service, service, TENANT, task), MessageRejected)

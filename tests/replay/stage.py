@@ -1,0 +1,194 @@
+"""The whole mesh in one process, all nine services, with a model that says what a script tells it.
+
+In: scripts by role (plan, step, judge). Out: tasks submitted through the gateway's HTTP API like anybody's, and their
+histories. Content, tools, money, grants and checks are the real ones; only the provider's words are scripted.
+"""
+
+import asyncio
+import hashlib
+import json
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bulkhead.blobs import BlobMissing
+from bulkhead.client import Mesh, Task
+from bulkhead.runtime.history import History, collect
+from bulkhead.testing.counter import CounterServer
+from bulkhead.testing.mesh import MemoryMesh
+from services.budget import app as budget
+from services.checker.app import LOGICS as CHECKER
+from services.gateway import app as gateway
+from services.model_gateway import app as model_gateway
+from services.planner.app import LOGICS as PLANNER
+from services.rag import app as rag
+from services.signer import app as signer
+from services.tool_executor import app as tool_executor
+from services.worker.app import LOGICS as WORKER
+from tests.unit.model_gateway.scripted_provider import Exchange, Script, ScriptedProvider, calls, says
+
+TENANT, OTHER = "demo", "acme"
+KEYS = {"bk_ann_of_demo": (TENANT, "ann"), "bk_eve_of_acme": (OTHER, "eve")}
+TOOLS = ("search_documents", "calculate", "counter_increment", "counter_increment_unkeyed")
+LOGICS = {"planner": PLANNER, "worker": WORKER, "checker": CHECKER}
+STEP = re.compile(r'\[\[part kind=step id=\w+ step_id="(\w+)"')
+QUIET_S, FACT_TIMEOUT_S = 0.15, 30.0
+
+
+@dataclass
+class Model:
+    """What is said to whom: the next script of a list, its last one over and over."""
+
+    plans: list[Script] = field(default_factory=list)
+    steps: dict[str, list[Script]] = field(default_factory=dict)
+    judges: dict[str, list[Script]] = field(default_factory=dict)
+    asked: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)
+
+    def will(self, *plans: Script, judges: dict[str, list[Script]] | None = None, **steps: list[Script]) -> None:
+        """The scripts of the next task. A judge without one accepts."""
+        self.plans, self.steps, self.judges, self.asked = list(plans), steps, judges or {}, []
+
+    def count(self, role: str, step: str = "") -> int:
+        """How often it was asked."""
+        return sum(one[:2] == (role, step) for one in self.asked)
+
+    async def __call__(self, x: Exchange) -> None:
+        """Answer one request."""
+        form = x.body.get("response_format", {}).get("json_schema", {}).get("name", "")
+        found = STEP.search(x.body["messages"][1]["content"])
+        step = found.group(1) if found and form != "plan" else ""
+        role = {"plan": "plan", "verdict": "judge"}.get(form, "work")
+        self.asked.append((role, step, x.body))
+        left = {"plan": self.plans, "judge": self.judges.get(step, [accept()]), "work": self.steps.get(step, [])}[role]
+        assert left, f"no script for {role} {step}"
+        await (left.pop(0) if len(left) > 1 else left[0])(x)
+
+
+def plan(*steps: dict[str, Any]) -> Script:
+    """A drafted plan; `id` alone makes a whole step."""
+    rows = [{"title": one["id"].upper(), "instruction": f"Do {one['id']}.", "tools": [], "inputs": [],
+             "acceptance": "It is done.", **one} for one in steps]
+    return says(json.dumps({"steps": rows}))
+
+
+def accept() -> Script:
+    """A judge's yes."""
+    return says(json.dumps({"verdict": "accept", "score": 1.0, "reasons": []}))
+
+
+def reject(reason: str) -> Script:
+    """A judge's no."""
+    return says(json.dumps({"verdict": "reject", "score": 0.0, "reasons": [reason]}))
+
+
+def call(name: str, number: int = 1, /, **arguments: Any) -> dict[str, Any]:
+    """A tool call as a model makes it."""
+    return {"id": f"call_{name}_{number}", "name": name, "arguments": json.dumps(arguments)}
+
+
+def use(*made: dict[str, Any]) -> Script:
+    """A turn of tool calls."""
+    return calls(*made)
+
+
+async def silent(x: Exchange) -> None:
+    """Headers, and then nothing until the client gives up."""
+    await x.begin()
+    await x.hung_up()
+
+
+@dataclass
+class Stage:
+    """A running mesh and its model."""
+
+    mesh: MemoryMesh
+    model: Model
+    counter: CounterServer
+    starts: dict[str, int]
+    """`logic`: the version that starts tasks, as the gateway learns when it is started."""
+    logics: dict[str, Any]
+    """The decision logics of every decider, as its next replica gets them."""
+    url: str = ""
+
+    def client(self, key: str = "bk_ann_of_demo") -> Mesh:
+        """The gateway, as a person."""
+        return Mesh(self.url, key)
+
+    async def run(self, objective: str = "Find it out.", key: str = "bk_ann_of_demo", **wanted: Any) -> dict[str, Any]:
+        """Submit a task and wait for its end; what `show` says of it."""
+        async with self.client(key) as client:
+            task: Task = await client.submit(objective, **wanted)
+            return await task.result(FACT_TIMEOUT_S)
+
+    async def restart(self, *names: str) -> None:
+        """Replace the replica of each service: the old one dies, the new one is built anew."""
+        for name in names:
+            for service, instance in [one for one in self.mesh.running if one[0] == name]:
+                self.mesh.kill(service, instance)
+            await self.mesh.start(name)
+        if "gateway" in names:
+            await self.find_gateway()
+
+    async def find_gateway(self) -> None:
+        """Where the gateway listens now."""
+        component = self.mesh.running["gateway", "0"].service.component
+        async with asyncio.timeout(FACT_TIMEOUT_S):
+            while not component.port:
+                await asyncio.sleep(0.005)
+        self.url = f"http://127.0.0.1:{component.port}"
+
+    async def history(self, task: str, tenant: str = TENANT) -> History:
+        """The task's history, once nothing more is said about it."""
+        before = -1
+        while before != (before := len(await self.mesh.messages("JOURNAL"))):
+            await asyncio.sleep(QUIET_S)
+        journal = [one for one in await self.mesh.messages("JOURNAL") if one.subject.endswith(f".{tenant}.{task}")]
+        blobs = self.mesh.context("checker").blobs
+
+        async def read(ref) -> bytes | None:
+            try:
+                return await blobs.get(tenant, ref)
+            except BlobMissing:
+                return None
+
+        return await collect(journal, read)
+
+
+@asynccontextmanager
+async def stage(folder: Path, *, logic: int = 1, logics: Any = LOGICS, **model: Any) -> AsyncIterator[Stage]:
+    """A whole mesh in `folder`. logic: which version starts tasks. logics: what deciders have. model: its settings."""
+    (folder / "tenants.yaml").write_text(yaml.safe_dump({"tenants": {name: {
+        "tools": list(TOOLS), "task": {"cost_usd_micros": 5_000_000, "tokens": 5_000_000, "deadline_ms": 600_000},
+        "day": {"cost_usd_micros": 10**9, "tokens": 10**9}} for name in (TENANT, OTHER)}}))
+    rows = [{"sha256": hashlib.sha256(key.encode()).hexdigest(), "tenant": tenant, "person": person,
+             "role": "submitter"} for key, (tenant, person) in KEYS.items()]
+    (folder / "keys.json").write_text(json.dumps({"keys": rows}))
+    said, starts, logics = Model(), {"logic": logic}, dict(logics)
+    with CounterServer(folder / "counts.jsonl") as counter:
+        async with ScriptedProvider() as provider:
+            provider.will(said)
+            common = {"data_dir": folder}
+            builds = {
+                "budget": lambda c: budget.build(c, budget.Settings(redis_url="memory://", **common)),
+                "model_gateway": lambda c: model_gateway.build(c, model_gateway.Settings(**{
+                    "openai_base_url": provider.url, "openai_api_key": "scripted", "model": "offline-rules-1",
+                    "backoff_first_ms": 1, **common, **model})),
+                "rag": lambda c: rag.build(c, rag.Settings(**common)),
+                "tool_executor": lambda c: tool_executor.build(c, tool_executor.Settings(
+                    counter_url=counter.url, retry_backoff_s=0.01, **common)),
+                "signer": lambda c: signer.build(c, signer.Settings(
+                    tenants_file=folder / "tenants.yaml", counter_url=counter.url, **common)),
+                "gateway": lambda c: gateway.build(c, gateway.Settings(
+                    http_port=0, api_keys_file=folder / "keys.json", logic=starts["logic"], heartbeat_s=60,
+                    publishers={"pub_demo": {"tenant": TENANT, "person": "shop"}}, **common)),
+                **{name: (lambda c, name=name: logics[name]) for name in LOGICS},
+            }
+            async with MemoryMesh(builds, ack_wait_ms=2_000) as mesh:
+                found = Stage(mesh, said, counter, starts, logics)
+                await found.find_gateway()
+                yield found

@@ -1,0 +1,175 @@
+"""Forks: a task again from one step on, as a new one: what is taken over, whose authority, what is not done twice."""
+
+import asyncio
+
+import pytest
+
+from bulkhead.cli.replaying import replay_history
+from bulkhead.grants import unverified_claims
+from bulkhead_contracts import subjects
+from bulkhead_contracts.task import StepEnded, TaskSubmitted
+from tests.replay.stage import FACT_TIMEOUT_S, TENANT, Stage, call, plan, silent, stage, use
+from tests.unit.model_gateway.scripted_provider import says
+
+ROWS = ({"id": "a"}, {"id": "b", "inputs": ["a"]}, {"id": "c", "inputs": ["b"]})
+
+
+@pytest.fixture
+async def on(tmp_path):
+    async with stage(tmp_path) as found, asyncio.timeout(FACT_TIMEOUT_S):
+        yield found
+
+
+def steps(*rows, **changes):
+    """The rows as steps of a submitted plan; changes: by id."""
+    return {"steps": [{"title": one["id"].upper(), "instruction": f"Do {one['id']}.", "acceptance": "It is done.",
+                       **one, **changes.get(one["id"], {})} for one in rows]}
+
+
+async def chain(on: Stage) -> str:
+    """An ended task of three steps, one after the other."""
+    on.model.will(plan(*ROWS), a=[says("A holds.")], b=[says("B holds.")], c=[says("C holds."), says("C is new.")])
+    ended = await on.run()
+    assert ended["status"] == "succeeded"
+    return ended["task_id"]
+
+
+async def fork(on: Stage, task: str, *taken: str, rows=ROWS, key: str = "bk_ann_of_demo", changes=None):
+    return await on.run("Find it out.", key, plan=steps(*rows, **(changes or {})), fork={"task": task, "steps": taken})
+
+
+async def test_what_is_taken_over_is_neither_run_nor_paid_again(on):
+    old = await chain(on)
+    asked = len(on.model.asked)
+    new = await fork(on, old, "a", "b", changes={"c": {"instruction": "Do c otherwise."}})
+    assert (new["status"], new["answer"]) == ("succeeded", "C is new.")
+    assert [one[:2] for one in on.model.asked[asked:]] == [("work", "c"), ("judge", "c")]
+    assert "Do c otherwise." in on.model.asked[asked][2]["messages"][1]["content"]
+    assert "B holds." in on.model.asked[asked][2]["messages"][1]["content"]
+    assert new["usage"]["model_calls"] == 2 and new["steps_done"] == 3
+    assert [(one["step_id"], one["status"], one["attempts"]) for one in new["steps"]] == [
+        ("a", "accepted", 0), ("b", "accepted", 0), ("c", "accepted", 1)]
+    assert new["steps"][0]["reasons"] == [f"taken over from task {old}"]
+
+
+async def test_a_fork_replays_on_its_own_and_says_where_its_inputs_come_from(on):
+    old = await chain(on)
+    new = await fork(on, old, "a", "b")
+    history = await on.history(new["task_id"])
+    assert {one.subject.rpartition(".")[2] for one in history.messages} == {new["task_id"]}
+    report = await replay_history(history)
+    assert report.divergences == [] and report.ended
+    [submitted] = [TaskSubmitted.model_validate_json(one.body) for one in history.messages
+                   if one.headers["ce-type"] == TaskSubmitted.ce_type()]
+    verifier = on.mesh.context("planner").verifier
+    for one in submitted.given:
+        label = one.result.provenance[0]
+        assert (label.source, label.kind, label.trust) == (f"task {old} step {one.step_id}", "step_result", "untrusted")
+        assert verifier.label(label), "signed by the gateway, which read the planner's own word"
+    assert any(one.kind == "step_result" and old in one.source for one in _result(new).provenance)
+
+
+def _result(document):
+    return StepEnded.model_validate({"step_id": "x", "attempt": 1, "plan_version": 1, "outcome": "accepted",
+                                     "result": document["result"]}).result
+
+
+async def test_a_fork_has_a_grant_of_its_own_for_the_one_who_asks(on):
+    old = await chain(on)
+    new = await fork(on, old, "a", "b")
+    [one] = await on.mesh.messages("INBOX_PLANNER", subjects.mesh("gateway", "planner", TENANT, new["task_id"]))
+    grant = unverified_claims(one.headers["bulkhead-grant"])["grant"]
+    assert (grant["task"], grant["actor"], grant["origin"]) == (new["task_id"], "ann", old)
+    assert one.headers["ce-logicversion"] == "2", "logic 1 would run everything again"
+
+
+@pytest.mark.parametrize(("taken", "changes", "code"), [
+    (("a", "z"), {}, "fork_no_result"),
+    (("a", "b"), {"b": {"instruction": "Do b otherwise."}}, "fork_changed_step"),
+    (("b",), {}, "plan_rejected"),
+])
+async def test_what_does_not_fit_is_refused_and_nothing_runs(on, taken, changes, code):
+    old = await chain(on)
+    asked = len(on.model.asked)
+    new = await fork(on, old, *taken, changes=changes)
+    assert new["failure"]["code"] == code and new["failure"]["hint"] and len(on.model.asked) == asked
+
+
+async def test_only_an_ended_task_of_the_own_tenant_can_be_forked(on):
+    old = await chain(on)
+    foreign = await fork(on, old, "a", key="bk_eve_of_acme")
+    assert (foreign["status"], foreign["failure"]["code"]) == ("rejected", "fork_unknown")
+    on.model.will(plan(*ROWS), a=[says("A holds.")], b=[silent])
+    async with on.client() as client:
+        running = await client.submit("Still at it.")
+        while not [one for one in await on.mesh.messages("INBOX_GATEWAY", subjects.mesh(
+                "planner", "gateway", TENANT, running.id)) if one.headers["ce-type"] == StepEnded.ce_type()]:
+            await asyncio.sleep(0.01)
+        early = await fork(on, running.id, "a")
+        assert (early["status"], early["failure"]["code"]) == ("rejected", "fork_not_ended")
+        await running.cancel()
+        await running.result()
+
+
+async def test_a_fork_without_a_plan_is_refused(on):
+    old = await chain(on)
+    new = await on.run(fork={"task": old, "steps": ["a"]})
+    assert new["failure"]["code"] == "fork_without_plan"
+
+
+async def test_results_whose_content_is_gone_are_refused(on):
+    old = await chain(on)
+    blobs = on.mesh.broker._streams[subjects.BLOBS_STREAM]
+    for stored in blobs.read("blob.model_gateway.>", 0, 1000):
+        if stored.body == b"A holds.":
+            blobs.delete(stored.sequence)
+    new = await fork(on, old, "a", "b")
+    assert (new["status"], new["failure"]["code"]) == ("rejected", "fork_content_gone")
+    again = await fork(on, old)
+    assert again["status"] == "succeeded", "from the first step on nothing of the old contents is needed"
+
+
+# Side effects
+
+WRITES = ({"id": "a"}, {"id": "b", "inputs": ["a"], "tools": ["counter_increment"]}, {"id": "c", "inputs": ["b"]})
+
+
+async def counted(on: Stage, tool: str = "counter_increment") -> str:
+    """An ended task whose second step has written once."""
+    rows = [{**one, "tools": [tool]} if one.get("tools") else one for one in WRITES]
+    on.model.will(plan(*rows), a=[says("A holds.")], c=[says("C holds.")],
+                  b=[use(call(tool, name="orders")), says("It is counted.")])
+    ended = await on.run()
+    assert ended["status"] == "succeeded" and on.counter.counts()["counts"] == {"orders": 1}
+    return ended["task_id"]
+
+
+async def test_an_unchanged_write_goes_out_under_its_old_key_and_is_not_done_again(on):
+    old = await counted(on)
+    on.model.steps["b"] = [use(call("counter_increment", name="orders")), says("It is counted.")]
+    new = await fork(on, old, "a", rows=WRITES, changes={"b": {"instruction": "Count it, and say so."}})
+    assert new["status"] == "succeeded"
+    assert on.counter.counts() == {"counts": {"orders": 1}, "increments": 1, "repeats": 1}
+    on.model.steps["b"] = [use(call("counter_increment", name="orders")), says("It is counted.")]
+    assert (await fork(on, new["task_id"], "a", rows=WRITES))["status"] == "succeeded"
+    assert on.counter.counts() == {"counts": {"orders": 1}, "increments": 1, "repeats": 2}, "also by a fork of a fork"
+
+
+async def test_a_changed_write_is_a_new_one(on):
+    old = await counted(on)
+    on.model.steps["b"] = [use(call("counter_increment", name="orders", amount=5)), says("It is counted.")]
+    assert (await fork(on, old, "a", rows=WRITES))["status"] == "succeeded"
+    assert on.counter.counts()["counts"] == {"orders": 6}
+
+
+async def test_a_write_without_idempotency_is_refused_unless_the_plan_avoids_it(on):
+    old = await counted(on, "counter_increment_unkeyed")
+    rows = [{**one, "tools": ["counter_increment_unkeyed"]} if one.get("tools") else one for one in WRITES]
+    new = await fork(on, old, "a", rows=rows)
+    assert (new["status"], new["failure"]["code"]) == ("rejected", "fork_repeats_effect")
+    assert "counter_increment_unkeyed" in new["failure"]["message"]
+    assert (await fork(on, old, "a", "b", rows=rows))["status"] == "succeeded", "b is not run again"
+    on.model.steps["b"] = [says("It was counted before.")]
+    without = await fork(on, old, "a", rows=rows, changes={"b": {"tools": []}})
+    assert without["status"] == "succeeded"
+    assert on.counter.counts()["increments"] == 1

@@ -1,0 +1,145 @@
+"""The network between replicas and the broker: it loses, delays and lags, and replicas die while they speak.
+
+In: offers of the in-memory broker. Out: the same, late or never; every attempt to store something, written down.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from bulkhead.bus.memory_broker import MemoryBroker, Offer, mesh_durables, mesh_streams
+
+from .chaos import Chaos
+from .loop import LoopClock
+from .scenario import Scenario
+
+LOSSES = {
+    "publish": "lose_publish", "answer": "lose_answer", "message": "lose_message", "ack": "lose_ack",
+    "request": "lose_request", "reply": "lose_reply", "read": "lose_read", "live": "lose_live",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Saying:
+    """One attempt to publish."""
+
+    who: str
+    subject: str
+    headers: dict[str, str]
+    body: bytes
+
+
+class Mesh(Protocol):
+    """What a link needs of the run."""
+
+    net: "Net"
+    chaos: Chaos
+    sayings: list[Saying]
+
+    def crash(self, who: str, when: str) -> None:
+        """As kill -9."""
+        ...
+
+    def tell(self, line: str) -> None:
+        """A line of the story."""
+        ...
+
+
+class Net(MemoryBroker):
+    """The broker behind a network that loses, delays and lags."""
+
+    def __init__(self, scenario: Scenario, chaos: Chaos, clock: LoopClock, tell: Callable[[str], None]) -> None:
+        super().__init__(mesh_streams(), mesh_durables(scenario.shards, scenario.ack_wait_ms), clock=clock)
+        self._chaos, self._tell = chaos, tell
+        self._loop = asyncio.get_running_loop()
+        self._last: dict[tuple[str, str], float] = {}
+        self.cut_off: dict[str, float] = {}
+
+    def deliver(self, offer: Offer) -> None:
+        """Now, later, or never. Copies between streams and live text keep their order; copies never get lost."""
+        event = f"{offer.whom} {offer.what}"
+        loss = LOSSES.get(offer.kind)
+        if self.is_cut_off(offer.whom) or (loss and self._chaos.strikes(loss, event) is not None):
+            self._tell(f"LOST {offer.kind} to {offer.whom}: {offer.what}")
+            return
+        delay_s = 0.0
+        if offer.kind == "source":
+            lag = self._chaos.strikes("lag_source", event)
+            delay_s = lag * 3 if lag is not None else 0.0
+        else:
+            shake = self._chaos.strikes("jitter", event)
+            delay_s = shake * 0.03 if shake is not None else 0.0
+            late = self._chaos.strikes("late", event)
+            if late is not None:
+                delay_s = 0.05 + late * 8
+                self._tell(f"LATE by {delay_s:.1f} s: {offer.kind} to {offer.whom}: {offer.what}")
+        if offer.kind in ("source", "live"):
+            line = (offer.kind, offer.whom)
+            due = self._last[line] = max(self._loop.time() + delay_s, self._last.get(line, 0.0))
+            self._loop.call_at(due, offer.hand)
+        elif delay_s:
+            self._loop.call_later(delay_s, offer.hand)
+        else:
+            self._loop.call_soon(offer.hand)
+
+    def is_cut_off(self, who: str) -> bool:
+        """Whether nothing reaches or leaves this replica now."""
+        return self.cut_off.get(who, 0.0) > self._loop.time()
+
+    def horizon(self, stream: str) -> int | None:
+        """A follower that is behind by up to two seconds."""
+        lag = self._chaos.strikes("stale_read", stream)
+        if lag is None:
+            return None
+        found, since_ms = self.stream(stream), self.clock.now_ms() - int(lag * 2_000)
+        sequence = found.last_sequence
+        while sequence and ((stored := found.get(sequence)) is None or stored.time_unix_ms > since_ms):
+            sequence -= 1
+        return sequence
+
+    def store(self, subject: str, headers: Any, body: bytes) -> Any:
+        ack = super().store(subject, headers, body)
+        if not ack.duplicate:
+            self._tell(f"{ack.stream}:{ack.sequence} {subject} {headers.get('ce-type', '')}")
+        return ack
+
+
+class Link:
+    """One replica's way to the broker: where it dies, is cut off, and where all that it says is written down."""
+
+    def __init__(self, world: Mesh, who: str) -> None:
+        self._world, self._who = world, who
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._world.net, name)
+
+    def store(self, subject: str, headers: dict[str, str], body: bytes) -> Any:
+        """As the broker's, written down."""
+        self._world.sayings.append(Saying(self._who, subject, dict(headers), body))
+        return self._world.net.store(subject, headers, body)
+
+    def deliver(self, offer: Offer) -> None:
+        """Everything that this replica says passes here."""
+        world, net = self._world, self._world.net
+        if offer.whom != "broker" and offer.kind != "request":
+            net.deliver(offer)
+            return
+        event = f"{self._who} {offer.kind} {offer.what}"
+        chaos = world.chaos
+        if offer.kind in ("publish", "ack"):
+            if chaos.strikes("crash_before", event) is not None:
+                world.crash(self._who, f"before {offer.kind} {offer.what}")
+                return
+            how = chaos.strikes("crash_after", event)
+            if how is not None:
+                offer.hand()
+                world.crash(self._who, f"after {offer.kind} {offer.what}")
+                return
+        how = chaos.strikes("cut_off", event)
+        if how is not None:
+            net.cut_off[self._who] = asyncio.get_running_loop().time() + 0.5 + how * 12
+            world.tell(f"CUT OFF {self._who} for {0.5 + how * 12:.1f} s")
+        if net.is_cut_off(self._who):
+            return
+        net.deliver(offer)

@@ -1,0 +1,88 @@
+"""`bulkhead replay FILE`: no mesh, no data directory; what it prints and what it ends with."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from bulkhead.cli.main import app
+from bulkhead.cli.replaying import Totals
+from bulkhead.runtime.history import History, load, save
+
+HISTORIES = Path(__file__).parents[2] / "replay" / "histories"
+PLAIN = HISTORIES / "given_plan.jsonl"
+
+
+def replay(*words):
+    return CliRunner().invoke(app, ["replay", *map(str, words)], env={"COLUMNS": "300", "BULKHEAD_DATA": "/nowhere"})
+
+
+def test_a_file_replays_without_a_mesh():
+    answer = replay(PLAIN)
+    assert answer.exit_code == 0, answer.output
+    assert "no divergence" in answer.stdout and "compared byte for byte" in answer.stdout
+    [path] = HISTORIES.glob("fork_logic2.jsonl*")
+    packed = json.loads(replay(path, "--json").stdout)
+    assert packed["ended"] and packed["divergences"] == [] and packed["compared"] > 5
+
+
+def test_a_divergence_is_shown_and_ends_with_1(tmp_path):
+    path = tmp_path / "changed.jsonl"
+    path.write_text(PLAIN.read_text().replace('\\"status\\":\\"succeeded\\"', '\\"status\\":\\"cancelled\\"'))
+    answer = replay(path)
+    assert answer.exit_code == 1, answer.output
+    assert "1 divergence; the first: planner" in answer.stdout
+    assert '"status":"succeeded"' in answer.stdout and '"status":"cancelled"' in answer.stdout
+    shown = replay(path, "--json")
+    assert shown.exit_code == 1 and json.loads(shown.stdout)["divergences"][0]["what"] == "body"
+
+
+def test_what_is_in_the_works_is_no_divergence(tmp_path):
+    """Exported too early: what the last messages will cause is not there yet."""
+    whole = load(PLAIN)
+    cut = History(whole.tenant, whole.task, whole.messages[:5], whole.contents, settled=False)
+    save(cut, tmp_path / "early.jsonl")
+    answer = replay(tmp_path / "early.jsonl")
+    assert answer.exit_code == 0 and "not in the journal yet" in answer.stdout, answer.output
+
+
+def test_a_content_that_a_decision_read_and_that_is_gone(tmp_path):
+    [path] = HISTORIES.glob("single_step.jsonl*")
+    whole = load(path)
+    contents = {digest: type(one)(one.authors, None) for digest, one in whole.contents.items()}
+    save(History(whole.tenant, whole.task, whole.messages, contents), tmp_path / "gone.jsonl")
+    answer = replay(tmp_path / "gone.jsonl")
+    assert answer.exit_code == 1 and "what planner read at" in answer.stderr and "is gone" in answer.stderr
+    assert "bulkhead export" in answer.stderr
+
+
+@pytest.mark.parametrize(("words", "code", "said"), [
+    ((), 2, "name one task or file, or --all"),
+    (("t1", "--all"), 2, "name one task or file, or --all"),
+    (("./nowhere.jsonl",), 2, "cannot be read"),
+    (("t1", "--edit", "x"), 2, "belong to --from-step"),
+    (("t1", "--dry-run"), 2, "belong to --from-step"),
+    (("x.jsonl", "--from-step", "a"), 2, "needs a task of a running mesh"),
+    (("t1", "--from-step", "a", "--edit", "/nowhere.json"), 2, "cannot be read"),
+    (("t1",), 3, "no mesh runs"),
+    (("t1", "--from-step", "a"), 3, "no mesh runs"),
+    (("--all",), 3, "no mesh runs"),
+])
+def test_wrong_usage(words, code, said):
+    answer = replay(*words)
+    assert answer.exit_code == code and said in answer.stderr, answer.output
+
+
+def test_a_file_that_is_no_history(tmp_path):
+    (tmp_path / "notes.txt").write_text("hello\n")
+    answer = replay(tmp_path / "notes.txt")
+    assert answer.exit_code == 1 and "no history" in answer.stderr and "bulkhead export" in answer.stderr
+
+
+@pytest.mark.parametrize(("totals", "passed"), [
+    (Totals(), True), (Totals(tasks=2, unknown=["a"], expired=1), True), (Totals(unknown=["a"]), False),
+    (Totals(divergent=["a"]), False),
+])
+def test_all_pass_when_nothing_differs_and_what_is_unknown_has_merely_expired(totals, passed):
+    assert totals.passed is passed

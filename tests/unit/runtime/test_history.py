@@ -1,0 +1,167 @@
+"""A portable history: whole, the same bytes every time, verified on reading, with nobody's authority in it."""
+
+import gzip
+import hashlib
+import json
+from dataclasses import replace as change
+
+import jwt
+import pytest
+
+from bulkhead.blobs import reference
+from bulkhead.bus.port import Stored
+from bulkhead.runtime import history as histories
+from bulkhead.runtime.history import Content, HistoryError, at_its_source, collect, dump, load, named, save, unsigned
+from bulkhead_contracts import envelope
+from bulkhead_contracts.model import ModelCallReplied
+from bulkhead_contracts.task import TaskEnded
+
+TEXT = "Zürich\x00 \u2028 [[part]]"
+TASK_GRANT = jwt.encode({"grant": {"kind": "task", "task": "t1"}}, "k" * 32)
+STEP_GRANT = jwt.encode({"grant": {"kind": "step"}, "parent": TASK_GRANT}, "k" * 32)
+
+
+def stored(sequence, body, **headers):
+    names = {key.replace("_", "-"): value for key, value in headers.items()}
+    return Stored("mesh.model_gateway.planner.5.demo.t1", {"ce-type": "mesh.x.y.v1", "ce-id": f"{sequence}", **names},
+                  body, sequence, 1_000 + sequence)
+
+
+REF = reference("model_gateway", TEXT.encode())
+PDF = reference("gateway", b"%PDF\xff\xfe")
+REPLY = ModelCallReplied(call_id="c", outcome="answered", content=REF, prompt_id="p").encode()
+
+
+async def gather(*messages, **contents):
+    held = {REF.sha256: TEXT.encode(), PDF.sha256: b"%PDF\xff\xfe", **contents}
+
+    async def read(ref):
+        return held.get(ref.sha256)
+
+    return await collect(messages, read)
+
+
+async def one():
+    return await gather(stored(7, REPLY, Nats_Stream_Source="INBOX_PLANNER 3 > >", Nats_Msg_Id="secret"),
+                        stored(8, json.dumps({"list": [{"deep": PDF.model_dump()}]}).encode()))
+
+
+async def test_every_message_and_every_content_it_names(tmp_path):
+    found = await one()
+    assert [message.sequence for message in found.messages] == [3, 8], "the place in the inbox, not in the journal"
+    assert found.contents[REF.sha256].data == TEXT.encode() and found.contents[PDF.sha256].data == b"%PDF\xff\xfe"
+    for name in ("h.jsonl", "h.jsonl.gz"):
+        size = save(found, tmp_path / name)
+        assert size == (tmp_path / name).stat().st_size
+        again = load(tmp_path / name)
+        assert again == found and again.text(REF) == TEXT
+    assert (tmp_path / "h.jsonl.gz").read_bytes()[:2] == b"\x1f\x8b"
+    assert not list(tmp_path.glob("*.part"))
+
+
+async def test_the_same_bytes_for_the_same_history():
+    first, second = await one(), await one()
+    assert dump(first) == dump(second) and dump(first, compressed=True) == dump(second, compressed=True)
+    head = json.loads(dump(first).splitlines()[0])
+    assert head == {"bulkhead_history": 1, "tenant": "demo", "task": "t1", "ended": False, "settled": True,
+                    "messages": 2, "contents": 2}
+    rows = [json.loads(line) for line in dump(first).splitlines()[1:]]
+    assert rows[0]["stream"] == "INBOX_PLANNER" and b"secret" not in dump(first)
+
+
+async def test_nobody_gains_authority_by_a_history():
+    digest = envelope.grant_digest(STEP_GRANT)
+    found = await gather(
+        stored(1, b"{}", bulkhead_grant=TASK_GRANT, ce_grantdigest=envelope.grant_digest(TASK_GRANT)),
+        stored(2, b"{}", bulkhead_grant=STEP_GRANT, ce_grantdigest=digest),
+        stored(3, b"{}", ce_grantdigest=digest), stored(4, b"{}", ce_grantdigest="another"))  # fmt: skip
+    raw = dump(found).decode()
+    for token in (TASK_GRANT, STEP_GRANT):
+        assert token.rpartition(".")[2] not in raw
+    step = found.messages[1].headers["bulkhead-grant"]
+    assert jwt.decode(step, options={"verify_signature": False})["parent"] == unsigned(TASK_GRANT)
+    assert found.messages[2].headers["ce-grantdigest"] == envelope.grant_digest(step), "still names the same grant"
+    assert found.messages[3].headers["ce-grantdigest"] == "another"
+    assert dump(await gather(*found.messages)) == dump(found), "exporting what was exported changes nothing"
+
+
+@pytest.mark.parametrize("token", ["", "x", "a.b.c", "a.bm90IGpzb24.c", "a.W10.c", "." * 9])
+def test_what_is_no_token_is_left_out(token):
+    assert unsigned(token) == ""
+
+
+async def test_what_is_gone_is_said():
+    found = await gather(stored(1, REPLY), **{REF.sha256: None})
+    assert found.contents[REF.sha256] == Content(("model_gateway",), None) and found.text(REF) is None
+    assert b'"gone":true' in dump(found)
+
+
+async def test_bodies_that_nobody_can_read(tmp_path):
+    found = await gather(stored(1, b"\xff\xfe\x00"), stored(2, b"[" * 100_000), stored(3, b'{"author": 7}'))
+    save(found, tmp_path / "h.jsonl")
+    assert [one.body[:3] for one in load(tmp_path / "h.jsonl").messages] == [b"\xff\xfe\x00", b"[[[", b'{"a']
+    assert list(named(b'{"author": "x y", "sha256": 3, "size_bytes": -1}')) == []
+
+
+@pytest.mark.parametrize(("spoil", "said"), [
+    (lambda raw: raw.replace("Z\\u00fcrich", "Basel"), "does not have its digest"),
+    (lambda raw: "\n".join(raw.splitlines()[:-1]), "is cut off: it has 2 of 2 messages and 1 of 2 contents"),
+    (lambda raw: raw[:-20], "is no history, or is cut off"),
+    (lambda raw: raw.replace('"bulkhead_history":1', '"bulkhead_history":9'), "version 9; this program reads 1"),
+    (lambda raw: '{"tasks": []}', "is no history"),
+    (lambda raw: "", "is no history"),
+    (lambda raw: raw.replace('"sequence":3', '"sequence":"x"'), "malformed line"),
+    (lambda raw: raw.replace('"headers"', '"heads"'), "malformed line"),
+    (lambda raw: raw.splitlines()[0] + "\n[]\n", "is no history, or is cut off"),
+])
+async def test_a_file_that_is_not_whole_is_refused(tmp_path, spoil, said):
+    path = tmp_path / "h.jsonl"
+    path.write_text(spoil(dump(await one()).decode()))
+    with pytest.raises(HistoryError, match=said) as told:
+        load(path)
+    assert told.value.hint
+
+
+async def test_a_compressed_file_that_is_cut_or_spoilt_is_refused(tmp_path):
+    raw, path = dump(await one(), compressed=True), tmp_path / "h.jsonl.gz"
+    for bad in (raw[:-9], raw[:40] + b"\x00\x00\x00" + raw[43:], raw[:12]):
+        path.write_bytes(bad)
+        with pytest.raises(HistoryError, match=r"cut off|no history"):
+            load(path)
+
+
+async def test_both_ends_are_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr(histories, "MAX_MESSAGES", 1)
+    with pytest.raises(HistoryError, match="over 1 messages"):
+        await one()
+    monkeypatch.setattr(histories, "MAX_MESSAGES", 10)
+    monkeypatch.setattr(histories, "MAX_BYTES", len(REPLY) + 10)
+    with pytest.raises(HistoryError, match="exceed"):
+        await one()
+    monkeypatch.setattr(histories, "MAX_BYTES", 1_000)
+    bomb = tmp_path / "bomb.jsonl.gz"
+    bomb.write_bytes(gzip.compress(b'{"bulkhead_history":1}\n' + b'{"authors":[],"gone":true,"sha256":"0"}\n' * 1_000))
+    with pytest.raises(HistoryError, match="larger than any history"):
+        load(bomb)
+
+
+async def test_one_content_by_two_authors_stands_once():
+    twin = ModelCallReplied(call_id="c", outcome="answered", content=change_author(REF), prompt_id="p").encode()
+    found = await gather(stored(1, REPLY), stored(2, twin))
+    assert found.contents[REF.sha256].authors == ("model_gateway", "rag")
+
+
+def change_author(ref):
+    return ref.model_copy(update={"author": "rag"})
+
+
+def test_the_source_of_a_message_is_named_in_any_case():
+    sourced = stored(9, b"", **{"nats-stream-source": "INBOX_PLANNER 4 > >"})
+    assert at_its_source(sourced).sequence == 4 and at_its_source(stored(9, b"")).sequence == 9
+
+
+async def test_it_knows_the_end_of_its_task():
+    found = await one()
+    end = Stored("mesh.planner.gateway.5.demo.t1", {"ce-type": TaskEnded.ce_type(), "ce-id": "e"}, b"{}", 1, 1)
+    assert not found.ended and change(found, messages=(*found.messages, end)).ended
+    assert hashlib.sha256(TEXT.encode()).hexdigest() == REF.sha256

@@ -1,0 +1,26 @@
+"""What a local mesh tells its processes about decision logic: all are of one program, so the newest that all have."""
+
+from pathlib import Path
+
+import pytest
+
+from infra.local.environment import RunFacts, environ_of, newest_logic
+from infra.local.rundir import RunDir
+from services.planner.app import LOGICS
+
+FACTS = RunFacts("nats://x", "redis://x", 0, "", "", Path("tenants.yaml"), 1.0, {})
+
+
+def logic(service, tmp_path, **outer):
+    return environ_of(service, 0, RunDir(tmp_path), FACTS, outer, {}).get("BULKHEAD_LOGIC")
+
+
+def test_the_gateway_starts_tasks_under_the_newest_logic_unless_told_otherwise(tmp_path):
+    assert newest_logic() == max(LOGICS) == 2
+    assert logic("gateway", tmp_path) == "2"
+    assert logic("gateway", tmp_path, BULKHEAD_LOGIC="1") == "1"
+
+
+@pytest.mark.parametrize("service", ["planner", "worker", "budget"])
+def test_nobody_else_is_told(tmp_path, service):
+    assert logic(service, tmp_path) is None
