@@ -12,7 +12,7 @@ from typing import Any
 from infra.offline_model.calling import places_named
 from infra.offline_model.parts import Prompt
 from infra.offline_model.quantities import find_dates, find_money
-from infra.offline_model.text import split_sentences, stems, strip_list_sign, words
+from infra.offline_model.text import split_sentences, stems, strip_list_sign
 
 STEPS_MAX = 12
 TASKS_MAX = 100
@@ -230,7 +230,7 @@ def _link(drafts: list[Draft]) -> None:
 
 def _step(index: int, draft: Draft, known: str, granted: Sequence[str]) -> dict[str, Any]:
     task = draft.task[: TASK_CHARS_MAX * draft.merged].strip()
-    title = " ".join(words(task)[:9])
+    title = " ".join(task.split()[:9])
     if draft.merged > 1:
         title = f"{draft.merged} tasks in one step: {title}"
     given = f"\nGiven: {known}" if known else ""

@@ -12,7 +12,6 @@ from bulkhead.bus.port import Bus, PublishRefused, Stored
 from bulkhead_contracts import envelope, limits, subjects
 from bulkhead_contracts.result import ContentRef
 
-
 FOLLOWER_LAGS_S = (0.01, 0.04, 0.16)
 """What was acked may not be seen yet by the follower that answers a read: pauses before looking again."""
 
