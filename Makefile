@@ -7,7 +7,7 @@ BENCH_VENV := .venv-bench
 SEED ?= 1
 DATA ?= .bulkhead
 
-.PHONY: help setup demo up test quick lint render simulate bench live lock clean
+.PHONY: help setup demo up test quick lint render simulate planted bench live lock clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -48,6 +48,9 @@ lint: setup ## Style, import rules, generated files
 
 render: setup ## Write the generated files (schemas, AsyncAPI, OpenAPI, READMEs' tables)
 	@$(BIN)/python -m infra.render
+
+planted: setup ## Plant each known mistake in a copy of the tree and see which suite catches it (ARGS="NAME", "--full")
+	@$(BIN)/python -m tests.planted $(ARGS)
 
 bench: setup ## Measure the mesh beside bare JetStream and DBOS (ARGS="--quick", ARGS="--help")
 	@$(MAKE) -s --no-print-directory $(BENCH_VENV)/.ready 1>&2 || echo "DBOS could not be installed into $(BENCH_VENV): its rows are left out" >&2

@@ -4,8 +4,12 @@ In: reports of the run. Out: its exit status, and a list of what was skipped wit
 """
 
 import fnmatch
+import functools
+import glob
 import os
 import shutil
+import subprocess
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +18,45 @@ import pytest
 
 LIST = Path(__file__).with_name("allowed_skips.txt")
 STRICT = ("CI", "BULKHEAD_STRICT_SKIPS")
+FAKETIME = "/usr/lib/*/faketime/libfaketimeMT.so.1"
+
+
+def _runs(*command: str) -> bool:
+    try:
+        return subprocess.run(command, capture_output=True, timeout=30).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
+@functools.cache
+def can_mount_images() -> bool:
+    """Whether this user may mount a file as a disk (root, loop devices, mkfs.ext4): tried."""
+    with tempfile.TemporaryDirectory() as folder:
+        image, point = f"{folder}/image", f"{folder}/point"
+        os.mkdir(point)
+        made = _runs("truncate", "-s", "8M", image) and _runs("mkfs.ext4", "-q", image)
+        return made and _runs("mount", "-o", "loop", image, point) and _runs("umount", point)
+
+
+@functools.cache
+def can_cut_networks() -> bool:
+    """Whether this user may make a network of his own and drop packets in it by direction (root, iptables): tried."""
+    rule = "iptables -t nat -A OUTPUT -d 127.0.2.1 -p tcp -j DNAT --to-destination 127.0.0.1:1 && iptables -A OUTPUT "
+    return _runs("unshare", "--net", "sh", "-c", f"{rule} -m conntrack --ctorigdst 127.0.2.1 --ctdir REPLY -j DROP")
+
+
+@functools.cache
+def can_fake_time() -> bool:
+    """Whether libfaketime is installed where Debian has it."""
+    return bool(glob.glob(FAKETIME))
+
+
 ENVIRONMENTS: dict[str, Callable[[], bool]] = {
     "any": lambda: True,
     "no-node": lambda: not (shutil.which("node") and shutil.which("npm")),
+    "no-loop-mounts": lambda: not can_mount_images(),
+    "no-namespaces": lambda: not can_cut_networks(),
+    "no-faketime": lambda: not can_fake_time(),
 }
 """What a line's first column may say, and whether this machine is such a one."""
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from infra.identity.keys import replace
 from infra.local.process import Child, OnLine, StartFailed
+from infra.local.torn import torn
 
 CONF_FILE = "redis.conf"
 PROBE_TIMEOUT_S = 2.0
@@ -51,6 +52,11 @@ class RedisServer:
     async def spawn(self) -> Child:
         """Start the process. Raises StartFailed."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self._torn():
+            # Redis would not start; budget makes its ledger again of the facts in the streams.
+            self.empty()
+            if self._on_line is not None:
+                self._on_line("its files were torn by a power cut; it starts empty")
         replace(self._folder / CONF_FILE, self._configuration())
         command = [str(binary(self._path)), str(self._folder / CONF_FILE)]
         log = self._folder.parent / "logs" / "redis.log"
@@ -80,6 +86,11 @@ class RedisServer:
                 "and budget rebuilds its ledger from the journal"
             )
         return ""
+
+    def _torn(self) -> bool:
+        """Whether a power cut took the end of a file. The newest log may well be empty: nothing was said yet."""
+        files = [path for path in self._folder.rglob("*") if path.is_file() and path.name != CONF_FILE]
+        return any(torn(path) for path in files if path.stat().st_size or not path.name.endswith(".incr.aof"))
 
     def empty(self) -> None:
         """Forget everything; only while it is down."""

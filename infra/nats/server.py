@@ -19,6 +19,7 @@ from typing import Literal
 from bulkhead_contracts import subjects
 from infra.local.http import get
 from infra.local.process import Child, OnLine, StartFailed
+from infra.local.torn import torn
 
 Durability = Literal["power", "process"]
 MIN_VERSION = (2, 14)
@@ -124,6 +125,8 @@ class NatsServer:
         """Write the configuration and start the process. Raises StartFailed."""
         program = binary()
         conf = write_configuration(self.plan, self._accounts)
+        if drop_torn_journal(self.plan.folder) and self._on_line is not None:
+            self._on_line("the journal was torn by a power cut; it is made again of the inboxes")
         log = self.plan.folder.parent / "logs" / "nats.log"
         command = [str(program), "-c", str(conf)]
         self.child = await Child.start(
@@ -202,6 +205,19 @@ class NatsServer:
         why = self.child.why()
         advice = self.advice(why)
         return f"{advice}\n{why}" if advice else why
+
+
+def drop_torn_journal(folder: Path) -> bool:
+    """Remove the journal when a power cut has left no description of it, with which the broker would not be healthy.
+
+    It alone is written without fsync (streams.py); it is made of the inboxes, so that it is lost for a moment only: the
+    provisioner makes it again and the broker fills it.
+    """
+    journal = folder / "store" / "jetstream" / "MESH" / "streams" / subjects.JOURNAL_STREAM
+    found = torn(journal / "meta.inf") or torn(journal / "meta.sum")
+    if found:
+        shutil.rmtree(journal)
+    return found
 
 
 def disk_problem(folder: Path) -> str:

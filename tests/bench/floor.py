@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nats
 
@@ -34,33 +35,26 @@ class FloorFailed(Exception):
 
 @dataclass(slots=True)
 class Floor:
-    """A bare broker with one stream."""
+    """A bare broker with one stream, and the client."""
 
-    server: NatsServer
+    client: asyncio.subprocess.Process
+    log: Path
 
-    async def measure(self, *, single: int, tasks: int = 0, loads: tuple[int, ...] = (), length: int = 0) -> dict:
-        """One run of the client: its figures by measure. Raises FloorFailed."""
-        assert self.server.child is not None
-        work = Work(self.server.plan.url, self.server.child.pid, SUBJECT, single, tasks, loads, length)
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "tests.bench.floor_client", work.line(), cwd=ROOT,
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
-        try:
-            out, err = await asyncio.wait_for(process.communicate(), CLIENT_TIMEOUT_S)
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-        if process.returncode != 0:
-            raise FloorFailed(f"the floor's client ended with {process.returncode}: {err.decode()[-1000:]}")
-        found: dict[str, float] = json.loads(out)
+    async def measure(self, **work: Any) -> dict[str, float]:
+        """What the client finds doing this Work, by measure. Raises FloorFailed."""
+        assert self.client.stdin is not None and self.client.stdout is not None
+        self.client.stdin.write((Work(SUBJECT, **work).line() + "\n").encode())
+        line = await asyncio.wait_for(self.client.stdout.readline(), CLIENT_TIMEOUT_S)
+        if not line:
+            raise FloorFailed(f"the floor's client ended: {self.log.read_text()[-1000:]}")
+        found: dict[str, float] = json.loads(line)
         return found
 
 
 @asynccontextmanager
 async def floor(folder: Path, durability: Durability) -> AsyncIterator[Floor]:
-    """Start the broker and make the stream; stop it at the end."""
+    """Start the broker and the client and make the stream; stop both at the end."""
+    folder.mkdir(parents=True, exist_ok=True)
     plan = ServerPlan(folder=folder / "floor", port=free_port(), monitor_port=free_port(), durability=durability)
     server = NatsServer(plan, "", dict(os.environ))
     await server.start()
@@ -70,9 +64,28 @@ async def floor(folder: Path, durability: Durability) -> AsyncIterator[Floor]:
         await client.request(f"$JS.API.STREAM.CREATE.{STREAM}", json.dumps(config).encode(), timeout=10)
         await client.jetstream().stream_info(STREAM)
         await client.close()
-        yield Floor(server)
+        assert server.child is not None
+        async with _client(folder / "floor.log", plan.url, server.child.pid) as process:
+            found = Floor(process, folder / "floor.log")
+            await found.measure(single=50)  # Warm.
+            yield found
     finally:
         await server.stop()
+
+
+@asynccontextmanager
+async def _client(log: Path, *words: object) -> AsyncIterator[asyncio.subprocess.Process]:
+    with log.open("ab") as said:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "tests.bench.floor_client", *map(str, words), cwd=ROOT,
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=said, start_new_session=True,
+        )  # fmt: skip
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
 
 
 async def measure(book: Book, folder: Path, durability: Durability, scale: int) -> None:

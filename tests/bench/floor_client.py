@@ -1,7 +1,8 @@
-"""One process that does nothing but publish and wait for the ack: `python -m tests.bench.floor_client '<json>'`.
+"""One process that does nothing but publish and wait for the ack: `python -m tests.bench.floor_client URL PID`.
 
-In: a Work as JSON. Out: one JSON object on stdout with its figures; CPU and memory are those of this process and the
-broker. Apart, so that the bench's own work is not counted.
+In: a Work as JSON per line of standard input, until its end. Out: per Work one JSON object with its figures; CPU and
+memory are those of this process and of the broker, whose pid it is told. Apart, so that the bench's own work is not
+counted.
 """
 
 import asyncio
@@ -30,13 +31,11 @@ _numbers = itertools.count()
 class Work:
     """What to do: so many publishes one by one, so many tasks of three, so many per chain under each load."""
 
-    url: str
-    server_pid: int
     subject: str
     single: int
-    tasks: int
-    loads: tuple[int, ...]
-    length: int
+    tasks: int = 0
+    loads: tuple[int, ...] = ()
+    length: int = 0
 
     def line(self) -> str:
         """As JSON."""
@@ -56,11 +55,9 @@ async def singles(js: JetStreamContext, subject: str, count: int) -> list[float]
     return [await publish(js, subject) for _ in range(count)]
 
 
-async def run(work: Work) -> dict[str, float]:
+async def run(js: JetStreamContext, pids: tuple[int, ...], work: Work) -> dict[str, float]:
     """Everything; the figures by measure."""
-    client = await nats.connect(work.url)
-    js, subject, pids = client.jetstream(), work.subject, (os.getpid(), work.server_pid)
-    await singles(js, subject, 50)
+    subject = work.subject
     times = await singles(js, subject, work.single)
     found = {"step_p50_ms": quantile(times, 0.5), "step_p99_ms": quantile(times, 0.99)}
     if work.tasks:
@@ -72,16 +69,24 @@ async def run(work: Work) -> dict[str, float]:
         found[f"steps_per_s_{in_flight}"] = done / (time.perf_counter() - began)
         found[f"cpu_per_step_ms_{in_flight}"] = (cpu_s(pids) - cpu) / done * 1000
     found["pss_total_mb"] = pss_mb(pids)
-    await client.close()
     return found
+
+
+async def serve(url: str, server_pid: int) -> None:
+    """Until standard input ends."""
+    client = await nats.connect(url)
+    js, pids = client.jetstream(), (os.getpid(), server_pid)
+    while line := await asyncio.to_thread(sys.stdin.readline):
+        row = json.loads(line)
+        print(json.dumps(await run(js, pids, Work(**row | {"loads": tuple(row["loads"])}))), flush=True)
+    await client.close()
 
 
 def main() -> None:
     """See the module."""
     import uvloop
 
-    row = json.loads(sys.argv[1])
-    print(json.dumps(uvloop.run(run(Work(**row | {"loads": tuple(row["loads"])})))), flush=True)
+    uvloop.run(serve(sys.argv[1], int(sys.argv[2])))
 
 
 if __name__ == "__main__":

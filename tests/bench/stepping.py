@@ -67,13 +67,20 @@ async def saturation(mesh: Rig, book: Book, scale: int) -> None:
 
 async def writes(mesh: Rig, book: Book, scale: int) -> None:
     """Durable messages of a step, and of a task beside its steps."""
-    counts, url = [], mesh.server.plan.monitor_url
-    for length in (1, 21):
+    per_step, per_task = await writes_of_a_step(mesh)
+    book.add("durable_writes_per_step", per_step)
+    book.add("durable_writes_per_task", per_task)
+
+
+async def writes_of_a_step(mesh: Rig) -> tuple[float, float]:
+    """The difference between a long and a short task is the steps'; what is left of the short one is the task's."""
+    counts, url, more = [], mesh.server.plan.monitor_url, 20
+    for length in (1, 1 + more):
         before = sum((await stored_messages(url)).values())
         await mesh.run(length)
         counts.append(sum((await stored_messages(url)).values()) - before)
-    book.add("durable_writes_per_step", (counts[1] - counts[0]) / 20)
-    book.add("durable_writes_per_task", counts[0] - (counts[1] - counts[0]) / 20)
+    per_step = (counts[1] - counts[0]) / more
+    return per_step, counts[0] - per_step
 
 
 async def checks_on(mesh: Rig, book: Book, scale: int) -> None:

@@ -1,36 +1,74 @@
 """The regression gate: what a step costs as a multiple of bare JetStream's publish and ack, both measured here and now.
 
-Never an absolute time: a slow or busy machine slows both. Rounds alternate, and the median of the rounds' ratios is
-held against a bound, so that a bad second spoils one round and not the result.
+Never an absolute time: a slow or busy machine slows both. Both wait for fsync, because then whoever else uses the disk
+slows the floor at least as much as the mesh, and the ratio falls rather than rises.
 """
 
 import statistics
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from tests.bench import accounting
 from tests.bench.floor import Floor, floor
-from tests.bench.rig import Rig, rig
-from tests.bench.stepping import UNTIL_WARM, gaps_ms, stored_messages
+from tests.bench.rig import STARTED, Rig, rig
+from tests.bench.stepping import CHAIN, UNTIL_WARM, gaps_ms, writes_of_a_step
 
-ROUNDS = 7
-PUBLISHES = 200
-IN_FLIGHT, LENGTH = 50, 8
-FLOOR_LENGTH = 40
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
-MAX_LATENCY_RATIO = 0.0
-MAX_CPU_RATIO = 0.0
-MAX_WRITES_PER_STEP = 4
+MAX_LATENCY_RATIO = 11.0
+"""Seen on 2 cores: 6.8 to 7.1 when nothing else ran, up to 8.4 while two busy loops held both cores, 6.3 to 7.5 while
+the disk was flooded with synchronous writes. A step half as slow again as now is caught."""
+MAX_CPU_RATIO = 22.0
+"""Seen: medians of 13.1 to 15.0 when nothing else ran, 11.0 to 15.8 beside the same noise."""
+WRITES_PER_STEP = 4.0
+"""Handed out, started, finished, ended; a count, so that one write more is caught by itself."""
+
+ROUNDS, PUBLISHES = 15, 100
+CPU_ROUNDS, IN_FLIGHT, LENGTH, FLOOR_LENGTH = 3, 50, 10, 160
 
 
-async def _floor_round(bare: Floor) -> tuple[float, float]:
-    found = await bare.measure(single=PUBLISHES, loads=(IN_FLIGHT,), length=FLOOR_LENGTH)
-    return found["step_p50_ms"], found[f"cpu_per_step_ms_{IN_FLIGHT}"]
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def bare(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Floor]:
+    folder: Path = tmp_path_factory.mktemp("floor")
+    async with floor(folder, "power") as found:
+        yield found
 
 
-async def _mesh_round(mesh: Rig) -> tuple[float, float]:
-    latency_ms = statistics.median(await gaps_ms(mesh, 2))
-    before = accounting.cpu_s(mesh.pids())
-    await mesh.run_many(IN_FLIGHT, LENGTH)
-    return latency_ms, (accounting.cpu_s(mesh.pids()) - before) / (IN_FLIGHT * LENGTH) * 1000
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def mesh(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Rig]:
+    async with rig(tmp_path_factory.mktemp("gate"), "power") as found:
+        await gaps_ms(found, UNTIL_WARM)
+        yield found
+
+
+async def test_a_step_takes_no_larger_multiple_of_an_acked_publish(mesh: Rig, bare: Floor) -> None:
+    """Rounds in turns, the best of each: whatever else runs can only lengthen a round."""
+    floors_ms, ours_ms = [], []
+    for _ in range(ROUNDS):
+        floors_ms.append((await bare.measure(single=PUBLISHES))["step_p50_ms"])
+        at = (await mesh.run(CHAIN)).at[STARTED]
+        # The mean: a listener that is late hears several at once, and the gaps between those say nothing.
+        ours_ms.append((at[-1] - at[0]) / (len(at) - 1) * 1000)
+    ratio = min(ours_ms) / min(floors_ms)
+    print(f"step {min(ours_ms):.2f} ms, floor {min(floors_ms):.3f} ms, ratio {ratio:.2f}")
+    assert ratio <= MAX_LATENCY_RATIO, (ratio, ours_ms, floors_ms)
+
+
+async def test_a_step_uses_no_larger_multiple_of_a_publishs_cpu(mesh: Rig, bare: Floor) -> None:
+    ratios = []
+    for _ in range(CPU_ROUNDS):
+        found = await bare.measure(single=1, loads=(IN_FLIGHT,), length=FLOOR_LENGTH)
+        before = accounting.cpu_s(mesh.pids())
+        await mesh.run_many(IN_FLIGHT, LENGTH)
+        ours_ms = (accounting.cpu_s(mesh.pids()) - before) / (IN_FLIGHT * LENGTH) * 1000
+        ratios.append(ours_ms / found[f"cpu_per_step_ms_{IN_FLIGHT}"])
+    print(f"CPU of a step in publishes: {sorted(round(one, 1) for one in ratios)}")
+    assert statistics.median(ratios) <= MAX_CPU_RATIO, ratios
+
+
+async def test_a_step_is_no_more_durable_writes_than_it_was(mesh: Rig) -> None:
+    per_step, _ = await writes_of_a_step(mesh)
+    assert per_step <= WRITES_PER_STEP

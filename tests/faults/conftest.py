@@ -8,13 +8,13 @@ import pytest_asyncio
 
 from tests.e2e.fixtures.world import World
 from tests.faults.fixtures.errand import Errand, ingest
-from tests.faults.fixtures.standing import Standing, short_ack_wait
+from tests.faults.fixtures.standing import Standing, short_waits
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def standing(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Standing]:
-    """One mesh for all crashes and kills; an errand has run on it undisturbed."""
-    with short_ack_wait():
+    """A mesh of this module's own, to be broken; an errand has run on it undisturbed."""
+    with short_waits():
         async with Standing(tmp_path_factory.mktemp("standing")) as world:
             await ingest(world)
             await Errand(world).run()

@@ -62,7 +62,7 @@ def main() -> int:
             _list(bugs, as_json=asked.json)
             return 0
         with tempfile.TemporaryDirectory(prefix="bulkhead-planted-") as folder:
-            outcomes = run(bugs, asked.suites if asked.full else (), asked.jobs, Path(folder), as_json=asked.json)
+            outcomes = run(bugs, asked, Path(folder).resolve())
     except BadBug as error:
         print(f"planted: {error}", file=sys.stderr)
         return 2
@@ -88,9 +88,11 @@ def _arguments() -> argparse.Namespace:
         epilog="How to add a bug: docs/testing.md.",
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="bugs (default: all; --list shows them)")
-    parser.add_argument("--full", action="store_true", help=f"every suite, whole; simulation: {suites.FULL_SEEDS}")
+    parser.add_argument("--full", action="store_true", help="every suite, whole, beside the narrow command")
     parser.add_argument("--suites", type=_suites, default=SUITES, metavar="A,B",
                         help=f"with --full, only these of: {', '.join(SUITES)}")  # fmt: skip
+    parser.add_argument("--seeds", default=suites.FULL_SEEDS, metavar="A-B",
+                        help=f"with --full, these of the simulation (default {suites.FULL_SEEDS})")  # fmt: skip
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="bugs at once (default: one per core)")
     parser.add_argument("--json", action="store_true", help="a JSON line per bug on stdout instead of the table")
     parser.add_argument("--list", action="store_true", help="only show the bugs")
@@ -104,23 +106,22 @@ def _suites(text: str) -> tuple[str, ...]:
     return names
 
 
-def run(bugs: Sequence[Bug], full: Sequence[str], jobs: int, folder: Path, *, as_json: bool) -> list[Outcome]:
-    """Every bug; `full` names the suites that run whole beside the narrow command of each."""
-    began = time.monotonic()
-    clean = (folder / "clean").resolve()
+def run(bugs: Sequence[Bug], asked: argparse.Namespace, folder: Path) -> list[Outcome]:
+    """Every bug, each in a copy of its own."""
+    began, clean = time.monotonic(), folder / "clean"
     for bug in bugs:
         bug.texts(trees.ROOT)  # Before minutes are spent.
     trees.copy(clean)
     done: list[Outcome] = []
-    pool = ThreadPoolExecutor(max(1, jobs))
+    pool = ThreadPoolExecutor(max(1, asked.jobs))
     try:
-        for future in as_completed([pool.submit(try_one, clean, bug, full, folder.resolve()) for bug in bugs]):
+        for future in as_completed([pool.submit(try_one, clean, bug, asked) for bug in bugs]):
             outcome = future.result()
             done.append(outcome)
             told = ", ".join(_short(one) for one in outcome.findings)
             print(f"[{len(done)}/{len(bugs)} {time.monotonic() - began:.0f} s] {outcome.bug.name}: {told}",
                   file=sys.stderr, flush=True)  # fmt: skip
-            if as_json:
+            if asked.json:
                 print(json.dumps(outcome.row()), flush=True)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
@@ -129,13 +130,13 @@ def run(bugs: Sequence[Bug], full: Sequence[str], jobs: int, folder: Path, *, as
     return sorted(done, key=lambda one: one.bug.name)
 
 
-def try_one(clean: Path, bug: Bug, full: Sequence[str], folder: Path) -> Outcome:
+def try_one(clean: Path, bug: Bug, asked: argparse.Namespace) -> Outcome:
     """The expected suite first, narrowly; then the others."""
-    with trees.planted(clean, bug, folder) as tree:
+    with trees.planted(clean, bug, clean.parent) as tree:
         findings = [suites.narrow(tree, bug)]
-        for suite in full:
+        for suite in asked.suites if asked.full else ():
             if suite != bug.suite or not findings[0].caught:
-                findings.append(suites.whole(tree, suite))
+                findings.append(suites.whole(tree, suite, asked.seeds))
     return Outcome(bug, tuple(findings))
 
 

@@ -27,6 +27,8 @@ FULL = {
 }
 """pytest's arguments for the whole of a suite."""
 FULL_SEEDS = "1-2000"
+NARROW_S = 240
+"""So long a narrow command may take."""
 MOST_S = {"playbooks": 600, "contract": 600, "integration": 900, "simulation": 900, "e2e": 1800}
 _RUNNING: "set[subprocess.Popen[str]]" = set()
 _COUNTS = re.compile(r"(\d+) (failed|passed|errors?)\b")
@@ -52,20 +54,22 @@ class Finding:
 def narrow(tree: Path, bug: Bug) -> Finding:
     """The command that the bug's file names."""
     if bug.suite == "simulation":
-        return simulation(tree, bug.seeds)
-    return tests(tree, bug.suite, bug.tests)
+        return simulation(tree, bug.seeds, NARROW_S)
+    return tests(tree, bug.suite, bug.tests, NARROW_S)
 
 
-def whole(tree: Path, suite: str) -> Finding:
-    """All of a suite."""
-    return simulation(tree, FULL_SEEDS) if suite == "simulation" else tests(tree, suite, FULL[suite])
+def whole(tree: Path, suite: str, seeds: str = FULL_SEEDS) -> Finding:
+    """All of a suite; of the simulation these seeds."""
+    if suite == "simulation":
+        return simulation(tree, seeds, MOST_S[suite])
+    return tests(tree, suite, FULL[suite], MOST_S[suite])
 
 
-def tests(tree: Path, suite: str, arguments: Sequence[str]) -> Finding:
+def tests(tree: Path, suite: str, arguments: Sequence[str], most_s: float) -> Finding:
     """pytest until the first failure."""
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--timeout", "120",
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--timeout", "60",
                "--hypothesis-seed", "0", *arguments]  # fmt: skip
-    code, out, seconds = _run(tree, command, MOST_S[suite])
+    code, out, seconds = _run(tree, command, most_s)
     told = out.strip().splitlines()[-1:] or [""]
     counts: dict[str, int] = {}
     for number, what in _COUNTS.findall(told[0]):
@@ -79,10 +83,10 @@ def tests(tree: Path, suite: str, arguments: Sequence[str]) -> Finding:
     return Finding(suite, None, tried, seconds, f"could not run (exit {code}): {_last(out)}")
 
 
-def simulation(tree: Path, seeds: str) -> Finding:
+def simulation(tree: Path, seeds: str, most_s: float) -> Finding:
     """Seeds in order until the first that breaks a law."""
     command = [sys.executable, "-m", "tests.simulation", "--seeds", seeds, "--json", "--no-shrink", "--jobs", "1"]
-    code, out, seconds = _run(tree, command, MOST_S["simulation"])
+    code, out, seconds = _run(tree, command, most_s)
     rows = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
     for number, row in enumerate(rows, 1):
         if row["complaints"]:

@@ -97,8 +97,8 @@ def test_a_bug_that_breaks_the_suite_itself_is_not_caught_by_it(clean, tmp_path)
     found = "from services.worker import calls\n"
     edit = Edit("services/worker/core.py", found, found.replace("calls", "nothing"))
     with trees.planted(clean, Bug("broken", "", "", "playbooks", (edit,)), tmp_path) as tree:
-        assert suites.tests(tree, "playbooks", ["tests/unit/worker"]).caught is None
-        assert suites.simulation(tree, "1-2").caught is None
+        assert suites.tests(tree, "playbooks", ["tests/unit/worker"], 100).caught is None
+        assert suites.simulation(tree, "1-2", 100).caught is None
 
 
 @pytest.mark.slow
@@ -106,9 +106,9 @@ def test_a_bug_that_breaks_the_suite_itself_is_not_caught_by_it(clean, tmp_path)
 def test_the_copy_without_a_bug_passes_what_catches_them(clean):
     """Otherwise 'caught' would mean nothing. Of the seeds only some: test_simulation.py runs them all."""
     targets = sorted({target for bug in BUGS for target in bug.tests})
-    found = suites.tests(clean, "playbooks", targets)
+    found = suites.tests(clean, "playbooks", targets, SECONDS)
     assert found.caught is False, found.by
-    found = suites.simulation(clean, "1-50")
+    found = suites.simulation(clean, "1-50", SECONDS)
     assert found.caught is False and found.tried == 50, found.by
 
 

@@ -14,6 +14,9 @@ from .scenario import SERVICES, Wish
 from .world import GIVE_UP_AFTER_S, Record
 
 DECIDERS = ("planner", "worker", "checker")
+DOERS = ("model_gateway", "rag", "tool_executor")
+ANSWERS = ("mesh.model.call_replied.", "mesh.tool.call_replied.", "mesh.retrieval.replied.")
+OPENINGS = {"planner": "mesh.task.submitted.", "worker": "mesh.step.assigned.", "checker": "mesh.step.proposed."}
 UNSTABLE = ("traceparent", "Nats-Msg-Id", "Nats-Expected-Last-Subject-Sequence")
 """Headers that may differ between two sayings of one thing."""
 
@@ -21,7 +24,7 @@ UNSTABLE = ("traceparent", "Nats-Msg-Id", "Nats-Expected-Last-Subject-Sequence")
 def complaints(record: Record) -> list[str]:
     """All that is wrong."""
     found: list[str] = []
-    for look in (_quiet, _ends, _effects, _money, _one_word, _memories, _inboxes, _honest, _dead_letters):
+    for look in (_quiet, _ends, _effects, _money, _one_word, _answers, _memories, _inboxes, _honest, _dead_letters):
         found += [f"{look.__name__.strip('_')}: {one}" for one in look(record)]
     return found
 
@@ -191,6 +194,17 @@ def _one_word(record: Record) -> Iterator[str]:
             yield f"{one.who} said {one.headers['ce-type']} {one.headers['ce-id']} twice with another {differs}"
 
 
+def _answers(record: Record) -> Iterator[str]:
+    """What a doer has answered stands: a request that is handled again is answered the same, from the record."""
+    first: dict[tuple[str, str], bytes] = {}
+    for one in record.sayings:
+        who = one.who.rpartition("-")[0]
+        if who not in DOERS or not one.headers.get("ce-type", "").startswith(ANSWERS):
+            continue
+        if first.setdefault((who, one.headers["ce-id"]), one.body) != one.body:
+            yield f"{one.who} answered {one.headers['ce-causeid']} twice, differently ({one.headers['ce-type']})"
+
+
 def _memories(record: Record) -> Iterator[str]:
     """What a replica remembers of a task is what the task's inbox says."""
     for who, task, remembered, fresh in record.remembered:
@@ -278,5 +292,7 @@ def _dead_letters(record: Record) -> Iterator[str]:
             yield f"dead letter {one.sequence} has no fact in the inbox of {service}"
         if one.headers.get("bulkhead-original-ce-id", "").startswith("poison-"):
             continue
-        if one.headers.get("bulkhead-dead-code") != "not_opened":
+        opened = any(_type(other).startswith(OPENINGS.get(service, "-")) and _task(other.subject) == _task(one.subject)
+                     for other in record.stored(f"INBOX_{service.upper()}"))  # fmt: skip
+        if one.headers.get("bulkhead-dead-code") != "not_opened" or opened:
             yield f"undeserved dead letter: {service}: {one.headers.get('bulkhead-dead-reason')}"

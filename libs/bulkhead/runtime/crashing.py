@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bulkhead.telemetry.log import Log
-from bulkhead_contracts import catalog
 
 log = Log("crash")
 
@@ -37,10 +36,13 @@ MEANING: Mapping[str, str] = {
 
 _ARRIVES, _LEAVES = ("after_receive",), ("before_ack", "after_ack")
 _SAYS = ("before_publish", "after_publish")
-_DECIDES = (*_ARRIVES, "before_decide", *_SAYS, "between_publishes", *_LEAVES)
+_DECIDES = (*_ARRIVES, "before_decide", *_SAYS, *_LEAVES)
 _ASKED = ("after_request", "before_answer")
 POINTS: Mapping[str, tuple[str, ...]] = {
-    **dict.fromkeys(catalog.DECIDERS, _DECIDES),
+    "planner": (*_DECIDES, "between_publishes"),
+    "worker": (*_DECIDES, "between_publishes"),
+    # It says one thing at a time.
+    "checker": _DECIDES,
     "model_gateway": (
         *_ARRIVES, "after_verify", "after_reserve", "after_act", "after_record", "after_settle", "after_reply",
         *_LEAVES,

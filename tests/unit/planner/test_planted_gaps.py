@@ -38,6 +38,15 @@ def test_what_comes_too_late_is_not_believed_and_yet_counted(play):
     assert play.said(TaskEnded).usage.input_tokens == before + 123
 
 
+def test_a_verdict_that_comes_twice_is_paid_once(play):
+    submit(play)
+    answers(play, draft({"id": "a"}, {"id": "b"}))
+    before = play.state.usage.input_tokens
+    spends(play, 1, 20)
+    assert play.hears_again() == ()
+    assert play.state.usage.input_tokens == before + 20
+
+
 def test_a_result_that_stands_as_failed_is_not_accepted_whatever_the_verdict(play):
     submit(play)
     answers(play, draft({"id": "a"}))

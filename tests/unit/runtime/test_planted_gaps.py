@@ -1,4 +1,7 @@
-"""What planted bugs showed to be untested: grants at their edges, contents that are not what they were named by."""
+"""What planted bugs showed to be untested: grants at their edges, contents that are not what they were named by,
+handlers that outlive the broker's patience."""
+
+import asyncio
 
 import pytest
 
@@ -7,9 +10,11 @@ from bulkhead.bus.memory import MemoryBroker, MemoryBus
 from bulkhead.flow import Message
 from bulkhead.grants import GrantRefused, Signer, Verifier, new_signing_seed, public_of
 from bulkhead.runtime.fold import Fold, Unreadable, step
+from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts import envelope, limits, subjects
 from bulkhead_contracts.grant import StepGrant, TaskGrant
 from bulkhead_contracts.task import TaskLimits
+from tests.simulation.loop import LoopClock, SimulationLoop
 from tests.unit.runtime import test_shells as shells
 
 EXPIRES_UNIX_MS = 1_000_000
@@ -72,3 +77,35 @@ def test_a_task_may_have_as_many_messages_as_its_limit_says():
     assert hears(shells.cancel("the last one"), "last")
     with pytest.raises(Unreadable, match="over"):
         hears(shells.cancel("one too many"), "more")
+
+
+class Slow(shells.Recording):
+    """Takes many times the broker's patience."""
+
+    async def act(self, job, hands):
+        await asyncio.sleep(30)
+        return await super().act(job, hands)
+
+
+def test_a_handler_that_takes_its_time_keeps_its_message():
+    """In virtual time, beside an idle replica that would be served instead."""
+    loop = SimulationLoop()
+    first, second = Slow(), Slow()
+    doers = iter((first, second))
+
+    async def play() -> list:
+        builds = {"budget": lambda c: shells.Purse(), "tool_executor": lambda c: next(doers)}
+        async with MemoryMesh(builds, clock=LoopClock(loop, 1_700_000_000_000), ack_wait_ms=3_000) as mesh:
+            await mesh.start("tool_executor", "1")
+            await shells.call(mesh, shells.grant(mesh))
+            await asyncio.sleep(60)
+            found = await shells.replies(mesh, 1)
+        rest = asyncio.all_tasks() - {asyncio.current_task()}
+        await asyncio.gather(*rest, return_exceptions=True)
+        return found
+
+    try:
+        found = loop.run_until_complete(play())
+    finally:
+        loop.close()
+    assert len(found) == 1 and first.done + second.done == 1
