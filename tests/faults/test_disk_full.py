@@ -1,0 +1,69 @@
+"""The disk fills up in the middle of tasks and has room again: nothing that was acknowledged is lost.
+
+While it is full nothing is accepted, and everybody who asks is told why: the submitter, the supervisor, `doctor`. A
+broker whose disk was full needs a restart (FACTS); the supervisor gives it one as soon as there is room.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bulkhead.client.errors import Refused, Unreachable
+from infra.local.supervisor import BROKER
+from tests.conftest import ENVIRONMENTS
+from tests.e2e.fixtures.world import World, until
+from tests.faults.fixtures.disk import Disk
+from tests.faults.fixtures.errand import Errand, ingest, nothing_waits
+from tests.faults.fixtures.standing import short_waits
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    if ENVIRONMENTS["no-loop-mounts"]():
+        pytest.skip("an image can only be mounted by root, with loop devices")
+    with Disk(tmp_path / "disk.img", tmp_path / "world" / "mesh") as found, short_waits():
+        yield found
+
+
+async def test_a_full_disk_loses_nothing(tmp_path: Path, disk: Disk) -> None:
+    async with World(tmp_path / "world") as world:
+        await ingest(world)
+        await Errand(world).run()
+        broker = world.mesh.units[BROKER]
+        pid = broker.pid
+        caught, late = [Errand(world) for _ in range(2)], Errand(world)
+        async with world.counter.held() as arrived:
+            for errand in caught:
+                await errand.submit()
+                await arrived()
+            disk.fill()
+        # The writes are done; their records do not fit.
+        with pytest.raises((Refused, Unreachable)) as refused:
+            await late.submit()
+        assert isinstance(refused.value, Unreachable) or refused.value.status == 503, refused.value
+        await until(lambda: _told(world), "the supervisor says what is wrong", 60)
+        code, said, _ = await world.command("doctor", "--json")
+        problems = {one["what"]: one for one in json.loads(said) if one["level"] == "problem"}
+        assert code == 1 and "disk" in problems and "restart" in problems["disk"]["todo"], said
+        assert broker.pid == pid, "a restart would not help while there is no room"
+        disk.free()
+        await until(lambda: _restarted(world, pid), "the supervisor restarts the broker", 60)
+        for errand in caught:
+            await errand.ends_rightly()
+        # The same key: whether it was taken or not, it is one task.
+        await late.submit()
+        await late.ends_rightly()
+        await nothing_waits(world)
+        code, said, _ = await world.command("doctor", "--json")
+        assert not [one for one in json.loads(said) if one["level"] == "problem" and one["what"] != "disk"], said
+
+
+async def _told(world: World) -> bool:
+    return any(BROKER in line and "free" in line for line in world.said)
+
+
+async def _restarted(world: World, pid: int | None) -> bool:
+    unit = world.mesh.units[BROKER]
+    return unit.pid not in (None, pid) and unit.state == "ready"
