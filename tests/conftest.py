@@ -41,8 +41,12 @@ def can_mount_images() -> bool:
 @functools.cache
 def can_cut_networks() -> bool:
     """Whether this user may make a network of his own and drop packets in it by direction (root, iptables): tried."""
-    rule = "iptables -t nat -A OUTPUT -d 127.0.2.1 -p tcp -j DNAT --to-destination 127.0.0.1:1 && iptables -A OUTPUT "
-    return _runs("unshare", "--net", "sh", "-c", f"{rule} -m conntrack --ctorigdst 127.0.2.1 --ctdir REPLY -j DROP")
+    commands = (
+        "ip link set lo up",
+        "iptables -t nat -A OUTPUT -d 127.0.2.1 -p tcp -j DNAT --to-destination 127.0.0.1",
+        "iptables -A OUTPUT -p tcp -m conntrack --ctorigdst 127.0.2.1 --ctdir REPLY -j DROP",
+    )
+    return _runs("unshare", "--net", "sh", "-c", " && ".join(commands))
 
 
 @functools.cache

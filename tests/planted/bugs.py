@@ -21,8 +21,8 @@ class BadBug(ValueError):
 class Edit:
     """One text that stands exactly once, and what takes its place.
 
-    file: a path, or a pattern (services/worker/*.py), so
-    that code may move from file to file within a service."""
+    file: a path, or a pattern (services/worker/*.py), so that code may move from file to file within a service.
+    """
 
     file: str
     find: str

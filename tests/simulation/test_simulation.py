@@ -24,6 +24,7 @@ def folder():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_every_law_holds_in_every_schedule(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "tests.simulation", "--seeds", SEEDS, "--found", str(tmp_path)],
