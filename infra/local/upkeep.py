@@ -7,6 +7,7 @@ look that finds nothing reads one page of the gateway's inbox.
 import asyncio
 from collections.abc import Callable
 
+from infra.identity.keys import KeyFileError
 from infra.nats.purge import DAY_S, PurgeError, Retention, purge
 
 
@@ -38,6 +39,6 @@ class Upkeep:
                 done = await purge(self._url, self._seed_of, self._retention)
                 if total := sum(done.messages.values()):
                     self._say(f"{done.tasks} tasks that ended long ago were purged ({total} messages)")
-            except PurgeError as error:
+            except (PurgeError, KeyFileError, OSError) as error:
                 self._say(f"ended tasks were not purged: {error}")
             await asyncio.sleep(self._every_s)

@@ -27,8 +27,9 @@ from .settings import Settings
 log = Log("budget")
 
 MAX_KNOWN_GRANTS = 4_096
-DOUBT_S = 10.0
-"""Longer than any attempt at an admission takes: whoever holds a reservation has its fact in the journal by then."""
+DOUBT_S = 30.0
+"""Twice as long as a doer asks for one reservation (its patience and its requests' timeouts, 12 s at most): whoever
+holds one has its fact in the journal by then."""
 
 
 class Budget:
@@ -49,7 +50,7 @@ class Budget:
             tail_grace_s=settings.tail_grace_s,
         )
         self._grants: OrderedDict[tuple[str, str, str], Authority] = OrderedDict()
-        self._doubts: dict[str, tuple[int, Received, ReserveRequested]] = {}
+        self._doubts: dict[str, list[tuple[int, Received, ReserveRequested]]] = {}
         self._tidying: asyncio.Task[None] | None = None
         self.rpc: RpcTable = {ReserveRequested: self.admit}
 
@@ -92,7 +93,7 @@ class Budget:
             answer = await self._store.reserve(key, ask, core.scopes_of(authority.task, now), now)
         except (Fenced, *RedisFailure) as error:
             # It may be held all the same, and nobody would ever settle it.
-            self._doubts[key] = (now, message, body)
+            self._doubts.setdefault(key, []).append((now, message, body))
             return self._lost(body, error)
         match answer:
             case Held():
@@ -172,7 +173,7 @@ class Budget:
         try:
             await self._store.release(key)
         except (Fenced, *RedisFailure) as error:
-            self._doubts[key] = (self._context.clock(), message, body)
+            self._doubts.setdefault(key, []).append((self._context.clock(), message, body))
             self.keeper.lose(str(error))
 
     async def _denied(self, message: Received, body: ReserveRequested, ceiling: Ceiling) -> ReserveReplied:
@@ -192,20 +193,21 @@ class Budget:
 
     async def let_go(self) -> None:
         """Release what may be held and has no fact although its time is over: nobody was told that it holds."""
-        for key, doubt in list(self._doubts.items()):
-            asked_unix_ms, message, body = doubt
+        for key, doubts in list(self._doubts.items()):
+            asked_unix_ms, message, body = doubts[-1]
             if self._context.clock() - asked_unix_ms < DOUBT_S * 1000 or not self.keeper.epoch:
                 continue
             try:
                 fact = await find_fact(
                     self._context.bus, message.tenant, message.task, message.sender, body.reservation_id
                 )
-                if fact is None:
+                # Each of them may hold it: as many let go.
+                for _ in range(0 if fact is not None else len(doubts)):
                     await self._store.release(key)
             except (BusError, Fenced, *RedisFailure) as error:
                 log.debug("doubt_stays", key=key, reason=str(error))
                 continue
-            if self._doubts.get(key) is doubt:
+            if self._doubts.get(key) is doubts:
                 del self._doubts[key]
 
     def _lost(self, body: ReserveRequested, error: Exception) -> ReserveReplied:

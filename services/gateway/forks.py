@@ -19,6 +19,8 @@ from bulkhead_contracts.types import Body
 from services.gateway.core import Refusal
 from services.gateway.feeds import INBOX
 
+Attempt = tuple[int, str, int]
+"""Plan version, step, attempt."""
 LOGIC = 2
 """The first decision logic that takes results over; a replica without it hands the task back, untouched."""
 MAX_ANCESTORS = 32
@@ -26,14 +28,15 @@ MAX_ANCESTORS = 32
 
 @dataclass(slots=True)
 class Past:
-    """What this inbox tells of an earlier task; of its last plan, where plans were replaced."""
+    """What this inbox tells of an earlier task, in whatever order it was stored: the planner says it side by side."""
 
     request: TaskRequested | None = None
-    plan: Plan | None = None
     ended: bool = False
-    called: set[tuple[str, int]] = field(default_factory=set)
-    """Attempts of steps that called tools, or of which nobody knows whether they did."""
-    results: dict[str, Result] = field(default_factory=dict)
+    plans: dict[int, Plan] = field(default_factory=dict)
+    started: set[Attempt] = field(default_factory=set)
+    idle: set[Attempt] = field(default_factory=set)
+    """Attempts that certainly called no tool."""
+    accepted: dict[tuple[int, str], Result] = field(default_factory=dict)
 
     def take(self, body: Body) -> None:
         """One message of the task, in stream order."""
@@ -41,28 +44,44 @@ class Past:
             case TaskRequested():
                 self.request = self.request or body
             case PlanAdopted():
-                self.plan = body.plan
-                self.called, self.results = set(), {}
+                self.plans[body.plan.version] = body.plan
             case StepStarted():
-                self.called.add((body.step_id, body.attempt))
+                self.started.add((body.plan_version, body.step_id, body.attempt))
             case StepEnded():
                 if body.usage.tool_calls == 0 and body.outcome != "failed":
-                    self.called.discard((body.step_id, body.attempt))
+                    self.idle.add((body.plan_version, body.step_id, body.attempt))
                 if body.outcome == "accepted" and body.result is not None:
-                    self.results[body.step_id] = body.result
+                    self.accepted[body.plan_version, body.step_id] = body.result
             case TaskEnded():
                 self.ended = True
             case _:
                 pass
 
+    @property
+    def plan(self) -> Plan | None:
+        """The last plan, where plans were replaced."""
+        return self.plans[max(self.plans)] if self.plans else None
+
+    @property
+    def results(self) -> dict[str, Result]:
+        """Accepted results of the last plan's steps."""
+        last = max(self.plans, default=0)
+        return {step: result for (version, step), result in self.accepted.items() if version == last}
+
+    def used(self) -> dict[str, str]:
+        """Tools that may have been used, under any plan: tool -> a step that may have used it."""
+        may = {(version, step) for version, step, _ in self.started - self.idle}
+        return {tool: step.id for version, plan in self.plans.items() for step in plan.steps
+                if (version, step.id) in may for tool in step.tools}
+
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What the new task begins with. origin: the first task of the line of forks."""
+    """What the new task begins with. origin: the first task of the line of forks. used: as Past.used, of the line."""
 
     origin: str
     given: tuple[StepInput, ...]
-    past: Past
+    used: dict[str, str]
 
 
 async def taken(context: Context, tenant: str, request: TaskRequested) -> Taken | Refusal:
@@ -70,7 +89,7 @@ async def taken(context: Context, tenant: str, request: TaskRequested) -> Taken 
     fork = request.fork
     assert fork is not None
     past = await _past(context, tenant, fork.task)
-    refusal = _refusal(past, fork, request.plan)
+    refusal = _refusal(past, fork, request)
     if refusal is not None:
         return refusal
     given = []
@@ -81,17 +100,15 @@ async def taken(context: Context, tenant: str, request: TaskRequested) -> Taken 
                            f"contents are kept for a limited time: let {name} run again (fork from it)")
         given.append(StepInput(step_id=name, title=f"taken over from task {fork.task}",
                                result=_labelled(context, fork.task, name, result)))
-    origin = await _origin(context, tenant, fork.task, past)
-    return Taken(origin, tuple(given), past) if isinstance(origin, str) else origin
+    line = await _line(context, tenant, fork.task, past)
+    return line if isinstance(line, Refusal) else Taken(line[0], tuple(given), line[1])
 
 
 def repeats(taken_: Taken, request: TaskRequested, tools: Sequence[ToolSpec]) -> Refusal | None:
     """Refuse what would do again what cannot be undone: a write without idempotency that may have been done before."""
-    assert request.fork is not None and request.plan is not None and taken_.past.plan is not None
+    assert request.fork is not None and request.plan is not None
     unsafe = {one.name for one in tools if one.effect == "write" and not one.idempotent}
-    called = {step_id for step_id, _ in taken_.past.called}
-    before = {name: step.id for step in taken_.past.plan.steps if step.id in called
-              for name in step.tools if name in unsafe}
+    before = {name: step for name, step in taken_.used.items() if name in unsafe}
     for step in request.plan.steps:
         if step.id in request.fork.steps:
             continue
@@ -100,12 +117,13 @@ def repeats(taken_: Taken, request: TaskRequested, tools: Sequence[ToolSpec]) ->
                 return Refusal(
                     "fork_repeats_effect",
                     f"step {step.id} may use {name}, which writes and honours no idempotency key, and step "
-                    f"{before[name]} of task {request.fork.task} may have used it",
+                    f"{before[name]} of task {request.fork.task}, or of one that it forked, may have used it",
                     f"fork from a later step, or take {name} out of the tools of {step.id}")
     return None
 
 
-def _refusal(past: Past, fork: ForkOf, plan: Plan | None) -> Refusal | None:
+def _refusal(past: Past, fork: ForkOf, request: TaskRequested) -> Refusal | None:
+    plan = request.plan
     if past.request is None:
         return Refusal("fork_unknown", f"there is no task {fork.task} in this tenant",
                        "GET /v1/tasks lists your tenant's tasks")
@@ -124,6 +142,9 @@ def _refusal(past: Past, fork: ForkOf, plan: Plan | None) -> Refusal | None:
         if name not in steps or not _same(steps[name], earlier[name]):
             return Refusal("fork_changed_step", f"step {name} is not what it was in task {fork.task}; its result "
                            "stands for something else", "let a changed step run again")
+        if request.check and not past.request.check and steps[name].kind != "noop":
+            return Refusal("fork_unchecked", f"the result of {name} was never checked: task {fork.task} ran without "
+                           "checks", "let it run again, or submit the fork without checks, too")
     return None
 
 
@@ -160,10 +181,16 @@ async def _past(context: Context, tenant: str, task: str) -> Past:
     return past
 
 
-async def _origin(context: Context, tenant: str, task: str, past: Past) -> str | Refusal:
+async def _line(context: Context, tenant: str, task: str, past: Past) -> tuple[str, dict[str, str]] | Refusal:
+    """The first task of the line, and the tools that may have been used in any of its tasks."""
+    used: dict[str, str] = {}
     for _ in range(MAX_ANCESTORS):
-        if past.request is None or past.request.fork is None:
-            return task
+        if past.request is None:
+            return Refusal("fork_ancestor_gone", f"task {task}, from which the forked one took over, was purged: what "
+                           "it did outside cannot be told any more", "submit a new task")
+        used |= past.used()
+        if past.request.fork is None:
+            return task, used
         task = past.request.fork.task
         past = await _past(context, tenant, task)
     return Refusal("fork_too_deep", f"a fork of a fork, over {MAX_ANCESTORS} times", "submit a new task")

@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,9 @@ OWN_RIG: dict[Callable[[Book, Path, Durability, int], Awaitable[None]], tuple[st
     growing.growth: ("cost_growth", "step_p50_ms_at_1e3", "step_p50_ms_at_1e5", "step_p50_ms_at_1e6"),
     growing.fold: ("fold_cold_ms", "fold_warm_ms"),
 }
+TRACED: dict[Measure, tuple[str, ...]] = {
+    stepping.traced: ("step_p50_ms_traced", "steps_per_s_200_traced", "cpu_per_step_ms_200_traced"),
+}
 ON_WHOLE: dict[Measure, tuple[str, ...]] = {
     whole.one_agent: ("one_agent_task_p50_ms", "planned_judged_task_p50_ms"),
     whole.first_token: ("first_token_overhead_p50_ms",),
@@ -56,7 +60,7 @@ ON_WHOLE: dict[Measure, tuple[str, ...]] = {
     whole.judged: ("step_p50_ms_judged", *(f"steps_per_s{load}_judged" for load in LOADED)),
     whole.full_step: ("full_step_durable_writes", "full_step_cpu_ms", "pss_whole_mesh_mb"),
 }
-NAMES = sorted({name for group in (ON_RIG, OWN_RIG, ON_WHOLE) for names in group.values() for name in names})
+NAMES = sorted({name for group in (ON_RIG, TRACED, OWN_RIG, ON_WHOLE) for names in group.values() for name in names})
 
 
 def arguments() -> argparse.Namespace:
@@ -114,10 +118,11 @@ class Run:
 
     async def _bulkhead(self, folder: Path, durability: Durability) -> None:
         book, scale = self._book, self._scale
-        for places, start in ((ON_RIG, rig), (ON_WHOLE, whole.whole)):
+        tracing = partial(rig, environ={"BULKHEAD_TRACE": "true"})
+        for number, (places, start) in enumerate(((ON_RIG, rig), (TRACED, tracing), (ON_WHOLE, whole.whole))):
             wanted = [measure for measure, names in places.items() if self.wants(names)]
             async with AsyncExitStack() as stack:
-                mesh = await stack.enter_async_context(start(folder / start.__name__, durability)) if wanted else None
+                mesh = await stack.enter_async_context(start(folder / f"m{number}", durability)) if wanted else None
                 for measure in wanted:
                     book.scope("bulkhead", durability)
                     await self._told(measure.__name__, durability, measure(mesh, book, scale))

@@ -17,6 +17,7 @@ from tests.bench.rig import STARTED, Rig
 
 TASKS, STEPS = 100, 60
 STEPS_BEFORE_KILL = 300
+MORE_KILLS = 5
 ASSIGNED, FINISHED = "mesh.step.assigned.v", "mesh.step.finished.v"
 
 
@@ -30,10 +31,13 @@ class Pending:
 
 
 async def recovery(mesh: Rig, book: Book, scale: int) -> None:
-    """The worst of some kills; counts over all of them."""
-    worst, reruns, again, first = 0.0, 0, 0, 0
-    for _ in range(3 if scale > 1 else 1):
+    """The worst of some kills; counts over all of them. A kill that met nothing unacked interrupted nobody: it is done
+    again, for it would flatter."""
+    worst, reruns, again, first, kills = 0.0, 0, 0, 0, 0
+    wanted = 3 if scale > 1 else 1
+    for _ in range(wanted + MORE_KILLS):
         stood_s, names, killed_unix_ms, pending = await _kill(mesh)
+        kills += bool(pending.unacked)
         worst = max(worst, stood_s)
         async with mesh.reader() as bus:
             reruns += await _recorded_twice(mesh, bus, names)
@@ -41,6 +45,9 @@ async def recovery(mesh: Rig, book: Book, scale: int) -> None:
         again, first = again + recorded, first + pending.unacked - recorded
         for name in names:
             del mesh.tasks[name]
+        if kills == wanted:
+            break
+    assert kills == wanted, f"only {kills} of {wanted + MORE_KILLS} kills met an unacked message"
     book.add("recovery_s", worst)
     book.add("rerun_recorded_steps", reruns)
     book.add("redelivered_recorded_steps", again)

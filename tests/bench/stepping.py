@@ -92,6 +92,16 @@ async def checks_on(mesh: Rig, book: Book, scale: int) -> None:
         book.add(f"steps_per_s_{in_flight}_check", in_flight * length / seconds)
 
 
+async def traced(mesh: Rig, book: Book, scale: int) -> None:
+    """The same with spans written to a file, as `bulkhead up` has it; the other figures are without."""
+    await gaps_ms(mesh, UNTIL_WARM)
+    book.add("step_p50_ms_traced", quantile(await gaps_ms(mesh, scale), 0.5))
+    before, done = mesh.cpu_by_name(), LOADS[-1] * load_length(scale)
+    book.add("steps_per_s_200_traced", done / await mesh.run_many(LOADS[-1], load_length(scale)))
+    used = sum(mesh.cpu_by_name().values()) - sum(before.values())
+    book.add("cpu_per_step_ms_200_traced", used / done * 1000)
+
+
 async def memory(mesh: Rig, book: Book, scale: int) -> None:
     """Of broker, planner and worker, after a load (the others that were asked for, and this one)."""
     await mesh.run_many(LOADS[-1], 10)

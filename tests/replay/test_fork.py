@@ -7,7 +7,10 @@ import pytest
 from bulkhead.cli.replaying import replay_history
 from bulkhead.grants import unverified_claims
 from bulkhead_contracts import subjects
-from bulkhead_contracts.task import StepEnded, TaskSubmitted
+from bulkhead_contracts.plan import Plan, PlanAdopted, PlanStep
+from bulkhead_contracts.result import Result
+from bulkhead_contracts.task import StepEnded, StepStarted, TaskSubmitted
+from services.gateway import forks
 from tests.replay.stage import FACT_TIMEOUT_S, TENANT, Stage, call, plan, silent, stage, use
 from tests.unit.model_gateway.scripted_provider import says
 
@@ -173,3 +176,52 @@ async def test_a_write_without_idempotency_is_refused_unless_the_plan_avoids_it(
     without = await fork(on, old, "a", rows=rows, changes={"b": {"tools": []}})
     assert without["status"] == "succeeded"
     assert on.counter.counts()["increments"] == 1
+
+
+UNKEYED = [{**one, "tools": ["counter_increment_unkeyed"]} if one.get("tools") else one for one in WRITES]
+
+
+async def test_a_fork_of_a_fork_repeats_nothing_that_cannot_be_undone(on):
+    """The middle task took the writing step over: only the first one's record says that it may have written."""
+    old = await counted(on, "counter_increment_unkeyed")
+    middle = await fork(on, old, "a", "b", rows=UNKEYED)
+    assert middle["status"] == "succeeded"
+    on.model.steps["b"] = [use(call("counter_increment_unkeyed", name="orders")), says("It is counted.")]
+    last = await fork(on, middle["task_id"], "a", rows=UNKEYED)
+    assert (last["status"], last["failure"]["code"]) == ("rejected", "fork_repeats_effect")
+    assert on.counter.counts()["counts"] == {"orders": 1}
+
+
+async def test_a_fork_whose_line_was_purged_is_refused(on):
+    """Nobody can tell any more under which key the first task wrote."""
+    first = await counted(on)
+    on.model.steps["b"] = [use(call("counter_increment", name="orders")), says("It is counted.")]
+    second = (await fork(on, first, "a", rows=WRITES))["task_id"]
+    inbox = on.mesh.broker.stream("INBOX_GATEWAY")
+    for one in inbox.read(subjects.task_filter("gateway", TENANT, first), 0, 1000):
+        inbox.delete(one.sequence)
+    third = await fork(on, second, "a", rows=WRITES)
+    assert (third["status"], third["failure"]["code"]) == ("rejected", "fork_ancestor_gone")
+    assert on.counter.counts()["counts"] == {"orders": 1}
+
+
+async def test_what_was_never_checked_is_not_taken_into_a_checked_task(on):
+    on.model.will(a=[says("A holds.")], b=[says("B holds.")], c=[says("C holds.")])
+    old = await on.run(plan=steps(*ROWS), check=False)
+    taken = {"task": old["task_id"], "steps": ["a", "b", "c"]}
+    new = await on.run("Find it out.", plan=steps(*ROWS), check=True, fork=taken)
+    assert (new["status"], new["failure"]["code"]) == ("rejected", "fork_unchecked")
+
+
+def test_the_order_in_which_the_planners_words_were_stored_changes_nothing():
+    """They go out side by side: a step may be started before its own plan is adopted, and a plan adopted twice."""
+    plan = Plan(steps=(PlanStep(id="b", title="b", instruction="x", tools=("counter_increment_unkeyed",)),))
+    adopted, started = PlanAdopted(plan=plan), StepStarted(step_id="b", attempt=1, plan_version=1, title="b")
+    ended = StepEnded(step_id="b", attempt=1, plan_version=1, outcome="accepted", result=Result(summary="done"))
+    for order in ((adopted, started), (started, adopted), (adopted, started, adopted)):
+        past = forks.Past()
+        for said in order:
+            past.take(said)
+        assert past.used() == {"counter_increment_unkeyed": "b"}
+        past.take(ended)
+        assert past.used() == {} and past.results["b"].summary == "done"

@@ -140,6 +140,8 @@ def _money(record: Record) -> Iterator[str]:
             usage = done["usage"]
             charge = {"tokens": usage["input_tokens"] + usage["output_tokens"],
                       "cost_usd_micros": usage["cost_usd_micros"]}  # fmt: skip
+            if charge["tokens"] and not charge["cost_usd_micros"]:
+                yield f"{key} used {charge['tokens']} tokens for nothing: the scripted model has a price"
             if any(charge[unit] > ask[unit] for unit in charge):
                 yield f"{key} used more than was reserved: {charge} of {ask}"
         for scope in fact["scopes"]:

@@ -48,7 +48,7 @@ from .scenario import SERVICES, Scenario, Wish
 CALM_AFTER_S = 40.0
 """Nothing new goes wrong after this: what was accepted must end, however bad it was before."""
 GIVE_UP_AFTER_S = 900.0
-AFTERWARDS_S = 30.0
+AFTERWARDS_S = 60.0
 ENDS = (TaskEnded.TYPE, TaskRejected.TYPE)
 DECIDERS = {"planner": planner.LOGICS, "worker": worker.LOGICS, "checker": checker.LOGICS}
 TENANTS = Path(__file__).with_name("tenants.yaml")

@@ -248,12 +248,14 @@ def parse(file: BinaryIO, name: str = "the file") -> History:
         for row in rows:
             if "sha256" in row:
                 contents[row["sha256"]] = _content(row, name)
+            elif len(messages) >= MAX_MESSAGES:
+                raise HistoryError(f"{name} has over {MAX_MESSAGES} messages", "is it the right file?")
             else:
-                messages.append(Stored(str(row["subject"]), dict(row["headers"]), _bytes(row, "body"),
+                messages.append(Stored(_subject(row), _headers(row), _bytes(row, "body"),
                                        int(row["sequence"]), int(row["time_unix_ms"])))
         expected = (int(head["messages"]), int(head["contents"]))
         tenant, task, settled = str(head["tenant"]), str(head["task"]), bool(head["settled"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         if isinstance(error, HistoryError):
             raise
         raise HistoryError(f"{name} has a malformed line: {error!r}", "export the task again") from error
@@ -279,6 +281,20 @@ def _rows(file: BinaryIO, name: str) -> Iterator[dict[str, Any]]:
     except (ValueError, EOFError, RecursionError, gzip.BadGzipFile, zlib.error) as error:
         raise HistoryError(f"{name} is no history, or is cut off: {str(error)[:200]}",
                            "`bulkhead export TASK -o FILE` writes one") from error
+
+
+def _subject(row: Mapping[str, Any]) -> str:
+    subject = str(row["subject"])
+    if subject.count(".") < 5:
+        raise ValueError("a subject has six tokens")
+    return subject
+
+
+def _headers(row: Mapping[str, Any]) -> dict[str, str]:
+    headers = dict(row["headers"])
+    if not all(isinstance(key, str) and isinstance(value, str) for key, value in headers.items()):
+        raise ValueError("a header is no text")
+    return headers
 
 
 def _content(row: Mapping[str, Any], name: str) -> Content:
