@@ -49,6 +49,8 @@ def main() -> int:
     try:
         first, _, last = (asked.seeds or f"{CI_SEEDS[0]}-{CI_SEEDS[-1]}").partition("-")
         seeds = range(int(first), int(last or first) + 1)
+        if not seeds:
+            raise ValueError(asked.seeds)
     except ValueError:
         parser.error(f"--seeds {asked.seeds!r}: write A-B, for example 1000-3000")
     return run_many(seeds, asked)

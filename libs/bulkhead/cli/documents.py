@@ -5,7 +5,9 @@ what cannot be read is said and left out, so that one empty file does not hold u
 """
 
 import asyncio
+import os
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,9 @@ from bulkhead.client import Mesh, Refused
 from bulkhead_contracts import limits
 
 UPLOADS_AT_ONCE = 4
+SUFFIXES = frozenset({".md", ".markdown", ".txt", ".text", ".html", ".htm", ".csv", ".tsv", ".rst", ".pdf"})
+"""Of what is taken from a directory; a file that is named may have any."""
+MAX_FILES = 2_000
 UNFIT_STATUS = (413, 415, 422)
 """With these the gateway speaks of the document; every other refusal would meet the next one as well."""
 NOT_ITS_FAULT = ("store_", "content_")
@@ -35,10 +40,14 @@ def find(paths: list[Path]) -> list[Upload]:
     found: dict[Path, Upload] = {}
     for path in paths:
         if path.is_dir():
-            inside = sorted(one for one in path.rglob("*") if one.is_file() and not one.name.startswith("."))
+            inside = sorted(_readable(path))
             if not inside:
-                raise Stop(Exit.USAGE, f"the directory {path} holds no files",
-                           "put documents into it, or leave it out; names that begin with a dot are not read")
+                raise Stop(Exit.USAGE, f"the directory {path} holds no documents",
+                           f"put {', '.join(sorted(SUFFIXES))} files into it, or name others one by one; what begins "
+                           "with a dot, and a mesh's own directory, is not read")
+            if len(inside) > MAX_FILES:
+                raise Stop(Exit.USAGE, f"the directory {path} holds {len(inside)} documents, over {MAX_FILES}",
+                           "name a smaller directory; was this one meant?")
             for one, name in zip(inside, _names(path, inside), strict=True):
                 found.setdefault(one.resolve(), Upload(one, name, named=False))
         elif path.is_file():
@@ -46,6 +55,17 @@ def find(paths: list[Path]) -> list[Upload]:
         else:
             raise Stop(Exit.USAGE, f"there is no document {path}", "check the path given with --docs")
     return list(found.values())
+
+
+def _readable(folder: Path) -> Iterator[Path]:
+    """Documents by their suffix. Hidden ones stay hidden at every depth, and a mesh's data holds keys."""
+    for root, folders, names in os.walk(folder):
+        if {"mesh.json", "identity"} & set(names + folders) and "credentials.json" in names:
+            folders.clear()
+            continue
+        folders[:] = sorted(one for one in folders if not one.startswith("."))
+        yield from (Path(root, one) for one in names
+                    if not one.startswith(".") and Path(one).suffix.lower() in SUFFIXES)
 
 
 def _names(folder: Path, inside: list[Path]) -> list[str]:

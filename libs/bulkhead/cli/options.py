@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from bulkhead.cli.target import DEFAULT_DATA
+from bulkhead_contracts import subjects
 
 _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?", re.ASCII)
 HOUR_S, MINUTE_S = 3600, 60
@@ -25,7 +26,17 @@ Tenant = Annotated[str, typer.Option(
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one document per line.")]
 TaskTenant = Annotated[str, typer.Option(
     "--tenant", metavar="T", help="Whose task it is, where several tenants have one of this id.")]
-TaskId = Annotated[str, typer.Argument(metavar="TASK", help="The task's id.")]
+
+
+def task_id(text: str) -> str:
+    """A task's id, which goes into addresses. Raises typer.BadParameter."""
+    try:
+        return subjects.token(text)
+    except subjects.SubjectError:
+        raise typer.BadParameter(f"{text[:80]!r} is no task's id; `bulkhead tasks` lists them") from None
+
+
+TaskId = Annotated[str, typer.Argument(metavar="TASK", help="The task's id.", callback=task_id)]
 
 
 def duration_s(text: str) -> float:

@@ -152,7 +152,7 @@ def test_a_file_goes_in_once_and_same_names_stay_apart(bulkhead, tmp_path):
     assert sorted(re.findall(r"document (\S+):", answer.stderr)) == ["deep/fares.md", "fares.md"]
     (tmp_path / "empty").mkdir()
     answer = bulkhead("submit", "x", "--docs", str(tmp_path / "empty"))
-    assert answer.exit_code == 2 and "holds no files" in answer.stderr
+    assert answer.exit_code == 2 and "holds no documents" in answer.stderr
 
 
 def test_standard_input_that_is_no_text(bulkhead):

@@ -1,0 +1,44 @@
+"""What `--docs DIR` takes: documents, nothing hidden at any depth, and never a mesh's own keys."""
+
+from pathlib import Path
+
+import pytest
+from typer import BadParameter
+
+from bulkhead.cli import documents, options
+from bulkhead.cli.output import Stop
+
+
+def tree(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("text")
+    return folder
+
+
+def test_nothing_hidden_and_no_keys_are_read(tmp_path):
+    tree(tmp_path, "a.md", "deep/b.TXT", ".env.txt", ".git/logs/c.txt", "deep/.hidden/d.md", "run.sh", "e.jsonl",
+         "mesh/credentials.json", "mesh/mesh.json", "mesh/notes.txt")
+    assert [one.name for one in documents.find([tmp_path])] == ["a.md", "b.TXT"]
+
+
+def test_a_directory_without_documents_says_what_would_be_read(tmp_path):
+    with pytest.raises(Stop, match="holds no documents"):
+        documents.find([tree(tmp_path, ".bulkhead/a.txt", "b.bin")])
+
+
+def test_a_file_that_is_named_is_read_whatever_it_is_called(tmp_path):
+    tree(tmp_path, "LICENSE")
+    assert documents.find([tmp_path / "LICENSE"])[0].named
+
+
+def test_a_whole_disk_is_not_meant(tmp_path, monkeypatch):
+    monkeypatch.setattr(documents, "MAX_FILES", 2)
+    with pytest.raises(Stop, match="over 2"):
+        documents.find([tree(tmp_path, "a.md", "b.md", "c.md")])
+
+
+@pytest.mark.parametrize("text", ["", "../../readyz", "x?y=1", "a b", "t\n"])
+def test_what_is_no_task_id_does_not_get_into_an_address(text):
+    with pytest.raises(BadParameter, match="no task's id"):
+        options.task_id(text)
