@@ -39,8 +39,8 @@ async def watch(feeds: Feeds, feed: Feed, blobs: Blobs, position: Position) -> A
                         return
                 for event in _live_events(feed, position):
                     yield event
-                if feed.ended:
-                    return
+                if feed.ended and feed.version == seen:
+                    return  # And not with what came to be while this client took its time.
                 await feed.changed(seen)
         except BusError as error:
             # The client comes back with its last id; a half-sent event would be worse than none.

@@ -42,7 +42,6 @@ ON_RIG: dict[Measure, tuple[str, ...]] = {
                           *(f"cpu_per_step_ms_{what}" for what in ("50", "200", "broker", "planner", "worker"))),
     stepping.checks_on: tuple(f"steps_per_s{load}_check" for load in LOADED),
     stepping.writes: ("durable_writes_per_step", "durable_writes_per_task"),
-    stepping.memory: ("pss_total_mb", *(f"pss_mb_{what}" for what in ("broker", "planner", "worker"))),
     recovering.recovery: ("recovery_s", "rerun_recorded_steps", "redelivered_recorded_steps",
                           "redelivered_unrecorded_steps"),
 }  # fmt: skip
@@ -50,6 +49,10 @@ OWN_RIG: dict[Callable[[Book, Path, Durability, int], Awaitable[None]], tuple[st
     growing.growth: ("cost_growth", "step_p50_ms_at_1e3", "step_p50_ms_at_1e5", "step_p50_ms_at_1e6"),
     growing.fold: ("fold_cold_ms", "fold_warm_ms"),
 }
+FRESH: dict[Measure, tuple[str, ...]] = {
+    stepping.memory: ("pss_total_mb", "pss_growth_kb_per_step",
+                      *(f"pss_mb_{what}" for what in ("broker", "planner", "worker"))),
+}  # fmt: skip
 TRACED: dict[Measure, tuple[str, ...]] = {
     stepping.traced: ("step_p50_ms_traced", "steps_per_s_200_traced", "cpu_per_step_ms_200_traced"),
 }
@@ -60,7 +63,8 @@ ON_WHOLE: dict[Measure, tuple[str, ...]] = {
     whole.judged: ("step_p50_ms_judged", *(f"steps_per_s{load}_judged" for load in LOADED)),
     whole.full_step: ("full_step_durable_writes", "full_step_cpu_ms", "pss_whole_mesh_mb"),
 }
-NAMES = sorted({name for group in (ON_RIG, TRACED, OWN_RIG, ON_WHOLE) for names in group.values() for name in names})
+GROUPS = (ON_RIG, FRESH, TRACED, OWN_RIG, ON_WHOLE)
+NAMES = sorted({name for group in GROUPS for names in group.values() for name in names})
 
 
 def arguments() -> argparse.Namespace:
@@ -119,7 +123,8 @@ class Run:
     async def _bulkhead(self, folder: Path, durability: Durability) -> None:
         book, scale = self._book, self._scale
         tracing = partial(rig, environ={"BULKHEAD_TRACE": "true"})
-        for number, (places, start) in enumerate(((ON_RIG, rig), (TRACED, tracing), (ON_WHOLE, whole.whole))):
+        groups = ((ON_RIG, rig), (FRESH, rig), (TRACED, tracing), (ON_WHOLE, whole.whole))
+        for number, (places, start) in enumerate(groups):
             wanted = [measure for measure, names in places.items() if self.wants(names)]
             async with AsyncExitStack() as stack:
                 mesh = await stack.enter_async_context(start(folder / f"m{number}", durability)) if wanted else None

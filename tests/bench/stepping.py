@@ -15,6 +15,7 @@ from tests.bench.rig import ENDED, STARTED, Rig
 
 CHAIN = 50
 LOADS = (50, 200)
+MEMORY_LENGTH = 10
 UNTIL_WARM = 3
 """Chains before the first that counts: imports, connections and the interpreter's caches."""
 
@@ -103,11 +104,18 @@ async def traced(mesh: Rig, book: Book, scale: int) -> None:
 
 
 async def memory(mesh: Rig, book: Book, scale: int) -> None:
-    """Of broker, planner and worker, after a load (the others that were asked for, and this one)."""
-    await mesh.run_many(LOADS[-1], 10)
-    book.add("pss_total_mb", accounting.pss_mb(mesh.pids()))
-    for name, pid in mesh.by_name().items():
-        book.add(f"pss_mb_{name}", accounting.pss_mb([pid]))
+    """Of broker, planner and worker, after a load that is the same whatever else is asked for; and what more steps
+    add: history on disk should not cost memory, but the folds of a task are remembered while it may go on."""
+    for in_flight in LOADS:
+        await mesh.run_many(in_flight, MEMORY_LENGTH)
+    before = {name: accounting.pss_mb([pid]) for name, pid in mesh.by_name().items()}
+    book.add("pss_total_mb", sum(before.values()))
+    for name, used_mb in before.items():
+        book.add(f"pss_mb_{name}", used_mb)
+    for _ in range(2 if scale == 1 else 5):
+        await mesh.run_many(LOADS[-1], MEMORY_LENGTH)
+    steps = (2 if scale == 1 else 5) * LOADS[-1] * MEMORY_LENGTH
+    book.add("pss_growth_kb_per_step", (accounting.pss_mb(mesh.pids()) - sum(before.values())) * 1024 / steps)
 
 
 async def stored_messages(monitor_url: str) -> dict[str, int]:

@@ -11,9 +11,9 @@ import pytest
 
 from tests.conftest import ENVIRONMENTS
 from tests.e2e.fixtures.gate import GatedCounter
-from tests.e2e.fixtures.world import World
+from tests.e2e.fixtures.world import World, until
 from tests.faults.fixtures.disk import Disk
-from tests.faults.fixtures.errand import TENANT, Errand, ingest, nothing_waits
+from tests.faults.fixtures.errand import TENANT, Errand, ingest, missing_in_journal, nothing_waits
 from tests.faults.fixtures.standing import short_waits
 
 BEFORE, IN_HAND = 2, 2
@@ -65,3 +65,8 @@ async def test_what_was_acknowledged_survives(tmp_path: Path, disk: Disk, settle
                 await errand.ends_rightly()
             await nothing_waits(second)
             await Errand(second).run()
+            await until(lambda: _journal_is_whole(second), "what the journal lost is read again from the inboxes")
+
+
+async def _journal_is_whole(world: World) -> bool:
+    return not await missing_in_journal(world)

@@ -94,8 +94,7 @@ def test_what_runs_is_the_copy_and_not_what_is_installed(clean, tmp_path):
 
 @pytest.mark.slow
 def test_a_bug_that_breaks_the_suite_itself_is_not_caught_by_it(clean, tmp_path):
-    found = "from services.worker import calls\n"
-    edit = Edit("services/worker/core.py", found, found.replace("calls", "nothing"))
+    edit = Edit("services/worker/core.py", "from services.worker.state import ", "from services.worker.nowhere import ")
     with trees.planted(clean, Bug("broken", "", "", "playbooks", (edit,)), tmp_path) as tree:
         assert suites.tests(tree, "playbooks", ["tests/unit/worker"], 100).caught is None
         assert suites.simulation(tree, "1-2", 100).caught is None

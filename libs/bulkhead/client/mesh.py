@@ -226,6 +226,7 @@ class Task:
         loop = asyncio.get_running_loop()
         pause_s, heard_at = 0.0, loop.time()
         while True:
+            heard_before = parser.last_id
             try:
                 # Closed here and now: who stops listening must not leave a connection to the garbage collector.
                 async with aclosing(self._mesh.stream_once(self.id, parser)) as stream:
@@ -234,8 +235,10 @@ class Task:
                         yield event
                         if event.name in ENDED:
                             return
-                if parser.last_id and (await self.show())["status"] not in ("requested", "running"):
-                    return  # Everything was seen before.
+                # A stream may end before the task does: only one that brings nothing new shows that all was seen.
+                nothing_new = parser.last_id and parser.last_id == heard_before
+                if nothing_new and (await self.show())["status"] not in ("requested", "running"):
+                    return
             except Unreachable as error:
                 if not self._mesh.reached or loop.time() - heard_at > RECONNECT_GIVE_UP_S:
                     raise

@@ -2,6 +2,7 @@
 
 import asyncio
 
+import httpx
 import pytest
 
 from bulkhead.client import Mesh, Refused, Unreachable
@@ -40,6 +41,25 @@ async def test_events_survive_a_gateway_that_goes_away(tmp_path):
             assert not event.data["replace"]
             text = text[: event.data["offset"]] + event.data["text"]
     assert text == TEXT
+
+
+async def test_a_stream_that_ends_just_before_the_task_does_is_taken_up_again():
+    """A replica that closes ends its streams in order; by the time the client asks, the task is over."""
+    asked = []
+
+    def answer(request):
+        asked.append((request.url.path.rpartition("/")[2], request.headers.get("last-event-id", "")))
+        match asked[-1]:
+            case ("events", ""):
+                return httpx.Response(200, text="retry: 1\nid: a\nevent: step.ended\ndata: {}\n\n")
+            case ("events", "a"):
+                return httpx.Response(200, text='id: b\nevent: task.ended\ndata: {"status": "succeeded"}\n\n')
+            case ("t1", _):
+                return httpx.Response(200, json={"task_id": "t1", "status": "succeeded"})
+        raise AssertionError(asked)
+
+    async with Mesh("http://gateway.example", transport=httpx.MockTransport(answer)) as client:
+        assert [event.name async for event in client.task("t1").events()] == ["step.ended", "task.ended"]
 
 
 async def test_submit_result_and_lists(tmp_path):

@@ -13,6 +13,8 @@ from bulkhead_contracts.model import TextDelta
 from bulkhead_contracts.plan import Plan, PlanAdopted, PlanStep
 from bulkhead_contracts.result import Result
 from bulkhead_contracts.task import StepEnded, StepStarted, TaskAccepted, TaskEnded, TaskRequested
+from services.gateway.events import Position
+from services.gateway.stream import watch
 from tests.unit.gateway.harness import OPERATOR, make_mesh, running, until
 
 AUTH = {"Authorization": f"Bearer {OPERATOR}"}
@@ -288,3 +290,16 @@ async def test_a_first_token_leaves_at_once(mesh):
                 await until(lambda have=have: len(watcher.events) > have, "token")
                 took.append(watcher.events[-1][2] - before)
         assert sorted(took)[25] < 0.010
+
+
+async def test_a_watcher_who_is_behind_when_the_task_ends_still_hears_the_end(mesh):
+    async with running(mesh) as gateway:
+        await begin(mesh)
+        feed, seen = gateway.feeds.feed("acme", "t1"), []
+        async for event in watch(gateway.feeds, feed, mesh.context("watcher").blobs, Position()):
+            seen.append(event.name)
+            if event.name == "step.started":
+                # Its socket takes nothing for a while; meanwhile the feed is read to its end.
+                await end(mesh)
+                await feed.refresh()
+    assert seen == ["task.accepted", "plan.adopted", "step.started", "text", "step.ended", "task.ended"]
