@@ -33,7 +33,7 @@ from tests.bench.stepping import LOADS, stored_messages
 TENANT = "demo"
 FACT_TIMEOUT_S = 60.0
 CLIENTS = 8
-"""People who ask, each with a key: the gateway lets one have 100 event streams open, and each task is watched."""
+"""People who ask, each with a key: one may have 100 event streams open, and each task is watched."""
 PLENTY = {"cost_usd_micros": 10**9, "tokens": 10**9}
 
 
