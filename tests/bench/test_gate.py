@@ -20,14 +20,16 @@ pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
 MAX_LATENCY_RATIO = 11.0
 """Seen on 2 cores: 6.8 to 7.1 when nothing else ran, up to 8.4 while two busy loops held both cores, 6.3 to 7.5 while
-the disk was flooded with synchronous writes. A step half as slow again as now is caught."""
+the disk was flooded with synchronous writes; once over 11 at a load of 14, where a chain of four processes waits for a
+core more often than one process does: hence the further rounds. A planner that forgets its folds has 30."""
 MAX_CPU_RATIO = 22.0
-"""Seen: medians of 13.1 to 15.0 when nothing else ran, 11.0 to 15.8 beside the same noise."""
+"""Seen: medians of 13.1 to 15.0 when nothing else ran, 11.0 to 17.5 beside the same noise; 26 with folds forgotten."""
 WRITES_PER_STEP = 4.0
 """Handed out, started, finished, ended; a count, so that one write more is caught by itself."""
 
-ROUNDS, PUBLISHES = 15, 100
-CPU_ROUNDS, IN_FLIGHT, LENGTH, FLOOR_LENGTH = 3, 50, 10, 160
+MIN_ROUNDS, MAX_ROUNDS, PUBLISHES = 8, 50, 100
+MIN_CPU_ROUNDS, MAX_CPU_ROUNDS = 3, 7
+IN_FLIGHT, LENGTH, FLOOR_LENGTH = 50, 10, 160
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -45,21 +47,28 @@ async def mesh(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Rig]:
 
 
 async def test_a_step_takes_no_larger_multiple_of_an_acked_publish(mesh: Rig, bare: Floor) -> None:
-    """Rounds in turns, the best of each: whatever else runs can only lengthen a round."""
+    """Rounds in turns, the best of each: whatever else runs can only lengthen a round. A busy machine gets more of
+    them; what has become slower itself stays over the bound in all."""
     floors_ms, ours_ms = [], []
-    for _ in range(ROUNDS):
+    while len(ours_ms) < MIN_ROUNDS or (_best(ours_ms, floors_ms) > MAX_LATENCY_RATIO and len(ours_ms) < MAX_ROUNDS):
         floors_ms.append((await bare.measure(single=PUBLISHES))["step_p50_ms"])
         at = (await mesh.run(CHAIN)).at[STARTED]
         # The mean: a listener that is late hears several at once, and the gaps between those say nothing.
         ours_ms.append((at[-1] - at[0]) / (len(at) - 1) * 1000)
-    ratio = min(ours_ms) / min(floors_ms)
-    print(f"step {min(ours_ms):.2f} ms, floor {min(floors_ms):.3f} ms, ratio {ratio:.2f}")
+    ratio = _best(ours_ms, floors_ms)
+    print(f"step {min(ours_ms):.2f} ms, floor {min(floors_ms):.3f} ms, ratio {ratio:.2f} after {len(ours_ms)} rounds")
     assert ratio <= MAX_LATENCY_RATIO, (ratio, ours_ms, floors_ms)
 
 
+def _best(ours_ms: list[float], floors_ms: list[float]) -> float:
+    return min(ours_ms) / min(floors_ms)
+
+
 async def test_a_step_uses_no_larger_multiple_of_a_publishs_cpu(mesh: Rig, bare: Floor) -> None:
-    ratios = []
-    for _ in range(CPU_ROUNDS):
+    ratios: list[float] = []
+    while len(ratios) < MIN_CPU_ROUNDS or (
+        statistics.median(ratios) > MAX_CPU_RATIO and len(ratios) < MAX_CPU_ROUNDS
+    ):
         found = await bare.measure(single=1, loads=(IN_FLIGHT,), length=FLOOR_LENGTH)
         before = accounting.cpu_s(mesh.pids())
         await mesh.run_many(IN_FLIGHT, LENGTH)
