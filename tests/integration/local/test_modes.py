@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bulkhead.client import Mesh
+from infra.local import rundir
 from infra.local.rundir import DirectoryInUse, DirectoryUnfit, RunDir
 from infra.local.supervisor import LocalMesh
 from infra.nats import server
@@ -16,8 +17,9 @@ OTHERS = 0o077
 
 
 @pytest.fixture
-def loose() -> Iterator[None]:
-    """The loosest umask there is."""
+def loose(monkeypatch) -> Iterator[None]:
+    """The loosest umask there is, as if no other mesh of this test run stood in this process."""
+    monkeypatch.setattr(rundir, "_PRIVATE", rundir._Private())
     before = os.umask(0)
     yield
     left = os.umask(before)
