@@ -66,8 +66,11 @@ $(BENCH_VENV)/.ready: tests/bench/requirements.lock
 live: setup ## Ten objectives against a real provider under a ceiling of 1 USD (needs OPENAI_API_KEY)
 	@$(BIN)/python -m infra.demo.live $(ARGS)
 
-lock: ## Renew requirements.lock
-	@$(BIN)/pip-compile -q --generate-hashes --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --strip-extras --allow-unsafe --extra dev -o requirements.lock pyproject.toml
+LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url
+
+lock: setup ## Renew the lock files, for every Python and system at once (ARGS=--upgrade)
+	@$(BIN)/$(LOCK) $(ARGS) --extra dev pyproject.toml -o requirements.lock
+	@$(BIN)/$(LOCK) $(ARGS) tests/bench/requirements.in -o tests/bench/requirements.lock
 
 clean: ## Remove the venv and all local state
 	rm -rf $(VENV) $(BENCH_VENV) .bulkhead .pytest_cache .ruff_cache
