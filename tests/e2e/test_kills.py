@@ -5,6 +5,7 @@ the service lies frozen with a message of the task delivered to it.
 """
 
 import asyncio
+import contextlib
 import itertools
 import json
 import os
@@ -43,8 +44,12 @@ class Run:
 
     def __init__(self, world: World, demo: Demo = DEMO, tool: str = "counter_increment") -> None:
         self.world, self.demo, self.tool = world, demo, tool
-        self.name = f"kill-{next(_numbers)}"
         self.task: Task | None = None
+        self.rename()
+
+    def rename(self) -> None:
+        """Count under another name from now on."""
+        self.name = f"kill-{next(_numbers)}"
 
     async def submit(self, **wishes) -> Task:
         objective = f"Use {self.tool} with name={self.name} amount=1. {self.demo.objective}"
@@ -82,17 +87,18 @@ async def adds_up(world: World, task: Task, document: dict) -> None:
         raise AssertionError(f"the money of {task.id} does not add up: {problems}") from None
 
 
-async def in_hand(world: World, service: str) -> int:
-    """How many delivered messages the service has not acknowledged."""
+async def queued(world: World, service: str) -> tuple[int, int]:
+    """How many messages were delivered to the service and not acknowledged, and how many wait to be delivered."""
     async with httpx.AsyncClient() as http:
         answer = await http.get(f"{world.mesh.monitor_url}/jsz", params={"consumers": "true", "accounts": "true"})
-    return sum(
-        consumer["num_ack_pending"]
+    consumers = [
+        consumer
         for account in answer.json()["account_details"]
         for stream in account.get("stream_detail", ())
         for consumer in stream.get("consumer_detail", ()) or ()
         if consumer["name"].startswith(f"{service}-")
-    )
+    ]
+    return sum(one["num_ack_pending"] for one in consumers), sum(one["num_pending"] for one in consumers)
 
 
 async def at_the_gate(world: World, run: Run, service: str) -> None:
@@ -104,18 +110,36 @@ async def at_the_gate(world: World, run: Run, service: str) -> None:
 
 
 async def frozen(world: World, run: Run, service: str) -> None:
-    """A message of the task was delivered to the service and is not handled."""
-    async with world.counter.held() as arrived:
-        if service == "rag":
-            # Retrievals are over before the write comes: it is frozen first.
-            os.kill(world.mesh.unit(service).pid, signal.SIGSTOP)
-            await run.submit()
-        else:
-            await run.submit()
-            await arrived()
-            os.kill(world.mesh.unit(service).pid, signal.SIGSTOP)
-    await until(lambda: in_hand(world, service), f"a message is delivered to {service}")
-    await world.mesh.kill(service)
+    """A message of the task was delivered to the service and is not handled.
+
+    A service asks for messages anew every few seconds. Who is frozen just before that gets none: he is let go, the
+    task ends, and another one is submitted.
+    """
+    for _ in range(ROUNDS):
+        pid = world.mesh.unit(service).pid
+        async with world.counter.held() as arrived:
+            if service == "rag":
+                # Retrievals are over before the write comes: it is frozen first.
+                os.kill(pid, signal.SIGSTOP)
+                await run.submit()
+            else:
+                await run.submit()
+                await arrived()
+                os.kill(pid, signal.SIGSTOP)
+        try:
+            await until(lambda: _any_queued(world, service), f"a message comes to {service}")
+            if (await queued(world, service))[0]:
+                return await world.mesh.kill(service)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+        await run.ends_rightly()
+        run.rename()
+    raise AssertionError(f"{service} was frozen {ROUNDS} times and never with a message in hand")
+
+
+async def _any_queued(world: World, service: str) -> bool:
+    return any(await queued(world, service))
 
 
 async def streaming(world: World, run: Run, service: str) -> None:
