@@ -33,7 +33,7 @@ test: setup ## Every test that this machine can run; unexpected skips fail
 	@$(BIN)/python -m infra.render --check
 	@$(BIN)/ruff check .
 	@$(BIN)/lint-imports --no-cache
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m tests $(ARGS)
 
 quick: setup ## The inner loop: unit, contract and replay tests, under a minute
 	@$(BIN)/python -m pytest -q -m "not slow" tests/unit tests/contract tests/replay $(ARGS)
