@@ -1,43 +1,73 @@
 """The tools of the mesh as data: `tools.yaml`, read here for the signer (what may be granted) and the executor.
 
-Leaves: rows and ToolSpecs. Imports no service.
+Enters: names of packs, whose own tools.yaml is read beside it. Leaves: rows and ToolSpecs. Imports no service and runs
+no code of a pack.
 """
 
 import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
+from bulkhead import packs as packages
 from bulkhead_contracts import limits
 from bulkhead_contracts.tool import ToolSpec
+
+OWN = Path(__file__).with_name(packages.TOOLS_FILE)
 
 
 @dataclass(frozen=True, slots=True)
 class ToolRow:
-    """One tool: what models see of it, how much it may return, and the settings that it cannot work without."""
+    """One tool: what models see of it, how much it may return, and the settings that it cannot work without.
+
+    pack: the package that has its function; "" for a tool of this house.
+    """
 
     spec: ToolSpec
     max_output_bytes: int
     requires: tuple[str, ...]
+    pack: str = ""
 
 
 @cache
-def rows() -> tuple[ToolRow, ...]:
-    """All declared tools. Raises ValueError that names the tool that is declared wrongly."""
-    found = yaml.safe_load(files(__package__).joinpath("tools.yaml").read_text())
-    return tuple(_row(name, declared) for name, declared in found.items())
+def rows(packs: tuple[str, ...] = ()) -> tuple[ToolRow, ...]:
+    """All declared tools. Raises ValueError (PackError) that names the tool or the pack that is declared wrongly."""
+    found = {row.spec.name: row for row in _read(OWN, "")}
+    for pack in packs:
+        path = packages.folder(pack) / packages.TOOLS_FILE
+        for row in _read(path, pack) if path.is_file() else ():
+            if (name := row.spec.name) in found:
+                whose = found[name].pack or "the mesh"
+                raise packages.PackError(f"{path}: {name} is a tool of {whose} already; give it another name")
+            found[name] = row
+    return tuple(found.values())
 
 
-def specs(configured: Collection[str] = ()) -> tuple[ToolSpec, ...]:
+def specs(configured: Collection[str] = (), packs: tuple[str, ...] = ()) -> tuple[ToolSpec, ...]:
     """Specs of the tools whose required settings are among `configured` (by name, e.g. {"counter_url"})."""
-    return tuple(row.spec for row in rows() if set(row.requires) <= set(configured))
+    return tuple(row.spec for row in rows(packs) if set(row.requires) <= set(configured))
 
 
-def _row(name: str, declared: dict[str, Any]) -> ToolRow:
+def _read(path: Path, pack: str) -> tuple[ToolRow, ...]:
+    if not pack:
+        return tuple(_row(name, declared) for name, declared in yaml.safe_load(path.read_text()).items())
+    try:
+        declared = yaml.safe_load(path.read_text())
+        found = tuple(_row(str(name), dict(one), pack) for name, one in dict(declared or {}).items())
+    except (OSError, yaml.YAMLError, ValidationError, KeyError, TypeError, ValueError) as error:
+        why = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise packages.PackError(f"{path}: {why}; see the head of {OWN} for what a row holds") from error
+    if elsewhere := [row.spec.name for row in found if row.spec.served_by != "tool_executor"]:
+        raise packages.PackError(f"{path}: {elsewhere[0]}: a pack's tools are served by tool_executor; drop served_by")
+    return found
+
+
+def _row(name: str, declared: dict[str, Any], pack: str = "") -> ToolRow:
     unknown = set(declared) - {
         "description", "parameters", "effect", "idempotent", "served_by", "timeout_ms", "max_output_bytes", "requires",
     }  # fmt: skip
@@ -55,4 +85,4 @@ def _row(name: str, declared: dict[str, Any]) -> ToolRow:
         served_by=declared.get("served_by", "tool_executor"),
         timeout_ms=declared.get("timeout_ms", limits.DEFAULT_TOOL_TIMEOUT_MS),
     )
-    return ToolRow(spec, bound, tuple(declared.get("requires", ())))
+    return ToolRow(spec, bound, tuple(declared.get("requires", ())), pack)

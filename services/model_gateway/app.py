@@ -63,7 +63,7 @@ def build(
             tier: Route(model(route), model(route.fallback) if route.fallback else None)
             for tier, route in routes.items()
         },
-        Prompts(),
+        Prompts(packs=settings.packs),
         policy(settings, jitter),
         read_contents=read_contents,
         live_text=LiveText,

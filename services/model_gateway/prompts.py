@@ -1,17 +1,21 @@
 """Prompts are versioned files beside this one. Enters: an id, with or without `@version`. Leaves: text and digest.
 
-`prompts/<id>@<n>.md` has YAML front matter (id, version, description, owner); the rest is the system message. A
-released file never changes: a change is a new number. `<form>.schema.json` are the structured answers' schemas.
+`prompts/<id>@<n>.md`, here and in packs, has YAML front matter (id, version, description, owner); the rest is the
+system message. A released file never changes: a change is a new number. `<form>.schema.json` are the structured
+answers' schemas.
 """
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from bulkhead import packs as packages
 
 PROMPTS = Path(__file__).parent / "prompts"
 MAX_PROMPT_BYTES = 32 * 1024
@@ -51,10 +55,16 @@ class Prompt:
 class Prompts:
     """Every prompt, read once; a damaged file stops the service at start and not in the middle of a task."""
 
-    def __init__(self, folder: Path = PROMPTS) -> None:
+    def __init__(self, folder: Path = PROMPTS, packs: Iterable[str] = ()) -> None:
+        """packs: packages whose prompts are taken too. Raises PromptError, PackError (both ValueError)."""
         self._found: dict[str, dict[int, Prompt]] = {}
-        for path in sorted(folder.glob("*.md")):
+        folders = [folder, *(packages.folder(name) / packages.PROMPTS_FOLDER for name in packs)]
+        homes: dict[str, Path] = {}
+        for path in (path for one in folders for path in sorted(one.glob("*.md"))):
             prompt = _read(path)
+            # A newer version from elsewhere would be taken in place of ours, by every step that names no version.
+            if homes.setdefault(prompt.id, path.parent) != path.parent:
+                raise PromptError(f"prompt {path}: {homes[prompt.id]} has {prompt.id} already; give it another name")
             self._found.setdefault(prompt.id, {})[prompt.version] = prompt
         if not self._found:
             raise PromptError(f"no prompts in {folder}; the installation is not whole, install it again")

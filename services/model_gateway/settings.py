@@ -62,7 +62,8 @@ class Settings(ServiceSettings):
     """`model` serves the tier `default`, `judge_model` the tier `judge`; `routes` (JSON) says more, per tier.
 
     free_models: names that cost nothing, e.g. models of your own; any other model without a price is refused.
-    prices_file: rows of your own, in the form of `prices.toml`, which they override.
+    prices_file: rows of your own, in the form of `prices.toml`, which they override. packs: packages whose `prompts/`
+    are read beside ours (bulkhead.packs); none of ours is replaced.
     """
 
     model_config = SettingsConfigDict(env_prefix="BULKHEAD_", extra="ignore", populate_by_name=True)
@@ -83,6 +84,7 @@ class Settings(ServiceSettings):
     price_provider: str = ""
     free_models: tuple[str, ...] = ()
     prices_file: Path | None = None
+    packs: tuple[str, ...] = ()
     provider_concurrency: int = Field(default=64, ge=1, le=10_000)
     provider_attempts: int = Field(default=4, ge=1, le=10)
     backoff_first_ms: int = Field(default=250, ge=1)

@@ -37,8 +37,8 @@ class GrantSigner:
     async def start(self) -> None:
         """Read the policy. Raises PolicyError (a ValueError) with what to do."""
         settings = self._settings
-        known = {spec.name: spec for spec in (row.spec for row in tools.rows())}
-        available = {spec.name: spec for spec in tools.specs(settings.configured())}
+        known = {spec.name: spec for spec in (row.spec for row in tools.rows(settings.packs))}
+        available = {spec.name: spec for spec in tools.specs(settings.configured(), settings.packs)}
         self._policies = policies_from(
             _read(settings.tenants_file),
             known,

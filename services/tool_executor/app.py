@@ -3,6 +3,7 @@
 import httpx
 
 from bulkhead.runtime.context import Context
+from infra.tools import rows
 
 from .core import SERVICE, ToolExecutor
 from .effects import Workbench
@@ -16,4 +17,4 @@ def build(
     context: Context, settings: Settings, transport: httpx.AsyncBaseTransport | None = None
 ) -> ToolExecutor:
     """The doer. `transport` stands in for the network. Raises ValueError when a declared tool has no function."""
-    return ToolExecutor(load(settings.configured()), Workbench(settings, transport))
+    return ToolExecutor(load(settings.configured(), rows(settings.packs)), Workbench(settings, transport))

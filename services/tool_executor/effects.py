@@ -50,6 +50,7 @@ class Workbench:
         self, tool: Tool, arguments: Arguments, key: str, timeout_s: float, cut: asyncio.Event | None
     ) -> Done | Failed:
         """One attempt within its time; `cut` ends it at once (None: let it finish)."""
+        given = self._settings.tool_settings
         call = Call(
             key=key,
             world=self,
@@ -57,6 +58,7 @@ class Workbench:
             http_allow_private_hosts=self._settings.http_allow_private_hosts,
             counter_url=self._settings.counter_url,
             max_output_bytes=tool.row.max_output_bytes,
+            settings={name: given[name] for name in tool.row.requires if name in given},
         )
         work = asyncio.ensure_future(tool.run(arguments, call))
         cutting = asyncio.ensure_future(cut.wait()) if cut is not None else None

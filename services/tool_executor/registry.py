@@ -1,4 +1,4 @@
-"""The tools that this service runs: rows of infra/tools/tools.yaml joined with their functions.
+"""The tools that this service runs: rows of infra/tools/tools.yaml, and of packs, joined with their functions.
 
 Enters: rows, names of configured settings. Leaves: tools that can check arguments and run. What is declared and
 has no function, or the other way round, fails at start and not at the first call.
@@ -72,7 +72,9 @@ class Registry:
             return Failure(code="unknown_tool", message=f"{name} is not served here but by {self.elsewhere[name]}",
                            hint=f"send it to {self.elsewhere[name]}")  # fmt: skip
         if name in self.unconfigured:
-            missing = ", ".join(f"BULKHEAD_{one.upper()}" for one in self.unconfigured[name].requires)
+            row = self.unconfigured[name]
+            missing = (f"{', '.join(row.requires)} in BULKHEAD_TOOL_SETTINGS" if row.pack
+                       else ", ".join(f"BULKHEAD_{one.upper()}" for one in row.requires))  # fmt: skip
             return Failure(code="not_configured", message=f"{name} is switched off here",
                            hint=f"an operator must set {missing}")  # fmt: skip
         return Failure(code="unknown_tool", message=f"there is no tool {name!r}",
@@ -89,7 +91,7 @@ def load(configured: Collection[str] = (), declared: Collection[ToolRow] | None 
         if row.spec.served_by != "tool_executor":
             elsewhere[name] = row.spec.served_by
             continue
-        tool = Tool(row, _function(name), jsonschema_rs.Draft202012Validator(
+        tool = Tool(row, _function(row), jsonschema_rs.Draft202012Validator(
             json.loads(row.spec.parameters_json), validate_formats=True))  # fmt: skip
         if set(row.requires) <= set(configured):
             tools[name] = tool
@@ -103,15 +105,22 @@ def specs(configured: Collection[str] = ()) -> tuple[ToolSpec, ...]:
     return tuple(tool.spec for tool in load(configured).tools.values())
 
 
-def _function(name: str) -> Run:
-    module = f"{__package__}.tools.{name}"
+def _function(row: ToolRow) -> Run:
+    name = row.spec.name
+    module = f"{row.pack or f'{__package__}.tools'}.{name}"
     try:
         run: Run = importlib.import_module(module).run
-    except (ModuleNotFoundError, AttributeError) as error:
-        raise ValueError(
-            f"tools.yaml declares {name!r}, but {module} has no `async def run(arguments, call)`: {error}"
-        ) from error
+    except ModuleNotFoundError as error:
+        if row.pack and error.name != module:  # The tool is there; what it imports is not.
+            raise ValueError(f"{module}: {error}; install what the pack needs where tool_executor runs") from error
+        raise _no_function(name, module, error) from error
+    except AttributeError as error:
+        raise _no_function(name, module, error) from error
     return run
+
+
+def _no_function(name: str, module: str, error: Exception) -> ValueError:
+    return ValueError(f"tools.yaml declares {name!r}, but {module} has no `async def run(arguments, call)`: {error}")
 
 
 def _no_constant(name: str) -> float:

@@ -1,0 +1,48 @@
+"""Packs: tools and worker roles of somebody else's, as one Python package.
+
+    acme_desk/
+      __init__.py          may be empty
+      tools.yaml           rows as in infra/tools/tools.yaml
+      refund.py            `async def run(arguments, call) -> Done | Failed`, one module per row of tools.yaml
+      prompts/worker.desk@1.md   a role: the prompt of steps that say `role: desk`
+
+In: names of importable packages (setting BULKHEAD_PACKS). Out: where their files lie. Naming a pack is the operator's
+decision: what is merely installed is no tool. Only tool_executor runs a pack's code; the others read its files.
+"""
+
+import importlib.util
+import re
+from pathlib import Path
+
+from bulkhead.packs.tool import Arguments, Call, Done, Effect, Failed, Response, Run, Unanswered, World
+
+__all__ = [
+    "Arguments", "Call", "Done", "Effect", "Failed", "PackError", "Response", "Run", "Unanswered", "World", "folder",
+]  # fmt: skip
+
+TOOLS_FILE, PROMPTS_FOLDER = "tools.yaml", "prompts"
+_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
+
+
+class PackError(ValueError):
+    """A pack that cannot be used; says which and what to do."""
+
+
+def folder(name: str) -> Path:
+    """Where a pack's files lie; the pack itself is not imported. Raises PackError."""
+    if not _NAME.fullmatch(name):
+        raise PackError(f"pack {name!r} is no name of a Python package; write it as in an import, e.g. acme_desk")
+    try:
+        spec = importlib.util.find_spec(name)
+    except ImportError:  # A parent that is not there, or fails.
+        spec = None
+    places = list(spec.submodule_search_locations or ()) if spec is not None else []
+    if not places:
+        raise PackError(
+            f"there is no package {name} (BULKHEAD_PACKS); install it where this service runs, or add the folder "
+            "that holds it to PYTHONPATH"
+        )
+    found = Path(places[0])
+    if not (found / TOOLS_FILE).is_file() and not (found / PROMPTS_FOLDER).is_dir():
+        raise PackError(f"package {name} in {found} is no pack: it has neither {TOOLS_FILE} nor {PROMPTS_FOLDER}/")
+    return found

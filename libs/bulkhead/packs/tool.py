@@ -1,0 +1,91 @@
+"""What a tool is to write: `async def run(arguments: Arguments, call: Call) -> Done | Failed`.
+
+Arguments come in already checked against the tool's schema. A tool raises nothing that it can expect.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+Arguments = Mapping[str, Any]
+
+Effect = Literal["none", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The tool's text. truncated: the tool itself left the rest out."""
+
+    text: str
+    truncated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Why there is no result.
+
+    transient: the same call may succeed in a moment. effect: `none` when certainly nothing was changed outside,
+    `unknown` when it may have been.
+    """
+
+    code: str
+    message: str
+    hint: str
+    transient: bool = False
+    effect: Effect = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """An HTTP answer, its body cut at the bound that was asked for."""
+
+    status: int
+    media_type: str
+    body: bytes
+    truncated: bool
+    location: str
+    charset: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    """No HTTP answer. sent: the request may have reached the server."""
+
+    reason: str
+    sent: bool
+
+
+class World(Protocol):
+    """How tools touch the world; tool_executor's effects.py implements it."""
+
+    async def get(self, url: str, address: str, max_bytes: int) -> Response | Unanswered:
+        """GET from this very address, following nothing."""
+        ...
+
+    async def resolve(self, host: str, port: int) -> tuple[str, ...]:
+        """IP addresses of a host; none when there is no such host."""
+        ...
+
+    async def post_json(self, url: str, body: Mapping[str, Any], headers: Mapping[str, str]) -> Response | Unanswered:
+        """POST to an address that the operator configured."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a tool knows of its call.
+
+    key: the idempotency key, the same for every attempt and replica, unique across tasks and tenants. settings: of
+    BULKHEAD_TOOL_SETTINGS those that the tool's row names in `requires`.
+    """
+
+    key: str
+    world: World
+    http_allow_hosts: tuple[str, ...] = ()
+    http_allow_private_hosts: tuple[str, ...] = ()
+    counter_url: str = ""
+    max_output_bytes: int = 0
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
+Run = Callable[[Arguments, Call], Awaitable[Done | Failed]]

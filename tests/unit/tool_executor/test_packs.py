@@ -1,0 +1,134 @@
+"""Packs: somebody else's tools and roles, read by those whose business they are, run by the executor alone."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bulkhead.packs import Done, PackError, folder
+from infra.tools import rows, specs
+from services.model_gateway.prompts import PromptError, Prompts
+from services.signer.settings import Settings as SignerSettings
+from services.tool_executor.effects import Workbench
+from services.tool_executor.registry import load
+from services.tool_executor.settings import Settings
+
+ROW = """
+{name}:
+  description: Says where the desk stands.
+  effect: read
+  idempotent: true
+  requires: [desk_url]
+  parameters: {{type: object, additionalProperties: false, properties: {{}}}}
+"""
+FUNCTION = """
+from bulkhead.packs import Arguments, Call, Done, Failed
+
+async def run(arguments: Arguments, call: Call) -> Done | Failed:
+    return Done(repr(dict(call.settings)))
+"""
+PROMPT = "---\nid: {id}\nversion: {version}\ndescription: d\nowner: acme\n---\nYou are a desk.\n"
+Make = Callable[..., str]
+
+
+@pytest.fixture
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Make:
+    """Writes a pack of this test's own: files by their names. What Python has imported is remembered by name."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def made(suffix: str = "", **files: str) -> str:
+        name = f"pack_{request.node.originalname}{suffix}"
+        for path, text in ({"__init__.py": "raise AssertionError('imported')"} | files).items():
+            whole = tmp_path / name / path
+            whole.parent.mkdir(parents=True, exist_ok=True)
+            whole.write_text(text)
+        return name
+
+    return made
+
+
+def _tool(name: str, **more: str) -> dict[str, Any]:
+    return {"__init__.py": "", "tools.yaml": ROW.format(name=name), f"{name}.py": FUNCTION, **more}
+
+
+async def test_a_tool_of_a_pack_runs_and_gets_the_settings_that_it_requires(make: Make) -> None:
+    pack = make(**_tool("where_is"))
+    settings = Settings(packs=(pack,), tool_settings={"desk_url": "http://desk", "password": "of another tool"})
+    found = load(settings.configured(), rows(settings.packs))
+    assert set(load(settings.configured()).tools) < set(found.tools)
+    bench = Workbench(settings)
+    done = await bench.run(found.tools["where_is"], {}, "key", 5, None)
+    await bench.close()
+    assert done == Done("{'desk_url': 'http://desk'}")
+
+
+def test_without_its_setting_it_is_not_offered_and_says_which(make: Make) -> None:
+    pack = make(**_tool("unset_tool"))
+    found = load((), rows((pack,)))
+    assert found.find("unset_tool") is None and "unset_tool" not in {one.name for one in specs((), (pack,))}
+    assert found.why_not("unset_tool").hint == "an operator must set desk_url in BULKHEAD_TOOL_SETTINGS"
+
+
+def test_the_signer_reads_a_pack_and_runs_nothing_of_it(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    pack = make(**{"tools.yaml": ROW.format(name="granted_tool")})
+    monkeypatch.setenv("BULKHEAD_PACKS", f'["{pack}"]')
+    monkeypatch.setenv("BULKHEAD_TOOL_SETTINGS", '{"desk_url": "http://:secret@desk"}')
+    settings = SignerSettings()
+    assert settings.tool_settings == ("desk_url",) and "secret" not in repr(settings)
+    assert "granted_tool" in {one.name for one in specs(settings.configured(), settings.packs)}
+    assert pack not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        ({"tools.yaml": ROW.format(name="calculate")}, "calculate is a tool of the mesh already"),
+        ({"tools.yaml": "a_tool: {effect: read}"}, "is missing"),
+        ({"tools.yaml": "- a list"}, "see the head of"),
+        ({"tools.yaml": ROW.format(name="remote") + "  served_by: rag\n"}, "drop served_by"),
+        ({}, "neither tools.yaml nor prompts/"),
+    ],
+    ids=["taken", "short", "no-mapping", "elsewhere", "empty"],
+)
+def test_what_is_no_pack_is_told(make: Make, files: dict[str, str], told: str) -> None:
+    pack = make(str(abs(hash(told))), **files)
+    with pytest.raises(PackError, match=told):
+        rows((pack,))
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [("not_there_at_all", "install it"), ("a/b", "no name"), ("x.y.z", "no package")]
+)
+def test_a_pack_that_is_not_there_is_told(name: str, told: str) -> None:
+    with pytest.raises(PackError, match=told):
+        folder(name)
+
+
+def test_two_packs_may_not_have_the_same_tool(make: Make) -> None:
+    packs = make("a", **_tool("same")), make("b", **_tool("same"))
+    with pytest.raises(PackError, match=f"same is a tool of {packs[0]} already"):
+        rows(packs)
+
+
+def test_a_tool_without_its_module_or_without_what_that_imports_fails_at_start(make: Make) -> None:
+    absent = make("absent", **{"__init__.py": "", "tools.yaml": ROW.format(name="ghost")})
+    with pytest.raises(ValueError, match="has no `async def run"):
+        load((), rows((absent,)))
+    needs = make("needs", **_tool("needy", **{"needy.py": "import no_such_library"}))
+    with pytest.raises(ValueError, match=r"no_such_library.*install what the pack needs"):
+        load((), rows((needs,)))
+
+
+def test_a_role_of_a_pack_is_a_prompt_beside_ours(make: Make) -> None:
+    pack = make(**{"prompts/worker.desk@2.md": PROMPT.format(id="worker.desk", version=2)})
+    found = Prompts(packs=(pack,)).find("worker.desk")
+    assert found is not None and (found.version, found.text) == (2, "You are a desk.\n")
+    assert Prompts().find("worker.desk") is None and pack not in sys.modules
+
+
+def test_a_pack_may_not_replace_a_prompt_of_ours(make: Make) -> None:
+    pack = make(**{"prompts/worker.step@9.md": PROMPT.format(id="worker.step", version=9)})
+    with pytest.raises(PromptError, match=r"has worker.step already"):
+        Prompts(packs=(pack,))
