@@ -81,6 +81,7 @@ ROWS: tuple[Row, ...] = (
     Row(plan.PlanAdopted, _from("planner", "gateway"), "planner"),
     Row(task.StepStarted, _from("planner", "gateway"), "planner"),
     Row(task.StepEnded, _from("planner", "gateway"), "planner"),
+    Row(task.Progressed, _from("planner", "gateway"), "planner"),
     Row(task.TaskEnded, _from("planner", "gateway"), "planner"),
     Row(task.TaskStopped, _from("planner", "budget"), "planner"),
     # Steps
@@ -98,6 +99,10 @@ ROWS: tuple[Row, ...] = (
     Row(retrieval.RetrievalReplied, _from("rag", "worker"), "rag"),
     Row(retrieval.DocumentIngestRequested, _to("rag", "gateway"), "rag"),
     Row(retrieval.DocumentIngested, _from("rag", "gateway"), "rag"),
+    Row(retrieval.DocumentDeleteRequested, _to("rag", "gateway"), "rag"),
+    Row(retrieval.DocumentDeleted, _from("rag", "gateway"), "rag"),
+    Row(retrieval.DocumentsRequested, _to("rag", "gateway"), "rag", plane="rpc"),
+    Row(retrieval.DocumentsReplied, _from("rag", "gateway"), "rag", plane="rpc"),
     Row(
         control.CallDeferred,
         (*_from("model_gateway", *DECIDERS), *_from("tool_executor", "worker"), *_from("rag", "worker")),

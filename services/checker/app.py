@@ -9,8 +9,8 @@ from services.checker.core import Checker
 from services.checker.settings import Settings
 
 SERVICE = "checker"
-LOGICS: Mapping[int, Decider[Any]] = {1: Checker(), 2: Checker()}
-"""A version is the whole mesh's: where a service decides as before, it stands under both numbers."""
+LOGICS: Mapping[int, Decider[Any]] = {1: Checker(), 2: Checker(), 3: Checker()}
+"""A version is the whole mesh's: where a service decides as before, it stands under each of their numbers."""
 
 
 def build(context: Context, settings: Settings) -> Mapping[int, Decider[Any]]:

@@ -2,7 +2,8 @@
 
 In: messages of the inbox, live text, the position that a client names. Out: `Event`s in order.
 
-A position is the sequence of the last stored event and, for every step whose text is not complete yet, how many
+A position is the sequence of the last stored event (and its place in a message that tells several) and, for every
+step whose text is not complete yet, how many
 characters were sent and their checksum. The checksum is what makes resuming safe: a text that has become another
 one (a new attempt, another replica, the stored record) is sent again whole, with `replace`.
 """
@@ -25,8 +26,9 @@ MAX_OPEN_TEXTS = 32
 """Steps whose text position an event id carries; text of further ones is sent again whole after a reconnect."""
 MAX_EVENT_ID_CHARS = 1_024
 _HEAD = struct.Struct(">BQ")
+_HEAD_OF_PART = struct.Struct(">BQB")
 _OPEN = struct.Struct(">4sII")
-_VERSION = 1
+_VERSION, _OF_PART = 1, 2
 
 
 class BadEventId(ValueError):
@@ -52,14 +54,16 @@ class Sent:
 
 @dataclass(slots=True)
 class Position:
-    """Where a client stands. `open`: by step key, the texts under way."""
+    """Where a client stands. `open`: by step key, the texts under way. part: of a message that tells several facts."""
 
     sequence: int = 0
     open: dict[bytes, Sent] = field(default_factory=dict)
+    part: int = 0
 
     def encode(self) -> str:
         """As an opaque event id."""
-        raw = _HEAD.pack(_VERSION, self.sequence)
+        head = (_OF_PART, self.sequence, self.part) if self.part else (_VERSION, self.sequence)
+        raw = (_HEAD_OF_PART if self.part else _HEAD).pack(*head)
         for key, sent in list(self.open.items())[-MAX_OPEN_TEXTS:]:
             raw += _OPEN.pack(key, sent.chars, sent.crc)
         return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
@@ -76,13 +80,14 @@ def parse_position(event_id: str) -> Position:
         if len(event_id) > MAX_EVENT_ID_CHARS:
             raise ValueError("too long")
         raw = base64.b64decode(event_id + "=" * (-len(event_id) % 4), altchars=b"-_", validate=True)
-        version, sequence = _HEAD.unpack_from(raw)
-        if version != _VERSION or (len(raw) - _HEAD.size) % _OPEN.size:
+        head = {_VERSION: _HEAD, _OF_PART: _HEAD_OF_PART}.get(raw[0] if raw else 0)
+        if head is None or (len(raw) - head.size) % _OPEN.size:
             raise ValueError("version or length")
-        opens = {key: Sent(chars, crc) for key, chars, crc in _OPEN.iter_unpack(raw[_HEAD.size :])}
+        _, sequence, *part = head.unpack_from(raw)
+        opens = {key: Sent(chars, crc) for key, chars, crc in _OPEN.iter_unpack(raw[head.size :])}
     except (ValueError, struct.error, binascii.Error) as error:
         raise BadEventId("Last-Event-ID is not an id that this gateway gave out") from error
-    return Position(sequence, opens)
+    return Position(sequence, opens, *part)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +101,10 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """A stored event before it is sent. content: the step's or the task's text, to be sent or shown with it."""
+    """A stored event before it is sent. content: the step's or the task's text, to be sent or shown with it.
+
+    part: its place in a message that tells several.
+    """
 
     sequence: int
     name: str
@@ -106,10 +114,12 @@ class Fact:
     content: ContentRef | None = None
     fills_text: bool = False
     last: bool = False
+    part: int = 0
 
 
-def fact_of(message: Received, before: View, after: View) -> Fact | None:
-    """The event that a message of the inbox stands for, given the views around it; None for what is not shown."""
+def fact_of(message: Received, before: View, after: View, part: int = 0) -> Fact | None:
+    """The event that a message of the inbox, or a part of one, stands for, given the views around it; None for what is
+    not shown."""
     body = message.body
     data: dict[str, object] = {"task_id": message.task, "time_unix_ms": message.time_unix_ms}
     if before.status in ENDED:
@@ -127,10 +137,10 @@ def fact_of(message: Received, before: View, after: View) -> Fact | None:
     content = result.content if result is not None else None
     if isinstance(body, StepEnded):
         fills = body.outcome == "accepted" and content is not None
-        return Fact(message.sequence, name, data, body.step_id, body.attempt, content, fills_text=fills)
+        return Fact(message.sequence, name, data, body.step_id, body.attempt, content, fills_text=fills, part=part)
     if isinstance(body, StepStarted):
-        return Fact(message.sequence, name, data, body.step_id, body.attempt)
-    return Fact(message.sequence, name, data, content=content, last=isinstance(body, TaskEnded))
+        return Fact(message.sequence, name, data, body.step_id, body.attempt, part=part)
+    return Fact(message.sequence, name, data, content=content, last=isinstance(body, TaskEnded), part=part)
 
 
 NAMES: dict[type, str] = {

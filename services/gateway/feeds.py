@@ -1,7 +1,8 @@
 """What this replica knows of tasks: stored messages re-read from the inbox, live text heard, watchers woken.
 
 In: pokes (a message of this task was handled, by whichever replica), text deltas. Out: `Feed`s with a view and the
-facts in stream order. Nothing here is authoritative: a feed that was forgotten is read again from the stream.
+facts in stream order. Nothing here is authoritative: a feed that was forgotten is read again from the stream, and what
+a purge has removed there is forgotten here: its id may begin a new task.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ import itertools
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 
 from pydantic import ValidationError
 
@@ -20,15 +22,17 @@ from bulkhead.telemetry.log import Log
 from bulkhead_contracts import limits, subjects
 from bulkhead_contracts.model import TextDelta
 from bulkhead_contracts.plan import PlanAdopted
-from bulkhead_contracts.task import StepEnded
+from bulkhead_contracts.task import StepEnded, TaskRequested, facts
 from services.gateway.core import ENDED, View, fold
-from services.gateway.events import Fact, LiveText, fact_of, hear
+from services.gateway.events import Fact, LiveText, Position, fact_of, hear
 
 log = Log("gateway.feeds")
 READ_BATCH = 256
 REREAD_ATTEMPTS = 6
 MAX_LIVE_STEPS = 2 * limits.MAX_PLAN_STEPS
 INBOX = subjects.inbox_stream("gateway")
+LOOK_AGAIN_S = 15.0
+"""So long an ended task is shown as it was last read: facts that come after its end, and its purge, are rare."""
 
 
 class Feed:
@@ -42,9 +46,11 @@ class Feed:
         self.facts: list[Fact] = []
         self.live: dict[str, LiveText] = {}
         self.sequence = 0
+        self.first = 0
         self.version = 0
         self.watchers = 0
         self.wanted = 0
+        self.looked_at = -LOOK_AGAIN_S
         self._ended_attempts: dict[str, int] = {}
         self._bus = bus
         self._filter = subjects.task_filter("gateway", tenant, task)
@@ -64,28 +70,60 @@ class Feed:
     async def refresh(self, at_least: int = 0) -> None:
         """Read on from where this feed stands. Raises BusError. Nothing to do when `at_least` is known already."""
         async with self._reading:
-            if at_least and self.sequence >= at_least:
-                return
-            while batch := await self._bus.read(INBOX, self._filter, after=self.sequence, limit=READ_BATCH):
-                for stored in batch:
-                    self._take(stored)
-                self.notify()
-                if len(batch) < READ_BATCH:
-                    return
+            if not at_least or self.sequence < at_least:
+                await self._read_on()
 
-    def _take(self, stored: Stored) -> None:
-        self.sequence = stored.sequence
-        try:
-            found = inbound.read(stored, "gateway")
-        except inbound.Unreadable as error:
-            log.debug("unreadable_in_feed", sequence=stored.sequence, code=error.code)
-            return
-        message = Received(found.envelope, found.body, found.address.tenant, found.address.task,
-                           found.address.sender, stored.sequence, stored.time_unix_ms, 1)
+    async def look_again(self) -> None:
+        """Read on, and from the beginning when what this feed stands on was purged. Raises BusError."""
+        async with self._reading:
+            if self.first and not await self._stands():
+                self._restart()
+                self.notify()
+            await self._read_on()
+            self.looked_at = asyncio.get_running_loop().time()
+
+    async def _read_on(self) -> None:
+        while batch := await self._bus.read(INBOX, self._filter, after=self.sequence, limit=READ_BATCH):
+            for stored in batch:
+                message = _received(stored)
+                if message is not None and await self._begins_anew(message):
+                    self._restart()
+                self.first = self.first or stored.sequence
+                self.sequence = stored.sequence
+                if message is not None:
+                    self._take(message)
+            self.notify()
+            if len(batch) < READ_BATCH:
+                return
+
+    async def _begins_anew(self, message: Received) -> bool:
+        """Whether this is the request of a new task under the id of one that was purged."""
+        if self.opening is None or not isinstance(message.body, TaskRequested):
+            return False
+        # The broker takes the gateway's own request only where none of its messages lies: then the first one is gone.
+        return self.opening.sender == message.sender == "gateway" or not await self._stands()
+
+    async def _stands(self) -> bool:
+        """Whether the first message that was read here is still the task's first."""
+        found = await self._bus.read(INBOX, self._filter, limit=1)
+        return bool(found) and found[0].sequence == self.first
+
+    def _restart(self) -> None:
+        self.view, self.opening = View(), None
+        self.first = self.sequence = 0
+        self.facts.clear()
+        self.live.clear()
+        self._ended_attempts.clear()
+
+    def _take(self, message: Received) -> None:
+        for part, body in enumerate(facts(message.body)):
+            self._tell(replace(message, body=body), part)
+
+    def _tell(self, message: Received, part: int) -> None:
         before, self.view = self.view, fold(self.view, message)
         if self.view.request_sequence == message.sequence:
             self.opening = message
-        fact = fact_of(message, before, self.view)
+        fact = fact_of(message, before, self.view, part)
         if fact is None:
             return
         self.facts.append(fact)
@@ -112,9 +150,10 @@ class Feed:
             self.live[delta.step_id] = heard
             self.notify()
 
-    def after(self, sequence: int) -> list[Fact]:
+    def after(self, position: Position) -> list[Fact]:
         """Facts beyond a position."""
-        return self.facts[bisect.bisect_right(self.facts, sequence, key=lambda fact: fact.sequence) :]
+        here = (position.sequence, position.part)
+        return self.facts[bisect.bisect_right(self.facts, here, key=lambda fact: (fact.sequence, fact.part)) :]
 
     def notify(self) -> None:
         """Wake whoever waits."""
@@ -131,6 +170,16 @@ class Feed:
         except TimeoutError:
             return False
         return True
+
+
+def _received(stored: Stored) -> Received | None:
+    try:
+        found = inbound.read(stored, "gateway")
+    except inbound.Unreadable as error:
+        log.debug("unreadable_in_feed", sequence=stored.sequence, code=error.code)
+        return None
+    return Received(found.envelope, found.body, found.address.tenant, found.address.task, found.address.sender,
+                    stored.sequence, stored.time_unix_ms, 1)
 
 
 class Feeds:
@@ -158,10 +207,12 @@ class Feeds:
         return found
 
     async def fresh(self, tenant: str, task: str) -> Feed:
-        """The feed as the inbox has it now. Raises BusError."""
+        """The feed as the inbox has it now; of an ended task, as it had it LOOK_AGAIN_S ago. Raises BusError."""
         found = self.feed(tenant, task)
-        if not found.ended:
+        if not found.ended or found.wanted > found.sequence:
             await found.refresh()
+        if found.ended and asyncio.get_running_loop().time() - found.looked_at >= LOOK_AGAIN_S:
+            await found.look_again()
         return found
 
     @property
@@ -183,10 +234,10 @@ class Feeds:
         """A message of this task was stored at `sequence`: watchers are to see it."""
         key = (tenant, task)
         found = self._feeds.get(key)
-        if found is None or not found.watchers:
+        if found is None:
             return
         found.wanted = max(found.wanted, sequence)
-        if key not in self._rereading and found.sequence < found.wanted:
+        if found.watchers and key not in self._rereading and found.sequence < found.wanted:
             task_ = asyncio.create_task(self._reread(found))
             self._rereading[key] = task_
             task_.add_done_callback(lambda _: self._rereading.pop(key, None))

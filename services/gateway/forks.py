@@ -13,7 +13,7 @@ from bulkhead_contracts import limits, subjects
 from bulkhead_contracts.plan import Plan, PlanAdopted, PlanStep
 from bulkhead_contracts.result import ContentRef, Label, Result, merge_labels
 from bulkhead_contracts.step import StepInput
-from bulkhead_contracts.task import ForkOf, StepEnded, StepStarted, TaskEnded, TaskRequested
+from bulkhead_contracts.task import ForkOf, StepEnded, StepStarted, TaskEnded, TaskRequested, facts
 from bulkhead_contracts.tool import ToolSpec
 from bulkhead_contracts.types import Body
 from services.gateway.core import Refusal
@@ -174,9 +174,11 @@ async def _past(context: Context, tenant: str, task: str) -> Past:
     while page := await context.bus.read(INBOX, subjects.task_filter("gateway", tenant, task), after=after):
         for stored in page:
             try:
-                past.take(inbound.read(stored, "gateway").body)
+                body = inbound.read(stored, "gateway").body
             except inbound.Unreadable:
                 continue
+            for fact in facts(body):
+                past.take(fact)
         after = page[-1].sequence
     return past
 

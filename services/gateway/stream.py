@@ -32,7 +32,7 @@ async def watch(feeds: Feeds, feed: Feed, blobs: Blobs, position: Position) -> A
             await feed.refresh()
             while not feeds.closing:
                 seen = feed.version
-                for fact in feed.after(position.sequence):
+                for fact in feed.after(position):
                     for event in await _events_of(fact, feed, blobs, position):
                         yield event
                     if fact.last:
@@ -64,7 +64,7 @@ async def _events_of(fact: Fact, feed: Feed, blobs: Blobs, position: Position) -
         data["answer"] = text
     if text is None and fact.content is not None and (fact.fills_text or fact.last):
         data["text_missing"] = "the stored text cannot be read; it may have expired"
-    position.sequence = fact.sequence
+    position.sequence, position.part = fact.sequence, fact.part
     events.append(Event(fact.name, to_json(data), position.encode()))
     return events
 

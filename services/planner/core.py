@@ -198,26 +198,23 @@ def _deferred(state: State, message: Message, body: CallDeferred) -> Decision[St
 
 def _adopt(state: State, message: Message, steps: tuple[PlanStep, ...], notes: tuple[PlanNote, ...]) -> Decision[State]:
     plan = plans.adopt(steps, notes, state.generation)
-    state = replace(state, phase="running", plan=plan, steps=taking.over(plan.steps, state.held))
+    final = next(iter(plans.sinks(plan.steps)), "")
+    state = replace(state, phase="running", plan=plan, steps=taking.over(plan.steps, state.held), final=final)
     taken = (_step_ended(state, one, "accepted", one.notes, one.result, Usage()) for one in state.steps if one.result)
     return _then((Send("gateway", PlanAdopted(plan=plan)), *taken), _hand_out(state, message))
 
 
 def _hand_out(state: State, message: Message) -> Decision[State]:
     """Hand out every step whose inputs are done; end the task when none is left."""
+    done = {one.step.id for one in state.steps if one.status == "done"}
+    if len(done) == len(state.steps):
+        return _end(state, message, "succeeded", None)
     outputs: list[Output] = []
     for one in state.steps:
-        if one.status == "waiting" and all(_done(state, name) for name in one.step.inputs):
+        if one.status == "waiting" and done.issuperset(one.step.inputs):
             state, said = _hand_out_one(state, message, one)
             outputs.extend(said)
-    if all(one.status == "done" for one in state.steps):
-        return _then(tuple(outputs), _end(state, message, "succeeded", None))
     return Decision(state, tuple(outputs))
-
-
-def _done(state: State, step_id: str) -> bool:
-    one = state.step(step_id)
-    return one is not None and one.status == "done"
 
 
 def _hand_out_one(state: State, message: Message, one: StepState) -> tuple[State, list[Output]]:
@@ -227,7 +224,6 @@ def _hand_out_one(state: State, message: Message, one: StepState) -> tuple[State
     deadline = max(now + 1, min(last, now + limits.DEFAULT_STEP_TIMEOUT_MS))
     running = replace(one, status="running", attempt=one.attempt + 1, deadline_unix_ms=deadline)
     tools = tuple(tool for tool in state.tools if tool.name in step.tools)
-    final = plans.sinks([each.step for each in state.steps]) == (step.id,)
     version = state.plan.version
     inputs = tuple(_input(state, name) for name in step.inputs)
     assigned = StepAssigned(
@@ -239,7 +235,7 @@ def _hand_out_one(state: State, message: Message, one: StepState) -> tuple[State
         tools=tools,
         notes=running.notes[-16:],
         check=state.check,
-        final=final,
+        final=step.id == state.final,
         deadline_unix_ms=deadline,
     )
     grant = StepGrant(
@@ -253,8 +249,7 @@ def _hand_out_one(state: State, message: Message, one: StepState) -> tuple[State
     )
     started = StepStarted(step_id=step.id, title=step.title, attempt=running.attempt, plan_version=version)
     wrote = state.wrote or any(tool.effect == "write" for tool in tools)
-    state = replace(state.with_step(running), wrote=wrote)
-    state, timer = _arm(state)
+    state, timer = _arm(state.with_step(running, wrote=wrote))
     return state, [Send("worker", assigned, grant=state.grant, step_grant=grant), Send("gateway", started), *timer]
 
 
@@ -351,7 +346,8 @@ def _again(
         for other in state.steps
         if other.status == "running"
     )
-    state = replace(state, generation=state.generation + 1)
+    held = taking.done(state.steps, state.generation) if state.keeps else state.held
+    state = replace(state, generation=state.generation + 1, held=held)
     why = (f"the earlier plan failed at step {one.step.id}: {one.step.instruction[:500]}", *reasons,
            *taking.advice(state.held))
     return _then((said, *stop), _draft(state, message, why))
@@ -361,7 +357,6 @@ def _step_ended(
     state: State, one: StepState, outcome: str, reasons: tuple[str, ...], result: Result | None, usage: Usage
 ) -> Send:
     assert state.plan is not None
-    final = plans.sinks([each.step for each in state.steps]) == (one.step.id,)
     return Send(
         "gateway",
         StepEnded(
@@ -371,7 +366,7 @@ def _step_ended(
             outcome=outcome,  # type: ignore[arg-type]
             reasons=reasons[:16],
             result=result,
-            final=final,
+            final=one.step.id == state.final,
             usage=usage,
         ),
     )
@@ -429,7 +424,7 @@ def _end(state: State, message: Message, status: TaskStatus, failure: Failure | 
     stop = tuple(_cancel(state, one, "the task has ended") for one in state.steps if one.status == "running")
     result = None
     if status == "succeeded" and state.steps:
-        last = state.step(plans.sinks([one.step for one in state.steps])[0])
+        last = state.step(state.final)
         result = last.result if last else None
     ended = TaskEnded(
         status=status,

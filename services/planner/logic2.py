@@ -14,12 +14,10 @@ from services.planner.state import State
 
 
 class PlannerV2(Planner):
-    """Decision logic, version 2: what is held is set here, and used where logic 1 has nothing."""
+    """Decision logic, version 2: says that results are kept; logic 1 has nothing where they are used."""
 
     def decide(self, state: State, message: Message) -> Decision[State]:
         """As logic 1, over what is held."""
         if state.phase == "new" and isinstance(message.body, TaskSubmitted):
-            state = replace(state, held=taking.given(message.body))
-        elif state.phase == "running" and state.plan is not None:
-            state = replace(state, held=taking.done(state.steps, state.plan.version))
+            state = replace(state, held=taking.given(message.body), keeps=True)
         return super().decide(state, message)

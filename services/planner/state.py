@@ -53,6 +53,8 @@ class State:
     draft_notes: tuple[str, ...] = ()
     plan: Plan | None = None
     steps: tuple[StepState, ...] = ()
+    final: str = ""
+    """The step whose result is the task's answer."""
     usage: Usage = Usage()
     armed_unix_ms: int = 0
     """When the timer of the running steps fires; 0 when none is set."""
@@ -60,11 +62,14 @@ class State:
     """Whether a step that may write was ever handed out: such a plan is not re-planned by itself."""
     held: tuple[StepState, ...] = ()
     """Accepted results that a plan to come may take over; never any in logic 1."""
+    keeps: bool = False
+    """Whether accepted results outlive their plan: from logic 2 on."""
 
     def step(self, step_id: str) -> StepState | None:
         """The state of a step of the running plan."""
         return next((one for one in self.steps if one.step.id == step_id), None)
 
-    def with_step(self, changed: StepState) -> "State":
-        """This state with one step replaced."""
-        return replace(self, steps=tuple(changed if one.step.id == changed.step.id else one for one in self.steps))
+    def with_step(self, changed: StepState, **more: object) -> "State":
+        """This state with one step replaced, and whatever else changes."""
+        steps = tuple(changed if one.step.id == changed.step.id else one for one in self.steps)
+        return replace(self, steps=steps, **more)  # type: ignore[arg-type]

@@ -9,8 +9,8 @@ from services.worker.core import Worker
 from services.worker.settings import Settings
 
 SERVICE = "worker"
-LOGICS: Mapping[int, Decider[Any]] = {1: Worker(), 2: Worker()}
-"""A version is the whole mesh's: where a service decides as before, it stands under both numbers."""
+LOGICS: Mapping[int, Decider[Any]] = {1: Worker(), 2: Worker(), 3: Worker()}
+"""A version is the whole mesh's: where a service decides as before, it stands under each of their numbers."""
 
 
 def build(context: Context, settings: Settings) -> Mapping[int, Decider[Any]]:

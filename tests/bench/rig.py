@@ -20,8 +20,9 @@ from bulkhead.runtime.context import Context, Identity, make_context, unix_ms
 from bulkhead_contracts import subjects
 from bulkhead_contracts.plan import Plan, PlanStep
 from bulkhead_contracts.result import ContentRef
-from bulkhead_contracts.task import TaskLimits, TaskSubmitted
+from bulkhead_contracts.task import Progressed, StepEnded, StepStarted, TaskEnded, TaskLimits, TaskSubmitted, facts
 from infra.identity import keys, policy, render
+from infra.local.environment import newest_logic
 from infra.local.http import get
 from infra.local.ports import free_port
 from infra.local.process import Child
@@ -39,8 +40,7 @@ TASK_TIMEOUT_S = 120.0
 SLOTS = 256
 INSTRUCTION = "x" * 64
 """What a no-op step returns: 64 bytes."""
-STARTED, STEP_ENDED = "mesh.task.step_started.v1", "mesh.task.step_ended.v1"
-ENDED = "mesh.task.ended.v1"
+STARTED, STEP_ENDED, ENDED = (one.ce_type() for one in (StepStarted, StepEnded, TaskEnded))
 
 
 class RigFailed(Exception):
@@ -49,7 +49,7 @@ class RigFailed(Exception):
 
 @dataclass(slots=True)
 class Seen:
-    """Arrival times (seconds) of a task's messages at the gateway, by type; when its submission began."""
+    """Arrival times (seconds) of what the gateway was told of a task, by type; when its submission began."""
 
     at: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     ended: asyncio.Event = field(default_factory=asyncio.Event)
@@ -72,6 +72,7 @@ class Rig:
     tasks: dict[str, Seen] = field(default_factory=lambda: defaultdict(Seen))
     environ: Mapping[str, str] = field(default_factory=dict)
     listening: asyncio.Task[None] | None = None
+    logic: int = field(default_factory=newest_logic)
     _numbers: itertools.count = field(default_factory=itertools.count)
 
     async def submit(self, steps: int, *, check: bool = False) -> str:
@@ -89,7 +90,9 @@ class Rig:
             plan=Plan(steps=chain),
         )
         self.tasks[task].submitted = time.perf_counter()
-        await self.context.publisher.send("planner", body, tenant="demo", task=task, cause=task, index=0)
+        await self.context.publisher.send(
+            "planner", body, tenant="demo", task=task, cause=task, index=0, logic=self.logic
+        )
         return task
 
     async def run(self, steps: int, *, check: bool = False) -> Seen:
@@ -136,8 +139,9 @@ class Rig:
                 now = time.perf_counter()
                 kind = delivery.stored.headers.get("ce-type", "")
                 seen = self.tasks[delivery.stored.subject.rpartition(".")[2]]
-                seen.at[kind].append(now)
-                if kind.startswith("mesh.task.ended"):
+                for told in _kinds(kind, delivery.stored.body):
+                    seen.at[told].append(now)
+                if kind == ENDED:
                     seen.ended.set()
                 await delivery.ack()
 
@@ -211,6 +215,13 @@ class Rig:
         """End a service: in order, or by kill -9."""
         child = self.children.pop(name)
         await (child.kill() if kill else child.stop(STOP_TIMEOUT_S))
+
+
+def _kinds(kind: str, body: bytes) -> list[str]:
+    """The types of what a message tells."""
+    if kind != Progressed.ce_type():
+        return [kind]
+    return [fact.ce_type() for fact in facts(Progressed.model_validate_json(body))]
 
 
 async def _ready(health: Path) -> bool:

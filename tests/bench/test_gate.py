@@ -24,8 +24,8 @@ the disk was flooded with synchronous writes; once over 11 at a load of 14, wher
 core more often than one process does: hence the further rounds. A planner that forgets its folds has 30."""
 MAX_CPU_RATIO = 22.0
 """Seen: medians of 13.1 to 15.0 when nothing else ran, 11.0 to 17.5 beside the same noise; 26 with folds forgotten."""
-WRITES_PER_STEP = 4.0
-"""Handed out, started, finished, ended; a count, so that one write more is caught by itself."""
+WRITES_PER_STEP = 3.0
+"""Handed out, finished, and what of both is told; a count, so that one write more is caught by itself."""
 
 MIN_ROUNDS, MAX_ROUNDS, PUBLISHES = 8, 50, 100
 MIN_CPU_ROUNDS, MAX_CPU_ROUNDS = 3, 7

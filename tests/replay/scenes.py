@@ -10,9 +10,10 @@ from typing import Any
 
 from bulkhead.bus.memory import MemoryBus
 from bulkhead_contracts import subjects
+from bulkhead_contracts.catalog import decode
 from bulkhead_contracts.control import MessageRejected
 from bulkhead_contracts.envelope import Envelope, derive_id
-from bulkhead_contracts.task import StepStarted, TaskEnded, TaskSubmitted
+from bulkhead_contracts.task import StepStarted, TaskEnded, TaskSubmitted, facts
 from bulkhead_contracts.task.v1 import TaskRequestedV1
 from tests.replay.stage import TENANT, Stage, accept, call, plan, reject, silent, use
 from tests.unit.model_gateway.scripted_provider import Exchange, fails, says
@@ -204,6 +205,7 @@ SCENES: dict[str, Scene] = {one.__name__: one for one in (
     steps_time_up, invented_tool, runaway, several_tools_in_one_turn, request_v1, provider_errors, poison_message,
     poison_opening, draft_rejected, uncertain_write, keyed_write, given_plan_unchecked)}  # fmt: skip
 UNDER_LOGIC_2: dict[str, Scene] = {"replanned_logic2": replanned, "fork_logic2": fork}
+UNDER_LOGIC_3: dict[str, Scene] = {"replanned_logic3": replanned, "steps_time_up_logic3": steps_time_up}
 SMALL_CONTEXT: dict[str, Scene] = {"pruned_context": pruned_context}
 
 
@@ -234,7 +236,7 @@ async def newest_started(on: Stage) -> str:
     """The task whose step was started last."""
     found = await on.mesh.messages("INBOX_GATEWAY", f"mesh.planner.gateway.*.{TENANT}.*")
     return next(one.subject.rpartition(".")[2] for one in reversed(found)
-                if one.headers["ce-type"] == StepStarted.ce_type())
+                if any(isinstance(fact, StepStarted) for fact in facts(decode(one.headers["ce-type"], one.body))))
 
 
 async def until_rejected(on: Stage, service: str, task: str) -> None:

@@ -13,11 +13,12 @@ from bulkhead.runtime.replay import CannotReplay, replay
 from bulkhead_contracts import catalog
 from bulkhead_contracts.catalog import DECIDERS
 from bulkhead_contracts.plan import PlanRejected
-from bulkhead_contracts.task import StepEnded, TaskEnded
+from bulkhead_contracts.task import StepEnded, TaskEnded, facts
 from bulkhead_contracts.tool import ToolCallReplied
 from services.planner.core import Planner
 from services.planner.logic2 import PlannerV2
-from tests.replay.scenes import SCENES, SMALL_CONTEXT, UNDER_LOGIC_2
+from services.planner.logic3 import PlannerV3
+from tests.replay.scenes import SCENES, SMALL_CONTEXT, UNDER_LOGIC_2, UNDER_LOGIC_3
 
 FOLDER = Path(__file__).parent / "histories"
 HISTORIES = {path.name.partition(".")[0]: path for path in sorted(FOLDER.iterdir())}
@@ -34,6 +35,7 @@ SHAPES = {
     "keyed_write": ("succeeded", ""), "no_answer_in_documents": ("succeeded", ""), "poison_message": ("succeeded", ""),
     "poison_opening": ("failed", "malformed_body"), "provider_errors": ("succeeded", ""),
     "pruned_context": ("succeeded", ""), "replanned": ("succeeded", ""), "replanned_logic2": ("succeeded", ""),
+    "replanned_logic3": ("succeeded", ""), "steps_time_up_logic3": ("failed", "step_failed"),
     "request_v1": ("succeeded", ""), "retried_with_reasons": ("succeeded", ""), "runaway": ("failed", "step_failed"),
     "several_tools_in_one_turn": ("succeeded", ""), "single_step": ("succeeded", ""),
     "steps_time_up": ("failed", "step_failed"), "uncertain_write": ("failed", "uncertain_effect"),
@@ -87,7 +89,7 @@ def test_a_history_is_what_it_is_called_and_nothing_secret(name):
 
 
 def test_every_scene_has_a_history_and_they_are_small():
-    assert set(SHAPES) == set(HISTORIES) >= {*SCENES, *UNDER_LOGIC_2, *SMALL_CONTEXT}
+    assert set(SHAPES) == set(HISTORIES) >= {*SCENES, *UNDER_LOGIC_2, *UNDER_LOGIC_3, *SMALL_CONTEXT}
     assert len(HISTORIES) >= 15
     assert sum(path.stat().st_size for path in HISTORIES.values()) < MAX_FOLDER_BYTES
 
@@ -119,8 +121,8 @@ async def planner_alone(name, table):
     return await replay(history.messages, {"planner": table}, fetch)
 
 
-def test_both_versions_are_there():
-    assert all(set(table) == {1, 2} for table in logics().values())
+def test_every_version_is_there():
+    assert all(set(table) == {1, 2, 3} for table in logics().values())
 
 
 async def test_each_version_replays_only_its_own_histories():
@@ -129,10 +131,14 @@ async def test_each_version_replays_only_its_own_histories():
     assert (await planner_alone("replanned", {1: PlannerV2()})).divergences
     assert (await planner_alone("replanned_logic2", {1: Planner(), 2: PlannerV2()})).divergences == []
     assert (await planner_alone("replanned_logic2", {2: Planner()})).divergences
+    assert (await planner_alone("replanned_logic2", {2: PlannerV3()})).divergences
+    for name in UNDER_LOGIC_3:
+        assert (await planner_alone(name, {3: PlannerV3()})).divergences == []
+        assert (await planner_alone(name, {3: PlannerV2()})).divergences
 
 
-@pytest.mark.parametrize("name", [name for name in SHAPES if name not in ("replanned", *UNDER_LOGIC_2)])
-async def test_nothing_else_changes_between_the_versions(name):
+@pytest.mark.parametrize("name", [name for name in SHAPES if name not in ("replanned", *UNDER_LOGIC_2, *UNDER_LOGIC_3)])
+async def test_nothing_else_changes_between_the_first_two_versions(name):
     assert (await planner_alone(name, {1: PlannerV2()})).divergences == []
 
 
@@ -142,8 +148,9 @@ async def test_a_program_without_the_version_says_so():
     assert "two newest" in told.value.hint and not told.value.expired
 
 
-def test_the_ways_of_the_two_versions():
-    """Logic 1 made both results again; logic 2 made only the one that had not been accepted."""
+def test_the_ways_of_the_versions():
+    """Logic 1 made both results again; logic 2 made only the one that had not been accepted; logic 3 tells the same in
+    fewer messages."""
     assert [(one.step_id, one.attempt) for one in said("replanned", StepEnded) if one.plan_version == 2
             and one.step_id == "a"] == [("a", 1)]
     [taken] = [one for one in said("replanned_logic2", StepEnded) if one.plan_version == 2 and one.step_id == "a"]
@@ -152,3 +159,13 @@ def test_the_ways_of_the_two_versions():
                                    if one.headers["ce-type"] == TaskEnded.ce_type()))["usage"]["model_calls"]
              for name in ("replanned", "replanned_logic2")}
     assert spent["replanned_logic2"] == spent["replanned"] - 2, "one step less: its turn and its judge"
+    two, three = (told(name) for name in ("replanned_logic2", "replanned_logic3"))
+    assert sorted(type(fact).__name__ for body in two for fact in facts(body)) == sorted(
+        type(fact).__name__ for body in three for fact in facts(body))
+    assert len(three) <= len(two) - 4
+
+
+def told(name):
+    """What the planner told the gateway in a history."""
+    return [catalog.decode(one.headers["ce-type"], one.body) for one in load(HISTORIES[name]).messages
+            if one.subject.startswith("mesh.planner.gateway.")]

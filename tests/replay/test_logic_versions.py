@@ -9,10 +9,13 @@ from bulkhead_contracts.catalog import DECIDERS
 from bulkhead_contracts.control import MessageRejected
 from bulkhead_contracts.step import StepAssigned
 from bulkhead_contracts.task import TaskCancelRequested, TaskEnded
+from infra.local.environment import newest_logic
 from tests.replay.stage import FACT_TIMEOUT_S, LOGICS, TENANT, Exchange, Stage, plan, stage
 from tests.unit.model_gateway.scripted_provider import says
 
-OLD = {name: {1: table[1]} for name, table in LOGICS.items()}
+NEW = newest_logic()
+BEFORE = NEW - 1
+OLD = {name: {version: logic for version, logic in table.items() if version < NEW} for name, table in LOGICS.items()}
 
 
 async def versions(on: Stage, task: str) -> dict[str, set[str]]:
@@ -33,13 +36,13 @@ async def test_a_task_goes_on_under_the_logic_that_it_began_with(tmp_path):
         await go_on.wait()
         await says("A holds.")(x)
 
-    async with stage(tmp_path, logics=OLD) as on, asyncio.timeout(FACT_TIMEOUT_S):
+    async with stage(tmp_path, logic=BEFORE, logics=OLD) as on, asyncio.timeout(FACT_TIMEOUT_S):
         on.model.will(plan({"id": "a"}, {"id": "b", "inputs": ["a"]}), a=[held], b=[says("B holds.")])
         async with on.client() as client:
             first = await client.submit("Under the old logic.")
             await reached.wait()
             on.logics.update(LOGICS)
-            on.starts["logic"] = 2
+            on.starts["logic"] = NEW
             await on.restart(*DECIDERS, "gateway")
             go_on.set()
         async with on.client() as client:
@@ -47,14 +50,14 @@ async def test_a_task_goes_on_under_the_logic_that_it_began_with(tmp_path):
         on.model.will(plan({"id": "a"}), a=[says("A holds.")])
         second = await on.run("Under the new one.")
         assert second["status"] == "succeeded"
-        assert await versions(on, first.id) == {name: {"1"} for name in DECIDERS}
-        assert await versions(on, second["task_id"]) == {name: {"2"} for name in DECIDERS}
+        assert await versions(on, first.id) == {name: {str(BEFORE)} for name in DECIDERS}
+        assert await versions(on, second["task_id"]) == {name: {str(NEW)} for name in DECIDERS}
         for task in (first.id, second["task_id"]):
             assert (await replay_history(await on.history(task))).divergences == []
 
 
 async def test_a_replica_without_the_logic_hands_the_task_back_untouched(tmp_path):
-    async with stage(tmp_path, logic=2, logics=OLD) as on, asyncio.timeout(FACT_TIMEOUT_S):
+    async with stage(tmp_path, logic=NEW, logics=OLD) as on, asyncio.timeout(FACT_TIMEOUT_S):
         on.model.will(plan({"id": "a"}), a=[says("A holds.")])
         old = on.mesh.running["planner", "0"].service
         async with on.client() as client:
@@ -69,7 +72,7 @@ async def test_a_replica_without_the_logic_hands_the_task_back_untouched(tmp_pat
             on.logics.update(LOGICS)
             await on.restart(*DECIDERS)
             assert (await task.result())["status"] == "succeeded"
-        assert await versions(on, task.id) == {name: {"2"} for name in DECIDERS}
+        assert await versions(on, task.id) == {name: {str(NEW)} for name in DECIDERS}
         assert not [one for one in await on.mesh.messages("JOURNAL") if one.headers["ce-type"].startswith(
             MessageRejected.TYPE)]
 
@@ -91,7 +94,7 @@ async def test_who_speaks_from_outside_does_not_change_a_tasks_logic(tmp_path):
         await x.begin()
         await x.hung_up()
 
-    async with stage(tmp_path, logic=2) as on, asyncio.timeout(FACT_TIMEOUT_S):
+    async with stage(tmp_path, logic=NEW) as on, asyncio.timeout(FACT_TIMEOUT_S):
         on.model.will(plan({"id": "a"}), a=[held])
         async with on.client() as client:
             task = await client.submit("Stop me.")
@@ -101,6 +104,6 @@ async def test_who_speaks_from_outside_does_not_change_a_tasks_logic(tmp_path):
         history = await on.history(task.id)
         logic = {one.headers["ce-type"]: one.headers["ce-logicversion"] for one in history.messages
                  if one.subject.split(".")[2] == "planner" or one.subject.split(".")[1] == "planner"}
-        assert logic[TaskCancelRequested.ce_type()] == "1" and logic[StepAssigned.ce_type()] == "2"
-        assert logic[TaskEnded.ce_type()] == "2"
+        assert logic[TaskCancelRequested.ce_type()] == "1" and logic[StepAssigned.ce_type()] == str(NEW)
+        assert logic[TaskEnded.ce_type()] == str(NEW)
         assert (await replay_history(history)).divergences == []

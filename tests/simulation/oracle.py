@@ -4,14 +4,23 @@ In: a Record. Out: complaints, one line each; none when all is well.
 """
 
 import json
-from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from bulkhead.bus.port import Stored
+from .laws import money, seen, stops, taking, work
+from .reading import body as _body
+from .reading import is_stray
+from .reading import of as _of
+from .reading import task_of as _task
+from .reading import type_of as _type
+from .reading import wishes as _wishes
+from .record import Record
+from .scenario import SERVICES
+from .situations import SITUATIONS
+from .world import GIVE_UP_AFTER_S
 
-from .scenario import SERVICES, Wish
-from .world import GIVE_UP_AFTER_S, Record
+Law = Callable[[Record], Iterator[str]]
 
 DECIDERS = ("planner", "worker", "checker")
 DOERS = ("model_gateway", "rag", "tool_executor")
@@ -23,32 +32,7 @@ UNSTABLE = ("traceparent", "Nats-Msg-Id", "Nats-Expected-Last-Subject-Sequence")
 
 def complaints(record: Record) -> list[str]:
     """All that is wrong."""
-    found: list[str] = []
-    for look in (_quiet, _ends, _effects, _money, _one_word, _answers, _memories, _inboxes, _honest, _dead_letters):
-        found += [f"{look.__name__.strip('_')}: {one}" for one in look(record)]
-    return found
-
-
-def _body(stored: Stored) -> dict[str, Any]:
-    return json.loads(stored.body)
-
-
-def _type(stored: Stored) -> str:
-    return stored.headers.get("ce-type", "")
-
-
-def _task(subject: str) -> str:
-    return subject.rpartition(".")[2]
-
-
-def _of(record: Record, stream: str, kind: str) -> list[Stored]:
-    return [one for one in record.stored(stream) if _type(one).startswith(kind + ".v")]
-
-
-def _wishes(record: Record) -> Iterator[tuple[Wish, str]]:
-    for wish in record.scenario.wishes:
-        if wish.name in record.tasks:
-            yield wish, record.tasks[wish.name]
+    return [f"{name}: {one}" for name, law in LAWS.items() for one in law(record)]
 
 
 # Everything comes to an end
@@ -108,77 +92,6 @@ def _effects(record: Record) -> Iterator[str]:
                     yield f"{wish.name} succeeded, but {arguments['name']} was not counted"
 
 
-# Money
-
-
-def _money(record: Record) -> Iterator[str]:
-    """Reserved = settled + still open, per scope; the ledger says the same; no ceiling is exceeded; nothing is free."""
-    reserved: dict[tuple[str, str], dict[str, Any]] = {}
-    for one in _of(record, "INBOX_JOURNAL", "mesh.budget.reserved"):
-        body = _body(one)
-        key = (body["service"], body["reservation_id"])
-        first = reserved.setdefault(key, body)
-        if first != body:
-            yield f"reservation {key} stands twice with different terms"
-    settled: dict[tuple[str, str], dict[str, Any]] = {}
-    for one in _of(record, "INBOX_BUDGET", "mesh.budget.settled"):
-        body = _body(one)
-        key = (one.headers["ce-source"], body["reservation_id"])
-        if key not in reserved:
-            yield f"{key} was settled and never reserved"
-        first = settled.setdefault(key, body)
-        if first != body:
-            yield f"{key} was settled twice, differently: {first['usage']} and {body['usage']}"
-    total: Counter[tuple[str, str]] = Counter()
-    unanswered: Counter[tuple[str, str]] = Counter()
-    ceilings: dict[tuple[str, str], int] = {}
-    for key, fact in reserved.items():
-        ask = fact["amount"]
-        charge = {"tokens": ask["tokens"], "cost_usd_micros": ask["cost_usd_micros"]}
-        done = settled.get(key)
-        if done is not None and not done["estimated"]:
-            usage = done["usage"]
-            charge = {"tokens": usage["input_tokens"] + usage["output_tokens"],
-                      "cost_usd_micros": usage["cost_usd_micros"]}  # fmt: skip
-            if charge["tokens"] and not charge["cost_usd_micros"]:
-                yield f"{key} used {charge['tokens']} tokens for nothing: the scripted model has a price"
-            if any(charge[unit] > ask[unit] for unit in charge):
-                yield f"{key} used more than was reserved: {charge} of {ask}"
-        for scope in fact["scopes"]:
-            for unit in charge:
-                total[(scope["scope"], unit)] += charge[unit]
-                unanswered[(scope["scope"], unit)] += charge[unit] if done is None else 0
-                ceilings[(scope["scope"], unit)] = scope[unit]
-    for name, spent in total.items():
-        if spent > ceilings[name]:
-            yield f"{name} spent {spent} of {ceilings[name]}"
-    yield from _ledger(record, total, unanswered)
-    calls = sum(fact["amount"]["model_calls"] for fact in reserved.values())
-    if record.model.calls > calls:
-        yield f"the provider was called {record.model.calls} times under {calls} reservations"
-    tokens = sum(spent for (scope, unit), spent in total.items() if unit == "tokens" and scope.startswith("task:"))
-    if record.model.tokens > tokens:
-        yield f"the provider's {record.model.tokens} tokens were charged as {tokens}"
-
-
-def _ledger(
-    record: Record, total: Counter[tuple[str, str]], unanswered: Counter[tuple[str, str]]
-) -> Iterator[str]:
-    """The ledger that stands, if one does, is what the facts add up to.
-
-    A fact whose writer died before it answered may come after the rebuild that forgot its reservation: nothing was
-    ever done under it, so it may be missing.
-    """
-    redis = record.redis
-    if not redis.stands.endswith(f" server-{redis.server}"):
-        return
-    for (scope, unit), spent in total.items():
-        balance = redis.ledger.balances.get(scope)
-        held = getattr(balance.reserved, unit) + getattr(balance.spent, unit) if balance else 0
-        if not spent - unanswered[(scope, unit)] <= held <= spent:
-            yield f"the ledger has {held} {unit} for {scope}, the facts {spent}"
-
-
 # Deciders
 
 
@@ -189,6 +102,8 @@ def _one_word(record: Record) -> Iterator[str]:
         who = one.who.rpartition("-")[0]
         if who not in DECIDERS or "ce-id" not in one.headers or _is(one.headers, "mesh.control.message_rejected"):
             continue
+        if one.headers.get("ce-causeid", "").startswith("poison-"):
+            continue  # Said by the shell, of what no decider could read: its time is that of the look.
         said = (one.subject, {k: v for k, v in one.headers.items() if k not in UNSTABLE}, one.body)
         before = first.setdefault((who, one.headers["ce-id"]), said)
         if before != said:
@@ -226,6 +141,8 @@ def _inboxes(record: Record) -> Iterator[str]:
         seen: dict[tuple[str, str], bytes] = {}
         for one in record.stored(f"INBOX_{inbox.upper()}"):
             source = one.headers.get("ce-source", "")
+            if is_stray(one):
+                continue
             if one.subject.split(".")[1] != source:
                 yield f"{one.subject} says that it comes from {source}"
             if source in DECIDERS:
@@ -244,12 +161,10 @@ def _honest(record: Record) -> Iterator[str]:
         task, worst = _task(one.subject), 0
         omitted: set[str] = set()
         steps: dict[str, dict[str, Any]] = {}
-        plans = [_body(each)["plan"] for each in _of(record, "INBOX_GATEWAY", "mesh.plan.adopted")
-                 if _task(each.subject) == task]  # fmt: skip
-        for each in _of(record, "INBOX_GATEWAY", "mesh.task.step_ended"):
-            body = _body(each)
+        plans = [each["plan"] for each in _told(record, task, "mesh.plan.adopted", "adopted")]
+        for body in _told(record, task, "mesh.task.step_ended", "ended"):
             current = body["plan_version"] == end["plan_versions"]
-            if _task(each.subject) == task and body["outcome"] == "accepted" and current:
+            if body["outcome"] == "accepted" and current:
                 steps[body["step_id"]] = body["result"]
         needed = _feeding(plans[-1]) if plans else set(steps)
         sources: set[str] = set()
@@ -268,6 +183,16 @@ def _honest(record: Record) -> Iterator[str]:
             yield f"{task}: the answer stands better than what it was built on"
         if not sources <= {label["sha256"] for label in result["provenance"]} and len(result["provenance"]) < 256:
             yield f"{task}: the answer forgets sources"
+
+
+def _told(record: Record, task: str, kind: str, part: str) -> Iterator[dict[str, Any]]:
+    """What the gateway was told of a task under this type, alone or as a part of what one decision told, in order."""
+    for one in record.stored("INBOX_GATEWAY"):
+        said = one.headers.get("ce-type", "").rpartition(".v")[0]
+        if _task(one.subject) != task or said not in (kind, "mesh.task.progressed"):
+            continue
+        found = _body(one) if said == kind else _body(one)[part]
+        yield from found if isinstance(found, list) else [found] if found is not None else []
 
 
 def _feeding(plan: dict[str, Any]) -> set[str]:
@@ -289,6 +214,8 @@ def _dead_letters(record: Record) -> Iterator[str]:
         if not (one.headers.get("bulkhead-dead-code") and one.headers.get("bulkhead-dead-reason")):
             yield f"dead letter {one.sequence} does not say why"
         service = one.headers.get("bulkhead-dead-service", "")
+        if one.headers.get("bulkhead-dead-code") == "bad_subject":
+            continue  # Its task cannot be told, so no inbox can say it.
         facts = _of(record, f"INBOX_{service.upper()}", "mesh.control.message_rejected")
         if not any(str(_body(fact)["sequence"]) == one.headers.get("bulkhead-dead-sequence") for fact in facts):
             yield f"dead letter {one.sequence} has no fact in the inbox of {service}"
@@ -298,3 +225,12 @@ def _dead_letters(record: Record) -> Iterator[str]:
                      for other in record.stored(f"INBOX_{service.upper()}"))  # fmt: skip
         if one.headers.get("bulkhead-dead-code") != "not_opened" or opened:
             yield f"undeserved dead letter: {service}: {one.headers.get('bulkhead-dead-reason')}"
+
+
+LAWS: dict[str, Law] = {
+    "quiet": _quiet, "ends": _ends, "effects": _effects, "money": money.complain, "one_word": _one_word,
+    "answers": _answers, "memories": _memories, "inboxes": _inboxes, "honest": _honest, "dead_letters": _dead_letters,
+    "work": work.complain, "seen": seen.complain, "taken": taking.complain, "stops": stops.complain,
+    **{one.name: one.complain for one in SITUATIONS if one.complain is not None},
+}  # fmt: skip
+"""By name, which a complaint begins with."""

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from .. import limits as bounds
-from ..plan.v1 import Plan
+from ..plan.v1 import Plan, PlanAdopted, PlanRejected
 from ..result import ContentRef, Failure, Result, Usage
 from ..step.v1 import StepInput
 from ..tool.v1 import ToolSpec
@@ -90,6 +90,29 @@ class StepEnded(Body):
     result: Result | None = None
     final: bool = False
     usage: Usage = Usage()
+
+
+class Progressed(Body):
+    """Progress: what one decision has to tell of it, in one message; each part means what it means alone.
+
+    In this order: `rejected`, `adopted`, `ended`, `started`, after `accepted`. Read it by `facts`.
+    """
+
+    TYPE: ClassVar[str] = "mesh.task.progressed"
+
+    accepted: TaskAccepted | None = None
+    rejected: PlanRejected | None = None
+    adopted: PlanAdopted | None = None
+    ended: Annotated[tuple[StepEnded, ...], Field(max_length=bounds.MAX_PLAN_STEPS)] = ()
+    started: Annotated[tuple[StepStarted, ...], Field(max_length=bounds.MAX_PLAN_STEPS)] = ()
+
+
+def facts(body: Body) -> tuple[Body, ...]:
+    """What a message tells, one by one: the parts of a `Progressed`, in order; any other body stands for itself."""
+    if not isinstance(body, Progressed):
+        return (body,)
+    alone = (body.accepted, body.rejected, body.adopted)
+    return (*(one for one in alone if one is not None), *body.ended, *body.started)
 
 
 class TaskEnded(Body):

@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError
 from bulkhead.bus.port import Stored
 from bulkhead.cli import target, watching
 from bulkhead.cli.commands import rejected_at_once
-from bulkhead.cli.history import entries, one_task
+from bulkhead.cli.history import each_fact, entries, one_task
 from bulkhead.cli.output import Exit, Stop, err, out, print_json
 from bulkhead.cli.target import operator_bus
 from bulkhead_contracts.plan import Plan, PlanAdopted, PlanStep
@@ -85,7 +85,7 @@ class Fork:
 def read_past(journal: Sequence[Stored]) -> Past:
     """A task's record as far as a fork needs it."""
     past = Past(journal[0].subject.split(".")[4])
-    for entry in entries(journal):
+    for entry in each_fact(entries(journal)):
         match entry.body:
             case TaskRequested() as body if entry.receiver == "gateway":
                 past.request = past.request or body

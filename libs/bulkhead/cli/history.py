@@ -5,18 +5,18 @@ In: the broker under the operator's identity, the data directory. Out: entries i
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from bulkhead.bus.port import Bus, Stored
+from bulkhead.cli.journal import read_journal
 from bulkhead.cli.output import Exit, Stop
 from bulkhead.telemetry import names
-from bulkhead_contracts import catalog, envelope, subjects
+from bulkhead_contracts import catalog, envelope
+from bulkhead_contracts.task import Progressed, facts
 from bulkhead_contracts.types import Body
 
-BATCH = 256
-MAX_MESSAGES = 100_000
 MAX_LINE_BYTES = 1024 * 1024
 MAX_SPAN_DEPTH = 32
 
@@ -53,20 +53,6 @@ class Span:
     attributes: dict[str, Any]
 
 
-async def read_journal(bus: Bus, task: str) -> list[Stored]:
-    """Everything that was stored of a task, by whichever service, in journal order. Raises BusError."""
-    subject = f"mesh.*.*.{subjects.partition_of(task)}.*.{subjects.token(task)}"
-    found: list[Stored] = []
-    after = 0
-    while len(found) < MAX_MESSAGES:
-        batch = await bus.read(subjects.JOURNAL_STREAM, subject, after=after, limit=BATCH)
-        if not batch:
-            break
-        found += batch
-        after = batch[-1].sequence
-    return found
-
-
 async def one_task(bus: Bus, task: str, tenant: str = "") -> list[Stored]:
     """Everything of one tenant's task. Raises Stop when there is none, or several tenants have one of this id."""
     journal = await read_journal(bus, task)
@@ -96,6 +82,20 @@ def entries(stored: Iterable[Stored]) -> list[Entry]:
         if asked is not None and asked.receiver == entry.sender and asked.sender == entry.receiver:
             asked.reply = asked.reply or entry
     return found
+
+
+def each_fact(found: Iterable[Entry]) -> list[Entry]:
+    """The entries, with each that tells several facts as one for each; what stands at the message stays with the first.
+    """
+    parts: list[Entry] = []
+    for entry in found:
+        if entry.body is None or not isinstance(entry.body, Progressed):
+            parts.append(entry)
+            continue
+        for number, body in enumerate(facts(entry.body)):
+            spans = entry.spans if not number else []
+            parts.append(replace(entry, type=body.ce_type(), body=body, spans=spans))
+    return parts
 
 
 def _entry(stored: Stored) -> Entry:

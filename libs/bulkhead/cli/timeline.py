@@ -8,7 +8,7 @@ from typing import Any
 from rich.text import Text
 from rich.tree import Tree
 
-from bulkhead.cli.history import Entry, Span
+from bulkhead.cli.history import Entry, Span, each_fact
 from bulkhead.cli.output import money, seconds
 from bulkhead.telemetry import names
 from bulkhead_contracts.budget import Reserved, Settled
@@ -23,6 +23,8 @@ MAX_TOLD_CHARS = 60
 
 def tree(task: str, found: list[Entry]) -> Tree:
     """Messages grouped by step, in order; a request and its reply are one line."""
+    top = Tree(_head(task, found))
+    found = each_fact(found)
     began = found[0].at_unix_ms
     titles: dict[str, str] = {}
     for entry in found:
@@ -31,7 +33,6 @@ def tree(task: str, found: list[Entry]) -> Tree:
         elif isinstance(entry.body, StepStarted):
             titles.setdefault(entry.body.step_id, entry.body.title)
     replies = {id(entry.reply) for entry in found if entry.reply is not None}
-    top = Tree(_head(task, found))
     branches: dict[str, Tree] = {}
     for entry in found:
         if id(entry) in replies or isinstance(entry.body, Reserved | Settled):
@@ -124,7 +125,7 @@ def _cost(usage: Usage) -> str:
 
 
 def as_json(found: list[Entry]) -> list[dict[str, Any]]:
-    """Every message with its offset, its reply's id, its spans."""
+    """Every message with its offset, its reply's id, its spans; one that tells several facts has a row for each."""
     began = found[0].at_unix_ms
     return [
         {
@@ -137,5 +138,5 @@ def as_json(found: list[Entry]) -> list[dict[str, Any]]:
             "spans": [{"name": span.name, "service": span.service, "duration_ms": span.duration_ms,
                        "attributes": span.attributes} for span in entry.spans],
         }
-        for entry in found
+        for entry in each_fact(found)
     ]

@@ -9,9 +9,11 @@ import pytest
 from rich.console import Console
 from rich.tree import Tree
 
-from bulkhead.cli import output
+from bulkhead.cli import output, timeline
+from bulkhead.cli.history import Entry, each_fact
 from bulkhead.cli.main import app
 from bulkhead.cli.services import Lag, judge, look
+from bulkhead_contracts.task import Progressed, StepEnded, StepStarted
 from infra.local.status import Screen
 
 RECOVERING = "[7] 2026/11/21 03:57:56.2 [WRN] Filestore [{}] Sourcing state is outdated; attempting to recover using"
@@ -48,6 +50,9 @@ def test_the_brokers_recovery_is_said_once_and_other_warnings_stay():
     screen.line("nats-server", "[7] 2026/11/21 03:57:56.2 [WRN] JetStream is running out of space")
     said = text.getvalue()
     assert said.count("reads its store again") == 1 and "Filestore" not in said and "out of space" in said
+    screen.line("nats-server", "[7] 2026/11/21 10:12:05.1 [WRN] Filestore [INBOX_WORKER] indexCacheBuf corrupt record "
+                               "state in 1.blk: dlen 75 slen 35903")
+    assert "garbage in the files of its stream INBOX_WORKER" in text.getvalue() and "backup" in text.getvalue()
 
 
 def test_without_a_terminal_nothing_is_cut(capsys, monkeypatch):
@@ -69,3 +74,15 @@ def test_make_help_shows_no_escaped_dollar():
     lines = (Path(__file__).parents[3] / "Makefile").read_text().splitlines()
     told = [line for line in lines if "## " in line and line[0].islower()]
     assert len(told) > 5 and not [line for line in told if "$$" in line.partition("## ")[2]]
+
+
+def test_a_message_that_tells_several_facts_is_a_line_for_each():
+    started = StepStarted(step_id="b", title="B", attempt=1, plan_version=1)
+    ended = StepEnded(step_id="a", attempt=1, plan_version=1, outcome="accepted")
+    both = Progressed(ended=(ended,), started=(started,))
+    found = [Entry(number, 1_000, "planner", "gateway", "demo", body.ce_type(), f"id{number}", "", body)
+             for number, body in enumerate((both, ended), 1)]
+    assert [(one.sequence, one.body) for one in each_fact(found)] == [(1, ended), (1, started), (2, ended)]
+    rows = timeline.as_json(found)
+    assert [(row["type"], row["step_id"]) for row in rows] == [
+        (StepEnded.ce_type(), "a"), (StepStarted.ce_type(), "b"), (StepEnded.ce_type(), "a")]

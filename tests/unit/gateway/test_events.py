@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from bulkhead.runtime.edge import Received
 from bulkhead_contracts.control import MessageRejected
 from bulkhead_contracts.envelope import Envelope
+from bulkhead_contracts.result import Failure, Usage
 from bulkhead_contracts.subjects import token
 from bulkhead_contracts.task import StepEnded, StepStarted, TaskAccepted, TaskEnded, TaskRejected, TaskRequested
-from services.gateway.core import View, fold, ingest_id, task_id
+from services.gateway.core import View, fold, ingest_id, spent_more, task_id
 from services.gateway.events import (
     MAX_OPEN_TEXTS,
     BadEventId,
@@ -41,12 +42,12 @@ def test_task_ids_are_tokens_and_tell_everything_apart():
     assert task_id("acme", "ada", "k") == task_id("acme", "ada", "k")
 
 
-@given(st.integers(0, 2**63), st.dictionaries(st.binary(min_size=4, max_size=4), st.tuples(
+@given(st.integers(0, 2**63), st.integers(0, 255), st.dictionaries(st.binary(min_size=4, max_size=4), st.tuples(
     st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1)), max_size=MAX_OPEN_TEXTS))
-def test_a_position_survives_its_id(sequence, opens):
-    position = Position(sequence, {key: Sent(chars, crc) for key, (chars, crc) in opens.items()})
+def test_a_position_survives_its_id(sequence, part, opens):
+    position = Position(sequence, {key: Sent(chars, crc) for key, (chars, crc) in opens.items()}, part)
     again = parse_position(position.encode())
-    assert (again.sequence, again.open) == (position.sequence, position.open)
+    assert (again.sequence, again.open, again.part) == (position.sequence, position.open, position.part)
 
 
 def test_a_position_is_bounded():
@@ -130,3 +131,33 @@ def test_a_rejected_message_ends_a_task_only_when_it_was_its_request():
     after = fold(asked, message(own, 6, "gateway"))
     assert after.status == "rejected"
     assert fact_of(message(own, 6, "gateway"), asked, after).name == "task.rejected"
+
+
+def started_task(*bodies):
+    view = View()
+    for sequence, body in enumerate((TaskRequested(objective="x"), TaskAccepted(deadline_unix_ms=5), *bodies), 1):
+        view = fold(view, message(body, sequence))
+    return view
+
+
+STARTED = StepStarted(step_id="a", title="A", attempt=1, plan_version=1)
+ENDED = StepEnded(step_id="a", attempt=1, plan_version=1, outcome="accepted", usage=Usage(cost_usd_micros=7))
+
+
+def test_no_step_runs_on_when_its_task_has_ended():
+    ended = TaskEnded(status="cancelled", usage=Usage(cost_usd_micros=9))
+    view = started_task(STARTED, ended)
+    assert view.steps["a"].status == "stopped" and view.steps["a"].ended_unix_ms and spent_more(view)
+    # Said with the end and stored after it.
+    view = started_task(STARTED, TaskEnded(status="succeeded", usage=Usage(cost_usd_micros=9)), ENDED)
+    assert (view.status, view.steps["a"].status) == ("succeeded", "accepted")
+    assert (view.steps["a"].usage.cost_usd_micros, view.usage.cost_usd_micros) == (7, 9)
+    assert not spent_more(view)
+
+
+def test_a_cost_that_may_be_more_is_told_as_such():
+    late = Failure(code="deadline_exceeded", message="m")
+    assert spent_more(started_task(TaskEnded(status="failed", failure=late)))
+    assert spent_more(started_task(TaskEnded(status="halted")))
+    assert not spent_more(started_task(STARTED, ENDED, TaskEnded(status="failed")))
+    assert not spent_more(started_task(STARTED))

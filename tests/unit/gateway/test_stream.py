@@ -12,7 +12,7 @@ from bulkhead.client.sse import Parser
 from bulkhead_contracts.model import TextDelta
 from bulkhead_contracts.plan import Plan, PlanAdopted, PlanStep
 from bulkhead_contracts.result import Result
-from bulkhead_contracts.task import StepEnded, StepStarted, TaskAccepted, TaskEnded, TaskRequested
+from bulkhead_contracts.task import Progressed, StepEnded, StepStarted, TaskAccepted, TaskEnded, TaskRequested
 from services.gateway.events import Position
 from services.gateway.stream import watch
 from tests.unit.gateway.harness import OPERATOR, make_mesh, running, until
@@ -113,6 +113,33 @@ async def test_events_come_in_order_with_the_text_before_its_step_ends(mesh):
         assert watcher.headers["x-accel-buffering"] == "no"
         assert watcher.headers["content-type"].startswith("text/event-stream")
         assert all(watcher.ids)
+
+
+async def test_a_message_that_tells_several_facts_is_an_event_for_each_and_can_be_resumed_between_them(mesh):
+    plan = Plan(steps=tuple(PlanStep(id=name, title="", instruction="look") for name in ("s1", "s2")))
+    more = StepStarted(step_id="s2", title="", attempt=1, plan_version=1)
+    async with running(mesh) as gateway:
+        await mesh.say("pub_shop", TaskRequested(objective="What is refunded?"), "t1")
+        await mesh.say("planner", Progressed(
+            accepted=TaskAccepted(deadline_unix_ms=9), adopted=PlanAdopted(plan=plan),
+            started=(StepStarted(step_id="s1", title="Look", attempt=1, plan_version=1), more)), "t1")
+        result = Result(content=await mesh.blob("model_gateway", TEXT))
+        await mesh.say("planner", Progressed(
+            ended=(StepEnded(step_id="s1", attempt=1, plan_version=1, outcome="accepted", result=result),),
+            started=(more,)), "t1", index=1)
+        await mesh.say("planner", TaskEnded(status="succeeded", result=result), "t1")
+        async with watching(gateway, "t1") as first:
+            await asyncio.wait_for(first.done.wait(), 30)
+        assert first.names() == ["task.accepted", "plan.adopted", "step.started", "step.started", "step.ended",
+                                 "step.started", "task.ended"]
+        assert first.texts == {"s1": TEXT} and len(set(first.ids)) == len(first.ids)
+        whole = [(name, data) for name, data, _ in first.events]
+        for cut in (1, 2, 5):
+            async with watching(gateway, "t1", first.ids[cut]) as second:
+                await asyncio.wait_for(second.done.wait(), 30)
+            assert whole[: cut + 1] + [(name, data) for name, data, _ in second.events] == whole
+        view = (await gateway.feeds.fresh("acme", "t1")).view
+        assert {one.step_id: one.status for one in view.steps.values()} == {"s1": "accepted", "s2": "stopped"}
 
 
 async def test_resuming_after_any_event_gives_every_event_once_and_the_text_whole(mesh):
