@@ -29,6 +29,7 @@ MAX_PLAN_GENERATIONS = 2  # first plan + re-plans
 MAX_STEP_ATTEMPTS = 3
 MAX_MESSAGES_PER_TASK = 4_000  # of one task in one inbox: a fold never grows beyond it
 MAX_DOCUMENTS_PER_TASK = 64
+MAX_LISTED_DOCUMENTS = 100  # in one page
 
 # Agent loop
 MAX_TURNS_PER_STEP = 12  # model turns

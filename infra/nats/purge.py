@@ -1,9 +1,14 @@
 """Removes ended tasks after their retention: `python -m infra.nats.purge --data DIR`.
 
 In: a broker, a Retention. Out: what was removed. A task counts as ended when the fact of its end lies in the gateway's
-inbox, said by whom the broker vouches for; its age is that fact's, by the broker's clock. The gateway's inbox goes
-last: a purge that is cut off finds the task again, and doing it again changes nothing. The provisioner removes and may
-not read; what has ended is read under the operator's identity. Neither key is kept open.
+inbox, said by whom the broker vouches for; its age is that fact's, by the broker's clock. What never became a task (an
+unreadable request, a cancel of nothing, a subject that is none) goes by the age of its last message; what may yet be
+handled stays. The gateway's inbox goes last: a purge that is cut off finds the task again, and doing it again changes
+nothing. The provisioner removes and may not read; what has ended is read under the operator's identity. Neither key is
+kept open.
+
+From then on the id is free: the same Idempotency-Key is a new task. So nothing is removed that was stored after this
+purge began: another purge, at work at the same time, may have freed an id that is in use again.
 
 Blobs stay. They are named by content: a task that begins at any moment may name one that is old, and learns nothing of
 its being removed; so none can be shown to be unused while the mesh runs.
@@ -20,12 +25,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from bulkhead.bus.jetstream import JetStreamBus
-from bulkhead.bus.port import BusError
+from bulkhead.bus.port import BusError, Stored
 from bulkhead_contracts import catalog, limits, subjects
-from bulkhead_contracts.retrieval import DocumentIngested
-from bulkhead_contracts.task import TaskEnded, TaskRejected
+from bulkhead_contracts.control import MessageRejected
+from bulkhead_contracts.retrieval import DocumentDeleted, DocumentIngested
+from bulkhead_contracts.task import TaskEnded, TaskRejected, TaskRequested
 from bulkhead_contracts.types import Body
 from infra.identity import keys
 from infra.identity.keys import KeyFileError
@@ -39,9 +46,9 @@ MIN_RETENTION_S = limits.MAX_TASK_DEADLINE_MS // 1000 + DAY_S
 until then the day's money is counted from its facts."""
 GATEWAY = subjects.inbox_stream("gateway")
 ENDS: tuple[tuple[str, type[Body]], ...] = (
-    ("planner", TaskEnded), ("gateway", TaskRejected), ("rag", DocumentIngested),
+    ("planner", TaskEnded), ("gateway", TaskRejected), ("rag", DocumentIngested), ("rag", DocumentDeleted),
 )  # fmt: skip
-"""Who says that a task (or an ingestion) is over, and how."""
+"""Who says that a task (or an ingestion, a deletion) is over, and how."""
 CONNECT_TIMEOUT_S = 5.0
 TIMEOUT_S = 30.0
 PAGE = 256
@@ -90,6 +97,10 @@ class Purged:
 
 def _filters(task: Task) -> dict[str, tuple[str, ...]]:
     """Subjects of one task in every stream, in the order in which they go."""
+    if not task[0]:
+        # Wildcards would stand for others' messages.
+        literal = () if set(task[1].split(".")) & {"*", ">"} else (task[1],)
+        return {subjects.JOURNAL_STREAM: literal, GATEWAY: literal}
     tenant, name = (subjects.token(part) for part in task)
     part = subjects.partition_of(name)
     found: dict[str, tuple[str, ...]] = {}
@@ -121,11 +132,14 @@ async def purge(
     tasks = 0
     async with _bus(url, OPERATOR, seed_of) as reader, _bus(url, PROVISIONER, seed_of) as remover:
         try:
-            async for page in _ended(reader, now - int(retention.shortest_s * 1000)):
+            ends = await _ends(remover)
+            until = now - int(retention.shortest_s * 1000)
+            async for page in _due(reader, until):
                 tasks += len(page)
                 for start in range(0, 0 if dry_run else len(page), AT_ONCE):
                     rows = list(page.items())[start : start + AT_ONCE]
-                    done = await asyncio.gather(*(_remove(remover, task, now - at, retention) for task, at in rows))
+                    done = await asyncio.gather(
+                        *(_remove(remover, task, now - at, retention, ends) for task, at in rows))
                     for stream, count in (one for counts in done for one in counts.items()):
                         messages[stream] = messages.get(stream, 0) + count
         except BusError as error:
@@ -150,46 +164,99 @@ async def _bus(url: str, identity: str, seed_of: Callable[[str], str]) -> AsyncI
         await bus.close()
 
 
-async def _ended(bus: JetStreamBus, until_unix_ms: int) -> AsyncIterator[dict[Task, int]]:
-    """Tasks whose end was stored no later than that, with its time; a page at a time, from the oldest on."""
-    for sender, kind in ENDS:
-        after = 0
-        while page := await bus.read(GATEWAY, f"mesh.{sender}.gateway.>", after=after, limit=PAGE):
-            found: dict[Task, int] = {}
-            for stored in page:
-                if stored.time_unix_ms > until_unix_ms:
-                    break  # Later ones are younger.
-                said = next((value for key, value in stored.headers.items() if key.lower() == "ce-type"), "")
-                if said.startswith(f"{kind.TYPE}.v") and (task := _task(stored.subject)) is not None:
-                    found.setdefault(task, stored.time_unix_ms)
-            after = page[-1].sequence
-            yield found
-            if page[-1].time_unix_ms > until_unix_ms:
-                break
+async def _ends(bus: JetStreamBus) -> dict[str, int]:
+    """The first sequence of every stream that this purge must not touch. Raises BusError, PurgeError."""
+    return {stream: 1 + int((await _ask(bus, f"STREAM.INFO.{stream}", {}))["state"]["last_seq"])
+            for stream in _filters(("t", "t"))}  # fmt: skip
 
 
-def _task(subject: str) -> Task | None:
+async def _due(bus: JetStreamBus, until_unix_ms: int) -> AsyncIterator[dict[Task, int]]:
+    """What ended, or was left lying, no later than that, with that time; by pages, from the oldest on."""
+    after = 0
+    unended: dict[Task, None] = {}
+    while page := await bus.read(GATEWAY, "mesh.>", after=after, limit=PAGE):
+        found: dict[Task, int] = {}
+        for stored in page:
+            if stored.time_unix_ms > until_unix_ms:
+                break  # Later ones are younger.
+            task = _task(stored.subject)
+            if _is_end(stored):
+                found.setdefault(task, stored.time_unix_ms)
+                unended.pop(task, None)
+            elif task not in found:
+                unended[task] = None
+        after = page[-1].sequence
+        yield found
+        if page[-1].time_unix_ms > until_unix_ms:
+            break
+    for task in unended:
+        if left := await _left_lying(bus, task):
+            yield {task: left} if left <= until_unix_ms else {}
+
+
+async def _left_lying(bus: JetStreamBus, task: Task) -> int:
+    """When the last message of what never was a task was stored; 0 when it is one, ended or not, or nothing is left."""
+    last, after = 0, 0
+    requests: set[int] = set()
+    rejected: set[int] = set()
+    wanted = _filters(task)[GATEWAY]
+    while wanted and (page := await bus.read(GATEWAY, wanted[0], after=after, limit=PAGE)):
+        for stored in page:
+            if _is_end(stored) or _sender(stored) == "planner":
+                return 0  # What began is over when its end is told, and then it was found by that.
+            if task[0] and _says(stored, TaskRequested):
+                requests.add(stored.sequence)
+            elif _says(stored, MessageRejected) and _sender(stored) == "gateway":
+                rejected.add(int(json.loads(stored.body).get("sequence", 0)))
+        last, after = page[-1].time_unix_ms, page[-1].sequence
+    # However old: a request that nobody could handle yet (the signer is away, the mesh was off) is a promise.
+    return 0 if requests - rejected else last
+
+
+def _is_end(stored: Stored) -> bool:
+    return any(_sender(stored) == sender and _says(stored, kind) for sender, kind in ENDS)
+
+
+def _says(stored: Stored, kind: type[Body]) -> bool:
+    said = next((value for key, value in stored.headers.items() if key.lower() == "ce-type"), "")
+    return said.startswith(f"{kind.TYPE}.v")
+
+
+def _sender(stored: Stored) -> str:
+    return stored.subject.split(".")[1]
+
+
+def _task(subject: str) -> Task:
+    """Of a subject that is no task's (publishers choose its end), the subject itself under no tenant."""
     try:
         address = subjects.parse(subject)
     except subjects.SubjectError:
-        return None
+        return "", subject
     return address.tenant, address.task
 
 
-async def _remove(bus: JetStreamBus, task: Task, age_ms: int, retention: Retention) -> dict[str, int]:
+async def _remove(
+    bus: JetStreamBus, task: Task, age_ms: int, retention: Retention, ends: Mapping[str, int]
+) -> dict[str, int]:  # fmt: skip
     """One task from every stream that need not hold it any longer. Raises BusError, PurgeError."""
     counts: dict[str, int] = {}
     for stream, filters in _filters(task).items():
         if age_ms < retention.of(stream) * 1000:
             continue
         for subject in filters:
-            body = json.dumps({"filter": subject}).encode()
-            answer = json.loads((await bus.request(f"{API}STREAM.PURGE.{stream}", body, timeout_s=TIMEOUT_S)).body)
-            if "error" in answer:
-                raise PurgeError(f"{stream} cannot be purged of {subject}: {answer['error'].get('description')}; run "
-                                 "the provisioner (start the mesh once), then again")  # fmt: skip
+            answer = await _ask(bus, f"STREAM.PURGE.{stream}", {"filter": subject, "seq": ends[stream]})
             counts[stream] = counts.get(stream, 0) + int(answer.get("purged", 0))
     return counts
+
+
+async def _ask(bus: JetStreamBus, what: str, body: Mapping[str, object]) -> dict[str, Any]:
+    """One request to the broker's API. Raises BusError, PurgeError."""
+    answer: dict[str, Any] = json.loads(
+        (await bus.request(f"{API}{what}", json.dumps(body).encode(), timeout_s=TIMEOUT_S)).body)  # fmt: skip
+    if "error" in answer:
+        raise PurgeError(f"the broker refused {what} {dict(body)}: {answer['error'].get('description')}; run the "
+                         "provisioner (start the mesh once), then again")  # fmt: skip
+    return answer
 
 
 # Command
@@ -235,7 +302,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m infra.nats.purge",
         description="Remove ended tasks after their retention from every inbox, the journal, records, timers, halts "
-        "and dead letters. Tasks that have not ended, and those that ended later, are left as they are. Blobs stay.",
+        "and dead letters, and from the gateway's inbox what never became a task. Tasks that have not ended, and those "
+        "that ended later, are left as they are. Blobs stay. A purged task's id is free: its Idempotency-Key begins a "
+        "new one.",
     )
     parser.add_argument("--data", type=Path, default=Path(".bulkhead"), help="directory of a running mesh")
     parser.add_argument("--nats", help="a broker's URL in place of --data; needs --identity")

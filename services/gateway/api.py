@@ -7,6 +7,7 @@ from pydantic import ConfigDict, Field
 from bulkhead_contracts import limits as bounds
 from bulkhead_contracts.plan import Plan, PlanStep
 from bulkhead_contracts.result import Failure, Result, Usage
+from bulkhead_contracts.retrieval import StoredDocument
 from bulkhead_contracts.task import ForkOf, RequesterClaim, TaskLimits
 from bulkhead_contracts.task.v1 import Objective
 from bulkhead_contracts.types import Contract, Count, Name, Reason
@@ -16,9 +17,12 @@ _STRICT = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespa
 
 
 class LimitsInput(TaskLimits):
-    """Ceilings: money in micro US dollars, tokens, milliseconds from submission."""
+    """Ceilings: money in micro US dollars, tokens, milliseconds from submission. With nothing no task could begin."""
 
     model_config = _STRICT
+
+    cost_usd_micros: Annotated[int, Field(ge=1, le=bounds.MAX_COST_USD_MICROS)] = bounds.DEFAULT_TASK_COST_USD_MICROS
+    tokens: Annotated[int, Field(ge=1, le=bounds.MAX_TOKENS)] = bounds.DEFAULT_TASK_TOKENS
 
 
 class PlanStepInput(PlanStep):
@@ -115,7 +119,10 @@ class TaskPage(Contract):
 
 
 class TaskDocument(Contract):
-    """All that is known of a task. `answer` is the text of the result, with citation markers [#…]."""
+    """All that is known of a task. `answer` is the text of the result, with citation markers [#…].
+
+    spent_more: calls were in the works when it ended; what they cost is not in `usage`, which is the least then.
+    """
 
     task_id: str
     status: Status
@@ -135,11 +142,15 @@ class TaskDocument(Contract):
     result: Result | None
     answer: str | None
     usage: Usage
+    spent_more: bool = False
     events_url: str
 
 
 class DocumentReceipt(Contract):
-    """How the ingestion stands: `pending` until the document store has answered."""
+    """How the ingestion stands: `pending` until the document store has answered.
+
+    replaced_sha256: digest of the other content that stood under this name until now; null when there was none.
+    """
 
     ingest_id: str
     name: str
@@ -148,7 +159,23 @@ class DocumentReceipt(Contract):
     chunks: Count = 0
     detail: str = ""
     failure: Failure | None = None
+    replaced_sha256: str | None = None
     status_url: str
+
+
+class DeletionReceipt(Contract):
+    """How the deletion stands: `deleted`, or `pending` until the document store has answered."""
+
+    name: str
+    outcome: str
+    versions: Count = 0
+
+
+class DocumentPage(Contract):
+    """Documents by name; `next` continues, absent on the last page."""
+
+    documents: tuple[StoredDocument, ...]
+    next: str | None = None
 
 
 class ServerHealth(Contract):

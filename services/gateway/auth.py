@@ -15,11 +15,12 @@ from typing import Annotated, Literal
 import httpx
 import jwt
 from pydantic import Field, ValidationError
+from starlette.requests import Request
 
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts.task import RequesterClaim
 from bulkhead_contracts.types import Contract, Name, Sha256, Token
-from services.gateway.problems import Problem, unauthorized, unavailable
+from services.gateway.problems import Problem, forbidden, unauthorized, unavailable
 from services.gateway.settings import Settings
 
 log = Log("gateway.auth")
@@ -155,6 +156,15 @@ class Authenticator:
         if claim is None:
             raise unauthorized("this API key is not known", "check the key; `bulkhead up` writes one to "
                                "credentials.json in its data directory")
+        return claim
+
+    async def allowed(
+        self, request: Request, roles: frozenset[str], action: str, needed: str
+    ) -> RequesterClaim:
+        """Who asks, when one of these roles does. Raises Problem (401, 403, 503)."""
+        claim = await self.claim(request.headers)
+        if claim.role not in roles:
+            raise forbidden(claim.role, action, needed)
         return claim
 
     async def _of_token(self, token: str) -> RequesterClaim:

@@ -1,4 +1,4 @@
-"""What callers may hold of this replica at once: event streams, and bytes of bodies that are still being read.
+"""What callers may hold of this replica at once: event streams, and bytes of bodies that are being read or handled.
 
 In: who asks, a request. Out: a place, or a body; else a Problem that says what to do. In the process and lost with it.
 """
@@ -58,17 +58,28 @@ def _too_many(whose: str, limit: int, hint: str) -> Problem:
 
 
 class Bodies:
-    """Reads bodies: each bounded in size and time, all together in bytes."""
+    """Reads bodies: each bounded in size and time; in bytes, those of a person, of a tenant and all together."""
 
     def __init__(self, settings: Settings) -> None:
         self._timeout_s = settings.body_timeout_s
         self._rate = settings.body_min_bytes_per_s
         self._most = settings.max_body_bytes_held
-        self.held = 0
+        self._most_of_tenant = settings.max_body_bytes_held_per_tenant
+        self._most_of_person = settings.max_body_bytes_held_per_person
+        self._held: Counter[tuple[str, ...]] = Counter()
+
+    @property
+    def held(self) -> int:
+        """Bytes of all bodies that are being read or handled."""
+        return self._held[()]
 
     @asynccontextmanager
-    async def read(self, request: Request, limit: int, extra: int = 0) -> AsyncIterator[bytes]:
-        """The body, read no further than its bound (`extra` is room for framing). Raises Problem (408, 413, 503)."""
+    async def read(
+        self, request: Request, claim: RequesterClaim, limit: int, extra: int = 0
+    ) -> AsyncIterator[bytes]:
+        """The body, read no further than its bound (`extra` is room for framing). Raises Problem (408, 413, 429, 503).
+        """
+        places = (claim.tenant, claim.person), (claim.tenant,), ()
         hint = f"send at most {limit} bytes; long material belongs into documents (POST /v1/documents)"
         declared = request.headers.get("content-length", "")
         if declared.isdigit() and int(declared) > limit + extra:
@@ -80,8 +91,11 @@ class Bodies:
             async with asyncio.timeout_at(began + self._timeout_s) as deadline:
                 async for chunk in request.stream():
                     raw += chunk
-                    self.held += len(chunk)
-                    self._check(len(raw), limit, extra, hint)
+                    for place in places:
+                        self._held[place] += len(chunk)
+                    if len(raw) > limit + extra:
+                        raise too_large("the request body", limit, "bytes", hint)
+                    self._check(*(self._held[place] for place in places))
                     deadline.reschedule(began + self._timeout_s + len(raw) / self._rate)
             yield bytes(raw)
         except TimeoutError as error:
@@ -91,10 +105,22 @@ class Bodies:
                           f"{len(raw)} bytes came in {loop.time() - began:.0f} s",
                           f"send it at {self._rate} bytes/s or more", headers={"Connection": "close"}) from error
         finally:
-            self.held -= len(raw)
+            for place in places:
+                self._held[place] -= len(raw)
+                if not self._held[place]:
+                    del self._held[place]
 
-    def _check(self, size: int, limit: int, extra: int, hint: str) -> None:
-        if size > limit + extra:
-            raise too_large("the request body", limit, "bytes", hint)
-        if self.held > self._most:
+    def _check(self, of_person: int, of_tenant: int, of_all: int) -> None:
+        # Shares first: who sends much at once is told so before others are turned away for it.
+        if of_person > self._most_of_person:
+            raise _too_much("you are", self._most_of_person, "send them one after another")
+        if of_tenant > self._most_of_tenant:
+            raise _too_much("your tenant is", self._most_of_tenant, "send it again when others of your tenant are done")
+        if of_all > self._most:
             raise unavailable("this replica is reading as many large bodies as it may", "send it again in a moment")
+
+
+def _too_much(whose: str, limit: int, hint: str) -> Problem:
+    return Problem(429, "too_many_bodies", "Too many large bodies at once",
+                   f"{whose} sending more than {limit} bytes to this replica at once", hint,
+                   headers={"Retry-After": str(RETRY_AFTER_S)}, limit=limit)

@@ -18,7 +18,7 @@ from bulkhead.runtime.edge import Received
 from bulkhead_contracts.control import MessageRejected
 from bulkhead_contracts.plan import PlanAdopted, PlanRejected
 from bulkhead_contracts.result import Failure, Result, Usage
-from bulkhead_contracts.retrieval import DocumentIngested
+from bulkhead_contracts.retrieval import DocumentDeleted, DocumentIngested
 from bulkhead_contracts.task import (
     RequesterClaim,
     StepEnded,
@@ -31,7 +31,7 @@ from bulkhead_contracts.task import (
 )
 
 Status = Literal["unknown", "requested", "running", "rejected", "succeeded", "failed", "cancelled", "halted"]
-StepStatus = Literal["waiting", "running", "accepted", "rejected", "failed"]
+StepStatus = Literal["waiting", "running", "accepted", "rejected", "failed", "stopped"]
 ENDED: frozenset[str] = frozenset({"rejected", "succeeded", "failed", "cancelled", "halted"})
 
 MAY_SUBMIT = frozenset({"submitter", "operator"})
@@ -81,6 +81,7 @@ class View:
     usage: Usage = Usage()
     ended: TaskEnded | None = None
     ingested: DocumentIngested | None = None
+    deleted: DocumentDeleted | None = None
 
 
 def fold(view: View, message: Received) -> View:
@@ -96,6 +97,11 @@ def _fold(view: View, message: Received) -> View:
             return _requested(view, message, body)
         case DocumentIngested():
             return replace(view, ingested=body)
+        case DocumentDeleted():
+            return replace(view, deleted=body)
+        case StepEnded() if view.ended is not None:
+            # Told with the end and stored after it. Its usage is in the task's already.
+            return replace(_step_ended(view, message, body), status=view.status, usage=view.usage)
         case _ if view.status in ENDED:
             # A task ends once; what comes later belongs to a race that it won.
             return view
@@ -116,7 +122,7 @@ def _fold(view: View, message: Received) -> View:
             return _step_ended(view, message, body)
         case TaskEnded():
             return replace(view, status=body.status, ended=body, failure=body.failure, result=body.result,
-                           usage=body.usage)
+                           usage=body.usage, steps=_stopped(view, message))
         case TaskCancelRequested():
             return view
         case _:
@@ -172,6 +178,21 @@ def _step_ended(view: View, message: Received, body: StepEnded) -> View:
                    usage=view.usage + body.usage)
 
 
+def _stopped(view: View, message: Received) -> dict[str, StepView]:
+    """The steps when the task ends: nobody waits for those that run, and nothing will be told of them."""
+    return {name: replace(step, status="stopped", ended_unix_ms=message.time_unix_ms)
+            if step.status == "running" else step for name, step in view.steps.items()}
+
+
+def spent_more(view: View) -> bool:
+    """Whether calls may have been in the works when the task ended: what they cost is not in its usage."""
+    if view.ended is None or view.status == "succeeded":
+        return False
+    cut_off = view.failure is not None and view.failure.code == "deadline_exceeded"
+    return cut_off or view.status in ("cancelled", "halted") or any(
+        step.status == "stopped" for step in view.steps.values())
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """A request that is not passed on, and why."""
@@ -205,6 +226,11 @@ def requester_of(message: Received, policies: Mapping[str, Policy]) -> Requester
 def task_id(tenant: str, person: str, idempotency_key: str) -> str:
     """The same key of the same person is the same task: 't' and 25 base32 characters."""
     return "t" + _hash25("task", tenant, person, idempotency_key)
+
+
+def deletion_id(tenant: str, name: str, key: str) -> str:
+    """'x' and 25 base32 characters."""
+    return "x" + _hash25("delete", tenant, name, key)
 
 
 def ingest_id(tenant: str, name: str, sha256: str, key: str = "") -> str:

@@ -17,7 +17,12 @@ from bulkhead.telemetry import names, trace
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import limits, subjects
 from bulkhead_contracts.grant import GrantReplied, GrantRequested
-from bulkhead_contracts.retrieval import DocumentIngestRequested
+from bulkhead_contracts.retrieval import (
+    DocumentDeleteRequested,
+    DocumentIngestRequested,
+    DocumentsReplied,
+    DocumentsRequested,
+)
 from bulkhead_contracts.task import (
     RequesterClaim,
     TaskCancelRequested,
@@ -25,6 +30,7 @@ from bulkhead_contracts.task import (
     TaskRequested,
     TaskSubmitted,
 )
+from bulkhead_contracts.types import Body
 from services.gateway import core, forks
 from services.gateway.feeds import INBOX, Feed, Feeds
 from services.gateway.problems import Problem, unavailable
@@ -139,8 +145,10 @@ class Intake:
         self, message: Received, claim: RequesterClaim, request: TaskRequested, taken: "forks.Taken | None"
     ) -> GrantReplied | core.Refusal:
         # Everything in this body comes from the stored message: a repeat asks for the same grant.
+        roles = {step.role for step in request.plan.steps} if request.plan is not None else set()
         ask = GrantRequested(requester=claim, tools=request.tools, limits=request.limits,
-                             requested_unix_ms=message.time_unix_ms, origin=taken.origin if taken else None)
+                             requested_unix_ms=message.time_unix_ms, origin=taken.origin if taken else None,
+                             worker_roles=tuple(sorted(roles)))
         try:
             reply = await self._context.publisher.request(
                 "signer", ask, tenant=message.tenant, task=message.task, cause=message.envelope.id,
@@ -201,33 +209,62 @@ class Intake:
     async def ingest(self, claim: RequesterClaim, name: str, media_type: str, data: bytes, key: str) -> Feed:
         """Store a document and ask rag to take it in; returns the feed where the outcome appears. Raises Problem."""
         tenant, digest = claim.tenant, hashlib.sha256(data).hexdigest()
-        task = core.ingest_id(tenant, name, digest, key)
+        # Without a key a new ingestion each time, which rag finds unchanged if it is: for all that is known here, this
+        # content was replaced or deleted since it was sent last.
+        task = core.ingest_id(tenant, name, digest, key or secrets.token_hex(16))
         try:
             feed = await self._feeds.fresh(tenant, task)
             if feed.view.ingested is not None:
-                if key:
-                    return feed  # The caller repeats one ingestion.
-                # This content may have been replaced since: a new ingestion, which rag finds unchanged if not.
-                task = core.ingest_id(tenant, name, digest, secrets.token_hex(16))
-                feed = await self._feeds.fresh(tenant, task)
+                return feed  # The caller repeats one ingestion.
             content = await self._context.blobs.put(tenant, data, media_type, summary=name)
-            ask = GrantRequested(requester=claim, purpose="ingest", requested_unix_ms=self._context.clock())
-            reply = await self._context.publisher.request(
-                "signer", ask, tenant=tenant, task=task, index=f"ingest/{task}", actor=claim.person,
-                timeout_s=limits.RPC_TIMEOUT_MS / 1000)
-            assert isinstance(reply, GrantReplied)
-            if not reply.granted:
-                raise Problem(403, reply.code or "refused", "The tenant's policy does not allow this",
-                              reply.reason or "the signer refused", reply.hint or "ask the operator")
-            body = DocumentIngestRequested(name=name, media_type=media_type, content=content)
-            await self._context.publisher.send(
-                "rag", body, tenant=tenant, task=task, index=f"ingest/{task}", actor=claim.person,
-                grant=reply.token)
-        except RpcRefused as error:
-            raise unavailable(f"no authority could be signed: {error}") from error
+            await self._to_rag(claim, DocumentIngestRequested(name=name, media_type=media_type, content=content), task)
         except (BusUnavailable, PublishRefused) as error:
             raise _bus_problem(error) from error
         return feed
+
+    async def delete(self, claim: RequesterClaim, name: str, key: str) -> Feed:
+        """Ask rag to erase a document; returns the feed where the outcome appears. Raises Problem."""
+        task = core.deletion_id(claim.tenant, name, key or secrets.token_hex(16))
+        try:
+            feed = await self._feeds.fresh(claim.tenant, task)
+            if feed.view.deleted is None:
+                await self._to_rag(claim, DocumentDeleteRequested(name=name), task)
+        except (BusUnavailable, PublishRefused) as error:
+            raise _bus_problem(error) from error
+        return feed
+
+    async def _to_rag(self, claim: RequesterClaim, body: Body, task: str) -> None:
+        """With the authority of who asks. Raises Problem, BusError."""
+        index = f"{'ingest' if isinstance(body, DocumentIngestRequested) else 'delete'}/{task}"
+        ask = GrantRequested(requester=claim, purpose="ingest", requested_unix_ms=self._context.clock())
+        try:
+            reply = await self._context.publisher.request(
+                "signer", ask, tenant=claim.tenant, task=task, index=index, actor=claim.person,
+                timeout_s=limits.RPC_TIMEOUT_MS / 1000)
+        except RpcRefused as error:
+            raise unavailable(f"no authority could be signed: {error}") from error
+        assert isinstance(reply, GrantReplied)
+        if not reply.granted:
+            raise Problem(403, reply.code or "refused", "The tenant's policy does not allow this",
+                          reply.reason or "the signer refused", reply.hint or "ask the operator")
+        await self._context.publisher.send(
+            "rag", body, tenant=claim.tenant, task=task, index=index, actor=claim.person, grant=reply.token)
+
+    async def documents(self, claim: RequesterClaim, after: str, limit: int) -> DocumentsReplied:
+        """Which documents the tenant has. Raises Problem (503)."""
+        ask = DocumentsRequested(after=after, limit=limit)
+        try:
+            reply = await self._context.publisher.request(
+                "rag", ask, tenant=claim.tenant, task="documents", index=secrets.token_hex(8), actor=claim.person,
+                timeout_s=limits.RPC_TIMEOUT_MS / 1000)
+        except RpcRefused as error:
+            raise unavailable(f"the document store failed: {error}") from error
+        except (BusUnavailable, PublishRefused) as error:
+            raise unavailable(f"the document store does not answer: {error}") from error
+        assert isinstance(reply, DocumentsReplied)
+        if reply.failure is not None:
+            raise unavailable(f"{reply.failure.code}: {reply.failure.message}", reply.failure.hint or "ask again")
+        return reply
 
 
 def _bus_problem(error: Exception) -> Problem:

@@ -1,6 +1,8 @@
 """Which tasks a tenant has, the newest first: an index of the `TaskRequested` in the inbox, read on as it grows.
 
-In: a tenant. Out: (sequence, task) pairs. Bounded per tenant; older tasks are still there by their id.
+In: a tenant. Out: (sequence, task) pairs. Bounded per tenant; older tasks are still there by their id. A purge takes
+the oldest first: what lies before the first message that is left is forgotten here; what it took from among the others
+is left to the caller, who reads each task anyway.
 """
 
 import asyncio
@@ -18,7 +20,8 @@ MAX_TENANTS = 1_000
 class _Index:
     def __init__(self) -> None:
         self.after: dict[str, int] = {}
-        self.first: dict[str, int] = {}
+        self.first: dict[str, tuple[int, str]] = {}
+        """Sequence and sender of each task's request."""
         self.lock = asyncio.Lock()
 
 
@@ -44,7 +47,8 @@ class Listing:
         async with index.lock:
             for sender in ("gateway", *publishers):
                 await self._read_on(index, sender, tenant)
-            newest = sorted(((sequence, task) for task, sequence in index.first.items()), reverse=True)
+                await self._forget_purged(index, sender, tenant)
+            newest = sorted(((sequence, task) for task, (sequence, _) in index.first.items()), reverse=True)
             for _, task in newest[self._bound :]:
                 del index.first[task]
         found = [row for row in newest[: self._bound] if not before or row[0] < before]
@@ -56,10 +60,19 @@ class Listing:
             for stored in batch:
                 if _type(stored.headers).startswith(TaskRequested.TYPE + ".") and _readable(stored.subject):
                     task = stored.subject.rpartition(".")[2]
-                    index.first[task] = min(stored.sequence, index.first.get(task, stored.sequence))
+                    known = index.first.get(task)
+                    # The first request is the one. The broker takes a second of the gateway's when the first is gone.
+                    if known is None or stored.sequence < known[0] or known[1] == sender == "gateway":
+                        index.first[task] = (stored.sequence, sender)
             index.after[sender] = batch[-1].sequence
             if len(batch) < READ_BATCH:
                 return
+
+    async def _forget_purged(self, index: _Index, sender: str, tenant: str) -> None:
+        for left in await self._bus.read(INBOX, f"mesh.{sender}.gateway.*.{tenant}.*", limit=1):
+            gone = [task for task, known in index.first.items() if known[0] < left.sequence and known[1] == sender]
+            for task in gone:
+                del index.first[task]
 
 
 def _readable(subject: str) -> bool:

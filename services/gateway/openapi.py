@@ -13,6 +13,8 @@ from bulkhead_contracts import limits
 from services.gateway.api import (
     CancelReceipt,
     CancelSubmission,
+    DeletionReceipt,
+    DocumentPage,
     DocumentReceipt,
     ServerHealth,
     TaskDocument,
@@ -24,7 +26,8 @@ from services.gateway.problems import MEDIA_TYPE, ProblemDetails
 
 API_VERSION = "1.0.0"
 _INPUTS = (TaskSubmission, CancelSubmission)
-_OUTPUTS = (TaskReceipt, CancelReceipt, TaskPage, TaskDocument, DocumentReceipt, ServerHealth, ProblemDetails)
+_OUTPUTS = (TaskReceipt, CancelReceipt, TaskPage, TaskDocument, DocumentReceipt, DocumentPage, DeletionReceipt,
+            ServerHealth, ProblemDetails)
 
 _TITLES = {
     400: "Idempotency-Key is missing, or the body is not JSON",
@@ -35,7 +38,7 @@ _TITLES = {
     408: "The body came too slowly",
     413: "Larger than the limit, which the answer names",
     422: "A field does not fit, or the key was used for other content",
-    429: "The caller, or its tenant, has too many event streams open",
+    429: "The caller, or its tenant, has too many event streams open, or sends too much at once",
     503: "Something that this depends on does not answer; nothing was lost",
 }
 
@@ -95,12 +98,14 @@ def _tasks() -> dict[str, Any]:
             "operationId": "submitTask",
             "summary": "Submit an objective; it is stored durably before the answer",
             "parameters": [_header("Idempotency-Key", "Random; the same when you repeat a request: a repeat is "
-                                   "never a second task", required=True, schema=_KEY_SCHEMA)],
+                                   "never a second task. Remembered as long as the task is: until it is purged after "
+                                   "its retention (30 days after its end, unless the operator chose another); then "
+                                   "the same key begins a new task", required=True, schema=_KEY_SCHEMA)],
             "requestBody": {"required": True, "content": {"application/json": {"schema": _ref(TaskSubmission)}}},
             "responses": {
                 "202": _json(TaskReceipt, "Stored; follow it under these URLs",
                              {"Location": _TEXT, "Idempotency-Replayed": _TEXT}),
-                **_problems(400, 401, 403, 408, 409, 413, 422, 503)},
+                **_problems(400, 401, 403, 408, 409, 413, 422, 429, 503)},
         },
         "get": {
             "operationId": "listTasks",
@@ -136,19 +141,39 @@ def _cancel() -> dict[str, Any]:
         "operationId": "cancelTask", "summary": "Ask for a task to end", "parameters": [_TASK],
         "requestBody": {"required": False, "content": {"application/json": {"schema": _ref(CancelSubmission)}}},
         "responses": {"202": _json(CancelReceipt, "Stored; the planner ends the task", {"Location": _TEXT}),
-                      **_problems(400, 401, 403, 404, 408, 409, 413, 422, 503)}}}
+                      **_problems(400, 401, 403, 404, 408, 409, 413, 422, 429, 503)}}}
 
 
 def _documents() -> dict[str, Any]:
     file = {"type": "object", "required": ["file"], "properties": {"file": {"type": "string", "format": "binary"}}}
     headers = {"Location": _TEXT}
-    return {"post": {
+    name_schema = {"type": "string", "minLength": 1, "maxLength": limits.MAX_NAME_CHARS, "pattern": "^[ -~]+$"}
+    listing = {
+        "operationId": "listDocuments",
+        "summary": "The tenant's documents, by name",
+        "parameters": [
+            _query("limit", "How many", {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}),
+            _query("after", "`next` of the page before", name_schema)],
+        "responses": {"200": _json(DocumentPage, "A page"), **_problems(401, 403, 422, 503)},
+    }
+    deletion = {
+        "operationId": "deleteDocument",
+        "summary": "Erase a document and every version of it from the store; repeating is harmless",
+        "description": "It is not found any more by tasks. Answers that were given stay, and what they quote.",
+        "parameters": [
+            _query("name", "The document's name", name_schema) | {"required": True},
+            _header("Idempotency-Key", "Optional: repeats of one deletion get its first outcome",
+                    schema=_KEY_SCHEMA)],
+        "responses": {"200": _json(DeletionReceipt, "Gone"), "202": _json(DeletionReceipt, "Under way; repeat to see"),
+                      **_problems(400, 401, 403, 404, 422, 503)},
+    }
+    return {"get": listing, "delete": deletion, "post": {
         "operationId": "addDocument",
         "summary": f"Add a document (at most {limits.MAX_BLOB_BYTES} bytes) to the tenant's store",
-        "description": "Raw bytes with `name` in the query (media type from Content-Type or the name), or a form.",
+        "description": "Raw bytes with `name` in the query (media type from Content-Type or the name), or a form. A "
+                       "document of the same name is replaced; the answer says so (`replaced_sha256`).",
         "parameters": [
-            _query("name", "The document's name",
-                   {"type": "string", "minLength": 1, "maxLength": limits.MAX_NAME_CHARS, "pattern": "^[ -~]+$"}),
+            _query("name", "The document's name", name_schema),
             _header("Idempotency-Key", "Optional: repeats of one ingestion get its first outcome",
                     schema=_KEY_SCHEMA)],
         "requestBody": {"required": True, "content": {
@@ -157,7 +182,7 @@ def _documents() -> dict[str, Any]:
         "responses": {"200": _json(DocumentReceipt, "Already there, unchanged", headers),
                       "201": _json(DocumentReceipt, "Taken in", headers),
                       "202": _json(DocumentReceipt, "Under way; ask at status_url", headers),
-                      **_problems(400, 401, 403, 408, 413, 422, 503)}}}
+                      **_problems(400, 401, 403, 408, 413, 422, 429, 503)}}}
 
 
 def _one_document() -> dict[str, Any]:

@@ -27,7 +27,8 @@ class Settings(ServiceSettings):
     publishers: JSON {"pub_<name>": {"tenant", "person", "role"}}; publishers_file holds the same (YAML or JSON, at
     the top or under `publishers`, as infra/identity/policy.yaml does), and wins.
     head_timeout_s: until a request's head is whole. body_timeout_s: the same for its body, plus what its bytes take at
-    body_min_bytes_per_s. write_timeout_s: so long a client may take nothing of its answer. max_streams*: per replica.
+    body_min_bytes_per_s. write_timeout_s: so long a client may take nothing of its answer. max_streams* and
+    max_body_bytes_held* (of bodies that are being read or handled): per replica.
     """
 
     http_host: str = "127.0.0.1"
@@ -56,6 +57,8 @@ class Settings(ServiceSettings):
     body_timeout_s: float = Field(default=20.0, gt=0)
     body_min_bytes_per_s: int = Field(default=16_384, gt=0)
     max_body_bytes_held: int = Field(default=64 * 1024 * 1024, ge=limits.MAX_BLOB_BYTES)
+    max_body_bytes_held_per_tenant: int = Field(default=40 * 1024 * 1024, ge=limits.MAX_BLOB_BYTES)
+    max_body_bytes_held_per_person: int = Field(default=24 * 1024 * 1024, ge=limits.MAX_BLOB_BYTES)
     write_timeout_s: float = Field(default=30.0, gt=0)
 
     @field_validator("jwt_algorithms")

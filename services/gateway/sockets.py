@@ -57,9 +57,11 @@ class BoundedProtocol(H11Protocol):
         if len(self.connections) <= self.sockets.max_connections:
             return
         # Whoever means to ask does it within milliseconds: the one that waits longest is the likeliest to be idle.
-        victim = next(iter(self.sockets.waiting))
+        victim, _ = self.sockets.waiting.popitem(last=False)
         log.warning("connection_dropped", reason="too many connections", connections=len(self.connections))
         if victim is not self:
+            # Out of both sets now: it is told of its end in the next turn of the loop, and more may come in this one.
+            self.connections.discard(victim)
             victim.transport.abort()
             return
         self._answer(503, "busy", "Too many connections", "this replica holds as many connections as it may",

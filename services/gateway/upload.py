@@ -37,17 +37,22 @@ def read_document(request: Request, body: bytes) -> Document:
     else:
         name, media_type, data = "", content_type.partition(";")[0].strip().lower(), body
     said = request.query_params.get("name") or unquote(request.headers.get("x-document-name", ""))
-    name = said or name
-    if not name:
-        raise _unfit("the document has no name", "add ?name=fares.md, or send a multipart file with a filename")
-    if len(name) > limits.MAX_NAME_CHARS or any(ord(char) < 32 or ord(char) == 127 for char in name):
-        raise _unfit(f"the name must have at most {limits.MAX_NAME_CHARS} printable characters",
-                     "shorten the name; the last part of a path is enough")
+    name = checked_name(said or name)
     if not data.strip():
         raise _unfit("the document is empty", "send its content as the request body")
     if len(data) > limits.MAX_BLOB_BYTES:
         raise too_large("the document", limits.MAX_BLOB_BYTES, "bytes", "split it into several documents")
     return Document(name, _media_type(name, media_type), data)
+
+
+def checked_name(name: str) -> str:
+    """A document's name. Raises Problem 422."""
+    if not name:
+        raise _unfit("the document has no name", "add ?name=fares.md, or send a multipart file with a filename")
+    if len(name) > limits.MAX_NAME_CHARS or any(ord(char) < 32 or ord(char) == 127 for char in name):
+        raise _unfit(f"the name must have at most {limits.MAX_NAME_CHARS} printable characters",
+                     "shorten the name; the last part of a path is enough")
+    return name
 
 
 def _media_type(name: str, said: str) -> str:

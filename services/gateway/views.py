@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from bulkhead.blobs import BlobCorrupt, BlobMissing, Blobs, summarise
 from bulkhead_contracts.task import RequesterClaim, TaskRequested
 from services.gateway.api import StepDocument, TaskDocument, TaskSummary
-from services.gateway.core import ENDED, requester_of
+from services.gateway.core import ENDED, requester_of, spent_more
 from services.gateway.feeds import Feed
 from services.gateway.settings import PublisherPolicy
 
@@ -57,4 +57,4 @@ async def document(feed: Feed, blobs: Blobs, policies: Policies) -> TaskDocument
         steps_done=view.ended.steps_done if view.ended else sum(s.status == "accepted" for s in steps),
         steps_total=view.ended.steps_total if view.ended else len(steps),
         failure=view.failure, result=view.result, answer=answer, usage=view.usage,
-        events_url=f"/v1/tasks/{feed.task}/events")
+        spent_more=spent_more(view), events_url=f"/v1/tasks/{feed.task}/events")

@@ -1,6 +1,7 @@
-"""Request to outcome: an ingestion to its outcome, a query to passages with citations.
+"""Request to outcome: an ingestion or a deletion to its outcome, a query to passages with citations.
 
-Enters: RetrievalRequested, DocumentIngestRequested. Leaves: RetrievalReplied, DocumentIngested.
+Enters: RetrievalRequested, DocumentIngestRequested, DocumentDeleteRequested. Leaves: RetrievalReplied,
+DocumentIngested, DocumentDeleted. By request and reply, for the gateway: which documents there are.
 Order of a retrieval: granted -> not halted -> in time -> (vector, reserved) -> candidates -> rank -> cite.
 """
 
@@ -10,12 +11,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bulkhead.runtime.doer import Deferred, Hands, Job, Refused
+from bulkhead.runtime.edge import Received, RpcTable
 from bulkhead_contracts import limits
 from bulkhead_contracts.budget import Amount
 from bulkhead_contracts.result import Citation, Completeness, ContentRef, Failure, Label, Omission, Usage
 from bulkhead_contracts.retrieval import (
+    DocumentDeleted,
+    DocumentDeleteRequested,
     DocumentIngested,
     DocumentIngestRequested,
+    DocumentsReplied,
+    DocumentsRequested,
     Passage,
     RetrievalReplied,
     RetrievalRequested,
@@ -31,6 +37,7 @@ TOOL = "search_documents"
 DEFAULT_SCOPE = "default"
 EMBEDDING_BATCH = 64
 NOTHING = Usage()
+Request = RetrievalRequested | DocumentIngestRequested | DocumentDeleteRequested
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +62,10 @@ class Rag:
     """The doer. Search by words costs nothing and goes nowhere, so it reserves nothing; embeddings do."""
 
     service = SERVICE
-    handles: tuple[type[Body], ...] = (RetrievalRequested, DocumentIngestRequested)
+    handles: tuple[type[Body], ...] = (RetrievalRequested, DocumentIngestRequested, DocumentDeleteRequested)
 
     def __init__(self, library: Library, knobs: Knobs) -> None:
+        self.rpc: RpcTable = {DocumentsRequested: self.documents}
         self._library = library
         self._knobs = knobs
 
@@ -65,34 +73,49 @@ class Rag:
         """Close the stores."""
         await self._library.close()
 
-    def key(self, request: RetrievalRequested | DocumentIngestRequested) -> str:
-        """Call id; for an ingestion (whose id is the task token) name and content within it."""
+    async def documents(self, message: Received) -> DocumentsReplied:
+        """A page of the tenant's documents. For the gateway, which may say who asks for whatever it takes in."""
+        request = message.body
+        assert isinstance(request, DocumentsRequested)
+        found = await self._library.documents(message.tenant, DEFAULT_SCOPE, request.after, request.limit + 1)
+        if isinstance(found, Failure):
+            return DocumentsReplied(failure=found)
+        return DocumentsReplied(documents=found[: request.limit], more=len(found) > request.limit)
+
+    def key(self, request: Request) -> str:
+        """Call id; for what has its id as task token (an ingestion, a deletion) name and content within it."""
         if isinstance(request, RetrievalRequested):
             return request.call_id
         name = hashlib.blake2b(request.name.encode(), digest_size=8).hexdigest()
+        if isinstance(request, DocumentDeleteRequested):
+            return f"delete-{name}"
         return f"ingest-{name}-{request.content.sha256[:32]}"
 
     def writes(self, job: Job[Body]) -> bool:
-        """No: a search changes nothing, and the store knows an ingestion by its id and its content."""
+        """No: a search changes nothing, the store knows an ingestion by its id, and what is erased stays erased."""
         return False
 
     async def act(self, job: Job[Body], hands: Hands) -> Body:
         """See the module's docstring for the order."""
         if isinstance(job.request, RetrievalRequested):
             return await self._retrieve(job, job.request, hands)
+        if isinstance(job.request, DocumentDeleteRequested):
+            return await self._delete(job, job.request, hands)
         assert isinstance(job.request, DocumentIngestRequested)
         return await self._ingest(job, job.request, hands)
 
-    def refuse(self, request: RetrievalRequested | DocumentIngestRequested, failure: Failure) -> Body:
+    def refuse(self, request: Request, failure: Failure) -> Body:
         """The reply that says no."""
         if isinstance(request, RetrievalRequested):
             return RetrievalReplied(
                 call_id=request.call_id, step_id=request.step_id, outcome="refused", failure=failure,
                 standing="failed",
             )  # fmt: skip
+        if isinstance(request, DocumentDeleteRequested):
+            return DocumentDeleted(name=request.name, outcome="rejected", failure=failure)
         return _rejected(request, failure)
 
-    def uncertain(self, request: RetrievalRequested | DocumentIngestRequested) -> Body:
+    def uncertain(self, request: Request) -> Body:
         """Never asked for, since nothing here is claimed; answered all the same."""
         failure = Failure(
             code="uncertain", message="it is unknown whether this was done", hint="ask again: repeating is safe"
@@ -166,18 +189,8 @@ class Rag:
     # Ingestion
 
     async def _ingest(self, job: Job[Body], request: DocumentIngestRequested, hands: Hands) -> Body:
-        if DEFAULT_SCOPE not in job.authority.task.document_scopes:
-            failure = Failure(
-                code="no_scope",
-                message=f"the grant does not name the scope {DEFAULT_SCOPE!r}",
-                hint="have the tenant's policy allow it",
-            )
-            return _rejected(request, failure)
-        halt = hands.halted(job)
-        if halt is not None:
-            return _rejected(request, Failure(
-                code="halted", message=f"{halt.scope} {halt.name} is halted: {halt.reason}",
-                hint="an operator must lift the halt"))  # fmt: skip
+        if (refusal := _no_change(job, hands)) is not None:
+            return _rejected(request, refusal)
         ingestion = f"{job.task}/{self.key(request)}"
         sha256 = request.content.sha256
         prior = await self._library.prior(job.tenant, ingestion, DEFAULT_SCOPE, request.name, sha256)
@@ -185,8 +198,8 @@ class Rag:
             return _rejected(request, prior)
         if prior is not None:
             lost = await self._complete_vectors(job, request, hands)
-            return DocumentIngested(name=request.name, sha256=sha256, outcome=prior.outcome,
-                                    chunks=prior.chunks, detail=_lost_line(lost))  # fmt: skip
+            return DocumentIngested(name=request.name, sha256=sha256, outcome=prior.outcome, chunks=prior.chunks,
+                                    detail=_lost_line(lost))  # fmt: skip
         data = await self._library.content(hands.blobs, job.tenant, request.content)
         if isinstance(data, Failure):
             return _rejected(request, data)
@@ -204,7 +217,15 @@ class Rag:
         if isinstance(done, Failure):
             return _rejected(request, done)
         return DocumentIngested(name=request.name, sha256=sha256, outcome=done.outcome, chunks=done.chunks,
-                                detail=_lost_line(vectors.lost))  # fmt: skip
+                                replaced_sha256=done.replaced, detail=_lost_line(vectors.lost))  # fmt: skip
+
+    async def _delete(self, job: Job[Body], request: DocumentDeleteRequested, hands: Hands) -> Body:
+        if (refusal := _no_change(job, hands)) is not None:
+            return self.refuse(request, refusal)
+        gone = await self._library.delete(job.tenant, DEFAULT_SCOPE, request.name)
+        if isinstance(gone, Failure):
+            return self.refuse(request, gone)
+        return DocumentDeleted(name=request.name, outcome="deleted" if gone else "absent", versions=gone)
 
     async def _complete_vectors(self, job: Job[Body], request: DocumentIngestRequested, hands: Hands) -> str:
         """Vectors that were lost when this document came in are made when it comes again."""
@@ -303,6 +324,18 @@ def _completeness(request: RetrievalRequested, choice: Choice, lost: str) -> Com
 
 def _lost_line(lost: str) -> str:
     return f"searchable by words alone: {lost}"[: limits.MAX_SUMMARY_CHARS] if lost else ""
+
+
+def _no_change(job: Job[Body], hands: Hands) -> Failure | None:
+    """Why this authority may not change what documents there are, now."""
+    if DEFAULT_SCOPE not in job.authority.task.document_scopes:
+        return Failure(code="no_scope", message=f"the grant does not name the scope {DEFAULT_SCOPE!r}",
+                       hint="have the tenant's policy allow it")  # fmt: skip
+    halt = hands.halted(job)
+    if halt is not None:
+        return Failure(code="halted", message=f"{halt.scope} {halt.name} is halted: {halt.reason}",
+                       hint="an operator must lift the halt")  # fmt: skip
+    return None
 
 
 def _rejected(request: DocumentIngestRequested, failure: Failure) -> DocumentIngested:

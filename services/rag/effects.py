@@ -23,6 +23,7 @@ import httpx
 from bulkhead.blobs import BlobCorrupt, BlobMissing, Blobs
 from bulkhead_contracts import limits, subjects
 from bulkhead_contracts.result import ContentRef, Failure
+from bulkhead_contracts.retrieval import StoredDocument
 
 from . import extract
 from .chunk import chunks_of
@@ -140,6 +141,27 @@ class FileLibrary:
         assert done is not None
         return done
 
+    async def delete(self, tenant: str, scope: str, name: str) -> int | Failure:
+        """Erase a document with all its versions; durable when it returns."""
+        if not self._exists(tenant):
+            return 0
+        return await self._with_store(tenant, lambda store: store.delete(scope, name))
+
+    async def documents(
+        self, tenant: str, scope: str, after: str, limit: int
+    ) -> tuple[StoredDocument, ...] | Failure:
+        """Current documents by name, those after `after`."""
+        if not self._exists(tenant):
+            return ()
+        rows = await self._with_store(tenant, lambda store: store.documents(scope, after, limit))
+        if isinstance(rows, Failure):
+            return rows
+        return tuple(
+            StoredDocument(name=name, sha256=sha256, media_type=media_type, chunks=chunks, versions=versions,
+                           ingested_unix_ms=at)
+            for name, sha256, media_type, chunks, versions, at in rows
+        )  # fmt: skip
+
     async def without_vectors(self, tenant: str, scope: str, name: str, model: str) -> list[tuple[int, str]] | Failure:
         """Chunks of a document that still lack vectors."""
         return await self._with_store(tenant, lambda store: store.without_vectors(scope, name, model))
@@ -153,7 +175,7 @@ class FileLibrary:
     ) -> Found | Failure:
         """Candidates; a tenant without documents has none."""
         settings = self._settings
-        if tenant not in self._stores and not self._path(tenant).exists():
+        if not self._exists(tenant):
             return Found((), len(terms))
         found = await self._with_store(
             tenant,
@@ -161,6 +183,10 @@ class FileLibrary:
         )
         assert found is not None
         return found
+
+    def _exists(self, tenant: str) -> bool:
+        """Asking must not make a file for a tenant that has no documents."""
+        return tenant in self._stores or self._path(tenant).exists()
 
     def _path(self, tenant: str) -> Path:
         return self._settings.store_dir / f"{subjects.token(tenant)}.sqlite"

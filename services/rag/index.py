@@ -55,6 +55,16 @@ _MATCHING = """
 _BY_ROW = """
     SELECT row, chunk_id, name, sha256, start, end, title, text
     FROM passages WHERE row IN (SELECT value FROM json_each(?))"""
+_STANDING = """
+    SELECT d.name, d.sha256, d.media_type, (SELECT count(*) FROM chunks c WHERE c.document = d.id),
+        (SELECT count(*) FROM documents v WHERE v.scope = d.scope AND v.name = d.name), d.ingested_unix_ms
+    FROM documents d WHERE d.current = 1 AND d.scope = ? AND d.name > ? ORDER BY d.name LIMIT ?"""
+_ERASING = (
+    """DELETE FROM vectors WHERE chunk IN (
+        SELECT c.id FROM chunks c JOIN documents d ON d.id = c.document WHERE d.scope = ? AND d.name = ?)""",
+    "DELETE FROM chunks WHERE document IN (SELECT id FROM documents WHERE scope = ? AND name = ?)",
+    "DELETE FROM documents WHERE scope = ? AND name = ?",
+)
 _BUSY_TIMEOUT_MS = 5_000
 
 
@@ -118,23 +128,40 @@ class Store:
                 (new.scope, new.name, new.sha256),
             ).fetchone()
             unchanged = known is not None and known[1] == 1
+            replaced = None
             if not unchanged:
-                self._retire(new.scope, new.name)
+                replaced = self._retire(new.scope, new.name)
                 self._publish(new, known[0] if known is not None else self._add(new))
-            done = Ingestion("unchanged" if unchanged else "ingested", len(new.chunks))
+            done = Ingestion("unchanged" if unchanged else "ingested", len(new.chunks), replaced)
             self._writer.execute(
                 "INSERT INTO ingestions VALUES (?, ?, ?)", (new.ingestion_id, done.outcome, done.chunks)
             )
             return done
 
-    def _retire(self, scope: str, name: str) -> None:
+    def _retire(self, scope: str, name: str) -> str | None:
+        """Take the current version of a name out of the search; returns its digest."""
         old = self._writer.execute(
-            "SELECT id FROM documents WHERE scope = ? AND name = ? AND current = 1", (scope, name)
+            "SELECT id, sha256 FROM documents WHERE scope = ? AND name = ? AND current = 1", (scope, name)
         ).fetchone()
         if old is None:
-            return
-        self._writer.execute("UPDATE documents SET current = 0 WHERE id = ?", old)
-        self._writer.execute("DELETE FROM chunk_search WHERE rowid IN (SELECT id FROM chunks WHERE document = ?)", old)
+            return None
+        self._writer.execute("UPDATE documents SET current = 0 WHERE id = ?", old[:1])
+        self._writer.execute(
+            "DELETE FROM chunk_search WHERE rowid IN (SELECT id FROM chunks WHERE document = ?)", old[:1])
+        return str(old[1])
+
+    def delete(self, scope: str, name: str) -> int:
+        """Erase every version of a document, in one transaction; returns how many there were."""
+        with self._write_lock, _Transaction(self._writer):
+            self._retire(scope, name)
+            for statement in _ERASING[:-1]:
+                self._writer.execute(statement, (scope, name))
+            return self._writer.execute(_ERASING[-1], (scope, name)).rowcount
+
+    def documents(self, scope: str, after: str, limit: int) -> list[tuple]:
+        """(name, sha256, media type, chunks, versions, when) of current documents, by name."""
+        with self._read_lock:
+            return self._reader.execute(_STANDING, (scope, after, limit)).fetchall()
 
     def _add(self, new: NewDocument) -> int:
         document = self._writer.execute(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from bulkhead.blobs import Blobs
 from bulkhead_contracts.result import ContentRef, Failure
+from bulkhead_contracts.retrieval import StoredDocument
 
 from .chunk import Chunk
 from .rank import Candidate
@@ -44,10 +45,11 @@ class NewDocument:
 
 @dataclass(frozen=True, slots=True)
 class Ingestion:
-    """How an ingestion ended."""
+    """How an ingestion ended. replaced: digest of the content that stood under the name until now, if any."""
 
     outcome: Literal["ingested", "unchanged"]
     chunks: int
+    replaced: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,16 @@ class Library(Protocol):
 
     async def ingest(self, tenant: str, new: NewDocument) -> Ingestion | Failure:
         """Durable when it returns."""
+        ...
+
+    async def delete(self, tenant: str, scope: str, name: str) -> int | Failure:
+        """Erase a document; returns how many versions of it there were."""
+        ...
+
+    async def documents(
+        self, tenant: str, scope: str, after: str, limit: int
+    ) -> tuple[StoredDocument, ...] | Failure:
+        """Current documents by name, those after `after`."""
         ...
 
     async def without_vectors(self, tenant: str, scope: str, name: str, model: str) -> list[tuple[int, str]] | Failure:

@@ -18,10 +18,11 @@ from bulkhead.runtime import fold
 from bulkhead.runtime.context import Context, Identity, make_context
 from bulkhead.runtime.service import Service
 from bulkhead_contracts import catalog, subjects
+from bulkhead_contracts.control import MessageRejected
 from bulkhead_contracts.plan import Plan, PlanStep
 from bulkhead_contracts.result import ContentRef, Result
 from bulkhead_contracts.step import StepFinished
-from bulkhead_contracts.task import TaskEnded, TaskLimits, TaskRejected, TaskSubmitted
+from bulkhead_contracts.task import TaskEnded, TaskLimits, TaskRejected, TaskRequested, TaskSubmitted
 from infra.nats import purge as purging
 from infra.nats.purge import DAY_S, MIN_RETENTION_S, PurgeError, Retention, purge, retention_of, seconds
 from services.planner.app import LOGICS
@@ -65,14 +66,14 @@ def places(task: str, tenant: str) -> list[tuple[str, str]]:
     return [*found, ("budget", subjects.control_key("task", tenant, task))]
 
 
-async def live_through(of, task: str, tenant: str = TENANT) -> None:
+async def live_through(of, task: str, tenant: str = TENANT, again: bool = False) -> None:
     for number, (identity, subject) in enumerate(places(task, tenant)):
-        name = f"{tenant}/{task}/{number}"
+        name = f"{tenant}/{task}/{number}/{again}"
         await (await of(identity)).publish(subject, b"{}", {"ce-type": "mesh.some.thing.v1"}, name)
     for one in catalog.DECIDERS:
         subject = subjects.timer_set(one, tenant, task, "deadline")
         target = subjects.timer_fired(one, tenant, task)
-        await (await of(one)).schedule(Schedule(subject, target, 2**41, b"{}"), f"{tenant}/{task}/timer/{one}")
+        await (await of(one)).schedule(Schedule(subject, target, 2**41, b"{}"), f"{tenant}/{task}/timer/{one}/{again}")
 
 
 async def end(of, task: str, tenant: str = TENANT, sender: str = "planner", kind: str = "", name: str = "") -> int:
@@ -172,6 +173,56 @@ async def test_a_stream_may_hold_longer_and_what_is_refused_or_ingested_ends_too
         assert left == {"RECORDS_RAG", "INBOX_GATEWAY", "JOURNAL"}
         await purge(broker.url, seed, longer, now_unix_ms=ended + 1_000_001)
         assert not any((await census(broker)).values())
+
+
+async def say(of, sender: str, task: str, kind: str, body: dict | None = None) -> int:
+    """One message in the gateway's inbox; returns its sequence."""
+    subject = subjects.mesh(sender, "gateway", TENANT, task)
+    name = f"{sender}/{task}/{kind}"
+    ack = await (await of(sender)).publish(subject, json.dumps(body or {}).encode(), {"ce-type": kind}, name)
+    return ack.sequence
+
+
+async def test_what_never_became_a_task_goes_by_its_age_and_a_request_that_waits_stays(broker):
+    asked, cancelled = TaskRequested.ce_type(), "mesh.task.cancel_requested.v1"
+    async with buses(broker) as of:
+        await say(of, "gateway", "waiting", asked)
+        await say(of, "pub_demo", "nothing", cancelled)
+        unreadable = await say(of, "pub_demo", "unreadable", asked)
+        await say(of, "gateway", "unreadable", MessageRejected.ce_type(), {"sequence": unreadable})
+        other = await say(of, "pub_demo", "doubted", asked)
+        await say(of, "pub_demo", "doubted", MessageRejected.ce_type(), {"sequence": other})
+        odd = f"mesh.pub_demo.gateway.0.{TENANT}.no%task"
+        await (await of("pub_demo")).publish(odd, b"{}", {"ce-type": asked}, "odd")
+        await settled(broker)
+        stored = await (await of("gateway")).read("INBOX_GATEWAY", "mesh.>", limit=200)
+        due = stored[-1].time_unix_ms + int(RETENTION.default_s * 1000)
+        assert (await purge(broker.url, broker.seed, RETENTION, now_unix_ms=stored[0].time_unix_ms)).tasks == 0
+        done = await purge(broker.url, broker.seed, RETENTION, now_unix_ms=due)
+        assert done.tasks == 3 and done.messages["INBOX_GATEWAY"] == done.messages["JOURNAL"] == 4
+        after = await settled(broker)
+        assert set(after["INBOX_GATEWAY"]) == {f"{TENANT}/waiting", f"{TENANT}/doubted"}, "a promise, and a forged fact"
+
+
+async def test_an_id_that_another_purge_freed_and_somebody_uses_again_is_left_alone(broker, monkeypatch):
+    original = purging._remove
+    lives = []
+
+    async def removed_by_two(bus, task, age_ms, retention, *more):
+        if not lives:
+            lives.append(task)  # What the other one did meanwhile, and the second life of the id.
+            await purge(broker.url, broker.seed, RETENTION, now_unix_ms=due)
+            await live_through(of, OLD, again=True)
+        return await original(bus, task, age_ms, retention, *more)
+
+    async with buses(broker) as of:
+        await live_through(of, OLD)
+        due = await end(of, OLD) + int(RETENTION.default_s * 1000)
+        await settled(broker)
+        monkeypatch.setattr(purging, "_remove", removed_by_two)
+        await purge(broker.url, broker.seed, RETENTION, now_unix_ms=due)
+        left = await settled(broker)
+    assert all(tasks[f"{TENANT}/{OLD}"] for tasks in left.values()), left
 
 
 # Late messages

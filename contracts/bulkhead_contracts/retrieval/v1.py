@@ -61,7 +61,10 @@ class DocumentIngestRequested(Body):
 
 
 class DocumentIngested(Body):
-    """How an ingestion ended: `unchanged` when the same content under this name was there already."""
+    """How an ingestion ended: `unchanged` when the same content under this name was there already.
+
+    replaced_sha256: what stood under this name until now, when that was other content.
+    """
 
     TYPE: ClassVar[str] = "mesh.retrieval.ingested"
 
@@ -71,3 +74,53 @@ class DocumentIngested(Body):
     chunks: Count = 0
     failure: Failure | None = None
     detail: Reason = ""
+    replaced_sha256: Sha256 | None = None
+
+
+class DocumentDeleteRequested(Body):
+    """Erase a document with every version of it. The subject's task token is the deletion's id."""
+
+    TYPE: ClassVar[str] = "mesh.retrieval.delete_requested"
+
+    name: Name
+
+
+class DocumentDeleted(Body):
+    """How a deletion ended: `absent` when nothing stood under this name."""
+
+    TYPE: ClassVar[str] = "mesh.retrieval.deleted"
+
+    name: Name
+    outcome: Literal["deleted", "absent", "rejected"]
+    versions: Count = 0
+    failure: Failure | None = None
+
+
+class DocumentsRequested(Body):
+    """Ask which documents the tenant of the subject has, by name, those after `after`."""
+
+    TYPE: ClassVar[str] = "mesh.retrieval.documents_requested"
+
+    after: Annotated[str, Field(max_length=limits.MAX_NAME_CHARS)] = ""
+    limit: Annotated[int, Field(ge=1, le=limits.MAX_LISTED_DOCUMENTS)] = 100
+
+
+class StoredDocument(Contract):
+    """A document as it stands. versions: how many contents of this name are kept, for old citations to resolve."""
+
+    name: Name
+    sha256: Sha256
+    media_type: Name
+    chunks: Count
+    versions: Count
+    ingested_unix_ms: UnixMs
+
+
+class DocumentsReplied(Body):
+    """A page of documents; `more` when others follow the last. failure: the store cannot be read."""
+
+    TYPE: ClassVar[str] = "mesh.retrieval.documents_replied"
+
+    documents: Annotated[tuple[StoredDocument, ...], Field(max_length=limits.MAX_LISTED_DOCUMENTS)] = ()
+    more: bool = False
+    failure: Failure | None = None

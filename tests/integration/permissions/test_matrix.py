@@ -58,13 +58,14 @@ def _reached(subject: str, message) -> bool:
 
 @pytest.fixture
 async def served(tmp_path):
-    """The broker, and somebody who serves at budget and signer, so that requests have an answer."""
-    async with running(tmp_path) as broker, broker.client("budget") as budget, broker.client("signer") as signer:
-        for name, client in (("budget", budget), ("signer", signer)):
+    """The broker, and somebody who serves wherever questions are asked, so that requests have an answer."""
 
-            async def answer(message):
-                await message.respond(b"{}")
+    async def answer(message):
+        await message.respond(b"{}")
 
+    async with running(tmp_path) as broker, AsyncExitStack() as clients:
+        for name in sorted({to for _, to in expected.ASKS}):
+            client = await clients.enter_async_context(broker.client(name))
             await client.nc.subscribe(f"rpc.*.{name}.>", queue=name, cb=answer)
             await client.settle()
         yield broker

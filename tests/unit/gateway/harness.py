@@ -20,6 +20,7 @@ from bulkhead.runtime.publisher import Publisher
 from bulkhead_contracts import subjects
 from bulkhead_contracts.envelope import derive_id
 from bulkhead_contracts.grant import GrantReplied, GrantRequested
+from bulkhead_contracts.retrieval import DocumentsReplied, DocumentsRequested, StoredDocument
 from bulkhead_contracts.types import Body, Contract
 from services.gateway.app import Gateway
 from services.gateway.settings import Settings
@@ -57,7 +58,7 @@ class Subscription:
 
 
 class InProcessBus:
-    """Streams INBOX_* and BLOBS, live subjects, and one answering signer."""
+    """Streams INBOX_* and BLOBS, live subjects, and one answering signer. gaps: so many messages a purge took."""
 
     def __init__(self) -> None:
         self.stored: list[tuple[str, Stored]] = []
@@ -68,6 +69,9 @@ class InProcessBus:
         self.refusal: GrantReplied | None = None
         self.asked: list[GrantRequested] = []
         self.reads = 0
+        self.gaps = 0
+        self.rag_down = False
+        self.documents: list[StoredDocument] = []
         self.news = asyncio.Event()
 
     def _stream(self, subject: str) -> str:
@@ -86,7 +90,7 @@ class InProcessBus:
             return PubAck(stream, self.ids[stream, message_id], duplicate=True)
         if stream == subjects.BLOBS_STREAM and here:
             raise PublishRefused("one message per subject")
-        sequence = sum(name == stream for name, _ in self.stored) + 1
+        sequence = sum(name == stream for name, _ in self.stored) + self.gaps + 1
         self.stored.append((stream, Stored(subject, dict(headers), body, sequence, 1_000_000 + sequence)))
         self.ids[stream, message_id] = sequence
         self.news.set()
@@ -118,6 +122,13 @@ class InProcessBus:
                       timeout_s: float = 2.0) -> Live:
         if self.signer_down or self.down:
             raise BusUnavailable("nobody answers")
+        if subject.startswith("rpc.gateway.rag."):
+            if self.rag_down:
+                raise BusUnavailable("nobody answers")
+            asked = DocumentsRequested.model_validate_json(body)
+            left = [one for one in self.documents if one.name > asked.after]
+            page = DocumentsReplied(documents=tuple(left[: asked.limit]), more=len(left) > asked.limit)
+            return Live("reply", {"ce-type": page.ce_type()}, page.encode())
         assert subject.startswith("rpc.gateway.signer.")
         ask = GrantRequested.model_validate_json(body)
         self.asked.append(ask)

@@ -11,8 +11,14 @@ from bulkhead.blobs import Blobs
 from bulkhead_contracts import limits
 from bulkhead_contracts.grant import GrantReplied
 from bulkhead_contracts.result import Failure
-from bulkhead_contracts.retrieval import DocumentIngested, DocumentIngestRequested
-from tests.unit.gateway.harness import OPERATOR, make_mesh, until
+from bulkhead_contracts.retrieval import (
+    DocumentDeleted,
+    DocumentDeleteRequested,
+    DocumentIngested,
+    DocumentIngestRequested,
+    StoredDocument,
+)
+from tests.unit.gateway.harness import AUDITOR, FOREIGN, OPERATOR, make_mesh, until
 
 AUTH = {"Authorization": f"Bearer {OPERATOR}"}
 
@@ -32,23 +38,23 @@ async def http(mesh):
         yield client
 
 
-async def rag_answers(mesh, outcome="ingested", failure=None, count=1):
+async def rag_answers(mesh, outcome="ingested", failure=None, count=1, replaced=None):
     """What rag does with the next request: reads the blob, answers with its digest."""
     await until(lambda: len(mesh.sent("rag")) >= count, "asked")
     stored = mesh.sent("rag")[count - 1]
     request = DocumentIngestRequested.model_validate_json(stored.body)
     data = await Blobs(mesh.bus, "rag").get("acme", request.content)
     body = DocumentIngested(name=request.name, sha256=hashlib.sha256(data).hexdigest(), outcome=outcome,
-                            chunks=3, failure=failure)
+                            chunks=3, failure=failure, replaced_sha256=replaced)
     await mesh.say("rag", body, stored.subject.rpartition(".")[2])
     return stored, request, data
 
 
-async def post(mesh, http, outcome="ingested", failure=None, count=1, **request):
+async def post(mesh, http, outcome="ingested", failure=None, count=1, replaced=None, **request):
     request.setdefault("url", "/v1/documents?name=fares.md")
     headers = AUTH | request.pop("headers", {})
     answer, said = await asyncio.gather(http.post(headers=headers, **request),
-                                        rag_answers(mesh, outcome, failure, count))
+                                        rag_answers(mesh, outcome, failure, count, replaced))
     return answer, *said
 
 
@@ -135,3 +141,58 @@ async def test_no_authority_no_ingestion(mesh, http):
     mesh.bus.refusal, mesh.bus.signer_down = None, True
     answer = await http.post("/v1/documents?name=a.txt", content=b"x", headers=AUTH)
     assert answer.status_code == 503 and not mesh.sent("rag")
+
+
+async def test_a_document_that_replaces_another_says_which(mesh, http):
+    first, *_ = await post(mesh, http, content=b"one")
+    second, *_ = await post(mesh, http, count=2, replaced=first.json()["sha256"], content=b"two")
+    assert (first.json()["replaced_sha256"], second.json()["replaced_sha256"]) == (None, first.json()["sha256"])
+
+
+async def delete(mesh, http, name="fares.md", key=OPERATOR, **said):
+    """DELETE, with rag's word when it is asked."""
+    async def rag() -> None:
+        await until(lambda: mesh.sent("rag"), "asked")
+        stored = mesh.sent("rag")[-1]
+        request = DocumentDeleteRequested.model_validate_json(stored.body)
+        assert stored.headers["bulkhead-grant"] == "signed.task.grant"
+        await mesh.say("rag", DocumentDeleted(name=request.name, **said), stored.subject.rpartition(".")[2])
+
+    asking = asyncio.create_task(http.delete("/v1/documents", params={"name": name},
+                                             headers={"Authorization": f"Bearer {key}"}))
+    if said:
+        await rag()
+    return await asking
+
+
+async def test_a_document_is_deleted_by_its_name_under_a_grant(mesh, http):
+    answer = await delete(mesh, http, outcome="deleted", versions=2)
+    assert (answer.status_code, answer.json()) == (200, {"name": "fares.md", "outcome": "deleted", "versions": 2})
+    assert mesh.bus.asked[-1].requester.person == "ada"
+
+
+async def test_what_is_not_there_or_not_ones_to_delete_is_told(mesh, http):
+    assert (await delete(mesh, http, outcome="absent")).json()["code"] == "not_found"
+    failure = Failure(code="store_full", message="no room", hint="free disk space")
+    mesh.bus.stored = [one for one in mesh.bus.stored if one[0] != "INBOX_RAG"]
+    refused = await delete(mesh, http, outcome="rejected", failure=failure)
+    assert (refused.status_code, refused.json()["code"]) == (422, "store_full")
+    assert (await delete(mesh, http, key=AUDITOR)).status_code == 403
+    assert (await delete(mesh, http, name="")).json()["code"] == "invalid_document"
+
+
+async def test_documents_are_listed_by_pages_and_their_store_may_be_away(mesh, http):
+    mesh.bus.documents = [StoredDocument(name=name, sha256="0" * 64, media_type="text/plain", chunks=1, versions=1,
+                                         ingested_unix_ms=5) for name in ("a.md", "b c.md", "ü.md")]
+    seen, after = [], ""
+    while after is not None:
+        answer = await http.get("/v1/documents", params={"limit": 2, "after": after},
+                                headers={"Authorization": f"Bearer {AUDITOR}"})
+        seen += [one["name"] for one in answer.json()["documents"]]
+        after = answer.json()["next"]
+    assert seen == ["a.md", "b c.md", "ü.md"]
+    assert (await http.get("/v1/documents?limit=0", headers=AUTH)).status_code == 422
+    assert (await http.get("/v1/documents")).status_code == 401
+    mesh.bus.rag_down = True
+    answer = await http.get("/v1/documents", headers={"Authorization": f"Bearer {FOREIGN}"})
+    assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")

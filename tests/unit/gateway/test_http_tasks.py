@@ -207,6 +207,21 @@ async def test_the_view_follows_the_inbox(mesh, http):
     assert found["duration_ms"] > 0
 
 
+async def test_the_roles_of_a_brought_plan_are_asked_for_with_the_grant(mesh, http):
+    steps = [{"id": "a", "title": "", "instruction": "x", "acceptance": "y", "role": role} for role in ("step",)]
+    steps += [{"id": "b", "title": "", "instruction": "x", "acceptance": "y", "role": "wizard"}]
+    assert (await submit(http, plan={"steps": steps})).status_code == 202
+    await mesh.pump()
+    assert mesh.bus.asked[-1].worker_roles == ("step", "wizard")
+
+
+@pytest.mark.parametrize("field", ["cost_usd_micros", "tokens"])
+async def test_a_limit_of_nothing_is_refused(http, field):
+    answer = await submit(http, limits={field: 0})
+    body = problem(answer, 422, "invalid_body")
+    assert body["errors"][0]["field"] == f"limits.{field}"
+
+
 async def test_a_refused_grant_shows_why(mesh, http):
     mesh.bus.refusal = GrantReplied(granted=False, code="limit", reason="over the tenant's limit", hint="ask for less")
     task = (await submit(http)).json()["task_id"]

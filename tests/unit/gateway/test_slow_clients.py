@@ -10,7 +10,7 @@ import pytest
 
 from bulkhead_contracts import limits
 from bulkhead_contracts.task import TaskRequested
-from tests.unit.gateway.harness import AUDITOR, FOREIGN, OPERATOR, make_mesh, running, until
+from tests.unit.gateway.harness import AUDITOR, FOREIGN, OPERATOR, _row, make_mesh, running, until
 
 AUTH = {"Authorization": f"Bearer {OPERATOR}"}
 FAST = {"head_timeout_s": 0.3, "body_timeout_s": 0.3, "write_timeout_s": 0.3}
@@ -149,6 +149,26 @@ async def test_too_many_connections_cost_the_one_that_is_silent_longest(mesh):
             writer.close()
 
 
+async def test_a_burst_of_connections_leaves_no_more_than_are_allowed(mesh):
+    async with running(mesh, max_connections=3) as gateway:
+        # All are made before the loop turns once: it accepts them in one turn.
+        burst = [socket.create_connection(("127.0.0.1", gateway.port)) for _ in range(30)]
+        connections = gateway._server._server.server_state.connections
+        await until(lambda: len(connections) >= 3, "they are in")
+        await asyncio.sleep(0)
+        assert len(connections) == 3
+        for one in burst[:-3]:
+            one.settimeout(PATIENCE_S)
+            try:
+                assert await asyncio.to_thread(one.recv, 1) == b"", "who waited longest was let go"
+            except ConnectionResetError:
+                pass
+        burst[-1].sendall(HEAD + b"\r\n")
+        assert (await asyncio.to_thread(burst[-1].recv, 12)) == b"HTTP/1.1 200"
+        for one in burst:
+            one.close()
+
+
 async def test_what_is_no_http_gets_a_problem(mesh):
     async with running(mesh) as gateway, dripping(gateway, b"\x16\x03\x01 hello\r\n\r\n", b"") as client:
         await client.until_dropped()
@@ -202,6 +222,33 @@ async def test_streams_are_capped_for_the_replica(mesh):
         await mesh.say("pub_shop", TaskRequested(objective="What is refunded?"), "t1")
         async with streams(gateway, OPERATOR, 1), streams(gateway, AUDITOR, 1) as more:
             assert more[0].status_code == 503 and "another replica" in json.loads(await more[0].aread())["hint"]
+
+
+@pytest.mark.parametrize("cap, person, tenant, others", [
+    ("max_body_bytes_held", 503, 503, 503),
+    ("max_body_bytes_held_per_tenant", 429, 429, 202),
+    ("max_body_bytes_held_per_person", 429, 202, 202),
+])
+async def test_nobody_takes_all_the_room_for_bodies(mesh, cap, person, tenant, others):
+    most = limits.MAX_BLOB_BYTES
+    async with running(mesh, **{cap: most}) as gateway:
+        rows = json.loads((mesh.folder / "keys.json").read_text())["keys"]
+        rows.append(_row("bk_bob", "acme", "bob", "submitter"))
+        (mesh.folder / "keys.json").write_text(json.dumps({"keys": rows}))
+        head = POST.replace(b"/v1/tasks", b"/v1/documents?name=a.txt").replace(b"90000", str(most).encode())
+        _, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+        writer.write(head + b"x" * (most - 1_000))
+        bodies = gateway.http._bodies
+        await until(lambda: bodies.held >= most - 1_000, "the first is being read")
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{gateway.port}") as client:
+            for key, status in ((OPERATOR, person), ("bk_bob", tenant), (FOREIGN, others)):
+                answer = await client.post("/v1/tasks", json={"objective": "y" * 2_000}, headers={
+                    "Idempotency-Key": "b", "Authorization": f"Bearer {key}"})
+                assert answer.status_code == status, (key, answer.text)
+                if status == 429:
+                    assert answer.json()["code"] == "too_many_bodies" and answer.headers["retry-after"]
+        writer.transport.abort()
+        await until(lambda: not bodies._held, "given back")
 
 
 async def test_bodies_are_bounded_all_together(mesh):

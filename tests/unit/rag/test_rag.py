@@ -8,8 +8,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bulkhead.grants import Verifier, public_of
+from bulkhead.runtime.edge import Received
 from bulkhead_contracts.control import Halt
-from bulkhead_contracts.retrieval import DocumentIngested, RetrievalReplied
+from bulkhead_contracts.envelope import Envelope
+from bulkhead_contracts.retrieval import (
+    DocumentDeleted,
+    DocumentDeleteRequested,
+    DocumentIngested,
+    DocumentsRequested,
+    RetrievalReplied,
+)
+
+NOW = 1_800_000_000_000
 
 FARES = """# Fare rules
 
@@ -235,3 +245,54 @@ def _request(name: str):
     from bulkhead_contracts.retrieval import DocumentIngestRequested
 
     return DocumentIngestRequested(name=name, media_type="text/plain", content=reference("gateway", b"x"))
+
+
+async def names(desk, after: str = "", limit: int = 100, tenant: str = "acme"):
+    body = DocumentsRequested(after=after, limit=limit)
+    head = Envelope(id="e" * 32, type=body.ce_type(), source="gateway", time_unix_ms=NOW)
+    return await desk.rag.rpc[DocumentsRequested](Received(head, body, tenant, "documents", "gateway", 0, NOW, 1))
+
+
+async def erase(desk, name: str, **job) -> DocumentDeleted:
+    return await desk.rag.act(desk.job(DocumentDeleteRequested(name=name), step=None, **job), desk.hands())
+
+
+async def test_who_replaces_a_document_is_told_what_stood_there(desk) -> None:
+    first = await desk.ingest("fares.md", FARES)
+    second = await desk.ingest("fares.md", FARES.replace("35", "45"))
+    again = await desk.ingest("fares.md", FARES.replace("35", "45"), task="another")
+    back = await desk.ingest("fares.md", FARES, task="back")
+    assert [one.replaced_sha256 for one in (first, second, again, back)] == [None, first.sha256, None, second.sha256]
+    assert [one.outcome for one in (again, back)] == ["unchanged", "ingested"]
+
+
+async def test_documents_are_listed_by_name_and_none_is_made_by_asking(desk, tmp_path) -> None:
+    for name in ("b.md", "a.md", "c.md"):
+        await desk.ingest(name, FARES)
+    await desk.ingest("b.md", FARES + "More.")
+    page = await names(desk, limit=2)
+    assert [(one.name, one.versions) for one in page.documents] == [("a.md", 1), ("b.md", 2)] and page.more
+    page = await names(desk, after="b.md", limit=2)
+    assert [one.name for one in page.documents] == ["c.md"] and not page.more
+    assert page.documents[0].sha256 == hashlib.sha256(FARES.encode()).hexdigest() and page.documents[0].chunks == 1
+    assert (await names(desk, tenant="nobody")).documents == ()
+    assert (await erase(desk, "a.md", tenant="nobody")).outcome == "absent"
+    assert [path.name for path in (tmp_path / "rag").glob("*.sqlite")] == ["acme.sqlite"]
+
+
+async def test_a_deleted_document_is_found_nowhere_and_may_come_again(desk, tmp_path) -> None:
+    await desk.ingest("fares.md", FARES)
+    await desk.ingest("fares.md", FARES.replace("35", "45"))
+    await desk.ingest("other.md", "Dogs travel in the hold.")
+    assert (await erase(desk, "fares.md", scopes=())).failure.code == "no_scope"
+    done = await erase(desk, "fares.md")
+    assert (done.outcome, done.versions) == ("deleted", 2)
+    assert (await erase(desk, "fares.md")).outcome == "absent"
+    assert (await desk.search("cancellation fee")).passages == ()
+    assert [one.name for one in (await names(desk)).documents] == ["other.md"]
+    with sqlite3.connect(tmp_path / "rag" / "acme.sqlite") as store:
+        assert store.execute("SELECT count(*) FROM chunks").fetchone() == (1,)
+        assert store.execute("SELECT count(*) FROM chunk_search").fetchone() == (1,)
+    again = await desk.ingest("fares.md", FARES, task="again")
+    assert (again.outcome, again.replaced_sha256) == ("ingested", None)
+    assert len((await desk.search("cancellation fee")).passages) == 1
