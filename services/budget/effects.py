@@ -138,9 +138,11 @@ class Budget:
             await self._release(key, message, body)
             return self._wait(body, f"the journal does not take the reservation: {error}")
         try:
-            # A rebuild that began meanwhile may have read the journal before this fact was in it.
-            if not await self._store.still(epoch):
+            if self._store.epoch != epoch:
                 raise Fenced("the ledger was built anew meanwhile")
+            # A rebuild that began meanwhile may have read the journal before this fact was in it: then this is fenced.
+            # And whoever doubted an earlier attempt of this id may have let it go before the fact was there.
+            await self._store.restore(key, core.sum_of(body.worst_case), held.scopes, held.at_unix_ms)
         except (Fenced, *RedisFailure) as error:
             return self._lost(body, error)
         return ReserveReplied(reservation_id=body.reservation_id, decision="reserved")
@@ -201,9 +203,17 @@ class Budget:
                 fact = await find_fact(
                     self._context.bus, message.tenant, message.task, message.sender, body.reservation_id
                 )
-                # Each of them may hold it: as many let go.
-                for _ in range(0 if fact is not None else len(doubts)):
-                    await self._store.release(key)
+                if fact is None:
+                    # Each of them may hold it: as many let go.
+                    for _ in doubts:
+                        await self._store.release(key)
+                    # An admission that took long, here or in another replica, may have its fact just now.
+                    fact = await find_fact(
+                        self._context.bus, message.tenant, message.task, message.sender, body.reservation_id
+                    )
+                    if fact is not None:
+                        scopes = core.scopes_from(fact.scopes)
+                        await self._store.restore(key, core.sum_of(fact.amount), scopes, fact.reserved_unix_ms)
             except (BusError, Fenced, *RedisFailure) as error:
                 log.debug("doubt_stays", key=key, reason=str(error))
                 continue

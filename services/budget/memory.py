@@ -44,10 +44,6 @@ class MemoryStore:
             raise Fenced("no ledger has been built, or it was built anew")
         return self._ledger
 
-    async def still(self, epoch: str) -> bool:
-        """See port.Store."""
-        return self._stands == epoch
-
     async def connect(self) -> str:
         """See port.Store."""
         self.epoch = ""

@@ -29,7 +29,8 @@ MARKS = "ledger"
 """Tenant and task of the marks: they belong to none."""
 MAX_EMPTY_READS = 200
 PAGE = 256
-LOCK_MS = 15_000
+LOCK_MS = 3_000
+"""A replica that dies while it rebuilds holds the others up for so long; one that lives says so three times in it."""
 FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.05, 2.0
 
 
@@ -153,6 +154,7 @@ class Keeper:
         self._fresh = False
         if not await self._store.lock(token, LOCK_MS):
             return False
+        alive = asyncio.create_task(self._stay(token))
         try:
             await self._rebuild(token, server)
         except BaseException:
@@ -160,7 +162,18 @@ class Keeper:
             with suppress(*RedisFailure):
                 await asyncio.shield(self._store.unlock(token))
             raise
+        finally:
+            alive.cancel()
+            with suppress(asyncio.CancelledError):
+                await alive
         return True
+
+    async def _stay(self, token: str) -> None:
+        """Keep the lock while a read or a publish takes long; who lost it is told by `go_on`."""
+        while True:
+            await asyncio.sleep(LOCK_MS / 3_000)
+            with suppress(*RedisFailure):
+                await self._store.keep_lock(token, LOCK_MS)
 
     async def _rebuild(self, token: str, server: str) -> None:
         started_ms = self._clock()

@@ -4,8 +4,9 @@ In: keys, sums, scopes. Out: the answers of `core`, `Fenced` when the ledger the
 or a RedisError. Nothing here decides.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -147,11 +148,6 @@ class RedisStore:
         """See core.restore."""
         return _settlement(await self._call("restore", key, *_amount(ask), scopes_json(scopes), at_unix_ms))
 
-    async def still(self, epoch: str) -> bool:
-        """Whether the ledger is still the one of `epoch`: what was held in it counts only then."""
-        found = await self._redis.get(self._epoch_key)
-        return bool(found) and found.decode() == epoch
-
     async def _call(self, op: str, *arguments: object) -> list[bytes]:
         epoch = self.epoch
         if not epoch:
@@ -201,10 +197,11 @@ class RedisStore:
         Left out: what ended before `since_unix_ms`, as `keep_ms` would have let it go.
         """
         prefix = self._prefix(token)
-        rows = list(self._rows(prefix, ledger, since_unix_ms))
-        for start in range(0, len(rows), WRITE_BATCH):
+        rows = self._rows(prefix, ledger, since_unix_ms)
+        # Row by row, so that the lock can be kept between two batches however large the ledger is.
+        while some := list(islice(rows, WRITE_BATCH)):
             async with self._redis.pipeline(transaction=False) as batch:
-                for name, mapping in rows[start : start + WRITE_BATCH]:
+                for name, mapping in some:
                     batch.hset(name, mapping=mapping)
                     batch.pexpire(name, int(self._keep))
                 await batch.execute()
@@ -217,7 +214,7 @@ class RedisStore:
         if leases:
             await self._redis.zadd(f"{prefix}open", leases)
 
-    def _rows(self, prefix: str, ledger: Ledger, since_unix_ms: int) -> Iterable[tuple[str, dict[str, Any]]]:
+    def _rows(self, prefix: str, ledger: Ledger, since_unix_ms: int) -> Iterator[tuple[str, dict[str, Any]]]:
         live: set[str] = set()
         for key, entry in ledger.entries.items():
             if entry.state == "early" or entry.at_unix_ms >= since_unix_ms:

@@ -23,6 +23,7 @@ from services.budget import core
 from services.budget.app import build
 from services.budget.effects import Budget
 from services.budget.port import RedisFailure
+from services.budget.rebuild import LOCK_MS
 from services.budget.settings import Settings
 
 TENANT, TASK = "acme", "t1"
@@ -389,3 +390,57 @@ async def test_what_redis_held_and_nobody_heard_of_is_let_go(world: World, monke
     assert (await world.asked_until("reserved", "r2", cost=30)).decision == "reserved"
     await edge.let_go()
     await world.settled_balance(spent=0, reserved=30)
+
+
+async def test_a_slow_admission_keeps_its_hold_when_an_earlier_attempt_is_let_go(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first attempt never reached Redis; the doubt about it is settled before the second one has its fact."""
+    edge = world.edges["0"]
+    real_reserve, real_append = edge._store.reserve, edge._append
+
+    async def never_arrives(*args: Any) -> Any:
+        raise RedisConnectionError("connection refused")
+
+    edge._store.reserve = never_arrives  # type: ignore[method-assign]
+    assert (await world.ask("r1", cost=50)).decision == "wait"
+    edge._store.reserve = real_reserve  # type: ignore[method-assign]
+    await world.ready()
+    monkeypatch.setattr("services.budget.effects.DOUBT_S", 0.0)
+
+    async def slowly(*args: Any) -> None:
+        await edge.let_go()
+        await real_append(*args)
+
+    edge._append = slowly  # type: ignore[method-assign]
+    assert (await world.asked_until("reserved", "r1", cost=50)).decision == "reserved"
+    await world.settled_balance(spent=0, reserved=50)
+
+
+async def test_a_replica_that_died_while_it_rebuilt_holds_nobody_up_for_long(world: World) -> None:
+    edge = world.edges["0"]
+    assert await edge._store.lock("who died", LOCK_MS)
+    edge.keeper.lose("asked by the test")
+    began = time.monotonic()
+    await world.ready()
+    assert time.monotonic() - began < 8, "admissions waited for the lock of a dead replica"
+
+
+async def test_a_rebuild_that_takes_longer_than_its_lock_is_not_lost(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edge = world.edges["0"]
+    monkeypatch.setattr("services.budget.rebuild.LOCK_MS", 300)
+    real = edge.keeper._bus.read
+
+    async def slowly(*args: Any, **more: Any) -> Any:
+        await asyncio.sleep(0.6)
+        return await real(*args, **more)
+
+    monkeypatch.setattr(edge.keeper._bus, "read", slowly)
+    before = edge.keeper.rebuilds
+    await edge._store._redis.delete(edge._store._epoch_key)
+    edge.keeper._fresh = True
+    edge.keeper.lose("asked by the test")
+    await world.ready()
+    assert edge.keeper.rebuilds == before + 1
