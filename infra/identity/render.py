@@ -8,7 +8,9 @@ is an account of its own that imports those subjects, with one user who may use 
 import json
 from collections.abc import Iterable, Mapping
 
-from .policy import PROVISIONER, Policy
+from bulkhead_contracts import subjects
+
+from .policy import BACKUP, PROVISIONER, Policy
 from .rights import API, MESH, Right, account_of, inbox_prefix, rights
 
 RESPONSE_THRESHOLD = "15s"
@@ -19,12 +21,26 @@ PROVISIONER_MAY = (
     f"{API}STREAM.UPDATE.*",
     f"{API}STREAM.INFO.*",
     f"{API}STREAM.PURGE.*",
+    # It alone: it is made of the others.
+    f"{API}STREAM.DELETE.{subjects.JOURNAL_STREAM}",
     f"{API}CONSUMER.CREATE.*.*",
     f"{API}CONSUMER.INFO.*.*",
     f"{API}CONSUMER.NAMES.*",
 )
 """It works inside the account that owns the streams, where a reply subject may reach anything: it runs for a moment,
 and its key is for nobody else."""
+BACKUP_MAY = (
+    f"{API}STREAM.NAMES",
+    f"{API}STREAM.INFO.*",
+    f"{API}STREAM.SNAPSHOT.*",
+    f"{API}STREAM.RESTORE.*",
+    f"{API}DIRECT.GET.*",
+    f"{API}CONSUMER.NAMES.*",
+    f"{API}CONSUMER.INFO.*.*",
+    "$JS.SNAPSHOT.ACK.>",
+    "$JS.SNAPSHOT.RESTORE.>",
+)
+"""It works there too: it can copy every stream, and make one that is not there of a copy. It changes none that is."""
 SERVE_REPLY_MAX_S = 10
 
 
@@ -36,17 +52,20 @@ def accounts(
 ) -> str:
     """The `accounts { ... }` block. Raises KeyError when an identity has no key."""
     granted = rights(policy, shards or {})
-    blocks = [_mesh(nkeys[PROVISIONER], granted, response_threshold)]
+    blocks = [_mesh(nkeys, granted, response_threshold)]
     for identity in policy.identities:
-        if identity != PROVISIONER:
+        if identity not in (PROVISIONER, BACKUP):
             blocks.append(_account(identity, nkeys[identity], granted, response_threshold))
     head = "# Rendered from infra/identity/policy.yaml and the catalog by infra.identity.render. Do not edit.\n"
     return head + "accounts {\n" + "".join(blocks) + "}\n"
 
 
-def _mesh(nkey: str, granted: Iterable[Right], threshold: str) -> str:
-    user = _user(nkey, PROVISIONER_MAY, (f"{inbox_prefix(PROVISIONER)}.>",), serves=False)
-    lines = ["    jetstream: enabled", f"    users: [ {user} ]", *_exports(MESH, granted, threshold)]
+def _mesh(nkeys: Mapping[str, str], granted: Iterable[Right], threshold: str) -> str:
+    users = [
+        _user(nkeys[identity], may, (f"{inbox_prefix(identity)}.>",), serves=False)
+        for identity, may in ((PROVISIONER, PROVISIONER_MAY), (BACKUP, BACKUP_MAY))
+    ]
+    lines = ["    jetstream: enabled", f"    users: [ {', '.join(users)} ]", *_exports(MESH, granted, threshold)]
     return _block(MESH, lines)
 
 

@@ -23,6 +23,7 @@ STATE_STYLES = {"ready": "green", "starting": "yellow", "not ready": "yellow", "
 NAME_WIDTH = 17
 LOUD = (" error ", " warning ", "[ERR]", "[WRN]", "[FTL]")
 RECOVERY = re.compile(r"\[WRN\] Filestore .*(?:recover|rebuild|checksum|stale|prior|state)", re.I)
+GARBAGE = re.compile(r"Filestore \[(\w+)\] .*corrupt record")
 RECOVERY_APART_S = 10.0
 MIB = 1024 * 1024
 
@@ -39,6 +40,10 @@ class Screen:
 
     def line(self, name: str, line: str) -> None:
         """One line that a process said."""
+        if name == BROKER and (garbage := GARBAGE.search(line)):
+            self.event(f"the broker found garbage in the files of its stream {garbage[1]}: what it held is not whole any "
+                       "more; stop the mesh and restore its directory from a backup (details in logs/nats-server.log)")
+            return
         if name == BROKER and RECOVERY.search(line):
             self._recovery()
             return

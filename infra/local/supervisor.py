@@ -15,7 +15,9 @@ from typing import Any, Self
 from bulkhead_contracts import catalog
 from infra.identity import keys, policy, render
 from infra.local.environment import PROVIDER, RunFacts, environ_of
-from infra.local.http import get
+from infra.local.given import Given
+from infra.local.http import unready
+from infra.local.journal import JournalKeeper
 from infra.local.ports import claim, free_port
 from infra.local.process import Child, StartFailed
 from infra.local.redis import RedisServer
@@ -29,16 +31,8 @@ from infra.nats.streams import Layout
 from infra.offline_model import MODEL_NAME
 
 START_ORDER = (
-    "signer",
-    "budget",
-    "model_gateway",
-    "rag",
-    "tool_executor",
-    "planner",
-    "worker",
-    "checker",
-    "gateway",
-)
+    "signer", "budget", "model_gateway", "rag", "tool_executor", "planner", "worker", "checker", "gateway",
+)  # fmt: skip
 DRAIN_ORDER = (("gateway",), catalog.DECIDERS, catalog.DOERS, ("budget", "signer"))
 """Who takes work in ends first, who answers others last; those of one group end together."""
 READY_TIMEOUT_S = 60.0
@@ -59,8 +53,9 @@ class LocalMesh:
     scale: replicas per service (default 1; 0 leaves it out). durability: `power` (fsync before every ack) or
     `process`. offline_model False takes OPENAI_API_KEY or OPENAI_BASE_URL from the environment. extra_env: per
     service. http_port 0 takes a free one. modules: another module for a service (tests). on_line gets (process, line),
-    on_event what people should know. retention: when ended tasks are purged. Raises StartFailed, DirectoryInUse,
-    DirectoryUnfit, PortInUse, ProvisionError, PolicyError, KeyFileError: each says what to do.
+    on_event what people should know. retention: when ended tasks are purged. given: what it does not run itself.
+    Raises StartFailed, DirectoryInUse, DirectoryUnfit, PortInUse, ProvisionError, PolicyError, KeyFileError: each says
+    what to do.
     """
 
     def __init__(
@@ -83,6 +78,7 @@ class LocalMesh:
         ready_timeout_s: float = READY_TIMEOUT_S,
         drain_timeout_s: float = DRAIN_TIMEOUT_S,
         retention: Retention = Retention(),  # noqa: B008 - frozen
+        given: Given = Given(),  # noqa: B008 - frozen
     ) -> None:
         unknown = (set(scale or ()) | set(extra_env or ()) | set(shards or ()) | set(services)) - set(START_ORDER)
         if unknown:
@@ -101,8 +97,10 @@ class LocalMesh:
         self._environ = dict(os.environ if environ is None else environ)
         self._ready_timeout_s, self._drain_timeout_s = ready_timeout_s, drain_timeout_s
         self._tenants: list[str] = []
-        self._retention = retention
+        self._retention, self._given = retention, given
+        given.check()
         self._upkeep: Upkeep | None = None
+        self._journal: JournalKeeper | None = None
         self._written: dict[str, Any] = {}
         self._writes = False
         self.up = False
@@ -135,17 +133,17 @@ class LocalMesh:
     @property
     def nats_url(self) -> str:
         """The broker's address."""
-        return self._broker.plan.url
+        return self._given.nats_url or self._broker.plan.url
 
     @property
     def monitor_url(self) -> str:
-        """The broker's health and counts."""
-        return self._broker.plan.monitor_url
+        """The broker's health and counts; "" for one that was given without it."""
+        return self._given.nats_monitor_url if self._given.nats_url else self._broker.plan.monitor_url
 
     @property
     def redis_url(self) -> str:
         """With the password; for tests that look into the ledger."""
-        return self._redis.url
+        return self._given.redis_url or self._redis.url
 
     @property
     def model_url(self) -> str:
@@ -175,7 +173,9 @@ class LocalMesh:
             "nats_monitor_url": self.monitor_url,
             "http_url": self.url,
             "model_url": self.model_url,
-            "redis_port": self._redis.port,
+            "redis_port": 0 if self._given.redis_url else self._redis.port,
+            "own_broker": not self._given.nats_url,
+            "replicas": self._given.replicas,
             "shards": self._shards,
             "scale": self._scale,
             "tenants": self._tenants,
@@ -233,8 +233,8 @@ class LocalMesh:
 
     async def stop(self) -> None:
         """Drain everything in reverse order; nothing is left running."""
-        if self._upkeep is not None:
-            await self._upkeep.stop()
+        for keeper in filter(None, (self._upkeep, self._journal)):
+            await keeper.stop()
         try:
             for group in DRAIN_ORDER:
                 await self._stop([unit for name, unit in self.units.items() if any(_is(name, one) for one in group)])
@@ -270,6 +270,9 @@ class LocalMesh:
         self.up = True
         self._upkeep = Upkeep(self.nats_url, self.nkey_seed, self._retention, self._say)
         self._upkeep.start()
+        layout = Layout(self._shards, self._given.replicas)
+        self._journal = JournalKeeper(self.nats_url, self.nkey_seed, layout, self._run.path / "lost", self._say)
+        self._journal.start()
 
     async def _start_infrastructure(self, accounts: str) -> None:
         path = self._run.path
@@ -279,8 +282,8 @@ class LocalMesh:
         self._redis = RedisServer(path / "redis", free_port(), self._environ, self._line(REDIS))
         model_port = free_port() if self._offline else 0
         self._facts = RunFacts(
-            nats_url=plan.url,
-            redis_url=self._redis.url,
+            nats_url=self.nats_url,
+            redis_url=self.redis_url,
             http_port=http_port,
             offline_url=f"http://127.0.0.1:{model_port}/v1" if self._offline else "",
             offline_name=MODEL_NAME,
@@ -291,15 +294,19 @@ class LocalMesh:
         if not self._offline and not any(self._environ.get(name) for name in PROVIDER):
             raise StartFailed("no provider: set OPENAI_API_KEY (or OPENAI_BASE_URL), or run with the offline model")
         cure = Cure(UNHEALTHY_S, lambda: disk_problem(path))
-        self._unit(BROKER, self._broker.spawn, self._broker.problem, STOP_TIMEOUT_S, cure, self._broker.advice)
-        self._unit(REDIS, self._redis.spawn, self._redis.problem, STOP_TIMEOUT_S, advise=self._redis.advice)
+        if not self._given.nats_url:
+            self._unit(BROKER, self._broker.spawn, self._broker.problem, STOP_TIMEOUT_S, cure, self._broker.advice)
+        if not self._given.redis_url:
+            self._unit(REDIS, self._redis.spawn, self._redis.problem, STOP_TIMEOUT_S, advise=self._redis.advice)
         if self._offline:
             self._model(model_port)
         self._writes = True
         for unit in self.units.values():
             unit.start()
-        await self.units[BROKER].wait_ready(INFRASTRUCTURE_TIMEOUT_S)
-        report = await provision(plan.url, self.nkey_seed(policy.PROVISIONER), Layout(self._shards))
+        if not self._given.nats_url:
+            await self.units[BROKER].wait_ready(INFRASTRUCTURE_TIMEOUT_S)
+        layout = Layout(self._shards, self._given.replicas)
+        report = await provision(self.nats_url, self.nkey_seed(policy.PROVISIONER), layout)
         for change in report.changed:
             self._say(f"provisioned: {change}")
 
@@ -314,7 +321,7 @@ class LocalMesh:
             )
 
         async def probe() -> str:
-            return await _probe(f"http://127.0.0.1:{port}/livez")
+            return await unready(f"http://127.0.0.1:{port}/livez")
 
         self._unit(MODEL, spawn, probe, STOP_TIMEOUT_S)
 
@@ -341,7 +348,7 @@ class LocalMesh:
                 port = json.loads(health.read_text())["port"]
             except (OSError, ValueError, KeyError):
                 return "it has not opened its health port"
-            return await _probe(f"http://127.0.0.1:{port}/readyz")
+            return await unready(f"http://127.0.0.1:{port}/readyz")
 
         return self._unit(name, spawn, probe, self._drain_timeout_s + KILL_MARGIN_S)
 
@@ -349,7 +356,7 @@ class LocalMesh:
         self, name: str, spawn: Spawn, probe: Probe, stop_timeout_s: float, cure: Cure | None = None,
         advise: Callable[[str], str] = lambda why: "",
     ) -> Unit:  # fmt: skip
-        unit = Unit(name, spawn, probe, self._say, stop_timeout_s=stop_timeout_s, cure=cure, on_change=self._write,
+        unit = Unit(name, spawn, probe, self._say, stop_timeout_s=stop_timeout_s, cure=cure, on_change=self._changed,
                     advise=advise)  # fmt: skip
         self.units[name] = unit
         return unit
@@ -360,6 +367,11 @@ class LocalMesh:
 
     async def _stop(self, units: Sequence[Unit]) -> None:
         await asyncio.gather(*(unit.stop() for unit in units))
+
+    def _changed(self) -> None:
+        if self._journal is not None and BROKER in self.units:
+            self._journal.broker_is(self.units[BROKER].state)
+        self._write()
 
     def _write(self) -> None:
         """Keep mesh.json true; a full disk must not stop the supervision."""
@@ -381,14 +393,6 @@ class LocalMesh:
     def _line(self, name: str) -> Callable[[str], None] | None:
         on_line = self._on_line
         return None if on_line is None else lambda line: on_line(name, line)
-
-
-async def _probe(url: str) -> str:
-    try:
-        code, body = await get(url, timeout_s=2.0)
-    except OSError as error:
-        return f"no answer from {url}: {error}"
-    return "" if code == 200 else body.decode("utf-8", "replace")[:300]
 
 
 def _is(name: str, service: str) -> bool:

@@ -79,6 +79,8 @@ class Unit:
         self._changed = asyncio.Condition()
         self._stopping = False
         self._failed_starts = 0
+        self._hopeless = False
+        self._backoff_s = BACKOFF_FIRST_S
         self._failure: StartFailed | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -145,6 +147,8 @@ class Unit:
     def release(self) -> None:
         """End of hold."""
         self._failure, self._failed_starts, self._held = None, 0, False
+        # Asked for by somebody: how it fared before has nothing to do with it.
+        self._backoff_s = BACKOFF_FIRST_S
         self._wake.set()
 
     async def stop(self) -> None:
@@ -158,7 +162,6 @@ class Unit:
         await self._set("stopped")
 
     async def _run(self) -> None:
-        backoff_s = BACKOFF_FIRST_S
         while not self._stopping:
             if self._held:
                 await self._set("held")
@@ -170,11 +173,15 @@ class Unit:
             if self._stopping or self._held:
                 continue
             await self._set("down", ended)
-            backoff_s = BACKOFF_FIRST_S if time.monotonic() - started > STEADY_S else backoff_s
+            if self._hopeless:
+                self._say(f"{ended}\n  {self.name} is not started again: mend its settings, then restart the mesh")
+                await self._pause(None)
+                continue
+            backoff_s = BACKOFF_FIRST_S if time.monotonic() - started > STEADY_S else self._backoff_s
+            self._backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
             self.restarts += 1
             self._say(f"{ended}\n  {self.name} is started again in {backoff_s:g} s")
             await self._pause(backoff_s)
-            backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
 
     async def _once(self) -> str:
         """Spawn and watch until the end; returns how it ended."""
@@ -188,9 +195,10 @@ class Unit:
             await self.child.kill()  # Asked for while it was being started.
         was_ready = await self._watch(self.child)
         code = await self.child.wait()
+        self._hopeless = code == BAD_SETTINGS and not was_ready
         if not was_ready and not self._held and not self._stopping:
             self._failed_starts += 1
-            if code == BAD_SETTINGS or self._failed_starts >= FAILED_STARTS_MAX:
+            if self._hopeless or self._failed_starts >= FAILED_STARTS_MAX:
                 await self._fail(StartFailed(self._why(self.child)))
         return self._why(self.child)
 

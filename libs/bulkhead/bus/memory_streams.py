@@ -152,7 +152,10 @@ class Stream:
         return self._messages.get(sequence)
 
     def newest(self, subject: str, horizon: int | None = None) -> Stored | None:
-        """The last message on one subject, as seen up to a sequence."""
+        """The last message of a subject (wildcards allowed), as seen up to a sequence."""
+        if "*" in subject or subject.endswith(">"):
+            kept = (self._messages[one] for one in reversed(self._messages) if horizon is None or one <= horizon)
+            return next((stored for stored in kept if matches(subject, stored.subject)), None)
         found = self._by_subject.get(subject, ())
         seen = len(found) if horizon is None else bisect_right(found, horizon)
         return self._messages[found[seen - 1]] if seen else None

@@ -154,7 +154,7 @@ class Bus(Protocol):
         ...
 
     async def last(self, stream: str, subject: str) -> Stored | None:
-        """The newest message on one subject."""
+        """The newest message of a subject (wildcards allowed)."""
         ...
 
     async def ready(self) -> bool:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from bulkhead.bus.port import PubAck
 from bulkhead.cli import doctor, history, letters, timeline
-from bulkhead.cli.output import Exit, Stop, out, print_json, print_whole
+from bulkhead.cli.journal import JournalBehind, read_journal
+from bulkhead.cli.output import Exit, Stop, err, out, print_json, print_whole
 from bulkhead.cli.target import operator_bus
 
 MIN_ID_CHARS = 4
@@ -18,7 +19,11 @@ MARKS = {"ok": "[green]✓[/green]", "warning": "[yellow]![/yellow]", "problem":
 async def show_timeline(data: Path, task: str, *, as_json: bool) -> None:
     """The task's messages and spans. Raises Stop, BusError."""
     async with operator_bus(data) as bus:
-        stored = await history.read_journal(bus, task)
+        try:
+            stored = await read_journal(bus, task)
+        except JournalBehind as error:
+            err.print(f"{error}. This is what it has by now:", style="yellow", markup=False)
+            stored = await read_journal(bus, task, whole=False)
     if not stored:
         raise Stop(Exit.USAGE, f"the journal holds nothing of task {task}",
                    "check the id (`bulkhead tasks`) and --data; the journal may lag by a moment")
@@ -30,10 +35,10 @@ async def show_timeline(data: Path, task: str, *, as_json: bool) -> None:
         print_whole(timeline.tree(task, found))
 
 
-async def show_doctor(data: Path, *, as_json: bool) -> Exit:
+async def show_doctor(data: Path, redis_url: str, otlp_endpoint: str, *, as_json: bool) -> Exit:
     """Print findings; FAILED when there is a problem."""
     found = []
-    async for finding in doctor.examine(data):
+    async for finding in doctor.examine(data, redis_url, otlp_endpoint):
         found.append(finding)
         if as_json:
             continue

@@ -12,18 +12,18 @@ from typing import Any
 from bulkhead.blobs import BlobMissing, Blobs
 from bulkhead.bus.port import Bus
 from bulkhead.cli.history import one_task
+from bulkhead.cli.journal import JournalBehind, Renumbered, caught_up, pages
 from bulkhead.cli.output import Exit, Stop, counted, err, out, print_json
 from bulkhead.cli.target import operator_bus
 from bulkhead.runtime.context import unix_ms
 from bulkhead.runtime.history import History, HistoryError, load
 from bulkhead.runtime.replay import CannotReplay, Divergence, Logics, Report, replay
-from bulkhead_contracts import subjects
 from bulkhead_contracts.result import ContentRef
 
 IN_THE_WORKS_MS = 10_000
 """What came in so lately may still be in the works."""
 SUBMISSIONS = "mesh.gateway.planner.*.*.*"
-BATCH = 256
+BEGIN_AGAIN_MAX = 5
 SHOWN_CHARS = 2_000
 TOLD_EVERY = 100
 """Tasks between two lines of progress where there is no terminal."""
@@ -67,14 +67,19 @@ async def replay_history(history: History) -> Report:
 async def all_tasks(bus: Bus) -> AsyncIterator[tuple[str, str]]:
     """Tenant and id of every task of the journal that the planner was given, the oldest first. Raises BusError."""
     seen: set[tuple[str, str]] = set()
-    after = 0
-    while page := await bus.read(subjects.JOURNAL_STREAM, SUBMISSIONS, after=after, limit=BATCH):
-        for stored in page:
-            tenant, task = stored.subject.split(".")[4:6]
-            if (tenant, task) not in seen:
-                seen.add((tenant, task))
-                yield tenant, task
-        after = page[-1].sequence
+    await caught_up(bus)
+    for _ in range(BEGIN_AGAIN_MAX):
+        try:
+            async for page in pages(bus, SUBMISSIONS):
+                for stored in page:
+                    tenant, task = stored.subject.split(".")[4:6]
+                    if (tenant, task) not in seen:
+                        seen.add((tenant, task))
+                        yield tenant, task
+            return
+        except Renumbered:
+            await caught_up(bus)
+    raise JournalBehind("the journal is made again of the inboxes, over and over; look at the mesh's log and try again")
 
 
 # Showing

@@ -182,6 +182,12 @@ async def test_last_is_the_newest_of_one_subject(world: World) -> None:
     await put(bus, "a", "b")
     last = await bus.last(INBOX, SUBJECT)
     assert last is not None and (last.body, last.sequence, last.subject) == (b"b", 2, SUBJECT)
+    await put(bus, "c", subject=subjects.mesh("planner", "worker", TENANT, "task-2"))
+    last = await bus.last(INBOX, "mesh.*.worker.>")
+    assert last is not None and last.body == b"c"
+    last = await bus.last(INBOX, SUBJECT.rpartition(".")[0] + ".*")
+    assert last is not None and last.body == b"b"
+    assert await bus.last(INBOX, "mesh.*.nobody.>") is None
 
 
 async def test_read_and_consumer_show_the_same_message(world: World) -> None:

@@ -1,0 +1,62 @@
+"""Looks after the journal of a running mesh: at the start, whenever the broker has come back, and once a day.
+
+In: a broker, keys, a Layout, a folder for what only the journal still has. Out: events for people.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+
+from bulkhead.bus.port import BusError
+from infra.identity.keys import KeyFileError
+from infra.nats.journal import keep_whole
+from infra.nats.provision import ProvisionError
+from infra.nats.streams import Layout
+
+EVERY_S = 24 * 3600.0
+
+
+class JournalKeeper:
+    """`start`, then `stop`."""
+
+    def __init__(
+        self, url: str, seed_of: Callable[[str], str], layout: Layout, keep: Path, say: Callable[[str], None]
+    ) -> None:
+        self._url, self._seed_of, self._layout, self._keep, self._say = url, seed_of, layout, keep, say
+        self._asked, self._broker = asyncio.Event(), "ready"
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin with a first look; returns at once."""
+        self._task = asyncio.create_task(self._run())
+
+    def broker_is(self, state: str) -> None:
+        """Told at every change of anything: when the broker has come back, it has read its store again."""
+        if state == "ready" and self._broker != "ready":
+            self._asked.set()
+        self._broker = state
+
+    async def stop(self) -> None:
+        """End; a journal that was dropped and not yet made again is made at the next start."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+
+    async def _run(self) -> None:
+        while True:
+            self._asked.clear()
+            try:
+                found = await keep_whole(self._url, self._seed_of, self._layout, self._keep)
+            except (BusError, ProvisionError, KeyFileError, OSError) as error:
+                # The broker has gone in the middle: it will have come back when the next look is asked for.
+                self._say(f"the journal was not compared with the inboxes: {error}")
+            else:
+                if found.lost:
+                    self._say(found.lost)
+                if found.fault:
+                    self._say(f"the journal is made again of the inboxes, since {found.fault}; until it has read them "
+                              "again, timelines and replays wait for it")  # fmt: skip
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._asked.wait(), EVERY_S)

@@ -1,0 +1,122 @@
+"""Reads the journal. It is made of the inboxes: it lags behind them, and may be dropped and made again, numbered anew.
+
+In: the broker under the operator's identity. Out: messages in journal order, all of one journal, with everything that
+the inboxes had when the reading began.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+
+from bulkhead.bus.port import Bus, BusUnavailable, Stored
+from bulkhead.runtime.history import SOURCE_HEADER, at_its_source
+from bulkhead_contracts import catalog, subjects
+
+BATCH = 256
+MAX_MESSAGES = 100_000
+PATIENCE_S = 10.0
+"""So long a reader waits for a journal that lags or is being made again."""
+PAUSE_S = 0.1
+EVERYTHING = "*.*.*"
+
+
+class JournalBehind(BusUnavailable):
+    """It lacks what the inboxes have, or was made again while it was read; says what to do."""
+
+
+class Renumbered(Exception):
+    """The journal in which the reading began is no more: begin again."""
+
+
+async def read_journal(bus: Bus, task: str, *, whole: bool = True) -> list[Stored]:
+    """Everything that was stored of a task, by whichever service, in journal order. Raises BusError.
+
+    whole: waits until it has what the inboxes have, and raises JournalBehind when that takes long.
+    """
+    place = f"{subjects.partition_of(task)}.*.{subjects.token(task)}"
+    deadline = asyncio.get_running_loop().time() + PATIENCE_S
+    while True:
+        found: list[Stored] = []
+        try:
+            if whole:
+                await caught_up(bus, place)
+            async for page in pages(bus, f"mesh.*.*.{place}"):
+                found += page
+                if len(found) >= MAX_MESSAGES:
+                    break
+            return found
+        except JournalBehind:
+            raise
+        except (Renumbered, BusUnavailable) as error:
+            if asyncio.get_running_loop().time() > deadline:
+                what = "the journal is made again and again" if isinstance(error, Renumbered) else str(error)
+                raise JournalBehind(_todo(what)) from None
+            await asyncio.sleep(PAUSE_S)
+
+
+async def pages(bus: Bus, subject: str) -> AsyncIterator[list[Stored]]:
+    """What the journal holds of a subject, from its first message on. Raises Renumbered, BusError."""
+    last: Stored | None = None
+    while True:
+        # Each page begins with the end of the one before: in another journal something else stands there.
+        after = last.sequence - 1 if last is not None else 0
+        page = await bus.read(subjects.JOURNAL_STREAM, subject, after=after, limit=BATCH)
+        if last is not None:
+            if not page or _identity(page[0]) != _identity(last):
+                raise Renumbered
+            page = page[1:]
+        if not page:
+            return
+        yield page
+        last = page[-1]
+
+
+async def caught_up(bus: Bus, place: str = EVERYTHING) -> None:
+    """Return when the journal has what lies in the inboxes now: of a task (partition, tenant, id) or all. Raises
+    JournalBehind, BusError."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + PATIENCE_S
+    wanted = await _heads(bus, place)
+    while True:
+        try:
+            if not (behind := await _behind(bus, wanted)):
+                return
+        except BusUnavailable:
+            # Dropped, and not yet made.
+            behind = "the journal cannot be read"
+        if loop.time() > deadline:
+            raise JournalBehind(_todo(behind))
+        await asyncio.sleep(PAUSE_S)
+
+
+async def _heads(bus: Bus, place: str) -> dict[str, int]:
+    """The number of the last message in each inbox that has one."""
+
+    async def head(name: str) -> int:
+        found = await bus.last(subjects.inbox_stream(name), f"mesh.*.{name}.{place}")
+        return found.sequence if found is not None else 0
+
+    numbers = await asyncio.gather(*(head(name) for name in catalog.INBOXES))
+    return {name: number for name, number in zip(catalog.INBOXES, numbers, strict=True) if number}
+
+
+async def _behind(bus: Bus, wanted: Mapping[str, int]) -> str:
+    """Of which inbox the journal has not read so far; "" when of none."""
+
+    async def reached(name: str) -> int:
+        found = await bus.last(subjects.JOURNAL_STREAM, f"mesh.*.{name}.>")
+        return at_its_source(found).sequence if found is not None else 0
+
+    numbers = await asyncio.gather(*(reached(name) for name in wanted))
+    for (name, head), number in zip(wanted.items(), numbers, strict=True):
+        if number < head:
+            return f"the journal has read {subjects.inbox_stream(name)} up to number {number}, and {head} is wanted"
+    return ""
+
+
+def _identity(stored: Stored) -> tuple[int, str, str]:
+    source = next((value for key, value in stored.headers.items() if key.lower() == SOURCE_HEADER), "")
+    return stored.sequence, stored.subject, source
+
+
+def _todo(what: str) -> str:
+    return f"{what}: it lags, or is being made again of the inboxes; try again in a moment"

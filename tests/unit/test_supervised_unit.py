@@ -1,0 +1,37 @@
+"""How long a supervised process that ends by itself stays down."""
+
+import asyncio
+from pathlib import Path
+
+from infra.local import unit
+from infra.local.process import Child
+from infra.local.unit import Unit
+
+
+async def test_a_restart_that_somebody_asked_for_begins_to_count_anew(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(unit, "BACKOFF_FIRST_S", 0.01)
+    monkeypatch.setattr(unit, "BACKOFF_MAX_S", 0.16)
+    said: list[str] = []
+
+    async def spawn() -> Child:
+        return await Child.start("it", ["false"], log=tmp_path / "log", environ={"PATH": "/bin:/usr/bin"}, cwd=tmp_path)
+
+    async def probe() -> str:
+        return "it never is"
+
+    it = Unit("it", spawn, probe, said.append, stop_timeout_s=1.0)
+
+    async def heard(count: int) -> list[str]:
+        async with asyncio.timeout(10):
+            while len(said) < count:
+                await asyncio.sleep(0.005)
+        return [line.rpartition(" in ")[2] for line in said]
+
+    it.start()
+    try:
+        assert (await heard(5))[:5] == ["0.01 s", "0.02 s", "0.04 s", "0.08 s", "0.16 s"]
+        said.clear()
+        await it.restart()
+        assert (await heard(2))[-2:] == ["0.01 s", "0.02 s"]
+    finally:
+        await it.stop()
