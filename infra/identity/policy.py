@@ -19,6 +19,7 @@ POLICY_FILE = HERE / "policy.yaml"
 TENANTS_FILE = HERE / "tenants.yaml"
 OPERATOR = "operator"
 PROVISIONER = "provisioner"
+BACKUP = "backup"
 MAX_PUBLISHERS = 1_000
 
 PublisherName = Annotated[str, StringConstraints(pattern=r"^pub_[A-Za-z0-9_-]{1,60}$")]
@@ -49,6 +50,16 @@ class Use(StrEnum):
     REDRIVE = "redrive"
 
 
+class Place(StrEnum):
+    """What a service may reach beside the broker; explained in policy.yaml."""
+
+    CLIENTS = "clients"
+    PROVIDERS = "providers"
+    TOOLS = "tools"
+    REDIS = "redis"
+    DOCUMENTS = "documents"
+
+
 OPERATOR_ONLY = frozenset({Use.INBOXES_READ, Use.REDRIVE, Use.STREAM_INFO, Use.DEAD_LETTERS_READ})
 """No process that runs all day may read or say everything."""
 
@@ -63,6 +74,7 @@ class ServicePolicy(_Strict):
     uses: frozenset[Use]
     reads: tuple[Token, ...] = ()
     hears: tuple[Token, ...] = ()
+    reaches: frozenset[Place] = frozenset()
 
 
 class OperatorPolicy(_Strict):
@@ -89,7 +101,7 @@ class Policy(_Strict):
     @property
     def identities(self) -> tuple[str, ...]:
         """Everybody who has a key on the bus."""
-        return (*self.services, PROVISIONER, OPERATOR, *self.publishers)
+        return (*self.services, PROVISIONER, BACKUP, OPERATOR, *self.publishers)
 
     @model_validator(mode="after")
     def _fits_the_catalog(self) -> Self:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from bulkhead_contracts import catalog, subjects
 
-from .policy import OPERATOR, PROVISIONER, Policy, Use
+from .policy import BACKUP, OPERATOR, PROVISIONER, Policy, Use
 
 MESH = "MESH"
 """The account that owns all streams."""
@@ -39,8 +39,8 @@ class Right:
 
 
 def account_of(identity: str) -> str:
-    """The NATS account of an identity; the provisioner works where the streams are."""
-    if identity == PROVISIONER:
+    """The NATS account of an identity; the provisioner and the backup work where the streams are."""
+    if identity in (PROVISIONER, BACKUP):
         return MESH
     return f"SVC_{identity.upper()}" if identity in catalog.SERVICES else identity.upper()
 
@@ -51,7 +51,7 @@ def inbox_prefix(identity: str) -> str:
 
 
 def rights(policy: Policy, shards: Mapping[str, int]) -> tuple[Right, ...]:
-    """All rights of all identities but the provisioner. shards: of inboxes that have more than one."""
+    """All rights of all who do not work where the streams are. shards: of inboxes that have more than one."""
     found: list[Right] = []
     for name, service in policy.services.items():
         found.extend(_edges(name))

@@ -7,10 +7,8 @@ Whatever this process writes while it owns one can be read by its user alone.
 import contextlib
 import errno
 import fcntl
-import hashlib
 import json
 import os
-import secrets
 import signal
 import stat
 from collections.abc import Mapping
@@ -19,7 +17,7 @@ from typing import IO, Any
 
 import psutil
 
-from infra.identity import keys
+from infra.identity import callers, keys
 from infra.local.process import PRIVATE_UMASK
 from infra.nats.server import disk_problem
 
@@ -28,9 +26,9 @@ MESH_FILE = "mesh.json"
 API_KEYS_FILE = "api_keys.json"
 CREDENTIALS_FILE = "credentials.json"
 PUBLISHERS_FILE = "publishers.json"
-ROLES = ("submitter", "approver", "operator", "auditor")
+RESTORING_FILE = "restoring"
+"""There while a backup is being restored into the directory."""
 FOLDERS = ("identity", "identity/services", "logs", "run", "traces", "nats", "nats/store", "redis", "rag")
-KEY_PREFIX = "bk_"
 SAME_PROCESS_S = 2.0
 """A recorded start time may differ by so much from what the kernel says."""
 
@@ -46,8 +44,8 @@ class DirectoryUnfit(Exception):
 class RunDir:
     """An owned data directory; `close` gives it up."""
 
-    def __init__(self, path: Path) -> None:
-        """Take the directory. Raises DirectoryInUse, DirectoryUnfit."""
+    def __init__(self, path: Path, *, restoring: bool = False) -> None:
+        """Take the directory. restoring: half a restore is no obstacle. Raises DirectoryInUse, DirectoryUnfit."""
         self.path = path.resolve()
         _PRIVATE.enter()
         try:
@@ -62,7 +60,8 @@ class RunDir:
         except DirectoryInUse:
             _PRIVATE.leave()
             raise
-        if problem := disk_problem(self.path) or _obstacle(self.path):
+        cut_off = "" if restoring else _cut_off(self.path)
+        if problem := disk_problem(self.path) or _obstacle(self.path) or cut_off:
             self.close()
             raise DirectoryUnfit(problem)
 
@@ -103,19 +102,13 @@ class RunDir:
 
     def ensure_api_keys(self, tenant: str) -> None:
         """At the first start: one key per role for the local user. The gateway's file has only their digests."""
-        if (self.path / API_KEYS_FILE).exists():
-            return
-        credentials = {role: KEY_PREFIX + secrets.token_urlsafe(32) for role in ROLES}
-        rows = [_api_key(key, tenant, f"local-{role}", role) for role, key in credentials.items()]
-        # The credentials first: a crash in between must not leave digests of keys that nobody has.
-        keys.replace(self.path / CREDENTIALS_FILE, json.dumps(credentials, indent=1))
-        keys.replace(self.path / API_KEYS_FILE, json.dumps({"keys": rows}, indent=1))
+        callers.ensure(self.path / CREDENTIALS_FILE, self.path / API_KEYS_FILE, tenant)
 
     def add_api_key(self, tenant: str, person: str, role: str) -> str:
         """A further key; the running gateway learns it by itself."""
         path = self.path / API_KEYS_FILE
-        key = KEY_PREFIX + secrets.token_urlsafe(32)
-        rows = [*_read(path).get("keys", ()), _api_key(key, tenant, person, role)]
+        key = callers.new_key()
+        rows = [*_read(path).get("keys", ()), callers.row(key, tenant, person, role)]
         keys.replace(path, json.dumps({"keys": rows}, indent=1))
         return key
 
@@ -191,6 +184,15 @@ def _unfit(path: Path, error: OSError) -> str:
     return f"{path} cannot be used: {error.strerror}; choose another directory with --data"
 
 
+def _cut_off(path: Path) -> str:
+    if not (path / RESTORING_FILE).exists():
+        return ""
+    return (
+        f"a restore into {path} was cut off, so that it holds half a mesh; run the same `bulkhead restore` again, "
+        "which begins anew"
+    )
+
+
 def _obstacle(path: Path) -> str:
     """What to say when something else stands where a folder belongs; "" otherwise."""
     for name in FOLDERS:
@@ -201,10 +203,6 @@ def _obstacle(path: Path) -> str:
                 "if it was a mesh's), or choose another directory with --data"
             )
     return ""
-
-
-def _api_key(key: str, tenant: str, person: str, role: str) -> dict[str, str]:
-    return {"sha256": hashlib.sha256(key.encode()).hexdigest(), "tenant": tenant, "person": person, "role": role}
 
 
 def _read(path: Path) -> dict[str, Any]:

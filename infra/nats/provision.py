@@ -8,19 +8,26 @@ import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from nats import errors
 from nats.aio.client import Client
 
+from bulkhead.bus.jetstream_connection import trusting
+from bulkhead.bus.port import BusError
+from bulkhead_contracts import limits
 from infra.identity.policy import PROVISIONER
 from infra.identity.rights import API, inbox_prefix
 
-from .streams import Config, Layout, durables, streams
+from .configuration import MAX_PAYLOAD_BYTES
+from .streams import GIB, MIN_VERSION, Config, Layout, durables, streams
 
 TIMEOUT_S = 10.0
 STREAM_EXISTS = 10058
 STREAM_NOT_FOUND = 10059
+NO_STORAGE = 10047
+BY_SEQUENCE = "by_start_sequence"
 
 
 class ProvisionError(Exception):
@@ -35,14 +42,25 @@ class Report:
     changed: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """With which sequence a durable that is made begins, and from which on a stream that gets its source fetches it."""
+
+    durables: Mapping[str, int] = field(default_factory=dict)
+    sources: Mapping[str, int] = field(default_factory=dict)
+
+
 class _Refused(Exception):
     def __init__(self, code: int, text: str) -> None:
         super().__init__(f"{text} ({code})")
         self.code = code
 
 
-async def provision(url: str, nkey_seed: str, layout: Layout | None = None) -> Report:
-    """Make everything. Raises ProvisionError."""
+async def provision(
+    url: str, nkey_seed: str, layout: Layout | None = None, begin: "Begin | None" = None,
+    ca_file: Path | None = None,
+) -> Report:
+    """Make everything. begin: of a restore. ca_file: TLS. Raises ProvisionError."""
     wanted = layout or Layout()
     client, trouble = Client(), asyncio.get_running_loop().create_future()
 
@@ -52,18 +70,27 @@ async def provision(url: str, nkey_seed: str, layout: Layout | None = None) -> R
 
     try:
         await client.connect(
-            url,
+            url.split(","),
             name=PROVISIONER,
             nkeys_seed_str=nkey_seed,
             inbox_prefix=inbox_prefix(PROVISIONER),
             error_cb=failed,
             allow_reconnect=False,
+            max_reconnect_attempts=1,
             connect_timeout=5,
+            tls=trusting(ca_file) if ca_file is not None else None,
+            tls_handshake_first=ca_file is not None,
         )
-    except (errors.Error, OSError) as error:
+    except (errors.Error, OSError, BusError) as error:
+        if "authorization" in str(error).lower():
+            raise ProvisionError(
+                f"the broker at {url} does not know the keys of this mesh: include what `bulkhead render accounts` "
+                "writes in its configuration, reload it, then start again"
+            ) from error
         raise ProvisionError(f"cannot reach the broker at {url} as provisioner: {error}; is it running?") from error
     try:
-        return await _Provisioner(client, wanted).run()
+        _fit(client, url)
+        return await _Provisioner(client, wanted, begin or Begin()).run()
     except (errors.Error, OSError) as error:
         said = str(trouble.result()) if trouble.done() else f"{type(error).__name__} {error}"
         raise ProvisionError(f"the broker at {url} did not answer: {said}; see its log, then start again") from error
@@ -71,20 +98,51 @@ async def provision(url: str, nkey_seed: str, layout: Layout | None = None) -> R
         await client.close()
 
 
+def _fit(client: Client, url: str) -> None:
+    """Raises ProvisionError for a broker that cannot hold a mesh, whatever is asked of it."""
+    info = client._server_info  # nats-py shows but parts of what the broker says of itself.
+    if not info.get("auth_required"):
+        raise ProvisionError(
+            f"the broker at {url} asks nobody for a key: no wall between services would stand; include what `bulkhead "
+            "render accounts` writes in its configuration, and reload it"
+        )
+    if not info.get("jetstream"):
+        raise ProvisionError(f"the broker at {url} runs without JetStream; add a jetstream block to its configuration")
+    found = client.connected_server_version
+    if (found.major, found.minor) < MIN_VERSION:
+        wanted = ".".join(map(str, MIN_VERSION))
+        raise ProvisionError(
+            f"the broker at {url} is nats-server {found.major}.{found.minor}; at least {wanted} is needed: upgrade it, "
+            "its data can stay"
+        )
+    if client.max_payload < limits.MAX_STORED_BLOB_BYTES:
+        raise ProvisionError(
+            f"the broker at {url} takes messages of at most {client.max_payload} bytes and contents have up to "
+            f"{limits.MAX_STORED_BLOB_BYTES}; set max_payload to {MAX_PAYLOAD_BYTES} in its configuration and reload it"
+        )
+
+
 class _Provisioner:
-    def __init__(self, client: Client, layout: Layout) -> None:
+    def __init__(self, client: Client, layout: Layout, begin: Begin) -> None:
         self._client = client
         self._layout = layout
+        self._begin = begin
         self._report = Report()
 
     async def run(self) -> Report:
-        configs = streams(self._layout)
+        configs = [self._begun(config) for config in streams(self._layout)]
         derived = [one for one in configs if "sources" in one]
         await asyncio.gather(*(self._stream(one) for one in configs if "sources" not in one))
         await asyncio.gather(*(self._stream(one) for one in derived if "subjects" in one))
         await asyncio.gather(*(self._stream(one) for one in derived if "subjects" not in one))
         await asyncio.gather(*(self._durables(name) for name in {name for name, _ in durables(self._layout)}))
         return self._report
+
+    def _begun(self, config: Config) -> Config:
+        first = self._begin.sources.get(config["name"], 1)
+        if first == 1:
+            return config
+        return config | {"sources": [source | {"opt_start_seq": first} for source in config["sources"]]}
 
     async def _stream(self, config: Config) -> None:
         name = config["name"]
@@ -96,17 +154,17 @@ class _Provisioner:
             await self._make(name, f"STREAM.CREATE.{name}", config)
             self._report.made.append(name)
             return
-        differences = _differences(config, found["config"])
-        if not differences:
+        wrong = differences(config, found["config"])
+        if not wrong:
             return
         try:
             await self._ask(f"STREAM.UPDATE.{name}", found["config"] | config)
         except _Refused as refused:
             raise ProvisionError(
-                f"stream {name} exists with other settings that cannot be changed: {'; '.join(differences)} "
+                f"stream {name} exists with other settings that cannot be changed: {'; '.join(wrong)} "
                 f"({refused}); start the version that made it, or move its data away and let it be made anew"
             ) from refused
-        self._report.changed.append(f"{name}: {'; '.join(differences)}")
+        self._report.changed.append(f"{name}: {'; '.join(wrong)}")
 
     async def _durables(self, stream: str) -> None:
         wanted = {one["name"]: one for name, one in durables(self._layout) if name == stream}
@@ -123,28 +181,39 @@ class _Provisioner:
             await self._durable(stream, name, config, name in existing)
 
     async def _durable(self, stream: str, name: str, config: Config, exists: bool) -> None:
-        request = {"stream_name": stream, "config": config}
         if not exists:
+            first = self._begin.durables.get(name, 1)
+            begin = {"deliver_policy": BY_SEQUENCE, "opt_start_seq": first} if first > 1 else {}
+            request = {"stream_name": stream, "config": config | begin}
             await self._make(f"{stream}/{name}", f"CONSUMER.CREATE.{stream}.{name}", request)
             self._report.made.append(f"{stream}/{name}")
             return
         found = await self._ask(f"CONSUMER.INFO.{stream}.{name}", {})
-        differences = _differences(config, found["config"])
-        if not differences:
+        if found["config"].get("deliver_policy") == BY_SEQUENCE:
+            # A restore made it: where it began cannot be changed and matters no more.
+            config = config | {key: found["config"].get(key) for key in ("deliver_policy", "opt_start_seq")}
+        wrong = differences(config, found["config"])
+        if not wrong:
             return
         try:
-            await self._ask(f"CONSUMER.CREATE.{stream}.{name}", request)
+            await self._ask(f"CONSUMER.CREATE.{stream}.{name}", {"stream_name": stream, "config": config})
         except _Refused as refused:
             raise ProvisionError(
                 f"durable {name} of {stream} exists with other settings that cannot be changed: "
-                f"{'; '.join(differences)} ({refused}); start the version that made it"
+                f"{'; '.join(wrong)} ({refused}); start the version that made it"
             ) from refused
-        self._report.changed.append(f"{stream}/{name}: {'; '.join(differences)}")
+        self._report.changed.append(f"{stream}/{name}: {'; '.join(wrong)}")
 
     async def _make(self, what: str, request: str, body: Mapping[str, Any]) -> None:
         try:
             await self._ask(request, body)
         except _Refused as refused:
+            if refused.code == NO_STORAGE:
+                bound = sum(one["max_bytes"] for one in streams(self._layout)) // GIB + 1
+                raise ProvisionError(
+                    f"{what} cannot be made: the broker's max_file_store is below the sum of all streams' bounds; set "
+                    f"it to {bound}GB or more in its jetstream block and restart it (a bound takes no disk by itself)"
+                ) from refused
             raise ProvisionError(f"{what} cannot be made: {refused}; see the broker's log") from refused
 
     async def _ask(self, request: str, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -156,7 +225,7 @@ class _Provisioner:
         return answer
 
 
-def _differences(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+def differences(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
     """Where `found` disagrees. The broker leaves out what is empty, and adds to objects."""
     return [
         f"{key} is {json.dumps(found.get(key))}, should be {json.dumps(value)}"

