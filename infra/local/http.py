@@ -28,3 +28,12 @@ async def get(url: str, timeout_s: float = 2.0) -> tuple[int, bytes]:
     if len(words) < 2 or not words[1].isdigit():
         raise OSError("the answer is no HTTP")
     return int(words[1]), body
+
+
+async def unready(url: str) -> str:
+    """What a health address complains about; "" when it answers 200."""
+    try:
+        code, body = await get(url, timeout_s=2.0)
+    except OSError as error:
+        return f"no answer from {url}: {error}"
+    return "" if code == 200 else body.decode("utf-8", "replace")[:300]

@@ -6,7 +6,9 @@ one who made it. nats-py alone shows a refused publish as a timeout: the broker'
 
 import asyncio
 import re
+import ssl
 from collections.abc import Callable
+from pathlib import Path
 
 from nats import errors
 from nats.aio.client import Client
@@ -35,9 +37,11 @@ class ConnectionLost(BusUnavailable):
 class Connection:
     """A nats-py client with its callbacks. `on_lost` and `on_returned` are called synchronously."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, ca_file: Path | None = None) -> None:
+        """ca_file: who must have signed the broker's certificate. Raises BusUnavailable when it holds none."""
         self.nc = Client()
         self.url = url
+        self._tls = trusting(ca_file) if ca_file is not None else None
         self.closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.on_lost: set[Notify] = set()
         self.on_returned: set[Notify] = set()
@@ -53,7 +57,7 @@ class Connection:
         """Connect. Raises BusUnavailable after the timeout, at once when the broker refuses the key."""
         opening = asyncio.ensure_future(
             self.nc.connect(
-                self.url,
+                self.url.split(","),  # Of a cluster, any: the others are heard of from it.
                 name=name,
                 nkeys_seed_str=nkey_seed,
                 inbox_prefix=inbox_prefix,
@@ -66,6 +70,9 @@ class Connection:
                 ping_interval=PING_INTERVAL_S,
                 max_outstanding_pings=MAX_OUTSTANDING_PINGS,
                 connect_timeout=2,
+                tls=self._tls,
+                # Before a word is said: who sits in between must not talk both sides out of it.
+                tls_handshake_first=self._tls is not None,
             )
         )
         deadline = asyncio.get_running_loop().time() + timeout_s
@@ -84,6 +91,12 @@ class Connection:
             raise BusUnavailable(
                 f"the broker at {self.url} refuses this service's key; it runs with other accounts: render them "
                 "again from the policy and reload the broker"
+            )
+        if "CERTIFICATE_VERIFY_FAILED" in self.last_error:
+            raise BusUnavailable(
+                f"the broker at {self.url} has no certificate of the CA that this service trusts ({self.last_error}); "
+                "BULKHEAD_NATS_CA_FILE must be the CA of this very mesh, and the name in the address one of the "
+                "certificate's: provision again, then restart the broker and the service"
             )
         raise BusUnavailable(
             f"no broker answers at {self.url} ({self.last_error or 'no connection'}); start the mesh with "
@@ -226,3 +239,14 @@ class Connection:
         self._up.set()
         for notify in list(self.on_lost):
             notify()
+
+
+def trusting(ca_file: Path) -> ssl.SSLContext:
+    """TLS that takes a server only with a certificate of this CA. Raises BusUnavailable."""
+    try:
+        return ssl.create_default_context(cafile=str(ca_file))
+    except OSError as error:  # ssl.SSLError is one too.
+        raise BusUnavailable(
+            f"the CA file {ca_file} cannot be used: {error.strerror or error}; BULKHEAD_NATS_CA_FILE names the "
+            "certificate (PEM) of the CA that signed the broker's"
+        ) from error

@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 
 from bulkhead.bus.port import Bus, BusError
-from bulkhead.cli import services
+from bulkhead.cli import footing, services
 from bulkhead.cli.findings import Finding
 from bulkhead.cli.output import Stop
 from bulkhead.cli.target import gateway_url, nats_url, operator_bus, read_json
@@ -35,8 +35,8 @@ HTTP_OK = 200
 NOT_OURS = 0o077
 
 
-async def examine(data: Path) -> AsyncIterator[Finding]:
-    """All findings, as they come."""
+async def examine(data: Path, redis_url: str = "", otlp_endpoint: str = "") -> AsyncIterator[Finding]:
+    """All findings, as they come. redis_url: of a Redis that the mesh was given; otlp_endpoint: where traces go."""
     yield _python()
     yield _nats_binary()
     yield _disk(data)
@@ -56,7 +56,15 @@ async def examine(data: Path) -> AsyncIterator[Finding]:
             answers = answers and not (finding.what == "broker" and finding.level == "problem")
             yield finding
         yield await _gateway(http, mesh)
+        if otlp_endpoint:
+            yield await footing.telemetry(http, otlp_endpoint)
+    if found_redis := redis_url or footing.own_redis(data, mesh):
+        yield await footing.redis(found_redis)
+    elif "own_broker" in mesh:
+        yield Finding("redis", "warning", "its address is not known here", "name it with --redis or BULKHEAD_REDIS_URL")
     if answers:
+        async for finding in footing.identities(data, mesh):
+            yield finding
         async for finding in _streams(data, mesh):
             yield finding
     async for finding in services.look(data, mesh, asks_broker=answers):
@@ -126,6 +134,10 @@ async def _ask(http: httpx.AsyncClient, url: str) -> tuple[int, dict[str, Any]]:
 
 async def _broker(http: httpx.AsyncClient, mesh: dict[str, Any]) -> AsyncIterator[Finding]:
     monitor = str(mesh.get("nats_monitor_url") or "")
+    if not monitor and mesh.get("own_broker") is False:
+        yield Finding("monitoring", "warning", "the broker's monitoring address is not known: its version, disk, clock "
+                      "and fsync were not looked at", "start the mesh with --nats-monitor http://HOST:8222")
+        return
     status, health = await _ask(http, f"{monitor}/healthz")
     if status == 0:
         yield Finding("broker", "problem", f"nobody answers at {monitor or 'its monitoring port'}",
@@ -141,6 +153,8 @@ async def _broker(http: httpx.AsyncClient, mesh: dict[str, Any]) -> AsyncIterato
     yield Finding("broker", "problem" if old else "ok", f"nats-server {version} at {nats_url(mesh)}",
                   "at least 2.14 is needed: `make setup`" if old else "")
     yield durability(varz)
+    if (store := _store(varz)) is not None:
+        yield store
     yield _clock(varz)
 
 
@@ -155,6 +169,16 @@ def durability(varz: dict[str, Any]) -> Finding:
     every = f"every {interval:g} s" if interval else "now and then"
     return Finding("durability", "warning", f"process: survives kills; a power cut loses what was not synced ({every})",
                    "start with `bulkhead up --durability power` to survive power cuts")
+
+
+def _store(varz: dict[str, Any]) -> Finding | None:
+    """Whether the broker has room by its own bound, on whatever disk."""
+    jetstream = varz.get("jetstream") or {}
+    bound, used = (jetstream.get("config") or {}).get("max_storage") or 0, (jetstream.get("stats") or {}).get("storage")
+    if used is None or bound <= 0 or used < NEARLY_FULL * bound:
+        return None
+    return Finding("broker's store", "warning", f"{used / bound:.0%} of its {bound / 1024**3:.0f} GiB is used",
+                   "purge ended tasks (python -m infra.nats.purge), or raise max_file_store")
 
 
 def _clock(varz: dict[str, Any]) -> Finding:
@@ -212,6 +236,8 @@ async def _streams(data: Path, mesh: dict[str, Any]) -> AsyncIterator[Finding]:
         if limit > 0 and info["state"]["bytes"] > NEARLY_FULL * limit and name != subjects.JOURNAL_STREAM:
             yield Finding(name, "warning", f"{info['state']['bytes'] / limit:.0%} full",
                           "purge ended tasks or raise the stream's limit: a full stream refuses messages")
+    for finding in footing.settings(mesh, found):
+        yield finding
     letters = (found.get(subjects.DEAD_LETTERS_STREAM) or {}).get("state", {}).get("messages", 0)
     if letters:
         yield Finding("dead letters", "warning", f"{letters} messages could not be handled",

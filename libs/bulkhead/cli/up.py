@@ -9,7 +9,7 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bulkhead.cli.output import Exit, Stop, out
 
@@ -40,7 +40,7 @@ def parse_scale(scale: list[str]) -> dict[str, int]:
     return found
 
 
-async def keep_running(data: Path, scale: list[str], durability: str, port: int) -> None:
+async def keep_running(data: Path, scale: list[str], durability: str, port: int, given: dict[str, Any]) -> None:
     """Start, show, drain. Raises Stop when it cannot start."""
     if durability not in DURABILITIES:
         raise Stop(Exit.USAGE, f"--durability {durability!r} is unknown", "it is power or process")
@@ -50,7 +50,7 @@ async def keep_running(data: Path, scale: list[str], durability: str, port: int)
     from infra.local.status import Screen
 
     screen = Screen(out, quiet=QUIET)
-    async with _mesh(data, replicas, durability, port, offline, screen) as (mesh, stop):
+    async with _mesh(data, replicas, durability, port, offline, screen, given) as (mesh, stop):
         out.print(f"[bold green]the mesh runs[/bold green] at [bold]{mesh.url}[/bold]")
         where = "" if data == Path(".bulkhead") else f" --data {data}"
         out.print(f"  bulkhead submit \"…\" --watch{where}    (Ctrl-C drains and ends it)", style="dim", markup=False)
@@ -79,10 +79,12 @@ def _announce(data: Path, durability: str, offline: bool) -> None:
 
 @contextlib.asynccontextmanager
 async def _mesh(
-    data: Path, scale: dict[str, int], durability: str, port: int, offline: bool, screen: "Screen"
+    data: Path, scale: dict[str, int], durability: str, port: int, offline: bool, screen: "Screen",
+    given: dict[str, Any],
 ) -> AsyncIterator[tuple["LocalMesh", asyncio.Event]]:
     from infra.identity.keys import KeyFileError
     from infra.identity.policy import PolicyError
+    from infra.local.given import Given
     from infra.local.ports import PortInUse
     from infra.local.process import StartFailed
     from infra.local.rundir import DirectoryInUse, DirectoryUnfit
@@ -92,9 +94,9 @@ async def _mesh(
     try:
         mesh = LocalMesh(data, scale=scale, durability="process" if durability == "process" else "power",
                          offline_model=offline, http_port=port, on_line=screen.line,
-                         on_event=screen.event)
+                         on_event=screen.event, given=Given(**given))
     except StartFailed as error:
-        raise Stop(Exit.USAGE, str(error), "see --scale") from error
+        raise Stop(Exit.USAGE, str(error), "see `bulkhead up --help`") from error
     try:
         with Stopping() as stopping:
             async with mesh:
