@@ -1,0 +1,166 @@
+"""Files for `bulkhead analyze`: what form they have, and their events.
+
+In: a file of `bulkhead export`, rows as docs/analyze.md describes them, OpenTelemetry GenAI spans, or chats in the
+OpenAI message format; compressed or not. Out: events one by one. Every file is bounded, and taken for hostile.
+"""
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+from bulkhead.cli.output import Exit, Stop
+from bulkhead.health import chats, spans
+from bulkhead.health.events import Event
+from bulkhead.health.journal import Journal
+from bulkhead.health.rows import Row, RowError, Rows
+from bulkhead.runtime.history import History, HistoryError, load
+
+Form = Literal["auto", "bulkhead", "rows", "otel", "openai"]
+MAX_BYTES = 1024 * 1024 * 1024
+"""Of a file, uncompressed, that is read row by row."""
+MAX_DOCUMENT_BYTES = 128 * 1024 * 1024
+"""Of a file that is read whole: one document, spans, chats."""
+MAX_LINE_BYTES = 8 * 1024 * 1024
+MAX_ROWS = 10_000_000
+_GZIP = b"\x1f\x8b"
+HINT = "docs/analyze.md describes the forms; name one with --form"
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A file whose form is known. rows: as they are judged, None for a history."""
+
+    form: Form
+    rows: Iterable[Row] | None
+    history: History | None = None
+
+    def events(self) -> Iterator[Event]:
+        """Raises Stop for a row that does not fit."""
+        if self.history is not None:
+            journal = Journal(_texts(self.history))
+            for one in self.history.messages:
+                yield from journal.read(one.subject, one.headers, one.body, one.time_unix_ms)
+            return
+        assert self.rows is not None
+        try:
+            yield from Rows().all(self.rows)
+        except RowError as error:
+            raise Stop(Exit.USAGE, str(error), f"{error.hint}; {HINT}") from error
+
+
+def open_file(path: Path, form: Form) -> Opened:
+    """Look at a file and open it as what it is. Raises Stop."""
+    try:
+        if form in ("auto", "bulkhead") and _is_history(path):
+            return Opened("bulkhead", None, load(path))
+        if form == "bulkhead":
+            raise Stop(Exit.USAGE, f"{path} is no file of bulkhead export", "`bulkhead export TASK -o FILE` writes one")
+        documents = _documents(path)
+        first = next(documents, None)
+        if first is None:
+            raise Stop(Exit.USAGE, f"{path} is empty", HINT)
+        if form == "auto":
+            form = "otel" if spans.looks_like(first) else "openai" if chats.looks_like(first) else "rows"
+        every = _chain(first, documents)
+        if form == "rows":
+            return Opened(form, every)  # type: ignore[arg-type]
+        convert = spans.rows if form == "otel" else chats.rows
+        return Opened(form, convert(_bounded(every)))
+    except Stop:
+        raise
+    except HistoryError as error:
+        raise Stop(Exit.FAILED, str(error), error.hint) from error
+    except OSError as error:
+        raise Stop(Exit.USAGE, f"{path} cannot be read: {error.strerror or error}", "name a readable file") from error
+    except (EOFError, zlib.error) as error:
+        raise Stop(Exit.USAGE, f"{path} is cut off: {str(error)[:200]}", "copy it again") from error
+    except (ValueError, RecursionError) as error:
+        raise Stop(Exit.USAGE, f"{path} cannot be read as {form}: {str(error)[:300]}", HINT) from error
+
+
+def _texts(history: History):  # type: ignore[no-untyped-def]
+    def text(digest: str) -> str | None:
+        held = history.contents.get(digest)
+        return None if held is None or held.data is None else held.data[:65_536].decode("utf-8", "replace")
+
+    return text
+
+
+def _is_history(path: Path) -> bool:
+    with _open(path) as file:
+        return b'"bulkhead_history"' in file.readline(4_096)
+
+
+def _open(path: Path) -> BinaryIO:
+    file = path.open("rb")
+    compressed = file.read(2) == _GZIP
+    file.seek(0)
+    return gzip.open(file) if compressed else file  # type: ignore[return-value]
+
+
+def _documents(path: Path) -> Iterator[object]:
+    """JSON values of a file: one per line, or the whole file as one (a list of rows is as good as rows)."""
+    with _open(path) as file:
+        try:
+            head = file.readline(MAX_LINE_BYTES + 1)
+            while head and not head.strip():
+                head = file.readline(MAX_LINE_BYTES + 1)
+            if not head:
+                return
+            try:
+                first = json.loads(head)
+            except ValueError:
+                first = None
+            if first is None or isinstance(first, list):
+                yield from _whole(head, file)
+                return
+            yield first
+            yield from _lines(file, len(head))
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise Stop(Exit.USAGE, f"{path} is cut off or no gzip file: {str(error)[:200]}", "copy it again") from error
+
+
+def _lines(file: BinaryIO, read: int) -> Iterator[object]:
+    for number in range(2, MAX_ROWS + 2):
+        line = file.readline(MAX_LINE_BYTES + 1)
+        if not line:
+            return
+        read += len(line)
+        if len(line) > MAX_LINE_BYTES or read > MAX_BYTES:
+            raise Stop(Exit.USAGE, f"line {number}: over {MAX_LINE_BYTES // 1024**2} MiB in a line, or over "
+                       f"{MAX_BYTES // 1024**2} MiB in all", "split the file by task")
+        if not line.strip():
+            continue
+        try:
+            yield json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise Stop(Exit.USAGE, f"line {number} is no JSON: {str(error)[:200]}", HINT) from error
+    raise Stop(Exit.USAGE, f"over {MAX_ROWS:,} rows", "split the file by task")
+
+
+def _whole(head: bytes, file: BinaryIO) -> Iterator[object]:
+    rest = file.read(MAX_DOCUMENT_BYTES + 1 - len(head))
+    if len(head) + len(rest) > MAX_DOCUMENT_BYTES:
+        raise Stop(Exit.USAGE, f"one document of over {MAX_DOCUMENT_BYTES // 1024**2} MiB", "write one row per line")
+    found = json.loads(head + rest)
+    if isinstance(found, list) and not chats.looks_like(found):
+        yield from found
+    else:
+        yield found
+
+
+def _chain(first: object, rest: Iterator[object]) -> Iterator[object]:
+    yield first
+    yield from rest
+
+
+def _bounded(documents: Iterator[object]) -> Iterator[object]:
+    """Spans and chats are held in memory before they are judged."""
+    for held, document in enumerate(documents, 1):
+        if held > spans.MAX_SPANS:
+            raise Stop(Exit.USAGE, f"over {spans.MAX_SPANS:,} spans or messages", "split the file by trace")
+        yield document

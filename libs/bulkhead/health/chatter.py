@@ -1,0 +1,146 @@
+"""Talk against work: coordination messages and tokens, per lineage, per pair and per group of agents.
+
+In: acts. Out: trips. A pair is a group of two; a group is a strongly connected part of who talks to whom, so that a
+triangle, in which no pair says much, counts as what it is. Work by anyone of a group sets its count back.
+"""
+
+from collections import OrderedDict, deque
+
+from bulkhead.health.components import components
+from bulkhead.health.events import Act
+from bulkhead.health.thresholds import ChatterThresholds
+from bulkhead.health.trips import Level, Trip, trip_of
+
+MAX_LINEAGES = 100_000
+MAX_AGENTS = 256
+
+
+class Chatter:
+    """Every living lineage's balance of talk and work."""
+
+    def __init__(self, named: ChatterThresholds) -> None:
+        self._named = named
+        self._lineages: OrderedDict[str, _Balance] = OrderedDict()
+
+    def take(self, act: Act) -> list[Trip]:
+        """Fold one act."""
+        found = self._lineages.get(act.lineage)
+        if found is None:
+            found = self._lineages[act.lineage] = _Balance(self._named)
+            while len(self._lineages) > MAX_LINEAGES:
+                self._lineages.popitem(last=False)
+        return found.take(act)
+
+    def end(self, lineage: str) -> None:
+        """Forget a lineage."""
+        self._lineages.pop(lineage, None)
+
+    def __len__(self) -> int:
+        return len(self._lineages)
+
+
+def is_productive(act: Act) -> bool:
+    """Work: a call that came to something, unless the trace says otherwise; what is said to another agent is talk."""
+    if act.productive is not None:
+        return act.productive
+    return not act.to and not act.error and not act.says
+
+
+def is_coordination(act: Act) -> bool:
+    """Talk: what is said to another agent."""
+    return bool(act.to) and act.to != act.agent and not act.productive
+
+
+class _Balance:
+    """One lineage. `_recent` is a window of acts: (coordination?, tokens, id)."""
+
+    __slots__ = ("_groups", "_inside", "_named", "_recent", "_talks", "_tokens", "_told", "_work")
+
+    def __init__(self, named: ChatterThresholds) -> None:
+        self._named = named
+        self._recent: deque[tuple[bool, int, str]] = deque(maxlen=named.window)
+        self._work = [0, 0]
+        self._tokens = [0, 0]
+        self._talks: dict[str, dict[str, None]] = {}
+        self._groups: list[frozenset[str]] | None = None
+        self._inside: dict[frozenset[str], deque[str]] = {}
+        self._told: set[tuple[str, str, Level]] = set()
+
+    def take(self, act: Act) -> list[Trip]:
+        coordination = is_coordination(act)
+        if not coordination and not is_productive(act):
+            return []
+        if len(self._recent) == self._named.window:
+            old, tokens, _ = self._recent[0]
+            self._work[old] -= 1
+            self._tokens[old] -= tokens
+        self._recent.append((coordination, act.tokens, act.id))
+        self._work[coordination] += 1
+        self._tokens[coordination] += act.tokens
+        if not coordination:
+            self._worked(act.agent)
+            return []
+        found = [self._whole(act), self._group(act)]
+        return [trip for trip in found if trip is not None]
+
+    def _worked(self, agent: str) -> None:
+        for group in [one for one in self._inside if agent in one]:
+            del self._inside[group]
+        self._told = {one for one in self._told if one[0] != "group"}
+        if self._work[False] and self._work[True] < self._named.warn_ratio * self._work[False]:
+            self._told.clear()
+
+    def _whole(self, act: Act) -> Trip | None:
+        named, (work, talk), tokens = self._named, self._work, self._tokens[True]
+        level: Level | None = None
+        if (talk >= named.stop_messages and talk >= named.stop_ratio * work) or (
+            tokens >= named.stop_tokens and tokens >= named.stop_ratio * self._tokens[False]
+        ):
+            level = "stop"
+        elif (talk >= named.warn_messages and talk >= named.warn_ratio * work) or (
+            tokens >= named.warn_tokens and tokens >= named.warn_ratio * self._tokens[False]
+        ):
+            level = "warn"
+        if level is None or self._known("task", "", level):
+            return None
+        agents = tuple(sorted(self._talks))[:MAX_AGENTS]
+        what = f"{talk} messages ({tokens:,} tokens) between agents against {work} acts of work"
+        evidence = tuple(name for coordination, _, name in self._recent if coordination)
+        return trip_of("chatter.task", level, act.tenant, act.lineage, agents, what, evidence, act.time_unix_ms, act.id,
+                       {"talk": talk, "work": work, "talk_tokens": tokens, "work_tokens": self._tokens[False]})
+
+    def _group(self, act: Act) -> Trip | None:
+        heard = self._talks.setdefault(act.agent, {}) if len(self._talks) < MAX_AGENTS else {}
+        if act.to not in heard and len(heard) < MAX_AGENTS:
+            heard[act.to] = None
+            self._groups = None
+        if self._groups is None:
+            found = components(list(self._talks), lambda one: self._talks.get(one, ()))
+            self._groups = [frozenset(one) for one in found]
+            # A group that grew takes along what was said inside its parts.
+            for group in self._groups:
+                parts = [one for one in self._inside if one < group]
+                if parts:
+                    joined = [name for one in parts for name in self._inside.pop(one)]
+                    self._inside[group] = deque(joined, maxlen=self._named.window)
+        group = next((one for one in self._groups if act.agent in one and act.to in one), None)
+        if group is None:
+            return None
+        inside = self._inside.setdefault(group, deque(maxlen=self._named.window))
+        inside.append(act.id)
+        count, named = len(inside), self._named
+        level: Level | None = "stop" if count >= named.group_stop_messages else (
+            "warn" if count >= named.group_warn_messages else None)
+        agents = tuple(sorted(group))
+        if level is None or self._known("group", "\0".join(agents), level):
+            return None
+        kind = "chatter.pair" if len(group) == 2 else "chatter.group"
+        what = f"{count} messages between {', '.join(agents[:8])} since one of them last did any work"
+        return trip_of(kind, level, act.tenant, act.lineage, agents, what, tuple(inside), act.time_unix_ms, act.id,
+                       {"talk": count, "agents": len(agents)})
+
+    def _known(self, kind: str, who: str, level: Level) -> bool:
+        if (kind, who, level) in self._told or (kind, who, "stop") in self._told:
+            return True
+        self._told.add((kind, who, level))
+        return False

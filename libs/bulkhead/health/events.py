@@ -1,0 +1,116 @@
+"""What the detectors are told, whoever recorded it: a mesh's journal, or a trace of another system.
+
+Every event carries its own id (the evidence of a trip names it) and its own time; nobody here has a clock.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Json = object
+"""A parsed JSON value, or a text."""
+
+Outstanding = Literal["call", "step", "ask", "lease", "approval", "timer", "admission", "plan"]
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """One thing that an agent did, and what came of it.
+
+    lineage: the task, or the family of tasks that it belongs to; loops are looked for in the whole of it. to: the agent
+    that it was said to; "" for calls, and for what is said to nobody. says: it is text, not a call. result: None when
+    there is none (yet). tokens: spent on it. since_unix_ms: when it was asked for, 0 if unknown; time_unix_ms: when it
+    was over.
+    """
+
+    id: str
+    lineage: str
+    agent: str
+    action: str
+    arguments: Json = ""
+    result: Json | None = None
+    error: bool = False
+    says: bool = False
+    to: str = ""
+    tokens: int = 0
+    time_unix_ms: int = 0
+    since_unix_ms: int = 0
+    tenant: str = ""
+    productive: bool | None = None
+    """Whether it is work rather than coordination; None: calls are, what is said to another agent is not."""
+
+
+@dataclass(frozen=True, slots=True)
+class WaitOpened:
+    """`agent` cannot go on before `targets` (all, or any of them) have answered."""
+
+    id: str
+    lineage: str
+    agent: str
+    targets: tuple[str, ...]
+    mode: Literal["all", "any"] = "all"
+    time_unix_ms: int = 0
+    tenant: str = ""
+    resource: bool = False
+    """`agent` is a lease, and `targets` hold it."""
+
+
+@dataclass(frozen=True, slots=True)
+class WaitClosed:
+    """The wait is over; with `target`, that one has answered."""
+
+    id: str
+    lineage: str
+    wait: str
+    target: str = ""
+    time_unix_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """Something is outstanding that will move the task on: while anything is, it does not stall."""
+
+    id: str
+    lineage: str
+    key: str
+    kind: Outstanding
+    time_unix_ms: int
+    tenant: str = ""
+    until_unix_ms: int = 0
+    """For timers: it is outstanding until then, and needs no closing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """It is no longer outstanding."""
+
+    id: str
+    lineage: str
+    key: str
+    time_unix_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A call to a tool or model ended: food for the breakers."""
+
+    id: str
+    lineage: str
+    agent: str
+    tenant: str
+    kind: Literal["tool", "model"]
+    name: str
+    failed: bool
+    latency_ms: int
+    time_unix_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The lineage is over: everything that is kept of it is freed."""
+
+    id: str
+    lineage: str
+    time_unix_ms: int = 0
+
+
+Event = Act | WaitOpened | WaitClosed | Opened | Closed | Served | Ended

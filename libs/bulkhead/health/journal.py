@@ -1,0 +1,201 @@
+"""A mesh's own journal as events: what its messages say about acts, waits and what is outstanding.
+
+In: stored messages (subject, headers, body), in journal order. Out: events. Bodies are read without their models, and
+only those that a detector asks about: the watcher keeps up with the stream. What cannot be read is none of its
+business; the receivers reject it.
+
+Acts are tool calls and retrievals. What a model answers is none: a text ends an attempt, and attempts and provider
+calls are counted and capped by the mesh itself. An agent is one attempt of a step: the next one begins anew, with what
+the checker said, and may ask the same. Between two inboxes there is no order: a reply may be read before its request.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+
+from pydantic_core import from_json
+
+from bulkhead.health.events import Act, Closed, Ended, Event, Opened, Outstanding, Served
+from bulkhead_contracts import model, plan, retrieval, step, task, tool, verdict
+from bulkhead_contracts.control import CallDeferred
+
+MAX_LINEAGES = 100_000
+MAX_CALLS = 1_024
+"""Of one lineage: requests without their reply, and the reverse."""
+PLANNING = "planning"
+_READ = "\0read"
+"""When a body that waits for its other half was said."""
+
+Text = Callable[[str], str | None]
+"""The text of a content by its sha256, when it can be had."""
+Body = Mapping[str, object]
+
+
+class Journal:
+    """Joins requests and replies of living lineages."""
+
+    def __init__(self, text: Text | None = None) -> None:
+        self._text = text
+        self._calls: OrderedDict[str, OrderedDict[str, Body]] = OrderedDict()
+        self.unreadable = 0
+
+    def read(self, subject: str, headers: Mapping[str, str], body: bytes, time_unix_ms: int) -> list[Event]:
+        """The events of one message; [] for most types."""
+        kind = _header(headers, "ce-type").rpartition(".v")[0]
+        handler = _HANDLERS.get(kind)
+        if handler is None:
+            return []
+        parts = subject.split(".")
+        try:
+            found = from_json(body)
+            if len(parts) != 6 or not isinstance(found, dict):
+                raise ValueError("no message of the mesh")
+            return list(handler(self, _Message(parts[2], parts[4], f"{parts[4]}/{parts[5]}", kind, parts[1],
+                                               _header(headers, "ce-id"), time_unix_ms, found)))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            self.unreadable += 1
+            return []
+
+    # One handler per type
+
+    def _submitted(self, message: "_Message") -> Iterator[Event]:
+        yield message.opened(PLANNING, "plan")
+
+    def _planned(self, message: "_Message") -> Iterator[Event]:
+        yield message.closed(PLANNING)
+
+    def _ended(self, message: "_Message") -> Iterator[Event]:
+        if message.receiver != "gateway":
+            return
+        self._calls.pop(message.lineage, None)
+        yield Ended(message.id, message.lineage, message.time_unix_ms)
+
+    def _assigned(self, message: "_Message") -> Iterator[Event]:
+        body = message.body
+        yield message.opened(_step_key(body["step"]["id"], body), "step")  # type: ignore[index]
+        yield message.closed(PLANNING)
+
+    def _step_over(self, message: "_Message") -> Iterator[Event]:
+        yield message.closed(_step_key(message.body["step_id"], message.body))
+
+    def _requested(self, message: "_Message") -> Iterator[Event]:
+        yield message.opened(f"call:{message.body['call_id']}", "call")
+        if message.sender == "planner":
+            yield message.closed(PLANNING)
+        if message.kind != model.ModelCallRequested.TYPE:
+            yield from self._join(message)
+
+    def _replied(self, message: "_Message") -> Iterator[Event]:
+        body = message.body
+        yield message.closed(f"call:{body['call_id']}")
+        if message.kind != model.ModelCallReplied.TYPE:
+            yield from self._join(message)
+        elif body.get("model"):
+            agent, failed = str(body.get("step_id") or message.receiver), body["outcome"] == "failed"
+            yield Served(message.id, message.lineage, agent, message.tenant, "model", str(body["model"]), failed,
+                         _int(body.get("duration_ms")), message.time_unix_ms)
+
+    def _deferred(self, message: "_Message") -> Iterator[Event]:
+        body = message.body
+        until = message.time_unix_ms + _int(body.get("after_ms"))
+        yield Opened(message.id, message.lineage, "", "timer", message.time_unix_ms, message.tenant, until)
+        yield message.closed(f"call:{body['call_id']}")
+
+    def _join(self, message: "_Message") -> Iterator[Event]:
+        """The act, once both its request and its reply were read."""
+        calls = self._calls.get(message.lineage)
+        if calls is None:
+            calls = self._calls[message.lineage] = OrderedDict()
+            while len(self._calls) > MAX_LINEAGES:
+                self._calls.popitem(last=False)
+        call_id = str(message.body["call_id"])
+        asks = message.kind.endswith("requested")
+        other = calls.get(call_id)
+        if other is None or ("outcome" in other) != asks:
+            calls[call_id] = {**message.body, _READ: message.time_unix_ms}
+            while len(calls) > MAX_CALLS:
+                calls.popitem(last=False)
+            return
+        del calls[call_id]
+        request, reply = (message.body, other) if asks else (other, message.body)
+        yield from self._act(message, request, reply)
+
+    def _act(self, message: "_Message", request: Body, reply: Body) -> Iterator[Event]:
+        agent = f"{request.get('step_id')}/{request.get('attempt', 1)}"
+        error = reply["outcome"] not in ("succeeded", "found")
+        failure = reply.get("failure")
+        result: object = None
+        if isinstance(failure, dict):
+            result = f"{failure.get('code')}: {failure.get('message')}"
+        if "tool" in request:
+            action, arguments = str(request["tool"]), request["arguments_json"]
+            result = result or self._content(reply.get("content"))
+            yield Served(message.id, message.lineage, agent, message.tenant, "tool", action,
+                         reply["outcome"] == "failed", _int(reply.get("duration_ms")), message.time_unix_ms)
+        else:
+            action, arguments = "search_documents", {"query": request["query"], "k": request.get("k")}
+            passages = reply.get("passages") or ()
+            result = result or [self._content(one.get("content")) for one in passages]  # type: ignore[attr-defined]
+        usage = reply.get("usage")
+        spent = _int(usage.get("input_tokens")) + _int(usage.get("output_tokens")) if isinstance(usage, dict) else 0
+        yield Act(message.id, message.lineage, agent, action, arguments, result, error, tokens=spent,
+                  time_unix_ms=message.time_unix_ms, since_unix_ms=_int(request.get(_READ)), tenant=message.tenant,
+                  productive=not error)
+
+    def _content(self, content: object) -> str:
+        """The text behind a reference, or its digest."""
+        if not isinstance(content, dict):
+            return ""
+        digest = str(content.get("sha256"))
+        found = self._text(digest) if self._text is not None else None
+        return digest if found is None else found
+
+
+class _Message:
+    """One message, as far as it is looked at."""
+
+    __slots__ = ("body", "id", "kind", "lineage", "receiver", "sender", "tenant", "time_unix_ms")
+
+    def __init__(self, receiver: str, tenant: str, lineage: str, kind: str, sender: str, name: str, time_unix_ms: int,
+                 body: Body) -> None:
+        self.receiver, self.tenant, self.lineage, self.kind = receiver, tenant, lineage, kind
+        self.sender, self.id, self.time_unix_ms, self.body = sender, name, time_unix_ms, body
+
+    def opened(self, key: str, kind: Outstanding) -> Opened:
+        """Something is outstanding from now on."""
+        return Opened(self.id, self.lineage, key, kind, self.time_unix_ms, self.tenant)
+
+    def closed(self, key: str) -> Closed:
+        """It no longer is."""
+        return Closed(self.id, self.lineage, key, self.time_unix_ms)
+
+
+def _step_key(step_id: object, body: Body) -> str:
+    return f"step:{step_id}/{body['attempt']}/{body['plan_version']}"
+
+
+def _header(headers: Mapping[str, str], name: str) -> str:
+    found = headers.get(name)
+    if found is not None:
+        return found
+    return next((value for key, value in headers.items() if key.lower() == name), "")
+
+
+def _int(value: object) -> int:
+    return value if isinstance(value, int) else 0
+
+
+_HANDLERS: dict[str, Callable[[Journal, _Message], Iterator[Event]]] = {
+    task.TaskSubmitted.TYPE: Journal._submitted,
+    task.TaskEnded.TYPE: Journal._ended,
+    plan.PlanAdopted.TYPE: Journal._planned,
+    step.StepAssigned.TYPE: Journal._assigned,
+    step.StepFinished.TYPE: Journal._step_over,
+    verdict.VerdictReached.TYPE: Journal._step_over,
+    model.ModelCallRequested.TYPE: Journal._requested,
+    model.ModelCallReplied.TYPE: Journal._replied,
+    tool.ToolCallRequested.TYPE: Journal._requested,
+    tool.ToolCallReplied.TYPE: Journal._replied,
+    retrieval.RetrievalRequested.TYPE: Journal._requested,
+    retrieval.RetrievalReplied.TYPE: Journal._replied,
+    CallDeferred.TYPE: Journal._deferred,
+}

@@ -1,0 +1,239 @@
+"""Runs the loop detectors over every lineage: one window per agent, per group of agents that talk, and for the whole.
+
+In: acts. Out: trips, each once until something new is done. Memory is a window per agent of a living lineage; the end
+of the lineage frees it.
+"""
+
+import re
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable
+
+from bulkhead.health import loops, normal
+from bulkhead.health.components import components
+from bulkhead.health.events import Act
+from bulkhead.health.loops import Finding, Step, Window
+from bulkhead.health.thresholds import LoopThresholds
+from bulkhead.health.trips import Trip, trip_of
+
+MAX_LINEAGES = 100_000
+MAX_ADDRESSES = 2_048
+"""Ids that results of one lineage gave; beyond it the oldest are forgotten."""
+MAX_SEEN = 1_024
+PARALLEL = 16
+"""So many acts back the twin of a call of the same turn is looked for."""
+_WAITS = re.compile(r"(?:^|[._\-:/])(?:sleep|wait|pause|delay|back_?off)(?:$|[._\-:/])", re.IGNORECASE)
+_SLEEPS = re.compile(r"^\s*sleep\s+[\d.]+[smh]?\s*$")
+_QUIET = re.compile(
+    r"\b(?:pending|running|in[ _-]?progress|queued|processing|waiting|started|building|starting|deploying|provisioning|"
+    r"scheduled|initiali[sz]ing|not[ _-](?:yet|ready|finished|done|complete))\b",
+    re.IGNORECASE,
+)
+NOTHING = 0
+
+Detector = Callable[[Window, LoopThresholds], Finding | None]
+EXACT: tuple[Detector, ...] = (loops.repeat, loops.cycle, loops.stagnation)
+"""Of every view, when something was done that had been done before with the same result."""
+
+
+class Lineages:
+    """Every living lineage."""
+
+    def __init__(self, named: LoopThresholds) -> None:
+        self._named = named
+        self._lineages: OrderedDict[str, _Lineage] = OrderedDict()
+
+    def take(self, act: Act) -> list[Trip]:
+        """What an act trips, in order: the agent's own loops, its group's, the lineage's."""
+        lineage = self._lineages.get(act.lineage)
+        if lineage is None:
+            lineage = self._lineages[act.lineage] = _Lineage(self._named)
+            while len(self._lineages) > MAX_LINEAGES:
+                self._lineages.popitem(last=False)
+        else:
+            self._lineages.move_to_end(act.lineage)
+        return lineage.take(act)
+
+    def end(self, name: str) -> None:
+        """Forget a lineage."""
+        self._lineages.pop(name, None)
+
+    def __len__(self) -> int:
+        return len(self._lineages)
+
+
+class _Lineage:
+    """The windows of one lineage."""
+
+    __slots__ = ("_addresses", "_agents", "_all", "_count", "_groups", "_named", "_seen", "_talks", "_told", "_waited")
+
+    def __init__(self, named: LoopThresholds) -> None:
+        self._named = named
+        self._count = 0
+        self._all: deque[Step] = deque(maxlen=named.window_acts)
+        self._agents: OrderedDict[str, deque[Step]] = OrderedDict()
+        self._seen: OrderedDict[int, None] = OrderedDict()
+        self._addresses: OrderedDict[str, None] = OrderedDict()
+        self._talks: dict[str, dict[str, None]] = {}
+        self._groups: list[set[str]] | None = []
+        self._waited: set[str] = set()
+        self._told: dict[tuple[str, str], set[tuple[str, str]]] = {}
+
+    def take(self, act: Act) -> list[Trip]:
+        """Fold one act."""
+        if _is_pause(act):
+            self._waited.add(act.agent)
+            return []
+        step = self._step(act)
+        if act.since_unix_ms and self._beside(step, act.since_unix_ms):
+            return []
+        known = step.same in self._seen
+        self._seen[step.same] = None
+        if known:
+            self._seen.move_to_end(step.same)
+        elif len(self._seen) > MAX_SEEN:
+            self._seen.popitem(last=False)
+        own = self._window(act.agent)
+        own.append(step)
+        self._all.append(step)
+        if act.to and act.to != act.agent:
+            # What an agent is told is what came of its own asking.
+            self._window(act.to).append(step)
+            self._talk(act.agent, act.to)
+        found = self._detect(step, own, known)
+        return [trip for view, finding in found if (trip := self._tell(act, view, finding)) is not None]
+
+    def _detect(self, step: Step, own: deque[Step], known: bool) -> Iterable[tuple[str, Finding]]:
+        named, window = self._named, list(own)
+        agent = f"agent {step.agent}"
+        if not known:
+            # New to the lineage: whatever was told before is over for the views that this act is in.
+            self._told.pop((agent, "exact"), None)
+            self._told.pop(("lineage", "exact"), None)
+            self._told.pop(("group", "exact"), None)
+        views: list[tuple[str, Window]] = []
+        if known:
+            views.append((agent, window))
+            if len(self._agents) > 1:
+                views.append(("lineage", list(self._all)))
+                group = self._group_of(step.agent)
+                if group is not None and len(group) < len(self._agents):
+                    views.append(("group", self._merged(group)))
+        for view, part in views:
+            finding = next((found for one in EXACT if (found := one(part, named)) is not None), None)
+            # What others said stands in an agent's window as news; loops of several are told of them together, and
+            # loops of one of its own window.
+            if finding is not None and (view == agent) == (len(finding.agents) == 1):
+                yield view, finding
+        if step.error and (finding := loops.errors(window, named)) is not None:
+            yield agent, finding
+        if step.says and not step.to:
+            step.fresh = normal.shingles(step.text)
+            if (finding := loops.monologue(window, named)) is not None:
+                yield agent, finding
+        elif not known and self._may_be_near(step, window):
+            if (finding := loops.paraphrase(window, named)) is not None:
+                yield agent, finding
+        elif not step.error and not step.says:
+            # A call that brought something new: what was said of errors and monologues is over.
+            self._told.pop((agent, "soft"), None)
+
+    def _may_be_near(self, step: Step, window: Window) -> bool:
+        """Whether shingles are worth making: the same action was done lately, with texts of about that length."""
+        alike = [
+            one for one in window[-1 - self._named.paraphrase_window : -1]
+            if one.action == step.action and one.agent == step.agent
+            and min(len(one.text), len(step.text)) * 2 >= max(len(one.text), len(step.text)) >= 12
+            and (one.result == step.result or min(one.length, step.length) * 4 >= max(one.length, step.length) * 3)
+        ]
+        if len(alike) + 1 < self._named.paraphrase_warn:
+            return False
+        for one in (*alike, step):
+            if one.fresh is None:
+                one.fresh = normal.shingles(one.text)
+        return True
+
+    def _tell(self, act: Act, view: str, finding: Finding) -> Trip | None:
+        """A trip, unless this view was told of this family at this level already."""
+        kind = "exact" if finding.family not in ("error", "monologue", "paraphrase") else "soft"
+        told = self._told.setdefault((view, kind), set())
+        if (finding.family, finding.level) in told or (finding.family, "stop") in told:
+            return None
+        told.add((finding.family, finding.level))
+        return trip_of(
+            f"loop.{finding.family}", finding.level, act.tenant, act.lineage, finding.agents, finding.what,
+            finding.evidence, act.time_unix_ms, act.id,
+            {"view": view, "period": finding.period, "rounds": finding.rounds},
+        )
+
+    def _beside(self, step: Step, since_unix_ms: int) -> bool:
+        """Whether the same was asked before this one, and not yet answered when this was asked: calls of one turn.
+
+        Nobody has seen an answer and asked all the same.
+        """
+        lately = list(self._agents.get(step.agent, ()))[-PARALLEL:]
+        return any(one.same == step.same and one.time_unix_ms > since_unix_ms for one in lately)
+
+    # Windows
+
+    def _window(self, agent: str) -> deque[Step]:
+        found = self._agents.get(agent)
+        if found is None:
+            found = self._agents[agent] = deque(maxlen=self._named.window_acts)
+            while len(self._agents) > self._named.max_agents:
+                gone, _ = self._agents.popitem(last=False)
+                self._talks.pop(gone, None)
+                self._groups = None
+        else:
+            self._agents.move_to_end(agent)
+        return found
+
+    def _merged(self, group: set[str]) -> list[Step]:
+        steps = {step.index: step for agent in group for step in self._agents.get(agent, ()) if step.agent in group}
+        return [steps[index] for index in sorted(steps)][-self._named.window_acts :]
+
+    def _talk(self, agent: str, to: str) -> None:
+        heard = self._talks.setdefault(agent, {})
+        if to not in heard:
+            heard[to] = None
+            self._groups = None
+
+    def _group_of(self, agent: str) -> set[str] | None:
+        if self._groups is None:
+            self._groups = components(list(self._talks), lambda one: self._talks.get(one, ()))
+        return next((group for group in self._groups if agent in group), None)
+
+    # Steps
+
+    def _step(self, act: Act) -> Step:
+        self._count += 1
+        heard: set[str] = set()
+        answer = "" if act.result is None else normal.result(act.result, heard.add)
+        own = heard.union(self._addresses) if heard else self._addresses
+        loose = len(answer) >= self._named.informative_chars and not act.error
+        asked = normal.said(act.arguments) if act.says and isinstance(act.arguments, str) else normal.call(
+            act.arguments, own, loose=loose)
+        for one in heard:
+            self._addresses[one] = None
+        while len(self._addresses) > MAX_ADDRESSES:
+            self._addresses.popitem(last=False)
+        call = normal.digest(f"{act.agent}\0{act.action}\0{act.to}\0{asked}")
+        result = normal.digest(f"{act.error}\0{answer}") if act.result is not None or act.error else NOTHING
+        waited = act.agent in self._waited
+        self._waited.discard(act.agent)
+        return Step(
+            id=act.id, agent=act.agent, action=act.action, same=call ^ (result >> 1), call=call, result=result,
+            index=self._count, time_unix_ms=act.time_unix_ms, error=act.error, says=act.says, to=act.to,
+            quiet=not act.error and act.result is not None and _QUIET.search(answer[:500]) is not None, waited=waited,
+            length=len(answer), text=asked[:800],
+        )
+
+
+def _is_pause(act: Act) -> bool:
+    if act.says:
+        return False
+    if _WAITS.search(act.action):
+        return True
+    arguments = act.arguments
+    if isinstance(arguments, dict) and len(arguments) == 1:
+        (arguments,) = arguments.values()
+    return isinstance(arguments, str) and len(arguments) < 40 and _SLEEPS.match(arguments) is not None

@@ -1,0 +1,233 @@
+"""Loop detectors: each a pure function over a window of steps, with named thresholds.
+
+In: the last steps of one view (an agent, a group of agents that talk to each other, or a whole lineage), the newest
+last. Out: a `Finding`, or None. What a step says was normalised before (`normal`), so that a fresh request id or a
+timestamp makes no new call and no new result. Output counts as much as the call: the same call with another result is a
+question well asked.
+
+Stop comes with the third repetition of a period at the latest; near-duplicate text alone never stops. Looking again
+after a pause is polling (see `deliberate`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Literal
+
+from bulkhead.health.thresholds import LoopThresholds
+
+Level = Literal["warn", "stop"]
+
+
+@dataclass(slots=True)
+class Step:
+    """One act of a view. same: digest of call and result; call, result: of each. length: of the result's text.
+
+    quiet: the result (no error) says that something is pending. waited: a deliberate pause lies
+    before it. fresh: shingles of what it says, made when they are needed. text: what they are made of.
+    """
+
+    id: str
+    agent: str
+    action: str
+    same: int
+    call: int
+    result: int
+    index: int
+    time_unix_ms: int = 0
+    error: bool = False
+    says: bool = False
+    to: str = ""
+    quiet: bool = False
+    waited: bool = False
+    length: int = 0
+    text: str = ""
+    fresh: frozenset[str] | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a detector saw. period: acts per round; rounds: how many were seen; evidence: ids of acts, oldest first."""
+
+    family: str
+    level: Level
+    period: int
+    rounds: int
+    evidence: tuple[str, ...]
+    agents: tuple[str, ...]
+    what: str
+
+
+Window = Sequence[Step]
+
+
+def repeat(window: Window, named: LoopThresholds) -> Finding | None:
+    """The same call with the same arguments and the same result, again and again."""
+    last = window[-1]
+    count = 0
+    for step in reversed(window):
+        if step.same != last.same:
+            break
+        count += 1
+    if count < named.repeat_warn:
+        return None
+    rounds = [[step] for step in window[-count:]]
+    level: Level = "stop" if count >= named.repeat_stop else "warn"
+    if deliberate(rounds, named):
+        if count < named.poll_warn_rounds:
+            return None
+        level = "warn"
+    verb = "said the same" if last.says else f"called {last.action} with the same arguments and got the same result"
+    family = "error" if last.error else "repeat"
+    return _finding(family, level, 1, count, window[-count:], f"{last.agent} {verb} {count} times in a row")
+
+
+def cycle(window: Window, named: LoopThresholds) -> Finding | None:
+    """The same 2 to `max_period` acts with the same results, round after round, by one agent or by several."""
+    sames = [step.same for step in window]
+    size = len(sames)
+    for period in range(2, min(named.max_period, size // named.cycle_warn_rounds) + 1):
+        if sames[-1] != sames[-1 - period] or sames[-period:] != sames[-2 * period : -period]:
+            continue
+        rounds = 2
+        while (rounds + 1) * period <= size and sames[-(rounds + 1) * period : -rounds * period] == sames[-period:]:
+            rounds += 1
+        part = window[-rounds * period :]
+        if len(set(sames[-period:])) == 1:
+            continue  # A repetition of period 1, which `repeat` tells.
+        level: Level = "stop" if rounds >= named.cycle_stop_rounds else "warn"
+        if deliberate([part[at : at + period] for at in range(0, len(part), period)], named):
+            if rounds < named.poll_warn_rounds:
+                return None
+            level = "warn"
+        if rounds >= named.cycle_warn_rounds:
+            agents = list(dict.fromkeys(step.agent for step in part))
+            who = agents[0] if len(agents) == 1 else " -> ".join((*agents[:8], agents[0]))
+            acts = ", ".join(dict.fromkeys(step.action for step in part[:period]))
+            family = "ring" if len(agents) > 2 else "alternation" if period == 2 else "cycle"
+            return _finding(family, level, period, rounds, part,
+                            f"{who} went through the same {period} acts ({acts}) with the same results {rounds} times")
+    return None
+
+
+def stagnation(window: Window, named: LoopThresholds) -> Finding | None:
+    """Nothing new for long, in whatever order: every act, with its result, was seen before."""
+    seen: set[int] = set()
+    start = 0
+    for at, step in enumerate(window):
+        if step.same not in seen:
+            seen.add(step.same)
+            start = at + 1
+    part = window[start:]
+    kinds = len({step.same for step in part})
+    if kinds < 2 or len(part) < max(named.stagnation_acts, named.stagnation_rounds * kinds):
+        return None
+    if deliberate([part[at : at + kinds] for at in range(0, len(part), kinds)], named):
+        return None
+    what = f"{len(part)} acts in a row said and found nothing new; they are {kinds} different ones again and again"
+    return _finding("stagnation", "stop", kinds, len(part) // kinds, part, what)
+
+
+def errors(window: Window, named: LoopThresholds) -> Finding | None:
+    """The same error of the same action, however its arguments were changed."""
+    last = window[-1]
+    if not last.error:
+        return None
+    count = 0
+    for step in reversed(window):
+        if not step.error or step.result != last.result or step.action != last.action:
+            break
+        count += 1
+    if count < named.error_warn or deliberate([[step] for step in window[-count:]], named):
+        return None
+    level: Level = "stop" if count >= named.error_stop else "warn"
+    return _finding("error", level, 1, count, window[-count:],
+                    f"{last.agent} got the same error of {last.action} {count} times in a row")
+
+
+def monologue(window: Window, named: LoopThresholds) -> Finding | None:
+    """Text after text to nobody, without a call; it stops only what also says the same over and over."""
+    count = 0
+    for step in reversed(window):
+        if not step.says or step.to:
+            break
+        count += 1
+    if count < named.monologue_warn_stale + 1:
+        return None
+    part = window[-count:]
+    known: set[str] = set(part[0].fresh or ())
+    stale = 0
+    for step in part[1:]:
+        found = step.fresh or frozenset()
+        stale = stale + 1 if len(found - known) < named.stale_below * len(found) or not found else 0
+        known |= found
+    if count >= named.monologue_stop and stale >= named.monologue_stop_stale:
+        level: Level = "stop"
+    elif stale >= named.monologue_warn_stale or count >= named.monologue_warn:
+        level = "warn"
+    else:
+        return None
+    return _finding("monologue", level, 1, count, part, f"{part[-1].agent} wrote {count} texts in a row without "
+                    f"acting, the last {stale} of them with little that is new")
+
+
+def paraphrase(window: Window, named: LoopThresholds) -> Finding | None:
+    """Near-duplicates of the newest act among the last ones; never more than a warning."""
+    last = window[-1]
+    if not last.fresh:
+        return None
+    near = [
+        step
+        for step in window[-1 - named.paraphrase_window : -1]
+        if step.action == last.action and step.agent == last.agent and step.to == last.to
+        and step.fresh and _near(step.fresh, last.fresh, named.near)
+    ]
+    if len(near) + 1 < named.paraphrase_warn or all(step.same == last.same for step in near):
+        return None
+    part = [*near, last]
+    if deliberate([[step] for step in part], named):
+        return None
+    return _finding("paraphrase", "warn", 1, len(part), part,
+                    f"{last.agent} does nearly the same again and again: {last.action}, {len(part)} times lately")
+
+
+def deliberate(rounds: Sequence[Window], named: LoopThresholds) -> bool:
+    """Whether the rounds are polling: a pause before each look, as long as it takes, at something that may change.
+
+    Polling is: an explicit wait before every round; or growing pauses (back-off), or a look at something that says it
+    is pending, not too often; or very long pauses. What answers with a long text has nothing to wait for.
+    """
+    firsts = [one[0] for one in rounds]
+    if all(step.waited for step in firsts[1:]):
+        return True
+    waiting = any(step.quiet for step in rounds[-1])
+    if not waiting and any(step.length >= named.informative_chars for step in rounds[-1]):
+        return False
+    times = [step.time_unix_ms for step in firsts]
+    gaps = [later - earlier for earlier, later in pairwise(times)]
+    if not any(gaps):
+        return waiting  # No times were recorded: what says that it is pending is believed.
+    if waiting and min(gaps) >= named.poll_gap_ms:
+        return True
+    return min(gaps) >= named.calm_gap_ms or _backs_off(gaps, named)
+
+
+def _backs_off(gaps: Sequence[int], named: LoopThresholds) -> bool:
+    """Pauses that grow, up to a plateau."""
+    if len(gaps) < 2 or gaps[0] <= 0 or gaps[-1] < named.backoff_total * gaps[0]:
+        return False
+    return all(
+        later >= named.backoff_growth * earlier
+        or (earlier >= named.backoff_total * gaps[0] and later >= named.backoff_plateau * earlier)
+        for earlier, later in pairwise(gaps)
+    )
+
+
+def _near(one: frozenset[str], other: frozenset[str], least: float) -> bool:
+    both = len(one & other)
+    return both >= least * (len(one) + len(other) - both)
+
+
+def _finding(family: str, level: Level, period: int, rounds: int, part: Window, what: str) -> Finding:
+    return Finding(family, level, period, rounds, tuple(step.id for step in part),
+                   tuple(dict.fromkeys(step.agent for step in part)), what)

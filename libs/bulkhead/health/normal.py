@@ -1,0 +1,191 @@
+"""What a call or its result says once everything is left out that changes by itself.
+
+In: arguments or a result (JSON value, JSON text or plain text). Out: a canonical text: keys sorted, whitespace folded,
+request ids, timestamps and counters gone, and what is said *about* the call (`thought`, `reason`). Two calls with the
+same canonical text are the same call.
+
+An id may be noise (made up for this call) or an address (what the call is about). It is noise under a key that says so,
+or inside a longer text; it is an address when an earlier result of the lineage gave it, or when the call's own result
+names it. What is left is doubtful: `loose` takes it for noise, `strict` for an address.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Container
+from functools import lru_cache
+
+from bulkhead.flow import bounded
+from bulkhead.health.events import Json
+from bulkhead_contracts import limits
+
+MAX_TEXT_CHARS = 8_192
+"""So much of a text is normalised; the rest counts as it is."""
+MAX_DEPTH = 32
+
+_CALL_NOISE = frozenset(
+    {
+        "requestid", "reqid", "rid", "traceid", "spanid", "callid", "toolcallid", "messageid", "msgid", "eventid",
+        "sessionid", "runid", "nonce", "uuid", "guid", "random", "salt", "timestamp", "ts", "now", "sentat",
+        "createdat", "requestedat", "attempt", "attempts", "attemptnumber", "try", "tries", "retry", "retries",
+        "iteration", "iter", "counter", "seq", "sequence", "sequencenumber", "turn", "thought", "thoughts",
+        "reasoning", "rationale", "explanation", "justification", "comment", "traceparent", "tracestate", "etag",
+    }
+)
+_RESULT_NOISE = _CALL_NOISE | frozenset(
+    {
+        "duration", "durationms", "durations", "elapsed", "elapsedms", "elapseds", "elapsedseconds", "took", "tookms",
+        "latency", "latencyms", "updatedat", "servertime", "generatedat", "pid", "uptime", "responseid",
+        "executiontime",
+    }
+)
+_NOISE_STEMS = re.compile("requestid|traceid|spanid|correlation|nonce|idempot|timestamp|cachebust|attemptn|retryc")
+_SEPARATORS = str.maketrans("", "", "_- .")
+_DIGIT = re.compile(r"\d")
+_SPACE = re.compile(r"\s+")
+_TIMES = re.compile(
+    r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?(?:Z|[+-]\d\d:?\d\d)?"
+    r"|\b\d\d:\d\d:\d\d(?:[.,]\d+)?\b|\b1[0-9]{9}(?:\.\d+)?\b|\b1[0-9]{12}\b|\b1[0-9]{15}\b|\b1[0-9]{18}\b"
+)
+_IDS = re.compile(
+    r"\b[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}\b"
+    r"|\b(?=[0-9a-f]*[a-f])(?=[0-9a-f]*\d)[0-9a-f]{8,64}\b"
+    r"|\b(?=[0-9A-Z]*\d)[0-9A-HJKMNP-TV-Z]{26}\b"
+    r"|\b(?=(?:[A-Za-z]*\d){4})(?=\d*[A-Za-z])[A-Za-z0-9]{20,64}\b"
+    r"|\b(?:req|request|trace|span|call|msg|corr|run|sess|session|txn|nonce|id|ref|uid|tmp)[-_:#=]{1,2}"
+    r"(?=[A-Za-z]*\d)(?![A-Za-z0-9]*[A-Za-z]{4})[A-Za-z0-9]{4,}\b"
+    r"|0x[0-9a-fA-F]{6,16}\b"
+)
+_COUNTERS = re.compile(
+    r"\b(attempt|try|retry|retries|iteration|take|round|pass)\s*(?:no\.?|number|#|:|=)?\s*#?\d+(?:\s*(?:/|of)\s*\d+)?\b",
+    re.IGNORECASE,
+)
+_DURATIONS = re.compile(r"\b\d+(?:[.,]\d+)?\s?(?:ms|µs|us|s|secs?|seconds?|minutes?|mins?)\b")
+
+
+def digest(text: str) -> int:
+    """Eight bytes that stand for a text, the same in every process."""
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest(), "big")
+
+
+def call(arguments: Json, known: Container[str] = (), *, loose: bool = False) -> str:
+    """Canonical text of a call's arguments. known: ids that are addresses."""
+
+    def text_of(text: str) -> str:
+        return _masked_call(text, known, loose)
+
+    return _canonical(_parsed(arguments), _CALL_NOISE, text_of)
+
+
+def result(value: Json, seen: Callable[[str], object] | None = None) -> str:
+    """Canonical text of a result. `seen` is told every id in it: from now on they are addresses."""
+
+    def text_of(text: str) -> str:
+        return _masked_result(text, seen)
+
+    return _canonical(_parsed(value), _RESULT_NOISE, text_of)
+
+
+def said(text: str) -> str:
+    """Canonical text of what an agent says: ids, times and counters in it are noise."""
+    return _masked_result(text, None)
+
+
+def ids(value: Json) -> set[str]:
+    """Every id in a result."""
+    found: set[str] = set()
+    result(value, found.add)
+    return found
+
+
+def shingles(text: str, size: int = 4, most: int = 400) -> frozenset[str]:
+    """Overlapping runs of letters and digits of a text, without case and punctuation."""
+    plain = " ".join(re.findall(r"\w+", text[: 2 * most].casefold()))[:most]
+    return frozenset(plain[at : at + size] for at in range(max(1, len(plain) - size + 1)))
+
+
+def similarity(one: frozenset[str], other: frozenset[str]) -> float:
+    """Jaccard: what two sets share, of all that they have."""
+    both = len(one & other)
+    return both / (len(one) + len(other) - both) if both else 0.0
+
+
+def _parsed(value: Json) -> Json:
+    if not isinstance(value, str):
+        return value
+    start = value[:64].lstrip()[:1]
+    if start and start in "{[" and len(value) <= 8 * MAX_TEXT_CHARS:
+        try:
+            # Counting is quick; looking at every character is not, and is only needed for what nests.
+            flat = value.count("{") + value.count("[") <= limits.MAX_JSON_DEPTH
+            return json.loads(value) if flat else bounded.loads(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _canonical(value: Json, noise: frozenset[str], text_of: Callable[[str], str]) -> str:
+    if isinstance(value, str):
+        return text_of(value)
+    if isinstance(value, dict | list | tuple):
+        return json.dumps(_clean(value, noise, text_of, 0), sort_keys=True, separators=(",", ":"), default=str)
+    return json.dumps(value, default=str)
+
+
+def _clean(value: Json, noise: frozenset[str], text_of: Callable[[str], str], depth: int) -> Json:
+    if isinstance(value, str):
+        return text_of(value)
+    if depth >= MAX_DEPTH:
+        return "..."
+    if isinstance(value, dict):
+        return {
+            str(key): _clean(one, noise, text_of, depth + 1)
+            for key, one in value.items()
+            if not _is_noise(str(key), noise)
+        }
+    if isinstance(value, list | tuple):
+        return [_clean(one, noise, text_of, depth + 1) for one in value]
+    return value
+
+
+@lru_cache(maxsize=4_096)
+def _is_noise(key: str, noise: frozenset[str]) -> bool:
+    bare = key[:64].translate(_SEPARATORS).lower()
+    return bare in noise or _NOISE_STEMS.search(bare) is not None
+
+
+def _folded(text: str) -> tuple[str, str]:
+    """The part that is normalised, with its whitespace folded, and a digest of the rest."""
+    head, rest = text[:MAX_TEXT_CHARS], text[MAX_TEXT_CHARS:]
+    return _SPACE.sub(" ", head).strip(), f"+{digest(rest):016x}" if rest else ""
+
+
+def _masked_call(text: str, known: Container[str], loose: bool) -> str:
+    text, rest = _folded(text)
+    if not _DIGIT.search(text):
+        return text + rest
+
+    def id_of(match: "re.Match[str]") -> str:
+        found = match.group()
+        whole = len(found) == len(text)
+        return found if found in known or (whole and not loose) else "<id>"
+
+    def time_of(match: "re.Match[str]") -> str:
+        return match.group() if len(match.group()) == len(text) and not loose else "<time>"
+
+    text = _COUNTERS.sub(r"\1 #", text)
+    return _IDS.sub(id_of, _TIMES.sub(time_of, text)) + rest
+
+
+def _masked_result(text: str, seen: Callable[[str], object] | None) -> str:
+    text, rest = _folded(text)
+    if not _DIGIT.search(text):
+        return text + rest
+
+    def id_of(match: "re.Match[str]") -> str:
+        if seen is not None:
+            seen(match.group())
+        return "<id>"
+
+    text = _COUNTERS.sub(r"\1 #", _TIMES.sub("<time>", text))
+    return _DURATIONS.sub("<span>", _IDS.sub(id_of, text)) + rest

@@ -1,0 +1,103 @@
+"""Every number that decides between honest and not, named. Fixed before the set that scores them was made."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class LoopThresholds:
+    """Of the loop detectors. Counts are of acts, rounds of whole periods; the first round is news, the rest is not."""
+
+    repeat_warn: int = 3
+    repeat_stop: int = 4
+    """The same call with the same arguments and the same result, so often in a row: three repetitions of the first."""
+    cycle_warn_rounds: int = 2
+    cycle_stop_rounds: int = 3
+    max_period: int = 24
+    """Longest period: six calls of one agent, or a ring of twelve agents with one call each before the next."""
+    stagnation_acts: int = 6
+    stagnation_rounds: int = 3
+    """Nothing new for so many acts, and so many times as many as there are different ones among them."""
+    error_warn: int = 3
+    error_stop: int = 8
+    """The same error of the same action with other arguments: trying around is honest for longer than repeating."""
+    monologue_warn: int = 8
+    monologue_warn_stale: int = 2
+    monologue_stop: int = 6
+    monologue_stop_stale: int = 4
+    """Texts to nobody without a call between them, and how many of the last ones in a row said little new."""
+    stale_below: float = 0.5
+    """A text says little new when less than this part of its shingles is new."""
+    near: float = 0.6
+    """Jaccard similarity from which on two texts are near-duplicates."""
+    paraphrase_warn: int = 3
+    paraphrase_window: int = 8
+    poll_gap_ms: int = 1_000
+    """Looking again at something pending after so long is polling; sooner, it is a busy loop."""
+    calm_gap_ms: int = 30_000
+    """Looking again at anything short after so long is polling."""
+    backoff_growth: float = 1.3
+    backoff_total: float = 2.0
+    backoff_plateau: float = 0.9
+    """Each pause longer than the one before by the first; once they have grown by the second they may stay as they are,
+    give or take the third."""
+    informative_chars: int = 40
+    """From this length on a result tells whether it was the same question."""
+    poll_warn_rounds: int = 30
+    window_acts: int = 80
+    """Acts kept per agent and per lineage: three rounds of the longest period, and some."""
+    max_agents: int = 64
+    """Agents of one lineage that are kept apart; the one that was silent longest is dropped."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChatterThresholds:
+    """Of coordination against work: messages and tokens, within a window of messages of a lineage."""
+
+    window: int = 256
+    warn_messages: int = 16
+    warn_ratio: float = 4.0
+    stop_messages: int = 40
+    stop_ratio: float = 10.0
+    warn_tokens: int = 20_000
+    stop_tokens: int = 100_000
+    group_warn_messages: int = 12
+    group_stop_messages: int = 30
+    """Messages inside one group since one of it last did work."""
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerThresholds:
+    """Of one breaker: when it opens, for how long, and what closes it."""
+
+    window_ms: int = 60_000
+    min_calls: int = 10
+    error_rate: float = 0.5
+    slow_ms: int = 60_000
+    slow_rate: float = 0.8
+    spike_factor: float = 8.0
+    spike_min_calls: int = 200
+    open_ms: int = 30_000
+    max_open_ms: int = 600_000
+    trials: int = 3
+    trial_timeout_ms: int = 120_000
+
+
+@dataclass(frozen=True, slots=True)
+class StallThresholds:
+    """Of stalls."""
+
+    after_ms: int = 30_000
+    """Nothing outstanding for so long, and not ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """All of them."""
+
+    loops: LoopThresholds = LoopThresholds()
+    chatter: ChatterThresholds = ChatterThresholds()
+    breakers: BreakerThresholds = BreakerThresholds()
+    stalls: StallThresholds = StallThresholds()
+
+
+DEFAULT = Thresholds()

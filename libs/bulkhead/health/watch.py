@@ -1,0 +1,134 @@
+"""All detectors over one stream of events: what the live watcher, `bulkhead analyze` and the scoring set run.
+
+In: events in stream order; the time that has passed. Out: trips and suspicions of deadlock. The state of a lineage is
+freed by its end, and what comes late for it changes nothing.
+"""
+
+from collections import OrderedDict
+from typing import assert_never
+
+from bulkhead.health.breakers import Breaker, BreakerEvent, Called, Changed, step
+from bulkhead.health.chatter import Chatter
+from bulkhead.health.confirm import Confirmations, Confirmed, Outcome
+from bulkhead.health.events import Act, Closed, Ended, Event, Opened, Served, WaitClosed, WaitOpened
+from bulkhead.health.evidence import Suspected
+from bulkhead.health.lineages import Lineages
+from bulkhead.health.stalls import Stalls
+from bulkhead.health.thresholds import DEFAULT, Thresholds
+from bulkhead.health.trips import Level, Trip, trip_of
+from bulkhead.health.waitgraph import Wait, WaitGraph
+
+MAX_ENDED = 200_000
+MAX_BREAKERS = 10_000
+
+
+class Watch:
+    """The state of all detectors."""
+
+    def __init__(self, thresholds: Thresholds = DEFAULT) -> None:
+        self.thresholds = thresholds
+        self.loops = Lineages(thresholds.loops)
+        self.chatter = Chatter(thresholds.chatter)
+        self.stalls = Stalls(thresholds.stalls)
+        self.graph = WaitGraph()
+        self.confirmations = Confirmations()
+        self.breakers: OrderedDict[tuple[str, str], Breaker] = OrderedDict()
+        self.now_unix_ms = 0
+        self._ended: OrderedDict[str, None] = OrderedDict()
+        self._tenants: dict[str, str] = {}
+
+    def take(self, event: Event) -> list[Trip | Suspected]:
+        """Fold one event. A suspicion is to be confirmed: tell `confirmations` which sequences it has to wait for."""
+        found: list[Trip | Suspected] = []
+        self.now_unix_ms = max(self.now_unix_ms, event.time_unix_ms)
+        if event.lineage in self._ended:
+            return found
+        match event:
+            case Act():
+                found += self.loops.take(event)
+                found += self.chatter.take(event)
+            case Served():
+                found += self._served(event)
+            case WaitOpened():
+                found += self._wait(event)
+            case WaitClosed(target=target):
+                if target:
+                    found += self.graph.answer(event.wait, target)
+                else:
+                    found += self.graph.close(event.wait, task=event.lineage)
+            case Opened() | Closed():
+                self.stalls.take(event)
+            case Ended():
+                found += self._end(event)
+            case _:
+                assert_never(event)
+        return found
+
+    def pass_time(self, now_unix_ms: int) -> list[Trip]:
+        """What is wrong because nothing came."""
+        self.now_unix_ms = max(self.now_unix_ms, now_unix_ms)
+        return self.stalls.pass_time(self.now_unix_ms)
+
+    def confirmed(self) -> list[tuple[Outcome, Trip | None]]:
+        """Suspicions that can be judged now; a trip for each deadlock."""
+        return [
+            (one, self.deadlock(one.suspected) if isinstance(one, Confirmed) else None)
+            for one in self.confirmations.settle(self.graph)
+        ]
+
+    def deadlock(self, suspected: Suspected) -> Trip:
+        """The trip of a deadlock. Its id is that of the suspicion, which derives from the edges."""
+        victim = suspected.victim or "nobody: only leases wait"
+        what = f"{' waits for '.join((*suspected.cycle[:12], suspected.cycle[0]))}: nobody of them can go on"
+        facts = {
+            "cycle": list(suspected.cycle), "circle": list(suspected.circle), "victim": victim,
+            "refuse": suspected.refuse, "waits": [one.key for one in suspected.waits], "tasks": list(suspected.tasks),
+        }
+        lineage = next((one.task for one in suspected.waits if one.key == suspected.refuse), suspected.tasks[0])
+        trip = trip_of("deadlock", "stop", self._tenants.get(lineage, ""), lineage, suspected.circle, what,
+                       tuple(one.key for one in suspected.waits), self.now_unix_ms, suspected.trip, facts)
+        return Trip(suspected.trip, *(getattr(trip, name) for name in Trip.__slots__[1:]))
+
+    def feed(self, scope: str, name: str, event: BreakerEvent) -> Trip | None:
+        """One event of one breaker, by scope (agent, tool, model, tenant) and name; a trip when it opens."""
+        key = (scope, name)
+        breaker = self.breakers.get(key) or Breaker(scope, name)
+        breaker, answer = step(breaker, event, self.thresholds.breakers)
+        self.breakers[key] = breaker
+        self.breakers.move_to_end(key)
+        while len(self.breakers) > MAX_BREAKERS:
+            self.breakers.popitem(last=False)
+        if not isinstance(answer, Changed) or answer.phase != "open":
+            return None
+        return trip_of(f"breaker.{scope}", "stop", name if scope == "tenant" else "", "", (name,),
+                       f"{scope} {name}: {answer.reason}", (), event.at_unix_ms, str(breaker.openings),
+                       {"until_unix_ms": breaker.until_unix_ms})
+
+    def _served(self, event: Served) -> list[Trip]:
+        called = Called(event.time_unix_ms, event.failed, event.latency_ms)
+        scopes = ((event.kind, event.name), ("tenant", event.tenant))
+        return [trip for scope, name in scopes if name and (trip := self.feed(scope, name, called)) is not None]
+
+    def _wait(self, event: WaitOpened) -> list[Suspected]:
+        if event.tenant:
+            self._tenants[event.lineage] = event.tenant
+        if event.agent not in self.graph.parties:
+            self.graph.party(event.agent, task=event.lineage, born=event.time_unix_ms, resource=event.resource)
+        return self.graph.open(Wait(event.id, event.agent, event.targets, event.mode, event.lineage))
+
+    def _end(self, event: Ended) -> list[Suspected]:
+        name = event.lineage
+        self._ended[name] = None
+        while len(self._ended) > MAX_ENDED:
+            self._ended.popitem(last=False)
+        self.loops.end(name)
+        self.chatter.end(name)
+        self.stalls.take(event)
+        self._tenants.pop(name, None)
+        return self.graph.end_task(name)
+
+
+def strongest(trips: list[Trip]) -> Level | None:
+    """The strongest level among trips."""
+    levels = {trip.level for trip in trips}
+    return "stop" if "stop" in levels else "warn" if "warn" in levels else None

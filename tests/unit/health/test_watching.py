@@ -1,0 +1,190 @@
+"""Playbooks of chatter, breakers and stalls, and of the whole watch over one stream."""
+
+from bulkhead.health.breakers import Asked, Breaker, Called, Changed, Held, Permit, Reset, ResetRefused, Tripped, step
+from bulkhead.health.chatter import Chatter
+from bulkhead.health.confirm import Confirmed
+from bulkhead.health.events import Act, Closed, Ended, Opened, WaitClosed, WaitOpened
+from bulkhead.health.evidence import Suspected
+from bulkhead.health.stalls import Stalls
+from bulkhead.health.thresholds import DEFAULT
+from bulkhead.health.trips import Trip
+from bulkhead.health.watch import Watch, strongest
+
+NOW = 1_790_000_000_000
+
+
+def say(number: int, agent: str, to: str, tokens: int = 0) -> Act:
+    return Act(f"m{number}", "t", agent, "say", f"thought {number * 7919 % 101} of {number}", says=True, to=to,
+               tokens=tokens, time_unix_ms=NOW + 1_000 * number)  # fmt: skip
+
+
+def work(number: int, agent: str) -> Act:
+    return Act(f"w{number}", "t", agent, "read", {"n": number}, f"text {number}", time_unix_ms=NOW)
+
+
+def test_a_triangle_that_only_talks_is_told_and_then_stopped() -> None:
+    chatter, found = Chatter(DEFAULT.chatter), []
+    for number in range(40):
+        found += chatter.take(say(number, "abc"[number % 3], "bca"[number % 3]))
+    assert [(trip.detector, trip.level) for trip in found if trip.detector == "chatter.group"] == [
+        ("chatter.group", "warn"), ("chatter.group", "stop")]  # fmt: skip
+    stop = next(trip for trip in found if trip.level == "stop")
+    assert stop.agents == ("a", "b", "c") and len(stop.evidence) == DEFAULT.chatter.group_stop_messages
+
+
+def test_work_by_one_of_them_sets_the_count_back() -> None:
+    chatter, found = Chatter(DEFAULT.chatter), []
+    for number in range(200):
+        found += chatter.take(say(number, "abc"[number % 3], "bca"[number % 3]))
+        if number % 3 == 0:
+            found += chatter.take(work(number, "b"))
+    assert not found
+    for number in range(200, 240):
+        found += chatter.take(say(number, "abc"[number % 3], "bca"[number % 3]))
+    assert [trip.level for trip in found if trip.detector == "chatter.group"] == ["warn", "stop"]
+
+
+def test_reports_to_one_who_never_answers_are_no_group() -> None:
+    chatter, found = Chatter(DEFAULT.chatter), []
+    for number in range(60):
+        found += chatter.take(work(number, f"w{number % 5}"))
+        found += chatter.take(say(number, f"w{number % 5}", "boss"))
+    assert not found
+
+
+def test_tokens_count_too() -> None:
+    chatter, found = Chatter(DEFAULT.chatter), []
+    for number in range(6):
+        found += chatter.take(say(number, "a", "b", tokens=30_000))
+    assert [trip.level for trip in found] == ["warn", "stop"]
+    chatter.end("t")
+    assert len(chatter) == 0
+
+
+def drive(breaker: Breaker, *events):
+    answers = []
+    for event in events:
+        breaker, answer = step(breaker, event, DEFAULT.breakers)
+        answers.append(answer)
+    return breaker, answers
+
+
+def test_errors_open_a_breaker_and_trials_close_it() -> None:
+    named = DEFAULT.breakers
+    breaker, answers = drive(Breaker("tool", "search"), *[Called(NOW + n, failed=n % 2 == 0) for n in range(10)])
+    assert answers[:-1] == [None] * 9 and isinstance(answers[-1], Changed) and answers[-1].phase == "open"
+    assert "5 of 10 calls failed" in answers[-1].reason
+    later = NOW + 9 + named.open_ms
+    breaker, answers = drive(breaker, Asked(later - 1), *[Asked(later)] * 4)
+    assert answers[0] == Held(breaker.reason, 1)
+    assert answers[1:4] == [Permit(trial=True)] * 3 and isinstance(answers[4], Held)
+    breaker, answers = drive(breaker, Called(later), *[Called(later + 1, trial=True)] * 3)
+    assert answers[:3] == [None] * 3 and answers[3] == Changed("closed", "3 trials succeeded")
+    assert drive(breaker, Asked(later + 2))[1] == [Permit()]
+
+
+def test_a_failed_trial_opens_it_for_twice_as_long() -> None:
+    named = DEFAULT.breakers
+    breaker, _ = drive(Breaker("model", "m"), Tripped(NOW, "chatter"))
+    assert breaker.until_unix_ms == NOW + named.open_ms
+    at = breaker.until_unix_ms
+    breaker, _ = drive(breaker, Asked(at), Called(at + 5, failed=True, trial=True))
+    assert breaker.phase == "open" and breaker.until_unix_ms == at + 5 + 2 * named.open_ms
+
+
+def test_a_trial_that_never_ended_gives_its_place_back() -> None:
+    named = DEFAULT.breakers
+    breaker, _ = drive(Breaker("tool", "x"), Tripped(NOW, "y"))
+    at = breaker.until_unix_ms
+    breaker, answers = drive(breaker, *[Asked(at)] * 4, Asked(at + named.trial_timeout_ms))
+    assert isinstance(answers[3], Held) and answers[4] == Permit(trial=True)
+
+
+def test_slowness_and_spikes_open_it_and_old_calls_are_forgotten() -> None:
+    named = DEFAULT.breakers
+    _, answers = drive(Breaker("tool", "slow"), *[Called(NOW, latency_ms=named.slow_ms)] * 10)
+    assert isinstance(answers[-1], Changed) and "took 60 s or more" in answers[-1].reason
+    steady = [Called(NOW + 1_000 * number) for number in range(600)]
+    burst = [Called(NOW + 600_000 + number) for number in range(2_000)]
+    breaker, answers = drive(Breaker("tenant", "acme"), *steady)
+    assert not any(answers)
+    breaker, answers = drive(breaker, *burst)
+    opened = [answer for answer in answers if answer]
+    assert len(opened) == 1 and "usual" in opened[0].reason
+    _, answers = drive(Breaker("tool", "x"), *[Called(NOW, failed=True)] * 9, Called(NOW + 70_000, failed=True))
+    assert not any(answers)
+
+
+def test_only_a_person_resets_it_and_not_who_was_tripped() -> None:
+    breaker, _ = drive(Breaker("agent", "alice"), Tripped(NOW, "chatter"))
+    breaker, answers = drive(breaker, Reset(NOW, "alice"), Reset(NOW, "planner", person=False), Reset(NOW, "bob"))
+    assert [type(answer) for answer in answers] == [ResetRefused, ResetRefused, Changed]
+    assert breaker.phase == "closed"
+
+
+def opened(key: str, at: int = NOW, kind="call", until: int = 0) -> Opened:
+    return Opened(f"o{key}", "acme/t", key, kind, at, "acme", until)
+
+
+def test_a_stall_is_nothing_outstanding_for_long_and_not_ended() -> None:
+    after = DEFAULT.stalls.after_ms
+    stalls = Stalls(DEFAULT.stalls)
+    stalls.take(opened("1"))
+    assert stalls.pass_time(NOW + 100 * after) == [], "a call is outstanding"
+    stalls.take(Closed("c1", "acme/t", "1", NOW + 1_000))
+    assert stalls.pass_time(NOW + 1_000 + after - 1) == []
+    (trip,) = stalls.pass_time(NOW + 1_000 + after)
+    assert (trip.detector, trip.tenant, trip.lineage, trip.evidence) == ("stall", "acme", "acme/t", ("c1",))
+    assert stalls.pass_time(NOW + 10 * after) == [], "told once"
+
+
+def test_approvals_timers_and_late_messages_are_no_stall() -> None:
+    after = DEFAULT.stalls.after_ms
+    stalls = Stalls(DEFAULT.stalls)
+    stalls.take(opened("1", kind="approval"))
+    assert stalls.pass_time(NOW + 1_000 * after) == []
+    stalls.take(Closed("c", "acme/t", "1", NOW + 1_000 * after))
+    stalls.take(opened("", NOW, "timer", NOW + 2_000 * after))
+    assert stalls.pass_time(NOW + 2_000 * after) == []
+    assert len(stalls.pass_time(NOW + 2_001 * after)) == 1
+    stalls = Stalls(DEFAULT.stalls)
+    stalls.take(opened("1"))
+    stalls.take(Closed("c2", "acme/t", "2", NOW))
+    stalls.take(opened("2"))
+    assert stalls.outstanding("acme/t") == ("1",), "its reply was read before it"
+    stalls.take(Ended("e", "acme/t", NOW))
+    assert stalls.pass_time(NOW + 10 * after) == [] and len(stalls) == 0
+
+
+def test_the_watch_confirms_a_deadlock_across_two_tasks_and_names_it_by_its_edges() -> None:
+    watch = Watch()
+    events = [
+        WaitOpened("h1", "acme/a", "lease:x", ("acme/a/1",), time_unix_ms=NOW, tenant="acme", resource=True),
+        WaitOpened("h2", "acme/b", "lease:y", ("acme/b/1",), time_unix_ms=NOW, tenant="acme", resource=True),
+        WaitOpened("w1", "acme/a", "acme/a/1", ("lease:y",), time_unix_ms=NOW, tenant="acme"),
+        WaitOpened("w2", "acme/b", "acme/b/1", ("lease:x",), time_unix_ms=NOW + 1, tenant="acme"),
+    ]
+    found = [one for event in events for one in watch.take(event)]
+    (suspected,) = found
+    assert isinstance(suspected, Suspected)
+    watch.confirmations.expect(suspected, {"INBOX_WORKER": 4})
+    assert watch.confirmed() == []
+    watch.confirmations.read("INBOX_WORKER", 4)
+    ((outcome, trip),) = watch.confirmed()
+    assert isinstance(outcome, Confirmed) and isinstance(trip, Trip)
+    assert trip.id == suspected.trip and trip.facts["victim"] == "acme/b/1" and trip.facts["refuse"] == "w2"
+    assert "acme/b/1 waits for lease:x waits for acme/a/1 waits for lease:y waits for acme/b/1" in trip.what
+    assert strongest([trip]) == "stop" and trip.tenant == "acme" and trip.lineage == "acme/b"
+    assert watch.take(WaitClosed("r", "acme/b", "w2")) == [] and not watch.graph.stuck
+
+
+def test_what_comes_after_the_end_leaves_nothing() -> None:
+    watch = Watch()
+    watch.take(opened("1"))
+    watch.take(Ended("e", "acme/t", NOW))
+    for number in range(10):
+        watch.take(opened(str(number)))
+        watch.take(Act(f"a{number}", "acme/t", "a", "x", {}, "same", time_unix_ms=NOW))
+        watch.take(WaitOpened(f"w{number}", "acme/t", "acme/t/a", ("acme/t/a",)))
+    assert len(watch.stalls) == len(watch.loops) == len(watch.chatter) == watch.graph.edges() == 0
+    assert watch.pass_time(NOW + 10**9) == []
