@@ -173,6 +173,22 @@ async def test_a_service_that_cannot_start_fails_the_start_with_its_words(tmp_pa
     assert not _pids(mesh)
 
 
+async def test_settings_that_cannot_work_are_tried_once_until_somebody_asks_again(tmp_path):
+    said: list[str] = []
+    env = {"STAND_IN": ""}
+    async with small(tmp_path, extra_env={"worker": env}, on_event=said.append) as mesh:
+        env["STAND_IN"] = "bad_settings"
+        await mesh.kill("worker")
+        async with asyncio.timeout(20):
+            while not any("worker-0 is not started again" in text for text in said):
+                await asyncio.sleep(0.02)
+        unit = mesh.unit("worker")
+        assert unit.restarts == 1 and unit.state == "down" and "BULKHEAD_SLOTS" in said[-1]
+        env["STAND_IN"] = ""
+        await mesh.restart("worker")
+        assert unit.state == "ready"
+
+
 async def test_who_does_not_drain_is_killed_in_time(tmp_path):
     said: list[str] = []
     mesh = small(tmp_path, "deaf", on_event=said.append, drain_timeout_s=0.2)

@@ -3,7 +3,9 @@
 import pytest
 from pydantic import ValidationError
 
+from bulkhead.runtime import main as running
 from bulkhead.runtime.main import main, setting_problems
+from infra.local import unit
 from services.model_gateway.settings import Settings
 
 
@@ -19,6 +21,32 @@ def test_a_problem_is_named_by_its_variable(given, begins):
         Settings(**given)
     [first, *_] = setting_problems(caught.value)
     assert first.startswith(begins)
+
+
+@pytest.mark.parametrize(("name", "value", "example"), [
+    ("BULKHEAD_FREE_MODELS", "my-model", '["first", "second"]'),
+    ("BULKHEAD_ROUTES", "{'judge': 1}", '{"name": "value"}'),
+    ("BULKHEAD_PROVIDERS", "", '{"name": "value"}'),
+])
+def test_what_is_not_json_is_told_by_its_variable_and_how_to_write_it(monkeypatch, capsys, name, value, example):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit) as ended:
+        main("model_gateway", lambda context, settings: None, Settings)
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and said.startswith(f"model_gateway: setting {name}: its value is not JSON"), said
+    assert f"write it as {name}='{example}'" in said and "Traceback" not in said and said.count("\n") == 1
+
+
+def test_a_file_that_a_setting_names_ends_the_start_with_2_too(monkeypatch, tmp_path, caplog):
+    monkeypatch.setenv("BULKHEAD_DATA_DIR", str(tmp_path))
+
+    async def serve(*_: object) -> int:
+        raise ValueError("cannot read publishers from nowhere; it must hold {...}")
+
+    monkeypatch.setattr(running, "serve", serve)
+    with pytest.raises(SystemExit) as ended:
+        main("model_gateway", lambda context, settings: None, Settings)
+    assert ended.value.code == running.BAD_SETTINGS == unit.BAD_SETTINGS
 
 
 def test_an_unknown_price_ends_the_start_with_2(monkeypatch, capsys):
