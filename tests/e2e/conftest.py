@@ -12,6 +12,8 @@ from tests.e2e.fixtures import tokens
 from tests.e2e.fixtures.tokens import Issuer
 from tests.e2e.fixtures.world import World
 
+collect_ignore = ["external"]
+"""Somebody else's repository: test_external.py runs it as such."""
 SHOWN_TASKS = 3
 REPORT_TIMEOUT_S = 30
 

@@ -37,9 +37,9 @@ class MemoryMesh:
     """`builds`: for each service to run, a function from its context to its component."""
 
     def __init__(self, builds: Mapping[str, Build], *, clock: Clock | None = None, shards: int = 1,
-                 ack_wait_ms: int = 5_000) -> None:
+                 ack_wait_ms: int = 5_000, broker: type[MemoryBroker] = MemoryBroker) -> None:
         self._builds = dict(builds)
-        self.broker = MemoryBroker.mesh(clock=clock, shards=shards, ack_wait_ms=ack_wait_ms)
+        self.broker = broker.mesh(clock=clock, shards=shards, ack_wait_ms=ack_wait_ms)
         self._now = clock.now_ms if clock is not None else unix_ms
         seeds = {name: new_signing_seed() for name in catalog.SERVICES}
         public = {name: public_of(seed) for name, seed in seeds.items()}

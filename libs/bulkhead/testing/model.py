@@ -1,0 +1,70 @@
+"""The offline model of a mesh under test: rules, no LLM, and whatever misbehaviour a test asks of it.
+
+In: names of faults (infra/offline_model/README.md says what each does). Out: they happen to the next requests that fit.
+All are forgotten at the end of the test.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import httpx
+
+from bulkhead.testing.claims import refute
+
+TIMEOUT_S = 10.0
+
+
+class ModelUnderTest:
+    """See the module. url: without `/v1`."""
+
+    def __init__(self, url: str) -> None:
+        self._http = httpx.Client(base_url=url, timeout=TIMEOUT_S, trust_env=False)
+        self._used = False
+
+    def misbehave(self, fault: str, *, times: int = 1, match: str = "", pattern: str = "", **more: Any) -> None:
+        """Let the next requests fail: those whose text holds `match`, or fits the regular expression `pattern`.
+
+        more: delay_ms, retry_after_s, after_chunks, abrupt. Raises ValueError with the faults that there are.
+        """
+        self._used = True
+        wanted = pattern or re.escape(match)
+        answer = self._http.post("/admin/faults", json={"fault": fault, "times": times, "match": wanted, **more})
+        if answer.status_code != httpx.codes.OK:
+            raise ValueError(answer.json()["error"]["message"])
+
+    def script(self, *faults: str, match: str = "") -> None:
+        """One after the other: the first fitting request meets the first, the second the second; then it is well."""
+        for fault in faults:
+            self.misbehave(fault, match=match)
+
+    @property
+    def armed(self) -> list[Mapping[str, Any]]:
+        """fault, left, taken, match of each."""
+        found: list[Mapping[str, Any]] = self._http.get("/admin/faults").json()["armed"]
+        return found
+
+    def was_met(self) -> bool:
+        """Every fault has happened as often as it was asked for: else the test has not tested it."""
+        __tracebackhide__ = True
+        if left := [one for one in self.armed if one["left"]]:
+            refute("offline_model.was_met()", f"{len(left)} faults have not all happened",
+                   (f"{one['fault']}: {one['taken']} times, {one['left']} left, match {one['match']}" for one in left),
+                   "no request fitted: see offline_model.requests() for those that came")  # fmt: skip
+        return True
+
+    def requests(self) -> list[Mapping[str, Any]]:
+        """The requests to the model, newest last: role, model, fault, status, usage."""
+        found: list[Mapping[str, Any]] = self._http.get("/admin/requests").json()["requests"]
+        return found
+
+    def calm(self) -> None:
+        """Forget all faults."""
+        self._http.delete("/admin/faults")
+        self._used = False
+
+    def close(self) -> None:
+        """Calm it, and end the connection."""
+        if self._used:
+            self.calm()
+        self._http.close()

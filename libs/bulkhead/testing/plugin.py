@@ -1,0 +1,232 @@
+"""The pytest plugin `bulkhead`: meshes to test one's own agents and tools on. Manual: docs/testing-your-agents.md.
+
+In: options (`bulkhead_packs`, `bulkhead_evidence`, `bulkhead_disk_mib`), the fixture `bulkhead_settings`. Out: fixtures
+`mesh_memory`, `mesh_processes`, `mesh` (containers), and for whichever of them a test uses: `faults`, `offline_model`,
+`effects`. A failed test leaves its journal, timeline and logs as files, and its report says where.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+# Loaded in every pytest run of whoever has installed us: what costs time is imported by those who use it.
+if TYPE_CHECKING:
+    from bulkhead.testing.faults import Faults
+    from bulkhead.testing.loop_thread import LoopThread
+    from bulkhead.testing.model import ModelUnderTest
+    from bulkhead.testing.outside import EffectsOutside, Outside
+    from bulkhead.testing.stage import Stage
+    from bulkhead.testing.under_test import MeshUnderTest
+
+PACKS, EVIDENCE, DISK = "bulkhead_packs", "bulkhead_evidence", "bulkhead_disk_mib"
+MAX_FOLDER_CHARS = 100
+_MESHES: pytest.StashKey[list[Any]] = pytest.StashKey()
+_FOLDER: pytest.StashKey[Path] = pytest.StashKey()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The options, in an ini file or (the folder for evidence) on the command line."""
+    group = parser.getgroup("bulkhead", "testing agents on a Bulkhead mesh")
+    group.addoption(
+        "--bulkhead-evidence", metavar="DIR", default=None,
+        help="where failed tests leave journals, timelines and logs (default: in pytest's temporary folder)",
+    )  # fmt: skip
+    parser.addini(PACKS, "packages with tools and worker roles, as BULKHEAD_PACKS names them", "args", [])
+    parser.addini(EVIDENCE, "as --bulkhead-evidence", default="")
+    parser.addini(DISK, "size of a disk of its own for mesh_processes, so that faults.full_disk() can fill it: needs "
+                        "root and loop devices", default="0")  # fmt: skip
+
+
+# Stages: started when the first test asks, stopped at the end of the session
+
+
+@pytest.fixture(scope="session")
+def bulkhead_settings() -> Mapping[str, Any]:
+    """Knobs of services, by name; each service gets those that it has. Override it in your conftest.py.
+
+    Example: `{"tool_settings": {"desk_url": effects_url}, "stall_timeout_s": 2}`.
+    """
+    return {}
+
+
+@pytest.fixture(scope="session")
+def _bulkhead_loop() -> "Iterator[LoopThread]":
+    from bulkhead.testing.loop_thread import LoopThread
+
+    with LoopThread() as loop:
+        yield loop
+
+
+@pytest.fixture(scope="session")
+def _bulkhead_outside() -> "Iterator[Outside]":
+    from bulkhead.testing.outside import Outside
+
+    with Outside() as outside:
+        yield outside
+
+
+@pytest.fixture(scope="session")
+def effects_url(_bulkhead_outside: "Outside") -> str:
+    """Base URL of the world outside, for `bulkhead_settings`: a tool that POSTs to `<url>/refund` makes a `refund`."""
+    return f"http://127.0.0.1:{_bulkhead_outside.port}"
+
+
+Open = Callable[[str, Path], "Stage"]
+
+
+@pytest.fixture(scope="session")
+def _bulkhead_open(
+    request: pytest.FixtureRequest, _bulkhead_loop: "LoopThread", bulkhead_settings: Mapping[str, Any]
+) -> Open:
+    from bulkhead.testing.stage import Wishes, find
+
+    packs, disk_mib = tuple(request.config.getini(PACKS)), int(request.config.getini(DISK))
+
+    def opened(mode: str, folder: Path) -> "Stage":
+        stage: Stage = find(mode)(Wishes(folder, packs, bulkhead_settings, disk_mib))
+        _bulkhead_loop.run(stage.open())
+        return stage
+
+    return opened
+
+
+@pytest.fixture(scope="session")
+def _bulkhead_processes(
+    _bulkhead_open: Open, _bulkhead_loop: "LoopThread", tmp_path_factory: pytest.TempPathFactory
+) -> "Iterator[Stage]":
+    stage = _bulkhead_open("processes", tmp_path_factory.mktemp("mesh_processes"))
+    yield stage
+    _bulkhead_loop.run(stage.close())
+
+
+@pytest.fixture(scope="session")
+def _bulkhead_containers(
+    _bulkhead_open: Open, _bulkhead_loop: "LoopThread", tmp_path_factory: pytest.TempPathFactory
+) -> "Iterator[Stage]":
+    stage = _bulkhead_open("containers", tmp_path_factory.mktemp("mesh_containers"))
+    yield stage
+    _bulkhead_loop.run(stage.close())
+
+
+@pytest.fixture(scope="session")
+def _bulkhead_tenants() -> Iterator[str]:
+    from bulkhead.testing.stage import TENANTS
+
+    return iter(TENANTS)
+
+
+# What tests use
+
+
+@pytest.fixture
+def mesh_memory(
+    request: pytest.FixtureRequest, _bulkhead_open: Open, _bulkhead_loop: "LoopThread", tmp_path: Path
+) -> "Iterator[MeshUnderTest]":
+    """Every service in this process over an in-memory bus: a fresh mesh for each test, in milliseconds."""
+    from bulkhead.testing.stage import TENANTS
+
+    stage = _bulkhead_open("memory", tmp_path / "bulkhead")
+    try:
+        yield from _under_test(request, stage, _bulkhead_loop, TENANTS[0])
+    finally:
+        _bulkhead_loop.run(stage.close())
+
+
+@pytest.fixture
+def mesh_processes(
+    request: pytest.FixtureRequest, _bulkhead_processes: "Stage", _bulkhead_loop: "LoopThread",
+    _bulkhead_tenants: Iterator[str],
+) -> "Iterator[MeshUnderTest]":  # fmt: skip
+    """Every service a process with its own key, real nats-server and Redis; one mesh a session, a tenant per test."""
+    yield from _under_test(request, _bulkhead_processes, _bulkhead_loop, _next(_bulkhead_tenants))
+
+
+@pytest.fixture
+def mesh(
+    request: pytest.FixtureRequest, _bulkhead_containers: "Stage", _bulkhead_loop: "LoopThread",
+    _bulkhead_tenants: Iterator[str],
+) -> "Iterator[MeshUnderTest]":  # fmt: skip
+    """Every service a container of the images that run in production; one mesh a session, a tenant per test."""
+    yield from _under_test(request, _bulkhead_containers, _bulkhead_loop, _next(_bulkhead_tenants))
+
+
+@pytest.fixture
+def faults(request: pytest.FixtureRequest) -> "Faults":
+    """What goes wrong on purpose in the mesh of this test; name the mesh before it in the test's arguments."""
+    return _the_mesh(request, "faults").faults
+
+
+@pytest.fixture
+def offline_model(request: pytest.FixtureRequest) -> "ModelUnderTest":
+    """The model of the mesh of this test, and its misbehaviour; name the mesh before it in the test's arguments."""
+    return _the_mesh(request, "offline_model").offline_model
+
+
+@pytest.fixture
+def effects(_bulkhead_outside: "Outside", effects_url: str) -> "Iterator[EffectsOutside]":
+    """What the tools have really done to the world outside since this test began."""
+    from bulkhead.testing.outside import EffectsOutside
+
+    yield EffectsOutside(_bulkhead_outside, effects_url)
+    _bulkhead_outside.calm()
+
+
+def _under_test(
+    request: pytest.FixtureRequest, stage: "Stage", loop: "LoopThread", tenant: str
+) -> "Iterator[MeshUnderTest]":
+    from bulkhead.testing.under_test import MeshUnderTest
+
+    found = MeshUnderTest(stage, loop, tenant)
+    request.node.stash.setdefault(_MESHES, []).append(found)
+    request.node.stash[_FOLDER] = _evidence_folder(request)
+    yield found
+    request.node.stash[_MESHES].remove(found)
+    found.close()
+
+
+def _the_mesh(request: pytest.FixtureRequest, asked: str) -> "MeshUnderTest":
+    found: list[MeshUnderTest] = request.node.stash.get(_MESHES, [])
+    if len(found) == 1:
+        return found[0]
+    names = ("mesh_memory", "mesh_processes", "mesh")
+    how = f"name one of {', '.join(names)} before {asked} in the test's arguments"
+    if found:
+        how = f"this test has {len(found)} meshes: say whose, as in `mesh_processes.{asked}`"
+    pytest.fail(f"fixture {asked!r} belongs to the mesh of a test: {how}", pytrace=False)
+
+
+def _next(tenants: Iterator[str]) -> str:
+    found = next(tenants, None)
+    if found is None:
+        pytest.fail("more tests than a mesh has tenants; split the session (pytest -n 2, or two runs)", pytrace=False)
+    return found
+
+
+# When a test fails
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Iterator[None]:
+    """While the mesh still stands, its journal, timelines and logs are written down."""
+    report = yield
+    if call.when == "call" and report.failed:
+        for one in item.stash.get(_MESHES, []):
+            from bulkhead.testing import evidence
+
+            folder = item.stash[_FOLDER]
+            whole = folder if len(item.stash[_MESHES]) == 1 else folder / one.mode
+            report.sections.append((f"bulkhead: {one!r}", "\n".join(evidence.leave(one, whole))))
+    return report
+
+
+def _evidence_folder(request: pytest.FixtureRequest) -> Path:
+    config = request.config
+    wanted = config.getoption("--bulkhead-evidence") or config.getini(EVIDENCE)
+    name = re.sub(r"[^\w.-]+", "-", request.node.nodeid).strip("-")[-MAX_FOLDER_CHARS:]
+    if wanted:
+        return config.rootpath / wanted / name
+    factory: pytest.TempPathFactory = request.getfixturevalue("tmp_path_factory")
+    return factory.getbasetemp() / "bulkhead" / name

@@ -1,0 +1,1 @@
+"""The service desk: a role and a tool for a Bulkhead mesh."""
