@@ -10,6 +10,7 @@ import json
 import os
 import secrets
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 
 import nkeys
@@ -63,16 +64,17 @@ def public_nkeys(folder: Path, policy: Policy) -> dict[str, str]:
     return {identity: nkey_public(folder, identity) for identity in policy.identities}
 
 
-def hand_over(folder: Path, service: str, target: Path) -> None:
-    """Give a service a folder with its own keys and everybody's public ones, and nothing else."""
+def hand_over(folder: Path, service: str, target: Path, more: Mapping[str, str] | None = None) -> None:
+    """A folder with a service's own keys, everybody's public ones and `more` ({file: text}), and nothing else."""
     target.mkdir(mode=0o700, parents=True, exist_ok=True)
     target.chmod(0o700)
-    wanted = (f"{service}.nkey", f"{service}.sign", PUBLIC_FILE)
+    wanted = {name: (folder / name).read_text() for name in (f"{service}.nkey", f"{service}.sign", PUBLIC_FILE)}
+    wanted |= more or {}
     for stray in target.iterdir():
         if stray.name not in wanted:
             stray.unlink()
-    for name in wanted:
-        replace(target / name, (folder / name).read_text())
+    for name, text in wanted.items():
+        replace(target / name, text)
 
 
 def write_new(path: Path, text: str) -> bool:

@@ -8,6 +8,7 @@ import asyncio
 import json
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from pathlib import Path
 
 from nats import errors
 from nats.aio.msg import Msg
@@ -28,6 +29,7 @@ from bulkhead.bus.port import (
     Stored,
 )
 from bulkhead.telemetry.log import Log
+from bulkhead_contracts import subjects
 
 log = Log("bus")
 
@@ -63,10 +65,12 @@ class JetStreamBus:
         inbox_prefix: str | None = None,
         name: str = "",
         timeout_s: float = 30.0,
+        ca_file: Path | None = None,
     ) -> "JetStreamBus":
-        """Connect as a service. js_prefix: `$JS.API` in the account that owns the streams. Raises BusUnavailable."""
+        """Connect as a service. js_prefix: `$JS.API` in the account that owns the streams. ca_file: TLS, with the
+        broker's certificate held against this CA. Raises BusUnavailable."""
         prefix = inbox_prefix or f"_INBOX_{service}"
-        connection = Connection(url)
+        connection = Connection(url, ca_file)
         await connection.open(nkey_seed=nkey_seed, inbox_prefix=prefix, name=name or service, timeout_s=timeout_s)
         return cls(connection, service, js_prefix, prefix)
 
@@ -197,6 +201,15 @@ class JetStreamBus:
             f"{self._api}.DIRECT.GET.{stream}", json.dumps(wanted).encode(), timeout_s=READ_TIMEOUT_S, many=many
         )
         return wire.read_page([(answer.headers, answer.data) for answer in answers], stream)
+
+    async def time_unix_ms(self) -> int:
+        """The broker's time, which it tells with the counts of a stream that everybody may ask of. Raises BusError."""
+        subject = f"{self._api}.STREAM.INFO.{subjects.CONTROL_STREAM}"
+        answer = await self.request(subject, b"", timeout_s=READY_TIMEOUT_S)
+        try:
+            return wire.time_of(json.loads(answer.body)["ts"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise BusError(f"the broker does not tell its time ({error!r}); use nats-server 2.14 or newer") from error
 
     async def ready(self) -> bool:
         """See port.Bus."""

@@ -24,6 +24,8 @@ MAX_OUTSTANDING_PINGS = 2
 RECONNECT_WAIT_S = 0.2
 MAX_KEY_REFUSALS = 10
 """A key that is refused so often in a row is gone for good: the process ends and starts with what is valid now."""
+UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
+"""What OpenSSL says of a certificate that the trusted CA has not signed, or for another name."""
 _REFUSED = re.compile(r'permissions violation for (publish|subscription)[^"]*"([^"]*)"')
 
 Refuse = Callable[[BusError], None]
@@ -54,7 +56,7 @@ class Connection:
         self.last_error = ""
 
     async def open(self, *, nkey_seed: str | None, inbox_prefix: str, name: str, timeout_s: float) -> None:
-        """Connect. Raises BusUnavailable after the timeout, at once when the broker refuses the key."""
+        """Connect. Raises BusUnavailable after the timeout, at once when one side refuses the other's credentials."""
         opening = asyncio.ensure_future(
             self.nc.connect(
                 self.url.split(","),  # Of a cluster, any: the others are heard of from it.
@@ -76,7 +78,7 @@ class Connection:
             )
         )
         deadline = asyncio.get_running_loop().time() + timeout_s
-        while not opening.done() and not self._key_refusals and asyncio.get_running_loop().time() < deadline:
+        while not opening.done() and not self._hopeless and asyncio.get_running_loop().time() < deadline:
             await asyncio.wait({opening}, timeout=0.1)
         if opening.done() and opening.exception() is None:
             self._up.set()
@@ -92,7 +94,7 @@ class Connection:
                 f"the broker at {self.url} refuses this service's key; it runs with other accounts: render them "
                 "again from the policy and reload the broker"
             )
-        if "CERTIFICATE_VERIFY_FAILED" in self.last_error:
+        if UNTRUSTED in self.last_error:
             raise BusUnavailable(
                 f"the broker at {self.url} has no certificate of the CA that this service trusts ({self.last_error}); "
                 "BULKHEAD_NATS_CA_FILE must be the CA of this very mesh, and the name in the address one of the "
@@ -102,6 +104,11 @@ class Connection:
             f"no broker answers at {self.url} ({self.last_error or 'no connection'}); start the mesh with "
             "`bulkhead up`, or set BULKHEAD_NATS_URL"
         )
+
+    @property
+    def _hopeless(self) -> bool:
+        """Whether trying again is of no use: the key or the certificate is the wrong one."""
+        return bool(self._key_refusals) or UNTRUSTED in self.last_error
 
     @property
     def connected(self) -> bool:
@@ -201,8 +208,8 @@ class Connection:
         for refuse, said in list(waiting.items()):
             refuse(
                 PublishRefused(
-                    f"the broker denies this service {said}: its identity has no such right; add the catalog row or "
-                    "the policy entry, render the accounts and reload the broker"
+                    f"the broker denies this service {said}: its identity has no such right, or its key is another "
+                    "service's; add the catalog row or the policy entry, render the accounts and reload the broker"
                 )
             )
 

@@ -1,12 +1,51 @@
-"""Settings that every service has. Each service's own `settings.py` extends this class; env prefix BULKHEAD_."""
+"""Settings that every service has. Each service's own `settings.py` extends this class; env prefix BULKHEAD_.
+
+In: the environment, and files that it names: `NAME_FILE=/path` gives the setting NAME the file's content, so that a
+secret stands in no environment. Out: checked values.
+"""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from bulkhead.runtime import crashing
+
+FILE_SUFFIX = "_FILE"
+MAX_SECRET_BYTES = 64 * 1024
+
+
+class SecretFileMissing(ValueError):
+    """A file that a setting was to come from cannot be read; says which and what to do."""
+
+
+class SecretFiles(EnvSettingsSource):
+    """The last source: NAME_FILE for every setting NAME, unless a setting of that very name exists."""
+
+    def __call__(self) -> dict[str, Any]:
+        """Raises SecretFileMissing."""
+        found: dict[str, Any] = {}
+        for field_name, field in self.settings_cls.model_fields.items():
+            if f"{field_name}{FILE_SUFFIX}".lower() in self.settings_cls.model_fields:
+                continue
+            for key, name, is_complex in self._extract_field_info(field, field_name):
+                if path := self.env_vars.get(f"{name}{FILE_SUFFIX}".lower()):
+                    text = _content(f"{name}{FILE_SUFFIX}".upper(), path)
+                    found.setdefault(key, self.prepare_field_value(field_name, field, text, is_complex))
+        return found
+
+
+def _content(setting: str, path: str) -> str:
+    try:
+        with open(path) as file:
+            return file.read(MAX_SECRET_BYTES).rstrip("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "it is no text"
+        raise SecretFileMissing(
+            f"setting {setting}: {path} cannot be read: {why}; in containers `provision-keys` writes it, elsewhere "
+            "name a file that this user may read"
+        ) from error
 
 
 def _known(crash_at: str) -> str:
@@ -18,13 +57,14 @@ class ServiceSettings(BaseSettings):
     """Read from the environment: BULKHEAD_NATS_URL and so on.
 
     identity_dir holds `<service>.nkey`, `<service>.sign` and `public.json`; data_dir is for a service's own files
-    (rag's documents, telemetry when no OTLP endpoint is set). health_port 0 means: choose a free one. crash_at is for
-    tests alone: see crashing.py.
+    (rag's documents, telemetry when no OTLP endpoint is set). nats_ca_file: TLS to the broker, whose certificate must
+    be of this CA. health_port 0 means: choose a free one. crash_at is for tests alone: see crashing.py.
     """
 
     model_config = SettingsConfigDict(env_prefix="BULKHEAD_", extra="ignore")
 
     nats_url: str = "nats://127.0.0.1:4222"
+    nats_ca_file: Path | None = None
     identity_dir: Path = Path(".bulkhead/identity")
     data_dir: Path = Path(".bulkhead/data")
     instance: str = "0"
@@ -41,3 +81,10 @@ class ServiceSettings(BaseSettings):
     shards: int = 1
     trace: bool = True
     crash_at: Annotated[str, AfterValidator(_known)] = ""
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], *sources: PydanticBaseSettingsSource, **named: PydanticBaseSettingsSource
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What pydantic-settings has, then the files that the environment names."""
+        return (*sources, *named.values(), SecretFiles(settings_cls))

@@ -1,0 +1,90 @@
+"""What a nats-server is told: its configuration as text. Pure, but for writing it down.
+
+In: a plan, rendered accounts. Out: two files in a folder of the server's own.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Durability = Literal["power", "process"]
+MAX_PAYLOAD_BYTES = 8 * 1024 * 1024
+MAX_STORE_BYTES = 256 * 1024**3
+"""Above the sum of all streams' own limits (streams.py): those are what refuses, with a clear error."""
+CONF_FILE = "nats-server.conf"
+ACCOUNTS_FILE = "accounts.conf"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerPlan:
+    """Where and how a server runs. power: fsync before every ack; process: survives a kill, not a power cut.
+
+    folder: its files; store: where streams lie, else a folder in it. tls: certificate and key, both as the server
+    finds them; without it it speaks in the clear, for one machine alone.
+    """
+
+    folder: Path
+    port: int
+    monitor_port: int
+    durability: Durability = "power"
+    host: str = "127.0.0.1"
+    monitor_host: str = "127.0.0.1"
+    store: Path | None = None
+    tls: tuple[Path, Path] | None = None
+
+    @property
+    def url(self) -> str:
+        """For clients."""
+        return f"{'tls' if self.tls else 'nats'}://{self.host}:{self.port}"
+
+    @property
+    def monitor_url(self) -> str:
+        """Health and counts, for this machine only."""
+        return f"http://{self.monitor_host}:{self.monitor_port}"
+
+
+def write_configuration(plan: ServerPlan, accounts: str) -> Path:
+    """Write the server's files into its folder; the path of the main one."""
+    plan.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (plan.folder / ACCOUNTS_FILE).write_text(accounts)
+    path = plan.folder / CONF_FILE
+    path.write_text(configuration(plan))
+    return path
+
+
+def configuration(plan: ServerPlan) -> str:
+    """The main file; the accounts are included."""
+    sync = "sync_interval: always" if plan.durability == "power" else "# the server's own sync_interval"
+    return f"""\
+# Written by infra.nats.server at every start. Do not edit.
+server_name: bulkhead
+listen: "{plan.host}:{plan.port}"
+http: "{plan.monitor_host}:{plan.monitor_port}"
+max_payload: {MAX_PAYLOAD_BYTES}
+# A silent partition is noticed within seconds; the default takes four minutes.
+ping_interval: "2s"
+ping_max: 2
+write_deadline: "5s"
+jetstream {{
+  store_dir: {json.dumps(str(plan.store or plan.folder / "store"))}
+  max_file_store: {MAX_STORE_BYTES}
+  max_memory_store: 1048576
+  {sync}
+}}
+{_tls(plan)}include "./{ACCOUNTS_FILE}"
+"""
+
+
+def _tls(plan: ServerPlan) -> str:
+    if plan.tls is None:
+        return ""
+    certificate, key = (json.dumps(str(path)) for path in plan.tls)
+    # Clients of ours shake hands before a word is said; those of other languages may wait for the server's first.
+    return f"""\
+tls {{
+  cert_file: {certificate}
+  key_file: {key}
+  handshake_first: auto
+}}
+"""
