@@ -273,7 +273,18 @@ class FoldHandler:
             if left:
                 crashing.passes("between_publishes")
 
-        await asyncio.gather(*(say(output, head) for output, head in sealed))
+        # The first is written at once, the others right after it, in order: most decisions say one or two things, and
+        # a task for each costs as much as the saying.
+        first, *others = (say(output, head) for output, head in sealed)
+        rest = [asyncio.ensure_future(one) for one in others]
+        try:
+            await first
+        except BaseException:
+            for one in rest:
+                one.cancel()  # What was not said is said when the message comes again, under the same ids.
+            raise
+        if rest:
+            await asyncio.gather(*rest)
 
 
 def _given_up(now_unix_ms: int, handed: Handed, max_age_ms: int) -> bool:

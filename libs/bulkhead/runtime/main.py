@@ -16,6 +16,7 @@ from pydantic_settings import SettingsError
 
 from bulkhead.bus.port import BusError
 from bulkhead.runtime import crashing
+from bulkhead.runtime.clock import BrokerClock
 from bulkhead.runtime.context import Context, Identity, make_context
 from bulkhead.runtime.health import Health
 from bulkhead.runtime.service import Service
@@ -122,7 +123,9 @@ async def serve(service: str, build: Build, settings: ServiceSettings) -> int:
         name=f"{service}-{settings.instance}",
         ca_file=settings.nats_ca_file,
     )
-    context = make_context(service, settings.instance, bus, identity)
+    clock = BrokerClock(bus.time_unix_ms)
+    await clock.measure()
+    context = make_context(service, settings.instance, bus, identity, clock.now_ms)
     running = Service(
         context,
         build(context, settings),
@@ -133,7 +136,7 @@ async def serve(service: str, build: Build, settings: ServiceSettings) -> int:
 
     async def status() -> dict[str, object]:
         on_bus = await bus.ready()
-        why = "" if on_bus else "the broker does not answer"
+        why = clock.problem() if on_bus else "the broker does not answer"
         return {"ready": running.ready() and on_bus, "service": service, "instance": settings.instance, "why": why}
 
     health = Health(status)
@@ -144,9 +147,11 @@ async def serve(service: str, build: Build, settings: ServiceSettings) -> int:
     health.started = True
     _settle()
     log.info("started")
+    following = asyncio.create_task(clock.follow())
     work = asyncio.create_task(running.run())
     closed = asyncio.create_task(bus.wait_closed())
     await asyncio.wait({work, closed}, return_when=asyncio.FIRST_COMPLETED)
+    following.cancel()
     if not work.done():
         log.error("connection_closed", reason=closed.result())
         work.cancel()

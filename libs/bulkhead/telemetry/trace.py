@@ -97,8 +97,11 @@ def span(
     kind: SpanKind = SpanKind.INTERNAL,
     attributes: dict[str, str | int | float | bool] | None = None,
 ) -> Iterator[Span]:
-    """A span under the given parent (or the current one)."""
+    """A span under the given parent (or the current one). Where nothing is recorded only the parent is passed on."""
     parent = _context_of(traceparent) if traceparent else None
+    if parent is None and isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+        yield trace.get_current_span()
+        return
     with _tracer.start_as_current_span(name, context=parent, kind=kind, attributes=attributes) as current:
         yield current
 
