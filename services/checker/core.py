@@ -4,6 +4,7 @@ In: StepProposed (with the text of the result and its evidence), the judge's rep
 planner. What is missing or degraded in the result is never dropped.
 """
 
+import hashlib
 from dataclasses import replace
 from typing import Any
 
@@ -112,6 +113,9 @@ def _sources(body: StepProposed, message: Message) -> checks.Sources:
             by_marker.setdefault(marker, held)
         if one.result.content:
             by_marker.setdefault(one.result.content.marker, held)
+        else:
+            # A noop's result is its summary alone; the model is shown it under the digest of the text.
+            by_marker.setdefault(hashlib.sha256(held.encode("utf-8", "replace")).hexdigest()[:12], held)
     retrieved = frozenset(one.content.marker for one in _evidence(body) if one.citation is not None)
     return checks.Sources(by_marker=by_marker, retrieved=retrieved, given="\n".join(given))
 

@@ -1,11 +1,14 @@
 """`make simulate`: run many schedules on all cores, or tell the story of one.
 
-Exit codes: 0 every law held, 1 a schedule failed (its seed, its story and the shortest form are printed), 2 usage.
+Exit codes: 0 every law held, 1 a schedule failed (its seed, its story and the shortest form are printed), 2 usage,
+130 stopped by Ctrl-C.
 """
 
 import argparse
 import json
+import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -13,7 +16,7 @@ from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from pathlib import Path
 
-from . import world
+from . import once, world
 from .schedule import Schedule, Verdict, judge, shrink
 
 CHUNK = 25
@@ -32,20 +35,35 @@ def main() -> int:
     )
     parser.add_argument("--seeds", default="", metavar="A-B", help="run these seeds (default 1-5000)")
     parser.add_argument("--seed", type=int, help="run one seed")
-    parser.add_argument("--tasks", type=int, help="this many tasks in each run instead of the seed's own number")
-    parser.add_argument("--minutes", type=float, help="stop starting new runs after so long")
+    parser.add_argument("--tasks", type=_count, help="this many tasks in each run instead of the seed's own number")
+    parser.add_argument("--minutes", type=_minutes, help="stop starting new runs after so long")
     parser.add_argument("--schedule", type=Path, metavar="FILE", help="run a schedule that was found earlier")
     parser.add_argument("--trace", action="store_true", help="tell the story of the run, event by event")
     parser.add_argument("--json", action="store_true", help="results as JSON lines on stdout")
     parser.add_argument("--no-shrink", action="store_true", help="do not look for a shorter failing schedule")
     parser.add_argument("--keep-going", action="store_true", help="do not stop at the first failure")
     parser.add_argument("--found", type=Path, default=Path(".simulation"), help="where failing schedules are written")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one per core)")
+    parser.add_argument("--jobs", type=_count, default=os.cpu_count() or 1, help="processes (default: one per core)")
     asked = parser.parse_args()
     world.quiet_logs()
-    if asked.seed is not None or asked.schedule is not None:
-        one = Schedule.load(asked.schedule) if asked.schedule else Schedule(asked.seed, tasks=asked.tasks)
-        return tell_one(one, asked)
+    try:
+        return _run(parser, asked)
+    except KeyboardInterrupt:
+        for child in multiprocessing.active_children():
+            child.terminate()
+        print("\nstopped: the schedules that were done held, or were told above", file=sys.stderr)
+        return 130
+
+
+def _run(parser: argparse.ArgumentParser, asked: argparse.Namespace) -> int:
+    if asked.schedule is not None:
+        try:
+            found = Schedule.load(asked.schedule)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            parser.error(f"--schedule {asked.schedule}: {error}; name a file that a failing run wrote")
+        return tell_one(found, asked)
+    if asked.seed is not None:
+        return tell_one(Schedule(asked.seed, tasks=asked.tasks), asked)
     try:
         first, _, last = (asked.seeds or f"{CI_SEEDS[0]}-{CI_SEEDS[-1]}").partition("-")
         seeds = range(int(first), int(last or first) + 1)
@@ -54,6 +72,30 @@ def main() -> int:
     except ValueError:
         parser.error(f"--seeds {asked.seeds!r}: write A-B, for example 1000-3000")
     return run_many(seeds, asked)
+
+
+def _count(text: str) -> int:
+    """Argparse's type of what there must be one of at least."""
+    if not (text.isascii() and text.isdigit()) or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
+    return int(text)
+
+
+def _minutes(text: str) -> float:
+    """Argparse's type of a time."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = 0.0
+    if not 0 < found < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of minutes; write 5 or 0.5")
+    return found
+
+
+def _begin() -> None:
+    """A process of the pool: Ctrl-C is for the one that tells how it went."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    world.quiet_logs()
 
 
 def tell_one(schedule: Schedule, asked: argparse.Namespace) -> int:
@@ -78,7 +120,7 @@ def run_many(seeds: range, asked: argparse.Namespace) -> int:
     began, done, faults, crashes, failed = time.monotonic(), 0, 0, 0, []
     until = began + asked.minutes * 60 if asked.minutes else float("inf")
     todo = _chunks(seeds)
-    with ProcessPoolExecutor(asked.jobs, initializer=world.quiet_logs) as pool:
+    with ProcessPoolExecutor(asked.jobs, initializer=_begin) as pool:
         running: set[Future[list[dict[str, object]]]] = set()
         more = True
         while running or more:
@@ -114,8 +156,12 @@ def _chunks(seeds: range) -> Iterator[range]:
 
 def run_chunk(seeds: range, tasks: int | None) -> list[dict[str, object]]:
     """Some seeds in a process of their own."""
+    rows = []
     with world.Folder() as folder:
-        return [_row(judge(Schedule(seed, tasks=tasks), folder)) for seed in seeds]
+        for seed in seeds:
+            rows.append(_row(judge(Schedule(seed, tasks=tasks), folder)))
+            once.tidy(len(rows))
+    return rows
 
 
 def _row(verdict: Verdict) -> dict[str, object]:
@@ -154,7 +200,9 @@ def _story(verdict: Verdict) -> Iterator[str]:
         steps = wish.plan.steps if wish.plan else ()
         plan = ", ".join(f"{one.id}({'+'.join(one.inputs)})" for one in steps) or "by the model"
         ask = f"{wish.cost_usd_micros} micro USD, {wish.deadline_ms} ms"
-        yield f"{wish.name}: tenant {wish.tenant}, plan {plan}, {ask}, check {wish.check}, cancel {wish.cancel_after_s}"
+        how = f"by {wish.via}" + (f", fork of {wish.fork.of} ({wish.fork.keep})" if wish.fork else "")
+        yield f"{wish.name}: tenant {wish.tenant}, plan {plan}, {ask}, check {wish.check}, {how}, " \
+              f"cancel {wish.cancel_after_s}"
     yield f"replicas: {scenario.replicas}, shards {scenario.shards}"
     yield from verdict.record.story
     yield f"outside: {verdict.record.counter.counts}"

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from bulkhead.bus.memory_broker import MemoryBroker, Offer, mesh_durables, mesh_streams
+from bulkhead.bus.port import Stored
+from bulkhead_contracts import subjects
 
 from .chaos import Chaos
 from .loop import LoopClock
@@ -55,6 +57,9 @@ class Net(MemoryBroker):
         self._loop = asyncio.get_running_loop()
         self._last: dict[tuple[str, str], float] = {}
         self.cut_off: dict[str, float] = {}
+        self.purged: dict[str, list[Stored]] = {}
+        self.halts: list[Stored] = []
+        """Every control entry; the stream itself keeps the newest of each."""
 
     def deliver(self, offer: Offer) -> None:
         """Now, later, or never. Copies between streams and live text keep their order; copies never get lost."""
@@ -98,9 +103,23 @@ class Net(MemoryBroker):
             sequence -= 1
         return sequence
 
+    def purge(self, stream: str, pattern: str, below: int | None = None) -> int:
+        """Remove what a filter names below a sequence, as the provisioner may; returns how many messages that were."""
+        found = self.stream(stream)
+        gone = [one for one in found.read(pattern, 0, 1_000_000) if below is None or one.sequence < below]
+        for one in gone:
+            found.delete(one.sequence)
+            for durable in self._durables.values():
+                if durable.stream is found:
+                    durable.done(one.sequence)
+        self.purged.setdefault(stream, []).extend(gone)
+        return len(gone)
+
     def store(self, subject: str, headers: Any, body: bytes) -> Any:
         ack = super().store(subject, headers, body)
         if not ack.duplicate:
+            if ack.stream == subjects.CONTROL_STREAM:
+                self.halts.append(self.stream(ack.stream).get(ack.sequence))  # type: ignore[arg-type]
             self._tell(f"{ack.stream}:{ack.sequence} {subject} {headers.get('ce-type', '')}")
         return ack
 

@@ -161,8 +161,8 @@ def _honest(record: Record) -> Iterator[str]:
         task, worst = _task(one.subject), 0
         omitted: set[str] = set()
         steps: dict[str, dict[str, Any]] = {}
-        plans = [each["plan"] for each in _told(record, task, "mesh.plan.adopted", "adopted")]
-        for body in _told(record, task, "mesh.task.step_ended", "ended"):
+        plans = [each["plan"] for each in _told(record, task, "mesh.plan.adopted")]
+        for body in _told(record, task, "mesh.task.step_ended"):
             current = body["plan_version"] == end["plan_versions"]
             if body["outcome"] == "accepted" and current:
                 steps[body["step_id"]] = body["result"]
@@ -185,14 +185,9 @@ def _honest(record: Record) -> Iterator[str]:
             yield f"{task}: the answer forgets sources"
 
 
-def _told(record: Record, task: str, kind: str, part: str) -> Iterator[dict[str, Any]]:
-    """What the gateway was told of a task under this type, alone or as a part of what one decision told, in order."""
-    for one in record.stored("INBOX_GATEWAY"):
-        said = one.headers.get("ce-type", "").rpartition(".v")[0]
-        if _task(one.subject) != task or said not in (kind, "mesh.task.progressed"):
-            continue
-        found = _body(one) if said == kind else _body(one)[part]
-        yield from found if isinstance(found, list) else [found] if found is not None else []
+def _told(record: Record, task: str, kind: str) -> list[dict[str, Any]]:
+    """What the gateway was told of a task under this type, in order."""
+    return [_body(one) for one in _of(record, "INBOX_GATEWAY", kind) if _task(one.subject) == task]
 
 
 def _feeding(plan: dict[str, Any]) -> set[str]:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -21,12 +22,25 @@ from services.budget.port import Fenced
 from .chaos import Chaos
 
 _PART = re.compile(r"\[\[part kind=(\w+) id=([0-9a-f]{12})[^\]]*\]\]\n(.*?)\n\[\[/part \2\]\]", re.S)
+_OBJECTIVE = re.compile(r"See to (\w+)")
+_STEP = re.compile(r"(?:your part of|As part of|Note) (\w+)")
 _CITE = re.compile(r"Cite the result of \w+ \(([^)]*)\) as \[#([0-9a-f]{12})\]")
+
+
+@dataclass(slots=True)
+class Call:
+    """One request that reached the world: for which wish, and when, in seconds of the run. until_s: None while open."""
+
+    what: str
+    whose: str
+    since_s: float
+    until_s: float | None = None
 
 
 class _Body(httpx.AsyncByteStream):
     def __init__(self, pieces: Sequence[bytes], broken: bool, pause_s: float) -> None:
         self._pieces, self._broken, self._pause_s = pieces, broken, pause_s
+        self.call: Call | None = None
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         for piece in self._pieces:
@@ -35,6 +49,15 @@ class _Body(httpx.AsyncByteStream):
             yield piece
         if self._broken:
             raise httpx.RemoteProtocolError("peer closed connection without sending complete message body")
+
+    async def aclose(self) -> None:
+        """Read to its end, or cut."""
+        _over(self.call)
+
+
+def _over(call: Call | None) -> None:
+    if call is not None and call.until_s is None:
+        call.until_s = asyncio.get_running_loop().time()
 
 
 def _whole(status: int, body: object, **headers: str) -> httpx.Response:
@@ -46,28 +69,44 @@ def _whole(status: int, body: object, **headers: str) -> httpx.Response:
 class Model(httpx.AsyncBaseTransport):
     """An OpenAI-compatible provider that does what `SIM{...}` in its prompt says.
 
-    calls: how many requests began to be served. tokens: what was used by those that were answered whole.
+    calls: how many requests began to be served. tokens: what was used by those that were answered whole. made: every
+    request. told: usage (input, output) as it was told.
     """
 
     def __init__(self, chaos: Chaos) -> None:
         self._chaos = chaos
         self.calls = 0
         self.tokens = 0
+        self.made: list[Call] = []
+        self.told: list[tuple[int, int]] = []
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """One chat completion."""
         raw = await request.aread()
+        call = Call("model", _whose(raw.decode()), asyncio.get_running_loop().time())
+        self.made.append(call)
+        try:
+            response = await self._answer(request, raw)
+        except BaseException:
+            _over(call)
+            raise
+        assert isinstance(response.stream, _Body)
+        response.stream.call = call
+        return response
+
+    async def _answer(self, request: httpx.Request, raw: bytes) -> httpx.Response:
         self.calls += 1
         event = "model:" + hashlib.sha256(raw).hexdigest()[:12]
         how = self._chaos.strikes("provider", event)
         await asyncio.sleep(0.02)
         payload = json.loads(raw)
-        message, finish = _reply(payload)
+        message, finish, pace_s = _reply(payload)
         usage = {"prompt_tokens": len(raw) // 5, "completion_tokens": 20, "total_tokens": len(raw) // 5 + 20}
         if how is not None:
             return await self._misbehave(how, request, payload, message, finish, usage)
         self.tokens += usage["total_tokens"]
-        return _response(payload, message, finish, usage)
+        self.told.append((usage["prompt_tokens"], usage["completion_tokens"]))
+        return _response(payload, message, finish, usage, pause_s=pace_s)
 
     async def _misbehave(
         self, how: float, request: httpx.Request, payload: dict[str, Any], message: dict[str, Any], finish: str,
@@ -96,6 +135,8 @@ class Model(httpx.AsyncBaseTransport):
                         "function": {"name": "launch_rockets", "arguments": "{}"}}  # fmt: skip
                 message, finish = {"role": "assistant", "content": None, "tool_calls": [call]}, "tool_calls"
         self.tokens += usage["total_tokens"]
+        if kind not in ("cut", "no_usage"):
+            self.told.append((usage["prompt_tokens"], usage["completion_tokens"]))
         return _response(payload, message, finish, None if kind == "no_usage" else usage,
                          cut=kind == "cut", pause_s=3.0 if kind == "slow" else 0.0)  # fmt: skip
 
@@ -131,26 +172,36 @@ def _response(
     return httpx.Response(200, headers={"content-type": "text/event-stream"}, stream=_Body(pieces, cut, pause_s))
 
 
-def _reply(payload: dict[str, Any]) -> tuple[dict[str, Any], str]:
+def _whose(text: str) -> str:
+    """The wish that a request is about: by the objective in it, else by the step's instruction."""
+    found = _OBJECTIVE.search(text) or _STEP.search(text)
+    return found[1] if found else ""
+
+
+def _reply(payload: dict[str, Any]) -> tuple[dict[str, Any], str, float]:
+    """The message, why it ends, and how long each piece of it takes (s)."""
     form = (payload.get("response_format") or {}).get("json_schema", {}).get("name", "")
     user = next(one["content"] for one in payload["messages"] if one["role"] == "user")
     parts = _PART.findall(user)
     texts = {kind: text for kind, _, text in parts}
     if form == "plan":
         wanted = _sim(texts.get("objective", "")) or {}
-        steps = wanted.get("plan") or [{"id": "a", "title": "a", "instruction": "Answer.", "tools": [], "inputs": [],
-                                        "acceptance": "There is an answer."}]  # fmt: skip
+        anew = wanted.get("again") if "the earlier plan failed" in texts.get("notes", "") else None
+        alone = {"id": "a", "title": "a", "instruction": "Answer.", "tools": [], "inputs": [],
+                 "acceptance": "There is an answer."}  # fmt: skip
+        steps = anew or wanted.get("plan") or [alone]
         told = ("id", "title", "instruction", "tools", "inputs", "acceptance")
         text = json.dumps({"steps": [{key: one[key] for key in told} for one in steps]})
-        return {"role": "assistant", "content": text}, "stop"
+        return {"role": "assistant", "content": text}, "stop", 0.0
     if form == "verdict":
         reject = (_sim(texts.get("step", "")) or {}).get("reject", 0)
         again = "Another try" in texts.get("answer", "")
         bad = reject > 1 or (reject == 1 and not again)
         said = {"verdict": "reject" if bad else "accept", "score": 0.1 if bad else 0.9,
                 "reasons": ["it does not say enough" if bad else "it says what was done"]}  # fmt: skip
-        return {"role": "assistant", "content": json.dumps(said)}, "stop"
-    return _work(payload["messages"], parts, texts)
+        return {"role": "assistant", "content": json.dumps(said)}, "stop", 0.0
+    message, finish = _work(payload["messages"], parts, texts)
+    return message, finish, (_sim(texts.get("step", "")) or {}).get("pace_s", 0.0)
 
 
 def _work(
@@ -201,10 +252,13 @@ class Counter(httpx.AsyncBaseTransport):
         self._chaos = chaos
         self.counts: dict[str, int] = {}
         self.keys: dict[str, dict[str, Any]] = {}
+        self.made: list[Call] = []
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """One increment."""
         asked = json.loads(await request.aread())
+        whose = asked["name"].partition(".")[0]
+        self.made.append(Call("counter", whose, asyncio.get_running_loop().time()))
         key = request.headers.get("idempotency-key", "")
         how = self._chaos.strikes("outside", f"counter:{asked['name']}")
         kinds = ("drop_before", "drop_after", "error_before", "error_after", "stall_before", "stall_after")

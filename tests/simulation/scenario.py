@@ -6,7 +6,8 @@ outside.py reads; the services see only text.
 
 import json
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from bulkhead_contracts.plan import Plan, PlanStep
 
@@ -17,8 +18,22 @@ MIDNIGHT_MS = 1_800_057_600_000 - 20_000
 
 
 @dataclass(frozen=True, slots=True)
+class Fork:
+    """A task that takes results over from an ended one. keep: `all` that was accepted but the last step and what is
+    `changed`; `edited`: names a step that it changed itself, which must be refused. soon: does not wait for the end."""
+
+    of: str
+    keep: Literal["all", "edited"] = "all"
+    soon: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Wish:
-    """One task. At most one of cancel_after_s and poison is set; both may be left out."""
+    """One task. At most one of cancel_after_s and poison is set; both may be left out.
+
+    via: `http`, or the outside publisher (`pub_...`) that says it, in the first form of the contract when `old_form`.
+    expects: how it must be rejected (a code), whatever goes wrong; "" for no rejection.
+    """
 
     name: str
     tenant: str
@@ -31,12 +46,27 @@ class Wish:
     cancel_after_s: float | None = None
     repeats: int = 0
     poison: bool = False
+    via: str = "http"
+    old_form: bool = False
+    fork: Fork | None = None
+    expects: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """Something else that happens at some time: what, tells the situation that brought it (see situations)."""
+
+    name: str
+    situation: str
+    at_s: float
+    what: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """A run's input. replicas: how many of each service. logic: the version that new tasks start with; roll_after_s:
-    when replicas that know only that one are replaced, one by one, by such that know the next, too."""
+    when replicas that know only that one are replaced, one by one, by such that know the newest, too.
+    acts: what people and broken programs do beside submitting tasks."""
 
     seed: int
     wishes: tuple[Wish, ...]
@@ -46,7 +76,22 @@ class Scenario:
     lease_ms: int = 600_000
     ack_wait_ms: int = 3_000
     logic: int = 1
+    newest: int = 2
     roll_after_s: float | None = None
+    acts: tuple[Act, ...] = ()
+
+    def only(self, names: frozenset[str]) -> "Scenario":
+        """Of the wishes and acts those with these names."""
+        return replace(
+            self,
+            wishes=tuple(one for one in self.wishes if one.name in names),
+            acts=tuple(one for one in self.acts if one.name in names),
+        )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all wishes and acts."""
+        return tuple(one.name for one in (*self.wishes, *self.acts))
 
 
 SERVICES = ("gateway", "signer", "planner", "worker", "checker", "model_gateway", "rag", "tool_executor", "budget")
@@ -72,7 +117,7 @@ def scenario(seed: int, tasks: int | None = None) -> Scenario:
 
 def _wish(draw: random.Random, number: int, flood: bool) -> Wish:
     name, tenant = f"w{number}", "demo" if flood else draw.choice(("demo", "demo", "acme"))
-    steps = _steps(draw, name)
+    steps = steps_of(draw, name)
     sim = json.dumps({"plan": [one.model_dump(mode="json") for one in steps]})
     trouble = draw.random()
     return Wish(
@@ -102,7 +147,7 @@ def _wish(draw: random.Random, number: int, flood: bool) -> Wish:
     )  # fmt: skip
 
 
-def _steps(draw: random.Random, name: str) -> tuple[PlanStep, ...]:
+def steps_of(draw: random.Random, name: str) -> tuple[PlanStep, ...]:
     """A chain, a fan with a join, or one step alone."""
     shape = draw.choice(("one", "one", "chain", "fan", "diamond"))
     names = {"one": ["a"], "chain": ["a", "b"], "fan": ["a", "b", "z"], "diamond": ["a", "b", "c", "z"]}[shape]

@@ -10,14 +10,16 @@ from pathlib import Path
 
 from .chaos import Chaos, Fault
 from .oracle import complaints
+from .record import Record
 from .scenario import scenario
-from .world import Record, run
+from .situations import with_situations
+from .world import run
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
     """What determines a run. faults: the only ones that may happen (None: all that the seed brings); wishes: names of
-    the tasks that are kept (None: all); tasks: how many there are instead of the seed's own number."""
+    the tasks and acts that are kept (None: all); tasks: how many there are instead of the seed's own number."""
 
     seed: int
     faults: frozenset[Fault] | None = None
@@ -60,8 +62,10 @@ class Verdict:
 def judge(schedule: Schedule, folder: Path) -> Verdict:
     """Run it. An exception out of the run itself is a complaint, too."""
     wanted = scenario(schedule.seed, schedule.tasks)
+    if schedule.tasks is None:
+        wanted = with_situations(wanted)
     if schedule.wishes is not None:
-        wanted = replace(wanted, wishes=tuple(one for one in wanted.wishes if one.name in schedule.wishes))
+        wanted = wanted.only(schedule.wishes)
     record = run(wanted, Chaos.of(schedule.seed, schedule.faults), folder)
     return Verdict(schedule, record, tuple(complaints(record)))
 
@@ -79,7 +83,7 @@ def shrink(failing: Verdict, folder: Path, tell: Callable[[str], None], most_run
             return True
         return False
 
-    names = [wish.name for wish in failing.record.scenario.wishes]
+    names = failing.record.scenario.names
     for name in names:
         left = (best.schedule.wishes or frozenset(names)) - {name}
         if left:

@@ -4,19 +4,15 @@ In: Scenario, Chaos. Out: a Record of all that was stored, said and done outside
 """
 
 import asyncio
-import hashlib
 import logging
 import shutil
 import tempfile
 from collections import Counter as Tally
-from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from bulkhead.bus.memory import MemoryBus
-from bulkhead.bus.memory_broker import MemoryBroker
-from bulkhead.bus.port import Stored
 from bulkhead.grants import new_signing_seed, public_of
 from bulkhead.runtime import inbound
 from bulkhead.runtime.context import Identity, make_context
@@ -25,13 +21,13 @@ from bulkhead.runtime.service import Service
 from bulkhead_contracts import catalog, subjects
 from bulkhead_contracts.control import MessageRejected
 from bulkhead_contracts.result import ContentRef
-from bulkhead_contracts.task import RequesterClaim, TaskEnded, TaskLimits, TaskRejected, TaskRequested
+from bulkhead_contracts.task import TaskEnded, TaskRejected
 from services.budget import app as budget
 from services.budget.effects import Budget
 from services.checker import app as checker
 from services.gateway import app as gateway
-from services.gateway import core as gateway_core
-from services.gateway.problems import Problem
+from services.gateway.settings import PublisherPolicy
+from services.gateway.views import document
 from services.model_gateway import app as model_gateway
 from services.planner import app as planner
 from services.rag import app as rag
@@ -39,11 +35,14 @@ from services.signer import app as signer
 from services.tool_executor import app as tool_executor
 from services.worker import app as worker
 
+from . import library, once, situations
 from .chaos import Chaos
 from .loop import LoopClock, SimulationLoop
-from .net import Link, Net, Saying
+from .net import Link, Net
 from .outside import Counter, Model, SimulatedRedis
-from .scenario import SERVICES, Scenario, Wish
+from .people import PUBLISHERS, ROBOT, NoGateway, People
+from .record import Record
+from .scenario import SERVICES, Act, Scenario
 
 CALM_AFTER_S = 40.0
 """Nothing new goes wrong after this: what was accepted must end, however bad it was before."""
@@ -52,42 +51,6 @@ AFTERWARDS_S = 60.0
 ENDS = (TaskEnded.TYPE, TaskRejected.TYPE)
 DECIDERS = {"planner": planner.LOGICS, "worker": worker.LOGICS, "checker": checker.LOGICS}
 TENANTS = Path(__file__).with_name("tenants.yaml")
-LIBRARY = """# Harbour
-Harbour fees are 42 EUR a night.
-Water is included.
-"""
-
-
-@dataclass(slots=True)
-class Record:
-    """What a run left behind. tasks: wish name -> task id, of what was accepted. story: what happened, in lines."""
-
-    scenario: Scenario
-    chaos: Chaos
-    broker: MemoryBroker
-    model: Model
-    counter: Counter
-    redis: SimulatedRedis
-    tasks: dict[str, str] = field(default_factory=dict)
-    poisons: int = 0
-    sayings: list[Saying] = field(default_factory=list)
-    story: list[str] = field(default_factory=list)
-    idle: bool = False
-    ended_at_s: float = 0.0
-    crashes: int = 0
-    remembered: list[tuple[str, str, Any, Any]] = field(default_factory=list)
-    """What deciders' replicas remember at the end: who, which task, the state, and the state that the inbox gives."""
-
-    def stored(self, stream: str, subject: str = ">") -> list[Stored]:
-        """Everything in a stream on a subject filter."""
-        return self.broker.stream(stream).read(subject, 0, 1_000_000)
-
-    def digest(self) -> str:
-        """Of the order of all that was stored: equal for equal runs."""
-        found = hashlib.blake2b(digest_size=16)
-        for line in self.story:
-            found.update(line.encode())
-        return found.hexdigest()
 
 
 class HeadlessGateway(gateway.Gateway):
@@ -108,7 +71,9 @@ class World:
         self.net = Net(scenario, chaos, self._clock, self.tell)
         model, counter = Model(chaos), Counter(chaos)
         redis = SimulatedRedis(chaos, scenario.lease_ms)
-        self.record = Record(scenario, chaos, self.net, model, counter, redis)
+        self.record = Record(scenario, chaos, self.net, model, counter, redis, purged=self.net.purged,
+                             halts=self.net.halts)
+        self._people = People(self)
         self.sayings = self.record.sayings
         self._running: dict[str, tuple[MemoryBus, asyncio.Task[None], Service]] = {}
         self._starting = Tally[str]()
@@ -160,7 +125,8 @@ class World:
     def _component(self, name: str, context: Any) -> Any:
         known = settings(self._folder)
         if name in DECIDERS:
-            known_logic = 1 if self.scenario.roll_after_s is not None and name not in self._rolled else 2
+            waits = self.scenario.roll_after_s is not None and name not in self._rolled
+            known_logic = self.scenario.logic if waits else self.scenario.newest
             return {version: logic for version, logic in DECIDERS[name].items() if version <= known_logic}
         match name:
             case "budget":
@@ -175,7 +141,7 @@ class World:
             case "signer":
                 return signer.build(context, known[name])
             case _:
-                logic = 2 if "gateway" in self._rolled else self.scenario.logic
+                logic = self.scenario.newest if "gateway" in self._rolled else self.scenario.logic
                 return HeadlessGateway(context, known["gateway"].model_copy(update={"logic": logic}))
 
     # People
@@ -185,13 +151,16 @@ class World:
         for name in SERVICES:
             for number in range(self.scenario.replicas.get(name, 1)):
                 self.start(f"{name}-{number}")
-        people = [self._loop.create_task(self._person(wish)) for wish in self.scenario.wishes]
+        people = [self._loop.create_task(self._people.person(wish)) for wish in self.scenario.wishes]
+        people += [self._loop.create_task(self._act(act)) for act in self.scenario.acts]
         self._loop.call_later(CALM_AFTER_S, self._calm)
         if self.scenario.roll_after_s is not None:
             people.append(self._loop.create_task(self._roll(self.scenario.roll_after_s)))
         await asyncio.gather(*people)
         await self._quiet()
         self.record.ended_at_s = self._loop.time()
+        self._calm()
+        await self._look_at_tasks()
         self._look_into_memories()
         self._over = True
         for bus, task, _ in self._running.values():
@@ -210,7 +179,7 @@ class World:
         for name in (*DECIDERS, "gateway"):
             self._rolled.add(name)
             for who in [one for one in self._running if one.startswith(f"{name}-")]:
-                self.tell(f"ROLL {who} to logic 2")
+                self.tell(f"ROLL {who} to logic {self.scenario.newest}")
                 found = self._running.get(who)
                 if found is not None:
                     found[2].drain()
@@ -253,63 +222,31 @@ class World:
         self.net.cut_off.clear()
         self.tell("CALM: nothing new goes wrong from here on")
 
-    async def _person(self, wish: Wish) -> None:
-        """Submit with a key, again and again until it is taken; perhaps once more; perhaps cancel."""
-        await asyncio.sleep(wish.submit_after_s)
-        claim = RequesterClaim(tenant=wish.tenant, person="ann", role="submitter", via="api_key")
-        request = TaskRequested(
-            objective=wish.objective,
-            limits=TaskLimits(cost_usd_micros=wish.cost_usd_micros, deadline_ms=wish.deadline_ms),
-            check=wish.check, plan=wish.plan, requester=claim,
-            payload_sha256=hashlib.sha256(f"{self.scenario.seed}/{wish.name}".encode()).hexdigest(),
-        )  # fmt: skip
-        task = gateway_core.task_id(wish.tenant, "ann", wish.name)
-        for _ in range(1 + wish.repeats):
-            await self._submit(wish, request)
-        self.record.tasks[wish.name] = task
-        if wish.poison:
-            await self._poison(wish.tenant, task)
-        if wish.cancel_after_s is not None:
-            await asyncio.sleep(wish.cancel_after_s)
-            await self._cancel(claim, task)
+    async def _act(self, act: Act) -> None:
+        """What a situation does at its time."""
+        await asyncio.sleep(act.at_s)
+        do = situations.BY_NAME[act.situation].do
+        assert do is not None
+        self.tell(f"ACT {act.name} {act.what}")
+        await do(self, act)
+        self.record.acts.append(act.name)
 
-    async def _submit(self, wish: Wish, request: TaskRequested) -> None:
-        while True:
-            try:
-                await self._gateway()._intake.submit(request, wish.name)
-                return
-            except Problem as problem:
-                assert problem.body.status in (409, 503), problem
-            except NoGateway:
-                pass
-            await asyncio.sleep(0.7)
-
-    async def _cancel(self, claim: RequesterClaim, task: str) -> None:
-        while True:
-            try:
-                component = self._gateway()
-                feed = await component.feeds.fresh(claim.tenant, task)
-                await component._intake.cancel(claim, feed, "enough")
-                return
-            except (Problem, NoGateway):
-                pass
-            except Exception as error:
-                self.tell(f"cancel failed: {error!r}")
-            await asyncio.sleep(0.7)
-
-    async def _poison(self, tenant: str, task: str) -> None:
-        """A service with a bug says something unreadable to the planner."""
-        self.record.poisons += 1
-        subject = subjects.mesh("worker", "planner", tenant, task)
-        headers = {"ce-id": f"poison-{task}", "ce-type": "mesh.step.finished.v1", "ce-source": "worker",
-                   "ce-specversion": "1.0", "ce-time": "2027-01-15T08:00:00.000Z"}  # fmt: skip
-        self.net.store(subject, headers | {"Nats-Msg-Id": f"poison-{task}"}, b'{"broken": ')
-
-    def _gateway(self) -> HeadlessGateway:
+    def gateway(self) -> HeadlessGateway:
+        """A replica of the gateway that runs. Raises NoGateway."""
         for who, (_, _, service) in self._running.items():
             if who.startswith("gateway-") and service.component.http.started:
                 return service.component
         raise NoGateway
+
+    async def _look_at_tasks(self) -> None:
+        """What the gateway shows of every task, from what it remembers and the inbox."""
+        component = self.gateway()
+        for wish in self.scenario.wishes:
+            task = self.record.tasks.get(wish.name)
+            if task is not None and task not in self.record.gone:
+                feed = await component.feeds.fresh(wish.tenant, task)
+                seen = await document(feed, component._context.blobs, component._settings.publishers)
+                self.record.views[task] = seen.model_dump(mode="json")
 
     async def _quiet(self) -> None:
         """Until every accepted task has ended and no inbox has anything left."""
@@ -334,10 +271,6 @@ class World:
                    for durable in self.net._durables.values())  # fmt: skip
 
 
-class NoGateway(Exception):
-    """No replica of the gateway runs at this moment."""
-
-
 @cache
 def seeds() -> dict[str, str]:
     """A signing key per service, the same in every run of this process."""
@@ -355,7 +288,9 @@ def settings(folder: Path) -> dict[str, Any]:
         "tool_executor": tool_executor.Settings(counter_url="http://127.0.0.1:9", **common),
         "rag": rag.Settings(**common),
         "signer": signer.Settings(tenants_file=TENANTS, counter_url="http://127.0.0.1:9", **common),
-        "gateway": gateway.Settings(http_port=0, **common),
+        "gateway": gateway.Settings(
+            http_port=0, **common,
+            publishers={name: PublisherPolicy(tenant=tenant, person=ROBOT) for name, tenant in PUBLISHERS.items()}),
     }  # fmt: skip
 
 
@@ -376,7 +311,8 @@ async def _run(scenario: Scenario, chaos: Chaos, folder: Path, loop: SimulationL
 
 
 def quiet_logs() -> None:
-    """The services' logs are not of interest: the story tells."""
+    """The services' logs are not of interest: the story tells. Nor is what every run would read anew."""
+    once.remember()
     logging.getLogger("bulkhead").setLevel(logging.CRITICAL)
     logging.getLogger("httpx").setLevel(logging.CRITICAL)
 
@@ -386,6 +322,7 @@ class Folder:
 
     def __enter__(self) -> Path:
         self._path = Path(tempfile.mkdtemp(prefix="bulkhead-simulation-"))
+        library.fill(self._path)
         return self._path
 
     def __exit__(self, *_: object) -> None:

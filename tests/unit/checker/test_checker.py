@@ -7,13 +7,14 @@ import pytest
 from bulkhead.testing.playbook import START_UNIX_MS, Playbook
 from bulkhead_contracts import limits
 from bulkhead_contracts.control import CallDeferred
-from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested
+from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested, Part
 from bulkhead_contracts.plan import PlanStep
 from bulkhead_contracts.result import Citation, Completeness, Failure, Label, Omission, Result, Usage
 from bulkhead_contracts.step import Evidence, StepInput, StepProposed
 from bulkhead_contracts.verdict import VerdictReached
 from services.checker import checks
 from services.checker.core import Checker
+from services.model_gateway import render
 
 FEE = "Cancelling a flexible booking costs a handling fee of 40.00 EUR per passenger."
 MARK = "0123456789ab"
@@ -151,6 +152,15 @@ def test_markers_of_accepted_inputs_may_be_carried_on(play):
     propose(play, f"The handling fee is 40.00 EUR [#{carried}].", evidence=(),
             inputs=(StepInput(step_id="s0", result=Result(content=held)),))
     play.says(ModelCallRequested)
+
+
+def test_an_input_that_is_a_summary_alone_is_cited_as_the_model_is_shown_it(play):
+    """A noop's result has no content: found by the simulation, where no step could build on one and pass."""
+    given = Result(summary="Note the harbour.", standing="degraded", standing_reason="nobody checks a noop")
+    shown = render.marker(Part(kind="input", text=given.summary))
+    propose(play, f"Note the harbour [#{shown}].", inputs=(StepInput(step_id="s0", result=given),))
+    judge(play, '{"verdict": "accept", "reasons": []}')
+    assert play.said(VerdictReached).accepted
 
 
 def test_what_is_missing_survives_the_check(play):

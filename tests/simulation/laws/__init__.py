@@ -1,0 +1,1 @@
+"""Laws by subject, each `complain(record)`; oracle.py has the list. They share no code with the services."""

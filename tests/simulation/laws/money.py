@@ -1,0 +1,134 @@
+"""Money: reserved is settled or open, per scope, under every ceiling; usage times price is what is charged, everywhere.
+
+In: a Record. Out: complaints.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from ..reading import body, is_calm, of, said, task_of
+from ..record import Record
+
+HUNDREDTHS = {"input_tokens": 15, "output_tokens": 60}
+"""What the scripted model costs, in hundredths of micro dollars per token: $0.15 and $0.60 per million."""
+Key = tuple[str, str]
+"""Service and reservation."""
+
+
+def complain(record: Record) -> Iterator[str]:
+    """Reserved = settled + still open, per scope; the ledger says the same; no ceiling is exceeded; nothing is free."""
+    reserved: dict[Key, dict[str, Any]] = {}
+    for one in of(record, "INBOX_JOURNAL", "mesh.budget.reserved"):
+        fact = body(one)
+        key = (fact["service"], fact["reservation_id"])
+        if reserved.setdefault(key, fact) != fact:
+            yield f"reservation {key} stands twice with different terms"
+    settled: dict[Key, dict[str, Any]] = {}
+    charged: dict[str, Counter[str]] = {}
+    for one in of(record, "INBOX_BUDGET", "mesh.budget.settled"):
+        done = body(one)
+        key = (one.headers["ce-source"], done["reservation_id"])
+        if key not in reserved:
+            yield f"{key} was settled and never reserved"
+        if key not in settled:
+            _add(charged.setdefault(task_of(one.subject), Counter()), done["usage"])
+        first = settled.setdefault(key, done)
+        if first != done:
+            yield f"{key} was settled twice, differently: {first['usage']} and {done['usage']}"
+    yield from _scopes(record, reserved, settled)
+    yield from _prices(record, reserved, settled)
+    yield from _told(record, charged)
+
+
+def _scopes(record: Record, reserved: dict[Key, dict[str, Any]], settled: dict[Key, dict[str, Any]]) -> Iterator[str]:
+    total: Counter[tuple[str, str]] = Counter()
+    unanswered: Counter[tuple[str, str]] = Counter()
+    ceilings: dict[tuple[str, str], int] = {}
+    for key, fact in reserved.items():
+        ask, done = fact["amount"], settled.get(key)
+        charge = {"tokens": ask["tokens"], "cost_usd_micros": ask["cost_usd_micros"]}
+        if done is not None and not done["estimated"]:
+            usage = done["usage"]
+            charge = {"tokens": usage["input_tokens"] + usage["output_tokens"],
+                      "cost_usd_micros": usage["cost_usd_micros"]}  # fmt: skip
+            if any(charge[unit] > ask[unit] for unit in charge):
+                yield f"{key} used more than was reserved: {charge} of {ask}"
+        for scope in fact["scopes"]:
+            for unit in charge:
+                total[(scope["scope"], unit)] += charge[unit]
+                unanswered[(scope["scope"], unit)] += charge[unit] if done is None else 0
+                ceilings[(scope["scope"], unit)] = scope[unit]
+    for name, spent in total.items():
+        if spent > ceilings[name]:
+            yield f"{name} spent {spent} of {ceilings[name]}"
+    yield from _ledger(record, total, unanswered)
+    calls = sum(fact["amount"]["model_calls"] for fact in reserved.values())
+    if record.model.calls > calls:
+        yield f"the provider was called {record.model.calls} times under {calls} reservations"
+    tokens = sum(spent for (scope, unit), spent in total.items() if unit == "tokens" and scope.startswith("task:"))
+    if record.model.tokens > tokens:
+        yield f"the provider's {record.model.tokens} tokens were charged as {tokens}"
+
+
+def _prices(record: Record, reserved: dict[Key, dict[str, Any]], settled: dict[Key, dict[str, Any]]) -> Iterator[str]:
+    """What a call is charged is its usage times the price, and its usage is what the provider told of one request."""
+    used: Counter[tuple[int, int]] = Counter()
+    for key, done in settled.items():
+        usage = done["usage"]
+        if key[0] != "model_gateway":
+            if usage["cost_usd_micros"]:
+                yield f"{key} is no model call and was charged {usage['cost_usd_micros']}"
+            continue
+        price = -(-sum(usage[unit] * rate for unit, rate in HUNDREDTHS.items()) // 100)
+        if usage["cost_usd_micros"] != price:
+            yield f"{key} was charged {usage['cost_usd_micros']}; its usage costs {price}"
+        if done["estimated"]:
+            ask = reserved[key]["amount"] if key in reserved else {"cost_usd_micros": -1}
+            if usage["cost_usd_micros"] != ask["cost_usd_micros"]:
+                yield f"{key} has no usage and was charged {usage['cost_usd_micros']} of {ask['cost_usd_micros']}"
+        elif usage["input_tokens"]:
+            used[(usage["input_tokens"], usage["output_tokens"])] += 1
+    if extra := used - Counter(record.model.told):
+        yield f"usage was settled that no provider told: {dict(extra)}"
+
+
+def _told(record: Record, charged: dict[str, Counter[str]]) -> Iterator[str]:
+    """What a task's end says it used was charged; all of it, when nothing went wrong and nothing came too late."""
+    tried_again = {task_of(one.subject) for one in of(record, "INBOX_GATEWAY", "mesh.task.step_ended")
+                   if body(one)["outcome"] != "accepted"}  # fmt: skip
+    for task, ends in said(record, "INBOX_GATEWAY", "mesh.task.ended").items():
+        end, paid = body(ends[0]), charged.get(task, Counter())
+        told: Counter[str] = Counter()
+        _add(told, end["usage"])
+        if told["cost_usd_micros"] > paid["cost_usd_micros"] or told["tokens"] > paid["tokens"]:
+            yield f"{task} says it used {dict(told)}, and {dict(paid)} was charged"
+        if not is_calm(record) or end["status"] != "succeeded" or end["plan_versions"] != 1:
+            continue
+        # A write of an earlier attempt is answered from its record, and told again.
+        units = ("cost_usd_micros", "tokens", "model_calls", *(() if task in tried_again else ("tool_calls",)))
+        if wrong := [unit for unit in units if told[unit] != paid[unit]]:
+            yield f"{task} says it used {dict(told)}, and {dict(paid)} was charged ({', '.join(wrong)})"
+
+
+def _add(total: Counter[str], usage: dict[str, int]) -> None:
+    total.update({unit: usage[unit] for unit in ("cost_usd_micros", "model_calls", "tool_calls")})
+    total["tokens"] += usage["input_tokens"] + usage["output_tokens"]
+
+
+def _ledger(
+    record: Record, total: Counter[tuple[str, str]], unanswered: Counter[tuple[str, str]]
+) -> Iterator[str]:
+    """The ledger that stands, if one does, is what the facts add up to.
+
+    A fact whose writer died before it answered may come after the rebuild that forgot its reservation: nothing was
+    ever done under it, so it may be missing.
+    """
+    redis = record.redis
+    if not redis.stands.endswith(f" server-{redis.server}"):
+        return
+    for (scope, unit), spent in total.items():
+        balance = redis.ledger.balances.get(scope)
+        held = getattr(balance.reserved, unit) + getattr(balance.spent, unit) if balance else 0
+        if not spent - unanswered[(scope, unit)] <= held <= spent:
+            yield f"the ledger has {held} {unit} for {scope}, the facts {spent}"

@@ -1,0 +1,77 @@
+"""Stopped is stopped: after a halt stands, nothing goes out any more, and what speaks is cut; a cancel is heeded.
+
+In: a Record. Out: complaints.
+"""
+
+from collections.abc import Iterator
+
+from bulkhead.bus.port import Stored
+
+from ..reading import body, said, task_of, wishes
+from ..record import Record
+
+AT_ONCE_S = 3.0
+"""When nothing is lost or late on the way: a halt is heard live, or at the next look (2 s)."""
+AT_LAST_S = 30.0
+"""When much is lost and late: cut off (12 s), then several looks that get no answer (5 s each)."""
+LATE = frozenset({"late", "lose_live", "lose_read", "lose_answer", "lose_request", "cut_off", "stale_read",
+                  "crash_before", "crash_after", "redis_fails", "redis_forgets", "redis_fails_over"})  # fmt: skip
+
+
+def complain(record: Record) -> Iterator[str]:
+    """See the module."""
+    yield from _halts(record)
+    yield from _cancels(record)
+
+
+def _halts(record: Record) -> Iterator[str]:
+    """After the first halt of a task that stands: no request begins, no model goes on speaking."""
+    grace_s = AT_LAST_S if any(fault.kind in LATE for fault in record.chaos.fired) else AT_ONCE_S
+    halted: dict[str, float] = {}
+    for one in record.halts:
+        if one.subject.startswith("$KV.CONTROL.task.") and body(one)["active"]:
+            at_s = (one.time_unix_ms - record.scenario.start_ms) / 1000
+            halted.setdefault(task_of(one.subject), at_s)
+    # A step of a fork may send again what the forked one sent, under its key and with its words.
+    shared = {wish.fork.of for wish in record.scenario.wishes if wish.fork is not None}
+    for wish, task in wishes(record):
+        if task not in halted:
+            continue
+        until_s = halted[task] + grace_s
+        for call in (*record.model.made, *record.counter.made):
+            if call.whose != wish.name or (call.what == "counter" and wish.name in shared):
+                continue
+            if call.since_s > until_s:
+                yield f"{wish.name} was halted at {halted[task]:.1f} s; a request to the {call.what} began at " \
+                      f"{call.since_s:.1f} s"
+            elif call.what == "model" and (call.until_s is None or call.until_s > until_s):
+                end = "the end" if call.until_s is None else f"{call.until_s:.1f} s"
+                yield f"{wish.name} was halted at {halted[task]:.1f} s; a model spoke {call.since_s:.1f} s - {end}"
+
+
+def _cancels(record: Record) -> Iterator[str]:
+    """Who was told that a cancel was taken sees the task end by it, or end as it already had."""
+    ends = said(record, "INBOX_GATEWAY", "mesh.task.ended")
+    refused = said(record, "INBOX_GATEWAY", "mesh.task.rejected")
+    taken = said(record, "INBOX_GATEWAY", "mesh.task.cancel_requested")
+    passed = said(record, "INBOX_PLANNER", "mesh.task.cancel_requested")
+    places = {(task_of(one.subject), one.headers.get("ce-id", "")): one.sequence
+              for one in record.stored("INBOX_PLANNER")}  # fmt: skip
+    for wish, task in wishes(record):
+        if task in refused or task not in ends:
+            continue
+        end = ends[task][0]
+        status = body(end)["status"]
+        if task in passed and status != "cancelled":
+            cause = places.get((task, end.headers.get("ce-causeid", "")), 0)
+            if cause >= min(one.sequence for one in passed[task]):
+                yield f"{wish.name} was cancelled, and ended as {status} by what came later"
+        if task in taken and task not in passed and _before(taken[task], end) and not wish.expects:
+            yield f"{wish.name}: a cancel was taken before its end and never passed on; it ended as {status}"
+        if status == "cancelled" and task not in passed:
+            yield f"{wish.name} ended as cancelled, and nobody had asked for that"
+
+
+def _before(cancels: list[Stored], end: Stored) -> bool:
+    """Long enough before the end that it was still to be passed on."""
+    return min(one.time_unix_ms for one in cancels) < end.time_unix_ms - int(AT_LAST_S * 1000)

@@ -1,0 +1,27 @@
+"""What comes up in a part of the runs, one module each; a new one is a module here and its name in SITUATIONS.
+
+A situation draws from a generator of its own: what a seed brought before there was this situation, it still brings, so
+that schedules in found/ keep their meaning. This is where leases, asks between steps, loops and races for the ledger
+belong, too: wishes whose scripted steps lease, ask or loop (`SIM{...}`), acts that race, and the law about each.
+"""
+
+import random
+
+from ..scenario import Scenario
+from . import cancels, ceilings, evidence, forks, logics, publishers, purges, replans, strays
+from .situation import Situation
+
+SITUATIONS: tuple[Situation, ...] = (
+    cancels.SITUATION, ceilings.SITUATION, evidence.SITUATION, forks.SITUATION, publishers.SITUATION,
+    replans.SITUATION, strays.SITUATION, purges.SITUATION, logics.SITUATION,
+)  # fmt: skip
+BY_NAME = {one.name: one for one in SITUATIONS}
+
+
+def with_situations(scenario: Scenario) -> Scenario:
+    """The scenario with those that its seed brings."""
+    for one in SITUATIONS:
+        draw = random.Random(f"{one.name}/{scenario.seed}")
+        if draw.random() < one.share:
+            scenario = one.add(draw, scenario)
+    return scenario
