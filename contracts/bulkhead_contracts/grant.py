@@ -47,7 +47,10 @@ class StepGrant(Contract):
 
 
 class GrantRequested(Body):
-    """The gateway asks the signer for a task grant (rpc); the signer holds it to the tenant's policy."""
+    """The gateway asks the signer for a task grant (rpc); the signer holds it to the tenant's policy.
+
+    worker_roles: of the steps of a plan that the requester brings; a grant for a role that nobody plays helps nobody.
+    """
 
     TYPE: ClassVar[str] = "mesh.grant.requested"
 
@@ -57,6 +60,7 @@ class GrantRequested(Body):
     limits: TaskLimits = TaskLimits()
     requested_unix_ms: UnixMs
     origin: Token | None = None
+    worker_roles: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_PLAN_STEPS)] = ()
 
 
 class GrantReplied(Body):

@@ -12,12 +12,14 @@ from pydantic import Field, ValidationError
 
 from bulkhead_contracts import limits as bounds
 from bulkhead_contracts.grant import GrantRequested, TaskGrant
+from bulkhead_contracts.plan import PlanStep
 from bulkhead_contracts.result import Failure
 from bulkhead_contracts.task import TaskLimits
 from bulkhead_contracts.tool import ToolSpec
 from bulkhead_contracts.types import Contract, Count, Name, Token
 
 GRANTING_ROLES = ("submitter", "operator")
+DEFAULT_ROLE = str(PlanStep.model_fields["role"].default)
 EXPIRY_SLACK_MS = 600_000
 """A grant outlives its task's deadline by this, so that what was started in time can be ended in order."""
 
@@ -50,6 +52,7 @@ class Policies:
     tenants: Mapping[str, TenantPolicy]
     tools: Mapping[str, ToolSpec]
     unavailable: frozenset[str] = frozenset()
+    worker_roles: frozenset[str] = frozenset({DEFAULT_ROLE})
     max_age_ms: int = 600_000
     max_ahead_ms: int = 60_000
 
@@ -87,6 +90,7 @@ def decide(
         _role(policy, request),
         _time(policies, request, now_unix_ms),
         _tools(policies, policy, request),
+        _worker_roles(policies, request),
         _limits(policy, tenant, request),
     ):
         if problem is not None:
@@ -133,15 +137,28 @@ def _time(policies: Policies, request: GrantRequested, now_unix_ms: int) -> Fail
         return Failure(
             code="request_too_old",
             message=f"the request is {age_ms} ms old; at most {policies.max_age_ms} ms are accepted",
-            hint="submit the task again",
+            hint="submit the task again; if that is said at once, the clocks of gateway and signer differ: set the "
+            "clocks of all machines by NTP",
         )
     if -age_ms > policies.max_ahead_ms:
         return Failure(
             code="request_from_the_future",
             message=f"the request's time lies {-age_ms} ms ahead of the signer's clock",
-            hint="set the clocks of the machines (NTP), then submit again",
+            hint="the clocks of gateway and signer differ: set the clocks of all machines by NTP, then submit again",
         )
     return None
+
+
+def _worker_roles(policies: Policies, request: GrantRequested) -> Failure | None:
+    unknown = sorted(set(request.worker_roles) - policies.worker_roles)
+    if not unknown:
+        return None
+    return Failure(
+        code="unknown_role",
+        message=f"no worker of this mesh plays the role {', '.join(unknown)}"[: bounds.MAX_REASON_CHARS],
+        hint=f"the steps of a plan may have the roles {', '.join(sorted(policies.worker_roles))}; a pack "
+        "(BULKHEAD_PACKS of the signer and the model gateway) brings others"[: bounds.MAX_REASON_CHARS],
+    )
 
 
 def _tools(policies: Policies, policy: TenantPolicy, request: GrantRequested) -> Failure | None:
@@ -216,9 +233,10 @@ def _typed(name: str, value: int) -> str:
 
 
 def policies_from(
-    document: Any, known: Mapping[str, ToolSpec], available: Mapping[str, ToolSpec], **skew: int
-) -> Policies:
-    """Check a tenants document (parsed YAML). Raises PolicyError."""
+    document: Any, known: Mapping[str, ToolSpec], available: Mapping[str, ToolSpec], *,
+    worker_roles: frozenset[str] = frozenset(), **skew: int,
+) -> Policies:  # fmt: skip
+    """Check a tenants document (parsed YAML). worker_roles: those besides the mesh's own. Raises PolicyError."""
     if not isinstance(document, dict) or not isinstance(document.get("tenants"), dict) or not document["tenants"]:
         raise PolicyError("the tenants file must hold a mapping `tenants:` with at least one tenant")
     tenants: dict[str, TenantPolicy] = {}
@@ -234,4 +252,5 @@ def policies_from(
                 f"tenants file: {name}: tools {', '.join(unknown)} are not declared; "
                 "add them to infra/tools/tools.yaml or take them out"
             )
-    return Policies(tenants, available, frozenset(known) - frozenset(available), **skew)
+    unavailable = frozenset(known) - frozenset(available)
+    return Policies(tenants, available, unavailable, worker_roles | {DEFAULT_ROLE}, **skew)

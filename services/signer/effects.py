@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from bulkhead import packs
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.edge import Received, RpcTable
 from bulkhead.telemetry.log import Log
@@ -43,6 +44,7 @@ class GrantSigner:
             _read(settings.tenants_file),
             known,
             available,
+            worker_roles=packs.worker_roles(settings.packs),
             max_age_ms=settings.max_age_ms,
             max_ahead_ms=settings.max_ahead_ms,
         )

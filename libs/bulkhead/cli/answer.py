@@ -67,8 +67,9 @@ def footer(document: dict[str, Any]) -> str:
     usage = document["usage"]
     calls = (counted(usage["model_calls"], "model call"), counted(usage["tool_calls"], "tool call"),
              counted(usage["retrievals"], "retrieval"))
+    least = "at least " if document.get("spent_more") else ""
     return " · ".join((
-        money(usage["cost_usd_micros"]),
+        least + money(usage["cost_usd_micros"]),
         f"{counted(usage['input_tokens'], 'token')} in, {usage['output_tokens']:,} out",
         ", ".join(calls),
         seconds(document["duration_ms"]),

@@ -15,7 +15,7 @@ from rich.table import Table
 from bulkhead.cli import answer, documents, watching
 from bulkhead.cli.output import Exit, Stop, clock, counted, err, money, out, print_json, print_whole
 from bulkhead.cli.target import Target
-from bulkhead.client import MeshError, Task
+from bulkhead.client import Mesh, MeshError, Task
 from bulkhead_contracts import limits
 
 REJECTION_WAIT_S = 2.0
@@ -35,7 +35,7 @@ async def submit_task(target: Target, objective: str, docs: list[Path], wanted: 
                    f"{limits.MAX_OBJECTIVE_CHARS}", "put long material into documents (--docs)")
     uploads = documents.find(docs)
     async with target.mesh() as mesh:
-        await documents.add(mesh, uploads, as_json=as_json)
+        fates = await _documents(mesh, uploads, as_lines=watch and as_json, told=not as_json)
         task = await mesh.submit(text, **wanted)
         if watch:
             if as_json:
@@ -45,7 +45,8 @@ async def submit_task(target: Target, objective: str, docs: list[Path], wanted: 
             return await watching.watch(task, out, as_json=as_json)
         rejection = await rejected_at_once(task)
     if as_json:
-        print_json({"task_id": task.id, "events_url": f"{target.url}/v1/tasks/{task.id}/events"})
+        more = documents.as_json(uploads, fates) if uploads else {}
+        print_json({"task_id": task.id, "events_url": f"{target.url}/v1/tasks/{task.id}/events", **more})
     else:
         out.print(task.id, markup=False)
     if rejection is not None:
@@ -54,6 +55,17 @@ async def submit_task(target: Target, objective: str, docs: list[Path], wanted: 
     if not as_json:
         err.print(f"follow it: bulkhead watch {task.id}", style="dim", markup=False)
     return Exit.OK
+
+
+async def _documents(
+    mesh: Mesh, uploads: list[documents.Upload], *, as_lines: bool, told: bool
+) -> list[documents.Fate]:
+    """Put them in; as_lines: each is a line of the stream that follows."""
+
+    def line(upload: documents.Upload, fate: documents.Fate) -> None:
+        print_json(documents.event_of(upload, fate))
+
+    return await documents.add(mesh, uploads, told=told, on_fate=line if as_lines else None)
 
 
 def _standard_input() -> str:

@@ -1,18 +1,18 @@
-"""The documents of `submit --docs`: which files are meant, and how each fared.
+"""The documents of `submit --docs` and `documents add`: which files are meant, and how each fared.
 
-In: files and directories. Out: documents in the mesh, one line each. A file that was named must go in; of a directory
-what cannot be read is said and left out, so that one empty file does not hold up the rest.
+In: files and directories. Out: documents in the mesh, and their fates, one line each for people. A file that was named
+must go in; of a directory what cannot be read is said and left out, so that one empty file does not hold up the rest.
 """
 
 import asyncio
 import os
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bulkhead.cli.output import Exit, Stop, counted, err, print_json, refusal
+from bulkhead.cli.output import Exit, Stop, counted, err, refusal
 from bulkhead.client import Mesh, Refused
 from bulkhead_contracts import limits
 
@@ -38,6 +38,7 @@ class Upload:
 def find(paths: list[Path]) -> list[Upload]:
     """The files that are meant, each once. Raises Stop when there is nothing where something was named."""
     found: dict[Path, Upload] = {}
+    relative: dict[Path, Path] = {}
     for path in paths:
         if path.is_dir():
             inside = sorted(_readable(path))
@@ -48,13 +49,14 @@ def find(paths: list[Path]) -> list[Upload]:
             if len(inside) > MAX_FILES:
                 raise Stop(Exit.USAGE, f"the directory {path} holds {len(inside)} documents, over {MAX_FILES}",
                            "name a smaller directory; was this one meant?")
-            for one, name in zip(inside, _names(path, inside), strict=True):
-                found.setdefault(one.resolve(), Upload(one, name, named=False))
+            for one in inside:
+                found.setdefault(one.resolve(), Upload(one, one.name, named=False))
+                relative.setdefault(one.resolve(), one.relative_to(path))
         elif path.is_file():
             found[path.resolve()] = Upload(path, path.name, named=True)
         else:
-            raise Stop(Exit.USAGE, f"there is no document {path}", "check the path given with --docs")
-    return list(found.values())
+            raise Stop(Exit.USAGE, f"there is no document {path}", "check the path")
+    return _told_apart(found, relative)
 
 
 def _readable(folder: Path) -> Iterator[Path]:
@@ -68,30 +70,58 @@ def _readable(folder: Path) -> Iterator[Path]:
                     if not one.startswith(".") and Path(one).suffix.lower() in SUFFIXES)
 
 
-def _names(folder: Path, inside: list[Path]) -> list[str]:
-    """Base names; where two files share one, their paths in the directory: the second would replace the first."""
-    times = Counter(one.name for one in inside)
-    return [one.name if times[one.name] == 1 else one.relative_to(folder).as_posix() for one in inside]
+def _told_apart(found: Mapping[Path, Upload], inside: Mapping[Path, Path]) -> list[Upload]:
+    """Base names; where files share one, their paths in the directory that was named, and then as much of their whole
+    paths as tells them apart: under one name, one would replace the other."""
+    level = dict.fromkeys(found, 0)
+    while True:
+        names = {whole: _name(whole, inside.get(whole), level[whole]) for whole in found}
+        times = Counter(names.values())
+        same = [whole for whole, name in names.items() if times[name] > 1 and level[whole] <= len(whole.parts)]
+        if not same:
+            return [replace(upload, name=names[whole]) for whole, upload in found.items()]
+        for whole in same:
+            level[whole] += 1
 
 
-async def add(mesh: Mesh, uploads: list[Upload], *, as_json: bool) -> None:
-    """Put them in. Raises Stop for a named file that does not fit, and when none of many fits; Unreachable."""
+def _name(whole: Path, relative: Path | None, level: int) -> str:
+    if level == 0:
+        return whole.name
+    if relative is not None and level == 1:
+        return relative.as_posix()
+    count = level + (len(relative.parts) - 1 if relative is not None else 1)
+    return "/".join(part.strip("/") for part in whole.parts[-count:] if part != "/")
+
+
+Fate = dict[str, Any] | Stop
+"""The receipt of a document, or why it was left out."""
+
+
+async def add(
+    mesh: Mesh, uploads: list[Upload], *, told: bool = True, on_fate: Callable[[Upload, Fate], None] | None = None
+) -> list[Fate]:
+    """Put them in; returns how each fared. told: say it, too. Raises Stop for a named file that does not fit, and when
+    none of many fits; Unreachable."""
     room = asyncio.Semaphore(UPLOADS_AT_ONCE)
 
-    async def one(upload: Upload) -> dict[str, Any] | Stop:
+    async def one(upload: Upload) -> Fate:
         async with room:
             return await _add(mesh, upload)
 
     fates = await asyncio.gather(*(one(upload) for upload in uploads))
     for upload, fate in zip(uploads, fates, strict=True):
-        _tell(upload, fate, as_json=as_json)
+        if on_fate is not None:
+            on_fate(upload, fate)
+        if told:
+            _tell(upload, fate)
     skipped = [fate for fate in fates if isinstance(fate, Stop)]
     if skipped and len(skipped) == len(uploads):
         raise Stop(Exit.REFUSED, f"none of {counted(len(uploads), 'document')} could be read",
                    "give a directory with text, Markdown, HTML, CSV or PDF files", name="no_documents")
+    return list(fates)
 
 
-async def _add(mesh: Mesh, upload: Upload) -> dict[str, Any] | Stop:
+async def _add(mesh: Mesh, upload: Upload) -> Fate:
     """The receipt, or why this file of a directory was left out."""
     try:
         if upload.path.stat().st_size > limits.MAX_BLOB_BYTES:
@@ -114,15 +144,28 @@ async def _add(mesh: Mesh, upload: Upload) -> dict[str, Any] | Stop:
     return problem
 
 
-def _tell(upload: Upload, fate: dict[str, Any] | Stop, *, as_json: bool) -> None:
+def _tell(upload: Upload, fate: Fate) -> None:
     if isinstance(fate, Stop):
-        if as_json:
-            told = {"path": str(upload.path), "code": fate.name, "what": str(fate), "hint": fate.hint}
-            print_json({"event": "document_skipped", "data": told})
-        else:
-            err.print(f"skipped {fate} — {fate.hint}", style="yellow", markup=False)
-    elif as_json:
-        print_json({"event": "document", "data": fate})
-    else:
-        err.print(f"document {fate['name']}: {fate['outcome']}, {counted(fate['chunks'], 'chunk')}", style="dim",
-                  markup=False)
+        err.print(f"skipped {fate} — {fate.hint}", style="yellow", markup=False)
+        return
+    replaced = ", in place of what stood under this name" if fate.get("replaced_sha256") else ""
+    err.print(f"document {fate['name']}: {fate['outcome']}, {counted(fate['chunks'], 'chunk')}{replaced}",
+              style="yellow" if replaced else "dim", markup=False)
+
+
+def event_of(upload: Upload, fate: Fate) -> dict[str, Any]:
+    """As a line of a stream."""
+    if isinstance(fate, Stop):
+        return {"event": "document_skipped", "data": _skipped(upload, fate)}
+    return {"event": "document", "data": fate}
+
+
+def as_json(uploads: list[Upload], fates: list[Fate]) -> dict[str, Any]:
+    """Of all, for programs."""
+    pairs = list(zip(uploads, fates, strict=True))
+    return {"documents": [fate for _, fate in pairs if not isinstance(fate, Stop)],
+            "skipped": [_skipped(upload, fate) for upload, fate in pairs if isinstance(fate, Stop)]}
+
+
+def _skipped(upload: Upload, why: Stop) -> dict[str, str]:
+    return {"path": str(upload.path), "code": why.name, "what": str(why), "hint": why.hint}

@@ -55,7 +55,11 @@ class Span:
 
 async def one_task(bus: Bus, task: str, tenant: str = "") -> list[Stored]:
     """Everything of one tenant's task. Raises Stop when there is none, or several tenants have one of this id."""
-    journal = await read_journal(bus, task)
+    return of_tenant(await read_journal(bus, task), task, tenant)
+
+
+def of_tenant(journal: list[Stored], task: str, tenant: str) -> list[Stored]:
+    """What one tenant's task said. Raises Stop when there is none, or several tenants have one of this id."""
     tenants = sorted({one.subject.split(".")[4] for one in journal})
     if len(tenants) > 1 and not tenant:
         raise Stop(Exit.USAGE, f"{len(tenants)} tenants have a task {task}: {', '.join(tenants[:8])}",

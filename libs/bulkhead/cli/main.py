@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 
-from bulkhead.cli import operating, output, target
+from bulkhead.cli import library, operating, output, target
 from bulkhead.cli.invoking import Commands, show_version
-from bulkhead.cli.options import ApiKey, Data, Json, SubData, TaskId, TaskTenant, Tenant, Url, dollars, duration_s
-from bulkhead.cli.output import EXIT_CODES, Exit, Stop, out, print_json, run
+from bulkhead.cli.letter_commands import letters_app
+from bulkhead.cli.options import ApiKey, Data, Json, TaskId, TaskTenant, Tenant, Url, dollars, duration_s
+from bulkhead.cli.output import EXIT_CODES, Exit, Stop, run
 from bulkhead_contracts import limits
 
 app = typer.Typer(
@@ -29,16 +29,11 @@ def top(
     """See `help` of the app."""
 
 
-letters_app = typer.Typer(
-    invoke_without_command=True, rich_markup_mode="rich", epilog=EXIT_CODES,
-    help="Messages that a service could not handle: list, show, send again (needs the data directory's keys).")
 app.add_typer(letters_app, name="dead-letters")
-LETTER_ID_CHARS = 12
+app.add_typer(library.documents_app, name="documents")
 DEADLINE = f"{limits.DEFAULT_TASK_DEADLINE_MS // 1000} s"
 LIMITS = (f"Without limits of its own a task may cost {output.money(limits.DEFAULT_TASK_COST_USD_MICROS)}, use "
           f"{limits.DEFAULT_TASK_TOKENS:,} tokens and take {DEADLINE} by the clock, from submission to answer.")
-LetterId = Annotated[str, typer.Argument(metavar="ID", help="The letter's id, or its beginning.")]
-
 
 @app.command(epilog=EXIT_CODES)
 def up(
@@ -140,14 +135,16 @@ def cancel(
 
 
 @app.command(epilog=EXIT_CODES)
-def timeline(task: TaskId, data: Data = target.DEFAULT_DATA, as_json: Json = False) -> None:
+def timeline(
+    task: TaskId, tenant: TaskTenant = "", data: Data = target.DEFAULT_DATA, as_json: Json = False
+) -> None:
     """What happened in a task, by step: who asked whom, when, how long it took, what it cost.
 
     Reads the journal under the operator's key and the trace files, both in DIR.
     """
     from bulkhead.cli.inspecting import show_timeline
 
-    run(show_timeline(data, _token(task), as_json=as_json))
+    run(show_timeline(data, _token(task), tenant, as_json=as_json))
 
 
 @app.command(epilog=EXIT_CODES)
@@ -264,70 +261,6 @@ def doctor(
 app.command(epilog=EXIT_CODES)(operating.backup)
 app.command(epilog=EXIT_CODES)(operating.restore)
 app.add_typer(operating.render_app, name="render")
-
-
-@letters_app.callback()
-def dead_letters(context: typer.Context, data: Data = target.DEFAULT_DATA, as_json: Json = False) -> None:
-    """Messages that a service could not handle; without a subcommand, list them."""
-    context.obj = (data, as_json)
-    if context.invoked_subcommand is None:
-        _list_letters(data, as_json)
-
-
-@letters_app.command("list", epilog=EXIT_CODES)
-def list_letters(context: typer.Context, data: SubData = None, as_json: Json = False) -> None:
-    """List dead letters, the oldest first."""
-    above, above_json = context.obj
-    _list_letters(data or above, as_json or above_json)
-
-
-@letters_app.command("show", epilog=EXIT_CODES)
-def show_letter(context: typer.Context, letter: LetterId, data: SubData = None, as_json: Json = False) -> None:
-    """Show one dead letter: the reason, and the original with its headers."""
-    from bulkhead.cli.inspecting import one_letter
-
-    above, above_json = context.obj
-    found = run(one_letter(data or above, letter))
-    values: dict[str, Any] = found.as_json()
-    if as_json or above_json:
-        print_json(values)
-        return
-    body, headers = values.pop("body"), values.pop("headers")
-    for name, value in values.items():
-        out.print(f"{name}: {value}", markup=False)
-    out.print()
-    for name, value in headers.items():
-        out.print(f"{name}: {value}", markup=False, style="dim")
-    out.print()
-    out.print(body, markup=False)
-
-
-@letters_app.command("redrive", epilog=EXIT_CODES)
-def redrive_letter(context: typer.Context, letter: LetterId, data: SubData = None, as_json: Json = False) -> None:
-    """Send the original once more to where it was sent, after its cause was repaired."""
-    from bulkhead.cli.inspecting import redrive_letter as redriven
-
-    above, above_json = context.obj
-    found, ack = run(redriven(data or above, letter))
-    if as_json or above_json:
-        print_json({"id": found.id, "subject": found.subject, "stream": ack.stream, "sequence": ack.sequence})
-    else:
-        out.print(f"sent again: {found.subject} is number {ack.sequence} of {ack.stream}", markup=False)
-
-
-def _list_letters(data: Path, as_json: bool) -> None:
-    from bulkhead.cli.inspecting import all_letters
-
-    found = run(all_letters(data))
-    if as_json:
-        print_json([one.as_json() for one in found])
-        return
-    if not found:
-        out.print("no dead letters")
-    for one in found:
-        out.print(f"[bold]{one.id[:LETTER_ID_CHARS]}[/bold]  {output.clock(one.buried_unix_ms)}  "
-                  f"{escape(one.service)}  [red]{escape(one.code)}[/red]  {escape(one.subject)}")
-        out.print(f"  {one.reason}", markup=False, style="dim")
 
 
 def _target(data: Path, url: str, api_key: str, tenant: str, *, may_make_key: bool = False) -> target.Target:

@@ -12,6 +12,8 @@ from bulkhead_contracts import subjects
 
 _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?", re.ASCII)
 HOUR_S, MINUTE_S = 3600, 60
+SMALLEST_LIMIT_USD = 0.000_001
+"""Money is counted in micro dollars."""
 
 Data = Annotated[Path, typer.Option(
     "--data", metavar="DIR", envvar="BULKHEAD_DATA", help="Directory of a local mesh, as `bulkhead up` made it.",
@@ -23,7 +25,9 @@ ApiKey = Annotated[str, typer.Option(
     "--api-key", envvar="BULKHEAD_API_KEY", help="API key or JWT; without it, the one in DIR/credentials.json.")]
 Tenant = Annotated[str, typer.Option(
     "--tenant", metavar="T", help="Whose key of DIR/credentials.json to use; the first submission makes it.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, one document per line.")]
+Json = Annotated[bool, typer.Option(
+    "--json", help="Print JSON: one document; where something is followed or goes through many (watch, --watch, "
+    "replay --all), one per line, as it comes.")]
 TaskTenant = Annotated[str, typer.Option(
     "--tenant", metavar="T", help="Whose task it is, where several tenants have one of this id.")]
 
@@ -53,6 +57,6 @@ def duration_s(text: str) -> float:
 
 def dollars(value: float | None) -> float | None:
     """A money limit. Raises typer.BadParameter for what is no amount."""
-    if value is not None and (not math.isfinite(value) or value < 0):
-        raise typer.BadParameter("a limit is an amount of dollars, for example 0.50")
+    if value is not None and not (math.isfinite(value) and value >= SMALLEST_LIMIT_USD):
+        raise typer.BadParameter("a limit is an amount of dollars, for example 0.50; with nothing no task could begin")
     return value

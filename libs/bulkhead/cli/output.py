@@ -128,6 +128,7 @@ HINTS = {
     "too_large": "split it into several documents",
     "unauthorized": "check --api-key or BULKHEAD_API_KEY; keys of a local mesh are in DIR/credentials.json",
     "not_found": "`bulkhead tasks` lists the ids",
+    "already_ended": "`bulkhead show TASK` has its result",
 }
 """What to do, in the words of the command line: the gateway's own hints speak to programmers of HTTP."""
 
@@ -136,7 +137,9 @@ def refusal(error: "Refused", about: str = "") -> Stop:
     """What the mesh refused, for people at a command line. `not_found` is wrong usage: the id was mistyped."""
     code = Exit.USAGE if error.code == "not_found" else Exit.REFUSED
     what = f"{about}: {error}" if about else str(error)
-    return Stop(code, what, HINTS.get(error.code, error.hint), name=error.code)
+    document = error.code == "not_found" and "document" in str(error.problem.get("title"))
+    hint = "`bulkhead documents` lists the names" if document else HINTS.get(error.code, error.hint)
+    return Stop(code, what, hint, name=error.code)
 
 
 def counted(number: int, thing: str) -> str:

@@ -60,6 +60,9 @@ def find(data: Path, url: str, api_key: str, tenant: str = "", *, may_make_key: 
     """
     if url and not _is_url(url):
         raise Stop(Exit.USAGE, f"--url {url!r} is no address of a gateway", "write it as http://127.0.0.1:8080")
+    if not (api_key.isascii() and api_key.isprintable()) or " " in api_key:
+        raise Stop(Exit.USAGE, "--api-key (or BULKHEAD_API_KEY) holds characters that no key has",
+                   f"copy it again, without what is around it; keys of a local mesh are in {data / 'credentials.json'}")
     if url and api_key:
         return Target(url, api_key)
     mesh = read_json(data / "mesh.json")

@@ -28,6 +28,7 @@ SILENCE_S = 60.0
 RECONNECT_MAX_S = 5.0
 RECONNECT_GIVE_UP_S = 120.0
 POST_ATTEMPTS = 4
+PAGE = 100
 ENDED = ("task.ended", "task.rejected")
 RETRYABLE = (429, 502, 503, 504)
 
@@ -52,6 +53,8 @@ class Mesh:
         self.url = url.rstrip("/")
         self.reached = False
         """Whether the gateway has answered anything yet."""
+        if not (api_key.isascii() and api_key.isprintable()):
+            raise MeshError("the API key holds characters that no key has", "copy it again, without what is around it")
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._http = httpx.AsyncClient(
             base_url=self.url, headers=headers, transport=transport,
@@ -120,6 +123,7 @@ class Mesh:
     async def add_document(self, content: Path | str | bytes, name: str = "", media_type: str = "") -> dict[str, Any]:
         """Add a document: a path, or bytes with a name. Returns the receipt once the store has answered.
 
+        A document of the same name is replaced: then the receipt's `replaced_sha256` is the digest of what stood there.
         Raises Refused (`rejected` among its reasons), Unreachable.
         """
         if isinstance(content, bytes):
@@ -140,16 +144,41 @@ class Mesh:
                     raise  # 404 means: not finished yet.
         return receipt
 
+    async def documents(self) -> list[dict[str, Any]]:
+        """The tenant's documents, by name: name, sha256, media_type, chunks, versions, ingested_unix_ms."""
+        found: list[dict[str, Any]] = []
+        after: str | None = ""
+        while after is not None:
+            page = await self.get("/v1/documents", {"limit": str(PAGE)} | ({"after": after} if after else {}))
+            found += page["documents"]
+            after = page["next"]
+        return found
+
+    async def delete_document(self, name: str) -> dict[str, Any]:
+        """Erase a document and every version of it; returns {name, outcome, versions} once the store has answered.
+
+        Raises Refused (`not_found` when there is none of this name), Unreachable.
+        """
+        key = str(uuid.uuid4())
+        while True:
+            gone = await self._send("DELETE", "/v1/documents", key, params={"name": name})
+            if gone["outcome"] != "pending":
+                return gone
+            await asyncio.sleep(0.5)
+
     async def get(self, path: str, params: Mapping[str, str] | None = None) -> dict[str, Any]:
         """One GET. Raises Refused, Unreachable."""
         return await self._ask("GET", path, params=params)
 
-    async def _post(self, path: str, key: str, *, headers: Mapping[str, str] | None = None,
+    async def _post(self, path: str, key: str, **more: Any) -> dict[str, Any]:
+        return await self._send("POST", path, key, **more)
+
+    async def _send(self, method: str, path: str, key: str, *, headers: Mapping[str, str] | None = None,
                     **more: Any) -> dict[str, Any]:
-        """A POST that may be repeated: the key makes a repeat harmless."""
+        """What may be repeated: the key makes a repeat harmless."""
         for attempt in range(POST_ATTEMPTS):
             try:
-                return await self._ask("POST", path, headers={"Idempotency-Key": key, **(headers or {})}, **more)
+                return await self._ask(method, path, headers={"Idempotency-Key": key, **(headers or {})}, **more)
             except Unreachable:
                 if attempt == POST_ATTEMPTS - 1:
                     raise

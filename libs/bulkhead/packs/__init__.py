@@ -12,14 +12,17 @@ decision: what is merely installed is no tool. Only tool_executor runs a pack's 
 
 import importlib.util
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from bulkhead.packs.tool import Arguments, Call, Done, Effect, Failed, Response, Run, Unanswered, World
 
 __all__ = [
     "Arguments", "Call", "Done", "Effect", "Failed", "PackError", "Response", "Run", "Unanswered", "World", "folder",
+    "worker_roles",
 ]  # fmt: skip
 
+_ROLE = re.compile(r"worker\.([a-z][a-z0-9_]{0,31})@\d+\.md", re.ASCII)
 TOOLS_FILE, PROMPTS_FOLDER = "tools.yaml", "prompts"
 _NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 
@@ -46,3 +49,9 @@ def folder(name: str) -> Path:
     if not (found / TOOLS_FILE).is_file() and not (found / PROMPTS_FOLDER).is_dir():
         raise PackError(f"package {name} in {found} is no pack: it has neither {TOOLS_FILE} nor {PROMPTS_FOLDER}/")
     return found
+
+
+def worker_roles(names: Iterable[str]) -> frozenset[str]:
+    """The worker roles that these packs bring. Raises PackError."""
+    files = (path.name for name in names for path in (folder(name) / PROMPTS_FOLDER).glob("worker.*.md"))
+    return frozenset(match[1] for match in map(_ROLE.fullmatch, files) if match)

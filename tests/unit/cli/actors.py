@@ -13,7 +13,13 @@ from bulkhead_contracts.grant import GrantReplied
 from bulkhead_contracts.model import TextDelta
 from bulkhead_contracts.plan import Plan, PlanAdopted, PlanStep
 from bulkhead_contracts.result import Citation, Completeness, Failure, Label, Omission, Result, Usage
-from bulkhead_contracts.retrieval import DocumentIngested, DocumentIngestRequested
+from bulkhead_contracts.retrieval import (
+    DocumentDeleted,
+    DocumentDeleteRequested,
+    DocumentIngested,
+    DocumentIngestRequested,
+    StoredDocument,
+)
 from bulkhead_contracts.task import (
     StepEnded,
     StepStarted,
@@ -63,9 +69,22 @@ class Actors:
             data = await Blobs(self.mesh.bus, "rag").get(tenant, request.content)  # type: ignore[arg-type]
             bad = b"\0" in data
             failure = Failure(code="binary", message="not text", hint="send text") if bad else None
+            sha256, bus = hashlib.sha256(data).hexdigest(), self.mesh.bus
+            known = next((one for one in bus.documents if one.name == request.name), None)
+            if not bad:
+                now = StoredDocument(name=request.name, sha256=sha256, media_type=request.media_type, chunks=2,
+                                     versions=known.versions + 1 if known else 1, ingested_unix_ms=1_800_000_000_000)
+                bus.documents = sorted([*(one for one in bus.documents if one is not known), now],
+                                       key=lambda one: one.name)
             await self.mesh.say("rag", DocumentIngested(
-                name=request.name, sha256=hashlib.sha256(data).hexdigest(), outcome="rejected" if bad else "ingested",
-                chunks=2, failure=failure), task)
+                name=request.name, sha256=sha256, outcome="rejected" if bad else "ingested", chunks=2,
+                failure=failure, replaced_sha256=known.sha256 if known and known.sha256 != sha256 else None), task)
+        elif ce_type == DocumentDeleteRequested.ce_type():
+            name = DocumentDeleteRequested.model_validate_json(body).name
+            known = next((one for one in self.mesh.bus.documents if one.name == name), None)
+            self.mesh.bus.documents = [one for one in self.mesh.bus.documents if one is not known]
+            await self.mesh.say("rag", DocumentDeleted(name=name, outcome="deleted" if known else "absent",
+                                                       versions=known.versions if known else 0), task)
 
     async def plan(self, objective: str, task: str) -> None:
         """A plan of two steps, the second final."""

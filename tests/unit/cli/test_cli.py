@@ -32,7 +32,7 @@ def bulkhead(running, tmp_path):
     def call(*args, key=OPERATOR, url=None, text=None):
         target = ["--url", url or f"http://127.0.0.1:{running.port}", "--api-key", key]
         words = list(args)
-        if words[0] in ("submit", "watch", "tasks", "show", "cancel"):
+        if words[0] in ("submit", "watch", "tasks", "show", "cancel", "documents"):
             words += target
         return CliRunner().invoke(app, words, input=text, env={"COLUMNS": "200", "BULKHEAD_DATA": str(tmp_path)})
 
@@ -131,9 +131,12 @@ def test_of_a_directory_what_cannot_be_read_is_skipped_and_said(bulkhead, tmp_pa
     assert "image.txt: not text — send text" in answer.stderr
     assert re.search(r"skipped \S*empty.md: the document is empty — give it some text", answer.stderr)
     assert "request body" not in answer.stderr
-    told = [json.loads(line) for line in bulkhead("submit", "x", "--docs", str(folder), "--json").stdout.splitlines()]
-    skipped = [one["data"] for one in told if one.get("event") == "document_skipped"]
-    assert {one["code"] for one in skipped} == {"invalid_document", "binary"}
+    told = json.loads(bulkhead("submit", "x", "--docs", str(folder), "--json").stdout)
+    assert {one["code"] for one in told["skipped"]} == {"invalid_document", "binary"}
+    assert TASK.match(told["task_id"]) and [one["name"] for one in told["documents"]] == ["fares.md"]
+    followed = bulkhead("submit", "x", "--docs", str(folder), "--watch", "--json").stdout.splitlines()
+    assert sorted(json.loads(line)["event"] for line in followed[:4]) == [
+        "document", "document_skipped", "document_skipped", "submitted"]
     for name, code in (("image.txt", 4), ("empty.md", 4)):
         answer = bulkhead("submit", "What is refunded?", "--docs", str(folder / name))
         assert answer.exit_code == code and f"{name}: " in answer.stderr and not answer.stdout
@@ -153,6 +156,38 @@ def test_a_file_goes_in_once_and_same_names_stay_apart(bulkhead, tmp_path):
     (tmp_path / "empty").mkdir()
     answer = bulkhead("submit", "x", "--docs", str(tmp_path / "empty"))
     assert answer.exit_code == 2 and "holds no documents" in answer.stderr
+
+
+def test_documents_are_added_listed_replaced_and_deleted(bulkhead, tmp_path):
+    for one in json.loads(bulkhead("documents", "--json").stdout):
+        assert bulkhead("documents", "delete", one["name"]).exit_code == 0
+    assert "no documents yet" in bulkhead("documents").stdout
+    file = tmp_path / "fares.md"
+    for text, said in (("# Fares", "ingested, 2 chunks\n"), ("# New fares", "in place of what stood under this name")):
+        file.write_text(text)
+        answer = bulkhead("documents", "add", str(file))
+        assert answer.exit_code == 0 and said in answer.stderr and not answer.stdout, answer.output
+    added = json.loads(bulkhead("documents", "add", str(file), "--json").stdout)
+    assert [one["name"] for one in added["documents"]] == ["fares.md"] and added["skipped"] == []
+    listed = bulkhead("documents", "list")
+    assert re.search(r"fares.md +2 +3 +2027", listed.stdout), listed.output
+    assert json.loads(bulkhead("documents", "list", "--json").stdout)[0]["versions"] == 3
+    assert "deleted fares.md (3 versions)" in bulkhead("documents", "delete", "fares.md").stdout
+    answer = bulkhead("documents", "delete", "fares.md")
+    assert answer.exit_code == 2 and "`bulkhead documents` lists the names" in answer.stderr
+
+
+@pytest.mark.parametrize("key", ["bk_\u00e4\u00f6", "bk_a\nX-Evil: 1", "bk a", "\x00"])
+def test_an_api_key_that_cannot_be_one_is_said(bulkhead, key):
+    answer = bulkhead("tasks", key=key)
+    assert answer.exit_code == 2 and "--api-key (or BULKHEAD_API_KEY) holds characters" in answer.stderr, answer.output
+
+
+@pytest.mark.parametrize("amount", ["0", "-1", "nan", "0.0000001"])
+def test_a_limit_of_nothing_is_wrong_usage(bulkhead, amount):
+    answer = bulkhead("submit", "x", "--limit-usd", amount)
+    assert answer.exit_code == 2, answer.output
+    assert "with nothing no task could begin" in " ".join(answer.output.replace("│", " ").split())
 
 
 def test_standard_input_that_is_no_text(bulkhead):

@@ -42,3 +42,13 @@ def test_a_whole_disk_is_not_meant(tmp_path, monkeypatch):
 def test_what_is_no_task_id_does_not_get_into_an_address(text):
     with pytest.raises(BadParameter, match="no task's id"):
         options.task_id(text)
+
+
+def test_files_of_one_name_get_as_much_of_their_paths_as_tells_them_apart(tmp_path):
+    tree(tmp_path, "a/x/fares.md", "b/x/fares.md", "b/rules.md", "c/fares.md")
+    twice = tmp_path / "a" / "x" / "fares.md"
+    found = documents.find([tmp_path / "a", tmp_path / "b", tmp_path / "c" / "fares.md", twice])
+    assert {one.path.relative_to(tmp_path).as_posix(): one.name for one in found} == {
+        "a/x/fares.md": "a/x/fares.md", "b/x/fares.md": "b/x/fares.md", "b/rules.md": "rules.md",
+        "c/fares.md": "c/fares.md"}
+    assert [one.name for one in documents.find([tmp_path / "c"])] == ["fares.md"]

@@ -9,11 +9,15 @@ import pytest
 from rich.console import Console
 from rich.tree import Tree
 
-from bulkhead.cli import output, timeline
-from bulkhead.cli.history import Entry, each_fact
+from bulkhead.bus.port import Stored
+from bulkhead.cli import answer, output, timeline
+from bulkhead.cli.history import Entry, each_fact, of_tenant
 from bulkhead.cli.main import app
+from bulkhead.cli.output import Stop
 from bulkhead.cli.services import Lag, judge, look
-from bulkhead_contracts.task import Progressed, StepEnded, StepStarted
+from bulkhead_contracts import subjects
+from bulkhead_contracts.result import Usage
+from bulkhead_contracts.task import Progressed, StepEnded, StepStarted, TaskEnded, TaskRejected
 from infra.local.status import Screen
 
 RECOVERING = "[7] 2026/11/21 03:57:56.2 [WRN] Filestore [{}] Sourcing state is outdated; attempting to recover using"
@@ -86,3 +90,37 @@ def test_a_message_that_tells_several_facts_is_a_line_for_each():
     rows = timeline.as_json(found)
     assert [(row["type"], row["step_id"]) for row in rows] == [
         (StepEnded.ce_type(), "a"), (StepStarted.ce_type(), "b"), (StepEnded.ce_type(), "a")]
+
+
+def test_a_cost_that_may_be_more_is_the_least():
+    document = {"usage": Usage(cost_usd_micros=4200).model_dump(), "duration_ms": 5, "steps_done": 1, "steps_total": 2,
+                "task_id": "t"}
+    assert answer.footer(document).startswith("$0.0042 ·")
+    assert answer.footer(document | {"spent_more": True}).startswith("at least $0.0042 ·")
+
+
+def test_of_two_tenants_tasks_of_one_id_one_must_be_named():
+    journal = [Stored(subjects.mesh("gateway", "planner", tenant, "t1"), {}, b"", number, 0)
+               for number, tenant in enumerate(("acme", "demo", "acme"), 1)]
+    assert [one.sequence for one in of_tenant(journal, "t1", "acme")] == [1, 3]
+    with pytest.raises(Stop, match="2 tenants have a task t1: acme, demo"):
+        of_tenant(journal, "t1", "")
+    for found, tenant in (([], ""), (journal, "other")):
+        with pytest.raises(Stop, match="holds nothing of task t1"):
+            of_tenant(found, "t1", tenant)
+
+
+def head_of(*bodies) -> str:
+    entries = [Entry(number, 1_000 * number, "planner", "gateway", "demo", body.ce_type(), f"id{number}", "", body)
+               for number, body in enumerate(bodies, 1)]
+    console = Console(file=io.StringIO(), width=200)
+    console.print(timeline.tree("t1", entries))
+    return console.file.getvalue()
+
+
+def test_a_rejected_task_and_a_step_that_was_cut_off_do_not_run_on():
+    started = StepStarted(step_id="a", title="A", attempt=1, plan_version=1)
+    assert "t1 rejected" in head_of(TaskRejected(code="c", message="m"))
+    shown = head_of(started, TaskEnded(status="cancelled"))
+    assert "t1 cancelled" in shown and "a A stopped" in shown and "running" not in shown
+    assert "a A running" in head_of(started)

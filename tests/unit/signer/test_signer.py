@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from bulkhead import packs
 from bulkhead.grants import GrantRefused
 from bulkhead.runtime.context import Context
 from bulkhead.testing.mesh import MemoryMesh
@@ -50,6 +51,25 @@ def refused(asked: GrantRequested, *, tenant: str = "acme", now: int = NOW, **mo
     assert isinstance(found, Failure)
     assert found.hint
     return found
+
+
+def test_a_role_that_nobody_plays_is_refused_with_those_that_somebody_does() -> None:
+    failure = refused(request(worker_roles=("step", "wizard", "desk")))
+    assert (failure.code, failure.message) == ("unknown_role", "no worker of this mesh plays the role desk, wizard")
+    assert "may have the roles step;" in failure.hint
+    known = {row.spec.name: row.spec for row in tools.rows()}
+    with_desk = policies_from(DOCUMENT, known, known, worker_roles=frozenset({"desk"}))
+    assert isinstance(decide(with_desk, request(worker_roles=("step", "desk")), "acme", "t1", NOW), Granted)
+
+
+def test_roles_are_those_of_the_packs_prompts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts = tmp_path / "some_pack_of_mine" / "prompts"
+    prompts.mkdir(parents=True)
+    for name in ("worker.desk@1.md", "worker.desk@2.md", "worker.Bad@1.md", "checker.judge@9.md", "worker.night@1.txt"):
+        (prompts / name).touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert packs.worker_roles(["some_pack_of_mine"]) == {"desk"}
+    assert packs.worker_roles([]) == set()
 
 
 def test_an_empty_request_gets_every_tool_that_the_tenant_has_and_the_mesh_can_run() -> None:
