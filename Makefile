@@ -7,11 +7,11 @@ BENCH_VENV := .venv-bench
 SEED ?= 1
 DATA ?= .bulkhead
 
-.PHONY: help setup demo up test quick lint render simulate planted bench live lock clean
+.PHONY: help setup demo compose-demo up test compose-test quick render simulate planted bench live lock clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*#{2} ' $(MAKEFILE_LIST) | awk -F':.*#+ ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.ready ## Make .venv with the pinned dependencies and the `bulkhead` command
 
@@ -26,6 +26,9 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 demo: setup ## Run the whole mesh once on a generated case (SEED=7 for another) and check its answer
 	@$(BIN)/python -m infra.demo --seed $(SEED)
 
+compose-demo: setup ## The same demo in containers: built, run, removed (needs Docker; infra/docker/README.md)
+	@$(BIN)/python -m infra.demo --containers --seed $(SEED)
+
 up: setup ## Keep a mesh running in the foreground (Ctrl-C drains it)
 	@$(BIN)/bulkhead up --data $(DATA)
 
@@ -35,16 +38,17 @@ test: setup ## Every test that this machine can run; unexpected skips fail
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/python -m tests $(ARGS)
 
-quick: setup ## The inner loop: unit, contract and replay tests, under a minute
+quick: setup ## The inner loop: style, import rules, generated files; unit, contract and replay tests
+	@$(BIN)/ruff check . && $(BIN)/lint-imports --no-cache && $(BIN)/python -m infra.render --check
 	@$(BIN)/python -m pytest -q -m "not slow" tests/unit tests/contract tests/replay $(ARGS)
+
+compose-test: setup ## The tests of the mesh in containers (needs Docker)
+	@$(BIN)/python -m pytest tests/e2e/containers $(ARGS)
 
 simulate: setup ## Seeded schedules of faults in virtual time (SEEDS=1000-3000 [TASKS=N] [MINUTES=M], SEED=n TRACE=1)
 	@$(BIN)/python -m tests.simulation $(if $(filter command line environment,$(origin SEED)),--seed $(SEED)) \
 		$(if $(SEEDS),--seeds $(SEEDS)) $(if $(TASKS),--tasks $(TASKS)) $(if $(MINUTES),--minutes $(MINUTES)) \
 		$(if $(SCHEDULE),--schedule $(SCHEDULE)) $(if $(TRACE),--trace) $(ARGS)
-
-lint: setup ## Style, import rules, generated files
-	@$(BIN)/ruff check . && $(BIN)/lint-imports --no-cache && $(BIN)/python -m infra.render --check
 
 render: setup ## Write the generated files (schemas, AsyncAPI, OpenAPI, READMEs' tables)
 	@$(BIN)/python -m infra.render
@@ -69,7 +73,7 @@ live: setup ## Ten objectives against a real provider under a ceiling of 1 USD (
 LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url
 
 lock: setup ## Renew the lock files, for every Python and system at once (ARGS=--upgrade)
-	@$(BIN)/$(LOCK) $(ARGS) --extra dev pyproject.toml -o requirements.lock
+	@$(BIN)/$(LOCK) $(ARGS) --all-extras pyproject.toml -o requirements.lock
 	@$(BIN)/$(LOCK) $(ARGS) tests/bench/requirements.in -o tests/bench/requirements.lock
 
 clean: ## Remove the venv and all local state

@@ -55,12 +55,29 @@ def can_fake_time() -> bool:
     return bool(glob.glob(FAKETIME))
 
 
+@functools.cache
+def why_no_docker() -> str:
+    """What keeps this user from building images and running containers; "" when nothing does."""
+    try:
+        from infra.docker import images, stack
+    except ImportError as error:
+        return str(error)
+    try:
+        why = images.why_not()
+        if not why:
+            stack.compose()
+        return why
+    except stack.StackError as error:
+        return str(error)
+
+
 ENVIRONMENTS: dict[str, Callable[[], bool]] = {
     "any": lambda: True,
     "no-node": lambda: not (shutil.which("node") and shutil.which("npm")),
     "no-loop-mounts": lambda: not can_mount_images(),
     "no-namespaces": lambda: not can_cut_networks(),
     "no-faketime": lambda: not can_fake_time(),
+    "no-docker": lambda: bool(why_no_docker()),
 }
 """What a line's first column may say, and whether this machine is such a one."""
 

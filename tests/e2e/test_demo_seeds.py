@@ -81,11 +81,11 @@ async def test_a_wrong_answer_is_shown_beside_the_right_one(world: World, capsys
     demo = generate(1)
     await world.ingest("t1", demo)
     document = await world.finish(await world.submit("t1", demo.objective))
-    assert demo_command._verdict(demo, document) is True
+    assert demo_command.verdict(demo, document) is True
     expected = dataclasses.replace(demo.expected, amount=demo.expected.amount + Decimal("0.01"))
-    assert demo_command._verdict(dataclasses.replace(demo, expected=expected), document) is False
+    assert demo_command.verdict(dataclasses.replace(demo, expected=expected), document) is False
     said = capsys.readouterr().err
     assert "the answer is not the expected one" in said and str(expected.amount) in said
     expected = dataclasses.replace(demo.expected, must_cite=("unheard-of.md",))
-    assert demo_command._verdict(dataclasses.replace(demo, expected=expected), document) is False
+    assert demo_command.verdict(dataclasses.replace(demo, expected=expected), document) is False
     assert "unheard-of.md should be cited" in capsys.readouterr().err

@@ -80,12 +80,13 @@ class Ledger:
 class CounterServer:
     """The counter in a thread of this process: `with CounterServer(path) as counter: counter.url`."""
 
-    def __init__(self, path: Path, port: int = 0) -> None:
+    def __init__(self, path: Path, port: int = 0, host: str = "127.0.0.1") -> None:
+        """host: 0.0.0.0 for a mesh in containers, which reaches this machine by another address."""
         self.ledger = Ledger(path)
         self._faults: list[str] = []
         self._faults_lock = threading.Lock()
         self._stalled = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), self._handler())
+        self._server = ThreadingHTTPServer((host, port), self._handler())
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         self._thread: threading.Thread | None = None

@@ -1,0 +1,195 @@
+"""The one-shot containers that make what the others need: `keys`, `streams`, and what an operator asks for by hand.
+
+In: volumes below /bulkhead/keys, one for each who gets secrets; the policy and tenants in the image. Out: each volume
+holds what its owner needs and nothing else; the streams stand. Everything may be done again and then changes nothing.
+
+keys          nkeys, signing keys, the CA and the broker's certificate, accounts, Redis's password, API keys
+streams       streams and durables, under the provisioner's own key
+credentials   print the local user's API keys as JSON
+provider-key  take the model provider's API key from standard input; then restart model_gateway
+rotate NAME   a new bus key for an identity; then reload the broker (HUP) and restart the service
+Exit codes: 0; 1 with what is wrong and what to do; 2 for wrong arguments.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import secrets
+import sys
+from pathlib import Path
+
+from bulkhead_contracts.limits import PARTITIONS
+from infra.docker.contents import SERVICES
+from infra.identity import callers, keys, policy, render, tls
+from infra.identity.keys import KeyFileError
+from infra.nats.configuration import ServerPlan, write_configuration
+from infra.nats.provision import ProvisionError, provision
+from infra.nats.streams import Layout
+
+KEYS = Path("/bulkhead/keys")
+ALL = "all"
+IDENTITY = Path("/bulkhead/identity")
+DATA = Path("/bulkhead/data")
+"""Where the others have their own volume and their own data: paths in their containers."""
+BROKER_NAMES = ("nats", "localhost", "127.0.0.1")
+DEFAULT_TENANT = "demo"
+OFFLINE_KEY = "offline"
+MAX_KEY_CHARS = 4096
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """See the module."""
+    parser = argparse.ArgumentParser(prog="provisioner", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser.add_argument("what", choices=("keys", "streams", "credentials", "provider-key", "rotate"))
+    parser.add_argument("identity", nargs="?", help="for rotate: a service, operator, provisioner, backup or publisher")
+    asked = parser.parse_args(arguments)
+    if (asked.what == "rotate") != (asked.identity is not None):
+        parser.error("write it as `rotate worker`")
+    try:
+        match asked.what:
+            case "keys":
+                make_keys()
+            case "streams":
+                asyncio.run(make_streams())
+            case "credentials":
+                print((KEYS / "operator" / "credentials.json").read_text())
+            case "provider-key":
+                take_provider_key(sys.stdin.read(MAX_KEY_CHARS).strip())
+            case "rotate":
+                rotate(asked.identity)
+    except (KeyFileError, ProvisionError, policy.PolicyError) as error:
+        print(f"{asked.what}: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"{asked.what}: {error.filename or KEYS}: {error.strerror}; it must be a volume that user {os.getuid()} "
+              "may write to, and `keys` must have run before", file=sys.stderr)  # fmt: skip
+        return 1
+    return 0
+
+
+def make_keys() -> None:
+    """Everything secret, each to its owner."""
+    rules = policy.load()
+    master = KEYS / ALL
+    keys.ensure(master, rules)
+    names = tuple(filter(None, os.environ.get("BULKHEAD_BROKER_NAMES", "").split(","))) or BROKER_NAMES
+    if tls.ensure(master / "tls", names):
+        print(f"a certificate for {', '.join(names)} was made: a broker that runs must be restarted")
+    ca = (master / "tls" / tls.CA_FILE).read_text()
+    for service in SERVICES:
+        keys.hand_over(master, service, KEYS / service, {tls.CA_FILE: ca, **_more(service, rules)})
+    for identity in (policy.OPERATOR, policy.PROVISIONER):
+        keys.replace(KEYS / identity / f"{identity}.nkey", keys.nkey_seed(master, identity))
+        keys.replace(KEYS / identity / tls.CA_FILE, ca)
+    _broker(rules)
+    keys.replace(KEYS / "redis" / "redis.conf", _redis(_redis_password()))
+    print(f"keys of {len(rules.identities)} identities are in place")
+
+
+def _broker(rules: policy.Policy) -> None:
+    """The broker's configuration, as it finds it in its own container."""
+    master, folder = KEYS / ALL, KEYS / "nats"
+    for name in (tls.BROKER_FILE, tls.BROKER_KEY_FILE):
+        keys.replace(folder / name, (master / "tls" / name).read_text())
+    durability = os.environ.get("BULKHEAD_DURABILITY", "power")
+    if durability not in ("power", "process"):
+        raise policy.PolicyError(f"BULKHEAD_DURABILITY is {durability!r}; it is power or process")
+    plan = ServerPlan(
+        folder=folder, port=4222, monitor_port=8222, durability="power" if durability == "power" else "process",
+        host="0.0.0.0", store=DATA / "store",  # noqa: S104 - a container's own network
+        tls=(IDENTITY / tls.BROKER_FILE, IDENTITY / tls.BROKER_KEY_FILE),
+    )  # fmt: skip
+    write_configuration(plan, render.accounts(rules, keys.public_nkeys(master, rules), _shards()))
+
+
+def _more(service: str, rules: policy.Policy) -> dict[str, str]:
+    """What a service gets beside its own keys: {file: text}."""
+    folder = KEYS / service
+    match service:
+        case "budget":
+            return {"redis_url": f"redis://:{_redis_password()}@redis:6379/0\n"}
+        case "model_gateway":
+            # A key that a person gave stays.
+            given = folder / "openai_api_key"
+            return {given.name: given.read_text() if given.exists() else OFFLINE_KEY}
+        case "gateway":
+            operator = KEYS / "operator"
+            callers.ensure(operator / "credentials.json", operator / "api_keys.json", DEFAULT_TENANT)
+            publishers = {name: one.model_dump() for name, one in rules.publishers.items()}
+            return {
+                "api_keys.json": (operator / "api_keys.json").read_text(),
+                "publishers.json": json.dumps(publishers, indent=1),
+            }
+    return {}
+
+
+def _redis_password() -> str:
+    path = KEYS / ALL / "redis.password"
+    keys.write_new(path, secrets.token_urlsafe(32))
+    return path.read_text().strip()
+
+
+def _redis(password: str) -> str:
+    return f"""\
+# Written by the provisioner. Do not edit.
+bind 0.0.0.0
+port 6379
+requirepass {password}
+dir "{DATA}"
+daemonize no
+appendonly yes
+appendfsync everysec
+save ""
+maxmemory-policy noeviction
+"""
+
+
+async def make_streams() -> None:
+    """Streams and durables at BULKHEAD_NATS_URL."""
+    folder = IDENTITY
+    report = await provision(
+        os.environ.get("BULKHEAD_NATS_URL", "tls://nats:4222"),
+        keys.nkey_seed(folder, policy.PROVISIONER),
+        Layout(_shards()),
+        ca_file=folder / tls.CA_FILE,
+    )
+    for change in report.changed:
+        print(f"changed: {change}")
+    print(f"{len(report.made)} streams and durables were made")
+
+
+def _shards() -> dict[str, int]:
+    """BULKHEAD_SHARDS_<SERVICE> for every inbox of which there are to be several."""
+    found = {}
+    for service in SERVICES:
+        name = f"BULKHEAD_SHARDS_{service.upper()}"
+        text = os.environ.get(name) or "1"
+        if not text.isdigit() or not 1 <= int(text) <= PARTITIONS:
+            raise policy.PolicyError(f"{name} is {text!r}; write a number from 1 to {PARTITIONS}")
+        if int(text) > 1:
+            found[service] = int(text)
+    return found
+
+
+def take_provider_key(key: str) -> None:
+    """Give model_gateway a provider's key."""
+    if not key or any(part.isspace() for part in key):
+        raise KeyFileError("no key came on standard input; write it as `... provisioner provider-key < key.txt`")
+    keys.replace(KEYS / "model_gateway" / "openai_api_key", key)
+    print("model_gateway has the key; restart it")
+
+
+def rotate(identity: str) -> None:
+    """Replace one identity's bus key; the old one is worth nothing once the broker has reloaded."""
+    rules = policy.load()
+    if identity not in rules.identities:
+        raise KeyFileError(f"no identity {identity}; there are {', '.join(rules.identities)}")
+    (KEYS / ALL / f"{identity}.nkey").unlink()
+    make_keys()
+    print(f"{identity} has a new key; reload the broker (kill -s HUP nats), then restart {identity}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

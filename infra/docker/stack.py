@@ -1,0 +1,226 @@
+"""The mesh of docker-compose.yml as an object, for the demo and for tests: one compose project, images built before.
+
+In: a project's name, settings per service, which tag. Out: containers that run until `down`; where they are, what they
+said, what becomes of them. `with Stack("name") as stack:` removes everything at the end, volumes too. Synchronous.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+import yaml
+
+from infra.docker import images
+from infra.docker.contents import ROOT, SERVICES
+from infra.local.ports import free_port
+
+UP_TIMEOUT_S = 180.0
+READY_TIMEOUT_S = 90.0
+DOWN_TIMEOUT_S = 120.0
+STOP_SIGNAL_S = 12
+POLL_S = 0.25
+
+
+class StackError(Exception):
+    """The containers could not be made to do what was asked; says why and what to do."""
+
+
+class Stack:
+    """See the module. extra_env: {service: {NAME: value}}; environ: for compose itself (BULKHEAD_TAG, ...)."""
+
+    def __init__(
+        self, project: str, extra_env: Mapping[str, Mapping[str, str]] | None = None,
+        environ: Mapping[str, str] | None = None, services: Mapping[str, Mapping[str, object]] | None = None,
+    ) -> None:  # fmt: skip
+        """services: more of compose's own keys per service, e.g. {"worker": {"networks": [...]}}."""
+        self.project = project
+        self._compose = compose()
+        # Chosen here: a port that Docker chooses is another one after a restart.
+        self.port = free_port()
+        self._environ = {"BULKHEAD_HTTP_PORT": str(self.port), **(environ or {})}
+        more: dict[str, dict[str, object]] = {name: dict(keys) for name, keys in (services or {}).items()}
+        for name, variables in (extra_env or {}).items():
+            more.setdefault(name, {})["environment"] = dict(variables)
+        self._folder = tempfile.TemporaryDirectory(prefix="bulkhead-stack-")
+        self._override = Path(self._folder.name) / "override.yml"
+        self._override.write_text(yaml.safe_dump({"services": more} if more else {"x-nothing": {}}))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.down()
+
+    # The whole of it
+
+    def up(self, scale: Mapping[str, int] | None = None, *, wait: bool = True) -> None:
+        """Start everything, gated by health. Raises StackError with what the failing container said."""
+        counts = [f"--scale={name}={count}" for name, count in (scale or {}).items()]
+        done = self.run("up", "--detach", "--no-build", *counts, timeout_s=UP_TIMEOUT_S, check=False)
+        if done.returncode:
+            raise StackError(f"compose up failed:\n{done.stderr[-2000:]}\n{self._failures()}")
+        if wait:
+            self.wait_ready()
+
+    def down(self) -> None:
+        """Remove containers, networks, volumes."""
+        self.run("down", "--volumes", "--remove-orphans", "--timeout", "3", timeout_s=DOWN_TIMEOUT_S, check=False)
+        self._folder.cleanup()
+
+    def run(
+        self, *arguments: str, timeout_s: float = 60.0, check: bool = True, stdin: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """One compose command in this project. Raises StackError."""
+        command = [*self._compose, "--project-name", self.project, "--file", str(ROOT / "docker-compose.yml"),
+                   "--file", str(self._override), "--project-directory", str(ROOT), "--profile", "core",
+                   *arguments]  # fmt: skip
+        return _run(command, {**os.environ, **self._environ}, timeout_s, check, stdin)
+
+    # Its containers
+
+    def containers(self, service: str) -> list[str]:
+        """Ids of a service's running containers, the oldest first."""
+        said = self.run("ps", "--quiet", service, check=False).stdout.split()
+        return [one for one in said if self.inspect(one)["State"]["Running"]]
+
+    @property
+    def running(self) -> list[str]:
+        """Ids of everything that runs."""
+        return [one for one in self.run("ps", "--quiet").stdout.split() if self.inspect(one)["State"]["Running"]]
+
+    def inspect(self, container: str) -> dict:  # type: ignore[type-arg]
+        """What Docker knows of a container."""
+        found: dict = json.loads(docker("inspect", container).stdout)[0]  # type: ignore[type-arg]
+        return found
+
+    def scale(self, service: str, count: int) -> None:
+        """That many replicas; those that go are drained. Nothing else is touched."""
+        self.run("up", "--detach", "--no-build", "--no-deps", "--no-recreate", f"--scale={service}={count}", service,
+                 timeout_s=UP_TIMEOUT_S)  # fmt: skip
+        self.wait_ready([service])
+
+    def restart(self, service: str) -> None:
+        """Drain and start every container of a service again; returns when it is ready."""
+        self.run("restart", "--timeout", str(STOP_SIGNAL_S), service, timeout_s=UP_TIMEOUT_S)
+        self.wait_ready([service])
+
+    def recreate(self, service: str, environ: Mapping[str, str]) -> None:
+        """Replace a service's containers by new ones, e.g. of another image: {"BULKHEAD_TAG": "old"}."""
+        self._environ |= environ
+        self.run("up", "--detach", "--no-build", "--no-deps", "--force-recreate", service, timeout_s=UP_TIMEOUT_S)
+        self.wait_ready([service])
+
+    def logs(self, service: str) -> str:
+        """What all its containers said."""
+        return self.run("logs", "--no-color", service, check=False).stdout
+
+    def exec(self, container: str, *command: str) -> subprocess.CompletedProcess[str]:
+        """Run a command in a container; its exit code is the caller's business."""
+        return docker("exec", container, *command, check=False)
+
+    def wait_ready(self, services: Iterable[str] | None = None, timeout_s: float = READY_TIMEOUT_S) -> None:
+        """Return when every container of these services says that it is ready. Raises StackError with its log."""
+        wanted = list(services or SERVICES)
+        deadline = time.monotonic() + timeout_s
+        waiting = [(name, one) for name in wanted for one in self._of(name)]
+        while waiting:
+            waiting = [(name, one) for name, one in waiting if not self._ready(one)]
+            if waiting and time.monotonic() > deadline:
+                name = waiting[0][0]
+                raise StackError(f"{name} was not ready within {timeout_s:g} s; it said:\n{self.logs(name)[-3000:]}")
+            if waiting:
+                time.sleep(POLL_S)
+
+    # How to reach it
+
+    @property
+    def url(self) -> str:
+        """The gateway's HTTP address on this machine."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def credentials(self) -> dict[str, str]:
+        """API keys by role."""
+        keys = f"{self.volume('operator')}:/bulkhead/keys/operator"
+        done = docker("run", "--rm", "--network", "none", "--volume", keys, self.image("provisioner"), "credentials")
+        found: dict[str, str] = json.loads(done.stdout)
+        return found
+
+    def volume(self, owner: str) -> str:
+        """The volume with somebody's keys."""
+        return f"{self.project}_keys_{owner}"
+
+    def network(self, name: str) -> str:
+        """One of the project's networks."""
+        return f"{self.project}_{name}"
+
+    def image(self, name: str) -> str:
+        """The image that this project uses for a name."""
+        return images.tag_of(name, self._environ.get("BULKHEAD_TAG", ""))
+
+    def _of(self, service: str) -> Sequence[str]:
+        found = self.run("ps", "--quiet", service).stdout.split()
+        if not found:
+            raise StackError(f"{service} has no container; was the stack started?")
+        return found
+
+    def _ready(self, container: str) -> bool:
+        return self.exec(container, "python3", "-S", "-P", "-m", "bulkhead.runtime.probe").returncode == 0
+
+    def _failures(self) -> str:
+        said = []
+        for one in self.run("ps", "--quiet", check=False).stdout.split():
+            found = self.inspect(one)
+            if found["State"]["ExitCode"]:
+                last = docker("logs", "--tail", "20", one, check=False)
+                said.append(f"{found['Name']}:\n{last.stdout}{last.stderr}")
+        return "\n".join(said)
+
+
+def docker(*arguments: str, check: bool = True, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
+    """One docker command. Raises StackError, ImageError."""
+    return _run([images.client(), *arguments], dict(os.environ), timeout_s, check)
+
+
+def http_ready(url: str, timeout_s: float = READY_TIMEOUT_S) -> None:
+    """Return when the gateway says that it is ready. Raises StackError."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            with urllib.request.urlopen(f"{url}/readyz", timeout=5):  # noqa: S310 - an address of our own
+                return
+        except (urllib.error.URLError, OSError) as error:
+            if time.monotonic() > deadline:
+                raise StackError(f"{url} was not ready within {timeout_s:g} s: {error}") from error
+            time.sleep(POLL_S)
+
+
+def compose() -> list[str]:
+    """The command: `docker compose` where the client has it, else docker-compose. Raises StackError."""
+    client = images.client()
+    if subprocess.run([client, "compose", "version"], capture_output=True, check=False).returncode == 0:  # noqa: S603
+        return [client, "compose"]
+    if found := shutil.which("docker-compose"):
+        return [found]
+    raise StackError("docker-compose is not installed: on Debian, apt-get install docker-compose")
+
+
+def _run(
+    command: list[str], environ: Mapping[str, str], timeout_s: float, check: bool, stdin: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    try:
+        done = subprocess.run(command, env=dict(environ), capture_output=True, text=True, timeout=timeout_s,  # noqa: S603
+                              check=False, input=stdin)  # fmt: skip
+    except subprocess.TimeoutExpired as error:
+        raise StackError(f"{' '.join(command[:1] + command[-3:])} did not end within {timeout_s:g} s") from error
+    if check and done.returncode:
+        raise StackError(f"{' '.join(command[:1] + command[-4:])} failed: {done.stderr.strip()[-2000:]}")
+    return done

@@ -1,0 +1,72 @@
+"""The mesh in containers: built once, one stack for all tests of this folder, removed at the end.
+
+In: Docker (else everything here is skipped: tests/allowed_skips.txt, no-docker). Out: `built` images and a `field`: the
+stack, a client, a counter in the outside world. Images are named for this run, so that two runs do not meet.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from infra.docker import images
+from infra.docker.stack import Stack, docker
+from tests.conftest import why_no_docker
+from tests.e2e.containers.field import Field
+from tests.e2e.fixtures.gate import GatedCounter
+
+TAG = f"test-{os.getpid()}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything here needs Docker, and time."""
+    here = Path(__file__).parent
+    mine = [item for item in items if here in item.path.parents]
+    why = why_no_docker() if mine else ""
+    for item in mine:
+        item.add_marker(pytest.mark.slow)
+        item.add_marker(pytest.mark.timeout(600))
+        if why:
+            item.add_marker(pytest.mark.skip(reason=f"Docker cannot be used here: {why}"))
+
+
+@pytest.fixture(scope="session")
+def built() -> Iterator[Mapping[str, str]]:
+    """{name: image} of the tree as it is."""
+    os.environ["BULKHEAD_TAG"] = TAG
+    try:
+        found = images.ensure(tag=TAG)
+        yield found
+        # Only the names: what they share with later builds stays in the builder's cache.
+        docker("image", "rm", "--force", *found.values(), check=False, timeout_s=120)
+    finally:
+        del os.environ["BULKHEAD_TAG"]
+
+
+@pytest.fixture(scope="session")
+def field(built: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
+    """A running mesh with four shards of worker, and a counter that its tools reach."""
+    with GatedCounter(tmp_path_factory.mktemp("counter") / "counter.jsonl", host="0.0.0.0") as counter:
+        url = f"http://outside:{counter.url.rpartition(':')[2]}"
+        stack = Stack(
+            f"bulkhead-test-{os.getpid()}",
+            extra_env={"signer": {"BULKHEAD_COUNTER_URL": url}, "tool_executor": {"BULKHEAD_COUNTER_URL": url}},
+            environ={"BULKHEAD_TAG": TAG, "BULKHEAD_SHARDS_WORKER": "4"},
+            services={"tool_executor": {"extra_hosts": ["outside:host-gateway"]}},
+        )
+        with stack:
+            stack.up()
+            yield Field(stack, counter)
+
+
+@pytest.fixture(autouse=True)
+def logs_of_a_failure(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[None]:
+    """A failed test leaves what every container said, and says where."""
+    failed = request.session.testsfailed
+    yield
+    if request.session.testsfailed > failed and "field" in request.fixturenames:
+        found: Field = request.getfixturevalue("field")
+        path = tmp_path / "containers.log"
+        path.write_text(found.stack.run("logs", "--no-color", "--timestamps", check=False).stdout)
+        print(f"what the containers said: {path}")

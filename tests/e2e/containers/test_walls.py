@@ -1,0 +1,198 @@
+"""What keeps containers apart: roots, users, networks, keys. Each wall is run against, from inside."""
+
+import functools
+import itertools
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from bulkhead_contracts import catalog
+from infra.docker.stack import docker
+from infra.identity import policy
+from infra.identity.policy import Place
+from tests.e2e.containers.field import Field
+
+PLACES = {"nats": 4222, "gateway": 8080, "redis": 6379, "offline-model": 8000}
+TRY = """
+import concurrent.futures, json, os, socket, sys
+asked, pool = json.loads(sys.argv[1]), concurrent.futures.ThreadPoolExecutor()
+def knock(host, port):
+    try:
+        socket.create_connection((host, port), 1).close()
+        return True
+    except OSError:
+        return False
+def writes(path):
+    try:
+        open(path, "w").close()
+        return True
+    except OSError:
+        return False
+caps = [line.split()[1] for line in open("/proc/self/status") if line.startswith("CapEff")][0]
+print(json.dumps({
+    "reached": [name for (name, _, _), open_ in zip(asked, pool.map(lambda one: knock(*one[1:]), asked)) if open_],
+    "wrote": [one for one in ("/x", "/opt/bulkhead/code/x", "/bulkhead/identity/x", "/etc/x") if writes(one)],
+    "keys": sorted(os.listdir("/bulkhead/identity")), "uid": os.getuid(), "capabilities": int(caps, 16),
+}))
+"""
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def addresses(field: Field) -> list[tuple[str, str, int]]:
+    """(name, address, port) of everything that listens, on each of its networks: who knows them needs no DNS."""
+    found = []
+    for name, port in PLACES.items():
+        networks = field.stack.inspect(field.stack.containers(name)[0])["NetworkSettings"]["Networks"]
+        found += [(name, one["IPAddress"], port) for one in networks.values()]
+    return found
+
+
+@pytest.fixture(scope="session")
+def inside(field: Field, addresses: list[tuple[str, str, int]]) -> Callable[[str], dict]:
+    """What a service's container finds when it tries."""
+
+    @functools.cache
+    def look(service: str) -> dict:
+        container = field.stack.containers(service)[0]
+        said = field.stack.exec(container, "python3", "-c", TRY, json.dumps(addresses))
+        assert said.returncode == 0, said.stderr
+        return json.loads(said.stdout)
+
+    return look
+
+
+@pytest.mark.parametrize("service", catalog.SERVICES)
+def test_a_service_reaches_what_the_policy_says_and_nothing_else(
+    field: Field, inside: Callable[[str], dict], service: str
+) -> None:
+    reaches = policy.load().services[service].reaches
+    found = inside(service)
+    expected = {"nats"}
+    expected |= {"redis"} if Place.REDIS in reaches else set()
+    expected |= {"offline-model"} if Place.PROVIDERS in reaches else set()
+    expected |= {"gateway"} if Place.CLIENTS in reaches else set()  # Itself.
+    assert set(found["reached"]) == expected
+    # A way out of the machine: whoever calls providers or tools, or is called from outside.
+    networks = field.stack.inspect(field.stack.containers(service)[0])["NetworkSettings"]["Networks"]
+    leads_outside = [not one["Internal"] for one in json.loads(docker("network", "inspect", *networks).stdout)]
+    assert any(leads_outside) == bool(reaches & {Place.PROVIDERS, Place.TOOLS, Place.CLIENTS})
+
+
+@pytest.mark.parametrize("service", [*catalog.SERVICES, "nats"])
+def test_a_root_is_read_only_nobody_is_root_and_only_own_keys_are_there(
+    inside: Callable[[str], dict], service: str
+) -> None:
+    found = inside(service)
+    assert found["wrote"] == [] and found["uid"] == 10001 and found["capabilities"] == 0
+    others = [one for one in catalog.SERVICES if one != service]
+    assert not [key for key in found["keys"] if key.partition(".")[0] in others], found["keys"]
+    assert service == "nats" or f"{service}.nkey" in found["keys"]
+
+
+@pytest.fixture
+def volume(field: Field) -> Iterator[str]:
+    """A volume that belongs to nobody yet, with a copy of planner's keys to spoil."""
+    name = f"{field.stack.project}-spoiled-{next(_numbers)}"
+    docker("volume", "create", name)
+    # The provisioner's image has a folder of the right owner, which a new volume takes over.
+    docker("run", "--rm", "--network", "none", "--volume", f"{field.stack.volume('planner')}:/from:ro", "--volume",
+           f"{name}:/bulkhead/keys/all", "--entrypoint", "python3", field.stack.image("provisioner"), "-c",
+           "import shutil; shutil.copytree('/from', '/bulkhead/keys/all', dirs_exist_ok=True)")  # fmt: skip
+    yield name
+    docker("volume", "rm", "--force", name, check=False)
+
+
+def _spoil(field: Field, volume: str, code: str) -> None:
+    docker("run", "--rm", "--network", "none", "--volume", f"{volume}:/bulkhead/keys/all", "--workdir",
+           "/bulkhead/keys/all", "--entrypoint", "python3", field.stack.image("provisioner"), "-c", code)  # fmt: skip
+
+
+def _start(field: Field, service: str, volume: str, *more: str) -> subprocess.CompletedProcess[str]:
+    """One container by hand, as an operator who made a mistake would start it; it must end by itself."""
+    environ = {"BULKHEAD_NATS_URL": "tls://nats:4222", "BULKHEAD_NATS_CA_FILE": "/bulkhead/identity/ca.pem"}
+    variables = [f"--env={name}={value}" for name, value in environ.items()]
+    return docker("run", "--rm", "--read-only", "--tmpfs", "/tmp", "--network", field.stack.network("bus"), "--volume",
+                  f"{volume}:/bulkhead/identity:ro", *variables, *more, field.stack.image(service),
+                  check=False, timeout_s=60)  # fmt: skip
+
+
+DIGESTS = """
+import hashlib, json, os
+found = [f"{folder}/{one}" for folder, _, names in os.walk("/bulkhead/keys") for one in names]
+print(json.dumps({one: hashlib.sha256(open(one, "rb").read()).hexdigest() for one in sorted(found)}))
+"""
+NEW_KEY = """
+import os, nkeys, pathlib
+pathlib.Path('planner.nkey').write_bytes(nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER))
+"""
+NEW_CA = """
+import pathlib
+from infra.identity import tls
+tls.ensure(pathlib.Path('other'), ['nats'])
+pathlib.Path('ca.pem').write_bytes(pathlib.Path('other/ca.pem').read_bytes())
+"""
+
+
+@pytest.mark.parametrize("spoil, says", [
+    (NEW_KEY, "refuses this service's key"),
+    ("import os; os.unlink('planner.nkey')", "planner has no key file /bulkhead/identity/planner.nkey"),
+    (NEW_CA, "has no certificate of the CA that this service trusts"),
+    ("open('ca.pem', 'w').close()", "the CA file /bulkhead/identity/ca.pem cannot be used"),
+], ids=["a key that the broker does not know", "no key", "another mesh's CA", "an empty CA file"])  # fmt: skip
+def test_a_service_with_wrong_secrets_ends_with_an_error_that_says_so(
+    field: Field, volume: str, spoil: str, says: str
+) -> None:
+    _spoil(field, volume, spoil)
+    done = _start(field, "planner", volume)
+    assert done.returncode == 1 and says in done.stdout + done.stderr, (done.returncode, done.stdout, done.stderr)
+
+
+def test_a_service_with_another_services_keys_does_not_start(field: Field) -> None:
+    done = _start(field, "planner", field.stack.volume("worker"))
+    assert done.returncode == 1 and "planner has no key file" in done.stdout + done.stderr
+
+
+def test_a_missing_secret_is_named_with_its_file(field: Field) -> None:
+    done = _start(field, "budget", field.stack.volume("planner"),
+                  "--env=BULKHEAD_REDIS_URL_FILE=/bulkhead/identity/redis_url")  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert "BULKHEAD_REDIS_URL_FILE: /bulkhead/identity/redis_url cannot be read" in done.stderr
+
+
+def test_the_broker_speaks_to_nobody_in_the_clear(field: Field) -> None:
+    done = _start(field, "planner", field.stack.volume("planner"), "--env=BULKHEAD_NATS_URL=nats://nats:4222",
+                  "--env=BULKHEAD_NATS_CA_FILE=/nowhere.pem")  # fmt: skip
+    assert done.returncode == 1 and "the CA file /nowhere.pem cannot be used" in done.stdout + done.stderr
+    container = field.stack.containers("worker")[0]
+    clear = """
+import socket
+with socket.create_connection(("nats", 4222), 5) as connection:
+    connection.sendall(b'CONNECT {"verbose":true}\\r\\nPING\\r\\n')
+    said = b""
+    while more := connection.recv(4096):
+        said += more
+assert b"PONG" not in said, said
+"""
+    said = field.stack.exec(container, "python3", "-c", clear)
+    assert said.returncode == 0, said.stderr
+
+
+def test_a_broker_and_redis_without_their_files_say_what_is_missing(field: Field) -> None:
+    for name, file in (("nats", "nats-server.conf"), ("redis", "redis.conf")):
+        done = docker("run", "--rm", "--network", "none", field.stack.image(name), check=False)
+        assert done.returncode == 2 and f"/bulkhead/identity/{file} cannot be read" in done.stderr
+
+
+def test_provisioning_again_changes_nothing(field: Field) -> None:
+    def digests() -> str:
+        return field.stack.run(
+            "run", "--rm", "-T", "--no-deps", "--entrypoint", "python3", "provision-keys", "-c", DIGESTS
+        ).stdout
+
+    before = digests()
+    field.stack.run("run", "--rm", "-T", "--no-deps", "provision-keys")
+    field.stack.run("run", "--rm", "-T", "--no-deps", "provision-streams")
+    assert len(json.loads(before)) > 40 and digests() == before

@@ -1,0 +1,69 @@
+"""A real broker with a certificate of the mesh's own CA: who trusts the CA is in, at once; who does not is told."""
+
+import os
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from bulkhead.bus.jetstream import JetStreamBus
+from bulkhead.bus.port import BusUnavailable
+from infra.identity import keys, policy, render, tls
+from infra.local.ports import free_port
+from infra.nats.provision import ProvisionError, provision
+from infra.nats.server import NatsServer, ServerPlan
+
+AT_ONCE_S = 10.0
+
+
+@pytest_asyncio.fixture
+async def server(tmp_path: Path) -> AsyncIterator[NatsServer]:
+    """A broker that speaks TLS alone."""
+    rules = policy.load()
+    keys.ensure(tmp_path / "identity", rules)
+    tls.ensure(tmp_path / "tls", ("localhost", "127.0.0.1"))
+    tls.ensure(tmp_path / "other", ("localhost", "127.0.0.1"))
+    plan = ServerPlan(
+        tmp_path / "nats", free_port(), free_port(),
+        tls=(tmp_path / "tls" / tls.BROKER_FILE, tmp_path / "tls" / tls.BROKER_KEY_FILE),
+    )  # fmt: skip
+    made = NatsServer(plan, render.accounts(rules, keys.public_nkeys(tmp_path / "identity", rules)), os.environ)
+    await made.start()
+    yield made
+    await made.stop()
+
+
+def _seed(tmp_path: Path, identity: str) -> str:
+    return keys.nkey_seed(tmp_path / "identity", identity)
+
+
+async def test_who_trusts_the_ca_works_as_ever(server: NatsServer, tmp_path: Path) -> None:
+    assert server.plan.url.startswith("tls://")
+    ca = tmp_path / "tls" / tls.CA_FILE
+    report = await provision(server.plan.url, _seed(tmp_path, "provisioner"), ca_file=ca)
+    assert report.made
+    bus = await JetStreamBus.connect(server.plan.url, service="worker", nkey_seed=_seed(tmp_path, "worker"), ca_file=ca)
+    assert await bus.ready()
+    await bus.close()
+
+
+@pytest.mark.parametrize("ca, says", [
+    ("other/ca.pem", "has no certificate of the CA that this service trusts"),
+    (None, "has no certificate of the CA that this service trusts"),
+    ("missing.pem", "cannot be used"),
+])  # fmt: skip
+async def test_who_does_not_is_told_at_once(server: NatsServer, tmp_path: Path, ca: str | None, says: str) -> None:
+    began = time.monotonic()
+    with pytest.raises(BusUnavailable, match=says):
+        await JetStreamBus.connect(
+            server.plan.url, service="worker", nkey_seed=_seed(tmp_path, "worker"),
+            ca_file=tmp_path / ca if ca is not None else None,
+        )  # fmt: skip
+    assert time.monotonic() - began < AT_ONCE_S
+
+
+async def test_the_provisioner_is_told_too(server: NatsServer, tmp_path: Path) -> None:
+    with pytest.raises(ProvisionError, match=r"CERTIFICATE_VERIFY_FAILED|certificate verify failed"):
+        await provision(server.plan.url, _seed(tmp_path, "provisioner"), ca_file=tmp_path / "other" / tls.CA_FILE)

@@ -1,0 +1,72 @@
+"""docker-compose.yml says of every service what policy.yaml says, and keeps containers apart."""
+
+import pytest
+import yaml
+
+from bulkhead_contracts import catalog
+from infra.docker.contents import ROOT
+from infra.identity import policy
+from infra.identity.policy import Place
+from infra.render import compose
+
+RENDERED = yaml.safe_load(compose.files()[compose.FILE])
+CONTAINERS = RENDERED["services"]
+OURS = {name: one for name, one in CONTAINERS.items() if name != "phoenix"}
+
+
+def test_the_committed_file_is_the_rendered_one() -> None:
+    assert (ROOT / compose.FILE).read_text() == compose.files()[compose.FILE]
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_container_may_do_little(name: str) -> None:
+    one = OURS[name]
+    assert one["read_only"] is True and one["user"] == "10001:10001" and one["cap_drop"] == ["ALL"]
+    assert one["security_opt"] == ["no-new-privileges:true"]
+    assert one["profiles"] == ["core"]
+    assert "privileged" not in one and one.get("network_mode", "none") == "none"
+    assert name.startswith("provision-") or (one["mem_limit"] and one["pids_limit"] and one["cpus"])
+
+
+@pytest.mark.parametrize("service", catalog.SERVICES)
+def test_a_service_mounts_its_own_keys_and_nobody_elses(service: str) -> None:
+    mounted = [one.partition(":")[0] for one in OURS[service]["volumes"]]
+    assert [one for one in mounted if one.startswith("keys_")] == [f"keys_{service}"]
+    assert f"keys_{service}:/bulkhead/identity:ro" in OURS[service]["volumes"]
+    assert ("documents" in mounted) == (Place.DOCUMENTS in policy.load().services[service].reaches)
+
+
+def test_only_who_makes_keys_mounts_all_of_them_and_it_has_no_network() -> None:
+    with_all = [name for name, one in OURS.items() if any(v.startswith("keys_all:") for v in one.get("volumes", ()))]
+    assert with_all == ["provision-keys"] and OURS["provision-keys"]["network_mode"] == "none"
+
+
+@pytest.mark.parametrize("service", catalog.SERVICES)
+def test_networks_are_what_the_policy_says(service: str) -> None:
+    reaches = policy.load().services[service].reaches
+    found = set(OURS[service]["networks"])
+    assert found == {"bus-clients" if Place.CLIENTS in reaches else "bus"} | {
+        place.value for place in reaches if place is not Place.DOCUMENTS
+    }
+    inside = {name for name, one in RENDERED["networks"].items() if one.get("internal")}
+    assert inside == {"bus", "bus-clients", "redis"}
+
+
+def test_only_the_gateway_is_published_and_on_this_machine_alone() -> None:
+    published = {name: one["ports"] for name, one in OURS.items() if "ports" in one}
+    assert list(published) == ["gateway"]
+    assert published["gateway"][0].startswith("${BULKHEAD_HTTP_BIND:-127.0.0.1}:")
+
+
+def test_no_secret_stands_in_an_environment() -> None:
+    for name, one in CONTAINERS.items():
+        for variable, value in (one.get("environment") or {}).items():
+            secret = any(word in variable for word in ("KEY", "PASSWORD", "REDIS_URL", "SECRET"))
+            assert not secret or (variable.endswith("_FILE") and str(value).startswith("/")), (name, variable)
+
+
+def test_who_needs_something_waits_for_it() -> None:
+    for service in catalog.SERVICES:
+        assert OURS[service]["depends_on"]["provision-streams"] == {"condition": "service_completed_successfully"}
+    assert OURS["budget"]["depends_on"]["redis"] == {"condition": "service_healthy"}
+    assert OURS["provision-streams"]["depends_on"] == {"nats": {"condition": "service_healthy"}}

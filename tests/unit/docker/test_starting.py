@@ -1,0 +1,151 @@
+"""What containers run first: the provisioner over plain folders, the probe, the starts of broker and Redis."""
+
+import json
+import socket
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+
+from bulkhead.runtime import container, probe
+from infra.docker import broker, ledger, provisioner
+from infra.docker.contents import KEYS_OF, SERVICES
+from infra.identity import keys
+
+
+@pytest.fixture
+def volumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Folders where the volumes are mounted in the provisioner's container."""
+    for name in ("all", *KEYS_OF):
+        (tmp_path / name).mkdir(parents=True, mode=0o700)
+    monkeypatch.setattr(provisioner, "KEYS", tmp_path)
+    return tmp_path
+
+
+def _all(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_everybody_gets_his_own_and_a_second_time_changes_nothing(volumes: Path) -> None:
+    assert provisioner.main(["keys"]) == 0
+    found = _all(volumes)
+    for service in SERVICES:
+        own = {name.partition("/")[2] for name in found if name.startswith(f"{service}/")}
+        assert {f"{service}.nkey", f"{service}.sign", "public.json", "ca.pem"} <= own
+        assert not [name for name in own if name.endswith((".nkey", ".sign")) and not name.startswith(f"{service}.")]
+    assert b"ca.key" not in b"".join(name.encode() for name in found if not name.startswith("all/"))
+    private = [path for path in volumes.rglob("*") if path.suffix in (".nkey", ".sign", ".key")]
+    assert private and all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in private)
+    assert provisioner.main(["keys"]) == 0
+    assert _all(volumes) == found
+
+
+def test_redis_and_budget_share_a_password_and_nobody_else_has_it(volumes: Path) -> None:
+    provisioner.main(["keys"])
+    password = (volumes / "all" / "redis.password").read_text()
+    having = {name for name, content in _all(volumes).items() if password.encode() in content}
+    assert having == {"all/redis.password", "budget/redis_url", "redis/redis.conf"}
+
+
+def test_a_rotated_key_is_another_one_and_the_broker_is_told(volumes: Path) -> None:
+    provisioner.main(["keys"])
+    before, public = _all(volumes), keys.nkey_public(volumes / "all", "worker")
+    assert provisioner.main(["rotate", "worker"]) == 0
+    after = _all(volumes)
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"all/worker.nkey", "worker/worker.nkey", "nats/accounts.conf"}
+    accounts = after["nats/accounts.conf"].decode()
+    assert public not in accounts and keys.nkey_public(volumes / "all", "worker") in accounts
+
+
+def test_a_providers_key_stays_when_keys_are_made_again(volumes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    provisioner.main(["keys"])
+    provisioner.take_provider_key("sk-of-a-person")
+    provisioner.main(["keys"])
+    assert (volumes / "model_gateway" / "openai_api_key").read_text() == "sk-of-a-person"
+
+
+@pytest.mark.parametrize("arguments, environ, says", [
+    (["rotate", "nobody"], {}, "no identity nobody; there are"),
+    (["keys"], {"BULKHEAD_SHARDS_WORKER": "99"}, "BULKHEAD_SHARDS_WORKER is '99'; write a number from 1 to 32"),
+    (["keys"], {"BULKHEAD_DURABILITY": "none"}, "it is power or process"),
+    (["credentials"], {}, "`keys` must have run before"),
+])  # fmt: skip
+def test_a_mistake_is_told(
+    volumes: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str],
+    environ: dict[str, str], says: str,
+) -> None:  # fmt: skip
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    assert provisioner.main(arguments) == 1
+    assert says in capsys.readouterr().err
+
+
+def test_credentials_are_printed_as_json(volumes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    provisioner.main(["keys"])
+    capsys.readouterr()
+    provisioner.main(["credentials"])
+    assert set(json.loads(capsys.readouterr().out)) == {"submitter", "approver", "operator", "auditor"}
+
+
+@pytest.mark.parametrize("answer, code", [
+    (b"HTTP/1.1 200 OK\r\n\r\n{}", 0), (b"HTTP/1.1 503 NO\r\n\r\nstarting", 1), (b"", 1), (b"200", 1),
+])  # fmt: skip
+def test_a_probe_takes_a_200_and_nothing_else(answer: bytes, code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1024)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        assert probe.main([f"http://127.0.0.1:{server.getsockname()[1]}/readyz"]) == code
+        thread.join()
+    assert code == 0 or answer[-8:].decode() in capsys.readouterr().out
+
+
+def test_a_probe_of_nobody_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert probe.main(["http://127.0.0.1:1/readyz"]) == 1
+    assert "does not answer" in capsys.readouterr().out
+
+
+def test_every_replica_has_a_name_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("BULKHEAD_MODULE", "tests.unit.docker.says_its_instance")
+    monkeypatch.delenv("BULKHEAD_INSTANCE", raising=False)
+    monkeypatch.setattr(socket, "gethostname", lambda: "0123456789ab")
+    container.main()
+    assert capsys.readouterr().out == "0123456789ab __main__\n"
+
+
+def test_without_a_module_nothing_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("BULKHEAD_MODULE", raising=False)
+    with pytest.raises(SystemExit, match="BULKHEAD_MODULE is not set"):
+        container.main()
+
+
+def test_redis_starts_empty_when_a_power_cut_tore_its_files(tmp_path: Path) -> None:
+    folder = tmp_path / "appendonlydir"
+    folder.mkdir()
+    (folder / "appendonly.aof.1.incr.aof").touch()
+    (folder / "appendonly.aof.manifest").write_bytes(b"file appendonly")
+    assert ledger.torn_files(tmp_path) == []
+    (folder / "appendonly.aof.manifest").write_bytes(b"\0" * 64)
+    assert ledger.torn_files(tmp_path) == [folder / "appendonly.aof.manifest"]
+    ledger.empty(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_broker_and_redis_say_what_they_lack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(broker, "CONFIGURATION", tmp_path / "nats-server.conf")
+    monkeypatch.setattr(broker.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(ledger, "CONFIGURATION", tmp_path / "redis.conf")
+    assert broker.main() == 2 and ledger.main([]) == 2
+    said = capsys.readouterr().err
+    assert "nats-server.conf cannot be read" in said and "redis.conf cannot be read" in said
