@@ -114,6 +114,11 @@ async def test_node_publishes_from_the_schemas_alone(world: World, tmp_path: Pat
     assert code == 4 and "t0" in err, (said, err)
     code, said, err = await _run(folder, "node", "publish.mjs", *common, "--limit-usd=-1", "Negative")
     assert code == 2 and "error" in err, (said, err)
+    (folder / "empty.nkey").write_text("no seed\n")
+    for more in (("--key", "nowhere.nkey"), ("--key", "empty.nkey"), ("--schemas", "nowhere"), ("--nonsense",),
+                 ("--version", "3")):
+        code, said, err = await _run(folder, "node", "publish.mjs", *common, *more, "x")
+        assert code == 2 and err.startswith("error: ") and err.count("\n") == 1, (more, said, err)
 
 
 async def _run(folder: Path, *words: str) -> tuple[int | None, str, str]:

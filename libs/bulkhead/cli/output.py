@@ -124,7 +124,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 
 HINTS = {
-    "invalid_document": "give it some text, or leave it out of --docs",
+    "invalid_document": "give it some text, or leave it out",
     "too_large": "split it into several documents",
     "unauthorized": "check --api-key or BULKHEAD_API_KEY; keys of a local mesh are in DIR/credentials.json",
     "not_found": "`bulkhead tasks` lists the ids",

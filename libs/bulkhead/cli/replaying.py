@@ -61,7 +61,11 @@ async def replay_history(history: History) -> Report:
 
     last = max(one.time_unix_ms for one in history.messages)
     until = 2**62 if history.settled else last - IN_THE_WORKS_MS
-    return await replay(history.messages, logics(), fetch, answered_until_unix_ms=until)
+    report = await replay(history.messages, logics(), fetch, answered_until_unix_ms=until)
+    if not report.decisions and not history.turned_away:
+        raise CannotReplay("it holds no message that a decider had to answer, so nothing was checked",
+                           "messages were taken away: export the task again (`bulkhead export TASK -o FILE`)")
+    return report
 
 
 async def all_tasks(bus: Bus) -> AsyncIterator[tuple[str, str]]:
@@ -191,6 +195,9 @@ def _show(report: Report, *, as_json: bool) -> Exit:
     if as_json:
         print_json(as_json_of(report))
         return Exit.FAILED if report.divergences else Exit.OK
+    if not report.divergences and not report.decisions:
+        out.print("nothing to replay: no decider was given this task; `bulkhead show TASK` says why", style="yellow")
+        return Exit.OK
     if not report.divergences:
         out.print(f"[green]no divergence[/green]: {counted(report.decisions, 'decision')} over "
                   f"{counted(report.messages, 'message')}, {counted(report.compared, 'sent message')} compared "

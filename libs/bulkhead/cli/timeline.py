@@ -14,7 +14,7 @@ from bulkhead.telemetry import names
 from bulkhead_contracts.budget import Reserved, Settled
 from bulkhead_contracts.plan import PlanAdopted
 from bulkhead_contracts.result import Usage
-from bulkhead_contracts.task import StepEnded, StepStarted, TaskEnded
+from bulkhead_contracts.task import StepEnded, StepStarted, TaskEnded, TaskRejected
 
 TOLD = ("tool", "prompt_id", "purpose", "resource", "key", "query", "outcome", "status", "accepted", "code")
 SPAN_TOLD = (names.PROMPT_ID, names.OUTCOME, names.FAILURE_CODE)
@@ -59,10 +59,10 @@ def step_of(entry: Entry) -> str:
 
 
 def _head(task: str, found: list[Entry]) -> Text:
-    end = next((entry for entry in found if isinstance(entry.body, TaskEnded)), None)
+    end = next((entry for entry in found if isinstance(entry.body, TaskEnded | TaskRejected)), None)
     ended = end.body if end is not None and isinstance(end.body, TaskEnded) else None
     took = (end or found[-1]).at_unix_ms - found[0].at_unix_ms  # Late timers come after the end.
-    status = ended.status if ended else "running"
+    status = ended.status if ended else "rejected" if end is not None else "running"
     style = {"succeeded": "bold green", "running": "bold blue"}.get(status, "bold red")
     return Text.assemble((task, "bold"), " ", (status, style), f"  {seconds(took)}, {len(found)} messages",
                          (f", {_cost(ended.usage)}" if ended else "", ""))
@@ -72,7 +72,8 @@ def _step_head(step: str, title: str, found: list[Entry]) -> Text:
     mine = [entry for entry in found if step_of(entry) == step]
     ends = [entry.body for entry in mine if isinstance(entry.body, StepEnded)]
     usage = sum((end.usage for end in ends), Usage())
-    outcome = ends[-1].outcome if ends else "running"
+    going_on = "stopped" if any(isinstance(entry.body, TaskEnded) for entry in found) else "running"
+    outcome = ends[-1].outcome if ends else going_on
     style = {"accepted": "green", "running": "blue"}.get(outcome, "red")
     return Text.assemble((step, "bold"), f" {title} ", (outcome, style),
                          (f"  {seconds(mine[-1].at_unix_ms - mine[0].at_unix_ms)}, {_cost(usage)}", "dim"))

@@ -14,11 +14,12 @@ class Health:
     def __init__(self, status: Callable[[], Awaitable[dict[str, object]]]) -> None:
         self._status = status
         self._server: asyncio.Server | None = None
+        self._asked: set[asyncio.Task[None]] = set()
         self.started = False
 
     async def start(self, port: int, file: Path | None, host: str = "127.0.0.1") -> int:
         """Listen (0: any free port) and leave `{"port": n}` in `file`."""
-        self._server = await asyncio.start_server(self._serve, host, port)
+        self._server = await asyncio.start_server(self._connected, host, port)
         bound: int = self._server.sockets[0].getsockname()[1]
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -28,9 +29,18 @@ class Health:
         return bound
 
     async def stop(self) -> None:
-        """Stop listening."""
+        """Stop listening; who asked last gets no answer."""
         if self._server is not None:
             self._server.close()
+        for task in self._asked:
+            task.cancel()
+        await asyncio.gather(*self._asked)
+
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # A task of ours: asyncio's own for a connection cannot be waited for, and logs its being cancelled as an error.
+        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
+        self._asked.add(task)
+        task.add_done_callback(self._asked.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -43,8 +53,8 @@ class Health:
                 b"connection: close\r\n\r\n" % (code, b"OK" if code == 200 else b"NO", len(text)) + text
             )
             await writer.drain()
-        except (TimeoutError, OSError, ValueError):
-            pass
+        except (TimeoutError, OSError, ValueError, asyncio.CancelledError):
+            pass  # Of a probe: the next one is answered, or nobody is left to answer.
         finally:
             writer.close()
 

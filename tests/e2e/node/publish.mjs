@@ -10,29 +10,39 @@ import { readFileSync } from "node:fs";
 import { createHash, createHmac, randomBytes } from "node:crypto";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { connect, headers, nkeyAuthenticator } from "@nats-io/transport-node";
+import { connect, headers, nkeyAuthenticator, nkeys } from "@nats-io/transport-node";
 import { blake2b } from "@noble/hashes/blake2.js";
 import Ajv from "ajv/dist/2020.js";
 
 const PARTITIONS = 32n;
 const TIMEOUT_MS = 5_000;
 
-const { values: options, positionals } = parseArgs({
+const USAGE = "usage: publish.mjs --url … --key … --schemas … \"objective\"";
+
+const { values: options, positionals } = orFail(2, USAGE, () => parseArgs({
   allowPositionals: true,
   options: {
     url: { type: "string" }, key: { type: "string" }, schemas: { type: "string" },
     publisher: { type: "string", default: "demo" }, tenant: { type: "string", default: "demo" },
     version: { type: "string", default: "2" }, "limit-usd": { type: "string" }, deadline: { type: "string" },
   },
-});
+}));
 const objective = positionals[0];
-if (!objective || !options.url || !options.key || !options.schemas) {
-  fail(2, "usage: publish.mjs --url … --key … --schemas … \"objective\"");
-}
+if (!objective || !options.url || !options.key || !options.schemas) fail(2, USAGE);
+if (!["1", "2"].includes(options.version)) fail(2, "--version is 1 or 2");
 
 function fail(code, message) {
   console.error(`error: ${message}`);
   process.exit(code);
+}
+
+/** What work() gives; when it throws, one line with what to do in place of a trace. */
+function orFail(code, todo, work) {
+  try {
+    return work();
+  } catch (error) {
+    return fail(code, `${error.message}; ${todo}`);
+  }
 }
 
 /** partition = blake2b-64(task) mod 32, big endian: the same in every language. */
@@ -61,12 +71,18 @@ function bodyOf(version) {
 
 /** Refuse to send what does not fit the committed schema. */
 function check(name, value) {
-  const schema = JSON.parse(readFileSync(join(options.schemas, `${name}.json`), "utf8"));
+  const schema = orFail(2, "--schemas is the folder contracts/schemas of the repository",
+    () => JSON.parse(readFileSync(join(options.schemas, `${name}.json`), "utf8")));
   const validate = new Ajv({ strict: false, validateFormats: false }).compile(schema);
   if (!validate(value)) fail(2, `${name}: ${new Ajv().errorsText(validate.errors)}`);
 }
 
-const seed = readFileSync(options.key, "utf8").trim();
+const seed = orFail(2, "--key is the publisher's file in identity/ of the mesh's data directory",
+  () => readFileSync(options.key, "utf8").trim());
+const authenticator = orFail(2, "--key holds no nkey seed of a user (SU…)", () => {
+  nkeys.fromSeed(new TextEncoder().encode(seed));
+  return nkeyAuthenticator(new TextEncoder().encode(seed));
+});
 const sender = `pub_${options.publisher}`;
 const task = "t" + randomBytes(12).toString("hex");
 const type = `mesh.task.requested.v${options.version}`;
@@ -86,7 +102,7 @@ let connection;
 let denied = "";
 try {
   connection = await connect({
-    servers: options.url, authenticator: nkeyAuthenticator(new TextEncoder().encode(seed)),
+    servers: options.url, authenticator,
     inboxPrefix: `_INBOX_${sender}`, timeout: TIMEOUT_MS, reconnect: false, name: sender,
   });
 } catch (error) {
