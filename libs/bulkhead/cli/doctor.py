@@ -20,6 +20,7 @@ import httpx
 from bulkhead.bus.port import Bus, BusError
 from bulkhead.cli import footing, services
 from bulkhead.cli.findings import Finding
+from bulkhead.cli.letters import read_letters
 from bulkhead.cli.output import Stop
 from bulkhead.cli.target import gateway_url, nats_url, operator_bus, read_json
 from bulkhead_contracts import catalog, subjects
@@ -219,6 +220,8 @@ async def _streams(data: Path, mesh: dict[str, Any]) -> AsyncIterator[Finding]:
     try:
         async with operator_bus(data) as bus:
             found = {name: await _stream_info(bus, name) for name in expected_streams()}
+            has_letters = (found.get(subjects.DEAD_LETTERS_STREAM) or {}).get("state", {}).get("messages", 0)
+            waiting = sum(not one.marks for one in await read_letters(bus)) if has_letters else 0
     except (BusError, Stop) as error:
         yield Finding("streams", "problem", f"cannot be looked at: {error}",
                       "run this as the user that started the mesh, while it runs")
@@ -238,9 +241,8 @@ async def _streams(data: Path, mesh: dict[str, Any]) -> AsyncIterator[Finding]:
                           "purge ended tasks or raise the stream's limit: a full stream refuses messages")
     for finding in footing.settings(mesh, found):
         yield finding
-    letters = (found.get(subjects.DEAD_LETTERS_STREAM) or {}).get("state", {}).get("messages", 0)
-    if letters:
-        yield Finding("dead letters", "warning", f"{letters} messages could not be handled",
+    if waiting:
+        yield Finding("dead letters", "warning", f"{waiting} messages could not be handled",
                       "`bulkhead dead-letters` shows them and why")
 
 

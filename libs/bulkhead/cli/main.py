@@ -213,6 +213,18 @@ def export(
 
 
 @app.command(epilog=EXIT_CODES)
+def why(task: TaskId, tenant: TaskTenant = "", data: Data = target.DEFAULT_DATA, as_json: Json = False) -> None:
+    """Why a task waits, was refused or was halted, in plain words, with what to do.
+
+    Tells how it ended, what halted it, what the watcher found in it (loops, chatter, stalls) with the messages that
+    show it, and what it waits for now. Reads the journal under the operator's key in DIR.
+    """
+    from bulkhead.cli.why import show_why
+
+    _exit(run(show_why(data, _token(task), tenant, as_json=as_json)))
+
+
+@app.command(epilog=EXIT_CODES)
 def analyze(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A recorded run; compressed with gzip or not.")],
     form: Annotated[str, typer.Option(

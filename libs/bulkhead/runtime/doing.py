@@ -14,10 +14,11 @@ from pydantic import BaseModel
 
 from bulkhead.bus.port import BusUnavailable, Stored, WrongLastSequence
 from bulkhead.grants import Authority, GrantRefused
-from bulkhead.runtime import crashing
+from bulkhead.runtime import crashing, inbound
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.doer import Deferred, Doer, Hands, Job, Refused, Reservation
 from bulkhead.runtime.halts import Halts
+from bulkhead.runtime.inbound import Unreadable
 from bulkhead.runtime.publisher import RpcRefused, persist
 from bulkhead.runtime.shell import Handed
 from bulkhead.telemetry.annotate import annotate
@@ -26,12 +27,15 @@ from bulkhead_contracts import catalog, envelope, subjects
 from bulkhead_contracts.budget import Amount, ReserveReplied, ReserveRequested, Settled
 from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.result import Failure, Usage
+from bulkhead_contracts.subjects import Address
 from bulkhead_contracts.types import Body, Contract
 
 log = Log("doer")
 
 EXPIRED = "expired"
 """What the verifier calls a grant whose time is over and that is good otherwise."""
+REJECTED = 0
+"""Number of a delivery that is not handled any more; names what is said instead of an outcome."""
 BUDGET_PATIENCE_S = 2.0
 """So long a doer waits for an admission in place; after that it defers, and the requester asks again."""
 
@@ -67,7 +71,30 @@ class DoerHandler:
         """Nothing is remembered between messages."""
 
     async def rejected(self, stored: Stored, code: str, reason: str) -> None:
-        """The dead letter says it all."""
+        """Whoever asked is told now rather than at its deadline, and so is whoever has the request sent again.
+
+        A claimed write may have been done. Of anything else no outcome is on record, and that is recorded: a redrive of
+        the request must not do what its asker was told not to count on.
+        """
+        try:
+            message = inbound.read(stored, self._context.service)
+        except Unreadable:
+            return  # Nothing in it can be relied on, not even who asked for what.
+        request = message.body
+        if not isinstance(request, self._doer.handles):
+            return
+        handed = Handed(message, stored, REJECTED, 0)
+        subject = self._subject(message.address, request)
+        async with self._alone(subject):
+            if await self._known(handed, request, subject):
+                return
+            _, sequence = _parse(await self._context.bus.last(self._records, subject))
+            failure = Failure(
+                code=code[:64],
+                message=f"{self._context.service} cannot handle this request and has given up; no outcome is on record",
+                hint="see `bulkhead dead-letters` for the reason; repair it, then ask anew",
+            )
+            await self._finish(handed, subject, sequence, self._doer.refuse(request, failure), ())
 
     async def handle(self, handed: Handed) -> None:
         """See the module's docstring for the order."""
@@ -75,9 +102,7 @@ class DoerHandler:
         if not isinstance(request, self._doer.handles):
             return
         address = handed.message.address
-        # By sender: nobody can write down an answer for somebody else's call by choosing its id.
-        key = envelope.derive_id(address.sender, self._doer.key(request), "record")
-        subject = subjects.record(self._context.service, address.tenant, address.task, key)
+        subject = self._subject(address, request)
         try:
             authority = self._authority(handed, self._context.clock())
         except GrantRefused as refusal:
@@ -85,15 +110,9 @@ class DoerHandler:
             return
         crashing.passes("after_verify")
         job = Job(
-            request,
-            handed.message.envelope,
-            address.tenant,
-            address.task,
-            address.sender,
-            authority,
-            handed.attempts,
+            request, handed.message.envelope, address.tenant, address.task, address.sender, authority, handed.attempts,
             self._context.clock(),
-        )
+        )  # fmt: skip
         try:
             async with self._alone(subject):
                 await self._once(handed, job, subject)
@@ -105,6 +124,12 @@ class DoerHandler:
                 reason=wait.reason,
             )
             await self._reply(handed, body, ())
+
+    def _subject(self, address: Address, request: Any) -> str:
+        """Where the record of a request stands."""
+        # By sender: nobody can write down an answer for somebody else's call by choosing its id.
+        key = envelope.derive_id(address.sender, self._doer.key(request), "record")
+        return subjects.record(self._context.service, address.tenant, address.task, key)
 
     @asynccontextmanager
     async def _alone(self, subject: str) -> AsyncIterator[None]:
@@ -234,17 +259,9 @@ class DoerHandler:
 
         async def tell() -> None:
             await publisher.send(
-                message.address.sender,
-                reply,
-                tenant=message.address.tenant,
-                task=message.address.task,
-                cause=head.id,
-                index=0,
-                actor=head.actor,
-                grant_digest=head.grant_digest,
-                approval=head.approval,
-                logic=head.logic,
-            )
+                message.address.sender, reply, tenant=message.address.tenant, task=message.address.task, cause=head.id,
+                index=0, actor=head.actor, grant_digest=head.grant_digest, approval=head.approval, logic=head.logic,
+            )  # fmt: skip
             crashing.passes("after_reply")
 
         await asyncio.gather(
@@ -258,13 +275,7 @@ class DoerHandler:
         await asyncio.gather(
             *(
                 self._context.publisher.send(
-                    "budget",
-                    one,
-                    tenant=tenant,
-                    task=task,
-                    cause=one.reservation_id,
-                    index="settled",
-                    actor=actor,
+                    "budget", one, tenant=tenant, task=task, cause=one.reservation_id, index="settled", actor=actor
                 )
                 for one in settled
             )

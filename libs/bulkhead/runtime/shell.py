@@ -253,13 +253,22 @@ class Shell:
         stored, context = delivery.stored, self._context
         log.error("message_rejected", sequence=stored.sequence, code=code, reason=reason, subject=stored.subject)
         try:
-            await self._handler.rejected(stored, code, reason)
+            await self._told(stored, code, reason)
             await bury(context, stored, code, reason)
             await delivery.term(code)
             self._failures.pop(stored.sequence, None)
         except BusError as error:
             log.warning("reject_failed", sequence=stored.sequence, reason=str(error))
             await self._nak(delivery, 1.0)
+
+    async def _told(self, stored: Stored, code: str, reason: str) -> None:
+        try:
+            await self._handler.rejected(stored, code, reason)
+        except BusError:
+            raise
+        except Exception:
+            # The bug of which it is rejected may stand in the way here too; the dead letter must not wait for that.
+            log.error("rejection_not_told", exc_info=True, sequence=stored.sequence, subject=stored.subject)
 
     @staticmethod
     async def _nak(delivery: Delivery, delay_s: float) -> None:

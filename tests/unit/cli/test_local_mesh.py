@@ -101,9 +101,24 @@ async def test_dead_letters_are_listed_shown_and_sent_again(local):
     assert redriven.exit_code == 0, redriven.output
     assert json.loads(redriven.stdout)["stream"] == "INBOX_GATEWAY"
     assert (await call(local, "dead-letters", "show", "ffffffff")).exit_code == 2
-    async with asyncio.timeout(10):  # It is as malformed as before: it comes back.
-        while len(json.loads((await call(local, "dead-letters", "list", "--json")).stdout)) < 2:
+    async with asyncio.timeout(10):  # It is as malformed as before: it comes back, as another letter.
+        while not (left := json.loads((await call(local, "dead-letters", "list", "--json")).stdout)):
             await asyncio.sleep(0.02)
+    assert [one["id"] for one in left] != [ident] and len(left) == 1, "what was sent again is not listed any more"
+    again = await call(local, "dead-letters", "redrive", ident[:8])
+    assert again.exit_code == 4 and "was redriven by" in again.stderr and "--again" in again.stderr
+    assert (await call(local, "dead-letters", "dismiss", left[0]["id"][:8])).exit_code == 2, "not without a reason"
+    assert (await call(local, "dead-letters", "dismiss", left[0]["id"][:8], "--reason", " ")).exit_code == 2
+    why = "a test sent it, für immer"
+    dismissed = await call(local, "dead-letters", "dismiss", left[0]["id"][:8], "--reason", why, "--json")
+    assert json.loads(dismissed.stdout)["reason"] == why
+    assert (await call(local, "dead-letters")).stdout == "no dead letters\n"
+    shown = (await call(local, "dead-letters", "show", left[0]["id"][:8])).stdout
+    assert "standing: dismissed" in shown and f": {why}" in shown
+    kept = json.loads((await call(local, "dead-letters", "--all", "--json")).stdout)
+    assert [one["standing"] for one in kept] == ["redriven", "dismissed"]
+    found = json.loads((await call(local, "doctor", "--json")).stdout)
+    assert not [one for one in found if one["what"] == "dead letters"]
 
 
 async def _status(http, task):

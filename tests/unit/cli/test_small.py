@@ -16,6 +16,7 @@ from bulkhead.cli.main import app
 from bulkhead.cli.output import Stop
 from bulkhead.cli.services import Lag, judge, look
 from bulkhead_contracts import subjects
+from bulkhead_contracts.budget import Settled
 from bulkhead_contracts.result import Usage
 from bulkhead_contracts.task import Progressed, StepEnded, StepStarted, TaskEnded, TaskRejected
 from infra.local.status import Screen
@@ -124,3 +125,6 @@ def test_a_rejected_task_and_a_step_that_was_cut_off_do_not_run_on():
     shown = head_of(started, TaskEnded(status="cancelled"))
     assert "t1 cancelled" in shown and "a A stopped" in shown and "running" not in shown
     assert "a A running" in head_of(started)
+    settled = Settled(reservation_id="r", call_id="c", usage=Usage(cost_usd_micros=1321))
+    shown = head_of(started, settled, TaskEnded(status="cancelled"))
+    assert "t1 cancelled  2.0 s, 3 messages, 0 tokens, $0.001321" in shown

@@ -332,6 +332,51 @@ async def test_a_claimed_write_without_a_record_is_uncertain_and_not_repeated():
         assert found[0][1]["outcome"] == "uncertain" and doer.done == 1
 
 
+@pytest.fixture
+def hasty(monkeypatch):
+    """A bug is believed at its first failure."""
+    monkeypatch.setattr(shells, "MAX_HANDLER_FAILURES", 1)
+
+
+async def test_who_asked_a_doer_with_a_bug_is_told_at_once_and_a_redrive_does_nothing(hasty):
+    doer = Recording(crash=1)
+    async with MemoryMesh({"budget": lambda c: Purse(), "tool_executor": lambda c: doer}) as mesh:
+        await call(mesh, grant(mesh))
+        [(_, told)] = await replies(mesh, 1)
+        assert told["outcome"] == "refused" and told["failure"]["code"] == "handler_failed", told
+        assert "no outcome is on record" in told["failure"]["message"] and told["failure"]["hint"]
+        [letter] = await mesh.messages(subjects.DEAD_LETTERS_STREAM)
+        assert "dies between doing and recording" in letter.headers["bulkhead-dead-reason"]
+        [asked] = await mesh.messages("INBOX_TOOL_EXECUTOR", "mesh.worker.tool_executor.>")
+        await mesh.context("worker").bus.publish(asked.subject, asked.body, asked.headers, "redriven")
+        await call(mesh, grant(mesh), index=1)
+        assert (await replies(mesh, 2))[1][1]["outcome"] == "succeeded", "asked anew, it is done"
+        assert doer.done == 2, "once in vain, once asked anew, not once for the redrive: what was told stays true"
+
+
+async def test_a_claimed_write_with_a_bug_is_told_to_be_uncertain(hasty):
+    doer = Recording(writes=True, crash=1)
+    async with MemoryMesh({"budget": lambda c: Purse(), "tool_executor": lambda c: doer}) as mesh:
+        await call(mesh, grant(mesh))
+        assert (await replies(mesh, 1))[0][1]["outcome"] == "uncertain"
+        await call(mesh, grant(mesh), index=1)
+        assert (await replies(mesh, 2))[1][1]["outcome"] == "uncertain" and doer.done == 1
+
+
+async def test_a_bug_that_also_keeps_the_refusal_from_being_said_still_ends_among_the_dead_letters(hasty):
+    class Worse(Recording):
+        def refuse(self, request, failure):
+            raise KeyError("no refusal either")
+
+    async with MemoryMesh({"budget": lambda c: Purse(), "tool_executor": lambda c: Worse(crash=9)}) as mesh:
+        await call(mesh, grant(mesh))
+        for _ in range(400):
+            if found := await mesh.messages(subjects.DEAD_LETTERS_STREAM):
+                break
+            await asyncio.sleep(0.01)
+        assert len(found) == 1
+
+
 @pytest.mark.parametrize("token", ["", "nonsense", "foreign", "widened"])
 async def test_no_valid_grant_no_call(token):
     doer = Recording()
