@@ -110,6 +110,8 @@ def _use(name: str, use: Use, shards: int) -> Iterator[Right]:  # noqa: C901 - o
         case Use.CONTROL_READ:
             yield _read(name, subjects.CONTROL_STREAM)
             yield Right(name, "hear", "control.live.>")
+            # With its counts the broker tells its time.
+            yield Right(name, "send", f"{API}STREAM.INFO.{subjects.CONTROL_STREAM}")
         case Use.CONTROL_WRITE:
             yield Right(name, "send", "$KV.CONTROL.>")
         case Use.DEAD_LETTERS_WRITE:

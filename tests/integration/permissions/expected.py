@@ -97,6 +97,8 @@ def _api(identity: str, tokens: list[str]) -> bool:
     if operation == "CONSUMER.INFO":
         mine = "inbox" in uses(identity) and rest == [own(identity), f"{identity}-0"]
         return mine or ("stream_info" in uses(identity) and len(rest) == 2)
+    if operation == "STREAM.INFO" and rest == ["KV_CONTROL"] and "control_read" in uses(identity):
+        return True
     return operation == "STREAM.INFO" and "stream_info" in uses(identity) and len(rest) == 1
 
 
