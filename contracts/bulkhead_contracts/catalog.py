@@ -13,6 +13,7 @@ from . import budget, control, grant, limits, model, plan, retrieval, step, task
 from .task.v1 import TaskRequestedV1
 from .task.v2 import upcast_task_requested
 from .types import Body
+from .wording import words
 
 Plane = Literal["mesh", "rpc"]
 PUBLISHER = "publisher"
@@ -114,6 +115,7 @@ ROWS: tuple[Row, ...] = (
     Row(budget.Reserved, _from("budget", JOURNAL), "budget"),
     Row(budget.Settled, _to("budget", *DOERS), "budget"),
     Row(budget.LedgerMarked, (("budget", "budget"), ("budget", JOURNAL)), "budget"),
+    Row(budget.Tripped, _from("budget", JOURNAL), "budget"),
     Row(budget.TaskHalted, _from("budget", "planner"), "budget"),
     # The runtime: each service to itself
     Row(control.TimerFired, tuple((name, name) for name in DECIDERS), "runtime"),
@@ -157,7 +159,7 @@ def decode(ce_type: str, body: bytes) -> Body:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "body"
-        raise DecodeError("malformed_body", f"{ce_type}: {where}: {first['msg']}") from error
+        raise DecodeError("malformed_body", f"{ce_type}: {where}: {words(first)}") from error
     raise DecodeError(
         "unknown_version",
         f"{name} v{version} is unknown here (this reader knows up to v{row.body.VERSION}); upgrade the receiver",

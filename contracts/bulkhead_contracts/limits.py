@@ -73,6 +73,10 @@ DEFAULT_TASK_TOKENS = 500_000
 MAX_COST_USD_MICROS = 10**12
 MAX_TOKENS = 10**10
 
+# Coordination health
+MAX_TRIP_AGENTS = 64
+MAX_TRIP_EVIDENCE = 64
+
 # Documents
 MAX_DOCUMENT_TEXT_CHARS = 4_000_000  # of extracted text: a small PDF can unfold into a very large text
 MAX_PDF_PAGES = 2_000

@@ -18,11 +18,10 @@ def build(context: Context, settings: Settings) -> Budget:
 
 def open_store(settings: Settings) -> Store:
     """Where this budget keeps its ledger."""
-    url = settings.redis_url.get_secret_value()
-    if url == "memory://":
+    if settings.in_memory:
         return MemoryStore(lease_ms=settings.lease_ms)
     return RedisStore(
-        url,
+        settings.redis_url.get_secret_value(),
         prefix=settings.redis_prefix,
         lease_ms=settings.lease_ms,
         keep_ms=settings.keep_ms,

@@ -10,6 +10,7 @@ from contextlib import suppress
 
 from bulkhead.bus.port import BusError
 from bulkhead.grants import Authority, GrantRefused
+from bulkhead.health.thresholds import DEFAULT
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.edge import Received, Retry, RpcTable
 from bulkhead.telemetry.log import Log
@@ -23,6 +24,7 @@ from .core import Ceiling, Conflict, Denied, Held, Settlement, Waiting
 from .port import Fenced, RedisFailure, Store
 from .rebuild import JOURNAL, Keeper, find_fact
 from .settings import Settings
+from .watcher import Watcher
 
 log = Log("budget")
 
@@ -49,6 +51,11 @@ class Budget:
             rebuild_at_start=settings.rebuild_at_start,
             tail_grace_s=settings.tail_grace_s,
         )
+        watches = settings.watch == "on" or (settings.watch == "auto" and not settings.in_memory)
+        self.watcher = Watcher(
+            context.bus, context.publisher, store, context.clock, self._publish_halt, holder=context.instance,
+            interval_s=settings.watch_interval_s, halts=settings.watch_halts, thresholds=DEFAULT,
+        ) if watches else None
         self._grants: OrderedDict[tuple[str, str, str], Authority] = OrderedDict()
         self._doubts: dict[str, list[tuple[int, Received, ReserveRequested]]] = {}
         self._tidying: asyncio.Task[None] | None = None
@@ -58,9 +65,13 @@ class Budget:
         """Begin to build the ledger; admissions answer `wait` until it stands."""
         self.keeper.start()
         self._tidying = asyncio.create_task(self._tidy())
+        if self.watcher is not None:
+            self.watcher.start()
 
     async def stop(self) -> None:
         """Close what was opened."""
+        if self.watcher is not None:
+            await self.watcher.stop()
         if self._tidying is not None:
             self._tidying.cancel()
             with suppress(asyncio.CancelledError):

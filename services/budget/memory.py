@@ -19,6 +19,7 @@ class MemoryStore:
         self._ledger = Ledger(lease_ms)
         self._written: dict[str, Ledger] = {}
         self._stands = ""
+        self._kept: dict[str, bytes] = {}
         self._lock = ""
         self.epoch = ""
         self.on_change: Callable[[], None] = lambda: None
@@ -84,6 +85,18 @@ class MemoryStore:
 
     async def bury(self) -> None:
         """Nothing is left over."""
+
+    async def lead(self, role: str, holder: str, lease_ms: int) -> bool:
+        """See port.Store. One replica only: it leads."""
+        return True
+
+    async def keep(self, name: str, value: bytes) -> None:
+        """See port.Store."""
+        self._kept[name] = value
+
+    async def kept(self, name: str) -> bytes:
+        """See port.Store."""
+        return self._kept.get(name, b"")
 
     async def dump(self) -> tuple[dict[str, Entry], dict[str, Balance]]:
         """See port.Store."""

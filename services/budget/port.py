@@ -70,6 +70,18 @@ class Store(Protocol):
         """Remove ledgers that can never stand again."""
         ...
 
+    async def lead(self, role: str, holder: str, lease_ms: int) -> bool:
+        """Become or stay the one replica that acts in a role; False while another one does. Raises RedisFailure."""
+        ...
+
+    async def keep(self, name: str, value: bytes) -> None:
+        """Remember something small beside the ledger; it may be lost. Raises RedisFailure."""
+        ...
+
+    async def kept(self, name: str) -> bytes:
+        """What was remembered, or b"". Raises RedisFailure."""
+        ...
+
     async def dump(self) -> tuple[dict[str, Entry], dict[str, Balance]]:
         """Everything in the ledger that stands: for tests and for people who look into it."""
         ...

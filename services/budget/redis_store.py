@@ -54,6 +54,12 @@ redis.call('SET', KEYS[1], ARGV[2])
 redis.call('DEL', KEYS[2])
 return 1
 """
+_LEAD = """
+local held = redis.call('GET', KEYS[1])
+if held and held ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+"""
 _UNLOCK = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end return 1"
 
 class RedisStore:
@@ -245,6 +251,20 @@ class RedisStore:
             if gone:
                 await self._redis.unlink(*gone)
             self._dead.pop(0)
+
+    # Beside the ledger
+
+    async def lead(self, role: str, holder: str, lease_ms: int) -> bool:
+        """See port.Store."""
+        return bool(await self._redis.eval(_LEAD, 1, f"{self._tag}:{role}", holder, lease_ms))
+
+    async def keep(self, name: str, value: bytes) -> None:
+        """See port.Store."""
+        await self._redis.set(f"{self._tag}:{name}", value, px=int(self._keep))
+
+    async def kept(self, name: str) -> bytes:
+        """See port.Store."""
+        return await self._redis.get(f"{self._tag}:{name}") or b""
 
     async def dump(self) -> tuple[dict[str, Entry], dict[str, Balance]]:
         """Everything in the ledger that stands, as core has it: for tests and for people who look into it."""

@@ -1,10 +1,13 @@
 """Knobs of budget. Enters: the environment (BULKHEAD_*). Leaves: one checked value."""
 
+from typing import Literal
+
 from pydantic import Field, SecretStr
 
 from bulkhead.runtime.settings import ServiceSettings
 from bulkhead_contracts.limits import MAX_TASK_DEADLINE_MS
 
+MEMORY = "memory://"
 DAY_MS = 24 * 3600 * 1000
 
 
@@ -14,7 +17,9 @@ class Settings(ServiceSettings):
     keep_days: so long after the end of the longest possible task Redis remembers a reservation. rebuild_at_start:
     read the journal also when a ledger stands that was built in the same Redis process (false makes a rolling
     restart of several replicas free of pauses). tail_grace_s: a rebuild looks again so soon when the
-    follower that answers it lags.
+    follower that answers it lags. watch: read the journal and tell of loops, chatter and stalls; auto: where there is a
+    Redis, which several replicas need to agree who tells. watch_halts: stop a task that loops or only chatters; false
+    tells of it and stops nothing.
     """
 
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
@@ -26,6 +31,14 @@ class Settings(ServiceSettings):
     retry_after_ms: int = Field(default=100, ge=1, le=60_000)
     rebuild_at_start: bool = True
     tail_grace_s: float = Field(default=0.05, ge=0, le=10)
+    watch: Literal["auto", "on", "off"] = "auto"
+    watch_interval_s: float = Field(default=0.2, ge=0.01, le=10)
+    watch_halts: bool = True
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the ledger lives in this process."""
+        return self.redis_url.get_secret_value() == MEMORY
 
     @property
     def keep_ms(self) -> int:

@@ -94,7 +94,10 @@ class Planner:
                 reason = body.reason or "cancelled on request"
                 return _end(state, message, "cancelled", Failure.of(code="cancelled", message=reason))
             case TaskHalted():
-                hint = "raise the limit and submit again, or look at `bulkhead timeline` for what was spent"
+                if body.code == "budget_exceeded":
+                    hint = "raise the limit and submit again, or look at `bulkhead timeline` for what was spent"
+                else:
+                    hint = f"`bulkhead why {message.task}` shows why, with the evidence"
                 return _end(state, message, "halted", Failure.of(code=body.code, message=body.reason, hint=hint))
             case _:
                 return Decision(state)
@@ -166,7 +169,8 @@ def _drafted(state: State, message: Message, body: ModelCallReplied) -> Decision
         if failure.code in STOPPED_BY_BUDGET:
             return _end(state, message, "halted", failure)
         return _draft_again(state, message, (), failure)
-    steps, notes = plans.read(body, message.contents.get(body.content.sha256), state.tools)
+    text = message.contents.get(body.content.sha256)
+    steps, notes = plans.read(body, text, state.tools, message.envelope.logic)
     if _errors(notes):
         failure = plans.failure(notes)
         return _then((_rejected(state, notes),), _draft_again(state, message, notes, failure))

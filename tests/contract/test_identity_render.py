@@ -203,6 +203,6 @@ def test_nobody_is_given_what_the_policy_does_not_name(rules):
     """A right of each kind belongs to whom the policy says: spot checks by hand, against the code that derives them."""
     found = {(r.identity, r.subject) for r in rights(rules, {})}
     assert ("budget", "$KV.CONTROL.>") in found and ("planner", "$KV.CONTROL.>") not in found
-    assert {who for who, subject in found if subject == "$JS.API.DIRECT.GET.JOURNAL"} == {"operator"}
+    assert {who for who, subject in found if subject == "$JS.API.DIRECT.GET.JOURNAL"} == {"operator", "budget"}
     assert {who for who, subject in found if subject.startswith("timer.")} == set(catalog.DECIDERS)
     assert not [subject for who, subject in found if who == "signer" and subject.startswith(("mesh.", "blob."))]

@@ -4,6 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from .. import limits
 from ..result import Usage
 from ..types import Body, Contract, Count, Name, Reason, Summary, Token, TokenCount, UnixMs, UsdMicros
 
@@ -90,6 +91,25 @@ class LedgerMarked(Body):
     TYPE: ClassVar[str] = "mesh.budget.ledger_marked"
 
     epoch: Token
+
+
+class Tripped(Body):
+    """Fact: a detector of coordination health has found something; `evidence` are the ids of the messages that show it.
+
+    trip derives from the evidence: whoever finds the same again names it the same. halted: the task was stopped for it.
+    """
+
+    TYPE: ClassVar[str] = "mesh.budget.tripped"
+
+    trip: Token
+    detector: Name
+    level: Literal["warn", "stop"]
+    agents: Annotated[tuple[Summary, ...], Field(max_length=limits.MAX_TRIP_AGENTS)] = ()
+    what: Reason
+    hint: Reason = ""
+    evidence: Annotated[tuple[Summary, ...], Field(max_length=limits.MAX_TRIP_EVIDENCE)] = ()
+    halted: bool = False
+    tripped_unix_ms: UnixMs
 
 
 class TaskHalted(Body):

@@ -25,6 +25,9 @@ PLANNING = "planning"
 _READ = "\0read"
 """When a body that waits for its other half was said."""
 
+_DONE: Mapping[str, object] = {}
+"""Stands for a call whose act was told."""
+
 Text = Callable[[str], str | None]
 """The text of a content by its sha256, when it can be had."""
 Body = Mapping[str, object]
@@ -61,7 +64,8 @@ class Journal:
         yield message.opened(PLANNING, "plan")
 
     def _planned(self, message: "_Message") -> Iterator[Event]:
-        yield message.closed(PLANNING)
+        if message.kind != task.Progressed.TYPE or message.body.get("adopted"):
+            yield message.closed(PLANNING)
 
     def _ended(self, message: "_Message") -> Iterator[Event]:
         if message.receiver != "gateway":
@@ -110,12 +114,14 @@ class Journal:
         call_id = str(message.body["call_id"])
         asks = message.kind.endswith("requested")
         other = calls.get(call_id)
+        if other is _DONE:
+            return  # Said again, by a doer that died or a decider that asked again.
         if other is None or ("outcome" in other) != asks:
             calls[call_id] = {**message.body, _READ: message.time_unix_ms}
             while len(calls) > MAX_CALLS:
                 calls.popitem(last=False)
             return
-        del calls[call_id]
+        calls[call_id] = _DONE
         request, reply = (message.body, other) if asks else (other, message.body)
         yield from self._act(message, request, reply)
 
@@ -188,6 +194,7 @@ _HANDLERS: dict[str, Callable[[Journal, _Message], Iterator[Event]]] = {
     task.TaskSubmitted.TYPE: Journal._submitted,
     task.TaskEnded.TYPE: Journal._ended,
     plan.PlanAdopted.TYPE: Journal._planned,
+    task.Progressed.TYPE: Journal._planned,
     step.StepAssigned.TYPE: Journal._assigned,
     step.StepFinished.TYPE: Journal._step_over,
     verdict.VerdictReached.TYPE: Journal._step_over,

@@ -37,6 +37,10 @@ class Watch:
         self._ended: OrderedDict[str, None] = OrderedDict()
         self._tenants: dict[str, str] = {}
 
+    def ended(self, lineage: str) -> bool:
+        """Whether a lineage is known to be over."""
+        return lineage in self._ended
+
     def take(self, event: Event) -> list[Trip | Suspected]:
         """Fold one event. A suspicion is to be confirmed: tell `confirmations` which sequences it has to wait for."""
         found: list[Trip | Suspected] = []

@@ -1,0 +1,172 @@
+"""`bulkhead why`: why a task waits, was refused or was halted, in plain words, with what to do.
+
+In: the task's messages from the journal. Out: reasons, the weightiest first: how it ended, what stopped it, what was
+found on the way, what it waits for now and since when.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.markup import escape
+
+from bulkhead.cli.history import Entry, each_fact, entries, of_tenant
+from bulkhead.cli.journal import JournalBehind, read_journal
+from bulkhead.cli.output import Exit, clock, err, out, print_json, seconds
+from bulkhead.cli.target import operator_bus
+from bulkhead.runtime.context import unix_ms
+from bulkhead_contracts.budget import Reserved, Settled, TaskHalted, Tripped
+from bulkhead_contracts.control import CallDeferred
+from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested
+from bulkhead_contracts.retrieval import RetrievalReplied, RetrievalRequested
+from bulkhead_contracts.step import StepAssigned, StepFinished, StepProposed
+from bulkhead_contracts.task import TaskCancelRequested, TaskEnded, TaskRejected, TaskRequested, TaskStopped
+from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
+from bulkhead_contracts.verdict import VerdictReached
+
+Requested = ModelCallRequested | ToolCallRequested | RetrievalRequested
+Replied = ModelCallReplied | ToolCallReplied | RetrievalReplied
+MAX_EVIDENCE_SHOWN = 4
+STALLED_AFTER_MS = 30_000
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """kind: ended, rejected, halted, tripped, waits or stalled. evidence: ids of messages."""
+
+    kind: str
+    what: str
+    todo: str = ""
+    at_unix_ms: int = 0
+    level: str = ""
+    evidence: tuple[str, ...] = ()
+
+
+def explain(found: list[Entry], task: str, now_unix_ms: int) -> list[Reason]:
+    """Reasons of one task, from its messages in journal order."""
+    told = each_fact(found)
+    reasons = _ends(told) + _halts(told) + _trips(told)
+    if any(isinstance(one.body, TaskEnded | TaskRejected) for one in told):
+        return reasons
+    waits = _waits(told, now_unix_ms)
+    if not waits:
+        quiet_ms = now_unix_ms - max((one.at_unix_ms for one in told), default=now_unix_ms)
+        if quiet_ms >= STALLED_AFTER_MS:
+            waits = [Reason("stalled", f"nothing is outstanding, and nothing was said for {seconds(quiet_ms)}",
+                            f"`bulkhead doctor` looks at the mesh; `bulkhead cancel {task}` ends the task")]
+        else:
+            waits = [Reason("waits", "it runs: nothing is outstanding just now", f"`bulkhead watch {task}` follows it")]
+    return reasons + waits
+
+
+def _ends(told: list[Entry]) -> list[Reason]:
+    found = []
+    for entry in told:
+        body = entry.body
+        if isinstance(body, TaskRejected):
+            found.append(Reason("rejected", f"the gateway refused it: {body.message}", body.hint, entry.at_unix_ms,
+                                evidence=(entry.id,)))
+        elif isinstance(body, TaskEnded):
+            why = f": {body.failure.message} ({body.failure.code})" if body.failure else ""
+            todo = body.failure.hint if body.failure else ""
+            found.append(Reason("ended", f"it has {body.status}{why}", todo, entry.at_unix_ms, evidence=(entry.id,)))
+    return found
+
+
+def _halts(told: list[Entry]) -> list[Reason]:
+    found = []
+    for entry in told:
+        body = entry.body
+        if isinstance(body, TaskHalted):
+            found.append(Reason("halted", f"budget halted it ({body.code}): {body.reason}", "", entry.at_unix_ms,
+                                "stop", (entry.cause or entry.id,)))
+        elif isinstance(body, TaskCancelRequested) and entry.sender == "gateway":
+            found.append(Reason("halted", f"somebody asked for its end: {body.reason or 'no reason was given'}", "",
+                                entry.at_unix_ms, "stop", (entry.id,)))
+    return found[:8]
+
+
+def _trips(told: list[Entry]) -> list[Reason]:
+    """Stops before warnings; of several the oldest first."""
+    found = [
+        Reason("tripped", f"{one.body.detector}: {one.body.what}" + (" (it was halted for this)" if one.body.halted
+                                                                     else ""),
+               one.body.hint, one.body.tripped_unix_ms, one.body.level, one.body.evidence)
+        for one in told
+        if isinstance(one.body, Tripped)
+    ]
+    return sorted(found, key=lambda one: one.level != "stop")
+
+
+def _waits(told: list[Entry], now_unix_ms: int) -> list[Reason]:
+    """What was asked and is not answered, the oldest first."""
+    calls: dict[str, tuple[Entry, str]] = {}
+    steps: dict[tuple[str, int, int], Entry] = {}
+    judged: dict[tuple[str, int, int], Entry] = {}
+    over: set[object] = set()
+    for entry in told:
+        body = entry.body
+        if isinstance(body, Requested):
+            calls[body.call_id] = (entry, "")
+        elif isinstance(body, CallDeferred) and body.call_id in calls:
+            put_off = f"; it was put off by {seconds(body.after_ms)}: {body.reason}"
+            calls[body.call_id] = (calls[body.call_id][0], put_off)
+        elif isinstance(body, Replied):
+            over.add(body.call_id)
+        elif isinstance(body, StepAssigned):
+            steps[body.step.id, body.attempt, body.plan_version] = entry
+        elif isinstance(body, StepProposed):
+            judged[body.step.id, body.attempt, body.plan_version] = entry
+        elif isinstance(body, StepFinished | VerdictReached):
+            over.add((body.step_id, body.attempt, body.plan_version))
+    found = [_call(entry, more, now_unix_ms) for name, (entry, more) in calls.items() if name not in over]
+    busy = {getattr(entry.body, "step_id", "") for name, (entry, _) in calls.items() if name not in over}
+    for key, entry in steps.items():
+        if key in over or key[0] in busy:
+            continue
+        since = judged.get(key, entry)
+        who = "the checker judges" if key in judged else "the worker has"
+        found.append(Reason("waits", f"{who} step {key[0]}, attempt {key[1]}, for {_for(since, now_unix_ms)}",
+                            "`bulkhead doctor` shows whether that service runs", since.at_unix_ms,
+                            evidence=(since.id,)))
+    if not found and told and isinstance(told[-1].body, TaskRequested | TaskStopped | Reserved | Settled):
+        found.append(Reason("waits", f"{told[-1].receiver} has it for {_for(told[-1], now_unix_ms)}",
+                            "`bulkhead doctor` shows whether that service runs", told[-1].at_unix_ms,
+                            evidence=(told[-1].id,)))
+    return sorted(found, key=lambda one: one.at_unix_ms)
+
+
+def _call(entry: Entry, more: str, now_unix_ms: int) -> Reason:
+    body = entry.body
+    what = getattr(body, "tool", "") or ("a search" if isinstance(body, RetrievalRequested) else "the model")
+    who = f"step {step}" if (step := getattr(body, "step_id", "")) else entry.sender
+    return Reason("waits", f"{who} waits for {entry.receiver} ({what}) for {_for(entry, now_unix_ms)}{more}",
+                  "`bulkhead doctor` shows whether that service runs, `bulkhead dead-letters` what it could not handle",
+                  entry.at_unix_ms, evidence=(entry.id,))
+
+
+def _for(entry: Entry, now_unix_ms: int) -> str:
+    return seconds(max(0, now_unix_ms - entry.at_unix_ms))
+
+
+async def show_why(data: Path, task: str, tenant: str = "", *, as_json: bool) -> Exit:
+    """Say why. Raises Stop, BusError."""
+    async with operator_bus(data) as bus:
+        try:
+            stored = await read_journal(bus, task)
+        except JournalBehind as error:
+            err.print(f"{error}. This is what it has by now:", style="yellow", markup=False)
+            stored = await read_journal(bus, task, whole=False)
+    reasons = explain(entries(of_tenant(stored, task, tenant)), task, unix_ms())
+    if as_json:
+        print_json([asdict(one) for one in reasons])
+        return Exit.OK
+    for one in reasons:
+        colour = {"stop": "red", "warn": "yellow"}.get(one.level, "bold")
+        out.print(f"[{colour}]{one.kind}[/{colour}]  {escape(clock(one.at_unix_ms))}  {escape(one.what)}")
+        if one.todo:
+            out.print(f"    → {one.todo}", markup=False, style="dim")
+        if one.evidence:
+            rest = len(one.evidence) - MAX_EVIDENCE_SHOWN
+            shown = ", ".join(one.evidence[:MAX_EVIDENCE_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+            out.print(f"    messages: {shown}", markup=False, style="dim")
+    return Exit.OK

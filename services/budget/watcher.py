@@ -1,0 +1,192 @@
+"""The watcher: reads the journal live, tells what is wrong as facts, and halts the tasks that loop or only chatter.
+
+In: JOURNAL. Out: `Tripped` facts; for what is to be stopped `TaskHalted` to the planner and the live halt, as for
+money. Every replica folds; the one that holds the lease tells. A standby has folded as far, so that it goes on where
+the other one was killed: what is due has no fact yet, and ids derive from the evidence, so nothing is lost or told
+twice.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+from bulkhead.bus.port import Bus, BusError, Stored
+from bulkhead.health.thresholds import Thresholds
+from bulkhead.health.trips import Trip
+from bulkhead.runtime.publisher import Publisher
+from bulkhead.telemetry.log import Log
+from bulkhead_contracts import subjects
+from bulkhead_contracts.budget import TaskHalted, Tripped
+from bulkhead_contracts.control import Halt
+
+from .port import RedisFailure, Store
+from .watching import Mark, Watching, identity
+
+log = Log("budget.watcher")
+
+ROLE, MARK = "watcher", "watcher-mark"
+LEASE_MS = 3_000
+PAGE = 256
+BREATH = 32
+"""After so many messages admissions come first."""
+RANGE = 20_000
+"""So many messages before the mark are folded again in order; of older tasks that lived, each is read by itself."""
+MARK_EVERY = 2_000
+MAX_BACKOFF_S = 2.0
+JOURNAL_LAG_MS = 5_000
+"""The journal is made of the inboxes and may lag behind them: what has not come for so long did not come."""
+CODES = {"loop": "loop_stopped", "chatter": "chatter_stopped"}
+"""Detectors that stop a task, and the code that it ends with."""
+
+PublishHalt = Callable[[Halt, str], Awaitable[None]]
+
+
+class Renumbered(Exception):
+    """The journal was made again: its sequences begin anew."""
+
+
+class Watcher:
+    """One replica's watch. `holder` names the replica in the lease."""
+
+    def __init__(
+        self, bus: Bus, publisher: Publisher, store: Store, clock: Callable[[], int], halt: PublishHalt, *,
+        holder: str, interval_s: float, halts: bool, thresholds: Thresholds,
+    ) -> None:
+        self._bus, self._publisher, self._store, self._clock, self._halt = bus, publisher, store, clock, halt
+        self._holder, self._interval_s, self._halts, self._thresholds = holder, interval_s, halts, thresholds
+        self._task: asyncio.Task[None] | None = None
+        self._last: Stored | None = None
+        self._marked = 0
+        self.fold = Watching(thresholds)
+        self.leads = False
+        self.caught_up = False
+        self.told = 0
+
+    def start(self) -> None:
+        """Begin; returns at once."""
+        self._task = asyncio.create_task(self._run())
+        self._task.add_done_callback(_ended)
+
+    async def stop(self) -> None:
+        """End; another replica takes over when the lease is over."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+
+    async def _run(self) -> None:
+        backoff_s, begun = self._interval_s, False
+        while True:
+            try:
+                if not begun:
+                    await self._begin()
+                    begun = True
+                await self._read_on()
+                await self._act()
+                backoff_s = self._interval_s
+            except Renumbered:
+                log.warning("journal_made_again", after=self._last.sequence if self._last else 0)
+                # What is known stays known: messages are told apart by their place in their inbox.
+                self._last, self.caught_up = None, False
+            except (BusError, *RedisFailure) as error:
+                self.leads = False
+                log.warning("watch_interrupted", reason=str(error) or type(error).__name__, retry_s=backoff_s)
+                backoff_s = min(MAX_BACKOFF_S, backoff_s * 2)
+            await asyncio.sleep(backoff_s)
+
+    # Reading
+
+    async def _begin(self) -> None:
+        """Fold what is needed of the past: where the mark says, or from the beginning."""
+        mark = Mark.decode(await self._store.kept(MARK))
+        if mark.after:
+            page = await self._bus.read(subjects.JOURNAL_STREAM, "mesh.>", after=mark.after - 1, limit=1)
+            if not page or page[0].sequence != mark.after or identity(page[0]) != (mark.subject, mark.source):
+                log.warning("mark_is_of_another_journal", after=mark.after)
+                mark = Mark()
+        self.fold = Watching(self._thresholds)
+        start = max(0, mark.after - RANGE)
+        old = {name: first for name, first in mark.living.items() if first <= start}
+        for name in sorted(old, key=old.__getitem__):
+            await self._replay(name, start)
+        self.fold.lives(old)
+        self._last = None
+        if start:
+            page = await self._bus.read(subjects.JOURNAL_STREAM, "mesh.>", after=start - 1, limit=1)
+            self._last = page[0] if page else None
+            if page and page[0].sequence > start:
+                self.fold.take(page[0])  # What stood there was purged.
+        log.info("watch_begins", after=start, tasks_read=len(old))
+
+    async def _replay(self, lineage: str, until: int) -> None:
+        """Fold one task's messages up to a sequence."""
+        tenant, _, task = lineage.partition("/")
+        subject, after = f"mesh.*.*.{subjects.partition_of(task)}.{tenant}.{task}", 0
+        while page := await self._bus.read(subjects.JOURNAL_STREAM, subject, after=after, limit=PAGE):
+            for stored in page:
+                if stored.sequence > until:
+                    return
+                self.fold.replay(stored)
+            after = page[-1].sequence
+
+    async def _read_on(self) -> None:
+        """Fold up to the end of the journal. Raises Renumbered, BusError."""
+        while True:
+            # Each page begins with the end of the one before: in another journal something else stands there.
+            after = self._last.sequence - 1 if self._last is not None else 0
+            page = await self._bus.read(subjects.JOURNAL_STREAM, "mesh.>", after=after, limit=PAGE)
+            if self._last is not None:
+                if not page or page[0].sequence != self._last.sequence or identity(page[0]) != identity(self._last):
+                    raise Renumbered
+                page = page[1:]
+            for at, stored in enumerate(page, 1):
+                self.fold.take(stored)
+                self._last = stored
+                if at % BREATH == 0:
+                    await asyncio.sleep(0)
+            if len(page) < PAGE - 1:
+                break
+        self.caught_up = True
+        self.fold.pass_time(self._clock() - JOURNAL_LAG_MS)
+
+    # Acting
+
+    async def _act(self) -> None:
+        """Tell what is due, if this replica leads. Raises BusError, RedisFailure."""
+        led, self.leads = self.leads, await self._store.lead(ROLE, self._holder, LEASE_MS)
+        if self.leads and not led:
+            log.info("watch_leads", due=len(self.fold.due))
+        if not self.leads:
+            return
+        for trip in self.fold.tell(self._clock()):
+            await self._tell(trip)
+        if self.fold.folded - self._marked >= MARK_EVERY:
+            self._marked = self.fold.folded
+            await self._store.keep(MARK, self.fold.mark().encode())
+
+    async def _tell(self, trip: Trip) -> None:
+        """The halt first, the fact after it: without the fact it is done again, under the same ids."""
+        tenant, _, task = trip.lineage.partition("/")
+        code = CODES.get(trip.detector.partition(".")[0], "")
+        halts = self._halts and trip.level == "stop" and bool(code) and not self.fold.watch.ended(trip.lineage)
+        if halts:
+            reason = f"{trip.what}. What to do: {trip.hint}."
+            log.warning("task_halted", tenant=tenant, task=task, detector=trip.detector, reason=trip.what)
+            halt = Halt(scope="task", tenant=tenant, name=task, code=code, reason=reason, by="budget")
+            await self._halt(halt, f"trip/{trip.id}")
+            await self._publisher.send("planner", TaskHalted(code=code, reason=reason, scope=f"task:{tenant}:{task}"),
+                                       tenant=tenant, task=task, cause=trip.id, index="halted")
+        fact = Tripped(
+            trip=trip.id, detector=trip.detector, level=trip.level, agents=tuple(one[:200] for one in trip.agents[:64]),
+            what=trip.what[:2000], hint=trip.hint[:2000], evidence=tuple(one[:200] for one in trip.evidence),
+            halted=halts, tripped_unix_ms=trip.time_unix_ms,
+        )
+        await self._publisher.send("journal", fact, tenant=tenant, task=task, cause=trip.id, index="tripped")
+        self.fold.told(trip.id)
+        self.told += 1
+
+
+def _ended(task: "asyncio.Task[None]") -> None:
+    """A bug must not look like peace."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("watcher_failed", error=repr(error))

@@ -1,0 +1,157 @@
+"""The watcher's fold, pure: the journal goes in, trips that nobody has told yet come out.
+
+A trip is due until its fact (`Tripped`) stands in the journal: whoever takes over, or folds again after a kill, tells
+what is missing and repeats nothing, for ids derive from the evidence. `mark` is what has to be kept to begin later:
+where the reading stood, and which tasks lived; their own messages make their state again.
+"""
+
+import json
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from bulkhead.bus.port import Stored
+from bulkhead.health.events import Ended, Opened, Served
+from bulkhead.health.evidence import Suspected
+from bulkhead.health.journal import PLANNING, Journal
+from bulkhead.health.thresholds import Thresholds
+from bulkhead.health.trips import Trip
+from bulkhead.health.watch import Watch
+from bulkhead.runtime.history import at_its_source
+from bulkhead_contracts.budget import Tripped
+
+MAX_DUE = 10_000
+MAX_LIVING = 200_000
+MAX_TOLD = 100_000
+TOLD_OF_ENDED_MS = 600_000
+"""A trip of a task that has ended meanwhile is still told when it is no older."""
+_TRIPPED = f"{Tripped.TYPE}.v"
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Where a fold may begin. living: the sequence of the first message of every task that lived at `after`.
+
+    subject, source: of the message at `after`, so that a journal that was made again is noticed.
+    """
+
+    after: int = 0
+    subject: str = ""
+    source: int = 0
+    living: Mapping[str, int] = field(default_factory=dict)
+
+    def encode(self) -> bytes:
+        """As it is kept."""
+        return json.dumps([1, self.after, self.subject, self.source, dict(self.living)]).encode()
+
+    @classmethod
+    def decode(cls, raw: bytes) -> "Mark":
+        """Back; a mark that cannot be read is none: the fold begins at the beginning."""
+        try:
+            version, after, subject, source, living = json.loads(raw)
+            if version == 1 and all(isinstance(one, int) for one in (after, source, *living.values())):
+                return cls(after, str(subject), source, {str(name): first for name, first in living.items()})
+        except (ValueError, TypeError, AttributeError):
+            pass
+        return cls()
+
+
+def identity(stored: Stored) -> tuple[str, int]:
+    """What a message is, wherever the journal has it."""
+    return stored.subject, at_its_source(stored).sequence
+
+
+class Watching:
+    """The fold. `due`: trips to be told, the oldest first."""
+
+    def __init__(self, thresholds: Thresholds) -> None:
+        self.watch = Watch(thresholds)
+        self.due: OrderedDict[str, Trip] = OrderedDict()
+        self.folded = 0
+        self._reader = Journal()
+        self._living: dict[str, int] = {}
+        self._told: OrderedDict[str, None] = OrderedDict()
+        self._read: dict[str, int] = {}
+        self._last: Stored | None = None
+
+    def take(self, stored: Stored) -> None:
+        """Fold one message of the journal. Known ones change nothing, also when the journal was made again."""
+        self._last = stored
+        receiver = stored.subject.split(".")[2]
+        sequence = at_its_source(stored).sequence
+        if sequence <= self._read.get(receiver, 0):
+            return
+        self._read[receiver] = sequence
+        self._fold(stored)
+
+    def replay(self, stored: Stored) -> None:
+        """Fold an old message of a task that lived at the mark, before the journal is read on from there.
+
+        Other messages of its inbox, with lower sequences, are still to come: it must not make them known.
+        """
+        self._fold(stored)
+
+    def _fold(self, stored: Stored) -> None:
+        self.folded += 1
+        if _kind(stored.headers).startswith(_TRIPPED):
+            self._is_told(stored.body)
+            return
+        for event in self._reader.read(stored.subject, stored.headers, stored.body, stored.time_unix_ms):
+            if isinstance(event, Served):
+                continue  # Breakers hold nothing back yet: what they would say is not said.
+            if isinstance(event, Opened) and event.key == PLANNING and len(self._living) < MAX_LIVING:
+                if not self.watch.ended(event.lineage):
+                    self._living[event.lineage] = stored.sequence
+            elif isinstance(event, Ended):
+                self._living.pop(event.lineage, None)
+            for found in self.watch.take(event):
+                assert not isinstance(found, Suspected), "no message of today opens a wait"
+                self._trips(found)
+
+    def lives(self, living: Mapping[str, int]) -> None:
+        """These lived at the mark."""
+        self._living.update(living)
+
+    def pass_time(self, now_unix_ms: int) -> None:
+        """Everything that was said until then has been folded."""
+        for trip in self.watch.pass_time(now_unix_ms):
+            self._trips(trip)
+
+    def tell(self, now_unix_ms: int) -> list[Trip]:
+        """What is to be told now. What is no longer of use is dropped: its task ended long ago."""
+        for name, trip in list(self.due.items()):
+            if self.watch.ended(trip.lineage) and trip.time_unix_ms + TOLD_OF_ENDED_MS < now_unix_ms:
+                del self.due[name]
+        return list(self.due.values())
+
+    def told(self, trip: str) -> None:
+        """Its fact stands in the journal."""
+        self.due.pop(trip, None)
+        self._told[trip] = None
+        while len(self._told) > MAX_TOLD:
+            self._told.popitem(last=False)
+
+    def mark(self) -> Mark:
+        """From here on a later fold may begin. What is due is found again: it is of tasks that live, or of no use."""
+        if self._last is None:
+            return Mark()
+        subject, source = identity(self._last)
+        return Mark(self._last.sequence, subject, source, dict(self._living))
+
+    def _trips(self, trip: Trip) -> None:
+        if trip.id not in self._told and len(self.due) < MAX_DUE:
+            self.due.setdefault(trip.id, trip)
+
+    def _is_told(self, body: bytes) -> None:
+        try:
+            name = json.loads(body).get("trip")
+        except (ValueError, AttributeError, RecursionError):
+            return
+        if isinstance(name, str):
+            self.told(name)
+
+
+def _kind(headers: Mapping[str, str]) -> str:
+    found = headers.get("ce-type")
+    return found if found is not None else next(
+        (value for key, value in headers.items() if key.lower() == "ce-type"), "")

@@ -1,0 +1,293 @@
+"""Budget's watcher over a journal and a real Redis: what it finds is told once, by one replica, whoever is killed."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+import pytest
+
+from bulkhead.health.thresholds import DEFAULT
+from bulkhead.runtime.context import Context
+from bulkhead.testing.mesh import MemoryMesh
+from bulkhead.testing.redis_server import RedisServer
+from bulkhead_contracts import catalog
+from bulkhead_contracts.budget import TaskHalted, Tripped
+from bulkhead_contracts.control import Halt
+from bulkhead_contracts.result import ContentRef
+from bulkhead_contracts.task import TaskEnded, TaskLimits, TaskSubmitted
+from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
+from services.budget.app import build
+from services.budget.effects import Budget
+from services.budget.settings import Settings
+from services.budget.watcher import LEASE_MS, MARK, Watcher
+from services.budget.watching import Mark, Watching
+
+TENANT = "acme"
+PAST = 3_600_000
+"""Milliseconds that the tests of stalls let pass at once."""
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server
+    server.stop()
+
+
+class World:
+    """A mesh with budget in it; the test speaks as worker, tools, gateway and planner."""
+
+    def __init__(self, mesh: MemoryMesh, edges: dict[str, Budget]) -> None:
+        self.mesh, self.edges = mesh, edges
+        self._numbers = itertools.count()
+
+    def watcher(self, instance: str = "0") -> Watcher:
+        found = self.edges[instance].watcher
+        assert found is not None
+        return found
+
+    async def submit(self, task: str) -> None:
+        ref = ContentRef(author="gateway", sha256="0" * 64, size_bytes=1)
+        body = TaskSubmitted(objective=ref, limits=TaskLimits(), submitted_unix_ms=1)
+        await self.mesh.context("gateway").publisher.send("planner", body, tenant=TENANT, task=task, index=task)
+
+    async def end(self, task: str) -> None:
+        await self.mesh.context("planner").publisher.send("gateway", TaskEnded(status="succeeded"), tenant=TENANT,
+                                                          task=task, index=f"{task}/end")  # fmt: skip
+
+    async def call(self, task: str, arguments: str = '{"q":"x"}', answer: str = "a") -> None:
+        name = f"c{next(self._numbers)}"
+        asked = ToolCallRequested(call_id=name, step_id="s1", attempt=1, tool="look", arguments_json=arguments,
+                                  deadline_unix_ms=1)  # fmt: skip
+        content = ContentRef(author="tool_executor", sha256=(answer * 64)[:64], size_bytes=1)
+        said = ToolCallReplied(call_id=name, step_id="s1", outcome="succeeded", content=content)
+        for sender, to, body in (("worker", "tool_executor", asked), ("tool_executor", "worker", said)):
+            await self.mesh.context(sender).publisher.send(to, body, tenant=TENANT, task=task, index=f"{task}/{name}")
+
+    async def tripped(self, task: str) -> list[Tripped]:
+        """The facts of one task, repeated ones too."""
+        found = []
+        for stored in await self.mesh.messages("INBOX_JOURNAL", f"mesh.budget.journal.*.{TENANT}.{task}"):
+            body = catalog.decode(stored.headers["ce-type"], stored.body)
+            if isinstance(body, Tripped):
+                found.append(body)
+        return found
+
+    async def halted(self, task: str) -> list[TaskHalted]:
+        found = []
+        for stored in await self.mesh.messages("INBOX_PLANNER", f"mesh.budget.planner.*.{TENANT}.{task}"):
+            body = catalog.decode(stored.headers["ce-type"], stored.body)
+            assert isinstance(body, TaskHalted)
+            found.append(body)
+        return found
+
+    async def folded(self, instance: str = "0") -> None:
+        """Until the watcher has folded everything that was said so far."""
+        (last,) = (await self.mesh.messages("JOURNAL", "mesh.>"))[-1:]
+        await until(lambda: _true((self.watcher(instance)._last or last).sequence >= last.sequence
+                                  and self.watcher(instance).caught_up))
+
+
+async def _true(value: bool) -> bool:
+    return value
+
+
+async def until(there: Callable[[], Awaitable[bool]], timeout_s: float = 15.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not await there():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+async def world(redis: RedisServer, request: pytest.FixtureRequest) -> AsyncIterator[World]:
+    edges: dict[str, Budget] = {}
+    prefix = "".join(one for one in request.node.name if one.isalnum())[:60]
+
+    def make(context: Context) -> Budget:
+        settings = Settings(redis_url=redis.url, redis_prefix=prefix, watch_interval_s=0.02)
+        edges[context.instance] = build(context, settings)
+        return edges[context.instance]
+
+    async with MemoryMesh({"budget": make}) as mesh:
+        world = World(mesh, edges)
+        await until(lambda: _true(world.watcher().caught_up))
+        yield world
+    for edge in edges.values():
+        await edge.stop()
+
+
+async def test_a_loop_is_warned_of_then_halted_with_its_evidence(world: World) -> None:
+    await world.submit("t1")
+    for _ in range(3):
+        await world.call("t1")
+
+    async def warned() -> bool:
+        return [one.level for one in await world.tripped("t1")] == ["warn"]
+
+    await until(warned)
+    assert await world.halted("t1") == []
+    await world.call("t1")
+
+    async def stopped() -> bool:
+        return [one.level for one in await world.tripped("t1")] == ["warn", "stop"]
+
+    await until(stopped)
+    (halted,) = await world.halted("t1")
+    assert halted.code == "loop_stopped" and "called look with the same arguments" in halted.reason
+    trip = (await world.tripped("t1"))[-1]
+    replies = await world.mesh.messages("INBOX_WORKER", f"mesh.*.worker.*.{TENANT}.t1")
+    assert trip.halted and list(trip.evidence) == [one.headers["ce-id"] for one in replies]
+    (entry,) = await world.mesh.messages("KV_CONTROL", f"$KV.CONTROL.task.{TENANT}.t1")
+    assert Halt.model_validate_json(entry.body).code == "loop_stopped"
+
+
+async def test_honest_work_and_an_ended_task_are_left_alone(world: World) -> None:
+    await world.submit("t1")
+    for number in range(12):
+        await world.call("t1", arguments=f'{{"q":"{number}"}}', answer="abcdef"[number % 6])
+    await world.submit("t2")
+    await world.call("t2")
+    await world.end("t2")
+    for _ in range(6):
+        await world.call("t2")
+    await world.folded()
+    await asyncio.wait_for(world.watcher()._act(), 5)
+    assert await world.tripped("t1") == await world.tripped("t2") == []
+
+
+async def test_a_killed_leader_loses_nothing_and_nothing_is_told_twice(world: World) -> None:
+    await world.mesh.start("budget", "1")
+    await until(lambda: _true(world.watcher("1").caught_up))
+    leader = "0" if world.watcher("0").leads else "1"
+    standby = "1" if leader == "0" else "0"
+    assert not world.watcher(standby).leads
+    await world.submit("t1")
+    for _ in range(3):
+        await world.call("t1")
+    await until(lambda: _some(world.tripped("t1")))
+    # It is killed with a trip on its lips: found, and not told.
+    world.watcher(leader)._tell = _never  # type: ignore[method-assign]
+    await world.call("t1")
+    await world.folded(leader)
+    world.mesh.kill("budget", leader)
+    await world.watcher(leader).stop()
+    killed = time.monotonic()
+
+    async def told() -> bool:
+        return [one.level for one in await world.tripped("t1")] == ["warn", "stop"]
+
+    await until(told)
+    assert time.monotonic() - killed < LEASE_MS / 1000 + 2
+    assert len(await world.halted("t1")) == 1 and world.watcher(standby).leads
+    # One that begins now folds it all again and has nothing to tell.
+    await world.mesh.start("budget", "2")
+    await until(lambda: _true(world.watcher("2").caught_up))
+    assert world.watcher("2").fold.due == {} and world.watcher("2").fold.folded > 0
+    assert len(await world.tripped("t1")) == 2
+
+
+async def _some(found: Awaitable[list[Tripped]]) -> bool:
+    return bool(await found)
+
+
+async def _never(*_: object) -> None:
+    await asyncio.Event().wait()
+
+
+async def test_a_stall_is_told_and_a_waiting_call_is_none(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    for task in ("stalled", "busy"):
+        await world.submit(task)
+        await world.call(task)
+    planner = world.mesh.context("planner").publisher
+    from bulkhead_contracts.plan import Plan, PlanAdopted, PlanStep
+
+    plan = Plan(steps=(PlanStep(id="s1", title="t", instruction="i"),))
+    for task in ("stalled", "busy"):
+        await planner.send("gateway", PlanAdopted(plan=plan), tenant=TENANT, task=task, index=f"{task}/plan")
+    asked = ToolCallRequested(call_id="open", step_id="s1", attempt=1, tool="look", arguments_json="{}",
+                              deadline_unix_ms=1)  # fmt: skip
+    await world.mesh.context("worker").publisher.send("tool_executor", asked, tenant=TENANT, task="busy", index="open")
+    await world.folded()
+    assert await world.tripped("stalled") == []
+    watcher = world.watcher()
+    now = watcher._clock
+    monkeypatch.setattr(watcher, "_clock", lambda: now() + PAST)
+    await until(lambda: _some(world.tripped("stalled")))
+    (trip,) = await world.tripped("stalled")
+    assert trip.detector == "stall" and not trip.halted and await world.halted("stalled") == []
+    assert await world.tripped("busy") == []
+
+
+async def test_a_fold_from_the_mark_knows_what_the_whole_journal_says(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Few messages of the past are read again: those of tasks that lived, and the last ones."""
+    monkeypatch.setattr("services.budget.watcher.RANGE", 5)
+    monkeypatch.setattr("services.budget.watcher.MARK_EVERY", 1)
+    await world.submit("old")
+    for _ in range(3):
+        await world.call("old")
+    await until(lambda: _some(world.tripped("old")))
+    for number in range(20):
+        await world.submit(f"done{number}")
+        await world.call(f"done{number}")
+        await world.end(f"done{number}")
+    await world.folded()
+
+    async def marked() -> bool:
+        return "done19" in str(world.watcher().fold.mark().subject) or world.watcher()._marked > 60
+
+    await until(marked)
+    kept = Mark.decode(await world.edges["0"]._store.kept(MARK))
+    assert list(kept.living) == ["acme/old"]
+    whole = world.watcher().fold.folded
+    await world.mesh.start("budget", "1")
+    await until(lambda: _true(world.watcher("1").caught_up))
+    assert world.watcher("1").fold.folded < whole / 2
+    world.watcher("0").leads = False
+    monkeypatch.setattr(world.edges["0"]._store, "lead", _no)
+    await world.call("old")
+
+    async def stopped() -> bool:
+        return [one.level for one in await world.tripped("old")] == ["warn", "stop"]
+
+    await until(stopped)
+    assert world.watcher("1").told == 1
+
+
+async def _no(*_: object) -> bool:
+    return False
+
+
+async def test_a_journal_that_was_made_again_is_read_on_and_nothing_is_told_twice(world: World) -> None:
+    await world.submit("t1")
+    for _ in range(4):
+        await world.call("t1")
+    await until(lambda: _len(world.tripped("t1"), 2))
+    watcher = world.watcher()
+    await world.folded()
+    folded = watcher.fold.folded
+    last = watcher._last
+    assert last is not None
+    # As after `infra.nats.journal` dropped it: something else stands where the reading stood.
+    watcher._last = type(last)(f"{last.subject}x", last.headers, last.body, last.sequence, last.time_unix_ms)
+    await world.submit("t2")
+    await world.folded()
+    await until(lambda: _true(watcher.fold.folded > folded))
+    assert watcher.fold.folded - folded <= 2, "known messages were folded again"
+    assert len(await world.tripped("t1")) == 2 and len(await world.halted("t1")) == 1
+
+
+async def _len(found: Awaitable[list[Tripped]], count: int) -> bool:
+    return len(await found) == count
+
+
+def test_a_mark_that_cannot_be_read_is_none() -> None:
+    mark = Mark(7, "mesh.a.b.1.t.x", 3, {"t/x": 2})
+    assert Mark.decode(mark.encode()) == mark
+    for raw in (b"", b"{", b"[]", b"[2,1,2,3,{}]", b'[1,"a","b",3,{}]', b'[1,1,"b",3,[]]'):
+        assert Mark.decode(raw) == Mark()
+    assert Watching(DEFAULT).mark() == Mark()

@@ -1,0 +1,68 @@
+"""`bulkhead why`: reasons from recorded histories, and from histories that were cut off while something was open."""
+
+from pathlib import Path
+
+import pytest
+
+from bulkhead.bus.port import Stored
+from bulkhead.cli.history import entries
+from bulkhead.cli.why import explain
+from bulkhead.runtime.history import load
+from bulkhead_contracts import catalog
+from bulkhead_contracts.budget import TaskHalted, Tripped
+from bulkhead_contracts.envelope import Envelope
+from bulkhead_contracts.model import ModelCallReplied
+from bulkhead_contracts.task import TaskEnded
+
+HISTORIES = Path(__file__).parents[2] / "replay" / "histories"
+KINDS = {"ended", "rejected", "halted", "tripped", "waits", "stalled"}
+
+
+def messages(name: str) -> tuple[Stored, ...]:
+    return load(next(iter(sorted(HISTORIES.glob(f"{name}*"))))).messages
+
+
+def reasons(found, after_ms: int = 5_000):
+    return explain(entries(found), "t1", found[-1].time_unix_ms + after_ms)
+
+
+def test_every_recorded_task_is_explained_by_its_end() -> None:
+    for path in sorted(HISTORIES.glob("*.jsonl*")):
+        found = load(path)
+        told = reasons(found.messages)
+        assert told and {one.kind for one in told} <= KINDS, path.name
+        if found.ended:
+            assert told[0].kind == "ended" and not any(one.kind in ("waits", "stalled") for one in told), path.name
+
+
+def test_a_cut_off_task_waits_for_what_is_open() -> None:
+    whole = messages("several_tools_in_one_turn")
+    at = next(n for n, one in enumerate(whole) if one.headers["ce-type"] == ModelCallReplied.ce_type())
+    (reason,) = reasons(whole[:at], after_ms=65_000)
+    assert reason.kind == "waits" and "waits for model_gateway (the model) for 1 min" in reason.what
+    assert reason.evidence and "bulkhead doctor" in reason.todo
+
+
+def test_nothing_open_for_long_is_a_stall() -> None:
+    whole = [one for one in messages("several_tools_in_one_turn") if one.headers["ce-type"] != TaskEnded.ce_type()]
+    (reason,) = reasons(whole, after_ms=60_000)
+    assert reason.kind == "stalled" and "bulkhead cancel t1" in reason.todo
+    (reason,) = reasons(whole, after_ms=100)
+    assert reason.kind == "waits"
+
+
+@pytest.mark.parametrize("level", ["warn", "stop"])
+def test_trips_and_halts_are_told_with_their_evidence(level) -> None:
+    whole = [one for one in messages("several_tools_in_one_turn") if one.headers["ce-type"] != TaskEnded.ce_type()]
+    trip = Tripped(trip="x", detector="loop.repeat", level=level, what="the same again", hint="stop it",
+                   evidence=("m1", "m2"), halted=level == "stop", tripped_unix_ms=1)  # fmt: skip
+    halt = TaskHalted(code="loop_stopped", reason="the same again. What to do: stop it.")
+    for number, (body, to) in enumerate(((trip, "journal"), (halt, "planner"))):
+        head = Envelope(f"{number:032x}", body.ce_type(), "budget", whole[-1].time_unix_ms)
+        parts = whole[0].subject.split(".")
+        subject = ".".join(("mesh", "budget", to, *parts[3:]))
+        whole.append(Stored(subject, head.headers(), body.encode(), 10**6 + number, whole[-1].time_unix_ms))
+        assert catalog.allowed(body.ce_type(), "budget", to)
+    told = reasons(whole)
+    assert [one.kind for one in told[:2]] == ["halted", "tripped"] and "loop_stopped" in told[0].what
+    assert told[1].evidence == ("m1", "m2") and told[1].todo == "stop it" and told[1].level == level
