@@ -11,7 +11,7 @@ from typing import Any
 from bulkhead.bus.memory import MemoryBus
 from bulkhead_contracts import subjects
 from bulkhead_contracts.catalog import decode
-from bulkhead_contracts.control import MessageRejected
+from bulkhead_contracts.control import CallDeferred, MessageRejected
 from bulkhead_contracts.envelope import Envelope, derive_id
 from bulkhead_contracts.task import StepStarted, TaskEnded, TaskSubmitted, facts
 from bulkhead_contracts.task.v1 import TaskRequestedV1
@@ -20,6 +20,7 @@ from tests.unit.model_gateway.scripted_provider import Exchange, fails, says
 
 Scene = Callable[[Stage], Awaitable[str]]
 PASSAGE = re.compile(r"\[\[part kind=passage id=(\w+)[^\n]*\n([^.\n]+\.[\d]*[^.]*\.)")
+PUT_OFF_S = 20
 BOTH = ({"id": "a"}, {"id": "b"}, {"id": "c", "inputs": ["a", "b"]})
 
 
@@ -200,10 +201,27 @@ async def fork(on: Stage) -> str:
     return (await on.run(**wanted))["task_id"]
 
 
+async def put_off(on: Stage) -> str:
+    """Nobody admits a step's model call for a while: it is put off, asked again, and made."""
+
+    async def alone(x: Exchange) -> None:
+        on.mesh.kill("budget")
+        await plan({"id": "a"})(x)
+
+    on.model.will(alone, a=[says("It is so.")])
+    running = asyncio.create_task(on.run())
+    async with asyncio.timeout(PUT_OFF_S):
+        while not any(one.headers["ce-type"].startswith(CallDeferred.TYPE)
+                      for one in await on.mesh.messages("INBOX_WORKER", "mesh.model_gateway.worker.>")):
+            await asyncio.sleep(0.02)
+    await on.mesh.start("budget")
+    return (await running)["task_id"]
+
+
 SCENES: dict[str, Scene] = {one.__name__: one for one in (
     single_step, fan_out_join, replanned, retried_with_reasons, failed_dependency, degraded_input, deadline,
     steps_time_up, invented_tool, runaway, several_tools_in_one_turn, request_v1, provider_errors, poison_message,
-    poison_opening, draft_rejected, uncertain_write, keyed_write, given_plan_unchecked)}  # fmt: skip
+    poison_opening, draft_rejected, uncertain_write, keyed_write, given_plan_unchecked, put_off)}  # fmt: skip
 UNDER_LOGIC_2: dict[str, Scene] = {"replanned_logic2": replanned, "fork_logic2": fork}
 UNDER_LOGIC_3: dict[str, Scene] = {"replanned_logic3": replanned, "steps_time_up_logic3": steps_time_up}
 SMALL_CONTEXT: dict[str, Scene] = {"pruned_context": pruned_context}

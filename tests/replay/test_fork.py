@@ -1,12 +1,13 @@
 """Forks: a task again from one step on, as a new one: what is taken over, whose authority, what is not done twice."""
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 
 from bulkhead.cli.replaying import replay_history
 from bulkhead.grants import unverified_claims
-from bulkhead_contracts import subjects
+from bulkhead_contracts import limits, subjects
 from bulkhead_contracts.plan import Plan, PlanAdopted, PlanStep
 from bulkhead_contracts.result import Result
 from bulkhead_contracts.task import StepEnded, StepStarted, TaskSubmitted
@@ -114,6 +115,21 @@ async def test_only_an_ended_task_of_the_own_tenant_can_be_forked(on):
         await running.result()
 
 
+async def test_a_follower_that_lags_behind_the_end_refuses_nothing(on, monkeypatch):
+    """Found by the simulation: whoever had seen the end was told, for good, that the task had not ended."""
+    old, read, looks = await chain(on), forks._past, []
+
+    async def lagging(context, tenant, task):
+        past = await read(context, tenant, task)
+        looks.append(past.ended)
+        past.ended = past.ended and len(looks) > 2
+        return past
+
+    monkeypatch.setattr(forks, "_past", lagging)
+    new = await fork(on, old, "a", "b")
+    assert new["status"] == "succeeded" and len(looks) >= 3
+
+
 async def test_a_fork_without_a_plan_is_refused(on):
     old = await chain(on)
     new = await on.run(fork={"task": old, "steps": ["a"]})
@@ -165,6 +181,18 @@ async def test_a_changed_write_is_a_new_one(on):
     assert on.counter.counts()["counts"] == {"orders": 6}
 
 
+async def test_what_another_fork_has_written_is_not_written_again(on):
+    """The line of forks has one set of keys: step, tool and arguments make one write, whichever of them asks."""
+    old = await counted(on)
+    for _ in range(2):
+        on.model.steps["b"] = [use(call("counter_increment", name="orders", amount=5)), says("It is counted.")]
+        assert (await fork(on, old, "a", rows=WRITES))["status"] == "succeeded"
+    assert on.counter.counts() == {"counts": {"orders": 6}, "increments": 2, "repeats": 1}
+    on.model.steps["b"] = [use(call("counter_increment", name="orders", amount=7)), says("It is counted.")]
+    assert (await fork(on, old, "a", rows=WRITES))["status"] == "succeeded"
+    assert on.counter.counts()["counts"] == {"orders": 13}
+
+
 async def test_a_write_without_idempotency_is_refused_unless_the_plan_avoids_it(on):
     old = await counted(on, "counter_increment_unkeyed")
     rows = [{**one, "tools": ["counter_increment_unkeyed"]} if one.get("tools") else one for one in WRITES]
@@ -203,6 +231,25 @@ async def test_a_fork_whose_line_was_purged_is_refused(on):
     third = await fork(on, second, "a", rows=WRITES)
     assert (third["status"], third["failure"]["code"]) == ("rejected", "fork_ancestor_gone")
     assert on.counter.counts()["counts"] == {"orders": 1}
+
+
+async def test_a_line_of_forks_is_bounded(on, monkeypatch):
+    monkeypatch.setattr(forks, "MAX_ANCESTORS", 2)
+    first = await chain(on)
+    second = await fork(on, first, "a", "b", "c")
+    third = await fork(on, second["task_id"], "a", "b", "c")
+    assert third["status"] == second["status"] == "succeeded"
+    fourth = await fork(on, third["task_id"], "a", "b", "c")
+    assert (fourth["status"], fourth["failure"]["code"]) == ("rejected", "fork_too_deep")
+
+
+async def test_a_fork_that_no_message_can_carry_is_refused(on, monkeypatch):
+    assert forks.too_large(limits.MAX_MESSAGE_BYTES) is None
+    old = await chain(on)
+    monkeypatch.setattr(forks, "limits", SimpleNamespace(MAX_MESSAGE_BYTES=1_000))
+    new = await fork(on, old, "a", "b")
+    assert (new["status"], new["failure"]["code"]) == ("rejected", "fork_too_large")
+    assert "1000 fit" in new["failure"]["message"] and "fewer steps" in new["failure"]["hint"]
 
 
 async def test_what_was_never_checked_is_not_taken_into_a_checked_task(on):

@@ -12,6 +12,7 @@ from bulkhead.runtime.history import dump, load
 from bulkhead.runtime.replay import CannotReplay, replay
 from bulkhead_contracts import catalog
 from bulkhead_contracts.catalog import DECIDERS
+from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.plan import PlanRejected
 from bulkhead_contracts.task import StepEnded, TaskEnded, facts
 from bulkhead_contracts.tool import ToolCallReplied
@@ -34,6 +35,7 @@ SHAPES = {
     "halted_by_budget": ("halted", "budget_exceeded"), "invented_tool": ("succeeded", ""),
     "keyed_write": ("succeeded", ""), "no_answer_in_documents": ("succeeded", ""), "poison_message": ("succeeded", ""),
     "poison_opening": ("failed", "malformed_body"), "provider_errors": ("succeeded", ""),
+    "put_off": ("succeeded", ""),
     "pruned_context": ("succeeded", ""), "replanned": ("succeeded", ""), "replanned_logic2": ("succeeded", ""),
     "replanned_logic3": ("succeeded", ""), "steps_time_up_logic3": ("failed", "step_failed"),
     "request_v1": ("succeeded", ""), "retried_with_reasons": ("succeeded", ""), "runaway": ("failed", "step_failed"),
@@ -95,6 +97,7 @@ def test_every_scene_has_a_history_and_they_are_small():
 
 
 def test_the_shapes_hold_what_their_names_say():
+    assert len(said("put_off", CallDeferred)) == 1
     assert {one.outcome for one in said("retried_with_reasons", StepEnded)} == {"rejected", "accepted"}
     assert said("replanned", TaskEnded)[0].plan_versions == said("replanned_logic2", TaskEnded)[0].plan_versions == 2
     assert said("failed_dependency", TaskEnded)[0].steps_done == 0

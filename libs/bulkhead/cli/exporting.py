@@ -40,14 +40,17 @@ async def show_export(data: Path, task: str, path: Path | None, tenant: str = ""
             history = await export_task(bus, task, tenant)
         except HistoryError as error:
             raise Stop(Exit.FAILED, f"the task cannot be exported: {error}", error.hint) from error
-    if path is None:
-        sys.stdout.buffer.write(dump(history))
-        sys.stdout.buffer.flush()
-        return
     try:
-        size = save(history, path)
+        raw = dump(history) if path is None else b""
+        size = len(raw) if path is None else save(history, path)
+    except HistoryError as error:
+        raise Stop(Exit.FAILED, f"the task cannot be exported: {error}", error.hint) from error
     except OSError as error:
         raise Stop(Exit.FAILED, f"{path} cannot be written: {error.strerror}", "name another file with -o") from error
+    if path is None:
+        sys.stdout.buffer.write(raw)
+        sys.stdout.buffer.flush()
+        return
     gone = sum(one.data is None for one in history.contents.values())
     if as_json:
         print_json({"file": str(path), "bytes": size, "task": task, "tenant": history.tenant, "ended": history.ended,

@@ -243,7 +243,8 @@ def _tell(fork: Fork, edit: Edit) -> None:
     if edit.objective is not None and fork.taken:
         err.print("the objective is another one: what is taken over was made for the old one", style="yellow")
     for one in fork.writes:
-        how = ("sent under its old key if nothing changes: the tool does not do it again; changed, it is done as new"
+        how = ("sent under its old key if nothing changes: the tool does not do it again; changed, it is done, unless "
+               "another fork has done just that"
                if one.safe else "the tool honours no key: it would be done again")
         err.print(f"side effect: {one.step} called {one.tool} {one.arguments} ({one.outcome}); {how}", style="yellow",
                   markup=False)

@@ -163,5 +163,8 @@ class Verifier:
 
 
 def unverified_claims(token: str) -> dict[str, object]:
-    """Claims without checking the signature; for replay and display only."""
-    return dict(jwt.decode(token, options={"verify_signature": False}))
+    """Claims without checking the signature; for replay and display only. {} for what is no token."""
+    try:
+        return dict(jwt.decode(token, options={"verify_signature": False}))
+    except jwt.InvalidTokenError:
+        return {}

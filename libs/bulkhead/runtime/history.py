@@ -24,12 +24,12 @@ from bulkhead.bus.port import Stored
 from bulkhead.flow import bounded
 from bulkhead_contracts import envelope, limits, subjects
 from bulkhead_contracts.result import ContentRef
-from bulkhead_contracts.task import TaskEnded
+from bulkhead_contracts.task import TaskEnded, TaskRejected
 
 VERSION = 1
 MAX_MESSAGES = 100_000
 MAX_BYTES = 512 * 1024 * 1024
-"""Of a history, uncompressed."""
+"""Of a history, as messages and contents, and as the lines of its file, uncompressed."""
 MAX_LINE_BYTES = 8 * limits.MAX_BLOB_BYTES
 """A content of control characters grows sixfold as JSON."""
 SOURCE_HEADER = "nats-stream-source"
@@ -70,6 +70,11 @@ class History:
     def ended(self) -> bool:
         """Whether the planner has said the task's end."""
         return any(one.headers.get("ce-type", "").startswith(f"{TaskEnded.TYPE}.v") for one in self.messages)
+
+    @property
+    def turned_away(self) -> bool:
+        """Whether the gateway has rejected the task: no decider heard of it then."""
+        return any(one.headers.get("ce-type", "").startswith(f"{TaskRejected.TYPE}.v") for one in self.messages)
 
     def text(self, ref: ContentRef) -> str | None:
         """The text of a reference; None when it is not here."""
@@ -193,13 +198,24 @@ def lines(history: History) -> Iterator[str]:
 
 
 def dump(history: History, *, compressed: bool = False) -> bytes:
-    """The file's bytes: the same for the same history, whenever and wherever it is written."""
-    raw = "".join(line + "\n" for line in lines(history)).encode()
+    """The file's bytes: the same for the same history, whenever and wherever it is written.
+
+    Raises HistoryError for a file that would be larger than what can be read again.
+    """
+    rows, size = [], 0
+    for line in lines(history):
+        rows.append(line)
+        size += len(line) + 1  # All of it is ASCII.
+        if size > MAX_BYTES:
+            raise HistoryError(f"the task's history exceeds {MAX_BYTES // 1024**2} MiB",
+                               "look at it with `bulkhead timeline`, and replay it where it ran")
+    raw = "".join(row + "\n" for row in rows).encode()
     return gzip.compress(raw, mtime=0) if compressed else raw
 
 
 def save(history: History, path: Path) -> int:
-    """Write a file, whole or not at all; compressed when its name ends in .gz. Returns its size. Raises OSError."""
+    """Write a file, whole or not at all; compressed when its name ends in .gz. Returns its size. Raises OSError,
+    HistoryError."""
     raw = dump(history, compressed=path.suffix == ".gz")
     beside = path.with_name(path.name + ".part")
     beside.write_bytes(raw)
@@ -254,7 +270,7 @@ def parse(file: BinaryIO, name: str = "the file") -> History:
                 messages.append(Stored(_subject(row), _headers(row), _bytes(row, "body"),
                                        int(row["sequence"]), int(row["time_unix_ms"])))
         expected = (int(head["messages"]), int(head["contents"]))
-        tenant, task, settled = str(head["tenant"]), str(head["task"]), bool(head["settled"])
+        tenant, task, settled, ended = str(head["tenant"]), str(head["task"]), bool(head["settled"]), head["ended"]
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         if isinstance(error, HistoryError):
             raise
@@ -262,7 +278,11 @@ def parse(file: BinaryIO, name: str = "the file") -> History:
     if (len(messages), len(contents)) != expected or not messages:
         raise HistoryError(f"{name} is cut off: it has {len(messages)} of {expected[0]} messages and "
                            f"{len(contents)} of {expected[1]} contents", "copy it again, or export the task again")
-    return History(tenant, task, tuple(messages), contents, settled)
+    found = History(tenant, task, tuple(messages), contents, settled)
+    if found.ended is not ended:
+        raise HistoryError(f"{name} says that its task has {'' if ended else 'not '}ended; its messages say otherwise",
+                           "messages were added or taken away: do not trust the file; export the task again")
+    return found
 
 
 def _rows(file: BinaryIO, name: str) -> Iterator[dict[str, Any]]:
@@ -270,7 +290,7 @@ def _rows(file: BinaryIO, name: str) -> Iterator[dict[str, Any]]:
     try:
         while line := file.readline(MAX_LINE_BYTES + 1):
             read += len(line)
-            if len(line) > MAX_LINE_BYTES or read > 2 * MAX_BYTES:
+            if len(line) > MAX_LINE_BYTES or read > MAX_BYTES:
                 raise HistoryError(f"{name} is larger than any history", "is it the right file?")
             row = json.loads(line)
             if not isinstance(row, dict):

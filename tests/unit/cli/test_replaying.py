@@ -6,9 +6,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from bulkhead.bus.port import Stored
 from bulkhead.cli.main import app
 from bulkhead.cli.replaying import Totals
 from bulkhead.runtime.history import History, load, save
+from bulkhead_contracts import envelope, subjects
+from bulkhead_contracts.task import TaskRejected
 
 HISTORIES = Path(__file__).parents[2] / "replay" / "histories"
 PLAIN = HISTORIES / "given_plan.jsonl"
@@ -45,6 +48,32 @@ def test_what_is_in_the_works_is_no_divergence(tmp_path):
     save(cut, tmp_path / "early.jsonl")
     answer = replay(tmp_path / "early.jsonl")
     assert answer.exit_code == 0 and "not in the journal yet" in answer.stdout, answer.output
+
+
+def test_a_file_from_which_all_that_was_decided_is_taken_away(tmp_path):
+    [path] = HISTORIES.glob("single_step.jsonl*")
+    whole = load(path)
+    deciders = ("planner", "worker", "checker")
+    kept = tuple(one for one in whole.messages if not {*one.subject.split(".")[1:3]} & {*deciders})
+    assert 0 < len(kept) < len(whole.messages)
+    save(History(whole.tenant, whole.task, kept, whole.contents), tmp_path / "thin.jsonl")
+    answer = replay(tmp_path / "thin.jsonl")
+    assert answer.exit_code == 1 and "nothing was checked" in answer.stderr and "export" in answer.stderr
+    away = TaskRejected(code="no_such_tenant", message="no", hint="yes")
+    head = envelope.Envelope(id="i", type=away.ce_type(), source="gateway", time_unix_ms=1).headers()
+    rejected = Stored(subjects.mesh("gateway", "gateway", "demo", "t"), head, away.encode(), 1, 1)
+    save(History("demo", "t", (rejected,)), tmp_path / "rejected.jsonl")
+    assert replay(tmp_path / "rejected.jsonl").exit_code == 0, "no decider ever heard of it"
+
+
+@pytest.mark.parametrize("token", ["", "x", "[]", "e30.e30.", "e30.bnVsbA.", "a.b.c", "e30.W10."])
+def test_what_is_no_grant_is_a_divergence_and_no_crash(tmp_path, token):
+    whole = load(PLAIN)
+    odd = [Stored(one.subject, {**one.headers, "bulkhead-grant": token}, one.body, one.sequence, one.time_unix_ms)
+           if ".planner.worker." in one.subject else one for one in whole.messages]
+    save(History(whole.tenant, whole.task, tuple(odd), whole.contents), tmp_path / "odd.jsonl")
+    answer = replay(tmp_path / "odd.jsonl")
+    assert answer.exit_code == 1 and "step grant" in answer.stdout, answer.output
 
 
 def test_a_content_that_a_decision_read_and_that_is_gone(tmp_path):

@@ -113,6 +113,9 @@ async def test_bodies_that_nobody_can_read(tmp_path):
     (lambda raw: raw.replace('"sequence":3', '"sequence":"x"'), "malformed line"),
     (lambda raw: raw.replace('"headers"', '"heads"'), "malformed line"),
     (lambda raw: raw.splitlines()[0] + "\n[]\n", "is no history, or is cut off"),
+    (lambda raw: raw.replace('"ended":false', '"ended":true'), "its task has ended; its messages say otherwise"),
+    (lambda raw: raw.replace('"ended":false', '"ended":"no"'), "its messages say otherwise"),
+    (lambda raw: raw.replace('"ended":false,', ""), "malformed line"),
 ])
 async def test_a_file_that_is_not_whole_is_refused(tmp_path, spoil, said):
     path = tmp_path / "h.jsonl"
@@ -138,6 +141,11 @@ async def test_both_ends_are_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(histories, "MAX_BYTES", len(REPLY) + 10)
     with pytest.raises(HistoryError, match="exceed"):
         await one()
+    # As JSON a content of control characters is six times as long: what is written can be read again.
+    monkeypatch.setattr(histories, "MAX_BYTES", 10_000)
+    large = await gather(stored(1, b"\x00" * 2_000))
+    with pytest.raises(HistoryError, match="history exceeds"):
+        dump(large)
     monkeypatch.setattr(histories, "MAX_BYTES", 1_000)
     bomb = tmp_path / "bomb.jsonl.gz"
     bomb.write_bytes(gzip.compress(b'{"bulkhead_history":1}\n' + b'{"authors":[],"gone":true,"sha256":"0"}\n' * 1_000))
