@@ -11,12 +11,15 @@ from bulkhead_contracts.model import ModelCallReplied
 from bulkhead_contracts.plan import Plan, PlanNote, PlanStep
 from bulkhead_contracts.result import Failure, Result, worst
 from bulkhead_contracts.tool import ToolSpec
+from bulkhead_contracts.wording import words
 
 COMPOSE_ID = "answer"
 MAX_PLAN_BYTES = 256 * 1024
 MODELS_ANSWER = "the model's answer"
 """As the model gateway names what it had to leave out of a reply."""
 CUT_OFF = frozenset({"plan_cut_off", "plan_too_large"})
+OWN_WORDS = 3
+"""The first decision logic that says of broken JSON nothing in a parser's words: another version has others."""
 NOT_CHECKED = "is a noop: it returns its own instruction, which nobody checks"
 
 
@@ -37,7 +40,7 @@ class Draft(BaseModel):
     steps: Annotated[tuple[DraftStep, ...], Field(min_length=1, max_length=limits.MAX_PLAN_STEPS)]
 
 
-def parse(text: str, cut: str = "") -> tuple[tuple[PlanStep, ...], tuple[PlanNote, ...]]:
+def parse(text: str, cut: str = "", logic: int = 1) -> tuple[tuple[PlanStep, ...], tuple[PlanNote, ...]]:
     """Steps of a draft, or notes that say why it cannot be read. cut: what the reply says is missing from it."""
     try:
         draft = Draft.model_validate_json(text)
@@ -55,20 +58,23 @@ def parse(text: str, cut: str = "") -> tuple[tuple[PlanStep, ...], tuple[PlanNot
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False)[:8]
         if found[0]["type"] == "json_invalid":
-            return (), (_no_json(text, str(found[0]["ctx"]["error"]), cut),)
-        return (), tuple(_error("unreadable_plan", f"{'.'.join(map(str, one['loc']))}: {one['msg']}") for one in found)
+            if logic >= OWN_WORDS:
+                return (), (_no_json(text, "", cut, ends_early=_ends_early(text)),)
+            why = str(found[0]["ctx"]["error"])
+            return (), (_no_json(text, f" ({why})", cut, ends_early=why.startswith("EOF")),)
+        return (), tuple(_error("unreadable_plan", f"{'.'.join(map(str, one['loc']))}: {words(one)}") for one in found)
     return steps, ()
 
 
 def read(
-    reply: ModelCallReplied, text: str | None, tools: Sequence[ToolSpec]
+    reply: ModelCallReplied, text: str | None, tools: Sequence[ToolSpec], logic: int = 1
 ) -> tuple[tuple[PlanStep, ...], tuple[PlanNote, ...]]:
     """Steps of a model's reply, and what the checker finds. text: what it said; None when that was too long to read."""
     if text is None:
         return (), (_error("plan_too_large", f"the plan exceeds {MAX_PLAN_BYTES} bytes"),)
     lost = [one.detail or one.what for one in reply.completeness.omissions if one.what == MODELS_ANSWER]
     cut = "; ".join(lost) or ("the model reached its output limit" if reply.finish == "length" else "")
-    steps, notes = parse(text, cut)
+    steps, notes = parse(text, cut, logic)
     return steps, notes or check(steps, tools)
 
 
@@ -92,11 +98,24 @@ def unchecked(step: PlanStep, result: Result) -> Result:
     return result.model_copy(update={"standing": standing, "standing_reason": reason[: limits.MAX_REASON_CHARS]})
 
 
-def _no_json(text: str, why: str, cut: str) -> PlanNote:
+def _ends_early(text: str) -> bool:
+    """Whether a bracket or a text that was opened is never closed."""
+    depth, quoted, escaped = 0, False, False
+    for char in text:
+        if quoted:
+            quoted, escaped = (char != '"' or escaped), (char == "\\" and not escaped)
+        elif char == '"':
+            quoted = True
+        else:
+            depth += (char in "[{") - (char in "]}")
+    return text.lstrip()[:1] in ("{", "[") and (quoted or depth > 0)
+
+
+def _no_json(text: str, why: str, cut: str, *, ends_early: bool) -> PlanNote:
     if not text.strip():
         return _error("unreadable_plan", "the answer is empty; answer with the JSON object of the plan")
-    if not cut and not why.startswith("EOF"):
-        return _error("unreadable_plan", f"the answer is not JSON ({why}); answer with the plan's JSON object alone")
+    if not cut and not ends_early:
+        return _error("unreadable_plan", f"the answer is not JSON{why}; answer with the plan's JSON object alone")
     detail = f": {cut}" if cut else ""
     return _error(
         "plan_cut_off",

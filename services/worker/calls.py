@@ -17,6 +17,10 @@ from bulkhead_contracts.retrieval import RetrievalRequested
 from bulkhead_contracts.step import StepAssigned
 from bulkhead_contracts.tool import ToolCallRequested, ToolSpec
 from bulkhead_contracts.types import Body
+from bulkhead_contracts.wording import words
+
+OWN_WORDS = 3
+"""The first decision logic that says of broken JSON nothing in a parser's words: another version has others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +32,9 @@ class Outgoing:
     body: Body
 
 
-def request(assigned: StepAssigned, call: ToolCall, turn: int, index: int, earlier_same: int) -> Outgoing | Failure:
+def request(
+    assigned: StepAssigned, call: ToolCall, turn: int, index: int, earlier_same: int, logic: int = 1
+) -> Outgoing | Failure:
     """The request of the index-th call of a turn. `earlier_same`: how often this attempt made the same call before."""
     tool = next((one for one in assigned.tools if one.name == call.name), None)
     if tool is None:
@@ -41,9 +47,10 @@ def request(assigned: StepAssigned, call: ToolCall, turn: int, index: int, earli
     try:
         arguments = bounded.loads(call.arguments_json or "{}")
     except ValueError as error:
+        why = "" if logic >= OWN_WORDS else f": {error}"
         return Failure.of(
             code="malformed_arguments",
-            message=f"the arguments are not JSON: {error}"[:500],
+            message=f"the arguments are not JSON{why}"[:500],
             hint="send one JSON object that fits the tool's parameters",
         )
     if not isinstance(arguments, dict):
@@ -113,7 +120,7 @@ def _retrieval(assigned: StepAssigned, arguments: dict[str, object], call_id: st
         where = ".".join(map(str, first["loc"]))
         return Failure.of(
             code="bad_arguments",
-            message=f"{where}: {first['msg']}",
+            message=f"{where}: {words(first)}",
             hint=f"query is a text of 1-{limits.MAX_QUERY_CHARS} characters, k 1-{limits.MAX_PASSAGES}",
         )
     return Outgoing(call_id, "rag", body)

@@ -238,8 +238,9 @@ def _act(state: State, message: Message, key: Key, attempt: Attempt, body: Model
     sends: list[Output] = []
     errors, failed = attempt.errors, dict(attempt.failed_tools)
     granted = {tool.name for tool in attempt.assigned.tools}
+    logic = message.envelope.logic
     for index, call in enumerate(body.tool_calls):
-        made = calls.request(attempt.assigned, call, turn, index, _made_before(attempt, body, index))
+        made = calls.request(attempt.assigned, call, turn, index, _made_before(attempt, body, index), logic)
         if isinstance(made, Failure) and call.name in granted:
             # A tool that no call ever reached is missing from the result as much as one that failed.
             failed[call.name] = made.message

@@ -64,6 +64,21 @@ def test_what_is_no_plan_is_told_in_words(text, said):
     assert not note.message.startswith(":")
 
 
+@pytest.mark.parametrize("text, code, said", [
+    ("", "unreadable_plan", "the answer is empty; answer with the JSON object of the plan"),
+    ("Sure! [Here", "unreadable_plan", "the answer is not JSON; answer with the plan's JSON object alone"),
+    ('{"steps": nonsense}', "unreadable_plan", "the answer is not JSON; answer with the plan's JSON object alone"),
+    ('{"steps": [{"id": "a", "instru', "plan_cut_off", "the plan was cut off after 30 characters"),
+    ('{"steps": [{"id": "\\"', "plan_cut_off", "the plan was cut off after 21 characters"),
+    ('{"steps": []}', "unreadable_plan", "steps: Tuple should have at least 1 item after validation, not 0"),
+    ('{"steps": 7}', "unreadable_plan", "steps: Input should be a valid array"),
+    ('{}', "unreadable_plan", "steps: Field required"),
+])
+def test_since_logic_3_nothing_is_said_in_the_words_of_a_parser(text, code, said):
+    _, (note, *_) = plans.parse(text, logic=3)
+    assert (note.code, note.message[: len(said)]) == (code, said)
+
+
 def test_a_whole_plan_of_a_cut_reply_is_read(play):
     """What is missing may be the words after it."""
     submit(play)
