@@ -12,6 +12,8 @@ mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
 cache=${BULKHEAD_CACHE:-${XDG_CACHE_HOME:-${HOME:-/var}/.cache}/bulkhead}
 ca=${BULKHEAD_CA_BUNDLE:-/etc/ssl/certs/ca-certificates.crt}
 docker=${DOCKER:-docker}
+suite=bookworm
+packages=python3,python3-venv,ca-certificates
 
 say() { echo "$*" >&2; }
 
@@ -19,10 +21,13 @@ say() { echo "$*" >&2; }
 command -v debootstrap >/dev/null || { say "debootstrap is not installed: apt-get install debootstrap"; exit 2; }
 [ -r "$ca" ] || { say "there is no CA bundle $ca: install ca-certificates, or set BULKHEAD_CA_BUNDLE"; exit 2; }
 
-# What the archive was made of is its name: another CA bundle or another recipe is another base.
-print=$(cat "$0" "$ca" | sha256sum | cut -c1-16)
-archive=$cache/base-bookworm-$print.tar
+# What the archive was made of is its name: another CA bundle or other packages are another base.
+print=$( (echo "$suite $packages 1"; cat "$ca") | sha256sum | cut -c1-16)
+archive=$cache/base-$suite-$print.tar
 mkdir -p "$cache"
+# Who comes second waits and finds it made.
+exec 9>"$cache/base.lock"
+flock 9
 if [ "$("$docker" image inspect --format '{{index .Config.Labels "bulkhead.base"}}' "$tag" 2>/dev/null || true)" = "$print" ]; then
     echo "$tag"
     exit 0
@@ -32,7 +37,7 @@ if [ ! -f "$archive" ]; then
     folder=$(mktemp -d -p "$cache" base.XXXXXX)
     trap 'rm -rf "$folder" "$archive.part"' EXIT
     say "making a base of Debian packages (once, about a minute)"
-    debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates bookworm "$folder/root" "$mirror" \
+    debootstrap --variant=minbase --include="$packages" "$suite" "$folder/root" "$mirror" \
         >"$folder/log" 2>&1 || { tail -20 "$folder/log" >&2; say "debootstrap failed; is $mirror reachable?"; exit 1; }
     cp "$ca" "$folder/root/etc/ssl/certs/ca-certificates.crt"
     rm -rf "$folder/root"/var/cache/apt/archives/*.deb "$folder/root"/var/lib/apt/lists/* "$folder/root"/usr/share/doc/* \

@@ -1,6 +1,6 @@
 """What is inside each image: the one table, and the two things that a build makes of it. Standard library alone.
 
-In: the sources. Out: `contents.py DIR` makes DIR/<image>/ for every image: lists/core.txt (what every service needs) and
+In: the sources. Out: `contents.py DIR` makes DIR/<image>/ for every image: lists/core.txt (what every service needs),
 lists/own.txt (what this one needs beside it), pinned with hashes as in requirements.lock; code/, its part of the tree,
 compiled; state/, the empty folders that it may write to.
 """
