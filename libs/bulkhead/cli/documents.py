@@ -109,39 +109,38 @@ async def add(
             return await _add(mesh, upload)
 
     fates = await asyncio.gather(*(one(upload) for upload in uploads))
+    unfit = [fate for upload, fate in zip(uploads, fates, strict=True) if upload.named and isinstance(fate, Stop)]
     for upload, fate in zip(uploads, fates, strict=True):
+        if fate in unfit:
+            continue  # Ends the command; what else went in is in, and told.
         if on_fate is not None:
             on_fate(upload, fate)
         if told:
             _tell(upload, fate)
+    if unfit:
+        raise unfit[0]
     skipped = [fate for fate in fates if isinstance(fate, Stop)]
     if skipped and len(skipped) == len(uploads):
         raise Stop(Exit.REFUSED, f"none of {counted(len(uploads), 'document')} could be read",
                    "give a directory with text, Markdown, HTML, CSV or PDF files", name="no_documents")
-    return list(fates)
+    return fates
 
 
 async def _add(mesh: Mesh, upload: Upload) -> Fate:
-    """The receipt, or why this file of a directory was left out."""
+    """The receipt, or why this file does not go in. Raises Stop for what every other would meet as well."""
     try:
         if upload.path.stat().st_size > limits.MAX_BLOB_BYTES:
-            raise Stop(Exit.USAGE, f"{upload.path} is larger than {limits.MAX_BLOB_BYTES:,} bytes",
-                       "split it into several documents", name="too_large")
+            return Stop(Exit.USAGE, f"{upload.path} is larger than {limits.MAX_BLOB_BYTES:,} bytes",
+                        "split it into several documents", name="too_large")
         return await mesh.add_document(upload.path, upload.name)
     except Refused as error:
-        problem = refusal(error, str(upload.path))
-        if error.status not in UNFIT_STATUS or error.code.startswith(NOT_ITS_FAULT) or upload.named:
+        problem = refusal(error, "" if str(error).startswith(upload.name) else str(upload.path))
+        if error.status not in UNFIT_STATUS or error.code.startswith(NOT_ITS_FAULT):
             raise problem from error
+        return problem
     except OSError as error:
-        problem = Stop(Exit.USAGE, f"{upload.path} cannot be read: {error.strerror}", "check its permissions",
-                       name="unreadable")
-        if upload.named:
-            raise problem from error
-    except Stop as error:
-        problem = error
-        if upload.named:
-            raise
-    return problem
+        return Stop(Exit.USAGE, f"{upload.path} cannot be read: {error.strerror}", "check its permissions",
+                    name="unreadable")
 
 
 def _tell(upload: Upload, fate: Fate) -> None:

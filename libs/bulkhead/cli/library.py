@@ -13,7 +13,7 @@ from rich.table import Table
 
 from bulkhead.cli import documents, output, target
 from bulkhead.cli.options import ApiKey, Data, Json, SubData, Tenant, Url
-from bulkhead.cli.output import EXIT_CODES, Stop, clock, counted, out, print_json, print_whole, run
+from bulkhead.cli.output import EXIT_CODES, Exit, Stop, clock, counted, out, print_json, print_whole, run
 
 DIGEST_CHARS = 12
 
@@ -41,9 +41,7 @@ class Said:
             output.stop(error)
 
 
-documents_app = typer.Typer(
-    invoke_without_command=True, rich_markup_mode="rich", epilog=EXIT_CODES,
-    help="The tenant's documents, which its tasks search: list, add, delete.")
+documents_app = typer.Typer(invoke_without_command=True, rich_markup_mode="rich", epilog=EXIT_CODES)
 
 
 @documents_app.callback()
@@ -125,6 +123,8 @@ async def _add(found: target.Target, paths: list[Path], *, as_json: bool) -> Non
 
 
 async def _delete(found: target.Target, name: str, *, as_json: bool) -> None:
+    if not name.strip():
+        raise Stop(Exit.USAGE, "the name is empty", "`bulkhead documents` lists the names")
     async with found.mesh() as mesh:
         gone = await mesh.delete_document(name)
     if as_json:

@@ -172,7 +172,12 @@ def test_documents_are_added_listed_replaced_and_deleted(bulkhead, tmp_path):
     listed = bulkhead("documents", "list")
     assert re.search(r"fares.md +2 +3 +2027", listed.stdout), listed.output
     assert json.loads(bulkhead("documents", "list", "--json").stdout)[0]["versions"] == 3
-    assert "deleted fares.md (3 versions)" in bulkhead("documents", "delete", "fares.md").stdout
+    (tmp_path / "empty.md").write_text("")
+    answer = bulkhead("documents", "add", str(file), str(tmp_path / "empty.md"))
+    assert answer.exit_code == 4 and "document fares.md: ingested" in answer.stderr, "what is in is told all the same"
+    assert "error: " in answer.stderr and "empty.md: the document is empty" in answer.stderr
+    assert bulkhead("documents", "delete", " ").exit_code == 2
+    assert "deleted fares.md (" in bulkhead("documents", "delete", "fares.md").stdout
     answer = bulkhead("documents", "delete", "fares.md")
     assert answer.exit_code == 2 and "`bulkhead documents` lists the names" in answer.stderr
 
