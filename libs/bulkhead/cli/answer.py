@@ -122,3 +122,6 @@ def show(console: Console, document: dict[str, Any]) -> None:
         console.print("the answer's text cannot be read any more; it may have expired", style="yellow")
     console.print()
     console.print(footer(document), style="dim", markup=False)
+    if document.get("spent_more"):
+        console.print("calls were in the works when it ended: `bulkhead timeline` has what they cost", style="dim",
+                      markup=False)

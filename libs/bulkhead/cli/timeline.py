@@ -64,8 +64,11 @@ def _head(task: str, found: list[Entry]) -> Text:
     took = (end or found[-1]).at_unix_ms - found[0].at_unix_ms  # Late timers come after the end.
     status = ended.status if ended else "rejected" if end is not None else "running"
     style = {"succeeded": "bold green", "running": "bold blue"}.get(status, "bold red")
+    # What was settled is what was spent: the end does not know of calls that were in the works then.
+    settled = [entry.body.usage for entry in found if isinstance(entry.body, Settled)]
+    usage = sum(settled, Usage()) if settled else ended.usage if ended else None
     return Text.assemble((task, "bold"), " ", (status, style), f"  {seconds(took)}, {len(found)} messages",
-                         (f", {_cost(ended.usage)}" if ended else "", ""))
+                         f", {_cost(usage)}" if usage else "")
 
 
 def _step_head(step: str, title: str, found: list[Entry]) -> Text:
