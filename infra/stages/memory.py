@@ -6,10 +6,7 @@ it has neither Redis nor a disk of its own.
 """
 
 import asyncio
-import hashlib
-import json
 import logging
-import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -28,7 +25,7 @@ from infra.local.ports import free_port
 from infra.offline_model import MODEL_NAME
 from infra.offline_model.server import build_app
 from infra.offline_model.settings import Settings as ModelSettings
-from infra.stages import write_tenants
+from infra.stages import KeyFile, write_tenants
 from infra.stages.wires import Wired, WiredBroker, Wires
 from services.budget import app as budget
 from services.budget.settings import Settings as BudgetSettings
@@ -47,6 +44,7 @@ from services.tool_executor.settings import Settings as ToolSettings
 from services.worker import app as worker
 
 ACK_WAIT_MS = 1_000
+KEYS_FILE = "api_keys.json"
 READY_S = 20.0
 POLL_S = 0.002
 START_ORDER = tuple(reversed(SERVICES))
@@ -62,7 +60,6 @@ class Memory:
         self._wishes, self._folder = wishes, wishes.folder
         self.logs = self._folder / "logs"
         self.url = self.model_url = ""
-        self._keys: list[dict[str, str]] = []
         self._started = 0
         self._wires = Wires()
         self._held: set[str] = set()
@@ -75,7 +72,7 @@ class Memory:
         self.model_url = await self._model.open()
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
-        self._write_keys()
+        self._keys = KeyFile(self._folder / KEYS_FILE)
         self._mesh = _WiredMesh(self._builds(port), self._wires, ack_wait_ms=ACK_WAIT_MS)
         try:
             for name in START_ORDER:
@@ -112,11 +109,7 @@ class Memory:
 
     def new_key(self, tenant: str, person: str, role: str) -> str:
         """See Stage."""
-        key = "bk_" + secrets.token_urlsafe(32)
-        digest = hashlib.sha256(key.encode()).hexdigest()
-        self._keys.append({"sha256": digest, "tenant": tenant, "person": person, "role": role})
-        self._write_keys()
-        return key
+        return self._keys.add(tenant, person, role)
 
     @asynccontextmanager
     async def bus(self) -> AsyncIterator[Bus]:
@@ -182,19 +175,13 @@ class Memory:
             self._mesh.kill(service, instance)
             await asyncio.gather(task, return_exceptions=True)
 
-    def _write_keys(self) -> None:
-        path = self._folder / "api_keys.json"
-        fresh = path.with_suffix(".new")
-        fresh.write_text(json.dumps({"keys": self._keys}))
-        fresh.replace(path)
-
     def _builds(self, port: int) -> dict[str, Callable[[Context], Any]]:
         def settings(kind: type[ServiceSettings], **own: Any) -> Any:
             wished = {name: value for name, value in self._wishes.knobs.items() if name in kind.model_fields}
             return kind(**{"data_dir": self._folder, "trace": False, **own, **wished})
 
         rows = write_tenants(self._folder / "tenants.yaml", self._wishes.packs)
-        keys = self._folder / "api_keys.json"
+        keys = self._folder / KEYS_FILE
         model = {"openai_base_url": f"{self.model_url}/v1", "openai_api_key": "offline", "model": MODEL_NAME}
         made: dict[str, tuple[Callable[..., Any], ServiceSettings]] = {
             "signer": (signer.build, settings(SignerSettings, tenants_file=rows)),

@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 
 from tests.e2e.fixtures import tokens
+from tests.e2e.fixtures.stranger import Stranger
 from tests.e2e.fixtures.tokens import Issuer
 from tests.e2e.fixtures.world import World
 
@@ -16,6 +17,12 @@ collect_ignore = ["external"]
 """Somebody else's repository: test_external.py runs it as such."""
 SHOWN_TASKS = 3
 REPORT_TIMEOUT_S = 30
+
+
+@pytest.fixture(scope="session")
+def stranger(tmp_path_factory: pytest.TempPathFactory) -> Stranger:
+    """Who uses us from another repository."""
+    return Stranger(tmp_path_factory.mktemp("stranger"))
 
 
 @pytest.fixture(scope="session")

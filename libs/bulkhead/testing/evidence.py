@@ -20,7 +20,7 @@ from bulkhead.cli.exporting import export_task
 from bulkhead.cli.output import Stop
 from bulkhead.client import MeshError
 from bulkhead.runtime.history import HistoryError, save
-from bulkhead.testing.under_test import MeshUnderTest, TaskUnderTest
+from bulkhead.testing.under_test import MeshUnderTest, TaskUnderTest, journal_so_far
 
 TASKS = 5
 """The last ones: a test that fails in the middle of a hundred is told by its end."""
@@ -55,10 +55,10 @@ def _task(mesh: MeshUnderTest, task: TaskUnderTest, folder: Path) -> list[str]:
         told.append(f"task {task.id}: the gateway does not say: {error}")
 
     async def read(bus: Bus) -> list[history.Entry]:
-        found = history.entries(await history.read_journal(bus, task.id))
+        found = history.entries(await journal_so_far(bus, task.id))
         try:
             save(await export_task(bus, task.id), folder / f"{task.id}.journal.jsonl.gz")
-        except (HistoryError, Stop) as error:
+        except (HistoryError, Stop, BusError) as error:
             (folder / f"{task.id}.journal.txt").write_text(f"{error}\n")
         return found
 

@@ -10,9 +10,10 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from bulkhead.bus.port import Bus
+from bulkhead.bus.port import Bus, Stored
 from bulkhead.cli import history, timeline
 from bulkhead.cli.history import Entry
+from bulkhead.cli.journal import read_journal
 from bulkhead.client import Mesh, Task
 from bulkhead.testing.claims import Answer, Effects, Spend, Trace, refute
 from bulkhead.testing.faults import Faults
@@ -102,6 +103,11 @@ class MeshUnderTest:
         if "submitter" not in self._clients:
             self._clients["submitter"] = Mesh(self.stage.url, self.key())
         return self._clients["submitter"]
+
+
+async def journal_so_far(bus: Bus, task: str) -> list[Stored]:
+    """What the journal holds of a task now, also where it lags: for who looks at what went wrong."""
+    return await read_journal(bus, task, whole=False)
 
 
 def _media(name: str) -> str:
@@ -235,7 +241,7 @@ class TaskUnderTest:
         """The journal, once it holds the end. A rejected task was never the planner's: it has none."""
         deadline = asyncio.get_running_loop().time() + JOURNAL_S
         while True:
-            found = history.entries(await history.read_journal(bus, self.id))
+            found = history.entries(await read_journal(bus, self.id))
             over = any(isinstance(one.body, TaskEnded) for one in found)
             if over or self.status_seen == "rejected" or asyncio.get_running_loop().time() > deadline:
                 return found
@@ -250,7 +256,7 @@ class TaskUnderTest:
         """The journal as it is, also of a task that has not ended."""
 
         async def read(bus: Bus) -> list[Entry]:
-            return history.each_fact(history.entries(await history.read_journal(bus, self.id)))
+            return history.each_fact(history.entries(await journal_so_far(bus, self.id)))
 
         return self._mesh.loop.run(self._mesh.ask(read))
 

@@ -93,10 +93,25 @@ def test_what_a_mesh_cannot_do_it_says_with_what_can(a_mesh, faults):
             faults.empty_redis()
     else:
         faults.empty_redis()
-    if a_mesh.mode != "containers":
-        with pytest.raises(CannotDo, match=r"cannot fill the disk: .* use .*mesh"):
-            faults.full_disk()
     a_mesh.submit(QUESTION).succeeded()
+
+
+def test_a_disk_that_fills_up_in_the_middle_of_a_payment(a_mesh, faults, effects, pytestconfig):
+    from bulkhead.testing.stage import CannotDo
+
+    own_disk = a_mesh.mode == "processes" and pytestconfig.getini("bulkhead_disk_mib") != "0"
+    with effects.held("refund") as payment:
+        task = refund(a_mesh)
+        payment.wait()
+        if a_mesh.mode != "containers" and not own_disk:
+            with pytest.raises(CannotDo, match=r"cannot fill the disk: .* use .*mesh"):
+                faults.full_disk()
+            return
+        full = faults.full_disk()
+    with full, pytest.raises(AssertionError, match=r"(?s)not ended within 3 s\n.*worker -> tool_exec"):
+        task.ended(timeout_s=3)
+    task.succeeded()
+    assert effects.exactly_once("refund")
 
 
 async def test_a_test_may_be_async(a_mesh):
