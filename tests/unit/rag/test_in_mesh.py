@@ -6,8 +6,12 @@ from pathlib import Path
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts.grant import StepGrant, TaskGrant
 from bulkhead_contracts.retrieval import (
+    DocumentDeleted,
+    DocumentDeleteRequested,
     DocumentIngested,
     DocumentIngestRequested,
+    DocumentsReplied,
+    DocumentsRequested,
     RetrievalReplied,
     RetrievalRequested,
 )
@@ -55,3 +59,30 @@ async def test_ingest_then_retrieve_then_restart(tmp_path: Path) -> None:
         found = await worker.blobs.text("acme", reply.passages[0].content)
         assert found == "# Fares\n\nThe cancellation fee is 35 EUR."
         assert worker.verifier.label(reply.provenance[0])
+
+
+async def test_documents_are_told_on_request_and_deleted_under_a_grant(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path)
+    async with MemoryMesh({"rag": lambda context: build(context, settings)}) as mesh:
+        gateway, signer = mesh.context("gateway"), mesh.context("signer").signer
+
+        async def names(tenant: str = "acme") -> list[str]:
+            asked = DocumentsRequested()
+            reply = await gateway.publisher.request("rag", asked, tenant=tenant, task="documents", index=1)
+            assert isinstance(reply, DocumentsReplied)
+            return [one.name for one in reply.documents]
+
+        async def ask(body: DocumentIngestRequested | DocumentDeleteRequested, task: str, grant: str) -> None:
+            await gateway.publisher.send("rag", body, tenant="acme", task=task, cause=task, grant=grant)
+
+        content = await gateway.blobs.put("acme", "The fee is 35 EUR.")
+        body = DocumentIngestRequested(name="fares.txt", media_type="text/plain", content=content)
+        await ask(body, "in1", signer.grant(task_grant("in1")))
+        await mesh.until("mesh.rag.gateway.*.acme.in1", DocumentIngested)
+        assert (await names(), await names("other")) == (["fares.txt"], [])
+        await ask(DocumentDeleteRequested(name="fares.txt"), "x1", "")
+        done = await mesh.until("mesh.rag.gateway.*.acme.x1", DocumentDeleted)
+        assert done.outcome == "rejected" and done.failure is not None and await names() == ["fares.txt"]
+        await ask(DocumentDeleteRequested(name="fares.txt"), "x2", signer.grant(task_grant("x2")))
+        done = await mesh.until("mesh.rag.gateway.*.acme.x2", DocumentDeleted)
+        assert (done.outcome, done.versions, await names()) == ("deleted", 1, [])
