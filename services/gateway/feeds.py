@@ -209,9 +209,11 @@ class Feeds:
     async def fresh(self, tenant: str, task: str) -> Feed:
         """The feed as the inbox has it now; of an ended task, as it had it LOOK_AGAIN_S ago. Raises BusError."""
         found = self.feed(tenant, task)
+        now = asyncio.get_running_loop().time()
         if not found.ended or found.wanted > found.sequence:
             await found.refresh()
-        if found.ended and asyncio.get_running_loop().time() - found.looked_at >= LOOK_AGAIN_S:
+            found.looked_at = now
+        if found.ended and now - found.looked_at >= LOOK_AGAIN_S:
             await found.look_again()
         return found
 

@@ -118,6 +118,17 @@ async def test_what_was_purged_is_not_listed(mesh, monkeypatch, limit):
     assert [row[0] for row in await listed(mesh, 1, limit)] == [tasks[3], tasks[4], tasks[2]]
 
 
+async def test_an_ended_task_costs_no_read_until_it_is_time_to_look_again(mesh, monkeypatch):
+    monkeypatch.setattr(feeds, "LOOK_AGAIN_S", 1e9)
+    task = await lived(mesh)
+    reads = mesh.bus.reads
+    for _ in range(3):
+        assert await status(mesh, task) == "succeeded"
+    assert mesh.bus.reads == reads
+    monkeypatch.setattr(feeds, "LOOK_AGAIN_S", 0.0)
+    assert await status(mesh, task) == "succeeded" and mesh.bus.reads == reads + 2
+
+
 async def test_what_is_said_after_the_end_is_seen_when_its_poke_came(mesh):
     task = await lived(mesh)
     before = mesh.gateways[0].feeds.feed("acme", task)
