@@ -36,6 +36,8 @@ STALLED_S = 30.0
 PAUSE_S = 0.1
 TRIES = 100
 """So often the counts are looked at again while messages come in between; then the next look decides."""
+TAIL = 512
+"""So many of an inbox's last numbers are compared one by one: more were not on the way when its disk was full."""
 LOOKED_AT_MAX = 1_000
 """Subjects of which an inbox has fewer messages than JOURNAL; so many are looked at."""
 FULL = 0.9
@@ -78,9 +80,10 @@ def _loss(lost: Mapping[str, Mapping[str, int]], where: Path | None) -> str:
     counts = ", ".join(f"{stream} {sum(gone.values())}" for stream, gone in lost.items())
     tasks = sorted({subject.rpartition(".")[2] for gone in lost.values() for subject in gone})
     return (
-        f"acknowledged messages are gone from their inboxes ({counts}; of tasks {', '.join(tasks[:5])}"
-        f"{' and others' if len(tasks) > 5 else ''}): files were damaged or taken away. Stop the mesh and restore its "
-        "directory from a backup; what the journal still had of them is in "
+        f"messages that the journal has are gone from their inboxes ({counts}; of tasks {', '.join(tasks[:5])}"
+        f"{' and others' if len(tasks) > 5 else ''}). Those that were on the way when a disk was full, or the power "
+        "failed, nobody was told to be stored. Otherwise files were damaged or taken away: stop the mesh and restore "
+        "its directory from a backup. What the journal still had of them is in "
         f"{where or 'the journal (`bulkhead timeline TASK`)'}"
     )
 
@@ -115,7 +118,7 @@ class Look:
         if not await self._ask(f"STREAM.INFO.{JOURNAL}", missing_ok=True):
             return "it is not there"
         for name in catalog.INBOXES:
-            if fault := await self._behind(name) or await self._lacking(name):
+            if fault := await self._behind(name) or await self._differs(name) or await self._lacking(name):
                 return fault
         return ""
 
@@ -151,8 +154,8 @@ class Look:
             os.fsync(file.fileno())
             return Path(file.name)
 
-    async def _all(self, stream: str, subject: str) -> AsyncIterator[Stored]:
-        after = 0
+    async def _all(self, stream: str, subject: str, after: int = 0) -> AsyncIterator[Stored]:
+        after = max(0, after)
         while page := await self._reader.read(stream, subject, after=after):
             for stored in page:
                 yield stored
@@ -191,6 +194,23 @@ class Look:
             elif loop.time() - since > self._stalled_s:
                 return f"it has read {stream} up to number {at} and does not go on to {newest.sequence}"
             await asyncio.sleep(PAUSE_S)
+
+    async def _differs(self, name: str) -> str:
+        """Whether something else stands in the inbox under a number that JOURNAL has: counts are the same then.
+
+        What an inbox was handing on when its disk was full was never stored, and its number was given again.
+        """
+        stream, pattern = subjects.inbox_stream(name), _said_to(name)
+        newest, copy = await self._reader.last(stream, pattern), await self._reader.last(JOURNAL, pattern)
+        if newest is None or copy is None:
+            return ""
+        said = {one.sequence: _identity(one) async for one in self._all(stream, pattern, newest.sequence - TAIL)}
+        async for stored in self._all(JOURNAL, pattern, copy.sequence - TAIL * len(catalog.INBOXES)):
+            one = at_its_source(stored)
+            if said.get(one.sequence, _identity(one)) != _identity(one):
+                self._ahead.add(name)
+                return f"something else stands in {stream} under number {one.sequence}, which it has read before"
+        return ""
 
     async def _lacking(self, name: str) -> str:
         """Whether something is missing among what JOURNAL has read of an inbox."""
@@ -286,6 +306,10 @@ class Look:
 
 def _said_to(name: str) -> str:
     return f"mesh.*.{name}.>"
+
+
+def _identity(one: Stored) -> tuple[str, str]:
+    return one.subject, next((value for key, value in one.headers.items() if key.lower() == "ce-id"), "")
 
 
 def _new_file(folder: Path) -> TextIO:

@@ -8,6 +8,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from bulkhead.bus import wire
 from bulkhead.bus.port import PubAck, PublishRefused, Stored
@@ -15,6 +16,7 @@ from bulkhead.bus.port import PubAck, PublishRefused, Stored
 DUPLICATE_WINDOW_MS = 120_000
 
 
+@lru_cache(16_384)
 def matches(pattern: str, subject: str) -> bool:
     """Whether a subject falls under a filter with `*` (one token) and `>` (one or more at the end)."""
     return captured(pattern, subject) is not None

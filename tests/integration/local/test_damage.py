@@ -29,10 +29,10 @@ async def test_a_file_where_a_folder_belongs_is_named(tmp_path, name):
         assert {row.state for row in mesh.rows()} == {"ready"}
 
 
-async def say(mesh: LocalMesh, count: int) -> None:
+async def say(mesh: LocalMesh, count: int, task: str = "t") -> None:
     bus = await JetStreamBus.connect(mesh.nats_url, service="planner", nkey_seed=mesh.nkey_seed("planner"))
     for number in range(count):
-        await bus.publish(subjects.mesh("planner", "worker", "demo", "t"), b"{}", {}, f"id-{number}")
+        await bus.publish(subjects.mesh("planner", "worker", "demo", task), b"{}", {}, f"{task}-{number}")
     await bus.close()
 
 

@@ -18,6 +18,7 @@ from infra.nats.streams import Layout
 from tests.integration.local.test_damage import STREAMS, held, say
 from tests.integration.local.test_supervisor import small
 
+GONE = "messages that the journal has are gone from their inboxes (INBOX_WORKER 5; of tasks t)"
 MADE_AGAIN = "the journal is made again of the inboxes"
 
 
@@ -81,7 +82,7 @@ async def test_what_an_inbox_says_anew_under_old_numbers_is_not_missed(tmp_path:
         await _until(lambda: _has(mesh, 0), "what only the journal had goes")
         await say(mesh, 2)
         await _until(lambda: _has(mesh, 2), "what is said now is there")
-        [line] = [line for line in said if "messages are gone from their inboxes (INBOX_WORKER 5; of tasks t)" in line]
+        [line] = [line for line in said if GONE in line]
         [file] = (mesh.directory / "lost").iterdir()
         assert str(file) in line and "restore its directory from a backup" in line
         rows = [json.loads(row) for row in file.read_text().splitlines()]
@@ -90,6 +91,21 @@ async def test_what_an_inbox_says_anew_under_old_numbers_is_not_missed(tmp_path:
         ]
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert [line for line in said if MADE_AGAIN in line and "INBOX_WORKER up to number 5" in line], said
+
+
+async def test_another_message_under_a_known_number_is_not_missed(tmp_path: Path, monkeypatch) -> None:
+    """As after a full disk: what was on the way was never stored, and its number was given again; counts agree."""
+    async with small(tmp_path) as mesh:
+        await say(mesh, 5)
+        await _until(lambda: _has(mesh, 5), "the journal has all five")
+    shutil.move(tmp_path / STREAMS / "INBOX_WORKER", tmp_path / "aside")
+    monkeypatch.setattr("infra.local.supervisor.JournalKeeper.start", lambda keeper: None)
+    async with small(tmp_path) as mesh:
+        await say(mesh, 5, task="u")
+        found = await _look(mesh)
+        assert "something else stands in INBOX_WORKER under number" in found.fault and GONE in found.lost, found
+        await _until(lambda: _has(mesh, 5), "what stands in the inbox is sourced")
+        assert await _look(mesh) == Report()
 
 
 @pytest.mark.parametrize("index", ["kept", "gone"])
@@ -105,7 +121,7 @@ async def test_garbage_in_the_files_of_an_inbox_is_told(tmp_path: Path, index: s
         (block.parent / "index.db").unlink()
 
     async def told() -> bool:
-        return any("messages are gone from their inboxes (INBOX_WORKER 5; of tasks t)" in line for line in said)
+        return any(GONE in line for line in said)
 
     async with small(tmp_path, on_event=said.append) as mesh:
         await _until(told, "people are told")
