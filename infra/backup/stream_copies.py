@@ -6,8 +6,10 @@ both: a position is only good with streams that are younger than it (see `taking
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 from nats import errors
@@ -23,7 +25,7 @@ CONNECT_TIMEOUT_S = 5
 TIMEOUT_S = 60.0
 """A large stream is laid out on the broker's disk before the first piece comes."""
 SOURCE_HEADER = "Nats-Stream-Source"
-STREAM_NOT_FOUND, CONSUMER_NOT_FOUND = 10059, 10014
+STREAM_NOT_FOUND = 10059
 FOREIGN = ("republish", "sources", "mirror", "subject_transform")
 """Settings by which a stream says or takes more than its own subjects."""
 
@@ -46,10 +48,15 @@ class Broker:
         """Of a stream, in order."""
         return sorted((await self._ask(f"CONSUMER.NAMES.{stream}", {}, none=STREAM_NOT_FOUND)).get("consumers") or ())
 
-    async def floor(self, stream: str, durable: str) -> int | None:
-        """Up to which sequence a durable has acknowledged everything; None when there is no such durable."""
-        found = await self._ask(f"CONSUMER.INFO.{stream}.{durable}", {}, none=CONSUMER_NOT_FOUND)
-        return int(found["ack_floor"]["stream_seq"]) if found else None
+    async def floor(self, stream: str, durable: str) -> int:
+        """Up to which sequence a durable has acknowledged everything."""
+        found = await self._ask(f"CONSUMER.INFO.{stream}.{durable}", {})
+        return int(found["ack_floor"]["stream_seq"])
+
+    async def pause(self, stream: str, durable: str, seconds: float) -> None:
+        """Hand nothing out from this durable for so long; 0 ends it. What is being handled goes on."""
+        until = datetime.fromtimestamp(time.time() + seconds if seconds else 0, UTC).isoformat()
+        await self._ask(f"CONSUMER.PAUSE.{stream}.{durable}", {"pause_until": until})
 
     async def sourced(self, stream: str, subject: str) -> int:
         """The sequence that the newest message of these subjects had in the stream that it comes from; 0: none."""

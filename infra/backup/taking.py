@@ -1,7 +1,12 @@
-"""The order in which a running mesh is copied so that a mesh restored from it goes on: positions first, blobs last.
+"""How a running mesh is copied so that a mesh restored from it goes on: held for a moment, positions first, blobs last.
 
-In: a broker, folders. Out: a file (`archive`). Nothing is stopped and nobody waits. The streams are copied one after
-the other, so that later ones know more; what follows from that for every pair of them, and so for the order:
+In: a broker, folders. Out: a file (`archive`). No process is stopped and nothing is refused: tasks are taken, calls
+that are under way end. But from before the first copy to after the last one of what messages live in, nothing new is
+handed out. Without that, a decider could act on a message that its inbox's copy lacks while other copies have what it
+said: after a restore the message comes once more, at another time, and is decided once more and otherwise. With it,
+whoever still acts does so on what every copy has. The broker lets go by itself when a backup dies.
+
+The streams are copied one after the other, later ones know more, and from that follows the order:
 
 1. Positions of the durables. What lies above them is handled once more after a restore, against everything below: the
    same decisions, the same ids, which are known. A position read after any stream could skip what that stream lacks.
@@ -10,14 +15,17 @@ the other, so that later ones know more; what follows from that for every pair o
 3. Timers after the inboxes that source them: one that fired in between is fetched, not missed.
 4. Records after the inboxes: no inbox holds a reply to a call that its doer does not remember having made.
 5. The money's facts (the journal's and budget's inbox) after the records: no recorded call is missing in the ledger.
-6. Documents and blobs after all that may name them.
+6. Documents and blobs after all that may name them, and when everything runs again: they only grow.
 
 Left out, since it is made of the rest: the stream JOURNAL (sources the inboxes) and Redis (the ledger is folded from
 the facts at budget's start). Left out, since it is no state: logs and traces.
 """
 
+import asyncio
+import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -53,6 +61,10 @@ class Progress:
 
 
 Say = Callable[[Progress], None]
+Durable = tuple[str, str]
+"""Stream and name."""
+HOLD_S = 30.0
+"""So long after its death a backup keeps a mesh waiting at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +81,7 @@ class Wanted:
 
 
 def order() -> Iterator[str]:
-    """The streams, in the order in which they are copied."""
+    """The streams that are copied while nothing is handed out, in their order."""
     for name in catalog.INBOXES:
         if name != "gateway" and name not in MONEY:
             yield subjects.inbox_stream(name)
@@ -79,24 +91,17 @@ def order() -> Iterator[str]:
     yield subjects.CONTROL_STREAM
     yield subjects.DEAD_LETTERS_STREAM
     yield from (subjects.inbox_stream(name) for name in MONEY)
-    yield subjects.BLOBS_STREAM
 
 
 async def take(broker: Broker, to: Path, wanted: Wanted, say: Say = lambda progress: None) -> Manifest:
     """Write a backup to a new file. Raises BackupError: then there is no file."""
     sealed = _sealed(wanted) if wanted.passphrase else b""
     with Writer(to) as file:
-        positions = await _positions(broker)
-        streams: list[StreamCopy] = []
-        for name in order():
-            if name == subjects.BLOBS_STREAM:
-                found = _documents(file, wanted.documents, say)
-            with file.open(f"streams/{name}") as part:
-                copy = await broker.copy(name, part.write)
-            if copy is None:
-                raise BackupError(f"the broker has no stream {name}: it is no whole mesh; {START_ONCE}")
-            streams.append(copy)
-            say(Progress("stream", name, part.size, copy.messages))
+        async with held(broker, await _durables(broker)) as durables:
+            positions = [await _position(broker, *one) for one in durables]
+            streams = [await _copy(broker, file, name, say) for name in order()]
+        found = _documents(file, wanted.documents, say)
+        streams.append(await _copy(broker, file, subjects.BLOBS_STREAM, say))
         if wanted.data is not None and (wanted.data / API_KEYS_FILE).is_file():
             file.put(API_KEYS_FILE, [(wanted.data / API_KEYS_FILE).read_bytes()])
         if sealed:
@@ -111,19 +116,58 @@ async def take(broker: Broker, to: Path, wanted: Wanted, say: Say = lambda progr
     return manifest
 
 
-async def _positions(broker: Broker) -> list[Position]:
-    found = []
+@asynccontextmanager
+async def held(broker: Broker, durables: list[Durable]) -> AsyncIterator[list[Durable]]:
+    """Nothing is handed out from these durables meanwhile. Raises BackupError when that cannot be kept up."""
+
+    async def hold(seconds: float) -> None:
+        await asyncio.gather(*(broker.pause(*one, seconds) for one in durables))
+
+    async def keep() -> None:
+        while True:
+            await asyncio.sleep(HOLD_S / 3)
+            await hold(HOLD_S)
+
+    try:
+        await hold(HOLD_S)
+        keeping = asyncio.create_task(keep())
+        try:
+            yield durables
+        finally:
+            keeping.cancel()
+            [ended] = await asyncio.gather(keeping, return_exceptions=True)
+        if isinstance(ended, BackupError):
+            raise ended
+    finally:
+        with suppress(BackupError):  # Then it ends by itself.
+            await hold(0)
+
+
+async def _copy(broker: Broker, file: Writer, name: str, say: Say) -> StreamCopy:
+    with file.open(f"streams/{name}") as part:
+        copy = await broker.copy(name, part.write)
+    if copy is None:
+        raise BackupError(f"the broker has no stream {name}: it is no whole mesh; {START_ONCE}")
+    say(Progress("stream", name, part.size, copy.messages))
+    return copy
+
+
+async def _durables(broker: Broker) -> list[Durable]:
+    found: list[Durable] = []
     for service in catalog.INBOXES:
         if service == catalog.JOURNAL:
-            continue
+            continue  # Facts that nobody acts on.
         stream = subjects.inbox_stream(service)
-        for durable in await broker.durables(stream):
-            floor = await broker.floor(stream, durable)
-            if floor is not None:
-                found.append(Position(stream=stream, durable=durable, floor=floor))
-        if not found or found[-1].stream != stream:
+        # Whoever looks at an inbox for a moment has a consumer there too; only a service's own have positions.
+        own = [one for one in await broker.durables(stream) if re.fullmatch(rf"{service}-\d+", one)]
+        if not own:
             raise BackupError(f"nobody has a position in {stream}: it is no whole mesh; {START_ONCE}")
+        found += [(stream, durable) for durable in own]
     return found
+
+
+async def _position(broker: Broker, stream: str, durable: str) -> Position:
+    return Position(stream=stream, durable=durable, floor=await broker.floor(stream, durable))
 
 
 def _shards(positions: list[Position]) -> dict[str, int]:

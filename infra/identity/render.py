@@ -37,10 +37,12 @@ BACKUP_MAY = (
     f"{API}DIRECT.GET.*",
     f"{API}CONSUMER.NAMES.*",
     f"{API}CONSUMER.INFO.*.*",
+    f"{API}CONSUMER.PAUSE.*.*",
     "$JS.SNAPSHOT.ACK.>",
     "$JS.SNAPSHOT.RESTORE.>",
 )
-"""It works there too: it can copy every stream, and make one that is not there of a copy. It changes none that is."""
+"""It works there too: it can copy every stream, make one that is not there of a copy, and hold deliveries back for a
+while. It changes no stream that is there."""
 SERVE_REPLY_MAX_S = 10
 
 

@@ -24,9 +24,13 @@ from .configuration import MAX_PAYLOAD_BYTES
 from .streams import GIB, MIN_VERSION, Config, Layout, durables, streams
 
 TIMEOUT_S = 10.0
+CLUSTER_TIMEOUT_S, PATIENCE_S, PAUSE_S = 2.0, 15.0, 0.2
+"""A dead leader answers nobody; another one is there within seconds."""
 STREAM_EXISTS = 10058
 STREAM_NOT_FOUND = 10059
 NO_STORAGE = 10047
+NO_LEADER = (10008, 10009)
+"""JetStream has none now; this stream or durable has none."""
 BY_SEQUENCE = "by_start_sequence"
 
 
@@ -86,6 +90,11 @@ async def provision(
             raise ProvisionError(
                 f"the broker at {url} does not know the keys of this mesh: include what `bulkhead render accounts` "
                 "writes in its configuration, reload it, then start again"
+            ) from error
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            raise ProvisionError(
+                f"the broker at {url} has a certificate of a CA that is not trusted here: name the CA's file in "
+                "SSL_CERT_FILE, and write an address that stands in the certificate"
             ) from error
         raise ProvisionError(f"cannot reach the broker at {url} as provisioner: {error}; is it running?") from error
     try:
@@ -217,12 +226,33 @@ class _Provisioner:
             raise ProvisionError(f"{what} cannot be made: {refused}; see the broker's log") from refused
 
     async def _ask(self, request: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        message = await self._client.request(API + request, json.dumps(body).encode(), timeout=TIMEOUT_S)
-        answer: dict[str, Any] = json.loads(message.data)
-        if "error" in answer:
-            error = answer["error"]
-            raise _Refused(int(error.get("err_code", 0)), str(error.get("description", "no reason given")))
-        return answer
+        """An answer. In a cluster a leader may be away for a moment; every request can be made again."""
+        loop = asyncio.get_running_loop()
+        deadline, limit_s = loop.time() + PATIENCE_S, CLUSTER_TIMEOUT_S if self._in_cluster else TIMEOUT_S
+        while True:
+            try:
+                message = await self._client.request(API + request, json.dumps(body).encode(), timeout=limit_s)
+                answer: dict[str, Any] = json.loads(message.data)
+                error = answer.get("error", {})
+                if not error:
+                    return answer
+                code, said = int(error.get("err_code", 0)), str(error.get("description", "no reason given"))
+                if code not in NO_LEADER or not self._in_cluster:
+                    raise _Refused(code, said)
+            except (errors.TimeoutError, errors.NoRespondersError) as silent:
+                if not self._in_cluster or self._client.is_closed:
+                    raise
+                said = str(silent)
+            if loop.time() > deadline:
+                raise ProvisionError(
+                    f"the cluster has no leader to ask ({said}): more than half of its brokers must run; start the "
+                    "missing ones, nothing is lost"
+                )
+            await asyncio.sleep(PAUSE_S)
+
+    @property
+    def _in_cluster(self) -> bool:
+        return bool(self._client._server_info.get("cluster"))
 
 
 def differences(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:

@@ -5,9 +5,15 @@ Every stream has three copies, every acknowledged message is on two disks at lea
 
 from pathlib import Path
 
+import pytest
+
 from bulkhead.bus.port import BusUnavailable
 from bulkhead_contracts import subjects
+from infra.identity.policy import PROVISIONER
 from infra.local.given import Given
+from infra.nats import provision as provisioning
+from infra.nats.provision import ProvisionError
+from infra.nats.streams import Layout
 from tests.e2e.fixtures.world import World, until
 from tests.faults.fixtures.cluster import SIZE, Cluster, Pair
 from tests.faults.fixtures.errand import Errand, ingest, missing_in_journal, nothing_waits
@@ -17,7 +23,9 @@ LED = [subjects.inbox_stream(name) for name in ("worker", "planner", "tool_execu
 LOOKED_AT = [*LED, "RECORDS_TOOL_EXECUTOR", subjects.BLOBS_STREAM]
 
 
-async def test_a_broker_is_lost_with_its_disk_and_leaders_move(tmp_path: Path) -> None:
+async def test_a_broker_is_lost_with_its_disk_and_leaders_move(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The one that led the tools' inbox goes with two writes under way; wiped, it comes back and is needed again."""
     async with Cluster(tmp_path / "cluster", tmp_path / "world" / "mesh" / "identity") as cluster:
         with short_waits():
@@ -31,11 +39,13 @@ async def test_a_broker_is_lost_with_its_disk_and_leaders_move(tmp_path: Path) -
                         await arrived()
                     lost = cluster.node(await cluster.leader(LED[-1]))
                     lost.kill(wipe=True)
-                    # Nobody is asked to wait for it: two of three are enough.
+                    # Nobody is asked to wait for it: two of three are enough, for the provisioner as for a client.
+                    assert not (await _provisioned(world, cluster)).changed
                     late = Errand(world)
                     await late.submit_until_taken()
-                for errand in (*flying, late):
-                    await _ends_rightly(errand)
+                before = [*flying, late]
+                for errand in before:
+                    await errand.world.finish(errand.task)
                 lost.start()
                 await until(lost.healthy, "the wiped broker has fetched everything", 30)
                 await until(lambda: cluster.complete(LOOKED_AT), "every copy is current", 30)
@@ -46,8 +56,17 @@ async def test_a_broker_is_lost_with_its_disk_and_leaders_move(tmp_path: Path) -
                     await cluster.move_leader(stream)
                 # Now what was wiped counts: without it there would be no majority.
                 next(node for node in cluster.nodes if node is not lost).kill()
-                for errand in flying:
+                for errand in (*before, *flying):
                     await _ends_rightly(errand)
+                monkeypatch.setattr(provisioning, "PATIENCE_S", 1.0)
+                lost.kill()
+                with pytest.raises(ProvisionError, match=r"more than half of its brokers must run.*nothing is lost"):
+                    await _provisioned(world, cluster)
+
+
+async def _provisioned(world: World, cluster: Cluster) -> provisioning.Report:
+    """What `up` does at every start."""
+    return await provisioning.provision(cluster.url, world.mesh.nkey_seed(PROVISIONER), Layout(replicas=SIZE))
 
 
 async def _ends_rightly(errand: Errand) -> None:

@@ -29,8 +29,10 @@ class _Question:
     messages: list[Msg] = field(default_factory=list)
 
     def take(self, message: Msg) -> None:
+        if self.done.done():
+            return  # Whoever asked has not run yet, and must find what the answer was.
         self.messages.append(message)
-        if (not self.many or status(message.headers)) and not self.done.done():
+        if not self.many or status(message.headers):
             self.done.set_result(self.messages)
 
     def fail(self, error: BusError) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bulkhead.blobs import Blobs
 from bulkhead.bus.port import Bus
-from bulkhead.grants import Signer, Verifier
+from bulkhead.grants import Signer, Verifier, public_of
 from bulkhead.runtime.publisher import Publisher
 
 
@@ -56,12 +56,27 @@ class Identity:
                     "or set BULKHEAD_IDENTITY_DIR"
                 )
             found.append(path.read_text().strip())
-        return cls(found[0], found[1], json.loads(found[2]))
+        identity = cls(found[0], found[1], json.loads(found[2]))
+        if problem := _misfit(identity, service):
+            raise ValueError(
+                f"{folder / f'{service}.sign'} {problem}: nobody would believe what this service signs; hand it its "
+                "own files anew, all of one mesh (`bulkhead up` does at each start)"
+            )
+        return identity
 
     @property
     def message_key(self) -> bytes:
         """Derived from the nkey seed, so that all replicas of a service share it and nobody else has it."""
         return hashlib.blake2b(self.nkey_seed.encode(), digest_size=32, person=b"bulkhead-msgid").digest()
+
+
+def _misfit(identity: Identity, service: str) -> str:
+    """Why others could not verify what this identity signs; "" when they can."""
+    try:
+        public = public_of(identity.signing_seed)
+    except ValueError:
+        return "holds no signing key"
+    return "" if identity.public_keys.get(service) == public else "is not the key that public.json names for it"
 
 
 def make_context(

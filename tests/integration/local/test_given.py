@@ -18,6 +18,7 @@ import pytest
 from redis.asyncio import Redis
 
 from bulkhead.testing.redis_server import RedisServer
+from infra.identity import tls
 from infra.local.given import Given
 from infra.local.http import unready
 from infra.local.ports import free_port
@@ -176,6 +177,23 @@ def _accounts(data: Path) -> str:
     code, said = command("render", "accounts", "--data", str(data))
     assert code == 0, said
     return said
+
+
+async def test_a_broker_that_shows_a_certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A company's CA is named as programs everywhere name it; services are handed the name."""
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    (folder / "accounts.conf").write_text(_accounts(tmp_path / "mesh"))
+    tls.ensure(folder, ("127.0.0.1",))
+    files = f'cert_file: "{folder / tls.BROKER_FILE}", key_file: "{folder / tls.BROKER_KEY_FILE}"'
+    async with TheirBroker(folder, JETSTREAM + f"tls {{ {files} }}\ninclude 'accounts.conf'") as broker:
+        given = Given(broker.url.replace("nats:", "tls:"))
+        with pytest.raises(ProvisionError, match="not trusted here: name the CA's file in SSL_CERT_FILE"):
+            async with LocalMesh(tmp_path / "mesh", services=(), given=given):
+                pass
+        monkeypatch.setenv("SSL_CERT_FILE", str(folder / tls.CA_FILE))
+        async with LocalMesh(tmp_path / "mesh", services=("signer",), given=given) as mesh:
+            await mesh.wait_ready()
 
 
 async def test_a_broker_of_another_time(tmp_path: Path) -> None:

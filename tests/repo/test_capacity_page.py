@@ -1,0 +1,40 @@
+"""docs/capacity.md shows what the arithmetic gives, and the arithmetic goes in the direction that it must."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from infra.capacity import Load, breaks, facts, plan, replicas, tables
+from infra.capacity.__main__ import main
+from infra.nats.streams import Layout, streams
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "capacity.md"
+BEGIN = "<!-- rendered by tests/repo/test_capacity_page.py: python -m infra.capacity -->\n"
+END = "<!-- end -->"
+
+
+def test_the_page_shows_the_table() -> None:
+    shown = PAGE.read_text().partition(BEGIN)[2].partition(END)[0]
+    assert shown == tables(Load()), f"put this between the marks of {PAGE.name}:\n{tables(Load())}"
+
+
+def test_costs_name_streams_that_exist() -> None:
+    assert set(Load().task.streams) <= {one["name"] for one in streams(Layout())}
+
+
+def test_more_tasks_need_more_of_everything() -> None:
+    small, large = Load(tasks_per_day=1_000_000), Load()
+    assert facts(large) == 10 * facts(small)
+    assert all(replicas(large, name) > replicas(small, name) for name in large.task.cpu_ms if name != "signer")
+    assert [what for what, _ in plan(small)] == [what for what, _ in plan(large)]
+    assert breaks(small) == breaks(large), "from when on something gives way is no matter of the load"
+    assert [count for _, count in breaks(large)] == sorted(count for _, count in breaks(large))
+
+
+def test_as_a_command(capsys) -> None:
+    assert main(["--tasks-per-day", "1000000", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["needs"]["tasks"].startswith("12/s") and found["gives_way_from_tasks_per_day"]
+    with pytest.raises(SystemExit, match="2"):
+        main(["--tasks-per-day", "0"])
