@@ -40,7 +40,7 @@ test: setup ## Every test that this machine can run; unexpected skips fail
 
 quick: setup ## The inner loop: style, import rules, generated files; unit, contract and replay tests
 	@$(BIN)/ruff check . && $(BIN)/lint-imports --no-cache && $(BIN)/python -m infra.render --check
-	@$(BIN)/python -m pytest -q -m "not slow" tests/unit tests/contract tests/replay $(ARGS)
+	@$(BIN)/python -m pytest -q -n logical --maxprocesses 8 --dist loadfile -m "not slow" tests/unit tests/contract tests/replay $(ARGS)
 
 compose-test: setup ## The tests of the mesh in containers (needs Docker)
 	@$(BIN)/python -m pytest tests/e2e/containers $(ARGS)
