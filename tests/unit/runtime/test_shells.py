@@ -6,13 +6,12 @@ from dataclasses import dataclass
 
 import pytest
 
-from bulkhead.bus.memory import MemoryBroker
 from bulkhead.flow import Decision, Message, Send
 from bulkhead.runtime import shell as shells
 from bulkhead.runtime.doer import Deferred
-from bulkhead.runtime.edge import Received, Retry
+from bulkhead.runtime.edge import Received
 from bulkhead.testing.mesh import MemoryMesh
-from bulkhead_contracts import envelope, subjects
+from bulkhead_contracts import subjects
 from bulkhead_contracts.budget import Amount, ReserveReplied, ReserveRequested, Settled
 from bulkhead_contracts.control import CallDeferred, MessageRejected
 from bulkhead_contracts.grant import StepGrant, TaskGrant
@@ -223,6 +222,15 @@ async def test_an_early_message_waits_for_the_one_that_opens_its_task():
         await say(mesh, cancel("late"), index=2)
         assert (await summaries(mesh, 3))[-1] == "open,early,late"
         assert await mesh.messages(subjects.DEAD_LETTERS_STREAM) == []
+
+
+async def test_a_chosen_cause_id_of_another_task_suppresses_nothing():
+    async with MemoryMesh({"worker": lambda c: {1: Counting()}}) as mesh:
+        publisher = mesh.context("planner").publisher
+        for task in ("t1", "t2"):
+            ack = await publisher.send("worker", assigned(), tenant="demo", task=task, cause="f" * 32, index=0)
+            assert not ack.duplicate
+        assert await summaries(mesh, 1, task="t2") == ["open"]
 
 
 # Doers
@@ -451,59 +459,3 @@ async def test_what_was_certainly_not_done_may_be_tried_again_by_another_request
         assert (await replies(mesh, 2))[1][1]["outcome"] == "succeeded" and doer.done == 1
         await call(mesh, token, index=2)
         assert (await replies(mesh, 3))[2][1]["outcome"] == "succeeded" and doer.done == 1
-
-
-# Edges
-
-
-class Stubborn:
-    """An edge that wants each message twice."""
-
-    def __init__(self) -> None:
-        self.seen: dict[str, int] = {}
-
-    async def handle(self, message: Received) -> None:
-        times = self.seen[message.envelope.id] = self.seen.get(message.envelope.id, 0) + 1
-        if times == 1:
-            raise Retry(0.0, "not yet")
-
-
-async def test_retry_hands_a_message_back_to_an_edge():
-    edge = Stubborn()
-    async with MemoryMesh({"budget": lambda c: edge}) as mesh:
-        await mesh.context("rag").publisher.send(
-            "budget", Settled(reservation_id="r", call_id="c", usage=Usage()), tenant="demo", task="t1", cause="x")
-        for _ in range(500):
-            if list(edge.seen.values()) == [2]:
-                break
-            await asyncio.sleep(0.01)
-        assert list(edge.seen.values()) == [2]
-
-
-async def test_an_rpc_that_the_catalog_does_not_allow_is_answered_with_the_reason():
-    async with MemoryMesh({"budget": lambda c: Purse()}) as mesh:
-        body = ReserveRequested(reservation_id="r", call_id="c", purpose="tool", resource="x", worst_case=Amount())
-        with pytest.raises(Exception, match="may not say"):
-            await mesh.context("worker").publisher.request("budget", body, tenant="demo", task="t1", cause="x")
-
-
-def test_derived_ids_do_not_depend_on_the_process():
-    assert envelope.derive_id("planner", "abc", 1) == envelope.derive_id("planner", "abc", 1)
-    assert MemoryBroker is not None
-
-
-async def test_two_authors_may_store_the_same_text():
-    async with MemoryMesh({}) as mesh:
-        one = await mesh.context("rag").blobs.put("demo", "the same words")
-        other = await mesh.context("tool_executor").blobs.put("demo", "the same words")
-        reader = mesh.context("checker").blobs
-        assert await reader.text("demo", one) == await reader.text("demo", other) == "the same words"
-
-
-async def test_a_chosen_cause_id_of_another_task_suppresses_nothing():
-    async with MemoryMesh({"worker": lambda c: {1: Counting()}}) as mesh:
-        publisher = mesh.context("planner").publisher
-        for task in ("t1", "t2"):
-            ack = await publisher.send("worker", assigned(), tenant="demo", task=task, cause="f" * 32, index=0)
-            assert not ack.duplicate
-        assert await summaries(mesh, 1, task="t2") == ["open"]
