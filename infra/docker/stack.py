@@ -22,8 +22,9 @@ from infra.docker import images
 from infra.docker.contents import ROOT, SERVICES
 from infra.local.ports import free_port
 
-UP_TIMEOUT_S = 180.0
-READY_TIMEOUT_S = 90.0
+COMMAND_TIMEOUT_S = 120.0
+UP_TIMEOUT_S = 240.0
+READY_TIMEOUT_S = 120.0
 DOWN_TIMEOUT_S = 120.0
 STOP_SIGNAL_S = 12
 POLL_S = 0.25
@@ -50,8 +51,11 @@ class Stack:
         for name, variables in (extra_env or {}).items():
             more.setdefault(name, {})["environment"] = dict(variables)
         self._folder = tempfile.TemporaryDirectory(prefix="bulkhead-stack-")
-        self._override = Path(self._folder.name) / "override.yml"
-        self._override.write_text(yaml.safe_dump({"services": more} if more else {"x-nothing": {}}))
+        self._files = ["--file", str(ROOT / "docker-compose.yml")]
+        if more:
+            override = Path(self._folder.name) / "override.yml"
+            override.write_text(yaml.safe_dump({"services": more}))
+            self._files += ["--file", str(override)]
 
     def __enter__(self) -> Self:
         return self
@@ -76,12 +80,11 @@ class Stack:
         self._folder.cleanup()
 
     def run(
-        self, *arguments: str, timeout_s: float = 60.0, check: bool = True, stdin: str | None = None
+        self, *arguments: str, timeout_s: float = COMMAND_TIMEOUT_S, check: bool = True, stdin: str | None = None
     ) -> subprocess.CompletedProcess[str]:
         """One compose command in this project. Raises StackError."""
-        command = [*self._compose, "--project-name", self.project, "--file", str(ROOT / "docker-compose.yml"),
-                   "--file", str(self._override), "--project-directory", str(ROOT), "--profile", "core",
-                   *arguments]  # fmt: skip
+        command = [*self._compose, "--project-name", self.project, *self._files, "--project-directory", str(ROOT),
+                   "--profile", "core", *arguments]  # fmt: skip
         return _run(command, {**os.environ, **self._environ}, timeout_s, check, stdin)
 
     # Its containers
@@ -185,7 +188,9 @@ class Stack:
         return "\n".join(said)
 
 
-def docker(*arguments: str, check: bool = True, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
+def docker(
+    *arguments: str, check: bool = True, timeout_s: float = COMMAND_TIMEOUT_S
+) -> subprocess.CompletedProcess[str]:
     """One docker command. Raises StackError, ImageError."""
     return _run([images.client(), *arguments], dict(os.environ), timeout_s, check)
 

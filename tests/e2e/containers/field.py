@@ -12,8 +12,8 @@ from bulkhead.client.errors import Refused, Unreachable
 from infra.docker.stack import Stack
 from tests.e2e.fixtures.gate import GatedCounter
 
-TASK_TIMEOUT_S = 90.0
-PATIENCE_S = 60.0
+TASK_TIMEOUT_S = 150.0
+PATIENCE_S = 90.0
 STEPS = 3
 _numbers = itertools.count(1)
 

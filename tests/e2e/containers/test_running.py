@@ -74,6 +74,21 @@ async def test_a_killed_container_comes_back_by_itself(field: Field) -> None:
         await asyncio.to_thread(field.stack.wait_ready, ["tool_executor"])
 
 
+async def test_a_key_is_rotated_while_the_mesh_runs(field: Field) -> None:
+    read = ("cat", "/bulkhead/identity/worker.nkey")
+    before = field.stack.exec(field.stack.containers("worker")[0], *read).stdout
+    async with field.client() as client:
+        async with field.counter.held() as arrived:
+            task = await Count(field, client).submit()
+            await arrived()
+            field.stack.run("run", "--rm", "-T", "--no-deps", "provision-keys", "rotate", "worker")
+            field.stack.run("kill", "-s", "HUP", "nats")
+            await asyncio.to_thread(field.stack.restart, "worker")
+        await task.ends_rightly()
+    after = field.stack.exec(field.stack.containers("worker")[0], *read).stdout
+    assert before and after and before != after
+
+
 @asynccontextmanager
 async def _load(field: Field, client) -> AsyncIterator[list[Count]]:  # type: ignore[no-untyped-def]
     """Tasks go in, a few at a time, until the block ends."""
