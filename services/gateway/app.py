@@ -92,6 +92,9 @@ class Gateway:
                 feed = self.feeds.feed(message.tenant, message.task)
                 # To the end: the planner's word that it has the task comes after this message.
                 await feed.refresh()
+                if feed.sequence < message.sequence:
+                    # To a follower that lags the task might not be there: a cancel that was taken would be lost.
+                    raise Retry(LAG_RETRY_S, "the inbox cannot be read up to this message yet")
                 await self._intake.cancel_requested(message, cancel, feed)
             case _:
                 pass  # A fact: only watchers care.

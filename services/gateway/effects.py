@@ -122,6 +122,9 @@ class Intake:
             await self._reject(message, claim)
             return
         taken = await forks.taken(self._context, message.tenant, request) if request.fork else None
+        if isinstance(taken, core.Refusal) and taken.code in forks.UNTIL_SEEN and message.attempts < forks.LOOKS:
+            # Whoever forks has seen the end; a follower may lag behind it, and a refusal cannot be taken back.
+            raise Retry(forks.LOOK_AGAIN_S, taken.message)
         reply = taken if isinstance(taken, core.Refusal) else await self._grant(message, claim, request, taken)
         if isinstance(reply, core.Refusal):
             await self._reject(message, reply)

@@ -65,11 +65,9 @@ class Chaos:
     def strikes(self, kind: str, event: str) -> float | None:
         """Whether this fault befalls this event now; then a number in [0, 1) that tells how badly."""
         rate = self.rates.get(kind)
-        if rate is None:
+        if rate is None or self.calm:
             return None
         nth = self._seen[(kind, event)] = self._seen[(kind, event)] + 1
-        if self.calm:
-            return None
         digest = hashlib.blake2b(f"{self.seed}|{kind}|{event}|{nth}".encode(), digest_size=8).digest()
         if int.from_bytes(digest[:4], "big") / 2**32 >= rate:
             return None

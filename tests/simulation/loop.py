@@ -4,6 +4,7 @@ In: coroutines. Out: the same run for the same coroutines, however fast or loade
 """
 
 import asyncio
+import heapq
 import selectors
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -47,6 +48,52 @@ class SimulationLoop(asyncio.SelectorEventLoop):
 
     def _jump(self, by_s: float) -> None:
         self._virtual_s += by_s
+
+    # The three below are asyncio's, less what only real time, files, threads and debugging need: a tenth of a run.
+
+    def call_soon(self, callback: Any, *args: Any, context: Any = None) -> asyncio.Handle:
+        """See asyncio."""
+        handle = asyncio.Handle(callback, args, self, context)
+        self._ready.append(handle)  # type: ignore[attr-defined]
+        return handle
+
+    def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:
+        """See asyncio."""
+        handle = asyncio.TimerHandle(when, callback, args, self, context)
+        heapq.heappush(self._scheduled, handle)  # type: ignore[has-type]
+        handle._scheduled = True  # type: ignore[attr-defined]
+        return handle
+
+    def _run_once(self) -> None:
+        self._forget_cancelled()
+        scheduled, ready = self._scheduled, self._ready  # type: ignore[attr-defined, has-type]
+        if not ready and not self._stopping:  # type: ignore[attr-defined]
+            if not scheduled:
+                raise Stuck("every coroutine waits and no timer is set")
+            self._virtual_s += max(0, scheduled[0]._when - self._virtual_s)
+        until = self._virtual_s + self._clock_resolution  # type: ignore[attr-defined]
+        while scheduled and scheduled[0]._when < until:
+            handle = heapq.heappop(scheduled)
+            handle._scheduled = False
+            ready.append(handle)
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            if not handle._cancelled:
+                handle._run()
+
+    def _forget_cancelled(self) -> None:
+        """At the head; everywhere when they are the most."""
+        scheduled = self._scheduled  # type: ignore[has-type]
+        if len(scheduled) > 100 and self._timer_cancelled_count / len(scheduled) > 0.5:  # type: ignore[has-type]
+            for handle in scheduled:
+                handle._scheduled = not handle._cancelled
+            self._scheduled = [handle for handle in scheduled if not handle._cancelled]
+            heapq.heapify(self._scheduled)
+            self._timer_cancelled_count = 0
+            return
+        while scheduled and scheduled[0]._cancelled:
+            self._timer_cancelled_count -= 1
+            heapq.heappop(scheduled)._scheduled = False
 
     def time(self) -> float:
         """Virtual seconds since the start."""

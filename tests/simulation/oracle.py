@@ -118,7 +118,12 @@ def _answers(record: Record) -> Iterator[str]:
         who = one.who.rpartition("-")[0]
         if who not in DOERS or not one.headers.get("ce-type", "").startswith(ANSWERS):
             continue
-        if first.setdefault((who, one.headers["ce-id"]), one.body) != one.body:
+        answer = one.body
+        if (body := json.loads(answer)).get("outcome") == "refused":
+            # Nothing was done. Two requests for one call may each find the other's refusal, and be refused anew, in
+            # other words: first by the ceiling, then by the halt that followed.
+            answer = json.dumps([body["call_id"], "refused"]).encode()
+        if first.setdefault((who, one.headers["ce-id"]), answer) != answer:
             yield f"{one.who} answered {one.headers['ce-causeid']} twice, differently ({one.headers['ce-type']})"
 
 

@@ -36,6 +36,7 @@ ROBOT = "robot"
 """The person that the policy puts behind each of them."""
 PAUSE_S = 0.7
 PATIENCE_S = 300.0
+THINKS_S = 1.0
 
 
 class NoGateway(Exception):
@@ -160,6 +161,8 @@ class People:
         plan = _plan(past)
         if plan is None:
             return None
+        # With the gateway's own looks that is longer than any follower lags.
+        await asyncio.sleep(0.0 if fork.soon else THINKS_S)
         return _fork_of(wish, task, plan, _accepted(past, plan))
 
     def _poison(self, tenant: str, task: str) -> None:

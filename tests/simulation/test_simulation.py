@@ -1,14 +1,16 @@
 """The laws hold in thousands of schedules, a seed is one run, and what was found once never comes back."""
 
+import itertools
 import json
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from . import world
+from . import reading, situations, world
 from .chaos import Chaos
 from .schedule import Schedule, judge
 
@@ -61,6 +63,40 @@ def test_a_calm_run_succeeds_without_a_fault(folder):
 
     record = world.run(scenario(6), Chaos(6), folder)
     assert record.idle and not record.chaos.fired and record.crashes == 0 and len(record.tasks) == 3
+
+
+def brought(name: str, count: int) -> list[int]:
+    """The first seeds that bring a situation."""
+    found = (seed for seed in range(1, 5_000)
+             if random.Random(f"{name}/{seed}").random() < situations.BY_NAME[name].share)  # fmt: skip
+    return list(itertools.islice(found, count))
+
+
+def said(record, stream, kind):
+    return [json.loads(one.body) for one in record.stored(stream)
+            if one.headers.get("ce-type", "").startswith(kind + ".v") and not reading.is_stray(one)]  # fmt: skip
+
+
+REACHED = {
+    "forks": lambda run: any(one["given"] for one in said(run, "INBOX_PLANNER", "mesh.task.submitted")),
+    "purges": lambda run: bool(run.gone) and set(run.tasks.values()) - run.gone,
+    "replans": lambda run: any(reason.startswith("taken over") for one in reading.of(
+        run, "INBOX_GATEWAY", "mesh.task.step_ended") for reason in reading.body(one)["reasons"]),
+    "strays": lambda run: run.stored("DEAD_LETTERS"),
+    "ceilings": lambda run: {"halted", "succeeded"} <= {
+        one["status"] for one in said(run, "INBOX_GATEWAY", "mesh.task.ended")},
+    "cancels": lambda run: any(call.until_s and call.since_s + 1 < call.until_s < call.since_s + 43
+                               for call in run.model.made),
+    "publishers": lambda run: any(wish.via != "http" and not wish.expects for wish, _ in reading.wishes(run)),
+    "evidence": lambda run: any(one["passages"] for one in said(run, "INBOX_WORKER", "mesh.retrieval.replied")),
+    "logics": lambda run: said(run, "INBOX_GATEWAY", "mesh.task.progressed"),
+}  # fmt: skip
+"""What a situation must bring about in some of its runs; one in which nothing happens would break no law either."""
+
+
+@pytest.mark.parametrize("name", sorted(situations.BY_NAME))
+def test_a_situation_brings_about_what_it_is_for(name, folder):
+    assert any(REACHED[name](judge(Schedule(seed), folder).record) for seed in brought(name, 8))
 
 
 @pytest.mark.parametrize("file", FOUND, ids=[one.stem for one in FOUND])

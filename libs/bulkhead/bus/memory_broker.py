@@ -72,6 +72,8 @@ class MemoryBroker:
         self.hold = False
         self.held: list[Offer] = []
         self._streams: dict[str, Stream] = {}
+        self._takers: dict[str, Stream] = {}
+        """Which stream takes a subject that was stored on before; streams do not change their subjects."""
         self._sourced: dict[str, list[tuple[Stream, Source]]] = {}
         self._durables: dict[tuple[str, str], Durable] = {}
         self._pullers: dict[tuple[str, str], list[Puller]] = {}
@@ -125,9 +127,10 @@ class MemoryBroker:
 
     def store(self, subject: str, headers: Mapping[str, str], body: bytes) -> PubAck:
         """A publish that waits for its ack. Raises WrongLastSequence, PublishRefused."""
-        stream = next((one for one in self._streams.values() if one.takes(subject)), None)
+        stream = self._takers.get(subject) or next((one for one in self._streams.values() if one.takes(subject)), None)
         if stream is None:
             raise PublishRefused(f"{subject} was not stored: no stream takes this subject; run the provisioner")
+        self._takers[subject] = stream
         due_ms = None
         if stream.config.schedules and wire.SCHEDULE in headers:
             due_ms = _due(headers[wire.SCHEDULE])

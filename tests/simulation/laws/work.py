@@ -26,7 +26,7 @@ def complain(record: Record) -> Iterator[str]:
         code = refusals.get(task, {}).get("code", "")
         if wish.expects and code != wish.expects:
             yield f"{wish.name} was to be refused as {wish.expects}, and was not: {code or ends.get(task)}"
-        if not wish.expects and wish.fork is None and code:
+        if not wish.expects and code not in _fair(wish):
             yield f"{wish.name} was refused: {refusals[task]}"
         if not is_calm(record) or task not in ends:
             continue
@@ -40,19 +40,24 @@ def complain(record: Record) -> Iterator[str]:
             yield from _answer(record, wish, task, end)
 
 
+def _fair(wish: Wish) -> tuple[str, ...]:
+    """How what nothing is wrong with may be refused: a fork of what is gone, or that does again what has no key."""
+    if wish.fork is None:
+        return ("",)
+    gone = ("fork_unknown", "fork_ancestor_gone", "fork_content_gone") if wish.name.startswith("late") else ()
+    return ("", "fork_repeats_effect", *gone, *(("fork_not_ended", "fork_no_result") if wish.fork.soon else ()))
+
+
 def _allowed(record: Record, wish: Wish) -> tuple[str, ...]:
     """How a task may end when nothing goes wrong."""
     if wish.cancel_after_s is not None or any(act.what == "early_cancel" for act in record.scenario.acts):
         return ("cancelled", "succeeded", "failed", "halted")
     if wish.deadline_ms < LONG_MS:
         return ("succeeded", "failed", "halted")
-    if wish.tenant in SHORT_OF_MONEY or wish.cost_usd_micros < RICH_MICROS:
-        # What waits for money that others hold may give up waiting.
-        return ("succeeded", "halted", "failed") if wish.tenant in SHORT_OF_MONEY else ("succeeded", "halted")
-    if _hopeless(record, wish):
-        # A plan in its place may do without that step.
-        return ("failed", "succeeded")
-    return ("succeeded",)
+    # What waits for money that others hold may give up waiting; a plan in place of a hopeless one may do without it.
+    may_fail = wish.tenant in SHORT_OF_MONEY or _hopeless(record, wish)
+    poor = wish.tenant in SHORT_OF_MONEY or wish.cost_usd_micros < RICH_MICROS
+    return ("succeeded", *(("failed",) if may_fail else ()), *(("halted",) if poor else ()))
 
 
 def _hopeless(record: Record, wish: Wish) -> bool:

@@ -14,19 +14,19 @@ from .situation import Situation
 
 
 def add(draw: random.Random, scenario: Scenario) -> Scenario:
-    """A step whose answer takes 16 s, a write before it or after it, and a cancel somewhere."""
+    """A write, then a step whose answer takes 44 s, and a cancel somewhere."""
     writes = [["counter_increment", {"name": f"stop0.a.{number}", "amount": 1}] for number in range(2)]
-    wants = {"calls": writes[:1], "pace_s": 4.0} if draw.random() < 0.6 else {"calls": writes, "serial": True}
+    wants = {"calls": writes[:1], "pace_s": 4.0} if draw.random() < 0.3 else {"calls": writes, "serial": True}
     steps = (
         PlanStep(id="a", title="stop0 a", instruction=f"Do your part of stop0. SIM{json.dumps(wants)}",
                  tools=("counter_increment",), acceptance="It is done."),
-        PlanStep(id="b", title="stop0 b", instruction='Do your part of stop0. SIM{"calls": [], "pace_s": 4.0}',
+        PlanStep(id="b", title="stop0 b", instruction='Do your part of stop0. SIM{"calls": [], "pace_s": 11.0}',
                  inputs=("a",), acceptance="It is done."),
     )  # fmt: skip
     wish = Wish(
         name="stop0", tenant=draw.choice(("demo", "acme")), objective="See to stop0.", plan=Plan(steps=steps),
         check=draw.random() < 0.3, cost_usd_micros=500_000, deadline_ms=120_000, submit_after_s=draw.uniform(0, 2),
-        cancel_after_s=draw.choice((0.0, draw.uniform(0, 1), draw.uniform(1, 12), draw.uniform(12, 40))),
+        cancel_after_s=draw.choice((0.0, draw.uniform(0, 1), *[draw.uniform(2, 10)] * 3, draw.uniform(12, 40))),
     )  # fmt: skip
     if draw.random() < 0.3:
         wish = replace(wish, via=f"pub_{wish.tenant}", plan=None, objective=f"See to stop0. SIM{_drafted(steps)}")

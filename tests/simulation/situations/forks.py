@@ -17,8 +17,11 @@ def add(draw: random.Random, scenario: Scenario) -> Scenario:
                and one.name.startswith(("w", "again", "look"))]  # fmt: skip
     if not parents:
         return scenario
-    parent = draw.choice(parents)
-    kind = draw.choice(("all", "all", "all", "edited", "soon"))
+    kind = draw.choice(("all", "all", "all", "edited", "edited", "soon"))
+    long = [one for one in parents if one.plan and len(one.plan.steps) > 1 and one.plan.steps[0].kind == "agent"]
+    if kind == "edited" and not long:
+        kind = "all"
+    parent = draw.choice(long if kind == "edited" else parents)
     fork = Fork(parent.name, keep="edited" if kind == "edited" else "all", soon=kind == "soon")
     expects = "fork_changed_step" if kind == "edited" else ""
     wishes = [_wish(draw, "fork0", parent, fork, expects)]
@@ -35,4 +38,4 @@ def _wish(draw: random.Random, name: str, parent: Wish, fork: Fork, expects: str
     )  # fmt: skip
 
 
-SITUATION = Situation("forks", 0.07, add)
+SITUATION = Situation("forks", 0.08, add)
