@@ -147,7 +147,8 @@ def _next(
         if not inside:
             continue
         whole = wait.mode == "any" and len(wait.targets) > 1
-        rank = (int(whole), inside[0][0], inside[0][1], wait.key)
+        # Nearer first: so every step of a round comes nearer to the root, and the round ends.
+        rank = (inside[0][0], int(whole), inside[0][1], wait.key)
         if best is None or rank < best[0]:
             best = (rank, wait, tuple(one for _, one in inside) if whole else (inside[0][1],))
     assert best is not None, "a party of a circle waits for one of it"

@@ -2,10 +2,12 @@
 
 import itertools
 import random
+import time
 import uuid
 
 import pytest
 
+from bulkhead.health import normal
 from bulkhead.health.events import Act
 from bulkhead.health.lineages import Lineages
 from bulkhead.health.thresholds import DEFAULT
@@ -222,3 +224,16 @@ def test_memory_is_freed_with_the_lineage() -> None:
     assert len(lineage._agents) <= DEFAULT.loops.max_agents and len(lineage._seen) <= 1_025
     run.watch.end("t")
     assert len(run.watch) == 0
+
+
+@pytest.mark.parametrize("text", [
+    "a1" * 4_096, "1" * 8_192, "deadbeef1" * 900, "req-" * 2_000 + "1", "2026-11-21T09:00:" * 480, "1234abcd-" * 900,
+    "attempt 1 of " * 600, "attempt" + " " * 8_000 + "x1", "ref:#=_" * 1_100 + "9", "1 1 1 ms" * 1_000, "[" * 100_000,
+    '{"a":' * 5_000,
+], ids=range(12))
+def test_hostile_texts_are_normalised_in_linear_time(text) -> None:
+    began = time.process_time()
+    normal.result(text)
+    normal.call(text)
+    normal.call({"a": text}, loose=True)
+    assert time.process_time() - began < 0.5
