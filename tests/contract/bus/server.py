@@ -75,9 +75,12 @@ class NatsServer:
             process.wait(timeout=10)
 
     def send(self, how: signal.Signals) -> None:
-        """Freeze it, thaw it."""
+        """Freeze it (it is frozen when this returns), thaw it."""
         assert self._process is not None
         self._process.send_signal(how)
+        state = Path(f"/proc/{self._process.pid}/status")
+        while how == signal.SIGSTOP and "State:\tT" not in state.read_text():
+            time.sleep(0.001)
 
     async def restart(self, how: signal.Signals = signal.SIGKILL) -> None:
         """Kill and start again on the same store and port, without blocking the loop."""
