@@ -14,7 +14,8 @@ from infra.nats.journal import keep_whole
 from infra.nats.provision import ProvisionError
 from infra.nats.streams import Layout
 
-EVERY_S = 24 * 3600.0
+PAUSES_S = (5.0, 60.0, 24 * 3600.0)
+"""After a start of the broker it looks again soon: what JOURNAL wrongly takes for read shows with what is said next."""
 
 
 class JournalKeeper:
@@ -45,6 +46,7 @@ class JournalKeeper:
             self._task = None
 
     async def _run(self) -> None:
+        looks = 0
         while True:
             self._asked.clear()
             try:
@@ -59,4 +61,5 @@ class JournalKeeper:
                     self._say(f"the journal is made again of the inboxes, since {found.fault}; until it has read them "
                               "again, timelines and replays wait for it")  # fmt: skip
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._asked.wait(), EVERY_S)
+                await asyncio.wait_for(self._asked.wait(), PAUSES_S[min(looks, len(PAUSES_S) - 1)])
+            looks = 0 if self._asked.is_set() else looks + 1

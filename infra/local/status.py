@@ -41,8 +41,8 @@ class Screen:
     def line(self, name: str, line: str) -> None:
         """One line that a process said."""
         if name == BROKER and (garbage := GARBAGE.search(line)):
-            self.event(f"the broker found garbage in the files of its stream {garbage[1]}: what it held is not whole any "
-                       "more; stop the mesh and restore its directory from a backup (details in logs/nats-server.log)")
+            self.event(f"the broker found garbage in the files of its stream {garbage[1]}: what it held is not whole "
+                       "any more; stop the mesh and restore its directory from a backup (see logs/nats-server.log)")
             return
         if name == BROKER and RECOVERY.search(line):
             self._recovery()

@@ -31,7 +31,7 @@ from .purge import MIN_RETENTION_S
 from .streams import Layout
 
 JOURNAL = subjects.JOURNAL_STREAM
-STALLED_S = 30.0
+STALLED_S = 12.0
 """An inbox that has more, of which JOURNAL takes nothing for so long, is not read any more."""
 PAUSE_S = 0.1
 TRIES = 100

@@ -101,7 +101,7 @@ async def _whole_journal(world: World) -> None:
         return False
 
     try:
-        await until(whole, "the journal has everything", 30)
+        await until(whole, "the journal has everything", 60)
     except AssertionError:
         raise AssertionError(f"the journal has gaps after a full disk: {gone}; said: {world.said}") from None
 
