@@ -4,7 +4,7 @@ In: the proposed text and its sources by marker. Out: notes; a blocking one refu
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from decimal import Decimal, DivisionByZero, InvalidOperation
 
@@ -16,7 +16,9 @@ NUMBER = re.compile(r"(?<![\w.#])-?\d[\d,]*(?:\.\d+)?(?![\w]*\])")
 WORD = re.compile(r"[^\W\d_]{3,}")
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z0-9\"'(\[])|\n+")
 _VALUE = r"\d[\d,]*(?:\.\d+)?"
-EQUATION = re.compile(rf"(?<![\w.,(])({_VALUE}(?:\s*[-+*/×x·÷−]\s*{_VALUE})+)\s*=\s*(-?{_VALUE})")
+# Possessive: a run is taken whole or not at all, so that a long one without an end is read once, not once a number.
+RUN = re.compile(rf"(?<![\w.,(]){_VALUE}(?:\s*[-+*/×x·÷−]\s*{_VALUE})++")
+CLAIMED = re.compile(rf"\s*=\s*(-?{_VALUE})")
 DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 CSV_ROW = re.compile(r"^[^,\n]*(?:,(?! )[^,\n]*){2,}$", re.M)
 OPERATORS = "-+*/×x·÷−(="
@@ -141,12 +143,14 @@ def citations(text: str, sources: Sources) -> list[CheckNote]:
                 "with [#marker] of the passage it rests on",
             )
         )
+    known = {one: stems(sources.by_marker[one]) for one in cited - set(unknown)}
+    given = stems(sources.given)
     for sentence in sentences(text):
         markers = [one for one in CITATION.findall(sentence) if one in sources.by_marker]
         if not markers:
             continue
-        held = " ".join(sources.by_marker[one] for one in markers)
-        share = support(sentence, held + " " + sources.given)
+        # Thousands of sentences may cite one long source: its words are looked up, not read again for each.
+        share = support(sentence, [given, *(known[one] for one in markers)])
         if share < MIN_SUPPORT:
             notes.append(
                 _note(
@@ -158,10 +162,10 @@ def citations(text: str, sources: Sources) -> list[CheckNote]:
     return notes[:12]
 
 
-def support(sentence: str, source: str) -> float:
-    """Share of the sentence's content words that occur in the source, by stem; 1.0 for a sentence without words."""
+def support(sentence: str, sources: Sequence[Set[str]]) -> float:
+    """Share of the sentence's content words whose stems one of the sources holds; 1.0 for one without words."""
     words = stems(CITATION.sub("", sentence))
-    return len(words & stems(source)) / len(words) if words else 1.0
+    return sum(any(word in held for held in sources) for word in words) / len(words) if words else 1.0
 
 
 def stems(text: str) -> set[str]:
@@ -193,14 +197,30 @@ def equations(text: str) -> list[CheckNote]:
     """`a x b + c = d` is computed again, whole; what is only the end of a longer expression is left alone."""
     notes = []
     plain = CITATION.sub("", text)
-    for match in EQUATION.finditer(plain):
-        before = plain[: match.start()].rstrip()
-        if DATE.search(match[1]) or (before and before[-1] in OPERATORS):
+    for start, expression, result in _equations(plain):
+        if DATE.search(expression) or _ends_in_operator(plain, start):
             continue
-        true, claimed = _evaluate(match[1]), _signed(match[2])
+        true, claimed = _evaluate(expression), _signed(result)
         if true is not None and claimed is not None and abs(true - claimed) > Decimal("0.01"):
-            notes.append(_note("wrong_arithmetic", f"{match[1]} is {true.normalize():f}, not {match[2]}"))
+            notes.append(_note("wrong_arithmetic", f"{expression} is {true.normalize():f}, not {result}"))
     return notes[:8]
+
+
+def _equations(text: str) -> Iterator[tuple[int, str, str]]:
+    """Where each begins, what stands before its sign of equality and what behind."""
+    at = 0
+    while run := RUN.search(text, at):
+        claimed = CLAIMED.match(text, run.end())
+        if claimed:
+            yield run.start(), run[0], claimed[1]
+        at = (claimed or run).end()
+
+
+def _ends_in_operator(text: str, end: int) -> bool:
+    """Whether the last character before `end` that is no space is an operator: the expression began earlier."""
+    while end and text[end - 1].isspace():
+        end -= 1
+    return end > 0 and text[end - 1] in OPERATORS
 
 
 def sentences(text: str) -> Sequence[str]:

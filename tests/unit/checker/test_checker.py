@@ -1,6 +1,7 @@
 """The checker: plain checks as pure functions, then its playbooks."""
 
 import json
+import time
 
 import pytest
 
@@ -57,6 +58,22 @@ def test_true_arithmetic_and_dates_are_left_alone(text):
 @pytest.mark.parametrize("text", ["15 / 100 * 80 = 13", "10 - 3 - 2 = 9", "2 + 2 = 5"])
 def test_false_arithmetic_is_found(text):
     assert [note.code for note in checks.equations(text)] == ["wrong_arithmetic"]
+
+
+LONG = limits.MAX_ANSWER_CHARS
+
+
+@pytest.mark.parametrize("text", [
+    ("1+" * LONG)[:LONG], ("1 + " * LONG)[:LONG], ("2 * 2 = 5. " * LONG)[:LONG], "1" * LONG, "1," * (LONG // 2),
+    " " * LONG, ("sk-" * LONG)[:LONG], ("-----BEGIN " * LONG)[:LONG], f"The handling fee [#{MARK}].\n" * (LONG // 34),
+], ids=["sum", "spaced_sum", "equations", "digits", "commas", "blank", "keys", "private_keys", "cited"])
+def test_the_longest_text_is_checked_in_time_that_grows_with_its_length(text):
+    """A checker has one thread: while it reads one text, every other task waits."""
+    source = checks.Sources(by_marker={MARK: f"{FEE}\n" * 3_000}, retrieved=frozenset({MARK}), given=FEE * 3_000)
+    # What is linear takes 0.1 s of CPU here; what is not took a minute and more.
+    began = time.process_time()
+    checks.run(text, source)
+    assert time.process_time() - began < 10
 
 
 def test_counting_words_and_given_numbers_are_not_refused():
