@@ -8,6 +8,7 @@ import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from . import limits
 
@@ -42,13 +43,12 @@ class Envelope:
 
     def headers(self) -> dict[str, str]:
         """As NATS headers; empty attributes are left out."""
-        time = datetime.fromtimestamp(self.time_unix_ms / 1000, UTC).isoformat(timespec="milliseconds")
         found = {
             "ce-specversion": "1.0",
             "ce-id": self.id,
             "ce-type": self.type,
             "ce-source": self.source,
-            "ce-time": time.replace("+00:00", "Z"),
+            "ce-time": _rfc3339(self.time_unix_ms),
             "content-type": CONTENT_TYPE,
             "ce-causeid": self.cause,
             "ce-actor": self.actor,
@@ -59,6 +59,12 @@ class Envelope:
             "bulkhead-grant": self.grant,
         }
         return {key: value for key, value in found.items() if value}
+
+
+@lru_cache(maxsize=64)
+def _rfc3339(unix_ms: int) -> str:
+    """One decision's messages share their time."""
+    return datetime.fromtimestamp(unix_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def derive_id(emitter: str, cause: str, index: int | str) -> str:
@@ -72,7 +78,7 @@ def message_id(service_key: bytes, *parts: str) -> str:
     For a message its parts are subject and ce-id: a ce-id derives from its cause, and an outside publisher who
     chooses a cause's id must not reach beyond its own tenant and task.
     """
-    return hmac.new(service_key, "\n".join(parts).encode(), hashlib.sha256).hexdigest()[:32]
+    return hmac.digest(service_key, "\n".join(parts).encode(), "sha256").hex()[:32]
 
 
 def grant_digest(token: str) -> str:

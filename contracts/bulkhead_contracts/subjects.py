@@ -12,10 +12,14 @@ dead.<service>.<partition>.<tenant>.<task>   dead letters
 import hashlib
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from .limits import PARTITIONS
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_REMEMBERED = 4096
+"""Subjects: a task's few come again with each of its messages."""
+_NO_TOKEN = re.compile(r"[^A-Za-z0-9_-]")
 
 
 class SubjectError(ValueError):
@@ -50,6 +54,7 @@ class Address:
         return f"{self.plane}.{self.sender}.{self.receiver}.{self.partition}.{self.tenant}.{self.task}"
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def mesh(sender: str, receiver: str, tenant: str, task: str) -> str:
     """Subject of a stored message."""
     return f"mesh.{token(sender)}.{token(receiver)}.{partition_of(task)}.{token(tenant)}.{token(task)}"
@@ -115,6 +120,7 @@ def durable(service: str, shard: int) -> str:
     return f"{service}-{shard}"
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def parse(subject: str) -> Address:
     """Parse a `mesh.` or `rpc.` subject; raises SubjectError when it lies about its partition."""
     parts = subject.split(".")
@@ -133,6 +139,21 @@ JOURNAL_STREAM = "JOURNAL"
 BLOBS_STREAM = "BLOBS"
 CONTROL_STREAM = "KV_CONTROL"
 DEAD_LETTERS_STREAM = "DEAD_LETTERS"
+
+
+def as_token(name: str) -> str:
+    """A name as one subject token: models, agents and features may have dots and more in theirs."""
+    return _NO_TOKEN.sub("-", name)[:64]
+
+
+def halt_key(scope: str, tenant: str, name: str) -> str:
+    """Subject of the entry that halts something, for one tenant or ("") for everybody."""
+    return control_key(scope, *((tenant,) if tenant else ()), as_token(name))
+
+
+def breaker_key(scope: str, tenant: str, name: str) -> str:
+    """Subject of a breaker's entry."""
+    return control_key("breaker", scope, *((tenant,) if tenant else ()), as_token(name))
 
 
 def control_key(scope: str, *names: str) -> str:

@@ -22,7 +22,7 @@ DUPLICATE_WINDOW_S = 120
 BLOBS_DUPLICATE_WINDOW_S = 0.1
 """The least there is: a blob's subject is written once anyway, so that remembering ids costs and gives nothing."""
 TIMERS_MAX_AGE_S = 2 * limits.MAX_TASK_DEADLINE_MS // 1000
-ACK_WAIT_S = 3.0
+ACK_WAIT_S = 2.5
 MAX_ACK_PENDING = 4_096
 MIN_VERSION = (2, 14)
 """Of nats-server: message schedules, fast batched reads and asynchronous persistence of a derived stream."""

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nats import errors
-from nats.aio.client import Client
 
+from bulkhead.bus.jetstream_client import DirectClient, header_frame
 from bulkhead.bus.port import BusError, BusUnavailable, PublishRefused
 from bulkhead.bus.wire import check_sendable
 from bulkhead.telemetry.log import Log
@@ -41,7 +41,7 @@ class Connection:
 
     def __init__(self, url: str, ca_file: Path | None = None) -> None:
         """ca_file: who must have signed the broker's certificate. Raises BusUnavailable when it holds none."""
-        self.nc = Client()
+        self.nc = DirectClient()
         self.url = url
         self._tls = trusting(ca_file) if ca_file is not None else None
         self.closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -150,11 +150,12 @@ class Connection:
     async def send(self, subject: str, body: bytes, reply: str = "", headers: dict[str, str] | None = None) -> None:
         """Write one publish. Raises PublishRefused for what can never be sent, BusUnavailable when closed."""
         self.alive()
-        # The broker answers an oversized frame by closing the connection, so it must never leave.
-        check_sendable(subject, body, headers, self.nc.max_payload)
         try:
-            await self.nc.publish(subject, body, reply=reply, headers=headers)
-        except (errors.BadSubjectError, errors.BadHeaderError, errors.MaxPayloadError) as error:
+            frame = header_frame(headers) if headers else b""
+            # The broker answers an oversized frame by closing the connection, so it must never leave.
+            check_sendable(subject, len(body) + len(frame), self.nc.max_payload)
+            self.nc.write(subject, body, reply, frame)
+        except errors.BadHeaderError as error:
             raise PublishRefused(f"{subject[:200]!r} cannot be sent: {error}") from error
         except (errors.Error, OSError) as error:
             raise BusUnavailable(f"{subject} was not sent: {error}") from error

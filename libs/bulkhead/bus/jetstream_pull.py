@@ -171,7 +171,7 @@ class JetStreamConsumer:
             return self._inbox
         prefix = self._connection.nc.new_inbox() + "."
         try:
-            subscription = await self._connection.nc.subscribe(prefix + "*", cb=self._on_message)
+            subscription = await self._connection.nc.listen(prefix + "*", self._on_message)
         except (errors.Error, OSError) as error:
             raise BusUnavailable(f"{self._name}: no inbox: {error}") from error
         before, self._inbox = self._inbox, _Inbox(prefix, subscription)
@@ -186,7 +186,7 @@ class JetStreamConsumer:
         except (errors.Error, OSError):
             pass  # The broker forgets the subscription with the connection.
 
-    async def _on_message(self, message: Msg) -> None:
+    def _on_message(self, message: Msg) -> None:
         where = place(message.reply) if message.reply else None
         if where is None:
             self._on_status(message)

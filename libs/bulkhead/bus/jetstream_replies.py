@@ -47,7 +47,7 @@ class _Inbox:
     asked: int = 0
     open: dict[str, _Question] = field(default_factory=dict)
 
-    async def take(self, message: Msg) -> None:
+    def take(self, message: Msg) -> None:
         question = self.open.get(message.subject[len(self.prefix) :])
         if question is not None:
             question.take(message)
@@ -103,7 +103,7 @@ class Replies:
                 return inbox
             fresh = _Inbox(self._connection.nc.new_inbox() + ".")
             try:
-                fresh.subscription = await self._connection.nc.subscribe(fresh.prefix + "*", cb=fresh.take)
+                fresh.subscription = await self._connection.nc.listen(fresh.prefix + "*", fresh.take)
             except (errors.Error, OSError) as error:
                 raise BusUnavailable(f"no inbox for answers: {error}") from error
             self._inbox = fresh

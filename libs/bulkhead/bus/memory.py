@@ -94,13 +94,13 @@ class MemoryBus:
 
     async def _store(self, subject: str, body: bytes, headers: Mapping[str, str]) -> PubAck:
         self._may(subject, "publish")
-        wire.check_sendable(subject, body, headers, self._broker.max_message_bytes)
+        wire.check_sendable(subject, wire.stored_bytes(headers or {}, body), self._broker.max_message_bytes)
         return await self._ask("publish", subject, lambda: self._broker.store(subject, headers, body))
 
     async def publish_live(self, subject: str, body: bytes, headers: Mapping[str, str] | None = None) -> None:
         """See port.Bus."""
         self._alive()
-        wire.check_sendable(subject, body, headers, self._broker.max_message_bytes)
+        wire.check_sendable(subject, wire.stored_bytes(headers or {}, body), self._broker.max_message_bytes)
         if self._permissions is None or _any(self._permissions.publish, subject):
             self._broker.say(Live(subject, dict(headers or {}), body))
         else:
@@ -120,7 +120,7 @@ class MemoryBus:
     ) -> Live:
         """See port.Bus."""
         self._may(subject, "publish")
-        wire.check_sendable(subject, body, headers, self._broker.max_message_bytes)
+        wire.check_sendable(subject, wire.stored_bytes(headers or {}, body), self._broker.max_message_bytes)
         await asyncio.sleep(0)
         server = self._broker.server(subject)
         if server is None:
@@ -183,9 +183,7 @@ class MemoryBus:
         """See port.Bus."""
         self._may(stream, "read")
         horizon = self._broker.horizon
-        return await self._ask(
-            "read", stream, lambda: self._broker.stream(stream).newest(subject, horizon(stream))
-        )
+        return await self._ask("read", stream, lambda: self._broker.stream(stream).newest(subject, horizon(stream)))
 
     async def ready(self) -> bool:
         """See port.Bus."""

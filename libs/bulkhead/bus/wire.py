@@ -47,7 +47,6 @@ _ADVICE = {
     10190: "the schedule's target must lie in the same timers stream",
 }
 
-HEADER_MARGIN_BYTES = 64
 _SUBJECT = re.compile(r"^(?=.{1,1024}$)[^\s.*>]+(\.[^\s.*>]+)*\Z")
 _READ_HEADERS = frozenset(
     {
@@ -65,11 +64,11 @@ _READ_HEADERS = frozenset(
 """Added by the broker to the answer of a read; they are not part of the message."""
 
 
-def check_sendable(subject: str, body: bytes, headers: Mapping[str, str] | None, max_bytes: int) -> None:
-    """Raise PublishRefused for what no broker takes: a subject that is none, or more bytes than one message holds."""
-    size = len(body)
-    if headers:
-        size += HEADER_MARGIN_BYTES + sum(len(key) + len(value.encode()) + 4 for key, value in headers.items())
+def check_sendable(subject: str, size: int, max_bytes: int) -> None:
+    """Raise PublishRefused for what no broker takes: a subject that is none, or more bytes than one message holds.
+
+    size: body and headers as they are sent.
+    """
     if size > max_bytes:
         raise PublishRefused(
             f"{subject[:200]}: {size} bytes with headers exceed the broker's {max_bytes}; store the content as blobs "
