@@ -23,6 +23,7 @@ from pydantic import ValidationError
 from bulkhead.bus.port import Stored
 from bulkhead.flow import bounded
 from bulkhead_contracts import envelope, limits, subjects
+from bulkhead_contracts.control import MessageRejected
 from bulkhead_contracts.result import ContentRef
 from bulkhead_contracts.task import TaskEnded, TaskRejected
 
@@ -68,13 +69,17 @@ class History:
 
     @property
     def ended(self) -> bool:
-        """Whether the planner has said the task's end."""
-        return any(one.headers.get("ce-type", "").startswith(f"{TaskEnded.TYPE}.v") for one in self.messages)
+        """Whether the planner has said the task's end, or there was never a task to end."""
+        return self._says(TaskEnded.TYPE) or self.turned_away
 
     @property
     def turned_away(self) -> bool:
-        """Whether the gateway has rejected the task: no decider heard of it then."""
-        return any(one.headers.get("ce-type", "").startswith(f"{TaskRejected.TYPE}.v") for one in self.messages)
+        """Whether the gateway has rejected the task, or could not read its request: no decider heard of it then."""
+        heard = any(one.subject.split(".")[2] == "planner" for one in self.messages)
+        return self._says(TaskRejected.TYPE) or (self._says(MessageRejected.TYPE) and not heard)
+
+    def _says(self, kind: str) -> bool:
+        return any(one.headers.get("ce-type", "").startswith(f"{kind}.v") for one in self.messages)
 
     def text(self, ref: ContentRef) -> str | None:
         """The text of a reference; None when it is not here."""
@@ -279,7 +284,8 @@ def parse(file: BinaryIO, name: str = "the file") -> History:
         raise HistoryError(f"{name} is cut off: it has {len(messages)} of {expected[0]} messages and "
                            f"{len(contents)} of {expected[1]} contents", "copy it again, or export the task again")
     found = History(tenant, task, tuple(messages), contents, settled)
-    if found.ended is not ended:
+    # Programs of before did not take a rejection for an end.
+    if found.ended is not ended and not found.turned_away:
         raise HistoryError(f"{name} says that its task has {'' if ended else 'not '}ended; its messages say otherwise",
                            "messages were added or taken away: do not trust the file; export the task again")
     return found

@@ -13,8 +13,9 @@ from bulkhead.bus.port import Stored
 from bulkhead.runtime import history as histories
 from bulkhead.runtime.history import Content, HistoryError, at_its_source, collect, dump, load, named, save, unsigned
 from bulkhead_contracts import envelope
+from bulkhead_contracts.control import MessageRejected
 from bulkhead_contracts.model import ModelCallReplied
-from bulkhead_contracts.task import TaskEnded
+from bulkhead_contracts.task import TaskEnded, TaskRejected, TaskRequested
 
 TEXT = "Zürich\x00 \u2028 [[part]]"
 TASK_GRANT = jwt.encode({"grant": {"kind": "task", "task": "t1"}}, "k" * 32)
@@ -173,3 +174,23 @@ async def test_it_knows_the_end_of_its_task():
     end = Stored("mesh.planner.gateway.5.demo.t1", {"ce-type": TaskEnded.ce_type(), "ce-id": "e"}, b"{}", 1, 1)
     assert not found.ended and change(found, messages=(*found.messages, end)).ended
     assert hashlib.sha256(TEXT.encode()).hexdigest() == REF.sha256
+
+
+@pytest.mark.parametrize(("kind", "told"), [(TaskRejected, True), (MessageRejected, True), (TaskRequested, False)])
+async def test_a_task_that_was_turned_away_is_over(kind, told, tmp_path):
+    request = Stored("mesh.gateway.gateway.5.demo.t1", {"ce-type": TaskRequested.ce_type(), "ce-id": "r"}, b"{}", 1, 1)
+    answer = Stored("mesh.gateway.gateway.5.demo.t1", {"ce-type": kind.ce_type(), "ce-id": "a"}, b"{}", 2, 2)
+    found = await gather(request, answer)
+    assert (found.ended, found.turned_away) == (told, told)
+    save(found, tmp_path / "new.jsonl")
+    assert load(tmp_path / "new.jsonl") == found
+    if told:  # Files of before say that it has not ended.
+        old = (tmp_path / "new.jsonl").read_text().replace('"ended":true', '"ended":false')
+        (tmp_path / "old.jsonl").write_text(old)
+        assert load(tmp_path / "old.jsonl") == found
+
+
+async def test_a_message_that_nobody_could_read_ends_no_task_that_runs():
+    found = await one()
+    lost = Stored("mesh.gateway.gateway.5.demo.t1", {"ce-type": MessageRejected.ce_type(), "ce-id": "m"}, b"{}", 9, 9)
+    assert not change(found, messages=(*found.messages, lost)).ended
