@@ -181,6 +181,7 @@ class LocalMesh:
             "tenants": self._tenants,
             "identity_dir": str(self._run.identity),
             "processes": {unit.name: unit.record() for unit in self.units.values() if unit.pid is not None},
+            "given_up": [unit.name for unit in self.units.values() if unit.given_up],
         }
 
     def rows(self) -> list[Row]:

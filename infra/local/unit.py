@@ -89,6 +89,11 @@ class Unit:
         """Of the running process."""
         return self.child.pid if self.child is not None and self.child.running else None
 
+    @property
+    def given_up(self) -> bool:
+        """Whether it is down and not started again by itself: its settings cannot work."""
+        return self._hopeless and self.state == "down"
+
     def row(self) -> Row:
         """How it stands."""
         rss = 0

@@ -200,6 +200,10 @@ async def _gateway(http: httpx.AsyncClient, mesh: dict[str, Any]) -> Finding:
     if status == HTTP_OK:
         return Finding("gateway", "ok", f"ready at {url}")
     reason = str(body.get("reason") or ("nobody answers" if not status else f"HTTP {status}"))
+    if services.supervised(mesh):
+        return Finding("gateway", "problem", f"{reason} at {url}",
+                       f"`bulkhead up` runs and starts it again within {services.RESTART_WITHIN_S} s; clients that try "
+                       "again lose nothing. Look again; if it stands so, read the gateway's log in logs/")
     return Finding("gateway", "problem", f"{reason} at {url}",
                    "start the mesh with `bulkhead up`; the gateway's log is in logs/ of the data directory")
 

@@ -20,6 +20,8 @@ from bulkhead_contracts import catalog, subjects
 ASK_TIMEOUT_S = 3.0
 SAME_PROCESS_S = 2.0
 """A recorded start time may differ by so much from what the kernel says."""
+RESTART_WITHIN_S = 10
+"""The longest pause of the supervisor before it starts a process again (infra.local.unit)."""
 MANY_PENDING = 1_000
 """So many messages are more than a moment's burst."""
 
@@ -44,18 +46,39 @@ async def look(data: Path, mesh: dict[str, Any], *, asks_broker: bool) -> AsyncI
         return
     lags = await _lags(data, mesh, list(wanted)) if asks_broker else {}
     for service, replicas in wanted.items():
-        yield judge(service, replicas, running[service], lags.get(service), data)
+        given_up = [name for name in mesh.get("given_up") or () if name.rpartition("-")[0] == service]
+        if given_up:
+            log = data / "logs" / f"{given_up[0]}.log"
+            yield Finding(service, "problem", f"{counted(len(given_up), 'process')} of {replicas} ended because of "
+                          "settings that cannot work, and will not be started again",
+                          f"mend what the last lines of {log} name, then restart the mesh")
+            continue
+        yield judge(service, replicas, running[service], lags.get(service), data, supervised=supervised(mesh))
 
 
-def judge(service: str, replicas: int, running: int, lag: Lag | None, data: Path) -> Finding:
-    """How a service stands."""
+def supervised(mesh: dict[str, Any]) -> bool:
+    """Whether the `bulkhead up` that wrote mesh.json runs: it starts again what ends."""
+    pid = mesh.get("pid")
+    return isinstance(pid, int) and pid > 0 and psutil.pid_exists(pid)
+
+
+def judge(
+    service: str, replicas: int, running: int, lag: Lag | None, data: Path, *, supervised: bool = False
+) -> Finding:
+    """How a service stands. supervised: whether somebody starts it again when it ends."""
+    log = data / "logs" / f"{service}-0.log"
     shown = f"{running} of {counted(replicas, 'process')}"
     if lag is not None:
         shown += f", {lag.pending:,} pending, {lag.unacked:,} in work"
+    if running == 0 and not supervised:
+        return Finding(service, "problem", shown, f"its `bulkhead up` has ended, too: start it; why is in {log}")
     if running == 0:
-        return Finding(service, "problem", shown, f"restart the mesh; why it ended is in {data / 'logs'}")
+        return Finding(service, "warning", shown, "nothing is lost: `bulkhead up` starts it again within "
+                       f"{RESTART_WITHIN_S} s, and what waits for it is handled then. Look again; if it still does not "
+                       f"run, its last words in {log} say what to mend, then restart the mesh")
     if running < replicas:
-        return Finding(service, "warning", shown, f"it is started again by itself; see {data / 'logs'}")
+        return Finding(service, "warning", shown, f"the others do its work; it is started again within "
+                       f"{RESTART_WITHIN_S} s. Look again; if it stands so for longer, read {data / 'logs'}")
     if lag is not None and lag.pending > MANY_PENDING:
         return Finding(service, "warning", shown, f"it falls behind: start more with `bulkhead up --scale {service}=N`")
     return Finding(service, "ok", shown)

@@ -184,9 +184,11 @@ async def test_settings_that_cannot_work_are_tried_once_until_somebody_asks_agai
                 await asyncio.sleep(0.02)
         unit = mesh.unit("worker")
         assert unit.restarts == 1 and unit.state == "down" and "BULKHEAD_SLOTS" in said[-1]
+        given_up = json.loads((tmp_path / "data" / "mesh.json").read_text())["given_up"]
+        assert given_up == ["worker-0"], "so that doctor can tell"
         env["STAND_IN"] = ""
         await mesh.restart("worker")
-        assert unit.state == "ready"
+        assert unit.state == "ready" and json.loads((tmp_path / "data" / "mesh.json").read_text())["given_up"] == []
 
 
 async def test_who_does_not_drain_is_killed_in_time(tmp_path):
@@ -246,7 +248,7 @@ async def test_what_a_dead_run_left_running_is_ended(tmp_path):
 async def test_a_garbled_mesh_file_is_no_obstacle(tmp_path, content):
     from infra.local.rundir import RunDir
 
-    (tmp_path / "mesh.json").write_text(content)
+    (tmp_path / "data" / "mesh.json").write_text(content)
     run = RunDir(tmp_path)
     assert run.end_leftovers() == []
     run.close()

@@ -47,6 +47,21 @@ async def test_a_process_is_known_by_its_start_and_a_dead_mesh_is_one_finding(tm
     assert (one.what, one.level) == ("services", "problem") and "bulkhead up" in one.todo
 
 
+async def test_a_killed_service_of_a_mesh_that_runs_asks_nobody_to_restart_anything_yet(tmp_path):
+    me = psutil.Process(os.getpid())
+    alive = {"pid": me.pid, "started_unix_s": me.create_time()}
+    mesh = {"pid": me.pid, "scale": {"planner": 1, "worker": 2}, "processes": {"worker-0": alive}}
+    planner, worker = [one async for one in look(tmp_path, mesh, asks_broker=False)]
+    assert (planner.level, worker.level) == ("warning", "warning")
+    assert planner.todo.startswith("nothing is lost: `bulkhead up` starts it again within 10 s"), planner.todo
+    assert "then restart the mesh" in planner.todo and "planner-0.log" in planner.todo, "when to worry"
+    assert worker.todo.startswith("the others do its work")
+    [planner, _] = [one async for one in look(tmp_path, {**mesh, "given_up": ["planner-0"]}, asks_broker=False)]
+    assert planner.level == "problem" and "will not be started again" in planner.detail and "mend" in planner.todo
+    [planner, _] = [one async for one in look(tmp_path, {**mesh, "pid": 2**22 + 1}, asks_broker=False)]
+    assert planner.level == "problem" and "has ended, too" in planner.todo
+
+
 def test_the_brokers_recovery_is_said_once_and_other_warnings_stay():
     text = io.StringIO()
     screen = Screen(Console(file=text, width=200), quiet=("nats-server",))
