@@ -6,6 +6,7 @@ The broker is a real one; the services are processes as an operator starts them.
 import asyncio
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from infra.identity import keys, policy
 from infra.local.rundir import DirectoryUnfit, RunDir
 from infra.local.supervisor import LocalMesh
+from infra.nats.configuration import ACCOUNTS_FILE
 
 TIMEOUT_S = 40
 
@@ -51,6 +53,29 @@ async def test_a_wrong_key_and_another_layout(tmp_path: Path) -> None:
     assert "refuses this service's key" in told[1] and "render them again" in told[1], told[1]
     assert "worker-1" in told[2] and "render the accounts" in told[2], told[2]
     assert "has no key file" in told[3] and "BULKHEAD_IDENTITY_DIR" in told[3], told[3]
+
+
+async def test_a_service_ends_when_the_broker_does_not_know_it_any_more(tmp_path: Path) -> None:
+    """Its connection is gone for good: a process that lived on would look well and do nothing."""
+    async with LocalMesh(tmp_path / "mesh", services=(), durability="process") as mesh:
+        own = tmp_path / "own"
+        keys.hand_over(mesh.directory / "identity", "worker", own)
+        probe = tmp_path / "worker.json"
+        ending = asyncio.create_task(ends(mesh, own, BULKHEAD_HEALTH_FILE=str(probe)))
+        async with asyncio.timeout(TIMEOUT_S):
+            while not probe.exists():
+                assert not ending.done(), ending
+                await asyncio.sleep(0.05)
+        accounts = mesh.directory / "nats" / ACCOUNTS_FILE
+        known = keys.public_nkeys(mesh.directory / "identity", policy.load())["worker"]
+        keys.ensure(tmp_path / "second", policy.load())
+        another = keys.public_nkeys(tmp_path / "second", policy.load())["worker"]
+        accounts.write_text(accounts.read_text().replace(known, another))
+        [broker] = [one.pid for one in mesh.rows() if one.name == "nats-server"]
+        assert broker is not None
+        os.kill(broker, signal.SIGHUP)
+        said = await ending
+    assert "connection_closed" in said and "authorization violation" in said.lower(), said
 
 
 def test_a_directory_that_cannot_be_written() -> None:
