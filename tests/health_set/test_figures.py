@@ -1,0 +1,45 @@
+"""The detectors on runs that nobody tuned them to: no figure may fall below the one that was committed."""
+
+import pytest
+
+from tests.health_set import figures, stalls
+from tests.health_set.__main__ import BEGIN, END, PAGE
+from tests.health_set.everything import SETS
+from tests.health_set.traces import Register
+
+
+def test_the_page_shows_the_kept_figures() -> None:
+    shown = PAGE.read_text().partition(BEGIN)[2].partition(END)[0]
+    assert shown == figures.page(figures.kept()), "run `python -m tests.health_set --write` and commit what it wrote"
+
+
+@pytest.mark.parametrize("register", SETS, ids=lambda one: one.name)
+def test_no_figure_falls(register: Register) -> None:
+    found, floor = figures.judged(register), figures.kept()[register.name]
+    assert found["checksum"] == floor["checksum"], (
+        f"the {register.name} set is another one than the figures are of: sets do not change once they were scored"
+    )
+    assert not figures.worse(found, floor)
+
+
+def test_a_worse_figure_is_seen() -> None:
+    floor = figures.kept()["first"]
+    for truth, key, by in (
+        ("looping", "in_time", -1), ("honest", "stopped", 1), ("alike", "warned", -1), ("alike", "stopped", 1),
+    ):
+        name, family = next((name, one) for name, one in floor["families"].items() if one["truth"] == truth)
+        fallen = floor | {"families": floor["families"] | {name: family | {key: family[key] + by}}}
+        assert figures.worse(fallen, floor) and not figures.worse(floor, floor), (truth, key)
+
+
+def test_the_first_set_is_large_enough() -> None:
+    families = figures.kept()["first"]["families"].values()
+    assert sum(one["runs"] for one in families if one["truth"] == "honest") >= 1000
+    assert sum(one["runs"] for one in families if one["truth"] == "looping") >= 300
+
+
+def test_every_stall_is_told_and_no_wait_is() -> None:
+    for name, task in stalls.tasks():
+        early, late = stalls.tripped(task, figures.STALL_LATER_MS)
+        assert not early, f"{name}: told while something was outstanding"
+        assert late is task.stalled, name
