@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from . import budget, control, grant, limits, model, plan, retrieval, step, task, tool, verdict
+from . import agent, budget, control, grant, lease, limits, model, peer, plan, retrieval, step, task, tool, verdict
 from .task.v1 import TaskRequestedV1
 from .task.v2 import upcast_task_requested
 from .types import Body
@@ -73,6 +73,9 @@ ROWS: tuple[Row, ...] = (
         "gateway",
     ),
     Row(task.TaskRejected, _to("gateway", "gateway"), "gateway"),
+    Row(task.TaskQueued, _to("gateway", "gateway"), "gateway"),
+    Row(task.PlacesGiven, _to("gateway", "gateway"), "gateway"),
+    Row(task.TaskReleased, _to("gateway", "gateway"), "gateway"),
     Row(grant.GrantRequested, _to("signer", "gateway"), "signer", plane="rpc"),
     Row(grant.GrantReplied, _from("signer", "gateway"), "signer", plane="rpc"),
     Row(task.TaskSubmitted, _to("planner", "gateway"), "gateway"),
@@ -83,7 +86,7 @@ ROWS: tuple[Row, ...] = (
     Row(task.StepStarted, _from("planner", "gateway"), "planner"),
     Row(task.StepEnded, _from("planner", "gateway"), "planner"),
     Row(task.Progressed, _from("planner", "gateway"), "planner"),
-    Row(task.TaskEnded, _from("planner", "gateway"), "planner"),
+    Row(task.TaskEnded, _to("gateway", "planner", "gateway"), "planner"),
     Row(task.TaskStopped, _from("planner", "budget"), "planner"),
     # Steps
     Row(step.StepAssigned, _from("planner", "worker"), "planner"),
@@ -91,6 +94,17 @@ ROWS: tuple[Row, ...] = (
     Row(step.StepProposed, _from("worker", "checker"), "worker"),
     Row(step.StepFinished, _from("worker", "planner"), "worker"),
     Row(verdict.VerdictReached, _from("checker", "planner"), "checker"),
+    # Steps with each other
+    Row(peer.AnswerRequested, (("worker", "planner"), ("planner", "worker")), "planner"),
+    Row(peer.AnswerGiven, (("worker", "planner"), ("planner", "worker")), "planner"),
+    Row(lease.LeaseRequested, _from("worker", "planner"), "planner"),
+    Row(lease.LeaseReleaseRequested, _from("worker", "planner"), "planner"),
+    Row(lease.LeaseQueued, _from("planner", "worker"), "planner"),
+    Row(lease.LeaseGranted, _from("planner", "worker"), "planner"),
+    Row(lease.LeaseEnded, _from("planner", "worker"), "planner"),
+    Row(lease.LeaseRefused, _from("planner", "worker"), "planner"),
+    Row(agent.WaitRefused, _from("budget", "worker"), "budget"),
+    Row(agent.AgentWarned, _from("budget", "worker"), "budget"),
     # Calls outward
     Row(model.ModelCallRequested, _to("model_gateway", *DECIDERS), "model_gateway"),
     Row(model.ModelCallReplied, _from("model_gateway", *DECIDERS), "model_gateway"),
@@ -117,6 +131,14 @@ ROWS: tuple[Row, ...] = (
     Row(budget.LedgerMarked, (("budget", "budget"), ("budget", JOURNAL)), "budget"),
     Row(budget.Tripped, _from("budget", JOURNAL), "budget"),
     Row(budget.TaskHalted, _from("budget", "planner"), "budget"),
+    Row(budget.TaskCharged, _from("budget", "gateway"), "budget"),
+    Row(budget.LimitsRequested, _to("budget", "gateway"), "budget", plane="rpc"),
+    Row(budget.LimitsReplied, _from("budget", "gateway"), "budget", plane="rpc"),
+    Row(budget.LimitsChanged, _from("budget", JOURNAL), "budget"),
+    # Halts by people
+    Row(control.HaltRequested, _to("budget", "gateway"), "budget", plane="rpc"),
+    Row(control.HaltReplied, _from("budget", "gateway"), "budget", plane="rpc"),
+    Row(control.Switched, _from("budget", JOURNAL), "budget"),
     # The runtime: each service to itself
     Row(control.TimerFired, tuple((name, name) for name in DECIDERS), "runtime"),
     Row(control.MessageRejected, tuple((name, name) for name in SERVICES if name != "signer"), "runtime"),

@@ -5,19 +5,20 @@ A grant travels as a compact EdDSA JWT in the envelope. A step grant carries its
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from . import limits as bounds
 from .task.v1 import RequesterClaim, TaskLimits
 from .tool.v1 import ToolSpec
-from .types import Body, Contract, Count, Name, Reason, Token, UnixMs
+from .types import Body, Contract, Count, Name, Reason, Tag, Token, UnixMs
 
 
 class TaskGrant(Contract):
     """What a task may do: for whom, with which tools, over whose documents, up to which limits.
 
     origin: the task that this one forks (of forks of forks, the first): a write that is unchanged goes out under the
-    key that it had there, and a tool that honours keys does not do it again.
+    key that it had there, and a tool that honours keys does not do it again. feature, workflow: what its spending is
+    counted under besides; left out of the token when there is none.
     """
 
     kind: Literal["task"] = "task"
@@ -31,10 +32,23 @@ class TaskGrant(Contract):
     day_tokens: Count
     expires_unix_ms: UnixMs
     origin: Token | None = None
+    feature: Tag = ""
+    workflow: Tag = ""
+
+    @model_serializer(mode="wrap")
+    def _without_empty_tags(self, full: SerializerFunctionWrapHandler) -> dict[str, object]:
+        found: dict[str, object] = full(self)
+        for name in ("feature", "workflow"):
+            if not found[name]:
+                del found[name]  # Tokens that were signed before there were tags keep their bytes.
+        return found
 
 
 class StepGrant(Contract):
-    """What one step attempt may do. Tools must be a subset of the task grant's."""
+    """What one step attempt may do. Tools must be a subset of the task grant's.
+
+    role: of the step's agent, so that a halt of it reaches its calls; left out of the token when it is not known.
+    """
 
     kind: Literal["step"] = "step"
     tenant: Token
@@ -44,6 +58,14 @@ class StepGrant(Contract):
     plan_version: Count
     tools: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_TOOLS)]
     expires_unix_ms: UnixMs
+    role: Annotated[str, Field(max_length=32)] = ""
+
+    @model_serializer(mode="wrap")
+    def _without_empty_role(self, full: SerializerFunctionWrapHandler) -> dict[str, object]:
+        found: dict[str, object] = full(self)
+        if not self.role:
+            del found["role"]  # Tokens that were signed before there were roles keep their bytes.
+        return found
 
 
 class GrantRequested(Body):
@@ -61,6 +83,8 @@ class GrantRequested(Body):
     requested_unix_ms: UnixMs
     origin: Token | None = None
     worker_roles: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_PLAN_STEPS)] = ()
+    feature: Tag = ""
+    workflow: Tag = ""
 
 
 class GrantReplied(Body):

@@ -31,6 +31,14 @@ MAX_MESSAGES_PER_TASK = 4_000  # of one task in one inbox: a fold never grows be
 MAX_DOCUMENTS_PER_TASK = 64
 MAX_LISTED_DOCUMENTS = 100  # in one page
 
+# Places to run
+MAX_RUNNING_TASKS = 2_000  # of the whole mesh: all of them stand in one message
+MAX_WAITING_TASKS = 100_000  # of one tenant
+MAX_QUEUE_WAIT_S = 7 * 24 * 3600
+MAX_PLACES_AT_ONCE = 256  # given by one decision
+MAX_TASKS_PER_MINUTE = 1_000_000
+MAX_QUOTA_WEIGHT = 1_000
+
 # Agent loop
 MAX_TURNS_PER_STEP = 12  # model turns
 MAX_CALLS_PER_TURN = 8  # parallel tool calls of one turn
@@ -72,6 +80,22 @@ DEFAULT_TASK_COST_USD_MICROS = 500_000
 DEFAULT_TASK_TOKENS = 500_000
 MAX_COST_USD_MICROS = 10**12
 MAX_TOKENS = 10**10
+MAX_CALLS = 10**9  # that a limit may name
+MAX_WALL_MS = 366 * 24 * 3600 * 1000  # that a limit may name
+UNLIMITED = 2**53  # of a ceiling in a unit that has none
+MAX_LIMIT_TARGETS = 256  # of one tenant
+
+# Peers and leases
+MAX_ASKED_STEPS = 16  # by one ask
+MAX_PEER_ANSWER_CHARS = 4_000
+MAX_OPEN_QUESTIONS = 16  # to one step, not yet answered
+MAX_RESOURCE_NAME_CHARS = 128
+MIN_LEASE_TTL_MS = 1_000
+DEFAULT_LEASE_TTL_MS = 60_000
+MAX_LEASE_TTL_MS = 600_000
+MAX_LEASE_QUEUE = 64  # steps that wait for one resource
+MAX_LEASES_PER_STEP = 16
+MAX_LEASE_BOOK_MESSAGES = 3_000  # about one resource since it was last free, with room to give back below the fold's
 
 # Coordination health
 MAX_TRIP_AGENTS = 64

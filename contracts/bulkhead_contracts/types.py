@@ -24,6 +24,8 @@ Summary = Annotated[str, StringConstraints(max_length=limits.MAX_SUMMARY_CHARS)]
 Title = Annotated[str, StringConstraints(max_length=limits.MAX_TITLE_CHARS)]
 Reason = Annotated[str, StringConstraints(max_length=limits.MAX_REASON_CHARS)]
 UnixMs = Annotated[int, Field(ge=0, le=2**53)]
+Tag = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{0,64}$")]
+"""A name that spending is counted under (agent, workflow, feature); "" where there is none."""
 Count = Annotated[int, Field(ge=0, le=2**53)]
 UsdMicros = Annotated[int, Field(ge=0, le=limits.MAX_COST_USD_MICROS)]
 TokenCount = Annotated[int, Field(ge=0, le=limits.MAX_TOKENS)]

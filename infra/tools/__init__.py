@@ -25,13 +25,14 @@ OWN = Path(__file__).with_name(packages.TOOLS_FILE)
 class ToolRow:
     """One tool: what models see of it, how much it may return, and the settings that it cannot work without.
 
-    pack: the package that has its function; "" for a tool of this house.
+    pack: the package that has its function; "" for a tool of this house. built_in: the worker's loop does it itself.
     """
 
     spec: ToolSpec
     max_output_bytes: int
     requires: tuple[str, ...]
     pack: str = ""
+    built_in: bool = False
 
 
 @cache
@@ -64,12 +65,15 @@ def _read(path: Path, pack: str) -> tuple[ToolRow, ...]:
         raise packages.PackError(f"{path}: {why}; see the head of {OWN} for what a row holds") from error
     if elsewhere := [row.spec.name for row in found if row.spec.served_by != "tool_executor"]:
         raise packages.PackError(f"{path}: {elsewhere[0]}: a pack's tools are served by tool_executor; drop served_by")
+    if inside := [row.spec.name for row in found if row.built_in]:
+        raise packages.PackError(f"{path}: {inside[0]}: no tool of a pack is built in; drop built_in")
     return found
 
 
 def _row(name: str, declared: dict[str, Any], pack: str = "") -> ToolRow:
     unknown = set(declared) - {
         "description", "parameters", "effect", "idempotent", "served_by", "timeout_ms", "max_output_bytes", "requires",
+        "built_in",
     }  # fmt: skip
     if unknown:
         raise ValueError(f"tools.yaml: {name}: unknown fields {sorted(unknown)}; see the head of the file")
@@ -85,4 +89,4 @@ def _row(name: str, declared: dict[str, Any], pack: str = "") -> ToolRow:
         served_by=declared.get("served_by", "tool_executor"),
         timeout_ms=declared.get("timeout_ms", limits.DEFAULT_TOOL_TIMEOUT_MS),
     )
-    return ToolRow(spec, bound, tuple(declared.get("requires", ())), pack)
+    return ToolRow(spec, bound, tuple(declared.get("requires", ())), pack, bool(declared.get("built_in", False)))

@@ -6,10 +6,11 @@ from typing import Any
 from bulkhead.flow import Decider
 from bulkhead.runtime.context import Context
 from services.checker.core import Checker
+from services.checker.logic4 import CheckerV4
 from services.checker.settings import Settings
 
 SERVICE = "checker"
-LOGICS: Mapping[int, Decider[Any]] = {1: Checker(), 2: Checker(), 3: Checker()}
+LOGICS: Mapping[int, Decider[Any]] = {1: Checker(), 2: Checker(), 3: Checker(), 4: CheckerV4()}
 """A version is the whole mesh's: where a service decides as before, it stands under each of their numbers."""
 
 

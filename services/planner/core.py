@@ -144,7 +144,7 @@ def _draft_request(state: State, message: Message) -> Send:
         text = "\n".join(f"- {one}" for one in state.draft_notes)
         parts.append(Part(kind="notes", text=text[: limits.MAX_INSTRUCTION_CHARS]))
     body = ModelCallRequested(
-        call_id=_draft_call(state),
+        call_id=draft_call(state),
         attempt=state.drafts,
         prompt_id="planner.revise" if state.draft_notes else "planner.draft",
         parts=tuple(parts),
@@ -156,12 +156,12 @@ def _draft_request(state: State, message: Message) -> Send:
     return Send("model_gateway", body, grant=state.grant)
 
 
-def _draft_call(state: State) -> str:
+def draft_call(state: State) -> str:
     return f"plan-{state.generation}-{state.drafts}"
 
 
 def _drafted(state: State, message: Message, body: ModelCallReplied) -> Decision[State]:
-    if state.phase != "drafting" or body.call_id != _draft_call(state):
+    if state.phase != "drafting" or body.call_id != draft_call(state):
         return Decision(state)
     state = replace(state, usage=state.usage + body.usage)
     if body.outcome != "answered" or body.content is None:
@@ -185,7 +185,7 @@ def _draft_again(state: State, message: Message, notes: tuple[PlanNote, ...], fa
 
 
 def _deferred(state: State, message: Message, body: CallDeferred) -> Decision[State]:
-    if state.phase != "drafting" or body.call_id != _draft_call(state):
+    if state.phase != "drafting" or body.call_id != draft_call(state):
         return Decision(state)
     if state.deferrals >= limits.MAX_CALL_DEFERRALS:
         failure = Failure.of(
@@ -194,7 +194,7 @@ def _deferred(state: State, message: Message, body: CallDeferred) -> Decision[St
         return _draft_again(state, message, (), failure)
     state = replace(state, deferrals=state.deferrals + 1)
     due = _now(message) + body.after_ms * min(state.deferrals, 8)
-    return Decision(state, (SetTimer(f"{DRAFT_TIMER}-{_draft_call(state)}", due),))
+    return Decision(state, (SetTimer(f"{DRAFT_TIMER}-{draft_call(state)}", due),))
 
 
 # Running
@@ -388,7 +388,7 @@ def _time(state: State, message: Message, body: TimerFired) -> Decision[State]:
             hint="submit with a longer --deadline, or see `bulkhead timeline TASK` for where the time went",
         )
         return _end(state, message, "failed", failure)
-    if state.phase == "drafting" and body.key == f"{DRAFT_TIMER}-{_draft_call(state)}":
+    if state.phase == "drafting" and body.key == f"{DRAFT_TIMER}-{draft_call(state)}":
         return Decision(state, (_draft_request(state, message),))
     if body.key.startswith(STEPS_TIMER):
         return _steps_time(state, message, body)

@@ -15,6 +15,8 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from bulkhead_contracts.lease import LeaseRequested
+from bulkhead_contracts.peer import AnswerRequested
 from bulkhead_contracts.plan import Plan, PlanStep
 from bulkhead_contracts.result import ContentRef, Result, Usage
 from bulkhead_contracts.task import TaskLimits
@@ -37,8 +39,32 @@ class StepState:
 
 
 @dataclass(frozen=True, slots=True)
+class Ask:
+    """A step waits for others. left: who has not answered yet. handed: attempts that were told the question."""
+
+    body: AnswerRequested
+    left: tuple[str, ...]
+    handed: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Book:
+    """Who holds a resource, and who waits for it, in order.
+
+    token: of the last grant; a place in the inbox, so that it grows for as long as the inbox stands.
+    expires_unix_ms: of the holder's lease. messages: since the resource was last free.
+    """
+
+    holder: LeaseRequested | None = None
+    token: int = 0
+    expires_unix_ms: int = 0
+    queue: tuple[LeaseRequested, ...] = ()
+    messages: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class State:
-    """The fold of one task's messages in the planner's inbox."""
+    """The fold of one task's messages in the planner's inbox; or, from logic 4 on, of one resource's (`book`)."""
 
     phase: Phase = "new"
     objective: ContentRef | None = None
@@ -64,6 +90,8 @@ class State:
     """Accepted results that a plan to come may take over; never any in logic 1."""
     keeps: bool = False
     """Whether accepted results outlive their plan: from logic 2 on."""
+    asks: tuple[Ask, ...] = ()
+    book: Book = Book()
 
     def step(self, step_id: str) -> StepState | None:
         """The state of a step of the running plan."""

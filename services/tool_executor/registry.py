@@ -88,8 +88,8 @@ def load(configured: Collection[str] = (), declared: Collection[ToolRow] | None 
     elsewhere: dict[str, str] = {}
     for row in rows() if declared is None else declared:
         name = row.spec.name
-        if row.spec.served_by != "tool_executor":
-            elsewhere[name] = row.spec.served_by
+        if row.built_in or row.spec.served_by != "tool_executor":
+            elsewhere[name] = "worker" if row.built_in else row.spec.served_by
             continue
         tool = Tool(row, _function(row), jsonschema_rs.Draft202012Validator(
             json.loads(row.spec.parameters_json), validate_formats=True))  # fmt: skip

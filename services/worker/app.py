@@ -6,10 +6,11 @@ from typing import Any
 from bulkhead.flow import Decider
 from bulkhead.runtime.context import Context
 from services.worker.core import Worker
+from services.worker.logic4 import WorkerV4
 from services.worker.settings import Settings
 
 SERVICE = "worker"
-LOGICS: Mapping[int, Decider[Any]] = {1: Worker(), 2: Worker(), 3: Worker()}
+LOGICS: Mapping[int, Decider[Any]] = {1: Worker(), 2: Worker(), 3: Worker(), 4: WorkerV4()}
 """A version is the whole mesh's: where a service decides as before, it stands under each of their numbers."""
 
 

@@ -25,11 +25,12 @@ OWN_WORDS = 3
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A request for a doer."""
+    """A request for a doer, or for another fold of the planner (`task`)."""
 
     call_id: str
     to: str
     body: Body
+    task: str = ""
 
 
 def request(

@@ -25,7 +25,7 @@ from bulkhead_contracts.retrieval import RetrievalReplied
 from bulkhead_contracts.step import Evidence, StepAssigned, StepCancelRequested, StepFinished, StepProposed
 from bulkhead_contracts.tool import ToolCallReplied
 from bulkhead_contracts.types import Body
-from services.worker import calls, results
+from services.worker import calls, results, waits
 from services.worker.state import Attempt, Key, State
 
 STEP_OUTPUT_TOKENS = 2_000
@@ -115,7 +115,7 @@ def _think(state: State, message: Message, key: Key, attempt: Attempt) -> Decisi
         step_id=assigned.step.id,
         attempt=assigned.attempt,
         prompt_id=f"worker.{assigned.step.role}",
-        parts=_parts(assigned),
+        parts=(*_parts(assigned), *waits.shown(attempt)),
         turns=attempt.turns,
         tools=assigned.tools,
         max_output_tokens=STEP_OUTPUT_TOKENS,
@@ -209,7 +209,7 @@ def _replied(
     if body.failure is not None and body.failure.code in ("refused_by_budget", "halted"):
         return _fail(state, key, attempt, body.failure)
     attempt = _observe(attempt, body, model_call)
-    return _next(state, message, key, attempt)
+    return next_turn(state, message, key, attempt)
 
 
 def _degraded(attempt: Attempt, standing: str, reason: str) -> tuple[str, ...]:
@@ -234,13 +234,21 @@ def _thought(state: State, message: Message, key: Key, attempt: Attempt, body: M
 
 def _act(state: State, message: Message, key: Key, attempt: Attempt, body: ModelCallReplied) -> Decision[State]:
     """Send every call that can be sent, in parallel; the others are answered with an error at once."""
+    made: calls.Outgoing | waits.AtOnce | Failure
     turn, answers, outstanding = len(attempt.turns), {}, {}
     sends: list[Output] = []
     errors, failed = attempt.errors, dict(attempt.failed_tools)
     granted = {tool.name for tool in attempt.assigned.tools}
     logic = message.envelope.logic
     for index, call in enumerate(body.tool_calls):
-        made = calls.request(attempt.assigned, call, turn, index, _made_before(attempt, body, index), logic)
+        if state.waits and call.name in waits.TOOLS:
+            made = waits.request(attempt, message, call, (turn, index), outstanding)
+        else:
+            made = calls.request(attempt.assigned, call, turn, index, _made_before(attempt, body, index), logic)
+        if isinstance(made, waits.AtOnce):
+            attempt, answers[call.id] = made.attempt, made.answer
+            sends += made.sends
+            continue
         if isinstance(made, Failure) and call.name in granted:
             # A tool that no call ever reached is missing from the result as much as one that failed.
             failed[call.name] = made.message
@@ -254,7 +262,7 @@ def _act(state: State, message: Message, key: Key, attempt: Attempt, body: Model
             answers[call.id] = ToolAnswer(tool_call_id=call.id, error=failure)
         else:
             outstanding[made.call_id] = (made.body, made.to, call.id)
-            sends.append(Send(made.to, made.body, grant=attempt.grant))
+            sends.append(Send(made.to, made.body, grant=attempt.grant, task=made.task))
     attempt = replace(
         attempt,
         phase="acting",
@@ -289,9 +297,10 @@ def _act(state: State, message: Message, key: Key, attempt: Attempt, body: Model
                 hint="the step may loop: look at `bulkhead timeline TASK`",
             ),
         )
-    if sends:
+    if outstanding:
         return Decision(state.with_attempt(key, attempt), tuple(sends))
-    return _next(state, message, key, attempt)
+    following = next_turn(state, message, key, attempt)
+    return Decision(following.state, (*sends, *following.outputs))
 
 
 def _made_before(attempt: Attempt, body: ModelCallReplied, index: int) -> int:
@@ -345,7 +354,7 @@ def _observe(attempt: Attempt, body: ToolCallReplied | RetrievalReplied, model_c
     return replace(attempt, answers={**attempt.answers, model_call: answer}, failed_tools=failed, evidence=evidence)
 
 
-def _next(state: State, message: Message, key: Key, attempt: Attempt) -> Decision[State]:
+def next_turn(state: State, message: Message, key: Key, attempt: Attempt) -> Decision[State]:
     """When every call of the turn is answered, the model sees the answers, in its own order."""
     if attempt.outstanding:
         return Decision(state.with_attempt(key, attempt))

@@ -7,14 +7,19 @@
 | acting   | ToolCallReplied, RetrievalReplied | acting (others outstanding), thinking, or over (caps)      |
 | both     | CallDeferred, TimerFired        | the same call again, later                                   |
 | both     | StepCancelRequested             | over                                                         |
+| acting   | answers of peers and of leases  | as replies of tools (from logic 4 on)                        |
+| acting   | WaitRefused                     | the wait is answered with an error; the first of both wins   |
+| both     | AnswerRequested, AgentWarned    | the same; the next turn shows it                             |
 | over     | anything                        | over                                                         |
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from bulkhead_contracts.lease import LeaseGranted
 from bulkhead_contracts.model import ToolAnswer, ToolCall, Turn
+from bulkhead_contracts.peer import AnswerGiven, AnswerRequested
 from bulkhead_contracts.result import Completeness, ContentRef, Label, Usage
 from bulkhead_contracts.step import Evidence, StepAssigned
 from bulkhead_contracts.types import Body
@@ -49,6 +54,14 @@ class Attempt:
     degraded: tuple[str, ...] = ()
     failed_tools: Mapping[str, str] = field(default_factory=dict)
     usage: Usage = Usage()
+    leases: Mapping[str, LeaseGranted] = field(default_factory=dict)
+    """What it holds, by lease id."""
+    heard: Mapping[str, tuple[AnswerGiven, ...]] = field(default_factory=dict)
+    """What peers have answered so far, by ask id."""
+    questions: tuple[AnswerRequested, ...] = ()
+    """Of peers that wait for this step."""
+    told: tuple[str, ...] = ()
+    """What it was told from outside: shown with every later turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +69,8 @@ class State:
     """The fold of one task's messages in the worker's inbox."""
 
     attempts: Mapping[Key, Attempt] = field(default_factory=dict)
+    waits: bool = False
+    """Whether agents may wait for each other and for leases: from logic 4 on."""
 
     def owner_of(self, call_id: str) -> tuple[Key, Attempt] | None:
         """The attempt that waits for this call."""
@@ -66,4 +81,4 @@ class State:
 
     def with_attempt(self, key: Key, attempt: Attempt) -> "State":
         """This state with one attempt replaced."""
-        return State({**self.attempts, key: attempt})
+        return replace(self, attempts={**self.attempts, key: attempt})

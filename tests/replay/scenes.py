@@ -13,6 +13,7 @@ from bulkhead_contracts import subjects
 from bulkhead_contracts.catalog import decode
 from bulkhead_contracts.control import CallDeferred, MessageRejected
 from bulkhead_contracts.envelope import Envelope, derive_id
+from bulkhead_contracts.peer import AnswerRequested
 from bulkhead_contracts.task import StepStarted, TaskEnded, TaskSubmitted, facts
 from bulkhead_contracts.task.v1 import TaskRequestedV1
 from tests.replay.stage import TENANT, Stage, accept, call, plan, reject, silent, use
@@ -218,12 +219,43 @@ async def put_off(on: Stage) -> str:
     return (await running)["task_id"]
 
 
+async def leased(on: Stage) -> str:
+    """Two steps want one resource: the second waits until the first gives it back; one keeps it to its end."""
+    get, back = call("acquire_lease", resource="crm:account:42"), call("release_lease", resource="crm:account:42")
+    steps = [{"id": name, "tools": ["acquire_lease", "release_lease"]} for name in ("a", "b")]
+    on.model.will(plan(*steps, {"id": "c", "inputs": ["a", "b"]}), a=[use(get), use(back), says("A is booked.")],
+                  b=[use(get), says("B is booked.")], c=[says("Both are booked.")])
+    return (await on.run(tools=["acquire_lease", "release_lease"]))["task_id"]
+
+
+async def asked(on: Stage) -> str:
+    """A step asks another for its opinion and a third for its result; the question comes while that one works."""
+
+    async def once_asked(x: Exchange) -> None:
+        while not any(one.headers["ce-type"].startswith(AnswerRequested.TYPE)
+                      for one in await on.mesh.messages("INBOX_WORKER", "mesh.planner.worker.>")):
+            await asyncio.sleep(0.01)
+        await use(call("ask_steps", steps=["nobody"]))(x)
+
+    tools = ["ask_steps", "answer_step"]
+    steps = [{"id": name, "tools": tools} for name in ("a", "b", "d")]
+    on.model.will(
+        plan(*steps, {"id": "c", "inputs": ["a", "b", "d"]}), c=[says("It is so.")], d=[says("D holds.")],
+        a=[use(call("ask_steps", 1, steps=["b"], question="Is it so?"), call("ask_steps", 2, steps=["d"])),
+           says("B says so, and D holds.")],
+        b=[once_asked, use(call("answer_step", step="a", answer="It is.")), says("B holds.")])  # fmt: skip
+    return (await on.run(tools=tools))["task_id"]
+
+
 SCENES: dict[str, Scene] = {one.__name__: one for one in (
     single_step, fan_out_join, replanned, retried_with_reasons, failed_dependency, degraded_input, deadline,
     steps_time_up, invented_tool, runaway, several_tools_in_one_turn, request_v1, provider_errors, poison_message,
     poison_opening, draft_rejected, uncertain_write, keyed_write, given_plan_unchecked, put_off)}  # fmt: skip
 UNDER_LOGIC_2: dict[str, Scene] = {"replanned_logic2": replanned, "fork_logic2": fork}
 UNDER_LOGIC_3: dict[str, Scene] = {"replanned_logic3": replanned, "steps_time_up_logic3": steps_time_up}
+UNDER_LOGIC_4: dict[str, Scene] = {
+    "replanned_logic4": replanned, "leased_logic4": leased, "asked_logic4": asked,
+}  # fmt: skip
 SMALL_CONTEXT: dict[str, Scene] = {"pruned_context": pruned_context}
 
 

@@ -35,6 +35,7 @@ from tests.unit.model_gateway.scripted_provider import Exchange, Script, Scripte
 TENANT, OTHER = "demo", "acme"
 KEYS = {"bk_ann_of_demo": (TENANT, "ann"), "bk_eve_of_acme": (OTHER, "eve")}
 TOOLS = ("search_documents", "calculate", "counter_increment", "counter_increment_unkeyed")
+WAITS = ("ask_steps", "answer_step", "acquire_lease", "release_lease")
 LOGICS = {"planner": PLANNER, "worker": WORKER, "checker": CHECKER}
 STEP = re.compile(r'\[\[part kind=step id=\w+ step_id="(\w+)"')
 QUIET_S, FACT_TIMEOUT_S = 0.15, 30.0
@@ -163,7 +164,7 @@ class Stage:
 async def stage(folder: Path, *, logic: int = 1, logics: Any = LOGICS, **model: Any) -> AsyncIterator[Stage]:
     """A whole mesh in `folder`. logic: which version starts tasks. logics: what deciders have. model: its settings."""
     (folder / "tenants.yaml").write_text(yaml.safe_dump({"tenants": {name: {
-        "tools": list(TOOLS), "task": {"cost_usd_micros": 5_000_000, "tokens": 5_000_000, "deadline_ms": 600_000},
+        "tools": [*TOOLS, *WAITS], "task": {"cost_usd_micros": 5_000_000, "tokens": 5_000_000, "deadline_ms": 600_000},
         "day": {"cost_usd_micros": 10**9, "tokens": 10**9}} for name in (TENANT, OTHER)}}))
     rows = [{"sha256": hashlib.sha256(key.encode()).hexdigest(), "tenant": tenant, "person": person,
              "role": "submitter"} for key, (tenant, person) in KEYS.items()]

@@ -7,6 +7,8 @@ import pytest
 
 from bulkhead.cli.replaying import replay_history
 from bulkhead.grants import unverified_claims
+from bulkhead.runtime import inbound
+from bulkhead.runtime.edge import Received
 from bulkhead_contracts import limits, subjects
 from bulkhead_contracts.plan import Plan, PlanAdopted, PlanStep
 from bulkhead_contracts.result import Result
@@ -128,6 +130,41 @@ async def test_a_follower_that_lags_behind_the_end_refuses_nothing(on, monkeypat
     monkeypatch.setattr(forks, "_past", lagging)
     new = await fork(on, old, "a", "b")
     assert new["status"] == "succeeded" and len(looks) >= 3
+
+
+async def test_a_follower_that_lags_behind_a_content_refuses_nothing(on, monkeypatch):
+    """Found by the simulation: one stale look, and a result that is there was called expired for good."""
+    old, look, looks = await chain(on), forks._is_there, []
+
+    async def lagging(context, tenant, ref):
+        looks.append(ref)
+        return len(looks) > 1 and await look(context, tenant, ref)
+
+    monkeypatch.setattr(forks, "_is_there", lagging)
+    new = await fork(on, old, "a", "b")
+    assert new["status"] == "succeeded" and len(looks) >= 3
+
+
+async def test_what_was_refused_stays_refused_when_its_ack_was_lost(on, monkeypatch):
+    """Found by the simulation: delivered again after the earlier task's end the request was taken, and ended twice."""
+    old, read, ends = await chain(on), forks._past, []
+
+    async def not_ended(context, tenant, task):
+        past = await read(context, tenant, task)
+        past.ended = past.ended and bool(ends)
+        return past
+
+    monkeypatch.setattr(forks, "_past", not_ended)
+    new = await fork(on, old, "a", "b")
+    assert (new["status"], new["failure"]["code"]) == ("rejected", "fork_not_ended")
+    ends.append(old)
+    subject = subjects.mesh("gateway", "gateway", TENANT, new["task_id"])
+    stored = (await on.mesh.messages("INBOX_GATEWAY", subject))[0]
+    found = inbound.read(stored, "gateway")
+    at = found.address
+    again = Received(found.envelope, found.body, at.tenant, at.task, at.sender, stored.sequence, stored.time_unix_ms, 2)
+    await on.mesh.running["gateway", "0"].service.component.handle(again)
+    assert not await on.mesh.messages("INBOX_PLANNER", subjects.mesh("gateway", "planner", TENANT, new["task_id"]))
 
 
 async def test_a_fork_without_a_plan_is_refused(on):

@@ -4,9 +4,10 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from .. import limits
-from ..result import Usage
-from ..types import Body, Contract, Count, Name, Reason, Summary, Token, TokenCount, UnixMs, UsdMicros
+from .. import limits as bounds
+from ..result import Failure, Usage
+from ..task.v1 import RequesterClaim
+from ..types import Body, Contract, Count, Name, Reason, Summary, Tag, Token, TokenCount, UnixMs, UsdMicros
 
 
 class Amount(Contract):
@@ -22,6 +23,7 @@ class ReserveRequested(Body):
     """Ask for admission before an outward call (rpc). The envelope carries the grants that bound it.
 
     reservation_id derives from the call and its provider attempt: a repeated id gets the first answer.
+    agent: on whose behalf, `worker.researcher`; what it spends is counted under that name.
     """
 
     TYPE: ClassVar[str] = "mesh.budget.reserve_requested"
@@ -33,6 +35,7 @@ class ReserveRequested(Body):
     resource: Name
     worst_case: Amount
     price_digest: Summary = ""
+    agent: Tag = ""
 
 
 class ReserveReplied(Body):
@@ -48,15 +51,24 @@ class ReserveReplied(Body):
 
 
 class ScopeLimit(Contract):
-    """One account of the ledger, e.g. `task:acme:t1` or `day:acme:2026-11-21`, and its ceiling."""
+    """One account of the ledger, e.g. `task:acme:t1` or `day:acme:2026-11-21`, and its ceiling.
+
+    The largest value that a unit can have means that there is no ceiling in it.
+    """
 
     scope: Annotated[str, Field(max_length=200)]
     cost_usd_micros: UsdMicros
     tokens: TokenCount
+    model_calls: Count = bounds.UNLIMITED
+    tool_calls: Count = bounds.UNLIMITED
+    wall_ms: Count = bounds.UNLIMITED
 
 
 class Reserved(Body):
-    """Fact, appended to the journal before the answer: from these the ledger is rebuilt."""
+    """Fact, appended to the journal before the answer: from these the ledger is rebuilt.
+
+    more_scopes: further accounts that it is charged to, after those of `scopes`.
+    """
 
     TYPE: ClassVar[str] = "mesh.budget.reserved"
 
@@ -69,12 +81,14 @@ class Reserved(Body):
     scopes: Annotated[tuple[ScopeLimit, ...], Field(max_length=8)]
     price_digest: Summary = ""
     reserved_unix_ms: UnixMs
+    more_scopes: Annotated[tuple[ScopeLimit, ...], Field(max_length=8)] = ()
 
 
 class Settled(Body):
     """The doer says what the call really used; idempotent by reservation id.
 
-    estimated: the provider gave no usage, so the reservation itself is charged.
+    estimated: the provider gave no usage, so the reservation itself is charged. wall_ms: from admission to settlement,
+    by the doer's clock.
     """
 
     TYPE: ClassVar[str] = "mesh.budget.settled"
@@ -83,6 +97,88 @@ class Settled(Body):
     call_id: Token
     usage: Usage
     estimated: bool = False
+    wall_ms: Count = 0
+
+
+class TaskCharged(Body):
+    """What a task that was ended early has cost, all of it: said when it stops, and again with every late settlement.
+
+    charged: what its calls used. held: what is reserved for calls that have not settled yet; with nothing held the sum
+    is final. settled_calls grows with every settlement: of two, the one with more is the later.
+    """
+
+    TYPE: ClassVar[str] = "mesh.budget.task_charged"
+
+    charged: Amount
+    held: Amount
+    settled_calls: Count = 0
+
+
+class Limit(Contract):
+    """A ceiling by unit; null where there is none."""
+
+    cost_usd_micros: Annotated[int, Field(ge=0, le=bounds.MAX_COST_USD_MICROS)] | None = None
+    tokens: Annotated[int, Field(ge=0, le=bounds.MAX_TOKENS)] | None = None
+    model_calls: Annotated[int, Field(ge=0, le=bounds.MAX_CALLS)] | None = None
+    tool_calls: Annotated[int, Field(ge=0, le=bounds.MAX_CALLS)] | None = None
+    wall_ms: Annotated[int, Field(ge=0, le=bounds.MAX_WALL_MS)] | None = None
+
+
+LimitTarget = Annotated[
+    str,
+    Field(pattern=r"^(step|day|month|(task|agent|workflow|feature|user)(/[!-~]{1,64})?)$"),
+]
+"""What a limit holds for: every `task`, one `feature/search`, the tenant's `day` and `month` (UTC)."""
+
+
+class TargetLimit(Contract):
+    """One row of a tenant's limits."""
+
+    target: LimitTarget
+    limit: Limit
+
+
+class LimitsRequested(Body):
+    """An operator reads or changes a tenant's limits (rpc). No `target`: they are read. An empty `limit` removes one.
+
+    expect_revision: the change is made only to this revision; null to any.
+    """
+
+    TYPE: ClassVar[str] = "mesh.budget.limits_requested"
+
+    requester: RequesterClaim
+    target: LimitTarget | None = None
+    limit: Limit = Limit()
+    expect_revision: Count | None = None
+
+
+class LimitsReplied(Body):
+    """The limits as they stand now, or why they were not read or changed."""
+
+    TYPE: ClassVar[str] = "mesh.budget.limits_replied"
+
+    revision: Count = 0
+    limits: Annotated[tuple[TargetLimit, ...], Field(max_length=bounds.MAX_LIMIT_TARGETS)] = ()
+    failure: Failure | None = None
+
+
+class LimitsChanged(Body):
+    """Fact: who changed which limit of a tenant, from what to what, and all limits as they stand since then.
+
+    Lies in the journal under tenant `limits`, task = the tenant that it is about: nobody outside can name that subject.
+    """
+
+    TYPE: ClassVar[str] = "mesh.budget.limits_changed"
+
+    tenant: Token
+    revision: Count
+    target: LimitTarget
+    old: Limit
+    new: Limit
+    by: Name
+    changed_unix_ms: UnixMs
+    change: Token
+    limits: Annotated[tuple[TargetLimit, ...], Field(max_length=bounds.MAX_LIMIT_TARGETS)] = ()
 
 
 class LedgerMarked(Body):
@@ -104,10 +200,10 @@ class Tripped(Body):
     trip: Token
     detector: Name
     level: Literal["warn", "stop"]
-    agents: Annotated[tuple[Summary, ...], Field(max_length=limits.MAX_TRIP_AGENTS)] = ()
+    agents: Annotated[tuple[Summary, ...], Field(max_length=bounds.MAX_TRIP_AGENTS)] = ()
     what: Reason
     hint: Reason = ""
-    evidence: Annotated[tuple[Summary, ...], Field(max_length=limits.MAX_TRIP_EVIDENCE)] = ()
+    evidence: Annotated[tuple[Summary, ...], Field(max_length=bounds.MAX_TRIP_EVIDENCE)] = ()
     halted: bool = False
     tripped_unix_ms: UnixMs
 

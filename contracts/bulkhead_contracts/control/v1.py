@@ -1,10 +1,19 @@
-"""What the runtime says: timers, waiting, rejected messages, halts."""
+"""What the runtime says: timers, waiting, rejected messages; halts and breakers."""
 
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from .. import limits
+from ..result import Failure
+from ..task.v1 import RequesterClaim
 from ..types import Body, Contract, Count, Name, Reason, Summary, Token, UnixMs
+
+HaltScope = Literal["task", "tenant", "agent", "tool", "model", "feature"]
+BreakerScope = Literal["tenant", "agent", "tool", "model"]
+BreakerPhase = Literal["closed", "open", "half_open"]
+TenantOrAll = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{0,64}$")]
+"""A tenant, or "" for every one."""
 
 
 class TimerFired(Body):
@@ -17,7 +26,10 @@ class TimerFired(Body):
 
 
 class CallDeferred(Body):
-    """A doer may not act yet: ask again after `after_ms`, under the same call id."""
+    """A doer may not act yet: ask again after `after_ms`, under the same call id.
+
+    paused: a person's halt or an open breaker holds the call back; nothing is wrong with it.
+    """
 
     TYPE: ClassVar[str] = "mesh.control.call_deferred"
 
@@ -25,6 +37,7 @@ class CallDeferred(Body):
     step_id: str = ""
     after_ms: Count
     reason: Reason = ""
+    paused: bool = False
 
 
 class MessageRejected(Body):
@@ -41,13 +54,63 @@ class MessageRejected(Body):
 class Halt(Contract):
     """Value of a control entry: who stopped what, why; `active=False` lifts it.
 
-    tenant: of a halted task; two tenants may use one task id. "" for the other scopes.
+    tenant: of a halted task, since two tenants may use one task id; of the other scopes, whose calls it holds back, ""
+    for everybody's. pauses: work waits and goes on when it is lifted; otherwise it is refused, and the task ends.
     """
 
     active: bool = True
-    scope: Literal["task", "tenant", "tool", "model"]
-    tenant: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{0,64}$")] = ""
+    scope: HaltScope
+    tenant: TenantOrAll = ""
     name: Token
     code: Name
     reason: Reason
     by: Annotated[str, Field(max_length=64)]
+    pauses: bool = False
+    at_unix_ms: UnixMs = 0
+
+
+class Breaker(Contract):
+    """Value of a breaker's control entry. until_unix_ms: no call goes out before; then a few, as trials.
+
+    by: the person who closed it; "" when budget did. evidence: ids of the messages that opened it.
+    """
+
+    scope: BreakerScope
+    tenant: TenantOrAll = ""
+    name: Token
+    phase: BreakerPhase
+    reason: Reason = ""
+    since_unix_ms: UnixMs = 0
+    until_unix_ms: UnixMs = 0
+    openings: Count = 0
+    by: Annotated[str, Field(max_length=64)] = ""
+    evidence: Annotated[tuple[Summary, ...], Field(max_length=limits.MAX_TRIP_EVIDENCE)] = ()
+
+
+class HaltRequested(Body):
+    """A person of a tenant wants something of this tenant halted, or (`active=False`) to go on (rpc)."""
+
+    TYPE: ClassVar[str] = "mesh.control.halt_requested"
+
+    requester: RequesterClaim
+    scope: HaltScope
+    name: Token
+    active: bool = True
+    reason: Reason = ""
+
+
+class HaltReplied(Body):
+    """How it stands now, or why nothing was changed."""
+
+    TYPE: ClassVar[str] = "mesh.control.halt_replied"
+
+    halt: Halt | None = None
+    failure: Failure | None = None
+
+
+class Switched(Body):
+    """Fact: somebody halted something, or let it go on; who and why stands in it."""
+
+    TYPE: ClassVar[str] = "mesh.control.switched"
+
+    halt: Halt

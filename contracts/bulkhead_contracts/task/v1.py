@@ -16,7 +16,7 @@ Objective = Annotated[str, Field(min_length=1, max_length=bounds.MAX_OBJECTIVE_C
 
 
 class TaskLimits(Contract):
-    """Ceilings of one task: money in micro US dollars, tokens, and time from submission."""
+    """Ceilings of one task: money in micro US dollars, tokens, and time from when it has a place to run."""
 
     cost_usd_micros: UsdMicros = bounds.DEFAULT_TASK_COST_USD_MICROS
     tokens: TokenCount = bounds.DEFAULT_TASK_TOKENS
@@ -137,6 +137,74 @@ class TaskStopped(Body):
 
     code: Name
     reason: Reason = ""
+
+
+class TaskQueued(Body):
+    """As many tasks run as may: this one waits for a place, durably, until it is released, cancelled or `until`.
+
+    request: sequence of its request in the gateway's inbox. ahead: how many of its tenant waited before it. running of
+    limit: of the tenant, or of the whole mesh when that is what is full.
+    """
+
+    TYPE: ClassVar[str] = "mesh.task.queued"
+
+    request: Count
+    person: Name
+    ahead: Count
+    full: Literal["tenant", "mesh"]
+    running: Count
+    limit: Count
+    until_unix_ms: UnixMs
+
+
+class TaskReleased(Body):
+    """A task that waited has a place now, and begins; its time counts from here."""
+
+    TYPE: ClassVar[str] = "mesh.task.released"
+
+    request: Count
+
+
+class Place(Contract):
+    """A task that has a place to run, until it ends. queued: it waited, and is told by a `TaskReleased` of its own."""
+
+    tenant: Token
+    task: Token
+    person: Name
+    request: Count
+    queued: bool = False
+
+
+class Dropped(Contract):
+    """A task that ends without ever having had a place."""
+
+    tenant: Token
+    task: Token
+    request: Count
+    code: Literal["cancelled", "queue_timeout"]
+    reason: Reason = ""
+
+
+class PlacesGiven(Body):
+    """Who runs next: one decision about all tenants, each made in the knowledge of the one before it.
+
+    turn, credit: where the round of the tenants stands, and how many more tasks that tenant may begin in its turn.
+    running: who had places just before, told now and then; `snapshot` is the sequence of the newest decision before
+    this one that tells it. through: what the decider had read; waiting_from: no task waits whose `TaskQueued` lies below.
+
+    Lies in the gateway's inbox under tenant and task `places`: nobody outside can name that subject.
+    """
+
+    TYPE: ClassVar[str] = "mesh.task.places_given"
+
+    given: Annotated[tuple[Place, ...], Field(max_length=bounds.MAX_PLACES_AT_ONCE)] = ()
+    dropped: Annotated[tuple[Dropped, ...], Field(max_length=bounds.MAX_PLACES_AT_ONCE)] = ()
+    turn: Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS)] = ""
+    credit: Count = 0
+    running: Annotated[tuple[Place, ...], Field(max_length=bounds.MAX_RUNNING_TASKS)] | None = None
+    snapshot: Count = 0
+    through: Count
+    waiting_from: Count
 
 
 class ForkOf(Contract):

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from .. import limits as bounds
 from ..plan.v1 import Plan
-from ..types import Body, Name, Sha256
+from ..types import Body, Name, Sha256, Tag
 from .v1 import ForkOf, Objective, RequesterClaim, TaskLimits, TaskRequestedV1
 
 
@@ -14,7 +14,8 @@ class TaskRequested(Body):
     """Asks the mesh for an objective. `requester` counts only when the gateway itself wrote it.
 
     payload_sha256 is of the HTTP body, so that a repeated Idempotency-Key with another body is found.
-    `tools`: names the task may use; empty means all that the tenant's policy grants.
+    `tools`: names the task may use; empty means all that the tenant's policy grants. `feature`, `workflow`: of the
+    product that asks; its spending is counted, and can be limited, under these names.
     """
 
     TYPE: ClassVar[str] = "mesh.task.requested"
@@ -28,6 +29,8 @@ class TaskRequested(Body):
     requester: RequesterClaim | None = None
     payload_sha256: Sha256 | None = None
     fork: ForkOf | None = None
+    feature: Tag = ""
+    workflow: Tag = ""
 
 
 class TaskRejected(Body):

@@ -41,13 +41,14 @@ class Send:
     """Say `body` to service `to`.
 
     grant: a token to hand on as it is; `step_grant`: claims that the shell signs with this service's key, with
-    `grant` as their parent.
+    `grant` as their parent. task: whose fold over there it is for, when not the one that says it.
     """
 
     to: str
     body: Body
     grant: str = ""
     step_grant: StepGrant | None = None
+    task: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,12 @@ class Decision(NamedTuple, Generic[S]):
 
 
 class Decider(Protocol[S]):
-    """One decision logic of a service. `opening`: the types that may begin a task in this inbox."""
+    """One decision logic of a service. `opening`: the types that may begin a task in this inbox.
+
+    Where a service folds more than tasks, its logic has three attributes more: `begins_task` (which of `opening` do,
+    and must be answered when they are rejected), `says_elsewhere` (types that it says to folds other than its own) and
+    `rests(state)` (nothing is held for which an earlier message may still matter).
+    """
 
     service: str
     opening: frozenset[type[Body]]

@@ -91,6 +91,10 @@ def step(fold: Fold, message: Message, logics: Mapping[int, Decider[Any]]) -> tu
         outputs += decision.outputs
     fold.early = []
     fold.seen.add(known)
+    rests = getattr(fold.decider, "rests", None)
+    if rests is not None and rests(fold.state):
+        # As if it had just begun: what goes on for ever must not end at the bound of messages.
+        fold.seen = {known}
     return outputs
 
 
@@ -145,7 +149,7 @@ class FoldHandler:
         """When it is the message that opens its task, whoever waits for the task must hear of its end."""
         decider = self._logics[max(self._logics)]
         unopened = getattr(decider, "unopened", None)
-        opens = tuple(f"{kind.TYPE}.v" for kind in decider.opening)
+        opens = tuple(f"{kind.TYPE}.v" for kind in getattr(decider, "begins_task", decider.opening))
         if unopened is None or not stored.headers.get("ce-type", "").startswith(opens):
             return
         try:
@@ -266,7 +270,8 @@ class FoldHandler:
         async def say(output: Output, head: Envelope) -> None:
             nonlocal left
             if isinstance(output, Send):
-                await publisher.post(output.to, output.body, head, tenant=cause.tenant, task=cause.task)
+                task = output.task or cause.task
+                await publisher.post(output.to, output.body, head, tenant=cause.tenant, task=task)
             else:
                 await publisher.set_timer(output.key, output.due_unix_ms, head, tenant=cause.tenant, task=cause.task)
             left -= 1

@@ -91,7 +91,7 @@ async def replay(
         by_inbox.setdefault(receiver, []).append(at_its_source(stored))
         report.ended = report.ended or stored.headers.get("ce-type", "").startswith(TaskEnded.TYPE)
     for service, versions in logics.items():
-        recorded = _recorded(journal, service, report)
+        recorded = _recorded(journal, service, report, versions)
         inbox = sorted(by_inbox.get(service, ()), key=lambda one: one.sequence)
         _has_opening(service, inbox, versions, recorded)
         said = await _fold(service, inbox, versions, fetch, report)
@@ -100,15 +100,20 @@ async def replay(
     return report
 
 
-def _recorded(journal: Sequence[Stored], service: str, report: Report) -> dict[str, Stored]:
+def _recorded(
+    journal: Sequence[Stored], service: str, report: Report, versions: Mapping[int, Decider[Any]]
+) -> dict[str, Stored]:
     """What the service said, by ce-id; two different messages under one id are a divergence themselves.
 
-    Who said it stands in the subject, which the broker enforces; anybody can write a header.
+    Who said it stands in the subject, which the broker enforces; anybody can write a header. What another fold of the
+    service said to this task is left out: it is decided by messages that are not in this record.
     """
     found: dict[str, Stored] = {}
+    away = {kind for one in versions.values() for kind in getattr(one, "says_elsewhere", ())}
+    left_out = (MessageRejected.TYPE, *(f"{kind.TYPE}.v" for kind in away))
     for stored in journal:
         kind = stored.headers.get("ce-type", "")
-        if stored.subject.split(".")[1] == service and not kind.startswith(MessageRejected.TYPE):
+        if stored.subject.split(".")[1] == service and not kind.startswith(left_out):
             first = found.setdefault(stored.headers.get("ce-id", ""), stored)
             if (first.subject, first.body) != (stored.subject, stored.body):
                 what = "a second message under one id"
@@ -165,6 +170,8 @@ async def _fold(
             continue
         report.decisions += 1
         for index, output in enumerate(outputs):
+            if isinstance(output, Send) and output.task not in ("", message.task):
+                continue  # It stands in the record of another fold.
             _, head = seal(service, message, index, output, None, fold.logic)
             said[head.id] = _as_said(service, one, output, head)
     return said
@@ -200,7 +207,7 @@ def _unopened(
     """What FoldHandler.rejected says in the decider's name when the message that opens a task is rejected."""
     decider = versions[max(versions)]
     unopened = getattr(decider, "unopened", None)
-    opens = tuple(f"{kind.TYPE}.v" for kind in decider.opening)
+    opens = tuple(f"{kind.TYPE}.v" for kind in getattr(decider, "begins_task", decider.opening))
     found: dict[str, _Said] = {}
     for stored in messages:
         fact = rejected.get(stored.sequence)

@@ -10,11 +10,13 @@ from bulkhead_contracts.result import Failure
 from infra.tools import rows, specs
 from services.tool_executor import registry
 
+BUILT_IN = ("ask_steps", "answer_step", "acquire_lease", "release_lease")
+
 
 def test_every_row_is_served_by_someone() -> None:
     found = registry.load({"http_allow_hosts", "counter_url"})
     assert set(found.tools) | set(found.elsewhere) == {row.spec.name for row in rows()}
-    assert found.elsewhere == {"search_documents": "rag"}
+    assert found.elsewhere == {"search_documents": "rag", **dict.fromkeys(BUILT_IN, "worker")}
     for row in rows():
         assert len(row.spec.parameters_json) <= limits.MAX_SCHEMA_BYTES
         assert json.loads(row.spec.parameters_json)["additionalProperties"] is False
@@ -22,9 +24,9 @@ def test_every_row_is_served_by_someone() -> None:
 
 def test_what_is_not_configured_is_not_offered() -> None:
     offered = {spec.name for spec in specs()}
-    assert offered == {"search_documents", "calculate", "date_difference", "date_add"}
+    assert offered == {"search_documents", "calculate", "date_difference", "date_add", *BUILT_IN}
     assert "counter_increment" in {spec.name for spec in specs({"counter_url"})}
-    assert {spec.name for spec in registry.specs()} == offered - {"search_documents"}
+    assert {spec.name for spec in registry.specs()} == offered - {"search_documents", *BUILT_IN}
 
 
 def test_effects_are_declared() -> None:

@@ -1,0 +1,38 @@
+"""What an agent is told from outside of its own loop: that it waits in a circle, that it seems to go round in circles.
+
+Its next turn shows it, so that it can act on it.
+"""
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from .. import limits
+from ..types import Body, Reason, Summary, Token
+
+
+class WaitRefused(Body):
+    """This wait closes a circle in which nobody can go on; it was chosen to give way. The first of {answer, this} wins.
+
+    wait_id: the ask or the lease that is waited for. cycle: who waits for whom, in order, as `task/step` and resources.
+    """
+
+    TYPE: ClassVar[str] = "mesh.agent.wait_refused"
+
+    trip: Token
+    wait_id: Token
+    step_id: Token
+    cycle: Annotated[tuple[Summary, ...], Field(max_length=limits.MAX_TRIP_AGENTS)]
+    reason: Reason
+    hint: Reason = ""
+
+
+class AgentWarned(Body):
+    """A detector has found something about this agent that is not yet worth stopping. step_id: "" for all of a task."""
+
+    TYPE: ClassVar[str] = "mesh.agent.warned"
+
+    trip: Token
+    step_id: Annotated[str, Field(max_length=limits.MAX_NAME_CHARS)] = ""
+    what: Reason
+    hint: Reason = ""

@@ -1,0 +1,3 @@
+"""Latest version of the lease messages."""
+
+from .v1 import *  # noqa: F403

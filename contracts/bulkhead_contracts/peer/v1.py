@@ -1,0 +1,51 @@
+"""Peers: an agent asks other steps of its task for their results or an opinion, by way of the planner, who knows them.
+
+Asker -> planner -> asked step; the answer, given or its result, comes back the same way, one message for each step that
+was asked. Who asks waits until all, or any, have answered.
+"""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from .. import limits
+from ..result import Failure, Label, Result
+from ..types import Body, Count, Reason, Token, UnixMs
+
+PeerText = Annotated[str, Field(max_length=limits.MAX_PEER_ANSWER_CHARS)]
+
+
+class AnswerRequested(Body):
+    """A step asks others. question: "" asks for their results alone; otherwise the first of {answer, result} is told.
+
+    The planner hands it on to each of `targets` that runs, with that one as its only target.
+    """
+
+    TYPE: ClassVar[str] = "mesh.peer.answer_requested"
+
+    ask_id: Token
+    step_id: Token
+    attempt: Count
+    plan_version: Count
+    targets: Annotated[tuple[Token, ...], Field(min_length=1, max_length=limits.MAX_ASKED_STEPS)]
+    mode: Literal["all", "any"] = "all"
+    question: Reason = ""
+    deadline_unix_ms: UnixMs
+
+
+class AnswerGiven(Body):
+    """What `target` answered to the step that asked: an opinion (`text`), its result, or why there will be none.
+
+    provenance: what an opinion rests on. It was made by a model out of that, and is to be trusted no more.
+    """
+
+    TYPE: ClassVar[str] = "mesh.peer.answer_given"
+
+    ask_id: Token
+    step_id: Token
+    target: Token
+    outcome: Literal["answered", "refused"]
+    text: PeerText = ""
+    result: Result | None = None
+    failure: Failure | None = None
+    provenance: Annotated[tuple[Label, ...], Field(max_length=limits.MAX_LABELS)] = ()

@@ -1,0 +1,27 @@
+"""How much of the mesh one tenant may have at once: `quota` in its row of the tenants file. Never on the wire."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from . import limits
+from .types import Contract
+
+PerMinute = Annotated[int, Field(ge=1, le=limits.MAX_TASKS_PER_MINUTE)]
+
+
+class Quota(Contract, extra="forbid"):
+    """Spikes: `tasks_per_minute` of the tenant and of each of its people, with bursts of so many at once.
+
+    Fairness: at most `running` tasks at once, `waiting` more wait for a place, each at most `wait_s`; while the whole
+    mesh is full, tenants take turns, and `weight` is how many tasks one may begin in its turn.
+    """
+
+    tasks_per_minute: PerMinute = 12_000
+    burst_tasks: PerMinute = 4_000
+    person_tasks_per_minute: PerMinute = 6_000
+    person_burst_tasks: PerMinute = 2_000
+    running: Annotated[int, Field(ge=0, le=limits.MAX_RUNNING_TASKS)] = 64
+    waiting: Annotated[int, Field(ge=0, le=limits.MAX_WAITING_TASKS)] = 20_000
+    wait_s: Annotated[int, Field(ge=1, le=limits.MAX_QUEUE_WAIT_S)] = 86_400
+    weight: Annotated[int, Field(ge=1, le=limits.MAX_QUOTA_WEIGHT)] = 1
