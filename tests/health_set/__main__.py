@@ -19,7 +19,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.health_set", description=__doc__)
     way = parser.add_mutually_exclusive_group()
     way.add_argument("--wrong", metavar="FAMILY", help="every run of a family that was judged wrongly, and by what")
-    way.add_argument("--run", metavar="FAMILY/N", help="one run as JSON Lines, for `bulkhead analyze -`")
+    way.add_argument("--run", metavar="FAMILY/N", help="one run as JSON Lines, for `bulkhead analyze`")
     way.add_argument("--write", action="store_true", help="keep the figures, and render them into docs/detectors.md")
     parser.add_argument("--json", action="store_true", help="one document")
     options = parser.parse_args(argv)

@@ -54,7 +54,7 @@ def is_coordination(act: Act) -> bool:
 class _Balance:
     """One lineage. `_recent` is a window of acts: (coordination?, tokens, id)."""
 
-    __slots__ = ("_groups", "_inside", "_named", "_recent", "_talks", "_tokens", "_told", "_work")
+    __slots__ = ("_earned", "_groups", "_inside", "_named", "_recent", "_talks", "_tokens", "_told", "_work")
 
     def __init__(self, named: ChatterThresholds) -> None:
         self._named = named
@@ -65,10 +65,13 @@ class _Balance:
         self._groups: list[frozenset[str]] | None = None
         self._inside: dict[frozenset[str], deque[str]] = {}
         self._told: set[tuple[str, str, Level]] = set()
+        self._earned: set[str] = set()
 
     def take(self, act: Act) -> list[Trip]:
         coordination = is_coordination(act)
         if not coordination and not is_productive(act):
+            return []
+        if coordination and self._is_news(act):
             return []
         if len(self._recent) == self._named.window:
             old, tokens, _ = self._recent[0]
@@ -83,7 +86,20 @@ class _Balance:
         found = [self._whole(act), self._group(act)]
         return [trip for trip in found if trip is not None]
 
+    def _is_news(self, act: Act) -> bool:
+        """The first word to somebody hands something on; the first after work of one's own tells what came of it."""
+        heard = self._talks.setdefault(act.agent, {}) if len(self._talks) < MAX_AGENTS else {}
+        first = act.to not in heard and len(heard) < MAX_AGENTS
+        if first:
+            heard[act.to] = None
+            self._groups = None
+        earned = act.agent in self._earned
+        self._earned.discard(act.agent)
+        return first or earned
+
     def _worked(self, agent: str) -> None:
+        if len(self._earned) < MAX_AGENTS:
+            self._earned.add(agent)
         for group in [one for one in self._inside if agent in one]:
             del self._inside[group]
         self._told = {one for one in self._told if one[0] != "group"}
@@ -110,10 +126,6 @@ class _Balance:
                        {"talk": talk, "work": work, "talk_tokens": tokens, "work_tokens": self._tokens[False]})
 
     def _group(self, act: Act) -> Trip | None:
-        heard = self._talks.setdefault(act.agent, {}) if len(self._talks) < MAX_AGENTS else {}
-        if act.to not in heard and len(heard) < MAX_AGENTS:
-            heard[act.to] = None
-            self._groups = None
         if self._groups is None:
             found = components(list(self._talks), lambda one: self._talks.get(one, ()))
             self._groups = [frozenset(one) for one in found]

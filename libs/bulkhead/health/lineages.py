@@ -33,6 +33,11 @@ NOTHING = 0
 Detector = Callable[[Window, LoopThresholds], Finding | None]
 EXACT: tuple[Detector, ...] = (loops.repeat, loops.cycle, loops.stagnation)
 """Of every view, when something was done that had been done before with the same result."""
+KINDS = {"error": "soft", "monologue": "soft", "paraphrase": "soft", "beyond": "pages"}
+"""Families that are told again after something else than a new result."""
+FAILING: tuple[Detector, ...] = (loops.failing, loops.errors)
+_LASTS = re.compile(r"wait|block|poll|linger|timeout", re.IGNORECASE)
+_FRESH_AGENT = re.compile(r"[-_#]\d+$")
 
 
 class Lineages:
@@ -64,7 +69,10 @@ class Lineages:
 class _Lineage:
     """The windows of one lineage."""
 
-    __slots__ = ("_addresses", "_agents", "_all", "_count", "_groups", "_named", "_seen", "_talks", "_told", "_waited")
+    __slots__ = (
+        "_addresses", "_agents", "_all", "_count", "_groups", "_last_unix_ms", "_named", "_numbered", "_seen", "_talks",
+        "_told", "_waited", "_workers",
+    )
 
     def __init__(self, named: LoopThresholds) -> None:
         self._named = named
@@ -76,6 +84,9 @@ class _Lineage:
         self._talks: dict[str, dict[str, None]] = {}
         self._groups: list[set[str]] | None = []
         self._waited: set[str] = set()
+        self._workers: set[str] = set()
+        self._numbered = False
+        self._last_unix_ms: dict[str, int] = {}
         self._told: dict[tuple[str, str], set[tuple[str, str]]] = {}
 
     def take(self, act: Act) -> list[Trip]:
@@ -105,11 +116,10 @@ class _Lineage:
     def _detect(self, step: Step, own: deque[Step], known: bool) -> Iterable[tuple[str, Finding]]:
         named, window = self._named, list(own)
         agent = f"agent {step.agent}"
-        if not known:
+        if not known and not step.says:
             # New to the lineage: whatever was told before is over for the views that this act is in.
-            self._told.pop((agent, "exact"), None)
-            self._told.pop(("lineage", "exact"), None)
-            self._told.pop(("group", "exact"), None)
+            for view in (agent, "lineage", "group"):
+                self._told.pop((view, "exact"), None)
         views: list[tuple[str, Window]] = []
         if known:
             views.append((agent, window))
@@ -124,10 +134,12 @@ class _Lineage:
             # loops of one of its own window.
             if finding is not None and (view == agent) == (len(finding.agents) == 1):
                 yield view, finding
-        if step.error and (finding := loops.errors(window, named)) is not None:
-            yield agent, finding
+        if not step.says:
+            yield from self._of_calls(step, window, known)
+        elif self._numbered and (finding := loops.respawned(list(self._all), named)) is not None:
+            yield "lineage", finding
         if step.says and not step.to:
-            step.fresh = normal.shingles(step.text)
+            step.fresh = normal.phrases(step.text)
             if (finding := loops.monologue(window, named)) is not None:
                 yield agent, finding
         elif not known and self._may_be_near(step, window):
@@ -136,6 +148,33 @@ class _Lineage:
         elif not step.error and not step.says:
             # A call that brought something new: what was said of errors and monologues is over.
             self._told.pop((agent, "soft"), None)
+
+    def _of_calls(self, step: Step, window: Window, known: bool) -> Iterable[tuple[str, Finding]]:
+        """What an agent's calls say once its own words between them, which changed nothing, are left out."""
+        named, agent = self._named, f"agent {step.agent}"
+        calls = [one for one in window if not (one.says and one.agent == step.agent and one.to not in self._workers)]
+        if known:
+            finding = next((found for one in EXACT if (found := one(calls, named)) is not None), None)
+            if finding is not None and len(finding.agents) == 1:
+                yield agent, finding
+            every = list(self._all)
+            own = [one for one in every if not one.says]
+            if (finding := loops.product(own, named)) is not None and len(finding.agents) == 1:
+                yield agent, finding
+        if len(self._agents) > 1:
+            every = list(self._all)
+            if (finding := loops.passed(every, named)) is not None and len(finding.agents) > 1:
+                yield "lineage", finding
+            if self._numbered and (finding := loops.respawned(every, named)) is not None:
+                yield "lineage", finding
+        if step.error:
+            finding = next((found for one in FAILING if (found := one(calls, named)) is not None), None)
+            if finding is not None:
+                yield agent, finding
+        if not step.page:
+            self._told.pop((agent, "pages"), None)
+        elif (finding := loops.beyond(calls, named)) is not None:
+            yield agent, finding
 
     def _may_be_near(self, step: Step, window: Window) -> bool:
         """Whether shingles are worth making: the same action was done lately, with texts of about that length."""
@@ -154,7 +193,7 @@ class _Lineage:
 
     def _tell(self, act: Act, view: str, finding: Finding) -> Trip | None:
         """A trip, unless this view was told of this family at this level already."""
-        kind = "exact" if finding.family not in ("error", "monologue", "paraphrase") else "soft"
+        kind = KINDS.get(finding.family, "exact")
         told = self._told.setdefault((view, kind), set())
         if (finding.family, finding.level) in told or (finding.family, "stop") in told:
             return None
@@ -209,7 +248,7 @@ class _Lineage:
         heard: set[str] = set()
         answer = "" if act.result is None else normal.result(act.result, heard.add)
         own = heard.union(self._addresses) if heard else self._addresses
-        loose = len(answer) >= self._named.informative_chars and not act.error
+        loose = (len(answer) >= self._named.informative_chars and not act.error) or normal.hands_over(act.action)
         asked = normal.said(act.arguments) if act.says and isinstance(act.arguments, str) else normal.call(
             act.arguments, own, loose=loose)
         for one in heard:
@@ -218,14 +257,42 @@ class _Lineage:
             self._addresses.popitem(last=False)
         call = normal.digest(f"{act.agent}\0{act.action}\0{act.to}\0{asked}")
         result = normal.digest(f"{act.error}\0{answer}") if act.result is not None or act.error else NOTHING
-        waited = act.agent in self._waited
+        waited = act.agent in self._waited or self._lasted(act)
         self._waited.discard(act.agent)
+        if not act.says:
+            self._workers.add(act.agent)
+            while len(self._workers) > self._named.max_agents:
+                self._workers.pop()
+        self._numbered = self._numbered or _FRESH_AGENT.search(act.agent) is not None
+        kin = 0
+        if self._numbered:
+            kin = normal.digest("\0".join(normal.kin(one) for one in (act.agent, act.action, act.to, asked, answer)))
+        page = 0
+        if not act.says and not act.error and act.result is not None and normal.nothing(act.result):
+            rest = normal.paging(act.arguments)
+            page = 0 if rest is None else normal.digest(f"{act.agent}\0{act.action}\0{normal.call(rest, own)}")
         return Step(
             id=act.id, agent=act.agent, action=act.action, same=call ^ (result >> 1), call=call, result=result,
             index=self._count, time_unix_ms=act.time_unix_ms, error=act.error, says=act.says, to=act.to,
             quiet=not act.error and act.result is not None and _QUIET.search(answer[:500]) is not None, waited=waited,
-            length=len(answer), text=asked[:800],
+            length=len(answer), text=asked[:800], kin=kin, page=page,
+            what=normal.digest(f"{act.action}\0{asked}") ^ (result >> 1),
         )
+
+    def _lasted(self, act: Act) -> bool:
+        """Whether the call itself waited, as its arguments asked it to: a long poll."""
+        before = act.since_unix_ms or self._last_unix_ms.get(act.agent, 0)
+        self._last_unix_ms[act.agent] = act.time_unix_ms
+        if len(self._last_unix_ms) > self._named.max_agents:
+            self._last_unix_ms.pop(next(iter(self._last_unix_ms)))
+        if act.says or not before or not isinstance(act.arguments, dict):
+            return False
+        for key, value in act.arguments.items():
+            if isinstance(value, int | float) and not isinstance(value, bool) and value > 0 and _LASTS.search(str(key)):
+                asked_ms = value if str(key).lower().endswith("ms") or value >= 1_000 else value * 1_000
+                if asked_ms >= self._named.poll_gap_ms and act.time_unix_ms - before >= 0.8 * asked_ms:
+                    return True
+        return False
 
 
 def _is_pause(act: Act) -> bool:

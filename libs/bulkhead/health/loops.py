@@ -23,8 +23,10 @@ Level = Literal["warn", "stop"]
 class Step:
     """One act of a view. same: digest of call and result; call, result: of each. length: of the result's text.
 
-    quiet: the result (no error) says that something is pending. waited: a deliberate pause lies
-    before it. fresh: shingles of what it says, made when they are needed. text: what they are made of.
+    what: the digest without the agent. kin: with numbered names as one. page: digest, without the number, of a call for
+    a page on which there was nothing, else 0. quiet: the result (no error) says that something is pending. waited: a
+    deliberate pause lies before it. fresh: shingles of what it says, made when they are needed. text: what they are
+    made of.
     """
 
     id: str
@@ -42,6 +44,9 @@ class Step:
     waited: bool = False
     length: int = 0
     text: str = ""
+    what: int = 0
+    kin: int = 0
+    page: int = 0
     fresh: frozenset[str] | None = field(default=None, repr=False)
 
 
@@ -107,6 +112,84 @@ def cycle(window: Window, named: LoopThresholds) -> Finding | None:
             family = "ring" if len(agents) > 2 else "alternation" if period == 2 else "cycle"
             return _finding(family, level, period, rounds, part,
                             f"{who} went through the same {period} acts ({acts}) with the same results {rounds} times")
+    return None
+
+
+def failing(window: Window, named: LoopThresholds) -> Finding | None:
+    """The very same call fails again and again, in whatever words."""
+    last = window[-1]
+    count = 0
+    for step in reversed(window):
+        if not step.error or step.call != last.call:
+            break
+        count += 1
+    if count < named.repeat_warn or deliberate([[step] for step in window[-count:]], named):
+        return None
+    level: Level = "stop" if count >= named.repeat_stop else "warn"
+    return _finding("error", level, 1, count, window[-count:],
+                    f"{last.agent} called {last.action} with the same arguments, and it failed, {count} times in a row")
+
+
+def beyond(window: Window, named: LoopThresholds) -> Finding | None:
+    """One page after the other, and nothing on any of them."""
+    last = window[-1]
+    count = 0
+    for step in reversed(window):
+        if not step.page or step.page != last.page:
+            break
+        count += 1
+    if count < named.beyond_warn:
+        return None
+    level: Level = "stop" if count >= named.beyond_stop else "warn"
+    return _finding("beyond", level, 1, count, window[-count:],
+                    f"{last.agent} asked {last.action} for {count} pages in a row, with nothing on any of them")
+
+
+def product(window: Window, named: LoopThresholds) -> Finding | None:
+    """The same piece of work handed in again, unchanged, whatever others said of it in between. window: calls alone."""
+    return repeat(window, named) if len(window[-1].text) >= named.product_chars else None
+
+
+def passed(window: Window, named: LoopThresholds) -> Finding | None:
+    """The same call with the same result by one agent after the other, each told to by the last."""
+    last = window[-1]
+    part, told = [last], set[str]()
+    for step in reversed(window[:-1]):
+        if step.says:
+            if step.to == part[-1].agent:
+                told.add(step.agent)
+        elif step.what != last.what or (step.agent != part[-1].agent and step.agent not in told):
+            break
+        else:
+            part.append(step)
+            told.clear()
+    part.reverse()
+    if len(part) < named.repeat_warn or deliberate([[step] for step in part], named):
+        return None
+    agents = tuple(dict.fromkeys(step.agent for step in part))
+    level: Level = "stop" if len(part) >= named.repeat_stop else "warn"
+    return _finding("ring", level, 1, len(part), part,
+                    f"{' -> '.join(agents[:8])} passed {last.action} on: the same call and result {len(part)} times")
+
+
+def respawned(window: Window, named: LoopThresholds) -> Finding | None:
+    """A fresh agent is started for the same thing, fails as the last one did, and is started again."""
+    kins = [step.kin for step in window]
+    for period in range(2, min(named.max_period, len(kins) // named.cycle_warn_rounds) + 1):
+        if kins[-period:] != kins[-2 * period : -period]:
+            continue
+        round_ = window[-period:]
+        if not any(step.error for step in round_) or len({step.agent for step in round_}) < 2:
+            continue
+        rounds = 2
+        while (rounds + 1) * period <= len(kins) and kins[-(rounds + 1) * period : -rounds * period] == kins[-period:]:
+            rounds += 1
+        part = window[-rounds * period :]
+        if deliberate([part[at : at + period] for at in range(0, len(part), period)], named):
+            return None
+        level: Level = "stop" if rounds >= named.cycle_stop_rounds else "warn"
+        return _finding("respawn", level, period, rounds, part,
+                        f"{round_[0].agent} and a fresh agent each time failed in the same way {rounds} times")
     return None
 
 
@@ -200,16 +283,28 @@ def deliberate(rounds: Sequence[Window], named: LoopThresholds) -> bool:
     firsts = [one[0] for one in rounds]
     if all(step.waited for step in firsts[1:]):
         return True
-    waiting = any(step.quiet for step in rounds[-1])
-    if not waiting and any(step.length >= named.informative_chars for step in rounds[-1]):
-        return False
+    waiting = any(step.quiet for step in rounds[-1]) and not any(step.error for step in rounds[-1])
     times = [step.time_unix_ms for step in firsts]
     gaps = [later - earlier for earlier, later in pairwise(times)]
+    if _steady(gaps, named):
+        return True
+    failed = all(step.error for step in rounds[-1])
+    if not waiting and not failed and any(step.length >= named.informative_chars for step in rounds[-1]):
+        return False
     if not any(gaps):
         return waiting  # No times were recorded: what says that it is pending is believed.
     if waiting and min(gaps) >= named.poll_gap_ms:
         return True
-    return min(gaps) >= named.calm_gap_ms or _backs_off(gaps, named)
+    calm = min(gaps) >= named.calm_gap_ms and max(gaps) <= named.even_gaps * min(gaps)
+    return calm or min(gaps) >= named.rare_gap_ms or _backs_off(gaps, named)
+
+
+def _steady(gaps: Sequence[int], named: LoopThresholds) -> bool:
+    """Pauses that grow, each by about the same factor."""
+    if len(gaps) < 2 or min(gaps) <= 0 or gaps[-1] < named.backoff_total * gaps[0]:
+        return False
+    factors = [later / earlier for earlier, later in pairwise(gaps)]
+    return min(factors) >= named.backoff_growth and max(factors) <= named.backoff_steady * min(factors)
 
 
 def _backs_off(gaps: Sequence[int], named: LoopThresholds) -> bool:

@@ -60,6 +60,17 @@ _COUNTERS = re.compile(
     r"\b(attempt|try|retry|retries|iteration|take|round|pass)\s*(?:no\.?|number|#|:|=)?\s*#?\d+(?:\s*(?:/|of)\s*\d+)?\b",
     re.IGNORECASE,
 )
+_PROCESSES = re.compile(r"\b(pid|tid|thread)\s*[=:#]?\s*\d+\b", re.IGNORECASE)
+_CONTENT = re.compile("sha|hash|digest|checksum|screenshot|image|photo|picture|blob|artifact|snapshot|capture|thumb")
+"""Keys whose value names a content: another one is another result."""
+_DIGESTS = frozenset({40, 64, 128})
+"""Lengths of hexadecimal digests of contents (SHA-1, SHA-256, SHA-512)."""
+_HANDS_OVER = re.compile(r"^(?:transfer|hand_?off|delegate|route|escalate|pass)_?(?:back_?)?to(?:_|$)", re.IGNORECASE)
+_NUMBERED = re.compile(r"\b([A-Za-z]+(?:[-_][A-Za-z]+)*)[-_#]\d+\b")
+PAGING = frozenset({"page", "pagenumber", "pageno", "pageindex", "offset", "start", "skip", "from", "startat"})
+_NONE_LEFT = re.compile(
+    r"(?:no (?:more |further )?(?:results|items|rows|matches|entries|records)\b.{0,40}|none|empty)\.?", re.IGNORECASE
+)
 _DURATIONS = re.compile(r"\b\d+(?:[.,]\d+)?\s?(?:ms|µs|us|s|secs?|seconds?|minutes?|mins?)\b")
 
 
@@ -83,12 +94,48 @@ def result(value: Json, seen: Callable[[str], object] | None = None) -> str:
     def text_of(text: str) -> str:
         return _masked_result(text, seen)
 
-    return _canonical(_parsed(value), _RESULT_NOISE, text_of)
+    return _canonical(_parsed(value), _RESULT_NOISE, text_of, _CONTENT)
 
 
 def said(text: str) -> str:
     """Canonical text of what an agent says: ids, times and counters in it are noise."""
     return _masked_result(text, None)
+
+
+def hands_over(action: str) -> bool:
+    """Whether a call by its name hands the task to another agent: what it carries besides is a label."""
+    return _HANDS_OVER.search(action) is not None
+
+
+def kin(text: str) -> str:
+    """A text, with the numbers of numbered names left out: `sub-7` and `sub-8` are of one kin."""
+    return _NUMBERED.sub(r"\1-#", text)
+
+
+def paging(arguments: Json) -> Json | None:
+    """The arguments without the number of the page; None when they name no page."""
+    parsed = _parsed(arguments)
+    if not isinstance(parsed, dict):
+        return None
+    rest = {
+        key: value for key, value in parsed.items()
+        if not (str(key)[:64].translate(_SEPARATORS).lower() in PAGING and isinstance(value, int))
+    }
+    return rest if len(rest) < len(parsed) else None
+
+
+def nothing(value: Json, depth: int = 0) -> bool:
+    """Whether a result says that there is nothing (more)."""
+    value = _parsed(value) if depth == 0 else value
+    if value is None or value == "" or value == [] or value == {}:
+        return True
+    if isinstance(value, str):
+        return len(value) < 80 and _NONE_LEFT.fullmatch(value.strip()) is not None
+    if isinstance(value, dict) and depth < 2:
+        return any(nothing(one, depth + 1) for one in value.values()) and all(
+            isinstance(one, bool | int | float) or nothing(one, depth + 1) for one in value.values()
+        )
+    return False
 
 
 def ids(value: Json) -> set[str]:
@@ -102,6 +149,12 @@ def shingles(text: str, size: int = 4, most: int = 400) -> frozenset[str]:
     """Overlapping runs of letters and digits of a text, without case and punctuation."""
     plain = " ".join(re.findall(r"\w+", text[: 2 * most].casefold()))[:most]
     return frozenset(plain[at : at + size] for at in range(max(1, len(plain) - size + 1)))
+
+
+def phrases(text: str, most: int = 4_000) -> frozenset[str]:
+    """Runs of three words: what prose says anew even where its words come back."""
+    words = re.findall(r"\w+", text[:most].casefold())
+    return frozenset(" ".join(words[at : at + 3]) for at in range(max(1, len(words) - 2)))
 
 
 def similarity(one: frozenset[str], other: frozenset[str]) -> float:
@@ -124,27 +177,32 @@ def _parsed(value: Json) -> Json:
     return value
 
 
-def _canonical(value: Json, noise: frozenset[str], text_of: Callable[[str], str]) -> str:
+def _canonical(
+    value: Json, noise: frozenset[str], text_of: Callable[[str], str], content: "re.Pattern[str] | None" = None
+) -> str:
     if isinstance(value, str):
         return text_of(value)
     if isinstance(value, dict | list | tuple):
-        return json.dumps(_clean(value, noise, text_of, 0), sort_keys=True, separators=(",", ":"), default=str)
+        return json.dumps(_clean(value, noise, text_of, 0, content), sort_keys=True, separators=(",", ":"), default=str)
     return json.dumps(value, default=str)
 
 
-def _clean(value: Json, noise: frozenset[str], text_of: Callable[[str], str], depth: int) -> Json:
+def _clean(
+    value: Json, noise: frozenset[str], text_of: Callable[[str], str], depth: int, content: "re.Pattern[str] | None"
+) -> Json:
     if isinstance(value, str):
         return text_of(value)
     if depth >= MAX_DEPTH:
         return "..."
     if isinstance(value, dict):
         return {
-            str(key): _clean(one, noise, text_of, depth + 1)
+            str(key): one if isinstance(one, str) and content is not None and _names_content(str(key), content)
+            else _clean(one, noise, text_of, depth + 1, content)
             for key, one in value.items()
             if not _is_noise(str(key), noise)
         }
     if isinstance(value, list | tuple):
-        return [_clean(one, noise, text_of, depth + 1) for one in value]
+        return [_clean(one, noise, text_of, depth + 1, content) for one in value]
     return value
 
 
@@ -152,6 +210,11 @@ def _clean(value: Json, noise: frozenset[str], text_of: Callable[[str], str], de
 def _is_noise(key: str, noise: frozenset[str]) -> bool:
     bare = key[:64].translate(_SEPARATORS).lower()
     return bare in noise or _NOISE_STEMS.search(bare) is not None
+
+
+@lru_cache(maxsize=4_096)
+def _names_content(key: str, content: "re.Pattern[str]") -> bool:
+    return content.search(key[:64].translate(_SEPARATORS).lower()) is not None
 
 
 def _folded(text: str) -> tuple[str, str]:
@@ -185,7 +248,7 @@ def _masked_result(text: str, seen: Callable[[str], object] | None) -> str:
     def id_of(match: "re.Match[str]") -> str:
         if seen is not None:
             seen(match.group())
-        return "<id>"
+        return match.group() if len(match.group()) in _DIGESTS else "<id>"
 
-    text = _COUNTERS.sub(r"\1 #", _TIMES.sub("<time>", text))
+    text = _PROCESSES.sub(r"\1 #", _COUNTERS.sub(r"\1 #", _TIMES.sub("<time>", text)))
     return _DURATIONS.sub("<span>", _IDS.sub(id_of, text)) + rest

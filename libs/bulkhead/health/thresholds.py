@@ -1,4 +1,4 @@
-"""Every number that decides between honest and not, named. Fixed before the set that scores them was made."""
+"""Every number that decides between honest and not, named. Fixed before the held-back set that scores them was made."""
 
 from dataclasses import dataclass
 
@@ -20,13 +20,19 @@ class LoopThresholds:
     error_warn: int = 3
     error_stop: int = 8
     """The same error of the same action with other arguments: trying around is honest for longer than repeating."""
+    beyond_warn: int = 4
+    beyond_stop: int = 9
+    """Pages asked for in a row that all said that there is nothing."""
+    product_chars: int = 60
+    """From this length on a call's arguments are a piece of work; handed in again unchanged, nothing became of what was
+    said of it."""
     monologue_warn: int = 8
     monologue_warn_stale: int = 2
     monologue_stop: int = 6
     monologue_stop_stale: int = 4
     """Texts to nobody without a call between them, and how many of the last ones in a row said little new."""
     stale_below: float = 0.5
-    """A text says little new when less than this part of its shingles is new."""
+    """A text says little new when less than this part of its phrases of three words is new."""
     near: float = 0.6
     """Jaccard similarity from which on two texts are near-duplicates."""
     paraphrase_warn: int = 3
@@ -34,12 +40,16 @@ class LoopThresholds:
     poll_gap_ms: int = 1_000
     """Looking again at something pending after so long is polling; sooner, it is a busy loop."""
     calm_gap_ms: int = 30_000
-    """Looking again at anything short after so long is polling."""
+    even_gaps: float = 1.25
+    rare_gap_ms: int = 300_000
+    """Looking again at anything short is polling when it comes evenly (the longest pause so many times the shortest)
+    and not too often, or rarely. A slow model's pauses are neither."""
     backoff_growth: float = 1.3
     backoff_total: float = 2.0
     backoff_plateau: float = 0.9
+    backoff_steady: float = 1.5
     """Each pause longer than the one before by the first; once they have grown by the second they may stay as they are,
-    give or take the third."""
+    give or take the third. Where each grows by about the same (within the last), nobody paused so by chance."""
     informative_chars: int = 40
     """From this length on a result tells whether it was the same question."""
     poll_warn_rounds: int = 30
@@ -62,7 +72,8 @@ class ChatterThresholds:
     stop_tokens: int = 100_000
     group_warn_messages: int = 12
     group_stop_messages: int = 30
-    """Messages inside one group since one of it last did work."""
+    """Messages inside one group since one of it last did work. The first from one agent to another, and what is said
+    after work of one's own, are no chatter."""
 
 
 @dataclass(frozen=True, slots=True)
