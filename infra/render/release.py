@@ -37,7 +37,7 @@ class Finding:
 
 def current() -> dict[str, dict[str, Any]]:
     """Today's schemas: every message version by its ce-type, and what else crosses a wire by its name."""
-    kinds = [(one.ce_type(), one) for one in schemas.bodies()] + [(one.__name__, one) for one in schemas.ALSO]
+    kinds = [(one.ce_type(), one) for one in schemas.bodies()] + list(schemas.ALSO.items())
     found: dict[str, dict[str, Any]] = {name: schemas.schema_of(kind, name) for name, kind in kinds}
     found["envelope"] = schemas.envelope_schema()
     return found

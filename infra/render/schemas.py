@@ -3,12 +3,16 @@
 import json
 
 from bulkhead_contracts import catalog, limits
-from bulkhead_contracts.control import Halt
+from bulkhead_contracts.control import Breaker, Halt, HaltV1
 from bulkhead_contracts.grant import StepGrant, TaskGrant
 from bulkhead_contracts.model import TextDelta
 from bulkhead_contracts.types import Body, Contract
 
-ALSO: tuple[type[Contract], ...] = (TaskGrant, StepGrant, TextDelta, Halt)
+ALSO: dict[str, type[Contract]] = {
+    "TaskGrant": TaskGrant, "StepGrant": StepGrant, "TextDelta": TextDelta, "Halt": HaltV1, "Halt.v2": Halt,
+    "Breaker": Breaker,
+}  # fmt: skip
+"""What else crosses a wire, by its name."""
 
 
 def bodies() -> list[type[Body]]:
@@ -59,8 +63,8 @@ def envelope_schema() -> dict[str, object]:
 def files() -> dict[str, str]:
     """Path below the repository -> text."""
     found = {f"contracts/schemas/{kind.ce_type()}.json": _text(schema_of(kind, kind.ce_type())) for kind in bodies()}
-    for kind in ALSO:
-        found[f"contracts/schemas/{kind.__name__}.json"] = _text(schema_of(kind, kind.__name__))
+    for name, kind in ALSO.items():
+        found[f"contracts/schemas/{name}.json"] = _text(schema_of(kind, name))
     found["contracts/schemas/envelope.json"] = _text(envelope_schema())
     return found
 

@@ -15,15 +15,26 @@ from bulkhead.runtime.context import Context
 from bulkhead.runtime.edge import Received, Retry, RpcTable
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import envelope, subjects
-from bulkhead_contracts.budget import Reserved, ReserveReplied, ReserveRequested, Settled, TaskHalted
-from bulkhead_contracts.control import Halt
+from bulkhead_contracts.budget import (
+    LimitsRequested,
+    Reserved,
+    ReserveReplied,
+    ReserveRequested,
+    Settled,
+    TaskCharged,
+    TaskHalted,
+)
+from bulkhead_contracts.control import Halt, HaltRequested
 from bulkhead_contracts.task import TaskStopped
 
 from . import core, reasons
-from .core import Ceiling, Conflict, Denied, Held, Settlement, Waiting
+from .core import NO_LIMIT, Answer, Balance, Ceiling, Conflict, Denied, Held, Settlement, Stale, Waiting
+from .limiting import LimitBook
 from .port import Fenced, RedisFailure, Store
 from .rebuild import JOURNAL, Keeper, find_fact
+from .scopes import fact_scopes, scopes_of, task_scope
 from .settings import Settings
+from .switches import Switches
 from .watcher import Watcher
 
 log = Log("budget")
@@ -55,11 +66,16 @@ class Budget:
         self.watcher = Watcher(
             context.bus, context.publisher, store, context.clock, self._publish_halt, holder=context.instance,
             interval_s=settings.watch_interval_s, halts=settings.watch_halts, thresholds=DEFAULT,
+            message_key=context.message_key,
         ) if watches else None
         self._grants: OrderedDict[tuple[str, str, str], Authority] = OrderedDict()
         self._doubts: dict[str, list[tuple[int, Received, ReserveRequested]]] = {}
         self._tidying: asyncio.Task[None] | None = None
-        self.rpc: RpcTable = {ReserveRequested: self.admit}
+        self.limits = LimitBook(context.bus, context.publisher, store, context.clock)
+        self._mesh_day = NO_LIMIT._replace(
+            tokens=settings.mesh_day_tokens, cost_usd_micros=settings.mesh_day_cost_usd_micros)
+        self.rpc: RpcTable = {ReserveRequested: self.admit, LimitsRequested: self.limits.answer,
+                              HaltRequested: Switches(context).answer}
 
     async def start(self) -> None:
         """Begin to build the ledger; admissions answer `wait` until it stands."""
@@ -101,7 +117,9 @@ class Budget:
         ask = core.sum_of(body.worst_case)
         now = self._context.clock()
         try:
-            answer = await self._store.reserve(key, ask, core.scopes_of(authority.task, now), now)
+            answer = await self._ask(message, body, authority, key, now)
+        except BusError as error:
+            return self._wait(body, f"the tenant's limits cannot be read: {error}")
         except (Fenced, *RedisFailure) as error:
             # It may be held all the same, and nobody would ever settle it.
             self._doubts.setdefault(key, []).append((now, message, body))
@@ -113,6 +131,8 @@ class Budget:
                 return await self._denied(message, body, ceiling)
             case Waiting(ceiling):
                 return self._wait(body, reasons.waiting(ceiling), ceiling.scope)
+            case Stale():
+                return self._wait(body, "the tenant's limits were changed just now")
             case Conflict(settled=True):
                 # Not a refusal, which would end the task: a doer that may not act defers, and the next try has an id
                 # of its own.
@@ -121,6 +141,21 @@ class Budget:
             case Conflict(held):
                 log.warning("reservation_conflict", key=key)
                 return _refused(body, reasons.conflict(ask, held))
+
+    async def _ask(
+        self, message: Received, body: ReserveRequested, authority: Authority, key: str, now: int
+    ) -> Answer:
+        """Hold it in every account, under the limits that hold now. Raises BusError, Fenced, RedisFailure."""
+        answer: Answer = Stale(0)
+        for _ in range(2):
+            revision, limits = await self.limits.of(message.tenant)
+            scopes = scopes_of(authority.task, now, step_id=body.step_id, agent=body.agent or message.sender,
+                               limits=limits, mesh_day=self._mesh_day)  # fmt: skip
+            answer = await self._store.reserve(key, core.sum_of(body.worst_case), scopes, now, revision)
+            if not isinstance(answer, Stale):
+                break
+            await self.limits.renew(message.tenant, now)
+        return answer
 
     def _authority(self, message: Received) -> Authority:
         """The verified grant. Signatures are checked once per token: they cost more than the rest of an admission."""
@@ -159,6 +194,7 @@ class Budget:
         return ReserveReplied(reservation_id=body.reservation_id, decision="reserved")
 
     async def _append(self, message: Received, body: ReserveRequested, held: Held) -> None:
+        scopes, more_scopes = fact_scopes(held.scopes)
         fact = Reserved(
             reservation_id=body.reservation_id,
             call_id=body.call_id,
@@ -166,7 +202,8 @@ class Budget:
             service=message.sender,
             resource=body.resource,
             amount=body.worst_case,
-            scopes=core.scope_limits(held.scopes),
+            scopes=scopes,
+            more_scopes=more_scopes,
             price_digest=body.price_digest,
             reserved_unix_ms=held.at_unix_ms,
         )
@@ -223,7 +260,7 @@ class Budget:
                         self._context.bus, message.tenant, message.task, message.sender, body.reservation_id
                     )
                     if fact is not None:
-                        scopes = core.scopes_from(fact.scopes)
+                        scopes = core.scopes_from((*fact.scopes, *fact.more_scopes))
                         await self._store.restore(key, core.sum_of(fact.amount), scopes, fact.reserved_unix_ms)
             except (BusError, Fenced, *RedisFailure) as error:
                 log.debug("doubt_stays", key=key, reason=str(error))
@@ -258,11 +295,13 @@ class Budget:
             raise Retry(0.5, f"no ledger: {self.keeper.reason}")
         key = core.entry_key(message.sender, message.tenant, message.task, body.reservation_id)
         try:
-            settlement = await self._store.settle(key, core.used(body.usage), body.estimated)
+            settlement = await self._store.settle(key, core.used(body.usage, body.wall_ms), body.estimated)
             if settlement.kind == "unknown":
                 settlement = await self._look_up(message, body, key)
             if settlement.ceiling is not None:
                 await self._halt(message, settlement.ceiling, reasons.exceeded(settlement.ceiling))
+            if settlement.stopped is not None:
+                await self._tell_charge(message, settlement.stopped)
         except (Fenced, *RedisFailure) as error:
             self.keeper.lose(str(error) or type(error).__name__)
             raise Retry(0.5, f"the ledger does not answer: {error}") from error
@@ -280,7 +319,7 @@ class Budget:
         if fact is None:
             log.warning("settled_without_reservation", key=key)
             return Settlement("unknown")
-        scopes = core.scopes_from(fact.scopes)
+        scopes = core.scopes_from((*fact.scopes, *fact.more_scopes))
         return await self._store.restore(key, core.sum_of(fact.amount), scopes, fact.reserved_unix_ms)
 
     # Halts
@@ -295,6 +334,25 @@ class Budget:
             await self._publish_halt(halt, f"stopped/{message.envelope.id}")
         except BusError as error:
             raise Retry(0.5, f"the broker does not answer: {error}") from error
+        if not self.keeper.epoch:
+            raise Retry(0.5, f"no ledger: {self.keeper.reason}")
+        try:
+            balance = await self._store.stop(task_scope(message.tenant, message.task))
+            await self._tell_charge(message, balance)
+        except (Fenced, *RedisFailure) as error:
+            self.keeper.lose(str(error) or type(error).__name__)
+            raise Retry(0.5, f"the ledger does not answer: {error}") from error
+        except BusError as error:
+            raise Retry(0.5, f"the broker does not answer: {error}") from error
+
+    async def _tell_charge(self, message: Received, balance: Balance) -> None:
+        """To whoever shows the task: what it has cost by now, all of its calls. Raises BusError."""
+        charged = TaskCharged(charged=core.amount_of(balance.spent), held=core.amount_of(balance.reserved),
+                              settled_calls=balance.settled)  # fmt: skip
+        await self._context.publisher.send(
+            "gateway", charged, tenant=message.tenant, task=message.task, cause=message.envelope.id, index="charged",
+            actor=message.envelope.actor,
+        )  # fmt: skip
 
     async def _publish_halt(self, halt: Halt, index: str) -> None:
         await self._context.bus.publish(

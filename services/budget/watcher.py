@@ -1,9 +1,9 @@
 """The watcher: reads the journal live, tells what is wrong as facts, and halts the tasks that loop or only chatter.
 
-In: JOURNAL. Out: `Tripped` facts; for what is to be stopped `TaskHalted` to the planner and the live halt, as for
-money. Every replica folds; the one that holds the lease tells. A standby has folded as far, so that it goes on where
-the other one was killed: what is due has no fact yet, and ids derive from the evidence, so nothing is lost or told
-twice.
+In: JOURNAL. Out: `Tripped` facts; warnings to the agents; for what is to be stopped `TaskHalted` to the planner and the
+live halt, as for money; how the breakers stand. Every replica folds; the one that holds the lease tells. A standby has
+folded as far, so that it goes on where the other one was killed: what is due has no fact yet, and ids derive from the
+evidence, so nothing is lost or told twice.
 """
 
 import asyncio
@@ -15,11 +15,15 @@ from bulkhead.health.thresholds import Thresholds
 from bulkhead.health.trips import Trip
 from bulkhead.runtime.publisher import Publisher
 from bulkhead.telemetry.log import Log
-from bulkhead_contracts import subjects
+from bulkhead_contracts import catalog, subjects
+from bulkhead_contracts import limits as bounds
+from bulkhead_contracts.agent import AgentWarned
 from bulkhead_contracts.budget import TaskHalted, Tripped
 from bulkhead_contracts.control import Halt
 
+from . import breaking
 from .port import RedisFailure, Store
+from .tripping import Owner
 from .watching import Mark, Watching, identity
 
 log = Log("budget.watcher")
@@ -29,10 +33,14 @@ LEASE_MS = 3_000
 PAGE = 256
 BREATH = 32
 """After so many messages admissions come first."""
-RANGE = 20_000
+RANGE = 4_000
 """So many messages before the mark are folded again in order; of older tasks that lived, each is read by itself."""
+AT_ONCE = 64
+"""Tasks that are read at the same time."""
 MARK_EVERY = 2_000
 MAX_BACKOFF_S = 2.0
+MAX_WARNED = 16
+"""Steps of one group that are told."""
 JOURNAL_LAG_MS = 5_000
 """The journal is made of the inboxes and may lag behind them: what has not come for so long did not come."""
 CODES = {"loop": "loop_stopped", "chatter": "chatter_stopped"}
@@ -50,10 +58,12 @@ class Watcher:
 
     def __init__(
         self, bus: Bus, publisher: Publisher, store: Store, clock: Callable[[], int], halt: PublishHalt, *,
-        holder: str, interval_s: float, halts: bool, thresholds: Thresholds,
+        holder: str, interval_s: float, halts: bool, thresholds: Thresholds, message_key: bytes,
     ) -> None:
         self._bus, self._publisher, self._store, self._clock, self._halt = bus, publisher, store, clock, halt
         self._holder, self._interval_s, self._halts, self._thresholds = holder, interval_s, halts, thresholds
+        self._message_key = message_key
+        self._owner = Owner(bus, message_key)
         self._task: asyncio.Task[None] | None = None
         self._last: Stored | None = None
         self._marked = 0
@@ -82,6 +92,7 @@ class Watcher:
                     await self._begin()
                     begun = True
                 await self._read_on()
+                await self._confirm()
                 await self._act()
                 backoff_s = self._interval_s
             except Renumbered:
@@ -105,11 +116,16 @@ class Watcher:
                 log.warning("mark_is_of_another_journal", after=mark.after)
                 mark = Mark()
         self.fold = Watching(self._thresholds)
+        self.fold.breakers_from_unix_ms = self._clock() - 2 * self._thresholds.breakers.window_ms
+        self._owner = Owner(self._bus, self._message_key)
         start = max(0, mark.after - RANGE)
         old = {name: first for name, first in mark.living.items() if first <= start}
-        for name in sorted(old, key=old.__getitem__):
-            await self._replay(name, start)
-        self.fold.lives(old)
+        names = sorted(old, key=old.__getitem__)
+        for first in range(0, len(names), AT_ONCE):
+            for found in await asyncio.gather(*(self._past(one, start) for one in names[first : first + AT_ONCE])):
+                for stored in found:
+                    self.fold.replay(stored)
+        self.fold.lives(old, mark.read)
         self._last = None
         if start:
             page = await self._bus.read(subjects.JOURNAL_STREAM, "mesh.>", after=start - 1, limit=1)
@@ -118,16 +134,16 @@ class Watcher:
                 self.fold.take(page[0])  # What stood there was purged.
         log.info("watch_begins", after=start, tasks_read=len(old))
 
-    async def _replay(self, lineage: str, until: int) -> None:
-        """Fold one task's messages up to a sequence."""
+    async def _past(self, lineage: str, until: int) -> list[Stored]:
+        """One task's messages up to a sequence."""
         tenant, _, task = lineage.partition("/")
-        subject, after = f"mesh.*.*.{subjects.partition_of(task)}.{tenant}.{task}", 0
-        while page := await self._bus.read(subjects.JOURNAL_STREAM, subject, after=after, limit=PAGE):
-            for stored in page:
-                if stored.sequence > until:
-                    return
-                self.fold.replay(stored)
-            after = page[-1].sequence
+        subject, found = f"mesh.*.*.{subjects.partition_of(task)}.{tenant}.{task}", list[Stored]()
+        while page := await self._bus.read(subjects.JOURNAL_STREAM, subject, limit=PAGE,
+                                           after=found[-1].sequence if found else 0):  # fmt: skip
+            found += [stored for stored in page if stored.sequence <= until]
+            if len(page) < PAGE or page[-1].sequence > until:
+                break
+        return found
 
     async def _read_on(self) -> None:
         """Fold up to the end of the journal. Raises Renumbered, BusError."""
@@ -149,6 +165,13 @@ class Watcher:
         self.caught_up = True
         self.fold.pass_time(self._clock() - JOURNAL_LAG_MS)
 
+    async def _confirm(self) -> None:
+        """A suspicion is judged when all that was said before it is read; see Watching. Raises BusError."""
+        if self.fold.unasked:
+            last = {one: await self._bus.last_sequence(subjects.inbox_stream(one)) for one in catalog.INBOXES}
+            self.fold.expect(last)
+        self.fold.settle()
+
     # Acting
 
     async def _act(self) -> None:
@@ -158,6 +181,8 @@ class Watcher:
             log.info("watch_leads", due=len(self.fold.due))
         if not self.leads:
             return
+        if self._halts:
+            await self._owner.settle(self.fold.watch.circuits)
         for trip in self.fold.tell(self._clock()):
             await self._tell(trip)
         if self.fold.folded - self._marked >= MARK_EVERY:
@@ -176,6 +201,12 @@ class Watcher:
             await self._halt(halt, f"trip/{trip.id}")
             await self._publisher.send("planner", TaskHalted(code=code, reason=reason, scope=f"task:{tenant}:{task}"),
                                        tenant=tenant, task=task, cause=trip.id, index="halted")
+        elif trip.level == "warn" and code and not self.fold.watch.ended(trip.lineage):
+            await self._warn(trip, tenant, task)
+        if trip.detector == "deadlock" and (refused := breaking.refusal(trip)) is not None:
+            tenant, task, body = refused
+            log.warning("wait_refused", tenant=tenant, task=task, step=body.step_id, reason=trip.what)
+            await self._publisher.send("worker", body, tenant=tenant, task=task, cause=trip.id, index="refused")
         fact = Tripped(
             trip=trip.id, detector=trip.detector, level=trip.level, agents=tuple(one[:200] for one in trip.agents[:64]),
             what=trip.what[:2000], hint=trip.hint[:2000], evidence=tuple(one[:200] for one in trip.evidence),
@@ -184,6 +215,14 @@ class Watcher:
         await self._publisher.send("journal", fact, tenant=tenant, task=task, cause=trip.id, index="tripped")
         self.fold.told(trip.id)
         self.told += 1
+
+    async def _warn(self, trip: Trip, tenant: str, task: str) -> None:
+        """The agents of these steps hear of it in their next turn."""
+        steps = dict.fromkeys(agent.partition("/")[0][:bounds.MAX_NAME_CHARS] for agent in trip.agents)
+        for step in list(steps)[:MAX_WARNED]:
+            warned = AgentWarned(trip=trip.id, step_id=step, what=trip.what[:2000], hint=trip.hint[:2000])
+            await self._publisher.send("worker", warned, tenant=tenant, task=task, cause=trip.id,
+                                       index=f"warned/{step}")
 
 
 def _ended(task: "asyncio.Task[None]") -> None:

@@ -18,39 +18,46 @@ from bulkhead.health.thresholds import Thresholds
 from bulkhead.health.trips import Trip
 from bulkhead.health.watch import Watch
 from bulkhead.runtime.history import at_its_source
+from bulkhead_contracts.agent import WaitRefused
 from bulkhead_contracts.budget import Tripped
+
+from . import breaking
 
 MAX_DUE = 10_000
 MAX_LIVING = 200_000
 MAX_TOLD = 100_000
 TOLD_OF_ENDED_MS = 600_000
 """A trip of a task that has ended meanwhile is still told when it is no older."""
-_TRIPPED = f"{Tripped.TYPE}.v"
+_TRIPPED, _REFUSED = f"{Tripped.TYPE}.v", f"{WaitRefused.TYPE}.v"
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
     """Where a fold may begin. living: the sequence of the first message of every task that lived at `after`.
 
-    subject, source: of the message at `after`, so that a journal that was made again is noticed.
+    subject, source: of the message at `after`, so that a journal that was made again is noticed. read: how far each
+    inbox had been read at `after`; one of which nothing comes later has been read all the same.
     """
 
     after: int = 0
     subject: str = ""
     source: int = 0
     living: Mapping[str, int] = field(default_factory=dict)
+    read: Mapping[str, int] = field(default_factory=dict)
 
     def encode(self) -> bytes:
         """As it is kept."""
-        return json.dumps([1, self.after, self.subject, self.source, dict(self.living)]).encode()
+        return json.dumps([2, self.after, self.subject, self.source, dict(self.living), dict(self.read)]).encode()
 
     @classmethod
     def decode(cls, raw: bytes) -> "Mark":
         """Back; a mark that cannot be read is none: the fold begins at the beginning."""
         try:
-            version, after, subject, source, living = json.loads(raw)
-            if version == 1 and all(isinstance(one, int) for one in (after, source, *living.values())):
-                return cls(after, str(subject), source, {str(name): first for name, first in living.items()})
+            version, after, subject, source, living, read = json.loads(raw)
+            numbers = (after, source, *living.values(), *read.values())
+            if version == 2 and all(isinstance(one, int) for one in numbers):
+                return cls(after, str(subject), source, {str(name): first for name, first in living.items()},
+                           {str(name): last for name, last in read.items()})  # fmt: skip
         except (ValueError, TypeError, AttributeError):
             pass
         return cls()
@@ -68,9 +75,12 @@ class Watching:
         self.watch = Watch(thresholds)
         self.due: OrderedDict[str, Trip] = OrderedDict()
         self.folded = 0
+        self.breakers_from_unix_ms = 0
         self._reader = Journal()
         self._living: dict[str, int] = {}
         self._told: OrderedDict[str, None] = OrderedDict()
+        self._suspected: OrderedDict[str, Suspected] = OrderedDict()
+        self._asked: set[str] = set()
         self._read: dict[str, int] = {}
         self._last: Stored | None = None
 
@@ -83,6 +93,7 @@ class Watching:
             return
         self._read[receiver] = sequence
         self._fold(stored)
+        self.watch.confirmations.read(receiver, sequence)
 
     def replay(self, stored: Stored) -> None:
         """Fold an old message of a task that lived at the mark, before the journal is read on from there.
@@ -96,21 +107,64 @@ class Watching:
         if _kind(stored.headers).startswith(_TRIPPED):
             self._is_told(stored.body)
             return
+        if _kind(stored.headers).startswith(_REFUSED):
+            self._is_refused(stored.body)
         for event in self._reader.read(stored.subject, stored.headers, stored.body, stored.time_unix_ms):
-            if isinstance(event, Served):
-                continue  # Breakers hold nothing back yet: what they would say is not said.
+            if isinstance(event, Served) and event.time_unix_ms < self.breakers_from_unix_ms:
+                continue  # Long ago: what came of it stands in the control entries.
             if isinstance(event, Opened) and event.key == PLANNING and len(self._living) < MAX_LIVING:
                 if not self.watch.ended(event.lineage):
                     self._living[event.lineage] = stored.sequence
             elif isinstance(event, Ended):
                 self._living.pop(event.lineage, None)
             for found in self.watch.take(event):
-                assert not isinstance(found, Suspected), "no message of today opens a wait"
-                self._trips(found)
+                if isinstance(found, Suspected):
+                    self._suspects(found)
+                else:
+                    self._trips(found)
 
-    def lives(self, living: Mapping[str, int]) -> None:
-        """These lived at the mark."""
+    # Deadlocks: DESIGN 6. Every replica confirms, so that a standby goes on where the other one was killed.
+
+    @property
+    def unasked(self) -> bool:
+        """Whether there is a suspicion of which it is not known yet how far the inboxes had come."""
+        return any(one not in self._asked for one in self._suspected)
+
+    def expect(self, last: Mapping[str, int]) -> None:
+        """`last`: how far every inbox has come, asked after the suspicions were raised."""
+        for name, suspected in self._suspected.items():
+            if name not in self._asked:
+                self._asked.add(name)
+                self.watch.confirmations.expect(suspected, last)
+
+    def settle(self) -> None:
+        """Judge the suspicions whose inboxes were read so far: what still stands is a deadlock, and due."""
+        for outcome, trip in self.watch.confirmed():
+            self._judged(outcome.suspected.trip)
+            if trip is not None:
+                self._trips(breaking.told(trip))
+
+    def _suspects(self, suspected: Suspected) -> None:
+        self._judged(suspected.trip)
+        self._suspected[suspected.trip] = suspected
+        while len(self._suspected) > MAX_DUE:
+            self._judged(next(iter(self._suspected)))
+
+    def _judged(self, name: str) -> None:
+        self._suspected.pop(name, None)
+        self._asked.discard(name)
+
+    def _is_refused(self, body: bytes) -> None:
+        """Another replica has confirmed it; its fact may be lacking still."""
+        suspected = self._suspected.get(_trip_of(body))
+        if suspected is not None:
+            self._trips(breaking.told(self.watch.deadlock(suspected)))
+
+    def lives(self, living: Mapping[str, int], read: Mapping[str, int] | None = None) -> None:
+        """These lived at the mark; so far the inboxes had been read, and will have been when anything is judged."""
         self._living.update(living)
+        for inbox, sequence in (read or {}).items():
+            self.watch.confirmations.read(inbox, sequence)
 
     def pass_time(self, now_unix_ms: int) -> None:
         """Everything that was said until then has been folded."""
@@ -136,19 +190,25 @@ class Watching:
         if self._last is None:
             return Mark()
         subject, source = identity(self._last)
-        return Mark(self._last.sequence, subject, source, dict(self._living))
+        return Mark(self._last.sequence, subject, source, dict(self._living), dict(self._read))
 
     def _trips(self, trip: Trip) -> None:
         if trip.id not in self._told and len(self.due) < MAX_DUE:
             self.due.setdefault(trip.id, trip)
 
     def _is_told(self, body: bytes) -> None:
-        try:
-            name = json.loads(body).get("trip")
-        except (ValueError, AttributeError, RecursionError):
-            return
-        if isinstance(name, str):
+        if name := _trip_of(body):
+            self._judged(name)
             self.told(name)
+
+
+def _trip_of(body: bytes) -> str:
+    """The trip that a fact names; "" for none."""
+    try:
+        name = json.loads(body).get("trip")
+    except (ValueError, AttributeError, RecursionError):
+        return ""
+    return name if isinstance(name, str) else ""
 
 
 def _kind(headers: Mapping[str, str]) -> str:

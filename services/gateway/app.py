@@ -10,15 +10,27 @@ from bulkhead.runtime.context import Context
 from bulkhead.runtime.edge import Received, Retry
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import subjects
-from bulkhead_contracts.task import TaskCancelRequested, TaskRequested
+from bulkhead_contracts.task import (
+    PlacesGiven,
+    TaskCancelRequested,
+    TaskEnded,
+    TaskQueued,
+    TaskRejected,
+    TaskReleased,
+    TaskRequested,
+)
+from services.gateway.admission import Admission
 from services.gateway.auth import Authenticator
+from services.gateway.door import Door
 from services.gateway.effects import Intake
 from services.gateway.feeds import Feeds
 from services.gateway.http import Http
 from services.gateway.listing import Listing
 from services.gateway.poking import Pokes
+from services.gateway.quotas import TenantQuotas
 from services.gateway.server import HttpServer
 from services.gateway.settings import PublisherPolicy, Settings
+from services.gateway.spikes import Spikes
 
 SERVICE = "gateway"
 LIVE_TEXT = "live.model_gateway.>"
@@ -36,10 +48,14 @@ class Gateway:
         self._auth = Authenticator(settings)
         self.feeds = Feeds(context.bus, recent=settings.recent_tasks, live=settings.live_tasks,
                            reread_s=settings.reread_s)
-        self._intake = Intake(context, self.feeds, settings.publishers, settings.logic)
+        quotas = TenantQuotas(settings.tenants_file)
+        self.admission = Admission(context, quotas, settings.running_tasks, settings.reread_s)
+        spikes = Spikes(quotas, settings.edge_replicas)
+        self._intake = Intake(context, self.feeds, settings.publishers, self.admission, spikes, settings.logic)
         self._pokes = Pokes(context.bus, context.instance, self.feeds)
         self.http = Http(settings, self._auth, self._intake, self.feeds,
-                         Listing(context.bus, settings.listed_tasks), context.blobs, self._why_unready)
+                         Listing(context.bus, settings.listed_tasks), context.blobs, self._why_unready, context,
+                         Door(quotas, spikes, self.admission, context.clock))
         self.app = self.http.app()
         self._server = HttpServer(self.app, settings)
         self._subscriptions: list[LiveSubscription] = []
@@ -61,7 +77,7 @@ class Gateway:
         text = await self._context.bus.subscribe_live(LIVE_TEXT, LIVE_PENDING)
         self._subscriptions = [text, await self._pokes.subscribe()]
         self._tasks = [asyncio.create_task(self._hear(text)), asyncio.create_task(self._pokes.run()),
-                       asyncio.create_task(self.feeds.run())]
+                       asyncio.create_task(self.feeds.run()), asyncio.create_task(self.admission.run())]
         self.http.started = True
 
     async def stop(self) -> None:
@@ -83,7 +99,8 @@ class Gateway:
         match message.body:
             case TaskRequested() as request:
                 feed = self.feeds.feed(message.tenant, message.task)
-                await feed.refresh(at_least=message.sequence)
+                # Delivered again it may have been answered: then to the end.
+                await feed.refresh(at_least=message.sequence if message.attempts == 1 else 0)
                 if feed.sequence < message.sequence:
                     # A follower that lags: judged by it, the first request would look like a second one.
                     raise Retry(LAG_RETRY_S, "the inbox cannot be read up to this message yet")
@@ -96,6 +113,17 @@ class Gateway:
                     # To a follower that lags the task might not be there: a cancel that was taken would be lost.
                     raise Retry(LAG_RETRY_S, "the inbox cannot be read up to this message yet")
                 await self._intake.cancel_requested(message, cancel, feed)
+            case TaskReleased():
+                feed = self.feeds.feed(message.tenant, message.task)
+                await feed.refresh(at_least=message.sequence)
+                if feed.sequence < message.sequence:
+                    raise Retry(LAG_RETRY_S, "the inbox cannot be read up to this message yet")
+                await self._intake.released(message, feed)
+            case PlacesGiven() as decision:
+                await self._intake.placed(message, decision)
+            case TaskQueued() | TaskEnded() | TaskRejected():
+                # A place may have become free, also while this one began to wait.
+                await self.admission.settle(message.sequence)
             case _:
                 pass  # A fact: only watchers care.
         self._pokes.say(message.tenant, message.task, message.sequence)

@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from bulkhead.blobs import Blobs
 from bulkhead.bus.port import BusError
+from bulkhead.runtime.context import Context
 from bulkhead_contracts import limits
 from bulkhead_contracts.task import ForkOf, RequesterClaim, TaskLimits, TaskRequested
 from services.gateway import core, views
@@ -31,6 +32,7 @@ from services.gateway.api import (
 from services.gateway.auth import Authenticator
 from services.gateway.caps import Bodies, StreamCaps
 from services.gateway.documents import Documents
+from services.gateway.door import Door
 from services.gateway.effects import Intake
 from services.gateway.events import Position
 from services.gateway.feeds import Feed, Feeds
@@ -48,7 +50,9 @@ from services.gateway.parameters import (
 )
 from services.gateway.problems import Problem, answer, not_found, unavailable
 from services.gateway.settings import Settings
+from services.gateway.spending import Spending
 from services.gateway.stream import watch
+from services.gateway.switches import Switches
 
 MAX_BODY_BYTES = limits.MAX_MESSAGE_BYTES - limits.MAX_HEADER_BYTES
 MAX_CANCEL_BODY_BYTES = 16 * 1024
@@ -59,7 +63,7 @@ class Http:
     """The routes, over what they need."""
 
     def __init__(self, settings: Settings, auth: Authenticator, intake: Intake, feeds: Feeds, listing: Listing,
-                 blobs: Blobs, ready: Callable[[], Awaitable[str]]) -> None:
+                 blobs: Blobs, ready: Callable[[], Awaitable[str]], context: Context, door: Door) -> None:
         self._settings = settings
         self._auth = auth
         self._intake = intake
@@ -67,9 +71,12 @@ class Http:
         self._listing = listing
         self._blobs = blobs
         self._ready = ready
+        self._door = door
         self._caps = StreamCaps(settings)
         self._bodies = Bodies(settings)
         self.documents = Documents(auth, intake, feeds, self._bodies, settings)
+        self.switches = Switches(context, auth, self._bodies)
+        self.spending = Spending(context, auth, self._bodies)
         self.started = False
 
     def app(self) -> Starlette:
@@ -84,6 +91,8 @@ class Http:
             Route("/v1/documents", self.documents.list, methods=["GET"]),
             Route("/v1/documents", self.documents.delete, methods=["DELETE"]),
             Route("/v1/documents/{ingest_id}", self.documents.show, methods=["GET"]),
+            *self.switches.routes(),
+            *self.spending.routes(),
             Route("/openapi.json", self.document, methods=["GET"]),
             Route("/livez", self.livez, methods=["GET"]),
             Route("/readyz", self.readyz, methods=["GET"]),
@@ -97,14 +106,17 @@ class Http:
         """POST /v1/tasks"""
         claim = await self._auth.allowed(request, core.MAY_SUBMIT, "submit tasks", "submitter or operator")
         key = idempotency_key(request, required=True)
+        self._door.check(claim)
         async with self._bodies.read(request, claim, MAX_BODY_BYTES) as raw:
             body = parsed(TaskSubmission, raw)
-        canonical = body.model_dump_json().encode()
+        # Left out when empty: a repeat of what was submitted before there were tags is still a repeat.
+        absent = {name for name in ("feature", "workflow") if not getattr(body, name)}
+        canonical = body.model_dump_json(exclude=absent).encode()
         task = TaskRequested(
             objective=body.objective, limits=TaskLimits(**body.limits.model_dump()), tools=body.tools,
             check=body.check, plan=body.plan.plan() if body.plan is not None else None, requester=claim,
             fork=ForkOf(**body.fork.model_dump()) if body.fork is not None else None,
-            payload_sha256=hashlib.sha256(canonical).hexdigest(),
+            payload_sha256=hashlib.sha256(canonical).hexdigest(), feature=body.feature, workflow=body.workflow,
         )
         task_id, repeated = await self._intake.submit(task, key)
         url = f"/v1/tasks/{task_id}"
@@ -133,7 +145,8 @@ class Http:
         """GET /v1/tasks/{task_id}"""
         claim = await self._auth.allowed(request, core.MAY_READ, "read tasks", "submitter")
         feed = await self._task(request, claim)
-        return answered(await views.document(feed, self._blobs, self._settings.publishers))
+        place = await self._door.place(feed)
+        return answered(await views.document(feed, self._blobs, self._settings.publishers, place))
 
     async def events(self, request: Request) -> Response:
         """GET /v1/tasks/{task_id}/events"""

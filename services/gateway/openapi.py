@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from bulkhead_contracts import limits
+from bulkhead_contracts.control import Halt
 from services.gateway.api import (
     CancelReceipt,
     CancelSubmission,
@@ -23,22 +24,25 @@ from services.gateway.api import (
     TaskSubmission,
 )
 from services.gateway.problems import MEDIA_TYPE, ProblemDetails
+from services.gateway.spending import LimitPage, LimitSubmission
+from services.gateway.switches import BreakerPage, HaltPage, HaltSubmission
 
 API_VERSION = "1.0.0"
-_INPUTS = (TaskSubmission, CancelSubmission)
+_INPUTS = (TaskSubmission, CancelSubmission, HaltSubmission, LimitSubmission)
 _OUTPUTS = (TaskReceipt, CancelReceipt, TaskPage, TaskDocument, DocumentReceipt, DocumentPage, DeletionReceipt,
-            ServerHealth, ProblemDetails)
+            Halt, HaltPage, BreakerPage, LimitPage, ServerHealth, ProblemDetails)
 
 _TITLES = {
     400: "Idempotency-Key is missing, or the body is not JSON",
     401: "No credentials, or unknown ones",
     403: "The role, or the tenant's policy, does not allow this",
     404: "No such thing in the caller's tenant",
-    409: "The same key is being handled right now, or the task has ended",
+    409: "The same key is being handled right now, or what is asked for has ended",
     408: "The body came too slowly",
     413: "Larger than the limit, which the answer names",
     422: "A field does not fit, or the key was used for other content",
-    429: "The caller, or its tenant, has too many event streams open, or sends too much at once",
+    429: "The caller, or its tenant, submits too many tasks, has too many waiting, has too many event streams open, or "
+    "sends too much at once; Retry-After says when to come back",
     503: "Something that this depends on does not answer; nothing was lost",
 }
 
@@ -193,6 +197,42 @@ def _one_document() -> dict[str, Any]:
                       "201": _json(DocumentReceipt, "Taken in"), **_problems(401, 403, 404, 422, 503)}}}
 
 
+def _halts() -> dict[str, Any]:
+    return {
+        "get": {"operationId": "listHalts", "summary": "What people have halted, the oldest first",
+                "responses": {"200": _json(HaltPage, "What stands"), **_problems(401, 403, 503)}},
+        "post": _switch("halt", "Halt something of your tenant: its work waits until it is resumed",
+                        "Streams in flight are cut, tool calls that were not started are put off. The clock of a "
+                        "task's deadline goes on. Repeating is harmless."),
+    }
+
+
+def _switch(name: str, summary: str, description: str) -> dict[str, Any]:
+    return {
+        "operationId": name, "summary": summary, "description": description,
+        "requestBody": {"required": True, "content": {"application/json": {"schema": _ref(HaltSubmission)}}},
+        "responses": {"200": _json(Halt, "How it stands now"),
+                      **_problems(400, 401, 403, 408, 409, 413, 422, 429, 503)},
+    }
+
+
+def _limits() -> dict[str, Any]:
+    return {
+        "get": {"operationId": "showLimits", "summary": "The tenant's limits",
+                "responses": {"200": _json(LimitPage, "As they stand"), **_problems(401, 403, 503)}},
+        "put": {"operationId": "changeLimit", "summary": "Set, change or remove the limit of one target",
+                "description": "Holds from the next admission on. Who, when, the old and the new are kept as a fact.",
+                "requestBody": {"required": True, "content": {"application/json": {"schema": _ref(LimitSubmission)}}},
+                "responses": {"200": _json(LimitPage, "All limits as they stand now"),
+                              **_problems(400, 401, 403, 408, 409, 413, 422, 429, 503)}},
+    }
+
+
+def _breakers() -> dict[str, Any]:
+    return {"get": {"operationId": "listBreakers", "summary": "Breakers that have opened, the open ones first",
+                    "responses": {"200": _json(BreakerPage, "How they stand"), **_problems(401, 403, 503)}}}
+
+
 def _probe(name: str, summary: str) -> dict[str, Any]:
     return {"get": {"operationId": name, "summary": summary, "security": [],
                     "responses": {"200": _json(ServerHealth, "Yes"), "503": _json(ServerHealth, "No, and why")}}}
@@ -217,6 +257,11 @@ def _document() -> dict[str, Any]:
             "/v1/tasks/{task_id}/cancel": _cancel(),
             "/v1/documents": _documents(),
             "/v1/documents/{ingest_id}": _one_document(),
+            "/v1/halts": _halts(),
+            "/v1/resumes": {"post": _switch("resume", "Let something of your tenant go on", "Only what a person of "
+                                            "your tenant halted. Nothing is done again that was done.")},
+            "/v1/breakers": _breakers(),
+            "/v1/limits": _limits(),
             "/livez": _probe("livez", "Whether the process runs"),
             "/readyz": _probe("readyz", "Whether it can serve requests now"),
             "/startupz": _probe("startupz", "Whether its start is over"),

@@ -5,13 +5,12 @@ This is the one layer that retries. Money is reserved before every attempt and e
 
 import asyncio
 import hashlib
-import re
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
-from bulkhead.runtime.doer import Hands, Job, Reservation
+from bulkhead.runtime.doer import Hands, Job, Reservation, reason_of
 from bulkhead.telemetry import names, trace
 from bulkhead_contracts.budget import Amount
 from bulkhead_contracts.model import ModelCallRequested
@@ -31,7 +30,7 @@ HALTED_HINT = (
     "names, then submit again"
 )
 
-_NO_TOKEN = re.compile(r"[^A-Za-z0-9_-]")
+BREAKER_OPEN = "breaker_open"
 
 OnText = Callable[[str], Awaitable[None]]
 
@@ -144,10 +143,12 @@ class Attempts:
 
     def _stopped(self, model: Model, until_unix_ms: int, last: Answer | Fault, failed: int) -> Fault | None:
         """Why no attempt may be begun now."""
-        # A control entry is a subject token, which a model's name need not be.
-        halt = self._hands.halted(self._job, model=_NO_TOKEN.sub("-", model.name))
+        halt = self._hands.halted(self._job, model=model.name)
         if halt is not None:
             return Fault("halted", f"{halt.scope} {halt.name} is halted: {halt.reason}", HALTED_HINT, refused=True)
+        if (held := self._hands.tripped(self._job, model=model.name)) is not None:
+            return Fault(BREAKER_OPEN, reason_of(held), "it is tried again by itself", outage=True, consumed=False,
+                         refused=True, retry_after_s=held.retry_after_ms / 1000)  # fmt: skip
         if self._hands.now_unix_ms() >= until_unix_ms:
             if failed and isinstance(last, Fault):
                 return last
@@ -194,7 +195,7 @@ class Attempts:
         assembly = Assembly()
         timeout_s = max(0.001, (until_unix_ms - self._hands.now_unix_ms()) / 1000)
         call = asyncio.create_task(model.provider.chat(body, assembly, self._live(), timeout_s=timeout_s))
-        halted = asyncio.create_task(self._halt.wait())
+        halted = asyncio.create_task(self._hands.halt_event(self._job, model=model.name).wait())
         try:
             await asyncio.wait({call, halted}, return_when=asyncio.FIRST_COMPLETED)
             cut = not call.done()
@@ -206,6 +207,8 @@ class Attempts:
         if cut:
             # Usage comes at a stream's end. The ledger charges the reservation then, so that is what is told.
             self._settle(model, held, worst, estimated=True)
+            # Raises when the halt only pauses: the call is made anew when it is lifted.
+            self._hands.cut(self._job, model=model.name)
             message = "the task was halted while the model answered; its stream was cut"
             return Fault("halted", message, HALTED_HINT, refused=True)
         said = call.result() or assembly.result()

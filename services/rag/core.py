@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bulkhead.runtime.doer import Deferred, Hands, Job, Refused
+from bulkhead.runtime.doer import Deferred, Hands, Job, Refused, open_breaker
 from bulkhead.runtime.edge import Received, RpcTable
 from bulkhead_contracts import limits
 from bulkhead_contracts.budget import Amount
@@ -181,6 +181,8 @@ class Rag:
         if now >= request.deadline_unix_ms:
             return Failure(code="timeout", message="the call's deadline passed before the search began",
                            hint="give the task a longer deadline")  # fmt: skip
+        if (broken := hands.tripped(job, tool=TOOL)) is not None:
+            return open_breaker(broken)
         if not terms:
             return Failure(code="empty_query", message="the query holds no word to search for",
                            hint="ask with words that should stand in the documents")  # fmt: skip

@@ -8,7 +8,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Protocol
 
-from bulkhead.runtime.doer import Deferred, Hands, Job, Refused
+from bulkhead.runtime.doer import Deferred, Hands, Job, Refused, open_breaker
 from bulkhead_contracts import limits
 from bulkhead_contracts.budget import Amount
 from bulkhead_contracts.result import Completeness, Failure, Label, Omission, Usage
@@ -83,6 +83,8 @@ class ToolExecutor:
         arguments = tool.read_arguments(request.arguments_json)
         if isinstance(arguments, Failure):
             return self.refuse(request, arguments)
+        if (broken := hands.tripped(job, tool=tool.spec.name)) is not None:
+            return self.refuse(request, open_breaker(broken))
         tried = await self._attempt(job, hands, tool, arguments)
         spent_ms = max(0, hands.now_unix_ms() - started)
         if isinstance(tried.outcome, Failed):
@@ -114,7 +116,7 @@ class ToolExecutor:
         tried = Attempts(Failed("timeout", "the call's deadline passed", "give the task more time"), 0, False)
         for attempt in range(limits.MAX_TOOL_RETRIES + 1):
             left_ms = job.request.deadline_unix_ms - hands.now_unix_ms()
-            if left_ms <= 0 or (attempt and hands.halted(job, tool=tool.spec.name)):
+            if left_ms <= 0 or (attempt and hands.stopped(job, tool=tool.spec.name)):
                 return tried
             try:
                 held = await hands.reserve(
@@ -132,9 +134,13 @@ class ToolExecutor:
             # A write in flight is let finish: cutting it would only make its outcome unknown.
             outcome = await self._bench.run(
                 tool, arguments, f"{job.tenant}.{job.authority.task.origin or job.task}.{job.request.call_id}",
-                min(tool.spec.timeout_ms, left_ms) / 1000, None if writes else hands.halt_event(job),
+                min(tool.spec.timeout_ms, left_ms) / 1000,
+                None if writes else hands.halt_event(job, tool=tool.spec.name),
             )  # fmt: skip
             held.settle(Usage(tool_calls=1))
+            if isinstance(outcome, Failed) and outcome.code == "halted":
+                # It was cut, so it is a read: when the halt only pauses, this raises, and it is made again later.
+                hands.cut(job, tool=tool.spec.name)
             if isinstance(outcome, Done):
                 return Attempts(outcome, attempt + 1, False)
             lost = writes and outcome.effect == "unknown"

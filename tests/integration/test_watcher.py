@@ -9,12 +9,14 @@ import pytest
 
 from bulkhead.health.thresholds import DEFAULT
 from bulkhead.runtime.context import Context
+from bulkhead.runtime.switching import breakers, reset
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead.testing.redis_server import RedisServer
 from bulkhead_contracts import catalog
+from bulkhead_contracts.agent import AgentWarned
 from bulkhead_contracts.budget import TaskHalted, Tripped
 from bulkhead_contracts.control import Halt
-from bulkhead_contracts.result import ContentRef
+from bulkhead_contracts.result import ContentRef, Failure
 from bulkhead_contracts.task import TaskEnded, TaskLimits, TaskSubmitted
 from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
 from services.budget.app import build
@@ -57,12 +59,15 @@ class World:
         await self.mesh.context("planner").publisher.send("gateway", TaskEnded(status="succeeded"), tenant=TENANT,
                                                           task=task, index=f"{task}/end")  # fmt: skip
 
-    async def call(self, task: str, arguments: str = '{"q":"x"}', answer: str = "a") -> None:
+    async def call(self, task: str, arguments: str = '{"q":"x"}', answer: str = "a", failure: str = "") -> None:
         name = f"c{next(self._numbers)}"
         asked = ToolCallRequested(call_id=name, step_id="s1", attempt=1, tool="look", arguments_json=arguments,
                                   deadline_unix_ms=1)  # fmt: skip
         content = ContentRef(author="tool_executor", sha256=(answer * 64)[:64], size_bytes=1)
         said = ToolCallReplied(call_id=name, step_id="s1", outcome="succeeded", content=content)
+        if failure:
+            said = ToolCallReplied(call_id=name, step_id="s1", outcome="failed",
+                                   failure=Failure(code=failure, message=f"{failure} {name}"))  # fmt: skip
         for sender, to, body in (("worker", "tool_executor", asked), ("tool_executor", "worker", said)):
             await self.mesh.context(sender).publisher.send(to, body, tenant=TENANT, task=task, index=f"{task}/{name}")
 
@@ -129,6 +134,9 @@ async def test_a_loop_is_warned_of_then_halted_with_its_evidence(world: World) -
 
     await until(warned)
     assert await world.halted("t1") == []
+    (told,) = await world.mesh.messages("INBOX_WORKER", f"mesh.budget.worker.*.{TENANT}.t1")
+    warning = AgentWarned.model_validate_json(told.body)
+    assert warning.step_id == "s1" and "called look with the same arguments" in warning.what and warning.hint
     await world.call("t1")
 
     async def stopped() -> bool:
@@ -138,10 +146,39 @@ async def test_a_loop_is_warned_of_then_halted_with_its_evidence(world: World) -
     (halted,) = await world.halted("t1")
     assert halted.code == "loop_stopped" and "called look with the same arguments" in halted.reason
     trip = (await world.tripped("t1"))[-1]
-    replies = await world.mesh.messages("INBOX_WORKER", f"mesh.*.worker.*.{TENANT}.t1")
+    replies = await world.mesh.messages("INBOX_WORKER", f"mesh.tool_executor.worker.*.{TENANT}.t1")
     assert trip.halted and list(trip.evidence) == [one.headers["ce-id"] for one in replies]
     (entry,) = await world.mesh.messages("KV_CONTROL", f"$KV.CONTROL.task.{TENANT}.t1")
     assert Halt.model_validate_json(entry.body).code == "loop_stopped"
+
+
+async def test_a_breaker_opens_for_all_to_see_and_a_person_closes_it(world: World) -> None:
+    await world.submit("t1")
+    for number in range(DEFAULT.breakers.min_calls):
+        await world.call("t1", arguments=f'{{"q":"{number}"}}', failure="timeout")
+    bus = world.mesh.context("budget").bus
+
+    async def stands(phase: str) -> bool:
+        return [one.phase for one in await breakers(bus)] == [phase]
+
+    await until(lambda: stands("open"))
+    await until(lambda: _some(world.tripped("t1")))
+    (breaker,), (trip,) = await breakers(bus), [one for one in await world.tripped("t1") if "breaker" in one.detector]
+    assert (breaker.scope, breaker.tenant, breaker.name, trip.detector) == ("tool", TENANT, "look", "breaker.tool")
+    assert breaker.evidence == trip.evidence
+    assert len(trip.evidence) == DEFAULT.breakers.min_calls and not trip.halted and await world.halted("t1") == []
+    # Whoever begins to lead now finds it open, and does not tell of it again.
+    await world.mesh.start("budget", "1")
+    await until(lambda: _true(world.watcher("1").caught_up))
+    world.mesh.kill("budget", "0")
+    await world.watcher("0").stop()
+    await until(lambda: _true(world.watcher("1").leads))
+    await until(lambda: _true(world.watcher("1").fold.watch.circuits.found["tool", TENANT, "look"].phase == "open"))
+    publisher = world.mesh.context("gateway").publisher
+    assert await reset(bus, publisher, breaker, "operator:ada", world.mesh.context("gateway").clock())
+    await until(lambda: _true(world.watcher("1").fold.watch.circuits.found["tool", TENANT, "look"].phase == "closed"))
+    assert await stands("closed") and not await reset(bus, publisher, breaker, "operator:ada", 1)
+    assert len([one for one in await world.tripped("t1") if "breaker" in one.detector]) == 1
 
 
 async def test_honest_work_and_an_ended_task_are_left_alone(world: World) -> None:

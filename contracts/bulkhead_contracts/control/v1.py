@@ -2,7 +2,7 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from .. import limits
 from ..result import Failure
@@ -67,6 +67,20 @@ class Halt(Contract):
     by: Annotated[str, Field(max_length=64)]
     pauses: bool = False
     at_unix_ms: UnixMs = 0
+
+
+class HaltV1(Contract):
+    """A control entry as it was before agents and features could be halted: readers of then skip those two."""
+
+    model_config = ConfigDict(title="Halt")
+
+    active: bool = True
+    scope: Literal["task", "tenant", "tool", "model"]
+    tenant: TenantOrAll = ""
+    name: Token
+    code: Name
+    reason: Reason
+    by: Annotated[str, Field(max_length=64)]
 
 
 class Breaker(Contract):

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bulkhead.cli import library, operating, output, target
+from bulkhead.cli import library, operating, output, spending_commands, switch_commands, target
 from bulkhead.cli.invoking import Commands, show_version
 from bulkhead.cli.letter_commands import letters_app
 from bulkhead.cli.options import ApiKey, Data, Json, TaskId, TaskTenant, Tenant, Url, dollars, duration_s
@@ -47,7 +47,7 @@ def up(
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port of the gateway; 0 takes a free one.")]
     = 8080,
     nats: operating.UpNats = "", nats_monitor: operating.UpMonitor = "", redis: operating.UpRedis = "",
-    replicas: operating.Replicas = 1,
+    replicas: operating.Replicas = 1, store_gib: operating.StoreGib = 0,
 ) -> None:
     """Keep a mesh running in the foreground; Ctrl-C drains it. Its state in DIR survives restarts and kills.
 
@@ -56,7 +56,8 @@ def up(
     """
     from bulkhead.cli.up import keep_running
 
-    given = {"nats_url": nats, "nats_monitor_url": nats_monitor, "redis_url": redis, "replicas": replicas}
+    given = {"nats_url": nats, "nats_monitor_url": nats_monitor, "redis_url": redis, "replicas": replicas,
+             "store_gib": store_gib}
     run(keep_running(data, scale or [], durability, port, given))
 
 
@@ -81,6 +82,9 @@ def submit(
         "--deadline", metavar="TIME", show_default=DEADLINE,
         help="The task must end within this time by the clock, whatever it is waiting for: 90s, 2m, 1h30m.")] = "",
     watch: Annotated[bool, typer.Option("--watch", help="Follow the task and print its answer.")] = False,
+    feature: Annotated[str, typer.Option("--feature", metavar="NAME", help="Count its spending under this feature of "
+                                         "your product.")] = "",
+    workflow: Annotated[str, typer.Option("--workflow", metavar="NAME", help="And under this workflow.")] = "",
     no_check: Annotated[bool, typer.Option("--no-check", help="Do not have results checked: faster, "
                                            "cheaper.")] = False,
     data: Data = target.DEFAULT_DATA, url: Url = "", api_key: ApiKey = "", as_json: Json = False,
@@ -88,7 +92,7 @@ def submit(
     from bulkhead.cli.commands import submit_task
 
     wanted = {"limit_usd": dollars(limit_usd), "limit_tokens": limit_tokens, "check": not no_check,
-              "deadline_s": duration_s(deadline) if deadline else None}
+              "deadline_s": duration_s(deadline) if deadline else None, "feature": feature, "workflow": workflow}
     found = _target(data, url, api_key, tenant, may_make_key=True)
     _exit(run(submit_task(found, objective, docs or [], wanted, watch=watch, as_json=as_json)))
 
@@ -273,6 +277,11 @@ def doctor(
 app.command(epilog=EXIT_CODES)(operating.backup)
 app.command(epilog=EXIT_CODES)(operating.restore)
 app.add_typer(operating.render_app, name="render")
+app.command(epilog=EXIT_CODES)(switch_commands.halt)
+app.command(epilog=EXIT_CODES)(switch_commands.resume)
+app.command(epilog=EXIT_CODES)(switch_commands.halts)
+app.add_typer(switch_commands.breakers_app, name="breakers")
+app.add_typer(spending_commands.limits_app, name="limits")
 
 
 def _target(data: Path, url: str, api_key: str, tenant: str, *, may_make_key: bool = False) -> target.Target:

@@ -99,17 +99,17 @@ def _trips(told: list[Entry]) -> list[Reason]:
 
 def _waits(told: list[Entry], now_unix_ms: int) -> list[Reason]:
     """What was asked and is not answered, the oldest first."""
-    calls: dict[str, tuple[Entry, str]] = {}
+    calls: dict[str, tuple[Entry, str, bool]] = {}
     steps: dict[tuple[str, int, int], Entry] = {}
     judged: dict[tuple[str, int, int], Entry] = {}
     over: set[object] = set()
     for entry in told:
         body = entry.body
         if isinstance(body, Requested):
-            calls[body.call_id] = (entry, "")
+            calls[body.call_id] = (entry, "", False)
         elif isinstance(body, CallDeferred) and body.call_id in calls:
             put_off = f"; it was put off by {seconds(body.after_ms)}: {body.reason}"
-            calls[body.call_id] = (calls[body.call_id][0], put_off)
+            calls[body.call_id] = (calls[body.call_id][0], put_off, body.paused)
         elif isinstance(body, Replied):
             over.add(body.call_id)
         elif isinstance(body, StepAssigned):
@@ -118,8 +118,8 @@ def _waits(told: list[Entry], now_unix_ms: int) -> list[Reason]:
             judged[body.step.id, body.attempt, body.plan_version] = entry
         elif isinstance(body, StepFinished | VerdictReached):
             over.add((body.step_id, body.attempt, body.plan_version))
-    found = [_call(entry, more, now_unix_ms) for name, (entry, more) in calls.items() if name not in over]
-    busy = {getattr(entry.body, "step_id", "") for name, (entry, _) in calls.items() if name not in over}
+    found = [_call(*one, now_unix_ms) for name, one in calls.items() if name not in over]
+    busy = {getattr(one[0].body, "step_id", "") for name, one in calls.items() if name not in over}
     for key, entry in steps.items():
         if key in over or key[0] in busy:
             continue
@@ -135,12 +135,15 @@ def _waits(told: list[Entry], now_unix_ms: int) -> list[Reason]:
     return sorted(found, key=lambda one: one.at_unix_ms)
 
 
-def _call(entry: Entry, more: str, now_unix_ms: int) -> Reason:
+def _call(entry: Entry, more: str, paused: bool, now_unix_ms: int) -> Reason:
     body = entry.body
     what = getattr(body, "tool", "") or ("a search" if isinstance(body, RetrievalRequested) else "the model")
     who = f"step {step}" if (step := getattr(body, "step_id", "")) else entry.sender
-    return Reason("waits", f"{who} waits for {entry.receiver} ({what}) for {_for(entry, now_unix_ms)}{more}",
-                  "`bulkhead doctor` shows whether that service runs, `bulkhead dead-letters` what it could not handle",
+    todo = "`bulkhead doctor` shows whether that service runs, `bulkhead dead-letters` what it could not handle"
+    if paused:
+        todo = ("`bulkhead halts` and `bulkhead breakers` show what holds it back; `bulkhead resume` or `bulkhead "
+                "breakers reset` lets it go on")
+    return Reason("waits", f"{who} waits for {entry.receiver} ({what}) for {_for(entry, now_unix_ms)}{more}", todo,
                   entry.at_unix_ms, evidence=(entry.id,))
 
 

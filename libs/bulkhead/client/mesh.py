@@ -30,7 +30,10 @@ RECONNECT_GIVE_UP_S = 120.0
 POST_ATTEMPTS = 4
 PAGE = 100
 ENDED = ("task.ended", "task.rejected")
+UNENDED = ("requested", "queued", "running")
 RETRYABLE = (429, 502, 503, 504)
+MAX_RETRY_AFTER_S = 60.0
+"""So long a client waits by itself when it is told to come back later."""
 
 OnLost = Callable[[MeshError, float], None]
 """Told why a stream is interrupted, and for how many seconds more it is tried again."""
@@ -81,12 +84,13 @@ class Mesh:
         self, objective: str, *, limit_usd: float | None = None, limit_tokens: int | None = None,
         deadline_s: float | None = None, tools: tuple[str, ...] = (), check: bool = True,
         plan: Mapping[str, Any] | None = None, fork: Mapping[str, Any] | None = None, idempotency_key: str = "",
+        feature: str = "", workflow: str = "",
     ) -> "Task":
         """Hand an objective in; returns when it is stored durably.
 
         fork: {"task": an ended task, "steps": of its accepted ones, those that stand unchanged in `plan`}: their
-        results are taken over. Without a key of yours a random one is used, and repeats after lost answers are never a
-        second task.
+        results are taken over. feature, workflow: what its spending is counted under, and may be limited by. Without a
+        key of yours a random one is used, and repeats after lost answers are never a second task.
         """
         limits: dict[str, int] = {}
         if limit_usd is not None:
@@ -100,6 +104,7 @@ class Mesh:
         body |= {"tools": list(tools)} if tools else {}
         body |= {"plan": dict(plan)} if plan is not None else {}
         body |= {"fork": dict(fork)} if fork is not None else {}
+        body |= {name: tag for name, tag in (("feature", feature), ("workflow", workflow)) if tag}
         answer = await self._post("/v1/tasks", idempotency_key or str(uuid.uuid4()), json=body)
         return Task(self, answer["task_id"])
 
@@ -166,6 +171,25 @@ class Mesh:
                 return gone
             await asyncio.sleep(0.5)
 
+    async def halt(self, scope: str, name: str, reason: str) -> dict[str, Any]:
+        """Hold something of the tenant back until `resume`: a task, tenant, agent, tool, model or feature. Raises
+        Refused, Unreachable."""
+        return await self._ask("POST", "/v1/halts", json={"scope": scope, "name": name, "reason": reason})
+
+    async def resume(self, scope: str, name: str, reason: str) -> dict[str, Any]:
+        """Let it go on. Raises Refused, Unreachable."""
+        return await self._ask("POST", "/v1/resumes", json={"scope": scope, "name": name, "reason": reason})
+
+    async def change_limit(
+        self, target: str, limit: Mapping[str, int | None], *, expect_revision: int | None = None
+    ) -> dict[str, Any]:
+        """Set the ceilings of one target (`day`, `feature/search`); none at all removes them. Returns all limits.
+
+        expect_revision: change nothing when the limits are not at this one any more. Raises Refused, Unreachable.
+        """
+        body = {"target": target, "limit": dict(limit), "expect_revision": expect_revision}
+        return await self._ask("PUT", "/v1/limits", json=body)
+
     async def get(self, path: str, params: Mapping[str, str] | None = None) -> dict[str, Any]:
         """One GET. Raises Refused, Unreachable."""
         return await self._ask("GET", path, params=params)
@@ -177,6 +201,7 @@ class Mesh:
                     **more: Any) -> dict[str, Any]:
         """What may be repeated: the key makes a repeat harmless."""
         for attempt in range(POST_ATTEMPTS):
+            pause_s = 0.25 * 2**attempt
             try:
                 return await self._ask(method, path, headers={"Idempotency-Key": key, **(headers or {})}, **more)
             except Unreachable:
@@ -186,7 +211,10 @@ class Mesh:
                 in_flight = error.code == "idempotency_in_flight"
                 if attempt == POST_ATTEMPTS - 1 or not (in_flight or error.status in RETRYABLE):
                     raise
-            await asyncio.sleep(0.25 * 2**attempt)
+                if error.retry_after_s > MAX_RETRY_AFTER_S:
+                    raise
+                pause_s = max(pause_s, error.retry_after_s)
+            await asyncio.sleep(pause_s)
         raise AssertionError("unreachable")
 
     async def _ask(self, method: str, path: str, **more: Any) -> dict[str, Any]:
@@ -266,7 +294,7 @@ class Task:
                             return
                 # A stream may end before the task does: only one that brings nothing new shows that all was seen.
                 nothing_new = parser.last_id and parser.last_id == heard_before
-                if nothing_new and (await self.show())["status"] not in ("requested", "running"):
+                if nothing_new and (await self.show())["status"] not in UNENDED:
                     return
             except Unreachable as error:
                 if not self._mesh.reached or loop.time() - heard_at > RECONNECT_GIVE_UP_S:
@@ -310,4 +338,5 @@ def _refused(answer: httpx.Response) -> Refused:
     if not isinstance(problem, dict) or "title" not in problem:
         problem = {"title": f"HTTP {answer.status_code} from {answer.url.host}",
                    "hint": "is this really the address of a mesh's gateway?"}
-    return Refused(answer.status_code, problem)
+    told = answer.headers.get("retry-after", "")
+    return Refused(answer.status_code, problem, float(told) if told.isdecimal() and len(told) < 9 else 0.0)

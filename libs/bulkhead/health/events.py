@@ -51,18 +51,32 @@ class WaitOpened:
     time_unix_ms: int = 0
     tenant: str = ""
     resource: bool = False
-    """`agent` is a lease, and `targets` hold it."""
+    """`agent` is a lease, and `targets` hold it; or a plan makes it wait: this wait cannot be refused."""
+    said: str = ""
+    """The message that tells of it, where `id` names the wait itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class WaitClosed:
-    """The wait is over; with `target`, that one has answered."""
+    """The wait is over; with `target`, that one has answered, or (`gone`) never will."""
 
     id: str
     lineage: str
     wait: str
     target: str = ""
     time_unix_ms: int = 0
+    gone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Of somebody who may come to wait: since when it works, and what it has spent more, in tokens."""
+
+    id: str
+    lineage: str
+    agent: str
+    time_unix_ms: int = 0
+    spent: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +105,11 @@ class Closed:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A call to a tool or model ended: food for the breakers."""
+    """A call to a tool or model ended: food for the breakers.
+
+    name: "" when it did not go out. failed: what was called is to blame (an outage), not who called it. role: the agent
+    by its role, `worker.step`; "" when it is not known. error: the agent got no result, whoever is to blame.
+    """
 
     id: str
     lineage: str
@@ -102,6 +120,8 @@ class Served:
     failed: bool
     latency_ms: int
     time_unix_ms: int
+    role: str = ""
+    error: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,4 +133,4 @@ class Ended:
     time_unix_ms: int = 0
 
 
-Event = Act | WaitOpened | WaitClosed | Opened | Closed | Served | Ended
+Event = Act | WaitOpened | WaitClosed | Known | Opened | Closed | Served | Ended

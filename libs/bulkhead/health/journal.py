@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from pydantic_core import from_json
 
+from bulkhead.health import journal_waits
 from bulkhead.health.events import Act, Closed, Ended, Event, Opened, Outstanding, Served
 from bulkhead_contracts import model, plan, retrieval, step, task, tool, verdict
 from bulkhead_contracts.control import CallDeferred
@@ -22,6 +23,14 @@ MAX_LINEAGES = 100_000
 MAX_CALLS = 1_024
 """Of one lineage: requests without their reply, and the reverse."""
 PLANNING = "planning"
+OUTAGES = frozenset({
+    "rate_limited", "provider_error", "timeout", "truncated_stream", "error_body", "malformed_json", "unreachable",
+    "http_status", "bad_answer", "store_busy", "store_damaged", "store_failed", "store_full",
+})  # fmt: skip
+"""Codes of failures that tell about what was called; the others tell about what was asked of it."""
+HELD_BACK = frozenset({"breaker_open", "halted", "refused_by_budget", "budget_busy", "expired"})
+DEFERRED_TIMES = 8
+"""A decider waits up to so many times as long as it was told, the oftener it was put off."""
 _READ = "\0read"
 """When a body that waits for its other half was said."""
 
@@ -39,21 +48,27 @@ class Journal:
     def __init__(self, text: Text | None = None) -> None:
         self._text = text
         self._calls: OrderedDict[str, OrderedDict[str, Body]] = OrderedDict()
+        self._waits = journal_waits.Waits()
+        self._roles: OrderedDict[str, dict[str, str]] = OrderedDict()
         self.unreadable = 0
 
     def read(self, subject: str, headers: Mapping[str, str], body: bytes, time_unix_ms: int) -> list[Event]:
         """The events of one message; [] for most types."""
         kind = _header(headers, "ce-type").rpartition(".v")[0]
-        handler = _HANDLERS.get(kind)
-        if handler is None:
+        handler, waits = _HANDLERS.get(kind), journal_waits.HANDLERS.get(kind)
+        if handler is None and waits is None:
             return []
         parts = subject.split(".")
         try:
             found = from_json(body)
             if len(parts) != 6 or not isinstance(found, dict):
                 raise ValueError("no message of the mesh")
-            return list(handler(self, _Message(parts[2], parts[4], f"{parts[4]}/{parts[5]}", kind, parts[1],
-                                               _header(headers, "ce-id"), time_unix_ms, found)))
+            message = _Message(parts[2], parts[4], f"{parts[4]}/{parts[5]}", kind, parts[1],
+                               _header(headers, "ce-id"), time_unix_ms, found)
+            events = list(handler(self, message)) if handler is not None else []
+            if waits is not None:
+                events += waits(self._waits, message)
+            return events
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             self.unreadable += 1
             return []
@@ -71,11 +86,17 @@ class Journal:
         if message.receiver != "gateway":
             return
         self._calls.pop(message.lineage, None)
+        self._waits.end(message.lineage)
+        self._roles.pop(message.lineage, None)
         yield Ended(message.id, message.lineage, message.time_unix_ms)
 
     def _assigned(self, message: "_Message") -> Iterator[Event]:
-        body = message.body
-        yield message.opened(_step_key(body["step"]["id"], body), "step")  # type: ignore[index]
+        body, step = message.body, message.body["step"]
+        roles = self._roles.setdefault(message.lineage, {})
+        roles[str(step["id"])] = f"{message.receiver}.{step.get('role', 'step')}"  # type: ignore[index, attr-defined]
+        while len(self._roles) > MAX_LINEAGES:
+            self._roles.popitem(last=False)
+        yield message.opened(_step_key(step["id"], body), "step")  # type: ignore[index]
         yield message.closed(PLANNING)
 
     def _step_over(self, message: "_Message") -> Iterator[Event]:
@@ -93,14 +114,14 @@ class Journal:
         yield message.closed(f"call:{body['call_id']}")
         if message.kind != model.ModelCallReplied.TYPE:
             yield from self._join(message)
-        elif body.get("model"):
-            agent, failed = str(body.get("step_id") or message.receiver), body["outcome"] == "failed"
+        elif body.get("model") and body["outcome"] != "refused":
+            agent, failed = str(body.get("step_id") or message.receiver), _code(body) in OUTAGES
             yield Served(message.id, message.lineage, agent, message.tenant, "model", str(body["model"]), failed,
                          _int(body.get("duration_ms")), message.time_unix_ms)
 
     def _deferred(self, message: "_Message") -> Iterator[Event]:
         body = message.body
-        until = message.time_unix_ms + _int(body.get("after_ms"))
+        until = message.time_unix_ms + _int(body.get("after_ms")) * DEFERRED_TIMES
         yield Opened(message.id, message.lineage, "", "timer", message.time_unix_ms, message.tenant, until)
         yield message.closed(f"call:{body['call_id']}")
 
@@ -135,17 +156,25 @@ class Journal:
         if "tool" in request:
             action, arguments = str(request["tool"]), request["arguments_json"]
             result = result or self._content(reply.get("content"))
-            yield Served(message.id, message.lineage, agent, message.tenant, "tool", action,
-                         reply["outcome"] == "failed", _int(reply.get("duration_ms")), message.time_unix_ms)
         else:
             action, arguments = "search_documents", {"query": request["query"], "k": request.get("k")}
             passages = reply.get("passages") or ()
             result = result or [self._content(one.get("content")) for one in passages]  # type: ignore[attr-defined]
+        yield from self._served(message, agent, action, request, reply)
         usage = reply.get("usage")
         spent = _int(usage.get("input_tokens")) + _int(usage.get("output_tokens")) if isinstance(usage, dict) else 0
         yield Act(message.id, message.lineage, agent, action, arguments, result, error, tokens=spent,
                   time_unix_ms=message.time_unix_ms, since_unix_ms=_int(request.get(_READ)), tenant=message.tenant,
                   productive=not error)
+
+    def _served(self, message: "_Message", agent: str, action: str, request: Body, reply: Body) -> Iterator[Event]:
+        code, refused = _code(reply), reply["outcome"] == "refused"
+        if code in HELD_BACK:
+            return  # It did not go out, and its agent is not to blame.
+        role = self._roles.get(message.lineage, {}).get(str(request.get("step_id")), "")
+        yield Served(message.id, message.lineage, agent, message.tenant, "tool", "" if refused else action,
+                     code in OUTAGES, _int(reply.get("duration_ms")), message.time_unix_ms, role,
+                     reply["outcome"] not in ("succeeded", "found"))  # fmt: skip
 
     def _content(self, content: object) -> str:
         """The text behind a reference, or its digest."""
@@ -184,6 +213,11 @@ def _header(headers: Mapping[str, str], name: str) -> str:
     if found is not None:
         return found
     return next((value for key, value in headers.items() if key.lower() == name), "")
+
+
+def _code(reply: Body) -> str:
+    failure = reply.get("failure")
+    return str(failure.get("code")) if isinstance(failure, dict) else ""
 
 
 def _int(value: object) -> int:

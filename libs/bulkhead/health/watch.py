@@ -7,11 +7,11 @@ freed by its end, and what comes late for it changes nothing.
 from collections import OrderedDict
 from typing import assert_never
 
-from bulkhead.health.breakers import Breaker, BreakerEvent, Called, Changed, step
 from bulkhead.health.chatter import Chatter
+from bulkhead.health.circuits import Circuits
 from bulkhead.health.confirm import Confirmations, Confirmed, Outcome
-from bulkhead.health.events import Act, Closed, Ended, Event, Opened, Served, WaitClosed, WaitOpened
-from bulkhead.health.evidence import Suspected
+from bulkhead.health.events import Act, Closed, Ended, Event, Known, Opened, Served, WaitClosed, WaitOpened
+from bulkhead.health.evidence import Suspected, chosen
 from bulkhead.health.lineages import Lineages
 from bulkhead.health.stalls import Stalls
 from bulkhead.health.thresholds import DEFAULT, Thresholds
@@ -19,7 +19,8 @@ from bulkhead.health.trips import Level, Trip, trip_of
 from bulkhead.health.waitgraph import Wait, WaitGraph
 
 MAX_ENDED = 200_000
-MAX_BREAKERS = 10_000
+MAX_ACTS = 100_000
+"""Ids of acts that are remembered: a recorder that delivers at least once tells some of them twice."""
 
 
 class Watch:
@@ -32,9 +33,10 @@ class Watch:
         self.stalls = Stalls(thresholds.stalls)
         self.graph = WaitGraph()
         self.confirmations = Confirmations()
-        self.breakers: OrderedDict[tuple[str, str], Breaker] = OrderedDict()
+        self.circuits = Circuits(thresholds.breakers)
         self.now_unix_ms = 0
         self._ended: OrderedDict[str, None] = OrderedDict()
+        self._acts: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._tenants: dict[str, str] = {}
 
     def ended(self, lineage: str) -> bool:
@@ -48,18 +50,24 @@ class Watch:
         if event.lineage in self._ended:
             return found
         match event:
+            case Act() if self._told_before(event):
+                pass
             case Act():
                 found += self.loops.take(event)
                 found += self.chatter.take(event)
             case Served():
-                found += self._served(event)
+                found += self.circuits.take(event)
             case WaitOpened():
                 found += self._wait(event)
             case WaitClosed(target=target):
-                if target:
+                if target and event.gone:
+                    found += self.graph.lose(event.wait, target)
+                elif target:
                     found += self.graph.answer(event.wait, target)
                 else:
                     found += self.graph.close(event.wait, task=event.lineage)
+            case Known():
+                self.graph.know(event.agent, event.lineage, event.time_unix_ms, event.spent)
             case Opened() | Closed():
                 self.stalls.take(event)
             case Ended():
@@ -67,6 +75,15 @@ class Watch:
             case _:
                 assert_never(event)
         return found
+
+    def _told_before(self, act: Act) -> bool:
+        key = (act.lineage, act.id)
+        if key in self._acts:
+            return True
+        self._acts[key] = None
+        while len(self._acts) > MAX_ACTS:
+            self._acts.popitem(last=False)
+        return False
 
     def pass_time(self, now_unix_ms: int) -> list[Trip]:
         """What is wrong because nothing came."""
@@ -76,7 +93,7 @@ class Watch:
     def confirmed(self) -> list[tuple[Outcome, Trip | None]]:
         """Suspicions that can be judged now; a trip for each deadlock."""
         return [
-            (one, self.deadlock(one.suspected) if isinstance(one, Confirmed) else None)
+            (one, self.deadlock(chosen(one.suspected, self.graph.parties)) if isinstance(one, Confirmed) else None)
             for one in self.confirmations.settle(self.graph)
         ]
 
@@ -90,35 +107,16 @@ class Watch:
         }
         lineage = next((one.task for one in suspected.waits if one.key == suspected.refuse), suspected.tasks[0])
         trip = trip_of("deadlock", "stop", self._tenants.get(lineage, ""), lineage, suspected.circle, what,
-                       tuple(one.key for one in suspected.waits), self.now_unix_ms, suspected.trip, facts)
+                       tuple(one.said or one.key for one in suspected.waits), self.now_unix_ms, suspected.trip, facts)
         return Trip(suspected.trip, *(getattr(trip, name) for name in Trip.__slots__[1:]))
-
-    def feed(self, scope: str, name: str, event: BreakerEvent) -> Trip | None:
-        """One event of one breaker, by scope (agent, tool, model, tenant) and name; a trip when it opens."""
-        key = (scope, name)
-        breaker = self.breakers.get(key) or Breaker(scope, name)
-        breaker, answer = step(breaker, event, self.thresholds.breakers)
-        self.breakers[key] = breaker
-        self.breakers.move_to_end(key)
-        while len(self.breakers) > MAX_BREAKERS:
-            self.breakers.popitem(last=False)
-        if not isinstance(answer, Changed) or answer.phase != "open":
-            return None
-        return trip_of(f"breaker.{scope}", "stop", name if scope == "tenant" else "", "", (name,),
-                       f"{scope} {name}: {answer.reason}", (), event.at_unix_ms, str(breaker.openings),
-                       {"until_unix_ms": breaker.until_unix_ms})
-
-    def _served(self, event: Served) -> list[Trip]:
-        called = Called(event.time_unix_ms, event.failed, event.latency_ms)
-        scopes = ((event.kind, event.name), ("tenant", event.tenant))
-        return [trip for scope, name in scopes if name and (trip := self.feed(scope, name, called)) is not None]
 
     def _wait(self, event: WaitOpened) -> list[Suspected]:
         if event.tenant:
             self._tenants[event.lineage] = event.tenant
-        if event.agent not in self.graph.parties:
-            self.graph.party(event.agent, task=event.lineage, born=event.time_unix_ms, resource=event.resource)
-        return self.graph.open(Wait(event.id, event.agent, event.targets, event.mode, event.lineage))
+        if not event.resource:
+            self.graph.know(event.agent, event.lineage, event.time_unix_ms)
+        return self.graph.open(Wait(event.id, event.agent, event.targets, event.mode, event.lineage, event.resource,
+                                    event.said))
 
     def _end(self, event: Ended) -> list[Suspected]:
         name = event.lineage

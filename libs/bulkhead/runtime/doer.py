@@ -12,6 +12,7 @@ from typing import Generic, Literal, Protocol, TypeVar
 
 from bulkhead.blobs import Blobs
 from bulkhead.grants import Authority, Signer
+from bulkhead.runtime.halts import Held, Target
 from bulkhead_contracts.budget import Amount, Settled
 from bulkhead_contracts.control import Halt
 from bulkhead_contracts.envelope import Envelope
@@ -22,12 +23,16 @@ R = TypeVar("R", bound=Body)
 
 
 class Deferred(Exception):
-    """May not act yet: the shell answers `CallDeferred` and acks; the requester asks again later."""
+    """May not act yet: the shell answers `CallDeferred` and acks; the requester asks again later.
 
-    def __init__(self, after_ms: int, reason: str) -> None:
+    paused: a person's halt or an open breaker holds it back; see `CallDeferred`.
+    """
+
+    def __init__(self, after_ms: int, reason: str, *, paused: bool = False) -> None:
         super().__init__(reason)
         self.after_ms = after_ms
         self.reason = reason
+        self.paused = paused
 
 
 class Refused(Exception):
@@ -63,12 +68,46 @@ class Reservation:
     call_id: str
     worst_case: Amount
     settled: Settled | None = None
+    clock: Callable[[], int] = lambda: 0
+    since_unix_ms: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.since_unix_ms = self.clock()
 
     def settle(self, usage: Usage, *, estimated: bool = False) -> None:
         """Fix what this attempt used; published by the shell with the reply."""
         self.settled = Settled(
-            reservation_id=self.reservation_id, call_id=self.call_id, usage=usage, estimated=estimated
-        )
+            reservation_id=self.reservation_id, call_id=self.call_id, usage=usage, estimated=estimated,
+            wall_ms=max(0, self.clock() - self.since_unix_ms),
+        )  # fmt: skip
+
+
+PAUSE_FIRST_MS = 500
+PAUSE_MOST_MS = 15_000
+
+
+def target_of(job: Job[R], tool: str = "", model: str = "") -> Target:
+    """Everything of a job that a halt or a breaker can name. Its agent: the service that asks, then its role."""
+    step = job.authority.step
+    role = f"{job.sender}.{step.role}" if step is not None and step.role else ""
+    # A prompt is named by its sender: it cannot hide one agent behind another, only behind itself.
+    prompt = str(getattr(job.request, "prompt_id", ""))
+    named = role or (prompt if prompt.startswith(f"{job.sender}.") else "")
+    feature = str(getattr(job.authority.task, "feature", "") or "")
+    return Target(job.tenant, job.task, (job.sender, named) if named else (job.sender,), feature, tool, model)
+
+
+def reason_of(held: Held) -> str:
+    """What an open breaker says to whoever it holds back."""
+    one = held.breaker
+    return (f"the breaker of {one.scope} {one.name} is open: {one.reason}. Tried again in "
+            f"{max(1, round(held.retry_after_ms / 1000))} s")[:2000]  # fmt: skip
+
+
+def open_breaker(held: Held) -> Failure:
+    """What the asker gets in place of a call; nothing was done."""
+    return Failure(code="breaker_open", message=reason_of(held),
+                   hint=f"go another way, or try again in {max(1, round(held.retry_after_ms / 1000))} s")  # fmt: skip
 
 
 Reserve = Callable[["Job[Body]", str, int, str, str, Amount, str], Awaitable[Reservation]]
@@ -82,9 +121,10 @@ class Hands:
     signer: Signer
     now_unix_ms: Callable[[], int]
     _reserve: Reserve
-    _halt_of: Callable[[str, str, str], Halt | None]
-    _halt_event: Callable[[str, str], asyncio.Event]
+    _halt_of: Callable[[Target], Halt | None]
+    _halt_event: Callable[[Target], asyncio.Event]
     _live: Callable[[str, str, Contract], Awaitable[None]]
+    _held: Callable[[Target, int], Held | None] = lambda target, now_unix_ms: None
     reservations: list[Reservation] = field(default_factory=list)
 
     async def reserve(
@@ -104,12 +144,43 @@ class Hands:
         return reservation
 
     def halted(self, job: "Job[R]", *, tool: str = "", model: str = "") -> Halt | None:
-        """The halt that stops this job now (task, tenant, tool or model), if any."""
-        return self._halt_of(job.tenant, job.task, tool or model)
+        """The halt that ends this job now, if any. Raises Deferred when a halt only pauses it."""
+        halt = self._halt_of(target_of(job, tool, model))
+        if halt is not None and halt.pauses:
+            raise self.paused(halt)
+        return halt
 
-    def halt_event(self, job: "Job[R]") -> asyncio.Event:
-        """Set as soon as the job's task or tenant is halted: race streams against it and cut them."""
-        return self._halt_event(job.tenant, job.task)
+    def cut(self, job: "Job[R]", *, tool: str = "", model: str = "") -> Halt:
+        """The halt that ended what was in flight. Raises Deferred when it only pauses, or was lifted meanwhile."""
+        halt = self.halted(job, tool=tool, model=model)
+        if halt is None:
+            raise Deferred(PAUSE_FIRST_MS, "it was halted, and let go on at once", paused=True)
+        return halt
+
+    def stopped(self, job: "Job[R]", *, tool: str = "", model: str = "") -> Halt | None:
+        """The halt that ends or pauses this job now, if any."""
+        return self._halt_of(target_of(job, tool, model))
+
+    def paused(self, halt: Halt) -> Deferred:
+        """To be raised for a halt that pauses: the longer it stands, the seldomer its work asks."""
+        age_ms = max(0, self.now_unix_ms() - halt.at_unix_ms)
+        what = "the task" if halt.scope == "task" else f"{halt.scope} {halt.name}"
+        reason = f"{what} is halted by {halt.by}: {halt.reason}. It goes on after `bulkhead resume`"
+        return Deferred(min(max(age_ms // 8, PAUSE_FIRST_MS), PAUSE_MOST_MS), reason[:2000], paused=True)
+
+    def tripped(self, job: "Job[R]", *, tool: str = "", model: str = "") -> Held | None:
+        """The open breaker of this tool or model, which calls nothing now. A call that may go out counts as a trial.
+
+        Ask right before the call. Raises Deferred when the breaker is the tenant's or the agent's: it pauses them.
+        """
+        held = self._held(target_of(job, tool, model), self.now_unix_ms())
+        if held is not None and held.breaker.scope in ("tenant", "agent"):
+            raise Deferred(held.retry_after_ms, reason_of(held), paused=True)
+        return held
+
+    def halt_event(self, job: "Job[R]", *, tool: str = "", model: str = "") -> asyncio.Event:
+        """Set while the job, or what it uses, is halted: race streams against it and cut them."""
+        return self._halt_event(target_of(job, tool, model))
 
     async def live(self, job: "Job[R]", body: Contract) -> None:
         """Publish unstored progress (TextDelta) for the job's task."""

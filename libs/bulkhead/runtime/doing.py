@@ -6,6 +6,7 @@ have happened, what was neither is done now.
 """
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -16,14 +17,14 @@ from bulkhead.bus.port import BusUnavailable, Stored, WrongLastSequence
 from bulkhead.grants import Authority, GrantRefused
 from bulkhead.runtime import crashing, inbound
 from bulkhead.runtime.context import Context
-from bulkhead.runtime.doer import Deferred, Doer, Hands, Job, Refused, Reservation
+from bulkhead.runtime.doer import Deferred, Doer, Hands, Job, Refused, Reservation, target_of
 from bulkhead.runtime.halts import Halts
 from bulkhead.runtime.inbound import Unreadable
 from bulkhead.runtime.publisher import RpcRefused, persist
 from bulkhead.runtime.shell import Handed
 from bulkhead.telemetry.annotate import annotate
 from bulkhead.telemetry.log import Log
-from bulkhead_contracts import catalog, envelope, subjects
+from bulkhead_contracts import catalog, envelope, limits, subjects
 from bulkhead_contracts.budget import Amount, ReserveReplied, ReserveRequested, Settled
 from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.result import Failure, Usage
@@ -122,6 +123,7 @@ class DoerHandler:
                 step_id=getattr(request, "step_id", ""),
                 after_ms=wait.after_ms,
                 reason=wait.reason,
+                paused=wait.paused,
             )
             await self._reply(handed, body, ())
 
@@ -296,6 +298,7 @@ class DoerHandler:
             _halt_of=self._halts.find,
             _halt_event=self._halts.event,
             _live=live,
+            _held=self._halts.held,
         )
 
     async def _reserve(
@@ -321,13 +324,14 @@ class DoerHandler:
             resource=resource,
             worst_case=worst_case,
             price_digest=price_digest,
+            agent=_agent(job),
         )  # type: ignore[arg-type]
         waited = 0.0
         while True:
             answer = await self._ask(job, body)
             if answer.decision == "reserved":
                 crashing.passes("after_reserve")
-                return Reservation(reservation_id, call_id, worst_case)
+                return Reservation(reservation_id, call_id, worst_case, clock=self._context.clock)
             if answer.decision == "refused":
                 raise Refused(
                     Failure(
@@ -390,6 +394,11 @@ def _settlements(hands: Hands) -> tuple[Settled, ...]:
         assert held.settled is not None
         found.append(held.settled)
     return tuple(found)
+
+
+def _agent(job: Job[Any]) -> str:
+    """On whose behalf, as spending is counted: `worker.researcher`."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "-", target_of(job).agents[-1])[: limits.MAX_NAME_CHARS]
 
 
 def _parse(stored: Stored | None) -> tuple[Record | None, int]:

@@ -1,33 +1,73 @@
-"""Halts and kill switches as a doer sees them: read at start, then live; re-read now and then, since live is lossy.
+"""Halts and breakers as a doer sees them: read at start, then live; re-read now and then, since live is lossy.
 
-In: entries of KV_CONTROL. Out: the halt that applies to a job, and an event that cuts its streams.
+In: entries of KV_CONTROL. Out: the halt that applies to a job, an event that cuts its streams, and the open breaker
+that holds its call back.
 """
 
 import asyncio
 from collections import OrderedDict
+from typing import NamedTuple
+from weakref import WeakValueDictionary
 
 from pydantic import ValidationError
 
 from bulkhead.bus.port import Bus, BusError
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import subjects
-from bulkhead_contracts.control import Halt
+from bulkhead_contracts.control import Breaker, Halt
 
 log = Log("halts")
 
 REREAD_S = 2.0
 MAX_HALTS = 100_000
+TRIAL_GAP_MS = 1_000
+"""While a breaker is half-open, each replica lets one call through in so long: the trials that close it or open it."""
+BREAKERS = "breaker"
+
+Key = tuple[str, str, str]
+"""scope, tenant ("" for everybody's), name as a token."""
+
+
+class Target(NamedTuple):
+    """What a job is of and what it wants to use: everything that a halt can name. agents: from wide to narrow."""
+
+    tenant: str
+    task: str
+    agents: tuple[str, ...] = ()
+    feature: str = ""
+    tool: str = ""
+    model: str = ""
+
+    def entries(self) -> list[Key]:
+        """The entries that would halt it, those that end it first."""
+        found: list[Key] = [("task", self.tenant, self.task), ("tenant", "", self.tenant)]
+        named = (*(("agent", one) for one in self.agents), ("feature", self.feature), ("tool", self.tool),
+                 ("model", self.model))  # fmt: skip
+        for scope, name in named:
+            if name:
+                found += [(scope, self.tenant, subjects.as_token(name)), (scope, "", subjects.as_token(name))]
+        return found
+
+
+class Held(NamedTuple):
+    """An open breaker: no call goes out for so long."""
+
+    breaker: Breaker
+    retry_after_ms: int
 
 
 class Halts:
-    """The live view of all halts."""
+    """The live view of all halts and breakers."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
-        self._found: dict[tuple[str, str, str], Halt] = {}
-        """Switches of tenants, tools and models: few, set by people, never forgotten."""
-        self._tasks: OrderedDict[tuple[str, str, str], Halt] = OrderedDict()
-        self._events: dict[tuple[str, str], asyncio.Event] = {}
+        self._found: dict[Key, Halt] = {}
+        """Switches of tenants, agents, tools, models and features: few, set by people, never forgotten."""
+        self._tasks: OrderedDict[Key, Halt] = OrderedDict()
+        self._breakers: dict[Key, Breaker] = {}
+        self._trials: dict[Key, int] = {}
+        # Only as long as somebody waits for one.
+        self._events: WeakValueDictionary[Target, asyncio.Event] = WeakValueDictionary()
         self._after = 0
 
     async def run(self) -> None:
@@ -38,28 +78,46 @@ class Halts:
         """Read what stands now. Raises BusError."""
         while page := await self._bus.read(subjects.CONTROL_STREAM, "$KV.CONTROL.>", after=self._after):
             for stored in page:
-                self._take(stored.body)
+                self._take(stored.subject, stored.body)
             self._after = page[-1].sequence
 
-    def find(self, tenant: str, task: str, resource: str = "") -> Halt | None:
-        """The halt of the task, its tenant, or the tool or model it wants to use."""
-        for key in (("task", tenant, task), ("tenant", "", tenant), ("tool", "", resource), ("model", "", resource)):
+    def find(self, target: Target) -> Halt | None:
+        """The halt that applies: one that ends the job before one that only pauses it."""
+        pausing = None
+        for key in target.entries():
             halt = self._tasks.get(key) or self._found.get(key)
             if halt is not None and halt.active:
-                return halt
+                if not halt.pauses:
+                    return halt
+                pausing = pausing or halt
+        return pausing
+
+    def held(self, target: Target, now_unix_ms: int) -> Held | None:
+        """The breaker that holds a call back now. A call that is let through as a trial counts as one."""
+        open_ones = [(key, one) for key in target.entries()
+                     if (one := self._breakers.get(key)) is not None and one.phase != "closed"]  # fmt: skip
+        for key, breaker in open_ones:
+            due = max(breaker.until_unix_ms, self._trials.get(key, 0) + TRIAL_GAP_MS)
+            if now_unix_ms < due:
+                return Held(breaker, due - now_unix_ms)
+        self._trials.update((key, now_unix_ms) for key, _ in open_ones)
         return None
 
-    def event(self, tenant: str, task: str) -> asyncio.Event:
-        """Set when the task or its tenant is halted."""
-        event = self._events.setdefault((tenant, task), asyncio.Event())
-        if self.find(tenant, task):
+    def event(self, target: Target) -> asyncio.Event:
+        """Set while the target is halted."""
+        event = self._events.get(target)
+        if event is None:
+            event = self._events[target] = asyncio.Event()
+        if self.find(target):
             event.set()
-        if len(self._events) > MAX_HALTS:
-            self._events = {key: one for key, one in self._events.items() if not one.is_set()}
         return event
 
-    def _take(self, body: bytes) -> None:
+    def _take(self, subject: str, body: bytes) -> None:
         try:
+            if f".{BREAKERS}." in subject:
+                breaker = Breaker.model_validate_json(body)
+                self._breakers[breaker.scope, breaker.tenant, breaker.name] = breaker
+                return
             halt = Halt.model_validate_json(body)
         except ValidationError:
             return
@@ -71,14 +129,14 @@ class Halts:
                 self._tasks.popitem(last=False)
         else:
             self._found[found] = halt
-        for (tenant, task), event in self._events.items():
-            if found in (("task", tenant, task), ("tenant", "", tenant)):
-                event.set() if self.find(tenant, task) else event.clear()
+        for target, event in list(self._events.items()):
+            if found in target.entries():
+                event.set() if self.find(target) else event.clear()
 
     async def _follow(self) -> None:
         subscription = await self._bus.subscribe_live("control.live.>")
         async for entry in subscription:
-            self._take(entry.body)
+            self._take(entry.subject, entry.body)
 
     async def _reread(self) -> None:
         while True:

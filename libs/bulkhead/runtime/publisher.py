@@ -99,6 +99,10 @@ class Publisher:
         crashing.passes("after_publish")
         return ack
 
+    def entry_id(self, key: str, text: str) -> str:
+        """Message id of a control entry: nobody else can occupy it."""
+        return envelope.message_id(self._key, key, text)
+
     async def set_timer(self, key: str, due_unix_ms: int, head: Envelope, *, tenant: str, task: str) -> PubAck:
         """Have `TimerFired(key)` appear in this service's own inbox at a time."""
         body = TimerFired(key=key, due_unix_ms=due_unix_ms)

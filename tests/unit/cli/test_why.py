@@ -10,6 +10,7 @@ from bulkhead.cli.why import explain
 from bulkhead.runtime.history import load
 from bulkhead_contracts import catalog
 from bulkhead_contracts.budget import TaskHalted, Tripped
+from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.model import ModelCallReplied
 from bulkhead_contracts.task import TaskEnded
@@ -41,6 +42,18 @@ def test_a_cut_off_task_waits_for_what_is_open() -> None:
     (reason,) = reasons(whole[:at], after_ms=65_000)
     assert reason.kind == "waits" and "waits for model_gateway (the model) for 1 min" in reason.what
     assert reason.evidence and "bulkhead doctor" in reason.todo
+
+
+def test_a_paused_call_tells_who_holds_it_back_and_how_it_goes_on() -> None:
+    whole = list(messages("several_tools_in_one_turn"))
+    at = next(n for n, one in enumerate(whole) if one.headers["ce-type"] == ModelCallReplied.ce_type())
+    call = ModelCallReplied.model_validate_json(whole[at].body).call_id
+    held = CallDeferred(call_id=call, after_ms=500, reason="tool x is halted by operator:ada: look first", paused=True)
+    head = Envelope("f" * 32, held.ce_type(), "model_gateway", whole[at].time_unix_ms)
+    stored = Stored(whole[at].subject, head.headers(), held.encode(), whole[at].sequence, whole[at].time_unix_ms)
+    (reason,) = reasons([*whole[:at], stored])
+    assert reason.kind == "waits" and "halted by operator:ada: look first" in reason.what
+    assert "bulkhead resume" in reason.todo and "bulkhead breakers" in reason.todo
 
 
 def test_nothing_open_for_long_is_a_stall() -> None:

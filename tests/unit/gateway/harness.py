@@ -17,9 +17,12 @@ from bulkhead.runtime import inbound
 from bulkhead.runtime.context import Context, Identity, make_context
 from bulkhead.runtime.edge import Received, Retry
 from bulkhead.runtime.publisher import Publisher
+from bulkhead.runtime.switching import Wish, judge
 from bulkhead_contracts import subjects
+from bulkhead_contracts.control import Halt, HaltReplied, HaltRequested
 from bulkhead_contracts.envelope import derive_id
 from bulkhead_contracts.grant import GrantReplied, GrantRequested
+from bulkhead_contracts.result import Failure
 from bulkhead_contracts.retrieval import DocumentsReplied, DocumentsRequested, StoredDocument
 from bulkhead_contracts.types import Body, Contract
 from services.gateway.app import Gateway
@@ -73,6 +76,7 @@ class InProcessBus:
         self.rag_down = False
         self.documents: list[StoredDocument] = []
         self.news = asyncio.Event()
+        self.halts: dict[str, Halt] = {}
 
     def _stream(self, subject: str) -> str:
         parts = subject.split(".")
@@ -118,10 +122,26 @@ class InProcessBus:
         self.subscriptions.append(Subscription(subject))
         return self.subscriptions[-1]
 
+    def _switched(self, ask: HaltRequested) -> HaltReplied:
+        """As budget, for one thing after the other."""
+        tenant = ask.requester.tenant
+        key = subjects.halt_key(ask.scope, tenant, ask.name)
+        wish = Wish(ask.scope, tenant, ask.name, ask.active, ask.reason, f"{tenant}/{ask.requester.person}", 1)
+        found = judge(wish, self.halts.get(key))
+        if isinstance(found, Failure):
+            return HaltReplied(failure=found)
+        self.halts[key] = found
+        return HaltReplied(halt=found)
+
     async def request(self, subject: str, body: bytes, headers: Mapping[str, str] | None = None,
                       timeout_s: float = 2.0) -> Live:
         if self.signer_down or self.down:
             raise BusUnavailable("nobody answers")
+        if subject.startswith("rpc.gateway.budget."):
+            if (headers or {}).get("ce-type") != HaltRequested.ce_type():
+                raise BusUnavailable("nobody answers")
+            said = self._switched(HaltRequested.model_validate_json(body))
+            return Live("reply", {"ce-type": said.ce_type()}, said.encode())
         if subject.startswith("rpc.gateway.rag."):
             if self.rag_down:
                 raise BusUnavailable("nobody answers")

@@ -131,12 +131,12 @@ class Desk:
     async def live(self) -> LiveSubscription:
         return await self.mesh.context("gateway").bus.subscribe_live(subjects.live("model_gateway", TENANT, TASK))
 
-    async def halt(self, scope: str = "task", name: str = TASK) -> None:
-        tenant = TENANT if scope == "task" else ""
-        body = Halt(scope=scope, tenant=tenant, name=name, code="ceiling", reason="enough", by="budget")  # type: ignore[arg-type]
+    async def halt(self, scope: str = "task", name: str = TASK, **more: bool) -> None:
+        tenant, name = TENANT if scope == "task" else "", subjects.as_token(name)
+        body = Halt(scope=scope, tenant=tenant, name=name, code="ceiling", reason="enough", by="budget", **more)  # type: ignore[arg-type]
         bus = self.mesh.context("budget").bus
-        key = subjects.control_key(scope, *filter(None, (tenant, name)))
-        await bus.publish(key, body.model_dump_json().encode(), {}, f"halt-{name}")
+        key = subjects.halt_key(scope, tenant, name)
+        await bus.publish(key, body.model_dump_json().encode(), {}, f"halt-{name}-{sorted(more.items())}")
 
 
 async def until(read: Any, done: Any) -> Any:

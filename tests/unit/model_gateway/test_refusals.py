@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from bulkhead.runtime.halts import Target
 from bulkhead_contracts.control import CallDeferred
 from tests.unit.model_gateway.gateway_desk import PRICED, Desk, deltas, desk, until
 from tests.unit.model_gateway.scripted_provider import (
@@ -174,6 +175,31 @@ async def test_a_halt_cuts_the_stream_and_tells_what_is_charged(provider):
         assert again.code == "halted" and again.hint and len(provider.asked) == 1
 
 
+async def test_a_pause_cuts_the_stream_and_the_call_is_made_anew_when_it_is_lifted(provider):
+    cut = asyncio.Event()
+
+    async def script(x: Exchange) -> None:
+        await x.begin()
+        await x.event(chunk({"content": "word " * 30}))
+        assert await x.hung_up()
+        cut.set()
+
+    provider.will(script, says("done"))
+    async with desk(provider) as d:
+        live = await d.live()
+        await d.send(d.request())
+        await deltas(live, "word " * 30)
+        await d.halt("model", PRICED, pauses=True)
+        (put_off,) = await d.replies(1)
+        assert isinstance(put_off, CallDeferred) and put_off.paused and "enough" in put_off.reason
+        await asyncio.wait_for(cut.wait(), 5)
+        (settled,) = await d.settled(1)
+        assert settled.estimated, "what was cut is charged in full"
+        await d.halt("model", PRICED, pauses=True, active=False)
+        await until(lambda: asyncio.sleep(0, _halted(d, PRICED)), lambda found: found is None)
+        assert (await d.answered()).outcome == "answered" and len(provider.asked) == 2
+
+
 async def test_a_halt_ends_the_pause_between_attempts(provider):
     provider.will(fails(429, retry_after="8"))
     async with desk(provider) as d:
@@ -194,7 +220,7 @@ async def test_a_halted_model_is_not_called(provider):
 
 def _halted(d: Desk, model: str) -> object:
     service = d.mesh.running[("model_gateway", "0")].service
-    return service.handler._halts.find("demo", "t1", model)
+    return service.handler._halts.find(Target("demo", "t1", model=model))
 
 
 # Crashes and waiting

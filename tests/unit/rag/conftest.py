@@ -72,8 +72,8 @@ class Desk:
             signer=Signer("rag", self.seed),
             now_unix_ms=lambda: NOW,
             _reserve=reserve,
-            _halt_of=lambda tenant, task, resource: self.halt,
-            _halt_event=lambda tenant, task: asyncio.Event(),
+            _halt_of=lambda target: self.halt,
+            _halt_event=lambda target: asyncio.Event(),
             _live=live,
         )
         self.reservations = hands.reservations

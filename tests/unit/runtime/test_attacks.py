@@ -9,7 +9,7 @@ from dataclasses import replace
 from bulkhead.runtime import fold as folds
 from bulkhead.runtime import halts as halts_module
 from bulkhead.runtime.fold import Fold, step
-from bulkhead.runtime.halts import Halts
+from bulkhead.runtime.halts import Halts, Target
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts import envelope, limits, subjects
 from bulkhead_contracts.control import Halt, TimerFired
@@ -117,21 +117,21 @@ def test_a_flood_does_not_keep_the_deadline_from_being_noticed():
 
 async def test_a_lifted_halt_cuts_nothing_and_switches_are_not_forgotten(monkeypatch):
     halts = Halts(None)  # type: ignore[arg-type]
-    event = halts.event("demo", "t1")
+    event = halts.event(Target("demo", "t1"))
 
     def take(**changes) -> None:
         fields = {"scope": "tenant", "name": "demo", "code": "x", "reason": "r", "by": "op"} | changes
-        halts._take(Halt(**fields).model_dump_json().encode())
+        halts._take("$KV.CONTROL.any", Halt(**fields).model_dump_json().encode())
 
     take()
     assert event.is_set()
     take(active=False)
-    assert halts.find("demo", "t1") is None and not halts.event("demo", "t1").is_set()
+    assert halts.find(Target("demo", "t1")) is None and not halts.event(Target("demo", "t1")).is_set()
     monkeypatch.setattr(halts_module, "MAX_HALTS", 10)
     take(scope="tool", name="http_get")
     for number in range(50):
         take(scope="task", tenant="demo", name=f"t{number}")
-    assert halts.find("a", "b", "http_get") is not None
+    assert halts.find(Target("a", "b", tool="http_get")) is not None
 
 
 class TooLarge(shells.Counting):

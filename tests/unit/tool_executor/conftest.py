@@ -67,8 +67,8 @@ class Desk:
             signer=Signer("tool_executor", self.seed),
             now_unix_ms=lambda: NOW,
             _reserve=reserve,
-            _halt_of=lambda tenant, task, resource: self.halt,
-            _halt_event=lambda tenant, task: self.cut,
+            _halt_of=lambda target: self.halt,
+            _halt_event=lambda target: self.cut,
             _live=live,
         )
         self.reservations = hands.reservations

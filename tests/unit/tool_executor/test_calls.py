@@ -137,9 +137,25 @@ async def test_a_halt_cuts_a_read_in_flight(desk) -> None:
     begun, calls = stuck(desk, "calculate")
     running = asyncio.create_task(desk.call("calculate", GOOD))
     await begun.wait()
+    desk.halt = Halt(scope="task", tenant="demo", name="t1", code="ceiling", reason="enough", by="budget")
     desk.cut.set()
     reply = await asyncio.wait_for(running, 5)
     assert (reply.outcome, reply.failure.code, len(calls)) == ("failed", "halted", 1)
+
+
+async def test_a_read_that_a_pause_cuts_is_put_off_and_settled(desk) -> None:
+    begun, calls = stuck(desk, "calculate")
+    running = asyncio.create_task(desk.call("calculate", GOOD))
+    await begun.wait()
+    desk.halt = Halt(scope="tool", name="calculate", code="halted", reason="look at it first", by="operator:ada",
+                     pauses=True)  # fmt: skip
+    desk.cut.set()
+    with pytest.raises(Deferred) as put_off:
+        await asyncio.wait_for(running, 5)
+    assert put_off.value.paused and "look at it first" in put_off.value.reason and len(calls) == 1
+    with pytest.raises(Deferred):
+        await desk.call("calculate", GOOD)
+    assert len(calls) == 1, "a call that was not started is not begun under a pause"
 
 
 # Writes

@@ -1,0 +1,153 @@
+"""Halt, resume, and what stands: by the operator's key of a data directory, or over HTTP as a person of a tenant.
+
+In: what is meant and why. Out: the entry as it stands now, text or JSON. With the key no service is needed but the
+broker: a mesh whose budget or gateway is down can be halted all the same.
+"""
+
+import os
+import pwd
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from rich.markup import escape
+
+from bulkhead.bus.port import Bus
+from bulkhead.cli.output import Exit, Stop, clock, out, print_json
+from bulkhead.cli.switch_commands import Named
+from bulkhead.cli.target import Target, operator_bus
+from bulkhead.runtime import switching
+from bulkhead.runtime.context import unix_ms
+from bulkhead.runtime.publisher import Publisher
+from bulkhead.runtime.switching import Wish
+from bulkhead_contracts import subjects
+from bulkhead_contracts.control import Breaker, Halt
+from bulkhead_contracts.result import Failure
+
+LOOKED_AT = 64
+
+
+def person() -> str:
+    """Who sits at this machine; the operator's key is everybody's who may read it."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"user {os.getuid()}"
+
+
+@asynccontextmanager
+async def _operating(data: Path) -> AsyncIterator[tuple[Bus, Publisher]]:
+    async with operator_bus(data) as bus:
+        yield bus, Publisher("operator", bus, secrets.token_bytes(16), unix_ms)
+
+
+async def switch(data: Path, remote: Target | None, named: Named, reason: str, *, active: bool, as_json: bool) -> None:
+    """Halt, or let go on. Raises Stop, BusError, MeshError."""
+    if remote is not None:
+        if named.tenant:
+            raise Stop(Exit.USAGE, "over HTTP you halt what is your tenant's alone: --tenant adds nothing",
+                       "leave it out, or use the operator's key: --data DIR")
+        async with remote.mesh() as mesh:
+            asked = mesh.halt if active else mesh.resume
+            found = Halt.model_validate(await asked(named.scope, named.name, reason))
+    else:
+        found = await _by_key(data, named, reason, active)
+    if as_json:
+        print_json(found.model_dump(mode="json"))
+    elif found.active:
+        out.print(f"halted: {named}, by {found.by}: {found.reason}", markup=False)
+        out.print(f"let it go on: bulkhead resume --{named.scope} {named.name}", style="dim", markup=False)
+    else:
+        out.print(f"goes on: {named} ({found.by}: {found.reason})", markup=False)
+
+
+async def _by_key(data: Path, named: Named, reason: str, active: bool) -> Halt:
+    async with _operating(data) as (bus, publisher):
+        tenant = named.tenant
+        if named.scope == "task" and not tenant:
+            tenant = await _tenant_of(bus, named.name)
+        wish = Wish(named.scope, "" if named.scope == "tenant" else tenant, named.name, active, reason,
+                    f"{switching.OPERATOR}{person()}", unix_ms())  # fmt: skip
+        found = await switching.switch(bus, publisher, wish)
+    if isinstance(found, Failure):
+        raise Stop(Exit.REFUSED, found.message, found.hint, name=found.code)
+    return found
+
+
+async def _tenant_of(bus: Bus, task: str) -> str:
+    """Whose task it is. Raises Stop."""
+    pattern = f"mesh.*.*.{subjects.partition_of(task)}.*.{task}"
+    page = await bus.read(subjects.JOURNAL_STREAM, pattern, limit=LOOKED_AT)
+    found = {stored.subject.split(".")[4] for stored in page}
+    if len(found) != 1:
+        what = f"tenants {', '.join(sorted(found))} have" if found else "nobody has"
+        raise Stop(Exit.USAGE, f"{what} a task {task}", "`bulkhead tasks` lists ids; --tenant names whose it is")
+    return found.pop()
+
+
+async def show_halts(data: Path, remote: Target | None, *, as_json: bool) -> None:
+    """What people have halted. Raises Stop, BusError, MeshError."""
+    if remote is not None:
+        async with remote.mesh() as mesh:
+            found = [Halt.model_validate(one) for one in (await mesh.get("/v1/halts"))["halts"]]
+    else:
+        async with operator_bus(data) as bus:
+            found = await switching.standing(bus)
+    if as_json:
+        print_json([one.model_dump(mode="json") for one in found])
+        return
+    if not found:
+        out.print("nothing is halted")
+    for one in found:
+        named = Named(one.scope, one.name, one.tenant)
+        out.print(f"[bold]{escape(str(named))}[/bold]  since {clock(one.at_unix_ms)}, by {escape(one.by)}: "
+                  f"{escape(one.reason)}")
+
+
+async def show_breakers(data: Path, remote: Target | None, *, as_json: bool) -> None:
+    """How the breakers stand. Raises Stop, BusError, MeshError."""
+    if remote is not None:
+        async with remote.mesh() as mesh:
+            found = [Breaker.model_validate(one) for one in (await mesh.get("/v1/breakers"))["breakers"]]
+    else:
+        async with operator_bus(data) as bus:
+            found = await switching.breakers(bus)
+    now = unix_ms()
+    if as_json:
+        print_json([{**one.model_dump(mode="json"), "state": state_of(one, now)} for one in found])
+        return
+    if not found:
+        out.print("no breaker has opened")
+    for one in found:
+        state = state_of(one, now)
+        colour = {"open": "red", "half_open": "yellow"}.get(state, "green")
+        whose = f" of tenant {one.tenant}" if one.tenant else ""
+        until = f", tried again at {clock(one.until_unix_ms)}" if state == "open" else ""
+        out.print(f"[{colour}]{state}[/{colour}]  {one.scope}:{escape(one.name)}{whose}  since "
+                  f"{clock(one.since_unix_ms)}{until}: {escape(one.reason)}")
+
+
+def state_of(one: Breaker, now_unix_ms: int) -> str:
+    """open, half_open (trials go out), closed."""
+    return "half_open" if one.phase == "open" and now_unix_ms >= one.until_unix_ms else one.phase
+
+
+async def reset_breaker(data: Path, named: str, tenant: str, *, as_json: bool) -> None:
+    """Close one by hand. Raises Stop, BusError."""
+    scope, _, name = named.partition(":")
+    async with _operating(data) as (bus, publisher):
+        found = [one for one in await switching.breakers(bus)
+                 if (one.scope, one.name) == (scope, subjects.as_token(name)) and tenant in ("", one.tenant)]
+        if len(found) != 1:
+            what = f"{len(found)} breakers are" if found else "no breaker is"
+            raise Stop(Exit.USAGE, f"{what} called {named[:80]!r}",
+                       "`bulkhead breakers` lists them, as SCOPE:NAME; --tenant tells those of tenants apart")
+        if found[0].phase == "closed":
+            raise Stop(Exit.REFUSED, f"{named} is closed", "there is nothing to reset")
+        if not await switching.reset(bus, publisher, found[0], f"{switching.OPERATOR}{person()}", unix_ms()):
+            raise Stop(Exit.REFUSED, f"{named} has changed meanwhile", "look at `bulkhead breakers`, then try again")
+    if as_json:
+        print_json({"scope": found[0].scope, "name": found[0].name, "tenant": found[0].tenant, "state": "closed"})
+    else:
+        out.print(f"closed: {named}", markup=False)

@@ -1,0 +1,104 @@
+"""All breakers over one stream of calls: which call counts for which breaker, which change, what opened them.
+
+In: calls that ended (`Served`), what a person reset, what another owner had decided. Out: trips, and breakers whose
+phase changed. A breaker of a tool or model is one tenant's: a tenant whose calls fail holds up nobody else. A tenant's
+own breaker looks at how many calls come, not at how they end: an outage of what it uses is not its fault. An agent's
+looks at both, with patience: trying around is honest.
+"""
+
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+from dataclasses import replace
+
+from bulkhead.health.breakers import Asked, Breaker, Called, Changed, Reset, step
+from bulkhead.health.events import Served
+from bulkhead.health.thresholds import BreakerThresholds
+from bulkhead.health.trips import Trip, trip_of
+
+MAX_BREAKERS = 10_000
+MAX_EVIDENCE = 16
+AGENT_MIN_CALLS, AGENT_ERROR_RATE = 30, 0.8
+
+Key = tuple[str, str, str]
+"""scope, tenant ("" for a tenant's own), name."""
+
+
+class Circuits:
+    """The state of all breakers. changed: those whose phase is to be told, the newest state of each."""
+
+    def __init__(self, named: BreakerThresholds) -> None:
+        self._named = named
+        self._patient = replace(named, min_calls=AGENT_MIN_CALLS, error_rate=AGENT_ERROR_RATE)
+        self.found: OrderedDict[Key, Breaker] = OrderedDict()
+        self.changed: dict[Key, Breaker] = {}
+        self._shown: dict[Key, deque[str]] = {}
+        self._opened_by: dict[Key, tuple[str, ...]] = {}
+
+    def take(self, event: Served) -> list[Trip]:
+        """One call that ended; a trip for each breaker that it opens."""
+        trips = []
+        for key, call in _calls(event):
+            named = self._patient if key[0] == "agent" else self._named
+            opened = self._feed(key, call, named, event.id)
+            if opened is not None:
+                self._opened_by[key] = tuple(self._shown.pop(key))
+                trips.append(_trip(key, opened, event, self._opened_by[key]))
+        return trips
+
+    def reset(self, key: Key, by: str, at_unix_ms: int) -> None:
+        """A person has closed it."""
+        breaker = self.found.get(key)
+        if breaker is not None:
+            self.found[key], _ = step(breaker, Reset(at_unix_ms, by), self._named)
+        self.changed.pop(key, None)
+
+    def adopt(self, key: Key, breaker: Breaker) -> None:
+        """What the owner before had decided, and this one did not see or saw a little differently."""
+        self._keep(key, breaker)
+        self.changed.pop(key, None)
+
+    def evidence(self, key: Key) -> tuple[str, ...]:
+        """Ids of the calls that opened it; () while it is closed."""
+        return self._opened_by.get(key, ()) if self.found[key].phase != "closed" else ()
+
+    def _feed(self, key: Key, call: Called, named: BreakerThresholds, name: str) -> Breaker | None:
+        breaker = self.found.get(key) or Breaker(key[0], key[2])
+        phase, began = breaker.phase, call.at_unix_ms - call.latency_ms
+        if phase != "closed" and began >= breaker.until_unix_ms:
+            # It went out after the time of the open breaker was over: a trial, whether or not its doer says so.
+            if phase == "open":
+                breaker, _ = step(breaker, Asked(breaker.until_unix_ms), named)
+            call = replace(call, trial=True)
+        shown = self._shown.setdefault(key, deque(maxlen=MAX_EVIDENCE))
+        if call.failed or call.latency_ms >= named.slow_ms or key[0] == "tenant":
+            shown.append(name)
+        breaker, answer = step(breaker, call, named)
+        self._keep(key, breaker)
+        if breaker.phase != phase or isinstance(answer, Changed):
+            self.changed[key] = breaker
+        return breaker if isinstance(answer, Changed) and answer.phase == "open" else None
+
+    def _keep(self, key: Key, breaker: Breaker) -> None:
+        self.found[key] = breaker
+        self.found.move_to_end(key)
+        while len(self.found) > MAX_BREAKERS:
+            gone, _ = self.found.popitem(last=False)
+            self._shown.pop(gone, None)
+            self._opened_by.pop(gone, None)
+            self.changed.pop(gone, None)
+
+
+def _calls(event: Served) -> Iterator[tuple[Key, Called]]:
+    if event.name:
+        yield (event.kind, event.tenant, event.name), Called(event.time_unix_ms, event.failed, event.latency_ms)
+    if event.tenant:
+        yield ("tenant", "", event.tenant), Called(event.time_unix_ms)
+        if event.role:
+            yield ("agent", event.tenant, event.role), Called(event.time_unix_ms, event.error)
+
+
+def _trip(key: Key, breaker: Breaker, event: Served, evidence: tuple[str, ...]) -> Trip:
+    scope, tenant, name = key
+    return trip_of(f"breaker.{scope}", "stop", tenant or event.tenant, event.lineage, (name,),
+                   f"{scope} {name}: {breaker.reason}", evidence, event.time_unix_ms, str(breaker.since_unix_ms),
+                   {"until_unix_ms": breaker.until_unix_ms, "openings": breaker.openings})  # fmt: skip

@@ -1,0 +1,143 @@
+"""Halts by people: who may set and lift which, and how they are stored. Budget does it for a tenant's people, the
+command line for who operates the mesh.
+
+In: a wish, and the entry that stands. Out: the new entry, or why not; then the entry, live at once, and the fact that
+tells who and why. The entry comes first: a halt never waits for the journal.
+"""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from bulkhead.bus.port import Bus, WrongLastSequence
+from bulkhead.runtime.publisher import Publisher, persist
+from bulkhead_contracts import catalog, envelope, subjects
+from bulkhead_contracts.control import Breaker, Halt, HaltScope, Switched
+from bulkhead_contracts.result import Failure
+
+CODE = "halted_by_operator"
+OPERATOR = "operator:"
+"""Who operates the mesh, in `by`; a tenant's people are `<tenant>/<person>`."""
+EVERYBODY, HALTS = "_", "halts"
+"""Stand for tenant and task where a fact is about more than one."""
+SCOPES: tuple[HaltScope, ...] = ("task", "tenant", "agent", "tool", "model", "feature")
+TRIES = 5
+PAGE = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """Somebody wants something halted, or (`active=False`) to go on.
+
+    tenant: whose calls, "" for everybody's. by: see OPERATOR. reason: why, in the words of who wants it.
+    """
+
+    scope: HaltScope
+    tenant: str
+    name: str
+    active: bool
+    reason: str
+    by: str
+    at_unix_ms: int
+
+    @property
+    def operates(self) -> bool:
+        """Whether it is of who operates the whole mesh."""
+        return self.by.startswith(OPERATOR)
+
+
+def judge(wish: Wish, stands: Halt | None) -> Halt | Failure:
+    """The entry that follows, or why nothing may change. A repeated wish gets the entry that stands."""
+    halted = stands is not None and stands.active
+    what = f"{wish.scope} {wish.name}"
+    if stands is not None and halted and not stands.pauses:
+        return Failure.of("ended", f"{what} is over: {stands.reason}",
+                          "what was ended does not go on: submit it again")  # fmt: skip
+    if stands is not None and halted and stands.by.startswith(OPERATOR) and not wish.operates:
+        # Nobody releases himself: what was halted from outside of the tenant, the tenant does not let go on.
+        who = stands.by.removeprefix(OPERATOR)
+        return Failure.of("not_yours", f"{what} was halted by who operates the mesh ({who}): {stands.reason}",
+                          "only they let it go on: `bulkhead resume` on their machine")  # fmt: skip
+    if not wish.active and not halted:
+        return Failure(code="not_halted", message=f"{what} is not halted", hint="`bulkhead halts` lists what is")
+    if stands is not None and halted and wish.active and (stands.by.startswith(OPERATOR) or not wish.operates):
+        return stands
+    return Halt(active=wish.active, scope=wish.scope, tenant=wish.tenant, name=subjects.as_token(wish.name), code=CODE,
+                reason=wish.reason or "no reason was given", by=wish.by[:64], pauses=True, at_unix_ms=wish.at_unix_ms)
+
+
+async def switch(bus: Bus, publisher: Publisher, wish: Wish) -> Halt | Failure:
+    """Do it. Raises BusError; when the fact alone is missing, the halt stands all the same."""
+    key = subjects.halt_key(wish.scope, wish.tenant, wish.name)
+    for _ in range(TRIES):
+        found = await bus.last(subjects.CONTROL_STREAM, key)
+        stands = Halt.model_validate_json(found.body) if found is not None else None
+        entry = judge(wish, stands)
+        if isinstance(entry, Failure) or entry is stands:
+            return entry
+        if await _stored(bus, publisher, key, entry.model_dump_json().encode(), found.sequence if found else 0):
+            await _tell(publisher, entry)
+            return entry
+    return Failure(code="busy", message=f"others halt and resume {wish.scope} {wish.name} at this moment",
+                   hint="look at `bulkhead halts`, then try again")  # fmt: skip
+
+
+async def reset(bus: Bus, publisher: Publisher, breaker: Breaker, by: str, at_unix_ms: int) -> bool:
+    """Close a breaker by hand; False when it has changed meanwhile. Raises BusError."""
+    key = subjects.breaker_key(breaker.scope, breaker.tenant, breaker.name)
+    found = await bus.last(subjects.CONTROL_STREAM, key)
+    if found is None or Breaker.model_validate_json(found.body) != breaker:
+        return False
+    closed = Breaker(scope=breaker.scope, tenant=breaker.tenant, name=breaker.name, phase="closed",
+                     reason=f"reset by {by}", since_unix_ms=at_unix_ms, by=by[:64])  # fmt: skip
+    return await _stored(bus, publisher, key, closed.model_dump_json().encode(), found.sequence)
+
+
+async def _stored(bus: Bus, publisher: Publisher, key: str, body: bytes, after: int) -> bool:
+    headers, name = {"content-type": envelope.CONTENT_TYPE}, publisher.entry_id(key, f"{after}/{body.decode()}")
+    try:
+        await persist(lambda: bus.publish(key, body, headers, name, expect_last_on_subject=after))
+    except WrongLastSequence:
+        # A retry after a lost ack meets its own entry.
+        found = await bus.last(subjects.CONTROL_STREAM, key)
+        return found is not None and found.body == body
+    return True
+
+
+async def _tell(publisher: Publisher, halt: Halt) -> None:
+    task = halt.name if halt.scope == "task" else HALTS
+    tenant = halt.name if halt.scope == "tenant" else halt.tenant or EVERYBODY
+    index = f"switched/{halt.scope}/{halt.tenant}/{halt.name}/{halt.at_unix_ms}/{halt.active}"
+    await publisher.send(catalog.JOURNAL, Switched(halt=halt), tenant=tenant, task=task, index=index, actor=halt.by)
+
+
+async def standing(bus: Bus, tenant: str = "") -> list[Halt]:
+    """Every halt of people that stands, or those that concern one tenant; the oldest first. Raises BusError."""
+    found: list[Halt] = []
+    for scope in SCOPES:
+        own = f"$KV.CONTROL.{scope}.{tenant}.*" if scope == "task" and tenant else f"$KV.CONTROL.{scope}.>"
+        async for body in _bodies(bus, own):
+            halt = Halt.model_validate_json(body)
+            if halt.active and halt.pauses and (not tenant or _concerns(halt, tenant)):
+                found.append(halt)
+    return sorted(found, key=lambda one: one.at_unix_ms)
+
+
+async def breakers(bus: Bus, tenant: str = "") -> list[Breaker]:
+    """Every breaker that ever opened, or those that concern one tenant; open ones first. Raises BusError."""
+    found = [Breaker.model_validate_json(body) async for body in _bodies(bus, "$KV.CONTROL.breaker.>")]
+    if tenant:
+        found = [one for one in found if tenant in (one.tenant, one.name if one.scope == "tenant" else "")
+                 or (not one.tenant and one.scope != "tenant")]  # fmt: skip
+    return sorted(found, key=lambda one: (one.phase == "closed", one.scope, one.tenant, one.name))
+
+
+def _concerns(halt: Halt, tenant: str) -> bool:
+    return halt.name == tenant if halt.scope == "tenant" else halt.tenant in ("", tenant)
+
+
+async def _bodies(bus: Bus, pattern: str) -> AsyncIterator[bytes]:
+    after = 0
+    while page := await bus.read(subjects.CONTROL_STREAM, pattern, after=after, limit=PAGE):
+        for stored in page:
+            yield stored.body
+        after = page[-1].sequence

@@ -1,0 +1,55 @@
+"""Halts that a tenant's people ask for: judged here, for the gateway faces the internet and may set none itself.
+
+In: HaltRequested (rpc, from the gateway, which established who asks). Out: the control entry, the fact, HaltReplied.
+"""
+
+from bulkhead.bus.port import BusError
+from bulkhead.runtime.context import Context
+from bulkhead.runtime.edge import Received
+from bulkhead.runtime.switching import Wish, switch
+from bulkhead.telemetry.log import Log
+from bulkhead_contracts.control import HaltReplied, HaltRequested
+from bulkhead_contracts.result import Failure
+
+log = Log("budget.switches")
+
+OPERATORS = frozenset({"operator"})
+
+
+class Switches:
+    """A tenant's operators halt what is their tenant's."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    async def answer(self, message: Received) -> HaltReplied:
+        """Do it, or say why not."""
+        body = message.body
+        assert isinstance(body, HaltRequested)
+        if (refusal := refused(body, message.tenant)) is not None:
+            return HaltReplied(failure=refusal)
+        who, tenant = body.requester, message.tenant
+        wish = Wish(body.scope, "" if body.scope == "tenant" else tenant, body.name, body.active, body.reason,
+                    f"{tenant}/{who.person}", self._context.clock())  # fmt: skip
+        try:
+            found = await switch(self._context.bus, self._context.publisher, wish)
+        except BusError as error:
+            log.error("halt_not_stored", scope=body.scope, tenant=tenant, reason=str(error))
+            return HaltReplied(failure=Failure.of("unavailable", f"the broker does not answer: {error}",
+                                                  "look at the halts, then try again"))  # fmt: skip
+        if isinstance(found, Failure):
+            return HaltReplied(failure=found)
+        log.warning("halted" if found.active else "resumed", scope=found.scope, name=found.name, tenant=tenant,
+                    by=found.by, reason=found.reason)  # fmt: skip
+        return HaltReplied(halt=found)
+
+
+def refused(body: HaltRequested, tenant: str) -> Failure | None:
+    """Why this person may not: other roles, and everything that is another's."""
+    who = body.requester
+    if who.role not in OPERATORS:
+        return Failure.of("forbidden", f"the role {who.role} may not halt or resume", "ask an operator")
+    if who.tenant != tenant or (body.scope == "tenant" and body.name != tenant):
+        return Failure.of("forbidden", f"{who.person} may halt what is {who.tenant}'s, and nothing else",
+                          "who operates the mesh may: `bulkhead halt` on their machine")  # fmt: skip
+    return None

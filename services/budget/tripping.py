@@ -1,0 +1,79 @@
+"""The breakers' owner: the watcher that leads writes down how they stand; doers read it, and so does who leads next.
+
+In: breakers whose phase changed in the fold, and what stands in the control entries: resets by people, decisions of the
+leader before. Out: control entries. What is newer wins: a fold that began late learns what it did not see.
+"""
+
+from dataclasses import replace
+
+from bulkhead.bus.port import Bus, WrongLastSequence
+from bulkhead.health.breakers import Breaker
+from bulkhead.health.circuits import Circuits, Key
+from bulkhead_contracts import envelope, subjects
+from bulkhead_contracts import limits as bounds
+from bulkhead_contracts.control import Breaker as Entry
+
+PATTERN = "$KV.CONTROL.breaker.>"
+
+
+class Owner:
+    """Keeps the control entries and the fold's breakers the same. message_key: of the service that owns them."""
+
+    def __init__(self, bus: Bus, message_key: bytes) -> None:
+        self._bus, self._message_key = bus, message_key
+        self._after = 0
+        self._stands: dict[str, int] = {}
+        """Sequence of the entry that stands, by its subject."""
+
+    async def settle(self, circuits: Circuits) -> None:
+        """Learn what stands, then write what changed. Raises BusError."""
+        while page := await self._bus.read(subjects.CONTROL_STREAM, PATTERN, after=self._after):
+            for stored in page:
+                self._stands[stored.subject] = stored.sequence
+                learn(circuits, Entry.model_validate_json(stored.body))
+            self._after = page[-1].sequence
+        for key, breaker in list(circuits.changed.items()):
+            if await self._write(entry_of(key, breaker, circuits.evidence(key))):
+                circuits.changed.pop(key, None)
+
+    async def _write(self, entry: Entry) -> bool:
+        subject = subjects.breaker_key(entry.scope, entry.tenant, entry.name)
+        after, body = self._stands.get(subject, 0), entry.model_dump_json().encode()
+        try:
+            ack = await self._bus.publish(
+                subject, body, {"content-type": envelope.CONTENT_TYPE},
+                envelope.message_id(self._message_key, subject, f"{after}/{entry.since_unix_ms}/{entry.phase}"),
+                expect_last_on_subject=after,
+            )  # fmt: skip
+        except WrongLastSequence:
+            return False  # Somebody was here: it is read first, at the next time.
+        self._stands[subject] = ack.sequence
+        return True
+
+
+def learn(circuits: Circuits, entry: Entry) -> None:
+    """What an entry that stands says to the fold."""
+    known = next((key for key in circuits.found if key[:2] == (entry.scope, entry.tenant)
+                  and subjects.as_token(key[2]) == entry.name), None)  # fmt: skip
+    key = known or (entry.scope, entry.tenant, entry.name)
+    found = circuits.found.get(key)
+    if found is not None and found.since_unix_ms > entry.since_unix_ms:
+        return
+    if entry.by:
+        circuits.reset(key, entry.by, entry.since_unix_ms)
+    elif found is None or (found.phase, found.since_unix_ms) != (entry.phase, entry.since_unix_ms):
+        fresh = Breaker(entry.scope, key[2], usual=found.usual if found else 0)
+        circuits.adopt(key, replace(fresh, phase=entry.phase, since_unix_ms=entry.since_unix_ms, reason=entry.reason,
+                                    until_unix_ms=entry.until_unix_ms, openings=entry.openings))  # fmt: skip
+    else:
+        circuits.changed.pop(key, None)
+
+
+def entry_of(key: Key, breaker: Breaker, evidence: tuple[str, ...]) -> Entry:
+    """As doers and people read it."""
+    return Entry(
+        scope=key[0], tenant=key[1], name=subjects.as_token(key[2]), phase=breaker.phase,  # type: ignore[arg-type]
+        reason=breaker.reason[: bounds.MAX_REASON_CHARS], since_unix_ms=breaker.since_unix_ms,
+        until_unix_ms=breaker.until_unix_ms, openings=breaker.openings,
+        evidence=tuple(one[: bounds.MAX_SUMMARY_CHARS] for one in evidence[: bounds.MAX_TRIP_EVIDENCE]),
+    )  # fmt: skip

@@ -1,0 +1,118 @@
+"""Halts and breakers over HTTP: seen by everybody of a tenant, set and lifted by its operators.
+
+In: requests of people and programs. Out: what stands, or problem details. Everything is of the caller's tenant: what
+is everybody's is halted by who operates the mesh, from their machine. Budget sets the halt; the gateway cannot.
+"""
+
+from typing import Annotated
+
+from pydantic import ConfigDict, Field
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from bulkhead.bus.port import BusUnavailable, PublishRefused
+from bulkhead.runtime import switching
+from bulkhead.runtime.context import Context
+from bulkhead.runtime.publisher import RpcRefused
+from bulkhead_contracts import limits, subjects
+from bulkhead_contracts.control import Breaker, Halt, HaltReplied, HaltRequested, HaltScope
+from bulkhead_contracts.task import RequesterClaim
+from bulkhead_contracts.types import Contract, Name, Reason
+from services.gateway import core
+from services.gateway.auth import Authenticator
+from services.gateway.caps import Bodies
+from services.gateway.parameters import answered, parsed
+from services.gateway.problems import Problem, unavailable
+
+MAY_SWITCH = frozenset({"operator"})
+MAX_BODY_BYTES = 16 * 1024
+MAX_LISTED = 1_000
+STATUS = {"forbidden": 403, "not_yours": 403, "ended": 409, "not_halted": 409, "busy": 409}
+
+
+class HaltSubmission(Contract):
+    """Body of POST /v1/halts and /v1/resumes: what, and why. name: its other characters than A-Z a-z 0-9 _ - count as
+    a dash."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
+
+    scope: HaltScope
+    name: Name
+    reason: Annotated[Reason, Field(min_length=1)]
+
+
+class HaltPage(Contract):
+    """What stands of halts by people, the oldest first."""
+
+    halts: Annotated[tuple[Halt, ...], Field(max_length=MAX_LISTED)]
+
+
+class BreakerPage(Contract):
+    """Breakers that have opened, the open ones first."""
+
+    breakers: Annotated[tuple[Breaker, ...], Field(max_length=MAX_LISTED)]
+
+
+class Switches:
+    """The routes under /v1/halts, /v1/resumes and /v1/breakers."""
+
+    def __init__(self, context: Context, auth: Authenticator, bodies: Bodies) -> None:
+        self._context = context
+        self._auth = auth
+        self._bodies = bodies
+
+    def routes(self) -> list[Route]:
+        """To be hung into the application."""
+        return [
+            Route("/v1/halts", self.halts, methods=["GET"]),
+            Route("/v1/halts", self.halt, methods=["POST"]),
+            Route("/v1/resumes", self.resume, methods=["POST"]),
+            Route("/v1/breakers", self.breakers, methods=["GET"]),
+        ]
+
+    async def halts(self, request: Request) -> Response:
+        """GET /v1/halts"""
+        claim = await self._auth.allowed(request, core.MAY_READ, "read halts", "submitter")
+        found = await switching.standing(self._context.bus, claim.tenant)
+        return answered(HaltPage(halts=tuple(found[:MAX_LISTED])))
+
+    async def breakers(self, request: Request) -> Response:
+        """GET /v1/breakers"""
+        claim = await self._auth.allowed(request, core.MAY_READ, "read breakers", "submitter")
+        found = await switching.breakers(self._context.bus, claim.tenant)
+        return answered(BreakerPage(breakers=tuple(found[:MAX_LISTED])))
+
+    async def halt(self, request: Request) -> Response:
+        """POST /v1/halts"""
+        return await self._switch(request, active=True)
+
+    async def resume(self, request: Request) -> Response:
+        """POST /v1/resumes"""
+        return await self._switch(request, active=False)
+
+    async def _switch(self, request: Request, *, active: bool) -> Response:
+        claim = await self._auth.allowed(request, MAY_SWITCH, "halt or resume", "operator")
+        async with self._bodies.read(request, claim, MAX_BODY_BYTES) as raw:
+            body = parsed(HaltSubmission, raw)
+        return answered(await self._ask(claim, body, active))
+
+    async def _ask(self, claim: RequesterClaim, body: HaltSubmission, active: bool) -> Halt:
+        name = subjects.as_token(body.name)
+        ask = HaltRequested(requester=claim, scope=body.scope, name=name, active=active, reason=body.reason)
+        index = f"{body.scope}/{name}/{active}/{self._context.clock()}"
+        try:
+            reply = await self._context.publisher.request(
+                "budget", ask, tenant=claim.tenant, task=switching.HALTS, index=index, actor=claim.person,
+                timeout_s=limits.RPC_TIMEOUT_MS / 1000)  # fmt: skip
+        except (BusUnavailable, PublishRefused, RpcRefused) as error:
+            raise unavailable(f"budget, which sets halts, does not answer: {error}",
+                              "look at /v1/halts whether it stands, then repeat it: repeating is harmless") from error
+        assert isinstance(reply, HaltReplied)
+        if reply.failure is not None:
+            failure = reply.failure
+            if failure.code not in STATUS:
+                raise unavailable(failure.message, failure.hint)
+            raise Problem(STATUS[failure.code], failure.code, "It was not changed", failure.message, failure.hint)
+        assert reply.halt is not None
+        return reply.halt

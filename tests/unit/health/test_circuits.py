@@ -1,0 +1,158 @@
+"""Which calls open which breaker, and how trials close it: playbooks over one stream of calls."""
+
+from dataclasses import replace
+
+import pytest
+
+from bulkhead.health.circuits import AGENT_MIN_CALLS, Circuits
+from bulkhead.health.events import Act, Ended, Opened, Served
+from bulkhead.health.journal import DEFERRED_TIMES, Journal
+from bulkhead.health.thresholds import DEFAULT
+from bulkhead.health.watch import Watch
+from bulkhead_contracts.control import CallDeferred
+from bulkhead_contracts.model import ModelCallReplied
+from bulkhead_contracts.plan import PlanStep
+from bulkhead_contracts.result import ContentRef, Failure
+from bulkhead_contracts.step import StepAssigned
+from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
+
+NAMED = DEFAULT.breakers
+TOOL = ("tool", "acme", "look")
+NOW = 1_000_000
+
+
+def call(number: int, **changes: object) -> Served:
+    plain = Served(f"m{number}", "acme/t1", "s1/1", "acme", "tool", "look", failed=False, latency_ms=5,
+                   time_unix_ms=NOW + number, role="worker.step")  # fmt: skip
+    return replace(plain, **changes)
+
+
+def test_calls_that_fail_open_the_breaker_of_their_tenant_alone_and_are_its_evidence() -> None:
+    circuits, trips = Circuits(NAMED), []
+    for number in range(NAMED.min_calls):
+        trips += circuits.take(call(number, failed=number % 2 == 0, tenant="acme"))
+        trips += circuits.take(call(100 + number, tenant="other"))
+    (trip,) = trips
+    assert (trip.detector, trip.tenant, trip.lineage) == ("breaker.tool", "acme", "acme/t1")
+    assert trip.evidence == ("m0", "m2", "m4", "m6", "m8") and "5 of 10 calls failed" in trip.what
+    assert {key: one.phase for key, one in circuits.changed.items()} == {TOOL: "open"}
+    assert circuits.found["tool", "other", "look"].phase == "closed"
+    assert circuits.found["tenant", "", "acme"].phase == "closed", "an outage is not its tenant's fault"
+
+
+def opened() -> Circuits:
+    circuits = Circuits(NAMED)
+    for number in range(NAMED.min_calls):
+        circuits.take(call(number, failed=True))
+    assert circuits.found[TOOL].phase == "open"
+    return circuits
+
+
+def test_calls_begun_before_it_opened_change_nothing() -> None:
+    circuits = opened()
+    before = circuits.found[TOOL]
+    circuits.take(call(NAMED.open_ms + 20, latency_ms=NAMED.open_ms + 15))
+    assert circuits.found[TOOL] == before
+
+
+def test_three_good_trials_close_it_and_one_bad_one_opens_it_for_twice_as_long() -> None:
+    circuits = opened()
+    due = circuits.found[TOOL].until_unix_ms - NOW
+    circuits.take(call(due + 10))
+    assert circuits.found[TOOL].phase == "half_open" and circuits.changed[TOOL].phase == "half_open"
+    trips = circuits.take(call(due + 20, failed=True))
+    again = circuits.found[TOOL]
+    assert [one.detector for one in trips] == ["breaker.tool"] and again.phase == "open"
+    assert again.until_unix_ms - again.since_unix_ms == 2 * NAMED.open_ms
+    due = again.until_unix_ms - NOW
+    for number in range(NAMED.trials):
+        assert circuits.found[TOOL].phase != "closed"
+        circuits.take(call(due + 10 + number))
+    assert circuits.found[TOOL].phase == circuits.changed[TOOL].phase == "closed"
+
+
+def test_a_trip_is_named_alike_by_whoever_folds_the_same() -> None:
+    def trips() -> list[str]:
+        circuits = Circuits(NAMED)
+        return [trip.id for number in range(20) for trip in circuits.take(call(number, failed=True))]
+
+    assert trips() == trips() and len(trips()) == 1
+
+
+def test_an_agent_has_patience_and_a_tenant_is_held_back_for_a_flood() -> None:
+    circuits = Circuits(NAMED)
+    trips = [trip.detector for number in range(AGENT_MIN_CALLS)
+             for trip in circuits.take(call(number, name="", error=True))]  # fmt: skip
+    assert trips == ["breaker.agent"] and circuits.found["agent", "acme", "worker.step"].phase == "open"
+    circuits, trips = Circuits(NAMED), []
+    for minute in range(20):
+        for number in range(10):
+            trips += circuits.take(call(minute * 60_000 + number * 5_000))
+    assert trips == []
+    for number in range(300):
+        trips += circuits.take(call(20 * 60_000 + number))
+    assert "breaker.tenant" in [one.detector for one in trips]
+
+
+def test_the_watch_frees_nothing_of_a_breaker_with_a_task() -> None:
+    watch = Watch(DEFAULT)
+    for number in range(5):
+        watch.take(call(number, failed=True))
+    watch.take(Ended("e", "acme/t1", NOW))
+    found = [trip for number in range(5, 10) for trip in watch.take(call(number, failed=True, lineage="acme/t2"))]
+    assert [one.detector for one in found] == ["breaker.tool"]  # type: ignore[union-attr]
+
+
+# From the journal
+
+
+def said(journal: Journal, body: object, sender: str, to: str) -> list[object]:
+    headers = {"ce-type": body.ce_type(), "ce-id": f"{len(body.encode())}"}  # type: ignore[attr-defined]
+    return list(journal.read(f"mesh.{sender}.{to}.1.acme.t1", headers, body.encode(), NOW))  # type: ignore[attr-defined]
+
+
+REF = ContentRef(author="gateway", sha256="0" * 64, size_bytes=1)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code", "name", "failed", "error"),
+    [
+        ("succeeded", "", "look", False, False), ("failed", "timeout", "look", True, True),
+        ("failed", "division_by_zero", "look", False, True), ("refused", "bad_arguments", "", False, True),
+        ("refused", "breaker_open", None, False, False), ("refused", "halted", None, False, False),
+    ],
+)  # fmt: skip
+def test_who_is_to_blame_for_a_tool_call(outcome: str, code: str, name: str | None, failed: bool, error: bool) -> None:
+    journal = Journal()
+    step = PlanStep(id="s1", title="t", instruction="i", role="clerk")
+    said(journal, StepAssigned(step=step, attempt=1, plan_version=1, objective=REF, deadline_unix_ms=1), "planner",
+         "worker")  # fmt: skip
+    said(journal, ToolCallRequested(call_id="c", step_id="s1", attempt=1, tool="look", arguments_json="{}",
+                                    deadline_unix_ms=1), "worker", "tool_executor")  # fmt: skip
+    failure = Failure(code=code, message="m") if code else None
+    events = said(journal, ToolCallReplied(call_id="c", step_id="s1", outcome=outcome, failure=failure),  # type: ignore[arg-type]
+                  "tool_executor", "worker")  # fmt: skip
+    served = [one for one in events if isinstance(one, Served)]
+    assert len([one for one in events if isinstance(one, Act)]) == 1
+    if name is None:
+        assert served == []
+    else:
+        (one,) = served
+        assert (one.name, one.failed, one.error, one.role) == (name, failed, error, "worker.clerk")
+
+
+def test_a_model_that_was_not_called_says_nothing_about_it() -> None:
+    def reply(outcome: str, code: str) -> list[Served]:
+        body = ModelCallReplied(call_id=code, outcome=outcome, failure=Failure(code=code, message="m"), model="big",  # type: ignore[arg-type]
+                                prompt_id="worker.step")  # fmt: skip
+        return [one for one in said(Journal(), body, "model_gateway", "worker") if isinstance(one, Served)]
+
+    assert [one.failed for one in reply("failed", "provider_error")] == [True]
+    assert [one.failed for one in reply("failed", "context_overflow")] == [False]
+    assert reply("refused", "refused_by_budget") == []
+
+
+def test_a_call_that_is_put_off_is_outstanding_as_long_as_its_asker_may_wait() -> None:
+    body = CallDeferred(call_id="c", after_ms=15_000, paused=True)
+    (opened_, _) = said(Journal(), body, "model_gateway", "worker")
+    assert isinstance(opened_, Opened) and opened_.until_unix_ms == NOW + 15_000 * DEFERRED_TIMES

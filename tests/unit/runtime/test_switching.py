@@ -1,0 +1,117 @@
+"""Who may halt and who may let go on, and what the doers' view makes of it: as tables."""
+
+import pytest
+
+from bulkhead.runtime.halts import TRIAL_GAP_MS, Halts, Target
+from bulkhead.runtime.switching import Wish, judge
+from bulkhead_contracts.control import Breaker, Halt
+from bulkhead_contracts.result import Failure
+
+ADA, BOB, OPERATOR = "acme/ada", "acme/bob", "operator:root"
+
+
+def wish(by: str, *, active: bool, scope: str = "tool", name: str = "http_get") -> Wish:
+    return Wish(scope, "acme", name, active, "because", by, 7)  # type: ignore[arg-type]
+
+
+def stands(by: str, *, active: bool = True, pauses: bool = True) -> Halt:
+    return Halt(active=active, scope="tool", tenant="acme", name="http_get", code="x", reason="r", by=by, pauses=pauses)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "code"),
+    [
+        (None, wish(ADA, active=True), ""),
+        (None, wish(ADA, active=False), "not_halted"),
+        (stands(ADA), wish(BOB, active=False), ""),
+        (stands(ADA, active=False), wish(BOB, active=False), "not_halted"),
+        (stands(OPERATOR), wish(ADA, active=False), "not_yours"),
+        (stands(OPERATOR), wish(ADA, active=True), "not_yours"),
+        (stands(OPERATOR), wish(OPERATOR, active=False), ""),
+        (stands(ADA), wish(OPERATOR, active=False), ""),
+        (stands("budget", pauses=False), wish(OPERATOR, active=False), "ended"),
+        (stands("budget", pauses=False), wish(ADA, active=True), "ended"),
+    ],
+)
+def test_who_may(old: Halt | None, new: Wish, code: str) -> None:
+    found = judge(new, old)
+    if code:
+        assert isinstance(found, Failure) and found.code == code and found.hint
+    else:
+        assert isinstance(found, Halt) and (found.active, found.by, found.pauses) == (new.active, new.by, True)
+
+
+def test_a_repeat_changes_nothing_and_who_operates_the_mesh_takes_over() -> None:
+    old = stands(ADA)
+    assert judge(wish(BOB, active=True), old) is old
+    taken = judge(wish(OPERATOR, active=True), old)
+    assert isinstance(taken, Halt) and taken.by == OPERATOR
+    assert isinstance(judge(wish(ADA, active=False), taken), Failure), "what was taken over, ada does not release"
+
+
+def test_a_tenant_named_operator_is_not_who_operates_the_mesh() -> None:
+    assert not wish("operator/ada", active=True).operates
+
+
+def entry(**changes: object) -> tuple[str, bytes]:
+    fields = {"scope": "tool", "name": "http_get", "code": "x", "reason": "r", "by": ADA, "pauses": True} | changes
+    return "$KV.CONTROL.any", Halt(**fields).model_dump_json().encode()  # type: ignore[arg-type]
+
+
+TARGET = Target("acme", "t1", ("worker", "worker.step"), "mail", "http_get", "gpt-4.1")
+
+
+@pytest.mark.parametrize(
+    ("changes", "hit"),
+    [
+        ({}, True), ({"tenant": "acme"}, True), ({"tenant": "other"}, False), ({"name": "calculate"}, False),
+        ({"scope": "agent", "name": "worker-step"}, True), ({"scope": "agent", "name": "worker"}, True),
+        ({"scope": "agent", "name": "planner"}, False), ({"scope": "feature", "name": "mail"}, True),
+        ({"scope": "model", "name": "gpt-4-1"}, True), ({"scope": "tenant", "name": "acme"}, True),
+        ({"scope": "task", "tenant": "acme", "name": "t1"}, True),
+        ({"scope": "task", "tenant": "other", "name": "t1"}, False),
+    ],
+)  # fmt: skip
+def test_what_a_halt_reaches(changes: dict[str, object], hit: bool) -> None:
+    halts = Halts(None)  # type: ignore[arg-type]
+    event = halts.event(TARGET)
+    halts._take(*entry(**changes))
+    assert (halts.find(TARGET) is not None, event.is_set()) == (hit, hit)
+    halts._take(*entry(**changes, active=False))
+    assert halts.find(TARGET) is None and not event.is_set()
+
+
+def test_what_ends_comes_before_what_pauses() -> None:
+    halts = Halts(None)  # type: ignore[arg-type]
+    halts._take(*entry(scope="tenant", name="acme"))
+    halts._take(*entry(scope="model", name="gpt-4-1", pauses=False))
+    found = halts.find(TARGET)
+    assert found is not None and found.scope == "model"
+
+
+def breaker(**changes: object) -> tuple[str, bytes]:
+    fields = {"scope": "tool", "name": "http_get", "phase": "open", "reason": "r", "until_unix_ms": 10_000} | changes
+    return "control.live.breaker.any", Breaker(**fields).model_dump_json().encode()  # type: ignore[arg-type]
+
+
+def test_an_open_breaker_holds_back_then_lets_trials_through_one_by_one() -> None:
+    halts = Halts(None)  # type: ignore[arg-type]
+    assert halts.held(TARGET, 0) is None
+    halts._take(*breaker())
+    held = halts.held(TARGET, 4_000)
+    assert held is not None and held.retry_after_ms == 6_000
+    assert halts.held(TARGET, 10_000) is None, "the first trial"
+    held = halts.held(TARGET, 10_100)
+    assert held is not None and held.retry_after_ms == TRIAL_GAP_MS - 100
+    assert halts.held(TARGET, 10_000 + TRIAL_GAP_MS) is None
+    halts._take(*breaker(phase="closed"))
+    assert halts.held(TARGET, 10_000 + TRIAL_GAP_MS) is None
+
+
+def test_a_call_that_another_breaker_holds_is_no_trial() -> None:
+    halts = Halts(None)  # type: ignore[arg-type]
+    halts._take(*breaker())
+    halts._take(*breaker(scope="model", name="gpt-4-1", until_unix_ms=20_000))
+    assert halts.held(TARGET, 12_000) is not None
+    halts._take(*breaker(scope="model", name="gpt-4-1", phase="closed"))
+    assert halts.held(TARGET, 12_000) is None, "the trial was not used up"
