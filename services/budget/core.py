@@ -15,35 +15,41 @@ A settled id admits nothing: its money is spent, and a call made on it would be 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from typing import Literal, NamedTuple
 
 from bulkhead_contracts.budget import Amount, ScopeLimit
-from bulkhead_contracts.grant import TaskGrant
-from bulkhead_contracts.limits import MAX_COST_USD_MICROS, MAX_TOKENS
+from bulkhead_contracts.limits import MAX_COST_USD_MICROS, MAX_TOKENS, UNLIMITED
 from bulkhead_contracts.result import Usage
 
-Unit = Literal["cost_usd_micros", "tokens"]
+Unit = Literal["cost_usd_micros", "tokens", "model_calls", "tool_calls", "wall_ms"]
 State = Literal["open", "lapsed", "settled", "released", "refused", "early"]
 
 
 class Sum(NamedTuple):
-    """Tokens and micro US dollars together; both are limited."""
+    """All limited units together. Nobody asks for wall_ms: a call's timeout bounds it, and it is charged after."""
 
     tokens: int = 0
     cost_usd_micros: int = 0
+    model_calls: int = 0
+    tool_calls: int = 0
+    wall_ms: int = 0
 
     def plus(self, other: "Sum") -> "Sum":
-        """Both units added."""
-        return Sum(self.tokens + other.tokens, self.cost_usd_micros + other.cost_usd_micros)
+        """Every unit added."""
+        return Sum(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
 
     def minus(self, other: "Sum") -> "Sum":
-        """Both units subtracted."""
-        return Sum(self.tokens - other.tokens, self.cost_usd_micros - other.cost_usd_micros)
+        """Every unit subtracted."""
+        return Sum(*(mine - theirs for mine, theirs in zip(self, other, strict=True)))
 
     def beyond(self, other: "Sum") -> bool:
-        """More than `other` in any unit."""
-        return self.tokens > other.tokens or self.cost_usd_micros > other.cost_usd_micros
+        """More than `other` in any unit that is asked for."""
+        return any(mine > theirs for mine, theirs in zip(self[:ASKED_UNITS], other[:ASKED_UNITS], strict=True))
+
+
+ASKED_UNITS = 4
+NOTHING = Sum()
+NO_LIMIT = Sum(UNLIMITED, UNLIMITED, UNLIMITED, UNLIMITED, UNLIMITED)
 
 
 class Scope(NamedTuple):
@@ -54,10 +60,15 @@ class Scope(NamedTuple):
 
 
 class Balance(NamedTuple):
-    """What one scope holds back for open calls, and what it has spent."""
+    """What one scope holds back for open calls, what it has spent, and by how many settlements.
+
+    stopped: the task was ended early; what settles from now on is told to whoever shows what it cost.
+    """
 
     reserved: Sum = Sum()
     spent: Sum = Sum()
+    settled: int = 0
+    stopped: bool = False
 
 
 class Ceiling(NamedTuple):
@@ -123,7 +134,8 @@ class Conflict:
 class Settlement:
     """`settled` now; `repeated` (nothing changed); `unknown` (kept until its reservation shows up); `ignored`.
 
-    over: the call used more than its reservation. ceiling: a scope that has now spent more than its limit.
+    over: the call used more than its reservation. ceiling: a scope that has now spent more than its limit. stopped:
+    what the task has cost by now, when it was ended early.
     """
 
     kind: Literal["settled", "repeated", "unknown", "ignored"]
@@ -131,9 +143,20 @@ class Settlement:
     held: Sum = Sum()
     over: bool = False
     ceiling: Ceiling | None = None
+    stopped: Balance | None = None
 
 
-Answer = Held | Denied | Waiting | Conflict
+@dataclass(frozen=True, slots=True)
+class Stale:
+    """The tenant's limits have changed, or nobody has looked for a while: read them again and ask again.
+
+    revision: at least this one.
+    """
+
+    revision: int
+
+
+Answer = Held | Denied | Waiting | Conflict | Stale
 
 
 @dataclass(slots=True)
@@ -153,48 +176,52 @@ def entry_key(service: str, tenant: str, task: str, reservation_id: str) -> str:
     return f"{service}/{tenant}/{task}/{reservation_id}"
 
 
-def scopes_of(grant: TaskGrant, now_unix_ms: int) -> tuple[Scope, ...]:
-    """The accounts that a call of this task is charged to: the task and its tenant's day (UTC)."""
-    day = datetime.fromtimestamp(now_unix_ms / 1000, UTC).date().isoformat()
-    return (
-        Scope(f"task:{grant.tenant}:{grant.task}", Sum(grant.limits.tokens, grant.limits.cost_usd_micros)),
-        Scope(
-            f"day:{grant.tenant}:{day}",
-            Sum(min(grant.day_tokens, MAX_TOKENS), min(grant.day_cost_usd_micros, MAX_COST_USD_MICROS)),
-        ),
-    )
-
-
 def sum_of(amount: Amount) -> Sum:
     """The limited units of an amount."""
-    return Sum(amount.tokens, amount.cost_usd_micros)
+    return Sum(amount.tokens, amount.cost_usd_micros, amount.model_calls, amount.tool_calls)
 
 
-def used(usage: Usage) -> Sum:
+def amount_of(total: Sum) -> Amount:
+    """Back; time is no part of an amount. Never below nothing: a lapsed call that settles late is taken back."""
+    tokens, cost, model_calls, tool_calls, _ = (max(0, one) for one in total)
+    return Amount(tokens=min(tokens, MAX_TOKENS), cost_usd_micros=min(cost, MAX_COST_USD_MICROS),
+                  model_calls=model_calls, tool_calls=tool_calls)  # fmt: skip
+
+
+def used(usage: Usage, wall_ms: int = 0) -> Sum:
     """The limited units of a usage report."""
-    return Sum(usage.input_tokens + usage.output_tokens, usage.cost_usd_micros)
+    tokens = usage.input_tokens + usage.output_tokens
+    return Sum(tokens, usage.cost_usd_micros, usage.model_calls, usage.tool_calls, wall_ms)
 
 
 def scope_limits(scopes: Sequence[Scope]) -> tuple[ScopeLimit, ...]:
     """As the journal has them."""
     return tuple(
-        ScopeLimit(scope=name, cost_usd_micros=limit.cost_usd_micros, tokens=limit.tokens) for name, limit in scopes
-    )
+        ScopeLimit(scope=name, cost_usd_micros=min(limit.cost_usd_micros, MAX_COST_USD_MICROS),
+                   tokens=min(limit.tokens, MAX_TOKENS), model_calls=limit.model_calls, tool_calls=limit.tool_calls,
+                   wall_ms=limit.wall_ms)
+        for name, limit in scopes
+    )  # fmt: skip
 
 
 def scopes_from(limits: Sequence[ScopeLimit]) -> tuple[Scope, ...]:
     """Back from the journal."""
-    return tuple(Scope(one.scope, Sum(one.tokens, one.cost_usd_micros)) for one in limits)
+    return tuple(Scope(one.scope, Sum(_ceiling(one.tokens, MAX_TOKENS), _ceiling(one.cost_usd_micros,
+                 MAX_COST_USD_MICROS), one.model_calls, one.tool_calls, one.wall_ms)) for one in limits)  # fmt: skip
+
+
+def _ceiling(value: int, most: int) -> int:
+    return UNLIMITED if value >= most else value
 
 
 def scopes_json(scopes: Sequence[Scope]) -> str:
     """As the Redis ledger has them."""
-    return json.dumps([[name, limit.tokens, limit.cost_usd_micros] for name, limit in scopes], separators=(",", ":"))
+    return json.dumps([[name, *limit] for name, limit in scopes], separators=(",", ":"))
 
 
 def scopes_from_json(text: str | bytes) -> tuple[Scope, ...]:
     """Back from the Redis ledger."""
-    return tuple(Scope(name, Sum(tokens, cost)) for name, tokens, cost in json.loads(text))
+    return tuple(Scope(name, Sum(*limit)) for name, *limit in json.loads(text))
 
 
 # Admission
@@ -247,7 +274,8 @@ def restore(ledger: Ledger, key: str, ask: Sum, scopes: tuple[Scope, ...], at_un
     """Take a fact of the journal: it was admitted once, so it is held now, whatever the limits say."""
     known = ledger.entries.get(key)
     if known is not None and known.state in ("open", "lapsed", "settled"):
-        return Settlement("repeated", known.charged, known.ask, ceiling=_exceeded(ledger, known))
+        return Settlement("repeated", known.charged, known.ask, ceiling=_exceeded(ledger, known),
+                          stopped=_stopped(ledger, known))  # fmt: skip
     _open(ledger, key, Entry("open", ask, scopes, at_unix_ms, holders=1), known)
     if known is not None and known.state == "early":
         return _settlement(ledger, ledger.entries[key], known.usage, known.estimated)
@@ -266,9 +294,16 @@ def settle(ledger: Ledger, key: str, usage: Sum, estimated: bool) -> Settlement:
     if entry.state == "refused":
         return Settlement("ignored")
     if entry.state == "settled":
-        return Settlement("repeated", entry.charged, entry.ask, ceiling=_exceeded(ledger, entry))
+        return Settlement("repeated", entry.charged, entry.ask, ceiling=_exceeded(ledger, entry),
+                          stopped=_stopped(ledger, entry))  # fmt: skip
     _charge(ledger, key, entry, usage, estimated)
     return _settlement(ledger, ledger.entries[key], usage, estimated)
+
+
+def stop(ledger: Ledger, scope: str) -> Balance:
+    """The task of this scope was ended early. What it has cost by now."""
+    ledger.balances[scope] = ledger.balances.get(scope, Balance())._replace(stopped=True)
+    return ledger.balances[scope]
 
 
 def sweep(ledger: Ledger, now_unix_ms: int) -> None:
@@ -288,23 +323,30 @@ def _open(ledger: Ledger, key: str, entry: Entry, known: Entry | None) -> None:
 
 
 def _charge(ledger: Ledger, key: str, entry: Entry, usage: Sum, estimated: bool) -> None:
-    charged = entry.ask if estimated else usage
+    charged = entry.ask._replace(wall_ms=usage.wall_ms) if estimated else usage
     if entry.state == "open":
-        _move(ledger, entry, reserved=Sum().minus(entry.ask), spent=charged)
+        _move(ledger, entry, reserved=Sum().minus(entry.ask), spent=charged, settled=1)
     else:
-        _move(ledger, entry, spent=charged.minus(entry.ask))
+        _move(ledger, entry, spent=charged.minus(entry.ask), settled=1)
     ledger.entries[key] = replace(entry, state="settled", charged=charged)
 
 
 def _settlement(ledger: Ledger, entry: Entry, usage: Sum, estimated: bool) -> Settlement:
     over = not estimated and usage.beyond(entry.ask)
-    return Settlement("settled", entry.charged, entry.ask, over, _exceeded(ledger, entry))
+    return Settlement("settled", entry.charged, entry.ask, over, _exceeded(ledger, entry), _stopped(ledger, entry))
 
 
-def _move(ledger: Ledger, entry: Entry, reserved: Sum = Sum(), spent: Sum = Sum()) -> None:  # noqa: B008
+def _move(ledger: Ledger, entry: Entry, reserved: Sum = NOTHING, spent: Sum = NOTHING, settled: int = 0) -> None:
     for scope in entry.scopes:
         old = ledger.balances.get(scope.name, Balance())
-        ledger.balances[scope.name] = Balance(old.reserved.plus(reserved), old.spent.plus(spent))
+        ledger.balances[scope.name] = Balance(
+            old.reserved.plus(reserved), old.spent.plus(spent), old.settled + settled, old.stopped)
+
+
+def _stopped(ledger: Ledger, entry: Entry) -> Balance | None:
+    """The first scope of a call is its task."""
+    balance = ledger.balances.get(entry.scopes[0].name) if entry.scopes else None
+    return balance if balance is not None and balance.stopped else None
 
 
 def _first(ledger: Ledger, entry: Entry, *, with_reserved: bool) -> Ceiling | None:
@@ -330,4 +372,4 @@ def _exceeded(ledger: Ledger, entry: Entry) -> Ceiling | None:
     return None
 
 
-_UNITS: tuple[Unit, ...] = ("cost_usd_micros", "tokens")
+_UNITS: tuple[Unit, ...] = ("cost_usd_micros", "tokens", "model_calls", "tool_calls", "wall_ms")

@@ -1,21 +1,26 @@
 -- The ledger inside Redis: one atomic call per operation. The same semantics as core.py, which is its model.
 --
--- KEYS[1]  the epoch key. ARGV: op, epoch, prefix, lease_ms, keep_ms, then the op's own.
+-- KEYS[1]  the epoch key. ARGV: op, epoch, prefix, lease_ms, keep_ms, settled_keep_ms, then the op's own.
 -- Every call proves its epoch first: a writer from before a rebuild, or an emptied Redis, changes nothing.
 -- Other keys are named from the prefix, which carries the hash tag of KEYS[1]: one slot.
+-- A sum is its units in order, `tokens,cost,model_calls,tool_calls,wall_ms`.
 --
---   <prefix>r:<key>    one reservation: state, terms (tokens, cost, at, scopes), holders, what was charged
---   <prefix>s:<scope>  one balance: reserved_tokens, reserved_cost, spent_tokens, spent_cost
---   <prefix>open       open reservations by the end of their lease
+--   <prefix>r:<key>     one reservation: state, terms (ask, at, scopes), holders, what was charged
+--   <prefix>s:<scope>   one balance: `<reserved>|<spent>|<settlements>|<stopped>`
+--   <prefix>l:<tenant>  the revision of the tenant's limits, and when somebody last looked
+--   <prefix>open        open reservations by the end of their lease
 
 local op, epoch, prefix = ARGV[1], ARGV[2], ARGV[3]
-local lease_ms, keep_ms = tonumber(ARGV[4]), ARGV[5]
+local lease_ms, keep_ms, settled_keep_ms = tonumber(ARGV[4]), ARGV[5], ARGV[6]
 
 if redis.call('GET', KEYS[1]) ~= epoch then
   return {'fenced'}
 end
 
-local UNITS = {{'cost_usd_micros', 'cost', 3}, {'tokens', 'tokens', 2}}
+local UNITS, ASKED = 5, 4
+local NAMES = {'tokens', 'cost_usd_micros', 'model_calls', 'tool_calls', 'wall_ms'}
+local ORDER = {2, 1, 3, 4, 5}
+local NOTHING = {0, 0, 0, 0, 0}
 local OPEN = prefix .. 'open'
 
 -- Amounts are whole; Lua would write large ones with an exponent and minus nothing as '-0'.
@@ -23,18 +28,48 @@ local function int(number)
   return string.format('%.0f', number + 0)
 end
 
+local function sum_of(text)
+  local sum = {}
+  for part in string.gmatch(text or '', '[^,]+') do
+    sum[#sum + 1] = tonumber(part)
+  end
+  for unit = #sum + 1, UNITS do
+    sum[unit] = 0
+  end
+  return sum
+end
+
+local function text_of(sum)
+  return table.concat({int(sum[1]), int(sum[2]), int(sum[3]), int(sum[4]), int(sum[5])}, ',')
+end
+
+local function added(one, other, sign)
+  local sum = {}
+  for unit = 1, UNITS do
+    sum[unit] = one[unit] + sign * other[unit]
+  end
+  return sum
+end
+
+local function beyond(one, other)
+  for unit = 1, ASKED do
+    if one[unit] > other[unit] then
+      return true
+    end
+  end
+  return false
+end
+
 local function entry_of(key)
-  local found = redis.call('HMGET', prefix .. 'r:' .. key, 'state', 'tokens', 'cost', 'at', 'scopes', 'holders',
-    'charged_tokens', 'charged_cost', 'usage_tokens', 'usage_cost', 'estimated', 'ceiling')
+  local found = redis.call('HMGET', prefix .. 'r:' .. key, 'state', 'ask', 'at', 'scopes', 'holders', 'charged', 'usage',
+    'estimated', 'ceiling')
   if not found[1] then
     return nil
   end
-  local entry = {state = found[1], holders = tonumber(found[6] or '0'), ceiling = found[12], estimated = found[11] == '1'}
-  entry.tokens, entry.cost, entry.at = tonumber(found[2] or '0'), tonumber(found[3] or '0'), tonumber(found[4] or '0')
-  entry.scopes_json = found[5] or '[]'
+  local entry = {state = found[1], ask = sum_of(found[2]), at = tonumber(found[3] or '0'), scopes_json = found[4] or '[]',
+    holders = tonumber(found[5] or '0'), charged = sum_of(found[6]), usage = sum_of(found[7]), estimated = found[8] == '1',
+    ceiling = found[9]}
   entry.scopes = cjson.decode(entry.scopes_json)
-  entry.charged_tokens, entry.charged_cost = tonumber(found[7] or '0'), tonumber(found[8] or '0')
-  entry.usage_tokens, entry.usage_cost = tonumber(found[9] or '0'), tonumber(found[10] or '0')
   return entry
 end
 
@@ -43,74 +78,107 @@ local function put(key, ...)
   redis.call('PEXPIRE', prefix .. 'r:' .. key, keep_ms)
 end
 
-local function move(entry, reserved_tokens, reserved_cost, spent_tokens, spent_cost)
-  for _, scope in ipairs(entry.scopes) do
-    local name = prefix .. 's:' .. scope[1]
-    redis.call('HINCRBY', name, 'reserved_tokens', int(reserved_tokens))
-    redis.call('HINCRBY', name, 'reserved_cost', int(reserved_cost))
-    redis.call('HINCRBY', name, 'spent_tokens', int(spent_tokens))
-    redis.call('HINCRBY', name, 'spent_cost', int(spent_cost))
-    redis.call('PEXPIRE', name, keep_ms)
+local function parsed(text)
+  if not text then
+    return {reserved = sum_of(''), spent = sum_of(''), settled = 0, stopped = '0'}
+  end
+  local reserved, spent, settled, stopped = string.match(text, '^([^|]*)|([^|]*)|([^|]*)|([^|]*)$')
+  return {reserved = sum_of(reserved), spent = sum_of(spent), settled = tonumber(settled), stopped = stopped}
+end
+
+local function balance_text(balance)
+  return table.concat({text_of(balance.reserved), text_of(balance.spent), int(balance.settled), balance.stopped}, '|')
+end
+
+-- A month is not over while somebody still spends nothing in it.
+local MONTH_KEEP_MS = 40 * 24 * 3600 * 1000
+
+local function keep_balance(scope, balance)
+  local keep = keep_ms
+  if string.sub(scope, 1, 6) == 'month:' then
+    keep = math.max(tonumber(keep_ms), MONTH_KEEP_MS)
+  end
+  redis.call('SET', prefix .. 's:' .. scope, balance_text(balance), 'PX', int(keep))
+end
+
+local function balances_of(scopes)
+  if #scopes == 0 then
+    return {}
+  end
+  local names = {}
+  for at, scope in ipairs(scopes) do
+    names[at] = prefix .. 's:' .. scope[1]
+  end
+  local found = redis.call('MGET', unpack(names))
+  local balances = {}
+  for at = 1, #names do
+    balances[at] = parsed(found[at])
+  end
+  return balances
+end
+
+local function move(entry, reserved, spent, settled)
+  for at, balance in ipairs(balances_of(entry.scopes)) do
+    balance.reserved, balance.spent = added(balance.reserved, reserved, 1), added(balance.spent, spent, 1)
+    balance.settled = balance.settled + settled
+    keep_balance(entry.scopes[at][1], balance)
   end
 end
 
-local function balance_of(scope)
-  local found = redis.call('HMGET', prefix .. 's:' .. scope, 'reserved_tokens', 'reserved_cost', 'spent_tokens', 'spent_cost')
-  return {reserved = {tokens = tonumber(found[1] or '0'), cost = tonumber(found[2] or '0')},
-    spent = {tokens = tonumber(found[3] or '0'), cost = tonumber(found[4] or '0')}}
-end
-
 local function ceiling(scope, unit, spent, reserved, asked, limit)
-  return table.concat({scope, unit, int(spent), int(reserved), int(asked), int(limit)}, '|')
+  return table.concat({scope, NAMES[unit], int(spent), int(reserved), int(asked), int(limit)}, '|')
 end
 
-local function exceeded(entry)
-  for _, scope in ipairs(entry.scopes) do
-    local balance = balance_of(scope[1])
-    for _, unit in ipairs(UNITS) do
-      local spent, limit = balance.spent[unit[2]], scope[unit[3]]
+local function exceeded(entry, balances)
+  for at, scope in ipairs(entry.scopes) do
+    for _, unit in ipairs(ORDER) do
+      local spent, limit = balances[at].spent[unit], scope[unit + 1]
       if spent > limit then
-        return ceiling(scope[1], unit[1], spent, balance.reserved[unit[2]], 0, limit)
+        return ceiling(scope[1], unit, spent, balances[at].reserved[unit], 0, limit)
       end
     end
   end
   return ''
 end
 
-local function charge(key, entry, usage_tokens, usage_cost, estimated)
-  local tokens, cost = usage_tokens, usage_cost
+local function charge(key, entry, usage, estimated)
+  local charged = usage
   if estimated then
-    tokens, cost = entry.tokens, entry.cost
+    charged = {entry.ask[1], entry.ask[2], entry.ask[3], entry.ask[4], usage[5]}
   end
   if entry.state == 'open' then
-    move(entry, -entry.tokens, -entry.cost, tokens, cost)
+    move(entry, added(NOTHING, entry.ask, -1), charged, 1)
     redis.call('ZREM', OPEN, key)
   else
-    move(entry, 0, 0, tokens - entry.tokens, cost - entry.cost)
+    move(entry, NOTHING, added(charged, entry.ask, -1), 1)
   end
-  put(key, 'state', 'settled', 'charged_tokens', int(tokens), 'charged_cost', int(cost))
-  entry.state, entry.charged_tokens, entry.charged_cost = 'settled', tokens, cost
+  put(key, 'state', 'settled', 'charged', text_of(charged))
+  -- Its money is in the balances: what is left of it only answers who asks again.
+  redis.call('PEXPIRE', prefix .. 'r:' .. key, settled_keep_ms)
+  entry.state, entry.charged = 'settled', charged
 end
 
 local function settlement(kind, entry, over)
-  return {kind, int(entry.charged_tokens), int(entry.charged_cost), int(entry.tokens), int(entry.cost),
-    over and '1' or '0', exceeded(entry)}
+  local balances = balances_of(entry.scopes)
+  local stopped = ''
+  if balances[1] and balances[1].stopped == '1' then
+    stopped = balance_text(balances[1])
+  end
+  return {kind, text_of(entry.charged), text_of(entry.ask), over and '1' or '0', exceeded(entry, balances), stopped}
 end
 
-local function settled_now(key, entry, usage_tokens, usage_cost, estimated)
-  local over = not estimated and (usage_tokens > entry.tokens or usage_cost > entry.cost)
-  return settlement('settled', entry, over)
+local function settled_now(entry, usage, estimated)
+  return settlement('settled', entry, not estimated and beyond(usage, entry.ask))
 end
 
 local function open(key, entry, known)
   redis.call('DEL', prefix .. 'r:' .. key)
-  put(key, 'state', 'open', 'tokens', int(entry.tokens), 'cost', int(entry.cost), 'at', int(entry.at),
-    'scopes', entry.scopes_json, 'holders', '1')
+  put(key, 'state', 'open', 'ask', text_of(entry.ask), 'at', int(entry.at), 'scopes', entry.scopes_json, 'holders', '1')
   redis.call('ZADD', OPEN, int(entry.at + lease_ms), key)
-  move(entry, entry.tokens, entry.cost, 0, 0)
+  move(entry, entry.ask, NOTHING, 0)
   entry.state = 'open'
   if known and known.state == 'early' then
-    charge(key, entry, known.usage_tokens, known.usage_cost, known.estimated)
+    charge(key, entry, known.usage, known.estimated)
   end
 end
 
@@ -118,20 +186,20 @@ local function sweep(now)
   for _, key in ipairs(redis.call('ZRANGEBYSCORE', OPEN, '-inf', int(now))) do
     local entry = entry_of(key)
     if entry and entry.state == 'open' then
-      move(entry, -entry.tokens, -entry.cost, entry.tokens, entry.cost)
+      move(entry, added(NOTHING, entry.ask, -1), entry.ask, 0)
       put(key, 'state', 'lapsed')
     end
     redis.call('ZREM', OPEN, key)
   end
 end
 
-local function full(entry, with_reserved)
-  for _, scope in ipairs(entry.scopes) do
-    local balance = balance_of(scope[1])
-    for _, unit in ipairs(UNITS) do
-      local spent, held, asked, limit = balance.spent[unit[2]], balance.reserved[unit[2]], entry[unit[2]], scope[unit[3]]
+local function full(entry, balances, with_reserved)
+  for at, scope in ipairs(entry.scopes) do
+    local balance = balances[at]
+    for _, unit in ipairs(ORDER) do
+      local spent, held, asked, limit = balance.spent[unit], balance.reserved[unit], entry.ask[unit], scope[unit + 1]
       if spent + asked + (with_reserved and held or 0) > limit then
-        return ceiling(scope[1], unit[1], spent, held, asked, limit)
+        return ceiling(scope[1], unit, spent, held, asked, limit)
       end
     end
   end
@@ -144,15 +212,21 @@ end
 
 local ops = {}
 
--- key, tokens, cost, scopes, now
-function ops.reserve(key, tokens, cost, scopes, now)
-  tokens, cost, now = tonumber(tokens), tonumber(cost), tonumber(now)
+-- key, ask, scopes, now, then optionally the tenant, the revision that the scopes were made of, how long a look is good
+function ops.reserve(key, ask, scopes, now, tenant, revision, good_ms)
+  ask, now = sum_of(ask), tonumber(now)
+  if tenant then
+    local known = redis.call('HMGET', prefix .. 'l:' .. tenant, 'revision', 'looked')
+    if known[1] ~= revision or tonumber(known[2]) + tonumber(good_ms) < now then
+      return {'stale', known[1] or '0'}
+    end
+  end
   local known = entry_of(key)
   if known and (known.state == 'settled' or known.state == 'early') then
-    return {'conflict', int(known.tokens), int(known.cost), '1'}
+    return {'conflict', text_of(known.ask), '1'}
   end
-  if (is_held(known) or (known and known.state == 'released')) and (tokens > known.tokens or cost > known.cost) then
-    return {'conflict', int(known.tokens), int(known.cost), '0'}
+  if (is_held(known) or (known and known.state == 'released')) and beyond(ask, known.ask) then
+    return {'conflict', text_of(known.ask), '0'}
   end
   if is_held(known) then
     put(key, 'holders', int(known.holders + 1))
@@ -162,20 +236,21 @@ function ops.reserve(key, tokens, cost, scopes, now)
     return {'denied', known.ceiling}
   end
   sweep(now)
-  local fresh = {tokens = tokens, cost = cost, at = now, scopes_json = scopes, charged_tokens = 0, charged_cost = 0}
+  local fresh = {ask = ask, at = now, scopes_json = scopes, charged = NOTHING}
   if known and known.state == 'released' then
     -- The first attempt may have left its fact in the journal: the terms must stay the ones it names.
-    fresh.tokens, fresh.cost, fresh.at, fresh.scopes_json = known.tokens, known.cost, known.at, known.scopes_json
+    fresh.ask, fresh.at, fresh.scopes_json = known.ask, known.at, known.scopes_json
   end
   fresh.scopes = cjson.decode(fresh.scopes_json)
-  local denied = full(fresh, false)
+  local balances = balances_of(fresh.scopes)
+  local denied = full(fresh, balances, false)
   if denied then
     redis.call('DEL', prefix .. 'r:' .. key)
-    put(key, 'state', 'refused', 'tokens', int(fresh.tokens), 'cost', int(fresh.cost), 'at', int(fresh.at),
-      'scopes', fresh.scopes_json, 'holders', '0', 'ceiling', denied)
+    put(key, 'state', 'refused', 'ask', text_of(fresh.ask), 'at', int(fresh.at), 'scopes', fresh.scopes_json,
+      'holders', '0', 'ceiling', denied)
     return {'denied', denied}
   end
-  local waiting = full(fresh, true)
+  local waiting = full(fresh, balances, true)
   if waiting then
     return {'waiting', waiting}
   end
@@ -194,22 +269,22 @@ function ops.release(key)
     return {'ignored'}
   end
   if entry.state == 'open' then
-    move(entry, -entry.tokens, -entry.cost, 0, 0)
+    move(entry, added(NOTHING, entry.ask, -1), NOTHING, 0)
     redis.call('ZREM', OPEN, key)
   else
-    move(entry, 0, 0, -entry.tokens, -entry.cost)
+    move(entry, NOTHING, added(NOTHING, entry.ask, -1), 0)
   end
   put(key, 'state', 'released', 'holders', '0')
   return {'released'}
 end
 
--- key, tokens, cost, estimated
-function ops.settle(key, tokens, cost, estimated)
-  tokens, cost, estimated = tonumber(tokens), tonumber(cost), estimated == '1'
+-- key, usage, estimated
+function ops.settle(key, usage, estimated)
+  usage, estimated = sum_of(usage), estimated == '1'
   local entry = entry_of(key)
   if not entry or entry.state == 'released' then
     redis.call('DEL', prefix .. 'r:' .. key)
-    put(key, 'state', 'early', 'usage_tokens', int(tokens), 'usage_cost', int(cost), 'estimated', estimated and '1' or '0')
+    put(key, 'state', 'early', 'usage', text_of(usage), 'estimated', estimated and '1' or '0')
     return {'unknown'}
   end
   if entry.state == 'early' then
@@ -221,23 +296,43 @@ function ops.settle(key, tokens, cost, estimated)
   if entry.state == 'settled' then
     return settlement('repeated', entry, false)
   end
-  charge(key, entry, tokens, cost, estimated)
-  return settled_now(key, entry, tokens, cost, estimated)
+  charge(key, entry, usage, estimated)
+  return settled_now(entry, usage, estimated)
 end
 
--- key, tokens, cost, scopes, at
-function ops.restore(key, tokens, cost, scopes, at)
+-- key, ask, scopes, at
+function ops.restore(key, ask, scopes, at)
   local known = entry_of(key)
   if is_held(known) then
     return settlement('repeated', known, false)
   end
-  local entry = {tokens = tonumber(tokens), cost = tonumber(cost), at = tonumber(at), scopes_json = scopes,
-    scopes = cjson.decode(scopes), charged_tokens = 0, charged_cost = 0}
+  local entry = {ask = sum_of(ask), at = tonumber(at), scopes_json = scopes, scopes = cjson.decode(scopes),
+    charged = NOTHING}
   open(key, entry, known)
   if known and known.state == 'early' then
-    return settled_now(key, entry, known.usage_tokens, known.usage_cost, known.estimated)
+    return settled_now(entry, known.usage, known.estimated)
   end
-  return {'ignored', '0', '0', int(entry.tokens), int(entry.cost), '0', ''}
+  return {'ignored', text_of(NOTHING), text_of(entry.ask), '0', '', ''}
 end
 
-return ops[op](unpack(ARGV, 6))
+-- scope
+function ops.stop(scope)
+  local balance = parsed(redis.call('GET', prefix .. 's:' .. scope))
+  balance.stopped = '1'
+  keep_balance(scope, balance)
+  return {'stopped', balance_text(balance)}
+end
+
+-- tenant, revision, now
+function ops.look(tenant, revision, now)
+  local name = prefix .. 'l:' .. tenant
+  local known = tonumber(redis.call('HGET', name, 'revision') or '-1')
+  if known > tonumber(revision) then
+    return {'stale', int(known)}
+  end
+  redis.call('HSET', name, 'revision', revision, 'looked', now)
+  redis.call('PEXPIRE', name, keep_ms)
+  return {'looked'}
+end
+
+return ops[op](unpack(ARGV, 7))

@@ -6,10 +6,28 @@ In and out: as port.Store. It is rebuilt from the journal at every start; one re
 from collections.abc import Awaitable, Callable, Sequence
 
 from . import core
-from .core import Answer, Balance, Entry, Ledger, Scope, Settlement, Sum
-from .port import Fenced
+from .core import Answer, Balance, Entry, Ledger, Scope, Settlement, Stale, Sum
+from .port import LOOK_MS, Fenced, Revision
 
 SERVER = "memory"
+Looks = dict[str, tuple[int, int]]
+"""By tenant: the revision of its limits, and when somebody last looked (unix ms)."""
+
+
+def stale(looks: Looks, revision: Revision | None, now_unix_ms: int) -> Stale | None:
+    """Why scopes that were made of this revision may not be used now."""
+    if revision is None:
+        return None
+    known, looked = looks.get(revision.tenant, (0, -LOOK_MS))
+    return Stale(known) if known != revision.number or looked + LOOK_MS < now_unix_ms else None
+
+
+def look(looks: Looks, revision: Revision, now_unix_ms: int) -> bool:
+    """Take down that these limits were read; False when later ones are known."""
+    if looks.get(revision.tenant, (-1, 0))[0] > revision.number:
+        return False
+    looks[revision.tenant] = (revision.number, now_unix_ms)
+    return True
 
 
 class MemoryStore:
@@ -20,13 +38,27 @@ class MemoryStore:
         self._written: dict[str, Ledger] = {}
         self._stands = ""
         self._kept: dict[str, bytes] = {}
+        self._looks: Looks = {}
         self._lock = ""
         self.epoch = ""
         self.on_change: Callable[[], None] = lambda: None
 
-    async def reserve(self, key: str, ask: Sum, scopes: Sequence[Scope], now_unix_ms: int) -> Answer:
-        """See core.reserve."""
-        return core.reserve(self._standing(), key, ask, tuple(scopes), now_unix_ms)
+    async def reserve(
+        self, key: str, ask: Sum, scopes: Sequence[Scope], now_unix_ms: int, revision: Revision | None = None
+    ) -> Answer:
+        """See core.reserve, port.Store.reserve."""
+        ledger = self._standing()
+        old = stale(self._looks, revision, now_unix_ms)
+        return old if old is not None else core.reserve(ledger, key, ask, tuple(scopes), now_unix_ms)
+
+    async def stop(self, scope: str) -> Balance:
+        """See core.stop."""
+        return core.stop(self._standing(), scope)
+
+    async def look(self, revision: Revision, now_unix_ms: int) -> bool:
+        """See port.Store."""
+        self._standing()
+        return look(self._looks, revision, now_unix_ms)
 
     async def release(self, key: str) -> None:
         """See core.release."""

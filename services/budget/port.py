@@ -5,7 +5,7 @@ One property test holds every store to `core`.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from redis.exceptions import RedisError
 
@@ -23,6 +23,17 @@ class Unsafe(Exception):
     """This Redis may drop keys by itself; a ledger there would forget what was spent."""
 
 
+LOOK_MS = 5_000
+"""So long what a replica read of a tenant's limits is good; a change that was stored is never held back longer."""
+
+
+class Revision(NamedTuple):
+    """Which limits of a tenant the scopes of an ask were made of."""
+
+    tenant: str
+    number: int
+
+
 class Store(Protocol):
     """One process's view of the ledger. Operations raise Fenced or RedisFailure; see core for what they mean."""
 
@@ -31,10 +42,21 @@ class Store(Protocol):
     on_change: Callable[[], None]
     """Called when another server answers."""
 
-    async def reserve(self, key: str, ask: Sum, scopes: Sequence[Scope], now_unix_ms: int) -> Answer: ...
+    async def reserve(
+        self, key: str, ask: Sum, scopes: Sequence[Scope], now_unix_ms: int, revision: Revision | None = None
+    ) -> Answer:
+        """See core.reserve. Stale, and nothing held, unless the tenant's limits were looked at and are this one."""
+        ...
+
     async def release(self, key: str) -> None: ...
     async def settle(self, key: str, usage: Sum, estimated: bool) -> Settlement: ...
     async def restore(self, key: str, ask: Sum, scopes: Sequence[Scope], at_unix_ms: int) -> Settlement: ...
+
+    async def stop(self, scope: str) -> Balance: ...
+
+    async def look(self, revision: Revision, now_unix_ms: int) -> bool:
+        """A tenant's limits were read and are this revision; False when a later one is known."""
+        ...
 
     async def connect(self) -> str:
         """Drop what was open, forget the epoch, name the server that answers now. Raises RedisFailure, Unsafe."""

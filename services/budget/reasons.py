@@ -6,9 +6,11 @@ CODE = "budget_exceeded"
 
 
 def amount(value: int, unit: Unit) -> str:
-    """`$0.5012` or `12,000 tokens`."""
-    if unit == "tokens":
-        return f"{value:,} tokens"
+    """`$0.5012`, `12,000 tokens`, `40 model calls`, `90.5 s`."""
+    if unit == "wall_ms":
+        return f"{value / 1000:,.1f} s of calls"
+    if unit != "cost_usd_micros":
+        return f"{value:,} {unit.replace('_', ' ')}"
     dollars, micros = divmod(value, 1_000_000)
     digits = f"{micros:06d}".rstrip("0").ljust(2, "0")
     return f"${dollars:,}.{digits}"
@@ -16,23 +18,62 @@ def amount(value: int, unit: Unit) -> str:
 
 def _who(ceiling: Ceiling) -> str:
     kind, tenant, name = ceiling.scope.split(":", 2)
-    return f"tenant {tenant}'s day {name} (UTC)" if kind == "day" else f"task {name} of tenant {tenant}"
+    match kind:
+        case "task":
+            return f"task {name} of tenant {tenant}"
+        case "step":
+            task, _, step = name.partition("/")
+            return f"step {step} of task {task} (tenant {tenant})"
+        case "day":
+            return f"tenant {tenant}'s day {name} (UTC)"
+        case "month":
+            return f"tenant {tenant}'s month {name} (UTC)"
+        case "mesh":
+            return f"the whole mesh on {name} (UTC)"
+        case _:
+            of, _, day = name.rpartition(":")
+            return f"{kind} {of} of tenant {tenant} on {day} (UTC)"
 
 
 def _remedy(ceiling: Ceiling) -> str:
-    kind, tenant, _ = ceiling.scope.split(":", 2)
+    kind, tenant, name = ceiling.scope.split(":", 2)
+    needed, unit = ceiling.spent + ceiling.asked, ceiling.unit
+    match kind:
+        case "task" if unit in ("tokens", "cost_usd_micros"):
+            option = "--limit-tokens" if unit == "tokens" else "--limit-usd"
+            value = str(needed) if unit == "tokens" else f"{needed / 1_000_000:.6f}"
+            return (
+                f"Submit it again with a higher limit: {option} {value} is what it takes to make this next call; the "
+                "calls after it need more, so leave room"
+            )
+        case "task" | "step":
+            return f"Have an operator raise it: {_raise(kind, ceiling)}; then submit it again"
+        case "day":
+            return (
+                f"Submit again after 00:00 UTC, or have an operator raise day.{unit} of tenant {tenant} to at least "
+                f"{needed} in the tenants file (and in `bulkhead limits get`, where it stands there)"
+            )
+        case "mesh":
+            return "Submit again after 00:00 UTC, or have who runs the mesh raise BULKHEAD_MESH_DAY_* of budget"
+        case _:
+            when = "in the next month" if kind == "month" else "after 00:00 UTC"
+            target = kind if kind == "month" else f"{kind}/{name.rpartition(':')[0]}"
+            return f"Submit again {when}, or have an operator raise it: {_raise(target, ceiling)}"
+
+
+_OPTIONS = {"tokens": "--tokens", "model_calls": "--model-calls", "tool_calls": "--tool-calls"}
+
+
+def _raise(target: str, ceiling: Ceiling) -> str:
     needed = ceiling.spent + ceiling.asked
-    if kind == "day":
-        return (
-            f"Submit again after 00:00 UTC, or have an operator raise day.{ceiling.unit} of tenant {tenant} "
-            f"to at least {needed} in the tenants file"
-        )
-    option = "--limit-tokens" if ceiling.unit == "tokens" else "--limit-usd"
-    value = str(needed) if ceiling.unit == "tokens" else f"{needed / 1_000_000:.6f}"
-    return (
-        f"Submit it again with a higher limit: {option} {value} is what it takes to make this next call; the calls "
-        "after it need more, so leave room"
-    )
+    match ceiling.unit:
+        case "cost_usd_micros":
+            value = f"--usd {needed / 1_000_000:.6f}"
+        case "wall_ms":
+            value = f"--wall {needed // 1000 + 1}s"
+        case unit:
+            value = f"{_OPTIONS[unit]} {needed}"
+    return f"bulkhead limits set {target} {value}"
 
 
 def denied(ceiling: Ceiling) -> str:

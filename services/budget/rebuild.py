@@ -16,10 +16,12 @@ from bulkhead.runtime.publisher import Publisher
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import subjects
 from bulkhead_contracts.budget import LedgerMarked, Reserved, Settled
+from bulkhead_contracts.task import TaskStopped
 
 from . import core
 from .core import Ledger
 from .port import RedisFailure, Store, Unsafe
+from .scopes import task_scope
 
 log = Log("budget.ledger")
 
@@ -236,10 +238,13 @@ def fold(ledger: Ledger, message: Inbound) -> None:
     address, body = message.address, message.body
     if isinstance(body, Reserved):
         key = core.entry_key(body.service, address.tenant, address.task, body.reservation_id)
-        core.restore(ledger, key, core.sum_of(body.amount), core.scopes_from(body.scopes), body.reserved_unix_ms)
+        scopes = core.scopes_from((*body.scopes, *body.more_scopes))
+        core.restore(ledger, key, core.sum_of(body.amount), scopes, body.reserved_unix_ms)
     elif isinstance(body, Settled):
         key = core.entry_key(address.sender, address.tenant, address.task, body.reservation_id)
-        core.settle(ledger, key, core.used(body.usage), body.estimated)
+        core.settle(ledger, key, core.used(body.usage, body.wall_ms), body.estimated)
+    elif isinstance(body, TaskStopped):
+        core.stop(ledger, task_scope(address.tenant, address.task))
 
 
 async def find_fact(bus: Bus, tenant: str, task: str, service: str, reservation_id: str) -> Reserved | None:

@@ -28,15 +28,18 @@ from .core import (
     Ledger,
     Scope,
     Settlement,
+    Stale,
     Sum,
     Waiting,
     scopes_from_json,
     scopes_json,
 )
-from .port import Fenced, RedisFailure, Unsafe
+from .port import LOOK_MS, Fenced, RedisFailure, Revision, Unsafe
 
 SCRIPT = (Path(__file__).parent / "ledger.lua").read_text()
 WRITE_BATCH = 500
+MONTH_KEEP_MS = 40 * 24 * 3600 * 1000
+"""As in ledger.lua: a month counts to its end, also when nobody spends for weeks."""
 _FENCE = """
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then return '-' end
 local old = redis.call('GET', KEYS[1]) or ''
@@ -66,8 +69,9 @@ class RedisStore:
     """See port.Store."""
 
     def __init__(
-        self, url: str, *, prefix: str, lease_ms: int, keep_ms: int, timeout_s: float, connections: int
-    ) -> None:
+        self, url: str, *, prefix: str, lease_ms: int, keep_ms: int, timeout_s: float, connections: int,
+        settled_keep_ms: int = 0,
+    ) -> None:  # fmt: skip
         self._pool = BlockingConnectionPool.from_url(
             url,
             max_connections=connections,
@@ -82,6 +86,7 @@ class RedisStore:
         self._tag = "{" + prefix + "}"
         self._epoch_key, self._lock_key = f"{self._tag}:epoch", f"{self._tag}:rebuild"
         self._lease, self._keep = str(lease_ms), str(keep_ms)
+        self._settled_keep = str(min(keep_ms, settled_keep_ms or keep_ms))
         self._sha = ""
         self._server = ""
         self._dead: list[str] = []
@@ -129,10 +134,15 @@ class RedisStore:
 
     # One call each
 
-    async def reserve(self, key: str, ask: Sum, scopes: Sequence[Scope], now_unix_ms: int) -> Answer:
-        """See core.reserve."""
-        told = await self._call("reserve", key, *_amount(ask), scopes_json(scopes), now_unix_ms)
+    async def reserve(
+        self, key: str, ask: Sum, scopes: Sequence[Scope], now_unix_ms: int, revision: Revision | None = None
+    ) -> Answer:
+        """See core.reserve, port.Store.reserve."""
+        looked = (revision.tenant, revision.number, LOOK_MS) if revision is not None else ()
+        told = await self._call("reserve", key, _text(ask), scopes_json(scopes), now_unix_ms, *looked)
         match told[0]:
+            case b"stale":
+                return Stale(int(told[1]))
             case b"held":
                 return Held(scopes_from_json(told[1]), int(told[2]))
             case b"denied":
@@ -140,7 +150,7 @@ class RedisStore:
             case b"waiting":
                 return Waiting(_ceiling(told[1]))
             case _:
-                return Conflict(Sum(int(told[1]), int(told[2])), told[3] == b"1")
+                return Conflict(_sum(told[1]), told[2] == b"1")
 
     async def release(self, key: str) -> None:
         """See core.release."""
@@ -148,17 +158,27 @@ class RedisStore:
 
     async def settle(self, key: str, usage: Sum, estimated: bool) -> Settlement:
         """See core.settle."""
-        return _settlement(await self._call("settle", key, *_amount(usage), int(estimated)))
+        return _settlement(await self._call("settle", key, _text(usage), int(estimated)))
 
     async def restore(self, key: str, ask: Sum, scopes: Sequence[Scope], at_unix_ms: int) -> Settlement:
         """See core.restore."""
-        return _settlement(await self._call("restore", key, *_amount(ask), scopes_json(scopes), at_unix_ms))
+        return _settlement(await self._call("restore", key, _text(ask), scopes_json(scopes), at_unix_ms))
+
+    async def stop(self, scope: str) -> Balance:
+        """See core.stop."""
+        return _balance((await self._call("stop", scope))[1])
+
+    async def look(self, revision: Revision, now_unix_ms: int) -> bool:
+        """See port.Store."""
+        told = await self._call("look", revision.tenant, revision.number, now_unix_ms)
+        return told[0] == b"looked"
 
     async def _call(self, op: str, *arguments: object) -> list[bytes]:
         epoch = self.epoch
         if not epoch:
             raise Fenced("no ledger has been built")
-        rest = (1, self._epoch_key, op, epoch, self._prefix(epoch), self._lease, self._keep, *arguments)
+        rest = (1, self._epoch_key, op, epoch, self._prefix(epoch), self._lease, self._keep,
+                self._settled_keep, *arguments)
         try:
             told = await self._redis.execute_command("EVALSHA", self._sha, *rest)
         except NoScriptError:
@@ -207,9 +227,13 @@ class RedisStore:
         # Row by row, so that the lock can be kept between two batches however large the ledger is.
         while some := list(islice(rows, WRITE_BATCH)):
             async with self._redis.pipeline(transaction=False) as batch:
-                for name, mapping in some:
-                    batch.hset(name, mapping=mapping)
-                    batch.pexpire(name, int(self._keep))
+                for name, row in some:
+                    if isinstance(row, str):
+                        of_month = name.startswith(f"{prefix}s:month:")
+                        batch.set(name, row, px=max(int(self._keep), MONTH_KEEP_MS if of_month else 0))
+                        continue
+                    batch.hset(name, mapping=row)
+                    batch.pexpire(name, int(self._settled_keep if row["state"] == "settled" else self._keep))
                 await batch.execute()
             await on_batch()
         leases: dict[str | bytes, Any] = {
@@ -220,15 +244,15 @@ class RedisStore:
         if leases:
             await self._redis.zadd(f"{prefix}open", leases)
 
-    def _rows(self, prefix: str, ledger: Ledger, since_unix_ms: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _rows(self, prefix: str, ledger: Ledger, since_unix_ms: int) -> Iterator[tuple[str, dict[str, Any] | str]]:
         live: set[str] = set()
         for key, entry in ledger.entries.items():
             if entry.state == "early" or entry.at_unix_ms >= since_unix_ms:
                 live.update(scope.name for scope in entry.scopes)
                 yield f"{prefix}r:{key}", _entry_row(entry)
         for scope, balance in ledger.balances.items():
-            if scope in live:
-                yield f"{prefix}s:{scope}", _balance_row(balance)
+            if scope in live or scope.startswith("month:"):
+                yield f"{prefix}s:{scope}", _balance_text(balance)
 
     async def switch(self, token: str, server: str) -> bool:
         """Make the ledger under `token` the one that stands; False when the lock was lost meanwhile."""
@@ -273,11 +297,11 @@ class RedisStore:
         balances: dict[str, Balance] = {}
         async for key in self._redis.scan_iter(match=f"{prefix}[rs]:*", count=500):
             name = key.decode().removeprefix(prefix)
-            row = {k.decode(): v.decode() for k, v in (await self._redis.hgetall(key)).items()}
             if name.startswith("r:"):
+                row = {k.decode(): v.decode() for k, v in (await self._redis.hgetall(key)).items()}
                 entries[name[2:]] = _entry(row)
             else:
-                balances[name[2:]] = _balance(row)
+                balances[name[2:]] = _balance(await self._redis.get(key) or b"|||")
         return entries, balances
 
 
@@ -295,12 +319,18 @@ def _info(reply: Any, name: str) -> str:
     return ""
 
 
-def _amount(of: Sum) -> tuple[int, int]:
-    return of.tokens, of.cost_usd_micros
+def _text(of: Sum) -> str:
+    return ",".join(str(one) for one in of)
+
+
+def _sum(text: str | bytes) -> Sum:
+    parts = (text.decode() if isinstance(text, bytes) else text).split(",")
+    return Sum(*(int(part) for part in parts if part))
 
 
 def _ceiling(text: bytes) -> Ceiling:
-    scope, unit, spent, reserved, asked, limit = text.decode().split("|")
+    # A person's name may hold anything.
+    scope, unit, spent, reserved, asked, limit = text.decode().rsplit("|", 5)
     return Ceiling(scope, unit, int(spent), int(reserved), int(asked), int(limit))  # type: ignore[arg-type]
 
 
@@ -308,57 +338,43 @@ def _settlement(told: list[bytes]) -> Settlement:
     kind: Any = told[0].decode()
     if len(told) == 1:
         return Settlement(kind)
-    tokens, cost, held_tokens, held_cost = (int(part) for part in told[1:5])
-    ceiling = _ceiling(told[6]) if told[6] else None
-    return Settlement(kind, Sum(tokens, cost), Sum(held_tokens, held_cost), told[5] == b"1", ceiling)
+    ceiling = _ceiling(told[4]) if told[4] else None
+    stopped = _balance(told[5]) if told[5] else None
+    return Settlement(kind, _sum(told[1]), _sum(told[2]), told[3] == b"1", ceiling, stopped)
 
 
 def _entry_row(entry: Entry) -> dict[str, Any]:
     return {
         "state": entry.state,
-        "tokens": entry.ask.tokens,
-        "cost": entry.ask.cost_usd_micros,
+        "ask": _text(entry.ask),
         "at": entry.at_unix_ms,
         "scopes": scopes_json(entry.scopes),
         "holders": entry.holders,
-        "charged_tokens": entry.charged.tokens,
-        "charged_cost": entry.charged.cost_usd_micros,
-        "usage_tokens": entry.usage.tokens,
-        "usage_cost": entry.usage.cost_usd_micros,
+        "charged": _text(entry.charged),
+        "usage": _text(entry.usage),
         "estimated": int(entry.estimated),
         "ceiling": "|".join(str(part) for part in entry.ceiling) if entry.ceiling else "",
     }
 
 
 def _entry(row: dict[str, str]) -> Entry:
-    def whole(name: str) -> int:
-        return int(row.get(name) or 0)
-
     return Entry(
         state=row["state"],  # type: ignore[arg-type]
-        ask=Sum(whole("tokens"), whole("cost")),
+        ask=_sum(row.get("ask", "")),
         scopes=scopes_from_json(row.get("scopes") or "[]"),
-        at_unix_ms=whole("at"),
-        holders=whole("holders"),
-        charged=Sum(whole("charged_tokens"), whole("charged_cost")),
-        usage=Sum(whole("usage_tokens"), whole("usage_cost")),
+        at_unix_ms=int(row.get("at") or 0),
+        holders=int(row.get("holders") or 0),
+        charged=_sum(row.get("charged", "")),
+        usage=_sum(row.get("usage", "")),
         estimated=row.get("estimated") == "1",
         ceiling=_ceiling(row["ceiling"].encode()) if row.get("ceiling") else None,
     )
 
 
-def _balance_row(balance: Balance) -> dict[str, Any]:
-    return {
-        "reserved_tokens": balance.reserved.tokens,
-        "reserved_cost": balance.reserved.cost_usd_micros,
-        "spent_tokens": balance.spent.tokens,
-        "spent_cost": balance.spent.cost_usd_micros,
-    }
+def _balance_text(balance: Balance) -> str:
+    return f"{_text(balance.reserved)}|{_text(balance.spent)}|{balance.settled}|{int(balance.stopped)}"
 
 
-def _balance(row: dict[str, str]) -> Balance:
-    return Balance(
-        Sum(int(row["reserved_tokens"]), int(row["reserved_cost"])),
-        Sum(int(row["spent_tokens"]), int(row["spent_cost"])),
-    )
-
+def _balance(text: bytes) -> Balance:
+    reserved, spent, settled, stopped = text.decode().split("|")
+    return Balance(_sum(reserved), _sum(spent), int(settled or 0), stopped == "1")

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, SecretStr
 
 from bulkhead.runtime.settings import ServiceSettings
-from bulkhead_contracts.limits import MAX_TASK_DEADLINE_MS
+from bulkhead_contracts.limits import MAX_TASK_DEADLINE_MS, UNLIMITED
 
 MEMORY = "memory://"
 DAY_MS = 24 * 3600 * 1000
@@ -19,7 +19,7 @@ class Settings(ServiceSettings):
     restart of several replicas free of pauses). tail_grace_s: a rebuild looks again so soon when the
     follower that answers it lags. watch: read the journal and tell of loops, chatter and stalls; auto: where there is a
     Redis, which several replicas need to agree who tells. watch_halts: stop a task that loops or only chatters; false
-    tells of it and stops nothing.
+    tells of it and stops nothing. mesh_day_*: what all tenants together may spend in a day (UTC).
     """
 
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
@@ -34,6 +34,8 @@ class Settings(ServiceSettings):
     watch: Literal["auto", "on", "off"] = "auto"
     watch_interval_s: float = Field(default=0.2, ge=0.01, le=10)
     watch_halts: bool = True
+    mesh_day_cost_usd_micros: int = Field(default=UNLIMITED, ge=0, le=UNLIMITED)
+    mesh_day_tokens: int = Field(default=UNLIMITED, ge=0, le=UNLIMITED)
 
     @property
     def in_memory(self) -> bool:

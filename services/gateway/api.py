@@ -1,23 +1,27 @@
 """Shapes of the HTTP API: what people send (unknown fields are refused, they mistype) and what they read."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
 from bulkhead_contracts import limits as bounds
+from bulkhead_contracts.budget import Amount
 from bulkhead_contracts.plan import Plan, PlanStep
 from bulkhead_contracts.result import Failure, Result, Usage
 from bulkhead_contracts.retrieval import StoredDocument
 from bulkhead_contracts.task import ForkOf, RequesterClaim, TaskLimits
 from bulkhead_contracts.task.v1 import Objective
-from bulkhead_contracts.types import Contract, Count, Name, Reason
+from bulkhead_contracts.types import Contract, Count, Name, Reason, Tag
 from services.gateway.core import Status, StepStatus
 
 _STRICT = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
 
 
 class LimitsInput(TaskLimits):
-    """Ceilings: money in micro US dollars, tokens, milliseconds from submission. With nothing no task could begin."""
+    """Ceilings: money in micro US dollars, tokens, milliseconds from when it has a place to run.
+
+    With nothing no task could begin.
+    """
 
     model_config = _STRICT
 
@@ -60,6 +64,8 @@ class TaskSubmission(Contract):
     check: bool = True
     plan: PlanInput | None = None
     fork: ForkInput | None = None
+    feature: Tag = ""
+    workflow: Tag = ""
 
 
 class CancelSubmission(Contract):
@@ -118,10 +124,25 @@ class TaskPage(Contract):
     next: str | None = None
 
 
+class QueueDocument(Contract):
+    """How a task waits for a place to run: as many as `limit` run, of its tenant or (`full`: mesh) of all.
+
+    ahead: tasks of the same tenant that wait and came before it; those of others of the tenant's people take turns.
+    """
+
+    since_unix_ms: Count
+    ahead: Count
+    waiting: Count
+    full: Literal["tenant", "mesh"]
+    running: Count
+    limit: Count
+
+
 class TaskDocument(Contract):
     """All that is known of a task. `answer` is the text of the result, with citation markers [#…].
 
     spent_more: calls were in the works when it ended; what they cost is not in `usage`, which is the least then.
+    charged: of a task that was ended early, all that it cost, as soon as the last of its calls has settled.
     """
 
     task_id: str
@@ -143,6 +164,8 @@ class TaskDocument(Contract):
     answer: str | None
     usage: Usage
     spent_more: bool = False
+    charged: Amount | None = None
+    queue: QueueDocument | None = None
     events_url: str
 
 

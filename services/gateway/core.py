@@ -3,6 +3,7 @@
 In: messages of the gateway's own inbox, one task's, in stream order. Out: a view of that task; refusals as values.
 
     requested --TaskRejected--> rejected
+        |  TaskQueued: queued, until TaskReleased; or TaskEnded: cancelled | failed
         |  TaskAccepted
         v
      running --TaskEnded--> succeeded | failed | cancelled | halted
@@ -15,22 +16,26 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 from bulkhead.runtime.edge import Received
+from bulkhead_contracts.budget import Amount, TaskCharged
 from bulkhead_contracts.control import MessageRejected
 from bulkhead_contracts.plan import PlanAdopted, PlanRejected
 from bulkhead_contracts.result import Failure, Result, Usage
 from bulkhead_contracts.retrieval import DocumentDeleted, DocumentIngested
 from bulkhead_contracts.task import (
+    Dropped,
     RequesterClaim,
     StepEnded,
     StepStarted,
     TaskAccepted,
     TaskCancelRequested,
     TaskEnded,
+    TaskQueued,
     TaskRejected,
+    TaskReleased,
     TaskRequested,
 )
 
-Status = Literal["unknown", "requested", "running", "rejected", "succeeded", "failed", "cancelled", "halted"]
+Status = Literal["unknown", "requested", "queued", "running", "rejected", "succeeded", "failed", "cancelled", "halted"]
 StepStatus = Literal["waiting", "running", "accepted", "rejected", "failed", "stopped"]
 ENDED: frozenset[str] = frozenset({"rejected", "succeeded", "failed", "cancelled", "halted"})
 
@@ -73,6 +78,8 @@ class View:
     created_unix_ms: int = 0
     updated_unix_ms: int = 0
     deadline_unix_ms: int = 0
+    queued: TaskQueued | None = None
+    queued_unix_ms: int = 0
     plan_version: int = 0
     plans_rejected: int = 0
     steps: Mapping[str, StepView] = field(default_factory=dict)
@@ -80,12 +87,15 @@ class View:
     result: Result | None = None
     usage: Usage = Usage()
     ended: TaskEnded | None = None
+    charged: TaskCharged | None = None
     ingested: DocumentIngested | None = None
     deleted: DocumentDeleted | None = None
 
 
 def fold(view: View, message: Received) -> View:
     """The view after one more message. Early, late and repeated messages all have a place."""
+    if isinstance(message.body, TaskCharged):
+        return _charged(view, message.body)  # What it cost, not what happened to it: its times stay.
     after = _fold(view, message)
     return after if after is view else replace(after, updated_unix_ms=message.time_unix_ms)
 
@@ -110,6 +120,10 @@ def _fold(view: View, message: Received) -> View:
             return replace(view, status="rejected", failure=failure)
         case MessageRejected():
             return _message_rejected(view, body)
+        case TaskQueued() if view.status == "requested":
+            return replace(view, status="queued", queued=body, queued_unix_ms=message.time_unix_ms)
+        case TaskReleased() if view.status == "queued":
+            return replace(view, status="requested")
         case TaskAccepted():
             return replace(view, status="running", deadline_unix_ms=body.deadline_unix_ms)
         case PlanRejected():
@@ -184,8 +198,27 @@ def _stopped(view: View, message: Received) -> dict[str, StepView]:
             if step.status == "running" else step for name, step in view.steps.items()}
 
 
+def _charged(view: View, body: TaskCharged) -> View:
+    """The latest word of budget stays; between two that count the same settlements, the one that holds less."""
+    known = view.charged
+    if known is not None and (known.settled_calls, -known.held.tokens, -known.held.tool_calls) >= (
+        body.settled_calls, -body.held.tokens, -body.held.tool_calls
+    ):
+        return view
+    return replace(view, charged=body)
+
+
+def whole_cost(view: View) -> Amount | None:
+    """What a task that was ended early has cost, when every call of it has settled."""
+    if view.ended is None or view.charged is None or view.charged.held != Amount():
+        return None
+    return view.charged.charged
+
+
 def spent_more(view: View) -> bool:
     """Whether calls may have been in the works when the task ended: what they cost is not in its usage."""
+    if whole_cost(view) is not None:
+        return False
     if view.ended is None or view.status == "succeeded":
         return False
     cut_off = view.failure is not None and view.failure.code == "deadline_exceeded"
@@ -221,6 +254,17 @@ def requester_of(message: Received, policies: Mapping[str, Policy]) -> Requester
         return Refusal("foreign_tenant", f"{message.sender} may not act for tenant {message.tenant}",
                        f"publish under tenant {policy.tenant}")
     return RequesterClaim(tenant=policy.tenant, person=policy.person, role=policy.role, via="publisher")
+
+
+def never_begun(one: Dropped, now_unix_ms: int) -> TaskEnded:
+    """The end of a task that never had a place to run."""
+    if one.code == "cancelled":
+        failure = Failure(code="cancelled", message=one.reason or "it was cancelled while it waited",
+                          hint="submit it again if it is wanted after all")
+        return TaskEnded(status="cancelled", failure=failure, ended_unix_ms=now_unix_ms)
+    failure = Failure(code="queue_timeout", message="it waited for a place as long as its tenant's quota lets it",
+                      hint="submit it again when less waits, or have the quota's `running` or `wait_s` raised")
+    return TaskEnded(status="failed", failure=failure, ended_unix_ms=now_unix_ms)
 
 
 def task_id(tenant: str, person: str, idempotency_key: str) -> str:

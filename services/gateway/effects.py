@@ -8,6 +8,7 @@ import asyncio
 import hashlib
 import secrets
 from collections.abc import Mapping
+from dataclasses import replace
 
 from bulkhead.bus.port import BusUnavailable, PubAck, PublishRefused, WrongLastSequence
 from bulkhead.runtime.context import Context
@@ -24,20 +25,25 @@ from bulkhead_contracts.retrieval import (
     DocumentsRequested,
 )
 from bulkhead_contracts.task import (
+    PlacesGiven,
     RequesterClaim,
     TaskCancelRequested,
     TaskRejected,
+    TaskReleased,
     TaskRequested,
     TaskSubmitted,
 )
 from bulkhead_contracts.types import Body
 from services.gateway import core, forks
+from services.gateway.admission import Admission
 from services.gateway.feeds import INBOX, Feed, Feeds
 from services.gateway.problems import Problem, unavailable
 from services.gateway.settings import PublisherPolicy
+from services.gateway.spikes import Spikes
 
 log = Log("gateway.intake")
 FIRST_RECORD_READS = 8
+AT_ONCE = 32
 CANCEL_RETRY_S = 0.5
 SIGNER_ATTEMPTS = 20
 """So often a signer that answers with an error is asked before the task is refused; silence is waited out."""
@@ -49,10 +55,13 @@ class Intake:
     """Takes tasks, cancels and documents in."""
 
     def __init__(
-        self, context: Context, feeds: Feeds, policies: Mapping[str, PublisherPolicy], logic: int = 1
+        self, context: Context, feeds: Feeds, policies: Mapping[str, PublisherPolicy], admission: Admission,
+        spikes: Spikes, logic: int = 1,
     ) -> None:
         self._context = context
         self._feeds = feeds
+        self._admission = admission
+        self._spikes = spikes
         self._policies = policies
         self._logic = logic
         self._in_flight: set[str] = set()
@@ -114,18 +123,70 @@ class Intake:
         if feed.view.request_sequence != message.sequence:
             log.warning("second_request_ignored", task=message.task, sender=message.sender)
             return
-        claim = core.requester_of(message, self._policies)
-        if isinstance(claim, RequesterClaim) and claim.role not in core.MAY_SUBMIT:
-            claim = core.Refusal("forbidden", f"the role {claim.role} may not submit tasks",
-                                 "ask for the role submitter or operator")
+        if feed.view.status not in ("requested", "queued"):
+            return  # Its ack was lost. What was refused stays refused, also when it would be taken now.
+        claim = self._submitter(message)
         if isinstance(claim, core.Refusal):
             await self._reject(message, claim)
             return
+        standing = await self._admission.enter(message, claim.person)
+        if standing == "unknown":
+            await self._reject(message, core.Refusal(
+                "queue_full", "your tenant has as many tasks waiting as it may",
+                "submit it again under a new task id when some have begun, or have the tenant's quota changed"))
+        elif standing == "runs":
+            await self._begin(message, request, claim, message.time_unix_ms)
+
+    def _submitter(self, message: Received) -> RequesterClaim | core.Refusal:
+        """Who asks, if he may now. A program's message is counted once, when it comes first."""
+        claim = core.requester_of(message, self._policies)
+        if isinstance(claim, core.Refusal):
+            return claim
+        if claim.role not in core.MAY_SUBMIT:
+            return core.Refusal("forbidden", f"the role {claim.role} may not submit tasks",
+                                "ask for the role submitter or operator")
+        if message.sender == "gateway" or message.attempts > 1:
+            return claim
+        fast = self._spikes.take("bus", claim.tenant, claim.person, message.time_unix_ms)
+        return core.Refusal("too_many_tasks", fast.message, fast.hint) if fast is not None else claim
+
+    async def released(self, message: Received, feed: Feed) -> None:
+        """A task that waited has a place: begin it, from the request that lies there. Raises Retry."""
+        request, opening = feed.view.request, feed.opening
+        if request is None or opening is None or feed.view.status in core.ENDED:
+            log.warning("released_without_task", task=message.task, status=feed.view.status)
+            return
+        claim = core.requester_of(opening, self._policies)
+        opening = replace(opening, attempts=message.attempts)
+        if isinstance(claim, core.Refusal):
+            await self._reject(opening, claim)  # A publisher whose policy went while its task waited.
+        else:
+            await self._begin(opening, request, claim, message.time_unix_ms)
+
+    async def placed(self, message: Received, body: PlacesGiven) -> None:
+        """Carry a decision about places out: what waited begins, what gave up waiting ends. Raises BusError."""
+        waited = [place for place in body.given if place.queued]
+        for start in range(0, len(waited), AT_ONCE):
+            await asyncio.gather(*(
+                self._context.publisher.send(
+                    "gateway", TaskReleased(request=place.request), tenant=place.tenant, task=place.task,
+                    cause=message.envelope.id, index=f"released/{place.tenant}/{place.task}", actor=place.person)
+                for place in waited[start : start + AT_ONCE]))
+        for one in body.dropped:
+            await self._context.publisher.send(
+                "gateway", core.never_begun(one, message.time_unix_ms), tenant=one.tenant, task=one.task,
+                cause=message.envelope.id, index=f"dropped/{one.tenant}/{one.task}")
+
+    async def _begin(
+        self, message: Received, request: TaskRequested, claim: RequesterClaim, began_unix_ms: int
+    ) -> None:
+        """Hand a task that has a place to the planner; its time counts from `began_unix_ms`. Raises Retry."""
         taken = await forks.taken(self._context, message.tenant, request) if request.fork else None
         if isinstance(taken, core.Refusal) and taken.code in forks.UNTIL_SEEN and message.attempts < forks.LOOKS:
             # Whoever forks has seen the end; a follower may lag behind it, and a refusal cannot be taken back.
             raise Retry(forks.LOOK_AGAIN_S, taken.message)
-        reply = taken if isinstance(taken, core.Refusal) else await self._grant(message, claim, request, taken)
+        reply = taken if isinstance(taken, core.Refusal) else await self._grant(
+            message, claim, request, taken, began_unix_ms)
         if isinstance(reply, core.Refusal):
             await self._reject(message, reply)
             return
@@ -135,7 +196,7 @@ class Intake:
             return
         objective = await self._context.blobs.put(message.tenant, request.objective)
         body = TaskSubmitted(objective=objective, limits=reply.limits or request.limits,
-                             submitted_unix_ms=message.time_unix_ms, tools=reply.tools, check=request.check,
+                             submitted_unix_ms=began_unix_ms, tools=reply.tools, check=request.check,
                              plan=request.plan, given=taken.given if isinstance(taken, forks.Taken) else ())
         if (refusal := forks.too_large(len(body.encode()))) is not None:
             await self._reject(message, refusal)
@@ -145,13 +206,15 @@ class Intake:
             actor=claim.person, grant=reply.token, logic=max(self._logic, forks.LOGIC if request.fork else 1))
 
     async def _grant(
-        self, message: Received, claim: RequesterClaim, request: TaskRequested, taken: "forks.Taken | None"
+        self, message: Received, claim: RequesterClaim, request: TaskRequested, taken: "forks.Taken | None",
+        began_unix_ms: int,
     ) -> GrantReplied | core.Refusal:
         # Everything in this body comes from the stored message: a repeat asks for the same grant.
         roles = {step.role for step in request.plan.steps} if request.plan is not None else set()
         ask = GrantRequested(requester=claim, tools=request.tools, limits=request.limits,
-                             requested_unix_ms=message.time_unix_ms, origin=taken.origin if taken else None,
-                             worker_roles=tuple(sorted(roles)))
+                             requested_unix_ms=began_unix_ms, origin=taken.origin if taken else None,
+                             worker_roles=tuple(sorted(roles)), feature=request.feature,
+                             workflow=request.workflow)
         try:
             reply = await self._context.publisher.request(
                 "signer", ask, tenant=message.tenant, task=message.task, cause=message.envelope.id,
@@ -194,7 +257,9 @@ class Intake:
         if not view.request_id or view.status in core.ENDED:
             log.info("cancel_without_task", task=message.task, status=view.status)
             return
-        if view.status == "requested":
+        if view.status in ("requested", "queued"):
+            if await self._admission.leave(message, body.reason) == "over":
+                return
             raise Retry(CANCEL_RETRY_S, "the planner does not have the task yet")
         await self._context.publisher.send(
             "planner", body, tenant=message.tenant, task=message.task, cause=message.envelope.id, actor=actor)

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from bulkhead.blobs import BlobCorrupt, BlobMissing, Blobs, summarise
 from bulkhead_contracts.task import RequesterClaim, TaskRequested
-from services.gateway.api import StepDocument, TaskDocument, TaskSummary
-from services.gateway.core import ENDED, requester_of, spent_more
+from services.gateway.api import QueueDocument, StepDocument, TaskDocument, TaskSummary
+from services.gateway.core import ENDED, requester_of, spent_more, whole_cost
 from services.gateway.feeds import Feed
 from services.gateway.settings import PublisherPolicy
 
@@ -25,15 +25,15 @@ def requester(feed: Feed, policies: Policies) -> RequesterClaim | None:
 
 def summary(feed: Feed, policies: Policies) -> TaskSummary:
     """One row of a list."""
-    view, who = feed.view, requester(feed, policies)
+    view, who, whole = feed.view, requester(feed, policies), whole_cost(feed.view)
     return TaskSummary(
         task_id=feed.task, status=view.status, objective=summarise(view.request.objective) if view.request else "",
         created_unix_ms=view.created_unix_ms, updated_unix_ms=view.updated_unix_ms,
-        person=who.person if who else "", cost_usd_micros=view.usage.cost_usd_micros)
+        person=who.person if who else "", cost_usd_micros=(whole or view.usage).cost_usd_micros)
 
 
-async def document(feed: Feed, blobs: Blobs, policies: Policies) -> TaskDocument:
-    """Everything about one task. Raises BusError."""
+async def document(feed: Feed, blobs: Blobs, policies: Policies, queue: QueueDocument | None = None) -> TaskDocument:
+    """Everything about one task; queue: how it waits for a place, if it does. Raises BusError."""
     view = feed.view
     request: TaskRequested | None = view.request
     answer = None
@@ -57,4 +57,4 @@ async def document(feed: Feed, blobs: Blobs, policies: Policies) -> TaskDocument
         steps_done=view.ended.steps_done if view.ended else sum(s.status == "accepted" for s in steps),
         steps_total=view.ended.steps_total if view.ended else len(steps),
         failure=view.failure, result=view.result, answer=answer, usage=view.usage,
-        spent_more=spent_more(view), events_url=f"/v1/tasks/{feed.task}/events")
+        spent_more=spent_more(view), charged=whole_cost(view), queue=queue, events_url=f"/v1/tasks/{feed.task}/events")

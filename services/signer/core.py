@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError
 from bulkhead_contracts import limits as bounds
 from bulkhead_contracts.grant import GrantRequested, TaskGrant
 from bulkhead_contracts.plan import PlanStep
+from bulkhead_contracts.quota import Quota
 from bulkhead_contracts.result import Failure
 from bulkhead_contracts.task import TaskLimits
 from bulkhead_contracts.tool import ToolSpec
@@ -20,6 +21,8 @@ from bulkhead_contracts.types import Contract, Count, Name, Token
 
 GRANTING_ROLES = ("submitter", "operator")
 DEFAULT_ROLE = str(PlanStep.model_fields["role"].default)
+RESERVED_TENANTS = frozenset({"ledger", "limits", "checkpoint"})
+"""Subjects of budget's own facts; a tenant of that name could be taken for one."""
 EXPIRY_SLACK_MS = 600_000
 """A grant outlives its task's deadline by this, so that what was started in time can be ended in order."""
 
@@ -36,12 +39,16 @@ class Ceiling(Contract, extra="forbid"):
 
 
 class TenantPolicy(Contract, extra="forbid"):
-    """What one tenant may have at most. `roles`: false takes the right to submit from a role."""
+    """What one tenant may have at most. `roles`: false takes the right to submit from a role.
+
+    quota: how much at once; the gateway holds the tenant to it.
+    """
 
     tools: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_TOOLS)] = ()
     document_scopes: Annotated[tuple[Token, ...], Field(max_length=16)] = ("default",)
     task: TaskLimits
     day: Ceiling
+    quota: Quota = Quota()
     roles: Mapping[str, bool] = {}
 
 
@@ -116,6 +123,8 @@ def _granted(
         day_tokens=policy.day.tokens,
         expires_unix_ms=request.requested_unix_ms + request.limits.deadline_ms + EXPIRY_SLACK_MS,
         origin=request.origin,
+        feature=request.feature,
+        workflow=request.workflow,
     )
     return Granted(grant, tuple(policies.tools[name] for name in names))
 
@@ -241,6 +250,8 @@ def policies_from(
         raise PolicyError("the tenants file must hold a mapping `tenants:` with at least one tenant")
     tenants: dict[str, TenantPolicy] = {}
     for name, declared in document["tenants"].items():
+        if name in RESERVED_TENANTS:
+            raise PolicyError(f"tenants file: {name}: the mesh keeps facts of its own under this name; choose another")
         try:
             tenants[str(name)] = TenantPolicy.model_validate(declared)
         except ValidationError as error:

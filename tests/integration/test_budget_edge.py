@@ -1,6 +1,7 @@
 """Budget in a mesh on a real Redis: admissions, settlements and halts over the bus; kills, empties, second replicas."""
 
 import asyncio
+import itertools
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -14,11 +15,23 @@ from bulkhead.runtime.context import Context, unix_ms
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead.testing.redis_server import RedisServer
 from bulkhead_contracts import catalog
-from bulkhead_contracts.budget import Amount, Reserved, ReserveReplied, ReserveRequested, Settled, TaskHalted
+from bulkhead_contracts.budget import (
+    Amount,
+    Limit,
+    LimitsChanged,
+    LimitsReplied,
+    LimitsRequested,
+    Reserved,
+    ReserveReplied,
+    ReserveRequested,
+    Settled,
+    TaskCharged,
+    TaskHalted,
+)
 from bulkhead_contracts.control import Halt
 from bulkhead_contracts.grant import TaskGrant
 from bulkhead_contracts.result import Usage
-from bulkhead_contracts.task import TaskLimits
+from bulkhead_contracts.task import RequesterClaim, TaskLimits, TaskStopped
 from services.budget import core
 from services.budget.app import build
 from services.budget.effects import Budget
@@ -27,6 +40,7 @@ from services.budget.rebuild import LOCK_MS
 from services.budget.settings import Settings
 
 TENANT, TASK = "acme", "t1"
+NUMBERS = itertools.count(1)
 DOER = "model_gateway"
 
 
@@ -72,6 +86,33 @@ class World:
 
         await until(there)
         return found[-1]
+
+    async def limits(
+        self, target: str | None = None, role: str = "operator", tenant: str = TENANT, **limit: int
+    ) -> LimitsReplied:
+        """As the gateway asks, for a person of a tenant."""
+        claim = RequesterClaim(tenant=tenant, person="ada", role=role, via="api_key")  # type: ignore[arg-type]
+        ask = LimitsRequested(requester=claim, target=target, limit=Limit(**limit))
+        answer = await self.mesh.context("gateway").publisher.request(
+            "budget", ask, tenant=TENANT, task="limits", index=str(next(NUMBERS)))
+        assert isinstance(answer, LimitsReplied)
+        return answer
+
+    async def stop(self, task: str = TASK) -> PubAck:
+        """As the planner does when a task is cancelled."""
+        body = TaskStopped(code="cancelled", reason="not needed")
+        return await self.mesh.context("planner").publisher.send("budget", body, tenant=TENANT, task=task, cause="stop")
+
+    async def charged(self, count: int) -> list[TaskCharged]:
+        """What the gateway was told the task has cost, so many times."""
+        subject = f"mesh.budget.gateway.*.{TENANT}.{TASK}"
+
+        async def there() -> bool:
+            return len(await self.mesh.messages("INBOX_GATEWAY", subject)) >= count
+
+        await until(there)
+        stored = await self.mesh.messages("INBOX_GATEWAY", subject)
+        return [TaskCharged.model_validate_json(one.body) for one in stored]
 
     async def settle(self, rid: str, cost: int = 10, tokens: int = 10, *, estimated: bool = False, task: str = TASK,
                      sender: Context | None = None, index: str = "settled") -> PubAck:  # fmt: skip
@@ -153,7 +194,7 @@ async def test_reserve_settle_and_the_fact_before_the_answer(world: World) -> No
     fact = catalog.decode(stored.headers["ce-type"], stored.body)
     assert isinstance(fact, Reserved)
     assert fact.service == DOER and fact.amount.cost_usd_micros == 30
-    assert [scope.scope.split(":")[0] for scope in fact.scopes] == ["task", "day"]
+    assert [scope.scope.split(":")[0] for scope in fact.scopes] == ["task", "agent", "user", "day", "month", "mesh"]
     assert (await world.balance()).reserved == core.Sum(40, 30)
     await world.settle("r1", cost=7, tokens=5)
     await world.settled_balance(spent=7)
@@ -194,6 +235,57 @@ async def test_the_ceiling_refuses_halts_live_and_tells_the_planner(world: World
     halt = Halt.model_validate_json(entry.body)
     assert (halt.active, halt.scope, halt.name, halt.by) == (True, "task", TASK, "budget")
     assert (await world.ask("r2", cost=30)).model_dump() == refused.model_dump()
+
+
+async def test_a_limit_holds_from_the_next_admission_on_on_every_replica_and_outlives_redis(
+    world: World, redis: RedisServer
+) -> None:
+    await world.mesh.start("budget", "1")
+    await world.ready("1")
+    await world.asked_until("reserved", "r1", cost=10)
+    assert (await world.limits()).limits == ()
+    answer = await world.limits("user/ada", cost_usd_micros=15)
+    assert answer.failure is None and answer.revision == 1 and [one.target for one in answer.limits] == ["user/ada"]
+    # Whichever replica is asked: the next one waits for what is held, and is refused when that is spent.
+    assert {(await world.ask(f"w{n}", cost=10)).decision for n in range(6)} == {"wait"}
+    await world.settle("r1", cost=10)
+    refused = await world.asked_until("refused", "r2", cost=10)
+    assert "user ada of tenant acme" in refused.reason and "limits set user/ada --usd 0.000020" in refused.reason
+    await world.edges["0"]._store._redis.flushall()
+    assert "user ada" in (await world.asked_until("refused", "r3", cost=10, task="t2")).reason
+    assert (await world.limits("user/ada", cost_usd_micros=40)).revision == 2
+    await world.asked_until("reserved", "r4", cost=10, task="t3")
+    stored = await world.mesh.messages("INBOX_JOURNAL", f"mesh.budget.journal.*.limits.{TENANT}")
+    first, second = (catalog.decode(one.headers["ce-type"], one.body) for one in stored)
+    assert isinstance(first, LimitsChanged) and isinstance(second, LimitsChanged)
+    assert (first.by, first.old, first.new) == ("ada", Limit(), Limit(cost_usd_micros=15))
+    assert (second.old, second.new, second.revision) == (first.new, Limit(cost_usd_micros=40), 2)
+    assert (await world.limits("user/ada")).limits == ()
+
+
+async def test_only_an_operator_of_the_tenant_changes_its_limits(world: World) -> None:
+    for role, tenant in (("submitter", TENANT), ("auditor", TENANT), ("operator", "other")):
+        answer = await world.limits("month", role=role, tenant=tenant, tokens=5)
+        assert answer.failure is not None and answer.failure.code == "forbidden" and answer.failure.hint
+    assert (await world.limits(role="auditor")).revision == 0
+    assert not await world.mesh.messages("INBOX_JOURNAL", "mesh.budget.journal.*.limits.*")
+
+
+async def test_what_a_cancelled_task_cost_is_told_to_the_cent_when_its_last_call_has_settled(world: World) -> None:
+    await world.ask("r1", cost=30, tokens=20)
+    await world.ask("r2", cost=40, tokens=10)
+    await world.settle("r1", cost=7, tokens=5)
+    await world.settled_balance(spent=7, reserved=40)
+    await world.stop()
+    (first,) = await world.charged(1)
+    assert (first.charged, first.held) == (Amount(tokens=5, cost_usd_micros=7), Amount(tokens=10, cost_usd_micros=40))
+    await world.settle("r2", cost=11, tokens=9)
+    *_, last = await world.charged(2)
+    assert (last.charged, last.held) == (Amount(tokens=14, cost_usd_micros=18), Amount())
+    # Redis forgets; what is told afterwards is still the whole.
+    await world.edges["0"]._store._redis.flushall()
+    await world.settle("r2", cost=11, tokens=9, index="again")
+    assert (await world.charged(3))[-1] == last
 
 
 async def test_tokens_are_limited_too(world: World) -> None:
@@ -370,7 +462,8 @@ async def test_what_redis_held_and_nobody_heard_of_is_let_go(world: World, monke
     real = edge._store.reserve
 
     async def answer_lost(*args: Any) -> Any:
-        await real(*args)
+        if isinstance(answer := await real(*args), core.Stale):
+            return answer  # Nothing was held: nobody had looked at the tenant's limits yet.
         raise RedisConnectionError("connection reset by peer")
 
     edge._store.reserve = answer_lost  # type: ignore[method-assign]

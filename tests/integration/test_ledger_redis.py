@@ -21,7 +21,8 @@ from services.budget.redis_store import RedisStore
 
 LEASE_MS, KEEP_MS = 1_000, 3_600_000
 SCOPES = {
-    task: (Scope(f"task:acme:{task}", Sum(40, 40)), Scope("day:acme:2026-11-21", Sum(70, 60)))
+    task: (Scope(f"task:acme:{task}", Sum(40, 40, 9, 7, 60)), Scope("day:acme:2026-11-21", Sum(70, 60, 15, 15, 90)),
+           Scope("user:acme:A|b:2026-11-21", core.NO_LIMIT))
     for task in ("t1", "t2")
 }
 EPOCHS = itertools.count(1)
@@ -67,10 +68,12 @@ class Op:
 
 
 KEYS = st.sampled_from([f"r{n}" for n in range(8)])
-AMOUNTS = st.builds(Sum, st.integers(0, 30), st.integers(0, 30))
+AMOUNTS = st.builds(Sum, st.integers(0, 30), st.integers(0, 30), st.integers(0, 3), st.integers(0, 3), st.just(0))
+USED = st.builds(Sum, st.integers(0, 30), st.integers(0, 30), st.integers(0, 3), st.integers(0, 3), st.integers(0, 40))
 OPS = st.one_of(
     st.builds(Op, st.just("reserve"), KEYS, AMOUNTS, st.sampled_from(["t1", "t2"])),
-    st.builds(Op, st.just("settle"), KEYS, AMOUNTS, estimated=st.booleans()),
+    st.builds(Op, st.just("settle"), KEYS, USED, estimated=st.booleans()),
+    st.builds(Op, st.just("stop"), task=st.sampled_from(["t1", "t2"])),
     st.builds(Op, st.just("release"), KEYS),
     st.builds(Op, st.just("restore"), KEYS, AMOUNTS, st.sampled_from(["t1", "t2"]), st.integers(0, 3_000)),
     st.builds(Op, st.just("pass"), at=st.integers(1, 800)),
@@ -85,6 +88,8 @@ def on_model(ledger: Ledger, op: Op, now: int) -> object:
             return core.settle(ledger, op.key, op.amount, op.estimated)
         case "release":
             return core.release(ledger, op.key)
+        case "stop":
+            return core.stop(ledger, f"task:acme:{op.task}")
         case _:
             return core.restore(ledger, op.key, op.amount, SCOPES[op.task], op.at)
 
@@ -97,6 +102,8 @@ async def on_store(store: Store, op: Op, now: int) -> object:
             return await store.settle(op.key, op.amount, op.estimated)
         case "release":
             return await store.release(op.key)
+        case "stop":
+            return await store.stop(f"task:acme:{op.task}")
         case _:
             return await store.restore(op.key, op.amount, SCOPES[op.task], op.at)
 
@@ -108,8 +115,9 @@ def conserved(ledger: Ledger) -> None:
         held = [entry.ask for entry in mine if entry.state == "open"]
         spent = [entry.charged for entry in mine if entry.state == "settled"]
         spent += [entry.ask for entry in mine if entry.state == "lapsed"]
-        assert balance.reserved == Sum(sum(s.tokens for s in held), sum(s.cost_usd_micros for s in held))
-        assert balance.spent == Sum(sum(s.tokens for s in spent), sum(s.cost_usd_micros for s in spent))
+        assert balance.reserved == Sum(*(sum(units) for units in zip(*held, strict=True)))
+        assert balance.spent == Sum(*(sum(units) for units in zip(*spent, strict=True)))
+        assert balance.settled == sum(entry.state == "settled" for entry in mine)
 
 
 async def same_history(store: Store, ops: list[Op]) -> None:

@@ -15,9 +15,10 @@ from typing import Any
 import httpx
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from services.budget import core
+from services.budget import core, memory
 from services.budget.core import Answer, Balance, Entry, Ledger, Scope, Settlement, Sum
-from services.budget.port import Fenced
+from services.budget.memory import Looks
+from services.budget.port import Fenced, Revision
 
 from .chaos import Chaos
 
@@ -212,6 +213,8 @@ def _work(
     made = [call["function"]["name"] for one in messages for call in one.get("tool_calls") or ()]
     made = [name for name in made if name != "launch_rockets"]
     batch = calls[len(made) : len(made) + 1] if wants.get("serial") else calls[len(made) :]
+    if ring := wants.get("loop"):
+        batch = [ring[len(made) % len(ring)]]
     if batch:
         asked = [
             {"id": f"call_{len(made) + index}", "type": "function",
@@ -228,7 +231,7 @@ def _work(
         passage = _PART.search(one["content"] or "")
         if marker:
             said.append(f"{one['content'].strip()} [#{marker}].")
-        elif passage:
+        elif passage and passage.group(1) == "passage":
             said.append(f"{passage.group(3).splitlines()[-1].strip().rstrip('.')} [#{passage.group(2)}].")
     said += [f"{text.splitlines()[0].strip().rstrip('.')} [#{marker}]." for kind, marker, text in parts
              if kind == "input"]  # fmt: skip
@@ -306,6 +309,9 @@ class SimulatedRedis:
         self.lock = ""
         self.lock_until_s = 0.0
         self.written: dict[str, Ledger] = {}
+        self.leaders: dict[str, tuple[str, float]] = {}
+        self.kept: dict[str, bytes] = {}
+        self.looks: Looks = {}
 
     def view(self) -> "RedisView":
         """One process's connection."""
@@ -346,8 +352,25 @@ class RedisView:
             raise Fenced("no ledger has been built, or it was built anew")
         return self._redis.ledger
 
-    async def reserve(self, key: str, ask: Sum, scopes: Sequence[Scope], now_unix_ms: int) -> Answer:
-        return await self._call("reserve", lambda: core.reserve(self._standing(), key, ask, tuple(scopes), now_unix_ms))
+    async def reserve(
+        self, key: str, ask: Sum, scopes: Sequence[Scope], now_unix_ms: int, revision: Revision | None = None
+    ) -> Answer:
+        def act() -> Answer:
+            ledger = self._standing()
+            old = memory.stale(self._redis.looks, revision, now_unix_ms)
+            return old if old is not None else core.reserve(ledger, key, ask, tuple(scopes), now_unix_ms)
+
+        return await self._call("reserve", act)
+
+    async def stop(self, scope: str) -> Balance:
+        return await self._call("stop", lambda: core.stop(self._standing(), scope))
+
+    async def look(self, revision: Revision, now_unix_ms: int) -> bool:
+        def act() -> bool:
+            self._standing()
+            return memory.look(self._redis.looks, revision, now_unix_ms)
+
+        return await self._call("look", act)
 
     async def release(self, key: str) -> None:
         await self._call("release", lambda: core.release(self._standing(), key))
@@ -417,6 +440,23 @@ class RedisView:
 
     async def bury(self) -> None:
         """Nothing is left over."""
+
+    async def lead(self, role: str, holder: str, lease_ms: int) -> bool:
+        def act() -> bool:
+            now = asyncio.get_running_loop().time()
+            other, until_s = self._redis.leaders.get(role, ("", 0.0))
+            if other not in ("", holder) and now < until_s:
+                return False
+            self._redis.leaders[role] = (holder, now + lease_ms / 1000)
+            return True
+
+        return await self._call("lead", act)
+
+    async def keep(self, name: str, value: bytes) -> None:
+        await self._call("keep", lambda: self._redis.kept.update({name: value}))
+
+    async def kept(self, name: str) -> bytes:
+        return await self._call("kept", lambda: self._redis.kept.get(name, b""))
 
     async def dump(self) -> tuple[dict[str, Entry], dict[str, Balance]]:
         return dict(self._standing().entries), dict(self._standing().balances)

@@ -68,14 +68,27 @@ def footer(document: dict[str, Any]) -> str:
     calls = (counted(usage["model_calls"], "model call"), counted(usage["tool_calls"], "tool call"),
              counted(usage["retrievals"], "retrieval"))
     least = "at least " if document.get("spent_more") else ""
+    cost = (document.get("charged") or usage)["cost_usd_micros"]
+    tokens = f"{counted(usage['input_tokens'], 'token')} in, {usage['output_tokens']:,} out"
+    if (whole := document.get("charged")) is not None:
+        # Budget's word on all calls, also those that settled when the task had ended; it does not split the tokens.
+        tokens = counted(whole["tokens"], "token")
+        calls = (counted(whole["model_calls"], "model call"), counted(whole["tool_calls"], "tool call"), calls[2])
     return " · ".join((
-        least + money(usage["cost_usd_micros"]),
-        f"{counted(usage['input_tokens'], 'token')} in, {usage['output_tokens']:,} out",
+        least + money(cost),
+        tokens,
         ", ".join(calls),
         seconds(document["duration_ms"]),
         f"{document['steps_done']} of {counted(document['steps_total'], 'step')}",
         document["task_id"],
     ))
+
+
+def waits(queue: dict[str, Any]) -> str:
+    """Why a task does not begin yet: of its `queue`, or of the event that told it."""
+    whose = "of your tenant" if queue["full"] == "tenant" else "of the whole mesh"
+    before = f", behind {counted(queue['ahead'], 'other')}" if queue["ahead"] else ""
+    return f"waits for a place to run{before}: {queue['running']} of {queue['limit']} tasks {whose} run"
 
 
 def author(result: dict[str, Any]) -> str:

@@ -6,12 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bulkhead_contracts.budget import Amount, Limit, Reserved
 from bulkhead_contracts.grant import TaskGrant
-from bulkhead_contracts.limits import MAX_COST_USD_MICROS
+from bulkhead_contracts.limits import UNLIMITED
 from bulkhead_contracts.result import Usage
 from bulkhead_contracts.task import TaskLimits
 from services.budget import core, reasons
-from services.budget.core import Ceiling, Conflict, Denied, Held, Ledger, Scope, Sum, Waiting
+from services.budget.core import NO_LIMIT, Balance, Ceiling, Conflict, Denied, Held, Ledger, Scope, Sum, Waiting
+from services.budget.scopes import fact_scopes, scopes_of
 
 LEASE_MS = 1_000
 SCOPES = (Scope("task:acme:t1", Sum(1_000, 100)), Scope("day:acme:2026-11-21", Sum(10_000, 150)))
@@ -60,7 +62,7 @@ def test_any_order_and_any_repetition_of_the_streams_give_one_ledger(
             else:
                 spent.append(Sum(*settled[key][:2]))
         balance = ledger.balances.get(scope.name, core.Balance())
-        assert balance == core.Balance(total(held), total(spent))
+        assert balance == core.Balance(total(held), total(spent), len(spent))
 
 
 @given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60), st.booleans()), max_size=40))
@@ -106,7 +108,7 @@ def test_a_known_id_is_not_held_twice_and_covers_no_more_than_it_did() -> None:
     assert core.reserve(ledger, "a", Sum(5, 50), OTHER, 500) == first
     assert core.reserve(ledger, "a", Sum(6, 50), SCOPES, 500) == Conflict(Sum(5, 50))
     core.settle(ledger, "a", Sum(1, 1), False)
-    assert ledger.balances["task:acme:t1"] == core.Balance(Sum(), Sum(1, 1))
+    assert ledger.balances["task:acme:t1"] == core.Balance(Sum(), Sum(1, 1), 1)
 
 
 @pytest.mark.parametrize("ask", [Sum(5, 50), Sum(1, 1), Sum(9, 99)])
@@ -117,7 +119,7 @@ def test_a_settled_id_admits_no_second_call(ask: Sum) -> None:
     core.settle(ledger, "a", Sum(1, 1), False)
     before = dict(ledger.entries)
     assert core.reserve(ledger, "a", ask, SCOPES, 500) == Conflict(Sum(5, 50), settled=True)
-    assert ledger.entries == before and ledger.balances["task:acme:t1"] == core.Balance(Sum(), Sum(1, 1))
+    assert ledger.entries == before and ledger.balances["task:acme:t1"] == core.Balance(Sum(), Sum(1, 1), 1)
     # Settled before its reservation was seen: the call was made all the same.
     core.settle(ledger, "b", Sum(1, 1), False)
     assert core.reserve(ledger, "b", ask, SCOPES, 500) == Conflict(Sum(), settled=True)
@@ -131,7 +133,7 @@ def test_what_nobody_settles_counts_as_spent_until_somebody_does() -> None:
     assert isinstance(core.reserve(ledger, "b", Sum(0, 30), SCOPES, LEASE_MS), Denied)
     assert ledger.balances["task:acme:t1"] == core.Balance(Sum(), Sum(0, 80))
     assert core.settle(ledger, "lost", Sum(0, 3), False).charged == Sum(0, 3)
-    assert ledger.balances["task:acme:t1"] == core.Balance(Sum(), Sum(0, 3))
+    assert ledger.balances["task:acme:t1"] == core.Balance(Sum(), Sum(0, 3), 1)
 
 
 def test_estimated_charges_the_reservation_and_more_than_reserved_is_charged_and_told() -> None:
@@ -147,19 +149,74 @@ def test_estimated_charges_the_reservation_and_more_than_reserved_is_charged_and
     assert again == replace(settlement, kind="repeated", over=False)
 
 
+GRANT = TaskGrant(
+    tenant="acme", task="t1", actor="ada", tools=(), document_scopes=(), feature="search", workflow="nightly",
+    limits=TaskLimits(cost_usd_micros=7, tokens=8), day_cost_usd_micros=2**52, day_tokens=9, expires_unix_ms=0,
+)  # fmt: skip
+JUST_BEFORE_MIDNIGHT = 1_790_035_199_999
+
+
 def test_scopes_come_from_the_grant_and_the_utc_day() -> None:
-    grant = TaskGrant(
-        tenant="acme", task="t1", actor="ada", tools=(), document_scopes=(),
-        limits=TaskLimits(cost_usd_micros=7, tokens=8), day_cost_usd_micros=2**52, day_tokens=9, expires_unix_ms=0,
-    )  # fmt: skip
-    just_before_midnight = 1_790_035_199_999
-    task, day = core.scopes_of(grant, just_before_midnight)
-    assert task == Scope("task:acme:t1", Sum(8, 7))
-    assert day == Scope("day:acme:2026-09-21", Sum(9, MAX_COST_USD_MICROS))
-    assert core.scopes_of(grant, just_before_midnight + 1)[1].name == "day:acme:2026-09-22"
-    assert core.scopes_from(core.scope_limits((task, day))) == (task, day)
+    plain = GRANT.model_copy(update={"feature": "", "workflow": "", "actor": "ada"})
+    task, user, day, month, mesh = scopes_of(plain, JUST_BEFORE_MIDNIGHT)
+    assert task == Scope("task:acme:t1", NO_LIMIT._replace(tokens=8, cost_usd_micros=7))
+    assert day == Scope("day:acme:2026-09-21", NO_LIMIT._replace(tokens=9, cost_usd_micros=2**52))
+    assert [one.name for one in (user, month, mesh)] == ["user:acme:ada:2026-09-21", "month:acme:2026-09",
+                                                          "mesh:-:2026-09-21"]  # fmt: skip
+    assert scopes_of(plain, JUST_BEFORE_MIDNIGHT + 1)[2].name == "day:acme:2026-09-22"
     assert core.scopes_from_json(core.scopes_json((task, day))) == (task, day)
-    assert core.used(Usage(input_tokens=3, output_tokens=4, cached_input_tokens=2, cost_usd_micros=5)) == Sum(7, 5)
+
+
+def test_every_account_of_a_call_is_in_its_fact_and_comes_back_from_it() -> None:
+    scopes = scopes_of(GRANT, JUST_BEFORE_MIDNIGHT, step_id="s1", agent="worker.researcher")
+    assert [one.name.split(":")[0] for one in scopes] == ["task", "step", "agent", "workflow", "feature", "user", "day",
+                                                          "month", "mesh"]  # fmt: skip
+    first, more = fact_scopes(scopes)
+    fact = Reserved(reservation_id="r", call_id="c", service="rag", resource="x", amount=Amount(), scopes=first,
+                    more_scopes=more, reserved_unix_ms=0)  # fmt: skip
+    # What a fact cannot hold is as good as no ceiling.
+    unlimited = scopes[6]._replace(limit=scopes[6].limit._replace(cost_usd_micros=UNLIMITED))
+    assert core.scopes_from((*fact.scopes, *fact.more_scopes)) == (*scopes[:6], unlimited, *scopes[7:])
+
+
+def test_limits_of_a_name_come_before_those_of_its_kind_and_never_above_the_grant_but_for_one_task() -> None:
+    limits = {
+        "task": Limit(tokens=5, model_calls=3), "day": Limit(tokens=100, tool_calls=6), "month": Limit(wall_ms=4),
+        "feature": Limit(tokens=10, tool_calls=2), "feature/search": Limit(tokens=50), "user/eve": Limit(tokens=0),
+    }  # fmt: skip
+    by = {one.name.split(":")[0]: one.limit for one in scopes_of(GRANT, 0, step_id="s", agent="a", limits=limits)}
+    assert by["task"] == NO_LIMIT._replace(tokens=5, cost_usd_micros=7, model_calls=3)
+    assert by["day"] == NO_LIMIT._replace(tokens=9, cost_usd_micros=2**52, tool_calls=6)
+    assert by["month"] == NO_LIMIT._replace(wall_ms=4)
+    assert by["feature"] == NO_LIMIT._replace(tokens=50, tool_calls=2)
+    assert by["user"] == by["agent"] == by["step"] == NO_LIMIT
+    raised = scopes_of(GRANT, 0, limits=limits | {"task/t1": Limit(tokens=1_000)})[0]
+    assert raised.limit == NO_LIMIT._replace(tokens=1_000, cost_usd_micros=7, model_calls=3)
+    assert scopes_of(GRANT, 0, limits=limits | {"task/t2": Limit(tokens=1_000)})[0].limit == by["task"]
+
+
+def test_calls_and_time_are_limited_too() -> None:
+    ledger = Ledger(LEASE_MS)
+    two = (Scope("task:acme:t1", NO_LIMIT._replace(model_calls=2, wall_ms=100)),)
+    assert isinstance(core.reserve(ledger, "a", Sum(model_calls=1), two, 0), Held)
+    core.settle(ledger, "a", core.used(Usage(model_calls=1), wall_ms=60), False)
+    assert isinstance(core.reserve(ledger, "b", Sum(model_calls=2), two, 0), Denied)
+    assert isinstance(core.reserve(ledger, "c", Sum(model_calls=1), two, 0), Held)
+    told = core.settle(ledger, "c", core.used(Usage(model_calls=1), wall_ms=60), False)
+    # Nobody asks for time, so more of it is no under-estimate; but the ceiling is passed.
+    assert not told.over and told.ceiling == Ceiling("task:acme:t1", "wall_ms", 120, 0, 0, 100)
+
+
+def test_what_a_stopped_task_costs_is_told_with_every_settlement() -> None:
+    ledger = Ledger(LEASE_MS)
+    core.reserve(ledger, "a", Sum(5, 50), SCOPES, 0)
+    core.reserve(ledger, "b", Sum(5, 40), SCOPES, 0)
+    assert core.settle(ledger, "a", Sum(1, 20), False).stopped is None
+    assert core.stop(ledger, SCOPES[0].name) == Balance(Sum(5, 40), Sum(1, 20), 1, True)
+    late = core.settle(ledger, "b", Sum(2, 3), False)
+    assert late.stopped == Balance(Sum(), Sum(3, 23), 2, True)
+    assert core.settle(ledger, "b", Sum(2, 3), False).stopped == late.stopped
+    assert core.amount_of(late.stopped.spent) == Amount(tokens=3, cost_usd_micros=23)
 
 
 def test_people_read_the_limit_the_spent_the_asked_and_what_to_do() -> None:

@@ -71,7 +71,7 @@ async def test_a_rebuild_reads_both_inboxes_up_to_their_own_marks(monkeypatch, p
     async with rebuilt(broker) as (entries, balances):
         states = [one.state for one in entries.values()]
         assert states.count("settled") == RESERVED and states.count("early") == SETTLED - RESERVED
-        assert balances["task:demo:t1"] == Balance(Sum(), Sum(tokens=7 * RESERVED))
+        assert balances["task:demo:t1"] == Balance(Sum(), Sum(tokens=7 * RESERVED), RESERVED)
 
 
 class Stubborn(MemoryStore):

@@ -5,12 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bulkhead.runtime.edge import Received
+from bulkhead_contracts.budget import Amount, TaskCharged
 from bulkhead_contracts.control import MessageRejected
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.result import Failure, Usage
 from bulkhead_contracts.subjects import token
 from bulkhead_contracts.task import StepEnded, StepStarted, TaskAccepted, TaskEnded, TaskRejected, TaskRequested
-from services.gateway.core import View, fold, ingest_id, spent_more, task_id
+from services.gateway.core import View, fold, ingest_id, spent_more, task_id, whole_cost
 from services.gateway.events import (
     MAX_OPEN_TEXTS,
     BadEventId,
@@ -153,6 +154,19 @@ def test_no_step_runs_on_when_its_task_has_ended():
     assert (view.status, view.steps["a"].status) == ("succeeded", "accepted")
     assert (view.steps["a"].usage.cost_usd_micros, view.usage.cost_usd_micros) == (7, 9)
     assert not spent_more(view)
+
+
+def test_what_a_task_that_was_cut_cost_is_exact_when_all_of_it_has_settled():
+    cut = TaskEnded(status="cancelled", usage=Usage(cost_usd_micros=9))
+    open_call = TaskCharged(charged=Amount(cost_usd_micros=9), held=Amount(tokens=50), settled_calls=1)
+    last = TaskCharged(charged=Amount(tokens=40, cost_usd_micros=21), held=Amount(), settled_calls=2)
+    held = started_task(STARTED, cut, open_call)
+    assert spent_more(held) and whole_cost(held) is None
+    assert held.updated_unix_ms == started_task(STARTED, cut).updated_unix_ms
+    for order in ((cut, open_call, last), (open_call, last, cut), (cut, last, open_call), (cut, last, last)):
+        view = started_task(STARTED, *order)
+        assert whole_cost(view) == Amount(tokens=40, cost_usd_micros=21) and not spent_more(view)
+        assert view.status == "cancelled"
 
 
 def test_a_cost_that_may_be_more_is_told_as_such():

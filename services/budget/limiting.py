@@ -1,0 +1,175 @@
+"""A tenant's limits: facts in the journal, read by every replica, changed by its operators while the mesh runs.
+
+In: LimitsRequested (rpc, from the gateway, which established who asks). Out: LimitsReplied; for a change the fact
+`LimitsChanged` before it, with who, from what, to what, and all limits as they stand since then: the last fact of a
+tenant is its limits, whatever becomes of Redis. Redis knows only their revision and when somebody last looked: an
+admission that was made of another one is asked again, so a change holds from the next admission on, on every replica.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from bulkhead.bus.port import Bus, BusError, BusUnavailable, WrongLastSequence
+from bulkhead.runtime import inbound
+from bulkhead.runtime.edge import Received
+from bulkhead.runtime.inbound import Unreadable
+from bulkhead.runtime.publisher import Publisher
+from bulkhead.telemetry.log import Log
+from bulkhead_contracts import subjects
+from bulkhead_contracts.budget import Limit, LimitsChanged, LimitsReplied, LimitsRequested, TargetLimit
+from bulkhead_contracts.limits import MAX_LIMIT_TARGETS
+from bulkhead_contracts.result import Failure
+
+from .port import Fenced, RedisFailure, Revision, Store
+from .scopes import Limits
+
+log = Log("budget.limits")
+
+JOURNAL, JOURNAL_INBOX = "journal", subjects.inbox_stream("journal")
+BOOK = "limits"
+"""Tenant of the facts' subjects; the tenant that they are about stands where a task does. No publisher may say it."""
+MAY_CHANGE, MAY_READ = ("operator",), ("operator", "auditor", "approver", "submitter")
+MAX_KNOWN_TENANTS = 10_000
+TRIES = 5
+"""So often a change is made again after somebody else's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A tenant's limits as one fact has them. sequence: of that fact, 0 where there is none."""
+
+    revision: int = 0
+    sequence: int = 0
+    change: str = ""
+    limits: Limits = field(default_factory=dict)
+
+
+class Current(NamedTuple):
+    """What an admission is made of."""
+
+    revision: Revision
+    limits: Limits
+
+
+class LimitBook:
+    """What this replica knows of every tenant's limits."""
+
+    def __init__(self, bus: Bus, publisher: Publisher, store: Store, clock) -> None:  # type: ignore[no-untyped-def]
+        self._bus, self._publisher, self._store, self._clock = bus, publisher, store, clock
+        self._pages: OrderedDict[str, Page] = OrderedDict()
+
+    async def of(self, tenant: str) -> Current:
+        """As last read here; the store says whether that is still good. Raises BusError."""
+        page = self._pages.get(tenant)
+        if page is None:
+            page = await self._read(tenant)
+        self._pages.move_to_end(tenant)
+        return Current(Revision(tenant, page.revision), page.limits)
+
+    async def renew(self, tenant: str, now_unix_ms: int) -> None:
+        """Read them again and tell the store. Raises BusError, Fenced, RedisFailure."""
+        page = await self._read(tenant)
+        await self._store.look(Revision(tenant, page.revision), now_unix_ms)
+
+    async def _read(self, tenant: str) -> Page:
+        stored = await self._bus.last(JOURNAL_INBOX, subjects.mesh("budget", JOURNAL, BOOK, tenant))
+        page = Page()
+        if stored is not None:
+            try:
+                body = inbound.read(stored, JOURNAL).body
+            except Unreadable as error:
+                raise BusUnavailable(f"the limits of tenant {tenant} cannot be read ({error.reason}); start the newer "
+                                     "version of budget") from error  # fmt: skip
+            assert isinstance(body, LimitsChanged), "nobody says anything else there"
+            page = Page(body.revision, stored.sequence, body.change, {one.target: one.limit for one in body.limits})
+        known = self._pages.get(tenant, Page())
+        # A follower that lags knows less than this replica does.
+        self._pages[tenant] = page if page.revision >= known.revision else known
+        while len(self._pages) > MAX_KNOWN_TENANTS:
+            self._pages.popitem(last=False)
+        return self._pages[tenant]
+
+    # Requests
+
+    async def answer(self, message: Received) -> LimitsReplied:
+        """Read, or change: the fact first, then the store, then the answer."""
+        body = message.body
+        assert isinstance(body, LimitsRequested)
+        if (failure := refused(body, message.tenant)) is not None:
+            return LimitsReplied(failure=failure)
+        try:
+            if body.target is None:
+                return _reply(await self._read(message.tenant))
+            page = await self._change(message, body)
+            if isinstance(page, Failure):
+                return LimitsReplied(failure=page)
+            await self._store.look(Revision(message.tenant, page.revision), self._clock())
+        except BusError as error:
+            return LimitsReplied(failure=Failure.of(
+                "unavailable", f"the journal does not answer: {error}",
+                "read the limits to see whether the change was made, then make it again"))  # fmt: skip
+        except (Fenced, *RedisFailure) as error:
+            # It is stored. Who looks next, after the ledger is made again or what was read is old, finds it.
+            log.warning("limits_not_told", tenant=message.tenant, reason=str(error))
+        return _reply(page)
+
+    async def _change(self, message: Received, body: LimitsRequested) -> Page | Failure:
+        change = message.envelope.id[:64]
+        for _ in range(TRIES):
+            page = await self._read(message.tenant)
+            if page.change == change:
+                return page  # The answer to the first try was lost.
+            made = changed(page, body, message.tenant, change, self._clock())
+            if isinstance(made, Failure):
+                return made
+            try:
+                await self._publisher.send(
+                    JOURNAL, made, tenant=BOOK, task=message.tenant, cause=message.envelope.id,
+                    index=f"limits/{made.revision}", actor=body.requester.person, expect_last_on_subject=page.sequence,
+                )  # fmt: skip
+            except WrongLastSequence:
+                continue
+            log.warning("limits_changed", tenant=message.tenant, target=made.target, by=made.by,
+                        old=made.old.model_dump_json(), new=made.new.model_dump_json())  # fmt: skip
+            return await self._read(message.tenant)
+        return Failure.of("busy", "others change this tenant's limits at the same time", "read them, then try again")
+
+
+def refused(body: LimitsRequested, tenant: str) -> Failure | None:
+    """Why this person may not."""
+    who, changes = body.requester, body.target is not None
+    if who.tenant != tenant:
+        return Failure.of("forbidden", f"{who.person} of tenant {who.tenant} may not touch tenant {tenant}'s limits",
+                          "use a key of that tenant")  # fmt: skip
+    if who.role not in (MAY_CHANGE if changes else MAY_READ):
+        return Failure.of("forbidden", f"the role {who.role} may not change limits", "ask an operator")
+    return None
+
+
+def changed(page: Page, body: LimitsRequested, tenant: str, change: str, now_unix_ms: int) -> LimitsChanged | Failure:
+    """The fact that makes a change, or why it cannot be made. Pure."""
+    assert body.target is not None
+    if body.expect_revision is not None and body.expect_revision != page.revision:
+        return Failure.of("changed_meanwhile",
+                          f"the limits are at revision {page.revision}, not at {body.expect_revision}",
+                          "read them again and decide anew")  # fmt: skip
+    limits = dict(page.limits)
+    old = limits.pop(body.target, Limit())
+    if body.limit != Limit():
+        limits[body.target] = body.limit
+    if len(limits) > MAX_LIMIT_TARGETS:
+        return Failure.of("too_many_limits", f"a tenant may have limits for {MAX_LIMIT_TARGETS} targets",
+                          "remove one that is not needed any more, for example of a task that has ended")  # fmt: skip
+    return LimitsChanged(
+        tenant=tenant, revision=page.revision + 1, target=body.target, old=old, new=body.limit,
+        by=body.requester.person, changed_unix_ms=now_unix_ms, change=change, limits=_rows(limits),
+    )  # fmt: skip
+
+
+def _rows(limits: Limits) -> tuple[TargetLimit, ...]:
+    return tuple(TargetLimit(target=target, limit=limit) for target, limit in sorted(limits.items()))
+
+
+def _reply(page: Page) -> LimitsReplied:
+    return LimitsReplied(revision=page.revision, limits=_rows(page.limits))

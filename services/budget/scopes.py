@@ -1,0 +1,76 @@
+"""Which accounts a call is charged to, and how high each may go. Pure.
+
+In: the grant, who calls, a tenant's limits, the time. Out: scopes, the task's first. A name in the limits comes before
+what holds for all of its kind; the grant's own ceilings (task, day) can be narrowed by a general limit, and the task's
+replaced by one that names the task (a top-up).
+
+    task:<tenant>:<task>            step:<tenant>:<task>/<step>
+    agent|workflow|feature|user:<tenant>:<name>:<UTC day>
+    day:<tenant>:<UTC day>          month:<tenant>:<UTC month>          mesh:-:<UTC day>
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from bulkhead_contracts.budget import Limit, ScopeLimit
+from bulkhead_contracts.grant import TaskGrant
+
+from .core import NO_LIMIT, Scope, Sum, scope_limits
+
+Limits = Mapping[str, Limit]
+"""By target."""
+IN_FIRST = 8
+"""As many scopes as the first field of a fact holds."""
+
+
+def task_scope(tenant: str, task: str) -> str:
+    """The account of a task."""
+    return f"task:{tenant}:{task}"
+
+
+def scopes_of(
+    grant: TaskGrant, now_unix_ms: int, *, step_id: str = "", agent: str = "", limits: Limits | None = None,
+    mesh_day: Sum = NO_LIMIT,
+) -> tuple[Scope, ...]:  # fmt: skip
+    """The accounts that a call of this task is charged to."""
+    day = datetime.fromtimestamp(now_unix_ms / 1000, UTC).date().isoformat()
+    tenant, limits = grant.tenant, limits or {}
+    asked = NO_LIMIT._replace(tokens=grant.limits.tokens, cost_usd_micros=grant.limits.cost_usd_micros)
+    granted = NO_LIMIT._replace(tokens=grant.day_tokens, cost_usd_micros=grant.day_cost_usd_micros)
+    task = replaced(narrowed(asked, limits.get("task")), limits.get(f"task/{grant.task}"))
+    found = [Scope(task_scope(tenant, grant.task), task)]
+    if step_id:
+        found.append(Scope(f"step:{tenant}:{grant.task}/{step_id}", replaced(NO_LIMIT, limits.get("step"))))
+    named = (("agent", agent), ("workflow", grant.workflow), ("feature", grant.feature), ("user", grant.actor))
+    for kind, name in named:
+        if name:
+            limit = replaced(replaced(NO_LIMIT, limits.get(kind)), limits.get(f"{kind}/{name}"))
+            found.append(Scope(f"{kind}:{tenant}:{name}:{day}", limit))
+    found += [
+        Scope(f"day:{tenant}:{day}", narrowed(granted, limits.get("day"))),
+        Scope(f"month:{tenant}:{day[:7]}", replaced(NO_LIMIT, limits.get("month"))),
+        Scope(f"mesh:-:{day}", mesh_day),
+    ]
+    return tuple(found)
+
+
+def narrowed(ceiling: Sum, limit: Limit | None) -> Sum:
+    """The lower of both, in every unit."""
+    if limit is None:
+        return ceiling
+    return Sum(*(most if (new := getattr(limit, unit)) is None else min(most, new)
+                 for unit, most in zip(Sum._fields, ceiling, strict=True)))  # fmt: skip
+
+
+def replaced(ceiling: Sum, limit: Limit | None) -> Sum:
+    """What the limit says, where it says anything."""
+    if limit is None:
+        return ceiling
+    return Sum(*(most if (new := getattr(limit, unit)) is None else new
+                 for unit, most in zip(Sum._fields, ceiling, strict=True)))  # fmt: skip
+
+
+def fact_scopes(scopes: tuple[Scope, ...]) -> tuple[tuple[ScopeLimit, ...], tuple[ScopeLimit, ...]]:
+    """As a fact has them: its two fields."""
+    rows = scope_limits(scopes)
+    return rows[:IN_FIRST], rows[IN_FIRST:]

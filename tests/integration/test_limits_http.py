@@ -1,0 +1,128 @@
+"""Limits through the front door: a real gateway over HTTP, a real budget behind it, the in-memory bus between them."""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from bulkhead.cli import spending
+from bulkhead.cli.target import Target
+from bulkhead.client import Mesh, Refused
+from bulkhead.runtime.context import Context, unix_ms
+from bulkhead.testing.mesh import MemoryMesh
+from bulkhead_contracts.budget import Amount, LimitsChanged, ReserveReplied, ReserveRequested
+from bulkhead_contracts.grant import TaskGrant
+from bulkhead_contracts.task import TaskLimits
+from services.budget import app as budget
+from services.gateway import app as gateway
+
+KEYS = {"operator": "bk_operator_of_acme", "submitter": "bk_submitter_of_acme"}
+
+
+class Door:
+    """A mesh of two services, and who may come in."""
+
+    def __init__(self, mesh: MemoryMesh, port: int) -> None:
+        self.mesh, self._url = mesh, f"http://127.0.0.1:{port}"
+
+    def target(self, role: str = "operator") -> Target:
+        return Target(self._url, KEYS[role])
+
+    def client(self, role: str = "operator") -> Mesh:
+        return self.target(role).mesh()
+
+    async def ask(self, rid: str, feature: str) -> ReserveReplied:
+        """As a doer does, for a task that was submitted under a feature."""
+        grant = TaskGrant(tenant="acme", task="t1", actor="ann", tools=(), document_scopes=(), limits=TaskLimits(),
+                          day_cost_usd_micros=10**9, day_tokens=10**9, expires_unix_ms=unix_ms() + 60_000,
+                          feature=feature)  # fmt: skip
+        body = ReserveRequested(reservation_id=rid, call_id=rid, purpose="model", resource="m", agent="worker.writer",
+                                worst_case=Amount(tokens=10, cost_usd_micros=10, model_calls=1))  # fmt: skip
+        answer = await self.mesh.context("model_gateway").publisher.request(
+            "budget", body, tenant="acme", task="t1", index=rid, grant=self.mesh.context("signer").signer.grant(grant))
+        assert isinstance(answer, ReserveReplied)
+        return answer
+
+
+@pytest.fixture
+async def door(tmp_path: Path) -> AsyncIterator[Door]:
+    rows = [{"sha256": hashlib.sha256(key.encode()).hexdigest(), "tenant": "acme", "person": f"{role}-ann",
+             "role": role} for role, key in KEYS.items()]  # fmt: skip
+    (tmp_path / "keys.json").write_text(json.dumps({"keys": rows}))
+    made: dict[str, gateway.Gateway] = {}
+
+    def front(context: Context) -> gateway.Gateway:
+        made["gateway"] = gateway.build(context, gateway.Settings(
+            http_port=0, api_keys_file=tmp_path / "keys.json", data_dir=tmp_path))
+        return made["gateway"]
+
+    async with MemoryMesh({
+        "gateway": front,
+        "budget": lambda c: budget.build(c, budget.Settings(redis_url="memory://", data_dir=tmp_path)),
+    }) as mesh:
+        async with asyncio.timeout(20):
+            while not (made and made["gateway"].port):
+                await asyncio.sleep(0.01)
+        yield Door(mesh, made["gateway"].port)
+
+
+async def admitted(door: Door, rid: str, feature: str) -> ReserveReplied:
+    """Asked until the ledger is there."""
+    while (answer := await door.ask(rid, feature)).reason.startswith("budget admits nothing now"):
+        pass
+    return answer
+
+
+async def test_an_operator_limits_a_feature_and_the_next_call_for_it_is_refused(
+    door: Door, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (await admitted(door, "r1", "search")).decision == "reserved"
+    await spending.set_limit(door.target(), "feature/search", {"model_calls": 0}, as_json=True)
+    await spending.set_limit(door.target(), "feature/search", {"tokens": 1_000}, as_json=True)
+    page = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert page["revision"] == 2 and page["limits"][0]["limit"]["model_calls"] == 0  # The other unit stayed.
+    refused = await door.ask("r2", "search")
+    assert refused.decision == "refused" and "feature search of tenant acme" in refused.reason
+    assert "bulkhead limits set feature/search --model-calls 1" in refused.reason
+    assert (await door.ask("r3", "chat")).decision == "reserved"
+    await spending.show_limits(door.target("submitter"), as_json=False)
+    assert "feature/search" in capsys.readouterr().out
+    await spending.set_limit(door.target(), "feature/search", {}, as_json=True)
+    assert (await door.ask("r4", "search")).decision == "reserved"
+    facts = [LimitsChanged.model_validate_json(one.body) for one in await door.mesh.messages("INBOX_JOURNAL")
+             if one.headers["ce-type"] == LimitsChanged.ce_type()]  # fmt: skip
+    assert [(one.by, one.revision) for one in facts] == [("operator-ann", 1), ("operator-ann", 2), ("operator-ann", 3)]
+    assert facts[2].limits == () and facts[2].old == facts[1].new
+
+
+@pytest.mark.parametrize(("target", "limit", "status", "says"), [
+    ("feature/search", {"tokens": -1}, 422, "tokens"),
+    ("feature/search", {"cost_usd_micros": 10**13}, 422, "cost_usd_micros"),
+    ("feature/search", {"tokens": "many"}, 422, "tokens"),
+    ("feature/search", {"coffee": 1}, 422, "coffee"),
+    ("planet/earth", {"tokens": 1}, 422, "target"),
+    ("feature/", {"tokens": 1}, 422, "target"),
+])  # fmt: skip
+async def test_a_limit_that_is_none_is_refused_in_words(
+    door: Door, target: str, limit: dict[str, object], status: int, says: str
+) -> None:
+    async with door.client() as mesh:
+        with pytest.raises(Refused) as told:
+            await mesh.change_limit(target, limit)  # type: ignore[arg-type]
+    assert told.value.status == status and says in str(told.value)
+
+
+async def test_a_submitter_changes_nothing_and_a_change_made_on_old_knowledge_neither(door: Door) -> None:
+    await admitted(door, "r1", "search")
+    async with door.client("submitter") as mesh:
+        with pytest.raises(Refused) as told:
+            await mesh.change_limit("month", {"tokens": 5})
+        assert told.value.status == 403
+    async with door.client() as mesh:
+        assert (await mesh.change_limit("month", {"tokens": 5}, expect_revision=0))["revision"] == 1
+        with pytest.raises(Refused) as told:
+            await mesh.change_limit("month", {"tokens": 9}, expect_revision=0)
+        assert (told.value.status, told.value.code) == (409, "changed_meanwhile")
