@@ -43,6 +43,8 @@ async def restore_streams(broker: Broker, reader: Reader, layout: Layout, say: S
         name = f"streams/{copy.name}"
         # Sources come last: a stream that is restored with them fetches again all that it has fetched before.
         alone = {key: value for key, value in known[copy.name].items() if key != "sources"}
+        # It may come from a mesh that was given more disk than anybody has said of this one.
+        alone["max_bytes"] = max(alone["max_bytes"], 2 * copy.bytes)
         await broker.restore(alone, copy, reader.chunks(name))
         say(Progress("stream", copy.name, reader.manifest.parts[name].size, copy.messages))
 

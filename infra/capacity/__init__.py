@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from infra.nats import streams
+from infra.nats import bounds, streams
 
 DAY_S = 86_400
 KIB, GIB, TIB = 1024, 1024**3, 1024**4
@@ -65,12 +65,14 @@ FULL = Task(
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What is planned for. texts_bytes: of a task's own texts in BLOBS, which are never purged."""
+    """What is planned for. texts_bytes: of a task's own texts in BLOBS, which are never purged. store_gib: disk that
+    the broker is given; 0: as it comes."""
 
     tasks_per_day: int = 10_000_000
     peak: float = 3.0
     retention_days: int = 8
     texts_bytes: int = 20 * KIB
+    store_gib: int = 0
     task: Task = field(default=FULL)
 
     @property
@@ -98,10 +100,20 @@ def plan(load: Load) -> list[tuple[str, str]]:
           for name in task.cpu_ms if name not in ("nats-server", "redis")),
         ("disk for messages", f"{disk / TIB:,.1f} TiB for {load.retention_days} days, x {copies} for R{copies}"),
         ("disk for texts", f"{texts / GIB:,.0f} GiB a day, x {copies}; they stay"),
+        ("store to give", f"--store-gib {store_gib(load)}, and texts for {load.retention_days} days are among it"),
         ("network of the broker", f"{peak * task.bytes * (1 + copies) * 8 / 1e9:,.1f} Gbit/s at the peak"),
         ("Redis", f"{ledger / GIB:,.0f} GiB ({REDIS_KEEP_DAYS} days), {peak * task.cpu_ms['redis'] / 1e3:,.1f} cores"),
         ("ledger made again", f"{told / REBUILD_PER_S / 3600:,.1f} h for {told / 1e6:,.0f} million facts"),
     ]  # fmt: skip
+
+
+def store_gib(load: Load) -> int:
+    """What to give the broker of each copy (`--store-gib`), so that no stream is full before its tasks are purged."""
+    share = {name: bounds.PERCENT.get(name, 1) / 100 for name in load.task.streams}
+    kept = load.tasks_per_day * load.retention_days
+    needs = [size * kept / share[name] for name, (_, size) in load.task.streams.items() if name != "BLOBS"]
+    texts = load.texts_bytes * kept / share["BLOBS"]
+    return max(bounds.MIN_STORE_GIB, math.ceil(max(*needs, texts) / GIB))
 
 
 def replicas(load: Load, service: str) -> int:
@@ -116,10 +128,11 @@ def facts(load: Load) -> float:
 
 
 def breaks(load: Load) -> list[tuple[str, int]]:
-    """With the settings as they come: from how many tasks a day on something gives way, the first one first."""
+    """With the settings as they come, and `load.store_gib`: from how many tasks a day on something gives way, the first
+    one first."""
     task, keep = load.task, load.retention_days
-    bounds = {one["name"]: one["max_bytes"] for one in streams.streams(streams.Layout())}
-    full = {name: int(bounds[name] / size / keep) for name, (_, size) in task.streams.items() if name != "BLOBS"}
+    most = {one["name"]: one["max_bytes"] for one in streams.streams(streams.Layout(store_gib=load.store_gib))}
+    full = {name: int(most[name] / size / keep) for name, (_, size) in task.streams.items() if name != "BLOBS"}
     fullest = min(full, key=lambda name: full[name])
     peak = DAY_S / load.peak
     busiest, (count, _) = max(task.streams.items(), key=lambda one: one[1][0])
@@ -128,7 +141,7 @@ def breaks(load: Load) -> list[tuple[str, int]]:
     rebuilt = int(300 * REBUILD_PER_S / (facts(load) / load.tasks_per_day))
     return sorted(
         [
-            (f"{fullest} reaches its bound of {bounds[fullest] / GIB:.0f} GiB within {keep} days", full[fullest]),
+            (f"{fullest} reaches its bound of {most[fullest] / GIB:,.0f} GiB within {keep} days", full[fullest]),
             (f"one {slowest} is one core", one_core[slowest]),
             ("the broker takes four cores", 4 * one_core["nats-server"]),
             (f"{busiest} is one stream's fsyncs", int(STREAM_PER_S / count * peak)),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from infra.local.process import StartFailed
+from infra.nats.bounds import StoreTooSmall, bounds
 
 MAX_REPLICAS = 5
 BROKER_SCHEMES, REDIS_SCHEMES = ("nats", "tls"), ("redis", "rediss", "unix")
@@ -17,13 +18,15 @@ BROKER_SCHEMES, REDIS_SCHEMES = ("nats", "tls"), ("redis", "rediss", "unix")
 class Given:
     """"" where the mesh runs its own. nats_monitor_url: http address of the broker's monitoring port, for doctor.
 
-    replicas: copies of each stream; more than one needs a cluster of at least so many brokers.
+    replicas: copies of each stream; more than one needs a cluster of at least so many brokers. store_gib: disk for the
+    broker's streams; 0 where nobody says, as it was before.
     """
 
     nats_url: str = ""
     nats_monitor_url: str = ""
     redis_url: str = ""
     replicas: int = 1
+    store_gib: int = 0
 
     def check(self) -> None:
         """Raises StartFailed for what cannot be an address."""
@@ -35,6 +38,10 @@ class Given:
             for one in url.split(",") if url else ():
                 if not _is(one, schemes):
                     raise StartFailed(f"{option}: this is no address; write it as {schemes[0]}://HOST:PORT")
+        try:
+            bounds([], self.store_gib)
+        except StoreTooSmall as error:
+            raise StartFailed(f"--store-gib: {error}") from error
         if not 1 <= self.replicas <= MAX_REPLICAS:
             raise StartFailed(f"--replicas {self.replicas}: write 1 to {MAX_REPLICAS}, at most one per broker")
         if self.replicas > 1 and not self.nats_url:

@@ -96,6 +96,11 @@ class RunDir:
                 continue
         return ended
 
+    def store_gib(self) -> int:
+        """Disk that the mesh here was given when it last ran; 0 when nobody said."""
+        found = _read(self.path / MESH_FILE).get("store_gib")
+        return found if isinstance(found, int) and found > 0 else 0
+
     def write_mesh(self, facts: Mapping[str, Any]) -> None:
         """Tell what runs; no secrets."""
         keys.replace(self.path / MESH_FILE, json.dumps(facts, indent=1))

@@ -89,15 +89,13 @@ class LocalMesh:
         self._scale = {name: (scale or {}).get(name, 1) for name in START_ORDER if name in services}
         self._offline, self._offline_arguments = offline_model, tuple(offline_model_arguments)
         self._tenants_file = (tenants or policy.TENANTS_FILE).resolve()
-        self._extra = extra_env or {}
-        self._shards = dict(shards or {})
-        self._wanted_http_port = http_port
-        self._modules = modules or {}
+        self._shards, self._wanted_http_port = dict(shards or {}), http_port
+        self._modules, self._extra = modules or {}, extra_env or {}
         self._on_line, self._on_event = on_line, on_event
         self._environ = dict(os.environ if environ is None else environ)
         self._ready_timeout_s, self._drain_timeout_s = ready_timeout_s, drain_timeout_s
         self._tenants: list[str] = []
-        self._retention, self._given = retention, given
+        self._retention, self._given, self._store_gib = retention, given, given.store_gib
         given.check()
         self._upkeep: Upkeep | None = None
         self._journal: JournalKeeper | None = None
@@ -176,6 +174,7 @@ class LocalMesh:
             "redis_port": 0 if self._given.redis_url else self._redis.port,
             "own_broker": not self._given.nats_url,
             "replicas": self._given.replicas,
+            "store_gib": self._store_gib,
             "shards": self._shards,
             "scale": self._scale,
             "tenants": self._tenants,
@@ -251,6 +250,9 @@ class LocalMesh:
     # How it is put together
 
     async def _start(self) -> None:
+        before = self._run.store_gib()
+        # Streams are made smaller by a running broker, which must have room for them as they were.
+        self._broker_gib, self._store_gib = max(before, self._store_gib), self._store_gib or before
         rules, tenants = policy.load(), policy.load_tenants(self._tenants_file)
         policy.check_publishers(rules, tenants)
         self._tenants = sorted(tenants.tenants)
@@ -271,14 +273,14 @@ class LocalMesh:
         self.up = True
         self._upkeep = Upkeep(self.nats_url, self.nkey_seed, self._retention, self._say)
         self._upkeep.start()
-        layout = Layout(self._shards, self._given.replicas)
+        layout = Layout(self._shards, self._given.replicas, self._store_gib)
         self._journal = JournalKeeper(self.nats_url, self.nkey_seed, layout, self._run.path / "lost", self._say)
         self._journal.start()
 
     async def _start_infrastructure(self, accounts: str) -> None:
         path = self._run.path
         http_port = claim(self._wanted_http_port, "the gateway's HTTP port")
-        plan = ServerPlan(path / "nats", free_port(), free_port(), self.durability)
+        plan = ServerPlan(path / "nats", free_port(), free_port(), self.durability, store_gib=self._broker_gib)
         self._broker = NatsServer(plan, accounts, self._environ, self._line(BROKER))
         self._redis = RedisServer(path / "redis", free_port(), self._environ, self._line(REDIS))
         model_port = free_port() if self._offline else 0
@@ -306,7 +308,7 @@ class LocalMesh:
             unit.start()
         if not self._given.nats_url:
             await self.units[BROKER].wait_ready(INFRASTRUCTURE_TIMEOUT_S)
-        layout = Layout(self._shards, self._given.replicas)
+        layout = Layout(self._shards, self._given.replicas, self._store_gib)
         report = await provision(self.nats_url, self.nkey_seed(policy.PROVISIONER), layout)
         for change in report.changed:
             self._say(f"provisioned: {change}")
@@ -376,9 +378,7 @@ class LocalMesh:
 
     def _write(self) -> None:
         """Keep mesh.json true; a full disk must not stop the supervision."""
-        if not self._writes:
-            return
-        facts = self.json
+        facts = self.json if self._writes else self._written
         if facts == self._written:
             return
         try:

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from .bounds import GIB
+
 Durability = Literal["power", "process"]
 MAX_PAYLOAD_BYTES = 8 * 1024 * 1024
-MAX_STORE_BYTES = 256 * 1024**3
-"""Above the sum of all streams' own limits (streams.py): those are what refuses, with a clear error."""
+MAX_STORE_BYTES = 256 * GIB
+"""At least; above the sum of all streams' own limits (bounds.py): those are what refuses, with a clear error."""
 CONF_FILE = "nats-server.conf"
 ACCOUNTS_FILE = "accounts.conf"
 
@@ -21,7 +23,8 @@ class ServerPlan:
     """Where and how a server runs. power: fsync before every ack; process: survives a kill, not a power cut.
 
     folder: its files; store: where streams lie, else a folder in it. tls: certificate and key, both as the server
-    finds them; without it it speaks in the clear, for one machine alone.
+    finds them; without it it speaks in the clear, for one machine alone. store_gib: disk that the operator gives it, of
+    which each stream gets its share (bounds.py); 0 where nobody said.
     """
 
     folder: Path
@@ -32,6 +35,7 @@ class ServerPlan:
     monitor_host: str = "127.0.0.1"
     store: Path | None = None
     tls: tuple[Path, Path] | None = None
+    store_gib: int = 0
 
     @property
     def url(self) -> str:
@@ -68,7 +72,7 @@ ping_max: 2
 write_deadline: "5s"
 jetstream {{
   store_dir: {json.dumps(str(plan.store or plan.folder / "store"))}
-  max_file_store: {MAX_STORE_BYTES}
+  max_file_store: {max(MAX_STORE_BYTES, plan.store_gib * GIB)}
   max_memory_store: 1048576
   {sync}
 }}

@@ -20,8 +20,9 @@ from bulkhead_contracts import limits
 from infra.identity.policy import PROVISIONER
 from infra.identity.rights import API, inbox_prefix
 
+from .bounds import GIB, StoreTooSmall
 from .configuration import MAX_PAYLOAD_BYTES
-from .streams import GIB, MIN_VERSION, Config, Layout, durables, streams
+from .streams import MIN_VERSION, Config, Layout, durables, streams
 
 TIMEOUT_S = 10.0
 CLUSTER_TIMEOUT_S, PATIENCE_S, PAUSE_S = 2.0, 15.0, 0.2
@@ -66,6 +67,10 @@ async def provision(
 ) -> Report:
     """Make everything. begin: of a restore. ca_file: TLS. Raises ProvisionError."""
     wanted = layout or Layout()
+    try:
+        streams(wanted)
+    except StoreTooSmall as error:
+        raise ProvisionError(str(error)) from error
     client, trouble = Client(), asyncio.get_running_loop().create_future()
 
     async def failed(error: Exception) -> None:
@@ -154,7 +159,7 @@ class _Provisioner:
         return config | {"sources": [source | {"opt_start_seq": first} for source in config["sources"]]}
 
     async def _stream(self, config: Config) -> None:
-        name = config["name"]
+        name, most = config["name"], config["max_bytes"]
         try:
             found = await self._ask(f"STREAM.INFO.{name}", {})
         except _Refused as refused:
@@ -163,6 +168,16 @@ class _Provisioner:
             await self._make(name, f"STREAM.CREATE.{name}", config)
             self._report.made.append(name)
             return
+        if not self._layout.store_gib:
+            # Nobody says how much disk there is now: what was said before stands.
+            config = config | {"max_bytes": found["config"].get("max_bytes", most)}
+        elif most < found["state"]["bytes"]:
+            # A stream that drops its oldest would do so at once, and timers are among those.
+            raise ProvisionError(
+                f"stream {name} holds {found['state']['bytes'] / GIB:.1f} GiB, and of a store of "
+                f"{self._layout.store_gib} GiB it would get {most / GIB:.1f}: give more (--store-gib), or purge ended "
+                "tasks first (python -m infra.nats.purge)"
+            )
         wrong = differences(config, found["config"])
         if not wrong:
             return

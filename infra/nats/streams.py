@@ -9,15 +9,11 @@ from typing import Any
 
 from bulkhead_contracts import catalog, limits, subjects
 
-GIB = 1024**3
-MIB = 1024**2
-INBOX_MAX_BYTES = 4 * GIB
-JOURNAL_MAX_BYTES = 16 * GIB
-RECORDS_MAX_BYTES = 4 * GIB
-BLOBS_MAX_BYTES = 32 * GIB
-TIMERS_MAX_BYTES = 4 * GIB
-CONTROL_MAX_BYTES = 256 * MIB
-DEAD_LETTERS_MAX_BYTES = 4 * GIB
+from .bounds import bounds
+
+PRIORITY_GROUP = "replicas"
+"""As libs/bulkhead/bus/jetstream_pull.py names it."""
+
 DUPLICATE_WINDOW_S = 120
 BLOBS_DUPLICATE_WINDOW_S = 0.1
 """The least there is: a blob's subject is written once anyway, so that remembering ids costs and gives nothing."""
@@ -32,10 +28,15 @@ Config = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """shards: durables per inbox, where there is more than one. replicas: 1 on a single server."""
+    """shards: durables per inbox, where there is more than one. replicas: 1 on a single server.
+
+    store_gib: disk given to the broker, of which each stream gets its share; 0: nobody said, streams that exist keep
+    their bounds.
+    """
 
     shards: Mapping[str, int] = field(default_factory=dict)
     replicas: int = 1
+    store_gib: int = 0
 
     def shards_of(self, service: str) -> int:
         """Durables of this service's inbox. Raises ValueError outside 1 to PARTITIONS."""
@@ -46,8 +47,8 @@ class Layout:
 
 
 def streams(layout: Layout) -> list[Config]:
-    """All streams; a source stands before what is made of it."""
-    return [
+    """All streams; a source stands before what is made of it. Raises StoreTooSmall."""
+    made = [
         *(_timers(name, layout) for name in catalog.DECIDERS),
         *(_inbox(name, layout) for name in catalog.INBOXES),
         *(_records(name, layout) for name in catalog.DOERS),
@@ -56,6 +57,8 @@ def streams(layout: Layout) -> list[Config]:
         _dead_letters(layout),
         _journal(layout),
     ]
+    most = bounds([one["name"] for one in made], layout.store_gib)
+    return [{**one, "max_bytes": most[one["name"]]} for one in made]
 
 
 def durables(layout: Layout) -> list[tuple[str, Config]]:
@@ -101,7 +104,6 @@ def _inbox(name: str, layout: Layout) -> Config:
         layout,
         f"What is said to {name}",
         subjects=[f"mesh.*.{name}.>"],
-        max_bytes=INBOX_MAX_BYTES,
     )
     if name in catalog.DECIDERS:
         same = ".".join(f"{{{{wildcard({place})}}}}" for place in (1, 2, 3))
@@ -121,7 +123,6 @@ def _timers(name: str, layout: Layout) -> Config:
         discard="old",
         allow_msg_schedules=True,
         allow_rollup_hdrs=True,
-        max_bytes=TIMERS_MAX_BYTES,
         max_age=_ns(TIMERS_MAX_AGE_S),
     )
 
@@ -132,7 +133,6 @@ def _records(name: str, layout: Layout) -> Config:
         layout,
         f"What {name} has claimed and done",
         subjects=[f"record.{name}.>"],
-        max_bytes=RECORDS_MAX_BYTES,
     )
 
 
@@ -144,7 +144,6 @@ def _blobs(layout: Layout) -> Config:
         subjects=["blob.>"],
         max_msgs_per_subject=1,
         discard_new_per_subject=True,
-        max_bytes=BLOBS_MAX_BYTES,
         max_msg_size=limits.MAX_STORED_BLOB_BYTES,
         duplicate_window=_ns(BLOBS_DUPLICATE_WINDOW_S),
     )
@@ -157,7 +156,6 @@ def _control(layout: Layout) -> Config:
         "Halts and kill switches",
         subjects=["$KV.CONTROL.>"],
         max_msgs_per_subject=1,
-        max_bytes=CONTROL_MAX_BYTES,
         republish={"src": "$KV.CONTROL.>", "dest": "control.live.>"},
     )
 
@@ -168,7 +166,6 @@ def _dead_letters(layout: Layout) -> Config:
         layout,
         "Messages that could not be handled",
         subjects=["dead.>"],
-        max_bytes=DEAD_LETTERS_MAX_BYTES,
     )
 
 
@@ -179,7 +176,6 @@ def _journal(layout: Layout) -> Config:
         layout,
         "Everything that was said, in one stream",
         discard="old",
-        max_bytes=JOURNAL_MAX_BYTES,
         sources=[{"name": subjects.inbox_stream(name)} for name in catalog.INBOXES],
     )
     del config["subjects"]
@@ -202,6 +198,9 @@ def _durable(name: str, shard: int, count: int, layout: Layout) -> Config:
         "num_replicas": layout.replicas,
     }
     if count > 1:
+        # Of the replicas that have room, the one of the lowest rank: a shard stays with one replica, whose folds in
+        # memory then need no read, and another is served at once when it is gone or full (ADR 0014).
+        config |= {"priority_groups": [PRIORITY_GROUP], "priority_policy": "prioritized"}
         partitions = [p for p in range(limits.PARTITIONS) if p % count == shard]
         config["filter_subjects"] = [f"mesh.*.{name}.{p}.>" for p in partitions]
     return config

@@ -5,6 +5,7 @@ import os
 import re
 import stat
 import subprocess
+from pathlib import Path
 
 import pytest
 import yaml
@@ -14,6 +15,8 @@ from bulkhead.runtime.context import Identity
 from bulkhead_contracts import catalog, limits, subjects
 from infra.identity import keys, policy, render
 from infra.identity.rights import account_of, rights
+from infra.nats.bounds import GIB, StoreTooSmall
+from infra.nats.configuration import configuration
 from infra.nats.server import ServerPlan, binary, write_configuration
 from infra.nats.streams import Layout, durables, streams
 
@@ -110,6 +113,21 @@ def test_streams_let_nobody_forge_or_erase():
         assert timers or name == "JOURNAL" or (config["discard"], config["max_age"]) == ("new", 0)
     assert "persist_mode" in found["JOURNAL"]
     assert "persist_mode" not in {c["name"]: c for c in streams(Layout(replicas=3))}["JOURNAL"]
+
+
+@pytest.mark.parametrize("given", [4, 166, 1_000])
+def test_streams_take_no_more_than_the_disk_that_was_given(given):
+    found = streams(Layout(store_gib=given))
+    assert sum(one["max_bytes"] for one in found) <= given * GIB
+    assert all(one["max_bytes"] > 4 * one["max_msg_size"] for one in found)
+    [bound] = re.findall(r"max_file_store: (\d+)", configuration(ServerPlan(Path("x"), 1, 2, store_gib=given)))
+    assert int(bound) >= max(given * GIB, sum(one["max_bytes"] for one in streams(Layout())))
+
+
+@pytest.mark.parametrize("given", [1, 3, -4, 10**9])
+def test_a_store_that_is_none_says_what_to_give(given):
+    with pytest.raises(StoreTooSmall, match=r"write 4 to .*infra\.capacity"):
+        streams(Layout(store_gib=given))
 
 
 def test_keys_are_private_and_never_made_again(tmp_path, rules):

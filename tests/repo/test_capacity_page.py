@@ -1,12 +1,14 @@
 """docs/capacity.md shows what the arithmetic gives, and the arithmetic goes in the direction that it must."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from infra.capacity import Load, breaks, facts, plan, replicas, tables
+from infra.capacity import Load, breaks, facts, plan, replicas, store_gib, tables
 from infra.capacity.__main__ import main
+from infra.nats.bounds import PERCENT
 from infra.nats.streams import Layout, streams
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "capacity.md"
@@ -32,9 +34,26 @@ def test_more_tasks_need_more_of_everything() -> None:
     assert [count for _, count in breaks(large)] == sorted(count for _, count in breaks(large))
 
 
+def test_a_store_of_that_size_is_not_full_before_its_tasks_are_purged() -> None:
+    for tasks in (20_000, 100_000, 10_000_000):
+        load = Load(tasks_per_day=tasks)
+        given = store_gib(load)
+        full = min(count for what, count in breaks(replace(load, store_gib=given)) if "reaches its bound" in what)
+        assert full >= tasks, (tasks, given, full)
+        assert store_gib(Load(tasks_per_day=tasks * 2)) > given
+
+
+def test_streams_fill_at_about_the_same_time() -> None:
+    """The shares follow what a task stores; otherwise most of the disk would stand empty when the first one is full."""
+    stored = {name: size for name, (_, size) in Load().task.streams.items() if size > 4_000 and name != "BLOBS"}
+    days = {name: PERCENT[name] / size for name, size in stored.items()}
+    assert max(days.values()) < 2 * min(days.values()), days
+
+
 def test_as_a_command(capsys) -> None:
     assert main(["--tasks-per-day", "1000000", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["needs"]["tasks"].startswith("12/s") and found["gives_way_from_tasks_per_day"]
-    with pytest.raises(SystemExit, match="2"):
-        main(["--tasks-per-day", "0"])
+    for wrong in (["--tasks-per-day", "0"], ["--store-gib", "3"], ["--store-gib", "-1"]):
+        with pytest.raises(SystemExit, match="2"):
+            main(wrong)

@@ -245,6 +245,9 @@ async def _streams(data: Path, mesh: dict[str, Any]) -> AsyncIterator[Finding]:
                           "purge ended tasks or raise the stream's limit: a full stream refuses messages")
     for finding in footing.settings(mesh, found):
         yield finding
+    given, used = int(mesh.get("store_gib") or 0), sum(info["state"]["bytes"] for info in found.values() if info)
+    if mesh.get("own_broker") and (tight := footing.room(given, used, shutil.disk_usage(data).free)):
+        yield tight
     if waiting:
         yield Finding("dead letters", "warning", f"{waiting} messages could not be handled",
                       "`bulkhead dead-letters` shows them and why")

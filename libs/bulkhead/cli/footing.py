@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 
 from bulkhead.bus.jetstream import JetStreamBus
+from bulkhead.bus.jetstream_connection import ca_beside
 from bulkhead.bus.port import BusError, PublishRefused
 from bulkhead.cli.findings import Finding
 from bulkhead.cli.target import nats_url
@@ -45,7 +46,8 @@ async def _identity(data: Path, url: str, service: str) -> Finding | None:
     key = data / "identity" / f"{service}.nkey"
     try:
         seed = key.read_text().strip()
-        bus = await JetStreamBus.connect(url, service=service, nkey_seed=seed, name="doctor", timeout_s=ASK_TIMEOUT_S)
+        bus = await JetStreamBus.connect(url, service=service, nkey_seed=seed, name="doctor", timeout_s=ASK_TIMEOUT_S,
+                                         ca_file=ca_beside(key.parent))
     except OSError as error:
         return Finding(what, "problem", f"{key} cannot be read: {error.strerror}",
                        "restore the key, or delete it and restart the mesh, which makes another one")
@@ -77,16 +79,30 @@ def settings(mesh: Mapping[str, Any], found: Mapping[str, Mapping[str, Any]]) ->
     from infra.nats.provision import differences
     from infra.nats.streams import Layout, streams
 
-    layout = Layout(mesh.get("shards") or {}, int(mesh.get("replicas") or 1))
+    given = int(mesh.get("store_gib") or 0)
+    layout = Layout(mesh.get("shards") or {}, int(mesh.get("replicas") or 1), given)
     findings = []
     for config in streams(layout):
         info = found.get(config["name"])
         if not info:
             continue  # Told as missing.
+        if not given:
+            config = {key: value for key, value in config.items() if key != "max_bytes"}
         if wrong := differences(config, info["config"]):
             findings.append(Finding(f"settings of {config['name']}", "problem", "; ".join(wrong), SETTINGS_TODO))
         findings += _copies(config["name"], info.get("cluster") or {})
     return findings or [Finding("settings", "ok", "every stream is as this version makes it")]
+
+
+def room(given_gib: int, used: int, free: int) -> Finding | None:
+    """Whether the disk can hold what the streams may still take. used: their bytes; free: of the disk."""
+    left = given_gib * 1024**3 - used
+    if not given_gib or free >= left:
+        return None
+    return Finding("store", "warning", f"--store-gib {given_gib} lets the streams take {left / 1024**3:.0f} GiB more, "
+                   f"and the disk has {free / 1024**3:.0f}",
+                   f"free some, or start with --store-gib {max(4, int((used + free) * 0.9) // 1024**3)}: a full disk "
+                   "stops the broker, a full stream only refuses")
 
 
 def _copies(stream: str, cluster: Mapping[str, Any]) -> list[Finding]:

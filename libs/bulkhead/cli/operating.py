@@ -28,6 +28,10 @@ UpRedis = Annotated[str, typer.Option(
     "mesh's own. The environment variable keeps its password off the command line.")]
 Replicas = Annotated[int, typer.Option(
     "--replicas", min=1, max=5, help="With --nats: copies of each stream in the cluster.")]
+StoreGib = Annotated[int, typer.Option(
+    "--store-gib", min=0, metavar="N", envvar="BULKHEAD_STORE_GIB", help="Disk for the broker's streams, of which each "
+    "gets its share; remembered. `python -m infra.capacity --tasks-per-day N` tells how much so many tasks need.",
+    show_default="what it was given before; at first, enough for a laptop")]
 DoctorRedis = Annotated[str, typer.Option(
     "--redis", metavar="URL", envvar="BULKHEAD_REDIS_URL", help="The Redis that the mesh was given.")]
 Otlp = Annotated[str, typer.Option(

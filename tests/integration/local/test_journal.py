@@ -13,6 +13,7 @@ from bulkhead.cli import journal
 from bulkhead_contracts import subjects
 from infra.identity.rights import inbox_prefix
 from infra.local.supervisor import BROKER, LocalMesh
+from infra.nats import bounds
 from infra.nats.journal import Look, Report, keep_whole
 from infra.nats.streams import Layout
 from tests.integration.local.test_damage import STREAMS, held, say
@@ -145,7 +146,7 @@ async def test_a_purge_that_was_cut_off_hides_nothing(tmp_path: Path) -> None:
 
 
 async def test_of_a_full_journal_only_what_came_after_its_first_is_compared(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("infra.nats.streams.JOURNAL_MAX_BYTES", 2048)
+    monkeypatch.setitem(bounds.UNSAID, "JOURNAL", 2048)
     async with small(tmp_path) as mesh:
         await say(mesh, 40)
         newest = await _settled(mesh)

@@ -15,6 +15,7 @@ import pytest
 
 from bulkhead.bus.jetstream import JetStreamBus
 from bulkhead_contracts import subjects
+from infra.local.given import Given
 from infra.local.http import get
 from infra.local.ports import PortInUse, free_port
 from infra.local.process import StartFailed
@@ -76,6 +77,32 @@ async def test_state_and_keys_survive_a_restart(tmp_path):
         [found] = await bus.read("INBOX_WORKER", "mesh.>")
         await bus.close()
         assert found.sequence == ack.sequence
+
+
+async def test_a_store_of_a_given_size_is_remembered_and_none_is_made_smaller_than_what_it_holds(tmp_path, monkeypatch):
+    async def most(mesh: LocalMesh) -> int:
+        bus = await JetStreamBus.connect(mesh.nats_url, service="operator", nkey_seed=mesh.nkey_seed("operator"))
+        answer = await bus.request("JSMESH.API.STREAM.INFO.INBOX_WORKER", b"", timeout_s=5)
+        await bus.close()
+        return json.loads(answer.body)["config"]["max_bytes"]
+
+    async with small(tmp_path) as mesh:
+        assert await most(mesh) == 4 * 1024**3
+    async with small(tmp_path, given=Given(store_gib=300)) as mesh:
+        assert await most(mesh) == 30 * 1024**3
+        bus = await JetStreamBus.connect(mesh.nats_url, service="planner", nkey_seed=mesh.nkey_seed("planner"))
+        await bus.publish(subjects.mesh("planner", "worker", "demo", "t"), b"x" * 50_000, {}, "id")
+        await bus.close()
+    async with small(tmp_path) as mesh:
+        assert await most(mesh) == 30 * 1024**3, "nobody said anything else"
+    async with small(tmp_path, given=Given(store_gib=40)) as mesh:
+        assert await most(mesh) == 4 * 1024**3
+    monkeypatch.setattr("infra.nats.bounds.GIB", 4096)
+    with pytest.raises(ProvisionError, match=r"INBOX_WORKER holds .* give more \(--store-gib\), or purge"):
+        async with small(tmp_path, given=Given(store_gib=100)):
+            pass
+    with pytest.raises(StartFailed, match="--store-gib: a store of 3 GiB: write 4 to"):
+        small(tmp_path, given=Given(store_gib=3))
 
 
 async def test_a_service_learns_its_own_secrets_and_no_others(tmp_path):
@@ -248,7 +275,7 @@ async def test_what_a_dead_run_left_running_is_ended(tmp_path):
 async def test_a_garbled_mesh_file_is_no_obstacle(tmp_path, content):
     from infra.local.rundir import RunDir
 
-    (tmp_path / "data" / "mesh.json").write_text(content)
+    (tmp_path / "mesh.json").write_text(content)
     run = RunDir(tmp_path)
     assert run.end_leftovers() == []
     run.close()

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.tree import Tree
 
 from bulkhead.bus.port import Stored
-from bulkhead.cli import answer, output, timeline
+from bulkhead.cli import answer, footing, output, timeline
 from bulkhead.cli.history import Entry, each_fact, of_tenant
 from bulkhead.cli.main import app
 from bulkhead.cli.output import Stop
@@ -60,6 +60,13 @@ async def test_a_killed_service_of_a_mesh_that_runs_asks_nobody_to_restart_anyth
     assert planner.level == "problem" and "will not be started again" in planner.detail and "mend" in planner.todo
     [planner, _] = [one async for one in look(tmp_path, {**mesh, "pid": 2**22 + 1}, asks_broker=False)]
     assert planner.level == "problem" and "has ended, too" in planner.todo
+
+
+def test_a_disk_that_is_smaller_than_what_was_given_is_told():
+    gib = 1024**3
+    assert footing.room(0, 5 * gib, gib) is None and footing.room(10, 4 * gib, 6 * gib) is None
+    found = footing.room(100, 4 * gib, 36 * gib)
+    assert found and found.level == "warning" and "96 GiB more" in found.detail and "--store-gib 36" in found.todo
 
 
 def test_the_brokers_recovery_is_said_once_and_other_warnings_stay():
