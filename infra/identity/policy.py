@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from bulkhead_contracts import catalog, limits
+from bulkhead_contracts.quota import Quota
 from bulkhead_contracts.types import Name, Token, TokenCount, UsdMicros
 
 HERE = Path(__file__).resolve().parent
@@ -46,6 +47,7 @@ class Use(StrEnum):
     DEAD_LETTERS_READ = "dead_letters_read"
     JOURNAL_READ = "journal_read"
     INBOXES_READ = "inboxes_read"
+    INBOXES_INFO = "inboxes_info"
     STREAM_INFO = "stream_info"
     REDRIVE = "redrive"
 
@@ -154,6 +156,7 @@ class Tenant(_Strict):
     document_scopes: Annotated[tuple[Token, ...], Field(max_length=16)]
     task: TaskCeilings
     day: DayCeilings
+    quota: Quota = Quota()
 
     @model_validator(mode="after")
     def _task_within_day(self) -> Self:

@@ -59,6 +59,7 @@ def environ_of(
                 "http_file": run.path / "run" / f"gateway-{instance}.http.json",
                 "api_keys_file": run.path / API_KEYS_FILE,
                 "publishers_file": run.path / PUBLISHERS_FILE,
+                "tenants_file": facts.tenants_file,
             }
             if PREFIX + "LOGIC" not in outer:
                 own["logic"] = newest_logic()

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from bulkhead.runtime.edge import Received
 from bulkhead_contracts.plan import PlanAdopted, PlanRejected
 from bulkhead_contracts.result import ContentRef
-from bulkhead_contracts.task import StepEnded, StepStarted, TaskAccepted, TaskEnded
+from bulkhead_contracts.task import StepEnded, StepStarted, TaskAccepted, TaskEnded, TaskQueued, TaskReleased
 from services.gateway.core import ENDED, View
 
 MAX_OPEN_TEXTS = 32
@@ -144,6 +144,8 @@ def fact_of(message: Received, before: View, after: View, part: int = 0) -> Fact
 
 
 NAMES: dict[type, str] = {
+    TaskQueued: "task.queued",
+    TaskReleased: "task.released",
     TaskAccepted: "task.accepted",
     PlanRejected: "plan.rejected",
     PlanAdopted: "plan.adopted",

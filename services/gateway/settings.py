@@ -29,6 +29,9 @@ class Settings(ServiceSettings):
     head_timeout_s: until a request's head is whole. body_timeout_s: the same for its body, plus what its bytes take at
     body_min_bytes_per_s. write_timeout_s: so long a client may take nothing of its answer. max_streams* and
     max_body_bytes_held* (of bodies that are being read or handled): per replica.
+    tenants_file: the quotas of the tenants (`quota` in their rows), re-read when it changes; without it everyone has
+    the defaults of contracts/bulkhead_contracts/quota.py. running_tasks: at once, in the whole mesh. edge_replicas: of
+    the gateway; rates are divided by it.
     """
 
     http_host: str = "127.0.0.1"
@@ -60,6 +63,9 @@ class Settings(ServiceSettings):
     max_body_bytes_held_per_tenant: int = Field(default=40 * 1024 * 1024, ge=limits.MAX_BLOB_BYTES)
     max_body_bytes_held_per_person: int = Field(default=24 * 1024 * 1024, ge=limits.MAX_BLOB_BYTES)
     write_timeout_s: float = Field(default=30.0, gt=0)
+    tenants_file: Path | None = None
+    running_tasks: int = Field(default=256, ge=0, le=limits.MAX_RUNNING_TASKS)
+    edge_replicas: int = Field(default=1, gt=0, le=1_000)
 
     @field_validator("jwt_algorithms")
     @classmethod

@@ -21,7 +21,7 @@ from bulkhead_contracts import limits
 REJECTION_WAIT_S = 2.0
 """So long `submit` waits for the policy's no, which takes milliseconds when the mesh is well."""
 OBJECTIVE_CHARS = 60
-STATUS_STYLE = {"succeeded": "green", "running": "blue", "requested": "blue"}
+STATUS_STYLE = {"succeeded": "green", "running": "blue", "requested": "blue", "queued": "yellow"}
 
 
 async def submit_task(target: Target, objective: str, docs: list[Path], wanted: dict[str, Any], *, watch: bool,
@@ -125,6 +125,8 @@ async def show_task(target: Target, task: str, *, as_json: bool) -> None:
     out.print(document["objective"], style="bold", markup=False)
     out.print(f"submitted {clock(document['created_unix_ms'])} by {(document['requester'] or {}).get('person', '?')}",
               style="dim", markup=False)
+    if (queue := document.get("queue")) is not None:
+        out.print(answer.waits(queue), style="yellow", markup=False)
     for step in document["steps"]:
         style = {"accepted": "green", "waiting": "dim", "running": "blue"}.get(step["status"], "red")
         tries = f", {counted(step['attempts'], 'attempt')}" if step["attempts"] > 1 else ""

@@ -44,6 +44,10 @@ class Progress:
 
     def _of(self, name: str, data: dict[str, Any]) -> list[Text]:
         match name:
+            case "task.queued":
+                return [Text(answer.waits(data), "yellow")]
+            case "task.released":
+                return [Text("it is its turn", "blue")]
             case "task.accepted":
                 return [Text("accepted, planning", "blue")]
             case "plan.rejected":

@@ -3,7 +3,7 @@
 In: a Record. Out: complaints.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from bulkhead.bus.port import Stored
 
@@ -55,6 +55,7 @@ def _cancels(record: Record) -> Iterator[str]:
     refused = said(record, "INBOX_GATEWAY", "mesh.task.rejected")
     taken = said(record, "INBOX_GATEWAY", "mesh.task.cancel_requested")
     passed = said(record, "INBOX_PLANNER", "mesh.task.cancel_requested")
+    accepted = said(record, "INBOX_GATEWAY", "mesh.task.accepted")
     places = {(task_of(one.subject), one.headers.get("ce-id", "")): one.sequence
               for one in record.stored("INBOX_PLANNER")}  # fmt: skip
     for wish, task in wishes(record):
@@ -62,16 +63,22 @@ def _cancels(record: Record) -> Iterator[str]:
             continue
         end = ends[task][0]
         status = body(end)["status"]
+        if end.headers.get("ce-source") == "gateway":
+            # It never had a place to run: the gateway itself ends it, and the planner never hears of it.
+            if task in passed or (status == "cancelled" and task not in taken):
+                yield f"{wish.name} ended while it waited as {status}, and nobody had asked for that"
+            continue
         if task in passed and status != "cancelled":
             cause = places.get((task, end.headers.get("ce-causeid", "")), 0)
             if cause >= min(one.sequence for one in passed[task]):
                 yield f"{wish.name} was cancelled, and ended as {status} by what came later"
-        if task in taken and task not in passed and _before(taken[task], end) and not wish.expects:
+        known = (*taken.get(task, ())[:1], *accepted.get(task, ())[:1])
+        if task in taken and task not in passed and _before(known, end) and not wish.expects:
             yield f"{wish.name}: a cancel was taken before its end and never passed on; it ended as {status}"
         if status == "cancelled" and task not in passed:
             yield f"{wish.name} ended as cancelled, and nobody had asked for that"
 
 
-def _before(cancels: list[Stored], end: Stored) -> bool:
-    """Long enough before the end that it was still to be passed on."""
-    return min(one.time_unix_ms for one in cancels) < end.time_unix_ms - int(AT_LAST_S * 1000)
+def _before(known: Sequence[Stored], end: Stored) -> bool:
+    """Long enough before the end that it was still to be passed on: to a planner that had the task by then."""
+    return max(one.time_unix_ms for one in known) < end.time_unix_ms - int(AT_LAST_S * 1000)

@@ -1,0 +1,79 @@
+"""One tenant's flood leaves another's latency alone: the real services, in virtual time, with and without the cap.
+
+What is measured is waiting in line, and nothing of the machine: time passes only where a model speaks.
+"""
+
+from dataclasses import replace
+from statistics import median
+
+import pytest
+
+from bulkhead_contracts.plan import Plan, PlanStep
+
+from . import reading, world
+from .chaos import Chaos
+from .oracle import complaints
+from .scenario import Scenario, Wish
+
+FLOOD = 150
+PACE_S = 0.5
+"""Of each of four pieces of an answer."""
+
+
+@pytest.fixture(scope="module")
+def folder():
+    world.quiet_logs()
+    with world.Folder() as path:
+        yield path
+
+
+def wish(name: str, tenant: str, after_s: float) -> Wish:
+    """Two model calls, one behind the other."""
+    steps = tuple(
+        PlanStep(id=one, title=one, instruction=f'Do your part of {name}. SIM{{"calls": [], "pace_s": {PACE_S}}}',
+                 inputs=before, acceptance="The result says what was done.")
+        for one, before in (("a", ()), ("b", ("a",))))  # fmt: skip
+    return Wish(name=name, tenant=tenant, objective=f"See to {name}.", plan=Plan(steps=steps), check=False,
+                cost_usd_micros=500_000, deadline_ms=600_000, submit_after_s=after_s)  # fmt: skip
+
+
+def scenario(flood: str) -> Scenario:
+    """acme's five tasks, one after another, and beside them a flood of that tenant ("": none)."""
+    calm = tuple(wish(f"calm{number}", "acme", 2.0 + 6 * number) for number in range(5))
+    many = tuple(wish(f"flood{number}", flood, 0.001 * number) for number in range(FLOOD)) if flood else ()
+    return Scenario(seed=1, wishes=(*calm, *many), logic=2, newest=2)
+
+
+def latency_ms(record: world.Record) -> float:
+    """Median of acme's tasks, from the request to the end, by the broker's clock."""
+    ends = reading.said(record, "INBOX_GATEWAY", "mesh.task.ended")
+    asked = reading.said(record, "INBOX_GATEWAY", "mesh.task.requested")
+    return median(ends[task][0].time_unix_ms - asked[task][0].time_unix_ms
+                  for one, task in reading.wishes(record) if one.tenant == "acme")  # fmt: skip
+
+
+def test_a_flood_leaves_another_tenants_latency_alone(folder):
+    alone = latency_ms(world.run(scenario(""), Chaos(1), folder))
+    flooded = world.run(scenario("crowd"), Chaos(1), folder)
+    assert complaints(flooded) == [] and len(flooded.tasks) == FLOOD + 5
+    assert latency_ms(flooded) <= 1.5 * alone
+    # Without a cap of its own the tenant of the flood fills the doers' slots, and everybody stands in one line: that
+    # is what the places are for, and this test would see it.
+    free = world.run(scenario("demo"), Chaos(1), folder)
+    assert complaints(free) == [] and latency_ms(free) > 3 * alone
+
+
+def test_the_whole_mesh_full_is_shared_by_weight(folder, monkeypatch):
+    """Places for three in all: the flood that came first must not hold them until it is through."""
+    full = {**world.settings(folder)}
+    full["gateway"] = full["gateway"].model_copy(update={"running_tasks": 3})
+    monkeypatch.setattr(world, "settings", lambda _: full)
+    both = Scenario(seed=1, logic=2, newest=2, wishes=(
+        *(wish(f"flood{number}", "horde", 0.001 * number) for number in range(30)),
+        *(replace(wish(f"calm{number}", "acme", 1.0 + 0.001 * number)) for number in range(10))))  # fmt: skip
+    record = world.run(both, Chaos(1), folder)
+    assert complaints(record) == []
+    order = [task for one in reading.of(record, "INBOX_GATEWAY", "mesh.task.places_given")
+             for task in (place["tenant"] for place in reading.body(one)["given"])]  # fmt: skip
+    shared = "".join(name[0] for name in order[3:])
+    assert shared.startswith("ahhh" * 5) or shared.startswith("hhha" * 5), shared

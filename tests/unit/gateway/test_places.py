@@ -1,0 +1,237 @@
+"""Who runs next: playbooks of the book and its decisions, and what must hold for any of them."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bulkhead_contracts.control import MessageRejected
+from bulkhead_contracts.quota import Quota
+from bulkhead_contracts.task import Dropped, PlacesGiven, TaskEnded, TaskQueued, TaskRejected, TaskReleased
+from services.gateway.places import SNAPSHOT_EVERY, Book, Quotas, Waiting, decide, given_at_once, queued
+
+LATER = 10**12
+
+
+class Inbox:
+    """The gateway's inbox as far as places go: what is said is stored, and the book reads it."""
+
+    def __init__(self, quotas: dict[str, Quota], running: int = 1_000) -> None:
+        self.quotas = Quotas(lambda tenant: quotas.get(tenant, Quota()), running)
+        self.stored: list[tuple[int, tuple[str, str], object]] = []
+        self.book = Book()
+        self.sequence = 0
+        self.order: list[str] = []
+
+    def say(self, body: object, task: str = "places", tenant: str = "places") -> None:
+        self.sequence += 1
+        self.stored.append((self.sequence, (tenant, task), body))
+        self.book.take(self.sequence, (tenant, task), body)
+
+    def decide(self, now: int = 0, **more: object) -> PlacesGiven | None:
+        found = decide(self.book, self.quotas, now, **more)
+        if found is not None:
+            self.order += [one.task for one in found.given]
+            self.say(found)
+        return found
+
+    def ask(self, tenant: str, task: str, person: str = "ada", until: int = LATER) -> bool:
+        """A request comes; whether it runs at once."""
+        self.sequence += 1
+        newcomer = Waiting(tenant, task, person, self.sequence, 0, until)
+        found = decide(self.book, self.quotas, 0, newcomer=newcomer)
+        if found is not None and given_at_once(found, newcomer):
+            self.order += [one.task for one in found.given]
+            self.say(found)
+            return True
+        self.say(queued(self.book, self.quotas, newcomer), task, tenant)
+        return False
+
+    def end(self, tenant: str, task: str) -> None:
+        self.say(TaskEnded(status="succeeded"), task, tenant)
+        self.decide()
+
+    def read_anew(self) -> Book:
+        """As a replica that starts now, from the newest decision that tells who runs."""
+        told = [body for _, _, body in self.stored if isinstance(body, PlacesGiven) and body.running is not None]
+        book = Book.of(told[-1] if told else None)
+        for sequence, key, body in self.stored:
+            if sequence > book.sequence:
+                book.take(sequence, key, body)
+        return book
+
+
+def test_what_fits_runs_at_once_and_the_rest_waits_for_an_end():
+    inbox = Inbox({"acme": Quota(running=2)})
+    assert [inbox.ask("acme", name) for name in "abcd"] == [True, True, False, False]
+    told = [body for _, _, body in inbox.stored if isinstance(body, TaskQueued)]
+    assert [(one.ahead, one.full, one.running, one.limit) for one in told] == [(0, "tenant", 2, 2), (1, "tenant", 2, 2)]
+    inbox.end("acme", "b")
+    assert inbox.order == ["a", "b", "c"] and inbox.book.standing(("acme", "d"), 0) == "unknown"
+    inbox.end("acme", "a")
+    inbox.end("acme", "c")
+    inbox.end("acme", "d")
+    assert inbox.order == ["a", "b", "c", "d"] and not inbox.book.running and not inbox.book.any_waits
+
+
+def test_one_tenants_flood_takes_no_place_from_another():
+    inbox = Inbox({"acme": Quota(running=3)})
+    assert sum(inbox.ask("acme", f"a{number}") for number in range(500)) == 3
+    assert inbox.ask("demo", "d0") and inbox.ask("demo", "d1")
+
+
+def test_when_the_mesh_is_full_tenants_take_turns_by_weight():
+    inbox = Inbox({"heavy": Quota(weight=3), "light": Quota(weight=1)}, running=1)
+    inbox.ask("other", "first")
+    for number in range(12):
+        inbox.ask("heavy", f"h{number}")
+        inbox.ask("light", f"l{number}")
+    running = ("other", "first")
+    while inbox.book.any_waits:
+        inbox.end(*running)
+        running = next(iter(inbox.book.running))
+    assert "".join(name[0] for name in inbox.order[1:17]) == "hhhl" * 4
+    assert Counter(name[0] for name in inbox.order) == {"f": 1, "h": 12, "l": 12}
+
+
+def test_people_of_a_tenant_share_its_places():
+    inbox = Inbox({"acme": Quota(running=2)})
+    for number in range(20):
+        inbox.ask("acme", f"ada{number}", "ada")
+    inbox.ask("acme", "bob0", "bob")
+    inbox.end("acme", "ada0")
+    assert inbox.order == ["ada0", "ada1", "bob0"]
+
+
+def test_a_newcomer_does_not_pass_those_who_wait():
+    quotas = {"acme": Quota(running=1)}
+    inbox = Inbox(quotas)
+    inbox.ask("acme", "a")
+    inbox.ask("acme", "b")
+    inbox.say(TaskEnded(status="succeeded"), "a", "acme")  # And nobody has decided since.
+    assert not inbox.ask("acme", "c")
+    inbox.decide()
+    assert inbox.order == ["a", "b"]
+
+
+def test_a_lower_limit_stops_nothing_and_a_higher_one_gives_places():
+    quotas = {"acme": Quota(running=3)}
+    inbox = Inbox(quotas)
+    for name in "abcde":
+        inbox.ask("acme", name)
+    quotas["acme"] = Quota(running=1)
+    inbox.end("acme", "a")
+    inbox.end("acme", "b")
+    assert inbox.order == ["a", "b", "c"]
+    quotas["acme"] = Quota(running=4)
+    inbox.decide()
+    assert inbox.order == ["a", "b", "c", "d", "e"]
+
+
+def test_a_cancelled_task_and_one_that_waited_too_long_never_run():
+    inbox = Inbox({"acme": Quota(running=1)})
+    inbox.ask("acme", "a")
+    inbox.ask("acme", "b", until=50)
+    inbox.ask("acme", "c", until=60)
+    inbox.ask("acme", "d")
+    gone = Dropped(tenant="acme", task="c", request=inbox.book.waiting["acme", "c"].request, code="cancelled")
+    found = inbox.decide(now=55, cancelled=gone)
+    assert [(one.task, one.code) for one in found.dropped] == [("c", "cancelled"), ("b", "queue_timeout")]
+    inbox.end("acme", "a")
+    assert inbox.order == ["a", "d"]
+
+
+def test_an_end_that_nobody_will_tell_frees_the_place():
+    """Of a task that was refused, and of one whose beginning was buried as a dead letter."""
+    inbox = Inbox({"acme": Quota(running=1)})
+    inbox.ask("acme", "a")
+    inbox.ask("acme", "b")
+    inbox.say(TaskRejected(code="no", message="no"), "a", "acme")
+    inbox.decide()
+    released = TaskReleased(request=inbox.book.running["acme", "b"].request)
+    inbox.say(released, "b", "acme")
+    inbox.say(MessageRejected(sequence=inbox.sequence, code="bug", reason="", dead_letter_id="d"), "b", "acme")
+    assert not inbox.book.running
+
+
+def test_an_id_that_is_used_again_after_a_purge_is_another_task():
+    inbox = Inbox({})
+    inbox.ask("acme", "a")
+    first = inbox.book.running["acme", "a"].request
+    inbox.end("acme", "a")
+    assert inbox.book.standing(("acme", "a"), first) == "over"
+    assert inbox.ask("acme", "a") and inbox.book.running["acme", "a"].request > first
+
+
+STEPS = st.lists(
+    st.tuples(st.sampled_from(("ask", "ask", "ask", "end", "cancel", "limit", "decide")), st.integers(0, 5)),
+    max_size=120)
+
+
+@settings(max_examples=150, deadline=None)
+@given(STEPS, st.integers(1, 6))
+def test_whatever_happens_nothing_is_lost_doubled_or_over_the_limits(steps, room):
+    quotas = {name: Quota(running=number + 1, weight=number + 1) for number, name in enumerate(("t0", "t1", "t2"))}
+    inbox = Inbox(quotas, running=room)
+    asked: list[tuple[str, str]] = []
+    cancelled: set[str] = set()
+    for step, (kind, which) in enumerate(steps):
+        tenant = f"t{which % 3}"
+        if kind == "ask":
+            asked.append((tenant, f"{tenant}-{step}"))
+            inbox.ask(tenant, f"{tenant}-{step}", f"p{which % 2}")
+        elif kind == "end" and inbox.book.running:
+            inbox.end(*sorted(inbox.book.running)[which % len(inbox.book.running)])
+        elif kind == "cancel" and inbox.book.waiting:
+            one = list(inbox.book.waiting.values())[which % len(inbox.book.waiting)]
+            inbox.decide(cancelled=Dropped(tenant=one.tenant, task=one.task, request=one.request, code="cancelled"))
+            cancelled.add(one.task)
+        elif kind == "limit":
+            quotas[tenant] = Quota(running=which + 1)
+            inbox.quotas = Quotas(inbox.quotas.of, room)
+            inbox.decide()
+        else:
+            inbox.decide()
+        assert len(inbox.book.running) <= room
+        # Nobody waits where there is room.
+        for name in inbox.book.lines:
+            assert inbox.book.running_of(name) >= quotas[name].running or len(inbox.book.running) == room
+        anew = inbox.read_anew()
+        assert anew.running == inbox.book.running and anew.waiting == inbox.book.waiting
+        assert (anew.turn, anew.credit, anew.last) == (inbox.book.turn, inbox.book.credit, inbox.book.last)
+    while inbox.book.running:
+        inbox.end(*next(iter(inbox.book.running)))
+    assert sorted(inbox.order) == sorted(task for _, task in asked if task not in cancelled)
+    assert not inbox.book.waiting
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.dictionaries(st.sampled_from("abcde"), st.integers(1, 7), min_size=2), st.integers(1, 9))
+def test_in_the_long_run_every_tenant_begins_by_its_weight(weights, room):
+    """Never more than one turn ahead of or behind its share, as deficit round robin promises."""
+    inbox = Inbox({name: Quota(weight=weight, running=2_000) for name, weight in weights.items()}, running=room)
+    for number in range(room):
+        inbox.ask("z", f"z{number}")
+    for name, weight in weights.items():
+        for number in range(8 * weight):
+            assert not inbox.ask(name, f"{name}{number}")
+    for _ in range(8 * sum(weights.values())):
+        inbox.end(*next(iter(inbox.book.running)))
+        begun = Counter(name[0] for name in inbox.order if name[0] != "z")
+        rounds = [begun[name] / weight for name, weight in weights.items()]
+        assert max(rounds) - min(rounds) <= 1 + 1e-9
+    assert {name: 8 * weight for name, weight in weights.items()} == Counter(
+        name[0] for name in inbox.order if name[0] != "z")
+
+
+@pytest.mark.parametrize("count", [SNAPSHOT_EVERY - 1, SNAPSHOT_EVERY, 3 * SNAPSHOT_EVERY])
+def test_now_and_then_a_decision_tells_who_runs(count):
+    inbox = Inbox({})
+    for number in range(count):
+        inbox.ask("acme", f"a{number}")
+        inbox.say(TaskEnded(status="succeeded"), f"a{number}", "acme")
+    told = [number for number, (_, _, body) in enumerate(inbox.stored)
+            if isinstance(body, PlacesGiven) and body.running is not None]
+    assert len(told) == 1 + (count - 1) // SNAPSHOT_EVERY
+    assert inbox.read_anew().running == {}
