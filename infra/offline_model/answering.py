@@ -49,6 +49,7 @@ QUERIES_MAX = 24
 ANSWER_BYTES_MAX = 7_000  # whole lines are left out rather than the last one cut
 PASSAGES_PER_SEARCH = 12
 BRIEF_LINES = 2  # on each question where several share a step
+IN_TURN = re.compile(r"\bone after the other\b", re.I)  # named tools are called each in a turn of its own
 EXCEPTIONS = re.compile(r"\b(exceptions?|waiv\w+|exempt\w*|exclusions?|unless)\b", re.I)
 BETWEEN = re.compile(r"\b(?:between|from) (.{3,80}?) (?:and|to|until|till) (.{3,80}?)(?:[?.;]|$)", re.I)
 
@@ -171,6 +172,8 @@ def _named(turn: Turn) -> list[Call] | None:
         made = calling.call(call.name, **same[-1]) if same else None
         if not tried or (made != call and all(calling.call(call.name, **args) != call for args in same)):
             left.append(call)
+    if left and IN_TURN.search(turn.task):
+        return left[:1]
     if left or {call.name for call in wanted} - {CALCULATE, SEARCH, DIFFERENCE, ADD}:
         return left
     return None

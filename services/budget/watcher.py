@@ -170,7 +170,7 @@ class Watcher:
         if self.fold.unasked:
             last = {one: await self._bus.last_sequence(subjects.inbox_stream(one)) for one in catalog.INBOXES}
             self.fold.expect(last)
-        self.fold.settle()
+        self.fold.settle(self._clock())
 
     # Acting
 

@@ -137,9 +137,9 @@ class Watching:
                 self._asked.add(name)
                 self.watch.confirmations.expect(suspected, last)
 
-    def settle(self) -> None:
+    def settle(self, now_unix_ms: int) -> None:
         """Judge the suspicions whose inboxes were read so far: what still stands is a deadlock, and due."""
-        for outcome, trip in self.watch.confirmed():
+        for outcome, trip in self.watch.confirmed(now_unix_ms):
             self._judged(outcome.suspected.trip)
             if trip is not None:
                 self._trips(breaking.told(trip))

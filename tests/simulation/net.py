@@ -20,6 +20,7 @@ LOSSES = {
     "publish": "lose_publish", "answer": "lose_answer", "message": "lose_message", "ack": "lose_ack",
     "request": "lose_request", "reply": "lose_reply", "read": "lose_read", "live": "lose_live",
 }  # fmt: skip
+APART_S = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,11 @@ class Net(MemoryBroker):
                 self._tell(f"LATE by {delay_s:.1f} s: {offer.kind} to {offer.whom}: {offer.what}")
         if offer.kind in ("source", "live"):
             line = (offer.kind, offer.whom)
-            due = self._last[line] = max(self._loop.time() + delay_s, self._last.get(line, 0.0))
+            if offer.kind == "source" and "lag_apart" in self._chaos.rates:
+                # Each source of a stream is read by itself: one may lag while the others do not.
+                line = (offer.kind, f"{offer.whom} of {offer.what.partition(':')[0]}")
+            # What is due in the same moment comes in no order: each is due after the one before.
+            due = self._last[line] = max(self._loop.time() + delay_s, self._last.get(line, 0.0) + APART_S)
             self._loop.call_at(due, offer.hand)
         elif delay_s:
             self._loop.call_later(delay_s, offer.hand)

@@ -169,7 +169,7 @@ class JetStreamBus:
         self._stops.append(server.stop)
         return server.stop
 
-    async def consumer(self, stream: str, durable: str) -> JetStreamConsumer:
+    async def consumer(self, stream: str, durable: str, *, rank: int = 0) -> JetStreamConsumer:
         """See port.Bus. Raises BusUnavailable when the provisioner has not made it."""
         await self._connection.up(API_TIMEOUT_S)
         what = f"durable {durable} of {stream}"
@@ -181,7 +181,8 @@ class JetStreamBus:
         config = wire.api_answer(answer.data, what)["config"]
         ack_wait_s = config.get("ack_wait", 30 * 10**9) / 1e9
         next_subject = f"{self._api}.CONSUMER.MSG.NEXT.{stream}.{durable}"
-        consumer = JetStreamConsumer(self._connection, stream, durable, next_subject, ack_wait_s)
+        ranked = next(iter(config.get("priority_groups") or ()), "")
+        consumer = JetStreamConsumer(self._connection, stream, durable, next_subject, ack_wait_s, ranked, rank)
         self._consumers.append(consumer)
         return consumer
 
@@ -201,6 +202,14 @@ class JetStreamBus:
             f"{self._api}.DIRECT.GET.{stream}", json.dumps(wanted).encode(), timeout_s=READ_TIMEOUT_S, many=many
         )
         return wire.read_page([(answer.headers, answer.data) for answer in answers], stream)
+
+    async def last_sequence(self, stream: str) -> int:
+        """See port.Bus. Raises BusError."""
+        answer = await self.request(f"{self._api}.STREAM.INFO.{stream}", b"", timeout_s=READ_TIMEOUT_S)
+        try:
+            return int(json.loads(answer.body)["state"]["last_seq"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise BusError(f"{stream} does not tell how far it has come ({error!r}); run the provisioner") from error
 
     async def time_unix_ms(self) -> int:
         """The broker's time, which it tells with the counts of a stream that everybody may ask of. Raises BusError."""

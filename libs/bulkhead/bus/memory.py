@@ -56,7 +56,8 @@ class MemoryBus:
         self._lives: list[MemoryLive] = []
         self._servers: list[Listener] = []
         self._answering: set[asyncio.Task[None]] = set()
-        self._waiting: set[asyncio.Future[object]] = set()
+        # In their order: a set of futures has that of their addresses, and a seeded run would not be one run.
+        self._waiting: dict[asyncio.Future[object], None] = {}
 
     async def publish(
         self,
@@ -163,8 +164,8 @@ class MemoryBus:
 
         return stop
 
-    async def consumer(self, stream: str, durable: str) -> "MemoryConsumer":
-        """See port.Bus."""
+    async def consumer(self, stream: str, durable: str, *, rank: int = 0) -> "MemoryConsumer":
+        """See port.Bus. Ranks are not heeded: whoever asks may be served, so that simulations see every order."""
         self._may(f"{stream}/{durable}", "consume")
         found = await self._ask("publish", f"{stream}/{durable}", lambda: self._broker.durable(stream, durable))
         consumer = MemoryConsumer(self.service, self._cross, self._broker, found)
@@ -184,6 +185,11 @@ class MemoryBus:
         self._may(stream, "read")
         horizon = self._broker.horizon
         return await self._ask("read", stream, lambda: self._broker.stream(stream).newest(subject, horizon(stream)))
+
+    async def last_sequence(self, stream: str) -> int:
+        """See port.Bus."""
+        self._may(f"$JS.API.STREAM.INFO.{stream}", "publish")
+        return await self._ask("read", stream, lambda: self._broker.stream(stream).last_sequence)
 
     async def ready(self) -> bool:
         """See port.Bus."""
@@ -252,7 +258,7 @@ class MemoryBus:
         clock = self._broker.clock
         late = BusUnavailable(f"no answer to {what} within {timeout_s:g} s; the outcome is unknown")
         cancel = clock.call_at(clock.now_ms() + round(timeout_s * 1000), lambda: _reject(future, late))
-        self._waiting.add(future)  # type: ignore[arg-type]
+        self._waiting[future] = None  # type: ignore[index]
         start()
         try:
             # Always one turn of the loop: a service that only talks must not keep the others from running.
@@ -260,7 +266,7 @@ class MemoryBus:
             return await future
         finally:
             cancel()
-            self._waiting.discard(future)
+            self._waiting.pop(future, None)  # type: ignore[call-overload]
 
 
 def _any(patterns: tuple[str, ...], what: str) -> bool:

@@ -145,8 +145,9 @@ class Bus(Protocol):
         """Answer requests, shared among a queue group; returns a function that stops."""
         ...
 
-    async def consumer(self, stream: str, durable: str) -> Consumer:
-        """Attach to a durable that the provisioner made."""
+    async def consumer(self, stream: str, durable: str, *, rank: int = 0) -> Consumer:
+        """Attach to a durable that the provisioner made. rank: of those that have room, the lowest is served, where the
+        durable heeds ranks (0 to 9); a hint that nothing may rely on."""
         ...
 
     async def read(self, stream: str, subject: str, after: int = 0, limit: int = 256) -> list[Stored]:
@@ -155,6 +156,10 @@ class Bus(Protocol):
 
     async def last(self, stream: str, subject: str) -> Stored | None:
         """The newest message of a subject (wildcards allowed)."""
+        ...
+
+    async def last_sequence(self, stream: str) -> int:
+        """The last sequence that a stream has given out, 0 of none; said by its leader, not a lagging follower."""
         ...
 
     async def ready(self) -> bool:

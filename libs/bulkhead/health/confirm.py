@@ -56,11 +56,17 @@ class Confirmations:
             inbox: sequence for inbox, sequence in found[1].items() if self._read.get(inbox, 0) < sequence
         }
 
-    def settle(self, graph: WaitGraph) -> list[Outcome]:
-        """Every suspicion that can be judged now, in the order in which they were raised."""
+    def settle(self, graph: WaitGraph, now_unix_ms: int = 0) -> list[Outcome]:
+        """Every suspicion that can be judged now, in the order in which they were raised.
+
+        What ends by itself is not stable: a circle through a lease whose time is up is left to its timer, and judged
+        when that one was heard of, or the lease was prolonged.
+        """
         found: list[Outcome] = []
         for trip, (suspected, _) in list(self._pending.items()):
             if self.missing(trip):
+                continue
+            if any(0 < graph.until.get(one.key, 0) <= now_unix_ms for one in suspected.waits):
                 continue
             del self._pending[trip]
             if graph.holds(suspected):

@@ -54,6 +54,8 @@ class WaitOpened:
     """`agent` is a lease, and `targets` hold it; or a plan makes it wait: this wait cannot be refused."""
     said: str = ""
     """The message that tells of it, where `id` names the wait itself."""
+    until_unix_ms: int = 0
+    """When it ends by itself; 0 when it does not."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ In: who is stuck on whom. Out: `Suspected`, the same from the same edges, in wha
 import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from bulkhead.health.components import components
@@ -179,6 +179,12 @@ def _round(root: str, parts: set[str], obstacles: Obstacles, distance: Mapping[s
         path.append(nearest)
 
 
+def chosen(suspected: Suspected, parties: "Mapping[str, Party]") -> Suspected:
+    """The same, with the victim that is known by now: while it waits, more may be read of what each has spent."""
+    victim, refuse = _victim(suspected.waits, parties)
+    return replace(suspected, victim=victim, refuse=refuse)
+
+
 def _victim(waits: "tuple[Wait, ...]", parties: "Mapping[str, Party]") -> tuple[str, str]:
     """Least sunk cost, then youngest, then by name; among its edges the first by name."""
 
@@ -186,7 +192,7 @@ def _victim(waits: "tuple[Wait, ...]", parties: "Mapping[str, Party]") -> tuple[
         known = parties.get(wait.waiter)
         return (known.sunk_cost, -known.born, wait.waiter, wait.key) if known else (0, 0, wait.waiter, wait.key)
 
-    able = [wait for wait in waits if wait.waiter not in parties or not parties[wait.waiter].resource]
+    able = [one for one in waits if not one.firm and (one.waiter not in parties or not parties[one.waiter].resource)]
     if not able:
         return "", ""
     chosen = min(able, key=rank)

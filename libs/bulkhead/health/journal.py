@@ -4,9 +4,10 @@ In: stored messages (subject, headers, body), in journal order. Out: events. Bod
 only those that a detector asks about: the watcher keeps up with the stream. What cannot be read is none of its
 business; the receivers reject it.
 
-Acts are tool calls and retrievals. What a model answers is none: a text ends an attempt, and attempts and provider
-calls are counted and capped by the mesh itself. An agent is one attempt of a step: the next one begins anew, with what
-the checker said, and may ask the same. Between two inboxes there is no order: a reply may be read before its request.
+Acts are tool calls, retrievals and what steps say to each other; to ask for nothing but a result says nothing. What a
+model answers is none: a text ends an attempt, and attempts and provider calls are counted and capped by the mesh
+itself. An agent is one attempt of a step: the next one begins anew, with what the checker said, and may ask the same.
+Between two inboxes there is no order: a reply may be read before its request.
 """
 
 from collections import OrderedDict
@@ -16,7 +17,7 @@ from pydantic_core import from_json
 
 from bulkhead.health import journal_waits
 from bulkhead.health.events import Act, Closed, Ended, Event, Opened, Outstanding, Served
-from bulkhead_contracts import model, plan, retrieval, step, task, tool, verdict
+from bulkhead_contracts import model, peer, plan, retrieval, step, task, tool, verdict
 from bulkhead_contracts.control import CallDeferred
 
 MAX_LINEAGES = 100_000
@@ -49,7 +50,8 @@ class Journal:
         self._text = text
         self._calls: OrderedDict[str, OrderedDict[str, Body]] = OrderedDict()
         self._waits = journal_waits.Waits()
-        self._roles: OrderedDict[str, dict[str, str]] = OrderedDict()
+        self._steps: OrderedDict[str, dict[str, tuple[str, str]]] = OrderedDict()
+        """Of a living lineage's steps: the newest attempt as an agent, and its role."""
         self.unreadable = 0
 
     def read(self, subject: str, headers: Mapping[str, str], body: bytes, time_unix_ms: int) -> list[Event]:
@@ -87,15 +89,15 @@ class Journal:
             return
         self._calls.pop(message.lineage, None)
         self._waits.end(message.lineage)
-        self._roles.pop(message.lineage, None)
+        self._steps.pop(message.lineage, None)
         yield Ended(message.id, message.lineage, message.time_unix_ms)
 
     def _assigned(self, message: "_Message") -> Iterator[Event]:
         body, step = message.body, message.body["step"]
-        roles = self._roles.setdefault(message.lineage, {})
-        roles[str(step["id"])] = f"{message.receiver}.{step.get('role', 'step')}"  # type: ignore[index, attr-defined]
-        while len(self._roles) > MAX_LINEAGES:
-            self._roles.popitem(last=False)
+        role = f"{message.receiver}.{step.get('role', 'step')}"  # type: ignore[attr-defined]
+        self._steps.setdefault(message.lineage, {})[str(step["id"])] = (f"{step['id']}/{body['attempt']}", role)  # type: ignore[index]
+        while len(self._steps) > MAX_LINEAGES:
+            self._steps.popitem(last=False)
         yield message.opened(_step_key(step["id"], body), "step")  # type: ignore[index]
         yield message.closed(PLANNING)
 
@@ -118,6 +120,25 @@ class Journal:
             agent, failed = str(body.get("step_id") or message.receiver), _code(body) in OUTAGES
             yield Served(message.id, message.lineage, agent, message.tenant, "model", str(body["model"]), failed,
                          _int(body.get("duration_ms")), message.time_unix_ms)
+
+    def _asked(self, message: "_Message") -> Iterator[Event]:
+        """What a step says to those whom it asks; the planner, who hands it on, says nothing of its own."""
+        body = message.body
+        if message.sender == "worker" and body.get("question"):
+            for target in body["targets"]:  # type: ignore[attr-defined]
+                yield self._talk(message, body["step_id"], target, body["question"])
+
+    def _answered(self, message: "_Message") -> Iterator[Event]:
+        if message.sender == "worker":
+            yield self._talk(message, message.body["target"], message.body["step_id"], message.body.get("text"))
+
+    def _talk(self, message: "_Message", by: object, to: object, text: object) -> Act:
+        steps = self._steps.get(message.lineage, {})
+        one, other = (steps.get(str(name), (f"{name}/1", ""))[0] for name in (by, to))
+        # To whom it is said counts: one question to four siblings is no repetition.
+        said = {"to": other, "text": str(text or "")}
+        return Act(message.id, message.lineage, one, "say", said, says=True, to=other, tenant=message.tenant,
+                   time_unix_ms=message.time_unix_ms, productive=False)  # fmt: skip
 
     def _deferred(self, message: "_Message") -> Iterator[Event]:
         body = message.body
@@ -171,7 +192,7 @@ class Journal:
         code, refused = _code(reply), reply["outcome"] == "refused"
         if code in HELD_BACK:
             return  # It did not go out, and its agent is not to blame.
-        role = self._roles.get(message.lineage, {}).get(str(request.get("step_id")), "")
+        _, role = self._steps.get(message.lineage, {}).get(str(request.get("step_id")), ("", ""))
         yield Served(message.id, message.lineage, agent, message.tenant, "tool", "" if refused else action,
                      code in OUTAGES, _int(reply.get("duration_ms")), message.time_unix_ms, role,
                      reply["outcome"] not in ("succeeded", "found"))  # fmt: skip
@@ -239,4 +260,6 @@ _HANDLERS: dict[str, Callable[[Journal, _Message], Iterator[Event]]] = {
     retrieval.RetrievalRequested.TYPE: Journal._requested,
     retrieval.RetrievalReplied.TYPE: Journal._replied,
     CallDeferred.TYPE: Journal._deferred,
+    peer.AnswerRequested.TYPE: Journal._asked,
+    peer.AnswerGiven.TYPE: Journal._answered,
 }

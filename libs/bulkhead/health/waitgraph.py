@@ -31,13 +31,19 @@ MAX_ENDED_TASKS = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """One open request. `key` is the id of the message that opened it; `task` owns it: it ends with the task."""
+    """One open request. `key` is the id of the message that opened it; `task` owns it: it ends with the task.
+
+    firm: it is no request (who holds a lease, what a plan builds on), so it cannot be refused. said: the message that
+    tells of it, when that is not the key.
+    """
 
     key: str
     waiter: str
     targets: tuple[str, ...]
     mode: Mode = "all"
     task: str = ""
+    firm: bool = False
+    said: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +63,8 @@ class WaitGraph:
         self.waits: dict[str, Wait] = {}
         self.parties: dict[str, Party] = {}
         self.stuck: set[str] = set()
+        self.until: dict[str, int] = {}
+        """When open waits end by themselves, of those that do."""
         self.refused = 0
         """Waits that were not taken because their task has too many."""
         self._of: dict[str, dict[str, Wait]] = {}
@@ -78,6 +86,14 @@ class WaitGraph:
         if task:
             self._task(task).parties.add(name)
 
+    def know(self, name: str, task: str, born: int, spent: int = 0) -> None:
+        """Of a party: since when it works (the first word counts), and what it has spent more."""
+        before = self.parties.get(name)
+        if before is None:
+            self.party(name, task=task, born=born, sunk_cost=spent)
+        elif spent:
+            self.parties[name] = replace(before, sunk_cost=before.sunk_cost + spent)
+
     def open(self, wait: Wait) -> list[Suspected]:
         """A wait begins. Known, closed and ended ones change nothing, in whatever order the messages came."""
         if not wait.targets or wait.key in self.waits or wait.task in self._ended:
@@ -97,6 +113,11 @@ class WaitGraph:
             return []
         self._settle(wait.waiter)
         return self._suspect([wait.waiter]) if wait.waiter in self.stuck else []
+
+    def lasts(self, key: str, until_unix_ms: int) -> None:
+        """An open wait ends by itself then, if nobody prolongs it."""
+        if key in self.waits:
+            self.until[key] = until_unix_ms
 
     def close(self, key: str, *, task: str = "") -> list[Suspected]:
         """A wait is answered, refused or withdrawn. Cycles that shared an edge with it may still stand: told anew."""
@@ -123,6 +144,25 @@ class WaitGraph:
         if frozen:
             self.stuck.add(wait.waiter)
         return self._thaw() if frozen else []
+
+    def lose(self, key: str, target: str) -> list[Suspected]:
+        """One target will never answer: it counts for nothing, so an `any` wait has fewer ways out."""
+        wait = self.waits.get(key)
+        if wait is None or wait.mode == "all" or len(wait.targets) == 1:
+            return self.answer(key, target)
+        if target not in wait.targets:
+            return []
+        frozen = wait.waiter in self.stuck
+        self._unlink(wait)
+        fewer = replace(wait, targets=tuple(one for one in wait.targets if one != target))
+        self._link(fewer)
+        if frozen:
+            self.stuck.add(wait.waiter)
+            return self._thaw()
+        if self._fits(fewer):
+            return []
+        self._settle(wait.waiter)
+        return self._suspect([wait.waiter]) if wait.waiter in self.stuck else []
 
     def end_task(self, task: str) -> list[Suspected]:
         """The task is over: its waits close, and nothing of it is kept but its name, for a while."""
@@ -182,6 +222,7 @@ class WaitGraph:
 
     def _unlink(self, wait: Wait) -> None:
         del self.waits[wait.key]
+        self.until.pop(wait.key, None)
         self._witness.pop(wait.key, None)
         owner = self._tasks.get(wait.task)
         if owner is not None:

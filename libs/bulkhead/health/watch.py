@@ -90,11 +90,11 @@ class Watch:
         self.now_unix_ms = max(self.now_unix_ms, now_unix_ms)
         return self.stalls.pass_time(self.now_unix_ms)
 
-    def confirmed(self) -> list[tuple[Outcome, Trip | None]]:
+    def confirmed(self, now_unix_ms: int = 0) -> list[tuple[Outcome, Trip | None]]:
         """Suspicions that can be judged now; a trip for each deadlock."""
         return [
             (one, self.deadlock(chosen(one.suspected, self.graph.parties)) if isinstance(one, Confirmed) else None)
-            for one in self.confirmations.settle(self.graph)
+            for one in self.confirmations.settle(self.graph, now_unix_ms)
         ]
 
     def deadlock(self, suspected: Suspected) -> Trip:
@@ -115,8 +115,11 @@ class Watch:
             self._tenants[event.lineage] = event.tenant
         if not event.resource:
             self.graph.know(event.agent, event.lineage, event.time_unix_ms)
-        return self.graph.open(Wait(event.id, event.agent, event.targets, event.mode, event.lineage, event.resource,
-                                    event.said))
+        found = self.graph.open(Wait(event.id, event.agent, event.targets, event.mode, event.lineage, event.resource,
+                                     event.said))
+        if event.until_unix_ms:
+            self.graph.lasts(event.id, event.until_unix_ms)
+        return found
 
     def _end(self, event: Ended) -> list[Suspected]:
         name = event.lineage

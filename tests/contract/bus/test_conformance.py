@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from bulkhead.bus.port import BusUnavailable, PublishRefused, WrongLastSequence
+from bulkhead.bus.port import BusError, BusUnavailable, PublishRefused, WrongLastSequence
 from bulkhead_contracts import limits, subjects
 from tests.contract.bus.probes import DEADLINE_S, FILTER, SUBJECT, TASK, TENANT, bodies, put, take, until
 from tests.contract.bus.worlds import INBOX, MAX_MESSAGE_BYTES, World
@@ -188,6 +188,16 @@ async def test_last_is_the_newest_of_one_subject(world: World) -> None:
     last = await bus.last(INBOX, SUBJECT.rpartition(".")[0] + ".*")
     assert last is not None and last.body == b"b"
     assert await bus.last(INBOX, "mesh.*.nobody.>") is None
+
+
+async def test_a_stream_tells_how_far_it_has_come(world: World) -> None:
+    bus = await world.bus()
+    assert await bus.last_sequence(INBOX) == 0
+    await put(bus, "a", "b")
+    await put(bus, "c", subject=subjects.mesh("planner", "worker", TENANT, "task-2"))
+    assert await bus.last_sequence(INBOX) == 3
+    with pytest.raises(BusError):
+        await bus.last_sequence("INBOX_NOBODY")
 
 
 async def test_read_and_consumer_show_the_same_message(world: World) -> None:

@@ -99,6 +99,8 @@ def _api(identity: str, tokens: list[str]) -> bool:
         return mine or ("stream_info" in uses(identity) and len(rest) == 2)
     if operation == "STREAM.INFO" and rest == ["KV_CONTROL"] and "control_read" in uses(identity):
         return True
+    if operation == "STREAM.INFO" and "inboxes_info" in uses(identity) and rest[0] in {own(one) for one in RECEIVERS}:
+        return len(rest) == 1
     return operation == "STREAM.INFO" and "stream_info" in uses(identity) and len(rest) == 1
 
 

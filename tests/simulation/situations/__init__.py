@@ -8,12 +8,26 @@ belong, too: wishes whose scripted steps lease, ask or loop (`SIM{...}`), acts t
 import random
 
 from ..scenario import Scenario
-from . import cancels, ceilings, evidence, forks, logics, publishers, purges, replans, strays
+from . import (
+    cancels,
+    ceilings,
+    evidence,
+    floods,
+    forks,
+    logics,
+    publishers,
+    purges,
+    replans,
+    strays,
+    waits,
+    watched,
+)
 from .situation import Situation
 
 SITUATIONS: tuple[Situation, ...] = (
     cancels.SITUATION, ceilings.SITUATION, evidence.SITUATION, forks.SITUATION, publishers.SITUATION,
     replans.SITUATION, strays.SITUATION, purges.SITUATION, logics.SITUATION,
+    watched.SITUATION, floods.SITUATION, waits.SITUATION,
 )  # fmt: skip
 BY_NAME = {one.name: one for one in SITUATIONS}
 
