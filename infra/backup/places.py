@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bulkhead.bus.jetstream_connection import ca_beside
 from infra.backup import restoring, taking
 from infra.backup.archive import BackupError, Manifest, Reader
 from infra.backup.stream_copies import connected
@@ -40,14 +41,14 @@ async def back_up_local(data: Path, to: Path, passphrase: str, say: Say) -> Mani
     """A mesh of this machine; stopped, its broker is started for it. Raises BackupError and what a start raises."""
     async with _open_local(data) as (url, identity):
         wanted = Wanted(documents=data / "rag", data=data, identity=identity, passphrase=passphrase)
-        async with connected(url, keys.nkey_seed(identity, policy.BACKUP)) as broker:
+        async with connected(url, identity) as broker:
             return await taking.take(broker, to, wanted, say)
 
 
 async def back_up_remote(remote: Remote, to: Path, passphrase: str, say: Say) -> Manifest:
     """A mesh behind an address. Raises BackupError, KeyFileError."""
     wanted = Wanted(documents=remote.documents, identity=remote.identity, passphrase=passphrase)
-    async with connected(remote.url, keys.nkey_seed(remote.identity, policy.BACKUP)) as broker:
+    async with connected(remote.url, remote.identity) as broker:
         return await taking.take(broker, to, wanted, say)
 
 
@@ -83,10 +84,11 @@ async def restore_remote(reader: Reader, remote: Remote, passphrase: str, say: S
 
 
 async def _fill(remote: Remote, reader: Reader, layout: Layout, say: Say) -> None:
-    async with connected(remote.url, keys.nkey_seed(remote.identity, policy.BACKUP)) as broker:
+    async with connected(remote.url, remote.identity) as broker:
         await restoring.restore_streams(broker, reader, layout, say)
         begin = await restoring.begins(broker, reader, layout)
-    await provision(remote.url, keys.nkey_seed(remote.identity, policy.PROVISIONER), layout, begin)
+    seed = keys.nkey_seed(remote.identity, policy.PROVISIONER)
+    await provision(remote.url, seed, layout, begin, ca_file=ca_beside(remote.identity))
 
 
 @asynccontextmanager
@@ -102,7 +104,7 @@ async def _open_local(data: Path) -> AsyncIterator[tuple[str, Path]]:
         return
     try:
         if mesh.get("own_broker", True):
-            async with _own_broker(run, Layout(mesh.get("shards") or {})) as url:
+            async with _own_broker(run, Layout(mesh.get("shards") or {}, store_gib=run.store_gib())) as url:
                 yield url, run.identity
         else:
             yield str(mesh["nats_url"]), run.identity
@@ -116,7 +118,7 @@ async def _own_broker(run: RunDir, layout: Layout) -> AsyncIterator[str]:
     rules = policy.load()
     keys.ensure(run.identity, rules)
     accounts = render.accounts(rules, keys.public_nkeys(run.identity, rules), layout.shards)
-    plan = ServerPlan(run.path / "nats", free_port(), free_port())
+    plan = ServerPlan(run.path / "nats", free_port(), free_port(), store_gib=layout.store_gib)
     server = NatsServer(plan, accounts, os.environ)
     await server.start()
     try:

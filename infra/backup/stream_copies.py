@@ -10,13 +10,17 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from nats import errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from bulkhead.bus.jetstream_connection import ca_beside, trusting
+from bulkhead.bus.port import BusError
 from infra.backup.archive import BackupError, StreamCopy
+from infra.identity import keys
 from infra.identity.policy import BACKUP
 from infra.identity.rights import API, inbox_prefix
 
@@ -160,8 +164,10 @@ def copied(stream: str, state: Mapping[str, Any]) -> StreamCopy:
 
 
 @asynccontextmanager
-async def connected(url: str, seed: str) -> AsyncIterator[Broker]:
-    """A connection under the identity. Raises BackupError."""
+async def connected(url: str, identity: Path) -> AsyncIterator[Broker]:
+    """A connection under the key of `backup` in this folder, by TLS where a CA lies beside it. Raises BackupError,
+    KeyFileError."""
+    seed, ca_file = keys.nkey_seed(identity, BACKUP), ca_beside(identity)
     client, denied = Client(), asyncio.get_running_loop().create_future()
 
     async def failed(error: Exception) -> None:
@@ -172,8 +178,9 @@ async def connected(url: str, seed: str) -> AsyncIterator[Broker]:
         await client.connect(
             url.split(","), name=BACKUP, nkeys_seed_str=seed, inbox_prefix=inbox_prefix(BACKUP), error_cb=failed,
             allow_reconnect=False, max_reconnect_attempts=1, connect_timeout=CONNECT_TIMEOUT_S,
+            **({"tls": trusting(ca_file), "tls_handshake_first": True} if ca_file else {}),
         )  # fmt: skip
-    except (errors.Error, OSError) as error:
+    except (BusError, errors.Error, OSError) as error:
         raise BackupError(
             f"cannot reach the broker at {url} as {BACKUP}: {error}; is it running, and does it know this identity (a "
             "mesh that was started by an older version does not: restart it)?"

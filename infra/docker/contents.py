@@ -54,7 +54,7 @@ SERVICES: Mapping[str, Contents] = {
     "checker": _service("checker"),
     "gateway": _service("gateway"),
 }
-KEYS_OF = (*SERVICES, "operator", "provisioner", "nats", "redis")
+KEYS_OF = (*SERVICES, "operator", "provisioner", "nats", "redis", "upkeep")
 """Who gets a volume of keys from the provisioner."""
 INFRASTRUCTURE: Mapping[str, Contents] = {
     "nats": Contents(
@@ -69,9 +69,9 @@ INFRASTRUCTURE: Mapping[str, Contents] = {
         (*STARTER, "infra/__init__.py", "infra/offline_model"), "offline-model", "infra.offline_model", core=False),
     "provisioner": Contents(
         (*LIBRARY, "infra/__init__.py", "infra/docker/__init__.py", "infra/docker/contents.py",
-         "infra/docker/provisioner.py", "infra/identity", "infra/nats"), "provisioner",
-        "infra.docker.provisioner",
-        state=("keys/all", *(f"keys/{name}" for name in KEYS_OF))),
+         "infra/docker/provisioner.py", "infra/docker/upkeep.py", "infra/identity", "infra/local/__init__.py",
+         "infra/local/journal.py", "infra/local/upkeep.py", "infra/nats"), "provisioner", "infra.docker.provisioner",
+        state=(STATE, "keys/all", *(f"keys/{name}" for name in KEYS_OF))),
 }  # fmt: skip
 IMAGES: Mapping[str, Contents] = {**SERVICES, **INFRASTRUCTURE}
 

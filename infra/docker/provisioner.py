@@ -8,6 +8,7 @@ streams       streams and durables, under the provisioner's own key
 credentials   print the local user's API keys as JSON
 provider-key  take the model provider's API key from standard input; then restart model_gateway
 rotate NAME   a new bus key for an identity; then reload the broker (HUP) and restart the service
+upkeep        stay, and do what `bulkhead up` does now and then (infra/docker/upkeep.py)
 Exit codes: 0; 1 with what is wrong and what to do; 2 for wrong arguments.
 """
 
@@ -19,12 +20,16 @@ import secrets
 import sys
 from pathlib import Path
 
+from bulkhead.bus.port import BusError
 from bulkhead_contracts.limits import PARTITIONS
+from infra.docker import upkeep
 from infra.docker.contents import SERVICES
 from infra.identity import callers, keys, policy, render, tls
 from infra.identity.keys import KeyFileError
+from infra.nats.bounds import StoreTooSmall, bounds
 from infra.nats.configuration import ServerPlan, write_configuration
 from infra.nats.provision import ProvisionError, provision
+from infra.nats.purge import PurgeError, retention_of
 from infra.nats.streams import Layout
 
 KEYS = Path("/bulkhead/keys")
@@ -42,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     """See the module."""
     parser = argparse.ArgumentParser(prog="provisioner", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
-    parser.add_argument("what", choices=("keys", "streams", "credentials", "provider-key", "rotate"))
+    parser.add_argument("what", choices=("keys", "streams", "credentials", "provider-key", "rotate", "upkeep"))
     parser.add_argument("identity", nargs="?", help="for rotate: a service, operator, provisioner, backup or publisher")
     asked = parser.parse_args(arguments)
     if (asked.what == "rotate") != (asked.identity is not None):
@@ -59,7 +64,10 @@ def main(arguments: list[str] | None = None) -> int:
                 take_provider_key(sys.stdin.read(MAX_KEY_CHARS).strip())
             case "rotate":
                 rotate(asked.identity)
-    except (KeyFileError, ProvisionError, policy.PolicyError) as error:
+            case "upkeep":
+                retention = retention_of(os.environ.get("BULKHEAD_RETENTION") or "30d", ())
+                asyncio.run(upkeep.keep(_url(), IDENTITY, DATA, _layout(), retention))
+    except (BusError, KeyFileError, ProvisionError, PurgeError, policy.PolicyError, ValueError) as error:
         print(f"{asked.what}: {error}", file=sys.stderr)
         return 1
     except OSError as error:
@@ -81,8 +89,9 @@ def make_keys() -> None:
     for service in SERVICES:
         keys.hand_over(master, service, KEYS / service, {tls.CA_FILE: ca, **_more(service, rules)})
     for identity in (policy.OPERATOR, policy.PROVISIONER):
-        keys.replace(KEYS / identity / f"{identity}.nkey", keys.nkey_seed(master, identity))
-        keys.replace(KEYS / identity / tls.CA_FILE, ca)
+        for owner in (identity, "upkeep"):
+            keys.replace(KEYS / owner / f"{identity}.nkey", keys.nkey_seed(master, identity))
+            keys.replace(KEYS / owner / tls.CA_FILE, ca)
     _broker(rules)
     keys.replace(KEYS / "redis" / "redis.conf", _redis(_redis_password()))
     print(f"keys of {len(rules.identities)} identities are in place")
@@ -99,7 +108,7 @@ def _broker(rules: policy.Policy) -> None:
     plan = ServerPlan(
         folder=folder, port=4222, monitor_port=8222, durability="power" if durability == "power" else "process",
         host="0.0.0.0", store=DATA / "store",  # noqa: S104 - a container's own network
-        tls=(IDENTITY / tls.BROKER_FILE, IDENTITY / tls.BROKER_KEY_FILE),
+        tls=(IDENTITY / tls.BROKER_FILE, IDENTITY / tls.BROKER_KEY_FILE), store_gib=_store_gib(),
     )  # fmt: skip
     write_configuration(plan, render.accounts(rules, keys.public_nkeys(master, rules), _shards()))
 
@@ -150,14 +159,35 @@ async def make_streams() -> None:
     """Streams and durables at BULKHEAD_NATS_URL."""
     folder = IDENTITY
     report = await provision(
-        os.environ.get("BULKHEAD_NATS_URL", "tls://nats:4222"),
+        _url(),
         keys.nkey_seed(folder, policy.PROVISIONER),
-        Layout(_shards()),
+        _layout(),
         ca_file=folder / tls.CA_FILE,
     )
     for change in report.changed:
         print(f"changed: {change}")
     print(f"{len(report.made)} streams and durables were made")
+
+
+def _store_gib() -> int:
+    """BULKHEAD_STORE_GIB: disk for the broker's streams; 0 where nobody says."""
+    text = os.environ.get("BULKHEAD_STORE_GIB") or "0"
+    if not text.isdigit():
+        raise policy.PolicyError(f"BULKHEAD_STORE_GIB is {text!r}; write how many GiB of disk the broker has")
+    try:
+        bounds([], int(text))
+    except StoreTooSmall as error:
+        raise policy.PolicyError(f"BULKHEAD_STORE_GIB: {error}") from error
+    return int(text)
+
+
+def _layout() -> Layout:
+    # No ranks: containers have no numbers to rank by, and are replaced one by one, N beside an N-1 that knows no ranks.
+    return Layout(_shards(), store_gib=_store_gib(), ranked=False)
+
+
+def _url() -> str:
+    return os.environ.get("BULKHEAD_NATS_URL", "tls://nats:4222")
 
 
 def _shards() -> dict[str, int]:

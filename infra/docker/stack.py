@@ -113,13 +113,37 @@ class Stack:
     def restart(self, service: str) -> None:
         """Drain and start every container of a service again; returns when it is ready."""
         self.run("restart", "--timeout", str(STOP_SIGNAL_S), service, timeout_s=UP_TIMEOUT_S)
-        self.wait_ready([service])
+        self._wait(service)
 
-    def recreate(self, service: str, environ: Mapping[str, str]) -> None:
-        """Replace a service's containers by new ones, e.g. of another image: {"BULKHEAD_TAG": "old"}."""
+    def become(self, environ: Mapping[str, str]) -> None:
+        """What is started from now on is of these settings, e.g. of another image: {"BULKHEAD_TAG": "old"}."""
         self._environ |= environ
+
+    def recreate(self, service: str, environ: Mapping[str, str] | None = None) -> None:
+        """Replace a service's containers by new ones; environ as in `become`."""
+        self.become(environ or {})
         self.run("up", "--detach", "--no-build", "--no-deps", "--force-recreate", service, timeout_s=UP_TIMEOUT_S)
-        self.wait_ready([service])
+        self._wait(service)
+
+    def beside(self, services: Sequence[str], environ: Mapping[str, str]) -> list[str]:
+        """Start one more container of each, e.g. of another image, and wait for it; the ids of those that were there,
+        which go on: `retire` ends them. Not for the gateway, whose port can be published once."""
+        before = {name: self.containers(name) for name in services}
+        self.become(environ)
+        counts = [f"--scale={name}={len(there) + 1}" for name, there in before.items()]
+        self.run("up", "--detach", "--no-build", "--no-deps", "--no-recreate", *counts, *services,
+                 timeout_s=UP_TIMEOUT_S)  # fmt: skip
+        self.wait_ready(services)
+        return [one for there in before.values() for one in there]
+
+    def retire(self, containers: Sequence[str]) -> None:
+        """Drain these and remove them."""
+        docker("stop", "--time", str(STOP_SIGNAL_S), *containers, timeout_s=DOWN_TIMEOUT_S)
+        docker("rm", *containers)
+
+    def image_of(self, container: str) -> str:
+        """The name of the image that it was made of."""
+        return str(self.inspect(container)["Config"]["Image"])
 
     def logs(self, service: str) -> str:
         """What all its containers said."""
@@ -135,7 +159,7 @@ class Stack:
         deadline = time.monotonic() + timeout_s
         waiting = [(name, one) for name in wanted for one in self._of(name)]
         while waiting:
-            waiting = [(name, one) for name, one in waiting if not self._ready(one)]
+            waiting = [(name, one) for name, one in waiting if not self.is_ready(one)]
             if waiting and time.monotonic() > deadline:
                 name = waiting[0][0]
                 raise StackError(f"{name} was not ready within {timeout_s:g} s; it said:\n{self.logs(name)[-3000:]}")
@@ -169,13 +193,32 @@ class Stack:
         """The image that this project uses for a name."""
         return images.tag_of(name, self._environ.get("BULKHEAD_TAG", ""))
 
+    def _wait(self, service: str) -> None:
+        if service in SERVICES:
+            self.wait_ready([service])
+        else:
+            self.wait_healthy(service)
+
+    def wait_healthy(self, service: str, timeout_s: float = READY_TIMEOUT_S) -> None:
+        """As Docker sees it: for the broker and Redis, which are asked otherwise than services. Raises StackError."""
+        deadline = time.monotonic() + timeout_s
+        while any(self._health(one) != "healthy" for one in self._of(service)):
+            if time.monotonic() > deadline:
+                said = self.logs(service)[-3000:]
+                raise StackError(f"{service} was not healthy within {timeout_s:g} s; it said:\n{said}")
+            time.sleep(POLL_S)
+
+    def _health(self, container: str) -> str:
+        return str(self.inspect(container)["State"].get("Health", {}).get("Status"))
+
     def _of(self, service: str) -> Sequence[str]:
         found = self.run("ps", "--quiet", service).stdout.split()
         if not found:
             raise StackError(f"{service} has no container; was the stack started?")
         return found
 
-    def _ready(self, container: str) -> bool:
+    def is_ready(self, container: str) -> bool:
+        """Whether a service's container says so itself."""
         return self.exec(container, "python3", "-S", "-P", "-m", "bulkhead.runtime.probe").returncode == 0
 
     def _failures(self) -> str:

@@ -22,9 +22,11 @@ class JournalKeeper:
     """`start`, then `stop`."""
 
     def __init__(
-        self, url: str, seed_of: Callable[[str], str], layout: Layout, keep: Path, say: Callable[[str], None]
-    ) -> None:
+        self, url: str, seed_of: Callable[[str], str], layout: Layout, keep: Path, say: Callable[[str], None],
+        ca_file: Path | None = None,
+    ) -> None:  # fmt: skip
         self._url, self._seed_of, self._layout, self._keep, self._say = url, seed_of, layout, keep, say
+        self._ca_file = ca_file
         self._asked, self._broker = asyncio.Event(), "ready"
         self._task: asyncio.Task[None] | None = None
 
@@ -50,7 +52,9 @@ class JournalKeeper:
         while True:
             self._asked.clear()
             try:
-                found = await keep_whole(self._url, self._seed_of, self._layout, self._keep)
+                found = await keep_whole(
+                    self._url, self._seed_of, self._layout, self._keep, ca_file=self._ca_file
+                )
             except (BusError, ProvisionError, KeyFileError, OSError) as error:
                 # The broker has gone in the middle: it will have come back when the next look is asked for.
                 self._say(f"the journal was not compared with the inboxes: {error}")

@@ -6,6 +6,7 @@ look that finds nothing reads one page of the gateway's inbox.
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 
 from infra.identity.keys import KeyFileError
 from infra.nats.purge import DAY_S, PurgeError, Retention, purge
@@ -16,10 +17,10 @@ class Upkeep:
 
     def __init__(
         self, url: str, seed_of: Callable[[str], str], retention: Retention, say: Callable[[str], None],
-        every_s: float = DAY_S,
+        every_s: float = DAY_S, ca_file: Path | None = None,
     ) -> None:  # fmt: skip
         self._url, self._seed_of, self._retention, self._say = url, seed_of, retention, say
-        self._every_s = every_s
+        self._every_s, self._ca_file = every_s, ca_file
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -36,7 +37,7 @@ class Upkeep:
     async def _run(self) -> None:
         while True:
             try:
-                done = await purge(self._url, self._seed_of, self._retention)
+                done = await purge(self._url, self._seed_of, self._retention, ca_file=self._ca_file)
                 if total := sum(done.messages.values()):
                     self._say(f"{done.tasks} tasks that ended long ago were purged ({total} messages)")
             except (PurgeError, KeyFileError, OSError) as error:

@@ -16,6 +16,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -56,13 +57,15 @@ class Report:
 
 
 async def keep_whole(
-    url: str, seed_of: Callable[[str], str], layout: Layout, keep: Path, *, stalled_s: float = STALLED_S
-) -> Report:
-    """Look, and make JOURNAL again when need be. keep: a folder for what only it still has.
+    url: str, seed_of: Callable[[str], str], layout: Layout, keep: Path, *, stalled_s: float = STALLED_S,
+    ca_file: Path | None = None,
+) -> Report:  # fmt: skip
+    """Look, and make JOURNAL again when need be. keep: a folder for what only it still has. ca_file: TLS.
 
     Raises BusError, ProvisionError, OSError; JOURNAL is not dropped before what only it has is in that folder.
     """
-    async with _bus(url, OPERATOR, seed_of) as reader, _bus(url, PROVISIONER, seed_of) as maker:
+    connect = partial(_bus, url, seed_of=seed_of, ca_file=ca_file)
+    async with connect(OPERATOR) as reader, connect(PROVISIONER) as maker:
         look = Look(reader, maker, stalled_s)
         fault = await look.fault()
         lost = await look.lost()
@@ -70,7 +73,7 @@ async def keep_whole(
         if fault:
             await look.drop()
     if fault:
-        await provision(url, seed_of(PROVISIONER), layout)
+        await provision(url, seed_of(PROVISIONER), layout, ca_file=ca_file)
     return Report(fault, _loss(lost, where))
 
 
@@ -89,10 +92,12 @@ def _loss(lost: Mapping[str, Mapping[str, int]], where: Path | None) -> str:
 
 
 @asynccontextmanager
-async def _bus(url: str, identity: str, seed_of: Callable[[str], str]) -> AsyncIterator[JetStreamBus]:
+async def _bus(
+    url: str, identity: str, seed_of: Callable[[str], str], ca_file: Path | None
+) -> AsyncIterator[JetStreamBus]:
     bus = await JetStreamBus.connect(
         url, service=identity, nkey_seed=seed_of(identity), inbox_prefix=inbox_prefix(identity),
-        timeout_s=CONNECT_TIMEOUT_S,
+        timeout_s=CONNECT_TIMEOUT_S, ca_file=ca_file,
     )  # fmt: skip
     try:
         yield bus

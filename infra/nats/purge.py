@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from bulkhead.bus.jetstream import JetStreamBus
+from bulkhead.bus.jetstream_connection import ca_beside
 from bulkhead.bus.port import BusError, Stored
 from bulkhead_contracts import catalog, limits, subjects
 from bulkhead_contracts.control import MessageRejected
@@ -46,7 +47,8 @@ MIN_RETENTION_S = limits.MAX_TASK_DEADLINE_MS // 1000 + DAY_S
 until then the day's money is counted from its facts."""
 GATEWAY = subjects.inbox_stream("gateway")
 ENDS: tuple[tuple[str, type[Body]], ...] = (
-    ("planner", TaskEnded), ("gateway", TaskRejected), ("rag", DocumentIngested), ("rag", DocumentDeleted),
+    ("planner", TaskEnded), ("gateway", TaskEnded), ("gateway", TaskRejected), ("rag", DocumentIngested),
+    ("rag", DocumentDeleted),
 )  # fmt: skip
 """Who says that a task (or an ingestion, a deletion) is over, and how."""
 CONNECT_TIMEOUT_S = 5.0
@@ -123,14 +125,16 @@ def _filters(task: Task) -> dict[str, tuple[str, ...]]:
 
 async def purge(
     url: str, seed_of: Callable[[str], str], retention: Retention, *, now_unix_ms: int | None = None,
-    dry_run: bool = False,
+    dry_run: bool = False, ca_file: Path | None = None,
 ) -> Purged:  # fmt: skip
-    """Remove what is due. seed_of: nkey seed of an identity. dry_run only counts the tasks. Raises PurgeError."""
+    """Remove what is due. seed_of: nkey seed of an identity. dry_run only counts the tasks. ca_file: TLS. Raises
+    PurgeError."""
     now = time.time_ns() // 1_000_000 if now_unix_ms is None else now_unix_ms
     retention.of(GATEWAY)
     messages: dict[str, int] = {}
     tasks = 0
-    async with _bus(url, OPERATOR, seed_of) as reader, _bus(url, PROVISIONER, seed_of) as remover:
+    connect = partial(_bus, url, seed_of=seed_of, ca_file=ca_file)
+    async with connect(OPERATOR) as reader, connect(PROVISIONER) as remover:
         try:
             ends = await _ends(remover)
             until = now - int(retention.shortest_s * 1000)
@@ -149,12 +153,14 @@ async def purge(
 
 
 @asynccontextmanager
-async def _bus(url: str, identity: str, seed_of: Callable[[str], str]) -> AsyncIterator[JetStreamBus]:
+async def _bus(
+    url: str, identity: str, seed_of: Callable[[str], str], ca_file: Path | None
+) -> AsyncIterator[JetStreamBus]:
     """A connection under an identity. The provisioner works where the streams are. Raises PurgeError."""
     try:
         bus = await JetStreamBus.connect(
             url, service=identity, nkey_seed=seed_of(identity), inbox_prefix=inbox_prefix(identity),
-            timeout_s=CONNECT_TIMEOUT_S,
+            timeout_s=CONNECT_TIMEOUT_S, ca_file=ca_file,
         )  # fmt: skip
     except BusError as error:
         raise PurgeError(f"cannot reach the broker at {url} as {identity}: {error}") from error
@@ -319,7 +325,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         retention = retention_of(given.retention, given.stream)
         url, folder = _target(given)
-        done = asyncio.run(purge(url, partial(keys.nkey_seed, folder), retention, dry_run=given.dry_run))
+        seed_of, ca_file = partial(keys.nkey_seed, folder), ca_beside(folder)
+        done = asyncio.run(purge(url, seed_of, retention, dry_run=given.dry_run, ca_file=ca_file))
     except ValueError as error:
         parser.error(str(error))
     except (PurgeError, KeyFileError) as error:

@@ -24,6 +24,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "gateway": (
         "BULKHEAD_HTTP_HOST: 0.0.0.0",
         f'BULKHEAD_HTTP_PORT: "{HTTP_PORT}"',
+        "BULKHEAD_TENANTS_FILE: /bulkhead/tenants.yaml",
         f"BULKHEAD_API_KEYS_FILE: {IDENTITY}/api_keys.json",
         f"BULKHEAD_PUBLISHERS_FILE: {IDENTITY}/publishers.json",
     ),
@@ -88,6 +89,7 @@ INFRASTRUCTURE = """\
     healthcheck: {{disable: true}}
     environment:
       BULKHEAD_DURABILITY: ${{BULKHEAD_DURABILITY:-power}}
+      BULKHEAD_STORE_GIB: ${{BULKHEAD_STORE_GIB:-}}
       BULKHEAD_BROKER_NAMES: ${{BULKHEAD_BROKER_NAMES:-}}
 {shards}
     volumes:
@@ -108,6 +110,20 @@ INFRASTRUCTURE = """\
     depends_on:
       nats: {{condition: service_healthy}}
 
+  # Purges ended tasks after their retention and keeps the journal whole, as `bulkhead up` does.
+  upkeep:
+    <<: *service
+{provisioner}
+    command: [upkeep]
+    networks: [bus]
+    healthcheck: {{disable: true}}
+    environment:
+      <<: *environment
+      BULKHEAD_RETENTION: ${{BULKHEAD_RETENTION:-30d}}
+      BULKHEAD_STORE_GIB: ${{BULKHEAD_STORE_GIB:-}}
+{shards}
+    volumes: ["keys_upkeep:{identity}:ro", "data_upkeep:{data}"]
+
   nats:
     <<: *service
 {nats}
@@ -116,7 +132,7 @@ INFRASTRUCTURE = """\
     networks: [bus, bus-clients]
     volumes: ["keys_nats:{identity}:ro", "data_nats:{data}"]
     healthcheck:
-      test: [CMD, python3, -S, -P, -m, bulkhead.runtime.probe, "http://127.0.0.1:8222/healthz"]
+      test: [CMD, python3, -S, -P, -m, infra.docker.broker, probe]
       interval: 3s
       timeout: 5s
       retries: 10
@@ -186,7 +202,7 @@ def files() -> dict[str, str]:
         identity=IDENTITY, data=DATA, model_port=MODEL_PORT,
     )  # fmt: skip
     text += "\n".join(_service(name, row) for name, row in rules.services.items())
-    volumes = [*(f"keys_{name}" for name in keys), "data_nats", "data_redis", "documents"]
+    volumes = [*(f"keys_{name}" for name in keys), "data_nats", "data_redis", "data_upkeep", "documents"]
     return {FILE: text + "\n" + NETWORKS + "volumes:\n" + "".join(f"  {name}: {{}}\n" for name in volumes)}
 
 
@@ -201,7 +217,7 @@ def _service(name: str, row: ServicePolicy) -> str:
     volumes = [f"keys_{name}:{IDENTITY}:ro"]
     if Place.DOCUMENTS in row.reaches:
         volumes.append(f"documents:{DATA}")
-    if name == "signer":
+    if "BULKHEAD_TENANTS_FILE: /bulkhead/tenants.yaml" in SETTINGS.get(name, ()):
         volumes.append("${BULKHEAD_TENANTS:-./infra/identity/tenants.yaml}:/bulkhead/tenants.yaml:ro")
     lines.append(f"    volumes: [{', '.join(f'{chr(34)}{one}{chr(34)}' for one in volumes)}]")
     if Place.CLIENTS in row.reaches:

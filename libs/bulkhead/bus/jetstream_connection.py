@@ -5,6 +5,7 @@ one who made it. nats-py alone shows a refused publish as a timeout: the broker'
 """
 
 import asyncio
+import logging
 import re
 import ssl
 from collections.abc import Callable
@@ -24,6 +25,8 @@ MAX_OUTSTANDING_PINGS = 2
 RECONNECT_WAIT_S = 0.2
 MAX_KEY_REFUSALS = 10
 """A key that is refused so often in a row is gone for good: the process ends and starts with what is valid now."""
+CA_FILE = "ca.pem"
+"""Beside the keys of a mesh whose broker speaks TLS."""
 UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
 """What OpenSSL says of a certificate that the trusted CA has not signed, or for another name."""
 _REFUSED = re.compile(r'permissions violation for (publish|subscription)[^"]*"([^"]*)"')
@@ -44,6 +47,9 @@ class Connection:
         self.nc = DirectClient()
         self.url = url
         self._tls = trusting(ca_file) if ca_file is not None else None
+        if self._tls is not None:
+            # nats-py begins TLS on a stream that began without: asyncio complains of each that ends, of no consequence.
+            logging.getLogger("asyncio").addFilter(_of_consequence)
         self.closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.on_lost: set[Notify] = set()
         self.on_returned: set[Notify] = set()
@@ -247,6 +253,16 @@ class Connection:
         self._up.set()
         for notify in list(self.on_lost):
             notify()
+
+
+def _of_consequence(record: logging.LogRecord) -> bool:
+    return "eof_received() has no effect" not in str(record.msg)
+
+
+def ca_beside(keys: Path) -> Path | None:
+    """The CA file that lies with the keys of a mesh whose broker speaks TLS; None where there is none."""
+    path = keys / CA_FILE
+    return path if path.is_file() else None
 
 
 def trusting(ca_file: Path) -> ssl.SSLContext:

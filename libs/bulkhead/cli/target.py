@@ -140,6 +140,7 @@ def _new_key(data: Path, tenant: str) -> str:
 async def operator_bus(data: Path) -> AsyncIterator["JetStreamBus"]:
     """The broker under the operator's identity, which only the machine of the mesh has. Raises Stop, BusError."""
     from bulkhead.bus.jetstream import JetStreamBus
+    from bulkhead.bus.jetstream_connection import ca_beside
 
     url = nats_url(read_json(data / "mesh.json"))
     key = data / "identity" / "operator.nkey"
@@ -152,7 +153,7 @@ async def operator_bus(data: Path) -> AsyncIterator["JetStreamBus"]:
         raise Stop(Exit.USAGE, f"the operator's key {key} cannot be read: {error.strerror}",
                    "run this as the user that started the mesh") from error
     bus = await JetStreamBus.connect(url, service="operator", nkey_seed=seed, name="operator",
-                                     timeout_s=CONNECT_TIMEOUT_S)
+                                     timeout_s=CONNECT_TIMEOUT_S, ca_file=ca_beside(key.parent))
     try:
         yield bus
     finally:

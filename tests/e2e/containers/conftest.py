@@ -13,10 +13,8 @@ import pytest
 from infra.docker import images
 from infra.docker.stack import Stack, docker
 from tests.conftest import why_no_docker
-from tests.e2e.containers.field import Field
+from tests.e2e.containers.field import TAG, Field
 from tests.e2e.fixtures.gate import GatedCounter
-
-TAG = f"test-{os.getpid()}"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

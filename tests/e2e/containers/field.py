@@ -5,6 +5,9 @@ In: a stack, a counter. Out: `Field`: submit, see that it ended rightly; the cou
 
 import asyncio
 import itertools
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from bulkhead.client import Mesh, Task
@@ -12,6 +15,8 @@ from bulkhead.client.errors import Refused, Unreachable
 from infra.docker.stack import Stack
 from tests.e2e.fixtures.gate import GatedCounter
 
+TAG = f"test-{os.getpid()}"
+"""Of the images of this run."""
 TASK_TIMEOUT_S = 150.0
 PATIENCE_S = 90.0
 STEPS = 3
@@ -82,3 +87,24 @@ async def finished(task: Task) -> dict[str, Any]:
             except (Refused, Unreachable) as error:
                 assert isinstance(error, Unreachable) or error.status in (502, 503), error
             await asyncio.sleep(0.2)
+
+
+@asynccontextmanager
+async def load(field: Field, client: Mesh) -> AsyncIterator[list[Count]]:
+    """Tasks go in, two at a time, until the block ends."""
+    tasks: list[Count] = []
+    ending = asyncio.Event()
+
+    async def submit() -> None:
+        while not ending.is_set():
+            one = await Count(field, client).submit()
+            tasks.append(one)
+            assert one.task is not None
+            await finished(one.task)
+
+    submitting = [asyncio.create_task(submit()) for _ in range(2)]
+    try:
+        yield tasks
+    finally:
+        ending.set()
+        await asyncio.gather(*submitting)

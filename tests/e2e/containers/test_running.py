@@ -1,20 +1,36 @@
-"""The same mesh, in containers: the demo is right; replicas come and go, everything is restarted, no step is lost."""
+"""The same mesh, in containers: the demo is right; replicas come and go, the broker restarts, cables are pulled,
+no step is lost or doubled."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from infra.demo.corpus import generate, write
 from infra.demo.verdict import compare
-from tests.e2e.containers.field import Count, Field, finished
+from infra.docker.stack import docker
+from tests.e2e.containers.field import Count, Field, finished, load
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 TAKEN_WITHIN_S = 60.0
-RESTARTED = ("planner", "worker", "checker", "model_gateway", "rag", "tool_executor", "budget", "signer", "gateway")
+DROP_JOURNAL = """
+import asyncio, pathlib
+from bulkhead.bus.jetstream import JetStreamBus
+from infra.identity import keys, rights
+
+async def drop():
+    folder = pathlib.Path("/bulkhead/identity")
+    bus = await JetStreamBus.connect(
+        "tls://nats:4222", service="provisioner", nkey_seed=keys.nkey_seed(folder, "provisioner"),
+        inbox_prefix=rights.inbox_prefix("provisioner"), ca_file=folder / "ca.pem")
+    answer = await bus.request(rights.API + "STREAM.DELETE.JOURNAL", b"", timeout_s=10)
+    assert b'"success":true' in answer.body.replace(b" ", b""), answer.body
+    await bus.close()
+
+asyncio.run(drop())
+"""
+CUT = ("tool_executor", "worker")
 
 
 @pytest.mark.parametrize("seed", [7, 11])
@@ -47,19 +63,49 @@ async def test_workers_come_and_go_and_no_step_is_lost_or_doubled(field: Field) 
             await task.ends_rightly()
 
 
-async def test_every_service_is_restarted_under_load(field: Field) -> None:
+async def test_the_broker_and_redis_are_restarted_under_load(field: Field) -> None:
+    """The services themselves are replaced under load, each twice, in test_with_the_previous.py. The journal is lost
+    meanwhile: `upkeep` finds that when the broker has started again, and has it made of the inboxes."""
+    upkeep = field.stack.containers("upkeep")[0]
     async with field.client() as client:
-        async with _load(field, client) as tasks:
-            for service in RESTARTED:
+        async with load(field, client) as tasks:
+            dropped = await asyncio.to_thread(field.stack.exec, upkeep, "python3", "-c", DROP_JOURNAL)
+            assert dropped.returncode == 0, dropped.stderr
+            for name in ("nats", "redis"):
                 before = len(tasks)
-                await asyncio.to_thread(field.stack.restart, service)
+                await asyncio.to_thread(field.stack.restart, name)
                 # Load all the time: since the last restart tasks went in.
                 async with asyncio.timeout(TAKEN_WITHIN_S):
                     while len(tasks) == before:
                         await asyncio.sleep(0.05)
-        assert len(tasks) >= len(RESTARTED)
         for task in tasks:
             await task.ends_rightly()
+    async with asyncio.timeout(TAKEN_WITHIN_S):
+        while "the journal is made again of the inboxes" not in field.stack.logs("upkeep"):
+            await asyncio.sleep(0.5)
+
+
+async def test_services_that_are_cut_off_from_the_broker_go_on_afterwards(field: Field) -> None:
+    """As when a cable is pulled: nobody is told. A write is under way at one end, its step is folded at the other."""
+    network = field.stack.network("bus")
+    cut = [field.stack.containers(name)[0] for name in CUT]
+    async with field.client() as client:
+        async with field.counter.held() as arrived:
+            tasks = [await Count(field, client).submit() for _ in range(3)]
+            await arrived()
+            for one in cut:
+                docker("network", "disconnect", network, one)
+        try:
+            # Each has noticed: it says that it is not ready.
+            async with asyncio.timeout(TAKEN_WITHIN_S):
+                while any(field.stack.is_ready(one) for one in cut):
+                    await asyncio.sleep(0.2)
+        finally:
+            for one in cut:
+                docker("network", "connect", network, one)
+        for task in tasks:
+            await task.ends_rightly()
+        await asyncio.to_thread(field.stack.wait_ready, CUT)
 
 
 async def test_a_killed_container_comes_back_by_itself(field: Field) -> None:
@@ -87,24 +133,3 @@ async def test_a_key_is_rotated_while_the_mesh_runs(field: Field) -> None:
         await task.ends_rightly()
     after = field.stack.exec(field.stack.containers("worker")[0], *read).stdout
     assert before and after and before != after
-
-
-@asynccontextmanager
-async def _load(field: Field, client) -> AsyncIterator[list[Count]]:  # type: ignore[no-untyped-def]
-    """Tasks go in, a few at a time, until the block ends."""
-    tasks: list[Count] = []
-    ending = asyncio.Event()
-
-    async def submit() -> None:
-        while not ending.is_set():
-            one = await Count(field, client).submit()
-            tasks.append(one)
-            assert one.task is not None
-            await finished(one.task)
-
-    submitting = [asyncio.create_task(submit()) for _ in range(2)]
-    try:
-        yield tasks
-    finally:
-        ending.set()
-        await asyncio.gather(*submitting)

@@ -1,5 +1,9 @@
 """docker-compose.yml says of every service what policy.yaml says, and keeps containers apart."""
 
+import json
+from pathlib import Path
+
+import jsonschema_rs
 import pytest
 import yaml
 
@@ -16,6 +20,15 @@ OURS = {name: one for name, one in CONTAINERS.items() if name != "phoenix"}
 
 def test_the_committed_file_is_the_rendered_one() -> None:
     assert (ROOT / compose.FILE).read_text() == compose.files()[compose.FILE]
+
+
+def test_it_is_what_the_compose_specification_allows() -> None:
+    """What runs the tests in containers may be 1.29, which knows no specification: v2 goes by this schema."""
+    schema = json.loads(Path(__file__).with_name("compose-spec.json").read_text())
+    allowed = jsonschema_rs.validator_for(schema)
+    assert [(list(one.instance_path), one.message) for one in allowed.iter_errors(RENDERED)] == []
+    misspelt = {**RENDERED, "services": {"nats": {**CONTAINERS["nats"], "memory_limit": "1g"}}}
+    assert not allowed.is_valid(misspelt)
 
 
 @pytest.mark.parametrize("name", OURS)

@@ -1,0 +1,58 @@
+"""Whoever runs the mesh in containers has the whole command line: what ran, why, how all stands, a copy of it."""
+
+import asyncio
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.containers.field import STEPS, Count, Field
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+WITHIN_S = 60.0
+
+
+async def operate(field: Field, *command: str) -> tuple[int, str, str]:
+    """As an operator types it: exit code, standard output and error."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "infra.docker.operate", "--project", field.stack.project, *command,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    said, complained = await asyncio.wait_for(process.communicate(), WITHIN_S)
+    assert process.returncode is not None
+    return process.returncode, said.decode(), complained.decode()
+
+
+async def test_an_operator_looks_into_the_mesh_and_copies_it(field: Field, tmp_path: Path) -> None:
+    async with field.client() as client:
+        task = await Count(field, client).submit()
+        await task.ends_rightly()
+    assert task.task is not None
+    name, backup = task.task.id, tmp_path / "mesh.bulkhead"
+    timeline, replay, why, doctor, copied = await asyncio.gather(
+        operate(field, "timeline", name, "--json"), operate(field, "replay", name), operate(field, "why", name),
+        operate(field, "doctor", "--json"), operate(field, "backup", str(backup)),
+    )  # fmt: skip
+    assert timeline[0] == 0 and timeline[1].count("mesh.step.finished.v1") == STEPS, timeline
+    assert replay[0] == 0, replay
+    assert why[0] == 0, why
+    findings: list[dict[str, Any]] = json.loads(doctor[1])
+    assert not [one for one in findings if one["level"] == "problem"] and doctor[0] == 0, findings
+    assert {"permissions", "streams", "redis", "gateway"} <= {one["what"] for one in findings if one["level"] == "ok"}
+    assert copied[0] == 0, copied
+    checked = await operate(field, "restore", str(backup), "--check")
+    assert checked[0] == 0, checked
+    # Keys were there only as long as they were used.
+    assert not list(Path(tempfile.gettempdir()).glob("bulkhead-operate-*"))
+
+
+async def test_a_mesh_that_is_not_there_is_said(field: Field) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "infra.docker.operate", "--project", "nowhere", "doctor", stderr=asyncio.subprocess.PIPE
+    )
+    _, said = await asyncio.wait_for(process.communicate(), WITHIN_S)
+    assert process.returncode == 1 and b"no broker of project nowhere runs" in said, said
