@@ -17,6 +17,7 @@ from typing import IO, Any
 
 import psutil
 
+from bulkhead_contracts import limits
 from infra.identity import callers, keys
 from infra.local.process import PRIVATE_UMASK
 from infra.nats.server import disk_problem
@@ -95,6 +96,12 @@ class RunDir:
             except (psutil.Error, ProcessLookupError, PermissionError, KeyError, TypeError):
                 continue
         return ended
+
+    def shards(self) -> dict[str, int]:
+        """By service, as the mesh here last ran; {} when it never did."""
+        found = _read(self.path / MESH_FILE).get("shards")
+        pairs = found.items() if isinstance(found, dict) else ()
+        return {name: count for name, count in pairs if isinstance(count, int) and 1 < count <= limits.PARTITIONS}
 
     def store_gib(self) -> int:
         """Disk that the mesh here was given when it last ran; 0 when nobody said."""

@@ -250,7 +250,7 @@ class LocalMesh:
     # How it is put together
 
     async def _start(self) -> None:
-        before = self._run.store_gib()
+        self._shards, before = self._shards or self._run.shards(), self._run.store_gib()
         # Streams are made smaller by a running broker, which must have room for them as they were.
         self._broker_gib, self._store_gib = max(before, self._store_gib), self._store_gib or before
         rules, tenants = policy.load(), policy.load_tenants(self._tenants_file)

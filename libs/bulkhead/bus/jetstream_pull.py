@@ -29,6 +29,9 @@ PAUSE_S = 0.2
 """Before asking again after a refusal."""
 CHECK_S = 1.0
 PENDING = "Nats-Pending-Messages"
+PRIORITY_GROUP = "replicas"
+"""The one group of a durable that several replicas share by rank (infra/nats/streams.py)."""
+GROUP_REFUSED = "priority group"
 
 
 @dataclass(eq=False, slots=True)
@@ -66,8 +69,13 @@ class _Inbox:
 class JetStreamConsumer:
     """See port.Consumer. One fetch at a time."""
 
-    def __init__(self, connection: Connection, stream: str, durable: str, next_subject: str, ack_wait_s: float) -> None:
+    def __init__(
+        self, connection: Connection, stream: str, durable: str, next_subject: str, ack_wait_s: float,
+        group: str = "", rank: int = 0,
+    ) -> None:  # fmt: skip
+        """group: in which the durable heeds ranks; "" where it heeds none."""
         self.ack_wait_s = ack_wait_s
+        self._group, self._rank = group, rank
         self._connection = connection
         self._name = f"{stream}/{durable}"
         self._next = next_subject
@@ -155,7 +163,10 @@ class JetStreamConsumer:
         self._pulls[token] = (room, now + expires_s)
         self._open += room
         inbox.pulls += 1
-        body = json.dumps({"batch": room, "expires": int(expires_s * 1e9)}).encode()
+        asked: dict[str, int | str] = {"batch": room, "expires": int(expires_s * 1e9)}
+        if self._group:
+            asked |= {"group": self._group, "priority": self._rank}
+        body = json.dumps(asked).encode()
         try:
             await self._connection.send(self._next, body, inbox.prefix + token)
         except BusUnavailable:
@@ -220,6 +231,9 @@ class JetStreamConsumer:
         if code != 408:
             if code == 503:
                 text = "no such durable, or it has no leader now; run the provisioner"
+            if code == 400 and GROUP_REFUSED in text.lower():
+                # The provisioner has changed the durable since: ask as it is now.
+                self._group = "" if self._group else PRIORITY_GROUP
             self._trouble = f"{text or 'the broker ended the request'} ({code})"
             self._pause_until = asyncio.get_running_loop().time() + PAUSE_S
         self._wake()

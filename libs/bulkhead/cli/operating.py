@@ -28,6 +28,9 @@ UpRedis = Annotated[str, typer.Option(
     "mesh's own. The environment variable keeps its password off the command line.")]
 Replicas = Annotated[int, typer.Option(
     "--replicas", min=1, max=5, help="With --nats: copies of each stream in the cluster.")]
+Shards = Annotated[list[str] | None, typer.Option(
+    "--shards", metavar="SERVICE=N", help="Divide a service's inbox, when the mesh is first started: as many shards as "
+    "replicas are to come, so that each has one of its own. Remembered; may be repeated.")]
 StoreGib = Annotated[int, typer.Option(
     "--store-gib", min=0, metavar="N", envvar="BULKHEAD_STORE_GIB", help="Disk for the broker's streams, of which each "
     "gets its share; remembered. `python -m infra.capacity --tasks-per-day N` tells how much so many tasks need.",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bulkhead.cli.output import Exit, Stop, out
+from bulkhead_contracts import catalog, limits
 
 if TYPE_CHECKING:
     from infra.local.status import Screen
@@ -25,32 +26,46 @@ QUIET = ("nats-server", "redis", "offline-model")
 MAX_REPLICAS = 64
 
 
+def parse_shards(shards: list[str]) -> dict[str, int]:
+    """`worker=4` pairs of services that have an inbox. Raises Stop."""
+    found = _pairs("--shards", shards, limits.PARTITIONS)
+    if unknown := sorted(set(found) - set(catalog.SERVICES)):
+        raise Stop(Exit.USAGE, f"--shards names no service: {', '.join(unknown)}", "for example --shards worker=4")
+    return found
+
+
 def parse_scale(scale: list[str]) -> dict[str, int]:
     """`worker=3` pairs. Raises Stop."""
+    return _pairs("--scale", scale, MAX_REPLICAS)
+
+
+def _pairs(option: str, given: list[str], most: int) -> dict[str, int]:
     found: dict[str, int] = {}
-    for text in scale:
+    for text in given:
         service, _, count = text.partition("=")
-        if not service or not (count.isascii() and count.isdigit()) or int(count) > MAX_REPLICAS:
-            raise Stop(Exit.USAGE, f"--scale {text!r} is not SERVICE=N",
-                       f"for example --scale worker=3; at most {MAX_REPLICAS}")
+        if not service or not (count.isascii() and count.isdigit()) or int(count) > most:
+            raise Stop(Exit.USAGE, f"{option} {text!r} is not SERVICE=N",
+                       f"for example {option} worker=3; at most {most}")
         if int(count) == 0:
-            raise Stop(Exit.USAGE, f"--scale {text} would leave the mesh without a {service}, and no task could end",
-                       "every service needs at least one replica")
+            raise Stop(Exit.USAGE, f"{option} {text} would leave the mesh without a {service}, and no task could end",
+                       "every service needs at least one")
         found[service] = int(count)
     return found
 
 
-async def keep_running(data: Path, scale: list[str], durability: str, port: int, given: dict[str, Any]) -> None:
+async def keep_running(
+    data: Path, scale: list[str], durability: str, port: int, given: dict[str, Any], shards: list[str],
+) -> None:  # fmt: skip
     """Start, show, drain. Raises Stop when it cannot start."""
     if durability not in DURABILITIES:
         raise Stop(Exit.USAGE, f"--durability {durability!r} is unknown", "it is power or process")
-    replicas = parse_scale(scale)
+    replicas, wanted = parse_scale(scale), parse_shards(shards)
     offline = not any(os.environ.get(name) for name in PROVIDER)
     _announce(data, durability, offline)
     from infra.local.status import Screen
 
     screen = Screen(out, quiet=QUIET)
-    async with _mesh(data, replicas, durability, port, offline, screen, given) as (mesh, stop):
+    async with _mesh(data, replicas, durability, port, offline, screen, given, wanted) as (mesh, stop):
         out.print(f"[bold green]the mesh runs[/bold green] at [bold]{mesh.url}[/bold]")
         where = "" if data == Path(".bulkhead") else f" --data {data}"
         out.print(f"  bulkhead submit \"…\" --watch{where}    (Ctrl-C drains and ends it)", style="dim", markup=False)
@@ -80,7 +95,7 @@ def _announce(data: Path, durability: str, offline: bool) -> None:
 @contextlib.asynccontextmanager
 async def _mesh(
     data: Path, scale: dict[str, int], durability: str, port: int, offline: bool, screen: "Screen",
-    given: dict[str, Any],
+    given: dict[str, Any], shards: dict[str, int],
 ) -> AsyncIterator[tuple["LocalMesh", asyncio.Event]]:
     from infra.identity.keys import KeyFileError
     from infra.identity.policy import PolicyError
@@ -94,7 +109,7 @@ async def _mesh(
     try:
         mesh = LocalMesh(data, scale=scale, durability="process" if durability == "process" else "power",
                          offline_model=offline, http_port=port, on_line=screen.line,
-                         on_event=screen.event, given=Given(**given))
+                         on_event=screen.event, given=Given(**given), shards=shards)
     except StartFailed as error:
         raise Stop(Exit.USAGE, str(error), "see `bulkhead up --help`") from error
     try:

@@ -6,6 +6,7 @@ for it, concurrently across tasks.
 """
 
 import asyncio
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -29,6 +30,7 @@ MAX_HANDLER_FAILURES = 5
 HAND_BACK_MAX_AGE_S = 3600.0
 """An unknown type or version waits so long for an upgraded replica."""
 FETCH_TIMEOUT_S = 5.0
+RANKS = 8
 
 
 class HandBack(Exception):
@@ -68,6 +70,13 @@ class Handler(Protocol):
         ...
 
 
+def rank(instance: str, shard: int) -> int:
+    """How near a shard is to a replica, 0 the nearest: with as many shards as replicas every replica has one of its
+    own, with more they are spread. Replicas whose names are no numbers may be equally near, which costs reads."""
+    number = int(instance) if instance.isascii() and instance.isdigit() else zlib.crc32(instance.encode())
+    return (number ^ shard) % RANKS
+
+
 class Shell:
     """Runs one handler over all shards of a service's inbox."""
 
@@ -93,7 +102,10 @@ class Shell:
         service = self._context.service
         stream = subjects.inbox_stream(service)
         consumers = [
-            await self._context.bus.consumer(stream, subjects.durable(service, shard)) for shard in range(self._shards)
+            await self._context.bus.consumer(
+                stream, subjects.durable(service, shard), rank=rank(self._context.instance, shard)
+            )
+            for shard in range(self._shards)
         ]
         self.attached = True
         heart = asyncio.create_task(self._heartbeat(min(c.ack_wait_s for c in consumers) / 3))

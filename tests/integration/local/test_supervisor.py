@@ -322,6 +322,13 @@ async def test_no_provider_is_said(tmp_path):
         await small(tmp_path, environ={"PATH": os.environ["PATH"]}).__aenter__()
 
 
+async def test_shards_are_remembered(tmp_path):
+    async with small(tmp_path, shards={"worker": 2}):
+        pass
+    async with small(tmp_path) as mesh:
+        assert mesh.json["shards"] == {"worker": 2}
+
+
 async def test_other_shards_than_the_store_has_are_refused(tmp_path):
     async with small(tmp_path):
         pass

@@ -149,6 +149,7 @@ def test_up_says_what_stops_it(tmp_path):
     command = [sys.executable, "-m", "bulkhead.cli.main", "up", "--data", str(tmp_path)]
     for more, code, said in ((["--scale", "worker"], 2, "SERVICE=N"), (["--scale", "nobody=2"], 2, "no such service"),
                              (["--scale", "worker=0"], 2, "without a worker"),
+                             (["--shards", "worker=33"], 2, "at most 32"), (["--shards", "nobody=2"], 2, "no service"),
                              (["--durability", "hope"], 2, "power or process")):
         found = subprocess.run([*command, *more], capture_output=True, text=True, env=environ, cwd=REPOSITORY,
                                timeout=60)
