@@ -1,0 +1,93 @@
+"""What steps say to each other, as the journal has it: a triangle that only talks is stopped, who works is not."""
+
+import itertools
+
+from bulkhead.health.evidence import Suspected
+from bulkhead.health.journal import Journal
+from bulkhead.health.thresholds import DEFAULT
+from bulkhead.health.trips import Trip
+from bulkhead.health.watch import Watch
+from bulkhead_contracts.peer import AnswerGiven, AnswerRequested
+from bulkhead_contracts.plan import PlanStep
+from bulkhead_contracts.result import ContentRef
+from bulkhead_contracts.step import StepAssigned
+from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
+
+REF = ContentRef(author="gateway", sha256="0" * 64, size_bytes=1)
+WORDS = ("harbour", "tariff", "crane", "ledger", "pilot", "storm", "anchor", "cargo", "winch", "berth", "tide", "rope")
+
+
+class Talk:
+    """A task of three steps, its journal and its watch."""
+
+    def __init__(self) -> None:
+        self.journal, self.watch, self.numbers = Journal(), Watch(DEFAULT), itertools.count(1)
+        for name in "abcde":
+            step = PlanStep(id=name, title="t", instruction="i")
+            self.say(StepAssigned(step=step, attempt=2, plan_version=1, objective=REF, deadline_unix_ms=1), "planner",
+                     "worker")  # fmt: skip
+
+    def say(self, body: object, sender: str = "worker", to: str = "planner") -> list[Trip]:
+        number = next(self.numbers)
+        headers = {"ce-type": body.ce_type(), "ce-id": f"m{number}"}  # type: ignore[attr-defined]
+        events = self.journal.read(f"mesh.{sender}.{to}.1.acme.t1", headers, body.encode(), number * 700)  # type: ignore[attr-defined]
+        found = [trip for event in events for trip in self.watch.take(event) if not isinstance(trip, Suspected)]
+        return found + self.watch.pass_time(number * 700)
+
+    def ask(self, by: str, *targets: str, question: str = "") -> list[Trip]:
+        """And as the planner hands it on."""
+        name = f"ask{next(self.numbers)}"
+        body = AnswerRequested(ask_id=name, step_id=by, attempt=2, plan_version=1, targets=targets, question=question,
+                               deadline_unix_ms=1)  # fmt: skip
+        found = self.say(body) + self.say(body, "planner", "worker")
+        for target in targets:
+            answer = AnswerGiven(ask_id=name, step_id=by, target=target, outcome="answered", text=self.words())
+            found += self.say(answer) + self.say(answer, "planner", "worker")
+        return found
+
+    def words(self) -> str:
+        number = next(self.numbers)
+        return " ".join(WORDS[(number * step + step) % len(WORDS)] + str(number) for step in range(1, 9))
+
+    def work(self, by: str) -> list[Trip]:
+        name = f"call{next(self.numbers)}"
+        asked = ToolCallRequested(call_id=name, step_id=by, attempt=2, tool="look", arguments_json=f'{{"q":"{name}"}}',
+                                  deadline_unix_ms=1)  # fmt: skip
+        content = ContentRef(author="tool_executor", sha256=f"{next(self.numbers):064x}", size_bytes=1)
+        said = ToolCallReplied(call_id=name, step_id=by, outcome="succeeded", content=content)
+        return self.say(asked, to="tool_executor") + self.say(said, "tool_executor", "worker")
+
+
+def test_a_triangle_that_only_talks_is_warned_of_and_then_stopped() -> None:
+    talk, trips = Talk(), []
+    for _ in range(12):
+        for by, to in (("a", "b"), ("b", "c"), ("c", "a")):
+            trips += talk.ask(by, to, question=talk.words())
+    levels = [trip.level for trip in trips if trip.detector == "chatter.group"]
+    assert levels[0] == "warn" and "stop" in levels
+    (stop,) = [trip for trip in trips if trip.detector == "chatter.group" and trip.level == "stop"]
+    assert stop.agents == ("a/2", "b/2", "c/2") and len(stop.evidence) > 20
+
+
+def test_steps_that_ask_each_other_between_their_work_are_left_alone() -> None:
+    talk, trips = Talk(), []
+    for _ in range(12):
+        for by, to in (("a", "b"), ("b", "c"), ("c", "a")):
+            trips += talk.ask(by, to, question=talk.words()) + talk.work(by) + talk.work(to)
+    assert [trip for trip in trips if trip.detector.startswith("chatter") or trip.level == "stop"] == []
+
+
+def test_one_question_to_four_siblings_and_four_results_wanted_are_no_loop() -> None:
+    talk = Talk()
+    trips = talk.ask("a", "b", "c", "d", "e", question="Which berth is free?")
+    trips += talk.ask("a", "b", "c", "d", "e")
+    assert [trip for trip in trips if trip.level == "stop"] == []
+
+
+def test_the_same_question_again_and_again_is_a_loop() -> None:
+    talk, trips = Talk(), []
+    for _ in range(8):
+        body = AnswerRequested(ask_id=f"ask{next(talk.numbers)}", step_id="a", attempt=2, plan_version=1,
+                               targets=("b",), question="Which berth is free?", deadline_unix_ms=1)  # fmt: skip
+        trips += talk.say(body)
+    assert any(trip.detector.startswith("loop") for trip in trips)
