@@ -11,10 +11,13 @@ from tests.health_set import (  # noqa: F401  (imported for what they register)
     honest_waiting,
     loops_alone,
     loops_squads,
+    second_odds,
+    second_squads,
+    second_worlds,
 )
-from tests.health_set.sets import FIRST
+from tests.health_set.sets import FIRST, SECOND
 
-SETS = (FIRST,)
+SETS = (FIRST, SECOND)
 
 
 def checksum(runs: Iterable[Mapping[str, object]]) -> str:
