@@ -36,7 +36,10 @@ def test_a_token_is_believed_and_a_changed_one_is_not():
         verifier.authority(f"{head}.{claims}.{signature[:-4]}AAAA", tenant="demo", task="t1", now_unix_ms=1)
 
 
-def test_where_nothing_is_recorded_the_parent_is_still_passed_on():
+def test_where_nothing_is_recorded_the_parent_is_still_passed_on(monkeypatch):
+    # Another test of this process may have set a provider, for good.
+    monkeypatch.setattr(otel, "_TRACER_PROVIDER", None)
+    monkeypatch.setattr(trace, "_tracer", otel.get_tracer("bulkhead"))
     assert isinstance(otel.get_tracer_provider(), otel.ProxyTracerProvider)
     parent = f"00-{'1' * 32}-{'2' * 16}-01"
     with trace.span("process", parent):
