@@ -24,8 +24,8 @@ Attempt = tuple[int, str, int]
 LOGIC = 2
 """The first decision logic that takes results over; a replica without it hands the task back, untouched."""
 MAX_ANCESTORS = 32
-UNTIL_SEEN = frozenset({"fork_unknown", "fork_not_ended", "fork_no_result"})
-"""Refusals that a follower which lags behind the earlier task's end gives, too."""
+UNTIL_SEEN = frozenset({"fork_unknown", "fork_not_ended", "fork_no_result", "fork_content_gone"})
+"""Refusals that a follower which lags behind the earlier task's end, or behind its contents, gives, too."""
 LOOKS = 4
 LOOK_AGAIN_S = 0.4
 

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from .laws import money, seen, stops, taking, work
+from .laws import money, seen, stops, taking, trips, waits, work
 from .reading import body as _body
 from .reading import is_stray
 from .reading import of as _of
@@ -231,6 +231,7 @@ LAWS: dict[str, Law] = {
     "quiet": _quiet, "ends": _ends, "effects": _effects, "money": money.complain, "one_word": _one_word,
     "answers": _answers, "memories": _memories, "inboxes": _inboxes, "honest": _honest, "dead_letters": _dead_letters,
     "work": work.complain, "seen": seen.complain, "taken": taking.complain, "stops": stops.complain,
+    "trips": trips.complain, "waiting": waits.complain,
     **{one.name: one.complain for one in SITUATIONS if one.complain is not None},
 }  # fmt: skip
 """By name, which a complaint begins with."""

@@ -362,6 +362,9 @@ class RedisView:
 
         return await self._call("reserve", act)
 
+    async def holds(self, key: str) -> bool:
+        return await self._call("holds", lambda: core.holds(self._standing(), key))
+
     async def stop(self, scope: str) -> Balance:
         return await self._call("stop", lambda: core.stop(self._standing(), scope))
 

@@ -34,6 +34,8 @@ class Record:
     halts: list[Stored] = field(default_factory=list)
     views: dict[str, dict[str, Any]] = field(default_factory=dict)
     """What the gateway's API tells of each task at the end."""
+    held: set[tuple[str, str]] = field(default_factory=set)
+    """Service and reservation: what budget said that it holds, whether that was heard or not."""
     poisons: int = 0
     sayings: list[Saying] = field(default_factory=list)
     story: list[str] = field(default_factory=list)

@@ -89,6 +89,11 @@ class Scenario:
         )
 
     @property
+    def watched(self) -> bool:
+        """Whether budget watches the journal in this run: an act, so that a schedule that names what it keeps tells."""
+        return any(one.situation == "watched" for one in self.acts)
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Of all wishes and acts."""
         return tuple(one.name for one in (*self.wishes, *self.acts))

@@ -19,6 +19,7 @@ from bulkhead.runtime.context import Identity, make_context
 from bulkhead.runtime.fold import Fold, FoldHandler, as_message, step
 from bulkhead.runtime.service import Service
 from bulkhead_contracts import catalog, subjects
+from bulkhead_contracts.budget import ReserveReplied, ReserveRequested
 from bulkhead_contracts.control import MessageRejected
 from bulkhead_contracts.result import ContentRef
 from bulkhead_contracts.task import TaskEnded, TaskRejected
@@ -48,6 +49,8 @@ CALM_AFTER_S = 40.0
 """Nothing new goes wrong after this: what was accepted must end, however bad it was before."""
 GIVE_UP_AFTER_S = 900.0
 AFTERWARDS_S = 60.0
+WATCH_EVERY_S = 1.0
+"""Five times as long as it is by default: a run has hundreds of seconds."""
 ENDS = (TaskEnded.TYPE, TaskRejected.TYPE)
 DECIDERS = {"planner": planner.LOGICS, "worker": worker.LOGICS, "checker": checker.LOGICS}
 TENANTS = Path(__file__).with_name("tenants.yaml")
@@ -130,8 +133,9 @@ class World:
             return {version: logic for version, logic in DECIDERS[name].items() if version <= known_logic}
         match name:
             case "budget":
-                knobs = known["budget"].model_copy(update={"lease_ms": self.scenario.lease_ms})
-                return Budget(context, knobs, self.record.redis.view())
+                knobs = known["budget"].model_copy(update={
+                    "lease_ms": self.scenario.lease_ms, "watch": "on" if self.scenario.watched else "off"})
+                return self._overheard(Budget(context, knobs, self.record.redis.view()))
             case "model_gateway":
                 return model_gateway.build(context, known[name], self.record.model, lambda: 0.5)
             case "tool_executor":
@@ -143,6 +147,19 @@ class World:
             case _:
                 logic = self.scenario.newest if "gateway" in self._rolled else self.scenario.logic
                 return HeadlessGateway(context, known["gateway"].model_copy(update={"logic": logic}))
+
+    def _overheard(self, component: Budget) -> Budget:
+        """Which reservations it says it holds: a fact may stand in the journal of which nobody was ever told."""
+        admit = component.rpc[ReserveRequested]
+
+        async def answer(message: Any) -> Any:
+            reply = await admit(message)
+            if isinstance(reply, ReserveReplied) and reply.decision == "reserved":
+                self.record.held.add((message.sender, reply.reservation_id))
+            return reply
+
+        component.rpc = {**component.rpc, ReserveRequested: answer}
+        return component
 
     # People
 
@@ -282,14 +299,14 @@ def settings(folder: Path) -> dict[str, Any]:
     """Settings of every service; reading them costs more than a run."""
     common = {"data_dir": folder}
     return {
-        "budget": budget.Settings(redis_url="memory://", **common),
+        "budget": budget.Settings(redis_url="memory://", watch_interval_s=WATCH_EVERY_S, **common),
         "model_gateway": model_gateway.Settings(
             openai_base_url="http://127.0.0.1:9/v1", openai_api_key="sim", model="offline-rules-1", **common),
         "tool_executor": tool_executor.Settings(counter_url="http://127.0.0.1:9", **common),
         "rag": rag.Settings(**common),
         "signer": signer.Settings(tenants_file=TENANTS, counter_url="http://127.0.0.1:9", **common),
         "gateway": gateway.Settings(
-            http_port=0, **common,
+            http_port=0, tenants_file=TENANTS, **common,
             publishers={name: PublisherPolicy(tenant=tenant, person=ROBOT) for name, tenant in PUBLISHERS.items()}),
     }  # fmt: skip
 

@@ -31,6 +31,8 @@ def complain(record: Record) -> Iterator[str]:
         key = (one.headers["ce-source"], done["reservation_id"])
         if key not in reserved:
             yield f"{key} was settled and never reserved"
+        elif key not in record.held:
+            yield f"{key} was settled, and budget never said that it holds it"
         if key not in settled:
             _add(charged.setdefault(task_of(one.subject), Counter()), done["usage"])
         first = settled.setdefault(key, done)
@@ -44,6 +46,7 @@ def complain(record: Record) -> Iterator[str]:
 def _scopes(record: Record, reserved: dict[Key, dict[str, Any]], settled: dict[Key, dict[str, Any]]) -> Iterator[str]:
     total: Counter[tuple[str, str]] = Counter()
     unanswered: Counter[tuple[str, str]] = Counter()
+    unheard: Counter[tuple[str, str]] = Counter()
     ceilings: dict[tuple[str, str], int] = {}
     for key, fact in reserved.items():
         ask, done = fact["amount"], settled.get(key)
@@ -58,10 +61,12 @@ def _scopes(record: Record, reserved: dict[Key, dict[str, Any]], settled: dict[K
             for unit in charge:
                 total[(scope["scope"], unit)] += charge[unit]
                 unanswered[(scope["scope"], unit)] += charge[unit] if done is None else 0
+                # Its writer gave up before it was stored, and said so: nobody will ever act on it.
+                unheard[(scope["scope"], unit)] += charge[unit] if done is None and key not in record.held else 0
                 ceilings[(scope["scope"], unit)] = scope[unit]
     for name, spent in total.items():
-        if spent > ceilings[name]:
-            yield f"{name} spent {spent} of {ceilings[name]}"
+        if spent - unheard[name] > ceilings[name]:
+            yield f"{name} spent {spent - unheard[name]} of {ceilings[name]}"
     yield from _ledger(record, total, unanswered)
     calls = sum(fact["amount"]["model_calls"] for fact in reserved.values())
     if record.model.calls > calls:

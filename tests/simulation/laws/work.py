@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from datetime import date, timedelta
 from typing import Any
 
-from ..reading import body, instructed, is_calm, of, said, task_of, wishes
+from ..reading import body, instructed, is_calm, of, said, task_of, wants, wishes
 from ..record import Record
 from ..scenario import Wish
 
@@ -52,6 +52,8 @@ def _allowed(record: Record, wish: Wish) -> tuple[str, ...]:
     """How a task may end when nothing goes wrong."""
     if wish.cancel_after_s is not None or any(act.what == "early_cancel" for act in record.scenario.acts):
         return ("cancelled", "succeeded", "failed", "halted")
+    if any("loop" in one for one in wants(wish)):
+        return ("halted", "failed")  # laws/trips.py has more on it.
     if wish.deadline_ms < LONG_MS:
         return ("succeeded", "failed", "halted")
     # What waits for money that others hold may give up waiting; a plan in place of a hopeless one may do without it.
@@ -103,8 +105,8 @@ def _told(tool: str, arguments: dict[str, Any]) -> str:
     """What a tool must have said, worked out here."""
     match tool:
         case "calculate":
-            left, _, right = arguments["expression"].partition(" * ")
-            return str(int(left) * int(right))
+            left, sign, right = arguments["expression"].split()
+            return str(int(left) * int(right) if sign == "*" else int(left) + int(right))
         case "date_add":
             return (date.fromisoformat(arguments["date"]) + timedelta(days=arguments["days"])).isoformat()
         case "counter_increment" | "counter_increment_unkeyed":

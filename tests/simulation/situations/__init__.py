@@ -14,7 +14,9 @@ from . import (
     evidence,
     floods,
     forks,
+    halting,
     logics,
+    newest,
     publishers,
     purges,
     replans,
@@ -26,8 +28,8 @@ from .situation import Situation
 
 SITUATIONS: tuple[Situation, ...] = (
     cancels.SITUATION, ceilings.SITUATION, evidence.SITUATION, forks.SITUATION, publishers.SITUATION,
-    replans.SITUATION, strays.SITUATION, purges.SITUATION, logics.SITUATION,
-    watched.SITUATION, floods.SITUATION, waits.SITUATION,
+    replans.SITUATION, strays.SITUATION, purges.SITUATION, logics.SITUATION, newest.SITUATION,
+    watched.SITUATION, floods.SITUATION, waits.SITUATION, halting.SITUATION,
 )  # fmt: skip
 BY_NAME = {one.name: one for one in SITUATIONS}
 

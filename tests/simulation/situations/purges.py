@@ -60,7 +60,7 @@ async def do(world: Any, act: Act) -> None:
     """The purge as it is, over this broker. What one that is cut off does has tests of its own: nothing fails here."""
 
     @asynccontextmanager
-    async def connected(*_: object) -> AsyncIterator[_Broker]:
+    async def connected(*_: object, **__: object) -> AsyncIterator[_Broker]:
         yield _Broker(world)
 
     calm, world.chaos.calm, bus = world.chaos.calm, True, purge._bus
