@@ -6,7 +6,8 @@ import time
 import pytest
 
 from bulkhead.runtime.halts import Target
-from bulkhead_contracts.control import CallDeferred
+from bulkhead_contracts import subjects
+from bulkhead_contracts.control import Breaker, CallDeferred
 from tests.unit.model_gateway.gateway_desk import PRICED, Desk, deltas, desk, until
 from tests.unit.model_gateway.scripted_provider import (
     Exchange,
@@ -216,6 +217,39 @@ async def test_a_halted_model_is_not_called(provider):
         await d.halt("model", "my-own-1")
         await until(lambda: asyncio.sleep(0, _halted(d, "my-own-1")), bool)
         assert (await d.ask()).failure.code == "halted" and not provider.asked
+
+
+async def trip(d: Desk, model: str, open_ms: int) -> None:
+    """As the owner of breakers writes it down; returns when the gateway has it."""
+    now = d.now_ms()
+    body = Breaker(scope="model", tenant="demo", name=model, phase="open", reason="10 of 10 calls failed",
+                   since_unix_ms=now, until_unix_ms=now + open_ms)  # fmt: skip
+    key = subjects.breaker_key("model", "demo", model)
+    await d.mesh.context("budget").bus.publish(key, body.model_dump_json().encode(), {}, f"trip-{model}-{open_ms}")
+    found = d.mesh.running[("model_gateway", "0")].service.handler._halts._breakers
+    await until(lambda: asyncio.sleep(0, found.get(("model", "demo", model))), lambda one: one == body)
+
+
+async def test_a_model_whose_breaker_is_open_is_not_called_and_its_call_waits(provider):
+    provider.will(says("x"))
+    async with desk(provider, model="big", free_models=("big",)) as d:
+        await trip(d, "big", 60_000)
+        put_off = await d.ask()
+        assert isinstance(put_off, CallDeferred) and put_off.paused and 50_000 < put_off.after_ms <= 60_000
+        assert "10 of 10 calls failed" in put_off.reason and not provider.asked
+        await trip(d, "big", 0)
+        assert (await d.answered()).outcome == "answered" and len(provider.asked) == 1, "a trial"
+
+
+async def test_the_fallback_answers_at_once_for_a_model_whose_breaker_is_open(provider):
+    async with ScriptedProvider() as other:
+        other.will(says("from the other one"))
+        two = routes(other.url)
+        two["routes"]["default"]["model"] = "big"
+        async with desk(provider, free_models=("big",), **two) as d:
+            await trip(d, "big", 60_000)
+            reply = await d.answered()
+            assert reply.standing == "degraded" and "breaker_open" in reply.standing_reason and not provider.asked
 
 
 def _halted(d: Desk, model: str) -> object:

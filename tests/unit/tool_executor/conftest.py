@@ -11,6 +11,7 @@ import pytest
 from bulkhead.blobs import reference
 from bulkhead.grants import Authority, Signer, new_signing_seed
 from bulkhead.runtime.doer import Deferred, Hands, Job, Reservation
+from bulkhead.runtime.halts import Held
 from bulkhead.testing.counter import CounterServer
 from bulkhead_contracts.control import Halt
 from bulkhead_contracts.envelope import Envelope
@@ -47,6 +48,7 @@ class Desk:
     seed: str = field(default_factory=new_signing_seed)
     blobs: KeptBlobs = field(default_factory=KeptBlobs)
     halt: Halt | None = None
+    held: Held | None = None
     cut: asyncio.Event = field(default_factory=asyncio.Event)
     admissions: int = 1_000
     reservations: list[Reservation] = field(default_factory=list)
@@ -70,6 +72,7 @@ class Desk:
             _halt_of=lambda target: self.halt,
             _halt_event=lambda target: self.cut,
             _live=live,
+            _held=lambda target, now: self.held,
         )
         self.reservations = hands.reservations
         return hands

@@ -1,0 +1,82 @@
+"""Halts and breakers over HTTP: who may, what is answered, and what a tenant sees of others."""
+
+import json
+
+import httpx
+import pytest
+
+from bulkhead.bus.port import Stored
+from bulkhead_contracts import subjects
+from bulkhead_contracts.control import Breaker, Halt
+from tests.unit.gateway.harness import AUDITOR, FOREIGN, OPERATOR, make_mesh
+
+AUTH = {"Authorization": f"Bearer {OPERATOR}"}
+TOOL = {"scope": "tool", "name": "http_get", "reason": "the site is under attack"}
+
+
+@pytest.fixture
+async def mesh(tmp_path):
+    found = make_mesh(tmp_path)
+    await found.gateway().attach()
+    yield found
+    await found.gateways[0].stop()
+
+
+@pytest.fixture
+async def http(mesh):
+    transport = httpx.ASGITransport(app=mesh.gateways[0].app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://gateway", headers=AUTH) as client:
+        yield client
+
+
+async def test_an_operator_halts_and_resumes(http) -> None:
+    halted = await http.post("/v1/halts", json=TOOL)
+    assert halted.status_code == 200 and halted.json()["active"] and halted.json()["by"] == "acme/ada"
+    assert (await http.post("/v1/halts", json=TOOL)).json() == halted.json(), "repeating is harmless"
+    resumed = await http.post("/v1/resumes", json=TOOL | {"reason": "it is over"})
+    assert resumed.status_code == 200 and not resumed.json()["active"]
+    again = await http.post("/v1/resumes", json=TOOL)
+    assert (again.status_code, again.json()["code"]) == (409, "not_halted") and "bulkhead halts" in again.json()["hint"]
+
+
+async def test_who_is_no_operator_may_look_and_not_touch(http) -> None:
+    auditor = {"Authorization": f"Bearer {AUDITOR}"}
+    for path in ("/v1/halts", "/v1/resumes"):
+        refused = await http.post(path, json=TOOL, headers=auditor)
+        assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
+    assert (await http.get("/v1/halts", headers=auditor)).json() == {"halts": []}
+    assert (await http.get("/v1/breakers", headers=auditor)).json() == {"breakers": []}
+    assert (await http.get("/v1/halts", headers={"Authorization": ""})).status_code == 401
+
+
+@pytest.mark.parametrize("change", [{"scope": "city"}, {"reason": ""}, {"name": ""}, {"force": True}])
+async def test_what_does_not_fit_is_named(http, change) -> None:
+    answer = await http.post("/v1/halts", json=TOOL | change)
+    assert answer.status_code == 422 and next(iter(change)) in answer.json()["detail"]
+
+
+async def test_budget_away_is_told_and_nothing_is_claimed(mesh, http) -> None:
+    mesh.bus.signer_down = True
+    answer = await http.post("/v1/halts", json=TOOL)
+    assert answer.status_code == 503 and "budget" in answer.json()["detail"] and "/v1/halts" in answer.json()["hint"]
+
+
+def stored(mesh, subject: str, body: Halt | Breaker) -> None:
+    mesh.bus.stored.append(("KV_CONTROL", Stored(subject, {}, body.model_dump_json().encode(),
+                                                 len(mesh.bus.stored) + 1, 1)))  # fmt: skip
+
+
+async def test_a_tenant_sees_what_concerns_it_and_nothing_of_others(mesh, http) -> None:
+    plain = {"code": "x", "reason": "r", "by": "operator:root", "pauses": True}
+    entries = (("tool", "", "a"), ("tool", "acme", "b"), ("tool", "other", "c"), ("tenant", "", "acme"),
+               ("tenant", "", "other"), ("task", "acme", "t1"), ("task", "other", "t2"))  # fmt: skip
+    for scope, tenant, name in entries:
+        stored(mesh, subjects.halt_key(scope, tenant, name), Halt(scope=scope, tenant=tenant, name=name, **plain))
+    for scope, tenant, name in (("tool", "acme", "b"), ("tool", "other", "c"), ("tenant", "", "other")):
+        stored(mesh, subjects.breaker_key(scope, tenant, name),
+               Breaker(scope=scope, tenant=tenant, name=name, phase="open"))  # fmt: skip
+    seen = {(one["scope"], one["name"]) for one in (await http.get("/v1/halts")).json()["halts"]}
+    assert seen == {("tool", "a"), ("tool", "b"), ("tenant", "acme"), ("task", "t1")}
+    assert [one["name"] for one in (await http.get("/v1/breakers")).json()["breakers"]] == ["b"]
+    foreign = {"Authorization": f"Bearer {FOREIGN}"}
+    assert "acme" not in json.dumps((await http.get("/v1/halts", headers=foreign)).json())
