@@ -13,20 +13,32 @@ from bulkhead.cli.history import Entry, each_fact, entries, of_tenant
 from bulkhead.cli.journal import JournalBehind, read_journal
 from bulkhead.cli.output import Exit, clock, err, out, print_json, seconds
 from bulkhead.cli.target import operator_bus
+from bulkhead.cli.why_waits import waiting
 from bulkhead.runtime.context import unix_ms
 from bulkhead_contracts.budget import Reserved, Settled, TaskHalted, Tripped
 from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested
 from bulkhead_contracts.retrieval import RetrievalReplied, RetrievalRequested
 from bulkhead_contracts.step import StepAssigned, StepFinished, StepProposed
-from bulkhead_contracts.task import TaskCancelRequested, TaskEnded, TaskRejected, TaskRequested, TaskStopped
+from bulkhead_contracts.task import (
+    TaskCancelRequested,
+    TaskEnded,
+    TaskQueued,
+    TaskRejected,
+    TaskReleased,
+    TaskRequested,
+    TaskStopped,
+)
 from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
 from bulkhead_contracts.verdict import VerdictReached
 
 Requested = ModelCallRequested | ToolCallRequested | RetrievalRequested
 Replied = ModelCallReplied | ToolCallReplied | RetrievalReplied
 MAX_EVIDENCE_SHOWN = 4
+MAX_HELD_SHOWN = 4
 STALLED_AFTER_MS = 30_000
+LET_GO = ("`bulkhead halts` and `bulkhead breakers` show what holds it back; `bulkhead resume` or `bulkhead breakers "
+          "reset` lets it go on")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +58,8 @@ def explain(found: list[Entry], task: str, now_unix_ms: int) -> list[Reason]:
     told = each_fact(found)
     reasons = _ends(told) + _halts(told) + _trips(told)
     if any(isinstance(one.body, TaskEnded | TaskRejected) for one in told):
-        return reasons
-    waits = _waits(told, now_unix_ms)
+        return reasons + _held_to_the_end(told)
+    waits = _queued(told) or _waits(told, now_unix_ms)
     if not waits:
         quiet_ms = now_unix_ms - max((one.at_unix_ms for one in told), default=now_unix_ms)
         if quiet_ms >= STALLED_AFTER_MS:
@@ -97,6 +109,31 @@ def _trips(told: list[Entry]) -> list[Reason]:
     return sorted(found, key=lambda one: one.level != "stop")
 
 
+def _held_to_the_end(told: list[Entry]) -> list[Reason]:
+    """What was held back by a halt or a breaker and never went on: that is why it took too long."""
+    held: dict[str, Entry] = {}
+    for entry in told:
+        if isinstance(entry.body, CallDeferred) and entry.body.paused:
+            held[entry.body.call_id] = entry
+        elif isinstance(entry.body, Replied):
+            held.pop(entry.body.call_id, None)
+    return [Reason("halted", f"a call of it was held back to the end: {entry.body.reason}", LET_GO, entry.at_unix_ms,
+                   "stop", (entry.id,))
+            for entry in held.values() if isinstance(entry.body, CallDeferred)][:MAX_HELD_SHOWN]
+
+
+def _queued(told: list[Entry]) -> list[Reason]:
+    """It has not begun: as many run as may."""
+    places = [one for one in told if isinstance(one.body, TaskQueued | TaskReleased)]
+    if not places or not isinstance(body := places[-1].body, TaskQueued):
+        return []
+    whose = "its tenant" if body.full == "tenant" else "the whole mesh"
+    return [Reason("waits", f"it waits for a place to run: {body.running} of {body.limit} tasks of {whose} run, and "
+                   f"{body.ahead} waited before it; it ends by itself at {clock(body.until_unix_ms)}",
+                   "`bulkhead show TASK` says where it stands now; an operator raises `quota.running` of the tenant in "
+                   "tenants.yaml", places[-1].at_unix_ms, evidence=(places[-1].id,))]
+
+
 def _waits(told: list[Entry], now_unix_ms: int) -> list[Reason]:
     """What was asked and is not answered, the oldest first."""
     calls: dict[str, tuple[Entry, str, bool]] = {}
@@ -120,6 +157,10 @@ def _waits(told: list[Entry], now_unix_ms: int) -> list[Reason]:
             over.add((body.step_id, body.attempt, body.plan_version))
     found = [_call(*one, now_unix_ms) for name, one in calls.items() if name not in over]
     busy = {getattr(one[0].body, "step_id", "") for name, one in calls.items() if name not in over}
+    for one in waiting(told):
+        busy.add(one.step)
+        found.append(Reason("waits", f"step {one.step} {one.what}, for {_for(one.entry, now_unix_ms)}", one.todo,
+                            one.entry.at_unix_ms, evidence=(one.entry.id,)))
     for key, entry in steps.items():
         if key in over or key[0] in busy:
             continue
@@ -141,8 +182,7 @@ def _call(entry: Entry, more: str, paused: bool, now_unix_ms: int) -> Reason:
     who = f"step {step}" if (step := getattr(body, "step_id", "")) else entry.sender
     todo = "`bulkhead doctor` shows whether that service runs, `bulkhead dead-letters` what it could not handle"
     if paused:
-        todo = ("`bulkhead halts` and `bulkhead breakers` show what holds it back; `bulkhead resume` or `bulkhead "
-                "breakers reset` lets it go on")
+        todo = LET_GO
     return Reason("waits", f"{who} waits for {entry.receiver} ({what}) for {_for(entry, now_unix_ms)}{more}", todo,
                   entry.at_unix_ms, evidence=(entry.id,))
 

@@ -83,7 +83,8 @@ class Reservation:
 
 
 PAUSE_FIRST_MS = 500
-PAUSE_MOST_MS = 15_000
+PAUSE_MOST_MS = 60_000
+"""So seldom work that waits asks at last: a night is some hundred messages of each call."""
 
 
 def target_of(job: Job[R], tool: str = "", model: str = "") -> Target:
@@ -166,7 +167,7 @@ class Hands:
         age_ms = max(0, self.now_unix_ms() - halt.at_unix_ms)
         what = "the task" if halt.scope == "task" else f"{halt.scope} {halt.name}"
         reason = f"{what} is halted by {halt.by}: {halt.reason}. It goes on after `bulkhead resume`"
-        return Deferred(min(max(age_ms // 8, PAUSE_FIRST_MS), PAUSE_MOST_MS), reason[:2000], paused=True)
+        return Deferred(min(max(age_ms // 4, PAUSE_FIRST_MS), PAUSE_MOST_MS), reason[:2000], paused=True)
 
     def tripped(self, job: "Job[R]", *, tool: str = "", model: str = "") -> Held | None:
         """The open breaker of this tool or model, which calls nothing now. A call that may go out counts as a trial.

@@ -11,9 +11,10 @@ from bulkhead.runtime.history import load
 from bulkhead_contracts import catalog
 from bulkhead_contracts.budget import TaskHalted, Tripped
 from bulkhead_contracts.control import CallDeferred
-from bulkhead_contracts.envelope import Envelope
+from bulkhead_contracts.envelope import Envelope, derive_id
 from bulkhead_contracts.model import ModelCallReplied
-from bulkhead_contracts.task import TaskEnded
+from bulkhead_contracts.result import Failure
+from bulkhead_contracts.task import TaskEnded, TaskQueued, TaskReleased
 
 HISTORIES = Path(__file__).parents[2] / "replay" / "histories"
 KINDS = {"ended", "rejected", "halted", "tripped", "waits", "stalled"}
@@ -54,6 +55,36 @@ def test_a_paused_call_tells_who_holds_it_back_and_how_it_goes_on() -> None:
     (reason,) = reasons([*whole[:at], stored])
     assert reason.kind == "waits" and "halted by operator:ada: look first" in reason.what
     assert "bulkhead resume" in reason.todo and "bulkhead breakers" in reason.todo
+
+
+def said(body, sender: str, to: str, like: Stored) -> Stored:
+    """A message more, after another one."""
+    head = Envelope(derive_id(sender, body.ce_type(), 0), body.ce_type(), sender, like.time_unix_ms)
+    subject = ".".join(("mesh", sender, to, *like.subject.split(".")[3:]))
+    return Stored(subject, head.headers(), body.encode(), like.sequence, like.time_unix_ms)
+
+
+def test_a_task_that_was_held_back_to_its_end_says_so_after_it() -> None:
+    whole = list(messages("several_tools_in_one_turn"))
+    at = next(n for n, one in enumerate(whole) if one.headers["ce-type"] == ModelCallReplied.ce_type())
+    call = ModelCallReplied.model_validate_json(whole[at].body).call_id
+    held = CallDeferred(call_id=call, after_ms=500, reason="tool x is halted by operator:ada: look first", paused=True)
+    end = TaskEnded(status="failed", failure=Failure(code="deadline_exceeded", message="too long"))
+    told = reasons([*whole[:at], said(held, "model_gateway", "worker", whole[at]),
+                    said(end, "planner", "gateway", whole[at])])  # fmt: skip
+    assert [one.kind for one in told] == ["ended", "halted"] and "halted by operator:ada: look first" in told[1].what
+    answered = reasons([*whole[:at], said(held, "model_gateway", "worker", whole[at]), *whole[at:]])
+    assert "halted" not in [one.kind for one in answered], "it went on, so that is not why it ended"
+
+
+def test_a_task_without_a_place_waits_for_one() -> None:
+    first = messages("several_tools_in_one_turn")[0]
+    queued = TaskQueued(request=1, person="ann", ahead=12, full="tenant", running=64, limit=64, until_unix_ms=10**12)
+    (reason,) = reasons([first, said(queued, "gateway", "gateway", first)], after_ms=60_000)
+    assert reason.kind == "waits" and "64 of 64 tasks of its tenant run, and 12 waited before it" in reason.what
+    released = said(TaskReleased(request=1), "gateway", "gateway", first)
+    (reason,) = reasons([first, said(queued, "gateway", "gateway", first), released], after_ms=60_000)
+    assert "place to run" not in reason.what
 
 
 def test_nothing_open_for_long_is_a_stall() -> None:
