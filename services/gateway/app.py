@@ -21,6 +21,7 @@ from bulkhead_contracts.task import (
 )
 from services.gateway.admission import Admission
 from services.gateway.auth import Authenticator
+from services.gateway.backlog import Backlog
 from services.gateway.door import Door
 from services.gateway.effects import Intake
 from services.gateway.feeds import Feeds
@@ -52,10 +53,11 @@ class Gateway:
         self.admission = Admission(context, quotas, settings.running_tasks, settings.reread_s)
         spikes = Spikes(quotas, settings.edge_replicas)
         self._intake = Intake(context, self.feeds, settings.publishers, self.admission, spikes, settings.logic)
-        self._pokes = Pokes(context.bus, context.instance, self.feeds)
+        backlog = Backlog()
+        self._pokes = Pokes(context.bus, context.instance, self.feeds, backlog.taken_up)
         self.http = Http(settings, self._auth, self._intake, self.feeds,
                          Listing(context.bus, settings.listed_tasks), context.blobs, self._why_unready, context,
-                         Door(quotas, spikes, self.admission, context.clock))
+                         Door(quotas, spikes, self.admission, backlog, context.clock))
         self.app = self.http.app()
         self._server = HttpServer(self.app, settings)
         self._subscriptions: list[LiveSubscription] = []
@@ -122,7 +124,8 @@ class Gateway:
             case PlacesGiven() as decision:
                 await self._intake.placed(message, decision)
             case TaskQueued() | TaskEnded() | TaskRejected():
-                # A place may have become free, also while this one began to wait.
+                # A place may have become free, also while this one began to wait. Watchers need not wait for that.
+                self._pokes.say(message.tenant, message.task, message.sequence)
                 await self.admission.settle(message.sequence)
             case _:
                 pass  # A fact: only watchers care.

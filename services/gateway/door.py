@@ -3,13 +3,15 @@
 In: who submits; a feed. Out: a Problem with Retry-After, or nothing; the queue as people see it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from bulkhead.runtime.context import unix_ms
 from bulkhead.runtime.edge import Retry
 from bulkhead_contracts.task import RequesterClaim
 from services.gateway.admission import Admission
 from services.gateway.api import QueueDocument
+from services.gateway.backlog import Backlog
 from services.gateway.feeds import Feed
 from services.gateway.places import queued
 from services.gateway.problems import Problem
@@ -22,15 +24,18 @@ QUEUE_FULL_RETRY_S = 30
 class Door:
     """Quotas at the door."""
 
-    def __init__(self, quotas: TenantQuotas, spikes: Spikes, admission: Admission,
+    def __init__(self, quotas: TenantQuotas, spikes: Spikes, admission: Admission, backlog: Backlog,
                  clock: Callable[[], int] = unix_ms) -> None:
         self._quotas = quotas
         self._spikes = spikes
         self._admission = admission
+        self._backlog = backlog
         self._clock = clock
 
-    def check(self, claim: RequesterClaim) -> None:
-        """One task more of this person. Raises Problem (429)."""
+    async def check(self, claim: RequesterClaim) -> None:
+        """One task more of this person; waits a little while the tenant's last ones are not taken up. Raises Problem
+        (429)."""
+        await self._backlog.room(claim.tenant)
         fast = self._spikes.take("http", claim.tenant, claim.person, self._clock())
         if fast is not None:
             raise _too_fast(fast)
@@ -40,6 +45,23 @@ class Door:
                           "run, as many as may", "submit it again, with the same key, when some have begun: "
                           "`bulkhead tasks` shows them; or cancel what is no longer wanted",
                           headers={"Retry-After": str(QUEUE_FULL_RETRY_S)}, limit=limit)
+
+    @contextmanager
+    def storing(self, tenant: str, task: str) -> Iterator[Callable[[bool], None]]:
+        """Around the storing of a request, which may be taken up before its ack is here. Call what comes with whether
+        it lies there now."""
+        lies = False
+
+        def tell(found: bool) -> None:
+            nonlocal lies
+            lies = found
+
+        self._backlog.stored(tenant, task)
+        try:
+            yield tell
+        finally:
+            if not lies:
+                self._backlog.taken_up(tenant, task)
 
     async def place(self, feed: Feed) -> QueueDocument | None:
         """How a task waits; None when it does not. Raises BusError."""

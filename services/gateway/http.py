@@ -106,7 +106,7 @@ class Http:
         """POST /v1/tasks"""
         claim = await self._auth.allowed(request, core.MAY_SUBMIT, "submit tasks", "submitter or operator")
         key = idempotency_key(request, required=True)
-        self._door.check(claim)
+        await self._door.check(claim)
         async with self._bodies.read(request, claim, MAX_BODY_BYTES) as raw:
             body = parsed(TaskSubmission, raw)
         # Left out when empty: a repeat of what was submitted before there were tags is still a repeat.
@@ -118,7 +118,9 @@ class Http:
             fork=ForkOf(**body.fork.model_dump()) if body.fork is not None else None,
             payload_sha256=hashlib.sha256(canonical).hexdigest(), feature=body.feature, workflow=body.workflow,
         )
-        task_id, repeated = await self._intake.submit(task, key)
+        with self._door.storing(claim.tenant, core.task_id(claim.tenant, claim.person, key)) as lies:
+            task_id, repeated = await self._intake.submit(task, key)
+            lies(not repeated)
         url = f"/v1/tasks/{task_id}"
         receipt = TaskReceipt(task_id=task_id, status_url=url, events_url=url + "/events")
         headers = {"Location": url} | ({"Idempotency-Replayed": "true"} if repeated else {})

@@ -6,6 +6,7 @@ stored, with the sequence); the others re-read the task. Said at most once per t
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 
 from bulkhead.bus.port import Bus, BusError, LiveSubscription
 from bulkhead_contracts import subjects
@@ -18,12 +19,13 @@ _INSTANCE = "bulkhead-instance"
 
 
 class Pokes:
-    """Says and hears pokes."""
+    """Says and hears pokes. handled: told of every task of which any replica has handled a message."""
 
-    def __init__(self, bus: Bus, instance: str, feeds: Feeds) -> None:
+    def __init__(self, bus: Bus, instance: str, feeds: Feeds, handled: Callable[[str, str], None]) -> None:
         self._bus = bus
         self._instance = instance
         self._feeds = feeds
+        self._handled = handled
         self._pending: dict[tuple[str, str], int] = {}
         self._work = asyncio.Event()
         self._subscription: LiveSubscription | None = None
@@ -36,6 +38,7 @@ class Pokes:
     def say(self, tenant: str, task: str, sequence: int) -> None:
         """This replica handled a message: its own watchers now, the others' within a tick."""
         self._feeds.poke(tenant, task, sequence)
+        self._handled(tenant, task)
         if len(self._pending) < MAX_PENDING:
             self._pending[tenant, task] = max(sequence, self._pending.get((tenant, task), 0))
             self._work.set()
@@ -63,3 +66,4 @@ class Pokes:
             parts = poke.subject.split(".")
             if len(parts) == 4 and poke.body.isdigit() and len(poke.body) < 20:
                 self._feeds.poke(parts[2], parts[3], int(poke.body))
+                self._handled(parts[2], parts[3])

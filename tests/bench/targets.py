@@ -15,6 +15,7 @@ TARGETS: dict[str, Target] = {
     "rerun_recorded_steps": (0, 0),
     "pss_total_mb": (250, 127),
     "one_agent_task_p50_ms": (40, 25),
+    "flood_latency_ratio": (1.5, 1.1),
 }
 KINDS = ("", "_check", "_judged", "_traced")
 BETTER_HIGH = frozenset({"steps_per_s", *(f"steps_per_s_{count}{kind}" for count in (50, 200) for kind in KINDS)})

@@ -8,7 +8,7 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,8 +86,8 @@ async def ended(task: Task) -> None:
 
 
 @asynccontextmanager
-async def whole(folder: Path, durability: Durability) -> AsyncIterator[Whole]:
-    """Start provider and mesh, stop both."""
+async def whole(folder: Path, durability: Durability, quotas: Mapping[str, Any] | None = None) -> AsyncIterator[Whole]:
+    """Start provider and mesh, stop both. quotas: of further tenants."""
     folder.mkdir(parents=True, exist_ok=True)
     heard: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     provider = await Child.start(
@@ -99,7 +99,9 @@ async def whole(folder: Path, durability: Durability) -> AsyncIterator[Whole]:
         port = await asyncio.wait_for(heard, FACT_TIMEOUT_S)
         tenants = folder / "tenants.yaml"
         rights = {"tools": ["calculate"], "document_scopes": ["default"], "day": PLENTY}
-        tenants.write_text(yaml.safe_dump({"tenants": {TENANT: rights | {"task": PLENTY | {"deadline_ms": 600_000}}}}))
+        rights |= {"task": PLENTY | {"deadline_ms": 600_000}}
+        more = {name: rights | {"quota": quota} for name, quota in (quotas or {}).items()}
+        tenants.write_text(yaml.safe_dump({"tenants": {TENANT: rights, **more}}))
         url = f"http://127.0.0.1:{port}/v1"
         environ = dict(os.environ) | {"OPENAI_BASE_URL": url, "OPENAI_API_KEY": "instant"}
         extra = {"model_gateway": {"BULKHEAD_MODEL": MODEL_NAME}}
