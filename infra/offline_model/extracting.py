@@ -17,6 +17,7 @@ from infra.offline_model.text import overlap
 SENTENCES_GIVEN_MAX = 4
 SUMMARY_SENTENCES_MAX = 12
 COVERAGE_MIN, COVERAGE_NEAR, COVERAGE_WIDE, LONG_TASK_WORDS = 0.5, 0.4, 0.3, 7
+SORT_LEFT_OUT_FROM = 0.66
 NEAR_BEST, ABSENT_COUNT = 0.7, 0.5
 LIGHT_SHARE, CONTEXT_SHARE, BEFORE_SHARE, KIND_SHARE, NEAR_SHARE = 0.3, 0.8, 0.4, 0.5, 0.15
 HANGS_ON = re.compile(
@@ -67,7 +68,7 @@ def best_sentences(sentences: Sequence[Sentence], topic: Topic, least: float = C
     if question.summary or not question.wanted:
         return _summary(frames, question)
     headed = [frame.sentence for frame in frames if question.telling and question.telling <= frame.context]
-    if question.listing and headed:
+    if question.listing and headed and not question.sort:
         return headed[:SUMMARY_SENTENCES_MAX]
     weights = weights_of(frames, question)
     scored = [(_score(frame, question, weights), -index) for index, frame in enumerate(frames)]
@@ -94,7 +95,11 @@ def _answers(kept: Sequence[Framed], question: Question, weights: dict[str, floa
         return False
     if {"money", "number"} & set(question.kinds) and not any(NUMBERS.search(frame.sentence.text) for frame in kept):
         return False
-    telling = {word: weight for word, weight in weights.items() if word not in question.light}
+    # `Which plant needs water weekly?` is answered by what says the rest; by what says a little of it, it is not.
+    rest = question.wanted - question.sort
+    said = any(len(frame.own & rest) >= SORT_LEFT_OUT_FROM * len(rest) for frame in kept)
+    light = question.light if said else question.light - question.sort
+    telling = {word: weight for word, weight in weights.items() if word not in light}
     total = sum(telling.values())
     held = max(sum(weight for word, weight in telling.items() if frame.share_of(word)) for frame in kept)
     long = len(telling) >= LONG_TASK_WORDS or question.compound

@@ -12,6 +12,7 @@ from typing import Any
 from infra.offline_model.calling import places_named
 from infra.offline_model.parts import Prompt
 from infra.offline_model.quantities import find_dates, find_money
+from infra.offline_model.questions import CHORE, LIGHT
 from infra.offline_model.text import split_sentences, stems, strip_list_sign
 
 STEPS_MAX = 12
@@ -60,7 +61,7 @@ DAYS = re.compile(
     re.I | re.S,
 )
 AMOUNT = re.compile(
-    r"\b(compute|calculate|multiply|subtract|add|total|percentage of|percent of)\b|"
+    r"\b(compute|calculate|multiply|subtract|add|total|percentage of|percent of)\b|\d ?% of\b|"
     r"\bhow (?:much|many)\b|\b(?:what|which) (?:amount|sum|price)\b|\b(?:amount|sum) (?:refunded|due|payable|owed)\b|"
     r"\b(?:costs?|price|pay|charged?|together|difference|in total|the most)\b|"
     r"\bfor (?:an?|\d+|two|three|four|six|twelve) (?:day|night|week|month|year)s?\b|\d\s*[-+*/×]\s*\d",
@@ -73,6 +74,10 @@ FORM = stems(
     "answer state give quote cite citing citation source document say reply write short brief briefly full sentence "
     "figure amount sum date name number word reason explain list point bullet please"
 )
+AND_ASKS = re.compile(
+    r",? and (?=(?:(?:by|until|from|since|at|in|on|for|to) )?(?:what|which|who|whom|whose|when|where|why|how)\b)", re.I
+)
+REFERS = re.compile(r"\b(?:it|its|they|them|their|this|that|these|those|he|she|him|her|his|there|one|ones)\b", re.I)
 COMPOSE = "Compose the final answer to the objective from the results of the earlier steps"
 
 
@@ -129,8 +134,23 @@ def task_and_facts(step: str) -> tuple[str, str]:
     return task.strip(), facts.strip()
 
 
+def _two_questions(sentence: str) -> list[str]:
+    """A question that asks two things, each with a subject of its own, as two; [] for any other sentence."""
+    pieces = [piece.strip(" ,") for piece in AND_ASKS.split(sentence.rstrip("? "))] if sentence.endswith("?") else []
+    if len(pieces) < 2 or not ASKS.match(pieces[0]):
+        return []
+    # `Who does it and by when?`: what says little by itself belongs to the rest.
+    whole = all(len(piece.split()) > 3 and stems(piece) - LIGHT - CHORE for piece in pieces)
+    if not whole or any(REFERS.search(piece) for piece in pieces[1:]):
+        return []
+    return [f"{piece[0].upper()}{piece[1:]}?" for piece in pieces]
+
+
 def _clauses(sentence: str) -> list[str]:
-    """A sentence cut where it orders a second thing: `..., and then compute ...`."""
+    """A sentence cut where it orders or asks a second thing: `..., and then compute ...`, `... and how much ...?`."""
+    asked = _two_questions(sentence)
+    if asked:
+        return asked
     pieces = re.split(r"(?:,|;)?\s+(?:and then|, then|; then|and finally|and afterwards)\s+", sentence)
     if len(pieces) > 1 and all(ORDER.match(piece) or index == 0 for index, piece in enumerate(pieces)):
         head = pieces[0]

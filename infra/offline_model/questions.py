@@ -13,7 +13,7 @@ from infra.offline_model.text import proper_words, stems, words
 CHORE = stems(
     "documents passages sources citation citing rules policy page manual guide according info information "
     "details everything relevant answer final amount sum summarise summarize summary overview outline write list "
-    "calculate compute total altogether together short brief sentence earlier previous explain describe"
+    "calculate compute text total altogether together short brief sentence earlier previous explain describe"
 )
 LIGHT = stems(
     "get take need happen go goes last long many much number time times kind sort type thing want mean come put keep "
@@ -34,6 +34,13 @@ PLAIN_NUMBER = re.compile(  # `rule 7`, `room 12 of`; not one that counts: `3 ni
     r"(?<![\d.,-])\d+(?:[.,]\d+)*(?![\w-]| (?!(?:costs?|means?|about|of|in|is|for|on|at|to|and|or|say)\b)[a-z])"
 )
 UNIT_ASKED = re.compile(r"\bhow (?:many|much) (\w+) of\b", re.I)
+CATEGORY = re.compile(r"\bwhich (\w+)|\bhow (tall|heavy|old|far|big|large|wide|deep|fast|high|hot|loud)\b", re.I)
+"""What sort of thing is asked for: an answer names the thing itself, or gives its measure."""
+LENGTH = re.compile(
+    r"\b(?:in|with|using) (?:at most |about |under |up to )?\d+ ?(?:%|percent|per cent)?(?: of (?:its|the|their))? ?"
+    r"(?:words|sentences|lines|characters)\b", re.I,
+)  # fmt: skip
+"""How long an answer is to be, which is nothing to look for."""
 ASKING = re.compile(r"\b(?:how|when|what|who|where|which|why|whether)\b", re.I)
 LISTING = re.compile(r"\bwhat (?:are|were)\b|\b(?:list|name|explain|describe|which)\b", re.I)
 KINDS = (
@@ -59,6 +66,8 @@ class Question:
     summary: bool
     listing: bool
     near: frozenset[str]
+    sort: frozenset[str]
+    """Of the light ones those that only name the sort of thing (`which plant`, `how tall`)."""
 
     @property
     def telling(self) -> frozenset[str]:
@@ -67,10 +76,13 @@ class Question:
 
 def read_question(topic: Topic) -> Question:
     """What a task is after; where it has no telling word of its own (`when do I get it back?`), what its facts name."""
-    wanted = stems(topic.task) - CHORE
+    wanted = stems(LENGTH.sub(" ", topic.task)) - CHORE
     numbers = set(PLAIN_NUMBER.findall(topic.task))
     unit = UNIT_ASKED.search(topic.task)
     little = LIGHT | stems(unit.group(1)) if unit else LIGHT
+    sort = {one for found in CATEGORY.finditer(topic.task) for one in stems(found.group(1) or found.group(2))}
+    sort = sort - little if wanted - little - sort else set()
+    little = little | sort
     if not (wanted - little or numbers):
         wanted |= stems(topic.facts) - CHORE
     light = wanted & little if wanted - little or numbers else set()
@@ -79,7 +91,7 @@ def read_question(topic: Topic) -> Question:
         frozenset(wanted | numbers), frozenset(light | numbers if wanted - light else light), named,
         tuple(kind for kind, pattern in KINDS if pattern.search(topic.task)),
         len(ASKING.findall(topic.task)) > 1, bool(SUMMARY.search(topic.task)), bool(LISTING.search(topic.task)),
-        frozenset(stems(topic.facts) - wanted),
+        frozenset(stems(topic.facts) - wanted), frozenset(sort),
     )  # fmt: skip
 
 

@@ -33,6 +33,13 @@ TOGETHER = re.compile(r"\b(?:together|altogether|in total|in all|sum of|combined
 APART = re.compile(r"\b(?:more|less|cheaper|dearer|costlier)\b.*? than\b|\bdifference between\b", re.I)
 
 
+SHARE_OF = re.compile(
+    r"\b(\d+(?:\.\d+)?) ?(?:%|percent|per cent) of (?:(?:the|its|their|his|her|our|my|your|all|these|those) )*"
+    r"([a-z]+)\b", re.I,
+)  # fmt: skip
+COUNTED = re.compile(rf"(?<![\w.,])({NUMBER}) ((?:[a-z]+ ?){{1,2}})", re.I)
+
+
 @dataclass(frozen=True)
 class Plain:
     """A calculation, what it counts in (empty for no currency) and the sentences that it rests on."""
@@ -52,8 +59,24 @@ class Value:
     clause: str = ""
 
 
+def _share_of(sentences: Sequence[Sentence], topic: Topic) -> Plain | None:
+    """So many percent of things that the facts, or else the documents, count."""
+    asked = SHARE_OF.search(topic.task)
+    if not asked:
+        return None
+    share, things = asked.group(1), stem(asked.group(2).lower())
+    best = best_sentences(sentences, Topic(f"How many {asked.group(2)}?", ""))
+    for text, used in ((topic.facts, ()), *((sentence.text, (sentence,)) for sentence in best)):
+        for match in COUNTED.finditer(text):
+            if things in {stem(word) for word in match.group(2).lower().split()}:
+                return Plain(f"{share} / 100 * {match.group(1).replace(',', '')}", "", used)
+    return None
+
+
 def plain_sum(sentences: Sequence[Sentence], topic: Topic) -> Plain | None:
     """What the question plainly asks to be worked out from the sentences."""
+    if share := _share_of(sentences, topic):
+        return share
     for sign, pattern in ((" - ", APART), (" + ", TOGETHER)):
         if pattern.search(topic.task):
             return _of_two(sentences, topic, sign)

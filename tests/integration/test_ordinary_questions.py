@@ -204,6 +204,11 @@ QUESTIONS = {
             ("What is the most I get back for meals on a business trip of 5 days?", ("200",)),
             ("How often may I work from home?", ("three days a week",)),
             ("What is the dress code?", NOT_HELD),
+            (
+                "How many days of paid holiday do full-time employees have, and how long is the parental leave?",
+                ("27 days", "14 weeks"),
+            ),
+            ("Which clothes must trainees wear?", NOT_HELD),
         ),
     ),
     "gym": (
@@ -253,6 +258,7 @@ QUESTIONS = {
             ("How much is breakfast for 4 people?", ("44",)),
             ("Until when can I cancel for free?", ("7 days before",)),
             ("What is 12 * 7?", ("84",)),
+            ("What is 25 % of 4,350?", (r"1087\.5",)),
             ("What does it cost to rent two bicycles for 3 days?", ("84",)),
         ),
     ),

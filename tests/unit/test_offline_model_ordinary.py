@@ -158,3 +158,46 @@ def test_notes_on_an_earlier_attempt_are_not_searched_for() -> None:
     message = part("step", "Who runs the pool?") + "\n" + part("notes", "- the result cites nothing: mend the citation")
     body = request(messages=[{"role": "user", "content": message}], tools=[TOOLS["search_documents"]])
     assert [arguments["query"] for _, arguments in calls(body)] == ["runs pool"]
+
+
+PLANTS = "The ficus needs water weekly. The cactus needs water once a month."
+TEAM = """| Name | Height | Team |
+|---|---|---|
+| Anna | 172 cm | Red |
+| Ben | 181 cm | Blue |"""
+
+
+@pytest.mark.parametrize(
+    ("question", "wanted"),
+    [
+        ("Which plant needs water weekly?", ["ficus"]),
+        ("How tall is Anna?", ["172 cm"]),
+        ("In which team is Ben?", ["Blue"]),
+        ("When did the pool open and how much is a locker?", ["3 March 2025", "2 EUR per day"]),
+        ("How many days of holiday do trainees have, and by when must I call if I am sick?", ["30 days", "9:30"]),
+        ("Which language is spoken in the pool?", ["hold no answer"]),
+        ("Which insurance covers flood damage?", ["hold no answer"]),
+    ],
+)
+def test_the_sort_of_thing_need_not_be_named_and_of_two_questions_none_is_lost(question, wanted) -> None:
+    answer, _ = run(question, plants=PLANTS, team=TEAM, pool=POOL, staff=STAFF)
+    assert all(one in answer for one in wanted), answer
+
+
+@pytest.mark.parametrize(
+    ("question", "expression", "value"),
+    [
+        ("What is 25 % of 4,350?", "(25 / 100 * 4350)", "1087.50"),
+        ("What is 25% of 4,350.50?", "(25 / 100 * 4350.50)", "1087.625"),
+        ("The book has 12,000 pages. What is 25 % of its pages?", "25 / 100 * 12000", "3000.00"),
+        ("What is 10 percent of the words?", "10 / 100 * 1500", "150.0"),
+    ],
+)
+def test_a_percentage_of_a_number_however_it_is_written_and_of_things_that_are_counted(question, expression, value):
+    answer, loop = run(question, essay="# Essay\n\nThe essay has 1,500 words.")
+    assert ("calculate", {"expression": expression}) in loop.calls and value in answer, (answer, loop.calls)
+
+
+@pytest.mark.parametrize("question", ["Who opens the hall and by when?", "What is E7 and where is it kept?"])
+def test_what_says_little_by_itself_is_no_question_of_its_own(question: str) -> None:
+    assert len(plan_of(question)) == 1
