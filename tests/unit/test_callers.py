@@ -1,0 +1,43 @@
+"""The local user's keys: made once, kept, and made anew beside what a backup brought."""
+
+import json
+import stat
+from pathlib import Path
+
+from infra.identity import callers
+
+
+def who(api_keys: Path, key: str) -> tuple[str, str]:
+    [found] = [one for one in json.loads(api_keys.read_text())["keys"] if one == callers.row(
+        key, one["tenant"], one["person"], one["role"])]  # fmt: skip
+    return found["tenant"], found["role"]
+
+
+def test_made_once_and_kept(tmp_path: Path) -> None:
+    credentials, api_keys = tmp_path / "credentials.json", tmp_path / "api_keys.json"
+    callers.ensure(credentials, api_keys, "demo")
+    before = credentials.read_text(), api_keys.read_text()
+    callers.ensure(credentials, api_keys, "other")
+    assert (credentials.read_text(), api_keys.read_text()) == before
+    made = json.loads(before[0])
+    assert set(made) == set(callers.ROLES) and all(who(api_keys, key) == ("demo", role) for role, key in made.items())
+    assert stat.S_IMODE(credentials.stat().st_mode) == 0o600 and not any(key in before[1] for key in made.values())
+
+
+def test_a_restored_mesh_gets_keys_beside_the_digests_that_it_brought(tmp_path: Path) -> None:
+    credentials, api_keys = tmp_path / "credentials.json", tmp_path / "api_keys.json"
+    callers.ensure(credentials, api_keys, "demo")
+    old = json.loads(credentials.read_text())
+    credentials.unlink()
+    callers.ensure(credentials, api_keys, "demo")
+    new = json.loads(credentials.read_text())
+    assert set(new.values()).isdisjoint(old.values())
+    assert [who(api_keys, one["submitter"]) for one in (old, new)] == [("demo", "submitter")] * 2
+
+
+def test_a_file_of_keys_that_cannot_be_read_is_left_for_the_gateway_to_refuse(tmp_path: Path) -> None:
+    credentials, api_keys = tmp_path / "credentials.json", tmp_path / "api_keys.json"
+    for content in ("{", "[]", '{"keys": 7}'):
+        api_keys.write_text(content)
+        callers.ensure(credentials, api_keys, "demo")
+        assert api_keys.read_text() == content and not credentials.exists()
