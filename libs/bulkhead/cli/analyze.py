@@ -3,7 +3,6 @@
 In: a file. Out: what was found, and an exit code. Nothing is started, asked or sent.
 """
 
-import json
 import sys
 from collections import Counter
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from bulkhead.cli.output import Exit, Stop, counted, out, print_json
+from bulkhead.cli.output import Exit, Stop, counted, json_line, out, print_json
 from bulkhead.cli.tracing_files import Form, Opened, open_file
 from bulkhead.health.evidence import Suspected
 from bulkhead.health.thresholds import DEFAULT, Thresholds
@@ -105,7 +104,7 @@ def _show_rows(opened: Opened) -> Exit:
     if opened.rows is None:
         raise Stop(Exit.USAGE, "a file of bulkhead export has no rows", "analyze it as it is")
     for row in opened.rows:
-        sys.stdout.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+        sys.stdout.write(json_line(row) + "\n")
     return Exit.OK
 
 

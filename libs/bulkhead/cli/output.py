@@ -3,13 +3,15 @@
 import asyncio
 import json
 import os
+import re
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 
 if TYPE_CHECKING:
     from bulkhead.client.errors import Refused
@@ -51,8 +53,26 @@ def _width(stream: TextIO) -> int | None:
     return None if stream.isatty() or os.environ.get("COLUMNS") else PIPE_WIDTH
 
 
-out = Console(soft_wrap=True, highlight=False, width=_width(sys.stdout))
-err = Console(stderr=True, soft_wrap=True, highlight=False, width=_width(sys.stderr))
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
+"""Characters that command a terminal, turn text around, or cannot be written at all. A line end and a tab can."""
+
+
+def harmless(text: str) -> str:
+    """The text with its controls written out: what models, documents and files say must command no terminal."""
+    return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+class Screen(Console):
+    """A console that prints no control character but its own."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """See Console: everything that is printed comes by here."""
+        for one in super().render(renderable, options):
+            yield one if one.control or not _CONTROLS.search(one.text) else Segment(harmless(one.text), one.style)
+
+
+out = Screen(soft_wrap=True, highlight=False, width=_width(sys.stdout))
+err = Screen(stderr=True, soft_wrap=True, highlight=False, width=_width(sys.stderr))
 
 
 LONG_LINE = 100_000
@@ -60,13 +80,18 @@ LONG_LINE = 100_000
 
 def print_whole(thing: object) -> None:
     """Print a table or tree; without a terminal its lines are as long as they are, whatever COLUMNS says."""
-    (out if out.is_terminal else Console(soft_wrap=True, highlight=False, width=LONG_LINE)).print(thing)
+    (out if out.is_terminal else Screen(soft_wrap=True, highlight=False, width=LONG_LINE)).print(thing)
 
 
 def print_json(value: object) -> None:
     """One JSON document on one line."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
+    sys.stdout.write(json_line(value) + "\n")
     sys.stdout.flush()
+
+
+def json_line(value: object) -> str:
+    """One document; controls that JSON leaves as they are, too, are written out."""
+    return harmless(json.dumps(value, ensure_ascii=False, default=str))
 
 
 class Speech:

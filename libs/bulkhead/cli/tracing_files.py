@@ -26,6 +26,8 @@ MAX_DOCUMENT_BYTES = 128 * 1024 * 1024
 """Of a file that is read whole: one document, spans, chats."""
 MAX_LINE_BYTES = 8 * 1024 * 1024
 MAX_ROWS = 10_000_000
+MAX_BLANK_LINES = 1_000
+"""Before the first row."""
 _GZIP = b"\x1f\x8b"
 HINT = "docs/analyze.md describes the forms; name one with --form"
 
@@ -106,9 +108,8 @@ def _documents(path: Path) -> Iterator[object]:
     """JSON values of a file: one per line, or the whole file as one (a list of rows is as good as rows)."""
     with _open(path) as file:
         try:
-            head = file.readline(MAX_LINE_BYTES + 1)
-            while head and not head.strip():
-                head = file.readline(MAX_LINE_BYTES + 1)
+            # A little compressed nothing unfolds to gigabytes of it.
+            head = next((line for _ in range(MAX_BLANK_LINES) if (line := _line(file)) == b"" or line.strip()), b" ")
             if not head:
                 return
             try:
@@ -122,6 +123,10 @@ def _documents(path: Path) -> Iterator[object]:
             yield from _lines(file, len(head))
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise Stop(Exit.USAGE, f"{path} is cut off or no gzip file: {str(error)[:200]}", "copy it again") from error
+
+
+def _line(file: BinaryIO) -> bytes:
+    return file.readline(MAX_LINE_BYTES + 1)
 
 
 def _lines(file: BinaryIO, read: int) -> Iterator[object]:

@@ -7,7 +7,6 @@ not fit raises `RowError`, which says which field is wrong and what to write ins
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from math import isfinite
 
 from bulkhead.health.events import Act, Ended, Event, WaitClosed, WaitOpened
 from bulkhead.health.waitgraph import MAX_TARGETS
@@ -132,9 +131,8 @@ class Rows:
             value = value * 1000 if isinstance(value, int | float) and not isinstance(value, bool) else value
         if value is None:
             return 0
-        if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value) or not (
-            0 <= value <= MAX_TIME_UNIX_MS
-        ):
+        # Neither NaN, infinity nor a number of a thousand digits lies between.
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MAX_TIME_UNIX_MS:
             raise RowError(self.count, f"{key} is no time", "write seconds since 1970, an ISO time, or time_unix_ms")
         return int(value)
 

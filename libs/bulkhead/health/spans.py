@@ -8,7 +8,7 @@ span ended. Spans without content (it is opt-in) give acts without arguments or 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 
-from bulkhead.health.rows import MAX_NAME_CHARS, Row
+from bulkhead.health.rows import MAX_NAME_CHARS, MAX_TIME_UNIX_MS, Row
 
 MAX_SPANS = 1_000_000
 MAX_DEPTH = 64
@@ -93,7 +93,10 @@ def _ms(raw: Mapping[str, object], *names: str) -> int:
         except ValueError:
             raise ValueError(f"{names[0]} {value[:40]!r} is no time") from None
     number = int(value) if isinstance(value, int | str) and value else 0
-    return number // 1_000_000 if number > 10**14 else number
+    number = number // 1_000_000 if number > 10**14 else number
+    if not 0 <= number <= MAX_TIME_UNIX_MS:
+        raise ValueError(f"{names[0]} is no time")
+    return number
 
 
 def _row(span: dict[str, object], spans: Mapping[str, dict[str, object]]) -> Row | None:

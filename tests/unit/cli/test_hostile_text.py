@@ -1,0 +1,56 @@
+"""What models, documents and files say commands no terminal; a file that lies about everything is one clear line."""
+
+import gzip
+import io
+import json
+
+import pytest
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+from typer.testing import CliRunner
+
+from bulkhead.cli import output
+from bulkhead.cli.main import app
+
+HOSTILE = "\x1b]0;owned\x07 \x9b2J \u202eevil \ud800 \x08\x00"
+LINE = '{"agent":"a","action":"b"%s}\n'
+
+
+def test_nothing_that_is_printed_commands_the_terminal() -> None:
+    text = io.StringIO()
+    screen = output.Screen(file=text, force_terminal=True, width=500)
+    table, tree = Table("head"), Tree(HOSTILE)
+    table.add_row(HOSTILE)
+    tree.add(Text(HOSTILE, style="red"))
+    for thing in (HOSTILE, Text(HOSTILE), table, tree, Panel(HOSTILE)):
+        screen.print(thing, markup=False)
+    screen.print("[bold red]ours[/bold red]\tand a tab")
+    said = text.getvalue()
+    said.encode()
+    assert not [char for char in ("\x07", "\x9b", "\u202e", "\x00") if char in said]
+    assert "\\u009b2J" in said and "\x1b]0" not in said and "\x1b[1;31mours\x1b[0m" in said
+
+
+def test_json_keeps_the_text_and_commands_nothing(capsys) -> None:
+    output.print_json({"text": HOSTILE, "name": "Zürich"})
+    said = capsys.readouterr().out
+    assert json.loads(said)["text"] == HOSTILE and "Zürich" in said
+    assert said.isprintable() or said.rstrip("\n").isprintable()
+
+
+@pytest.mark.parametrize("content", [
+    *(LINE % f',"{key}":{"9" * 400}' for key in ("time", "since", "time_unix_ms")), LINE % ',"time":1e999',
+    (LINE % ',"result":"same"').replace('"a"', '"\\ud800 \\u001b[2J"') * 60,
+    json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": [{"spanId": "1", "startTimeUnixNano": "9" * 4000}]}]}]}),
+    gzip.compress(b"\n" * 3_000_000), LINE % f',"arguments":{"[" * 50_000}{"]" * 50_000}', "\x00" * 1_000,
+], ids=["time", "since", "unix_ms", "infinity", "surrogates", "span", "blank_lines", "deep", "nul"])  # fmt: skip
+def test_analyze_takes_any_file_for_hostile(tmp_path, content) -> None:
+    path = tmp_path / "run.jsonl"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    for more in ([], ["--json"], ["--rows"]):
+        answer = CliRunner().invoke(app, ["analyze", str(path), *more])
+        assert answer.exit_code in (0, 1, 2), (more, answer.exception)
+        assert answer.exception is None or isinstance(answer.exception, SystemExit), (more, answer.exception)
+        assert "\x1b" not in answer.stdout
