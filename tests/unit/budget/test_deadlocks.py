@@ -178,9 +178,9 @@ def test_what_was_on_its_way_makes_it_a_phantom(mesh, act):
 
 
 def test_a_cancelled_attempt_that_is_read_of_late_waits_for_nothing(mesh):
-    """Its requests come after its end: between inboxes there is no order."""
-    has(mesh, "t1", CRM, "a1")
+    """Its requests, and a grant that was on its way, come after its end: between inboxes there is no order."""
     mesh.say("planner", "worker", StepCancelRequested(step_id="s", attempt=1, plan_version=1), "t1")
+    has(mesh, "t1", CRM, "a1")
     has(mesh, "t2", ERP, "b1")
     wants(mesh, "t1", ERP, "a2")
     wants(mesh, "t2", CRM, "b2")
