@@ -6,6 +6,7 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bulkhead.health import evidence
 from bulkhead.health.confirm import Confirmations, Confirmed, Vanished
 from bulkhead.health.waitgraph import Wait, WaitGraph
 
@@ -67,7 +68,9 @@ NAMES = "abcdefgh"
 OPENING = st.tuples(
     st.just("open"), st.sampled_from(NAMES), st.lists(st.sampled_from(NAMES), min_size=1, max_size=3), st.booleans()
 )
-CLOSING = st.tuples(st.sampled_from(("close", "answer", "end")), st.integers(0, 30), st.integers(0, 2), st.booleans())
+CLOSING = st.tuples(
+    st.sampled_from(("close", "answer", "lose", "end")), st.integers(0, 30), st.integers(0, 2), st.booleans()
+)
 
 
 def check(graph: WaitGraph) -> None:
@@ -92,10 +95,10 @@ def test_agrees_with_the_slow_algorithm_after_every_step(steps) -> None:
             opened.append(wait.key)
         elif what == "close" and opened:
             graph.close(opened[one % len(opened)])
-        elif what == "answer" and opened:
+        elif what in ("answer", "lose") and opened:
             wait = graph.waits.get(opened[one % len(opened)])
             if wait is not None:
-                graph.answer(wait.key, wait.targets[more % len(wait.targets)])
+                getattr(graph, what)(wait.key, wait.targets[more % len(wait.targets)])
         elif what == "end" and flag:
             graph.end_task(f"t{one % 3}")
         check(graph)
@@ -187,6 +190,25 @@ def test_any_of_is_stuck_only_when_all_of_them_are() -> None:
     assert trip.circle == ("a", "b", "c") and len(trip.waits) == 3
     graph.answer("1", "c")
     assert not graph.stuck
+
+
+def test_an_any_wait_that_loses_its_way_out_closes_the_circle() -> None:
+    graph = WaitGraph()
+    assert graph.open(Wait("1", "a", ("b", "c"), "any")) == [] == graph.open(Wait("2", "b", ("a",)))
+    [told] = graph.lose("1", "c")
+    assert set(told.circle) == {"a", "b"}
+
+
+def test_what_is_no_request_cannot_be_refused_and_who_is_known_later_to_have_spent_less_gives_way() -> None:
+    graph = WaitGraph()
+    graph.open(Wait("1", "a", ("b",), firm=True))
+    graph.know("b", "t", 1, 100)
+    graph.know("c", "t", 2, 300)
+    graph.open(Wait("2", "b", ("c",)))
+    [told] = graph.open(Wait("3", "c", ("a",)))
+    assert told.victim == "b"
+    graph.know("b", "t", 1, 900)
+    assert evidence.chosen(told, graph.parties).victim == "c"
 
 
 def test_a_trip_is_named_by_its_edges_whatever_their_order() -> None:
