@@ -135,6 +135,8 @@ ROWS: tuple[Row, ...] = (
     Row(budget.LimitsRequested, _to("budget", "gateway"), "budget", plane="rpc"),
     Row(budget.LimitsReplied, _from("budget", "gateway"), "budget", plane="rpc"),
     Row(budget.LimitsChanged, _from("budget", JOURNAL), "budget"),
+    Row(budget.LedgerPart, _from("budget", JOURNAL), "budget"),
+    Row(budget.LedgerCheckpointed, _from("budget", JOURNAL), "budget"),
     # Halts by people
     Row(control.HaltRequested, _to("budget", "gateway"), "budget", plane="rpc"),
     Row(control.HaltReplied, _from("budget", "gateway"), "budget", plane="rpc"),

@@ -84,6 +84,8 @@ MAX_CALLS = 10**9  # that a limit may name
 MAX_WALL_MS = 366 * 24 * 3600 * 1000  # that a limit may name
 UNLIMITED = 2**53  # of a ceiling in a unit that has none
 MAX_LIMIT_TARGETS = 256  # of one tenant
+MAX_CHECKPOINT_ROWS = 200  # of one part: a row with all its scopes is about 2 KB
+MAX_CHECKPOINT_PARTS = 20_000
 
 # Peers and leases
 MAX_ASKED_STEPS = 16  # by one ask

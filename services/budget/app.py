@@ -27,4 +27,5 @@ def open_store(settings: Settings) -> Store:
         keep_ms=settings.keep_ms,
         timeout_s=settings.redis_timeout_s,
         connections=settings.redis_connections,
+        settled_keep_ms=settings.settled_keep_minutes * 60_000,
     )

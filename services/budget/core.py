@@ -53,10 +53,11 @@ NO_LIMIT = Sum(UNLIMITED, UNLIMITED, UNLIMITED, UNLIMITED, UNLIMITED)
 
 
 class Scope(NamedTuple):
-    """One account and its ceiling: `task:acme:t1`, `day:acme:2026-11-21`."""
+    """One account and its ceiling: `task:acme:t1`, `day:acme:2026-11-21`. until_unix_ms: see ScopeLimit."""
 
     name: str
     limit: Sum
+    until_unix_ms: int = 0
 
 
 class Balance(NamedTuple):
@@ -161,11 +162,15 @@ Answer = Held | Denied | Waiting | Conflict | Stale
 
 @dataclass(slots=True)
 class Ledger:
-    """All entries and balances. The functions below change it in place and touch nothing else."""
+    """All entries and balances. The functions below change it in place and touch nothing else.
+
+    until: of the accounts whose names do not say how long they count.
+    """
 
     lease_ms: int
     entries: dict[str, Entry] = field(default_factory=dict)
     balances: dict[str, Balance] = field(default_factory=dict)
+    until: dict[str, int] = field(default_factory=dict)
 
 
 # Terms
@@ -199,15 +204,18 @@ def scope_limits(scopes: Sequence[Scope]) -> tuple[ScopeLimit, ...]:
     return tuple(
         ScopeLimit(scope=name, cost_usd_micros=min(limit.cost_usd_micros, MAX_COST_USD_MICROS),
                    tokens=min(limit.tokens, MAX_TOKENS), model_calls=limit.model_calls, tool_calls=limit.tool_calls,
-                   wall_ms=limit.wall_ms)
-        for name, limit in scopes
+                   wall_ms=limit.wall_ms, until_unix_ms=until)
+        for name, limit, until in scopes
     )  # fmt: skip
 
 
 def scopes_from(limits: Sequence[ScopeLimit]) -> tuple[Scope, ...]:
     """Back from the journal."""
-    return tuple(Scope(one.scope, Sum(_ceiling(one.tokens, MAX_TOKENS), _ceiling(one.cost_usd_micros,
-                 MAX_COST_USD_MICROS), one.model_calls, one.tool_calls, one.wall_ms)) for one in limits)  # fmt: skip
+    return tuple(
+        Scope(one.scope, Sum(_ceiling(one.tokens, MAX_TOKENS), _ceiling(one.cost_usd_micros, MAX_COST_USD_MICROS),
+                             one.model_calls, one.tool_calls, one.wall_ms), one.until_unix_ms)
+        for one in limits
+    )  # fmt: skip
 
 
 def _ceiling(value: int, most: int) -> int:
@@ -216,12 +224,12 @@ def _ceiling(value: int, most: int) -> int:
 
 def scopes_json(scopes: Sequence[Scope]) -> str:
     """As the Redis ledger has them."""
-    return json.dumps([[name, *limit] for name, limit in scopes], separators=(",", ":"))
+    return json.dumps([[name, *limit, until] for name, limit, until in scopes], separators=(",", ":"))
 
 
 def scopes_from_json(text: str | bytes) -> tuple[Scope, ...]:
     """Back from the Redis ledger."""
-    return tuple(Scope(name, Sum(*limit)) for name, *limit in json.loads(text))
+    return tuple(Scope(name, Sum(*limit), until) for name, *limit, until in json.loads(text))
 
 
 # Admission
@@ -300,6 +308,12 @@ def settle(ledger: Ledger, key: str, usage: Sum, estimated: bool) -> Settlement:
     return _settlement(ledger, ledger.entries[key], usage, estimated)
 
 
+def holds(ledger: Ledger, key: str) -> bool:
+    """Whether a reservation is held, or was and is settled."""
+    known = ledger.entries.get(key)
+    return known is not None and known.state in ("open", "lapsed", "settled")
+
+
 def stop(ledger: Ledger, scope: str) -> Balance:
     """The task of this scope was ended early. What it has cost by now."""
     ledger.balances[scope] = ledger.balances.get(scope, Balance())._replace(stopped=True)
@@ -317,6 +331,7 @@ def sweep(ledger: Ledger, now_unix_ms: int) -> None:
 
 def _open(ledger: Ledger, key: str, entry: Entry, known: Entry | None) -> None:
     ledger.entries[key] = entry
+    ledger.until.update((scope.name, scope.until_unix_ms) for scope in entry.scopes if scope.until_unix_ms)
     _move(ledger, entry, reserved=entry.ask)
     if known is not None and known.state == "early":
         _charge(ledger, key, entry, known.usage, known.estimated)
@@ -351,7 +366,7 @@ def _stopped(ledger: Ledger, entry: Entry) -> Balance | None:
 
 def _first(ledger: Ledger, entry: Entry, *, with_reserved: bool) -> Ceiling | None:
     """The first limit that the ask does not fit under."""
-    for name, limit in entry.scopes:
+    for name, limit, _ in entry.scopes:
         balance = ledger.balances.get(name, Balance())
         for unit in _UNITS:
             spent, held = getattr(balance.spent, unit), getattr(balance.reserved, unit)
@@ -363,7 +378,7 @@ def _first(ledger: Ledger, entry: Entry, *, with_reserved: bool) -> Ceiling | No
 
 def _exceeded(ledger: Ledger, entry: Entry) -> Ceiling | None:
     """The first scope that has spent more than its limit: only an under-estimate can get there."""
-    for name, limit in entry.scopes:
+    for name, limit, _ in entry.scopes:
         balance = ledger.balances.get(name, Balance())
         for unit in _UNITS:
             spent, most = getattr(balance.spent, unit), getattr(limit, unit)

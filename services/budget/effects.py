@@ -6,7 +6,6 @@ In: ReserveRequested (rpc), Settled (inbox). Out: ReserveReplied; the `Reserved`
 
 import asyncio
 from collections import OrderedDict
-from contextlib import suppress
 
 from bulkhead.bus.port import BusError
 from bulkhead.grants import Authority, GrantRefused
@@ -17,22 +16,21 @@ from bulkhead.telemetry.log import Log
 from bulkhead_contracts import envelope, subjects
 from bulkhead_contracts.budget import (
     LimitsRequested,
-    Reserved,
     ReserveReplied,
     ReserveRequested,
     Settled,
-    TaskCharged,
     TaskHalted,
 )
 from bulkhead_contracts.control import Halt, HaltRequested
 from bulkhead_contracts.task import TaskStopped
 
-from . import core, reasons
+from . import core, facts, reasons
+from .checkpoint import Checkpointer
 from .core import NO_LIMIT, Answer, Balance, Ceiling, Conflict, Denied, Held, Settlement, Stale, Waiting
 from .limiting import LimitBook
 from .port import Fenced, RedisFailure, Store
-from .rebuild import JOURNAL, Keeper, find_fact
-from .scopes import fact_scopes, scopes_of, task_scope
+from .rebuild import JOURNAL, Keeper, find_fact, settled_before
+from .scopes import scopes_of, task_scope
 from .settings import Settings
 from .switches import Switches
 from .watcher import Watcher
@@ -70,8 +68,13 @@ class Budget:
         ) if watches else None
         self._grants: OrderedDict[tuple[str, str, str], Authority] = OrderedDict()
         self._doubts: dict[str, list[tuple[int, Received, ReserveRequested]]] = {}
-        self._tidying: asyncio.Task[None] | None = None
-        self.limits = LimitBook(context.bus, context.publisher, store, context.clock)
+        self._tidying: list[asyncio.Task[None]] = []
+        self.checkpoints = Checkpointer(
+            context.bus, context.publisher, store, context.clock, self.keeper.fold_on, holder=context.instance,
+            lease_ms=settings.lease_ms, keep_ms=settings.keep_ms, every_s=settings.checkpoint_s,
+            messages=settings.checkpoint_messages,
+        )  # fmt: skip
+        self.limits = LimitBook(context.bus, context.publisher, store, context.clock, self.keeper.lose)
         self._mesh_day = NO_LIMIT._replace(
             tokens=settings.mesh_day_tokens, cost_usd_micros=settings.mesh_day_cost_usd_micros)
         self.rpc: RpcTable = {ReserveRequested: self.admit, LimitsRequested: self.limits.answer,
@@ -80,7 +83,7 @@ class Budget:
     async def start(self) -> None:
         """Begin to build the ledger; admissions answer `wait` until it stands."""
         self.keeper.start()
-        self._tidying = asyncio.create_task(self._tidy())
+        self._tidying = [asyncio.create_task(self._tidy()), asyncio.create_task(self.checkpoints.run())]
         if self.watcher is not None:
             self.watcher.start()
 
@@ -88,10 +91,9 @@ class Budget:
         """Close what was opened."""
         if self.watcher is not None:
             await self.watcher.stop()
-        if self._tidying is not None:
-            self._tidying.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._tidying
+        for task in self._tidying:
+            task.cancel()
+        await asyncio.gather(*self._tidying, return_exceptions=True)
         await self.keeper.stop()
         await self._store.close()
 
@@ -188,25 +190,14 @@ class Budget:
                 raise Fenced("the ledger was built anew meanwhile")
             # A rebuild that began meanwhile may have read the journal before this fact was in it: then this is fenced.
             # And whoever doubted an earlier attempt of this id may have let it go before the fact was there.
-            await self._store.restore(key, core.sum_of(body.worst_case), held.scopes, held.at_unix_ms)
+            if not await self._store.holds(key):
+                await self._store.restore(key, core.sum_of(body.worst_case), held.scopes, held.at_unix_ms)
         except (Fenced, *RedisFailure) as error:
             return self._lost(body, error)
         return ReserveReplied(reservation_id=body.reservation_id, decision="reserved")
 
     async def _append(self, message: Received, body: ReserveRequested, held: Held) -> None:
-        scopes, more_scopes = fact_scopes(held.scopes)
-        fact = Reserved(
-            reservation_id=body.reservation_id,
-            call_id=body.call_id,
-            step_id=body.step_id,
-            service=message.sender,
-            resource=body.resource,
-            amount=body.worst_case,
-            scopes=scopes,
-            more_scopes=more_scopes,
-            price_digest=body.price_digest,
-            reserved_unix_ms=held.at_unix_ms,
-        )
+        fact = facts.reserved(message.sender, body, held)
         # The id derives from the reservation: a repeat is the same message, and the broker keeps one.
         await self._context.publisher.send(
             JOURNAL,
@@ -230,6 +221,9 @@ class Budget:
         reason = reasons.denied(ceiling)
         try:
             await self._halt(message, ceiling, reason)
+            await self._stop(message)
+        except (Fenced, *RedisFailure) as error:
+            return self._lost(body, error)
         except BusError as error:
             # Asked again, it is refused again: the halt must not get lost.
             log.error("halt_not_published", task=message.task, reason=str(error))
@@ -300,7 +294,8 @@ class Budget:
                 settlement = await self._look_up(message, body, key)
             if settlement.ceiling is not None:
                 await self._halt(message, settlement.ceiling, reasons.exceeded(settlement.ceiling))
-            if settlement.stopped is not None:
+                await self._stop(message)
+            elif settlement.stopped is not None:
                 await self._tell_charge(message, settlement.stopped)
         except (Fenced, *RedisFailure) as error:
             self.keeper.lose(str(error) or type(error).__name__)
@@ -319,6 +314,10 @@ class Budget:
         if fact is None:
             log.warning("settled_without_reservation", key=key)
             return Settlement("unknown")
+        if await settled_before(
+            self._context.bus, message.tenant, message.task, message.sender, body.reservation_id, message.sequence
+        ):
+            return Settlement("repeated")  # Charged long ago, and forgotten since then.
         scopes = core.scopes_from((*fact.scopes, *fact.more_scopes))
         return await self._store.restore(key, core.sum_of(fact.amount), scopes, fact.reserved_unix_ms)
 
@@ -337,21 +336,22 @@ class Budget:
         if not self.keeper.epoch:
             raise Retry(0.5, f"no ledger: {self.keeper.reason}")
         try:
-            balance = await self._store.stop(task_scope(message.tenant, message.task))
-            await self._tell_charge(message, balance)
+            await self._stop(message)
         except (Fenced, *RedisFailure) as error:
             self.keeper.lose(str(error) or type(error).__name__)
             raise Retry(0.5, f"the ledger does not answer: {error}") from error
         except BusError as error:
             raise Retry(0.5, f"the broker does not answer: {error}") from error
 
+    async def _stop(self, message: Received) -> None:
+        """From now on every settlement of the task is told. Raises BusError, Fenced, RedisFailure."""
+        await self._tell_charge(message, await self._store.stop(task_scope(message.tenant, message.task)))
+
     async def _tell_charge(self, message: Received, balance: Balance) -> None:
         """To whoever shows the task: what it has cost by now, all of its calls. Raises BusError."""
-        charged = TaskCharged(charged=core.amount_of(balance.spent), held=core.amount_of(balance.reserved),
-                              settled_calls=balance.settled)  # fmt: skip
         await self._context.publisher.send(
-            "gateway", charged, tenant=message.tenant, task=message.task, cause=message.envelope.id, index="charged",
-            actor=message.envelope.actor,
+            "gateway", facts.charged(balance), tenant=message.tenant, task=message.task, cause=message.envelope.id,
+            index="charged", actor=message.envelope.actor,
         )  # fmt: skip
 
     async def _publish_halt(self, halt: Halt, index: str) -> None:

@@ -6,7 +6,9 @@ tenant is its limits, whatever becomes of Redis. Redis knows only their revision
 admission that was made of another one is asked again, so a change holds from the next admission on, on every replica.
 """
 
+import asyncio
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -31,6 +33,8 @@ BOOK = "limits"
 """Tenant of the facts' subjects; the tenant that they are about stands where a task does. No publisher may say it."""
 MAY_CHANGE, MAY_READ = ("operator",), ("operator", "auditor", "approver", "submitter")
 MAX_KNOWN_TENANTS = 10_000
+TELLS, TELL_AGAIN_S = 6, 0.2
+"""So often a ledger that is being verified is told of a change before the answer; after that it finds it by itself."""
 TRIES = 5
 """So often a change is made again after somebody else's."""
 
@@ -55,8 +59,11 @@ class Current(NamedTuple):
 class LimitBook:
     """What this replica knows of every tenant's limits."""
 
-    def __init__(self, bus: Bus, publisher: Publisher, store: Store, clock) -> None:  # type: ignore[no-untyped-def]
-        self._bus, self._publisher, self._store, self._clock = bus, publisher, store, clock
+    def __init__(
+        self, bus: Bus, publisher: Publisher, store: Store, clock: Callable[[], int], lost: Callable[[str], None]
+    ) -> None:
+        """lost: told that the ledger does not answer, so that it is verified."""
+        self._bus, self._publisher, self._store, self._clock, self._lost = bus, publisher, store, clock, lost
         self._pages: OrderedDict[str, Page] = OrderedDict()
 
     async def of(self, tenant: str) -> Current:
@@ -104,15 +111,23 @@ class LimitBook:
             page = await self._change(message, body)
             if isinstance(page, Failure):
                 return LimitsReplied(failure=page)
-            await self._store.look(Revision(message.tenant, page.revision), self._clock())
         except BusError as error:
             return LimitsReplied(failure=Failure.of(
                 "unavailable", f"the journal does not answer: {error}",
                 "read the limits to see whether the change was made, then make it again"))  # fmt: skip
-        except (Fenced, *RedisFailure) as error:
-            # It is stored. Who looks next, after the ledger is made again or what was read is old, finds it.
-            log.warning("limits_not_told", tenant=message.tenant, reason=str(error))
+        await self._tell(Revision(message.tenant, page.revision))
         return _reply(page)
+
+    async def _tell(self, revision: Revision) -> None:
+        """The store knows it before the asker does: then it holds everywhere. It is stored in any case."""
+        for _ in range(TELLS):
+            try:
+                await self._store.look(revision, self._clock())
+                return
+            except (Fenced, *RedisFailure) as error:
+                self._lost(str(error) or type(error).__name__)
+                log.warning("limits_not_told", tenant=revision.tenant, reason=str(error))
+                await asyncio.sleep(TELL_AGAIN_S)
 
     async def _change(self, message: Received, body: LimitsRequested) -> Page | Failure:
         change = message.envelope.id[:64]

@@ -51,6 +51,10 @@ class MemoryStore:
         old = stale(self._looks, revision, now_unix_ms)
         return old if old is not None else core.reserve(ledger, key, ask, tuple(scopes), now_unix_ms)
 
+    async def holds(self, key: str) -> bool:
+        """See port.Store."""
+        return core.holds(self._standing(), key)
+
     async def stop(self, scope: str) -> Balance:
         """See core.stop."""
         return core.stop(self._standing(), scope)

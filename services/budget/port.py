@@ -54,6 +54,10 @@ class Store(Protocol):
 
     async def stop(self, scope: str) -> Balance: ...
 
+    async def holds(self, key: str) -> bool:
+        """Whether a reservation is held, or was and is settled, in the ledger that stands now."""
+        ...
+
     async def look(self, revision: Revision, now_unix_ms: int) -> bool:
         """A tenant's limits were read and are this revision; False when a later one is known."""
         ...

@@ -50,8 +50,9 @@ def _remedy(ceiling: Ceiling) -> str:
             return f"Have an operator raise it: {_raise(kind, ceiling)}; then submit it again"
         case "day":
             return (
-                f"Submit again after 00:00 UTC, or have an operator raise day.{unit} of tenant {tenant} to at least "
-                f"{needed} in the tenants file (and in `bulkhead limits get`, where it stands there)"
+                f"Submit again after 00:00 UTC, or have an operator raise it: `{_raise(kind, ceiling)}` where "
+                f"`bulkhead limits get` shows a limit of the day, else raise day.{unit} of tenant {tenant} to at least "
+                f"{needed} in the tenants file"
             )
         case "mesh":
             return "Submit again after 00:00 UTC, or have who runs the mesh raise BULKHEAD_MESH_DAY_* of budget"

@@ -6,7 +6,7 @@ use. One replica rebuilds at a time; the others take over what it built.
 
 import asyncio
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from bulkhead.bus.port import Bus, BusError, BusUnavailable, Stored
@@ -19,6 +19,7 @@ from bulkhead_contracts.budget import LedgerMarked, Reserved, Settled
 from bulkhead_contracts.task import TaskStopped
 
 from . import core
+from .checkpoint import Start, newest, prune
 from .core import Ledger
 from .port import RedisFailure, Store, Unsafe
 from .scopes import task_scope
@@ -34,6 +35,10 @@ PAGE = 256
 LOCK_MS = 3_000
 """A replica that dies while it rebuilds holds the others up for so long; one that lives says so three times in it."""
 FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.05, 2.0
+
+
+GoOn = Callable[[], Awaitable[None]]
+"""Called after every page; raises to stop."""
 
 
 class LockLost(Exception):
@@ -184,29 +189,39 @@ class Keeper:
             if not await self._store.keep_lock(token, LOCK_MS):
                 raise LockLost("another replica took over the rebuild of the ledger")
 
-        ledger = Ledger(self._lease_ms)
         # Whatever was admitted or settled in the ledger before stands in front of these marks: its writers are fenced.
         mark = LedgerMarked(epoch=token)
         last_fact, last_settled = [
             (await self._publisher.send(inbox, mark, tenant=MARKS, task=MARKS, cause=token, index=inbox)).sequence
             for inbox in (JOURNAL, "budget")
         ]
-        facts = await self._fold(ledger, JOURNAL_INBOX, f"mesh.budget.{JOURNAL}.>", last_fact, go_on)
-        settlements = await self._fold(ledger, SETTLED_INBOX, "mesh.*.budget.>", last_settled, go_on)
+        start = await newest(self._bus, self._lease_ms, last_fact, last_settled)
+        facts, settlements = await self.fold_on(start, last_fact, last_settled, go_on)
+        ledger = start.ledger
+        prune(ledger, self._clock(), self._keep_ms)
         await self._store.write(token, ledger, self._clock() - self._keep_ms, go_on)
         if not await self._store.switch(token, server):
             raise LockLost("another replica took over the rebuild of the ledger")
         self.rebuilds += 1
         log.info("ledger_rebuilt", epoch=token[:8], facts=facts, settlements=settlements,
-                 took_ms=self._clock() - started_ms)  # fmt: skip
+                 checkpoint_at=start.at_unix_ms, took_ms=self._clock() - started_ms)  # fmt: skip
 
-    async def _fold(self, ledger: Ledger, stream: str, subject: str, last: int, go_on) -> int:  # type: ignore[no-untyped-def]
+    async def fold_on(self, start: Start, last_fact: int, last_settled: int, go_on: GoOn) -> tuple[int, int]:
+        """Both inboxes from where a ledger stands up to these sequences; how many messages. Raises BusUnavailable."""
+        ledger, facts, end = start.ledger, f"mesh.budget.{JOURNAL}.>", last_settled
+        return (await self._fold(ledger, JOURNAL_INBOX, facts, start.journal, last_fact, go_on),
+                await self._fold(ledger, SETTLED_INBOX, "mesh.*.budget.>", start.budget, end, go_on))
+
+    async def _fold(
+        self, ledger: Ledger, stream: str, subject: str, after: int, last: int, go_on: GoOn
+    ) -> int:
         """Read up to the sequence `last`, however far the follower that answers lies behind. Raises BusUnavailable."""
-        after, count, empty = 0, 0, 0
+        count, empty = 0, 0
         while after < last:
             page = await self._bus.read(stream, subject, after=after, limit=PAGE)
             for stored in page:
-                take(ledger, stored)
+                if stored.sequence <= last:
+                    take(ledger, stored)
             if page:
                 after, count, empty = page[-1].sequence, count + len(page), 0
             elif empty < MAX_EMPTY_READS:
@@ -245,6 +260,25 @@ def fold(ledger: Ledger, message: Inbound) -> None:
         core.settle(ledger, key, core.used(body.usage, body.wall_ms), body.estimated)
     elif isinstance(body, TaskStopped):
         core.stop(ledger, task_scope(address.tenant, address.task))
+
+
+async def settled_before(
+    bus: Bus, tenant: str, task: str, service: str, reservation_id: str, before: int
+) -> bool:
+    """Whether a reservation's settlement lies in the inbox below a sequence: then it was charged. Raises BusError."""
+    subject, after = subjects.mesh(service, "budget", tenant, task), 0
+    while page := await bus.read(SETTLED_INBOX, subject, after=after, limit=PAGE):
+        for stored in page:
+            if stored.sequence >= before:
+                return False
+            try:
+                body = inbound.read(stored, "budget").body
+            except Unreadable:
+                continue
+            if isinstance(body, Settled) and body.reservation_id == reservation_id:
+                return True
+        after = page[-1].sequence
+    return False
 
 
 async def find_fact(bus: Bus, tenant: str, task: str, service: str, reservation_id: str) -> Reserved | None:

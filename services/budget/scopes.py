@@ -19,6 +19,8 @@ from .core import NO_LIMIT, Scope, Sum, scope_limits
 
 Limits = Mapping[str, Limit]
 """By target."""
+AFTERWARDS_MS = 2 * 24 * 3600 * 1000
+"""So long a day, or a month, is kept after its end."""
 IN_FIRST = 8
 """As many scopes as the first field of a fact holds."""
 
@@ -38,9 +40,10 @@ def scopes_of(
     asked = NO_LIMIT._replace(tokens=grant.limits.tokens, cost_usd_micros=grant.limits.cost_usd_micros)
     granted = NO_LIMIT._replace(tokens=grant.day_tokens, cost_usd_micros=grant.day_cost_usd_micros)
     task = replaced(narrowed(asked, limits.get("task")), limits.get(f"task/{grant.task}"))
-    found = [Scope(task_scope(tenant, grant.task), task)]
+    found = [Scope(task_scope(tenant, grant.task), task, grant.expires_unix_ms)]
     if step_id:
-        found.append(Scope(f"step:{tenant}:{grant.task}/{step_id}", replaced(NO_LIMIT, limits.get("step"))))
+        found.append(Scope(f"step:{tenant}:{grant.task}/{step_id}", replaced(NO_LIMIT, limits.get("step")),
+                           grant.expires_unix_ms))  # fmt: skip
     named = (("agent", agent), ("workflow", grant.workflow), ("feature", grant.feature), ("user", grant.actor))
     for kind, name in named:
         if name:
@@ -68,6 +71,17 @@ def replaced(ceiling: Sum, limit: Limit | None) -> Sum:
         return ceiling
     return Sum(*(most if (new := getattr(limit, unit)) is None else new
                  for unit, most in zip(Sum._fields, ceiling, strict=True)))  # fmt: skip
+
+
+def over(name: str, until_unix_ms: int, now_unix_ms: int) -> bool:
+    """Whether nothing can be admitted to an account any more, and nothing of it is still to be told."""
+    kind = name.partition(":")[0]
+    if kind in ("task", "step"):
+        return 0 < until_unix_ms < now_unix_ms
+    # Replicas' clocks differ, and calls end after midnight.
+    today = datetime.fromtimestamp(max(0, now_unix_ms - AFTERWARDS_MS) / 1000, UTC).date().isoformat()
+    period = name.rpartition(":")[2]
+    return period < today[: len(period)]
 
 
 def fact_scopes(scopes: tuple[Scope, ...]) -> tuple[tuple[ScopeLimit, ...], tuple[ScopeLimit, ...]]:

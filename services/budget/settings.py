@@ -19,7 +19,9 @@ class Settings(ServiceSettings):
     restart of several replicas free of pauses). tail_grace_s: a rebuild looks again so soon when the
     follower that answers it lags. watch: read the journal and tell of loops, chatter and stalls; auto: where there is a
     Redis, which several replicas need to agree who tells. watch_halts: stop a task that loops or only chatters; false
-    tells of it and stops nothing. mesh_day_*: what all tenants together may spend in a day (UTC).
+    tells of it and stops nothing. settled_keep_minutes: so long a reservation is remembered after it was settled.
+    checkpoint_s: so often one replica looks whether a checkpoint of the ledger is due: after so many messages
+    (checkpoint_messages), or an hour. mesh_day_*: what all tenants together may spend in a day (UTC).
     """
 
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
@@ -34,6 +36,9 @@ class Settings(ServiceSettings):
     watch: Literal["auto", "on", "off"] = "auto"
     watch_interval_s: float = Field(default=0.2, ge=0.01, le=10)
     watch_halts: bool = True
+    settled_keep_minutes: int = Field(default=360, ge=1, le=14_400)
+    checkpoint_s: float = Field(default=300.0, ge=0.05, le=86_400)
+    checkpoint_messages: int = Field(default=20_000, ge=1)
     mesh_day_cost_usd_micros: int = Field(default=UNLIMITED, ge=0, le=UNLIMITED)
     mesh_day_tokens: int = Field(default=UNLIMITED, ge=0, le=UNLIMITED)
 

@@ -1,190 +1,33 @@
 """Budget in a mesh on a real Redis: admissions, settlements and halts over the bus; kills, empties, second replicas."""
 
 import asyncio
-import itertools
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from bulkhead.bus.port import BusUnavailable, PubAck, Stored
-from bulkhead.runtime.context import Context, unix_ms
-from bulkhead.testing.mesh import MemoryMesh
+from bulkhead.bus.port import BusUnavailable, PubAck
 from bulkhead.testing.redis_server import RedisServer
 from bulkhead_contracts import catalog
 from bulkhead_contracts.budget import (
     Amount,
     Limit,
     LimitsChanged,
-    LimitsReplied,
-    LimitsRequested,
     Reserved,
     ReserveReplied,
     ReserveRequested,
-    Settled,
     TaskCharged,
     TaskHalted,
 )
 from bulkhead_contracts.control import Halt
-from bulkhead_contracts.grant import TaskGrant
-from bulkhead_contracts.result import Usage
-from bulkhead_contracts.task import RequesterClaim, TaskLimits, TaskStopped
 from services.budget import core
-from services.budget.app import build
-from services.budget.effects import Budget
 from services.budget.port import RedisFailure
 from services.budget.rebuild import LOCK_MS
-from services.budget.settings import Settings
+from tests.integration.budget_world import DOER, TASK, TENANT, World, redis, until, world
 
-TENANT, TASK = "acme", "t1"
-NUMBERS = itertools.count(1)
-DOER = "model_gateway"
-
-
-@pytest.fixture
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path_factory.mktemp("redis"))
-    server.start()
-    yield server
-    server.stop()
-
-
-class World:
-    """A mesh with budget in it; the test speaks as a doer."""
-
-    def __init__(self, mesh: MemoryMesh, edges: dict[str, Budget]) -> None:
-        self.mesh, self.edges = mesh, edges
-        self.doer = mesh.context(DOER)
-
-    def grant(self, *, cost: int = 100, tokens: int = 1_000, day_cost: int = 10_000, task: str = TASK) -> str:
-        grant = TaskGrant(
-            tenant=TENANT, task=task, actor="ada", tools=(), document_scopes=("default",),
-            limits=TaskLimits(cost_usd_micros=cost, tokens=tokens), day_cost_usd_micros=day_cost, day_tokens=100_000,
-            expires_unix_ms=unix_ms() + 3_600_000,
-        )  # fmt: skip
-        return self.mesh.context("signer").signer.grant(grant)
-
-    async def ask(self, rid: str, cost: int = 10, tokens: int = 10, **grant: Any) -> ReserveReplied:
-        body = ReserveRequested(reservation_id=rid, call_id=rid, purpose="model", resource="m",
-                                worst_case=Amount(tokens=tokens, cost_usd_micros=cost))  # fmt: skip
-        task = grant.get("task", TASK)
-        answer = await self.doer.publisher.request("budget", body, tenant=TENANT, task=task,
-                                                   grant=self.grant(**grant), cause="c", index=rid)  # fmt: skip
-        assert isinstance(answer, ReserveReplied)
-        return answer
-
-    async def asked_until(self, decision: str, rid: str, **more: Any) -> ReserveReplied:
-        """Ask as a doer does: `wait` means again, under the same id."""
-        found: list[ReserveReplied] = []
-
-        async def there() -> bool:
-            found.append(await self.ask(rid, **more))
-            return found[-1].decision == decision
-
-        await until(there)
-        return found[-1]
-
-    async def limits(
-        self, target: str | None = None, role: str = "operator", tenant: str = TENANT, **limit: int
-    ) -> LimitsReplied:
-        """As the gateway asks, for a person of a tenant."""
-        claim = RequesterClaim(tenant=tenant, person="ada", role=role, via="api_key")  # type: ignore[arg-type]
-        ask = LimitsRequested(requester=claim, target=target, limit=Limit(**limit))
-        answer = await self.mesh.context("gateway").publisher.request(
-            "budget", ask, tenant=TENANT, task="limits", index=str(next(NUMBERS)))
-        assert isinstance(answer, LimitsReplied)
-        return answer
-
-    async def stop(self, task: str = TASK) -> PubAck:
-        """As the planner does when a task is cancelled."""
-        body = TaskStopped(code="cancelled", reason="not needed")
-        return await self.mesh.context("planner").publisher.send("budget", body, tenant=TENANT, task=task, cause="stop")
-
-    async def charged(self, count: int) -> list[TaskCharged]:
-        """What the gateway was told the task has cost, so many times."""
-        subject = f"mesh.budget.gateway.*.{TENANT}.{TASK}"
-
-        async def there() -> bool:
-            return len(await self.mesh.messages("INBOX_GATEWAY", subject)) >= count
-
-        await until(there)
-        stored = await self.mesh.messages("INBOX_GATEWAY", subject)
-        return [TaskCharged.model_validate_json(one.body) for one in stored]
-
-    async def settle(self, rid: str, cost: int = 10, tokens: int = 10, *, estimated: bool = False, task: str = TASK,
-                     sender: Context | None = None, index: str = "settled") -> PubAck:  # fmt: skip
-        body = Settled(reservation_id=rid, call_id=rid, estimated=estimated,
-                       usage=Usage(input_tokens=tokens, cost_usd_micros=cost))  # fmt: skip
-        publisher = (sender or self.doer).publisher
-        return await publisher.send("budget", body, tenant=TENANT, task=task, cause=rid, index=index)
-
-    async def ready(self, instance: str = "0") -> None:
-        await asyncio.wait_for(self.edges[instance].keeper.wait_built(), 10)
-
-    async def balance(self, scope: str = f"task:{TENANT}:{TASK}", instance: str = "0") -> core.Balance:
-        _, balances = await self.edges[instance]._store.dump()
-        return balances.get(scope, core.Balance())
-
-    async def settled_balance(self, spent: int, reserved: int = 0, instance: str = "0") -> None:
-        async def there() -> bool:
-            try:
-                found = await self.balance(instance=instance)
-            except RedisFailure:
-                return False  # The test looks through budget's own connections, which the outage cut too.
-            return (found.spent.cost_usd_micros, found.reserved.cost_usd_micros) == (spent, reserved)
-
-        await until(there)
-
-    async def facts(self) -> list[Stored]:
-        """Of reservations; the marks of rebuilds left out."""
-        found = await self.mesh.messages("INBOX_JOURNAL", "mesh.budget.journal.>")
-        return [one for one in found if one.headers["ce-type"] == Reserved.ce_type()]
-
-    async def from_journal(self) -> core.Ledger:
-        """The ledger as the streams alone tell it."""
-        ledger = core.Ledger(600_000)
-        for stored in await self.facts():
-            fact = catalog.decode(stored.headers["ce-type"], stored.body)
-            assert isinstance(fact, Reserved)
-            tenant, task = stored.subject.split(".")[-2:]
-            key = core.entry_key(fact.service, tenant, task, fact.reservation_id)
-            scopes = core.scopes_from(fact.scopes)
-            core.restore(ledger, key, core.sum_of(fact.amount), scopes, fact.reserved_unix_ms)
-        for stored in await self.mesh.messages("INBOX_BUDGET", "mesh.*.budget.>"):
-            body = catalog.decode(stored.headers["ce-type"], stored.body)
-            if not isinstance(body, Settled):
-                continue  # The mark of a rebuild.
-            parts = stored.subject.split(".")
-            key = core.entry_key(parts[1], parts[-2], parts[-1], body.reservation_id)
-            core.settle(ledger, key, core.used(body.usage), body.estimated)
-        return ledger
-
-
-async def until(there: Callable[[], Awaitable[bool]], timeout_s: float = 15.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not await there():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        await asyncio.sleep(0.01)
-
-
-@pytest.fixture
-async def world(redis: RedisServer) -> AsyncIterator[World]:
-    edges: dict[str, Budget] = {}
-
-    def make(context: Context) -> Budget:
-        settings = Settings(redis_url=redis.url, redis_timeout_s=0.5, retry_after_ms=20)
-        edges[context.instance] = build(context, settings)
-        return edges[context.instance]
-
-    async with MemoryMesh({"budget": make}) as mesh:
-        world = World(mesh, edges)
-        await world.ready()
-        yield world
-    for edge in edges.values():
-        await edge.stop()
+__all__ = ("redis", "world")
 
 
 async def test_reserve_settle_and_the_fact_before_the_answer(world: World) -> None:
@@ -235,6 +78,9 @@ async def test_the_ceiling_refuses_halts_live_and_tells_the_planner(world: World
     halt = Halt.model_validate_json(entry.body)
     assert (halt.active, halt.scope, halt.name, halt.by) == (True, "task", TASK, "budget")
     assert (await world.ask("r2", cost=30)).model_dump() == refused.model_dump()
+    # Nothing is in the works: what was spent is all, and is told as such.
+    assert (await world.charged(1))[0] == TaskCharged(charged=Amount(tokens=10, cost_usd_micros=80), held=Amount(),
+                                                      settled_calls=1)  # fmt: skip
 
 
 async def test_a_limit_holds_from_the_next_admission_on_on_every_replica_and_outlives_redis(
@@ -414,6 +260,41 @@ async def test_a_fact_that_redis_does_not_know_is_found_in_the_journal(world: Wo
     await store._redis.delete(*[key async for key in store._redis.scan_iter("*:[rs]:*")])
     await world.settle("r1", cost=20)
     await world.settled_balance(spent=20)
+
+
+async def test_a_settlement_that_comes_again_when_it_is_forgotten_is_not_charged_again(world: World) -> None:
+    assert (await world.ask("r1", cost=50)).decision == "reserved"
+    await world.settle("r1", cost=20)
+    await world.settled_balance(spent=20)
+    store = world.edges["0"]._store
+    (entry,) = [key async for key in store._redis.scan_iter("*:r:*")]
+    assert 0 < await store._redis.pttl(entry) <= 360 * 60_000, "it is remembered for hours, not for days"
+    await store._redis.delete(entry)
+    await world.settle("r1", cost=20, index="again")
+    await world.ask("r2", cost=7)
+    await world.settle("r2", cost=5)
+    await world.settled_balance(spent=25)
+
+
+async def test_the_ledger_comes_back_from_a_checkpoint_when_what_it_was_made_of_is_purged(world: World) -> None:
+    for n in range(6):
+        assert (await world.ask(f"r{n}", cost=10, task=f"t{n % 2}")).decision == "reserved"
+        if n:
+            await world.settle(f"r{n}", cost=n, task=f"t{n % 2}")
+    await world.settled_balance(spent=2 + 4, reserved=10, instance="0", task="t0")
+    assert await world.edges["0"].checkpoints.make(at_once=True)
+    assert (await world.ask("tail", cost=9, task="t1")).decision == "reserved"
+    _, before = await world.edges["0"]._store.dump()
+    for stream in ("INBOX_JOURNAL", "INBOX_BUDGET"):
+        for task in ("t0", "t1"):
+            world.purged(stream, task, but=1 if stream == "INBOX_JOURNAL" and task == "t1" else 0)
+    await world.edges["0"]._store._redis.flushall()
+    await world.asked_until("reserved", "after", cost=1, tokens=1, task="t9")
+    _, after = await world.edges["0"]._store.dump()
+    assert {name: after[name] for name in before if name.startswith(("task:", "user:"))} == {
+        name: one for name, one in before.items() if name.startswith("task:")} | {
+        name: one._replace(reserved=one.reserved.plus(core.Sum(1, 1))) for name, one in before.items()
+        if name.startswith("user:")}
 
 
 async def test_two_replicas_share_one_ledger_and_one_rebuilds(world: World, redis: RedisServer) -> None:

@@ -53,7 +53,8 @@ class ReserveReplied(Body):
 class ScopeLimit(Contract):
     """One account of the ledger, e.g. `task:acme:t1` or `day:acme:2026-11-21`, and its ceiling.
 
-    The largest value that a unit can have means that there is no ceiling in it.
+    The largest value that a unit can have means that there is no ceiling in it. until_unix_ms: nothing is admitted to
+    it after that (a task's grant has expired); 0 where its name says how long it counts.
     """
 
     scope: Annotated[str, Field(max_length=200)]
@@ -62,6 +63,7 @@ class ScopeLimit(Contract):
     model_calls: Count = bounds.UNLIMITED
     tool_calls: Count = bounds.UNLIMITED
     wall_ms: Count = bounds.UNLIMITED
+    until_unix_ms: UnixMs = 0
 
 
 class Reserved(Body):
@@ -187,6 +189,55 @@ class LedgerMarked(Body):
     TYPE: ClassVar[str] = "mesh.budget.ledger_marked"
 
     epoch: Token
+
+
+Units = tuple[int, int, int, int, int]
+"""Tokens, micro dollars, model calls, tool calls, milliseconds."""
+
+
+class LedgerBalance(Contract):
+    """What one account had spent at a checkpoint, by how many settlements, and what it held."""
+
+    scope: Annotated[str, Field(max_length=200)]
+    reserved: Units
+    spent: Units
+    settled: Count
+    stopped: bool = False
+    until_unix_ms: UnixMs = 0
+
+
+class LedgerEntry(Contract):
+    """One reservation that had not been settled at a checkpoint."""
+
+    key: Annotated[str, Field(max_length=300)]
+    ask: Units
+    scopes: Annotated[tuple[ScopeLimit, ...], Field(max_length=16)]
+    reserved_unix_ms: UnixMs
+
+
+class LedgerPart(Body):
+    """Fact: a part of the ledger as it stood at a checkpoint."""
+
+    TYPE: ClassVar[str] = "mesh.budget.ledger_part"
+
+    checkpoint: Token
+    balances: Annotated[tuple[LedgerBalance, ...], Field(max_length=bounds.MAX_CHECKPOINT_ROWS)] = ()
+    entries: Annotated[tuple[LedgerEntry, ...], Field(max_length=bounds.MAX_CHECKPOINT_ROWS)] = ()
+
+
+class LedgerCheckpointed(Body):
+    """Fact: the ledger as it follows from the journal's inbox up to one sequence and budget's up to another.
+
+    parts: where its parts lie, by sequence. What lies below these sequences may be removed: it is in here.
+    """
+
+    TYPE: ClassVar[str] = "mesh.budget.ledger_checkpointed"
+
+    checkpoint: Token
+    journal_sequence: Count
+    budget_sequence: Count
+    parts: Annotated[tuple[Count, ...], Field(max_length=bounds.MAX_CHECKPOINT_PARTS)] = ()
+    at_unix_ms: UnixMs
 
 
 class Tripped(Body):

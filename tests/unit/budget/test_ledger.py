@@ -74,7 +74,7 @@ def test_honest_calls_never_spend_more_than_the_limit(calls: list[tuple[int, int
         answer = core.reserve(ledger, f"r{n}", Sum(worst, worst), scopes, n * 50)
         if isinstance(answer, Held) and settles:
             core.settle(ledger, f"r{n}", Sum(min(real, worst), min(real, worst)), False)
-        for name, limit in (SCOPES[0], OTHER[0], SCOPES[1]):
+        for name, limit, _ in (SCOPES[0], OTHER[0], SCOPES[1]):
             balance = ledger.balances.get(name, core.Balance())
             assert not balance.reserved.plus(balance.spent).beyond(limit)
 

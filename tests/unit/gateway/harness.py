@@ -19,12 +19,14 @@ from bulkhead.runtime.edge import Received, Retry
 from bulkhead.runtime.publisher import Publisher
 from bulkhead.runtime.switching import Wish, judge
 from bulkhead_contracts import subjects
+from bulkhead_contracts.budget import LimitsReplied, LimitsRequested, TargetLimit
 from bulkhead_contracts.control import Halt, HaltReplied, HaltRequested
 from bulkhead_contracts.envelope import derive_id
 from bulkhead_contracts.grant import GrantReplied, GrantRequested
 from bulkhead_contracts.result import Failure
 from bulkhead_contracts.retrieval import DocumentsReplied, DocumentsRequested, StoredDocument
 from bulkhead_contracts.types import Body, Contract
+from services.budget import limiting
 from services.gateway.app import Gateway
 from services.gateway.settings import Settings
 
@@ -74,6 +76,7 @@ class InProcessBus:
         self.reads = 0
         self.gaps = 0
         self.rag_down = False
+        self.page = limiting.Page()
         self.documents: list[StoredDocument] = []
         self.news = asyncio.Event()
         self.halts: dict[str, Halt] = {}
@@ -133,13 +136,26 @@ class InProcessBus:
         self.halts[key] = found
         return HaltReplied(halt=found)
 
+    def _limited(self, ask: LimitsRequested) -> LimitsReplied:
+        """As budget answers: its own judgement, over limits that are kept here."""
+        if (failure := limiting.refused(ask, ask.requester.tenant)) is not None:
+            return LimitsReplied(failure=failure)
+        if ask.target is not None:
+            made = limiting.changed(self.page, ask, ask.requester.tenant, "c", 1)
+            if isinstance(made, Failure):
+                return LimitsReplied(failure=made)
+            self.page = limiting.Page(made.revision, 0, "c", {one.target: one.limit for one in made.limits})
+        rows = tuple(TargetLimit(target=target, limit=limit) for target, limit in sorted(self.page.limits.items()))
+        return LimitsReplied(revision=self.page.revision, limits=rows)
+
     async def request(self, subject: str, body: bytes, headers: Mapping[str, str] | None = None,
                       timeout_s: float = 2.0) -> Live:
         if self.signer_down or self.down:
             raise BusUnavailable("nobody answers")
         if subject.startswith("rpc.gateway.budget."):
-            if (headers or {}).get("ce-type") != HaltRequested.ce_type():
-                raise BusUnavailable("nobody answers")
+            if (headers or {}).get("ce-type") == LimitsRequested.ce_type():
+                kept = self._limited(LimitsRequested.model_validate_json(body))
+                return Live("reply", {"ce-type": kept.ce_type()}, kept.encode())
             said = self._switched(HaltRequested.model_validate_json(body))
             return Live("reply", {"ce-type": said.ce_type()}, said.encode())
         if subject.startswith("rpc.gateway.rag."):

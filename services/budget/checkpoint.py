@@ -1,0 +1,208 @@
+"""Checkpoints of the ledger: facts that outlive the messages they are made of, so that a rebuild reads only the tail.
+
+In: the newest checkpoint and what came after it, up to a cut. Out: the parts of the next one, then its seal. A cut is
+two sequences, one of each inbox, with the reservation of every settlement before it: then what a checkpoint holds is
+the ledger's balances and its open reservations, and nothing else. Made from the streams and never from Redis.
+"""
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+
+from bulkhead.bus.port import Bus, BusError
+from bulkhead.runtime import inbound
+from bulkhead.runtime.inbound import Unreadable
+from bulkhead.runtime.publisher import Publisher
+from bulkhead.telemetry.log import Log
+from bulkhead_contracts import subjects
+from bulkhead_contracts.budget import LedgerBalance, LedgerCheckpointed, LedgerEntry, LedgerMarked, LedgerPart
+from bulkhead_contracts.limits import MAX_CHECKPOINT_PARTS, MAX_CHECKPOINT_ROWS
+from bulkhead_contracts.types import Body
+
+from . import core
+from .core import Balance, Entry, Ledger, Sum
+from .port import RedisFailure, Store
+from .scopes import over
+
+log = Log("budget.checkpoint")
+
+JOURNAL, JOURNAL_INBOX = "journal", subjects.inbox_stream("journal")
+SETTLED_INBOX = subjects.inbox_stream("budget")
+TENANT, SEAL, PART = "checkpoint", "seal", "part"
+"""Of the subjects; no publisher may say this tenant's name."""
+ROLE = "checkpointer"
+LEASE_MS = 60_000
+HOUR_MS = 3_600_000
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A ledger and how far the two inboxes have been folded into it."""
+
+    ledger: Ledger
+    journal: int = 0
+    budget: int = 0
+    at_unix_ms: int = 0
+
+
+Fold = Callable[[Start, int, int, Callable[[], Awaitable[None]]], Awaitable[object]]
+"""Folds both inboxes on, up to two sequences; what it calls after every page may stop it."""
+
+
+async def breathe() -> None:
+    """Admissions come first."""
+    await asyncio.sleep(0)
+
+
+# Pure
+
+
+def prune(ledger: Ledger, now_unix_ms: int, keep_ms: int) -> None:
+    """Forget what cannot matter any more. A reservation that nobody settled in `keep_ms` stays spent, for good."""
+    if any(one.state == "open" and one.at_unix_ms + keep_ms < now_unix_ms for one in ledger.entries.values()):
+        core.sweep(ledger, now_unix_ms)
+    for key, entry in list(ledger.entries.items()):
+        if entry.state == "lapsed" and entry.at_unix_ms + keep_ms < now_unix_ms:
+            del ledger.entries[key]
+    for scope in list(ledger.balances):
+        if over(scope, ledger.until.get(scope, 0) and ledger.until[scope] + ledger.lease_ms, now_unix_ms):
+            del ledger.balances[scope]
+            ledger.until.pop(scope, None)
+
+
+def parts_of(ledger: Ledger, checkpoint: str) -> Iterator[LedgerPart]:
+    """A ledger at a cut, in pieces that fit messages.
+
+    Left out: what is settled, for it is in the balances; and settlements without a reservation, for at a cut nothing
+    of theirs is still to come.
+    """
+    balances = (
+        LedgerBalance(scope=scope, reserved=tuple(one.reserved), spent=tuple(one.spent), settled=one.settled,
+                      stopped=one.stopped, until_unix_ms=ledger.until.get(scope, 0))
+        for scope, one in ledger.balances.items()
+    )  # fmt: skip
+    entries = (
+        LedgerEntry(key=key, ask=tuple(entry.ask), scopes=core.scope_limits(entry.scopes),
+                    reserved_unix_ms=entry.at_unix_ms)
+        for key, entry in ledger.entries.items() if entry.state in ("open", "lapsed")
+    )  # fmt: skip
+    while some := tuple(islice(balances, MAX_CHECKPOINT_ROWS)):
+        yield LedgerPart(checkpoint=checkpoint, balances=some)
+    while more := tuple(islice(entries, MAX_CHECKPOINT_ROWS // 2)):
+        yield LedgerPart(checkpoint=checkpoint, entries=more)
+
+
+def take_part(ledger: Ledger, part: LedgerPart) -> None:
+    """A part back into a ledger. What had lapsed is open again: the next admission sees that its lease is over."""
+    for one in part.balances:
+        ledger.balances[one.scope] = Balance(Sum(*one.reserved), Sum(*one.spent), one.settled, one.stopped)
+        if one.until_unix_ms:
+            ledger.until[one.scope] = one.until_unix_ms
+    for row in part.entries:
+        ledger.entries[row.key] = Entry("open", Sum(*row.ask), core.scopes_from(row.scopes), row.reserved_unix_ms, 1)
+
+
+def reopen(ledger: Ledger) -> None:
+    """What has lapsed counts as held again, as a fold has it: whether a lease is over is judged by who admits."""
+    for key, entry in ledger.entries.items():
+        if entry.state == "lapsed":
+            for scope in entry.scopes:
+                old = ledger.balances.get(scope.name)
+                if old is not None:
+                    ledger.balances[scope.name] = old._replace(
+                        reserved=old.reserved.plus(entry.ask), spent=old.spent.minus(entry.ask))
+            ledger.entries[key] = replace(entry, state="open")
+
+
+# The streams
+
+
+async def newest(bus: Bus, lease_ms: int, journal: int, budget: int) -> Start:
+    """The newest checkpoint that lies before these ends of the two inboxes; none, and all is read. Raises BusError."""
+    nothing = Start(Ledger(lease_ms))
+    stored = await bus.last(JOURNAL_INBOX, subjects.mesh("budget", JOURNAL, TENANT, SEAL))
+    if stored is None:
+        return nothing
+    try:
+        seal = inbound.read(stored, JOURNAL).body
+        if not isinstance(seal, LedgerCheckpointed):
+            return nothing
+        if seal.journal_sequence > journal or seal.budget_sequence > budget:
+            # One of the streams was made anew: what the seal counts is not what lies there now.
+            log.warning("checkpoint_of_other_streams", checkpoint=seal.checkpoint)
+            return nothing
+        ledger = Ledger(lease_ms)
+        for sequence in seal.parts:
+            take_part(ledger, await _part(bus, seal.checkpoint, sequence))
+    except Unreadable as error:
+        log.warning("checkpoint_unreadable", reason=error.reason)
+        return nothing
+    return Start(ledger, seal.journal_sequence, seal.budget_sequence, seal.at_unix_ms)
+
+
+async def _part(bus: Bus, checkpoint: str, sequence: int) -> LedgerPart:
+    subject = subjects.mesh("budget", JOURNAL, TENANT, PART)
+    found = await bus.read(JOURNAL_INBOX, subject, after=sequence - 1, limit=1)
+    body = inbound.read(found[0], JOURNAL).body if found and found[0].sequence == sequence else None
+    if not isinstance(body, LedgerPart) or body.checkpoint != checkpoint:
+        raise Unreadable("missing_part", f"part {sequence} of checkpoint {checkpoint} is not there")
+    return body
+
+
+class Checkpointer:
+    """One replica's; the one that leads makes them."""
+
+    def __init__(
+        self, bus: Bus, publisher: Publisher, store: Store, clock: Callable[[], int], fold: Fold, *, holder: str,
+        lease_ms: int, keep_ms: int, every_s: float, messages: int,
+    ) -> None:
+        self._bus, self._publisher, self._store, self._clock, self._fold = bus, publisher, store, clock, fold
+        self._holder, self._lease_ms, self._keep_ms = holder, lease_ms, keep_ms
+        self._every_s, self._messages = every_s, messages
+        self.made = 0
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await asyncio.sleep(self._every_s)
+            try:
+                if await self._store.lead(ROLE, self._holder, max(LEASE_MS, int(self._every_s * 2_000))):
+                    await self.make()
+            except (BusError, Unreadable, *RedisFailure) as error:
+                # The one before stands; a rebuild reads a longer tail.
+                log.warning("checkpoint_not_made", reason=str(error) or type(error).__name__)
+
+    async def make(self, *, at_once: bool = False) -> bool:
+        """Make one if it is due. Raises BusError, Unreadable."""
+        # The settlements first: each one's reservation was stored before it, and so lies before the journal's mark.
+        settled = await self._bus.last(SETTLED_INBOX, "mesh.*.budget.>")
+        facts = await self._bus.last(JOURNAL_INBOX, f"mesh.budget.{JOURNAL}.>")
+        budget, journal = (one.sequence if one is not None else 0 for one in (settled, facts))
+        start = await newest(self._bus, self._lease_ms, journal, budget)
+        now = self._clock()
+        new = (budget - start.budget) + (journal - start.journal)
+        if not at_once and new < self._messages and (now - start.at_unix_ms < HOUR_MS or budget == start.budget):
+            return False
+        checkpoint = uuid.uuid4().hex
+        journal = await self._say(LedgerMarked(epoch=checkpoint), SEAL + "-mark", checkpoint)
+        await self._fold(start, journal, budget, breathe)
+        ledger = start.ledger
+        prune(ledger, now, self._keep_ms)
+        reopen(ledger)
+        made = enumerate(parts_of(ledger, checkpoint))
+        parts = [await self._say(part, PART, f"{checkpoint}/{at}") for at, part in made]
+        if len(parts) > MAX_CHECKPOINT_PARTS:
+            log.error("checkpoint_too_large", parts=len(parts))
+            return False
+        await self._say(LedgerCheckpointed(
+            checkpoint=checkpoint, journal_sequence=journal, budget_sequence=budget, parts=tuple(parts),
+            at_unix_ms=now), SEAL, f"{checkpoint}/seal")  # fmt: skip
+        self.made += 1
+        log.info("checkpoint_made", checkpoint=checkpoint, folded=new, parts=len(parts))
+        return True
+
+    async def _say(self, body: Body, task: str, index: str) -> int:
+        ack = await self._publisher.send(JOURNAL, body, tenant=TENANT, task=task, cause=index, index=task)
+        return ack.sequence

@@ -1,0 +1,33 @@
+"""What budget says of one reservation and of one task. Pure.
+
+In: an ask with the terms that it is held on; a balance. Out: the bodies of `Reserved` and `TaskCharged`.
+"""
+
+from bulkhead_contracts.budget import Reserved, ReserveRequested, TaskCharged
+
+from . import core
+from .core import Balance, Held
+from .scopes import fact_scopes
+
+
+def reserved(service: str, body: ReserveRequested, held: Held) -> Reserved:
+    """The fact that stands in the journal before the answer."""
+    scopes, more_scopes = fact_scopes(held.scopes)
+    return Reserved(
+        reservation_id=body.reservation_id,
+        call_id=body.call_id,
+        step_id=body.step_id,
+        service=service,
+        resource=body.resource,
+        amount=body.worst_case,
+        scopes=scopes,
+        more_scopes=more_scopes,
+        price_digest=body.price_digest,
+        reserved_unix_ms=held.at_unix_ms,
+    )
+
+
+def charged(balance: Balance) -> TaskCharged:
+    """What a task has cost by now."""
+    return TaskCharged(charged=core.amount_of(balance.spent), held=core.amount_of(balance.reserved),
+                       settled_calls=balance.settled)  # fmt: skip

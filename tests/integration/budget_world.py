@@ -1,0 +1,188 @@
+"""A mesh with budget in it on a real Redis, and who speaks to it: a doer, the planner, a person through the gateway."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+
+from bulkhead.bus.port import PubAck, Stored
+from bulkhead.runtime.context import Context, unix_ms
+from bulkhead.testing.mesh import MemoryMesh
+from bulkhead.testing.redis_server import RedisServer
+from bulkhead_contracts import catalog
+from bulkhead_contracts.budget import (
+    Amount,
+    Limit,
+    LimitsReplied,
+    LimitsRequested,
+    Reserved,
+    ReserveReplied,
+    ReserveRequested,
+    Settled,
+    TaskCharged,
+)
+from bulkhead_contracts.grant import TaskGrant
+from bulkhead_contracts.result import Usage
+from bulkhead_contracts.task import RequesterClaim, TaskLimits, TaskStopped
+from services.budget import core
+from services.budget.app import build
+from services.budget.effects import Budget
+from services.budget.port import RedisFailure
+from services.budget.settings import Settings
+
+TENANT, TASK = "acme", "t1"
+NUMBERS = itertools.count(1)
+DOER = "model_gateway"
+
+
+@pytest.fixture
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server
+    server.stop()
+
+
+class World:
+    """A mesh with budget in it; the test speaks as a doer."""
+
+    def __init__(self, mesh: MemoryMesh, edges: dict[str, Budget]) -> None:
+        self.mesh, self.edges = mesh, edges
+        self.doer = mesh.context(DOER)
+
+    def grant(self, *, cost: int = 100, tokens: int = 1_000, day_cost: int = 10_000, task: str = TASK) -> str:
+        grant = TaskGrant(
+            tenant=TENANT, task=task, actor="ada", tools=(), document_scopes=("default",),
+            limits=TaskLimits(cost_usd_micros=cost, tokens=tokens), day_cost_usd_micros=day_cost, day_tokens=100_000,
+            expires_unix_ms=unix_ms() + 3_600_000,
+        )  # fmt: skip
+        return self.mesh.context("signer").signer.grant(grant)
+
+    async def ask(self, rid: str, cost: int = 10, tokens: int = 10, **grant: Any) -> ReserveReplied:
+        body = ReserveRequested(reservation_id=rid, call_id=rid, purpose="model", resource="m",
+                                worst_case=Amount(tokens=tokens, cost_usd_micros=cost))  # fmt: skip
+        task = grant.get("task", TASK)
+        answer = await self.doer.publisher.request("budget", body, tenant=TENANT, task=task,
+                                                   grant=self.grant(**grant), cause="c", index=rid)  # fmt: skip
+        assert isinstance(answer, ReserveReplied)
+        return answer
+
+    async def asked_until(self, decision: str, rid: str, **more: Any) -> ReserveReplied:
+        """Ask as a doer does: `wait` means again, under the same id."""
+        found: list[ReserveReplied] = []
+
+        async def there() -> bool:
+            found.append(await self.ask(rid, **more))
+            return found[-1].decision == decision
+
+        await until(there)
+        return found[-1]
+
+    async def limits(
+        self, target: str | None = None, role: str = "operator", tenant: str = TENANT, **limit: int
+    ) -> LimitsReplied:
+        """As the gateway asks, for a person of a tenant."""
+        claim = RequesterClaim(tenant=tenant, person="ada", role=role, via="api_key")  # type: ignore[arg-type]
+        ask = LimitsRequested(requester=claim, target=target, limit=Limit(**limit))
+        answer = await self.mesh.context("gateway").publisher.request(
+            "budget", ask, tenant=TENANT, task="limits", index=str(next(NUMBERS)))
+        assert isinstance(answer, LimitsReplied)
+        return answer
+
+    async def stop(self, task: str = TASK) -> PubAck:
+        """As the planner does when a task is cancelled."""
+        body = TaskStopped(code="cancelled", reason="not needed")
+        return await self.mesh.context("planner").publisher.send("budget", body, tenant=TENANT, task=task, cause="stop")
+
+    async def charged(self, count: int) -> list[TaskCharged]:
+        """What the gateway was told the task has cost, so many times."""
+        subject = f"mesh.budget.gateway.*.{TENANT}.{TASK}"
+
+        async def there() -> bool:
+            return len(await self.mesh.messages("INBOX_GATEWAY", subject)) >= count
+
+        await until(there)
+        stored = await self.mesh.messages("INBOX_GATEWAY", subject)
+        return [TaskCharged.model_validate_json(one.body) for one in stored]
+
+    async def settle(self, rid: str, cost: int = 10, tokens: int = 10, *, estimated: bool = False, task: str = TASK,
+                     sender: Context | None = None, index: str = "settled") -> PubAck:  # fmt: skip
+        body = Settled(reservation_id=rid, call_id=rid, estimated=estimated,
+                       usage=Usage(input_tokens=tokens, cost_usd_micros=cost))  # fmt: skip
+        publisher = (sender or self.doer).publisher
+        return await publisher.send("budget", body, tenant=TENANT, task=task, cause=rid, index=index)
+
+    async def ready(self, instance: str = "0") -> None:
+        await asyncio.wait_for(self.edges[instance].keeper.wait_built(), 10)
+
+    async def balance(self, scope: str = f"task:{TENANT}:{TASK}", instance: str = "0") -> core.Balance:
+        _, balances = await self.edges[instance]._store.dump()
+        return balances.get(scope, core.Balance())
+
+    def purged(self, stream: str, task: str, but: int = 0) -> None:
+        """Old messages of a task are gone, all but so many."""
+        found = self.mesh.broker.stream(stream)
+        mine = found.read(f"mesh.*.*.*.{TENANT}.{task}", 0, 1_000)
+        for one in mine[: len(mine) - but]:
+            found.delete(one.sequence)
+
+    async def settled_balance(self, spent: int, reserved: int = 0, instance: str = "0", task: str = TASK) -> None:
+        async def there() -> bool:
+            try:
+                found = await self.balance(f"task:{TENANT}:{task}", instance=instance)
+            except RedisFailure:
+                return False  # The test looks through budget's own connections, which the outage cut too.
+            return (found.spent.cost_usd_micros, found.reserved.cost_usd_micros) == (spent, reserved)
+
+        await until(there)
+
+    async def facts(self) -> list[Stored]:
+        """Of reservations; the marks of rebuilds left out."""
+        found = await self.mesh.messages("INBOX_JOURNAL", "mesh.budget.journal.>")
+        return [one for one in found if one.headers["ce-type"] == Reserved.ce_type()]
+
+    async def from_journal(self) -> core.Ledger:
+        """The ledger as the streams alone tell it."""
+        ledger = core.Ledger(600_000)
+        for stored in await self.facts():
+            fact = catalog.decode(stored.headers["ce-type"], stored.body)
+            assert isinstance(fact, Reserved)
+            tenant, task = stored.subject.split(".")[-2:]
+            key = core.entry_key(fact.service, tenant, task, fact.reservation_id)
+            scopes = core.scopes_from(fact.scopes)
+            core.restore(ledger, key, core.sum_of(fact.amount), scopes, fact.reserved_unix_ms)
+        for stored in await self.mesh.messages("INBOX_BUDGET", "mesh.*.budget.>"):
+            body = catalog.decode(stored.headers["ce-type"], stored.body)
+            if not isinstance(body, Settled):
+                continue  # The mark of a rebuild.
+            parts = stored.subject.split(".")
+            key = core.entry_key(parts[1], parts[-2], parts[-1], body.reservation_id)
+            core.settle(ledger, key, core.used(body.usage), body.estimated)
+        return ledger
+
+
+async def until(there: Callable[[], Awaitable[bool]], timeout_s: float = 15.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not await there():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+async def world(redis: RedisServer) -> AsyncIterator[World]:
+    edges: dict[str, Budget] = {}
+
+    def make(context: Context) -> Budget:
+        settings = Settings(redis_url=redis.url, redis_timeout_s=0.5, retry_after_ms=20)
+        edges[context.instance] = build(context, settings)
+        return edges[context.instance]
+
+    async with MemoryMesh({"budget": make}) as mesh:
+        world = World(mesh, edges)
+        await world.ready()
+        yield world
+    for edge in edges.values():
+        await edge.stop()

@@ -1,0 +1,150 @@
+"""A checkpoint and the tail after it give the ledger that all messages give, wherever the cut lies."""
+
+from dataclasses import dataclass
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bulkhead.bus.memory import MemoryBroker, MemoryBus
+from bulkhead.runtime.publisher import Publisher
+from bulkhead_contracts.budget import Amount, LedgerPart, Reserved, Settled
+from bulkhead_contracts.result import Usage
+from services.budget import checkpoint, core, rebuild
+from services.budget.checkpoint import Checkpointer, parts_of, prune, reopen, take_part
+from services.budget.core import Ledger, Scope, Sum
+from services.budget.memory import MemoryStore
+
+LEASE_MS, DAY_MS, NOW = 60_000, 86_400_000, 1_795_231_204_272
+SCOPES = tuple(
+    (Scope(f"task:demo:{task}", Sum(10**9, 10**9), NOW + 1), Scope("month:demo:2026-11", core.NO_LIMIT))
+    for task in ("t1", "t2")
+)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call: how much it held, when it was reserved, settled (or never), and for what."""
+
+    ask: int
+    used: int
+    settles: bool
+    late: int
+    task: int
+
+
+CALLS = st.lists(st.builds(Call, st.integers(0, 90), st.integers(0, 120), st.booleans(), st.integers(0, 6),
+                           st.integers(0, 1)), max_size=25)  # fmt: skip
+
+
+def streams(calls: list[Call]) -> list[tuple[str, int]]:
+    """What happens, in order: each settlement after its reservation, later by as much as the call took."""
+    events = [(at * 2, "fact", at) for at in range(len(calls))]
+    events += [(at * 2 + 1 + 2 * one.late, "settled", at) for at, one in enumerate(calls) if one.settles]
+    return [(kind, at) for _, kind, at in sorted(events)]
+
+
+def happen(ledger: Ledger, calls: list[Call], event: tuple[str, int]) -> None:
+    kind, at = event
+    call = calls[at]
+    if kind == "fact":
+        core.restore(ledger, f"r{at}", Sum(call.ask, call.ask, 1), SCOPES[call.task], NOW)
+    else:
+        core.settle(ledger, f"r{at}", Sum(call.used, call.used, 1, 0, 7), False)
+
+
+@given(calls=CALLS, data=st.data())
+def test_a_checkpoint_and_its_tail_are_the_whole_ledger(calls: list[Call], data: st.DataObject) -> None:
+    events = streams(calls)
+    cut = data.draw(st.integers(0, len(events)))
+    # More facts than settlements may lie before the cut, never the other way round.
+    ahead = [one for one in events[cut:] if one[0] == "fact"][: data.draw(st.integers(0, 3))]
+    before, after = events[:cut] + ahead, [one for one in events[cut:] if one not in ahead]
+    whole, first, second = Ledger(LEASE_MS), Ledger(LEASE_MS), Ledger(LEASE_MS)
+    for event in before:
+        happen(first, calls, event)
+    prune(first, NOW, 10 * DAY_MS)
+    reopen(first)
+    for part in parts_of(first, "c"):
+        take_part(second, LedgerPart.model_validate_json(part.encode()))
+    for event in before + after:
+        happen(whole, calls, event)
+    # A settlement may come again long after its reservation was forgotten.
+    again = [one for one in before if one[0] == "settled"][:2]
+    for event in after + again:
+        happen(second, calls, event)
+    assert second.balances == whole.balances
+    live = {key: one for key, one in whole.entries.items() if one.state == "open"}
+    assert {key: one for key, one in second.entries.items() if one.state == "open"} == live
+
+
+def test_what_is_over_is_forgotten_and_a_month_and_what_nobody_settled_are_not() -> None:
+    ledger = Ledger(LEASE_MS)
+    names = ("day:demo:2026-11-18", "day:demo:2026-11-20", "month:demo:2026-10", "month:demo:2026-11")
+    scopes = (Scope("task:demo:old", core.NO_LIMIT, NOW - 2 * LEASE_MS), *(Scope(one, core.NO_LIMIT) for one in names))
+    core.restore(ledger, "lost", Sum(9, 9), scopes, NOW - 20 * DAY_MS)
+    core.restore(ledger, "open", Sum(1, 1), scopes[3:], NOW - LEASE_MS * 3)
+    prune(ledger, NOW, 10 * DAY_MS)
+    reopen(ledger)
+    assert set(ledger.entries) == {"open"} and ledger.entries["open"].state == "open"
+    # 2026-11-21: yesterday is kept for calls that end after midnight.
+    assert set(ledger.balances) == {"day:demo:2026-11-20", "month:demo:2026-11"}
+    assert ledger.balances["month:demo:2026-11"] == core.Balance(Sum(), Sum(9, 9))._replace(
+        reserved=Sum(1, 1) if "month:demo:2026-11" in {one.name for one in scopes[3:]} else Sum())
+
+
+async def said(broker: MemoryBroker, first: int, last: int) -> None:
+    budget = Publisher("budget", MemoryBus(broker, "budget"), b"b" * 32, lambda: NOW)
+    doer = Publisher("rag", MemoryBus(broker, "rag"), b"r" * 32, lambda: NOW)
+    for number in range(first, last):
+        fact = Reserved(reservation_id=f"r{number}", call_id="c", service="rag", resource="x",
+                        amount=Amount(tokens=100), scopes=core.scope_limits(SCOPES[0]), reserved_unix_ms=NOW)
+        await budget.send("journal", fact, tenant="demo", task="t1", cause=f"r{number}")
+        if number % 3:
+            used = Settled(reservation_id=f"r{number}", call_id="c", usage=Usage(input_tokens=7))
+            await doer.send("budget", used, tenant="demo", task="t1", cause=f"r{number}")
+
+
+def made(broker: MemoryBroker, store: MemoryStore) -> tuple[rebuild.Keeper, Checkpointer]:
+    bus = MemoryBus(broker, "budget")
+    publisher = Publisher("budget", bus, b"b" * 32, lambda: NOW)
+    keeper = rebuild.Keeper(bus, publisher, store, lambda: NOW, lease_ms=LEASE_MS, keep_ms=10 * DAY_MS,
+                            rebuild_at_start=True, tail_grace_s=0.0)  # fmt: skip
+    return keeper, Checkpointer(bus, publisher, store, lambda: NOW, keeper.fold_on, holder="0", lease_ms=LEASE_MS,
+                                keep_ms=10 * DAY_MS, every_s=60.0, messages=10)  # fmt: skip
+
+
+async def test_a_rebuild_reads_the_newest_checkpoint_and_the_tail_and_needs_nothing_from_before(monkeypatch) -> None:
+    monkeypatch.setattr(checkpoint, "MAX_CHECKPOINT_ROWS", 4)
+    broker = MemoryBroker.mesh()
+    store = MemoryStore(lease_ms=LEASE_MS)
+    keeper, checkpointer = made(broker, store)
+    await said(broker, 0, 20)
+    assert await checkpointer.make() and not await checkpointer.make(), "nothing new: none is due"
+    await said(broker, 20, 31)
+    assert await checkpointer.make(at_once=True)
+    await said(broker, 31, 40)
+    start = await checkpoint.newest(MemoryBus(broker, "budget"), LEASE_MS, 10**9, 10**9)
+    assert start.journal > 31 and len(start.ledger.entries) == 11
+    taken: list[str] = []
+    real = rebuild.take
+    monkeypatch.setattr(rebuild, "take", lambda ledger, stored: (taken.append(stored.subject), real(ledger, stored)))
+    keeper.start()
+    await keeper.wait_built()
+    await keeper.stop()
+    entries, balances = await store.dump()
+    settled = sum(1 for number in range(40) if number % 3)
+    assert balances["month:demo:2026-11"] == core.Balance(
+        Sum(tokens=100 * (40 - settled)), Sum(tokens=7 * settled), settled)
+    assert {key.rpartition("/")[2] for key, one in entries.items() if one.state == "open"} == {
+        f"r{number}" for number in range(0, 40, 3)}
+    assert len([one for one in taken if one.endswith(".demo.t1")]) == 9 + 6, "only the tail was read"
+
+
+async def test_a_checkpoint_of_streams_that_were_made_anew_is_not_believed() -> None:
+    broker = MemoryBroker.mesh()
+    _, checkpointer = made(broker, MemoryStore(lease_ms=LEASE_MS))
+    await said(broker, 0, 20)
+    assert await checkpointer.make()
+    bus = MemoryBus(broker, "budget")
+    assert (await checkpoint.newest(bus, LEASE_MS, 10**9, 10**9)).budget > 0
+    assert await checkpoint.newest(bus, LEASE_MS, 10**9, 3) == checkpoint.Start(Ledger(LEASE_MS))
