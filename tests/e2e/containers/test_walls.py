@@ -186,6 +186,19 @@ def test_a_broker_and_redis_without_their_files_say_what_is_missing(field: Field
         assert done.returncode == 2 and f"/bulkhead/identity/{file} cannot be read" in done.stderr
 
 
+def test_data_that_cannot_be_written_is_said(field: Field) -> None:
+    def read_only(volume: str) -> tuple[str, ...]:
+        return "--volume", f"{field.stack.project}_{volume}:/bulkhead/data:ro"
+
+    for service, more, says in (
+        ("nats", read_only("data_nats"), "/bulkhead/data cannot be written"),
+        ("redis", read_only("data_redis"), "/bulkhead/data cannot be written"),
+    ):
+        done = _start(field, service, field.stack.volume(service), *more)
+        said = done.stdout + done.stderr
+        assert done.returncode in (1, 2) and says in said and "Traceback" not in said, (service, done.returncode, said)
+
+
 def test_provisioning_again_changes_nothing(field: Field) -> None:
     def digests() -> str:
         return field.stack.run(

@@ -1,5 +1,6 @@
 """What the identity `backup` may do in the account that owns the streams: copy, hold back, and change nothing."""
 
+import asyncio
 import json
 
 import pytest_asyncio
@@ -30,7 +31,10 @@ async def broker(tmp_path):
 async def test_it_copies_and_changes_nothing(broker: Broker) -> None:
     async with broker.client("planner") as planner:
         assert "error" not in await planner.store("mesh.planner.worker.3.demo.t1")
-    before = await broker.contents()
+    # The journal copies it a moment later.
+    async with asyncio.timeout(30):
+        while (before := await broker.contents())["JOURNAL"][0] == 0:
+            await asyncio.sleep(0.05)
     async with broker.client("backup") as thief:
         assert json.loads((await (await thief.ask(f"$JS.API.STREAM.INFO.{STREAM}"))).data)["state"]["messages"] == 1
         for subject in MAY_NOT:
