@@ -185,6 +185,7 @@ class DoerHandler:
         if record is not None and record.reply_type and not (record.undone and record.request != job.envelope.id):
             await self._answer(handed, record)
             return
+        before = record.settled if record is not None and not record.reply_type else ()
         claims = self._doer.writes(job)
         if claims:
             if record is not None and record.claimed:
@@ -199,10 +200,11 @@ class DoerHandler:
         except Refused as refusal:
             reply = self._doer.refuse(job.request, refusal.failure)
         except Deferred:
-            await asyncio.shield(self._settle(job, _settlements(hands)))
-            if claims:
-                # Nothing was done: whoever asks again must not meet this claim.
-                released = Record(request=job.envelope.id, undone=True)
+            settled = _settlements(hands)
+            await asyncio.shield(self._settle(job, settled))
+            if claims or settled:
+                # Nothing was done: whoever asks again must not meet this claim, but is told what was spent until now.
+                released = Record(request=job.envelope.id, undone=True, settled=(*before, *settled))
                 await self._put(subject, released, sequence, f"released/{job.envelope.id}/{handed.attempts}")
             raise
         except BaseException:
@@ -210,7 +212,7 @@ class DoerHandler:
             await asyncio.shield(self._settle(job, _settlements(hands)))
             raise
         crashing.passes("after_act")
-        await self._finish(handed, subject, sequence, reply, _settlements(hands))
+        await self._finish(handed, subject, sequence, _with_spent(reply, before), _settlements(hands))
 
     async def _finish(
         self, handed: Handed, subject: str, expect: int, reply: Body, settled: tuple[Settled, ...]
@@ -374,6 +376,12 @@ class DoerHandler:
                 reason="budget answered something else",
             )
         return answer
+
+
+def _with_spent(reply: Body, before: tuple[Settled, ...]) -> Body:
+    """The reply with what its call had spent before it was put off: those settlements were said then."""
+    used = getattr(reply, "usage", None)
+    return reply.model_copy(update={"usage": sum((one.usage for one in before), used)}) if before and used else reply
 
 
 def _settlements(hands: Hands) -> tuple[Settled, ...]:

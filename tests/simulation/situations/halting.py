@@ -1,10 +1,11 @@
-"""A person halts a tenant, a tool or a model while tasks run, and lets it go on some seconds later.
+"""A person halts a tenant, a tool or an agent while tasks run, and lets it go on some seconds later.
 
 In: a draw. Out: acts that halt and resume, by the code of the command line. Law, of every run: while a tenant is halted
 none of its calls begins and no model goes on speaking to it; that everything ends as it should, and nothing is done
 twice, say the laws of every task.
 """
 
+import json
 import random
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,25 +14,43 @@ from typing import Any
 from bulkhead.bus.memory import MemoryBus
 from bulkhead.runtime.publisher import Publisher
 from bulkhead.runtime.switching import OPERATOR, Wish, switch
+from bulkhead_contracts.plan import Plan, PlanStep
 from bulkhead_contracts.result import Failure
 
-from ..laws.stops import AT_LAST_S, AT_ONCE_S, LATE
+from ..laws.stops import AT_LAST_S, AT_ONCE_S
 from ..reading import body
 from ..scenario import Act, Scenario
+from ..scenario import Wish as Request
 from .situation import Situation
 
-TARGETS = (("tenant", "demo"), ("tenant", "acme"), ("tool", "counter_increment"), ("agent", "worker"))
-LONGEST_S = 8.0
+OTHERS = (("tool", "counter_increment"), ("agent", "worker"), ("agent", "checker"))
+DEAF = frozenset({"late", "lose_live", "lose_read", "lose_answer", "cut_off", "stale_read"})
+"""Faults by which a doer hears late of a halt."""
+PACE_S = 0.25
+"""Of each of four pieces of an answer: the task takes some ten seconds."""
 
 
 def add(draw: random.Random, scenario: Scenario) -> Scenario:
-    """One or two halts, each with its end."""
-    acts = []
-    for scope, name in draw.sample(TARGETS, draw.choice((1, 1, 2))):
-        at_s = draw.uniform(0.05, 6)
-        acts += [Act("halt", "halting", at_s, f"{scope}/{name}"),
-                 Act("resume", "halting", at_s + draw.uniform(0.2, LONGEST_S), f"{scope}/{name}")]  # fmt: skip
-    return replace(scenario, acts=(*scenario.acts, *acts))
+    """A task that takes long, its tenant halted in the middle of it, and sometimes something else too."""
+    tenant = draw.choice(("demo", "acme"))
+    halts = [("tenant", tenant, draw.uniform(1, 4), draw.uniform(6, 10))]
+    if draw.random() < 0.4:
+        scope, name = draw.choice(OTHERS)
+        halts.append((scope, name, draw.uniform(0.05, 6), draw.uniform(0.2, 6)))
+    acts = [act for scope, name, at_s, lasts_s in halts for act in (
+        Act("halt", "halting", at_s, f"{scope}/{name}"), Act("resume", "halting", at_s + lasts_s, f"{scope}/{name}"))]
+    return replace(scenario, wishes=(*scenario.wishes, _long(draw, tenant)), acts=(*scenario.acts, *acts))
+
+
+def _long(draw: random.Random, tenant: str) -> Request:
+    calls = [["calculate", {"expression": f"{draw.randint(2, 99)} * {number}"}] for number in range(2, 10)]
+    wants = json.dumps({"calls": calls, "serial": True, "pace_s": PACE_S})
+    step = PlanStep(id="a", title="long0 a", instruction=f"Do your part of long0. SIM{wants}", tools=("calculate",),
+                    acceptance="The result says what was done.")  # fmt: skip
+    return Request(
+        name="long0", tenant=tenant, objective="See to long0.", plan=Plan(steps=(step,)), check=False,
+        cost_usd_micros=500_000, deadline_ms=120_000, submit_after_s=draw.uniform(0, 0.5),
+    )  # fmt: skip
 
 
 async def do(world: Any, act: Act) -> None:
@@ -50,7 +69,7 @@ async def do(world: Any, act: Act) -> None:
 
 def complain(record: Any) -> Iterator[str]:
     """See the module."""
-    grace_s = AT_LAST_S if any(fault.kind in LATE for fault in record.chaos.fired) else AT_ONCE_S
+    grace_s = AT_LAST_S if any(fault.kind in DEAF for fault in record.chaos.fired) else AT_ONCE_S
     for tenant, since_s, until_s in _spans(record):
         names = {wish.name for wish in record.scenario.wishes if wish.tenant == tenant}
         what = f"{tenant} was halted from {since_s:.1f} to {until_s:.1f} s"

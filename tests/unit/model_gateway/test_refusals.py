@@ -198,7 +198,10 @@ async def test_a_pause_cuts_the_stream_and_the_call_is_made_anew_when_it_is_lift
         assert settled.estimated, "what was cut is charged in full"
         await d.halt("model", PRICED, pauses=True, active=False)
         await until(lambda: asyncio.sleep(0, _halted(d, PRICED)), lambda found: found is None)
-        assert (await d.answered()).outcome == "answered" and len(provider.asked) == 2
+        reply = await d.answered()
+        assert len(provider.asked) == 2 and reply.usage.model_calls == 2, "what was cut is told with what came after it"
+        spent = [one.usage.cost_usd_micros for one in await d.settled(2)]
+        assert reply.usage.cost_usd_micros == sum(spent) and min(spent) > 0
 
 
 async def test_a_halt_ends_the_pause_between_attempts(provider):

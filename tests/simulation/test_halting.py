@@ -1,0 +1,38 @@
+"""Halts by people where nothing else goes wrong: the law about them holds, and a doer that is deaf breaks it."""
+
+import pytest
+
+from bulkhead.runtime.halts import Halts, Target
+from bulkhead_contracts.control import Halt
+
+from . import world
+from .schedule import Schedule, judge
+
+SEEDS = (1, 11, 17)
+"""Each has a tenant halted in the middle of a task that takes long; 11 and 17 in the middle of a model's answer."""
+
+
+@pytest.fixture(scope="module")
+def folder():
+    world.quiet_logs()
+    with world.Folder() as path:
+        yield path
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_what_is_halted_is_silent_and_goes_on_to_its_end(folder, seed: int) -> None:
+    verdict = judge(Schedule(seed, faults=frozenset()), folder)
+    assert {"halt", "resume"} <= set(verdict.record.acts), "nobody was halted"
+    assert verdict.complaints == ()
+
+
+def test_a_doer_that_does_not_hear_is_found_out(folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    hears = Halts.find
+
+    def deaf(self: Halts, target: Target) -> Halt | None:
+        found = hears(self, target)
+        return None if found is not None and found.pauses else found
+
+    monkeypatch.setattr(Halts, "find", deaf)
+    verdict = judge(Schedule(SEEDS[0], faults=frozenset()), folder)
+    assert any("was halted from" in one for one in verdict.complaints), verdict.complaints
