@@ -235,3 +235,14 @@ def test_now_and_then_a_decision_tells_who_runs(count):
             if isinstance(body, PlacesGiven) and body.running is not None]
     assert len(told) == 1 + (count - 1) // SNAPSHOT_EVERY
     assert inbox.read_anew().running == {}
+
+
+def test_a_start_reads_from_the_oldest_that_waits_and_takes_nobody_for_running_who_has_ended():
+    inbox = Inbox({"held": Quota(running=0)})
+    inbox.ask("held", "h")
+    for number in range(SNAPSHOT_EVERY + 3):
+        inbox.ask("acme", f"a{number}")
+        inbox.end("acme", f"a{number}")
+    inbox.ask("acme", "last")
+    anew = inbox.read_anew()
+    assert set(anew.running) == {("acme", "last")} and set(anew.waiting) == {("held", "h")}

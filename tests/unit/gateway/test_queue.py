@@ -7,6 +7,7 @@ import pytest
 
 from bulkhead.runtime import inbound
 from bulkhead.runtime.edge import Received, Retry
+from bulkhead_contracts.lease import book
 from bulkhead_contracts.task import TaskAccepted, TaskEnded, TaskRequested, TaskSubmitted
 from tests.unit.gateway.harness import OPERATOR, Mesh, make_mesh
 
@@ -132,6 +133,12 @@ async def test_programs_on_the_bus_are_held_to_the_same(mesh):
         assert failure["code"] == "too_many_tasks" and "submit it again in" in failure["hint"]
 
 
+async def test_a_program_may_not_name_a_task_as_the_mesh_names_its_own(mesh):
+    async with await start(mesh) as http:
+        await mesh.say("pub_shop", TaskRequested(objective="Mine"), book("crm:account:42"))
+        assert (await show(http, book("crm:account:42")))["failure"]["code"] == "reserved_id" and not begun(mesh)
+
+
 async def test_a_queue_is_bounded(mesh):
     async with await start(mesh, running=1, waiting=1) as http:
         made = await tasks(mesh, http, 2)
@@ -141,6 +148,19 @@ async def test_a_queue_is_bounded(mesh):
         assert (await show(http, "t-shop"))["failure"]["code"] == "queue_full"
         await mesh.say("planner", TaskEnded(status="succeeded"), made[0])
         assert begun(mesh) == made and (await submit(http, "k9")).status_code == 202
+
+
+async def test_of_two_replicas_that_decide_at_once_one_is_told_no(mesh):
+    """Both have read an inbox in which there is room for one, and each is handed another request."""
+    async with await start(mesh, running=1) as http:
+        mesh.gateway(**quotas(mesh.folder, running=1))
+        for gateway in mesh.gateways:
+            await gateway.admission.fresh()
+        made = [(await submit(http, f"k{number}")).json()["task_id"] for number in range(2)]
+        requests = [stored for name, stored in mesh.bus.stored if name == "INBOX_GATEWAY"]
+        for gateway, stored in zip(mesh.gateways, requests, strict=True):
+            await take(gateway, stored, 0)
+        assert begun(mesh) == made[:1] and (await show(http, made[1]))["status"] == "queued"
 
 
 @pytest.mark.parametrize("replicas", [1, 2, 3])
