@@ -2,10 +2,10 @@
 
 In: a broker, a Retention. Out: what was removed. A task counts as ended when the fact of its end lies in the gateway's
 inbox, said by whom the broker vouches for; its age is that fact's, by the broker's clock. What never became a task (an
-unreadable request, a cancel of nothing, a subject that is none) goes by the age of its last message; what may yet be
-handled stays. The gateway's inbox goes last: a purge that is cut off finds the task again, and doing it again changes
-nothing. The provisioner removes and may not read; what has ended is read under the operator's identity. Neither key is
-kept open.
+unreadable request, a cancel of nothing, a subject that is none) goes by the age of its last message, as does a resource
+that was leased; what may yet be handled stays. The gateway's inbox goes last: a purge that is cut off finds the task
+again, and doing it again changes nothing. The provisioner removes and may not read; what has ended is read under the
+operator's identity. Neither key is kept open.
 
 From then on the id is free: the same Idempotency-Key is a new task. So nothing is removed that was stored after this
 purge began: another purge, at work at the same time, may have freed an id that is in use again.
@@ -32,8 +32,9 @@ from bulkhead.bus.jetstream_connection import ca_beside
 from bulkhead.bus.port import BusError, Stored
 from bulkhead_contracts import catalog, limits, subjects
 from bulkhead_contracts.control import MessageRejected
+from bulkhead_contracts.lease import LeaseReleaseRequested, LeaseRequested
 from bulkhead_contracts.retrieval import DocumentDeleted, DocumentIngested
-from bulkhead_contracts.task import TaskEnded, TaskRejected, TaskRequested
+from bulkhead_contracts.task import PlacesGiven, TaskEnded, TaskRejected, TaskRequested
 from bulkhead_contracts.types import Body
 from infra.identity import keys
 from infra.identity.keys import KeyFileError
@@ -51,6 +52,8 @@ ENDS: tuple[tuple[str, type[Body]], ...] = (
     ("rag", DocumentDeleted),
 )  # fmt: skip
 """Who says that a task (or an ingestion, a deletion) is over, and how."""
+LEASES: tuple[type[Body], ...] = (LeaseRequested, LeaseReleaseRequested)
+PLACES = subjects.mesh("gateway", "gateway", "places", "places")
 CONNECT_TIMEOUT_S = 5.0
 TIMEOUT_S = 30.0
 PAGE = 256
@@ -146,6 +149,9 @@ async def purge(
                         *(_remove(remover, task, now - at, retention, ends) for task, at in rows))
                     for stream, count in (one for counts in done for one in counts.items()):
                         messages[stream] = messages.get(stream, 0) + count
+            if not dry_run:
+                for stream, count in (await _trim_places(reader, remover, ends)).items():
+                    messages[stream] = messages.get(stream, 0) + count
         except BusError as error:
             raise PurgeError(f"the broker stopped answering in the middle of the purge: {error}; what is gone is gone "
                              "whole or found again: run it again") from error  # fmt: skip
@@ -168,6 +174,24 @@ async def _bus(
         yield bus
     finally:
         await bus.close()
+
+
+async def _trim_places(reader: JetStreamBus, remover: JetStreamBus, ends: Mapping[str, int]) -> dict[str, int]:
+    """Decisions about places to run that no start of a gateway reads again: those before the newest that tells who
+    runs, and before the oldest task that waits by it. Raises BusError, PurgeError."""
+    newest = _places(await reader.last(GATEWAY, PLACES))
+    if newest is None or not newest.snapshot:
+        return {}
+    base = _places(next(iter(await reader.read(GATEWAY, PLACES, after=newest.snapshot - 1, limit=1)), None))
+    if base is None:
+        return {}
+    until = min(newest.snapshot, base.waiting_from, ends[GATEWAY])
+    answer = await _ask(remover, f"STREAM.PURGE.{GATEWAY}", {"filter": PLACES, "seq": until})
+    return {GATEWAY: int(answer.get("purged", 0))}
+
+
+def _places(stored: Stored | None) -> PlacesGiven | None:
+    return PlacesGiven.model_validate_json(stored.body) if stored is not None else None
 
 
 async def _ends(bus: JetStreamBus) -> dict[str, int]:
@@ -198,6 +222,28 @@ async def _due(bus: JetStreamBus, until_unix_ms: int) -> AsyncIterator[dict[Task
     for task in unended:
         if left := await _left_lying(bus, task):
             yield {task: left} if left <= until_unix_ms else {}
+    async for page_of_resources in _unused(bus, until_unix_ms):
+        yield page_of_resources
+
+
+async def _unused(bus: JetStreamBus, until_unix_ms: int) -> AsyncIterator[dict[Task, int]]:
+    """What was leased and is no task (see lease.book), of which nothing has been said since then.
+
+    No lease lasts as long as the shortest retention: nobody holds it, and nobody waits for it.
+    """
+    inbox, after = subjects.inbox_stream("planner"), 0
+    found: dict[Task, None] = {}
+    while page := await bus.read(inbox, "mesh.worker.planner.>", after=after, limit=PAGE):
+        for stored in page:
+            if stored.time_unix_ms <= until_unix_ms and any(_says(stored, kind) for kind in LEASES):
+                found[_task(stored.subject)] = None
+        after = page[-1].sequence
+        if page[-1].time_unix_ms > until_unix_ms:
+            break
+    for task in found:
+        last = await bus.last(inbox, _filters(task)[inbox][0])
+        if last is not None and last.time_unix_ms <= until_unix_ms:
+            yield {task: last.time_unix_ms}
 
 
 async def _left_lying(bus: JetStreamBus, task: Task) -> int:

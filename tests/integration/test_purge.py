@@ -19,10 +19,11 @@ from bulkhead.runtime.context import Context, Identity, make_context
 from bulkhead.runtime.service import Service
 from bulkhead_contracts import catalog, subjects
 from bulkhead_contracts.control import MessageRejected
+from bulkhead_contracts.lease import LeaseReleaseRequested, LeaseRequested, book
 from bulkhead_contracts.plan import Plan, PlanStep
 from bulkhead_contracts.result import ContentRef, Result
 from bulkhead_contracts.step import StepFinished
-from bulkhead_contracts.task import TaskEnded, TaskLimits, TaskRejected, TaskRequested, TaskSubmitted
+from bulkhead_contracts.task import PlacesGiven, TaskEnded, TaskLimits, TaskRejected, TaskRequested, TaskSubmitted
 from infra.nats import purge as purging
 from infra.nats.purge import DAY_S, MIN_RETENTION_S, PurgeError, Retention, purge, retention_of, seconds
 from services.planner.app import LOGICS
@@ -204,6 +205,29 @@ async def test_what_never_became_a_task_goes_by_its_age_and_a_request_that_waits
         assert set(after["INBOX_GATEWAY"]) == {f"{TENANT}/waiting", f"{TENANT}/doubted"}, "a promise, and a forged fact"
 
 
+async def test_a_resource_that_nobody_has_leased_for_so_long_goes_and_one_that_is_in_use_stays(broker):
+    async with buses(broker) as of:
+        worker, planner = await of("worker"), await of("planner")
+        kinds = [LeaseRequested.ce_type(), LeaseReleaseRequested.ce_type()]
+        for name in ("crm:account:42", "erp:order:7"):
+            subject = subjects.mesh("worker", "planner", TENANT, book(name))
+            for number, kind in enumerate(kinds):
+                await worker.publish(subject, b"{}", {"ce-type": kind}, f"{name}/{number}")
+        [*_, last] = await planner.read("INBOX_PLANNER", "mesh.>")
+        used = subjects.mesh("worker", "planner", TENANT, book("crm:account:42"))
+        number = 0
+        # Until the broker's clock has moved on.
+        while (await planner.last("INBOX_PLANNER", used)).time_unix_ms <= last.time_unix_ms:
+            await worker.publish(used, b"{}", {"ce-type": kinds[0]}, f"again/{number}")
+            number += 1
+        due = last.time_unix_ms + int(RETENTION.default_s * 1000)
+        await settled(broker)
+        assert (await purge(broker.url, broker.seed, RETENTION, now_unix_ms=due - 1)).tasks == 0
+        assert (await purge(broker.url, broker.seed, RETENTION, now_unix_ms=due)).tasks == 1
+        left = await settled(broker)
+        assert set(left["INBOX_PLANNER"]) == {f"{TENANT}/{book('crm:account:42')}"} == set(left["JOURNAL"])
+
+
 async def test_an_id_that_another_purge_freed_and_somebody_uses_again_is_left_alone(broker, monkeypatch):
     original = purging._remove
     lives = []
@@ -321,3 +345,19 @@ def test_retentions():
         retention_of("30d", ["RECORDS_RAG=1h"])
     with pytest.raises(PurgeError, match="BLOBS"):
         Retention(streams={"BLOBS": 1.0}).of("JOURNAL")
+
+
+async def test_decisions_about_places_that_no_start_reads_again_leave(broker):
+    """Three that tell who runs; a task waits since the first. What is left is enough to begin from."""
+    async with buses(broker) as of:
+        gateway, where = await of("gateway"), subjects.mesh("gateway", "gateway", "places", "places")
+        told: list[int] = []
+        for number in range(9):
+            body = PlacesGiven(running=() if number % 3 == 0 else None, snapshot=told[-1] if told else 0,
+                               through=number, waiting_from=1 if number < 3 else 5)
+            ack = await gateway.publish(where, body.encode(), {"ce-type": PlacesGiven.ce_type()}, f"places/{number}")
+            told += [ack.sequence] if number % 3 == 0 else []
+        for expected in (range(5, 10), range(5, 10)):
+            await purge(broker.url, broker.seed, RETENTION)
+            left = [one.sequence for one in await gateway.read("INBOX_GATEWAY", where)]
+            assert left == list(expected) and told[-1] in left
