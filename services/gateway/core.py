@@ -39,6 +39,8 @@ Status = Literal["unknown", "requested", "queued", "running", "rejected", "succe
 StepStatus = Literal["waiting", "running", "accepted", "rejected", "failed", "stopped"]
 ENDED: frozenset[str] = frozenset({"rejected", "succeeded", "failed", "cancelled", "halted"})
 
+OWN_IDS = "lease-"
+"""How ids of the mesh's own folds begin (contracts/bulkhead_contracts/lease: book)."""
 MAY_SUBMIT = frozenset({"submitter", "operator"})
 MAY_READ = frozenset({"submitter", "operator", "auditor", "approver"})
 
@@ -253,6 +255,10 @@ def requester_of(message: Received, policies: Mapping[str, Policy]) -> Requester
     if policy.tenant != message.tenant:
         return Refusal("foreign_tenant", f"{message.sender} may not act for tenant {message.tenant}",
                        f"publish under tenant {policy.tenant}")
+    if message.task.startswith(OWN_IDS):
+        # A program chooses its task ids; one that names a fold of the mesh's own would lie in that fold's way.
+        return Refusal("reserved_id", f"task ids that begin with {OWN_IDS} are the mesh's own",
+                       "publish it under another task id")
     return RequesterClaim(tenant=policy.tenant, person=policy.person, role=policy.role, via="publisher")
 
 

@@ -106,7 +106,8 @@ def author(result: dict[str, Any]) -> str:
 def show(console: Console, document: dict[str, Any]) -> None:
     """Print how a task ended: warnings, answer, sources, failure, cost."""
     status = document["status"]
-    style = "bold green" if status == GOOD else "bold red"
+    style = {GOOD: "bold green", "queued": "bold yellow", "requested": "bold blue", "running": "bold blue"}.get(
+        status, "bold red")
     console.print(f"[{style}]{status}[/{style}]")
     alerts = warnings(document)
     if alerts and console.is_terminal:

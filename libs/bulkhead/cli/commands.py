@@ -15,7 +15,7 @@ from rich.table import Table
 from bulkhead.cli import answer, documents, watching
 from bulkhead.cli.output import Exit, Stop, clock, counted, err, money, out, print_json, print_whole
 from bulkhead.cli.target import Target
-from bulkhead.client import Mesh, MeshError, Task
+from bulkhead.client import Mesh, MeshError, Task, TaskEvent
 from bulkhead_contracts import limits
 
 REJECTION_WAIT_S = 2.0
@@ -43,7 +43,8 @@ async def submit_task(target: Target, objective: str, docs: list[Path], wanted: 
             else:
                 err.print(f"task {task.id}", style="dim", markup=False)
             return await watching.watch(task, out, as_json=as_json)
-        rejection = await rejected_at_once(task)
+        first = await first_word(task)
+    rejection = first.data if first is not None and first.name == "task.rejected" else None
     if as_json:
         more = documents.as_json(uploads, fates) if uploads else {}
         print_json({"task_id": task.id, "events_url": f"{target.url}/v1/tasks/{task.id}/events", **more})
@@ -53,6 +54,8 @@ async def submit_task(target: Target, objective: str, docs: list[Path], wanted: 
         raise Stop(Exit.REFUSED, f"the task was rejected: {rejection['message']}", str(rejection.get("hint") or ""),
                    name=str(rejection["code"]))
     if not as_json:
+        if first is not None and first.name == "task.queued":
+            err.print(f"it {answer.waits(first.data)}", style="yellow", markup=False)
         err.print(f"follow it: bulkhead watch {task.id}", style="dim", markup=False)
     return Exit.OK
 
@@ -76,15 +79,21 @@ def _standard_input() -> str:
                    "convert it first, for example with iconv; PDF and other files go in with --docs") from error
 
 
-async def rejected_at_once(task: Task) -> dict[str, Any] | None:
-    """What the policy said no to, when it says so while somebody still looks; None when work began or none says."""
+async def first_word(task: Task) -> TaskEvent | None:
+    """What is told of a task first, when that is while somebody still looks: no, not yet, or that it begins."""
     try:
         async with asyncio.timeout(REJECTION_WAIT_S), aclosing(task.events()) as events:
             async for event in events:
-                return event.data if event.name == "task.rejected" else None
+                return event
     except (TimeoutError, MeshError):
         pass  # The task is stored: `watch` tells how it goes on.
     return None
+
+
+async def rejected_at_once(task: Task) -> dict[str, Any] | None:
+    """What the policy said no to, when it says so while somebody still looks; None when work began or none says."""
+    first = await first_word(task)
+    return first.data if first is not None and first.name == "task.rejected" else None
 
 
 async def watch_task(target: Target, task: str, *, as_json: bool) -> Exit:
