@@ -135,6 +135,9 @@ def parse(subject: str) -> Address:
     return Address(plane, sender, receiver, int(partition), tenant, task)
 
 
+RESERVED_TENANTS = frozenset({"_", "checkpoint", "ledger", "limits", "places"})
+"""Stand for a tenant in facts of the mesh's own: budget's books, the gateway's places. A tenant of such a name could
+choose a task id that is the subject of everybody's book."""
 JOURNAL_STREAM = "JOURNAL"
 BLOBS_STREAM = "BLOBS"
 CONTROL_STREAM = "KV_CONTROL"

@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from bulkhead_contracts import catalog, limits
+from bulkhead_contracts import catalog, limits, subjects
 from bulkhead_contracts.quota import Quota
 from bulkhead_contracts.types import Name, Token, TokenCount, UsdMicros
 
@@ -169,6 +169,12 @@ class Tenants(_Strict):
     """The whole of tenants.yaml."""
 
     tenants: Annotated[dict[Token, Tenant], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _not_the_meshs_own(self) -> Self:
+        if taken := sorted(set(self.tenants) & subjects.RESERVED_TENANTS):
+            raise ValueError(f"{taken[0]}: the mesh keeps facts of its own under this name; choose another")
+        return self
 
 
 def load(path: Path = POLICY_FILE) -> Policy:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError
 
 from bulkhead_contracts import limits as bounds
+from bulkhead_contracts import subjects
 from bulkhead_contracts.grant import GrantRequested, TaskGrant
 from bulkhead_contracts.plan import PlanStep
 from bulkhead_contracts.quota import Quota
@@ -21,8 +22,6 @@ from bulkhead_contracts.types import Contract, Count, Name, Token
 
 GRANTING_ROLES = ("submitter", "operator")
 DEFAULT_ROLE = str(PlanStep.model_fields["role"].default)
-RESERVED_TENANTS = frozenset({"ledger", "limits", "checkpoint"})
-"""Subjects of budget's own facts; a tenant of that name could be taken for one."""
 EXPIRY_SLACK_MS = 600_000
 """A grant outlives its task's deadline by this, so that what was started in time can be ended in order."""
 
@@ -250,7 +249,7 @@ def policies_from(
         raise PolicyError("the tenants file must hold a mapping `tenants:` with at least one tenant")
     tenants: dict[str, TenantPolicy] = {}
     for name, declared in document["tenants"].items():
-        if name in RESERVED_TENANTS:
+        if name in subjects.RESERVED_TENANTS:
             raise PolicyError(f"tenants file: {name}: the mesh keeps facts of its own under this name; choose another")
         try:
             tenants[str(name)] = TenantPolicy.model_validate(declared)

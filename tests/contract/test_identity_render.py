@@ -212,6 +212,11 @@ def test_tenants_hold_together(tmp_path, rules):
                     "deadline_ms: 5}, day: {cost_usd_micros: 4, tokens: 9}}}")  # fmt: skip
     with pytest.raises(policy.PolicyError, match="whole day"):
         policy.load_tenants(path)
+    whole = yaml.safe_load(policy.TENANTS_FILE.read_text())["tenants"]["demo"]
+    for name in subjects.RESERVED_TENANTS:
+        path.write_text(yaml.safe_dump({"tenants": {name: whole}}))
+        with pytest.raises(policy.PolicyError, match=f"{name}: the mesh keeps facts of its own"):
+            policy.load_tenants(path)
     path.write_text("tenants: [")
     with pytest.raises(policy.PolicyError, match="YAML"):
         policy.load_tenants(path)

@@ -9,6 +9,7 @@ from bulkhead import packs
 from bulkhead.grants import GrantRefused
 from bulkhead.runtime.context import Context
 from bulkhead.testing.mesh import MemoryMesh
+from bulkhead_contracts import subjects
 from bulkhead_contracts.grant import GrantReplied, GrantRequested
 from bulkhead_contracts.result import Failure
 from bulkhead_contracts.task import RequesterClaim, TaskLimits
@@ -166,6 +167,7 @@ def test_the_requests_time_must_be_near() -> None:
         ({"tenants": {"acme": {"day": {"cost_usd_micros": 1, "tokens": 1}}}}, "acme: task"),
         ({"tenants": {"acme": DOCUMENT["tenants"]["acme"] | {"tols": []}}}, "acme: tols"),
         ({"tenants": {"acme": DOCUMENT["tenants"]["acme"] | {"tools": ["rm_rf"]}}}, "rm_rf"),
+        *(({"tenants": {name: DOCUMENT["tenants"]["acme"]}}, name) for name in sorted(subjects.RESERVED_TENANTS)),
     ],
 )
 def test_a_policy_that_cannot_be_used_says_where(document: Any, says: str) -> None:
