@@ -43,6 +43,14 @@ CREATE TABLE ingestions (id TEXT PRIMARY KEY, outcome TEXT NOT NULL, chunks INTE
 CREATE VIRTUAL TABLE chunk_search USING fts5 (
     title, body, tokenize = 'porter unicode61 remove_diacritics 2', prefix = '4');
 """
+# A table of its own, which a program of before neither knows nor misses.
+_TIMES = (
+    "CREATE TABLE IF NOT EXISTS ingestion_times (id TEXT PRIMARY KEY, at_unix_ms INTEGER NOT NULL) WITHOUT ROWID",
+    "CREATE INDEX IF NOT EXISTS ingestions_by_time ON ingestion_times (at_unix_ms)",
+)
+KEEP_INGESTIONS_MS = 90 * 86_400_000
+"""So long an ingestion's outcome answers its repeat: far longer than its request stays in the inbox (30 days)."""
+_FORGOTTEN_AT_ONCE = 100
 # Ranked by row alone first: the sorter must not carry the texts of everything that matches.
 _MATCHING = """
     WITH best AS (
@@ -78,6 +86,7 @@ class Store:
     def __init__(self, path: Path) -> None:
         self._write_lock = threading.Lock()
         self._read_lock = threading.Lock()
+        self._all_timed = False
         self._writer = _connect(path)
         self._prepare()
         self._reader = _connect(path)
@@ -93,6 +102,8 @@ class Store:
                 for statement in _SCHEMA.split(";\n"):
                     self._writer.execute(statement)
                 self._writer.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            for statement in _TIMES:
+                self._writer.execute(statement)
 
     def close(self) -> None:
         """Close both connections."""
@@ -136,7 +147,21 @@ class Store:
             self._writer.execute(
                 "INSERT INTO ingestions VALUES (?, ?, ?)", (new.ingestion_id, done.outcome, done.chunks)
             )
+            self._writer.execute(
+                "INSERT OR REPLACE INTO ingestion_times VALUES (?, ?)", (new.ingestion_id, new.now_unix_ms)
+            )
+            self._forget(new.now_unix_ms)
             return done
+
+    def _forget(self, now_unix_ms: int) -> None:
+        """Outcomes that nobody asks for again, a few at a time; what a program of before wrote is as old as today."""
+        if not self._all_timed:
+            self._writer.execute("INSERT OR IGNORE INTO ingestion_times SELECT id, ? FROM ingestions", (now_unix_ms,))
+            self._all_timed = True
+        old = self._writer.execute("SELECT id FROM ingestion_times WHERE at_unix_ms < ? LIMIT ?",
+                                   (now_unix_ms - KEEP_INGESTIONS_MS, _FORGOTTEN_AT_ONCE)).fetchall()  # fmt: skip
+        self._writer.executemany("DELETE FROM ingestions WHERE id = ?", old)
+        self._writer.executemany("DELETE FROM ingestion_times WHERE id = ?", old)
 
     def _retire(self, scope: str, name: str) -> str | None:
         """Take the current version of a name out of the search; returns its digest."""

@@ -18,6 +18,9 @@ from bulkhead_contracts.retrieval import (
     DocumentsRequested,
     RetrievalReplied,
 )
+from services.rag.chunk import Chunk
+from services.rag.index import Store
+from services.rag.port import NewDocument
 
 NOW = 1_800_000_000_000
 
@@ -296,3 +299,28 @@ async def test_a_deleted_document_is_found_nowhere_and_may_come_again(desk, tmp_
     again = await desk.ingest("fares.md", FARES, task="again")
     assert (again.outcome, again.replaced_sha256) == ("ingested", None)
     assert len((await desk.search("cancellation fee")).passages) == 1
+
+
+def test_outcomes_are_remembered_for_as_long_as_a_repeat_may_come(tmp_path) -> None:
+    store = Store(tmp_path / "acme.sqlite")
+    day = 86_400_000
+
+    def ingest(number: int, now: int) -> str:
+        text = f"Rule {number} holds."
+        chunks = (Chunk(f"c{number}", 0, len(text), ""),)
+        new = NewDocument(f"i{number}", "default", "rules.md", f"{number:064}", "text/plain", text, chunks, now)
+        return store.ingest(new).outcome
+
+    # What a program of before wrote has no time, and counts from the day on which it is seen.
+    store._writer.execute("INSERT INTO ingestions VALUES ('before', 'ingested', 1)")
+    assert [ingest(number, number * day) for number in range(80)] == ["ingested"] * 80
+    assert ingest(3, 80 * day) == "ingested" and store.prior("before", "default", "x", "") is not None
+    for number in range(90, 300):
+        ingest(number, number * day)
+    [kept] = store._writer.execute("SELECT count(*) FROM ingestions").fetchone()
+    [timed] = store._writer.execute("SELECT count(*) FROM ingestion_times").fetchone()
+    assert kept == timed == 91 and store.prior("before", "default", "x", "") is None
+    store.close()
+    again = Store(tmp_path / "acme.sqlite")
+    assert again.prior("i299", "default", "rules.md", "") is not None
+    again.close()
