@@ -31,7 +31,7 @@ class Layout:
     """shards: durables per inbox, where there is more than one. replicas: 1 on a single server.
 
     store_gib: disk given to the broker, of which each stream gets its share; 0: nobody said, streams that exist keep
-    their bounds. ranked: replicas keep their shards by rank, which programs before ADR 0014 cannot read.
+    their bounds. ranked: replicas keep their shards by rank, which programs before ADR 0017 cannot read.
     """
 
     shards: Mapping[str, int] = field(default_factory=dict)
@@ -200,7 +200,7 @@ def _durable(name: str, shard: int, count: int, layout: Layout) -> Config:
     }
     if count > 1 and layout.ranked:
         # Of the replicas that have room, the one of the lowest rank: a shard stays with one replica, whose folds in
-        # memory then need no read, and another is served at once when it is gone or full (ADR 0014).
+        # memory then need no read, and another is served at once when it is gone or full (ADR 0017).
         config |= {"priority_groups": [PRIORITY_GROUP], "priority_policy": "prioritized"}
     if count > 1:
         partitions = [p for p in range(limits.PARTITIONS) if p % count == shard]
