@@ -1,0 +1,50 @@
+"""Limits over HTTP: who may change them, and that budget judges again whoever the gateway says it is."""
+
+import httpx
+import pytest
+
+from bulkhead_contracts.budget import LimitsRequested
+from bulkhead_contracts.task import RequesterClaim
+from services.budget.limiting import refused
+from tests.unit.gateway.harness import AUDITOR, OPERATOR, make_mesh
+
+AUTH = {"Authorization": f"Bearer {OPERATOR}"}
+CHANGE = {"target": "day", "limit": {"cost_usd_micros": 1_000}}
+
+
+@pytest.fixture
+async def http(tmp_path):
+    mesh = make_mesh(tmp_path)
+    await mesh.gateway().attach()
+    transport = httpx.ASGITransport(app=mesh.gateways[0].app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://gateway", headers=AUTH) as client:
+        yield client
+    await mesh.gateways[0].stop()
+
+
+async def test_who_is_no_operator_changes_nothing(http) -> None:
+    answer = await http.put("/v1/limits", json=CHANGE, headers={"Authorization": f"Bearer {AUDITOR}"})
+    assert (answer.status_code, answer.json()["code"]) == (403, "forbidden") and answer.json()["hint"]
+    for method in ("GET", "PUT"):
+        assert (await http.request(method, "/v1/limits", headers={"Authorization": "Bearer bk_x"})).status_code == 401
+
+
+@pytest.mark.parametrize("body", [
+    {}, {"target": "day", "limit": {"cost_usd_micros": -1}}, {"target": "day", "limit": {"cost_usd_micros": "1"}},
+    {"target": "day", "limit": {"cost_usd_micros": 10**30}}, {"target": "tenant:bolt/../x y", "limit": {}},
+    CHANGE | {"tenant": "bolt"}, CHANGE | {"requester": {"tenant": "bolt", "person": "eve", "role": "operator"}},
+])  # fmt: skip
+async def test_a_change_that_does_not_fit_or_speaks_of_others_is_refused(http, body) -> None:
+    answer = await http.put("/v1/limits", json=body)
+    assert answer.status_code == 422 and answer.json()["hint"], answer.text
+
+
+@pytest.mark.parametrize(("tenant", "role", "may_read", "may_change"), [
+    ("acme", "operator", True, True), ("acme", "submitter", True, False), ("acme", "auditor", True, False),
+    ("bolt", "operator", False, False),
+])  # fmt: skip
+def test_budget_judges_again(tenant, role, may_read, may_change) -> None:
+    claim = RequesterClaim(tenant=tenant, person="eve", role=role, via="api_key")
+    assert (refused(LimitsRequested(requester=claim), "acme") is None) is may_read
+    failure = refused(LimitsRequested(requester=claim, target="day"), "acme")
+    assert (failure is None) is may_change and (failure is None or failure.code == "forbidden")
