@@ -110,6 +110,8 @@ def _told(record: Record, charged: dict[str, Counter[str]]) -> Iterator[str]:
             yield f"{task} says it used {dict(told)}, and {dict(paid)} was charged"
         if not is_calm(record) or end["status"] != "succeeded" or end["plan_versions"] != 1:
             continue
+        if any(act.situation == "halting" for act in record.scenario.acts):
+            continue  # A call that a pause has cut is charged, put off and made again; its answer alone is told.
         # A write of an earlier attempt is answered from its record, and told again.
         units = ("cost_usd_micros", "tokens", "model_calls", *(() if task in tried_again else ("tool_calls",)))
         if wrong := [unit for unit in units if told[unit] != paid[unit]]:

@@ -13,6 +13,8 @@ from ..scenario import Wish
 
 STOPPED = {"loop": "loop_stopped", "chatter": "chatter_stopped"}
 """Detectors that end a task, and the code that it ends with."""
+SHARED = ("deadlock", "breaker")
+"""Detectors whose evidence is of several tasks."""
 
 
 def complain(record: Record) -> Iterator[str]:
@@ -44,16 +46,17 @@ def _consequences(record: Record, trips: dict[str, tuple[str, dict[str, Any]]]) 
 
 
 def _evidence(record: Record, trips: dict[str, tuple[str, dict[str, Any]]]) -> Iterator[str]:
-    """Every message that a trip names was said, of that very task."""
+    """Every message that a trip names was said, and of that very task where it is about one alone."""
     if not trips:
         return
     ids: dict[str, set[str]] = {}
     for saying in record.sayings:
         if name := saying.headers.get("ce-id"):
             ids.setdefault(task_of(saying.subject), set()).add(name)
+    everything = {name for names in ids.values() for name in names}
     for task, fact in trips.values():
-        known = ids.get(task, set())
-        if fact["detector"] != "deadlock" and (strange := [one for one in fact["evidence"] if one not in known]):
+        known = everything if fact["detector"].startswith(SHARED) else ids.get(task, set())
+        if strange := [one for one in fact["evidence"] if one not in known]:
             yield f"{task}: the trip {fact['detector']} names messages that nobody said: {strange[:3]}"
 
 

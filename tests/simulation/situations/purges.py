@@ -43,7 +43,8 @@ class _Broker:
 
     def __init__(self, world: Any) -> None:
         self._world = world
-        self.read = MemoryBus(world.net, "operator").read
+        bus = MemoryBus(world.net, "operator")
+        self.read, self.last = bus.read, bus.last
 
     async def request(self, subject: str, body: bytes, timeout_s: float) -> Live:
         """`STREAM.INFO.<stream>`, `STREAM.PURGE.<stream>`."""
