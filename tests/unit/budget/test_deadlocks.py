@@ -344,6 +344,8 @@ class Agents:
         elif isinstance(body, WaitRefused) and body.wait_id in self.waits[name]:
             resource = self.waits[name].pop(body.wait_id)
             returns(self.mesh, name, resource, body.wait_id)
+            if self.waits[name]:
+                return  # As the worker: what was asked for in one turn is waited for together.
             for held, lease in self.holds[name].items():
                 returns(self.mesh, name, held, lease)
             self.holds[name] = {}
