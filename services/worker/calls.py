@@ -19,6 +19,8 @@ from bulkhead_contracts.tool import ToolCallRequested, ToolSpec
 from bulkhead_contracts.types import Body
 from bulkhead_contracts.wording import words
 
+FENCE, FENCED = "fencing_token", 4
+"""The argument by which a tool learns under which lease it is called, and the first logic that has leases."""
 OWN_WORDS = 3
 """The first decision logic that says of broken JSON nothing in a parser's words: another version has others."""
 
@@ -60,7 +62,7 @@ def request(
             message="the arguments must be one JSON object",
             hint="send one JSON object that fits the tool's parameters",
         )
-    call_id = call_key(assigned, tool, arguments, turn, index, earlier_same)
+    call_id = call_key(assigned, tool, _meant(arguments, logic), turn, index, earlier_same)
     if tool.served_by == "rag":
         return _retrieval(assigned, arguments, call_id)
     return Outgoing(
@@ -77,12 +79,20 @@ def request(
     )
 
 
-def canonical(arguments_json: str) -> str:
+def canonical(arguments_json: str, logic: int = 1) -> str:
     """The same text for the same arguments, however they are written; what is no JSON stands for itself."""
     try:
-        return json.dumps(bounded.loads(arguments_json or "{}"), sort_keys=True, separators=(",", ":"))
+        found = bounded.loads(arguments_json or "{}")
     except ValueError:
         return arguments_json
+    if isinstance(found, dict):
+        found = _meant(found, logic)
+    return json.dumps(found, sort_keys=True, separators=(",", ":"))
+
+
+def _meant(arguments: dict[str, object], logic: int) -> dict[str, object]:
+    """What a call is to do. The token of a lease says who may: another attempt has another, for the same write."""
+    return arguments if logic < FENCED else {key: one for key, one in arguments.items() if key != FENCE}
 
 
 def call_key(

@@ -244,7 +244,7 @@ def _act(state: State, message: Message, key: Key, attempt: Attempt, body: Model
         if state.waits and call.name in waits.TOOLS:
             made = waits.request(attempt, message, call, (turn, index), outstanding)
         else:
-            made = calls.request(attempt.assigned, call, turn, index, _made_before(attempt, body, index), logic)
+            made = calls.request(attempt.assigned, call, turn, index, _made_before(attempt, body, index, logic), logic)
         if isinstance(made, waits.AtOnce):
             attempt, answers[call.id] = made.attempt, made.answer
             sends += made.sends
@@ -303,21 +303,22 @@ def _act(state: State, message: Message, key: Key, attempt: Attempt, body: Model
     return Decision(following.state, (*sends, *following.outputs))
 
 
-def _made_before(attempt: Attempt, body: ModelCallReplied, index: int) -> int:
+def _made_before(attempt: Attempt, body: ModelCallReplied, index: int, logic: int) -> int:
     """How often this attempt made the same call in earlier turns (or earlier in this one)."""
     this = body.tool_calls[index]
     same = sum(
-        one.name == this.name and _same(one.arguments_json, this.arguments_json)
+        one.name == this.name and _same(one.arguments_json, this.arguments_json, logic)
         for turn in attempt.turns
         for one in turn.tool_calls
     )
     return same + sum(
-        one.name == this.name and _same(one.arguments_json, this.arguments_json) for one in body.tool_calls[:index]
+        one.name == this.name and _same(one.arguments_json, this.arguments_json, logic)
+        for one in body.tool_calls[:index]
     )
 
 
-def _same(one: str, other: str) -> bool:
-    return calls.canonical(one) == calls.canonical(other)
+def _same(one: str, other: str, logic: int) -> bool:
+    return calls.canonical(one, logic) == calls.canonical(other, logic)
 
 
 def _observe(attempt: Attempt, body: ToolCallReplied | RetrievalReplied, model_call: str) -> Attempt:

@@ -32,6 +32,8 @@ class Playbook:
         self.heard: list[Message] = []
         self.outputs: tuple[Output, ...] = ()
         self.timers: dict[str, int] = {}
+        self.logic = 1
+        """What the envelopes of messages name."""
         self._fold = Fold(state=None)
 
     @property
@@ -53,7 +55,8 @@ class Playbook:
     def hears(self, body: Body, *, sender: str = "somebody", grant: str = "", id: str = "") -> tuple[Output, ...]:
         """Give it a message; returns (and keeps) what it says."""
         name = id or derive_id(sender, str(len(self.heard)), 0)
-        head = Envelope(id=name, type=body.ce_type(), source=sender, time_unix_ms=self.now_unix_ms, grant=grant)
+        head = Envelope(id=name, type=body.ce_type(), source=sender, time_unix_ms=self.now_unix_ms, grant=grant,
+                        logic=self.logic)
         contents = {ref.sha256: self.texts[ref.sha256] for ref in self.decider.wants(body) if ref.sha256 in self.texts}
         message = Message(head, body, self.tenant, self.task, len(self.heard) + 1, contents)
         self.heard.append(message)

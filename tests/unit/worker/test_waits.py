@@ -22,7 +22,7 @@ from bulkhead_contracts.model import ModelCallRequested
 from bulkhead_contracts.peer import AnswerGiven, AnswerRequested
 from bulkhead_contracts.result import Completeness, Failure, Label, Omission, Result
 from bulkhead_contracts.step import StepCancelRequested, StepFinished, StepProposed
-from bulkhead_contracts.tool import ToolSpec
+from bulkhead_contracts.tool import ToolCallRequested, ToolSpec
 from services.worker.core import Worker
 from services.worker.logic4 import WorkerV4
 from tests.unit.worker.test_playbook import assign, current_call, thinks
@@ -319,3 +319,18 @@ def test_a_pause_has_no_cap_and_other_deferrals_still_have(play):
         play.hears(CallDeferred(call_id=call, after_ms=1, reason="busy"), sender="model_gateway")
     assert play.said(StepFinished).failure.code == "deferred_too_often"
     assert not [one for one in play.outputs if isinstance(one, Send) and one.task]
+
+
+def test_a_write_under_another_lease_is_the_same_write():
+    """A step that is tried again has another fencing token; what it has written it must not write again."""
+    pay = ToolSpec(name="pay", description="pays", parameters_json="{}", effect="write")
+
+    def key(token: int, *, attempt: int = 1, to: str = "ann") -> list[str]:
+        play = Playbook(WorkerV4())
+        assign(play, attempt, tools=(pay,))
+        play.logic = 4
+        thinks(play, calls=(("pay", json.dumps({"to": to, "fencing_token": token})),) * 2)
+        return [one.call_id for one in play.all_said(ToolCallRequested)]
+
+    assert key(3) == key(9, attempt=2) and len(set(key(3))) == 2, "twice in one turn is twice"
+    assert key(3)[0] != key(3, to="bob")[0]
