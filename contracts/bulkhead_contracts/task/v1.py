@@ -190,7 +190,7 @@ class PlacesGiven(Body):
 
     turn, credit: where the round of the tenants stands, and how many more tasks that tenant may begin in its turn.
     running: who had places just before, told now and then; `snapshot` is the sequence of the newest decision before
-    this one that tells it. through: what the decider had read; waiting_from: no task waits whose `TaskQueued` lies below.
+    this one that tells it. through: what the decider had read; waiting_from: no waiting task's `TaskQueued` lies below.
 
     Lies in the gateway's inbox under tenant and task `places`: nobody outside can name that subject.
     """
