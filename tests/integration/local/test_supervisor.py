@@ -122,7 +122,7 @@ async def test_a_service_learns_its_own_secrets_and_no_others(tmp_path):
     assert holders["OPENAI_API_KEY"] == {"model_gateway"}
     assert holders["BULKHEAD_REDIS_URL"] == {"budget"}
     assert holders["BULKHEAD_API_KEYS_FILE"] == holders["BULKHEAD_HTTP_PORT"] == {"gateway"}
-    assert holders["BULKHEAD_TENANTS_FILE"] == {"signer"}
+    assert holders["BULKHEAD_TENANTS_FILE"] == {"signer", "gateway"}
     assert not {"SECRET", "BULKHEAD_EMBEDDINGS_KEY", "HOME"} & set(holders)
 
 
