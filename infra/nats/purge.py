@@ -141,7 +141,7 @@ async def purge(
         try:
             ends = await _ends(remover)
             until = now - int(retention.shortest_s * 1000)
-            async for page in _due(reader, until):
+            async for page in _all_due(reader, until, now):
                 tasks += len(page)
                 for start in range(0, 0 if dry_run else len(page), AT_ONCE):
                     rows = list(page.items())[start : start + AT_ONCE]
@@ -222,15 +222,18 @@ async def _due(bus: JetStreamBus, until_unix_ms: int) -> AsyncIterator[dict[Task
     for task in unended:
         if left := await _left_lying(bus, task):
             yield {task: left} if left <= until_unix_ms else {}
-    async for page_of_resources in _unused(bus, until_unix_ms):
-        yield page_of_resources
+
+
+async def _all_due(bus: JetStreamBus, until_unix_ms: int, now_unix_ms: int) -> AsyncIterator[dict[Task, int]]:
+    """Tasks, and resources; those not before any lease has ended by its time, however short the retention."""
+    async for page in _due(bus, until_unix_ms):
+        yield page
+    async for page in _unused(bus, min(until_unix_ms, now_unix_ms - 2 * limits.MAX_LEASE_TTL_MS)):
+        yield page
 
 
 async def _unused(bus: JetStreamBus, until_unix_ms: int) -> AsyncIterator[dict[Task, int]]:
-    """What was leased and is no task (see lease.book), of which nothing has been said since then.
-
-    No lease lasts as long as the shortest retention: nobody holds it, and nobody waits for it.
-    """
+    """What was leased and is no task (see lease.book), of which nothing has been said since then: nobody holds it."""
     inbox, after = subjects.inbox_stream("planner"), 0
     found: dict[Task, None] = {}
     while page := await bus.read(inbox, "mesh.worker.planner.>", after=after, limit=PAGE):

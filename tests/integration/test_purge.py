@@ -31,7 +31,7 @@ from tests.integration.permissions.broker import Broker, running
 
 TENANT, OTHER = "demo", "other"
 OLD, YOUNG, LIVE = "old", "young", "live"
-RETENTION = Retention(1_000.0)
+RETENTION = Retention(1_500.0)
 
 
 @pytest.fixture
