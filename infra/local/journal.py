@@ -33,6 +33,12 @@ class JournalKeeper:
     def start(self) -> None:
         """Begin with a first look; returns at once."""
         self._task = asyncio.create_task(self._run())
+        self._task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (bug := task.exception()) is not None:
+            self._say(f"the journal is not compared with the inboxes any more: {bug!r}; that is a bug: report it, and "
+                      "start the mesh again")  # fmt: skip
 
     def broker_is(self, state: str) -> None:
         """Told at every change of anything: when the broker has come back, it has read its store again."""

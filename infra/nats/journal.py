@@ -201,20 +201,28 @@ class Look:
             await asyncio.sleep(PAUSE_S)
 
     async def _differs(self, name: str) -> str:
-        """Whether something else stands in the inbox under a number that JOURNAL has: counts are the same then.
+        """Whether JOURNAL has another message under one of an inbox's newest numbers, or none; counts may agree then.
 
-        What an inbox was handing on when its disk was full was never stored, and its number was given again.
+        What an inbox was handing on when its disk was full was never stored, and its number was given again; JOURNAL
+        itself may have read one message twice and another not at all.
         """
         stream, pattern = subjects.inbox_stream(name), _said_to(name)
         newest, copy = await self._reader.last(stream, pattern), await self._reader.last(JOURNAL, pattern)
         if newest is None or copy is None:
             return ""
-        said = {one.sequence: _identity(one) async for one in self._all(stream, pattern, newest.sequence - TAIL)}
+        said = {one.sequence: one async for one in self._all(stream, pattern, newest.sequence - TAIL)}
+        copied: set[int] = set()
         async for stored in self._all(JOURNAL, pattern, copy.sequence - TAIL * len(catalog.INBOXES)):
             one = at_its_source(stored)
-            if said.get(one.sequence, _identity(one)) != _identity(one):
+            copied.add(one.sequence)
+            if one.sequence in said and _identity(said[one.sequence]) != _identity(one):
                 self._ahead.add(name)
                 return f"something else stands in {stream} under number {one.sequence}, which it has read before"
+        for number, one in said.items():
+            # What is older may have been purged from one and not yet from the other.
+            young = time.time() - one.time_unix_ms / 1000 < MIN_RETENTION_S
+            if copied and min(copied) < number < max(copied) and number not in copied and young:
+                return f"it lacks number {number} of {stream}, and has read past it"
         return ""
 
     async def _lacking(self, name: str) -> str:
