@@ -95,6 +95,8 @@ REACHED = {
     "newest": lambda run: any(one.headers.get("ce-logicversion") == "4" for one in run.stored("INBOX_GATEWAY")),
     "logics": lambda run: said(run, "INBOX_GATEWAY", "mesh.task.progressed"),
     "floods": lambda run: said(run, "INBOX_GATEWAY", "mesh.task.released") and run.crashes,
+    "halting": lambda run: any(one.get("paused") for inbox in ("INBOX_PLANNER", "INBOX_WORKER", "INBOX_CHECKER")
+                               for one in said(run, inbox, "mesh.control.call_deferred")),
 }  # fmt: skip
 """What a situation must bring about in some of its runs; one in which nothing happens would break no law either."""
 
