@@ -132,9 +132,13 @@ ROWS: tuple[Row, ...] = (
     Row(budget.Tripped, _from("budget", JOURNAL), "budget"),
     Row(budget.TaskHalted, _from("budget", "planner"), "budget"),
     Row(budget.TaskCharged, _from("budget", "gateway"), "budget"),
+    Row(budget.Alerted, _from("budget", JOURNAL, "gateway"), "budget"),
+    Row(budget.Overran, _from("budget", JOURNAL), "budget"),
     Row(budget.LimitsRequested, _to("budget", "gateway"), "budget", plane="rpc"),
     Row(budget.LimitsReplied, _from("budget", "gateway"), "budget", plane="rpc"),
     Row(budget.LimitsChanged, _from("budget", JOURNAL), "budget"),
+    Row(budget.SpendRequested, _to("budget", "gateway"), "budget", plane="rpc"),
+    Row(budget.SpendReplied, _from("budget", "gateway"), "budget", plane="rpc"),
     Row(budget.LedgerPart, _from("budget", JOURNAL), "budget"),
     Row(budget.LedgerCheckpointed, _from("budget", JOURNAL), "budget"),
     # Halts by people

@@ -83,6 +83,16 @@ class Ceiling(NamedTuple):
     limit: int
 
 
+class Level(NamedTuple):
+    """How far an account has come under one of its ceilings."""
+
+    scope: str
+    unit: Unit
+    spent: int
+    limit: int
+    until_unix_ms: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One reservation. The terms (ask, scopes, at_unix_ms) are those of its first attempt and never change.
@@ -136,7 +146,7 @@ class Settlement:
     """`settled` now; `repeated` (nothing changed); `unknown` (kept until its reservation shows up); `ignored`.
 
     over: the call used more than its reservation. ceiling: a scope that has now spent more than its limit. stopped:
-    what the task has cost by now, when it was ended early.
+    what the task has cost by now, when it was ended early. levels: of every ceiling that its accounts have.
     """
 
     kind: Literal["settled", "repeated", "unknown", "ignored"]
@@ -145,6 +155,7 @@ class Settlement:
     over: bool = False
     ceiling: Ceiling | None = None
     stopped: Balance | None = None
+    levels: tuple[Level, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,7 +294,7 @@ def restore(ledger: Ledger, key: str, ask: Sum, scopes: tuple[Scope, ...], at_un
     known = ledger.entries.get(key)
     if known is not None and known.state in ("open", "lapsed", "settled"):
         return Settlement("repeated", known.charged, known.ask, ceiling=_exceeded(ledger, known),
-                          stopped=_stopped(ledger, known))  # fmt: skip
+                          stopped=_stopped(ledger, known), levels=_levels(ledger, known))  # fmt: skip
     _open(ledger, key, Entry("open", ask, scopes, at_unix_ms, holders=1), known)
     if known is not None and known.state == "early":
         return _settlement(ledger, ledger.entries[key], known.usage, known.estimated)
@@ -303,7 +314,7 @@ def settle(ledger: Ledger, key: str, usage: Sum, estimated: bool) -> Settlement:
         return Settlement("ignored")
     if entry.state == "settled":
         return Settlement("repeated", entry.charged, entry.ask, ceiling=_exceeded(ledger, entry),
-                          stopped=_stopped(ledger, entry))  # fmt: skip
+                          stopped=_stopped(ledger, entry), levels=_levels(ledger, entry))  # fmt: skip
     _charge(ledger, key, entry, usage, estimated)
     return _settlement(ledger, ledger.entries[key], usage, estimated)
 
@@ -348,7 +359,8 @@ def _charge(ledger: Ledger, key: str, entry: Entry, usage: Sum, estimated: bool)
 
 def _settlement(ledger: Ledger, entry: Entry, usage: Sum, estimated: bool) -> Settlement:
     over = not estimated and usage.beyond(entry.ask)
-    return Settlement("settled", entry.charged, entry.ask, over, _exceeded(ledger, entry), _stopped(ledger, entry))
+    return Settlement("settled", entry.charged, entry.ask, over, _exceeded(ledger, entry), _stopped(ledger, entry),
+                      _levels(ledger, entry))  # fmt: skip
 
 
 def _move(ledger: Ledger, entry: Entry, reserved: Sum = NOTHING, spent: Sum = NOTHING, settled: int = 0) -> None:
@@ -385,6 +397,14 @@ def _exceeded(ledger: Ledger, entry: Entry) -> Ceiling | None:
             if spent > most:
                 return Ceiling(name, unit, spent, getattr(balance.reserved, unit), 0, most)
     return None
+
+
+def _levels(ledger: Ledger, entry: Entry) -> tuple[Level, ...]:
+    """Of every ceiling over the accounts of a call."""
+    return tuple(
+        Level(name, unit, getattr(ledger.balances.get(name, Balance()).spent, unit), most, until)
+        for name, limit, until in entry.scopes for unit in _UNITS if (most := getattr(limit, unit)) < UNLIMITED
+    )
 
 
 _UNITS: tuple[Unit, ...] = ("cost_usd_micros", "tokens", "model_calls", "tool_calls", "wall_ms")

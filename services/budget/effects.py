@@ -19,12 +19,14 @@ from bulkhead_contracts.budget import (
     ReserveReplied,
     ReserveRequested,
     Settled,
+    SpendRequested,
     TaskHalted,
 )
 from bulkhead_contracts.control import Halt, HaltRequested
 from bulkhead_contracts.task import TaskStopped
 
 from . import core, facts, reasons
+from .alerts import Alerts
 from .checkpoint import Checkpointer
 from .core import NO_LIMIT, Answer, Balance, Ceiling, Conflict, Denied, Held, Settlement, Stale, Waiting
 from .limiting import LimitBook
@@ -32,6 +34,7 @@ from .port import Fenced, RedisFailure, Store
 from .rebuild import JOURNAL, Keeper, find_fact, settled_before
 from .scopes import scopes_of, task_scope
 from .settings import Settings
+from .spending import SpendBook
 from .switches import Switches
 from .watcher import Watcher
 
@@ -74,10 +77,12 @@ class Budget:
             lease_ms=settings.lease_ms, keep_ms=settings.keep_ms, every_s=settings.checkpoint_s,
             messages=settings.checkpoint_messages,
         )  # fmt: skip
+        self.alerts = Alerts(context.bus, context.publisher, store, context.clock)
         self.limits = LimitBook(context.bus, context.publisher, store, context.clock, self.keeper.lose)
         self._mesh_day = NO_LIMIT._replace(
             tokens=settings.mesh_day_tokens, cost_usd_micros=settings.mesh_day_cost_usd_micros)
         self.rpc: RpcTable = {ReserveRequested: self.admit, LimitsRequested: self.limits.answer,
+                              SpendRequested: SpendBook(context.bus, context.clock).answer,
                               HaltRequested: Switches(context).answer}
 
     async def start(self) -> None:
@@ -297,14 +302,12 @@ class Budget:
                 await self._stop(message)
             elif settlement.stopped is not None:
                 await self._tell_charge(message, settlement.stopped)
+            await self.alerts.settled(message, body, settlement)
         except (Fenced, *RedisFailure) as error:
             self.keeper.lose(str(error) or type(error).__name__)
             raise Retry(0.5, f"the ledger does not answer: {error}") from error
         except BusError as error:
             raise Retry(0.5, f"the broker does not answer: {error}") from error
-        if settlement.over:
-            log.warning("charged_beyond_reservation", key=key, held=tuple(settlement.held),
-                        charged=tuple(settlement.charged))  # fmt: skip
 
     async def _look_up(self, message: Received, body: Settled, key: str) -> Settlement:
         """The ledger does not know the reservation; the journal has the last word on whether it was one."""

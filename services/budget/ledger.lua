@@ -17,7 +17,7 @@ if redis.call('GET', KEYS[1]) ~= epoch then
   return {'fenced'}
 end
 
-local UNITS, ASKED = 5, 4
+local UNITS, ASKED, UNLIMITED = 5, 4, 2 ^ 53
 local NAMES = {'tokens', 'cost_usd_micros', 'model_calls', 'tool_calls', 'wall_ms'}
 local ORDER = {2, 1, 3, 4, 5}
 local NOTHING = {0, 0, 0, 0, 0}
@@ -155,6 +155,20 @@ local function exceeded(entry, balances)
   return ''
 end
 
+-- Of every ceiling over the accounts of a call: how far it has come.
+local function levels(entry, balances)
+  local found = {}
+  for at, scope in ipairs(entry.scopes) do
+    for _, unit in ipairs(ORDER) do
+      if scope[unit + 1] < UNLIMITED then
+        found[#found + 1] = table.concat({scope[1], NAMES[unit], int(balances[at][SPENT + unit]), int(scope[unit + 1]),
+          int(scope[7] or 0)}, '|')
+      end
+    end
+  end
+  return found
+end
+
 local function charge(key, entry, usage, estimated)
   local charged = usage
   if estimated then
@@ -180,7 +194,8 @@ local function settlement(kind, entry, over, balances)
   if balances[1] and balances[1][STOPPED] == 1 then
     stopped = packed(balances[1])
   end
-  return {kind, text_of(entry.charged), text_of(entry.ask), over and '1' or '0', exceeded(entry, balances), stopped}
+  return {kind, text_of(entry.charged), text_of(entry.ask), over and '1' or '0', exceeded(entry, balances), stopped,
+    levels(entry, balances)}
 end
 
 local function settled_now(entry, usage, estimated, balances)
@@ -328,7 +343,7 @@ function ops.restore(key, ask, scopes, at)
   if known and known.state == 'early' then
     return settled_now(entry, known.usage, known.estimated)
   end
-  return {'ignored', text_of(NOTHING), text_of(entry.ask), '0', '', ''}
+  return {'ignored', text_of(NOTHING), text_of(entry.ask), '0', '', '', {}}
 end
 
 -- key

@@ -1,6 +1,6 @@
 """What people read when the budget says no: which limit, what is spent, what was asked, what to do. Pure text."""
 
-from .core import Ceiling, Sum, Unit
+from .core import Ceiling, Level, Sum, Unit
 
 CODE = "budget_exceeded"
 
@@ -16,7 +16,7 @@ def amount(value: int, unit: Unit) -> str:
     return f"${dollars:,}.{digits}"
 
 
-def _who(ceiling: Ceiling) -> str:
+def _who(ceiling: Ceiling | Level) -> str:
     kind, tenant, name = ceiling.scope.split(":", 2)
     match kind:
         case "task":
@@ -94,6 +94,41 @@ def exceeded(ceiling: Ceiling) -> str:
         f"The budget of {_who(ceiling)} is exceeded: limit {amount(ceiling.limit, unit)}, "
         f"spent {amount(ceiling.spent, unit)}; a call cost more than was reserved for it. {_remedy(ceiling)}."
     )
+
+
+def near(level: Level) -> str:
+    """An account that comes near its limit."""
+    unit = level.unit
+    return (f"{_who(level)} has spent {amount(level.spent, unit)} of {amount(level.limit, unit)} "
+            f"({level.spent * 100 // level.limit} %)")  # fmt: skip
+
+
+def more(level: Level) -> str:
+    """What to do before the limit is reached: a command that doubles it."""
+    kind, tenant, name = level.scope.split(":", 2)
+    twice = Ceiling(level.scope, level.unit, level.limit, 0, level.limit, level.limit)
+    match kind:
+        case "mesh":
+            return "nothing is stopped yet; who runs the mesh raises BULKHEAD_MESH_DAY_* of budget"
+        case "day":
+            return (f"nothing is stopped yet; an operator gives it more with `{_raise(kind, twice)}` where `bulkhead "
+                    f"limits get` shows a limit of the day, else by day.{level.unit} of tenant {tenant} in the tenants "
+                    "file")  # fmt: skip
+        case "task":
+            target = f"task/{name}"
+        case "step" | "month":
+            target = kind
+        case _:
+            target = f"{kind}/{name.rpartition(':')[0]}"
+    return f"nothing is stopped yet; an operator gives it more with `{_raise(target, twice)}`"
+
+
+def overran(used: Sum, held: Sum) -> str:
+    """A call that used more than its reservation."""
+    found = [f"{amount(mine, unit)} where {amount(theirs, unit)} was reserved"
+             for unit in ("cost_usd_micros", "tokens", "model_calls", "tool_calls")
+             if (mine := getattr(used, unit)) > (theirs := getattr(held, unit))]  # fmt: skip
+    return f"it used {', and '.join(found)}"
 
 
 def waiting(ceiling: Ceiling) -> str:

@@ -27,6 +27,7 @@ from .core import (
     Entry,
     Held,
     Ledger,
+    Level,
     Scope,
     Settlement,
     Stale,
@@ -182,7 +183,7 @@ class RedisStore:
         told = await self._call("look", revision.tenant, revision.number, now_unix_ms)
         return told[0] == b"looked"
 
-    async def _call(self, op: str, *arguments: object) -> list[bytes]:
+    async def _call(self, op: str, *arguments: object) -> list[Any]:
         epoch = self.epoch
         if not epoch:
             raise Fenced("no ledger has been built")
@@ -344,13 +345,19 @@ def _ceiling(text: bytes) -> Ceiling:
     return Ceiling(scope, unit, int(spent), int(reserved), int(asked), int(limit))  # type: ignore[arg-type]
 
 
-def _settlement(told: list[bytes]) -> Settlement:
+def _level(text: bytes) -> Level:
+    scope, unit, spent, limit, until = text.decode().rsplit("|", 4)
+    return Level(scope, unit, int(spent), int(limit), int(until))  # type: ignore[arg-type]
+
+
+def _settlement(told: list[Any]) -> Settlement:
     kind: Any = told[0].decode()
     if len(told) == 1:
         return Settlement(kind)
     ceiling = _ceiling(told[4]) if told[4] else None
     stopped = _balance(told[5]) if told[5] else None
-    return Settlement(kind, _sum(told[1]), _sum(told[2]), told[3] == b"1", ceiling, stopped)
+    return Settlement(kind, _sum(told[1]), _sum(told[2]), told[3] == b"1", ceiling, stopped,
+                      tuple(_level(one) for one in told[6]))
 
 
 def _entry_row(entry: Entry) -> dict[str, Any]:

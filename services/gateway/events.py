@@ -17,6 +17,7 @@ import zlib
 from dataclasses import dataclass, field
 
 from bulkhead.runtime.edge import Received
+from bulkhead_contracts.budget import Alerted
 from bulkhead_contracts.plan import PlanAdopted, PlanRejected
 from bulkhead_contracts.result import ContentRef
 from bulkhead_contracts.task import StepEnded, StepStarted, TaskAccepted, TaskEnded, TaskQueued, TaskReleased
@@ -152,6 +153,7 @@ NAMES: dict[type, str] = {
     StepStarted: "step.started",
     StepEnded: "step.ended",
     TaskEnded: "task.ended",
+    Alerted: "budget.alerted",
 }
 TEXT = "text"
 

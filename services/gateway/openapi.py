@@ -24,13 +24,13 @@ from services.gateway.api import (
     TaskSubmission,
 )
 from services.gateway.problems import MEDIA_TYPE, ProblemDetails
-from services.gateway.spending import LimitPage, LimitSubmission
+from services.gateway.spending import KINDS, SINCE, LimitPage, LimitSubmission, SpendPage
 from services.gateway.switches import BreakerPage, HaltPage, HaltSubmission
 
 API_VERSION = "1.0.0"
 _INPUTS = (TaskSubmission, CancelSubmission, HaltSubmission, LimitSubmission)
 _OUTPUTS = (TaskReceipt, CancelReceipt, TaskPage, TaskDocument, DocumentReceipt, DocumentPage, DeletionReceipt,
-            Halt, HaltPage, BreakerPage, LimitPage, ServerHealth, ProblemDetails)
+            Halt, HaltPage, BreakerPage, LimitPage, SpendPage, ServerHealth, ProblemDetails)
 
 _TITLES = {
     400: "Idempotency-Key is missing, or the body is not JSON",
@@ -48,11 +48,12 @@ _TITLES = {
 
 EVENTS = """Server-sent events, in order. Every `id:` is opaque: send the last one as `Last-Event-ID` to go on after it.
 
-`task.accepted`, `plan.rejected`, `plan.adopted`, `step.started`, `step.ended`, `task.ended`, `task.rejected` are
-stored facts: each arrives exactly once. `text` carries a step's text as it is written: {step_id, attempt, call_id,
-offset, text, replace}. Keep the first `offset` characters (Unicode code points) of what you have for that step and
-append `text`; when `replace` is true, something shown before is withdrawn. Before `step.ended` with outcome
-`accepted` the text is whole. `task.ended` carries the answer. After it the stream ends; reconnecting then gives 204.
+`task.queued`, `task.released`, `task.accepted`, `plan.rejected`, `plan.adopted`, `step.started`, `step.ended`,
+`task.ended`, `task.rejected`, `budget.alerted` (a limit of the task comes near) are stored facts: each arrives exactly
+once. `text` carries a step's text as it is written: {step_id, attempt, call_id, offset, text, replace}. Keep the first
+`offset` characters (Unicode code points) of what you have for that step and append `text`; when `replace` is true,
+something shown before is withdrawn. Before `step.ended` with outcome `accepted` the text is whole. `task.ended` carries
+the answer. After it the stream ends; reconnecting then gives 204.
 Lines beginning with a colon are heartbeats."""
 
 
@@ -88,8 +89,8 @@ def _path(name: str, description: str) -> dict[str, Any]:
 
 _KEY_SCHEMA = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"}
 _TEXT = {"schema": {"type": "string"}}
-_NAMES = ("task.accepted", "plan.rejected", "plan.adopted", "step.started", "step.ended", "task.ended", "task.rejected",
-          "text")
+_NAMES = ("task.queued", "task.released", "task.accepted", "plan.rejected", "plan.adopted", "step.started",
+          "step.ended", "task.ended", "task.rejected", "budget.alerted", "text")
 _EVENT = {"description": "Each event of the stream", "type": "object", "required": ["event", "data"], "properties": {
     "id": {"type": "string"}, "event": {"type": "string", "enum": list(_NAMES)}, "retry": {"type": "integer"},
     "data": {"type": "string", "contentMediaType": "application/json"}}}
@@ -228,6 +229,18 @@ def _limits() -> dict[str, Any]:
     }
 
 
+def _spend() -> dict[str, Any]:
+    return {"get": {
+        "operationId": "showSpending", "summary": "What the tenant's calls cost, by name; for operators and auditors",
+        "description": "Calls count for the time in which they were admitted. Sums are the providers' own counts.",
+        "parameters": [
+            _query("by", "What to sum by", {"type": "string", "enum": list(KINDS), "default": "agent"}),
+            _query("since", "How far back, at most 31d", {"type": "string", "pattern": f"^{SINCE}$", "default": "24h"}),
+            _query("limit", "So many rows; the others come as one sum",
+                   {"type": "integer", "minimum": 1, "maximum": 100, "default": 20})],
+        "responses": {"200": _json(SpendPage, "The sums"), **_problems(401, 403, 409, 422, 503)}}}
+
+
 def _breakers() -> dict[str, Any]:
     return {"get": {"operationId": "listBreakers", "summary": "Breakers that have opened, the open ones first",
                     "responses": {"200": _json(BreakerPage, "How they stand"), **_problems(401, 403, 503)}}}
@@ -262,6 +275,7 @@ def _document() -> dict[str, Any]:
                                             "your tenant halted. Nothing is done again that was done.")},
             "/v1/breakers": _breakers(),
             "/v1/limits": _limits(),
+            "/v1/spend": _spend(),
             "/livez": _probe("livez", "Whether the process runs"),
             "/readyz": _probe("readyz", "Whether it can serve requests now"),
             "/startupz": _probe("startupz", "Whether its start is over"),

@@ -99,14 +99,15 @@ class World:
 
     async def charged(self, count: int) -> list[TaskCharged]:
         """What the gateway was told the task has cost, so many times."""
-        subject = f"mesh.budget.gateway.*.{TENANT}.{TASK}"
+        async def told() -> list[Stored]:
+            found = await self.mesh.messages("INBOX_GATEWAY", f"mesh.budget.gateway.*.{TENANT}.{TASK}")
+            return [one for one in found if one.headers["ce-type"] == TaskCharged.ce_type()]
 
         async def there() -> bool:
-            return len(await self.mesh.messages("INBOX_GATEWAY", subject)) >= count
+            return len(await told()) >= count
 
         await until(there)
-        stored = await self.mesh.messages("INBOX_GATEWAY", subject)
-        return [TaskCharged.model_validate_json(one.body) for one in stored]
+        return [TaskCharged.model_validate_json(one.body) for one in await told()]
 
     async def settle(self, rid: str, cost: int = 10, tokens: int = 10, *, estimated: bool = False, task: str = TASK,
                      sender: Context | None = None, index: str = "settled") -> PubAck:  # fmt: skip

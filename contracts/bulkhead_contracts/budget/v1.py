@@ -116,6 +116,45 @@ class TaskCharged(Body):
     settled_calls: Count = 0
 
 
+class Alerted(Body):
+    """Fact: an account comes near its limit; nothing is stopped. About a task, it is told to who shows it, too.
+
+    alert derives from the account, the limit and the threshold: told again, it is the same. kind `share`: so many
+    percent are spent; `rate`: as fast as it was spent lately, the limit is reached at `reached_unix_ms`, before the
+    account's period ends.
+    """
+
+    TYPE: ClassVar[str] = "mesh.budget.alerted"
+
+    alert: Token
+    kind: Literal["share", "rate"]
+    scope: Annotated[str, Field(max_length=200)]
+    unit: Literal["cost_usd_micros", "tokens", "model_calls", "tool_calls", "wall_ms"]
+    percent: Count
+    spent: Count
+    limit: Count
+    reached_unix_ms: UnixMs = 0
+    what: Reason
+    hint: Reason = ""
+    alerted_unix_ms: UnixMs
+
+
+class Overran(Body):
+    """Fact: a call used more than was reserved for it. It is charged in full; for a model it counts as a failure."""
+
+    TYPE: ClassVar[str] = "mesh.budget.overran"
+
+    reservation_id: Token
+    call_id: Token
+    step_id: str = ""
+    service: Token
+    resource: Name
+    reserved: Amount
+    used: Amount
+    what: Reason
+    overran_unix_ms: UnixMs
+
+
 class Limit(Contract):
     """A ceiling by unit; null where there is none."""
 
@@ -181,6 +220,69 @@ class LimitsChanged(Body):
     changed_unix_ms: UnixMs
     change: Token
     limits: Annotated[tuple[TargetLimit, ...], Field(max_length=bounds.MAX_LIMIT_TARGETS)] = ()
+
+
+SpendBy = Literal["agent", "step", "workflow", "feature", "user", "tenant", "model", "task"]
+
+
+class SpendRequested(Body):
+    """An operator or auditor asks what the calls of a tenant cost that were admitted since then (rpc).
+
+    top: so many rows, the dearest; the others come as one sum.
+    """
+
+    TYPE: ClassVar[str] = "mesh.budget.spend_requested"
+
+    requester: RequesterClaim
+    by: SpendBy
+    since_s: Annotated[int, Field(ge=1, le=bounds.MAX_SPEND_S)]
+    top: Annotated[int, Field(ge=1, le=bounds.MAX_SPEND_ROWS)] = 20
+
+
+class Spent(Contract):
+    """A sum over calls. input_tokens and output_tokens are the providers' own counts.
+
+    tokens: both, and the reservations of `estimated` calls, whose provider gave no usage.
+    """
+
+    calls: Count = 0
+    estimated: Count = 0
+    input_tokens: Count = 0
+    output_tokens: Count = 0
+    tokens: Count = 0
+    cost_usd_micros: Count = 0
+    model_calls: Count = 0
+    tool_calls: Count = 0
+    wall_ms: Count = 0
+
+
+class SpendRow(Contract):
+    """What was spent under one name, and what is held for calls that have not settled. "": without a name."""
+
+    name: Annotated[str, Field(max_length=200)] = ""
+    spent: Spent = Spent()
+    held: Spent = Spent()
+
+
+class SpendReplied(Body):
+    """Rows, the dearest first; `rest` sums the other rest_rows; `total` is all of them.
+
+    late: settled since then, of calls that were admitted before: in no row, for their time is another. kept_unix_ms:
+    tasks that ended before it may have been purged, and what they spent is kept by day and month, not by name.
+    """
+
+    TYPE: ClassVar[str] = "mesh.budget.spend_replied"
+
+    by: SpendBy = "tenant"
+    since_unix_ms: UnixMs = 0
+    until_unix_ms: UnixMs = 0
+    kept_unix_ms: UnixMs = 0
+    rows: Annotated[tuple[SpendRow, ...], Field(max_length=bounds.MAX_SPEND_ROWS)] = ()
+    rest: SpendRow = SpendRow()
+    rest_rows: Count = 0
+    total: SpendRow = SpendRow()
+    late: Spent = Spent()
+    failure: Failure | None = None
 
 
 class LedgerMarked(Body):

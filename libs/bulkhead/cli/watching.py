@@ -61,6 +61,8 @@ class Progress:
                 return [self._ended(data)]
             case "task.ended":
                 return [Text(f"task {data['status']}", "bold green" if data["status"] == answer.GOOD else "bold red")]
+            case "budget.alerted":
+                return [Text(f"budget: {data['what']}", "yellow")]
             case "task.rejected":
                 return [Text(f"task rejected: {data['message']}", "bold red")]
             case _:

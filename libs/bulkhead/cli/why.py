@@ -15,7 +15,7 @@ from bulkhead.cli.output import Exit, clock, err, out, print_json, seconds
 from bulkhead.cli.target import operator_bus
 from bulkhead.cli.why_waits import waiting
 from bulkhead.runtime.context import unix_ms
-from bulkhead_contracts.budget import Reserved, Settled, TaskHalted, Tripped
+from bulkhead_contracts.budget import Alerted, Overran, Reserved, Settled, TaskHalted, Tripped
 from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested
 from bulkhead_contracts.retrieval import RetrievalReplied, RetrievalRequested
@@ -37,13 +37,14 @@ Replied = ModelCallReplied | ToolCallReplied | RetrievalReplied
 MAX_EVIDENCE_SHOWN = 4
 MAX_HELD_SHOWN = 4
 STALLED_AFTER_MS = 30_000
+OVERRAN = "it counts as a failure of what was called; `bulkhead breakers` shows whether it is still called"
 LET_GO = ("`bulkhead halts` and `bulkhead breakers` show what holds it back; `bulkhead resume` or `bulkhead breakers "
           "reset` lets it go on")
 
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """kind: ended, rejected, halted, tripped, waits or stalled. evidence: ids of messages."""
+    """kind: ended, rejected, halted, tripped, alerted, waits or stalled. evidence: ids of messages."""
 
     kind: str
     what: str
@@ -56,7 +57,7 @@ class Reason:
 def explain(found: list[Entry], task: str, now_unix_ms: int) -> list[Reason]:
     """Reasons of one task, from its messages in journal order."""
     told = each_fact(found)
-    reasons = _ends(told) + _halts(told) + _trips(told)
+    reasons = _ends(told) + _halts(told) + _trips(told) + _alerts(told)
     if any(isinstance(one.body, TaskEnded | TaskRejected) for one in told):
         return reasons + _held_to_the_end(told)
     waits = _queued(told) or _waits(told, now_unix_ms)
@@ -107,6 +108,17 @@ def _trips(told: list[Entry]) -> list[Reason]:
         if isinstance(one.body, Tripped)
     ]
     return sorted(found, key=lambda one: one.level != "stop")
+
+
+def _alerts(told: list[Entry]) -> list[Reason]:
+    """Limits that came near, one line each, and calls that used more than was reserved for them."""
+    near = {one.body.alert: one for one in told if isinstance(one.body, Alerted)}
+    found = [Reason("alerted", one.body.what, one.body.hint, one.body.alerted_unix_ms, "warn", (one.id,))
+             for one in near.values() if isinstance(one.body, Alerted)]
+    over = [Reason("alerted", f"a call of {one.body.resource} was charged in full: {one.body.what}", OVERRAN,
+                   one.body.overran_unix_ms, "warn", (one.id,))
+            for one in told if isinstance(one.body, Overran)]
+    return found + over[:MAX_HELD_SHOWN]
 
 
 def _held_to_the_end(told: list[Entry]) -> list[Reason]:

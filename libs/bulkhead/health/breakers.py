@@ -19,12 +19,17 @@ BUCKETS = 12
 
 @dataclass(frozen=True, slots=True)
 class Called:
-    """A call ended. trial: it was let through as a trial."""
+    """A call ended. trial: it was let through as a trial. why: words of a failure, told when it opens the breaker.
+
+    counted: this is about a call that was counted by itself; only that it failed is new.
+    """
 
     at_unix_ms: int
     failed: bool = False
     latency_ms: int = 0
     trial: bool = False
+    counted: bool = False
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +73,8 @@ class Breaker:
     """One breaker. usual: calls per window as they were, a moving average in thousandths; 0 until it is known.
 
     trials: let through and not answered, each with the time when it was; good: trials that succeeded in a row.
-    openings: how often it opened without having closed: each time it stays open twice as long.
+    openings: how often it opened without having closed: each time it stays open twice as long. last: when a failure
+    with words of its own came last, and its words.
     """
 
     scope: str
@@ -82,6 +88,7 @@ class Breaker:
     trials: tuple[int, ...] = ()
     good: int = 0
     openings: int = 0
+    last: tuple[int, str] = (0, "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +166,10 @@ def _called(breaker: Breaker, call: Called, named: BreakerThresholds) -> tuple[B
         if not call.trial:
             return breaker, None  # It was let through before the breaker opened.
         if call.failed or call.latency_ms >= named.slow_ms:
-            return _open(breaker, call.at_unix_ms, f"a trial failed: {breaker.reason}"[:500], named)
+            why = f" ({call.why})" if call.why else ""
+            return _open(breaker, call.at_unix_ms, f"a trial failed{why}: {breaker.reason}"[:500], named)
+        if call.counted:
+            return breaker, None
         good, trials = breaker.good + 1, breaker.trials[1:]
         if good < named.trials:
             return replace(breaker, good=good, trials=trials), None
@@ -168,7 +178,11 @@ def _called(breaker: Breaker, call: Called, named: BreakerThresholds) -> tuple[B
     if breaker.phase == "open":
         return breaker, None
     breaker = _counted(breaker, call, named)
-    reason = _why(breaker, named)
+    if call.why:
+        breaker = replace(breaker, last=(call.at_unix_ms, call.why))
+    reason, (at, why) = _why(breaker, named), breaker.last
+    if reason and why and call.at_unix_ms - at < named.window_ms:
+        reason = f"{reason}, one of them because {why}"[:500]
     return _open(breaker, call.at_unix_ms, reason, named) if reason else (breaker, None)
 
 
@@ -199,7 +213,8 @@ def _counted(breaker: Breaker, call: Called, named: BreakerThresholds) -> Breake
         buckets = tuple(sorted((*buckets, Bucket(number))))
         where = next(at for at, one in enumerate(buckets) if one.number == number)
     old = buckets[where]
-    new = Bucket(number, old.calls + 1, old.failed + call.failed, old.slow + (call.latency_ms >= named.slow_ms))
+    slow = call.latency_ms >= named.slow_ms
+    new = Bucket(number, old.calls + (not call.counted), old.failed + call.failed, old.slow + slow)
     return replace(breaker, buckets=(*buckets[:where], new, *buckets[where + 1 :]), usual=usual)
 
 

@@ -90,8 +90,9 @@ class Circuits:
 
 def _calls(event: Served) -> Iterator[tuple[Key, Called]]:
     if event.name:
-        yield (event.kind, event.tenant, event.name), Called(event.time_unix_ms, event.failed, event.latency_ms)
-    if event.tenant:
+        yield (event.kind, event.tenant, event.name), Called(
+            event.time_unix_ms, event.failed, event.latency_ms, counted=event.counted, why=event.why)
+    if event.tenant and not event.counted:
         yield ("tenant", "", event.tenant), Called(event.time_unix_ms)
         if event.role:
             yield ("agent", event.tenant, event.role), Called(event.time_unix_ms, event.error)

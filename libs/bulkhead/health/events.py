@@ -110,7 +110,8 @@ class Served:
     """A call to a tool or model ended: food for the breakers.
 
     name: "" when it did not go out. failed: what was called is to blame (an outage), not who called it. role: the agent
-    by its role, `worker.step`; "" when it is not known. error: the agent got no result, whoever is to blame.
+    by its role, `worker.step`; "" when it is not known. error: the agent got no result, whoever is to blame. counted:
+    the call itself is told by another one; this adds that it failed after all, and why.
     """
 
     id: str
@@ -124,6 +125,8 @@ class Served:
     time_unix_ms: int
     role: str = ""
     error: bool = False
+    counted: bool = False
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from pydantic_core import from_json
 
 from bulkhead.health import journal_waits
 from bulkhead.health.events import Act, Closed, Ended, Event, Opened, Outstanding, Served
-from bulkhead_contracts import model, peer, plan, retrieval, step, task, tool, verdict
+from bulkhead_contracts import budget, model, peer, plan, retrieval, step, task, tool, verdict
 from bulkhead_contracts.control import CallDeferred
 
 MAX_LINEAGES = 100_000
@@ -120,6 +120,13 @@ class Journal:
             agent, failed = str(body.get("step_id") or message.receiver), _code(body) in OUTAGES
             yield Served(message.id, message.lineage, agent, message.tenant, "model", str(body["model"]), failed,
                          _int(body.get("duration_ms")), message.time_unix_ms)
+
+    def _overran(self, message: "_Message") -> Iterator[Event]:
+        """More was used than was reserved: that call of the model failed, although it answered."""
+        body = message.body
+        if body["service"] == "model_gateway":
+            yield Served(message.id, message.lineage, "", message.tenant, "model", str(body["resource"]), True, 0,
+                         message.time_unix_ms, counted=True, why=str(body["what"]))
 
     def _asked(self, message: "_Message") -> Iterator[Event]:
         """What a step says to those whom it asks; the planner, who hands it on, says nothing of its own."""
@@ -260,6 +267,7 @@ _HANDLERS: dict[str, Callable[[Journal, _Message], Iterator[Event]]] = {
     retrieval.RetrievalRequested.TYPE: Journal._requested,
     retrieval.RetrievalReplied.TYPE: Journal._replied,
     CallDeferred.TYPE: Journal._deferred,
+    budget.Overran.TYPE: Journal._overran,
     peer.AnswerRequested.TYPE: Journal._asked,
     peer.AnswerGiven.TYPE: Journal._answered,
 }

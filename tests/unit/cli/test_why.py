@@ -9,7 +9,7 @@ from bulkhead.cli.history import entries
 from bulkhead.cli.why import explain
 from bulkhead.runtime.history import load
 from bulkhead_contracts import catalog
-from bulkhead_contracts.budget import TaskHalted, Tripped
+from bulkhead_contracts.budget import Alerted, Amount, Overran, TaskHalted, Tripped
 from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.envelope import Envelope, derive_id
 from bulkhead_contracts.model import ModelCallReplied
@@ -17,7 +17,7 @@ from bulkhead_contracts.result import Failure
 from bulkhead_contracts.task import TaskEnded, TaskQueued, TaskReleased
 
 HISTORIES = Path(__file__).parents[2] / "replay" / "histories"
-KINDS = {"ended", "rejected", "halted", "tripped", "waits", "stalled"}
+KINDS = {"ended", "rejected", "halted", "tripped", "alerted", "waits", "stalled"}
 
 
 def messages(name: str) -> tuple[Stored, ...]:
@@ -85,6 +85,22 @@ def test_a_task_without_a_place_waits_for_one() -> None:
     released = said(TaskReleased(request=1), "gateway", "gateway", first)
     (reason,) = reasons([first, said(queued, "gateway", "gateway", first), released], after_ms=60_000)
     assert "place to run" not in reason.what
+
+
+def test_limits_that_came_near_are_told_once_and_calls_beyond_their_reservation_with_what_follows() -> None:
+    first = messages("several_tools_in_one_turn")[0]
+    alert = Alerted(alert="a1", kind="share", scope="task:demo:t1", unit="tokens", percent=80, spent=8, limit=10,
+                    what="task t1 has spent 8 tokens of 10 tokens (80 %)", hint="give it more", alerted_unix_ms=5)
+    over = Overran(reservation_id="r", call_id="c", service="model_gateway", resource="big", reserved=Amount(tokens=1),
+                   used=Amount(tokens=2), what="it used 2 tokens where 1 tokens was reserved", overran_unix_ms=6)
+    told = reasons([first, *(said(body, "budget", to, first)
+                             for body, to in ((alert, "journal"), (alert, "gateway"), (over, "journal")))])
+    assert [(one.kind, one.level, one.at_unix_ms) for one in told[:2]] == [
+        ("alerted", "warn", 5), ("alerted", "warn", 6)]
+    assert {one.kind for one in told[2:]} == {"waits"}
+    assert told[0].what == alert.what and told[0].todo == "give it more"
+    assert "big" in told[1].what and over.what in told[1].what and "bulkhead breakers" in told[1].todo
+    assert all(catalog.allowed(alert.ce_type(), "budget", to) for to in ("journal", "gateway"))
 
 
 def test_nothing_open_for_long_is_a_stall() -> None:

@@ -1,0 +1,104 @@
+"""Soft alerts, told: after a settlement, never before an answer.
+
+In: settlements as the ledger answers them. Out: `Alerted` and `Overran` facts, `Alerted` to the gateway when it is
+about the task. An alert is told once: ids derive from what it is about, and Redis remembers which were told; where it
+forgot, the same id is told again. It is remembered after it was told, so that a crash between the two loses nothing.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+from bulkhead.bus.port import Bus
+from bulkhead.runtime.edge import Received
+from bulkhead.runtime.publisher import Publisher
+from bulkhead.telemetry.log import Log
+from bulkhead_contracts.budget import Alerted, Overran, Settled
+
+from . import alerting, core, reasons
+from .alerting import Alert, Pace
+from .core import Level, Settlement
+from .port import Store
+from .rebuild import JOURNAL, find_fact
+
+log = Log("budget.alerts")
+
+MAX_PACES = 10_000
+MAX_TOLD = 50_000
+ASK_AGAIN_MS = 3_600_000
+"""So long this replica need not look whether an alert was told; looking keeps it remembered."""
+Key = tuple[str, str, int]
+
+
+class Alerts:
+    """What this replica knows of rates, and of what was told."""
+
+    def __init__(self, bus: Bus, publisher: Publisher, store: Store, clock: Callable[[], int]) -> None:
+        self._bus, self._publisher, self._store, self._clock = bus, publisher, store, clock
+        self._paces: OrderedDict[Key, Pace] = OrderedDict()
+        self._told: OrderedDict[str, int] = OrderedDict()
+
+    async def settled(self, message: Received, body: Settled, settlement: Settlement) -> None:
+        """Tell what follows from one settlement; again, when it comes again. Raises BusError, RedisFailure."""
+        if settlement.charged.beyond(settlement.held):
+            await self._overran(message, body, settlement)
+        now = self._clock()
+        for level in settlement.levels:
+            for alert in (alerting.share(level), self._rate(level, now)):
+                if alert is not None and now - self._told.get(alert.id, 0) >= ASK_AGAIN_MS:
+                    await self._tell(message, alert, now)
+
+    def _rate(self, level: Level, now: int) -> Alert | None:
+        key = (level.scope, level.unit, level.limit)
+        pace = self._paces[key] = alerting.paced(self._paces.get(key, ()), level, now)
+        self._paces.move_to_end(key)
+        while len(self._paces) > MAX_PACES:
+            self._paces.popitem(last=False)
+        return alerting.burning(pace, level, now)
+
+    async def _tell(self, message: Received, alert: Alert, now: int) -> None:
+        name = f"alerted:{alert.id}"
+        known = await self._store.kept(name)
+        if not known:
+            await self._publish(message, fact_of(alert, now), alert)
+        await self._store.keep(name, b"1")
+        self._told[alert.id] = now
+        while len(self._told) > MAX_TOLD:
+            self._told.popitem(last=False)
+
+    async def _publish(self, message: Received, fact: Alerted, alert: Alert) -> None:
+        # About its own account, whoever shows the task tells it, too.
+        own = alert.level.scope.partition(":")[0] == "task"
+        for receiver in (JOURNAL, "gateway") if own else (JOURNAL,):
+            await self._publisher.send(receiver, fact, tenant=message.tenant, task=message.task, cause=alert.id,
+                                       index=f"alerted/{receiver}", actor=message.envelope.actor)  # fmt: skip
+        log.warning("budget_alert", alert=alert.id, kind=alert.kind, scope=fact.scope, unit=fact.unit,
+                    percent=fact.percent, spent=fact.spent, limit=fact.limit, what=fact.what)  # fmt: skip
+
+    async def _overran(self, message: Received, body: Settled, settlement: Settlement) -> None:
+        """Flagged as a fact; the watcher counts it against the model. Raises BusError."""
+        what = reasons.overran(settlement.charged, settlement.held)
+        log.warning("charged_beyond_reservation", task=message.task, reservation=body.reservation_id, what=what)
+        found = await find_fact(self._bus, message.tenant, message.task, message.sender, body.reservation_id)
+        if found is None:
+            return  # Purged since then, or of no call that was admitted.
+        fact = Overran(
+            reservation_id=body.reservation_id, call_id=body.call_id, step_id=found.step_id, service=message.sender,
+            resource=found.resource, reserved=found.amount, used=core.amount_of(settlement.charged), what=what[:2000],
+            overran_unix_ms=self._clock(),
+        )  # fmt: skip
+        await self._publisher.send(JOURNAL, fact, tenant=message.tenant, task=message.task, cause=body.reservation_id,
+                                   index=f"overran/{message.sender}/{message.tenant}/{message.task}",
+                                   actor=message.envelope.actor)  # fmt: skip
+
+
+def fact_of(alert: Alert, now_unix_ms: int) -> Alerted:
+    """The alert as people read it."""
+    level, what = alert.level, reasons.near(alert.level)
+    if alert.kind == "rate":
+        minutes = max(1, (alert.reached_unix_ms - now_unix_ms) // 60_000)
+        what = f"{what}; as fast as in the last minutes, the limit is reached in {minutes} min"
+    return Alerted(
+        alert=alert.id, kind=alert.kind, scope=level.scope, unit=level.unit, percent=alert.percent, spent=level.spent,
+        limit=level.limit, reached_unix_ms=alert.reached_unix_ms, what=what[:2000], hint=reasons.more(level)[:2000],
+        alerted_unix_ms=now_unix_ms,
+    )  # fmt: skip
