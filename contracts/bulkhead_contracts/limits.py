@@ -86,6 +86,10 @@ UNLIMITED = 2**53  # of a ceiling in a unit that has none
 MAX_LIMIT_TARGETS = 256  # of one tenant
 MAX_CHECKPOINT_ROWS = 200  # of one part: a row with all its scopes is about 2 KB
 MAX_CHECKPOINT_PARTS = 20_000
+MAX_SPEND_ROWS = 100  # by name, in one answer
+MAX_SPEND_S = 31 * 24 * 3600
+MAX_SPEND_MESSAGES = 100_000  # that one answer is made of
+SPEND_TIMEOUT_MS = 15_000
 
 # Peers and leases
 MAX_ASKED_STEPS = 16  # by one ask

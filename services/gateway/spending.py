@@ -1,9 +1,11 @@
-"""Limits over HTTP: read by everybody of a tenant, changed by its operators. Budget judges, stores and applies them.
+"""Limits and spending over HTTP. Limits are read by everybody of a tenant and changed by its operators; what was spent,
+and by whom, is read by operators and auditors. Budget judges, stores, applies and sums.
 
-In: requests of people and programs. Out: the tenant's limits as they stand, or problem details.
+In: requests of people and programs. Out: the tenant's limits as they stand, what it spent, or problem details.
 """
 
-from typing import Annotated
+import re
+from typing import Annotated, TypeVar, get_args
 
 from pydantic import ConfigDict, Field
 from starlette.requests import Request
@@ -14,20 +16,37 @@ from bulkhead.bus.port import BusUnavailable, PublishRefused
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.publisher import RpcRefused
 from bulkhead_contracts import limits
-from bulkhead_contracts.budget import Limit, LimitsReplied, LimitsRequested, LimitTarget, TargetLimit
+from bulkhead_contracts.budget import (
+    Limit,
+    LimitsReplied,
+    LimitsRequested,
+    LimitTarget,
+    SpendBy,
+    SpendReplied,
+    SpendRequested,
+    SpendRow,
+    Spent,
+    TargetLimit,
+)
 from bulkhead_contracts.task import RequesterClaim
-from bulkhead_contracts.types import Contract, Count
+from bulkhead_contracts.types import Body, Contract, Count, UnixMs
 from services.gateway import core
 from services.gateway.auth import Authenticator
 from services.gateway.caps import Bodies
-from services.gateway.parameters import answered, parsed
+from services.gateway.parameters import answered, parsed, size_of
 from services.gateway.problems import Problem, unavailable
 
 MAY_CHANGE = frozenset({"operator"})
 MAX_BODY_BYTES = 16 * 1024
 BOOK = "limits"
 """Stands where a task does in the subject of a request that is about none."""
-STATUS = {"forbidden": 403, "changed_meanwhile": 409, "busy": 409, "too_many_limits": 422}
+STATUS = {"forbidden": 403, "changed_meanwhile": 409, "busy": 409, "too_many_limits": 422, "too_much": 422}
+MAY_SEE_SPENDING = frozenset({"operator", "auditor"})
+SINCE = r"[1-9][0-9]{0,6}[smhd]"
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600}
+KINDS: tuple[str, ...] = get_args(SpendBy)
+
+R = TypeVar("R", LimitsReplied, SpendReplied)
 
 
 class LimitInput(Limit):
@@ -56,8 +75,26 @@ class LimitPage(Contract):
     limits: Annotated[tuple[TargetLimit, ...], Field(max_length=limits.MAX_LIMIT_TARGETS)]
 
 
+class SpendPage(Contract):
+    """What the calls cost that were admitted since then, by name, the dearest first; `rest` sums the other rest_rows.
+
+    held: of calls that have not settled. late: settled since then of calls that were admitted before, in no row.
+    kept_unix_ms: not 0 when older is asked for; what tasks spent that ended before it may have been purged.
+    """
+
+    by: SpendBy
+    since_unix_ms: UnixMs
+    until_unix_ms: UnixMs
+    kept_unix_ms: UnixMs
+    rows: Annotated[tuple[SpendRow, ...], Field(max_length=limits.MAX_SPEND_ROWS)]
+    rest: SpendRow
+    rest_rows: Count
+    total: SpendRow
+    late: Spent
+
+
 class Spending:
-    """The routes under /v1/limits."""
+    """The routes under /v1/limits and /v1/spend."""
 
     def __init__(self, context: Context, auth: Authenticator, bodies: Bodies) -> None:
         self._context = context
@@ -69,12 +106,13 @@ class Spending:
         return [
             Route("/v1/limits", self.limits, methods=["GET"]),
             Route("/v1/limits", self.change, methods=["PUT"]),
+            Route("/v1/spend", self.spent, methods=["GET"]),
         ]
 
     async def limits(self, request: Request) -> Response:
         """GET /v1/limits"""
         claim = await self._auth.allowed(request, core.MAY_READ, "read limits", "submitter")
-        return answered(await self._ask(claim, LimitsRequested(requester=claim)))
+        return answered(await self._limits(claim, LimitsRequested(requester=claim)))
 
     async def change(self, request: Request) -> Response:
         """PUT /v1/limits"""
@@ -82,21 +120,43 @@ class Spending:
         async with self._bodies.read(request, claim, MAX_BODY_BYTES) as raw:
             body = parsed(LimitSubmission, raw)
         limit = Limit(**body.limit.model_dump())
-        return answered(await self._ask(claim, LimitsRequested(
+        return answered(await self._limits(claim, LimitsRequested(
             requester=claim, target=body.target, limit=limit, expect_revision=body.expect_revision)))  # fmt: skip
 
-    async def _ask(self, claim: RequesterClaim, ask: LimitsRequested) -> LimitPage:
-        index = f"{ask.target}/{claim.person}/{self._context.clock()}"
+    async def spent(self, request: Request) -> Response:
+        """GET /v1/spend"""
+        claim = await self._auth.allowed(request, MAY_SEE_SPENDING, "see what is spent", "operator")
+        by, since = request.query_params.get("by", "agent"), request.query_params.get("since", "24h")
+        if by not in KINDS:
+            raise _unfit("by", by, f"send one of {', '.join(KINDS)}")
+        seconds = int(since[:-1]) * SECONDS[since[-1]] if re.fullmatch(SINCE, since) else 0
+        if not 1 <= seconds <= limits.MAX_SPEND_S:
+            raise _unfit("since", since, "send a time like 90s, 20m, 1h or 7d, at most 31d")
+        ask = SpendRequested(requester=claim, by=by, since_s=seconds, top=size_of(request))  # type: ignore[arg-type]
+        reply = await self._ask(claim, ask, f"{by}/{since}", limits.SPEND_TIMEOUT_MS, SpendReplied)
+        return answered(SpendPage(**{name: getattr(reply, name) for name in SpendPage.model_fields}))
+
+    async def _limits(self, claim: RequesterClaim, ask: LimitsRequested) -> LimitPage:
+        reply = await self._ask(claim, ask, str(ask.target), limits.RPC_TIMEOUT_MS, LimitsReplied)
+        return LimitPage(revision=reply.revision, limits=reply.limits)
+
+    async def _ask(self, claim: RequesterClaim, ask: Body, about: str, timeout_ms: int, kind: type[R]) -> R:
+        index = f"{about}/{claim.person}/{self._context.clock()}"
         try:
             reply = await self._context.publisher.request(
                 "budget", ask, tenant=claim.tenant, task=BOOK, index=index, actor=claim.person,
-                timeout_s=limits.RPC_TIMEOUT_MS / 1000)  # fmt: skip
+                timeout_s=timeout_ms / 1000)  # fmt: skip
         except (BusUnavailable, PublishRefused, RpcRefused) as error:
-            raise unavailable(f"budget, which keeps the limits, does not answer: {error}",
+            raise unavailable(f"budget, which keeps limits and accounts, does not answer: {error}",
                               "read /v1/limits to see how they stand, then repeat it: repeating is harmless") from error
-        assert isinstance(reply, LimitsReplied)
+        assert isinstance(reply, kind)
         if (failure := reply.failure) is not None:
             if failure.code not in STATUS:
                 raise unavailable(failure.message, failure.hint)
-            raise Problem(STATUS[failure.code], failure.code, "It was not changed", failure.message, failure.hint)
-        return LimitPage(revision=reply.revision, limits=reply.limits)
+            title = "It was not changed" if kind is LimitsReplied else "It was not summed up"
+            raise Problem(STATUS[failure.code], failure.code, title, failure.message, failure.hint)
+        return reply
+
+
+def _unfit(field: str, value: str, hint: str) -> Problem:
+    return Problem(422, "invalid_query", f"{field} does not fit", f"{field} is {value[:20]!r}", hint)

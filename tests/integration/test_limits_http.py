@@ -13,8 +13,9 @@ from bulkhead.cli.target import Target
 from bulkhead.client import Mesh, Refused
 from bulkhead.runtime.context import Context, unix_ms
 from bulkhead.testing.mesh import MemoryMesh
-from bulkhead_contracts.budget import Amount, LimitsChanged, ReserveReplied, ReserveRequested
+from bulkhead_contracts.budget import Amount, LimitsChanged, ReserveReplied, ReserveRequested, Settled
 from bulkhead_contracts.grant import TaskGrant
+from bulkhead_contracts.result import Usage
 from bulkhead_contracts.task import TaskLimits
 from services.budget import app as budget
 from services.gateway import app as gateway
@@ -126,3 +127,27 @@ async def test_a_submitter_changes_nothing_and_a_change_made_on_old_knowledge_ne
         with pytest.raises(Refused) as told:
             await mesh.change_limit("month", {"tokens": 9}, expect_revision=0)
         assert (told.value.status, told.value.code) == (409, "changed_meanwhile")
+
+
+async def test_an_operator_sees_what_was_spent_and_what_is_held_and_a_submitter_does_not(
+    door: Door, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (await admitted(door, "r1", "search")).decision == "reserved"
+    assert (await door.ask("r2", "chat")).decision == "reserved"
+    used = Settled(reservation_id="r1", call_id="r1", usage=Usage(input_tokens=5, output_tokens=2, model_calls=1,
+                                                                  cost_usd_micros=9), wall_ms=3)  # fmt: skip
+    for _ in range(2):
+        await door.mesh.context("model_gateway").publisher.send(
+            "budget", used, tenant="acme", task="t1", cause="r1", index="r1")
+    await spending.show_spending(door.target(), "feature", "1h", 20, as_json=True)
+    page = json.loads(capsys.readouterr().out)
+    rows = {one["name"]: one for one in page["rows"]}
+    assert set(rows) == {"search", "chat"} and rows["search"]["held"]["calls"] == rows["chat"]["spent"]["calls"] == 0
+    assert (rows["search"]["spent"]["input_tokens"], rows["search"]["spent"]["output_tokens"]) == (5, 2)
+    assert rows["chat"]["held"]["tokens"] == 10 and page["total"]["spent"]["cost_usd_micros"] == 9
+    await spending.show_spending(door.target(), "agent", "1h", 20, as_json=False)
+    assert "worker.writer" in capsys.readouterr().out
+    async with door.client("submitter") as mesh:
+        with pytest.raises(Refused) as told:
+            await mesh.get("/v1/spend")
+    assert told.value.status == 403

@@ -42,7 +42,7 @@ SPECS = tuple(one for one in tools.specs() if one.name in NAMES)
 @asynccontextmanager
 async def offline_model() -> AsyncIterator[str]:
     """The offline model on a free port of this process."""
-    app = build_app(ModelSettings(token_delay_ms=0))
+    app = build_app(ModelSettings(token_delay_ms=0, admin=True))
     config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="critical", lifespan="off")
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())
@@ -55,18 +55,23 @@ async def offline_model() -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def mesh_in(folder: Path, **changes) -> AsyncIterator[MemoryMesh]:
-    async with offline_model() as url:
-        common = {"data_dir": folder}
-        builds = {
-            "budget": lambda c: budget.build(c, budget.Settings(redis_url="memory://", **common)),
-            "model_gateway": lambda c: model_gateway.build(c, model_gateway.Settings(
-                openai_base_url=url, openai_api_key="offline", model="offline-rules-1", **common)),
-            "rag": lambda c: rag.build(c, rag.Settings(**common)),
-            "tool_executor": lambda c: tool_executor.build(c, tool_executor.Settings(**common)),
-            **{name: (lambda c, logics=logics: logics) for name, logics in DECIDERS.items()},
-        }
-        async with MemoryMesh(builds, **changes) as mesh:
-            yield mesh
+    async with offline_model() as url, mesh_beside(url, folder, **changes) as mesh:
+        yield mesh
+
+
+@asynccontextmanager
+async def mesh_beside(url: str, folder: Path, **changes) -> AsyncIterator[MemoryMesh]:
+    common = {"data_dir": folder}
+    builds = {
+        "budget": lambda c: budget.build(c, budget.Settings(redis_url="memory://", **common)),
+        "model_gateway": lambda c: model_gateway.build(c, model_gateway.Settings(
+            openai_base_url=url, openai_api_key="offline", model="offline-rules-1", **common)),
+        "rag": lambda c: rag.build(c, rag.Settings(**common)),
+        "tool_executor": lambda c: tool_executor.build(c, tool_executor.Settings(**common)),
+        **{name: (lambda c, logics=logics: logics) for name, logics in DECIDERS.items()},
+    }
+    async with MemoryMesh(builds, **changes) as mesh:
+        yield mesh
 
 
 def grant(mesh: MemoryMesh, task: str, cost: int = 500_000) -> str:

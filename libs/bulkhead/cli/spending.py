@@ -1,6 +1,6 @@
-"""A tenant's limits, read and changed through the gateway.
+"""A tenant's limits, read and changed through the gateway, and what it spent.
 
-In: a target mesh, what is limited and how. Out: the limits as they stand, text or JSON.
+In: a target mesh, what is limited and how, or what to sum by. Out: limits as they stand, or sums; text or JSON.
 """
 
 from typing import Any
@@ -8,11 +8,12 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from bulkhead.cli.output import money, out, print_json, print_whole
+from bulkhead.cli.output import clock, counted, money, out, print_json, print_whole, seconds
 from bulkhead.cli.target import Target
 from bulkhead.client import Mesh, Refused
 
 TRIES = 3
+SPENT = ("cost", "tokens in", "tokens out", "model calls", "tool calls", "time of calls", "held")
 COUNTED = ("tokens", "model_calls", "tool_calls")
 
 
@@ -58,3 +59,50 @@ def _show(page: dict[str, Any], *, as_json: bool) -> None:
         cells.append(f"{limit['wall_ms'] // 1000:,} s" if limit["wall_ms"] is not None else "·")
         table.add_row(escape(row["target"]), *cells)
     print_whole(table)
+
+
+async def show_spending(target: Target, by: str, since: str, top: int, *, as_json: bool) -> None:
+    """What its calls cost. Raises MeshError."""
+    async with target.mesh() as mesh:
+        page = await mesh.get("/v1/spend", {"by": by, "since": since, "limit": str(top)})
+    if as_json:
+        print_json(page)
+        return
+    _show_spending(page)
+
+
+def _show_spending(page: dict[str, Any]) -> None:
+    since = clock(page["since_unix_ms"])
+    if page["rows"]:
+        table = Table(box=None, pad_edge=False)
+        for name in (page["by"], *SPENT):
+            table.add_column(name, no_wrap=True)
+        for row in page["rows"]:
+            table.add_row(escape(row["name"]) or "(no name)", *_cells(row))
+        if page["rest_rows"]:
+            table.add_row(f"({page['rest_rows']:,} others)", *_cells(page["rest"]))
+        table.add_row("all", *_cells(page["total"]), style="bold")
+        print_whole(table)
+        out.print(f"calls that were admitted since {since}")
+    else:
+        out.print(f"no call was admitted since {since}")
+    spent, held, late = page["total"]["spent"], page["total"]["held"], page["late"]
+    if held["calls"]:
+        out.print(f"held: at most {money(held['cost_usd_micros'])} for {counted(held['calls'], 'call')} that did not "
+                  "settle yet, or never will")  # fmt: skip
+    if spent["estimated"]:
+        out.print(f"{counted(spent['estimated'], 'call')} came without usage from the provider: charged as reserved, "
+                  "not among the tokens in and out")  # fmt: skip
+    if late["calls"]:
+        out.print(f"beside these, {money(late['cost_usd_micros'])} and {counted(late['tokens'], 'token')} of "
+                  f"{counted(late['calls'], 'call')} settled since then that were admitted before")  # fmt: skip
+    if page["kept_unix_ms"]:
+        out.print(f"complete since {clock(page['kept_unix_ms'])}: tasks that ended before may have been purged, and "
+                  f"what they spent is not kept by {page['by']}")  # fmt: skip
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    spent, held = row["spent"], row["held"]
+    counts = [f"{spent[unit]:,}" for unit in ("input_tokens", "output_tokens", "model_calls", "tool_calls")]
+    return [money(spent["cost_usd_micros"]), *counts, seconds(spent["wall_ms"]),
+            money(held["cost_usd_micros"]) if held["calls"] else "·"]

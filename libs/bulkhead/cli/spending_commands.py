@@ -1,10 +1,10 @@
-"""`bulkhead limits`: what each form takes. `main` hangs it into `bulkhead`."""
+"""`bulkhead limits` and `bulkhead spend`: what each form takes. `main` hangs them into `bulkhead`."""
 
 import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -19,6 +19,8 @@ FORMS = ("task, step, agent, workflow, feature, user (each of them); task/ID, ag
 TARGET = re.compile(r"(step|day|month|(task|agent|workflow|feature|user)(/[!-~]{1,64})?)")
 
 LimitTarget = Annotated[str, typer.Argument(metavar="TARGET", help=f"What it holds for: {FORMS}.")]
+SINCE = re.compile(r"[1-9]\d{0,6}[smhd]", re.ASCII)
+By = Literal["agent", "step", "workflow", "feature", "user", "tenant", "model", "task"]
 Wall = re.compile(r"(\d{1,9})([smhd])", re.ASCII)
 
 
@@ -91,6 +93,30 @@ def remove(of: LimitTarget, data: Data = target.DEFAULT_DATA, url: Url = "", api
     from bulkhead.cli.spending import set_limit
 
     run(set_limit(Where(data, url, api_key, tenant).target(), checked(of), {}, as_json=as_json))
+
+
+def spend(
+    by: Annotated[By, typer.Option("--by", help="What to sum by.")] = "agent",
+    since: Annotated[str, typer.Option("--since", metavar="TIME", help="How far back: 90s, 20m, 1h, 7d; at most "
+                                       "31d.")] = "24h",
+    top: Annotated[int, typer.Option("--top", metavar="N", min=1, max=bounds.MAX_SPEND_ROWS, help="So many rows, the "
+                                     "dearest; the others come as one sum.")] = 20,
+    data: Data = target.DEFAULT_DATA, url: Url = "", api_key: ApiKey = "", tenant: Tenant = "", as_json: Json = False,
+) -> None:
+    """What a tenant's calls cost, by agent, step, workflow, feature, user, model or task; for operators and auditors.
+
+    A call counts for the time in which it was admitted. Tokens are the provider's own counts; what is reserved for
+    calls that have not settled yet stands apart, as held. Sums are made of the stored facts.
+
+    Examples: bulkhead spend --by agent --since 1h · bulkhead spend --by user --since 7d --json
+    """
+    from bulkhead.cli.spending import show_spending
+
+    found = SINCE.fullmatch(since)
+    if found is None or not 1 <= int(since[:-1]) * UNITS_MS[since[-1]] // 1000 <= bounds.MAX_SPEND_S:
+        output.stop(Stop(Exit.USAGE, f"--since {since[:40]!r} is no time", "write 90s, 20m, 1h or 7d, at most 31d"))
+    where = Where(data, url, api_key, tenant)
+    run(show_spending(where.target(), by, since, top, as_json=as_json))
 
 
 def checked(of: str) -> str:

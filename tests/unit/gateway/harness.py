@@ -19,14 +19,14 @@ from bulkhead.runtime.edge import Received, Retry
 from bulkhead.runtime.publisher import Publisher
 from bulkhead.runtime.switching import Wish, judge
 from bulkhead_contracts import subjects
-from bulkhead_contracts.budget import LimitsReplied, LimitsRequested, TargetLimit
+from bulkhead_contracts.budget import LimitsReplied, LimitsRequested, SpendReplied, SpendRequested, TargetLimit
 from bulkhead_contracts.control import Halt, HaltReplied, HaltRequested
 from bulkhead_contracts.envelope import derive_id
 from bulkhead_contracts.grant import GrantReplied, GrantRequested
 from bulkhead_contracts.result import Failure
 from bulkhead_contracts.retrieval import DocumentsReplied, DocumentsRequested, StoredDocument
 from bulkhead_contracts.types import Body, Contract
-from services.budget import limiting
+from services.budget import limiting, spending
 from services.gateway.app import Gateway
 from services.gateway.settings import Settings
 
@@ -148,6 +148,11 @@ class InProcessBus:
         rows = tuple(TargetLimit(target=target, limit=limit) for target, limit in sorted(self.page.limits.items()))
         return LimitsReplied(revision=self.page.revision, limits=rows)
 
+    def _summed(self, ask: SpendRequested) -> SpendReplied:
+        """As budget answers, of a tenant that has spent nothing."""
+        failure = spending.refused(ask, ask.requester.tenant)
+        return SpendReplied(failure=failure) if failure else spending.report(spending.Tally(), ask.by, 1, 2, ask.top)
+
     async def request(self, subject: str, body: bytes, headers: Mapping[str, str] | None = None,
                       timeout_s: float = 2.0) -> Live:
         if self.signer_down or self.down:
@@ -156,6 +161,9 @@ class InProcessBus:
             if (headers or {}).get("ce-type") == LimitsRequested.ce_type():
                 kept = self._limited(LimitsRequested.model_validate_json(body))
                 return Live("reply", {"ce-type": kept.ce_type()}, kept.encode())
+            if (headers or {}).get("ce-type") == SpendRequested.ce_type():
+                told = self._summed(SpendRequested.model_validate_json(body))
+                return Live("reply", {"ce-type": told.ce_type()}, told.encode())
             said = self._switched(HaltRequested.model_validate_json(body))
             return Live("reply", {"ce-type": said.ce_type()}, said.encode())
         if subject.startswith("rpc.gateway.rag."):

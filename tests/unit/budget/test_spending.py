@@ -1,0 +1,181 @@
+"""What was spent by name: every settlement is in one sum, whatever came twice, late or in another order."""
+
+import random
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bulkhead.bus.memory import MemoryBroker, MemoryBus
+from bulkhead.bus.memory_broker import MachineClock
+from bulkhead.runtime.edge import Received
+from bulkhead.runtime.inbound import Inbound
+from bulkhead.runtime.publisher import Publisher
+from bulkhead_contracts import subjects
+from bulkhead_contracts.budget import Amount, Reserved, ScopeLimit, Settled, SpendReplied, SpendRequested, Spent
+from bulkhead_contracts.result import Usage
+from bulkhead_contracts.task import RequesterClaim
+from services.budget import spending
+from services.budget.spending import SpendBook, Tally, report, take
+
+NOW, HOUR_MS = 1_795_231_204_272, 3_600_000
+BYS = ("agent", "step", "workflow", "feature", "user", "tenant", "model", "task")
+
+
+def fact(number: int, agent: str = "worker.writer", task: str = "t1", at: int = NOW, service: str = "model_gateway",
+         tenant: str = "acme", ask: int = 100) -> Inbound:
+    """A reservation as the journal has it."""
+    rows = [f"task:{tenant}:{task}", *(f"{kind}:{tenant}:{name}:2026-11-21" for kind, name in (
+        ("agent", agent), ("workflow", "w"), ("feature", ""), ("user", "ann: the first")) if name)]
+    scopes = tuple(ScopeLimit(scope=one, cost_usd_micros=9, tokens=9) for one in rows)
+    body = Reserved(reservation_id=f"r{number}", call_id="c", step_id="s1", service=service, resource="m1",
+                    amount=Amount(tokens=ask, cost_usd_micros=ask, model_calls=1), scopes=scopes[:2],
+                    more_scopes=scopes[2:], reserved_unix_ms=at)  # fmt: skip
+    return wrapped("budget", "journal", tenant, task, body)
+
+
+def settled(number: int, usage: int, task: str = "t1", estimated: bool = False, service: str = "model_gateway",
+            tenant: str = "acme") -> Inbound:
+    body = Settled(reservation_id=f"r{number}", call_id="c", estimated=estimated, wall_ms=7, usage=Usage(
+        input_tokens=usage, output_tokens=1, cost_usd_micros=2 * usage, model_calls=1))  # fmt: skip
+    return wrapped(service, "budget", tenant, task, body)
+
+
+def wrapped(sender: str, to: str, tenant: str, task: str, body) -> Inbound:  # type: ignore[no-untyped-def]
+    address = subjects.parse(subjects.mesh(sender, to, tenant, task))
+    return Inbound(address, None, body, 1, NOW)  # type: ignore[arg-type]
+
+
+CALLS = st.lists(st.tuples(
+    st.sampled_from(["", "worker.writer", "worker:odd", "planner"]), st.sampled_from(["t1", "t2"]),
+    st.integers(0, 10**6), st.booleans(), st.booleans(), st.booleans(), st.sampled_from(["model_gateway", "rag"])),
+    max_size=30)  # fmt: skip
+"""Agent, task, usage, settled, estimated, admitted before, by whom."""
+
+
+@given(calls=CALLS, by=st.sampled_from(BYS), top=st.integers(1, 4), seed=st.randoms(use_true_random=False))
+def test_sums_are_those_of_the_settlements(calls: list, by: str, top: int, seed: random.Random) -> None:
+    messages: list[Inbound] = []
+    wanted = {"tokens": 0, "cost": 0, "held": 0, "late": 0}
+    for number, (agent, task, usage, done, estimated, before, service) in enumerate(calls):
+        messages.append(fact(number, agent, task, NOW - HOUR_MS * before, service))
+        if done:
+            messages.append(settled(number, usage, task, estimated, service))
+            wanted["late" if before else "tokens"] += 100 if estimated else usage + 1
+            wanted["cost"] += 0 if before else 100 if estimated else 2 * usage
+        elif not before:
+            wanted["held"] += 100
+    messages += seed.sample(messages, len(messages) // 2)
+    seed.shuffle(messages)
+    tally = Tally()
+    for message in messages:
+        take(tally, message, by)
+    found = report(tally, by, NOW, NOW + HOUR_MS, top)
+    SpendReplied.model_validate_json(found.encode())
+    total = found.total
+    assert (total.spent.tokens, total.spent.cost_usd_micros, total.held.tokens, found.late.tokens) == (
+        wanted["tokens"], wanted["cost"], wanted["held"], wanted["late"])
+    assert len(found.rows) <= top
+    for unit in Spent.model_fields:
+        for kind in ("spent", "held"):
+            rows = sum(getattr(getattr(one, kind), unit) for one in (*found.rows, found.rest))
+            assert rows == getattr(getattr(total, kind), unit)
+
+
+@pytest.mark.parametrize(("by", "name"), [
+    ("agent", "worker.writer"), ("step", "t1/s1"), ("workflow", "w"), ("feature", ""), ("user", "ann: the first"),
+    ("tenant", "acme"), ("model", "m1"), ("task", "t1"),
+])  # fmt: skip
+def test_a_call_counts_under_its_name(by: str, name: str) -> None:
+    tally = Tally()
+    take(tally, fact(1), by)
+    take(tally, settled(1, 5), by)
+    (row,) = report(tally, by, NOW, NOW, 9).rows
+    assert row.name == name and (row.spent.calls, row.spent.input_tokens, row.spent.output_tokens) == (1, 5, 1)
+
+
+def test_a_tool_is_no_model_and_nobody_settles_the_call_of_another() -> None:
+    tally = Tally()
+    take(tally, fact(1, service="tool_executor"), "model")
+    take(tally, settled(1, 5), "model")
+    found = report(tally, "model", NOW, NOW, 9)
+    assert [(one.name, one.spent.calls, one.held.calls) for one in found.rows] == [("", 0, 1)] and found.late.calls == 1
+
+
+def test_what_may_have_been_purged_is_said() -> None:
+    tally, kept = Tally(), NOW - spending.KEPT_MS
+    assert report(tally, "agent", kept, NOW, 9).kept_unix_ms == 0
+    assert report(tally, "agent", kept - 1, NOW, 9).kept_unix_ms == kept
+
+
+class Told(MachineClock):
+    """Tells the time that the test says; what it waits for ends by the machine's."""
+
+    def __init__(self, world: "Streams") -> None:
+        super().__init__()
+        self._world = world
+
+    def now_ms(self) -> int:
+        return self._world.now
+
+    def call_at(self, at_ms: int, call: Callable[[], None]) -> Callable[[], None]:
+        return super().call_at(super().now_ms() + at_ms - self._world.now, call)
+
+
+class Streams:
+    """Facts and settlements over the in-memory bus, at times that the test says."""
+
+    def __init__(self) -> None:
+        self.now = NOW
+        self.broker = MemoryBroker.mesh(clock=Told(self))
+        self.bus = MemoryBus(self.broker, "budget")
+
+    async def say(self, message: Inbound) -> None:
+        one = message.address
+        publisher = Publisher(one.sender, MemoryBus(self.broker, one.sender), b"k", lambda: self.now)
+        await publisher.send(one.receiver, message.body, tenant=one.tenant, task=one.task, cause="c",
+                             index=message.body.reservation_id)  # type: ignore[union-attr]
+
+    async def ask(self, since_s: int = 3600, most: int = 100, role: str = "operator", of: str = "acme") -> SpendReplied:
+        claim = RequesterClaim(tenant=of, person="eve", role=role, via="api_key")  # type: ignore[arg-type]
+        body = SpendRequested(requester=claim, by="task", since_s=since_s)
+        asked = Received(None, body, "acme", "limits", "gateway", 0, self.now, 1)  # type: ignore[arg-type]
+        return await SpendBook(self.bus, lambda: self.now, most=most).answer(asked)
+
+
+async def test_only_the_asked_time_and_only_the_own_tenant_is_read() -> None:
+    world = Streams()
+    for number in range(40):
+        world.now = NOW + number * 10 * 60_000
+        tenant = "bolt" if number % 4 == 0 else "acme"
+        await world.say(fact(number, task=f"t{number}", at=world.now, tenant=tenant))
+        await world.say(settled(number, number, task=f"t{number}", tenant=tenant))
+    found = await world.ask()
+    # The last hour is that of calls 33 to 39; call 36 is another tenant's.
+    assert sorted(one.name for one in found.rows) == [f"t{number}" for number in (33, 34, 35, 37, 38, 39)]
+    assert found.total.spent.input_tokens == 33 + 34 + 35 + 37 + 38 + 39 and found.late == Spent()
+    assert (await world.ask(since_s=10 * 3600)).total.spent.calls == 30
+    # What is admitted before and settles now is in no row, and shown.
+    await world.say(fact(90, at=NOW))
+    await world.say(settled(90, 4))
+    assert (await world.ask()).late.input_tokens == 4
+
+
+async def test_more_than_one_answer_is_made_of_is_refused_in_words() -> None:
+    world = Streams()
+    for number in range(9):
+        await world.say(fact(number))
+    found = await world.ask(most=8)
+    assert found.failure is not None and found.failure.code == "too_much" and "shorter" in found.failure.hint
+
+
+@pytest.mark.parametrize(("role", "of", "may"), [
+    ("operator", "acme", True), ("auditor", "acme", True), ("submitter", "acme", False), ("approver", "acme", False),
+    ("operator", "bolt", False),
+])  # fmt: skip
+async def test_budget_judges_who_may_see_it(role: str, of: str, may: bool) -> None:
+    failure = (await Streams().ask(role=role, of=of)).failure
+    assert (failure is None) is may and (failure is None or failure.code == "forbidden")
+
+

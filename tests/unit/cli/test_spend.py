@@ -1,0 +1,47 @@
+"""How `bulkhead spend` shows sums, and what it takes for a time."""
+
+import pytest
+import typer
+
+from bulkhead.cli.spending import _show_spending
+from bulkhead.cli.spending_commands import spend
+from bulkhead_contracts.budget import SpendReplied, SpendRow, Spent
+
+DAY = 1_795_231_204_272
+ONE = Spent(calls=2, input_tokens=1_200, output_tokens=34, tokens=1_234, cost_usd_micros=2_500_000, model_calls=2,
+            wall_ms=90_000)  # fmt: skip
+HELD = Spent(calls=1, tokens=50, cost_usd_micros=7_000)
+
+
+def shown(capsys: pytest.CaptureFixture[str], **page) -> str:
+    _show_spending(SpendReplied(by="agent", since_unix_ms=DAY, until_unix_ms=DAY + 1, **page).model_dump())
+    return capsys.readouterr().out
+
+
+def test_rows_the_rest_and_all_of_them(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = (SpendRow(name="worker.writer", spent=ONE, held=HELD), SpendRow(spent=ONE))
+    lines = shown(capsys, rows=rows, rest=SpendRow(spent=ONE), rest_rows=7,
+                  total=SpendRow(spent=ONE, held=HELD)).splitlines()  # fmt: skip
+    assert lines[0].split()[:2] == ["agent", "cost"]
+    assert [one.split()[0] for one in lines[1:5]] == ["worker.writer", "(no", "(7", "all"]
+    assert "$2.50" in lines[1] and "1,200" in lines[1] and "1 min 30 s" in lines[1] and "$0.007" in lines[1]
+    assert "held: at most $0.007 for 1 call" in lines[6]
+
+
+def test_what_stands_apart_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = (SpendRow(name="[bold]x", spent=ONE.model_copy(update={"estimated": 1})),)
+    said = shown(capsys, rows=rows, total=rows[0], late=ONE, kept_unix_ms=DAY)
+    assert "[bold]x" in said, "a name is no markup"
+    assert "1 call came without usage" in said and "1,234 tokens of 2 calls settled since then" in said
+    assert "not kept by agent" in said
+
+
+def test_nothing_spent_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert shown(capsys).startswith("no call was admitted since")
+
+
+@pytest.mark.parametrize("since", ["", "0h", "1w", "32d", "-1h", "1.5h", "9999999d"])
+def test_what_is_no_time_is_wrong_usage(since: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit) as ended:
+        spend(since=since)
+    assert ended.value.exit_code == 2 and "31d" in capsys.readouterr().err
