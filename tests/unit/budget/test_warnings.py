@@ -1,0 +1,21 @@
+"""Which warnings the agents themselves hear of."""
+
+import pytest
+
+from bulkhead.health.trips import trip_of
+from services.budget.watcher import told_to_agents
+
+
+@pytest.mark.parametrize(
+    ("detector", "level", "told"),
+    [
+        ("loop.repeat", "warn", True),
+        ("chatter.group", "warn", True),
+        ("loop.paraphrase", "warn", False),  # Honest work is full of texts that resemble each other.
+        ("loop.repeat", "stop", False),  # It is halted, and told why.
+        ("stall", "warn", False),  # There is nobody at work to tell.
+    ],
+)
+def test_agents_hear_of_what_they_can_stop_doing(detector: str, level, told: bool) -> None:
+    trip = trip_of(detector, level, "demo", "demo/t", ("a",), "what", ("m1",), 1, "m1", {})
+    assert told_to_agents(trip) is told
