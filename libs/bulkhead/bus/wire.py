@@ -18,6 +18,8 @@ EXPECTED_LAST_ON_SUBJECT = "Nats-Expected-Last-Subject-Sequence"
 SCHEDULE = "Nats-Schedule"
 SCHEDULE_TARGET = "Nats-Schedule-Target"
 STATUS = "Status"
+SEQUENCE = "Nats-Sequence"
+"""The broker adds it to every stored message that it answers a read with, and to no status."""
 DESCRIPTION = "Description"
 
 WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
@@ -52,7 +54,7 @@ _READ_HEADERS = frozenset(
     {
         "Nats-Stream",
         "Nats-Subject",
-        "Nats-Sequence",
+        SEQUENCE,
         "Nats-Time-Stamp",
         "Nats-Num-Pending",
         "Nats-Last-Sequence",
@@ -140,9 +142,11 @@ def place(ack_subject: str) -> Place | None:
 
 
 def status(headers: Mapping[str, str] | None) -> int:
-    """The status of a broker's own answer; 0 for a message."""
-    text = headers.get(STATUS, "") if headers else ""
-    return int(text) if text.isdigit() else 0
+    """The status of a broker's own answer; 0 for a message, and for a stored one whatever its author wrote into it."""
+    if not headers or SEQUENCE in headers:
+        return 0
+    text = headers.get(STATUS, "")
+    return int(text) if text.isascii() and text.isdigit() else 0
 
 
 def time_of(stamp: str) -> int:
@@ -164,7 +168,7 @@ def read_message(headers: Mapping[str, str], body: bytes) -> Stored:
         subject=headers["Nats-Subject"],
         headers={key: value for key, value in headers.items() if key not in _READ_HEADERS},
         body=body,
-        sequence=int(headers["Nats-Sequence"]),
+        sequence=int(headers[SEQUENCE]),
         time_unix_ms=time_of(headers["Nats-Time-Stamp"]),
     )
 

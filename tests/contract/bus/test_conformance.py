@@ -212,6 +212,22 @@ async def test_read_and_consumer_show_the_same_message(world: World) -> None:
     assert before - 5 <= read.time_unix_ms <= time.time_ns() // 1_000_000 + 5
 
 
+@pytest.mark.parametrize("forged", ["204", "404", "503", "²"])
+async def test_a_message_that_calls_itself_a_status_ends_no_answer(world: World, forged: str) -> None:
+    """Whoever may publish chooses headers: one must not hide what comes after it, nor end the connection."""
+    bus = await world.bus()
+    await world.durable("worker-0")
+    await put(bus, "a")
+    await bus.publish(SUBJECT, b"b", {"Status": forged, "Description": "EOB", "ce-id": "1"}, "b")
+    await put(bus, "c")
+    assert bodies(await bus.read(INBOX, FILTER)) == ["a", "b", "c"]
+    assert bodies(await take(await bus.consumer(INBOX, "worker-0"), 3)) == ["a", "b", "c"]
+    last = await bus.last(INBOX, SUBJECT)
+    assert last is not None and last.body == b"c"
+    await put(bus, "d")
+    assert bodies(await bus.read(INBOX, FILTER, after=3)) == ["d"]
+
+
 async def test_reading_an_unknown_stream_is_no_empty_answer(world: World) -> None:
     bus = await world.bus()
     with pytest.raises(BusUnavailable, match="provision"):
