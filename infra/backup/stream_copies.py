@@ -19,6 +19,7 @@ from nats.aio.msg import Msg
 
 from bulkhead.bus.jetstream_connection import ca_beside, trusting
 from bulkhead.bus.port import BusError
+from bulkhead.runtime.history import SOURCE_HEADER
 from infra.backup.archive import BackupError, StreamCopy
 from infra.identity import keys
 from infra.identity.policy import BACKUP
@@ -28,7 +29,6 @@ CHUNK_BYTES = 512 * 1024
 CONNECT_TIMEOUT_S = 5
 TIMEOUT_S = 60.0
 """A large stream is laid out on the broker's disk before the first piece comes."""
-SOURCE_HEADER = "Nats-Stream-Source"
 STREAM_NOT_FOUND = 10059
 FOREIGN = ("republish", "sources", "mirror", "subject_transform")
 """Settings by which a stream says or takes more than its own subjects."""

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 
 from bulkhead.bus.port import Bus, BusUnavailable, Stored
-from bulkhead.runtime.history import SOURCE_HEADER, at_its_source
+from bulkhead.runtime.history import at_its_source, source_of
 from bulkhead_contracts import catalog, subjects
 
 BATCH = 256
@@ -114,8 +114,7 @@ async def _behind(bus: Bus, wanted: Mapping[str, int]) -> str:
 
 
 def _identity(stored: Stored) -> tuple[int, str, str]:
-    source = next((value for key, value in stored.headers.items() if key.lower() == SOURCE_HEADER), "")
-    return stored.sequence, stored.subject, source
+    return stored.sequence, stored.subject, source_of(stored)
 
 
 def _todo(what: str) -> str:

@@ -33,7 +33,7 @@ MAX_BYTES = 512 * 1024 * 1024
 """Of a history, as messages and contents, and as the lines of its file, uncompressed."""
 MAX_LINE_BYTES = 8 * limits.MAX_BLOB_BYTES
 """A content of control characters grows sixfold as JSON."""
-SOURCE_HEADER = "nats-stream-source"
+SOURCE_HEADER = "Nats-Stream-Source"
 GRANT, GRANT_DIGEST = "bulkhead-grant", "ce-grantdigest"
 _GZIP = b"\x1f\x8b"
 _REF = frozenset({"author", "sha256", "size_bytes"})
@@ -108,9 +108,20 @@ async def collect(journal: Sequence[Stored], read: Read, *, settled: bool = True
     return History(tenant, task, tuple(messages), contents, settled)
 
 
+def source_of(stored: Stored) -> str:
+    """Where the broker sourced a message from, in its words; "" for one that was not sourced.
+
+    Its own spelling goes first: it refuses an author's header of that name, and takes one in another case.
+    """
+    headers = stored.headers
+    if SOURCE_HEADER in headers:
+        return headers[SOURCE_HEADER]
+    return next((value for key, value in headers.items() if key.lower() == SOURCE_HEADER.lower()), "")
+
+
 def at_its_source(stored: Stored) -> Stored:
     """A sourced message with the sequence that it has in its inbox."""
-    found = next((value for key, value in stored.headers.items() if key.lower() == SOURCE_HEADER), "").split()
+    found = source_of(stored).split()
     sequence = int(found[1]) if len(found) > 1 and found[1].isdigit() else stored.sequence
     return Stored(stored.subject, stored.headers, stored.body, sequence, stored.time_unix_ms)
 

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from bulkhead.bus.jetstream import JetStreamBus
+from bulkhead.bus.port import PublishRefused
 from bulkhead.cli import journal
+from bulkhead.runtime.history import at_its_source
 from bulkhead_contracts import subjects
 from infra.identity.rights import inbox_prefix
 from infra.local.supervisor import BROKER, LocalMesh
@@ -237,3 +239,23 @@ async def test_readers_wait_for_a_journal_that_is_made_again_and_mix_no_two(tmp_
             await _purge(mesh, "JOURNAL", seq=3)
             with pytest.raises(journal.Renumbered):
                 await anext(reading)
+
+
+async def test_an_author_cannot_say_where_a_message_came_from(tmp_path, monkeypatch) -> None:
+    """Believed, it would have the journal made again at every look, and timelines in an order of the author's."""
+    monkeypatch.setattr("infra.local.supervisor.JournalKeeper.start", lambda keeper: None)
+    async with small(tmp_path) as mesh:
+        await say(mesh, 2)
+        bus = await JetStreamBus.connect(mesh.nats_url, service="planner", nkey_seed=mesh.nkey_seed("planner"))
+        subject, forged = subjects.mesh("planner", "worker", "demo", "t"), "INBOX_WORKER 999999 > > >"
+        with pytest.raises(PublishRefused, match="source header is not allowed"):
+            await bus.publish(subject, b"{}", {"Nats-Stream-Source": forged}, "forged")
+        # In another case it is a header like any other to the broker.
+        await bus.publish(subject, b"{}", {"nats-stream-source": forged}, "forged too")
+        await bus.close()
+        await _until(lambda: _has(mesh, 3), "the journal has all three")
+        reader = await JetStreamBus.connect(mesh.nats_url, service="operator", nkey_seed=mesh.nkey_seed("operator"))
+        copied = await reader.read("JOURNAL", "mesh.>")
+        await reader.close()
+        assert [at_its_source(one).sequence for one in copied] == [1, 2, 3]
+        assert await _look(mesh) == Report()
