@@ -29,6 +29,7 @@ from infra.local.ports import free_port
 from infra.offline_model import MODEL_NAME
 from infra.stages import KeyFile, write_tenants
 from infra.stages.dock import USER, Box, Dock, DockError
+from infra.stages.relayed import Relayed
 
 BROKER, REDIS, MODEL, KEEPER = "nats", "redis", "offline_model", "keeper"
 IDENTITY, TEST, PACKS, DATA = "/bulkhead/identity", "/bulkhead/test", "/bulkhead/packs", "/bulkhead/data"
@@ -54,7 +55,7 @@ STARTED = b" started\n"
 KEEP = "import signal; signal.pause()"
 
 
-class Containers:
+class Containers(Relayed):
     """See the module, and Stage."""
 
     mode = "containers"
@@ -197,19 +198,6 @@ class Containers:
     async def resume(self, service: str) -> None:
         """See Stage."""
         await self._boxes[service].resume()
-
-    async def disconnect(self, service: str) -> None:
-        """See Stage."""
-        self._wires[service].cut()
-
-    async def reconnect(self, service: str) -> None:
-        """See Stage."""
-        self._wires[service].mend()
-
-    async def slow_broker(self, delay_ms: float) -> None:
-        """See Stage."""
-        for wire in self._wires.values():
-            wire.delay_s = delay_ms / 1000
 
     async def fill_disk(self) -> None:
         """Of the broker's volume nothing is left."""

@@ -23,11 +23,12 @@ from infra.local.process import StartFailed
 from infra.local.supervisor import LocalMesh
 from infra.stages import write_tenants
 from infra.stages.disk import Disk
+from infra.stages.relayed import Relayed
 
 MESH = "mesh"
 
 
-class Processes:
+class Processes(Relayed):
     """See the module, and Stage."""
 
     mode = "processes"
@@ -117,19 +118,6 @@ class Processes:
         pid = self._paused.pop(service, None)
         if pid is not None and pid == self._mesh.unit(service).pid:
             os.kill(pid, signal.SIGCONT)
-
-    async def disconnect(self, service: str) -> None:
-        """See Stage."""
-        self._wires[service].cut()
-
-    async def reconnect(self, service: str) -> None:
-        """See Stage."""
-        self._wires[service].mend()
-
-    async def slow_broker(self, delay_ms: float) -> None:
-        """See Stage."""
-        for wire in self._wires.values():
-            wire.delay_s = delay_ms / 1000
 
     async def fill_disk(self) -> None:
         """See Stage."""

@@ -1,0 +1,25 @@
+"""Faults of the way between a service and the broker, where each service has a `Relay` of its own.
+
+In: a service's name, or a delay. Out: its wire is cut, mended, or long.
+"""
+
+from bulkhead.testing.relay import Relay
+
+
+class Relayed:
+    """The part of a Stage that its wires make; see Stage."""
+
+    _wires: dict[str, Relay]
+
+    async def disconnect(self, service: str) -> None:
+        """See Stage."""
+        self._wires[service].cut()
+
+    async def reconnect(self, service: str) -> None:
+        """See Stage."""
+        self._wires[service].mend()
+
+    async def slow_broker(self, delay_ms: float) -> None:
+        """See Stage."""
+        for wire in self._wires.values():
+            wire.delay_s = delay_ms / 1000
