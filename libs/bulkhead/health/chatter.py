@@ -6,6 +6,7 @@ triangle, in which no pair says much, counts as what it is. Work by anyone of a 
 
 from collections import OrderedDict, deque
 
+from bulkhead.health import normal
 from bulkhead.health.components import components
 from bulkhead.health.events import Act
 from bulkhead.health.thresholds import ChatterThresholds
@@ -13,6 +14,8 @@ from bulkhead.health.trips import Level, Trip, trip_of
 
 MAX_LINEAGES = 100_000
 MAX_AGENTS = 256
+MAX_HEARD = 256
+"""Texts of one lineage that are remembered."""
 
 
 class Chatter:
@@ -54,7 +57,8 @@ def is_coordination(act: Act) -> bool:
 class _Balance:
     """One lineage. `_recent` is a window of acts: (coordination?, tokens, id)."""
 
-    __slots__ = ("_earned", "_groups", "_inside", "_named", "_recent", "_talks", "_tokens", "_told", "_work")
+    __slots__ = ("_earned", "_groups", "_heard", "_inside", "_named", "_recent", "_stale", "_talks", "_tokens",
+                 "_told", "_work")
 
     def __init__(self, named: ChatterThresholds) -> None:
         self._named = named
@@ -66,9 +70,12 @@ class _Balance:
         self._inside: dict[frozenset[str], deque[str]] = {}
         self._told: set[tuple[str, str, Level]] = set()
         self._earned: set[str] = set()
+        self._heard: OrderedDict[int, None] = OrderedDict()
+        self._stale: dict[frozenset[str], int] = {}
 
     def take(self, act: Act) -> list[Trip]:
         coordination = is_coordination(act)
+        stale = coordination and self._is_stale(act)
         if not coordination and not is_productive(act):
             return []
         if coordination and self._is_news(act):
@@ -83,7 +90,7 @@ class _Balance:
         if not coordination:
             self._worked(act.agent)
             return []
-        found = [self._whole(act), self._group(act)]
+        found = [self._whole(act), self._group(act, stale)]
         return [trip for trip in found if trip is not None]
 
     def _is_news(self, act: Act) -> bool:
@@ -97,11 +104,24 @@ class _Balance:
         self._earned.discard(act.agent)
         return first or earned
 
+    def _is_stale(self, act: Act) -> bool:
+        """Whether somebody of the lineage has said the same before, to whomever."""
+        said = act.arguments.get("text") if isinstance(act.arguments, dict) else act.arguments
+        if not isinstance(said, str):
+            return False
+        name = normal.digest(normal.said(said).casefold())
+        known = name in self._heard
+        self._heard[name] = None
+        if len(self._heard) > MAX_HEARD:
+            self._heard.popitem(last=False)
+        return known
+
     def _worked(self, agent: str) -> None:
         if len(self._earned) < MAX_AGENTS:
             self._earned.add(agent)
         for group in [one for one in self._inside if agent in one]:
             del self._inside[group]
+            self._stale.pop(group, None)
         self._told = {one for one in self._told if one[0] != "group"}
         if self._work[False] and self._work[True] < self._named.warn_ratio * self._work[False]:
             self._told.clear()
@@ -125,7 +145,7 @@ class _Balance:
         return trip_of("chatter.task", level, act.tenant, act.lineage, agents, what, evidence, act.time_unix_ms, act.id,
                        {"talk": talk, "work": work, "talk_tokens": tokens, "work_tokens": self._tokens[False]})
 
-    def _group(self, act: Act) -> Trip | None:
+    def _group(self, act: Act, stale: bool) -> Trip | None:
         if self._groups is None:
             found = components(list(self._talks), lambda one: self._talks.get(one, ()))
             self._groups = [frozenset(one) for one in found]
@@ -135,21 +155,26 @@ class _Balance:
                 if parts:
                     joined = [name for one in parts for name in self._inside.pop(one)]
                     self._inside[group] = deque(joined, maxlen=self._named.window)
+                    self._stale[group] = sum(self._stale.pop(one, 0) for one in parts)
         group = next((one for one in self._groups if act.agent in one and act.to in one), None)
         if group is None:
             return None
         inside = self._inside.setdefault(group, deque(maxlen=self._named.window))
         inside.append(act.id)
+        old = self._stale[group] = self._stale.get(group, 0) + stale
         count, named = len(inside), self._named
-        level: Level | None = "stop" if count >= named.group_stop_messages else (
+        nothing_new = old >= named.stale_stop_messages and old >= named.stale_stop_part * count
+        level: Level | None = "stop" if count >= named.group_stop_messages or nothing_new else (
             "warn" if count >= named.group_warn_messages else None)
         agents = tuple(sorted(group))
         if level is None or self._known("group", "\0".join(agents), level):
             return None
         kind = "chatter.pair" if len(group) == 2 else "chatter.group"
         what = f"{count} messages between {', '.join(agents[:8])} since one of them last did any work"
+        if old:
+            what += f"; {old} of them had been said before"
         return trip_of(kind, level, act.tenant, act.lineage, agents, what, tuple(inside), act.time_unix_ms, act.id,
-                       {"talk": count, "agents": len(agents)})
+                       {"talk": count, "agents": len(agents), "said_before": old})
 
     def _known(self, kind: str, who: str, level: Level) -> bool:
         if (kind, who, level) in self._told or (kind, who, "stop") in self._told:

@@ -6,9 +6,9 @@ of the lineage frees it.
 
 import re
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 
-from bulkhead.health import loops, normal
+from bulkhead.health import looks, loops, normal
 from bulkhead.health.components import components
 from bulkhead.health.events import Act
 from bulkhead.health.loops import Finding, Step, Window
@@ -19,25 +19,22 @@ MAX_LINEAGES = 100_000
 MAX_ADDRESSES = 2_048
 """Ids that results of one lineage gave; beyond it the oldest are forgotten."""
 MAX_SEEN = 1_024
+MAX_KIN_CHARS = 300
+"""So much of a text counts for whether somebody else has said or found the same."""
 PARALLEL = 16
 """So many acts back the twin of a call of the same turn is looked for."""
 _WAITS = re.compile(r"(?:^|[._\-:/])(?:sleep|wait|pause|delay|back_?off)(?:$|[._\-:/])", re.IGNORECASE)
 _SLEEPS = re.compile(r"^\s*sleep\s+[\d.]+[smh]?\s*$")
-_QUIET = re.compile(
-    r"\b(?:pending|running|in[ _-]?progress|queued|processing|waiting|started|building|starting|deploying|provisioning|"
-    r"scheduled|initiali[sz]ing|not[ _-](?:yet|ready|finished|done|complete))\b",
-    re.IGNORECASE,
-)
 NOTHING = 0
 
 Detector = Callable[[Window, LoopThresholds], Finding | None]
 EXACT: tuple[Detector, ...] = (loops.repeat, loops.cycle, loops.stagnation)
 """Of every view, when something was done that had been done before with the same result."""
-KINDS = {"error": "soft", "monologue": "soft", "paraphrase": "soft", "beyond": "pages"}
-"""Families that are told again after something else than a new result."""
+KINDS = {"error": "soft", "monologue": "soft", "paraphrase": "soft", "beyond": "pages", "respawn": "respawn",
+         "stuffing": "stuffing"}  # fmt: skip
+"""Families that are told again after something else than a new result, or (those made of new ones) never."""
 FAILING: tuple[Detector, ...] = (loops.failing, loops.errors)
 _LASTS = re.compile(r"wait|block|poll|linger|timeout", re.IGNORECASE)
-_FRESH_AGENT = re.compile(r"[-_#]\d+$")
 
 
 class Lineages:
@@ -70,8 +67,8 @@ class _Lineage:
     """The windows of one lineage."""
 
     __slots__ = (
-        "_addresses", "_agents", "_all", "_count", "_groups", "_last_unix_ms", "_named", "_numbered", "_seen", "_talks",
-        "_told", "_waited", "_workers",
+        "_addresses", "_agents", "_all", "_count", "_groups", "_kins", "_last_unix_ms", "_looks", "_named", "_seen",
+        "_talks", "_told", "_waited", "_workers",
     )
 
     def __init__(self, named: LoopThresholds) -> None:
@@ -83,9 +80,10 @@ class _Lineage:
         self._addresses: OrderedDict[str, None] = OrderedDict()
         self._talks: dict[str, dict[str, None]] = {}
         self._groups: list[set[str]] | None = []
+        self._looks = looks.Looks()
         self._waited: set[str] = set()
         self._workers: set[str] = set()
-        self._numbered = False
+        self._kins: OrderedDict[int, None] = OrderedDict()
         self._last_unix_ms: dict[str, int] = {}
         self._told: dict[tuple[str, str], set[tuple[str, str]]] = {}
 
@@ -114,7 +112,7 @@ class _Lineage:
         return [trip for view, finding in found if (trip := self._tell(act, view, finding)) is not None]
 
     def _detect(self, step: Step, own: deque[Step], known: bool) -> Iterable[tuple[str, Finding]]:
-        named, window = self._named, list(own)
+        named, window, again = self._named, list(own), self._again(step)
         agent = f"agent {step.agent}"
         if not known and not step.says:
             # New to the lineage: whatever was told before is over for the views that this act is in.
@@ -129,14 +127,14 @@ class _Lineage:
                 if group is not None and len(group) < len(self._agents):
                     views.append(("group", self._merged(group)))
         for view, part in views:
-            finding = next((found for one in EXACT if (found := one(part, named)) is not None), None)
+            finding = _strongest(EXACT, part, named)
             # What others said stands in an agent's window as news; loops of several are told of them together, and
             # loops of one of its own window.
             if finding is not None and (view == agent) == (len(finding.agents) == 1):
                 yield view, finding
         if not step.says:
-            yield from self._of_calls(step, window, known)
-        elif self._numbered and (finding := loops.respawned(list(self._all), named)) is not None:
+            yield from self._of_calls(step, window, known, again)
+        elif again and (finding := loops.respawned(list(self._all), named)) is not None:
             yield "lineage", finding
         if step.says and not step.to:
             step.fresh = normal.phrases(step.text)
@@ -149,12 +147,12 @@ class _Lineage:
             # A call that brought something new: what was said of errors and monologues is over.
             self._told.pop((agent, "soft"), None)
 
-    def _of_calls(self, step: Step, window: Window, known: bool) -> Iterable[tuple[str, Finding]]:
+    def _of_calls(self, step: Step, window: Window, known: bool, again: bool) -> Iterable[tuple[str, Finding]]:
         """What an agent's calls say once its own words between them, which changed nothing, are left out."""
         named, agent = self._named, f"agent {step.agent}"
         calls = [one for one in window if not (one.says and one.agent == step.agent and one.to not in self._workers)]
         if known:
-            finding = next((found for one in EXACT if (found := one(calls, named)) is not None), None)
+            finding = _strongest(EXACT, calls, named)
             if finding is not None and len(finding.agents) == 1:
                 yield agent, finding
             every = list(self._all)
@@ -165,31 +163,38 @@ class _Lineage:
             every = list(self._all)
             if (finding := loops.passed(every, named)) is not None and len(finding.agents) > 1:
                 yield "lineage", finding
-            if self._numbered and (finding := loops.respawned(every, named)) is not None:
+            if again and (finding := loops.respawned(every, named)) is not None:
                 yield "lineage", finding
         if step.error:
-            finding = next((found for one in FAILING if (found := one(calls, named)) is not None), None)
+            finding = _strongest(FAILING, calls, named)
             if finding is not None:
                 yield agent, finding
+        if len(step.text) >= named.product_chars and (finding := loops.stuffing(calls, named)) is not None:
+            yield agent, finding
         if not step.page:
             self._told.pop((agent, "pages"), None)
         elif (finding := loops.beyond(calls, named)) is not None:
             yield agent, finding
 
+    def _again(self, step: Step) -> bool:
+        """Whether something like it was done before, by whomever."""
+        if not step.kin:
+            return False
+        again = step.kin in self._kins
+        self._kins[step.kin] = None
+        if len(self._kins) > self._named.window_acts:
+            self._kins.popitem(last=False)
+        return again
+
     def _may_be_near(self, step: Step, window: Window) -> bool:
-        """Whether shingles are worth making: the same action was done lately, with texts of about that length."""
+        """Whether texts are worth comparing: the same action was done lately, with texts of about that length."""
         alike = [
             one for one in window[-1 - self._named.paraphrase_window : -1]
-            if one.action == step.action and one.agent == step.agent
+            if one.action == step.action and one.agent == step.agent and one.call != step.call
             and min(len(one.text), len(step.text)) * 2 >= max(len(one.text), len(step.text)) >= 12
             and (one.result == step.result or min(one.length, step.length) * 4 >= max(one.length, step.length) * 3)
         ]
-        if len(alike) + 1 < self._named.paraphrase_warn:
-            return False
-        for one in (*alike, step):
-            if one.fresh is None:
-                one.fresh = normal.shingles(one.text)
-        return True
+        return len(alike) + 1 >= self._named.paraphrase_warn
 
     def _tell(self, act: Act, view: str, finding: Finding) -> Trip | None:
         """A trip, unless this view was told of this family at this level already."""
@@ -263,19 +268,21 @@ class _Lineage:
             self._workers.add(act.agent)
             while len(self._workers) > self._named.max_agents:
                 self._workers.pop()
-        self._numbered = self._numbered or _FRESH_AGENT.search(act.agent) is not None
-        kin = 0
-        if self._numbered:
-            kin = normal.digest("\0".join(normal.kin(one) for one in (act.agent, act.action, act.to, asked, answer)))
+        kin = _kin(act, own, loose, answer, result) if act.to or len(self._agents) > 1 else 0
         page = 0
         if not act.says and not act.error and act.result is not None and normal.nothing(act.result):
             rest = normal.paging(act.arguments)
             page = 0 if rest is None else normal.digest(f"{act.agent}\0{act.action}\0{normal.call(rest, own)}")
+        look = looks.NO
+        if not act.says and not act.error and act.result is not None:
+            look = self._looks.take(act.agent, call, answer, result) or int(looks.watches(act.action, answer))
         return Step(
             id=act.id, agent=act.agent, action=act.action, same=call ^ (result >> 1), call=call, result=result,
             index=self._count, time_unix_ms=act.time_unix_ms, error=act.error, says=act.says, to=act.to,
-            quiet=not act.error and act.result is not None and _QUIET.search(answer[:500]) is not None, waited=waited,
-            length=len(answer), text=asked[:800], kin=kin, page=page,
+            quiet=looks.passing(answer) if act.error else looks.unfinished(answer), waited=waited, look=look,
+            lasting=act.error and looks.lasting(answer),
+            length=len(answer), text=asked[: loops.MAX_STEP_CHARS], kin=kin, page=page,
+            answer=answer[: loops.MAX_STEP_CHARS], vain=act.says and normal.vain(_words(act)),
             what=normal.digest(f"{act.action}\0{asked}") ^ (result >> 1),
         )
 
@@ -293,6 +300,41 @@ class _Lineage:
                 if asked_ms >= self._named.poll_gap_ms and act.time_unix_ms - before >= 0.8 * asked_ms:
                     return True
         return False
+
+
+def _strongest(detectors: Iterable[Detector], window: Window, named: LoopThresholds) -> Finding | None:
+    """The first that stops, or else the first that warns: a warning must not hide that another one would stop."""
+    warning = None
+    for one in detectors:
+        found = one(window, named)
+        if found is not None and found.level == "stop":
+            return found
+        warning = warning or found
+    return warning
+
+
+def _words(act: Act) -> str:
+    """What is said, whether it stands alone or in a message."""
+    said = act.arguments.get("text") if isinstance(act.arguments, dict) else act.arguments
+    return said if isinstance(said, str) else ""
+
+
+def _kin(act: Act, known: Container[str], loose: bool, answer: str, result: int) -> int:
+    """A digest of an act, whoever does it to whomever: names of agents, and the numbers in them, are left out."""
+    if act.says:
+        asked = _words(act)[:MAX_KIN_CHARS]
+        for name in (act.agent, act.to):
+            asked = asked.replace(name, "#").replace(name.partition(" ")[0], "#") if name else asked
+        asked = normal.said(asked)
+    else:
+        asked = normal.call(normal.unnamed(act.arguments), known, loose=loose)[:MAX_KIN_CHARS]
+    if len(answer) > MAX_KIN_CHARS:
+        said = str(result)
+    else:
+        said = normal.kin(answer)
+        if not act.error and isinstance(act.result, dict):
+            said = normal.kin(normal.result(normal.unnamed(act.result)))
+    return normal.digest("\0".join((act.action, normal.kin(asked), said)))
 
 
 def _is_pause(act: Act) -> bool:

@@ -11,12 +11,17 @@ after a pause is polling (see `deliberate`).
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Literal
 
+from bulkhead.health import looks
+from bulkhead.health.alike import alike
+from bulkhead.health.normal import phrases
+from bulkhead.health.pauses import deliberate
 from bulkhead.health.thresholds import LoopThresholds
 
 Level = Literal["warn", "stop"]
+MAX_STEP_CHARS = 800
+"""So much is kept of what an act says."""
 
 
 @dataclass(slots=True)
@@ -24,9 +29,11 @@ class Step:
     """One act of a view. same: digest of call and result; call, result: of each. length: of the result's text.
 
     what: the digest without the agent. kin: with numbered names as one. page: digest, without the number, of a call for
-    a page on which there was nothing, else 0. quiet: the result (no error) says that something is pending. waited: a
-    deliberate pause lies before it. fresh: shingles of what it says, made when they are needed. text: what they are
-    made of.
+    a page on which there was nothing, else 0. quiet: the result says that something is pending, or the error that it
+    will pass; lasting: or that it will not. vain: it is said, and says that
+    nothing came of it. waited: a deliberate pause lies before it. look: how much what it shows
+    changes by itself (`looks`). fresh: phrases of what it says, made when they are needed. text: what they are
+    made of; answer: the beginning of its result.
     """
 
     id: str
@@ -41,12 +48,16 @@ class Step:
     says: bool = False
     to: str = ""
     quiet: bool = False
+    lasting: bool = False
+    vain: bool = False
     waited: bool = False
     length: int = 0
     text: str = ""
+    answer: str = ""
     what: int = 0
     kin: int = 0
     page: int = 0
+    look: int = looks.NO
     fresh: frozenset[str] | None = field(default=None, repr=False)
 
 
@@ -147,7 +158,20 @@ def beyond(window: Window, named: LoopThresholds) -> Finding | None:
 
 def product(window: Window, named: LoopThresholds) -> Finding | None:
     """The same piece of work handed in again, unchanged, whatever others said of it in between. window: calls alone."""
-    return repeat(window, named) if len(window[-1].text) >= named.product_chars else None
+    if len(window[-1].text) < named.product_chars:
+        return None
+    count = 0
+    for step in reversed(window):
+        if step.same != window[-1].same:
+            break
+        count += 1
+    part = window[-count:]
+    # Work that is handed in is no look at anything: pauses excuse nothing, but for such as it takes on purpose.
+    if count < named.repeat_warn or all(step.waited or step.quiet for step in part[1:]):
+        return None
+    level: Level = "stop" if count >= named.repeat_stop else "warn"
+    return _finding("repeat", level, 1, count, part, f"{part[-1].agent} called {part[-1].action} with the same "
+                    f"arguments and got the same result {count} times, whatever was said in between")
 
 
 def passed(window: Window, named: LoopThresholds) -> Finding | None:
@@ -173,24 +197,53 @@ def passed(window: Window, named: LoopThresholds) -> Finding | None:
 
 
 def respawned(window: Window, named: LoopThresholds) -> Finding | None:
-    """A fresh agent is started for the same thing, fails as the last one did, and is started again."""
+    """A fresh agent is asked for the same thing, comes to nothing as the last one did, and another one is asked."""
     kins = [step.kin for step in window]
     for period in range(2, min(named.max_period, len(kins) // named.cycle_warn_rounds) + 1):
         if kins[-period:] != kins[-2 * period : -period]:
             continue
         round_ = window[-period:]
-        if not any(step.error for step in round_) or len({step.agent for step in round_}) < 2:
-            continue
         rounds = 2
         while (rounds + 1) * period <= len(kins) and kins[-(rounds + 1) * period : -rounds * period] == kins[-period:]:
             rounds += 1
         part = window[-rounds * period :]
-        if deliberate([part[at : at + period] for at in range(0, len(part), period)], named):
+        each = [part[at : at + period] for at in range(0, len(part), period)]
+        if not _others_each_time(each) or deliberate(each, named):
             return None
-        level: Level = "stop" if rounds >= named.cycle_stop_rounds else "warn"
+        # To ask one after the other, and hear no, may be an inquiry: let it go on for one more.
+        least = named.cycle_stop_rounds + all(step.says for step in round_)
+        level: Level = "stop" if rounds >= least else "warn"
         return _finding("respawn", level, period, rounds, part,
-                        f"{round_[0].agent} and a fresh agent each time failed in the same way {rounds} times")
+                        f"{round_[0].agent} and a fresh agent each time came to nothing in the same way {rounds} times")
     return None
+
+
+def _others_each_time(rounds: Sequence[Window]) -> bool:
+    """Whether somebody is in every round, with him each time somebody who is in no other, and that one gets nowhere."""
+    casts = [{step.agent for step in one} for one in rounds]
+    core = set.intersection(*casts)
+    others = [cast - core for cast in casts]
+    if not core or not all(others) or sum(map(len, others)) != len(set.union(*others)):
+        return False
+    return any((step.error or step.vain) and step.agent in others[-1] for step in rounds[-1])
+
+
+def stuffing(window: Window, named: LoopThresholds) -> Finding | None:
+    """The same thing is handed in again and again, with the same answer, longer, and with nothing new in it."""
+    last, longer = window[-1], ""
+    count, later = 0, frozenset[str]()
+    for step in reversed(window):
+        if step.action != last.action or step.result != last.result or len(step.text) < named.product_chars:
+            break
+        found = phrases(step.text)
+        if longer and (len(step.text) >= len(longer) or len(later - found) > named.stuffing_phrases):
+            break
+        count, later, longer = count + 1, found, step.text
+    part = window[-count:]
+    if count < named.stuffing_stop or len(last.text) >= MAX_STEP_CHARS:
+        return None
+    return _finding("stuffing", "stop", 1, count, part, f"{last.agent} handed the same in to {last.action} {count} "
+                    "times, longer each time, and with nothing in it that is new")
 
 
 def stagnation(window: Window, named: LoopThresholds) -> Finding | None:
@@ -221,7 +274,8 @@ def errors(window: Window, named: LoopThresholds) -> Finding | None:
         if not step.error or step.result != last.result or step.action != last.action:
             break
         count += 1
-    if count < named.error_warn or deliberate([[step] for step in window[-count:]], named):
+    least = named.error_warn_passing if last.quiet else named.error_warn
+    if count < least or deliberate([[step] for step in window[-count:]], named):
         return None
     level: Level = "stop" if count >= named.error_stop else "warn"
     return _finding("error", level, 1, count, window[-count:],
@@ -255,72 +309,23 @@ def monologue(window: Window, named: LoopThresholds) -> Finding | None:
 
 
 def paraphrase(window: Window, named: LoopThresholds) -> Finding | None:
-    """Near-duplicates of the newest act among the last ones; never more than a warning."""
+    """The same was asked lately in nearly the same words, and answered nearly the same; never more than a warning.
+
+    A list that is gone through is none of it (see `alike`).
+    """
     last = window[-1]
-    if not last.fresh:
-        return None
     near = [
         step
         for step in window[-1 - named.paraphrase_window : -1]
-        if step.action == last.action and step.agent == last.agent and step.to == last.to
-        and step.fresh and _near(step.fresh, last.fresh, named.near)
+        if step.action == last.action and step.agent == last.agent and step.to == last.to and step.call != last.call
+        and alike(step.text, last.text, named.near)
+        and (step.result == last.result or alike(step.answer, last.answer, named.near_answers, lists=True))
     ]
-    if len(near) + 1 < named.paraphrase_warn or all(step.same == last.same for step in near):
-        return None
     part = [*near, last]
-    if deliberate([[step] for step in part], named):
+    if len(part) < named.paraphrase_warn or deliberate([[step] for step in part], named):
         return None
     return _finding("paraphrase", "warn", 1, len(part), part,
                     f"{last.agent} does nearly the same again and again: {last.action}, {len(part)} times lately")
-
-
-def deliberate(rounds: Sequence[Window], named: LoopThresholds) -> bool:
-    """Whether the rounds are polling: a pause before each look, as long as it takes, at something that may change.
-
-    Polling is: an explicit wait before every round; or growing pauses (back-off), or a look at something that says it
-    is pending, not too often; or very long pauses. What answers with a long text has nothing to wait for.
-    """
-    firsts = [one[0] for one in rounds]
-    if all(step.waited for step in firsts[1:]):
-        return True
-    waiting = any(step.quiet for step in rounds[-1]) and not any(step.error for step in rounds[-1])
-    times = [step.time_unix_ms for step in firsts]
-    gaps = [later - earlier for earlier, later in pairwise(times)]
-    if _steady(gaps, named):
-        return True
-    failed = all(step.error for step in rounds[-1])
-    if not waiting and not failed and any(step.length >= named.informative_chars for step in rounds[-1]):
-        return False
-    if not any(gaps):
-        return waiting  # No times were recorded: what says that it is pending is believed.
-    if waiting and min(gaps) >= named.poll_gap_ms:
-        return True
-    calm = min(gaps) >= named.calm_gap_ms and max(gaps) <= named.even_gaps * min(gaps)
-    return calm or min(gaps) >= named.rare_gap_ms or _backs_off(gaps, named)
-
-
-def _steady(gaps: Sequence[int], named: LoopThresholds) -> bool:
-    """Pauses that grow, each by about the same factor."""
-    if len(gaps) < 2 or min(gaps) <= 0 or gaps[-1] < named.backoff_total * gaps[0]:
-        return False
-    factors = [later / earlier for earlier, later in pairwise(gaps)]
-    return min(factors) >= named.backoff_growth and max(factors) <= named.backoff_steady * min(factors)
-
-
-def _backs_off(gaps: Sequence[int], named: LoopThresholds) -> bool:
-    """Pauses that grow, up to a plateau."""
-    if len(gaps) < 2 or gaps[0] <= 0 or gaps[-1] < named.backoff_total * gaps[0]:
-        return False
-    return all(
-        later >= named.backoff_growth * earlier
-        or (earlier >= named.backoff_total * gaps[0] and later >= named.backoff_plateau * earlier)
-        for earlier, later in pairwise(gaps)
-    )
-
-
-def _near(one: frozenset[str], other: frozenset[str], least: float) -> bool:
-    both = len(one & other)
-    return both >= least * (len(one) + len(other) - both)
 
 
 def _finding(family: str, level: Level, period: int, rounds: int, part: Window, what: str) -> Finding:

@@ -68,6 +68,19 @@ _DIGESTS = frozenset({40, 64, 128})
 _HANDS_OVER = re.compile(r"^(?:transfer|hand_?off|delegate|route|escalate|pass)_?(?:back_?)?to(?:_|$)", re.IGNORECASE)
 _NUMBERED = re.compile(r"\b([A-Za-z]+(?:[-_][A-Za-z]+)*)[-_#]\d+\b")
 PAGING = frozenset({"page", "pagenumber", "pageno", "pageindex", "offset", "start", "skip", "from", "startat"})
+_NAMES = frozenset({
+    "name", "agent", "agentname", "agentid", "assistant", "helper", "worker", "assignee", "recipient", "to", "target",
+    "member", "subagent", "started", "spawned", "id",
+})  # fmt: skip
+_VAIN = re.compile(
+    r"\b(?:no|not|nor|none|nothing|never|cannot|can't|couldn't|could not|unable|fail(?:ed|s|ure)?|denied|refused|error|"
+    r"sorry|unknown|impossible|without success|unsuccessful|blocked|missing|lack(?:s|ing)?|timed? ?out|don't|didn't|"
+    r"doesn't|won't|isn't)\b",
+    re.IGNORECASE,
+)
+_CONTENT_WITH = re.compile(
+    r"\bno (?:objections?|concerns?|comments?|changes?|remarks?|issues?|problems?)\b", re.IGNORECASE
+)
 _NONE_LEFT = re.compile(
     r"(?:no (?:more |further )?(?:results|items|rows|matches|entries|records)\b.{0,40}|none|empty)\.?", re.IGNORECASE
 )
@@ -110,6 +123,19 @@ def hands_over(action: str) -> bool:
 def kin(text: str) -> str:
     """A text, with the numbers of numbered names left out: `sub-7` and `sub-8` are of one kin."""
     return _NUMBERED.sub(r"\1-#", text)
+
+
+def vain(text: str) -> bool:
+    """Whether what is said says that nothing came of it."""
+    return _VAIN.search(text[:400]) is not None and _CONTENT_WITH.search(text[:400]) is None
+
+
+def unnamed(arguments: Json) -> Json:
+    """The arguments without those that name an agent: who is started for it changes nothing of what is wanted."""
+    parsed = _parsed(arguments)
+    if not isinstance(parsed, dict):
+        return parsed
+    return {key: one for key, one in parsed.items() if str(key)[:64].translate(_SEPARATORS).lower() not in _NAMES}
 
 
 def paging(arguments: Json) -> Json | None:

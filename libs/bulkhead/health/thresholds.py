@@ -19,13 +19,18 @@ class LoopThresholds:
     """Nothing new for so many acts, and so many times as many as there are different ones among them."""
     error_warn: int = 3
     error_stop: int = 8
-    """The same error of the same action with other arguments: trying around is honest for longer than repeating."""
+    error_warn_passing: int = 6
+    """The same error of the same action with other arguments: trying around is honest for longer than repeating. An
+    outage that passes hits one item after the other: it is warned of later."""
     beyond_warn: int = 4
     beyond_stop: int = 9
     """Pages asked for in a row that all said that there is nothing."""
     product_chars: int = 60
     """From this length on a call's arguments are a piece of work; handed in again unchanged, nothing became of what was
     said of it."""
+    stuffing_stop: int = 8
+    stuffing_phrases: int = 2
+    """So many texts handed in, each the one before and some of that once more: so many phrases are the seam's."""
     monologue_warn: int = 8
     monologue_warn_stale: int = 2
     monologue_stop: int = 6
@@ -34,11 +39,15 @@ class LoopThresholds:
     stale_below: float = 0.5
     """A text says little new when less than this part of its phrases of three words is new."""
     near: float = 0.6
-    """Jaccard similarity from which on two texts are near-duplicates."""
+    near_answers: float = 0.4
+    """Jaccard similarity from which on two texts are near-duplicates; and two answers, which are longer."""
     paraphrase_warn: int = 3
     paraphrase_window: int = 8
     poll_gap_ms: int = 1_000
     """Looking again at something pending after so long is polling; sooner, it is a busy loop."""
+    look_gap_ms: int = 10_000
+    """Looking again so late at a figure that has been seen to change by itself is polling. Once it was seen to change
+    after it had stayed, or to come back to what it had been, `poll_gap_ms` will do."""
     calm_gap_ms: int = 30_000
     even_gaps: float = 1.25
     rare_gap_ms: int = 300_000
@@ -48,10 +57,16 @@ class LoopThresholds:
     backoff_total: float = 2.0
     backoff_plateau: float = 0.9
     backoff_steady: float = 1.5
+    backoff_exact: float = 1.3
+    backoff_even: float = 2.0
     """Each pause longer than the one before by the first; once they have grown by the second they may stay as they are,
-    give or take the third. Where each grows by about the same (within the last), nobody paused so by chance."""
+    give or take the third. Where each grows by about the same nobody paused so by chance: within `steady` if the result
+    says that it is pending or the error that it will pass, within `exact` if not. Pauses that grow up to a plateau must
+    grow evenly, too, where nothing says so, and are no excuse for an error that does not."""
     informative_chars: int = 40
     """From this length on a result tells whether it was the same question."""
+    page_chars: int = 200
+    """And from this one on it is a page: however long one pauses, it is read already."""
     poll_warn_rounds: int = 30
     window_acts: int = 80
     """Acts kept per agent and per lineage: three rounds of the longest period, and some."""
@@ -74,6 +89,9 @@ class ChatterThresholds:
     group_stop_messages: int = 30
     """Messages inside one group since one of it last did work. The first from one agent to another, and what is said
     after work of one's own, are no chatter."""
+    stale_stop_messages: int = 14
+    stale_stop_part: float = 0.6
+    """So many of those messages, and so great a part of them, are what one of them had said before, word by word."""
 
 
 @dataclass(frozen=True, slots=True)

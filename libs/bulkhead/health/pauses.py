@@ -1,0 +1,75 @@
+"""Whether pauses are patience: somebody who looks again after a while at what may have changed is polling.
+
+In: rounds of steps, with their times and what their results say. Out: yes or no. A model that thinks slowly pauses,
+too; its pauses are neither even nor do they grow evenly, and what it looks at has nothing to wait for.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from bulkhead.health import looks
+from bulkhead.health.thresholds import LoopThresholds
+
+if TYPE_CHECKING:
+    from bulkhead.health.loops import Window
+
+_FLAT, _TWICE = 1.1, 2
+
+
+def deliberate(rounds: "Sequence[Window]", named: LoopThresholds) -> bool:
+    """Whether the rounds are polling: a pause before each look, as long as it takes, at something that may change.
+
+    Polling is: an explicit wait before every round; or growing pauses (back-off), or a look at something that says it
+    is pending, not too often; or very long pauses. What answers with a long text has nothing to wait for.
+    """
+    firsts, last = [one[0] for one in rounds], rounds[-1]
+    if all(step.waited for step in firsts[1:]):
+        return True
+    times = [step.time_unix_ms for step in firsts]
+    gaps = [later - earlier for earlier, later in pairwise(times)]
+    look = min(step.look for step in last)
+    passing = any(step.quiet for step in last)
+    waiting = passing and not any(step.error for step in last)
+    failed = all(step.error for step in last)
+    told = 0 if waiting or failed or look else max(step.length for step in last)
+    if told >= named.page_chars or any(step.lasting for step in last):
+        return False
+    if _steady(gaps, named.backoff_steady if passing else named.backoff_exact, named):
+        return True
+    if told >= named.informative_chars:
+        return False
+    if not any(gaps):
+        # No times were recorded: what says that it is pending is believed, and what was seen to change after all.
+        return waiting or look == looks.RETURNS
+    if (waiting or look == looks.RETURNS) and min(gaps) >= named.poll_gap_ms:
+        return True
+    calm = min(gaps) >= named.calm_gap_ms and max(gaps) <= named.even_gaps * min(gaps)
+    if calm or min(gaps) >= named.rare_gap_ms or (look and min(gaps) >= named.look_gap_ms):
+        return True
+    return _backs_off(gaps, named) and (passing or (not failed and _even(gaps, named.backoff_even)))
+
+
+def _steady(gaps: Sequence[int], within: float, named: LoopThresholds) -> bool:
+    """Pauses that grow, each by about the same factor."""
+    if len(gaps) < 2 or min(gaps) <= 0 or gaps[-1] < named.backoff_total * gaps[0]:
+        return False
+    factors = [later / earlier for earlier, later in pairwise(gaps)]
+    return min(factors) >= named.backoff_growth and max(factors) <= within * min(factors)
+
+
+def _backs_off(gaps: Sequence[int], named: LoopThresholds) -> bool:
+    """Pauses that grow, up to a plateau."""
+    if len(gaps) < 2 or gaps[0] <= 0 or gaps[-1] < named.backoff_total * gaps[0]:
+        return False
+    return all(
+        later >= named.backoff_growth * earlier
+        or (earlier >= named.backoff_total * gaps[0] and later >= named.backoff_plateau * earlier)
+        for earlier, later in pairwise(gaps)
+    )
+
+
+def _even(gaps: Sequence[int], within: float) -> bool:
+    """Whether pauses grow twice at least, by about the same factor."""
+    growing = [later / earlier for earlier, later in pairwise(gaps) if later > _FLAT * earlier]
+    return len(growing) >= _TWICE and max(growing) <= within * min(growing)
