@@ -18,6 +18,7 @@ from bulkhead import packs as packages
 from bulkhead_contracts import limits
 from bulkhead_contracts.tool import ToolSpec
 
+MAX_TOOLS_FILE_BYTES = 512 * 1024
 OWN = Path(__file__).with_name(packages.TOOLS_FILE)
 
 
@@ -58,7 +59,11 @@ def _read(path: Path, pack: str) -> tuple[ToolRow, ...]:
     if not pack:
         return tuple(_row(name, declared) for name, declared in yaml.safe_load(path.read_text()).items())
     try:
-        declared = yaml.safe_load(path.read_text())
+        with path.open("rb") as file:
+            raw = file.read(MAX_TOOLS_FILE_BYTES + 1)
+        if len(raw) > MAX_TOOLS_FILE_BYTES:
+            raise ValueError(f"it is longer than {MAX_TOOLS_FILE_BYTES} bytes; at most so much is read")
+        declared = yaml.safe_load(raw.decode())
         found = tuple(_row(str(name), dict(one), pack) for name, one in dict(declared or {}).items())
     except (OSError, yaml.YAMLError, ValidationError, KeyError, TypeError, ValueError) as error:
         why = f"{error} is missing" if isinstance(error, KeyError) else str(error)
@@ -77,6 +82,13 @@ def _row(name: str, declared: dict[str, Any], pack: str = "") -> ToolRow:
     }  # fmt: skip
     if unknown:
         raise ValueError(f"tools.yaml: {name}: unknown fields {sorted(unknown)}; see the head of the file")
+    if not isinstance(declared["description"], str):
+        raise ValueError(f"tools.yaml: {name}: description must be a text; models choose a tool by it")
+    if not isinstance(declared["parameters"], dict):
+        raise ValueError(f"tools.yaml: {name}: parameters must be a JSON Schema, as a mapping")
+    requires = declared.get("requires") or ()
+    if not isinstance(requires, list | tuple) or not all(isinstance(one, str) for one in requires):
+        raise ValueError(f"tools.yaml: {name}: requires must be a list of settings, as in [desk_url]")
     bound = declared.get("max_output_bytes", limits.MAX_TOOL_OUTPUT_BYTES)
     if not 0 < bound <= limits.MAX_TOOL_OUTPUT_BYTES:
         raise ValueError(f"tools.yaml: {name}: max_output_bytes must be 1-{limits.MAX_TOOL_OUTPUT_BYTES}")
@@ -89,4 +101,4 @@ def _row(name: str, declared: dict[str, Any], pack: str = "") -> ToolRow:
         served_by=declared.get("served_by", "tool_executor"),
         timeout_ms=declared.get("timeout_ms", limits.DEFAULT_TOOL_TIMEOUT_MS),
     )
-    return ToolRow(spec, bound, tuple(declared.get("requires", ())), pack, bool(declared.get("built_in", False)))
+    return ToolRow(spec, bound, tuple(requires), pack, bool(declared.get("built_in", False)))

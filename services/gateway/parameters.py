@@ -18,6 +18,7 @@ from services.gateway.problems import FieldError, Problem, not_found, too_large
 
 MAX_KEY_CHARS = 255
 MAX_PAGE = 100
+MAX_PAGE_DIGITS = 6
 MAX_NAMED_ERRORS = 20
 
 M = TypeVar("M", bound=Contract)
@@ -88,7 +89,7 @@ def position_of(request: Request) -> Position:
 def size_of(request: Request) -> int:
     """The query's `limit`. Raises Problem 422."""
     text = request.query_params.get("limit", "20")
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:6]) <= MAX_PAGE):
+    if not (text.isascii() and text.isdigit() and len(text) <= MAX_PAGE_DIGITS and 1 <= int(text) <= MAX_PAGE):
         raise Problem(422, "invalid_query", "limit does not fit", f"limit is {text[:20]!r}",
                       f"send a number from 1 to {MAX_PAGE}", limit=MAX_PAGE)
     return int(text)

@@ -3,20 +3,22 @@
 In: request headers, query and body. Out: name, media type and bytes, or a Problem.
 """
 
-import email.message
-import email.parser
-import email.policy
 import mimetypes
+import unicodedata
 from dataclasses import dataclass
 from urllib.parse import unquote
 
 from starlette.requests import Request
 
 from bulkhead_contracts import limits
+from services.gateway.form import file_of
 from services.gateway.problems import Problem, too_large
 
 UNSAID = frozenset({"", "application/octet-stream", "application/x-www-form-urlencoded"})
 """What clients send when they were not told a type (curl's --data-binary among them): the name decides then."""
+_STEERING = frozenset({"Cc", "Cs", "Zl", "Zp"})
+# Overrides and isolates of direction: they make `exe.fdp` of a name end in pdf.
+_TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 BY_SUFFIX = {".md": "text/markdown", ".markdown": "text/markdown", ".txt": "text/plain", ".rst": "text/plain"}
 
 
@@ -38,6 +40,9 @@ def read_document(request: Request, body: bytes) -> Document:
         name, media_type, data = "", content_type.partition(";")[0].strip().lower(), body
     said = request.query_params.get("name") or unquote(request.headers.get("x-document-name", ""))
     name = checked_name(said or name)
+    if any(unicodedata.category(char) in _STEERING or char in _TURNING for char in name):
+        raise _unfit("the name holds characters that steer a terminal or turn the letters around them",
+                     "name it by what people read; the last part of a path is enough")
     if not data.strip():
         raise _unfit("the document is empty", "send its content as the request body")
     if len(data) > limits.MAX_BLOB_BYTES:
@@ -63,16 +68,11 @@ def _media_type(name: str, said: str) -> str:
 
 
 def _from_form(content_type: str, body: bytes) -> tuple[str, str, bytes]:
-    head = b"Content-Type: " + content_type.encode("latin-1", "replace") + b"\r\n\r\n"
-    parsed = email.parser.BytesParser(policy=email.policy.HTTP).parsebytes(head + body)
-    for part in parsed.iter_parts() if parsed.is_multipart() else ():
-        if not isinstance(part, email.message.EmailMessage) or part.get_filename() is None:
-            continue
-        data = part.get_payload(decode=True)
-        if isinstance(data, bytes):
-            name = (part.get_filename() or "").replace("\\", "/").rpartition("/")[2]
-            return name, part.get_content_type().lower(), data
-    raise _unfit("the form holds no file", "send one part with a filename, as `curl -F file=@fares.md` does")
+    found = file_of(content_type, body)
+    if isinstance(found, str):
+        raise _unfit(f"the form cannot be used: {found}",
+                     "send one part with a filename, as `curl -F file=@fares.md` does")
+    return found.name, found.media_type, found.data
 
 
 def _unfit(detail: str, hint: str) -> Problem:

@@ -3,6 +3,7 @@
 Pure. HTML and PDF are parsed by `reader.py`, in a process of its own; its answer is judged here.
 """
 
+import codecs
 import re
 from typing import Literal
 
@@ -34,7 +35,9 @@ _BOMS = (
     (b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe\x00\x00", "utf-32-le"), (b"\x00\x00\xfe\xff", "utf-32-be"),
     (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"),
 )  # fmt: skip
-_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
+_NO_CHARSETS = frozenset({"unicode_escape", "raw_unicode_escape", "idna", "punycode", "utf_7"})
+"""Codecs of Python that turn ASCII into something else: halves of characters among it, which nothing can store."""
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f\ud800-\udfff]")
 _MAX_CONTROL_SHARE = 0.01
 
 
@@ -73,7 +76,7 @@ def decode(data: bytes, media_type: str, *, html: bool = False) -> str | Failure
         declared = _CHARSET.search(data[:_SNIFF_BYTES])
     for charset in (declared.group(1).decode() if declared else "", "cp1252"):
         try:
-            if charset:
+            if charset and codecs.lookup(charset).name.replace("-", "_") not in _NO_CHARSETS:
                 return _checked(data.decode(charset))
         except (LookupError, UnicodeDecodeError, ValueError):
             continue

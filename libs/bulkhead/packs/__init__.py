@@ -35,20 +35,24 @@ def folder(name: str) -> Path:
     """Where a pack's files lie; the pack itself is not imported. Raises PackError."""
     if not _NAME.fullmatch(name):
         raise PackError(f"pack {name!r} is no name of a Python package; write it as in an import, e.g. acme_desk")
-    try:
-        spec = importlib.util.find_spec(name)
-    except ImportError:  # A parent that is not there, or fails.
-        spec = None
-    places = list(spec.submodule_search_locations or ()) if spec is not None else []
+    places = _places(name)
     if not places:
         raise PackError(
             f"there is no package {name} (BULKHEAD_PACKS); install it where this service runs, or add the folder "
             "that holds it to PYTHONPATH"
         )
-    found = Path(places[0])
+    found = places[0]
     if not (found / TOOLS_FILE).is_file() and not (found / PROMPTS_FOLDER).is_dir():
         raise PackError(f"package {name} in {found} is no pack: it has neither {TOOLS_FILE} nor {PROMPTS_FOLDER}/")
     return found
+
+
+def _places(name: str) -> list[Path]:
+    """Where a package's files may lie. `find_spec` of the whole name would run every package that encloses it."""
+    top, *inner = name.split(".")
+    spec = importlib.util.find_spec(top)
+    places = map(Path, (spec.submodule_search_locations if spec is not None else None) or ())
+    return [found for place in places if (found := place.joinpath(*inner)).is_dir()]
 
 
 def worker_roles(names: Iterable[str]) -> frozenset[str]:

@@ -56,6 +56,22 @@ def test_decodes_what_it_can_name(data: bytes, media: str, text: str | None) -> 
         assert decoded != "плата"
 
 
+def declares(charset: str) -> bytes:
+    return f"<meta charset={charset}><p>Fares \\ud800 and +2AA- more".encode() + b"\xff"
+
+
+@pytest.mark.parametrize(
+    "charset", ["unicode_escape", "Raw-Unicode-Escape", "utf-7", "U7", "punycode", "idna", "undefined"]
+)
+def test_no_declared_charset_makes_text_that_nothing_can_hold(charset: str) -> None:
+    # Python has codecs that are no charsets: some make lone halves of characters, which cannot be encoded again.
+    assert extract.decode(declares(charset), "text/html", html=True) == declares(charset).decode("cp1252")
+
+
+async def test_a_page_with_a_codec_for_a_charset_is_ingested(desk) -> None:
+    assert (await desk.ingest("a.html", declares("unicode_escape"), "text/html")).outcome == "ingested"
+
+
 def test_html_says_its_charset_itself() -> None:
     page = '<meta charset="iso-8859-2"><p>Łódź</p>'.encode("iso-8859-2")
     assert "Łódź" in extract.decode(page, "text/html", html=True)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bulkhead.packs import Done, PackError, folder
-from infra.tools import rows, specs
+from infra.tools import MAX_TOOLS_FILE_BYTES, rows, specs
 from services.model_gateway.prompts import PromptError, Prompts
 from services.signer.settings import Settings as SignerSettings
 from services.tool_executor.effects import Workbench
@@ -88,9 +88,13 @@ def test_the_signer_reads_a_pack_and_runs_nothing_of_it(make: Make, monkeypatch:
         ({"tools.yaml": "a_tool: {effect: read}"}, "is missing"),
         ({"tools.yaml": "- a list"}, "see the head of"),
         ({"tools.yaml": ROW.format(name="remote") + "  served_by: rag\n"}, "drop served_by"),
+        ({"tools.yaml": ROW.format(name="mute").replace("Says where the desk stands.", "5")}, "description must be"),
+        ({"tools.yaml": ROW.format(name="spelt").replace("[desk_url]", "desk_url")}, "requires must be a list"),
+        ({"tools.yaml": ROW.format(name="loose").partition("{type")[0] + "[object]"}, "parameters must be"),
+        ({"tools.yaml": "#" * (MAX_TOOLS_FILE_BYTES + 1)}, "at most"),
         ({}, "neither tools.yaml nor prompts/"),
     ],
-    ids=["taken", "short", "no-mapping", "elsewhere", "empty"],
+    ids=["taken", "short", "no-mapping", "elsewhere", "no-text", "no-list", "no-schema", "too-long", "empty"],
 )
 def test_what_is_no_pack_is_told(make: Make, files: dict[str, str], told: str) -> None:
     pack = make(str(abs(hash(told))), **files)
@@ -104,6 +108,14 @@ def test_what_is_no_pack_is_told(make: Make, files: dict[str, str], told: str) -
 def test_a_pack_that_is_not_there_is_told(name: str, told: str) -> None:
     with pytest.raises(PackError, match=told):
         folder(name)
+
+
+def test_a_pack_within_a_package_is_found_without_running_that_package(make: Make, tmp_path: Path) -> None:
+    # The signer and the model gateway hold keys and read packs: what encloses one is not theirs to run, either.
+    trap = "raise AssertionError('imported')"
+    outer = make(**{"inner/__init__.py": trap, "inner/desk/tools.yaml": ROW.format(name="x")})
+    assert folder(f"{outer}.inner.desk") == tmp_path / outer / "inner" / "desk"
+    assert not [name for name in sys.modules if name.startswith(outer)]
 
 
 def test_two_packs_may_not_have_the_same_tool(make: Make) -> None:
