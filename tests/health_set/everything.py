@@ -14,10 +14,13 @@ from tests.health_set import (  # noqa: F401  (imported for what they register)
     second_odds,
     second_squads,
     second_worlds,
+    third_code,
+    third_ops,
+    third_squads,
 )
-from tests.health_set.sets import FIRST, SECOND
+from tests.health_set.sets import FIRST, SECOND, THIRD
 
-SETS = (FIRST, SECOND)
+SETS = (FIRST, SECOND, THIRD)
 
 
 def checksum(runs: Iterable[Mapping[str, object]]) -> str:
