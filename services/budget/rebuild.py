@@ -30,6 +30,10 @@ JOURNAL, JOURNAL_INBOX = "journal", subjects.inbox_stream("journal")
 SETTLED_INBOX = subjects.inbox_stream("budget")
 MARKS = "ledger"
 """Tenant and task of the marks: they belong to none."""
+MONEY = "mesh.ledger."
+"""How a type that only a later budget has is called if it changes the ledger: without it this one builds none."""
+FOLDED = frozenset({LedgerMarked.TYPE, Reserved.TYPE, Settled.TYPE, TaskStopped.TYPE})
+"""A later version of these does, too. Every other fact tells of something else: the version before leaves it out."""
 MAX_EMPTY_READS = 200
 PAGE = 256
 LOCK_MS = 3_000
@@ -239,6 +243,9 @@ def take(ledger: Ledger, stored: Stored) -> None:
     try:
         message = inbound.read(stored, receiver)
     except Unreadable as error:
+        if error.later and not moves_money(stored):
+            log.debug("later_fact_left_out", subject=stored.subject, sequence=stored.sequence, reason=error.reason)
+            return
         if error.later:
             reason = f"{error.reason}; a ledger without it would be wrong: start the newer version of budget"
             raise Unreadable(error.code, reason, later=True) from error
@@ -246,6 +253,12 @@ def take(ledger: Ledger, stored: Stored) -> None:
         log.error("fact_unreadable", subject=stored.subject, sequence=stored.sequence, reason=error.reason)
         return
     fold(ledger, message)
+
+
+def moves_money(stored: Stored) -> bool:
+    """Whether the type of a message that cannot be read here says that a ledger without it would be wrong."""
+    kind = next((value for key, value in stored.headers.items() if key.lower() == "ce-type"), "")
+    return kind.startswith(MONEY) or kind.rpartition(".v")[0] in FOLDED
 
 
 def fold(ledger: Ledger, message: Inbound) -> None:
