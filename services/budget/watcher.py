@@ -21,8 +21,9 @@ from bulkhead_contracts.agent import AgentWarned
 from bulkhead_contracts.budget import TaskHalted, Tripped
 from bulkhead_contracts.control import Halt
 
-from . import breaking
-from .port import RedisFailure, Store
+from . import breaking, facts
+from .port import Fenced, RedisFailure, Store
+from .scopes import task_scope
 from .tripping import Owner
 from .watching import Mark, Watching, identity
 
@@ -201,6 +202,8 @@ class Watcher:
             await self._halt(halt, f"trip/{trip.id}")
             await self._publisher.send("planner", TaskHalted(code=code, reason=reason, scope=f"task:{tenant}:{task}"),
                                        tenant=tenant, task=task, cause=trip.id, index="halted")
+            if not await self._charged(trip, tenant, task):
+                return
         elif told_to_agents(trip) and not self.fold.watch.ended(trip.lineage):
             await self._warn(trip, tenant, task)
         if trip.detector == "deadlock" and (refused := breaking.refusal(trip)) is not None:
@@ -215,6 +218,18 @@ class Watcher:
         await self._publisher.send("journal", fact, tenant=tenant, task=task, cause=trip.id, index="tripped")
         self.fold.told(trip.id)
         self.told += 1
+
+    async def _charged(self, trip: Trip, tenant: str, task: str) -> bool:
+        """Tell what the task has cost, and from now on every late settlement. False without a ledger: the trip stays
+        due, and all of it is done again under the same ids. Raises BusError."""
+        try:
+            balance = await self._store.stop(task_scope(tenant, task))
+        except (Fenced, *RedisFailure) as error:
+            log.warning("charge_not_told", tenant=tenant, task=task, reason=str(error) or type(error).__name__)
+            return False
+        await self._publisher.send("gateway", facts.charged(balance), tenant=tenant, task=task, cause=trip.id,
+                                   index="charged")
+        return True
 
     async def _warn(self, trip: Trip, tenant: str, task: str) -> None:
         """The agents of these steps hear of it in their next turn."""

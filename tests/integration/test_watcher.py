@@ -14,13 +14,14 @@ from bulkhead.testing.mesh import MemoryMesh
 from bulkhead.testing.redis_server import RedisServer
 from bulkhead_contracts import catalog
 from bulkhead_contracts.agent import AgentWarned
-from bulkhead_contracts.budget import TaskHalted, Tripped
+from bulkhead_contracts.budget import Amount, TaskCharged, TaskHalted, Tripped
 from bulkhead_contracts.control import Halt
 from bulkhead_contracts.result import ContentRef, Failure
 from bulkhead_contracts.task import TaskEnded, TaskLimits, TaskSubmitted
 from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
 from services.budget.app import build
 from services.budget.effects import Budget
+from services.budget.port import Fenced
 from services.budget.settings import Settings
 from services.budget.watcher import LEASE_MS, MARK, Watcher
 from services.budget.watching import Mark, Watching
@@ -150,6 +151,29 @@ async def test_a_loop_is_warned_of_then_halted_with_its_evidence(world: World) -
     assert trip.halted and list(trip.evidence) == [one.headers["ce-id"] for one in replies]
     (entry,) = await world.mesh.messages("KV_CONTROL", f"$KV.CONTROL.task.{TENANT}.t1")
     assert Halt.model_validate_json(entry.body).code == "loop_stopped"
+    # What it cost is told whole, as of a task that somebody cancels: nothing is held any more.
+    said = await world.mesh.messages("INBOX_GATEWAY", f"mesh.budget.gateway.*.{TENANT}.t1")
+    assert [TaskCharged.model_validate_json(one.body) for one in said] == [TaskCharged(charged=Amount(), held=Amount())]
+
+
+async def test_a_trip_stays_due_while_there_is_no_ledger_to_tell_the_cost_from(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, asked = world.edges["0"]._store, []
+
+    async def gone(scope: str) -> None:
+        asked.append(scope)
+        raise Fenced("it is built anew")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "stop", gone)
+        await world.submit("t1")
+        for _ in range(4):
+            await world.call("t1")
+        await until(lambda: _true(len(asked) > 1))
+        assert [one.level for one in await world.tripped("t1")] == ["warn"], "its halt is out, its fact is not"
+    await until(lambda: _len(world.tripped("t1"), 2))
+    assert len(await world.halted("t1")) == 1 and set(asked) == {f"task:{TENANT}:t1"}
 
 
 async def test_a_breaker_opens_for_all_to_see_and_a_person_closes_it(world: World) -> None:
