@@ -3,9 +3,10 @@
 In: a broker, a Retention. Out: what was removed. A task counts as ended when the fact of its end lies in the gateway's
 inbox, said by whom the broker vouches for; its age is that fact's, by the broker's clock. What never became a task (an
 unreadable request, a cancel of nothing, a subject that is none) goes by the age of its last message, as does a resource
-that was leased; what may yet be handled stays. The gateway's inbox goes last: a purge that is cut off finds the task
-again, and doing it again changes nothing. The provisioner removes and may not read; what has ended is read under the
-operator's identity. Neither key is kept open.
+that was leased; what may yet be handled stays. Books of the mesh's own (places, checkpoints of the ledger) are cut to
+what a start may read. The gateway's inbox goes last: a purge that is cut off finds the task again, and doing it again
+changes nothing. The provisioner removes and may not read; what has ended is read under the operator's identity. Neither
+key is kept open.
 
 From then on the id is free: the same Idempotency-Key is a new task. So nothing is removed that was stored after this
 purge began: another purge, at work at the same time, may have freed an id that is in use again.
@@ -34,12 +35,13 @@ from bulkhead_contracts import catalog, limits, subjects
 from bulkhead_contracts.control import MessageRejected
 from bulkhead_contracts.lease import LeaseReleaseRequested, LeaseRequested
 from bulkhead_contracts.retrieval import DocumentDeleted, DocumentIngested
-from bulkhead_contracts.task import PlacesGiven, TaskEnded, TaskRejected, TaskRequested
+from bulkhead_contracts.task import TaskEnded, TaskRejected, TaskRequested
 from bulkhead_contracts.types import Body
 from infra.identity import keys
 from infra.identity.keys import KeyFileError
 from infra.identity.policy import OPERATOR, PROVISIONER
 from infra.identity.rights import API, inbox_prefix
+from infra.nats.trimming import trim_checkpoints, trim_places
 
 DAY_S = 24 * 3600
 DEFAULT_RETENTION_S = 30 * DAY_S
@@ -53,7 +55,6 @@ ENDS: tuple[tuple[str, type[Body]], ...] = (
 )  # fmt: skip
 """Who says that a task (or an ingestion, a deletion) is over, and how."""
 LEASES: tuple[type[Body], ...] = (LeaseRequested, LeaseReleaseRequested)
-PLACES = subjects.mesh("gateway", "gateway", "places", "places")
 CONNECT_TIMEOUT_S = 5.0
 TIMEOUT_S = 30.0
 PAGE = 256
@@ -150,8 +151,9 @@ async def purge(
                     for stream, count in (one for counts in done for one in counts.items()):
                         messages[stream] = messages.get(stream, 0) + count
             if not dry_run:
-                for stream, count in (await _trim_places(reader, remover, ends)).items():
-                    messages[stream] = messages.get(stream, 0) + count
+                for trim in (trim_places, trim_checkpoints):
+                    for stream, count in (await trim(reader, partial(_ask, remover), ends)).items():
+                        messages[stream] = messages.get(stream, 0) + count
         except BusError as error:
             raise PurgeError(f"the broker stopped answering in the middle of the purge: {error}; what is gone is gone "
                              "whole or found again: run it again") from error  # fmt: skip
@@ -174,24 +176,6 @@ async def _bus(
         yield bus
     finally:
         await bus.close()
-
-
-async def _trim_places(reader: JetStreamBus, remover: JetStreamBus, ends: Mapping[str, int]) -> dict[str, int]:
-    """Decisions about places to run that no start of a gateway reads again: those before the newest that tells who
-    runs, and before the oldest task that waits by it. Raises BusError, PurgeError."""
-    newest = _places(await reader.last(GATEWAY, PLACES))
-    if newest is None or not newest.snapshot:
-        return {}
-    base = _places(next(iter(await reader.read(GATEWAY, PLACES, after=newest.snapshot - 1, limit=1)), None))
-    if base is None:
-        return {}
-    until = min(newest.snapshot, base.waiting_from, ends[GATEWAY])
-    answer = await _ask(remover, f"STREAM.PURGE.{GATEWAY}", {"filter": PLACES, "seq": until})
-    return {GATEWAY: int(answer.get("purged", 0))}
-
-
-def _places(stored: Stored | None) -> PlacesGiven | None:
-    return PlacesGiven.model_validate_json(stored.body) if stored is not None else None
 
 
 async def _ends(bus: JetStreamBus) -> dict[str, int]:

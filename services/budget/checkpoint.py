@@ -8,10 +8,11 @@ the ledger's balances and its open reservations, and nothing else. Made from the
 import asyncio
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from bulkhead.bus.port import Bus, BusError
+from bulkhead.bus.port import Bus, BusError, Stored
 from bulkhead.runtime import inbound
 from bulkhead.runtime.inbound import Unreadable
 from bulkhead.runtime.publisher import Publisher
@@ -32,6 +33,9 @@ JOURNAL, JOURNAL_INBOX = "journal", subjects.inbox_stream("journal")
 SETTLED_INBOX = subjects.inbox_stream("budget")
 TENANT, SEAL, PART = "checkpoint", "seal", "part"
 """Of the subjects; no publisher may say this tenant's name."""
+MARKS = "ledger"
+"""Tenant and task of the marks of rebuilds: they belong to none."""
+SEALS = subjects.mesh("budget", JOURNAL, TENANT, SEAL)
 ROLE = "checkpointer"
 LEASE_MS = 60_000
 HOUR_MS = 3_600_000
@@ -120,26 +124,57 @@ def reopen(ledger: Ledger) -> None:
 
 
 async def newest(bus: Bus, lease_ms: int, journal: int, budget: int) -> Start:
-    """The newest checkpoint that lies before these ends of the two inboxes; none, and all is read. Raises BusError."""
-    nothing = Start(Ledger(lease_ms))
-    stored = await bus.last(JOURNAL_INBOX, subjects.mesh("budget", JOURNAL, TENANT, SEAL))
-    if stored is None:
-        return nothing
+    """The newest whole checkpoint that lies before these ends of the two inboxes; none, and all is read. Raises
+    BusError."""
+    last = await bus.last(JOURNAL_INBOX, SEALS)
+    if last is None:
+        return Start(Ledger(lease_ms))
+    if (found := await _opened(bus, last, lease_ms, journal, budget)) is not None:
+        return found
+    # Its maker stood still for long, and what came before was removed meanwhile: the ones before are whole.
+    for stored in reversed(await _all_seals(bus)):
+        if stored.sequence < last.sequence and (found := await _opened(bus, stored, lease_ms, journal, budget)):
+            return found
+    return Start(Ledger(lease_ms))
+
+
+async def _opened(bus: Bus, stored: Stored, lease_ms: int, journal: int, budget: int) -> Start | None:
+    """The checkpoint under a seal; None when it is not whole, or of other streams. Raises BusError."""
+    ledger = Ledger(lease_ms)
     try:
         seal = inbound.read(stored, JOURNAL).body
-        if not isinstance(seal, LedgerCheckpointed):
-            return nothing
+        assert isinstance(seal, LedgerCheckpointed), "nobody says anything else there"
         if seal.journal_sequence > journal or seal.budget_sequence > budget:
             # One of the streams was made anew: what the seal counts is not what lies there now.
             log.warning("checkpoint_of_other_streams", checkpoint=seal.checkpoint)
-            return nothing
-        ledger = Ledger(lease_ms)
+            return None
         for sequence in seal.parts:
             take_part(ledger, await _part(bus, seal.checkpoint, sequence))
     except Unreadable as error:
         log.warning("checkpoint_unreadable", reason=error.reason)
-        return nothing
+        return None
+    await _begin(bus, ledger, seal.journal_sequence)
     return Start(ledger, seal.journal_sequence, seal.budget_sequence, seal.at_unix_ms)
+
+
+async def _begin(bus: Bus, ledger: Ledger, until: int) -> None:
+    """The rebuilds before a checkpoint: what was written under a ledger before them may still come after it."""
+    after, subject = 0, subjects.mesh("budget", JOURNAL, MARKS, MARKS)
+    while after < until and (page := await bus.read(JOURNAL_INBOX, subject, after=after)):
+        for stored in page:
+            with suppress(Unreadable):
+                body = inbound.read(stored, JOURNAL).body
+                if isinstance(body, LedgerMarked) and stored.sequence <= until:
+                    core.begin(ledger, body.epoch)
+        after = page[-1].sequence
+
+
+async def _all_seals(bus: Bus) -> list[Stored]:
+    """In their order. Old ones are purged, so that there are few."""
+    found: list[Stored] = []
+    while page := await bus.read(JOURNAL_INBOX, SEALS, after=found[-1].sequence if found else 0):
+        found += page
+    return found
 
 
 async def _part(bus: Bus, checkpoint: str, sequence: int) -> LedgerPart:

@@ -175,13 +175,16 @@ Answer = Held | Denied | Waiting | Conflict | Stale
 class Ledger:
     """All entries and balances. The functions below change it in place and touch nothing else.
 
-    until: of the accounts whose names do not say how long they count.
+    until: of the accounts whose names do not say how long they count. over: ledgers that were fenced off before a mark
+    that has been folded; mark: the one that this mark began.
     """
 
     lease_ms: int
     entries: dict[str, Entry] = field(default_factory=dict)
     balances: dict[str, Balance] = field(default_factory=dict)
     until: dict[str, int] = field(default_factory=dict)
+    over: set[str] = field(default_factory=set)
+    mark: str = ""
 
 
 # Terms
@@ -317,6 +320,13 @@ def settle(ledger: Ledger, key: str, usage: Sum, estimated: bool) -> Settlement:
                           stopped=_stopped(ledger, entry), levels=_levels(ledger, entry))  # fmt: skip
     _charge(ledger, key, entry, usage, estimated)
     return _settlement(ledger, ledger.entries[key], usage, estimated)
+
+
+def begin(ledger: Ledger, epoch: str) -> None:
+    """A rebuild has begun: all that is written under the ledger before it comes too late."""
+    if ledger.mark:
+        ledger.over.add(ledger.mark)
+    ledger.mark = epoch
 
 
 def holds(ledger: Ledger, key: str) -> bool:

@@ -32,7 +32,8 @@ from .core import NO_LIMIT, Answer, Balance, Ceiling, Conflict, Denied, Held, Se
 from .limiting import LimitBook
 from .port import Fenced, RedisFailure, Store
 from .rebuild import JOURNAL, Keeper, find_fact, settled_before
-from .scopes import scopes_of, task_scope
+from .scope_book import ScopeBook
+from .scopes import task_scope
 from .settings import Settings
 from .spending import SpendBook
 from .switches import Switches
@@ -79,8 +80,8 @@ class Budget:
         )  # fmt: skip
         self.alerts = Alerts(context.bus, context.publisher, store, context.clock)
         self.limits = LimitBook(context.bus, context.publisher, store, context.clock, self.keeper.lose)
-        self._mesh_day = NO_LIMIT._replace(
-            tokens=settings.mesh_day_tokens, cost_usd_micros=settings.mesh_day_cost_usd_micros)
+        self._scopes = ScopeBook(NO_LIMIT._replace(
+            tokens=settings.mesh_day_tokens, cost_usd_micros=settings.mesh_day_cost_usd_micros))
         self.rpc: RpcTable = {ReserveRequested: self.admit, LimitsRequested: self.limits.answer,
                               SpendRequested: SpendBook(context.bus, context.clock).answer,
                               HaltRequested: Switches(context).answer}
@@ -156,8 +157,8 @@ class Budget:
         answer: Answer = Stale(0)
         for _ in range(2):
             revision, limits = await self.limits.of(message.tenant)
-            scopes = scopes_of(authority.task, now, step_id=body.step_id, agent=body.agent or message.sender,
-                               limits=limits, mesh_day=self._mesh_day)  # fmt: skip
+            scopes = self._scopes.of(message.envelope.grant, authority.task, now, step_id=body.step_id,
+                                     agent=body.agent or message.sender, limits=limits, revision=revision.number)
             answer = await self._store.reserve(key, core.sum_of(body.worst_case), scopes, now, revision)
             if not isinstance(answer, Stale):
                 break
@@ -185,7 +186,7 @@ class Budget:
     ) -> ReserveReplied:
         """The fact is stored before the answer; an answer counts only in the ledger that holds the money."""
         try:
-            await self._append(message, body, held)
+            await self._append(message, body, held, epoch)
         except BusError as error:
             log.warning("fact_not_appended", key=key, reason=str(error))
             await self._release(key, message, body)
@@ -201,15 +202,15 @@ class Budget:
             return self._lost(body, error)
         return ReserveReplied(reservation_id=body.reservation_id, decision="reserved")
 
-    async def _append(self, message: Received, body: ReserveRequested, held: Held) -> None:
+    async def _append(self, message: Received, body: ReserveRequested, held: Held, epoch: str) -> None:
         fact = facts.reserved(message.sender, body, held)
-        # The id derives from the reservation: a repeat is the same message, and the broker keeps one.
+        # The id derives from the reservation and the ledger: a repeat is the same message, and the broker keeps one.
         await self._context.publisher.send(
             JOURNAL,
             fact,
             tenant=message.tenant,
             task=message.task,
-            cause=body.reservation_id,
+            cause=facts.cause_of(body.reservation_id, epoch),
             index=f"reserved/{message.sender}/{message.tenant}/{message.task}",
             actor=message.envelope.actor,
             grant_digest=message.envelope.grant_digest,

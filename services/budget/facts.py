@@ -7,12 +7,24 @@ from bulkhead_contracts.budget import Reserved, ReserveRequested, TaskCharged
 
 from . import core
 from .core import Balance, Held
+from .scope_book import Scopes
 from .scopes import fact_scopes
+
+
+def cause_of(reservation_id: str, epoch: str) -> str:
+    """A fact's cause: the reservation, and the ledger that held it when the fact was written."""
+    return f"{reservation_id}@{epoch.partition(' ')[0]}"
+
+
+def written_under(cause: str) -> str:
+    """The ledger of a fact's cause; "" of a fact that an earlier program wrote."""
+    return cause.partition("@")[2]
 
 
 def reserved(service: str, body: ReserveRequested, held: Held) -> Reserved:
     """The fact that stands in the journal before the answer."""
-    scopes, more_scopes = fact_scopes(held.scopes)
+    known = held.scopes
+    scopes, more_scopes = known.in_fact if isinstance(known, Scopes) else fact_scopes(known)
     return Reserved(
         reservation_id=body.reservation_id,
         call_id=body.call_id,

@@ -1,7 +1,10 @@
--- The ledger inside Redis: one atomic call per operation. The same semantics as core.py, which is its model.
+-- The ledger inside Redis: one atomic call for the operations of one moment, one after the other. The same semantics as
+-- core.py, which is its model.
 --
--- KEYS[1]  the epoch key. ARGV: op, epoch, prefix, lease_ms, keep_ms, settled_keep_ms, then the op's own.
+-- KEYS[1]  the epoch key. ARGV: epoch, prefix, lease_ms, keep_ms, settled_keep_ms; then per operation how many words it
+-- has, its name, its own words. The answer is JSON: one list per operation; or ["fenced"].
 -- Every call proves its epoch first: a writer from before a rebuild, or an emptied Redis, changes nothing.
+-- Balances are read when they are first needed and written once, at the end: calls of one moment share most of theirs.
 -- Other keys are named from the prefix, which carries the hash tag of KEYS[1]: one slot.
 -- A sum is its units in order, `tokens,cost,model_calls,tool_calls,wall_ms`.
 --
@@ -10,11 +13,12 @@
 --   <prefix>l:<tenant>  the revision of the tenant's limits, and when somebody last looked
 --   <prefix>open        open reservations by the end of their lease
 
-local op, epoch, prefix = ARGV[1], ARGV[2], ARGV[3]
-local lease_ms, keep_ms, settled_keep_ms = tonumber(ARGV[4]), ARGV[5], ARGV[6]
+local epoch, prefix = ARGV[1], ARGV[2]
+local lease_ms, keep_ms, settled_keep_ms = tonumber(ARGV[3]), ARGV[4], ARGV[5]
+local FIRST = 6
 
 if redis.call('GET', KEYS[1]) ~= epoch then
-  return {'fenced'}
+  return '["fenced"]'
 end
 
 local UNITS, ASKED, UNLIMITED = 5, 4, 2 ^ 53
@@ -60,6 +64,16 @@ local function beyond(one, other)
   return false
 end
 
+local decoded = {}
+local function scopes_of(json)
+  local found = decoded[json]
+  if not found then
+    found = cjson.decode(json)
+    decoded[json] = found
+  end
+  return found
+end
+
 local function entry_of(key)
   local found = redis.call('HMGET', prefix .. 'r:' .. key, 'state', 'ask', 'at', 'scopes', 'holders', 'charged', 'usage',
     'estimated', 'ceiling')
@@ -69,7 +83,7 @@ local function entry_of(key)
   local entry = {state = found[1], ask = sum_of(found[2]), at = tonumber(found[3] or '0'), scopes_json = found[4] or '[]',
     holders = tonumber(found[5] or '0'), charged = sum_of(found[6]), usage = sum_of(found[7]), estimated = found[8] == '1',
     ceiling = found[9]}
-  entry.scopes = cjson.decode(entry.scopes_json)
+  entry.scopes = scopes_of(entry.scopes_json)
   return entry
 end
 
@@ -92,36 +106,58 @@ local function packed(balance)
   return struct.pack(FORM, unpack(balance, 1, 12))
 end
 
+local function text_of_balance(balance)
+  local words = {}
+  for at = 1, 12 do
+    words[at] = int(balance[at])
+  end
+  return table.concat(words, ',')
+end
+
 -- A month is not over while somebody still spends nothing in it.
 local MONTH_KEEP_MS = 40 * 24 * 3600 * 1000
 
 -- A task is over when its grant is; its last calls are told of a little later.
 local AFTER_TASK = 6 * lease_ms
 
-local function keep_balance(scope, until_ms, balance)
-  if until_ms and until_ms > 0 then
-    redis.call('SET', prefix .. 's:' .. scope, packed(balance), 'PXAT', int(until_ms + AFTER_TASK))
-    return
+-- By account: its balance, and when it ends; 0 where its name says that.
+local balance_of, changed = {}, {}
+
+local function touch(scope, until_ms)
+  changed[scope] = until_ms and until_ms > 0 and until_ms or changed[scope] or 0
+end
+
+local function write_balances()
+  for scope, until_ms in pairs(changed) do
+    if until_ms > 0 then
+      redis.call('SET', prefix .. 's:' .. scope, packed(balance_of[scope]), 'PXAT', int(until_ms + AFTER_TASK))
+    else
+      local keep = tonumber(keep_ms)
+      if string.sub(scope, 1, 6) == 'month:' then
+        keep = math.max(keep, MONTH_KEEP_MS)
+      end
+      redis.call('SET', prefix .. 's:' .. scope, packed(balance_of[scope]), 'PX', int(keep))
+    end
   end
-  local keep = tonumber(keep_ms)
-  if string.sub(scope, 1, 6) == 'month:' then
-    keep = math.max(keep, MONTH_KEEP_MS)
-  end
-  redis.call('SET', prefix .. 's:' .. scope, packed(balance), 'PX', int(keep))
 end
 
 local function balances_of(scopes)
-  if #scopes == 0 then
-    return {}
+  local names, missing = {}, {}
+  for _, scope in ipairs(scopes) do
+    if not balance_of[scope[1]] then
+      missing[#missing + 1] = scope[1]
+      names[#names + 1] = prefix .. 's:' .. scope[1]
+    end
   end
-  local names = {}
-  for at, scope in ipairs(scopes) do
-    names[at] = prefix .. 's:' .. scope[1]
+  if #names > 0 then
+    local found = redis.call('MGET', unpack(names))
+    for at, scope in ipairs(missing) do
+      balance_of[scope] = parsed(found[at])
+    end
   end
-  local found = redis.call('MGET', unpack(names))
   local balances = {}
-  for at = 1, #names do
-    balances[at] = parsed(found[at])
+  for at, scope in ipairs(scopes) do
+    balances[at] = balance_of[scope[1]]
   end
   return balances
 end
@@ -134,7 +170,7 @@ local function move(entry, reserved, spent, settled, balances)
       balance[SPENT + unit] = balance[SPENT + unit] + spent[unit]
     end
     balance[SETTLED] = balance[SETTLED] + settled
-    keep_balance(entry.scopes[at][1], entry.scopes[at][7], balance)
+    touch(entry.scopes[at][1], entry.scopes[at][7])
   end
   return balances
 end
@@ -192,7 +228,7 @@ local function settlement(kind, entry, over, balances)
   balances = balances or balances_of(entry.scopes)
   local stopped = ''
   if balances[1] and balances[1][STOPPED] == 1 then
-    stopped = packed(balances[1])
+    stopped = text_of_balance(balances[1])
   end
   return {kind, text_of(entry.charged), text_of(entry.ask), over and '1' or '0', exceeded(entry, balances), stopped,
     levels(entry, balances)}
@@ -203,7 +239,9 @@ local function settled_now(entry, usage, estimated, balances)
 end
 
 local function open(key, entry, known, balances)
-  redis.call('DEL', prefix .. 'r:' .. key)
+  if known then
+    redis.call('DEL', prefix .. 'r:' .. key)
+  end
   put(key, 'state', 'open', 'ask', text_of(entry.ask), 'at', int(entry.at), 'scopes', entry.scopes_json, 'holders', '1')
   redis.call('ZADD', OPEN, int(entry.at + lease_ms), key)
   move(entry, entry.ask, NOTHING, 0, balances)
@@ -213,7 +251,12 @@ local function open(key, entry, known, balances)
   end
 end
 
+local swept
 local function sweep(now)
+  if swept and swept >= now then
+    return
+  end
+  swept = now
   for _, key in ipairs(redis.call('ZRANGEBYSCORE', OPEN, '-inf', int(now))) do
     local entry = entry_of(key)
     if entry and entry.state == 'open' then
@@ -241,13 +284,24 @@ local function is_held(entry)
   return entry and (entry.state == 'open' or entry.state == 'lapsed' or entry.state == 'settled')
 end
 
+local looks = {}
+local function look_of(tenant)
+  looks[tenant] = looks[tenant] or redis.call('HMGET', prefix .. 'l:' .. tenant, 'revision', 'looked')
+  return looks[tenant]
+end
+
+-- The terms that whoever asks named are not told back.
+local function held(entry, scopes)
+  return {'held', entry.scopes_json == scopes and '' or entry.scopes_json, int(entry.at)}
+end
+
 local ops = {}
 
 -- key, ask, scopes, now, then optionally the tenant, the revision that the scopes were made of, how long a look is good
 function ops.reserve(key, ask, scopes, now, tenant, revision, good_ms)
   ask, now = sum_of(ask), tonumber(now)
   if tenant then
-    local known = redis.call('HMGET', prefix .. 'l:' .. tenant, 'revision', 'looked')
+    local known = look_of(tenant)
     if known[1] ~= revision or tonumber(known[2]) + tonumber(good_ms) < now then
       return {'stale', known[1] or '0'}
     end
@@ -261,7 +315,7 @@ function ops.reserve(key, ask, scopes, now, tenant, revision, good_ms)
   end
   if is_held(known) then
     put(key, 'holders', int(known.holders + 1))
-    return {'held', known.scopes_json, int(known.at)}
+    return held(known, scopes)
   end
   if known and known.state == 'refused' then
     return {'denied', known.ceiling}
@@ -272,7 +326,7 @@ function ops.reserve(key, ask, scopes, now, tenant, revision, good_ms)
     -- The first attempt may have left its fact in the journal: the terms must stay the ones it names.
     fresh.ask, fresh.at, fresh.scopes_json = known.ask, known.at, known.scopes_json
   end
-  fresh.scopes = cjson.decode(fresh.scopes_json)
+  fresh.scopes = scopes_of(fresh.scopes_json)
   local balances = balances_of(fresh.scopes)
   local denied = full(fresh, balances, false)
   if denied then
@@ -286,7 +340,7 @@ function ops.reserve(key, ask, scopes, now, tenant, revision, good_ms)
     return {'waiting', waiting}
   end
   open(key, fresh, known, balances)
-  return {'held', fresh.scopes_json, int(fresh.at)}
+  return held(fresh, scopes)
 end
 
 -- key
@@ -337,7 +391,7 @@ function ops.restore(key, ask, scopes, at)
   if is_held(known) then
     return settlement('repeated', known, false)
   end
-  local entry = {ask = sum_of(ask), at = tonumber(at), scopes_json = scopes, scopes = cjson.decode(scopes),
+  local entry = {ask = sum_of(ask), at = tonumber(at), scopes_json = scopes, scopes = scopes_of(scopes),
     charged = NOTHING}
   open(key, entry, known)
   if known and known.state == 'early' then
@@ -354,10 +408,10 @@ end
 
 -- scope
 function ops.stop(scope)
-  local balance = parsed(redis.call('GET', prefix .. 's:' .. scope))
+  local balance = balances_of({{scope}})[1]
   balance[STOPPED] = 1
-  keep_balance(scope, nil, balance)
-  return {'stopped', packed(balance)}
+  touch(scope)
+  return {'stopped', text_of_balance(balance)}
 end
 
 -- tenant, revision, now
@@ -369,7 +423,22 @@ function ops.look(tenant, revision, now)
   end
   redis.call('HSET', name, 'revision', revision, 'looked', now)
   redis.call('PEXPIRE', name, keep_ms)
+  looks[tenant] = nil
   return {'looked'}
 end
 
-return ops[op](unpack(ARGV, 7))
+local answers = {}
+local done, problem = pcall(function()
+  local at = FIRST
+  while ARGV[at] do
+    local last = at + tonumber(ARGV[at])
+    answers[#answers + 1] = ops[ARGV[at + 1]](unpack(ARGV, at + 2, last))
+    at = last + 1
+  end
+end)
+-- Also when an operation failed: what the ones before it wrote down must be in the balances.
+write_balances()
+if not done then
+  return redis.error_reply(type(problem) == 'table' and problem.err or tostring(problem))
+end
+return cjson.encode(answers)

@@ -18,8 +18,8 @@ from bulkhead_contracts import subjects
 from bulkhead_contracts.budget import LedgerMarked, Reserved, Settled
 from bulkhead_contracts.task import TaskStopped
 
-from . import core
-from .checkpoint import Start, newest, prune
+from . import core, facts
+from .checkpoint import MARKS, Start, newest, prune
 from .core import Ledger
 from .port import RedisFailure, Store, Unsafe
 from .scopes import task_scope
@@ -28,8 +28,6 @@ log = Log("budget.ledger")
 
 JOURNAL, JOURNAL_INBOX = "journal", subjects.inbox_stream("journal")
 SETTLED_INBOX = subjects.inbox_stream("budget")
-MARKS = "ledger"
-"""Tenant and task of the marks: they belong to none."""
 MONEY = "mesh.ledger."
 """How a type that only a later budget has is called if it changes the ledger: without it this one builds none."""
 FOLDED = frozenset({LedgerMarked.TYPE, Reserved.TYPE, Settled.TYPE, TaskStopped.TYPE})
@@ -161,13 +159,15 @@ class Keeper:
             log.info("ledger_taken", epoch=standing[:8])
             return True
         token = uuid.uuid4().hex
+        # Read before the lock is taken: see _mark.
+        before = await self._bus.last(JOURNAL_INBOX, subjects.mesh("budget", JOURNAL, MARKS, MARKS))
         # From here on a ledger that another replica builds is fresh enough.
         self._fresh = False
         if not await self._store.lock(token, LOCK_MS):
             return False
         alive = asyncio.create_task(self._stay(token))
         try:
-            await self._rebuild(token, server)
+            await self._rebuild(token, server, before.sequence if before is not None else 0)
         except BaseException:
             # The lock ends by itself; a failure here must hide neither what went wrong nor that this is to stop.
             with suppress(*RedisFailure):
@@ -186,19 +186,29 @@ class Keeper:
             with suppress(*RedisFailure):
                 await self._store.keep_lock(token, LOCK_MS)
 
-    async def _rebuild(self, token: str, server: str) -> None:
+    async def _mark(self, token: str, before: int) -> tuple[int, int]:
+        """Whatever was admitted or settled in the ledger before stands in front of these marks: its writers are fenced.
+
+        before: the last mark that was there before the lock was taken. A mark that comes late, when its writer has lost
+        the lock and another rebuild has marked, is refused: facts of the ledger that stands would count as too late.
+        """
+        last_fact, last_settled = [
+            (await self._publisher.send(
+                inbox, LedgerMarked(epoch=token), tenant=MARKS, task=MARKS, cause=token, index=inbox,
+                expect_last_on_subject=expected,
+            )).sequence
+            for inbox, expected in ((JOURNAL, before), ("budget", None))
+        ]  # fmt: skip
+        return last_fact, last_settled
+
+    async def _rebuild(self, token: str, server: str, before: int) -> None:
         started_ms = self._clock()
 
         async def go_on() -> None:
             if not await self._store.keep_lock(token, LOCK_MS):
                 raise LockLost("another replica took over the rebuild of the ledger")
 
-        # Whatever was admitted or settled in the ledger before stands in front of these marks: its writers are fenced.
-        mark = LedgerMarked(epoch=token)
-        last_fact, last_settled = [
-            (await self._publisher.send(inbox, mark, tenant=MARKS, task=MARKS, cause=token, index=inbox)).sequence
-            for inbox in (JOURNAL, "budget")
-        ]
+        last_fact, last_settled = await self._mark(token, before)
         start = await newest(self._bus, self._lease_ms, last_fact, last_settled)
         facts, settlements = await self.fold_on(start, last_fact, last_settled, go_on)
         ledger = start.ledger
@@ -264,7 +274,13 @@ def moves_money(stored: Stored) -> bool:
 def fold(ledger: Ledger, message: Inbound) -> None:
     """A fact or a settlement; everything else changes nothing."""
     address, body = message.address, message.body
-    if isinstance(body, Reserved):
+    if isinstance(body, LedgerMarked) and (address.receiver, address.tenant) == (JOURNAL, MARKS):
+        core.begin(ledger, body.epoch)
+    elif isinstance(body, Reserved):
+        if facts.written_under(message.envelope.cause) in ledger.over:
+            # It came too late: its writer was fenced before the mark, and found so before it could answer. What it held
+            # may be held by others now.
+            return
         key = core.entry_key(body.service, address.tenant, address.task, body.reservation_id)
         scopes = core.scopes_from((*body.scopes, *body.more_scopes))
         core.restore(ledger, key, core.sum_of(body.amount), scopes, body.reserved_unix_ms)
@@ -295,9 +311,10 @@ async def settled_before(
 
 
 async def find_fact(bus: Bus, tenant: str, task: str, service: str, reservation_id: str) -> Reserved | None:
-    """The journal's fact of one reservation, if it is there."""
+    """The journal's fact of one reservation, if it is there: the last, for one before it may have come too late."""
     subject = subjects.mesh("budget", JOURNAL, tenant, task)
     after = 0
+    found: Reserved | None = None
     while page := await bus.read(JOURNAL_INBOX, subject, after=after, limit=PAGE):
         for stored in page:
             try:
@@ -305,6 +322,6 @@ async def find_fact(bus: Bus, tenant: str, task: str, service: str, reservation_
             except Unreadable:
                 continue
             if isinstance(body, Reserved) and (body.service, body.reservation_id) == (service, reservation_id):
-                return body
+                found = body
         after = page[-1].sequence
-    return None
+    return found

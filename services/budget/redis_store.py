@@ -1,10 +1,10 @@
-"""The Redis side of the ledger: one Lua call per operation, fenced by an epoch, on a server that proves who it is.
+"""The Redis side of the ledger: Lua calls, fenced by an epoch, on a server that proves who it is.
 
 In: keys, sums, scopes. Out: the answers of `core`, `Fenced` when the ledger there is not the one that was built,
 or a RedisError. Nothing here decides.
 """
 
-import struct
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
@@ -21,13 +21,11 @@ from redis.exceptions import NoScriptError
 from .core import (
     Answer,
     Balance,
-    Ceiling,
     Conflict,
     Denied,
     Entry,
     Held,
     Ledger,
-    Level,
     Scope,
     Settlement,
     Stale,
@@ -37,13 +35,25 @@ from .core import (
     scopes_json,
 )
 from .port import LOOK_MS, Fenced, RedisFailure, Revision, Unsafe
+from .redis_calls import Calls, Words
+from .redis_forms import (
+    balance_in,
+    balance_of,
+    ceiling_in,
+    entry_in,
+    info,
+    packed,
+    row_of,
+    settlement_in,
+    sum_in,
+    text_of,
+)
+from .scope_book import Scopes
 
 SCRIPT = (Path(__file__).parent / "ledger.lua").read_text()
 LAYOUT = "layout-2"
 """Of the rows in ledger.lua: another one gets another name, so that of two versions neither reads the other's."""
 WRITE_BATCH = 500
-FORM = struct.Struct("<12d")
-"""A balance, as ledger.lua packs it; doubles are exact up to 2^53, as the numbers of Lua are."""
 MONTH_KEEP_MS = 40 * 24 * 3600 * 1000
 """As in ledger.lua: a month counts to its end, also when nobody spends for weeks."""
 _FENCE = """
@@ -94,6 +104,7 @@ class RedisStore:
         self._lease, self._keep = str(lease_ms), str(keep_ms)
         self._settled_keep = str(min(keep_ms, settled_keep_ms or keep_ms))
         self._sha = ""
+        self._calls = Calls(self._send)
         self._server = ""
         self._dead: list[str] = []
         self.epoch = ""
@@ -110,7 +121,7 @@ class RedisStore:
         found = []
         for section, name in (("server", "run_id"), ("replication", "master_replid")):
             await connection.send_command("INFO", section)
-            found.append(_info(await connection.read_response(), name))
+            found.append(info(await connection.read_response(), name))
         server = "/".join(found)
         if not self._server:
             self._server = server
@@ -124,7 +135,7 @@ class RedisStore:
         await self._pool.disconnect(inuse_connections=True)
         self._server = ""
         memory = await self._redis.execute_command("INFO", "memory")
-        bound, policy = int(_info(memory, "maxmemory")), _info(memory, "maxmemory_policy")
+        bound, policy = int(info(memory, "maxmemory")), info(memory, "maxmemory_policy")
         if bound and policy != "noeviction":
             raise Unsafe(
                 f"this Redis evicts keys when it is full (maxmemory-policy {policy}), so the ledger would forget "
@@ -138,25 +149,26 @@ class RedisStore:
         await self._redis.aclose()
         await self._pool.disconnect(inuse_connections=True)
 
-    # One call each
+    # Operations
 
     async def reserve(
         self, key: str, ask: Sum, scopes: Sequence[Scope], now_unix_ms: int, revision: Revision | None = None
     ) -> Answer:
         """See core.reserve, port.Store.reserve."""
         looked = (revision.tenant, revision.number, LOOK_MS) if revision is not None else ()
-        told = await self._call("reserve", key, _text(ask), scopes_json(scopes), now_unix_ms, *looked)
+        terms = scopes.json if isinstance(scopes, Scopes) else scopes_json(scopes)
+        told = await self._call("reserve", key, text_of(ask), terms, now_unix_ms, *looked)
         match told[0]:
-            case b"stale":
+            case "stale":
                 return Stale(int(told[1]))
-            case b"held":
-                return Held(scopes_from_json(told[1]), int(told[2]))
-            case b"denied":
-                return Denied(_ceiling(told[1]))
-            case b"waiting":
-                return Waiting(_ceiling(told[1]))
+            case "held":
+                return Held(scopes_from_json(told[1]) if told[1] else _as_tuple(scopes), int(told[2]))
+            case "denied":
+                return Denied(ceiling_in(told[1]))
+            case "waiting":
+                return Waiting(ceiling_in(told[1]))
             case _:
-                return Conflict(_sum(told[1]), told[2] == b"1")
+                return Conflict(sum_in(told[1]), told[2] == "1")
 
     async def release(self, key: str) -> None:
         """See core.release."""
@@ -164,38 +176,45 @@ class RedisStore:
 
     async def settle(self, key: str, usage: Sum, estimated: bool) -> Settlement:
         """See core.settle."""
-        return _settlement(await self._call("settle", key, _text(usage), int(estimated)))
+        return settlement_in(await self._call("settle", key, text_of(usage), int(estimated)))
 
     async def restore(self, key: str, ask: Sum, scopes: Sequence[Scope], at_unix_ms: int) -> Settlement:
         """See core.restore."""
-        return _settlement(await self._call("restore", key, _text(ask), scopes_json(scopes), at_unix_ms))
+        return settlement_in(await self._call("restore", key, text_of(ask), scopes_json(scopes), at_unix_ms))
 
     async def holds(self, key: str) -> bool:
         """See port.Store."""
-        return (await self._call("holds", key))[0] == b"1"
+        return (await self._call("holds", key))[0] == "1"
 
     async def stop(self, scope: str) -> Balance:
         """See core.stop."""
-        return _balance((await self._call("stop", scope))[1])
+        return balance_in((await self._call("stop", scope))[1])
 
     async def look(self, revision: Revision, now_unix_ms: int) -> bool:
         """See port.Store."""
         told = await self._call("look", revision.tenant, revision.number, now_unix_ms)
-        return told[0] == b"looked"
+        return bool(told[0] == "looked")
 
-    async def _call(self, op: str, *arguments: object) -> list[Any]:
-        epoch = self.epoch
-        if not epoch:
+    async def _call(self, *words: object) -> list[Any]:
+        if not self.epoch:
             raise Fenced("no ledger has been built")
-        rest = (1, self._epoch_key, op, epoch, self._prefix(epoch), self._lease, self._keep,
-                self._settled_keep, *arguments)
+        return await self._calls.ask(self.epoch, *words)  # type: ignore[no-any-return]
+
+    async def _send(self, epoch: str, operations: Sequence[Words]) -> list[Any]:
+        """See redis_calls.Send."""
+        if epoch != self.epoch:
+            raise Fenced("the ledger was built anew meanwhile")
+        rest = [1, self._epoch_key, epoch, self._prefix(epoch), self._lease, self._keep, self._settled_keep]
+        for words in operations:
+            rest += (len(words), *words)
         try:
             told = await self._redis.execute_command("EVALSHA", self._sha, *rest)
         except NoScriptError:
             told = await self._redis.execute_command("EVAL", SCRIPT, *rest)
-        if told[0] == b"fenced":
+        answers: list[Any] = json.loads(told)
+        if answers[0] == "fenced":
             raise Fenced("the ledger in Redis is gone or was built anew")
-        return told  # type: ignore[no-any-return]
+        return answers
 
     def _prefix(self, epoch: str) -> str:
         return f"{self._tag}:{epoch.partition(' ')[0]}:"
@@ -260,10 +279,10 @@ class RedisStore:
         for key, entry in ledger.entries.items():
             if entry.state == "early" or entry.at_unix_ms >= since_unix_ms:
                 live.update(scope.name for scope in entry.scopes)
-                yield f"{prefix}r:{key}", _entry_row(entry)
+                yield f"{prefix}r:{key}", row_of(entry)
         for scope, balance in ledger.balances.items():
             if scope in live or scope in ledger.until or not scope.startswith(("task:", "step:")):
-                yield f"{prefix}s:{scope}", _packed(balance)
+                yield f"{prefix}s:{scope}", packed(balance)
 
     async def switch(self, token: str, server: str) -> bool:
         """Make the ledger under `token` the one that stands; False when the lock was lost meanwhile."""
@@ -310,88 +329,11 @@ class RedisStore:
             name = key.decode().removeprefix(prefix)
             if name.startswith("r:"):
                 row = {k.decode(): v.decode() for k, v in (await self._redis.hgetall(key)).items()}
-                entries[name[2:]] = _entry(row)
+                entries[name[2:]] = entry_in(row)
             else:
-                balances[name[2:]] = _balance(await self._redis.get(key) or _packed(Balance()))
+                balances[name[2:]] = balance_of(await self._redis.get(key) or packed(Balance()))
         return entries, balances
 
 
-# Forms
-
-
-def _info(reply: Any, name: str) -> str:
-    if isinstance(reply, dict):
-        return str(reply.get(name, ""))
-    text = reply.decode() if isinstance(reply, bytes) else str(reply)
-    for line in text.splitlines():
-        key, _, value = line.partition(":")
-        if key == name:
-            return value.strip()
-    return ""
-
-
-def _text(of: Sum) -> str:
-    return ",".join(str(one) for one in of)
-
-
-def _sum(text: str | bytes) -> Sum:
-    parts = (text.decode() if isinstance(text, bytes) else text).split(",")
-    return Sum(*(int(part) for part in parts if part))
-
-
-def _ceiling(text: bytes) -> Ceiling:
-    # A person's name may hold anything.
-    scope, unit, spent, reserved, asked, limit = text.decode().rsplit("|", 5)
-    return Ceiling(scope, unit, int(spent), int(reserved), int(asked), int(limit))  # type: ignore[arg-type]
-
-
-def _level(text: bytes) -> Level:
-    scope, unit, spent, limit, until = text.decode().rsplit("|", 4)
-    return Level(scope, unit, int(spent), int(limit), int(until))  # type: ignore[arg-type]
-
-
-def _settlement(told: list[Any]) -> Settlement:
-    kind: Any = told[0].decode()
-    if len(told) == 1:
-        return Settlement(kind)
-    ceiling = _ceiling(told[4]) if told[4] else None
-    stopped = _balance(told[5]) if told[5] else None
-    return Settlement(kind, _sum(told[1]), _sum(told[2]), told[3] == b"1", ceiling, stopped,
-                      tuple(_level(one) for one in told[6]))
-
-
-def _entry_row(entry: Entry) -> dict[str, Any]:
-    return {
-        "state": entry.state,
-        "ask": _text(entry.ask),
-        "at": entry.at_unix_ms,
-        "scopes": scopes_json(entry.scopes),
-        "holders": entry.holders,
-        "charged": _text(entry.charged),
-        "usage": _text(entry.usage),
-        "estimated": int(entry.estimated),
-        "ceiling": "|".join(str(part) for part in entry.ceiling) if entry.ceiling else "",
-    }
-
-
-def _entry(row: dict[str, str]) -> Entry:
-    return Entry(
-        state=row["state"],  # type: ignore[arg-type]
-        ask=_sum(row.get("ask", "")),
-        scopes=scopes_from_json(row.get("scopes") or "[]"),
-        at_unix_ms=int(row.get("at") or 0),
-        holders=int(row.get("holders") or 0),
-        charged=_sum(row.get("charged", "")),
-        usage=_sum(row.get("usage", "")),
-        estimated=row.get("estimated") == "1",
-        ceiling=_ceiling(row["ceiling"].encode()) if row.get("ceiling") else None,
-    )
-
-
-def _packed(balance: Balance) -> bytes:
-    return FORM.pack(*balance.reserved, *balance.spent, balance.settled, balance.stopped)
-
-
-def _balance(packed: bytes) -> Balance:
-    found = [int(one) for one in FORM.unpack(packed)]
-    return Balance(Sum(*found[:5]), Sum(*found[5:10]), found[10], found[11] == 1)
+def _as_tuple(scopes: Sequence[Scope]) -> tuple[Scope, ...]:
+    return scopes if isinstance(scopes, tuple) else tuple(scopes)

@@ -23,7 +23,7 @@ from typing import Any
 
 from infra.local.process import StartFailed
 from infra.nats.server import Durability, binary
-from tests.bench import dbos_peer, flooding, floor, growing, recovering, stepping, whole
+from tests.bench import admitting, dbos_peer, flooding, floor, growing, recovering, stepping, whole
 from tests.bench.accounting import Unreadable
 from tests.bench.dbos_peer import NoPeer, WorkerFailed
 from tests.bench.figures import SYSTEMS, Book, changes, read, say, table
@@ -48,6 +48,7 @@ ON_RIG: dict[Measure, tuple[str, ...]] = {
 OWN_RIG: dict[Callable[[Book, Path, Durability, int], Awaitable[None]], tuple[str, ...]] = {
     growing.growth: ("cost_growth", "step_p50_ms_at_1e3", "step_p50_ms_at_1e5", "step_p50_ms_at_1e6"),
     growing.fold: ("fold_cold_ms", "fold_warm_ms"),
+    admitting.admissions: admitting.MEASURES,
     flooding.flood: ("flood_latency_ratio", "flood_latency_alone_ms", "flood_tasks_per_s"),
 }
 FRESH: dict[Measure, tuple[str, ...]] = {

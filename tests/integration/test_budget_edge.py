@@ -334,7 +334,33 @@ async def test_an_answer_counts_only_in_the_ledger_that_holds_the_money(world: W
     edge._append = real  # type: ignore[method-assign]
     assert (await world.asked_until("reserved", "r1", cost=50)).decision == "reserved"
     assert (await world.balance()).reserved.cost_usd_micros == 50
-    assert len(await world.facts()) == 1
+    assert len({one.body for one in await world.facts()}) == 1, "said again under the new ledger, on the same terms"
+
+
+async def test_what_came_to_the_journal_too_late_to_be_told_never_adds_to_what_others_were_told(world: World) -> None:
+    """A rebuild reads the journal before a fact is there, and gives its room to another call. The fact counts no more:
+    the next rebuild finds both, and whoever asks for the first call again is told to wait for room."""
+    edge = world.edges["0"]
+    real = edge._append
+
+    async def late(*args: Any) -> None:
+        edge._append = real  # type: ignore[method-assign]
+        await edge._store._redis.flushall()
+        await world.asked_until("reserved", "told", cost=60)
+        await real(*args)
+
+    edge._append = late  # type: ignore[method-assign]
+    assert (await world.ask("late", cost=60)).decision == "wait"
+    assert len(await world.facts()) == 2
+    await edge._store._redis.flushall()
+    await world.asked_until("reserved", "other", cost=1, task="t2")
+    assert (await world.balance()).reserved.cost_usd_micros == 60
+    again = await world.ask("late", cost=60)
+    assert again.decision == "wait" and "$0.00006 more does not fit" in again.reason
+    await world.settle("told", cost=30)
+    assert (await world.asked_until("reserved", "late", cost=60)).decision == "reserved"
+    await world.settle("late", cost=60)
+    await world.settled_balance(spent=90)
 
 
 async def test_what_redis_held_and_nobody_heard_of_is_let_go(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

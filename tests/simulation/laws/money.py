@@ -19,11 +19,13 @@ Key = tuple[str, str]
 def complain(record: Record) -> Iterator[str]:
     """Reserved = settled + still open, per scope; the ledger says the same; no ceiling is exceeded; nothing is free."""
     reserved: dict[Key, dict[str, Any]] = {}
+    terms: dict[tuple[Key, str], dict[str, Any]] = {}
     for one in of(record, "INBOX_JOURNAL", "mesh.budget.reserved"):
         fact = body(one)
         key = (fact["service"], fact["reservation_id"])
-        if reserved.setdefault(key, fact) != fact:
+        if terms.setdefault((key, one.headers["ce-causeid"]), fact) != fact:
             yield f"reservation {key} stands twice with different terms"
+        reserved[key] = fact  # One of an earlier ledger may have come too late for it, and counts no more.
     settled: dict[Key, dict[str, Any]] = {}
     charged: dict[str, Counter[str]] = {}
     for one in of(record, "INBOX_BUDGET", "mesh.budget.settled"):
@@ -63,7 +65,9 @@ def _scopes(record: Record, reserved: dict[Key, dict[str, Any]], settled: dict[K
                 unanswered[(scope["scope"], unit)] += charge[unit] if done is None else 0
                 # Its writer gave up before it was stored, and said so: nobody will ever act on it.
                 unheard[(scope["scope"], unit)] += charge[unit] if done is None and key not in record.held else 0
-                ceilings[(scope["scope"], unit)] = scope[unit]
+                # A top-up raises it; nobody lowers one here.
+                name = (scope["scope"], unit)
+                ceilings[name] = max(ceilings.get(name, 0), scope[unit])
     for name, spent in total.items():
         if spent - unheard[name] > ceilings[name]:
             yield f"{name} spent {spent - unheard[name]} of {ceilings[name]}"
