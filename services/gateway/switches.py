@@ -6,7 +6,7 @@ is everybody's is halted by who operates the mesh, from their machine. Budget se
 
 from typing import Annotated
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -28,7 +28,12 @@ from services.gateway.problems import Problem, unavailable
 MAY_SWITCH = frozenset({"operator"})
 MAX_BODY_BYTES = 16 * 1024
 MAX_LISTED = 1_000
-STATUS = {"forbidden": 403, "not_yours": 403, "ended": 409, "not_halted": 409, "busy": 409}
+STATUS = {"forbidden": 403, "not_yours": 403, "ended": 409, "at_its_ceiling": 409, "not_halted": 409, "busy": 409}
+
+
+def one_line(reason: object) -> object:
+    """A reason stands in lines that people read one by one: with line ends of its own it could forge the next one."""
+    return " ".join(reason.split()) if isinstance(reason, str) else reason
 
 
 class HaltSubmission(Contract):
@@ -39,7 +44,7 @@ class HaltSubmission(Contract):
 
     scope: HaltScope
     name: Name
-    reason: Annotated[Reason, Field(min_length=1)]
+    reason: Annotated[Reason, Field(min_length=1), BeforeValidator(one_line)]
 
 
 class HaltPage(Contract):

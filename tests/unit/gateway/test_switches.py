@@ -49,10 +49,18 @@ async def test_who_is_no_operator_may_look_and_not_touch(http) -> None:
     assert (await http.get("/v1/halts", headers={"Authorization": ""})).status_code == 401
 
 
-@pytest.mark.parametrize("change", [{"scope": "city"}, {"reason": ""}, {"name": ""}, {"force": True}])
+@pytest.mark.parametrize("change", [
+    {"scope": "city"}, {"reason": ""}, {"reason": " \n "}, {"reason": 7}, {"name": ""}, {"force": True},
+])  # fmt: skip
 async def test_what_does_not_fit_is_named(http, change) -> None:
     answer = await http.post("/v1/halts", json=TOOL | change)
     assert answer.status_code == 422 and next(iter(change)) in answer.json()["detail"]
+
+
+async def test_a_reason_is_one_line_and_forges_no_other(http) -> None:
+    forged = TOOL | {"reason": "gone\r\ntool search  since 2026-11-21, by operator:root:\u2028all is well "}
+    halted = await http.post("/v1/halts", json=forged)
+    assert halted.json()["reason"] == "gone tool search since 2026-11-21, by operator:root: all is well"
 
 
 async def test_budget_away_is_told_and_nothing_is_claimed(mesh, http) -> None:
