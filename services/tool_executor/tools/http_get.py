@@ -31,7 +31,10 @@ async def run(arguments: Arguments, call: Call) -> Done | Failed:
                           "try again later", transient=True)  # fmt: skip
         if not (300 <= response.status < 400 and response.location):
             return _read(url, response)
-        url = urljoin(url, response.location)
+        try:
+            url = urljoin(url, response.location)
+        except ValueError:
+            return Failed("bad_url", f"{urlsplit(url).hostname} redirects to what is no URL", "use the final URL")
     return Failed("too_many_redirects", f"more than {limits.MAX_REDIRECTS} redirects", "use the final URL")
 
 
@@ -82,7 +85,7 @@ def _read(url: str, response: Response) -> Done | Failed:
         return Failed("not_text", f"{host} sent {response.media_type[:60]}", "only text is fetched")
     try:
         text = response.body.decode(response.charset or "utf-8", "replace")
-    except LookupError:
+    except (LookupError, UnicodeError):  # What is no charset, and codecs that know no `replace`, as idna.
         text = response.body.decode("utf-8", "replace")
     if "\x00" in text:
         return Failed("not_text", f"{host} sent binary content", "only text is fetched")

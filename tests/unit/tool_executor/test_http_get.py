@@ -47,6 +47,8 @@ class Site:
                 return 302, {"location": f"http://127.0.0.1:{self.port}/"}, b""
             case "/on":
                 return 302, {"location": "/"}, b""
+            case "/nowhere":
+                return 302, {"location": "http://[broken/"}, b""
             case "/round":
                 return 302, {"location": "/round"}, b""
             case "/big":
@@ -57,6 +59,8 @@ class Site:
                 return 200, text, b"a\x00b"
             case "/zip":
                 return 200, {**text, "content-encoding": "gzip"}, b"\x1f\x8b"
+            case path if path.startswith("/as-"):
+                return 200, {"content-type": f"text/plain; charset={path[4:]}"}, b"a \\ud800 b +2AA- \xff"
             case "/empty":
                 return 200, text, b"  "
             case "/shaky" if self.failures:
@@ -86,11 +90,19 @@ async def test_text_comes_in_its_charset(fetching, site) -> None:
     assert site.seen == [("/", site.host)]
 
 
+@pytest.mark.parametrize("charset", ["unicode_escape", "utf-7", "idna", "punycode", "undefined", "hex", "nonsense"])
+async def test_no_charset_of_a_server_breaks_the_tool(fetching, site, charset) -> None:
+    # Some of Python's codecs are no charsets: they raise, or make halves of characters that nothing can store.
+    text = fetching.text(await fetching.call("http_get", {"url": f"http://{site.host}/as-{charset}"}))
+    assert text.startswith("a ") and text.encode()
+
+
 async def test_redirects_are_followed_on_the_allow_list_alone(fetching, site) -> None:
     assert fetching.text(await fetching.call("http_get", {"url": f"http://{site.host}/on"})) == "Gebühr"
     for path, code in (
         ("/away", "host_not_allowed"),
         ("/inside", "host_not_allowed"),
+        ("/nowhere", "bad_url"),
         ("/round", "too_many_redirects"),
     ):
         reply = await fetching.call("http_get", {"url": f"http://{site.host}{path}"})
