@@ -37,6 +37,10 @@ class Tool:
         """Arguments that fit the schema, or what is wrong with them, in words that a model can act on."""
         try:
             arguments = json.loads(arguments_json, parse_constant=_no_constant)
+            # JSON can name half a character (\ud800); no request, file or store that a tool uses can hold one.
+            json.dumps(arguments, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            return self._unfit("the arguments hold half a character (a lone \\ud800 to \\udfff)")
         except (ValueError, RecursionError) as error:
             return self._unfit(f"the arguments are not JSON: {error}")
         if not isinstance(arguments, dict):

@@ -50,6 +50,8 @@ def test_a_row_without_a_function_fails_at_start() -> None:
         ("[1]", "one JSON object"),
         ('{"expression": NaN}', "NaN"),
         ("[" * 16_000, "not JSON"),
+        ('{"expression": "1 \\ud800"}', "half a character"),
+        ('{"\\udc00": 1}', "half a character"),
         ("{}", "required"),
         ('{"expression": 3}', "expression: 3 is not of type"),
         ('{"expression": "1", "verbose": true}', "verbose"),
