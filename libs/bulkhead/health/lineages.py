@@ -8,7 +8,7 @@ import re
 from collections import OrderedDict, deque
 from collections.abc import Callable, Container, Iterable
 
-from bulkhead.health import looks, loops, normal
+from bulkhead.health import acts, futile, looks, loops, normal
 from bulkhead.health.components import components
 from bulkhead.health.events import Act
 from bulkhead.health.loops import Finding, Step, Window
@@ -19,19 +19,17 @@ MAX_LINEAGES = 100_000
 MAX_ADDRESSES = 2_048
 """Ids that results of one lineage gave; beyond it the oldest are forgotten."""
 MAX_SEEN = 1_024
-MAX_KIN_CHARS = 300
-"""So much of a text counts for whether somebody else has said or found the same."""
+MIN_CLAIMS = 8
+"""Nine calls are three agents three times round."""
 PARALLEL = 16
 """So many acts back the twin of a call of the same turn is looked for."""
-_WAITS = re.compile(r"(?:^|[._\-:/])(?:sleep|wait|pause|delay|back_?off)(?:$|[._\-:/])", re.IGNORECASE)
-_SLEEPS = re.compile(r"^\s*sleep\s+[\d.]+[smh]?\s*$")
 NOTHING = 0
 
 Detector = Callable[[Window, LoopThresholds], Finding | None]
 EXACT: tuple[Detector, ...] = (loops.repeat, loops.cycle, loops.stagnation)
 """Of every view, when something was done that had been done before with the same result."""
 KINDS = {"error": "soft", "monologue": "soft", "paraphrase": "soft", "beyond": "pages", "respawn": "respawn",
-         "stuffing": "stuffing"}  # fmt: skip
+         "stuffing": "stuffing", "counting": "counting"}  # fmt: skip
 """Families that are told again after something else than a new result, or (those made of new ones) never."""
 FAILING: tuple[Detector, ...] = (loops.failing, loops.errors)
 _LASTS = re.compile(r"wait|block|poll|linger|timeout", re.IGNORECASE)
@@ -67,8 +65,8 @@ class _Lineage:
     """The windows of one lineage."""
 
     __slots__ = (
-        "_addresses", "_agents", "_all", "_count", "_groups", "_kins", "_last_unix_ms", "_looks", "_named", "_seen",
-        "_talks", "_told", "_waited", "_workers",
+        "_addresses", "_agents", "_all", "_call", "_claims", "_count", "_groups", "_kins", "_last_unix_ms", "_looks",
+        "_named", "_news", "_pages", "_repeats", "_seen", "_talks", "_told", "_waited", "_workers",
     )
 
     def __init__(self, named: LoopThresholds) -> None:
@@ -76,11 +74,21 @@ class _Lineage:
         self._count = 0
         self._all: deque[Step] = deque(maxlen=named.window_acts)
         self._agents: OrderedDict[str, deque[Step]] = OrderedDict()
-        self._seen: OrderedDict[int, None] = OrderedDict()
+        self._seen: OrderedDict[int, tuple[int, int]] = OrderedDict()
+        """What was done, by its digest: when last, and how often."""
+        self._pages: dict[int, int] = {}
+        """What stood on the last page, by the call without its number."""
+        self._repeats: OrderedDict[int, int] = OrderedDict()
+        """How often a call was made, whatever came of it."""
+        self._news: dict[str, int] = {}
+        """When an agent last did what nobody of the lineage had done before."""
         self._addresses: OrderedDict[str, None] = OrderedDict()
         self._talks: dict[str, dict[str, None]] = {}
         self._groups: list[set[str]] | None = []
         self._looks = looks.Looks()
+        self._call: Step | None = None
+        self._claims = 0
+        """How many calls in a row were the one before, made by somebody else."""
         self._waited: set[str] = set()
         self._workers: set[str] = set()
         self._kins: OrderedDict[int, None] = OrderedDict()
@@ -89,19 +97,32 @@ class _Lineage:
 
     def take(self, act: Act) -> list[Trip]:
         """Fold one act."""
-        if _is_pause(act):
+        act = acts.plain(act)
+        if acts.is_pause(act):
             self._waited.add(act.agent)
             return []
         step = self._step(act)
         if act.since_unix_ms and self._beside(step, act.since_unix_ms):
             return []
-        known = step.same in self._seen
-        self._seen[step.same] = None
-        if known:
-            self._seen.move_to_end(step.same)
-        elif len(self._seen) > MAX_SEEN:
+        last, times = self._seen.pop(step.same, (0, 0))
+        self._seen[step.same] = (step.index, times + 1)
+        if len(self._seen) > MAX_SEEN:
             self._seen.popitem(last=False)
+        if not last and not act.says and not act.error:
+            self._news[act.agent] = step.index
+            if len(self._news) > self._named.max_agents:
+                self._news.pop(next(iter(self._news)))
+        if times > 1 and self._prompted(step, last):
+            # Again it is done to something new: no repetition of what was done to something else. The second time
+            # proves nothing, for in the first round of a loop all is new.
+            step.same, last = step.same ^ normal.digest(str(step.index)), 0
+        known = bool(last)
         own = self._window(act.agent)
+        if not act.says:
+            before = self._call
+            same = before is not None and (before.action, before.text) == (step.action, step.text)
+            self._claims = self._claims + 1 if same and before is not None and before.agent != step.agent else 0
+            self._call = step
         own.append(step)
         self._all.append(step)
         if act.to and act.to != act.agent:
@@ -134,8 +155,11 @@ class _Lineage:
                 yield view, finding
         if not step.says:
             yield from self._of_calls(step, window, known, again)
-        elif again and (finding := loops.respawned(list(self._all), named)) is not None:
-            yield "lineage", finding
+        elif again:
+            every = list(self._all)
+            for one in (loops.respawned, futile.handed_round):
+                if (finding := one(every, named)) is not None:
+                    yield "lineage", finding
         if step.says and not step.to:
             step.fresh = normal.phrases(step.text)
             if (finding := loops.monologue(window, named)) is not None:
@@ -147,34 +171,50 @@ class _Lineage:
             # A call that brought something new: what was said of errors and monologues is over.
             self._told.pop((agent, "soft"), None)
 
-    def _of_calls(self, step: Step, window: Window, known: bool, again: bool) -> Iterable[tuple[str, Finding]]:
+    def _of_calls(self, step: Step, window: Window, known: bool, again: bool) -> list[tuple[str, Finding]]:
         """What an agent's calls say once its own words between them, which changed nothing, are left out."""
         named, agent = self._named, f"agent {step.agent}"
+        found: list[tuple[str, Finding]] = []
         calls = [one for one in window if not (one.says and one.agent == step.agent and one.to not in self._workers)]
         if known:
             finding = _strongest(EXACT, calls, named)
             if finding is not None and len(finding.agents) == 1:
-                yield agent, finding
+                found.append((agent, finding))
             every = list(self._all)
             own = [one for one in every if not one.says]
             if (finding := loops.product(own, named)) is not None and len(finding.agents) == 1:
-                yield agent, finding
+                found.append((agent, finding))
         if len(self._agents) > 1:
             every = list(self._all)
             if (finding := loops.passed(every, named)) is not None and len(finding.agents) > 1:
-                yield "lineage", finding
+                found.append(("lineage", finding))
+            if self._claims >= MIN_CLAIMS and (finding := futile.claimed_round(every, named)) is not None:
+                found.append(("lineage", finding))
             if again and (finding := loops.respawned(every, named)) is not None:
-                yield "lineage", finding
+                found.append(("lineage", finding))
         if step.error:
             finding = _strongest(FAILING, calls, named)
             if finding is not None:
-                yield agent, finding
+                found.append((agent, finding))
         if len(step.text) >= named.product_chars and (finding := loops.stuffing(calls, named)) is not None:
-            yield agent, finding
+            found.append((agent, finding))
         if not step.page:
             self._told.pop((agent, "pages"), None)
         elif (finding := loops.beyond(calls, named)) is not None:
-            yield agent, finding
+            found.append((agent, finding))
+        if self._often(step) and not found:
+            mute = [one for one in calls if not one.says]
+            if (finding := futile.counting(mute, named)) is not None:
+                found.append((agent, finding))
+        return found
+
+    def _often(self, step: Step) -> bool:
+        """Whether a call was made so often that its results may be compared without their numbers."""
+        times = self._repeats.pop(step.call, 0) + 1
+        self._repeats[step.call] = times
+        if len(self._repeats) > MAX_SEEN:
+            self._repeats.popitem(last=False)
+        return times >= self._named.counting_stop_rounds
 
     def _again(self, step: Step) -> bool:
         """Whether something like it was done before, by whomever."""
@@ -208,6 +248,17 @@ class _Lineage:
             finding.evidence, act.time_unix_ms, act.id,
             {"view": view, "period": finding.period, "rounds": finding.rounds},
         )
+
+    def _prompted(self, step: Step, last: int) -> bool:
+        """Whether somebody else did new work since this was done before, and this is about that: he is the one that it
+        is said to, or the control was handed to him, or it is a check."""
+        if step.error or not self._news:
+            return False
+        if step.to:
+            return self._news.get(step.to, 0) > last
+        if step.says or not (normal.hands_over(step.action) or looks.checks(step.action)):
+            return False
+        return any(at > last for agent, at in self._news.items() if agent != step.agent)
 
     def _beside(self, step: Step, since_unix_ms: int) -> bool:
         """Whether the same was asked before this one, and not yet answered when this was asked: calls of one turn.
@@ -253,9 +304,10 @@ class _Lineage:
         heard: set[str] = set()
         answer = "" if act.result is None else normal.result(act.result, heard.add)
         own = heard.union(self._addresses) if heard else self._addresses
-        loose = (len(answer) >= self._named.informative_chars and not act.error) or normal.hands_over(act.action)
+        hands_over = normal.hands_over(act.action)
+        loose = (len(answer) >= self._named.informative_chars and not act.error) or hands_over
         asked = normal.said(act.arguments) if act.says and isinstance(act.arguments, str) else normal.call(
-            act.arguments, own, loose=loose)
+            normal.unlabelled(act.arguments) if hands_over else act.arguments, own, loose=loose)
         for one in heard:
             self._addresses[one] = None
         while len(self._addresses) > MAX_ADDRESSES:
@@ -268,11 +320,8 @@ class _Lineage:
             self._workers.add(act.agent)
             while len(self._workers) > self._named.max_agents:
                 self._workers.pop()
-        kin = _kin(act, own, loose, answer, result) if act.to or len(self._agents) > 1 else 0
-        page = 0
-        if not act.says and not act.error and act.result is not None and normal.nothing(act.result):
-            rest = normal.paging(act.arguments)
-            page = 0 if rest is None else normal.digest(f"{act.agent}\0{act.action}\0{normal.call(rest, own)}")
+        kin = acts.kin(act, own, answer, result, loose=loose) if act.to or len(self._agents) > 1 else 0
+        page = 0 if act.says or act.error or act.result is None else self._page(act, own, answer, result)
         look = looks.NO
         if not act.says and not act.error and act.result is not None:
             look = self._looks.take(act.agent, call, answer, result) or int(looks.watches(act.action, answer))
@@ -282,9 +331,23 @@ class _Lineage:
             quiet=looks.passing(answer) if act.error else looks.unfinished(answer), waited=waited, look=look,
             lasting=act.error and looks.lasting(answer),
             length=len(answer), text=asked[: loops.MAX_STEP_CHARS], kin=kin, page=page,
-            answer=answer[: loops.MAX_STEP_CHARS], vain=act.says and normal.vain(_words(act)),
+            answer=answer[: loops.MAX_STEP_CHARS], vain=act.says and normal.vain(acts.words(act)),
             what=normal.digest(f"{act.action}\0{asked}") ^ (result >> 1),
         )
+
+    def _page(self, act: Act, known: Container[str], answer: str, result: int) -> int:
+        """A digest of a call for a page, without its number, when there was nothing on it, or what was on the last."""
+        rest = normal.paging(act.arguments)
+        if rest is None:
+            return 0
+        page = normal.digest(f"{act.agent}\0{act.action}\0{normal.call(rest, known)}")
+        if normal.nothing(act.result):
+            return page
+        before = self._pages.pop(page, 0)
+        self._pages[page] = result
+        if len(self._pages) > self._named.max_agents:
+            self._pages.pop(next(iter(self._pages)))
+        return page ^ result if before == result and len(answer) >= self._named.informative_chars else 0
 
     def _lasted(self, act: Act) -> bool:
         """Whether the call itself waited, as its arguments asked it to: a long poll."""
@@ -311,38 +374,3 @@ def _strongest(detectors: Iterable[Detector], window: Window, named: LoopThresho
             return found
         warning = warning or found
     return warning
-
-
-def _words(act: Act) -> str:
-    """What is said, whether it stands alone or in a message."""
-    said = act.arguments.get("text") if isinstance(act.arguments, dict) else act.arguments
-    return said if isinstance(said, str) else ""
-
-
-def _kin(act: Act, known: Container[str], loose: bool, answer: str, result: int) -> int:
-    """A digest of an act, whoever does it to whomever: names of agents, and the numbers in them, are left out."""
-    if act.says:
-        asked = _words(act)[:MAX_KIN_CHARS]
-        for name in (act.agent, act.to):
-            asked = asked.replace(name, "#").replace(name.partition(" ")[0], "#") if name else asked
-        asked = normal.said(asked)
-    else:
-        asked = normal.call(normal.unnamed(act.arguments), known, loose=loose)[:MAX_KIN_CHARS]
-    if len(answer) > MAX_KIN_CHARS:
-        said = str(result)
-    else:
-        said = normal.kin(answer)
-        if not act.error and isinstance(act.result, dict):
-            said = normal.kin(normal.result(normal.unnamed(act.result)))
-    return normal.digest("\0".join((act.action, normal.kin(asked), said)))
-
-
-def _is_pause(act: Act) -> bool:
-    if act.says:
-        return False
-    if _WAITS.search(act.action):
-        return True
-    arguments = act.arguments
-    if isinstance(arguments, dict) and len(arguments) == 1:
-        (arguments,) = arguments.values()
-    return isinstance(arguments, str) and len(arguments) < 40 and _SLEEPS.match(arguments) is not None

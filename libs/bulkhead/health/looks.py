@@ -46,6 +46,11 @@ _WATCHES = re.compile(
     re.IGNORECASE,
 )
 
+_CHECKS = re.compile(
+    r"(?:^|[^a-z])(?:tests?|checks?|lint|verify|validate|build|compile|review|scan|ci|pytest)(?:$|[^a-z])",
+    re.IGNORECASE,
+)
+
 NO, VARIES, RETURNS = 0, 1, 2
 """Of a look: nothing is known; what it shows has changed by itself; it did so after it had stayed, or it came back."""
 
@@ -72,6 +77,11 @@ def watches(action: str, answer: str) -> bool:
     """Whether a call is by its name a look at what moves, or shows nothing but one figure."""
     return _WATCHES.search(action) is not None or (
         len(answer) < MAX_STATE_CHARS and _READING.fullmatch(answer) is not None)
+
+
+def checks(action: str) -> bool:
+    """Whether a call is by its name a check of what others have made."""
+    return _CHECKS.search(action) is not None
 
 
 class _Look:

@@ -95,7 +95,7 @@ def repeat(window: Window, named: LoopThresholds) -> Finding | None:
         level = "warn"
     verb = "said the same" if last.says else f"called {last.action} with the same arguments and got the same result"
     family = "error" if last.error else "repeat"
-    return _finding(family, level, 1, count, window[-count:], f"{last.agent} {verb} {count} times in a row")
+    return finding(family, level, 1, count, window[-count:], f"{last.agent} {verb} {count} times in a row")
 
 
 def cycle(window: Window, named: LoopThresholds) -> Finding | None:
@@ -121,13 +121,14 @@ def cycle(window: Window, named: LoopThresholds) -> Finding | None:
             who = agents[0] if len(agents) == 1 else " -> ".join((*agents[:8], agents[0]))
             acts = ", ".join(dict.fromkeys(step.action for step in part[:period]))
             family = "ring" if len(agents) > 2 else "alternation" if period == 2 else "cycle"
-            return _finding(family, level, period, rounds, part,
+            return finding(family, level, period, rounds, part,
                             f"{who} went through the same {period} acts ({acts}) with the same results {rounds} times")
     return None
 
 
 def failing(window: Window, named: LoopThresholds) -> Finding | None:
-    """The very same call fails again and again, in whatever words."""
+    """The very same call fails again and again, in whatever words, and whatever was said to its agent in between."""
+    window = [step for step in window if not step.says]
     last = window[-1]
     count = 0
     for step in reversed(window):
@@ -137,7 +138,7 @@ def failing(window: Window, named: LoopThresholds) -> Finding | None:
     if count < named.repeat_warn or deliberate([[step] for step in window[-count:]], named):
         return None
     level: Level = "stop" if count >= named.repeat_stop else "warn"
-    return _finding("error", level, 1, count, window[-count:],
+    return finding("error", level, 1, count, window[-count:],
                     f"{last.agent} called {last.action} with the same arguments, and it failed, {count} times in a row")
 
 
@@ -152,7 +153,7 @@ def beyond(window: Window, named: LoopThresholds) -> Finding | None:
     if count < named.beyond_warn:
         return None
     level: Level = "stop" if count >= named.beyond_stop else "warn"
-    return _finding("beyond", level, 1, count, window[-count:],
+    return finding("beyond", level, 1, count, window[-count:],
                     f"{last.agent} asked {last.action} for {count} pages in a row, with nothing on any of them")
 
 
@@ -170,7 +171,7 @@ def product(window: Window, named: LoopThresholds) -> Finding | None:
     if count < named.repeat_warn or all(step.waited or step.quiet for step in part[1:]):
         return None
     level: Level = "stop" if count >= named.repeat_stop else "warn"
-    return _finding("repeat", level, 1, count, part, f"{part[-1].agent} called {part[-1].action} with the same "
+    return finding("repeat", level, 1, count, part, f"{part[-1].agent} called {part[-1].action} with the same "
                     f"arguments and got the same result {count} times, whatever was said in between")
 
 
@@ -192,7 +193,7 @@ def passed(window: Window, named: LoopThresholds) -> Finding | None:
         return None
     agents = tuple(dict.fromkeys(step.agent for step in part))
     level: Level = "stop" if len(part) >= named.repeat_stop else "warn"
-    return _finding("ring", level, 1, len(part), part,
+    return finding("ring", level, 1, len(part), part,
                     f"{' -> '.join(agents[:8])} passed {last.action} on: the same call and result {len(part)} times")
 
 
@@ -213,7 +214,7 @@ def respawned(window: Window, named: LoopThresholds) -> Finding | None:
         # To ask one after the other, and hear no, may be an inquiry: let it go on for one more.
         least = named.cycle_stop_rounds + all(step.says for step in round_)
         level: Level = "stop" if rounds >= least else "warn"
-        return _finding("respawn", level, period, rounds, part,
+        return finding("respawn", level, period, rounds, part,
                         f"{round_[0].agent} and a fresh agent each time came to nothing in the same way {rounds} times")
     return None
 
@@ -242,7 +243,7 @@ def stuffing(window: Window, named: LoopThresholds) -> Finding | None:
     part = window[-count:]
     if count < named.stuffing_stop or len(last.text) >= MAX_STEP_CHARS:
         return None
-    return _finding("stuffing", "stop", 1, count, part, f"{last.agent} handed the same in to {last.action} {count} "
+    return finding("stuffing", "stop", 1, count, part, f"{last.agent} handed the same in to {last.action} {count} "
                     "times, longer each time, and with nothing in it that is new")
 
 
@@ -261,7 +262,7 @@ def stagnation(window: Window, named: LoopThresholds) -> Finding | None:
     if deliberate([part[at : at + kinds] for at in range(0, len(part), kinds)], named):
         return None
     what = f"{len(part)} acts in a row said and found nothing new; they are {kinds} different ones again and again"
-    return _finding("stagnation", "stop", kinds, len(part) // kinds, part, what)
+    return finding("stagnation", "stop", kinds, len(part) // kinds, part, what)
 
 
 def errors(window: Window, named: LoopThresholds) -> Finding | None:
@@ -278,7 +279,7 @@ def errors(window: Window, named: LoopThresholds) -> Finding | None:
     if count < least or deliberate([[step] for step in window[-count:]], named):
         return None
     level: Level = "stop" if count >= named.error_stop else "warn"
-    return _finding("error", level, 1, count, window[-count:],
+    return finding("error", level, 1, count, window[-count:],
                     f"{last.agent} got the same error of {last.action} {count} times in a row")
 
 
@@ -304,7 +305,7 @@ def monologue(window: Window, named: LoopThresholds) -> Finding | None:
         level = "warn"
     else:
         return None
-    return _finding("monologue", level, 1, count, part, f"{part[-1].agent} wrote {count} texts in a row without "
+    return finding("monologue", level, 1, count, part, f"{part[-1].agent} wrote {count} texts in a row without "
                     f"acting, the last {stale} of them with little that is new")
 
 
@@ -324,10 +325,11 @@ def paraphrase(window: Window, named: LoopThresholds) -> Finding | None:
     part = [*near, last]
     if len(part) < named.paraphrase_warn or deliberate([[step] for step in part], named):
         return None
-    return _finding("paraphrase", "warn", 1, len(part), part,
+    return finding("paraphrase", "warn", 1, len(part), part,
                     f"{last.agent} does nearly the same again and again: {last.action}, {len(part)} times lately")
 
 
-def _finding(family: str, level: Level, period: int, rounds: int, part: Window, what: str) -> Finding:
+def finding(family: str, level: Level, period: int, rounds: int, part: Window, what: str) -> Finding:
+    """A finding in a part of a window."""
     return Finding(family, level, period, rounds, tuple(step.id for step in part),
                    tuple(dict.fromkeys(step.agent for step in part)), what)

@@ -39,7 +39,16 @@ _RESULT_NOISE = _CALL_NOISE | frozenset(
         "executiontime",
     }
 )
-_NOISE_STEMS = re.compile("requestid|traceid|spanid|correlation|nonce|idempot|timestamp|cachebust|attemptn|retryc")
+_HIT_NOISE = _RESULT_NOISE | frozenset({"score", "distance", "similarity", "relevance", "rank"})
+"""Of what stands in a list: how near a hit is to a question is no part of it."""
+_NOISE_STEMS = re.compile(
+    "requestid|traceid|spanid|correlation|nonce|idempot|timestamp|cachebust|attemptn|retryc|csrf|xsrf|viewstate|"
+    "handoverid|handoffid"
+)
+_TOKENS = frozenset({"key", "token", "ref", "reference"})
+"""Keys under which an id that no result gave is as likely to be made up for the call."""
+_LABELS = frozenset({"context", "reason", "note", "message", "comment", "summary"})
+"""Of a hand-over: what is said about it."""
 _SEPARATORS = str.maketrans("", "", "_- .")
 _DIGIT = re.compile(r"\d")
 _SPACE = re.compile(r"\s+")
@@ -65,7 +74,12 @@ _CONTENT = re.compile("sha|hash|digest|checksum|screenshot|image|photo|picture|b
 """Keys whose value names a content: another one is another result."""
 _DIGESTS = frozenset({40, 64, 128})
 """Lengths of hexadecimal digests of contents (SHA-1, SHA-256, SHA-512)."""
-_HANDS_OVER = re.compile(r"^(?:transfer|hand_?off|delegate|route|escalate|pass)_?(?:back_?)?to(?:_|$)", re.IGNORECASE)
+_HANDS_OVER = re.compile(
+    r"^(?:transfer|hand_?off|delegate(?:_\w{1,20}?)?|route|escalate|pass)_?(?:back_?)?to(?:_|$)", re.IGNORECASE
+)
+_THINKS = re.compile(r"think|reflect|reason(?:ing)?$|scratch_?pad", re.IGNORECASE)
+_THOUGHTS = frozenset({"thought", "thoughts", "text", "content", "reflection", "reasoning"})
+_PAGE_OF_LINK = re.compile(r"([?&](?:page|offset|start|skip|p|from|pageno|page_number)=)\d+", re.IGNORECASE)
 _NUMBERED = re.compile(r"\b([A-Za-z]+(?:[-_][A-Za-z]+)*)[-_#]\d+\b")
 PAGING = frozenset({"page", "pagenumber", "pageno", "pageindex", "offset", "start", "skip", "from", "startat"})
 _NAMES = frozenset({
@@ -98,7 +112,10 @@ def call(arguments: Json, known: Container[str] = (), *, loose: bool = False) ->
     def text_of(text: str) -> str:
         return _masked_call(text, known, loose)
 
-    return _canonical(_parsed(arguments), _CALL_NOISE, text_of)
+    parsed = _parsed(arguments)
+    if isinstance(parsed, dict) and not any(one or one is False or one == 0 for one in parsed.values()):
+        return "{}"  # An argument that is empty is none.
+    return _canonical(parsed, _CALL_NOISE, text_of)
 
 
 def result(value: Json, seen: Callable[[str], object] | None = None) -> str:
@@ -107,7 +124,10 @@ def result(value: Json, seen: Callable[[str], object] | None = None) -> str:
     def text_of(text: str) -> str:
         return _masked_result(text, seen)
 
-    return _canonical(_parsed(value), _RESULT_NOISE, text_of, _CONTENT)
+    parsed = _parsed(value)
+    if isinstance(parsed, str) and _DURATIONS.fullmatch(parsed.strip()):
+        return parsed.strip()  # Nothing but a duration: that is what was asked for.
+    return _canonical(parsed, _RESULT_NOISE, text_of, _CONTENT)
 
 
 def said(text: str) -> str:
@@ -118,6 +138,23 @@ def said(text: str) -> str:
 def hands_over(action: str) -> bool:
     """Whether a call by its name hands the task to another agent: what it carries besides is a label."""
     return _HANDS_OVER.search(action) is not None
+
+
+def unlabelled(arguments: Json) -> Json:
+    """The arguments of a hand-over without what is only said about it."""
+    parsed = _parsed(arguments)
+    if not isinstance(parsed, dict):
+        return parsed
+    return {key: one for key, one in parsed.items() if str(key)[:64].translate(_SEPARATORS).lower() not in _LABELS}
+
+
+def thought(action: str, arguments: Json) -> str:
+    """What is thought in a call of a tool that only keeps thoughts; "" for any other call."""
+    if _THINKS.search(action) is None:
+        return ""
+    parsed = _parsed(arguments)
+    named = parsed.items() if isinstance(parsed, dict) else ()
+    return next((one for key, one in named if isinstance(one, str) and str(key).lower() in _THOUGHTS), "")
 
 
 def kin(text: str) -> str:
@@ -147,7 +184,10 @@ def paging(arguments: Json) -> Json | None:
         key: value for key, value in parsed.items()
         if not (str(key)[:64].translate(_SEPARATORS).lower() in PAGING and isinstance(value, int))
     }
-    return rest if len(rest) < len(parsed) else None
+    if len(rest) < len(parsed):
+        return rest
+    rest = {key: _PAGE_OF_LINK.sub(r"\1#", one) if isinstance(one, str) else one for key, one in parsed.items()}
+    return rest if rest != parsed else None
 
 
 def nothing(value: Json, depth: int = 0) -> bool:
@@ -223,13 +263,19 @@ def _clean(
     if isinstance(value, dict):
         return {
             str(key): one if isinstance(one, str) and content is not None and _names_content(str(key), content)
+            else text_of(f"{key} {one}") if noise is _CALL_NOISE and _is_token(str(key), one)
             else _clean(one, noise, text_of, depth + 1, content)
             for key, one in value.items()
             if not _is_noise(str(key), noise)
         }
     if isinstance(value, list | tuple):
-        return [_clean(one, noise, text_of, depth + 1, content) for one in value]
+        inner = _HIT_NOISE if noise is _RESULT_NOISE else noise
+        return [_clean(one, inner, text_of, depth + 1, content) for one in value]
     return value
+
+
+def _is_token(key: str, value: Json) -> bool:
+    return key.lower() in _TOKENS and isinstance(value, str) and _IDS.fullmatch(value) is not None
 
 
 @lru_cache(maxsize=4_096)

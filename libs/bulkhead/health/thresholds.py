@@ -28,6 +28,10 @@ class LoopThresholds:
     product_chars: int = 60
     """From this length on a call's arguments are a piece of work; handed in again unchanged, nothing became of what was
     said of it."""
+    counting_stop_rounds: int = 4
+    """Rounds that differ in numbers alone and lead nowhere: three repetitions of the first."""
+    handed_chars: int = 20
+    """From this length on words that go round among agents are no mere nod."""
     stuffing_stop: int = 8
     stuffing_phrases: int = 2
     """So many texts handed in, each the one before and some of that once more: so many phrases are the seam's."""

@@ -152,3 +152,34 @@ def test_the_next_of_a_list_is_no_near_duplicate(one, other) -> None:
 def test_the_same_in_another_order_is_one() -> None:
     assert alike("rules for menus in Lund for visitors", "what are the rules for menus in Lund for visitors", 0.6)
     assert alike("rules for menus in Lund for visitors", "menus: rules in Lund for visitors", 0.3)
+
+
+def test_a_figure_that_is_nothing_but_a_duration_is_the_answer() -> None:
+    run = Run()
+    for lag in (1_234, 1_190, 1_101, 950, 720):
+        run.call("a", "sql", {"query": "select replay_lag()"}, f"{lag} s", after_ms=10_000)
+    assert run.stopped == []
+
+
+def reviewed(run: Run, *, works: bool) -> Run:
+    """One says the same to another, who does new work in between, or the same work."""
+    for number in range(6):
+        run.call("author", "merge", {"change": number if works else 1}, "merged")
+        run.say("ada", "+1", to="author")
+    return run
+
+
+def test_what_is_said_to_one_who_works_on_is_no_repetition() -> None:
+    assert reviewed(Run(), works=True).stopped == []
+    assert reviewed(Run(), works=False).stopped
+
+
+@pytest.mark.parametrize(("action", "stops"), [
+    ("run_checks", False), ("transfer_to_author", False), ("list_files", True),
+])  # fmt: skip
+def test_checks_and_hand_overs_are_about_what_others_did(action, stops) -> None:
+    run = Run()
+    for number in range(6):
+        run.call("author", "push", {"diff": f"{'abcdef'[number]} instead"}, "pushed")
+        run.call("ci", action, {}, "the same as ever")
+    assert bool(run.stopped) is stops

@@ -1,0 +1,59 @@
+"""What an act is before anything is compared: a pause, a thought in a tool's clothes, the work of whomever.
+
+In: acts. Out: acts, texts, digests.
+"""
+
+import re
+from collections.abc import Container
+from dataclasses import replace
+
+from bulkhead.health import normal
+from bulkhead.health.events import Act
+
+MAX_KIN_CHARS = 300
+"""So much of a text counts for whether somebody else has said or found the same."""
+_WAITS = re.compile(r"(?:^|[._\-:/])(?:sleep|wait|pause|delay|back_?off)(?:$|[._\-:/])", re.IGNORECASE)
+_SLEEPS = re.compile(r"^\s*sleep\s+[\d.]+[smh]?\s*$")
+
+
+def plain(act: Act) -> Act:
+    """A call of a tool that only keeps thoughts is a text to nobody."""
+    if act.says or not (thought := normal.thought(act.action, act.arguments)):
+        return act
+    return replace(act, says=True, arguments=thought, result=None)
+
+
+def is_pause(act: Act) -> bool:
+    """Whether it does nothing but wait."""
+    if act.says:
+        return False
+    if _WAITS.search(act.action):
+        return True
+    arguments = act.arguments
+    if isinstance(arguments, dict) and len(arguments) == 1:
+        (arguments,) = arguments.values()
+    return isinstance(arguments, str) and len(arguments) < 40 and _SLEEPS.match(arguments) is not None
+
+
+def words(act: Act) -> str:
+    """What is said, whether it stands alone or in a message."""
+    said = act.arguments.get("text") if isinstance(act.arguments, dict) else act.arguments
+    return said if isinstance(said, str) else ""
+
+
+def kin(act: Act, known: Container[str], answer: str, result: int, *, loose: bool) -> int:
+    """A digest of an act, whoever does it to whomever: names of agents, and the numbers in them, are left out."""
+    if act.says:
+        asked = words(act)[:MAX_KIN_CHARS]
+        for name in (act.agent, act.to):
+            asked = asked.replace(name, "#").replace(name.partition(" ")[0], "#") if name else asked
+        asked = normal.said(asked)
+    else:
+        asked = normal.call(normal.unnamed(act.arguments), known, loose=loose)[:MAX_KIN_CHARS]
+    if len(answer) > MAX_KIN_CHARS:
+        said = str(result)
+    else:
+        said = normal.kin(answer)
+        if not act.error and isinstance(act.result, dict):
+            said = normal.kin(normal.result(normal.unnamed(act.result)))
+    return normal.digest("\0".join((act.action, normal.kin(asked), said)))

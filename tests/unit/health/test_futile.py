@@ -1,0 +1,97 @@
+"""What counts up by itself: rounds that lead nowhere although no two results are the same; and what is progress."""
+
+import uuid
+
+import pytest
+
+from tests.unit.health.test_loops import Run
+
+LOGS = "panic: the braised trench sweetens every patched brine"
+
+
+def test_a_pod_that_restarts_for_ever_is_a_loop() -> None:
+    run = Run()
+    for number in range(4):
+        assert not run.stopped
+        run.call("a", "get_pod", {"pod": "p"}, {"status": "CrashLoopBackOff", "restarts": 50 + number})
+        run.call("a", "logs", {"pod": "p"}, LOGS).call("a", "restart", {"pod": "p"}, "pod restarted")
+    assert run.stopped == ["loop.counting"]
+
+
+def test_a_click_that_only_opens_tabs_is_one() -> None:
+    run = Run()
+    for number in range(2, 6):
+        run.call("a", "click", {"index": 60}, f"Clicked. New tab opened ({number} tabs)")
+        run.call("a", "state", {}, "The list of all forms, none of which has been filled in yet")
+    assert run.stopped == ["loop.counting"]
+
+
+def test_numbers_that_fall_are_progress_and_what_is_looked_at_may_be_news() -> None:
+    run = Run()
+    for number in range(9, 0, -1):
+        run.call("a", "repair", {}, f"{number} errors left, one failed").call("a", "check", {}, "not yet")
+    assert run.stopped == []
+    run = Run()
+    for number in range(1, 9):
+        run.call("a", "take_job", {}, {"job": number}).call("a", "do_job", {}, "done")
+    assert run.stopped == []
+
+
+def test_a_refused_request_with_a_fresh_key_is_the_same_request() -> None:
+    run = Run()
+    for _ in range(4):
+        run.call("a", "post", {"sensor": "s-1", "key": str(uuid.uuid4())}, "503 Service Unavailable (request aIfTG7ma)",
+                 error=True, after_ms=900)
+    assert run.stopped == ["loop.error"]
+
+
+def test_pages_of_a_link_are_pages() -> None:
+    run = Run()
+    for page in range(7, 17):
+        run.call("a", "get", {"url": f"https://x.example/items?page={page}"}, [])
+    assert run.stopped == ["loop.beyond"]
+    run = Run()
+    for page in range(1, 12):
+        shown = [f"the item of all items with the number {min(page, 3)} of the list"]
+        run.call("a", "get", {"url": f"https://x.example/items?page={page}&size=1"}, shown)
+    assert "loop.beyond" in run.warned
+    run = Run()
+    for page in range(1, 20):
+        run.call("a", "get", {"url": f"https://x.example/items?page={page}"}, [f"item {page}"])
+    assert run.trips == []
+
+
+def test_the_same_thought_under_another_number_is_the_same_thought() -> None:
+    run = Run()
+    for number in range(4):
+        run.call("a", "sequentialthinking", {"thought": "I look at the tables first.", "thoughtNumber": number},
+                 {"thoughtNumber": number, "nextThoughtNeeded": True})
+    assert "loop.repeat" in run.stopped
+
+
+def test_hits_that_differ_in_their_scores_are_the_same_hits() -> None:
+    run = Run()
+    for number in range(4):
+        run.call("a", "retrieve", {"q": "x"}, [{"id": "d1", "text": "the dim signal", "score": 0.4 + number / 10}])
+    assert run.stopped == ["loop.repeat"]
+
+
+@pytest.mark.parametrize("claims", [False, True])
+def test_a_ring_whose_hops_are_counted_is_a_ring(claims) -> None:
+    run = Run()
+    for number in range(12):
+        assert not run.stopped
+        here, there = f"{'abcd'[number % 4]}", f"{'abcd'[(number + 1) % 4]}"
+        run.call(here, "claim", {"ticket": 3548, "handover_id": str(uuid.uuid4())}, {"owner": here, "hop": number})
+        if not claims:
+            run.say(here, "This is rather one for you, I should think.", to=there)
+    assert set(run.stopped) == {"loop.ring"}
+
+
+def test_hand_overs_in_one_form_around_different_work_are_none() -> None:
+    run = Run()
+    for number in range(24):
+        here, there = f"{'abcd'[number % 4]}", f"{'abcd'[(number + 1) % 4]}"
+        run.call(here, "translate", {"chapter": f"{'abcdefghijklmnopqrstuvwx'[number]}"}, f"text {number * 7}")
+        run.say(here, "This chapter is done, the next one is yours.", to=there)
+    assert run.stopped == []
