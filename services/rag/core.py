@@ -69,6 +69,10 @@ class Rag:
         self._library = library
         self._knobs = knobs
 
+    def problem(self) -> str:
+        """Why it cannot do its work, for whoever looks at its health; "" when it can."""
+        return self._library.problem()
+
     async def stop(self) -> None:
         """Close the stores."""
         await self._library.close()

@@ -56,6 +56,15 @@ class FileLibrary:
         if self._http is not None:
             await self._http.aclose()
 
+    def problem(self) -> str:
+        """Why no document can be kept; "" when the store's folder, or where it will be made, can be written."""
+        folder = self._settings.store_dir
+        there = next((one for one in (folder, *folder.absolute().parents) if one.exists()), folder)
+        if os.access(there, os.W_OK | os.X_OK):
+            return ""
+        why = "its file system is read-only" if _is_read_only(there) else f"user {os.getuid()} has no right to"
+        return f"documents cannot be written to {folder}: {why}; mount it writable, or give it to this user"
+
     async def content(self, blobs: Blobs, tenant: str, ref: ContentRef) -> bytes | Failure:
         """The document itself."""
         try:
@@ -201,8 +210,16 @@ class FileLibrary:
                 if last_try:
                     return store_failure(error)
             except (sqlite3.Error, OSError) as error:
-                return store_failure(error)
+                return self._failure(error)
         raise AssertionError("unreachable")
+
+    def _failure(self, error: sqlite3.Error | OSError) -> Failure:
+        """What SQLite says of a folder that it may not write to ("unable to open database file") helps nobody."""
+        problem = self.problem()
+        if not problem:
+            return store_failure(error)
+        what, _, mend = problem.rpartition("; ")
+        return Failure(code="store_failed", message=f"{what} ({error})", hint=mend)
 
     async def _store(self, tenant: str) -> Store:
         async with self._opening:
@@ -237,6 +254,10 @@ class FileLibrary:
         if response.status_code != 200:
             return EmbeddingFailed(f"embeddings endpoint answered {response.status_code}", called=False)
         return read_embeddings(response.content, len(texts))
+
+
+def _is_read_only(folder: Path) -> bool:
+    return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
 
 
 def read_embeddings(body: bytes, expected: int) -> Embedded | EmbeddingFailed:

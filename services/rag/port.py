@@ -85,6 +85,10 @@ class Library(Protocol):
         """Close every file and connection."""
         ...
 
+    def problem(self) -> str:
+        """Why no document can be kept, and what to do; "" when they can."""
+        ...
+
     async def content(self, blobs: Blobs, tenant: str, ref: ContentRef) -> bytes | Failure:
         """The document itself."""
         ...

@@ -1,8 +1,10 @@
 """The services of a local mesh as `bulkhead doctor` lists them: processes that run, and messages that wait for them.
 
-In: mesh.json, and the broker's durable consumers under the operator's identity. Out: one finding per service.
+In: mesh.json, what each process says of its own health, and the broker's durable consumers under the operator's
+identity. Out: one finding per service, and one for each that runs and cannot work.
 """
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -14,7 +16,8 @@ import psutil
 from bulkhead.bus.port import Bus, BusError
 from bulkhead.cli.findings import Finding
 from bulkhead.cli.output import Stop, counted
-from bulkhead.cli.target import operator_bus
+from bulkhead.cli.target import operator_bus, read_json
+from bulkhead.runtime import probe
 from bulkhead_contracts import catalog, subjects
 
 ASK_TIMEOUT_S = 3.0
@@ -35,7 +38,11 @@ class Lag:
 
 
 async def look(data: Path, mesh: dict[str, Any], *, asks_broker: bool) -> AsyncIterator[Finding]:
-    """One finding for every service that this mesh was started with."""
+    """One finding for every service that this mesh was started with, and what keeps those that run from working."""
+    # While the broker is away each says so: that is one finding, and made already.
+    for name, why in (await _unready(data, mesh) if asks_broker else {}).items():
+        what, _, mend = why.partition("; ")
+        yield Finding(name, "problem", f"it runs and is not ready: {what}", mend or "its log says more")
     wanted = {str(name): int(count) for name, count in (mesh.get("scale") or {}).items()}
     if not wanted:
         return  # Written by an older `up`.
@@ -54,6 +61,29 @@ async def look(data: Path, mesh: dict[str, Any], *, asks_broker: bool) -> AsyncI
                           f"mend what the last lines of {log} name, then restart the mesh")
             continue
         yield judge(service, replicas, running[service], lags.get(service), data, supervised=supervised(mesh))
+
+
+async def _unready(data: Path, mesh: dict[str, Any]) -> dict[str, str]:
+    """{process or container: why it says that it cannot work}. A process is asked; what containers said, mesh.json
+    holds (infra.docker.operate)."""
+    asked = [name for name, record in (mesh.get("processes") or {}).items() if _alive(record)]
+    answers = await asyncio.gather(*(asyncio.to_thread(_asked, data, name) for name in asked))
+    said = dict(zip(asked, answers, strict=True)) | dict(mesh.get("said") or {})
+    return {name: why for name, answer in said.items() if (why := why_not(answer))}
+
+
+def _asked(data: Path, name: str) -> str:
+    port = read_json(data / "run" / f"{name}.json").get("port")
+    return probe.ask(f"http://127.0.0.1:{port}/readyz")[1] if port else ""
+
+
+def why_not(said: str) -> str:
+    """The reason in what a service's `/readyz` says; "" when it is ready, gives none, or did not answer."""
+    try:
+        found = json.loads(said)
+    except ValueError:
+        return ""
+    return str(found.get("why") or "") if isinstance(found, dict) and not found.get("ready", True) else ""
 
 
 def supervised(mesh: dict[str, Any]) -> bool:

@@ -134,10 +134,14 @@ async def serve(service: str, build: Build, settings: ServiceSettings) -> int:
         drain_timeout_s=settings.drain_timeout_s,
     )
 
+    # What keeps a component from working although it runs, in its own words.
+    problem_of = getattr(running.component, "problem", lambda: "")
+
     async def status() -> dict[str, object]:
-        on_bus = await bus.ready()
-        why = clock.problem() if on_bus else "the broker does not answer"
-        return {"ready": running.ready() and on_bus, "service": service, "instance": settings.instance, "why": why}
+        on_bus, problem = await bus.ready(), problem_of()
+        why = problem or clock.problem() if on_bus else "the broker does not answer"
+        ready = running.ready() and on_bus and not problem
+        return {"ready": ready, "service": service, "instance": settings.instance, "why": why}
 
     health = Health(status)
     loop = asyncio.get_running_loop()
@@ -147,6 +151,8 @@ async def serve(service: str, build: Build, settings: ServiceSettings) -> int:
     health.started = True
     _settle()
     log.info("started")
+    if problem := problem_of():
+        log.error("not_ready", reason=problem)
     following = asyncio.create_task(clock.follow())
     work = asyncio.create_task(running.run())
     closed = asyncio.create_task(bus.wait_closed())

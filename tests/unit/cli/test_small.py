@@ -150,3 +150,19 @@ def test_a_rejected_task_and_a_step_that_was_cut_off_do_not_run_on():
     settled = Settled(reservation_id="r", call_id="c", usage=Usage(cost_usd_micros=1321))
     shown = head_of(started, settled, TaskEnded(status="cancelled"))
     assert "t1 cancelled  2.0 s, 3 messages, 0 tokens, $0.001321" in shown
+
+
+@pytest.mark.parametrize("said, why", [
+    ('{"ready": false, "why": "documents cannot be written; mount it writable"}', "documents cannot be written"),
+    ('{"ready": true, "why": "the clock is off"}', ""),
+    ('{"ready": false, "why": ""}', ""),
+    ("http://127.0.0.1:8081/readyz does not answer", ""),
+    ("", ""),
+    ("[]", ""),
+])  # fmt: skip
+async def test_what_runs_and_cannot_work_is_a_finding_with_its_own_words(tmp_path, said, why):
+    """Of a container, as `infra.docker.operate` writes it down; of a process the same words come by HTTP."""
+    found = [one async for one in look(tmp_path, {"said": {"mesh_rag_1": said}}, asks_broker=True)]
+    assert [(one.what, one.level) for one in found] == ([("mesh_rag_1", "problem")] if why else [])
+    assert not why or (why in found[0].detail and found[0].todo == "mount it writable")
+    assert not [one async for one in look(tmp_path, {"said": {"x": said}}, asks_broker=False)]

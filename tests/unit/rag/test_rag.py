@@ -324,3 +324,22 @@ def test_outcomes_are_remembered_for_as_long_as_a_repeat_may_come(tmp_path) -> N
     again = Store(tmp_path / "acme.sqlite")
     assert again.prior("i299", "default", "rules.md", "") is not None
     again.close()
+
+
+async def test_a_folder_that_cannot_be_written_is_said_before_and_when_a_document_comes(desk, monkeypatch) -> None:
+    """As a volume that is mounted read-only: no such one can be made here, so the system's answers are given."""
+    assert desk.rag.problem() == ""
+    monkeypatch.setattr("services.rag.effects.os.access", lambda path, mode: False)
+    assert "has no right to; mount it writable" in desk.rag.problem()
+    monkeypatch.setattr("services.rag.effects._is_read_only", lambda folder: True)
+    assert desk.rag.problem().startswith("documents cannot be written to ")
+    assert "its file system is read-only; mount it writable" in desk.rag.problem()
+
+    def read_only(path):
+        raise sqlite3.OperationalError("unable to open database file")
+
+    monkeypatch.setattr("services.rag.effects.Store", read_only)
+    done = await desk.ingest("fares.md", FARES, "text/markdown")
+    assert done.outcome == "rejected" and done.failure.code == "store_failed"
+    assert "its file system is read-only (unable to open database file)" in done.failure.message
+    assert done.failure.hint.startswith("mount it writable")
