@@ -8,7 +8,7 @@ import asyncio
 import json
 import os
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,12 +29,17 @@ from infra.nats.streams import Layout
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """A broker that somebody else runs. identity: where keys of `backup` and `provisioner` lie; documents: rag's."""
+    """A broker that somebody else runs. identity: where keys of `backup` and `provisioner` lie; documents: rag's.
+
+    callers: where api_keys.json and credentials.json lie. ranked: as in Layout.
+    """
 
     url: str
     identity: Path
     documents: Path | None = None
     replicas: int = 1
+    callers: Path | None = None
+    ranked: bool = True
 
 
 async def back_up_local(data: Path, to: Path, passphrase: str, say: Say) -> Manifest:
@@ -47,15 +52,18 @@ async def back_up_local(data: Path, to: Path, passphrase: str, say: Say) -> Mani
 
 async def back_up_remote(remote: Remote, to: Path, passphrase: str, say: Say) -> Manifest:
     """A mesh behind an address. Raises BackupError, KeyFileError."""
-    wanted = Wanted(documents=remote.documents, identity=remote.identity, passphrase=passphrase)
+    wanted = Wanted(documents=remote.documents, data=remote.callers, identity=remote.identity, passphrase=passphrase)
     async with connected(remote.url, remote.identity) as broker:
         return await taking.take(broker, to, wanted, say)
 
 
-async def restore_local(reader: Reader, data: Path, passphrase: str, say: Say) -> None:
-    """Into a directory that has no mesh; its keys may be there already. Raises BackupError and what a start raises."""
+async def restore_local(
+    reader: Reader, data: Path, passphrase: str, say: Say, shards: Mapping[str, int] | None = None
+) -> None:
+    """Into a directory that has no mesh; its keys may be there already. shards: other ones than the backup's. Raises
+    BackupError and what a start raises."""
     files = await asyncio.to_thread(restoring.unsealed, reader, passphrase) if passphrase else {}
-    layout = Layout(reader.manifest.shards)
+    layout = Layout(restoring.divided(reader.manifest, shards))
     restoring.check_streams(reader, layout)
     run = RunDir(data, restoring=True)
     try:
@@ -71,16 +79,22 @@ async def restore_local(reader: Reader, data: Path, passphrase: str, say: Say) -
         run.close()
 
 
-async def restore_remote(reader: Reader, remote: Remote, passphrase: str, say: Say) -> None:
-    """Into a broker without streams. Raises BackupError, KeyFileError, ProvisionError."""
+async def restore_remote(
+    reader: Reader, remote: Remote, passphrase: str, say: Say, shards: Mapping[str, int] | None = None
+) -> None:
+    """Into a broker without streams; shards as above. Raises BackupError, KeyFileError, ProvisionError."""
+    layout = Layout(restoring.divided(reader.manifest, shards), remote.replicas, ranked=remote.ranked)
+    restoring.check_streams(reader, layout)
     if passphrase:
         files = await asyncio.to_thread(restoring.unsealed, reader, passphrase)
-        restoring.restore_keys(files, remote.identity, remote.identity)
+        restoring.restore_keys(files, remote.callers or remote.identity, remote.identity)
+    if remote.callers is not None:
+        restoring.restore_api_keys(reader, remote.callers)
     if reader.manifest.documents and remote.documents is None:
         raise BackupError("the backup holds documents; say with --documents where rag of this mesh keeps them")
     if remote.documents is not None:
         restoring.restore_documents(reader, remote.documents, say)
-    await _fill(remote, reader, Layout(reader.manifest.shards, remote.replicas), say)
+    await _fill(remote, reader, layout, say)
 
 
 async def _fill(remote: Remote, reader: Reader, layout: Layout, say: Say) -> None:

@@ -31,6 +31,12 @@ def check_streams(reader: Reader, layout: Layout) -> dict[str, dict]:  # type: i
     return known
 
 
+def divided(manifest: Manifest, shards: Mapping[str, int] | None) -> dict[str, int]:
+    """By service, durables of its inbox: as in the backup, but for those of which another number is wanted."""
+    found = {**manifest.shards, **(shards or {})}
+    return {service: count for service, count in found.items() if count > 1}
+
+
 async def restore_streams(broker: Broker, reader: Reader, layout: Layout, say: Say = lambda progress: None) -> None:
     """Every stream of the backup, in its order. Raises BackupError."""
     known = check_streams(reader, layout)

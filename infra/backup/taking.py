@@ -30,6 +30,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from bulkhead.bus.jetstream_connection import CA_FILE
 from bulkhead_contracts import catalog, subjects
 from infra.backup import documents, lockbox
 from infra.backup.archive import (
@@ -195,7 +196,9 @@ def _sealed(wanted: Wanted) -> bytes:
     """Every key file of the mesh, by name. Raises BackupError."""
     if wanted.identity is None or not wanted.identity.is_dir():
         raise BackupError(f"there are no keys in {wanted.identity}; leave the passphrase out to go without them")
-    paths = [path for path in sorted(wanted.identity.iterdir()) if path.is_file() and not path.name.startswith(".")]
+    # The CA is its broker's, and another broker has one of its own.
+    paths = [path for path in sorted(wanted.identity.iterdir())
+             if path.is_file() and not path.name.startswith(".") and path.name != CA_FILE]
     if wanted.data is not None and (wanted.data / CREDENTIALS_FILE).is_file():
         paths.append(wanted.data / CREDENTIALS_FILE)
     return lockbox.seal({path.name: path.read_text() for path in paths}, wanted.passphrase)

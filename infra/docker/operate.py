@@ -16,15 +16,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bulkhead.cli.output import counted
 from bulkhead.testing.relay import Relay
+from infra.backup.archive import BackupError
+from infra.backup.taking import Progress
 from infra.docker.images import ImageError
 from infra.docker.stack import StackError, docker
 from infra.identity import tls
+from infra.identity.keys import KeyFileError
+from infra.identity.policy import PolicyError
+from infra.nats.provision import ProvisionError
 
 PROJECT, SERVICE = "com.docker.compose.project", "com.docker.compose.service"
+DOCUMENTS = "rag"
+"""Below the volume `documents`: where rag has its stores."""
 PORTS = {"nats": 4222, "redis": 6379, "gateway": 8080}
 REMOTE = ("backup",)
 """Commands that take a broker's address and folders where others take a data directory."""
+RESTORE, CHECK = "restore", "--check"
+"""Into containers, but for the check of a file: infra/docker/refill.py."""
 READ = """
 import json, pathlib
 files = [one for one in pathlib.Path("/k").rglob("*") if one.is_file()]
@@ -42,10 +52,45 @@ def main(arguments: list[str]) -> int:
     if not asked.command:
         parser.error("write a command of `bulkhead`, e.g. `doctor` or `timeline TASK`")
     try:
+        if asked.command[0] == RESTORE and CHECK not in asked.command:
+            return _restore(asked.project, asked.command[1:])
         return asyncio.run(operate(asked.project, asked.command))
-    except (ImageError, StackError) as error:
+    except (BackupError, ImageError, KeyFileError, PolicyError, ProvisionError, StackError) as error:
         print(error, file=sys.stderr)
         return 1
+
+
+def _restore(project: str, arguments: list[str]) -> int:
+    """Raises what `refill` raises."""
+    from infra.docker.refill import refill
+
+    parser = argparse.ArgumentParser(
+        prog="python -m infra.docker.operate --project P restore", description="Make a mesh in containers of a backup. "
+        "The project must have none; BULKHEAD_SHARDS_<SERVICE> and the other variables with which it is to run are "
+        "taken from the environment.")  # fmt: skip
+    parser.add_argument("file", type=Path, help="what `backup` made; with --check it is read and nothing is restored")
+    parser.add_argument("--keys-passphrase", type=Path, metavar="FILE", help="opens the keys that are sealed in it")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    asked = parser.parse_args(arguments)
+    if not project:
+        parser.error("say with --project into which compose project")
+
+    def say(progress: Progress) -> None:
+        print(f"  {progress.what} {progress.name}: {progress.bytes:,} bytes", file=sys.stderr)
+
+    done = asyncio.run(refill(project, asked.file, asked.keys_passphrase, say))
+    messages = sum(one.messages for one in done.manifest.streams)
+    if asked.json:
+        print(json.dumps({"event": "done", "project": project, "messages": messages, "shards": dict(done.shards),
+                          "documents": [one.tenant for one in done.manifest.documents],
+                          "keys": bool(asked.keys_passphrase)}))  # fmt: skip
+        return 0
+    print(f"restored {counted(messages, 'message')} and the documents of "
+          f"{counted(len(done.manifest.documents), 'tenant')}")  # fmt: skip
+    if not asked.keys_passphrase:
+        print("keys were not restored: tasks that were in flight fail, saying so")
+    print(f"start it: docker-compose --project-name {project} --profile core up --detach")
+    return 0
 
 
 async def operate(project: str, command: list[str]) -> int:
@@ -54,7 +99,7 @@ async def operate(project: str, command: list[str]) -> int:
     found = {name: _container(project, name) for name in PORTS}
     if not found["nats"]:
         raise StackError(f"no broker of project {project} runs: `docker-compose --profile core up --detach` starts it")
-    relays = {name: _relay(_address(one), PORTS[name]) for name, one in found.items() if one}
+    relays = {name: relay_to(project, name) for name, one in found.items() if one}
     with tempfile.TemporaryDirectory(prefix="bulkhead-operate-") as folder:
         try:
             for relay in relays.values():
@@ -69,8 +114,20 @@ async def operate(project: str, command: list[str]) -> int:
                 await relay.close()
 
 
-def _relay(host: str, port: int) -> Relay:
-    return Relay(lambda: (host, port))
+def relay_to(project: str, name: str) -> Relay:
+    """From a port of this machine to a container that listens."""
+    host = _address(_container(project, name))
+    return Relay(lambda: (host, PORTS[name]))
+
+
+def write(folder: Path, files: Mapping[str, str]) -> None:
+    """What `keys_of` found, for its owner's eyes alone, and the CA where the commands look for it: beside the keys."""
+    ca = files[f"identity/tls/{tls.CA_FILE}"]
+    for path, text in {**files, f"identity/{tls.CA_FILE}": ca}.items():
+        place = folder / path
+        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        place.touch(mode=0o600)
+        place.write_text(text)
 
 
 def _prepare(
@@ -78,31 +135,37 @@ def _prepare(
 ) -> tuple[dict[str, str], list[str]]:
     """A data directory as `bulkhead up` would have it: the environment that names it, and options for REMOTE."""
     identity = folder / "identity"
-    files = _keys(project, broker["Config"]["Image"])
-    # Where the commands look for it: beside the keys.
-    files[f"identity/{tls.CA_FILE}"] = files[f"identity/tls/{tls.CA_FILE}"]
-    for path, text in files.items():
-        place = folder / path
-        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        place.touch(mode=0o600)
-        place.write_text(text)
+    write(folder, keys_of(project, broker["Config"]["Image"]))
     url = f"tls://127.0.0.1:{ports['nats']}"
-    mesh = {"nats_url": url, "own_broker": False, "identity_dir": str(identity)}
+    mesh: dict[str, Any] = {"nats_url": url, "own_broker": False, "identity_dir": str(identity)}
     if "gateway" in ports:
         mesh["http_url"] = f"http://127.0.0.1:{ports['gateway']}"
+    mesh["said"] = _said(project)
     (folder / "mesh.json").write_text(json.dumps(mesh))
     environ = {"BULKHEAD_DATA": str(folder)}
     if "redis" in ports:
         password = (identity / "redis.password").read_text().strip()
         environ["BULKHEAD_REDIS_URL"] = f"redis://:{password}@127.0.0.1:{ports['redis']}/0"
-    options = ["--nats", url, "--identity", str(identity)]
-    documents = Path(json.loads(docker("volume", "inspect", f"{project}_documents").stdout)[0]["Mountpoint"])
-    if os.access(documents, os.R_OK):
-        options += ["--documents", str(documents)]
+    options = ["--nats", url, "--identity", str(identity), "--callers", str(folder)]
+    volume = Path(json.loads(docker("volume", "inspect", f"{project}_documents").stdout)[0]["Mountpoint"])
+    if os.access(volume, os.R_OK):
+        options += ["--documents", str(volume / DOCUMENTS)]
     return environ, options
 
 
-def _keys(project: str, image: str) -> dict[str, str]:
+def _said(project: str) -> dict[str, str]:
+    """{container: what it says of itself}, of those that were not well when Docker last asked: they may be by now."""
+    ids = docker("ps", "--quiet", f"--filter=label={PROJECT}={project}").stdout.split()
+    found: dict[str, str] = {}
+    for one in json.loads(docker("inspect", *ids).stdout) if ids else []:
+        log = (one["State"].get("Health") or {}).get("Log") or []
+        if log and log[-1]["ExitCode"]:
+            said = docker("exec", one["Id"], "python3", "-S", "-P", "-m", "bulkhead.runtime.probe", check=False)
+            found[one["Name"].lstrip("/")] = said.stdout.strip()
+    return found
+
+
+def keys_of(project: str, image: str) -> dict[str, str]:
     """{path in a data directory: text}: every identity's key, and the API keys of who runs the mesh."""
     mounts = (f"{project}_keys_all:/k/identity:ro", f"{project}_keys_operator:/k/operator:ro")
     volumes = [part for one in mounts for part in ("--volume", one)]

@@ -6,6 +6,7 @@ holds what its owner needs and nothing else; the streams stand. Everything may b
 keys          nkeys, signing keys, the CA and the broker's certificate, accounts, Redis's password, API keys
 streams       streams and durables, under the provisioner's own key
 credentials   print the local user's API keys as JSON
+caller TENANT PERSON ROLE   make an API key for somebody, and print it; only its digest is kept
 provider-key  take the model provider's API key from standard input; then restart model_gateway
 rotate NAME   a new bus key for an identity; then reload the broker (HUP) and restart the service
 upkeep        stay, and do what `bulkhead up` does now and then (infra/docker/upkeep.py)
@@ -16,6 +17,7 @@ import argparse
 import asyncio
 import json
 import os
+import re
 import secrets
 import sys
 from pathlib import Path
@@ -41,17 +43,25 @@ BROKER_NAMES = ("nats", "localhost", "127.0.0.1")
 DEFAULT_TENANT = "demo"
 OFFLINE_KEY = "offline"
 MAX_KEY_CHARS = 4096
+STORE_FILE = "store_gib"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}")
+TAKES: dict[str, tuple[str, ...]] = {
+    "keys": (), "streams": (), "credentials": (), "caller": ("TENANT", "PERSON", "ROLE"), "provider-key": (),
+    "rotate": ("IDENTITY",), "upkeep": (),
+}  # fmt: skip
+"""What each of its commands takes."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """See the module."""
     parser = argparse.ArgumentParser(prog="provisioner", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
-    parser.add_argument("what", choices=("keys", "streams", "credentials", "provider-key", "rotate", "upkeep"))
-    parser.add_argument("identity", nargs="?", help="for rotate: a service, operator, provisioner, backup or publisher")
+    parser.add_argument("what", choices=tuple(TAKES))
+    parser.add_argument("more", nargs="*", help="for rotate: a service, operator, provisioner, backup or publisher; "
+                        "for caller: a tenant of the tenants file, a person, a role")  # fmt: skip
     asked = parser.parse_args(arguments)
-    if (asked.what == "rotate") != (asked.identity is not None):
-        parser.error("write it as `rotate worker`")
+    if len(asked.more) != len(TAKES[asked.what]):
+        parser.error(f"write it as `{' '.join((asked.what, *TAKES[asked.what]))}`")
     try:
         match asked.what:
             case "keys":
@@ -62,11 +72,13 @@ def main(arguments: list[str] | None = None) -> int:
                 print((KEYS / "operator" / "credentials.json").read_text())
             case "provider-key":
                 take_provider_key(sys.stdin.read(MAX_KEY_CHARS).strip())
+            case "caller":
+                add_caller(*asked.more)
             case "rotate":
-                rotate(asked.identity)
+                rotate(*asked.more)
             case "upkeep":
                 retention = retention_of(os.environ.get("BULKHEAD_RETENTION") or "30d", ())
-                asyncio.run(upkeep.keep(_url(), IDENTITY, DATA, _layout(), retention))
+                asyncio.run(upkeep.keep(_url(), IDENTITY, DATA, layout(), retention))
     except (BusError, KeyFileError, ProvisionError, PurgeError, policy.PolicyError, ValueError) as error:
         print(f"{asked.what}: {error}", file=sys.stderr)
         return 1
@@ -108,7 +120,7 @@ def _broker(rules: policy.Policy) -> None:
     plan = ServerPlan(
         folder=folder, port=4222, monitor_port=8222, durability="power" if durability == "power" else "process",
         host="0.0.0.0", store=DATA / "store",  # noqa: S104 - a container's own network
-        tls=(IDENTITY / tls.BROKER_FILE, IDENTITY / tls.BROKER_KEY_FILE), store_gib=_store_gib(),
+        tls=(IDENTITY / tls.BROKER_FILE, IDENTITY / tls.BROKER_KEY_FILE), store_gib=_largest_store_gib(master),
     )  # fmt: skip
     write_configuration(plan, render.accounts(rules, keys.public_nkeys(master, rules), _shards()))
 
@@ -161,7 +173,7 @@ async def make_streams() -> None:
     report = await provision(
         _url(),
         keys.nkey_seed(folder, policy.PROVISIONER),
-        _layout(),
+        layout(),
         ca_file=folder / tls.CA_FILE,
     )
     for change in report.changed:
@@ -181,7 +193,18 @@ def _store_gib() -> int:
     return int(text)
 
 
-def _layout() -> Layout:
+def _largest_store_gib(folder: Path) -> int:
+    """The most that was ever said: a broker that has room for less than its streams may take does not start them, and
+    it is a running broker that makes them smaller."""
+    path, now = folder / STORE_FILE, _store_gib()
+    before = int(path.read_text()) if path.exists() else 0
+    if now > before:
+        keys.replace(path, str(now))
+    return max(before, now)
+
+
+def layout() -> Layout:
+    """What the environment says of streams and durables. Raises PolicyError."""
     # No ranks: containers have no numbers to rank by, and are replaced one by one, N beside an N-1 that knows no ranks.
     return Layout(_shards(), store_gib=_store_gib(), ranked=False)
 
@@ -209,6 +232,20 @@ def take_provider_key(key: str) -> None:
         raise KeyFileError("no key came on standard input; write it as `... provisioner provider-key < key.txt`")
     keys.replace(KEYS / "model_gateway" / "openai_api_key", key)
     print("model_gateway has the key; restart it")
+
+
+def add_caller(tenant: str, person: str, role: str) -> None:
+    """A key for one more person; the gateway reads the file again at the next request."""
+    if role not in callers.ROLES:
+        raise KeyFileError(f"no role {role}; there are {', '.join(callers.ROLES)}")
+    if wrong := [one for one in (tenant, person) if not NAME.fullmatch(one)]:
+        raise KeyFileError(f"{wrong[0]!r} is no name: letters, digits, and after the first one also . _ @ -")
+    path, key = KEYS / "operator" / "api_keys.json", callers.new_key()
+    rows = json.loads(path.read_text())["keys"]
+    text = json.dumps({"keys": [*rows, callers.row(key, tenant, person, role)]}, indent=1)
+    for folder in (KEYS / "operator", KEYS / "gateway"):
+        keys.replace(folder / path.name, text)
+    print(json.dumps({"api_key": key, "tenant": tenant, "person": person, "role": role}))
 
 
 def rotate(identity: str) -> None:

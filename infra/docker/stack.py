@@ -79,6 +79,10 @@ class Stack:
         self.run("down", "--volumes", "--remove-orphans", "--timeout", "3", timeout_s=DOWN_TIMEOUT_S, check=False)
         self._folder.cleanup()
 
+    def forget(self) -> None:
+        """Let everything stand; this object is not used again."""
+        self._folder.cleanup()
+
     def run(
         self, *arguments: str, timeout_s: float = COMMAND_TIMEOUT_S, check: bool = True, stdin: str | None = None
     ) -> subprocess.CompletedProcess[str]:

@@ -175,8 +175,9 @@ class _Provisioner:
             # A stream that drops its oldest would do so at once, and timers are among those.
             raise ProvisionError(
                 f"stream {name} holds {found['state']['bytes'] / GIB:.1f} GiB, and of a store of "
-                f"{self._layout.store_gib} GiB it would get {most / GIB:.1f}: give more (--store-gib), or purge ended "
-                "tasks first (python -m infra.nats.purge)"
+                f"{self._layout.store_gib} GiB it would get {most / GIB:.1f}: give more (--store-gib, in containers "
+                "BULKHEAD_STORE_GIB), or purge ended tasks first (python -m infra.nats.purge; in containers `upkeep` "
+                "does it, with a shorter BULKHEAD_RETENTION)"
             )
         wrong = differences(config, found["config"])
         if not wrong:

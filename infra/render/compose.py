@@ -105,6 +105,7 @@ INFRASTRUCTURE = """\
     healthcheck: {{disable: true}}
     environment:
       <<: *environment
+      BULKHEAD_STORE_GIB: ${{BULKHEAD_STORE_GIB:-}}
 {shards}
     volumes: ["keys_provisioner:{identity}:ro"]
     depends_on:

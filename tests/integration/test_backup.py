@@ -80,10 +80,10 @@ async def _handed(consumer: Consumer, count: int) -> list[Delivery]:
     return found
 
 
-async def left(url: str, identity: Path) -> list[tuple[int, bytes]]:
+async def left(url: str, identity: Path, shard: int = 0) -> list[tuple[int, bytes]]:
     """What the worker is handed now, by sequence."""
     async with bus(url, identity, "worker") as worker:
-        consumer = await worker.consumer(INBOX, "worker-0")
+        consumer = await worker.consumer(INBOX, subjects.durable("worker", shard))
         found = await _handed(consumer, 2)
         assert not await consumer.fetch(1, timeout_s=0.2)
         return [(one.stored.sequence, one.stored.body) for one in found]
@@ -123,17 +123,19 @@ async def test_another_broker_and_another_number_of_shards(tmp_path: Path) -> No
         )})  # fmt: skip
         assert starts(more, Layout({"worker": 3}))["worker-2"] == 6
         assert {starts(more, Layout({"worker": 2}))[f"worker-{shard}"] for shard in (0, 1)} == {3}
-        broker = RunDir(tmp_path / "c")
-        async with places._own_broker(broker, Layout()) as url:
+        broker, divided = RunDir(tmp_path / "c"), {"worker": 2}
+        async with places._own_broker(broker, Layout(divided)) as url:
             remote = Remote(url, tmp_path / "c" / "identity", tmp_path / "c" / "rag")
-            await places.restore_remote(reader, remote, "", silent)
-            assert await left(url, remote.identity) == [(4, b"3"), (5, b"4")]
+            await places.restore_remote(reader, remote, "", silent, divided)
+            assert await left(url, remote.identity, shard=subjects.partition_of("t1") % 2) == [(4, b"3"), (5, b"4")]
             with pytest.raises(BackupError, match="has a mesh already"):
                 await places.restore_remote(reader, remote, "", silent)
             # And back from there, by its address.
             again = await places.back_up_remote(remote, tmp_path / "again", "", silent)
+            with Reader(tmp_path / "again") as second:
+                assert starts(second.manifest, Layout())["worker-0"] <= 4, "what is left is handed out there, too"
         broker.close()
-        assert again.streams == reader.manifest.streams
+        assert again.streams == reader.manifest.streams and again.shards == divided
 
 
 def forged(source: Path, target: Path) -> Path:

@@ -5,6 +5,7 @@ file, a restored mesh; with --json one document per thing that was copied, and o
 """
 
 import time
+from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,18 +35,20 @@ class Where:
     identity: Path | None = None
     documents: Path | None = None
     replicas: int = 1
+    callers: Path | None = None
 
     def remote(self) -> "Remote | None":
         """The broker behind --nats; None for a mesh of this machine. Raises Stop."""
         from infra.backup.places import Remote
 
         if not self.nats:
-            if self.identity or self.documents:
-                raise Stop(Exit.USAGE, "--identity and --documents belong to --nats", "name a mesh here by --data")
+            if self.identity or self.documents or self.callers:
+                raise Stop(Exit.USAGE, "--identity, --documents and --callers belong to --nats",
+                           "name a mesh here by --data")
             return None
         if self.identity is None:
             raise Stop(Exit.USAGE, "--nats needs --identity", "name the folder with the keys of this mesh")
-        return Remote(self.nats, self.identity, self.documents, self.replicas)
+        return Remote(self.nats, self.identity, self.documents, self.replicas, self.callers)
 
 
 async def back_up(where: Where, to: Path, passphrase_file: Path | None, *, as_json: bool) -> None:
@@ -74,7 +77,10 @@ async def back_up(where: Where, to: Path, passphrase_file: Path | None, *, as_js
         out.print("no documents are in it: name rag's folder with --documents, on its machine", style="yellow")
 
 
-async def restore(where: Where, source: Path, passphrase_file: Path | None, *, check: bool, as_json: bool) -> None:
+async def restore(
+    where: Where, source: Path, passphrase_file: Path | None, *, check: bool, as_json: bool,
+    shards: Mapping[str, int] | None = None,
+) -> None:  # fmt: skip
     """Check a file, and make a mesh of it. Raises Stop."""
     from infra.backup import lockbox, places, restoring
     from infra.backup.archive import Reader
@@ -85,20 +91,24 @@ async def restore(where: Where, source: Path, passphrase_file: Path | None, *, c
         passphrase = lockbox.read_passphrase(passphrase_file) if passphrase_file else ""
         with Reader(source) as reader:
             if check:
-                restoring.check_streams(reader, Layout(reader.manifest.shards))
+                restoring.check_streams(reader, Layout(restoring.divided(reader.manifest, shards)))
                 if passphrase:
                     restoring.unsealed(reader, passphrase)
             elif remote is None:
-                await places.restore_local(reader, where.data, passphrase, _teller(as_json))
+                await places.restore_local(reader, where.data, passphrase, _teller(as_json), shards)
             else:
-                await places.restore_remote(reader, remote, passphrase, _teller(as_json))
-    _tell_restored(reader, where, passphrase, check=check, as_json=as_json)
+                await places.restore_remote(reader, remote, passphrase, _teller(as_json), shards)
+            divided = restoring.divided(reader.manifest, shards)
+    _tell_restored(reader, where, passphrase, divided, check=check, as_json=as_json)
 
 
-def _tell_restored(reader: "Reader", where: Where, passphrase: str, *, check: bool, as_json: bool) -> None:
+def _tell_restored(
+    reader: "Reader", where: Where, passphrase: str, shards: Mapping[str, int], *, check: bool, as_json: bool
+) -> None:
     manifest = reader.manifest
     if as_json:
-        print_json({"event": "checked" if check else "done", "file": str(reader.path)} | _summary(manifest))
+        print_json({"event": "checked" if check else "done", "file": str(reader.path)} | _summary(manifest)
+                   | {"shards": dict(shards)})
         return
     made = f"made {clock(manifest.created_unix_ms)} by bulkhead {manifest.version}"
     if check:
@@ -108,7 +118,9 @@ def _tell_restored(reader: "Reader", where: Where, passphrase: str, *, check: bo
     if not passphrase:
         out.print("keys were not restored: with other keys than before, tasks that were in flight fail, saying so",
                   style="yellow")
-    next_step = f"start it: bulkhead up --data {where.data}" if not where.nats else "start the services"
+    divided = "".join(f" --shards {service}={count}" for service, count in shards.items())
+    next_step = f"start it: bulkhead up --data {where.data}{divided}" if not where.nats else (
+        f"start the services{' with' if divided else ''}{divided}")  # fmt: skip
     out.print(f"{next_step} (what happened after the backup is not known to it: see docs/operations.md)", markup=False)
 
 

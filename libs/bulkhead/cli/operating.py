@@ -15,6 +15,8 @@ Identity = Annotated[Path | None, typer.Option(
     "--identity", metavar="DIR", help="With --nats: the folder with the keys of this mesh.")]
 Documents = Annotated[Path | None, typer.Option(
     "--documents", metavar="DIR", help="With --nats: where rag keeps its documents (BULKHEAD_RAG_DIR).")]
+Callers = Annotated[Path | None, typer.Option(
+    "--callers", metavar="DIR", help="With --nats: where api_keys.json lies, so that people keep their API keys.")]
 Passphrase = Annotated[Path | None, typer.Option(
     "--keys-passphrase", metavar="FILE", help="File with a passphrase, on one line, under which the keys are sealed.")]
 
@@ -35,6 +37,9 @@ StoreGib = Annotated[int, typer.Option(
     "--store-gib", min=0, metavar="N", envvar="BULKHEAD_STORE_GIB", help="Disk for the broker's streams, of which each "
     "gets its share; remembered. `python -m infra.capacity --tasks-per-day N` tells how much so many tasks need.",
     show_default="what it was given before; at first, enough for a laptop")]
+RestoreShards = Annotated[list[str] | None, typer.Option(
+    "--shards", metavar="SERVICE=N", help="Divide a service's inbox otherwise than it was; may be repeated.",
+    show_default="as in the backup")]
 DoctorRedis = Annotated[str, typer.Option(
     "--redis", metavar="URL", envvar="BULKHEAD_REDIS_URL", help="The Redis that the mesh was given.")]
 Otlp = Annotated[str, typer.Option(
@@ -68,7 +73,7 @@ def render_accounts(
 def backup(
     to: Annotated[Path, typer.Argument(metavar="DIR|FILE", help="The new file; in a folder it is named by the time.")],
     data: Data = target.DEFAULT_DATA, nats: Nats = "", identity: Identity = None, documents: Documents = None,
-    keys_passphrase: Passphrase = None, as_json: Json = False,
+    callers: Callers = None, keys_passphrase: Passphrase = None, as_json: Json = False,
 ) -> None:
     """Copy a mesh into one file, while it runs or when it is stopped.
 
@@ -80,13 +85,14 @@ def backup(
     """
     from bulkhead.cli import backing
 
-    run(backing.back_up(backing.Where(data, nats, identity, documents), to, keys_passphrase, as_json=as_json))
+    where = backing.Where(data, nats, identity, documents, callers=callers)
+    run(backing.back_up(where, to, keys_passphrase, as_json=as_json))
 
 
 def restore(
     source: Annotated[Path, typer.Argument(metavar="FILE", help="What `bulkhead backup` made.")],
     data: Data = target.DEFAULT_DATA, nats: Nats = "", identity: Identity = None, documents: Documents = None,
-    replicas: Replicas = 1,
+    replicas: Replicas = 1, callers: Callers = None, shards: RestoreShards = None,
     keys_passphrase: Passphrase = None,
     check: Annotated[bool, typer.Option("--check", help="Read it and compare every digest; restore nothing.")] = False,
     as_json: Json = False,
@@ -99,6 +105,11 @@ def restore(
     keys answers it as it did the first time.
     """
     from bulkhead.cli import backing
+    from bulkhead.cli.up import parse_shards
 
-    where = backing.Where(data, nats, identity, documents, replicas)
-    run(backing.restore(where, source, keys_passphrase, check=check, as_json=as_json))
+    async def do() -> None:
+        where = backing.Where(data, nats, identity, documents, replicas, callers)
+        await backing.restore(where, source, keys_passphrase, check=check, as_json=as_json,
+                              shards=parse_shards(shards or []))
+
+    run(do())

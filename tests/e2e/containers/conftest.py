@@ -9,11 +9,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+import yaml
 
 from infra.docker import images
+from infra.docker.contents import ROOT, SERVICES
 from infra.docker.stack import Stack, docker
 from tests.conftest import why_no_docker
-from tests.e2e.containers.field import TAG, Field
+from tests.e2e.containers.field import CROWD, CROWD_PLACES, CROWD_WAITING, TAG, Field
 from tests.e2e.fixtures.gate import GatedCounter
 
 
@@ -42,20 +44,41 @@ def built() -> Iterator[Mapping[str, str]]:
         del os.environ["BULKHEAD_TAG"]
 
 
+CONTAINERS = (*SERVICES, "nats", "redis", "offline-model", "upkeep", "provision-keys", "provision-streams")
+
+
+def stack_beside(counter: GatedCounter, project: str, environ: Mapping[str, str]) -> Stack:
+    """A mesh of the images of this run, whose tools reach a counter of this machine."""
+    url = f"http://outside:{counter.url.rpartition(':')[2]}"
+    # No image needs a shell: here there is none that could be started.
+    more: dict[str, dict[str, object]] = {
+        name: {"volumes": [f"/dev/null:/usr/bin/{shell}:ro" for shell in ("dash", "bash")]} for name in CONTAINERS
+    }
+    more["tool_executor"]["extra_hosts"] = ["outside:host-gateway"]
+    return Stack(
+        project,
+        extra_env={"signer": {"BULKHEAD_COUNTER_URL": url}, "tool_executor": {"BULKHEAD_COUNTER_URL": url}},
+        environ={"BULKHEAD_TAG": TAG, **environ},
+        services=more,
+    )
+
+
 @pytest.fixture(scope="session")
 def field(built: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
     """A running mesh with four shards of worker, and a counter that its tools reach."""
-    with GatedCounter(tmp_path_factory.mktemp("counter") / "counter.jsonl", host="0.0.0.0") as counter:
-        url = f"http://outside:{counter.url.rpartition(':')[2]}"
-        stack = Stack(
-            f"bulkhead-test-{os.getpid()}",
-            extra_env={"signer": {"BULKHEAD_COUNTER_URL": url}, "tool_executor": {"BULKHEAD_COUNTER_URL": url}},
-            environ={"BULKHEAD_TAG": TAG, "BULKHEAD_SHARDS_WORKER": "4"},
-            services={"tool_executor": {"extra_hosts": ["outside:host-gateway"]}},
-        )
-        with stack:
-            stack.up()
-            yield Field(stack, counter)
+    folder = tmp_path_factory.mktemp("field")
+    tenants = yaml.safe_load((ROOT / "infra/identity/tenants.yaml").read_text())["tenants"]
+    quota = {"running": CROWD_PLACES, "waiting": CROWD_WAITING, "weight": 1}
+    (folder / "tenants.yaml").write_text(
+        yaml.safe_dump({"tenants": {**tenants, CROWD: {**tenants["demo"], "quota": quota}}})
+    )
+    environ = {"BULKHEAD_SHARDS_WORKER": "4", "BULKHEAD_TENANTS": str(folder / "tenants.yaml")}
+    with (
+        GatedCounter(folder / "counter.jsonl", host="0.0.0.0") as counter,
+        stack_beside(counter, f"bulkhead-test-{os.getpid()}", environ) as stack,
+    ):
+        stack.up()
+        yield Field(stack, counter)
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.backup import lockbox
+from infra.backup import lockbox, taking
 from infra.backup.archive import (
     BLOCK,
     FORMAT,
@@ -243,3 +243,13 @@ def test_a_passphrase_that_is_none(tmp_path, content):
         lockbox.read_passphrase(path)
     with pytest.raises(BackupError, match="one line"):
         lockbox.read_passphrase(tmp_path / "none")
+
+
+def test_what_is_sealed_are_this_meshes_keys_and_not_its_brokers_certificates(tmp_path):
+    """Another broker has a CA of its own: with this one nobody would trust it."""
+    for name in ("worker.nkey", "public.json", "ca.pem", ".lock"):
+        (tmp_path / name).write_text(name)
+    (tmp_path / "tls").mkdir()
+    (tmp_path / "tls" / "ca.pem").write_text("ca")
+    sealed = taking._sealed(taking.Wanted(identity=tmp_path, passphrase="a passphrase for this"))
+    assert set(lockbox.unseal(sealed, "a passphrase for this")) == {"worker.nkey", "public.json"}

@@ -31,6 +31,16 @@ def test_it_is_what_the_compose_specification_allows() -> None:
     assert not allowed.is_valid(misspelt)
 
 
+@pytest.mark.parametrize("name", ["provision-keys", "provision-streams", "upkeep"])
+def test_who_makes_streams_or_bounds_the_broker_knows_how_much_disk_there_is_and_how_inboxes_are_divided(
+    name: str,
+) -> None:
+    """What is lacking in one of them alone would be found months later, when a stream of a laptop's size is full."""
+    variables = OURS[name]["environment"]
+    assert variables["BULKHEAD_STORE_GIB"] == "${BULKHEAD_STORE_GIB:-}"
+    assert {"BULKHEAD_SHARDS_WORKER", "BULKHEAD_SHARDS_BUDGET"} <= set(variables)
+
+
 @pytest.mark.parametrize("name", OURS)
 def test_a_container_may_do_little(name: str) -> None:
     one = OURS[name]

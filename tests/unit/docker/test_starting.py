@@ -18,7 +18,8 @@ import pytest
 from bulkhead.runtime import container, probe
 from infra.docker import broker, ledger, provisioner
 from infra.docker.contents import KEYS_OF, SERVICES
-from infra.identity import keys
+from infra.identity import callers, keys
+from infra.nats.bounds import GIB
 
 WELL, NOT_YET = b"HTTP/1.1 200 OK\r\n\r\n{}", b"HTTP/1.1 503 NO\r\n\r\nunavailable"
 
@@ -89,6 +90,47 @@ def test_a_mistake_is_told(
         monkeypatch.setenv(name, value)
     assert provisioner.main(arguments) == 1
     assert says in capsys.readouterr().err
+
+
+def test_a_broker_keeps_room_for_streams_that_are_to_become_smaller(
+    volumes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is told less than its streams may take does not start them: the provisioner could not change them."""
+    found = []
+    for given in ("", "900", "400", ""):
+        monkeypatch.setenv("BULKHEAD_STORE_GIB", given)
+        assert provisioner.main(["keys"]) == 0
+        text = (volumes / "nats" / "nats-server.conf").read_text()
+        found.append(int(text.partition("max_file_store: ")[2].split()[0]) // GIB)
+    assert found[1:] == [900, 900, 900] and found[0] < 900
+    assert provisioner.layout().store_gib == 0
+
+
+def test_one_more_person_gets_a_key_that_stays_and_only_its_digest_is_kept(
+    volumes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert provisioner.main(["keys"]) == 0
+    capsys.readouterr()
+    assert provisioner.main(["caller", "acme", "ann", "submitter"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert provisioner.main(["keys"]) == 0
+    for folder in ("operator", "gateway"):
+        text = (volumes / folder / "api_keys.json").read_text()
+        assert callers.row(made["api_key"], "acme", "ann", "submitter") in json.loads(text)["keys"]
+        assert made["api_key"] not in text and len(json.loads(text)["keys"]) == len(callers.ROLES) + 1
+
+
+@pytest.mark.parametrize("words, says", [
+    (("acme", "ann", "king"), "no role king; there are submitter, "),
+    (("acme", "a/n", "submitter"), "'a/n' is no name"),
+])  # fmt: skip
+def test_a_key_for_nobody_is_not_made(
+    volumes: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], says: str
+) -> None:
+    assert provisioner.main(["keys"]) == 0
+    before = _all(volumes)
+    assert provisioner.main(["caller", *words]) == 1
+    assert says in capsys.readouterr().err and _all(volumes) == before
 
 
 def test_credentials_are_printed_as_json(volumes: Path, capsys: pytest.CaptureFixture[str]) -> None:
