@@ -86,6 +86,7 @@ ROWS: tuple[Row, ...] = (
     Row(task.StepStarted, _from("planner", "gateway"), "planner"),
     Row(task.StepEnded, _from("planner", "gateway"), "planner"),
     Row(task.Progressed, _from("planner", "gateway"), "planner"),
+    Row(task.TaskPaused, _from("planner", "gateway"), "planner"),
     Row(task.TaskEnded, _to("gateway", "planner", "gateway"), "planner"),
     Row(task.TaskStopped, _from("planner", "budget"), "planner"),
     # Steps
@@ -93,6 +94,8 @@ ROWS: tuple[Row, ...] = (
     Row(step.StepCancelRequested, _from("planner", "worker"), "planner"),
     Row(step.StepProposed, _from("worker", "checker"), "worker"),
     Row(step.StepFinished, _from("worker", "planner"), "worker"),
+    Row(step.StepPaused, _to("planner", "worker", "checker"), "planner"),
+    Row(step.StepExtended, _from("planner", "worker", "checker"), "planner"),
     Row(verdict.VerdictReached, _from("checker", "planner"), "checker"),
     # Steps with each other
     Row(peer.AnswerRequested, (("worker", "planner"), ("planner", "worker")), "planner"),
@@ -123,6 +126,11 @@ ROWS: tuple[Row, ...] = (
         (*_from("model_gateway", *DECIDERS), *_from("tool_executor", "worker"), *_from("rag", "worker")),
         "runtime",
     ),
+    Row(
+        control.CallResumed,
+        (*_from("model_gateway", *DECIDERS), *_from("tool_executor", "worker"), *_from("rag", "worker")),
+        "runtime",
+    ),
     # Money
     Row(budget.ReserveRequested, _to("budget", *DOERS), "budget", plane="rpc"),
     Row(budget.ReserveReplied, _from("budget", *DOERS), "budget", plane="rpc"),
@@ -137,6 +145,8 @@ ROWS: tuple[Row, ...] = (
     Row(budget.LimitsRequested, _to("budget", "gateway"), "budget", plane="rpc"),
     Row(budget.LimitsReplied, _from("budget", "gateway"), "budget", plane="rpc"),
     Row(budget.LimitsChanged, _from("budget", JOURNAL), "budget"),
+    Row(budget.TopUpRequested, _to("budget", "gateway"), "budget", plane="rpc"),
+    Row(budget.TopUpReplied, _from("budget", "gateway"), "budget", plane="rpc"),
     Row(budget.SpendRequested, _to("budget", "gateway"), "budget", plane="rpc"),
     Row(budget.SpendReplied, _from("budget", "gateway"), "budget", plane="rpc"),
     Row(budget.LedgerPart, _from("budget", JOURNAL), "budget"),

@@ -21,6 +21,7 @@ from bulkhead_contracts.budget import (
     Settled,
     SpendRequested,
     TaskHalted,
+    TopUpRequested,
 )
 from bulkhead_contracts.control import Halt, HaltRequested
 from bulkhead_contracts.task import TaskStopped
@@ -30,6 +31,7 @@ from .alerts import Alerts
 from .checkpoint import Checkpointer
 from .core import NO_LIMIT, Answer, Balance, Ceiling, Conflict, Denied, Held, Settlement, Stale, Waiting
 from .limiting import LimitBook
+from .parking import Parking
 from .port import Fenced, RedisFailure, Store
 from .rebuild import JOURNAL, Keeper, find_fact, settled_before
 from .scope_book import ScopeBook
@@ -42,6 +44,9 @@ from .watcher import Watcher
 log = Log("budget")
 
 MAX_KNOWN_GRANTS = 4_096
+CLOCKS_MS = 5_000
+"""So far the clocks of a doer and of this service may be apart: a call that was admitted under earlier limits is judged
+by the next admission, under those that hold now."""
 DOUBT_S = 30.0
 """Twice as long as a doer asks for one reservation (its patience and its requests' timeouts, 12 s at most): whoever
 holds one has its fact in the journal by then."""
@@ -80,9 +85,13 @@ class Budget:
         )  # fmt: skip
         self.alerts = Alerts(context.bus, context.publisher, store, context.clock)
         self.limits = LimitBook(context.bus, context.publisher, store, context.clock, self.keeper.lose)
+        self.parking = Parking(context.bus, context.publisher, self.limits, context.clock,
+                               parks=settings.ceiling == "wait")  # fmt: skip
+        self.limits.on_change = self.parking.lift_all
         self._scopes = ScopeBook(NO_LIMIT._replace(
             tokens=settings.mesh_day_tokens, cost_usd_micros=settings.mesh_day_cost_usd_micros))
         self.rpc: RpcTable = {ReserveRequested: self.admit, LimitsRequested: self.limits.answer,
+                              TopUpRequested: self.limits.top_up,
                               SpendRequested: SpendBook(context.bus, context.clock).answer,
                               HaltRequested: Switches(context).answer}
 
@@ -226,6 +235,13 @@ class Budget:
     async def _denied(self, message: Received, body: ReserveRequested, ceiling: Ceiling) -> ReserveReplied:
         reason = reasons.denied(ceiling)
         try:
+            if self.parking.waits(message.envelope):
+                grant = self._authority(message).task
+                if await self.parking.raised(body, body.agent or message.sender, grant, ceiling):
+                    return self._wait(body, "the limits were raised since this was refused", ceiling.scope)
+                halt = await self.parking.park(message.tenant, message.task, ceiling, grant.expires_unix_ms)
+                if halt is not None:
+                    return _refused(body, halt.reason, ceiling.scope, halt)
             await self._halt(message, ceiling, reason)
             await self._stop(message)
         except (Fenced, *RedisFailure) as error:
@@ -240,6 +256,7 @@ class Budget:
         while True:
             await asyncio.sleep(DOUBT_S / 2)
             await self.let_go()
+            await self.parking.look()
 
     async def let_go(self) -> None:
         """Release what may be held and has no fact although its time is over: nobody was told that it holds."""
@@ -298,7 +315,13 @@ class Budget:
             settlement = await self._store.settle(key, core.used(body.usage, body.wall_ms), body.estimated)
             if settlement.kind == "unknown":
                 settlement = await self._look_up(message, body, key)
-            if settlement.ceiling is not None:
+            if settlement.ceiling is not None and self.parking.waits(message.envelope):
+                since = message.time_unix_ms - body.wall_ms - CLOCKS_MS
+                if not self.limits.changed_since(message.tenant, since):
+                    await self.parking.park(message.tenant, message.task, settlement.ceiling)
+                if settlement.stopped is not None:
+                    await self._tell_charge(message, settlement.stopped)
+            elif settlement.ceiling is not None:
                 await self._halt(message, settlement.ceiling, reasons.exceeded(settlement.ceiling))
                 await self._stop(message)
             elif settlement.stopped is not None:
@@ -397,5 +420,7 @@ class Budget:
                 raise one
 
 
-def _refused(body: ReserveRequested, reason: str, scope: str = "") -> ReserveReplied:
-    return ReserveReplied(reservation_id=body.reservation_id, decision="refused", scope=scope, reason=reason[:2000])
+def _refused(body: ReserveRequested, reason: str, scope: str = "", halt: Halt | None = None) -> ReserveReplied:
+    """halt: the task waits for it to be lifted."""
+    return ReserveReplied(reservation_id=body.reservation_id, decision="refused", scope=scope, reason=reason[:2000],
+                          pauses=halt is not None, halted_unix_ms=halt.at_unix_ms if halt is not None else 0)

@@ -1,16 +1,19 @@
 """A tenant's limits: facts in the journal, read by every replica, changed by its operators while the mesh runs.
 
-In: LimitsRequested (rpc, from the gateway, which established who asks). Out: LimitsReplied; for a change the fact
-`LimitsChanged` before it, with who, from what, to what, and all limits as they stand since then: the last fact of a
-tenant is its limits, whatever becomes of Redis. Redis knows only their revision and when somebody last looked: an
-admission that was made of another one is asked again, so a change holds from the next admission on, on every replica.
+In: LimitsRequested, TopUpRequested (rpc, from the gateway, which established who asks). Out: their replies; for a
+change the fact `LimitsChanged` before it, with who, from what, to what, and all limits as they stand since then: the
+last fact of a tenant is its limits, whatever becomes of Redis. Redis knows only their revision and when somebody last
+looked: an admission that was made of another one is asked again, so a change holds from the next admission on, on every
+replica.
 """
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
+
+from pydantic import ValidationError
 
 from bulkhead.bus.port import Bus, BusError, BusUnavailable, WrongLastSequence
 from bulkhead.runtime import inbound
@@ -19,12 +22,21 @@ from bulkhead.runtime.inbound import Unreadable
 from bulkhead.runtime.publisher import Publisher
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import subjects
-from bulkhead_contracts.budget import Limit, LimitsChanged, LimitsReplied, LimitsRequested, TargetLimit
-from bulkhead_contracts.limits import MAX_LIMIT_TARGETS
+from bulkhead_contracts.budget import (
+    Limit,
+    LimitsChanged,
+    LimitsReplied,
+    LimitsRequested,
+    TargetLimit,
+    TopUp,
+    TopUpReplied,
+    TopUpRequested,
+)
+from bulkhead_contracts.limits import MAX_LIMIT_TARGETS, MAX_TOP_UP_CHANGES, MAX_TOP_UPS
 from bulkhead_contracts.result import Failure
 
 from .port import Fenced, RedisFailure, Revision, Store
-from .scopes import Limits
+from .scopes import TOP_UP, Limits
 
 log = Log("budget.limits")
 
@@ -47,6 +59,14 @@ class Page:
     sequence: int = 0
     change: str = ""
     limits: Limits = field(default_factory=dict)
+    top_ups: tuple[TopUp, ...] = ()
+    changed_unix_ms: int = 0
+
+    @property
+    def effective(self) -> Limits:
+        """As an admission takes them: top-ups under targets of their own (scopes.TOP_UP)."""
+        return {**self.limits, **{f"{TOP_UP}/{one.task}": one.add for one in self.top_ups}} if self.top_ups else (
+            self.limits)
 
 
 class Current(NamedTuple):
@@ -65,6 +85,20 @@ class LimitBook:
         """lost: told that the ledger does not answer, so that it is verified."""
         self._bus, self._publisher, self._store, self._clock, self._lost = bus, publisher, store, clock, lost
         self._pages: OrderedDict[str, Page] = OrderedDict()
+        self.on_change: Callable[[str, str, str], Awaitable[int]] | None = None
+        """Called with tenant, target and why, when a change holds; tells how many tasks go on because of it."""
+
+    def revision(self, tenant: str) -> int:
+        """Of the tenant's limits as this replica knows them."""
+        return self._pages.get(tenant, Page()).revision
+
+    def changed_since(self, tenant: str, unix_ms: int) -> bool:
+        """Whether this replica knows of a change after that."""
+        return self._pages.get(tenant, Page()).changed_unix_ms >= unix_ms
+
+    async def newest(self, tenant: str) -> int:
+        """The revision that stands in the journal. Raises BusError."""
+        return (await self._read(tenant)).revision
 
     async def of(self, tenant: str) -> Current:
         """As last read here; the store says whether that is still good. Raises BusError."""
@@ -72,7 +106,7 @@ class LimitBook:
         if page is None:
             page = await self._read(tenant)
         self._pages.move_to_end(tenant)
-        return Current(Revision(tenant, page.revision), page.limits)
+        return Current(Revision(tenant, page.revision), page.effective)
 
     async def renew(self, tenant: str, now_unix_ms: int) -> None:
         """Read them again and tell the store. Raises BusError, Fenced, RedisFailure."""
@@ -89,7 +123,8 @@ class LimitBook:
                 raise BusUnavailable(f"the limits of tenant {tenant} cannot be read ({error.reason}); start the newer "
                                      "version of budget") from error  # fmt: skip
             assert isinstance(body, LimitsChanged), "nobody says anything else there"
-            page = Page(body.revision, stored.sequence, body.change, {one.target: one.limit for one in body.limits})
+            page = Page(body.revision, stored.sequence, body.change, {one.target: one.limit for one in body.limits},
+                        body.top_ups, body.changed_unix_ms)  # fmt: skip
         known = self._pages.get(tenant, Page())
         # A follower that lags knows less than this replica does.
         self._pages[tenant] = page if page.revision >= known.revision else known
@@ -108,15 +143,36 @@ class LimitBook:
         try:
             if body.target is None:
                 return _reply(await self._read(message.tenant))
-            page = await self._change(message, body)
+            page = await self._change(message, lambda page, change: changed(
+                page, body, message.tenant, change, self._clock()))
             if isinstance(page, Failure):
                 return LimitsReplied(failure=page)
+            await self._holds(message.tenant, page, body.target, body.requester.person)
         except BusError as error:
-            return LimitsReplied(failure=Failure.of(
-                "unavailable", f"the journal does not answer: {error}",
-                "read the limits to see whether the change was made, then make it again"))  # fmt: skip
-        await self._tell(Revision(message.tenant, page.revision))
+            return LimitsReplied(failure=_unavailable(error))
         return _reply(page)
+
+    async def top_up(self, message: Received) -> TopUpReplied:
+        """Give a task more: as a change of the limits; then what is halted at its ceiling goes on."""
+        body = message.body
+        assert isinstance(body, TopUpRequested)
+        if (failure := toppable(body, message.tenant)) is not None:
+            return TopUpReplied(failure=failure)
+        try:
+            page = await self._change(message, lambda page, change: topped_up(
+                page, body, message.tenant, change, self._clock()))
+            if isinstance(page, Failure):
+                return TopUpReplied(failure=page)
+            resumed = await self._holds(message.tenant, page, f"task/{body.task}", body.requester.person)
+        except BusError as error:
+            return TopUpReplied(failure=_unavailable(error))
+        added = next((one.add for one in page.top_ups if one.task == body.task), Limit())
+        return TopUpReplied(added=added, revision=page.revision, resumed=resumed > 0)
+
+    async def _holds(self, tenant: str, page: Page, target: str, by: str) -> int:
+        """It is stored: have it hold everywhere, and who waits for it go on. Raises BusError."""
+        await self._tell(Revision(tenant, page.revision))
+        return await self.on_change(tenant, target, f"{by} changed {target}") if self.on_change else 0
 
     async def _tell(self, revision: Revision) -> None:
         """The store knows it before the asker does: then it holds everywhere. It is stored in any case."""
@@ -129,19 +185,21 @@ class LimitBook:
                 log.warning("limits_not_told", tenant=revision.tenant, reason=str(error))
                 await asyncio.sleep(TELL_AGAIN_S)
 
-    async def _change(self, message: Received, body: LimitsRequested) -> Page | Failure:
+    async def _change(
+        self, message: Received, make: Callable[[Page, str], LimitsChanged | Failure]
+    ) -> Page | Failure:
         change = message.envelope.id[:64]
         for _ in range(TRIES):
             page = await self._read(message.tenant)
-            if page.change == change:
+            if page.change == change or any(change in one.changes for one in page.top_ups):
                 return page  # The answer to the first try was lost.
-            made = changed(page, body, message.tenant, change, self._clock())
+            made = make(page, change)
             if isinstance(made, Failure):
                 return made
             try:
                 await self._publisher.send(
                     JOURNAL, made, tenant=BOOK, task=message.tenant, cause=message.envelope.id,
-                    index=f"limits/{made.revision}", actor=body.requester.person, expect_last_on_subject=page.sequence,
+                    index=f"limits/{made.revision}", actor=made.by, expect_last_on_subject=page.sequence,
                 )  # fmt: skip
             except WrongLastSequence:
                 continue
@@ -179,7 +237,54 @@ def changed(page: Page, body: LimitsRequested, tenant: str, change: str, now_uni
     return LimitsChanged(
         tenant=tenant, revision=page.revision + 1, target=body.target, old=old, new=body.limit,
         by=body.requester.person, changed_unix_ms=now_unix_ms, change=change, limits=_rows(limits),
+        top_ups=_living(page, now_unix_ms),
     )  # fmt: skip
+
+
+def toppable(body: TopUpRequested, tenant: str) -> Failure | None:
+    """Why this person may not give the task more, or nobody that much."""
+    who = body.requester
+    if who.tenant != tenant:
+        return Failure.of("forbidden", f"{who.person} of tenant {who.tenant} may not top up tenant {tenant}'s tasks",
+                          "use a key of that tenant")  # fmt: skip
+    if who.role not in MAY_CHANGE:
+        return Failure.of("forbidden", f"the role {who.role} may not top up tasks", "ask an operator")
+    if not any(body.add.model_dump().values()):
+        return Failure.of("adds_nothing", "the top-up adds nothing", "name an amount above 0: --usd 0.50")
+    return None
+
+
+def topped_up(
+    page: Page, body: TopUpRequested, tenant: str, change: str, now_unix_ms: int
+) -> LimitsChanged | Failure:
+    """The fact that gives a task more, or why it cannot. Pure."""
+    known = {one.task: one for one in _living(page, now_unix_ms)}
+    before = known.pop(body.task, TopUp(task=body.task, add=Limit()))
+    added = {name: (getattr(before.add, name) or 0) + (getattr(body.add, name) or 0) for name in Limit.model_fields}
+    try:
+        sum_ = Limit(**{name: value or None for name, value in added.items()})
+    except ValidationError:
+        return Failure.of("too_much", "with this the task's top-ups exceed what a limit may be", "add less")
+    if len(known) >= MAX_TOP_UPS:
+        return Failure.of("too_many_limits", f"a tenant may have {MAX_TOP_UPS} tasks that were topped up and still run",
+                          "wait until some of them have ended")  # fmt: skip
+    known[body.task] = TopUp(task=body.task, add=sum_, until_unix_ms=max(before.until_unix_ms, body.until_unix_ms),
+                             changes=(*before.changes, change)[-MAX_TOP_UP_CHANGES:])  # fmt: skip
+    return LimitsChanged(
+        tenant=tenant, revision=page.revision + 1, target=f"task/{body.task}", old=before.add, new=sum_,
+        by=body.requester.person, changed_unix_ms=now_unix_ms, change=change, limits=_rows(page.limits),
+        topped_up=True, reason=body.reason, top_ups=tuple(known.values()),
+    )  # fmt: skip
+
+
+def _living(page: Page, now_unix_ms: int) -> tuple[TopUp, ...]:
+    """What still counts: a task that has ended needs none."""
+    return tuple(one for one in page.top_ups if not one.until_unix_ms or one.until_unix_ms > now_unix_ms)
+
+
+def _unavailable(error: BusError) -> Failure:
+    return Failure.of("unavailable", f"the journal does not answer: {error}",
+                      "read the limits to see whether the change was made, then make it again")
 
 
 def _rows(limits: Limits) -> tuple[TargetLimit, ...]:
@@ -187,4 +292,4 @@ def _rows(limits: Limits) -> tuple[TargetLimit, ...]:
 
 
 def _reply(page: Page) -> LimitsReplied:
-    return LimitsReplied(revision=page.revision, limits=_rows(page.limits))
+    return LimitsReplied(revision=page.revision, limits=_rows(page.limits), top_ups=page.top_ups)

@@ -66,15 +66,17 @@ _OPTIONS = {"tokens": "--tokens", "model_calls": "--model-calls", "tool_calls": 
 
 
 def _raise(target: str, ceiling: Ceiling) -> str:
-    needed = ceiling.spent + ceiling.asked
-    match ceiling.unit:
+    return f"bulkhead limits set {target} {_option(ceiling.unit, ceiling.spent + ceiling.asked)}"
+
+
+def _option(unit: Unit, amount: int) -> str:
+    match unit:
         case "cost_usd_micros":
-            value = f"--usd {needed / 1_000_000:.6f}"
+            return f"--usd {amount / 1_000_000:.6f}"
         case "wall_ms":
-            value = f"--wall {needed // 1000 + 1}s"
-        case unit:
-            value = f"{_OPTIONS[unit]} {needed}"
-    return f"bulkhead limits set {target} {value}"
+            return f"--wall {amount // 1000 + 1}s"
+        case _:
+            return f"{_OPTIONS[unit]} {amount}"
 
 
 def denied(ceiling: Ceiling) -> str:
@@ -85,6 +87,37 @@ def denied(ceiling: Ceiling) -> str:
         f"spent {amount(ceiling.spent, unit)}, and the call may cost up to {amount(ceiling.asked, unit)}. "
         f"{_remedy(ceiling)}."
     )
+
+
+def parked(ceiling: Ceiling, task: str) -> str:
+    """A task that is halted at a ceiling, and what lets it go on. Why it is halted, in the present tense."""
+    unit = ceiling.unit
+    if ceiling.spent > ceiling.limit:
+        why = f"limit {amount(ceiling.limit, unit)}, spent {amount(ceiling.spent, unit)}"
+    else:
+        why = (f"limit {amount(ceiling.limit, unit)}, spent {amount(ceiling.spent, unit)}, and the next call may cost "
+               f"up to {amount(ceiling.asked, unit)}")  # fmt: skip
+    return f"The budget of {_who(ceiling)} is used up: {why}. {_way_on(ceiling, task)}"
+
+
+def _way_on(ceiling: Ceiling, task: str) -> str:
+    kind, tenant, name = ceiling.scope.split(":", 2)
+    where = "it goes on where it stands; if nobody does that, it ends at its deadline"
+    match kind:
+        case "task":
+            more = max(1, ceiling.spent + ceiling.asked - ceiling.limit)
+            return (f"An operator gives it more: `bulkhead topup {task} {_option(ceiling.unit, more)} --reason TEXT` "
+                    f"is enough for that one call; {where}")  # fmt: skip
+        case "day":
+            return (f"An operator raises the day: `{_raise(kind, ceiling)}` where `bulkhead limits get` shows a limit "
+                    f"of the day, else day.{ceiling.unit} of tenant {tenant} in the tenants file; {where}")  # fmt: skip
+        case "mesh":
+            return f"Who runs the mesh raises BULKHEAD_MESH_DAY_* of budget; {where}"
+        case "step" | "month":
+            target = kind
+        case _:
+            target = f"{kind}/{name.rpartition(':')[0]}"
+    return f"An operator raises it: `{_raise(target, ceiling)}`; {where}"
 
 
 def exceeded(ceiling: Ceiling) -> str:

@@ -2,7 +2,7 @@
 
 In: the grant, who calls, a tenant's limits, the time. Out: scopes, the task's first. A name in the limits comes before
 what holds for all of its kind; the grant's own ceilings (task, day) can be narrowed by a general limit, and the task's
-replaced by one that names the task (a top-up).
+replaced by one that names the task. What a task was topped up with is added to its ceiling, whatever that is.
 
     task:<tenant>:<task>            step:<tenant>:<task>/<step>
     agent|workflow|feature|user:<tenant>:<name>:<UTC day>
@@ -14,11 +14,14 @@ from datetime import UTC, datetime
 
 from bulkhead_contracts.budget import Limit, ScopeLimit
 from bulkhead_contracts.grant import TaskGrant
+from bulkhead_contracts.limits import UNLIMITED
 
 from .core import NO_LIMIT, Scope, Sum, scope_limits
 
 Limits = Mapping[str, Limit]
 """By target."""
+TOP_UP = "topup"
+"""Target of what is added to a task's ceiling; nobody can name it in a request."""
 AFTERWARDS_MS = 2 * 24 * 3600 * 1000
 """So long a day, or a month, is kept after its end."""
 IN_FIRST = 8
@@ -40,6 +43,7 @@ def scopes_of(
     asked = NO_LIMIT._replace(tokens=grant.limits.tokens, cost_usd_micros=grant.limits.cost_usd_micros)
     granted = NO_LIMIT._replace(tokens=grant.day_tokens, cost_usd_micros=grant.day_cost_usd_micros)
     task = replaced(narrowed(asked, limits.get("task")), limits.get(f"task/{grant.task}"))
+    task = raised(task, limits.get(f"{TOP_UP}/{grant.task}"))
     found = [Scope(task_scope(tenant, grant.task), task, grant.expires_unix_ms)]
     if step_id:
         found.append(Scope(f"step:{tenant}:{grant.task}/{step_id}", replaced(NO_LIMIT, limits.get("step")),
@@ -70,6 +74,14 @@ def replaced(ceiling: Sum, limit: Limit | None) -> Sum:
     if limit is None:
         return ceiling
     return Sum(*(most if (new := getattr(limit, unit)) is None else new
+                 for unit, most in zip(Sum._fields, ceiling, strict=True)))  # fmt: skip
+
+
+def raised(ceiling: Sum, by: Limit | None) -> Sum:
+    """So much more, where there is a ceiling."""
+    if by is None:
+        return ceiling
+    return Sum(*(most if most >= UNLIMITED else min(most + (getattr(by, unit) or 0), UNLIMITED)
                  for unit, most in zip(Sum._fields, ceiling, strict=True)))  # fmt: skip
 
 

@@ -21,7 +21,9 @@ class Settings(ServiceSettings):
     Redis, which several replicas need to agree who tells. watch_halts: stop a task that loops or only chatters; false
     tells of it and stops nothing. settled_keep_minutes: so long a reservation is remembered after it was settled.
     checkpoint_s: so often one replica looks whether a checkpoint of the ledger is due: after so many messages
-    (checkpoint_messages), or an hour. mesh_day_*: what all tenants together may spend in a day (UTC).
+    (checkpoint_messages), or an hour. ceiling: what becomes of a task at its ceiling: it waits where it stands, until
+    somebody raises the ceiling or its deadline is there; or it ends. mesh_day_*: what all tenants together may spend
+    in a day (UTC).
     """
 
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
@@ -39,6 +41,7 @@ class Settings(ServiceSettings):
     settled_keep_minutes: int = Field(default=360, ge=1, le=14_400)
     checkpoint_s: float = Field(default=300.0, ge=0.05, le=86_400)
     checkpoint_messages: int = Field(default=20_000, ge=1)
+    ceiling: Literal["wait", "end"] = "wait"
     mesh_day_cost_usd_micros: int = Field(default=UNLIMITED, ge=0, le=UNLIMITED)
     mesh_day_tokens: int = Field(default=UNLIMITED, ge=0, le=UNLIMITED)
 

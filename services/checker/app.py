@@ -7,10 +7,11 @@ from bulkhead.flow import Decider
 from bulkhead.runtime.context import Context
 from services.checker.core import Checker
 from services.checker.logic4 import CheckerV4
+from services.checker.logic5 import CheckerV5
 from services.checker.settings import Settings
 
 SERVICE = "checker"
-LOGICS: Mapping[int, Decider[Any]] = {1: Checker(), 2: Checker(), 3: Checker(), 4: CheckerV4()}
+LOGICS: Mapping[int, Decider[Any]] = {1: Checker(), 2: Checker(), 3: Checker(), 4: CheckerV4(), 5: CheckerV5()}
 """A version is the whole mesh's: where a service decides as before, it stands under each of their numbers."""
 
 

@@ -5,6 +5,8 @@
 | -       | StepProposed     | over (plain checks refuse), or judging (the judge model asked) |
 | judging | ModelCallReplied | over (verdict), or judging (once more, unreadable verdict)     |
 | judging | CallDeferred     | judging (again by timer), or over                              |
+| judging | CallResumed      | judging (again at once; from logic 5 on)                       |
+| judging | StepExtended     | judging, with more time (from logic 5 on)                      |
 | over    | anything         | over                                                           |
 """
 
@@ -35,6 +37,10 @@ class Case:
     tries: int = 0
     deferrals: int = 0
     usage: Usage = Usage()
+    asleep: bool = False
+    """Put off, and not asked again yet: from logic 5 on."""
+    held: bool = False
+    """Held back by a halt or a breaker, as far as is known."""
 
 
 @dataclass(frozen=True, slots=True)

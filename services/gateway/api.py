@@ -138,6 +138,15 @@ class QueueDocument(Contract):
     limit: Count
 
 
+class PauseDocument(Contract):
+    """Why a task is held back where it stands, with what lets it go on. step_id: where it is seen, "" for the plan."""
+
+    since_unix_ms: Count
+    code: str
+    reason: Reason
+    step_id: str
+
+
 class TaskDocument(Contract):
     """All that is known of a task. `answer` is the text of the result, with citation markers [#…].
 
@@ -166,6 +175,7 @@ class TaskDocument(Contract):
     spent_more: bool = False
     charged: Amount | None = None
     queue: QueueDocument | None = None
+    pause: PauseDocument | None = None
     events_url: str
 
 

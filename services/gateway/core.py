@@ -7,6 +7,7 @@ In: messages of the gateway's own inbox, one task's, in stream order. Out: a vie
         |  TaskAccepted
         v
      running --TaskEnded--> succeeded | failed | cancelled | halted
+        |  TaskPaused: paused, until it goes on, or TaskEnded
 """
 
 import base64
@@ -29,13 +30,15 @@ from bulkhead_contracts.task import (
     TaskAccepted,
     TaskCancelRequested,
     TaskEnded,
+    TaskPaused,
     TaskQueued,
     TaskRejected,
     TaskReleased,
     TaskRequested,
 )
 
-Status = Literal["unknown", "requested", "queued", "running", "rejected", "succeeded", "failed", "cancelled", "halted"]
+Status = Literal["unknown", "requested", "queued", "running", "paused", "rejected", "succeeded", "failed", "cancelled",
+                 "halted"]
 StepStatus = Literal["waiting", "running", "accepted", "rejected", "failed", "stopped"]
 ENDED: frozenset[str] = frozenset({"rejected", "succeeded", "failed", "cancelled", "halted"})
 
@@ -82,6 +85,8 @@ class View:
     deadline_unix_ms: int = 0
     queued: TaskQueued | None = None
     queued_unix_ms: int = 0
+    pause: TaskPaused | None = None
+    paused_unix_ms: int = 0
     plan_version: int = 0
     plans_rejected: int = 0
     steps: Mapping[str, StepView] = field(default_factory=dict)
@@ -99,6 +104,8 @@ def fold(view: View, message: Received) -> View:
     if isinstance(message.body, TaskCharged):
         return _charged(view, message.body)  # What it cost, not what happened to it: its times stay.
     after = _fold(view, message)
+    if after.pause is not None and after.status == "running":
+        after = replace(after, status="paused")  # Its other steps go on, or end, beside what is held back.
     return after if after is view else replace(after, updated_unix_ms=message.time_unix_ms)
 
 
@@ -128,6 +135,9 @@ def _fold(view: View, message: Received) -> View:
             return replace(view, status="requested")
         case TaskAccepted():
             return replace(view, status="running", deadline_unix_ms=body.deadline_unix_ms)
+        case TaskPaused():
+            pause = body if body.active else None
+            return replace(view, status="running", pause=pause, paused_unix_ms=message.time_unix_ms if pause else 0)
         case PlanRejected():
             return replace(view, status="running", plans_rejected=view.plans_rejected + 1)
         case PlanAdopted():
@@ -138,7 +148,7 @@ def _fold(view: View, message: Received) -> View:
             return _step_ended(view, message, body)
         case TaskEnded():
             return replace(view, status=body.status, ended=body, failure=body.failure, result=body.result,
-                           usage=body.usage, steps=_stopped(view, message))
+                           usage=body.usage, steps=_stopped(view, message), pause=None)
         case TaskCancelRequested():
             return view
         case _:

@@ -20,7 +20,15 @@ from bulkhead.runtime.edge import Received
 from bulkhead_contracts.budget import Alerted
 from bulkhead_contracts.plan import PlanAdopted, PlanRejected
 from bulkhead_contracts.result import ContentRef
-from bulkhead_contracts.task import StepEnded, StepStarted, TaskAccepted, TaskEnded, TaskQueued, TaskReleased
+from bulkhead_contracts.task import (
+    StepEnded,
+    StepStarted,
+    TaskAccepted,
+    TaskEnded,
+    TaskPaused,
+    TaskQueued,
+    TaskReleased,
+)
 from services.gateway.core import ENDED, View
 
 MAX_OPEN_TEXTS = 32
@@ -132,6 +140,8 @@ def fact_of(message: Received, before: View, after: View, part: int = 0) -> Fact
     name = NAMES.get(type(body))
     if name is None:
         return None
+    if isinstance(body, TaskPaused) and not body.active:
+        name = RESUMED
     # Labels can be many; the whole result is at GET /v1/tasks/{id}.
     data |= body.model_dump(mode="json", exclude={"result": {"provenance"}})
     result = body.result if isinstance(body, StepEnded | TaskEnded) else None
@@ -153,9 +163,11 @@ NAMES: dict[type, str] = {
     StepStarted: "step.started",
     StepEnded: "step.ended",
     TaskEnded: "task.ended",
+    TaskPaused: "task.paused",
     Alerted: "budget.alerted",
 }
 TEXT = "text"
+RESUMED = "task.resumed"
 
 
 @dataclass(slots=True)

@@ -53,6 +53,7 @@ from services.gateway.settings import Settings
 from services.gateway.spending import Spending
 from services.gateway.stream import watch
 from services.gateway.switches import Switches
+from services.gateway.topups import TopUps
 
 MAX_BODY_BYTES = limits.MAX_MESSAGE_BYTES - limits.MAX_HEADER_BYTES
 MAX_CANCEL_BODY_BYTES = 16 * 1024
@@ -77,6 +78,7 @@ class Http:
         self.documents = Documents(auth, intake, feeds, self._bodies, settings)
         self.switches = Switches(context, auth, self._bodies)
         self.spending = Spending(context, auth, self._bodies)
+        self.topups = TopUps(context, auth, self._bodies, feeds)
         self.started = False
 
     def app(self) -> Starlette:
@@ -93,6 +95,7 @@ class Http:
             Route("/v1/documents/{ingest_id}", self.documents.show, methods=["GET"]),
             *self.switches.routes(),
             *self.spending.routes(),
+            *self.topups.routes(),
             Route("/openapi.json", self.document, methods=["GET"]),
             Route("/livez", self.livez, methods=["GET"]),
             Route("/readyz", self.readyz, methods=["GET"]),

@@ -26,11 +26,12 @@ from services.gateway.api import (
 from services.gateway.problems import MEDIA_TYPE, ProblemDetails
 from services.gateway.spending import KINDS, SINCE, LimitPage, LimitSubmission, SpendPage
 from services.gateway.switches import BreakerPage, HaltPage, HaltSubmission
+from services.gateway.topups import TopUpReceipt, TopUpSubmission
 
 API_VERSION = "1.0.0"
-_INPUTS = (TaskSubmission, CancelSubmission, HaltSubmission, LimitSubmission)
+_INPUTS = (TaskSubmission, CancelSubmission, HaltSubmission, LimitSubmission, TopUpSubmission)
 _OUTPUTS = (TaskReceipt, CancelReceipt, TaskPage, TaskDocument, DocumentReceipt, DocumentPage, DeletionReceipt,
-            Halt, HaltPage, BreakerPage, LimitPage, SpendPage, ServerHealth, ProblemDetails)
+            Halt, HaltPage, BreakerPage, LimitPage, SpendPage, TopUpReceipt, ServerHealth, ProblemDetails)
 
 _TITLES = {
     400: "Idempotency-Key is missing, or the body is not JSON",
@@ -49,11 +50,12 @@ _TITLES = {
 EVENTS = """Server-sent events, in order. Every `id:` is opaque: send the last one as `Last-Event-ID` to go on after it.
 
 `task.queued`, `task.released`, `task.accepted`, `plan.rejected`, `plan.adopted`, `step.started`, `step.ended`,
-`task.ended`, `task.rejected`, `budget.alerted` (a limit of the task comes near) are stored facts: each arrives exactly
-once. `text` carries a step's text as it is written: {step_id, attempt, call_id, offset, text, replace}. Keep the first
-`offset` characters (Unicode code points) of what you have for that step and append `text`; when `replace` is true,
-something shown before is withdrawn. Before `step.ended` with outcome `accepted` the text is whole. `task.ended` carries
-the answer. After it the stream ends; reconnecting then gives 204.
+`task.paused` (held back where it stands: `reason` says by what, and what lets it go on), `task.resumed`, `task.ended`,
+`task.rejected`, `budget.alerted` (a limit of the task comes near) are stored facts: each arrives exactly once. `text`
+carries a step's text as it is written: {step_id, attempt, call_id, offset, text, replace}. Keep the first `offset`
+characters (Unicode code points) of what you have for that step and append `text`; when `replace` is true, something
+shown before is withdrawn. Before `step.ended` with outcome `accepted` the text is whole. `task.ended` carries the
+answer. After it the stream ends; reconnecting then gives 204.
 Lines beginning with a colon are heartbeats."""
 
 
@@ -90,7 +92,7 @@ def _path(name: str, description: str) -> dict[str, Any]:
 _KEY_SCHEMA = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"}
 _TEXT = {"schema": {"type": "string"}}
 _NAMES = ("task.queued", "task.released", "task.accepted", "plan.rejected", "plan.adopted", "step.started",
-          "step.ended", "task.ended", "task.rejected", "budget.alerted", "text")
+          "step.ended", "task.paused", "task.resumed", "task.ended", "task.rejected", "budget.alerted", "text")
 _EVENT = {"description": "Each event of the stream", "type": "object", "required": ["event", "data"], "properties": {
     "id": {"type": "string"}, "event": {"type": "string", "enum": list(_NAMES)}, "retry": {"type": "integer"},
     "data": {"type": "string", "contentMediaType": "application/json"}}}
@@ -146,6 +148,18 @@ def _cancel() -> dict[str, Any]:
         "operationId": "cancelTask", "summary": "Ask for a task to end", "parameters": [_TASK],
         "requestBody": {"required": False, "content": {"application/json": {"schema": _ref(CancelSubmission)}}},
         "responses": {"202": _json(CancelReceipt, "Stored; the planner ends the task", {"Location": _TEXT}),
+                      **_problems(400, 401, 403, 404, 408, 409, 413, 422, 429, 503)}}}
+
+
+def _top_up() -> dict[str, Any]:
+    return {"post": {
+        "operationId": "topUpTask", "summary": "Let a task spend more than its limits say; for operators",
+        "description": "Halted at its ceiling, it goes on where it stands, at once: what is done is not done again. "
+                       "Who, how much and why are kept as a fact.",
+        "parameters": [_TASK, _header("Idempotency-Key", "Optional: a repeat under the same key counts once",
+                                      schema=_KEY_SCHEMA)],
+        "requestBody": {"required": True, "content": {"application/json": {"schema": _ref(TopUpSubmission)}}},
+        "responses": {"200": _json(TopUpReceipt, "What all its top-ups come to"),
                       **_problems(400, 401, 403, 404, 408, 409, 413, 422, 429, 503)}}}
 
 
@@ -268,6 +282,7 @@ def _document() -> dict[str, Any]:
             "/v1/tasks/{task_id}": _one_task(),
             "/v1/tasks/{task_id}/events": _events(),
             "/v1/tasks/{task_id}/cancel": _cancel(),
+            "/v1/tasks/{task_id}/topup": _top_up(),
             "/v1/documents": _documents(),
             "/v1/documents/{ingest_id}": _one_document(),
             "/v1/halts": _halts(),

@@ -27,6 +27,7 @@ from bulkhead_contracts.budget import (
     SpendRow,
     Spent,
     TargetLimit,
+    TopUp,
 )
 from bulkhead_contracts.task import RequesterClaim
 from bulkhead_contracts.types import Body, Contract, Count, UnixMs
@@ -69,10 +70,11 @@ class LimitSubmission(Contract):
 
 
 class LimitPage(Contract):
-    """A tenant's limits. `revision` counts the changes."""
+    """A tenant's limits, and what its tasks were topped up with. `revision` counts the changes."""
 
     revision: Count
     limits: Annotated[tuple[TargetLimit, ...], Field(max_length=limits.MAX_LIMIT_TARGETS)]
+    top_ups: Annotated[tuple[TopUp, ...], Field(max_length=limits.MAX_TOP_UPS)] = ()
 
 
 class SpendPage(Contract):
@@ -138,7 +140,7 @@ class Spending:
 
     async def _limits(self, claim: RequesterClaim, ask: LimitsRequested) -> LimitPage:
         reply = await self._ask(claim, ask, str(ask.target), limits.RPC_TIMEOUT_MS, LimitsReplied)
-        return LimitPage(revision=reply.revision, limits=reply.limits)
+        return LimitPage(revision=reply.revision, limits=reply.limits, top_ups=reply.top_ups)
 
     async def _ask(self, claim: RequesterClaim, ask: Body, about: str, timeout_ms: int, kind: type[R]) -> R:
         index = f"{about}/{claim.person}/{self._context.clock()}"

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from bulkhead.blobs import BlobCorrupt, BlobMissing, Blobs, summarise
 from bulkhead_contracts.task import RequesterClaim, TaskRequested
-from services.gateway.api import QueueDocument, StepDocument, TaskDocument, TaskSummary
-from services.gateway.core import ENDED, requester_of, spent_more, whole_cost
+from services.gateway.api import PauseDocument, QueueDocument, StepDocument, TaskDocument, TaskSummary
+from services.gateway.core import ENDED, View, requester_of, spent_more, whole_cost
 from services.gateway.feeds import Feed
 from services.gateway.settings import PublisherPolicy
 
@@ -57,4 +57,12 @@ async def document(feed: Feed, blobs: Blobs, policies: Policies, queue: QueueDoc
         steps_done=view.ended.steps_done if view.ended else sum(s.status == "accepted" for s in steps),
         steps_total=view.ended.steps_total if view.ended else len(steps),
         failure=view.failure, result=view.result, answer=answer, usage=view.usage,
-        spent_more=spent_more(view), charged=whole_cost(view), queue=queue, events_url=f"/v1/tasks/{feed.task}/events")
+        spent_more=spent_more(view), charged=whole_cost(view), queue=queue, pause=_pause(view),
+        events_url=f"/v1/tasks/{feed.task}/events")
+
+
+def _pause(view: View) -> PauseDocument | None:
+    if view.pause is None:
+        return None
+    return PauseDocument(since_unix_ms=view.paused_unix_ms, code=view.pause.code, reason=view.pause.reason,
+                         step_id=view.pause.step_id)  # fmt: skip

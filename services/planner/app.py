@@ -9,10 +9,11 @@ from services.planner.core import Planner
 from services.planner.logic2 import PlannerV2
 from services.planner.logic3 import PlannerV3
 from services.planner.logic4 import PlannerV4
+from services.planner.logic5 import PlannerV5
 from services.planner.settings import Settings
 
 SERVICE = "planner"
-LOGICS: Mapping[int, Decider[Any]] = {1: Planner(), 2: PlannerV2(), 3: PlannerV3(), 4: PlannerV4()}
+LOGICS: Mapping[int, Decider[Any]] = {1: Planner(), 2: PlannerV2(), 3: PlannerV3(), 4: PlannerV4(), 5: PlannerV5()}
 """A version is the whole mesh's: where a service decides as before, it stands under each of their numbers."""
 
 

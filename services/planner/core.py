@@ -92,13 +92,13 @@ class Planner:
                 return _time(state, message, body)
             case TaskCancelRequested():
                 reason = body.reason or "cancelled on request"
-                return _end(state, message, "cancelled", Failure.of(code="cancelled", message=reason))
+                return end(state, message, "cancelled", Failure.of(code="cancelled", message=reason))
             case TaskHalted():
                 if body.code == "budget_exceeded":
                     hint = "raise the limit and submit again, or look at `bulkhead timeline` for what was spent"
                 else:
                     hint = f"`bulkhead why {message.task}` shows why, with the evidence"
-                return _end(state, message, "halted", Failure.of(code=body.code, message=body.reason, hint=hint))
+                return end(state, message, "halted", Failure.of(code=body.code, message=body.reason, hint=hint))
             case _:
                 return Decision(state)
 
@@ -123,7 +123,7 @@ def _submitted(state: State, message: Message, body: TaskSubmitted) -> Decision[
     notes = notes[: limits.MAX_PLAN_NOTES]
     if _errors(notes):
         failure = Failure.of(code="plan_rejected", message=_join(notes), hint="mend the plan and submit again")
-        return _then((*outputs, _rejected(state, notes)), _end(state, message, "failed", failure))
+        return _then((*outputs, _rejected(state, notes)), end(state, message, "failed", failure))
     return _then(outputs, _adopt(state, message, body.plan.steps, notes))
 
 
@@ -133,10 +133,11 @@ def _submitted(state: State, message: Message, body: TaskSubmitted) -> Decision[
 def _draft(state: State, message: Message, notes: tuple[str, ...]) -> Decision[State]:
     """Ask the model for a plan; `notes` say what was wrong with the last one."""
     state = replace(state, phase="drafting", drafts=state.drafts + 1, deferrals=0, draft_notes=notes, steps=())
-    return Decision(state, (_draft_request(state, message),))
+    return Decision(state, (draft_request(state, message),))
 
 
-def _draft_request(state: State, message: Message) -> Send:
+def draft_request(state: State, message: Message) -> Send:
+    """The call that drafts a plan, with as much time as there is now."""
     assert state.objective is not None
     tools = "\n".join(f"{one.name}: {one.description} ({one.effect})" for one in state.tools)
     parts = [Part(kind="objective", content=state.objective), Part(kind="tools", text=tools or "none")]
@@ -167,7 +168,7 @@ def _drafted(state: State, message: Message, body: ModelCallReplied) -> Decision
     if body.outcome != "answered" or body.content is None:
         failure = body.failure or Failure.of(code="no_plan", message="the model answered with nothing")
         if failure.code in STOPPED_BY_BUDGET:
-            return _end(state, message, "halted", failure)
+            return end(state, message, "halted", failure)
         return _draft_again(state, message, (), failure)
     text = message.contents.get(body.content.sha256)
     steps, notes = plans.read(body, text, state.tools, message.envelope.logic)
@@ -179,7 +180,7 @@ def _drafted(state: State, message: Message, body: ModelCallReplied) -> Decision
 
 def _draft_again(state: State, message: Message, notes: tuple[PlanNote, ...], failure: Failure) -> Decision[State]:
     if state.drafts >= limits.MAX_PLAN_DRAFTS * state.generation:
-        return _end(state, message, "failed", failure)
+        return end(state, message, "failed", failure)
     texts = tuple(one.message for one in notes if one.severity == "error")[:16]
     return _draft(state, message, texts or state.draft_notes)
 
@@ -212,7 +213,7 @@ def _hand_out(state: State, message: Message) -> Decision[State]:
     """Hand out every step whose inputs are done; end the task when none is left."""
     done = {one.step.id for one in state.steps if one.status == "done"}
     if len(done) == len(state.steps):
-        return _end(state, message, "succeeded", None)
+        return end(state, message, "succeeded", None)
     outputs: list[Output] = []
     for one in state.steps:
         if one.status == "waiting" and done.issuperset(one.step.inputs):
@@ -253,11 +254,11 @@ def _hand_out_one(state: State, message: Message, one: StepState) -> tuple[State
     )
     started = StepStarted(step_id=step.id, title=step.title, attempt=running.attempt, plan_version=version)
     wrote = state.wrote or any(tool.effect == "write" for tool in tools)
-    state, timer = _arm(state.with_step(running, wrote=wrote))
+    state, timer = arm(state.with_step(running, wrote=wrote))
     return state, [Send("worker", assigned, grant=state.grant, step_grant=grant), Send("gateway", started), *timer]
 
 
-def _arm(state: State) -> tuple[State, list[Output]]:
+def arm(state: State) -> tuple[State, list[Output]]:
     """One timer stands for all running steps: set for the earliest deadline, and again when it has fired."""
     due = min((one.deadline_unix_ms for one in state.steps if one.status == "running"), default=0)
     if not due or 0 < state.armed_unix_ms <= due:
@@ -271,7 +272,7 @@ def _input(state: State, step_id: str) -> StepInput:
     return StepInput(step_id=step_id, title=one.step.title, result=one.result)
 
 
-def _running(state: State, step_id: str, attempt: int, version: int) -> StepState | None:
+def running(state: State, step_id: str, attempt: int, version: int) -> StepState | None:
     """The step, if exactly this attempt of it runs now; anything else is late or repeated."""
     one = state.step(step_id)
     if state.phase != "running" or state.plan is None or one is None or one.status != "running":
@@ -280,7 +281,7 @@ def _running(state: State, step_id: str, attempt: int, version: int) -> StepStat
 
 
 def _judged(state: State, message: Message, body: VerdictReached) -> Decision[State]:
-    one = _running(state, body.step_id, body.attempt, body.plan_version)
+    one = running(state, body.step_id, body.attempt, body.plan_version)
     # Also what comes too late was paid for.
     state = replace(state, usage=state.usage + body.usage)
     if one is None:
@@ -292,7 +293,7 @@ def _judged(state: State, message: Message, body: VerdictReached) -> Decision[St
 
 
 def _finished(state: State, message: Message, body: StepFinished) -> Decision[State]:
-    one = _running(state, body.step_id, body.attempt, body.plan_version)
+    one = running(state, body.step_id, body.attempt, body.plan_version)
     # Also what comes too late was paid for.
     state = replace(state, usage=state.usage + body.usage)
     if one is None:
@@ -300,9 +301,9 @@ def _finished(state: State, message: Message, body: StepFinished) -> Decision[St
     if body.failure is not None:
         state = state.with_step(replace(one, status="failed"))
         if body.failure.code in STOPPED_BY_BUDGET:
-            return _end(state, message, "halted", body.failure)
+            return end(state, message, "halted", body.failure)
         if body.failure.code in NOT_REPEATABLE:
-            return _end(state, message, "failed", body.failure)
+            return end(state, message, "failed", body.failure)
         reasons = (f"{body.failure.code}: {body.failure.message}"[: limits.MAX_REASON_CHARS],)
         return _again(state, message, one, "failed", reasons, None, body.usage)
     if state.check and one.step.kind != "noop":
@@ -341,10 +342,10 @@ def _again(
         hint="see `bulkhead timeline TASK`; add the missing documents or tools, or restate the objective",
     )
     if state.generation >= limits.MAX_PLAN_GENERATIONS:
-        return _then((said,), _end(state, message, "failed", failure))
+        return _then((said,), end(state, message, "failed", failure))
     if state.wrote:
         hint = "a step that may have changed something outside has run: look at it, then submit what is left"
-        return _then((said,), _end(state, message, "failed", failure.model_copy(update={"hint": hint})))
+        return _then((said,), end(state, message, "failed", failure.model_copy(update={"hint": hint})))
     stop = tuple(
         _cancel(state, other, "the plan is replaced")
         for other in state.steps
@@ -387,9 +388,9 @@ def _time(state: State, message: Message, body: TimerFired) -> Decision[State]:
             message=f"the task's deadline of {state.limits.deadline_ms} ms passed; it was waiting for: {waiting}",
             hint="submit with a longer --deadline, or see `bulkhead timeline TASK` for where the time went",
         )
-        return _end(state, message, "failed", failure)
+        return end(state, message, "failed", failure)
     if state.phase == "drafting" and body.key == f"{DRAFT_TIMER}-{draft_call(state)}":
-        return Decision(state, (_draft_request(state, message),))
+        return Decision(state, (draft_request(state, message),))
     if body.key.startswith(STEPS_TIMER):
         return _steps_time(state, message, body)
     return Decision(state)
@@ -410,7 +411,7 @@ def _steps_time(state: State, message: Message, body: TimerFired) -> Decision[St
             decision = _again(state, message, one, "failed", (reason,), None, Usage())
             state, outputs = decision.state, (*outputs, stop, *decision.outputs)
     if state.phase == "running":
-        state, timer = _arm(state)
+        state, timer = arm(state)
         outputs = (*outputs, *timer)
     return Decision(state, outputs)
 
@@ -424,7 +425,8 @@ def _cancel(state: State, one: StepState, reason: str) -> Send:
     )
 
 
-def _end(state: State, message: Message, status: TaskStatus, failure: Failure | None) -> Decision[State]:
+def end(state: State, message: Message, status: TaskStatus, failure: Failure | None) -> Decision[State]:
+    """The task's end, told to everybody who has to do with it."""
     stop = tuple(_cancel(state, one, "the task has ended") for one in state.steps if one.status == "running")
     result = None
     if status == "succeeded" and state.steps:

@@ -7,6 +7,7 @@
 | running  | VerdictReached      | running (next steps, or the step again), drafting, ended |
 | running  | StepFinished        | as above                                                 |
 | any      | TimerFired          | the step again, or ended (deadline)                      |
+| any      | StepPaused          | the same; the step's time stands still, or goes on       |
 | any      | TaskCancelRequested | ended                                                    |
 | any      | TaskHalted          | ended                                                    |
 | ended    | anything            | ended; nothing is said any more                          |
@@ -63,6 +64,17 @@ class Book:
 
 
 @dataclass(frozen=True, slots=True)
+class Pause:
+    """A step, or ("") the draft of this number, is held back by a halt or a breaker. code, reason: of what holds it."""
+
+    step_id: str
+    attempt: int
+    plan_version: int
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class State:
     """The fold of one task's messages in the planner's inbox; or, from logic 4 on, of one resource's (`book`)."""
 
@@ -92,6 +104,10 @@ class State:
     """Whether accepted results outlive their plan: from logic 2 on."""
     asks: tuple[Ask, ...] = ()
     book: Book = Book()
+    pauses: tuple[Pause, ...] = ()
+    """What is held back now: from logic 5 on."""
+    asleep: str = ""
+    """The draft's call, while it is put off and not asked again yet."""
 
     def step(self, step_id: str) -> StepState | None:
         """The state of a step of the running plan."""

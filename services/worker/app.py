@@ -7,10 +7,11 @@ from bulkhead.flow import Decider
 from bulkhead.runtime.context import Context
 from services.worker.core import Worker
 from services.worker.logic4 import WorkerV4
+from services.worker.logic5 import WorkerV5
 from services.worker.settings import Settings
 
 SERVICE = "worker"
-LOGICS: Mapping[int, Decider[Any]] = {1: Worker(), 2: Worker(), 3: Worker(), 4: WorkerV4()}
+LOGICS: Mapping[int, Decider[Any]] = {1: Worker(), 2: Worker(), 3: Worker(), 4: WorkerV4(), 5: WorkerV5()}
 """A version is the whole mesh's: where a service decides as before, it stands under each of their numbers."""
 
 

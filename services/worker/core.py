@@ -119,7 +119,7 @@ def _think(state: State, message: Message, key: Key, attempt: Attempt) -> Decisi
         turns=attempt.turns,
         tools=assigned.tools,
         max_output_tokens=STEP_OUTPUT_TOKENS,
-        deadline_unix_ms=_call_deadline(assigned, message),
+        deadline_unix_ms=call_deadline(assigned, message),
     )
     attempt = replace(
         attempt,
@@ -136,7 +136,7 @@ def _model_call_id(key: Key, turn: int) -> str:
     return envelope.derive_id("worker", "/".join(map(str, key)), f"turn-{turn}")
 
 
-def _call_deadline(assigned: StepAssigned, message: Message) -> int:
+def call_deadline(assigned: StepAssigned, message: Message) -> int:
     left = assigned.deadline_unix_ms - message.time_unix_ms
     return assigned.deadline_unix_ms - min(CHECK_MARGIN_MS, max(0, left // 4))
 

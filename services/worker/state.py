@@ -10,6 +10,7 @@
 | acting   | answers of peers and of leases  | as replies of tools (from logic 4 on)                        |
 | acting   | WaitRefused                     | the wait is answered with an error; the first of both wins   |
 | both     | AnswerRequested, AgentWarned    | the same; the next turn shows it                             |
+| both     | CallResumed, StepExtended       | the same call again, at once; more time (from logic 5 on)    |
 | over     | anything                        | over                                                         |
 """
 
@@ -62,6 +63,10 @@ class Attempt:
     """Of peers that wait for this step."""
     told: tuple[str, ...] = ()
     """What it was told from outside: shown with every later turn."""
+    asleep: frozenset[str] = frozenset()
+    """Calls that were put off and are not asked again yet: from logic 5 on."""
+    held: frozenset[str] = frozenset()
+    """Calls that a halt or a breaker holds back, as far as is known."""
 
 
 @dataclass(frozen=True, slots=True)

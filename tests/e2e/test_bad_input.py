@@ -9,8 +9,13 @@ import httpx
 import pytest
 
 from bulkhead.bus.port import PublishRefused
+from bulkhead.cli import history
 from bulkhead.client import Refused
 from bulkhead_contracts import subjects
+from bulkhead_contracts.budget import LimitsChanged
+from bulkhead_contracts.control import CallResumed
+from bulkhead_contracts.model import ModelCallReplied
+from bulkhead_contracts.step import StepAssigned
 from infra.demo.corpus import generate
 from tests.e2e.fixtures.outsider import headers, raw
 from tests.e2e.fixtures.tokens import Issuer
@@ -329,29 +334,68 @@ async def test_a_tool_that_the_model_cannot_call_shows_in_the_final_answer(world
     assert "date_difference" in result["completeness"]["omissions"][0]["what"], result
 
 
-async def test_the_ceiling_halts_the_task_and_cuts_the_stream_in_flight(world: World) -> None:
-    """s1 streams slowly; what s3 would cost at most does not fit any more: the task ends, and s1's stream with it."""
+async def test_a_ceiling_cuts_the_stream_in_flight_and_a_top_up_lets_the_task_go_on(world: World) -> None:
+    """s1 streams slowly; what s3 would cost at most does not fit any more: the task waits, and the stream of s1 is cut.
+
+    Topped up it goes on: s2 is not done again, the call of s1 is asked anew, s3 is made.
+    """
     plan = {
         "steps": [
             step("s1", "Tell the slowpart."),
             step("s2", "Tell the longpart."),
             step("s3", "Tell the dearpart. " + "It is long. " * 600, "s2"),
+            step("s4", "Join them.", "s1", "s3"),
         ]
     }
     limit = 8_000
     await world.arm("long_answer", pattern=r"(?s)slowpart", delay_ms=50)
     await world.arm("long_answer", pattern=r"(?s)longpart")
     task = await world.submit(TENANT, "Tell.", plan=plan, check=False, limit_tokens=limit)
-    document = await world.finish(task, 30)
+
+    async def paused() -> dict[str, Any] | None:
+        document = await task.show()
+        assert document["status"] in ("requested", "running", "paused"), document
+        return document if document["status"] == "paused" else None
+
+    document = await until(paused, "the task is halted at its ceiling", 30)
     await world.disarm()
-    assert document["status"] == "halted" and document["failure"]["hint"], document
-    assert "limit" in document["failure"]["message"] or "ceiling" in document["failure"]["message"], document["failure"]
+    assert f"bulkhead topup {task.id} --tokens" in document["pause"]["reason"], document["pause"]
+    reasons = json.loads((await world.command("why", task.id, "--json"))[1])
+    assert any("limit 8,000 tokens" in one["what"] and "bulkhead topup" in one["todo"] for one in reasons), reasons
 
     async def cut() -> bool:
         return any(one["fault"] == "long_answer" and one["client_cut"] for one in await world.model_requests())
 
     await until(cut, "the provider saw its stream cut", 10)
+    await settled_under(world, task, limit)
 
+    key = world.mesh.add_api_key(TENANT, "the-boss", "operator")
+    code, said, _ = await world.command("topup", task.id, "--tokens", "90000", "--reason", "it is worth it", "--json",
+                                        "--url", world.mesh.url, "--api-key", key)  # fmt: skip
+    assert code == 0 and json.loads(said)["resumed"] and json.loads(said)["added"]["tokens"] == 90_000, said
+    document = await world.finish(task, 30)
+    assert document["status"] == "succeeded" and document["pause"] is None, document
+    found = await world.history(task)
+    topped = next(one.body.changed_unix_ms for one in await limits_changed(world) if one.body.topped_up)
+    woken = [one for one in found if isinstance(one.body, CallResumed)]
+    assert woken, "who was held back was woken"
+    print(f"woken {min(one.at_unix_ms for one in woken) - topped} ms after the top-up")  # noqa: T201 - for benchmarks
+    begun = [one.body.step.id for one in found if isinstance(one.body, StepAssigned)]
+    assert sorted(begun) == ["s1", "s2", "s3", "s4"], "no step was done again"
+    answered = [one.body.call_id for one in found if isinstance(one.body, ModelCallReplied)]
+    assert len(answered) == len(set(answered)) == 4, "each call was answered once"
+    paid = await settled_under(world, task, limit + 90_000)
+    assert document["usage"]["input_tokens"] + document["usage"]["output_tokens"] == paid, "the cost told is exact"
+
+
+async def limits_changed(world: World) -> list[Any]:
+    async with world.bus() as bus:
+        stored = await bus.read("INBOX_JOURNAL", subjects.mesh("budget", "journal", "limits", TENANT))
+    return [one for one in history.entries(stored) if isinstance(one.body, LimitsChanged)]
+
+
+async def settled_under(world: World, task: Any, limit: int) -> int:
+    """The tokens that were paid, when nothing is open any more and everything adds up."""
     money = await world.money(TENANT, task)
 
     async def adds_up() -> bool:
@@ -364,6 +408,7 @@ async def test_the_ceiling_halts_the_task_and_cuts_the_stream_in_flight(world: W
         await until(adds_up, "everything is settled", 10)
     except AssertionError:
         raise AssertionError(f"{money.problems()}; {money}") from None
+    return int(money.spent[0])
 
 
 # A context that is too small, a provider that is out

@@ -10,7 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bulkhead.runtime.history import dump, save
-from tests.replay.scenes import SCENES, SMALL_CONTEXT, UNDER_LOGIC_2, UNDER_LOGIC_3, UNDER_LOGIC_4, Scene
+from tests.replay.scenes import (
+    SCENES,
+    SMALL_CONTEXT,
+    UNDER_LOGIC_2,
+    UNDER_LOGIC_3,
+    UNDER_LOGIC_4,
+    UNDER_LOGIC_5,
+    Scene,
+)
 from tests.replay.stage import stage
 
 FOLDER = Path(__file__).parent / "histories"
@@ -44,6 +52,7 @@ async def main(names: list[str]) -> None:
     await record(wanted(UNDER_LOGIC_2), logic=2)
     await record(wanted(UNDER_LOGIC_3), logic=3)
     await record(wanted(UNDER_LOGIC_4), logic=4)
+    await record(wanted(UNDER_LOGIC_5), logic=5)
     await record(wanted(SMALL_CONTEXT), context_tokens=6_000)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from bulkhead.bus.memory import MemoryBus
+from bulkhead.client import Task
 from bulkhead_contracts import subjects
 from bulkhead_contracts.catalog import decode
 from bulkhead_contracts.control import CallDeferred, MessageRejected
@@ -16,7 +17,7 @@ from bulkhead_contracts.envelope import Envelope, derive_id
 from bulkhead_contracts.peer import AnswerRequested
 from bulkhead_contracts.task import StepStarted, TaskEnded, TaskSubmitted, facts
 from bulkhead_contracts.task.v1 import TaskRequestedV1
-from tests.replay.stage import TENANT, Stage, accept, call, plan, reject, silent, use
+from tests.replay.stage import OPERATOR, TENANT, Stage, accept, call, plan, reject, silent, use
 from tests.unit.model_gateway.scripted_provider import Exchange, fails, says
 
 Scene = Callable[[Stage], Awaitable[str]]
@@ -247,6 +248,30 @@ async def asked(on: Stage) -> str:
     return (await on.run(tools=tools))["task_id"]
 
 
+async def topped_up(on: Stage) -> str:
+    """A task that reaches its ceiling in its draft, its checker and a step, and is given more each time."""
+    on.model.will(plan({"id": "a", "tools": ["counter_increment"]}, {"id": "b", "inputs": ["a"]}),
+                  a=[use(call("counter_increment", name="kept")), says("A holds.")], b=[says("Both hold.")])
+    async with on.client(OPERATOR) as client:
+        await client.change_limit("task", {"model_calls": 0})
+        task = await client.submit("Find it out.")
+        for more in (3, 1, 9):  # The draft and both turns of a; its judge; the rest.
+            await paused(task)
+            receipt = await task.top_up({"model_calls": more}, "it is worth it")
+            assert receipt["resumed"], receipt
+        await task.result(PUT_OFF_S)
+    return task.id
+
+
+async def paused(task: Task) -> dict[str, Any]:
+    """Wait until it is held back; what `show` says then."""
+    async with asyncio.timeout(PUT_OFF_S):
+        while (found := await task.show())["status"] != "paused":
+            assert found["status"] in ("requested", "running"), found["failure"]
+            await asyncio.sleep(0.02)
+    return found
+
+
 SCENES: dict[str, Scene] = {one.__name__: one for one in (
     single_step, fan_out_join, replanned, retried_with_reasons, failed_dependency, degraded_input, deadline,
     steps_time_up, invented_tool, runaway, several_tools_in_one_turn, request_v1, provider_errors, poison_message,
@@ -256,6 +281,7 @@ UNDER_LOGIC_3: dict[str, Scene] = {"replanned_logic3": replanned, "steps_time_up
 UNDER_LOGIC_4: dict[str, Scene] = {
     "replanned_logic4": replanned, "leased_logic4": leased, "asked_logic4": asked,
 }  # fmt: skip
+UNDER_LOGIC_5: dict[str, Scene] = {"topped_up_logic5": topped_up}
 SMALL_CONTEXT: dict[str, Scene] = {"pruned_context": pruned_context}
 
 

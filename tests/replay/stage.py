@@ -33,7 +33,8 @@ from services.worker.app import LOGICS as WORKER
 from tests.unit.model_gateway.scripted_provider import Exchange, Script, ScriptedProvider, calls, says
 
 TENANT, OTHER = "demo", "acme"
-KEYS = {"bk_ann_of_demo": (TENANT, "ann"), "bk_eve_of_acme": (OTHER, "eve")}
+KEYS = {"bk_ann_of_demo": (TENANT, "ann"), "bk_eve_of_acme": (OTHER, "eve"), "bk_olga_of_demo": (TENANT, "olga")}
+OPERATOR = "bk_olga_of_demo"
 TOOLS = ("search_documents", "calculate", "counter_increment", "counter_increment_unkeyed")
 WAITS = ("ask_steps", "answer_step", "acquire_lease", "release_lease")
 LOGICS = {"planner": PLANNER, "worker": WORKER, "checker": CHECKER}
@@ -167,7 +168,7 @@ async def stage(folder: Path, *, logic: int = 1, logics: Any = LOGICS, **model: 
         "tools": [*TOOLS, *WAITS], "task": {"cost_usd_micros": 5_000_000, "tokens": 5_000_000, "deadline_ms": 600_000},
         "day": {"cost_usd_micros": 10**9, "tokens": 10**9}} for name in (TENANT, OTHER)}}))
     rows = [{"sha256": hashlib.sha256(key.encode()).hexdigest(), "tenant": tenant, "person": person,
-             "role": "submitter"} for key, (tenant, person) in KEYS.items()]
+             "role": "operator" if key == OPERATOR else "submitter"} for key, (tenant, person) in KEYS.items()]
     (folder / "keys.json").write_text(json.dumps({"keys": rows}))
     said, starts, logics = Model(), {"logic": logic}, dict(logics)
     with CounterServer(folder / "counts.jsonl") as counter:

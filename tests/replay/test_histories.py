@@ -22,7 +22,8 @@ from services.planner.core import Planner
 from services.planner.logic2 import PlannerV2
 from services.planner.logic3 import PlannerV3
 from services.planner.logic4 import PlannerV4
-from tests.replay.scenes import SCENES, SMALL_CONTEXT, UNDER_LOGIC_2, UNDER_LOGIC_3, UNDER_LOGIC_4
+from services.planner.logic5 import PlannerV5
+from tests.replay.scenes import SCENES, SMALL_CONTEXT, UNDER_LOGIC_2, UNDER_LOGIC_3, UNDER_LOGIC_4, UNDER_LOGIC_5
 
 FOLDER = Path(__file__).parent / "histories"
 HISTORIES = {path.name.partition(".")[0]: path for path in sorted(FOLDER.iterdir())}
@@ -42,6 +43,7 @@ SHAPES = {
     "pruned_context": ("succeeded", ""), "replanned": ("succeeded", ""), "replanned_logic2": ("succeeded", ""),
     "replanned_logic3": ("succeeded", ""), "steps_time_up_logic3": ("failed", "step_failed"),
     "replanned_logic4": ("succeeded", ""), "leased_logic4": ("succeeded", ""), "asked_logic4": ("succeeded", ""),
+    "topped_up_logic5": ("succeeded", ""),
     "request_v1": ("succeeded", ""), "retried_with_reasons": ("succeeded", ""), "runaway": ("failed", "step_failed"),
     "several_tools_in_one_turn": ("succeeded", ""), "single_step": ("succeeded", ""),
     "steps_time_up": ("failed", "step_failed"), "uncertain_write": ("failed", "uncertain_effect"),
@@ -99,7 +101,7 @@ def test_a_history_is_what_it_is_called_and_nothing_secret(name):
 
 def test_every_scene_has_a_history_and_they_are_small():
     assert set(SHAPES) == set(HISTORIES) >= {
-        *SCENES, *UNDER_LOGIC_2, *UNDER_LOGIC_3, *UNDER_LOGIC_4, *SMALL_CONTEXT}  # fmt: skip
+        *SCENES, *UNDER_LOGIC_2, *UNDER_LOGIC_3, *UNDER_LOGIC_4, *UNDER_LOGIC_5, *SMALL_CONTEXT}  # fmt: skip
     assert len(HISTORIES) >= 15
     assert sum(path.stat().st_size for path in HISTORIES.values()) < MAX_FOLDER_BYTES
 
@@ -138,7 +140,7 @@ async def planner_alone(name, table):
 
 
 def test_every_version_is_there():
-    assert all(set(table) == {1, 2, 3, 4} for table in logics().values())
+    assert all(set(table) == {1, 2, 3, 4, 5} for table in logics().values())
 
 
 async def test_each_version_replays_only_its_own_histories():
@@ -154,9 +156,12 @@ async def test_each_version_replays_only_its_own_histories():
     for name in UNDER_LOGIC_4:
         assert (await planner_alone(name, {4: PlannerV4()})).divergences == []
         assert (await planner_alone(name, {4: PlannerV3()})).divergences
+    for name in UNDER_LOGIC_5:
+        assert (await planner_alone(name, {5: PlannerV5()})).divergences == []
+        assert (await planner_alone(name, {5: PlannerV4()})).divergences
 
 
-LATER = ("replanned", *UNDER_LOGIC_2, *UNDER_LOGIC_3, *UNDER_LOGIC_4)
+LATER = ("replanned", *UNDER_LOGIC_2, *UNDER_LOGIC_3, *UNDER_LOGIC_4, *UNDER_LOGIC_5)
 
 
 @pytest.mark.parametrize("name", [name for name in SHAPES if name not in LATER])

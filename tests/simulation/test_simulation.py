@@ -94,6 +94,7 @@ REACHED = {
     "waits": lambda run: said(run, "INBOX_WORKER", "mesh.agent.wait_refused"),
     "newest": lambda run: any(one.headers.get("ce-logicversion") == "4" for one in run.stored("INBOX_GATEWAY")),
     "logics": lambda run: said(run, "INBOX_GATEWAY", "mesh.task.progressed"),
+    "topups": lambda run: sum(one["active"] for one in said(run, "INBOX_GATEWAY", "mesh.task.paused")) > 1,
     "floods": lambda run: said(run, "INBOX_GATEWAY", "mesh.task.released") and run.crashes,
     "halting": lambda run: any(one.get("paused") for inbox in ("INBOX_PLANNER", "INBOX_WORKER", "INBOX_CHECKER")
                                for one in said(run, inbox, "mesh.control.call_deferred")),

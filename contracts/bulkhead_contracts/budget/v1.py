@@ -39,7 +39,11 @@ class ReserveRequested(Body):
 
 
 class ReserveReplied(Body):
-    """`refused` is final (the ceiling); `wait` means ask again after `retry_after_ms`."""
+    """`refused` is final (the ceiling); `wait` means ask again after `retry_after_ms`.
+
+    pauses: refused for now: the task is halted (since `halted_unix_ms`) until somebody raises the ceiling, and the call
+    is asked again, under another reservation, when the halt is lifted.
+    """
 
     TYPE: ClassVar[str] = "mesh.budget.reserve_replied"
 
@@ -48,6 +52,8 @@ class ReserveReplied(Body):
     scope: Summary = ""
     reason: Reason = ""
     retry_after_ms: Count = 0
+    pauses: bool = False
+    halted_unix_ms: UnixMs = 0
 
 
 class ScopeLimit(Contract):
@@ -179,6 +185,44 @@ class TargetLimit(Contract):
     limit: Limit
 
 
+class TopUp(Contract):
+    """What a task may spend beyond its limits, all top-ups together, by unit.
+
+    until_unix_ms: the task has ended by then. changes: of the last top-ups, so that one which is repeated counts once.
+    """
+
+    task: Token
+    add: Limit
+    until_unix_ms: UnixMs = 0
+    changes: Annotated[tuple[Token, ...], Field(max_length=bounds.MAX_TOP_UP_CHANGES)] = ()
+
+
+class TopUpRequested(Body):
+    """An operator lets a task spend more than its limits say (rpc); halted at its ceiling, it goes on.
+
+    add: by unit, at least one. until_unix_ms: when the task ends at the latest.
+    """
+
+    TYPE: ClassVar[str] = "mesh.budget.top_up_requested"
+
+    requester: RequesterClaim
+    task: Token
+    add: Limit
+    until_unix_ms: UnixMs
+    reason: Annotated[Reason, Field(min_length=1)]
+
+
+class TopUpReplied(Body):
+    """What all top-ups of the task come to, and whether it was halted and goes on; or why nothing was changed."""
+
+    TYPE: ClassVar[str] = "mesh.budget.top_up_replied"
+
+    added: Limit = Limit()
+    revision: Count = 0
+    resumed: bool = False
+    failure: Failure | None = None
+
+
 class LimitsRequested(Body):
     """An operator reads or changes a tenant's limits (rpc). No `target`: they are read. An empty `limit` removes one.
 
@@ -201,12 +245,14 @@ class LimitsReplied(Body):
     revision: Count = 0
     limits: Annotated[tuple[TargetLimit, ...], Field(max_length=bounds.MAX_LIMIT_TARGETS)] = ()
     failure: Failure | None = None
+    top_ups: Annotated[tuple[TopUp, ...], Field(max_length=bounds.MAX_TOP_UPS)] = ()
 
 
 class LimitsChanged(Body):
     """Fact: who changed which limit of a tenant, from what to what, and all limits as they stand since then.
 
     Lies in the journal under tenant `limits`, task = the tenant that it is about: nobody outside can name that subject.
+    topped_up: a task was given more; `target` names it, and `old` and `new` are what all its top-ups came to.
     """
 
     TYPE: ClassVar[str] = "mesh.budget.limits_changed"
@@ -220,6 +266,9 @@ class LimitsChanged(Body):
     changed_unix_ms: UnixMs
     change: Token
     limits: Annotated[tuple[TargetLimit, ...], Field(max_length=bounds.MAX_LIMIT_TARGETS)] = ()
+    topped_up: bool = False
+    reason: Reason = ""
+    top_ups: Annotated[tuple[TopUp, ...], Field(max_length=bounds.MAX_TOP_UPS)] = ()
 
 
 SpendBy = Literal["agent", "step", "workflow", "feature", "user", "tenant", "model", "task"]

@@ -5,9 +5,9 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import ConfigDict, Field
 
 from .. import limits
-from ..result import Failure
+from ..result import Failure, Usage
 from ..task.v1 import RequesterClaim
-from ..types import Body, Contract, Count, Name, Reason, Summary, Token, UnixMs
+from ..types import Body, Contract, Count, Name, Reason, Summary, Tag, Token, UnixMs
 
 HaltScope = Literal["task", "tenant", "agent", "tool", "model", "feature"]
 BreakerScope = Literal["tenant", "agent", "tool", "model"]
@@ -28,7 +28,9 @@ class TimerFired(Body):
 class CallDeferred(Body):
     """A doer may not act yet: ask again after `after_ms`, under the same call id.
 
-    paused: a person's halt or an open breaker holds the call back; nothing is wrong with it.
+    paused: a halt (a person's, or budget's at a ceiling) or an open breaker holds the call back; nothing is wrong with
+    it. code: of what holds it. usage: what was spent on it until it was put off (an answer that was cut); who asks by
+    decision logic 5 or later is told it here, and others with the reply.
     """
 
     TYPE: ClassVar[str] = "mesh.control.call_deferred"
@@ -38,6 +40,17 @@ class CallDeferred(Body):
     after_ms: Count
     reason: Reason = ""
     paused: bool = False
+    code: Tag = ""
+    usage: Usage = Usage()
+
+
+class CallResumed(Body):
+    """What held a call back is lifted: ask again now, under the same call id. Late or repeated it changes nothing."""
+
+    TYPE: ClassVar[str] = "mesh.control.call_resumed"
+
+    call_id: Token
+    step_id: str = ""
 
 
 class MessageRejected(Body):

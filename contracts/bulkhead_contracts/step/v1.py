@@ -8,7 +8,7 @@ from .. import limits
 from ..plan.v1 import PlanStep
 from ..result import Citation, ContentRef, Failure, Label, Result, Usage
 from ..tool.v1 import ToolSpec
-from ..types import Body, Contract, Count, Reason, Summary, Token, UnixMs
+from ..types import Body, Contract, Count, Reason, Summary, Tag, Token, UnixMs
 
 
 class StepInput(Contract):
@@ -82,3 +82,30 @@ class StepFinished(Body):
     result: Result
     failure: Failure | None = None
     usage: Usage = Usage()
+
+
+class StepPaused(Body):
+    """A call of a step is held back by a halt or a breaker, or (`active=False`) no longer: who works on it says so.
+
+    While it lasts the step's own time stands still; its task's deadline goes on. code: of what holds it.
+    """
+
+    TYPE: ClassVar[str] = "mesh.step.paused"
+
+    step_id: Token
+    attempt: Count
+    plan_version: Count
+    active: bool = True
+    code: Tag = ""
+    reason: Reason = ""
+
+
+class StepExtended(Body):
+    """A step that is held back has time until then, and a grant that lasts as long."""
+
+    TYPE: ClassVar[str] = "mesh.step.extended"
+
+    step_id: Token
+    attempt: Count
+    plan_version: Count
+    deadline_unix_ms: UnixMs

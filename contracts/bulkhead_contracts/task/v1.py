@@ -9,7 +9,7 @@ from ..plan.v1 import Plan, PlanAdopted, PlanRejected
 from ..result import ContentRef, Failure, Result, Usage
 from ..step.v1 import StepInput
 from ..tool.v1 import ToolSpec
-from ..types import Body, Contract, Count, Name, Reason, Title, Token, TokenCount, UnixMs, UsdMicros
+from ..types import Body, Contract, Count, Name, Reason, Tag, Title, Token, TokenCount, UnixMs, UsdMicros
 
 TaskStatus = Literal["succeeded", "failed", "cancelled", "halted"]
 Objective = Annotated[str, Field(min_length=1, max_length=bounds.MAX_OBJECTIVE_CHARS)]
@@ -113,6 +113,20 @@ def facts(body: Body) -> tuple[Body, ...]:
         return (body,)
     alone = (body.accepted, body.rejected, body.adopted)
     return (*(one for one in alone if one is not None), *body.ended, *body.started)
+
+
+class TaskPaused(Body):
+    """Progress: the task is held back where it stands, or (`active=False`) goes on; nothing of it is lost or repeated.
+
+    code and reason: of what holds it, with what to do. step_id: the step that it is seen in, "" for the plan's draft.
+    """
+
+    TYPE: ClassVar[str] = "mesh.task.paused"
+
+    active: bool = True
+    code: Tag = ""
+    reason: Reason = ""
+    step_id: str = ""
 
 
 class TaskEnded(Body):

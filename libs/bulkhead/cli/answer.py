@@ -106,8 +106,8 @@ def author(result: dict[str, Any]) -> str:
 def show(console: Console, document: dict[str, Any]) -> None:
     """Print how a task ended: warnings, answer, sources, failure, cost."""
     status = document["status"]
-    style = {GOOD: "bold green", "queued": "bold yellow", "requested": "bold blue", "running": "bold blue"}.get(
-        status, "bold red")
+    style = {GOOD: "bold green", "queued": "bold yellow", "paused": "bold yellow", "requested": "bold blue",
+             "running": "bold blue"}.get(status, "bold red")  # fmt: skip
     console.print(f"[{style}]{status}[/{style}]")
     alerts = warnings(document)
     if alerts and console.is_terminal:

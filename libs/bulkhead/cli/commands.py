@@ -21,7 +21,7 @@ from bulkhead_contracts import limits
 REJECTION_WAIT_S = 2.0
 """So long `submit` waits for the policy's no, which takes milliseconds when the mesh is well."""
 OBJECTIVE_CHARS = 60
-STATUS_STYLE = {"succeeded": "green", "running": "blue", "requested": "blue", "queued": "yellow"}
+STATUS_STYLE = {"succeeded": "green", "running": "blue", "requested": "blue", "queued": "yellow", "paused": "yellow"}
 
 
 async def submit_task(target: Target, objective: str, docs: list[Path], wanted: dict[str, Any], *, watch: bool,
@@ -136,6 +136,8 @@ async def show_task(target: Target, task: str, *, as_json: bool) -> None:
               style="dim", markup=False)
     if (queue := document.get("queue")) is not None:
         out.print(answer.waits(queue), style="yellow", markup=False)
+    if (pause := document.get("pause")) is not None:
+        out.print(f"held back since {clock(pause['since_unix_ms'])}: {pause['reason']}", style="yellow", markup=False)
     for step in document["steps"]:
         style = {"accepted": "green", "waiting": "dim", "running": "blue"}.get(step["status"], "red")
         tries = f", {counted(step['attempts'], 'attempt')}" if step["attempts"] > 1 else ""

@@ -284,6 +284,7 @@ app.command(epilog=EXIT_CODES)(switch_commands.halts)
 app.add_typer(switch_commands.breakers_app, name="breakers")
 app.add_typer(spending_commands.limits_app, name="limits")
 app.command(epilog=EXIT_CODES)(spending_commands.spend)
+app.command(epilog=EXIT_CODES)(spending_commands.topup)
 
 
 def _target(data: Path, url: str, api_key: str, tenant: str, *, may_make_key: bool = False) -> target.Target:

@@ -46,19 +46,42 @@ def _show(page: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print_json(page)
         return
-    if not page["limits"]:
+    rows = [(row["target"], row["limit"]) for row in page["limits"]]
+    rows += [(f"task/{row['task']} topped up", row["add"]) for row in page.get("top_ups", ())]
+    if not rows:
         out.print("no limits beside the tenant's policy and each task's own")
         return
     table = Table(box=None, pad_edge=False)
     for name in ("target", "cost", "tokens", "model calls", "tool calls", "time of calls"):
         table.add_column(name, no_wrap=True)
-    for row in page["limits"]:
-        limit = row["limit"]
-        cells = [money(limit["cost_usd_micros"]) if limit["cost_usd_micros"] is not None else "·"]
-        cells += [f"{limit[unit]:,}" if limit[unit] is not None else "·" for unit in COUNTED]
-        cells.append(f"{limit['wall_ms'] // 1000:,} s" if limit["wall_ms"] is not None else "·")
-        table.add_row(escape(row["target"]), *cells)
+    for target, limit in rows:
+        table.add_row(escape(target), *_ceilings(limit))
     print_whole(table)
+
+
+def _ceilings(limit: dict[str, Any]) -> list[str]:
+    cells = [money(limit["cost_usd_micros"]) if limit["cost_usd_micros"] is not None else "·"]
+    cells += [f"{limit[unit]:,}" if limit[unit] is not None else "·" for unit in COUNTED]
+    return [*cells, f"{limit['wall_ms'] // 1000:,} s" if limit["wall_ms"] is not None else "·"]
+
+
+async def top_up(target: Target, task: str, units: dict[str, int], reason: str, *, as_json: bool) -> None:
+    """Give a task so much more. Raises MeshError."""
+    async with target.mesh() as mesh:
+        found = await mesh.task(task).top_up(units, reason)
+    if as_json:
+        print_json(found)
+        return
+    added = ", ".join(one for one in _words(found["added"]) if one)
+    out.print(f"task {task} may spend {added} beyond its limits, all top-ups together", markup=False)
+    out.print("it was halted at its ceiling, and goes on" if found["resumed"] else "it was not halted at a ceiling",
+              style="green" if found["resumed"] else "dim", markup=False)
+
+
+def _words(added: dict[str, Any]) -> list[str]:
+    cost, wall = added["cost_usd_micros"], added["wall_ms"]
+    counts = [f"{added[unit]:,} {unit.replace('_', ' ')}" if added[unit] else "" for unit in COUNTED]
+    return [money(cost) if cost else "", *counts, f"{wall // 1000:,} s of calls" if wall else ""]
 
 
 async def show_spending(target: Target, by: str, since: str, top: int, *, as_json: bool) -> None:

@@ -47,7 +47,8 @@ limits_app = typer.Typer(
     "in force from the next call on, and kept as facts with who, when, from what and to what.\n\n"
     "Accounts of an agent, a workflow, a feature and a user begin anew at 00:00 UTC. A general limit (task, day) can "
     "only narrow what the task asked for and the tenant's policy allows; task/ID replaces the ceiling of one task, "
-    "while it runs. Over a ceiling a task is halted and told why.")
+    "while it runs. At a ceiling a task is halted where it stands and told why: raised, or with [bold]bulkhead "
+    "topup[/bold], it goes on; at its deadline it ends.")
 
 
 @limits_app.command("get", epilog=EXIT_CODES)
@@ -93,6 +94,38 @@ def remove(of: LimitTarget, data: Data = target.DEFAULT_DATA, url: Url = "", api
     from bulkhead.cli.spending import set_limit
 
     run(set_limit(Where(data, url, api_key, tenant).target(), checked(of), {}, as_json=as_json))
+
+
+def topup(
+    task: Annotated[str, typer.Argument(metavar="TASK", help="The task's id.")],
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept as a fact, with who.")],
+    usd: Annotated[float | None, typer.Option("--usd", metavar="USD", help="So much more it may cost.")] = None,
+    tokens: Annotated[int | None, typer.Option("--tokens", metavar="N", min=1, max=bounds.MAX_TOKENS)] = None,
+    model_calls: Annotated[int | None, typer.Option("--model-calls", metavar="N", min=1, max=bounds.MAX_CALLS)] = None,
+    tool_calls: Annotated[int | None, typer.Option("--tool-calls", metavar="N", min=1, max=bounds.MAX_CALLS)] = None,
+    wall: Annotated[str, typer.Option("--wall", metavar="TIME", help="Time of all its calls together: 90s, 2h, "
+                                      "1d.")] = "",
+    data: Data = target.DEFAULT_DATA, url: Url = "", api_key: ApiKey = "", tenant: Tenant = "", as_json: Json = False,
+) -> None:
+    """Let a task spend so much more than its limits say; halted at its ceiling, it goes on where it stands, at once.
+
+    Nothing that was done is done again, and nothing is paid twice, but for a model's answer that was cut in the middle.
+    For operators of the task's tenant. A task that nobody tops up ends at its deadline.
+
+    Examples: bulkhead topup t3k2 --usd 0.50 --reason "worth it" · bulkhead topup t3k2 --tokens 20000 --reason "long"
+    """
+    from bulkhead.cli.spending import top_up
+
+    given = {"cost_usd_micros": micros(usd), "tokens": tokens,
+             "model_calls": model_calls, "tool_calls": tool_calls, "wall_ms": wall_ms(wall)}
+    named = {unit: value for unit, value in given.items() if value}
+    if not named:
+        output.stop(Stop(Exit.USAGE, "nothing is added", "use --usd, --tokens, --model-calls, --tool-calls or --wall, "
+                         "with more than 0"))
+    if not reason.strip() or len(reason) > 1_000:
+        output.stop(Stop(Exit.USAGE, f"--reason has {len(reason.strip())} characters", "say why in 1 to 1,000"))
+    where = Where(data, url, api_key, tenant)
+    run(top_up(where.target(), task, named, " ".join(reason.split()), as_json=as_json))
 
 
 def spend(

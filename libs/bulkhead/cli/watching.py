@@ -61,6 +61,10 @@ class Progress:
                 return [self._ended(data)]
             case "task.ended":
                 return [Text(f"task {data['status']}", "bold green" if data["status"] == answer.GOOD else "bold red")]
+            case "task.paused":
+                return [Text(f"held back: {data['reason']}", "bold yellow")]
+            case "task.resumed":
+                return [Text("it goes on", "blue")]
             case "budget.alerted":
                 return [Text(f"budget: {data['what']}", "yellow")]
             case "task.rejected":

@@ -40,6 +40,8 @@ STALLED_AFTER_MS = 30_000
 OVERRAN = "it counts as a failure of what was called; `bulkhead breakers` shows whether it is still called"
 LET_GO = ("`bulkhead halts` and `bulkhead breakers` show what holds it back; `bulkhead resume` or `bulkhead breakers "
           "reset` lets it go on")
+CEILING = "budget_exceeded"
+TOP_UP = "raise that limit, or `bulkhead topup TASK --usd X --reason TEXT`: it goes on where it stands, at once"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +131,8 @@ def _held_to_the_end(told: list[Entry]) -> list[Reason]:
             held[entry.body.call_id] = entry
         elif isinstance(entry.body, Replied):
             held.pop(entry.body.call_id, None)
-    return [Reason("halted", f"a call of it was held back to the end: {entry.body.reason}", LET_GO, entry.at_unix_ms,
-                   "stop", (entry.id,))
+    return [Reason("halted", f"a call of it was held back to the end: {entry.body.reason}",
+                   "" if entry.body.code == CEILING else LET_GO, entry.at_unix_ms, "stop", (entry.id,))
             for entry in held.values() if isinstance(entry.body, CallDeferred)][:MAX_HELD_SHOWN]
 
 
@@ -148,17 +150,19 @@ def _queued(told: list[Entry]) -> list[Reason]:
 
 def _waits(told: list[Entry], now_unix_ms: int) -> list[Reason]:
     """What was asked and is not answered, the oldest first."""
-    calls: dict[str, tuple[Entry, str, bool]] = {}
+    calls: dict[str, tuple[Entry, str, bool, str]] = {}
     steps: dict[tuple[str, int, int], Entry] = {}
     judged: dict[tuple[str, int, int], Entry] = {}
     over: set[object] = set()
     for entry in told:
         body = entry.body
         if isinstance(body, Requested):
-            calls[body.call_id] = (entry, "", False)
+            calls[body.call_id] = (entry, "", False, "")
         elif isinstance(body, CallDeferred) and body.call_id in calls:
             put_off = f"; it was put off by {seconds(body.after_ms)}: {body.reason}"
-            calls[body.call_id] = (calls[body.call_id][0], put_off, body.paused)
+            if body.code == CEILING:
+                put_off = f"; it is halted at a ceiling: {body.reason}"
+            calls[body.call_id] = (calls[body.call_id][0], put_off, body.paused, body.code)
         elif isinstance(body, Replied):
             over.add(body.call_id)
         elif isinstance(body, StepAssigned):
@@ -188,13 +192,13 @@ def _waits(told: list[Entry], now_unix_ms: int) -> list[Reason]:
     return sorted(found, key=lambda one: one.at_unix_ms)
 
 
-def _call(entry: Entry, more: str, paused: bool, now_unix_ms: int) -> Reason:
+def _call(entry: Entry, more: str, paused: bool, code: str, now_unix_ms: int) -> Reason:
     body = entry.body
     what = getattr(body, "tool", "") or ("a search" if isinstance(body, RetrievalRequested) else "the model")
     who = f"step {step}" if (step := getattr(body, "step_id", "")) else entry.sender
     todo = "`bulkhead doctor` shows whether that service runs, `bulkhead dead-letters` what it could not handle"
     if paused:
-        todo = LET_GO
+        todo = TOP_UP if code == CEILING else LET_GO
     return Reason("waits", f"{who} waits for {entry.receiver} ({what}) for {_for(entry, now_unix_ms)}{more}", todo,
                   entry.at_unix_ms, evidence=(entry.id,))
 

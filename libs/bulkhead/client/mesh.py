@@ -30,7 +30,7 @@ RECONNECT_GIVE_UP_S = 120.0
 POST_ATTEMPTS = 4
 PAGE = 100
 ENDED = ("task.ended", "task.rejected")
-UNENDED = ("requested", "queued", "running")
+UNENDED = ("requested", "queued", "running", "paused")
 RETRYABLE = (429, 502, 503, 504)
 MAX_RETRY_AFTER_S = 60.0
 """So long a client waits by itself when it is told to come back later."""
@@ -271,6 +271,11 @@ class Task:
     async def cancel(self, reason: str = "") -> None:
         """Ask for it to end; `events` and `result` tell when it has. Raises Refused when it has ended already."""
         await self._mesh._ask("POST", f"/v1/tasks/{self.id}/cancel", json={"reason": reason})
+
+    async def top_up(self, add: Mapping[str, int], reason: str) -> dict[str, Any]:
+        """Let it spend so much more, by unit (`cost_usd_micros`, `tokens`, ...); halted at its ceiling, it goes on."""
+        return await self._mesh._post(f"/v1/tasks/{self.id}/topup", str(uuid.uuid4()),
+                                      json={"add": dict(add), "reason": reason})  # fmt: skip
 
     async def events(self, last_id: str = "", on_lost: OnLost | None = None) -> AsyncGenerator[TaskEvent, None]:
         """What happens, from the beginning or after `last_id`, until the task has ended.

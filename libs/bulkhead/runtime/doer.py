@@ -12,7 +12,7 @@ from typing import Generic, Literal, Protocol, TypeVar
 
 from bulkhead.blobs import Blobs
 from bulkhead.grants import Authority, Signer
-from bulkhead.runtime.halts import Held, Target
+from bulkhead.runtime.halts import Held, Key, Target
 from bulkhead_contracts.budget import Amount, Settled
 from bulkhead_contracts.control import Halt
 from bulkhead_contracts.envelope import Envelope
@@ -25,14 +25,20 @@ R = TypeVar("R", bound=Body)
 class Deferred(Exception):
     """May not act yet: the shell answers `CallDeferred` and acks; the requester asks again later.
 
-    paused: a person's halt or an open breaker holds it back; see `CallDeferred`.
+    paused: a halt or an open breaker holds it back; see `CallDeferred`. halt: which entry, and since when; its
+    end wakes the asker.
     """
 
-    def __init__(self, after_ms: int, reason: str, *, paused: bool = False) -> None:
+    def __init__(
+        self, after_ms: int, reason: str, *, paused: bool = False, code: str = "", halt: tuple[Key, int] | None = None
+    ) -> None:
         super().__init__(reason)
         self.after_ms = after_ms
         self.reason = reason
         self.paused = paused
+        self.code = code
+        self.halt = halt
+        self.usage = Usage()
 
 
 class Refused(Exception):
@@ -85,6 +91,8 @@ class Reservation:
 PAUSE_FIRST_MS = 500
 PAUSE_MOST_MS = 60_000
 """So seldom work that waits asks at last: a night is some hundred messages of each call."""
+CEILING = "budget_exceeded"
+"""Code of budget's halts."""
 
 
 def target_of(job: Job[R], tool: str = "", model: str = "") -> Target:
@@ -167,7 +175,10 @@ class Hands:
         age_ms = max(0, self.now_unix_ms() - halt.at_unix_ms)
         what = "the task" if halt.scope == "task" else f"{halt.scope} {halt.name}"
         reason = f"{what} is halted by {halt.by}: {halt.reason}. It goes on after `bulkhead resume`"
-        return Deferred(min(max(age_ms // 4, PAUSE_FIRST_MS), PAUSE_MOST_MS), reason[:2000], paused=True)
+        if halt.code == CEILING:
+            reason = halt.reason  # It says itself what lets it go on: more money, not a word.
+        return Deferred(min(max(age_ms // 4, PAUSE_FIRST_MS), PAUSE_MOST_MS), reason[:2000], paused=True,
+                        code=halt.code, halt=((halt.scope, halt.tenant, halt.name), halt.at_unix_ms))  # fmt: skip
 
     def tripped(self, job: "Job[R]", *, tool: str = "", model: str = "") -> Held | None:
         """The open breaker of this tool or model, which calls nothing now. A call that may go out counts as a trial.
@@ -176,7 +187,7 @@ class Hands:
         """
         held = self._held(target_of(job, tool, model), self.now_unix_ms())
         if held is not None and held.breaker.scope in ("tenant", "agent"):
-            raise Deferred(held.retry_after_ms, reason_of(held), paused=True)
+            raise Deferred(held.retry_after_ms, reason_of(held), paused=True, code="breaker_open")
         return held
 
     def halt_event(self, job: "Job[R]", *, tool: str = "", model: str = "") -> asyncio.Event:

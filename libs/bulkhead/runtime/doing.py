@@ -17,9 +17,20 @@ from bulkhead.bus.port import BusUnavailable, Stored, WrongLastSequence
 from bulkhead.grants import Authority, GrantRefused
 from bulkhead.runtime import crashing, inbound
 from bulkhead.runtime.context import Context
-from bulkhead.runtime.doer import Deferred, Doer, Hands, Job, Refused, Reservation, target_of
+from bulkhead.runtime.doer import (
+    CEILING,
+    PAUSE_FIRST_MS,
+    Deferred,
+    Doer,
+    Hands,
+    Job,
+    Refused,
+    Reservation,
+    target_of,
+)
 from bulkhead.runtime.halts import Halts
 from bulkhead.runtime.inbound import Unreadable
+from bulkhead.runtime.parked import BACKSTOP_MS, SINCE_LOGIC, Call, Parked
 from bulkhead.runtime.publisher import RpcRefused, persist
 from bulkhead.runtime.shell import Handed
 from bulkhead.telemetry.annotate import annotate
@@ -27,6 +38,7 @@ from bulkhead.telemetry.log import Log
 from bulkhead_contracts import catalog, envelope, limits, subjects
 from bulkhead_contracts.budget import Amount, ReserveReplied, ReserveRequested, Settled
 from bulkhead_contracts.control import CallDeferred
+from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.result import Failure, Usage
 from bulkhead_contracts.subjects import Address
 from bulkhead_contracts.types import Body, Contract
@@ -67,6 +79,7 @@ class DoerHandler:
         self._halts = halts
         self._records = subjects.records_stream(context.service)
         self._busy: dict[str, tuple[asyncio.Lock, int]] = {}
+        self.parked = Parked(context.publisher, halts)
 
     def forget(self, tenant: str, task: str) -> None:
         """Nothing is remembered between messages."""
@@ -118,14 +131,27 @@ class DoerHandler:
             async with self._alone(subject):
                 await self._once(handed, job, subject)
         except Deferred as wait:
-            body = CallDeferred(
-                call_id=self._doer.key(request),
-                step_id=getattr(request, "step_id", ""),
-                after_ms=wait.after_ms,
-                reason=wait.reason,
-                paused=wait.paused,
-            )
-            await self._reply(handed, body, ())
+            await self._put_off(handed, request, wait)
+
+    async def _put_off(self, handed: Handed, request: Any, wait: Deferred) -> None:
+        """Ask again later; or when woken, where a halt holds it and the asker knows of waking."""
+        head = handed.message.envelope
+        body = CallDeferred(
+            call_id=self._doer.key(request),
+            step_id=getattr(request, "step_id", ""),
+            after_ms=wait.after_ms,
+            reason=wait.reason,
+            paused=wait.paused,
+            code=wait.code,
+            usage=wait.usage,
+        )
+        halt = wait.halt if head.logic >= SINCE_LOGIC else None
+        if halt is not None:
+            body = body.model_copy(update={"after_ms": max(wait.after_ms, BACKSTOP_MS)})
+        await self._reply(handed, body, ())
+        if halt is not None:
+            # Once it is said: nobody is woken before he sleeps.
+            self.parked.put_off(*halt, Call(handed.message.address, head, body.call_id, body.step_id))
 
     def _subject(self, address: Address, request: Any) -> str:
         """Where the record of a request stands."""
@@ -186,6 +212,9 @@ class DoerHandler:
             await self._answer(handed, record)
             return
         before = record.settled if record is not None and not record.reply_type else ()
+        told = job.envelope.logic >= SINCE_LOGIC
+        if told and record is not None and record.request != job.envelope.id:
+            before = ()  # Whoever asked before was told it when the call was put off.
         claims = self._doer.writes(job)
         if claims:
             if record is not None and record.claimed:
@@ -199,8 +228,9 @@ class DoerHandler:
             reply = await self._doer.act(job, hands)
         except Refused as refusal:
             reply = self._doer.refuse(job.request, refusal.failure)
-        except Deferred:
+        except Deferred as wait:
             settled = _settlements(hands)
+            wait.usage = sum((one.usage for one in (*before, *settled)), Usage()) if told else Usage()
             await asyncio.shield(self._settle(job, settled))
             if claims or settled:
                 # Nothing was done: whoever asks again must not meet this claim, but is told what was spent until now.
@@ -269,21 +299,22 @@ class DoerHandler:
             crashing.passes("after_reply")
 
         await asyncio.gather(
-            tell(), self._settle_for(message.address.tenant, message.address.task, head.actor, settled)
+            tell(), self._settle_for(message.address.tenant, message.address.task, head, settled)
         )
 
     async def _settle(self, job: Job[Any], settled: tuple[Settled, ...]) -> None:
-        await self._settle_for(job.tenant, job.task, job.envelope.actor, settled)
+        await self._settle_for(job.tenant, job.task, job.envelope, settled)
 
-    async def _settle_for(self, tenant: str, task: str, actor: str, settled: tuple[Settled, ...]) -> None:
+    async def _settle_for(self, tenant: str, task: str, head: Envelope, settled: tuple[Settled, ...]) -> None:
         await asyncio.gather(
             *(
                 self._context.publisher.send(
-                    "budget", one, tenant=tenant, task=task, cause=one.reservation_id, index="settled", actor=actor
+                    "budget", one, tenant=tenant, task=task, cause=one.reservation_id, index="settled",
+                    actor=head.actor, logic=head.logic,
                 )
                 for one in settled
             )
-        )
+        )  # fmt: skip
         if settled:
             crashing.passes("after_settle")
 
@@ -334,6 +365,9 @@ class DoerHandler:
             if answer.decision == "reserved":
                 crashing.passes("after_reserve")
                 return Reservation(reservation_id, call_id, worst_case, clock=self._context.clock)
+            if answer.decision == "refused" and answer.pauses:
+                halt = (("task", job.tenant, job.task), answer.halted_unix_ms)
+                raise Deferred(PAUSE_FIRST_MS, answer.reason, paused=True, code=CEILING, halt=halt)
             if answer.decision == "refused":
                 raise Refused(
                     Failure(
@@ -359,6 +393,7 @@ class DoerHandler:
                 actor=job.envelope.actor,
                 cause=job.envelope.id,
                 index=body.reservation_id,
+                logic=job.envelope.logic,
             )
         except (BusUnavailable, RpcRefused) as error:
             # No reservation, no call: budget down means wait, not spend.

@@ -6,6 +6,7 @@ that holds its call back.
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import NamedTuple
 from weakref import WeakValueDictionary
 
@@ -69,6 +70,12 @@ class Halts:
         # Only as long as somebody waits for one.
         self._events: WeakValueDictionary[Target, asyncio.Event] = WeakValueDictionary()
         self._after = 0
+        self.on_lift: Callable[[Key], None] | None = None
+        """Called with what is not halted (any more)."""
+
+    def entry(self, key: Key) -> Halt | None:
+        """What was said last of exactly this: it stands, or was lifted."""
+        return self._tasks.get(key) or self._found.get(key)
 
     async def run(self) -> None:
         """Follow the control entries until cancelled."""
@@ -132,6 +139,8 @@ class Halts:
         for target, event in list(self._events.items()):
             if found in target.entries():
                 event.set() if self.find(target) else event.clear()
+        if not halt.active and self.on_lift is not None:
+            self.on_lift(found)
 
     async def _follow(self) -> None:
         subscription = await self._bus.subscribe_live("control.live.>")

@@ -52,6 +52,8 @@ class Service:
         if self._halts is not None:
             await self._halts.load()
             self._background.append(asyncio.create_task(self._halts.run()))
+            assert isinstance(self.handler, DoerHandler)
+            self._background.append(asyncio.create_task(self.handler.parked.run()))
         if hasattr(self.component, "start"):
             await self.component.start()
         try:

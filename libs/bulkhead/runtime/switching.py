@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from bulkhead.bus.port import Bus, WrongLastSequence
+from bulkhead.runtime.doer import CEILING
 from bulkhead.runtime.publisher import Publisher, persist
 from bulkhead_contracts import catalog, envelope, subjects
 from bulkhead_contracts.control import Breaker, Halt, HaltScope, Switched
@@ -57,6 +58,9 @@ def judge(wish: Wish, stands: Halt | None) -> Halt | Failure:
         who = stands.by.removeprefix(OPERATOR)
         return Failure.of("not_yours", f"{what} was halted by who operates the mesh ({who}): {stands.reason}",
                           "only they let it go on: `bulkhead resume` on their machine")  # fmt: skip
+    if stands is not None and halted and not wish.active and stands.code == CEILING:
+        return Failure.of("at_its_ceiling", f"{what} waits for money, not for a word: {stands.reason}",
+                          f"`bulkhead topup {wish.name} --usd X`, or raise the limit that it names")  # fmt: skip
     if not wish.active and not halted:
         return Failure(code="not_halted", message=f"{what} is not halted", hint="`bulkhead halts` lists what is")
     if stands is not None and halted and wish.active and (stands.by.startswith(OPERATOR) or not wish.operates):
@@ -74,8 +78,8 @@ async def switch(bus: Bus, publisher: Publisher, wish: Wish) -> Halt | Failure:
         entry = judge(wish, stands)
         if isinstance(entry, Failure) or entry is stands:
             return entry
-        if await _stored(bus, publisher, key, entry.model_dump_json().encode(), found.sequence if found else 0):
-            await _tell(publisher, entry)
+        if await store(bus, publisher, key, entry.model_dump_json().encode(), found.sequence if found else 0):
+            await tell(publisher, entry)
             return entry
     return Failure(code="busy", message=f"others halt and resume {wish.scope} {wish.name} at this moment",
                    hint="look at `bulkhead halts`, then try again")  # fmt: skip
@@ -89,10 +93,11 @@ async def reset(bus: Bus, publisher: Publisher, breaker: Breaker, by: str, at_un
         return False
     closed = Breaker(scope=breaker.scope, tenant=breaker.tenant, name=breaker.name, phase="closed",
                      reason=f"reset by {by}", since_unix_ms=at_unix_ms, by=by[:64])  # fmt: skip
-    return await _stored(bus, publisher, key, closed.model_dump_json().encode(), found.sequence)
+    return await store(bus, publisher, key, closed.model_dump_json().encode(), found.sequence)
 
 
-async def _stored(bus: Bus, publisher: Publisher, key: str, body: bytes, after: int) -> bool:
+async def store(bus: Bus, publisher: Publisher, key: str, body: bytes, after: int) -> bool:
+    """Put an entry where sequence `after` is the last; False when it is not. Raises BusError."""
     headers, name = {"content-type": envelope.CONTENT_TYPE}, publisher.entry_id(key, f"{after}/{body.decode()}")
     try:
         await persist(lambda: bus.publish(key, body, headers, name, expect_last_on_subject=after))
@@ -103,7 +108,8 @@ async def _stored(bus: Bus, publisher: Publisher, key: str, body: bytes, after: 
     return True
 
 
-async def _tell(publisher: Publisher, halt: Halt) -> None:
+async def tell(publisher: Publisher, halt: Halt) -> None:
+    """The fact that an entry stands. Raises BusError."""
     task = halt.name if halt.scope == "task" else HALTS
     tenant = halt.name if halt.scope == "tenant" else halt.tenant or EVERYBODY
     index = f"switched/{halt.scope}/{halt.tenant}/{halt.name}/{halt.at_unix_ms}/{halt.active}"

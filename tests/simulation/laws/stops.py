@@ -29,7 +29,8 @@ def _halts(record: Record) -> Iterator[str]:
     grace_s = AT_LAST_S if any(fault.kind in LATE for fault in record.chaos.fired) else AT_ONCE_S
     halted: dict[str, float] = {}
     for one in record.halts:
-        if one.subject.startswith("$KV.CONTROL.task.") and body(one)["active"]:
+        # What only pauses goes on again: situations/topups.py.
+        if one.subject.startswith("$KV.CONTROL.task.") and body(one)["active"] and not body(one)["pauses"]:
             at_s = (one.time_unix_ms - record.scenario.start_ms) / 1000
             halted.setdefault(task_of(one.subject), at_s)
     # A step of a fork may send again what the forked one sent, under its key and with its words.

@@ -21,6 +21,7 @@ from . import (
     purges,
     replans,
     strays,
+    topups,
     waits,
     watched,
 )
@@ -30,6 +31,7 @@ SITUATIONS: tuple[Situation, ...] = (
     cancels.SITUATION, ceilings.SITUATION, evidence.SITUATION, forks.SITUATION, publishers.SITUATION,
     replans.SITUATION, strays.SITUATION, purges.SITUATION, logics.SITUATION, newest.SITUATION,
     watched.SITUATION, floods.SITUATION, waits.SITUATION, halting.SITUATION,
+    topups.SITUATION,
 )  # fmt: skip
 BY_NAME = {one.name: one for one in SITUATIONS}
 

@@ -1,0 +1,198 @@
+"""A task at its ceiling is halted once, whoever else halts it; with more it goes on, whoever sees that first."""
+
+import pytest
+
+from bulkhead.bus.memory import MemoryBroker, MemoryBus
+from bulkhead.runtime import switching
+from bulkhead.runtime.edge import Received
+from bulkhead.runtime.publisher import Publisher
+from bulkhead.runtime.switching import OPERATOR, Wish
+from bulkhead_contracts import subjects
+from bulkhead_contracts.budget import Limit, LimitsRequested, TopUpReplied, TopUpRequested
+from bulkhead_contracts.control import Halt
+from bulkhead_contracts.envelope import Envelope
+from bulkhead_contracts.limits import MAX_COST_USD_MICROS, MAX_TOP_UPS
+from bulkhead_contracts.result import Failure
+from bulkhead_contracts.task import RequesterClaim
+from services.budget.core import NO_LIMIT, Ceiling, Ledger
+from services.budget.limiting import LimitBook
+from services.budget.memory import MemoryStore
+from services.budget.parking import Parking
+from services.budget.scopes import raised
+
+NOW, TENANT, TASK = 1_795_231_204_272, "demo", "t1"
+OWN = Ceiling(f"task:{TENANT}:{TASK}", "cost_usd_micros", spent=80, reserved=0, asked=30, limit=100)
+DAY = Ceiling(f"day:{TENANT}:2026-11-21", "cost_usd_micros", spent=80, reserved=0, asked=30, limit=100)
+
+
+class Lagging(MemoryBroker):
+    """One whose followers may be behind with the journal alone."""
+
+    behind: int | None = None
+
+    def horizon(self, stream: str) -> int | None:
+        return self.behind if stream == subjects.inbox_stream("journal") else None
+
+
+class World:
+    """Two replicas of budget over one broker."""
+
+    def __init__(self, store) -> None:
+        self.broker, self.now = Lagging.mesh(), NOW
+        self.bus = MemoryBus(self.broker, "budget")
+        self.publisher = Publisher("budget", self.bus, b"b" * 32, lambda: self.now)
+        self.books = [LimitBook(self.bus, self.publisher, store, lambda: self.now, lambda why: None)
+                      for _ in range(2)]  # fmt: skip
+        self.parkings = [Parking(self.bus, self.publisher, one, lambda: self.now, parks=True) for one in self.books]
+        for book, parking in zip(self.books, self.parkings, strict=True):
+            book.on_change = parking.lift_all
+
+    async def stands(self) -> Halt | None:
+        found = await self.bus.last(subjects.CONTROL_STREAM, subjects.halt_key("task", TENANT, TASK))
+        return Halt.model_validate_json(found.body) if found is not None else None
+
+    async def switches(self, *, active: bool) -> Halt | Failure:
+        made = Wish("task", TENANT, TASK, active, "look", f"{OPERATOR}ada", self.now)
+        return await switching.switch(self.bus, self.publisher, made)
+
+    async def tops_up(self, name: str, replica: int = 0, task: str = TASK, **units: int) -> TopUpReplied:
+        return await self.books[replica].top_up(asks(name, task, **units))
+
+
+    def stored(self) -> int:
+        """How many facts tell of limits."""
+        return len(self.broker.stream(subjects.inbox_stream("journal")).read("mesh.budget.journal.*.limits.*", 0, 1000))
+
+
+def wish(name: str, target: str, tokens: int) -> Received:
+    """An operator sets a limit."""
+    ann = RequesterClaim(tenant=TENANT, person="ann", role="operator", via="api_key")
+    body = LimitsRequested(requester=ann, target=target, limit=Limit(tokens=tokens))
+    head = Envelope(id=name, type=body.ce_type(), source="gateway", time_unix_ms=NOW)
+    return Received(head, body, TENANT, "limits", "gateway", 0, NOW, 1)
+
+
+def asks(name: str, task: str = TASK, *, role: str = "operator", tenant: str = TENANT, **units: int) -> Received:
+    ann = RequesterClaim(tenant=tenant, person="ann", role=role, via="api_key")
+    body = TopUpRequested(requester=ann, task=task, add=Limit(**units), until_unix_ms=NOW + 60_000, reason="worth it")
+    head = Envelope(id=name, type=body.ce_type(), source="gateway", time_unix_ms=NOW)
+    return Received(head, body, TENANT, task, "gateway", 0, NOW, 1)
+
+
+@pytest.fixture
+async def world() -> World:
+    store = MemoryStore(lease_ms=60_000)
+    server = await store.connect()
+    assert await store.lock("0", 1_000)
+    await store.write("0", Ledger(60_000), NOW, _go_on)
+    assert await store.switch("0", server)
+    return World(store)
+
+
+async def _go_on() -> None: ...
+
+
+async def test_it_is_halted_once_and_goes_on_when_it_is_topped_up(world: World) -> None:
+    one, other = world.parkings
+    first = await one.park(TENANT, TASK, OWN)
+    assert await other.park(TENANT, TASK, OWN) == first == await world.stands()
+    assert first.active and first.pauses and first.by == "budget" and first.code == "budget_exceeded"
+    assert f"bulkhead topup {TASK} --usd 0.000010" in first.reason
+    reply = await world.tops_up("a", cost_usd_micros=50)
+    assert reply.resumed and reply.added == Limit(cost_usd_micros=50) and reply.failure is None
+    lifted = await world.stands()
+    assert not lifted.active and lifted.at_unix_ms > first.at_unix_ms
+    again = await world.tops_up("a", replica=1, cost_usd_micros=50)
+    assert again.added == Limit(cost_usd_micros=50), "the same request counts once, whoever answers it"
+    more = await world.tops_up("b", cost_usd_micros=5, tokens=7)
+    await world.books[0].answer(wish("c", "month", 20))
+    assert more.added == Limit(cost_usd_micros=55, tokens=7) and not more.resumed
+    late = await world.tops_up("b", replica=1, cost_usd_micros=5, tokens=7)
+    assert late.added == more.added and world.stored() == 3
+
+
+async def test_whoever_changes_limits_and_whoever_halts_one_of_both_sees_the_other(world: World) -> None:
+    """The limit is raised after the ledger said no by the old one, and before the halt stands."""
+    await world.books[0].of(TENANT)
+    assert not (await world.tops_up("a", replica=1, cost_usd_micros=50)).resumed
+    halt = await world.parkings[0].park(TENANT, TASK, OWN)
+    assert halt is not None and not (await world.stands()).active, "nobody else would have come by"
+
+
+async def test_what_a_lagging_reader_missed_is_seen_by_the_next_look(world: World) -> None:
+    await world.books[0].of(TENANT)
+    await world.tops_up("a", replica=1, cost_usd_micros=50)
+    world.broker.behind = 0
+    await world.parkings[0].park(TENANT, TASK, OWN, NOW + 60_000)
+    assert (await world.stands()).active
+    world.broker.behind = None
+    await world.parkings[0].look()
+    assert not (await world.stands()).active
+
+
+async def test_a_new_day_lets_it_go_on_and_the_end_of_a_task_does_not(world: World) -> None:
+    parking = world.parkings[0]
+    for ceiling, lets_go in ((DAY, True), (OWN, False)):
+        await parking.park(TENANT, TASK, ceiling, 0 if lets_go else NOW + 60_000)
+        await parking.look()
+        assert (await world.stands()).active, "it is the same day"
+        world.now += 24 * 3_600_000
+        await parking.look()
+        assert (await world.stands()).active is not lets_go
+    assert not parking._known
+
+
+async def test_what_a_person_halted_is_neither_overwritten_nor_let_go(world: World) -> None:
+    parking = world.parkings[0]
+    by_hand = await world.switches(active=True)
+    assert await parking.park(TENANT, TASK, OWN) == by_hand == await world.stands()
+    assert not (await world.tops_up("a", cost_usd_micros=50)).resumed and (await world.stands()).active
+    await world.switches(active=False)
+    halt = await parking.park(TENANT, TASK, OWN)
+    assert halt.by == "budget" and (await world.stands()).active
+    refused = await world.switches(active=False)
+    assert isinstance(refused, Failure) and refused.code == "at_its_ceiling" and "topup" in refused.hint
+
+
+async def test_what_was_ended_is_not_halted_anew(world: World) -> None:
+    over = Halt(scope="task", tenant=TENANT, name=TASK, code="cancelled", reason="enough", by="planner")
+    await world.bus.publish(subjects.halt_key("task", TENANT, TASK), over.model_dump_json().encode(), {}, "over")
+    assert await world.parkings[0].park(TENANT, TASK, OWN) is None
+    assert not await world.parkings[0].lift(TENANT, TASK, "why not") and await world.stands() == over
+
+
+async def test_limits_of_others_leave_it_alone_and_those_of_all_do_not(world: World) -> None:
+    await world.parkings[0].park(TENANT, TASK, DAY)
+    await world.books[0].answer(wish("a", "task/t9", 20))
+    assert (await world.stands()).active
+    await world.books[1].answer(wish("b", "day", 20))
+    assert not (await world.stands()).active
+
+
+@pytest.mark.parametrize(("request_", "code"), [
+    (asks("a", role="submitter", tokens=1), "forbidden"), (asks("a", role="auditor", tokens=1), "forbidden"),
+    (asks("a", tenant="bolt", tokens=1), "forbidden"), (asks("a"), "adds_nothing"),
+    (asks("a", tokens=0), "adds_nothing"),
+])  # fmt: skip
+async def test_who_may_not_or_adds_nothing_is_told(world: World, request_: Received, code: str) -> None:
+    reply = await world.books[0].top_up(request_)
+    assert reply.failure is not None and reply.failure.code == code and reply.failure.hint
+    assert world.stored() == 0
+
+
+async def test_top_ups_are_bounded_and_forgotten_with_their_tasks(world: World) -> None:
+    book = world.books[0]
+    for number in range(MAX_TOP_UPS):
+        assert (await book.top_up(asks(f"n{number}", f"t{number}", tokens=1))).failure is None
+    refused = await book.top_up(asks("one too many", "tx", tokens=1))
+    assert refused.failure.code == "too_many_limits"
+    far = await book.top_up(asks("far", "t3", cost_usd_micros=MAX_COST_USD_MICROS))
+    assert far.failure is None
+    assert (await book.top_up(asks("too far", "t3", cost_usd_micros=1))).failure.code == "too_much"
+    assert len((await book.of(TENANT)).limits) == MAX_TOP_UPS
+
+
+def test_a_top_up_raises_what_there_is_and_makes_no_ceiling_where_there_is_none() -> None:
+    ceiling = NO_LIMIT._replace(tokens=100)
+    assert raised(ceiling, Limit(tokens=50, model_calls=3)) == ceiling._replace(tokens=150)
+    assert raised(ceiling, None) == ceiling
