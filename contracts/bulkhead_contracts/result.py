@@ -85,6 +85,8 @@ class Usage(Contract):
     cost_usd_micros: UsdMicros = 0
 
     def __add__(self, other: "Usage") -> "Usage":
+        if not any(other.__dict__.values()):
+            return self
         return Usage(**{name: getattr(self, name) + getattr(other, name) for name in Usage.model_fields})
 
 

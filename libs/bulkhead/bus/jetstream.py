@@ -11,10 +11,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 
 from nats import errors
-from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from bulkhead.bus import wire
+from bulkhead.bus.jetstream_client import Heard, Take
 from bulkhead.bus.jetstream_connection import Connection, ConnectionLost
 from bulkhead.bus.jetstream_pull import JetStreamConsumer
 from bulkhead.bus.jetstream_replies import Replies
@@ -41,6 +41,8 @@ NO_STREAM_ATTEMPTS = 3
 NO_STREAM_PAUSE_S = 0.2
 """A stream between two leaders answers as if it did not exist: ask a few times before believing it."""
 MAX_RPC_AT_ONCE = 256
+MAX_RPC_WAITING = 4_096
+"""Requests that wait for those; beyond it one is not answered, as if nobody had heard it."""
 
 
 class JetStreamBus:
@@ -112,7 +114,8 @@ class JetStreamBus:
         deadline = loop.time() + PUBLISH_TIMEOUT_S
         nobody = 0
         while True:
-            await self._connection.up(max(0.0, deadline - loop.time()))
+            if not self._connection.connected:
+                await self._connection.up(max(0.0, deadline - loop.time()))
             left = max(0.001, deadline - loop.time())
             try:
                 [answer] = await self._replies.ask(subject, body, headers, timeout_s=left)
@@ -142,7 +145,7 @@ class JetStreamBus:
     async def publish_live(self, subject: str, body: bytes, headers: Mapping[str, str] | None = None) -> None:
         """See port.Bus. While the connection is broken it is lost, like every unheard word."""
         if self._connection.connected:
-            await self._connection.send(subject, body, headers=dict(headers) if headers else None)
+            self._connection.send(subject, body, headers=dict(headers) if headers else None)
 
     async def subscribe_live(self, subject: str, max_pending: int = 10_000) -> "JetStreamLive":
         """See port.Bus. Raises BusError when this identity may not listen there."""
@@ -236,12 +239,12 @@ class JetStreamBus:
             await stop()
         await self._connection.close()
 
-    async def _subscribe(self, subject: str, take: Callable[[Msg], Awaitable[None]], queue: str = "") -> Subscription:
+    async def _subscribe(self, subject: str, take: Take, queue: str = "") -> Subscription:
         denied: list[BusError] = []
         await self._connection.up(API_TIMEOUT_S)
         self._connection.watch(subject, denied.append)
         try:
-            subscription = await self._connection.nc.subscribe(subject, queue=queue, cb=take)
+            subscription = await self._connection.nc.listen(subject, take, queue)
             # nats-py's ping overtakes what is not written yet: only the second one proves that the broker has judged.
             await self._connection.round_trip(API_TIMEOUT_S)
             await self._connection.round_trip(API_TIMEOUT_S)
@@ -267,7 +270,7 @@ class JetStreamLive:
         self._closed = False
         connection.closed.add_done_callback(lambda _: self._more.set())
 
-    async def take(self, message: Msg) -> None:
+    def take(self, message: Heard) -> None:
         """One message; the newest is dropped when there is no room, so that what was heard stays in order."""
         if len(self._pending) >= self._room:
             self.dropped += 1
@@ -301,22 +304,31 @@ class _Server:
         self._connection = connection
         self._handler = handler
         self._running: set[asyncio.Task[None]] = set()
-        self._room = asyncio.Semaphore(MAX_RPC_AT_ONCE)
+        self._waiting: deque[Heard] = deque()
 
-    async def take(self, message: Msg) -> None:
-        await self._room.acquire()
+    def take(self, message: Heard) -> None:
+        """One request."""
+        if len(self._running) < MAX_RPC_AT_ONCE:
+            self._begin(message)
+        elif len(self._waiting) < MAX_RPC_WAITING:
+            self._waiting.append(message)
+        else:
+            log.warning("rpc_dropped", subject=message.subject, waiting=MAX_RPC_WAITING)
+
+    def _begin(self, message: Heard) -> None:
         task = asyncio.ensure_future(self._answer(message))
         self._running.add(task)
         task.add_done_callback(self._ended)
 
-    async def _answer(self, message: Msg) -> None:
+    async def _answer(self, message: Heard) -> None:
         headers, body = await self._handler(Live(message.subject, message.headers or {}, message.data))
         if message.reply:
-            await self._connection.send(message.reply, body, headers=dict(headers) or None)
+            self._connection.send(message.reply, body, headers=dict(headers) or None)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
-        self._room.release()
+        if self._waiting:
+            self._begin(self._waiting.popleft())
         if not task.cancelled() and task.exception() is not None:
             log.error("rpc_answer_failed", reason=repr(task.exception()))
 
@@ -325,8 +337,9 @@ class _Server:
         subscription, self.subscription = self.subscription, None
         if subscription is not None:
             await _unsubscribe(self._connection, subscription)
-        if self._running:
-            await asyncio.wait(set(self._running), timeout=API_TIMEOUT_S)
+        deadline = asyncio.get_running_loop().time() + API_TIMEOUT_S
+        while self._running and (left := deadline - asyncio.get_running_loop().time()) > 0:
+            await asyncio.wait(set(self._running), timeout=left)
 
 
 async def _unsubscribe(connection: Connection, subscription: Subscription | None) -> None:

@@ -1,22 +1,38 @@
 """nats-py's client with a shorter way for what every message pays: one header frame, one write, no queue per message.
 
 In: frames to write, bytes from the broker. Out: the same frames and messages as nats-py's own. Why: per message nats-py
-checks every header by a pattern, wakes a flusher task for every write and a task of the subscription for every
-delivery. Reconnecting, handshakes and everything rare are nats-py's.
+checks every header by a pattern, wakes a flusher task for every write, a reader task for every read and a task of the
+subscription for every delivery. Reconnecting, handshakes and everything rare are nats-py's.
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from functools import lru_cache
+from typing import NamedTuple
 
 from nats import errors
-from nats.aio.client import Client
+from nats.aio.client import DEFAULT_BUFFER_SIZE, Client, Srv
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-Take = Callable[[Msg], None]
+from bulkhead.bus.lookup import Lookup, NamedTransport
+
+
+class Heard(NamedTuple):
+    """A message as it was read."""
+
+    subject: str
+    reply: str
+    data: bytes
+    headers: dict[str, str] | None
+
+
+Take = Callable[[Heard], None]
 
 FRAME = b"NATS/1.0"
+# What bytes.strip() takes away; str.strip() takes more, and would read a name that the broker does not.
+_BLANKS = " \t\n\r\x0b\x0c"
 _HEADERS_BEGIN = len(FRAME) + 2
 _INLINE_STATUS = ord(" ")
 _TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
@@ -25,25 +41,38 @@ MAX_UNSENT_BYTES = 1_048_576
 
 
 class DirectClient(Client):
-    """A client that hands messages over on its read loop and writes what one turn of the event loop said at once."""
+    """A client that hands messages over as they are read. The first that a turn of the event loop says is written at
+    once, for somebody waits for it; what it says besides goes together."""
 
     def __init__(self) -> None:
         super().__init__()
         self._takers: dict[int, Take] = {}
         self._due = False
+        self.lookup = Lookup()
 
-    async def listen(self, subject: str, take: Take) -> Subscription:
-        """Subscribe. `take` is called as soon as a message is read: it must return at once and not raise."""
+    async def _connect_to_server(self, s: Srv) -> None:
+        """As nats-py's, but for how a name becomes an address. Raises HostUnknown, OSError, TimeoutError."""
+        if s.uri.scheme in ("ws", "wss"):
+            await super()._connect_to_server(s)
+            return
+        s.last_attempt = time.monotonic()
+        if not isinstance(self._transport, NamedTransport):
+            self._transport = NamedTransport(self.lookup)
+        await self._transport.connect(s.uri, DEFAULT_BUFFER_SIZE, self.options["connect_timeout"])
+
+    async def listen(self, subject: str, take: Take, queue: str = "") -> Subscription:
+        """Subscribe, in a queue group or alone. `take` is called as soon as a message is read: it must return at once
+        and not raise."""
 
         async def queued(message: Msg) -> None:
-            take(message)
+            take(Heard(message.subject, message.reply, message.data, message.headers))
 
-        subscription = await self.subscribe(subject, cb=queued)
+        subscription = await self.subscribe(subject, queue=queue, cb=queued)
         self._takers[subscription._id] = take
         return subscription
 
     def write(self, subject: str, body: bytes, reply: str, headers: bytes) -> None:
-        """Send one publish with its turn's others. headers: a frame of `header_frame`, or none.
+        """Send one publish, in order. headers: a frame of `header_frame`, or none.
 
         The subject is checked by the caller. Raises ConnectionClosedError, ConnectionDrainingError, and
         OutboundBufferLimitError while there is no connection and enough waits for one.
@@ -59,35 +88,97 @@ class DirectClient(Client):
         else:
             head = f"PUB {subject} {reply} {len(body)}\r\n"
         frame = b"".join((head.encode(), headers, body, b"\r\n"))
-        self._pending.append(frame)
-        self._pending_data_size += len(frame)
         self.stats["out_msgs"] += 1
         self.stats["out_bytes"] += len(body)
-        if not self._due:
-            self._due = True
-            asyncio.get_running_loop().call_soon(self._write_out)
+        if self._due:
+            self._pending.append(frame)
+            self._pending_data_size += len(frame)
+            return
+        self._due = True
+        asyncio.get_running_loop().call_soon(self._write_out)
+        if not self._pending and (transport := self._open_transport()) is not None:
+            transport.write(frame)
+        else:
+            self._pending.append(frame)
+            self._pending_data_size += len(frame)
+
+    def _open_transport(self) -> asyncio.WriteTransport | None:
+        """Where to write now; None while there is no connection, or its socket is too slow for what it has already."""
+        if not self.is_connected or self.is_connecting:
+            return None
+        transport: asyncio.WriteTransport = self._transport._io_writer.transport  # type: ignore[union-attr]
+        if transport.is_closing() or transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
+            return None
+        return transport
 
     def _write_out(self) -> None:
+        """What the turn said after its first, or what had to wait: for nats-py's own commands, or a connection."""
         self._due = False
-        if not self.is_connected or self.is_connecting or not self._pending:
-            return  # What waits is written when the connection stands again.
-        transport = self._transport._io_writer.transport  # type: ignore[union-attr]
-        if transport.is_closing() or transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
-            if self._flush_queue is not None and self._flush_queue.empty():
-                self._flush_queue.put_nowait(asyncio.get_running_loop().create_future())
+        if not self._pending:
             return
-        frames, self._pending, self._pending_data_size = self._pending, [], 0
-        transport.write(b"".join(frames))
+        transport = self._open_transport()
+        if transport is not None:
+            frames, self._pending, self._pending_data_size = self._pending, [], 0
+            transport.write(b"".join(frames))
+        elif self.is_connected and self._flush_queue is not None and self._flush_queue.empty():
+            self._flush_queue.put_nowait(asyncio.get_running_loop().create_future())
+
+    async def _read_loop(self) -> None:
+        """nats-py's, for what is not a whole message that somebody listens to: that one does not wait for it."""
+        reader = getattr(self._transport, "_io_reader", None)
+        if reader is None:  # A websocket's frames come in another way.
+            await super()._read_loop()
+            return
+        later = reader.feed_data
+
+        def feed(data: bytes) -> None:
+            # What nats-py is not through with came before, and may be the beginning of this.
+            if not reader._buffer and not self._ps.buf:
+                data = data[self._take_whole(data) :]
+            if data:
+                later(data)
+
+        reader.feed_data = feed
+        await super()._read_loop()
+
+    def _take_whole(self, data: bytes) -> int:
+        """Hand over the messages that `data` begins with; returns where the first thing stands that is none."""
+        at = 0
+        while (end := data.find(b"\r\n", at)) > 0:
+            words = data[at:end].split()
+            kind, count = words[0] if words else b"", len(words)
+            if kind == b"HMSG" and 5 <= count <= 6:
+                header_size = words[-2]
+            elif kind == b"MSG" and 4 <= count <= 5:
+                header_size = b"0"
+            else:
+                break
+            if not (words[2].isdigit() and header_size.isdigit() and words[-1].isdigit()):
+                break
+            body = end + 2 + int(header_size)
+            done = end + 2 + int(words[-1])
+            if len(data) < done + 2 or body > done:
+                break
+            reply = words[3] if count - (kind == b"HMSG") == 5 else b""
+            if not self._hand_over(int(words[2]), words[1], reply, data[body:done], data[end + 2 : body]):
+                break
+            at = done + 2
+        return at
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        if not self._hand_over(sid, subject, reply, data, headers):
+            await super()._process_msg(sid, subject, reply, data, headers)
+
+    def _hand_over(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> bool:
+        """Whether this client hands such a message over itself; then it has."""
         take = self._takers.get(sid)
         if take is None or (headers and headers[_HEADERS_BEGIN - 2] == _INLINE_STATUS) or sid not in self._subs:
-            await super()._process_msg(sid, subject, reply, data, headers)
-            return
+            return False
         self.stats["in_msgs"] += 1
         self.stats["in_bytes"] += len(data)
         read = read_headers(headers) if headers else None
-        take(Msg(self, subject.decode(), reply.decode(), data, read, _sid=sid))
+        take(Heard(_text(subject), _text(reply), data, read))
+        return True
 
     def _remove_sub(self, sid: int, max_msgs: int = 0) -> None:
         self._takers.pop(sid, None)
@@ -121,7 +212,20 @@ def read_headers(raw: bytes) -> dict[str, str]:
     for line in raw[_HEADERS_BEGIN:].decode("utf-8", "replace").split("\r\n"):
         name, colon, value = line.partition(":")
         if colon:
-            name = name.strip()
-            if name.isascii() and len(name.split()) == 1:
-                found[name] = value.strip()
+            name = _name(name)
+            if name:
+                found[name] = value.strip(_BLANKS)
     return found
+
+
+@lru_cache(maxsize=1024)
+def _name(text: str) -> str:
+    """A header's name as it was read; "" for what is none."""
+    name = text.strip(_BLANKS)
+    return name if name.isascii() and name and not any(c.isspace() for c in name) else ""
+
+
+def _text(raw: bytes) -> str:
+    """A subject is what its publisher made of it: one that is no text must be refused by who reads it, not end the
+    connection's reader."""
+    return raw.decode("utf-8", "replace")

@@ -14,6 +14,7 @@ from pathlib import Path
 from nats import errors
 
 from bulkhead.bus.jetstream_client import DirectClient, header_frame
+from bulkhead.bus.lookup import HostUnknown
 from bulkhead.bus.port import BusError, BusUnavailable, PublishRefused
 from bulkhead.bus.wire import check_sendable
 from bulkhead.telemetry.log import Log
@@ -25,6 +26,8 @@ MAX_OUTSTANDING_PINGS = 2
 RECONNECT_WAIT_S = 0.2
 MAX_KEY_REFUSALS = 10
 """A key that is refused so often in a row is gone for good: the process ends and starts with what is valid now."""
+UNKNOWN_HOST_S = 8.0
+"""At a start a name that nobody knows for so long is a mistake; a name server that was away for a moment is back."""
 CA_FILE = "ca.pem"
 """Beside the keys of a mesh whose broker speaks TLS."""
 UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
@@ -56,13 +59,16 @@ class Connection:
         self._up = asyncio.Event()
         self._waiting: dict[str, dict[Refuse, str]] = {}
         self._key_refusals = 0
+        self._unknown: bool | None = None
+        """Whether every failure so far was an unknown name; None before the first."""
         self._closing = False
         self._ping: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[None] | None = None
         self.last_error = ""
 
     async def open(self, *, nkey_seed: str | None, inbox_prefix: str, name: str, timeout_s: float) -> None:
-        """Connect. Raises BusUnavailable after the timeout, at once when one side refuses the other's credentials."""
+        """Connect. Raises BusUnavailable after the timeout, at once when one side refuses the other's credentials, and
+        after UNKNOWN_HOST_S when nobody knows the broker's name."""
         opening = asyncio.ensure_future(
             self.nc.connect(
                 self.url.split(","),  # Of a cluster, any: the others are heard of from it.
@@ -83,10 +89,14 @@ class Connection:
                 tls_handshake_first=self._tls is not None,
             )
         )
-        deadline = asyncio.get_running_loop().time() + timeout_s
-        while not opening.done() and not self._hopeless and asyncio.get_running_loop().time() < deadline:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        while not opening.done() and not self._hopeless and loop.time() < began + timeout_s:
             await asyncio.wait({opening}, timeout=0.1)
+            if self._unknown and loop.time() > began + UNKNOWN_HOST_S:
+                break
         if opening.done() and opening.exception() is None:
+            self._unknown = None
             self._up.set()
             return
         if opening.done():
@@ -105,6 +115,12 @@ class Connection:
                 f"the broker at {self.url} has no certificate of the CA that this service trusts ({self.last_error}); "
                 "BULKHEAD_NATS_CA_FILE must be the CA of this very mesh, and the name in the address one of the "
                 "certificate's: provision again, then restart the broker and the service"
+            )
+        if self._unknown:
+            raise BusUnavailable(
+                f"no broker is found at {self.url}: {self.last_error}; write the broker's right name or its address in "
+                "BULKHEAD_NATS_URL, or mend DNS here (in containers: both must be on one network, and the broker must "
+                "run)"
             )
         raise BusUnavailable(
             f"no broker answers at {self.url} ({self.last_error or 'no connection'}); start the mesh with "
@@ -153,7 +169,7 @@ class Connection:
             if not found:
                 del self._waiting[low]
 
-    async def send(self, subject: str, body: bytes, reply: str = "", headers: dict[str, str] | None = None) -> None:
+    def send(self, subject: str, body: bytes, reply: str = "", headers: dict[str, str] | None = None) -> None:
         """Write one publish. Raises PublishRefused for what can never be sent, BusUnavailable when closed."""
         self.alive()
         try:
@@ -202,6 +218,13 @@ class Connection:
             self._key_refusals += 1
             if self._key_refusals >= MAX_KEY_REFUSALS and self._ending is None:
                 self._ending = asyncio.ensure_future(self.nc.close())
+        self._say(error)
+
+    def _say(self, error: Exception) -> None:
+        unknown = isinstance(error, HostUnknown)
+        if unknown and self._unknown is None:
+            log.warning("broker_name_unknown", url=self.url, reason=self.last_error, then="it is tried again")
+        self._unknown = unknown and self._unknown is not False
         if not isinstance(error, OSError):
             log.warning("bus_error", reason=self.last_error)
 
@@ -237,7 +260,7 @@ class Connection:
             ping.cancel()
 
     async def _returned(self) -> None:
-        self._key_refusals = 0
+        self._key_refusals, self._unknown = 0, None
         self.last_error = ""
         self._up.set()
         log.info("connection_returned", url=self.url)

@@ -11,9 +11,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from nats import errors
-from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from bulkhead.bus.jetstream_client import Heard
 from bulkhead.bus.jetstream_connection import Connection
 from bulkhead.bus.port import BusError, BusUnavailable, Stored
 from bulkhead.bus.wire import DESCRIPTION, Place, place, status
@@ -86,6 +86,8 @@ class JetStreamConsumer:
         self._inbox: _Inbox | None = None
         self._retired: list[_Inbox] = []
         self._waiter: asyncio.Future[None] | None = None
+        self._take: Callable[[JetStreamDelivery], None] | None = None
+        self._took = False
         self._trouble = ""
         self._pause_until = 0.0
         self._refused: BusError | None = None
@@ -96,6 +98,18 @@ class JetStreamConsumer:
 
     async def fetch(self, max_messages: int, timeout_s: float = 5.0) -> list[JetStreamDelivery]:
         """See port.Consumer. Raises BusUnavailable when the time is over without a broker, a durable or a right."""
+        found: list[JetStreamDelivery] = []
+        try:
+            await self.hand_over(max_messages, found.append, timeout_s)
+        except BaseException:
+            self._buffer.extendleft(reversed(found))
+            raise
+        return found
+
+    async def hand_over(
+        self, max_messages: int, take: Callable[[JetStreamDelivery], None], timeout_s: float = 5.0
+    ) -> None:
+        """See port.Consumer. Raises as fetch."""
         assert max_messages > 0
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
@@ -105,10 +119,14 @@ class JetStreamConsumer:
             if self._connection.connected and self._pause_until <= now < deadline:
                 await self._top_up(max_messages, now, deadline)
             if self._buffer:
-                return [self._buffer.popleft() for _ in range(min(max_messages, len(self._buffer)))]
+                for _ in range(min(max_messages, len(self._buffer))):
+                    take(self._buffer.popleft())
+                return
             if now >= deadline:
-                return self._nothing()
-            await self._wait(min(deadline - now, max(self._pause_until - now, 0) or CHECK_S))
+                self._nothing()
+                return
+            if await self._wait(min(deadline - now, max(self._pause_until - now, 0) or CHECK_S), take):
+                return
 
     async def close(self) -> None:
         """Hand back what was not fetched. What the broker sends in the meantime is handed back too."""
@@ -140,12 +158,12 @@ class JetStreamConsumer:
             error, self._refused = self._refused, None
             raise error
 
-    def _nothing(self) -> list[JetStreamDelivery]:
+    def _nothing(self) -> None:
+        """Say why, when it is not that there was nothing."""
         if not self._connection.connected:
             raise BusUnavailable(f"{self._name}: no connection to the broker ({self._connection.last_error})")
         if self._trouble:
             raise BusUnavailable(f"{self._name}: {self._trouble}")
-        return []
 
     async def _top_up(self, max_messages: int, now: float, deadline: float) -> None:
         """Ask for the room that no standing request covers; not for every single message under load."""
@@ -168,7 +186,7 @@ class JetStreamConsumer:
             asked |= {"group": self._group, "priority": self._rank}
         body = json.dumps(asked).encode()
         try:
-            await self._connection.send(self._next, body, inbox.prefix + token)
+            self._connection.send(self._next, body, inbox.prefix + token)
         except BusUnavailable:
             self._end(token, None)
             raise
@@ -197,7 +215,7 @@ class JetStreamConsumer:
         except (errors.Error, OSError):
             pass  # The broker forgets the subscription with the connection.
 
-    def _on_message(self, message: Msg) -> None:
+    def _on_message(self, message: Heard) -> None:
         where = place(message.reply) if message.reply else None
         if where is None:
             self._on_status(message)
@@ -206,19 +224,24 @@ class JetStreamConsumer:
         if not self._open:
             self._pulls.clear()
         self._trouble = ""
-        self._buffer.append(self._delivery(message, where))
+        delivery = self._delivery(message, where)
+        if self._take is not None and not self._buffer:
+            self._took = True
+            self._take(delivery)
+        else:
+            self._buffer.append(delivery)
         self._wake()
 
-    def _delivery(self, message: Msg, where: Place) -> JetStreamDelivery:
+    def _delivery(self, message: Heard, where: Place) -> JetStreamDelivery:
         reply = message.reply
 
         async def answer(what: bytes) -> None:
-            await self._connection.send(reply, what)
+            self._connection.send(reply, what)
 
         stored = Stored(message.subject, message.headers or {}, message.data, where.sequence, where.time_unix_ms)
         return JetStreamDelivery(stored, where.stream, where.consumer_sequence, where.attempts, answer)
 
-    def _on_status(self, message: Msg) -> None:
+    def _on_status(self, message: Heard) -> None:
         """The end of one request: its remainder is room again."""
         headers = message.headers or {}
         code, text = status(headers), headers.get(DESCRIPTION, "")
@@ -270,12 +293,15 @@ class JetStreamConsumer:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    async def _wait(self, timeout_s: float) -> None:
+    async def _wait(self, timeout_s: float, take: Callable[[JetStreamDelivery], None]) -> bool:
+        """Until something happens; whether `take` was given anything."""
         loop = asyncio.get_running_loop()
         self._waiter = waiter = loop.create_future()
+        self._take, self._took = take, False
         timer = loop.call_later(timeout_s, self._wake)
         try:
             await waiter
         finally:
             timer.cancel()
-            self._waiter = None
+            self._waiter = self._take = None
+        return self._took

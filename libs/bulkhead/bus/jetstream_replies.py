@@ -6,29 +6,33 @@ remembers every question for as long as the subscription that gets the answers l
 """
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from nats import errors
-from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from bulkhead.bus.jetstream_client import Heard
 from bulkhead.bus.jetstream_connection import Connection, ConnectionLost
 from bulkhead.bus.port import BusError, BusUnavailable
 from bulkhead.bus.wire import status
 
 MAX_QUESTIONS_PER_INBOX = 1_000
+CLOCK_S = 0.002
+"""A loop may call what is due so much before its own clock says so."""
 
 
 @dataclass(eq=False, slots=True)
 class _Question:
     """One question in flight. many: the answer ends with a status."""
 
-    done: asyncio.Future[list[Msg]]
+    done: asyncio.Future[list[Heard]]
     many: bool
-    messages: list[Msg] = field(default_factory=list)
+    subject: str = ""
+    timeout_s: float = 0.0
+    deadline: float = 0.0
+    messages: list[Heard] = field(default_factory=list)
 
-    def take(self, message: Msg) -> None:
+    def take(self, message: Heard) -> None:
         if self.done.done():
             return  # Whoever asked has not run yet, and must find what the answer was.
         self.messages.append(message)
@@ -47,7 +51,7 @@ class _Inbox:
     asked: int = 0
     open: dict[str, _Question] = field(default_factory=dict)
 
-    def take(self, message: Msg) -> None:
+    def take(self, message: Heard) -> None:
         question = self.open.get(message.subject[len(self.prefix) :])
         if question is not None:
             question.take(message)
@@ -62,6 +66,8 @@ class Replies:
         self._inbox: _Inbox | None = None
         self._opening = asyncio.Lock()
         self._questions: set[_Question] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        """One for all questions: nearly every one is answered long before its time."""
         connection.on_lost.add(self._lost)
 
     async def ask(
@@ -72,7 +78,7 @@ class Replies:
         *,
         timeout_s: float,
         many: bool = False,
-    ) -> list[Msg]:
+    ) -> list[Heard]:
         """All messages of the answer. Raises BusUnavailable (no answer), PublishRefused (denied)."""
         loop = asyncio.get_running_loop()
         inbox = self._inbox
@@ -80,21 +86,37 @@ class Replies:
             inbox = await self._renew()
         inbox.asked += 1
         token = str(inbox.asked)
-        question = _Question(loop.create_future(), many)
-        timer = loop.call_later(timeout_s, _expire(question, subject, timeout_s))
+        question = _Question(loop.create_future(), many, subject, timeout_s, loop.time() + timeout_s)
         inbox.open[token] = question
         self._questions.add(question)
+        if self._timer is None or question.deadline < self._timer.when():
+            self._arm(question.deadline)
         self._connection.watch(subject, question.fail)
         try:
-            await self._connection.send(subject, body, inbox.prefix + token, headers)
+            self._connection.send(subject, body, inbox.prefix + token, headers)
             return await question.done
         finally:
-            timer.cancel()
             self._connection.unwatch(subject, question.fail)
             self._questions.discard(question)
             inbox.open.pop(token, None)
             if inbox is not self._inbox and not inbox.open:
                 await self._drop(inbox)
+
+    def _arm(self, deadline: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_at(deadline, self._expire)
+
+    def _expire(self) -> None:
+        """Fail what is overdue; the timer is set for the next to be."""
+        self._timer, now = None, asyncio.get_running_loop().time() + CLOCK_S
+        for one in list(self._questions):
+            if one.deadline <= now:
+                why = f"no answer to {one.subject} within {one.timeout_s:g} s; the outcome is unknown"
+                one.fail(BusUnavailable(why))
+        left = [one.deadline for one in self._questions if one.deadline > now]
+        if left:
+            self._arm(min(left))
 
     async def _renew(self) -> _Inbox:
         async with self._opening:
@@ -125,8 +147,3 @@ class Replies:
             question.fail(ConnectionLost("the connection broke before the answer came; ask again"))
 
 
-def _expire(question: _Question, subject: str, timeout_s: float) -> Callable[[], None]:
-    def expire() -> None:
-        question.fail(BusUnavailable(f"no answer to {subject} within {timeout_s:g} s; the outcome is unknown"))
-
-    return expire

@@ -58,6 +58,13 @@ class MemoryConsumer:
             self.room = 0
         return [self._buffer.popleft() for _ in range(min(max_messages, len(self._buffer)))]
 
+    async def hand_over(
+        self, max_messages: int, take: "Callable[[MemoryDelivery], None]", timeout_s: float = 5.0
+    ) -> None:
+        """See port.Consumer."""
+        for delivery in await self.fetch(max_messages, timeout_s):
+            take(delivery)
+
     async def close(self) -> None:
         """Hand back what was not fetched."""
         if self._over:

@@ -69,6 +69,11 @@ class Consumer(Protocol):
         """Up to `max_messages` as soon as there is one; [] after the timeout. Never prefetches beyond it."""
         ...
 
+    async def hand_over(self, max_messages: int, take: Callable[[Delivery], None], timeout_s: float = 5.0) -> None:
+        """As fetch, but each delivery goes to `take` the moment that it is here, which must return at once and not
+        raise; returns when some went, so that whoever takes can count its room again."""
+        ...
+
     async def close(self) -> None: ...
 
 

@@ -7,9 +7,9 @@ to do. Formats: ADR-15 (ack subjects), ADR-31 (direct get) of nats-architecture-
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from bulkhead.bus.port import BusError, BusUnavailable, PubAck, PublishRefused, Stored, WrongLastSequence
 
@@ -76,8 +76,13 @@ def check_sendable(subject: str, size: int, max_bytes: int) -> None:
             f"{subject[:200]}: {size} bytes with headers exceed the broker's {max_bytes}; store the content as blobs "
             "and send references"
         )
-    if not _SUBJECT.match(subject):
+    if not _is_subject(subject):
         raise PublishRefused(f"{subject[:200]!r} is not a subject to publish on; see subjects.py")
+
+
+@lru_cache(maxsize=4096)
+def _is_subject(text: str) -> bool:
+    return _SUBJECT.match(text) is not None
 
 
 def stored_bytes(headers: Mapping[str, str], body: bytes) -> int:
@@ -116,8 +121,7 @@ class StreamWrongLastSequence(WrongLastSequence):
         self.stream = stream
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where a delivery stands: parsed from its ack subject."""
 
     stream: str

@@ -93,6 +93,7 @@ class Shell:
         self._tails: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._failures: dict[int, int] = {}
         self._room = asyncio.Event()
+        self._busy = asyncio.Event()
         self._pumps: list[asyncio.Task[None]] = []
         self.handled = 0
         self.attached = False
@@ -141,28 +142,27 @@ class Shell:
         # Each shard has its own share: what was fetched and could not start would lie there without a heartbeat.
         slots, mine = max(1, self._slots // self._shards), set[Delivery]()
         last_delivered, epoch = 0, 0
+
+        def take(delivery: Delivery) -> None:
+            nonlocal last_delivered, epoch
+            if delivery.consumer_sequence != last_delivered + 1:
+                # Somebody else was served in between, or a delivery was lost: memory may lag the inbox.
+                epoch += 1
+            last_delivered = delivery.consumer_sequence
+            mine.add(delivery)
+            self._start(delivery, epoch, mine)
+
         while not self._draining.is_set():
             free = slots - len(mine)
             if free <= 0:
                 self._room.clear()
                 await self._room.wait()
                 continue
-            for delivery in await self._fetch(consumer, free):
-                if delivery.consumer_sequence != last_delivered + 1:
-                    # Somebody else was served in between, or a delivery was lost: memory may lag the inbox.
-                    epoch += 1
-                last_delivered = delivery.consumer_sequence
-                mine.add(delivery)
-                self._start(delivery, epoch, mine)
-
-    @staticmethod
-    async def _fetch(consumer: Consumer, free: int) -> list[Delivery]:
-        try:
-            return await consumer.fetch(free, FETCH_TIMEOUT_S)
-        except BusError as error:
-            log.warning("fetch_failed", reason=str(error))
-            await asyncio.sleep(0.5)
-            return []
+            try:
+                await consumer.hand_over(free, take, FETCH_TIMEOUT_S)
+            except BusError as error:
+                log.warning("fetch_failed", reason=str(error))
+                await asyncio.sleep(0.5)
 
     def _start(self, delivery: Delivery, epoch: int, mine: set[Delivery]) -> None:
         key: tuple[str, str] | None = None
@@ -172,6 +172,7 @@ class Shell:
             before = self._tails.get(key)
         task = asyncio.create_task(self._take(delivery, epoch, before))
         self._running[delivery] = task
+        self._busy.set()
         if key is not None:
             self._tails[key] = task
 
@@ -216,6 +217,10 @@ class Shell:
         self._handler.forget(*_task_key(stored.subject))
 
     async def _handle(self, delivery: Delivery, message: Inbound, epoch: int) -> None:
+        handed = Handed(message, delivery.stored, delivery.attempts, epoch)
+        if not message.envelope.traceparent and not trace.records():
+            await self._handler.handle(handed)
+            return
         address = message.address
         attributes: Mapping[str, str | int | float | bool] = {
             names.MESSAGING_SYSTEM: "nats",
@@ -232,7 +237,7 @@ class Shell:
             SpanKind.CONSUMER,
             dict(attributes),
         ):
-            await self._handler.handle(Handed(message, delivery.stored, delivery.attempts, epoch))
+            await self._handler.handle(handed)
 
     async def _unreadable(self, delivery: Delivery, error: Unreadable) -> None:
         stored = delivery.stored
@@ -290,8 +295,15 @@ class Shell:
             pass  # The broker redelivers after ack_wait by itself.
 
     async def _heartbeat(self, every_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         while True:
-            await asyncio.sleep(every_s)
+            if not self._running:
+                # A replica without work is not woken up.
+                self._busy.clear()
+                await self._busy.wait()
+            left_s = every_s - (loop.time() - began) % every_s
+            await asyncio.sleep(left_s if left_s > every_s / 1_000 else every_s)
             for delivery in list(self._running):
                 try:
                     await delivery.in_progress()

@@ -90,6 +90,11 @@ def setup(
     return provider
 
 
+def records() -> bool:
+    """Whether this process records spans."""
+    return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+
+
 @contextmanager
 def span(
     name: str,
@@ -99,7 +104,7 @@ def span(
 ) -> Iterator[Span]:
     """A span under the given parent (or the current one). Where nothing is recorded only the parent is passed on."""
     parent = _context_of(traceparent) if traceparent else None
-    if parent is None and isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+    if parent is None and not records():
         yield trace.get_current_span()
         return
     with _tracer.start_as_current_span(name, context=parent, kind=kind, attributes=attributes) as current:

@@ -9,10 +9,13 @@ from collections.abc import Mapping
 
 import pytest
 
-from bulkhead.bus.port import BusError, BusUnavailable, PublishRefused, WrongLastSequence
+from bulkhead.bus.port import BusError, BusUnavailable, Delivery, PublishRefused, WrongLastSequence
 from bulkhead_contracts import limits, subjects
 from tests.contract.bus.probes import DEADLINE_S, FILTER, SUBJECT, TASK, TENANT, bodies, put, take, until
 from tests.contract.bus.worlds import INBOX, MAX_MESSAGE_BYTES, World
+
+PATIENCE_S = 4 * DEADLINE_S
+"""So long a fetch may wait that must not."""
 
 # Publishing
 
@@ -270,13 +273,33 @@ async def test_fetch_waits_and_returns_as_soon_as_there_is_one(world: World) -> 
     bus = await world.bus()
     await world.durable("worker-0")
     consumer = await bus.consumer(INBOX, "worker-0")
-    waiting = asyncio.create_task(consumer.fetch(10, DEADLINE_S))
+    waiting = asyncio.create_task(consumer.fetch(10, PATIENCE_S))
     await asyncio.sleep(0.05)
     assert not waiting.done()
     begun = time.monotonic()
     await put(bus, "a")
     assert bodies(await waiting) == ["a"]
-    assert time.monotonic() - begun < 1.0
+    assert time.monotonic() - begun < PATIENCE_S / 2
+
+
+async def test_what_is_handed_over_is_all_of_it_in_order_and_no_more_than_there_is_room_for(world: World) -> None:
+    bus = await world.bus()
+    await world.durable("worker-0")
+    consumer = await bus.consumer(INBOX, "worker-0")
+    taken: list[Delivery] = []
+    for room in (2, 1, 3):
+        before = len(taken)
+        waiting = asyncio.create_task(consumer.hand_over(room, taken.append, PATIENCE_S))
+        for text in "abc":
+            await put(bus, f"{room}{text}")
+        await waiting
+        assert before < len(taken) <= before + room
+    while len(taken) < 9:
+        await consumer.hand_over(9 - len(taken), taken.append, DEADLINE_S)
+    assert bodies(taken) == ["2a", "2b", "2c", "1a", "1b", "1c", "3a", "3b", "3c"]
+    assert [one.consumer_sequence for one in taken] == list(range(1, 10))
+    for one in taken:
+        await one.ack()
 
 
 async def test_fetch_returns_nothing_after_its_timeout(world: World) -> None:
@@ -285,7 +308,7 @@ async def test_fetch_returns_nothing_after_its_timeout(world: World) -> None:
     consumer = await bus.consumer(INBOX, "worker-0")
     begun = time.monotonic()
     assert await consumer.fetch(10, 0.2) == []
-    assert 0.15 < time.monotonic() - begun < 1.5
+    assert time.monotonic() - begun > 0.15
 
 
 async def test_no_more_is_handed_out_than_was_asked_for(world: World) -> None:
@@ -307,11 +330,11 @@ async def test_a_message_that_is_not_acked_comes_again(world: World) -> None:
     await world.durable("worker-0", ack_wait_ms=300)
     consumer = await bus.consumer(INBOX, "worker-0")
     assert consumer.ack_wait_s == pytest.approx(0.3)
+    begun = time.monotonic()
     await put(bus, "a")
     [first] = await take(consumer, 1)
-    begun = time.monotonic()
     [again] = await take(consumer, 1)
-    assert time.monotonic() - begun > 0.15
+    assert time.monotonic() - begun > 0.29
     assert (again.stored, again.attempts) == (first.stored, 2)
     assert again.consumer_sequence == first.consumer_sequence + 1
     await again.ack()
@@ -329,10 +352,9 @@ async def test_nak_hands_back_at_once_or_after_a_delay(world: World) -> None:
     assert second.attempts == 2
     begun = time.monotonic()
     await second.nak(0.4)
-    assert await consumer.fetch(1, 0.2) == []
     [third] = await take(consumer, 1)
     assert third.attempts == 3
-    assert 0.3 < time.monotonic() - begun < 3.0
+    assert time.monotonic() - begun > 0.39
 
 
 async def test_others_go_on_while_one_waits_handed_back(world: World) -> None:

@@ -3,12 +3,13 @@
 import asyncio
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from nats import errors
 from nats.aio.client import Client
+from nats.protocol.parser import Parser
 
-from bulkhead.bus.jetstream_client import FRAME, DirectClient, header_frame, read_headers
+from bulkhead.bus.jetstream_client import FRAME, DirectClient, Heard, header_frame, read_headers
 
 KEYS = st.text(alphabet="abcXYZ-_09!", min_size=1, max_size=12)
 VALUES = st.text(max_size=40)
@@ -33,6 +34,7 @@ def test_a_frame_is_byte_for_byte_what_nats_py_writes(headers: dict[str, str]) -
     assert header_frame(headers) == _theirs(headers)
 
 
+@example([b"\x1cNats-Msg-Id: 1"])
 @given(st.lists(st.binary(max_size=30), max_size=6))
 def test_whatever_comes_is_read_as_nats_py_reads_it(lines: list[bytes]) -> None:
     raw = b"\r\n".join(lines) + b"\r\n\r\n"
@@ -54,15 +56,32 @@ def test_a_value_cannot_add_a_header() -> None:
     assert header_frame({"a": "1\r\nNats-Msg-Id: other"}) == FRAME + b"\r\na: 1  Nats-Msg-Id: other\r\n\r\n"
 
 
-async def test_what_one_turn_says_is_one_write_in_its_order(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_first_of_a_turn_is_written_at_once_and_the_others_together() -> None:
     client, socket = _connected()
     client.write("a", b"1", "", b"")
+    assert socket.written == [b"PUB a  1\r\n1\r\n"]
     client.write("b", b"22", "reply", header_frame({"k": "v"}))
-    assert socket.written == []
+    client.write("c", b"3", "", b"")
+    assert len(socket.written) == 1
     await asyncio.sleep(0)
     frame = header_frame({"k": "v"})
+    assert socket.written[1:] == [
+        b"HPUB b reply %d %d\r\n" % (len(frame), len(frame) + 2) + frame + b"22\r\nPUB c  1\r\n3\r\n"
+    ]
+    client.write("d", b"4", "", b"")
+    assert socket.written[2:] == [b"PUB d  1\r\n4\r\n"]
+    assert client._pending == [] and client._pending_data_size == 0
+
+
+async def test_it_does_not_overtake_what_nats_py_has_yet_to_write() -> None:
+    client, socket = _connected()
+    await client._send_command(b"SUB _INBOX.x.*  1\r\n")
+    client.write("ask", b"1", "_INBOX.x.1", b"")
+    client.write("ask", b"2", "_INBOX.x.2", b"")
+    assert socket.written == []
+    await asyncio.sleep(0)
     assert socket.written == [
-        b"PUB a  1\r\n1\r\n" + b"HPUB b reply %d %d\r\n" % (len(frame), len(frame) + 2) + frame + b"22\r\n"
+        b"SUB _INBOX.x.*  1\r\nPUB ask _INBOX.x.1 1\r\n1\r\nPUB ask _INBOX.x.2 1\r\n2\r\n"
     ]
     assert client._pending == [] and client._pending_data_size == 0
 
@@ -93,6 +112,69 @@ async def test_a_closed_client_says_so() -> None:
         client.write("a", b"1", "", b"")
 
 
+FRAMES = st.one_of(
+    st.tuples(st.just("msg"), st.integers(1, 2), st.booleans(), st.binary(max_size=40)),
+    st.tuples(st.just("hmsg"), st.integers(1, 2), st.booleans(), st.binary(max_size=40)),
+    st.tuples(st.sampled_from(["status", "ping", "ok", "nobody"]), st.just(1), st.just(False), st.just(b"")),
+)
+
+
+def _frame(kind: str, sid: int, replies: bool, body: bytes) -> bytes:
+    """What the broker writes; the body stands in the message's own name too, to be compared."""
+    name = b"s.%s %d" % (body.hex().encode() or b"none", sid) + (b" re.ply" if replies else b"")
+    headers = {"hmsg": header_frame({"k": "v"}), "status": FRAME + b" 408 Timeout\r\n\r\n"}.get(kind, b"")
+    if kind in ("ping", "ok"):
+        return {"ping": b"PING\r\n", "ok": b"+OK\r\n"}[kind]
+    if kind == "nobody":
+        return b"MSG s.x 77 2\r\nhm\r\n"
+    if headers:
+        return b"HMSG %s %d %d\r\n" % (name, len(headers), len(headers) + len(body)) + headers + body + b"\r\n"
+    return b"MSG %s %d\r\n" % (name, len(body)) + body + b"\r\n"
+
+
+@given(st.lists(FRAMES, max_size=12), st.lists(st.integers(1, 60), max_size=30))
+def test_however_the_bytes_come_each_listener_hears_the_same_in_order(
+    frames: list[tuple[str, int, bool, bytes]], cuts: list[int]
+) -> None:
+    heard = asyncio.run(_heard(b"".join(_frame(*one) for one in frames), cuts))
+    whole = [one for one in frames if one[0] in ("msg", "hmsg")]
+    statuses = [one for one in heard if "Status" in (one.headers or {})]
+    assert len(statuses) == sum(one[0] == "status" for one in frames)
+    assert [(m.data, m.reply, m.headers) for m in heard if m not in statuses] == [
+        (body, "re.ply" if replies else "", {"k": "v"} if kind == "hmsg" else None) for kind, _, replies, body in whole
+    ]
+
+
+async def test_a_subject_that_is_no_text_does_not_end_the_reader() -> None:
+    heard = await _heard(b"MSG s.\xff\xfe 1 1\r\na\r\nMSG s.\xff 1 1\r\nb\r\n", [3])
+    assert [one.data for one in heard] == [b"a", b"b"]
+
+
+async def _heard(stream: bytes, cuts: list[int]) -> list[Heard]:
+    """Let a client read these bytes in pieces of so many; what the listeners of 1 and 2 heard."""
+    client, socket = _connected()
+    heard: list[Heard] = []
+    for sid in (1, 2):
+        await client.listen("s.>", heard.append)
+        assert sid in client._takers
+    reading = asyncio.create_task(client._read_loop())
+    await asyncio.sleep(0)
+    while stream:
+        size = cuts.pop() if cuts else len(stream)
+        piece, stream = stream[:size], stream[size:]
+        socket._io_reader.feed_data(piece)
+        if size % 2:
+            await asyncio.sleep(0)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not reading.done(), "the reader ended"
+    waiting = [reading, *(one._wait_for_msgs_task for one in client._subs.values())]
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    return heard
+
+
 class _Socket:
     """Stands for the transport of a connection: keeps what is written."""
 
@@ -101,9 +183,22 @@ class _Socket:
         self.unsent = 0
         self.transport = self
         self._io_writer = self
+        self._io_reader = asyncio.StreamReader()
 
     def write(self, data: bytes) -> None:
         self.written.append(data)
+
+    def writelines(self, pieces: list[bytes]) -> None:
+        self.write(b"".join(pieces))
+
+    async def read(self, size: int) -> bytes:
+        return await self._io_reader.read(size)
+
+    async def drain(self) -> None:
+        pass
+
+    def at_eof(self) -> bool:
+        return False
 
     def is_closing(self) -> bool:
         return False
@@ -118,4 +213,5 @@ def _connected() -> tuple[DirectClient, _Socket]:
     client._transport = socket  # type: ignore[assignment]
     client._max_pending_size = 1_000
     client._flush_queue = asyncio.Queue()
+    client._ps = Parser(client)
     return client, socket

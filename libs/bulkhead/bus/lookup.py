@@ -1,0 +1,107 @@
+"""Names of brokers to addresses, without nats-py's way of it: one lookup at a time, and none that is forgotten.
+
+In: a host and a port. Out: addresses, or HostUnknown, which says what was asked and what came. Why: nats-py lets the
+event loop look a name up and gives up after its connect timeout; where no name server answers, the lookup goes on,
+fails when nobody waits for it ("Future exception was never retrieved"), and keeps the process from ending. Here it runs
+in a thread that nobody waits for, and who asks again meanwhile gets the same one.
+"""
+
+import asyncio
+import ipaddress
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from urllib.parse import ParseResult
+
+from nats.aio.transport import TcpTransport
+
+Found = list[str]
+Resolve = Callable[[str, int], Found]
+
+
+class HostUnknown(OSError):
+    """A name that nobody knows, or that no name server answers for."""
+
+
+def addresses_of(host: str, port: int) -> Found:
+    """What the system says. Blocks. Raises OSError."""
+    return [str(row[4][0]) for row in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+
+
+class Lookup:
+    """Of one event loop. resolve: blocks in a thread of its own."""
+
+    def __init__(self, resolve: Resolve = addresses_of) -> None:
+        self._resolve = resolve
+        self._asked: dict[tuple[str, int], asyncio.Future[Found]] = {}
+
+    async def addresses(self, host: str, port: int, timeout_s: float) -> Found:
+        """All addresses of a host, at least one. Raises HostUnknown."""
+        if _is_address(host):
+            return [host]
+        asked = self._asked.get((host, port)) or self._ask(host, port)
+        await asyncio.wait({asked}, timeout=timeout_s)
+        if not asked.done():
+            raise HostUnknown(f"no name server answers when it is asked for {host}")
+        error = asked.exception()
+        if error is not None:
+            raise HostUnknown(f"the name {host} is not known: {getattr(error, 'strerror', None) or error}") from error
+        return asked.result()
+
+    def _ask(self, host: str, port: int) -> "asyncio.Future[Found]":
+        loop = asyncio.get_running_loop()
+        asked: asyncio.Future[Found] = loop.create_future()
+        self._asked[host, port] = asked
+        # Looked at, so that it is no complaint when whoever asked has gone.
+        asked.add_done_callback(lambda done: (self._asked.pop((host, port), None), done.exception()))
+
+        def settle(found: Found | OSError) -> None:
+            if isinstance(found, OSError):
+                asked.set_exception(found)
+            else:
+                asked.set_result(found)
+
+        def work() -> None:
+            found: Found | OSError
+            try:
+                found = self._resolve(host, port)
+            except (OSError, UnicodeError) as error:  # A label too long for DNS fails to be encoded.
+                found = error if isinstance(error, OSError) else OSError(str(error))
+            with suppress(RuntimeError):  # The loop may be closed by now.
+                loop.call_soon_threadsafe(settle, found)
+
+        threading.Thread(target=work, name=f"lookup-{host}", daemon=True).start()
+        return asked
+
+
+class NamedTransport(TcpTransport):
+    """nats-py's TCP, with names looked up here. A name may stand for several addresses: one after the other."""
+
+    def __init__(self, lookup: Lookup) -> None:
+        super().__init__()
+        self._lookup = lookup
+
+    async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: int) -> None:
+        """As nats-py's. Raises OSError, TimeoutError."""
+        assert uri.hostname is not None and uri.port is not None, uri
+        addresses = await self._lookup.addresses(uri.hostname, uri.port, connect_timeout)
+        async with asyncio.timeout(connect_timeout):
+            for place, address in enumerate(addresses):
+                try:
+                    reader, writer = await asyncio.open_connection(address, uri.port, limit=buffer_size)
+                except OSError:
+                    if place == len(addresses) - 1:
+                        raise
+                else:
+                    self._bare_io_reader = self._io_reader = reader
+                    self._bare_io_writer = self._io_writer = writer
+                    return
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

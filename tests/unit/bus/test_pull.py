@@ -1,0 +1,89 @@
+"""What a standing request brings goes to whoever takes it at once, and what nobody took is kept for the next."""
+
+import asyncio
+from typing import Any
+
+from bulkhead.bus.jetstream_client import Heard
+from bulkhead.bus.jetstream_pull import JetStreamConsumer, JetStreamDelivery
+
+
+class _Client:
+    """Stands for nats-py: remembers who listens."""
+
+    is_closed = False
+
+    def new_inbox(self) -> str:
+        return "_INBOX.x"
+
+    async def listen(self, subject: str, take: Any) -> Any:
+        self.take = take
+        return None
+
+
+class _Connection:
+    """Stands for a connection that stands; `asked` are the requests."""
+
+    connected = True
+    last_error = ""
+
+    def __init__(self) -> None:
+        self.nc = _Client()
+        self.on_lost: set[Any] = set()
+        self.on_returned: set[Any] = set()
+        self.asked: list[bytes] = []
+
+    def watch(self, subject: str, refuse: Any) -> None: ...
+
+    def alive(self) -> None: ...
+
+    def send(self, subject: str, body: bytes, reply: str = "") -> None:
+        self.asked.append(body)
+
+    def brings(self, number: int) -> None:
+        """A message comes."""
+        ack = f"$JS.ACK.INBOX_WORKER.worker-0.1.{number}.{number}.1700000000000000000.0"
+        self.nc.take(Heard(f"mesh.a.worker.1.t.{number}", ack, b"", {}))
+
+
+def _consumer() -> tuple[JetStreamConsumer, _Connection]:
+    connection = _Connection()
+    return JetStreamConsumer(connection, "INBOX_WORKER", "worker-0", "NEXT", 2.5), connection  # type: ignore[arg-type]
+
+
+async def test_it_is_taken_while_it_is_read_not_when_the_waiting_one_runs() -> None:
+    consumer, connection = _consumer()
+    taken: list[JetStreamDelivery] = []
+    waiting = asyncio.create_task(consumer.hand_over(10, taken.append))
+    await asyncio.sleep(0)
+    connection.brings(1)
+    assert [one.stored.sequence for one in taken] == [1] and not waiting.done()
+    connection.brings(2)
+    await waiting
+    assert [one.stored.sequence for one in taken] == [1, 2]
+
+
+async def test_what_comes_while_nobody_waits_is_next_and_first() -> None:
+    consumer, connection = _consumer()
+    taken: list[JetStreamDelivery] = []
+    waiting = asyncio.create_task(consumer.hand_over(10, taken.append))
+    await asyncio.sleep(0)
+    connection.brings(1)
+    await waiting
+    connection.brings(2)
+    connection.brings(3)
+    assert len(taken) == 1
+    await consumer.hand_over(1, taken.append)
+    await consumer.hand_over(5, taken.append)
+    assert [one.stored.sequence for one in taken] == [1, 2, 3]
+
+
+async def test_a_fetch_that_is_given_up_loses_nothing() -> None:
+    consumer, connection = _consumer()
+    waiting = asyncio.create_task(consumer.fetch(10))
+    await asyncio.sleep(0)
+    connection.brings(1)
+    connection.brings(2)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    connection.brings(3)
+    assert [one.stored.sequence for one in await consumer.fetch(10)] == [1, 2, 3]
