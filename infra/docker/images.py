@@ -147,12 +147,15 @@ def _sources(revision: str) -> Iterator[Path]:
 @contextmanager
 def _secrets() -> Iterator[list[str]]:
     """Arguments that show the builder how this machine reaches a package index and whom it trusts; in no layer."""
+    given = os.environ.get("BULKHEAD_CA_BUNDLE", "")
+    if given and not Path(given).is_file():
+        raise ImageError(f"BULKHEAD_CA_BUNDLE names {given}, which is no file: name a PEM file, or unset it")
     with tempfile.TemporaryDirectory(prefix="bulkhead-build-") as folder:
         conf = Path(folder) / "pip.conf"
         conf.touch(mode=0o600)
         conf.write_text(_pip_conf())
         found = ["--secret", f"id=pip.conf,src={conf}"]
-        ca = os.environ.get("BULKHEAD_CA_BUNDLE") or os.environ.get("PIP_CERT") or os.environ.get("SSL_CERT_FILE")
+        ca = given or os.environ.get("PIP_CERT") or os.environ.get("SSL_CERT_FILE")
         if ca and Path(ca).is_file():
             found += ["--secret", f"id=ca.pem,src={ca}"]
         yield found
