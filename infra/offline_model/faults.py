@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from infra.offline_model.calling import Call
+from infra.offline_model.chattering import talk
 from infra.offline_model.replying import Reply, response_schema, role_of
 
 ARMED_MAX = 100
@@ -38,6 +39,7 @@ REPLY_FAULTS = frozenset(
         "wrong_arguments",
         "invented_tool",
         "runaway",
+        "chatter",
         "bad_plan_cyclic",
         "bad_plan_huge",
         "bad_plan_no_acceptance",
@@ -54,6 +56,7 @@ ROLE_OF_FAULT = {
     "wrong_arguments": "tools",
     "invented_tool": "work",
     "runaway": "tools",
+    "chatter": "tools",
     "long_answer": "text",
 }
 
@@ -146,6 +149,8 @@ def distort(reply: Reply, name: str, request: Mapping[str, Any]) -> Reply:
         case "runaway":
             again = reply.calls[0] if reply.calls else _last_call(request)
             return Reply(reply.role, "", (again or Call(_tool_of(reply, request), "{}"),))
+        case "chatter":
+            return Reply(reply.role, "", talk(request))
         case "long_answer":
             return Reply(reply.role, " ".join(f"word{i}" for i in range(LONG_ANSWER_WORDS)))
         case "judge_reject":
