@@ -1,7 +1,6 @@
-"""N and N-1 side by side: a mesh of this tree is taken back to the version before it and brought up again, service by
-service, as docs/operations.md says, while tasks go in and others stand in the middle of a write. So every container of
-every service is replaced twice under load. It takes minutes and the history, so that the suite does not collect it;
-before a release, by hand: `pytest tests/e2e/containers/with_the_previous.py`.
+"""N and N-1 side by side, in containers: a mesh of this tree is taken back to the version before it and brought up
+again, service by service, as docs/operations.md says, under load and with writes at the gate. It takes minutes, so that
+only `make compose-test` names this file; CI does the same with processes, tests/e2e/test_previous.py.
 
 In: the images of both. Out: each task ends rightly, each step changes the world once, whoever had it in hand.
 """
@@ -17,7 +16,7 @@ from infra.docker.contents import SERVICES
 from infra.docker.stack import Stack, docker
 from infra.local.environment import newest_logic
 from tests.e2e.containers.field import TAG, Count, Field, load
-from tests.e2e.containers.previous import LOGIC, PREVIOUS, has_history
+from tests.e2e.fixtures.previous import LOGIC, PREVIOUS, WHY_NOT, has_history
 
 OLD_TAG = f"{TAG}-previous"
 DECIDERS = tuple(catalog.DECIDERS)
@@ -27,11 +26,12 @@ OTHERS = tuple(name for name in SERVICES if name not in (*DECIDERS, *ALONE))
 OLD = {"BULKHEAD_TAG": OLD_TAG, "BULKHEAD_LOGIC": str(LOGIC)}
 HELD = 3
 ARRIVES_WITHIN_S = 50.0
-"""Less than the gate holds."""
+"""Less than the gate holds. A tool may try as long as that; so the writes stand there while containers go, not while
+they are made."""
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="session"),
-    pytest.mark.skipif(not has_history(), reason=f"this clone is shallow and lacks {PREVIOUS[:12]}"),
+    pytest.mark.skipif(not has_history(), reason=WHY_NOT),
 ]
 
 
@@ -81,14 +81,14 @@ def _provisioned(stack: Stack) -> None:
 async def _replaced(
     field: Field, client, phases: tuple[tuple[str, ...], ...], environ: Mapping[str, str]  # type: ignore[no-untyped-def]
 ) -> list[Count]:
-    """Each phase: the other version beside what runs, then alone. Tasks stand in the middle of a write meanwhile."""
+    """Each phase: the other version beside what runs, then alone: who had the writes at the gate in hand goes away."""
     tasks: list[Count] = []
     for services in phases:
+        there = await asyncio.to_thread(field.stack.beside, services, environ)
         async with field.counter.held() as arrived:
             tasks += [await Count(field, client).submit() for _ in range(HELD)]
             await arrived(ARRIVES_WITHIN_S)
-            there = await asyncio.to_thread(field.stack.beside, services, environ)
-        await asyncio.to_thread(field.stack.retire, there)
+            await asyncio.to_thread(field.stack.retire, there)
     return tasks
 
 
