@@ -76,4 +76,6 @@ def test_the_whole_mesh_full_is_shared_by_weight(folder, monkeypatch):
     order = [task for one in reading.of(record, "INBOX_GATEWAY", "mesh.task.places_given")
              for task in (place["tenant"] for place in reading.body(one)["given"])]  # fmt: skip
     shared = "".join(name[0] for name in order[3:])
-    assert shared.startswith("ahhh" * 5) or shared.startswith("hhha" * 5), shared
+    # One to three. What is left of a turn is lost where the tenant's own cap is reached in it: when tasks end may
+    # move one place into the next turn.
+    assert all(abs(shared[:given].count("a") - given / 4) <= 1 for given in range(4, 29, 4)), shared
