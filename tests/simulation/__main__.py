@@ -21,6 +21,7 @@ from .schedule import Schedule, Verdict, judge, shrink
 
 CHUNK = 25
 CI_SEEDS = range(1, 5_001)
+Rows = list[dict[str, object]]
 
 
 def main() -> int:
@@ -116,13 +117,46 @@ def tell_one(schedule: Schedule, asked: argparse.Namespace) -> int:
 
 
 def run_many(seeds: range, asked: argparse.Namespace) -> int:
-    """All of them, in chunks, on every core; stops at the first failure unless told otherwise."""
+    """All of them, on every core; stops at the first failure unless told otherwise."""
     began, done, faults, crashes, failed = time.monotonic(), 0, 0, 0, []
+    for rows in _alone(seeds, asked, began) if asked.jobs == 1 else _pooled(seeds, asked, began):
+        for row in rows:
+            done, faults, crashes = done + 1, faults + int(str(row["faults"])), crashes + int(str(row["crashes"]))
+            if row["complaints"]:
+                failed.append(row)
+            if asked.json:
+                print(json.dumps(row), flush=True)
+        if done % CHUNK == 0 or done == len(seeds):
+            _progress(done, len(seeds), len(failed), began)
+    spent = time.monotonic() - began
+    print(f"\n{done} schedules, {faults} faults, {crashes} crashes, {len(failed)} failed, {spent:.0f} s "
+          f"({done / max(spent, 0.001):.1f}/s)", file=sys.stderr)
+    if failed:
+        with world.Folder() as folder:
+            for row in failed[: 5 if asked.keep_going else 1]:
+                report(judge(Schedule(int(str(row["seed"])), tasks=asked.tasks), folder), folder, asked)
+    return 1 if failed else 0
+
+
+def _alone(seeds: range, asked: argparse.Namespace, began: float) -> Iterator[Rows]:
+    """In this process, one after the other: nothing is run beyond the first that fails."""
+    with world.Folder() as folder:
+        for number, seed in enumerate(seeds, 1):
+            if asked.minutes and time.monotonic() > began + asked.minutes * 60:
+                return
+            row = _row(judge(Schedule(seed, tasks=asked.tasks), folder))
+            once.tidy(number)
+            yield [row]
+            if row["complaints"] and not asked.keep_going:
+                return
+
+
+def _pooled(seeds: range, asked: argparse.Namespace, began: float) -> Iterator[Rows]:
+    """In chunks, each in one of several processes."""
     until = began + asked.minutes * 60 if asked.minutes else float("inf")
-    todo = _chunks(seeds)
+    todo, failed, more = _chunks(seeds), False, True
     with ProcessPoolExecutor(asked.jobs, initializer=_begin) as pool:
-        running: set[Future[list[dict[str, object]]]] = set()
-        more = True
+        running: set[Future[Rows]] = set()
         while running or more:
             while more and len(running) < asked.jobs + 1:
                 chunk = next(todo, None)
@@ -132,21 +166,9 @@ def run_many(seeds: range, asked: argparse.Namespace) -> int:
             if not running:
                 break
             ended, running = wait(running, return_when=FIRST_COMPLETED)
-            for row in (row for future in ended for row in future.result()):
-                done, faults, crashes = done + 1, faults + int(str(row["faults"])), crashes + int(str(row["crashes"]))
-                if row["complaints"]:
-                    failed.append(row)
-                if asked.json:
-                    print(json.dumps(row), flush=True)
-            _progress(done, len(seeds), len(failed), began)
-    spent = time.monotonic() - began
-    print(f"\n{done} schedules, {faults} faults, {crashes} crashes, {len(failed)} failed, {spent:.0f} s "
-          f"({done / max(spent, 0.001):.0f}/s)", file=sys.stderr)
-    if failed:
-        with world.Folder() as folder:
-            for row in failed[: 5 if asked.keep_going else 1]:
-                report(judge(Schedule(int(str(row["seed"])), tasks=asked.tasks), folder), folder, asked)
-    return 1 if failed else 0
+            for rows in [future.result() for future in ended]:
+                failed = failed or any(row["complaints"] for row in rows)
+                yield rows
 
 
 def _chunks(seeds: range) -> Iterator[range]:
@@ -154,7 +176,7 @@ def _chunks(seeds: range) -> Iterator[range]:
         yield seeds[start : start + CHUNK]
 
 
-def run_chunk(seeds: range, tasks: int | None) -> list[dict[str, object]]:
+def run_chunk(seeds: range, tasks: int | None) -> Rows:
     """Some seeds in a process of their own."""
     rows = []
     with world.Folder() as folder:

@@ -5,8 +5,8 @@ are per event; a run has only some kinds of faults (swarm testing: rare combinat
 """
 
 import hashlib
+import math
 import random
-from collections import Counter
 from dataclasses import dataclass, field
 
 RATES = {
@@ -49,7 +49,11 @@ class Chaos:
     rates: dict[str, float] = field(default_factory=dict)
     fired: list[Fault] = field(default_factory=list)
     calm: bool = False
-    _seen: Counter[tuple[str, str]] = field(default_factory=Counter)
+    _seen: dict[tuple[str, str], int] = field(default_factory=dict)
+    _limits: dict[str, bytes] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._limits = {kind: math.ceil(rate * 2**32).to_bytes(4, "big") for kind, rate in self.rates.items()}
 
     @classmethod
     def of(cls, seed: int, only: frozenset[Fault] | None = None) -> "Chaos":
@@ -64,12 +68,14 @@ class Chaos:
 
     def strikes(self, kind: str, event: str) -> float | None:
         """Whether this fault befalls this event now; then a number in [0, 1) that tells how badly."""
-        rate = self.rates.get(kind)
-        if rate is None or self.calm:
+        limit = self._limits.get(kind)
+        if limit is None or self.calm:
             return None
-        nth = self._seen[(kind, event)] = self._seen[(kind, event)] + 1
+        key = (kind, event)
+        nth = self._seen[key] = self._seen.get(key, 0) + 1
         digest = hashlib.blake2b(f"{self.seed}|{kind}|{event}|{nth}".encode(), digest_size=8).digest()
-        if int.from_bytes(digest[:4], "big") / 2**32 >= rate:
+        # Its first four bytes as a fraction of 2^32, against the rate.
+        if digest >= limit:
             return None
         if kind != "jitter":
             fault = Fault(kind, event, nth)

@@ -7,6 +7,7 @@ import asyncio
 import heapq
 import selectors
 from collections.abc import Callable, Mapping
+from contextvars import Context, copy_context
 from typing import Any
 
 from bulkhead.bus.clock import Cancel
@@ -39,8 +40,57 @@ class _Idle(selectors.BaseSelector):
         return {}
 
 
+class Soon:
+    """Something to be called; asyncio.Handle without its debugging."""
+
+    __slots__ = ("args", "callback", "context", "over")
+
+    def __init__(self, callback: Callable[..., object], args: tuple[Any, ...], context: Context) -> None:
+        self.callback, self.args, self.context, self.over = callback, args, context, False
+
+    def cancel(self) -> None:
+        """It is not called."""
+        self.over, self.callback, self.args = True, _nothing, ()
+
+    def cancelled(self) -> bool:
+        """Whether it is not called."""
+        return self.over
+
+
+class Later(Soon):
+    """Something to be called at a time. Which of two at one time comes first is the heap's choice, as in asyncio."""
+
+    __slots__ = ("_loop", "_when", "waits")
+
+    def __init__(
+        self, callback: Callable[..., object], args: tuple[Any, ...], context: Context, when: float,
+        loop: "SimulationLoop",
+    ) -> None:  # fmt: skip
+        self.callback, self.args, self.context, self.over = callback, args, context, False
+        self._when, self._loop, self.waits = when, loop, True
+
+    def __lt__(self, other: object) -> bool:
+        return False
+
+    def cancel(self) -> None:
+        """It is not called."""
+        if not self.over:
+            if self.waits:
+                self._loop._timer_cancelled_count += 1
+            self.over, self.callback, self.args = True, _nothing, ()
+
+    def when(self) -> float:
+        """See asyncio.TimerHandle."""
+        return self._when
+
+
+def _nothing() -> None: ...
+
+
 class SimulationLoop(asyncio.SelectorEventLoop):
     """Virtual seconds from 0; work for threads is done in place."""
+
+    _timer_cancelled_count: int
 
     def __init__(self) -> None:
         self._virtual_s = 0.0
@@ -49,20 +99,23 @@ class SimulationLoop(asyncio.SelectorEventLoop):
     def _jump(self, by_s: float) -> None:
         self._virtual_s += by_s
 
-    # The three below are asyncio's, less what only real time, files, threads and debugging need: a tenth of a run.
+    # The rest is asyncio's, less what only real time, files, threads and debugging need: a quarter of a run.
 
-    def call_soon(self, callback: Any, *args: Any, context: Any = None) -> asyncio.Handle:
+    def call_soon(self, callback: Any, *args: Any, context: Any = None) -> "Soon":  # type: ignore[override]
         """See asyncio."""
-        handle = asyncio.Handle(callback, args, self, context)
+        handle = Soon(callback, args, context or copy_context())
         self._ready.append(handle)  # type: ignore[attr-defined]
         return handle
 
-    def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:
+    def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> "Later":  # type: ignore[override]
         """See asyncio."""
-        handle = asyncio.TimerHandle(when, callback, args, self, context)
-        heapq.heappush(self._scheduled, handle)  # type: ignore[has-type]
-        handle._scheduled = True  # type: ignore[attr-defined]
+        handle = Later(callback, args, context or copy_context(), when, self)
+        heapq.heappush(self._scheduled, (when, handle))  # type: ignore[has-type]
         return handle
+
+    def call_later(self, delay: float, callback: Any, *args: Any, context: Any = None) -> "Later":  # type: ignore[override]
+        """See asyncio."""
+        return self.call_at(self._virtual_s + delay, callback, *args, context=context)
 
     def _run_once(self) -> None:
         self._forget_cancelled()
@@ -70,30 +123,33 @@ class SimulationLoop(asyncio.SelectorEventLoop):
         if not ready and not self._stopping:  # type: ignore[attr-defined]
             if not scheduled:
                 raise Stuck("every coroutine waits and no timer is set")
-            self._virtual_s += max(0, scheduled[0]._when - self._virtual_s)
+            self._virtual_s += max(0, scheduled[0][0] - self._virtual_s)
         until = self._virtual_s + self._clock_resolution  # type: ignore[attr-defined]
-        while scheduled and scheduled[0]._when < until:
-            handle = heapq.heappop(scheduled)
-            handle._scheduled = False
-            ready.append(handle)
+        while scheduled and scheduled[0][0] < until:
+            _, timer = heapq.heappop(scheduled)
+            timer.waits = False
+            ready.append(timer)
         for _ in range(len(ready)):
             handle = ready.popleft()
-            if not handle._cancelled:
-                handle._run()
+            if not handle.over:
+                try:
+                    handle.context.run(handle.callback, *handle.args)
+                except (SystemExit, KeyboardInterrupt):
+                    raise
+                except BaseException as error:
+                    self.call_exception_handler({"message": f"in {handle.callback!r}", "exception": error})
 
     def _forget_cancelled(self) -> None:
         """At the head; everywhere when they are the most."""
         scheduled = self._scheduled  # type: ignore[has-type]
         if len(scheduled) > 100 and self._timer_cancelled_count / len(scheduled) > 0.5:  # type: ignore[has-type]
-            for handle in scheduled:
-                handle._scheduled = not handle._cancelled
-            self._scheduled = [handle for handle in scheduled if not handle._cancelled]
+            self._scheduled = [one for one in scheduled if not one[1].over]
             heapq.heapify(self._scheduled)
             self._timer_cancelled_count = 0
             return
-        while scheduled and scheduled[0]._cancelled:
+        while scheduled and scheduled[0][1].over:
             self._timer_cancelled_count -= 1
-            heapq.heappop(scheduled)._scheduled = False
+            heapq.heappop(scheduled)[1].waits = False
 
     def time(self) -> float:
         """Virtual seconds since the start."""
@@ -117,8 +173,9 @@ class LoopClock:
 
     def now_ms(self) -> int:
         """See Clock."""
-        return self._start_ms + int(self._loop.time() * 1000)
+        return self._start_ms + int(self._loop._virtual_s * 1000)
 
     def call_at(self, when_ms: int, callback: Callable[[], None]) -> Cancel:
         """See Clock."""
-        return self._loop.call_later(max(0, when_ms - self.now_ms()) / 1000, callback).cancel
+        now_s = self._loop._virtual_s
+        return self._loop.call_at(now_s + max(0, when_ms - self._start_ms - int(now_s * 1000)) / 1000, callback).cancel

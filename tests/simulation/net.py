@@ -139,7 +139,9 @@ class Link:
         self._world, self._who = world, who
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._world.net, name)
+        # Asked once for each: what a link does not do itself does not change.
+        found = self.__dict__[name] = getattr(self._world.net, name)
+        return found
 
     def store(self, subject: str, headers: dict[str, str], body: bytes) -> Any:
         """As the broker's, written down."""

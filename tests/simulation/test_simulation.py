@@ -35,6 +35,7 @@ def test_every_law_holds_in_every_schedule(tmp_path):
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
 
 
+@pytest.mark.timeout(900)
 def test_a_seed_is_one_run():
     """In two processes, after other runs and after none: nothing of the machine, of memory or of chance gets in."""
     found = []

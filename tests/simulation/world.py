@@ -14,7 +14,7 @@ from typing import Any
 
 from bulkhead.bus.memory import MemoryBus
 from bulkhead.grants import new_signing_seed, public_of
-from bulkhead.runtime import inbound
+from bulkhead.runtime import halts, inbound, shell
 from bulkhead.runtime.context import Identity, make_context
 from bulkhead.runtime.fold import Fold, FoldHandler, as_message, step
 from bulkhead.runtime.service import Service
@@ -51,6 +51,11 @@ GIVE_UP_AFTER_S = 900.0
 AFTERWARDS_S = 60.0
 WATCH_EVERY_S = 1.0
 """Five times as long as it is by default: a run has hundreds of seconds."""
+PACES = tuple(
+    (module, name, getattr(module, name), rare)
+    for module, name, rare in ((shell, "FETCH_TIMEOUT_S", AFTERWARDS_S), (halts, "REREAD_S", AFTERWARDS_S / 2))
+)
+"""How often services that wait look again, usually and when all is done: then every look finds the same."""
 ENDS = (TaskEnded.TYPE, TaskRejected.TYPE)
 DECIDERS = {"planner": planner.LOGICS, "worker": worker.LOGICS, "checker": checker.LOGICS}
 TENANTS = Path(__file__).with_name("tenants.yaml")
@@ -204,11 +209,15 @@ class World:
 
     def _look_into_memories(self) -> None:
         """What each replica remembers of a task, beside a fold of the task's inbox from its beginning."""
+        known: dict[tuple[str, str, str, int], Any] = {}
         for who, (_, _, service) in self._running.items():
             if not isinstance(service.handler, FoldHandler):
                 continue
             for (tenant, task), fold in service.handler._folds.items():
-                fresh = self._fold(service.context.service, tenant, task, fold.sequence)
+                name = (service.context.service, tenant, task, fold.sequence)
+                if name not in known:
+                    known[name] = self._fold(*name)
+                fresh = known[name]
                 self.record.remembered.append((who, f"{tenant}/{task}", fold.state, fresh))
 
     def _fold(self, service: str, tenant: str, task: str, last: int) -> Any:
@@ -273,9 +282,11 @@ class World:
                     return
                 self.record.idle = True
                 # What services tidy up by themselves, some time after.
+                _pace(idle=True)
                 await asyncio.sleep(AFTERWARDS_S)
                 continue
             self.record.idle = False
+            _pace(idle=False)
             await asyncio.sleep(1.0)
 
     def _all_ended(self) -> bool:
@@ -286,6 +297,11 @@ class World:
     def _nothing_waits(self) -> bool:
         return all(not durable.pending and durable.cursor >= durable.stream.last_sequence
                    for durable in self.net._durables.values())  # fmt: skip
+
+
+def _pace(*, idle: bool) -> None:
+    for module, name, usual, rare in PACES:
+        setattr(module, name, rare if idle else usual)
 
 
 @cache
@@ -319,6 +335,8 @@ def run(scenario: Scenario, chaos: Chaos, folder: Path) -> Record:
     try:
         return loop.run_until_complete(_run(scenario, chaos, folder, loop))
     finally:
+        _pace(idle=False)
+        once.forget()
         asyncio.set_event_loop(None)
         loop.close()
 
