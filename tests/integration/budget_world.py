@@ -61,12 +61,15 @@ class World:
         )  # fmt: skip
         return self.mesh.context("signer").signer.grant(grant)
 
-    async def ask(self, rid: str, cost: int = 10, tokens: int = 10, **grant: Any) -> ReserveReplied:
+    async def ask(
+        self, rid: str, cost: int = 10, tokens: int = 10, timeout_s: float = 2.0, **grant: Any
+    ) -> ReserveReplied:
         body = ReserveRequested(reservation_id=rid, call_id=rid, purpose="model", resource="m",
                                 worst_case=Amount(tokens=tokens, cost_usd_micros=cost))  # fmt: skip
         task = grant.get("task", TASK)
         answer = await self.doer.publisher.request("budget", body, tenant=TENANT, task=task,
-                                                   grant=self.grant(**grant), cause="c", index=rid)  # fmt: skip
+                                                   grant=self.grant(**grant), cause="c", index=rid,
+                                                   timeout_s=timeout_s)  # fmt: skip
         assert isinstance(answer, ReserveReplied)
         return answer
 

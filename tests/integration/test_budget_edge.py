@@ -350,8 +350,9 @@ async def test_what_came_to_the_journal_too_late_to_be_told_never_adds_to_what_o
         await real(*args)
 
     edge._append = late  # type: ignore[method-assign]
-    assert (await world.ask("late", cost=60)).decision == "wait"
+    assert (await world.ask("late", cost=60, timeout_s=60)).decision == "wait"
     assert len(await world.facts()) == 2
+    await world.ready()
     await edge._store._redis.flushall()
     await world.asked_until("reserved", "other", cost=1, task="t2")
     assert (await world.balance()).reserved.cost_usd_micros == 60
