@@ -67,6 +67,8 @@ class JournalKeeper:
             else:
                 if found.lost:
                     self._say(found.lost)
+                if found.hidden:
+                    self._say(found.hidden)
                 if found.fault:
                     self._say(f"the journal is made again of the inboxes, since {found.fault}; until it has read them "
                               "again, timelines and replays wait for it")  # fmt: skip

@@ -4,7 +4,8 @@ In: a broker, the keys of the operator (who reads) and the provisioner (who make
 is whole or will be. It is written without fsync and remembers how far it has read each inbox: after a full disk it can
 lack what it remembers to have read; after an inbox was lost and made anew it waits for numbers that are long past.
 Dropped and made again it reads every inbox from its first message on: its own sequences change, which nothing permanent
-uses (DESIGN 2). What only it still has of a damaged inbox is told, and kept in a file before it is dropped.
+uses (DESIGN 2). What only it still has of a damaged inbox is told, and kept in a file before it is dropped. What the
+broker leaves out because its author used one id twice, in two inboxes, no making again brings: that is told, too.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +23,7 @@ from typing import Any, TextIO
 
 from bulkhead.bus.jetstream import JetStreamBus
 from bulkhead.bus.port import BusError, BusUnavailable, Stored
+from bulkhead.bus.wire import MESSAGE_ID
 from bulkhead.runtime.history import at_its_source
 from bulkhead_contracts import catalog, envelope, subjects
 from infra.identity.policy import OPERATOR, PROVISIONER
@@ -50,10 +52,12 @@ TIMEOUT_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """For people; "" when there is nothing to say. fault: why JOURNAL was made again. lost: what an inbox has lost."""
+    """For people; "" when there is nothing to say. fault: why JOURNAL was made again. lost: what an inbox has lost.
+    hidden: what was kept out of JOURNAL."""
 
     fault: str = ""
     lost: str = ""
+    hidden: str = ""
 
 
 async def keep_whole(
@@ -74,7 +78,7 @@ async def keep_whole(
             await look.drop()
     if fault:
         await provision(url, seed_of(PROVISIONER), layout, ca_file=ca_file)
-    return Report(fault, _loss(lost, where))
+    return Report(fault, _loss(lost, where), _hidden(look.hidden))
 
 
 def _loss(lost: Mapping[str, Mapping[str, int]], where: Path | None) -> str:
@@ -88,6 +92,17 @@ def _loss(lost: Mapping[str, Mapping[str, int]], where: Path | None) -> str:
         "failed, nobody was told to be stored. Otherwise files were damaged or taken away: stop the mesh and restore "
         "its directory from a backup. What the journal still had of them is in "
         f"{where or 'the journal (`bulkhead timeline TASK`)'}"
+    )
+
+
+def _hidden(hidden: Mapping[str, set[str]]) -> str:
+    if not hidden:
+        return ""
+    said = "; ".join(f"{author}: {len(found)}, as {min(found)}" for author, found in sorted(hidden.items()))
+    return (
+        f"messages stand in their inboxes and not in the journal, and neither the watcher nor a timeline sees them ({said})"
+        ": their author gave messages in different inboxes one Nats-Msg-Id, which no program of this mesh does. Stop it, "
+        "read what stands there, and replace its key"
     )
 
 
@@ -117,6 +132,8 @@ class Look:
     def __init__(self, reader: JetStreamBus, maker: JetStreamBus, stalled_s: float = STALLED_S) -> None:
         self._reader, self._maker, self._stalled_s = reader, maker, stalled_s
         self._ahead: set[str] = set()
+        self.hidden: dict[str, set[str]] = {}
+        """By author, where something lies that JOURNAL left out for its id: inbox and number."""
 
     async def fault(self) -> str:
         """What JOURNAL lacks and will not get; "" otherwise. Waits until it has what there is. Raises BusError."""
@@ -218,12 +235,37 @@ class Look:
             if one.sequence in said and _identity(said[one.sequence]) != _identity(one):
                 self._ahead.add(name)
                 return f"something else stands in {stream} under number {one.sequence}, which it has read before"
-        for number, one in said.items():
-            # What is older may have been purged from one and not yet from the other.
-            young = time.time() - one.time_unix_ms / 1000 < MIN_RETENTION_S
-            if copied and min(copied) < number < max(copied) and number not in copied and young:
-                return f"it lacks number {number} of {stream}, and has read past it"
-        return ""
+        # What is older may have been purged from one and not yet from the other.
+        since_unix_ms = (time.time() - MIN_RETENTION_S) * 1000
+        gaps = [one for number, one in said.items()
+                if copied and min(copied) < number < max(copied) and number not in copied
+                and one.time_unix_ms > since_unix_ms]  # fmt: skip
+        left_out = await self._left_out(stream, gaps)
+        return next((f"it lacks number {one.sequence} of {stream}, and has read past it" for one in gaps
+                     if one.sequence not in left_out), "")  # fmt: skip
+
+    async def _left_out(self, stream: str, missing: Sequence[Stored]) -> set[int]:
+        """The numbers of those that JOURNAL dropped since it has another message under their Nats-Msg-Id."""
+        wanted = {(_author(one.subject), _message_id(one)): one for one in missing if _message_id(one)}
+        found = set()
+        for author in {author for author, _ in wanted}:
+            async for stored in self._all(JOURNAL, f"mesh.{author}.>"):
+                twin = wanted.get((author, _message_id(stored)))
+                if twin is not None and _identity(twin) != _identity(at_its_source(stored)):
+                    found.add(twin.sequence)
+                    self.hidden.setdefault(author, set()).add(f"{stream}:{twin.sequence}")
+        return found
+
+    async def _never_coming(self, name: str, stream: str) -> int:
+        """How many messages of an inbox JOURNAL has left out for their ids."""
+        said = await self._by_subject(stream, _said_to(name))
+        copied = await self._by_subject(JOURNAL, _said_to(name))
+        fewer = [one for one, count in said.items() if count > copied.get(one, 0)][:LOOKED_AT_MAX]
+        at, missing = await self._read_up_to(name), []
+        for subject in fewer:
+            have = {at_its_source(one).sequence async for one in self._all(JOURNAL, subject)}
+            missing += [one async for one in self._all(stream, subject) if one.sequence not in have | {at}]
+        return len(await self._left_out(stream, [one for one in missing if one.sequence < at]))
 
     async def _lacking(self, name: str) -> str:
         """Whether something is missing among what JOURNAL has read of an inbox."""
@@ -241,7 +283,8 @@ class Look:
             if lacks <= 0:
                 return ""
             if lacks == before:
-                return f"it lacks {lacks} of the messages of {stream}"
+                lacks -= await self._never_coming(name, stream)
+                return f"it lacks {lacks} of the messages of {stream}" if lacks > 0 else ""
             before = lacks  # Asked twice: what is dropped for a mistake takes long to come back.
         return ""
 
@@ -323,6 +366,14 @@ def _said_to(name: str) -> str:
 
 def _identity(one: Stored) -> tuple[str, str]:
     return one.subject, next((value for key, value in one.headers.items() if key.lower() == "ce-id"), "")
+
+
+def _author(subject: str) -> str:
+    return subject.split(".", 2)[1]
+
+
+def _message_id(one: Stored) -> str:
+    return one.headers.get(MESSAGE_ID, "")  # In another case it is none to the broker.
 
 
 def _new_file(folder: Path) -> TextIO:

@@ -17,7 +17,7 @@ from infra.identity.rights import inbox_prefix
 from infra.local.supervisor import BROKER, LocalMesh
 from infra.nats import bounds
 from infra.nats.journal import Look, Report, keep_whole
-from infra.nats.streams import Layout
+from infra.nats.streams import LEAST_DUPLICATE_WINDOW_S, Layout
 from tests.integration.local.test_damage import STREAMS, held, say
 from tests.integration.local.test_supervisor import small
 
@@ -259,3 +259,23 @@ async def test_an_author_cannot_say_where_a_message_came_from(tmp_path, monkeypa
         await reader.close()
         assert [at_its_source(one).sequence for one in copied] == [1, 2, 3]
         assert await _look(mesh) == Report()
+
+
+async def test_who_uses_one_id_twice_does_not_hide_what_he_says(tmp_path, monkeypatch) -> None:
+    """The broker keeps the second out of the journal: later than at once it is there, and at once it is told."""
+    monkeypatch.setattr("infra.local.supervisor.JournalKeeper.start", lambda keeper: None)
+    async with small(tmp_path) as mesh:
+        bus = await JetStreamBus.connect(mesh.nats_url, service="planner", nkey_seed=mesh.nkey_seed("planner"))
+        worker, checker = (subjects.mesh("planner", one, "demo", "t") for one in ("worker", "checker"))
+        await bus.publish(worker, b"{}", {}, "first")
+        await _until(lambda: _has(mesh, 1), "the journal has what was said")
+        await asyncio.sleep(2 * LEAST_DUPLICATE_WINDOW_S)  # Not a wait for anything: this is the time that is meant.
+        await bus.publish(checker, b"{}", {}, "first")
+        await _until(lambda: _has(mesh, 2), "the journal has what was said later")
+        await asyncio.gather(*(bus.publish(one, b"{}", {}, "second") for one in (worker, checker)))
+        await bus.publish(worker, b"{}", {}, "third")
+        await bus.publish(checker, b"{}", {}, "fourth")
+        await bus.close()
+        await _until(lambda: _has(mesh, 5), "the journal has all but what it was kept from")
+        report = await _look(mesh)
+    assert (report.fault, report.lost) == ("", "") and "planner: 1, as INBOX_" in report.hidden, report
