@@ -100,9 +100,9 @@ def _hidden(hidden: Mapping[str, set[str]]) -> str:
         return ""
     said = "; ".join(f"{author}: {len(found)}, as {min(found)}" for author, found in sorted(hidden.items()))
     return (
-        f"messages stand in their inboxes and not in the journal, and neither the watcher nor a timeline sees them ({said})"
-        ": their author gave messages in different inboxes one Nats-Msg-Id, which no program of this mesh does. Stop it, "
-        "read what stands there, and replace its key"
+        f"messages stand in their inboxes and not in the journal ({said}), so that neither watcher nor timelines see "
+        "them: their author gave messages in different inboxes one Nats-Msg-Id, which no program of this mesh does. "
+        "Stop it, read what stands there, and replace its key"
     )
 
 
