@@ -5,6 +5,8 @@ import json
 from collections.abc import Iterable, Mapping
 
 from tests.health_set import (  # noqa: F401  (imported for what they register)
+    fourth_honest,
+    fourth_loops,
     honest_batches,
     honest_code,
     honest_squads,
@@ -18,9 +20,9 @@ from tests.health_set import (  # noqa: F401  (imported for what they register)
     third_ops,
     third_squads,
 )
-from tests.health_set.sets import FIRST, SECOND, THIRD
+from tests.health_set.sets import FIRST, FOURTH, SECOND, THIRD
 
-SETS = (FIRST, SECOND, THIRD)
+SETS = (FIRST, SECOND, THIRD, FOURTH)
 
 
 def checksum(runs: Iterable[Mapping[str, object]]) -> str:

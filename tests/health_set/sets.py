@@ -2,7 +2,8 @@
 
 FIRST was made after the thresholds were fixed; detectors were repaired for what it showed. SECOND is of other
 generators, and was scored once, after those repairs. THIRD was written before it was scored, after sessions of other
-systems and what is reported of them; its author knew what docs/analyze.md tells of the rules, and no more.
+systems and what is reported of them; its author knew what docs/analyze.md tells of the rules, and no more. FOURTH pairs
+honest runs with loops that look like them; its author knew besides which families of THIRD the detectors had failed on.
 """
 
 from tests.health_set.traces import Register
@@ -10,3 +11,4 @@ from tests.health_set.traces import Register
 FIRST = Register("first")
 SECOND = Register("second")
 THIRD = Register("third")
+FOURTH = Register("fourth")
