@@ -1,11 +1,14 @@
 """`make planted`: plant each bug alone in a copy of the tree and see which suite catches it.
 
-Exit codes: 0 every bug was caught by the suite that its file names, 1 one was not, 2 usage or a bug that does not fit.
+Exit codes: 0 every bug was caught by the suite that its file names, 1 one was not, 2 usage, a bug that does not fit,
+or a tree that cannot be imported.
 """
 
 import argparse
 import json
 import os
+import queue
+import shutil
 import signal
 import sys
 import tempfile
@@ -16,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import suites, trees
+from . import running, suites, trees
 from .bugs import SUITES, BadBug, Bug, load
 from .suites import Finding
 
@@ -63,7 +66,7 @@ def main() -> int:
             return 0
         with tempfile.TemporaryDirectory(prefix="bulkhead-planted-") as folder:
             outcomes = run(bugs, asked, Path(folder).resolve())
-    except BadBug as error:
+    except (BadBug, RuntimeError) as error:
         print(f"planted: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -107,15 +110,20 @@ def _suites(text: str) -> tuple[str, ...]:
 
 
 def run(bugs: Sequence[Bug], asked: argparse.Namespace, folder: Path) -> list[Outcome]:
-    """Every bug, each in a copy of its own."""
+    """Every bug alone, in as many copies as there are jobs: a copy is used again when the bug is gone from it."""
     began, clean = time.monotonic(), folder / "clean"
     for bug in bugs:
         bug.texts(trees.ROOT)  # Before minutes are spent.
     trees.copy(clean)
+    stands: queue.SimpleQueue[Stand] = queue.SimpleQueue()
+    for number in range(max(1, min(asked.jobs, len(bugs)))):
+        stands.put(Stand(folder / f"tree-{number}"))
     done: list[Outcome] = []
-    pool = ThreadPoolExecutor(max(1, asked.jobs))
+    pool = ThreadPoolExecutor(stands.qsize())
     try:
-        for future in as_completed([pool.submit(try_one, clean, bug, asked) for bug in bugs]):
+        # Those that take longest first, so that no job waits for the last one alone.
+        longest = sorted(bugs, key=lambda bug: -SUITES.index(bug.suite))
+        for future in as_completed([pool.submit(try_one, clean, bug, asked, stands) for bug in longest]):
             outcome = future.result()
             done.append(outcome)
             told = ", ".join(_short(one) for one in outcome.findings)
@@ -125,18 +133,47 @@ def run(bugs: Sequence[Bug], asked: argparse.Namespace, folder: Path) -> list[Ou
                 print(json.dumps(outcome.row()), flush=True)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-        suites.stop()
+        running.stop()
         pool.shutdown()
+        while not stands.empty():
+            stands.get().stop()
     return sorted(done, key=lambda one: one.bug.name)
 
 
-def try_one(clean: Path, bug: Bug, asked: argparse.Namespace) -> Outcome:
+class Stand:
+    """A copy that bugs are planted into one after the other, and the process that has imported it."""
+
+    def __init__(self, tree: Path) -> None:
+        self.tree = tree
+        self._warm: running.Warm | None = None
+
+    def runner(self, clean: Path, bug: Bug) -> running.Warm:
+        """Call while no bug is in the tree."""
+        if self._warm is None:
+            shutil.copytree(clean, self.tree)
+            self._warm = running.Warm(self.tree)
+            self._warm.start()
+        self._warm.changed = tuple(bug.texts(clean))
+        return self._warm
+
+    def stop(self) -> None:
+        """No more commands."""
+        if self._warm is not None:
+            self._warm.stop()
+
+
+def try_one(clean: Path, bug: Bug, asked: argparse.Namespace, stands: "queue.SimpleQueue[Stand]") -> Outcome:
     """The expected suite first, narrowly; then the others."""
-    with trees.planted(clean, bug, clean.parent) as tree:
-        findings = [suites.narrow(tree, bug)]
-        for suite in asked.suites if asked.full else ():
-            if suite != bug.suite or not findings[0].caught:
-                findings.append(suites.whole(tree, suite, asked.seeds))
+    stand = stands.get()
+    try:
+        runner = stand.runner(clean, bug)
+        with trees.planted(clean, bug, stand.tree):
+            findings = [suites.narrow(runner, bug)]
+            for suite in asked.suites if asked.full else ():
+                if suite != bug.suite or not findings[0].caught:
+                    findings.append(suites.whole(runner, suite, asked.seeds))
+    finally:
+        stands.put(stand)
     return Outcome(bug, tuple(findings))
 
 

@@ -1,23 +1,17 @@
 """Runs a suite on a tree and says whether it saw that something is wrong.
 
-In: a tree, a suite, what of it to run. Out: a Finding. A suite that cannot even begin (an import fails, no test is
-found) has caught nothing: the bug is badly planted.
+In: a tree that is run, a suite, what of it to run. Out: a Finding. A suite that cannot even begin (an import fails, no
+test is found) has caught nothing: the bug is badly planted.
 """
 
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-from . import trees
 from .bugs import Bug
+from .running import Runner
 
 FULL = {
     "playbooks": ("-m", "not slow", "tests/unit", "tests/replay"),
@@ -30,7 +24,6 @@ FULL_SEEDS = "1-2000"
 NARROW_S = 480
 """So long a narrow command may take; ten times what the longest takes on two free cores, for the verdict is no time."""
 MOST_S = {"playbooks": 600, "contract": 600, "integration": 900, "simulation": 900, "e2e": 1800}
-_RUNNING: "set[subprocess.Popen[str]]" = set()
 _COUNTS = re.compile(r"(\d+) (failed|passed|errors?)\b")
 _FAILED = re.compile(r"^FAILED (\S+)", re.M)
 
@@ -51,26 +44,27 @@ class Finding:
         return asdict(self)
 
 
-def narrow(tree: Path, bug: Bug) -> Finding:
+def narrow(runner: Runner, bug: Bug) -> Finding:
     """The command that the bug's file names."""
     if bug.suite == "simulation":
-        return simulation(tree, bug.seeds, NARROW_S)
-    return tests(tree, bug.suite, bug.tests, NARROW_S)
+        return simulation(runner, bug.seeds, NARROW_S)
+    return tests(runner, bug.suite, bug.tests, NARROW_S)
 
 
-def whole(tree: Path, suite: str, seeds: str = FULL_SEEDS) -> Finding:
+def whole(runner: Runner, suite: str, seeds: str = FULL_SEEDS) -> Finding:
     """All of a suite; of the simulation these seeds."""
     if suite == "simulation":
-        return simulation(tree, seeds, MOST_S[suite])
-    return tests(tree, suite, FULL[suite], MOST_S[suite])
+        return simulation(runner, seeds, MOST_S[suite])
+    return tests(runner, suite, FULL[suite], MOST_S[suite])
 
 
-def tests(tree: Path, suite: str, arguments: Sequence[str], most_s: float) -> Finding:
+def tests(runner: Runner, suite: str, arguments: Sequence[str], most_s: float) -> Finding:
     """pytest until the first failure."""
     lean = [] if suite == "contract" else ["-p", "no:schemathesis", "-p", "no:xdist"]  # A second of every start.
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--timeout", "60",
+    # That a test fails is asked, not how: rewriting its asserts costs as much as many tests do.
+    command = ["-x", "-q", "-p", "no:cacheprovider", "--timeout", "60", "--assert", "plain", "--tb", "line",
                "-p", "tests.planted.hurry", *lean, *arguments]  # fmt: skip
-    code, out, seconds = _run(tree, command, most_s)
+    code, out, seconds = runner.run("pytest", command, most_s)
     told = out.strip().splitlines()[-1:] or [""]
     counts: dict[str, int] = {}
     for number, what in _COUNTS.findall(told[0]):
@@ -84,10 +78,10 @@ def tests(tree: Path, suite: str, arguments: Sequence[str], most_s: float) -> Fi
     return Finding(suite, None, tried, seconds, f"could not run (exit {code}): {_last(out)}")
 
 
-def simulation(tree: Path, seeds: str, most_s: float) -> Finding:
+def simulation(runner: Runner, seeds: str, most_s: float) -> Finding:
     """Seeds in order until the first that breaks a law."""
-    command = [sys.executable, "-m", "tests.simulation", "--seeds", seeds, "--json", "--no-shrink", "--jobs", "1"]
-    code, out, seconds = _run(tree, command, most_s)
+    command = ["--seeds", seeds, "--json", "--no-shrink", "--jobs", "1"]
+    code, out, seconds = runner.run("tests.simulation", command, most_s)
     rows = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
     for number, row in enumerate(rows, 1):
         if row["complaints"]:
@@ -95,38 +89,6 @@ def simulation(tree: Path, seeds: str, most_s: float) -> Finding:
     if code == 0 and rows:
         return Finding("simulation", False, len(rows), seconds)
     return Finding("simulation", None, len(rows), seconds, f"could not run (exit {code}): {_last(out)}")
-
-
-def _run(tree: Path, command: Sequence[str], most_s: float) -> tuple[int, str, float]:
-    """In a session of its own, so that nothing of it is left when its time is up or this program is stopped."""
-    began = time.monotonic()
-    with subprocess.Popen(command, cwd=tree, env=trees.environment(tree), stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, text=True, start_new_session=True) as process:  # fmt: skip
-        _RUNNING.add(process)
-        try:
-            out, _ = process.communicate(timeout=most_s)
-            code = process.returncode
-        except subprocess.TimeoutExpired:
-            code, out = -1, f"not done after {most_s:.0f} s"
-            _end(process)
-        finally:
-            _RUNNING.discard(process)
-    return code, out, time.monotonic() - began
-
-
-def stop() -> None:
-    """End everything that still runs: what this program starts outlives it otherwise."""
-    for process in list(_RUNNING):
-        _end(process)
-
-
-def _end(process: "subprocess.Popen[str]") -> None:
-    # Ask first: pytest ends the processes that it started, which have sessions of their own.
-    process.send_signal(signal.SIGINT)
-    try:
-        process.wait(10)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _last(out: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.simulation.__main__ import CI_SEEDS
 
-from . import suites, trees
+from . import running, suites, trees, warm
 from .bugs import BadBug, Bug, Edit, load
 
 BUGS = load()
@@ -25,16 +25,23 @@ def test_there_are_bugs_of_many_kinds_for_every_suite_that_ci_runs():
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
 def test_every_text_stands_once_and_what_replaces_it_is_python(bug):
-    """A name that is not there would be caught by any test, and show nothing."""
     for name, text in bug.texts(trees.ROOT).items():
         assert text != (trees.ROOT / name).read_text()
         if name.endswith(".py"):
             compile(text, name, "exec")
-            checked = subprocess.run(
-                [sys.executable, "-m", "ruff", "check", "-q", "--no-cache", "--select", "F821,F823", "-"],
-                input=text, capture_output=True, text=True, cwd=trees.ROOT,
-            )  # fmt: skip
-            assert checked.returncode == 0, checked.stdout
+
+
+def test_no_bug_uses_a_name_that_is_not_there(tmp_path):
+    """It would be caught by any test, and show nothing."""
+    for bug in BUGS:
+        for name, text in bug.texts(trees.ROOT).items():
+            if name.endswith(".py"):
+                (tmp_path / f"{bug.name}--{name.replace('/', '--')}").write_text(text)
+    checked = subprocess.run(
+        [sys.executable, "-m", "ruff", "check", "-q", "--no-cache", "--isolated", "--select", "F821,F823", tmp_path],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert checked.returncode == 0, checked.stdout
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
@@ -85,19 +92,30 @@ def test_what_runs_is_the_copy_and_not_what_is_installed(clean, tmp_path):
     bug = Bug("other-partitions", "", "", "playbooks", (edit,))
     program = ("from bulkhead_contracts.limits import PARTITIONS; import bulkhead.flow, services.planner.core as c; "
                "print(PARTITIONS, c.__file__)")  # fmt: skip
-    with trees.planted(clean, bug, tmp_path) as tree:
+    with trees.planted(clean, bug, tmp_path / "tree") as tree:
         done = subprocess.run([sys.executable, "-c", program], cwd=tree, env=trees.environment(tree),
                               capture_output=True, text=True, check=True)  # fmt: skip
         assert done.stdout.split() == ["31", str(tree / "services/planner/core.py")]
-    assert not tree.exists() and "PARTITIONS = 32" in (clean / edit.file).read_text()
+    assert "PARTITIONS = 32" in (tree / edit.file).read_text() == (clean / edit.file).read_text()
 
 
 @pytest.mark.slow
 def test_a_bug_that_breaks_the_suite_itself_is_not_caught_by_it(clean, tmp_path):
     edit = Edit("services/worker/core.py", "from services.worker.state import ", "from services.worker.nowhere import ")
-    with trees.planted(clean, Bug("broken", "", "", "playbooks", (edit,)), tmp_path) as tree:
-        assert suites.tests(tree, "playbooks", ["tests/unit/worker"], 100).caught is None
-        assert suites.simulation(tree, "1-2", 100).caught is None
+    with trees.planted(clean, Bug("broken", "", "", "playbooks", (edit,)), tmp_path / "tree") as tree:
+        runner = running.Cold(tree)
+        assert suites.tests(runner, "playbooks", ["tests/unit/worker"], 100).caught is None
+        assert suites.simulation(runner, "1-2", 100).caught is None
+
+
+def test_a_fork_forgets_what_stands_on_what_has_changed():
+    assert warm.forgotten(["services/planner/core.py"]) == ["bulkhead.cli", "infra", "services.planner", "tests"]
+    assert "bulkhead" in warm.forgotten(["libs/bulkhead/bus/wire.py"])
+    assert "bulkhead_contracts" not in warm.forgotten(["libs/bulkhead/bus/wire.py", "tests/simulation/net.py"])
+    assert warm.forgotten(["infra/nats/streams.py"]) == ["bulkhead.cli", "infra", "services", "tests"]
+    for of_all in (["contracts/bulkhead_contracts/limits.py"], ["services/planner/prompts/draft.md"], ["Makefile"]):
+        assert warm.forgotten(of_all) == sorted(warm.ALL)
+    assert warm.forgotten([]) == []
 
 
 @pytest.mark.slow
@@ -105,9 +123,10 @@ def test_a_bug_that_breaks_the_suite_itself_is_not_caught_by_it(clean, tmp_path)
 def test_the_copy_without_a_bug_passes_what_catches_them(clean):
     """Otherwise 'caught' would mean nothing. Of the seeds only some: test_simulation.py runs them all."""
     targets = sorted({target for bug in BUGS for target in bug.tests})
-    found = suites.tests(clean, "playbooks", targets, SECONDS)
+    runner = running.Cold(clean)
+    found = suites.tests(runner, "playbooks", targets, SECONDS)
     assert found.caught is False, found.by
-    found = suites.simulation(clean, "1-50", SECONDS)
+    found = suites.simulation(runner, "1-50", SECONDS)
     assert found.caught is False and found.tried == 50, found.by
 
 

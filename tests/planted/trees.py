@@ -58,14 +58,15 @@ def environment(tree: Path) -> dict[str, str]:
 
 
 @contextmanager
-def planted(clean: Path, bug: Bug, folder: Path) -> Iterator[Path]:
-    """A copy of the copy with this bug in it, gone afterwards. Raises BadBug."""
+def planted(clean: Path, bug: Bug, tree: Path) -> Iterator[Path]:
+    """A copy of the copy, `tree`, with this bug in it while it lasts; made when it is not there. Raises BadBug."""
     texts = bug.texts(clean)
-    tree = folder / bug.name
-    shutil.copytree(clean, tree)
+    if not tree.exists():
+        shutil.copytree(clean, tree)
     try:
         for name, text in texts.items():
             (tree / name).write_text(text)
         yield tree
     finally:
-        shutil.rmtree(tree, ignore_errors=True)
+        for name in texts:
+            shutil.copy(clean / name, tree / name)

@@ -140,6 +140,23 @@ async def test_a_rebuild_reads_the_newest_checkpoint_and_the_tail_and_needs_noth
     assert len([one for one in taken if one.endswith(".demo.t1")]) == 9 + 6, "only the tail was read"
 
 
+async def test_what_has_lapsed_and_may_still_be_settled_is_held_in_a_checkpoint() -> None:
+    """What is too old for that stays spent."""
+    broker = MemoryBroker.mesh()
+    budget = Publisher("budget", MemoryBus(broker, "budget"), b"b" * 32, lambda: NOW)
+    for name, age_ms, tokens in (("old", 11 * DAY_MS, 30), ("late", DAY_MS, 5)):
+        fact = Reserved(reservation_id=name, call_id="c", service="rag", resource="x", amount=Amount(tokens=tokens),
+                        scopes=core.scope_limits(SCOPES[0]), reserved_unix_ms=NOW - age_ms)
+        await budget.send("journal", fact, tenant="demo", task="t1", cause=name)
+    _, checkpointer = made(broker, MemoryStore(lease_ms=LEASE_MS))
+    assert await checkpointer.make(at_once=True)
+    ledger = (await checkpoint.newest(MemoryBus(broker, "budget"), LEASE_MS, 10**9, 10**9)).ledger
+    balance = ledger.balances["month:demo:2026-11"]
+    assert (balance.reserved.tokens, balance.spent.tokens) == (5, 30)
+    [(name, entry)] = ledger.entries.items()
+    assert name.endswith("late") and entry.state == "open"
+
+
 async def test_a_checkpoint_of_streams_that_were_made_anew_is_not_believed() -> None:
     broker = MemoryBroker.mesh()
     _, checkpointer = made(broker, MemoryStore(lease_ms=LEASE_MS))

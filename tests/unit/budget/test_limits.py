@@ -1,0 +1,101 @@
+"""Limits are facts: of the replicas that change or read them none loses, repeats or forgets what stands."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from bulkhead.bus.memory import MemoryBroker, MemoryBus
+from bulkhead.runtime.edge import Received
+from bulkhead.runtime.publisher import Publisher
+from bulkhead_contracts import subjects
+from bulkhead_contracts.budget import Limit, LimitsReplied, LimitsRequested
+from bulkhead_contracts.envelope import Envelope
+from bulkhead_contracts.task import RequesterClaim
+from services.budget.limiting import LimitBook
+from services.budget.memory import MemoryStore
+
+NOW, TENANT = 1_795_231_204_272, "demo"
+
+
+class Broker(MemoryBroker):
+    """One whose followers may be behind."""
+
+    behind: int | None = None
+
+    def horizon(self, stream: str) -> int | None:
+        return self.behind
+
+
+def book_of(broker: MemoryBroker, store: MemoryStore) -> LimitBook:
+    """A replica's."""
+    bus = MemoryBus(broker, "budget")
+    return LimitBook(bus, Publisher("budget", bus, b"b" * 32, lambda: NOW), store, lambda: NOW, lambda why: None)
+
+
+def wish(name: str, target: str, tokens: int, revision: int | None = None) -> Received:
+    """An operator sets a limit; the same name is the same request."""
+    ann = RequesterClaim(tenant=TENANT, person="ann", role="operator", via="api_key")
+    body = LimitsRequested(requester=ann, target=target, limit=Limit(tokens=tokens), expect_revision=revision)
+    head = Envelope(id=name, type=body.ce_type(), source="gateway", time_unix_ms=NOW)
+    return Received(head, body, TENANT, "limits", "gateway", 0, NOW, 1)
+
+
+async def stored(broker: MemoryBroker) -> int:
+    """How many facts tell of limits."""
+    return len(broker.stream(subjects.inbox_stream("journal")).read("mesh.budget.journal.*.limits.*", 0, 100))
+
+
+async def answered(ask: Callable[[], Awaitable[LimitsReplied]]) -> LimitsReplied:
+    reply = await ask()
+    assert reply.failure is None, reply.failure
+    return reply
+
+
+async def standing() -> MemoryStore:
+    """A ledger that answers."""
+    store = MemoryStore(lease_ms=60_000)
+    server = await store.connect()
+    assert await store.lock("0", 1_000)
+    await store.write("0", store._ledger, NOW, _go_on)
+    assert await store.switch("0", server)
+    return store
+
+
+async def _go_on() -> None: ...
+
+
+async def test_of_two_changes_at_once_none_is_lost():
+    broker, store = Broker.mesh(), await standing()
+    one, other = book_of(broker, store), book_of(broker, store)
+    await asyncio.gather(answered(lambda: one.answer(wish("a", "user/ada", 10))),
+                         answered(lambda: other.answer(wish("b", "month", 20))))
+    fresh = await book_of(broker, store).of(TENANT)
+    assert fresh.revision.number == 2 == await stored(broker)
+    assert {target: limit.tokens for target, limit in fresh.limits.items()} == {"user/ada": 10, "month": 20}
+
+
+async def test_a_change_whose_answer_was_lost_is_made_once():
+    broker, store = Broker.mesh(), await standing()
+    book = book_of(broker, store)
+    first = await answered(lambda: book.answer(wish("a", "user/ada", 10)))
+    again = await answered(lambda: book_of(broker, store).answer(wish("a", "user/ada", 10)))
+    assert again == first and await stored(broker) == 1
+
+
+async def test_a_follower_that_is_behind_takes_no_limit_back():
+    broker, store = Broker.mesh(), await standing()
+    book = book_of(broker, store)
+    for name, tokens in (("a", 10), ("b", 5)):
+        await answered(lambda name=name, tokens=tokens: book.answer(wish(name, "user/ada", tokens)))
+    broker.behind = 1
+    await book.renew(TENANT, NOW)
+    current = await book.of(TENANT)
+    assert current.revision.number == 2 and current.limits["user/ada"].tokens == 5
+
+
+async def test_a_change_made_on_old_knowledge_is_refused():
+    broker, store = Broker.mesh(), await standing()
+    book = book_of(broker, store)
+    await answered(lambda: book.answer(wish("a", "user/ada", 10, revision=0)))
+    reply = await book.answer(wish("b", "user/ada", 99, revision=0))
+    assert reply.failure is not None and reply.failure.code == "changed_meanwhile"
+    assert await stored(broker) == 1
