@@ -99,10 +99,10 @@ def test_any_objective_gives_a_plan_that_fits(objective: str) -> None:
 
 @pytest.mark.parametrize("text", ["using x " * 2_000, "EUR 5 " * 1_200, "1+" * 4_000, "(" * 8_000, "\n" * 8_000])
 def test_hostile_text_takes_no_hostile_time(text: str) -> None:
-    began = time.monotonic()
+    began = time.process_time()
     said(plan_request(text))
     said(request(messages=[{"role": "user", "content": f"{part('step', text)}\n{part('passage', text)}"}]))
-    assert time.monotonic() - began < 3
+    assert time.process_time() - began < 3
 
 
 def test_steps_that_are_independent_have_no_inputs_and_carry_the_facts() -> None:

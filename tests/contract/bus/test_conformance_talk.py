@@ -183,14 +183,21 @@ async def test_closing_a_live_subscription_ends_its_iteration(world: World) -> N
     bus = await world.bus()
     live = await bus.subscribe_live("live.a.b.c")
 
-    async def listen() -> int:
-        return len([word async for word in live])
+    heard: list[Live] = []
+
+    async def listen() -> None:
+        async for word in live:
+            heard.append(word)
+
+    async def one_came() -> bool:
+        return bool(heard)
 
     listening = asyncio.create_task(listen())
     await bus.publish_live("live.a.b.c", b"1")
-    await asyncio.sleep(0.05)
+    await until(one_came, "the word arrives")
     await live.close()
-    assert await asyncio.wait_for(listening, DEADLINE_S) == 1
+    await asyncio.wait_for(listening, DEADLINE_S)
+    assert len(heard) == 1
 
 
 # Life and death

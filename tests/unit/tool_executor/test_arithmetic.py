@@ -66,9 +66,9 @@ def test_division_is_rounded_and_says_so(a, b) -> None:
 @given(st.one_of(st.text(max_size=500), st.text(alphabet="0123456789.()+-*/%^ ,eminaxroudbs_", max_size=500)))
 @settings(max_examples=400, deadline=None)
 def test_never_raises_nor_hangs(expression: str) -> None:
-    before = time.monotonic()
+    before = time.process_time()
     assert isinstance(evaluate(expression), Done | Failed)
-    assert time.monotonic() - before < 1.0
+    assert time.process_time() - before < 1.0
 
 
 @pytest.mark.parametrize(
