@@ -13,8 +13,8 @@ from bulkhead.cli import history
 from bulkhead.client import Refused
 from bulkhead_contracts import subjects
 from bulkhead_contracts.budget import LimitsChanged
-from bulkhead_contracts.control import CallResumed
-from bulkhead_contracts.model import ModelCallReplied
+from bulkhead_contracts.control import CallDeferred, CallResumed
+from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested
 from bulkhead_contracts.step import StepAssigned
 from infra.demo.corpus import generate
 from tests.e2e.fixtures.outsider import headers, raw
@@ -386,6 +386,30 @@ async def test_a_ceiling_cuts_the_stream_in_flight_and_a_top_up_lets_the_task_go
     assert len(answered) == len(set(answered)) == 4, "each call was answered once"
     paid = await settled_under(world, task, limit + 90_000)
     assert document["usage"]["input_tokens"] + document["usage"]["output_tokens"] == paid, "the cost told is exact"
+
+
+async def test_what_a_runaway_cost_by_the_providers_own_log_is_under_its_ceiling(world: World) -> None:
+    """A model that calls a tool again and again: the first call that does not fit is put off at once, with words, and
+    the provider hears of no other."""
+    limit = 3_500
+    await world.arm("runaway", "runsafar", times=MANY)
+    plan = {"steps": [step("s1", "What is 17 * 23? It runsafar.", tools=("calculate",))]}
+    task = await world.submit(TENANT, "What is it?", plan=plan, check=False, limit_tokens=limit)
+
+    async def put_off() -> list[Any]:
+        return [one for one in await world.history(task) if isinstance(one.body, CallDeferred)]
+
+    deferred = (await until(put_off, "a call is put off at the ceiling", 30))[0]
+    assert deferred.body.paused and "limit 3,500 tokens" in deferred.body.reason, deferred.body
+    asked = [one for one in await world.history(task) if isinstance(one.body, ModelCallRequested)]
+    assert deferred.cause == asked[-1].id, "the call that did not fit was answered at once, and it was the last"
+    paid = await settled_under(world, task, limit)
+    told = [one["usage"]["total_tokens"] for one in await world.model_requests() if one["fault"] == "runaway"]
+    mine = told[-(len(asked) - 1) :]
+    assert len(mine) == len(asked) - 1 >= 1 and sum(mine) == paid <= limit, (told, paid)
+    await task.cancel()
+    assert (await world.finish(task, 30))["status"] == "cancelled"
+    await world.disarm()
 
 
 async def limits_changed(world: World) -> list[Any]:
