@@ -85,6 +85,7 @@ MAX_WALL_MS = 366 * 24 * 3600 * 1000  # that a limit may name
 UNLIMITED = 2**53  # of a ceiling in a unit that has none
 MAX_LIMIT_TARGETS = 256  # of one tenant
 MAX_TOP_UPS = 256  # tasks of one tenant that were topped up and may still run
+MAX_ALERTS_LISTED = 32  # of one tenant, beside its limits
 MAX_TOP_UP_CHANGES = 8  # of one task that are remembered
 MAX_CHECKPOINT_ROWS = 200  # of one part: a row with all its scopes is about 2 KB
 MAX_CHECKPOINT_PARTS = 20_000

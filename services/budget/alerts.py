@@ -8,15 +8,19 @@ forgot, the same id is told again. It is remembered after it was told, so that a
 from collections import OrderedDict
 from collections.abc import Callable
 
+from pydantic import TypeAdapter, ValidationError
+
 from bulkhead.bus.port import Bus
 from bulkhead.runtime.edge import Received
 from bulkhead.runtime.publisher import Publisher
+from bulkhead.telemetry import metrics, names
 from bulkhead.telemetry.log import Log
+from bulkhead_contracts import limits as bounds
 from bulkhead_contracts.budget import Alerted, Overran, Settled
 
 from . import alerting, core, reasons
 from .alerting import Alert, Pace
-from .core import Level, Settlement
+from .core import Level, Settlement, Sum
 from .port import Store
 from .rebuild import JOURNAL, find_fact
 
@@ -42,6 +46,9 @@ class Alerts:
         if settlement.charged.beyond(settlement.held):
             await self._overran(message, body, settlement)
         now = self._clock()
+        if settlement.kind == "settled":
+            for unit, amount in zip(Sum._fields, settlement.charged, strict=True):
+                metrics.spent.add(max(0, amount), {names.UNIT: unit})
         for level in settlement.levels:
             for alert in (alerting.share(level), self._rate(level, now)):
                 if alert is not None and now - self._told.get(alert.id, 0) >= ASK_AGAIN_MS:
@@ -59,11 +66,23 @@ class Alerts:
         name = f"alerted:{alert.id}"
         known = await self._store.kept(name)
         if not known:
-            await self._publish(message, fact_of(alert, now), alert)
+            fact = fact_of(alert, now)
+            await self._publish(message, fact, alert)
+            await self._list(message.tenant, fact)
         await self._store.keep(name, b"1")
         self._told[alert.id] = now
         while len(self._told) > MAX_TOLD:
             self._told.popitem(last=False)
+
+    async def _list(self, tenant: str, fact: Alerted) -> None:
+        """Among the tenant's latest, as `limits get` shows them; of two replicas at once one may be left out there."""
+        metrics.alerts.add(1, {names.KIND: fact.kind, names.PERCENT: str(fact.percent) if fact.kind == "share" else "",
+                               names.UNIT: fact.unit, names.ACCOUNT: fact.scope.partition(":")[0]})  # fmt: skip
+        if fact.scope.startswith("mesh:"):
+            return  # What all tenants spend together is no single tenant's to see.
+        rows = [fact, *(one for one in await latest(self._store, tenant) if one.alert != fact.alert)]
+        text = _ROWS.dump_json(rows[: bounds.MAX_ALERTS_LISTED])
+        await self._store.keep(_listed(tenant), text)
 
     async def _publish(self, message: Received, fact: Alerted, alert: Alert) -> None:
         # About its own account, whoever shows the task tells it, too.
@@ -89,6 +108,22 @@ class Alerts:
         await self._publisher.send(JOURNAL, fact, tenant=message.tenant, task=message.task, cause=body.reservation_id,
                                    index=f"overran/{message.sender}/{message.tenant}/{message.task}",
                                    actor=message.envelope.actor)  # fmt: skip
+
+
+_ROWS = TypeAdapter(list[Alerted])
+
+
+def _listed(tenant: str) -> str:
+    return f"alerts:{tenant}"
+
+
+async def latest(store: Store, tenant: str) -> list[Alerted]:
+    """A tenant's latest alerts, the newest first, as far as Redis remembers them. Raises RedisFailure."""
+    text = await store.kept(_listed(tenant))
+    try:
+        return _ROWS.validate_json(text) if text else []
+    except ValidationError:
+        return []  # Of another version; what is told next begins the list anew.
 
 
 def fact_of(alert: Alert, now_unix_ms: int) -> Alerted:

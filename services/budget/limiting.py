@@ -20,9 +20,11 @@ from bulkhead.runtime import inbound
 from bulkhead.runtime.edge import Received
 from bulkhead.runtime.inbound import Unreadable
 from bulkhead.runtime.publisher import Publisher
+from bulkhead.telemetry import metrics
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import subjects
 from bulkhead_contracts.budget import (
+    Alerted,
     Limit,
     LimitsChanged,
     LimitsReplied,
@@ -35,6 +37,7 @@ from bulkhead_contracts.budget import (
 from bulkhead_contracts.limits import MAX_LIMIT_TARGETS, MAX_TOP_UP_CHANGES, MAX_TOP_UPS
 from bulkhead_contracts.result import Failure
 
+from .alerts import latest
 from .port import Fenced, RedisFailure, Revision, Store
 from .scopes import TOP_UP, Limits
 
@@ -142,7 +145,7 @@ class LimitBook:
             return LimitsReplied(failure=failure)
         try:
             if body.target is None:
-                return _reply(await self._read(message.tenant))
+                return _reply(await self._read(message.tenant), await self._alerts(message.tenant))
             page = await self._change(message, lambda page, change: changed(
                 page, body, message.tenant, change, self._clock()))
             if isinstance(page, Failure):
@@ -151,6 +154,13 @@ class LimitBook:
         except BusError as error:
             return LimitsReplied(failure=_unavailable(error))
         return _reply(page)
+
+    async def _alerts(self, tenant: str) -> tuple[Alerted, ...]:
+        """None while Redis is away: the facts stand in the journal."""
+        try:
+            return tuple(await latest(self._store, tenant))
+        except RedisFailure:
+            return ()
 
     async def top_up(self, message: Received) -> TopUpReplied:
         """Give a task more: as a change of the limits; then what is halted at its ceiling goes on."""
@@ -166,6 +176,7 @@ class LimitBook:
             resumed = await self._holds(message.tenant, page, f"task/{body.task}", body.requester.person)
         except BusError as error:
             return TopUpReplied(failure=_unavailable(error))
+        metrics.top_ups.add(1)
         added = next((one.add for one in page.top_ups if one.task == body.task), Limit())
         return TopUpReplied(added=added, revision=page.revision, resumed=resumed > 0)
 
@@ -291,5 +302,5 @@ def _rows(limits: Limits) -> tuple[TargetLimit, ...]:
     return tuple(TargetLimit(target=target, limit=limit) for target, limit in sorted(limits.items()))
 
 
-def _reply(page: Page) -> LimitsReplied:
-    return LimitsReplied(revision=page.revision, limits=_rows(page.limits), top_ups=page.top_ups)
+def _reply(page: Page, alerts: tuple[Alerted, ...] = ()) -> LimitsReplied:
+    return LimitsReplied(revision=page.revision, limits=_rows(page.limits), top_ups=page.top_ups, alerts=alerts)

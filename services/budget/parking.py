@@ -12,6 +12,7 @@ from typing import NamedTuple
 from bulkhead.bus.port import Bus, BusError
 from bulkhead.runtime import switching
 from bulkhead.runtime.publisher import Publisher
+from bulkhead.telemetry import metrics, names
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import subjects
 from bulkhead_contracts.budget import ReserveRequested
@@ -82,6 +83,7 @@ class Parking:
                 break
         else:
             raise BusError(f"others halt and resume task {task} at this moment")
+        metrics.ceilings.add(1, {names.UNIT: ceiling.unit, names.ACCOUNT: ceiling.scope.partition(":")[0]})
         log.warning("task_parked", tenant=tenant, task=task, scope=ceiling.scope, reason=reason)
         level = Level(ceiling.scope, ceiling.unit, ceiling.spent, ceiling.limit, until_unix_ms)
         self._known[tenant, task] = Park(revision, ceiling.scope.partition(":")[0], alerting.ends(level))
@@ -103,6 +105,7 @@ class Parking:
             lifted = stands.model_copy(update={
                 "active": False, "reason": why, "at_unix_ms": max(self._clock(), stands.at_unix_ms + 1)})
             if await self._store(lifted, after):
+                metrics.let_go.add(1)
                 log.warning("task_let_go", tenant=tenant, task=task, why=why)
                 return True
         raise BusError(f"others halt and resume task {task} at this moment")

@@ -148,7 +148,8 @@ def more(level: Level) -> str:
                     f"limits get` shows a limit of the day, else by day.{level.unit} of tenant {tenant} in the tenants "
                     "file")  # fmt: skip
         case "task":
-            target = f"task/{name}"
+            return (f"nothing is stopped yet; an operator gives it more with `bulkhead topup {name} "
+                    f"{_option(level.unit, level.limit)} --reason TEXT`")  # fmt: skip
         case "step" | "month":
             target = kind
         case _:

@@ -8,7 +8,9 @@ from pydantic import TypeAdapter, ValidationError
 from bulkhead.bus.port import BusError, LiveSubscription
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.edge import Received, Retry
+from bulkhead.telemetry import names
 from bulkhead.telemetry.log import Log
+from bulkhead.telemetry.metrics import Counts, Look
 from bulkhead_contracts import subjects
 from bulkhead_contracts.task import (
     PlacesGiven,
@@ -91,6 +93,16 @@ class Gateway:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def gauges(self) -> dict[str, Look]:
+        """For metrics: how many tasks have a place to run, and how many wait for one, as this replica knows."""
+        return {names.PLACES: self._places}
+
+    def _places(self) -> Counts:
+        book = self.admission.book
+        if book is None:
+            return {}
+        return {((names.STATE, "running"),): len(book.running), ((names.STATE, "waiting"),): len(book.waiting)}
 
     def ready(self) -> bool:
         """Whether HTTP is served."""

@@ -17,6 +17,7 @@ from bulkhead.runtime.context import Context
 from bulkhead.runtime.publisher import RpcRefused
 from bulkhead_contracts import limits
 from bulkhead_contracts.budget import (
+    Alerted,
     Limit,
     LimitsReplied,
     LimitsRequested,
@@ -70,11 +71,15 @@ class LimitSubmission(Contract):
 
 
 class LimitPage(Contract):
-    """A tenant's limits, and what its tasks were topped up with. `revision` counts the changes."""
+    """A tenant's limits, and what its tasks were topped up with. `revision` counts the changes.
+
+    alerts: of limits that came near, the latest first; of a change's answer none.
+    """
 
     revision: Count
     limits: Annotated[tuple[TargetLimit, ...], Field(max_length=limits.MAX_LIMIT_TARGETS)]
     top_ups: Annotated[tuple[TopUp, ...], Field(max_length=limits.MAX_TOP_UPS)] = ()
+    alerts: Annotated[tuple[Alerted, ...], Field(max_length=limits.MAX_ALERTS_LISTED)] = ()
 
 
 class SpendPage(Contract):
@@ -140,7 +145,8 @@ class Spending:
 
     async def _limits(self, claim: RequesterClaim, ask: LimitsRequested) -> LimitPage:
         reply = await self._ask(claim, ask, str(ask.target), limits.RPC_TIMEOUT_MS, LimitsReplied)
-        return LimitPage(revision=reply.revision, limits=reply.limits, top_ups=reply.top_ups)
+        return LimitPage(revision=reply.revision, limits=reply.limits, top_ups=reply.top_ups,
+                         alerts=reply.alerts)  # fmt: skip
 
     async def _ask(self, claim: RequesterClaim, ask: Body, about: str, timeout_ms: int, kind: type[R]) -> R:
         index = f"{about}/{claim.person}/{self._context.clock()}"

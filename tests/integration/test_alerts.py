@@ -34,7 +34,7 @@ async def test_a_task_at_50_80_and_95_percent_is_told_each_once_and_runs_on(worl
     found = await until_told(world, 3)
     assert [(one.percent, one.spent, one.limit, one.unit) for one in found] == [
         (50, 55, 100, "cost_usd_micros"), (80, 85, 100, "cost_usd_micros"), (95, 96, 100, "cost_usd_micros")]
-    assert {one.scope for one in found} == {f"task:{TENANT}:{TASK}"} and "limits set task/t1" in found[0].hint
+    assert {one.scope for one in found} == {f"task:{TENANT}:{TASK}"} and "bulkhead topup t1 --usd" in found[0].hint
 
     # Another replica that settles more says nothing again.
     await world.mesh.start("budget", "1")
@@ -52,6 +52,9 @@ async def test_a_task_at_50_80_and_95_percent_is_told_each_once_and_runs_on(worl
 
     await until(others)
     assert len(await until_told(world, 3)) == 3
+    listed = (await world.limits()).alerts
+    assert [(one.percent, one.scope.rpartition(":")[2]) for one in listed] == [
+        (50, "t2"), (95, TASK), (80, TASK), (50, TASK)], "the newest first, whichever replica told it"
     assert [one.alert for one in await told(world, Alerted, "gateway")] == [one.alert for one in found]
 
 

@@ -238,7 +238,10 @@ class LimitsRequested(Body):
 
 
 class LimitsReplied(Body):
-    """The limits as they stand now, or why they were not read or changed."""
+    """The limits as they stand now, or why they were not read or changed.
+
+    alerts: the tenant's latest, the newest first, as far as they are remembered beside the ledger.
+    """
 
     TYPE: ClassVar[str] = "mesh.budget.limits_replied"
 
@@ -246,6 +249,7 @@ class LimitsReplied(Body):
     limits: Annotated[tuple[TargetLimit, ...], Field(max_length=bounds.MAX_LIMIT_TARGETS)] = ()
     failure: Failure | None = None
     top_ups: Annotated[tuple[TopUp, ...], Field(max_length=bounds.MAX_TOP_UPS)] = ()
+    alerts: Annotated[tuple[Alerted, ...], Field(max_length=bounds.MAX_ALERTS_LISTED)] = ()
 
 
 class LimitsChanged(Body):

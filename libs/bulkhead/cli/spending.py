@@ -50,6 +50,7 @@ def _show(page: dict[str, Any], *, as_json: bool) -> None:
     rows += [(f"task/{row['task']} topped up", row["add"]) for row in page.get("top_ups", ())]
     if not rows:
         out.print("no limits beside the tenant's policy and each task's own")
+        _show_alerts(page)
         return
     table = Table(box=None, pad_edge=False)
     for name in ("target", "cost", "tokens", "model calls", "tool calls", "time of calls"):
@@ -57,6 +58,12 @@ def _show(page: dict[str, Any], *, as_json: bool) -> None:
     for target, limit in rows:
         table.add_row(escape(target), *_ceilings(limit))
     print_whole(table)
+    _show_alerts(page)
+
+
+def _show_alerts(page: dict[str, Any]) -> None:
+    for one in page.get("alerts", ()):
+        out.print(f"{clock(one['alerted_unix_ms'])}  {one['what']}", style="yellow", markup=False)
 
 
 def _ceilings(limit: dict[str, Any]) -> list[str]:

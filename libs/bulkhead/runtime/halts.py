@@ -5,7 +5,7 @@ that holds its call back.
 """
 
 import asyncio
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import NamedTuple
 from weakref import WeakValueDictionary
@@ -13,7 +13,9 @@ from weakref import WeakValueDictionary
 from pydantic import ValidationError
 
 from bulkhead.bus.port import Bus, BusError
+from bulkhead.telemetry import names
 from bulkhead.telemetry.log import Log
+from bulkhead.telemetry.metrics import Counts
 from bulkhead_contracts import subjects
 from bulkhead_contracts.control import Breaker, Halt
 
@@ -76,6 +78,17 @@ class Halts:
     def entry(self, key: Key) -> Halt | None:
         """What was said last of exactly this: it stands, or was lifted."""
         return self._tasks.get(key) or self._found.get(key)
+
+    def standing(self) -> Counts:
+        """How many halts that pause stand, by scope."""
+        found = Counter(one.scope for one in (*list(self._found.values()), *list(self._tasks.values()))
+                        if one.active and one.pauses)  # fmt: skip
+        return {((names.SCOPE, scope),): count for scope, count in found.items()}
+
+    def open_breakers(self) -> Counts:
+        """How many breakers are not closed, by scope and phase."""
+        found = Counter((one.scope, one.phase) for one in list(self._breakers.values()) if one.phase != "closed")
+        return {((names.SCOPE, scope), (names.STATE, phase)): count for (scope, phase), count in found.items()}
 
     async def run(self) -> None:
         """Follow the control entries until cancelled."""

@@ -22,7 +22,7 @@ from bulkhead.runtime.health import Health
 from bulkhead.runtime.service import Service
 from bulkhead.runtime.settings import ServiceSettings
 from bulkhead.telemetry import log as logs
-from bulkhead.telemetry import trace
+from bulkhead.telemetry import metrics, trace
 from bulkhead.telemetry.log import Log
 
 log = Log("main")
@@ -46,6 +46,7 @@ def main(service: str, build: Build, settings_type: type[ServiceSettings]) -> No
         trace_file if settings.trace else None,
         prompts=settings.trace_prompts,
     )
+    metrics.setup(service, settings.instance, settings.otlp_endpoint if settings.metrics else "")
     try:
         import uvloop
 
@@ -133,6 +134,9 @@ async def serve(service: str, build: Build, settings: ServiceSettings) -> int:
         slots=settings.slots,
         drain_timeout_s=settings.drain_timeout_s,
     )
+
+    for name, look in running.gauges().items():
+        metrics.gauge(name, look)
 
     # What keeps a component from working although it runs, in its own words.
     problem_of = getattr(running.component, "problem", lambda: "")

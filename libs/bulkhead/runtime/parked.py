@@ -13,6 +13,7 @@ from bulkhead.bus.port import BusError
 from bulkhead.runtime.halts import Halts, Key
 from bulkhead.runtime.publisher import Publisher
 from bulkhead.telemetry.log import Log
+from bulkhead.telemetry.metrics import Counts
 from bulkhead_contracts.control import CallResumed
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.subjects import Address
@@ -83,6 +84,10 @@ class Parked:
     def _wake(self, calls: "OrderedDict[Name, Call] | dict[Name, Call]") -> None:
         self._due.update(calls)
         self._woken.set()
+
+    def held(self) -> Counts:
+        """How many calls wait for a halt to be lifted."""
+        return {(): len(self._ages)}
 
     async def run(self) -> None:
         """Tell those whose halt was lifted, until cancelled."""

@@ -13,6 +13,8 @@ from bulkhead.runtime.edging import EdgeHandler, RpcServer
 from bulkhead.runtime.fold import FoldHandler
 from bulkhead.runtime.halts import Halts
 from bulkhead.runtime.shell import Handler, Shell
+from bulkhead.telemetry import names
+from bulkhead.telemetry.metrics import Look
 from bulkhead_contracts import catalog
 
 
@@ -82,6 +84,15 @@ class Service:
         self._stopping.set()
         if self.shell is not None:
             self.shell.drain()
+
+    def gauges(self) -> dict[str, Look]:
+        """What metrics tell of it, by name: of a doer, what waits and why; and what the component adds."""
+        found: dict[str, Look] = {}
+        if self._halts is not None and isinstance(self.handler, DoerHandler):
+            found = {names.PARKED: self.handler.parked.held, names.HALTS: self._halts.standing,
+                     names.BREAKERS: self._halts.open_breakers}  # fmt: skip
+        own = getattr(self.component, "gauges", None)
+        return found | own() if own is not None else found
 
     def ready(self) -> bool:
         """Attached to its inbox, and the component agrees."""

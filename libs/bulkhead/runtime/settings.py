@@ -58,7 +58,8 @@ class ServiceSettings(BaseSettings):
 
     identity_dir holds `<service>.nkey`, `<service>.sign` and `public.json`; data_dir is for a service's own files
     (rag's documents, telemetry when no OTLP endpoint is set). nats_ca_file: TLS to the broker, whose certificate must
-    be of this CA. health_port 0 means: choose a free one. crash_at is for tests alone: see crashing.py.
+    be of this CA. health_port 0 means: choose a free one. metrics: False for an OTLP
+    endpoint that takes traces alone. crash_at is for tests alone: see crashing.py.
     """
 
     model_config = SettingsConfigDict(env_prefix="BULKHEAD_", extra="ignore")
@@ -80,6 +81,7 @@ class ServiceSettings(BaseSettings):
     logic: int = 1
     shards: int = 1
     trace: bool = True
+    metrics: bool = True
     crash_at: Annotated[str, AfterValidator(_known)] = ""
 
     @classmethod

@@ -81,6 +81,11 @@ def asks(name: str, task: str = TASK, *, role: str = "operator", tenant: str = T
 
 @pytest.fixture
 async def world() -> World:
+    return await made()
+
+
+async def made() -> World:
+    """Over a ledger that stands."""
     store = MemoryStore(lease_ms=60_000)
     server = await store.connect()
     assert await store.lock("0", 1_000)

@@ -1,0 +1,40 @@
+"""A tenant's latest alerts, as `limits get` shows them: its own, the newest first, and not for ever more of them."""
+
+from bulkhead.bus.memory import MemoryBroker, MemoryBus
+from bulkhead.runtime.edge import Received
+from bulkhead.runtime.publisher import Publisher
+from bulkhead_contracts.budget import Settled
+from bulkhead_contracts.envelope import Envelope
+from bulkhead_contracts.limits import MAX_ALERTS_LISTED
+from bulkhead_contracts.result import Usage
+from services.budget.alerts import Alerts, latest
+from services.budget.core import Level, Settlement, Sum
+from services.budget.memory import MemoryStore
+
+NOW = 1_795_231_204_272
+
+
+async def settles(alerts: Alerts, tenant: str, *scopes: str) -> None:
+    """A call that brings these accounts over half of their limits."""
+    body = Settled(reservation_id="r1", call_id="c1", usage=Usage())
+    head = Envelope(id=f"id-{tenant}-{scopes}", type=body.ce_type(), source="rag", time_unix_ms=NOW)
+    message = Received(head, body, tenant, "t1", "rag", 1, NOW, 1)
+    levels = tuple(Level(scope, "cost_usd_micros", 60, 100, NOW + 60_000) for scope in scopes)
+    await alerts.settled(message, body, Settlement("settled", Sum(cost_usd_micros=60), Sum(cost_usd_micros=60),
+                                                   levels=levels))  # fmt: skip
+
+
+async def test_the_latest_are_listed_the_newest_first_and_bounded() -> None:
+    bus, store = MemoryBus(MemoryBroker.mesh(), "budget"), MemoryStore(lease_ms=60_000)
+    alerts = Alerts(bus, Publisher("budget", bus, b"b" * 32, lambda: NOW), store, lambda: NOW)
+    await settles(alerts, "demo", "task:demo:t1", "mesh:-:2026-11-21")
+    await settles(alerts, "acme", "task:acme:t1")
+    assert [one.scope for one in await latest(store, "demo")] == ["task:demo:t1"], "its own, and not the whole mesh's"
+    await settles(alerts, "demo", "task:demo:t1")
+    assert len(await latest(store, "demo")) == 1, "told again, it is the same"
+    for number in range(MAX_ALERTS_LISTED + 3):
+        await settles(alerts, "demo", f"task:demo:n{number}")
+    found = [one.scope for one in await latest(store, "demo")]
+    assert len(found) == MAX_ALERTS_LISTED and found[0] == f"task:demo:n{MAX_ALERTS_LISTED + 2}"
+    await store.keep("alerts:demo", b"no list")
+    assert await latest(store, "demo") == []
