@@ -51,6 +51,7 @@ async def test_work_waits_and_goes_on_where_it_stood(tmp_path: Path, scope: str,
         put_off = await mesh.until(subjects.mesh("tool_executor" if scope == "tool" else "model_gateway", "worker",
                                                  "demo", "t1"), CallDeferred)  # fmt: skip
         assert put_off.paused and "look at it first" in put_off.reason and "ada" in put_off.reason
+        assert "`bulkhead resume --" in put_off.reason, "the whole command"
         answered = len(await told(mesh, ModelCallReplied))
         assert await told(mesh, ToolCallReplied) == [] and answered == (1 if scope == "tool" else 0)
         await press(mesh, scope, name, active=False)

@@ -174,7 +174,9 @@ class Hands:
         """To be raised for a halt that pauses: the longer it stands, the seldomer its work asks."""
         age_ms = max(0, self.now_unix_ms() - halt.at_unix_ms)
         what = "the task" if halt.scope == "task" else f"{halt.scope} {halt.name}"
-        reason = f"{what} is halted by {halt.by}: {halt.reason}. It goes on after `bulkhead resume`"
+        whose = f" --tenant {halt.tenant}" if halt.tenant and halt.scope != "task" else ""
+        reason = (f"{what} is halted by {halt.by}: {halt.reason}. It goes on after `bulkhead resume --{halt.scope} "
+                  f"{halt.name}{whose}`")  # fmt: skip
         if halt.code == CEILING:
             reason = halt.reason  # It says itself what lets it go on: more money, not a word.
         return Deferred(min(max(age_ms // 4, PAUSE_FIRST_MS), PAUSE_MOST_MS), reason[:2000], paused=True,
