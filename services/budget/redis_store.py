@@ -132,7 +132,7 @@ class RedisStore:
     async def connect(self) -> str:
         """Drop every connection and find out which server is there now. Raises RedisFailure, Unsafe."""
         self.epoch = ""
-        await self._line.disconnect()
+        await self._line.disconnect(nowait=True)
         await self._pool.disconnect(inuse_connections=True)
         self._server = ""
         memory = await self._redis.execute_command("INFO", "memory")
@@ -147,7 +147,7 @@ class RedisStore:
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._line.disconnect()
+        await self._line.disconnect(nowait=True)
         await self._redis.aclose()
         await self._pool.disconnect(inuse_connections=True)
 
