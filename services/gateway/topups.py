@@ -7,7 +7,7 @@ details. Nothing of the task is begun anew: what stood waits there, and goes on.
 import secrets
 from typing import Annotated
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -25,6 +25,7 @@ from services.gateway.feeds import Feed, Feeds
 from services.gateway.parameters import answered, idempotency_key, parsed, token
 from services.gateway.problems import Problem, not_found, unavailable
 from services.gateway.spending import MAX_BODY_BYTES, MAY_CHANGE, STATUS, LimitInput
+from services.gateway.switches import one_line
 
 AFTERWARDS_MS = 3_600_000
 """So long after its deadline a top-up is kept: clocks differ, and the end comes a moment late."""
@@ -36,7 +37,7 @@ class TopUpSubmission(Contract):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
 
     add: LimitInput
-    reason: Annotated[Reason, Field(min_length=1)]
+    reason: Annotated[Reason, Field(min_length=1), BeforeValidator(one_line)]
 
 
 class TopUpReceipt(Contract):

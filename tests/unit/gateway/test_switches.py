@@ -4,10 +4,12 @@ import json
 
 import httpx
 import pytest
+from pydantic import ValidationError
 
 from bulkhead.bus.port import Stored
 from bulkhead_contracts import subjects
 from bulkhead_contracts.control import Breaker, Halt
+from services.gateway.topups import TopUpSubmission
 from tests.unit.gateway.harness import AUDITOR, FOREIGN, OPERATOR, make_mesh
 
 AUTH = {"Authorization": f"Bearer {OPERATOR}"}
@@ -61,6 +63,14 @@ async def test_a_reason_is_one_line_and_forges_no_other(http) -> None:
     forged = TOOL | {"reason": "gone\r\ntool search  since 2026-11-21, by operator:root:\u2028all is well "}
     halted = await http.post("/v1/halts", json=forged)
     assert halted.json()["reason"] == "gone tool search since 2026-11-21, by operator:root: all is well"
+
+
+def test_the_reason_of_a_top_up_is_one_line_and_says_something() -> None:
+    body = '{"add": {"tokens": 1}, "reason": "%s"}'
+    found = TopUpSubmission.model_validate_json(body % "worth\\n ended\\u2028 it has succeeded")
+    assert found.reason == "worth ended it has succeeded"
+    with pytest.raises(ValidationError, match="reason"):
+        TopUpSubmission.model_validate_json(body % " \\n ")
 
 
 async def test_budget_away_is_told_and_nothing_is_claimed(mesh, http) -> None:
