@@ -92,8 +92,8 @@ async def finished(task: Task) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def load(field: Field, client: Mesh) -> AsyncIterator[list[Count]]:
-    """Tasks go in, two at a time, until the block ends."""
+async def load(field: Field, client: Mesh, at_a_time: int = 2) -> AsyncIterator[list[Count]]:
+    """Tasks go in, so many at a time, until the block ends."""
     tasks: list[Count] = []
     ending = asyncio.Event()
 
@@ -104,7 +104,7 @@ async def load(field: Field, client: Mesh) -> AsyncIterator[list[Count]]:
             assert one.task is not None
             await finished(one.task)
 
-    submitting = [asyncio.create_task(submit()) for _ in range(2)]
+    submitting = [asyncio.create_task(submit()) for _ in range(at_a_time)]
     try:
         yield tasks
     finally:
