@@ -251,12 +251,14 @@ class _Lineage:
 
     def _prompted(self, step: Step, last: int) -> bool:
         """Whether somebody else did new work since this was done before, and this is about that: he is the one that it
-        is said to, or the control was handed to him, or it is a check."""
+        is said to, or the control was handed to him, or it is a check, or names nothing."""
         if step.error or not self._news:
             return False
         if step.to:
             return self._news.get(step.to, 0) > last
-        if step.says or not (normal.hands_over(step.action) or looks.checks(step.action)):
+        # It names nothing, and answers with a word: it is about whatever there is now.
+        bare = step.text in ("", "{}") and step.length < self._named.informative_chars
+        if step.says or not (bare or normal.hands_over(step.action) or looks.checks(step.action, step.text)):
             return False
         return any(at > last for agent, at in self._news.items() if agent != step.agent)
 

@@ -50,6 +50,9 @@ _CHECKS = re.compile(
     r"(?:^|[^a-z])(?:tests?|checks?|lint|verify|validate|build|compile|review|scan|ci|pytest)(?:$|[^a-z])",
     re.IGNORECASE,
 )
+_CHECKING = re.compile(
+    r'"(?:command|cmd)":"(?:(?:make|npm(?: run)?|yarn|cargo|go|poetry run) )?(?:pytest|test|check|lint|build)\b'
+)
 
 NO, VARIES, RETURNS = 0, 1, 2
 """Of a look: nothing is known; what it shows has changed by itself; it did so after it had stayed, or it came back."""
@@ -79,9 +82,9 @@ def watches(action: str, answer: str) -> bool:
         len(answer) < MAX_STATE_CHARS and _READING.fullmatch(answer) is not None)
 
 
-def checks(action: str) -> bool:
-    """Whether a call is by its name a check of what others have made."""
-    return _CHECKS.search(action) is not None
+def checks(action: str, arguments: str) -> bool:
+    """Whether a call is by its name, or by the command that it runs, a check of what others have made."""
+    return _CHECKS.search(action) is not None or _CHECKING.search(arguments[:80]) is not None
 
 
 class _Look:

@@ -22,6 +22,7 @@ from bulkhead_contracts import limits
 MAX_TEXT_CHARS = 8_192
 """So much of a text is normalised; the rest counts as it is."""
 MAX_DEPTH = 32
+MAX_READING_CHARS = 100
 
 _CALL_NOISE = frozenset(
     {
@@ -98,7 +99,14 @@ _CONTENT_WITH = re.compile(
 _NONE_LEFT = re.compile(
     r"(?:no (?:more |further )?(?:results|items|rows|matches|entries|records)\b.{0,40}|none|empty)\.?", re.IGNORECASE
 )
-_DURATIONS = re.compile(r"\b\d+(?:[.,]\d+)?\s?(?:ms|µs|us|s|secs?|seconds?|minutes?|mins?)\b")
+_DURATION = r"\b\d+(?:[.,]\d+)?\s?(?:ms|µs|us|s|secs?|seconds?|minutes?|mins?)\b"
+_DURATIONS = re.compile(_DURATION)
+_LEFT = re.compile(
+    _DURATION + r"\s*(?:left|remaining|to go|behind|until|ago|old|late)"
+    r"|(?:left|remaining|lag|eta|until|age)\b[\s:=\"]{1,4}" + _DURATION,
+    re.IGNORECASE,
+)
+"""Durations that are what was asked for, not how long the answer took."""
 
 
 def digest(text: str) -> int:
@@ -125,8 +133,10 @@ def result(value: Json, seen: Callable[[str], object] | None = None) -> str:
         return _masked_result(text, seen)
 
     parsed = _parsed(value)
-    if isinstance(parsed, str) and _DURATIONS.fullmatch(parsed.strip()):
-        return parsed.strip()  # Nothing but a duration: that is what was asked for.
+    if isinstance(parsed, str) and len(parsed) < MAX_READING_CHARS and (
+        _DURATIONS.fullmatch(parsed.strip()) or _LEFT.search(parsed)
+    ):
+        return _SPACE.sub(" ", parsed).strip()  # A duration is what was asked for.
     return _canonical(parsed, _RESULT_NOISE, text_of, _CONTENT)
 
 

@@ -181,5 +181,24 @@ def test_checks_and_hand_overs_are_about_what_others_did(action, stops) -> None:
     run = Run()
     for number in range(6):
         run.call("author", "push", {"diff": f"{'abcdef'[number]} instead"}, "pushed")
-        run.call("ci", action, {}, "the same as ever")
+        run.call("ci", action, {"of": "main"}, "the same as ever")
     assert bool(run.stopped) is stops
+
+
+def test_a_bare_call_is_about_what_others_have_made_meanwhile() -> None:
+    run = Run()
+    for number in range(6):
+        run.call("maker", "make", {"part": f"{'abcdef'[number]}"}, f"part {number}")
+        run.call("judge", "inspect_next", {}, "pass")
+    assert run.stopped == []
+    run = Run()
+    for _ in range(6):
+        run.call("maker", "make", {"part": "a"}, "part 1").call("judge", "inspect_next", {}, "pass")
+    assert run.stopped
+
+
+def test_the_time_that_is_left_is_news() -> None:
+    run = Run()
+    for left in (36, 34, 31, 20, 9):
+        run.call("a", "progress", {"job": 7}, f"{left} min left", after_ms=4_000)
+    assert run.stopped == []
