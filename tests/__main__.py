@@ -60,7 +60,12 @@ def main() -> int:
             if beside is not None and beside.poll() is None:
                 beside.terminate()
     print(f"the whole suite took {time.monotonic() - started:.0f} s", file=sys.stderr)
-    return max(0 if code == NOTHING_COLLECTED else code for code in worst)
+    return verdict(worst)
+
+
+def verdict(codes: list[int]) -> int:
+    """The worst of what lanes ended with; one that a signal ended (no memory, say) has proven nothing."""
+    return max(0 if code == NOTHING_COLLECTED else code if code >= 0 else 128 - code for code in codes)
 
 
 if __name__ == "__main__":
