@@ -8,6 +8,7 @@ replica.
 """
 
 import asyncio
+import hashlib
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -52,6 +53,8 @@ TELLS, TELL_AGAIN_S = 6, 0.2
 """So often a ledger that is being verified is told of a change before the answer; after that it finds it by itself."""
 TRIES = 5
 """So often a change is made again after somebody else's."""
+CONTENT_CHARS = 16
+MAX_ID_CHARS = 64 - 1 - CONTENT_CHARS
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +173,7 @@ class LimitBook:
             return TopUpReplied(failure=failure)
         try:
             page = await self._change(message, lambda page, change: topped_up(
-                page, body, message.tenant, change, self._clock()))
+                page, body, message.tenant, change, self._clock()), content=content_of(body))
             if isinstance(page, Failure):
                 return TopUpReplied(failure=page)
             resumed = await self._holds(message.tenant, page, f"task/{body.task}", body.requester.person)
@@ -197,13 +200,16 @@ class LimitBook:
                 await asyncio.sleep(TELL_AGAIN_S)
 
     async def _change(
-        self, message: Received, make: Callable[[Page, str], LimitsChanged | Failure]
+        self, message: Received, make: Callable[[Page, str], LimitsChanged | Failure], content: str = ""
     ) -> Page | Failure:
-        change = message.envelope.id[:64]
+        """content: what the request is known by beside its id, which its sender chooses."""
+        change = f"{message.envelope.id[:MAX_ID_CHARS]}-{content}" if content else message.envelope.id[:64]
         for _ in range(TRIES):
             page = await self._read(message.tenant)
             if page.change == change or any(change in one.changes for one in page.top_ups):
                 return page  # The answer to the first try was lost.
+            if any(message.envelope.id in one.changes for one in page.top_ups):
+                return page  # As facts had it that did not remember contents yet.
             made = make(page, change)
             if isinstance(made, Failure):
                 return made
@@ -265,10 +271,19 @@ def toppable(body: TopUpRequested, tenant: str) -> Failure | None:
     return None
 
 
+def content_of(body: TopUpRequested) -> str:
+    """Of what a repeat has to have in common with the first: 16 hex digits."""
+    return hashlib.sha256(f"{body.add.model_dump_json()} {body.reason}".encode()).hexdigest()[:CONTENT_CHARS]
+
+
 def topped_up(
     page: Page, body: TopUpRequested, tenant: str, change: str, now_unix_ms: int
 ) -> LimitsChanged | Failure:
     """The fact that gives a task more, or why it cannot. Pure."""
+    asked = change.rpartition("-")[0]
+    if asked and any(one.rpartition("-")[0] == asked for row in page.top_ups for one in row.changes):
+        return Failure.of("idempotency_reused", f"task {body.task} was topped up under this key with another amount or "
+                          "reason", "use a new key for another top-up, or repeat the first one unchanged")  # fmt: skip
     known = {one.task: one for one in _living(page, now_unix_ms)}
     before = known.pop(body.task, TopUp(task=body.task, add=Limit()))
     added = {name: (getattr(before.add, name) or 0) + (getattr(body.add, name) or 0) for name in Limit.model_fields}

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from bulkhead_contracts import limits
-from bulkhead_contracts.control import Halt
+from bulkhead_contracts.control import Breaker, Halt
 from services.gateway.api import (
     CancelReceipt,
     CancelSubmission,
@@ -25,13 +25,13 @@ from services.gateway.api import (
 )
 from services.gateway.problems import MEDIA_TYPE, ProblemDetails
 from services.gateway.spending import KINDS, SINCE, LimitPage, LimitSubmission, SpendPage
-from services.gateway.switches import BreakerPage, HaltPage, HaltSubmission
+from services.gateway.switches import BreakerPage, HaltPage, HaltSubmission, ResetSubmission
 from services.gateway.topups import TopUpReceipt, TopUpSubmission
 
 API_VERSION = "1.0.0"
-_INPUTS = (TaskSubmission, CancelSubmission, HaltSubmission, LimitSubmission, TopUpSubmission)
+_INPUTS = (TaskSubmission, CancelSubmission, HaltSubmission, ResetSubmission, LimitSubmission, TopUpSubmission)
 _OUTPUTS = (TaskReceipt, CancelReceipt, TaskPage, TaskDocument, DocumentReceipt, DocumentPage, DeletionReceipt,
-            Halt, HaltPage, BreakerPage, LimitPage, SpendPage, TopUpReceipt, ServerHealth, ProblemDetails)
+            Halt, HaltPage, Breaker, BreakerPage, LimitPage, SpendPage, TopUpReceipt, ServerHealth, ProblemDetails)
 
 _TITLES = {
     400: "Idempotency-Key is missing, or the body is not JSON",
@@ -156,7 +156,8 @@ def _top_up() -> dict[str, Any]:
         "operationId": "topUpTask", "summary": "Let a task spend more than its limits say; for operators",
         "description": "Halted at its ceiling, it goes on where it stands, at once: what is done is not done again. "
                        "Who, how much and why are kept as a fact.",
-        "parameters": [_TASK, _header("Idempotency-Key", "Optional: a repeat under the same key counts once",
+        "parameters": [_TASK, _header("Idempotency-Key", "Optional: a repeat under the same key counts once, and "
+                                      "one with another content is refused",
                                       schema=_KEY_SCHEMA)],
         "requestBody": {"required": True, "content": {"application/json": {"schema": _ref(TopUpSubmission)}}},
         "responses": {"200": _json(TopUpReceipt, "What all its top-ups come to"),
@@ -260,6 +261,16 @@ def _breakers() -> dict[str, Any]:
                     "responses": {"200": _json(BreakerPage, "How they stand"), **_problems(401, 403, 503)}}}
 
 
+def _reset() -> dict[str, Any]:
+    return {"post": {
+        "operationId": "resetBreaker", "summary": "Close a breaker of your tenant whose cause is mended",
+        "description": "Of a tool, model or agent. Not for whom the calls were made that opened it, nor of the tenant "
+                       "itself: those are tried again by themselves, or reset by somebody else.",
+        "requestBody": {"required": True, "content": {"application/json": {"schema": _ref(ResetSubmission)}}},
+        "responses": {"200": _json(Breaker, "How it stands now"),
+                      **_problems(400, 401, 403, 408, 409, 413, 422, 429, 503)}}}
+
+
 def _probe(name: str, summary: str) -> dict[str, Any]:
     return {"get": {"operationId": name, "summary": summary, "security": [],
                     "responses": {"200": _json(ServerHealth, "Yes"), "503": _json(ServerHealth, "No, and why")}}}
@@ -289,6 +300,7 @@ def _document() -> dict[str, Any]:
             "/v1/resumes": {"post": _switch("resume", "Let something of your tenant go on", "Only what a person of "
                                             "your tenant halted. Nothing is done again that was done.")},
             "/v1/breakers": _breakers(),
+            "/v1/resets": _reset(),
             "/v1/limits": _limits(),
             "/v1/spend": _spend(),
             "/livez": _probe("livez", "Whether the process runs"),

@@ -79,7 +79,7 @@ class TopUps:
                                      status_url=url))  # fmt: skip
 
     async def _ask(self, claim: RequesterClaim, feed: Feed, body: TopUpSubmission, key: str) -> TopUpReplied:
-        """The id of the request derives from the key: repeated, it counts once."""
+        """The id of the request derives from the key: repeated, it counts once; with another content it is refused."""
         ask = TopUpRequested(requester=claim, task=feed.task, add=Limit(**body.add.model_dump()),
                              until_unix_ms=_until(feed, self._context.clock()), reason=body.reason)  # fmt: skip
         try:
@@ -91,7 +91,7 @@ class TopUps:
                               "repeat it under the same Idempotency-Key: then it counts once") from error
         assert isinstance(reply, TopUpReplied)
         if (failure := reply.failure) is not None:
-            if failure.code not in (*STATUS, "adds_nothing"):
+            if failure.code not in (*STATUS, "adds_nothing", "idempotency_reused"):
                 raise unavailable(failure.message, failure.hint)
             raise Problem(STATUS.get(failure.code, 422), failure.code, "It was not topped up", failure.message,
                           failure.hint)  # fmt: skip

@@ -1,5 +1,7 @@
 """A task at its ceiling is halted once, whoever else halts it; with more it goes on, whoever sees that first."""
 
+from dataclasses import replace
+
 import pytest
 
 from bulkhead.bus.memory import MemoryBroker, MemoryBus
@@ -8,7 +10,7 @@ from bulkhead.runtime.edge import Received
 from bulkhead.runtime.publisher import Publisher
 from bulkhead.runtime.switching import OPERATOR, Wish
 from bulkhead_contracts import subjects
-from bulkhead_contracts.budget import Limit, LimitsRequested, TopUpReplied, TopUpRequested
+from bulkhead_contracts.budget import Limit, LimitsChanged, LimitsRequested, TopUp, TopUpReplied, TopUpRequested
 from bulkhead_contracts.control import Halt
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.limits import MAX_COST_USD_MICROS, MAX_TOP_UPS
@@ -114,6 +116,31 @@ async def test_it_is_halted_once_and_goes_on_when_it_is_topped_up(world: World) 
     assert more.added == Limit(cost_usd_micros=55, tokens=7) and not more.resumed
     late = await world.tops_up("b", replica=1, cost_usd_micros=5, tokens=7)
     assert late.added == more.added and world.stored() == 3
+
+
+async def test_another_amount_or_reason_under_the_same_key_is_refused_and_changes_nothing(world: World) -> None:
+    first = await world.tops_up("a", model_calls=7)
+    await world.tops_up("b", tokens=1)
+    other = asks("a", model_calls=7)
+    for request_ in (asks("a", model_calls=9), asks("a", model_calls=7, tokens=1),
+                     replace(other, body=other.body.model_copy(update={"reason": "another"}))):  # fmt: skip
+        for book in world.books:
+            reply = await book.top_up(request_)
+            assert reply.failure is not None and reply.failure.code == "idempotency_reused" and reply.failure.hint
+    later = replace(other, body=other.body.model_copy(update={"until_unix_ms": NOW + 61_000}))
+    again = await world.books[1].top_up(later)
+    assert first.failure is None and again.added == Limit(model_calls=7, tokens=1), "the gateway's clock is no content"
+    assert world.stored() == 2
+
+
+async def test_a_repeat_of_what_was_stored_before_contents_were_remembered_counts_once(world: World) -> None:
+    old = TopUp(task=TASK, add=Limit(tokens=5), until_unix_ms=NOW + 60_000, changes=("a",))
+    fact = LimitsChanged(tenant=TENANT, revision=1, target=f"task/{TASK}", old=Limit(), new=old.add, by="ann",
+                         changed_unix_ms=NOW, change="a", topped_up=True, top_ups=(old,))  # fmt: skip
+    await Publisher("budget", world.bus, b"b" * 32, lambda: NOW).send("journal", fact, tenant="limits", task=TENANT,
+                                                                      index="old")  # fmt: skip
+    assert (await world.tops_up("a", tokens=5)).added == Limit(tokens=5) and world.stored() == 1
+    assert (await world.tops_up("b", tokens=2)).added == Limit(tokens=7)
 
 
 async def test_whoever_changes_limits_and_whoever_halts_one_of_both_sees_the_other(world: World) -> None:

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bulkhead.bus.memory import MemoryBroker, MemoryBus
 from bulkhead.bus.port import BusUnavailable, Live, PubAck, PublishRefused, Stored, WrongLastSequence
 from bulkhead.grants import new_signing_seed, public_of
 from bulkhead.runtime import inbound
@@ -19,14 +20,24 @@ from bulkhead.runtime.edge import Received, Retry
 from bulkhead.runtime.publisher import Publisher
 from bulkhead.runtime.switching import Wish, judge
 from bulkhead_contracts import subjects
-from bulkhead_contracts.budget import LimitsReplied, LimitsRequested, SpendReplied, SpendRequested, TargetLimit
+from bulkhead_contracts.budget import (
+    LimitsReplied,
+    LimitsRequested,
+    SpendReplied,
+    SpendRequested,
+    TargetLimit,
+    TopUpReplied,
+    TopUpRequested,
+)
 from bulkhead_contracts.control import Halt, HaltReplied, HaltRequested
-from bulkhead_contracts.envelope import derive_id
+from bulkhead_contracts.envelope import Envelope, derive_id
 from bulkhead_contracts.grant import GrantReplied, GrantRequested
 from bulkhead_contracts.result import Failure
 from bulkhead_contracts.retrieval import DocumentsReplied, DocumentsRequested, StoredDocument
 from bulkhead_contracts.types import Body, Contract
 from services.budget import limiting, spending
+from services.budget.memory import MemoryStore
+from services.budget.port import Revision
 from services.gateway.app import Gateway
 from services.gateway.settings import Settings
 
@@ -44,6 +55,23 @@ def _matches(pattern: str, subject: str) -> bool:
         if index >= len(have) or part not in ("*", have[index]):
             return False
     return len(want) == len(have)
+
+
+def _book() -> limiting.LimitBook:
+    """Budget's, over a broker of its own."""
+    bus = MemoryBus(MemoryBroker.mesh(), "budget")
+    publisher = Publisher("budget", bus, b"b" * 32, lambda: 1)
+    return limiting.LimitBook(bus, publisher, Ledger(), lambda: 1, lambda why: None)
+
+
+class Ledger(MemoryStore):
+    """One that is told and keeps nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(lease_ms=1)
+
+    async def look(self, revision: Revision, now_unix_ms: int) -> None:
+        """Nobody asks it."""
 
 
 class Subscription:
@@ -80,6 +108,7 @@ class InProcessBus:
         self.documents: list[StoredDocument] = []
         self.news = asyncio.Event()
         self.halts: dict[str, Halt] = {}
+        self.book: limiting.LimitBook | None = None
 
     def _stream(self, subject: str) -> str:
         parts = subject.split(".")
@@ -148,6 +177,12 @@ class InProcessBus:
         rows = tuple(TargetLimit(target=target, limit=limit) for target, limit in sorted(self.page.limits.items()))
         return LimitsReplied(revision=self.page.revision, limits=rows)
 
+    async def _topped_up(self, ask: TopUpRequested, name: str) -> TopUpReplied:
+        """As budget, which keeps a book."""
+        head = Envelope(id=name, type=ask.ce_type(), source="gateway", time_unix_ms=1)
+        self.book = self.book or _book()  # Not sooner: its broker's clock is the loop's.
+        return await self.book.top_up(Received(head, ask, ask.requester.tenant, ask.task, "gateway", 0, 1, 1))
+
     def _summed(self, ask: SpendRequested) -> SpendReplied:
         """As budget answers, of a tenant that has spent nothing."""
         failure = spending.refused(ask, ask.requester.tenant)
@@ -161,6 +196,9 @@ class InProcessBus:
             if (headers or {}).get("ce-type") == LimitsRequested.ce_type():
                 kept = self._limited(LimitsRequested.model_validate_json(body))
                 return Live("reply", {"ce-type": kept.ce_type()}, kept.encode())
+            if (headers or {}).get("ce-type") == TopUpRequested.ce_type():
+                given = await self._topped_up(TopUpRequested.model_validate_json(body), dict(headers or {})["ce-id"])
+                return Live("reply", {"ce-type": given.ce_type()}, given.encode())
             if (headers or {}).get("ce-type") == SpendRequested.ce_type():
                 told = self._summed(SpendRequested.model_validate_json(body))
                 return Live("reply", {"ce-type": told.ce_type()}, told.encode())

@@ -39,6 +39,17 @@ async def test_a_change_that_does_not_fit_or_speaks_of_others_is_refused(http, b
     assert answer.status_code == 422 and answer.json()["hint"], answer.text
 
 
+async def test_a_top_up_is_repeated_under_its_key_and_another_one_is_refused_there(http) -> None:
+    key = {"Idempotency-Key": "k1"}
+    task = (await http.post("/v1/tasks", json={"objective": "Find it out."}, headers=key)).json()["task_id"]
+    route, body = f"/v1/tasks/{task}/topup", {"add": {"model_calls": 7}, "reason": "worth it"}
+    first, again = [await http.post(route, json=body, headers=key) for _ in range(2)]
+    assert (first.status_code, first.json()["added"]["model_calls"]) == (200, 7) and again.json() == first.json()
+    other = await http.post(route, json=body | {"add": {"model_calls": 9}}, headers=key)
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency_reused"), other.text
+    assert (await http.post(route, json=body)).json()["added"]["model_calls"] == 14, "no key: it counts anew"
+
+
 @pytest.mark.parametrize(("tenant", "role", "may_read", "may_change"), [
     ("acme", "operator", True, True), ("acme", "submitter", True, False), ("acme", "auditor", True, False),
     ("bolt", "operator", False, False),
