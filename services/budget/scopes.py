@@ -2,7 +2,8 @@
 
 In: the grant, who calls, a tenant's limits, the time. Out: scopes, the task's first. A name in the limits comes before
 what holds for all of its kind; the grant's own ceilings (task, day) can be narrowed by a general limit, and the task's
-replaced by one that names the task. What a task was topped up with is added to its ceiling, whatever that is.
+replaced by one that names the task. A limit of `agent/planner` is each of its roles' (`planner.draft`) that has none of
+its own. What a task was topped up with is added to its ceiling, whatever that is.
 
     task:<tenant>:<task>            step:<tenant>:<task>/<step>
     agent|workflow|feature|user:<tenant>:<name>:<UTC day>
@@ -51,7 +52,10 @@ def scopes_of(
     named = (("agent", agent), ("workflow", grant.workflow), ("feature", grant.feature), ("user", grant.actor))
     for kind, name in named:
         if name:
-            limit = replaced(replaced(NO_LIMIT, limits.get(kind)), limits.get(f"{kind}/{name}"))
+            limit = replaced(NO_LIMIT, limits.get(kind))
+            if kind == "agent" and "." in name:
+                limit = replaced(limit, limits.get(f"{kind}/{name.partition('.')[0]}"))
+            limit = replaced(limit, limits.get(f"{kind}/{name}"))
             found.append(Scope(f"{kind}:{tenant}:{name}:{day}", limit))
     found += [
         Scope(f"day:{tenant}:{day}", narrowed(granted, limits.get("day"))),

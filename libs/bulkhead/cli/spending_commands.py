@@ -14,7 +14,8 @@ from bulkhead.cli.output import EXIT_CODES, Exit, Stop, run
 from bulkhead_contracts import limits as bounds
 
 UNITS_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-FORMS = ("task, step, agent, workflow, feature, user (each of them); task/ID, agent/worker.ROLE, workflow/NAME, "
+FORMS = ("task, step, agent, workflow, feature, user (each of them); task/ID, agent/worker.ROLE, agent/planner "
+         "(each of its roles), workflow/NAME, "
          "feature/NAME, user/NAME (that one); day, month (of the tenant, UTC)")
 TARGET = re.compile(r"(step|day|month|(task|agent|workflow|feature|user)(/[!-~]{1,64})?)")
 

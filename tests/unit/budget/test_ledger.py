@@ -195,6 +195,18 @@ def test_limits_of_a_name_come_before_those_of_its_kind_and_never_above_the_gran
     assert scopes_of(GRANT, 0, limits=limits | {"task/t2": Limit(tokens=1_000)})[0].limit == by["task"]
 
 
+def test_a_limit_of_a_service_is_each_of_its_agents_that_has_none_of_its_own() -> None:
+    limits = {"agent": Limit(tokens=9, tool_calls=5), "agent/planner": Limit(tokens=7, model_calls=3),
+              "agent/planner.revise": Limit(model_calls=1)}  # fmt: skip
+    found = {agent: scopes_of(GRANT, 0, agent=agent, limits=limits)[1] for agent in (
+        "planner.draft", "planner.revise", "planner", "planners.draft")}  # fmt: skip
+    assert [one.name.split(":")[2] for one in found.values()] == list(found), "each has an account of its own"
+    every = NO_LIMIT._replace(tokens=9, tool_calls=5)
+    assert found["planner.draft"].limit == found["planner"].limit == every._replace(tokens=7, model_calls=3)
+    assert found["planner.revise"].limit == every._replace(tokens=7, model_calls=1)
+    assert found["planners.draft"].limit == every
+
+
 def test_calls_and_time_are_limited_too() -> None:
     ledger = Ledger(LEASE_MS)
     two = (Scope("task:acme:t1", NO_LIMIT._replace(model_calls=2, wall_ms=100)),)
