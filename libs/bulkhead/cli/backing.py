@@ -164,6 +164,10 @@ def _file(to: Path) -> Path:
         return to / f"mesh-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}{SUFFIX}"
     if not to.absolute().parent.is_dir():
         raise Stop(Exit.USAGE, f"there is no folder {to.absolute().parent}", "make it, or choose another place")
+    if "." not in to.name and not to.exists():
+        # Most likely meant as a folder: a file of its name would surprise, and only the first backup would go there.
+        raise Stop(Exit.USAGE, f"{to} is not there; is it a folder or a file?",
+                   f"make the folder first (mkdir {to}), or name the file {to}{SUFFIX}")
     return to
 
 

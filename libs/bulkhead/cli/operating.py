@@ -71,7 +71,8 @@ def render_accounts(
 
 
 def backup(
-    to: Annotated[Path, typer.Argument(metavar="DIR|FILE", help="The new file; in a folder it is named by the time.")],
+    to: Annotated[Path, typer.Argument(metavar="DIR|FILE", help="The new file, whose name has a dot; or a folder that "
+                                       "is there: in it the file is named by the time.")],
     data: Data = target.DEFAULT_DATA, nats: Nats = "", identity: Identity = None, documents: Documents = None,
     callers: Callers = None, keys_passphrase: Passphrase = None, as_json: Json = False,
 ) -> None:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.tree import Tree
 
 from bulkhead.bus.port import Stored
-from bulkhead.cli import answer, footing, output, timeline
+from bulkhead.cli import answer, backing, footing, output, timeline
 from bulkhead.cli.history import Entry, each_fact, of_tenant
 from bulkhead.cli.main import app
 from bulkhead.cli.output import Stop
@@ -80,6 +80,33 @@ def test_the_brokers_recovery_is_said_once_and_other_warnings_stay():
     screen.line("nats-server", "[7] 2026/11/21 10:12:05.1 [WRN] Filestore [INBOX_WORKER] indexCacheBuf corrupt record "
                                "state in 1.blk: dlen 75 slen 35903")
     assert "garbage in the files of its stream INBOX_WORKER" in text.getvalue() and "backup" in text.getvalue()
+
+
+def test_what_doctor_tries_is_said_once_and_others_refusals_stay():
+    text = io.StringIO()
+    screen = Screen(Console(file=text, width=400), quiet=("nats-server",))
+    said = ('[7] 2026/11/21 16:48:53.6 [ERR] 127.0.0.1:342 - cid:5 - "v2.16.0:python3:{}" - "{}/nkey:UC" - '
+            'Subscription Violation - Subject "{}", SID 1')  # fmt: skip
+    for service in ("planner", "worker", "checker"):
+        screen.line("nats-server", said.format("doctor", service, "mesh.>"))
+    shown = text.getvalue()
+    assert shown.count("bulkhead doctor") == 1 == shown.count("\n") and "Violation" not in shown
+    for client, subject in (("worker", "mesh.>"), ("doctor", "$KV.CONTROL.>")):
+        screen.line("nats-server", said.format(client, "worker", subject))
+    assert text.getvalue().count("Violation") == 2, "nobody else's are kept quiet, nor of anything else"
+
+
+def test_a_backup_goes_to_a_folder_that_is_there_or_to_a_file_that_is_named_so(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Stop, match="not there") as refused:
+        backing._file(Path("backups"))
+    assert "mkdir backups" in refused.value.hint and "backups.bulkhead" in refused.value.hint
+    assert backing._file(Path("mesh.bulkhead")) == Path("mesh.bulkhead"), "a file"
+    Path("backups").mkdir()
+    made = backing._file(Path("backups"))
+    assert made.parent == Path("backups") and made.name.startswith("mesh-") and made.suffix == ".bulkhead"
+    with pytest.raises(Stop, match="no folder"):
+        backing._file(Path("nowhere/mesh.bulkhead"))
 
 
 def test_without_a_terminal_nothing_is_cut(capsys, monkeypatch):
