@@ -25,6 +25,8 @@ LOUD = (" error ", " warning ", "[ERR]", "[WRN]", "[FTL]")
 RECOVERY = re.compile(r"\[WRN\] Filestore .*(?:recover|rebuild|checksum|stale|prior|state)", re.I)
 GARBAGE = re.compile(r"Filestore \[(\w+)\] .*corrupt record")
 RECOVERY_APART_S = 10.0
+PROBE = re.compile(r':doctor" - .*Subscription Violation - .*"mesh\.>"')
+"""What `bulkhead doctor` asks for with each service's key (libs/bulkhead/cli/footing.py), to see it refused."""
 MIB = 1024 * 1024
 
 
@@ -36,7 +38,7 @@ class Screen:
         self.console = console or Console()
         self._quiet = frozenset(quiet)
         self._live: Live | None = None
-        self._recovering_at = -math.inf
+        self._recovering_at = self._probed_at = -math.inf
 
     def line(self, name: str, line: str) -> None:
         """One line that a process said."""
@@ -46,6 +48,9 @@ class Screen:
             return
         if name == BROKER and RECOVERY.search(line):
             self._recovery()
+            return
+        if name == BROKER and PROBE.search(line):
+            self._probed()
             return
         loud = any(word in line for word in LOUD)
         if name in self._quiet and not loud:
@@ -60,6 +65,14 @@ class Screen:
             self.event("the broker ended without an orderly stop and reads its store again; nothing that was "
                        "acknowledged is lost (details in logs/nats-server.log)")
         self._recovering_at = time.monotonic()
+
+    def _probed(self) -> None:
+        """One refusal for each service; a name is the client's own word, so nothing is kept quiet."""
+        if time.monotonic() - self._probed_at > RECOVERY_APART_S:
+            self.event("who calls himself doctor asked the broker for everything and was refused: `bulkhead doctor` "
+                       "does that with each service's key, to see that they are kept apart; if nobody ran it, look "
+                       "into logs/nats-server.log")
+        self._probed_at = time.monotonic()
 
     def event(self, text: str) -> None:
         """Something that the supervisor did or saw."""
