@@ -8,6 +8,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from bulkhead.cli import absent
 from bulkhead.cli.output import clock, counted, money, out, print_json, print_whole, seconds
 from bulkhead.cli.target import Target
 from bulkhead.client import Mesh, Refused
@@ -24,9 +25,12 @@ async def show_limits(target: Target, *, as_json: bool) -> None:
 
 
 async def set_limit(target: Target, of: str, units: dict[str, int], *, as_json: bool) -> None:
-    """Set these units of one target; none at all removes it. Raises MeshError."""
+    """Set these units of one target; none at all removes it. A target that is not there gets a note. Raises MeshError.
+    """
     async with target.mesh() as mesh:
-        _show(await _changed(mesh, of, units), as_json=as_json)
+        page = await _changed(mesh, of, units)
+        note = await absent.of_limit(mesh, of) if units else ""
+    _show(page | ({"note": note} if note else {}), as_json=as_json)
 
 
 async def _changed(mesh: Mesh, of: str, units: dict[str, int]) -> dict[str, Any]:
@@ -62,6 +66,8 @@ def _show(page: dict[str, Any], *, as_json: bool) -> None:
 
 
 def _show_alerts(page: dict[str, Any]) -> None:
+    if page.get("note"):
+        out.print(f"note: {page['note']}", style="yellow", markup=False)
     for one in page.get("alerts", ()):
         out.print(f"{clock(one['alerted_unix_ms'])}  {one['what']}", style="yellow", markup=False)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from rich.markup import escape
 
 from bulkhead.bus.port import Bus
+from bulkhead.cli import absent
 from bulkhead.cli.output import Exit, Stop, clock, out, print_json
 from bulkhead.cli.switch_commands import Named
 from bulkhead.cli.target import Target, operator_bus
@@ -53,11 +54,14 @@ async def switch(data: Path, remote: Target | None, named: Named, reason: str, *
             found = Halt.model_validate(await asked(named.scope, named.name, reason))
     else:
         found = await _by_key(data, named, reason, active)
+    note = absent.of_halt(named.scope, named.name) if found.active else ""
     if as_json:
-        print_json(found.model_dump(mode="json"))
+        print_json(found.model_dump(mode="json") | ({"note": note} if note else {}))
     elif found.active:
         out.print(f"halted: {named}, by {found.by}: {found.reason}", markup=False)
         out.print(f"let it go on: bulkhead resume --{named.scope} {named.name}", style="dim", markup=False)
+        if note:
+            out.print(f"note: {note}", style="yellow", markup=False)
     else:
         out.print(f"goes on: {named} ({found.by}: {found.reason})", markup=False)
 
@@ -133,8 +137,26 @@ def state_of(one: Breaker, now_unix_ms: int) -> str:
     return "half_open" if one.phase == "open" and now_unix_ms >= one.until_unix_ms else one.phase
 
 
-async def reset_breaker(data: Path, named: str, tenant: str, *, as_json: bool) -> None:
-    """Close one by hand. Raises Stop, BusError."""
+async def reset_breaker(
+    data: Path, remote: Target | None, named: str, tenant: str, reason: str, *, as_json: bool
+) -> None:
+    """Close one by hand. Raises Stop, BusError, MeshError."""
+    if remote is None:
+        closed = await _reset_by_key(data, named, tenant, reason)
+    elif tenant:
+        raise Stop(Exit.USAGE, "over HTTP you reset what is your tenant's alone: --tenant adds nothing",
+                   "leave it out, or use the operator's key: --data DIR")
+    else:
+        scope, _, name = named.partition(":")
+        async with remote.mesh() as mesh:
+            closed = Breaker.model_validate(await mesh.reset_breaker(scope, name, reason))
+    if as_json:
+        print_json({**closed.model_dump(mode="json"), "state": closed.phase})
+    else:
+        out.print(f"closed: {named}, by {closed.by}", markup=False)
+
+
+async def _reset_by_key(data: Path, named: str, tenant: str, reason: str) -> Breaker:
     scope, _, name = named.partition(":")
     async with _operating(data) as (bus, publisher):
         found = [one for one in await switching.breakers(bus)
@@ -145,9 +167,8 @@ async def reset_breaker(data: Path, named: str, tenant: str, *, as_json: bool) -
                        "`bulkhead breakers` lists them, as SCOPE:NAME; --tenant tells those of tenants apart")
         if found[0].phase == "closed":
             raise Stop(Exit.REFUSED, f"{named} is closed", "there is nothing to reset")
-        if not await switching.reset(bus, publisher, found[0], f"{switching.OPERATOR}{person()}", unix_ms()):
-            raise Stop(Exit.REFUSED, f"{named} has changed meanwhile", "look at `bulkhead breakers`, then try again")
-    if as_json:
-        print_json({"scope": found[0].scope, "name": found[0].name, "tenant": found[0].tenant, "state": "closed"})
-    else:
-        out.print(f"closed: {named}", markup=False)
+        by = f"{switching.OPERATOR}{person()}"
+        closed = await switching.reset(bus, publisher, found[0], by, unix_ms(), reason)
+    if closed is None:
+        raise Stop(Exit.REFUSED, f"{named} has changed meanwhile", "look at `bulkhead breakers`, then try again")
+    return closed

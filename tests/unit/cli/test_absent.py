@@ -1,0 +1,67 @@
+"""A limit or a halt of what is not there is told so; what is there, or may come under its name, is left alone."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bulkhead.cli import absent
+from bulkhead.cli.spending import set_limit
+from bulkhead.cli.switch_commands import Named
+from bulkhead.cli.switching import switch
+from bulkhead.cli.target import Target
+from bulkhead.client import Mesh
+from bulkhead_contracts.task import TaskEnded
+from tests.unit.gateway.harness import OPERATOR, make_mesh, running
+
+
+@pytest.mark.parametrize("name", ["planner", "worker.step", "worker.a_role_of_a_pack", "checker.judge"])
+def test_agents_and_tools_that_are_there_get_no_note(name: str) -> None:
+    assert absent.of_agent(name) == absent.of_halt("agent", name) == ""
+    halts = {"tool": "http_get", "feature": "search", "model": "m"}
+    assert {absent.of_halt(scope, one) for scope, one in halts.items()} == {""}
+
+
+@pytest.mark.parametrize("name", ["researcher", "planners.draft", "worker.", "tool_executor"])
+def test_what_is_no_agent_is_told_with_those_that_are(name: str) -> None:
+    said = absent.of_halt("agent", name)
+    assert name in said and "planner, worker, checker" in said and "worker.step" in said
+
+
+def test_an_unknown_tool_may_be_a_packs() -> None:
+    said = absent.of_halt("tool", "nosuchtool")
+    assert "nosuchtool" in said and "pack" in said and "http_get" in said
+
+
+async def test_limits_of_tasks_that_ended_or_never_were_are_set_and_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mesh = make_mesh(tmp_path)
+    async with running(mesh) as gateway, Mesh(f"http://127.0.0.1:{gateway.port}", OPERATOR) as client:
+        runs, over = [(await client.submit(objective)).id for objective in ("This.", "That.")]
+        await mesh.say("planner", TaskEnded(status="cancelled"), over)
+        found, where = {}, Target(f"http://127.0.0.1:{gateway.port}", OPERATOR)
+        for of in (f"task/{runs}", f"task/{over}", "task/nobodys", "agent/nobody", "agent/planner", "day"):
+            await set_limit(where, of, {"tokens": 5}, as_json=True)
+            page = json.loads(capsys.readouterr().out)
+            assert of in {row["target"] for row in page["limits"]}, "a note is no error"
+            found[of] = page.get("note", "")
+        await set_limit(where, f"task/{over}", {}, as_json=False)
+        assert "note" not in capsys.readouterr().out, "what is taken away needs none"
+        await set_limit(where, "agent/nobody", {"tokens": 6}, as_json=False)
+        assert "note: no agent is called nobody" in capsys.readouterr().out
+    assert [of for of, note in found.items() if not note] == [f"task/{runs}", "agent/planner", "day"]
+    assert "cancelled" in found[f"task/{over}"] and f"limits remove task/{over}" in found[f"task/{over}"]
+    assert "no task nobodys" in found["task/nobodys"]
+
+
+async def test_a_halt_of_an_unknown_tool_stands_and_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async with running(make_mesh(tmp_path)) as gateway:
+        where = Target(f"http://127.0.0.1:{gateway.port}", OPERATOR)
+        for as_json in (True, False):
+            for active in (True, False):
+                await switch(tmp_path, where, Named("tool", "nosuchtool"), "look", active=active, as_json=as_json)
+        first, lifted, *said = capsys.readouterr().out.splitlines()
+    halted, gone = json.loads(first), json.loads(lifted)
+    assert halted["active"] and "no tool" in halted["note"] and not gone["active"] and "note" not in gone
+    assert [line.partition(":")[0] for line in said] == ["halted", "let it go on", "note", "goes on"]
