@@ -4,7 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
+import typer
 
+from bulkhead.cli.main import app
 from tests.repo.commands import exists
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,6 +27,13 @@ def test_there_is_something_to_look_at() -> None:
 @pytest.mark.parametrize("line", sorted(set(COMMANDS)))
 def test_a_command_exists_with_its_options(line: str) -> None:
     exists(line)
+
+
+def test_every_command_is_named() -> None:
+    told = {line.split()[1] for line in COMMANDS}
+    told |= {word for names in re.findall(r"lists the rest\s+\(`([^`]*)`\)", README) for word in names.split()}
+    there = {*typer.main.get_command(app).commands}
+    assert (there - told, told - there - {"--help"}) == (set(), set())
 
 
 @pytest.mark.parametrize("target", sorted(TARGETS))
