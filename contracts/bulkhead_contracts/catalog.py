@@ -141,6 +141,7 @@ ROWS: tuple[Row, ...] = (
     Row(budget.TaskHalted, _from("budget", "planner"), "budget"),
     Row(budget.TaskCharged, _from("budget", "gateway"), "budget"),
     Row(budget.Alerted, _from("budget", JOURNAL, "gateway"), "budget"),
+    Row(budget.NoticeRequested, _from("budget", "tool_executor"), "budget"),
     Row(budget.Overran, _from("budget", JOURNAL), "budget"),
     Row(budget.LimitsRequested, _to("budget", "gateway"), "budget", plane="rpc"),
     Row(budget.LimitsReplied, _from("budget", "gateway"), "budget", plane="rpc"),

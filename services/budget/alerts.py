@@ -1,8 +1,9 @@
 """Soft alerts, told: after a settlement, never before an answer.
 
 In: settlements as the ledger answers them. Out: `Alerted` and `Overran` facts, `Alerted` to the gateway when it is
-about the task. An alert is told once: ids derive from what it is about, and Redis remembers which were told; where it
-forgot, the same id is told again. It is remembered after it was told, so that a crash between the two loses nothing.
+about the task, `NoticeRequested` to whoever posts to webhooks. An alert is told once: ids derive from what it is about,
+and Redis remembers which were told; where it forgot, the same id is told again. It is remembered after it was told, so
+that a crash between the two loses nothing.
 """
 
 from collections import OrderedDict
@@ -16,7 +17,7 @@ from bulkhead.runtime.publisher import Publisher
 from bulkhead.telemetry import metrics, names
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import limits as bounds
-from bulkhead_contracts.budget import Alerted, Overran, Settled
+from bulkhead_contracts.budget import Alerted, NoticeRequested, Overran, Settled
 
 from . import alerting, core, reasons
 from .alerting import Alert, Pace
@@ -90,6 +91,12 @@ class Alerts:
         for receiver in (JOURNAL, "gateway") if own else (JOURNAL,):
             await self._publisher.send(receiver, fact, tenant=message.tenant, task=message.task, cause=alert.id,
                                        index=f"alerted/{receiver}", actor=message.envelope.actor)  # fmt: skip
+        if not fact.scope.startswith("mesh:"):
+            # By whom outside is reached; what all tenants spend together is no single tenant's to be told.
+            await self._publisher.send(
+                "tool_executor", notice_of(fact), tenant=message.tenant, task=message.task, cause=alert.id,
+                index="alerted/notice", actor=message.envelope.actor,
+            )  # fmt: skip
         log.warning("budget_alert", alert=alert.id, kind=alert.kind, scope=fact.scope, unit=fact.unit,
                     percent=fact.percent, spent=fact.spent, limit=fact.limit, what=fact.what)  # fmt: skip
 
@@ -136,4 +143,13 @@ def fact_of(alert: Alert, now_unix_ms: int) -> Alerted:
         alert=alert.id, kind=alert.kind, scope=level.scope, unit=level.unit, percent=alert.percent, spent=level.spent,
         limit=level.limit, reached_unix_ms=alert.reached_unix_ms, what=what[:2000], hint=reasons.more(level)[:2000],
         alerted_unix_ms=now_unix_ms,
+    )  # fmt: skip
+
+
+def notice_of(fact: Alerted) -> NoticeRequested:
+    """The alert as the tenant's own systems are told it."""
+    return NoticeRequested(
+        notice=fact.alert, kind=fact.kind, account=fact.scope, unit=fact.unit, percent=fact.percent, spent=fact.spent,
+        limit=fact.limit, reached_unix_ms=fact.reached_unix_ms, what=fact.what, hint=fact.hint,
+        told_unix_ms=fact.alerted_unix_ms,
     )  # fmt: skip

@@ -8,6 +8,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Protocol
 
+from bulkhead.runtime.asides import Asides
 from bulkhead.runtime.doer import Deferred, Hands, Job, Refused, open_breaker
 from bulkhead_contracts import limits
 from bulkhead_contracts.budget import Amount
@@ -54,9 +55,10 @@ class ToolExecutor:
     service = SERVICE
     handles: tuple[type[Body], ...] = (ToolCallRequested,)
 
-    def __init__(self, registry: Registry, bench: Bench) -> None:
+    def __init__(self, registry: Registry, bench: Bench, asides: Asides | None = None) -> None:
         self._registry = registry
         self._bench = bench
+        self.asides: Asides = asides or {}
 
     async def stop(self) -> None:
         """Close connections."""

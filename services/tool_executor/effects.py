@@ -110,6 +110,19 @@ class Workbench:
             return Unanswered(str(error), sent=False)
         return await self._send(request, MAX_ANSWER_BYTES)
 
+    async def post_to(
+        self, url: str, address: str, body: bytes, headers: Mapping[str, str], max_bytes: int
+    ) -> Response | Unanswered:
+        """POST to this very address, as `get` gets from it."""
+        parts = urlsplit(url)
+        try:
+            target = httpx.URL(url).copy_with(host=address)
+        except httpx.InvalidURL as error:
+            return Unanswered(str(error), sent=False)
+        request = self._http.build_request("POST", target, content=body, headers={**headers, "host": parts.netloc},
+                                           extensions={"sni_hostname": parts.hostname})  # fmt: skip
+        return await self._send(request, max_bytes)
+
     async def _send(self, request: httpx.Request, max_bytes: int) -> Response | Unanswered:
         try:
             response = await self._http.send(request, stream=True)

@@ -1,8 +1,30 @@
 """Knobs of tool_executor. Enters: the environment (BULKHEAD_*). Leaves: one checked value."""
 
-from pydantic import Field
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from bulkhead.runtime.settings import ServiceSettings
+
+
+class Webhook(BaseModel):
+    """Where a tenant's notices go, and the file of the secret that signs them (read at each try)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    url: str = Field(max_length=2000)
+    secret_file: str = Field(min_length=1, max_length=1000)
+
+    @field_validator("url")
+    @classmethod
+    def _is_one(cls, url: str) -> str:
+        parts = urlsplit(url)
+        _ = parts.port  # Raises ValueError where it is none.
+        if parts.scheme not in ("https", "http") or not parts.hostname or parts.username is not None:
+            raise ValueError("must be an https URL without credentials, e.g. https://hooks.example.org/bulkhead")
+        if any(one.isspace() or not one.isprintable() or one == "\\" for one in url):
+            raise ValueError("has blanks, control characters or backslashes in it")
+        return url
 
 
 class Settings(ServiceSettings):
@@ -13,6 +35,8 @@ class Settings(ServiceSettings):
     counter_url: base of the tests' counter; without it the counter tools do not exist.
     packs: packages with further tools (bulkhead.packs). tool_settings: a JSON object of what their tools `require`;
     each tool gets what its row names.
+    webhooks: by tenant, where budget's alerts go, as '{"acme": {"url": "https://...", "secret_file": "/..."}}'.
+    webhook_private_hosts: those of their hosts (`host` or `host:port`) that may be private or loopback, and plain http.
     """
 
     http_allow_hosts: tuple[str, ...] = ()
@@ -20,6 +44,8 @@ class Settings(ServiceSettings):
     counter_url: str = ""
     packs: tuple[str, ...] = ()
     tool_settings: dict[str, str] = Field(default={}, repr=False)
+    webhooks: dict[str, Webhook] = Field(default={}, repr=False)
+    webhook_private_hosts: tuple[str, ...] = ()
     retry_backoff_s: float = Field(default=0.2, ge=0, le=10)
 
     def configured(self) -> frozenset[str]:

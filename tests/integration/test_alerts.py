@@ -2,7 +2,7 @@
 
 from bulkhead.testing.redis_server import RedisServer
 from bulkhead_contracts import catalog
-from bulkhead_contracts.budget import Alerted, Overran
+from bulkhead_contracts.budget import Alerted, NoticeRequested, Overran
 from bulkhead_contracts.types import Body
 from tests.integration.budget_world import TASK, TENANT, World, redis, until, world
 
@@ -56,6 +56,8 @@ async def test_a_task_at_50_80_and_95_percent_is_told_each_once_and_runs_on(worl
     assert [(one.percent, one.scope.rpartition(":")[2]) for one in listed] == [
         (50, "t2"), (95, TASK), (80, TASK), (50, TASK)], "the newest first, whichever replica told it"
     assert [one.alert for one in await told(world, Alerted, "gateway")] == [one.alert for one in found]
+    posted = await told(world, NoticeRequested, "tool_executor")
+    assert [one.notice for one in posted if isinstance(one, NoticeRequested)] == [one.alert for one in found]
 
 
 async def test_more_than_was_reserved_is_charged_and_told_with_both_amounts(world: World) -> None:

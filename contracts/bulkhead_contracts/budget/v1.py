@@ -145,6 +145,28 @@ class Alerted(Body):
     alerted_unix_ms: UnixMs
 
 
+class NoticeRequested(Body):
+    """Ask: tell the people outside who pay for a tenant, by its webhook; without one nothing is told.
+
+    notice: the event's id, the same when it is told again: at least once, and whoever gets it drops doubles. kind:
+    open, `share` and `rate` as in `Alerted`; more may come. account: as `Alerted.scope`; never one of several tenants.
+    """
+
+    TYPE: ClassVar[str] = "mesh.budget.notice_requested"
+
+    notice: Token
+    kind: Tag
+    account: Annotated[str, Field(max_length=200)]
+    unit: Tag
+    percent: Count
+    spent: Count
+    limit: Count
+    reached_unix_ms: UnixMs = 0
+    what: Reason
+    hint: Reason = ""
+    told_unix_ms: UnixMs
+
+
 class Overran(Body):
     """Fact: a call used more than was reserved for it. It is charged in full; for a model it counts as a failure."""
 

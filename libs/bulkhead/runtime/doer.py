@@ -202,7 +202,7 @@ class Hands:
 
 
 class Doer(Protocol[R]):
-    """One doer service."""
+    """One doer service. Optional member: `asides`, what it takes beside calls (runtime/asides.py)."""
 
     service: str
     handles: tuple[type[Body], ...]

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from bulkhead.bus.port import BusUnavailable, Stored, WrongLastSequence
 from bulkhead.grants import Authority, GrantRefused
-from bulkhead.runtime import crashing, inbound
+from bulkhead.runtime import asides, crashing, inbound
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.doer import (
     CEILING,
@@ -114,6 +114,7 @@ class DoerHandler:
         """See the module's docstring for the order."""
         request = handed.message.body
         if not isinstance(request, self._doer.handles):
+            await asides.take(getattr(self._doer, "asides", {}), handed)
             return
         address = handed.message.address
         subject = self._subject(address, request)

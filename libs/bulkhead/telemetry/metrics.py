@@ -26,6 +26,7 @@ alerts = _meter.create_counter(names.ALERTS, description="Limits that came near,
 ceilings = _meter.create_counter(names.CEILINGS, description="Tasks halted at a ceiling, by unit and account")
 let_go = _meter.create_counter(names.LET_GO, description="Tasks that went on from a ceiling")
 top_ups = _meter.create_counter(names.TOP_UPS, description="Top-ups of tasks")
+webhooks = _meter.create_counter(names.WEBHOOKS, description="Posts to tenants' webhooks, by how they ended")
 
 
 def setup(service: str, instance: str, otlp_endpoint: str, reader: "MetricReader | None" = None) -> None:

@@ -4,12 +4,12 @@ Every hop is checked anew: scheme, host and port against the allow-list, and the
 to, so that neither a redirect nor a name that resolves differently the second time leads elsewhere.
 """
 
-import ipaddress
 import re
 from urllib.parse import urljoin, urlsplit
 
 from bulkhead_contracts import limits
 
+from ..addresses import first_inside
 from ..tool import Arguments, Call, Done, Failed, Response, Unanswered
 
 _TEXT = ("text/", "application/json", "application/xml", "application/xhtml+xml", "application/ld+json")
@@ -57,23 +57,11 @@ async def _allowed_address(url: str, call: Call) -> str | Failed:
         return Failed("unreachable", f"{host} has no address", "check the host's name", transient=True)
     private = {entry.lower() for entry in call.http_allow_private_hosts}
     if host not in private and f"{host}:{port}" not in private:
-        # All of them: one public address beside a private one is how such checks are passed by.
-        inside = [address for address in addresses if not _public(address)]
+        inside = first_inside(addresses)
         if inside:
-            return Failed("private_address", f"{host} resolves to {inside[0]}, which is not public",
+            return Failed("private_address", f"{host} resolves to {inside}, which is not public",
                           "an operator must allow it by BULKHEAD_HTTP_ALLOW_PRIVATE_HOSTS")  # fmt: skip
     return addresses[0]
-
-
-def _public(address: str) -> bool:
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address):
-        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
-        if inner is not None:
-            return _public(str(inner))
-        if ip in ipaddress.ip_network("64:ff9b::/96"):
-            return _public(str(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)))
-    return ip.is_global and not ip.is_multicast
 
 
 def _read(url: str, response: Response) -> Done | Failed:

@@ -12,7 +12,7 @@ from bulkhead.health.events import Served
 from bulkhead.health.journal import Journal
 from bulkhead.health.thresholds import DEFAULT
 from bulkhead.runtime.edge import Received
-from bulkhead_contracts.budget import Alerted, Overran, Settled
+from bulkhead_contracts.budget import Alerted, NoticeRequested, Overran, Settled
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.result import Usage
 from services.budget import core, reasons
@@ -88,7 +88,7 @@ def test_each_threshold_is_told_once_whatever_the_order_the_replica_and_the_repe
                 await data.draw(st.sampled_from(replicas)).settled(MESSAGE, BODY, settled(level))
                 now[0] += data.draw(st.sampled_from([0, 1, ASK_AGAIN_MS]))
         shares = [(to, body.percent) for to, body, _ in publisher.sent if body.kind == "share"]
-        assert sorted(shares) == sorted((to, one) for one in reached for to in ("journal", "gateway"))
+        assert sorted(shares) == sorted((to, one) for one in reached for to in ("journal", "gateway", "tool_executor"))
 
     asyncio.run(run())
 
@@ -103,10 +103,24 @@ def test_an_alert_whose_mark_was_not_made_is_told_again_under_the_same_id_and_a_
         for _ in range(2):
             await alerts(Forgets(lease_ms=1_000), publisher, now).settled(
                 MESSAGE, BODY, settled(DAY._replace(spent=850_000)))
-        (one, other) = publisher.sent
-        assert one[2] == other[2] and one[0] == "journal"
+        (one, notice, *again) = publisher.sent
+        assert [to for to, _, _ in publisher.sent] == ["journal", "tool_executor"] * 2
+        assert [one[2], notice[2]] == [sent[2] for sent in again]
+        told, fact = notice[1], one[1]
+        assert isinstance(told, NoticeRequested) and (told.notice, told.account, told.what, told.hint) == (
+            fact.alert, fact.scope, fact.what, fact.hint)
         assert "tenant acme's day 2026-11-21 (UTC) has spent $0.85 of $1.00 (85 %)" in one[1].what
         assert isinstance(one[1], Alerted) and one[1].percent == 80 and "bulkhead limits set day" in one[1].hint
+
+    asyncio.run(run())
+
+
+def test_what_all_tenants_spend_together_is_told_to_no_tenants_webhook() -> None:
+    async def run() -> None:
+        publisher = Publisher()
+        every = Level("mesh:-:2026-11-21", "tokens", 60, 100)
+        await alerts(MemoryStore(lease_ms=1_000), publisher, [NOON]).settled(MESSAGE, BODY, settled(every))
+        assert [to for to, _, _ in publisher.sent] == ["journal"]
 
     asyncio.run(run())
 
@@ -157,7 +171,7 @@ def test_periods_end_where_their_names_say() -> None:
 def test_hints_name_the_account_that_is_to_have_more() -> None:
     told = {scope: reasons.more(DAY._replace(scope=scope)) for scope in (
         "task:acme:t1", "step:acme:t1/s1", "agent:acme:worker.a:2026-11-21", "month:acme:2026-11", "mesh:-:2026-11-21")}
-    for scope, words in (("task:acme:t1", "set task/t1 --usd 2."), ("step:acme:t1/s1", "set step --usd 2."),
+    for scope, words in (("task:acme:t1", "topup t1 --usd 1."), ("step:acme:t1/s1", "set step --usd 2."),
                          ("agent:acme:worker.a:2026-11-21", "set agent/worker.a --usd 2."),
                          ("month:acme:2026-11", "set month --usd 2."), ("mesh:-:2026-11-21", "BULKHEAD_MESH_DAY_")):
         assert words in told[scope], told[scope]

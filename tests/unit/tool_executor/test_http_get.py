@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from services.tool_executor.tools.http_get import _public
+from services.tool_executor import addresses
 
 
 class Site:
@@ -148,7 +148,7 @@ async def test_an_allowed_name_that_leads_inside_is_refused(make_desk, site) -> 
     ],
 )  # fmt: skip
 def test_public_addresses(address: str, public: bool) -> None:
-    assert _public(address) is public
+    assert addresses.public(address) is public
 
 
 async def test_size_is_bounded_and_says_so(fetching, site) -> None:

@@ -1,0 +1,25 @@
+"""Which addresses are the open internet's: what outside words may lead this service to. Pure.
+
+In: IP addresses as they were resolved. Out: the first that is not public. An address inside another (IPv4 in IPv6,
+6to4, Teredo, NAT64) is judged by the inner one.
+"""
+
+import ipaddress
+from collections.abc import Iterable
+
+
+def first_inside(addresses: Iterable[str]) -> str:
+    """The first that is not public, or "". One public address beside a private one is how such checks are passed by."""
+    return next((one for one in addresses if not public(one)), "")
+
+
+def public(address: str) -> bool:
+    """Whether anybody on the internet may be there."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address):
+        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
+        if inner is not None:
+            return public(str(inner))
+        if ip in ipaddress.ip_network("64:ff9b::/96"):
+            return public(str(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)))
+    return ip.is_global and not ip.is_multicast
