@@ -156,6 +156,9 @@ ROWS: tuple[Row, ...] = (
     Row(control.HaltRequested, _to("budget", "gateway"), "budget", plane="rpc"),
     Row(control.HaltReplied, _from("budget", "gateway"), "budget", plane="rpc"),
     Row(control.Switched, _from("budget", JOURNAL), "budget"),
+    Row(control.ResetRequested, _to("budget", "gateway"), "budget", plane="rpc"),
+    Row(control.ResetReplied, _from("budget", "gateway"), "budget", plane="rpc"),
+    Row(control.BreakerReset, _from("budget", JOURNAL), "budget"),
     # The runtime: each service to itself
     Row(control.TimerFired, tuple((name, name) for name in DECIDERS), "runtime"),
     Row(control.MessageRejected, tuple((name, name) for name in SERVICES if name != "signer"), "runtime"),

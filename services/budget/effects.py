@@ -23,7 +23,7 @@ from bulkhead_contracts.budget import (
     TaskHalted,
     TopUpRequested,
 )
-from bulkhead_contracts.control import Halt, HaltRequested
+from bulkhead_contracts.control import Halt, HaltRequested, ResetRequested
 from bulkhead_contracts.task import TaskStopped
 
 from . import core, facts, reasons
@@ -93,7 +93,7 @@ class Budget:
         self.rpc: RpcTable = {ReserveRequested: self.admit, LimitsRequested: self.limits.answer,
                               TopUpRequested: self.limits.top_up,
                               SpendRequested: SpendBook(context.bus, context.clock).answer,
-                              HaltRequested: Switches(context).answer}
+                              HaltRequested: Switches(context).answer, ResetRequested: Switches(context).reset}
 
     async def start(self) -> None:
         """Begin to build the ledger; admissions answer `wait` until it stands."""

@@ -1,14 +1,17 @@
-"""Halts that a tenant's people ask for: judged here, for the gateway faces the internet and may set none itself.
+"""Halts and resets of breakers that a tenant's people ask for: judged here, for the gateway faces the internet and may
+set none itself.
 
-In: HaltRequested (rpc, from the gateway, which established who asks). Out: the control entry, the fact, HaltReplied.
+In: HaltRequested, ResetRequested (rpc, from the gateway, which established who asks). Out: the control entry, the fact,
+HaltReplied, ResetReplied.
 """
 
 from bulkhead.bus.port import BusError
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.edge import Received
-from bulkhead.runtime.switching import Wish, switch
+from bulkhead.runtime.switching import Wish, judge_reset, reset, switch
 from bulkhead.telemetry.log import Log
-from bulkhead_contracts.control import HaltReplied, HaltRequested
+from bulkhead_contracts import subjects
+from bulkhead_contracts.control import Breaker, HaltReplied, HaltRequested, ResetReplied, ResetRequested
 from bulkhead_contracts.result import Failure
 
 log = Log("budget.switches")
@@ -43,13 +46,44 @@ class Switches:
                     by=found.by, reason=found.reason)  # fmt: skip
         return HaltReplied(halt=found)
 
+    async def reset(self, message: Received) -> ResetReplied:
+        """Close a breaker of the tenant's, or say why not."""
+        body, tenant = message.body, message.tenant
+        assert isinstance(body, ResetRequested)
+        if (refusal := refused(body, tenant)) is not None:
+            return ResetReplied(failure=refusal)
+        try:
+            found = await self._reset(body, tenant)
+        except BusError as error:
+            log.error("reset_not_stored", scope=body.scope, tenant=tenant, reason=str(error))
+            found = Failure.of("unavailable", f"the broker does not answer: {error}",
+                               "look at the breakers, then try again")  # fmt: skip
+        if isinstance(found, Failure):
+            return ResetReplied(failure=found)
+        log.warning("breaker_reset", scope=found.scope, name=found.name, tenant=tenant, by=found.by,
+                    reason=body.reason)  # fmt: skip
+        return ResetReplied(breaker=found)
 
-def refused(body: HaltRequested, tenant: str) -> Failure | None:
+    async def _reset(self, body: ResetRequested, tenant: str) -> Breaker | Failure:
+        bus, person = self._context.bus, body.requester.person
+        key = subjects.breaker_key(body.scope, "" if body.scope == "tenant" else tenant, body.name)
+        stored = await bus.last(subjects.CONTROL_STREAM, key)
+        stands = Breaker.model_validate_json(stored.body) if stored is not None else None
+        failure = judge_reset(stands, f"{body.scope}:{body.name}", person)
+        if failure is not None or stands is None:
+            return failure or Failure.of("not_open", "it is not there", "")
+        closed = await reset(bus, self._context.publisher, stands, f"{tenant}/{person}", self._context.clock(),
+                             body.reason)  # fmt: skip
+        return closed or Failure.of("busy", f"{body.scope}:{body.name} has changed meanwhile",
+                                    "look at `bulkhead breakers`, then try again")
+
+
+def refused(body: HaltRequested | ResetRequested, tenant: str) -> Failure | None:
     """Why this person may not: other roles, and everything that is another's."""
     who = body.requester
     if who.role not in OPERATORS:
-        return Failure.of("forbidden", f"the role {who.role} may not halt or resume", "ask an operator")
+        return Failure.of("forbidden", f"the role {who.role} may not halt, resume or reset", "ask an operator")
     if who.tenant != tenant or (body.scope == "tenant" and body.name != tenant):
-        return Failure.of("forbidden", f"{who.person} may halt what is {who.tenant}'s, and nothing else",
+        return Failure.of("forbidden", f"{who.person} may switch what is {who.tenant}'s, and nothing else",
                           "who operates the mesh may: `bulkhead halt` on their machine")  # fmt: skip
     return None

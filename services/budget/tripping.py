@@ -33,7 +33,7 @@ class Owner:
                 learn(circuits, Entry.model_validate_json(stored.body))
             self._after = page[-1].sequence
         for key, breaker in list(circuits.changed.items()):
-            if await self._write(entry_of(key, breaker, circuits.evidence(key))):
+            if await self._write(entry_of(key, breaker, circuits.evidence(key), circuits.actors(key))):
                 circuits.changed.pop(key, None)
 
     async def _write(self, entry: Entry) -> bool:
@@ -62,18 +62,21 @@ def learn(circuits: Circuits, entry: Entry) -> None:
     if entry.by:
         circuits.reset(key, entry.by, entry.since_unix_ms)
     elif found is None or (found.phase, found.since_unix_ms) != (entry.phase, entry.since_unix_ms):
-        fresh = Breaker(entry.scope, key[2], usual=found.usual if found else 0)
+        learnt = (found.usual, found.first) if found else (0, 0)
+        fresh = Breaker(entry.scope, key[2], usual=learnt[0], first=learnt[1])
         circuits.adopt(key, replace(fresh, phase=entry.phase, since_unix_ms=entry.since_unix_ms, reason=entry.reason,
-                                    until_unix_ms=entry.until_unix_ms, openings=entry.openings))  # fmt: skip
+                                    until_unix_ms=entry.until_unix_ms, openings=entry.openings),
+                       entry.evidence, entry.actors)  # fmt: skip
     else:
         circuits.changed.pop(key, None)
 
 
-def entry_of(key: Key, breaker: Breaker, evidence: tuple[str, ...]) -> Entry:
+def entry_of(key: Key, breaker: Breaker, evidence: tuple[str, ...], actors: tuple[str, ...] = ()) -> Entry:
     """As doers and people read it."""
     return Entry(
         scope=key[0], tenant=key[1], name=subjects.as_token(key[2]), phase=breaker.phase,  # type: ignore[arg-type]
         reason=breaker.reason[: bounds.MAX_REASON_CHARS], since_unix_ms=breaker.since_unix_ms,
         until_unix_ms=breaker.until_unix_ms, openings=breaker.openings,
         evidence=tuple(one[: bounds.MAX_SUMMARY_CHARS] for one in evidence[: bounds.MAX_TRIP_EVIDENCE]),
+        actors=tuple(one[: bounds.MAX_SUMMARY_CHARS] for one in actors[: bounds.MAX_TRIP_AGENTS]),
     )  # fmt: skip

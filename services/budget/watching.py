@@ -20,15 +20,18 @@ from bulkhead.health.watch import Watch
 from bulkhead.runtime.history import at_its_source
 from bulkhead_contracts.agent import WaitRefused
 from bulkhead_contracts.budget import Tripped
+from bulkhead_contracts.control import BreakerReset
 
-from . import breaking
+from . import breaking, tripping
 
 MAX_DUE = 10_000
 MAX_LIVING = 200_000
 MAX_TOLD = 100_000
 TOLD_OF_ENDED_MS = 600_000
 """A trip of a task that has ended meanwhile is still told when it is no older."""
-_TRIPPED, _REFUSED = f"{Tripped.TYPE}.v", f"{WaitRefused.TYPE}.v"
+_TRIPPED, _REFUSED, _RESET = f"{Tripped.TYPE}.v", f"{WaitRefused.TYPE}.v", f"{BreakerReset.TYPE}.v"
+MAY_RESET = ("budget", "operator")
+"""Who says that a person has closed a breaker: others who may write to the journal do not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +112,8 @@ class Watching:
             return
         if _kind(stored.headers).startswith(_REFUSED):
             self._is_refused(stored.body)
+        if _kind(stored.headers).startswith(_RESET) and stored.subject.split(".")[1] in MAY_RESET:
+            self._is_reset(stored.body)
         for event in self._reader.read(stored.subject, stored.headers, stored.body, stored.time_unix_ms):
             if isinstance(event, Served) and event.time_unix_ms < self.breakers_from_unix_ms:
                 continue  # Long ago: what came of it stands in the control entries.
@@ -159,6 +164,15 @@ class Watching:
         suspected = self._suspected.get(_trip_of(body))
         if suspected is not None:
             self._trips(breaking.told(self.watch.deadlock(suspected)))
+
+    def _is_reset(self, body: bytes) -> None:
+        """In its place in the stream, so that every replica knows of it there; who leads reads the entry besides."""
+        try:
+            entry = BreakerReset.model_validate_json(body).breaker
+        except ValueError:
+            return
+        if entry.by:
+            tripping.learn(self.watch.circuits, entry)
 
     def lives(self, living: Mapping[str, int], read: Mapping[str, int] | None = None) -> None:
         """These lived at the mark; so far the inboxes had been read, and will have been when anything is judged."""

@@ -16,7 +16,17 @@ from bulkhead.runtime import switching
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.publisher import RpcRefused
 from bulkhead_contracts import limits, subjects
-from bulkhead_contracts.control import Breaker, Halt, HaltReplied, HaltRequested, HaltScope
+from bulkhead_contracts.control import (
+    Breaker,
+    BreakerScope,
+    Halt,
+    HaltReplied,
+    HaltRequested,
+    HaltScope,
+    ResetReplied,
+    ResetRequested,
+)
+from bulkhead_contracts.result import Failure
 from bulkhead_contracts.task import RequesterClaim
 from bulkhead_contracts.types import Contract, Name, Reason
 from services.gateway import core
@@ -28,7 +38,10 @@ from services.gateway.problems import Problem, unavailable
 MAY_SWITCH = frozenset({"operator"})
 MAX_BODY_BYTES = 16 * 1024
 MAX_LISTED = 1_000
-STATUS = {"forbidden": 403, "not_yours": 403, "ended": 409, "at_its_ceiling": 409, "not_halted": 409, "busy": 409}
+STATUS = {
+    "forbidden": 403, "not_yours": 403, "tripped_it": 403, "not_open": 409, "ended": 409, "at_its_ceiling": 409,
+    "not_halted": 409, "busy": 409,
+}  # fmt: skip
 
 
 def one_line(reason: object) -> object:
@@ -47,6 +60,16 @@ class HaltSubmission(Contract):
     reason: Annotated[Reason, Field(min_length=1), BeforeValidator(one_line)]
 
 
+class ResetSubmission(Contract):
+    """Body of POST /v1/resets: which breaker, as /v1/breakers names it, and why it may be closed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
+
+    scope: BreakerScope
+    name: Name
+    reason: Annotated[Reason, Field(min_length=1), BeforeValidator(one_line)]
+
+
 class HaltPage(Contract):
     """What stands of halts by people, the oldest first."""
 
@@ -60,7 +83,7 @@ class BreakerPage(Contract):
 
 
 class Switches:
-    """The routes under /v1/halts, /v1/resumes and /v1/breakers."""
+    """The routes under /v1/halts, /v1/resumes, /v1/breakers and /v1/resets."""
 
     def __init__(self, context: Context, auth: Authenticator, bodies: Bodies) -> None:
         self._context = context
@@ -74,6 +97,7 @@ class Switches:
             Route("/v1/halts", self.halt, methods=["POST"]),
             Route("/v1/resumes", self.resume, methods=["POST"]),
             Route("/v1/breakers", self.breakers, methods=["GET"]),
+            Route("/v1/resets", self.reset, methods=["POST"]),
         ]
 
     async def halts(self, request: Request) -> Response:
@@ -115,9 +139,33 @@ class Switches:
                               "look at /v1/halts whether it stands, then repeat it: repeating is harmless") from error
         assert isinstance(reply, HaltReplied)
         if reply.failure is not None:
-            failure = reply.failure
-            if failure.code not in STATUS:
-                raise unavailable(failure.message, failure.hint)
-            raise Problem(STATUS[failure.code], failure.code, "It was not changed", failure.message, failure.hint)
+            raise _not_changed(reply.failure)
         assert reply.halt is not None
         return reply.halt
+
+    async def reset(self, request: Request) -> Response:
+        """POST /v1/resets"""
+        claim = await self._auth.allowed(request, MAY_SWITCH, "reset breakers", "operator")
+        async with self._bodies.read(request, claim, MAX_BODY_BYTES) as raw:
+            body = parsed(ResetSubmission, raw)
+        name = subjects.as_token(body.name)
+        ask = ResetRequested(requester=claim, scope=body.scope, name=name, reason=body.reason)
+        try:
+            reply = await self._context.publisher.request(
+                "budget", ask, tenant=claim.tenant, task=switching.HALTS, actor=claim.person,
+                index=f"reset/{body.scope}/{name}/{self._context.clock()}",
+                timeout_s=limits.RPC_TIMEOUT_MS / 1000)  # fmt: skip
+        except (BusUnavailable, PublishRefused, RpcRefused) as error:
+            raise unavailable(f"budget, which keeps the breakers, does not answer: {error}",
+                              "look at /v1/breakers how it stands, then repeat it") from error
+        assert isinstance(reply, ResetReplied)
+        if reply.failure is not None:
+            raise _not_changed(reply.failure)
+        assert reply.breaker is not None
+        return answered(reply.breaker)
+
+
+def _not_changed(failure: Failure) -> Problem:
+    if failure.code not in STATUS:
+        return unavailable(failure.message, failure.hint)
+    return Problem(STATUS[failure.code], failure.code, "It was not changed", failure.message, failure.hint)

@@ -99,7 +99,8 @@ class HaltV1(Contract):
 class Breaker(Contract):
     """Value of a breaker's control entry. until_unix_ms: no call goes out before; then a few, as trials.
 
-    by: the person who closed it; "" when budget did. evidence: ids of the messages that opened it.
+    by: the person who closed it; "" when budget did. evidence: ids of the messages that opened it. actors: for whom
+    those calls were made; they do not reset it.
     """
 
     scope: BreakerScope
@@ -112,6 +113,7 @@ class Breaker(Contract):
     openings: Count = 0
     by: Annotated[str, Field(max_length=64)] = ""
     evidence: Annotated[tuple[Summary, ...], Field(max_length=limits.MAX_TRIP_EVIDENCE)] = ()
+    actors: Annotated[tuple[Summary, ...], Field(max_length=limits.MAX_TRIP_AGENTS)] = ()
 
 
 class HaltRequested(Body):
@@ -133,6 +135,36 @@ class HaltReplied(Body):
 
     halt: Halt | None = None
     failure: Failure | None = None
+
+
+class ResetRequested(Body):
+    """A person of a tenant wants a breaker of this tenant closed, its cause being mended (rpc)."""
+
+    TYPE: ClassVar[str] = "mesh.control.reset_requested"
+
+    requester: RequesterClaim
+    scope: BreakerScope
+    name: Token
+    reason: Reason = ""
+
+
+class ResetReplied(Body):
+    """How the breaker stands now, or why nothing was changed."""
+
+    TYPE: ClassVar[str] = "mesh.control.reset_replied"
+
+    breaker: Breaker | None = None
+    failure: Failure | None = None
+
+
+class BreakerReset(Body):
+    """Fact: a person closed a breaker. breaker: as it stands since then, with who did it; was: why it was open."""
+
+    TYPE: ClassVar[str] = "mesh.control.breaker_reset"
+
+    breaker: Breaker
+    was: Reason = ""
+    reason: Reason = ""
 
 
 class Switched(Body):

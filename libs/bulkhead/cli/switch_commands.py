@@ -20,6 +20,7 @@ FeatureName = Annotated[str, typer.Option("--feature", metavar="FEATURE", help="
 TenantName = Annotated[str, typer.Option(
     "--tenant", metavar="T", help="Alone: all of a tenant. Beside another option: only for this tenant.")]
 WhyHalt = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; everybody who has to wait reads it.")]
+WhyReset = Annotated[str, typer.Option("--reason", metavar="TEXT", help="What was mended; kept as a fact.")]
 WhyResume = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why it may go on; kept as a fact.")]
 
 
@@ -85,7 +86,7 @@ def breakers(
     context: typer.Context, data: Data = target.DEFAULT_DATA, url: Url = "", api_key: ApiKey = "", as_json: Json = False
 ) -> None:
     """Breakers that have opened: open, half-open (trial calls go out) or closed again, and why."""
-    context.obj = (data, as_json)
+    context.obj = (data, url, api_key, as_json)
     if context.invoked_subcommand is None:
         from bulkhead.cli.switching import show_breakers
 
@@ -97,13 +98,19 @@ def reset(
     context: typer.Context,
     named: Annotated[str, typer.Argument(metavar="SCOPE:NAME", help="As `bulkhead breakers` lists it: tool:http_get.")],
     tenant: Annotated[str, typer.Option("--tenant", metavar="T", help="Whose, where several tenants have one.")] = "",
-    data: SubData = None, as_json: Json = False,
+    reason: WhyReset = "", data: SubData = None, url: Url = "", api_key: ApiKey = "", as_json: Json = False,
 ) -> None:
-    """Close a breaker by hand, once its cause is mended. By the operator's key in DIR alone."""
+    """Close a breaker by hand, once its cause is mended.
+
+    By the operator's key in DIR; or with --url and --api-key, as an operator of a tenant, of a tool, model or agent of
+    this tenant, unless calls of one's own tasks opened it.
+    """
     from bulkhead.cli.switching import reset_breaker
 
-    above, above_json = context.obj
-    run(reset_breaker(data or above, named, tenant, as_json=as_json or above_json))
+    above, above_url, above_key, above_json = context.obj
+    remote = _remote(data or above, url or above_url, api_key or above_key)
+    why = " ".join(reason.split())[:1_000] or "no reason was given"
+    run(reset_breaker(data or above, remote, named, tenant, why, as_json=as_json or above_json))
 
 
 def _switch(

@@ -180,6 +180,11 @@ class Mesh:
         """Let it go on. Raises Refused, Unreachable."""
         return await self._ask("POST", "/v1/resumes", json={"scope": scope, "name": name, "reason": reason})
 
+    async def reset_breaker(self, scope: str, name: str, reason: str) -> dict[str, Any]:
+        """Close a breaker of the tenant's: of a tool, model or agent. Raises Refused (`tripped_it` when it was opened
+        by calls of one's own tasks), Unreachable."""
+        return await self._ask("POST", "/v1/resets", json={"scope": scope, "name": name, "reason": reason})
+
     async def change_limit(
         self, target: str, limit: Mapping[str, int | None], *, expect_revision: int | None = None
     ) -> dict[str, Any]:

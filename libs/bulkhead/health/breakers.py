@@ -70,7 +70,8 @@ class Bucket(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Breaker:
-    """One breaker. usual: calls per window as they were, a moving average in thousandths; 0 until it is known.
+    """One breaker. usual: calls per window as they were, a moving average in thousandths; 0 until it is known, which is
+    after a whole window. first: the twelfth in which the first call came.
 
     trials: let through and not answered, each with the time when it was; good: trials that succeeded in a row.
     openings: how often it opened without having closed: each time it stays open twice as long. last: when a failure
@@ -85,6 +86,7 @@ class Breaker:
     reason: str = ""
     buckets: tuple[Bucket, ...] = ()
     usual: int = 0
+    first: int = 0
     trials: tuple[int, ...] = ()
     good: int = 0
     openings: int = 0
@@ -108,10 +110,11 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """The breaker has another phase: a fact for the journal."""
+    """The breaker has another phase: a fact for the journal. flooded: it opened for how many calls came, not how."""
 
     phase: Phase
     reason: str
+    flooded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +142,7 @@ def step(breaker: Breaker, event: BreakerEvent, named: BreakerThresholds) -> tup
                                              "an operator can: bulkhead breakers reset")
             if breaker.phase == "closed":
                 return breaker, None
-            fresh = Breaker(breaker.scope, breaker.name, since_unix_ms=at, usual=breaker.usual)
-            return fresh, Changed("closed", f"reset by {by}")
+            return _close(breaker, at, f"reset by {by}")
         case _:
             assert_never(event)
 
@@ -173,38 +175,48 @@ def _called(breaker: Breaker, call: Called, named: BreakerThresholds) -> tuple[B
         good, trials = breaker.good + 1, breaker.trials[1:]
         if good < named.trials:
             return replace(breaker, good=good, trials=trials), None
-        fresh = Breaker(breaker.scope, breaker.name, since_unix_ms=call.at_unix_ms, usual=breaker.usual)
-        return fresh, Changed("closed", f"{good} trials succeeded")
+        return _close(breaker, call.at_unix_ms, f"{good} trials succeeded")
     if breaker.phase == "open":
         return breaker, None
+    if call.at_unix_ms - call.latency_ms < breaker.since_unix_ms:
+        return breaker, None  # It was under way when the breaker closed: it tells of what was then.
     breaker = _counted(breaker, call, named)
     if call.why:
         breaker = replace(breaker, last=(call.at_unix_ms, call.why))
-    reason, (at, why) = _why(breaker, named), breaker.last
+    (reason, flooded), (at, why) = _why(breaker, named), breaker.last
     if reason and why and call.at_unix_ms - at < named.window_ms:
         reason = f"{reason}, one of them because {why}"[:500]
-    return _open(breaker, call.at_unix_ms, reason, named) if reason else (breaker, None)
+    return _open(breaker, call.at_unix_ms, reason, named, flooded=flooded) if reason else (breaker, None)
 
 
-def _open(breaker: Breaker, at: int, reason: str, named: BreakerThresholds) -> tuple[Breaker, Answer]:
+def _close(breaker: Breaker, at: int, reason: str) -> tuple[Breaker, Answer]:
+    fresh = Breaker(breaker.scope, breaker.name, since_unix_ms=at, reason=reason, usual=breaker.usual,
+                    first=breaker.first)  # fmt: skip
+    return fresh, Changed("closed", reason)
+
+
+def _open(
+    breaker: Breaker, at: int, reason: str, named: BreakerThresholds, *, flooded: bool = False
+) -> tuple[Breaker, Answer]:
     openings = breaker.openings + 1
     lasts = min(named.max_open_ms, named.open_ms * 2 ** min(openings - 1, 20))
     opened = replace(breaker, phase="open", since_unix_ms=at, until_unix_ms=at + lasts, reason=reason, buckets=(),
                      trials=(), good=0, openings=openings)
-    return opened, Changed("open", reason)
+    return opened, Changed("open", reason, flooded)
 
 
 def _counted(breaker: Breaker, call: Called, named: BreakerThresholds) -> Breaker:
     width = max(1, named.window_ms // BUCKETS)
     number = call.at_unix_ms // width
-    buckets, usual = breaker.buckets, breaker.usual
+    buckets, usual, first = breaker.buckets, breaker.usual, breaker.first or number
     newest = buckets[-1].number if buckets else number
     if number <= newest - BUCKETS:
         return breaker  # Older than the window: a message that comes late.
     if not buckets or number > newest:
         passed = number - newest if buckets else 0
-        if passed:
-            # What was usual is learnt from what has left the window's newest part, a sixteenth at a time.
+        if passed and number - first >= BUCKETS:
+            # What was usual is learnt from what has left the window's newest part, a sixteenth at a time; and not
+            # before a window was whole: beside a part of one whatever comes is many.
             rate = sum(one.calls for one in buckets) * 1_000
             usual = usual + (rate - usual) // 16 if usual else rate
         buckets = (*(one for one in buckets if one.number > number - BUCKETS), Bucket(number))
@@ -215,19 +227,20 @@ def _counted(breaker: Breaker, call: Called, named: BreakerThresholds) -> Breake
     old = buckets[where]
     slow = call.latency_ms >= named.slow_ms
     new = Bucket(number, old.calls + (not call.counted), old.failed + call.failed, old.slow + slow)
-    return replace(breaker, buckets=(*buckets[:where], new, *buckets[where + 1 :]), usual=usual)
+    return replace(breaker, buckets=(*buckets[:where], new, *buckets[where + 1 :]), usual=usual, first=first)
 
 
-def _why(breaker: Breaker, named: BreakerThresholds) -> str:
+def _why(breaker: Breaker, named: BreakerThresholds) -> tuple[str, bool]:
+    """Why it opens, "" for it does not; and whether for how many calls came."""
     calls = sum(one.calls for one in breaker.buckets)
     if calls < named.min_calls:
-        return ""
+        return "", False
     failed = sum(one.failed for one in breaker.buckets)
     if failed >= named.error_rate * calls:
-        return f"{failed} of {calls} calls failed within {named.window_ms // 1000} s"
+        return f"{failed} of {calls} calls failed within {named.window_ms // 1000} s", False
     slow = sum(one.slow for one in breaker.buckets)
     if slow >= named.slow_rate * calls:
-        return f"{slow} of {calls} calls took {named.slow_ms // 1000} s or more"
+        return f"{slow} of {calls} calls took {named.slow_ms // 1000} s or more", False
     if breaker.usual and calls >= named.spike_min_calls and calls * 1_000 >= named.spike_factor * breaker.usual:
-        return f"{calls} calls within {named.window_ms // 1000} s, where {breaker.usual // 1000} are usual"
-    return ""
+        return f"{calls} calls within {named.window_ms // 1000} s, where {breaker.usual // 1000} are usual", True
+    return "", False

@@ -16,11 +16,21 @@ from bulkhead.health.thresholds import BreakerThresholds
 from bulkhead.health.trips import Trip, trip_of
 
 MAX_BREAKERS = 10_000
-MAX_EVIDENCE = 16
+MAX_EVIDENCE, MAX_ACTORS = 16, 64
 AGENT_MIN_CALLS, AGENT_ERROR_RATE = 30, 0.8
 
 Key = tuple[str, str, str]
 """scope, tenant ("" for a tenant's own), name."""
+
+
+class Shown:
+    """The newest calls of a breaker, when, which and for whom: all, and those that failed or were slow."""
+
+    __slots__ = ("calls", "faults")
+
+    def __init__(self) -> None:
+        self.calls: deque[tuple[int, str, str]] = deque(maxlen=MAX_EVIDENCE)
+        self.faults: deque[tuple[int, str, str]] = deque(maxlen=MAX_EVIDENCE)
 
 
 class Circuits:
@@ -31,17 +41,17 @@ class Circuits:
         self._patient = replace(named, min_calls=AGENT_MIN_CALLS, error_rate=AGENT_ERROR_RATE)
         self.found: OrderedDict[Key, Breaker] = OrderedDict()
         self.changed: dict[Key, Breaker] = {}
-        self._shown: dict[Key, deque[str]] = {}
+        self._shown: dict[Key, Shown] = {}
         self._opened_by: dict[Key, tuple[str, ...]] = {}
+        self._opened_for: dict[Key, tuple[str, ...]] = {}
 
     def take(self, event: Served) -> list[Trip]:
         """One call that ended; a trip for each breaker that it opens."""
         trips = []
         for key, call in _calls(event):
             named = self._patient if key[0] == "agent" else self._named
-            opened = self._feed(key, call, named, event.id)
+            opened = self._feed(key, call, named, event)
             if opened is not None:
-                self._opened_by[key] = tuple(self._shown.pop(key))
                 trips.append(_trip(key, opened, event, self._opened_by[key]))
         return trips
 
@@ -52,16 +62,23 @@ class Circuits:
             self.found[key], _ = step(breaker, Reset(at_unix_ms, by), self._named)
         self.changed.pop(key, None)
 
-    def adopt(self, key: Key, breaker: Breaker) -> None:
+    def adopt(
+        self, key: Key, breaker: Breaker, evidence: tuple[str, ...] = (), actors: tuple[str, ...] = ()
+    ) -> None:
         """What the owner before had decided, and this one did not see or saw a little differently."""
         self._keep(key, breaker)
+        self._opened_by[key], self._opened_for[key] = evidence, actors
         self.changed.pop(key, None)
 
     def evidence(self, key: Key) -> tuple[str, ...]:
         """Ids of the calls that opened it; () while it is closed."""
         return self._opened_by.get(key, ()) if self.found[key].phase != "closed" else ()
 
-    def _feed(self, key: Key, call: Called, named: BreakerThresholds, name: str) -> Breaker | None:
+    def actors(self, key: Key) -> tuple[str, ...]:
+        """For whom the calls were made that opened it, since it was closed; () while it is closed."""
+        return self._opened_for.get(key, ()) if self.found[key].phase != "closed" else ()
+
+    def _feed(self, key: Key, call: Called, named: BreakerThresholds, event: Served) -> Breaker | None:
         breaker = self.found.get(key) or Breaker(key[0], key[2])
         phase, began = breaker.phase, call.at_unix_ms - call.latency_ms
         if phase != "closed" and began >= breaker.until_unix_ms:
@@ -69,22 +86,35 @@ class Circuits:
             if phase == "open":
                 breaker, _ = step(breaker, Asked(breaker.until_unix_ms), named)
             call = replace(call, trial=True)
-        shown = self._shown.setdefault(key, deque(maxlen=MAX_EVIDENCE))
-        if call.failed or call.latency_ms >= named.slow_ms or key[0] == "tenant":
-            shown.append(name)
+        shown = self._shown.get(key) or self._shown.setdefault(key, Shown())
+        seen = (call.at_unix_ms, event.id, event.actor)
+        shown.calls.append(seen)
+        if call.failed or call.latency_ms >= named.slow_ms:
+            shown.faults.append(seen)
         breaker, answer = step(breaker, call, named)
         self._keep(key, breaker)
         if breaker.phase != phase or isinstance(answer, Changed):
             self.changed[key] = breaker
-        return breaker if isinstance(answer, Changed) and answer.phase == "open" else None
+        if not isinstance(answer, Changed) or answer.phase != "open":
+            return None
+        since = call.at_unix_ms - named.window_ms
+        shows = [one for one in (shown.calls if answer.flooded else shown.faults) if one[0] > since]
+        before = self._opened_for.get(key, ()) if phase != "closed" else ()
+        self._opened_by[key] = tuple(name for _, name, _ in shows)
+        self._opened_for[key] = tuple(dict.fromkeys([*before, *(who for *_, who in shows if who)]))[:MAX_ACTORS]
+        del self._shown[key]
+        return breaker
 
     def _keep(self, key: Key, breaker: Breaker) -> None:
         self.found[key] = breaker
         self.found.move_to_end(key)
         while len(self.found) > MAX_BREAKERS:
-            gone, _ = self.found.popitem(last=False)
+            # One that is not closed is the last to be forgotten: nobody would close what its entry says.
+            gone = next((one for one, found in self.found.items() if found.phase == "closed"), next(iter(self.found)))
+            del self.found[gone]
             self._shown.pop(gone, None)
             self._opened_by.pop(gone, None)
+            self._opened_for.pop(gone, None)
             self.changed.pop(gone, None)
 
 

@@ -111,7 +111,7 @@ class Served:
 
     name: "" when it did not go out. failed: what was called is to blame (an outage), not who called it. role: the agent
     by its role, `worker.step`; "" when it is not known. error: the agent got no result, whoever is to blame. counted:
-    the call itself is told by another one; this adds that it failed after all, and why.
+    the call itself is told by another one; this adds that it failed after all, and why. actor: for whom it was made.
     """
 
     id: str
@@ -127,6 +127,7 @@ class Served:
     error: bool = False
     counted: bool = False
     why: str = ""
+    actor: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,8 @@ from bulkhead_contracts import budget, model, peer, plan, retrieval, step, task,
 from bulkhead_contracts.control import CallDeferred
 
 MAX_LINEAGES = 100_000
+MAX_LATE = 10_000
+"""Calls that were under way when their lineage ended."""
 MAX_CALLS = 1_024
 """Of one lineage: requests without their reply, and the reverse."""
 PLANNING = "planning"
@@ -34,6 +36,11 @@ DEFERRED_TIMES = 8
 """A decider waits up to so many times as long as it was told, the oftener it was put off."""
 _READ = "\0read"
 """When a body that waits for its other half was said."""
+
+_ROLE = "\0role"
+"""The role of who asks, in a body that outlives its lineage."""
+KEPT = ("call_id", "step_id", "attempt", "tool", "outcome", "failure", "duration_ms")
+"""Of a half whose lineage has ended: what tells how the call ended."""
 
 _DONE: Mapping[str, object] = {}
 """Stands for a call whose act was told."""
@@ -49,6 +56,7 @@ class Journal:
     def __init__(self, text: Text | None = None) -> None:
         self._text = text
         self._calls: OrderedDict[str, OrderedDict[str, Body]] = OrderedDict()
+        self._late: OrderedDict[tuple[str, str], Body] = OrderedDict()
         self._waits = journal_waits.Waits()
         self._steps: OrderedDict[str, dict[str, tuple[str, str]]] = OrderedDict()
         """Of a living lineage's steps: the newest attempt as an agent, and its role."""
@@ -66,7 +74,7 @@ class Journal:
             if len(parts) != 6 or not isinstance(found, dict):
                 raise ValueError("no message of the mesh")
             message = _Message(parts[2], parts[4], f"{parts[4]}/{parts[5]}", kind, parts[1],
-                               _header(headers, "ce-id"), time_unix_ms, found)
+                               _header(headers, "ce-id"), time_unix_ms, found, _header(headers, "ce-actor"))
             events = list(handler(self, message)) if handler is not None else []
             if waits is not None:
                 events += waits(self._waits, message)
@@ -87,10 +95,22 @@ class Journal:
     def _ended(self, message: "_Message") -> Iterator[Event]:
         if message.receiver != "gateway":
             return
-        self._calls.pop(message.lineage, None)
+        self._outlive(message.lineage)
         self._waits.end(message.lineage)
         self._steps.pop(message.lineage, None)
         yield Ended(message.id, message.lineage, message.time_unix_ms)
+
+    def _outlive(self, lineage: str) -> None:
+        """A lineage ends, and its calls go on: how they end is about the tool. What was asked is kept no longer."""
+        for call_id, body in self._calls.pop(lineage, {}).items():
+            if body is not _DONE:
+                kept = {name: body[name] for name in KEPT if name in body}
+                self._late[lineage, call_id] = {**kept, _ROLE: self._role(lineage, body)}
+        while len(self._late) > MAX_LATE:
+            self._late.popitem(last=False)
+
+    def _role(self, lineage: str, request: Body) -> str:
+        return self._steps.get(lineage, {}).get(str(request.get("step_id")), ("", ""))[1]
 
     def _assigned(self, message: "_Message") -> Iterator[Event]:
         body, step = message.body, message.body["step"]
@@ -119,14 +139,14 @@ class Journal:
         elif body.get("model") and body["outcome"] != "refused":
             agent, failed = str(body.get("step_id") or message.receiver), _code(body) in OUTAGES
             yield Served(message.id, message.lineage, agent, message.tenant, "model", str(body["model"]), failed,
-                         _int(body.get("duration_ms")), message.time_unix_ms)
+                         _int(body.get("duration_ms")), message.time_unix_ms, actor=message.actor)
 
     def _overran(self, message: "_Message") -> Iterator[Event]:
         """More was used than was reserved: that call of the model failed, although it answered."""
         body = message.body
         if body["service"] == "model_gateway":
             yield Served(message.id, message.lineage, "", message.tenant, "model", str(body["resource"]), True, 0,
-                         message.time_unix_ms, counted=True, why=str(body["what"]))
+                         message.time_unix_ms, counted=True, why=str(body["what"]), actor=message.actor)
 
     def _asked(self, message: "_Message") -> Iterator[Event]:
         """What a step says to those whom it asks; the planner, who hands it on, says nothing of its own."""
@@ -154,7 +174,11 @@ class Journal:
         yield message.closed(f"call:{body['call_id']}")
 
     def _join(self, message: "_Message") -> Iterator[Event]:
-        """The act, once both its request and its reply were read."""
+        """The act, once both its request and its reply were read; of an ended lineage only how the call ended."""
+        late = (message.lineage, str(message.body["call_id"]))
+        if late in self._late:
+            yield from self._join_late(message, late)
+            return
         calls = self._calls.get(message.lineage)
         if calls is None:
             calls = self._calls[message.lineage] = OrderedDict()
@@ -174,35 +198,41 @@ class Journal:
         request, reply = (message.body, other) if asks else (other, message.body)
         yield from self._act(message, request, reply)
 
+    def _join_late(self, message: "_Message", late: tuple[str, str]) -> Iterator[Event]:
+        asks, other = message.kind.endswith("requested"), self._late[late]
+        if ("outcome" in other) == asks:
+            del self._late[late]
+            request, reply = (message.body, other) if asks else (other, message.body)
+            yield from self._served(message, request, reply, str(other[_ROLE]))
+
     def _act(self, message: "_Message", request: Body, reply: Body) -> Iterator[Event]:
-        agent = f"{request.get('step_id')}/{request.get('attempt', 1)}"
         error = reply["outcome"] not in ("succeeded", "found")
         failure = reply.get("failure")
         result: object = None
         if isinstance(failure, dict):
             result = f"{failure.get('code')}: {failure.get('message')}"
         if "tool" in request:
-            action, arguments = str(request["tool"]), request["arguments_json"]
+            arguments = request["arguments_json"]
             result = result or self._content(reply.get("content"))
         else:
-            action, arguments = "search_documents", {"query": request["query"], "k": request.get("k")}
+            arguments = {"query": request["query"], "k": request.get("k")}
             passages = reply.get("passages") or ()
             result = result or [self._content(one.get("content")) for one in passages]  # type: ignore[attr-defined]
-        yield from self._served(message, agent, action, request, reply)
+        yield from self._served(message, request, reply, self._role(message.lineage, request))
         usage = reply.get("usage")
         spent = _int(usage.get("input_tokens")) + _int(usage.get("output_tokens")) if isinstance(usage, dict) else 0
-        yield Act(message.id, message.lineage, agent, action, arguments, result, error, tokens=spent,
-                  time_unix_ms=message.time_unix_ms, since_unix_ms=_int(request.get(_READ)), tenant=message.tenant,
-                  productive=not error)
+        yield Act(message.id, message.lineage, _agent(request), _action(request), arguments, result, error,
+                  tokens=spent, time_unix_ms=message.time_unix_ms, since_unix_ms=_int(request.get(_READ)),
+                  tenant=message.tenant, productive=not error)
 
-    def _served(self, message: "_Message", agent: str, action: str, request: Body, reply: Body) -> Iterator[Event]:
+    def _served(self, message: "_Message", request: Body, reply: Body, role: str) -> Iterator[Event]:
         code, refused = _code(reply), reply["outcome"] == "refused"
         if code in HELD_BACK:
             return  # It did not go out, and its agent is not to blame.
-        _, role = self._steps.get(message.lineage, {}).get(str(request.get("step_id")), ("", ""))
-        yield Served(message.id, message.lineage, agent, message.tenant, "tool", "" if refused else action,
-                     code in OUTAGES, _int(reply.get("duration_ms")), message.time_unix_ms, role,
-                     reply["outcome"] not in ("succeeded", "found"))  # fmt: skip
+        yield Served(message.id, message.lineage, _agent(request), message.tenant, "tool",
+                     "" if refused else _action(request), code in OUTAGES, _int(reply.get("duration_ms")),
+                     message.time_unix_ms, role, reply["outcome"] not in ("succeeded", "found"),
+                     actor=message.actor)  # fmt: skip
 
     def _content(self, content: object) -> str:
         """The text behind a reference, or its digest."""
@@ -216,12 +246,12 @@ class Journal:
 class _Message:
     """One message, as far as it is looked at."""
 
-    __slots__ = ("body", "id", "kind", "lineage", "receiver", "sender", "tenant", "time_unix_ms")
+    __slots__ = ("actor", "body", "id", "kind", "lineage", "receiver", "sender", "tenant", "time_unix_ms")
 
     def __init__(self, receiver: str, tenant: str, lineage: str, kind: str, sender: str, name: str, time_unix_ms: int,
-                 body: Body) -> None:
+                 body: Body, actor: str = "") -> None:
         self.receiver, self.tenant, self.lineage, self.kind = receiver, tenant, lineage, kind
-        self.sender, self.id, self.time_unix_ms, self.body = sender, name, time_unix_ms, body
+        self.sender, self.id, self.time_unix_ms, self.body, self.actor = sender, name, time_unix_ms, body, actor
 
     def opened(self, key: str, kind: Outstanding) -> Opened:
         """Something is outstanding from now on."""
@@ -230,6 +260,14 @@ class _Message:
     def closed(self, key: str) -> Closed:
         """It no longer is."""
         return Closed(self.id, self.lineage, key, self.time_unix_ms)
+
+
+def _agent(request: Body) -> str:
+    return f"{request.get('step_id')}/{request.get('attempt', 1)}"
+
+
+def _action(request: Body) -> str:
+    return str(request["tool"]) if "tool" in request else "search_documents"
 
 
 def _step_key(step_id: object, body: Body) -> str:

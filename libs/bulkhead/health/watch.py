@@ -1,7 +1,7 @@
 """All detectors over one stream of events: what the live watcher, `bulkhead analyze` and the scoring set run.
 
 In: events in stream order; the time that has passed. Out: trips and suspicions of deadlock. The state of a lineage is
-freed by its end, and what comes late for it changes nothing.
+freed by its end, and what comes late for it changes nothing, but how its calls ended: that is about what was called.
 """
 
 from collections import OrderedDict
@@ -20,7 +20,7 @@ from bulkhead.health.waitgraph import Wait, WaitGraph
 
 MAX_ENDED = 200_000
 MAX_ACTS = 100_000
-"""Ids of acts that are remembered: a recorder that delivers at least once tells some of them twice."""
+"""Ids of acts, and of calls that ended, that are remembered: who delivers at least once tells some of them twice."""
 
 
 class Watch:
@@ -37,6 +37,7 @@ class Watch:
         self.now_unix_ms = 0
         self._ended: OrderedDict[str, None] = OrderedDict()
         self._acts: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._served: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._tenants: dict[str, str] = {}
 
     def ended(self, lineage: str) -> bool:
@@ -47,10 +48,12 @@ class Watch:
         """Fold one event. A suspicion is to be confirmed: tell `confirmations` which sequences it has to wait for."""
         found: list[Trip | Suspected] = []
         self.now_unix_ms = max(self.now_unix_ms, event.time_unix_ms)
-        if event.lineage in self._ended:
+        if event.lineage in self._ended and not isinstance(event, Served):
             return found
         match event:
-            case Act() if self._told_before(event):
+            case Act() if _told_before(self._acts, event):
+                pass
+            case Served() if _told_before(self._served, event):
                 pass
             case Act():
                 found += self.loops.take(event)
@@ -75,15 +78,6 @@ class Watch:
             case _:
                 assert_never(event)
         return found
-
-    def _told_before(self, act: Act) -> bool:
-        key = (act.lineage, act.id)
-        if key in self._acts:
-            return True
-        self._acts[key] = None
-        while len(self._acts) > MAX_ACTS:
-            self._acts.popitem(last=False)
-        return False
 
     def pass_time(self, now_unix_ms: int) -> list[Trip]:
         """What is wrong because nothing came."""
@@ -131,6 +125,16 @@ class Watch:
         self.stalls.take(event)
         self._tenants.pop(name, None)
         return self.graph.end_task(name)
+
+
+def _told_before(known: OrderedDict[tuple[str, str], None], event: Act | Served) -> bool:
+    key = (event.lineage, event.id)
+    if key in known:
+        return True
+    known[key] = None
+    while len(known) > MAX_ACTS:
+        known.popitem(last=False)
+    return False
 
 
 def strongest(trips: list[Trip]) -> Level | None:

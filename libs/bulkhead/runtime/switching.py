@@ -12,7 +12,7 @@ from bulkhead.bus.port import Bus, WrongLastSequence
 from bulkhead.runtime.doer import CEILING
 from bulkhead.runtime.publisher import Publisher, persist
 from bulkhead_contracts import catalog, envelope, subjects
-from bulkhead_contracts.control import Breaker, Halt, HaltScope, Switched
+from bulkhead_contracts.control import Breaker, BreakerReset, Halt, HaltScope, Switched
 from bulkhead_contracts.result import Failure
 
 CODE = "halted_by_operator"
@@ -85,15 +85,41 @@ async def switch(bus: Bus, publisher: Publisher, wish: Wish) -> Halt | Failure:
                    hint="look at `bulkhead halts`, then try again")  # fmt: skip
 
 
-async def reset(bus: Bus, publisher: Publisher, breaker: Breaker, by: str, at_unix_ms: int) -> bool:
-    """Close a breaker by hand; False when it has changed meanwhile. Raises BusError."""
+def judge_reset(breaker: Breaker | None, what: str, person: str) -> Failure | None:
+    """Why a person of a tenant may not close this breaker of the tenant's; None when they may.
+
+    Nobody lets himself go on: neither a tenant that floods, nor whose own calls opened it.
+    """
+    if breaker is not None and breaker.scope == "tenant":
+        return Failure.of("not_yours", f"{what} holds your whole tenant back: {breaker.reason}",
+                          "it is tried again by itself; who operates the mesh may reset it: `bulkhead breakers reset`")
+    if breaker is None or breaker.phase == "closed":
+        return Failure.of("not_open", f"no breaker {what} of yours is open", "`bulkhead breakers` lists them")
+    if person in breaker.actors:
+        return Failure.of("tripped_it", f"{what} was opened by calls of {person}'s own tasks: {breaker.reason}",
+                          "another operator of the tenant may reset it; else it is tried again by itself")
+    return None
+
+
+async def reset(
+    bus: Bus, publisher: Publisher, breaker: Breaker, by: str, at_unix_ms: int, reason: str = ""
+) -> Breaker | None:
+    """Close a breaker by hand, and tell it; None when it has changed meanwhile. Raises BusError."""
     key = subjects.breaker_key(breaker.scope, breaker.tenant, breaker.name)
     found = await bus.last(subjects.CONTROL_STREAM, key)
     if found is None or Breaker.model_validate_json(found.body) != breaker:
-        return False
+        return None
+    # Not before it opened, whatever this machine's clock says: who folds would take it for news of before.
+    since = max(at_unix_ms, breaker.since_unix_ms)
     closed = Breaker(scope=breaker.scope, tenant=breaker.tenant, name=breaker.name, phase="closed",
-                     reason=f"reset by {by}", since_unix_ms=at_unix_ms, by=by[:64])  # fmt: skip
-    return await store(bus, publisher, key, closed.model_dump_json().encode(), found.sequence)
+                     reason=f"reset by {by}", since_unix_ms=since, by=by[:64])  # fmt: skip
+    if not await store(bus, publisher, key, closed.model_dump_json().encode(), found.sequence):
+        return None
+    tenant = breaker.name if breaker.scope == "tenant" else breaker.tenant or EVERYBODY
+    fact = BreakerReset(breaker=closed, was=breaker.reason, reason=reason)
+    index = f"reset/{breaker.scope}/{breaker.tenant}/{breaker.name}/{found.sequence}"
+    await publisher.send(catalog.JOURNAL, fact, tenant=tenant, task=HALTS, index=index, actor=by)
+    return closed
 
 
 async def store(bus: Bus, publisher: Publisher, key: str, body: bytes, after: int) -> bool:

@@ -18,7 +18,7 @@ from bulkhead.runtime import inbound
 from bulkhead.runtime.context import Context, Identity, make_context
 from bulkhead.runtime.edge import Received, Retry
 from bulkhead.runtime.publisher import Publisher
-from bulkhead.runtime.switching import Wish, judge
+from bulkhead.runtime.switching import Wish, judge, judge_reset
 from bulkhead_contracts import subjects
 from bulkhead_contracts.budget import (
     LimitsReplied,
@@ -29,7 +29,7 @@ from bulkhead_contracts.budget import (
     TopUpReplied,
     TopUpRequested,
 )
-from bulkhead_contracts.control import Halt, HaltReplied, HaltRequested
+from bulkhead_contracts.control import Breaker, Halt, HaltReplied, HaltRequested, ResetReplied, ResetRequested
 from bulkhead_contracts.envelope import Envelope, derive_id
 from bulkhead_contracts.grant import GrantReplied, GrantRequested
 from bulkhead_contracts.result import Failure
@@ -165,6 +165,15 @@ class InProcessBus:
         self.halts[key] = found
         return HaltReplied(halt=found)
 
+    async def _reset(self, ask: ResetRequested) -> ResetReplied:
+        """As budget, over the entries that are stored here."""
+        tenant = ask.requester.tenant
+        found = await self.last(subjects.CONTROL_STREAM, subjects.breaker_key(ask.scope, tenant, ask.name))
+        stands = Breaker.model_validate_json(found.body) if found is not None else None
+        failure = judge_reset(stands, f"{ask.scope}:{ask.name}", ask.requester.person)
+        closed = stands and stands.model_copy(update={"phase": "closed", "by": f"{tenant}/{ask.requester.person}"})
+        return ResetReplied(failure=failure) if failure else ResetReplied(breaker=closed)
+
     def _limited(self, ask: LimitsRequested) -> LimitsReplied:
         """As budget answers: its own judgement, over limits that are kept here."""
         if (failure := limiting.refused(ask, ask.requester.tenant)) is not None:
@@ -202,6 +211,9 @@ class InProcessBus:
             if (headers or {}).get("ce-type") == SpendRequested.ce_type():
                 told = self._summed(SpendRequested.model_validate_json(body))
                 return Live("reply", {"ce-type": told.ce_type()}, told.encode())
+            if (headers or {}).get("ce-type") == ResetRequested.ce_type():
+                reset = await self._reset(ResetRequested.model_validate_json(body))
+                return Live("reply", {"ce-type": reset.ce_type()}, reset.encode())
             said = self._switched(HaltRequested.model_validate_json(body))
             return Live("reply", {"ce-type": said.ce_type()}, said.encode())
         if subject.startswith("rpc.gateway.rag."):

@@ -7,6 +7,9 @@ import pytest
 from pydantic import ValidationError
 
 from bulkhead.bus.port import Stored
+from bulkhead.cli.output import Stop
+from bulkhead.cli.switching import reset_breaker
+from bulkhead.client import Mesh, Refused
 from bulkhead_contracts import subjects
 from bulkhead_contracts.control import Breaker, Halt
 from services.gateway.topups import TopUpSubmission
@@ -98,3 +101,63 @@ async def test_a_tenant_sees_what_concerns_it_and_nothing_of_others(mesh, http) 
     assert [one["name"] for one in (await http.get("/v1/breakers")).json()["breakers"]] == ["b"]
     foreign = {"Authorization": f"Bearer {FOREIGN}"}
     assert "acme" not in json.dumps((await http.get("/v1/halts", headers=foreign)).json())
+
+
+OPENED = {"scope": "tool", "tenant": "acme", "name": "http_get", "phase": "open", "reason": "7 of 10 calls failed"}
+RESET = {"scope": "tool", "name": "http_get", "reason": "it answers\nagain"}
+
+
+async def test_an_operator_resets_a_breaker_of_the_tenant_that_others_opened(mesh, http) -> None:
+    key = subjects.breaker_key("tool", "acme", "http_get")
+    stored(mesh, key, Breaker(**OPENED, actors=("ada", "eve")))
+    mine = await http.post("/v1/resets", json=RESET)
+    assert (mine.status_code, mine.json()["code"]) == (403, "tripped_it") and "operator" in mine.json()["hint"]
+    stored(mesh, key, Breaker(**OPENED, actors=("eve",)))
+    done = await http.post("/v1/resets", json=RESET)
+    assert done.status_code == 200 and (done.json()["phase"], done.json()["by"]) == ("closed", "acme/ada")
+    foreign = await http.post("/v1/resets", json=RESET, headers={"Authorization": f"Bearer {FOREIGN}"})
+    assert foreign.status_code in (403, 409) and "7 of 10" not in foreign.text, "another tenant's is not even told"
+    auditor = await http.post("/v1/resets", json=RESET, headers={"Authorization": f"Bearer {AUDITOR}"})
+    assert (auditor.status_code, auditor.json()["code"]) == (403, "forbidden")
+    stored(mesh, key, Breaker(**OPENED | {"phase": "closed"}))
+    closed = await http.post("/v1/resets", json=RESET)
+    assert (closed.status_code, closed.json()["code"]) == (409, "not_open")
+
+
+@pytest.mark.parametrize("change", [
+    {"scope": "task"}, {"scope": "feature"}, {"reason": " "}, {"name": ""}, {"by": "operator:root"},
+    {"tenant": "other"},
+])  # fmt: skip
+async def test_a_reset_that_does_not_fit_is_named(http, change) -> None:
+    answer = await http.post("/v1/resets", json=RESET | change)
+    assert answer.status_code == 422 and next(iter(change)) in answer.json()["detail"]
+
+
+async def test_a_reset_without_budget_claims_nothing(mesh, http) -> None:
+    mesh.bus.signer_down = True
+    answer = await http.post("/v1/resets", json=RESET)
+    assert answer.status_code == 503 and "/v1/breakers" in answer.json()["hint"]
+
+
+class Remote:
+    """A gateway, as the command line finds it by --url and --api-key."""
+
+    def __init__(self, mesh) -> None:
+        self._app = mesh.gateways[0].app
+
+    def mesh(self) -> Mesh:
+        return Mesh("http://gateway", api_key=OPERATOR, transport=httpx.ASGITransport(app=self._app))
+
+
+async def test_the_command_resets_over_http_and_tells_what_the_gateway_tells(mesh, tmp_path, capsys) -> None:
+    key, remote = subjects.breaker_key("tool", "acme", "http_get"), Remote(mesh)
+    stored(mesh, key, Breaker(**OPENED, actors=("ada",)))
+    with pytest.raises(Refused) as refused:
+        await reset_breaker(tmp_path, remote, "tool:http_get", "", "mended", as_json=True)  # type: ignore[arg-type]
+    assert refused.value.code == "tripped_it"
+    stored(mesh, key, Breaker(**OPENED))
+    await reset_breaker(tmp_path, remote, "tool:http_get", "", "mended", as_json=True)  # type: ignore[arg-type]
+    told = json.loads(capsys.readouterr().out)
+    assert (told["state"], told["by"], told["name"]) == ("closed", "acme/ada", "http_get")
+    with pytest.raises(Stop, match="adds nothing"):
+        await reset_breaker(tmp_path, remote, "tool:http_get", "other", "mended", as_json=True)  # type: ignore[arg-type]

@@ -1,5 +1,6 @@
 """Which calls open which breaker, and how trials close it: playbooks over one stream of calls."""
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -14,6 +15,7 @@ from bulkhead_contracts.model import ModelCallReplied
 from bulkhead_contracts.plan import PlanStep
 from bulkhead_contracts.result import ContentRef, Failure
 from bulkhead_contracts.step import StepAssigned
+from bulkhead_contracts.task import TaskEnded
 from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
 
 NAMED = DEFAULT.breakers
@@ -156,3 +158,54 @@ def test_a_call_that_is_put_off_is_outstanding_as_long_as_its_asker_may_wait() -
     body = CallDeferred(call_id="c", after_ms=15_000, paused=True)
     (opened_, _) = said(Journal(), body, "model_gateway", "worker")
     assert isinstance(opened_, Opened) and opened_.until_unix_ms == NOW + 15_000 * DEFERRED_TIMES
+
+def breaker_of(watch: Watch) -> str:
+    return watch.circuits.found[TOOL].phase if TOOL in watch.circuits.found else "unseen"
+
+
+def asked(name: str) -> ToolCallRequested:
+    return ToolCallRequested(call_id=name, step_id="s1", attempt=1, tool="look", arguments_json='{"text":"long"}',
+                             deadline_unix_ms=1)  # fmt: skip
+
+
+def failed(name: str) -> ToolCallReplied:
+    return ToolCallReplied(call_id=name, step_id="s1", outcome="failed", duration_ms=7,
+                           failure=Failure(code="timeout", message="m"))  # fmt: skip
+
+
+def test_calls_that_fail_after_their_task_has_ended_count_all_the_same_and_once() -> None:
+    """A step fails for good with its first failing call, its task with it: the other calls are answered after that."""
+    journal, watch, numbers = Journal(), Watch(DEFAULT), itertools.count(1)
+
+    def tell(task: str, body: object, sender: str, to: str, name: str = "") -> list[object]:
+        headers = {"ce-type": body.ce_type(), "ce-id": name or f"m{next(numbers)}"}  # type: ignore[attr-defined]
+        events = journal.read(f"mesh.{sender}.{to}.1.acme.{task}", headers, body.encode(), NOW)  # type: ignore[attr-defined]
+        return [found for event in events for found in watch.take(event)]
+
+    found, calls = [], [f"c{number}" for number in range(4)]
+    for task in ("t1", "t2", "t3"):
+        step = PlanStep(id="s1", title="t", instruction="i", role="clerk")
+        tell(task, StepAssigned(step=step, attempt=1, plan_version=1, objective=REF, deadline_unix_ms=1), "planner",
+             "worker")  # fmt: skip
+        for name in calls[:3]:
+            tell(task, asked(name), "worker", "tool_executor")
+        tell(task, failed("c3"), "tool_executor", "worker")  # Read before its request, which the end overtakes.
+        found += tell(task, failed("c0"), "tool_executor", "worker")
+        tell(task, TaskEnded(status="failed"), "planner", "gateway")
+        for name in calls[1:3]:
+            found += tell(task, failed(name), "tool_executor", "worker", f"{task}/{name}")
+            found += tell(task, failed(name), "tool_executor", "worker", f"{task}/{name}")
+        found += tell(task, asked("c3"), "worker", "tool_executor")
+    assert [one.detector for one in found] == ["breaker.tool"]  # type: ignore[attr-defined]
+    assert "10 of 10 calls failed" in found[0].what and breaker_of(watch) == "open"  # type: ignore[attr-defined]
+    counted = sum(one.calls for one in watch.circuits.found["agent", "acme", "worker.clerk"].buckets)
+    assert counted == 12, "and for whoever asked, under its role"
+    assert not journal.unreadable and not journal._late, "nothing is kept of calls that were told"
+
+
+def test_a_call_that_is_told_again_counts_once() -> None:
+    watch = Watch(DEFAULT)
+    for number in range(NAMED.min_calls - 1):
+        for _ in range(3):
+            assert watch.take(call(number, failed=True)) == []
+    assert len(watch.take(call(NAMED.min_calls, failed=True))) == 1

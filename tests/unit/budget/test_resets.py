@@ -1,0 +1,158 @@
+"""Breakers reset by a tenant's people: who may, what is told, and what every replica's fold makes of it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from bulkhead.bus.memory import MemoryBroker, MemoryBus
+from bulkhead.bus.port import Stored
+from bulkhead.health.events import Served
+from bulkhead.health.thresholds import DEFAULT
+from bulkhead.runtime.edge import Received
+from bulkhead.runtime.publisher import Publisher
+from bulkhead_contracts import subjects
+from bulkhead_contracts.control import Breaker, BreakerReset, ResetReplied, ResetRequested
+from bulkhead_contracts.envelope import Envelope
+from bulkhead_contracts.task import RequesterClaim
+from services.budget.switches import Switches
+from services.budget.tripping import entry_of, learn
+from services.budget.watching import Watching
+
+NOW = 1_795_000_000_000
+TOOL = ("tool", "acme", "http_get")
+
+
+@dataclass
+class Place:
+    """What budget's switches need of a context."""
+
+    bus: MemoryBus
+    publisher: Publisher
+    now: int = NOW
+
+    def clock(self) -> int:
+        return self.now
+
+
+def place() -> Place:
+    bus = MemoryBus(MemoryBroker.mesh(), "budget")
+    return Place(bus, Publisher("budget", bus, b"b" * 32, lambda: NOW))
+
+
+def breaker(**changes: Any) -> Breaker:
+    fields = {"scope": "tool", "tenant": "acme", "name": "http_get", "phase": "open", "reason": "7 of 10 calls failed",
+              "since_unix_ms": NOW - 9, "until_unix_ms": NOW + 30_000, "openings": 1, "actors": ("ada",)}  # fmt: skip
+    return Breaker(**fields | changes)  # type: ignore[arg-type]
+
+
+async def put(where: Place, one: Breaker) -> None:
+    key = subjects.breaker_key(one.scope, one.tenant, one.name)
+    await where.bus.publish(key, one.model_dump_json().encode(), {}, f"{key}{one.since_unix_ms}{one.phase}")
+
+
+async def stands(where: Place, one: Breaker) -> Breaker:
+    found = await where.bus.last(subjects.CONTROL_STREAM, subjects.breaker_key(one.scope, one.tenant, one.name))
+    assert found is not None
+    return Breaker.model_validate_json(found.body)
+
+
+async def ask(where: Place, person: str = "bob", *, role: str = "operator", tenant: str = "acme", scope: str = "tool",
+              name: str = "http_get") -> ResetReplied:  # fmt: skip
+    who = RequesterClaim(tenant=tenant, person=person, role=role, via="api_key")  # type: ignore[arg-type]
+    body = ResetRequested(requester=who, scope=scope, name=name, reason="it answers again")  # type: ignore[arg-type]
+    head = Envelope(id="m", type=body.ce_type(), source="gateway", time_unix_ms=NOW)
+    return await Switches(where).reset(Received(head, body, "acme", "halts", "gateway", 0, 1, 1))  # type: ignore[arg-type]
+
+
+async def facts(where: Place) -> list[Stored]:
+    return await where.bus.read("INBOX_JOURNAL", "mesh.>")
+
+
+async def test_an_operator_whose_tasks_did_not_open_it_closes_it_and_it_is_told() -> None:
+    where = place()
+    await put(where, breaker())
+    reply = await ask(where)
+    assert reply.failure is None and reply.breaker == await stands(where, breaker())
+    assert (reply.breaker.phase, reply.breaker.by) == ("closed", "acme/bob")
+    (fact,) = await facts(where)
+    told = BreakerReset.model_validate_json(fact.body)
+    assert (told.breaker, told.was, told.reason) == (reply.breaker, "7 of 10 calls failed", "it answers again")
+    assert fact.headers["ce-actor"] == "acme/bob"
+    again = await ask(where)
+    assert again.failure is not None and again.failure.code == "not_open" and len(await facts(where)) == 1
+
+
+@pytest.mark.parametrize(
+    ("entry", "asks", "code"),
+    [
+        ({}, {"person": "ada"}, "tripped_it"),
+        ({"phase": "half_open"}, {"person": "ada"}, "tripped_it"),
+        ({}, {"role": "submitter"}, "forbidden"), ({}, {"role": "approver"}, "forbidden"),
+        ({}, {"tenant": "other"}, "forbidden"),
+        ({"tenant": "other"}, {}, "not_open"), ({"tenant": ""}, {}, "not_open"),
+        ({"phase": "closed"}, {}, "not_open"), ({}, {"name": "calculate"}, "not_open"),
+        ({"scope": "tenant", "tenant": "", "name": "acme", "actors": ()}, {"scope": "tenant", "name": "acme"},
+         "not_yours"),
+        ({"scope": "tenant", "tenant": "", "name": "other"}, {"scope": "tenant", "name": "other"}, "forbidden"),
+    ],
+)  # fmt: skip
+async def test_who_was_tripped_by_it_and_who_is_of_elsewhere_may_not(entry: dict, asks: dict, code: str) -> None:
+    where = place()
+    before = breaker(**entry)
+    await put(where, before)
+    reply = await ask(where, **asks)
+    assert reply.breaker is None and reply.failure is not None
+    assert reply.failure.code == code and reply.failure.hint
+    assert await stands(where, before) == before and await facts(where) == []
+
+
+async def test_a_clock_that_is_behind_closes_it_all_the_same() -> None:
+    where = place()
+    where.now = NOW - 3_600_000
+    await put(where, breaker())
+    reply = await ask(where)
+    assert reply.breaker is not None and reply.breaker.since_unix_ms == NOW - 9
+
+
+# The fold
+
+
+def opened() -> Watching:
+    fold = Watching(DEFAULT)
+    for number in range(DEFAULT.breakers.min_calls):
+        fold.watch.take(Served(f"m{number}", "acme/t1", "s1/1", "acme", "tool", "http_get", True, 5, NOW - 60 + number,
+                               actor="ada" if number % 2 else "eve"))  # fmt: skip
+    assert fold.watch.circuits.found[TOOL].phase == "open"
+    return fold
+
+
+async def test_every_fold_knows_of_it_by_the_journal_and_believes_nobody_else() -> None:
+    where, fold = place(), opened()
+    await put(where, breaker(since_unix_ms=fold.watch.circuits.found[TOOL].since_unix_ms))
+    await ask(where)
+    (fact,) = await facts(where)
+    for liar in ("worker", "tool_executor", "gateway"):
+        parts = fact.subject.split(".")
+        forged = Stored(".".join([parts[0], liar, *parts[2:]]), fact.headers, fact.body, fact.sequence, NOW)
+        fold.replay(forged)
+        assert fold.watch.circuits.found[TOOL].phase == "open", liar
+    fold.take(fact)
+    assert fold.watch.circuits.found[TOOL].phase == "closed" and not fold.watch.circuits.changed
+    assert fold.watch.circuits.found[TOOL].reason == "reset by acme/bob"
+
+
+def test_for_whom_it_opened_stands_in_its_entry_also_after_another_took_over() -> None:
+    circuits = opened().watch.circuits
+    entry = entry_of(TOOL, circuits.found[TOOL], circuits.evidence(TOOL), circuits.actors(TOOL))
+    assert set(entry.actors) == {"ada", "eve"}
+    later = Watching(DEFAULT).watch
+    learn(later.circuits, entry)
+    due = later.circuits.found[TOOL].until_unix_ms
+    trial = Served("n", "acme/t2", "s1/1", "acme", "tool", "http_get", False, 5, due + 9, actor="bob")
+    later.take(trial)
+    half = entry_of(TOOL, later.circuits.found[TOOL], later.circuits.evidence(TOOL), later.circuits.actors(TOOL))
+    assert (half.phase, half.actors, half.evidence) == ("half_open", entry.actors, entry.evidence)
+    later.take(Served("o", "acme/t2", "s1/1", "acme", "tool", "http_get", True, 5, due + 19, actor="bob"))
+    again = entry_of(TOOL, later.circuits.found[TOOL], later.circuits.evidence(TOOL), later.circuits.actors(TOOL))
+    assert again.phase == "open" and set(again.actors) == {"ada", "eve", "bob"}
