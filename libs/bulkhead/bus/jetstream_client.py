@@ -36,6 +36,8 @@ _BLANKS = " \t\n\r\x0b\x0c"
 _HEADERS_BEGIN = len(FRAME) + 2
 _INLINE_STATUS = ord(" ")
 _TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+MAX_HANDSHAKE_S = 30.0
+"""So long a connection may take that the broker has accepted, on a busy machine."""
 MAX_UNSENT_BYTES = 1_048_576
 """Beyond this the socket is slower than we are: nats-py's flusher, which waits for it, takes over."""
 
@@ -59,6 +61,31 @@ class DirectClient(Client):
         if not isinstance(self._transport, NamedTransport):
             self._transport = NamedTransport(self.lookup)
         await self._transport.connect(s.uri, DEFAULT_BUFFER_SIZE, self.options["connect_timeout"])
+
+    async def _process_connect_init(self) -> None:
+        """As nats-py's, but not for ever. A connection that was given up before nats-py called it one has left its
+        reader behind, which would read this one's bytes. Raises what nats-py's raises, TimeoutError."""
+        for task in (self._reading_task, self._ping_interval_task, self._flusher_task):
+            if task is not None:
+                task.cancel()
+        async with asyncio.timeout(MAX_HANDSHAKE_S):
+            await super()._process_connect_init()
+
+    async def _attempt_reconnect(self) -> None:
+        """As nats-py's, which gives up for good where it meets what it does not know, a TLS stream that breaks off in
+        the handshake among it: nobody would try again."""
+        asked = asyncio.current_task()
+        while True:
+            try:
+                await super()._attempt_reconnect()
+            except (RuntimeError, TypeError, AttributeError, AssertionError, EOFError) as error:
+                self._err = error
+                await self._error_cb(error)
+            goes_on = self.is_reconnecting or self.is_connecting
+            if not goes_on or (asked is not None and asked.cancelling()):
+                return
+            self._status = Client.RECONNECTING
+            await asyncio.sleep(self.options["reconnect_time_wait"])
 
     async def listen(self, subject: str, take: Take, queue: str = "") -> Subscription:
         """Subscribe, in a queue group or alone. `take` is called as soon as a message is read: it must return at once

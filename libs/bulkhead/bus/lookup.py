@@ -20,6 +20,9 @@ Found = list[str]
 Resolve = Callable[[str, int], Found]
 
 
+CLOSE_S = 2.0
+
+
 class HostUnknown(OSError):
     """A name that nobody knows, or that no name server answers for."""
 
@@ -85,6 +88,7 @@ class NamedTransport(TcpTransport):
     async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: int) -> None:
         """As nats-py's. Raises OSError, TimeoutError."""
         assert uri.hostname is not None and uri.port is not None, uri
+        self.close()  # Of an attempt that failed: the broker would keep it until its own time is up.
         addresses = await self._lookup.addresses(uri.hostname, uri.port, connect_timeout)
         async with asyncio.timeout(connect_timeout):
             for place, address in enumerate(addresses):
@@ -97,6 +101,12 @@ class NamedTransport(TcpTransport):
                     self._bare_io_reader = self._io_reader = reader
                     self._bare_io_writer = self._io_writer = writer
                     return
+
+    async def wait_closed(self) -> None:
+        """As nats-py's, but not for ever: a TLS stream waits for a goodbye that a frozen peer does not say."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_S):
+                await super().wait_closed()
 
 
 def _is_address(host: str) -> bool:

@@ -1,6 +1,6 @@
 """Whoever runs the mesh in containers has the whole command line: what ran, why, how all stands.
 
-A copy of it, and a mesh made of the copy: test_restoring.
+A copy of it, and a mesh made of the copy: restoring.py.
 """
 
 import asyncio

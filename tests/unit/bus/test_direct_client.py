@@ -215,3 +215,47 @@ def _connected() -> tuple[DirectClient, _Socket]:
     client._flush_queue = asyncio.Queue()
     client._ps = Parser(client)
     return client, socket
+
+
+async def _reconnecting(
+    monkeypatch: pytest.MonkeyPatch, *ends: Exception | str | None
+) -> tuple[DirectClient, list[str]]:
+    """A client that has lost its connection; nats-py's attempts end as `ends` says, one after the other."""
+    client, tried = DirectClient(), list[str]()
+    left, client.options = list(ends), {"reconnect_time_wait": 0.001}
+    client._status = Client.RECONNECTING
+
+    async def told(error: Exception) -> None:
+        tried.append(type(error).__name__)
+
+    async def attempt(self: Client) -> None:
+        end = left.pop(0)
+        if isinstance(end, Exception):
+            raise end
+        tried.append(end or "gave up")
+        if end == "connected":
+            self._status = Client.CONNECTED
+
+    client._error_cb = told
+    monkeypatch.setattr(Client, "_attempt_reconnect", attempt)
+    return client, tried
+
+
+async def test_what_ends_nats_pys_attempts_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A TLS stream that broke off in its handshake, a reader that was left behind: the service was cut off for good."""
+    client, tried = await _reconnecting(monkeypatch, RuntimeError("two readers"), None, "connected")
+    await asyncio.wait_for(client._attempt_reconnect(), 5)
+    assert tried == ["RuntimeError", "gave up", "connected"]
+
+
+async def test_whoever_is_told_to_end_tries_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    client, tried = await _reconnecting(monkeypatch, None)
+    task = asyncio.ensure_future(client._attempt_reconnect())
+
+    async def cut_off(self: Client) -> None:
+        task.cancel()
+        tried.append("gave up")
+
+    monkeypatch.setattr(Client, "_attempt_reconnect", cut_off)
+    await asyncio.wait({task}, timeout=5)
+    assert task.done() and tried == ["gave up"]
