@@ -62,7 +62,7 @@ def tests(runner: Runner, suite: str, arguments: Sequence[str], most_s: float) -
     """pytest until the first failure."""
     lean = [] if suite == "contract" else ["-p", "no:schemathesis", "-p", "no:xdist"]  # A second of every start.
     # That a test fails is asked, not how: rewriting its asserts costs as much as many tests do.
-    command = ["-x", "-q", "-p", "no:cacheprovider", "--timeout", "60", "--assert", "plain", "--tb", "line",
+    command = ["-x", "-q", "-p", "no:cacheprovider", "--timeout", "180", "--assert", "plain", "--tb", "line",
                "-p", "tests.planted.hurry", *lean, *arguments]  # fmt: skip
     code, out, seconds = runner.run("pytest", command, most_s)
     told = out.strip().splitlines()[-1:] or [""]
