@@ -52,7 +52,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path,
     server.handle_error = lambda *_: None  # type: ignore[method-assign]
     threading.Thread(target=server.serve_forever, daemon=True).start()
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
-    yield f"https://localhost:{server.server_address[1]}/simple/", folder / "tls" / tls.CA_FILE, digest
+    yield f"https://localhost:{server.server_address[1]}" + "/simple/", folder / "tls" / tls.CA_FILE, digest
     server.shutdown()
     server.server_close()
 
