@@ -221,6 +221,7 @@ def ids(value: Json) -> set[str]:
     return found
 
 
+@lru_cache(maxsize=128)  # The last text is compared with each of a window.
 def shingles(text: str, size: int = 4, most: int = 400) -> frozenset[str]:
     """Overlapping runs of letters and digits of a text, without case and punctuation."""
     plain = " ".join(re.findall(r"\w+", text[: 2 * most].casefold()))[:most]
