@@ -98,7 +98,7 @@ async def test_a_store_of_a_given_size_is_remembered_and_none_is_made_smaller_th
     async with small(tmp_path, given=Given(store_gib=40)) as mesh:
         assert await most(mesh) == 4 * 1024**3
     monkeypatch.setattr("infra.nats.bounds.GIB", 4096)
-    with pytest.raises(ProvisionError, match=r"INBOX_WORKER holds .* give more \(--store-gib\), or purge"):
+    with pytest.raises(ProvisionError, match=r"INBOX_WORKER holds .* give more \(--store-gib, .*\), or purge"):
         async with small(tmp_path, given=Given(store_gib=100)):
             pass
     with pytest.raises(StartFailed, match="--store-gib: a store of 3 GiB: write 4 to"):
