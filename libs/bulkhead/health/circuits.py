@@ -60,6 +60,7 @@ class Circuits:
         breaker = self.found.get(key)
         if breaker is not None:
             self.found[key], _ = step(breaker, Reset(at_unix_ms, by), self._named)
+            self._shown.pop(key, None)
         self.changed.pop(key, None)
 
     def adopt(
@@ -87,10 +88,11 @@ class Circuits:
                 breaker, _ = step(breaker, Asked(breaker.until_unix_ms), named)
             call = replace(call, trial=True)
         shown = self._shown.get(key) or self._shown.setdefault(key, Shown())
-        seen = (call.at_unix_ms, event.id, event.actor)
-        shown.calls.append(seen)
-        if call.failed or call.latency_ms >= named.slow_ms:
-            shown.faults.append(seen)
+        if call.trial if phase != "closed" else began >= breaker.since_unix_ms:
+            seen = (call.at_unix_ms, event.id, event.actor)
+            shown.calls.append(seen)
+            if call.failed or call.latency_ms >= named.slow_ms:
+                shown.faults.append(seen)
         breaker, answer = step(breaker, call, named)
         self._keep(key, breaker)
         if breaker.phase != phase or isinstance(answer, Changed):

@@ -156,3 +156,17 @@ def test_for_whom_it_opened_stands_in_its_entry_also_after_another_took_over() -
     later.take(Served("o", "acme/t2", "s1/1", "acme", "tool", "http_get", True, 5, due + 19, actor="bob"))
     again = entry_of(TOOL, later.circuits.found[TOOL], later.circuits.evidence(TOOL), later.circuits.actors(TOOL))
     assert again.phase == "open" and set(again.actors) == {"ada", "eve", "bob"}
+
+
+def test_who_only_had_calls_under_way_did_not_open_it_again() -> None:
+    """ada's last calls end after the reset and count for nothing; then eve's open it: ada may reset it, eve may not."""
+    circuits = opened().watch.circuits
+    circuits.reset(TOOL, "acme/bob", NOW)
+    for number in range(5):
+        circuits.take(Served(f"u{number}", "acme/t1", "s1/1", "acme", "tool", "http_get", True, 900, NOW + 10 + number,
+                             actor="ada"))  # fmt: skip
+    for number in range(DEFAULT.breakers.min_calls):
+        circuits.take(Served(f"n{number}", "acme/t2", "s1/1", "acme", "tool", "http_get", True, 5, NOW + 99 + number,
+                             actor="eve"))  # fmt: skip
+    assert circuits.found[TOOL].phase == "open" and circuits.actors(TOOL) == ("eve",)
+    assert {one[0] for one in circuits.evidence(TOOL)} == {"n"}
