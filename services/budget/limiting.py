@@ -35,7 +35,7 @@ from bulkhead_contracts.budget import (
     TopUpReplied,
     TopUpRequested,
 )
-from bulkhead_contracts.limits import MAX_LIMIT_TARGETS, MAX_TOP_UP_CHANGES, MAX_TOP_UPS
+from bulkhead_contracts.limits import MAX_LIMIT_CHANGES, MAX_LIMIT_TARGETS, MAX_TOP_UP_CHANGES, MAX_TOP_UPS
 from bulkhead_contracts.result import Failure
 
 from .alerts import latest
@@ -67,6 +67,17 @@ class Page:
     limits: Limits = field(default_factory=dict)
     top_ups: tuple[TopUp, ...] = ()
     changed_unix_ms: int = 0
+    changes: tuple[str, ...] = ()
+
+    @property
+    def known(self) -> frozenset[str]:
+        """Ids that a repeat is told by: of the tenant's last changes, and of the last top-ups of each task."""
+        return frozenset((self.change, *self.changes, *(one for row in self.top_ups for one in row.changes)))
+
+    def remembered(self, change: str) -> tuple[str, ...]:
+        """The last changes after one more."""
+        before = self.changes or ((self.change,) if self.change else ())
+        return (*before, change)[-MAX_LIMIT_CHANGES:]
 
     @property
     def effective(self) -> Limits:
@@ -130,7 +141,7 @@ class LimitBook:
                                      "version of budget") from error  # fmt: skip
             assert isinstance(body, LimitsChanged), "nobody says anything else there"
             page = Page(body.revision, stored.sequence, body.change, {one.target: one.limit for one in body.limits},
-                        body.top_ups, body.changed_unix_ms)  # fmt: skip
+                        body.top_ups, body.changed_unix_ms, body.changes)  # fmt: skip
         known = self._pages.get(tenant, Page())
         # A follower that lags knows less than this replica does.
         self._pages[tenant] = page if page.revision >= known.revision else known
@@ -206,8 +217,8 @@ class LimitBook:
         change = f"{message.envelope.id[:MAX_ID_CHARS]}-{content}" if content else message.envelope.id[:64]
         for _ in range(TRIES):
             page = await self._read(message.tenant)
-            if page.change == change or any(change in one.changes for one in page.top_ups):
-                return page  # The answer to the first try was lost.
+            if change in page.known:
+                return page  # The answer to the first try was lost, whatever others have changed since then.
             if any(message.envelope.id in one.changes for one in page.top_ups):
                 return page  # As facts had it that did not remember contents yet.
             made = make(page, change)
@@ -254,7 +265,7 @@ def changed(page: Page, body: LimitsRequested, tenant: str, change: str, now_uni
     return LimitsChanged(
         tenant=tenant, revision=page.revision + 1, target=body.target, old=old, new=body.limit,
         by=body.requester.person, changed_unix_ms=now_unix_ms, change=change, limits=_rows(limits),
-        top_ups=_living(page, now_unix_ms),
+        top_ups=_living(page, now_unix_ms), changes=page.remembered(change),
     )  # fmt: skip
 
 
@@ -281,7 +292,7 @@ def topped_up(
 ) -> LimitsChanged | Failure:
     """The fact that gives a task more, or why it cannot. Pure."""
     asked = change.rpartition("-")[0]
-    if asked and any(one.rpartition("-")[0] == asked for row in page.top_ups for one in row.changes):
+    if asked and any(one.rpartition("-")[0] == asked for one in page.known):
         return Failure.of("idempotency_reused", f"task {body.task} was topped up under this key with another amount or "
                           "reason", "use a new key for another top-up, or repeat the first one unchanged")  # fmt: skip
     known = {one.task: one for one in _living(page, now_unix_ms)}
@@ -299,7 +310,7 @@ def topped_up(
     return LimitsChanged(
         tenant=tenant, revision=page.revision + 1, target=f"task/{body.task}", old=before.add, new=sum_,
         by=body.requester.person, changed_unix_ms=now_unix_ms, change=change, limits=_rows(page.limits),
-        topped_up=True, reason=body.reason, top_ups=tuple(known.values()),
+        topped_up=True, reason=body.reason, top_ups=tuple(known.values()), changes=page.remembered(change),
     )  # fmt: skip
 
 

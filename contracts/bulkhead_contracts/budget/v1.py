@@ -149,7 +149,9 @@ class NoticeRequested(Body):
     """Ask: tell the people outside who pay for a tenant, by its webhook; without one nothing is told.
 
     notice: the event's id, the same when it is told again: at least once, and whoever gets it drops doubles. kind:
-    open, `share` and `rate` as in `Alerted`; more may come. account: as `Alerted.scope`; never one of several tenants.
+    open, `share` and `rate` as in `Alerted`; `halted`, `resumed`, `breaker_opened`, `breaker_reset`, `stalled`; more
+    may come. account: as `Alerted.scope`, or what else it is about (`tool:acme:http_get`, without figures then); never
+    one of several tenants.
     """
 
     TYPE: ClassVar[str] = "mesh.budget.notice_requested"
@@ -279,6 +281,7 @@ class LimitsChanged(Body):
 
     Lies in the journal under tenant `limits`, task = the tenant that it is about: nobody outside can name that subject.
     topped_up: a task was given more; `target` names it, and `old` and `new` are what all its top-ups came to.
+    changes: ids of the tenant's last ones, this one last, by which one that is asked for again is known.
     """
 
     TYPE: ClassVar[str] = "mesh.budget.limits_changed"
@@ -295,6 +298,7 @@ class LimitsChanged(Body):
     topped_up: bool = False
     reason: Reason = ""
     top_ups: Annotated[tuple[TopUp, ...], Field(max_length=bounds.MAX_TOP_UPS)] = ()
+    changes: Annotated[tuple[Token, ...], Field(max_length=bounds.MAX_LIMIT_CHANGES)] = ()
 
 
 SpendBy = Literal["agent", "step", "workflow", "feature", "user", "tenant", "model", "task"]

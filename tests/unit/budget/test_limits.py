@@ -9,6 +9,7 @@ from bulkhead.runtime.publisher import Publisher
 from bulkhead_contracts import subjects
 from bulkhead_contracts.budget import Limit, LimitsReplied, LimitsRequested
 from bulkhead_contracts.envelope import Envelope
+from bulkhead_contracts.limits import MAX_LIMIT_CHANGES
 from bulkhead_contracts.task import RequesterClaim
 from services.budget.limiting import LimitBook
 from services.budget.memory import MemoryStore
@@ -41,7 +42,7 @@ def wish(name: str, target: str, tokens: int, revision: int | None = None) -> Re
 
 async def stored(broker: MemoryBroker) -> int:
     """How many facts tell of limits."""
-    return len(broker.stream(subjects.inbox_stream("journal")).read("mesh.budget.journal.*.limits.*", 0, 100))
+    return len(broker.stream(subjects.inbox_stream("journal")).read("mesh.budget.journal.*.limits.*", 0, 1_000))
 
 
 async def answered(ask: Callable[[], Awaitable[LimitsReplied]]) -> LimitsReplied:
@@ -99,3 +100,20 @@ async def test_a_change_made_on_old_knowledge_is_refused():
     reply = await book.answer(wish("b", "user/ada", 99, revision=0))
     assert reply.failure is not None and reply.failure.code == "changed_meanwhile"
     assert await stored(broker) == 1
+
+
+async def test_a_change_that_is_asked_for_again_takes_no_later_one_back():
+    broker, store = Broker.mesh(), await standing()
+    book = book_of(broker, store)
+    names = [f"change{number}" for number in range(MAX_LIMIT_CHANGES)]
+    for number, name in enumerate(names):
+        await answered(lambda name=name, number=number: book.answer(wish(name, "user/ada", 10 + number)))
+    last = 10 + MAX_LIMIT_CHANGES - 1
+    for name in (names[-2], names[0]):
+        reply = await answered(lambda name=name: book_of(broker, store).answer(wish(name, "user/ada", 10)))
+        assert [one.limit.tokens for one in reply.limits] == [last]
+    assert await stored(broker) == MAX_LIMIT_CHANGES
+    # So far back, and no further: then the first has been forgotten.
+    await answered(lambda: book.answer(wish("more", "month", 5)))
+    reply = await answered(lambda: book.answer(wish(names[0], "user/ada", 10)))
+    assert {one.target: one.limit.tokens for one in reply.limits} == {"user/ada": 10, "month": 5}
