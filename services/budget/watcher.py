@@ -1,9 +1,9 @@
 """The watcher: reads the journal live, tells what is wrong as facts, and halts the tasks that loop or only chatter.
 
 In: JOURNAL. Out: `Tripped` facts; warnings to the agents; for what is to be stopped `TaskHalted` to the planner and the
-live halt, as for money; how the breakers stand. Every replica folds; the one that holds the lease tells. A standby has
-folded as far, so that it goes on where the other one was killed: what is due has no fact yet, and ids derive from the
-evidence, so nothing is lost or told twice.
+live halt, as for money; how the breakers stand; what tenants' webhooks are told of it. Every replica folds; the one
+that holds the lease tells. A standby has folded as far, so that it goes on where the other one was killed: what is due
+has no fact yet, and ids derive from the evidence, so nothing is lost or told twice.
 """
 
 import asyncio
@@ -117,7 +117,7 @@ class Watcher:
                 log.warning("mark_is_of_another_journal", after=mark.after)
                 mark = Mark()
         self.fold = Watching(self._thresholds)
-        self.fold.breakers_from_unix_ms = self._clock() - 2 * self._thresholds.breakers.window_ms
+        self.fold.watch.circuits.from_unix_ms = self._clock() - 2 * self._thresholds.breakers.window_ms
         self._owner = Owner(self._bus, self._message_key)
         start = max(0, mark.after - RANGE)
         old = {name: first for name, first in mark.living.items() if first <= start}
@@ -186,6 +186,10 @@ class Watcher:
             await self._owner.settle(self.fold.watch.circuits)
         for trip in self.fold.tell(self._clock()):
             await self._tell(trip)
+        for notice in self.fold.notices.tell(self._clock()):
+            await self._publisher.send("tool_executor", notice.message(), tenant=notice.tenant, task=notice.task,
+                                       cause=notice.id, index="notice")  # fmt: skip
+            self.fold.notices.told(notice.id)
         if self.fold.folded - self._marked >= MARK_EVERY:
             self._marked = self.fold.folded
             await self._store.keep(MARK, self.fold.mark().encode())

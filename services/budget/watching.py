@@ -1,4 +1,4 @@
-"""The watcher's fold, pure: the journal goes in, trips that nobody has told yet come out.
+"""The watcher's fold, pure: the journal goes in; trips and notices that nobody has told yet come out.
 
 A trip is due until its fact (`Tripped`) stands in the journal: whoever takes over, or folds again after a kill, tells
 what is missing and repeats nothing, for ids derive from the evidence. `mark` is what has to be kept to begin later:
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from bulkhead.bus.port import Stored
-from bulkhead.health.events import Ended, Opened, Served
+from bulkhead.health.events import Ended, Opened
 from bulkhead.health.evidence import Suspected
 from bulkhead.health.journal import PLANNING, Journal
 from bulkhead.health.thresholds import Thresholds
@@ -23,15 +23,13 @@ from bulkhead_contracts.budget import Tripped
 from bulkhead_contracts.control import BreakerReset
 
 from . import breaking, tripping
+from .noticing import MAY_SWITCH, Notices
 
 MAX_DUE = 10_000
 MAX_LIVING = 200_000
 MAX_TOLD = 100_000
 TOLD_OF_ENDED_MS = 600_000
 """A trip of a task that has ended meanwhile is still told when it is no older."""
-_TRIPPED, _REFUSED, _RESET = f"{Tripped.TYPE}.v", f"{WaitRefused.TYPE}.v", f"{BreakerReset.TYPE}.v"
-MAY_RESET = ("budget", "operator")
-"""Who says that a person has closed a breaker: others who may write to the journal do not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +75,8 @@ class Watching:
     def __init__(self, thresholds: Thresholds) -> None:
         self.watch = Watch(thresholds)
         self.due: OrderedDict[str, Trip] = OrderedDict()
+        self.notices = Notices()
         self.folded = 0
-        self.breakers_from_unix_ms = 0
         self._reader = Journal()
         self._living: dict[str, int] = {}
         self._told: OrderedDict[str, None] = OrderedDict()
@@ -107,16 +105,16 @@ class Watching:
 
     def _fold(self, stored: Stored) -> None:
         self.folded += 1
-        if _kind(stored.headers).startswith(_TRIPPED):
+        kind = _kind(stored.headers)
+        self.notices.take(kind, stored.subject, stored.body, stored.time_unix_ms)
+        if kind == Tripped.TYPE:
             self._is_told(stored.body)
             return
-        if _kind(stored.headers).startswith(_REFUSED):
+        if kind == WaitRefused.TYPE:
             self._is_refused(stored.body)
-        if _kind(stored.headers).startswith(_RESET) and stored.subject.split(".")[1] in MAY_RESET:
+        if kind == BreakerReset.TYPE and stored.subject.split(".")[1] in MAY_SWITCH:
             self._is_reset(stored.body)
         for event in self._reader.read(stored.subject, stored.headers, stored.body, stored.time_unix_ms):
-            if isinstance(event, Served) and event.time_unix_ms < self.breakers_from_unix_ms:
-                continue  # Long ago: what came of it stands in the control entries.
             if isinstance(event, Opened) and event.key == PLANNING and len(self._living) < MAX_LIVING:
                 if not self.watch.ended(event.lineage):
                     self._living[event.lineage] = stored.sequence
@@ -226,6 +224,8 @@ def _trip_of(body: bytes) -> str:
 
 
 def _kind(headers: Mapping[str, str]) -> str:
+    """The type of a message, without its version."""
     found = headers.get("ce-type")
-    return found if found is not None else next(
-        (value for key, value in headers.items() if key.lower() == "ce-type"), "")
+    if found is None:
+        found = next((value for key, value in headers.items() if key.lower() == "ce-type"), "")
+    return found.rpartition(".v")[0]

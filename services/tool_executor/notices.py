@@ -12,7 +12,9 @@ import json
 
 from bulkhead_contracts.budget import NoticeRequested
 
-EVENT = "budget.alert"
+ALERT, MESH = "budget.alert", "mesh."
+ALERTS = frozenset({"share", "rate"})
+"""Kinds that are about an account; the others say what happened: `mesh.halted`, `mesh.breaker_opened`, ..."""
 AGAIN_FIRST_MS = 1_000
 AGAIN_MOST_MS = 3_600_000
 GIVE_UP_MS = 24 * 3_600_000
@@ -21,10 +23,11 @@ GONE = 410
 
 
 def body_of(tenant: str, task: str, asked: NoticeRequested) -> bytes:
-    """The same bytes at every try. task is named when the account is of that task; others tell what the tenant did."""
+    """The same bytes at every try. task is named when it is about that task; others tell what the tenant did."""
     own = asked.account == f"task:{tenant}:{task}" or asked.account.startswith(f"step:{tenant}:{task}/")
+    event = ALERT if asked.kind in ALERTS else MESH + asked.kind
     told = {
-        "type": EVENT, "id": asked.notice, "tenant": tenant, "task": task if own else "", "kind": asked.kind,
+        "type": event, "id": asked.notice, "tenant": tenant, "task": task if own else "", "kind": asked.kind,
         "account": asked.account, "unit": asked.unit, "percent": asked.percent, "spent": asked.spent,
         "limit": asked.limit, "reached_unix_ms": asked.reached_unix_ms, "what": asked.what, "what_to_do": asked.hint,
         "told_unix_ms": asked.told_unix_ms,

@@ -35,7 +35,7 @@ class Settings(ServiceSettings):
     counter_url: base of the tests' counter; without it the counter tools do not exist.
     packs: packages with further tools (bulkhead.packs). tool_settings: a JSON object of what their tools `require`;
     each tool gets what its row names.
-    webhooks: by tenant, where budget's alerts go, as '{"acme": {"url": "https://...", "secret_file": "/..."}}'.
+    webhooks: by tenant, where budget's notices go, as '{"acme": {"url": "https://...", "secret_file": "/..."}}'.
     webhook_private_hosts: those of their hosts (`host` or `host:port`) that may be private or loopback, and plain http.
     """
 

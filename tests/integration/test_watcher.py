@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from bulkhead.testing.mesh import MemoryMesh
 from bulkhead.testing.redis_server import RedisServer
 from bulkhead_contracts import catalog, subjects
 from bulkhead_contracts.agent import AgentWarned
-from bulkhead_contracts.budget import Amount, TaskCharged, TaskHalted, Tripped
+from bulkhead_contracts.budget import Amount, NoticeRequested, TaskCharged, TaskHalted, Tripped
 from bulkhead_contracts.control import Halt
 from bulkhead_contracts.result import ContentRef, Failure
 from bulkhead_contracts.task import TaskEnded, TaskLimits, TaskSubmitted
@@ -205,11 +206,18 @@ async def test_a_breaker_opens_for_all_to_see_and_a_person_closes_it(world: Worl
     await world.watcher("0").stop()
     await until(lambda: _true(world.watcher("1").leads))
     await until(lambda: _true(world.watcher("1").fold.watch.circuits.found["tool", TENANT, "look"].phase == "open"))
-    publisher = world.mesh.context("gateway").publisher
+    publisher = world.mesh.context("budget").publisher
     assert await reset(bus, publisher, breaker, "operator:ada", world.mesh.context("gateway").clock())
     await until(lambda: _true(world.watcher("1").fold.watch.circuits.found["tool", TENANT, "look"].phase == "closed"))
     assert await stands("closed") and not await reset(bus, publisher, breaker, "operator:ada", 1)
     assert len([one for one in await world.tripped("t1") if "breaker" in one.detector]) == 1
+
+    async def noticed() -> list[str]:
+        stored = await world.mesh.messages("INBOX_TOOL_EXECUTOR", f"mesh.budget.tool_executor.*.{TENANT}.*")
+        return [NoticeRequested.model_validate_json(one.body).kind for one in stored]
+
+    await until(lambda: _len(noticed(), 2))
+    assert await noticed() == ["breaker_opened", "breaker_reset"], "each once, whoever led"
 
 
 async def test_honest_work_and_an_ended_task_are_left_alone(world: World) -> None:
@@ -348,7 +356,7 @@ async def test_a_journal_that_was_made_again_is_read_on_and_nothing_is_told_twic
     assert len(await world.tripped("t1")) == 2 and len(await world.halted("t1")) == 1
 
 
-async def _len(found: Awaitable[list[Tripped]], count: int) -> bool:
+async def _len(found: Awaitable[list[Any]], count: int) -> bool:
     return len(await found) == count
 
 

@@ -57,8 +57,8 @@ def is_coordination(act: Act) -> bool:
 class _Balance:
     """One lineage. `_recent` is a window of acts: (coordination?, tokens, id)."""
 
-    __slots__ = ("_earned", "_groups", "_heard", "_inside", "_named", "_recent", "_stale", "_talks", "_tokens",
-                 "_told", "_work")
+    __slots__ = ("_earned", "_groups", "_heard", "_inside", "_named", "_recent", "_roles", "_stale", "_talks",
+                 "_tokens", "_told", "_work")
 
     def __init__(self, named: ChatterThresholds) -> None:
         self._named = named
@@ -72,12 +72,15 @@ class _Balance:
         self._earned: set[str] = set()
         self._heard: OrderedDict[int, None] = OrderedDict()
         self._stale: dict[frozenset[str], int] = {}
+        self._roles: dict[str, str] = {}
 
     def take(self, act: Act) -> list[Trip]:
         coordination = is_coordination(act)
         stale = coordination and self._is_stale(act)
         if not coordination and not is_productive(act):
             return []
+        if coordination and act.role and (act.agent in self._roles or len(self._roles) < MAX_AGENTS):
+            self._roles[act.agent] = act.role
         if coordination and self._is_news(act):
             return []
         if len(self._recent) == self._named.window:
@@ -143,7 +146,8 @@ class _Balance:
         what = f"{talk} messages ({tokens:,} tokens) between agents against {work} acts of work"
         evidence = tuple(name for coordination, _, name in self._recent if coordination)
         return trip_of("chatter.task", level, act.tenant, act.lineage, agents, what, evidence, act.time_unix_ms, act.id,
-                       {"talk": talk, "work": work, "talk_tokens": tokens, "work_tokens": self._tokens[False]})
+                       {"talk": talk, "work": work, "talk_tokens": tokens, "work_tokens": self._tokens[False],
+                        "roles": self._roles_of(agents)})
 
     def _group(self, act: Act, stale: bool) -> Trip | None:
         if self._groups is None:
@@ -174,7 +178,11 @@ class _Balance:
         if old:
             what += f"; {old} of them had been said before"
         return trip_of(kind, level, act.tenant, act.lineage, agents, what, tuple(inside), act.time_unix_ms, act.id,
-                       {"talk": count, "agents": len(agents), "said_before": old})
+                       {"talk": count, "agents": len(agents), "said_before": old, "roles": self._roles_of(agents)})
+
+    def _roles_of(self, agents: tuple[str, ...]) -> list[str]:
+        """What is known of the roles in which they talk."""
+        return sorted({self._roles[one] for one in agents if one in self._roles})
 
     def _known(self, kind: str, who: str, level: Level) -> bool:
         if (kind, who, level) in self._told or (kind, who, "stop") in self._told:

@@ -1,22 +1,25 @@
 """All breakers over one stream of calls: which call counts for which breaker, which change, what opened them.
 
-In: calls that ended (`Served`), what a person reset, what another owner had decided. Out: trips, and breakers whose
-phase changed. A breaker of a tool or model is one tenant's: a tenant whose calls fail holds up nobody else. A tenant's
-own breaker looks at how many calls come, not at how they end: an outage of what it uses is not its fault. An agent's
-looks at both, with patience: trying around is honest.
+In: calls that ended (`Served`), tasks stopped for chatter, what a person reset, what another owner had decided. Out:
+trips, and breakers whose phase changed. A breaker of a tool or model is one tenant's: a tenant whose calls fail holds
+up nobody else. A tenant's own breaker looks at how many calls come, not at how they end: an outage of what it uses is
+not its fault. An agent's looks at both, with patience: trying around is honest; and at the tasks in which it only
+talked.
 """
 
 from collections import OrderedDict, deque
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 
-from bulkhead.health.breakers import Asked, Breaker, Called, Changed, Reset, step
+from bulkhead.health.breakers import Asked, Breaker, Called, Changed, Reset, Tripped, step
 from bulkhead.health.events import Served
 from bulkhead.health.thresholds import BreakerThresholds
 from bulkhead.health.trips import Trip, trip_of
 
 MAX_BREAKERS = 10_000
 MAX_EVIDENCE, MAX_ACTORS = 16, 64
+MAX_NAMED = 8
+"""Tasks that a reason names."""
 AGENT_MIN_CALLS, AGENT_ERROR_RATE = 30, 0.8
 
 Key = tuple[str, str, str]
@@ -33,8 +36,20 @@ class Shown:
         self.faults: deque[tuple[int, str, str]] = deque(maxlen=MAX_EVIDENCE)
 
 
+@dataclass(frozen=True, slots=True)
+class Talked:
+    """A task that was stopped for chatter: when, what showed it, for whom it ran."""
+
+    at_unix_ms: int
+    evidence: tuple[str, ...]
+    actor: str
+
+
 class Circuits:
-    """The state of all breakers. changed: those whose phase is to be told, the newest state of each."""
+    """The state of all breakers. changed: those whose phase is to be told, the newest state of each.
+
+    from_unix_ms: nothing counts that was before; what came of it is known from elsewhere, by `adopt` and `reset`.
+    """
 
     def __init__(self, named: BreakerThresholds) -> None:
         self._named = named
@@ -44,16 +59,35 @@ class Circuits:
         self._shown: dict[Key, Shown] = {}
         self._opened_by: dict[Key, tuple[str, ...]] = {}
         self._opened_for: dict[Key, tuple[str, ...]] = {}
+        self._talked: dict[Key, dict[str, Talked]] = {}
+        """Of an agent: the tasks that were stopped because it only talked in them."""
+        self.from_unix_ms = 0
 
     def take(self, event: Served) -> list[Trip]:
         """One call that ended; a trip for each breaker that it opens."""
-        trips = []
+        trips: list[Trip] = []
+        if event.time_unix_ms < self.from_unix_ms:
+            return trips
         for key, call in _calls(event):
             named = self._patient if key[0] == "agent" else self._named
             opened = self._feed(key, call, named, event)
             if opened is not None:
-                trips.append(_trip(key, opened, event, self._opened_by[key]))
+                trips.append(self._trip(key, opened, event.tenant, event.lineage, event.time_unix_ms))
         return trips
+
+    def talked(self, trip: Trip, actor: str = "") -> list[Trip]:
+        """A trip of chatter in a task that runs for `actor`; a trip for each agent that by now has only talked in too
+        many tasks."""
+        roles = trip.facts.get("roles")
+        if trip.level != "stop" or trip.time_unix_ms < self.from_unix_ms or not isinstance(roles, list):
+            return []
+        found = []
+        for role in roles:
+            key = ("agent", trip.tenant, str(role))
+            opened = self._chatters(key, trip, actor)
+            if opened is not None:
+                found.append(self._trip(key, opened, trip.tenant, trip.lineage, trip.time_unix_ms))
+        return found
 
     def reset(self, key: Key, by: str, at_unix_ms: int) -> None:
         """A person has closed it."""
@@ -61,6 +95,7 @@ class Circuits:
         if breaker is not None:
             self.found[key], _ = step(breaker, Reset(at_unix_ms, by), self._named)
             self._shown.pop(key, None)
+            self._talked.pop(key, None)
         self.changed.pop(key, None)
 
     def adopt(
@@ -69,6 +104,7 @@ class Circuits:
         """What the owner before had decided, and this one did not see or saw a little differently."""
         self._keep(key, breaker)
         self._opened_by[key], self._opened_for[key] = evidence, actors
+        self._talked.pop(key, None)
         self.changed.pop(key, None)
 
     def evidence(self, key: Key) -> tuple[str, ...]:
@@ -107,6 +143,43 @@ class Circuits:
         del self._shown[key]
         return breaker
 
+    def _chatters(self, key: Key, trip: Trip, actor: str) -> Breaker | None:
+        """The breaker, if this task opens it."""
+        named, at = self._patient, trip.time_unix_ms
+        breaker = self.found.get(key) or Breaker(key[0], key[2])
+        tried = breaker.phase != "closed"
+        self._keep(key, breaker)
+        if at < (breaker.until_unix_ms if tried else breaker.since_unix_ms):
+            return None  # It talked before it was held back, or before somebody let it go on.
+        tasks = self._talked.setdefault(key, {})
+        tasks.setdefault(trip.lineage, Talked(at, trip.evidence, actor))
+        for name in [name for name, one in tasks.items() if one.at_unix_ms <= at - named.chatter_window_ms]:
+            del tasks[name]
+        if not tried and len(tasks) < named.chatter_tasks:
+            return None
+        minutes = named.chatter_window_ms // 60_000
+        reason = f"{_named(tasks)} stopped within {minutes} min because the agents only talked"
+        if breaker.phase == "open":
+            breaker, _ = step(breaker, Asked(breaker.until_unix_ms), named)
+        opened, _ = step(breaker, Tripped(at, reason), named)
+        before = self._opened_for.get(key, ()) if tried else ()
+        share = max(1, MAX_EVIDENCE // len(tasks))
+        self._opened_by[key] = tuple(name for one in tasks.values() for name in one.evidence[-share:])
+        self._opened_for[key] = tuple(dict.fromkeys(
+            [*before, *(one.actor for one in tasks.values() if one.actor)]))[:MAX_ACTORS]
+        self.changed[key] = opened
+        self._keep(key, opened)
+        self._talked.pop(key)
+        self._shown.pop(key, None)
+        return opened
+
+    def _trip(self, key: Key, breaker: Breaker, of: str, lineage: str, at_unix_ms: int) -> Trip:
+        """`of`: the tenant of who opened it, in the task `lineage`."""
+        scope, tenant, name = key
+        return trip_of(f"breaker.{scope}", "stop", tenant or of, lineage, (name,), f"{scope} {name}: {breaker.reason}",
+                       self._opened_by[key], at_unix_ms, str(breaker.since_unix_ms),
+                       {"until_unix_ms": breaker.until_unix_ms, "openings": breaker.openings})  # fmt: skip
+
     def _keep(self, key: Key, breaker: Breaker) -> None:
         self.found[key] = breaker
         self.found.move_to_end(key)
@@ -115,6 +188,7 @@ class Circuits:
             gone = next((one for one, found in self.found.items() if found.phase == "closed"), next(iter(self.found)))
             del self.found[gone]
             self._shown.pop(gone, None)
+            self._talked.pop(gone, None)
             self._opened_by.pop(gone, None)
             self._opened_for.pop(gone, None)
             self.changed.pop(gone, None)
@@ -130,8 +204,8 @@ def _calls(event: Served) -> Iterator[tuple[Key, Called]]:
             yield ("agent", event.tenant, event.role), Called(event.time_unix_ms, event.error)
 
 
-def _trip(key: Key, breaker: Breaker, event: Served, evidence: tuple[str, ...]) -> Trip:
-    scope, tenant, name = key
-    return trip_of(f"breaker.{scope}", "stop", tenant or event.tenant, event.lineage, (name,),
-                   f"{scope} {name}: {breaker.reason}", evidence, event.time_unix_ms, str(breaker.since_unix_ms),
-                   {"until_unix_ms": breaker.until_unix_ms, "openings": breaker.openings})  # fmt: skip
+def _named(tasks: Collection[str]) -> str:
+    """Tasks as a subject of a sentence."""
+    shown = ", ".join(name.rpartition("/")[2] for name in list(tasks)[:MAX_NAMED])
+    more = f" and {len(tasks) - MAX_NAMED} more" if len(tasks) > MAX_NAMED else ""
+    return f"task {shown} was" if len(tasks) == 1 else f"{len(tasks)} tasks ({shown}{more}) were"

@@ -37,6 +37,9 @@ class Act:
     tenant: str = ""
     productive: bool | None = None
     """Whether it is work rather than coordination; None: calls are, what is said to another agent is not."""
+    role: str = ""
+    actor: str = ""
+    """As in `Served`; told with what is said to another agent."""
 
 
 @dataclass(frozen=True, slots=True)

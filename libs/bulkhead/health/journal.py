@@ -161,11 +161,11 @@ class Journal:
 
     def _talk(self, message: "_Message", by: object, to: object, text: object) -> Act:
         steps = self._steps.get(message.lineage, {})
-        one, other = (steps.get(str(name), (f"{name}/1", ""))[0] for name in (by, to))
+        (one, role), (other, _) = (steps.get(str(name), (f"{name}/1", "")) for name in (by, to))
         # To whom it is said counts: one question to four siblings is no repetition.
         said = {"to": other, "text": str(text or "")}
         return Act(message.id, message.lineage, one, "say", said, says=True, to=other, tenant=message.tenant,
-                   time_unix_ms=message.time_unix_ms, productive=False)  # fmt: skip
+                   time_unix_ms=message.time_unix_ms, productive=False, role=role, actor=message.actor)  # fmt: skip
 
     def _deferred(self, message: "_Message") -> Iterator[Event]:
         body = message.body

@@ -57,7 +57,9 @@ class Watch:
                 pass
             case Act():
                 found += self.loops.take(event)
-                found += self.chatter.take(event)
+                talk = self.chatter.take(event)
+                found += talk
+                found += [one for trip in talk for one in self.circuits.talked(trip, event.actor)]
             case Served():
                 found += self.circuits.take(event)
             case WaitOpened():

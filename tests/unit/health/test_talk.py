@@ -18,10 +18,11 @@ WORDS = ("harbour", "tariff", "crane", "ledger", "pilot", "storm", "anchor", "ca
 
 
 class Talk:
-    """A task of three steps, its journal and its watch."""
+    """A task of five steps, its journal and its watch, which may be that of other tasks, too."""
 
-    def __init__(self) -> None:
-        self.journal, self.watch, self.numbers = Journal(), Watch(DEFAULT), itertools.count(1)
+    def __init__(self, task: str = "t1", watch: Watch | None = None, tenant: str = "acme", actor: str = "ada") -> None:
+        self.journal, self.watch, self.numbers = Journal(), watch or Watch(DEFAULT), itertools.count(1)
+        self.task, self.tenant, self.actor = task, tenant, actor
         for name in "abcde":
             step = PlanStep(id=name, title="t", instruction="i")
             self.say(StepAssigned(step=step, attempt=2, plan_version=1, objective=REF, deadline_unix_ms=1), "planner",
@@ -29,8 +30,9 @@ class Talk:
 
     def say(self, body: object, sender: str = "worker", to: str = "planner") -> list[Trip]:
         number = next(self.numbers)
-        headers = {"ce-type": body.ce_type(), "ce-id": f"m{number}"}  # type: ignore[attr-defined]
-        events = self.journal.read(f"mesh.{sender}.{to}.1.acme.t1", headers, body.encode(), number * 700)  # type: ignore[attr-defined]
+        headers = {"ce-type": body.ce_type(), "ce-id": f"{self.task}-m{number}", "ce-actor": self.actor}  # type: ignore[attr-defined]
+        subject = f"mesh.{sender}.{to}.1.{self.tenant}.{self.task}"
+        events = self.journal.read(subject, headers, body.encode(), number * 700)  # type: ignore[attr-defined]
         found = [trip for event in events for trip in self.watch.take(event) if not isinstance(trip, Suspected)]
         return found + self.watch.pass_time(number * 700)
 
