@@ -23,7 +23,8 @@ class Settings(ServiceSettings):
     checkpoint_s: so often one replica looks whether a checkpoint of the ledger is due: after so many messages
     (checkpoint_messages), or an hour. ceiling: what becomes of a task at its ceiling: it waits where it stands, until
     somebody raises the ceiling or its deadline is there; or it ends. mesh_day_*: what all tenants together may spend
-    in a day (UTC).
+    in a day (UTC). breaker_open_s: so long a breaker stays open at first; each time that it opens again without having
+    closed, twice as long, up to ten minutes.
     """
 
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
@@ -38,6 +39,7 @@ class Settings(ServiceSettings):
     watch: Literal["auto", "on", "off"] = "auto"
     watch_interval_s: float = Field(default=0.2, ge=0.01, le=10)
     watch_halts: bool = True
+    breaker_open_s: float = Field(default=30.0, ge=0.1, le=600)
     settled_keep_minutes: int = Field(default=360, ge=1, le=14_400)
     checkpoint_s: float = Field(default=300.0, ge=0.05, le=86_400)
     checkpoint_messages: int = Field(default=20_000, ge=1)

@@ -122,6 +122,11 @@ class CounterServer:
         with self._faults_lock:
             return self._faults.pop(0) if self._faults else ""
 
+    def mend(self) -> None:
+        """What was still to fail does not."""
+        with self._faults_lock:
+            self._faults.clear()
+
     def faults_left(self) -> int:
         """How many faults no increment has met yet."""
         with self._faults_lock:
