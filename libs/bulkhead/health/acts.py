@@ -6,6 +6,7 @@ In: acts. Out: acts, texts, digests.
 import re
 from collections.abc import Container
 from dataclasses import replace
+from functools import lru_cache
 
 from bulkhead.health import normal
 from bulkhead.health.events import Act
@@ -27,12 +28,17 @@ def is_pause(act: Act) -> bool:
     """Whether it does nothing but wait."""
     if act.says:
         return False
-    if _WAITS.search(act.action):
+    if _waits(act.action):
         return True
     arguments = act.arguments
     if isinstance(arguments, dict) and len(arguments) == 1:
         (arguments,) = arguments.values()
     return isinstance(arguments, str) and len(arguments) < 40 and _SLEEPS.match(arguments) is not None
+
+
+@lru_cache(maxsize=1_024)
+def _waits(action: str) -> bool:
+    return _WAITS.search(action) is not None
 
 
 def words(act: Act) -> str:
@@ -41,19 +47,24 @@ def words(act: Act) -> str:
     return said if isinstance(said, str) else ""
 
 
-def kin(act: Act, known: Container[str], answer: str, result: int, *, loose: bool) -> int:
-    """A digest of an act, whoever does it to whomever: names of agents, and the numbers in them, are left out."""
+def kin(act: Act, known: Container[str], asked: str, answer: str, result: int, *, loose: bool) -> int:
+    """A digest of an act, whoever does it to whomever: names of agents, and the numbers in them, are left out.
+
+    asked, answer: the canonical texts of a call and its result; asked: "" when it is another one than its arguments'.
+    """
     if act.says:
         asked = words(act)[:MAX_KIN_CHARS]
         for name in (act.agent, act.to):
             asked = asked.replace(name, "#").replace(name.partition(" ")[0], "#") if name else asked
         asked = normal.said(asked)
     else:
-        asked = normal.call(normal.unnamed(act.arguments), known, loose=loose)[:MAX_KIN_CHARS]
+        rest = normal.unnamed(act.arguments)
+        if rest is not None or not asked:
+            asked = normal.call(act.arguments if rest is None else rest, known, loose=loose)
+        asked = asked[:MAX_KIN_CHARS]
     if len(answer) > MAX_KIN_CHARS:
         said = str(result)
     else:
-        said = normal.kin(answer)
-        if not act.error and isinstance(act.result, dict):
-            said = normal.kin(normal.result(normal.unnamed(act.result)))
+        rest = normal.unnamed(act.result) if isinstance(act.result, dict) and not act.error else None
+        said = normal.kin(answer if rest is None else normal.result(rest))
     return normal.digest("\0".join((act.action, normal.kin(asked), said)))

@@ -6,6 +6,7 @@ are the same again. In a long text a name does not matter: it is a letter in a f
 """
 
 import re
+from functools import lru_cache
 
 from bulkhead.health import normal
 
@@ -22,15 +23,15 @@ def alike(one: str, other: str, near: float, *, lists: bool = False) -> bool:
     """Whether two texts are near-duplicates. lists: entries of a list count, too, as they do among answers."""
     if not one or not other or min(len(one), len(other)) * 2 < max(len(one), len(other)):
         return False
-    if not lists and (one == other or _next_of_a_list(one, other)):
+    if normal.similarity(normal.shingles(one, most=MOST_CHARS), normal.shingles(other, most=MOST_CHARS)) < near:
         return False
-    return normal.similarity(normal.shingles(one, most=MOST_CHARS), normal.shingles(other, most=MOST_CHARS)) >= near
+    return lists or not (one == other or _next_of_a_list(one, other))
 
 
 def _next_of_a_list(one: str, other: str) -> bool:
-    if _FIGURE.sub("#", one) == _FIGURE.sub("#", other):
+    if _form(one) == _form(other):
         return True
-    words, others = _WORD.findall(one.casefold()), _WORD.findall(other.casefold())
+    words, others = _words(one), _words(other)
     shorter = min(len(words), len(others))
     head = next((at for at in range(shorter) if words[at] != others[at]), shorter)
     tail = next((at for at in range(shorter - head) if words[-1 - at] != others[-1 - at]), shorter - head)
@@ -40,3 +41,14 @@ def _next_of_a_list(one: str, other: str) -> bool:
         return shorter >= FORM_WORDS
     few = max(len(slot), len(slot_of_other)) <= SLOT_WORDS
     return shorter < FORM_WORDS and few and not set(slot) & set(slot_of_other)
+
+
+# A text is compared with every other one of its window.
+@lru_cache(maxsize=64)
+def _form(text: str) -> str:
+    return _FIGURE.sub("#", text)
+
+
+@lru_cache(maxsize=64)
+def _words(text: str) -> list[str]:
+    return _WORD.findall(text.casefold())

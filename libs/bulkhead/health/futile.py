@@ -31,6 +31,8 @@ def counting(window: Window, named: LoopThresholds) -> Finding | None:
     for period in range(1, min(MAX_PERIOD, len(window) // named.counting_stop_rounds) + 1):
         rounds = [window[len(window) - at : len(window) - at + period]
                   for at in range(named.counting_stop_rounds * period, 0, -period)]  # fmt: skip
+        if window[-1].call != window[-1 - period].call:
+            continue
         places = list(zip(*rounds, strict=True))
         if not all(_same_but_for_numbers(place) for place in places):
             continue
@@ -56,6 +58,8 @@ def handed_round(window: Window, named: LoopThresholds) -> Finding | None:
     """The same words go round from one to the next, and come to who had said them; what each does between is the same
     but for its numbers. window: of the whole lineage, the newest is said to somebody."""
     last = window[-1]
+    if len(last.text) < named.handed_chars:
+        return None
     chain, doings, doing = [last], list[frozenset[tuple[str, str, str]]](), set[tuple[str, str, str]]()
     for step in reversed(window[:-1]):
         if not step.says:
@@ -67,7 +71,7 @@ def handed_round(window: Window, named: LoopThresholds) -> Finding | None:
             doing = set()
     agents = len({step.agent for step in chain})
     rounds = len(chain) // agents
-    if len(last.text) < named.handed_chars or agents < _SEVERAL or rounds < named.cycle_warn_rounds:
+    if agents < _SEVERAL or rounds < named.cycle_warn_rounds:
         return None
     # The oldest turn may begin before the window does.
     if len(set(doings[:-1])) > 1 or deliberate([[step] for step in chain[::-1] if step.agent == last.agent], named):
@@ -106,7 +110,13 @@ def _same_but_for_numbers(place: Sequence[Step]) -> bool:
     first = place[0]
     if any(step.call != first.call or step.error != first.error for step in place):
         return False
-    return len({step.result for step in place}) == 1 or len({_VARYING.sub("#", step.answer) for step in place}) == 1
+    return len({step.result for step in place}) == 1 or all(_bare(step) == _bare(first) for step in place)
+
+
+def _bare(step: Step) -> str:
+    if step.bare is None:
+        step.bare = _VARYING.sub("#", step.answer)
+    return step.bare
 
 
 def _moves(place: Sequence[Step]) -> str:

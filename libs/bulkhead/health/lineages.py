@@ -165,7 +165,8 @@ class _Lineage:
             if (finding := loops.monologue(window, named)) is not None:
                 yield agent, finding
         elif not known and self._may_be_near(step, window):
-            if (finding := loops.paraphrase(window, named)) is not None:
+            told = self._told.get((agent, "soft"), ())
+            if ("paraphrase", "warn") not in told and (finding := loops.paraphrase(window, named)) is not None:
                 yield agent, finding
         elif not step.error and not step.says:
             # A call that brought something new: what was said of errors and monologues is over.
@@ -176,16 +177,15 @@ class _Lineage:
         named, agent = self._named, f"agent {step.agent}"
         found: list[tuple[str, Finding]] = []
         calls = [one for one in window if not (one.says and one.agent == step.agent and one.to not in self._workers)]
+        every = list(self._all) if known or len(self._agents) > 1 else []
         if known:
             finding = _strongest(EXACT, calls, named)
             if finding is not None and len(finding.agents) == 1:
                 found.append((agent, finding))
-            every = list(self._all)
             own = [one for one in every if not one.says]
             if (finding := loops.product(own, named)) is not None and len(finding.agents) == 1:
                 found.append((agent, finding))
         if len(self._agents) > 1:
-            every = list(self._all)
             if (finding := loops.passed(every, named)) is not None and len(finding.agents) > 1:
                 found.append(("lineage", finding))
             if self._claims >= MIN_CLAIMS and (finding := futile.claimed_round(every, named)) is not None:
@@ -305,15 +305,11 @@ class _Lineage:
         self._count += 1
         heard: set[str] = set()
         answer = "" if act.result is None else normal.result(act.result, heard.add)
-        own = heard.union(self._addresses) if heard else self._addresses
+        own = _Either(heard, self._addresses) if heard else self._addresses
         hands_over = normal.hands_over(act.action)
         loose = (len(answer) >= self._named.informative_chars and not act.error) or hands_over
         asked = normal.said(act.arguments) if act.says and isinstance(act.arguments, str) else normal.call(
             normal.unlabelled(act.arguments) if hands_over else act.arguments, own, loose=loose)
-        for one in heard:
-            self._addresses[one] = None
-        while len(self._addresses) > MAX_ADDRESSES:
-            self._addresses.popitem(last=False)
         call = normal.digest(f"{act.agent}\0{act.action}\0{act.to}\0{asked}")
         result = normal.digest(f"{act.error}\0{answer}") if act.result is not None or act.error else NOTHING
         waited = act.agent in self._waited or self._lasted(act)
@@ -322,11 +318,17 @@ class _Lineage:
             self._workers.add(act.agent)
             while len(self._workers) > self._named.max_agents:
                 self._workers.pop()
-        kin = acts.kin(act, own, answer, result, loose=loose) if act.to or len(self._agents) > 1 else 0
+        kin = 0
+        if act.to or len(self._agents) > 1:
+            kin = acts.kin(act, own, "" if hands_over else asked, answer, result, loose=loose)
         page = 0 if act.says or act.error or act.result is None else self._page(act, own, answer, result)
         look = looks.NO
         if not act.says and not act.error and act.result is not None:
             look = self._looks.take(act.agent, call, answer, result) or int(looks.watches(act.action, answer))
+        for one in heard:
+            self._addresses[one] = None
+        while len(self._addresses) > MAX_ADDRESSES:
+            self._addresses.popitem(last=False)
         return Step(
             id=act.id, agent=act.agent, action=act.action, same=call ^ (result >> 1), call=call, result=result,
             index=self._count, time_unix_ms=act.time_unix_ms, error=act.error, says=act.says, to=act.to,
@@ -365,6 +367,18 @@ class _Lineage:
                 if asked_ms >= self._named.poll_gap_ms and act.time_unix_ms - before >= 0.8 * asked_ms:
                     return True
         return False
+
+
+class _Either:
+    """What is in one of two, without a copy of the larger one."""
+
+    __slots__ = ("_large", "_small")
+
+    def __init__(self, small: Container[str], large: Container[str]) -> None:
+        self._small, self._large = small, large
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._small or name in self._large
 
 
 def _strongest(detectors: Iterable[Detector], window: Window, named: LoopThresholds) -> Finding | None:

@@ -7,6 +7,7 @@ A thing changes by itself when two looks at it differ and its agent did nothing 
 
 import re
 from collections import OrderedDict
+from functools import lru_cache
 
 MAX_LOOKS = 256
 """Calls of one lineage whose results are remembered."""
@@ -78,8 +79,12 @@ def lasting(answer: str) -> bool:
 
 def watches(action: str, answer: str) -> bool:
     """Whether a call is by its name a look at what moves, or shows nothing but one figure."""
-    return _WATCHES.search(action) is not None or (
-        len(answer) < MAX_STATE_CHARS and _READING.fullmatch(answer) is not None)
+    return _is_watch(action) or (len(answer) < MAX_STATE_CHARS and _READING.fullmatch(answer) is not None)
+
+
+@lru_cache(maxsize=1_024)
+def _is_watch(action: str) -> bool:
+    return _WATCHES.search(action) is not None
 
 
 def checks(action: str, arguments: str) -> bool:

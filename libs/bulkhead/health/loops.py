@@ -32,8 +32,8 @@ class Step:
     a page on which there was nothing, else 0. quiet: the result says that something is pending, or the error that it
     will pass; lasting: or that it will not. vain: it is said, and says that
     nothing came of it. waited: a deliberate pause lies before it. look: how much what it shows
-    changes by itself (`looks`). fresh: phrases of what it says, made when they are needed. text: what they are
-    made of; answer: the beginning of its result.
+    changes by itself (`looks`). text: what it asks or says; answer: the beginning of its result. Made when they
+    are needed: fresh, phrases of its text; bare, its answer without numbers and tokens.
     """
 
     id: str
@@ -59,6 +59,7 @@ class Step:
     page: int = 0
     look: int = looks.NO
     fresh: frozenset[str] | None = field(default=None, repr=False)
+    bare: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,15 +234,19 @@ def stuffing(window: Window, named: LoopThresholds) -> Finding | None:
     """The same thing is handed in again and again, with the same answer, longer, and with nothing new in it."""
     last, longer = window[-1], ""
     count, later = 0, frozenset[str]()
+    if len(last.text) >= MAX_STEP_CHARS:
+        return None
     for step in reversed(window):
         if step.action != last.action or step.result != last.result or len(step.text) < named.product_chars:
             break
+        if longer and len(step.text) >= len(longer):
+            break
         found = phrases(step.text)
-        if longer and (len(step.text) >= len(longer) or len(later - found) > named.stuffing_phrases):
+        if longer and len(later - found) > named.stuffing_phrases:
             break
         count, later, longer = count + 1, found, step.text
     part = window[-count:]
-    if count < named.stuffing_stop or len(last.text) >= MAX_STEP_CHARS:
+    if count < named.stuffing_stop:
         return None
     return finding("stuffing", "stop", 1, count, part, f"{last.agent} handed the same in to {last.action} {count} "
                     "times, longer each time, and with nothing in it that is new")

@@ -51,8 +51,8 @@ _TOKENS = frozenset({"key", "token", "ref", "reference"})
 _LABELS = frozenset({"context", "reason", "note", "message", "comment", "summary"})
 """Of a hand-over: what is said about it."""
 _SEPARATORS = str.maketrans("", "", "_- .")
+_dumps = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=str).encode
 _DIGIT = re.compile(r"\d")
-_SPACE = re.compile(r"\s+")
 _TIMES = re.compile(
     r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?(?:Z|[+-]\d\d:?\d\d)?"
     r"|\b\d\d:\d\d:\d\d(?:[.,]\d+)?\b|\b1[0-9]{9}(?:\.\d+)?\b|\b1[0-9]{12}\b|\b1[0-9]{15}\b|\b1[0-9]{18}\b"
@@ -70,6 +70,9 @@ _COUNTERS = re.compile(
     r"\b(attempt|try|retry|retries|iteration|take|round|pass)\s*(?:no\.?|number|#|:|=)?\s*#?\d+(?:\s*(?:/|of)\s*\d+)?\b",
     re.IGNORECASE,
 )
+_COUNTS = ("attempt", "try", "tries", "iteration", "take", "round", "pass")
+"""One of these stands in whatever `_COUNTERS` finds."""
+_SHORTEST, _UUID = 7, 36
 _PROCESSES = re.compile(r"\b(pid|tid|thread)\s*[=:#]?\s*\d+\b", re.IGNORECASE)
 _CONTENT = re.compile("sha|hash|digest|checksum|screenshot|image|photo|picture|blob|artifact|snapshot|capture|thumb")
 """Keys whose value names a content: another one is another result."""
@@ -120,7 +123,7 @@ def call(arguments: Json, known: Container[str] = (), *, loose: bool = False) ->
     def text_of(text: str) -> str:
         return _masked_call(text, known, loose)
 
-    parsed = _parsed(arguments)
+    parsed = parsed_json(arguments)
     if isinstance(parsed, dict) and not any(one or one is False or one == 0 for one in parsed.values()):
         return "{}"  # An argument that is empty is none.
     return _canonical(parsed, _CALL_NOISE, text_of)
@@ -132,19 +135,21 @@ def result(value: Json, seen: Callable[[str], object] | None = None) -> str:
     def text_of(text: str) -> str:
         return _masked_result(text, seen)
 
-    parsed = _parsed(value)
-    if isinstance(parsed, str) and len(parsed) < MAX_READING_CHARS and (
+    parsed = parsed_json(value)
+    if isinstance(parsed, str) and len(parsed) < MAX_READING_CHARS and _DIGIT.search(parsed) and (
         _DURATIONS.fullmatch(parsed.strip()) or _LEFT.search(parsed)
     ):
-        return _SPACE.sub(" ", parsed).strip()  # A duration is what was asked for.
+        return " ".join(parsed.split())  # A duration is what was asked for.
     return _canonical(parsed, _RESULT_NOISE, text_of, _CONTENT)
 
 
+@lru_cache(maxsize=64)  # The detectors of loops and of chatter ask for the same text.
 def said(text: str) -> str:
     """Canonical text of what an agent says: ids, times and counters in it are noise."""
     return _masked_result(text, None)
 
 
+@lru_cache(maxsize=1_024)
 def hands_over(action: str) -> bool:
     """Whether a call by its name hands the task to another agent: what it carries besides is a label."""
     return _HANDS_OVER.search(action) is not None
@@ -152,19 +157,24 @@ def hands_over(action: str) -> bool:
 
 def unlabelled(arguments: Json) -> Json:
     """The arguments of a hand-over without what is only said about it."""
-    parsed = _parsed(arguments)
+    parsed = parsed_json(arguments)
     if not isinstance(parsed, dict):
         return parsed
-    return {key: one for key, one in parsed.items() if str(key)[:64].translate(_SEPARATORS).lower() not in _LABELS}
+    return {key: one for key, one in parsed.items() if _plain(str(key)) not in _LABELS}
 
 
 def thought(action: str, arguments: Json) -> str:
     """What is thought in a call of a tool that only keeps thoughts; "" for any other call."""
-    if _THINKS.search(action) is None:
+    if not _thinks(action):
         return ""
-    parsed = _parsed(arguments)
+    parsed = parsed_json(arguments)
     named = parsed.items() if isinstance(parsed, dict) else ()
     return next((one for key, one in named if isinstance(one, str) and str(key).lower() in _THOUGHTS), "")
+
+
+@lru_cache(maxsize=1_024)
+def _thinks(action: str) -> bool:
+    return _THINKS.search(action) is not None
 
 
 def kin(text: str) -> str:
@@ -177,32 +187,38 @@ def vain(text: str) -> bool:
     return _VAIN.search(text[:400]) is not None and _CONTENT_WITH.search(text[:400]) is None
 
 
-def unnamed(arguments: Json) -> Json:
-    """The arguments without those that name an agent: who is started for it changes nothing of what is wanted."""
-    parsed = _parsed(arguments)
+def unnamed(arguments: Json) -> Json | None:
+    """The arguments without those that name an agent: who is started for it changes nothing of what is wanted.
+
+    None when they name nobody.
+    """
+    parsed = parsed_json(arguments)
     if not isinstance(parsed, dict):
-        return parsed
-    return {key: one for key, one in parsed.items() if str(key)[:64].translate(_SEPARATORS).lower() not in _NAMES}
+        return None
+    rest = {key: one for key, one in parsed.items() if _plain(str(key)) not in _NAMES}
+    return rest if len(rest) < len(parsed) else None
 
 
 def paging(arguments: Json) -> Json | None:
     """The arguments without the number of the page; None when they name no page."""
-    parsed = _parsed(arguments)
+    parsed = parsed_json(arguments)
     if not isinstance(parsed, dict):
         return None
     rest = {
         key: value for key, value in parsed.items()
-        if not (str(key)[:64].translate(_SEPARATORS).lower() in PAGING and isinstance(value, int))
+        if not (isinstance(value, int) and _plain(str(key)) in PAGING)
     }
     if len(rest) < len(parsed):
         return rest
+    if not any(isinstance(one, str) and "=" in one for one in parsed.values()):
+        return None
     rest = {key: _PAGE_OF_LINK.sub(r"\1#", one) if isinstance(one, str) else one for key, one in parsed.items()}
     return rest if rest != parsed else None
 
 
 def nothing(value: Json, depth: int = 0) -> bool:
     """Whether a result says that there is nothing (more)."""
-    value = _parsed(value) if depth == 0 else value
+    value = parsed_json(value) if depth == 0 else value
     if value is None or value == "" or value == [] or value == {}:
         return True
     if isinstance(value, str):
@@ -225,13 +241,14 @@ def ids(value: Json) -> set[str]:
 def shingles(text: str, size: int = 4, most: int = 400) -> frozenset[str]:
     """Overlapping runs of letters and digits of a text, without case and punctuation."""
     plain = " ".join(re.findall(r"\w+", text[: 2 * most].casefold()))[:most]
-    return frozenset(plain[at : at + size] for at in range(max(1, len(plain) - size + 1)))
+    return frozenset([plain[at : at + size] for at in range(max(1, len(plain) - size + 1))])
 
 
+@lru_cache(maxsize=128)
 def phrases(text: str, most: int = 4_000) -> frozenset[str]:
     """Runs of three words: what prose says anew even where its words come back."""
     words = re.findall(r"\w+", text[:most].casefold())
-    return frozenset(" ".join(words[at : at + 3]) for at in range(max(1, len(words) - 2)))
+    return frozenset([" ".join(words[at : at + 3]) for at in range(max(1, len(words) - 2))])
 
 
 def similarity(one: frozenset[str], other: frozenset[str]) -> float:
@@ -240,7 +257,8 @@ def similarity(one: frozenset[str], other: frozenset[str]) -> float:
     return both / (len(one) + len(other) - both) if both else 0.0
 
 
-def _parsed(value: Json) -> Json:
+def parsed_json(value: Json) -> Json:
+    """What a JSON text says; anything else as it is."""
     if not isinstance(value, str):
         return value
     start = value[:64].lstrip()[:1]
@@ -260,7 +278,7 @@ def _canonical(
     if isinstance(value, str):
         return text_of(value)
     if isinstance(value, dict | list | tuple):
-        return json.dumps(_clean(value, noise, text_of, 0, content), sort_keys=True, separators=(",", ":"), default=str)
+        return _dumps(_clean(value, noise, text_of, 0, content))
     return json.dumps(value, default=str)
 
 
@@ -290,20 +308,25 @@ def _is_token(key: str, value: Json) -> bool:
 
 
 @lru_cache(maxsize=4_096)
+def _plain(key: str) -> str:
+    return key[:64].translate(_SEPARATORS).lower()
+
+
+@lru_cache(maxsize=4_096)
 def _is_noise(key: str, noise: frozenset[str]) -> bool:
-    bare = key[:64].translate(_SEPARATORS).lower()
+    bare = _plain(key)
     return bare in noise or _NOISE_STEMS.search(bare) is not None
 
 
 @lru_cache(maxsize=4_096)
 def _names_content(key: str, content: "re.Pattern[str]") -> bool:
-    return content.search(key[:64].translate(_SEPARATORS).lower()) is not None
+    return content.search(_plain(key)) is not None
 
 
 def _folded(text: str) -> tuple[str, str]:
     """The part that is normalised, with its whitespace folded, and a digest of the rest."""
     head, rest = text[:MAX_TEXT_CHARS], text[MAX_TEXT_CHARS:]
-    return _SPACE.sub(" ", head).strip(), f"+{digest(rest):016x}" if rest else ""
+    return " ".join(head.split()), f"+{digest(rest):016x}" if rest else ""
 
 
 def _masked_call(text: str, known: Container[str], loose: bool) -> str:
@@ -319,8 +342,10 @@ def _masked_call(text: str, known: Container[str], loose: bool) -> str:
     def time_of(match: "re.Match[str]") -> str:
         return match.group() if len(match.group()) == len(text) and not loose else "<time>"
 
-    text = _COUNTERS.sub(r"\1 #", text)
-    return _IDS.sub(id_of, _TIMES.sub(time_of, text)) + rest
+    text = _uncounted(text)
+    if _dense(text):
+        text = _IDS.sub(id_of, _TIMES.sub(time_of, text))
+    return text + rest
 
 
 def _masked_result(text: str, seen: Callable[[str], object] | None) -> str:
@@ -333,5 +358,19 @@ def _masked_result(text: str, seen: Callable[[str], object] | None) -> str:
             seen(match.group())
         return match.group() if len(match.group()) in _DIGESTS else "<id>"
 
-    text = _PROCESSES.sub(r"\1 #", _COUNTERS.sub(r"\1 #", _TIMES.sub("<time>", text)))
-    return _DURATIONS.sub("<span>", _IDS.sub(id_of, text)) + rest
+    dense = _dense(text)
+    text = _uncounted(_TIMES.sub("<time>", text) if dense else text)
+    lower = text.lower()
+    if "pid" in lower or "tid" in lower or "thread" in lower:
+        text = _PROCESSES.sub(r"\1 #", text)
+    return _DURATIONS.sub("<span>", _IDS.sub(id_of, text) if dense else text) + rest
+
+
+def _dense(text: str) -> bool:
+    """Whether there may be an id or a time in it: a word that is long enough and has a digit, or as long as a UUID."""
+    return any(len(word) >= _SHORTEST and (len(word) >= _UUID or _DIGIT.search(word)) for word in text.split())
+
+
+def _uncounted(text: str) -> str:
+    lower = text.lower()
+    return _COUNTERS.sub(r"\1 #", text) if any(word in lower for word in _COUNTS) else text
