@@ -58,13 +58,13 @@ KEYS_OF = (*SERVICES, "operator", "provisioner", "nats", "redis", "upkeep")
 """Who gets a volume of keys from the provisioner."""
 INFRASTRUCTURE: Mapping[str, Contents] = {
     "nats": Contents(
-        (*STARTER, "infra/__init__.py", "infra/docker/__init__.py", "infra/docker/broker.py", "infra/local/__init__.py",
-         "infra/local/torn.py", "infra/nats/__init__.py", "infra/nats/store.py",
+        (*STARTER, "infra/__init__.py", "infra/docker/__init__.py", "infra/docker/broker.py", "infra/docker/probes.py",
+         "infra/local/__init__.py", "infra/local/torn.py", "infra/nats/__init__.py", "infra/nats/store.py",
          *(f"contracts/bulkhead_contracts/{name}.py" for name in ("__init__", "subjects", "limits"))),
         "nats", "infra.docker.broker", core=False),
     "redis": Contents(
-        (*STARTER, "infra/__init__.py", "infra/docker/__init__.py", "infra/docker/ledger.py", "infra/local/__init__.py",
-         "infra/local/torn.py"), "redis", "infra.docker.ledger", core=False),
+        (*STARTER, "infra/__init__.py", "infra/docker/__init__.py", "infra/docker/ledger.py", "infra/docker/probes.py",
+         "infra/local/__init__.py", "infra/local/torn.py"), "redis", "infra.docker.ledger", core=False),
     "offline_model": Contents(
         (*STARTER, "infra/__init__.py", "infra/offline_model"), "offline-model", "infra.offline_model", core=False),
     "provisioner": Contents(

@@ -1,13 +1,11 @@
-"""What Redis's container runs: `redis-server`, on the configuration that the provisioner wrote; `probe` asks it.
+"""What Redis's container runs: `redis-server`, on the configuration that the provisioner wrote. probes.py asks it.
 
 In: /bulkhead/identity/redis.conf (it holds the password), /bulkhead/data. Out: this very process becomes the server.
 What lies in it is a cache, made again of the journal: files that a power cut has torn are removed before the start.
 """
 
 import os
-import re
 import shutil
-import socket
 import sys
 from pathlib import Path
 
@@ -15,20 +13,16 @@ from infra.local.torn import torn
 
 CONFIGURATION = Path("/bulkhead/identity/redis.conf")
 DATA = Path("/bulkhead/data")
-PORT = 6379
-TIMEOUT_S = 4.0
 
 
-def main(arguments: list[str]) -> int:
-    """An exit code, for `probe` or when the server cannot be started."""
+def main() -> int:
+    """An exit code, when the server cannot be started."""
     try:
-        configured = CONFIGURATION.read_text()
+        CONFIGURATION.read_text()
     except OSError as error:
         print(f"{CONFIGURATION} cannot be read: {error.strerror}; `provision-keys` writes it, and must have ended "
               "before Redis starts; is its volume mounted here?", file=sys.stderr)  # fmt: skip
         return 2
-    if arguments == ["probe"]:
-        return probe(configured)
     program = shutil.which("redis-server")
     if program is None:
         print("this image has no redis-server: build it again (infra/docker/images.py)", file=sys.stderr)
@@ -58,21 +52,5 @@ def empty(folder: Path) -> None:
             path.unlink()
 
 
-def probe(configured: str) -> int:
-    """0 when it answers, with its password."""
-    password = re.search(r"^requirepass (\S+)$", configured, re.M)
-    try:
-        with socket.create_connection(("127.0.0.1", PORT), TIMEOUT_S) as connection:
-            connection.sendall(f"AUTH {password[1] if password else ''}\r\nPING\r\n".encode())
-            answers = b""
-            while answers.count(b"\r\n") < 2 and (more := connection.recv(1024)):
-                answers += more
-    except OSError as error:
-        print(f"it does not answer: {error}")
-        return 1
-    print(answers.decode("utf-8", "replace").strip())
-    return 0 if answers == b"+OK\r\n+PONG\r\n" else 1
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

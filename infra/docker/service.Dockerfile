@@ -64,7 +64,8 @@ ENV PYTHONPATH=/opt/bulkhead/code:/opt/bulkhead/own:/opt/bulkhead/core:/bulkhead
 # By number: there is no account of that name, and none is needed.
 USER 10001:10001
 WORKDIR /bulkhead/data
-HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
-    CMD ["python3", "-S", "-P", "-m", "bulkhead.runtime.probe"]
+# A probe that finds all well stays for a minute (bulkhead/runtime/probe.py): the interval counts while it is not.
+HEALTHCHECK --interval=10s --timeout=90s --start-period=60s --retries=3 \
+    CMD ["python3", "-S", "-P", "-m", "bulkhead.runtime.probe", "--stay"]
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["python3", "-P", "-m", "bulkhead.runtime.container"]

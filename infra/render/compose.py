@@ -133,9 +133,10 @@ INFRASTRUCTURE = """\
     networks: [bus, bus-clients]
     volumes: ["keys_nats:{identity}:ro", "data_nats:{data}"]
     healthcheck:
-      test: [CMD, python3, -S, -P, -m, infra.docker.broker, probe]
-      interval: 3s
-      timeout: 5s
+      test: [CMD, python3, -S, -P, -m, infra.docker.probes, nats, --stay]
+      interval: 1s
+      timeout: 90s
+      start_period: 60s
       retries: 10
     depends_on:
       provision-keys: {{condition: service_completed_successfully}}
@@ -147,9 +148,10 @@ INFRASTRUCTURE = """\
     networks: [redis]
     volumes: ["keys_redis:{identity}:ro", "data_redis:{data}"]
     healthcheck:
-      test: [CMD, python3, -S, -P, -m, infra.docker.ledger, probe]
-      interval: 3s
-      timeout: 5s
+      test: [CMD, python3, -S, -P, -m, infra.docker.probes, redis, --stay]
+      interval: 1s
+      timeout: 90s
+      start_period: 60s
       retries: 10
     depends_on:
       provision-keys: {{condition: service_completed_successfully}}

@@ -242,8 +242,8 @@ class Containers(Relayed):
         # To ask is a process in the container: not before it can say yes.
         if name in SERVICES and STARTED not in await self._boxes[name].logs():
             return "it has not started"
-        words = ["infra.docker.ledger", "probe"] if name == REDIS else ["bulkhead.runtime.probe"]
-        return await self._boxes[name].fails("python3", "-S", "-P", "-m", *words, *filter(None, [PROBES.get(name)]))
+        words = ["infra.docker.probes", name] if name == REDIS else ["bulkhead.runtime.probe", PROBES.get(name, "")]
+        return await self._boxes[name].fails("python3", "-S", "-P", "-m", *filter(None, words))
 
     async def _way(self, host: str, port: int) -> Relay:
         """From the containers to a port of this machine."""

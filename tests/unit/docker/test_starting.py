@@ -1,27 +1,17 @@
-"""What containers run first: the provisioner over plain folders, the probe, the starts of broker and Redis."""
+"""What containers run first: the provisioner over plain folders, the starts of broker and Redis."""
 
 import json
-import os
-import signal
 import socket
 import stat
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from bulkhead.runtime import container, probe
+from bulkhead.runtime import container
 from infra.docker import broker, ledger, provisioner
 from infra.docker.contents import KEYS_OF, SERVICES
 from infra.identity import callers, keys
 from infra.nats.bounds import GIB
-
-WELL, NOT_YET = b"HTTP/1.1 200 OK\r\n\r\n{}", b"HTTP/1.1 503 NO\r\n\r\nunavailable"
 
 
 @pytest.fixture
@@ -140,75 +130,6 @@ def test_credentials_are_printed_as_json(volumes: Path, capsys: pytest.CaptureFi
     assert set(json.loads(capsys.readouterr().out)) == {"submitter", "approver", "operator", "auditor"}
 
 
-@pytest.mark.parametrize("answer, code", [
-    (b"HTTP/1.1 200 OK\r\n\r\n{}", 0), (b"HTTP/1.1 503 NO\r\n\r\nstarting", 1), (b"", 1), (b"200", 1),
-])  # fmt: skip
-def test_a_probe_takes_a_200_and_nothing_else(answer: bytes, code: int, capsys: pytest.CaptureFixture[str]) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        def serve() -> None:
-            connection, _ = server.accept()
-            with connection:
-                connection.recv(1024)
-                connection.sendall(answer)
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        assert probe.main([f"http://127.0.0.1:{server.getsockname()[1]}/readyz"]) == code
-        thread.join()
-    assert code == 0 or answer[-8:].decode() in capsys.readouterr().out
-
-
-def test_a_broker_that_was_healthy_and_stays_unhealthy_is_told_to_end(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Once it was: while it starts, it may read its store for as long as that takes."""
-    waits = "import signal; signal.pause()"
-    with subprocess.Popen([sys.executable, "-c", waits]) as server, _answering() as (url, answers):
-        def look(answer: bytes) -> int:
-            answers.append(answer)
-            return broker.probe(url, tmp_path, server.pid)
-
-        def unhealthy_for(seconds: float) -> None:
-            then = time.time() - seconds
-            os.utime(tmp_path / "unhealthy-since", (then, then))
-
-        assert look(NOT_YET) == 1 and not (tmp_path / "unhealthy-since").exists(), "it has just started"
-        assert look(WELL) == 0
-        assert look(NOT_YET) == 1
-        assert look(WELL) == 0 and not (tmp_path / "unhealthy-since").exists(), "it has recovered"
-        assert look(NOT_YET) == 1 and server.poll() is None
-        unhealthy_for(broker.UNHEALTHY_S + 1)
-        assert look(NOT_YET) == 1 and server.wait(30) == -signal.SIGTERM
-    assert "it does not recover by itself and is restarted" in capsys.readouterr().out
-
-
-@contextmanager
-def _answering() -> Iterator[tuple[str, list[bytes]]]:
-    """A server that gives each answer once, in order."""
-    answers: list[bytes] = []
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        def serve() -> None:
-            while True:
-                connection, _ = server.accept()
-                with connection:
-                    if not connection.recv(1024):
-                        return
-                    connection.sendall(answers.pop(0))
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.getsockname()[1]}/healthz", answers
-        finally:
-            socket.create_connection(server.getsockname()).close()
-            thread.join()
-
-
-def test_a_probe_of_nobody_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    assert probe.main(["http://127.0.0.1:1/readyz"]) == 1
-    assert "does not answer" in capsys.readouterr().out
-
-
 def test_every_replica_has_a_name_of_its_own(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -243,6 +164,6 @@ def test_broker_and_redis_say_what_they_lack(
     monkeypatch.setattr(broker, "CONFIGURATION", tmp_path / "nats-server.conf")
     monkeypatch.setattr(broker.shutil, "which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr(ledger, "CONFIGURATION", tmp_path / "redis.conf")
-    assert broker.main([]) == 2 and ledger.main([]) == 2
+    assert broker.main() == 2 and ledger.main() == 2
     said = capsys.readouterr().err
     assert "nats-server.conf cannot be read" in said and "redis.conf cannot be read" in said
