@@ -6,8 +6,9 @@ exists disagrees and cannot be changed. Raw API requests: nats-py's models lack 
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from .streams import MIN_VERSION, Config, Layout, durables, streams
 
 TIMEOUT_S = 10.0
 CLUSTER_TIMEOUT_S, PATIENCE_S, PAUSE_S = 2.0, 15.0, 0.2
-"""A dead leader answers nobody; another one is there within seconds."""
+"""A dead leader answers nobody; another one is there within seconds. So is a broker that has read its accounts."""
 STREAM_EXISTS = 10058
 STREAM_NOT_FOUND = 10059
 NO_STORAGE = 10047
@@ -55,6 +56,10 @@ class Begin:
     sources: Mapping[str, int] = field(default_factory=dict)
 
 
+class _Dropped(Exception):
+    """The connection has ended: whatever was asked may have been done. Says what happened and what to do."""
+
+
 class _Refused(Exception):
     def __init__(self, code: int, text: str) -> None:
         super().__init__(f"{text} ({code})")
@@ -65,18 +70,69 @@ async def provision(
     url: str, nkey_seed: str, layout: Layout | None = None, begin: "Begin | None" = None,
     ca_file: Path | None = None,
 ) -> Report:
-    """Make everything. begin: of a restore. ca_file: TLS. Raises ProvisionError."""
+    """Make everything. begin: of a restore. ca_file: TLS. Raises ProvisionError.
+
+    A broker that reads its accounts drops connections, this one among them: what was made stands, the rest is made over
+    another one.
+    """
     wanted = layout or Layout()
     try:
         streams(wanted)
     except StoreTooSmall as error:
         raise ProvisionError(str(error)) from error
-    client, trouble = Client(), asyncio.get_running_loop().create_future()
+    report, loop = Report(), asyncio.get_running_loop()
+    deadline = loop.time() + PATIENCE_S
+    while True:
+        try:
+            await _over_one_connection(url, nkey_seed, ca_file, partial(_Provisioner, wanted, begin or Begin(), report))
+            return report
+        except _Dropped as dropped:
+            if loop.time() > deadline:
+                raise ProvisionError(str(dropped)) from dropped
+        await asyncio.sleep(PAUSE_S)
+
+
+async def _over_one_connection(
+    url: str, nkey_seed: str, ca_file: Path | None, provisioner: "Callable[[Client], _Provisioner]"
+) -> None:
+    """Raises ProvisionError, _Dropped."""
+    client, loop = Client(), asyncio.get_running_loop()
+    trouble, gone = loop.create_future(), loop.create_future()
 
     async def failed(error: Exception) -> None:
         if not trouble.done() and "permissions violation" in str(error).lower():
             trouble.set_result(error)
 
+    async def closed() -> None:
+        if not gone.done():
+            gone.set_result(None)
+
+    await _connect(client, url, nkey_seed, ca_file, failed, closed)
+    making = None
+    try:
+        _fit(client, url)
+        making = asyncio.ensure_future(provisioner(client).run())
+        # A request whose connection has ended would wait for its answer to the end of its time.
+        await asyncio.wait({making, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not making.done():
+            raise _Dropped(f"the broker at {url} hung up: {client.last_error}; see its log, then start again")
+        await making
+    except (errors.Error, OSError) as error:
+        said = str(trouble.result()) if trouble.done() else f"{type(error).__name__} {error}"
+        kind = _Dropped if gone.done() else ProvisionError
+        raise kind(f"the broker at {url} did not answer: {said}; see its log, then start again") from error
+    finally:
+        if making is not None:
+            making.cancel()
+            await asyncio.gather(making, return_exceptions=True)
+        await client.close()
+
+
+async def _connect(
+    client: Client, url: str, nkey_seed: str, ca_file: Path | None,
+    failed: Callable[[Exception], Awaitable[None]], closed: Callable[[], Awaitable[None]],
+) -> None:  # fmt: skip
+    """Raises ProvisionError; _Dropped where somebody answers and hangs up."""
     try:
         await client.connect(
             url.split(","),
@@ -84,6 +140,7 @@ async def provision(
             nkeys_seed_str=nkey_seed,
             inbox_prefix=inbox_prefix(PROVISIONER),
             error_cb=failed,
+            closed_cb=closed,
             allow_reconnect=False,
             max_reconnect_attempts=1,
             connect_timeout=5,
@@ -101,15 +158,8 @@ async def provision(
                 f"the broker at {url} has a certificate of a CA that is not trusted here: name the CA's file in "
                 "SSL_CERT_FILE, and write an address that stands in the certificate"
             ) from error
-        raise ProvisionError(f"cannot reach the broker at {url} as provisioner: {error}; is it running?") from error
-    try:
-        _fit(client, url)
-        return await _Provisioner(client, wanted, begin or Begin()).run()
-    except (errors.Error, OSError) as error:
-        said = str(trouble.result()) if trouble.done() else f"{type(error).__name__} {error}"
-        raise ProvisionError(f"the broker at {url} did not answer: {said}; see its log, then start again") from error
-    finally:
-        await client.close()
+        kind = ProvisionError if isinstance(error, errors.NoServersError | BusError) else _Dropped
+        raise kind(f"cannot reach the broker at {url} as provisioner: {error}; is it running?") from error
 
 
 def _fit(client: Client, url: str) -> None:
@@ -137,20 +187,19 @@ def _fit(client: Client, url: str) -> None:
 
 
 class _Provisioner:
-    def __init__(self, client: Client, layout: Layout, begin: Begin) -> None:
+    def __init__(self, layout: Layout, begin: Begin, report: Report, client: Client) -> None:
         self._client = client
         self._layout = layout
         self._begin = begin
-        self._report = Report()
+        self._report = report
 
-    async def run(self) -> Report:
+    async def run(self) -> None:
         configs = [self._begun(config) for config in streams(self._layout)]
         derived = [one for one in configs if "sources" in one]
         await asyncio.gather(*(self._stream(one) for one in configs if "sources" not in one))
         await asyncio.gather(*(self._stream(one) for one in derived if "subjects" in one))
         await asyncio.gather(*(self._stream(one) for one in derived if "subjects" not in one))
         await asyncio.gather(*(self._durables(name) for name in {name for name, _ in durables(self._layout)}))
-        return self._report
 
     def _begun(self, config: Config) -> Config:
         first = self._begin.sources.get(config["name"], 1)
@@ -196,7 +245,7 @@ class _Provisioner:
         existing = set((await self._ask(f"CONSUMER.NAMES.{stream}", {})).get("consumers") or ())
         service = next(iter(wanted)).rpartition("-")[0]
         before = {one for one in existing if one.rpartition("-")[0] == service}
-        if before and before != set(wanted):
+        if before != set(wanted) and not await self._begun_by_this_layout(stream, before, wanted):
             # A durable that starts now would be handed the whole inbox again, one that goes would strand messages.
             raise ProvisionError(
                 f"{stream} has {len(before)} shard(s) and {len(wanted)} are wanted; start it with {len(before)}, or "
@@ -204,6 +253,16 @@ class _Provisioner:
             )
         for name, config in wanted.items():
             await self._durable(stream, name, config, name in existing)
+
+    async def _begun_by_this_layout(self, stream: str, before: set[str], wanted: Mapping[str, Config]) -> bool:
+        """Whether these are some of the wanted ones, made by somebody who did not get to the rest."""
+        if not before <= set(wanted):
+            return False
+        for name in before:
+            found = await self._ask(f"CONSUMER.INFO.{stream}.{name}", {})
+            if found["config"].get("filter_subjects") != wanted[name].get("filter_subjects"):
+                return False
+        return True
 
     async def _durable(self, stream: str, name: str, config: Config, exists: bool) -> None:
         if not exists:

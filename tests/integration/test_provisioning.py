@@ -1,0 +1,70 @@
+"""The provisioner over a wire that breaks: as when a broker reads its accounts again, which drops connections."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from infra.identity import keys, policy, render
+from infra.local.ports import free_port
+from infra.nats.provision import provision
+from infra.nats.server import NatsServer, ServerPlan
+from infra.nats.streams import Layout, durables, streams
+
+LAYOUT = Layout({"worker": 4})
+HELLO = b""
+BREAKS = (HELLO, b"STREAM.CREATE.INBOX_PLANNER ", b"STREAM.CREATE.JOURNAL ", b"CONSUMER.CREATE.INBOX_WORKER.worker-2 ")
+"""One connection after another ends when this was asked: done, and the answer lost."""
+
+
+@asynccontextmanager
+async def broker(folder: Path) -> AsyncIterator[tuple[ServerPlan, str]]:
+    """A broker of this mesh, and the provisioner's seed."""
+    rules = policy.load()
+    keys.ensure(folder / "identity", rules)
+    plan = ServerPlan(folder / "nats", free_port(), free_port(), durability="process")
+    accounts = render.accounts(rules, keys.public_nkeys(folder / "identity", rules), LAYOUT.shards)
+    server = NatsServer(plan, accounts, os.environ)
+    await server.start()
+    try:
+        yield plan, keys.nkey_seed(folder / "identity", policy.PROVISIONER)
+    finally:
+        await server.stop()
+
+
+async def test_what_was_made_stands_and_the_rest_is_made_over_another_connection(tmp_path: Path) -> None:
+    breaks = list(BREAKS)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        mark = breaks.pop(0) if breaks else None
+        if mark == HELLO:
+            writer.transport.abort()
+            return
+        back, there = await asyncio.open_connection("127.0.0.1", plan.port)
+        answers = asyncio.create_task(_pass_on(back, writer))
+        asked = b""
+        while data := await reader.read(65536):
+            there.write(data)
+            await there.drain()
+            asked += data
+            if mark and mark in asked:
+                writer.transport.abort()
+        answers.cancel()
+        there.close()
+
+    async with broker(tmp_path) as (plan, seed):
+        wire = await asyncio.start_server(serve, "127.0.0.1", 0)
+        url = f"nats://127.0.0.1:{wire.sockets[0].getsockname()[1]}"
+        report = await provision(url, seed, LAYOUT)
+        assert breaks == []
+        wanted = {one["name"] for one in streams(LAYOUT)} | {f"{name}/{one['name']}" for name, one in durables(LAYOUT)}
+        assert report.made and set(report.made) <= wanted, "what stands without its answer is not told as made"
+        again = await provision(plan.url, seed, LAYOUT)
+        assert (again.made, again.changed) == ([], [])
+        wire.close()
+
+
+async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(65536):
+        writer.write(data)
