@@ -61,6 +61,10 @@ class RedisServer:
             process.send_signal(how)
             process.wait(timeout=10)
 
+    def forget_dump(self) -> None:
+        """The next start finds nothing of what a client had it save."""
+        (self._folder / "dump.rdb").unlink()
+
     def send(self, what: signal.Signals) -> None:
         """E.g. SIGSTOP: it is there and does not answer."""
         assert self._process is not None
