@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from bulkhead.runtime.doer import Hands, Job, Reservation, reason_of
+from bulkhead.runtime.halts import Held
 from bulkhead.telemetry import names, trace
 from bulkhead_contracts.budget import Amount
 from bulkhead_contracts.model import ModelCallRequested
@@ -100,6 +101,8 @@ class Attempts:
 
     def __init__(self, job: Job[ModelCallRequested], hands: Hands, policy: Policy, live: Callable[[], OnText]) -> None:
         self.spent = Spent()
+        self.held: Held | None = None
+        """The open breaker that was met last."""
         self._job, self._hands, self._policy, self._live = job, hands, policy, live
         self._halt = hands.halt_event(job)
         # A request that is delivered or sent again reserves anew: ids of reservations that were settled are spent.
@@ -147,6 +150,7 @@ class Attempts:
         if halt is not None:
             return Fault("halted", f"{halt.scope} {halt.name} is halted: {halt.reason}", HALTED_HINT, refused=True)
         if (held := self._hands.tripped(self._job, model=model.name)) is not None:
+            self.held = held
             return Fault(BREAKER_OPEN, reason_of(held), "it is tried again by itself", outage=True, consumed=False,
                          refused=True, retry_after_s=held.retry_after_ms / 1000)  # fmt: skip
         if self._hands.now_unix_ms() >= until_unix_ms:

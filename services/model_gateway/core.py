@@ -6,7 +6,7 @@ A tier names a model; the model answers, or its fallback does (and the reply is 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 
-from bulkhead.runtime.doer import Deferred, Hands, Job, Refused
+from bulkhead.runtime.doer import Hands, Job, Refused
 from bulkhead_contracts import limits
 from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested
 from bulkhead_contracts.result import Completeness, ContentRef, Failure, Label, Omission
@@ -100,9 +100,9 @@ class ModelGateway:
         attempts = Attempts(job, hands, self._policy, lambda: self._live_text(job, hands))
         try:
             outcome, model, standing_reason = await self._ask(attempts, route, source, began)
-            if isinstance(outcome.said, Fault) and outcome.said.code == BREAKER_OPEN:
+            if isinstance(outcome.said, Fault) and outcome.said.code == BREAKER_OPEN and attempts.held is not None:
                 # No agent can go on without its model: it waits until a call may be tried.
-                raise Deferred(int((outcome.said.retry_after_s or 1) * 1000), outcome.said.message, paused=True)
+                raise hands.held_back(attempts.held)
         except Refused as refusal:
             outcome, model, standing_reason = Outcome(_refused(refusal)), route.primary, ""
         reply = await self._reply(job, hands, outcome, model, standing_reason)

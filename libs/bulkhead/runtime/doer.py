@@ -25,8 +25,8 @@ R = TypeVar("R", bound=Body)
 class Deferred(Exception):
     """May not act yet: the shell answers `CallDeferred` and acks; the requester asks again later.
 
-    paused: a halt or an open breaker holds it back; see `CallDeferred`. halt: which entry, and since when; its
-    end wakes the asker.
+    paused: a halt or an open breaker holds it back; see `CallDeferred`. halt: which of them, and since when; its end
+    wakes the asker.
     """
 
     def __init__(
@@ -189,8 +189,14 @@ class Hands:
         """
         held = self._held(target_of(job, tool, model), self.now_unix_ms())
         if held is not None and held.breaker.scope in ("tenant", "agent"):
-            raise Deferred(held.retry_after_ms, reason_of(held), paused=True, code="breaker_open")
+            raise self.held_back(held)
         return held
+
+    @staticmethod
+    def held_back(held: Held) -> Deferred:
+        """To be raised for a breaker that makes calls wait: for its time, or until it is closed."""
+        return Deferred(held.retry_after_ms, reason_of(held), paused=True, code="breaker_open",
+                        halt=(held.key, held.breaker.since_unix_ms))  # fmt: skip
 
     def halt_event(self, job: "Job[R]", *, tool: str = "", model: str = "") -> asyncio.Event:
         """Set while the job, or what it uses, is halted: race streams against it and cut them."""

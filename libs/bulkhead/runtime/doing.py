@@ -28,7 +28,7 @@ from bulkhead.runtime.doer import (
     Reservation,
     target_of,
 )
-from bulkhead.runtime.halts import Halts
+from bulkhead.runtime.halts import Halts, of_breaker
 from bulkhead.runtime.inbound import Unreadable
 from bulkhead.runtime.parked import BACKSTOP_MS, SINCE_LOGIC, Call, Parked
 from bulkhead.runtime.publisher import RpcRefused, persist
@@ -147,7 +147,8 @@ class DoerHandler:
             usage=wait.usage,
         )
         halt = wait.halt if head.logic >= SINCE_LOGIC else None
-        if halt is not None:
+        if halt is not None and not of_breaker(halt[0]):
+            # A breaker's time is told: when it is over, trials are wanted.
             body = body.model_copy(update={"after_ms": max(wait.after_ms, BACKSTOP_MS)})
         await self._reply(handed, body, ())
         if halt is not None:

@@ -58,6 +58,20 @@ class Held(NamedTuple):
     breaker: Breaker
     retry_after_ms: int
 
+    @property
+    def key(self) -> Key:
+        """What those wait for whom it holds back; other than that of a halt of the same name."""
+        return _breaker_key(self.breaker)
+
+
+def of_breaker(key: Key) -> bool:
+    """Whether it is a breaker that is waited for, and not a halt."""
+    return key[0].startswith(f"{BREAKERS}.")
+
+
+def _breaker_key(breaker: Breaker) -> Key:
+    return f"{BREAKERS}.{breaker.scope}", breaker.tenant, breaker.name
+
 
 class Halts:
     """The live view of all halts and breakers."""
@@ -73,11 +87,15 @@ class Halts:
         self._events: WeakValueDictionary[Target, asyncio.Event] = WeakValueDictionary()
         self._after = 0
         self.on_lift: Callable[[Key], None] | None = None
-        """Called with what is not halted (any more)."""
+        """Called with what is not halted (any more), and with breakers that are closed."""
 
-    def entry(self, key: Key) -> Halt | None:
-        """What was said last of exactly this: it stands, or was lifted."""
-        return self._tasks.get(key) or self._found.get(key)
+    def over(self, key: Key, since_unix_ms: int) -> bool:
+        """Whether what has held calls back since then is lifted, or closed."""
+        if of_breaker(key):
+            breaker = self._breakers.get((key[0].partition(".")[2], *key[1:]))
+            return breaker is not None and breaker.phase == "closed" and breaker.since_unix_ms >= since_unix_ms
+        halt = self._tasks.get(key) or self._found.get(key)
+        return halt is not None and not halt.active and halt.at_unix_ms >= since_unix_ms
 
     def standing(self) -> Counts:
         """How many halts that pause stand, by scope."""
@@ -137,6 +155,8 @@ class Halts:
             if f".{BREAKERS}." in subject:
                 breaker = Breaker.model_validate_json(body)
                 self._breakers[breaker.scope, breaker.tenant, breaker.name] = breaker
+                if breaker.phase == "closed" and self.on_lift is not None:
+                    self.on_lift(_breaker_key(breaker))
                 return
             halt = Halt.model_validate_json(body)
         except ValidationError:

@@ -1,7 +1,8 @@
-"""Calls that a halt holds back: who put them off tells their askers when it is lifted, so that nobody has to poll.
+"""Calls that a halt or a breaker holds back: who put them off tells their askers when it is over; nobody has to poll.
 
-In: calls that were put off in this replica, and halts that are lifted, as heard live. Out: `CallResumed` to whoever
-asked, one by one. It is remembered in memory alone: what is forgotten is asked again by the asker's own timer.
+In: calls that were put off in this replica, halts that are lifted and breakers that are closed, as heard live. Out:
+`CallResumed` to whoever asked, one by one. It is remembered in memory alone: what is forgotten is asked again by the
+asker's own timer.
 """
 
 import asyncio
@@ -48,7 +49,7 @@ class Call:
 
 
 class Parked:
-    """What waits in this replica, by the halt that holds it."""
+    """What waits in this replica, by the halt or breaker that holds it."""
 
     def __init__(self, publisher: Publisher, halts: Halts) -> None:
         self._publisher, self._halts = publisher, halts
@@ -59,9 +60,8 @@ class Parked:
         halts.on_lift = self.lifted
 
     def put_off(self, key: Key, since_unix_ms: int, call: Call) -> None:
-        """A halt of this key, set at that time, holds the call back."""
-        stands = self._halts.entry(key)
-        if stands is not None and not stands.active and stands.at_unix_ms >= since_unix_ms:
+        """What this key names holds the call back since that time."""
+        if self._halts.over(key, since_unix_ms):
             self._wake({call.name: call})  # It was lifted while the call was being put off.
             return
         self._waiting.setdefault(key, OrderedDict())[call.name] = call
@@ -74,7 +74,7 @@ class Parked:
                 del self._waiting[old]
 
     def lifted(self, key: Key) -> None:
-        """A halt is over. Another one may hold the same calls: then they are put off again."""
+        """It is over. Another one may hold the same calls: then they are put off again."""
         calls = self._waiting.pop(key, None)
         if calls:
             for name in calls:

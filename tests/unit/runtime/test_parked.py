@@ -6,11 +6,11 @@ import pytest
 
 from bulkhead.bus.memory import MemoryBroker, MemoryBus
 from bulkhead.runtime import parked
-from bulkhead.runtime.halts import Halts, Key
+from bulkhead.runtime.halts import Halts, Key, Target, of_breaker
 from bulkhead.runtime.parked import Call, Parked
 from bulkhead.runtime.publisher import Publisher
 from bulkhead_contracts import catalog, subjects
-from bulkhead_contracts.control import CallResumed, Halt
+from bulkhead_contracts.control import Breaker, CallResumed, Halt
 from bulkhead_contracts.envelope import Envelope, derive_id
 
 NOW = 1_795_231_204_272
@@ -102,3 +102,29 @@ async def test_what_is_remembered_is_bounded_and_the_oldest_is_forgotten(
     await world.says(TASK, active=True)
     await world.says(TASK, active=False, at=NOW + 1)
     assert await world.woken() == ["c", "d", "e"] and not world.parked._ages
+
+
+async def test_whom_a_breaker_holds_back_is_woken_when_it_is_closed_and_by_no_halt_of_its_name(world: World) -> None:
+    agent = ("agent", "demo", "worker-step")
+
+    async def breaker(phase: str, at: int) -> None:
+        one = Breaker(scope="agent", tenant="demo", name="worker-step", phase=phase, since_unix_ms=at,  # type: ignore[arg-type]
+                      until_unix_ms=at + 30_000)  # fmt: skip
+        key = subjects.breaker_key(*agent)
+        await world.bus.publish(key, one.model_dump_json().encode(), {}, f"{key}/{phase}/{at}")
+        await world.halts.load()
+
+    await breaker("open", NOW)
+    held = world.halts.held(Target("demo", "t1", ("worker.step",)), NOW)
+    assert held is not None and of_breaker(held.key) and not of_breaker(agent)
+    world.puts_off("a", held.key)
+    await world.says(agent, active=False, at=NOW + 1)
+    await breaker("half_open", NOW + 2)
+    assert await world.woken() == [], "it is only tried"
+    await breaker("closed", NOW + 3)
+    assert await world.woken() == ["a"]
+    world.puts_off("b", held.key)
+    assert await world.woken() == ["a", "b"], "it was closed while the call was put off"
+    await breaker("open", NOW + 4)
+    world.puts_off("c", held.key, since=NOW + 4)
+    assert await world.woken() == ["a", "b"]
