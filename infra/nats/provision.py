@@ -27,7 +27,9 @@ from .streams import MIN_VERSION, Config, Layout, durables, streams
 
 TIMEOUT_S = 10.0
 CLUSTER_TIMEOUT_S, PATIENCE_S, PAUSE_S = 2.0, 15.0, 0.2
-"""A dead leader answers nobody; another one is there within seconds. So is a broker that has read its accounts."""
+"""A dead leader answers nobody; another one is there within seconds."""
+RELOADING_S = 5.0
+"""For a moment in the middle of reading its accounts a broker drops who is there, knows nobody, and answers nothing."""
 STREAM_EXISTS = 10058
 STREAM_NOT_FOUND = 10059
 NO_STORAGE = 10047
@@ -57,7 +59,11 @@ class Begin:
 
 
 class _Dropped(Exception):
-    """The connection has ended: whatever was asked may have been done. Says what happened and what to do."""
+    """There is no connection any more, or not yet: whatever was asked may have been done. Says what to do."""
+
+    def __init__(self, text: str, patience_s: float = PATIENCE_S) -> None:
+        super().__init__(text)
+        self.patience_s = patience_s
 
 
 class _Refused(Exception):
@@ -72,7 +78,7 @@ async def provision(
 ) -> Report:
     """Make everything. begin: of a restore. ca_file: TLS. Raises ProvisionError.
 
-    A broker that reads its accounts drops connections, this one among them: what was made stands, the rest is made over
+    A broker that reads its accounts again drops connections, this one too: what was made stands, the rest is made over
     another one.
     """
     wanted = layout or Layout()
@@ -81,13 +87,13 @@ async def provision(
     except StoreTooSmall as error:
         raise ProvisionError(str(error)) from error
     report, loop = Report(), asyncio.get_running_loop()
-    deadline = loop.time() + PATIENCE_S
+    began = loop.time()
     while True:
         try:
             await _over_one_connection(url, nkey_seed, ca_file, partial(_Provisioner, wanted, begin or Begin(), report))
             return report
         except _Dropped as dropped:
-            if loop.time() > deadline:
+            if loop.time() > began + dropped.patience_s:
                 raise ProvisionError(str(dropped)) from dropped
         await asyncio.sleep(PAUSE_S)
 
@@ -149,10 +155,10 @@ async def _connect(
         )
     except (errors.Error, OSError, BusError) as error:
         if "authorization" in str(error).lower():
-            raise ProvisionError(
+            raise _Dropped(
                 f"the broker at {url} does not know the keys of this mesh: include what `bulkhead render accounts` "
-                "writes in its configuration, reload it, then start again"
-            ) from error
+                "writes in its configuration, reload it, then start again", RELOADING_S
+            ) from error  # fmt: skip
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
             raise ProvisionError(
                 f"the broker at {url} has a certificate of a CA that is not trusted here: name the CA's file in "
@@ -301,9 +307,10 @@ class _Provisioner:
             raise ProvisionError(f"{what} cannot be made: {refused}; see the broker's log") from refused
 
     async def _ask(self, request: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """An answer. In a cluster a leader may be away for a moment; every request can be made again."""
+        """An answer. A leader may be away for a moment, or the accounts; every request can be made again."""
         loop = asyncio.get_running_loop()
-        deadline, limit_s = loop.time() + PATIENCE_S, CLUSTER_TIMEOUT_S if self._in_cluster else TIMEOUT_S
+        limit_s = CLUSTER_TIMEOUT_S if self._in_cluster else TIMEOUT_S
+        deadline = loop.time() + (PATIENCE_S if self._in_cluster else RELOADING_S)
         while True:
             try:
                 message = await self._client.request(API + request, json.dumps(body).encode(), timeout=limit_s)
@@ -315,10 +322,11 @@ class _Provisioner:
                 if code not in NO_LEADER or not self._in_cluster:
                     raise _Refused(code, said)
             except (errors.TimeoutError, errors.NoRespondersError) as silent:
-                if not self._in_cluster or self._client.is_closed:
+                reloading = isinstance(silent, errors.NoRespondersError) and loop.time() <= deadline
+                if self._client.is_closed or not (self._in_cluster or reloading):
                     raise
                 said = str(silent)
-            if loop.time() > deadline:
+            if self._in_cluster and loop.time() > deadline:
                 raise ProvisionError(
                     f"the cluster has no leader to ask ({said}): more than half of its brokers must run; start the "
                     "missing ones, nothing is lost"

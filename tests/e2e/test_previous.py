@@ -2,7 +2,7 @@
 docs/operations.md says, under load, while writes of tasks stand at the gate. Real processes of both trees.
 
 In: the history of this repository. Out: each task ends rightly, each step changes the world once, whoever had it in
-hand, and the money adds up. tests/e2e/containers/test_previous.py does the same with images.
+hand, and the money adds up. tests/e2e/containers/with_the_previous.py does the same with images.
 """
 
 import asyncio

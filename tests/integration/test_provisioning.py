@@ -1,4 +1,4 @@
-"""The provisioner over a wire that breaks: as when a broker reads its accounts again, which drops connections."""
+"""The provisioner and a broker that reads its accounts again: it drops connections and knows nobody for a moment."""
 
 import asyncio
 import os
@@ -13,9 +13,9 @@ from infra.nats.server import NatsServer, ServerPlan
 from infra.nats.streams import Layout, durables, streams
 
 LAYOUT = Layout({"worker": 4})
-HELLO = b""
-BREAKS = (HELLO, b"STREAM.CREATE.INBOX_PLANNER ", b"STREAM.CREATE.JOURNAL ", b"CONSUMER.CREATE.INBOX_WORKER.worker-2 ")
-"""One connection after another ends when this was asked: done, and the answer lost."""
+HELLO, REFUSED = b"", b"-ERR 'Authorization Violation'\r\n"
+ASKED = (b"STREAM.CREATE.INBOX_PLANNER ", b"STREAM.CREATE.JOURNAL ", b"CONSUMER.CREATE.INBOX_WORKER.worker-2 ")
+"""One connection after another ends: before a word, with one, and when this was asked: done, and the answer lost."""
 
 
 @asynccontextmanager
@@ -34,7 +34,7 @@ async def broker(folder: Path) -> AsyncIterator[tuple[ServerPlan, str]]:
 
 
 async def test_what_was_made_stands_and_the_rest_is_made_over_another_connection(tmp_path: Path) -> None:
-    breaks = list(BREAKS)
+    breaks = [HELLO, REFUSED, *ASKED]
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         mark = breaks.pop(0) if breaks else None
@@ -42,6 +42,12 @@ async def test_what_was_made_stands_and_the_rest_is_made_over_another_connection
             writer.transport.abort()
             return
         back, there = await asyncio.open_connection("127.0.0.1", plan.port)
+        if mark == REFUSED:
+            writer.write(await back.readline())
+            await reader.readline()
+            writer.write(REFUSED)
+            writer.close()
+            return
         answers = asyncio.create_task(_pass_on(back, writer))
         asked = b""
         while data := await reader.read(65536):

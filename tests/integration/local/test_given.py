@@ -160,7 +160,10 @@ async def _doctor(data: Path, redis: str, otlp: str) -> None:
     ],
     ids=["no-accounts", "other-accounts", "no-jetstream", "small-store", "small-payload"],
 )
-async def test_a_broker_that_lacks_something(tmp_path: Path, text: str, told: str) -> None:
+async def test_a_broker_that_lacks_something(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, told: str
+) -> None:
+    monkeypatch.setattr("infra.nats.provision.RELOADING_S", 0.0)
     folder = tmp_path / "theirs"
     folder.mkdir()
     accounts = _accounts(tmp_path / "mesh")
