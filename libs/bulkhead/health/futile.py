@@ -9,49 +9,87 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 
-from bulkhead.health.loops import Finding, Level, Step, Window, finding
+from bulkhead.health.flows import MADE, form, same_but_for_gifts
+from bulkhead.health.loops import MAX_STEP_CHARS, Finding, Level, Step, Window, finding
 from bulkhead.health.pauses import deliberate
 from bulkhead.health.thresholds import LoopThresholds
 
 MAX_PERIOD = 6
-_VARYING = re.compile(r"\b[0-9a-f]{32,}\b|\b(?=\w*\d)[\w-]{24,}|\d+(?:[.,]\d+)*")
+_VARYING = re.compile(
+    r"(?<![\w<>-])[\w<>-]*<id>[\w<>-]*|(?<![\w-])(?=[\w-]*\d)[\w-]{8,}"
+    r"|(?<![\w-])(?=[\w-]*[a-z][A-Z][\w-]*[a-z][A-Z])[\w-]{10,}|\d+(?:[.,]\d+)*"
+)
+_NAMED = re.compile(r'("(?:ref|reference|receipt|incident|ticket|case|trace|\w*_?id|number)":)(?:"[^" ]{4,64}"|\d+)')
+_ROUNDS = re.compile(r'("(?:round|lap|loop|hop|turn|tour|cycle|runde|ronda|vuelta)s?":)"?\d+"?', re.IGNORECASE)
+"""How often a ring was gone round, or how far: a counter of the ring, and not of what is done."""
+_VERSION = re.compile(
+    r"((?:^|[^a-z])(?:v|ver|version|rev|revision|draft|copy|final|attempt|try|backup|versuch|entwurf|fassung|versi[oó]n|"
+    r"borrador)[-_ .(#\":=]{0,3})\d+|\(\d+\)(?=\.\w)",
+    re.IGNORECASE,
+)
+_AUTOMATIC = re.compile(
+    r"automat|auto-?repl|out of (?:the )?office|do not reply|no-?reply|not monitored|unattended|closed until|"
+    r"(?:will|shall) (?:answer|reply|respond|get back|be back)|thank(?:s| you) for your|(?:has been|was) received|"
+    r"(?:case|ticket|reference|request) (?:has the )?(?:number|no\b|id\b)|abwesen|nicht im (?:haus|büro)|"
+    r"fuera de la oficina|respuesta autom",
+    re.IGNORECASE,
+)
 _NUMBER = re.compile(r"(?<![\w.])\d+(?![\w.])")
 _FAILS = re.compile(
-    r":\s?false\b|\b(?:fail(?:ed|s|ure)?|panic|crash\w*|denied|invalid|error|exception|traceback|unavailable|refused|"
-    r"unable|cannot|not (?:valid|found|allowed|possible)|wrong|rejected)\b",
+    r":\s?false\b|\bfail(?:ed|s|ure)?\b(?!\"?\s?[:=]\s?(?:\d|null|false|\"\"|\[\]|none))|\b(?:panic|crash\w*|denied|declined|insufficient|expired|forbidden|unauthori[sz]ed|"
+    r"invalid|error|exception|traceback|unavailable|refused|aborted|unable|cannot|not (?:valid|found|allowed|possible)|"
+    r"wrong|rejected|fehlgeschlagen|abgelehnt|verweigert|ungültig|rechazad[oa]|denegad[oa])\b"
+    r"(?!\"?\s?[:=]\s?(?:0\b|null|false|\"\"|\[\]|none))",
     re.IGNORECASE,
 )
 
 
-def counting(window: Window, named: LoopThresholds) -> Finding | None:
+def counting(window: Window, named: LoopThresholds, every: Window = ()) -> Finding | None:
     """The same calls, whose results differ in numbers and tokens alone, and in each round it shows that it is in vain.
 
-    window: calls alone.
+    window: an agent's calls alone. What an answer has handed out since, and a call hands back, makes no other call.
+    every: the acts of the whole lineage, in which such answers stand; those of the window when left out.
     """
-    for period in range(1, min(MAX_PERIOD, len(window) // named.counting_stop_rounds) + 1):
-        rounds = [window[len(window) - at : len(window) - at + period]
-                  for at in range(named.counting_stop_rounds * period, 0, -period)]  # fmt: skip
-        if window[-1].call != window[-1 - period].call:
+    for number, level in ((named.counting_stop_rounds, _STOP), (named.counting_warn_rounds, _WARN)):
+        if (found := _counting(window, every or window, number, level, named)) is not None:
+            return found
+    return None
+
+
+def _counting(window: Window, every: Window, number: int, level: Level, named: LoopThresholds) -> Finding | None:
+    for period in range(1, min(MAX_PERIOD, len(window) // number) + 1):
+        if window[-1].action != window[-1 - period].action:
             continue
+        rounds = [window[len(window) - at : len(window) - at + period]
+                  for at in range(number * period, 0, -period)]  # fmt: skip
         places = list(zip(*rounds, strict=True))
         if not all(_same_but_for_numbers(place) for place in places):
             continue
+        if not all(same_but_for_gifts(place, every, MAX_STEP_CHARS) for place in places):
+            continue
         varying = [place for place in places if len({step.result for step in place}) > 1]
-        if not varying or any(step.quiet and not step.error for step in rounds[-1]) or deliberate(rounds, named):
+        given = any(place[0].call != step.call for place in places for step in place)
+        if not (varying or given) or any(step.quiet and not step.error for step in rounds[-1]):
             return None
         moves = [_moves(place) for place in varying]
-        if "falls" in moves:
+        if "falls" in moves or deliberate(rounds, named):
             return None
         seen = any(len({step.result for step in place}) == 1 and place[0].length >= named.informative_chars
                    and not place[0].error for place in places)  # fmt: skip
-        failed = any(all(step.error or _FAILS.search(step.answer) for step in place) for place in places)
-        if not failed and not (seen and all(one == "rises" for one in moves)):
+        failed = _failed(places)
+        if not failed and not (seen and varying and all(one == "rises" for one in moves)):
             return None
-        part = window[-named.counting_stop_rounds * period :]
-        return finding("counting", "stop", period, named.counting_stop_rounds, part,
-                       f"{part[-1].agent} did the same {period} times {named.counting_stop_rounds} over; only what "
-                       "counts up by itself differs, and nothing came of it")
+        part = window[-number * period :]
+        return finding("counting", level, period, number, part, f"{part[-1].agent} did the same {period} times "
+                       f"{number} over; only what counts up or is given out differs, and nothing came of it")
     return None
+
+
+def _failed(places: Sequence[Window]) -> bool:
+    """Whether something fails in each round, and does not go through in the same round after all."""
+    failing = [place for place in places if all(fails(step) for step in place)]
+    through = {(place[0].action, form(place[0].text)) for place in places if not fails(place[-1])}
+    return any((place[0].action, form(place[0].text)) not in through for place in failing)
 
 
 def handed_round(window: Window, named: LoopThresholds) -> Finding | None:
@@ -91,31 +129,117 @@ def claimed_round(window: Window, named: LoopThresholds) -> Finding | None:
         return None
     if any(one.agent != other.agent for one, other in zip(part, part[size:], strict=False)):
         return None
-    if len({_form(step) for step in part}) > 1 or deliberate([part[at : at + size] for at in range(0, len(part), size)],
-                                                             named):  # fmt: skip
+    if len({_form(step) for step in part}) > 1 or deliberate([[step] for step in part], named):
         return None
     return finding("ring", "stop", size, named.cycle_stop_rounds, part,
                    f"{size} agents made the same call {last.action} in turns, {named.cycle_stop_rounds} times round")
 
 
+def versions(window: Window, named: LoopThresholds) -> Finding | None:
+    """The same piece of work kept under one version after the other, and nothing new in between. window: calls."""
+    last = window[-1]
+    if last.error or not named.product_chars <= len(last.text) < MAX_STEP_CHARS or _VERSION.search(last.text) is None:
+        return None
+    asked, told = _unversioned(last.text), _unversioned(last.answer)
+    kept = [at for at, step in enumerate(window)
+            if step.action == last.action and step.agent == last.agent and not step.error]  # fmt: skip
+    count = 0
+    for at in reversed(kept):
+        if _unversioned(window[at].answer) != told or _unversioned(window[at].text) != asked:
+            break
+        count += 1
+    kept = kept[-count:]
+    if count < named.repeat_warn or len({window[at].call for at in kept}) < count:
+        return None
+    # The first round is news.
+    seen = {step.same for step in window[: kept[1]]}
+    if any(step.same not in seen for at, step in enumerate(window) if at > kept[1] and at not in kept):
+        return None
+    part = [window[at] for at in kept]
+    gaps = [later.time_unix_ms - earlier.time_unix_ms for earlier, later in pairwise(part)]
+    if min(gaps) >= named.rare_gap_ms or all(step.waited for step in part[1:]):
+        return None
+    level: Level = "stop" if count >= named.repeat_stop else "warn"
+    return finding("versions", level, 1, count, part, f"{last.agent} handed the same to {last.action} {count} times, "
+                   "each time as another version")
+
+
+def _unversioned(text: str) -> str:
+    """Figures that are no version tell something: they stay."""
+    return _VERSION.sub(r"\1#", _NAMED.sub(r"\1#", text))
+
+
+def automatic(window: Window, named: LoopThresholds) -> Finding | None:
+    """Two that answer each other by themselves: the same words but for a number. window: the lineage's, and its newest
+    is said to somebody."""
+    last = window[-1]
+    lately = [window[-1 - at] for at in range(1, min(len(window), MAX_PERIOD + 1))]
+    if not any(one.agent == last.agent and _written(one) == _written(last) for one in lately
+               if abs(len(one.text) - len(last.text)) <= _DIGITS):  # fmt: skip
+        return None
+    if not _answers_by_itself(last, named):
+        return None
+    part: list[Step] = []
+    for step in reversed(window):
+        if step.agent not in (last.agent, last.to):
+            continue
+        if not step.to or not step.says or step.to not in (last.agent, last.to):
+            break
+        part.append(step)
+    part.reverse()
+    for period in range(2, MAX_PERIOD + 1, 2):
+        rounds, size = 1, len(part)
+        while (rounds + 1) * period <= size and all(
+            _written(one) == _written(other) for one, other in
+            zip(part[size - (rounds + 1) * period : size - rounds * period], part[size - period :], strict=True)
+        ):
+            rounds += 1
+        found = part[size - rounds * period :]
+        if rounds < named.repeat_warn or not all(_answers_by_itself(step, named) for step in found[-period:]):
+            continue
+        level: Level = "stop" if rounds >= named.counting_stop_rounds else "warn"
+        return finding("automatic", level, period, rounds, found, f"{last.agent} and {last.to} answered each other by "
+                       f"themselves {rounds} times, with other numbers in the same words")
+    return None
+
+
+def _answers_by_itself(step: Step, named: LoopThresholds) -> bool:
+    return len(step.text) >= named.informative_chars and (step.vain or _AUTOMATIC.search(step.text) is not None)
+
+
+def _written(step: Step) -> tuple[str, str]:
+    return step.agent, MADE.sub("#", step.text)
+
+
+def fails(step: Step) -> bool:
+    """Whether a result is an error, or says that it came to nothing."""
+    return step.error or _FAILS.search(step.answer) is not None
+
+
 _SEVERAL = 2
+_DIGITS = 2
+"""A number may have grown by so many."""
+_STOP: Level = "stop"
+_WARN: Level = "warn"
 
 
 def _form(step: Step) -> tuple[str, str, str]:
     """What an agent does, and what comes of it without its name, numbers and tokens."""
-    return step.action, step.text, _VARYING.sub("#", step.answer.replace(step.agent, "@"))
+    answer = _VARYING.sub("#", _NAMED.sub(r"\1#", step.answer.replace(step.agent, "@")))
+    return step.action, _ROUNDS.sub(r"\1#", step.text), answer
 
 
 def _same_but_for_numbers(place: Sequence[Step]) -> bool:
     first = place[0]
-    if any(step.call != first.call or step.error != first.error for step in place):
+    if any(step.action != first.action or step.error != first.error for step in place):
         return False
-    return len({step.result for step in place}) == 1 or all(_bare(step) == _bare(first) for step in place)
+    return len({step.result for step in place}) == 1 or all(bare(step) == bare(first) for step in place)
 
 
-def _bare(step: Step) -> str:
+def bare(step: Step) -> str:
+    """The beginning of a result without its numbers and tokens."""
     if step.bare is None:
-        step.bare = _VARYING.sub("#", step.answer)
+        step.bare = _VARYING.sub("#", _NAMED.sub(r"\1#", step.answer))
     return step.bare
 
 

@@ -19,17 +19,20 @@ MAX_LINEAGES = 100_000
 MAX_ADDRESSES = 2_048
 """Ids that results of one lineage gave; beyond it the oldest are forgotten."""
 MAX_SEEN = 1_024
+MAX_HEARD = 16
+"""Ids of one result that are told from where they came; more of them are a list, and each item is another one."""
 MIN_CLAIMS = 8
 """Nine calls are three agents three times round."""
 PARALLEL = 16
 """So many acts back the twin of a call of the same turn is looked for."""
+_ROUNDS_BACK = 24
 NOTHING = 0
 
 Detector = Callable[[Window, LoopThresholds], Finding | None]
 EXACT: tuple[Detector, ...] = (loops.repeat, loops.cycle, loops.stagnation)
 """Of every view, when something was done that had been done before with the same result."""
 KINDS = {"error": "soft", "monologue": "soft", "paraphrase": "soft", "beyond": "pages", "respawn": "respawn",
-         "stuffing": "stuffing", "counting": "counting"}  # fmt: skip
+         "stuffing": "stuffing", "counting": "counting", "versions": "versions", "automatic": "automatic"}  # fmt: skip
 """Families that are told again after something else than a new result, or (those made of new ones) never."""
 FAILING: tuple[Detector, ...] = (loops.failing, loops.errors)
 _LASTS = re.compile(r"wait|block|poll|linger|timeout", re.IGNORECASE)
@@ -108,7 +111,7 @@ class _Lineage:
         self._seen[step.same] = (step.index, times + 1)
         if len(self._seen) > MAX_SEEN:
             self._seen.popitem(last=False)
-        if not last and not act.says and not act.error:
+        if not last and not act.says and not act.error and not self._only_counts(step):
             self._news[act.agent] = step.index
             if len(self._news) > self._named.max_agents:
                 self._news.pop(next(iter(self._news)))
@@ -160,6 +163,8 @@ class _Lineage:
             for one in (loops.respawned, futile.handed_round):
                 if (finding := one(every, named)) is not None:
                     yield "lineage", finding
+        if step.says and step.to and (finding := futile.automatic(self._all, named)) is not None:
+            yield "lineage", finding
         if step.says and not step.to:
             step.fresh = normal.phrases(step.text)
             if (finding := loops.monologue(window, named)) is not None:
@@ -194,7 +199,9 @@ class _Lineage:
                 found.append(("lineage", finding))
         if step.error:
             finding = _strongest(FAILING, calls, named)
-            if finding is not None:
+            # Somebody else mends what is checked: he may try for as long as one who tries around by himself.
+            mends = finding is not None and finding.rounds < named.error_stop and self._prompted(step, calls[-2].index)
+            if finding is not None and not mends:
                 found.append((agent, finding))
         if len(step.text) >= named.product_chars and (finding := loops.stuffing(calls, named)) is not None:
             found.append((agent, finding))
@@ -202,9 +209,14 @@ class _Lineage:
             self._told.pop((agent, "pages"), None)
         elif (finding := loops.beyond(calls, named)) is not None:
             found.append((agent, finding))
-        if self._often(step) and not found:
+        if not found and (self._often(step) or _often_in_vain(step, calls, named)):
             mute = [one for one in calls if not one.says]
-            if (finding := futile.counting(mute, named)) is not None:
+            finding = futile.counting(mute, named, list(self._all))
+            if finding is not None and not self._prompted(step, mute[-1 - finding.period].index):
+                found.append((agent, finding))
+        if len(step.text) >= named.product_chars and not found:
+            mute = [one for one in calls if not one.says]
+            if (finding := futile.versions(mute, named)) is not None:
                 found.append((agent, finding))
         return found
 
@@ -214,7 +226,7 @@ class _Lineage:
         self._repeats[step.call] = times
         if len(self._repeats) > MAX_SEEN:
             self._repeats.popitem(last=False)
-        return times >= self._named.counting_stop_rounds
+        return times >= self._named.counting_warn_rounds
 
     def _again(self, step: Step) -> bool:
         """Whether something like it was done before, by whomever."""
@@ -252,7 +264,7 @@ class _Lineage:
     def _prompted(self, step: Step, last: int) -> bool:
         """Whether somebody else did new work since this was done before, and this is about that: he is the one that it
         is said to, or the control was handed to him, or it is a check, or names nothing."""
-        if step.error or not self._news:
+        if not self._news or (step.error and not looks.checks(step.action, step.text)):
             return False
         if step.to:
             return self._news.get(step.to, 0) > last
@@ -261,6 +273,13 @@ class _Lineage:
         if step.says or not (bare or normal.hands_over(step.action) or looks.checks(step.action, step.text)):
             return False
         return any(at > last for agent, at in self._news.items() if agent != step.agent)
+
+    def _only_counts(self, step: Step) -> bool:
+        """Whether it is a call that was made before, and nothing but numbers and tokens of its result are new."""
+        if step.call not in self._repeats or len(step.answer) >= loops.MAX_STEP_CHARS:
+            return False
+        before = next((one for one in reversed(self._agents.get(step.agent, ())) if one.call == step.call), None)
+        return before is not None and step.length < loops.MAX_STEP_CHARS and futile.bare(before) == futile.bare(step)
 
     def _beside(self, step: Step, since_unix_ms: int) -> bool:
         """Whether the same was asked before this one, and not yet answered when this was asked: calls of one turn.
@@ -335,7 +354,8 @@ class _Lineage:
             quiet=looks.passing(answer) if act.error else looks.unfinished(answer), waited=waited, look=look,
             lasting=act.error and looks.lasting(answer),
             length=len(answer), text=asked[: loops.MAX_STEP_CHARS], kin=kin, page=page,
-            answer=answer[: loops.MAX_STEP_CHARS], vain=act.says and normal.vain(acts.words(act)),
+            answer=answer[: loops.MAX_STEP_CHARS], heard=frozenset(heard) if len(heard) <= MAX_HEARD else frozenset(),
+            vain=act.says and normal.vain(acts.words(act)),
             what=normal.digest(f"{act.action}\0{asked}") ^ (result >> 1),
         )
 
@@ -379,6 +399,12 @@ class _Either:
 
     def __contains__(self, name: object) -> bool:
         return name in self._small or name in self._large
+
+
+def _often_in_vain(step: Step, calls: Window, named: LoopThresholds) -> bool:
+    """Whether the action was done often enough for rounds of it, and failed."""
+    often = sum(one.action == step.action for one in calls[-_ROUNDS_BACK:]) >= named.counting_warn_rounds
+    return often and futile.fails(step)
 
 
 def _strongest(detectors: Iterable[Detector], window: Window, named: LoopThresholds) -> Finding | None:

@@ -52,7 +52,8 @@ _CHECKS = re.compile(
     re.IGNORECASE,
 )
 _CHECKING = re.compile(
-    r'"(?:command|cmd)":"(?:(?:make|npm(?: run)?|yarn|cargo|go|poetry run) )?(?:pytest|test|check|lint|build)\b'
+    r'"(?:command|cmd|target|task|script|goal|job)":"(?:(?:make|npm(?: run)?|yarn|cargo|go|poetry run) )?'
+    r"(?:pytest|test|check|lint|build)\b"
 )
 
 NO, VARIES, RETURNS = 0, 1, 2

@@ -32,7 +32,8 @@ class Step:
     a page on which there was nothing, else 0. quiet: the result says that something is pending, or the error that it
     will pass; lasting: or that it will not. vain: it is said, and says that
     nothing came of it. waited: a deliberate pause lies before it. look: how much what it shows
-    changes by itself (`looks`). text: what it asks or says; answer: the beginning of its result. Made when they
+    changes by itself (`looks`). text: what it asks or says; answer: the beginning of its result; heard: what
+    changes by itself in it, to the letter. Made when they
     are needed: fresh, phrases of its text; bare, its answer without numbers and tokens.
     """
 
@@ -58,6 +59,7 @@ class Step:
     kin: int = 0
     page: int = 0
     look: int = looks.NO
+    heard: frozenset[str] = frozenset()
     fresh: frozenset[str] | None = field(default=None, repr=False)
     bare: str | None = field(default=None, repr=False)
 

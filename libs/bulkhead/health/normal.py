@@ -21,6 +21,8 @@ from bulkhead_contracts import limits
 
 MAX_TEXT_CHARS = 8_192
 """So much of a text is normalised; the rest counts as it is."""
+MAX_VALUE_CHARS = 1_024
+"""A longer text is none that the next call hands back."""
 MAX_DEPTH = 32
 MAX_READING_CHARS = 100
 
@@ -130,7 +132,7 @@ def call(arguments: Json, known: Container[str] = (), *, loose: bool = False) ->
 
 
 def result(value: Json, seen: Callable[[str], object] | None = None) -> str:
-    """Canonical text of a result. `seen` is told every id in it: from now on they are addresses."""
+    """Canonical text of a result. `seen` is told every id in it, and what it is part of: from now on an address."""
 
     def text_of(text: str) -> str:
         return _masked_result(text, seen)
@@ -228,13 +230,6 @@ def nothing(value: Json, depth: int = 0) -> bool:
             isinstance(one, bool | int | float) or nothing(one, depth + 1) for one in value.values()
         )
     return False
-
-
-def ids(value: Json) -> set[str]:
-    """Every id in a result."""
-    found: set[str] = set()
-    result(value, found.add)
-    return found
 
 
 @lru_cache(maxsize=128)  # The last text is compared with each of a window.
@@ -358,12 +353,15 @@ def _masked_result(text: str, seen: Callable[[str], object] | None) -> str:
             seen(match.group())
         return match.group() if len(match.group()) in _DIGESTS else "<id>"
 
-    dense = _dense(text)
+    whole, dense = text, _dense(text)
     text = _uncounted(_TIMES.sub("<time>", text) if dense else text)
     lower = text.lower()
     if "pid" in lower or "tid" in lower or "thread" in lower:
         text = _PROCESSES.sub(r"\1 #", text)
-    return _DURATIONS.sub("<span>", _IDS.sub(id_of, text) if dense else text) + rest
+    masked = _IDS.sub(id_of, text) if dense else text
+    if seen is not None and dense and "<id>" in masked and len(whole) <= MAX_VALUE_CHARS:
+        seen(whole)
+    return _DURATIONS.sub("<span>", masked) + rest
 
 
 def _dense(text: str) -> bool:

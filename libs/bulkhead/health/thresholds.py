@@ -28,8 +28,9 @@ class LoopThresholds:
     product_chars: int = 60
     """From this length on a call's arguments are a piece of work; handed in again unchanged, nothing became of what was
     said of it."""
+    counting_warn_rounds: int = 3
     counting_stop_rounds: int = 4
-    """Rounds that differ in numbers alone and lead nowhere: three repetitions of the first."""
+    """Rounds that lead nowhere and differ in numbers, and in what was handed out, alone: three repetitions of one."""
     handed_chars: int = 20
     """From this length on words that go round among agents are no mere nod."""
     stuffing_stop: int = 8

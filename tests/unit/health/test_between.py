@@ -4,7 +4,9 @@ import pytest
 
 from bulkhead.health.chatter import Chatter
 from bulkhead.health.events import Act
+from bulkhead.health.rows import Rows
 from bulkhead.health.thresholds import DEFAULT
+from bulkhead.health.trips import Trip
 from bulkhead.health.watch import Watch
 from tests.unit.health.test_loops import Run
 
@@ -167,3 +169,14 @@ def test_handing_out_parts_and_telling_what_came_of_them_is_no_chatter() -> None
             agent, to = {"out": ("planner", mapper), "work": (mapper, ""), "back": (mapper, "planner")}[kind]
             trips += chatter.take(Act(f"m{at}", "t", agent, "say" if to else "read", "x", says=bool(to), to=to))
     assert trips == []
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_twins_that_were_asked_in_one_turn_count_once(told) -> None:
+    watch, rows, stopped = Watch(), Rows(), set()
+    for number in range(5):
+        row = {"agent": "a", "action": "ask", "arguments": {"q": "x"}, "result": "the same answer, as it happens",
+               "time": 1_790_000_002 + number} | ({"since": 1_790_000_000} if told else {})  # fmt: skip
+        for event in rows.read(row):
+            stopped |= {trip.detector for trip in watch.take(event) if isinstance(trip, Trip) and trip.level == "stop"}
+    assert stopped == (set() if told else {"loop.repeat"})

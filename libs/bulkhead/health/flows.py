@@ -1,0 +1,67 @@
+"""Whether a call is the one before but for what it was given: a token that an answer has handed out since; a comment.
+
+In: steps. Out: yes or no. Who renews a token and is refused, and renews it again, says something else each time and
+does the same. A list that is gone through is none of it: its items were given at once. What a queue gives out is work,
+and each piece of work is another one.
+"""
+
+import re
+from collections.abc import Container, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bulkhead.health.loops import Step, Window
+
+MIN_VALUE_CHARS = 8
+"""What is shorter (a seat, a room, an hour) people choose from; unless it is a number that counts up."""
+COUNTS_BY = (1, 2, 3)
+MAX_DIGITS = 18
+MADE = re.compile(r"(?<![\w-])(?=[\w-]*\d)[\w-]+|(?<![\w-])(?=[\w-]*[a-z][A-Z][\w-]*[a-z][A-Z])[\w-]{10,}|<id>")
+"""Words that nobody would write: with a digit in them, or with capitals here and there."""
+_MADE_UP = re.compile(r"#[#-]*")
+_COMMENT = re.compile(r"\s(?://|#|--)\s[^\"]{0,100}?(?=\"|$)")
+_GIVES_WORK = re.compile(r"(?:^|[^a-z])(?:pop|next|take|dequeue|receive|claim|pull|poll|draw|pick)(?:$|[^a-z])")
+
+
+def same_but_for_gifts(place: "Window", window: "Window", most_chars: int) -> bool:
+    """Whether calls are one call. place: one of each round, oldest first; window: what was done meanwhile, by anybody.
+
+    A text of `most_chars` is the beginning of one, and what follows is not known. Another agent's answer hands out the
+    same thing again only if it answers the same call.
+    """
+    first = place[0]
+    if all(step.call == first.call for step in place):
+        return True
+    if any(step.action != first.action or step.says or len(step.text) >= most_chars for step in place):
+        return False
+    texts = [_COMMENT.sub("", step.text) for step in place]
+    if any(form(text) != form(texts[0]) for text in texts):
+        return False
+    values = [set(MADE.findall(text)) for text in texts]
+    calls: set[int] | None = None
+    for at in range(1, len(place)):
+        since = [one for one in window if place[at - 1].index <= one.index < place[at].index and not one.says]
+        for value in values[at] - values[at - 1]:
+            givers = _givers(value, values[at - 1], since)
+            if not any(one.agent == first.agent for one in givers):
+                calls = {one.call for one in givers} & ({one.call for one in givers} if calls is None else calls)
+                if not calls:
+                    return False
+    return True
+
+
+def form(text: str) -> str:
+    """A text without what nobody would write."""
+    return _MADE_UP.sub("#", MADE.sub("#", text))
+
+
+def _givers(value: str, before: "Container[str]", since: "Sequence[Step]") -> "list[Step]":
+    """Those of these answers that handed it out; none when it is short, or one of them is a queue's."""
+    counted = value.isdecimal() and len(value) <= MAX_DIGITS and any(str(int(value) - by) in before for by in COUNTS_BY)
+    if len(value) < MIN_VALUE_CHARS and not counted:
+        return []
+    if counted:
+        givers = [step for step in since if value in MADE.findall(step.answer)]
+    else:
+        givers = [step for step in since if value in step.answer or any(value in one for one in step.heard)]
+    return [] if any(_GIVES_WORK.search(one.action) for one in givers) else givers
