@@ -57,18 +57,22 @@ def stay(
     """What the last look found. A first yes is told at once, the next when so many more looks all found it."""
     mark = f"{marks}/{TOLD}"
     healthy, said = look()
-    if healthy and os.path.exists(mark):
+    try:
+        # Gone while it stays: when Docker ends it (a pause, its patience), the next one tells at once.
+        os.unlink(mark)
+        told = True
+    except OSError:
+        told = False
+    if told:
         while healthy and looks > 0:
             time.sleep(every_s)
             healthy, said = look()
             looks -= 1
-    try:
-        if healthy:
+    if healthy:
+        try:
             os.close(os.open(mark, os.O_WRONLY | os.O_CREAT, 0o600))
-        else:
-            os.unlink(mark)
-    except OSError:
-        pass  # There is none, or no room for one: then every probe is a short one.
+        except OSError:
+            pass  # No room for a mark: then every probe is a short one.
     return healthy, said
 
 

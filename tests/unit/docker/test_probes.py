@@ -84,6 +84,23 @@ def test_who_is_healthy_is_watched_and_every_change_is_told_at_once(tmp_path: Pa
         assert look(WELL, WELL) == (True, 1), "it is well again, and that is told"
 
 
+def test_a_stay_that_docker_ends_leaves_no_word_to_be_waited_for(tmp_path: Path) -> None:
+    """A container that was paused is unhealthy to Docker until the next probe says otherwise."""
+    looks = 0
+
+    def look() -> tuple[bool, str]:
+        nonlocal looks
+        looks += 1
+        if looks == 3:
+            raise KeyboardInterrupt
+        return True, "well"
+
+    assert probe.stay(look, looks=9, every_s=0, marks=str(tmp_path))[0] and looks == 1
+    with pytest.raises(KeyboardInterrupt):
+        probe.stay(look, looks=9, every_s=0, marks=str(tmp_path))
+    assert probe.stay(look, looks=9, every_s=0, marks=str(tmp_path))[0] and looks == 4
+
+
 def test_without_room_for_a_mark_every_probe_is_a_short_one(tmp_path: Path) -> None:
     nowhere = str(tmp_path / "missing")
     for _ in range(2):
