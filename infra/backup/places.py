@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from bulkhead.bus.jetstream_connection import ca_beside
+from bulkhead.testing.ports import free_port
 from infra.backup import restoring, taking
 from infra.backup.archive import BackupError, Manifest, Reader
 from infra.backup.stream_copies import connected
 from infra.backup.taking import Say, Wanted
 from infra.identity import keys, policy, render
-from infra.local.ports import free_port
 from infra.local.rundir import MESH_FILE, RESTORING_FILE, DirectoryInUse, RunDir
 from infra.nats.provision import provision
 from infra.nats.server import NatsServer, ServerPlan

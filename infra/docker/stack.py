@@ -18,9 +18,9 @@ from typing import Self
 
 import yaml
 
+from bulkhead.testing.ports import free_port
 from infra.docker import images
 from infra.docker.contents import ROOT, SERVICES
-from infra.local.ports import free_port
 
 COMMAND_TIMEOUT_S = 120.0
 UP_TIMEOUT_S = 240.0

@@ -9,9 +9,9 @@ import signal
 import sys
 from pathlib import Path
 
+from bulkhead.testing.ports import PortInUse
 from infra.identity.keys import KeyFileError
 from infra.identity.policy import PolicyError
-from infra.local.ports import PortInUse
 from infra.local.process import StartFailed
 from infra.local.rundir import DirectoryInUse, DirectoryUnfit
 from infra.local.status import Screen

@@ -12,13 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from bulkhead.testing.ports import claim, free_port
 from bulkhead_contracts import catalog
 from infra.identity import keys, policy, render
 from infra.local.environment import PROVIDER, RunFacts, environ_of
 from infra.local.given import Given
 from infra.local.http import unready
 from infra.local.journal import JournalKeeper
-from infra.local.ports import claim, free_port
 from infra.local.process import Child, StartFailed
 from infra.local.redis import RedisServer
 from infra.local.rundir import PUBLISHERS_FILE, RunDir

@@ -20,12 +20,12 @@ from typing import Any
 from bulkhead import packs as packages
 from bulkhead.bus.jetstream import JetStreamBus
 from bulkhead.bus.port import Bus
+from bulkhead.testing.ports import free_port
 from bulkhead.testing.relay import Relay
 from bulkhead.testing.stage import SERVICES, CannotDo, Wishes
 from infra.docker.contents import KEYS_OF
 from infra.docker.images import tag_of
 from infra.local.environment import PREFIX, newest_logic
-from infra.local.ports import free_port
 from infra.offline_model import MODEL_NAME
 from infra.stages import KeyFile, write_tenants
 from infra.stages.dock import USER, Box, Dock, DockError

@@ -19,9 +19,9 @@ from bulkhead.bus.port import Bus
 from bulkhead.runtime.context import Context, make_context
 from bulkhead.runtime.settings import ServiceSettings
 from bulkhead.testing.mesh import MemoryMesh
+from bulkhead.testing.ports import free_port
 from bulkhead.testing.stage import SERVICES, CannotDo, Wishes
 from infra.local.environment import newest_logic
-from infra.local.ports import free_port
 from infra.offline_model import MODEL_NAME
 from infra.offline_model.server import build_app
 from infra.offline_model.settings import Settings as ModelSettings

@@ -93,12 +93,12 @@ class RedisStore:
         # A call is repeated by whoever asked, under the same id; a hidden retry would only cost time.
         common: Any = {"socket_connect_timeout": timeout_s, "retry": Retry(NoBackoff(), 0),
                        "redis_connect_func": self._greet}  # fmt: skip
-        self._pool = BlockingConnectionPool.from_url(
+        self._pooled = lambda: BlockingConnectionPool.from_url(
             url, max_connections=connections, timeout=timeout_s, socket_timeout=timeout_s, **common)
         # Operations go one call after the other, on a connection of their own: a pool, and a task and two timers for
         # each write and read, cost more than the call.
         self._line = ConnectionPool.from_url(url, socket_timeout=None, **common).make_connection()
-        self._redis: Redis = Redis(connection_pool=self._pool)
+        self._redis: Redis = Redis(connection_pool=self._pooled())
         self._tag = "{" + prefix + "}"
         self._epoch_key, self._lock_key = f"{self._tag}:epoch", f"{self._tag}:rebuild"
         self._lease, self._keep = str(lease_ms), str(keep_ms)
@@ -133,7 +133,7 @@ class RedisStore:
         """Drop every connection and find out which server is there now. Raises RedisFailure, Unsafe."""
         self.epoch = ""
         await self._line.disconnect(nowait=True)
-        await self._pool.disconnect(inuse_connections=True)
+        await self._drop()
         self._server = ""
         memory = await self._redis.execute_command("INFO", "memory")
         bound, policy = int(info(memory, "maxmemory")), info(memory, "maxmemory_policy")
@@ -148,8 +148,16 @@ class RedisStore:
     async def close(self) -> None:
         """Close every connection."""
         await self._line.disconnect(nowait=True)
-        await self._redis.aclose()
-        await self._pool.disconnect(inuse_connections=True)
+        await self._drop()
+
+    async def _drop(self) -> None:
+        """Use none of the connections any more; those under way end with their call.
+
+        Closed under somebody who writes to it, a connection raises an AttributeError, for which nobody is prepared.
+        """
+        old, self._redis = self._redis.connection_pool, Redis(connection_pool=self._pooled())
+        await old.update_active_connections_for_reconnect()
+        await old.disconnect(inuse_connections=False)
 
     # Operations
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from bulkhead.bus.jetstream import JetStreamBus
 from bulkhead.runtime.context import Context, Identity, make_context, unix_ms
+from bulkhead.testing.ports import free_port
 from bulkhead_contracts import subjects
 from bulkhead_contracts.plan import Plan, PlanStep
 from bulkhead_contracts.result import ContentRef
@@ -24,7 +25,6 @@ from bulkhead_contracts.task import Progressed, StepEnded, StepStarted, TaskEnde
 from infra.identity import keys, policy, render
 from infra.local.environment import newest_logic
 from infra.local.http import get
-from infra.local.ports import free_port
 from infra.local.process import Child
 from infra.nats.provision import provision
 from infra.nats.server import Durability, NatsServer, ServerPlan

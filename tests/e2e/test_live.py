@@ -12,9 +12,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from bulkhead.testing.ports import free_port
 from infra.demo.live import TASK_USD_MICROS, TOTAL_USD_MICROS, Outcome, Report, _tenants
 from infra.demo.live_cases import cases
-from infra.local.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 DEADLINE_S = 90

@@ -364,3 +364,27 @@ async def test_refusals_survive_a_late_cheap_settlement(store: Store) -> None:
     assert isinstance(await store.reserve("other", Sum(0, 20), scopes, LEASE_MS), Held)
     entries, _ = await store.dump()
     assert replace(entries["slow"], holders=0).state == "settled"
+
+
+async def test_who_is_in_the_middle_of_a_call_while_all_is_connected_anew_gets_an_answer_or_a_failure(
+    server: RedisServer,
+) -> None:
+    """A rebuild connects anew beside the watcher's and everybody's calls; what they get they must be prepared for."""
+    store = redis_store(server.url, "anew")
+    await built(store)
+    for turns in range(-20, 20):  # Of the event loop, by which the calls begin later than the other, or earlier.
+        await store.keep("mark", b"x")
+        if turns < 0:
+            anew = asyncio.create_task(store.connect())
+        for _ in range(-turns):
+            await asyncio.sleep(0)
+        calls = [asyncio.create_task(call) for call in (store.keep("mark", b"y"), store.kept("mark"),
+                                                        store.settle("r", Sum(1, 1), False))]  # fmt: skip
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        if turns >= 0:
+            anew = asyncio.create_task(store.connect())
+        for ended in await asyncio.gather(anew, *calls, return_exceptions=True):
+            assert not isinstance(ended, Exception) or isinstance(ended, (*RedisFailure, Fenced)), (turns, ended)
+        await built(store)
+    await store.close()

@@ -5,7 +5,6 @@ The runtime shell is real, the bus is in memory; the offline model is told to mi
 
 import asyncio
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
+from bulkhead.testing.ports import free_port
 from bulkhead_contracts import limits
 from bulkhead_contracts.model import Part, ToolAnswer, Turn
 from bulkhead_contracts.result import Usage
@@ -72,9 +72,7 @@ class OfflineModel:
 
 @pytest.fixture(scope="module")
 def process() -> Iterator[OfflineModel]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "infra.offline_model", "--port", str(port), "--admin", "--token-delay-ms", "1"]
     running = subprocess.Popen(command)
     model = OfflineModel(f"http://127.0.0.1:{port}")

@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+from bulkhead.testing.ports import free_port
+
 START_TIMEOUT_S = 10.0
 
 
@@ -27,7 +29,7 @@ class RedisServer:
         self._folder = folder
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
-        self.port = _free_port()
+        self.port = free_port()
 
     @property
     def url(self) -> str:
@@ -69,13 +71,3 @@ class RedisServer:
         """E.g. SIGSTOP: it is there and does not answer."""
         assert self._process is not None
         self._process.send_signal(what)
-
-
-def _free_port() -> int:
-    for _ in range(100):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-        if port > 20_000:
-            return port
-    raise OSError("no free port above 20000")

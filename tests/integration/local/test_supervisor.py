@@ -14,10 +14,10 @@ import psutil
 import pytest
 
 from bulkhead.bus.jetstream import JetStreamBus
+from bulkhead.testing.ports import PortInUse, free_port
 from bulkhead_contracts import subjects
 from infra.local.given import Given
 from infra.local.http import get
-from infra.local.ports import PortInUse, free_port
 from infra.local.process import StartFailed
 from infra.local.rundir import DirectoryInUse, DirectoryUnfit
 from infra.local.supervisor import LocalMesh

@@ -17,9 +17,9 @@ import psutil
 from nats.aio.client import Client as Nats
 from nats.aio.msg import Msg
 
+from bulkhead.testing.ports import free_port
 from infra.identity import keys, policy, render
 from infra.local.http import get
-from infra.local.ports import free_port
 from infra.nats.provision import provision
 from infra.nats.server import NatsServer, ServerPlan
 

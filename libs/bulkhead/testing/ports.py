@@ -1,4 +1,8 @@
-"""Ports on this machine, below the range from which the system takes outgoing ports by itself."""
+"""Ports on this machine, below the range from which the system takes outgoing ports by itself.
+
+From that range a server that is started again may find its port taken; and who connects to a port of it where nobody
+listens may be given that very port to connect from, and then talks to itself.
+"""
 
 import errno
 import random
