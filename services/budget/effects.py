@@ -11,6 +11,7 @@ from dataclasses import replace
 from bulkhead.bus.port import BusError
 from bulkhead.grants import Authority, GrantRefused
 from bulkhead.health.thresholds import DEFAULT, Thresholds
+from bulkhead.runtime.background import cancel
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.edge import Received, Retry, RpcTable
 from bulkhead.telemetry.log import Log
@@ -65,6 +66,7 @@ class Budget:
         self._context = context
         self._retry_after_ms = settings.retry_after_ms
         self._store = store
+        self._background = context.background
         self.keeper = Keeper(
             context.bus,
             context.publisher,
@@ -103,18 +105,17 @@ class Budget:
 
     async def start(self) -> None:
         """Begin to build the ledger; admissions answer `wait` until it stands."""
-        self.keeper.start()
-        self._tidying = [asyncio.create_task(self._tidy()), asyncio.create_task(self.checkpoints.run())]
+        start = self._background.start
+        self.keeper.start(self._background)
+        self._tidying = [start("tidying", self._tidy()), start("checkpoints", self.checkpoints.run())]
         if self.watcher is not None:
-            self.watcher.start()
+            self.watcher.start(self._background)
 
     async def stop(self) -> None:
         """Close what was opened."""
         if self.watcher is not None:
             await self.watcher.stop()
-        for task in self._tidying:
-            task.cancel()
-        await asyncio.gather(*self._tidying, return_exceptions=True)
+        await cancel(*self._tidying)
         await self.keeper.stop()
         await self._store.close()
 

@@ -11,6 +11,7 @@ from contextlib import suppress
 
 from bulkhead.bus.port import Bus, BusError, BusUnavailable, Stored
 from bulkhead.runtime import inbound
+from bulkhead.runtime.background import Background, cancel
 from bulkhead.runtime.inbound import Inbound, Unreadable
 from bulkhead.runtime.publisher import Publisher
 from bulkhead.telemetry.log import Log
@@ -76,18 +77,15 @@ class Keeper:
         self.reason = "the ledger is being built"
         store.on_change = lambda: self.lose("another Redis answers")
 
-    def start(self) -> None:
+    def start(self, background: Background) -> None:
         """Begin; returns at once."""
         self._wanted.set()
-        self._task = asyncio.create_task(self._run())
-        self._task.add_done_callback(self._ended)
+        self._task = background.start("keeper of the ledger", self._run())
 
     async def stop(self) -> None:
         """End; the ledger in Redis stays."""
         if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            await cancel(self._task)
 
     @property
     def epoch(self) -> str:
@@ -139,13 +137,6 @@ class Keeper:
         except RedisFailure as error:
             log.debug("old_ledger_left", reason=str(error))  # Its keys expire by themselves.
 
-    def _ended(self, task: "asyncio.Task[None]") -> None:
-        """A bug must not look like a long rebuild."""
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._built.clear()
-            self.reason = f"the keeper of the ledger failed ({error!r}); restart budget and report this"
-            log.error("keeper_failed", error=repr(error))
-
     async def _ensure(self) -> bool:
         """Take the ledger that stands, or build it. False: another replica is building.
 
@@ -174,9 +165,7 @@ class Keeper:
                 await asyncio.shield(self._store.unlock(token))
             raise
         finally:
-            alive.cancel()
-            with suppress(asyncio.CancelledError):
-                await alive
+            await cancel(alive)
         return True
 
     async def _stay(self, token: str) -> None:

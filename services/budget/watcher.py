@@ -8,11 +8,11 @@ has no fact yet, and ids derive from the evidence, so nothing is lost or told tw
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 
 from bulkhead.bus.port import Bus, BusError, Stored
 from bulkhead.health.thresholds import Thresholds
 from bulkhead.health.trips import Trip
+from bulkhead.runtime.background import Background, cancel
 from bulkhead.runtime.publisher import Publisher
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import catalog, subjects
@@ -73,17 +73,14 @@ class Watcher:
         self.caught_up = False
         self.told = 0
 
-    def start(self) -> None:
+    def start(self, background: Background) -> None:
         """Begin; returns at once."""
-        self._task = asyncio.create_task(self._run())
-        self._task.add_done_callback(_ended)
+        self._task = background.start("watcher", self._run())
 
     async def stop(self) -> None:
         """End; another replica takes over when the lease is over."""
         if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            await cancel(self._task)
 
     async def _run(self) -> None:
         backoff_s, begun = self._interval_s, False
@@ -249,9 +246,3 @@ def told_to_agents(trip: Trip) -> bool:
     have them (docs/detectors.md), and whoever is told off for honest work stops listening."""
     known = trip.detector.partition(".")[0] in CODES
     return trip.level == "warn" and known and trip.detector != "loop.paraphrase"
-
-
-def _ended(task: "asyncio.Task[None]") -> None:
-    """A bug must not look like peace."""
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("watcher_failed", error=repr(error))

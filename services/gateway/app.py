@@ -6,6 +6,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from bulkhead.bus.port import BusError, LiveSubscription
+from bulkhead.runtime.background import cancel
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.edge import Received, Retry
 from bulkhead.telemetry import names
@@ -80,8 +81,9 @@ class Gateway:
         self._auth.load()
         text = await self._context.bus.subscribe_live(LIVE_TEXT, LIVE_PENDING)
         self._subscriptions = [text, await self._pokes.subscribe()]
-        self._tasks = [asyncio.create_task(self._hear(text)), asyncio.create_task(self._pokes.run()),
-                       asyncio.create_task(self.feeds.run()), asyncio.create_task(self.admission.run())]
+        start = self._context.background.start
+        self._tasks = [start("text", self._hear(text)), start("pokes", self._pokes.run()),
+                       start("feeds", self.feeds.run()), start("admission", self.admission.run())]
         self.http.started = True
 
     async def stop(self) -> None:
@@ -90,9 +92,7 @@ class Gateway:
         await self._server.stop()
         for subscription in self._subscriptions:
             await subscription.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await cancel(*self._tasks)
 
     def gauges(self) -> dict[str, Look]:
         """For metrics: how many tasks have a place to run, and how many wait for one, as this replica knows."""

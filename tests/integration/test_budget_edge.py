@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from bulkhead.bus.port import BusUnavailable, PubAck
+from bulkhead.runtime.background import BackgroundFailed
 from bulkhead.testing.redis_server import RedisServer
 from bulkhead_contracts import catalog
 from bulkhead_contracts.budget import (
@@ -26,6 +27,7 @@ from bulkhead_contracts.control import Halt
 from services.budget import core
 from services.budget.port import RedisFailure
 from services.budget.rebuild import LOCK_MS
+from services.budget.watcher import Watcher
 from tests.integration.budget_world import DOER, TASK, TENANT, World, redis, until, world
 
 __all__ = ("redis", "world")
@@ -457,3 +459,14 @@ async def test_a_rebuild_that_takes_longer_than_its_lock_is_not_lost(
     edge.keeper.lose("asked by the test")
     await world.ready()
     assert edge.keeper.rebuilds == before + 1
+
+
+async def test_a_replica_does_not_outlive_its_watcher(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would look healthy, and nobody would see loops and deadlocks any more."""
+    async def breaks(_: Watcher) -> None:
+        raise AttributeError("writelines")
+
+    monkeypatch.setattr(Watcher, "_read_on", breaks)
+    running = await world.mesh.start("budget", "1")
+    with pytest.raises(BackgroundFailed, match="watcher"):
+        await asyncio.wait_for(asyncio.shield(running.task), 10)

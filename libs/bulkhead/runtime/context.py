@@ -3,12 +3,13 @@
 import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bulkhead.blobs import Blobs
 from bulkhead.bus.port import Bus
 from bulkhead.grants import Signer, Verifier, public_of
+from bulkhead.runtime.background import Background
 from bulkhead.runtime.publisher import Publisher
 
 
@@ -32,6 +33,8 @@ class Context:
     publisher: Publisher
     clock: Callable[[], int]
     """Unix milliseconds."""
+    background: Background = field(default_factory=Background)
+    """What the service cannot be without, beside its messages."""
 
 
 @dataclass(frozen=True, slots=True)

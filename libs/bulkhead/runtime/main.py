@@ -16,6 +16,7 @@ from pydantic_settings import SettingsError
 
 from bulkhead.bus.port import BusError
 from bulkhead.runtime import crashing
+from bulkhead.runtime.background import cancel
 from bulkhead.runtime.clock import BrokerClock
 from bulkhead.runtime.context import Context, Identity, make_context
 from bulkhead.runtime.health import Health
@@ -157,15 +158,14 @@ async def serve(service: str, build: Build, settings: ServiceSettings) -> int:
     log.info("started")
     if problem := problem_of():
         log.error("not_ready", reason=problem)
-    following = asyncio.create_task(clock.follow())
+    following = context.background.start("clock", clock.follow())
     work = asyncio.create_task(running.run())
     closed = asyncio.create_task(bus.wait_closed())
     await asyncio.wait({work, closed}, return_when=asyncio.FIRST_COMPLETED)
-    following.cancel()
+    await cancel(following)
     if not work.done():
         log.error("connection_closed", reason=closed.result())
-        work.cancel()
-        await asyncio.gather(work, return_exceptions=True)
+        await cancel(work)
         return 1
     closed.cancel()
     try:

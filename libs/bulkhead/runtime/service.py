@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from bulkhead.runtime.background import cancel
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.doing import DoerHandler
 from bulkhead.runtime.edging import EdgeHandler, RpcServer
@@ -50,12 +51,13 @@ class Service:
         return EdgeHandler(component)
 
     async def run(self) -> None:
-        """Start, serve until `drain`, stop in the reverse order."""
+        """Start, serve until `drain`, stop in the reverse order. Raises BackgroundFailed."""
         if self._halts is not None:
             await self._halts.load()
-            self._background.append(asyncio.create_task(self._halts.run()))
+            start = self.context.background.start
+            self._background.append(start("halts", self._halts.run()))
             assert isinstance(self.handler, DoerHandler)
-            self._background.append(asyncio.create_task(self.handler.parked.run()))
+            self._background.append(start("parked calls", self.handler.parked.run()))
         if hasattr(self.component, "start"):
             await self.component.start()
         try:
@@ -66,18 +68,14 @@ class Service:
                     f"rpc.*.{self.context.service}.>", self.context.service, server.answer
                 )
                 self._stop_rpc.append(stop)
-            if self.shell is not None:
-                await self.shell.run()
-            else:
-                await self._stopping.wait()
+            await self.context.background.beside(
+                self.shell.run() if self.shell is not None else self._stopping.wait())
         finally:
             for stop in self._stop_rpc:
                 await stop()
             if hasattr(self.component, "stop"):
                 await self.component.stop()
-            for task in self._background:
-                task.cancel()
-            await asyncio.gather(*self._background, return_exceptions=True)
+            await cancel(*self._background)
 
     def drain(self) -> None:
         """Take nothing new; `run` returns when what runs has ended."""

@@ -15,6 +15,7 @@ from opentelemetry.trace import SpanKind
 
 from bulkhead.bus.port import BusError, Consumer, Delivery, Stored
 from bulkhead.runtime import crashing, inbound
+from bulkhead.runtime.background import cancel
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.inbound import Inbound, Unreadable
 from bulkhead.runtime.publisher import persist
@@ -109,20 +110,16 @@ class Shell:
             for shard in range(self._shards)
         ]
         self.attached = True
-        heart = asyncio.create_task(self._heartbeat(min(c.ack_wait_s for c in consumers) / 3))
-        pumps = self._pumps = [asyncio.create_task(self._pump(consumer)) for consumer in consumers]
+        start = self._context.background.start
+        heart = start("heartbeat", self._heartbeat(min(c.ack_wait_s for c in consumers) / 3))
+        pumps = self._pumps = [start(f"shard {shard}", self._pump(one)) for shard, one in enumerate(consumers)]
         try:
             if self._draining.is_set():
                 self.drain()
-            ended = await asyncio.gather(*pumps, return_exceptions=True)
-            for error in ended:
-                if isinstance(error, BaseException) and not isinstance(error, asyncio.CancelledError):
-                    raise error
+            await asyncio.gather(*pumps, return_exceptions=True)  # They only end to drain, or in an error.
             await self._finish()
         finally:
-            for task in (*pumps, heart, *self._running.values()):
-                task.cancel()
-            await asyncio.gather(*pumps, heart, *self._running.values(), return_exceptions=True)
+            await cancel(*pumps, heart, *self._running.values())
             for consumer in consumers:
                 await consumer.close()
 

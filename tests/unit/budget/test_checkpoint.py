@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bulkhead.bus.memory import MemoryBroker, MemoryBus
+from bulkhead.runtime.background import Background
 from bulkhead.runtime.publisher import Publisher
 from bulkhead_contracts.budget import Amount, LedgerPart, Reserved, Settled
 from bulkhead_contracts.result import Usage
@@ -128,7 +129,7 @@ async def test_a_rebuild_reads_the_newest_checkpoint_and_the_tail_and_needs_noth
     taken: list[str] = []
     real = rebuild.take
     monkeypatch.setattr(rebuild, "take", lambda ledger, stored: (taken.append(stored.subject), real(ledger, stored)))
-    keeper.start()
+    keeper.start(Background())
     await keeper.wait_built()
     await keeper.stop()
     entries, balances = await store.dump()

@@ -7,6 +7,7 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from bulkhead.bus.memory import MemoryBroker, MemoryBus
+from bulkhead.runtime.background import Background
 from bulkhead.runtime.publisher import Publisher
 from bulkhead_contracts.budget import Amount, Reserved, Settled
 from bulkhead_contracts.result import Usage
@@ -53,7 +54,7 @@ def keeper_of(broker: MemoryBroker, store: MemoryStore) -> rebuild.Keeper:
 async def rebuilt(broker: MemoryBroker):
     store = MemoryStore(lease_ms=60_000)
     keeper = keeper_of(broker, store)
-    keeper.start()
+    keeper.start(Background())
     try:
         await keeper.wait_built()
         yield await store.dump()
@@ -99,7 +100,7 @@ class Stubborn(MemoryStore):
 async def test_a_keeper_that_is_stopped_stops_also_when_redis_fails():
     store = Stubborn()
     keeper = keeper_of(MemoryBroker.mesh(), store)
-    keeper.start()
+    keeper.start(Background())
     await store.writing.wait()
     store.writing.clear()
     stopping = asyncio.create_task(keeper.stop())

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from bulkhead.bus.memory import MemoryBus
 from bulkhead.bus.memory_broker import MemoryBroker
+from bulkhead.runtime.background import Background
 from bulkhead.runtime.inbound import Inbound
 from bulkhead.runtime.publisher import Publisher
 from bulkhead_contracts.budget import Amount, LedgerMarked, Reserved
@@ -160,7 +161,7 @@ async def test_a_mark_that_comes_late_when_another_rebuild_has_marked_is_refused
 
     async def stands_still(token: str, lock_ms: int) -> bool:
         held = await lock(token, lock_ms)
-        other.start()
+        other.start(Background())
         await other.wait_built()
         return held
 

@@ -1,0 +1,68 @@
+"""What runs beside a service's messages for as long as the service does: followers, folds, timers.
+
+In: coroutines that only end when they are cancelled. Out: the end of the service when one of them ends by an error. A
+service that went on without it would look healthy and, say, watch nothing; restarted it begins anew.
+"""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+from bulkhead.telemetry.log import Log
+
+log = Log("background")
+
+
+CANCEL_AGAIN_S = 1.0
+
+
+class BackgroundFailed(Exception):
+    """Something that a service cannot be without has ended; `__cause__` says by what."""
+
+
+class Background:
+    """Of one service."""
+
+    def __init__(self) -> None:
+        self._failed = asyncio.Event()
+        self._what = ""
+        self._error: BaseException | None = None
+
+    def start(self, name: str, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """Begin it; who started it cancels it. Its end by an error is the end of the service."""
+        task = asyncio.create_task(work, name=name)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        log.error("background_failed", what=task.get_name(), error=repr(error))
+        if self._error is None:
+            self._what, self._error = task.get_name(), error
+            self._failed.set()
+
+    async def beside(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Do the service's work; cancel it and raise BackgroundFailed when something in the background fails."""
+        working, failed = asyncio.create_task(work), asyncio.create_task(self._failed.wait())
+        try:
+            await asyncio.wait({working, failed}, return_when=asyncio.FIRST_COMPLETED)
+            if not working.done():
+                raise BackgroundFailed(
+                    f"{self._what} ended: {self._error!r}; the service ends, too, to be started anew; please report it"
+                ) from self._error
+        finally:
+            await cancel(working, failed)
+        working.result()
+
+
+async def cancel(*tasks: "asyncio.Task[Any]") -> None:
+    """Cancel them, and again, until all have ended; how they did is theirs to tell.
+
+    Once is not enough: `asyncio.wait_for` before Python 3.12 forgets a cancel that comes at the moment of its result,
+    and so does redis-py, which uses it for every write.
+    """
+    while left := {task for task in tasks if not task.done()}:
+        for task in left:
+            task.cancel()
+        await asyncio.wait(left, timeout=CANCEL_AGAIN_S)

@@ -1,0 +1,87 @@
+"""A service does not outlive what it cannot be without, and says what ended."""
+
+import asyncio
+
+import pytest
+
+from bulkhead.runtime.background import Background, BackgroundFailed, cancel
+
+
+async def for_ever() -> None:
+    await asyncio.Event().wait()
+
+
+async def breaks(error: BaseException) -> None:
+    raise error
+
+
+async def test_an_error_in_the_background_ends_the_work_and_is_named() -> None:
+    background, cancelled = Background(), []
+
+    async def work() -> None:
+        try:
+            await for_ever()
+        except asyncio.CancelledError:
+            cancelled.append(True)
+            raise
+
+    background.start("watcher", breaks(AttributeError("writelines")))
+    with pytest.raises(BackgroundFailed, match=r"watcher ended: AttributeError\('writelines'\)") as told:
+        await background.beside(work())
+    assert cancelled and isinstance(told.value.__cause__, AttributeError)
+
+
+async def test_one_that_failed_before_the_work_began_is_not_missed() -> None:
+    background = Background()
+    task = background.start("halts", breaks(ValueError("no entry")))
+    await asyncio.gather(task, return_exceptions=True)
+    with pytest.raises(BackgroundFailed, match="halts"):
+        await background.beside(for_ever())
+
+
+async def test_work_ends_as_it_does_when_nothing_fails() -> None:
+    background = Background()
+    task = background.start("timers", for_ever())
+    await background.beside(asyncio.sleep(0))
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    with pytest.raises(KeyError):
+        await background.beside(breaks(KeyError("own")))
+
+
+async def test_who_is_cancelled_leaves_no_work_behind() -> None:
+    background, ended = Background(), asyncio.Event()
+
+    async def work() -> None:
+        try:
+            await for_ever()
+        finally:
+            ended.set()
+
+    outer = asyncio.create_task(background.beside(work()))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    outer.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await outer
+    assert ended.is_set()
+
+
+async def test_a_cancel_that_was_forgotten_is_said_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `asyncio.wait_for` of Python 3.11 forgets one that comes when its result is there."""
+    monkeypatch.setattr("bulkhead.runtime.background.CANCEL_AGAIN_S", 0.01)
+    forgotten = []
+
+    async def forgets() -> None:
+        while True:
+            try:
+                await for_ever()
+            except asyncio.CancelledError:
+                if len(forgotten) == 2:
+                    raise
+                forgotten.append(True)
+
+    task = asyncio.create_task(forgets())
+    await asyncio.sleep(0)
+    await asyncio.wait_for(cancel(task), 10)
+    assert task.cancelled() and len(forgotten) == 2
