@@ -27,7 +27,7 @@ async def test_an_error_in_the_background_ends_the_work_and_is_named() -> None:
 
     background.start("watcher", breaks(AttributeError("writelines")))
     with pytest.raises(BackgroundFailed, match=r"watcher ended: AttributeError\('writelines'\)") as told:
-        await background.beside(work())
+        await asyncio.wait_for(background.beside(work()), 5)
     assert cancelled and isinstance(told.value.__cause__, AttributeError)
 
 
@@ -36,7 +36,7 @@ async def test_one_that_failed_before_the_work_began_is_not_missed() -> None:
     task = background.start("halts", breaks(ValueError("no entry")))
     await asyncio.gather(task, return_exceptions=True)
     with pytest.raises(BackgroundFailed, match="halts"):
-        await background.beside(for_ever())
+        await asyncio.wait_for(background.beside(for_ever()), 5)
 
 
 async def test_work_ends_as_it_does_when_nothing_fails() -> None:
@@ -75,7 +75,7 @@ async def test_a_cancel_that_was_forgotten_is_said_again(monkeypatch: pytest.Mon
     async def forgets() -> None:
         while True:
             try:
-                await for_ever()
+                return await asyncio.sleep(5)
             except asyncio.CancelledError:
                 if len(forgotten) == 2:
                     raise
@@ -83,5 +83,5 @@ async def test_a_cancel_that_was_forgotten_is_said_again(monkeypatch: pytest.Mon
 
     task = asyncio.create_task(forgets())
     await asyncio.sleep(0)
-    await asyncio.wait_for(cancel(task), 10)
+    await asyncio.wait_for(cancel(task), 4)
     assert task.cancelled() and len(forgotten) == 2
