@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from bulkhead.testing.ports import free_port
 from infra.identity import keys, policy, render
-from infra.local.ports import free_port
 from infra.nats.provision import provision
 from infra.nats.server import NatsServer, ServerPlan
 from infra.nats.streams import Layout, durables, streams
