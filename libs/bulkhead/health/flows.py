@@ -14,20 +14,26 @@ if TYPE_CHECKING:
 
 MIN_VALUE_CHARS = 8
 """What is shorter (a seat, a room, an hour) people choose from; unless it is a number that counts up."""
+MIN_CODE_CHARS = 4
 COUNTS_BY = (1, 2, 3)
-MAX_DIGITS = 18
+_NUMBERED = re.compile(r"([\w-]*?)([1-9][0-9]{0,17})")
 MADE = re.compile(r"(?<![\w-])(?=[\w-]*\d)[\w-]+|(?<![\w-])(?=[\w-]*[a-z][A-Z][\w-]*[a-z][A-Z])[\w-]{10,}|<id>")
 """Words that nobody would write: with a digit in them, or with capitals here and there."""
 _MADE_UP = re.compile(r"#[#-]*")
 _COMMENT = re.compile(r"\s(?://|#|--)\s[^\"]{0,100}?(?=\"|$)")
+_MAKES = re.compile(
+    r"(?:^|[^a-z])(?:re-?run|re-?build|re-?new|re-?start|re-?fresh|re-?issue|trigger|start|create|new|sign|issue|acquire|"
+    r"log-?in|authenticate|make|generate|build|launch|deploy|begin|init|allocate|obtain)",
+    re.IGNORECASE,
+)
 _GIVES_WORK = re.compile(r"(?:^|[^a-z])(?:pop|next|take|dequeue|receive|claim|pull|poll|draw|pick)(?:$|[^a-z])")
 
 
-def same_but_for_gifts(place: "Window", window: "Window", most_chars: int) -> bool:
+def same_but_for_gifts(place: "Window", window: "Window", most_chars: int, *, spent: bool) -> bool:
     """Whether calls are one call. place: one of each round, oldest first; window: what was done meanwhile, by anybody.
 
     A text of `most_chars` is the beginning of one, and what follows is not known. Another agent's answer hands out the
-    same thing again only if it answers the same call.
+    same thing again only if it answers the same call. spent: what was handed out is said to be of no use.
     """
     first = place[0]
     if all(step.call == first.call for step in place):
@@ -42,7 +48,7 @@ def same_but_for_gifts(place: "Window", window: "Window", most_chars: int) -> bo
     for at in range(1, len(place)):
         since = [one for one in window if place[at - 1].index <= one.index < place[at].index and not one.says]
         for value in values[at] - values[at - 1]:
-            givers = _givers(value, values[at - 1], since)
+            givers = _givers(value, values[at - 1], since, spent)
             if not any(one.agent == first.agent for one in givers):
                 calls = {one.call for one in givers} & ({one.call for one in givers} if calls is None else calls)
                 if not calls:
@@ -55,13 +61,22 @@ def form(text: str) -> str:
     return _MADE_UP.sub("#", MADE.sub("#", text))
 
 
-def _givers(value: str, before: "Container[str]", since: "Sequence[Step]") -> "list[Step]":
-    """Those of these answers that handed it out; none when it is short, or one of them is a queue's."""
-    counted = value.isdecimal() and len(value) <= MAX_DIGITS and any(str(int(value) - by) in before for by in COUNTS_BY)
-    if len(value) < MIN_VALUE_CHARS and not counted:
+def _givers(value: str, before: "Container[str]", since: "Sequence[Step]", spent: bool) -> "list[Step]":
+    """Those of these answers that handed it out; none when one of them is a queue's, or it is something to choose.
+
+    What one has made oneself and what is said to be spent is handed out again; anything else is another thing.
+    """
+    counted = _counts_up(value, before)
+    if len(value) < (MIN_CODE_CHARS if spent else MIN_VALUE_CHARS) and not counted:
         return []
-    if counted:
-        givers = [step for step in since if value in MADE.findall(step.answer)]
-    else:
-        givers = [step for step in since if value in step.answer or any(value in one for one in step.heard)]
-    return [] if any(_GIVES_WORK.search(one.action) for one in givers) else givers
+    givers = [step for step in since if value in (MADE.findall(step.answer) if counted else step.answer)
+              or (not counted and any(value in one for one in step.heard))]  # fmt: skip
+    if any(_GIVES_WORK.search(one.action) for one in givers):
+        return []
+    return givers if spent or any(_MAKES.search(one.action) for one in givers) else []
+
+
+def _counts_up(value: str, before: "Container[str]") -> bool:
+    """Whether it is the next number, or the next name by number."""
+    found = _NUMBERED.fullmatch(value)
+    return found is not None and any(f"{found[1]}{int(found[2]) - by}" in before for by in COUNTS_BY)

@@ -16,7 +16,7 @@ from bulkhead.health.thresholds import LoopThresholds
 
 MAX_PERIOD = 6
 _VARYING = re.compile(
-    r"(?<![\w<>-])[\w<>-]*<id>[\w<>-]*|(?<![\w-])(?=[\w-]*\d)[\w-]{8,}"
+    r"(?<![\w-])[\w-]*<id>(?:<id>|[\w-])*|(?<![\w-])(?=[\w-]*\d)[\w-]{8,}"
     r"|(?<![\w-])(?=[\w-]*[a-z][A-Z][\w-]*[a-z][A-Z])[\w-]{10,}|\d+(?:[.,]\d+)*"
 )
 _NAMED = re.compile(r'("(?:ref|reference|receipt|incident|ticket|case|trace|\w*_?id|number)":)(?:"[^" ]{4,64}"|\d+)')
@@ -31,9 +31,19 @@ _AUTOMATIC = re.compile(
     r"automat|auto-?repl|out of (?:the )?office|do not reply|no-?reply|not monitored|unattended|closed until|"
     r"(?:will|shall) (?:answer|reply|respond|get back|be back)|thank(?:s| you) for your|(?:has been|was) received|"
     r"(?:case|ticket|reference|request) (?:has the )?(?:number|no\b|id\b)|abwesen|nicht im (?:haus|büro)|"
-    r"fuera de la oficina|respuesta autom",
+    r"vielen dank für ihre|melden uns|fuera de la oficina|respuesta autom|gracias por su|hemos recibido",
     re.IGNORECASE,
 )
+_SERIAL = re.compile(
+    r"\b((?:reference|ref|case|ticket|number|no|nr|id|vorgang)[\s:.#]{1,3})[A-Z#]{4,}\b", re.IGNORECASE
+)
+_SPENT = re.compile(
+    r"expired|run out|unauthori[sz]ed|\b4(?:01|03|10|19)\b|forbidden|stale|reload|abgelaufen|caducad[oa]|"
+    r"invalid[ _](?:token|session|signature|code)|(?:token|session|signature|code|link|lease|lock|upload|csrf)\b.{0,40}"
+    r"\b(?:invalid|lost|unknown|not found|wrong|gone)",
+    re.IGNORECASE,
+)
+"""Said of what was handed out: it is of no use, and not what was done with it."""
 _NUMBER = re.compile(r"(?<![\w.])\d+(?![\w.])")
 _FAILS = re.compile(
     r":\s?false\b|\bfail(?:ed|s|ure)?\b(?!\"?\s?[:=]\s?(?:\d|null|false|\"\"|\[\]|none))|\b(?:panic|crash\w*|denied|declined|insufficient|expired|forbidden|unauthori[sz]ed|"
@@ -65,7 +75,8 @@ def _counting(window: Window, every: Window, number: int, level: Level, named: L
         places = list(zip(*rounds, strict=True))
         if not all(_same_but_for_numbers(place) for place in places):
             continue
-        if not all(same_but_for_gifts(place, every, MAX_STEP_CHARS) for place in places):
+        spent = any(all(_SPENT.search(step.answer) for step in place) for place in places)
+        if not all(same_but_for_gifts(place, every, MAX_STEP_CHARS, spent=spent) for place in places):
             continue
         varying = [place for place in places if len({step.result for step in place}) > 1]
         given = any(place[0].call != step.call for place in places for step in place)
@@ -204,11 +215,11 @@ def automatic(window: Window, named: LoopThresholds) -> Finding | None:
 
 
 def _answers_by_itself(step: Step, named: LoopThresholds) -> bool:
-    return len(step.text) >= named.informative_chars and (step.vain or _AUTOMATIC.search(step.text) is not None)
+    return len(step.text) >= named.informative_chars and _AUTOMATIC.search(step.text) is not None
 
 
 def _written(step: Step) -> tuple[str, str]:
-    return step.agent, MADE.sub("#", step.text)
+    return step.agent, _SERIAL.sub(r"\1#", MADE.sub("#", step.text))
 
 
 def fails(step: Step) -> bool:

@@ -61,7 +61,7 @@ def test_a_token_that_is_good_once_it_was_renewed_is_none() -> None:
     assert run.stopped == []
 
 
-@pytest.mark.parametrize("source", ["next_job", "queue.pop", "takeTicket"])
+@pytest.mark.parametrize("source", ["next_job", "queue.pop", "takeTicket", "fetch_job", "scratch"])
 def test_what_a_queue_gives_out_is_work(source) -> None:
     run, tokens = Run(), Tokens()
     for _ in range(7):
@@ -120,7 +120,7 @@ def test_two_that_go_through_numbered_things_by_word_of_mouth_are_not() -> None:
     run = Run()
     for number in range(40_100, 40_112):
         run.say("chief", f"Please book the invoice with the number {number} and tell me.", to="clerk")
-        run.say("clerk", f"The invoice with the number {number} is booked, the next one please.", to="chief")
+        run.say("clerk", f"The invoice with the number {number} cannot be booked, it is not there.", to="chief")
     assert run.stopped == []
 
 
@@ -215,4 +215,30 @@ def test_counts_of_failures_that_are_watched_are_figures() -> None:
     run = Run()
     for number in range(8):
         run.call("a", "metrics", {}, {"requests": 900 + 31 * number, "failed": 3 + number // 3}, after_ms=5_000)
+    assert run.stopped == []
+
+
+def test_a_code_that_has_always_run_out_is_asked_for_in_vain() -> None:
+    run = Run()
+    for code in ("481516", "234208", "900131", "771204"):
+        assert not run.stopped
+        run.call("a", "ask_for_code", {}, {"sent": True}).call("a", "read_mail", {}, f"Your code is {code}")
+        run.call("a", "enter", {"code": code}, "Code expired. Ask for a new one.")
+    assert run.stopped == ["loop.counting"]
+
+
+def test_what_one_makes_oneself_and_what_fails_is_made_in_vain() -> None:
+    run = Run()
+    for number in range(4):
+        assert not run.stopped
+        run.call("a", "create_release", {"of": "x"}, {"release": f"rel-{number + 200}"})
+        run.call("a", "put_out", {"release": f"rel-{number + 200}"}, {"status": "rolled back", "why": "probe failed"})
+    assert run.stopped == ["loop.counting"]
+
+
+def test_prices_that_come_nearer_are_a_bargain() -> None:
+    run = Run()
+    for number in range(6):
+        run.say("seller", f"I could let the whole lot go for {9_000 - 150 * number} crowns, not for less.", to="buyer")
+        run.say("buyer", f"I cannot pay more than {7_000 + 150 * number} crowns for all that is in it.", to="seller")
     assert run.stopped == []
