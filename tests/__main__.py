@@ -17,6 +17,8 @@ HERE = Path(__file__).parent
 ALONE = {"bench"}
 REAL_PROCESSES = {"e2e", "faults", "integration"}
 NICENESS = 10
+ON_EVERY_CORE = ["-n", "logical", "--dist", "loadfile"]
+"""For what only computes: nothing there is on a port or a file of another's."""
 NOTHING_COLLECTED = 5
 
 
@@ -44,13 +46,13 @@ def main() -> int:
         beside = None
         if not options.serial:
             beside = subprocess.Popen(
-                command(computing, arguments), stdout=report, stderr=subprocess.STDOUT,
+                command(computing, [*ON_EVERY_CORE, *arguments]), stdout=report, stderr=subprocess.STDOUT,
                 preexec_fn=lambda: os.nice(NICENESS),
             )  # fmt: skip
         try:
             worst.append(subprocess.run(command(real, arguments), check=False).returncode)
             if beside is None:
-                worst.append(subprocess.run(command(computing, arguments), check=False).returncode)
+                worst.append(subprocess.run(command(computing, [*ON_EVERY_CORE, *arguments]), check=False).returncode)
             else:
                 print(f"waiting for the other lane: {' '.join(computing)}", flush=True)
                 worst.append(beside.wait())
