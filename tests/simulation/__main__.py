@@ -5,23 +5,20 @@ Exit codes: 0 every law held, 1 a schedule failed (its seed, its story and the s
 """
 
 import argparse
+import gc
 import json
-import multiprocessing
 import os
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from pathlib import Path
 
-from . import once, world
+from . import forks, once, world
+from .forks import CHUNK, Rows
 from .schedule import Schedule, Verdict, judge, shrink
 
-CHUNK = 25
 CI_SEEDS = range(1, 5_001)
-Rows = list[dict[str, object]]
 
 
 def main() -> int:
@@ -49,9 +46,10 @@ def main() -> int:
     world.quiet_logs()
     try:
         return _run(parser, asked)
+    except forks.ForkDied as error:
+        print(f"simulation: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
-        for child in multiprocessing.active_children():
-            child.terminate()
         print("\nstopped: the schedules that were done held, or were told above", file=sys.stderr)
         return 130
 
@@ -91,12 +89,6 @@ def _minutes(text: str) -> float:
     if not 0 < found < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is no number of minutes; write 5 or 0.5")
     return found
-
-
-def _begin() -> None:
-    """A process of the pool: Ctrl-C is for the one that tells how it went."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    world.quiet_logs()
 
 
 def tell_one(schedule: Schedule, asked: argparse.Namespace) -> int:
@@ -152,38 +144,22 @@ def _alone(seeds: range, asked: argparse.Namespace, began: float) -> Iterator[Ro
 
 
 def _pooled(seeds: range, asked: argparse.Namespace, began: float) -> Iterator[Rows]:
-    """In chunks, each in one of several processes."""
-    until = began + asked.minutes * 60 if asked.minutes else float("inf")
-    todo, failed, more = _chunks(seeds), False, True
-    with ProcessPoolExecutor(asked.jobs, initializer=_begin) as pool:
-        running: set[Future[Rows]] = set()
-        while running or more:
-            while more and len(running) < asked.jobs + 1:
-                chunk = next(todo, None)
-                more = chunk is not None and time.monotonic() < until and (asked.keep_going or not failed)
-                if more and chunk is not None:
-                    running.add(pool.submit(run_chunk, chunk, asked.tasks))
-            if not running:
-                break
-            ended, running = wait(running, return_when=FIRST_COMPLETED)
-            for rows in [future.result() for future in ended]:
-                failed = failed or any(row["complaints"] for row in rows)
-                yield rows
-
-
-def _chunks(seeds: range) -> Iterator[range]:
-    for start in range(0, len(seeds), CHUNK):
-        yield seeds[start : start + CHUNK]
-
-
-def run_chunk(seeds: range, tasks: int | None) -> Rows:
-    """Some seeds in a process of their own."""
-    rows = []
+    """In chunks, each in a fork of this process."""
+    until, failed = began + asked.minutes * 60 if asked.minutes else float("inf"), list[bool]()
     with world.Folder() as folder:
-        for seed in seeds:
-            rows.append(_row(judge(Schedule(seed, tasks=tasks), folder)))
-            once.tidy(len(rows))
-    return rows
+
+        def rows_of(chunk: range) -> Rows:
+            return [_row(judge(Schedule(seed, tasks=asked.tasks), folder)) for seed in chunk]
+
+        def may_begin() -> bool:
+            return time.monotonic() < until and (asked.keep_going or not any(failed))
+
+        rows_of(seeds[:1])  # What files say is remembered from here on.
+        gc.collect()
+        gc.freeze()
+        for rows in forks.in_forks(seeds, asked.jobs, rows_of, may_begin):
+            failed += [bool(row["complaints"]) for row in rows]
+            yield rows
 
 
 def _row(verdict: Verdict) -> dict[str, object]:

@@ -22,10 +22,8 @@ RATES = {
     "redis_fails": 0.03, "redis_forgets": 0.008, "redis_fails_over": 0.004,
     "provider": 0.12, "outside": 0.15,
 }  # fmt: skip
-LOSSES = {
-    "publish": "lose_publish", "answer": "lose_answer", "message": "lose_message", "ack": "lose_ack",
-    "request": "lose_request", "reply": "lose_reply", "read": "lose_read", "live": "lose_live",
-}  # fmt: skip
+APART = "lag_apart"
+"""No fault of its own: each source lags by itself, so that one inbox may overtake another on the way to the journal."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -64,6 +62,8 @@ class Chaos:
         intensity = draw.choice((0.3, 1.0, 1.0, 2.0))
         rates = {kind: min(0.5, rate * intensity * draw.uniform(0.3, 1.7))
                  for kind, rate in RATES.items() if draw.random() < 0.5}  # fmt: skip
+        if "lag_source" in rates and random.Random(f"apart/{seed}").random() < 0.5:
+            rates[APART] = 0.0
         return cls(seed, only, rates)
 
     def strikes(self, kind: str, event: str) -> float | None:

@@ -118,26 +118,35 @@ class SimulationLoop(asyncio.SelectorEventLoop):
         return self.call_at(self._virtual_s + delay, callback, *args, context=context)
 
     def _run_once(self) -> None:
-        self._forget_cancelled()
-        scheduled, ready = self._scheduled, self._ready  # type: ignore[attr-defined, has-type]
-        if not ready and not self._stopping:  # type: ignore[attr-defined]
-            if not scheduled:
-                raise Stuck("every coroutine waits and no timer is set")
-            self._virtual_s += max(0, scheduled[0][0] - self._virtual_s)
-        until = self._virtual_s + self._clock_resolution  # type: ignore[attr-defined]
-        while scheduled and scheduled[0][0] < until:
-            _, timer = heapq.heappop(scheduled)
-            timer.waits = False
-            ready.append(timer)
-        for _ in range(len(ready)):
-            handle = ready.popleft()
-            if not handle.over:
-                try:
-                    handle.context.run(handle.callback, *handle.args)
-                except (SystemExit, KeyboardInterrupt):
-                    raise
-                except BaseException as error:
-                    self.call_exception_handler({"message": f"in {handle.callback!r}", "exception": error})
+        """Until it is stopped: asyncio would look in between whether it is."""
+        ready, resolution_s = self._ready, self._clock_resolution  # type: ignore[attr-defined]
+        heappop = heapq.heappop
+        while True:
+            scheduled = self._scheduled  # type: ignore[has-type]
+            if scheduled and (scheduled[0][1].over or len(scheduled) > 100):
+                self._forget_cancelled()
+                scheduled = self._scheduled
+            if not ready:
+                if not scheduled:
+                    raise Stuck("every coroutine waits and no timer is set")
+                if scheduled[0][0] > self._virtual_s:
+                    self._virtual_s += scheduled[0][0] - self._virtual_s
+            until = self._virtual_s + resolution_s
+            while scheduled and scheduled[0][0] < until:
+                timer = heappop(scheduled)[1]
+                timer.waits = False
+                ready.append(timer)
+            for _ in range(len(ready)):
+                handle = ready.popleft()
+                if not handle.over:
+                    try:
+                        handle.context.run(handle.callback, *handle.args)
+                    except (SystemExit, KeyboardInterrupt):
+                        raise
+                    except BaseException as error:
+                        self.call_exception_handler({"message": f"in {handle.callback!r}", "exception": error})
+            if self._stopping:  # type: ignore[attr-defined]
+                return
 
     def _forget_cancelled(self) -> None:
         """At the head; everywhere when they are the most."""

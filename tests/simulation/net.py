@@ -12,7 +12,7 @@ from bulkhead.bus.memory_broker import MemoryBroker, Offer, mesh_durables, mesh_
 from bulkhead.bus.port import Stored
 from bulkhead_contracts import subjects
 
-from .chaos import Chaos
+from .chaos import APART, Chaos
 from .loop import LoopClock
 from .scenario import Scenario
 
@@ -85,7 +85,7 @@ class Net(MemoryBroker):
                 self._tell(f"LATE by {delay_s:.1f} s: {offer.kind} to {offer.whom}: {offer.what}")
         if offer.kind in ("source", "live"):
             line = (offer.kind, offer.whom)
-            if offer.kind == "source" and "lag_apart" in self._chaos.rates:
+            if offer.kind == "source" and APART in self._chaos.rates:
                 # Each source of a stream is read by itself: one may lag while the others do not.
                 line = (offer.kind, f"{offer.whom} of {offer.what.partition(':')[0]}")
             # What is due in the same moment comes in no order: each is due after the one before.

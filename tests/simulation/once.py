@@ -36,6 +36,9 @@ def remember() -> None:
     model_gateway.Prompts = functools.cache(model_gateway.Prompts)  # type: ignore[assignment,misc]
     catalog.decode = functools.lru_cache(8_192)(catalog.decode)  # type: ignore[assignment]
     inbound.read = _by_message(inbound.read)  # type: ignore[assignment]
+    # What is there by now stays; what runs leave is collected between them.
+    gc.collect()
+    gc.freeze()
     gc.disable()
 
 

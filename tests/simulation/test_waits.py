@@ -11,12 +11,12 @@ from collections import Counter
 import pytest
 
 from . import reading, world
-from .chaos import Chaos
+from .chaos import APART, Chaos
 from .oracle import complaints
 from .scenario import SERVICES, Act, Scenario
 from .situations import waits
 
-LAGS = {"lag_source": 0.4, "lag_apart": 0.0, "jitter": 0.5, "stale_read": 0.1}
+LAGS = {"lag_source": 0.4, APART: 0.0, "jitter": 0.5, "stale_read": 0.1}
 """Every inbox comes to the journal in its own order, by up to 3 s later than another."""
 SEEDS = range(1, 13)
 

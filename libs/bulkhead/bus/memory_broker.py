@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from bulkhead.bus import wire
 from bulkhead.bus.clock import Clock, MachineClock
@@ -20,8 +20,7 @@ from bulkhead_contracts import catalog, limits, subjects
 MAX_MESSAGE_BYTES = limits.MAX_BLOB_BYTES + 2 * limits.MAX_HEADER_BYTES
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
+class Offer(NamedTuple):
     """One thing that may happen next. Dropping it is a loss; handing it twice is a duplicate.
 
     kind: publish, read, answer, message, ack, live, request, reply, source. whom: the client or stream that it

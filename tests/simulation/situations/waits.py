@@ -1,4 +1,4 @@
-"""Agents wait for each other: leases taken in opposite order, rings of asks, holders that say nothing more.
+"""Agents wait for each other: leases taken in opposite order, rings of asks, holders that say nothing more, queues.
 
 In: a draw. Out: tasks of a squad under decision logic 4, in a run that is watched. Laws, of every run: whoever got a
 lease has given it back or lost it by the end; and when nothing else goes wrong each of these tasks ends well, however
@@ -22,6 +22,8 @@ TENANT = "squad"
 TOOLS = ("calculate", "counter_increment", "ask_steps", "answer_step", "acquire_lease", "release_lease")
 RESOURCES = ("crm:account:42", "erp:order:7", "mail:list:1")
 CALL = tuple[str, dict[str, Any]]
+QUEUES = 0.35
+"""Runs in which, beside that, some more want one thing, one after the other."""
 KINDS = ("crossed", "crossed", "ring", "any", "expiry", "overdue", "star")
 
 
@@ -30,6 +32,8 @@ def add(draw: random.Random, scenario: Scenario) -> Scenario:
     kind = draw.choice(KINDS)
     made = {"crossed": _crossed, "ring": _ring, "any": _any, "expiry": _expiry, "overdue": _overdue, "star": _star}[
         kind](draw)  # fmt: skip
+    if draw.random() < QUEUES:
+        made += _queue(draw)
     watch = Act("watch", "watched", 0.0)
     acts = scenario.acts if any(one.situation == "watched" for one in scenario.acts) else (*scenario.acts, watch)
     return replace(scenario, wishes=(*scenario.wishes, *made), acts=acts, logic=4, newest=4, roll_after_s=None)
@@ -101,6 +105,11 @@ def _overdue(draw: random.Random) -> list[Wish]:
         _task(draw, "loses0", [_step("a", "loses0", {"calls": first, "serial": True, "pace_s": 0.4})]),
         _task(draw, "gets0", [_step("a", "gets0", {"calls": second, "serial": True, "pace_s": pace_s})], after_s=0.2),
     ]  # fmt: skip
+
+
+def _queue(draw: random.Random) -> list[Wish]:
+    """Several tasks want the same thing at once, and nothing else: each has it in its turn."""
+    return [_task(draw, f"queue{at}", [_taking(draw, f"queue{at}", ("desk:1",))]) for at in range(draw.choice((3, 4)))]
 
 
 def _taking(draw: random.Random, task: str, resources: Sequence[str]) -> PlanStep:
