@@ -13,23 +13,33 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from . import running, suites, trees
+from . import running, suites, trees, trials
 from .bugs import SUITES, BadBug, Bug, load
 from .suites import Finding
+
+SAME_AGAIN = ("playbooks", "simulation")
+"""What these have seen they see again: nothing of the machine gets in."""
+SLOWEST = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A bug and what became of it."""
+    """A bug and what became of it. control: it was not planted, and must not be caught."""
 
     bug: Bug
     findings: tuple[Finding, ...]
+    control: bool = False
+
+    @property
+    def expected(self) -> Finding:
+        """Of the suite that its file names."""
+        return self.findings[0]
 
     @property
     def caught(self) -> bool:
@@ -37,22 +47,35 @@ class Outcome:
         return any(one.caught for one in self.findings if one.suite == self.bug.suite)
 
     @property
+    def unsure(self) -> bool:
+        """Whether another look might tell more: what runs on the machine's clock sees it or not, or could not run."""
+        return not self.control and not self.caught and (
+            self.expected.caught is None or self.bug.suite not in SAME_AGAIN)  # fmt: skip
+
+    @property
+    def seconds(self) -> float:
+        """Of all suites."""
+        return sum(one.seconds for one in self.findings)
+
+    @property
     def problem(self) -> str:
         """Why this fails the build; "" when it does not."""
+        if self.control:
+            passed = self.expected.caught is False
+            return "" if passed else f"{self.bug.name}: without the bug, too, the {self.bug.suite} {self.expected.by}"
         if self.caught:
             return ""
         if broken := next((one for one in self.findings if one.caught is None), None):
             return f"{self.bug.name}: the {broken.suite} {broken.by}"
         others = [one.suite for one in self.findings if one.caught]
-        tried = next(one.tried for one in self.findings if one.suite == self.bug.suite)
         unit = "seeds" if self.bug.suite == "simulation" else "tests"
         told = f"caught by {', '.join(others)} instead" if others else "caught by nothing"
-        return f"{self.bug.name}: not caught by the {self.bug.suite} ({tried} {unit}); {told}"
+        return f"{self.bug.name}: not caught by the {self.bug.suite} ({self.expected.tried} {unit}); {told}"
 
     def row(self) -> dict[str, Any]:
         """As JSON."""
         return {"bug": self.bug.name, "what": self.bug.what, "expected": self.bug.suite, "caught": self.caught,
-                "findings": [one.row() for one in self.findings]}  # fmt: skip
+                "seconds": round(self.seconds, 2), "findings": [one.row() for one in self.findings]}  # fmt: skip
 
 
 def main() -> int:
@@ -60,7 +83,7 @@ def main() -> int:
     asked = _arguments()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        bugs = load(tuple(asked.names))
+        bugs = [bug for bug in load(tuple(asked.names)) if bug.name not in asked.resume]
         if asked.list:
             _list(bugs, as_json=asked.json)
             return 0
@@ -74,10 +97,12 @@ def main() -> int:
         return 130
     if not asked.json:
         print("\n".join(table(outcomes)))
+    slowest = sorted(outcomes, key=lambda one: -one.seconds)[:SLOWEST]
+    print("slowest: " + ", ".join(f"{one.bug.name} {one.seconds:.1f} s" for one in slowest), file=sys.stderr)
     problems = [one.problem for one in outcomes if one.problem]
     for problem in problems:
-        print(f"NOT CAUGHT {problem}", file=sys.stderr)
-    if problems:
+        print(f"NOT CAUGHT {problem}" if not asked.control else f"NOT WELL {problem}", file=sys.stderr)
+    if problems and not asked.control:
         print("write the test or the law that catches it (docs/testing.md), or correct `caught_by`", file=sys.stderr)
     return 1 if problems else 0
 
@@ -98,6 +123,10 @@ def _arguments() -> argparse.Namespace:
                         help=f"with --full, these of the simulation (default {suites.FULL_SEEDS})")  # fmt: skip
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="bugs at once (default: one per core)")
     parser.add_argument("--json", action="store_true", help="a JSON line per bug on stdout instead of the table")
+    parser.add_argument("--resume", type=_known, default=frozenset(), metavar="FILE",
+                        help="leave out the bugs that this file of --json has: go on with >> FILE")  # fmt: skip
+    parser.add_argument("--control", action="store_true",
+                        help="plant nothing: what is said to catch a bug must pass without it")  # fmt: skip
     parser.add_argument("--list", action="store_true", help="only show the bugs")
     return parser.parse_args()
 
@@ -109,8 +138,22 @@ def _suites(text: str) -> tuple[str, ...]:
     return names
 
 
+def _known(text: str) -> frozenset[str]:
+    """The bugs that a file of JSON lines has; a file that is not there yet has none, a line that was cut is none."""
+    file, found = Path(text), set()
+    for line in file.read_text().splitlines() if file.exists() else ():
+        try:
+            found.add(json.loads(line)["bug"])
+        except (ValueError, KeyError, TypeError):
+            continue
+    return frozenset(found)
+
+
 def run(bugs: Sequence[Bug], asked: argparse.Namespace, folder: Path) -> list[Outcome]:
-    """Every bug alone, in as many copies as there are jobs: a copy is used again when the bug is gone from it."""
+    """Every bug alone, in as many copies as there are jobs: a copy is used again when the bug is gone from it.
+
+    What was not sure is looked at once more at the end, when nothing else runs.
+    """
     began, clean = time.monotonic(), folder / "clean"
     for bug in bugs:
         bug.texts(trees.ROOT)  # Before minutes are spent.
@@ -119,25 +162,45 @@ def run(bugs: Sequence[Bug], asked: argparse.Namespace, folder: Path) -> list[Ou
     for number in range(max(1, min(asked.jobs, len(bugs)))):
         stands.put(Stand(folder / f"tree-{number}"))
     done: list[Outcome] = []
+
+    def tell(outcome: Outcome) -> None:
+        told = ", ".join(_short(one) for one in outcome.findings)
+        print(f"[{len(done)}/{len(bugs)} {time.monotonic() - began:.0f} s] {outcome.bug.name}: {told}",
+              file=sys.stderr, flush=True)  # fmt: skip
+
+    try:
+        again: list[Outcome] = []
+        for outcome in _side_by_side(clean, bugs, asked, stands):
+            (again if outcome.unsure else done).append(outcome)
+            tell(outcome)
+            if asked.json and not outcome.unsure:
+                print(json.dumps(outcome.row()), flush=True)
+        for outcome in again:
+            looked = try_one(clean, outcome.bug, asked, stands, full=False)
+            done.append(replace(outcome, findings=(*looked.findings, *outcome.findings[1:])))
+            tell(looked)
+            if asked.json:
+                print(json.dumps(done[-1].row()), flush=True)
+    finally:
+        while not stands.empty():
+            stands.get().stop()
+    return sorted(done, key=lambda one: one.bug.name)
+
+
+def _side_by_side(
+    clean: Path, bugs: Sequence[Bug], asked: argparse.Namespace, stands: "queue.SimpleQueue[Stand]"
+) -> Iterator[Outcome]:
+    """As they are done; those that take longest are begun first, so that no job waits for the last one alone."""
+    longest = sorted(bugs, key=lambda bug: -SUITES.index(bug.suite))
     pool = ThreadPoolExecutor(stands.qsize())
     try:
-        # Those that take longest first, so that no job waits for the last one alone.
-        longest = sorted(bugs, key=lambda bug: -SUITES.index(bug.suite))
-        for future in as_completed([pool.submit(try_one, clean, bug, asked, stands) for bug in longest]):
-            outcome = future.result()
-            done.append(outcome)
-            told = ", ".join(_short(one) for one in outcome.findings)
-            print(f"[{len(done)}/{len(bugs)} {time.monotonic() - began:.0f} s] {outcome.bug.name}: {told}",
-                  file=sys.stderr, flush=True)  # fmt: skip
-            if asked.json:
-                print(json.dumps(outcome.row()), flush=True)
+        futures = [pool.submit(try_one, clean, bug, asked, stands, full=asked.full) for bug in longest]
+        for future in as_completed(futures):
+            yield future.result()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
         running.stop()
         pool.shutdown()
-        while not stands.empty():
-            stands.get().stop()
-    return sorted(done, key=lambda one: one.bug.name)
 
 
 class Stand:
@@ -162,14 +225,18 @@ class Stand:
             self._warm.stop()
 
 
-def try_one(clean: Path, bug: Bug, asked: argparse.Namespace, stands: "queue.SimpleQueue[Stand]") -> Outcome:
-    """The expected suite first, narrowly; then the others."""
+def try_one(
+    clean: Path, bug: Bug, asked: argparse.Namespace, stands: "queue.SimpleQueue[Stand]", *, full: bool
+) -> Outcome:
+    """The expected suite first, narrowly; then, if asked for, the others."""
     stand = stands.get()
     try:
         runner = stand.runner(clean, bug)
+        if asked.control:
+            return Outcome(bug, (trials.control(runner, bug),), control=True)
+        findings = [trials.narrow(runner, clean, bug, stand.tree)]
         with trees.planted(clean, bug, stand.tree):
-            findings = [suites.narrow(runner, bug)]
-            for suite in asked.suites if asked.full else ():
+            for suite in asked.suites if full else ():
                 if suite != bug.suite or not findings[0].caught:
                     findings.append(suites.whole(runner, suite, asked.seeds))
     finally:

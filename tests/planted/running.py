@@ -14,20 +14,30 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from . import trees, warm
+from . import trees
 
-PRELOAD_S = 240.0
+PRELOAD_S = 1200.0
+"""Against a hang alone: it takes seconds on two free cores."""
 _SESSIONS: set[int] = set()
 """Leaders of what runs now."""
+
+
+class Ran(NamedTuple):
+    """What became of a command. in_time: False when it was ended because its time was up; code is -1 then."""
+
+    code: int
+    out: str
+    seconds: float
+    in_time: bool = True
 
 
 class Runner(Protocol):
     """A tree in which commands are run."""
 
-    def run(self, module: str, arguments: Sequence[str], most_s: float) -> tuple[int, str, float]:
-        """Exit code (-1: not done in time), everything that was said, seconds."""
+    def run(self, module: str, arguments: Sequence[str], most_s: float) -> Ran:
+        """Until it ends by itself, or `most_s` have gone by."""
         ...
 
 
@@ -37,7 +47,7 @@ class Cold:
     def __init__(self, tree: Path) -> None:
         self._tree = tree
 
-    def run(self, module: str, arguments: Sequence[str], most_s: float) -> tuple[int, str, float]:
+    def run(self, module: str, arguments: Sequence[str], most_s: float) -> Ran:
         """See Runner."""
         began = time.monotonic()
         with subprocess.Popen([sys.executable, "-m", module, *arguments], cwd=self._tree, text=True,
@@ -46,13 +56,15 @@ class Cold:
             _SESSIONS.add(process.pid)
             try:
                 out, _ = process.communicate(timeout=most_s)
-                code = process.returncode
-            except subprocess.TimeoutExpired:
-                code, out = -1, f"not done after {most_s:.0f} s"
+                ran = Ran(process.returncode, out, time.monotonic() - began)
+            except subprocess.TimeoutExpired as error:
                 _end(process.pid)
+                said = error.stdout or b""
+                out = said if isinstance(said, str) else said.decode(errors="replace")
+                ran = Ran(-1, out, time.monotonic() - began, in_time=False)
             finally:
                 _SESSIONS.discard(process.pid)
-        return code, out, time.monotonic() - began
+        return ran
 
 
 class Warm:
@@ -83,24 +95,31 @@ class Warm:
             self._process.kill()
             self._process.wait()
 
-    def run(self, module: str, arguments: Sequence[str], most_s: float) -> tuple[int, str, float]:
+    def run(self, module: str, arguments: Sequence[str], most_s: float) -> Ran:
         """See Runner."""
         assert self._process is not None and self._process.stdin is not None
         began = time.monotonic()
-        ask = {"module": module, "arguments": list(arguments), "forget": warm.forgotten(self.changed),
-               "out": str(self._said)}  # fmt: skip
+        self._said.write_text("")
+        ask = {"module": module, "arguments": list(arguments), "changed": list(self.changed), "out": str(self._said)}
         self._process.stdin.write(json.dumps(ask).encode() + b"\n")
-        leader = self._answer(PRELOAD_S)["pid"]
+        leader = self._must_answer()["pid"]
         _SESSIONS.add(leader)
         try:
             answer = self._answer(most_s)
             if not answer:
                 _end(leader)
-                self._answer(PRELOAD_S)
-                return -1, f"not done after {most_s:.0f} s", time.monotonic() - began
+                self._must_answer()
         finally:
             _SESSIONS.discard(leader)
-        return answer["code"], self._said.read_text(errors="replace"), time.monotonic() - began
+        said = self._said.read_text(errors="replace")
+        return Ran(answer.get("code", -1), said, time.monotonic() - began, in_time=bool(answer))
+
+    def _must_answer(self) -> dict[str, Any]:
+        """What takes no time but the machine's. Raises RuntimeError."""
+        found = self._answer(PRELOAD_S)
+        if not found:
+            raise RuntimeError(f"what runs the copy in {self._tree} does not fork within {PRELOAD_S:.0f} s")
+        return found
 
     def _answer(self, most_s: float) -> dict[str, Any]:
         """The next line; {} when none came in time. Raises RuntimeError when it has ended."""

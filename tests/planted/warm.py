@@ -1,6 +1,6 @@
 """A process that has imported a tree once, and forks for every command: most of a short run is importing.
 
-In, on stdin: a JSON line per command, `{"module", "arguments", "forget", "out"}`; what a bug changed, and all that
+In, on stdin: a JSON line per command, `{"module", "arguments", "changed", "out"}`; what a bug changed, and all that
 stands on it, is forgotten in the fork and imported anew. Out, on stdout: `{"pid"}` when it runs, `{"code"}` when it has
 ended; what it says goes to the file `out`.
 """
@@ -13,6 +13,10 @@ import runpy
 import sys
 import traceback
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from . import standing
 
 PRELOADED = (
     "pytest", "_pytest.assertion.rewrite", "pytest_asyncio.plugin", "pytest_timeout", "hypothesis.stateful", "uvloop",
@@ -21,31 +25,18 @@ PRELOADED = (
         "gateway", "signer", "planner", "worker", "checker", "model_gateway", "rag", "tool_executor", "budget")),
     "tests.simulation.schedule",
 )  # fmt: skip
-ALL = ("bulkhead_contracts", "bulkhead", "services", "infra", "tests")
-ABOVE = ("infra", "tests", "bulkhead.cli")
-"""What may import services."""
-BELOW = ("infra", "infra.tools")
-"""What services import; kept as long as they are."""
+ALWAYS = "tests"
+"""What tests hold is not known from what they import."""
 
 
-def forgotten(files: Iterable[str]) -> list[str]:
-    """The packages that are imported anew when these files have changed: their own and those that may import them
-    (import-linter's rules: no service imports another); of anything but Python, all."""
-    found: set[str] = set()
-    for file in files:
-        layer, _, rest = file.partition("/")
-        if not file.endswith(".py") or layer == "contracts":
-            return sorted(ALL)
-        match layer:
-            case "libs":
-                found |= set(ALL) - {"bulkhead_contracts"}
-            case "services":
-                found |= {f"services.{rest.partition('/')[0]}", *ABOVE}
-            case "tests":
-                found.add("tests")
-            case _:
-                found |= {"services", *ABOVE}
-    return sorted(found)
+def loaded(tree: Path) -> dict[str, Path]:
+    """The modules of the tree that have been imported."""
+    found = {}
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if file and Path(file).is_relative_to(tree) and name != "__main__":
+            found[name] = Path(file)
+    return found
 
 
 def serve() -> None:
@@ -55,6 +46,7 @@ def serve() -> None:
     os.dup2(2, 1)  # Whatever prints while it is imported must not be taken for an answer.
     for name in PRELOADED:
         importlib.import_module(name)
+    graph = standing.importers(loaded(Path.cwd()))
     gc.freeze()
     print(json.dumps({"ready": True}), file=answers, flush=True)
     for line in commands:
@@ -63,28 +55,35 @@ def serve() -> None:
         if pid == 0:
             commands.close()
             answers.close()
-            _run(command)
+            _run(command, graph)
         print(json.dumps({"pid": pid}), file=answers, flush=True)
         _, status = os.waitpid(pid, 0)
         print(json.dumps({"code": os.waitstatus_to_exitcode(status)}), file=answers, flush=True)
 
 
-def _run(command: dict[str, object]) -> None:
+def forget(names: Iterable[str]) -> None:
+    """Have these modules imported anew by whoever asks next."""
+    for name in names:
+        gone = sys.modules.pop(name, None)
+        parent, _, own = name.rpartition(".")
+        above = sys.modules.get(parent)
+        # `from package import module` asks the package first.
+        if gone is not None and getattr(above, own, None) is gone:
+            delattr(above, own)
+
+
+def _run(command: dict[str, Any], graph: standing.Graph) -> None:
     """As `python -m module arguments` would, in a session of its own. Does not return."""
     code: object = 70
     try:
         os.setsid()
-        out = os.open(str(command["out"]), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        out = os.open(command["out"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         for number, stream in enumerate((os.open(os.devnull, os.O_RDONLY), out, out)):
             os.dup2(stream, number)
-        packages = tuple(command["forget"])  # type: ignore[arg-type]
-        kept = () if "services" in packages else BELOW
-        within = tuple(f"{package}." for package in packages)
-        for name in [name for name in sys.modules if name in packages or name.startswith(within)]:
-            if name not in kept:
-                del sys.modules[name]
-        sys.argv = [str(command["module"]), *command["arguments"]]  # type: ignore[misc]
-        runpy.run_module(str(command["module"]), run_name="__main__", alter_sys=True)
+        tests = {name for name in sys.modules if name == ALWAYS or name.startswith(f"{ALWAYS}.")}
+        forget(standing.on(command["changed"], graph) | tests)
+        sys.argv = [command["module"], *command["arguments"]]
+        runpy.run_module(command["module"], run_name="__main__", alter_sys=True)
         code = 0
     except SystemExit as end:
         code = end.code

@@ -84,6 +84,18 @@ def test_the_timer_of_an_earlier_grant_ends_no_later_one(play):
     assert play.state.book.holder.task == "b"
 
 
+def test_tokens_grow_also_when_the_book_was_purged_meanwhile(play):
+    """At rest a book may be purged and begins anew; the inbox counts on."""
+    for name in ("a", "b"):
+        asks(play, name)
+        last = play.said(LeaseGranted).fencing_token
+        gives_back(play, name)
+    later = Playbook(PlannerV4(), task=book(CRM))
+    later.heard = list(play.heard)  # Their places in the inbox are taken; what they said is not folded.
+    asks(later, "c")
+    assert later.said(LeaseGranted).fencing_token > last
+
+
 def test_asked_again_it_lasts_longer_under_the_same_token_and_the_first_timer_ends_nothing(play):
     asks(play, "a", ttl_ms=5_000)
     [timer], token = list(play.timers), play.said(LeaseGranted).fencing_token
