@@ -25,7 +25,7 @@ from . import breaking, facts
 from .port import Fenced, RedisFailure, Store
 from .scopes import task_scope
 from .tripping import Owner
-from .watching import Mark, Watching, identity
+from .watching import Lived, Mark, Watching, identity
 
 log = Log("budget.watcher")
 
@@ -38,6 +38,8 @@ RANGE = 4_000
 """So many messages before the mark are folded again in order; of older tasks that lived, each is read by itself."""
 AT_ONCE = 64
 """Tasks that are read at the same time."""
+STRAYS = 8
+"""Messages of a task before the one that begins it."""
 MARK_EVERY = 2_000
 MAX_BACKOFF_S = 2.0
 MAX_WARNED = 16
@@ -117,12 +119,16 @@ class Watcher:
         self.fold.watch.circuits.from_unix_ms = self._clock() - 2 * self._thresholds.breakers.window_ms
         self._owner = Owner(self._bus, self._message_key)
         start = max(0, mark.after - RANGE)
-        old = {name: first for name, first in mark.living.items() if first <= start}
+        old = {name: lived for name, lived in mark.living.items() if lived.first <= start}
         names = sorted(old, key=old.__getitem__)
         for first in range(0, len(names), AT_ONCE):
-            for found in await asyncio.gather(*(self._past(one, start) for one in names[first : first + AT_ONCE])):
+            some = names[first : first + AT_ONCE]
+            past = await asyncio.gather(*(self._past(one, start, old[one]) for one in some))
+            for name, found in zip(some, past, strict=True):
                 for stored in found:
                     self.fold.replay(stored)
+                if found:
+                    old[name] = Lived(old[name].first, len(found), found[-1].sequence)
         self.fold.lives(old, mark.read)
         self._last = None
         if start:
@@ -132,16 +138,22 @@ class Watcher:
                 self.fold.take(page[0])  # What stood there was purged.
         log.info("watch_begins", after=start, tasks_read=len(old))
 
-    async def _past(self, lineage: str, until: int) -> list[Stored]:
-        """One task's messages up to a sequence."""
+    async def _past(self, lineage: str, until: int, lived: Lived) -> list[Stored]:
+        """One task's messages up to a sequence, and no more of them than there were: to find that there is not one more
+        the broker searches the whole journal."""
         tenant, _, task = lineage.partition("/")
-        subject, found = f"mesh.*.*.{subjects.partition_of(task)}.{tenant}.{task}", list[Stored]()
-        while page := await self._bus.read(subjects.JOURNAL_STREAM, subject, limit=PAGE,
-                                           after=found[-1].sequence if found else 0):  # fmt: skip
-            found += [stored for stored in page if stored.sequence <= until]
-            if len(page) < PAGE or page[-1].sequence > until:
-                break
-        return found
+        subject, found, goal = f"mesh.*.*.{subjects.partition_of(task)}.{tenant}.{task}", list[Stored](), until
+        known = lived.count + STRAYS if lived.count else 0
+        if known:
+            goal = min(lived.last, until)
+        while True:
+            # Some may lie before the first that is counted: they are asked for one by one.
+            limit = min(PAGE, max(1, lived.count - len(found))) if len(found) < known else PAGE
+            page = await self._bus.read(subjects.JOURNAL_STREAM, subject, limit=limit,
+                                        after=found[-1].sequence if found else 0)  # fmt: skip
+            found += page
+            if len(page) < limit or page[-1].sequence >= goal:
+                return [stored for stored in found if stored.sequence <= until]
 
     async def _read_on(self) -> None:
         """Fold up to the end of the journal. Raises Renumbered, BusError."""

@@ -9,6 +9,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from bulkhead.bus.port import Stored
 from bulkhead.health.events import Ended, Opened
@@ -32,9 +33,20 @@ TOLD_OF_ENDED_MS = 600_000
 """A trip of a task that has ended meanwhile is still told when it is no older."""
 
 
+class Lived(NamedTuple):
+    """What the journal had of a task: the sequence of its first message and of its last, and how many there were.
+
+    Of a mark of an earlier version only the first is known; the others are 0.
+    """
+
+    first: int
+    count: int = 0
+    last: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Where a fold may begin. living: the sequence of the first message of every task that lived at `after`.
+    """Where a fold may begin. living: every task that lived at `after`.
 
     subject, source: of the message at `after`, so that a journal that was made again is noticed. read: how far each
     inbox had been read at `after`; one of which nothing comes later has been read all the same.
@@ -43,21 +55,23 @@ class Mark:
     after: int = 0
     subject: str = ""
     source: int = 0
-    living: Mapping[str, int] = field(default_factory=dict)
+    living: Mapping[str, Lived] = field(default_factory=dict)
     read: Mapping[str, int] = field(default_factory=dict)
 
     def encode(self) -> bytes:
         """As it is kept."""
-        return json.dumps([2, self.after, self.subject, self.source, dict(self.living), dict(self.read)]).encode()
+        return json.dumps([3, self.after, self.subject, self.source, dict(self.living), dict(self.read)]).encode()
 
     @classmethod
     def decode(cls, raw: bytes) -> "Mark":
         """Back; a mark that cannot be read is none: the fold begins at the beginning."""
         try:
             version, after, subject, source, living, read = json.loads(raw)
-            numbers = (after, source, *living.values(), *read.values())
-            if version == 2 and all(isinstance(one, int) for one in numbers):
-                return cls(after, str(subject), source, {str(name): first for name, first in living.items()},
+            if version == 2:
+                living = {name: [first] for name, first in living.items()}
+            numbers = (after, source, *(one for row in living.values() for one in row), *read.values())
+            if version in (2, 3) and all(isinstance(one, int) for one in numbers):
+                return cls(after, str(subject), source, {str(name): Lived(*row) for name, row in living.items()},
                            {str(name): last for name, last in read.items()})  # fmt: skip
         except (ValueError, TypeError, AttributeError):
             pass
@@ -78,7 +92,8 @@ class Watching:
         self.notices = Notices()
         self.folded = 0
         self._reader = Journal()
-        self._living: dict[str, int] = {}
+        self._living: dict[str, list[int]] = {}
+        """As in Lived."""
         self._told: OrderedDict[str, None] = OrderedDict()
         self._suspected: OrderedDict[str, Suspected] = OrderedDict()
         self._asked: set[str] = set()
@@ -105,6 +120,9 @@ class Watching:
 
     def _fold(self, stored: Stored) -> None:
         self.folded += 1
+        lived = self._living.get("/".join(stored.subject.rsplit(".", 2)[1:]))
+        if lived is not None:
+            lived[1:] = lived[1] + 1, stored.sequence
         kind = _kind(stored.headers)
         self.notices.take(kind, stored.subject, stored.body, stored.time_unix_ms)
         if kind == Tripped.TYPE:
@@ -117,7 +135,7 @@ class Watching:
         for event in self._reader.read(stored.subject, stored.headers, stored.body, stored.time_unix_ms):
             if isinstance(event, Opened) and event.key == PLANNING and len(self._living) < MAX_LIVING:
                 if not self.watch.ended(event.lineage):
-                    self._living[event.lineage] = stored.sequence
+                    self._living.setdefault(event.lineage, [stored.sequence, 1, stored.sequence])
             elif isinstance(event, Ended):
                 self._living.pop(event.lineage, None)
             for found in self.watch.take(event):
@@ -172,9 +190,9 @@ class Watching:
         if entry.by:
             tripping.learn(self.watch.circuits, entry)
 
-    def lives(self, living: Mapping[str, int], read: Mapping[str, int] | None = None) -> None:
+    def lives(self, living: Mapping[str, Lived], read: Mapping[str, int] | None = None) -> None:
         """These lived at the mark; so far the inboxes had been read, and will have been when anything is judged."""
-        self._living.update(living)
+        self._living.update((name, list(one)) for name, one in living.items())
         for inbox, sequence in (read or {}).items():
             self.watch.confirmations.read(inbox, sequence)
 
@@ -202,7 +220,8 @@ class Watching:
         if self._last is None:
             return Mark()
         subject, source = identity(self._last)
-        return Mark(self._last.sequence, subject, source, dict(self._living), dict(self._read))
+        living = {name: Lived(*one) for name, one in self._living.items()}
+        return Mark(self._last.sequence, subject, source, living, dict(self._read))
 
     def _trips(self, trip: Trip) -> None:
         if trip.id not in self._told and len(self.due) < MAX_DUE:

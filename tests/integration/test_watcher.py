@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from bulkhead.bus.port import Stored
 from bulkhead.health.thresholds import DEFAULT
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.switching import breakers, reset
@@ -25,7 +26,7 @@ from services.budget.effects import Budget
 from services.budget.port import Fenced
 from services.budget.settings import Settings
 from services.budget.watcher import LEASE_MS, MARK, Watcher
-from services.budget.watching import Mark, Watching
+from services.budget.watching import Lived, Mark, Watching
 
 TENANT = "acme"
 PAST = 3_600_000
@@ -319,8 +320,22 @@ async def test_a_fold_from_the_mark_knows_what_the_whole_journal_says(
 
     await until(marked)
     whole = world.watcher().fold.folded
+    stored = await world.mesh.messages("JOURNAL", f"mesh.*.*.*.{TENANT}.old")
+    mark = world.watcher().fold.mark()
+    assert mark.living["acme/old"] == (stored[0].sequence, len(stored), stored[-1].sequence)
+    asked: list[tuple[str, int]] = []
+    bus = world.edges["0"]._context.bus
+    read = type(bus).read
+
+    async def listens(self: object, stream: str, subject: str, after: int = 0, limit: int = 256) -> list[Stored]:
+        asked.append((subject, limit))
+        return await read(self, stream, subject, after, limit)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(type(bus), "read", listens)
     await world.mesh.start("budget", "1")
     await until(lambda: _true(world.watcher("1").caught_up))
+    whole_of_old = [limit for subject, limit in asked if subject.endswith(".old")]
+    assert whole_of_old == [len(stored)], "nothing is searched for beyond"
     assert world.watcher("1").fold.folded < whole / 2
     world.watcher("0").leads = False
     monkeypatch.setattr(world.edges["0"]._store, "lead", _no)
@@ -361,8 +376,11 @@ async def _len(found: Awaitable[list[Any]], count: int) -> bool:
 
 
 def test_a_mark_that_cannot_be_read_is_none() -> None:
-    mark = Mark(7, "mesh.a.b.1.t.x", 3, {"t/x": 2})
+    mark = Mark(7, "mesh.a.b.1.t.x", 3, {"t/x": Lived(2, 5, 6)}, {"worker": 4})
     assert Mark.decode(mark.encode()) == mark
-    for raw in (b"", b"{", b"[]", b"[2,1,2,3,{}]", b'[1,"a","b",3,{}]', b'[1,1,"b",3,[]]'):
+    before = b'[2,7,"mesh.a.b.1.t.x",3,{"t/x":2},{"worker":4}]'
+    assert Mark.decode(before) == Mark(7, "mesh.a.b.1.t.x", 3, {"t/x": Lived(2)}, {"worker": 4})
+    for raw in (b"", b"{", b"[]", b"[2,1,2,3,{}]", b'[1,"a","b",3,{}]', b'[1,1,"b",3,[]]', b'[2,1,"b",3,[],{}]',
+                b'[3,1,"b",3,{"t/x":7},{}]', b'[3,1,"b",3,{"t/x":[1,2,3,4]},{}]'):
         assert Mark.decode(raw) == Mark()
     assert Watching(DEFAULT).mark() == Mark()
