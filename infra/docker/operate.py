@@ -21,13 +21,12 @@ from bulkhead.testing.relay import Relay
 from infra.backup.archive import BackupError
 from infra.backup.taking import Progress
 from infra.docker.images import ImageError
-from infra.docker.stack import StackError, docker
+from infra.docker.stack import PROJECT, SERVICE, StackError, docker
 from infra.identity import tls
 from infra.identity.keys import KeyFileError
 from infra.identity.policy import PolicyError
 from infra.nats.provision import ProvisionError
 
-PROJECT, SERVICE = "com.docker.compose.project", "com.docker.compose.service"
 DOCUMENTS = "rag"
 """Below the volume `documents`: where rag has its stores."""
 PORTS = {"nats": 4222, "redis": 6379, "gateway": 8080}
