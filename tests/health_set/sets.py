@@ -4,6 +4,8 @@ FIRST was made after the thresholds were fixed; detectors were repaired for what
 generators, and was scored once, after those repairs. THIRD was written before it was scored, after sessions of other
 systems and what is reported of them; its author knew what docs/analyze.md tells of the rules, and no more. FOURTH pairs
 honest runs with loops that look like them; its author knew besides which families of THIRD the detectors had failed on.
+FIFTH is of what squads do at work and of loops as trackers tell of them; its author knew docs/analyze.md, and had seen
+in docs/detectors.md what was repaired for the others.
 """
 
 from tests.health_set.traces import Register
@@ -12,3 +14,4 @@ FIRST = Register("first")
 SECOND = Register("second")
 THIRD = Register("third")
 FOURTH = Register("fourth")
+FIFTH = Register("fifth")
