@@ -25,7 +25,7 @@ SERVER_PID = 1
 UNHEALTHY_S = 8.0
 MIN_FREE_BYTES = 256 * 1024**2
 """As `bulkhead up` does: with less it would only fill the disk again."""
-LOOKS, EVERY_S = 10, 3.0
+LOOKS, EVERY_S, WITHIN_S = 10, 3.0, 3.0
 
 
 def broker(url: str = HEALTH_URL, marks: str = MARKS, pid: int = SERVER_PID) -> tuple[bool, str]:
@@ -83,7 +83,7 @@ def main(arguments: list[str]) -> int:
     if look is None:
         print(f"write one of {', '.join(WHICH)}", file=sys.stderr)
         return 2
-    healthy, said = stay(look, LOOKS, EVERY_S) if STAY in arguments else look()
+    healthy, said = stay(look, LOOKS, EVERY_S, WITHIN_S) if STAY in arguments else look()
     print(said)
     return 0 if healthy else 1
 

@@ -21,7 +21,8 @@ DEFAULT_PORT = "8081"
 MARKS = "/tmp"  # noqa: S108 - the container's own, empty at every start
 TOLD = "told-healthy"
 STAY = "--stay"
-LOOKS, EVERY_S = 6, 10.0
+LOOKS, EVERY_S, WITHIN_S = 6, 10.0, 12.0
+"""WITHIN_S: the interval of the image's health check, and a little. Who comes later comes after a pause."""
 
 
 def ask(url: str, timeout_s: float = TIMEOUT_S) -> tuple[bool, str]:
@@ -52,15 +53,19 @@ def exchange(place: str, text: str, timeout_s: float = TIMEOUT_S) -> bytes:
 
 
 def stay(
-    look: "Callable[[], tuple[bool, str]]", looks: int = LOOKS, every_s: float = EVERY_S, marks: str = MARKS
-) -> tuple[bool, str]:
-    """What the last look found. A first yes is told at once, the next when so many more looks all found it."""
+    look: "Callable[[], tuple[bool, str]]", looks: int = LOOKS, every_s: float = EVERY_S, within_s: float = WITHIN_S,
+    marks: str = MARKS,
+) -> tuple[bool, str]:  # fmt: skip
+    """What the last look found. A first yes is told at once, the next when so many more looks all found it.
+
+    To Docker a container that was paused is unhealthy until a probe ends: a word that is old, or that a stay took which
+    Docker ended, does not count.
+    """
     mark = f"{marks}/{TOLD}"
     healthy, said = look()
     try:
-        # Gone while it stays: when Docker ends it (a pause, its patience), the next one tells at once.
+        told = time.time() - os.stat(mark).st_mtime < within_s
         os.unlink(mark)
-        told = True
     except OSError:
         told = False
     if told:
