@@ -1,8 +1,8 @@
 """What is told outside by a tenant's webhook, beside the alerts of its accounts: halts and what breakers do. Pure.
 
-In: messages of the journal. Out: notices that nobody has asked to be posted yet. A notice is due until the journal has
-the message that asks for it, and its id derives from the fact: a replica that takes over, or folds again after a kill,
-loses none and makes no second event of one. What is everybody's is told to no tenant.
+In: messages of the journal; breakers as they stand. Out: notices that nobody has asked to be posted yet. A notice is
+due until the journal has the message that asks for it, and its id derives from the fact: a replica that takes over, or
+folds again after a kill, loses none and makes no second event of one. What is everybody's is told to no tenant.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from bulkhead.runtime.doer import CEILING
 from bulkhead.runtime.switching import HALTS
 from bulkhead_contracts import limits as bounds
 from bulkhead_contracts.budget import NoticeRequested, TaskHalted, Tripped
-from bulkhead_contracts.control import BreakerReset, Switched
+from bulkhead_contracts.control import Breaker, BreakerReset, Switched
 
 MAX_DUE = 10_000
 MAX_TOLD = 100_000
@@ -27,7 +27,7 @@ MAY_SWITCH = frozenset({"budget", "operator"})
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """One event for a tenant. kind: halted, resumed, breaker_opened, breaker_reset or stalled.
+    """One event for a tenant. kind: halted, resumed, breaker_opened, breaker_reset, breaker_closed or stalled.
 
     about: what of the tenant's: `task:acme:t1`, `tool:acme:http_get`, `tenant:acme`. task: the one it is told under.
     """
@@ -69,7 +69,20 @@ class Notices:
             return
         if isinstance(found, str):
             self.told(found)
-        elif found is not None and found.id not in self._told and len(self._due) < MAX_DUE:
+        elif found is not None:
+            self._add(found)
+
+    def stands(self, entry: Breaker) -> None:
+        """A breaker that trials have closed is told by no fact, but by its control entry."""
+        whose = entry.name if entry.scope == "tenant" else entry.tenant
+        if entry.phase == "closed" and not entry.by and whose:
+            name = _id("closed", entry.scope, whose, entry.name, entry.since_unix_ms)
+            what = f"the breaker of {entry.scope} {entry.name} is closed again: {entry.reason}"
+            self._add(Notice(name, "breaker_closed", whose, HALTS, _about(entry.scope, whose, entry.name), what, "",
+                             entry.since_unix_ms))  # fmt: skip
+
+    def _add(self, found: Notice) -> None:
+        if found.id not in self._told and len(self._due) < MAX_DUE:
             self._due.setdefault(found.id, found)
 
     def told(self, name: str) -> None:

@@ -13,6 +13,8 @@ from bulkhead_contracts import envelope, subjects
 from bulkhead_contracts import limits as bounds
 from bulkhead_contracts.control import Breaker as Entry
 
+from .noticing import Notices
+
 PATTERN = "$KV.CONTROL.breaker.>"
 
 
@@ -25,12 +27,14 @@ class Owner:
         self._stands: dict[str, int] = {}
         """Sequence of the entry that stands, by its subject."""
 
-    async def settle(self, circuits: Circuits) -> None:
+    async def settle(self, circuits: Circuits, notices: Notices) -> None:
         """Learn what stands, then write what changed. Raises BusError."""
         while page := await self._bus.read(subjects.CONTROL_STREAM, PATTERN, after=self._after):
             for stored in page:
                 self._stands[stored.subject] = stored.sequence
-                learn(circuits, Entry.model_validate_json(stored.body))
+                entry = Entry.model_validate_json(stored.body)
+                learn(circuits, entry)
+                notices.stands(entry)
             self._after = page[-1].sequence
         for key, breaker in list(circuits.changed.items()):
             if await self._write(entry_of(key, breaker, circuits.evidence(key), circuits.actors(key))):

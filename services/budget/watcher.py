@@ -192,7 +192,7 @@ class Watcher:
         if not self.leads:
             return
         if self._halts:
-            await self._owner.settle(self.fold.watch.circuits)
+            await self._owner.settle(self.fold.watch.circuits, self.fold.notices)
         for trip in self.fold.tell(self._clock()):
             await self._tell(trip)
         for notice in self.fold.notices.tell(self._clock()):

@@ -149,9 +149,9 @@ class NoticeRequested(Body):
     """Ask: tell the people outside who pay for a tenant, by its webhook; without one nothing is told.
 
     notice: the event's id, the same when it is told again: at least once, and whoever gets it drops doubles. kind:
-    open, `share` and `rate` as in `Alerted`; `halted`, `resumed`, `breaker_opened`, `breaker_reset`, `stalled`; more
-    may come. account: as `Alerted.scope`, or what else it is about (`tool:acme:http_get`, without figures then); never
-    one of several tenants.
+    open, `share` and `rate` as in `Alerted`; `halted`, `resumed`, `breaker_opened`, `breaker_reset`, `breaker_closed`,
+    `stalled`; more may come. account: as `Alerted.scope`, or what else it is about (`tool:acme:http_get`, without
+    figures then); never one of several tenants.
     """
 
     TYPE: ClassVar[str] = "mesh.budget.notice_requested"

@@ -91,6 +91,23 @@ def test_nobody_is_told(say: Callable[[Fold], None]) -> None:
     assert fold.due() == []
 
 
+def test_a_breaker_that_trials_closed_is_told_once_by_its_entry_and_one_that_a_person_closed_by_its_fact() -> None:
+    fold = Fold()
+    entry = Breaker(scope="tool", tenant="acme", name="http_get", phase="closed", reason="3 trials succeeded",
+                    since_unix_ms=NOW)  # fmt: skip
+    for one in (entry.model_copy(update={"by": "operator:ada"}), entry.model_copy(update={"phase": "half_open"}),
+                entry.model_copy(update={"tenant": ""}), entry, entry):  # fmt: skip
+        fold.watching.notices.stands(one)
+    (found,) = fold.due()
+    assert (found.kind, found.about, found.tenant) == ("breaker_closed", "tool:acme:http_get", "acme")
+    assert "closed again: 3 trials succeeded" in found.what
+    fold.say(found.message(), to="tool_executor", task="halts")
+    fold.watching.notices.stands(entry)
+    assert fold.due() == []
+    fold.watching.notices.stands(entry.model_copy(update={"since_unix_ms": NOW + 1}))
+    assert len(fold.due()) == 1 and fold.due(NOW + LATE_MS + 2) == []
+
+
 def test_a_task_that_is_ended_at_its_ceiling_is_told_once_however_many_of_its_calls_are_refused() -> None:
     fold = Fold()
     for number in range(200):
