@@ -5,6 +5,9 @@ import json
 from collections.abc import Iterable, Mapping
 
 from tests.health_set import (  # noqa: F401  (imported for what they register)
+    fifth_loops,
+    fifth_machines,
+    fifth_offices,
     fourth_honest,
     fourth_loops,
     honest_batches,
@@ -20,9 +23,9 @@ from tests.health_set import (  # noqa: F401  (imported for what they register)
     third_ops,
     third_squads,
 )
-from tests.health_set.sets import FIRST, FOURTH, SECOND, THIRD
+from tests.health_set.sets import FIFTH, FIRST, FOURTH, SECOND, THIRD
 
-SETS = (FIRST, SECOND, THIRD, FOURTH)
+SETS = (FIRST, SECOND, THIRD, FOURTH, FIFTH)
 
 
 def checksum(runs: Iterable[Mapping[str, object]]) -> str:
