@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import IO
 
 HERE = Path(__file__).parent
 ALONE = {"bench"}
@@ -19,7 +20,7 @@ REAL_PROCESSES = {"e2e", "faults", "integration"}
 NICENESS = 10
 ON_EVERY_CORE = ["-n", "logical", "--dist", "loadfile"]
 """For what only computes: nothing there is on a port or a file of another's."""
-NOTHING_COLLECTED = 5
+FAILED, NOTHING_COLLECTED = 1, 5
 
 
 def folders() -> tuple[list[str], list[str], list[str]]:
@@ -33,36 +34,71 @@ def command(paths: list[str], arguments: list[str]) -> list[str]:
     return [sys.executable, "-m", "pytest", "--durations=12", "--durations-min=5", *arguments, *paths]
 
 
+class Lane:
+    """Folders that are run together, and what failed in them."""
+
+    def __init__(self, paths: list[str], arguments: list[str], notes: Path) -> None:
+        self.paths, self._arguments, self._notes = paths, arguments, notes
+        self.environ = os.environ | {"BULKHEAD_FAILURES": str(notes)}
+
+    def run(self) -> int:
+        """Its exit code."""
+        return subprocess.run(command(self.paths, self._arguments), check=False, env=self.environ).returncode
+
+    def beside(self, report: IO[str]) -> "subprocess.Popen[bytes]":
+        """Begin it with a lower priority."""
+        return subprocess.Popen(command(self.paths, self._arguments), stdout=report, stderr=subprocess.STDOUT,
+                                env=self.environ, preexec_fn=lambda: os.nice(NICENESS))  # fmt: skip
+
+    def failed(self) -> list[str]:
+        """The tests that failed; none when the run did not get to its end."""
+        return self._notes.read_text().split("\n") if self._notes.exists() and self._notes.stat().st_size else []
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests", description=__doc__.splitlines()[0])
     parser.add_argument("--serial", action="store_true", help="one lane after the other")
+    parser.add_argument("--again", type=int, default=0, metavar="N",
+                        help="when no more than N tests failed, run these alone; those that pass then are told as "
+                        "UNSTABLE and fail nothing (default 0: what failed has failed)")  # fmt: skip
     options, arguments = parser.parse_known_args()
     if any(Path(argument.partition("::")[0]).exists() for argument in arguments):
         return subprocess.run(command([], arguments), check=False).returncode
     started = time.monotonic()
-    alone, real, computing = folders()
-    worst = [subprocess.run(command(alone, arguments), check=False).returncode]
-    with tempfile.TemporaryFile("w+") as report:
-        beside = None
-        if not options.serial:
-            beside = subprocess.Popen(
-                command(computing, [*ON_EVERY_CORE, *arguments]), stdout=report, stderr=subprocess.STDOUT,
-                preexec_fn=lambda: os.nice(NICENESS),
-            )  # fmt: skip
+    with tempfile.TemporaryDirectory(prefix="bulkhead-tests-") as folder, tempfile.TemporaryFile("w+") as report:
+        alone, real, computing = (
+            Lane(paths, [*more, *arguments], Path(folder) / str(number))
+            for number, (paths, more) in enumerate(zip(folders(), ([], [], ON_EVERY_CORE), strict=True))
+        )
+        codes = [alone.run()]
+        beside = None if options.serial else computing.beside(report)
         try:
-            worst.append(subprocess.run(command(real, arguments), check=False).returncode)
+            codes.append(real.run())
             if beside is None:
-                worst.append(subprocess.run(command(computing, [*ON_EVERY_CORE, *arguments]), check=False).returncode)
+                codes.append(computing.run())
             else:
-                print(f"waiting for the other lane: {' '.join(computing)}", flush=True)
-                worst.append(beside.wait())
+                print(f"waiting for the other lane: {' '.join(computing.paths)}", flush=True)
+                codes.append(beside.wait())
                 report.seek(0)
                 print(report.read(), flush=True)
         finally:
             if beside is not None and beside.poll() is None:
                 beside.terminate()
+        worst = verdict(codes)
+        failed = [test for lane in (alone, real, computing) for test in lane.failed()]
+        if worst == FAILED and 0 < len(failed) <= options.again:
+            worst = once_more(failed, arguments)
     print(f"the whole suite took {time.monotonic() - started:.0f} s", file=sys.stderr)
-    return verdict(worst)
+    return worst
+
+
+def once_more(failed: list[str], arguments: list[str]) -> int:
+    """Alone, a few that failed: on two cores that all share, a deadline is missed now and then; a bug comes again."""
+    print(f"failed, and run again alone: {' '.join(failed)}", flush=True)
+    code = subprocess.run(command(failed, arguments), check=False).returncode
+    for test in failed if code == 0 else ():
+        print(f"UNSTABLE {test}: failed beside the others (above), passed alone; find out why", flush=True)
+    return code
 
 
 def verdict(codes: list[int]) -> int:

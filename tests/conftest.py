@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 LIST = Path(__file__).with_name("allowed_skips.txt")
+FAILURES = "BULKHEAD_FAILURES"
 STRICT = ("CI", "BULKHEAD_STRICT_SKIPS")
 FAKETIME = "/usr/lib/*/faketime/libfaketimeMT.so.1"
 
@@ -151,6 +152,24 @@ class Skips:
         terminalreporter.write_line(f"make them run here, or add a line to tests/{LIST.name} that says why not")
 
 
+@dataclass(eq=False)
+class Failures:
+    """Writes down what failed, for whoever started this run (tests/__main__.py)."""
+
+    path: Path
+    found: dict[str, None] = field(default_factory=dict)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self.found[report.nodeid] = None
+
+    def pytest_sessionfinish(self) -> None:
+        self.path.write_text("\n".join(self.found))
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    # Taken away, so that a run that a test starts does not write into it.
+    if path := os.environ.pop(FAILURES, ""):
+        config.pluginmanager.register(Failures(Path(path)), "failures")
     if any(os.environ.get(name, "").lower() in ("1", "true") for name in STRICT):
         config.pluginmanager.register(Skips(read_list()), "allowed-skips")

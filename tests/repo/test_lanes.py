@@ -1,5 +1,11 @@
 """What the whole suite ends with says what its lanes have shown."""
 
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from tests.__main__ import NOTHING_COLLECTED, verdict
@@ -16,3 +22,37 @@ from tests.__main__ import NOTHING_COLLECTED, verdict
 ])
 def test_a_lane_that_did_not_end_well_is_no_success(lanes: list[int], ends: int) -> None:
     assert verdict(lanes) == ends
+
+
+ONCE = """
+from pathlib import Path
+def test_it():
+    mark = Path({mark!r})
+    first = not mark.exists()
+    mark.touch()
+    assert not first, "the first time"
+"""
+ALWAYS = "def test_it():\n    assert 0, 'each time'\n"
+WELL = "def test_it():\n    pass\n"
+
+
+@pytest.mark.parametrize(("computing", "again", "ends", "said"), [
+    (ONCE, 2, 0, "UNSTABLE tests/unit/test_unit.py::test_it"),
+    (ONCE, 0, 1, "the first time"),
+    (ALWAYS, 2, 1, "run again alone: tests/unit/test_unit.py::test_it"),
+])
+def test_a_test_that_failed_is_run_again_alone_where_that_is_asked_for_and_told(
+    tmp_path: Path, computing: str, again: int, ends: int, said: str
+) -> None:
+    here = Path(__file__).parents[1]
+    for folder, body in {"bench": WELL, "e2e": WELL, "unit": computing.format(mark=str(tmp_path / "mark"))}.items():
+        (tmp_path / "tests" / folder).mkdir(parents=True)
+        (tmp_path / "tests" / folder / f"test_{folder}.py").write_text(body)
+    for name in ("__main__.py", "conftest.py", "allowed_skips.txt"):
+        shutil.copy(here / name, tmp_path / "tests")
+    environ = {name: value for name, value in os.environ.items() if name not in ("CI", "PYTHONPATH")}
+    environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    command = [sys.executable, "-m", "tests", "--again", str(again), "-p", "no:cacheprovider", "-p", "xdist"]
+    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=120)
+    assert done.returncode == ends and said in done.stdout, done.stdout + done.stderr
+    assert ("UNSTABLE" in done.stdout) == (ends == 0)
