@@ -1,6 +1,7 @@
 """How fast the watcher's detectors fold a recorded journal, and how long a wait edge takes. Of one core, no broker.
 
-In: the recorded histories of tests/replay, each as many tasks, interleaved as a journal has them. Out: figures.
+In: the recorded histories of tests/replay, each as many tasks, interleaved as a journal has them; and, because few of
+their messages are acts, the runs of a set of tests/health_set, in which every row is one. Out: figures.
 `python -m tests.bench.watching [--seconds N] [--edges N]`
 """
 
@@ -13,9 +14,11 @@ from pathlib import Path
 
 from bulkhead.bus.port import Stored
 from bulkhead.health.journal import Journal
+from bulkhead.health.rows import Rows
 from bulkhead.health.waitgraph import Wait, WaitGraph
 from bulkhead.health.watch import Watch
 from bulkhead.runtime.history import load
+from tests.health_set.everything import FOURTH
 
 HISTORIES = Path(__file__).parents[1] / "replay" / "histories"
 OVERLAPPING = 64
@@ -65,6 +68,21 @@ def fold_per_s(seconds: float, batch: int = 5_000) -> dict[str, float]:
     return {"fold_per_s": round(folded / spent), "folded": folded, "trips": trips, "lineages": len(watch.loops)}
 
 
+def acts_per_s(seconds: float) -> dict[str, float]:
+    """Acts (a call and its reply are two messages) that are judged per second of processor time, honest and looping."""
+    runs, spent, acts = [run["rows"] for run in FOURTH.runs()], 0.0, 0
+    while spent < seconds:
+        watch, reader = Watch(), Rows()
+        begun = time.process_time()
+        for number, rows in enumerate(runs):
+            for row in rows:
+                for event in reader.read({**row, "task": str(number)}):
+                    watch.take(event)
+            acts += len(rows)
+        spent += time.process_time() - begun
+    return {"acts_per_s": round(acts / spent), "acts": acts}
+
+
 def edge_ms(edges: int) -> dict[str, float]:
     """Time per edge with `edges` of them open: half in long chains, half at random among the parties of 1,000 tasks."""
     chance, graph, spent = random.Random(2), WaitGraph(), []
@@ -91,7 +109,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0, help="how long to fold")
     parser.add_argument("--edges", type=int, default=100_000, help="live wait edges")
     wanted = parser.parse_args()
-    figures = {**fold_per_s(wanted.seconds), **edge_ms(wanted.edges)}
+    figures = {**fold_per_s(wanted.seconds), **acts_per_s(wanted.seconds), **edge_ms(wanted.edges)}
     print(json.dumps(figures))
     if figures["fold_per_s"] < MIN_FOLD_PER_S or figures["edge_p99_ms"] > MAX_EDGE_P99_MS:
         raise SystemExit(1)

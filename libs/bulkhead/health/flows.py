@@ -7,6 +7,7 @@ and each piece of work is another one.
 
 import re
 from collections.abc import Container, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -40,10 +41,10 @@ def same_but_for_gifts(place: "Window", window: "Window", most_chars: int, *, sp
         return True
     if any(step.action != first.action or step.says or len(step.text) >= most_chars for step in place):
         return False
-    texts = [_COMMENT.sub("", step.text) for step in place]
+    texts = [_uncommented(step.text) for step in place]
     if any(form(text) != form(texts[0]) for text in texts):
         return False
-    values = [set(MADE.findall(text)) for text in texts]
+    values = [_values(text) for text in texts]
     calls: set[int] | None = None
     for at in range(1, len(place)):
         since = [one for one in window if place[at - 1].index <= one.index < place[at].index and not one.says]
@@ -56,6 +57,18 @@ def same_but_for_gifts(place: "Window", window: "Window", most_chars: int, *, sp
     return True
 
 
+# A text is compared in every round in which it stands.
+@lru_cache(maxsize=256)
+def _uncommented(text: str) -> str:
+    return _COMMENT.sub("", text)
+
+
+@lru_cache(maxsize=256)
+def _values(text: str) -> frozenset[str]:
+    return frozenset(MADE.findall(text))
+
+
+@lru_cache(maxsize=256)
 def form(text: str) -> str:
     """A text without what nobody would write."""
     return _MADE_UP.sub("#", MADE.sub("#", text))

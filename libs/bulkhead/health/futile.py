@@ -7,6 +7,7 @@ looked at afterwards is the same to the letter while a counter rises. Numbers th
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import pairwise
 
 from bulkhead.health.flows import MADE, form, same_but_for_gifts
@@ -60,18 +61,27 @@ def counting(window: Window, named: LoopThresholds, every: Window = ()) -> Findi
     window: an agent's calls alone. What an answer has handed out since, and a call hands back, makes no other call.
     every: the acts of the whole lineage, in which such answers stand; those of the window when left out.
     """
-    for number, level in ((named.counting_stop_rounds, _STOP), (named.counting_warn_rounds, _WARN)):
-        if (found := _counting(window, every or window, number, level, named)) is not None:
+    least = named.counting_warn_rounds
+    periods = [period for period in range(1, min(MAX_PERIOD, len(window) // least) + 1)
+               if window[-1].action == window[-1 - period].action
+               and all(map(_same_but_for_numbers, zip(*_rounds(window, period, least), strict=True)))]  # fmt: skip
+    for number, level in ((named.counting_stop_rounds, _STOP), (least, _WARN)):
+        if periods and (found := _counting(window, every or window, periods, number, level, named)) is not None:
             return found
     return None
 
 
-def _counting(window: Window, every: Window, number: int, level: Level, named: LoopThresholds) -> Finding | None:
-    for period in range(1, min(MAX_PERIOD, len(window) // number) + 1):
-        if window[-1].action != window[-1 - period].action:
-            continue
-        rounds = [window[len(window) - at : len(window) - at + period]
-                  for at in range(number * period, 0, -period)]  # fmt: skip
+def _rounds(window: Window, period: int, number: int) -> list[Window]:
+    return [window[len(window) - at : len(window) - at + period] for at in range(number * period, 0, -period)]
+
+
+def _counting(
+    window: Window, every: Window, periods: Sequence[int], number: int, level: Level, named: LoopThresholds
+) -> Finding | None:
+    for period in periods:
+        if number * period > len(window):
+            break
+        rounds = _rounds(window, period, number)
         places = list(zip(*rounds, strict=True))
         if not all(_same_but_for_numbers(place) for place in places):
             continue
@@ -149,7 +159,9 @@ def claimed_round(window: Window, named: LoopThresholds) -> Finding | None:
 def versions(window: Window, named: LoopThresholds) -> Finding | None:
     """The same piece of work kept under one version after the other, and nothing new in between. window: calls."""
     last = window[-1]
-    if last.error or not named.product_chars <= len(last.text) < MAX_STEP_CHARS or _VERSION.search(last.text) is None:
+    if last.error or not named.product_chars <= len(last.text) < MAX_STEP_CHARS:
+        return None
+    if sum(step.action == last.action for step in window) < named.repeat_warn or _VERSION.search(last.text) is None:
         return None
     asked, told = _unversioned(last.text), _unversioned(last.answer)
     kept = [at for at, step in enumerate(window)
@@ -184,9 +196,11 @@ def automatic(window: Window, named: LoopThresholds) -> Finding | None:
     """Two that answer each other by themselves: the same words but for a number. window: the lineage's, and its newest
     is said to somebody."""
     last = window[-1]
-    lately = [window[-1 - at] for at in range(1, min(len(window), MAX_PERIOD + 1))]
-    if not any(one.agent == last.agent and _written(one) == _written(last) for one in lately
-               if abs(len(one.text) - len(last.text)) <= _DIGITS):  # fmt: skip
+    if len(last.text) < named.informative_chars:
+        return None
+    lately = [one for at in range(1, min(len(window), MAX_PERIOD + 1)) for one in (window[-1 - at],)
+              if one.agent == last.agent and abs(len(one.text) - len(last.text)) <= _DIGITS]  # fmt: skip
+    if not any(one.text == last.text or _written(one) == _written(last) for one in lately):
         return None
     if not _answers_by_itself(last, named):
         return None
@@ -224,7 +238,12 @@ def _written(step: Step) -> tuple[str, str]:
 
 def fails(step: Step) -> bool:
     """Whether a result is an error, or says that it came to nothing."""
-    return step.error or _FAILS.search(step.answer) is not None
+    return step.error or _tells_of_failure(step.answer)
+
+
+@lru_cache(maxsize=256)
+def _tells_of_failure(answer: str) -> bool:
+    return _FAILS.search(answer) is not None
 
 
 _SEVERAL = 2
@@ -236,8 +255,13 @@ _WARN: Level = "warn"
 
 def _form(step: Step) -> tuple[str, str, str]:
     """What an agent does, and what comes of it without its name, numbers and tokens."""
-    answer = _VARYING.sub("#", _NAMED.sub(r"\1#", step.answer.replace(step.agent, "@")))
-    return step.action, _ROUNDS.sub(r"\1#", step.text), answer
+    return step.action, *_without_counters(step.agent, step.text, step.answer)
+
+
+@lru_cache(maxsize=256)
+def _without_counters(agent: str, text: str, answer: str) -> tuple[str, str]:
+    answer = _VARYING.sub("#", _NAMED.sub(r"\1#", answer.replace(agent, "@")))
+    return _ROUNDS.sub(r"\1#", text), answer
 
 
 def _same_but_for_numbers(place: Sequence[Step]) -> bool:
