@@ -39,7 +39,7 @@ RANGE = 4_000
 AT_ONCE = 64
 """Tasks that are read at the same time."""
 STRAYS = 8
-"""Messages of a task before the one that begins it."""
+"""Messages of a task that are not in the count: asked for one by one."""
 MARK_EVERY = 2_000
 MAX_BACKOFF_S = 2.0
 MAX_WARNED = 16
@@ -147,7 +147,6 @@ class Watcher:
         if known:
             goal = min(lived.last, until)
         while True:
-            # Some may lie before the first that is counted: they are asked for one by one.
             limit = min(PAGE, max(1, lived.count - len(found))) if len(found) < known else PAGE
             page = await self._bus.read(subjects.JOURNAL_STREAM, subject, limit=limit,
                                         after=found[-1].sequence if found else 0)  # fmt: skip

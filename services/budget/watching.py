@@ -28,6 +28,7 @@ from .noticing import MAY_SWITCH, Notices
 
 MAX_DUE = 10_000
 MAX_LIVING = 200_000
+MAX_EARLY = 10_000
 MAX_TOLD = 100_000
 TOLD_OF_ENDED_MS = 600_000
 """A trip of a task that has ended meanwhile is still told when it is no older."""
@@ -94,6 +95,9 @@ class Watching:
         self._reader = Journal()
         self._living: dict[str, list[int]] = {}
         """As in Lived."""
+        self._early: OrderedDict[str, tuple[int, int]] = OrderedDict()
+        """The first message that was read of what has not begun, and how many: the journal has inboxes one before the
+        other when it catches up."""
         self._told: OrderedDict[str, None] = OrderedDict()
         self._suspected: OrderedDict[str, Suspected] = OrderedDict()
         self._asked: set[str] = set()
@@ -120,9 +124,7 @@ class Watching:
 
     def _fold(self, stored: Stored) -> None:
         self.folded += 1
-        lived = self._living.get("/".join(stored.subject.rsplit(".", 2)[1:]))
-        if lived is not None:
-            lived[1:] = lived[1] + 1, stored.sequence
+        self._count("/".join(stored.subject.rsplit(".", 2)[1:]), stored.sequence)
         kind = _kind(stored.headers)
         self.notices.take(kind, stored.subject, stored.body, stored.time_unix_ms)
         if kind == Tripped.TYPE:
@@ -135,7 +137,8 @@ class Watching:
         for event in self._reader.read(stored.subject, stored.headers, stored.body, stored.time_unix_ms):
             if isinstance(event, Opened) and event.key == PLANNING and len(self._living) < MAX_LIVING:
                 if not self.watch.ended(event.lineage):
-                    self._living.setdefault(event.lineage, [stored.sequence, 1, stored.sequence])
+                    first, count = self._early.pop(event.lineage, (stored.sequence, 1))
+                    self._living.setdefault(event.lineage, [first, count, stored.sequence])
             elif isinstance(event, Ended):
                 self._living.pop(event.lineage, None)
             for found in self.watch.take(event):
@@ -143,6 +146,16 @@ class Watching:
                     self._suspects(found)
                 else:
                     self._trips(found)
+
+    def _count(self, lineage: str, sequence: int) -> None:
+        lived = self._living.get(lineage)
+        if lived is not None:
+            lived[1:] = lived[1] + 1, sequence
+            return
+        first, count = self._early.get(lineage, (sequence, 0))
+        self._early[lineage] = first, count + 1
+        if len(self._early) > MAX_EARLY:
+            self._early.popitem(last=False)
 
     # Deadlocks: DESIGN 6. Every replica confirms, so that a standby goes on where the other one was killed.
 
