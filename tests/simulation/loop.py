@@ -123,7 +123,7 @@ class SimulationLoop(asyncio.SelectorEventLoop):
         heappop = heapq.heappop
         while True:
             scheduled = self._scheduled  # type: ignore[has-type]
-            if scheduled and (scheduled[0][1].over or len(scheduled) > 100):
+            if scheduled and (scheduled[0][1].over or self._timer_cancelled_count * 2 > len(scheduled) > 100):
                 self._forget_cancelled()
                 scheduled = self._scheduled
             if not ready:

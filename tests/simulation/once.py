@@ -8,6 +8,7 @@ import functools
 import gc
 from typing import Any
 
+import httpx
 import jwt
 import yaml
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -17,6 +18,7 @@ from bulkhead.bus.port import Stored
 from bulkhead.runtime import inbound
 from bulkhead_contracts import catalog
 from services.model_gateway import app as model_gateway
+from services.tool_executor import app as tool_executor
 
 _COLLECT_EVERY = 10
 """Runs. A run leaves cycles behind (tasks, frames): collecting them while it runs costs more than their memory."""
@@ -34,6 +36,8 @@ def remember() -> None:
     grants.Ed25519PublicKey = _Public  # type: ignore[attr-defined]
     model_gateway.Prices = functools.cache(model_gateway.Prices)  # type: ignore[assignment,misc]
     model_gateway.Prompts = functools.cache(model_gateway.Prompts)  # type: ignore[assignment,misc]
+    tool_executor.load = _by_rows(tool_executor.load)  # type: ignore[attr-defined]
+    httpx._urls.urlparse = functools.lru_cache(256)(httpx._urls.urlparse)  # type: ignore[attr-defined]
     catalog.decode = functools.lru_cache(8_192)(catalog.decode)  # type: ignore[assignment]
     inbound.read = _by_message(inbound.read)  # type: ignore[assignment]
     # What is there by now stays; what runs leave is collected between them.
@@ -82,6 +86,20 @@ def tidy(runs: int) -> None:
     """After every run: what it left is collected now and then."""
     if not gc.isenabled() and runs % _COLLECT_EVERY == 0:
         gc.collect()
+
+
+def _by_rows(load: Any) -> Any:
+    """What is declared is read once, and so is one object."""
+    known: dict[tuple[Any, int], tuple[Any, Any]] = {}
+
+    @functools.wraps(load)
+    def remembered(configured: Any, declared: Any) -> Any:
+        name = (configured, id(declared))
+        if name not in known:
+            known[name] = declared, load(configured, declared)
+        return known[name][1]
+
+    return remembered
 
 
 def _by_text(load: Any) -> Any:

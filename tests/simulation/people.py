@@ -13,7 +13,7 @@ from bulkhead.bus.memory import MemoryBus
 from bulkhead.bus.port import BusError, Stored
 from bulkhead_contracts import envelope, subjects
 from bulkhead_contracts.envelope import Envelope
-from bulkhead_contracts.plan import Plan
+from bulkhead_contracts.plan import Plan, PlanStep
 from bulkhead_contracts.task import (
     ForkOf,
     RequesterClaim,
@@ -208,7 +208,7 @@ def _fork_of(wish: Wish, task: str, plan: Plan, accepted: set[str]) -> tuple[Pla
     if wish.fork.keep == "edited" and not edited:
         return None
     steps = tuple(
-        one.model_copy(update={"instruction": one.instruction.replace("Do your part of ", f"As part of {wish.name}, ")})
+        one.model_copy(update={"instruction": _of_another(one, wish.name)})
         if one.id in again or one.id in edited else one for one in plan.steps
     )  # fmt: skip
     if edited and next(one for one in steps if one.id == edited[0]) in plan.steps:
@@ -216,3 +216,9 @@ def _fork_of(wish: Wish, task: str, plan: Plan, accepted: set[str]) -> tuple[Pla
     kept = tuple(one.id for one in plan.steps if one.id not in again)
     return Plan(steps=steps), ForkOf(task=task, steps=kept)
 
+
+def _of_another(step: PlanStep, name: str) -> str:
+    """Its instruction, told to be another task's: who asks the model or the counter is known by that."""
+    if step.kind == "agent" and step.instruction.startswith("Note "):
+        return f"As part of {name}, note {step.instruction.removeprefix('Note ')}"
+    return step.instruction.replace("Do your part of ", f"As part of {name}, ")
