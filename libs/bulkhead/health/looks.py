@@ -48,7 +48,7 @@ _WATCHES = re.compile(
 )
 
 _CHECKS = re.compile(
-    r"(?:^|[^a-z])(?:tests?|checks?|lint|verify|validate|build|compile|review|scan|ci|pytest)(?:$|[^a-z])",
+    r"(?:^|[^a-z])(?:tests?|suites?|smoke|checks?|lint|verify|validate|build|compile|review|scan|ci|pytest)(?:$|[^a-z])",
     re.IGNORECASE,
 )
 _CHECKING = re.compile(

@@ -20,11 +20,12 @@ _FLAT, _TWICE = 1.1, 2
 def deliberate(rounds: "Sequence[Window]", named: LoopThresholds) -> bool:
     """Whether the rounds are polling: a pause before each look, as long as it takes, at something that may change.
 
-    Polling is: an explicit wait before every round; or growing pauses (back-off), or a look at something that says it
-    is pending, not too often; or very long pauses. What answers with a long text has nothing to wait for.
+    Polling is: an explicit wait in every round, wherever one takes it to begin; or growing pauses (back-off), or a
+    look at something that says it is pending, not too often; or very long pauses. What answers with a long text has
+    nothing to wait for.
     """
     firsts, last = [one[0] for one in rounds], rounds[-1]
-    if all(step.waited for step in firsts[1:]):
+    if all(any(step.waited for step in one) for one in rounds[1:]):
         return True
     times = [step.time_unix_ms for step in firsts]
     gaps = [later - earlier for earlier, later in pairwise(times)]

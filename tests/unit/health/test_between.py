@@ -180,3 +180,24 @@ def test_twins_that_were_asked_in_one_turn_count_once(told) -> None:
         for event in rows.read(row):
             stopped |= {trip.detector for trip in watch.take(event) if isinstance(trip, Trip) and trip.level == "stop"}
     assert stopped == (set() if told else {"loop.repeat"})
+
+
+def test_a_sleep_anywhere_in_a_round_makes_it_a_watch() -> None:
+    """The acts before the first round decide which act a round is taken to begin with."""
+    run = Run()
+    run.call("watch", "read_runbook", {"page": 1}, result="ask both services every minute")
+    for _ in range(8):
+        for service in ("router", "reports"):
+            run.call("watch", "http_get", {"url": f"http://{service}/healthz"}, result='{"status": "ok"}')
+        run.call("watch", "sleep", {"seconds": 60}, result="slept")
+    assert run.stopped == []
+
+
+def test_a_smoke_suite_is_about_what_another_agent_rolled_out_before() -> None:
+    run = Run()
+    for service in ("billing", "search", "mail", "cart", "stock", "login"):
+        run.call("builder", "build_image", {"service": service}, result=f"image of {service} stands")
+        for stage in ("staging", "production"):
+            run.call("deployer", "roll_out", {"service": service, "stage": stage}, result=f"{service} runs on {stage}")
+            run.call("smoke", "run_suite", {"stage": stage}, result="12/12 passed, nothing was skipped or slow")
+    assert run.stopped == []
