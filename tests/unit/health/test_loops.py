@@ -90,7 +90,7 @@ def test_a_ring_is_found_beside_an_agent_that_works() -> None:
 @pytest.mark.parametrize("noise", [
     lambda: {"q": "bulkhead", "request_id": str(uuid.uuid4())},
     lambda: {"q": "bulkhead", "X-Correlation-Id": uuid.uuid4().hex},
-    lambda: {"q": f"bulkhead  (req-{random.randrange(10**6)})"},
+    lambda: {"q": f"bulkhead  (req-{random.randrange(10**5, 10**6)})"},
     lambda: {"q": f"bulkhead as of 2026-11-21T09:{random.randrange(10, 60)}:00Z please"},
     lambda: {"q": "bulkhead", "attempt": random.randrange(100), "ts": 1_790_000_000 + random.randrange(1000)},
     lambda: {"q": "bulkhead", "thought": f"now I {random.choice('abc')}"},
