@@ -1,0 +1,55 @@
+"""Whatever lies in the journal, the watcher's fold goes on: an error in it would end budget, again at every start."""
+
+import json
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bulkhead.bus.port import Stored
+from bulkhead.health.thresholds import DEFAULT
+from services.budget.watching import Watching
+
+EXAMPLES = {path.name.removesuffix(".json"): json.loads(path.read_text())
+            for path in (Path(__file__).parents[3] / "contracts" / "examples").glob("*.json")}  # fmt: skip
+SENDERS = ("planner", "worker", "budget", "gateway", "tool_executor", "model_gateway", "operator")
+STRANGE = (None, 0, -1, 10**30, "", "x" * 300, [], {}, [[]], True, "\u0000", 1.5)
+UNREADABLE = (b"", b"{", b"\xff", b"null", b"[" * 50)
+SUBJECTS = ("mesh.{by}.worker.7.acme.t{task}", "mesh.{by}.worker.t{task}", "mesh.{by}.worker.x.acme.t{task}.more")
+"""Beside the right one; the shortest that an inbox takes is of four tokens."""
+MESSAGES = 4_000
+
+
+def spoiled(draw: random.Random, value: Any) -> Any:
+    """A value in which something is missing, or something else."""
+    if isinstance(value, dict) and value and draw.random() < 0.8:
+        name = draw.choice(list(value))
+        rest = {key: one for key, one in value.items() if key != name}
+        return rest if draw.random() < 0.2 else rest | {name: spoiled(draw, value[name])}
+    if isinstance(value, list) and value and draw.random() < 0.7:
+        place = draw.randrange(len(value))
+        return [*value[:place], spoiled(draw, value[place]), *value[place + 1 :]]
+    return draw.choice(STRANGE)
+
+
+def hostile(draw: random.Random, sequence: int) -> Stored:
+    kind, body = draw.choice(list(EXAMPLES.items()))
+    for _ in range(draw.randrange(3)):
+        body = spoiled(draw, body)
+    raw = draw.choice(UNREADABLE) if draw.random() < 0.1 else json.dumps(body).encode()
+    by, subject = draw.choice(SENDERS), "mesh.{by}.journal.0.acme.t{task}"
+    if draw.random() < 0.2:
+        subject = draw.choice(SUBJECTS)
+    headers: Mapping[str, str] = {} if draw.random() < 0.02 else {"ce-type": kind, "ce-id": f"i{sequence}"}
+    return Stored(subject.format(by=by, task=draw.randrange(5)), headers, raw, sequence, 1_790_000_000_000 + sequence)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_nothing_that_anybody_says_ends_the_fold(seed: int) -> None:
+    draw, fold = random.Random(seed), Watching(DEFAULT)
+    for sequence in range(1, MESSAGES + 1):
+        fold.take(hostile(draw, sequence))
+    assert fold.folded == MESSAGES
+    assert fold.notices.tell(1_790_000_000_000), "examples as they are lay among them, and were understood"
