@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bulkhead.bus.jetstream_connection import ca_beside
-from bulkhead.testing.ports import free_port
+from bulkhead.tcp_ports import free_port
 from infra.backup import restoring, taking
 from infra.backup.archive import BackupError, Manifest, Reader
 from infra.backup.stream_copies import connected

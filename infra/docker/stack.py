@@ -18,7 +18,7 @@ from typing import Self
 
 import yaml
 
-from bulkhead.testing.ports import free_port
+from bulkhead.tcp_ports import free_port
 from infra.docker import images
 from infra.docker.contents import ROOT, SERVICES
 

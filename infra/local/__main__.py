@@ -9,7 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
-from bulkhead.testing.ports import PortInUse
+from bulkhead.tcp_ports import PortInUse
 from infra.identity.keys import KeyFileError
 from infra.identity.policy import PolicyError
 from infra.local.process import StartFailed

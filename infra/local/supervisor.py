@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from bulkhead.testing.ports import claim, free_port
+from bulkhead.tcp_ports import claim, free_port
 from bulkhead_contracts import catalog
 from infra.identity import keys, policy, render
 from infra.local.environment import PROVIDER, RunFacts, environ_of

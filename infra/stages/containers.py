@@ -20,7 +20,7 @@ from typing import Any
 from bulkhead import packs as packages
 from bulkhead.bus.jetstream import JetStreamBus
 from bulkhead.bus.port import Bus
-from bulkhead.testing.ports import free_port
+from bulkhead.tcp_ports import free_port
 from bulkhead.testing.relay import Relay
 from bulkhead.testing.stage import SERVICES, CannotDo, Wishes
 from infra.docker.contents import KEYS_OF

@@ -18,8 +18,8 @@ from bulkhead.bus.memory import MemoryBus
 from bulkhead.bus.port import Bus
 from bulkhead.runtime.context import Context, make_context
 from bulkhead.runtime.settings import ServiceSettings
+from bulkhead.tcp_ports import free_port
 from bulkhead.testing.mesh import MemoryMesh
-from bulkhead.testing.ports import free_port
 from bulkhead.testing.stage import SERVICES, CannotDo, Wishes
 from infra.local.environment import newest_logic
 from infra.offline_model import MODEL_NAME

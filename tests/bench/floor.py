@@ -16,7 +16,7 @@ from typing import Any
 
 import nats
 
-from bulkhead.testing.ports import free_port
+from bulkhead.tcp_ports import free_port
 from infra.nats.server import Durability, NatsServer, ServerPlan
 from infra.nats.streams import Layout, streams
 from tests.bench.figures import Book

@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bulkhead.testing.ports import free_port
+from bulkhead.tcp_ports import free_port
 from infra.local.process import Child, StartFailed
 from tests.bench import accounting
 

@@ -23,7 +23,7 @@ from bulkhead.health.thresholds import DEFAULT
 from bulkhead.runtime.context import unix_ms
 from bulkhead.runtime.history import load
 from bulkhead.runtime.publisher import Publisher
-from bulkhead.testing.ports import free_port
+from bulkhead.tcp_ports import free_port
 from bulkhead_contracts import subjects
 from infra.nats.server import NatsServer, ServerPlan
 from infra.nats.streams import Layout, streams

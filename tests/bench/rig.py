@@ -17,7 +17,7 @@ from pathlib import Path
 
 from bulkhead.bus.jetstream import JetStreamBus
 from bulkhead.runtime.context import Context, Identity, make_context, unix_ms
-from bulkhead.testing.ports import free_port
+from bulkhead.tcp_ports import free_port
 from bulkhead_contracts import subjects
 from bulkhead_contracts.plan import Plan, PlanStep
 from bulkhead_contracts.result import ContentRef

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from bulkhead.testing.ports import free_port
+from bulkhead.tcp_ports import free_port
 from infra.demo.live import TASK_USD_MICROS, TOTAL_USD_MICROS, Outcome, Report, _tenants
 from infra.demo.live_cases import cases
 

@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from bulkhead.bus.jetstream import JetStreamBus
 from bulkhead.bus.port import BusUnavailable
-from bulkhead.testing.ports import free_port
+from bulkhead.tcp_ports import free_port
 from infra.identity import keys, policy, render, tls
 from infra.nats.provision import ProvisionError, provision
 from infra.nats.server import NatsServer, ServerPlan

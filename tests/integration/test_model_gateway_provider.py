@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from bulkhead.testing.ports import free_port
+from bulkhead.tcp_ports import free_port
 from bulkhead_contracts import limits
 from bulkhead_contracts.model import Part, ToolAnswer, Turn
 from bulkhead_contracts.result import Usage

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from bulkhead.testing.ports import free_port
+from bulkhead.tcp_ports import free_port
 from infra.identity import keys, policy, render
 from infra.nats.provision import provision
 from infra.nats.server import NatsServer, ServerPlan

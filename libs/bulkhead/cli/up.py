@@ -97,7 +97,7 @@ async def _mesh(
     data: Path, scale: dict[str, int], durability: str, port: int, offline: bool, screen: "Screen",
     given: dict[str, Any], shards: dict[str, int],
 ) -> AsyncIterator[tuple["LocalMesh", asyncio.Event]]:
-    from bulkhead.testing.ports import PortInUse
+    from bulkhead.tcp_ports import PortInUse
     from infra.identity.keys import KeyFileError
     from infra.identity.policy import PolicyError
     from infra.local.given import Given

@@ -14,7 +14,7 @@ import pytest
 from bulkhead.bus import jetstream_connection, jetstream_pull, jetstream_replies
 from bulkhead.bus.jetstream import JetStreamBus
 from bulkhead.bus.port import BusUnavailable, PublishRefused, WrongLastSequence
-from bulkhead.testing.ports import free_port
+from bulkhead.tcp_ports import free_port
 from bulkhead_contracts import subjects
 from tests.contract.bus.probes import until
 from tests.contract.bus.server import NatsServer

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from bulkhead.testing.ports import free_port
+from bulkhead.tcp_ports import free_port
 from bulkhead.testing.redis_server import RedisServer
 from infra.identity import tls
 from infra.local.given import Given

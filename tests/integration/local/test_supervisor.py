@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from bulkhead.bus.jetstream import JetStreamBus
-from bulkhead.testing.ports import PortInUse, free_port
+from bulkhead.tcp_ports import PortInUse, free_port
 from bulkhead_contracts import subjects
 from infra.local.given import Given
 from infra.local.http import get

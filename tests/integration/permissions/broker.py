@@ -17,7 +17,7 @@ import psutil
 from nats.aio.client import Client as Nats
 from nats.aio.msg import Msg
 
-from bulkhead.testing.ports import free_port
+from bulkhead.tcp_ports import free_port
 from infra.identity import keys, policy, render
 from infra.local.http import get
 from infra.nats.provision import provision
