@@ -6,11 +6,9 @@ In: ReserveRequested (rpc), Settled (inbox). Out: ReserveReplied; the `Reserved`
 
 import asyncio
 from collections import OrderedDict
-from dataclasses import replace
 
 from bulkhead.bus.port import BusError
 from bulkhead.grants import Authority, GrantRefused
-from bulkhead.health.thresholds import DEFAULT, Thresholds
 from bulkhead.runtime.background import cancel
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.edge import Received, Retry, RpcTable
@@ -54,11 +52,6 @@ DOUBT_S = 30.0
 holds one has its fact in the journal by then."""
 
 
-def thresholds_of(settings: Settings) -> Thresholds:
-    """What the watcher judges by: as documented, but for what an operator may set."""
-    return replace(DEFAULT, breakers=replace(DEFAULT.breakers, open_ms=round(settings.breaker_open_s * 1000)))
-
-
 class Budget:
     """The edge. Admission never waits for a rebuild: it answers `wait`."""
 
@@ -80,7 +73,7 @@ class Budget:
         watches = settings.watch == "on" or (settings.watch == "auto" and not settings.in_memory)
         self.watcher = Watcher(
             context.bus, context.publisher, store, context.clock, self._publish_halt, holder=context.instance,
-            interval_s=settings.watch_interval_s, halts=settings.watch_halts, thresholds=thresholds_of(settings),
+            interval_s=settings.watch_interval_s, halts=settings.watch_halts, thresholds=settings.thresholds,
             message_key=context.message_key,
         ) if watches else None
         self._grants: OrderedDict[tuple[str, str, str], Authority] = OrderedDict()

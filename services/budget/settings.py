@@ -1,9 +1,11 @@
 """Knobs of budget. Enters: the environment (BULKHEAD_*). Leaves: one checked value."""
 
+from dataclasses import replace
 from typing import Literal
 
 from pydantic import Field, SecretStr
 
+from bulkhead.health.thresholds import DEFAULT, Thresholds
 from bulkhead.runtime.settings import ServiceSettings
 from bulkhead_contracts.limits import MAX_TASK_DEADLINE_MS, UNLIMITED
 
@@ -24,7 +26,9 @@ class Settings(ServiceSettings):
     (checkpoint_messages), or an hour. ceiling: what becomes of a task at its ceiling: it waits where it stands, until
     somebody raises the ceiling or its deadline is there; or it ends. mesh_day_*: what all tenants together may spend
     in a day (UTC). breaker_open_s: so long a breaker stays open at first; each time that it opens again without having
-    closed, twice as long, up to ten minutes.
+    closed, twice as long, up to ten minutes. breaker_window_s: calls of so long count together; what is usual is learnt
+    over the first window. breaker_slow_s: a call that takes so long is slow. breaker_spike_calls: fewer in a window are
+    no spike. stall_after_s: a task in which nothing is outstanding for so long, and that has not ended, is stalled.
     """
 
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
@@ -40,6 +44,10 @@ class Settings(ServiceSettings):
     watch_interval_s: float = Field(default=0.2, ge=0.01, le=10)
     watch_halts: bool = True
     breaker_open_s: float = Field(default=30.0, ge=0.1, le=600)
+    breaker_window_s: float = Field(default=60.0, ge=1, le=3_600)
+    breaker_slow_s: float = Field(default=60.0, ge=0.1, le=3_600)
+    breaker_spike_calls: int = Field(default=200, ge=10, le=1_000_000)
+    stall_after_s: float = Field(default=30.0, ge=1, le=3_600)
     settled_keep_minutes: int = Field(default=360, ge=1, le=14_400)
     checkpoint_s: float = Field(default=300.0, ge=0.05, le=86_400)
     checkpoint_messages: int = Field(default=20_000, ge=1)
@@ -51,6 +59,16 @@ class Settings(ServiceSettings):
     def in_memory(self) -> bool:
         """Whether the ledger lives in this process."""
         return self.redis_url.get_secret_value() == MEMORY
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """What the watcher judges by: as documented, but for what an operator may set."""
+        breakers = replace(
+            DEFAULT.breakers, open_ms=round(self.breaker_open_s * 1000), window_ms=round(self.breaker_window_s * 1000),
+            slow_ms=round(self.breaker_slow_s * 1000), spike_min_calls=self.breaker_spike_calls,
+        )  # fmt: skip
+        return replace(DEFAULT, breakers=breakers, stalls=replace(
+            DEFAULT.stalls, after_ms=round(self.stall_after_s * 1000)))  # fmt: skip
 
     @property
     def keep_ms(self) -> int:

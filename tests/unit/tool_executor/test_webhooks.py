@@ -182,10 +182,12 @@ async def test_a_receiver_that_is_slow_or_down_holds_only_so_many_places(post: P
 
 
 class Receiver:
-    """A real server: fails once, then takes; `came` lists (path, headers, body)."""
+    """A real server: fails each event once, then takes it. came: (path, headers, body); taken: their ids."""
 
     def __init__(self) -> None:
         self.came: list[tuple[str, dict[str, str], bytes]] = []
+        self.taken: list[str] = []
+        self._failed: set[str] = set()
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -194,7 +196,10 @@ class Receiver:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 receiver.came.append((self.path, dict(self.headers), body))
-                self.send_response(500 if len(receiver.came) == 1 else 204)
+                name = self.headers["bulkhead-event-id"]
+                fails = name not in receiver._failed
+                (receiver._failed.add if fails else receiver.taken.append)(name)
+                self.send_response(500 if fails else 204)
                 self.send_header("content-length", "0")
                 self.end_headers()
 
