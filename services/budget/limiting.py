@@ -161,7 +161,7 @@ class LimitBook:
             if body.target is None:
                 return _reply(await self._read(message.tenant), await self._alerts(message.tenant))
             page = await self._change(message, lambda page, change: changed(
-                page, body, message.tenant, change, self._clock()))
+                page, body, message.tenant, change, self._clock()), content=content_of(body))
             if isinstance(page, Failure):
                 return LimitsReplied(failure=page)
             await self._holds(message.tenant, page, body.target, body.requester.person)
@@ -211,15 +211,15 @@ class LimitBook:
                 await asyncio.sleep(TELL_AGAIN_S)
 
     async def _change(
-        self, message: Received, make: Callable[[Page, str], LimitsChanged | Failure], content: str = ""
+        self, message: Received, make: Callable[[Page, str], LimitsChanged | Failure], content: str
     ) -> Page | Failure:
         """content: what the request is known by beside its id, which its sender chooses."""
-        change = f"{message.envelope.id[:MAX_ID_CHARS]}-{content}" if content else message.envelope.id[:64]
+        change = f"{message.envelope.id[:MAX_ID_CHARS]}-{content}"
         for _ in range(TRIES):
             page = await self._read(message.tenant)
             if change in page.known:
                 return page  # The answer to the first try was lost, whatever others have changed since then.
-            if any(message.envelope.id in one.changes for one in page.top_ups):
+            if message.envelope.id in page.known:
                 return page  # As facts had it that did not remember contents yet.
             made = make(page, change)
             if isinstance(made, Failure):
@@ -251,6 +251,9 @@ def refused(body: LimitsRequested, tenant: str) -> Failure | None:
 def changed(page: Page, body: LimitsRequested, tenant: str, change: str, now_unix_ms: int) -> LimitsChanged | Failure:
     """The fact that makes a change, or why it cannot be made. Pure."""
     assert body.target is not None
+    if _reused(page, change):
+        return Failure.of("idempotency_reused", "another limit, or another value of it, was set under this key",
+                          "use a new key for another change, or repeat the first one unchanged")  # fmt: skip
     if body.expect_revision is not None and body.expect_revision != page.revision:
         return Failure.of("changed_meanwhile",
                           f"the limits are at revision {page.revision}, not at {body.expect_revision}",
@@ -282,17 +285,26 @@ def toppable(body: TopUpRequested, tenant: str) -> Failure | None:
     return None
 
 
-def content_of(body: TopUpRequested) -> str:
+def content_of(body: LimitsRequested | TopUpRequested) -> str:
     """Of what a repeat has to have in common with the first: 16 hex digits."""
-    return hashlib.sha256(f"{body.add.model_dump_json()} {body.reason}".encode()).hexdigest()[:CONTENT_CHARS]
+    if isinstance(body, TopUpRequested):
+        said = f"{body.add.model_dump_json()} {body.reason}"
+    else:
+        said = f"{body.target} {body.limit.model_dump_json()} {body.expect_revision}"
+    return hashlib.sha256(said.encode()).hexdigest()[:CONTENT_CHARS]
+
+
+def _reused(page: Page, change: str) -> bool:
+    """Whether the id of this change is known with another content."""
+    asked = change.rpartition("-")[0]
+    return bool(asked) and any(one.rpartition("-")[0] == asked for one in page.known)
 
 
 def topped_up(
     page: Page, body: TopUpRequested, tenant: str, change: str, now_unix_ms: int
 ) -> LimitsChanged | Failure:
     """The fact that gives a task more, or why it cannot. Pure."""
-    asked = change.rpartition("-")[0]
-    if asked and any(one.rpartition("-")[0] == asked for one in page.known):
+    if _reused(page, change):
         return Failure.of("idempotency_reused", f"task {body.task} was topped up under this key with another amount or "
                           "reason", "use a new key for another top-up, or repeat the first one unchanged")  # fmt: skip
     known = {one.task: one for one in _living(page, now_unix_ms)}

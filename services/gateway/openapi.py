@@ -238,6 +238,9 @@ def _limits() -> dict[str, Any]:
                 "responses": {"200": _json(LimitPage, "As they stand"), **_problems(401, 403, 503)}},
         "put": {"operationId": "changeLimit", "summary": "Set, change or remove the limit of one target",
                 "description": "Holds from the next admission on. Who, when, the old and the new are kept as a fact.",
+                "parameters": [_header("Idempotency-Key", "Optional: a repeat under the same key counts once, also "
+                                       "when others changed it since, and one with another content is refused",
+                                       schema=_KEY_SCHEMA)],
                 "requestBody": {"required": True, "content": {"application/json": {"schema": _ref(LimitSubmission)}}},
                 "responses": {"200": _json(LimitPage, "All limits as they stand now"),
                               **_problems(400, 401, 403, 408, 409, 413, 422, 429, 503)}},

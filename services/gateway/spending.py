@@ -5,6 +5,7 @@ In: requests of people and programs. Out: the tenant's limits as they stand, wha
 """
 
 import re
+import secrets
 from typing import Annotated, TypeVar, get_args
 
 from pydantic import ConfigDict, Field
@@ -35,14 +36,15 @@ from bulkhead_contracts.types import Body, Contract, Count, UnixMs
 from services.gateway import core
 from services.gateway.auth import Authenticator
 from services.gateway.caps import Bodies
-from services.gateway.parameters import answered, parsed, size_of
+from services.gateway.parameters import answered, idempotency_key, parsed, size_of
 from services.gateway.problems import Problem, unavailable
 
 MAY_CHANGE = frozenset({"operator"})
 MAX_BODY_BYTES = 16 * 1024
 BOOK = "limits"
 """Stands where a task does in the subject of a request that is about none."""
-STATUS = {"forbidden": 403, "changed_meanwhile": 409, "busy": 409, "too_many_limits": 422, "too_much": 422}
+STATUS = {"forbidden": 403, "changed_meanwhile": 409, "busy": 409, "too_many_limits": 422, "too_much": 422,
+          "idempotency_reused": 422}  # fmt: skip
 MAY_SEE_SPENDING = frozenset({"operator", "auditor"})
 SINCE = r"[1-9][0-9]{0,6}[smhd]"
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600}
@@ -124,11 +126,12 @@ class Spending:
     async def change(self, request: Request) -> Response:
         """PUT /v1/limits"""
         claim = await self._auth.allowed(request, MAY_CHANGE, "change limits", "operator")
+        key = idempotency_key(request, required=False) or secrets.token_hex(16)
         async with self._bodies.read(request, claim, MAX_BODY_BYTES) as raw:
             body = parsed(LimitSubmission, raw)
         limit = Limit(**body.limit.model_dump())
         return answered(await self._limits(claim, LimitsRequested(
-            requester=claim, target=body.target, limit=limit, expect_revision=body.expect_revision)))  # fmt: skip
+            requester=claim, target=body.target, limit=limit, expect_revision=body.expect_revision), key))  # fmt: skip
 
     async def spent(self, request: Request) -> Response:
         """GET /v1/spend"""
@@ -140,23 +143,25 @@ class Spending:
         if not 1 <= seconds <= limits.MAX_SPEND_S:
             raise _unfit("since", since, "send a time like 90s, 20m, 1h or 7d, at most 31d")
         ask = SpendRequested(requester=claim, by=by, since_s=seconds, top=size_of(request))  # type: ignore[arg-type]
-        reply = await self._ask(claim, ask, f"{by}/{since}", limits.SPEND_TIMEOUT_MS, SpendReplied)
+        about = f"{by}/{since}/{self._context.clock()}"
+        reply = await self._ask(claim, ask, about, limits.SPEND_TIMEOUT_MS, SpendReplied)
         return answered(SpendPage(**{name: getattr(reply, name) for name in SpendPage.model_fields}))
 
-    async def _limits(self, claim: RequesterClaim, ask: LimitsRequested) -> LimitPage:
-        reply = await self._ask(claim, ask, str(ask.target), limits.RPC_TIMEOUT_MS, LimitsReplied)
+    async def _limits(self, claim: RequesterClaim, ask: LimitsRequested, key: str = "") -> LimitPage:
+        """The id of a change derives from its key: repeated, it is made once; with another content it is refused."""
+        about = f"change/{key}" if key else f"read/{self._context.clock()}"
+        reply = await self._ask(claim, ask, about, limits.RPC_TIMEOUT_MS, LimitsReplied)
         return LimitPage(revision=reply.revision, limits=reply.limits, top_ups=reply.top_ups,
                          alerts=reply.alerts)  # fmt: skip
 
     async def _ask(self, claim: RequesterClaim, ask: Body, about: str, timeout_ms: int, kind: type[R]) -> R:
-        index = f"{about}/{claim.person}/{self._context.clock()}"
         try:
             reply = await self._context.publisher.request(
-                "budget", ask, tenant=claim.tenant, task=BOOK, index=index, actor=claim.person,
+                "budget", ask, tenant=claim.tenant, task=BOOK, index=f"{claim.person}/{about}", actor=claim.person,
                 timeout_s=timeout_ms / 1000)  # fmt: skip
         except (BusUnavailable, PublishRefused, RpcRefused) as error:
             raise unavailable(f"budget, which keeps limits and accounts, does not answer: {error}",
-                              "read /v1/limits to see how they stand, then repeat it: repeating is harmless") from error
+                              "repeat it under the same Idempotency-Key: then a change is made once") from error
         assert isinstance(reply, kind)
         if (failure := reply.failure) is not None:
             if failure.code not in STATUS:

@@ -91,7 +91,7 @@ class TopUps:
                               "repeat it under the same Idempotency-Key: then it counts once") from error
         assert isinstance(reply, TopUpReplied)
         if (failure := reply.failure) is not None:
-            if failure.code not in (*STATUS, "adds_nothing", "idempotency_reused"):
+            if failure.code not in (*STATUS, "adds_nothing"):
                 raise unavailable(failure.message, failure.hint)
             raise Problem(STATUS.get(failure.code, 422), failure.code, "It was not topped up", failure.message,
                           failure.hint)  # fmt: skip

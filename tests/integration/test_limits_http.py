@@ -129,6 +129,24 @@ async def test_a_submitter_changes_nothing_and_a_change_made_on_old_knowledge_ne
         assert (told.value.status, told.value.code) == (409, "changed_meanwhile")
 
 
+async def test_a_change_is_made_once_under_its_key_and_another_one_is_refused_there(door: Door) -> None:
+    await admitted(door, "r1", "search")
+    async with door.client() as mesh:
+        assert (await mesh.change_limit("month", {"tokens": 5}, idempotency_key="k1"))["revision"] == 1
+        assert (await mesh.change_limit("month", {"tokens": 9}))["revision"] == 2
+        again = await mesh.change_limit("month", {"tokens": 5}, idempotency_key="k1")
+        assert again["revision"] == 2 and again["limits"][0]["limit"]["tokens"] == 9, "it takes no later one back"
+        for target, tokens, expected in (("month", 6, None), ("day", 5, None), ("month", 5, 2)):
+            with pytest.raises(Refused) as told:
+                await mesh.change_limit(target, {"tokens": tokens}, expect_revision=expected, idempotency_key="k1")
+            assert (told.value.status, told.value.code) == (422, "idempotency_reused")
+        assert (await mesh.get("/v1/limits"))["revision"] == 2
+    async with door.client("submitter") as other:
+        with pytest.raises(Refused) as told:
+            await other.change_limit("month", {"tokens": 5}, idempotency_key="x" * 256)
+        assert told.value.status == 403
+
+
 async def test_an_operator_sees_what_was_spent_and_what_is_held_and_a_submitter_does_not(
     door: Door, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -186,14 +186,16 @@ class Mesh:
         return await self._ask("POST", "/v1/resets", json={"scope": scope, "name": name, "reason": reason})
 
     async def change_limit(
-        self, target: str, limit: Mapping[str, int | None], *, expect_revision: int | None = None
+        self, target: str, limit: Mapping[str, int | None], *, expect_revision: int | None = None,
+        idempotency_key: str = "",
     ) -> dict[str, Any]:
         """Set the ceilings of one target (`day`, `feature/search`); none at all removes them. Returns all limits.
 
-        expect_revision: change nothing when the limits are not at this one any more. Raises Refused, Unreachable.
+        expect_revision: change nothing when the limits are not at this one any more. idempotency_key: a repeat under
+        the same one is made once. Raises Refused, Unreachable.
         """
         body = {"target": target, "limit": dict(limit), "expect_revision": expect_revision}
-        return await self._ask("PUT", "/v1/limits", json=body)
+        return await self._send("PUT", "/v1/limits", idempotency_key or str(uuid.uuid4()), json=body)
 
     async def get(self, path: str, params: Mapping[str, str] | None = None) -> dict[str, Any]:
         """One GET. Raises Refused, Unreachable."""

@@ -109,8 +109,9 @@ async def test_a_change_that_is_asked_for_again_takes_no_later_one_back():
     for number, name in enumerate(names):
         await answered(lambda name=name, number=number: book.answer(wish(name, "user/ada", 10 + number)))
     last = 10 + MAX_LIMIT_CHANGES - 1
-    for name in (names[-2], names[0]):
-        reply = await answered(lambda name=name: book_of(broker, store).answer(wish(name, "user/ada", 10)))
+    for number in (MAX_LIMIT_CHANGES - 2, 0):
+        again = wish(names[number], "user/ada", 10 + number)
+        reply = await answered(lambda again=again: book_of(broker, store).answer(again))
         assert [one.limit.tokens for one in reply.limits] == [last]
     assert await stored(broker) == MAX_LIMIT_CHANGES
     # So far back, and no further: then the first has been forgotten.
