@@ -135,6 +135,7 @@ ROWS: tuple[Row, ...] = (
     Row(budget.ReserveRequested, _to("budget", *DOERS), "budget", plane="rpc"),
     Row(budget.ReserveReplied, _from("budget", *DOERS), "budget", plane="rpc"),
     Row(budget.Reserved, _from("budget", JOURNAL), "budget"),
+    Row(budget.ReservedTogether, _from("budget", JOURNAL), "budget"),
     Row(budget.Settled, _to("budget", *DOERS), "budget"),
     Row(budget.LedgerMarked, (("budget", "budget"), ("budget", JOURNAL)), "budget"),
     Row(budget.Tripped, _from("budget", JOURNAL), "budget"),

@@ -90,6 +90,7 @@ MAX_TOP_UP_CHANGES = 8  # of one task that are remembered
 MAX_LIMIT_CHANGES = 64  # of one tenant: a change that is repeated after more others is made again
 MAX_CHECKPOINT_ROWS = 200  # of one part: a row with all its scopes is about 2 KB
 MAX_CHECKPOINT_PARTS = 20_000
+MAX_RESERVED_TOGETHER = 64  # reservations in one fact; one with all its scopes is about 2 KB
 MAX_SPEND_ROWS = 100  # by name, in one answer
 MAX_SPEND_S = 31 * 24 * 3600
 MAX_SPEND_MESSAGES = 100_000  # that one answer is made of

@@ -3,10 +3,10 @@
 In: a broker, a Retention. Out: what was removed. A task counts as ended when the fact of its end lies in the gateway's
 inbox, said by whom the broker vouches for; its age is that fact's, by the broker's clock. What never became a task (an
 unreadable request, a cancel of nothing, a subject that is none) goes by the age of its last message, as does a resource
-that was leased; what may yet be handled stays. Books of the mesh's own (places, checkpoints of the ledger) are cut to
-what a start may read. The gateway's inbox goes last: a purge that is cut off finds the task again, and doing it again
-changes nothing. The provisioner removes and may not read; what has ended is read under the operator's identity. Neither
-key is kept open.
+that was leased; what may yet be handled stays. Books of the mesh's own (places, checkpoints of the ledger, reservations
+of several tasks in one message) are cut to what a start may read. The gateway's inbox goes last: a purge that is cut
+off finds the task again, and doing it again changes nothing. The provisioner removes and may not read; what has ended
+is read under the operator's identity. Neither key is kept open.
 
 From then on the id is free: the same Idempotency-Key is a new task. So nothing is removed that was stored after this
 purge began: another purge, at work at the same time, may have freed an id that is in use again.
@@ -41,7 +41,7 @@ from infra.identity import keys
 from infra.identity.keys import KeyFileError
 from infra.identity.policy import OPERATOR, PROVISIONER
 from infra.identity.rights import API, inbox_prefix
-from infra.nats.trimming import trim_checkpoints, trim_places
+from infra.nats.trimming import trim_checkpoints, trim_places, trim_reservations
 
 DAY_S = 24 * 3600
 DEFAULT_RETENTION_S = 30 * DAY_S
@@ -151,7 +151,8 @@ async def purge(
                     for stream, count in (one for counts in done for one in counts.items()):
                         messages[stream] = messages.get(stream, 0) + count
             if not dry_run:
-                for trim in (trim_places, trim_checkpoints):
+                old = now - int(retention.of(subjects.JOURNAL_STREAM) * 1000)
+                for trim in (trim_places, trim_checkpoints, partial(trim_reservations, until_unix_ms=old)):
                     for stream, count in (await trim(reader, partial(_ask, remover), ends)).items():
                         messages[stream] = messages.get(stream, 0) + count
         except BusError as error:

@@ -18,6 +18,7 @@ PLACES = subjects.mesh("gateway", "gateway", "places", "places")
 CHECKPOINT, SEALS, PARTS = "mesh.budget.journal.*.checkpoint.*", *(
     subjects.mesh("budget", "journal", "checkpoint", one) for one in ("seal", "part"))
 """Of the ledger: see budget's checkpoint.py."""
+MARKS, TOGETHER = subjects.mesh("budget", "journal", "ledger", "ledger"), "mesh.budget.journal.*.ledger.*"
 KEPT_CHECKPOINTS = 2
 """Whoever has read that the last but one is the newest, and has not read its parts yet, must find them."""
 Ask = Callable[[str, Mapping[str, object]], Awaitable[dict[str, Any]]]
@@ -44,22 +45,68 @@ def _places(stored: Stored | None) -> PlacesGiven | None:
 async def trim_checkpoints(reader: Bus, ask: Ask, ends: Mapping[str, int]) -> dict[str, int]:
     """Checkpoints of the ledger before the newest two that are whole; a rebuild reads the newest of them and the tail.
     Nothing goes while there are not two. Raises BusError, and what `ask` raises."""
-    needed: list[int] = []
-    for stored, seal in reversed(await _seals(reader)):
-        if len(needed) < KEPT_CHECKPOINTS and await _whole(reader, seal):
-            needed.append(min((stored.sequence, seal.journal_sequence, *seal.parts)))
-    if len(needed) < KEPT_CHECKPOINTS:
+    needed = await _needed(reader)
+    if not needed:
         return {}
     removed = {BOOKS: 0, subjects.JOURNAL_STREAM: 0}
-    until = min(*needed, ends[BOOKS])
+    until = min(ends[BOOKS], *(min((stored.sequence, seal.journal_sequence, *seal.parts)) for stored, seal in needed))
     answer = await ask(f"STREAM.PURGE.{BOOKS}", {"filter": CHECKPOINT, "seq": until})
     removed[BOOKS] = int(answer.get("purged", 0))
     # The journal has other sequences: as many of each subject stay there as the inbox has, and those are the newest.
-    told = await ask(f"STREAM.INFO.{BOOKS}", {"subjects_filter": CHECKPOINT})
-    for subject, count in (told["state"].get("subjects") or {}).items():
+    for subject, count in (await _subjects(ask, CHECKPOINT)).items():
         answer = await ask(f"STREAM.PURGE.{subjects.JOURNAL_STREAM}", {"filter": subject, "keep": count})
         removed[subjects.JOURNAL_STREAM] += int(answer.get("purged", 0))
     return removed
+
+
+async def trim_reservations(reader: Bus, ask: Ask, ends: Mapping[str, int], until_unix_ms: int) -> dict[str, int]:
+    """Reservations of several tasks that were stored together: those that were stored before that, and that the newest
+    two whole checkpoints have counted. Of each tenant the newest message stays. Raises BusError, and what `ask`
+    raises."""
+    needed = await _needed(reader)
+    if not needed:
+        return {}
+    removed = {BOOKS: 0, subjects.JOURNAL_STREAM: 0}
+    counted = min(ends[BOOKS], *(seal.journal_sequence for _, seal in needed))
+    for subject, count in (await _subjects(ask, TOGETHER)).items():
+        newest = await reader.last(BOOKS, subject)
+        if subject == MARKS or newest is None:
+            continue  # Each mark of a rebuild names the one before.
+        until = min(counted, newest.sequence, await _since(reader, subject, until_unix_ms, newest.sequence))
+        answer = await ask(f"STREAM.PURGE.{BOOKS}", {"filter": subject, "seq": until})
+        if gone := int(answer.get("purged", 0)):
+            removed[BOOKS] += gone
+            answer = await ask(f"STREAM.PURGE.{subjects.JOURNAL_STREAM}", {"filter": subject, "keep": count - gone})
+            removed[subjects.JOURNAL_STREAM] += int(answer.get("purged", 0))
+    return removed
+
+
+async def _since(reader: Bus, subject: str, unix_ms: int, end: int) -> int:
+    """A sequence before which nothing of a subject was stored since a time; found by halving."""
+    low, high = 0, end
+    while low < high:
+        middle = (low + high) // 2
+        found = await reader.read(BOOKS, subject, after=middle, limit=1)
+        if not found or found[0].time_unix_ms >= unix_ms:
+            high = middle
+        else:
+            low = found[0].sequence
+    return low + 1
+
+
+async def _subjects(ask: Ask, pattern: str) -> dict[str, int]:
+    """Messages by subject."""
+    told = await ask(f"STREAM.INFO.{BOOKS}", {"subjects_filter": pattern})
+    return told["state"].get("subjects") or {}
+
+
+async def _needed(reader: Bus) -> list[tuple[Stored, LedgerCheckpointed]]:
+    """The newest two checkpoints that are whole; [] while there are not two."""
+    found = []
+    for stored, seal in reversed(await _seals(reader)):
+        if len(found) < KEPT_CHECKPOINTS and await _whole(reader, seal):
+            found.append((stored, seal))
+    return found if len(found) == KEPT_CHECKPOINTS else []
 
 
 async def _seals(reader: Bus) -> list[tuple[Stored, LedgerCheckpointed]]:

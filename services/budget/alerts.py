@@ -22,8 +22,9 @@ from bulkhead_contracts.budget import Alerted, NoticeRequested, Overran, Settled
 from . import alerting, core, reasons
 from .alerting import Alert, Pace
 from .core import Level, Settlement, Sum
+from .finding import find_fact
 from .port import Store
-from .rebuild import JOURNAL, find_fact
+from .rebuild import JOURNAL
 
 log = Log("budget.alerts")
 
@@ -104,7 +105,8 @@ class Alerts:
         """Flagged as a fact; the watcher counts it against the model. Raises BusError."""
         what = reasons.overran(settlement.charged, settlement.held)
         log.warning("charged_beyond_reservation", task=message.task, reservation=body.reservation_id, what=what)
-        found = await find_fact(self._bus, message.tenant, message.task, message.sender, body.reservation_id)
+        found = await find_fact(self._bus, message.tenant, message.task, message.sender, body.reservation_id,
+                                message.time_unix_ms - body.wall_ms)  # fmt: skip
         if found is None:
             return  # Purged since then, or of no call that was admitted.
         fact = Overran(

@@ -16,6 +16,7 @@ from bulkhead.telemetry.log import Log
 from bulkhead_contracts import envelope, subjects
 from bulkhead_contracts.budget import (
     LimitsRequested,
+    Reserved,
     ReserveReplied,
     ReserveRequested,
     Settled,
@@ -28,12 +29,14 @@ from bulkhead_contracts.task import TaskStopped
 
 from . import core, facts, reasons
 from .alerts import Alerts
+from .appending import Appender, Fact
 from .checkpoint import Checkpointer
 from .core import NO_LIMIT, Answer, Balance, Ceiling, Conflict, Denied, Held, Settlement, Stale, Waiting
+from .finding import find_fact, settled_before
 from .limiting import LimitBook
 from .parking import Parking
 from .port import Fenced, RedisFailure, Store
-from .rebuild import JOURNAL, Keeper, find_fact, settled_before
+from .rebuild import Keeper
 from .scope_book import ScopeBook
 from .scopes import task_scope
 from .settings import Settings
@@ -76,6 +79,7 @@ class Budget:
             interval_s=settings.watch_interval_s, halts=settings.watch_halts, thresholds=settings.thresholds,
             message_key=context.message_key,
         ) if watches else None
+        self._appender = Appender(context.publisher)
         self._grants: OrderedDict[tuple[str, str, str], Authority] = OrderedDict()
         self._doubts: dict[str, list[tuple[int, Received, ReserveRequested]]] = {}
         self._tidying: list[asyncio.Task[None]] = []
@@ -212,18 +216,11 @@ class Budget:
         return ReserveReplied(reservation_id=body.reservation_id, decision="reserved")
 
     async def _append(self, message: Received, body: ReserveRequested, held: Held, epoch: str) -> None:
-        fact = facts.reserved(message.sender, body, held)
-        # The id derives from the reservation and the ledger: a repeat is the same message, and the broker keeps one.
-        await self._context.publisher.send(
-            JOURNAL,
-            fact,
-            tenant=message.tenant,
-            task=message.task,
-            cause=facts.cause_of(body.reservation_id, epoch),
-            index=f"reserved/{message.sender}/{message.tenant}/{message.task}",
-            actor=message.envelope.actor,
-            grant_digest=message.envelope.grant_digest,
-        )
+        await self._appender.store(Fact(
+            message.tenant, message.task, facts.reserved(message.sender, body, held),
+            facts.cause_of(body.reservation_id, epoch), f"reserved/{message.sender}/{message.tenant}/{message.task}",
+            message.envelope.actor, message.envelope.grant_digest,
+        ))  # fmt: skip
 
     async def _release(self, key: str, message: Received, body: ReserveRequested) -> None:
         try:
@@ -265,17 +262,13 @@ class Budget:
             if self._context.clock() - asked_unix_ms < DOUBT_S * 1000 or not self.keeper.epoch:
                 continue
             try:
-                fact = await find_fact(
-                    self._context.bus, message.tenant, message.task, message.sender, body.reservation_id
-                )
+                fact = await self._find(message, body.reservation_id, doubts[0][0])
                 if fact is None:
                     # Each of them may hold it: as many let go.
                     for _ in doubts:
                         await self._store.release(key)
                     # An admission that took long, here or in another replica, may have its fact just now.
-                    fact = await find_fact(
-                        self._context.bus, message.tenant, message.task, message.sender, body.reservation_id
-                    )
+                    fact = await self._find(message, body.reservation_id, doubts[0][0])
                     if fact is not None:
                         scopes = core.scopes_from((*fact.scopes, *fact.more_scopes))
                         await self._store.restore(key, core.sum_of(fact.amount), scopes, fact.reserved_unix_ms)
@@ -335,9 +328,7 @@ class Budget:
 
     async def _look_up(self, message: Received, body: Settled, key: str) -> Settlement:
         """The ledger does not know the reservation; the journal has the last word on whether it was one."""
-        fact = await find_fact(
-            self._context.bus, message.tenant, message.task, message.sender, body.reservation_id
-        )
+        fact = await self._find(message, body.reservation_id, message.time_unix_ms - body.wall_ms)
         if fact is None:
             log.warning("settled_without_reservation", key=key)
             return Settlement("unknown")
@@ -347,6 +338,11 @@ class Budget:
             return Settlement("repeated")  # Charged long ago, and forgotten since then.
         scopes = core.scopes_from((*fact.scopes, *fact.more_scopes))
         return await self._store.restore(key, core.sum_of(fact.amount), scopes, fact.reserved_unix_ms)
+
+    async def _find(self, message: Received, reservation_id: str, since_unix_ms: int) -> Reserved | None:
+        """Raises BusError."""
+        return await find_fact(self._context.bus, message.tenant, message.task, message.sender, reservation_id,
+                               since_unix_ms)  # fmt: skip
 
     # Halts
 

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from bulkhead.bus.port import Bus, BusError, BusUnavailable, Stored
-from bulkhead.runtime import inbound
+from bulkhead.runtime import inbound, together
 from bulkhead.runtime.background import Background, cancel
 from bulkhead.runtime.inbound import Inbound, Unreadable
 from bulkhead.runtime.publisher import Publisher
@@ -261,7 +261,12 @@ def moves_money(stored: Stored) -> bool:
 
 
 def fold(ledger: Ledger, message: Inbound) -> None:
-    """A fact or a settlement; everything else changes nothing."""
+    """A fact, several told together, or a settlement; everything else changes nothing."""
+    for fact in together.each(message):
+        _fold(ledger, fact)
+
+
+def _fold(ledger: Ledger, message: Inbound) -> None:
     address, body = message.address, message.body
     if isinstance(body, LedgerMarked) and (address.receiver, address.tenant) == (JOURNAL, MARKS):
         core.begin(ledger, body.epoch)
@@ -278,39 +283,3 @@ def fold(ledger: Ledger, message: Inbound) -> None:
         core.settle(ledger, key, core.used(body.usage, body.wall_ms), body.estimated)
     elif isinstance(body, TaskStopped):
         core.stop(ledger, task_scope(address.tenant, address.task))
-
-
-async def settled_before(
-    bus: Bus, tenant: str, task: str, service: str, reservation_id: str, before: int
-) -> bool:
-    """Whether a reservation's settlement lies in the inbox below a sequence: then it was charged. Raises BusError."""
-    subject, after = subjects.mesh(service, "budget", tenant, task), 0
-    while page := await bus.read(SETTLED_INBOX, subject, after=after, limit=PAGE):
-        for stored in page:
-            if stored.sequence >= before:
-                return False
-            try:
-                body = inbound.read(stored, "budget").body
-            except Unreadable:
-                continue
-            if isinstance(body, Settled) and body.reservation_id == reservation_id:
-                return True
-        after = page[-1].sequence
-    return False
-
-
-async def find_fact(bus: Bus, tenant: str, task: str, service: str, reservation_id: str) -> Reserved | None:
-    """The journal's fact of one reservation, if it is there: the last, for one before it may have come too late."""
-    subject = subjects.mesh("budget", JOURNAL, tenant, task)
-    after = 0
-    found: Reserved | None = None
-    while page := await bus.read(JOURNAL_INBOX, subject, after=after, limit=PAGE):
-        for stored in page:
-            try:
-                body = inbound.read(stored, JOURNAL).body
-            except Unreadable:
-                continue
-            if isinstance(body, Reserved) and (body.service, body.reservation_id) == (service, reservation_id):
-                found = body
-        after = page[-1].sequence
-    return found

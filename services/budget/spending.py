@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from bulkhead.bus.port import Bus, BusError, BusUnavailable, Stored
-from bulkhead.runtime import inbound
+from bulkhead.runtime import inbound, together
 from bulkhead.runtime.edge import Received
 from bulkhead.runtime.inbound import Inbound, Unreadable
 from bulkhead.telemetry.log import Log
@@ -20,6 +20,7 @@ from bulkhead_contracts.limits import MAX_SPEND_MESSAGES, MAX_TASK_DEADLINE_MS, 
 from bulkhead_contracts.result import Failure
 
 from . import core
+from .finding import before
 from .rebuild import JOURNAL, JOURNAL_INBOX, SETTLED_INBOX
 
 log = Log("budget.spending")
@@ -197,12 +198,13 @@ class SpendBook:
         # Settlements first: each one's reservation was stored before it.
         await self._read(tally, SETTLED_INBOX, f"mesh.*.budget.*.{subjects.token(tenant)}.>", since, body.by)
         await self._read(tally, JOURNAL_INBOX, f"mesh.budget.{JOURNAL}.*.{subjects.token(tenant)}.>", since, body.by)
+        await self._read(tally, JOURNAL_INBOX, together.subject(tenant), since, body.by)
         return report(tally, body.by, since, until, body.top)
 
     async def _read(self, tally: Tally, stream: str, subject: str, since_unix_ms: int, by: str) -> None:
         newest = await self._bus.last(stream, subject)
         end, empty = newest.sequence if newest is not None else 0, 0
-        after = await self._before(stream, subject, since_unix_ms - SLACK_MS, end)
+        after = await before(self._bus, stream, subject, since_unix_ms - SLACK_MS, end)
         while after < end:
             page = await self._bus.read(stream, subject, after=after, limit=PAGE)
             if not page and (empty := empty + 1) > TAIL_READS:
@@ -214,25 +216,15 @@ class SpendBook:
             after = page[-1].sequence if page else after
             await asyncio.sleep(0 if page else TAIL_PAUSE_S)
 
-    async def _before(self, stream: str, subject: str, unix_ms: int, end: int) -> int:
-        """The last sequence before which nothing was stored since then; found by halving."""
-        low, high = 0, end
-        while low < high:
-            middle = (low + high) // 2
-            found = await self._bus.read(stream, subject, after=middle, limit=1)
-            if not found or found[0].time_unix_ms >= unix_ms:
-                high = middle
-            else:
-                low = found[0].sequence
-        return min(low, high)
-
 
 def _readable(page: Iterable[Stored]) -> Iterator[Inbound]:
     """What is no fact is passed over, as a rebuild does. Raises Unreadable for what only a newer budget can read."""
     for stored in page:
         try:
-            yield inbound.read(stored, stored.subject.split(".")[2])
+            message = inbound.read(stored, stored.subject.split(".")[2])
         except Unreadable as error:
             if error.later:
                 raise
             log.error("fact_unreadable", subject=stored.subject, sequence=stored.sequence, reason=error.reason)
+        else:
+            yield from together.each(message)

@@ -15,6 +15,7 @@ import pytest
 from redis.asyncio import Redis
 
 from bulkhead.bus.jetstream import JetStreamBus
+from bulkhead.runtime import inbound, together
 from bulkhead_contracts import subjects
 from bulkhead_contracts.budget import Reserved, Settled
 from bulkhead_contracts.task import TaskLimits
@@ -107,12 +108,13 @@ async def facts(mesh: LocalMesh, task: str) -> tuple[set[str], dict[str, int]]:
     """Reservations, and settlements by reservation, as the inboxes hold them."""
     bus = await JetStreamBus.connect(mesh.nats_url, service="operator", nkey_seed=mesh.nkey_seed("operator"))
     try:
-        held = await bus.read("INBOX_JOURNAL", subjects.mesh("budget", "journal", TENANT, task), limit=1_000)
+        held = [one for subject in (subjects.mesh("budget", "journal", TENANT, task), together.subject(TENANT))
+                for one in await bus.read("INBOX_JOURNAL", subject, limit=1_000)]  # fmt: skip
         paid = await bus.read("INBOX_BUDGET", subjects.mesh(SERVICE, "budget", TENANT, task), limit=1_000)
     finally:
         await bus.close()
-    reserved = {Reserved.model_validate_json(one.body).reservation_id for one in held
-                if one.headers["ce-type"] == Reserved.ce_type()}  # fmt: skip
+    reserved = {one.body.reservation_id for stored in held for one in together.each(inbound.read(stored, "journal"))
+                if isinstance(one.body, Reserved) and one.address.task == task}  # fmt: skip
     settled = [Settled.model_validate_json(one.body) for one in paid if one.headers["ce-type"] == Settled.ce_type()]
     return reserved, {one.reservation_id: one.usage.cost_usd_micros for one in settled}
 

@@ -9,6 +9,7 @@ from typing import Any
 from bulkhead.bus.memory_broker import MemoryBroker
 from bulkhead.bus.memory_streams import matches
 from bulkhead.bus.port import Stored
+from bulkhead_contracts import subjects
 
 from .chaos import Chaos
 from .net import Saying
@@ -62,6 +63,7 @@ class Record:
         return found.hexdigest()
 
 
+TOGETHER = "mesh.ledger.reserved_together.v1"
 PROGRESS = "mesh.task.progressed.v1"
 PARTS = {
     "accepted": "mesh.task.accepted.v1", "rejected": "mesh.plan.rejected.v1", "adopted": "mesh.plan.adopted.v1",
@@ -71,7 +73,15 @@ PARTS = {
 
 
 def told(stored: Stored) -> Iterator[Stored]:
-    """The message, or, of progress that is told at once, each part as a message of its own."""
+    """The message, or, of what is told at once (progress, reservations), each part as a message of its own."""
+    if stored.headers.get("ce-type") == TOGETHER:
+        place = stored.subject.split(".")
+        for row in json.loads(stored.body)["rows"]:
+            head = {**stored.headers, "ce-type": "mesh.budget.reserved.v1", "ce-id": row["id"],
+                    "ce-causeid": row["cause"]}  # fmt: skip
+            subject = subjects.mesh(place[1], place[2], place[5], row["task"])
+            yield replace(stored, subject=subject, headers=head, body=json.dumps(row["reserved"]).encode())
+        return
     if stored.headers.get("ce-type") != PROGRESS:
         yield stored
         return

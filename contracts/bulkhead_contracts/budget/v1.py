@@ -7,7 +7,7 @@ from pydantic import Field
 from .. import limits as bounds
 from ..result import Failure, Usage
 from ..task.v1 import RequesterClaim
-from ..types import Body, Contract, Count, Name, Reason, Summary, Tag, Token, TokenCount, UnixMs, UsdMicros
+from ..types import Body, Contract, Count, Digest16, Name, Reason, Summary, Tag, Token, TokenCount, UnixMs, UsdMicros
 
 
 class Amount(Contract):
@@ -90,6 +90,28 @@ class Reserved(Body):
     price_digest: Summary = ""
     reserved_unix_ms: UnixMs
     more_scopes: Annotated[tuple[ScopeLimit, ...], Field(max_length=8)] = ()
+
+
+class ReservedRow(Contract):
+    """What would be a `Reserved` of its own, and what its envelope and subject would say: id, cause, actor, task."""
+
+    id: Digest16
+    cause: Summary
+    task: Token
+    actor: Summary = ""
+    grant_digest: Summary = ""
+    reserved: Reserved
+
+
+class ReservedTogether(Body):
+    """Fact: reservations of one tenant that waited for the journal at the same moment, stored at once.
+
+    It lies under tenant `ledger` and the tenant's name. A row counts as a `Reserved` of that id in that task.
+    """
+
+    TYPE: ClassVar[str] = "mesh.ledger.reserved_together"
+
+    rows: Annotated[tuple[ReservedRow, ...], Field(min_length=1, max_length=bounds.MAX_RESERVED_TOGETHER)]
 
 
 class Settled(Body):

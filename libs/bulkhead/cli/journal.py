@@ -5,9 +5,11 @@ the inboxes had when the reading began.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 
 from bulkhead.bus.port import Bus, BusUnavailable, Stored
+from bulkhead.runtime import inbound, together
 from bulkhead.runtime.history import at_its_source, source_of
 from bulkhead_contracts import catalog, subjects
 
@@ -16,6 +18,8 @@ MAX_MESSAGES = 100_000
 PATIENCE_S = 10.0
 """So long a reader waits for a journal that lags or is being made again."""
 PAUSE_S = 0.1
+SLACK = 4_096
+"""So many messages after a task's last one its reservations may stand: the journal is made of several inboxes."""
 EVERYTHING = "*.*.*"
 
 
@@ -43,7 +47,7 @@ async def read_journal(bus: Bus, task: str, *, whole: bool = True) -> list[Store
                 found += page
                 if len(found) >= MAX_MESSAGES:
                     break
-            return found
+            return await _with_reservations(bus, task, found, whole=whole)
         except JournalBehind:
             raise
         except (Renumbered, BusUnavailable) as error:
@@ -53,12 +57,35 @@ async def read_journal(bus: Bus, task: str, *, whole: bool = True) -> list[Store
             await asyncio.sleep(PAUSE_S)
 
 
-async def pages(bus: Bus, subject: str) -> AsyncIterator[list[Stored]]:
-    """What the journal holds of a subject, from its first message on. Raises Renumbered, BusError."""
+async def _with_reservations(bus: Bus, task: str, found: list[Stored], *, whole: bool) -> list[Stored]:
+    """Also those that lie in one message with reservations of its tenant's other tasks. Raises as `pages` does."""
+    more: list[Stored] = []
+    for tenant in {one.subject.split(".")[4] for one in found}:
+        book = together.subject(tenant)
+        if whole:
+            await caught_up(bus, ".".join(book.split(".")[3:]), ("journal",))
+        async for page in pages(bus, book, after=found[0].sequence):
+            more += [replace(stored, subject=str(one.address), headers={**stored.headers, **one.envelope.headers()},
+                             body=one.body.encode())
+                     for stored in page for one in _parts(stored) if one.address.task == task]  # fmt: skip
+            if page[-1].sequence > found[-1].sequence + SLACK or len(more) >= MAX_MESSAGES:
+                break
+    return sorted((*found, *more), key=lambda one: one.sequence) if more else found
+
+
+def _parts(stored: Stored) -> list[inbound.Inbound]:
+    try:
+        return list(together.each(inbound.read(stored, "journal")))
+    except inbound.Unreadable:
+        return []
+
+
+async def pages(bus: Bus, subject: str, after: int = 0) -> AsyncIterator[list[Stored]]:
+    """What the journal holds of a subject, from a sequence on. Raises Renumbered, BusError."""
     last: Stored | None = None
     while True:
         # Each page begins with the end of the one before: in another journal something else stands there.
-        after = last.sequence - 1 if last is not None else 0
+        after = last.sequence - 1 if last is not None else after
         page = await bus.read(subjects.JOURNAL_STREAM, subject, after=after, limit=BATCH)
         if last is not None:
             if not page or _identity(page[0]) != _identity(last):
@@ -70,12 +97,12 @@ async def pages(bus: Bus, subject: str) -> AsyncIterator[list[Stored]]:
         last = page[-1]
 
 
-async def caught_up(bus: Bus, place: str = EVERYTHING) -> None:
+async def caught_up(bus: Bus, place: str = EVERYTHING, inboxes: Sequence[str] = catalog.INBOXES) -> None:
     """Return when the journal has what lies in the inboxes now: of a task (partition, tenant, id) or all. Raises
     JournalBehind, BusError."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + PATIENCE_S
-    wanted = await _heads(bus, place)
+    wanted = await _heads(bus, place, inboxes)
     while True:
         try:
             if not (behind := await _behind(bus, wanted)):
@@ -88,15 +115,15 @@ async def caught_up(bus: Bus, place: str = EVERYTHING) -> None:
         await asyncio.sleep(PAUSE_S)
 
 
-async def _heads(bus: Bus, place: str) -> dict[str, int]:
+async def _heads(bus: Bus, place: str, inboxes: Sequence[str]) -> dict[str, int]:
     """The number of the last message in each inbox that has one."""
 
     async def head(name: str) -> int:
         found = await bus.last(subjects.inbox_stream(name), f"mesh.*.{name}.{place}")
         return found.sequence if found is not None else 0
 
-    numbers = await asyncio.gather(*(head(name) for name in catalog.INBOXES))
-    return {name: number for name, number in zip(catalog.INBOXES, numbers, strict=True) if number}
+    numbers = await asyncio.gather(*(head(name) for name in inboxes))
+    return {name: number for name, number in zip(inboxes, numbers, strict=True) if number}
 
 
 async def _behind(bus: Bus, wanted: Mapping[str, int]) -> str:

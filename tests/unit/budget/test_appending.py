@@ -1,0 +1,331 @@
+"""Facts that wait for the journal at the same moment go there together, and count as each by itself would."""
+
+import asyncio
+from collections.abc import Mapping
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bulkhead.bus.memory import MemoryBus
+from bulkhead.bus.memory_broker import MemoryBroker
+from bulkhead.bus.port import BusUnavailable, PubAck, Stored
+from bulkhead.cli import history
+from bulkhead.cli.journal import read_journal
+from bulkhead.runtime import together
+from bulkhead.runtime.edge import Received
+from bulkhead.runtime.publisher import Publisher
+from bulkhead_contracts.budget import (
+    Amount,
+    LedgerMarked,
+    Reserved,
+    ReservedTogether,
+    SpendReplied,
+    SpendRequested,
+)
+from bulkhead_contracts.limits import MAX_MESSAGE_BYTES, MAX_RESERVED_TOGETHER
+from bulkhead_contracts.task import RequesterClaim
+from services.budget import appending, core, facts, finding, rebuild
+from services.budget.appending import Appender, Fact
+from services.budget.core import Ledger, Scope, Sum
+from services.budget.spending import SpendBook
+
+LEASE_MS, NOW = 10_000, 1_795_231_204_272
+EPOCH = "e1 server"
+
+
+class Held(MemoryBus):
+    """The bus, on which a message is stored when the test lets it, and now and then its ack is lost."""
+
+    def __init__(self, broker: MemoryBroker, service: str) -> None:
+        super().__init__(broker, service)
+        self.gates: list[asyncio.Future[str]] = []
+
+    async def publish(
+        self, subject: str, body: bytes, headers: Mapping[str, str], message_id: str, **more: int | None
+    ) -> PubAck:
+        gate: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.gates.append(gate)
+        how = await gate
+        if how == "not stored":
+            raise BusUnavailable("no answer")
+        ack = await super().publish(subject, body, headers, message_id, **more)
+        if how == "ack lost":
+            raise BusUnavailable("no answer")
+        return ack
+
+    def let(self, at: int = 0, how: str = "stored") -> None:
+        self.gates.pop(at).set_result(how)
+
+
+class Desk:
+    """An appender over a held bus, with what it was asked and what became of it."""
+
+    def __init__(self) -> None:
+        self.broker = MemoryBroker.mesh()
+        self.bus = Held(self.broker, "budget")
+        self.appender = Appender(Publisher("budget", self.bus, b"b" * 32, lambda: NOW))
+        self.asked: dict[str, asyncio.Task[None]] = {}
+
+    async def ask(self, *names: str, tenant: str = "acme", task: str = "") -> None:
+        for name in names:
+            self.asked[name] = asyncio.create_task(self.appender.store(fact(name, tenant, task or f"t-{name}")))
+        await turn()
+
+    async def let(self, at: int = 0, how: str = "stored") -> None:
+        self.bus.let(at, how)
+        await turn()
+
+    def inbox(self) -> list[Stored]:
+        return self.broker.stream("INBOX_JOURNAL").read("mesh.budget.journal.>", 0, 1_000)
+
+    def told(self) -> list[list[str]]:
+        """Reservations by message."""
+        return [[one.body.reservation_id for one in parts(stored)] for stored in self.inbox()]
+
+
+def fact(name: str, tenant: str, task: str, **more: str) -> Fact:
+    scopes = (Scope(f"task:{tenant}:{task}", Sum(100, 100)), Scope(f"day:{tenant}:2026-11-21", Sum(900, 900)))
+    body = Reserved(reservation_id=name, call_id=name, service="rag", resource="x", reserved_unix_ms=NOW,
+                    amount=Amount(tokens=1 + len(name)), scopes=core.scope_limits(scopes))  # fmt: skip
+    return Fact(tenant, task, body, facts.cause_of(name, EPOCH), f"reserved/rag/{tenant}/{task}", **more)
+
+
+def parts(stored: Stored) -> list:  # type: ignore[type-arg]
+    return list(together.each(rebuild.inbound.read(stored, "journal")))
+
+
+async def turn() -> None:
+    for _ in range(12):
+        await asyncio.sleep(0)
+
+
+@pytest.fixture(autouse=True)
+def no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bulkhead.runtime.publisher.PUBLISH_ATTEMPTS", 1)
+
+
+async def test_a_few_are_stored_each_for_itself_and_what_waits_meanwhile_together() -> None:
+    desk = Desk()
+    first = [f"a{n}" for n in range(appending.AT_ONCE)]
+    await desk.ask(*first, "b1", "b2", "b3")
+    assert len(desk.bus.gates) == appending.AT_ONCE and not any(one.done() for one in desk.asked.values())
+    await desk.let()
+    assert desk.asked["a0"].done() and len(desk.bus.gates) == appending.AT_ONCE
+    await desk.ask("c1")
+    while desk.bus.gates:
+        await desk.let()
+    assert all(one.done() and one.exception() is None for one in desk.asked.values())
+    assert desk.told() == [*([one] for one in first), ["b1", "b2", "b3"], ["c1"]]
+    # Each is what it would be alone: same task, same id, same cause.
+    alone = Desk()
+    await alone.ask("b2")
+    await alone.let()
+    (single,), (_, row, _) = parts(alone.inbox()[0]), parts(desk.inbox()[-2])
+    assert (row.address, row.body, row.envelope.id, row.envelope.cause) == (
+        single.address, single.body, single.envelope.id, single.envelope.cause)
+
+
+async def test_tenants_take_turns_and_never_share_a_message() -> None:
+    desk = Desk()
+    await desk.ask(*(f"x{n}" for n in range(appending.AT_ONCE)), *(f"a{n}" for n in range(MAX_RESERVED_TOGETHER + 2)))
+    await desk.ask("b1", "b2", tenant="other")
+    while desk.bus.gates:
+        await desk.let()
+    assert [len(one) for one in desk.told()] == [*[1] * appending.AT_ONCE, MAX_RESERVED_TOGETHER, 2, 2]
+    assert [one.subject.split(".")[-2:] for one in desk.inbox()[-3:]] == [
+        ["ledger", "acme"], ["ledger", "other"], ["ledger", "acme"]]
+
+
+async def test_a_repeat_waits_for_the_same_message_and_one_that_gives_up_takes_nothing_with_it() -> None:
+    desk = Desk()
+    await desk.ask(*(f"x{n}" for n in range(appending.AT_ONCE)), "a", "b")
+    again = [asyncio.create_task(desk.appender.store(fact("a", "acme", "t-a"))) for _ in range(3)]
+    await turn()
+    desk.asked["a"].cancel()
+    while desk.bus.gates:
+        await desk.let()
+    assert desk.told()[-1] == ["a", "b"] and all(one.done() and not one.exception() for one in again)
+    assert desk.asked["a"].cancelled() and desk.asked["b"].result() is None
+
+
+async def test_what_is_not_stored_is_told_to_all_of_its_message_and_to_nobody_else() -> None:
+    desk = Desk()
+    await desk.ask(*(f"x{n}" for n in range(appending.AT_ONCE)), "a", "b")
+    await desk.let()
+    await desk.ask("c", "d")
+    await desk.let(appending.AT_ONCE - 1, "ack lost")
+    while desk.bus.gates:
+        await desk.let()
+    failed = {name for name, one in desk.asked.items() if one.exception() is not None}
+    assert failed == {"a", "b"} and isinstance(desk.asked["a"].exception(), BusUnavailable)
+    assert desk.told()[-1] == ["c", "d"]
+
+
+async def test_what_fits_no_row_goes_alone_and_what_is_too_large_in_parts() -> None:
+    desk = Desk()
+    await desk.ask(*(f"x{n}" for n in range(appending.AT_ONCE)), "a")
+    long = asyncio.create_task(desk.appender.store(fact("long", "acme", "t", actor="x" * 5_000)))
+    await turn()
+    await desk.ask("b", "c")
+    while desk.bus.gates:
+        await desk.let()
+    assert long.result() is None and desk.told()[-3:] == [["a"], ["long"], ["b", "c"]]
+    desk = Desk()
+    await desk.ask(*(f"x{n}" for n in range(appending.AT_ONCE)))
+    scopes = tuple(one.model_copy(update={"scope": "\x00" * 200}) for one in fact("y", "acme", "t").body.scopes * 4)
+    large = [fact(f"y{n}", "acme", "t") for n in range(MAX_RESERVED_TOGETHER)]
+    large = [one._replace(body=one.body.model_copy(update={"scopes": scopes})) for one in large]
+    tasks = [asyncio.create_task(desk.appender.store(one)) for one in large]
+    await turn()
+    while desk.bus.gates:
+        await desk.let()
+    told = [name for names in desk.told()[appending.AT_ONCE :] for name in names]
+    assert told == [one.body.reservation_id for one in large]
+    assert all(one.done() for one in tasks)
+    assert max(len(one.body) for one in desk.inbox()) <= MAX_MESSAGE_BYTES < sum(len(one.body) for one in desk.inbox())
+
+
+MOVES = st.lists(
+    st.one_of(
+        st.tuples(st.just("ask"), st.integers(0, 30)),
+        st.tuples(st.sampled_from(["stored", "stored", "not stored", "ack lost"]), st.integers(0, 3)),
+        st.tuples(st.just("rebuild"), st.just(0)),
+    ),
+    min_size=20, max_size=60,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(moves=MOVES)
+def test_whoever_hears_that_it_is_stored_is_in_every_ledger_that_is_built_of_the_inbox(
+    moves: list[tuple[str, int]],
+) -> None:
+    """Held to the simple model: every fact in a message of its own, in the same order."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bulkhead.runtime.publisher.PUBLISH_ATTEMPTS", 1)
+        asyncio.run(_holds(moves))
+
+
+async def _holds(moves: list[tuple[str, int]]) -> None:
+    desk, known = Desk(), set()
+    for what, number in moves:
+        if what == "ask":
+            tenant, name = ("acme", "other")[number % 2], f"r{number}"
+            if name not in desk.asked or (desk.asked[name].done() and desk.asked[name].exception()):
+                await desk.ask(name, tenant=tenant, task=f"t{number % 3}")
+            known.add((tenant, f"t{number % 3}", name))
+        elif what == "rebuild":
+            _whole(desk, known)
+        elif number < len(desk.bus.gates):
+            await desk.let(number, what)
+    while desk.bus.gates:
+        await desk.let()
+    assert all(one.done() for one in desk.asked.values())
+    _whole(desk, known)
+
+
+def _whole(desk: Desk, known: set[tuple[str, str, str]]) -> None:
+    ledger, simple = Ledger(LEASE_MS), Ledger(LEASE_MS)
+    for stored in desk.inbox():
+        rebuild.take(ledger, stored)
+        for name in (one.body.reservation_id for one in parts(stored)):
+            [(tenant, task)] = {one[:2] for one in known if one[2] == name}
+            mine = fact(name, tenant, task)
+            core.restore(simple, core.entry_key("rag", tenant, task, name), core.sum_of(mine.body.amount),
+                         core.scopes_from(mine.body.scopes), NOW)  # fmt: skip
+    assert ledger == simple
+    told = {name for name, one in desk.asked.items() if one.done() and one.exception() is None}
+    assert told <= {key.rpartition("/")[2] for key in ledger.entries}
+
+
+async def test_those_of_a_ledger_that_a_later_mark_has_ended_count_no_more() -> None:
+    desk = Desk()
+    mark = Publisher("budget", MemoryBus(desk.broker, "budget"), b"b" * 32, lambda: NOW)
+    for epoch in ("e1", "e2"):
+        await mark.send("journal", LedgerMarked(epoch=epoch), tenant=rebuild.MARKS, task=rebuild.MARKS, cause=epoch)
+    await desk.ask(*(f"x{n}" for n in range(appending.AT_ONCE)), "a", "b")
+    while desk.bus.gates:
+        await desk.let()
+    ledger = Ledger(LEASE_MS)
+    for stored in desk.inbox():
+        rebuild.take(ledger, stored)
+    assert not ledger.entries and ledger.over == {"e1"}
+
+
+async def test_a_fact_is_found_whether_it_lies_alone_or_with_others_and_the_last_one_counts() -> None:
+    desk = Desk()
+    await desk.ask(*(f"x{n}" for n in range(appending.AT_ONCE)), "a", "b", task="t1")
+    while desk.bus.gates:
+        await desk.let()
+    bus = MemoryBus(desk.broker, "budget")
+    now = desk.broker.clock.now_ms()
+    for name in ("x0", "a", "b"):
+        found = await finding.find_fact(bus, "acme", "t1", "rag", name, now)
+        assert found is not None and found.reservation_id == name
+    for tenant, task, service, name in (("acme", "t2", "rag", "a"), ("other", "t1", "rag", "a"),
+                                        ("acme", "t1", "worker", "a"), ("acme", "t1", "rag", "z")):  # fmt: skip
+        assert await finding.find_fact(bus, tenant, task, service, name, now) is None
+    # Those stored together long before it was asked for are not looked through.
+    assert await finding.find_fact(bus, "acme", "t1", "rag", "a", now + 2 * finding.CLOCKS_MS) is None
+    later = fact("a", "acme", "t1")
+    later = later._replace(cause=facts.cause_of("a", "e2 server"),
+                           body=later.body.model_copy(update={"amount": Amount(tokens=77)}))  # fmt: skip
+    storing = asyncio.create_task(desk.appender.store(later))
+    await turn()
+    await desk.let()
+    await storing
+    found = await finding.find_fact(bus, "acme", "t1", "rag", "a", now)
+    assert found is not None and found.amount.tokens == 77
+
+
+async def test_a_task_reads_its_reservations_wherever_they_lie_and_no_others() -> None:
+    desk = Desk()
+    names = [f"x{n}" for n in range(appending.AT_ONCE)]
+    await desk.ask(*names, task="t1")
+    await desk.ask("a", "c", task="t1")
+    await desk.ask("b", task="t2")
+    await desk.ask("d", tenant="other", task="t1")
+    while desk.bus.gates:
+        await desk.let()
+    found = history.entries(await read_journal(MemoryBus(desk.broker, "operator"), "t1"))
+    mine = [one for one in found if one.tenant == "acme"]
+    assert [one.body.reservation_id for one in mine if isinstance(one.body, Reserved)] == [*names, "a", "c"]
+    assert not any(isinstance(one.body, ReservedTogether) for one in found)
+    assert {one.tenant for one in found} == {"acme", "other"} and len({one.id for one in found}) == len(found)
+
+
+async def test_what_was_spent_is_told_alike_whether_facts_lie_alone_or_together() -> None:
+    desk, alone = Desk(), Desk()
+    names = [f"r{n}" for n in range(9)]
+    await desk.ask(*names, task="t1")
+    await desk.ask("b", tenant="other")
+    while desk.bus.gates:
+        await desk.let()
+    for name in names:
+        await alone.ask(name, task="t1")
+        await alone.let()
+    assert max(map(len, desk.told())) > 1 == max(map(len, alone.told()))
+    spent = [await _spent(one) for one in (desk, alone)]
+    assert spent[0] == spent[1] and spent[0].total.held.calls == len(names)
+
+
+async def _spent(desk: Desk) -> SpendReplied:
+    book = SpendBook(MemoryBus(desk.broker, "budget"), lambda: NOW + 1_000)
+    claim = RequesterClaim(tenant="acme", person="ann", role="operator", via="api_key")
+    body = SpendRequested(requester=claim, by="task", since_s=3_600)
+    found = await book.answer(Received(None, body, "acme", "spend", "gateway", 0, NOW, 1))  # type: ignore[arg-type]
+    assert isinstance(found, SpendReplied) and found.failure is None
+    return found
+
+
+async def test_the_same_rows_make_the_same_message() -> None:
+    """Ids derive from reservation and ledger."""
+    found = []
+    for _ in range(2):
+        desk = Desk()
+        await desk.ask(*(f"x{n}" for n in range(appending.AT_ONCE)), "a", "b", "c")
+        while desk.bus.gates:
+            await desk.let()
+        found.append(desk.inbox()[-1])
+    assert (found[0].headers, found[0].body) == (found[1].headers, found[1].body)
