@@ -116,7 +116,10 @@ class Watcher:
                 log.warning("mark_is_of_another_journal", after=mark.after)
                 mark = Mark()
         self.fold = Watching(self._thresholds)
-        self.fold.watch.circuits.from_unix_ms = self._clock() - 2 * self._thresholds.breakers.window_ms
+        circuits, named, now = self.fold.watch.circuits, self._thresholds.breakers, self._clock()
+        circuits.from_unix_ms = now - 2 * named.window_ms
+        circuits.talk_from_unix_ms = now - named.chatter_window_ms
+        circuits.talkers.recall(mark.talks)
         self._owner = Owner(self._bus, self._message_key)
         start = max(0, mark.after - RANGE)
         old = {name: lived for name, lived in mark.living.items() if lived.first <= start}

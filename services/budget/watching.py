@@ -7,7 +7,7 @@ where the reading stood, and which tasks lived; their own messages make their st
 
 import json
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -15,7 +15,8 @@ from bulkhead.bus.port import Stored
 from bulkhead.health.events import Ended, Opened
 from bulkhead.health.evidence import Suspected
 from bulkhead.health.journal import PLANNING, Journal
-from bulkhead.health.thresholds import Thresholds
+from bulkhead.health.talkers import Row, Talkers
+from bulkhead.health.thresholds import DEFAULT, Thresholds
 from bulkhead.health.trips import Trip
 from bulkhead.health.watch import Watch
 from bulkhead.runtime.history import at_its_source
@@ -50,7 +51,8 @@ class Mark:
     """Where a fold may begin. living: every task that lived at `after`.
 
     subject, source: of the message at `after`, so that a journal that was made again is noticed. read: how far each
-    inbox had been read at `after`; one of which nothing comes later has been read all the same.
+    inbox had been read at `after`; one of which nothing comes later has been read all the same. talks: tasks that were
+    stopped for chatter, and count towards a breaker: they ended, and are not read again.
     """
 
     after: int = 0
@@ -58,23 +60,27 @@ class Mark:
     source: int = 0
     living: Mapping[str, Lived] = field(default_factory=dict)
     read: Mapping[str, int] = field(default_factory=dict)
+    talks: Sequence[Row] = ()
 
     def encode(self) -> bytes:
         """As it is kept."""
-        return json.dumps([3, self.after, self.subject, self.source, dict(self.living), dict(self.read)]).encode()
+        kept = [4, self.after, self.subject, self.source, dict(self.living), dict(self.read), list(self.talks)]
+        return json.dumps(kept).encode()
 
     @classmethod
     def decode(cls, raw: bytes) -> "Mark":
         """Back; a mark that cannot be read is none: the fold begins at the beginning."""
         try:
-            version, after, subject, source, living, read = json.loads(raw)
+            version, after, subject, source, living, read, *talks = json.loads(raw)
             if version == 2:
                 living = {name: [first] for name, first in living.items()}
             numbers = (after, source, *(one for row in living.values() for one in row), *read.values())
-            if version in (2, 3) and all(isinstance(one, int) for one in numbers):
+            if version in (2, 3, 4) and all(isinstance(one, int) for one in numbers):
+                known = Talkers(DEFAULT.breakers)
+                known.recall(talks[0] if version == 4 else ())
                 return cls(after, str(subject), source, {str(name): Lived(*row) for name, row in living.items()},
-                           {str(name): last for name, last in read.items()})  # fmt: skip
-        except (ValueError, TypeError, AttributeError):
+                           {str(name): last for name, last in read.items()}, known.rows())  # fmt: skip
+        except (ValueError, TypeError, AttributeError, IndexError):
             pass
         return cls()
 
@@ -234,7 +240,8 @@ class Watching:
             return Mark()
         subject, source = identity(self._last)
         living = {name: Lived(*one) for name, one in self._living.items()}
-        return Mark(self._last.sequence, subject, source, living, dict(self._read))
+        return Mark(self._last.sequence, subject, source, living, dict(self._read),
+                    self.watch.circuits.talkers.rows())  # fmt: skip
 
     def _trips(self, trip: Trip) -> None:
         if trip.id not in self._told and len(self.due) < MAX_DUE:

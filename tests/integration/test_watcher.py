@@ -376,11 +376,16 @@ async def _len(found: Awaitable[list[Any]], count: int) -> bool:
 
 
 def test_a_mark_that_cannot_be_read_is_none() -> None:
-    mark = Mark(7, "mesh.a.b.1.t.x", 3, {"t/x": Lived(2, 5, 6)}, {"worker": 4})
+    talks = ((("agent", "t", "worker.step"), {"t/y": (5, ("m1", "m2"), "ada")}, {"bob": 9}),)
+    mark = Mark(7, "mesh.a.b.1.t.x", 3, {"t/x": Lived(2, 5, 6)}, {"worker": 4}, talks)
     assert Mark.decode(mark.encode()) == mark
+    earlier = b'[3,7,"mesh.a.b.1.t.x",3,{"t/x":[2,5,6]},{"worker":4}]'
+    assert Mark.decode(earlier) == Mark(7, "mesh.a.b.1.t.x", 3, {"t/x": Lived(2, 5, 6)}, {"worker": 4})
     before = b'[2,7,"mesh.a.b.1.t.x",3,{"t/x":2},{"worker":4}]'
     assert Mark.decode(before) == Mark(7, "mesh.a.b.1.t.x", 3, {"t/x": Lived(2)}, {"worker": 4})
     for raw in (b"", b"{", b"[]", b"[2,1,2,3,{}]", b'[1,"a","b",3,{}]', b'[1,1,"b",3,[]]', b'[2,1,"b",3,[],{}]',
-                b'[3,1,"b",3,{"t/x":7},{}]', b'[3,1,"b",3,{"t/x":[1,2,3,4]},{}]'):
+                b'[3,1,"b",3,{"t/x":7},{}]', b'[3,1,"b",3,{"t/x":[1,2,3,4]},{}]', b'[4,1,"b",3,{},{}]',
+                b'[4,1,"b",3,{},{},7]', b'[4,1,"b",3,{},{},[[["a","b"],{},{}]]]',
+                b'[4,1,"b",3,{},{},[[["a","b","c"],{"t":[1]},{}]]]'):
         assert Mark.decode(raw) == Mark()
     assert Watching(DEFAULT).mark() == Mark()

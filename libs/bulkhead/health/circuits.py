@@ -9,10 +9,11 @@ talked.
 
 from collections import OrderedDict, deque
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from bulkhead.health.breakers import Asked, Breaker, Called, Changed, Reset, Tripped, step
 from bulkhead.health.events import Served
+from bulkhead.health.talkers import Talked, Talkers
 from bulkhead.health.thresholds import BreakerThresholds
 from bulkhead.health.trips import Trip, trip_of
 
@@ -36,19 +37,11 @@ class Shown:
         self.faults: deque[tuple[int, str, str]] = deque(maxlen=MAX_EVIDENCE)
 
 
-@dataclass(frozen=True, slots=True)
-class Talked:
-    """A task that was stopped for chatter: when, what showed it, for whom it ran."""
-
-    at_unix_ms: int
-    evidence: tuple[str, ...]
-    actor: str
-
-
 class Circuits:
     """The state of all breakers. changed: those whose phase is to be told, the newest state of each.
 
-    from_unix_ms: nothing counts that was before; what came of it is known from elsewhere, by `adopt` and `reset`.
+    from_unix_ms: no call counts that was before, nor a task that talked before talk_from_unix_ms; what came of it is
+    known from elsewhere, by `adopt` and `reset`. talkers: what counts towards holding an agent back that only talks.
     """
 
     def __init__(self, named: BreakerThresholds) -> None:
@@ -59,13 +52,14 @@ class Circuits:
         self._shown: dict[Key, Shown] = {}
         self._opened_by: dict[Key, tuple[str, ...]] = {}
         self._opened_for: dict[Key, tuple[str, ...]] = {}
-        self._talked: dict[Key, dict[str, Talked]] = {}
-        """Of an agent: the tasks that were stopped because it only talked in them."""
-        self.from_unix_ms = 0
+        self.talkers = Talkers(self._patient)
+        self.from_unix_ms = self.talk_from_unix_ms = 0
 
     def take(self, event: Served) -> list[Trip]:
         """One call that ended; a trip for each breaker that it opens."""
         trips: list[Trip] = []
+        if event.role and event.tenant and event.time_unix_ms >= self.talk_from_unix_ms:
+            self.talkers.uses(("agent", event.tenant, event.role), event.actor, event.time_unix_ms)
         if event.time_unix_ms < self.from_unix_ms:
             return trips
         for key, call in _calls(event):
@@ -79,7 +73,7 @@ class Circuits:
         """A trip of chatter in a task that runs for `actor`; a trip for each agent that by now has only talked in too
         many tasks."""
         roles = trip.facts.get("roles")
-        if trip.level != "stop" or trip.time_unix_ms < self.from_unix_ms or not isinstance(roles, list):
+        if trip.level != "stop" or trip.time_unix_ms < self.talk_from_unix_ms or not isinstance(roles, list):
             return []
         found = []
         for role in roles:
@@ -95,7 +89,7 @@ class Circuits:
         if breaker is not None:
             self.found[key], _ = step(breaker, Reset(at_unix_ms, by), self._named)
             self._shown.pop(key, None)
-            self._talked.pop(key, None)
+        self.talkers.forget(key, at_unix_ms)
         self.changed.pop(key, None)
 
     def adopt(
@@ -104,7 +98,7 @@ class Circuits:
         """What the owner before had decided, and this one did not see or saw a little differently."""
         self._keep(key, breaker)
         self._opened_by[key], self._opened_for[key] = evidence, actors
-        self._talked.pop(key, None)
+        self.talkers.forget(key, breaker.since_unix_ms if breaker.phase == "closed" else None)
         self.changed.pop(key, None)
 
     def evidence(self, key: Key) -> tuple[str, ...]:
@@ -151,11 +145,8 @@ class Circuits:
         self._keep(key, breaker)
         if at < (breaker.until_unix_ms if tried else breaker.since_unix_ms):
             return None  # It talked before it was held back, or before somebody let it go on.
-        tasks = self._talked.setdefault(key, {})
-        tasks.setdefault(trip.lineage, Talked(at, trip.evidence, actor))
-        for name in [name for name, one in tasks.items() if one.at_unix_ms <= at - named.chatter_window_ms]:
-            del tasks[name]
-        if not tried and len(tasks) < named.chatter_tasks:
+        tasks = self.talkers.add(key, trip.lineage, Talked(at, trip.evidence, actor))
+        if not tried and not self.talkers.enough(key, at):
             return None
         minutes = named.chatter_window_ms // 60_000
         reason = f"{_named(tasks)} stopped within {minutes} min because the agents only talked"
@@ -169,7 +160,7 @@ class Circuits:
             [*before, *(one.actor for one in tasks.values() if one.actor)]))[:MAX_ACTORS]
         self.changed[key] = opened
         self._keep(key, opened)
-        self._talked.pop(key)
+        self.talkers.forget(key)
         self._shown.pop(key, None)
         return opened
 
@@ -188,7 +179,7 @@ class Circuits:
             gone = next((one for one, found in self.found.items() if found.phase == "closed"), next(iter(self.found)))
             del self.found[gone]
             self._shown.pop(gone, None)
-            self._talked.pop(gone, None)
+            self.talkers.forget(gone)
             self._opened_by.pop(gone, None)
             self._opened_for.pop(gone, None)
             self.changed.pop(gone, None)

@@ -115,9 +115,11 @@ class BreakerThresholds:
     trials: int = 3
     trial_timeout_ms: int = 120_000
     chatter_tasks: int = 3
+    chatter_people: int = 2
     chatter_window_ms: int = 600_000
-    """An agent that only talked in so many tasks within so long, each of which was stopped for it after its warning, is
-    held back in all of them; once it was, the first such task while it is tried again does."""
+    """An agent that only talked in so many tasks of so many people within so long, each of which was stopped for it
+    after its warning, is held back in all of them; once it was, the first such task while it is tried again does. Where
+    nobody else used it meanwhile, one person's tasks do."""
 
 
 @dataclass(frozen=True, slots=True)

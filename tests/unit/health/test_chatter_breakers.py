@@ -1,7 +1,10 @@
 """An agent that only talks in task after task: playbooks of when it is held back, why, and what lets it go on."""
 
+import json
+
 import pytest
 
+from bulkhead.health.breakers import Breaker
 from bulkhead.health.circuits import Circuits
 from bulkhead.health.events import Served
 from bulkhead.health.thresholds import DEFAULT
@@ -99,7 +102,7 @@ def test_good_calls_as_trials_close_it_and_then_it_takes_three_tasks_again() -> 
     for number in range(NAMED.trials):
         circuits.take(good(number, until + 100 + number))
     assert circuits.found[AGENT].phase == "closed" and circuits.actors(AGENT) == ()
-    found = [len(circuits.talked(stopped(f"n{number}", until + 200 + number))) for number in range(3)]
+    found = [len(circuits.talked(stopped(f"n{number}", until + 200 + number), "ada")) for number in range(3)]
     assert found == [0, 0, 1]
 
 
@@ -110,5 +113,54 @@ def test_who_closes_it_closes_it_over_what_was_before_also_when_it_is_told_late(
     found = [len(circuits.talked(stopped(f"n{number}", NOW + 5_000 + number))) for number in range(3)]
     assert found == [0, 0, 1]
     fresh = Circuits(NAMED)
-    fresh.from_unix_ms = NOW + 1
+    fresh.talk_from_unix_ms = NOW + 1
     assert [one for number in range(9) for one in fresh.talked(stopped(f"t{number}", NOW))] == []
+
+
+def use(circuits: Circuits, actor: str, at: int, role: str = "worker.step") -> None:
+    task = f"acme/of-{actor}"
+    circuits.take(Served(f"u{actor}{at}", task, "s1/1", "acme", "tool", "look", False, 5, at, role, actor=actor))
+
+
+def opens(circuits: Circuits, *said: tuple[str, int]) -> list[int]:
+    """How many breakers each task opened: for whom it ran, and when it was stopped."""
+    return [len(circuits.talked(stopped(f"t{at}", at), actor)) for actor, at in said]
+
+
+def test_one_persons_chatter_holds_nobody_elses_work_back() -> None:
+    circuits = Circuits(NAMED)
+    use(circuits, "bob", NOW - 1)
+    assert opens(circuits, *(("ada", NOW + number) for number in range(20))) == [0] * 20, "what she asks for"
+    assert opens(circuits, ("bob", NOW + 30)) == [1], "bob's too: it is the agent"
+    assert circuits.actors(AGENT) == ("ada", "bob")
+
+
+@pytest.mark.parametrize(("who", "before", "role"), [
+    ("ada", 1, "worker.step"), ("bob", NAMED.chatter_window_ms + 3, "worker.step"), ("bob", 1, "worker.other"),
+], ids=["nobody else", "long ago", "another agent"])  # fmt: skip
+def test_where_nobody_else_uses_the_agent_one_persons_tasks_are_enough(who: str, before: int, role: str) -> None:
+    circuits = Circuits(NAMED)
+    use(circuits, who, NOW - before, role)
+    assert opens(circuits, ("ada", NOW), ("ada", NOW + 1), ("ada", NOW + 2)) == [0, 0, 1]
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_what_counts_outlives_a_restart_and_names_the_same_trip(used: bool) -> None:
+    """Those tasks ended, and nobody reads them again: the mark says what they were."""
+    before, after = Circuits(NAMED), Circuits(NAMED)
+    if used:
+        use(before, "bob", NOW - 1)
+    assert opens(before, ("ada", NOW), ("ada", NOW + 1)) == [0, 0]
+    after.talkers.recall(json.loads(json.dumps(before.talkers.rows())))
+    assert after.talkers.rows() == before.talkers.rows()
+    unbroken, begun_again = [one.talked(stopped("t9", NOW + 2), "ada") for one in (before, after)]
+    assert [one.id for one in unbroken] == [one.id for one in begun_again] and len(unbroken) == (not used)
+    assert before.changed == after.changed
+
+
+def test_who_learns_that_it_was_closed_counts_only_what_came_after() -> None:
+    circuits = Circuits(NAMED)
+    assert opens(circuits, ("ada", NOW), ("ada", NOW + 10)) == [0, 0]
+    closed = Breaker("agent", "worker.step", since_unix_ms=NOW + 5, reason="3 trials succeeded")
+    circuits.adopt(AGENT, closed)
+    assert opens(circuits, ("ada", NOW + 11), ("ada", NOW + 12)) == [0, 1], "one was before it closed"
