@@ -6,16 +6,26 @@ No proxy, no redirects, no cookies, no kept connections: what one call did, no o
 import asyncio
 import json
 import socket
+import traceback
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 
+from bulkhead.telemetry.log import Log
+
 from .registry import Tool
 from .settings import Settings
 from .tool import Arguments, Call, Done, Failed, Response, Unanswered
 
+log = Log("tools")
+
+BUG = "tool_bug"
+"""The code of a call whose tool raised, or returned what is no outcome."""
+BLOCKED_S = 2.0
+"""So much later than its timeout a call ends only where the tool blocks the process."""
 CONNECT_TIMEOUT_S = 5.0
 MAX_ANSWER_BYTES = 64 * 1024
 _NOT_SENT = (
@@ -60,13 +70,15 @@ class Workbench:
             max_output_bytes=tool.row.max_output_bytes,
             settings={name: given[name] for name in tool.row.requires if name in given},
         )
+        began = asyncio.get_running_loop().time()
         work = asyncio.ensure_future(tool.run(arguments, call))
         cutting = asyncio.ensure_future(cut.wait()) if cut is not None else None
         waiting: set[asyncio.Future[Any]] = {work} if cutting is None else {work, cutting}
         try:
             await asyncio.wait(waiting, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            self._look_at_the_time(tool, began, timeout_s)
             if work.done():
-                return work.result()
+                return _outcome(tool, work)
         finally:
             for future in waiting:
                 future.cancel()
@@ -76,6 +88,14 @@ class Workbench:
                           effect="unknown")  # fmt: skip
         return Failed("timeout", f"{tool.spec.name} took longer than {timeout_s * 1000:.0f} ms",
                       "try again later or ask for less", transient=True, effect="unknown")  # fmt: skip
+
+    def _look_at_the_time(self, tool: Tool, began: float, timeout_s: float) -> None:
+        """A tool that does not await cannot be ended, and nothing else runs meanwhile: whoever owns it is to know."""
+        took_s = asyncio.get_running_loop().time() - began
+        if took_s > timeout_s + BLOCKED_S:
+            log.error("tool_blocks", tool=tool.spec.name, took_ms=int(took_s * 1000), may_take_ms=int(timeout_s * 1000),
+                      meaning="every other call of this process stood still, its timeout could not end it",
+                      todo="await what it does, or put it into asyncio.to_thread")  # fmt: skip
 
     async def resolve(self, host: str, port: int) -> tuple[str, ...]:
         """IP addresses of a host; none when there is no such host."""
@@ -134,6 +154,33 @@ class Workbench:
             return Unanswered(f"{type(error).__name__}: {error}"[:200], sent=False)
         except httpx.HTTPError as error:
             return Unanswered(f"{type(error).__name__}: {error}"[:200], sent=True)
+
+
+def _outcome(tool: Tool, work: "asyncio.Future[Done | Failed]") -> Done | Failed:
+    """What the tool said. One that raises, or says something else, is mistaken: its traceback is for the log alone.
+
+    It may have changed the world before that: of a write the outcome is unknown. What it raised may name secrets, so
+    the agent reads the kind and the line of `run`.
+    """
+    name = tool.spec.name
+    error = asyncio.CancelledError() if work.cancelled() else work.exception()
+    if error is None:
+        said = work.result()
+        if isinstance(said, Done | Failed):
+            return said
+        return Failed(BUG, f"{name} returned a {type(said).__name__} where Done or Failed is due",
+                      "whoever wrote the tool must mend it: `return Done(text)`, from bulkhead.packs",
+                      effect="unknown")  # fmt: skip
+    where = _place(error)
+    log.error("tool_raised", exc_info=error, tool=name, error=f"{type(error).__name__}: {error}"[:500], where=where)
+    return Failed(BUG, f"{name} raised {type(error).__name__}{f' ({where})' if where else ''}",
+                  "its traceback is in the log of tool_executor; a tool returns Failed for what it can expect",
+                  transient=True, effect="unknown")  # fmt: skip
+
+
+def _place(error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{Path(frames[0].filename).name}, line {frames[0].lineno}" if frames else ""
 
 
 async def _bounded(response: httpx.Response, max_bytes: int) -> Response:

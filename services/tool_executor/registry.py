@@ -5,6 +5,7 @@ has no function, or the other way round, fails at start and not at the first cal
 """
 
 import importlib
+import inspect
 import json
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -120,6 +121,8 @@ def _function(row: ToolRow) -> Run:
         raise _no_function(name, module, error) from error
     except AttributeError as error:
         raise _no_function(name, module, error) from error
+    if not inspect.iscoroutinefunction(run):
+        raise _no_function(name, module, TypeError(f"its run is no `async def` but a {type(run).__name__}"))
     return run
 
 

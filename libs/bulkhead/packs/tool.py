@@ -1,6 +1,8 @@
 """What a tool is to write: `async def run(arguments: Arguments, call: Call) -> Done | Failed`.
 
-Arguments come in already checked against the tool's schema. A tool raises nothing that it can expect.
+Arguments come in already checked against the tool's schema. A tool raises nothing that it can expect: what it raises
+is told as `tool_bug`, tried again where that is allowed, and of a write nobody knows then whether it was done. It
+awaits what takes time: the process does nothing else while it does not, and its timeout cannot end it.
 """
 
 from collections.abc import Awaitable, Callable, Mapping

@@ -69,6 +69,6 @@ class Log:
         """Something that somebody should know."""
         self._logger.warning(event, extra={"values": values})
 
-    def error(self, event: str, *, exc_info: bool = False, **values: object) -> None:
+    def error(self, event: str, *, exc_info: bool | BaseException = False, **values: object) -> None:
         """Something that somebody must look at."""
         self._logger.error(event, extra={"values": values}, exc_info=exc_info)

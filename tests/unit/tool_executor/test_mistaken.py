@@ -1,0 +1,75 @@
+"""Tools with mistakes: they raise, return anything, block. The asker is told, a write counts as maybe done, no call is
+handed out again and again, and what is told names no secret."""
+
+import logging
+import time
+from dataclasses import replace
+
+import pytest
+
+from bulkhead.packs import Arguments, Call, Done
+from services.tool_executor import registry
+
+SECRET = "token=hunter2"
+
+
+def mistaken(desk, run, tool: str = "counter_increment") -> None:
+    """One tool of the desk is carried out by this function from now on."""
+    found = desk.doer._registry.tools
+    found[tool] = replace(found[tool], run=run)
+
+
+async def raises(arguments: Arguments, call: Call) -> Done:
+    raise KeyError(SECRET)
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "outcome", "tries"),
+    [
+        ("calculate", {"expression": "1"}, "failed", 3),
+        ("counter_increment", {"name": "n"}, "uncertain", 3),
+        ("counter_increment_unkeyed", {"name": "n"}, "uncertain", 1),
+    ],
+)
+async def test_a_tool_that_raises_is_a_failed_call_and_a_write_may_have_been_done(
+    counting, caplog, tool: str, arguments: dict, outcome: str, tries: int
+) -> None:
+    mistaken(counting, raises, tool)
+    with caplog.at_level(logging.ERROR, "bulkhead"):
+        reply = await counting.call(tool, arguments)
+    assert (reply.outcome, reply.failure.code, reply.usage.tool_calls) == (outcome, "tool_bug", tries)
+    assert f"{tool} raised KeyError (test_mistaken.py, line " in reply.failure.message and reply.failure.hint
+    assert SECRET not in reply.encode().decode(), "what a tool raises may name secrets; agents do not read it"
+    assert all(held.settled is not None for held in counting.reservations), "the money of each try is settled"
+    said = [one for one in caplog.records if one.getMessage() == "tool_raised"]
+    assert len(said) == tries and SECRET in said[0].values["error"] and said[0].exc_info[2] is not None
+
+
+async def test_a_tool_that_returns_no_outcome_is_told_once(counting) -> None:
+    async def text(arguments: Arguments, call: Call) -> str:
+        return "paid"
+
+    mistaken(counting, text)
+    reply = await counting.call("counter_increment", {"name": "n"})
+    assert (reply.outcome, reply.failure.code, reply.usage.tool_calls) == ("uncertain", "tool_bug", 1)
+    assert "returned a str where Done or Failed is due" in reply.failure.message
+
+
+async def test_a_tool_that_blocks_the_process_is_named_in_the_log(counting, caplog, monkeypatch) -> None:
+    async def blocks(arguments: Arguments, call: Call) -> Done:
+        time.sleep(0.2)  # noqa: ASYNC251 - the mistake
+        return Done("late")
+
+    monkeypatch.setattr("services.tool_executor.effects.BLOCKED_S", 0.05)
+    mistaken(counting, blocks)
+    with caplog.at_level(logging.ERROR, "bulkhead"):
+        reply = await counting.call("counter_increment", {"name": "n"}, deadline_ms=50)
+    assert reply.outcome == "succeeded", "it was done, late as it is"
+    (said,) = [one for one in caplog.records if one.getMessage() == "tool_blocks"]
+    assert said.values["tool"] == "counter_increment" and "asyncio.to_thread" in said.values["todo"]
+
+
+def test_a_tool_that_is_no_async_function_fails_at_start(monkeypatch) -> None:
+    monkeypatch.setattr("services.tool_executor.tools.calculate.run", lambda arguments, call: Done("1"))
+    with pytest.raises(ValueError, match=r"calculate.*has no `async def run.*but a function"):
+        registry.load()
