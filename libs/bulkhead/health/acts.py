@@ -8,7 +8,7 @@ from collections.abc import Container
 from dataclasses import replace
 from functools import lru_cache
 
-from bulkhead.health import normal
+from bulkhead.health import looks, normal
 from bulkhead.health.events import Act
 
 MAX_KIN_CHARS = 300
@@ -34,6 +34,11 @@ def is_pause(act: Act) -> bool:
     if isinstance(arguments, dict) and len(arguments) == 1:
         (arguments,) = arguments.values()
     return isinstance(arguments, str) and len(arguments) < 40 and _SLEEPS.match(arguments) is not None
+
+
+def only_lives(act: Act) -> bool:
+    """Whether it only says that its agent lives: it does nothing, and what is done around it counts."""
+    return not act.says and not act.error and looks.lives(act.action)
 
 
 @lru_cache(maxsize=1_024)

@@ -25,10 +25,11 @@ def alike(one: str, other: str, near: float, *, lists: bool = False) -> bool:
         return False
     if normal.similarity(normal.shingles(one, most=MOST_CHARS), normal.shingles(other, most=MOST_CHARS)) < near:
         return False
-    return lists or not (one == other or _next_of_a_list(one, other))
+    return lists or not (one == other or next_of_a_list(one, other))
 
 
-def _next_of_a_list(one: str, other: str) -> bool:
+def next_of_a_list(one: str, other: str) -> bool:
+    """Whether two lines of one form differ in one place, or in numbers alone."""
     if _form(one) == _form(other):
         return True
     words, others = _words(one), _words(other)
@@ -52,3 +53,9 @@ def _form(text: str) -> str:
 @lru_cache(maxsize=64)
 def _words(text: str) -> list[str]:
     return _WORD.findall(text.casefold())
+
+
+@lru_cache(maxsize=64)
+def words_of(text: str) -> frozenset[str]:
+    """The words of a text."""
+    return frozenset(_words(text))

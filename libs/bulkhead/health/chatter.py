@@ -4,9 +4,10 @@ In: acts. Out: trips. A pair is a group of two; a group is a strongly connected 
 triangle, in which no pair says much, counts as what it is. Work by anyone of a group sets its count back.
 """
 
+import re
 from collections import OrderedDict, deque
 
-from bulkhead.health import normal
+from bulkhead.health import acts, normal
 from bulkhead.health.components import components
 from bulkhead.health.events import Act
 from bulkhead.health.thresholds import ChatterThresholds
@@ -16,6 +17,9 @@ MAX_LINEAGES = 100_000
 MAX_AGENTS = 256
 MAX_HEARD = 256
 """Texts of one lineage that are remembered."""
+_NUMBER = re.compile(r"\d+")
+MAX_PHRASES = 2_048
+MAX_PHRASED_CHARS = 400
 
 
 class Chatter:
@@ -55,14 +59,14 @@ def is_coordination(act: Act) -> bool:
 
 
 class _Balance:
-    """One lineage. `_recent` is a window of acts: (coordination?, tokens, id)."""
+    """One lineage. `_recent` is a window of acts: (coordination?, tokens, id, does it tell anything?)."""
 
-    __slots__ = ("_earned", "_groups", "_heard", "_inside", "_named", "_recent", "_roles", "_stale", "_talks",
-                 "_tokens", "_told", "_work")
+    __slots__ = ("_earned", "_groups", "_heard", "_inside", "_named", "_phrases", "_recent", "_roles", "_stale",
+                 "_talks", "_telling", "_tells", "_tokens", "_told", "_work")
 
     def __init__(self, named: ChatterThresholds) -> None:
         self._named = named
-        self._recent: deque[tuple[bool, int, str]] = deque(maxlen=named.window)
+        self._recent: deque[tuple[bool, int, str, bool]] = deque(maxlen=named.window)
         self._work = [0, 0]
         self._tokens = [0, 0]
         self._talks: dict[str, dict[str, None]] = {}
@@ -73,10 +77,16 @@ class _Balance:
         self._heard: OrderedDict[int, None] = OrderedDict()
         self._stale: dict[frozenset[str], int] = {}
         self._roles: dict[str, str] = {}
+        self._phrases: OrderedDict[str, None] = OrderedDict()
+        self._telling = 0
+        """How many messages of the window tell something: most of their phrases are new."""
+        self._tells: dict[frozenset[str], int] = {}
+        """As many of each group, since one of it last did work."""
 
     def take(self, act: Act) -> list[Trip]:
         coordination = is_coordination(act)
         stale = coordination and self._is_stale(act)
+        telling = coordination and not stale and self._tells_something(act)
         if not coordination and not is_productive(act):
             return []
         if coordination and act.role and (act.agent in self._roles or len(self._roles) < MAX_AGENTS):
@@ -84,16 +94,18 @@ class _Balance:
         if coordination and self._is_news(act):
             return []
         if len(self._recent) == self._named.window:
-            old, tokens, _ = self._recent[0]
+            old, tokens, _, told = self._recent[0]
             self._work[old] -= 1
             self._tokens[old] -= tokens
-        self._recent.append((coordination, act.tokens, act.id))
+            self._telling -= told
+        self._recent.append((coordination, act.tokens, act.id, telling))
+        self._telling += telling
         self._work[coordination] += 1
         self._tokens[coordination] += act.tokens
         if not coordination:
             self._worked(act.agent)
             return []
-        found = [self._whole(act), self._group(act, stale)]
+        found = [self._whole(act), self._group(act, stale, telling)]
         return [trip for trip in found if trip is not None]
 
     def _is_news(self, act: Act) -> bool:
@@ -119,12 +131,27 @@ class _Balance:
             self._heard.popitem(last=False)
         return known
 
+    def _tells_something(self, act: Act) -> bool:
+        """Whether most of its phrases were said by nobody before; other numbers make no other phrase."""
+        said = _NUMBER.sub("#", acts.words(act)[:MAX_PHRASED_CHARS])
+        found = normal.phrases(said) if said else frozenset()
+        new = [one for one in found if one not in self._phrases]
+        for one in new:
+            self._phrases[one] = None
+        while len(self._phrases) > MAX_PHRASES:
+            self._phrases.popitem(last=False)
+        return len(new) > self._named.telling_part * len(found)
+
+    def _patience(self, telling: int, messages: int) -> int:
+        return self._named.telling_factor if telling > self._named.telling_part * messages else 1
+
     def _worked(self, agent: str) -> None:
         if len(self._earned) < MAX_AGENTS:
             self._earned.add(agent)
         for group in [one for one in self._inside if agent in one]:
             del self._inside[group]
             self._stale.pop(group, None)
+            self._tells.pop(group, None)
         self._told = {one for one in self._told if one[0] != "group"}
         if self._work[False] and self._work[True] < self._named.warn_ratio * self._work[False]:
             self._told.clear()
@@ -132,7 +159,8 @@ class _Balance:
     def _whole(self, act: Act) -> Trip | None:
         named, (work, talk), tokens = self._named, self._work, self._tokens[True]
         level: Level | None = None
-        if (talk >= named.stop_messages and talk >= named.stop_ratio * work) or (
+        most = named.stop_messages * self._patience(self._telling, talk)
+        if (talk >= most and talk >= named.stop_ratio * work) or (
             tokens >= named.stop_tokens and tokens >= named.stop_ratio * self._tokens[False]
         ):
             level = "stop"
@@ -144,12 +172,12 @@ class _Balance:
             return None
         agents = tuple(sorted(self._talks))[:MAX_AGENTS]
         what = f"{talk} messages ({tokens:,} tokens) between agents against {work} acts of work"
-        evidence = tuple(name for coordination, _, name in self._recent if coordination)
+        evidence = tuple(name for coordination, _, name, _ in self._recent if coordination)
         return trip_of("chatter.task", level, act.tenant, act.lineage, agents, what, evidence, act.time_unix_ms, act.id,
                        {"talk": talk, "work": work, "talk_tokens": tokens, "work_tokens": self._tokens[False],
                         "roles": self._roles_of(agents)})
 
-    def _group(self, act: Act, stale: bool) -> Trip | None:
+    def _group(self, act: Act, stale: bool, telling: bool) -> Trip | None:
         if self._groups is None:
             found = components(list(self._talks), lambda one: self._talks.get(one, ()))
             self._groups = [frozenset(one) for one in found]
@@ -160,15 +188,18 @@ class _Balance:
                     joined = [name for one in parts for name in self._inside.pop(one)]
                     self._inside[group] = deque(joined, maxlen=self._named.window)
                     self._stale[group] = sum(self._stale.pop(one, 0) for one in parts)
+                    self._tells[group] = sum(self._tells.pop(one, 0) for one in parts)
         group = next((one for one in self._groups if act.agent in one and act.to in one), None)
         if group is None:
             return None
         inside = self._inside.setdefault(group, deque(maxlen=self._named.window))
         inside.append(act.id)
         old = self._stale[group] = self._stale.get(group, 0) + stale
+        told = self._tells[group] = self._tells.get(group, 0) + telling
         count, named = len(inside), self._named
+        most = named.group_stop_messages * self._patience(told, count)
         nothing_new = old >= named.stale_stop_messages and old >= named.stale_stop_part * count
-        level: Level | None = "stop" if count >= named.group_stop_messages or nothing_new else (
+        level: Level | None = "stop" if count >= most or nothing_new else (
             "warn" if count >= named.group_warn_messages else None)
         agents = tuple(sorted(group))
         if level is None or self._known("group", "\0".join(agents), level):

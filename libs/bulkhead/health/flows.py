@@ -30,6 +30,18 @@ _MAKES = re.compile(
 _GIVES_WORK = re.compile(r"(?:^|[^a-z])(?:pop|next|take|dequeue|receive|claim|pull|poll|draw|pick)(?:$|[^a-z])")
 
 
+@lru_cache(maxsize=1_024)
+def gives_work(action: str) -> bool:
+    """Whether a call by its name is answered with the next piece of work."""
+    return _GIVES_WORK.search(action) is not None
+
+
+@lru_cache(maxsize=1_024)
+def makes(action: str) -> bool:
+    """Whether a call by its name makes something new each time."""
+    return _MAKES.search(action) is not None
+
+
 def same_but_for_gifts(place: "Window", window: "Window", most_chars: int, *, spent: bool) -> bool:
     """Whether calls are one call. place: one of each round, oldest first; window: what was done meanwhile, by anybody.
 
@@ -84,9 +96,9 @@ def _givers(value: str, before: "Container[str]", since: "Sequence[Step]", spent
         return []
     givers = [step for step in since if value in (MADE.findall(step.answer) if counted else step.answer)
               or (not counted and any(value in one for one in step.heard))]  # fmt: skip
-    if any(_GIVES_WORK.search(one.action) for one in givers):
+    if any(gives_work(one.action) for one in givers):
         return []
-    return givers if spent or any(_MAKES.search(one.action) for one in givers) else []
+    return givers if spent or any(makes(one.action) for one in givers) else []
 
 
 def _counts_up(value: str, before: "Container[str]") -> bool:

@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
 
-from bulkhead.health.flows import MADE, form, same_but_for_gifts
-from bulkhead.health.loops import MAX_STEP_CHARS, Finding, Level, Step, Window, finding
+from bulkhead.health import looks
+from bulkhead.health.flows import MADE, form, gives_work, makes, same_but_for_gifts
+from bulkhead.health.loops import MAX_STEP_CHARS, Finding, Level, Step, Window, finding, is_list
+from bulkhead.health.normal import nothing, phrases
 from bulkhead.health.pauses import deliberate
 from bulkhead.health.thresholds import LoopThresholds
 
@@ -46,13 +48,6 @@ _SPENT = re.compile(
 )
 """Said of what was handed out: it is of no use, and not what was done with it."""
 _NUMBER = re.compile(r"(?<![\w.])\d+(?![\w.])")
-_FAILS = re.compile(
-    r":\s?false\b|\bfail(?:ed|s|ure)?\b(?!\"?\s?[:=]\s?(?:\d|null|false|\"\"|\[\]|none))|\b(?:panic|crash\w*|denied|declined|insufficient|expired|forbidden|unauthori[sz]ed|"
-    r"invalid|error|exception|traceback|unavailable|refused|aborted|unable|cannot|not (?:valid|found|allowed|possible)|"
-    r"wrong|rejected|fehlgeschlagen|abgelehnt|verweigert|ungültig|rechazad[oa]|denegad[oa])\b"
-    r"(?!\"?\s?[:=]\s?(?:0\b|null|false|\"\"|\[\]|none))",
-    re.IGNORECASE,
-)
 
 
 def counting(window: Window, named: LoopThresholds, every: Window = ()) -> Finding | None:
@@ -113,6 +108,146 @@ def _failed(places: Sequence[Window]) -> bool:
     return any((place[0].action, form(place[0].text)) not in through for place in failing)
 
 
+def acknowledged(window: Window, named: LoopThresholds) -> Finding | None:
+    """The same calls, round after round, and what is new in their answers tells nothing: a token that each answer has,
+    or one counter that goes through different calls. window: calls, of an agent or of the whole lineage.
+
+    At least one of them does more than look. What makes or moves something, and what gives out work, is another one
+    each time; a look whose answer is nothing but a token shows that something has changed.
+    """
+    least = named.counting_warn_rounds
+    for period in range(2, min(MAX_PERIOD, len(window) // least) + 1):
+        if window[-1].call != window[-1 - period].call:
+            continue
+        rounds = _rounds(window, period, least)
+        places = list(zip(*rounds, strict=True))
+        if any(step.call != place[0].call or step.error for place in places for step in place):
+            continue
+        varying = [place for place in places if len({step.result for step in place}) > 1]
+        if not varying or any(_opaque(step) != _opaque(place[0]) for place in varying for step in place):
+            continue
+        if len({place[0].call for place in places}) == 1 or deliberate(rounds, named):
+            continue
+        if not (_one_counter(varying) or _only_tokens(varying, places, named)):
+            continue
+        longer = _rounds(window, period, named.counting_stop_rounds) if len(window) >= 4 * period else rounds
+        whole = all(
+            step.call == first.call and _opaque(step) == _opaque(first) for one in longer
+            for step, first in zip(one, rounds[0], strict=True)
+        )
+        number = len(longer) if whole else least
+        level: Level = "stop" if number >= named.counting_stop_rounds else "warn"
+        part = window[-number * period :]
+        return finding("counting", level, period, number, part, f"the same {period} calls {number} over; all that is "
+                       "new in their answers is a token or a count of the calls themselves")
+    return None
+
+
+def _opaque(step: Step) -> tuple[bool, str]:
+    return step.error, _without_numbers(step.answer)
+
+
+@lru_cache(maxsize=256)
+def _without_numbers(answer: str) -> str:
+    return _VARYING.sub("#", _TOKEN.sub("#", answer))
+
+
+def _one_counter(varying: Sequence[Window]) -> bool:
+    """Whether the answers of different calls hold one number that each of them puts up by the same."""
+    if len({place[0].call for place in varying}) < _SEVERAL or any(_another_each_time(place[0]) for place in varying):
+        return False
+    steps = sorted((step for place in varying for step in place), key=lambda step: step.index)
+    numbers = [tuple(int(one) for one in _NUMBER.findall(step.answer)[:8] if len(one) < _LONGEST) for step in steps]
+    if len({len(one) for one in numbers}) > 1:
+        return False
+    columns = [{b - a for a, b in pairwise(column)} for column in zip(*numbers, strict=True)]
+    moving = [one for one in columns if one != {0}]
+    return bool(moving) and all(len(one) == 1 and 0 < min(one) <= _SMALL_STEP for one in moving)
+
+
+def _only_tokens(varying: Sequence[Window], places: Sequence[Window], named: LoopThresholds) -> bool:
+    """Whether nothing but tokens is new, in answers that tell something besides, or of what does more than look."""
+    if all(looks.reads(place[0].action, place[0].text) for place in places):
+        return False
+    if any(looks.moves(place[0].action, place[0].text) for place in places):
+        return False
+    for place in varying:
+        if _another_each_time(place[0]) or len({_TOKEN.sub("#", step.answer) for step in place}) > 1:
+            return False
+        told = len(_TOKEN.sub("", place[0].answer))
+        if told < named.informative_chars and looks.reads(place[0].action, place[0].text):
+            return False
+    return True
+
+
+def _another_each_time(step: Step) -> bool:
+    return makes(step.action) or gives_work(step.action) or looks.moves(step.action, step.text)
+
+
+def fruitless(window: Window, named: LoopThresholds) -> Finding | None:
+    """One thing asked for in ever other words, and nothing found, or what had been found before. window: calls."""
+    last, told, count = window[-1], _unordered(window[-1]), 0
+    for step in reversed(window):
+        if step.action != last.action or step.error or step.length != last.length or _unordered(step) != told:
+            break
+        count += 1
+    part = window[-count:]
+    if count < named.fruitless_warn:
+        return None
+    if last.length < named.informative_chars and not nothing(last.answer):
+        return None
+    texts = [_asked(step.text) for step in part]
+    if len({step.text for step in part}) * 2 < count or is_list(part) or not frozenset.intersection(*texts):
+        return None
+    level: Level = "stop" if count >= named.fruitless_stop else "warn"
+    return finding("fruitless", level, 1, count, part, f"{last.agent} asked {last.action} for one thing in other "
+                   f"words, {count} times in a row, and learnt nothing more")
+
+
+@lru_cache(maxsize=256)
+def _asked(text: str) -> frozenset[str]:
+    """The words that a call asks with, without the names of its arguments and what is in every question."""
+    return frozenset(one for one in _WORD.findall(_KEY.sub(" ", text).casefold()) if len(one) > _SHORT_WORD)
+
+
+def _unordered(step: Step) -> tuple[str, ...] | int:
+    return _sorted(step.answer) if step.length < MAX_STEP_CHARS else step.result
+
+
+@lru_cache(maxsize=256)
+def _sorted(answer: str) -> tuple[str, ...]:
+    return tuple(sorted(_WORD.findall(answer)))
+
+
+def handed_down(window: Window, named: LoopThresholds) -> Finding | None:
+    """A task handed from one to the next, in nearly the same words, and nobody does more than look. window: of the
+    lineage; its newest hands on."""
+    last = window[-1]
+    asked = phrases(last.text)
+    chain, agents, between = [last], {last.agent}, list[frozenset[int]]()
+    looked = set[int]()
+    for step in reversed(window[:-1]):
+        if step.says:
+            continue
+        if step.action != last.action:
+            if step.agent != chain[-1].agent or not looks.reads(step.action, step.text):
+                break
+            looked.add(step.what)
+            continue
+        found = phrases(step.text)
+        if step.agent in agents or 5 * len(found & asked) < 4 * min(len(found), len(asked)):
+            break
+        chain.append(step)
+        agents.add(step.agent)
+        between.append(frozenset(looked))
+        looked = set()
+    if len(chain) < named.down_warn or len(last.text) < named.handed_chars or len(set(between[:-1])) > 1:
+        return None
+    level: Level = "stop" if len(chain) >= named.down_stop else "warn"
+    return finding("down", level, 1, len(chain), chain[::-1],
+                   f"a task was handed down {len(chain)} times, and nobody did more than look")
+
+
 def handed_round(window: Window, named: LoopThresholds) -> Finding | None:
     """The same words go round from one to the next, and come to who had said them; what each does between is the same
     but for its numbers. window: of the whole lineage, the newest is said to somebody."""
@@ -152,6 +287,8 @@ def claimed_round(window: Window, named: LoopThresholds) -> Finding | None:
         return None
     if len({_form(step) for step in part}) > 1 or deliberate([[step] for step in part], named):
         return None
+    if gives_work(last.action) and len({_ROUNDS.sub("", step.answer) for step in part}) == len(part):
+        return None  # Each of them got something else.
     return finding("ring", "stop", size, named.cycle_stop_rounds, part,
                    f"{size} agents made the same call {last.action} in turns, {named.cycle_stop_rounds} times round")
 
@@ -238,15 +375,18 @@ def _written(step: Step) -> tuple[str, str]:
 
 def fails(step: Step) -> bool:
     """Whether a result is an error, or says that it came to nothing."""
-    return step.error or _tells_of_failure(step.answer)
-
-
-@lru_cache(maxsize=256)
-def _tells_of_failure(answer: str) -> bool:
-    return _FAILS.search(answer) is not None
+    return step.error or looks.tells_of_failure(step.answer)
 
 
 _SEVERAL = 2
+_SMALL_STEP = 2
+_SHORT_WORD = 3
+_WORD = re.compile(r"[^\W_]+")
+_KEY = re.compile(r'"[\w-]+":')
+_TOKEN = re.compile(
+    r"[\w:/.-]*<id>[\w./-]*|\b(?=[0-9a-f]*\d)(?=[0-9a-f]*[a-f])[0-9a-f]{6,}\b|\b(?=\w*[A-Za-z])(?=(?:\w*\d){2})\w{8,}\b"
+    r"|\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f-]{22,}"
+)
 _DIGITS = 2
 """A number may have grown by so many."""
 _STOP: Level = "stop"

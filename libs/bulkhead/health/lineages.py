@@ -32,9 +32,9 @@ Detector = Callable[[Window, LoopThresholds], Finding | None]
 EXACT: tuple[Detector, ...] = (loops.repeat, loops.cycle, loops.stagnation)
 """Of every view, when something was done that had been done before with the same result."""
 KINDS = {"error": "soft", "monologue": "soft", "paraphrase": "soft", "beyond": "pages", "respawn": "respawn",
-         "stuffing": "stuffing", "counting": "counting", "versions": "versions", "automatic": "automatic"}  # fmt: skip
+         "stuffing": "stuffing", "fruitless": "fruitless", "down": "down", "counting": "counting",
+         "versions": "versions", "automatic": "automatic"}  # fmt: skip
 """Families that are told again after something else than a new result, or (those made of new ones) never."""
-FAILING: tuple[Detector, ...] = (loops.failing, loops.errors)
 _LASTS = re.compile(r"wait|block|poll|linger|timeout", re.IGNORECASE)
 
 
@@ -68,8 +68,8 @@ class _Lineage:
     """The windows of one lineage."""
 
     __slots__ = (
-        "_addresses", "_agents", "_all", "_call", "_claims", "_count", "_groups", "_kins", "_last_unix_ms", "_looks",
-        "_named", "_news", "_pages", "_repeats", "_seen", "_talks", "_told", "_waited", "_workers",
+        "_addresses", "_agents", "_all", "_call", "_changes", "_claims", "_count", "_groups", "_kins", "_last_unix_ms",
+        "_looks", "_named", "_news", "_pages", "_repeats", "_seen", "_talks", "_told", "_waited", "_workers",
     )
 
     def __init__(self, named: LoopThresholds) -> None:
@@ -85,6 +85,8 @@ class _Lineage:
         """How often a call was made, whatever came of it."""
         self._news: dict[str, int] = {}
         """When an agent last did what nobody of the lineage had done before."""
+        self._changes: dict[str, int] = {}
+        """When it last did so, and it was more than a look."""
         self._addresses: OrderedDict[str, None] = OrderedDict()
         self._talks: dict[str, dict[str, None]] = {}
         self._groups: list[set[str]] | None = []
@@ -104,6 +106,8 @@ class _Lineage:
         if acts.is_pause(act):
             self._waited.add(act.agent)
             return []
+        if acts.only_lives(act):
+            return []
         step = self._step(act)
         if act.since_unix_ms and self._beside(step, act.since_unix_ms):
             return []
@@ -115,7 +119,11 @@ class _Lineage:
             self._news[act.agent] = step.index
             if len(self._news) > self._named.max_agents:
                 self._news.pop(next(iter(self._news)))
-        if times > 1 and self._prompted(step, last):
+            if not looks.reads(act.action, step.text):
+                self._changes[act.agent] = step.index
+                if len(self._changes) > self._named.max_agents:
+                    self._changes.pop(next(iter(self._changes)))
+        if times > 1 and self._prompted(step, last, times):
             # Again it is done to something new: no repetition of what was done to something else. The second time
             # proves nothing, for in the first round of a loop all is new.
             step.same, last = step.same ^ normal.digest(str(step.index)), 0
@@ -198,7 +206,10 @@ class _Lineage:
             if again and (finding := loops.respawned(every, named)) is not None:
                 found.append(("lineage", finding))
         if step.error:
-            finding = _strongest(FAILING, calls, named)
+            mended = [one for one in calls if one is step or not looks.notes(one.action)]
+            finding = loops.failing(mended, named)
+            if finding is None or finding.level == "warn":
+                finding = loops.errors(calls, named) or finding
             # Somebody else mends what is checked: he may try for as long as one who tries around by himself.
             mends = finding is not None and finding.rounds < named.error_stop and self._prompted(step, calls[-2].index)
             if finding is not None and not mends:
@@ -209,16 +220,37 @@ class _Lineage:
             self._told.pop((agent, "pages"), None)
         elif (finding := loops.beyond(calls, named)) is not None:
             found.append((agent, finding))
-        if not found and (self._often(step) or _often_in_vain(step, calls, named)):
+        often = self._often(step)
+        if not found and (often or _often_in_vain(step, calls, named)):
             mute = [one for one in calls if not one.says]
             finding = futile.counting(mute, named, list(self._all))
             if finding is not None and not self._prompted(step, mute[-1 - finding.period].index):
                 found.append((agent, finding))
+            if not found and often:
+                for view, part in ((agent, mute), ("lineage", [one for one in self._all if not one.says])):
+                    finding = futile.acknowledged(part, named)
+                    if finding is not None and (view == agent) == (len(finding.agents) == 1):
+                        found.append((view, finding))
+        if not found:
+            found += self._in_vain(step, calls)
         if len(step.text) >= named.product_chars and not found:
             mute = [one for one in calls if not one.says]
             if (finding := futile.versions(mute, named)) is not None:
                 found.append((agent, finding))
         return found
+
+    def _in_vain(self, step: Step, calls: Window) -> list[tuple[str, Finding]]:
+        """What is new by its words, and nothing comes of it."""
+        if looks.delegates(step.action):
+            finding = futile.handed_down(list(self._all), self._named)
+            return [] if finding is None else [("lineage", finding)]
+        lately = calls[-self._named.fruitless_warn :]
+        if step.error or len(lately) < self._named.fruitless_warn or any(
+            one.action != step.action or one.length != step.length for one in lately
+        ) or not looks.reads(step.action, step.text):
+            return []
+        finding = futile.fruitless([one for one in calls if not one.says], self._named)
+        return [] if finding is None else [(f"agent {step.agent}", finding)]
 
     def _often(self, step: Step) -> bool:
         """Whether a call was made so often that its results may be compared without their numbers."""
@@ -261,18 +293,22 @@ class _Lineage:
             {"view": view, "period": finding.period, "rounds": finding.rounds},
         )
 
-    def _prompted(self, step: Step, last: int) -> bool:
+    def _prompted(self, step: Step, last: int, times: int = 0) -> bool:
         """Whether somebody else did new work since this was done before, and this is about that: he is the one that it
-        is said to, or the control was handed to him, or it is a check, or names nothing."""
+        is said to, or the control was handed to him, or it is a check, or names nothing. Whatever else is done (so
+        many `times` already) may be about what others have changed, for some time."""
         if not self._news or (step.error and not looks.checks(step.action, step.text)):
             return False
         if step.to:
             return self._news.get(step.to, 0) > last
         # It names nothing, and answers with a word: it is about whatever there is now.
         bare = step.text in ("", "{}") and step.length < self._named.informative_chars
-        if step.says or not (bare or normal.hands_over(step.action) or looks.checks(step.action, step.text)):
+        if step.says:
             return False
-        return any(at > last for agent, at in self._news.items() if agent != step.agent)
+        if bare or normal.hands_over(step.action) or looks.checks(step.action, step.text):
+            return any(at > last for agent, at in self._news.items() if agent != step.agent)
+        changed = any(at > last for agent, at in self._changes.items() if agent != step.agent)
+        return changed and times < self._named.prompted_most
 
     def _only_counts(self, step: Step) -> bool:
         """Whether it is a call that was made before, and nothing but numbers and tokens of its result are new."""
@@ -341,9 +377,11 @@ class _Lineage:
         if act.to or len(self._agents) > 1:
             kin = acts.kin(act, own, "" if hands_over else asked, answer, result, loose=loose)
         page = 0 if act.says or act.error or act.result is None else self._page(act, own, answer, result)
-        look = looks.NO
+        look, shown = looks.NO, 0
         if not act.says and not act.error and act.result is not None:
-            look = self._looks.take(act.agent, call, answer, result) or int(looks.watches(act.action, answer))
+            look, shown = self._looks.take(act.agent, call, answer, result)
+            if look < looks.WATCHES and looks.watches(act.action, answer):
+                look = looks.WATCHES
         for one in heard:
             self._addresses[one] = None
         while len(self._addresses) > MAX_ADDRESSES:
@@ -352,12 +390,21 @@ class _Lineage:
             id=act.id, agent=act.agent, action=act.action, same=call ^ (result >> 1), call=call, result=result,
             index=self._count, time_unix_ms=act.time_unix_ms, error=act.error, says=act.says, to=act.to,
             quiet=looks.passing(answer) if act.error else looks.unfinished(answer), waited=waited, look=look,
+            shown=shown, blind=self._blind(act, asked, answer),
             lasting=act.error and looks.lasting(answer),
             length=len(answer), text=asked[: loops.MAX_STEP_CHARS], kin=kin, page=page,
             answer=answer[: loops.MAX_STEP_CHARS], heard=frozenset(heard) if len(heard) <= MAX_HEARD else frozenset(),
             vain=act.says and normal.vain(acts.words(act)),
             what=normal.digest(f"{act.action}\0{asked}") ^ (result >> 1),
         )
+
+    def _blind(self, act: Act, asked: str, answer: str) -> bool:
+        """Whether it moves on, and its answer tells nothing of what came of it."""
+        if act.says or act.error or len(answer) > self._named.blind_chars:
+            return False
+        if isinstance(act.result, str) and "\n" in act.result.strip():
+            return False  # A screen.
+        return looks.moves(act.action, asked) and not looks.tells_of_failure(answer)
 
     def _page(self, act: Act, known: Container[str], answer: str, result: int) -> int:
         """A digest of a call for a page, without its number, when there was nothing on it, or what was on the last."""

@@ -20,14 +20,33 @@ MAX_QUIET_CHARS = 500
 
 _WORDS = (r"(?:pending|running|in[ _-]?progress|queued|processing|waiting|started|building|starting|deploying|"
           r"provisioning|scheduled|initiali[sz]ing|not[ _-](?:yet|ready|finished|done|complete))")
-_QUIET = re.compile(rf"\b{_WORDS}\b|\b(?:done|ready|finished|completed?)\"?:\s?false", re.IGNORECASE)
+_STATES = (rf"(?:{_WORDS}|in[ _-](?:review|transit|flight|queue)|await\w*|on[ _-]hold|"
+           r"under[ _-](?:review|way|construction|investigation|consideration)|"
+           r"(?:sync|index|render|upload|download|train|validat|roll|convert|creat|updat|prepar|load|import|export|copy|"
+           r"transcod|migrat|drain|settl|shipp|verify|review|clear|boot|restart|warm|scann|comput|analy[sz]|generat)ing|"
+           r"läuft|wartend|ausstehend|pendiente|en (?:curso|attente|cours))")
+"""Said of something as its state, these are words for what is not over, too."""
+_FALSE = (r"\b(?:done|ready|finished|completed?|acquired|granted|approved|signed|settled|synced|delivered|available|"
+          r"confirmed|answered|online|converged)\"?:\s?false")
+_QUIET = re.compile(rf"\b{_STATES}\b|{_FALSE}", re.IGNORECASE)
+_SHORTLY = re.compile(rf"\b{_WORDS}\b|{_FALSE}", re.IGNORECASE)
 _IS = re.compile(
-    rf'^\W*{_WORDS}\b|:"{_WORDS}\b|\b(?:done|ready|finished|completed?)"?:\s?false'
+    rf'^\W*{_STATES}\b|:"{_STATES}\b|{_FALSE}'
     r"|\b(?:is|are|still|currently|now|state|status|phase|stage)\b[\s:='\"-]{0,4}(?:still |currently |now )?"
-    rf"{_WORDS}\b",
+    rf"{_STATES}\b",
     re.IGNORECASE,
 )
 _SHORT_WORDS = 5
+_BY_COMMAND = 2
+_NONE = r"(?!\"?\s?[:=]\s?(?:{0}null|false|\"\"|\[\]|none))"
+_FAILS = re.compile(
+    r":\s?false\b|\bfail(?:ed|s|ure)?\b" + _NONE.format(r"\d|")
+    + r"|\b(?:panic|crash\w*|denied|declined|insufficient|expired|forbidden|unauthori[sz]ed|invalid|error|exception|"
+    r"traceback|unavailable|refused|aborted|unable|cannot|not (?:valid|found|allowed|possible|responding)|unhealthy|"
+    r"unreachable|broken|wrong|rejected|fehlgeschlagen|abgelehnt|verweigert|ungültig|rechazad[oa]|denegad[oa])\b"
+    + _NONE.format(r"0\b|"),
+    re.IGNORECASE,
+)
 _PASSING = re.compile(
     r"time[ds]?[ -]?out|\b5\d\d\b|\b429\b|unavailable|rate[ _-]?limit|too many|throttl|overload|busy|locked|reset|"
     r"temporar|try again|retry|later|in use|conflict|unreachable|gateway|connection|not (?:yet|ready)|internal|network|"
@@ -39,25 +58,64 @@ _LASTING = re.compile(
     r"no such (?:column|table|option|command)|command not found|\b40[0135]\b",
     re.IGNORECASE,
 )
+_OVER = re.compile(
+    r'"(?:state|status|phase|outcome)":"(?:fail|error|reject|declin|cancel|denied|abort|crash)', re.IGNORECASE
+)
+_ABSENT = re.compile(
+    r"not[ _]found|no (?:such|match|entry|record)|does ?n[o']t exist|unknown|nxdomain|\b404\b", re.IGNORECASE
+)
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _READING = re.compile(r'(?:\{"\w+":)?[-+]?\d+(?:[.,]\d+)?(?:\s?[^\s\d}]{0,4}|\})')
-_WATCHES = re.compile(
-    r"(?:^|[^a-z])(?:health|tail|gauges?|monitor|watch|metrics?|sensors?|probe|ping|inbox|mailbox|queue|depth|temperature)"
-    r"(?:$|[^a-z])",
-    re.IGNORECASE,
-)
+_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
-_CHECKS = re.compile(
-    r"(?:^|[^a-z])(?:tests?|suites?|smoke|checks?|lint|verify|validate|build|compile|review|scan|ci|pytest)(?:$|[^a-z])",
+
+def _named(words: str) -> "re.Pattern[str]":
+    """Finds one of these words in an action's name."""
+    return re.compile(rf"(?:^|[^a-z])(?:{words})(?:$|[^a-z])")
+
+
+_WATCHES = _named(
+    "health|healthz|tail|gauges?|monitor|watch|metrics?|sensors?|probe|ping|inbox|mailbox|queue|depth|temperature|poll|"
+    "stream|subscribe|consume|notifications?|feed|heartbeat|alerts?|uptime"
+)
+_CHECKS = _named("tests?|suites?|smoke|checks?|lint|verify|validate|build|compile|review|scan|ci|pytest")
+_LIVES = re.compile(
+    r"heart_?beat|keep_?alive|still_?alive|(?:renew|extend|prolong)_?(?:the_?)?(?:lease|lock|visibility|claim)"
+    r"|(?:lease|lock|claim)[_.](?:renew|extend)"
+)
+_MOVES = _named(
+    "scroll|press|keypress|send_keys|tap|swipe|move|go|walk|step|advance|tick|rotate|roll|flip|"
+    "toss|draw|deal|play|vote|bet|guess|spin|throw|shoot|jump|next|prev|previous|skip|undo|redo|increment|decrement|"
+    "up|down|left|right|north|south|east|west|page_?down|page_?up|zoom|sample|random|dice|coin|nudge"
+)
+_MOVES_ON = re.compile(
+    r":\"(?:next|more|down|forward|continue|page ?down|arrow ?\w+|tab|weiter|siguiente|load more|next page)\"",
     re.IGNORECASE,
 )
+_PRESSES = _named("click|press|tap|push|button|key|select")
+_READS = _named(
+    "get|list|read|search|find|query|fetch|look|lookup|show|view|cat|ls|grep|status|check|describe|observe|browse|"
+    "inspect|poll|watch|monitor|count|select|diff|preview|peek|scan|head|tail|stat|stats|retrieve|load|scrape|extract|"
+    "measure|see|health|whoami|discover|ask|recall|open"
+)
+_WRITES_AFTER_ALL = _named("open_(?:pr|pull|issue|ticket|account|case|incident|position|order)|comment|reply")
+_RUNS = _named("bash|shell|sh|terminal|exec|execute|command|cmd|run|run_command")
+_READING_COMMAND = re.compile(
+    r'"(?:command|cmd|script)":"(?:cd \S+ && )?(?:cat|ls|grep|rg|head|tail|find|ps|df|du|wc|pwd|which|stat|echo|'
+    r"git (?:status|log|diff|show)|kubectl (?:get|describe|logs)|docker (?:ps|logs))\b"
+)
+_DELEGATES = _named(
+    "delegate|delegation|spawn|sub_?agents?|agent|task|assign|hand_?off|dispatch|orchestrator|escalate"
+)
+_NOTES = _named("todos?|plan|notes?|memo|scratchpad|thoughts?|checklist|journal|diary")
 _CHECKING = re.compile(
     r'"(?:command|cmd|target|task|script|goal|job)":"(?:(?:make|npm(?: run)?|yarn|cargo|go|poetry run) )?'
     r"(?:pytest|test|check|lint|build)\b"
 )
 
-NO, VARIES, RETURNS = 0, 1, 2
-"""Of a look: nothing is known; what it shows has changed by itself; it did so after it had stayed, or it came back."""
+NO, VARIES, WATCHES, RETURNS = 0, 1, 2, 3
+"""Of a look: nothing is known; what it shows has changed by itself; it is by its name a look at what moves; what it
+shows changed after it had stayed, or it came back."""
 
 
 def unfinished(answer: str) -> bool:
@@ -65,7 +123,9 @@ def unfinished(answer: str) -> bool:
     head = answer[:MAX_QUIET_CHARS]
     if _QUIET.search(head) is None:
         return False
-    return _IS.search(head) is not None or (len(head) < 80 and head.count(" ") < _SHORT_WORDS)
+    if _IS.search(head) is not None:
+        return True
+    return len(head) < 80 and head.count(" ") < _SHORT_WORDS and _SHORTLY.search(head) is not None
 
 
 def passing(answer: str) -> bool:
@@ -73,9 +133,77 @@ def passing(answer: str) -> bool:
     return _PASSING.search(answer[:MAX_QUIET_CHARS]) is not None
 
 
+def absent(answer: str) -> bool:
+    """Whether an error says that there is no such thing: an answer, where one asks whether there is."""
+    return _ABSENT.search(answer[:MAX_QUIET_CHARS]) is not None
+
+
+def over(answer: str) -> bool:
+    """Whether a result says that something has come to a bad end: there is nothing to wait for."""
+    return _OVER.search(answer[:MAX_QUIET_CHARS]) is not None
+
+
 def lasting(answer: str) -> bool:
     """Whether an error is of the kind that no pause repairs."""
     return _LASTING.search(answer[:MAX_QUIET_CHARS]) is not None and not passing(answer)
+
+
+@lru_cache(maxsize=256)
+def tells_of_failure(answer: str) -> bool:
+    """Whether a result says that it came to nothing."""
+    return _FAILS.search(answer) is not None
+
+
+@lru_cache(maxsize=1_024)
+def _name(action: str) -> str:
+    return _CAMEL.sub("_", action).lower()
+
+
+@lru_cache(maxsize=1_024)
+def lives(action: str) -> bool:
+    """Whether a call by its name says that its agent lives, and nothing else."""
+    return _LIVES.search(_name(action)) is not None
+
+
+@lru_cache(maxsize=1_024)
+def notes(action: str) -> bool:
+    """Whether a call by its name writes down what its agent thinks or plans."""
+    return _NOTES.search(_name(action)) is not None
+
+
+@lru_cache(maxsize=1_024)
+def _is_move(action: str) -> bool:
+    return _MOVES.search(_name(action)) is not None
+
+
+@lru_cache(maxsize=1_024)
+def _is_press(action: str) -> bool:
+    return _PRESSES.search(_name(action)) is not None
+
+
+@lru_cache(maxsize=1_024)
+def delegates(action: str) -> bool:
+    """Whether a call by its name gives the task to another agent."""
+    return _DELEGATES.search(_name(action)) is not None
+
+
+def moves(action: str, arguments: str) -> bool:
+    """Whether a call by its name goes on from where it stands: done again it is the next one (a step, a key)."""
+    return _is_move(action) or (_is_press(action) and _MOVES_ON.search(arguments[:80]) is not None)
+
+
+@lru_cache(maxsize=1_024)
+def _is_read(action: str) -> int:
+    name = _name(action)
+    if _RUNS.search(name) is not None:
+        return _BY_COMMAND
+    return int(_READS.search(name) is not None and _WRITES_AFTER_ALL.search(name) is None)
+
+
+def reads(action: str, arguments: str) -> bool:
+    """Whether a call by its name, or by the command that it runs, only looks."""
+    found = _is_read(action)
+    return _READING_COMMAND.search(arguments[:120]) is not None if found == _BY_COMMAND else bool(found)
 
 
 def watches(action: str, answer: str) -> bool:
@@ -85,12 +213,17 @@ def watches(action: str, answer: str) -> bool:
 
 @lru_cache(maxsize=1_024)
 def _is_watch(action: str) -> bool:
-    return _WATCHES.search(action) is not None
+    return _WATCHES.search(_name(action)) is not None
+
+
+@lru_cache(maxsize=1_024)
+def _is_check(action: str) -> bool:
+    return _CHECKS.search(_name(action)) is not None
 
 
 def checks(action: str, arguments: str) -> bool:
     """Whether a call is by its name, or by the command that it runs, a check of what others have made."""
-    return _CHECKS.search(action) is not None or _CHECKING.search(arguments[:80]) is not None
+    return _is_check(action) or _CHECKING.search(arguments[:80]) is not None
 
 
 class _Look:
@@ -113,8 +246,8 @@ class Looks:
         self._acts: dict[str, tuple[int, int, int]] = {}
         """Per agent: how many acts, the last one that may have changed something, and the call of the last one."""
 
-    def take(self, agent: str, call: int, answer: str, result: int) -> int:
-        """How much what a call shows is known to change by itself, this time included."""
+    def take(self, agent: str, call: int, answer: str, result: int) -> tuple[int, int]:
+        """How much what a call shows is known to change by itself, and how many different things it has shown."""
         count, acted, last = self._acts.pop(agent, (0, 0, 0))
         count += 1
         found = self._looks.get(call)
@@ -136,7 +269,7 @@ class Looks:
         self._acts[agent] = (count, acted if len(found.values) > 1 else count, call)
         if len(self._acts) > MAX_VALUES:
             self._acts.pop(next(iter(self._acts)))
-        return found.grade
+        return found.grade, len(found.values)
 
 
 def _grade(found: _Look, answer: str, result: int, alone: bool) -> int:

@@ -11,15 +11,18 @@ after a pause is polling (see `deliberate`).
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Literal
 
 from bulkhead.health import looks
-from bulkhead.health.alike import alike
+from bulkhead.health.alike import alike, next_of_a_list, words_of
 from bulkhead.health.normal import phrases
 from bulkhead.health.pauses import deliberate
 from bulkhead.health.thresholds import LoopThresholds
 
 Level = Literal["warn", "stop"]
+_OWN_PART = 0.6
+"""So great a part of the words of a list's entries are of one entry alone."""
 MAX_STEP_CHARS = 800
 """So much is kept of what an act says."""
 
@@ -32,9 +35,10 @@ class Step:
     a page on which there was nothing, else 0. quiet: the result says that something is pending, or the error that it
     will pass; lasting: or that it will not. vain: it is said, and says that
     nothing came of it. waited: a deliberate pause lies before it. look: how much what it shows
-    changes by itself (`looks`). text: what it asks or says; answer: the beginning of its result; heard: what
-    changes by itself in it, to the letter. Made when they
-    are needed: fresh, phrases of its text; bare, its answer without numbers and tokens.
+    changes by itself (`looks`); shown: how many different things it has shown. blind: it moves on from where it stands,
+    and its answer does not show what came of it. text: what it asks or says; answer: the beginning of its result;
+    heard: what changes by itself in it, to the letter. Made when they are needed:
+    fresh, phrases of its text; bare, its answer without numbers and tokens.
     """
 
     id: str
@@ -59,6 +63,8 @@ class Step:
     kin: int = 0
     page: int = 0
     look: int = looks.NO
+    shown: int = 0
+    blind: bool = False
     heard: frozenset[str] = frozenset()
     fresh: frozenset[str] | None = field(default=None, repr=False)
     bare: str | None = field(default=None, repr=False)
@@ -91,7 +97,7 @@ def repeat(window: Window, named: LoopThresholds) -> Finding | None:
     if count < named.repeat_warn:
         return None
     rounds = [[step] for step in window[-count:]]
-    level: Level = "stop" if count >= named.repeat_stop else "warn"
+    level: Level = "stop" if count >= (named.blind_stop if last.blind else named.repeat_stop) else "warn"
     if deliberate(rounds, named):
         if count < named.poll_warn_rounds:
             return None
@@ -114,7 +120,7 @@ def cycle(window: Window, named: LoopThresholds) -> Finding | None:
         part = window[-rounds * period :]
         if len(set(sames[-period:])) == 1:
             continue  # A repetition of period 1, which `repeat` tells.
-        level: Level = "stop" if rounds >= named.cycle_stop_rounds else "warn"
+        level: Level = "stop" if rounds >= _patience(part[-period:], named) else "warn"
         if deliberate([part[at : at + period] for at in range(0, len(part), period)], named):
             if rounds < named.poll_warn_rounds:
                 return None
@@ -127,6 +133,16 @@ def cycle(window: Window, named: LoopThresholds) -> Finding | None:
             return finding(family, level, period, rounds, part,
                             f"{who} went through the same {period} acts ({acts}) with the same results {rounds} times")
     return None
+
+
+def _patience(round_: Window, named: LoopThresholds) -> int:
+    """After how many rounds it is a loop. Steps whose effect shows elsewhere, and looks that have shown under the same
+    steps that there is one, may stay as they are for longer."""
+    if not any(step.blind for step in round_):
+        return named.cycle_stop_rounds
+    if all(step.blind or step.shown >= named.lively for step in round_):
+        return named.blind_stop
+    return named.cycle_stop_rounds + 1
 
 
 def failing(window: Window, named: LoopThresholds) -> Finding | None:
@@ -264,7 +280,8 @@ def stagnation(window: Window, named: LoopThresholds) -> Finding | None:
             start = at + 1
     part = window[start:]
     kinds = len({step.same for step in part})
-    if kinds < 2 or len(part) < max(named.stagnation_acts, named.stagnation_rounds * kinds):
+    rounds = max(named.stagnation_rounds, _patience(part, named) if len(part) > kinds else 0)
+    if kinds < 2 or len(part) < max(named.stagnation_acts, rounds * kinds):
         return None
     if deliberate([part[at : at + kinds] for at in range(0, len(part), kinds)], named):
         return None
@@ -285,9 +302,23 @@ def errors(window: Window, named: LoopThresholds) -> Finding | None:
     least = named.error_warn_passing if last.quiet else named.error_warn
     if count < least or deliberate([[step] for step in window[-count:]], named):
         return None
-    level: Level = "stop" if count >= named.error_stop else "warn"
+    most = named.error_stop
+    if count >= most and looks.absent(last.answer) and is_list(window[-most:]):
+        most = named.list_error_stop
+    level: Level = "stop" if count >= most else "warn"
     return finding("error", level, 1, count, window[-count:],
                     f"{last.agent} got the same error of {last.action} {count} times in a row")
+
+
+def is_list(part: Window) -> bool:
+    """Whether calls are for the entries of a list: most differ from the last in one place, and none comes again."""
+    pairs = [next_of_a_list(one.text, other.text) for one, other in pairwise(part)]
+    if 2 * sum(pairs) <= len(pairs) or len({step.text for step in part}) < len(part):
+        return False
+    texts = [words_of(step.text) for step in part]
+    common = frozenset.intersection(*texts)
+    own = [one for text in texts for one in text - common]
+    return len(set(own)) >= _OWN_PART * len(own)
 
 
 def monologue(window: Window, named: LoopThresholds) -> Finding | None:

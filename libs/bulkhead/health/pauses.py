@@ -34,15 +34,18 @@ def deliberate(rounds: "Sequence[Window]", named: LoopThresholds) -> bool:
     waiting = passing and not any(step.error for step in last)
     failed = all(step.error for step in last)
     told = 0 if waiting or failed or look else max(step.length for step in last)
-    if told >= named.page_chars or any(step.lasting for step in last):
+    if told >= named.page_chars or any(step.lasting or looks.over(step.answer) for step in last):
         return False
+    if failed and passing and len(last) == 1 and len(rounds) < named.retries_stop and not any(gaps):
+        return True  # Nobody knows how patient it was.
     if _steady(gaps, named.backoff_steady if passing else named.backoff_exact, named):
         return True
     if told >= named.informative_chars:
         return False
     if not any(gaps):
         # No times were recorded: what says that it is pending is believed, and what was seen to change after all.
-        return waiting or look == looks.RETURNS
+        # A look at what moves by itself is taken for a watch.
+        return waiting or look >= looks.WATCHES
     if (waiting or look == looks.RETURNS) and min(gaps) >= named.poll_gap_ms:
         return True
     calm = min(gaps) >= named.calm_gap_ms and max(gaps) <= named.even_gaps * min(gaps)

@@ -53,6 +53,26 @@ class LoopThresholds:
     look_gap_ms: int = 10_000
     """Looking again so late at a figure that has been seen to change by itself is polling. Once it was seen to change
     after it had stayed, or to come back to what it had been, `poll_gap_ms` will do."""
+    retries_stop: int = 7
+    """Where no times are known an error that passes by itself is tried again so often before it is a loop: five retries
+    are usual."""
+    blind_stop: int = 12
+    blind_chars: int = 24
+    """Acts that move on and show nothing (a key pressed, a step, a throw), so often in a row: what they change shows
+    elsewhere. So many rounds, too, of one of them and a look that has shown something else under the same act before.
+    Its answer is no longer than so many characters."""
+    lively: int = 3
+    """From so many different results of one look on it has been seen to move."""
+    prompted_most: int = 16
+    """So often the same may be done again after others did something new in between."""
+    list_error_stop: int = 24
+    """The same error of a list that is gone through: its entries may all be of that kind."""
+    fruitless_warn: int = 6
+    fruitless_stop: int = 10
+    """The same thing asked for in other words, and each time nothing is found, or what was found before."""
+    down_warn: int = 3
+    down_stop: int = 4
+    """A task handed from one to the next, so deep, by agents who did nothing but look."""
     calm_gap_ms: int = 30_000
     even_gaps: float = 1.25
     rare_gap_ms: int = 300_000
@@ -92,6 +112,9 @@ class ChatterThresholds:
     stop_tokens: int = 100_000
     group_warn_messages: int = 12
     group_stop_messages: int = 30
+    telling_factor: int = 2
+    telling_part: float = 0.5
+    """Where more than this part of what is said is new by its words, it may go on so many times as long."""
     """Messages inside one group since one of it last did work. The first from one agent to another, and what is said
     after work of one's own, are no chatter."""
     stale_stop_messages: int = 14
