@@ -201,7 +201,8 @@ def _read(path: Path, model: type[_Model]) -> _Model:
     try:
         return model.model_validate(yaml.safe_load(path.read_text()))
     except OSError as error:
-        raise PolicyError(f"cannot read {path}: {error.strerror}; restore the file from the repository") from error
+        way = "restore the file from the repository" if path in (POLICY_FILE, TENANTS_FILE) else "check its path"
+        raise PolicyError(f"cannot read {path}: {error.strerror}; {way}") from error
     except yaml.YAMLError as error:
         raise PolicyError(f"{path} is not YAML: {error}; correct it") from error
     except ValidationError as error:

@@ -260,7 +260,7 @@ def policies_from(
         if unknown := sorted(set(tenants[str(name)].tools) - set(known)):
             raise PolicyError(
                 f"tenants file: {name}: tools {', '.join(unknown)} are not declared; "
-                "add them to infra/tools/tools.yaml or take them out"
+                "declare them in infra/tools/tools.yaml, or in a pack that BULKHEAD_PACKS names, or take them out"
             )
     unavailable = frozenset(known) - frozenset(available)
     return Policies(tenants, available, unavailable, worker_roles | {DEFAULT_ROLE}, **skew)

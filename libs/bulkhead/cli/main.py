@@ -48,7 +48,7 @@ def up(
     = 8080,
     nats: operating.UpNats = "", nats_monitor: operating.UpMonitor = "", redis: operating.UpRedis = "",
     replicas: operating.Replicas = 1, store_gib: operating.StoreGib = 0,
-    shards: operating.Shards = None,
+    shards: operating.Shards = None, tenants: operating.UpTenants = None,
 ) -> None:
     """Keep a mesh running in the foreground; Ctrl-C drains it. Its state in DIR survives restarts and kills.
 
@@ -59,7 +59,7 @@ def up(
 
     given = {"nats_url": nats, "nats_monitor_url": nats_monitor, "redis_url": redis, "replicas": replicas,
              "store_gib": store_gib}
-    run(keep_running(data, scale or [], durability, port, given, shards or []))
+    run(keep_running(data, scale or [], durability, port, given, shards or [], tenants))
 
 
 @app.command(epilog=EXIT_CODES, help=(

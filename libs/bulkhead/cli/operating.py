@@ -28,6 +28,9 @@ UpMonitor = Annotated[str, typer.Option(
 UpRedis = Annotated[str, typer.Option(
     "--redis", metavar="URL", envvar="BULKHEAD_REDIS_URL", help="Use this Redis or Valkey in place of one of the "
     "mesh's own. The environment variable keeps its password off the command line.")]
+UpTenants = Annotated[Path | None, typer.Option(
+    "--tenants", metavar="FILE", envvar="BULKHEAD_TENANTS_FILE", help="Your tenants: their tools, ceilings and quotas, "
+    "as in infra/identity/tenants.yaml.", show_default="the tenants demo and acme, which come with the mesh")]
 Replicas = Annotated[int, typer.Option(
     "--replicas", min=1, max=5, help="With --nats: copies of each stream in the cluster.")]
 Shards = Annotated[list[str] | None, typer.Option(

@@ -115,7 +115,8 @@ def _key(data: Path, mesh: dict[str, Any], tenant: str, *, may_make_key: bool) -
     known = mesh.get("tenants") or sorted({row["tenant"] for row in rows.values()})
     if tenant not in known:
         raise Stop(Exit.USAGE, f"no tenant {tenant}; there are {', '.join(known)}",
-                   "an operator adds a tenant to infra/identity/tenants.yaml and starts the mesh again")
+                   "an operator adds a tenant to the file that `bulkhead up --tenants` names (without it: "
+                   "infra/identity/tenants.yaml) and starts the mesh again")
     if not may_make_key:
         raise Stop(Exit.USAGE, f"tenant {tenant} has no API key in {data} yet",
                    f"its first `bulkhead submit … --tenant {tenant}` makes one; or use --api-key")

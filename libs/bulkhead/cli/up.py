@@ -1,6 +1,6 @@
 """`bulkhead up`: a mesh in the foreground, its log readable, one status line per process, drained by Ctrl-C.
 
-In: a data directory, replicas per service, a durability, a port. Out: a running mesh until a signal.
+In: a data directory, replicas per service, a durability, a port, a tenants file. Out: a running mesh until a signal.
 """
 
 import asyncio
@@ -55,6 +55,7 @@ def _pairs(option: str, given: list[str], most: int) -> dict[str, int]:
 
 async def keep_running(
     data: Path, scale: list[str], durability: str, port: int, given: dict[str, Any], shards: list[str],
+    tenants: Path | None = None,
 ) -> None:  # fmt: skip
     """Start, show, drain. Raises Stop when it cannot start."""
     if durability not in DURABILITIES:
@@ -65,7 +66,7 @@ async def keep_running(
     from infra.local.status import Screen
 
     screen = Screen(out, quiet=QUIET)
-    async with _mesh(data, replicas, durability, port, offline, screen, given, wanted) as (mesh, stop):
+    async with _mesh(data, replicas, durability, port, offline, screen, given, wanted, tenants) as (mesh, stop):
         out.print(f"[bold green]the mesh runs[/bold green] at [bold]{mesh.url}[/bold]")
         where = "" if data == Path(".bulkhead") else f" --data {data}"
         out.print(f"  bulkhead submit \"…\" --watch{where}    (Ctrl-C drains and ends it)", style="dim", markup=False)
@@ -95,7 +96,7 @@ def _announce(data: Path, durability: str, offline: bool) -> None:
 @contextlib.asynccontextmanager
 async def _mesh(
     data: Path, scale: dict[str, int], durability: str, port: int, offline: bool, screen: "Screen",
-    given: dict[str, Any], shards: dict[str, int],
+    given: dict[str, Any], shards: dict[str, int], tenants: Path | None,
 ) -> AsyncIterator[tuple["LocalMesh", asyncio.Event]]:
     from bulkhead.tcp_ports import PortInUse
     from infra.identity.keys import KeyFileError
@@ -109,7 +110,7 @@ async def _mesh(
     try:
         mesh = LocalMesh(data, scale=scale, durability="process" if durability == "process" else "power",
                          offline_model=offline, http_port=port, on_line=screen.line,
-                         on_event=screen.event, given=Given(**given), shards=shards)
+                         on_event=screen.event, given=Given(**given), shards=shards, tenants=tenants)
     except StartFailed as error:
         raise Stop(Exit.USAGE, str(error), "see `bulkhead up --help`") from error
     try:

@@ -157,6 +157,19 @@ def test_up_says_what_stops_it(tmp_path):
         assert "Traceback" not in found.stderr
 
 
+def test_up_takes_the_tenants_file_that_it_is_given(tmp_path):
+    # By its option and by its variable, which gateway and signer read: a ceiling that is not heeded costs money.
+    tenants, command = tmp_path / "ours.yaml", [sys.executable, "-m", "bulkhead.cli.main", "up", "--port", "0"]
+    tenants.write_text("tenants:\n  ours: {tools: [], task: {cost_usd_micros: much}}\n")
+    absent = tmp_path / "absent.yaml"
+    for file, said in ((tenants, "tenants.ours"), (absent, "No such file or directory; check its path")):
+        for more, environ in ((["--tenants", str(file)], {}), ([], {"BULKHEAD_TENANTS_FILE": str(file)})):
+            found = subprocess.run([*command, "--data", str(tmp_path / "mesh"), *more], capture_output=True, text=True,
+                                   env={**os.environ, "COLUMNS": "300", **environ}, cwd=REPOSITORY, timeout=60)
+            assert found.returncode == 1 and str(file) in found.stderr and said in found.stderr, found.stderr
+            assert "Traceback" not in found.stderr
+
+
 async def test_up_in_a_directory_that_is_taken(local):
     command = [sys.executable, "-m", "bulkhead.cli.main", "up", "--data", str(local.directory), "--port", "0"]
     process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
