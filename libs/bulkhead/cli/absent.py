@@ -3,6 +3,8 @@
 In: a name. Out: a sentence, or "" where there is nothing to say. Notes are no errors: what was asked for is done.
 """
 
+from collections.abc import Collection
+
 from bulkhead.client import Mesh, MeshError, Refused
 from bulkhead.client.mesh import UNENDED
 from bulkhead_contracts import catalog, subjects
@@ -31,8 +33,10 @@ async def _of_task(mesh: Mesh, task: str) -> str:
         f"task/{task}`")  # fmt: skip
 
 
-def of_halt(scope: str, name: str) -> str:
-    """Of what was halted."""
+def of_halt(scope: str, name: str, tenant: str = "", known: Collection[str] = ()) -> str:
+    """Of what was halted. known: the mesh's tenants, where they are known."""
+    if known and (whose := name if scope == "tenant" else tenant) and whose not in known:
+        return (f"no tenant of this mesh is called {whose}: nothing waits for this halt. There are {', '.join(known)}")
     return of_agent(name) if scope == "agent" else of_tool(name) if scope == "tool" else ""
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.markup import escape
 
 from bulkhead.cli.output import Exit, Stop, counted, json_line, out, print_json
-from bulkhead.cli.tracing_files import Form, Opened, open_file
+from bulkhead.cli.tracing_files import HINT, Form, Opened, open_file
 from bulkhead.health.evidence import Suspected
 from bulkhead.health.thresholds import DEFAULT, Thresholds
 from bulkhead.health.trips import Trip
@@ -89,6 +89,9 @@ def show_analysis(path: Path, form: Form, *, as_rows: bool, as_json: bool) -> Ex
     if as_rows:
         return _show_rows(opened)
     report = analyze(opened)
+    if not report.events:
+        # "Nothing found" of a file that says nothing would pass for health.
+        raise Stop(Exit.USAGE, f"{path} holds no act that could be judged, read as {report.form}", HINT)
     if as_json:
         print_json({
             "form": report.form, "events": report.events, "tasks": len(report.lineages), "stops": report.stops,

@@ -81,7 +81,7 @@ def submit(
         help="Most tokens that the task may use.")] = None,
     deadline: Annotated[str, typer.Option(
         "--deadline", metavar="TIME", show_default=DEADLINE,
-        help="The task must end within this time by the clock, whatever it is waiting for: 90s, 2m, 1h30m.")] = "",
+        help="The task must end within this time by the clock, whatever it is waiting for: 90s, 2m, 1h30m, 2d.")] = "",
     watch: Annotated[bool, typer.Option("--watch", help="Follow the task and print its answer.")] = False,
     feature: Annotated[str, typer.Option("--feature", metavar="NAME", help="Count its spending under this feature of "
                                          "your product.")] = "",

@@ -10,7 +10,7 @@ import typer
 from bulkhead.cli.target import DEFAULT_DATA
 from bulkhead_contracts import subjects
 
-_DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?", re.ASCII)
+_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?", re.ASCII)
 HOUR_S, MINUTE_S = 3600, 60
 SMALLEST_LIMIT_USD = 0.000_001
 """Money is counted in micro dollars."""
@@ -44,19 +44,20 @@ TaskId = Annotated[str, typer.Argument(metavar="TASK", help="The task's id.", ca
 
 
 def duration_s(text: str) -> float:
-    """Seconds of `90`, `90s`, `2m`, `1h30m`. Raises typer.BadParameter."""
+    """Seconds of `90`, `90s`, `2m`, `1h30m`, `2d`. Raises typer.BadParameter."""
     match = _DURATION.fullmatch(text.strip())
     if not match or not any(match.groups()):
-        raise typer.BadParameter(f"{text!r} is no duration; write 90s, 2m or 1h30m")
-    hours, minutes, rest = match.groups()
-    total = int(hours or 0) * HOUR_S + int(minutes or 0) * MINUTE_S + float(rest or 0)
+        raise typer.BadParameter(f"{text!r} is no duration; write 90s, 2m, 1h30m or 2d", param_hint="--deadline")
+    days, hours, minutes, rest = match.groups()
+    total = (int(days or 0) * 24 + int(hours or 0)) * HOUR_S + int(minutes or 0) * MINUTE_S + float(rest or 0)
     if not 0 < total <= 7 * 24 * HOUR_S:
-        raise typer.BadParameter("a deadline lies between a moment and seven days from now")
+        raise typer.BadParameter("a deadline lies between a moment and seven days from now", param_hint="--deadline")
     return total
 
 
 def dollars(value: float | None) -> float | None:
     """A money limit. Raises typer.BadParameter for what is no amount."""
     if value is not None and not (math.isfinite(value) and value >= SMALLEST_LIMIT_USD):
-        raise typer.BadParameter("a limit is an amount of dollars, for example 0.50; with nothing no task could begin")
+        raise typer.BadParameter("a limit is an amount of dollars, for example 0.50; with nothing no task could begin",
+                                 param_hint="--limit-usd")
     return value

@@ -28,17 +28,19 @@ async def set_limit(target: Target, of: str, units: dict[str, int], *, as_json: 
     """Set these units of one target; none at all removes it. A target that is not there gets a note. Raises MeshError.
     """
     async with target.mesh() as mesh:
-        page = await _changed(mesh, of, units)
-        note = await absent.of_limit(mesh, of) if units else ""
+        page, had = await _changed(mesh, of, units)
+        note = await absent.of_limit(mesh, of) if units else "" if had else f"{of} had no limit: nothing was taken away"
     _show(page | ({"note": note} if note else {}), as_json=as_json)
 
 
-async def _changed(mesh: Mesh, of: str, units: dict[str, int]) -> dict[str, Any]:
+async def _changed(mesh: Mesh, of: str, units: dict[str, int]) -> tuple[dict[str, Any], bool]:
+    """The page as it is then, and whether the target had a limit before."""
     for attempt in range(TRIES):
         page = await mesh.get("/v1/limits")
         old = next((row["limit"] for row in page["limits"] if row["target"] == of), {})
         try:
-            return await mesh.change_limit(of, old | units if units else {}, expect_revision=page["revision"])
+            wanted = old | units if units else {}
+            return await mesh.change_limit(of, wanted, expect_revision=page["revision"]), bool(old)
         except Refused as error:
             # Somebody else changed something in between: it must not be undone by what was read before.
             if error.code != "changed_meanwhile" or attempt == TRIES - 1:
@@ -87,8 +89,9 @@ async def top_up(target: Target, task: str, units: dict[str, int], reason: str, 
         return
     added = ", ".join(one for one in _words(found["added"]) if one)
     out.print(f"task {task} may spend {added} beyond its limits, all top-ups together", markup=False)
-    out.print("it was halted at its ceiling, and goes on" if found["resumed"] else "it was not halted at a ceiling",
-              style="green" if found["resumed"] else "dim", markup=False)
+    out.print("it was halted at a ceiling, and is let go on; where that is not the task's own (a feature's, a user's, "
+              f"the day's ...) it waits until that one is raised: bulkhead why {task}" if found["resumed"]
+              else "it was not halted at a ceiling", style="green" if found["resumed"] else "dim", markup=False)
 
 
 def _words(added: dict[str, Any]) -> list[str]:
@@ -127,8 +130,8 @@ def _show_spending(page: dict[str, Any]) -> None:
         out.print(f"held: at most {money(held['cost_usd_micros'])} for {counted(held['calls'], 'call')} that did not "
                   "settle yet, or never will")  # fmt: skip
     if spent["estimated"]:
-        out.print(f"{counted(spent['estimated'], 'call')} came without usage from the provider: charged as reserved, "
-                  "not among the tokens in and out")  # fmt: skip
+        out.print(f"{counted(spent['estimated'], 'call')} came without usage (of the provider, or its process "
+                  "ended): charged as reserved, not among the tokens in and out")  # fmt: skip
     if late["calls"]:
         out.print(f"beside these, {money(late['cost_usd_micros'])} and {counted(late['tokens'], 'token')} of "
                   f"{counted(late['calls'], 'call')} settled since then that were admitted before")  # fmt: skip

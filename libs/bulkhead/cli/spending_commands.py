@@ -165,7 +165,7 @@ def micros(usd: float | None) -> int | None:
     if usd is None:
         return None
     if not (math.isfinite(usd) and 0 <= usd <= bounds.MAX_COST_USD_MICROS / 1_000_000):
-        output.stop(Stop(Exit.USAGE, f"--usd {usd} is no ceiling",
+        output.stop(Stop(Exit.USAGE, f"--usd {usd:g} is out of bounds",
                          f"write an amount of dollars from 0 to {bounds.MAX_COST_USD_MICROS // 1_000_000:,}"))
     return round(usd * 1_000_000)
 

@@ -17,7 +17,7 @@ from bulkhead.bus.port import Bus
 from bulkhead.cli import absent
 from bulkhead.cli.output import Exit, Stop, clock, out, print_json
 from bulkhead.cli.switch_commands import Named
-from bulkhead.cli.target import Target, operator_bus
+from bulkhead.cli.target import Target, operator_bus, read_json
 from bulkhead.runtime import switching
 from bulkhead.runtime.context import unix_ms
 from bulkhead.runtime.publisher import Publisher
@@ -54,7 +54,7 @@ async def switch(data: Path, remote: Target | None, named: Named, reason: str, *
             found = Halt.model_validate(await asked(named.scope, named.name, reason))
     else:
         found = await _by_key(data, named, reason, active)
-    note = absent.of_halt(named.scope, named.name) if found.active else ""
+    note = _note(named, found, reason, data if remote is None else None) if found.active else ""
     if as_json:
         print_json(found.model_dump(mode="json") | ({"note": note} if note else {}))
     elif found.active:
@@ -64,6 +64,14 @@ async def switch(data: Path, remote: Target | None, named: Named, reason: str, *
             out.print(f"note: {note}", style="yellow", markup=False)
     else:
         out.print(f"goes on: {named} ({found.by}: {found.reason})", markup=False)
+
+
+def _note(named: Named, found: Halt, reason: str, data: Path | None) -> str:
+    """What whoever halts should know: it stood already, or nobody has what it names."""
+    if found.reason != reason:
+        return f"it has been halted since {clock(found.at_unix_ms)}, and stays so for that reason; yours is not kept"
+    known = read_json(data / "mesh.json").get("tenants", ()) if data is not None else ()
+    return absent.of_halt(named.scope, named.name, named.tenant, known)
 
 
 async def _by_key(data: Path, named: Named, reason: str, active: bool) -> Halt:

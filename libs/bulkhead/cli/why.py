@@ -41,7 +41,7 @@ OVERRAN = "it counts as a failure of what was called; `bulkhead breakers` shows 
 LET_GO = ("`bulkhead halts` and `bulkhead breakers` show what holds it back; `bulkhead resume` or `bulkhead breakers "
           "reset` lets it go on")
 CEILING = "budget_exceeded"
-TOP_UP = "raise that limit, or `bulkhead topup TASK --usd X --reason TEXT`: it goes on where it stands, at once"
+TOP_UP = "an operator does what it says: `topup` for the task's own limit, `limits set` for any other one"
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,17 @@ def test_an_unknown_tool_may_be_a_packs() -> None:
     assert "nosuchtool" in said and "pack" in said and "http_get" in said
 
 
+@pytest.mark.parametrize(
+    ("scope", "name", "tenant", "told"),
+    [("tenant", "acmee", "", True), ("tool", "http_get", "acmee", True), ("tenant", "acme", "", False),
+     ("tool", "http_get", "acme", False), ("model", "m", "", False)],
+)  # fmt: skip
+def test_a_halt_of_a_tenant_that_is_not_there_is_told(scope: str, name: str, tenant: str, told: bool) -> None:
+    said = absent.of_halt(scope, name, tenant, ["acme", "demo"])
+    assert bool(said) is told and (not told or ("acmee: nothing waits" in said and "acme, demo" in said))
+    assert absent.of_halt(scope, name, tenant) == "", "where the tenants are not known nothing is said"
+
+
 async def test_limits_of_tasks_that_ended_or_never_were_are_set_and_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -48,6 +59,8 @@ async def test_limits_of_tasks_that_ended_or_never_were_are_set_and_told(
             found[of] = page.get("note", "")
         await set_limit(where, f"task/{over}", {}, as_json=False)
         assert "note" not in capsys.readouterr().out, "what is taken away needs none"
+        await set_limit(where, f"task/{over}", {}, as_json=False)
+        assert "had no limit: nothing was taken away" in capsys.readouterr().out
         await set_limit(where, "agent/nobody", {"tokens": 6}, as_json=False)
         assert "note: no agent is called nobody" in capsys.readouterr().out
     assert [of for of, note in found.items() if not note] == [f"task/{runs}", "agent/planner", "day"]
@@ -62,6 +75,10 @@ async def test_a_halt_of_an_unknown_tool_stands_and_is_told(tmp_path: Path, caps
             for active in (True, False):
                 await switch(tmp_path, where, Named("tool", "nosuchtool"), "look", active=active, as_json=as_json)
         first, lifted, *said = capsys.readouterr().out.splitlines()
+        for reason in ("look", "another reason"):
+            await switch(tmp_path, where, Named("tool", "http_get"), reason, active=True, as_json=False)
+        once = capsys.readouterr().out
+    assert "it has been halted since" in once and "yours is not kept" in once and once.count("note:") == 1
     halted, gone = json.loads(first), json.loads(lifted)
     assert halted["active"] and "no tool" in halted["note"] and not gone["active"] and "note" not in gone
     assert [line.partition(":")[0] for line in said] == ["halted", "let it go on", "note", "goes on"]

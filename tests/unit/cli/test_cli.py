@@ -295,6 +295,8 @@ def test_cancel(bulkhead):
     (("submit", "x", "--limit-usd", "-1"), 2, "amount of dollars"),
     (("submit", "x", "--limit-tokens", "-1"), 2, "limit-tokens"),
     (("submit", "x", "--deadline", "soon"), 2, "no duration"),
+    (("submit", "x", "--deadline", "8d"), 2, "--deadline: a deadline lies"),
+    (("topup", "t1", "--usd", "-1", "--reason", "x"), 2, "--usd -1 is out of bounds"),
     (("submit", "x", "--deadline", "0s"), 2, "deadline"),
     (("submit", "  "), 2, "objective is empty"),
     (("submit", "x" * 20_000), 2, "the limit is 16384"),

@@ -164,6 +164,9 @@ def test_unknown_files_and_forms_are_wrong_usage(tmp_path) -> None:
     assert run(str(tmp_path)).exit_code == 2
     assert run(str(write(tmp_path / "x", LOOP)), "--form", "csv").exit_code == 2
     assert run(str(tmp_path / "x"), "--form", "bulkhead").exit_code == 2
+    done = run(str(tmp_path / "x"), "--form", "otel")
+    assert done.exit_code == 2, "a loop that is read as something else is not a file in which nothing was found"
+    assert "no act that could be judged, read as otel" in done.stderr
 
 
 def test_noise_in_any_shape_never_crashes(tmp_path) -> None:
