@@ -1,8 +1,9 @@
 """Operations of one moment go to Redis together: one call of ledger.lua, one write, one answer.
 
-In: operations, each under the epoch that it was made for. Out: each one's answer. One call is under way at a time; what
-comes meanwhile makes up the next one. So a lone operation waits for nobody, and under load the script's start, the
-fence, the balances that calls share and the way there and back are paid once for many.
+In: operations, each under the epoch that it was made for. Out: each one's answer. Two calls are under way at a time;
+what comes meanwhile makes up the next one. So an operation does not wait for the way there and back of the one before
+it, and under load the script's start, the fence, the balances that calls share and that way are paid once for many.
+Between operations that are under way at the same moment there is no order, as between those of two replicas.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 
 from .port import Fenced, RedisFailure
 
+AT_ONCE = 2
 MOST_IN_A_CALL = 64
 """Redis does nothing else meanwhile; so many take it a few milliseconds."""
 Words = tuple[object, ...]
@@ -32,14 +34,14 @@ class Calls:
     def __init__(self, send: Send) -> None:
         self._send = send
         self._waiting: deque[_Waiting] = deque()
-        self._under_way: asyncio.Task[None] | None = None
+        self._under_way: set[asyncio.Task[None]] = set()
 
     async def ask(self, epoch: str, *words: object) -> Any:
         """One operation's answer. Raises Fenced, RedisFailure: whether it was done is unknown."""
         done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(epoch, words, done))
-        if self._under_way is None:
-            self._under_way = asyncio.create_task(self._run())
+        if len(self._under_way) < AT_ONCE:
+            self._under_way.add(asyncio.create_task(self._run()))
         return await done
 
     async def _run(self) -> None:
@@ -53,7 +55,8 @@ class Calls:
                 if some:
                     await self._call(epoch, some)
         finally:
-            self._under_way = None
+            # At once: who asks next must find room, or nobody would take what it asks.
+            self._under_way.discard(asyncio.current_task())  # type: ignore[arg-type]
             for one in self._waiting:
                 one.done.cancel()
             self._waiting.clear()

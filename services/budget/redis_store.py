@@ -36,7 +36,7 @@ from .core import (
     scopes_json,
 )
 from .port import LOOK_MS, Fenced, RedisFailure, Revision, Unsafe
-from .redis_calls import Calls, Words
+from .redis_calls import AT_ONCE, Calls, Words
 from .redis_forms import (
     balance_in,
     balance_of,
@@ -95,9 +95,11 @@ class RedisStore:
                        "redis_connect_func": self._greet}  # fmt: skip
         self._pooled = lambda: BlockingConnectionPool.from_url(
             url, max_connections=connections, timeout=timeout_s, socket_timeout=timeout_s, **common)
-        # Operations go one call after the other, on a connection of their own: a pool, and a task and two timers for
-        # each write and read, cost more than the call.
-        self._line = ConnectionPool.from_url(url, socket_timeout=None, **common).make_connection()
+        # Operations go on connections of their own, each one call after the other: a pool, and a task and two timers
+        # for each write and read, cost more than the call.
+        line = ConnectionPool.from_url(url, socket_timeout=None, **common).make_connection
+        self._lines = [line() for _ in range(AT_ONCE)]
+        self._free = list(self._lines)
         self._redis: Redis = Redis(connection_pool=self._pooled())
         self._tag = "{" + prefix + "}"
         self._epoch_key, self._lock_key = f"{self._tag}:epoch", f"{self._tag}:rebuild"
@@ -132,7 +134,7 @@ class RedisStore:
     async def connect(self) -> str:
         """Drop every connection and find out which server is there now. Raises RedisFailure, Unsafe."""
         self.epoch = ""
-        await self._line.disconnect(nowait=True)
+        await self._hang_up()
         await self._drop()
         self._server = ""
         memory = await self._redis.execute_command("INFO", "memory")
@@ -147,8 +149,12 @@ class RedisStore:
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._line.disconnect(nowait=True)
+        await self._hang_up()
         await self._drop()
+
+    async def _hang_up(self) -> None:
+        for line in self._lines:
+            await line.disconnect(nowait=True)
 
     async def _drop(self) -> None:
         """Use none of the connections any more; those under way end with their call.
@@ -228,8 +234,12 @@ class RedisStore:
         return answers
 
     async def _told(self, *command: object) -> Any:
-        await self._line.send_command(*command, check_health=False)
-        return await self._line.read_response()
+        line = self._free.pop()
+        try:
+            await line.send_command(*command, check_health=False)
+            return await line.read_response()
+        finally:
+            self._free.append(line)
 
     def _prefix(self, epoch: str) -> str:
         return f"{self._tag}:{epoch.partition(' ')[0]}:"
