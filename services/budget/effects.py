@@ -75,9 +75,9 @@ class Budget:
         )
         watches = settings.watch == "on" or (settings.watch == "auto" and not settings.in_memory)
         self.watcher = Watcher(
-            context.bus, context.publisher, store, context.clock, self._publish_halt, holder=context.instance,
-            interval_s=settings.watch_interval_s, halts=settings.watch_halts, thresholds=settings.thresholds,
-            message_key=context.message_key,
+            context.bus, context.publisher, store, context.clock, self._publish_halt, lost=self.keeper.lose,
+            holder=context.instance, interval_s=settings.watch_interval_s, halts=settings.watch_halts,
+            thresholds=settings.thresholds, message_key=context.message_key,
         ) if watches else None
         self._appender = Appender(context.publisher)
         self._grants: OrderedDict[tuple[str, str, str], Authority] = OrderedDict()
@@ -119,6 +119,10 @@ class Budget:
     def ready(self) -> bool:
         """Whether the ledger stands."""
         return bool(self.keeper.epoch)
+
+    def degraded(self) -> str:
+        """What of it does not work while admissions go on; "" when nothing."""
+        return self.watcher.aside.degraded if self.watcher is not None else ""
 
     # Admission
 

@@ -14,6 +14,7 @@ from bulkhead.health.thresholds import Thresholds
 from bulkhead.health.trips import Trip
 from bulkhead.runtime.background import Background, cancel
 from bulkhead.runtime.publisher import Publisher
+from bulkhead.telemetry import metrics, names
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import catalog, subjects
 from bulkhead_contracts import limits as bounds
@@ -22,10 +23,11 @@ from bulkhead_contracts.budget import TaskHalted, Tripped
 from bulkhead_contracts.control import Halt
 
 from . import breaking, facts
+from .aside import Aside, identity
 from .port import Fenced, RedisFailure, Store
 from .scopes import task_scope
 from .tripping import Owner
-from .watching import Lived, Mark, Watching, identity
+from .watching import Lived, Mark, Watching
 
 log = Log("budget.watcher")
 
@@ -61,23 +63,27 @@ class Watcher:
 
     def __init__(
         self, bus: Bus, publisher: Publisher, store: Store, clock: Callable[[], int], halt: PublishHalt, *,
-        holder: str, interval_s: float, halts: bool, thresholds: Thresholds, message_key: bytes,
+        lost: Callable[[str], None], holder: str, interval_s: float, halts: bool, thresholds: Thresholds,
+        message_key: bytes,
     ) -> None:
+        """lost: told that the ledger does not answer, so that it is verified."""
         self._bus, self._publisher, self._store, self._clock, self._halt = bus, publisher, store, clock, halt
         self._holder, self._interval_s, self._halts, self._thresholds = holder, interval_s, halts, thresholds
-        self._message_key = message_key
+        self._message_key, self._lost = message_key, lost
         self._owner = Owner(bus, message_key)
         self._task: asyncio.Task[None] | None = None
         self._last: Stored | None = None
         self._marked = 0
-        self.fold = Watching(thresholds)
+        self._backoff_s = interval_s
+        self.aside = Aside()
+        self.fold = Watching(thresholds, self.aside)
         self.leads = False
         self.caught_up = False
         self.told = 0
 
     def start(self, background: Background) -> None:
-        """Begin; returns at once."""
-        self._task = background.start("watcher", self._run())
+        """Begin; returns at once. An error in it ends neither the service nor its admissions."""
+        self._task = background.keep("watcher", self._run, self._broke)
 
     async def stop(self) -> None:
         """End; another replica takes over when the lease is over."""
@@ -85,8 +91,10 @@ class Watcher:
             await cancel(self._task)
 
     async def _run(self) -> None:
-        backoff_s, begun = self._interval_s, False
+        """Until it is cancelled, or raises what is a bug: then it is begun anew."""
+        begun = False
         while True:
+            pause_s = self._interval_s
             try:
                 if not begun:
                     await self._begin()
@@ -94,16 +102,32 @@ class Watcher:
                 await self._read_on()
                 await self._confirm()
                 await self._act()
-                backoff_s = self._interval_s
+                self.aside.stands()
+                self._backoff_s = self._interval_s
             except Renumbered:
                 log.warning("journal_made_again", after=self._last.sequence if self._last else 0)
                 # What is known stays known: messages are told apart by their place in their inbox.
                 self._last, self.caught_up = None, False
             except (BusError, *RedisFailure) as error:
                 self.leads = False
-                log.warning("watch_interrupted", reason=str(error) or type(error).__name__, retry_s=backoff_s)
-                backoff_s = min(MAX_BACKOFF_S, backoff_s * 2)
-            await asyncio.sleep(backoff_s)
+                pause_s = self._wait_longer()
+                log.warning("watch_interrupted", reason=str(error) or type(error).__name__, retry_s=pause_s)
+            await asyncio.sleep(pause_s)
+
+    def _wait_longer(self) -> float:
+        """Seconds until the next try."""
+        found, self._backoff_s = self._backoff_s, min(MAX_BACKOFF_S, self._backoff_s * 2)
+        return found
+
+    async def _broke(self, error: BaseException) -> None:
+        """The watch has ended by a bug; see Aside. A standby whose watch stands takes the lease meanwhile."""
+        self.leads = self.caught_up = False
+        folding = self.aside.folding
+        left_out, pause_s = self.aside.blame(error), self._wait_longer()
+        message = f"{folding.subject} {folding.sequence}" if folding is not None else ""
+        log.error("left_out" if left_out else "watch_broke", reason=repr(error), message=message, retry_s=pause_s)
+        metrics.watch_broke.add(1, {names.OUTCOME: "left_out" if left_out else "begun_anew"})
+        await asyncio.sleep(pause_s)
 
     # Reading
 
@@ -115,7 +139,8 @@ class Watcher:
             if not page or page[0].sequence != mark.after or identity(page[0]) != (mark.subject, mark.source):
                 log.warning("mark_is_of_another_journal", after=mark.after)
                 mark = Mark()
-        self.fold = Watching(self._thresholds)
+        self.fold = Watching(self._thresholds, self.aside)
+        self._marked = 0
         circuits, named, now = self.fold.watch.circuits, self._thresholds.breakers, self._clock()
         circuits.from_unix_ms = now - 2 * named.window_ms
         circuits.talk_from_unix_ms = now - named.chatter_window_ms
@@ -240,6 +265,8 @@ class Watcher:
         try:
             balance = await self._store.stop(task_scope(tenant, task))
         except (Fenced, *RedisFailure) as error:
+            # Where nobody asks this replica for money, nothing else finds that another one has built the ledger anew.
+            self._lost(str(error) or type(error).__name__)
             log.warning("charge_not_told", tenant=tenant, task=task, reason=str(error) or type(error).__name__)
             return False
         await self._publisher.send("gateway", facts.charged(balance), tenant=tenant, task=task, cause=trip.id,

@@ -25,6 +25,7 @@ from bulkhead_contracts.budget import Tripped
 from bulkhead_contracts.control import BreakerReset
 
 from . import breaking, tripping
+from .aside import Aside, identity
 from .noticing import MAY_SWITCH, Notices
 
 MAX_DUE = 10_000
@@ -85,15 +86,11 @@ class Mark:
         return cls()
 
 
-def identity(stored: Stored) -> tuple[str, int]:
-    """What a message is, wherever the journal has it."""
-    return stored.subject, at_its_source(stored).sequence
-
-
 class Watching:
-    """The fold. `due`: trips to be told, the oldest first."""
+    """The fold. `due`: trips to be told, the oldest first. aside: what it leaves out; it is told what is folded."""
 
-    def __init__(self, thresholds: Thresholds) -> None:
+    def __init__(self, thresholds: Thresholds, aside: Aside | None = None) -> None:
+        self._aside = aside or Aside()
         self.watch = Watch(thresholds)
         self.due: OrderedDict[str, Trip] = OrderedDict()
         self.notices = Notices()
@@ -129,6 +126,15 @@ class Watching:
         self._fold(stored)
 
     def _fold(self, stored: Stored) -> None:
+        if (left_out := self._aside.trip(stored)) is not None:
+            self._trips(left_out)
+            return
+        # Not cleared when this raises: then it is the one to blame.
+        self._aside.folding = stored
+        self._take(stored)
+        self._aside.folding = None
+
+    def _take(self, stored: Stored) -> None:
         self.folded += 1
         self._count("/".join(stored.subject.rsplit(".", 2)[1:]), stored.sequence)
         kind = _kind(stored.headers)

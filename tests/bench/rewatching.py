@@ -70,7 +70,7 @@ def watcher(bus: JetStreamBus, store: MemoryStore) -> Watcher:
     async def halt(*_: object) -> None:
         raise AssertionError("it stops nothing")
 
-    return Watcher(bus, Publisher("budget", bus, b"bench", unix_ms), store, unix_ms, halt, holder="bench",
+    return Watcher(bus, Publisher("budget", bus, b"bench", unix_ms), store, unix_ms, halt, lost=print, holder="bench",
                    interval_s=0.2, halts=False, thresholds=DEFAULT, message_key=b"bench")  # fmt: skip
 
 

@@ -40,9 +40,15 @@ class Lag:
 async def look(data: Path, mesh: dict[str, Any], *, asks_broker: bool) -> AsyncIterator[Finding]:
     """One finding for every service that this mesh was started with, and what keeps those that run from working."""
     # While the broker is away each says so: that is one finding, and made already.
-    for name, why in (await _unready(data, mesh) if asks_broker else {}).items():
+    said = await _said(data, mesh) if asks_broker else {}
+    for name, why in ((name, why_not(answer)) for name, answer in said.items()):
         what, _, mend = why.partition("; ")
-        yield Finding(name, "problem", f"it runs and is not ready: {what}", mend or "its log says more")
+        if why:
+            yield Finding(name, "problem", f"it runs and is not ready: {what}", mend or "its log says more")
+    for name, found in ((name, degraded(answer)) for name, answer in said.items()):
+        what, _, mend = found.partition("; ")
+        if found:
+            yield Finding(name, "warning", f"it works, but not all of it: {what}", mend or "its log says more")
     wanted = {str(name): int(count) for name, count in (mesh.get("scale") or {}).items()}
     if not wanted:
         return  # Written by an older `up`.
@@ -63,13 +69,12 @@ async def look(data: Path, mesh: dict[str, Any], *, asks_broker: bool) -> AsyncI
         yield judge(service, replicas, running[service], lags.get(service), data, supervised=supervised(mesh))
 
 
-async def _unready(data: Path, mesh: dict[str, Any]) -> dict[str, str]:
-    """{process or container: why it says that it cannot work}. A process is asked; what containers said, mesh.json
-    holds (infra.docker.operate)."""
+async def _said(data: Path, mesh: dict[str, Any]) -> dict[str, str]:
+    """{process or container: what it says of its health}. A process is asked; what containers said, mesh.json holds
+    (infra.docker.operate)."""
     asked = [name for name, record in (mesh.get("processes") or {}).items() if _alive(record)]
     answers = await asyncio.gather(*(asyncio.to_thread(_asked, data, name) for name in asked))
-    said = dict(zip(asked, answers, strict=True)) | dict(mesh.get("said") or {})
-    return {name: why for name, answer in said.items() if (why := why_not(answer))}
+    return dict(zip(asked, answers, strict=True)) | dict(mesh.get("said") or {})
 
 
 def _asked(data: Path, name: str) -> str:
@@ -84,6 +89,15 @@ def why_not(said: str) -> str:
     except ValueError:
         return ""
     return str(found.get("why") or "") if isinstance(found, dict) and not found.get("ready", True) else ""
+
+
+def degraded(said: str) -> str:
+    """What of a ready service does not work, in what its `/readyz` says; "" when nothing, or it did not answer."""
+    try:
+        found = json.loads(said)
+    except ValueError:
+        return ""
+    return str(found.get("degraded") or "") if isinstance(found, dict) and found.get("ready") else ""
 
 
 def supervised(mesh: dict[str, Any]) -> bool:

@@ -49,6 +49,7 @@ HINTS = {
     "chatter": "agents talk more than they work: give one of them the decision, or end the task",
     "stall": "nothing will move this task on by itself: cancel it, or send it the message that it lacks",
     "deadlock": "the wait of the victim is to be refused; its agent can go on without the answer",
+    "watch": "report it with what budget's log says under left_out; the task itself goes on, and its limits hold",
     "breaker": "calls are held back for a while; look at the tool or model, then reset the breaker: bulkhead breakers",
     "breaker.agent": "its calls wait for a while in all tasks of the tenant; look at what it did in those that are "
                      "named, change its instruction, then reset the breaker: bulkhead breakers",

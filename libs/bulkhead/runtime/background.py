@@ -1,17 +1,20 @@
 """What runs beside a service's messages for as long as the service does: followers, folds, timers.
 
 In: coroutines that only end when they are cancelled. Out: the end of the service when one of them ends by an error. A
-service that went on without it would look healthy and, say, watch nothing; restarted it begins anew.
+service that went on without it would look healthy and, say, admit by halts that it no longer hears; restarted it begins
+anew. What a service can be without for a while, and says so, is kept (`keep`): begun anew beside it.
 """
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from bulkhead.telemetry.log import Log
 
 log = Log("background")
 
+Make = Callable[[], Coroutine[Any, Any, None]]
+Broke = Callable[[BaseException], Awaitable[None]]
 
 CANCEL_AGAIN_S = 1.0
 
@@ -34,6 +37,11 @@ class Background:
         task.add_done_callback(self._ended)
         return task
 
+    def keep(self, name: str, make: Make, broke: Broke) -> "asyncio.Task[None]":
+        """Begin it, and anew each time that it ends by an error, once `broke` was told and has waited as long as it
+        sees fit. An error of `broke` itself is the end of the service."""
+        return self.start(name, _keep(name, make, broke))
+
     def _ended(self, task: "asyncio.Task[None]") -> None:
         if task.cancelled() or (error := task.exception()) is None:
             return
@@ -54,6 +62,18 @@ class Background:
         finally:
             await cancel(working, failed)
         working.result()
+
+
+async def _keep(name: str, make: Make, broke: Broke) -> None:
+    while True:
+        task = asyncio.create_task(make(), name=name)
+        try:
+            await asyncio.wait({task})
+        finally:
+            await cancel(task)
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        await broke(error)
 
 
 async def cancel(*tasks: "asyncio.Task[Any]") -> None:

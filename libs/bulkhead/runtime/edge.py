@@ -39,7 +39,7 @@ RpcTable = Mapping[type[Body], Callable[[Received], Awaitable[Body]]]
 
 @runtime_checkable
 class Edge(Protocol):
-    """Optional members that the runtime also calls: start(), stop(), ready() -> bool, rpc: RpcTable."""
+    """Optional members that the runtime also calls: start(), stop(), ready() -> bool, degraded() -> str, rpc."""
 
     async def handle(self, message: Received) -> None:
         """Take one stored message; returning acks it, Retry hands it back."""

@@ -146,7 +146,8 @@ async def serve(service: str, build: Build, settings: ServiceSettings) -> int:
         on_bus, problem = await bus.ready(), problem_of()
         why = problem or clock.problem() if on_bus else "the broker does not answer"
         ready = running.ready() and on_bus and not problem
-        return {"ready": ready, "service": service, "instance": settings.instance, "why": why}
+        return {"ready": ready, "service": service, "instance": settings.instance, "why": why,
+                "degraded": running.degraded()}  # fmt: skip
 
     health = Health(status)
     loop = asyncio.get_running_loop()

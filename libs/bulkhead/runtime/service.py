@@ -97,3 +97,8 @@ class Service:
         attached = self.shell.attached if self.shell is not None else True
         own = getattr(self.component, "ready", None)
         return attached and (own() if own is not None else True)
+
+    def degraded(self) -> str:
+        """What of the component does not work while the rest goes on: what; what to do. "" when nothing."""
+        own = getattr(self.component, "degraded", None)
+        return str(own()) if own is not None else ""

@@ -27,6 +27,7 @@ ceilings = _meter.create_counter(names.CEILINGS, description="Tasks halted at a 
 let_go = _meter.create_counter(names.LET_GO, description="Tasks that went on from a ceiling")
 top_ups = _meter.create_counter(names.TOP_UPS, description="Top-ups of tasks")
 webhooks = _meter.create_counter(names.WEBHOOKS, description="Posts to tenants' webhooks, by how they ended")
+watch_broke = _meter.create_counter(names.WATCH_BROKE, description="Folds of budget's watcher that ended by an error")
 
 
 def setup(service: str, instance: str, otlp_endpoint: str, reader: "MetricReader | None" = None) -> None:

@@ -1,6 +1,7 @@
 """Smaller parts of the command line: how a service stands, what the broker's recovery looks like, long lines."""
 
 import io
+import json
 import os
 from pathlib import Path
 
@@ -193,3 +194,13 @@ async def test_what_runs_and_cannot_work_is_a_finding_with_its_own_words(tmp_pat
     assert [(one.what, one.level) for one in found] == ([("mesh_rag_1", "problem")] if why else [])
     assert not why or (why in found[0].detail and found[0].todo == "mount it writable")
     assert not [one async for one in look(tmp_path, {"said": {"x": said}}, asks_broker=False)]
+
+
+async def test_a_service_that_works_but_not_whole_is_a_warning_and_one_that_is_not_ready_a_problem(tmp_path):
+    said = {"budget-0": {"ready": True, "why": "", "degraded": "the watcher finds nothing now; report it"},
+            "budget-1": {"ready": False, "why": "no Redis; start it", "degraded": "the watcher finds nothing now"},
+            "worker-0": {"ready": True, "why": "", "degraded": ""}, "rag-0": {"ready": True}}  # fmt: skip
+    mesh = {"said": {name: json.dumps(one) for name, one in said.items()} | {"signer-0": "no JSON"}}
+    found = [one async for one in look(tmp_path, mesh, asks_broker=True)]
+    assert [(one.what, one.level, one.todo) for one in found] == [
+        ("budget-1", "problem", "start it"), ("budget-0", "warning", "report it")]  # fmt: skip

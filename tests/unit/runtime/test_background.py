@@ -85,3 +85,37 @@ async def test_a_cancel_that_was_forgotten_is_said_again(monkeypatch: pytest.Mon
     await asyncio.sleep(0)
     await asyncio.wait_for(cancel(task), 4)
     assert task.cancelled() and len(forgotten) == 2
+
+
+async def test_what_is_kept_is_begun_anew_beside_the_service_until_it_is_cancelled() -> None:
+    background, begun, broke = Background(), [], list[str]()
+
+    async def work() -> None:
+        begun.append(len(begun))
+        if len(begun) < 3:
+            raise ValueError(f"bug {len(begun)}")
+        await for_ever()
+
+    async def told(error: BaseException) -> None:
+        broke.append(str(error))
+
+    async def service() -> None:
+        while len(begun) < 3:
+            await asyncio.sleep(0)
+
+    task = background.keep("watcher", work, told)
+    await asyncio.wait_for(background.beside(service()), 5)
+    assert broke == ["bug 1", "bug 2"] and not task.done()
+    await cancel(task)
+    assert task.cancelled() and len(begun) == 3, "a cancel is no error: nothing is begun anew"
+
+
+async def test_an_error_of_who_is_told_ends_the_service() -> None:
+    background = Background()
+
+    async def told(error: BaseException) -> None:
+        raise KeyError("told") from error
+
+    background.keep("watcher", lambda: breaks(ValueError("bug")), told)
+    with pytest.raises(BackgroundFailed, match=r"watcher ended: KeyError\('told'\)"):
+        await asyncio.wait_for(background.beside(for_ever()), 5)
