@@ -26,8 +26,7 @@ from bulkhead_contracts.budget import (
 from bulkhead_contracts.control import Halt
 from services.budget import core
 from services.budget.port import RedisFailure
-from services.budget.rebuild import LOCK_MS
-from services.budget.watcher import Watcher
+from services.budget.rebuild import LOCK_MS, Keeper
 from tests.integration.budget_world import DOER, TASK, TENANT, World, redis, until, world
 
 __all__ = ("redis", "world")
@@ -461,12 +460,12 @@ async def test_a_rebuild_that_takes_longer_than_its_lock_is_not_lost(
     assert edge.keeper.rebuilds == before + 1
 
 
-async def test_a_replica_does_not_outlive_its_watcher(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It would look healthy, and nobody would see loops and deadlocks any more."""
-    async def breaks(_: Watcher) -> None:
+async def test_a_replica_does_not_outlive_who_keeps_its_ledger(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would look healthy, and admit nothing any more. Its watch it does outlive: test_watch_breaks.py."""
+    async def breaks(_: Keeper) -> None:
         raise AttributeError("writelines")
 
-    monkeypatch.setattr(Watcher, "_read_on", breaks)
+    monkeypatch.setattr(Keeper, "_run", breaks)
     running = await world.mesh.start("budget", "1")
-    with pytest.raises(BackgroundFailed, match="watcher"):
+    with pytest.raises(BackgroundFailed, match="keeper of the ledger"):
         await asyncio.wait_for(asyncio.shield(running.task), 10)
