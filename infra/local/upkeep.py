@@ -39,7 +39,8 @@ class Upkeep:
             try:
                 done = await purge(self._url, self._seed_of, self._retention, ca_file=self._ca_file)
                 if total := sum(done.messages.values()):
-                    self._say(f"{done.tasks} tasks that ended long ago were purged ({total} messages)")
+                    self._say(f"{done.tasks} tasks that ended long ago were purged ({total} messages)" if done.tasks
+                              else f"{total} old messages of the mesh's own books were purged: nobody reads them again")
             except (PurgeError, KeyFileError, OSError) as error:
                 self._say(f"ended tasks were not purged: {error}")
             await asyncio.sleep(self._every_s)

@@ -32,6 +32,7 @@ from infra.identity.rights import API, inbox_prefix
 from .provision import STREAM_NOT_FOUND, provision
 from .purge import MIN_RETENTION_S
 from .streams import Layout
+from .trimming import is_trimmed
 
 JOURNAL = subjects.JOURNAL_STREAM
 STALLED_S = 12.0
@@ -158,7 +159,8 @@ class Look:
             had, has = await self._by_subject(JOURNAL, pattern), await self._by_subject(stream, pattern)
             more = {one: count - has.get(one, 0) for one, count in had.items() if count > has.get(one, 0)}
             looked_at = list(more.items())[:LOOKED_AT_MAX]
-            if gone := {one: count for one, count in looked_at if await self._young(one)}:
+            if gone := {one: left for one, count in looked_at
+                        if (left := await self._untrimmed(stream, one, count)) and await self._young(one)}:
                 found[stream] = gone
         return found
 
@@ -182,6 +184,19 @@ class Look:
             for stored in page:
                 yield stored
             after = page[-1].sequence
+
+    async def _untrimmed(self, stream: str, subject: str, more: int) -> int:
+        """Of what JOURNAL has more: where the oldest are trimmed, only what is newer than the first still there."""
+        if not is_trimmed(subject):
+            return more
+        first = next(iter(await self._reader.read(stream, subject, limit=1)), None)
+        if first is None:
+            return more  # A trim leaves the newest.
+        async for stored in self._all(JOURNAL, subject):
+            if at_its_source(stored).sequence >= first.sequence:
+                copied = await self._count(JOURNAL, stored.sequence, subject)
+                return max(0, copied - await self._count(stream, first.sequence, subject))
+        return 0
 
     async def _young(self, subject: str) -> bool:
         """Whether it was said so lately that nothing of it can have been purged."""

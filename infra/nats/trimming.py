@@ -8,7 +8,9 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from bulkhead.bus.memory_streams import matches
 from bulkhead.bus.port import Bus, Stored
+from bulkhead.runtime.history import at_its_source
 from bulkhead_contracts import subjects
 from bulkhead_contracts.budget import LedgerCheckpointed
 from bulkhead_contracts.task import PlacesGiven
@@ -35,7 +37,25 @@ async def trim_places(reader: Bus, ask: Ask, ends: Mapping[str, int]) -> dict[st
         return {}
     until = min(newest.snapshot, base.waiting_from, ends[GATEWAY])
     answer = await ask(f"STREAM.PURGE.{GATEWAY}", {"filter": PLACES, "seq": until})
-    return {GATEWAY: int(answer.get("purged", 0))}
+    return {GATEWAY: int(answer.get("purged", 0)), subjects.JOURNAL_STREAM: await _trim_copies(reader, ask, until)}
+
+
+async def _trim_copies(reader: Bus, ask: Ask, until: int) -> int:
+    """The journal's copies of the same: it has other sequences, and what it still has and its inbox has not would pass
+    for lost."""
+    after = end = 0
+    while not end and (page := await reader.read(subjects.JOURNAL_STREAM, PLACES, after=after)):
+        end = next((one.sequence for one in page if at_its_source(one).sequence >= until), 0)
+        after = page[-1].sequence
+    if not after:
+        return 0
+    answer = await ask(f"STREAM.PURGE.{subjects.JOURNAL_STREAM}", {"filter": PLACES, "seq": end or after + 1})
+    return int(answer.get("purged", 0))
+
+
+def is_trimmed(subject: str) -> bool:
+    """Whether it is a book of the mesh's own, of which the oldest leave the inbox, and a moment later the journal."""
+    return subject == PLACES or any(matches(one, subject) for one in (CHECKPOINT, TOGETHER))
 
 
 def _places(stored: Stored | None) -> PlacesGiven | None:

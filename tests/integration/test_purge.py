@@ -16,6 +16,7 @@ from bulkhead.bus.port import Schedule
 from bulkhead.grants import new_signing_seed, public_of
 from bulkhead.runtime import fold
 from bulkhead.runtime.context import Context, Identity, make_context
+from bulkhead.runtime.history import at_its_source
 from bulkhead.runtime.service import Service
 from bulkhead_contracts import catalog, subjects
 from bulkhead_contracts.control import MessageRejected
@@ -25,7 +26,9 @@ from bulkhead_contracts.result import ContentRef, Result
 from bulkhead_contracts.step import StepFinished
 from bulkhead_contracts.task import PlacesGiven, TaskEnded, TaskLimits, TaskRejected, TaskRequested, TaskSubmitted
 from infra.nats import purge as purging
+from infra.nats.journal import Report, keep_whole
 from infra.nats.purge import DAY_S, MIN_RETENTION_S, PurgeError, Retention, purge, retention_of, seconds
+from infra.nats.streams import Layout
 from services.planner.app import LOGICS
 from tests.integration.permissions.broker import Broker, running
 
@@ -347,7 +350,7 @@ def test_retentions():
         Retention(streams={"BLOBS": 1.0}).of("JOURNAL")
 
 
-async def test_decisions_about_places_that_no_start_reads_again_leave(broker):
+async def test_decisions_about_places_that_no_start_reads_again_leave(broker, tmp_path):
     """Three that tell who runs; a task waits since the first. What is left is enough to begin from."""
     async with buses(broker) as of:
         gateway, where = await of("gateway"), subjects.mesh("gateway", "gateway", "places", "places")
@@ -357,7 +360,25 @@ async def test_decisions_about_places_that_no_start_reads_again_leave(broker):
                                through=number, waiting_from=1 if number < 3 else 5)
             ack = await gateway.publish(where, body.encode(), {"ce-type": PlacesGiven.ce_type()}, f"places/{number}")
             told += [ack.sequence] if number % 3 == 0 else []
+        operator = await of("operator")
+        async with asyncio.timeout(20):
+            while len(await operator.read("JOURNAL", where)) < 9:
+                await asyncio.sleep(0.02)
         for expected in (range(5, 10), range(5, 10)):
             await purge(broker.url, broker.seed, RETENTION)
             left = [one.sequence for one in await gateway.read("INBOX_GATEWAY", where)]
             assert left == list(expected) and told[-1] in left
+            copied = [at_its_source(one).sequence for one in await operator.read("JOURNAL", where)]
+            assert copied == left, "the journal lets go of the same, and of nothing else"
+            look = await keep_whole(broker.url, broker.seed, Layout(), tmp_path / "lost")
+            assert look == Report(), "what was trimmed on purpose is no loss"
+        provisioner = await of("provisioner")
+
+        async def take(**which: object) -> Report:
+            wanted = json.dumps({"filter": where, **which}).encode()
+            answer = await provisioner.request("$JS.API.STREAM.PURGE.INBOX_GATEWAY", wanted)
+            assert json.loads(answer.body)["success"]
+            return await keep_whole(broker.url, broker.seed, Layout(), tmp_path / "lost")
+
+        assert await take(seq=7) == Report(), "nor is it between the purges of the two streams"
+        assert "(INBOX_GATEWAY 5; of tasks places)" in (await take()).lost, "a trim leaves the newest"
