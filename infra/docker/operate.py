@@ -12,14 +12,18 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from bulkhead.cli.output import counted
 from bulkhead.testing.relay import Relay
 from infra.backup.archive import BackupError
 from infra.backup.taking import Progress
+from infra.docker import ledger
 from infra.docker.images import ImageError
 from infra.docker.stack import PROJECT, SERVICE, StackError, docker
 from infra.identity import tls
@@ -30,6 +34,8 @@ from infra.nats.provision import ProvisionError
 DOCUMENTS = "rag"
 """Below the volume `documents`: where rag has its stores."""
 PORTS = {"nats": 4222, "redis": 6379, "gateway": 8080}
+BROKERS = "BULKHEAD_BROKERS="
+ASK_TIMEOUT_S = 2.0
 REMOTE = ("backup",)
 """Commands that take a broker's address and folders where others take a data directory."""
 RESTORE, CHECK = "restore", "--check"
@@ -69,6 +75,7 @@ def _restore(project: str, arguments: list[str]) -> int:
         "taken from the environment.")  # fmt: skip
     parser.add_argument("file", type=Path, help="what `backup` made; with --check it is read and nothing is restored")
     parser.add_argument("--keys-passphrase", type=Path, metavar="FILE", help="opens the keys that are sealed in it")
+    parser.add_argument("--cluster", action="store_true", help="into three brokers: docker-compose.cluster.yml")
     parser.add_argument("--json", action="store_true", help="print JSON")
     asked = parser.parse_args(arguments)
     if not project:
@@ -77,7 +84,7 @@ def _restore(project: str, arguments: list[str]) -> int:
     def say(progress: Progress) -> None:
         print(f"  {progress.what} {progress.name}: {progress.bytes:,} bytes", file=sys.stderr)
 
-    done = asyncio.run(refill(project, asked.file, asked.keys_passphrase, say))
+    done = asyncio.run(refill(project, asked.file, asked.keys_passphrase, say, cluster=asked.cluster))
     messages = sum(one.messages for one in done.manifest.streams)
     if asked.json:
         print(json.dumps({"event": "done", "project": project, "messages": messages, "shards": dict(done.shards),
@@ -88,35 +95,60 @@ def _restore(project: str, arguments: list[str]) -> int:
           f"{counted(len(done.manifest.documents), 'tenant')}")  # fmt: skip
     if not asked.keys_passphrase:
         print("keys were not restored: tasks that were in flight fail, saying so")
-    print(f"start it: docker-compose --project-name {project} --profile core up --detach")
+    files = "-f docker-compose.yml -f docker-compose.cluster.yml " if asked.cluster else ""
+    print(f"start it: docker-compose {files}--project-name {project} --profile core up --detach")
     return 0
 
 
 async def operate(project: str, command: list[str]) -> int:
     """Raises ImageError, StackError."""
     project = project or _only_project()
-    found = {name: _container(project, name) for name in PORTS}
-    if not found["nats"]:
+    brokers = await asyncio.to_thread(running, project, "nats")
+    if not brokers:
         raise StackError(f"no broker of project {project} runs: `docker-compose --profile core up --detach` starts it")
-    relays = {name: relay_to(project, name) for name, one in found.items() if one}
+    relays = [relay_to(one, PORTS["nats"]) for one in brokers.values()]
     with tempfile.TemporaryDirectory(prefix="bulkhead-operate-") as folder:
+        place = Path(folder)
+        write(place, keys_of(project, next(iter(brokers.values()))["Config"]["Image"]))
+        password = (place / "identity" / "redis.password").read_text().strip()
+        servers = await asyncio.to_thread(running, project, "redis", ledger.SERVERS)
+        redis = await _master(list(servers.values()), password)
+        gateway = await asyncio.to_thread(running, project, "gateway")
+        others = {"redis": redis, "gateway": next(iter(gateway.values()), {})}
+        by_name = {name: relay_to(one, PORTS[name]) for name, one in others.items() if one}
         try:
-            for relay in relays.values():
+            for relay in (*relays, *by_name.values()):
                 await relay.open()
-            environ, more = _prepare(Path(folder), project, found["nats"], {n: r.port for n, r in relays.items()})
+            urls = ",".join(f"tls://127.0.0.1:{relay.port}" for relay in relays)
+            environ, more = _prepare(place, project, urls, {n: r.port for n, r in by_name.items()})
             wanted = [*command, *(more if command[0] in REMOTE else ())]
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "bulkhead.cli.main", *wanted, env={**os.environ, **environ})  # fmt: skip
             return await process.wait()
         finally:
-            for relay in relays.values():
+            for relay in (*relays, *by_name.values()):
                 await relay.close()
 
 
-def relay_to(project: str, name: str) -> Relay:
+def relay_to(container: Mapping[str, Any], port: int) -> Relay:
     """From a port of this machine to a container that listens."""
-    host = _address(_container(project, name))
-    return Relay(lambda: (host, PORTS[name]))
+    host = _address(container)
+    return Relay(lambda: (host, port))
+
+
+async def _master(servers: list[dict[str, Any]], password: str) -> dict[str, Any]:
+    """Of several Redis the one that is the master; the first where none says so, {} where none runs."""
+    for one in servers if len(servers) > 1 else ():
+        client = Redis.from_url(f"redis://:{password}@{_address(one)}:{PORTS['redis']}/0", socket_timeout=ASK_TIMEOUT_S,
+                                socket_connect_timeout=ASK_TIMEOUT_S, decode_responses=True)  # fmt: skip
+        try:
+            if (await client.info("replication"))["role"] == "master":
+                return one
+        except (RedisError, OSError):
+            continue
+        finally:
+            await client.aclose()
+    return servers[0] if servers else {}
 
 
 def write(folder: Path, files: Mapping[str, str]) -> None:
@@ -129,14 +161,14 @@ def write(folder: Path, files: Mapping[str, str]) -> None:
         place.write_text(text)
 
 
-def _prepare(
-    folder: Path, project: str, broker: Mapping[str, Any], ports: Mapping[str, int]
-) -> tuple[dict[str, str], list[str]]:
-    """A data directory as `bulkhead up` would have it: the environment that names it, and options for REMOTE."""
+def _prepare(folder: Path, project: str, url: str, ports: Mapping[str, int]) -> tuple[dict[str, str], list[str]]:
+    """A data directory as `bulkhead up` would have it, beside the keys: the environment that names it, and options for
+    REMOTE."""
     identity = folder / "identity"
-    write(folder, keys_of(project, broker["Config"]["Image"]))
-    url = f"tls://127.0.0.1:{ports['nats']}"
+    brokers = _brokers(project)
     mesh: dict[str, Any] = {"nats_url": url, "own_broker": False, "identity_dir": str(identity)}
+    if len(brokers) > 1:
+        mesh |= {"brokers": brokers, "replicas": len(brokers)}
     if "gateway" in ports:
         mesh["http_url"] = f"http://127.0.0.1:{ports['gateway']}"
     mesh["said"] = _said(project)
@@ -150,6 +182,14 @@ def _prepare(
     if os.access(volume, os.R_OK):
         options += ["--documents", str(volume / DOCUMENTS)]
     return environ, options
+
+
+def _brokers(project: str) -> dict[str, str]:
+    """{name: how Docker sees it} of every broker that this mesh is to have, the missing ones among them."""
+    there = {one["Config"]["Labels"][SERVICE]: one for one in _inspected(project, "nats", "--all")}
+    named = {part for one in there.values() for line in one["Config"]["Env"] if line.startswith(BROKERS)
+             for part in line.partition("=")[2].split(",")}  # fmt: skip
+    return {name: str(there[name]["State"]["Status"]) if name in there else "gone" for name in sorted(named | {*there})}
 
 
 def _said(project: str) -> dict[str, str]:
@@ -183,12 +223,19 @@ def _only_project() -> str:
     raise StackError(f"which mesh is not clear, {which}")
 
 
-def _container(project: str, service: str) -> dict[str, Any]:
-    """What Docker knows of the first that runs; {} when none does."""
-    filters = [f"--filter=label={PROJECT}={project}", f"--filter=label={SERVICE}={service}"]
-    ids = docker("ps", "--quiet", *filters).stdout.split()
-    found: list[dict[str, Any]] = json.loads(docker("inspect", ids[0]).stdout) if ids else [{}]
-    return found[0]
+def running(project: str, image: str, names: Collection[str] = ()) -> dict[str, dict[str, Any]]:
+    """{service: what Docker knows of its first container} of those that run on an image; names: of these alone."""
+    found: dict[str, dict[str, Any]] = {}
+    for one in _inspected(project, image):
+        found.setdefault(one["Config"]["Labels"][SERVICE], one)
+    return {name: one for name, one in sorted(found.items()) if not names or name in names}
+
+
+def _inspected(project: str, image: str, *options: str) -> list[dict[str, Any]]:
+    filters = [f"--filter=label={PROJECT}={project}", f"--filter=label=bulkhead.service={image}"]
+    ids = docker("ps", "--quiet", *options, *filters).stdout.split()
+    found: list[dict[str, Any]] = json.loads(docker("inspect", *ids).stdout) if ids else []
+    return found
 
 
 def _address(container: Mapping[str, Any]) -> str:

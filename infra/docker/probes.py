@@ -1,7 +1,8 @@
-"""The health checks of the broker's and Redis's containers: `python -m infra.docker.probes nats|redis [--stay]`.
+"""The health checks of brokers, Redis and sentinels: `python -m infra.docker.probes nats|redis|sentinel [--stay]`.
 
 In: which of them this container is. Out: exit code 0 when it is healthy, 1 otherwise, with what it said. A broker that
-was healthy and does not become so again (after a full disk) is told to end: Docker starts what ended again. --stay:
+was healthy and does not become so again (after a full disk) is told to end: Docker starts what ended again; not one
+of a cluster that only waits for the others. --stay:
 who is healthy is watched for half a minute by one process; bulkhead/runtime/probe.py says why, and why so little is
 imported.
 """
@@ -18,8 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 HEALTH_URL = "http://127.0.0.1:8222/healthz"
-REDIS = "127.0.0.1:6379"
+REDIS, SENTINEL = "127.0.0.1:6379", "127.0.0.1:26379"
 REDIS_CONFIGURATION = "/bulkhead/identity/redis.conf"
+STORES = "?js-enabled-only=true"
+WHO = "BULKHEAD_BROKER"
+"""As infra/nats/configuration.py has it: set for a broker of a cluster."""
 DATA = "/bulkhead/data"
 SERVER_PID = 1
 UNHEALTHY_S = 8.0
@@ -28,9 +32,11 @@ MIN_FREE_BYTES = 256 * 1024**2
 LOOKS, EVERY_S, WITHIN_S = 10, 3.0, 3.0
 
 
-def broker(url: str = HEALTH_URL, marks: str = MARKS, pid: int = SERVER_PID) -> tuple[bool, str]:
+def broker(
+    url: str = HEALTH_URL, marks: str = MARKS, pid: int = SERVER_PID, *, in_cluster: bool | None = None
+) -> tuple[bool, str]:
     """Whether it is healthy, and what it said. Unhealthy for UNHEALTHY_S after it was healthy, with room on the disk:
-    told to end."""
+    told to end. in_cluster: as the environment says, when nobody does."""
     healthy, said = ask(url)
     was_healthy, since = f"{marks}/was-healthy", f"{marks}/unhealthy-since"
     if healthy:
@@ -41,6 +47,13 @@ def broker(url: str = HEALTH_URL, marks: str = MARKS, pid: int = SERVER_PID) -> 
     # While it starts it may read a large store for minutes: that is no reason to begin anew.
     if not os.path.exists(was_healthy):
         return False, said
+    if WHO in os.environ if in_cluster is None else in_cluster:
+        # Without a majority, or behind the others: to begin anew would only take longer. Its disk is another matter.
+        stores, _ = ask(url + STORES)
+        if stores:
+            if os.path.exists(since):
+                os.unlink(since)
+            return False, said
     if not os.path.exists(since):
         _touch(since)
     if time.time() - os.stat(since).st_mtime < UNHEALTHY_S:
@@ -69,11 +82,16 @@ def redis(place: str = REDIS, configuration: str = REDIS_CONFIGURATION) -> tuple
     return answers == b"+OK\r\n+PONG\r\n+OK\r\n", answers.decode("utf-8", "replace").strip()
 
 
+def sentinel() -> tuple[bool, str]:
+    """Whether it answers. It speaks as Redis does, and has its password."""
+    return redis(SENTINEL)
+
+
 def _touch(path: str) -> None:
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
 
 
-WHICH: "dict[str, Callable[[], tuple[bool, str]]]" = {"nats": broker, "redis": redis}
+WHICH: "dict[str, Callable[[], tuple[bool, str]]]" = {"nats": broker, "redis": redis, "sentinel": sentinel}
 
 
 def main(arguments: list[str]) -> int:

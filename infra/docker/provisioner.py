@@ -44,6 +44,9 @@ DEFAULT_TENANT = "demo"
 OFFLINE_KEY = "offline"
 MAX_KEY_CHARS = 4096
 STORE_FILE = "store_gib"
+BROKERS_FILE = "brokers"
+BROKER = re.compile(r"[a-z0-9][a-z0-9.-]{0,62}")
+ALONE = "nats"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}")
 TAKES: dict[str, tuple[str, ...]] = {
     "keys": (), "streams": (), "credentials": (), "caller": ("TENANT", "PERSON", "ROLE"), "provider-key": (),
@@ -93,8 +96,11 @@ def make_keys() -> None:
     """Everything secret, each to its owner."""
     rules = policy.load()
     master = KEYS / ALL
+    was_there = any(master.glob("*.nkey"))
     keys.ensure(master, rules)
-    names = tuple(filter(None, os.environ.get("BULKHEAD_BROKER_NAMES", "").split(","))) or BROKER_NAMES
+    brokers = _brokers(master, was_there=was_there)
+    given = tuple(filter(None, os.environ.get("BULKHEAD_BROKER_NAMES", "").split(","))) or BROKER_NAMES
+    names = tuple(dict.fromkeys((*brokers, *given)))
     if tls.ensure(master / "tls", names):
         print(f"a certificate for {', '.join(names)} was made: a broker that runs must be restarted")
     ca = (master / "tls" / tls.CA_FILE).read_text()
@@ -104,15 +110,15 @@ def make_keys() -> None:
         for owner in (identity, "upkeep"):
             keys.replace(KEYS / owner / f"{identity}.nkey", keys.nkey_seed(master, identity))
             keys.replace(KEYS / owner / tls.CA_FILE, ca)
-    _broker(rules)
+    _broker(rules, brokers)
     keys.replace(KEYS / "redis" / "redis.conf", _redis(_redis_password()))
     print(f"keys of {len(rules.identities)} identities are in place")
 
 
-def _broker(rules: policy.Policy) -> None:
-    """The broker's configuration, as it finds it in its own container."""
+def _broker(rules: policy.Policy, brokers: tuple[str, ...]) -> None:
+    """The broker's configuration, as it finds it in its own container; the same for each of a cluster."""
     master, folder = KEYS / ALL, KEYS / "nats"
-    for name in (tls.BROKER_FILE, tls.BROKER_KEY_FILE):
+    for name in (tls.BROKER_FILE, tls.BROKER_KEY_FILE, tls.CA_FILE):
         keys.replace(folder / name, (master / "tls" / name).read_text())
     durability = os.environ.get("BULKHEAD_DURABILITY", "power")
     if durability not in ("power", "process"):
@@ -121,8 +127,30 @@ def _broker(rules: policy.Policy) -> None:
         folder=folder, port=4222, monitor_port=8222, durability="power" if durability == "power" else "process",
         host="0.0.0.0", store=DATA / "store",  # noqa: S104 - a container's own network
         tls=(IDENTITY / tls.BROKER_FILE, IDENTITY / tls.BROKER_KEY_FILE), store_gib=_largest_store_gib(master),
+        brokers=brokers, ca=IDENTITY / tls.CA_FILE,
     )  # fmt: skip
     write_configuration(plan, render.accounts(rules, keys.public_nkeys(master, rules), _shards()))
+
+
+def _brokers(master: Path, *, was_there: bool) -> tuple[str, ...]:
+    """BULKHEAD_BROKERS: names of all brokers of a cluster; () for one alone. Raises PolicyError where the mesh was made
+    with others: a broker that becomes one of a cluster, or leaves it, does not take its streams along."""
+    names = tuple(filter(None, os.environ.get("BULKHEAD_BROKERS", "").split(",")))
+    if wrong := [one for one in names if not BROKER.fullmatch(one)]:
+        raise policy.PolicyError(f"BULKHEAD_BROKERS: {wrong[0]!r} is no host name")
+    if len(names) in (1, 2) or len(set(names)) != len(names):
+        raise policy.PolicyError(f"BULKHEAD_BROKERS is {','.join(names)!r}: name three or five, each once, for a "
+                                 "cluster that goes on when one is lost; or none, for one broker alone")  # fmt: skip
+    path, now = master / BROKERS_FILE, ",".join(names) or ALONE
+    before = path.read_text().strip() if path.exists() else ALONE if was_there else now
+    if before != now:
+        raise policy.PolicyError(
+            f"this mesh was made with the broker(s) {before} and is to have {now}: its streams would not come along. "
+            "Start it as it was (with or without docker-compose.cluster.yml); or back it up and restore it into a "
+            "project of its own: infra/docker/README.md, A cluster"
+        )
+    keys.write_new(path, now)
+    return names
 
 
 def _more(service: str, rules: policy.Policy) -> dict[str, str]:
@@ -130,7 +158,9 @@ def _more(service: str, rules: policy.Policy) -> dict[str, str]:
     folder = KEYS / service
     match service:
         case "budget":
-            return {"redis_url": f"redis://:{_redis_password()}@redis:6379/0\n"}
+            sentinels = os.environ.get("BULKHEAD_SENTINELS", "")
+            place = f"redis+sentinel://:{{}}@{sentinels}" if sentinels else "redis://:{}@redis:6379/0"
+            return {"redis_url": place.format(_redis_password()) + "\n"}
         case "model_gateway":
             # A key that a person gave stays.
             given = folder / "openai_api_key"
@@ -158,6 +188,7 @@ def _redis(password: str) -> str:
 bind 0.0.0.0
 port 6379
 requirepass {password}
+masterauth {password}
 dir "{DATA}"
 daemonize no
 appendonly yes
@@ -206,7 +237,15 @@ def _largest_store_gib(folder: Path) -> int:
 def layout() -> Layout:
     """What the environment says of streams and durables. Raises PolicyError."""
     # No ranks: containers have no numbers to rank by, and are replaced one by one, N beside an N-1 that knows no ranks.
-    return Layout(_shards(), store_gib=_store_gib(), ranked=False)
+    return Layout(_shards(), _replicas(), store_gib=_store_gib(), ranked=False)
+
+
+def _replicas() -> int:
+    """BULKHEAD_REPLICAS: copies of each stream, one where nobody says."""
+    text = os.environ.get("BULKHEAD_REPLICAS") or "1"
+    if text not in ("1", "3", "5"):
+        raise policy.PolicyError(f"BULKHEAD_REPLICAS is {text!r}; write 1, 3 or 5, at most one per broker")
+    return int(text)
 
 
 def _url() -> str:

@@ -9,7 +9,7 @@ import asyncio
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bulkhead_contracts import catalog
@@ -20,6 +20,7 @@ from infra.backup.taking import Say
 from infra.docker import operate, provisioner
 from infra.docker.stack import Stack, StackError, docker
 from infra.nats.streams import Layout
+from infra.render import cluster as cluster_of
 
 COPY = """
 import pathlib, shutil, sys
@@ -41,15 +42,18 @@ class Refilled:
     shards: Mapping[str, int]
 
 
-async def refill(project: str, source: Path, passphrase_file: Path | None, say: Say) -> Refilled:
-    """Raises BackupError, ImageError, KeyFileError, PolicyError, ProvisionError, StackError."""
-    layout = provisioner.layout()
+async def refill(
+    project: str, source: Path, passphrase_file: Path | None, say: Say, *, cluster: bool = False
+) -> Refilled:
+    """cluster: into three brokers, whatever the backup was taken of.
+    Raises BackupError, ImageError, KeyFileError, PolicyError, ProvisionError, StackError."""
+    layout = replace(provisioner.layout(), replicas=len(cluster_of.BROKERS) if cluster else 1)
     passphrase = lockbox.read_passphrase(passphrase_file) if passphrase_file else ""
     with Reader(source) as reader:
         restoring.check_streams(reader, layout)
         files = await asyncio.to_thread(restoring.unsealed, reader, passphrase) if passphrase else {}
         _is_empty(project)
-        stack = Stack(project)
+        stack = Stack(project, cluster=cluster)
         with tempfile.TemporaryDirectory(prefix="bulkhead-operate-") as folder:
             try:
                 await _fill(stack, reader, files, Path(folder), layout, say)
@@ -63,21 +67,29 @@ async def _fill(
 ) -> None:
     given, identity, documents = folder / "given", folder / "identity", folder / "documents"
     (given / "operator").mkdir(parents=True)
+    brokers = cluster_of.BROKERS if layout.replicas > 1 else cluster_of.BROKERS[:1]
+    # How many brokers there were is no key.
+    files = {**files, provisioner.BROKERS_FILE: ",".join(brokers)}
     restoring.restore_keys(files, given / "operator", given / provisioner.ALL)
     restoring.restore_api_keys(reader, given / "operator")
     await asyncio.to_thread(_hand_over, stack, "provision-keys", given, KEYS_AT)
     # With what it depends on: the provisioner of keys, which makes what is missing.
-    await asyncio.to_thread(stack.run, "up", "--detach", "--no-build", "nats")
-    await asyncio.to_thread(stack.wait_healthy, "nats")
-    relay = operate.relay_to(stack.project, "nats")
-    await relay.open()
+    await asyncio.to_thread(stack.run, "up", "--detach", "--no-build", *brokers)
+    for name in brokers:
+        await asyncio.to_thread(stack.wait_healthy, name)
+    there = operate.running(stack.project, "nats")
+    relays = [operate.relay_to(one, operate.PORTS["nats"]) for one in there.values()]
     try:
+        for relay in relays:
+            await relay.open()
         operate.write(folder, operate.keys_of(stack.project, stack.image("provisioner")))
-        remote = Remote(f"tls://127.0.0.1:{relay.port}", identity, documents, ranked=layout.ranked)
+        urls = ",".join(f"tls://127.0.0.1:{relay.port}" for relay in relays)
+        remote = Remote(urls, identity, documents, layout.replicas, ranked=layout.ranked)
         shards = {service: layout.shards_of(service) for service in catalog.INBOXES}
         await places.restore_remote(reader, remote, "", say, shards)
     finally:
-        await relay.close()
+        for relay in relays:
+            await relay.close()
     await asyncio.to_thread(_hand_over, stack, "rag", documents, DOCUMENTS_AT)
 
 

@@ -42,8 +42,10 @@ class Stack:
     def __init__(
         self, project: str, extra_env: Mapping[str, Mapping[str, str]] | None = None,
         environ: Mapping[str, str] | None = None, services: Mapping[str, Mapping[str, object]] | None = None,
+        *, cluster: bool = False,
     ) -> None:  # fmt: skip
-        """services: more of compose's own keys per service, e.g. {"worker": {"networks": [...]}}."""
+        """cluster: three brokers, and a Redis that fails over: docker-compose.cluster.yml beside docker-compose.yml.
+        services: more of compose's own keys per service, e.g. {"worker": {"networks": [...]}}."""
         self.project = project
         self._compose = compose()
         # Chosen here: a port that Docker chooses is another one after a restart.
@@ -53,7 +55,8 @@ class Stack:
         for name, variables in (extra_env or {}).items():
             more.setdefault(name, {})["environment"] = dict(variables)
         self._folder = tempfile.TemporaryDirectory(prefix="bulkhead-stack-")
-        self._files = ["--file", str(ROOT / "docker-compose.yml")]
+        names = ("docker-compose.yml", "docker-compose.cluster.yml") if cluster else ("docker-compose.yml",)
+        self._files = [part for name in names for part in ("--file", str(ROOT / name))]
         if more:
             override = Path(self._folder.name) / "override.yml"
             override.write_text(yaml.safe_dump({"services": more}))
@@ -117,7 +120,7 @@ class Stack:
 
     def restart(self, service: str) -> None:
         """Drain and start every container of a service again; returns when it is ready."""
-        self.run("restart", "--timeout", str(STOP_SIGNAL_S), service, timeout_s=UP_TIMEOUT_S)
+        docker("restart", "--time", str(STOP_SIGNAL_S), *self._of(service), timeout_s=UP_TIMEOUT_S)
         self._wait(service)
 
     def become(self, environ: Mapping[str, str]) -> None:

@@ -10,7 +10,7 @@ import asyncio
 import json
 import signal
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -28,7 +28,7 @@ ASK_TIMEOUT_S = 5.0
 
 
 async def keep(url: str, identity: Path, data: Path, layout: Layout, retention: Retention) -> None:
-    """Until SIGTERM. url: of one broker, by TLS. identity: keys, and the CA. Raises BusError."""
+    """Until SIGTERM. url: of the broker, or of all of a cluster, by TLS. identity: keys, the CA. Raises BusError."""
     ended, loop = asyncio.Event(), asyncio.get_running_loop()
     for one in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(one, ended.set)
@@ -39,7 +39,7 @@ async def keep(url: str, identity: Path, data: Path, layout: Layout, retention: 
     journal = JournalKeeper(url, seed_of, layout, data / "lost", _say, ca_file)
     upkeep.start()
     journal.start()
-    watching = asyncio.create_task(watch(partial(incarnation, url, trusted), journal.broker_is))
+    watching = asyncio.create_task(watch(partial(incarnations, url.split(","), trusted), journal.broker_is))
     try:
         await ended.wait()
     finally:
@@ -62,6 +62,12 @@ async def watch(
             tell("ready")
             known = now
         await asyncio.sleep(every_s)
+
+
+async def incarnations(urls: Sequence[str], trusted: ssl.SSLContext) -> str:
+    """Of all brokers together, so that it changes when one has started again; "" while all are away."""
+    found = await asyncio.gather(*(incarnation(one, trusted) for one in urls))
+    return ",".join(found) if any(found) else ""
 
 
 async def incarnation(url: str, trusted: ssl.SSLContext) -> str:

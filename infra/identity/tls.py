@@ -24,6 +24,8 @@ CA_DAYS = 3650
 BROKER_DAYS = 365
 RENEW_DAYS = 30
 CLOCK_SKEW = datetime.timedelta(hours=1)
+USES = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
+"""Also of who calls: brokers of a cluster call each other, and let in whom the CA has signed."""
 
 
 def ensure(folder: Path, names: Sequence[str], *, now: datetime.datetime | None = None) -> bool:
@@ -55,7 +57,9 @@ def _good(folder: Path, ca: x509.Certificate, names: Sequence[str], now: datetim
         return False
     alternatives = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     named = {str(one.value) for one in alternatives}
-    return named == set(names) and found.not_valid_after_utc - now > datetime.timedelta(days=RENEW_DAYS)
+    uses = found.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    lasts = found.not_valid_after_utc - now > datetime.timedelta(days=RENEW_DAYS)
+    return lasts and named == set(names) and set(uses) == set(USES)
 
 
 def _make_ca(folder: Path, now: datetime.datetime) -> None:
@@ -87,7 +91,7 @@ def _make_broker(
         _begun(name, ca.subject, key.public_key(), now, BROKER_DAYS)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.SubjectAlternativeName([_alternative(one) for one in names]), critical=False)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage(USES), critical=False)
         .add_extension(identifier, critical=False)
         .sign(ca_key, hashes.SHA256())
     )

@@ -11,7 +11,8 @@ from infra.local.process import StartFailed
 from infra.nats.bounds import StoreTooSmall, bounds
 
 MAX_REPLICAS = 5
-BROKER_SCHEMES, REDIS_SCHEMES = ("nats", "tls"), ("redis", "rediss", "unix")
+BROKER_SCHEMES, REDIS_SCHEMES = ("nats", "tls"), ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel")
+SENTINELS = "+sentinel://"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class Given:
             (self.redis_url, REDIS_SCHEMES, "--redis"),
             (self.nats_monitor_url, ("http", "https"), "--nats-monitor"),
         ):
-            for one in url.split(",") if url else ():
+            for one in _each(url):
                 if not _is(one, schemes):
                     raise StartFailed(f"{option}: this is no address; write it as {schemes[0]}://HOST:PORT")
         try:
@@ -46,6 +47,15 @@ class Given:
             raise StartFailed(f"--replicas {self.replicas}: write 1 to {MAX_REPLICAS}, at most one per broker")
         if self.replicas > 1 and not self.nats_url:
             raise StartFailed("--replicas needs a cluster of brokers: name it with --nats")
+
+
+def _each(url: str) -> list[str]:
+    """Every address in it; sentinels of a Redis stand in one address, with what they watch at its end."""
+    head, sentinels, rest = url.partition(SENTINELS)
+    if not sentinels:
+        return url.split(",") if url else []
+    hosts, _, name = rest.rpartition("@")[2].partition("/")
+    return [f"{head}{sentinels}{host if name else ''}" for host in hosts.split(",")]
 
 
 def _is(url: str, schemes: tuple[str, ...]) -> bool:

@@ -16,6 +16,9 @@ MAX_STORE_BYTES = 256 * GIB
 """At least; above the sum of all streams' own limits (bounds.py): those are what refuses, with a clear error."""
 CONF_FILE = "nats-server.conf"
 ACCOUNTS_FILE = "accounts.conf"
+CLUSTER_PORT = 6222
+WHO = "BULKHEAD_BROKER"
+"""The environment variable by which each broker of a cluster knows its own name: all have the same files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +27,8 @@ class ServerPlan:
 
     folder: its files; store: where streams lie, else a folder in it. tls: certificate and key, both as the server
     finds them; without it it speaks in the clear, for one machine alone. store_gib: disk that the operator gives it, of
-    which each stream gets its share (bounds.py); 0 where nobody said.
+    which each stream gets its share (bounds.py); 0 where nobody said. brokers: host names of a whole cluster, which
+    needs tls and ca, the CA's certificate: a broker is let in by a certificate of that CA.
     """
 
     folder: Path
@@ -36,6 +40,8 @@ class ServerPlan:
     store: Path | None = None
     tls: tuple[Path, Path] | None = None
     store_gib: int = 0
+    brokers: tuple[str, ...] = ()
+    ca: Path | None = None
 
     @property
     def url(self) -> str:
@@ -62,7 +68,7 @@ def configuration(plan: ServerPlan) -> str:
     sync = "sync_interval: always" if plan.durability == "power" else "# the server's own sync_interval"
     return f"""\
 # Written by infra.nats.server at every start. Do not edit.
-server_name: bulkhead
+server_name: {f"${WHO}" if plan.brokers else "bulkhead"}
 listen: "{plan.host}:{plan.port}"
 http: "{plan.monitor_host}:{plan.monitor_port}"
 max_payload: {MAX_PAYLOAD_BYTES}
@@ -76,7 +82,7 @@ jetstream {{
   max_memory_store: 1048576
   {sync}
 }}
-{_tls(plan)}include "./{ACCOUNTS_FILE}"
+{_tls(plan)}{_cluster(plan)}include "./{ACCOUNTS_FILE}"
 """
 
 
@@ -90,5 +96,30 @@ tls {{
   cert_file: {certificate}
   key_file: {key}
   handshake_first: true
+}}
+"""
+
+
+def _cluster(plan: ServerPlan) -> str:
+    if not plan.brokers:
+        return ""
+    if plan.tls is None or plan.ca is None:
+        raise ValueError("brokers of a cluster speak to each other by TLS: a plan of one names tls and ca")
+    certificate, key = (json.dumps(str(path)) for path in plan.tls)
+    routes = ", ".join(json.dumps(f"tls://{name}:{CLUSTER_PORT}") for name in plan.brokers)
+    # Clients name all brokers themselves: the addresses that a broker has inside are in no certificate.
+    return f"""\
+cluster {{
+  name: bulkhead
+  listen: "{plan.host}:{CLUSTER_PORT}"
+  no_advertise: true
+  routes: [ {routes} ]
+  tls {{
+    cert_file: {certificate}
+    key_file: {key}
+    ca_file: {json.dumps(str(plan.ca))}
+    verify: true
+    timeout: 5
+  }}
 }}
 """

@@ -35,8 +35,9 @@ from .streams import Layout
 from .trimming import is_trimmed
 
 JOURNAL = subjects.JOURNAL_STREAM
-STALLED_S = 12.0
-"""An inbox that has more, of which JOURNAL takes nothing for so long, is not read any more."""
+STALLED_S, CLUSTER_STALLED_S = 12.0, 120.0
+"""An inbox that has more, of which JOURNAL takes nothing for so long, is not read any more. In a cluster JOURNAL finds
+an inbox's new leader by itself, after half a minute or more: to make it again for that would only take longer."""
 PAUSE_S = 0.1
 TRIES = 100
 """So often the counts are looked at again while messages come in between; then the next look decides."""
@@ -62,16 +63,17 @@ class Report:
 
 
 async def keep_whole(
-    url: str, seed_of: Callable[[str], str], layout: Layout, keep: Path, *, stalled_s: float = STALLED_S,
+    url: str, seed_of: Callable[[str], str], layout: Layout, keep: Path, *, stalled_s: float = 0.0,
     ca_file: Path | None = None,
 ) -> Report:  # fmt: skip
-    """Look, and make JOURNAL again when need be. keep: a folder for what only it still has. ca_file: TLS.
+    """Look, and make JOURNAL again when need be. keep: a folder for what only it still has. ca_file: TLS. stalled_s: as
+    the layout wants it, when nobody says.
 
     Raises BusError, ProvisionError, OSError; JOURNAL is not dropped before what only it has is in that folder.
     """
     connect = partial(_bus, url, seed_of=seed_of, ca_file=ca_file)
     async with connect(OPERATOR) as reader, connect(PROVISIONER) as maker:
-        look = Look(reader, maker, stalled_s)
+        look = Look(reader, maker, stalled_s or (STALLED_S if layout.replicas == 1 else CLUSTER_STALLED_S))
         fault = await look.fault()
         lost = await look.lost()
         where = await look.save(lost, keep) if fault and lost else None

@@ -8,7 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from infra.render import asyncapi, compose, openapi, readmes, release, schemas
+from infra.render import asyncapi, cluster, compose, openapi, readmes, release, schemas
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -20,6 +20,7 @@ def wanted() -> dict[Path, str]:
     found.update(asyncapi.files())
     found.update(openapi.files())
     found.update(compose.files())
+    found.update(cluster.files())
     found.update(readmes.files(ROOT))
     return {ROOT / name: text for name, text in found.items()}
 

@@ -35,18 +35,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     ),
     "signer": ("BULKHEAD_TENANTS_FILE: /bulkhead/tenants.yaml",),
 }
-HEAD = """\
-# Rendered by `make render` from infra/identity/policy.yaml and infra/docker/contents.py. Do not edit: what is yours
-# goes into docker-compose.override.yml. How to use it: infra/docker/README.md.
-#
-#   make compose-demo                                          build everything, run the demo in it, remove it again
-#   docker-compose --profile core up --detach                  the mesh, on http://127.0.0.1:8080
-#   docker-compose --profile core up --detach --scale worker=3
-#   docker-compose --profile core --profile observability up   and a receiver of its traces
-#
-# Every service has a volume with its own keys and mounts no other; each reaches the broker, by TLS, and of the rest
-# what policy.yaml says and nothing else. Roots are read-only, nobody is root, no capability is kept.
-
+ANCHORS = """\
 x-contained: &contained
   read_only: true
   user: "10001:10001"
@@ -69,6 +58,21 @@ x-service: &service
   depends_on:
     provision-streams: {condition: service_completed_successfully}
 
+"""
+"""What every container is; a file of its own cannot use those of another."""
+HEAD = """\
+# Rendered by `make render` from infra/identity/policy.yaml and infra/docker/contents.py. Do not edit: what is yours
+# goes into docker-compose.override.yml. How to use it: infra/docker/README.md.
+#
+#   make compose-demo                                          build everything, run the demo in it, remove it again
+#   docker-compose --profile core up --detach                  the mesh, on http://127.0.0.1:8080
+#   docker-compose --profile core up --detach --scale worker=3
+#   docker-compose --profile core --profile observability up   and a receiver of its traces
+#
+# Every service has a volume with its own keys and mounts no other; each reaches the broker, by TLS, and of the rest
+# what policy.yaml says and nothing else. Roots are read-only, nobody is root, no capability is kept.
+
+""" + ANCHORS + """\
 x-environment: &environment
   BULKHEAD_NATS_URL: tls://nats:4222
   BULKHEAD_NATS_CA_FILE: /bulkhead/identity/ca.pem
@@ -199,7 +203,7 @@ def files() -> dict[str, str]:
     keys = ["all", *KEYS_OF]
     text = HEAD
     text += INFRASTRUCTURE.format(
-        **{name: _image(name) for name in ("provisioner", "nats", "redis", "offline_model")},
+        **{name: image(name) for name in ("provisioner", "nats", "redis", "offline_model")},
         keys="\n".join(f"      - keys_{name}:/bulkhead/keys/{name}" for name in keys),
         shards="\n".join(f"      {_shards_of(name)}: ${{{_shards_of(name)}:-1}}" for name in _sharded()),
         identity=IDENTITY, data=DATA, model_port=MODEL_PORT,
@@ -210,7 +214,7 @@ def files() -> dict[str, str]:
 
 
 def _service(name: str, row: ServicePolicy) -> str:
-    lines = [f"  {name}:", "    <<: *service", _image(name)]
+    lines = [f"  {name}:", "    <<: *service", image(name)]
     if name in MEMORY_MIB:
         lines.append(f"    mem_limit: {MEMORY_MIB[name]}m")
     networks = _networks(row.reaches)
@@ -258,7 +262,7 @@ def _networks(reaches: frozenset[Place]) -> list[str]:
     return [bus, *sorted(place.value for place in reaches if place is not Place.DOCUMENTS)]
 
 
-def _image(name: str) -> str:
+def image(name: str) -> str:
     """image and build of one service, as it was made."""
     module = "" if name in catalog.SERVICES else f", MODULE: {IMAGES[name].module}"
     base = "BASE_IMAGE: '${BULKHEAD_BASE_IMAGE:-python:3.12-slim}'"

@@ -19,6 +19,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError
 
+from bulkhead.sentinel import at_place, is_watched, master_of
+
 from .core import (
     Answer,
     Balance,
@@ -55,6 +57,8 @@ SCRIPT = (Path(__file__).parent / "ledger.lua").read_text()
 LAYOUT = "layout-2"
 """Of the rows in ledger.lua: another one gets another name, so that of two versions neither reads the other's."""
 WRITE_BATCH = 500
+NOWHERE = ("127.0.0.1", 1)
+"""Until sentinels have named a master."""
 MONTH_KEEP_MS = 40 * 24 * 3600 * 1000
 """As in ledger.lua: a month counts to its end, also when nobody spends for weeks."""
 _FENCE = """
@@ -93,11 +97,14 @@ class RedisStore:
         # A call is repeated by whoever asked, under the same id; a hidden retry would only cost time.
         common: Any = {"socket_connect_timeout": timeout_s, "retry": Retry(NoBackoff(), 0),
                        "redis_connect_func": self._greet}  # fmt: skip
+        self._given = url
+        # Nothing is opened yet; whom sentinels name is asked by `connect`.
+        self._place = at_place(url, *NOWHERE) if is_watched(url) else url
         self._pooled = lambda: BlockingConnectionPool.from_url(
-            url, max_connections=connections, timeout=timeout_s, socket_timeout=timeout_s, **common)
+            self._place, max_connections=connections, timeout=timeout_s, socket_timeout=timeout_s, **common)
         # Operations go on connections of their own, each one call after the other: a pool, and a task and two timers
         # for each write and read, cost more than the call.
-        line = ConnectionPool.from_url(url, socket_timeout=None, **common).make_connection
+        line = ConnectionPool.from_url(self._place, socket_timeout=None, **common).make_connection
         self._lines = [line() for _ in range(AT_ONCE)]
         self._free = list(self._lines)
         self._redis: Redis = Redis(connection_pool=self._pooled())
@@ -135,6 +142,8 @@ class RedisStore:
         """Drop every connection and find out which server is there now. Raises RedisFailure, Unsafe."""
         self.epoch = ""
         await self._hang_up()
+        if is_watched(self._given):
+            self._move(*await master_of(self._given, self._timeout_s))
         await self._drop()
         self._server = ""
         memory = await self._redis.execute_command("INFO", "memory")
@@ -155,6 +164,12 @@ class RedisStore:
     async def _hang_up(self) -> None:
         for line in self._lines:
             await line.disconnect(nowait=True)
+
+    def _move(self, host: str, port: int) -> None:
+        """What is opened from now on leads there; a line keeps its place among the free, or with who uses it."""
+        self._place = at_place(self._given, host, port)
+        for line in self._lines:
+            line.host, line.port = host, port  # type: ignore[attr-defined]
 
     async def _drop(self) -> None:
         """Use none of the connections any more; those under way end with their call.

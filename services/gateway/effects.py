@@ -93,6 +93,7 @@ class Intake:
                 ack = await self._context.publisher.send(
                     "gateway", request, tenant=claim.tenant, task=task, index=f"request/{task}",
                     actor=claim.person, expect_last_on_subject=0)
+            self._feeds.accepted(claim.tenant, task, ack.sequence)
             if not ack.duplicate:
                 return False
         except WrongLastSequence:

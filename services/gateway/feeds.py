@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from pydantic import ValidationError
 
-from bulkhead.bus.port import Bus, BusError, Live, Stored
+from bulkhead.bus.port import Bus, BusError, BusUnavailable, Live, Stored
 from bulkhead.runtime import inbound
 from bulkhead.runtime.edge import Received
 from bulkhead.telemetry.log import Log
@@ -110,7 +110,7 @@ class Feed:
 
     def _restart(self) -> None:
         self.view, self.opening = View(), None
-        self.first = self.sequence = 0
+        self.first = self.sequence = self.wanted = 0
         self.facts.clear()
         self.live.clear()
         self._ended_attempts.clear()
@@ -212,10 +212,29 @@ class Feeds:
         now = asyncio.get_running_loop().time()
         if not found.ended or found.wanted > found.sequence:
             await found.refresh()
+            await self._until_known(found)
             found.looked_at = now
         if found.ended and now - found.looked_at >= LOOK_AGAIN_S:
             await found.look_again()
         return found
+
+    def accepted(self, tenant: str, task: str, sequence: int) -> None:
+        """Its request was stored at `sequence`, and the client is told so: from now on nobody says that there is none.
+        """
+        found = self.feed(tenant, task)
+        found.wanted = max(found.wanted, sequence)
+
+    @staticmethod
+    async def _until_known(feed: Feed) -> None:
+        """Of a task that was accepted here something is found. Raises BusError."""
+        for attempt in range(REREAD_ATTEMPTS):
+            if feed.known or not feed.wanted:
+                return
+            await asyncio.sleep(0.01 * 2**attempt)
+            await feed.refresh()
+        if not feed.known:
+            raise BusUnavailable(f"task {feed.task} is stored, and the broker that was asked has not got it yet; ask "
+                                 "again in a moment")
 
     @property
     def closing(self) -> bool:

@@ -7,12 +7,14 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bulkhead.testing.redis_server import RedisServer
+from bulkhead.tcp_ports import free_port
+from bulkhead.testing.redis_server import RedisServer, binary
 from services.budget import core
 from services.budget.core import Ceiling, Denied, Held, Ledger, Scope, Sum, Waiting
 from services.budget.memory import MemoryStore
@@ -388,3 +390,34 @@ async def test_who_is_in_the_middle_of_a_call_while_all_is_connected_anew_gets_a
             assert not isinstance(ended, Exception) or isinstance(ended, (*RedisFailure, Fenced)), (turns, ended)
         await built(store)
     await store.close()
+
+
+async def test_sentinels_are_asked_which_redis_is_the_master(server: RedisServer, tmp_path: Path) -> None:
+    """Again at every connect: it may be another one by then."""
+    sentinel = RedisServer(tmp_path)
+    configuration = tmp_path / "sentinel.conf"
+    configuration.write_text(f"port {sentinel.port}\nsentinel monitor mesh 127.0.0.1 {server.port} 1\n")
+    away = f"127.0.0.1:{free_port()}"
+    watched = f"redis+sentinel://{away},127.0.0.1:{sentinel.port}/mesh"
+    process = await asyncio.create_subprocess_exec(binary(), str(configuration), "--sentinel",
+                                                   stdout=asyncio.subprocess.DEVNULL)  # fmt: skip
+    store, direct = redis_store(watched, "watched"), redis_store(server.url, "direct")
+    try:
+        async with asyncio.timeout(10):
+            while True:
+                try:
+                    found = await store.connect()
+                    break
+                except RedisFailure:
+                    await asyncio.sleep(0.02)
+        assert found == await direct.connect()
+        nobody = redis_store(f"redis+sentinel://127.0.0.1:{sentinel.port}/other", "nobody")
+        with pytest.raises(RedisFailure, match="watches no other"):
+            await nobody.connect()
+    finally:
+        process.kill()
+        await process.wait()
+        await store.close()
+        await direct.close()
+    with pytest.raises(RedisFailure, match="no sentinel names the master"):
+        await store.connect()

@@ -10,8 +10,9 @@ from bulkhead_contracts import catalog
 from infra.render import readmes
 
 ROOT = Path(__file__).resolve().parents[2]
-TOP = {"README.md", "services", "libs", "contracts", "infra", "tests", "Makefile", "docker-compose.yml", ".github",
-       "docs", ".ci", "pyproject.toml", "requirements.lock", "CONTRIBUTING.md", ".gitignore", "LICENSE", "SECURITY.md"}
+TOP = {"README.md", "services", "libs", "contracts", "infra", "tests", "Makefile", "docker-compose.yml",
+       "docker-compose.cluster.yml", ".github", "docs", ".ci", "pyproject.toml", "requirements.lock", "CONTRIBUTING.md",
+       ".gitignore", "LICENSE", "SECURITY.md"}
 
 
 def _tracked() -> list[Path]:

@@ -41,6 +41,15 @@ def test_the_certificate_is_renewed_in_time_and_for_other_names(
     assert (after["broker.pem"] != before["broker.pem"]) is renewed
 
 
+def test_a_certificate_with_which_brokers_cannot_call_each_other_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as before:
+        before.setattr(tls, "USES", tls.USES[:1])
+        assert tls.ensure(tmp_path, NAMES)
+    assert tls.ensure(tmp_path, NAMES) and not tls.ensure(tmp_path, NAMES)
+
+
 def test_a_certificate_of_another_ca_is_replaced(tmp_path: Path) -> None:
     tls.ensure(tmp_path / "one", NAMES)
     tls.ensure(tmp_path / "two", NAMES)

@@ -56,6 +56,8 @@ async def examine(data: Path, redis_url: str = "", otlp_endpoint: str = "") -> A
         async for finding in _broker(http, mesh):
             answers = answers and not (finding.what == "broker" and finding.level == "problem")
             yield finding
+        if (cluster := footing.cluster(mesh)) is not None:
+            yield cluster
         yield await _gateway(http, mesh)
         if otlp_endpoint:
             yield await footing.telemetry(http, otlp_endpoint)

@@ -21,6 +21,8 @@ from bulkhead.cli.target import nats_url
 from bulkhead_contracts import catalog, subjects
 
 ASK_TIMEOUT_S = 3.0
+RUNNING = "running"
+"""As Docker says it."""
 EVERYTHING = "mesh.>"
 """What nobody may overhear: the broker must refuse it to every service."""
 OTLP_PATH = "/v1/traces"
@@ -117,16 +119,38 @@ def _copies(stream: str, cluster: Mapping[str, Any]) -> list[Finding]:
     return []
 
 
+def cluster(mesh: Mapping[str, Any]) -> Finding | None:
+    """Whether enough brokers of a cluster run; None where it is not known which there are, or it is none."""
+    brokers = {str(name): str(state) for name, state in (mesh.get("brokers") or {}).items()}
+    away = {name: state for name, state in brokers.items() if state != RUNNING}
+    if not brokers:
+        return None
+    shown = f"{len(brokers) - len(away)} of {len(brokers)} brokers run"
+    if not away:
+        return Finding("cluster", "ok", shown)
+    shown += f"; {', '.join(f'{name} ({state})' for name, state in away.items())} away"
+    if 2 * len(away) >= len(brokers):
+        return Finding("cluster", "problem", f"{shown}: nothing is accepted without more than half of them",
+                       "start the missing ones; nothing is lost, and what waits goes on by itself")
+    return Finding("cluster", "warning", shown,
+                   "start it; all goes on without, but one more loss stops the mesh. One that is empty fetches all")
+
+
 async def redis(url: str) -> Finding:
     """Whether budget may rely on it. url: with its password, which is not shown."""
     from redis.asyncio import Redis
     from redis.exceptions import RedisError
 
+    from bulkhead.sentinel import master_url
+
     try:
-        client = Redis.from_url(url, socket_timeout=ASK_TIMEOUT_S, socket_connect_timeout=ASK_TIMEOUT_S,
-                                decode_responses=True)
+        client = Redis.from_url(await master_url(url, ASK_TIMEOUT_S), socket_timeout=ASK_TIMEOUT_S,
+                                socket_connect_timeout=ASK_TIMEOUT_S, decode_responses=True)
+    except RedisError as error:
+        return Finding("redis", "problem", f"{error}", "start the sentinels, or correct --redis (BULKHEAD_REDIS_URL)")
     except ValueError as error:
-        return Finding("redis", "problem", f"its address cannot be used: {error}", "write it as redis://HOST:PORT")
+        return Finding("redis", "problem", f"its address cannot be used: {error}",
+                       "write it as redis://HOST:PORT, or redis+sentinel://HOST:PORT,HOST:PORT/NAME")
     try:
         return judge_redis(await client.info())
     except (RedisError, OSError) as error:

@@ -16,6 +16,7 @@ from infra.docker.contents import ROOT, SERVICES
 from infra.docker.stack import Stack, docker
 from tests.conftest import why_no_docker
 from tests.e2e.containers.field import CROWD, CROWD_PLACES, CROWD_WAITING, TAG, Field
+from tests.e2e.containers.three import Three
 from tests.e2e.fixtures.gate import GatedCounter
 
 
@@ -45,14 +46,18 @@ def built() -> Iterator[Mapping[str, str]]:
 
 
 CONTAINERS = (*SERVICES, "nats", "redis", "offline-model", "upkeep", "provision-keys", "provision-streams")
+IN_CLUSTER = ("nats-2", "nats-3", "redis-2", "sentinel")
 
 
-def stack_beside(counter: GatedCounter, project: str, environ: Mapping[str, str]) -> Stack:
+def stack_beside(
+    counter: GatedCounter, project: str, environ: Mapping[str, str], *, cluster: bool = False
+) -> Stack:
     """A mesh of the images of this run, whose tools reach a counter of this machine."""
     url = f"http://outside:{counter.url.rpartition(':')[2]}"
     # No image needs a shell: here there is none that could be started.
     more: dict[str, dict[str, object]] = {
-        name: {"volumes": [f"/dev/null:/usr/bin/{shell}:ro" for shell in ("dash", "bash")]} for name in CONTAINERS
+        name: {"volumes": [f"/dev/null:/usr/bin/{shell}:ro" for shell in ("dash", "bash")]}
+        for name in (*CONTAINERS, *(IN_CLUSTER if cluster else ()))
     }
     more["tool_executor"]["extra_hosts"] = ["outside:host-gateway"]
     return Stack(
@@ -60,6 +65,7 @@ def stack_beside(counter: GatedCounter, project: str, environ: Mapping[str, str]
         extra_env={"signer": {"BULKHEAD_COUNTER_URL": url}, "tool_executor": {"BULKHEAD_COUNTER_URL": url}},
         environ={"BULKHEAD_TAG": TAG, **environ},
         services=more,
+        cluster=cluster,
     )
 
 
@@ -81,13 +87,24 @@ def field(built: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory) ->
         yield Field(stack, counter)
 
 
+@pytest.fixture(scope="session")
+def three(built: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Three]:
+    """A running mesh on a cluster."""
+    with (
+        GatedCounter(tmp_path_factory.mktemp("three") / "counter.jsonl", host="0.0.0.0") as counter,
+        stack_beside(counter, f"bulkhead-test-{os.getpid()}-three", {}, cluster=True) as stack,
+    ):
+        stack.up()
+        yield Three(stack, counter)
+
+
 @pytest.fixture(autouse=True)
 def logs_of_a_failure(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[None]:
     """A failed test leaves what every container said, and says where."""
     failed = request.session.testsfailed
     yield
-    if request.session.testsfailed > failed and "field" in request.fixturenames:
-        found: Field = request.getfixturevalue("field")
+    for name in {"field", "three"} & set(request.fixturenames) if request.session.testsfailed > failed else ():
+        found: Field = request.getfixturevalue(name)
         path = tmp_path / "containers.log"
         path.write_text(found.stack.run("logs", "--no-color", "--timestamps", check=False).stdout)
         print(f"what the containers said: {path}")

@@ -30,6 +30,13 @@ async def operate(project: str, *command: str) -> tuple[int, str, str]:
     return process.returncode, said.decode(), complained.decode()
 
 
+async def examined(project: str) -> tuple[int, dict[str, dict[str, Any]]]:
+    """Doctor's exit code, and what it found by name."""
+    code, said, complained = await operate(project, "doctor", "--json")
+    assert said, complained
+    return code, {one["what"]: one for one in json.loads(said)}
+
+
 async def test_an_operator_looks_into_the_mesh(field: Field) -> None:
     async with field.client() as client:
         task = await Count(field, client).submit()

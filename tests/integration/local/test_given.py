@@ -231,6 +231,7 @@ async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     "given, told",
     [
         ({"nats_url": "localhost:4222"}, "--nats: this is no address"),
+        ({"redis_url": "redis+sentinel://a,b"}, "--redis: this is no address"),
         ({"redis_url": "http://x"}, "--redis: this is no address"),
         ({"replicas": 3}, "--replicas needs a cluster"),
         ({"nats_url": "nats://x:1", "replicas": 9}, "write 1 to 5"),

@@ -164,6 +164,6 @@ def test_broker_and_redis_say_what_they_lack(
     monkeypatch.setattr(broker, "CONFIGURATION", tmp_path / "nats-server.conf")
     monkeypatch.setattr(broker.shutil, "which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr(ledger, "CONFIGURATION", tmp_path / "redis.conf")
-    assert broker.main() == 2 and ledger.main() == 2
+    assert broker.main() == 2 and ledger.main([]) == 2
     said = capsys.readouterr().err
     assert "nats-server.conf cannot be read" in said and "redis.conf cannot be read" in said

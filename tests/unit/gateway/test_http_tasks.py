@@ -363,3 +363,17 @@ async def test_a_read_that_lags_is_not_taken_for_a_second_request(mesh, http):
     mesh.bus.read = read
     await mesh.pump()
     assert [stored.subject.rpartition(".")[2] for stored in mesh.sent("planner")] == [task]
+
+
+@pytest.mark.parametrize("lags, status", [(3, 200), (10**6, 503)])
+async def test_a_task_that_was_accepted_is_never_said_not_to_be_there(mesh, http, lags, status):
+    """In a cluster any copy of the inbox answers, also one that has not got the request yet."""
+    task = (await submit(http)).json()["task_id"]
+    read, answers = mesh.bus.read, iter(range(lags))
+
+    async def lagging(*asked, **how):
+        return [] if next(answers, None) is not None else await read(*asked, **how)
+
+    mesh.bus.read = lagging
+    assert (await http.get(f"/v1/tasks/{task}", headers=AUTH)).status_code == status
+    problem(await http.get("/v1/tasks/tnone", headers=AUTH), 404, "not_found")

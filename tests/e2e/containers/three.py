@@ -1,0 +1,79 @@
+"""A mesh on three brokers and a Redis with a replica: what tests do to it, and how its money is looked at.
+
+In: a stack of docker-compose.yml and docker-compose.cluster.yml, a counter. Out: `Three`, a Field that can lose things.
+"""
+
+import asyncio
+import json
+import time
+
+import httpx
+
+from infra.docker.stack import Stack, docker
+from infra.render.cluster import BROKERS
+from tests.e2e.containers.field import Count, Field
+from tests.e2e.fixtures.gate import GatedCounter
+
+WITHIN_S = 150.0
+LOOK = """
+import json, urllib.request
+with urllib.request.urlopen("http://127.0.0.1:8222/jsz?acc=MESH&streams=true", timeout=5) as answer:
+    details = json.load(answer)["account_details"]
+print(json.dumps({one["name"]: one["cluster"].get("leader", "") for one in details[0]["stream_detail"]}))
+"""
+
+
+class Three(Field):
+    """used: micro-dollars by task, of every task that was ever handed in."""
+
+    def __init__(self, stack: Stack, counter: GatedCounter) -> None:
+        super().__init__(stack, counter)
+        self.used: dict[str, int] = {}
+
+    def leaders(self) -> dict[str, str]:
+        """Of each stream, as the first broker that answers has it."""
+        for name in BROKERS:
+            for container in self.stack.containers(name):
+                said = self.stack.exec(container, "python3", "-c", LOOK)
+                if said.returncode == 0:
+                    found: dict[str, str] = json.loads(said.stdout)
+                    return found
+        return {}
+
+    def lose(self, service: str, volume: str) -> None:
+        """kill -9, and its disk is gone."""
+        container = self.stack.containers(service)[0]
+        docker("kill", container)
+        docker("rm", container)
+        docker("volume", "rm", f"{self.stack.project}_{volume}")
+
+    def begin(self, *services: str) -> None:
+        """As an operator does, with what there is. Returns when they are healthy: a broker has caught up then."""
+        self.stack.run("up", "--detach", "--no-build", "--no-deps", *services)
+        for name in services:
+            self.stack.wait_healthy(name)
+
+    async def adds_up(self, tasks: list[Count]) -> None:
+        """Each of these ends rightly; and all that was settled on this mesh is what its tasks say that they used."""
+        for one in tasks:
+            assert one.task is not None
+            self.used[one.task.id] = (await one.ends_rightly())["usage"]["cost_usd_micros"]
+        assert all(self.used.values()), self.used
+        used, spent, deadline = sum(self.used.values()), -1, time.monotonic() + WITHIN_S
+        headers = {"Authorization": f"Bearer {self.credentials['operator']}"}
+        async with httpx.AsyncClient(base_url=self.stack.url, headers=headers, timeout=30) as http:
+            while spent != used:
+                assert time.monotonic() < deadline, (spent, used, self.used)
+                answer = await http.get("/v1/spend", params={"by": "task", "since": "1h"})
+                if answer.status_code == httpx.codes.OK:
+                    spent = answer.json()["total"]["spent"]["cost_usd_micros"]
+                await asyncio.sleep(0.2)
+
+
+async def another_ends(tasks: list[Count]) -> None:
+    """Load goes on: since now a task went in, and ended."""
+    before = len(tasks)
+    async with asyncio.timeout(WITHIN_S):
+        while len(tasks) <= before:
+            await asyncio.sleep(0.05)
+    await tasks[before].ends_rightly()
