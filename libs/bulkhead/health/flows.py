@@ -27,6 +27,7 @@ _MAKES = re.compile(
     r"log-?in|authenticate|make|generate|build|launch|deploy|begin|init|allocate|obtain)",
     re.IGNORECASE,
 )
+_STARTS = re.compile(r"(?:^|[^a-z])(?:re-?start|start|re-?run|trigger|launch|submit|deploy|redeploy|boot)(?:$|[^a-z])")
 _GIVES_WORK = re.compile(r"(?:^|[^a-z])(?:pop|next|take|dequeue|receive|claim|pull|poll|draw|pick)(?:$|[^a-z])")
 
 
@@ -34,6 +35,12 @@ _GIVES_WORK = re.compile(r"(?:^|[^a-z])(?:pop|next|take|dequeue|receive|claim|pu
 def gives_work(action: str) -> bool:
     """Whether a call by its name is answered with the next piece of work."""
     return _GIVES_WORK.search(action) is not None
+
+
+@lru_cache(maxsize=1_024)
+def starts(action: str) -> bool:
+    """Whether a call by its name sets something going: that it runs is no reason to do so again."""
+    return _STARTS.search(action) is not None
 
 
 @lru_cache(maxsize=1_024)

@@ -20,6 +20,7 @@ from bulkhead.health.thresholds import LoopThresholds
 MAX_PERIOD = 6
 _VARYING = re.compile(
     r"(?<![\w-])[\w-]*<id>(?:<id>|[\w-])*|(?<![\w-])(?=[\w-]*\d)[\w-]{8,}"
+    r"|(?<![\w-])(?=[0-9a-f]*[a-f])(?=[0-9a-f]*\d)[0-9a-f]{6,7}(?![\w-])"
     r"|(?<![\w-])(?=[\w-]*[a-z][A-Z][\w-]*[a-z][A-Z])[\w-]{10,}|\d+(?:[.,]\d+)*"
 )
 _NAMED = re.compile(r'("(?:ref|reference|receipt|incident|ticket|case|trace|\w*_?id|number)":)(?:"[^" ]{4,64}"|\d+)')
@@ -126,7 +127,9 @@ def acknowledged(window: Window, named: LoopThresholds) -> Finding | None:
         varying = [place for place in places if len({step.result for step in place}) > 1]
         if not varying or any(_opaque(step) != _opaque(place[0]) for place in varying for step in place):
             continue
-        if len({place[0].call for place in places}) == 1 or deliberate(rounds, named):
+        if len({place[0].call for place in places}) == 1:
+            continue
+        if all(any(step.waited for step in one) for one in rounds[1:]) or any(step.quiet for step in rounds[-1]):
             continue
         if not (_one_counter(varying) or _only_tokens(varying, places, named)):
             continue
@@ -143,13 +146,14 @@ def acknowledged(window: Window, named: LoopThresholds) -> Finding | None:
     return None
 
 
-def _opaque(step: Step) -> tuple[bool, str]:
-    return step.error, _without_numbers(step.answer)
+def _opaque(step: Step) -> tuple[bool, str, tuple[str, ...]]:
+    return step.error, *_without_numbers(step.answer)
 
 
 @lru_cache(maxsize=256)
-def _without_numbers(answer: str) -> str:
-    return _VARYING.sub("#", _TOKEN.sub("#", answer))
+def _without_numbers(answer: str) -> tuple[str, tuple[str, ...]]:
+    """And the digests in it: another one is of another content."""
+    return _VARYING.sub("#", _TOKEN.sub("#", answer)), tuple(_DIGEST.findall(answer))
 
 
 def _one_counter(varying: Sequence[Window]) -> bool:
@@ -235,7 +239,7 @@ def handed_down(window: Window, named: LoopThresholds) -> Finding | None:
             looked.add(step.what)
             continue
         found = phrases(step.text)
-        if step.agent in agents or 5 * len(found & asked) < 4 * min(len(found), len(asked)):
+        if step.agent in agents or len(found & asked) < named.near * min(len(found), len(asked)):
             break
         chain.append(step)
         agents.add(step.agent)
@@ -383,9 +387,10 @@ _SMALL_STEP = 2
 _SHORT_WORD = 3
 _WORD = re.compile(r"[^\W_]+")
 _KEY = re.compile(r'"[\w-]+":')
+_DIGEST = re.compile(r"\b(?:[0-9a-f]{40}|[0-9a-f]{64})\b")
 _TOKEN = re.compile(
-    r"[\w:/.-]*<id>[\w./-]*|\b(?=[0-9a-f]*\d)(?=[0-9a-f]*[a-f])[0-9a-f]{6,}\b|\b(?=\w*[A-Za-z])(?=(?:\w*\d){2})\w{8,}\b"
-    r"|\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f-]{22,}"
+    r"\b[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\b|[\w:/.-]*<id>[\w./-]*"
+    r"|\b(?=[0-9a-f]*\d)(?=[0-9a-f]*[a-f])[0-9a-f]{6,}\b|\b(?=\w*[A-Za-z])(?=(?:\w*\d){2})\w{8,}\b"
 )
 _DIGITS = 2
 """A number may have grown by so many."""

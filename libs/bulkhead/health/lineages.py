@@ -8,7 +8,7 @@ import re
 from collections import OrderedDict, deque
 from collections.abc import Callable, Container, Iterable
 
-from bulkhead.health import acts, futile, looks, loops, normal
+from bulkhead.health import acts, flows, futile, looks, loops, normal
 from bulkhead.health.components import components
 from bulkhead.health.events import Act
 from bulkhead.health.loops import Finding, Step, Window
@@ -389,8 +389,8 @@ class _Lineage:
         return Step(
             id=act.id, agent=act.agent, action=act.action, same=call ^ (result >> 1), call=call, result=result,
             index=self._count, time_unix_ms=act.time_unix_ms, error=act.error, says=act.says, to=act.to,
-            quiet=looks.passing(answer) if act.error else looks.unfinished(answer), waited=waited, look=look,
-            shown=shown, blind=self._blind(act, asked, answer),
+            quiet=looks.passing(answer) if act.error else looks.unfinished(answer) and not flows.starts(act.action),
+            waited=waited, look=look, shown=shown, blind=self._blind(act, asked, answer),
             lasting=act.error and looks.lasting(answer),
             length=len(answer), text=asked[: loops.MAX_STEP_CHARS], kin=kin, page=page,
             answer=answer[: loops.MAX_STEP_CHARS], heard=frozenset(heard) if len(heard) <= MAX_HEARD else frozenset(),
@@ -400,7 +400,11 @@ class _Lineage:
 
     def _blind(self, act: Act, asked: str, answer: str) -> bool:
         """Whether it moves on, and its answer tells nothing of what came of it."""
-        if act.says or act.error or len(answer) > self._named.blind_chars:
+        if act.says or act.error or len(answer) >= self._named.informative_chars:
+            return False
+        if looks.did_many(answer):
+            return True
+        if len(answer) > self._named.blind_chars:
             return False
         if isinstance(act.result, str) and "\n" in act.result.strip():
             return False  # A screen.

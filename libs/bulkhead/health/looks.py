@@ -31,7 +31,7 @@ _FALSE = (r"\b(?:done|ready|finished|completed?|acquired|granted|approved|signed
 _QUIET = re.compile(rf"\b{_STATES}\b|{_FALSE}", re.IGNORECASE)
 _SHORTLY = re.compile(rf"\b{_WORDS}\b|{_FALSE}", re.IGNORECASE)
 _IS = re.compile(
-    rf'^\W*{_STATES}\b|:"{_STATES}\b|{_FALSE}'
+    rf'^\W*{_WORDS}\b|^\W*{_STATES}\W*$|:"{_STATES}\b|{_FALSE}'
     r"|\b(?:is|are|still|currently|now|state|status|phase|stage)\b[\s:='\"-]{0,4}(?:still |currently |now )?"
     rf"{_STATES}\b",
     re.IGNORECASE,
@@ -43,7 +43,9 @@ _FAILS = re.compile(
     r":\s?false\b|\bfail(?:ed|s|ure)?\b" + _NONE.format(r"\d|")
     + r"|\b(?:panic|crash\w*|denied|declined|insufficient|expired|forbidden|unauthori[sz]ed|invalid|error|exception|"
     r"traceback|unavailable|refused|aborted|unable|cannot|not (?:valid|found|allowed|possible|responding)|unhealthy|"
-    r"unreachable|broken|wrong|rejected|fehlgeschlagen|abgelehnt|verweigert|ungültig|rechazad[oa]|denegad[oa])\b"
+    r"unreachable|broken|fault|"
+    r"core dumped|killed|timed out|mismatch|missing|wrong|rejected|"
+    r"fehlgeschlagen|abgelehnt|verweigert|ungültig|rechazad[oa]|denegad[oa])\b"
     + _NONE.format(r"0\b|"),
     re.IGNORECASE,
 )
@@ -92,6 +94,12 @@ _MOVES_ON = re.compile(
     r":\"(?:next|more|down|forward|continue|page ?down|arrow ?\w+|tab|weiter|siguiente|load more|next page)\"",
     re.IGNORECASE,
 )
+_BY_AS_MUCH = re.compile(
+    r'"(?:met(?:er|re)s?|cm|steps?|angle|degrees?|direction|distance|delta|d[xy]|by|amount|increment|times|ticks)":'
+)
+_DID = (r"(?:affected|deleted|processed|updated|moved|inserted|migrated|copied|imported|archived|purged|removed|"
+        r"handled|synced|exported|DELETE|UPDATE|INSERT|COPY)")
+_DID_MANY = re.compile(rf"\b{_DID}\W{{1,3}}(?:0 )?(?:[5-9]|\d\d)|\b(?:[5-9]|\d{{2,}}) (?:\w+ )?{_DID}\b")
 _PRESSES = _named("click|press|tap|push|button|key|select")
 _READS = _named(
     "get|list|read|search|find|query|fetch|look|lookup|show|view|cat|ls|grep|status|check|describe|observe|browse|"
@@ -189,7 +197,14 @@ def delegates(action: str) -> bool:
 
 def moves(action: str, arguments: str) -> bool:
     """Whether a call by its name goes on from where it stands: done again it is the next one (a step, a key)."""
-    return _is_move(action) or (_is_press(action) and _MOVES_ON.search(arguments[:80]) is not None)
+    if _is_move(action) or (_is_press(action) and _MOVES_ON.search(arguments[:80]) is not None):
+        return True
+    return len(arguments) < MAX_STATE_CHARS and _BY_AS_MUCH.search(arguments) is not None
+
+
+def did_many(answer: str) -> bool:
+    """Whether a short result says that a batch of things was done: what is left is another one."""
+    return _DID_MANY.search(answer) is not None
 
 
 @lru_cache(maxsize=1_024)

@@ -189,7 +189,7 @@ def product(window: Window, named: LoopThresholds) -> Finding | None:
     # Work that is handed in is no look at anything: pauses excuse nothing, but for such as it takes on purpose.
     if count < named.repeat_warn or all(step.waited or step.quiet for step in part[1:]):
         return None
-    level: Level = "stop" if count >= named.repeat_stop else "warn"
+    level: Level = "stop" if count >= (named.blind_stop if part[-1].blind else named.repeat_stop) else "warn"
     return finding("repeat", level, 1, count, part, f"{part[-1].agent} called {part[-1].action} with the same "
                     f"arguments and got the same result {count} times, whatever was said in between")
 

@@ -56,7 +56,7 @@ class LoopThresholds:
     retries_stop: int = 7
     """Where no times are known an error that passes by itself is tried again so often before it is a loop: five retries
     are usual."""
-    blind_stop: int = 12
+    blind_stop: int = 20
     blind_chars: int = 24
     """Acts that move on and show nothing (a key pressed, a step, a throw), so often in a row: what they change shows
     elsewhere. So many rounds, too, of one of them and a look that has shown something else under the same act before.
