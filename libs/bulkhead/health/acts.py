@@ -14,6 +14,7 @@ from bulkhead.health.events import Act
 MAX_KIN_CHARS = 300
 """So much of a text counts for whether somebody else has said or found the same."""
 _WAITS = re.compile(r"(?:^|[._\-:/])(?:sleep|wait|pause|delay|back_?off)(?:$|[._\-:/])", re.IGNORECASE)
+_SLEEPS_FIRST = re.compile(r"\s*sleep\s+[\d.]+[smh]?\s*(?:&&|;|\n)")
 _SLEEPS = re.compile(r"^\s*sleep\s+[\d.]+[smh]?\s*$")
 
 
@@ -39,6 +40,14 @@ def is_pause(act: Act) -> bool:
 def only_lives(act: Act) -> bool:
     """Whether it only says that its agent lives: it does nothing, and what is done around it counts."""
     return not act.says and not act.error and looks.lives(act.action)
+
+
+def sleeps_first(act: Act) -> bool:
+    """Whether it is a command that sleeps before it does anything else."""
+    if act.says or not isinstance(act.arguments, dict | str):
+        return False
+    command = act.arguments if isinstance(act.arguments, str) else next(iter(act.arguments.values()), "")
+    return isinstance(command, str) and _SLEEPS_FIRST.match(command) is not None
 
 
 @lru_cache(maxsize=1_024)

@@ -201,8 +201,10 @@ def fruitless(window: Window, named: LoopThresholds) -> Finding | None:
     if last.length < named.informative_chars and not nothing(last.answer):
         return None
     texts = [_asked(step.text) for step in part]
-    if len({step.text for step in part}) * 2 < count or is_list(part) or not frozenset.intersection(*texts):
+    if len({step.text for step in part}) * 2 < count or not frozenset.intersection(*texts):
         return None
+    if sum(map(len, texts)) < _PHRASE_WORDS * count or is_list(part):
+        return None  # What is asked for by a name or two is no phrase that could be put in other words.
     level: Level = "stop" if count >= named.fruitless_stop else "warn"
     return finding("fruitless", level, 1, count, part, f"{last.agent} asked {last.action} for one thing in other "
                    f"words, {count} times in a row, and learnt nothing more")
@@ -211,7 +213,9 @@ def fruitless(window: Window, named: LoopThresholds) -> Finding | None:
 @lru_cache(maxsize=256)
 def _asked(text: str) -> frozenset[str]:
     """The words that a call asks with, without the names of its arguments and what is in every question."""
-    return frozenset(one for one in _WORD.findall(_KEY.sub(" ", text).casefold()) if len(one) > _SHORT_WORD)
+    return frozenset(
+        one for one in _WORD.findall(_KEY.sub(" ", text).casefold()) if len(one) > _SHORT_WORD and not one.isdigit()
+    )
 
 
 def _unordered(step: Step) -> tuple[str, ...] | int:
@@ -385,6 +389,7 @@ def fails(step: Step) -> bool:
 _SEVERAL = 2
 _SMALL_STEP = 2
 _SHORT_WORD = 3
+_PHRASE_WORDS = 3.5
 _WORD = re.compile(r"[^\W_]+")
 _KEY = re.compile(r'"[\w-]+":')
 _DIGEST = re.compile(r"\b(?:[0-9a-f]{40}|[0-9a-f]{64})\b")

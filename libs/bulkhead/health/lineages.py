@@ -367,7 +367,7 @@ class _Lineage:
             normal.unlabelled(act.arguments) if hands_over else act.arguments, own, loose=loose)
         call = normal.digest(f"{act.agent}\0{act.action}\0{act.to}\0{asked}")
         result = normal.digest(f"{act.error}\0{answer}") if act.result is not None or act.error else NOTHING
-        waited = act.agent in self._waited or self._lasted(act)
+        waited = act.agent in self._waited or self._lasted(act) or acts.sleeps_first(act)
         self._waited.discard(act.agent)
         if not act.says:
             self._workers.add(act.agent)
@@ -453,9 +453,9 @@ class _Either:
 
 
 def _often_in_vain(step: Step, calls: Window, named: LoopThresholds) -> bool:
-    """Whether the action was done often enough for rounds of it, and failed."""
+    """Whether the action was done often enough for rounds of it, and something failed lately."""
     often = sum(one.action == step.action for one in calls[-_ROUNDS_BACK:]) >= named.counting_warn_rounds
-    return often and futile.fails(step)
+    return often and any(futile.fails(one) for one in calls[-futile.MAX_PERIOD :])
 
 
 def _strongest(detectors: Iterable[Detector], window: Window, named: LoopThresholds) -> Finding | None:

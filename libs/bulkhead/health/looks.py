@@ -28,12 +28,12 @@ _STATES = (rf"(?:{_WORDS}|in[ _-](?:review|transit|flight|queue)|await\w*|on[ _-
 """Said of something as its state, these are words for what is not over, too."""
 _FALSE = (r"\b(?:done|ready|finished|completed?|acquired|granted|approved|signed|settled|synced|delivered|available|"
           r"confirmed|answered|online|converged)\"?:\s?false")
-_QUIET = re.compile(rf"\b{_STATES}\b|{_FALSE}", re.IGNORECASE)
+_QUIET = re.compile(rf"\b{_STATES}\b|{_FALSE}|please (?:wait|stand by)|one moment", re.IGNORECASE)
 _SHORTLY = re.compile(rf"\b{_WORDS}\b|{_FALSE}", re.IGNORECASE)
 _IS = re.compile(
     rf'^\W*{_WORDS}\b|^\W*{_STATES}\W*$|:"{_STATES}\b|{_FALSE}'
     r"|\b(?:is|are|still|currently|now|state|status|phase|stage)\b[\s:='\"-]{0,4}(?:still |currently |now )?"
-    rf"{_STATES}\b",
+    rf"{_STATES}\b|please (?:wait|stand by)|\bstarting up\b|one moment",
     re.IGNORECASE,
 )
 _SHORT_WORDS = 5
@@ -91,7 +91,8 @@ _MOVES = _named(
     "up|down|left|right|north|south|east|west|page_?down|page_?up|zoom|sample|random|dice|coin|nudge"
 )
 _MOVES_ON = re.compile(
-    r":\"(?:next|more|down|forward|continue|page ?down|arrow ?\w+|tab|weiter|siguiente|load more|next page)\"",
+    r":\"[^\"]{0,12}\b(?:next|more|down|up|left|right|forward|continue|page ?down|arrow\w*|tab|weiter|siguiente)\b"
+    r"[^\"]{0,12}\"",
     re.IGNORECASE,
 )
 _BY_AS_MUCH = re.compile(
