@@ -101,7 +101,8 @@ _BY_AS_MUCH = re.compile(
 _DID = (r"(?:affected|deleted|processed|updated|moved|inserted|migrated|copied|imported|archived|purged|removed|"
         r"handled|synced|exported|DELETE|UPDATE|INSERT|COPY)")
 _DID_MANY = re.compile(rf"\b{_DID}\W{{1,3}}(?:0 )?(?:[5-9]|\d\d)|\b(?:[5-9]|\d{{2,}}) (?:\w+ )?{_DID}\b")
-_PRESSES = _named("click|press|tap|push|button|key|select")
+_PRESSES = _named("click|press|tap|button|key")
+_AFRESH = re.compile(r"refresh|reload|update|check|f5|again", re.IGNORECASE)
 _READS = _named(
     "get|list|read|search|find|query|fetch|look|lookup|show|view|cat|ls|grep|status|check|describe|observe|browse|"
     "inspect|poll|watch|monitor|count|select|diff|preview|peek|scan|head|tail|stat|stats|retrieve|load|scrape|extract|"
@@ -201,6 +202,11 @@ def moves(action: str, arguments: str) -> bool:
     if _is_move(action) or (_is_press(action) and _MOVES_ON.search(arguments[:80]) is not None):
         return True
     return len(arguments) < MAX_STATE_CHARS and _BY_AS_MUCH.search(arguments) is not None
+
+
+def presses(action: str, arguments: str) -> bool:
+    """Whether a call by its name presses something that does not just show anew what there is."""
+    return _is_press(action) and _AFRESH.search(arguments[:80]) is None
 
 
 def did_many(answer: str) -> bool:

@@ -9,6 +9,7 @@ Stop comes with the third repetition of a period at the latest; near-duplicate t
 after a pause is polling (see `deliberate`).
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -21,6 +22,7 @@ from bulkhead.health.pauses import deliberate
 from bulkhead.health.thresholds import LoopThresholds
 
 Level = Literal["warn", "stop"]
+_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _OWN_PART = 0.6
 """So great a part of the words of a list's entries are of one entry alone."""
 MAX_STEP_CHARS = 800
@@ -140,7 +142,7 @@ def _patience(round_: Window, named: LoopThresholds) -> int:
     steps that there is one, may stay as they are for longer."""
     if not any(step.blind for step in round_):
         return named.cycle_stop_rounds
-    if all(step.blind or step.shown >= named.lively for step in round_):
+    if all(step.blind or step.shown >= named.lively or step.look >= looks.WATCHES for step in round_):
         return named.blind_stop
     return named.cycle_stop_rounds + 1
 
@@ -296,18 +298,25 @@ def errors(window: Window, named: LoopThresholds) -> Finding | None:
         return None
     count = 0
     for step in reversed(window):
-        if not step.error or step.result != last.result or step.action != last.action:
+        if not step.error or step.action != last.action:
+            break
+        if step.result != last.result and _form(step) != _form(last):
             break
         count += 1
     least = named.error_warn_passing if last.quiet else named.error_warn
     if count < least or deliberate([[step] for step in window[-count:]], named):
         return None
     most = named.error_stop
-    if count >= most and looks.absent(last.answer) and is_list(window[-most:]):
+    numbers = len({step.result for step in window[-count:]}) > 1
+    if count >= most and (numbers or looks.absent(last.answer)) and is_list(window[-most:]):
         most = named.list_error_stop
     level: Level = "stop" if count >= most else "warn"
     return finding("error", level, 1, count, window[-count:],
                     f"{last.agent} got the same error of {last.action} {count} times in a row")
+
+
+def _form(step: Step) -> str:
+    return _NUMBER.sub("#", step.answer)
 
 
 def is_list(part: Window) -> bool:

@@ -26,10 +26,12 @@ def deliberate(rounds: "Sequence[Window]", named: LoopThresholds) -> bool:
     """
     firsts, last = [one[0] for one in rounds], rounds[-1]
     if all(any(step.waited for step in one) for one in rounds[1:]):
-        return True
+        # Who presses the same button again, and sees the same page, does not wait for it.
+        return not any(looks.presses(step.action, step.text) for step in last) or all(
+            step.length < named.informative_chars or step.quiet for step in last)
     times = [step.time_unix_ms for step in firsts]
     gaps = [later - earlier for earlier, later in pairwise(times)]
-    look = min(step.look for step in last)
+    look = min((step.look for step in last if not step.blind), default=looks.NO)
     passing = any(step.quiet for step in last)
     waiting = passing and not any(step.error for step in last)
     failed = all(step.error for step in last)
