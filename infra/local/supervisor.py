@@ -178,6 +178,7 @@ class LocalMesh:
             "shards": self._shards,
             "scale": self._scale,
             "tenants": self._tenants,
+            "tenants_file": str(self._tenants_file),
             "identity_dir": str(self._run.identity),
             "processes": {unit.name: unit.record() for unit in self.units.values() if unit.pid is not None},
             "given_up": [unit.name for unit in self.units.values() if unit.given_up],

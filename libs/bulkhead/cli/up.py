@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bulkhead.cli.output import Exit, Stop, out
+from bulkhead.cli.target import read_json
 from bulkhead_contracts import catalog, limits
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ async def keep_running(
     replicas, wanted = parse_scale(scale), parse_shards(shards)
     offline = not any(os.environ.get(name) for name in PROVIDER)
     _announce(data, durability, offline)
+    _tell_of_tenants(data, tenants)
     from infra.local.status import Screen
 
     screen = Screen(out, quiet=QUIET)
@@ -91,6 +93,18 @@ def _announce(data: Path, durability: str, offline: bool) -> None:
     else:
         out.print("models: the provider that OPENAI_BASE_URL or OPENAI_API_KEY names; calls cost money",
                   style="yellow")
+
+
+def _tell_of_tenants(data: Path, given: Path | None) -> None:
+    """Whose tools and ceilings are in force; a mesh that had others before is not to lose them without a word."""
+    from infra.identity.policy import TENANTS_FILE
+
+    before = read_json(data / "mesh.json").get("tenants_file", "")
+    if given is not None:
+        out.print(f"tenants: {given}", style="dim", markup=False)
+    elif before and Path(before) != TENANTS_FILE:
+        out.print(f"tenants: those that come with the mesh, and not those of {before}, which it had before, with "
+                  "ceilings and tools of their own: --tenants names that file", style="yellow", markup=False)
 
 
 @contextlib.asynccontextmanager

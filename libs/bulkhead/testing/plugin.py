@@ -81,13 +81,21 @@ Open = Callable[[str, Path], "Stage"]
 def _bulkhead_open(
     request: pytest.FixtureRequest, _bulkhead_loop: "LoopThread", bulkhead_settings: Mapping[str, Any]
 ) -> Open:
+    from bulkhead.packs import PackError
+    from bulkhead.packs import folder as places
     from bulkhead.testing.stage import Wishes, find
 
     packs, disk_mib = tuple(request.config.getini(PACKS)), int(request.config.getini(DISK))
 
     def opened(mode: str, folder: Path) -> "Stage":
         stage: Stage = find(mode)(Wishes(folder, packs, bulkhead_settings, disk_mib))
-        _bulkhead_loop.run(stage.open())
+        try:
+            for pack in packs:
+                places(pack)
+            _bulkhead_loop.run(stage.open())
+        except PackError as error:
+            # It says all that helps; in tests there is a shorter way to be found than an installation.
+            pytest.fail(f'bulkhead_packs: {error} (for pytest: pythonpath = ["."] names its folder)', pytrace=False)
         return stage
 
     return opened
