@@ -87,6 +87,7 @@ MAX_LIMIT_TARGETS = 256  # of one tenant
 MAX_TOP_UPS = 256  # tasks of one tenant that were topped up and may still run
 MAX_ALERTS_LISTED = 32  # of one tenant, beside its limits
 MAX_TOP_UP_CHANGES = 8  # of one task that are remembered
+MAX_SWITCH_CHANGES = 8  # of one halt or breaker that are remembered
 MAX_LIMIT_CHANGES = 64  # of one tenant: a change that is repeated after more others is made again
 MAX_CHECKPOINT_ROWS = 200  # of one part: a row with all its scopes is about 2 KB
 MAX_CHECKPOINT_PARTS = 20_000

@@ -8,7 +8,7 @@ HaltReplied, ResetReplied.
 from bulkhead.bus.port import BusError
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.edge import Received
-from bulkhead.runtime.switching import Wish, judge_reset, reset, switch
+from bulkhead.runtime.switching import Wish, change_of, judge_reset, repeated, reset, switch
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import subjects
 from bulkhead_contracts.control import Breaker, HaltReplied, HaltRequested, ResetReplied, ResetRequested
@@ -33,7 +33,8 @@ class Switches:
             return HaltReplied(failure=refusal)
         who, tenant = body.requester, message.tenant
         wish = Wish(body.scope, "" if body.scope == "tenant" else tenant, body.name, body.active, body.reason,
-                    f"{tenant}/{who.person}", self._context.clock())  # fmt: skip
+                    f"{tenant}/{who.person}", self._context.clock(),
+                    change_of(message.envelope.id, f"{body.active} {body.reason}"))  # fmt: skip
         try:
             found = await switch(self._context.bus, self._context.publisher, wish)
         except BusError as error:
@@ -53,7 +54,7 @@ class Switches:
         if (refusal := refused(body, tenant)) is not None:
             return ResetReplied(failure=refusal)
         try:
-            found = await self._reset(body, tenant)
+            found = await self._reset(body, tenant, change_of(message.envelope.id, body.reason))
         except BusError as error:
             log.error("reset_not_stored", scope=body.scope, tenant=tenant, reason=str(error))
             found = Failure.of("unavailable", f"the broker does not answer: {error}",
@@ -64,16 +65,18 @@ class Switches:
                     reason=body.reason)  # fmt: skip
         return ResetReplied(breaker=found)
 
-    async def _reset(self, body: ResetRequested, tenant: str) -> Breaker | Failure:
+    async def _reset(self, body: ResetRequested, tenant: str, change: str) -> Breaker | Failure:
         bus, person = self._context.bus, body.requester.person
         key = subjects.breaker_key(body.scope, "" if body.scope == "tenant" else tenant, body.name)
         stored = await bus.last(subjects.CONTROL_STREAM, key)
         stands = Breaker.model_validate_json(stored.body) if stored is not None else None
+        if (known := repeated(stands, change)) is not None:
+            return known
         failure = judge_reset(stands, f"{body.scope}:{body.name}", person)
         if failure is not None or stands is None:
             return failure or Failure.of("not_open", "it is not there", "")
         closed = await reset(bus, self._context.publisher, stands, f"{tenant}/{person}", self._context.clock(),
-                             body.reason)  # fmt: skip
+                             body.reason, change)  # fmt: skip
         return closed or Failure.of("busy", f"{body.scope}:{body.name} has changed meanwhile",
                                     "look at `bulkhead breakers`, then try again")
 

@@ -26,6 +26,8 @@ class Owner:
         self._after = 0
         self._stands: dict[str, int] = {}
         """Sequence of the entry that stands, by its subject."""
+        self._changes: dict[str, tuple[str, ...]] = {}
+        """Requests of people that it remembers: a repeat of one does not close what has opened since."""
 
     async def settle(self, circuits: Circuits, notices: Notices) -> None:
         """Learn what stands, then write what changed. Raises BusError."""
@@ -33,6 +35,7 @@ class Owner:
             for stored in page:
                 self._stands[stored.subject] = stored.sequence
                 entry = Entry.model_validate_json(stored.body)
+                self._changes[stored.subject] = entry.changes
                 learn(circuits, entry)
                 notices.stands(entry)
             self._after = page[-1].sequence
@@ -42,6 +45,7 @@ class Owner:
 
     async def _write(self, entry: Entry) -> bool:
         subject = subjects.breaker_key(entry.scope, entry.tenant, entry.name)
+        entry = entry.model_copy(update={"changes": self._changes.get(subject, ())})
         after, body = self._stands.get(subject, 0), entry.model_dump_json().encode()
         try:
             ack = await self._bus.publish(

@@ -97,6 +97,8 @@ _EVENT = {"description": "Each event of the stream", "type": "object", "required
     "id": {"type": "string"}, "event": {"type": "string", "enum": list(_NAMES)}, "retry": {"type": "integer"},
     "data": {"type": "string", "contentMediaType": "application/json"}}}
 _TASK = _path("task_id", "The task's id")
+_ONCE = _header("Idempotency-Key", "Optional: a repeat under the same key counts once, also when others changed it "
+                "since, and one with another content is refused", schema=_KEY_SCHEMA)
 
 
 def _tasks() -> dict[str, Any]:
@@ -156,9 +158,7 @@ def _top_up() -> dict[str, Any]:
         "operationId": "topUpTask", "summary": "Let a task spend more than its limits say; for operators",
         "description": "Halted at its ceiling, it goes on where it stands, at once: what is done is not done again. "
                        "Who, how much and why are kept as a fact.",
-        "parameters": [_TASK, _header("Idempotency-Key", "Optional: a repeat under the same key counts once, and "
-                                      "one with another content is refused",
-                                      schema=_KEY_SCHEMA)],
+        "parameters": [_TASK, _ONCE],
         "requestBody": {"required": True, "content": {"application/json": {"schema": _ref(TopUpSubmission)}}},
         "responses": {"200": _json(TopUpReceipt, "What all its top-ups come to"),
                       **_problems(400, 401, 403, 404, 408, 409, 413, 422, 429, 503)}}}
@@ -225,7 +225,7 @@ def _halts() -> dict[str, Any]:
 
 def _switch(name: str, summary: str, description: str) -> dict[str, Any]:
     return {
-        "operationId": name, "summary": summary, "description": description,
+        "operationId": name, "summary": summary, "description": description, "parameters": [_ONCE],
         "requestBody": {"required": True, "content": {"application/json": {"schema": _ref(HaltSubmission)}}},
         "responses": {"200": _json(Halt, "How it stands now"),
                       **_problems(400, 401, 403, 408, 409, 413, 422, 429, 503)},
@@ -238,9 +238,7 @@ def _limits() -> dict[str, Any]:
                 "responses": {"200": _json(LimitPage, "As they stand"), **_problems(401, 403, 503)}},
         "put": {"operationId": "changeLimit", "summary": "Set, change or remove the limit of one target",
                 "description": "Holds from the next admission on. Who, when, the old and the new are kept as a fact.",
-                "parameters": [_header("Idempotency-Key", "Optional: a repeat under the same key counts once, also "
-                                       "when others changed it since, and one with another content is refused",
-                                       schema=_KEY_SCHEMA)],
+                "parameters": [_ONCE],
                 "requestBody": {"required": True, "content": {"application/json": {"schema": _ref(LimitSubmission)}}},
                 "responses": {"200": _json(LimitPage, "All limits as they stand now"),
                               **_problems(400, 401, 403, 408, 409, 413, 422, 429, 503)}},
@@ -269,6 +267,7 @@ def _reset() -> dict[str, Any]:
         "operationId": "resetBreaker", "summary": "Close a breaker of your tenant whose cause is mended",
         "description": "Of a tool, model or agent. Not for whom the calls were made that opened it, nor of the tenant "
                        "itself: those are tried again by themselves, or reset by somebody else.",
+        "parameters": [_ONCE],
         "requestBody": {"required": True, "content": {"application/json": {"schema": _ref(ResetSubmission)}}},
         "responses": {"200": _json(Breaker, "How it stands now"),
                       **_problems(400, 401, 403, 408, 409, 413, 422, 429, 503)}}}

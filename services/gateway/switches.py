@@ -4,6 +4,7 @@ In: requests of people and programs. Out: what stands, or problem details. Every
 is everybody's is halted by who operates the mesh, from their machine. Budget sets the halt; the gateway cannot.
 """
 
+import secrets
 from typing import Annotated
 
 from pydantic import BeforeValidator, ConfigDict, Field
@@ -32,7 +33,7 @@ from bulkhead_contracts.types import Contract, Name, Reason
 from services.gateway import core
 from services.gateway.auth import Authenticator
 from services.gateway.caps import Bodies
-from services.gateway.parameters import answered, parsed
+from services.gateway.parameters import answered, idempotency_key, parsed
 from services.gateway.problems import Problem, unavailable
 
 MAY_SWITCH = frozenset({"operator"})
@@ -40,7 +41,7 @@ MAX_BODY_BYTES = 16 * 1024
 MAX_LISTED = 1_000
 STATUS = {
     "forbidden": 403, "not_yours": 403, "tripped_it": 403, "not_open": 409, "ended": 409, "at_its_ceiling": 409,
-    "not_halted": 409, "busy": 409,
+    "not_halted": 409, "busy": 409, "idempotency_reused": 422,
 }  # fmt: skip
 
 
@@ -122,21 +123,24 @@ class Switches:
 
     async def _switch(self, request: Request, *, active: bool) -> Response:
         claim = await self._auth.allowed(request, MAY_SWITCH, "halt or resume", "operator")
+        key = idempotency_key(request, required=False) or secrets.token_hex(16)
         async with self._bodies.read(request, claim, MAX_BODY_BYTES) as raw:
             body = parsed(HaltSubmission, raw)
-        return answered(await self._ask(claim, body, active))
+        return answered(await self._ask(claim, body, active, key))
 
-    async def _ask(self, claim: RequesterClaim, body: HaltSubmission, active: bool) -> Halt:
+    async def _ask(self, claim: RequesterClaim, body: HaltSubmission, active: bool, key: str) -> Halt:
+        """The id of the request derives from the key: repeated, it counts once, whatever others changed since."""
         name = subjects.as_token(body.name)
         ask = HaltRequested(requester=claim, scope=body.scope, name=name, active=active, reason=body.reason)
-        index = f"{body.scope}/{name}/{active}/{self._context.clock()}"
+        index = f"switch/{body.scope}/{name}/{claim.person}/{key}"
         try:
             reply = await self._context.publisher.request(
                 "budget", ask, tenant=claim.tenant, task=switching.HALTS, index=index, actor=claim.person,
                 timeout_s=limits.RPC_TIMEOUT_MS / 1000)  # fmt: skip
         except (BusUnavailable, PublishRefused, RpcRefused) as error:
             raise unavailable(f"budget, which sets halts, does not answer: {error}",
-                              "look at /v1/halts whether it stands, then repeat it: repeating is harmless") from error
+                              "repeat it under the same Idempotency-Key: then it counts once; /v1/halts says how it "
+                              "stands") from error
         assert isinstance(reply, HaltReplied)
         if reply.failure is not None:
             raise _not_changed(reply.failure)
@@ -146,6 +150,7 @@ class Switches:
     async def reset(self, request: Request) -> Response:
         """POST /v1/resets"""
         claim = await self._auth.allowed(request, MAY_SWITCH, "reset breakers", "operator")
+        key = idempotency_key(request, required=False) or secrets.token_hex(16)
         async with self._bodies.read(request, claim, MAX_BODY_BYTES) as raw:
             body = parsed(ResetSubmission, raw)
         name = subjects.as_token(body.name)
@@ -153,11 +158,12 @@ class Switches:
         try:
             reply = await self._context.publisher.request(
                 "budget", ask, tenant=claim.tenant, task=switching.HALTS, actor=claim.person,
-                index=f"reset/{body.scope}/{name}/{self._context.clock()}",
+                index=f"reset/{body.scope}/{name}/{claim.person}/{key}",
                 timeout_s=limits.RPC_TIMEOUT_MS / 1000)  # fmt: skip
         except (BusUnavailable, PublishRefused, RpcRefused) as error:
             raise unavailable(f"budget, which keeps the breakers, does not answer: {error}",
-                              "look at /v1/breakers how it stands, then repeat it") from error
+                              "repeat it under the same Idempotency-Key: then it counts once; /v1/breakers says how it "
+                              "stands") from error
         assert isinstance(reply, ResetReplied)
         if reply.failure is not None:
             raise _not_changed(reply.failure)

@@ -69,6 +69,7 @@ class Halt(Contract):
 
     tenant: of a halted task, since two tenants may use one task id; of the other scopes, whose calls it holds back, ""
     for everybody's. pauses: work waits and goes on when it is lifted; otherwise it is refused, and the task ends.
+    changes: ids of the last requests, this one last, so that one which is repeated counts once.
     """
 
     active: bool = True
@@ -80,6 +81,7 @@ class Halt(Contract):
     by: Annotated[str, Field(max_length=64)]
     pauses: bool = False
     at_unix_ms: UnixMs = 0
+    changes: Annotated[tuple[Token, ...], Field(max_length=limits.MAX_SWITCH_CHANGES)] = ()
 
 
 class HaltV1(Contract):
@@ -100,7 +102,7 @@ class Breaker(Contract):
     """Value of a breaker's control entry. until_unix_ms: no call goes out before; then a few, as trials.
 
     by: the person who closed it; "" when budget did. evidence: ids of the messages that opened it. actors: for whom
-    those calls were made; they do not reset it.
+    those calls were made; they do not reset it. changes: ids of the last requests, so that a repeated one counts once.
     """
 
     scope: BreakerScope
@@ -114,6 +116,7 @@ class Breaker(Contract):
     by: Annotated[str, Field(max_length=64)] = ""
     evidence: Annotated[tuple[Summary, ...], Field(max_length=limits.MAX_TRIP_EVIDENCE)] = ()
     actors: Annotated[tuple[Summary, ...], Field(max_length=limits.MAX_TRIP_AGENTS)] = ()
+    changes: Annotated[tuple[Token, ...], Field(max_length=limits.MAX_SWITCH_CHANGES)] = ()
 
 
 class HaltRequested(Body):

@@ -171,19 +171,19 @@ class Mesh:
                 return gone
             await asyncio.sleep(0.5)
 
-    async def halt(self, scope: str, name: str, reason: str) -> dict[str, Any]:
+    async def halt(self, scope: str, name: str, reason: str, *, idempotency_key: str = "") -> dict[str, Any]:
         """Hold something of the tenant back until `resume`: a task, tenant, agent, tool, model or feature. Raises
         Refused, Unreachable."""
-        return await self._ask("POST", "/v1/halts", json={"scope": scope, "name": name, "reason": reason})
+        return await self._switch("/v1/halts", scope, name, reason, idempotency_key)
 
-    async def resume(self, scope: str, name: str, reason: str) -> dict[str, Any]:
+    async def resume(self, scope: str, name: str, reason: str, *, idempotency_key: str = "") -> dict[str, Any]:
         """Let it go on. Raises Refused, Unreachable."""
-        return await self._ask("POST", "/v1/resumes", json={"scope": scope, "name": name, "reason": reason})
+        return await self._switch("/v1/resumes", scope, name, reason, idempotency_key)
 
-    async def reset_breaker(self, scope: str, name: str, reason: str) -> dict[str, Any]:
+    async def reset_breaker(self, scope: str, name: str, reason: str, *, idempotency_key: str = "") -> dict[str, Any]:
         """Close a breaker of the tenant's: of a tool, model or agent. Raises Refused (`tripped_it` when it was opened
         by calls of one's own tasks), Unreachable."""
-        return await self._ask("POST", "/v1/resets", json={"scope": scope, "name": name, "reason": reason})
+        return await self._switch("/v1/resets", scope, name, reason, idempotency_key)
 
     async def change_limit(
         self, target: str, limit: Mapping[str, int | None], *, expect_revision: int | None = None,
@@ -200,6 +200,10 @@ class Mesh:
     async def get(self, path: str, params: Mapping[str, str] | None = None) -> dict[str, Any]:
         """One GET. Raises Refused, Unreachable."""
         return await self._ask("GET", path, params=params)
+
+    async def _switch(self, path: str, scope: str, name: str, reason: str, key: str) -> dict[str, Any]:
+        body = {"scope": scope, "name": name, "reason": reason}
+        return await self._post(path, key or str(uuid.uuid4()), json=body)
 
     async def _post(self, path: str, key: str, **more: Any) -> dict[str, Any]:
         return await self._send("POST", path, key, **more)

@@ -5,13 +5,15 @@ In: a wish, and the entry that stands. Out: the new entry, or why not; then the 
 tells who and why. The entry comes first: a halt never waits for the journal.
 """
 
+import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 from bulkhead.bus.port import Bus, WrongLastSequence
 from bulkhead.runtime.doer import CEILING
 from bulkhead.runtime.publisher import Publisher, persist
-from bulkhead_contracts import catalog, envelope, subjects
+from bulkhead_contracts import catalog, envelope, limits, subjects
 from bulkhead_contracts.control import Breaker, BreakerReset, Halt, HaltScope, Switched
 from bulkhead_contracts.result import Failure
 
@@ -23,13 +25,17 @@ EVERYBODY, HALTS = "_", "halts"
 SCOPES: tuple[HaltScope, ...] = ("task", "tenant", "agent", "tool", "model", "feature")
 TRIES = 5
 PAGE = 256
+CONTENT_CHARS = 16
+MAX_ID_CHARS = 64 - 1 - CONTENT_CHARS
+E = TypeVar("E", Halt, Breaker)
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
     """Somebody wants something halted, or (`active=False`) to go on.
 
-    tenant: whose calls, "" for everybody's. by: see OPERATOR. reason: why, in the words of who wants it.
+    tenant: whose calls, "" for everybody's. by: see OPERATOR. reason: why, in the words of who wants it. change: what a
+    repeat of it is known by, see `change_of`; "" for nothing.
     """
 
     scope: HaltScope
@@ -39,6 +45,7 @@ class Wish:
     reason: str
     by: str
     at_unix_ms: int
+    change: str = ""
 
     @property
     def operates(self) -> bool:
@@ -46,8 +53,27 @@ class Wish:
         return self.by.startswith(OPERATOR)
 
 
+def change_of(request: str, content: str) -> str:
+    """What a request is known by: its id, which its sender chooses, and what it asks for."""
+    return f"{request[:MAX_ID_CHARS]}-{hashlib.sha256(content.encode()).hexdigest()[:CONTENT_CHARS]}"
+
+
+def repeated(stands: E | None, change: str) -> E | Failure | None:
+    """The entry that stands, when this very request was made before, whatever others changed since; why not, when its
+    id stood for another one; else None."""
+    if stands is None or not change or change in stands.changes:
+        return stands if change else None
+    asked = change.rpartition("-")[0]
+    if any(one.rpartition("-")[0] == asked for one in stands.changes):
+        what = f"something else was asked of {stands.scope} {stands.name} under this key"
+        return Failure.of("idempotency_reused", what, "use a new key, or repeat the first request unchanged")
+    return None
+
+
 def judge(wish: Wish, stands: Halt | None) -> Halt | Failure:
     """The entry that follows, or why nothing may change. A repeated wish gets the entry that stands."""
+    if (known := repeated(stands, wish.change)) is not None:
+        return known
     halted = stands is not None and stands.active
     what = f"{wish.scope} {wish.name}"
     if stands is not None and halted and not stands.pauses:
@@ -66,7 +92,13 @@ def judge(wish: Wish, stands: Halt | None) -> Halt | Failure:
     if stands is not None and halted and wish.active and (stands.by.startswith(OPERATOR) or not wish.operates):
         return stands
     return Halt(active=wish.active, scope=wish.scope, tenant=wish.tenant, name=subjects.as_token(wish.name), code=CODE,
-                reason=wish.reason or "no reason was given", by=wish.by[:64], pauses=True, at_unix_ms=wish.at_unix_ms)
+                reason=wish.reason or "no reason was given", by=wish.by[:64], pauses=True, at_unix_ms=wish.at_unix_ms,
+                changes=_remembered(stands, wish.change))
+
+
+def _remembered(stands: Halt | Breaker | None, change: str) -> tuple[str, ...]:
+    before = stands.changes if stands is not None else ()
+    return (*before, change)[-limits.MAX_SWITCH_CHANGES :] if change else before
 
 
 async def switch(bus: Bus, publisher: Publisher, wish: Wish) -> Halt | Failure:
@@ -102,7 +134,7 @@ def judge_reset(breaker: Breaker | None, what: str, person: str) -> Failure | No
 
 
 async def reset(
-    bus: Bus, publisher: Publisher, breaker: Breaker, by: str, at_unix_ms: int, reason: str = ""
+    bus: Bus, publisher: Publisher, breaker: Breaker, by: str, at_unix_ms: int, reason: str = "", change: str = ""
 ) -> Breaker | None:
     """Close a breaker by hand, and tell it; None when it has changed meanwhile. Raises BusError."""
     key = subjects.breaker_key(breaker.scope, breaker.tenant, breaker.name)
@@ -112,7 +144,8 @@ async def reset(
     # Not before it opened, whatever this machine's clock says: who folds would take it for news of before.
     since = max(at_unix_ms, breaker.since_unix_ms)
     closed = Breaker(scope=breaker.scope, tenant=breaker.tenant, name=breaker.name, phase="closed",
-                     reason=f"reset by {by}", since_unix_ms=since, by=by[:64])  # fmt: skip
+                     reason=f"reset by {by}", since_unix_ms=since, by=by[:64],
+                     changes=_remembered(breaker, change))  # fmt: skip
     if not await store(bus, publisher, key, closed.model_dump_json().encode(), found.sequence):
         return None
     tenant = breaker.name if breaker.scope == "tenant" else breaker.tenant or EVERYBODY

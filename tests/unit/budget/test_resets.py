@@ -7,6 +7,7 @@ import pytest
 
 from bulkhead.bus.memory import MemoryBroker, MemoryBus
 from bulkhead.bus.port import Stored
+from bulkhead.health.breakers import Breaker as Broken
 from bulkhead.health.events import Served
 from bulkhead.health.thresholds import DEFAULT
 from bulkhead.runtime.edge import Received
@@ -15,8 +16,9 @@ from bulkhead_contracts import subjects
 from bulkhead_contracts.control import Breaker, BreakerReset, ResetReplied, ResetRequested
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.task import RequesterClaim
+from services.budget.noticing import Notices
 from services.budget.switches import Switches
-from services.budget.tripping import entry_of, learn
+from services.budget.tripping import Owner, entry_of, learn
 from services.budget.watching import Watching
 
 NOW = 1_795_000_000_000
@@ -58,10 +60,11 @@ async def stands(where: Place, one: Breaker) -> Breaker:
 
 
 async def ask(where: Place, person: str = "bob", *, role: str = "operator", tenant: str = "acme", scope: str = "tool",
-              name: str = "http_get") -> ResetReplied:  # fmt: skip
+              name: str = "http_get", request: str = "m",
+              reason: str = "it answers again") -> ResetReplied:  # fmt: skip
     who = RequesterClaim(tenant=tenant, person=person, role=role, via="api_key")  # type: ignore[arg-type]
-    body = ResetRequested(requester=who, scope=scope, name=name, reason="it answers again")  # type: ignore[arg-type]
-    head = Envelope(id="m", type=body.ce_type(), source="gateway", time_unix_ms=NOW)
+    body = ResetRequested(requester=who, scope=scope, name=name, reason=reason)  # type: ignore[arg-type]
+    head = Envelope(id=request, type=body.ce_type(), source="gateway", time_unix_ms=NOW)
     return await Switches(where).reset(Received(head, body, "acme", "halts", "gateway", 0, 1, 1))  # type: ignore[arg-type]
 
 
@@ -79,8 +82,26 @@ async def test_an_operator_whose_tasks_did_not_open_it_closes_it_and_it_is_told(
     told = BreakerReset.model_validate_json(fact.body)
     assert (told.breaker, told.was, told.reason) == (reply.breaker, "7 of 10 calls failed", "it answers again")
     assert fact.headers["ce-actor"] == "acme/bob"
-    again = await ask(where)
+    again = await ask(where, request="n")
     assert again.failure is not None and again.failure.code == "not_open" and len(await facts(where)) == 1
+
+
+async def test_a_reset_that_is_repeated_under_its_id_is_made_once_also_when_it_has_opened_again() -> None:
+    where = place()
+    await put(where, breaker())
+    first = await ask(where)
+    assert (await ask(where)).breaker == first.breaker, "the answer was lost"
+    other = await ask(where, reason="because")
+    assert other.failure is not None and other.failure.code == "idempotency_reused"
+    circuits, owner = Watching(DEFAULT).watch.circuits, Owner(where.bus, b"b" * 32)
+    await owner.settle(circuits, Notices())
+    opened = Broken("tool", "http_get", phase="open", since_unix_ms=NOW + 5, until_unix_ms=NOW + 9, openings=1)
+    circuits.adopt(TOOL, opened)
+    circuits.changed[TOOL] = opened
+    await owner.settle(circuits, Notices())
+    again = await ask(where)
+    assert again.breaker is not None and again.breaker.phase == "open" == (await stands(where, breaker())).phase
+    assert len(await facts(where)) == 1 and (await ask(where, request="n")).breaker is not None
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from bulkhead.runtime import inbound
 from bulkhead.runtime.context import Context, Identity, make_context
 from bulkhead.runtime.edge import Received, Retry
 from bulkhead.runtime.publisher import Publisher
-from bulkhead.runtime.switching import Wish, judge, judge_reset
+from bulkhead.runtime.switching import Wish, change_of, judge, judge_reset
 from bulkhead_contracts import subjects
 from bulkhead_contracts.budget import (
     LimitsReplied,
@@ -154,11 +154,12 @@ class InProcessBus:
         self.subscriptions.append(Subscription(subject))
         return self.subscriptions[-1]
 
-    def _switched(self, ask: HaltRequested) -> HaltReplied:
+    def _switched(self, ask: HaltRequested, request: str) -> HaltReplied:
         """As budget, for one thing after the other."""
         tenant = ask.requester.tenant
         key = subjects.halt_key(ask.scope, tenant, ask.name)
-        wish = Wish(ask.scope, tenant, ask.name, ask.active, ask.reason, f"{tenant}/{ask.requester.person}", 1)
+        wish = Wish(ask.scope, tenant, ask.name, ask.active, ask.reason, f"{tenant}/{ask.requester.person}", 1,
+                    change_of(request, f"{ask.active} {ask.reason}"))  # fmt: skip
         found = judge(wish, self.halts.get(key))
         if isinstance(found, Failure):
             return HaltReplied(failure=found)
@@ -214,7 +215,7 @@ class InProcessBus:
             if (headers or {}).get("ce-type") == ResetRequested.ce_type():
                 reset = await self._reset(ResetRequested.model_validate_json(body))
                 return Live("reply", {"ce-type": reset.ce_type()}, reset.encode())
-            said = self._switched(HaltRequested.model_validate_json(body))
+            said = self._switched(HaltRequested.model_validate_json(body), dict(headers or {}).get("ce-id", ""))
             return Live("reply", {"ce-type": said.ce_type()}, said.encode())
         if subject.startswith("rpc.gateway.rag."):
             if self.rag_down:

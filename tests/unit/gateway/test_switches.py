@@ -44,6 +44,19 @@ async def test_an_operator_halts_and_resumes(http) -> None:
     assert (again.status_code, again.json()["code"]) == (409, "not_halted") and "bulkhead halts" in again.json()["hint"]
 
 
+async def test_under_its_key_it_counts_once_whatever_others_did_since(http) -> None:
+    one, two = {"Idempotency-Key": "k1"}, {"Idempotency-Key": "k2"}
+    halted = await http.post("/v1/halts", json=TOOL, headers=one)
+    resumed = await http.post("/v1/resumes", json=TOOL, headers=two)
+    assert (await http.post("/v1/resumes", json=TOOL, headers=two)).json() == resumed.json(), "no 409: it was this one"
+    late = await http.post("/v1/halts", json=TOOL, headers=one)
+    assert (late.status_code, late.json()["active"]) == (200, False) and halted.json()["active"], "it halts only once"
+    for path, body in (("/v1/halts", TOOL | {"reason": "another one"}), ("/v1/resumes", TOOL)):
+        other = await http.post(path, json=body, headers=one)
+        assert (other.status_code, other.json()["code"]) == (422, "idempotency_reused"), other.text
+    assert (await http.post("/v1/halts", json=TOOL | {"name": "calculate"}, headers=one)).json()["active"]
+
+
 async def test_who_is_no_operator_may_look_and_not_touch(http) -> None:
     auditor = {"Authorization": f"Bearer {AUDITOR}"}
     for path in ("/v1/halts", "/v1/resumes"):

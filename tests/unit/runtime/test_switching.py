@@ -1,10 +1,13 @@
 """Who may halt and who may let go on, and what the doers' view makes of it: as tables."""
 
+from dataclasses import replace
+
 import pytest
 
 from bulkhead.runtime.halts import TRIAL_GAP_MS, Halts, Target
-from bulkhead.runtime.switching import Wish, judge
+from bulkhead.runtime.switching import Wish, change_of, judge
 from bulkhead_contracts.control import Breaker, Halt
+from bulkhead_contracts.limits import MAX_SWITCH_CHANGES
 from bulkhead_contracts.result import Failure
 
 ADA, BOB, OPERATOR = "acme/ada", "acme/bob", "operator:root"
@@ -47,6 +50,23 @@ def test_a_repeat_changes_nothing_and_who_operates_the_mesh_takes_over() -> None
     taken = judge(wish(OPERATOR, active=True), old)
     assert isinstance(taken, Halt) and taken.by == OPERATOR
     assert isinstance(judge(wish(ADA, active=False), taken), Failure), "what was taken over, ada does not release"
+
+
+def test_a_repeat_under_its_key_counts_once_also_when_another_one_changed_it_since() -> None:
+    halted = judge(replace(wish(ADA, active=True), change=change_of("k1", "True because")), None)
+    assert isinstance(halted, Halt)
+    resumed = judge(replace(wish(BOB, active=False), change=change_of("k2", "False because")), halted)
+    assert isinstance(resumed, Halt) and len(resumed.changes) == 2
+    assert judge(replace(wish(BOB, active=False), change=resumed.changes[1]), resumed) is resumed, "its answer was lost"
+    assert judge(replace(wish(ADA, active=True), change=halted.changes[0]), resumed) is resumed, "it goes on"
+    other = judge(replace(wish(ADA, active=True), change=change_of("k1", "True for another reason")), resumed)
+    assert isinstance(other, Failure) and other.code == "idempotency_reused" and other.hint
+    for number in range(20):
+        old, active = resumed, not resumed.active
+        resumed = judge(replace(wish(ADA, active=active), change=change_of(f"n{number}", "x")), old)
+        assert isinstance(resumed, Halt) and len(resumed.changes) <= MAX_SWITCH_CHANGES
+    kept = judge(wish(OPERATOR, active=not resumed.active), resumed)
+    assert isinstance(kept, Halt) and kept.changes == resumed.changes, "who sends no key forgets nobody else's"
 
 
 def test_a_tenant_named_operator_is_not_who_operates_the_mesh() -> None:
