@@ -4,6 +4,7 @@ In: a target and the command's options. Out: text or JSON on standard output, an
 """
 
 import asyncio
+import json
 import sys
 from contextlib import aclosing
 from pathlib import Path
@@ -21,6 +22,7 @@ from bulkhead_contracts import limits
 REJECTION_WAIT_S = 2.0
 """So long `submit` waits for the policy's no, which takes milliseconds when the mesh is well."""
 OBJECTIVE_CHARS = 60
+MAX_PLAN_BYTES = 1024 * 1024
 STATUS_STYLE = {"succeeded": "green", "running": "blue", "requested": "blue", "queued": "yellow", "paused": "yellow"}
 
 
@@ -34,6 +36,8 @@ async def submit_task(target: Target, objective: str, docs: list[Path], wanted: 
         raise Stop(Exit.USAGE, f"the objective has {len(text)} characters; the limit is "
                    f"{limits.MAX_OBJECTIVE_CHARS}", "put long material into documents (--docs)")
     uploads = documents.find(docs)
+    if (file := wanted.get("plan")) is not None:
+        wanted = wanted | {"plan": read_plan(file)}
     async with target.mesh() as mesh:
         fates = await _documents(mesh, uploads, as_lines=watch and as_json, told=not as_json)
         task = await mesh.submit(text, **wanted)
@@ -58,6 +62,21 @@ async def submit_task(target: Target, objective: str, docs: list[Path], wanted: 
             err.print(f"it {answer.waits(first.data)}", style="yellow", markup=False)
         err.print(f"follow it: bulkhead watch {task.id}", style="dim", markup=False)
     return Exit.OK
+
+
+def read_plan(file: Path) -> dict[str, Any]:
+    """The plan in a file; the gateway looks at what stands in it. Raises Stop."""
+    hint = 'write {"steps": [{"id": ..., "title": ..., "instruction": ..., "acceptance": ..., "role": ...}]}'
+    try:
+        raw = file.read_bytes()
+        found = json.loads(raw) if len(raw) <= MAX_PLAN_BYTES else None
+    except OSError as error:
+        raise Stop(Exit.USAGE, f"{file} cannot be read: {error.strerror}", "--plan names a JSON file") from error
+    except (ValueError, RecursionError) as error:
+        raise Stop(Exit.USAGE, f"{file} is no JSON: {str(error)[:200]}", hint) from error
+    if not isinstance(found, dict):
+        raise Stop(Exit.USAGE, f"{file} holds no JSON object of at most {MAX_PLAN_BYTES:,} bytes", hint)
+    return found
 
 
 async def _documents(

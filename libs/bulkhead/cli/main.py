@@ -8,7 +8,20 @@ import typer
 from bulkhead.cli import library, operating, output, spending_commands, switch_commands, target
 from bulkhead.cli.invoking import Commands, show_version
 from bulkhead.cli.letter_commands import letters_app
-from bulkhead.cli.options import ApiKey, Data, Json, TaskId, TaskTenant, Tenant, Url, dollars, duration_s
+from bulkhead.cli.options import (
+    ApiKey,
+    Data,
+    IdempotencyKey,
+    Json,
+    PlanFile,
+    TaskId,
+    TaskTenant,
+    Tenant,
+    ToolNames,
+    Url,
+    dollars,
+    duration_s,
+)
 from bulkhead.cli.output import EXIT_CODES, Exit, Stop, run
 from bulkhead_contracts import limits
 
@@ -86,13 +99,15 @@ def submit(
     feature: Annotated[str, typer.Option("--feature", metavar="NAME", help="Count its spending under this feature of "
                                          "your product.")] = "",
     workflow: Annotated[str, typer.Option("--workflow", metavar="NAME", help="And under this workflow.")] = "",
+    plan: PlanFile = None, tool: ToolNames = None, idempotency_key: IdempotencyKey = "",
     no_check: Annotated[bool, typer.Option("--no-check", help="Do not have results checked: faster, "
                                            "cheaper.")] = False,
     data: Data = target.DEFAULT_DATA, url: Url = "", api_key: ApiKey = "", as_json: Json = False,
 ) -> None:
     from bulkhead.cli.commands import submit_task
 
-    wanted = {"limit_usd": dollars(limit_usd), "limit_tokens": limit_tokens, "check": not no_check,
+    wanted = {"plan": plan, "tools": tuple(tool or ()), "idempotency_key": idempotency_key,
+              "limit_usd": dollars(limit_usd), "limit_tokens": limit_tokens, "check": not no_check,
               "deadline_s": duration_s(deadline) if deadline else None, "feature": feature, "workflow": workflow}
     found = _target(data, url, api_key, tenant, may_make_key=True)
     _exit(run(submit_task(found, objective, docs or [], wanted, watch=watch, as_json=as_json)))

@@ -32,6 +32,16 @@ TaskTenant = Annotated[str, typer.Option(
     "--tenant", metavar="T", help="Whose task it is, where several tenants have one of this id.")]
 
 
+PlanFile = Annotated[Path | None, typer.Option(
+    "--plan", metavar="FILE", help="Have these steps carried out and plan none: a JSON object with steps, each with "
+    "id, title, instruction, acceptance, and, if wanted, tools, inputs, role.")]
+ToolNames = Annotated[list[str] | None, typer.Option(
+    "--tool", metavar="TOOL", help="Let the task use this tool; may be repeated.", show_default="all of the tenant's")]
+IdempotencyKey = Annotated[str, typer.Option(
+    "--idempotency-key", metavar="KEY", help="A repeat under the same key is the same task, and no second one. For "
+    "programs that call this again when they do not know whether it went through.")]
+
+
 def task_id(text: str) -> str:
     """A task's id, which goes into addresses. Raises typer.BadParameter."""
     try:

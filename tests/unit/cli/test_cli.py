@@ -108,6 +108,22 @@ def test_the_objective_from_standard_input_and_limits(bulkhead):
     assert found["limits"] == {"cost_usd_micros": 250_000, "tokens": 700, "deadline_ms": 90_000}
 
 
+def test_a_plan_tools_and_a_key_of_ones_own(bulkhead, running, tmp_path):
+    step = {"id": "pay", "title": "Pay", "instruction": "Pay it.", "acceptance": "It is paid.", "role": "desk"}
+    plan, tools, key = tmp_path / "plan.json", ["--tool", "calculate"], ["--idempotency-key", "k1"]
+    plan.write_text(json.dumps({"steps": [step]}))
+    words = ["Pay", "--plan", str(plan), *tools, *key]
+    assert submitted(bulkhead, *words) == submitted(bulkhead, *words) != submitted(bulkhead, *words[:-1], "k2")
+    for text, code, said in (('{"steps": [{"id": "pay"}]}', 4, "plan.steps.0.title"), ("[1]", 2, "no JSON object"),
+                             ("{", 2, "is no JSON"), (None, 2, "--plan names a JSON file")):
+        if text is None:
+            plan.unlink()
+        else:
+            plan.write_text(text)
+        answer = bulkhead("submit", "Pay", "--plan", str(plan))
+        assert answer.exit_code == code and said in answer.stderr, answer.output
+
+
 def test_documents_go_in_first(bulkhead, tmp_path):
     folder = tmp_path / "docs"
     (folder / "deep").mkdir(parents=True)
