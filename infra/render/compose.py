@@ -252,6 +252,8 @@ def _settings(name: str) -> Iterable[str]:
     yield from SETTINGS.get(name, ())
     if name in _sharded():
         yield f"BULKHEAD_SHARDS: ${{{_shards_of(name)}:-1}}"
+    if name == "budget":
+        yield 'BULKHEAD_BESIDE_PREVIOUS: "${BULKHEAD_BESIDE_PREVIOUS:-false}"'
     if name == "gateway":
         # All replicas are of one program, so the newest decision logic that it has starts tasks.
         yield f'BULKHEAD_LOGIC: "${{BULKHEAD_LOGIC:-{newest_logic()}}}"'

@@ -23,6 +23,8 @@ AT_ONCE = 4
 """Messages under way: a squad of a few agents finds each of its facts in its task. More of them are no faster, for one
 stream is written by one hand."""
 
+ALONE_AT_ONCE = 64
+
 
 class Fact(NamedTuple):
     """A reservation that is held, as the journal is to have it. index: with the cause it makes the message's id."""
@@ -48,8 +50,10 @@ class _Wanted:
 class Appender:
     """Of one replica."""
 
-    def __init__(self, publisher: Publisher) -> None:
+    def __init__(self, publisher: Publisher, *, alone: bool = False) -> None:
+        """alone: every fact is a message of its own, however many wait."""
         self._publisher = publisher
+        self._at_once, self._together = (ALONE_AT_ONCE, 1) if alone else (AT_ONCE, MAX_RESERVED_TOGETHER)
         self._wanted: dict[str, _Wanted] = {}
         self._waiting: dict[str, list[_Wanted]] = {}
         self._under_way: set[asyncio.Task[None]] = set()
@@ -68,10 +72,10 @@ class Appender:
 
     def _go_on(self) -> None:
         """As many messages as may be under way; tenants take turns."""
-        while self._waiting and len(self._under_way) < AT_ONCE:
+        while self._waiting and len(self._under_way) < self._at_once:
             tenant = next(iter(self._waiting))
             waiting = self._waiting.pop(tenant)
-            some = _first(waiting)
+            some = _first(waiting, self._together)
             if rest := waiting[len(some) :]:
                 self._waiting[tenant] = rest
             task = asyncio.create_task(self._store(some))
@@ -115,12 +119,12 @@ class Appender:
         self._go_on()
 
 
-def _first(waiting: Sequence[_Wanted]) -> Sequence[_Wanted]:
+def _first(waiting: Sequence[_Wanted], most: int) -> Sequence[_Wanted]:
     """What one message takes: as much as fits, or the first alone where it does not fit into a row."""
-    for count, one in enumerate(waiting[:MAX_RESERVED_TOGETHER]):
+    for count, one in enumerate(waiting[:most]):
         if not _fits(one.fact):
             return waiting[: max(1, count)]
-    return waiting[:MAX_RESERVED_TOGETHER]
+    return waiting[:most]
 
 
 def _fits(fact: Fact) -> bool:

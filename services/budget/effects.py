@@ -35,7 +35,7 @@ from .core import NO_LIMIT, Answer, Balance, Ceiling, Conflict, Denied, Held, Se
 from .finding import find_fact, settled_before
 from .limiting import LimitBook
 from .parking import Parking
-from .port import Fenced, RedisFailure, Store
+from .port import QUICK_S, Fenced, RedisFailure, Store
 from .rebuild import Keeper
 from .scope_book import ScopeBook
 from .scopes import task_scope
@@ -61,6 +61,7 @@ class Budget:
     def __init__(self, context: Context, settings: Settings, store: Store) -> None:
         self._context = context
         self._retry_after_ms = settings.retry_after_ms
+        self._always_look = settings.beside_previous
         self._store = store
         self._background = context.background
         self.keeper = Keeper(
@@ -79,7 +80,7 @@ class Budget:
             holder=context.instance, interval_s=settings.watch_interval_s, halts=settings.watch_halts,
             thresholds=settings.thresholds, message_key=context.message_key,
         ) if watches else None
-        self._appender = Appender(context.publisher)
+        self._appender = Appender(context.publisher, alone=settings.beside_previous)
         self._grants: OrderedDict[tuple[str, str, str], Authority] = OrderedDict()
         self._doubts: dict[str, list[tuple[int, Received, ReserveRequested]]] = {}
         self._tidying: list[asyncio.Task[None]] = []
@@ -127,7 +128,8 @@ class Budget:
     # Admission
 
     async def admit(self, message: Received) -> ReserveReplied:
-        """Answer one ask. The order: grant, Redis (all scopes or none), journal, epoch again, answer."""
+        """Answer one ask. The order: grant, Redis (all scopes or none), journal, Redis again if that took long."""
+        asked = self._moment()
         body = message.body
         assert isinstance(body, ReserveRequested)
         try:
@@ -151,7 +153,7 @@ class Budget:
             return self._lost(body, error)
         match answer:
             case Held():
-                return await self._held(message, body, epoch, key, answer)
+                return await self._held(message, body, epoch, key, answer, asked)
             case Denied(ceiling):
                 return await self._denied(message, body, ceiling)
             case Waiting(ceiling):
@@ -199,9 +201,10 @@ class Budget:
         return found
 
     async def _held(
-        self, message: Received, body: ReserveRequested, epoch: str, key: str, held: Held
+        self, message: Received, body: ReserveRequested, epoch: str, key: str, held: Held, asked: tuple[float, int]
     ) -> ReserveReplied:
         """The fact is stored before the answer; an answer counts only in the ledger that holds the money."""
+        doubted = key in self._doubts
         try:
             await self._append(message, body, held, epoch)
         except BusError as error:
@@ -212,12 +215,22 @@ class Budget:
             if self._store.epoch != epoch:
                 raise Fenced("the ledger was built anew meanwhile")
             # A rebuild that began meanwhile may have read the journal before this fact was in it: then this is fenced.
-            # And whoever doubted an earlier attempt of this id may have let it go before the fact was there.
-            if not await self._store.holds(key):
+            # And whoever doubted an earlier attempt of this id may have let it go before the fact was there. Neither is
+            # so where it went quickly: a rebuild rests longer, and a doubt for longer than anybody asks for one id.
+            if (doubted or not self._quick(asked)) and not await self._store.holds(key):
                 await self._store.restore(key, core.sum_of(body.worst_case), held.scopes, held.at_unix_ms)
         except (Fenced, *RedisFailure) as error:
             return self._lost(body, error)
         return ReserveReplied(reservation_id=body.reservation_id, decision="reserved")
+
+    def _moment(self) -> tuple[float, int]:
+        return asyncio.get_running_loop().time(), self._context.clock()
+
+    def _quick(self, asked: tuple[float, int]) -> bool:
+        """By both clocks: the loop's may stand still while something runs in it, the other one may be set."""
+        began_s, began_ms = asked
+        now_s, now_ms = self._moment()
+        return not self._always_look and max(now_s - began_s, (now_ms - began_ms) / 1000) < QUICK_S
 
     async def _append(self, message: Received, body: ReserveRequested, held: Held, epoch: str) -> None:
         await self._appender.store(Fact(

@@ -27,6 +27,13 @@ LOOK_MS = 5_000
 """So long what a replica read of a tenant's limits is good; a change that was stored is never held back longer."""
 
 
+QUICK_S = 0.1
+"""An admission whose fact is stored so soon after it was asked for needs no second look at the ledger: see REST_S."""
+REST_S = 0.3
+"""So long a rebuild rests between the fence and its mark: whoever was admitted before the fence, and quickly, has its
+fact in front of the mark, and so in the ledger that is built. Longer by far: clocks do not run alike."""
+
+
 class Revision(NamedTuple):
     """Which limits of a tenant the scopes of an ask were made of."""
 

@@ -22,7 +22,7 @@ from bulkhead_contracts.task import TaskStopped
 from . import core, facts
 from .checkpoint import MARKS, Start, newest, prune
 from .core import Ledger
-from .port import RedisFailure, Store, Unsafe
+from .port import REST_S, RedisFailure, Store, Unsafe
 from .scopes import task_scope
 
 log = Log("budget.ledger")
@@ -197,6 +197,9 @@ class Keeper:
             if not await self._store.keep_lock(token, LOCK_MS):
                 raise LockLost("another replica took over the rebuild of the ledger")
 
+        if before:
+            # Nobody was admitted before the first rebuild of all.
+            await asyncio.sleep(REST_S)
         last_fact, last_settled = await self._mark(token, before)
         start = await newest(self._bus, self._lease_ms, last_fact, last_settled)
         facts, settlements = await self.fold_on(start, last_fact, last_settled, go_on)

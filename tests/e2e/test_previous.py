@@ -142,7 +142,8 @@ async def rolling(folder: Path) -> AsyncIterator[Roll]:
     trees = {"N-1": previous.unpack(folder / "previous"), "N": previous.ROOT}
     extra = {name: {"PYTHONPATH": previous.import_path(previous.ROOT)} for name in catalog.SERVICES}
     # Checkpoints all the time: the version before builds its ledger beside those, and they are made of its facts.
-    extra["budget"] |= {"BULKHEAD_CHECKPOINT_S": "3", "BULKHEAD_CHECKPOINT_MESSAGES": "1"}
+    extra["budget"] |= {"BULKHEAD_CHECKPOINT_S": "3", "BULKHEAD_CHECKPOINT_MESSAGES": "1",
+                        "BULKHEAD_BESIDE_PREVIOUS": "true"}  # fmt: skip
     async with World(folder, extra_env=extra, shards={"worker": 2}, drain_timeout_s=1.0) as world:
         yield Roll(world, trees)
 

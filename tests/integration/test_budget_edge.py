@@ -333,8 +333,13 @@ async def test_two_replicas_share_one_ledger_and_one_rebuilds(world: World, redi
     assert (await world.asked_until("refused", "beyond", cost=21)).decision == "refused"
 
 
-async def test_an_answer_counts_only_in_the_ledger_that_holds_the_money(world: World) -> None:
-    """A rebuild begins between the reservation in Redis and its fact: the doer must not be told `reserved`."""
+@pytest.mark.parametrize(("quick_s", "decision"), [(0.0, "wait"), (3_600.0, "reserved")])
+async def test_an_answer_counts_only_in_the_ledger_that_holds_the_money(
+    world: World, monkeypatch: pytest.MonkeyPatch, quick_s: float, decision: str
+) -> None:
+    """The ledger is lost between the reservation in Redis and its fact. The doer must not be told `reserved`, but where
+    the fact is so soon that whoever builds the ledger anew finds it."""
+    monkeypatch.setattr("services.budget.effects.QUICK_S", quick_s)
     edge = world.edges["0"]
     real = edge._append
 
@@ -343,8 +348,11 @@ async def test_an_answer_counts_only_in_the_ledger_that_holds_the_money(world: W
         await real(*args)
 
     edge._append = rebuilt_meanwhile  # type: ignore[method-assign]
-    assert (await world.ask("r1", cost=50)).decision == "wait"
+    assert (await world.ask("r1", cost=50)).decision == decision
     edge._append = real  # type: ignore[method-assign]
+    assert (await world.asked_until("wait", "r0", cost=60)).decision == "wait", "it is not known, or it leaves no room"
+    await world.ready()
+    assert (await world.ask("r2", cost=60)).decision == "wait", "whether it was told or not, it is held"
     assert (await world.asked_until("reserved", "r1", cost=50)).decision == "reserved"
     assert (await world.balance()).reserved.cost_usd_micros == 50
     assert len({one.body for one in await world.facts()}) == 1, "said again under the new ledger, on the same terms"
