@@ -30,6 +30,8 @@ STOP_SIGNAL_S = 12
 POLL_S = 0.25
 PROJECT, SERVICE, ONE_OFF = (f"com.docker.compose.{name}" for name in ("project", "service", "oneoff"))
 UP = ("running", "paused", "restarting")
+PORT_TAKEN = ("port is already allocated", "address already in use")
+"""By a container, and by anything else."""
 
 
 class StackError(Exception):
@@ -75,7 +77,8 @@ class Stack:
         counts = [f"--scale={name}={count}" for name, count in (scale or {}).items()]
         done = self.run("up", "--detach", "--no-build", *counts, timeout_s=UP_TIMEOUT_S, check=False)
         if done.returncode:
-            raise StackError(f"compose up failed:\n{done.stderr[-2000:]}\n{self._failures()}")
+            said = done.stderr[-2000:]
+            raise StackError(f"compose up failed:\n{said}\n{self._failures()}{way_out(said)}")
         if wait:
             self.wait_ready()
 
@@ -284,5 +287,14 @@ def _run(
     except subprocess.TimeoutExpired as error:
         raise StackError(f"{' '.join(command[:1] + command[-3:])} did not end within {timeout_s:g} s") from error
     if check and done.returncode:
-        raise StackError(f"{' '.join(command[:1] + command[-4:])} failed: {done.stderr.strip()[-2000:]}")
+        said = done.stderr.strip()[-2000:]
+        raise StackError(f"{' '.join(command[:1] + command[-4:])} failed: {said}{way_out(said)}")
     return done
+
+
+def way_out(said: str) -> str:
+    """What to do about what Docker said, where it does not say so itself; "" otherwise."""
+    if any(words in said for words in PORT_TAKEN):
+        return ("\nsomething else listens on the gateway's port: stop it, or choose another (BULKHEAD_HTTP_PORT=8090), "
+                "and start again; what runs goes on, and nothing is lost")  # fmt: skip
+    return ""

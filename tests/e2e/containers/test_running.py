@@ -2,13 +2,16 @@
 no step is lost or doubled."""
 
 import asyncio
+import json
 from pathlib import Path
 
 import pytest
 
+from bulkhead.runtime.settings import ServiceSettings
 from infra.demo.corpus import generate, write
 from infra.demo.verdict import compare
 from infra.docker.stack import docker
+from infra.nats.streams import ACK_WAIT_S
 from tests.e2e.containers.field import Count, Field, finished, load
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -31,6 +34,20 @@ async def drop():
 
 asyncio.run(drop())
 """
+LAG = """
+import json, urllib.request
+with urllib.request.urlopen("http://127.0.0.1:8222/jsz?acc=MESH&consumers=true", timeout=5) as answer:
+    streams = json.load(answer)["account_details"][0]["stream_detail"]
+durables = [one for stream in streams if stream["name"] == "INBOX_WORKER" for one in stream["consumer_detail"]]
+in_hand = sum(one["num_ack_pending"] for one in durables)
+print(json.dumps({"waits": in_hand + sum(one["num_pending"] for one in durables), "in_hand": in_hand}))
+"""
+MEMORY = """
+lines = open("/proc/1/status").read().splitlines()
+print(next(int(line.split()[1]) / 1024 for line in lines if line.startswith("RssAnon")))
+"""
+PILE, GROWS_MAX_MIB = 16, 64
+SLOTS = ServiceSettings().slots
 CUT = ("tool_executor", "worker")
 
 
@@ -122,6 +139,49 @@ async def test_services_that_are_cut_off_from_the_broker_go_on_afterwards(field:
         for task in tasks:
             await task.ends_rightly()
         await asyncio.to_thread(field.stack.wait_ready, CUT)
+
+
+async def test_a_worker_that_stands_still_holds_but_little_and_catches_up(field: Field) -> None:
+    """A slow consumer: what is said to it waits in its inbox, on disk. It has no more of it in hand than it may, and
+    the broker hardly more in memory than before; when it goes on, what was handed to it twice is done once."""
+    worker = field.stack.containers("worker")[0]
+    async with field.client() as client:
+        async with field.counter.held() as arrived:
+            tasks = [await Count(field, client).submit() for _ in range(2)]
+            await arrived()
+            docker("pause", worker)
+        try:
+            before = await asyncio.to_thread(_memory_mib, field)
+            tasks += [await Count(field, client).submit() for _ in range(PILE)]
+            async with asyncio.timeout(TAKEN_WITHIN_S):
+                while (lag := await asyncio.to_thread(_waiting_for_the_worker, field))["waits"] < len(tasks):
+                    await asyncio.sleep(0.2)
+            # Longer than the broker waits for an acknowledgement: it has handed out again what it could.
+            await asyncio.sleep(1.5 * ACK_WAIT_S)
+            lag = await asyncio.to_thread(_waiting_for_the_worker, field)
+            assert lag["in_hand"] <= SLOTS and lag["waits"] >= len(tasks), lag
+            assert await asyncio.to_thread(_memory_mib, field) - before < GROWS_MAX_MIB
+        finally:
+            docker("unpause", worker)
+        for task in tasks:
+            await task.ends_rightly()
+        async with asyncio.timeout(TAKEN_WITHIN_S):
+            while (await asyncio.to_thread(_waiting_for_the_worker, field))["waits"]:
+                await asyncio.sleep(0.2)
+
+
+def _waiting_for_the_worker(field: Field) -> dict[str, int]:
+    """waits: messages of its inbox that it has not acknowledged; in_hand: those of them that it was handed."""
+    said = field.stack.exec(field.stack.containers("nats")[0], "python3", "-c", LAG)
+    assert said.returncode == 0, said.stderr
+    found: dict[str, int] = json.loads(said.stdout)
+    return found
+
+
+def _memory_mib(field: Field) -> float:
+    """What the broker itself has, without the pages of its files."""
+    said = field.stack.exec(field.stack.containers("nats")[0], "python3", "-c", MEMORY)
+    return float(said.stdout)
 
 
 async def test_a_killed_container_comes_back_by_itself(field: Field) -> None:

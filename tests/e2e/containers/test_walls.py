@@ -3,16 +3,17 @@
 import functools
 import itertools
 import json
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from bulkhead_contracts import catalog
-from infra.docker.stack import docker
+from infra.docker.stack import Stack, StackError, docker
 from infra.identity import policy
 from infra.identity.policy import Place
-from tests.e2e.containers.field import Field
+from tests.e2e.containers.field import TAG, Field
 
 PLACES = {"nats": 4222, "gateway": 8080, "redis": 6379, "offline-model": 8000}
 TRY = """
@@ -209,3 +210,18 @@ def test_provisioning_again_changes_nothing(field: Field) -> None:
     field.stack.run("run", "--rm", "-T", "--no-deps", "provision-keys")
     field.stack.run("run", "--rm", "-T", "--no-deps", "provision-streams")
     assert len(json.loads(before)) > 40 and digests() == before
+
+
+def test_a_port_that_is_taken_is_said_with_a_way_out(field: Field) -> None:
+    """Somebody else listens where the gateway is to be published; once he is gone, the same command does it."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        stack = Stack(f"{field.stack.project}-port", environ={"BULKHEAD_TAG": TAG, "BULKHEAD_HTTP_PORT": port})
+        up = ("up", "--detach", "--no-build", "--no-deps", "gateway")
+        with stack:
+            with pytest.raises(StackError, match=r"(?s)address already in use.*BULKHEAD_HTTP_PORT=8090"):
+                stack.run(*up)
+            assert not stack.running
+            taken.close()
+            stack.run(*up)
+            assert stack.containers("gateway")
