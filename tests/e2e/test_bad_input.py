@@ -360,8 +360,13 @@ async def test_a_ceiling_cuts_the_stream_in_flight_and_a_top_up_lets_the_task_go
     document = await until(paused, "the task is halted at its ceiling", 30)
     await world.disarm()
     assert f"bulkhead topup {task.id} --tokens" in document["pause"]["reason"], document["pause"]
-    reasons = json.loads((await world.command("why", task.id, "--json"))[1])
-    assert any("limit 8,000 tokens" in one["what"] and "bulkhead topup" in one["todo"] for one in reasons), reasons
+
+    async def why() -> bool:
+        """The journal, which it reads, may lag behind the halt."""
+        reasons = json.loads((await world.command("why", task.id, "--json"))[1])
+        return any("limit 8,000 tokens" in one["what"] and "bulkhead topup" in one["todo"] for one in reasons)
+
+    await until(why, "`bulkhead why` says which limit it was, and what to do", 30)
 
     async def cut() -> bool:
         return any(one["fault"] == "long_answer" and one["client_cut"] for one in await world.model_requests())
