@@ -111,7 +111,8 @@ def topup(
     """Let a task spend so much more than its limits say; halted at its ceiling, it goes on where it stands, at once.
 
     Nothing that was done is done again, and nothing is paid twice, but for a model's answer that was cut in the middle.
-    For operators of the task's tenant. A task that nobody tops up ends at its deadline.
+    For operators of the task's tenant. It may go past what the tenant allows one task, not past what it allows a day. A
+    task that nobody tops up ends at its deadline.
 
     Examples: bulkhead topup t3k2 --usd 0.50 --reason "worth it" · bulkhead topup t3k2 --tokens 20000 --reason "long"
     """

@@ -25,6 +25,7 @@ from bulkhead.runtime.switching import Wish
 from bulkhead_contracts import subjects
 from bulkhead_contracts.control import Breaker, Halt
 from bulkhead_contracts.result import Failure
+from bulkhead_contracts.task import TaskEnded
 
 LOOKED_AT = 64
 
@@ -51,10 +52,10 @@ async def switch(data: Path, remote: Target | None, named: Named, reason: str, *
                        "leave it out, or use the operator's key: --data DIR")
         async with remote.mesh() as mesh:
             asked = mesh.halt if active else mesh.resume
-            found = Halt.model_validate(await asked(named.scope, named.name, reason))
+            found, over = Halt.model_validate(await asked(named.scope, named.name, reason)), ""
     else:
-        found = await _by_key(data, named, reason, active)
-    note = _note(named, found, reason, data if remote is None else None) if found.active else ""
+        found, over = await _by_key(data, named, reason, active)
+    note = (over or _note(named, found, reason, data if remote is None else None)) if found.active else ""
     if as_json:
         print_json(found.model_dump(mode="json") | ({"note": note} if note else {}))
     elif found.active:
@@ -74,7 +75,8 @@ def _note(named: Named, found: Halt, reason: str, data: Path | None) -> str:
     return absent.of_halt(named.scope, named.name, named.tenant, known)
 
 
-async def _by_key(data: Path, named: Named, reason: str, active: bool) -> Halt:
+async def _by_key(data: Path, named: Named, reason: str, active: bool) -> tuple[Halt, str]:
+    """The entry as it stands, and what is to be said of a task that is over. Raises Stop, BusError."""
     async with _operating(data) as (bus, publisher):
         tenant = named.tenant
         if named.scope == "task" and not tenant:
@@ -82,9 +84,18 @@ async def _by_key(data: Path, named: Named, reason: str, active: bool) -> Halt:
         wish = Wish(named.scope, "" if named.scope == "tenant" else tenant, named.name, active, reason,
                     f"{switching.OPERATOR}{person()}", unix_ms())  # fmt: skip
         found = await switching.switch(bus, publisher, wish)
+        over = await _ended(bus, tenant, named.name) if named.scope == "task" and active else ""
     if isinstance(found, Failure):
         raise Stop(Exit.REFUSED, found.message, found.hint, name=found.code)
-    return found
+    return found, over
+
+
+async def _ended(bus: Bus, tenant: str, task: str) -> str:
+    subject = f"mesh.planner.gateway.{subjects.partition_of(task)}.{tenant}.{task}"
+    last = await bus.last(subjects.JOURNAL_STREAM, subject)
+    if last is None or not last.headers.get("ce-type", "").startswith(f"{TaskEnded.TYPE}.v"):
+        return ""
+    return f"the task has ended: nothing waits for this halt; take it away with bulkhead resume --task {task}"
 
 
 async def _tenant_of(bus: Bus, task: str) -> str:

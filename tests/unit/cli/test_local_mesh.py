@@ -14,6 +14,7 @@ from bulkhead.bus.jetstream import JetStreamBus
 from bulkhead.cli.main import app
 from bulkhead.client import Mesh, MeshError, Refused
 from bulkhead_contracts import envelope, subjects
+from bulkhead_contracts.task import TaskEnded
 from infra.local.supervisor import LocalMesh
 
 REPOSITORY = Path(__file__).parents[3]
@@ -128,6 +129,20 @@ async def _status(http, task):
         return ""
 
 
+async def test_a_halt_of_a_task_that_is_over_is_told(local):
+    async with Mesh(local.url, local.credentials["operator"]) as http:
+        task = (await http.submit("Be over")).id
+    words, over = ("halt", "--task", task, "--tenant", "demo", "--reason", "late"), "the task has ended: nothing waits"
+    assert over not in (first := await call(local, *words)).stdout and first.exit_code == 0, first.output
+    planner = await JetStreamBus.connect(local.nats_url, service="planner", nkey_seed=local.nkey_seed("planner"))
+    await planner.publish(subjects.mesh("planner", "gateway", "demo", task), TaskEnded(status="cancelled").encode(),
+                          {"ce-type": TaskEnded.ce_type()}, "the-end")
+    await planner.close()
+    async with asyncio.timeout(10):  # The journal lags by a moment.
+        while over not in (await call(local, *words)).stdout:
+            await asyncio.sleep(0.05)
+
+
 async def test_timeline_and_replay_of_a_task(local):
     async with Mesh(local.url, local.credentials["operator"]) as http:
         task = await http.submit("Look at me")
@@ -162,12 +177,14 @@ def test_up_takes_the_tenants_file_that_it_is_given(tmp_path):
     tenants, command = tmp_path / "ours.yaml", [sys.executable, "-m", "bulkhead.cli.main", "up", "--port", "0"]
     tenants.write_text("tenants:\n  ours: {tools: [], task: {cost_usd_micros: much}}\n")
     absent = tmp_path / "absent.yaml"
-    for file, said in ((tenants, "tenants.ours"), (absent, "No such file or directory; check its path")):
-        for more, environ in ((["--tenants", str(file)], {}), ([], {"BULKHEAD_TENANTS_FILE": str(file)})):
-            found = subprocess.run([*command, "--data", str(tmp_path / "mesh"), *more], capture_output=True, text=True,
-                                   env={**os.environ, "COLUMNS": "300", **environ}, cwd=REPOSITORY, timeout=60)
-            assert found.returncode == 1 and str(file) in found.stderr and said in found.stderr, found.stderr
-            assert "Traceback" not in found.stderr
+    for more, environ, file, said in (
+        (["--tenants", str(tenants)], {}, tenants, "tenants.ours"),
+        ([], {"BULKHEAD_TENANTS_FILE": str(absent)}, absent, "No such file or directory; check its path"),
+    ):
+        found = subprocess.run([*command, "--data", str(tmp_path / "mesh"), *more], capture_output=True, text=True,
+                               env={**os.environ, "COLUMNS": "300", **environ}, cwd=REPOSITORY, timeout=60)
+        assert found.returncode == 1 and str(file) in found.stderr and said in found.stderr, found.stderr
+        assert "Traceback" not in found.stderr
 
 
 async def test_up_in_a_directory_that_is_taken(local):
