@@ -61,7 +61,9 @@ async def test_money_is_admitted_while_the_watch_is_down_and_it_goes_on_when_it_
 
     with monkeypatch.context() as patch:
         patch.setattr(Watching, "pass_time", raises)
-        await until(lambda: _true(len(times) > 1))
+        task = world.mesh.running["budget", "0"].task
+        await until(lambda: _true(len(times) > 1 or task.done()))
+        assert not task.done(), "budget goes on"
         asker = budget_world.World(world.mesh, world.edges)
         await asker.asked_until("reserved", "r1")
         assert running(world, "0").ready() and not world.watcher().leads
@@ -73,3 +75,21 @@ async def test_money_is_admitted_while_the_watch_is_down_and_it_goes_on_when_it_
     await until(lambda: _len(world.tripped("t1"), 2), 30)
     await until(lambda: _true(not running(world, "0").degraded()))
     assert len(await world.halted("t1")) == 1
+
+
+async def test_a_standby_whose_watch_stands_takes_over_from_a_leader_whose_watch_is_broken(world: World) -> None:
+    await until(lambda: _true(world.watcher().leads))
+    await world.mesh.start("budget", "1")
+    await until(lambda: _true(world.watcher("1").caught_up))
+
+    async def raises() -> None:
+        raise ZeroDivisionError("a bug")
+
+    world.watcher()._confirm = raises  # type: ignore[method-assign]
+    await until(lambda: _true(world.watcher("1").leads))
+    await world.submit("t1")
+    for _ in range(4):
+        await world.call("t1")
+    await until(lambda: _len(world.tripped("t1"), 2))
+    assert len(await world.halted("t1")) == 1
+    assert not world.watcher().leads and running(world, "0").degraded() and not running(world, "1").degraded()
