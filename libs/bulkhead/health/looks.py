@@ -28,12 +28,13 @@ _STATES = (rf"(?:{_WORDS}|in[ _-](?:review|transit|flight|queue)|await\w*|on[ _-
 """Said of something as its state, these are words for what is not over, too."""
 _FALSE = (r"\b(?:done|ready|finished|completed?|acquired|granted|approved|signed|settled|synced|delivered|available|"
           r"confirmed|answered|online|converged)\"?:\s?false")
-_QUIET = re.compile(rf"\b{_STATES}\b|{_FALSE}|please (?:wait|stand by)|one moment", re.IGNORECASE)
+_QUIET = re.compile(rf"\b{_STATES}\b|{_FALSE}|please (?:wait|stand by)|one moment|containercreating|"
+                    "podinitializing|terminating", re.IGNORECASE)
 _SHORTLY = re.compile(rf"\b{_WORDS}\b|{_FALSE}", re.IGNORECASE)
 _IS = re.compile(
     rf'^\W*{_WORDS}\b|^\W*{_STATES}\W*$|:"{_STATES}\b|{_FALSE}'
     r"|\b(?:is|are|still|currently|now|state|status|phase|stage)\b[\s:='\"-]{0,4}(?:still |currently |now )?"
-    rf"{_STATES}\b|please (?:wait|stand by)|\bstarting up\b|one moment",
+    rf"{_STATES}\b|please (?:wait|stand by)|\bstarting up\b|one moment|containercreating|podinitializing|terminating",
     re.IGNORECASE,
 )
 _SHORT_WORDS = 5

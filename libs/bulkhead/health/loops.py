@@ -285,8 +285,10 @@ def stagnation(window: Window, named: LoopThresholds) -> Finding | None:
     rounds = max(named.stagnation_rounds, _patience(part, named) if len(part) > kinds else 0)
     if kinds < 2 or len(part) < max(named.stagnation_acts, rounds * kinds):
         return None
-    if deliberate([part[at : at + kinds] for at in range(0, len(part), kinds)], named):
-        return None
+    if any(step.look == looks.RETURNS for step in part) or deliberate(
+        [part[at : at + kinds] for at in range(0, len(part), kinds)], named
+    ):
+        return None  # What moves to and fro by itself may do so.
     what = f"{len(part)} acts in a row said and found nothing new; they are {kinds} different ones again and again"
     return finding("stagnation", "stop", kinds, len(part) // kinds, part, what)
 
