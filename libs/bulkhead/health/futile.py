@@ -200,7 +200,7 @@ def fruitless(window: Window, named: LoopThresholds) -> Finding | None:
         return None
     if last.length < named.informative_chars and not nothing(last.answer):
         return None
-    texts = [_asked(step.text) for step in part]
+    texts = [asked(step.text) for step in part]
     if len({step.text for step in part}) * 2 < count or not frozenset.intersection(*texts):
         return None
     if sum(map(len, texts)) < _PHRASE_WORDS * count or is_list(part):
@@ -211,7 +211,7 @@ def fruitless(window: Window, named: LoopThresholds) -> Finding | None:
 
 
 @lru_cache(maxsize=256)
-def _asked(text: str) -> frozenset[str]:
+def asked(text: str) -> frozenset[str]:
     """The words that a call asks with, without the names of its arguments and what is in every question."""
     return frozenset(
         one for one in _WORD.findall(_KEY.sub(" ", text).casefold()) if len(one) > _SHORT_WORD and not one.isdigit()
@@ -231,7 +231,7 @@ def handed_down(window: Window, named: LoopThresholds) -> Finding | None:
     """A task handed from one to the next, in nearly the same words, and nobody does more than look. window: of the
     lineage; its newest hands on."""
     last = window[-1]
-    asked = phrases(last.text)
+    wanted = phrases(last.text)
     chain, agents, between = [last], {last.agent}, list[frozenset[int]]()
     looked = set[int]()
     for step in reversed(window[:-1]):
@@ -243,7 +243,7 @@ def handed_down(window: Window, named: LoopThresholds) -> Finding | None:
             looked.add(step.what)
             continue
         found = phrases(step.text)
-        if step.agent in agents or len(found & asked) < named.near * min(len(found), len(asked)):
+        if step.agent in agents or len(found & wanted) < named.near * min(len(found), len(wanted)):
             break
         chain.append(step)
         agents.add(step.agent)

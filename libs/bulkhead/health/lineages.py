@@ -68,8 +68,9 @@ class _Lineage:
     """The windows of one lineage."""
 
     __slots__ = (
-        "_addresses", "_agents", "_all", "_call", "_changes", "_claims", "_count", "_groups", "_kins", "_last_unix_ms",
-        "_looks", "_named", "_news", "_pages", "_repeats", "_seen", "_talks", "_told", "_waited", "_workers",
+        "_acted", "_addresses", "_agents", "_all", "_call", "_changes", "_claims", "_count", "_groups", "_kins",
+        "_last_unix_ms", "_looks", "_named", "_news", "_pages", "_repeats", "_seen", "_talks", "_told", "_waited",
+        "_workers",
     )
 
     def __init__(self, named: LoopThresholds) -> None:
@@ -85,8 +86,10 @@ class _Lineage:
         """How often a call was made, whatever came of it."""
         self._news: dict[str, int] = {}
         """When an agent last did what nobody of the lineage had done before."""
-        self._changes: dict[str, int] = {}
-        """When it last did so, and it was more than a look."""
+        self._changes: dict[str, tuple[int, str]] = {}
+        """When it last did so, and it was more than a look; and with what arguments."""
+        self._acted: dict[str, int] = {}
+        """When an agent last did more than look, new or not."""
         self._addresses: OrderedDict[str, None] = OrderedDict()
         self._talks: dict[str, dict[str, None]] = {}
         self._groups: list[set[str]] | None = []
@@ -120,13 +123,17 @@ class _Lineage:
             if len(self._news) > self._named.max_agents:
                 self._news.pop(next(iter(self._news)))
             if not looks.reads(act.action, step.text):
-                self._changes[act.agent] = step.index
+                self._changes[act.agent] = (step.index, step.text)
                 if len(self._changes) > self._named.max_agents:
                     self._changes.pop(next(iter(self._changes)))
         if times > 1 and self._prompted(step, last, times):
             # Again it is done to something new: no repetition of what was done to something else. The second time
             # proves nothing, for in the first round of a loop all is new.
             step.same, last = step.same ^ normal.digest(str(step.index)), 0
+        if not act.says and not looks.reads(act.action, step.text) and not looks.notes(act.action):
+            self._acted[act.agent] = step.index
+            if len(self._acted) > self._named.max_agents:
+                self._acted.pop(next(iter(self._acted)))
         known = bool(last)
         own = self._window(act.agent)
         if not act.says:
@@ -229,7 +236,10 @@ class _Lineage:
             if not found and often:
                 for view, part in ((agent, mute), ("lineage", [one for one in self._all if not one.says])):
                     finding = futile.acknowledged(part, named)
-                    if finding is not None and (view == agent) == (len(finding.agents) == 1):
+                    if finding is None or (view == agent) != (len(finding.agents) == 1):
+                        continue
+                    since = part[-1 - finding.period].index
+                    if not any(at > since for who, (at, _) in self._changes.items() if who not in finding.agents):
                         found.append((view, finding))
         if not found:
             found += self._in_vain(step, calls)
@@ -307,8 +317,16 @@ class _Lineage:
             return False
         if bare or normal.hands_over(step.action) or looks.checks(step.action, step.text):
             return any(at > last for agent, at in self._news.items() if agent != step.agent)
-        changed = any(at > last for agent, at in self._changes.items() if agent != step.agent)
-        return changed and times < self._named.prompted_most
+        if times >= self._named.prompted_most:
+            return False
+        changed = [text for agent, (at, text) in self._changes.items() if agent != step.agent and at > last]
+        if not changed or looks.remakes(step.action, step.text):
+            return bool(changed)
+        # Who acts himself sees what came of that, unless the others' changes are about the same thing.
+        if self._acted.get(step.agent, 0) <= last and not looks.mutates(step.action):
+            return True
+        named = futile.asked(step.text)
+        return any(not named.isdisjoint(futile.asked(text)) for text in changed)
 
     def _only_counts(self, step: Step) -> bool:
         """Whether it is a call that was made before, and nothing but numbers and tokens of its result are new."""

@@ -82,6 +82,13 @@ _WATCHES = _named(
     "stream|subscribe|consume|notifications?|feed|heartbeat|alerts?|uptime"
 )
 _CHECKS = _named("tests?|suites?|smoke|checks?|lint|verify|validate|build|compile|review|scan|ci|pytest")
+_MUTATES = _named(
+    "set|put|write|update|create|delete|remove|add|insert|edit|replace|patch|assign|forward|send|post|close|move|rename|"
+    "start|stop|restart|submit|save|upload|append|grant|revoke|enable|disable|toggle|archive|book|order|pay|charge|reopen"
+)
+_REMAKES = _named(
+    "sync|rsync|deploy|publish|render|export|rebuild|reindex|refresh|reload|regenerate|bundle|package|merge|pull|preview"
+)
 _LIVES = re.compile(
     r"heart_?beat|keep_?alive|still_?alive|(?:renew|extend|prolong)_?(?:the_?)?(?:lease|lock|visibility|claim)"
     r"|(?:lease|lock|claim)[_.](?:renew|extend)"
@@ -168,6 +175,24 @@ def tells_of_failure(answer: str) -> bool:
 @lru_cache(maxsize=1_024)
 def _name(action: str) -> str:
     return _CAMEL.sub("_", action).lower()
+
+
+@lru_cache(maxsize=1_024)
+def mutates(action: str) -> bool:
+    """Whether a call by its name changes what it is about."""
+    return _MUTATES.search(_name(action)) is not None
+
+
+def remakes(action: str, arguments: str) -> bool:
+    """Whether a call by its name, or its command, makes the same thing anew from what others have changed."""
+    if _is_read(action) == _BY_COMMAND:
+        return _REMAKES.search(arguments[:60]) is not None
+    return _is_remake(action)
+
+
+@lru_cache(maxsize=1_024)
+def _is_remake(action: str) -> bool:
+    return _REMAKES.search(_name(action)) is not None
 
 
 @lru_cache(maxsize=1_024)
