@@ -13,6 +13,7 @@ from bulkhead.health.thresholds import StallThresholds
 from bulkhead.health.trips import Trip, trip_of
 
 MAX_LINEAGES = 200_000
+MAX_EARLY = 10_000
 MAX_OUTSTANDING = 4_096
 """Of one lineage; one with more of them is certainly not stalled, and is not looked at until some are closed."""
 
@@ -34,18 +35,26 @@ class Stalls:
     def __init__(self, named: StallThresholds) -> None:
         self._named = named
         self._lineages: OrderedDict[str, _Lineage] = OrderedDict()
+        self._early: OrderedDict[str, dict[str, int]] = OrderedDict()
+        """What closed, and when, in lineages of which nothing has been seen to open: a journal that catches up, or was
+        made again, has inboxes one before the other."""
         self._due: list[tuple[int, str]] = []
 
     def take(self, event: Opened | Closed | Ended) -> None:
         """Fold one event."""
         if isinstance(event, Ended):
             self._lineages.pop(event.lineage, None)
+            self._early.pop(event.lineage, None)
             return
         found = self._lineages.get(event.lineage)
         if found is None:
             if isinstance(event, Closed):
-                return  # Of a lineage that ended, or that was not seen to begin.
+                self._closes_early(event)
+                return
             found = self._lineages[event.lineage] = _Lineage(event.tenant, event.id, event.time_unix_ms)
+            early = self._early.pop(event.lineage, {})
+            found.closed.update(dict.fromkeys(early))
+            found.last_unix_ms = max(found.last_unix_ms, *early.values()) if early else found.last_unix_ms
             while len(self._lineages) > MAX_LINEAGES:
                 self._lineages.popitem(last=False)
         found.last_id, found.told = event.id, False
@@ -64,6 +73,14 @@ class Stalls:
         if not found.open:
             quiet_from = max(found.last_unix_ms, found.timer_unix_ms)
             heapq.heappush(self._due, (quiet_from + self._named.after_ms, event.lineage))
+
+    def _closes_early(self, event: Closed) -> None:
+        """No stall by itself: whoever only sees the end of a task must not say that nothing moves it on."""
+        closed = self._early.setdefault(event.lineage, {})
+        if len(closed) < MAX_OUTSTANDING:
+            closed[event.key] = event.time_unix_ms
+        if len(self._early) > MAX_EARLY:
+            self._early.popitem(last=False)
 
     def pass_time(self, now_unix_ms: int) -> list[Trip]:
         """Every stall that is one by now: the time of the newest message, or the watcher's clock."""

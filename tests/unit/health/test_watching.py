@@ -156,6 +156,23 @@ def test_approvals_timers_and_late_messages_are_no_stall() -> None:
     assert stalls.pass_time(NOW + 10 * after) == [] and len(stalls) == 0
 
 
+def test_a_task_whose_ends_are_read_before_its_beginnings_stalls_as_any_other() -> None:
+    """The plan is adopted in one inbox, the task submitted in another: the journal may have either first."""
+    after = DEFAULT.stalls.after_ms
+    stalls = Stalls(DEFAULT.stalls)
+    stalls.take(Closed("p", "acme/t", "planning", NOW + 9_000))
+    assert stalls.pass_time(NOW + 10 * after) == [] and len(stalls) == 0, "nobody has seen it begin"
+    stalls.take(opened("planning"))
+    stalls.take(opened("call"))
+    assert stalls.outstanding("acme/t") == ("call",)
+    stalls.take(Closed("c", "acme/t", "call", NOW + 1))
+    assert stalls.pass_time(NOW + 9_000 + after - 1) == [], "it was the last that moved"
+    assert [one.lineage for one in stalls.pass_time(NOW + 9_000 + after)] == ["acme/t"]
+    stalls.take(Closed("p", "acme/u", "planning", NOW))
+    stalls.take(Ended("e", "acme/u", NOW))
+    assert not stalls._early
+
+
 def test_the_watch_confirms_a_deadlock_across_two_tasks_and_names_it_by_its_edges() -> None:
     watch = Watch()
     events = [
