@@ -189,15 +189,20 @@ def _another_each_time(step: Step) -> bool:
 
 
 def fruitless(window: Window, named: LoopThresholds) -> Finding | None:
-    """One thing asked for in ever other words, and nothing found, or what had been found before. window: calls."""
+    """One thing asked for in ever other words, and nothing found, or what had been found before.
+
+    window: an agent's acts. What others say to it in between is another question.
+    """
     last, told, count = window[-1], _unordered(window[-1]), 0
     for step in reversed(window):
+        if step.says and step.agent == last.agent:
+            continue
         if step.action != last.action or step.error or step.length != last.length or _unordered(step) != told:
             break
         count += 1
-    part = window[-count:]
     if count < named.fruitless_warn:
         return None
+    part = [step for step in window if not step.says or step.agent != last.agent][-count:]
     if last.length < named.informative_chars and not nothing(last.answer):
         return None
     texts = [asked(step.text) for step in part]

@@ -259,7 +259,7 @@ class _Lineage:
             one.action != step.action or one.length != step.length for one in lately
         ) or not looks.reads(step.action, step.text):
             return []
-        finding = futile.fruitless([one for one in calls if not one.says], self._named)
+        finding = futile.fruitless(calls, self._named)
         return [] if finding is None else [(f"agent {step.agent}", finding)]
 
     def _often(self, step: Step) -> bool:
