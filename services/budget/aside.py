@@ -1,9 +1,10 @@
 """Messages that the watcher's fold cannot take: which are left out, by which rule, and how that is told. Pure.
 
-In: the errors that ended a fold, with the message that it was folding. Out: what the next fold leaves out; a trip for
-each. The rule: a message whose folding raised is folded again, by a fold that was begun anew; when it raises there,
-too, it is the message, and it is left out. Every replica comes to the same by itself. No more than MAX_LEFT_OUT are: a
-fold that takes next to nothing is no watch, and says so instead.
+In: the errors that ended a watch, with the message that it was folding or the trip that it was telling. Out: what the
+next one leaves out; a trip for each message. The rule: a message whose folding raised is folded again, by a fold that
+was begun anew; when it raises there, too, it is the message, and it is left out. So is a trip that cannot be told.
+Every replica comes to the same by itself. No more than MAX_LEFT_OUT are: a fold that takes next to nothing is no watch,
+and says so instead.
 """
 
 from bulkhead.bus.port import Stored
@@ -29,6 +30,8 @@ class Aside:
     def __init__(self) -> None:
         self.folding: Stored | None = None
         """Set by the fold while it takes a message."""
+        self.telling = ""
+        """The id of the trip that is being told."""
         self.broken = ""
         self._raised: set[Identity] = set()
         self._left_out: dict[Identity, str] = {}
@@ -36,11 +39,12 @@ class Aside:
     def blame(self, error: BaseException) -> bool:
         """A fold has ended by this error; whether a message is left out from now on because of it."""
         stored, self.folding = self.folding, None
+        told, self.telling = self.telling, ""
         what = _named(error)
         self.broken = f"its fold ended by {what}"
-        if stored is None:
+        if stored is None and not told:
             return False  # What raised was no message: the fold is begun anew, and that is all that can be done.
-        name = identity(stored)
+        name = identity(stored) if stored is not None else (told, 0)
         if name not in self._raised or len(self._left_out) >= MAX_LEFT_OUT:
             self._raised.add(name)
             return False
@@ -67,6 +71,10 @@ class Aside:
         return trip_of("watch.left_out", "warn", tenant, f"{tenant}/{task}", (), what, (said,) if said else (),
                        stored.time_unix_ms, "/".join(map(str, name)), {})  # fmt: skip
 
+    def untold(self, trip: str) -> bool:
+        """Whether this trip is left out: telling it ended the watch twice."""
+        return (trip, 0) in self._left_out
+
     @property
     def degraded(self) -> str:
         """Why the watch is not whole, and what to do; "" when it is."""
@@ -74,8 +82,9 @@ class Aside:
             return (f"the watcher finds nothing now: {self.broken}. Admissions go on, and it is begun anew by itself; "
                     "report what budget's log says under watch_broke, and start the version that mends it")  # fmt: skip
         if self._left_out:
-            return (f"the watcher leaves out {len(self._left_out)} message(s) that its fold cannot take; report what "
-                    "budget's log says under left_out, and start the version that mends it")  # fmt: skip
+            return (f"the watcher leaves out {len(self._left_out)} message(s) that its fold cannot take, or trips that "
+                    "it cannot tell; report what budget's log says under left_out, and start the version that mends "
+                    "it")  # fmt: skip
         return ""
 
 

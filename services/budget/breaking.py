@@ -4,6 +4,7 @@ In: the trip that the watch makes of it. Out: the trip as people read it; `WaitR
 step the wait's name holds.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -13,6 +14,7 @@ from bulkhead.health.trips import Trip
 from bulkhead_contracts import limits
 from bulkhead_contracts.agent import WaitRefused
 
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 MAX_TOLD = 12
 """Parties of a circle that are told by name."""
 HINT = (
@@ -39,10 +41,12 @@ def refusal(trip: Trip) -> tuple[str, str, WaitRefused] | None:
     if found is None:
         return None
     tenant, task, wait_id = found
-    cycle = _texts(trip.facts["cycle"])
+    step, cycle = step_of(str(trip.facts["victim"])), _texts(trip.facts["cycle"])
+    if not all(_TOKEN.fullmatch(one) for one in (tenant, task, wait_id, step)):
+        return None  # Whoever said such a name was not understood: there is nobody to refuse anything to.
     reason = f"{words(cycle)}: nobody of them can go on. Your wait was refused, so that the others can"
     return tenant, task, WaitRefused(
-        trip=trip.id, wait_id=wait_id, step_id=step_of(str(trip.facts["victim"])),
+        trip=trip.id, wait_id=wait_id, step_id=step,
         cycle=tuple(shown(one)[: limits.MAX_SUMMARY_CHARS] for one in cycle[: limits.MAX_TRIP_AGENTS]),
         reason=reason[: limits.MAX_REASON_CHARS], hint=HINT,
     )  # fmt: skip

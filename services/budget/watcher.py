@@ -109,7 +109,7 @@ class Watcher:
                 # What is known stays known: messages are told apart by their place in their inbox.
                 self._last, self.caught_up = None, False
             except (BusError, *RedisFailure) as error:
-                self.leads = False
+                self.leads, self.aside.telling = False, ""
                 pause_s = self._wait_longer()
                 log.warning("watch_interrupted", reason=str(error) or type(error).__name__, retry_s=pause_s)
             await asyncio.sleep(pause_s)
@@ -122,9 +122,9 @@ class Watcher:
     async def _broke(self, error: BaseException) -> None:
         """The watch has ended by a bug; see Aside. A standby whose watch stands takes the lease meanwhile."""
         self.leads = self.caught_up = False
-        folding = self.aside.folding
+        folding, told = self.aside.folding, self.aside.telling
         left_out, pause_s = self.aside.blame(error), self._wait_longer()
-        message = f"{folding.subject} {folding.sequence}" if folding is not None else ""
+        message = f"{folding.subject} {folding.sequence}" if folding is not None else told and f"trip {told}"
         log.error("left_out" if left_out else "watch_broke", reason=repr(error), message=message, retry_s=pause_s)
         metrics.watch_broke.add(1, {names.OUTCOME: "left_out" if left_out else "begun_anew"})
         await asyncio.sleep(pause_s)
@@ -221,7 +221,13 @@ class Watcher:
         if self._halts:
             await self._owner.settle(self.fold.watch.circuits, self.fold.notices)
         for trip in self.fold.tell(self._clock()):
+            if self.aside.untold(trip.id):
+                self.fold.told(trip.id)
+                continue
+            # Not cleared when this raises a bug: then it is the one to blame.
+            self.aside.telling = trip.id
             await self._tell(trip)
+            self.aside.telling = ""
         for notice in self.fold.notices.tell(self._clock()):
             await self._publisher.send("tool_executor", notice.message(), tenant=notice.tenant, task=notice.task,
                                        cause=notice.id, index="notice")  # fmt: skip

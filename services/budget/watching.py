@@ -14,7 +14,7 @@ from typing import NamedTuple
 from bulkhead.bus.port import Stored
 from bulkhead.health.events import Ended, Opened
 from bulkhead.health.evidence import Suspected
-from bulkhead.health.journal import PLANNING, Journal
+from bulkhead.health.journal import PLANNING, Journal, speaks
 from bulkhead.health.talkers import Row, Talkers
 from bulkhead.health.thresholds import DEFAULT, Thresholds
 from bulkhead.health.trips import Trip
@@ -138,6 +138,8 @@ class Watching:
         self.folded += 1
         self._count("/".join(stored.subject.rsplit(".", 2)[1:]), stored.sequence)
         kind = _kind(stored.headers)
+        if not speaks(stored.subject, kind):
+            return  # Its receiver rejects it; most are of types that nobody here asks about.
         self.notices.take(kind, stored.subject, stored.body, stored.time_unix_ms)
         if kind == Tripped.TYPE:
             self._is_told(stored.body)

@@ -12,12 +12,13 @@ Between two inboxes there is no order: a reply may be read before its request.
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 
 from pydantic_core import from_json
 
 from bulkhead.health import journal_waits
 from bulkhead.health.events import Act, Closed, Ended, Event, Opened, Outstanding, Served
-from bulkhead_contracts import budget, model, peer, plan, retrieval, step, task, tool, verdict
+from bulkhead_contracts import budget, catalog, model, peer, plan, retrieval, step, subjects, task, tool, verdict
 from bulkhead_contracts.control import CallDeferred
 
 MAX_LINEAGES = 100_000
@@ -69,9 +70,12 @@ class Journal:
         if handler is None and waits is None:
             return []
         parts = subject.split(".")
+        if not speaks(subject, kind):
+            self.unreadable += 1
+            return []
         try:
             found = from_json(body)
-            if len(parts) != 6 or not isinstance(found, dict):
+            if not isinstance(found, dict):
                 raise ValueError("no message of the mesh")
             message = _Message(parts[2], parts[4], f"{parts[4]}/{parts[5]}", kind, parts[1],
                                _header(headers, "ce-id"), time_unix_ms, found, _header(headers, "ce-actor"))
@@ -79,7 +83,7 @@ class Journal:
             if waits is not None:
                 events += waits(self._waits, message)
             return events
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError, ArithmeticError):
             self.unreadable += 1
             return []
 
@@ -241,6 +245,18 @@ class Journal:
         digest = str(content.get("sha256"))
         found = self._text(digest) if self._text is not None else None
         return digest if found is None else found
+
+
+@lru_cache(maxsize=4_096)
+def speaks(subject: str, kind: str) -> bool:
+    """Whether its author may say this there, about a task that can be one. The broker vouches for the author alone: an
+    outside publisher could end a task for the watch, or forge a loop, and its receiver would reject both."""
+    plane, sender, receiver, _, tenant, name = subject.split(".") if subject.count(".") == 5 else [""] * 6
+    try:
+        return plane == "mesh" and catalog.allowed(f"{kind}.v1", sender, receiver) and bool(
+            subjects.token(tenant) and subjects.token(name))
+    except subjects.SubjectError:
+        return False
 
 
 class _Message:
