@@ -157,8 +157,9 @@ class Stack:
         return str(self.inspect(container)["Config"]["Image"])
 
     def logs(self, service: str) -> str:
-        """What all its containers said."""
-        return self.run("logs", "--no-color", service, check=False).stdout
+        """What all its containers said. Docker is asked: see `_ids`."""
+        said = [docker("logs", one, check=False) for one in self._of(service)]
+        return "".join(one.stdout + one.stderr for one in said)
 
     def exec(self, container: str, *command: str) -> subprocess.CompletedProcess[str]:
         """Run a command in a container; its exit code is the caller's business."""

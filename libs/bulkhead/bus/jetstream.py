@@ -126,8 +126,8 @@ class JetStreamBus:
             nobody += 1
             if nobody >= NO_STREAM_ATTEMPTS or loop.time() + NO_STREAM_PAUSE_S >= deadline:
                 raise PublishRefused(
-                    f"{subject} was not stored: no stream takes this subject, or it has no leader now; run the "
-                    "provisioner, look at the broker's health, then publish again with the same id"
+                    f"{subject} was not stored: no stream takes this subject, or it has no leader now; start "
+                    "what is missing of a cluster, or run the provisioner; then publish again with the same id"
                 )
             await asyncio.sleep(NO_STREAM_PAUSE_S)
 

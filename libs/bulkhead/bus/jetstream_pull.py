@@ -253,7 +253,8 @@ class JetStreamConsumer:
         self._trouble = ""
         if code != 408:
             if code == 503:
-                text = "no such durable, or it has no leader now; run the provisioner"
+                text = ("no such durable, or it has no leader now; start what is missing of a cluster, or run the "
+                        "provisioner")  # fmt: skip
             if code == 400 and GROUP_REFUSED in text.lower():
                 # The provisioner has changed the durable since: ask as it is now.
                 self._group = "" if self._group else PRIORITY_GROUP

@@ -30,6 +30,8 @@ async def test_half_a_cluster_says_so_and_goes_on_when_the_others_come(three: Th
         assert found["cluster"]["detail"].startswith("1 of 3 brokers run; nats-2 (exited), nats-3 (exited) away: no")
         done = await streams
         assert done.returncode == 1 and "more than half of its brokers must run" in done.stderr + done.stdout, done
+        for service in ("worker", "gateway"):
+            assert "it has no leader now; start what is missing of a cluster" in stack.logs(service), service
         # Who only waits for the others is left alone by its own health check.
         assert stack.inspect(stack.containers(left)[0])["RestartCount"] == 0
         await asyncio.to_thread(three.begin, *away)
