@@ -190,24 +190,23 @@ async def test_a_tool_that_is_down_slow_or_flooded_is_held_back_tried_and_let_go
         other = await in_phase(world, "t2", "open")
         assert f"{FAILING} of {FAILING} calls took {SLOW_S} s or more" in other["reason"]
         assert other["actors"] == ["t2-operator"] and len(other["evidence"]) == FAILING
+        stalled = await stalls(world, "t2")  # Nothing else needs a planner until it is told.
         await trip_of(world, slow, other)
         await nobody_lets_himself_go_on(world, "t2", "operator")
         assert (await breaker(world, "t2")())["phase"] != "closed"
-        healthy = await count(world, "t3", "t3healthy")
-        assert world.counter.count("t3healthy") == 1 and not await refused(world, healthy), "others are let go on"
-
         code, out, _ = await world.command("breakers", "reset", f"tool:{TOOL}", "--tenant", "t2", "--json")
         assert code == 0 and json.loads(out)["by"].startswith("operator:"), out
-        await until(lambda: _counts(world, "t2"), "the tool executor knows of the reset")
-        assert (await breaker(world, "t2")())["by"].startswith("operator:")
-
-        stalled = await stalls(world, "t2")
         halt = await world.client("t2", "operator").halt("agent", "worker.step", "it counts too much")
         assert halt["by"] == "t2/t2-operator"
         await world.client("t2", "operator").resume("agent", "worker.step", "it counts well")
         await until(lambda: _posted(receiver, {("t2", "mesh.stalled")}), "the stall is told")
         assert [one["kind"] for one in await why(world, stalled.id) if one["kind"] == "tripped"] == ["tripped"]
         await world.mesh.restart("planner")
+
+        healthy = await count(world, "t3", "t3healthy")
+        assert world.counter.count("t3healthy") == 1 and not await refused(world, healthy), "others are let go on"
+        await until(lambda: _counts(world, "t2"), "the tool executor knows of the reset")
+        assert (await breaker(world, "t2")())["by"].startswith("operator:")
 
         # What is usual is known when a window was whole.
         await asyncio.sleep(max(0.0, usual + WINDOW_S * 1.1 - time.monotonic()))
@@ -245,7 +244,7 @@ def each_event_once(receiver: Receiver) -> None:
               for bodies in tries.values()]  # fmt: skip
     assert len(set(events)) == len(events), events
     assert len(receiver.taken) == len(set(receiver.taken)), "again only if its doer dies"
-    assert all(len(tries[name]) == 2 for name in receiver.taken)
+    assert all(len(tries[name]) >= 2 for name in receiver.taken), "each was refused at first"
 
 
 async def _counts(world: World, tenant: str) -> bool:
