@@ -207,7 +207,7 @@ async def fork_task(data: Path, task: str, from_step: str, edit: Edit, *, tenant
     The new task is that of whoever's key this is; the gateway lets a person fork tasks of the own tenant only.
     """
     async with operator_bus(data) as bus:
-        journal = await one_task(bus, task, tenant)
+        journal = await one_task(bus, task, tenant, reservations=False)
     past = read_past(journal)
     fork = plan_fork(task, past, from_step, edit)
     if not as_json:

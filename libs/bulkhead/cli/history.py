@@ -53,9 +53,9 @@ class Span:
     attributes: dict[str, Any]
 
 
-async def one_task(bus: Bus, task: str, tenant: str = "") -> list[Stored]:
+async def one_task(bus: Bus, task: str, tenant: str = "", *, reservations: bool = True) -> list[Stored]:
     """Everything of one tenant's task. Raises Stop when there is none, or several tenants have one of this id."""
-    return of_tenant(await read_journal(bus, task), task, tenant)
+    return of_tenant(await read_journal(bus, task, reservations=reservations), task, tenant)
 
 
 def of_tenant(journal: list[Stored], task: str, tenant: str) -> list[Stored]:

@@ -31,10 +31,11 @@ class Renumbered(Exception):
     """The journal in which the reading began is no more: begin again."""
 
 
-async def read_journal(bus: Bus, task: str, *, whole: bool = True) -> list[Stored]:
+async def read_journal(bus: Bus, task: str, *, whole: bool = True, reservations: bool = True) -> list[Stored]:
     """Everything that was stored of a task, by whichever service, in journal order. Raises BusError.
 
-    whole: waits until it has what the inboxes have, and raises JournalBehind when that takes long.
+    whole: waits until it has what the inboxes have, and raises JournalBehind when that takes long. reservations: also
+    those that lie in one message with others', for which all of its tenant's since then is looked through.
     """
     place = f"{subjects.partition_of(task)}.*.{subjects.token(task)}"
     deadline = asyncio.get_running_loop().time() + PATIENCE_S
@@ -47,7 +48,7 @@ async def read_journal(bus: Bus, task: str, *, whole: bool = True) -> list[Store
                 found += page
                 if len(found) >= MAX_MESSAGES:
                     break
-            return await _with_reservations(bus, task, found, whole=whole)
+            return await _with_reservations(bus, task, found, whole=whole) if reservations else found
         except JournalBehind:
             raise
         except (Renumbered, BusUnavailable) as error:
@@ -58,7 +59,7 @@ async def read_journal(bus: Bus, task: str, *, whole: bool = True) -> list[Store
 
 
 async def _with_reservations(bus: Bus, task: str, found: list[Stored], *, whole: bool) -> list[Stored]:
-    """Also those that lie in one message with reservations of its tenant's other tasks. Raises as `pages` does."""
+    """Also those that lie together with its tenant's others. Raises as `pages` does."""
     more: list[Stored] = []
     for tenant in {one.subject.split(".")[4] for one in found}:
         book = together.subject(tenant)

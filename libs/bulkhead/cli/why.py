@@ -211,10 +211,10 @@ async def show_why(data: Path, task: str, tenant: str = "", *, as_json: bool) ->
     """Say why. Raises Stop, BusError."""
     async with operator_bus(data) as bus:
         try:
-            stored = await read_journal(bus, task)
+            stored = await read_journal(bus, task, reservations=False)
         except JournalBehind as error:
             err.print(f"{error}. This is what it has by now:", style="yellow", markup=False)
-            stored = await read_journal(bus, task, whole=False)
+            stored = await read_journal(bus, task, whole=False, reservations=False)
     reasons = explain(entries(of_tenant(stored, task, tenant)), task, unix_ms())
     if as_json:
         print_json([asdict(one) for one in reasons])

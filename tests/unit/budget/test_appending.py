@@ -302,6 +302,8 @@ async def test_a_task_reads_its_reservations_wherever_they_lie_and_no_others() -
     mine = [one for one in found if one.tenant == "acme"]
     assert [one.body.reservation_id for one in mine if isinstance(one.body, Reserved)] == [*names, "a", "c"]
     assert not any(isinstance(one.body, ReservedTogether) for one in found)
+    alone = await read_journal(MemoryBus(desk.broker, "operator"), "t1", reservations=False)
+    assert len(alone) < len(found), "who has no use for them does not look through others'"
     assert {one.tenant for one in found} == {"acme", "other"} and len({one.id for one in found}) == len(found)
 
 
