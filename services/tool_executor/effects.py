@@ -7,7 +7,7 @@ import asyncio
 import json
 import socket
 import traceback
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -71,7 +71,7 @@ class Workbench:
             settings={name: given[name] for name in tool.row.requires if name in given},
         )
         began = asyncio.get_running_loop().time()
-        work = asyncio.ensure_future(tool.run(arguments, call))
+        work = asyncio.ensure_future(_kept_in(tool.run(arguments, call)))
         cutting = asyncio.ensure_future(cut.wait()) if cut is not None else None
         waiting: set[asyncio.Future[Any]] = {work} if cutting is None else {work, cutting}
         try:
@@ -80,9 +80,7 @@ class Workbench:
             if work.done():
                 return _outcome(tool, work)
         finally:
-            for future in waiting:
-                future.cancel()
-            await asyncio.gather(*waiting, return_exceptions=True)
+            await _end(tool, waiting)
         if cutting is not None and cut is not None and cut.is_set():
             return Failed("halted", "the task was halted while the tool ran", "an operator must lift the halt",
                           effect="unknown")  # fmt: skip
@@ -156,6 +154,28 @@ class Workbench:
             return Unanswered(f"{type(error).__name__}: {error}"[:200], sent=True)
 
 
+async def _end(tool: Tool, waiting: set[asyncio.Future[Any]]) -> None:
+    """A tool that takes no cancel keeps its call no longer: it goes on beside, and whoever owns it is to know."""
+    for future in waiting:
+        future.cancel()
+    done, left = await asyncio.wait(waiting, timeout=BLOCKED_S)
+    for future in done:
+        _ = future.cancelled() or future.exception()  # Asked for, so that nobody says that it was not.
+    if left:
+        log.error("tool_goes_on", tool=tool.spec.name,
+                  meaning="its time is over and it was cancelled, and it runs on beside the calls that follow",
+                  todo="let CancelledError through")  # fmt: skip
+
+
+async def _kept_in(run: Awaitable[Done | Failed]) -> Done | Failed:
+    """A tool that calls exit() ends itself, and not the process: every other call would end with it, again at each
+    delivery of this one."""
+    try:
+        return await run
+    except SystemExit as error:
+        raise RuntimeError(f"the tool called exit({error.code!r})").with_traceback(error.__traceback__) from None
+
+
 def _outcome(tool: Tool, work: "asyncio.Future[Done | Failed]") -> Done | Failed:
     """What the tool said. One that raises, or says something else, is mistaken: its traceback is for the log alone.
 
@@ -179,7 +199,7 @@ def _outcome(tool: Tool, work: "asyncio.Future[Done | Failed]") -> Done | Failed
 
 
 def _place(error: BaseException) -> str:
-    frames = traceback.extract_tb(error.__traceback__)
+    frames = [one for one in traceback.extract_tb(error.__traceback__) if one.filename != __file__]
     return f"{Path(frames[0].filename).name}, line {frames[0].lineno}" if frames else ""
 
 

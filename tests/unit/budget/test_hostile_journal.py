@@ -10,12 +10,14 @@ import pytest
 
 from bulkhead.bus.port import Stored
 from bulkhead.health.thresholds import DEFAULT
+from bulkhead_contracts import catalog
 from services.budget.watching import Watching
 
 EXAMPLES = {path.name.removesuffix(".json"): json.loads(path.read_text())
             for path in (Path(__file__).parents[3] / "contracts" / "examples").glob("*.json")}  # fmt: skip
 SENDERS = ("planner", "worker", "budget", "gateway", "tool_executor", "model_gateway", "operator")
-STRANGE = (None, 0, -1, 10**30, "", "x" * 300, [], {}, [[]], True, "\u0000", 1.5)
+STRANGE = (None, 0, -1, 10**30, 10**400, float("inf"), float("nan"), 1e308, "", "x" * 300, [], {}, [[]], True,
+           "\u0000", 1.5)  # fmt: skip
 UNREADABLE = (b"", b"{", b"\xff", b"null", b"[" * 50)
 SUBJECTS = ("mesh.{by}.worker.7.acme.t{task}", "mesh.{by}.worker.t{task}", "mesh.{by}.worker.x.acme.t{task}.more")
 """Beside the right one; the shortest that an inbox takes is of four tokens."""
@@ -39,9 +41,11 @@ def hostile(draw: random.Random, sequence: int) -> Stored:
     for _ in range(draw.randrange(3)):
         body = spoiled(draw, body)
     raw = draw.choice(UNREADABLE) if draw.random() < 0.1 else json.dumps(body).encode()
-    by, subject = draw.choice(SENDERS), "mesh.{by}.journal.0.acme.t{task}"
+    # Mostly of who may say it there: what others say is not looked at.
+    by, to = draw.choice(catalog.BY_TYPE[kind.rpartition(".v")[0]].edges)
+    by, subject = "pub_x" if by == catalog.PUBLISHER else by, f"mesh.{{by}}.{to}.0.acme.t{{task}}"
     if draw.random() < 0.2:
-        subject = draw.choice(SUBJECTS)
+        by, subject = draw.choice(SENDERS), draw.choice(SUBJECTS)
     headers: Mapping[str, str] = {} if draw.random() < 0.02 else {"ce-type": kind, "ce-id": f"i{sequence}"}
     return Stored(subject.format(by=by, task=draw.randrange(5)), headers, raw, sequence, 1_790_000_000_000 + sequence)
 

@@ -1,8 +1,11 @@
 """Tools with mistakes: they raise, return anything, block. The asker is told, a write counts as maybe done, no call is
 handed out again and again, and what is told names no secret."""
 
+import asyncio
 import logging
+import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -43,6 +46,34 @@ async def test_a_tool_that_raises_is_a_failed_call_and_a_write_may_have_been_don
     assert all(held.settled is not None for held in counting.reservations), "the money of each try is settled"
     said = [one for one in caplog.records if one.getMessage() == "tool_raised"]
     assert len(said) == tries and SECRET in said[0].values["error"] and said[0].exc_info[2] is not None
+
+
+async def test_a_tool_that_calls_exit_ends_no_process(counting) -> None:
+    async def leaves(arguments: Arguments, call: Call) -> Done:
+        sys.exit(SECRET)
+
+    mistaken(counting, leaves)
+    reply = await counting.call("counter_increment", {"name": "n"})
+    assert (reply.outcome, reply.failure.code) == ("uncertain", "tool_bug")
+    assert "(test_mistaken.py, line " in reply.failure.message and SECRET not in reply.encode().decode()
+
+
+async def test_a_tool_that_takes_no_cancel_does_not_keep_its_call(counting, caplog, monkeypatch) -> None:
+    go_on = asyncio.Event()
+
+    async def stays(arguments: Arguments, call: Call) -> Done:
+        while not go_on.is_set():
+            with suppress(asyncio.CancelledError):
+                await go_on.wait()
+        return Done("late")
+
+    monkeypatch.setattr("services.tool_executor.effects.BLOCKED_S", 0.05)
+    mistaken(counting, stays)
+    with caplog.at_level(logging.ERROR, "bulkhead"):
+        reply = await asyncio.wait_for(counting.call("counter_increment", {"name": "n"}, deadline_ms=50), 30)
+    assert (reply.outcome, reply.failure.code) == ("uncertain", "timeout")
+    assert [one.values["tool"] for one in caplog.records if one.getMessage() == "tool_goes_on"]
+    go_on.set()
 
 
 async def test_a_tool_that_returns_no_outcome_is_told_once(counting) -> None:
