@@ -203,7 +203,7 @@ class Intake:
             await self._reject(message, refusal)
             return
         await self._context.publisher.send(
-            "planner", body, tenant=message.tenant, task=message.task, cause=message.envelope.id,
+            "planner", body, tenant=message.tenant, task=message.task, cause=message.envelope.id, first=True,
             actor=claim.person, grant=reply.token, logic=max(self._logic, forks.LOGIC if request.fork else 1))
 
     async def _grant(

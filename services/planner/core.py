@@ -51,6 +51,7 @@ class Planner:
 
     service = "planner"
     opening = frozenset({TaskSubmitted})
+    begins = frozenset({StepAssigned})
 
     def initial(self) -> State:
         """Before any message."""

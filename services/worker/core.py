@@ -38,6 +38,7 @@ class Worker:
 
     service = "worker"
     opening = frozenset({StepAssigned})
+    begins = frozenset({StepProposed})
 
     def initial(self) -> State:
         """Before any message."""

@@ -91,7 +91,7 @@ class Rig:
         )
         self.tasks[task].submitted = time.perf_counter()
         await self.context.publisher.send(
-            "planner", body, tenant="demo", task=task, cause=task, index=0, logic=self.logic
+            "planner", body, tenant="demo", task=task, cause=task, index=0, first=True, logic=self.logic
         )
         return task
 

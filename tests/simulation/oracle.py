@@ -26,7 +26,9 @@ DECIDERS = ("planner", "worker", "checker")
 DOERS = ("model_gateway", "rag", "tool_executor")
 ANSWERS = ("mesh.model.call_replied.", "mesh.tool.call_replied.", "mesh.retrieval.replied.")
 OPENINGS = {"planner": "mesh.task.submitted.", "worker": "mesh.step.assigned.", "checker": "mesh.step.proposed."}
-UNSTABLE = ("traceparent", "Nats-Msg-Id", "Nats-Expected-Last-Subject-Sequence")
+UNSTABLE = (
+    "traceparent", "Nats-Msg-Id", "Nats-Expected-Last-Subject-Sequence", "Nats-Expected-Last-Subject-Sequence-Subject",
+)  # fmt: skip
 """Headers that may differ between two sayings of one thing."""
 
 

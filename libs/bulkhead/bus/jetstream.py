@@ -84,14 +84,19 @@ class JetStreamBus:
         message_id: str,
         *,
         expect_last_on_subject: int | None = None,
+        expect_none_on: str = "",
     ) -> PubAck:
         """See port.Bus."""
         sent = {**headers, wire.MESSAGE_ID: message_id}
         if expect_last_on_subject is not None:
             sent[wire.EXPECTED_LAST_ON_SUBJECT] = str(expect_last_on_subject)
+        elif expect_none_on:
+            sent |= {wire.EXPECTED_LAST_ON_SUBJECT: "0", wire.EXPECTED_ON: expect_none_on}
         try:
             return await self._store(subject, body, sent)
         except wire.StreamWrongLastSequence as error:
+            if expect_none_on:
+                raise
             # After a lost ack the message meets itself: only another one's message is a conflict.
             own = await self._own(error.stream, subject, message_id)
             if own is None:

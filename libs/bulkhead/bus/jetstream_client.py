@@ -17,6 +17,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from bulkhead.bus.lookup import Lookup, NamedTransport
+from bulkhead.bus.wire import HEEDED
 
 
 class Heard(NamedTuple):
@@ -239,8 +240,10 @@ def read_headers(raw: bytes) -> dict[str, str]:
     for line in raw[_HEADERS_BEGIN:].decode("utf-8", "replace").split("\r\n"):
         name, colon, value = line.partition(":")
         if colon:
-            name = _name(name)
-            if name:
+            written, name = name, _name(name)
+            if name in HEEDED and (name in found or written != name):
+                found[name] = ""  # The broker has read it otherwise, or not at all: it proves nothing.
+            elif name:
                 found[name] = value.strip(_BLANKS)
     return found
 

@@ -67,14 +67,19 @@ class MemoryBus:
         message_id: str,
         *,
         expect_last_on_subject: int | None = None,
+        expect_none_on: str = "",
     ) -> PubAck:
         """See port.Bus."""
         sent = {**headers, wire.MESSAGE_ID: message_id}
         if expect_last_on_subject is not None:
             sent[wire.EXPECTED_LAST_ON_SUBJECT] = str(expect_last_on_subject)
+        elif expect_none_on:
+            sent |= {wire.EXPECTED_LAST_ON_SUBJECT: "0", wire.EXPECTED_ON: expect_none_on}
         try:
             return await self._store(subject, body, sent)
         except wire.StreamWrongLastSequence as error:
+            if expect_none_on:
+                raise
             try:
                 found = await self.last(error.stream, subject)
             except BusError:

@@ -158,7 +158,7 @@ class MemoryBroker:
         if schedule is None:
             return
         stream.delete(sequence)
-        own = (wire.MESSAGE_ID, wire.SCHEDULE, wire.SCHEDULE_TARGET, wire.EXPECTED_LAST_ON_SUBJECT)
+        own = {wire.MESSAGE_ID, wire.SCHEDULE, wire.SCHEDULE_TARGET, *wire.HEEDED}
         headers = {key: value for key, value in schedule.headers.items() if key not in own}
         headers |= {"Nats-Scheduler": subject, "Nats-Schedule-Next": "purge"}
         target = schedule.headers[wire.SCHEDULE_TARGET]

@@ -93,9 +93,12 @@ class Stream:
                 f"{subject} was not stored: message size exceeds maximum allowed (10054); the message is larger than "
                 "the stream takes: store the content as blobs and send references"
             )
-        newest = self.newest(subject)
         expected = headers.get(wire.EXPECTED_LAST_ON_SUBJECT)
-        last = newest.sequence if newest else 0
+        last = 0
+        if expected is not None:
+            under = headers.get(wire.EXPECTED_ON, "")
+            newest = self._newest_under(under) if under else self.newest(subject)
+            last = newest.sequence if newest else 0
         message_id = headers.get(wire.MESSAGE_ID, "")
         if expected is not None and int(expected) != last:
             raise wire.StreamWrongLastSequence(
@@ -161,6 +164,10 @@ class Stream:
         found = self._by_subject.get(subject, ())
         seen = len(found) if horizon is None else bisect_right(found, horizon)
         return self._messages[found[seen - 1]] if seen else None
+
+    def _newest_under(self, pattern: str) -> Stored | None:
+        """As newest, by way of the index of tasks."""
+        return next(reversed(self.read(pattern, 0, self.last_sequence)), None)
 
     def read(self, pattern: str, after: int, limit: int, horizon: int | None = None) -> list[Stored]:
         """Messages under a filter, in order, as seen up to a sequence."""

@@ -120,11 +120,13 @@ class Bus(Protocol):
         message_id: str,
         *,
         expect_last_on_subject: int | None = None,
+        expect_none_on: str = "",
     ) -> PubAck:
         """Store a message; returns after the broker's ack. A known message_id gives `duplicate=True`.
 
-        expect_last_on_subject=0: only if the subject is empty. Raises BusUnavailable, PublishRefused,
-        WrongLastSequence.
+        expect_last_on_subject=0: only if the subject is empty. expect_none_on: only if its stream holds nothing under
+        this filter, its own message of an earlier try included; what was stored so says it (`wire.was_first`). Raises
+        BusUnavailable, PublishRefused, WrongLastSequence.
         """
         ...
 

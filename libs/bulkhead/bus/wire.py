@@ -15,6 +15,10 @@ from bulkhead.bus.port import BusError, BusUnavailable, PubAck, PublishRefused, 
 
 MESSAGE_ID = "Nats-Msg-Id"
 EXPECTED_LAST_ON_SUBJECT = "Nats-Expected-Last-Subject-Sequence"
+EXPECTED_ON = "Nats-Expected-Last-Subject-Sequence-Subject"
+"""The filter that the other one counts on, where that is not the message's own subject."""
+HEEDED = frozenset({EXPECTED_LAST_ON_SUBJECT, EXPECTED_ON})
+"""The broker heeds the first of each, written exactly so; a reader that believes them must read them alike."""
 SCHEDULE = "Nats-Schedule"
 SCHEDULE_TARGET = "Nats-Schedule-Target"
 STATUS = "Status"
@@ -143,6 +147,14 @@ def place(ack_subject: str) -> Place | None:
     except ValueError:
         return None
     return Place(tokens[at], delivered, sequence, consumer_sequence, time_ns // 1_000_000)
+
+
+def was_first(headers: Mapping[str, str], nothing_on: str) -> bool:
+    """Whether the broker held, when it stored this message, that its stream had nothing under a filter.
+
+    It keeps what it was asked to expect, and stores nothing that it finds otherwise.
+    """
+    return headers.get(EXPECTED_ON) == nothing_on and headers.get(EXPECTED_LAST_ON_SUBJECT) == "0"
 
 
 def status(headers: Mapping[str, str] | None) -> int:

@@ -72,6 +72,8 @@ class Decision(NamedTuple, Generic[S]):
 class Decider(Protocol[S]):
     """One decision logic of a service. `opening`: the types that may begin a task in this inbox.
 
+    `begins` (where it has any): what it says that begins a task in another decider's inbox.
+
     Where a service folds more than tasks, its logic has three attributes more: `begins_task` (which of `opening` do,
     and must be answered when they are rejected), `says_elsewhere` (types that it says to folds other than its own) and
     `rests(state)` (nothing is held for which an earlier message may still matter).

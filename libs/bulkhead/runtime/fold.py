@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bulkhead.blobs import BlobMissing
+from bulkhead.bus import wire
 from bulkhead.bus.port import Stored
 from bulkhead.flow import Decider, Message, Output, Send, SetTimer
 from bulkhead.grants import Signer
@@ -38,6 +39,7 @@ class Fold:
 
     early: messages from before the one that opens the task (another sender was faster); they are decided with it.
     logic: the version that the task began under and keeps, whatever version a later message names.
+    begun: in whose inboxes this one has begun the task.
     """
 
     state: Any
@@ -47,6 +49,7 @@ class Fold:
     seen: set[str] = field(default_factory=set)
     early: list[Message] = field(default_factory=list)
     epoch: int = -1
+    begun: set[str] = field(default_factory=set)
 
 
 class Blocked(Exception):
@@ -91,6 +94,8 @@ def step(fold: Fold, message: Message, logics: Mapping[int, Decider[Any]]) -> tu
         outputs += decision.outputs
     fold.early = []
     fold.seen.add(known)
+    begins = getattr(fold.decider, "begins", ())
+    fold.begun.update(one.to for one in outputs if isinstance(one, Send) and type(one.body) in begins)
     rests = getattr(fold.decider, "rests", None)
     if rests is not None and rests(fold.state):
         # As if it had just begun: what goes on for ever must not end at the bound of messages.
@@ -124,16 +129,18 @@ class FoldHandler:
         else:
             ahead = None
         if fold.epoch != handed.epoch:
-            await self._catch_up(fold, handed)
+            if fold.sequence or not self._first(handed):
+                await self._catch_up(fold, handed)
             fold.epoch = handed.epoch
         known = await self._live_message(handed, fold.logic)
         crashing.passes("before_decide")
+        begun = frozenset(fold.begun)
         outputs = step(fold, known, self._logics)
         if fold.decider is None:
             await self._early(handed)
             return
         fold.sequence = message.sequence
-        await self._publish(known, outputs, fold.logic)
+        await self._publish(known, outputs, fold, begun)
         if handed.attempts > 1:
             # Later messages of the task may have been served before this repeat: memory cannot know.
             fold.epoch = -1
@@ -184,6 +191,15 @@ class FoldHandler:
         self._folds[key] = fold
         while len(self._folds) > MAX_FOLDS_IN_MEMORY:
             self._folds.popitem(last=False)
+
+    def _first(self, handed: Handed) -> bool:
+        """Whether nothing of the task lies before this message, by the broker's word when it stored it.
+
+        Not for what the service says to itself: a timer was stored elsewhere before it was copied here.
+        """
+        address, service = handed.message.address, self._context.service
+        wanted = subjects.task_filter(service, address.tenant, address.task)
+        return address.sender != service and wire.was_first(handed.stored.headers, wanted)
 
     async def _catch_up(self, fold: Fold, handed: Handed) -> None:
         """Read what lies between the fold and the message, and fold it. Raises HandBack."""
@@ -259,19 +275,25 @@ class FoldHandler:
                 contents[ref.sha256] = await self._context.blobs.text(message.address.tenant, ref)
         return as_message(message, contents)
 
-    async def _publish(self, cause: Message, outputs: tuple[Output, ...], logic: int) -> None:
+    async def _publish(
+        self, cause: Message, outputs: tuple[Output, ...], fold: Fold, begun: frozenset[str]
+    ) -> None:
+        """Say it. begun: as `fold.begun` was before this decision."""
         if not outputs:
             return
+        begins, to_begin = getattr(fold.decider, "begins", ()), fold.begun - begun
         service, publisher = self._context.service, self._context.publisher
         signer = self._context.signer
-        sealed = [seal(service, cause, index, output, signer, logic) for index, output in enumerate(outputs)]
+        sealed = [seal(service, cause, index, output, signer, fold.logic) for index, output in enumerate(outputs)]
         left = len(sealed)
 
         async def say(output: Output, head: Envelope) -> None:
             nonlocal left
             if isinstance(output, Send):
-                task = output.task or cause.task
-                await publisher.post(output.to, output.body, head, tenant=cause.tenant, task=task)
+                task, first = output.task or cause.task, output.to in to_begin and type(output.body) in begins
+                if first:
+                    to_begin.discard(output.to)
+                await publisher.post(output.to, output.body, head, tenant=cause.tenant, task=task, first=first)
             else:
                 await publisher.set_timer(output.key, output.due_unix_ms, head, tenant=cause.tenant, task=cause.task)
             left -= 1

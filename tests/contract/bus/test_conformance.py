@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 import pytest
 
+from bulkhead.bus import wire
 from bulkhead.bus.port import BusError, BusUnavailable, Delivery, PublishRefused, WrongLastSequence
 from bulkhead_contracts import limits, subjects
 from tests.contract.bus.probes import DEADLINE_S, FILTER, SUBJECT, TASK, TENANT, bodies, put, take, until
@@ -54,6 +55,24 @@ async def test_expected_last_sequence_on_subject(world: World) -> None:
         await bus.publish(subject, b"late", {}, "4", expect_last_on_subject=claim.sequence)
     last = await bus.last("RECORDS_RAG", subject)
     assert last is not None and (last.body, last.sequence) == (b"outcome", outcome.sequence)
+
+
+async def test_the_first_of_a_task_is_stored_as_such_or_not_at_all(world: World) -> None:
+    bus = await world.bus()
+    with_it = await bus.publish(SUBJECT, b"first", {}, "1", expect_none_on=FILTER)
+    other = subjects.mesh("budget", "worker", TENANT, TASK)
+    for subject, message_id in ((other, "2"), (SUBJECT, "1"), (SUBJECT, "3")):
+        with pytest.raises(WrongLastSequence):
+            await bus.publish(subject, b"late", {}, message_id, expect_none_on=FILTER)
+    again = await bus.publish(SUBJECT, b"first", {}, "1")
+    assert again.duplicate and again.sequence == with_it.sequence
+    await bus.publish(other, b"second", {}, "4")
+    elsewhere = subjects.mesh("planner", "worker", TENANT, "task-2")
+    await bus.publish(elsewhere, b"first", {}, "5", expect_none_on=subjects.task_filter("worker", TENANT, "task-2"))
+    await world.durable("worker-0")
+    found = [one.stored for one in await take(await bus.consumer(INBOX, "worker-0"), 3)]
+    assert [wire.was_first(one.headers, FILTER) for one in found] == [True, False, False]
+    assert [wire.was_first(one.headers, FILTER) for one in await bus.read(INBOX, FILTER)] == [True, False]
 
 
 async def test_an_optimistic_publish_repeated_after_a_lost_ack_meets_itself(world: World) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -42,7 +43,7 @@ class Held(MemoryBus):
         self.gates: list[asyncio.Future[str]] = []
 
     async def publish(
-        self, subject: str, body: bytes, headers: Mapping[str, str], message_id: str, **more: int | None
+        self, subject: str, body: bytes, headers: Mapping[str, str], message_id: str, **more: Any
     ) -> PubAck:
         gate: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.gates.append(gate)

@@ -9,6 +9,7 @@ from nats import errors
 from nats.aio.client import Client
 from nats.protocol.parser import Parser
 
+from bulkhead.bus import wire
 from bulkhead.bus.jetstream_client import FRAME, DirectClient, Heard, header_frame, read_headers
 
 KEYS = st.text(alphabet="abcXYZ-_09!", min_size=1, max_size=12)
@@ -54,6 +55,26 @@ def test_a_key_that_would_break_the_frame_never_leaves(key: str) -> None:
 
 def test_a_value_cannot_add_a_header() -> None:
     assert header_frame({"a": "1\r\nNats-Msg-Id: other"}) == FRAME + b"\r\na: 1  Nats-Msg-Id: other\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        # The broker heeds the first.
+        [f"{wire.EXPECTED_ON}: mine", f"{wire.EXPECTED_ON}: theirs"],
+        [f"{wire.EXPECTED_LAST_ON_SUBJECT}: 7", f"{wire.EXPECTED_LAST_ON_SUBJECT}: 0"],
+        # It knows a name by its bytes, up to the colon.
+        [f" {wire.EXPECTED_ON}: theirs"],
+        [f"{wire.EXPECTED_LAST_ON_SUBJECT} : 0"],
+    ],
+)
+def test_what_the_broker_did_not_heed_proves_nothing(lines: list[str]) -> None:
+    whole = {wire.EXPECTED_LAST_ON_SUBJECT: "0", wire.EXPECTED_ON: "theirs"}
+    named = {line.partition(":")[0].strip() for line in lines}
+    kept = [f"{name}: {value}" for name, value in whole.items() if name not in named]
+    raw = "\r\n".join(("NATS/1.0", *lines, *kept, "", "")).encode()
+    assert not wire.was_first(read_headers(raw), "theirs")
+    assert wire.was_first(read_headers(header_frame(whole)), "theirs")
 
 
 async def test_the_first_of_a_turn_is_written_at_once_and_the_others_together() -> None:

@@ -115,7 +115,7 @@ class InProcessBus:
         return subjects.BLOBS_STREAM if parts[0] == "blob" else subjects.inbox_stream(parts[2])
 
     async def publish(self, subject: str, body: bytes, headers: Mapping[str, str], message_id: str, *,
-                      expect_last_on_subject: int | None = None) -> PubAck:
+                      expect_last_on_subject: int | None = None, expect_none_on: str = "") -> PubAck:
         if self.down:
             raise BusUnavailable("down")
         stream = self._stream(subject)
