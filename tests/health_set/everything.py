@@ -19,13 +19,17 @@ from tests.health_set import (  # noqa: F401  (imported for what they register)
     second_odds,
     second_squads,
     second_worlds,
+    sixth_loops,
+    sixth_machines,
+    sixth_offices,
+    sixth_rings,
     third_code,
     third_ops,
     third_squads,
 )
-from tests.health_set.sets import FIFTH, FIRST, FOURTH, SECOND, THIRD
+from tests.health_set.sets import FIFTH, FIRST, FOURTH, SECOND, SIXTH, THIRD
 
-SETS = (FIRST, SECOND, THIRD, FOURTH, FIFTH)
+SETS = (FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH)
 
 
 def checksum(runs: Iterable[Mapping[str, object]]) -> str:

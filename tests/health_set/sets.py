@@ -5,7 +5,8 @@ generators, and was scored once, after those repairs. THIRD was written before i
 systems and what is reported of them; its author knew what docs/analyze.md tells of the rules, and no more. FOURTH pairs
 honest runs with loops that look like them; its author knew besides which families of THIRD the detectors had failed on.
 FIFTH is of what squads do at work and of loops as trackers tell of them; its author knew docs/analyze.md, and had seen
-in docs/detectors.md what was repaired for the others.
+in docs/detectors.md what was repaired for the others. SIXTH is of other deployments again and of reports in public
+trackers; its author knew docs/analyze.md, neither the detectors nor the other sets, and sealed it before it was scored.
 """
 
 from tests.health_set.traces import Register
@@ -15,3 +16,4 @@ SECOND = Register("second")
 THIRD = Register("third")
 FOURTH = Register("fourth")
 FIFTH = Register("fifth")
+SIXTH = Register("sixth")
