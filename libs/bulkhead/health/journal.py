@@ -19,7 +19,7 @@ from pydantic_core import from_json
 from bulkhead.health import journal_waits
 from bulkhead.health.events import Act, Closed, Ended, Event, Opened, Outstanding, Served
 from bulkhead_contracts import budget, catalog, model, peer, plan, retrieval, step, subjects, task, tool, verdict
-from bulkhead_contracts.control import CallDeferred
+from bulkhead_contracts.control import BreakerReset, CallDeferred, Switched
 
 MAX_LINEAGES = 100_000
 MAX_LATE = 10_000
@@ -33,6 +33,8 @@ OUTAGES = frozenset({
 })  # fmt: skip
 """Codes of failures that tell about what was called; the others tell about what was asked of it."""
 HELD_BACK = frozenset({"breaker_open", "halted", "refused_by_budget", "budget_busy", "expired"})
+OPERATED = frozenset({Switched.TYPE, BreakerReset.TYPE})
+"""Facts that the operator's command line tells itself."""
 DEFERRED_TIMES = 8
 """A decider waits up to so many times as long as it was told, the oftener it was put off."""
 _READ = "\0read"
@@ -252,8 +254,10 @@ def speaks(subject: str, kind: str) -> bool:
     """Whether its author may say this there, about a task that can be one. The broker vouches for the author alone: an
     outside publisher could end a task for the watch, or forge a loop, and its receiver would reject both."""
     plane, sender, receiver, _, tenant, name = subject.split(".") if subject.count(".") == 5 else [""] * 6
+    # Who operates the mesh halts and resets from their own machine, beside every service.
+    operates = sender == "operator" and receiver == catalog.JOURNAL and kind in OPERATED
     try:
-        return plane == "mesh" and catalog.allowed(f"{kind}.v1", sender, receiver) and bool(
+        return plane == "mesh" and (operates or catalog.allowed(f"{kind}.v1", sender, receiver)) and bool(
             subjects.token(tenant) and subjects.token(name))
     except subjects.SubjectError:
         return False

@@ -19,6 +19,7 @@ from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts import catalog, subjects
 from bulkhead_contracts.agent import WaitRefused
 from bulkhead_contracts.budget import Tripped
+from bulkhead_contracts.control import Breaker, BreakerReset, Halt, Switched
 from bulkhead_contracts.lease import LeaseGranted, LeaseRequested
 from bulkhead_contracts.peer import AnswerGiven
 from bulkhead_contracts.result import ContentRef
@@ -149,3 +150,15 @@ async def test_a_trip_that_cannot_be_told_is_left_out_and_those_behind_it_are_to
         assert edges[0].ready()
     for edge in edges:
         await edge.stop()
+
+
+@pytest.mark.parametrize(("sender", "believed"), [("operator", True), ("budget", True), ("pub_demo", False)])
+def test_who_operates_the_mesh_is_believed_beside_its_services(sender: str, believed: bool) -> None:
+    """Their command line halts and resets by a key of its own, and tenants' webhooks are told."""
+    said = Said()
+    halt = Halt(scope="tool", tenant="demo", name="look", code="x", reason="r", by="operator:ann", pauses=True)
+    closed = Breaker(scope="tool", tenant="demo", name="look", phase="closed", by="operator:ann", since_unix_ms=1_000)
+    for body in (Switched(halt=halt), BreakerReset(breaker=closed, was="7 of 10 calls failed")):
+        said.say(f"{sender}.journal", body.ce_type(), body.encode(), "halts")
+    kinds = [one.kind for one in said.fold.notices.tell(2_000)]
+    assert kinds == (["halted", "breaker_reset"] if believed else [])
