@@ -254,6 +254,8 @@ def _settings(name: str) -> Iterable[str]:
         yield f"BULKHEAD_SHARDS: ${{{_shards_of(name)}:-1}}"
     if name == "budget":
         yield 'BULKHEAD_BESIDE_PREVIOUS: "${BULKHEAD_BESIDE_PREVIOUS:-false}"'
+        yield 'BULKHEAD_CHECKPOINT_S: "${BULKHEAD_CHECKPOINT_S:-300}"'
+        yield 'BULKHEAD_CHECKPOINT_MESSAGES: "${BULKHEAD_CHECKPOINT_MESSAGES:-20000}"'
     if name == "gateway":
         # All replicas are of one program, so the newest decision logic that it has starts tasks.
         yield f'BULKHEAD_LOGIC: "${{BULKHEAD_LOGIC:-{newest_logic()}}}"'

@@ -87,9 +87,9 @@ def field(built: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory) ->
         yield Field(stack, counter)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def three(built: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Three]:
-    """A running mesh on a cluster."""
+    """A running mesh on a cluster. Not for longer than it is needed: brokers of a cluster are never idle."""
     with (
         GatedCounter(tmp_path_factory.mktemp("three") / "counter.jsonl", host="0.0.0.0") as counter,
         stack_beside(counter, f"bulkhead-test-{os.getpid()}-three", {}, cluster=True) as stack,

@@ -24,6 +24,9 @@ ALONE = ("budget", "gateway")
 """One at a time: its port can be published once; of two layouts of the ledger one stands. Who asks waits so long."""
 OTHERS = tuple(name for name in SERVICES if name not in (*DECIDERS, *ALONE))
 OLD = {"BULKHEAD_TAG": OLD_TAG, "BULKHEAD_LOGIC": str(LOGIC)}
+READABLE = {"BULKHEAD_BESIDE_PREVIOUS": "true", "BULKHEAD_CHECKPOINT_S": "3", "BULKHEAD_CHECKPOINT_MESSAGES": "1"}
+"""Of budget: what it stores from here on, and its checkpoints, the version before reads."""
+CHECKPOINT_WITHIN_S = 60.0
 HELD = 3
 ARRIVES_WITHIN_S = 50.0
 """Less than the gate holds. A tool may try as long as that; so the writes stand there while containers go, not while
@@ -50,6 +53,10 @@ async def test_every_service_goes_back_and_forth_with_tasks_in_flight(
     new = {"BULKHEAD_TAG": TAG, "BULKHEAD_LOGIC": str(newest_logic())}
     async with field.client() as client:
         newest = await Count(field, client).submit()
+        await asyncio.to_thread(stack.recreate, "budget", READABLE)
+        async with asyncio.timeout(CHECKPOINT_WITHIN_S):
+            while "checkpoint_made" not in await asyncio.to_thread(stack.logs, "budget"):
+                await asyncio.sleep(0.2)
         # Back: the gateway first, so that no task starts under a logic that N-1 lacks; what did is let end.
         await asyncio.to_thread(stack.recreate, "gateway", OLD)
         await newest.ends_rightly()
