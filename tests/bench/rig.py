@@ -190,7 +190,8 @@ class Rig:
         health = self.folder / f"{name}.health"
         health.unlink(missing_ok=True)
         environ = {
-            "PATH": os.environ["PATH"],
+            # With PYTHONPATH: what is measured is this tree, also where another one is installed.
+            **{name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ},
             "BULKHEAD_NATS_URL": self.server.plan.url,
             "BULKHEAD_IDENTITY_DIR": str(self.folder / "identity"),
             "BULKHEAD_DATA_DIR": str(self.folder / "data"),
