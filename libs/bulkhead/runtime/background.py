@@ -71,7 +71,9 @@ async def _keep(name: str, make: Make, broke: Broke) -> None:
             await asyncio.wait({task})
         finally:
             await cancel(task)
-        if task.cancelled() or (error := task.exception()) is None:
+        # Who keeps it was not cancelled: it awaited something that was, and would end without a word.
+        error = RuntimeError("what it waited for was cancelled") if task.cancelled() else task.exception()
+        if error is None:
             return
         await broke(error)
 

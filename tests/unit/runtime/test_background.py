@@ -110,6 +110,29 @@ async def test_what_is_kept_is_begun_anew_beside_the_service_until_it_is_cancell
     assert task.cancelled() and len(begun) == 3, "a cancel is no error: nothing is begun anew"
 
 
+async def test_what_is_kept_does_not_end_because_what_it_waits_for_is_cancelled() -> None:
+    background, begun, broke = Background(), [], list[str]()
+
+    async def work() -> None:
+        begun.append(len(begun))
+        if len(begun) == 1:
+            answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            answer.cancel()
+            await answer
+        await for_ever()
+
+    async def told(error: BaseException) -> None:
+        broke.append(str(error))
+
+    task = background.keep("watcher", work, told)
+    async with asyncio.timeout(5):
+        while len(begun) < 2:
+            await asyncio.sleep(0)
+    assert broke == ["what it waited for was cancelled"] and not task.done()
+    await cancel(task)
+    assert task.cancelled() and len(begun) == 2
+
+
 async def test_an_error_of_who_is_told_ends_the_service() -> None:
     background = Background()
 
