@@ -7,12 +7,14 @@ reservation waits for nobody, and under load one write to the disk is shared by 
 
 import asyncio
 from collections.abc import Sequence
+from contextvars import Context
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
 from bulkhead.runtime import together
 from bulkhead.runtime.publisher import Publisher
+from bulkhead.telemetry import trace
 from bulkhead_contracts import envelope
 from bulkhead_contracts.budget import Reserved, ReservedRow, ReservedTogether
 from bulkhead_contracts.limits import MAX_MESSAGE_BYTES, MAX_RESERVED_TOGETHER, MAX_SUMMARY_CHARS
@@ -40,10 +42,11 @@ class Fact(NamedTuple):
 
 @dataclass(slots=True)
 class _Wanted:
-    """done: of everybody who waits for this fact."""
+    """done: of everybody who waits for this fact. traceparent: of who asked first."""
 
     id: str
     fact: Fact
+    traceparent: str = ""
     done: list["asyncio.Future[None]"] = field(default_factory=list)
 
 
@@ -63,7 +66,7 @@ class Appender:
         name = envelope.derive_id(self._publisher.service, fact.cause, fact.index)
         wanted = self._wanted.get(name)
         if wanted is None:
-            wanted = self._wanted[name] = _Wanted(name, fact)
+            wanted = self._wanted[name] = _Wanted(name, fact, trace.current_traceparent())
             self._waiting.setdefault(fact.tenant, []).append(wanted)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         wanted.done.append(done)
@@ -78,7 +81,8 @@ class Appender:
             some = _first(waiting, self._together)
             if rest := waiting[len(some) :]:
                 self._waiting[tenant] = rest
-            task = asyncio.create_task(self._store(some))
+            # In a context of its own: what is stored may be another tenant's than who comes by here.
+            task = asyncio.create_task(self._store(some), context=Context())
             self._under_way.add(task)
             task.add_done_callback(partial(self._ended, some))
 
@@ -88,7 +92,7 @@ class Appender:
             # The id derives from the reservation and the ledger: a repeat is the same message, the broker keeps one.
             await self._publisher.send(
                 JOURNAL, fact.body, tenant=fact.tenant, task=fact.task, cause=fact.cause, index=fact.index,
-                actor=fact.actor, grant_digest=fact.grant_digest,
+                actor=fact.actor, grant_digest=fact.grant_digest, traceparent=some[0].traceparent,
             )  # fmt: skip
             return
         body = ReservedTogether(rows=tuple(_row(one) for one in some))
@@ -99,7 +103,7 @@ class Appender:
             return
         await self._publisher.send(
             JOURNAL, body, tenant=together.BOOK, task=some[0].fact.tenant, cause=some[0].fact.cause,
-            index=f"together/{'/'.join(one.id for one in some)}",
+            index=f"together/{'/'.join(one.id for one in some)}", traceparent=some[0].traceparent,
         )  # fmt: skip
 
     def _ended(self, some: Sequence[_Wanted], task: "asyncio.Task[None]") -> None:

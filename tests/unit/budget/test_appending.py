@@ -16,6 +16,7 @@ from bulkhead.cli.journal import read_journal
 from bulkhead.runtime import together
 from bulkhead.runtime.edge import Received
 from bulkhead.runtime.publisher import Publisher
+from bulkhead.telemetry import trace
 from bulkhead_contracts.budget import (
     Amount,
     LedgerMarked,
@@ -330,6 +331,20 @@ async def _spent(desk: Desk) -> SpendReplied:
     found = await book.answer(Received(None, body, "acme", "spend", "gateway", 0, NOW, 1))  # type: ignore[arg-type]
     assert isinstance(found, SpendReplied) and found.failure is None
     return found
+
+
+async def test_a_fact_is_of_the_trace_that_asked_for_it_whoever_stores_it() -> None:
+    """What waits is stored when somebody else's is done: no tenant's trace is named in another's fact."""
+    desk, of = Desk(), {}
+    for number, (name, tenant) in enumerate([*((f"x{n}", "acme") for n in range(appending.AT_ONCE)), ("a", "one"),
+                                             ("b1", "two"), ("b2", "two")], 1):
+        of[name] = f"00-{number:032x}-{number:016x}-01"
+        with trace.span("asks", of[name]):
+            await desk.ask(name, tenant=tenant)
+    while desk.bus.gates:
+        await desk.let()
+    assert [one.headers.get("traceparent") for one in desk.inbox()] == [of[names[0]] for names in desk.told()]
+    assert desk.told()[-2:] == [["a"], ["b1", "b2"]]
 
 
 async def test_the_same_rows_make_the_same_message() -> None:
