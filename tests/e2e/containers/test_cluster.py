@@ -12,8 +12,7 @@ import pytest
 from infra.docker.ledger import SERVERS
 from infra.render.cluster import BROKERS
 from tests.e2e.containers.field import Count, load
-from tests.e2e.containers.test_operating import examined
-from tests.e2e.containers.three import Three, another_ends
+from tests.e2e.containers.three import Three, another_ends, well
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -43,8 +42,8 @@ async def test_a_broker_is_lost_with_its_disk_and_redis_with_its_own(three: Thre
                 await arrived()
                 await asyncio.to_thread(three.lose, lost, f"data_nats_{BROKERS.index(lost) + 1}_of_3")
             await another_ends(tasks)
-            code, found = await examined(stack.project)
-            assert code == 0 and found["cluster"]["detail"] == f"2 of 3 brokers run; {lost} (gone) away", found
+            found = await well(stack.project)
+            assert found["cluster"]["detail"] == f"2 of 3 brokers run; {lost} (gone) away", found
             await asyncio.to_thread(three.begin, lost)
 
             led = list((await asyncio.to_thread(three.leaders)).values())
@@ -61,9 +60,8 @@ async def test_a_broker_is_lost_with_its_disk_and_redis_with_its_own(three: Thre
             await asyncio.to_thread(three.begin, SERVERS[0])
             # Who comes back follows the one that is the master now.
             assert "Connecting to MASTER" in stack.logs(SERVERS[0])
-        await three.adds_up([flying, *tasks])
-    code, found = await examined(stack.project)
-    assert code == 0 and found["cluster"]["detail"] == "3 of 3 brokers run" and found["redis"]["level"] == "ok", found
+        _, found = await asyncio.gather(three.adds_up([flying, *tasks]), well(stack.project))
+    assert found["cluster"]["detail"] == "3 of 3 brokers run" and found["redis"]["level"] == "ok", found
     # And nobody else becomes one of the brokers.
     said = stack.exec(stack.containers("worker")[0], "python3", "-c", KNOCK)
     assert said.returncode == 1 and "certificate required" in said.stderr, (said.stdout, said.stderr)

@@ -46,7 +46,7 @@ MEMORY = """
 lines = open("/proc/1/status").read().splitlines()
 print(next(int(line.split()[1]) / 1024 for line in lines if line.startswith("RssAnon")))
 """
-PILE, GROWS_MAX_MIB = 16, 64
+PILE, GROWS_MAX_MIB = 8, 64
 SLOTS = ServiceSettings().slots
 CUT = ("tool_executor", "worker")
 

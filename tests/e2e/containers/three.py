@@ -6,12 +6,14 @@ In: a stack of docker-compose.yml and docker-compose.cluster.yml, a counter. Out
 import asyncio
 import json
 import time
+from typing import Any
 
 import httpx
 
 from infra.docker.stack import Stack, docker
 from infra.render.cluster import BROKERS
 from tests.e2e.containers.field import Count, Field
+from tests.e2e.containers.test_operating import examined
 from tests.e2e.fixtures.gate import GatedCounter
 
 WITHIN_S = 150.0
@@ -77,3 +79,13 @@ async def another_ends(tasks: list[Count]) -> None:
         while len(tasks) <= before:
             await asyncio.sleep(0.05)
     await tasks[before].ends_rightly()
+
+
+async def well(project: str) -> dict[str, dict[str, Any]]:
+    """What doctor finds once it finds no problem: a new leader of each stream is chosen within seconds."""
+    deadline = time.monotonic() + WITHIN_S
+    while True:
+        code, found = await examined(project)
+        if code == 0:
+            return found
+        assert time.monotonic() < deadline, [one for one in found.values() if one["level"] == "problem"]
