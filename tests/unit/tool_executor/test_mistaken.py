@@ -16,10 +16,14 @@ from services.tool_executor import registry
 SECRET = "token=hunter2"
 
 
-def mistaken(desk, run, tool: str = "counter_increment") -> None:
-    """One tool of the desk is carried out by this function from now on."""
+def mistaken(desk, run, tool: str = "counter_increment", timeout_ms: int = 0) -> None:
+    """One tool of the desk is carried out by this function from now on. timeout_ms: of the tool, not of the call, which
+    a busy machine may begin late."""
     found = desk.doer._registry.tools
-    found[tool] = replace(found[tool], run=run)
+    row = found[tool].row
+    if timeout_ms:
+        row = replace(row, spec=row.spec.model_copy(update={"timeout_ms": timeout_ms}))
+    found[tool] = replace(found[tool], run=run, row=row)
 
 
 async def raises(arguments: Arguments, call: Call) -> Done:
@@ -68,9 +72,9 @@ async def test_a_tool_that_takes_no_cancel_does_not_keep_its_call(counting, capl
         return Done("late")
 
     monkeypatch.setattr("services.tool_executor.effects.BLOCKED_S", 0.05)
-    mistaken(counting, stays)
+    mistaken(counting, stays, timeout_ms=50)
     with caplog.at_level(logging.ERROR, "bulkhead"):
-        reply = await asyncio.wait_for(counting.call("counter_increment", {"name": "n"}, deadline_ms=50), 30)
+        reply = await asyncio.wait_for(counting.call("counter_increment", {"name": "n"}), 30)
     assert (reply.outcome, reply.failure.code) == ("uncertain", "timeout")
     assert [one.values["tool"] for one in caplog.records if one.getMessage() == "tool_goes_on"]
     go_on.set()
@@ -92,9 +96,9 @@ async def test_a_tool_that_blocks_the_process_is_named_in_the_log(counting, capl
         return Done("late")
 
     monkeypatch.setattr("services.tool_executor.effects.BLOCKED_S", 0.05)
-    mistaken(counting, blocks)
+    mistaken(counting, blocks, timeout_ms=50)
     with caplog.at_level(logging.ERROR, "bulkhead"):
-        reply = await counting.call("counter_increment", {"name": "n"}, deadline_ms=50)
+        reply = await counting.call("counter_increment", {"name": "n"})
     assert reply.outcome == "succeeded", "it was done, late as it is"
     (said,) = [one for one in caplog.records if one.getMessage() == "tool_blocks"]
     assert said.values["tool"] == "counter_increment" and "asyncio.to_thread" in said.values["todo"]
