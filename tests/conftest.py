@@ -15,11 +15,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 LIST = Path(__file__).with_name("allowed_skips.txt")
 FAILURES = "BULKHEAD_FAILURES"
 STRICT = ("CI", "BULKHEAD_STRICT_SKIPS")
 FAKETIME = "/usr/lib/*/faketime/libfaketimeMT.so.1"
+
+# How long an example takes says how busy the machine is, nothing of the code.
+settings.register_profile("any-load", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any-load")
 
 
 def _runs(*command: str) -> bool:

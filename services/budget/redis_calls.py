@@ -69,9 +69,12 @@ class Calls:
                 if not one.done.done():
                     one.done.set_exception(error)
             return
-        except BaseException:
+        except BaseException as error:
             for one in some:
-                one.done.cancel()
+                if isinstance(error, asyncio.CancelledError):
+                    one.done.cancel()
+                elif not one.done.done():
+                    one.done.set_exception(error)  # A bug, which who asks must see: a cancel would pass for an end.
             raise
         for one, answer in zip(some, answers, strict=True):
             if not one.done.done():

@@ -54,7 +54,7 @@ def generated(path, method, mode, gateway, headers):
     operation = schemathesis.openapi.from_asgi("/openapi.json", gateway.app)[path][method]
     answers: list[int] = []
 
-    @settings(max_examples=EXAMPLES[mode], deadline=None, database=None, derandomize=True,
+    @settings(max_examples=EXAMPLES[mode], database=None, derandomize=True,
               phases=[Phase.explicit, Phase.generate], suppress_health_check=list(HealthCheck))
     @given(case=operation.as_strategy(generation_mode=mode))
     def ask(case):

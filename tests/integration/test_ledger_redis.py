@@ -152,13 +152,13 @@ def run(server: RedisServer) -> Iterator[Callable[[list[Op]], None]]:
     loop.close()
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ops=st.lists(OPS, max_size=30))
 def test_redis_and_the_model_give_the_same_answers_and_balances(run: Callable[[list[Op]], None], ops: list[Op]) -> None:
     run(ops)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(ops=st.lists(OPS, max_size=30))
 def test_the_memory_store_is_held_to_the_same(ops: list[Op]) -> None:
     asyncio.run(same_history(MemoryStore(lease_ms=LEASE_MS), ops))

@@ -5,5 +5,5 @@ In: nothing. Out: hypothesis's profile. Only whether a test fails is asked here,
 
 from hypothesis import Phase, settings
 
-settings.register_profile("planted", phases=(Phase.explicit, Phase.generate), deadline=None, derandomize=True)
+settings.register_profile("planted", phases=(Phase.explicit, Phase.generate), derandomize=True)
 settings.load_profile("planted")

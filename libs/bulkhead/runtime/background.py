@@ -43,7 +43,7 @@ class Background:
         return self.start(name, _keep(name, make, broke))
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
-        if task.cancelled() or (error := task.exception()) is None:
+        if (error := _error(task)) is None:
             return
         log.error("background_failed", what=task.get_name(), error=repr(error))
         if self._error is None:
@@ -71,11 +71,16 @@ async def _keep(name: str, make: Make, broke: Broke) -> None:
             await asyncio.wait({task})
         finally:
             await cancel(task)
-        # Who keeps it was not cancelled: it awaited something that was, and would end without a word.
-        error = RuntimeError("what it waited for was cancelled") if task.cancelled() else task.exception()
-        if error is None:
+        if (error := _error(task)) is None:
             return
         await broke(error)
+
+
+def _error(task: "asyncio.Task[Any]") -> BaseException | None:
+    """By what it ended; also where what it waited for was cancelled and it was not, which has no word of its own."""
+    if not task.cancelled():
+        return task.exception()
+    return None if task.cancelling() else RuntimeError("what it waited for was cancelled")
 
 
 async def cancel(*tasks: "asyncio.Task[Any]") -> None:

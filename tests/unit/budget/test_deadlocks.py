@@ -416,7 +416,7 @@ GIVE = st.sampled_from(RESOURCES).map(lambda name: ("give", name))
 SCRIPTS = st.lists(st.lists(st.one_of(TAKE, TAKE, GIVE), min_size=1, max_size=4), min_size=2, max_size=4)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(SCRIPTS, st.integers(0, 10**6))
 def test_every_true_deadlock_is_broken_in_every_order_and_no_phantom_is(scripts, seed):
     agents = run(scripts, seed)

@@ -72,7 +72,7 @@ MOVES = st.lists(st.one_of(
 ), min_size=5, max_size=60)  # fmt: skip
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(moves=MOVES)
 def test_each_operation_is_sent_once_and_answered_or_refused(moves: list[tuple[str, int]]) -> None:
     asyncio.run(_each(moves))

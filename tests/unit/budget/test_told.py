@@ -101,7 +101,7 @@ def begun() -> Budget:
     return budget
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(moves=MOVES)
 def test_what_was_told_fits_under_the_limit_whatever_came_too_late(moves: list[tuple[str, str, int]]) -> None:
     budget = begun()

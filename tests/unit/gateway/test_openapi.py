@@ -28,7 +28,7 @@ def test_generated_requests_get_documented_answers(path, method, tmp_path):
     assert len(checks) == len(CHECKS)
     answers = set()
 
-    @settings(max_examples=10, deadline=None, database=None, derandomize=True,
+    @settings(max_examples=10, database=None, derandomize=True,
               suppress_health_check=list(HealthCheck))
     @given(case=operation.as_strategy())
     def ask(case):

@@ -169,7 +169,7 @@ STEPS = st.lists(
     max_size=120)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(STEPS, st.integers(1, 6))
 def test_whatever_happens_nothing_is_lost_doubled_or_over_the_limits(steps, room):
     quotas = {name: Quota(running=number + 1, weight=number + 1) for number, name in enumerate(("t0", "t1", "t2"))}
@@ -206,7 +206,7 @@ def test_whatever_happens_nothing_is_lost_doubled_or_over_the_limits(steps, room
     assert not inbox.book.waiting
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.dictionaries(st.sampled_from("abcde"), st.integers(1, 7), min_size=2), st.integers(1, 9))
 def test_in_the_long_run_every_tenant_begins_by_its_weight(weights, room):
     """Never more than one turn ahead of or behind its share, as deficit round robin promises."""

@@ -84,7 +84,7 @@ def check(graph: WaitGraph) -> None:
         assert slow_stuck(one.waits) == one.closers, "the edges of the evidence close no circle by themselves"
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.one_of(OPENING, OPENING, CLOSING), max_size=40))
 def test_agrees_with_the_slow_algorithm_after_every_step(steps) -> None:
     graph, opened = WaitGraph(), []
@@ -104,7 +104,7 @@ def test_agrees_with_the_slow_algorithm_after_every_step(steps) -> None:
         check(graph)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from(NAMES)), max_size=30))
 def test_plain_waits_are_told_on_the_edge_that_closes_the_first_cycle(edges) -> None:
     graph, open_edges = WaitGraph(), []
@@ -123,7 +123,7 @@ def test_plain_waits_are_told_on_the_edge_that_closes_the_first_cycle(edges) -> 
             assert not told
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.lists(st.one_of(OPENING, OPENING, CLOSING), max_size=30), st.randoms(use_true_random=False))
 def test_refusing_every_victim_frees_everybody(steps, chance) -> None:
     graph = WaitGraph()

@@ -164,7 +164,7 @@ def test_a_resource_that_is_free_forgets_and_never_reaches_the_bound_of_messages
     assert play.state.book.holder is None and len(play._fold.seen) == 1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.sampled_from(["ask", "back", "time", "late"]), st.integers(0, 3)), max_size=40))
 def test_there_is_one_holder_tokens_grow_and_the_queue_keeps_its_order(script):
     play = Playbook(PlannerV4(), task=book(CRM))

@@ -23,7 +23,7 @@ TEXT = st.lists(LINE, max_size=60).map("\n".join)
 
 
 @given(TEXT, st.booleans())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_chunks_cover_the_text_in_order_without_overlap(text: str, markdown: bool) -> None:
     chunks = chunks_of("a.md", DIGEST, read_structure(text, markdown=markdown))
     at = 0
@@ -38,7 +38,7 @@ def test_chunks_cover_the_text_in_order_without_overlap(text: str, markdown: boo
 
 
 @given(TEXT)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_chunks_are_stable(text: str) -> None:
     found = read_structure(text, markdown=True)
     assert chunks_of("a.md", DIGEST, found) == chunks_of("a.md", DIGEST, found)

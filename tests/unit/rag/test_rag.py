@@ -155,7 +155,7 @@ async def test_beginnings_are_tried_when_no_word_matches(desk) -> None:
 
 
 @given(query=st.text(min_size=1, max_size=60))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_no_query_breaks_the_search(desk, query: str) -> None:
     if not desk.library._stores:
         await desk.ingest("fares.md", FARES)

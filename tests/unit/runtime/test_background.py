@@ -31,6 +31,20 @@ async def test_an_error_in_the_background_ends_the_work_and_is_named() -> None:
     assert cancelled and isinstance(told.value.__cause__, AttributeError)
 
 
+async def test_who_waits_for_what_was_cancelled_has_failed_and_was_not_stopped() -> None:
+    background = Background()
+    answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def waits() -> None:
+        await answer
+
+    background.start("keeper", waits())
+    await asyncio.sleep(0)
+    answer.cancel()
+    with pytest.raises(BackgroundFailed, match=r"keeper ended: .*what it waited for was cancelled"):
+        await asyncio.wait_for(background.beside(for_ever()), 5)
+
+
 async def test_one_that_failed_before_the_work_began_is_not_missed() -> None:
     background = Background()
     task = background.start("halts", breaks(ValueError("no entry")))

@@ -35,7 +35,7 @@ TREE = st.recursive(
 
 
 @given(TREE)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_agrees_with_decimal_evaluation(pair) -> None:
     expression, value = pair
     if len(expression) > 500:
@@ -48,7 +48,6 @@ def test_agrees_with_decimal_evaluation(pair) -> None:
 
 
 @given(NUMBER, NUMBER)
-@settings(deadline=None)
 def test_division_is_rounded_and_says_so(a, b) -> None:
     found = evaluate(f"{a[0]} / {b[0]}")
     if b[1] == 0:
@@ -64,7 +63,7 @@ def test_division_is_rounded_and_says_so(a, b) -> None:
 
 
 @given(st.one_of(st.text(max_size=500), st.text(alphabet="0123456789.()+-*/%^ ,eminaxroudbs_", max_size=500)))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_never_raises_nor_hangs(expression: str) -> None:
     before = time.process_time()
     assert isinstance(evaluate(expression), Done | Failed)
