@@ -90,6 +90,7 @@ MAX_TOP_UP_CHANGES = 8  # of one task that are remembered
 MAX_SWITCH_CHANGES = 8  # of one halt or breaker that are remembered
 MAX_LIMIT_CHANGES = 64  # of one tenant: a change that is repeated after more others is made again
 MAX_CHECKPOINT_ROWS = 200  # of one part: a row with all its scopes is about 2 KB
+MAX_CHECKPOINT_SETTLED = 1_000  # of one part: a row is a name and a time
 MAX_CHECKPOINT_PARTS = 20_000
 MAX_RESERVED_TOGETHER = 64  # reservations in one fact; one with all its scopes is about 2 KB
 MAX_SPEND_ROWS = 100  # by name, in one answer

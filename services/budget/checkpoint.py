@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from heapq import nlargest
 from itertools import islice
 
 from bulkhead.bus.port import Bus, BusError, Stored
@@ -18,8 +19,15 @@ from bulkhead.runtime.inbound import Unreadable
 from bulkhead.runtime.publisher import Publisher
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import subjects
-from bulkhead_contracts.budget import LedgerBalance, LedgerCheckpointed, LedgerEntry, LedgerMarked, LedgerPart
-from bulkhead_contracts.limits import MAX_CHECKPOINT_PARTS, MAX_CHECKPOINT_ROWS
+from bulkhead_contracts.budget import (
+    LedgerBalance,
+    LedgerCheckpointed,
+    LedgerEntry,
+    LedgerMarked,
+    LedgerPart,
+    LedgerSettled,
+)
+from bulkhead_contracts.limits import MAX_CHECKPOINT_PARTS, MAX_CHECKPOINT_ROWS, MAX_CHECKPOINT_SETTLED
 from bulkhead_contracts.types import Body
 
 from . import core
@@ -39,6 +47,10 @@ SEALS = subjects.mesh("budget", JOURNAL, TENANT, SEAL)
 ROLE = "checkpointer"
 LEASE_MS = 60_000
 HOUR_MS = 3_600_000
+LATE_MS = 120_000
+"""A doer asks again within 12 s; so long after it was reserved no replica still stores its copy of the fact."""
+MOST_DONE = 100_000
+"""Of the last ones to be reserved; at 800 a second these are two minutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +77,9 @@ async def breathe() -> None:
 
 def prune(ledger: Ledger, now_unix_ms: int, keep_ms: int) -> None:
     """Forget what cannot matter any more. A reservation that nobody settled in `keep_ms` stays spent, for good."""
+    ledger.done |= {key: entry.at_unix_ms for key, entry in ledger.entries.items() if entry.state == "settled"}
+    late = [(at, key) for key, at in ledger.done.items() if at + LATE_MS >= now_unix_ms]
+    ledger.done = {key: at for at, key in nlargest(MOST_DONE, late)}
     if any(one.state == "open" and one.at_unix_ms + keep_ms < now_unix_ms for one in ledger.entries.values()):
         core.sweep(ledger, now_unix_ms)
     for key, entry in list(ledger.entries.items()):
@@ -77,10 +92,11 @@ def prune(ledger: Ledger, now_unix_ms: int, keep_ms: int) -> None:
 
 
 def parts_of(ledger: Ledger, checkpoint: str) -> Iterator[LedgerPart]:
-    """A ledger at a cut, in pieces that fit messages.
+    """A ledger at a cut, pruned, in pieces that fit messages.
 
-    Left out: what is settled, for it is in the balances; and settlements without a reservation, for at a cut nothing
-    of theirs is still to come.
+    Of what is settled, which is in the balances, only the names of late: two replicas that were asked for one
+    reservation may store a fact each, the second one after the cut. Left out: settlements without a reservation, for at
+    a cut nothing of theirs is still to come.
     """
     balances = (
         LedgerBalance(scope=scope, reserved=tuple(one.reserved), spent=tuple(one.spent), settled=one.settled,
@@ -96,6 +112,9 @@ def parts_of(ledger: Ledger, checkpoint: str) -> Iterator[LedgerPart]:
         yield LedgerPart(checkpoint=checkpoint, balances=some)
     while more := tuple(islice(entries, MAX_CHECKPOINT_ROWS // 2)):
         yield LedgerPart(checkpoint=checkpoint, entries=more)
+    settled = (LedgerSettled(key=key, reserved_unix_ms=at) for key, at in ledger.done.items())
+    while names := tuple(islice(settled, MAX_CHECKPOINT_SETTLED)):
+        yield LedgerPart(checkpoint=checkpoint, settled=names)
 
 
 def take_part(ledger: Ledger, part: LedgerPart) -> None:
@@ -106,6 +125,7 @@ def take_part(ledger: Ledger, part: LedgerPart) -> None:
             ledger.until[one.scope] = one.until_unix_ms
     for row in part.entries:
         ledger.entries[row.key] = Entry("open", Sum(*row.ask), core.scopes_from(row.scopes), row.reserved_unix_ms, 1)
+    ledger.done.update((one.key, one.reserved_unix_ms) for one in part.settled)
 
 
 def reopen(ledger: Ledger) -> None:

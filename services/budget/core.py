@@ -176,7 +176,8 @@ class Ledger:
     """All entries and balances. The functions below change it in place and touch nothing else.
 
     until: of the accounts whose names do not say how long they count. over: ledgers that were fenced off before a mark
-    that has been folded; mark: the one that this mark began.
+    that has been folded; mark: the one that this mark began. done: settled before the checkpoint that it begins with,
+    by when they were reserved: what comes of them again changes nothing.
     """
 
     lease_ms: int
@@ -184,6 +185,7 @@ class Ledger:
     balances: dict[str, Balance] = field(default_factory=dict)
     until: dict[str, int] = field(default_factory=dict)
     over: set[str] = field(default_factory=set)
+    done: dict[str, int] = field(default_factory=dict)
     mark: str = ""
 
 
@@ -294,6 +296,8 @@ def release(ledger: Ledger, key: str) -> None:
 
 def restore(ledger: Ledger, key: str, ask: Sum, scopes: tuple[Scope, ...], at_unix_ms: int) -> Settlement:
     """Take a fact of the journal: it was admitted once, so it is held now, whatever the limits say."""
+    if key in ledger.done:
+        return Settlement("repeated")
     known = ledger.entries.get(key)
     if known is not None and known.state in ("open", "lapsed", "settled"):
         return Settlement("repeated", known.charged, known.ask, ceiling=_exceeded(ledger, known),
@@ -306,6 +310,8 @@ def restore(ledger: Ledger, key: str, ask: Sum, scopes: tuple[Scope, ...], at_un
 
 def settle(ledger: Ledger, key: str, usage: Sum, estimated: bool) -> Settlement:
     """Charge what was really used (the reservation itself when estimated), once per reservation."""
+    if key in ledger.done:
+        return Settlement("repeated")
     entry = ledger.entries.get(key)
     if entry is None or entry.state == "released":
         # Not charged: either its Reserved is still to be seen, or it never reserved at all.

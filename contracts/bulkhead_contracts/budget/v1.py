@@ -418,14 +418,25 @@ class LedgerEntry(Contract):
     reserved_unix_ms: UnixMs
 
 
+class LedgerSettled(Contract):
+    """One reservation that had been settled shortly before a checkpoint; its money is in the balances."""
+
+    key: Annotated[str, Field(max_length=300)]
+    reserved_unix_ms: UnixMs
+
+
 class LedgerPart(Body):
-    """Fact: a part of the ledger as it stood at a checkpoint."""
+    """Fact: a part of the ledger as it stood at a checkpoint.
+
+    settled: a second copy of these reservations' facts may be stored after the checkpoint, and opens nothing.
+    """
 
     TYPE: ClassVar[str] = "mesh.budget.ledger_part"
 
     checkpoint: Token
     balances: Annotated[tuple[LedgerBalance, ...], Field(max_length=bounds.MAX_CHECKPOINT_ROWS)] = ()
     entries: Annotated[tuple[LedgerEntry, ...], Field(max_length=bounds.MAX_CHECKPOINT_ROWS)] = ()
+    settled: Annotated[tuple[LedgerSettled, ...], Field(max_length=bounds.MAX_CHECKPOINT_SETTLED)] = ()
 
 
 class LedgerCheckpointed(Body):
