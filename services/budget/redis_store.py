@@ -104,8 +104,8 @@ class RedisStore:
             self._place, max_connections=connections, timeout=timeout_s, socket_timeout=timeout_s, **common)
         # Operations go on connections of their own, each one call after the other: a pool, and a task and two timers
         # for each write and read, cost more than the call.
-        line = ConnectionPool.from_url(self._place, socket_timeout=None, **common).make_connection
-        self._lines = [line() for _ in range(AT_ONCE)]
+        self._line = lambda: ConnectionPool.from_url(self._place, socket_timeout=None, **common).make_connection()
+        self._lines = [self._line() for _ in range(AT_ONCE)]
         self._free = list(self._lines)
         self._redis: Redis = Redis(connection_pool=self._pooled())
         self._tag = "{" + prefix + "}"
@@ -141,9 +141,8 @@ class RedisStore:
     async def connect(self) -> str:
         """Drop every connection and find out which server is there now. Raises RedisFailure, Unsafe."""
         self.epoch = ""
-        await self._hang_up()
         if is_watched(self._given):
-            self._move(*await master_of(self._given, self._timeout_s))
+            self._place = at_place(self._given, *await master_of(self._given, self._timeout_s))
         await self._drop()
         self._server = ""
         memory = await self._redis.execute_command("INFO", "memory")
@@ -158,24 +157,17 @@ class RedisStore:
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._hang_up()
         await self._drop()
-
-    async def _hang_up(self) -> None:
-        for line in self._lines:
-            await line.disconnect(nowait=True)
-
-    def _move(self, host: str, port: int) -> None:
-        """What is opened from now on leads there; a line keeps its place among the free, or with who uses it."""
-        self._place = at_place(self._given, host, port)
-        for line in self._lines:
-            line.host, line.port = host, port  # type: ignore[attr-defined]
 
     async def _drop(self) -> None:
         """Use none of the connections any more; those under way end with their call.
 
         Closed under somebody who writes to it, a connection raises an AttributeError, for which nobody is prepared.
         """
+        free, self._lines = self._free, [self._line() for _ in range(AT_ONCE)]
+        self._free = list(self._lines)
+        for line in free:
+            await line.disconnect(nowait=True)
         old, self._redis = self._redis.connection_pool, Redis(connection_pool=self._pooled())
         await old.update_active_connections_for_reconnect()
         await old.disconnect(inuse_connections=False)
@@ -254,7 +246,10 @@ class RedisStore:
             await line.send_command(*command, check_health=False)
             return await line.read_response()
         finally:
-            self._free.append(line)
+            if line in self._lines:
+                self._free.append(line)
+            else:
+                await line.disconnect(nowait=True)
 
     def _prefix(self, epoch: str) -> str:
         return f"{self._tag}:{epoch.partition(' ')[0]}:"

@@ -1,5 +1,6 @@
 """A mesh in containers is copied with tasks in flight and made again of the copy, beside it: as other containers with
-other certificates, another broker and another number of shards. The same answers, the same money, every write once.
+other certificates, another broker or three of them, another number of shards. The same answers, the same money, every
+write once.
 
 In: the running mesh, as the one that was lost. Out: a second one, which goes on where the copy was taken.
 """
@@ -36,8 +37,9 @@ def lost(field: Field) -> Iterator[None]:
         field.stack.wait_ready()
 
 
+@pytest.mark.parametrize("cluster", [False, True], ids=["one-broker", "three-brokers"])
 async def test_a_mesh_in_containers_goes_on_from_its_backup(
-    field: Field, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    field: Field, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cluster: bool
 ) -> None:
     sealed, file = tmp_path / "passphrase", tmp_path / "mesh.bulkhead"
     sealed.write_text(PASSPHRASE)
@@ -55,11 +57,11 @@ async def test_a_mesh_in_containers_goes_on_from_its_backup(
     code, *said = await operate(field.stack.project, "restore", str(file), "--check")
     assert code == 0, said
     monkeypatch.setenv("BULKHEAD_SHARDS_WORKER", "2")
-    with (
-        lost(field),
-        stack_beside(field.counter, f"{field.stack.project}-second", {"BULKHEAD_SHARDS_WORKER": "2"}) as second,
-    ):
-        code, *said = await operate(second.project, "restore", str(file), "--keys-passphrase", str(sealed), "--json")
+    project, shards = f"{field.stack.project}-{'cluster' if cluster else 'second'}", {"BULKHEAD_SHARDS_WORKER": "2"}
+    with lost(field), stack_beside(field.counter, project, shards, cluster=cluster) as second:
+        into = ["--cluster"] * cluster
+        code, *said = await operate(
+            second.project, "restore", str(file), *into, "--keys-passphrase", str(sealed), "--json")
         assert code == 0, said
         restored = json.loads(said[0])
         assert restored["shards"] == {"worker": 2} and restored["keys"]
@@ -76,5 +78,5 @@ async def test_a_mesh_in_containers_goes_on_from_its_backup(
             assert await done.ends_rightly() == before
             await flying.ends_rightly()
             await (await Count(there, client).submit()).ends_rightly()
-        code, *said = await operate(second.project, "restore", str(file))
+        code, *said = await operate(second.project, "restore", str(file), *into)
         assert code == 1 and "already: a backup is restored into a project that has none" in said[1], said
