@@ -99,7 +99,9 @@ def _tell_of_tenants(data: Path, given: Path | None) -> None:
     """Whose tools and ceilings are in force; a mesh that had others before is not to lose them without a word."""
     from infra.identity.policy import TENANTS_FILE
 
-    before = read_json(data / "mesh.json").get("tenants_file", "")
+    before = ""
+    with contextlib.suppress(Stop):  # A file that cannot be read is written anew, or the mesh says why not.
+        before = str(read_json(data / "mesh.json").get("tenants_file", ""))
     if given is not None:
         out.print(f"tenants: {given}", style="dim", markup=False)
     elif before and Path(before) != TENANTS_FILE:

@@ -23,3 +23,9 @@ def test_a_mesh_that_had_tenants_of_its_own_does_not_lose_them_without_a_word(
     _tell_of_tenants(tmp_path, given)
     told = " ".join(capsys.readouterr().out.split())
     assert said in told and bool(told) is bool(said)
+
+
+@pytest.mark.parametrize("torn", ["", '{"tenants_file": ', "[]"])
+def test_a_torn_file_of_the_mesh_before_does_not_keep_it_from_starting(tmp_path: Path, torn: str) -> None:
+    (tmp_path / "mesh.json").write_text(torn)
+    _tell_of_tenants(tmp_path, None)
