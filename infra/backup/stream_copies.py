@@ -27,6 +27,7 @@ from infra.identity.rights import API, inbox_prefix
 
 CHUNK_BYTES = 512 * 1024
 CONNECT_TIMEOUT_S = 5
+AGAIN_S, KNOWN_WITHIN_S = 0.1, 10.0
 TIMEOUT_S = 60.0
 """A large stream is laid out on the broker's disk before the first piece comes."""
 STREAM_NOT_FOUND = 10059
@@ -139,6 +140,17 @@ class Broker:
         raise BackupError(f"the broker refuses {request}: {answer['error'].get('description')}; see its log")
 
     async def _request(self, subject: str, body: bytes) -> Msg:
+        """An answer. What reached nobody is said again: in a cluster who answers may only be on its way to be known."""
+        until = asyncio.get_running_loop().time() + KNOWN_WITHIN_S
+        while True:
+            try:
+                return await self._request_once(subject, body)
+            except errors.NoRespondersError:
+                if asyncio.get_running_loop().time() > until:
+                    raise
+                await asyncio.sleep(AGAIN_S)
+
+    async def _request_once(self, subject: str, body: bytes) -> Msg:
         """An answer. A refusal names no request: whichever is under way ends with it."""
         asking = asyncio.ensure_future(self._client.request(subject, body, timeout=TIMEOUT_S))
         await asyncio.wait({asking, self._denied}, return_when=asyncio.FIRST_COMPLETED)
