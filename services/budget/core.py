@@ -296,8 +296,10 @@ def release(ledger: Ledger, key: str) -> None:
 
 def restore(ledger: Ledger, key: str, ask: Sum, scopes: tuple[Scope, ...], at_unix_ms: int) -> Settlement:
     """Take a fact of the journal: it was admitted once, so it is held now, whatever the limits say."""
-    if key in ledger.done:
+    if ledger.done.get(key) == at_unix_ms:
         return Settlement("repeated")
+    # Admitted anew by a ledger that had forgotten it: no copy, for copies have the terms of the first.
+    ledger.done.pop(key, None)
     known = ledger.entries.get(key)
     if known is not None and known.state in ("open", "lapsed", "settled"):
         return Settlement("repeated", known.charged, known.ask, ceiling=_exceeded(ledger, known),

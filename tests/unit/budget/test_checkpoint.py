@@ -167,3 +167,19 @@ async def test_a_checkpoint_of_streams_that_were_made_anew_is_not_believed() -> 
     bus = MemoryBus(broker, "budget")
     assert (await checkpoint.newest(bus, LEASE_MS, 10**9, 10**9)).budget > 0
     assert await checkpoint.newest(bus, LEASE_MS, 10**9, 3) == checkpoint.Start(Ledger(LEASE_MS))
+
+
+def test_a_name_that_is_admitted_anew_behind_a_checkpoint_is_no_copy() -> None:
+    """Redis has forgotten what was settled before it; who asks under that name again holds money again."""
+    first, second, ask = Ledger(LEASE_MS), Ledger(LEASE_MS), Sum(60, 60, 1)
+    core.restore(first, "r", ask, SCOPES[0], NOW)
+    core.settle(first, "r", Sum(10, 10, 1), False)
+    prune(first, NOW, 10 * DAY_MS)
+    for part in parts_of(first, "c"):
+        take_part(second, LedgerPart.model_validate_json(part.encode()))
+    core.restore(second, "r", ask, SCOPES[0], NOW)
+    assert second.balances == first.balances
+    core.restore(second, "r", ask, SCOPES[0], NOW + 1)
+    assert second.balances[SCOPES[0][0].name].reserved == ask
+    core.settle(second, "r", Sum(7, 7, 1), False)
+    assert second.balances[SCOPES[0][0].name].spent == Sum(17, 17, 2)
