@@ -37,6 +37,22 @@ class MachineClock:
         return asyncio.get_running_loop().call_later(delay_s, callback).cancel
 
 
+class StandingClock(MachineClock):
+    """Stands where it began: between two messages lies no pause, however busy the machine is. What is set for later
+    comes as much later as by the machine's time."""
+
+    def __init__(self) -> None:
+        self._at_ms = super().now_ms()
+
+    def now_ms(self) -> int:
+        """See Clock."""
+        return self._at_ms
+
+    def call_at(self, when_ms: int, callback: Callable[[], None]) -> Cancel:
+        """See Clock."""
+        return asyncio.get_running_loop().call_later(max(0, when_ms - self._at_ms) / 1000, callback).cancel
+
+
 class VirtualClock:
     """Time that moves only by `advance`: what is due runs in order of time, then of setting."""
 

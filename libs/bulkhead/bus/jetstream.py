@@ -18,6 +18,7 @@ from bulkhead.bus.jetstream_client import Heard, Take
 from bulkhead.bus.jetstream_connection import Connection, ConnectionLost
 from bulkhead.bus.jetstream_pull import JetStreamConsumer
 from bulkhead.bus.jetstream_replies import Replies
+from bulkhead.bus.lanes import Lanes
 from bulkhead.bus.port import (
     BusError,
     BusUnavailable,
@@ -53,6 +54,7 @@ class JetStreamBus:
         self._service = service
         self._api = js_prefix
         self._replies = Replies(connection, inbox_prefix)
+        self._lanes = Lanes()
         self._consumers: list[JetStreamConsumer] = []
         self._stops: list[Callable[[], Awaitable[None]]] = []
 
@@ -68,12 +70,15 @@ class JetStreamBus:
         name: str = "",
         timeout_s: float = 30.0,
         ca_file: Path | None = None,
+        ping_s: float = 0,
     ) -> "JetStreamBus":
         """Connect as a service. js_prefix: `$JS.API` in the account that owns the streams. ca_file: TLS, with the
-        broker's certificate held against this CA. Raises BusUnavailable."""
+        broker's certificate held against this CA. ping_s: how often the broker is asked whether it is there; 0: as
+        usual. Raises BusUnavailable."""
         prefix = inbox_prefix or f"_INBOX_{service}"
         connection = Connection(url, ca_file)
-        await connection.open(nkey_seed=nkey_seed, inbox_prefix=prefix, name=name or service, timeout_s=timeout_s)
+        await connection.open(nkey_seed=nkey_seed, inbox_prefix=prefix, name=name or service, timeout_s=timeout_s,
+                              ping_s=ping_s)  # fmt: skip
         return cls(connection, service, js_prefix, prefix)
 
     async def publish(
@@ -115,13 +120,25 @@ class JetStreamBus:
 
     async def _store(self, subject: str, body: bytes, headers: dict[str, str]) -> PubAck:
         """Publish until the broker says something, within the timeout: the message id makes repeats harmless."""
+        deadline = asyncio.get_running_loop().time() + PUBLISH_TIMEOUT_S
+        lane = self._lanes.of(subject)
+        await lane.enter()
+        try:
+            # Held over a broken connection, too: what came after it must not be stored before it.
+            return await self._ask_to_store(subject, body, headers, deadline)
+        finally:
+            lane.leave()
+
+    async def _ask_to_store(self, subject: str, body: bytes, headers: dict[str, str], deadline: float) -> PubAck:
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + PUBLISH_TIMEOUT_S
         nobody = 0
         while True:
             if not self._connection.connected:
                 await self._connection.up(max(0.0, deadline - loop.time()))
-            left = max(0.001, deadline - loop.time())
+            left = deadline - loop.time()
+            if left <= 0:
+                raise BusUnavailable(f"no time is left to send {subject}: the broker did not answer those before it, "
+                                     f"or was away, for {PUBLISH_TIMEOUT_S:g} s; publish again with the same id")
             try:
                 [answer] = await self._replies.ask(subject, body, headers, timeout_s=left)
             except ConnectionLost:

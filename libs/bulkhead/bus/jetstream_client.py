@@ -39,13 +39,16 @@ _INLINE_STATUS = ord(" ")
 _TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 MAX_HANDSHAKE_S = 30.0
 """So long a connection may take that the broker has accepted, on a busy machine."""
+FRAMES_A_WRITE = 16
+"""So much of a turn's goes together: whoever has two hundred things to say would let the broker, and whoever waits for
+the first of them, be idle until it has said the last."""
 MAX_UNSENT_BYTES = 1_048_576
 """Beyond this the socket is slower than we are: nats-py's flusher, which waits for it, takes over."""
 
 
 class DirectClient(Client):
     """A client that hands messages over as they are read. The first that a turn of the event loop says is written at
-    once, for somebody waits for it; what it says besides goes together."""
+    once, for somebody waits for it; what it says besides goes together, FRAMES_A_WRITE at a time."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -121,6 +124,8 @@ class DirectClient(Client):
         if self._due:
             self._pending.append(frame)
             self._pending_data_size += len(frame)
+            if len(self._pending) % FRAMES_A_WRITE == 0:
+                self._write_pending()
             return
         self._due = True
         asyncio.get_running_loop().call_soon(self._write_out)
@@ -142,14 +147,19 @@ class DirectClient(Client):
     def _write_out(self) -> None:
         """What the turn said after its first, or what had to wait: for nats-py's own commands, or a connection."""
         self._due = False
-        if not self._pending:
+        if not self._pending or self._write_pending():
             return
-        transport = self._open_transport()
-        if transport is not None:
-            frames, self._pending, self._pending_data_size = self._pending, [], 0
-            transport.write(b"".join(frames))
-        elif self.is_connected and self._flush_queue is not None and self._flush_queue.empty():
+        if self.is_connected and self._flush_queue is not None and self._flush_queue.empty():
             self._flush_queue.put_nowait(asyncio.get_running_loop().create_future())
+
+    def _write_pending(self) -> bool:
+        """Whether there is a connection that takes it now; then it has."""
+        transport = self._open_transport()
+        if transport is None:
+            return False
+        frames, self._pending, self._pending_data_size = self._pending, [], 0
+        transport.write(b"".join(frames))
+        return True
 
     async def _read_loop(self) -> None:
         """nats-py's, for what is not a whole message that somebody listens to: that one does not wait for it."""

@@ -21,8 +21,9 @@ from bulkhead.telemetry.log import Log
 
 log = Log("bus")
 
-PING_INTERVAL_S = 2
+PING_INTERVAL_S = 2.0
 MAX_OUTSTANDING_PINGS = 2
+"""Unanswered so many, the third is not sent: nobody is there."""
 RECONNECT_WAIT_S = 0.2
 MAX_KEY_REFUSALS = 10
 """A key that is refused so often in a row is gone for good: the process ends and starts with what is valid now."""
@@ -66,7 +67,9 @@ class Connection:
         self._ending: asyncio.Task[None] | None = None
         self.last_error = ""
 
-    async def open(self, *, nkey_seed: str | None, inbox_prefix: str, name: str, timeout_s: float) -> None:
+    async def open(
+        self, *, nkey_seed: str | None, inbox_prefix: str, name: str, timeout_s: float, ping_s: float = 0
+    ) -> None:
         """Connect. Raises BusUnavailable after the timeout, at once when one side refuses the other's credentials, and
         after UNKNOWN_HOST_S when nobody knows the broker's name."""
         opening = asyncio.ensure_future(
@@ -81,7 +84,7 @@ class Connection:
                 closed_cb=self._closed,
                 max_reconnect_attempts=-1,
                 reconnect_time_wait=RECONNECT_WAIT_S,  # type: ignore[arg-type]
-                ping_interval=PING_INTERVAL_S,
+                ping_interval=ping_s or PING_INTERVAL_S,  # type: ignore[arg-type]
                 max_outstanding_pings=MAX_OUTSTANDING_PINGS,
                 connect_timeout=2,
                 tls=self._tls,

@@ -132,8 +132,8 @@ async def test_nobody_answers(world: World) -> None:
     bus = await world.bus()
     begun = time.monotonic()
     with pytest.raises(BusUnavailable, match="nobody answers"):
-        await bus.request(subjects.rpc("worker", "budget", TENANT, TASK), b"x", timeout_s=5.0)
-    assert time.monotonic() - begun < 2.0
+        await bus.request(subjects.rpc("worker", "budget", TENANT, TASK), b"x", timeout_s=4 * DEADLINE_S)
+    assert time.monotonic() - begun < 2 * DEADLINE_S
 
 
 async def test_a_slow_answer_is_given_up(world: World) -> None:

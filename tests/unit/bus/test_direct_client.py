@@ -1,16 +1,20 @@
 """The shorter way writes and reads what nats-py's own would, and waits where nats-py waits."""
 
 import asyncio
+import socket
+from urllib.parse import urlparse
 
 import pytest
+import uvloop
 from hypothesis import example, given
 from hypothesis import strategies as st
 from nats import errors
-from nats.aio.client import Client
+from nats.aio.client import DEFAULT_BUFFER_SIZE, Client
 from nats.protocol.parser import Parser
 
 from bulkhead.bus import wire
-from bulkhead.bus.jetstream_client import FRAME, DirectClient, Heard, header_frame, read_headers
+from bulkhead.bus.jetstream_client import FRAME, FRAMES_A_WRITE, DirectClient, Heard, header_frame, read_headers
+from bulkhead.bus.lookup import NamedTransport
 
 KEYS = st.text(alphabet="abcXYZ-_09!", min_size=1, max_size=12)
 VALUES = st.text(max_size=40)
@@ -78,52 +82,96 @@ def test_what_the_broker_did_not_heed_proves_nothing(lines: list[str]) -> None:
 
 
 async def test_the_first_of_a_turn_is_written_at_once_and_the_others_together() -> None:
-    client, socket = _connected()
+    client, line = _connected()
     client.write("a", b"1", "", b"")
-    assert socket.written == [b"PUB a  1\r\n1\r\n"]
+    assert line.written == [b"PUB a  1\r\n1\r\n"]
     client.write("b", b"22", "reply", header_frame({"k": "v"}))
     client.write("c", b"3", "", b"")
-    assert len(socket.written) == 1
+    assert len(line.written) == 1
     await asyncio.sleep(0)
     frame = header_frame({"k": "v"})
-    assert socket.written[1:] == [
+    assert line.written[1:] == [
         b"HPUB b reply %d %d\r\n" % (len(frame), len(frame) + 2) + frame + b"22\r\nPUB c  1\r\n3\r\n"
     ]
     client.write("d", b"4", "", b"")
-    assert socket.written[2:] == [b"PUB d  1\r\n4\r\n"]
+    assert line.written[2:] == [b"PUB d  1\r\n4\r\n"]
     assert client._pending == [] and client._pending_data_size == 0
 
 
+async def test_who_says_much_in_a_turn_is_heard_before_it_has_said_all() -> None:
+    client, line = _connected()
+    frames = [b"PUB a  3\r\n%03d\r\n" % number for number in range(2 * FRAMES_A_WRITE + 2)]
+    for number in range(len(frames)):
+        client.write("a", b"%03d" % number, "", b"")
+    assert [one.count(b"PUB") for one in line.written] == [1, FRAMES_A_WRITE, FRAMES_A_WRITE]
+    await asyncio.sleep(0)
+    assert b"".join(line.written) == b"".join(frames)
+    assert client._pending == [] and client._pending_data_size == 0
+
+
+def test_on_the_loop_of_the_services_too_it_is_heard_within_the_turn() -> None:
+    """Whether a transport writes at once what it is given is its own affair."""
+    uvloop.run(_heard_within_the_turn())
+
+
+async def _heard_within_the_turn() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        client, _ = _connected()
+        transport = NamedTransport(client.lookup)
+        await transport.connect(urlparse(f"nats://127.0.0.1:{listening.getsockname()[1]}"), DEFAULT_BUFFER_SIZE, 10)
+        client._transport = transport
+        with listening.accept()[0] as peer:
+            peer.settimeout(5)  # Everything below is one turn: nobody else can write meanwhile.
+            client.write("first", b"", "", b"")
+            assert peer.recv(100) == b"PUB first  0\r\n\r\n"
+            frames = [b"PUB a  2\r\n%02d\r\n" % number for number in range(FRAMES_A_WRITE + 1)]
+            for number in range(len(frames)):
+                client.write("a", b"%02d" % number, "", b"")
+            together = b"".join(frames[:FRAMES_A_WRITE])
+            assert peer.recv(len(together), socket.MSG_WAITALL) == together
+        transport.close()
+
+
+async def test_a_turn_that_says_much_to_a_slow_socket_leaves_it_to_the_flusher() -> None:
+    client, line = _connected()
+    line.unsent = 10**9
+    for _ in range(3 * FRAMES_A_WRITE):
+        client.write("a", b"1", "", b"")
+    await asyncio.sleep(0)
+    assert line.written == [] and client._flush_queue is not None and client._flush_queue.qsize() == 1
+    assert len(client._pending) == 3 * FRAMES_A_WRITE
+
+
 async def test_it_does_not_overtake_what_nats_py_has_yet_to_write() -> None:
-    client, socket = _connected()
+    client, line = _connected()
     await client._send_command(b"SUB _INBOX.x.*  1\r\n")
     client.write("ask", b"1", "_INBOX.x.1", b"")
     client.write("ask", b"2", "_INBOX.x.2", b"")
-    assert socket.written == []
+    assert line.written == []
     await asyncio.sleep(0)
-    assert socket.written == [
+    assert line.written == [
         b"SUB _INBOX.x.*  1\r\nPUB ask _INBOX.x.1 1\r\n1\r\nPUB ask _INBOX.x.2 1\r\n2\r\n"
     ]
     assert client._pending == [] and client._pending_data_size == 0
 
 
 async def test_without_a_connection_it_waits_for_one_up_to_the_bound() -> None:
-    client, socket = _connected()
+    client, line = _connected()
     client._status = Client.RECONNECTING
     client._max_pending_size = 20
     client.write("a", b"1", "", b"")
     await asyncio.sleep(0)
-    assert socket.written == [] and client._pending == [b"PUB a  1\r\n1\r\n"]
+    assert line.written == [] and client._pending == [b"PUB a  1\r\n1\r\n"]
     with pytest.raises(errors.OutboundBufferLimitError):
         client.write("a", b"1" * 20, "", b"")
 
 
 async def test_a_slow_socket_is_left_to_the_flusher_that_waits_for_it() -> None:
-    client, socket = _connected()
-    socket.unsent = 10**9
+    client, line = _connected()
+    line.unsent = 10**9
     client.write("a", b"1", "", b"")
     await asyncio.sleep(0)
-    assert socket.written == [] and client._flush_queue is not None and client._flush_queue.qsize() == 1
+    assert line.written == [] and client._flush_queue is not None and client._flush_queue.qsize() == 1
 
 
 async def test_a_closed_client_says_so() -> None:
@@ -173,7 +221,7 @@ async def test_a_subject_that_is_no_text_does_not_end_the_reader() -> None:
 
 async def _heard(stream: bytes, cuts: list[int]) -> list[Heard]:
     """Let a client read these bytes in pieces of so many; what the listeners of 1 and 2 heard."""
-    client, socket = _connected()
+    client, line = _connected()
     heard: list[Heard] = []
     for sid in (1, 2):
         await client.listen("s.>", heard.append)
@@ -183,7 +231,7 @@ async def _heard(stream: bytes, cuts: list[int]) -> list[Heard]:
     while stream:
         size = cuts.pop() if cuts else len(stream)
         piece, stream = stream[:size], stream[size:]
-        socket._io_reader.feed_data(piece)
+        line._io_reader.feed_data(piece)
         if size % 2:
             await asyncio.sleep(0)
     for _ in range(20):
@@ -229,13 +277,13 @@ class _Socket:
 
 
 def _connected() -> tuple[DirectClient, _Socket]:
-    client, socket = DirectClient(), _Socket()
+    client, line = DirectClient(), _Socket()
     client._status = Client.CONNECTED
-    client._transport = socket  # type: ignore[assignment]
+    client._transport = line  # type: ignore[assignment]
     client._max_pending_size = 1_000
     client._flush_queue = asyncio.Queue()
     client._ps = Parser(client)
-    return client, socket
+    return client, line
 
 
 async def _reconnecting(
