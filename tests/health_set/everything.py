@@ -19,6 +19,12 @@ from tests.health_set import (  # noqa: F401  (imported for what they register)
     second_odds,
     second_squads,
     second_worlds,
+    seventh_coding,
+    seventh_loops,
+    seventh_offices,
+    seventh_ops,
+    seventh_rings,
+    seventh_stuck,
     sixth_loops,
     sixth_machines,
     sixth_offices,
@@ -27,9 +33,9 @@ from tests.health_set import (  # noqa: F401  (imported for what they register)
     third_ops,
     third_squads,
 )
-from tests.health_set.sets import FIFTH, FIRST, FOURTH, SECOND, SIXTH, THIRD
+from tests.health_set.sets import FIFTH, FIRST, FOURTH, SECOND, SEVENTH, SIXTH, THIRD
 
-SETS = (FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH)
+SETS = (FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH, SEVENTH)
 
 
 def checksum(runs: Iterable[Mapping[str, object]]) -> str:

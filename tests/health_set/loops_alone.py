@@ -97,15 +97,19 @@ def other_spelling(rng: Random) -> Trace:
     return trace.ends()
 
 
-def _cycle(rng: Random, period: int, late: int = 0) -> Trace:
-    trace = Trace(rng, timed=rng.random() < 0.6)
-    before(trace, rng, late or 8)
+def _round_and_round(trace: Trace, rng: Random, period: int) -> Trace:
     calls = [some_call(rng) for _ in range(period)]
     trace.loop_begins(period)
     for _ in range(8):
         for call in calls:
             trace.call("agent", *call)
     return trace.ends()
+
+
+def _cycle(rng: Random, period: int, late: int = 0) -> Trace:
+    trace = Trace(rng, timed=rng.random() < 0.6)
+    before(trace, rng, late or 8)
+    return _round_and_round(trace, rng, period)
 
 
 @FIRST.looping(20, "A, B, A, B")
@@ -297,12 +301,7 @@ def late_loop(rng: Random) -> Trace:
     trace, period = Trace(rng, timed=rng.random() < 0.6), rng.randint(1, 4)
     for _ in range(rng.randint(150, 250)):
         trace.call("agent", rng.choice(("search", "read_file", "bash")), {"q": words.query(rng)}, words.sentence(rng))
-    calls = [some_call(rng) for _ in range(period)]
-    trace.loop_begins(period)
-    for _ in range(8):
-        for call in calls:
-            trace.call("agent", *call)
-    return trace.ends()
+    return _round_and_round(trace, rng, period)
 
 
 @FIRST.alike(25, "searches for the same thing in other words, each with results that resemble each other")

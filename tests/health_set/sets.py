@@ -7,6 +7,8 @@ honest runs with loops that look like them; its author knew besides which famili
 FIFTH is of what squads do at work and of loops as trackers tell of them; its author knew docs/analyze.md, and had seen
 in docs/detectors.md what was repaired for the others. SIXTH is of other deployments again and of reports in public
 trackers; its author knew docs/analyze.md, neither the detectors nor the other sets, and sealed it before it was scored.
+SEVENTH is of what most squads do, in the proportions in which they do it, drawn from public trackers; its author knew
+docs/analyze.md and the head of docs/detectors.md, not the detectors, and sealed it before it was scored.
 """
 
 from tests.health_set.traces import Register
@@ -17,3 +19,4 @@ THIRD = Register("third")
 FOURTH = Register("fourth")
 FIFTH = Register("fifth")
 SIXTH = Register("sixth")
+SEVENTH = Register("seventh")

@@ -30,7 +30,8 @@ def is_pause(act: Act) -> bool:
     if act.says:
         return False
     if _waits(act.action):
-        return True
+        # A wait for something that tells how it ended is a look, after a pause.
+        return not isinstance(act.result, dict) or not looks.over(normal.result(act.result), act.arguments)
     arguments = act.arguments
     if isinstance(arguments, dict) and len(arguments) == 1:
         (arguments,) = arguments.values()
@@ -46,6 +47,8 @@ def sleeps_first(act: Act) -> bool:
     """Whether it is a command that sleeps before it does anything else."""
     if act.says or not isinstance(act.arguments, dict | str):
         return False
+    if _waits(act.action):
+        return True
     command = act.arguments if isinstance(act.arguments, str) else next(iter(act.arguments.values()), "")
     return isinstance(command, str) and _SLEEPS_FIRST.match(command) is not None
 

@@ -18,6 +18,20 @@ MAX_AGENTS = 256
 MAX_HEARD = 256
 """Texts of one lineage that are remembered."""
 _NUMBER = re.compile(r"\d+")
+_COURTESY = re.compile(
+    r"good ?-?bye|\bbye\b|farewell|take care|see you|talk (?:to you )?(?:soon|later)|until next time|stay well|cheers|"
+    r"(?:have|enjoy) (?:a|an|your|the) (?:\w+ ){0,2}(?:day|evening|night|weekend|time|trip|one)|you too|likewise|"
+    r"(?:it was |always )?(?:great|lovely|nice|good|a pleasure)\b(?: (?:talking|speaking|working|meeting|chatting))?|"
+    r"(?:many )?thank(?:s| you)(?: (?:so|very) much| again)?|you(?:'re| are) (?:very |most )?welcome|"
+    r"no problem|my pleasure|"
+    r"noted|acknowledged|understood|got it|roger|copy that|will do|standing by|all (?:clear|good|set|well)|sounds good|"
+    r"ready when|i wait for|looking forward|i look forward|congratulations|well done|agreed|same here|perfect|"
+    r"tschüss|auf wiedersehen|danke|gerne|adi[oó]s|gracias|au revoir|merci",
+    re.IGNORECASE,
+)
+_SENTENCE = re.compile(r"[^.!?;\n]+")
+MAX_COURTEOUS_CHARS = 160
+MAX_COURTEOUS_WORDS = 8
 MAX_PHRASES = 2_048
 MAX_PHRASED_CHARS = 400
 
@@ -58,10 +72,22 @@ def is_coordination(act: Act) -> bool:
     return bool(act.to) and act.to != act.agent and not act.productive
 
 
+def courtesy(text: str) -> int:
+    """2 where each sentence of a short text thanks, agrees or takes leave, 1 where one does not, else 0."""
+    if not text or len(text) > MAX_COURTEOUS_CHARS or "?" in text or _NUMBER.search(text):
+        return 0
+    sentences = [one for one in _SENTENCE.findall(text) if one.strip()]
+    others = sum(_COURTESY.search(one) is None for one in sentences)
+    if not sentences or others > 1 or others == len(sentences):
+        return 0
+    return 2 - others if all(len(one.split()) <= MAX_COURTEOUS_WORDS for one in sentences) else 0
+
+
 class _Balance:
     """One lineage. `_recent` is a window of acts: (coordination?, tokens, id, does it tell anything?)."""
 
-    __slots__ = ("_earned", "_groups", "_heard", "_inside", "_named", "_phrases", "_recent", "_roles", "_stale",
+    __slots__ = ("_courteous", "_earned", "_groups", "_heard", "_inside", "_named", "_phrases", "_recent", "_roles",
+                 "_stale",
                  "_talks", "_telling", "_tells", "_tokens", "_told", "_work")
 
     def __init__(self, named: ChatterThresholds) -> None:
@@ -78,6 +104,8 @@ class _Balance:
         self._stale: dict[frozenset[str], int] = {}
         self._roles: dict[str, str] = {}
         self._phrases: OrderedDict[str, None] = OrderedDict()
+        self._courteous: list[tuple[str, str, int]] = []
+        """The last acts of the lineage, as far as they were nothing but courtesies: by whom, which, and how much."""
         self._telling = 0
         """How many messages of the window tell something: most of their phrases are new."""
         self._tells: dict[frozenset[str], int] = {}
@@ -85,6 +113,10 @@ class _Balance:
 
     def take(self, act: Act) -> list[Trip]:
         coordination = is_coordination(act)
+        if coordination and (polite := courtesy(acts.words(act))):
+            self._courteous.append((act.agent, act.id, polite))
+        else:
+            self._courteous.clear()
         stale = coordination and self._is_stale(act)
         telling = coordination and not stale and self._tells_something(act)
         if not coordination and not is_productive(act):
@@ -105,8 +137,24 @@ class _Balance:
         if not coordination:
             self._worked(act.agent)
             return []
-        found = [self._whole(act), self._group(act, stale, telling)]
+        found = [self._polite(act), self._whole(act), self._group(act, stale, telling)]
         return [trip for trip in found if trip is not None]
+
+    def _polite(self, act: Act) -> Trip | None:
+        """Courtesies in a row, several by each of a few: nobody asks or tells anything any more."""
+        named, count = self._named, len(self._courteous)
+        agents = tuple(sorted({agent for agent, _, _ in self._courteous}))
+        if count < max(named.courtesies_warn, 2 * len(agents)):
+            return None
+        if sum(polite > 1 for _, _, polite in self._courteous) < named.courtesies_part * count:
+            return None
+        level: Level = "stop" if count >= max(named.courtesies_stop, 3 * len(agents)) else "warn"
+        if len(agents) < 2 or self._known("group", "courtesy", level):
+            return None
+        what = f"{count} messages in a row in which {', '.join(agents[:8])} only thanked, agreed or took leave"
+        return trip_of("chatter.pair" if len(agents) == 2 else "chatter.group", level, act.tenant, act.lineage, agents,
+                       what, tuple(name for _, name, _ in self._courteous), act.time_unix_ms, act.id,
+                       {"talk": count, "agents": len(agents), "roles": self._roles_of(agents)})
 
     def _is_news(self, act: Act) -> bool:
         """The first word to somebody hands something on; the first after work of one's own tells what came of it."""

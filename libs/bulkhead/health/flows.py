@@ -16,15 +16,19 @@ if TYPE_CHECKING:
 MIN_VALUE_CHARS = 8
 """What is shorter (a seat, a room, an hour) people choose from; unless it is a number that counts up."""
 MIN_CODE_CHARS = 4
+MIN_TOLD_CHARS = 16
+"""So many letters tell what a thing is, besides its name."""
 COUNTS_BY = (1, 2, 3)
 _NUMBERED = re.compile(r"([\w-]*?)([1-9][0-9]{0,17})")
 MADE = re.compile(r"(?<![\w-])(?=[\w-]*\d)[\w-]+|(?<![\w-])(?=[\w-]*[a-z][A-Z][\w-]*[a-z][A-Z])[\w-]{10,}|<id>")
 """Words that nobody would write: with a digit in them, or with capitals here and there."""
+_LETTERS = re.compile(r"[\W\d_]+")
+_KEY = re.compile(r'"[\w-]+":')
 _MADE_UP = re.compile(r"#[#-]*")
 _COMMENT = re.compile(r"\s(?://|#|--)\s[^\"]{0,100}?(?=\"|$)")
 _MAKES = re.compile(
     r"(?:^|[^a-z])(?:re-?run|re-?build|re-?new|re-?start|re-?fresh|re-?issue|trigger|start|create|new|sign|issue|acquire|"
-    r"log-?in|authenticate|make|generate|build|launch|deploy|begin|init|allocate|obtain)",
+    r"log-?in|authenticate|make|generate|build|launch|deploy|begin|init|allocate|obtain|request|apply|propose|register)",
     re.IGNORECASE,
 )
 _STARTS = re.compile(r"(?:^|[^a-z])(?:re-?start|start|re-?run|trigger|launch|submit|deploy|redeploy|boot)(?:$|[^a-z])")
@@ -49,11 +53,14 @@ def makes(action: str) -> bool:
     return _MAKES.search(action) is not None
 
 
-def same_but_for_gifts(place: "Window", window: "Window", most_chars: int, *, spent: bool) -> bool:
+def same_but_for_gifts(
+    place: "Window", window: "Window", most_chars: int, *, spent: bool = False, spare: bool = False
+) -> bool:
     """Whether calls are one call. place: one of each round, oldest first; window: what was done meanwhile, by anybody.
 
     A text of `most_chars` is the beginning of one, and what follows is not known. Another agent's answer hands out the
-    same thing again only if it answers the same call. spent: what was handed out is said to be of no use.
+    same thing again only if it answers the same call. spent: what was handed out is said to be of no use. spare: a
+    value that stands nowhere else makes no other call of one that is answered the same.
     """
     first = place[0]
     if all(step.call == first.call for step in place):
@@ -64,16 +71,35 @@ def same_but_for_gifts(place: "Window", window: "Window", most_chars: int, *, sp
     if any(form(text) != form(texts[0]) for text in texts):
         return False
     values = [_values(text) for text in texts]
+    again = len(set(values)) < len(values)
     calls: set[int] | None = None
     for at in range(1, len(place)):
         since = [one for one in window if place[at - 1].index <= one.index < place[at].index and not one.says]
         for value in values[at] - values[at - 1]:
-            givers = _givers(value, values[at - 1], since, spent)
-            if not any(one.agent == first.agent for one in givers):
-                calls = {one.call for one in givers} & ({one.call for one in givers} if calls is None else calls)
-                if not calls:
-                    return False
+            givers = _givers(value, values[at - 1], since, window, spent)
+            if any(one.agent == first.agent for one in givers):
+                continue
+            if spare and (again or _is_label(value, values[at - 1], texts[at])) and _alone(value, place[at], window):
+                continue
+            calls = {one.call for one in givers} & ({one.call for one in givers} if calls is None else calls)
+            if not calls:
+                return False
     return True
+
+
+def _is_label(value: str, before: "Container[str]", text: str) -> bool:
+    """Whether a value looks like an id that was made up for the call, or counts up in what else says the same."""
+    if len(value) >= MIN_VALUE_CHARS and not value.isdigit():
+        return True
+    return _counts_up(value, before) and len(_LETTERS.sub("", _KEY.sub("", form(text)))) >= MIN_TOLD_CHARS
+
+
+def _alone(value: str, step: "Step", window: "Window") -> bool:
+    """Whether nothing else that is done or found has to do with a value."""
+    return value not in step.answer and not any(
+        value in MADE.findall(one.answer) or value in MADE.findall(one.text) or any(value in id_ for id_ in one.heard)
+        for one in window if one.action != step.action
+    )
 
 
 # A text is compared in every round in which it stands.
@@ -93,19 +119,32 @@ def form(text: str) -> str:
     return _MADE_UP.sub("#", MADE.sub("#", text))
 
 
-def _givers(value: str, before: "Container[str]", since: "Sequence[Step]", spent: bool) -> "list[Step]":
+def _givers(
+    value: str, before: "Container[str]", since: "Sequence[Step]", window: "Window", spent: bool
+) -> "list[Step]":
     """Those of these answers that handed it out; none when one of them is a queue's, or it is something to choose.
 
-    What one has made oneself and what is said to be spent is handed out again; anything else is another thing.
+    What one has made oneself and what is said to be spent is handed out again, and so is another name of what is else
+    the same; anything else is another thing.
     """
     counted = _counts_up(value, before)
-    if len(value) < (MIN_CODE_CHARS if spent else MIN_VALUE_CHARS) and not counted:
-        return []
-    givers = [step for step in since if value in (MADE.findall(step.answer) if counted else step.answer)
+    givers = [step for step in since if value in (MADE.findall(step.answer) if len(value) < MIN_VALUE_CHARS
+                                                  else step.answer)
               or (not counted and any(value in one for one in step.heard))]  # fmt: skip
     if any(gives_work(one.action) for one in givers):
         return []
-    return givers if spent or any(makes(one.action) for one in givers) else []
+    long = counted or len(value) >= (MIN_CODE_CHARS if spent else MIN_VALUE_CHARS)
+    if long and (spent or any(makes(one.action) for one in givers)):
+        return givers
+    return [one for one in givers if _told_of_before(one, window)]
+
+
+def _told_of_before(giver: "Step", window: "Window") -> bool:
+    """Whether the same call had told of the same thing under another name, and not of a name alone."""
+    told = form(giver.answer)
+    if len(_LETTERS.sub("", _KEY.sub("", told + giver.text))) < MIN_TOLD_CHARS:
+        return False
+    return any(one.index < giver.index and one.call == giver.call and form(one.answer) == told for one in window)
 
 
 def _counts_up(value: str, before: "Container[str]") -> bool:

@@ -11,6 +11,7 @@ from functools import lru_cache
 from itertools import pairwise
 
 from bulkhead.health import looks
+from bulkhead.health.anycase import AnyCase
 from bulkhead.health.flows import MADE, form, gives_work, makes, same_but_for_gifts
 from bulkhead.health.loops import MAX_STEP_CHARS, Finding, Level, Step, Window, finding, is_list
 from bulkhead.health.normal import nothing, phrases
@@ -24,13 +25,14 @@ _VARYING = re.compile(
     r"|(?<![\w-])(?=[\w-]*[a-z][A-Z][\w-]*[a-z][A-Z])[\w-]{10,}|\d+(?:[.,]\d+)*"
 )
 _NAMED = re.compile(r'("(?:ref|reference|receipt|incident|ticket|case|trace|\w*_?id|number)":)(?:"[^" ]{4,64}"|\d+)')
-_ROUNDS = re.compile(r'("(?:round|lap|loop|hop|turn|tour|cycle|runde|ronda|vuelta)s?":)"?\d+"?', re.IGNORECASE)
+ROUNDS = re.compile(r'("(?:round|lap|loop|hop|turn|tour|cycle|runde|ronda|vuelta)s?":)"?\d+"?', re.IGNORECASE)
 """How often a ring was gone round, or how far: a counter of the ring, and not of what is done."""
 _VERSION = re.compile(
     r"((?:^|[^a-z])(?:v|ver|version|rev|revision|draft|copy|final|attempt|try|backup|versuch|entwurf|fassung|versi[oó]n|"
     r"borrador)[-_ .(#\":=]{0,3})\d+|\(\d+\)(?=\.\w)",
     re.IGNORECASE,
 )
+_IS_VERSION = AnyCase(_VERSION.pattern)
 _AUTOMATIC = re.compile(
     r"automat|auto-?repl|out of (?:the )?office|do not reply|no-?reply|not monitored|unattended|closed until|"
     r"(?:will|shall) (?:answer|reply|respond|get back|be back)|thank(?:s| you) for your|(?:has been|was) received|"
@@ -82,14 +84,20 @@ def _counting(
         if not all(_same_but_for_numbers(place) for place in places):
             continue
         spent = any(all(_SPENT.search(step.answer) for step in place) for place in places)
-        if not all(same_but_for_gifts(place, every, MAX_STEP_CHARS, spent=spent) for place in places):
+        stays = [len({step.call for step in place}) == 1 and not place[0].error for place in places]
+        if not all(
+            same_but_for_gifts(place, every, MAX_STEP_CHARS, spent=spent, spare=any(stays) and all(map(fails, place)))
+            for place in places
+        ):
             continue
         varying = [place for place in places if len({step.result for step in place}) > 1]
         given = any(place[0].call != step.call for place in places for step in place)
         if not (varying or given) or any(step.quiet and not step.error for step in rounds[-1]):
             return None
+        if any(looks.takes_in(place[0].action, place[0].text) and not place[0].error for place in varying):
+            return None  # It brought what others have made meanwhile.
         moves = [_moves(place) for place in varying]
-        if "falls" in moves or deliberate(rounds, named):
+        if "falls" in moves or (deliberate(rounds, named) and not _hurries(places, named)):
             return None
         seen = any(len({step.result for step in place}) == 1 and place[0].length >= named.informative_chars
                    and not place[0].error for place in places)  # fmt: skip
@@ -100,6 +108,17 @@ def _counting(
         return finding("counting", level, period, number, part, f"{part[-1].agent} did the same {period} times "
                        f"{number} over; only what counts up or is given out differs, and nothing came of it")
     return None
+
+
+def _hurries(places: Sequence[Window], named: LoopThresholds) -> bool:
+    """Whether in each round the same is done once more after a short wait, and fails as what no wait repairs."""
+    if not any(
+        all(fails(step) and not step.quiet and not step.blind and not looks.passing(step.answer) for step in place)
+        and not looks.reads(place[0].action, place[0].text) for place in places
+    ):
+        return False
+    gaps = [later.time_unix_ms - earlier.time_unix_ms for earlier, later in pairwise(places[0])]
+    return min(gaps) > 0 and max(gaps) < named.calm_gap_ms
 
 
 def _failed(places: Sequence[Window]) -> bool:
@@ -153,7 +172,7 @@ def _opaque(step: Step) -> tuple[bool, str, tuple[str, ...]]:
 @lru_cache(maxsize=256)
 def _without_numbers(answer: str) -> tuple[str, tuple[str, ...]]:
     """And the digests in it: another one is of another content."""
-    return _VARYING.sub("#", _TOKEN.sub("#", answer)), tuple(_DIGEST.findall(answer))
+    return _VARYING.sub("#", TOKEN.sub("#", answer)), tuple(_DIGEST.findall(answer))
 
 
 def _one_counter(varying: Sequence[Window]) -> bool:
@@ -176,9 +195,9 @@ def _only_tokens(varying: Sequence[Window], places: Sequence[Window], named: Loo
     if any(looks.moves(place[0].action, place[0].text) for place in places):
         return False
     for place in varying:
-        if _another_each_time(place[0]) or len({_TOKEN.sub("#", step.answer) for step in place}) > 1:
+        if _another_each_time(place[0]) or len({TOKEN.sub("#", step.answer) for step in place}) > 1:
             return False
-        told = len(_TOKEN.sub("", place[0].answer))
+        told = len(TOKEN.sub("", place[0].answer))
         if told < named.informative_chars and looks.reads(place[0].action, place[0].text):
             return False
     return True
@@ -232,6 +251,12 @@ def _sorted(answer: str) -> tuple[str, ...]:
     return tuple(sorted(_WORD.findall(answer)))
 
 
+def is_handed(window: Window, step: Step) -> bool:
+    """Whether the answer to the same kind of call by somebody else, just before, named the agent of this one."""
+    before = next((one for one in reversed(window[:-1]) if not one.says and one.agent != step.agent), None)
+    return before is not None and before.action == step.action and step.agent in before.answer
+
+
 def handed_down(window: Window, named: LoopThresholds) -> Finding | None:
     """A task handed from one to the next, in nearly the same words, and nobody does more than look. window: of the
     lineage; its newest hands on."""
@@ -248,7 +273,8 @@ def handed_down(window: Window, named: LoopThresholds) -> Finding | None:
             looked.add(step.what)
             continue
         found = phrases(step.text)
-        if step.agent in agents or len(found & wanted) < named.near * min(len(found), len(wanted)):
+        near = named.near_answers if chain[-1].agent in step.answer else named.near
+        if step.agent in agents or len(found & wanted) < near * min(len(found), len(wanted)):
             break
         chain.append(step)
         agents.add(step.agent)
@@ -300,7 +326,7 @@ def claimed_round(window: Window, named: LoopThresholds) -> Finding | None:
         return None
     if len({_form(step) for step in part}) > 1 or deliberate([[step] for step in part], named):
         return None
-    if gives_work(last.action) and len({_ROUNDS.sub("", step.answer) for step in part}) == len(part):
+    if gives_work(last.action) and len({ROUNDS.sub("", step.answer) for step in part}) == len(part):
         return None  # Each of them got something else.
     return finding("ring", "stop", size, named.cycle_stop_rounds, part,
                    f"{size} agents made the same call {last.action} in turns, {named.cycle_stop_rounds} times round")
@@ -311,14 +337,14 @@ def versions(window: Window, named: LoopThresholds) -> Finding | None:
     last = window[-1]
     if last.error or not named.product_chars <= len(last.text) < MAX_STEP_CHARS:
         return None
-    if sum(step.action == last.action for step in window) < named.repeat_warn or _VERSION.search(last.text) is None:
+    if sum(step.action == last.action for step in window) < named.repeat_warn or not is_version(last.text):
         return None
-    asked, told = _unversioned(last.text), _unversioned(last.answer)
+    asked, told = unversioned(last.text), unversioned(last.answer)
     kept = [at for at, step in enumerate(window)
             if step.action == last.action and step.agent == last.agent and not step.error]  # fmt: skip
     count = 0
     for at in reversed(kept):
-        if _unversioned(window[at].answer) != told or _unversioned(window[at].text) != asked:
+        if unversioned(window[at].answer) != told or unversioned(window[at].text) != asked:
             break
         count += 1
     kept = kept[-count:]
@@ -337,7 +363,13 @@ def versions(window: Window, named: LoopThresholds) -> Finding | None:
                    "each time as another version")
 
 
-def _unversioned(text: str) -> str:
+def is_version(text: str) -> bool:
+    """Whether a text names a version."""
+    return _IS_VERSION.found_in(text)
+
+
+@lru_cache(maxsize=256)
+def unversioned(text: str) -> str:
     """Figures that are no version tell something: they stay."""
     return _VERSION.sub(r"\1#", _NAMED.sub(r"\1#", text))
 
@@ -358,11 +390,11 @@ def automatic(window: Window, named: LoopThresholds) -> Finding | None:
     for step in reversed(window):
         if step.agent not in (last.agent, last.to):
             continue
-        if not step.to or not step.says or step.to not in (last.agent, last.to):
+        if step.says and step.to not in (last.agent, last.to):
             break
         part.append(step)
     part.reverse()
-    for period in range(2, MAX_PERIOD + 1, 2):
+    for period in range(2, MAX_PERIOD + 1):
         rounds, size = 1, len(part)
         while (rounds + 1) * period <= size and all(
             _written(one) == _written(other) for one, other in
@@ -370,7 +402,12 @@ def automatic(window: Window, named: LoopThresholds) -> Finding | None:
         ):
             rounds += 1
         found = part[size - rounds * period :]
-        if rounds < named.repeat_warn or not all(_answers_by_itself(step, named) for step in found[-period:]):
+        said = [step for step in found[-period:] if step.says]
+        if rounds < named.repeat_warn or len(said) < _SEVERAL:
+            continue
+        if not all(_answers_by_itself(one, named) for one in said):
+            continue
+        if any(_asked_for(step, found) for step in found if not step.says):
             continue
         level: Level = "stop" if rounds >= named.counting_stop_rounds else "warn"
         return finding("automatic", level, period, rounds, found, f"{last.agent} and {last.to} answered each other by "
@@ -382,13 +419,23 @@ def _answers_by_itself(step: Step, named: LoopThresholds) -> bool:
     return len(step.text) >= named.informative_chars and _AUTOMATIC.search(step.text) is not None
 
 
+def _asked_for(step: Step, window: Window) -> bool:
+    """Whether a call is about a number that the other one has named: that is work."""
+    numbers = MADE.findall(step.text)
+    return any(number in MADE.findall(one.text) for number in numbers for one in window
+               if one.says and one.agent != step.agent and one.index < step.index)  # fmt: skip
+
+
 def _written(step: Step) -> tuple[str, str]:
-    return step.agent, _SERIAL.sub(r"\1#", MADE.sub("#", step.text))
+    told = "" if step.says else step.action + bare(step)
+    return step.agent, _SERIAL.sub(r"\1#", MADE.sub("#", step.text)) + told
 
 
 def fails(step: Step) -> bool:
     """Whether a result is an error, or says that it came to nothing."""
-    return step.error or looks.tells_of_failure(step.answer)
+    if step.vainly is None:
+        step.vainly = step.error or looks.tells_of_failure(step.answer)
+    return step.vainly
 
 
 _SEVERAL = 2
@@ -398,7 +445,7 @@ _PHRASE_WORDS = 3.5
 _WORD = re.compile(r"[^\W_]+")
 _KEY = re.compile(r'"[\w-]+":')
 _DIGEST = re.compile(r"\b(?:[0-9a-f]{40}|[0-9a-f]{64})\b")
-_TOKEN = re.compile(
+TOKEN = re.compile(
     r"\b[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\b|[\w:/.-]*<id>[\w./-]*"
     r"|\b(?=[0-9a-f]*\d)(?=[0-9a-f]*[a-f])[0-9a-f]{6,}\b|\b(?=\w*[A-Za-z])(?=(?:\w*\d){2})\w{8,}\b"
 )
@@ -416,7 +463,7 @@ def _form(step: Step) -> tuple[str, str, str]:
 @lru_cache(maxsize=256)
 def _without_counters(agent: str, text: str, answer: str) -> tuple[str, str]:
     answer = _VARYING.sub("#", _NAMED.sub(r"\1#", answer.replace(agent, "@")))
-    return _ROUNDS.sub(r"\1#", text), answer
+    return ROUNDS.sub(r"\1#", text), answer
 
 
 def _same_but_for_numbers(place: Sequence[Step]) -> bool:

@@ -4,11 +4,11 @@ In: acts. Out: trips, each once until something new is done. Memory is a window 
 of the lineage frees it.
 """
 
-import re
 from collections import OrderedDict, deque
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Container, Iterable
 
-from bulkhead.health import acts, flows, futile, looks, loops, normal
+from bulkhead.health import acts, flows, futile, looks, loops, normal, questions
+from bulkhead.health.asked import Empty, LongCalls, plainer
 from bulkhead.health.components import components
 from bulkhead.health.events import Act
 from bulkhead.health.loops import Finding, Step, Window
@@ -21,21 +21,15 @@ MAX_ADDRESSES = 2_048
 MAX_SEEN = 1_024
 MAX_HEARD = 16
 """Ids of one result that are told from where they came; more of them are a list, and each item is another one."""
-MIN_CLAIMS = 8
-"""Nine calls are three agents three times round."""
 PARALLEL = 16
 """So many acts back the twin of a call of the same turn is looked for."""
-_ROUNDS_BACK = 24
 NOTHING = 0
 
-Detector = Callable[[Window, LoopThresholds], Finding | None]
-EXACT: tuple[Detector, ...] = (loops.repeat, loops.cycle, loops.stagnation)
-"""Of every view, when something was done that had been done before with the same result."""
 KINDS = {"error": "soft", "monologue": "soft", "paraphrase": "soft", "beyond": "pages", "respawn": "respawn",
          "stuffing": "stuffing", "fruitless": "fruitless", "down": "down", "counting": "counting",
-         "versions": "versions", "automatic": "automatic"}  # fmt: skip
+         "versions": "versions", "automatic": "automatic", "undone": "undone", "unmoved": "unmoved",
+         "again": "again"}  # fmt: skip
 """Families that are told again after something else than a new result, or (those made of new ones) never."""
-_LASTS = re.compile(r"wait|block|poll|linger|timeout", re.IGNORECASE)
 
 
 class Lineages:
@@ -60,6 +54,11 @@ class Lineages:
         """Forget a lineage."""
         self._lineages.pop(name, None)
 
+    def held(self, name: str) -> int:
+        """How many acts are held of a lineage, at most."""
+        lineage = self._lineages.get(name)
+        return 0 if lineage is None else lineage.held()
+
     def __len__(self) -> int:
         return len(self._lineages)
 
@@ -68,8 +67,9 @@ class _Lineage:
     """The windows of one lineage."""
 
     __slots__ = (
-        "_acted", "_addresses", "_agents", "_all", "_call", "_changes", "_claims", "_count", "_groups", "_kins",
-        "_last_unix_ms", "_looks", "_named", "_news", "_pages", "_repeats", "_seen", "_talks", "_told", "_waited",
+        "_acted", "_addresses", "_agents", "_all", "_call", "_calls", "_changes", "_claims", "_count", "_empty",
+        "_groups", "_kins",
+        "_looks", "_named", "_news", "_pages", "_repeats", "_seen", "_talks", "_told", "_waited",
         "_workers",
     )
 
@@ -91,6 +91,7 @@ class _Lineage:
         self._acted: dict[str, int] = {}
         """When an agent last did more than look, new or not."""
         self._addresses: OrderedDict[str, None] = OrderedDict()
+        self._empty = Empty()
         self._talks: dict[str, dict[str, None]] = {}
         self._groups: list[set[str]] | None = []
         self._looks = looks.Looks()
@@ -100,8 +101,12 @@ class _Lineage:
         self._waited: set[str] = set()
         self._workers: set[str] = set()
         self._kins: OrderedDict[int, None] = OrderedDict()
-        self._last_unix_ms: dict[str, int] = {}
+        self._calls = LongCalls(self._named.max_agents)
         self._told: dict[tuple[str, str], set[tuple[str, str]]] = {}
+
+    def held(self) -> int:
+        """How many acts are held, at most: of each agent, and of all, as many as a window has."""
+        return min(self._count, (1 + len(self._agents)) * self._named.window_acts)
 
     def take(self, act: Act) -> list[Trip]:
         """Fold one act."""
@@ -151,116 +156,75 @@ class _Lineage:
         return [trip for view, finding in found if (trip := self._tell(act, view, finding)) is not None]
 
     def _detect(self, step: Step, own: deque[Step], known: bool) -> Iterable[tuple[str, Finding]]:
-        named, window, again = self._named, list(own), self._again(step)
-        agent = f"agent {step.agent}"
-        if not known and not step.says:
-            # New to the lineage: whatever was told before is over for the views that this act is in.
-            for view in (agent, "lineage", "group"):
-                self._told.pop((view, "exact"), None)
-        views: list[tuple[str, Window]] = []
+        window, again = list(own), self._again(step)
         if known:
-            views.append((agent, window))
-            if len(self._agents) > 1:
-                views.append(("lineage", list(self._all)))
-                group = self._group_of(step.agent)
-                if group is not None and len(group) < len(self._agents):
-                    views.append(("group", self._merged(group)))
+            yield from self._done_before(step, window)
+        elif not step.says:
+            # New to the lineage: whatever was told before is over for the views that this act is in.
+            for view in (f"agent {step.agent}", "lineage", "group"):
+                self._told.pop((view, "exact"), None)
+        if step.says:
+            yield from self._of_words(step, window, again)
+        else:
+            yield from self._of_calls(step, window, known, again)
+        if not step.says or step.to:
+            yield from self._nearly(step, window, known)
+
+    def _done_before(self, step: Step, window: Window) -> Iterable[tuple[str, Finding]]:
+        """What was done before with the same result: by the agent, by the whole lineage, by those who talk together."""
+        agent = f"agent {step.agent}"
+        views: list[tuple[str, Window]] = [(agent, window)]
+        if len(self._agents) > 1:
+            views.append(("lineage", list(self._all)))
+            group = self._group_of(step.agent)
+            if group is not None and len(group) < len(self._agents):
+                views.append(("group", self._merged(group)))
         for view, part in views:
-            finding = _strongest(EXACT, part, named)
+            finding = questions.strongest(part, self._named)
             # What others said stands in an agent's window as news; loops of several are told of them together, and
             # loops of one of its own window.
             if finding is not None and (view == agent) == (len(finding.agents) == 1):
                 yield view, finding
-        if not step.says:
-            yield from self._of_calls(step, window, known, again)
-        elif again:
+
+    def _of_words(self, step: Step, window: Window, again: bool) -> Iterable[tuple[str, Finding]]:
+        """What texts say: of the lineage, or, said to nobody, of their agent."""
+        if again:
             every = list(self._all)
             for one in (loops.respawned, futile.handed_round):
-                if (finding := one(every, named)) is not None:
+                if (finding := one(every, self._named)) is not None:
                     yield "lineage", finding
-        if step.says and step.to and (finding := futile.automatic(self._all, named)) is not None:
-            yield "lineage", finding
-        if step.says and not step.to:
-            step.fresh = normal.phrases(step.text)
-            if (finding := loops.monologue(window, named)) is not None:
-                yield agent, finding
-        elif not known and self._may_be_near(step, window):
-            told = self._told.get((agent, "soft"), ())
-            if ("paraphrase", "warn") not in told and (finding := loops.paraphrase(window, named)) is not None:
-                yield agent, finding
+        if step.to:
+            if (finding := futile.automatic(self._all, self._named)) is not None:
+                yield "lineage", finding
+            return
+        step.fresh = normal.phrases(step.text)
+        if (finding := loops.monologue(window, self._named)) is not None:
+            yield f"agent {step.agent}", finding
+
+    def _nearly(self, step: Step, window: Window, known: bool) -> Iterable[tuple[str, Finding]]:
+        """What is nearly the same as what the agent did lately."""
+        soft = (f"agent {step.agent}", "soft")
+        if not known and self._may_be_near(step, window):
+            told = self._told.get(soft, ())
+            if ("paraphrase", "warn") not in told and (finding := loops.paraphrase(window, self._named)) is not None:
+                yield soft[0], finding
         elif not step.error and not step.says:
             # A call that brought something new: what was said of errors and monologues is over.
-            self._told.pop((agent, "soft"), None)
+            self._told.pop(soft, None)
 
     def _of_calls(self, step: Step, window: Window, known: bool, again: bool) -> list[tuple[str, Finding]]:
         """What an agent's calls say once its own words between them, which changed nothing, are left out."""
-        named, agent = self._named, f"agent {step.agent}"
-        found: list[tuple[str, Finding]] = []
-        calls = [one for one in window if not (one.says and one.agent == step.agent and one.to not in self._workers)]
-        every = list(self._all) if known or len(self._agents) > 1 else []
-        if known:
-            finding = _strongest(EXACT, calls, named)
-            if finding is not None and len(finding.agents) == 1:
-                found.append((agent, finding))
-            own = [one for one in every if not one.says]
-            if (finding := loops.product(own, named)) is not None and len(finding.agents) == 1:
-                found.append((agent, finding))
-        if len(self._agents) > 1:
-            if (finding := loops.passed(every, named)) is not None and len(finding.agents) > 1:
-                found.append(("lineage", finding))
-            if self._claims >= MIN_CLAIMS and (finding := futile.claimed_round(every, named)) is not None:
-                found.append(("lineage", finding))
-            if again and (finding := loops.respawned(every, named)) is not None:
-                found.append(("lineage", finding))
-        if step.error:
-            mended = [one for one in calls if one is step or not looks.notes(one.action)]
-            finding = loops.failing(mended, named)
-            if finding is None or finding.level == "warn":
-                finding = loops.errors(calls, named) or finding
-            # Somebody else mends what is checked: he may try for as long as one who tries around by himself.
-            mends = finding is not None and finding.rounds < named.error_stop and self._prompted(step, calls[-2].index)
-            if finding is not None and not mends:
-                found.append((agent, finding))
-        if len(step.text) >= named.product_chars and (finding := loops.stuffing(calls, named)) is not None:
-            found.append((agent, finding))
         if not step.page:
-            self._told.pop((agent, "pages"), None)
-        elif (finding := loops.beyond(calls, named)) is not None:
-            found.append((agent, finding))
-        often = self._often(step)
-        if not found and (often or _often_in_vain(step, calls, named)):
-            mute = [one for one in calls if not one.says]
-            finding = futile.counting(mute, named, list(self._all))
-            if finding is not None and not self._prompted(step, mute[-1 - finding.period].index):
-                found.append((agent, finding))
-            if not found and often:
-                for view, part in ((agent, mute), ("lineage", [one for one in self._all if not one.says])):
-                    finding = futile.acknowledged(part, named)
-                    if finding is None or (view == agent) != (len(finding.agents) == 1):
-                        continue
-                    since = part[-1 - finding.period].index
-                    if not any(at > since for who, (at, _) in self._changes.items() if who not in finding.agents):
-                        found.append((view, finding))
-        if not found:
-            found += self._in_vain(step, calls)
-        if len(step.text) >= named.product_chars and not found:
-            mute = [one for one in calls if not one.says]
-            if (finding := futile.versions(mute, named)) is not None:
-                found.append((agent, finding))
-        return found
+            self._told.pop((f"agent {step.agent}", "pages"), None)
+        calls = [one for one in window if not (one.says and one.agent == step.agent and one.to not in self._workers)]
+        return questions.asked(questions.Seen(
+            step, self._named, calls, self._all, known, again, self._often(step), len(self._agents), self._claims,
+            self._prompted, self._changed,
+        ))
 
-    def _in_vain(self, step: Step, calls: Window) -> list[tuple[str, Finding]]:
-        """What is new by its words, and nothing comes of it."""
-        if looks.delegates(step.action):
-            finding = futile.handed_down(list(self._all), self._named)
-            return [] if finding is None else [("lineage", finding)]
-        lately = calls[-self._named.fruitless_warn :]
-        if step.error or len(lately) < self._named.fruitless_warn or any(
-            one.action != step.action or one.length != step.length for one in lately
-        ) or not looks.reads(step.action, step.text):
-            return []
-        finding = futile.fruitless(calls, self._named)
-        return [] if finding is None else [(f"agent {step.agent}", finding)]
+    def _changed(self, agents: Container[str], since: int) -> bool:
+        """Whether anybody but these has changed something since an act."""
+        return any(at > since for agent, (at, _) in self._changes.items() if agent not in agents)
 
     def _often(self, step: Step) -> bool:
         """Whether a call was made so often that its results may be compared without their numbers."""
@@ -385,7 +349,12 @@ class _Lineage:
             normal.unlabelled(act.arguments) if hands_over else act.arguments, own, loose=loose)
         call = normal.digest(f"{act.agent}\0{act.action}\0{act.to}\0{asked}")
         result = normal.digest(f"{act.error}\0{answer}") if act.result is not None or act.error else NOTHING
-        waited = act.agent in self._waited or self._lasted(act) or acts.sleeps_first(act)
+        if not act.says and not act.error and act.result is not None:
+            if normal.nothing(act.result):
+                call = self._empty.wider(act, call)
+            elif call not in self._repeats and len(answer) >= self._named.informative_chars:
+                call = plainer(act, call, result, self._agents.get(act.agent, ()))
+        waited = act.agent in self._waited or self._calls.lasted(act, self._named.poll_gap_ms) or acts.sleeps_first(act)
         self._waited.discard(act.agent)
         if not act.says:
             self._workers.add(act.agent)
@@ -409,7 +378,7 @@ class _Lineage:
             index=self._count, time_unix_ms=act.time_unix_ms, error=act.error, says=act.says, to=act.to,
             quiet=looks.passing(answer) if act.error else looks.unfinished(answer) and not flows.starts(act.action),
             waited=waited, look=look, shown=shown, blind=self._blind(act, asked, answer),
-            lasting=act.error and looks.lasting(answer),
+            lasting=act.error and looks.lasting(answer), over=not act.says and looks.over(answer, act.arguments),
             length=len(answer), text=asked[: loops.MAX_STEP_CHARS], kin=kin, page=page,
             answer=answer[: loops.MAX_STEP_CHARS], heard=frozenset(heard) if len(heard) <= MAX_HEARD else frozenset(),
             vain=act.says and normal.vain(acts.words(act)),
@@ -442,21 +411,6 @@ class _Lineage:
             self._pages.pop(next(iter(self._pages)))
         return page ^ result if before == result and len(answer) >= self._named.informative_chars else 0
 
-    def _lasted(self, act: Act) -> bool:
-        """Whether the call itself waited, as its arguments asked it to: a long poll."""
-        before = act.since_unix_ms or self._last_unix_ms.get(act.agent, 0)
-        self._last_unix_ms[act.agent] = act.time_unix_ms
-        if len(self._last_unix_ms) > self._named.max_agents:
-            self._last_unix_ms.pop(next(iter(self._last_unix_ms)))
-        if act.says or not before or not isinstance(act.arguments, dict):
-            return False
-        for key, value in act.arguments.items():
-            if isinstance(value, int | float) and not isinstance(value, bool) and value > 0 and _LASTS.search(str(key)):
-                asked_ms = value if str(key).lower().endswith("ms") or value >= 1_000 else value * 1_000
-                if asked_ms >= self._named.poll_gap_ms and act.time_unix_ms - before >= 0.8 * asked_ms:
-                    return True
-        return False
-
 
 class _Either:
     """What is in one of two, without a copy of the larger one."""
@@ -468,20 +422,3 @@ class _Either:
 
     def __contains__(self, name: object) -> bool:
         return name in self._small or name in self._large
-
-
-def _often_in_vain(step: Step, calls: Window, named: LoopThresholds) -> bool:
-    """Whether the action was done often enough for rounds of it, and something failed lately."""
-    often = sum(one.action == step.action for one in calls[-_ROUNDS_BACK:]) >= named.counting_warn_rounds
-    return often and any(futile.fails(one) for one in calls[-futile.MAX_PERIOD :])
-
-
-def _strongest(detectors: Iterable[Detector], window: Window, named: LoopThresholds) -> Finding | None:
-    """The first that stops, or else the first that warns: a warning must not hide that another one would stop."""
-    warning = None
-    for one in detectors:
-        found = one(window, named)
-        if found is not None and found.level == "stop":
-            return found
-        warning = warning or found
-    return warning

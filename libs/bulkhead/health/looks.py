@@ -9,6 +9,9 @@ import re
 from collections import OrderedDict
 from functools import lru_cache
 
+from bulkhead.health.anycase import AnyCase
+from bulkhead.health.events import Json
+
 MAX_LOOKS = 256
 """Calls of one lineage whose results are remembered."""
 MAX_VALUES = 64
@@ -28,44 +31,47 @@ _STATES = (rf"(?:{_WORDS}|in[ _-](?:review|transit|flight|queue)|await\w*|on[ _-
 """Said of something as its state, these are words for what is not over, too."""
 _FALSE = (r"\b(?:done|ready|finished|completed?|acquired|granted|approved|signed|settled|synced|delivered|available|"
           r"confirmed|answered|online|converged)\"?:\s?false")
-_QUIET = re.compile(rf"\b{_STATES}\b|{_FALSE}|please (?:wait|stand by)|one moment|containercreating|"
-                    "podinitializing|terminating", re.IGNORECASE)
-_SHORTLY = re.compile(rf"\b{_WORDS}\b|{_FALSE}", re.IGNORECASE)
-_IS = re.compile(
+_LATER = (r"please (?:wait|stand by)|one moment|containercreating|podinitializing|terminating|notready\b|"
+          r"\b(?:no|none|nothing|not)\b.{0,40}\b(?:at the moment|right now|so far|as yet|new output)\b|"
+          r"(?:try|check|look) (?:again|back) later|may wait\b|\bprogressing\b|"
+          r"\b(?:pass|passed|ok|success)\b[^.]{0,40}\bpending\b|\bpending\b[^.]{0,40}\b(?:pass|passed|ok|success)\b")
+_QUIET = AnyCase(rf"\b{_STATES}\b|{_FALSE}|{_LATER}")
+_SHORTLY = AnyCase(rf"\b{_WORDS}\b|{_FALSE}")
+_IS = AnyCase(
     rf'^\W*{_WORDS}\b|^\W*{_STATES}\W*$|:"{_STATES}\b|{_FALSE}'
     r"|\b(?:is|are|still|currently|now|state|status|phase|stage)\b[\s:='\"-]{0,4}(?:still |currently |now )?"
-    rf"{_STATES}\b|please (?:wait|stand by)|\bstarting up\b|one moment|containercreating|podinitializing|terminating",
-    re.IGNORECASE,
+    rf"{_STATES}\b|\bstarting up\b|{_LATER}"
 )
 _SHORT_WORDS = 5
 _BY_COMMAND = 2
 _NONE = r"(?!\"?\s?[:=]\s?(?:{0}null|false|\"\"|\[\]|none))"
-_FAILS = re.compile(
+_FAILS = AnyCase(
     r":\s?false\b|\bfail(?:ed|s|ure)?\b" + _NONE.format(r"\d|")
     + r"|\b(?:panic|crash\w*|denied|declined|insufficient|expired|forbidden|unauthori[sz]ed|invalid|error|exception|"
     r"traceback|unavailable|refused|aborted|unable|cannot|not (?:valid|found|allowed|possible|responding)|unhealthy|"
     r"unreachable|broken|fault|"
     r"core dumped|killed|timed out|mismatch|missing|wrong|rejected|"
     r"fehlgeschlagen|abgelehnt|verweigert|ungültig|rechazad[oa]|denegad[oa])\b"
-    + _NONE.format(r"0\b|"),
-    re.IGNORECASE,
+    + _NONE.format(r"0\b|")
 )
-_PASSING = re.compile(
+_PASSING = AnyCase(
     r"time[ds]?[ -]?out|\b5\d\d\b|\b429\b|unavailable|rate[ _-]?limit|too many|throttl|overload|busy|locked|reset|"
     r"temporar|try again|retry|later|in use|conflict|unreachable|gateway|connection|not (?:yet|ready)|internal|network|"
-    r"\bdns\b|\beof\b|broken pipe|abort|interrupt|quota|exhausted|capacity|maintenance|\bdown\b|offline|warming",
-    re.IGNORECASE,
+    r"\bdns\b|\beof\b|broken pipe|abort|interrupt|quota|exhausted|capacity|maintenance|\bdown\b|offline|warming"
 )
-_LASTING = re.compile(
+_LASTING = AnyCase(
     r"declined|denied|forbidden|not allowed|permission|unauthori[sz]ed|invalid|syntax|unsupported|out of stock|"
-    r"no such (?:column|table|option|command)|command not found|\b40[0135]\b",
-    re.IGNORECASE,
+    r"no such (?:column|table|option|command)|command not found|\b40[0135]\b"
 )
-_OVER = re.compile(
-    r'"(?:state|status|phase|outcome)":"(?:fail|error|reject|declin|cancel|denied|abort|crash)', re.IGNORECASE
+_ENDED = r"(?:fail|error|reject|declin|cancel|denied|abort|crash|exited|expired|terminated|killed|dead\b|revoked)"
+_OVER = AnyCase(
+    rf'"(?:state|status|phase|outcome|result|conclusion|decision|verdict)":"{_ENDED}'
+    r"|\b(?:is|was|been|already|has|job|process|task|run|build|state|status)[\s:='-]{1,3}(?:been |already )?"
+    r"(?:cancel+ed|failed|rejected|declined|aborted|crashed|exited|terminated|killed|dead|revoked)\b"
 )
-_ABSENT = re.compile(
-    r"not[ _]found|no (?:such|match|entry|record)|does ?n[o']t exist|unknown|nxdomain|\b404\b", re.IGNORECASE
+_DIGIT = re.compile(r"\d")
+_ABSENT = AnyCase(
+    r"not[ _]found|no (?:such|match|entry|record)|does ?n[o']t exist|unknown|nxdomain|\b404\b"
 )
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _READING = re.compile(r'(?:\{"\w+":)?[-+]?\d+(?:[.,]\d+)?(?:\s?[^\s\d}]{0,4}|\})')
@@ -89,6 +95,7 @@ _MUTATES = _named(
 _REMAKES = _named(
     "sync|rsync|deploy|publish|render|export|rebuild|reindex|refresh|reload|regenerate|bundle|package|merge|pull|preview"
 )
+_TAKES_IN = _named("pull|rebase|fetch|sync")
 _LIVES = re.compile(
     r"heart_?beat|keep_?alive|still_?alive|(?:renew|extend|prolong)_?(?:the_?)?(?:lease|lock|visibility|claim)"
     r"|(?:lease|lock|claim)[_.](?:renew|extend)"
@@ -98,10 +105,9 @@ _MOVES = _named(
     "toss|draw|deal|play|vote|bet|guess|spin|throw|shoot|jump|next|prev|previous|skip|undo|redo|increment|decrement|"
     "up|down|left|right|north|south|east|west|page_?down|page_?up|zoom|sample|random|dice|coin|nudge"
 )
-_MOVES_ON = re.compile(
+_MOVES_ON = AnyCase(
     r":\"[^\"]{0,12}\b(?:next|more|down|up|left|right|forward|continue|page ?down|arrow\w*|tab|weiter|siguiente)\b"
-    r"[^\"]{0,12}\"",
-    re.IGNORECASE,
+    r"[^\"]{0,12}\""
 )
 _BY_AS_MUCH = re.compile(
     r'"(?:met(?:er|re)s?|cm|steps?|angle|degrees?|direction|distance|delta|d[xy]|by|amount|increment|times|ticks)":'
@@ -110,7 +116,7 @@ _DID = (r"(?:affected|deleted|processed|updated|moved|inserted|migrated|copied|i
         r"handled|synced|exported|DELETE|UPDATE|INSERT|COPY)")
 _DID_MANY = re.compile(rf"\b{_DID}\W{{1,3}}(?:0 )?(?:[5-9]|\d\d)|\b(?:[5-9]|\d{{2,}}) (?:\w+ )?{_DID}\b")
 _PRESSES = _named("click|press|tap|button|key")
-_AFRESH = re.compile(r"refresh|reload|update|check|f5|again", re.IGNORECASE)
+_AFRESH = AnyCase(r"refresh|reload|update|check|f5|again")
 _READS = _named(
     "get|list|read|search|find|query|fetch|look|lookup|show|view|cat|ls|grep|status|check|describe|observe|browse|"
     "inspect|poll|watch|monitor|count|select|diff|preview|peek|scan|head|tail|stat|stats|retrieve|load|scrape|extract|"
@@ -139,37 +145,40 @@ shows changed after it had stayed, or it came back."""
 def unfinished(answer: str) -> bool:
     """Whether a result says of something that it is pending, running or the like."""
     head = answer[:MAX_QUIET_CHARS]
-    if _QUIET.search(head) is None:
+    if not _QUIET.found_in(head):
         return False
-    if _IS.search(head) is not None:
+    if _IS.found_in(head):
         return True
-    return len(head) < 80 and head.count(" ") < _SHORT_WORDS and _SHORTLY.search(head) is not None
+    return len(head) < 80 and head.count(" ") < _SHORT_WORDS and _SHORTLY.found_in(head)
 
 
 def passing(answer: str) -> bool:
     """Whether an error is of the kind that passes by itself."""
-    return _PASSING.search(answer[:MAX_QUIET_CHARS]) is not None
+    return _PASSING.found_in(answer[:MAX_QUIET_CHARS])
 
 
 def absent(answer: str) -> bool:
     """Whether an error says that there is no such thing: an answer, where one asks whether there is."""
-    return _ABSENT.search(answer[:MAX_QUIET_CHARS]) is not None
+    return _ABSENT.found_in(answer[:MAX_QUIET_CHARS])
 
 
-def over(answer: str) -> bool:
-    """Whether a result says that something has come to a bad end: there is nothing to wait for."""
-    return _OVER.search(answer[:MAX_QUIET_CHARS]) is not None
+def over(answer: str, asked: Json) -> bool:
+    """Whether a result says of what was asked for by its name, or number, that it has come to its end: another run of
+    the same build may come, but nothing comes of this one any more."""
+    if not _OVER.found_in(answer[:MAX_QUIET_CHARS]):
+        return False
+    return _DIGIT.search(str(asked)[:MAX_QUIET_CHARS]) is not None
 
 
 def lasting(answer: str) -> bool:
     """Whether an error is of the kind that no pause repairs."""
-    return _LASTING.search(answer[:MAX_QUIET_CHARS]) is not None and not passing(answer)
+    return _LASTING.found_in(answer[:MAX_QUIET_CHARS]) and not passing(answer)
 
 
 @lru_cache(maxsize=256)
 def tells_of_failure(answer: str) -> bool:
     """Whether a result says that it came to nothing."""
-    return _FAILS.search(answer) is not None
+    return _FAILS.found_in(answer)
 
 
 @lru_cache(maxsize=1_024)
@@ -193,6 +202,11 @@ def remakes(action: str, arguments: str) -> bool:
 @lru_cache(maxsize=1_024)
 def _is_remake(action: str) -> bool:
     return _REMAKES.search(_name(action)) is not None
+
+
+def takes_in(action: str, arguments: str) -> bool:
+    """Whether a call by its name, or its command, brings what others have made."""
+    return _TAKES_IN.search(arguments[:60] if _is_read(action) == _BY_COMMAND else _name(action)) is not None
 
 
 @lru_cache(maxsize=1_024)
@@ -225,14 +239,14 @@ def delegates(action: str) -> bool:
 
 def moves(action: str, arguments: str) -> bool:
     """Whether a call by its name goes on from where it stands: done again it is the next one (a step, a key)."""
-    if _is_move(action) or (_is_press(action) and _MOVES_ON.search(arguments[:80]) is not None):
+    if _is_move(action) or (_is_press(action) and _MOVES_ON.found_in(arguments[:80])):
         return True
     return len(arguments) < MAX_STATE_CHARS and _BY_AS_MUCH.search(arguments) is not None
 
 
 def presses(action: str, arguments: str) -> bool:
     """Whether a call by its name presses something that does not just show anew what there is."""
-    return _is_press(action) and _AFRESH.search(arguments[:80]) is None
+    return _is_press(action) and not _AFRESH.found_in(arguments[:80])
 
 
 def did_many(answer: str) -> bool:

@@ -18,7 +18,7 @@ from typing import Literal
 from bulkhead.health import looks
 from bulkhead.health.alike import alike, next_of_a_list, words_of
 from bulkhead.health.normal import phrases
-from bulkhead.health.pauses import deliberate
+from bulkhead.health.pauses import comes_up, deliberate
 from bulkhead.health.thresholds import LoopThresholds
 
 Level = Literal["warn", "stop"]
@@ -35,12 +35,13 @@ class Step:
 
     what: the digest without the agent. kin: with numbered names as one. page: digest, without the number, of a call for
     a page on which there was nothing, else 0. quiet: the result says that something is pending, or the error that it
-    will pass; lasting: or that it will not. vain: it is said, and says that
-    nothing came of it. waited: a deliberate pause lies before it. look: how much what it shows
-    changes by itself (`looks`); shown: how many different things it has shown. blind: it moves on from where it stands,
-    and its answer does not show what came of it. text: what it asks or says; answer: the beginning of its result;
-    heard: what changes by itself in it, to the letter. Made when they are needed:
-    fresh, phrases of its text; bare, its answer without numbers and tokens.
+    will pass; lasting: or that it will not; over: what was asked for by its name has come to its
+    end. vain: it is said, and says that nothing came of it. waited: a deliberate pause lies before it. look: how much
+    what it shows changes by itself (`looks`); shown: how many different things it has shown. blind: it moves on from
+    where it stands, and its answer does not show what came of it. text: what it asks or says; answer: the beginning of
+    its result; heard: what changes by itself in it, to the letter. Made when they are needed:
+    fresh, phrases of its text; bare, its answer without numbers and tokens; vainly, whether its answer says that it
+    came to nothing.
     """
 
     id: str
@@ -56,6 +57,7 @@ class Step:
     to: str = ""
     quiet: bool = False
     lasting: bool = False
+    over: bool = False
     vain: bool = False
     waited: bool = False
     length: int = 0
@@ -70,6 +72,7 @@ class Step:
     heard: frozenset[str] = frozenset()
     fresh: frozenset[str] | None = field(default=None, repr=False)
     bare: str | None = field(default=None, repr=False)
+    vainly: bool | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +103,7 @@ def repeat(window: Window, named: LoopThresholds) -> Finding | None:
         return None
     rounds = [[step] for step in window[-count:]]
     level: Level = "stop" if count >= (named.blind_stop if last.blind else named.repeat_stop) else "warn"
-    if deliberate(rounds, named):
+    if deliberate(rounds, named) or (last.error and comes_up(window, count, named)):
         if count < named.poll_warn_rounds:
             return None
         level = "warn"
@@ -157,6 +160,8 @@ def failing(window: Window, named: LoopThresholds) -> Finding | None:
             break
         count += 1
     if count < named.repeat_warn or deliberate([[step] for step in window[-count:]], named):
+        return None
+    if comes_up(window, count, named):
         return None
     level: Level = "stop" if count >= named.repeat_stop else "warn"
     return finding("error", level, 1, count, window[-count:],
@@ -286,7 +291,7 @@ def stagnation(window: Window, named: LoopThresholds) -> Finding | None:
     if kinds < 2 or len(part) < max(named.stagnation_acts, rounds * kinds):
         return None
     if any(step.look == looks.RETURNS for step in part) or deliberate(
-        [part[at : at + kinds] for at in range(0, len(part), kinds)], named
+        [part[at : at + kinds] for at in range(len(part) % kinds, len(part), kinds)], named
     ):
         return None  # What moves to and fro by itself may do so.
     what = f"{len(part)} acts in a row said and found nothing new; they are {kinds} different ones again and again"
@@ -306,7 +311,7 @@ def errors(window: Window, named: LoopThresholds) -> Finding | None:
             break
         count += 1
     least = named.error_warn_passing if last.quiet else named.error_warn
-    if count < least or deliberate([[step] for step in window[-count:]], named):
+    if count < least or deliberate([[step] for step in window[-count:]], named) or comes_up(window, count, named):
         return None
     most = named.error_stop
     numbers = len({step.result for step in window[-count:]}) > 1

@@ -16,6 +16,7 @@ from collections.abc import Callable, Container
 from functools import lru_cache
 
 from bulkhead.flow import bounded
+from bulkhead.health.anycase import AnyCase
 from bulkhead.health.events import Json
 from bulkhead_contracts import limits
 
@@ -59,6 +60,8 @@ _TIMES = re.compile(
     r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?(?:Z|[+-]\d\d:?\d\d)?"
     r"|\b\d\d:\d\d:\d\d(?:[.,]\d+)?\b|\b1[0-9]{9}(?:\.\d+)?\b|\b1[0-9]{12}\b|\b1[0-9]{15}\b|\b1[0-9]{18}\b"
 )
+_EPOCH = re.compile("1[0-9]{9}")
+"""It, or a colon, stands in whatever `_TIMES` finds."""
 _IDS = re.compile(
     r"\b[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}\b"
     r"|\b(?=[0-9a-f]*[a-f])(?=[0-9a-f]*\d)[0-9a-f]{8,64}\b"
@@ -88,29 +91,32 @@ _THOUGHTS = frozenset({"thought", "thoughts", "text", "content", "reflection", "
 _PAGE_OF_LINK = re.compile(r"([?&](?:page|offset|start|skip|p|from|pageno|page_number)=)\d+", re.IGNORECASE)
 _NUMBERED = re.compile(r"\b([A-Za-z]+(?:[-_][A-Za-z]+)*)[-_#]\d+\b")
 PAGING = frozenset({"page", "pagenumber", "pageno", "pageindex", "offset", "start", "skip", "from", "startat"})
+_SIZES = frozenset({"limit", "max", "top", "count", "size", "pagesize", "perpage", "maxresults", "topk", "k", "n"})
+_FILTERS = frozenset({
+    "filter", "filters", "type", "kind", "state", "status", "category", "sort", "order", "orderby", "sortby",
+    "archived", "active", "visibility", "include", "includeall", "includearchived", "includedeleted", "includehidden",
+    "severity",
+})  # fmt: skip
 _NAMES = frozenset({
     "name", "agent", "agentname", "agentid", "assistant", "helper", "worker", "assignee", "recipient", "to", "target",
     "member", "subagent", "started", "spawned", "id",
 })  # fmt: skip
-_VAIN = re.compile(
+_VAIN = AnyCase(
     r"\b(?:no|not|nor|none|nothing|never|cannot|can't|couldn't|could not|unable|fail(?:ed|s|ure)?|denied|refused|error|"
     r"sorry|unknown|impossible|without success|unsuccessful|blocked|missing|lack(?:s|ing)?|timed? ?out|don't|didn't|"
-    r"doesn't|won't|isn't)\b",
-    re.IGNORECASE,
+    r"doesn't|won't|isn't)\b"
 )
-_CONTENT_WITH = re.compile(
-    r"\bno (?:objections?|concerns?|comments?|changes?|remarks?|issues?|problems?)\b", re.IGNORECASE
+_CONTENT_WITH = AnyCase(
+    r"\bno (?:objections?|concerns?|comments?|changes?|remarks?|issues?|problems?)\b"
 )
 _NONE_LEFT = re.compile(
     r"(?:no (?:more |further )?(?:results|items|rows|matches|entries|records)\b.{0,40}|none|empty)\.?", re.IGNORECASE
 )
 _DURATION = r"\b\d+(?:[.,]\d+)?\s?(?:ms|µs|us|s|secs?|seconds?|minutes?|mins?)\b"
 _DURATIONS = re.compile(_DURATION)
-_LEFT = re.compile(
+_LEFT = AnyCase(
     _DURATION + r"\s*(?:left|remaining|to go|behind|until|ago|old|late)"
-    r"|(?:left|remaining|lag|eta|until|age)\b[\s:=\"]{1,4}" + _DURATION,
-    re.IGNORECASE,
-)
+    r"|(?:left|remaining|lag|eta|until|age)\b[\s:=\"]{1,4}" + _DURATION)
 """Durations that are what was asked for, not how long the answer took."""
 
 
@@ -139,7 +145,7 @@ def result(value: Json, seen: Callable[[str], object] | None = None) -> str:
 
     parsed = parsed_json(value)
     if isinstance(parsed, str) and len(parsed) < MAX_READING_CHARS and _DIGIT.search(parsed) and (
-        _DURATIONS.fullmatch(parsed.strip()) or _LEFT.search(parsed)
+        _DURATIONS.fullmatch(parsed.strip()) or _LEFT.found_in(parsed)
     ):
         return " ".join(parsed.split())  # A duration is what was asked for.
     return _canonical(parsed, _RESULT_NOISE, text_of, _CONTENT)
@@ -186,7 +192,7 @@ def kin(text: str) -> str:
 
 def vain(text: str) -> bool:
     """Whether what is said says that nothing came of it."""
-    return _VAIN.search(text[:400]) is not None and _CONTENT_WITH.search(text[:400]) is None
+    return _VAIN.found_in(text[:400]) and not _CONTENT_WITH.found_in(text[:400])
 
 
 def unnamed(arguments: Json) -> Json | None:
@@ -230,6 +236,21 @@ def nothing(value: Json, depth: int = 0) -> bool:
             isinstance(one, bool | int | float) or nothing(one, depth + 1) for one in value.values()
         )
     return False
+
+
+def narrowing(arguments: Json) -> frozenset[str] | None:
+    """What a call asks for, each of it a narrower thing; None where it may be another part of the same list."""
+    parsed = parsed_json(arguments)
+    if not isinstance(parsed, dict):
+        return None if parsed else frozenset()
+    found = set()
+    for key, one in parsed.items():
+        if _plain(str(key)) in _SIZES or one in ("", "*", "all", "any", None) or one == [] or one == {}:
+            continue
+        if _plain(str(key)) not in _FILTERS or isinstance(one, dict | list | float) or _DIGIT.search(str(one)):
+            return None
+        found.add(f"{key}={one}")
+    return frozenset(found)
 
 
 @lru_cache(maxsize=128)  # The last text is compared with each of a window.
@@ -339,7 +360,7 @@ def _masked_call(text: str, known: Container[str], loose: bool) -> str:
 
     text = _uncounted(text)
     if _dense(text):
-        text = _IDS.sub(id_of, _TIMES.sub(time_of, text))
+        text = _without_ids(_without_times(text, time_of), id_of)
     return text + rest
 
 
@@ -354,11 +375,11 @@ def _masked_result(text: str, seen: Callable[[str], object] | None) -> str:
         return match.group() if len(match.group()) in _DIGESTS else "<id>"
 
     whole, dense = text, _dense(text)
-    text = _uncounted(_TIMES.sub("<time>", text) if dense else text)
+    text = _uncounted(_without_times(text, "<time>") if dense else text)
     lower = text.lower()
     if "pid" in lower or "tid" in lower or "thread" in lower:
         text = _PROCESSES.sub(r"\1 #", text)
-    masked = _IDS.sub(id_of, text) if dense else text
+    masked = _without_ids(text, id_of) if dense else text
     if seen is not None and dense and "<id>" in masked and len(whole) <= MAX_VALUE_CHARS:
         seen(whole)
     return _DURATIONS.sub("<span>", masked) + rest
@@ -366,7 +387,20 @@ def _masked_result(text: str, seen: Callable[[str], object] | None) -> str:
 
 def _dense(text: str) -> bool:
     """Whether there may be an id or a time in it: a word that is long enough and has a digit, or as long as a UUID."""
-    return any(len(word) >= _SHORTEST and (len(word) >= _UUID or _DIGIT.search(word)) for word in text.split())
+    return any(map(_may_be_id, text.split()))
+
+
+def _may_be_id(word: str) -> bool:
+    return len(word) >= _SHORTEST and (len(word) >= _UUID or _DIGIT.search(word) is not None)
+
+
+def _without_ids(text: str, id_of: Callable[["re.Match[str]"], str]) -> str:
+    # No id has a blank in it, and most words of a page cannot be one.
+    return " ".join([_IDS.sub(id_of, word) if _may_be_id(word) else word for word in text.split(" ")])
+
+
+def _without_times(text: str, time_of: Callable[["re.Match[str]"], str] | str) -> str:
+    return _TIMES.sub(time_of, text) if ":" in text or _EPOCH.search(text) else text
 
 
 def _uncounted(text: str) -> str:

@@ -56,6 +56,8 @@ class LoopThresholds:
     retries_stop: int = 7
     """Where no times are known an error that passes by itself is tried again so often before it is a loop: five retries
     are usual."""
+    comes_up_stop: int = 20
+    """What was just set going (a machine that boots) is asked for so often, ten seconds apart, before it is a loop."""
     blind_stop: int = 20
     blind_chars: int = 24
     """Acts that move on and show nothing (a key pressed, a step, a throw), so often in a row: what they change shows
@@ -117,6 +119,11 @@ class ChatterThresholds:
     """Where more than this part of what is said is new by its words, it may go on so many times as long."""
     """Messages inside one group since one of it last did work. The first from one agent to another, and what is said
     after work of one's own, are no chatter."""
+    courtesies_warn: int = 5
+    courtesies_stop: int = 8
+    courtesies_part: float = 0.6
+    """So many messages in a row that only thank, agree or take leave, and three by each of
+    those who do; in less than the rest of them one sentence may say something else."""
     stale_stop_messages: int = 14
     stale_stop_part: float = 0.6
     """So many of those messages, and so great a part of them, are what one of them had said before, word by word."""
