@@ -12,6 +12,8 @@ from bulkhead.health.trips import Trip, trip_of
 from bulkhead.runtime.history import at_its_source
 from bulkhead.runtime.switching import EVERYBODY, HALTS
 
+from .pace import Endless
+
 MAX_LEFT_OUT = 64
 TOKENS = 6
 """Of a message's subject."""
@@ -90,6 +92,8 @@ class Aside:
 
 def _named(error: BaseException) -> str:
     """What kind of error it is, and where: its words may be those of a tenant's message, and belong into no fact."""
+    if isinstance(error, Endless):
+        return f"{type(error).__name__} in {error.where}"
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
+from bulkhead.health.evidence import Suspected
 from bulkhead.health.journal_waits import shown, step_of, wait_of
 from bulkhead.health.trips import Trip
 from bulkhead_contracts import limits
@@ -50,6 +51,18 @@ def refusal(trip: Trip) -> tuple[str, str, WaitRefused] | None:
         cycle=tuple(shown(one)[: limits.MAX_SUMMARY_CHARS] for one in cycle[: limits.MAX_TRIP_AGENTS]),
         reason=reason[: limits.MAX_REASON_CHARS], hint=HINT,
     )  # fmt: skip
+
+
+def as_refused(suspected: Suspected, subject: str, body: bytes) -> Suspected:
+    """A suspicion with the victim whose wait this message, which confirmed it, has refused: there is one, whatever is
+    known of the others by now."""
+    try:
+        wait_id = WaitRefused.model_validate_json(body).wait_id
+    except ValueError:
+        return suspected
+    place = (*subject.split(".")[-2:], wait_id)
+    wait = next((one for one in suspected.waits if wait_of(one.key) == place), None)
+    return suspected if wait is None else replace(suspected, victim=wait.waiter, refuse=wait.key)
 
 
 def words(cycle: Sequence[str]) -> str:

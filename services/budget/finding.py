@@ -1,8 +1,9 @@
 """Looks for single facts in the streams: what of a reservation, or of its settlement, is stored.
 
-In: a bus, a reservation. Out: its fact, whether it was settled, where a time begins.
+In: a bus, a reservation. Out: its fact, whether it was settled.
 """
 
+from bulkhead.bus.halving import last_before
 from bulkhead.bus.port import Bus, Stored
 from bulkhead.runtime import inbound, together
 from bulkhead.runtime.inbound import Unreadable
@@ -13,19 +14,6 @@ from .rebuild import JOURNAL, JOURNAL_INBOX, PAGE, SETTLED_INBOX
 
 CLOCKS_MS = 3_600_000
 """So far the clocks of a doer, of this service and of the broker may be apart when a fact is looked for by its time."""
-
-
-async def before(bus: Bus, stream: str, subject: str, unix_ms: int, end: int) -> int:
-    """The last sequence before which nothing of a subject was stored since a time, by halving. Raises BusError."""
-    low, high = 0, end
-    while low < high:
-        middle = (low + high) // 2
-        found = await bus.read(stream, subject, after=middle, limit=1)
-        if not found or found[0].time_unix_ms >= unix_ms:
-            high = middle
-        else:
-            low = found[0].sequence
-    return min(low, high)
 
 
 async def settled_before(
@@ -58,7 +46,8 @@ async def find_fact(
     found: list[tuple[int, Reserved]] = []
     book = together.subject(tenant)
     last = await bus.last(JOURNAL_INBOX, book)
-    first = await before(bus, JOURNAL_INBOX, book, since_unix_ms - CLOCKS_MS, last.sequence) if last is not None else 0
+    since = since_unix_ms - CLOCKS_MS
+    first = await last_before(bus, JOURNAL_INBOX, book, since, last.sequence) if last is not None else 0
     for subject, start in ((subjects.mesh("budget", JOURNAL, tenant, task), 0), (book, first)):
         after = start
         while page := await bus.read(JOURNAL_INBOX, subject, after=after, limit=PAGE):

@@ -6,7 +6,7 @@ asks again is judged by the ledger anew, so that lifting too much costs nothing 
 """
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import NamedTuple
 
 from bulkhead.bus.port import Bus, BusError
@@ -33,6 +33,7 @@ BY = "budget"
 TRIES = 5
 MAX_REMEMBERED = 10_000
 PAGE = 256
+DAY_MS = 24 * 3600 * 1000
 OWN = frozenset({"task", "step"})
 """Accounts that end with their task; the others' periods end, and begin anew."""
 
@@ -55,6 +56,8 @@ class Parking:
         self._bus, self._publisher, self._limits, self._clock = bus, publisher, limits, clock
         self._parks = parks
         self._known: OrderedDict[tuple[str, str], Park] = OrderedDict()
+        self._looked_on = -1
+        """The day on which all entries were looked at, since 1970."""
 
     def waits(self, head: Envelope) -> bool:
         """Whether the task that this is said for waits at its ceiling."""
@@ -115,7 +118,7 @@ class Parking:
         kind, _, name = target.partition("/")
         if kind == "task" and name:
             return int(await self.lift(tenant, name, why))
-        return sum([await self.lift(tenant, one, why) async for one in self._parked(tenant)])
+        return sum([await self.lift(tenant, one.name, why) for one in await self._parked(tenant)])
 
     async def look(self) -> None:
         """What nobody was there to lift: limits that a lagging reader did not see, a day that is over."""
@@ -133,16 +136,35 @@ class Parking:
             except BusError as error:
                 log.debug("parks_not_looked_at", reason=str(error))
                 return
+        if self._looked_on < now // DAY_MS:
+            try:
+                await self._look_at_others(now // DAY_MS)
+            except BusError as error:
+                log.debug("parks_not_looked_at", reason=str(error))
 
-    async def _parked(self, tenant: str) -> AsyncIterator[str]:
-        after = 0
+    async def _look_at_others(self, today: int) -> None:
+        """What a replica halted that is no more: once when this one begins, and once a day. Raises BusError.
+
+        A month is not over after a day: who is let go too soon is halted again by what it asks next.
+        """
+        for halt in await self._parked("*"):
+            if (halt.tenant, halt.name) in self._known:
+                continue
+            if halt.at_unix_ms // DAY_MS < today and reasons.passes(halt.reason):
+                await self.lift(halt.tenant, halt.name, "a new period has begun")
+                continue
+            await self._limits.newest(halt.tenant)
+            if self._limits.changed_since(halt.tenant, halt.at_unix_ms):
+                await self.lift(halt.tenant, halt.name, "the limits were changed")
+        self._looked_on = today
+
+    async def _parked(self, tenant: str) -> list[Halt]:
+        parked, after = list[Halt](), 0
         while page := await self._bus.read(subjects.CONTROL_STREAM, f"$KV.CONTROL.task.{tenant}.*", after=after,
                                            limit=PAGE):  # fmt: skip
-            for stored in page:
-                found = Halt.model_validate_json(stored.body)
-                if _is_parked(found):
-                    yield found.name
+            parked += [one for stored in page if _is_parked(one := Halt.model_validate_json(stored.body))]
             after = page[-1].sequence
+        return parked
 
     async def _stands(self, tenant: str, task: str) -> tuple[Halt | None, int]:
         found = await self._bus.last(subjects.CONTROL_STREAM, subjects.halt_key("task", tenant, task))

@@ -16,6 +16,9 @@ def amount(value: int, unit: Unit) -> str:
     return f"${dollars:,}.{digits}"
 
 
+_USED_UP, _UTC = " is used up", "(UTC)"
+
+
 def _who(ceiling: Ceiling | Level) -> str:
     kind, tenant, name = ceiling.scope.split(":", 2)
     match kind:
@@ -25,14 +28,14 @@ def _who(ceiling: Ceiling | Level) -> str:
             task, _, step = name.partition("/")
             return f"step {step} of task {task} (tenant {tenant})"
         case "day":
-            return f"tenant {tenant}'s day {name} (UTC)"
+            return f"tenant {tenant}'s day {name} {_UTC}"
         case "month":
-            return f"tenant {tenant}'s month {name} (UTC)"
+            return f"tenant {tenant}'s month {name} {_UTC}"
         case "mesh":
-            return f"the whole mesh on {name} (UTC)"
+            return f"the whole mesh on {name} {_UTC}"
         case _:
             of, _, day = name.rpartition(":")
-            return f"{kind} {of} of tenant {tenant} on {day} (UTC)"
+            return f"{kind} {of} of tenant {tenant} on {day} {_UTC}"
 
 
 def _remedy(ceiling: Ceiling) -> str:
@@ -97,7 +100,12 @@ def parked(ceiling: Ceiling, task: str) -> str:
     else:
         why = (f"limit {amount(ceiling.limit, unit)}, spent {amount(ceiling.spent, unit)}, and the next call may cost "
                f"up to {amount(ceiling.asked, unit)}")  # fmt: skip
-    return f"The budget of {_who(ceiling)} is used up: {why}. {_way_on(ceiling, task)}"
+    return f"The budget of {_who(ceiling)}{_USED_UP}: {why}. {_way_on(ceiling, task)}"
+
+
+def passes(reason: str) -> bool:
+    """Whether what `parked` said is of an account that begins anew with its day or month, not of the task's own."""
+    return _UTC in reason.partition(_USED_UP)[0]
 
 
 def _way_on(ceiling: Ceiling, task: str) -> str:

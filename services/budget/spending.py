@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
+from bulkhead.bus.halving import last_before
 from bulkhead.bus.port import Bus, BusError, BusUnavailable, Stored
 from bulkhead.runtime import inbound, together
 from bulkhead.runtime.edge import Received
@@ -20,7 +21,6 @@ from bulkhead_contracts.limits import MAX_SPEND_MESSAGES, MAX_TASK_DEADLINE_MS, 
 from bulkhead_contracts.result import Failure
 
 from . import core
-from .finding import before
 from .rebuild import JOURNAL, JOURNAL_INBOX, SETTLED_INBOX
 
 log = Log("budget.spending")
@@ -204,7 +204,7 @@ class SpendBook:
     async def _read(self, tally: Tally, stream: str, subject: str, since_unix_ms: int, by: str) -> None:
         newest = await self._bus.last(stream, subject)
         end, empty = newest.sequence if newest is not None else 0, 0
-        after = await before(self._bus, stream, subject, since_unix_ms - SLACK_MS, end)
+        after = await last_before(self._bus, stream, subject, since_unix_ms - SLACK_MS, end)
         while after < end:
             page = await self._bus.read(stream, subject, after=after, limit=PAGE)
             if not page and (empty := empty + 1) > TAIL_READS:

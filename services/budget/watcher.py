@@ -24,6 +24,7 @@ from bulkhead_contracts.control import Halt
 
 from . import breaking, facts
 from .aside import Aside, identity
+from .pace import Pace
 from .port import Fenced, RedisFailure, Store
 from .scopes import task_scope
 from .tripping import Owner
@@ -34,8 +35,6 @@ log = Log("budget.watcher")
 ROLE, MARK = "watcher", "watcher-mark"
 LEASE_MS = 3_000
 PAGE = 256
-BREATH = 32
-"""After so many messages admissions come first."""
 RANGE = 4_000
 """So many messages before the mark are folded again in order; of older tasks that lived, each is read by itself."""
 AT_ONCE = 64
@@ -70,7 +69,7 @@ class Watcher:
         self._bus, self._publisher, self._store, self._clock, self._halt = bus, publisher, store, clock, halt
         self._holder, self._interval_s, self._halts, self._thresholds = holder, interval_s, halts, thresholds
         self._message_key, self._lost = message_key, lost
-        self._owner = Owner(bus, message_key)
+        self._owner, self._pace = Owner(bus, message_key), Pace(clock)
         self._task: asyncio.Task[None] | None = None
         self._last: Stored | None = None
         self._marked = 0
@@ -153,8 +152,7 @@ class Watcher:
             some = names[first : first + AT_ONCE]
             past = await asyncio.gather(*(self._past(one, start, old[one]) for one in some))
             for name, found in zip(some, past, strict=True):
-                for stored in found:
-                    self.fold.replay(stored)
+                await self._pace.each(found, self.fold.replay)
                 if found:
                     old[name] = Lived(old[name].first, len(found), found[-1].sequence)
         self.fold.lives(old, mark.read)
@@ -192,15 +190,15 @@ class Watcher:
                 if not page or page[0].sequence != self._last.sequence or identity(page[0]) != identity(self._last):
                     raise Renumbered
                 page = page[1:]
-            for at, stored in enumerate(page, 1):
-                self.fold.take(stored)
-                self._last = stored
-                if at % BREATH == 0:
-                    await asyncio.sleep(0)
+            await self._pace.each(page, self._take)
             if len(page) < PAGE - 1:
                 break
         self.caught_up = True
         self.fold.pass_time(self._clock() - JOURNAL_LAG_MS)
+
+    def _take(self, stored: Stored) -> None:
+        self.fold.take(stored)
+        self._last = stored
 
     async def _confirm(self) -> None:
         """A suspicion is judged when all that was said before it is read; see Watching. Raises BusError."""

@@ -8,11 +8,12 @@ where the reading stood, and which tasks lived; their own messages make their st
 import json
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from bulkhead.bus import wire
 from bulkhead.bus.port import Stored
-from bulkhead.health.events import Ended, Opened
+from bulkhead.health.events import Ended, Opened, Served
 from bulkhead.health.evidence import Suspected
 from bulkhead.health.journal import PLANNING, Journal, speaks
 from bulkhead.health.talkers import Row, Talkers
@@ -20,6 +21,7 @@ from bulkhead.health.thresholds import DEFAULT, Thresholds
 from bulkhead.health.trips import Trip
 from bulkhead.health.watch import Watch
 from bulkhead.runtime.history import at_its_source
+from bulkhead_contracts import envelope
 from bulkhead_contracts.agent import WaitRefused
 from bulkhead_contracts.budget import Tripped
 from bulkhead_contracts.control import BreakerReset
@@ -106,6 +108,7 @@ class Watching:
         self._asked: set[str] = set()
         self._read: dict[str, int] = {}
         self._last: Stored | None = None
+        self._since = 0, ""
 
     def take(self, stored: Stored) -> None:
         """Fold one message of the journal. Known ones change nothing, also when the journal was made again."""
@@ -145,7 +148,7 @@ class Watching:
             self._is_told(stored.body)
             return
         if kind == WaitRefused.TYPE:
-            self._is_refused(stored.body)
+            self._is_refused(stored)
         if kind == BreakerReset.TYPE and stored.subject.split(".")[1] in MAY_SWITCH:
             self._is_reset(stored.body)
         for event in self._reader.read(stored.subject, stored.headers, stored.body, stored.time_unix_ms):
@@ -155,11 +158,27 @@ class Watching:
                     self._living.setdefault(event.lineage, [first, count, stored.sequence])
             elif isinstance(event, Ended):
                 self._living.pop(event.lineage, None)
+            if isinstance(event, Served):
+                event = self._as_it_ended(event, stored)
             for found in self.watch.take(event):
                 if isinstance(found, Suspected):
                     self._suspects(found)
                 else:
                     self._trips(found)
+
+    def _as_it_ended(self, event: Served, stored: Stored) -> Served:
+        """In a journal that was made again every call that ever failed failed just now: one that ended before breakers
+        count has the time that its author tells."""
+        since = self.watch.circuits.from_unix_ms
+        if since != self._since[0]:
+            self._since = since, wire.rfc3339(since)
+        # Texts are compared first: this is asked of every call.
+        if event.time_unix_ms < since or not "" < stored.headers.get("ce-time", "") < self._since[1]:
+            return event
+        try:
+            return replace(event, time_unix_ms=min(event.time_unix_ms, envelope.parse(stored.headers).time_unix_ms))
+        except envelope.EnvelopeError:
+            return event
 
     def _count(self, lineage: str, sequence: int) -> None:
         lived = self._living.get(lineage)
@@ -202,11 +221,12 @@ class Watching:
         self._suspected.pop(name, None)
         self._asked.discard(name)
 
-    def _is_refused(self, body: bytes) -> None:
-        """Another replica has confirmed it; its fact may be lacking still."""
-        suspected = self._suspected.get(_trip_of(body))
+    def _is_refused(self, stored: Stored) -> None:
+        """Another replica has confirmed it, and chosen by what it knew then; its fact may be lacking still."""
+        suspected = self._suspected.get(_trip_of(stored.body))
         if suspected is not None:
-            self._trips(breaking.told(self.watch.deadlock(suspected)))
+            refused = breaking.as_refused(suspected, stored.subject, stored.body)
+            self._trips(breaking.told(self.watch.deadlock(refused)))
 
     def _is_reset(self, body: bytes) -> None:
         """In its place in the stream, so that every replica knows of it there; who leads reads the entry besides."""

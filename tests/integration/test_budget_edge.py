@@ -445,7 +445,7 @@ async def test_a_replica_that_died_while_it_rebuilt_holds_nobody_up_for_long(wor
     edge.keeper.lose("asked by the test")
     began = time.monotonic()
     await world.ready()
-    assert time.monotonic() - began < 8, "admissions waited for the lock of a dead replica"
+    assert time.monotonic() - began < 20, "admissions waited for the lock of a dead replica"
 
 
 async def test_a_rebuild_that_takes_longer_than_its_lock_is_not_lost(

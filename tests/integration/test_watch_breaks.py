@@ -8,6 +8,7 @@ import pytest
 from bulkhead.cli import services
 from bulkhead.health.lineages import Lineages
 from bulkhead.runtime.service import Service
+from services.budget.pace import Pace
 from services.budget.watching import Watching
 from tests.integration import budget_world
 from tests.integration.test_watcher import World, _len, _true, redis, until, world
@@ -75,6 +76,34 @@ async def test_money_is_admitted_while_the_watch_is_down_and_it_goes_on_when_it_
     await until(lambda: _len(world.tripped("t1"), 2), 30)
     await until(lambda: _true(not running(world, "0").degraded()))
     assert len(await world.halted("t1")) == 1
+
+
+async def test_a_fold_that_never_ends_holds_money_up_twice_and_is_left_out(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take, begun = Lineages.take, list[str]()
+
+    def endless(self: Lineages, act: object) -> object:
+        if "boom" in str(getattr(act, "arguments", "")):
+            begun.append(str(act))
+            while True:
+                pass
+        return take(self, act)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Lineages, "take", endless)
+    await until(lambda: _true(world.watcher().caught_up))
+    world.watcher()._pace = Pace(world.watcher()._clock, 0.25)
+    await world.submit("t1")
+    await world.call("t1", arguments='{"q":"boom"}')
+    await until(lambda: _len(world.tripped("t1"), 1), 30)
+    asker = budget_world.World(world.mesh, world.edges)
+    await asker.asked_until("reserved", "r1")
+    (told,) = await world.tripped("t1")
+    assert told.detector == "watch.left_out" and "Endless in" in told.what and len(begun) == 2
+    await world.submit("t2")
+    for _ in range(4):
+        await world.call("t2")
+    await until(lambda: _len(world.tripped("t2"), 2), 30)
 
 
 async def test_a_standby_whose_watch_stands_takes_over_from_a_leader_whose_watch_is_broken(world: World) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from bulkhead.bus.clock import StandingClock
 from bulkhead.bus.port import Stored
 from bulkhead.health.thresholds import DEFAULT
 from bulkhead.runtime.context import Context
@@ -25,7 +26,7 @@ from services.budget.app import build
 from services.budget.effects import Budget
 from services.budget.port import Fenced
 from services.budget.settings import Settings
-from services.budget.watcher import LEASE_MS, MARK, Watcher
+from services.budget.watcher import MARK, Watcher
 from services.budget.watching import Lived, Mark, Watching
 
 TENANT = "acme"
@@ -125,7 +126,8 @@ async def world(redis: RedisServer, request: pytest.FixtureRequest) -> AsyncIter
         edges[context.instance] = build(context, settings)
         return edges[context.instance]
 
-    async with MemoryMesh({"budget": make}) as mesh:
+    # Pauses tell patience from loops, also those of a busy machine: here there are none.
+    async with MemoryMesh({"budget": make}, clock=StandingClock()) as mesh:
         world = World(mesh, edges)
         await until(lambda: _true(world.watcher().caught_up))
         yield world
@@ -251,13 +253,11 @@ async def test_a_killed_leader_loses_nothing_and_nothing_is_told_twice(world: Wo
     await world.folded(leader)
     world.mesh.kill("budget", leader)
     await world.watcher(leader).stop()
-    killed = time.monotonic()
 
     async def told() -> bool:
         return [one.level for one in await world.tripped("t1")] == ["warn", "stop"]
 
     await until(told)
-    assert time.monotonic() - killed < LEASE_MS / 1000 + 2
     assert len(await world.halted("t1")) == 1 and world.watcher(standby).leads
     # One that begins now folds it all again and has nothing to tell.
     await world.mesh.start("budget", "2")

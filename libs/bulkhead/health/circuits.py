@@ -28,13 +28,24 @@ Key = tuple[str, str, str]
 
 
 class Shown:
-    """The newest calls of a breaker, when, which and for whom: all, and those that failed or were slow."""
+    """Calls of a breaker, all or those that failed or were slow: when and which the newest were, and for whom and when
+    each person's last one was made."""
 
-    __slots__ = ("calls", "faults")
+    __slots__ = ("calls", "people")
 
     def __init__(self) -> None:
-        self.calls: deque[tuple[int, str, str]] = deque(maxlen=MAX_EVIDENCE)
-        self.faults: deque[tuple[int, str, str]] = deque(maxlen=MAX_EVIDENCE)
+        self.calls: deque[tuple[int, str]] = deque(maxlen=MAX_EVIDENCE)
+        self.people: OrderedDict[str, int] = OrderedDict()
+
+    def add(self, event: Served) -> None:
+        """One more."""
+        self.calls.append((event.time_unix_ms, event.id))
+        if event.actor:
+            # Not only of the newest calls: who made many of them before another's last ones has tripped it, too.
+            self.people[event.actor] = event.time_unix_ms
+            self.people.move_to_end(event.actor)
+            if len(self.people) > MAX_ACTORS:
+                self.people.popitem(last=False)
 
 
 class Circuits:
@@ -49,7 +60,8 @@ class Circuits:
         self._patient = replace(named, min_calls=AGENT_MIN_CALLS, error_rate=AGENT_ERROR_RATE)
         self.found: OrderedDict[Key, Breaker] = OrderedDict()
         self.changed: dict[Key, Breaker] = {}
-        self._shown: dict[Key, Shown] = {}
+        self._shown: dict[Key, tuple[Shown, Shown]] = {}
+        """All calls, and the faults."""
         self._opened_by: dict[Key, tuple[str, ...]] = {}
         self._opened_for: dict[Key, tuple[str, ...]] = {}
         self.talkers = Talkers(self._patient)
@@ -117,23 +129,22 @@ class Circuits:
             if phase == "open":
                 breaker, _ = step(breaker, Asked(breaker.until_unix_ms), named)
             call = replace(call, trial=True)
-        shown = self._shown.get(key) or self._shown.setdefault(key, Shown())
+        calls, faults = self._shown.get(key) or self._shown.setdefault(key, (Shown(), Shown()))
         if call.trial if phase != "closed" else began >= breaker.since_unix_ms:
-            seen = (call.at_unix_ms, event.id, event.actor)
-            shown.calls.append(seen)
+            calls.add(event)
             if call.failed or call.latency_ms >= named.slow_ms:
-                shown.faults.append(seen)
+                faults.add(event)
         breaker, answer = step(breaker, call, named)
         self._keep(key, breaker)
         if breaker.phase != phase or isinstance(answer, Changed):
             self.changed[key] = breaker
         if not isinstance(answer, Changed) or answer.phase != "open":
             return None
-        since = call.at_unix_ms - named.window_ms
-        shows = [one for one in (shown.calls if answer.flooded else shown.faults) if one[0] > since]
+        since, shown = call.at_unix_ms - named.window_ms, calls if answer.flooded else faults
         before = self._opened_for.get(key, ()) if phase != "closed" else ()
-        self._opened_by[key] = tuple(name for _, name, _ in shows)
-        self._opened_for[key] = tuple(dict.fromkeys([*before, *(who for *_, who in shows if who)]))[:MAX_ACTORS]
+        self._opened_by[key] = tuple(name for at, name in shown.calls if at > since)
+        people = (who for who, at in shown.people.items() if at > since)
+        self._opened_for[key] = tuple(dict.fromkeys([*before, *people]))[:MAX_ACTORS]
         del self._shown[key]
         return breaker
 

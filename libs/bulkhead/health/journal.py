@@ -17,6 +17,7 @@ from functools import lru_cache
 from pydantic_core import from_json
 
 from bulkhead.health import journal_waits
+from bulkhead.health.bounds import within
 from bulkhead.health.events import Act, Closed, Ended, Event, Opened, Outstanding, Served
 from bulkhead_contracts import budget, catalog, model, peer, plan, retrieval, step, subjects, task, tool, verdict
 from bulkhead_contracts.control import BreakerReset, CallDeferred, Switched
@@ -77,7 +78,7 @@ class Journal:
             return []
         try:
             found = from_json(body)
-            if not isinstance(found, dict):
+            if not isinstance(found, dict) or not within(found):
                 raise ValueError("no message of the mesh")
             message = _Message(parts[2], parts[4], f"{parts[4]}/{parts[5]}", kind, parts[1],
                                _header(headers, "ce-id"), time_unix_ms, found, _header(headers, "ce-actor"))

@@ -5,7 +5,8 @@ one party whatever attempt of it runs, a resource is another: it is held up by w
 
 | message                           | edge                                                                            |
 | --------------------------------- | ------------------------------------------------------------------------------- |
-| plan adopted                      | a step waits for all of its inputs, until it is assigned; nobody can refuse that |
+| plan adopted                      | a step waits for all of its inputs, until it is assigned or another plan is     |
+|                                   | adopted; nobody can refuse that                                                 |
 | AnswerRequested of a worker       | the step waits for those whom it asks, all or any                               |
 | AnswerGiven, by whomever          | of those one has answered, or never will                                        |
 | LeaseRequested, LeaseQueued       | the step waits for the resource                                                 |
@@ -57,10 +58,13 @@ def shown(party: str) -> str:
 
 @dataclass(slots=True)
 class _Asks:
-    """Of one lineage: what is open, with its step and attempt, and the last attempt of each step that is over."""
+    """Of one lineage: what is open, with its step and attempt, and the last attempt of each step that is over; the
+    newest plan, and the waits that it made."""
 
     open: OrderedDict[str, tuple[str, Attempt]] = field(default_factory=OrderedDict)
     over: dict[str, Attempt] = field(default_factory=dict)
+    plan: int = 0
+    planned: dict[str, None] = field(default_factory=dict)
 
 
 class Waits:
@@ -76,14 +80,22 @@ class Waits:
     # Plans and attempts
 
     def planned(self, message: "_Message") -> Iterator[Event]:
-        """A plan runs: its steps wait for their inputs."""
+        """A plan runs: its steps wait for their inputs, and nobody any more for those of the plan before."""
         adopted = message.body if message.kind == plan.PlanAdopted.TYPE else message.body.get("adopted")
         found = adopted.get("plan") if isinstance(adopted, dict) else None
         if not isinstance(found, dict):
             return
+        mine, version = self._of(message.lineage), int(found["version"])
+        if version < mine.plan:
+            return
+        if version > mine.plan:
+            for key in mine.planned:
+                yield self._closed(message, key)
+            mine.plan, mine.planned = version, {}
         for one in found.get("steps", ()):
             if one.get("inputs"):
-                key = f"plan/{message.lineage}/{found['version']}/{one['id']}"
+                key = f"plan/{message.lineage}/{version}/{one['id']}"
+                mine.planned[key] = None
                 inputs = tuple(step_name(message.lineage, name) for name in one["inputs"])
                 yield WaitOpened(key, message.lineage, step_name(message.lineage, one["id"]), inputs, "all",
                                  message.time_unix_ms, message.tenant, True, message.id)  # fmt: skip

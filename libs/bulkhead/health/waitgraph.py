@@ -27,6 +27,8 @@ MAX_WAITS_PER_TASK = 1_024
 MAX_CLOSED_PER_TASK = 4_096
 """Ids of closed waits that are remembered while their task lives: a repeated opening must not open them again."""
 MAX_ENDED_TASKS = 100_000
+MAX_TASKS = 200_000
+"""That have waits, or had; beyond it the oldest is forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ class WaitGraph:
         self._rank: dict[str, int] = {}
         self._witness: dict[str, str] = {}
         self._low = self._high = 0
-        self._tasks: dict[str, _Task] = {}
+        self._tasks: OrderedDict[str, _Task] = OrderedDict()
         self._ended: OrderedDict[str, None] = OrderedDict()
         self._told: dict[str, Suspected] = {}
 
@@ -108,7 +110,8 @@ class WaitGraph:
         owner.waits.add(wait.key)
         self._link(wait)
         if wait.waiter in self.stuck:
-            return self._suspect([wait.waiter])
+            # A wait that is met stands in nobody's way, and of a circle that is told one suspicion is enough.
+            return self._suspect([wait.waiter]) if self._unmet(wait) and not self._is_told(wait.waiter) else []
         if self._fits(wait):
             return []
         self._settle(wait.waiter)
@@ -127,7 +130,7 @@ class WaitGraph:
             owner.remember(key)
         if wait is None:
             return []
-        frozen = wait.waiter in self.stuck
+        frozen = self._unmet(wait)
         self._unlink(wait)
         return self._thaw() if frozen else []
 
@@ -138,12 +141,12 @@ class WaitGraph:
             return []
         if wait.mode == "any" or len(wait.targets) == 1:
             return self.close(key)
-        frozen = wait.waiter in self.stuck
+        frozen, unmet = wait.waiter in self.stuck, self._unmet(wait)
         self._unlink(wait)
         self._link(replace(wait, targets=tuple(one for one in wait.targets if one != target)))
         if frozen:
             self.stuck.add(wait.waiter)
-        return self._thaw() if frozen else []
+        return self._thaw() if unmet else []
 
     def lose(self, key: str, target: str) -> list[Suspected]:
         """One target will never answer: it counts for nothing, so an `any` wait has fewer ways out."""
@@ -169,17 +172,32 @@ class WaitGraph:
         self._ended[task] = None
         while len(self._ended) > MAX_ENDED_TASKS:
             self._ended.popitem(last=False)
+        return self._drop(task)
+
+    def _drop(self, task: str) -> list[Suspected]:
         owner = self._tasks.pop(task, None)
         if owner is None:
             return []
         frozen = False
         for key in list(owner.waits):
             wait = self.waits[key]
-            frozen |= wait.waiter in self.stuck
+            frozen |= self._unmet(wait)
             self._unlink(wait)
         for name in owner.parties:
             self.parties.pop(name, None)
         return self._thaw() if frozen else []
+
+    def _unmet(self, wait: Wait) -> bool:
+        """Whether a wait is what holds its waiter up, as far as is known; any other may come and go."""
+        if wait.waiter not in self.stuck:
+            return False
+        held = (one in self.stuck for one in wait.targets)
+        return any(held) if wait.mode == "all" else all(held)
+
+    def _is_told(self, name: str) -> bool:
+        """Whether its edge is one of those that close a circle that was told and stands: whatever it closes besides is
+        of that circle."""
+        return any(name in one.closers and self.holds(one) for one in self._told.values())
 
     # What is asked
 
@@ -203,6 +221,9 @@ class WaitGraph:
         found = self._tasks.get(task)
         if found is None:
             found = self._tasks[task] = _Task()
+            if len(self._tasks) > MAX_TASKS:
+                # Who names tasks that never were would be remembered for ever: nobody tells their end.
+                self._drop(next(iter(self._tasks)))
         return found
 
     def _link(self, wait: Wait) -> None:

@@ -21,6 +21,10 @@ from bulkhead.health.waitgraph import Wait, WaitGraph
 MAX_ENDED = 200_000
 MAX_ACTS = 100_000
 """Ids of acts, and of calls that ended, that are remembered: who delivers at least once tells some of them twice."""
+MAX_HELD_ACTS = 500_000
+"""Acts held in the windows of all lineages: of tasks whose end nobody tells there may be any number. Beyond it those
+that were silent longest are forgotten. A lineage itself takes as much as a few acts."""
+_LINEAGE_ACTS = 4
 
 
 class Watch:
@@ -39,6 +43,11 @@ class Watch:
         self._acts: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._served: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._tenants: dict[str, str] = {}
+        self._held: OrderedDict[str, int] = OrderedDict()
+        self._held_acts = 0
+        self.forgotten = 0
+        """How many lineages went on after they had been forgotten."""
+        self._gone: OrderedDict[str, None] = OrderedDict()
 
     def ended(self, lineage: str) -> bool:
         """Whether a lineage is known to be over."""
@@ -60,6 +69,7 @@ class Watch:
                 talk = self.chatter.take(event)
                 found += talk
                 found += [one for trip in talk for one in self.circuits.talked(trip, event.actor)]
+                self._hold(event.lineage)
             case Served():
                 found += self.circuits.take(event)
             case WaitOpened():
@@ -117,6 +127,23 @@ class Watch:
             self.graph.lasts(event.id, event.until_unix_ms)
         return found
 
+    def _hold(self, lineage: str) -> None:
+        """Count an act that is held from now on, and forget what was silent longest where it is one too many."""
+        before = self._held.pop(lineage, 0)
+        if not before and lineage in self._gone:
+            del self._gone[lineage]
+            self.forgotten += 1
+        held = self._held[lineage] = _LINEAGE_ACTS + self.loops.held(lineage)
+        self._held_acts += held - before
+        while self._held_acts > MAX_HELD_ACTS and len(self._held) > 1:
+            name, acts = self._held.popitem(last=False)
+            self._held_acts -= acts
+            self.loops.end(name)
+            self.chatter.end(name)
+            self._gone[name] = None
+            if len(self._gone) > MAX_ENDED:
+                self._gone.popitem(last=False)
+
     def _end(self, event: Ended) -> list[Suspected]:
         name = event.lineage
         self._ended[name] = None
@@ -124,6 +151,7 @@ class Watch:
             self._ended.popitem(last=False)
         self.loops.end(name)
         self.chatter.end(name)
+        self._held_acts -= self._held.pop(name, 0)
         self.stalls.take(event)
         self._tenants.pop(name, None)
         return self.graph.end_task(name)

@@ -247,6 +247,23 @@ def test_what_a_plan_builds_on_is_an_edge_that_cannot_be_refused(mesh):
     assert breaking.refusal(trip)[2].step_id == "a", "neither c, which has spent nothing, nor the resource"
 
 
+def plans(mesh: Inboxes, version: int, **inputs: tuple[str, ...]) -> None:
+    steps = tuple(PlanStep(id=name, title="", instruction="x", inputs=needed) for name, needed in inputs.items())
+    mesh.say("planner", "gateway", PlanAdopted(plan=Plan(version=version, steps=steps)))
+
+
+@pytest.mark.parametrize("newest_first", [False, True])
+def test_a_plan_that_was_made_anew_waits_for_what_it_builds_on_and_not_for_what_the_old_one_did(mesh, newest_first):
+    old, new = {"a": (), "b": ("a",)}, {"b": (), "a": ("b",)}
+    for version, steps in sorted(((1, old), (2, new)), reverse=newest_first):
+        plans(mesh, version, **steps)
+    asks(mesh, "b", "x")
+    assert mesh.read_all() == [] and not mesh.watching.watch.graph.stuck
+    asks(mesh, "x", "a", ask="q")
+    [trip] = mesh.read_all()
+    assert breaking.refusal(trip)[2].step_id in ("b", "x"), "a waits for b, which waits for x, which asks a"
+
+
 def test_two_cycles_through_one_step_are_broken_one_after_the_other(mesh):
     crossed(mesh)
     has(mesh, "t3", "x:1", "c1")
@@ -270,6 +287,30 @@ def test_a_standby_that_sees_the_refusal_tells_the_fact_that_is_lacking(mesh):
     standby.said = mesh.said
     mesh.say("budget", "worker", breaking.refusal(trip)[2], trip.lineage.partition("/")[2])
     assert [one.id for one in {one.id: one for one in standby.read_all()}.values()] == [trip.id]
+
+
+def test_a_standby_tells_of_the_victim_that_was_refused_and_refuses_nobody_else(mesh):
+    """When the circle closed, another one had spent least; who confirmed it knew better."""
+    crossed(mesh)
+    spends(mesh, "t1", 900)
+    spends(mesh, "t2", 100)
+    standby = Inboxes()
+    standby.said = mesh.said
+    for inbox in ("worker", "planner"):
+        while standby.lags(inbox):
+            standby.copy(inbox)
+            if inbox == "worker" and standby.read[inbox] == 2:
+                while standby.lags("planner"):
+                    standby.copy("planner")
+    [trip] = {one.id: one for one in mesh.read_all()}.values()
+    refused = breaking.refusal(trip)
+    assert refused[1] == "t2" and [one.victim for one in standby.watching._suspected.values()] == ["demo/t1/s"]
+    mesh.say("budget", "worker", refused[2], "t2")
+    standby.copy("worker")
+    [told] = standby.watching.tell(NOW)
+    again = breaking.refusal(told)
+    assert told.id == trip.id and again[:2] == refused[:2] and again[2].wait_id == refused[2].wait_id
+    assert "The wait of t2/s was refused" in told.what
 
 
 def test_a_mark_keeps_how_far_the_inboxes_were_read(mesh):

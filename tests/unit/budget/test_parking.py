@@ -16,6 +16,7 @@ from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.limits import MAX_COST_USD_MICROS, MAX_TOP_UPS
 from bulkhead_contracts.result import Failure
 from bulkhead_contracts.task import RequesterClaim
+from services.budget import reasons
 from services.budget.core import NO_LIMIT, Ceiling, Ledger
 from services.budget.limiting import LimitBook
 from services.budget.memory import MemoryStore
@@ -172,6 +173,42 @@ async def test_a_new_day_lets_it_go_on_and_the_end_of_a_task_does_not(world: Wor
         await parking.look()
         assert (await world.stands()).active is not lets_go
     assert not parking._known
+
+
+async def test_who_halted_it_may_be_killed_and_a_new_day_lets_it_go_on_all_the_same(world: World) -> None:
+    one, other = world.parkings
+    await one.park(TENANT, TASK, DAY)
+    world.parkings = [other]  # The first one is no more.
+    await other.look()
+    assert (await world.stands()).active, "the day is not over"
+    world.now += 86_400_000
+    await other.look()
+    assert not (await world.stands()).active
+    await other.park(TENANT, TASK, OWN)
+    begun = Parking(world.bus, world.publisher, world.books[0], lambda: world.now, parks=True)
+    world.now += 86_400_000
+    await begun.look()
+    assert (await world.stands()).active, "no day changes its own ceiling"
+
+
+@pytest.mark.parametrize(("scope", "passes"), [
+    ("task:demo:t1", False), ("step:demo:t1/s1", False), ("day:demo:2026-11-21", True), ("month:demo:2026-11", True),
+    ("mesh:-:2026-11-21", True), ("agent:demo:worker.step:2026-11-21", True), ("user:demo:ann (UTC):2026-11-21", True),
+    ("task:demo:UTC", False),
+])  # fmt: skip
+def test_the_reason_tells_whether_a_new_day_may_change_it(scope: str, passes: bool) -> None:
+    assert reasons.passes(reasons.parked(DAY._replace(scope=scope), TASK)) is passes
+
+
+async def test_who_halted_it_may_be_killed_before_it_sees_that_the_limits_were_changed(world: World) -> None:
+    one, other = world.parkings
+    world.broker.behind = world.broker.stream(subjects.inbox_stream("journal")).last_sequence
+    await world.books[1].answer(wish("w", "day", 500))
+    await one.park(TENANT, TASK, DAY)
+    assert (await world.stands()).active
+    world.broker.behind = None
+    await other.look()
+    assert not (await world.stands()).active
 
 
 async def test_what_a_person_halted_is_neither_overwritten_nor_let_go(world: World) -> None:

@@ -1,5 +1,6 @@
 """Breakers reset by a tenant's people: who may, what is told, and what every replica's fold makes of it."""
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -177,6 +178,17 @@ def test_for_whom_it_opened_stands_in_its_entry_also_after_another_took_over() -
     later.take(Served("o", "acme/t2", "s1/1", "acme", "tool", "http_get", True, 5, due + 19, actor="bob"))
     again = entry_of(TOOL, later.circuits.found[TOOL], later.circuits.evidence(TOOL), later.circuits.actors(TOOL))
     assert again.phase == "open" and set(again.actors) == {"ada", "eve", "bob"}
+
+
+def test_who_made_many_of_the_calls_that_opened_it_is_known_although_others_made_the_last_ones() -> None:
+    circuits, at = Watching(DEFAULT).watch.circuits, itertools.count(NOW)
+    for who, failed, times in (("eve", False, 30), ("mallory", True, 20), ("eve", False, 15), ("ada", True, 40)):
+        for _ in range(times):
+            number = next(at)
+            circuits.take(Served(f"m{number}", "acme/t1", "s1/1", "acme", "tool", "http_get", failed, 5, number,
+                                 actor=who))  # fmt: skip
+    assert circuits.found[TOOL].phase == "open" and set(circuits.actors(TOOL)) == {"mallory", "ada"}
+    assert len(circuits.evidence(TOOL)) == 16
 
 
 def test_who_only_had_calls_under_way_did_not_open_it_again() -> None:

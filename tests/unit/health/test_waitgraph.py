@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -266,3 +267,39 @@ def test_a_task_cannot_fill_the_graph() -> None:
         graph.open(Wait(str(number), "a", (f"n{number}",), task="t"))
     graph.open(Wait("wide", "b", tuple(f"m{number}" for number in range(1_000)), task="u"))
     assert len(graph.waits) == 1_024 and graph.refused == 5_000 - 1_024 + 1
+
+
+def test_what_stuck_parties_wait_for_besides_costs_no_look_at_the_whole_circle(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, size = WaitGraph(), 50
+    ring = [Wait(f"w{at}", f"p{at}", (f"p{(at + 1) % size}",), task="t") for at in range(size)]
+    found = [one for wait in ring for one in graph.open(wait)]
+    assert len(found) == 1 and len(graph.stuck) == size
+
+    def looks(*_: object) -> list[object]:
+        raise AssertionError("all of the circle was looked at")
+
+    monkeypatch.setattr(WaitGraph, "_thaw", looks)
+    monkeypatch.setattr(WaitGraph, "_suspect", looks)
+    for at in range(size):
+        free = Wait(f"free{at}", f"p{at}", ("nobody", "else"), mode="any", task=f"t{at}")
+        assert not graph.open(free) and not graph.open(Wait(f"two{at}", f"p{at}", (f"p{(at + 9) % size}",), task="t"))
+        assert not graph.answer(free.key, "else") and graph.holds(found[0])
+    many = Wait("many", "p1", ("x", "y"), task="t1")
+    assert not graph.open(many) and not graph.answer("many", "x") and not graph.end_task("t1")
+    monkeypatch.undo()
+    assert len(graph.stuck) == size
+    for at in range(size):
+        graph.close(f"two{at}")
+    assert graph.holds(found[0]) and not graph.close("w3") and not graph.stuck
+
+
+def test_tasks_whose_end_nobody_tells_are_forgotten_and_the_others_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bulkhead.health.waitgraph.MAX_TASKS", 3)
+    graph = WaitGraph()
+    for number in range(100):
+        graph.open(Wait(f"w{number}", f"p{number}", ("x",), task=f"phantom{number}"))
+        graph.close(f"unknown{number}", task=f"late{number}")
+    assert len(graph._tasks) == 3 and len(graph.waits) <= 3 and len(graph._rank) <= 4
+    graph.open(Wait("a", "a", ("b",), task="t1"))
+    [found] = graph.open(Wait("b", "b", ("a",), task="t2"))
+    assert graph.holds(found)

@@ -1,0 +1,82 @@
+"""How long the watch may keep the event loop, which it shares with admissions, to itself.
+
+In: messages, and a fold that takes one. Out: all of them folded, in slices, between which whoever else is ready goes
+first; `Endless`, raised inside the fold, where one takes longer than any should: it is to blame (see `aside`). The
+watchdog is a timer of processor time, so that a loaded machine makes nothing endless; its signal ends a regular
+expression that backtracks for ever, too. Signals come to the main thread, in which services run; in another one there
+is no watchdog.
+"""
+
+import asyncio
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from bulkhead.bus.port import Stored
+
+SLICE_MS = 5
+"""So long it folds before others go first."""
+BREATH = 32
+"""And so many messages at most: also where the clock stands still."""
+LONGEST_S = 1.0
+"""Processor time of one slice: a hundred times what the dearest message takes that keeps to the contracts."""
+_watched = False
+"""Whether a slice is being folded: a signal that comes later hits nobody."""
+
+
+class Endless(Exception):
+    """The fold of one message took longer than it may. where: what it was doing then."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__(f"folding one message took longer than any may, in {where}")
+        self.where = where
+
+
+class Pace:
+    """Of one watch. clock: milliseconds."""
+
+    def __init__(self, clock: Callable[[], int], longest_s: float = LONGEST_S) -> None:
+        self._clock, self._longest_s = clock, longest_s
+
+    async def each(self, messages: Iterable[Stored], take: Callable[[Stored], None]) -> None:
+        """Fold them in this order. Raises whatever `take` raises, and Endless."""
+        rest = iter(messages)
+        more = self._slice(rest, take)
+        while more:
+            await asyncio.sleep(0)
+            more = self._slice(rest, take)
+
+    def _slice(self, rest: Iterator[Stored], take: Callable[[Stored], None]) -> bool:
+        """Whether there may be more."""
+        until = self._clock() + SLICE_MS
+        with _watchdog(self._longest_s):
+            for taken, stored in enumerate(rest, 1):
+                take(stored)
+                if taken >= BREATH or self._clock() >= until:
+                    return True
+        return False
+
+
+@contextmanager
+def _watchdog(longest_s: float) -> Iterator[None]:
+    global _watched
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    if signal.getsignal(signal.SIGVTALRM) is not _bark:
+        signal.signal(signal.SIGVTALRM, _bark)
+    _watched = True
+    # Again and again: whoever takes the first one for an error of the message's is not in time the second time.
+    signal.setitimer(signal.ITIMER_VIRTUAL, longest_s, longest_s)
+    try:
+        yield
+    finally:
+        _watched = False
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+
+
+def _bark(_number: int, frame: FrameType | None) -> None:
+    if _watched:
+        raise Endless(frame.f_code.co_qualname if frame is not None else "no code of Python")
