@@ -73,6 +73,11 @@ class ToolExecutor:
         tool = self._registry.find(job.request.tool)
         return tool is not None and tool.spec.effect == "write" and not tool.spec.idempotent
 
+    def changes(self, request: ToolCallRequested) -> bool:
+        """Whether the tool writes: what was begun and has no outcome may have been done."""
+        tool = self._registry.find(request.tool)
+        return tool is not None and tool.spec.effect == "write"
+
     async def act(self, job: Job[ToolCallRequested], hands: Hands) -> ToolCallReplied:
         """See the module's docstring for the order."""
         request, started = job.request, hands.now_unix_ms()

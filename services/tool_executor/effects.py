@@ -8,17 +8,23 @@ import json
 import socket
 import traceback
 from collections.abc import Awaitable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import httpx
+from pydantic import ValidationError
 
 from bulkhead.telemetry.log import Log
+from bulkhead_contracts.result import Failure
 
+from . import processes
+from .processes import Processes
 from .registry import Tool
 from .settings import Settings
 from .tool import Arguments, Call, Done, Failed, Response, Unanswered
+from .watchdog import Blocked, Watchdog, code_of
 
 log = Log("tools")
 
@@ -26,6 +32,7 @@ BUG = "tool_bug"
 """The code of a call whose tool raised, or returned what is no outcome."""
 BLOCKED_S = 2.0
 """So much later than its timeout a call ends only where the tool blocks the process."""
+MEND = "await what takes time, or write a plain `def run`, which gets a process of its own"
 CONNECT_TIMEOUT_S = 5.0
 MAX_ANSWER_BYTES = 64 * 1024
 _NOT_SENT = (
@@ -37,8 +44,11 @@ _NOT_SENT = (
 class Workbench:
     """Runs tools, and is the World that they see."""
 
-    def __init__(self, settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> None:
+    def __init__(self, settings: Settings, transport: httpx.AsyncBaseTransport | None = None,
+                 watchdog: Watchdog | None = None) -> None:  # fmt: skip
         self._settings = settings
+        self._watchdog = watchdog
+        self._processes = Processes(settings.tool_processes)
         self._http = httpx.AsyncClient(
             trust_env=False,
             follow_redirects=False,
@@ -49,7 +59,8 @@ class Workbench:
         )
 
     async def close(self) -> None:
-        """Close connections."""
+        """Close connections, end processes."""
+        await self._processes.close()
         await self._http.aclose()
 
     async def pause(self, attempt: int) -> None:
@@ -70,30 +81,33 @@ class Workbench:
             max_output_bytes=tool.row.max_output_bytes,
             settings={name: given[name] for name in tool.row.requires if name in given},
         )
-        began = asyncio.get_running_loop().time()
-        work = asyncio.ensure_future(_kept_in(tool.run(arguments, call)))
-        cutting = asyncio.ensure_future(cut.wait()) if cut is not None else None
-        waiting: set[asyncio.Future[Any]] = {work} if cutting is None else {work, cutting}
-        try:
-            await asyncio.wait(waiting, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-            self._look_at_the_time(tool, began, timeout_s)
-            if work.done():
-                return _outcome(tool, work)
-        finally:
-            await _end(tool, waiting)
-        if cutting is not None and cut is not None and cut.is_set():
-            return Failed("halted", "the task was halted while the tool ran", "an operator must lift the halt",
-                          effect="unknown")  # fmt: skip
-        return Failed("timeout", f"{tool.spec.name} took longer than {timeout_s * 1000:.0f} ms",
-                      "try again later or ask for less", transient=True, effect="unknown")  # fmt: skip
+        if tool.plain:
+            return await self._apart(tool, arguments, call, timeout_s, cut)
+        with self._watchdog.over() if self._watchdog is not None else nullcontext():
+            name = tool.spec.name
+            work = asyncio.get_running_loop().create_task(_kept_in(name, tool, arguments, call), name=f"tool {name}")
+            found = await _within(tool, work, timeout_s, cut)
+        return found if isinstance(found, Failed) else _outcome(tool, work, self._settings.tool_blocks_s)
 
-    def _look_at_the_time(self, tool: Tool, began: float, timeout_s: float) -> None:
-        """A tool that does not await cannot be ended, and nothing else runs meanwhile: whoever owns it is to know."""
-        took_s = asyncio.get_running_loop().time() - began
-        if took_s > timeout_s + BLOCKED_S:
-            log.error("tool_blocks", tool=tool.spec.name, took_ms=int(took_s * 1000), may_take_ms=int(timeout_s * 1000),
-                      meaning="every other call of this process stood still, its timeout could not end it",
-                      todo="await what it does, or put it into asyncio.to_thread")  # fmt: skip
+    async def _apart(
+        self, tool: Tool, arguments: Arguments, call: Call, timeout_s: float, cut: asyncio.Event | None
+    ) -> Done | Failed:
+        """A plain tool, in a process of its own. Its time begins when that is ready; when it is over, the process ends
+        with it: what was answered for is not still going on."""
+        child = await self._processes.take(tool, timeout_s)
+        if isinstance(child, Failed):
+            return child
+        work = asyncio.ensure_future(processes.call(child, arguments, call))
+        kept = False
+        try:
+            found = await _within(tool, work, timeout_s, cut)
+            if isinstance(found, Failed):
+                return found
+            said = work.result()
+            kept = "ended" not in said
+            return _checked(tool, processes.outcome(tool, said, BUG))
+        finally:
+            self._processes.give(child, kept=kept)
 
     async def resolve(self, host: str, port: int) -> tuple[str, ...]:
         """IP addresses of a host; none when there is no such host."""
@@ -154,6 +168,34 @@ class Workbench:
             return Unanswered(f"{type(error).__name__}: {error}"[:200], sent=True)
 
 
+async def _within(
+    tool: Tool, work: "asyncio.Future[Any]", timeout_s: float, cut: asyncio.Event | None
+) -> Failed | None:
+    """Wait for the work; None when it is done, else why it was ended."""
+    cutting = asyncio.ensure_future(cut.wait()) if cut is not None else None
+    waiting: set[asyncio.Future[Any]] = {work} if cutting is None else {work, cutting}
+    began = asyncio.get_running_loop().time()
+    try:
+        await asyncio.wait(waiting, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        took_s = asyncio.get_running_loop().time() - began
+        if took_s > timeout_s + BLOCKED_S and not (work.done() and isinstance(work.exception(), Blocked)):
+            # Nothing could interrupt it, or nobody: whoever owns it is to know.
+            log.error("tool_blocks", tool=tool.spec.name, took_ms=int(took_s * 1000), may_take_ms=int(timeout_s * 1000),
+                      meaning="every other call of this process stood still, its timeout could not end it", todo=MEND)
+        if work.done():
+            return None
+    finally:
+        await _end(tool, waiting)
+    if cut is not None and cut.is_set():
+        return Failed("halted", "the task was halted while the tool ran", "an operator must lift the halt",
+                      effect="unknown")  # fmt: skip
+    # What cut it is the row's bound, or what was left of the step's time: raising the row helps with the first alone.
+    knob = timeout_s * 1000 >= tool.spec.timeout_ms
+    hint = "try again later or ask for less" + ("; its owner may raise timeout_ms in tools.yaml" if knob else "")
+    return Failed("timeout", f"{tool.spec.name} took longer than {timeout_s * 1000:.0f} ms", hint, transient=True,
+                  effect="unknown")  # fmt: skip
+
+
 async def _end(tool: Tool, waiting: set[asyncio.Future[Any]]) -> None:
     """A tool that takes no cancel keeps its call no longer: it goes on beside, and whoever owns it is to know."""
     for future in waiting:
@@ -167,16 +209,17 @@ async def _end(tool: Tool, waiting: set[asyncio.Future[Any]]) -> None:
                   todo="let CancelledError through")  # fmt: skip
 
 
-async def _kept_in(run: Awaitable[Done | Failed]) -> Done | Failed:
+async def _kept_in(name: str, tool: Tool, arguments: Arguments, call: Call) -> Done | Failed:
     """A tool that calls exit() ends itself, and not the process: every other call would end with it, again at each
     delivery of this one."""
     try:
-        return await run
+        with code_of(name):
+            return await cast("Awaitable[Done | Failed]", tool.run(arguments, call))
     except SystemExit as error:
         raise RuntimeError(f"the tool called exit({error.code!r})").with_traceback(error.__traceback__) from None
 
 
-def _outcome(tool: Tool, work: "asyncio.Future[Done | Failed]") -> Done | Failed:
+def _outcome(tool: Tool, work: "asyncio.Future[Done | Failed]", blocks_s: float) -> Done | Failed:
     """What the tool said. One that raises, or says something else, is mistaken: its traceback is for the log alone.
 
     It may have changed the world before that: of a write the outcome is unknown. What it raised may name secrets, so
@@ -185,17 +228,36 @@ def _outcome(tool: Tool, work: "asyncio.Future[Done | Failed]") -> Done | Failed
     name = tool.spec.name
     error = asyncio.CancelledError() if work.cancelled() else work.exception()
     if error is None:
-        said = work.result()
-        if isinstance(said, Done | Failed):
-            return said
-        return Failed(BUG, f"{name} returned a {type(said).__name__} where Done or Failed is due",
-                      "whoever wrote the tool must mend it: `return Done(text)`, from bulkhead.packs",
-                      effect="unknown")  # fmt: skip
+        return _checked(tool, work.result())
     where = _place(error)
+    if isinstance(error, Blocked):
+        log.error("tool_blocks", exc_info=error, tool=name, where=where, blocked_s=blocks_s, todo=MEND,
+                  meaning="every other call of this process stood still; it was interrupted")  # fmt: skip
+        return Failed("tool_blocks", f"{name} held up its whole process for {blocks_s:g} s and was interrupted"
+                      f"{f' ({where})' if where else ''}", f"whoever wrote the tool must mend it: {MEND}",
+                      effect="unknown")  # fmt: skip
     log.error("tool_raised", exc_info=error, tool=name, error=f"{type(error).__name__}: {error}"[:500], where=where)
     return Failed(BUG, f"{name} raised {type(error).__name__}{f' ({where})' if where else ''}",
                   "its traceback is in the log of tool_executor; a tool returns Failed for what it can expect",
                   transient=True, effect="unknown")  # fmt: skip
+
+
+def _checked(tool: Tool, said: object) -> Done | Failed:
+    """What a tool returned, where it is an outcome that can be told."""
+    wrong = f"a {type(said).__name__} where Done or Failed is due"
+    if isinstance(said, Done):
+        if isinstance(said.text, str):
+            return said
+        wrong = f"Done of a {type(said.text).__name__} where a text is due"
+    elif isinstance(said, Failed):
+        try:
+            Failure.of(said.code, said.message, said.hint)
+            return said
+        except (ValidationError, TypeError):
+            wrong = "Failed whose code is no short name, or whose message or hint is no text"
+    return Failed(BUG, f"{tool.spec.name} returned {wrong}",
+                  "whoever wrote the tool must mend it: `return Done(text)`, from bulkhead.packs",
+                  effect="unknown")  # fmt: skip
 
 
 def _place(error: BaseException) -> str:

@@ -30,6 +30,16 @@ class Tool:
     schema: jsonschema_rs.Draft202012Validator
 
     @property
+    def plain(self) -> bool:
+        """Whether it is a plain `def run`, which gets a process of its own (processes.py)."""
+        return not inspect.iscoroutinefunction(self.run)
+
+    @property
+    def module(self) -> str:
+        """Where its function is."""
+        return _module(self.row)
+
+    @property
     def spec(self) -> ToolSpec:
         """What models and policies see."""
         return self.row.spec
@@ -111,8 +121,7 @@ def specs(configured: Collection[str] = ()) -> tuple[ToolSpec, ...]:
 
 
 def _function(row: ToolRow) -> Run:
-    name = row.spec.name
-    module = f"{row.pack or f'{__package__}.tools'}.{name}"
+    name, module = row.spec.name, _module(row)
     try:
         run: Run = importlib.import_module(module).run
     except ModuleNotFoundError as error:
@@ -121,13 +130,23 @@ def _function(row: ToolRow) -> Run:
         raise _no_function(name, module, error) from error
     except AttributeError as error:
         raise _no_function(name, module, error) from error
-    if not inspect.iscoroutinefunction(run):
-        raise _no_function(name, module, TypeError(f"its run is no `async def` but a {type(run).__name__}"))
+    if inspect.iscoroutinefunction(run):
+        return run
+    # A decorator that is no `async def` hides one: its outcome would be a coroutine that nobody awaits.
+    hides = inspect.iscoroutinefunction(inspect.unwrap(run)) if callable(run) else False
+    if not inspect.isfunction(run) or inspect.isgeneratorfunction(run) or inspect.isasyncgenfunction(run) or hides:
+        what = "a plain function around an `async def`" if hides else f"a {type(run).__name__}, or yields"
+        raise _no_function(name, module, TypeError(f"its run is {what}"))
     return run
 
 
+def _module(row: ToolRow) -> str:
+    return f"{row.pack or f'{__package__}.tools'}.{row.spec.name}"
+
+
 def _no_function(name: str, module: str, error: Exception) -> ValueError:
-    return ValueError(f"tools.yaml declares {name!r}, but {module} has no `async def run(arguments, call)`: {error}")
+    return ValueError(f"tools.yaml declares {name!r}, but {module} has no `async def run(arguments, call)` and no "
+                      f"`def run(arguments, call)`: {error}")
 
 
 def _no_constant(name: str) -> float:

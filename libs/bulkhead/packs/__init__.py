@@ -3,7 +3,8 @@
     acme_desk/
       __init__.py          may be empty
       tools.yaml           rows as in infra/tools/tools.yaml
-      refund.py            `async def run(arguments, call) -> Done | Failed`, one module per row of tools.yaml
+      refund.py            `async def run(arguments, call) -> Done | Failed` (or `def run`, where it blocks), one module
+                           per row of tools.yaml
       prompts/worker.desk@1.md   a role: the prompt of steps that say `role: desk`
 
 In: names of importable packages (setting BULKHEAD_PACKS). Out: where their files lie. Naming a pack is the operator's

@@ -1,6 +1,7 @@
 """One call from request to reply: checks in order, results, time, output, writes counted once."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -96,8 +97,6 @@ async def test_a_call_that_is_not_admitted_is_not_made(counting, counter) -> Non
 
 async def test_output_is_bounded_and_says_so(desk) -> None:
     tool = desk.doer._registry.tools["calculate"]
-    from dataclasses import replace
-
     from services.tool_executor.tool import Done
 
     async def long(arguments, call):
@@ -111,8 +110,6 @@ async def test_output_is_bounded_and_says_so(desk) -> None:
 
 
 def stuck(desk, name: str):
-    from dataclasses import replace
-
     begun = asyncio.Event()
     calls: list[str] = []
 
@@ -132,6 +129,18 @@ async def test_a_tool_that_hangs_is_cut_by_its_deadline(desk) -> None:
     assert (reply.outcome, reply.failure.code) == ("failed", "timeout")
     assert len(calls) == reply.usage.tool_calls == 3
     assert len(desk.reservations) == 3 and all(held.settled for held in desk.reservations)
+    assert "timeout_ms" not in reply.failure.hint, "its own bound was not what cut it"
+
+
+async def test_a_tool_that_hangs_is_cut_by_its_row_which_its_owner_may_raise(desk) -> None:
+    stuck(desk, "calculate")
+    tools = desk.doer._registry.tools
+    tool = tools["calculate"]
+    row = replace(tool.row, spec=tool.spec.model_copy(update={"timeout_ms": 20}))
+    desk.doer._registry = Registry({**tools, "calculate": replace(tool, row=row)}, {}, {})
+    reply = await desk.call("calculate", GOOD)
+    assert reply.failure.message == "calculate took longer than 20 ms (tried 3 times)"
+    assert "its owner may raise timeout_ms in tools.yaml" in reply.failure.hint
 
 
 async def test_a_halt_cuts_a_read_in_flight(desk) -> None:

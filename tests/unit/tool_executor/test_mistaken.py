@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from bulkhead.packs import Arguments, Call, Done
+from bulkhead.packs import Arguments, Call, Done, Failed
 from services.tool_executor import registry
 
 SECRET = "token=hunter2"
@@ -101,10 +101,30 @@ async def test_a_tool_that_blocks_the_process_is_named_in_the_log(counting, capl
         reply = await counting.call("counter_increment", {"name": "n"})
     assert reply.outcome == "succeeded", "it was done, late as it is"
     (said,) = [one for one in caplog.records if one.getMessage() == "tool_blocks"]
-    assert said.values["tool"] == "counter_increment" and "asyncio.to_thread" in said.values["todo"]
+    assert said.values["tool"] == "counter_increment" and "plain `def run`" in said.values["todo"]
 
 
-def test_a_tool_that_is_no_async_function_fails_at_start(monkeypatch) -> None:
-    monkeypatch.setattr("services.tool_executor.tools.calculate.run", lambda arguments, call: Done("1"))
-    with pytest.raises(ValueError, match=r"calculate.*has no `async def run.*but a function"):
+def _hidden(arguments: Arguments, call: Call) -> Done:
+    return Done("")
+
+
+_hidden.__wrapped__ = raises  # type: ignore[attr-defined]  # As functools.wraps leaves it.
+
+
+@pytest.mark.parametrize(("run", "what"), [
+    (Done("1"), "its run is a Done"), (_hidden, "a plain function around an `async def`"),
+])
+def test_a_tool_that_is_no_function_fails_at_start(monkeypatch, run, what: str) -> None:
+    monkeypatch.setattr("services.tool_executor.tools.calculate.run", run)
+    with pytest.raises(ValueError, match=f"calculate.*has no `async def run.*{what}"):
         registry.load()
+
+
+@pytest.mark.parametrize("said", [Done(5), Failed("x" * 300, "m", "h"), Failed("bad", None, "h")])
+async def test_an_outcome_that_cannot_be_told_is_a_mistake_of_the_tool(counting, said) -> None:
+    async def wrong(arguments: Arguments, call: Call) -> Done | Failed:
+        return said
+
+    mistaken(counting, wrong)
+    reply = await counting.call("counter_increment", {"name": "n"})
+    assert (reply.outcome, reply.failure.code) == ("uncertain", "tool_bug"), "a write, which may have been done"

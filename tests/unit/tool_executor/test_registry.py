@@ -7,8 +7,12 @@ import pytest
 
 from bulkhead_contracts import limits
 from bulkhead_contracts.result import Failure
+from bulkhead_contracts.tool import ToolCallRequested
 from infra.tools import rows, specs
 from services.tool_executor import registry
+from services.tool_executor.core import ToolExecutor
+from services.tool_executor.effects import Workbench
+from services.tool_executor.settings import Settings
 
 BUILT_IN = ("ask_steps", "answer_step", "acquire_lease", "release_lease")
 
@@ -63,3 +67,12 @@ def test_unfit_arguments_are_told_in_words(arguments: str, words: str) -> None:
     refused = tool.read_arguments(arguments)
     assert isinstance(refused, Failure)
     assert refused.code == "bad_arguments" and words in refused.message and "expression" in refused.hint
+
+
+@pytest.mark.parametrize(("tool", "changes"), [("calculate", False), ("counter_increment", True),
+                                               ("counter_increment_unkeyed", True), ("nosuch", False)])
+def test_who_gives_up_a_call_knows_whether_it_may_have_written(tool, changes):
+    doer = ToolExecutor(registry.load({"counter_url"}), Workbench(Settings()))
+    request = ToolCallRequested(call_id="c1", step_id="s1", attempt=1, tool=tool, arguments_json="{}",
+                                deadline_unix_ms=1)
+    assert doer.changes(request) is changes

@@ -1,0 +1,105 @@
+"""An async tool that blocks its process: it is interrupted where it stands, and where it cannot be, the process ends.
+
+Each in a process of its own, as the service has it: the main thread, its signals, its event loop.
+"""
+
+import json
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from services.tool_executor.watchdog import BLOCKED_FOR_GOOD, PATIENCES
+
+PROGRAM = """
+import asyncio, itertools, json, re, signal, sys, time
+import uvloop
+from dataclasses import replace
+from bulkhead.packs import Done
+from bulkhead.telemetry import log
+from services.tool_executor.effects import Workbench
+from services.tool_executor.registry import load
+from services.tool_executor import watchdog
+from services.tool_executor.settings import Settings
+from services.tool_executor.watchdog import SIGNAL, Watchdog
+
+log.setup("tool_executor", "0", as_json=True, level="error")
+watchdog.HOLDS_ALL_S = float(sys.argv[5])
+
+async def sleeps(arguments, call):
+    try:
+        time.sleep(600)
+    except Exception:
+        time.sleep(600)
+
+async def computes(arguments, call):
+    while True:
+        pass
+
+async def matches(arguments, call):
+    re.match(r"(a+)+$", "a" * 40 + "b")
+
+async def in_a_task(arguments, call):
+    return await asyncio.create_task(sleeps(arguments, call))
+
+async def masks(arguments, call):
+    signal.pthread_sigmask(signal.SIG_BLOCK, [SIGNAL])
+    time.sleep(600)
+
+async def sums(arguments, call):
+    sum(itertools.repeat(1, 10 ** 13))  # Neither threads nor signals get a turn.
+
+async def waits(arguments, call):
+    for _ in range(10):
+        await asyncio.sleep(float(sys.argv[4]) / 10)
+    return Done("done")
+
+async def main():
+    settings = Settings()
+    bench, tool = Workbench(settings, watchdog=Watchdog(float(sys.argv[2]))), load().tools["calculate"]
+    beside = asyncio.create_task(bench.run(replace(tool, run=waits), {}, "k", 60, None))
+    said = await bench.run(replace(tool, run=globals()[sys.argv[1]]), {}, "k", 60, None)
+    other = await beside
+    print(json.dumps([getattr(said, "code", "done"), getattr(said, "effect", ""), getattr(said, "transient", None),
+                      getattr(said, "message", ""), getattr(other, "text", "")]))
+
+runner = uvloop.run if sys.argv[3] == "uvloop" else asyncio.run
+runner(main())
+"""
+
+
+def ran(tool: str, blocks_s: float, loop: str = "uvloop", waits_s: float = 1.0,
+        holds_s: float = 10.0) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", textwrap.dedent(PROGRAM), tool, str(blocks_s), loop,
+                           str(waits_s), str(holds_s)],
+                          capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.mark.parametrize(("tool", "loop"), [("sleeps", "uvloop"), ("computes", "uvloop"), ("matches", "uvloop"),
+                                            ("in_a_task", "asyncio")])
+def test_a_tool_that_blocks_is_interrupted_and_the_others_go_on(tool: str, loop: str) -> None:
+    found = ran(tool, 0.5, loop)
+    assert found.returncode == 0, found.stderr[-2000:]
+    code, effect, transient, message, other = json.loads(found.stdout)
+    assert (code, effect, transient) == ("tool_blocks", "unknown", False), "of a write nobody knows; it is not repeated"
+    assert "calculate held up its whole process" in message and "line " in message
+    assert other == "done", "what ran beside it goes on"
+    assert '"tool_blocks"' in found.stderr and "def run" in found.stderr, "whoever owns it is to know, and what to do"
+
+
+def test_a_tool_that_awaits_is_left_alone_also_longer_than_any_wall() -> None:
+    found = ran("waits", 0.4, waits_s=3.0, holds_s=0.6)
+    assert json.loads(found.stdout)[0] == "done", found.stderr[-2000:]
+
+
+def test_what_cannot_be_interrupted_ends_the_process() -> None:
+    found = ran("masks", 0.2)
+    assert found.returncode == BLOCKED_FOR_GOOD, found.stderr[-2000:]
+    said = next(json.loads(line) for line in found.stderr.splitlines() if "process_blocked" in line)
+    assert "tool calculate" in json.dumps(said) and "masks" in json.dumps(said) and PATIENCES > 1
+
+
+def test_what_lets_nothing_of_python_run_ends_the_process_too() -> None:
+    found = ran("sums", 0.2, holds_s=0.4)
+    assert found.returncode == 1 and "sums" in found.stderr, found.stderr[-2000:]
