@@ -94,10 +94,16 @@ class SimulationLoop(asyncio.SelectorEventLoop):
 
     def __init__(self) -> None:
         self._virtual_s = 0.0
+        self._patience_s = float("inf")
+        self._give_up = _nothing
         super().__init__(_Idle(self._jump))
 
     def _jump(self, by_s: float) -> None:
         self._virtual_s += by_s
+
+    def have_patience(self, until_s: float, give_up: Callable[[], None]) -> None:
+        """What is called when it is later than that. No timer: which of two at one time comes first stays as it was."""
+        self._patience_s, self._give_up = until_s, give_up
 
     # The rest is asyncio's, less what only real time, files, threads and debugging need: a quarter of a run.
 
@@ -106,6 +112,10 @@ class SimulationLoop(asyncio.SelectorEventLoop):
         handle = Soon(callback, args, context or copy_context())
         self._ready.append(handle)  # type: ignore[attr-defined]
         return handle
+
+    def call_soon_threadsafe(self, callback: Any, *args: Any, context: Any = None) -> "Soon":  # type: ignore[override]
+        """See asyncio, which calls it for an async generator that is let go before its end. There is one thread."""
+        return self.call_soon(callback, *args, context=context)
 
     def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> "Later":  # type: ignore[override]
         """See asyncio."""
@@ -131,6 +141,9 @@ class SimulationLoop(asyncio.SelectorEventLoop):
                     raise Stuck("every coroutine waits and no timer is set")
                 if scheduled[0][0] > self._virtual_s:
                     self._virtual_s += scheduled[0][0] - self._virtual_s
+                    if self._virtual_s > self._patience_s:
+                        self._patience_s = float("inf")
+                        self._give_up()
             until = self._virtual_s + resolution_s
             while scheduled and scheduled[0][0] < until:
                 timer = heappop(scheduled)[1]

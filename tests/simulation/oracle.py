@@ -41,6 +41,8 @@ def complaints(record: Record) -> list[str]:
 
 
 def _quiet(record: Record) -> Iterator[str]:
+    if record.unheard:
+        yield f"still asking after {GIVE_UP_AFTER_S:.0f} s: {', '.join(record.unheard)}"
     if not record.idle:
         waiting = [
             f"{durable.config.name}: {len(durable.pending)} handed out, "

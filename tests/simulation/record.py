@@ -29,6 +29,8 @@ class Record:
     redis: SimulatedRedis
     tasks: dict[str, str] = field(default_factory=dict)
     acts: list[str] = field(default_factory=list)
+    unheard: list[str] = field(default_factory=list)
+    """Who still asked when everything was to have come to its end."""
     gone: set[str] = field(default_factory=set)
     """Tasks that were purged."""
     purged: dict[str, list[Stored]] = field(default_factory=dict)

@@ -123,14 +123,7 @@ async def raced(seed: int, calls: int, fit: int, folder, loop: SimulationLoop) -
     _ledger(mesh, race, spent)
     kinds = {one.kind for one in mesh.chaos.fired}
     kinds |= {"together" for one in mesh.record.stored("INBOX_JOURNAL") if one.headers["ce-type"] == record.TOGETHER}
-    mesh._over = True
-    for bus, task, _ in mesh._running.values():
-        bus.kill()
-        task.cancel()
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
+    await mesh.end()
     return kinds
 
 

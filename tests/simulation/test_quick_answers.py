@@ -96,14 +96,7 @@ async def _held(folder, loop: SimulationLoop) -> tuple[set[tuple[float, float]],
     await asyncio.sleep(2.0)
     await mesh.stands()
     _holds(mesh, told.values())
-    mesh._over = True
-    for bus, task, _ in mesh._running.values():
-        bus.kill()
-        task.cancel()
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
+    await mesh.end()
     return {pair[:2] for pair in told}, put_off
 
 

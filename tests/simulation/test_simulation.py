@@ -1,5 +1,6 @@
 """The laws hold in thousands of schedules, a seed is one run, and what was found once never comes back."""
 
+import asyncio
 import itertools
 import json
 import os
@@ -12,6 +13,7 @@ import pytest
 
 from . import reading, situations, world
 from .chaos import Chaos
+from .people import People
 from .schedule import Schedule, judge
 
 SEEDS = os.environ.get("SIMULATION_SEEDS", "1-5000")
@@ -65,6 +67,16 @@ def test_a_calm_run_succeeds_without_a_fault(folder):
 
     record = world.run(scenario(6), Chaos(6), folder)
     assert record.idle and not record.chaos.fired and record.crashes == 0 and len(record.tasks) == 3
+
+
+def test_who_is_never_answered_is_a_complaint_and_no_run_without_end(folder, monkeypatch):
+    async def ask(people, wish):
+        while True:
+            await asyncio.sleep(1)
+
+    monkeypatch.setattr(People, "person", ask)
+    verdict = judge(Schedule(6), folder)
+    assert any(one.startswith("quiet: still asking after 900 s: ") for one in verdict.complaints), verdict.complaints
 
 
 def brought(name: str, count: int) -> list[int]:

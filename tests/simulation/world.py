@@ -173,27 +173,42 @@ class World:
         for name in SERVICES:
             for number in range(self.scenario.replicas.get(name, 1)):
                 self.start(f"{name}-{number}")
-        people = [self._loop.create_task(self._people.person(wish)) for wish in self.scenario.wishes]
-        people += [self._loop.create_task(self._act(act)) for act in self.scenario.acts]
+        people = [self._loop.create_task(self._people.person(wish), name=wish.name) for wish in self.scenario.wishes]
+        people += [self._loop.create_task(self._act(act), name=f"{act.name} {act.what}") for act in self.scenario.acts]
         self._loop.call_later(CALM_AFTER_S, self._calm)
         if self.scenario.roll_after_s is not None:
-            people.append(self._loop.create_task(self._roll(self.scenario.roll_after_s)))
-        await asyncio.gather(*people)
+            people.append(self._loop.create_task(self._roll(self.scenario.roll_after_s), name="who rolls it"))
+        self._loop.have_patience(GIVE_UP_AFTER_S, lambda: self._send_home(people))
+        try:
+            await asyncio.gather(*people)
+        except asyncio.CancelledError:
+            if not self.record.unheard:
+                raise
         await self._quiet()
         self.record.ended_at_s = self._loop.time()
         self._calm()
         await self._look_at_tasks()
         self._look_into_memories()
+        await self.end()
+        return self.record
+
+    def _send_home(self, people: list[asyncio.Task[None]]) -> None:
+        """Whoever was not answered by now never is: a run must end to be judged."""
+        self.record.unheard = [one.get_name() for one in people if not one.done()]
+        for one in people:
+            one.cancel()
+
+    async def end(self) -> None:
+        """Nothing of the mesh runs any more, and nothing is started again."""
         self._over = True
         for bus, task, _ in self._running.values():
             bus.kill()
             task.cancel()
         self._running.clear()
-        others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
-        return self.record
 
     async def _roll(self, after_s: float) -> None:
         """Every replica of the deciders, then the gateway, whose new tasks have the new logic from then on."""
