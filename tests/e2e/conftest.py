@@ -11,7 +11,7 @@ import pytest_asyncio
 from tests.e2e.fixtures import tokens
 from tests.e2e.fixtures.stranger import Stranger
 from tests.e2e.fixtures.tokens import Issuer
-from tests.e2e.fixtures.world import World
+from tests.e2e.fixtures.world import LEASING, TALKING, TOOLS, WAITS, World
 
 collect_ignore = ["external"]
 """Somebody else's repository: test_external.py runs it as such."""
@@ -41,8 +41,12 @@ async def world(tmp_path_factory: pytest.TempPathFactory, issuer: Issuer) -> Asy
             "BULKHEAD_JWT_ISSUER": tokens.NAME,
         },
         "model_gateway": {"BULKHEAD_STALL_TIMEOUT_S": "3"},
+        # Longer than a test takes anywhere: a person lets an agent go on, not time.
+        "budget": {"BULKHEAD_BREAKER_OPEN_S": "600"},
     }
-    async with World(folder, extra_env=extra) as found:
+    found = World(folder, extra_env=extra, scale={"budget": 2})
+    found.change_tenants(**{name: {"tools": [*TOOLS, *WAITS]} for name in (TALKING, LEASING)})
+    async with found:
         yield found
 
 

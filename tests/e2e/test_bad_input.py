@@ -443,10 +443,10 @@ async def settled_under(world: World, task: Any, limit: int) -> int:
 # A context that is too small, a provider that is out
 
 
-async def test_an_oversized_context_and_a_fallback_show_in_the_final_answer(tmp_path) -> None:
+async def test_an_oversized_context_and_a_fallback_show_in_the_final_answer(world: World) -> None:
     settings = {"BULKHEAD_CONTEXT_TOKENS": "4400", "BULKHEAD_FALLBACK_MODEL": "offline-rules-1"}
     text = " ".join(f"The harbour fee of berth {one} is {one} crowns and is due at noon." for one in range(400))
-    async with World(tmp_path, extra_env={"model_gateway": settings}) as world:
+    async with world.differently("model_gateway", **settings):
         await world.client().add_document(text.encode(), "harbour.txt", "text/plain")
 
         async def ask(berth: int) -> dict[str, Any]:
@@ -463,4 +463,5 @@ async def test_an_oversized_context_and_a_fallback_show_in_the_final_answer(tmp_
         assert {one["reason"] for one in completeness["omissions"]} <= {"pruned", "truncated"}, completeness
         await world.arm("500", "berth 18", times=4)
         result = await ask(18)
+        await world.disarm()
         assert result["standing"] == "degraded" and result["standing_reason"], result

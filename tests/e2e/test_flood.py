@@ -10,35 +10,35 @@ import pytest
 
 from bulkhead_contracts import subjects
 from bulkhead_contracts.task import PlacesGiven, TaskEnded, TaskQueued, TaskSubmitted
-from tests.e2e.fixtures.world import World, until, write_tenants
+from tests.e2e.fixtures.world import World, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-CROWD, CALM = "t20", "t21"
+CROWD, CALM = "t23", "t24"
 FLOOD, AT_ONCE, PLACES = 300, 16, 3
 PLAN = {"steps": [{"id": "a", "title": "Note it", "instruction": "Note it.", "kind": "noop", "acceptance": "Noted."}]}
 
 
-async def test_a_flood_waits_its_turn_and_everybody_else_goes_on(own_world: World):
-    gateway = own_world.mesh
-    write_tenants(gateway.directory.parent / "tenants.yaml", **{CROWD: {"quota": {"running": PLACES, "weight": 1}}})
-    await gateway.start_replica("gateway")
-    await until(lambda: _holds_the_quota(own_world), "the gateways have read the quota that was changed as they run")
-    flood = asyncio.create_task(_flood(own_world))
-    await until(lambda: _some_wait(own_world, 60), "the flood waits in line")
+async def test_a_flood_waits_its_turn_and_everybody_else_goes_on(world: World):
+    gateway = world.mesh
+    world.change_tenants(**{CROWD: {"quota": {"running": PLACES, "weight": 1}}})
+    second = await gateway.start_replica("gateway")
+    await until(lambda: _holds_the_quota(world), "the gateways have read the quota that was changed as they run")
+    flood = asyncio.create_task(_flood(world))
+    await until(lambda: _some_wait(world, 60), "the flood waits in line")
     calm = []
     for number in range(3):
-        task = await own_world.submit(CALM, f"See to calm {number}.", plan=PLAN, check=False)
-        assert (await own_world.finish(task))["status"] == "succeeded"
+        task = await world.submit(CALM, f"See to calm {number}.", plan=PLAN, check=False)
+        assert (await world.finish(task))["status"] == "succeeded"
         calm.append(task.id)
         if number == 0:
             # Its supervisor starts it again; what it had not acknowledged comes to the other one.
-            await gateway.kill("gateway", 1)
+            await gateway.kill("gateway", second)
     tasks = await flood
-    await until(lambda: _all_ended(own_world, tasks), "every task of the flood has ended", 120)
-    facts = await _facts(own_world)
+    await until(lambda: _all_ended(world, tasks), "every task of the flood has ended", 120)
+    facts = await _facts(world)
     # Each began once, by one decision, and no more than the quota ever ran.
-    begun = [task for _, tenant, task, body in await _facts(own_world, "planner") if isinstance(body, TaskSubmitted)
+    begun = [task for _, tenant, task, body in await _facts(world, "planner") if isinstance(body, TaskSubmitted)
              and tenant == CROWD]
     assert sorted(begun) == sorted(tasks) and len(set(tasks)) == FLOOD
     assert _most_at_once(facts) <= PLACES
@@ -46,6 +46,7 @@ async def test_a_flood_waits_its_turn_and_everybody_else_goes_on(own_world: Worl
     # First come, first served would have let them wait for all that had come before.
     behind = [len([one for one in tasks if ends.index(one) > ends.index(task)]) for task in calm]
     assert min(behind) > 30, behind
+    await gateway.units.pop(f"gateway-{second}").stop()
 
 
 async def _flood(world: World) -> list[str]:
@@ -81,7 +82,8 @@ async def _facts(world: World, inbox: str = "gateway") -> list[tuple[int, str, s
         while page := await bus.read(subjects.inbox_stream(inbox), f"mesh.*.{inbox}.>", after=after):
             for stored in page:
                 kind = KINDS.get(stored.headers.get("ce-type", ""))
-                if kind is not None:
+                # Other tests put bad input into this inbox.
+                if kind is not None and stored.subject.split(".")[4] in (CROWD, CALM, "places"):
                     tenant, task = stored.subject.split(".")[4:]
                     found.append((stored.sequence, tenant, task, kind.model_validate(json.loads(stored.body))))
             after = page[-1].sequence

@@ -9,7 +9,6 @@ import statistics
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import httpx
 import pytest
@@ -39,11 +38,10 @@ async def provider() -> AsyncIterator[ScriptedProvider]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def streaming(tmp_path_factory: pytest.TempPathFactory, provider: ScriptedProvider) -> AsyncIterator[World]:
+async def streaming(world: World, provider: ScriptedProvider) -> AsyncIterator[World]:
     """A mesh whose model is the scripted provider."""
-    folder: Path = tmp_path_factory.mktemp("stream")
-    async with World(folder, extra_env={"model_gateway": {"OPENAI_BASE_URL": provider.url}}) as found:
-        yield found
+    async with world.differently("model_gateway", OPENAI_BASE_URL=provider.url):
+        yield world
 
 
 @dataclass

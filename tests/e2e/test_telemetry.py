@@ -1,9 +1,11 @@
-"""One task is one trace, over OTLP, from service to service; prompt text is in it only when somebody asked for it."""
+"""One task is one trace, over OTLP, from service to service; prompt text is in it only when somebody asked for it.
+
+All of a trace is there because services that are told to stop finish what they have begun, and say so.
+"""
 
 import asyncio
 from collections import defaultdict
 
-import pytest
 import uvicorn
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from starlette.applications import Starlette
@@ -11,10 +13,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from bulkhead.client import Mesh
+from bulkhead.client import Mesh, Task
 from bulkhead_contracts import catalog
-from infra.demo.corpus import generate, write
+from infra.demo.corpus import Demo, generate, write
 from infra.local.supervisor import LocalMesh
+
+PROMPTED = "model_gateway"
 
 
 class Collector:
@@ -53,12 +57,11 @@ class Collector:
         await self._serving
 
 
-@pytest.mark.parametrize("prompts", [False, True])
-async def test_a_task_is_one_trace_over_all_services(tmp_path, prompts):
+async def test_a_task_is_one_trace_over_all_services_which_drain_when_they_are_told_to_stop(tmp_path):
     demo = generate(31)
     async with Collector() as collector:
-        environment = {"BULKHEAD_OTLP_ENDPOINT": collector.url, "BULKHEAD_TRACE_PROMPTS": str(prompts).lower()}
-        extra = dict.fromkeys(catalog.SERVICES, environment)
+        environment = {"BULKHEAD_OTLP_ENDPOINT": collector.url}
+        extra = {name: dict(environment) for name in catalog.SERVICES}
         quick = ("--token-delay-ms", "0")
         async with (
             LocalMesh(tmp_path / "mesh", extra_env=extra, offline_model_arguments=quick) as mesh,
@@ -66,9 +69,22 @@ async def test_a_task_is_one_trace_over_all_services(tmp_path, prompts):
         ):
             for path in write(demo, tmp_path / "documents"):
                 await client.add_document(path)
-            task = await client.submit(demo.objective)
-            assert (await task.result(60))["status"] == "succeeded"
+            silent = await client.submit(demo.objective)
+            assert (await silent.result(60))["status"] == "succeeded"
+            # Only this one knows prompts.
+            extra[PROMPTED]["BULKHEAD_TRACE_PROMPTS"] = "true"
+            await mesh.restart(PROMPTED)
+            telling = await client.submit(demo.objective)
+            assert (await telling.result(60))["status"] == "succeeded"
+            logs = mesh.directory / "logs"
         # Everything has drained, so every span was exported.
+    said = {name: (logs / f"{name}-0.log").read_text() for name in catalog.SERVICES}
+    assert [name for name, text in said.items() if "started" not in text or "drained" not in text] == []
+    for task, prompts in ((silent, False), (telling, True)):
+        _one_trace(collector, demo, task, prompts)
+
+
+def _one_trace(collector: Collector, demo: Demo, task: Task, prompts: bool) -> None:
     spans = [span for span in collector.spans if span.get("bulkhead.task") == task.id]
     assert len({span["trace"] for span in spans}) == 1
     assert {span["service"] for span in spans} >= set(catalog.SERVICES) - {"signer"}

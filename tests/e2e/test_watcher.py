@@ -11,7 +11,8 @@ import pytest
 from tests.e2e.fixtures.world import World, until
 
 LEADS = "watch_leads"
-TAKEN_OVER_S = 5.0
+TAKEN_OVER_S = 15.0
+"""Its lease is for three seconds; starved of the machine, the other replica takes longer to look."""
 
 
 def calculation(question: str) -> dict[str, object]:

@@ -123,12 +123,12 @@ async def _none(found: list[int]) -> bool:
     return not found
 
 
-def _up_fails(data: Path, *words: str, python: str = sys.executable, **environ: str) -> str:
+def _up_fails(data: Path, *words: str, python: str = sys.executable, code: int = 1, **environ: str) -> str:
     done = subprocess.run(
         [python, "-m", "bulkhead.cli.main", "up", "--data", str(data), *words],
         capture_output=True, text=True, env=_environ(COLUMNS="400", **environ), timeout=60,
     )  # fmt: skip
-    assert done.returncode == 1, (done.returncode, done.stdout, done.stderr)
+    assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
     assert "Traceback" not in done.stderr, done.stderr
     return done.stderr
 
@@ -156,18 +156,18 @@ def test_a_missing_broker(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "spoil, told",
+    "spoil, told, code",
     [
-        (lambda data: data.write_text("a file"), "cannot be used"),
-        (lambda data: _garbage(data / "identity" / "planner.nkey"), "planner.nkey"),
-        (lambda data: _garbage(data / "nats"), "nats"),
+        (lambda data: data.write_text("a file"), "cannot be used", 2),
+        (lambda data: _garbage(data / "identity" / "planner.nkey"), "planner.nkey", 1),
+        (lambda data: _garbage(data / "nats"), "nats", 2),
     ],
     ids=["a-file", "a-broken-key", "a-broken-store"],
 )
-def test_a_directory_that_is_no_good(tmp_path: Path, spoil, told: str) -> None:
+def test_a_directory_that_is_no_good(tmp_path: Path, spoil, told: str, code: int) -> None:
     data = tmp_path / "data"
     spoil(data)
-    assert told in _up_fails(data, "--port", "0")
+    assert told in _up_fails(data, "--port", "0", code=code)
 
 
 def _garbage(path: Path) -> None:

@@ -19,8 +19,10 @@ from tests.faults.fixtures.standing import Standing, short_waits
 from tests.faults.fixtures.wires import DIRECTIONS, Rewired, Way, Wires
 
 WAYS: tuple[Way, ...] = ("out", "in", "both")
+PING_S = 0.5
+"""Instead of two seconds: eleven cuts wait for three of them."""
 NOTICED_WITHIN_S = 12.0
-"""Two pings of two seconds are missed, then a third is due."""
+"""Two pings are missed, then a third is due."""
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +37,8 @@ def wires() -> Iterator[Wires]:
 async def wired(tmp_path_factory: pytest.TempPathFactory, wires: Wires) -> AsyncIterator[Standing]:
     """A mesh whose services have wires of their own."""
     with short_waits():
-        world = Standing(tmp_path_factory.mktemp("wired"))
+        ping = {"BULKHEAD_NATS_PING_S": str(PING_S)}
+        world = Standing(tmp_path_factory.mktemp("wired"), extra_env=dict.fromkeys(START_ORDER, ping))
         for service, inner in world.environ.items():
             world.environ[service] = Rewired(inner, wires.address(service), world)  # type: ignore[assignment]
         async with world:

@@ -61,6 +61,7 @@ async def test_everything_is_up_and_afterwards_nothing_is_left(tmp_path):
         assert "sk-secret" not in str(told) and "redis://" not in str(told)
         assert stat.S_IMODE((mesh.directory / "credentials.json").stat().st_mode) == 0o600
     await _gone(pids)
+    assert (mesh.directory / server.LOG_FILE).stat().st_size, "where messages say that the broker's words are"
     assert ("worker-0", "stand-in drained") in lines
     assert "stand-in drained" in (mesh.directory / "logs" / "worker-0.log").read_text()
 
@@ -186,17 +187,15 @@ async def test_redis_comes_back_full_or_empty(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "says", "seconds"),
-    [("bad_settings", "BULKHEAD_SLOTS", 5), ("crash", "boom", 5), ("never_ready", "not ready within 2 s", 6)],
+    ("behaviour", "says"),
+    [("bad_settings", "BULKHEAD_SLOTS"), ("crash", "boom"), ("never_ready", "not ready within 2 s")],
 )
-async def test_a_service_that_cannot_start_fails_the_start_with_its_words(tmp_path, behaviour, says, seconds):
-    mesh, started = (
-        small(tmp_path, behaviour, ready_timeout_s=2 if behaviour == "never_ready" else 30),
-        time.monotonic(),
-    )
+async def test_a_service_that_cannot_start_fails_the_start_with_its_words(tmp_path, behaviour, says):
+    patience_s = 2 if behaviour == "never_ready" else 60
+    mesh, started = small(tmp_path, behaviour, ready_timeout_s=patience_s), time.monotonic()
     with pytest.raises(StartFailed, match=says):
         await mesh.__aenter__()
-    assert time.monotonic() - started < seconds
+    assert time.monotonic() - started < 30, "nobody waits for one that has said why"
     assert not _pids(mesh)
 
 

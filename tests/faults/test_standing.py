@@ -1,0 +1,236 @@
+"""One mesh that stands while services die at each of their crash points, die with the broker and Redis at moments that
+a seed draws, and stand still: nobody can tell from the result.
+
+The crash points are the runtime's own list (`crashing.POINTS`); a point that a task never passes fails, so that the
+list is true. `FAULT_ROUNDS=200` for more random kills, `FAULT_SEED=n` to begin elsewhere; the id of a test is its seed.
+"""
+
+import asyncio
+import os
+import random
+import re
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from bulkhead.runtime import crashing
+from bulkhead_contracts import catalog, subjects
+from infra.local.supervisor import START_ORDER
+from tests.faults.fixtures.errand import TENANT, Errand, consumers, nothing_waits
+from tests.faults.fixtures.standing import ACK_WAIT_S, Standing
+
+SOURCES = Path(crashing.__file__).parent
+PASSES = re.compile(r'crashing\.passes\("(\w+)"\)')
+MORE = [
+    # The first publish of the gateway stores a request, the second passes it on with its authority.
+    ("gateway", "before_publish", 2), ("gateway", "after_publish", 2),
+]  # fmt: skip
+CASES = [*((name, point, 1) for name, has in crashing.POINTS.items() for point in has), *MORE]
+STAYS_HELD = {(name, point) for name in ("model_gateway", "tool_executor") for point in ("after_reserve", "after_act")}
+"""Who has reserved and dies before the record settles nothing: the lease ends what he held."""
+DIES_WITHIN_S = 10.0
+
+
+def test_the_list_is_whole() -> None:
+    in_code = {point for path in SOURCES.glob("*.py") for point in PASSES.findall(path.read_text())}
+    assert in_code == set(crashing.MEANING)
+    assert set(crashing.POINTS) == set(catalog.SERVICES)
+    assert {point for points in crashing.POINTS.values() for point in points} == in_code
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("walker:after_publish:1", "there is no service 'walker'"),
+        ("worker:after_lunch:1", "worker has no crash point 'after_lunch'; it has after_receive"),
+        ("signer:before_ack", "signer has no crash point 'before_ack'"),
+        ("worker:after_publish:0", "'0' is no number of times"),
+        ("worker:after_publish:x", "'x' is no number of times"),
+        ("worker", "worker has no crash point ''"),
+    ],
+)
+def test_what_is_no_point_is_refused(text: str, said: str) -> None:
+    with pytest.raises(crashing.UnknownPoint, match=re.escape(said)):
+        crashing.parse(text)
+
+
+def test_nothing_is_armed_by_default() -> None:
+    assert crashing.parse("") is None and crashing._armed is None
+    crashing.arm("planner", "worker:after_publish:1")
+    assert crashing._armed is None, "another service's point"
+
+
+def test_a_file_names_a_point_for_one_process_and_is_gone_when_that_dies(tmp_path: Path) -> None:
+    file = tmp_path / "crash"
+    armed = crashing.CrashFile("planner", file)
+    assert crashing.parse(f"{crashing.OF_FILE}{file}") is None and not armed.is_due("after_publish"), "there is no file"
+    file.write_text("worker:after_publish:1")
+    assert not armed.is_due("after_publish") and file.exists(), "another service's point"
+    file.write_text("planner:after_publish:2")
+    assert not armed.is_due("before_publish") and not armed.is_due("after_publish")
+    assert armed.is_due("after_publish") and not file.exists()
+    assert not armed.is_due("after_publish"), "its heir lives"
+    file.write_text("planner:after_lunch:1")
+    with pytest.raises(crashing.UnknownPoint):
+        armed.is_due("after_publish")
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("service, point, nth", CASES, ids=[f"{s}-{p}-{n}" for s, p, n in CASES])
+async def test_a_crash_changes_nothing(standing: Standing, service: str, point: str, nth: int) -> None:
+    before = standing.crashes(service, point)
+    await _nobody_can_tell(standing, service, point, standing.arm(service, point, nth))
+    standing.disarm(service)
+    assert standing.crashes(service, point) == before + 1, f"a task passes no {service}:{point} {nth} time(s)"
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_crash_in_the_middle_of_building_the_ledger_changes_nothing(standing: Standing) -> None:
+    service, point = "budget", "after_publish"
+    before = standing.crashes(service, point)
+    await _nobody_can_tell(standing, service, point, await standing.arm_at_start(service, point, 1))
+    assert standing.crashes(service, point) == before + 1
+
+
+async def _nobody_can_tell(standing: Standing, service: str, point: str, pid: int | None) -> None:
+    """From the result of a task that a process of the service dies of."""
+    claims = point == "after_claim"
+    errand = Errand(standing, tool="counter_increment_unkeyed" if claims else "counter_increment")
+    # A gateway may die of the task before, whose last facts come late.
+    await errand.submit_until_taken()
+    if claims:
+        await _is_uncertain(errand)
+    else:
+        document = await errand.ends_rightly()
+    if not await standing.died(service, pid, DIES_WITHIN_S):
+        standing.disarm(service)
+        pytest.fail(f"a task passes no point {service}:{point}: the list is not true")
+    await nothing_waits(standing)
+    if not claims:
+        await errand.adds_up(document, held=int((service, point) in STAYS_HELD))
+        await errand.said_once()
+
+
+async def _is_uncertain(errand: Errand) -> None:
+    """Claimed, and nobody knows whether it was done: it is not done again, and a person is told."""
+    assert errand.task is not None
+    document = await errand.world.finish(errand.task)
+    assert (document["status"], document["failure"]["code"]) == ("failed", "uncertain_effect"), document
+    assert "person" in document["failure"]["hint"], document["failure"]
+    assert errand.counted() == 0
+
+
+# kill -9 at moments and in pairs that a seed draws
+
+
+FIRST = int(os.environ.get("FAULT_SEED", "1"))
+ROUNDS = int(os.environ.get("FAULT_ROUNDS", "12"))
+VICTIMS = (*START_ORDER, *START_ORDER, "broker", "broker", "redis", "redis", "redis, emptied")
+LATEST_S = 0.4
+"""An errand takes half of that: some are over when the blow falls."""
+
+
+async def _kill(world: Standing, victim: str) -> None:
+    match victim:
+        case "broker":
+            await world.mesh.kill_broker()
+            await world.mesh.restart_broker()
+        case "redis" | "redis, emptied":
+            await world.mesh.kill_redis(empty=victim != "redis")
+        case service:
+            await world.mesh.kill(service)
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("seed", range(FIRST, FIRST + ROUNDS))
+async def test_whatever_dies_changes_nothing(standing: Standing, seed: int) -> None:
+    draw = random.Random(seed)
+    victims = draw.sample(VICTIMS, draw.choice((1, 1, 2)))
+    blows = [(one, draw.uniform(0, LATEST_S)) for one in dict.fromkeys(victims)]
+    print(f"seed {seed}: {blows}")
+    errands = [Errand(standing) for _ in range(draw.choice((1, 2, 3)))]
+
+    async def blow(victim: str, after_s: float) -> None:
+        await asyncio.sleep(after_s)
+        await _kill(standing, victim)
+
+    struck = [asyncio.create_task(blow(*one)) for one in blows]
+    for errand in errands:
+        await errand.submit_until_taken()
+    await asyncio.gather(*struck)
+    for errand in errands:
+        await errand.ends_rightly()
+        await errand.said_once()
+    await standing.mesh.wait_ready(30)
+    await nothing_waits(standing)
+
+
+# A consumer that does not keep up: frozen with a message in hand, or deaf while others shout at it
+
+
+FREEZES = 6
+"""A service that is between two of its requests for messages gets none while it stands still."""
+SHOUT_BYTES = 256 * 1024
+SHOUTED_MAX_BYTES = 512 * 1024 * 1024
+
+
+@asynccontextmanager
+async def frozen(world: Standing, service: str) -> AsyncIterator[None]:
+    """The process stands still, with its connections open."""
+    pid = world.mesh.unit(service).pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("service", [*catalog.DECIDERS, *catalog.DOERS])
+async def test_what_is_delivered_again_to_a_slow_one_is_done_once(standing: Standing, service: str) -> None:
+    """Its ack wait passes while it stands still: the broker delivers again, and it finds both."""
+    pid = standing.mesh.unit(service).pid
+    for _ in range(FREEZES):
+        errand = Errand(standing)
+        async with frozen(standing, service):
+            await errand.submit()
+            # How long it stands still is the fault; whether the broker delivered again in this time is looked at.
+            await asyncio.sleep(1.5 * ACK_WAIT_S)
+            again = (await consumers(standing))[f"{service}-0"]["num_redelivered"]
+        await errand.ends_rightly()
+        await errand.said_once()
+        await nothing_waits(standing)
+        if again:
+            break
+    else:
+        pytest.fail(f"{service} never had a request for messages open when it was frozen")
+    assert standing.mesh.unit(service).pid == pid
+
+
+async def _slow_consumers(world: Standing) -> int:
+    async with httpx.AsyncClient() as http:
+        return int((await http.get(f"{world.mesh.monitor_url}/varz")).json()["slow_consumers"])
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_deaf_gateway_is_cut_off_by_the_broker_and_comes_back(standing: Standing) -> None:
+    """Live text is shouted at a gateway that stands still, until the broker gives it up."""
+    before, shouted = await _slow_consumers(standing), 0
+    errand = Errand(standing)
+    await errand.submit()
+    subject = subjects.live("model_gateway", TENANT, "nobody")
+    async with standing.bus("model_gateway") as bus, frozen(standing, "gateway"):
+        while await _slow_consumers(standing) == before:
+            assert shouted < SHOUTED_MAX_BYTES, "the broker never gave it up"
+            for _ in range(16):
+                await bus.publish_live(subject, b"x" * SHOUT_BYTES)
+                shouted += SHOUT_BYTES
+    await standing.mesh.wait_ready(30)
+    await errand.ends_rightly()
+    await Errand(standing).run()
+    await nothing_waits(standing)
