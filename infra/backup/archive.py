@@ -39,6 +39,10 @@ class BackupError(Exception):
     """It could not be made or restored; says why and what to do."""
 
 
+class Misnamed(BackupError):
+    """Another file or folder was meant: nothing is wrong with what was named but that it is not fit for this."""
+
+
 class _Said(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True)
 
@@ -100,7 +104,7 @@ class Writer:
 
     def __enter__(self) -> "Writer":
         if self.path.exists() or self.path.is_symlink():
-            raise BackupError(f"{self.path} is there already; backups are never overwritten: choose another name")
+            raise Misnamed(f"{self.path} is there already; backups are never overwritten: choose another name")
         try:
             self._file: BinaryIO = os.fdopen(os.open(self._partial, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "wb")
             self.put(FORMAT_PART, [json.dumps({"bulkhead_backup": FORMAT}).encode()])
@@ -201,7 +205,7 @@ class Reader:
             self._file = path.open("rb")
             self._length = os.fstat(self._file.fileno()).st_size
         except OSError as error:
-            raise BackupError(
+            raise Misnamed(
                 f"{path} cannot be read: {error.strerror}; name a file that `bulkhead backup` made"
             ) from error
         self._where: dict[str, _Where] = {}
@@ -252,7 +256,7 @@ class Reader:
             if name == MANIFEST_PART:
                 break
         if MANIFEST_PART not in self._where:
-            raise self._torn()
+            raise self._torn() if self._where else self._foreign()
         manifest = self._parse()
         del digests[MANIFEST_PART]
         self._compare(digests, manifest.parts)
@@ -326,7 +330,7 @@ class Reader:
         )
 
     def _foreign(self) -> BackupError:
-        return BackupError(f"{self.path} is no backup of a mesh; name a file that `bulkhead backup` made")
+        return Misnamed(f"{self.path} is no backup of a mesh; name a file that `bulkhead backup` made")
 
     def _bad(self, why: str) -> BackupError:
         return BackupError(f"{self.path} cannot be trusted: {why}; restore another backup")

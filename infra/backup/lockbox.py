@@ -14,7 +14,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
-from infra.backup.archive import BackupError
+from infra.backup.archive import BackupError, Misnamed
 
 COST, BLOCK_SIZE, PARALLEL = 2**15, 8, 1
 """32 MiB and about 0.1 s for each guess."""
@@ -55,9 +55,9 @@ def read_passphrase(path: Path) -> str:
     try:
         text = path.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise BackupError(f"the passphrase cannot be read from {path}; put it there on one line") from error
+        raise Misnamed(f"the passphrase cannot be read from {path}; put it there on one line") from error
     if len(text) < MIN_PASSPHRASE_CHARS or "\n" in text:
-        raise BackupError(f"{path} must hold one line of at least {MIN_PASSPHRASE_CHARS} characters")
+        raise Misnamed(f"{path} must hold one line of at least {MIN_PASSPHRASE_CHARS} characters")
     return text
 
 

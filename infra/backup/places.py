@@ -17,7 +17,7 @@ from typing import Any
 from bulkhead.bus.jetstream_connection import ca_beside
 from bulkhead.tcp_ports import free_port
 from infra.backup import restoring, taking
-from infra.backup.archive import BackupError, Manifest, Reader
+from infra.backup.archive import Manifest, Misnamed, Reader
 from infra.backup.stream_copies import connected
 from infra.backup.taking import Say, Wanted
 from infra.identity import keys, policy, render
@@ -91,7 +91,7 @@ async def restore_remote(
     if remote.callers is not None:
         restoring.restore_api_keys(reader, remote.callers)
     if reader.manifest.documents and remote.documents is None:
-        raise BackupError("the backup holds documents; say with --documents where rag of this mesh keeps them")
+        raise Misnamed("the backup holds documents; say with --documents where rag of this mesh keeps them")
     if remote.documents is not None:
         restoring.restore_documents(reader, remote.documents, say)
     await _fill(remote, reader, layout, say)
@@ -110,7 +110,7 @@ async def _open_local(data: Path) -> AsyncIterator[tuple[str, Path]]:
     """Address of the broker and folder of the keys."""
     mesh = _read(data / MESH_FILE)
     if not mesh:
-        raise BackupError(f"no mesh has run in {data}; name its directory with --data, or its broker with --nats")
+        raise Misnamed(f"no mesh has run in {data}; name its directory with --data, or its broker with --nats")
     try:
         run = RunDir(data)
     except DirectoryInUse:
@@ -150,7 +150,7 @@ def _make_room(data: Path) -> None:
         for path in stores:
             path.unlink()
     elif streams.exists() or stores:
-        raise BackupError(
+        raise Misnamed(
             f"{data} holds a mesh already; restore into another directory (--data), and remove this one when you are "
             "sure that nobody needs it"
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bulkhead_contracts import catalog, subjects
 from infra.backup import documents, lockbox
-from infra.backup.archive import BackupError, Manifest, Reader
+from infra.backup.archive import BackupError, Manifest, Misnamed, Reader
 from infra.backup.stream_copies import Broker
 from infra.backup.taking import API_KEYS_FILE, CREDENTIALS_FILE, KEYS_PART, Progress, Say
 from infra.identity import keys
@@ -41,7 +41,7 @@ async def restore_streams(broker: Broker, reader: Reader, layout: Layout, say: S
     """Every stream of the backup, in its order. Raises BackupError."""
     known = check_streams(reader, layout)
     if there := sorted(set(await broker.names()) & set(known)):
-        raise BackupError(
+        raise Misnamed(
             f"the broker has a mesh already (stream {there[0]} and {len(there) - 1} more): a backup is restored into "
             "an empty one; name another broker or directory, or remove its streams first"
         )
@@ -94,7 +94,7 @@ def restore_documents(reader: Reader, folder: Path, say: Say = lambda progress: 
 def unsealed(reader: Reader, passphrase: str) -> Mapping[str, str]:
     """The key files in the backup. Raises BackupError."""
     if not reader.has(KEYS_PART):
-        raise BackupError(f"{reader.path} holds no keys; leave the passphrase out, and put DIR/identity there yourself")
+        raise Misnamed(f"{reader.path} holds no keys; leave the passphrase out, and put DIR/identity there yourself")
     return lockbox.unseal(reader.whole(KEYS_PART), passphrase)
 
 

@@ -38,6 +38,7 @@ from infra.backup.archive import (
     BackupError,
     DocumentsCopy,
     Manifest,
+    Misnamed,
     Position,
     StreamCopy,
     Writer,
@@ -195,7 +196,7 @@ def _documents(file: Writer, folder: Path | None, say: Say) -> list[DocumentsCop
 def _sealed(wanted: Wanted) -> bytes:
     """Every key file of the mesh, by name. Raises BackupError."""
     if wanted.identity is None or not wanted.identity.is_dir():
-        raise BackupError(f"there are no keys in {wanted.identity}; leave the passphrase out to go without them")
+        raise Misnamed(f"there are no keys in {wanted.identity}; leave the passphrase out to go without them")
     # The CA is its broker's, and another broker has one of its own.
     paths = [path for path in sorted(wanted.identity.iterdir())
              if path.is_file() and not path.name.startswith(".") and path.name != CA_FILE]

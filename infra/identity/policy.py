@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Self, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
+from bulkhead.misfits import misfits
 from bulkhead_contracts import catalog, limits, subjects
 from bulkhead_contracts.quota import Quota
 from bulkhead_contracts.types import Name, Token, TokenCount, UsdMicros
@@ -206,6 +207,6 @@ def _read(path: Path, model: type[_Model]) -> _Model:
     except yaml.YAMLError as error:
         raise PolicyError(f"{path} is not YAML: {error}; correct it") from error
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "file"
-        raise PolicyError(f"{path}: {where}: {first['msg']}") from error
+        first = misfits(error, model)[0]
+        known = f"; known fields are {', '.join(first.known)}" if first.known else ""
+        raise PolicyError(f"{path}: {first if first.where else f'the file {first}'}{known}") from error

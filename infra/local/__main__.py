@@ -1,6 +1,7 @@
-"""`python -m infra.local --data DIR`: a mesh in the foreground; Ctrl-C drains it.
+"""`python -m infra.local --data DIR`: a mesh in the foreground; Ctrl-C drains it, a second one ends it at once.
 
-Exit codes: 0 drained, 1 it could not start (the message says why and what to do), 2 wrong arguments.
+Exit codes: 0 drained, 1 it could not start (the message says why and what to do) or was ended at once, 2 wrong
+arguments.
 """
 
 import argparse
@@ -29,9 +30,11 @@ async def run(mesh: LocalMesh, screen: Screen) -> int:
     assert starting is not None
 
     def stop() -> None:
-        stopping.set()
-        if not mesh.up:
+        if stopping.is_set():
+            mesh.end_at_once()
+        if stopping.is_set() or not mesh.up:
             starting.cancel()
+        stopping.set()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop)
@@ -46,7 +49,9 @@ async def run(mesh: LocalMesh, screen: Screen) -> int:
     except asyncio.CancelledError:
         if not stopping.is_set():
             raise
-    return 0
+    if mesh.ended_at_once:
+        screen.event("ended at once, by a second signal; what was under way goes on at the next start")
+    return int(mesh.ended_at_once)
 
 
 def main(argv: list[str] | None = None) -> int:

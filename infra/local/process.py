@@ -20,7 +20,8 @@ SHOWN_LINES = 8
 LINE_MAX_BYTES = 64 * 1024
 LOG_MAX_BYTES = 64 * 1024 * 1024
 """A log file that has grown so far is set aside as `<name>.1`; the one before is dropped."""
-KILL_TIMEOUT_S = 5.0
+KILL_TIMEOUT_S = 30.0
+"""What was killed is gone at once, on a machine that is busy within this."""
 PRIVATE_UMASK = 0o077
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
@@ -43,6 +44,7 @@ class Child:
         self._process = process
         self._log = log
         self._on_line = on_line
+        self._killed = False
         self._pump = asyncio.create_task(self._follow())
 
     @classmethod
@@ -99,6 +101,13 @@ class Child:
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(number)
 
+    def kill_group(self) -> None:
+        """End it and everything that it started, now and without waiting; `exited` tells when it is gone."""
+        if self._process.returncode is None and not self._killed:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+        self._killed = True
+
     async def kill(self) -> None:
         """End it and everything that it started, now."""
         self.signal(signal.SIGKILL)
@@ -106,7 +115,9 @@ class Child:
 
     async def stop(self, timeout_s: float) -> bool:
         """Ask it to end; kill it after the timeout. Returns whether it ended by itself."""
-        self.signal(signal.SIGTERM)
+        if not self._killed:
+            # A signal to one that is dead takes its exit code from who waits for it, and asyncio complains.
+            self.signal(signal.SIGTERM)
         try:
             await asyncio.wait_for(self.exited.wait(), timeout_s)
         except TimeoutError:

@@ -14,8 +14,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from infra.local.refusals import Refusals
 from infra.local.supervisor import BROKER, LocalMesh
 from infra.local.unit import Row
+from infra.nats.server import LOG_FILE
 
 REFRESH_S = 0.5
 COLOURS = ("cyan", "green", "magenta", "yellow", "blue", "bright_cyan", "bright_green", "bright_magenta", "bright_blue")
@@ -25,8 +27,11 @@ LOUD = (" error ", " warning ", "[ERR]", "[WRN]", "[FTL]")
 RECOVERY = re.compile(r"\[WRN\] Filestore .*(?:recover|rebuild|checksum|stale|prior|state)", re.I)
 GARBAGE = re.compile(r"Filestore \[(\w+)\] .*corrupt record")
 RECOVERY_APART_S = 10.0
-PROBE = re.compile(r':doctor" - .*Subscription Violation - .*"mesh\.>"')
-"""What `bulkhead doctor` asks for with each service's key (libs/bulkhead/cli/footing.py), to see it refused."""
+SETTLING = re.compile(
+    r"\[WRN\] JetStream (?:error response for stream INBOX_\w+ create source consumer TIMERS_\w+: stream not found"
+    r"|source stream \"TIMERS_\w+\" for stream \S+ > INBOX_\w+. was recreated, resetting source state)"
+)
+"""While the broker reads its store, it has inboxes before the timers that they take from; it finds them by itself."""
 MIB = 1024 * 1024
 
 
@@ -38,19 +43,13 @@ class Screen:
         self.console = console or Console()
         self._quiet = frozenset(quiet)
         self._live: Live | None = None
-        self._recovering_at = self._probed_at = -math.inf
+        self._recovering_at = -math.inf
+        self._refusals = Refusals()
 
     def line(self, name: str, line: str) -> None:
         """One line that a process said."""
-        if name == BROKER and (garbage := GARBAGE.search(line)):
-            self.event(f"the broker found garbage in the files of its stream {garbage[1]}: what it held is not whole "
-                       "any more; stop the mesh and restore its directory from a backup (see logs/nats-server.log)")
-            return
-        if name == BROKER and RECOVERY.search(line):
-            self._recovery()
-            return
-        if name == BROKER and PROBE.search(line):
-            self._probed()
+        self._tell_of_others(time.monotonic())
+        if name == BROKER and self._told_otherwise(line):
             return
         loud = any(word in line for word in LOUD)
         if name in self._quiet and not loud:
@@ -59,38 +58,58 @@ class Screen:
         text = Text.assemble((f"{name:<{NAME_WIDTH}} ", colour), (line, "bold red" if loud else ""))
         self.console.print(text, soft_wrap=True, highlight=False)
 
+    def _told_otherwise(self, line: str) -> bool:
+        """Whether it is a line of the broker that people get in other words, or that means nothing to them."""
+        if garbage := GARBAGE.search(line):
+            self.event(f"the broker found garbage in the files of its stream {garbage[1]}: what it held is not whole "
+                       f"any more; stop the mesh and restore its directory from a backup (see {LOG_FILE})")
+            return True
+        if RECOVERY.search(line):
+            self._recovery()
+            return True
+        if self._refusals.take(line, time.monotonic()):
+            if self._refusals.doctor():
+                self.event("`bulkhead doctor` tried the key of every service: the broker refuses what is not its "
+                           "own to each", style="dim")
+            return True
+        return SETTLING.search(line) is not None
+
     def _recovery(self) -> None:
         """After a kill the broker reads its store again, a warning per stream; people need to know it once."""
         if time.monotonic() - self._recovering_at > RECOVERY_APART_S:
             self.event("the broker ended without an orderly stop and reads its store again; nothing that was "
-                       "acknowledged is lost (details in logs/nats-server.log)")
+                       f"acknowledged is lost (details in {LOG_FILE})")
         self._recovering_at = time.monotonic()
 
-    def _probed(self) -> None:
-        """One refusal for each service; a name is the client's own word, so nothing is kept quiet."""
-        if time.monotonic() - self._probed_at > RECOVERY_APART_S:
-            self.event("who calls himself doctor asked the broker for everything and was refused: `bulkhead doctor` "
-                       "does that with each service's key, to see that they are kept apart; if nobody ran it, look "
-                       "into logs/nats-server.log")
-        self._probed_at = time.monotonic()
+    def _tell_of_others(self, now_s: float) -> None:
+        if accounts := self._refusals.others(now_s):
+            self.event("who calls himself doctor asked the broker for everything, in the account "
+                       f"{', '.join(accounts)} alone, and was refused: `bulkhead doctor` tries the key of every "
+                       f"service, and this was not it (unless it was cut off); look into {LOG_FILE}")
 
-    def event(self, text: str) -> None:
+    def event(self, text: str, style: str = "") -> None:
         """Something that the supervisor did or saw."""
-        self.console.print(Text.assemble((f"{'bulkhead':<{NAME_WIDTH}} ", "bold"), text), soft_wrap=True)
+        head = (f"{'bulkhead':<{NAME_WIDTH}} ", "bold")
+        self.console.print(Text.assemble(head, (text, style)), soft_wrap=True)
 
     async def follow(self, mesh: LocalMesh) -> None:
         """Status lines on a terminal; elsewhere one line whenever a state changes."""
-        if not self.console.is_terminal:
-            await self._follow_plain(mesh)
-            return
+        try:
+            await (self._follow_live(mesh) if self.console.is_terminal else self._follow_plain(mesh))
+        finally:
+            self._tell_of_others(math.inf)
+
+    async def _follow_live(self, mesh: LocalMesh) -> None:
         with Live(console=self.console, auto_refresh=False, transient=True) as live:
             while True:
+                self._tell_of_others(time.monotonic())
                 live.update(Group(table(mesh.rows())), refresh=True)
                 await asyncio.sleep(REFRESH_S)
 
     async def _follow_plain(self, mesh: LocalMesh) -> None:
         before: dict[str, str] = {}
         while True:
+            self._tell_of_others(time.monotonic())
             for row in mesh.rows():
                 if before.get(row.name) != row.state:
                     before[row.name] = row.state

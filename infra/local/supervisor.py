@@ -19,7 +19,7 @@ from infra.local.environment import PROVIDER, RunFacts, environ_of
 from infra.local.given import Given
 from infra.local.http import unready
 from infra.local.journal import JournalKeeper
-from infra.local.process import Child, StartFailed
+from infra.local.process import KILL_TIMEOUT_S, Child, StartFailed
 from infra.local.redis import RedisServer
 from infra.local.rundir import PUBLISHERS_FILE, RunDir
 from infra.local.unit import Cure, Probe, Row, Spawn, Unit, all_ready
@@ -103,6 +103,9 @@ class LocalMesh:
         self._writes = False
         self.up = False
         """Whether the start is over."""
+        self.ended_at_once = False
+        """Whether nothing was drained: see `end_at_once`."""
+        self._ending = False
 
     async def __aenter__(self) -> Self:
         self._run = RunDir(self._directory)
@@ -232,21 +235,34 @@ class LocalMesh:
         self.units[REDIS].release()
         await self.units[REDIS].wait_ready(INFRASTRUCTURE_TIMEOUT_S)
 
+    def end_at_once(self) -> None:
+        """kill -9 everything, now; nothing is started again. Whoever waits in `stop` comes back soon after."""
+        self.ended_at_once = self._ending = True
+        for unit in reversed(self.units.values()):  # The broker last: nobody is left to complain of it.
+            unit.end_at_once()
+
     async def stop(self) -> None:
-        """Drain everything in reverse order; nothing is left running."""
-        for keeper in filter(None, (self._upkeep, self._journal)):
-            await keeper.stop()
+        """Drain everything in reverse order; nothing is left running, also when this is cut off."""
+        self._ending = True
+        for unit in self.units.values():
+            unit.start_no_more()
         try:
+            for keeper in filter(None, (self._upkeep, self._journal)):
+                await keeper.stop()
             for group in DRAIN_ORDER:
                 await self._stop([unit for name, unit in self.units.items() if any(_is(name, one) for one in group)])
             for name in (MODEL, REDIS, BROKER):
                 await self._stop([unit for unit in self.units.values() if unit.name == name])
         finally:
+            # Before anything is awaited: who cuts this off may do so again.
             for unit in self.units.values():
-                if unit.child is not None and unit.child.running:
-                    await unit.child.kill()
-            self._write()
-            self._run.close()
+                unit.end_at_once()
+            try:
+                gone = asyncio.gather(*(unit.stop() for unit in self.units.values()), return_exceptions=True)
+                await asyncio.wait([gone], timeout=KILL_TIMEOUT_S)
+            finally:
+                self._write()
+                self._run.close()
 
     # How it is put together
 
@@ -362,6 +378,8 @@ class LocalMesh:
     ) -> Unit:  # fmt: skip
         unit = Unit(name, spawn, probe, self._say, stop_timeout_s=stop_timeout_s, cure=cure, on_change=self._changed,
                     advise=advise)  # fmt: skip
+        if self._ending:
+            unit.start_no_more()
         self.units[name] = unit
         return unit
 
@@ -394,7 +412,13 @@ class LocalMesh:
 
     def _line(self, name: str) -> Callable[[str], None] | None:
         on_line = self._on_line
-        return None if on_line is None else lambda line: on_line(name, line)
+        if on_line is None:
+            return None
+        # A broker that is being stopped warns of streams that it closes itself; its log has that.
+        return lambda line: None if name == BROKER and self._stopping(BROKER) else on_line(name, line)
+
+    def _stopping(self, name: str) -> bool:
+        return name in self.units and self.units[name].stopping
 
 
 def _is(name: str, service: str) -> bool:

@@ -2,6 +2,7 @@
 
 In: how to spawn it and how to ask it (`advise`: what to do about how it ended). Out: its state, and events for people.
 A unit that is held stays down until it is released: that is how a test takes the broker away.
+After `start_no_more` nothing is started again, whatever becomes of who is stopping it.
 """
 
 import asyncio
@@ -77,7 +78,9 @@ class Unit:
         self._held = False
         self._wake = asyncio.Event()
         self._changed = asyncio.Condition()
-        self._stopping = False
+        self.stopping = False
+        """Whether it is being ended, or has been: what it says is no news to anybody then."""
+        self._last = False
         self._failed_starts = 0
         self._hopeless = False
         self._backoff_s = BACKOFF_FIRST_S
@@ -156,10 +159,22 @@ class Unit:
         self._backoff_s = BACKOFF_FIRST_S
         self._wake.set()
 
+    def start_no_more(self) -> None:
+        """What runs now is the last: however it ends, and whoever gives up waiting for it, nothing is started again."""
+        self._last, self._held = True, False
+        self._wake.set()
+
+    def end_at_once(self) -> None:
+        """kill -9 it and what it has started, for good; `stop` returns as soon as it is gone."""
+        self.start_no_more()
+        self.stopping = True
+        if self.child is not None and self.child.running:
+            self.child.kill_group()
+
     async def stop(self) -> None:
         """End it for good; killed after its time to drain."""
-        self._stopping, self._held = True, False
-        self._wake.set()
+        self.start_no_more()
+        self.stopping = True
         if self.child is not None and self.child.running and not await self.child.stop(self._stop_timeout_s):
             self._say(f"{self.name} did not drain within {self._stop_timeout_s:g} s and was killed")
         if self._task is not None:
@@ -167,7 +182,7 @@ class Unit:
         await self._set("stopped")
 
     async def _run(self) -> None:
-        while not self._stopping:
+        while not self._last:
             if self._held:
                 await self._set("held")
                 await self._pause(None)
@@ -175,9 +190,12 @@ class Unit:
             started = time.monotonic()
             await self._set("starting")
             ended = await self._once()
-            if self._stopping or self._held:
+            if self.stopping or self._held:
                 continue
             await self._set("down", ended)
+            if self._last:
+                self._say(f"{ended}\n  {self.name} is not started again: the mesh is being stopped")
+                continue
             if self._hopeless:
                 self._say(f"{ended}\n  {self.name} is not started again: mend its settings, then restart the mesh")
                 await self._pause(None)
@@ -196,12 +214,12 @@ class Unit:
             failure = error if isinstance(error, StartFailed) else StartFailed(f"{self.name} cannot start: {error}")
             await self._fail(failure)
             return str(failure)
-        if self._stopping or self._held:
+        if self._last or self._held:
             await self.child.kill()  # Asked for while it was being started.
         was_ready = await self._watch(self.child)
         code = await self.child.wait()
         self._hopeless = code == BAD_SETTINGS and not was_ready
-        if not was_ready and not self._held and not self._stopping:
+        if not was_ready and not self._held and not self._last:
             self._failed_starts += 1
             if self._hopeless or self._failed_starts >= FAILED_STARTS_MAX:
                 await self._fail(StartFailed(self._why(self.child)))
@@ -234,7 +252,7 @@ class Unit:
         return was_ready
 
     async def _maybe_cure(self, child: Child, missing: str, since: float, refused: str) -> str:
-        if self._cure is None or time.monotonic() - since < self._cure.after_s:
+        if self._cure is None or self._last or time.monotonic() - since < self._cure.after_s:
             return refused
         objection = self._cure.why_not()
         if objection:
@@ -248,6 +266,8 @@ class Unit:
     async def _pause(self, seconds: float | None) -> None:
         """Until the time is over or something is asked for."""
         self._wake.clear()
+        if self._last:
+            return  # Asked for before anybody waited.
         try:
             await asyncio.wait_for(self._wake.wait(), seconds)
         except TimeoutError:

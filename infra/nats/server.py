@@ -23,6 +23,8 @@ from infra.nats.streams import MIN_VERSION
 
 START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 10.0
+LOG_FILE = Path("logs", "nats.log")
+"""In the data directory: where the broker's own words are, as messages name it."""
 MIN_FREE_BYTES = 256 * 1024 * 1024
 LOST_STREAM = re.compile(r"JetStream stream 'MESH (?:>|\\u003e) (\w+)' could not be recovered")
 
@@ -66,7 +68,7 @@ class NatsServer:
         conf = write_configuration(self.plan, self._accounts)
         if drop_torn_journal(self.plan.folder) and self._on_line is not None:
             self._on_line("the journal was torn by a power cut; it is made again of the inboxes")
-        log = self.plan.folder.parent / "logs" / "nats.log"
+        log = self.plan.folder.parent / LOG_FILE
         command = [str(program), "-c", str(conf)]
         self.child = await Child.start(
             "nats-server", command, log=log, environ=self._environ, cwd=self.plan.folder, on_line=self._on_line

@@ -8,6 +8,7 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from bulkhead.bus.halving import last_before
 from bulkhead.bus.memory_streams import matches
 from bulkhead.bus.port import Bus, Stored
 from bulkhead.runtime.history import at_its_source
@@ -92,26 +93,14 @@ async def trim_reservations(reader: Bus, ask: Ask, ends: Mapping[str, int], unti
         newest = await reader.last(BOOKS, subject)
         if subject == MARKS or newest is None:
             continue  # Each mark of a rebuild names the one before.
-        until = min(counted, newest.sequence, await _since(reader, subject, until_unix_ms, newest.sequence))
+        old = await last_before(reader, BOOKS, subject, until_unix_ms, newest.sequence)
+        until = min(counted, newest.sequence, old + 1)
         answer = await ask(f"STREAM.PURGE.{BOOKS}", {"filter": subject, "seq": until})
         if gone := int(answer.get("purged", 0)):
             removed[BOOKS] += gone
             answer = await ask(f"STREAM.PURGE.{subjects.JOURNAL_STREAM}", {"filter": subject, "keep": count - gone})
             removed[subjects.JOURNAL_STREAM] += int(answer.get("purged", 0))
     return removed
-
-
-async def _since(reader: Bus, subject: str, unix_ms: int, end: int) -> int:
-    """A sequence before which nothing of a subject was stored since a time; found by halving."""
-    low, high = 0, end
-    while low < high:
-        middle = (low + high) // 2
-        found = await reader.read(BOOKS, subject, after=middle, limit=1)
-        if not found or found[0].time_unix_ms >= unix_ms:
-            high = middle
-        else:
-            low = found[0].sequence
-    return low + 1
 
 
 async def _subjects(ask: Ask, pattern: str) -> dict[str, int]:

@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field
 from bulkhead_contracts import limits as bounds
 from bulkhead_contracts.budget import Amount
 from bulkhead_contracts.plan import Plan, PlanStep
-from bulkhead_contracts.result import Failure, Result, Usage
+from bulkhead_contracts.result import Failure, Result, Standing, Usage
 from bulkhead_contracts.retrieval import StoredDocument
 from bulkhead_contracts.task import ForkOf, RequesterClaim, TaskLimits
 from bulkhead_contracts.task.v1 import Objective
@@ -106,7 +106,7 @@ class StepDocument(Contract):
 
 
 class TaskSummary(Contract):
-    """One row of GET /v1/tasks."""
+    """One row of GET /v1/tasks. standing, complete: as in TaskDocument."""
 
     task_id: str
     status: Status
@@ -115,6 +115,8 @@ class TaskSummary(Contract):
     updated_unix_ms: Count
     person: str
     cost_usd_micros: Count
+    standing: Standing | None = None
+    complete: bool | None = None
 
 
 class TaskPage(Contract):
@@ -152,6 +154,8 @@ class TaskDocument(Contract):
 
     spent_more: calls were in the works when it ended; what they cost is not in `usage`, which is the least then.
     charged: of a task that was ended early, all that it cost, as soon as the last of its calls has settled.
+    standing, complete: of `result`, null without one. A task that succeeded has an answer; one that is `degraded` or
+    not complete is to be read with its warnings (`result`.standing_reason, .completeness).
     """
 
     task_id: str
@@ -174,6 +178,8 @@ class TaskDocument(Contract):
     usage: Usage
     spent_more: bool = False
     charged: Amount | None = None
+    standing: Standing | None = None
+    complete: bool | None = None
     queue: QueueDocument | None = None
     pause: PauseDocument | None = None
     events_url: str

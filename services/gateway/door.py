@@ -15,7 +15,7 @@ from services.gateway.backlog import Backlog
 from services.gateway.feeds import Feed
 from services.gateway.places import queued
 from services.gateway.problems import Problem
-from services.gateway.quotas import TenantQuotas
+from services.gateway.quotas import PolicyDocument, TenantQuotas
 from services.gateway.spikes import Spikes, TooFast
 
 QUEUE_FULL_RETRY_S = 30
@@ -31,6 +31,10 @@ class Door:
         self._admission = admission
         self._backlog = backlog
         self._clock = clock
+
+    def policy(self, tenant: str) -> PolicyDocument | None:
+        """What the tenant's policy allows, where it is known here."""
+        return self._quotas.policy(tenant)
 
     async def check(self, claim: RequesterClaim) -> None:
         """One task more of this person; waits a little while the tenant's last ones are not taken up. Raises Problem

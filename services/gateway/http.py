@@ -77,7 +77,7 @@ class Http:
         self._bodies = Bodies(settings)
         self.documents = Documents(auth, intake, feeds, self._bodies, settings)
         self.switches = Switches(context, auth, self._bodies)
-        self.spending = Spending(context, auth, self._bodies)
+        self.spending = Spending(context, auth, self._bodies, door)
         self.topups = TopUps(context, auth, self._bodies, feeds)
         self.started = False
 
@@ -180,7 +180,7 @@ class Http:
             body = parsed(CancelSubmission, raw) if raw.strip() else CancelSubmission()
         feed = await self._task(request, claim)
         if feed.ended:
-            raise Problem(409, "already_ended", "The task has ended", f"the task is {feed.view.status}",
+            raise Problem(409, "already_ended", "The task has ended", f"the task has ended: {feed.view.status}",
                           f"read its result at /v1/tasks/{feed.task}")
         await self._intake.cancel(claim, feed, body.reason)
         url = f"/v1/tasks/{feed.task}"

@@ -5,12 +5,15 @@ In: a request. Out: plain values, or a Problem that names what does not fit.
 
 import base64
 import binascii
+import json
+import re
 from typing import TypeVar
 
 from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
+from bulkhead.misfits import misfits
 from bulkhead_contracts import limits, subjects
 from bulkhead_contracts.types import Contract
 from services.gateway.events import BadEventId, Position, parse_position
@@ -20,6 +23,7 @@ MAX_KEY_CHARS = 255
 MAX_PAGE = 100
 MAX_PAGE_DIGITS = 6
 MAX_NAMED_ERRORS = 20
+_OF_A_STEP = re.compile(r"plan\.steps\.(\d+)\.")
 
 M = TypeVar("M", bound=Contract)
 
@@ -47,7 +51,7 @@ def parsed(model: type[M], raw: bytes) -> M:
     try:
         return model.model_validate_json(raw)
     except ValidationError as error:
-        problems = error.errors(include_url=False, include_input=False)
+        problems, found = error.errors(include_url=False, include_input=False), misfits(error, model)
     for problem in problems:
         if problem["type"] == "string_too_long" and problem["loc"] == ("objective",):
             raise too_large("the objective", limits.MAX_OBJECTIVE_CHARS, "characters",
@@ -55,14 +59,21 @@ def parsed(model: type[M], raw: bytes) -> M:
     if problems[0]["type"] == "json_invalid":
         raise Problem(400, "malformed_json", "The body is not JSON", problems[0]["msg"],
                       "send a JSON object with content-type application/json")
-    errors = tuple(
-        FieldError(field=".".join(str(part) for part in problem["loc"]) or "body",
-                   message="unknown field" if problem["type"] == "extra_forbidden" else problem["msg"])
-        for problem in problems[:MAX_NAMED_ERRORS])
-    named = ", ".join(f"{item.field}: {item.message}" for item in errors[:3])
-    fields = ", ".join(model.model_fields)
+    errors = tuple(FieldError(field=one.where or "body", message=one.what) for one in found[:MAX_NAMED_ERRORS])
+    named = ", ".join(f"{item.field}{_step(raw, item.field)}: {item.message}" for item in errors[:3])
+    fields = ", ".join(next((one.known for one in found if one.known), tuple(model.model_fields)))
     raise Problem(422, "invalid_body", "The body does not fit", named[:500],
                   f"known fields are {fields}; /openapi.json has the whole schema", errors=errors)
+
+
+def _step(raw: bytes, field: str) -> str:
+    """` (step pay)` where the field stands in a step that has an id: people count their steps by name."""
+    match = _OF_A_STEP.match(field)
+    try:
+        name = json.loads(raw)["plan"]["steps"][int(match[1])]["id"] if match else ""
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return ""
+    return f" (step {name[:limits.MAX_NAME_CHARS]})" if isinstance(name, str) and name else ""
 
 
 def token(request: Request, parameter: str, what: str) -> str:

@@ -36,8 +36,10 @@ from bulkhead_contracts.types import Body, Contract, Count, UnixMs
 from services.gateway import core
 from services.gateway.auth import Authenticator
 from services.gateway.caps import Bodies
+from services.gateway.door import Door
 from services.gateway.parameters import answered, idempotency_key, parsed, size_of
 from services.gateway.problems import Problem, unavailable
+from services.gateway.quotas import PolicyDocument
 
 MAY_CHANGE = frozenset({"operator"})
 MAX_BODY_BYTES = 16 * 1024
@@ -75,13 +77,15 @@ class LimitSubmission(Contract):
 class LimitPage(Contract):
     """A tenant's limits, and what its tasks were topped up with. `revision` counts the changes.
 
-    alerts: of limits that came near, the latest first; of a change's answer none.
+    alerts: of limits that came near, the latest first; of a change's answer none. policy: what holds beside them, the
+    lower of both; null where the gateway does not know it.
     """
 
     revision: Count
     limits: Annotated[tuple[TargetLimit, ...], Field(max_length=limits.MAX_LIMIT_TARGETS)]
     top_ups: Annotated[tuple[TopUp, ...], Field(max_length=limits.MAX_TOP_UPS)] = ()
     alerts: Annotated[tuple[Alerted, ...], Field(max_length=limits.MAX_ALERTS_LISTED)] = ()
+    policy: PolicyDocument | None = None
 
 
 class SpendPage(Contract):
@@ -105,8 +109,9 @@ class SpendPage(Contract):
 class Spending:
     """The routes under /v1/limits and /v1/spend."""
 
-    def __init__(self, context: Context, auth: Authenticator, bodies: Bodies) -> None:
+    def __init__(self, context: Context, auth: Authenticator, bodies: Bodies, door: Door) -> None:
         self._context = context
+        self._door = door
         self._auth = auth
         self._bodies = bodies
 
@@ -152,7 +157,7 @@ class Spending:
         about = f"change/{key}" if key else f"read/{self._context.clock()}"
         reply = await self._ask(claim, ask, about, limits.RPC_TIMEOUT_MS, LimitsReplied)
         return LimitPage(revision=reply.revision, limits=reply.limits, top_ups=reply.top_ups,
-                         alerts=reply.alerts)  # fmt: skip
+                         alerts=reply.alerts, policy=self._door.policy(claim.tenant))  # fmt: skip
 
     async def _ask(self, claim: RequesterClaim, ask: Body, about: str, timeout_ms: int, kind: type[R]) -> R:
         try:

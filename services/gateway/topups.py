@@ -71,7 +71,7 @@ class TopUps:
         if feed.view.status == "unknown":
             raise not_found("task", task, "check the id; GET /v1/tasks lists your tenant's tasks")
         if feed.ended:
-            raise Problem(409, "already_ended", "The task has ended", f"the task is {feed.view.status}",
+            raise Problem(409, "already_ended", "The task has ended", f"the task has ended: {feed.view.status}",
                           "submit it again with a higher limit, or fork it: what is done is taken over")
         reply = await self._ask(claim, feed, body, key)
         url = f"/v1/tasks/{task}"

@@ -29,7 +29,9 @@ def summary(feed: Feed, policies: Policies) -> TaskSummary:
     return TaskSummary(
         task_id=feed.task, status=view.status, objective=summarise(view.request.objective) if view.request else "",
         created_unix_ms=view.created_unix_ms, updated_unix_ms=view.updated_unix_ms,
-        person=who.person if who else "", cost_usd_micros=(whole or view.usage).cost_usd_micros)
+        person=who.person if who else "", cost_usd_micros=(whole or view.usage).cost_usd_micros,
+        standing=view.result.standing if view.result else None,
+        complete=view.result.completeness.complete if view.result else None)
 
 
 async def document(feed: Feed, blobs: Blobs, policies: Policies, queue: QueueDocument | None = None) -> TaskDocument:
@@ -57,7 +59,9 @@ async def document(feed: Feed, blobs: Blobs, policies: Policies, queue: QueueDoc
         steps_done=view.ended.steps_done if view.ended else sum(s.status == "accepted" for s in steps),
         steps_total=view.ended.steps_total if view.ended else len(steps),
         failure=view.failure, result=view.result, answer=answer, usage=view.usage,
-        spent_more=spent_more(view), charged=whole_cost(view), queue=queue, pause=_pause(view),
+        spent_more=spent_more(view), charged=whole_cost(view),
+        standing=view.result.standing if view.result else None,
+        complete=view.result.completeness.complete if view.result else None, queue=queue, pause=_pause(view),
         events_url=f"/v1/tasks/{feed.task}/events")
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
+from bulkhead.misfits import misfits
 from bulkhead_contracts import limits as bounds
 from bulkhead_contracts import subjects
 from bulkhead_contracts.grant import GrantRequested, TaskGrant
@@ -178,10 +179,11 @@ def _tools(policies: Policies, policy: TenantPolicy, request: GrantRequested) ->
             hint="leave `tools` empty",
         )
     if foreign := sorted(set(request.tools) - set(policy.tools)):
+        usable = ", ".join(one for one in policy.tools if one in policies.tools)
         return Failure(
             code="tools_not_granted",
             message=f"tenant {tenant} may not use: {', '.join(foreign)}"[: bounds.MAX_REASON_CHARS],
-            hint=f"it may use: {', '.join(policy.tools)}"[: bounds.MAX_REASON_CHARS],
+            hint=f"it may use: {usable}"[: bounds.MAX_REASON_CHARS],
         )
     if absent := sorted(set(request.tools) - set(policies.tools)):
         return Failure(
@@ -254,9 +256,7 @@ def policies_from(
         try:
             tenants[str(name)] = TenantPolicy.model_validate(declared)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise PolicyError(f"tenants file: {name}: {where}: {first['msg']}") from error
+            raise PolicyError(f"tenants file: {name}: {misfits(error, TenantPolicy)[0]}") from error
         if unknown := sorted(set(tenants[str(name)].tools) - set(known)):
             raise PolicyError(
                 f"tenants file: {name}: tools {', '.join(unknown)} are not declared; "

@@ -14,6 +14,10 @@ from rich.panel import Panel
 from bulkhead.cli.output import counted, money, seconds
 from infra.offline_model import MODEL_NAME
 
+GIVEN_MORE = re.compile(r" An operator gives it more: .*?; it goes on where it stands; if nobody does that, it ends at "
+                        "its deadline", re.DOTALL)
+WAY_ON = "; it goes on where it stands; if nobody does that, it ends at its deadline"
+"""What a call at a ceiling was told; a task that has ended goes on no more."""
 MARKER = re.compile(r"\[#([0-9a-f]{12})\]")
 GOOD = "succeeded"
 
@@ -47,6 +51,17 @@ def numbered(text: str, result: dict[str, Any]) -> tuple[str, list[Source]]:
     return MARKER.sub(number, text), list(sources.values())
 
 
+def over(document: dict[str, Any]) -> dict[str, Any]:
+    """The document of a task; what its failure says of going on is left out where it has ended."""
+    failure = document.get("failure")
+    return {**document, "failure": failed(failure)} if failure else document
+
+
+def failed(failure: dict[str, Any]) -> dict[str, Any]:
+    """Why a task ended, without what could have been done before: its hint says what can be done now."""
+    return {**failure, "message": GIVEN_MORE.sub("", failure["message"]).replace(WAY_ON, "")}
+
+
 def warnings(document: dict[str, Any]) -> list[str]:
     """Everything that a reader must know before believing the answer."""
     found = []
@@ -56,10 +71,22 @@ def warnings(document: dict[str, Any]) -> list[str]:
     completeness = result.get("completeness") or {}
     for omission in completeness.get("omissions") or ():
         detail = f" ({omission['detail']})" if omission.get("detail") else ""
-        found.append(f"incomplete: {omission['what']} was {omission['reason'].replace('_', ' ')}{detail}")
+        how = "failed" if omission["reason"] == "failed_part" else f"was {omission['reason'].replace('_', ' ')}"
+        found.append(f"incomplete: {omission['what']} {how}{detail}")
     if not completeness.get("complete", True) and not completeness.get("omissions"):
         found.append("incomplete: something was left out")
     return found
+
+
+def is_whole(document: dict[str, Any]) -> bool:
+    """Whether an answer is neither degraded nor incomplete."""
+    return document.get("standing") in (None, "ok") and document.get("complete") is not False
+
+
+def doubts(standing: str | None, complete: bool | None) -> str:
+    """What stands beside a status whose result is no plain one: ` [degraded] [incomplete]`; "" for a plain one."""
+    found = f" [{standing}]" if standing not in (None, "ok") else ""
+    return found + (" [incomplete]" if complete is False else "")
 
 
 def footer(document: dict[str, Any]) -> str:
@@ -108,7 +135,8 @@ def show(console: Console, document: dict[str, Any]) -> None:
     status = document["status"]
     style = {GOOD: "bold green", "queued": "bold yellow", "paused": "bold yellow", "requested": "bold blue",
              "running": "bold blue"}.get(status, "bold red")  # fmt: skip
-    console.print(f"[{style}]{status}[/{style}]")
+    doubt = escape(doubts(document.get("standing"), document.get("complete")))
+    console.print(f"[{style}]{status}[/{style}][yellow]{doubt}[/yellow]" if doubt else f"[{style}]{status}[/{style}]")
     alerts = warnings(document)
     if alerts and console.is_terminal:
         console.print(Panel("\n".join(escape(line) for line in alerts), title="read this first",

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from infra.backup.taking import Progress
 
 MIB = 1024**2
-NOT_IN_IT = "Redis (budget makes its ledger of the facts), the journal (made of the inboxes), logs and traces"
+NOT_IN_IT = ("Redis (budget makes its ledger of the facts), the journal (made of the inboxes), logs and traces, the "
+             "tenants file (`up --tenants`), the provider's key")
 WITHOUT_KEYS = (
     "without the keys of this mesh a restored one cannot go on with tasks that are in flight, and outside publishers "
     "are strangers to it: keep a copy of the folder identity/ elsewhere, or seal it in with --keys-passphrase"
@@ -106,22 +107,32 @@ def _tell_restored(
     reader: "Reader", where: Where, passphrase: str, shards: Mapping[str, int], *, check: bool, as_json: bool
 ) -> None:
     manifest = reader.manifest
+    notes = [] if check else _left_to_do(where, shards, with_keys=bool(passphrase))
     if as_json:
         print_json({"event": "checked" if check else "done", "file": str(reader.path)} | _summary(manifest)
-                   | {"shards": dict(shards)})
+                   | {"shards": dict(shards), "notes": notes})
         return
     made = f"made {clock(manifest.created_unix_ms)} by bulkhead {manifest.version}"
     if check:
         out.print(f"[bold green]whole[/bold green]: {_contents(manifest)}, {made}; nothing restored", highlight=False)
         return
     out.print(f"[bold green]restored[/bold green] {_contents(manifest)}, {made}", highlight=False)
-    if not passphrase:
-        out.print("keys were not restored: with other keys than before, tasks that were in flight fail, saying so",
-                  style="yellow")
+    for note in notes[:-1]:
+        out.print(note, style="yellow", markup=False)
+    out.print(notes[-1], markup=False)
+
+
+def _left_to_do(where: Where, shards: Mapping[str, int], *, with_keys: bool) -> list[str]:
+    """What a restored mesh lacks, and how it is started."""
+    found = [] if with_keys else ["keys were not restored: with other keys than before, tasks that were in flight "
+                                  "fail, saying so"]
+    found.append("who its tenants are is not in the backup: a mesh that had a file of its own needs it again (up "
+                 "--tenants FILE; elsewhere BULKHEAD_TENANTS_FILE of signer and gateway), else only demo and acme are "
+                 "known")
     divided = "".join(f" --shards {service}={count}" for service, count in shards.items())
     next_step = f"start it: bulkhead up --data {where.data}{divided}" if not where.nats else (
         f"start the services{' with' if divided else ''}{divided}")  # fmt: skip
-    out.print(f"{next_step} (what happened after the backup is not known to it: see docs/operations.md)", markup=False)
+    return [*found, f"{next_step} (what happened after the backup is not known to it: see docs/operations.md)"]
 
 
 def _summary(manifest: "Manifest") -> dict[str, Any]:
@@ -174,7 +185,7 @@ def _file(to: Path) -> Path:
 @contextmanager
 def _told():  # type: ignore[no-untyped-def]
     """What can go wrong, as one line and an exit code."""
-    from infra.backup.archive import BackupError
+    from infra.backup.archive import BackupError, Misnamed
     from infra.identity.keys import KeyFileError
     from infra.identity.policy import PolicyError
     from infra.local.process import StartFailed
@@ -185,4 +196,4 @@ def _told():  # type: ignore[no-untyped-def]
     try:
         yield
     except expected as error:
-        raise Stop(Exit.FAILED, str(error)) from error
+        raise Stop(Exit.USAGE if isinstance(error, Misnamed | DirectoryUnfit) else Exit.FAILED, str(error)) from error

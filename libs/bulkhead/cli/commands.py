@@ -13,7 +13,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from bulkhead.cli import answer, documents, watching
+from bulkhead.cli import answer, documents, unknown_writes, watching
 from bulkhead.cli.output import Exit, Stop, clock, counted, err, money, out, print_json, print_whole
 from bulkhead.cli.target import Target
 from bulkhead.client import Mesh, MeshError, Task, TaskEvent
@@ -27,7 +27,7 @@ STATUS_STYLE = {"succeeded": "green", "running": "blue", "requested": "blue", "q
 
 
 async def submit_task(target: Target, objective: str, docs: list[Path], wanted: dict[str, Any], *, watch: bool,
-                      as_json: bool) -> Exit:
+                      as_json: bool, complete: bool = False) -> Exit:
     """Add the documents, submit, and with `watch` follow. A refusal that comes at once is this command's end."""
     text = _standard_input() if objective == "-" else objective
     if not text.strip():
@@ -40,17 +40,19 @@ async def submit_task(target: Target, objective: str, docs: list[Path], wanted: 
         wanted = wanted | {"plan": read_plan(file)}
     async with target.mesh() as mesh:
         fates = await _documents(mesh, uploads, as_lines=watch and as_json, told=not as_json)
+        if watch or not as_json:
+            documents.tell_passed_over(docs, as_lines=as_json)
         task = await mesh.submit(text, **wanted)
         if watch:
             if as_json:
                 print_json({"event": "submitted", "task_id": task.id})
             else:
                 err.print(f"task {task.id}", style="dim", markup=False)
-            return await watching.watch(task, out, as_json=as_json)
+            return await watching.watch(task, out, as_json=as_json, local=target.data, complete=complete)
         first = await first_word(task)
     rejection = first.data if first is not None and first.name == "task.rejected" else None
     if as_json:
-        more = documents.as_json(uploads, fates) if uploads else {}
+        more = documents.as_json(uploads, fates, docs) if uploads else {}
         print_json({"task_id": task.id, "events_url": f"{target.url}/v1/tasks/{task.id}/events", **more})
     else:
         out.print(task.id, markup=False)
@@ -115,10 +117,10 @@ async def rejected_at_once(task: Task) -> dict[str, Any] | None:
     return first.data if first is not None and first.name == "task.rejected" else None
 
 
-async def watch_task(target: Target, task: str, *, as_json: bool) -> Exit:
-    """Follow a task from its beginning."""
+async def watch_task(target: Target, task: str, *, as_json: bool, complete: bool = False) -> Exit:
+    """Follow a task from its beginning. complete: as `watching.watch`."""
     async with target.mesh() as mesh:
-        return await watching.watch(mesh.task(task), out, as_json=as_json)
+        return await watching.watch(mesh.task(task), out, as_json=as_json, local=target.data, complete=complete)
 
 
 async def list_tasks(target: Target, limit: int, *, as_json: bool) -> None:
@@ -131,6 +133,11 @@ async def list_tasks(target: Target, limit: int, *, as_json: bool) -> None:
     if not found:
         out.print("no tasks yet")
         return
+    print_whole(table_of(found))
+
+
+def table_of(found: list[dict[str, Any]]) -> Table:
+    """Tasks as GET /v1/tasks has them, for people."""
     table = Table(box=None, pad_edge=False)
     for name in ("task", "status", "submitted", "cost", "objective"):
         table.add_column(name, no_wrap=name != "objective")
@@ -138,17 +145,21 @@ async def list_tasks(target: Target, limit: int, *, as_json: bool) -> None:
         text = row["objective"]
         short = text if len(text) <= OBJECTIVE_CHARS else text[: OBJECTIVE_CHARS - 1] + "…"
         style = STATUS_STYLE.get(row["status"], "red")
-        table.add_row(row["task_id"], f"[{style}]{row['status']}[/{style}]", clock(row["created_unix_ms"]),
+        # Never plain where the answer is not: who looks at the list alone must see it.
+        doubt = escape(answer.doubts(row.get("standing"), row.get("complete")))
+        status = f"[{style}]{row['status']}[/{style}]" + (f"[yellow]{doubt}[/yellow]" if doubt else "")
+        table.add_row(row["task_id"], status, clock(row["created_unix_ms"]),
                       money(row["cost_usd_micros"]), escape(short))
-    print_whole(table)
+    return table
 
 
 async def show_task(target: Target, task: str, *, as_json: bool) -> None:
     """Everything about one task."""
     async with target.mesh() as mesh:
-        document = await mesh.task(task).show()
+        document = answer.over(await mesh.task(task).show())
+    doubtful = await unknown_writes.look(document, target.data)
     if as_json:
-        print_json(document)
+        print_json(unknown_writes.as_json(document, doubtful))
         return
     out.print(document["objective"], style="bold", markup=False)
     out.print(f"submitted {clock(document['created_unix_ms'])} by {(document['requester'] or {}).get('person', '?')}",
@@ -166,6 +177,7 @@ async def show_task(target: Target, task: str, *, as_json: bool) -> None:
             out.print(f"      {reason}", style="dim", markup=False)
     out.print()
     answer.show(out, document)
+    unknown_writes.show(out, document, doubtful)
 
 
 async def cancel_task(target: Target, task: str, reason: str, *, as_json: bool) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bulkhead.cli.output import Exit, Stop, counted, err, refusal
+from bulkhead.cli.output import Exit, Stop, counted, err, print_json, refusal
 from bulkhead.client import Mesh, Refused
 from bulkhead_contracts import limits
 
@@ -20,6 +20,8 @@ UPLOADS_AT_ONCE = 4
 SUFFIXES = frozenset({".md", ".markdown", ".txt", ".text", ".html", ".htm", ".csv", ".tsv", ".rst", ".pdf"})
 """Of what is taken from a directory; a file that is named may have any."""
 MAX_FILES = 2_000
+MAX_NAMED = 8
+"""Of the files of a directory that are passed over."""
 UNFIT_STATUS = (413, 415, 422)
 """With these the gateway speaks of the document; every other refusal would meet the next one as well."""
 NOT_ITS_FAULT = ("store_", "content_")
@@ -41,7 +43,7 @@ def find(paths: list[Path]) -> list[Upload]:
     relative: dict[Path, Path] = {}
     for path in paths:
         if path.is_dir():
-            inside = sorted(_readable(path))
+            inside = sorted(_inside(path, fit=True))
             if not inside:
                 raise Stop(Exit.USAGE, f"the directory {path} holds no documents",
                            f"put {', '.join(sorted(SUFFIXES))} files into it, or name others one by one; what begins "
@@ -59,15 +61,38 @@ def find(paths: list[Path]) -> list[Upload]:
     return _told_apart(found, relative)
 
 
-def _readable(folder: Path) -> Iterator[Path]:
-    """Documents by their suffix. Hidden ones stay hidden at every depth, and a mesh's data holds keys."""
+def _inside(folder: Path, *, fit: bool) -> Iterator[Path]:
+    """Documents by their suffix, or the others. Hidden ones stay hidden at every depth; a mesh's data holds keys."""
     for root, folders, names in os.walk(folder):
         if {"mesh.json", "identity"} & set(names + folders) and "credentials.json" in names:
             folders.clear()
             continue
         folders[:] = sorted(one for one in folders if not one.startswith("."))
         yield from (Path(root, one) for one in names
-                    if not one.startswith(".") and Path(one).suffix.lower() in SUFFIXES)
+                    if not one.startswith(".") and (Path(one).suffix.lower() in SUFFIXES) == fit)
+
+
+def passed_over(paths: list[Path]) -> list[tuple[Path, Stop]]:
+    """Of each directory, what lies open in it and is no document by its name: people may have meant it."""
+    named = {path.resolve() for path in paths}
+    found = []
+    for path in paths:
+        others = (one for one in _inside(path, fit=False) if one.resolve() not in named) if path.is_dir() else ()
+        if names := sorted(one.relative_to(path).as_posix() for one in others):
+            more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+            hint = f"of a directory {', '.join(sorted(SUFFIXES))} are taken; name another file by itself"
+            found.append((path, Stop(Exit.USAGE, f"in {path}: {', '.join(names[:MAX_NAMED])}{more}", hint,
+                                     name="not_documents")))
+    return found
+
+
+def tell_passed_over(paths: list[Path], *, as_lines: bool = False) -> None:
+    """Say it on standard error; as_lines: as an event of a stream."""
+    for path, why in passed_over(paths):
+        if as_lines:
+            print_json({"event": "document_skipped", "data": _skipped(str(path), why)})
+        else:
+            err.print(f"skipped {why} — {why.hint}", style="yellow", markup=False)
 
 
 def _told_apart(found: Mapping[Path, Upload], inside: Mapping[Path, Path]) -> list[Upload]:
@@ -155,16 +180,17 @@ def _tell(upload: Upload, fate: Fate) -> None:
 def event_of(upload: Upload, fate: Fate) -> dict[str, Any]:
     """As a line of a stream."""
     if isinstance(fate, Stop):
-        return {"event": "document_skipped", "data": _skipped(upload, fate)}
+        return {"event": "document_skipped", "data": _skipped(str(upload.path), fate)}
     return {"event": "document", "data": fate}
 
 
-def as_json(uploads: list[Upload], fates: list[Fate]) -> dict[str, Any]:
-    """Of all, for programs."""
+def as_json(uploads: list[Upload], fates: list[Fate], paths: list[Path]) -> dict[str, Any]:
+    """Of all, for programs. paths: what was named."""
     pairs = list(zip(uploads, fates, strict=True))
     return {"documents": [fate for _, fate in pairs if not isinstance(fate, Stop)],
-            "skipped": [_skipped(upload, fate) for upload, fate in pairs if isinstance(fate, Stop)]}
+            "skipped": [_skipped(str(upload.path), fate) for upload, fate in pairs if isinstance(fate, Stop)]
+            + [_skipped(str(path), why) for path, why in passed_over(paths)]}
 
 
-def _skipped(upload: Upload, why: Stop) -> dict[str, str]:
-    return {"path": str(upload.path), "code": why.name, "what": str(why), "hint": why.hint}
+def _skipped(path: str, why: Stop) -> dict[str, str]:
+    return {"path": path, "code": why.name, "what": str(why), "hint": why.hint}

@@ -9,6 +9,8 @@ from pathlib import Path
 from bulkhead.blobs import BlobCorrupt, BlobMissing, Blobs
 from bulkhead.bus.port import Bus
 from bulkhead.cli.history import one_task
+from bulkhead.cli.journal import place_of
+from bulkhead.cli.made_again import as_said
 from bulkhead.cli.output import Exit, Stop, counted, err, out, print_json
 from bulkhead.cli.replaying import IN_THE_WORKS_MS
 from bulkhead.cli.target import operator_bus
@@ -19,8 +21,11 @@ from bulkhead_contracts.result import ContentRef
 
 async def export_task(bus: Bus, task: str, tenant: str = "") -> History:
     """Everything of one task. Raises Stop when there is no such task, HistoryError, BusError."""
-    journal = await one_task(bus, task, tenant)
+    # Of a restored mesh the journal's own times tell since when it works on what was in the works.
+    journal = await one_task(bus, task, tenant, as_it_lies=True)
+    settled = unix_ms() - journal[-1].time_unix_ms > IN_THE_WORKS_MS
     tenant = journal[0].subject.split(".")[4]
+    journal = await as_said(bus, place_of(task, tenant), journal)
     blobs = Blobs(bus, "operator")
 
     async def read(ref: ContentRef) -> bytes | None:
@@ -29,7 +34,6 @@ async def export_task(bus: Bus, task: str, tenant: str = "") -> History:
         except (BlobMissing, BlobCorrupt):
             return None
 
-    settled = unix_ms() - journal[-1].time_unix_ms > IN_THE_WORKS_MS
     return await collect(journal, read, settled=settled)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from bulkhead.bus.port import Stored
 from bulkhead.cli import target, watching
@@ -18,6 +18,7 @@ from bulkhead.cli.commands import rejected_at_once
 from bulkhead.cli.history import each_fact, entries, one_task
 from bulkhead.cli.output import Exit, Stop, err, out, print_json
 from bulkhead.cli.target import operator_bus
+from bulkhead.misfits import misfits
 from bulkhead_contracts.plan import Plan, PlanAdopted, PlanStep
 from bulkhead_contracts.task import StepEnded, TaskEnded, TaskLimits, TaskRequested, TaskSubmitted
 from bulkhead_contracts.task.v1 import Objective
@@ -144,7 +145,7 @@ def _edited(steps: Sequence[PlanStep], name: str, edit: Edit) -> tuple[PlanStep,
             PlanStep.model_validate(one.model_dump() | changes) if one.id == name else one for one in steps
         )
     except ValidationError as error:
-        raise _bad_edit(error) from error
+        raise _bad_edit(error, PlanStep) from error
     unknown = sorted(set(edit.inputs or ()) - {one.id for one in steps})
     after = sorted(set(edit.inputs or ()) & _again(steps, {name}))
     if unknown or after:
@@ -190,18 +191,18 @@ def read_edit(path: str) -> Edit:
         raise _bad_edit(error) from error
 
 
-def _bad_edit(error: ValidationError) -> Stop:
-    first = error.errors(include_url=False, include_input=False)[0]
-    where = ".".join(map(str, first["loc"]))
-    return Stop(Exit.USAGE, f"the edit does not fit: {where}: {first['msg']}" if where else f"the edit is no JSON "
-                f"object: {first['msg']}", f"it may hold {', '.join(Edit.model_fields)}")
+def _bad_edit(error: ValidationError, model: type[BaseModel] = Edit) -> Stop:
+    first = misfits(error, model)[0]
+    what = f"the edit does not fit: {first}" if first.where else f"the edit is no JSON object: it {first}"
+    return Stop(Exit.USAGE, what, f"it may hold {', '.join(Edit.model_fields)}")
 
 
 # The command
 
 
 async def fork_task(data: Path, task: str, from_step: str, edit: Edit, *, tenant: str = "", url: str = "",
-                    api_key: str = "", watch: bool = False, dry_run: bool = False, as_json: bool = False) -> Exit:
+                    api_key: str = "", watch: bool = False, dry_run: bool = False, as_json: bool = False,
+                    complete: bool = False) -> Exit:
     """Fork, say what that means, and with `watch` follow. Raises Stop, MeshError, BusError.
 
     The new task is that of whoever's key this is; the gateway lets a person fork tasks of the own tenant only.
@@ -221,14 +222,15 @@ async def fork_task(data: Path, task: str, from_step: str, edit: Edit, *, tenant
         if as_json:
             print_json({"forks": task, **told, "submission": fork.body})
         return Exit.OK
-    async with target.find(data, url, api_key, past.tenant, may_make_key=True).mesh() as mesh:
+    found = target.find(data, url, api_key, past.tenant, may_make_key=True)
+    async with found.mesh() as mesh:
         new = await mesh.submit(**fork.body)
         if as_json:
             print_json({"event": "submitted", "task_id": new.id, "forks": task, **told})
         else:
             out.print(new.id, markup=False)
         if watch:
-            return await watching.watch(new, out, as_json=as_json)
+            return await watching.watch(new, out, as_json=as_json, local=found.data, complete=complete)
         rejection = await rejected_at_once(new)
     if rejection is not None:
         raise Stop(Exit.REFUSED, f"the task was rejected: {rejection['message']}", str(rejection.get("hint") or ""),

@@ -1,6 +1,6 @@
 """A task's messages from the journal, and its spans from the trace files: what timeline and replay stand on.
 
-In: the broker under the operator's identity, the data directory. Out: entries in the order of the journal.
+In: the broker under the operator's identity, the data directory. Out: entries in the order in which they are read.
 """
 
 import json
@@ -12,9 +12,11 @@ from typing import Any
 from bulkhead.bus.port import Bus, Stored
 from bulkhead.cli.journal import read_journal
 from bulkhead.cli.output import Exit, Stop
+from bulkhead.grants import unverified_claims
 from bulkhead.telemetry import names
 from bulkhead_contracts import catalog, envelope
 from bulkhead_contracts.task import Progressed, facts
+from bulkhead_contracts.tool import ToolCallRequested
 from bulkhead_contracts.types import Body
 
 MAX_LINE_BYTES = 1024 * 1024
@@ -23,7 +25,10 @@ MAX_SPAN_DEPTH = 32
 
 @dataclass(slots=True)
 class Entry:
-    """One message. reply: the message that answers it. spans: what was done while it was handled."""
+    """One message. reply: the message that answers it. spans: what was done while it was handled.
+
+    actor: on whose authority. origin: of a tool's call in a fork, the first task of its line: it stands in the key.
+    """
 
     sequence: int
     at_unix_ms: int
@@ -37,6 +42,9 @@ class Entry:
     problem: str = ""
     reply: "Entry | None" = None
     spans: list["Span"] = field(default_factory=list)
+    task: str = ""
+    actor: str = ""
+    origin: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +61,13 @@ class Span:
     attributes: dict[str, Any]
 
 
-async def one_task(bus: Bus, task: str, tenant: str = "", *, reservations: bool = True) -> list[Stored]:
-    """Everything of one tenant's task. Raises Stop when there is none, or several tenants have one of this id."""
-    return of_tenant(await read_journal(bus, task, reservations=reservations), task, tenant)
+async def one_task(
+    bus: Bus, task: str, tenant: str = "", *, reservations: bool = True, as_it_lies: bool = False
+) -> list[Stored]:
+    """Everything of one tenant's task, as `read_journal` reads it. Raises Stop when there is none, or several tenants
+    have one of this id."""
+    found = await read_journal(bus, task, reservations=reservations, as_it_lies=as_it_lies)
+    return of_tenant(found, task, tenant)
 
 
 def of_tenant(journal: list[Stored], task: str, tenant: str) -> list[Stored]:
@@ -113,7 +125,18 @@ def _entry(stored: Stored) -> Entry:
     except (envelope.EnvelopeError, catalog.DecodeError) as error:
         problem = str(error)
     return Entry(stored.sequence, stored.time_unix_ms, parts[1], parts[2], parts[4], head.type if head else "",
-                 head.id if head else "", head.cause if head else "", body, problem)
+                 head.id if head else "", head.cause if head else "", body, problem, task=parts[5],
+                 actor=head.actor if head else "",
+                 origin=_origin(head.grant) if head and isinstance(body, ToolCallRequested) else "")
+
+
+def _origin(token: str) -> str:
+    """As the grants in it say: a step's holds its task's."""
+    claims = unverified_claims(token)
+    if isinstance(parent := claims.get("parent"), str):
+        claims = unverified_claims(parent)
+    grant = claims.get("grant")
+    return str(grant.get("origin") or "") if isinstance(grant, dict) else ""
 
 
 def read_spans(folder: Path, task: str) -> list[Span]:

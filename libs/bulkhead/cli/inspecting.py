@@ -21,12 +21,13 @@ async def show_timeline(data: Path, task: str, tenant: str = "", *, as_json: boo
         except JournalBehind as error:
             err.print(f"{error}. This is what it has by now:", style="yellow", markup=False)
             stored = await read_journal(bus, task, whole=False)
-    found = history.entries(history.of_tenant(stored, task, tenant))
+    mine = history.of_tenant(stored, task, tenant)
+    found = history.entries(mine)
     history.attach(found, history.read_spans(data / "traces", task))
     if as_json:
         print_json(timeline.as_json(found))
     else:
-        print_whole(timeline.tree(task, found))
+        print_whole(timeline.tree(task, found, len(mine)))
 
 
 async def show_doctor(data: Path, redis_url: str, otlp_endpoint: str, *, as_json: bool) -> Exit:

@@ -1,14 +1,16 @@
 """Reads the journal. It is made of the inboxes: it lags behind them, and may be dropped and made again, numbered anew.
 
-In: the broker under the operator's identity. Out: messages in journal order, all of one journal, with everything that
-the inboxes had when the reading began.
+In: the broker under the operator's identity. Out: messages in journal order (a task's of one that was made again: as
+they were said), all of one journal, with everything that the inboxes had when the reading began.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 
+from bulkhead.bus.halving import last_before
 from bulkhead.bus.port import Bus, BusUnavailable, Stored
+from bulkhead.cli.made_again import as_said, said_at
 from bulkhead.runtime import inbound, together
 from bulkhead.runtime.history import at_its_source, source_of
 from bulkhead_contracts import catalog, subjects
@@ -18,8 +20,9 @@ MAX_MESSAGES = 100_000
 PATIENCE_S = 10.0
 """So long a reader waits for a journal that lags or is being made again."""
 PAUSE_S = 0.1
-SLACK = 4_096
-"""So many messages after a task's last one its reservations may stand: the journal is made of several inboxes."""
+SLACK_MS = 300_000
+"""So long before and after what is known of a task its reservations are looked for: clocks differ, and a publish that
+is tried again is stored late."""
 EVERYTHING = "*.*.*"
 
 
@@ -31,13 +34,17 @@ class Renumbered(Exception):
     """The journal in which the reading began is no more: begin again."""
 
 
-async def read_journal(bus: Bus, task: str, *, whole: bool = True, reservations: bool = True) -> list[Stored]:
-    """Everything that was stored of a task, by whichever service, in journal order. Raises BusError.
+async def read_journal(
+    bus: Bus, task: str, *, whole: bool = True, reservations: bool = True, as_it_lies: bool = False
+) -> list[Stored]:
+    """Everything that was stored of a task, by whichever service, in journal order and with the journal's times; of one
+    that was made again with those of the inboxes, in the order in which it was said. Raises BusError.
 
     whole: waits until it has what the inboxes have, and raises JournalBehind when that takes long. reservations: also
-    those that lie in one message with others', for which all of its tenant's since then is looked through.
+    those that lie in one message with others', for which all of its tenant's since then is looked through. as_it_lies:
+    in journal order and with its times, also when it was made again.
     """
-    place = f"{subjects.partition_of(task)}.*.{subjects.token(task)}"
+    place = place_of(task)
     deadline = asyncio.get_running_loop().time() + PATIENCE_S
     while True:
         found: list[Stored] = []
@@ -48,7 +55,9 @@ async def read_journal(bus: Bus, task: str, *, whole: bool = True, reservations:
                 found += page
                 if len(found) >= MAX_MESSAGES:
                     break
-            return await _with_reservations(bus, task, found, whole=whole) if reservations else found
+            if reservations:
+                found = await _with_reservations(bus, task, found, whole=whole)
+            return found if as_it_lies else await as_said(bus, place, found)
         except JournalBehind:
             raise
         except (Renumbered, BusUnavailable) as error:
@@ -58,23 +67,38 @@ async def read_journal(bus: Bus, task: str, *, whole: bool = True, reservations:
             await asyncio.sleep(PAUSE_S)
 
 
+def place_of(task: str, tenant: str = "*") -> str:
+    """Where a task stands in subjects: its partition, tenant and id."""
+    return f"{subjects.partition_of(task)}.{tenant}.{subjects.token(task)}"
+
+
 async def _with_reservations(bus: Bus, task: str, found: list[Stored], *, whole: bool) -> list[Stored]:
-    """Also those that lie together with its tenant's others. Raises as `pages` does."""
+    """Also those that lie together with its tenant's others. Raises as `pages` does.
+
+    They are found by when they were said, not by where they stand: a journal that was made again has one inbox behind
+    the other, and the times of its own making.
+    """
     more: list[Stored] = []
+    times = [said_at(one) for one in found]
     for tenant in {one.subject.split(".")[4] for one in found}:
         book = together.subject(tenant)
         if whole:
             await caught_up(bus, ".".join(book.split(".")[3:]), ("journal",))
-        async for page in pages(bus, book, after=found[0].sequence):
+        newest = await bus.last(subjects.JOURNAL_STREAM, book)
+        if newest is None:
+            continue
+        begin = await last_before(bus, subjects.JOURNAL_STREAM, book, min(times) - SLACK_MS, newest.sequence, said_at)
+        async for page in pages(bus, book, after=begin):
             more += [replace(stored, subject=str(one.address), headers={**stored.headers, **one.envelope.headers()},
                              body=one.body.encode())
-                     for stored in page for one in _parts(stored) if one.address.task == task]  # fmt: skip
-            if page[-1].sequence > found[-1].sequence + SLACK or len(more) >= MAX_MESSAGES:
+                     for stored in page for one in parts(stored) if one.address.task == task]  # fmt: skip
+            if said_at(page[-1]) > max(times) + SLACK_MS or len(more) >= MAX_MESSAGES:
                 break
     return sorted((*found, *more), key=lambda one: one.sequence) if more else found
 
 
-def _parts(stored: Stored) -> list[inbound.Inbound]:
+def parts(stored: Stored) -> list[inbound.Inbound]:
+    """The facts of one stored message of the journal; none of what cannot be read."""
     try:
         return list(together.each(inbound.read(stored, "journal")))
     except inbound.Unreadable:

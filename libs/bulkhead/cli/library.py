@@ -119,7 +119,9 @@ async def _add(found: target.Target, paths: list[Path], *, as_json: bool) -> Non
     async with found.mesh() as mesh:
         fates = await documents.add(mesh, uploads, told=not as_json)
     if as_json:
-        print_json(documents.as_json(uploads, fates))
+        print_json(documents.as_json(uploads, fates, paths))
+    else:
+        documents.tell_passed_over(paths)
 
 
 async def _delete(found: target.Target, name: str, *, as_json: bool) -> None:

@@ -14,11 +14,13 @@ from bulkhead.cli.options import (
     IdempotencyKey,
     Json,
     PlanFile,
+    RequireComplete,
     TaskId,
     TaskTenant,
     Tenant,
     ToolNames,
     Url,
+    amount,
     dollars,
     duration_s,
 )
@@ -63,10 +65,10 @@ def up(
     replicas: operating.Replicas = 1, store_gib: operating.StoreGib = 0,
     shards: operating.Shards = None, tenants: operating.UpTenants = None,
 ) -> None:
-    """Keep a mesh running in the foreground; Ctrl-C drains it. Its state in DIR survives restarts and kills.
+    """Keep a mesh running in the foreground; Ctrl-C drains it, a second one ends it at once.
 
-    A broker or Redis of yours is used with --nats and --redis; the broker must include what [bold]bulkhead render
-    accounts[/bold] writes. Traces go to BULKHEAD_OTLP_ENDPOINT where it is set.
+    Its state in DIR survives restarts and kills. A broker or Redis of yours is used with --nats and --redis; the broker
+    must include what [bold]bulkhead render accounts[/bold] writes. Traces go to BULKHEAD_OTLP_ENDPOINT where it is set.
     """
     from bulkhead.cli.up import keep_running
 
@@ -87,7 +89,7 @@ def submit(
         "repeated.")] = None,
     tenant: Tenant = "",
     limit_usd: Annotated[float | None, typer.Option(
-        "--limit-usd", metavar="USD", show_default=output.money(limits.DEFAULT_TASK_COST_USD_MICROS),
+        "--limit-usd", metavar="USD", parser=amount, show_default=output.money(limits.DEFAULT_TASK_COST_USD_MICROS),
         help="Most that the task may cost.")] = None,
     limit_tokens: Annotated[int | None, typer.Option(
         "--limit-tokens", metavar="N", min=1, show_default=f"{limits.DEFAULT_TASK_TOKENS:,}",
@@ -99,6 +101,7 @@ def submit(
     feature: Annotated[str, typer.Option("--feature", metavar="NAME", help="Count its spending under this feature of "
                                          "your product.")] = "",
     workflow: Annotated[str, typer.Option("--workflow", metavar="NAME", help="And under this workflow.")] = "",
+    require_complete: RequireComplete = False,
     plan: PlanFile = None, tool: ToolNames = None, idempotency_key: IdempotencyKey = "",
     no_check: Annotated[bool, typer.Option("--no-check", help="Do not have results checked: faster, "
                                            "cheaper.")] = False,
@@ -106,20 +109,23 @@ def submit(
 ) -> None:
     from bulkhead.cli.commands import submit_task
 
+    if require_complete and not watch:
+        output.stop(Stop(Exit.USAGE, "--require-complete judges an answer, and nobody waits for it", "add --watch"))
     wanted = {"plan": plan, "tools": tuple(tool or ()), "idempotency_key": idempotency_key,
               "limit_usd": dollars(limit_usd), "limit_tokens": limit_tokens, "check": not no_check,
               "deadline_s": duration_s(deadline) if deadline else None, "feature": feature, "workflow": workflow}
     found = _target(data, url, api_key, tenant, may_make_key=True)
-    _exit(run(submit_task(found, objective, docs or [], wanted, watch=watch, as_json=as_json)))
+    _exit(run(submit_task(found, objective, docs or [], wanted, watch=watch, as_json=as_json,
+                          complete=require_complete)))
 
 
 @app.command(epilog=EXIT_CODES)
-def watch(task: TaskId, data: Data = target.DEFAULT_DATA, url: Url = "", api_key: ApiKey = "", tenant: Tenant = "",
-          as_json: Json = False) -> None:
+def watch(task: TaskId, require_complete: RequireComplete = False, data: Data = target.DEFAULT_DATA, url: Url = "",
+          api_key: ApiKey = "", tenant: Tenant = "", as_json: Json = False) -> None:
     """Follow a task from its beginning to its end and print its answer."""
     from bulkhead.cli.commands import watch_task
 
-    _exit(run(watch_task(_target(data, url, api_key, tenant), task, as_json=as_json)))
+    _exit(run(watch_task(_target(data, url, api_key, tenant), task, as_json=as_json, complete=require_complete)))
 
 
 @app.command(epilog=EXIT_CODES)
@@ -127,7 +133,11 @@ def tasks(
     limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="How many.")] = 20,
     data: Data = target.DEFAULT_DATA, url: Url = "", api_key: ApiKey = "", tenant: Tenant = "", as_json: Json = False,
 ) -> None:
-    """List the tenant's tasks, the newest first."""
+    """List the tenant's tasks, the newest first.
+
+    Beside a status stands what is wrong with the answer: "degraded" (a part came by a fallback, or a call failed),
+    "incomplete" (something was left out). [bold]bulkhead why TASK[/bold] says more.
+    """
     from bulkhead.cli.commands import list_tasks
 
     run(list_tasks(_target(data, url, api_key, tenant), limit, as_json=as_json))
@@ -181,6 +191,7 @@ def replay(
         "step title, instruction, acceptance, tools, inputs, role. `-` reads standard input.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what a fork would do, and do not submit it.")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Follow the fork and print its answer.")] = False,
+    require_complete: RequireComplete = False,
     tenant: TaskTenant = "", data: Data = target.DEFAULT_DATA, url: Url = "", api_key: ApiKey = "",
     as_json: Json = False,
 ) -> None:
@@ -201,9 +212,9 @@ def replay(
         output.stop(Stop(Exit.USAGE, "name one task or file, or --all", "see `bulkhead replay --help`"))
     if from_step:
         _fork(task, from_step, edit, data, {"tenant": tenant, "url": url, "api_key": api_key, "watch": watch,
-                                            "dry_run": dry_run, "as_json": as_json})
-    elif edit or dry_run or watch:
-        output.stop(Stop(Exit.USAGE, "--edit, --dry-run and --watch belong to --from-step",
+                                            "dry_run": dry_run, "as_json": as_json, "complete": require_complete})
+    elif edit or dry_run or watch or require_complete:
+        output.stop(Stop(Exit.USAGE, "--edit, --dry-run, --watch and --require-complete belong to --from-step",
                          "name the step from which on the task is to run again"))
     elif every:
         _exit(run(replaying.show_all(data, as_json=as_json)))
@@ -234,10 +245,10 @@ def export(
 
 @app.command(epilog=EXIT_CODES)
 def why(task: TaskId, tenant: TaskTenant = "", data: Data = target.DEFAULT_DATA, as_json: Json = False) -> None:
-    """Why a task waits, was refused or was halted, in plain words, with what to do.
+    """Why a task waits, was refused or was halted, or its answer is in doubt, in plain words, with what to do.
 
-    Tells how it ended, what halted it, what the watcher found in it (loops, chatter, stalls) with the messages that
-    show it, and what it waits for now. Reads the journal under the operator's key in DIR.
+    Tells how it ended, what its answer lacks, what halted it, what the watcher found in it (loops, chatter, stalls)
+    with the messages that show it, and what it waits for now. Reads the journal under the operator's key in DIR.
     """
     from bulkhead.cli.why import show_why
 
@@ -246,7 +257,8 @@ def why(task: TaskId, tenant: TaskTenant = "", data: Data = target.DEFAULT_DATA,
 
 @app.command(epilog=EXIT_CODES)
 def analyze(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A recorded run; compressed with gzip or not.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A recorded run, compressed with gzip or not. `-` "
+                                         "reads standard input.")],
     form: Annotated[str, typer.Option(
         "--form", metavar="auto|bulkhead|rows|otel|openai", help="What the file is. bulkhead: of [bold]bulkhead "
         "export[/bold]. rows: one JSON object per act. otel: OpenTelemetry GenAI spans. openai: chats with messages.")]
@@ -262,7 +274,8 @@ def analyze(
 
     Ends with 1 when something would have been stopped; warnings alone end with 0.
 
-    Examples: bulkhead analyze task.jsonl.gz · bulkhead analyze spans.json --form otel --json
+    Examples: bulkhead analyze task.jsonl.gz · bulkhead analyze spans.json --form otel --json · curl ... |
+    bulkhead analyze -
     """
     from bulkhead.cli.analyze import show_analysis
 

@@ -33,13 +33,18 @@ TaskTenant = Annotated[str, typer.Option(
 
 
 PlanFile = Annotated[Path | None, typer.Option(
-    "--plan", metavar="FILE", help="Have these steps carried out and plan none: a JSON object with steps, each with "
-    "id, title, instruction, acceptance, and, if wanted, tools, inputs, role.")]
+    "--plan", metavar="FILE", help="Have these steps carried out, and let no model plan: a JSON object with steps, "
+    "each with id, title, instruction, acceptance, and, if wanted, tools, inputs, role. Where it ends in several, one "
+    "more is added, `answer`, in which a model composes the answer from theirs.")]
 ToolNames = Annotated[list[str] | None, typer.Option(
     "--tool", metavar="TOOL", help="Let the task use this tool; may be repeated.", show_default="all of the tenant's")]
 IdempotencyKey = Annotated[str, typer.Option(
     "--idempotency-key", metavar="KEY", help="A repeat under the same key is the same task, and no second one. For "
     "programs that call this again when they do not know whether it went through.")]
+
+
+RequireComplete = Annotated[bool, typer.Option(
+    "--require-complete", help="End with 1, too, when the task succeeded and its answer is degraded or incomplete.")]
 
 
 def task_id(text: str) -> str:
@@ -63,6 +68,14 @@ def duration_s(text: str) -> float:
     if not 0 < total <= 7 * 24 * HOUR_S:
         raise typer.BadParameter("a deadline lies between a moment and seven days from now", param_hint="--deadline")
     return total
+
+
+def amount(text: str) -> float:
+    """Dollars as people write them. Raises typer.BadParameter."""
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text[:40]!r} is no amount of dollars; write it as 0.50") from None
 
 
 def dollars(value: float | None) -> float | None:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar
 
 import typer
 from rich.console import Console, ConsoleOptions, RenderableType
-from rich.segment import Segment
+from rich.control import Control
+from rich.segment import ControlType, Segment
 
 if TYPE_CHECKING:
     from bulkhead.client.errors import Refused
@@ -70,6 +71,11 @@ class Screen(Console):
         for one in super().render(renderable, options):
             yield one if one.control or not _CONTROLS.search(one.text) else Segment(harmless(one.text), one.style)
 
+    def print_over(self, text: str) -> None:
+        """Print what the next line is written over: how far something is."""
+        self.print(text, end="", style="dim")
+        self.control(Control(ControlType.CARRIAGE_RETURN))
+
 
 out = Screen(soft_wrap=True, highlight=False, width=_width(sys.stdout))
 err = Screen(stderr=True, soft_wrap=True, highlight=False, width=_width(sys.stderr))
@@ -126,7 +132,7 @@ def stop(error: Stop) -> NoReturn:
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Run a command's work; errors that are expected become one line and an exit code."""
     from bulkhead.bus.port import BusError
-    from bulkhead.client.errors import MeshError, Refused, Unreachable
+    from bulkhead.client.errors import MeshError, Refused, Unfit, Unreachable
 
     try:
         return asyncio.run(work)
@@ -136,6 +142,8 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         stop(Stop(Exit.UNREACHABLE, str(error), error.hint))
     except Refused as error:
         stop(refusal(error))
+    except Unfit as error:
+        stop(Stop(Exit.USAGE, str(error), error.hint))
     except MeshError as error:
         stop(Stop(Exit.REFUSED, str(error), error.hint))
     except BusError as error:

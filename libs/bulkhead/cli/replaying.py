@@ -4,7 +4,7 @@ In: the journal of a running mesh, or a file of `bulkhead export`. Out: a report
 and nothing is published; a file needs no mesh at all.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from bulkhead.cli.journal import JournalBehind, Renumbered, caught_up, pages
 from bulkhead.cli.output import Exit, Stop, counted, err, out, print_json
 from bulkhead.cli.target import operator_bus
 from bulkhead.runtime.context import unix_ms
-from bulkhead.runtime.history import History, HistoryError, load
+from bulkhead.runtime.history import History, HistoryError, NoHistory, load
 from bulkhead.runtime.replay import CannotReplay, Divergence, Logics, Report, replay
 from bulkhead_contracts.result import ContentRef
 
@@ -27,6 +27,8 @@ BEGIN_AGAIN_MAX = 5
 SHOWN_CHARS = 2_000
 TOLD_EVERY = 100
 """Tasks between two lines of progress where there is no terminal."""
+AS_EXPORTED = "the lines are those of the export (by its digest, which is no signature)"
+NO_DIGEST = "it bears no digest over its lines: nothing tells whether what no decider folds was changed"
 
 
 def logics() -> Logics:
@@ -40,7 +42,8 @@ def logics() -> Logics:
 
 async def replay_task(bus: Bus, task: str, tenant: str = "") -> Report:
     """Replay one task. Raises Stop when there is no such task, CannotReplay, BusError."""
-    journal = await one_task(bus, task, tenant, reservations=False)
+    # Each inbox is folded in its own order. What a restored mesh has read just now may still be in the works.
+    journal = await one_task(bus, task, tenant, reservations=False, as_it_lies=True)
     tenant = journal[0].subject.split(".")[4]
     blobs = Blobs(bus, "operator")
 
@@ -108,8 +111,8 @@ async def show_file(path: Path, *, as_json: bool) -> Exit:
         raise _cannot(error) from error
     if not as_json:
         err.print(f"task {history.task} of tenant {history.tenant}; {counted(len(history.contents), 'content')} "
-                  "verified", style="dim", markup=False)
-    return _show(report, as_json=as_json)
+                  f"verified; {AS_EXPORTED if history.digested else NO_DIGEST}", style="dim", markup=False)
+    return _show(report, as_json=as_json, more={"digested": history.digested})
 
 
 def open_history(path: Path) -> History:
@@ -120,7 +123,8 @@ def open_history(path: Path) -> History:
         raise Stop(Exit.USAGE, f"{path} cannot be read: {error.strerror}",
                    "name a task (`bulkhead tasks` lists them) or a file of `bulkhead export`") from error
     except HistoryError as error:
-        raise Stop(Exit.FAILED, str(error), error.hint) from error
+        code = Exit.USAGE if isinstance(error, NoHistory) else Exit.FAILED
+        raise Stop(code, str(error), error.hint) from error
 
 
 def _cannot(error: CannotReplay) -> Stop:
@@ -151,7 +155,7 @@ async def show_all(data: Path, *, as_json: bool) -> Exit:
         async for tenant, task in all_tasks(bus):
             await _one_of_all(bus, tenant, task, totals, as_json=as_json)
             if not as_json and err.is_terminal:
-                err.print(f"{counted(totals.tasks, 'task')} replayed", end="\r", style="dim")
+                err.print_over(f"{counted(totals.tasks, 'task')} replayed")
             elif not as_json and totals.tasks % TOLD_EVERY == 0:
                 err.print(f"{counted(totals.tasks, 'task')} replayed, {len(totals.divergent)} divergent", style="dim")
     if as_json:
@@ -191,9 +195,9 @@ async def _one_of_all(bus: Bus, tenant: str, task: str, totals: Totals, *, as_js
             _show(report, as_json=False)
 
 
-def _show(report: Report, *, as_json: bool) -> Exit:
+def _show(report: Report, *, as_json: bool, more: Mapping[str, Any] | None = None) -> Exit:
     if as_json:
-        print_json(as_json_of(report))
+        print_json(as_json_of(report) | dict(more or {}))
         return Exit.FAILED if report.divergences else Exit.OK
     if not report.divergences and not report.decisions:
         out.print("nothing to replay: no decider was given this task; `bulkhead show TASK` says why", style="yellow")
@@ -202,6 +206,9 @@ def _show(report: Report, *, as_json: bool) -> Exit:
         out.print(f"[green]no divergence[/green]: {counted(report.decisions, 'decision')} over "
                   f"{counted(report.messages, 'message')}, {counted(report.compared, 'sent message')} compared "
                   "byte for byte")
+        if report.unread:
+            out.print(f"not judged: {report.unread} of the {report.messages}, which no decider is given or says "
+                      "(to the gateway, of money)", style="dim")
         if report.outstanding:
             out.print(f"{report.outstanding} messages were decided and are not in the journal yet", style="dim")
         return Exit.OK
@@ -221,6 +228,7 @@ def as_json_of(report: Report) -> dict[str, Any]:
         "decisions": report.decisions,
         "compared": report.compared,
         "outstanding": report.outstanding,
+        "not_judged": report.unread,
         "ended": report.ended,
         "divergences": [_divergence(one) for one in report.divergences],
     }

@@ -8,7 +8,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from bulkhead.cli import absent
+from bulkhead.cli import above, absent
 from bulkhead.cli.output import clock, counted, money, out, print_json, print_whole, seconds
 from bulkhead.cli.target import Target
 from bulkhead.client import Mesh, Refused
@@ -30,6 +30,7 @@ async def set_limit(target: Target, of: str, units: dict[str, int], *, as_json: 
     async with target.mesh() as mesh:
         page, had = await _changed(mesh, of, units)
         note = await absent.of_limit(mesh, of) if units else "" if had else f"{of} had no limit: nothing was taken away"
+    note = note or "; ".join(above.of_limit(of, units, page))
     _show(page | ({"note": note} if note else {}), as_json=as_json)
 
 
@@ -54,6 +55,7 @@ def _show(page: dict[str, Any], *, as_json: bool) -> None:
         return
     rows = [(row["target"], row["limit"]) for row in page["limits"]]
     rows += [(f"task/{row['task']} topped up", row["add"]) for row in page.get("top_ups", ())]
+    _show_policy(page.get("policy"))
     if not rows:
         out.print("no limits beside the tenant's policy and each task's own")
         _show_alerts(page)
@@ -65,6 +67,17 @@ def _show(page: dict[str, Any], *, as_json: bool) -> None:
         table.add_row(escape(target), *_ceilings(limit))
     print_whole(table)
     _show_alerts(page)
+
+
+def _show_policy(policy: dict[str, Any] | None) -> None:
+    """What holds beside the limits, and whoever operates the mesh alone can change."""
+    for name, what in (("day", "all its tasks of a day (UTC)"), ("task", "one task")):
+        limit = (policy or {}).get(name) or {}
+        cost, counts = limit.get("cost_usd_micros"), [unit for unit in COUNTED if limit.get(unit) is not None]
+        said = [f"{limit[unit]:,} {unit.replace('_', ' ')}" for unit in counts]
+        said = said if cost is None else [money(cost), *said]
+        if said:
+            out.print(f"the tenant's policy (tenants.yaml) allows {what}: {', '.join(said)}", style="dim", markup=False)
 
 
 def _show_alerts(page: dict[str, Any]) -> None:

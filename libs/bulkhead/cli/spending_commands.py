@@ -65,9 +65,12 @@ def get(data: Data = target.DEFAULT_DATA, url: Url = "", api_key: ApiKey = "", t
 def set_(
     of: LimitTarget,
     usd: Annotated[float | None, typer.Option("--usd", metavar="USD", help="Most that it may cost.")] = None,
-    tokens: Annotated[int | None, typer.Option("--tokens", metavar="N", min=0, max=bounds.MAX_TOKENS)] = None,
-    model_calls: Annotated[int | None, typer.Option("--model-calls", metavar="N", min=0, max=bounds.MAX_CALLS)] = None,
-    tool_calls: Annotated[int | None, typer.Option("--tool-calls", metavar="N", min=0, max=bounds.MAX_CALLS)] = None,
+    tokens: Annotated[int | None, typer.Option("--tokens", metavar="N", min=0, max=bounds.MAX_TOKENS, help="Most "
+                                               "tokens, in and out.")] = None,
+    model_calls: Annotated[int | None, typer.Option("--model-calls", metavar="N", min=0, max=bounds.MAX_CALLS,
+                                                    help="Most calls of models.")] = None,
+    tool_calls: Annotated[int | None, typer.Option("--tool-calls", metavar="N", min=0, max=bounds.MAX_CALLS,
+                                                   help="Most calls of tools.")] = None,
     wall: Annotated[str, typer.Option("--wall", metavar="TIME", help="Time of all its calls together: 90s, 2h, "
                                       "1d.")] = "",
     data: Data = target.DEFAULT_DATA, url: Url = "", api_key: ApiKey = "", tenant: Tenant = "", as_json: Json = False,
@@ -101,9 +104,12 @@ def topup(
     task: Annotated[str, typer.Argument(metavar="TASK", help="The task's id.")],
     reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept as a fact, with who.")],
     usd: Annotated[float | None, typer.Option("--usd", metavar="USD", help="So much more it may cost.")] = None,
-    tokens: Annotated[int | None, typer.Option("--tokens", metavar="N", min=1, max=bounds.MAX_TOKENS)] = None,
-    model_calls: Annotated[int | None, typer.Option("--model-calls", metavar="N", min=1, max=bounds.MAX_CALLS)] = None,
-    tool_calls: Annotated[int | None, typer.Option("--tool-calls", metavar="N", min=1, max=bounds.MAX_CALLS)] = None,
+    tokens: Annotated[int | None, typer.Option("--tokens", metavar="N", min=1, max=bounds.MAX_TOKENS, help="So many "
+                                               "more tokens, in and out.")] = None,
+    model_calls: Annotated[int | None, typer.Option("--model-calls", metavar="N", min=1, max=bounds.MAX_CALLS,
+                                                    help="So many more calls of models.")] = None,
+    tool_calls: Annotated[int | None, typer.Option("--tool-calls", metavar="N", min=1, max=bounds.MAX_CALLS,
+                                                   help="So many more calls of tools.")] = None,
     wall: Annotated[str, typer.Option("--wall", metavar="TIME", help="Time of all its calls together: 90s, 2h, "
                                       "1d.")] = "",
     data: Data = target.DEFAULT_DATA, url: Url = "", api_key: ApiKey = "", tenant: Tenant = "", as_json: Json = False,

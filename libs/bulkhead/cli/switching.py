@@ -7,7 +7,8 @@ broker: a mesh whose budget or gateway is down can be halted all the same.
 import os
 import pwd
 import secrets
-from collections.abc import AsyncIterator
+import shlex
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -53,30 +54,39 @@ async def switch(data: Path, remote: Target | None, named: Named, reason: str, *
         async with remote.mesh() as mesh:
             asked = mesh.halt if active else mesh.resume
             found, over = Halt.model_validate(await asked(named.scope, named.name, reason)), ""
+            seen = await absent.seen_by(mesh, named.scope) if found.active else None
     else:
-        found, over = await _by_key(data, named, reason, active)
-    note = (over or _note(named, found, reason, data if remote is None else None)) if found.active else ""
+        found, over, seen = await _by_key(data, named, reason, active)
+    note = (over or _note(named, found, reason, data if remote is None else None, seen)) if found.active else ""
     if as_json:
-        print_json(found.model_dump(mode="json") | ({"note": note} if note else {}))
+        more = ({"resume": _undo(named)} if found.active else {}) | ({"note": note} if note else {})
+        print_json(found.model_dump(mode="json") | more)
     elif found.active:
         out.print(f"halted: {named}, by {found.by}: {found.reason}", markup=False)
-        out.print(f"let it go on: bulkhead resume --{named.scope} {named.name}", style="dim", markup=False)
+        out.print(f"let it go on: {_undo(named)}", style="dim", markup=False)
         if note:
             out.print(f"note: {note}", style="yellow", markup=False)
     else:
         out.print(f"goes on: {named} ({found.by}: {found.reason})", markup=False)
 
 
-def _note(named: Named, found: Halt, reason: str, data: Path | None) -> str:
+def _undo(named: Named) -> str:
+    """The command that takes this very halt away: one of a tenant's does not stand under the name alone."""
+    whose = f" --tenant {named.tenant}" if named.tenant and named.scope not in ("task", "tenant") else ""
+    return f"bulkhead resume --{named.scope} {shlex.quote(named.name)}{whose}"
+
+
+def _note(named: Named, found: Halt, reason: str, data: Path | None, seen: Collection[str] | None) -> str:
     """What whoever halts should know: it stood already, or nobody has what it names."""
     if found.reason != reason:
         return f"it has been halted since {clock(found.at_unix_ms)}, and stays so for that reason; yours is not kept"
     known = read_json(data / "mesh.json").get("tenants", ()) if data is not None else ()
-    return absent.of_halt(named.scope, named.name, named.tenant, known)
+    return absent.of_halt(named.scope, named.name, named.tenant, known, seen)
 
 
-async def _by_key(data: Path, named: Named, reason: str, active: bool) -> tuple[Halt, str]:
-    """The entry as it stands, and what is to be said of a task that is over. Raises Stop, BusError."""
+async def _by_key(data: Path, named: Named, reason: str, active: bool) -> tuple[Halt, str, set[str] | None]:
+    """The entry as it stands, what is to be said of a task that is over, and which names of this kind were seen. Raises
+    Stop, BusError."""
     async with _operating(data) as (bus, publisher):
         tenant = named.tenant
         if named.scope == "task" and not tenant:
@@ -85,9 +95,11 @@ async def _by_key(data: Path, named: Named, reason: str, active: bool) -> tuple[
                     f"{switching.OPERATOR}{person()}", unix_ms())  # fmt: skip
         found = await switching.switch(bus, publisher, wish)
         over = await _ended(bus, tenant, named.name) if named.scope == "task" and active else ""
+        # After it stands: nothing waits for a look at names.
+        seen = await absent.seen_in(bus, named.scope) if active and named.scope in absent.KINDS else None
     if isinstance(found, Failure):
         raise Stop(Exit.REFUSED, found.message, found.hint, name=found.code)
-    return found, over
+    return found, over, seen
 
 
 async def _ended(bus: Bus, tenant: str, task: str) -> str:

@@ -29,10 +29,11 @@ CONNECT_TIMEOUT_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A mesh's gateway and who we are to it."""
+    """A mesh's gateway and who we are to it. data: its data directory, where that was found there."""
 
     url: str
     api_key: str
+    data: Path | None = None
 
     def mesh(self) -> "Mesh":
         """A client."""
@@ -74,7 +75,7 @@ def find(data: Path, url: str, api_key: str, tenant: str = "", *, may_make_key: 
     if not key:
         raise Stop(Exit.USAGE, f"no API key for {f'tenant {tenant}' if tenant else found_url}",
                    f"use --api-key or BULKHEAD_API_KEY; keys of a local mesh are in {data / 'credentials.json'}")
-    return Target(found_url, key)
+    return Target(found_url, key, data if found_url == gateway_url(mesh) else None)
 
 
 def _is_url(text: str) -> bool:

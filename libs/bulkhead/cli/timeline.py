@@ -21,9 +21,10 @@ SPAN_TOLD = (names.PROMPT_ID, names.OUTCOME, names.FAILURE_CODE)
 MAX_TOLD_CHARS = 60
 
 
-def tree(task: str, found: list[Entry]) -> Tree:
-    """Messages grouped by step, in order; a request and its reply are one line."""
-    top = Tree(_head(task, found))
+def tree(task: str, found: list[Entry], stored: int = 0) -> Tree:
+    """Messages grouped by step, in order; a request and its reply are one line. stored: how many they are with repeats.
+    """
+    top = Tree(_head(task, found, stored - len(found)))
     found = each_fact(found)
     began = found[0].at_unix_ms
     titles: dict[str, str] = {}
@@ -34,12 +35,13 @@ def tree(task: str, found: list[Entry]) -> Tree:
             titles.setdefault(entry.body.step_id, entry.body.title)
     replies = {id(entry.reply) for entry in found if entry.reply is not None}
     branches: dict[str, Tree] = {}
+    paid = spent(found)
     for entry in found:
         if id(entry) in replies or isinstance(entry.body, Reserved | Settled):
             continue  # Money stands with the calls that it was for; --json has every movement.
         step = step_of(entry)
         if step and step not in branches:
-            branches[step] = top.add(_step_head(step, titles.get(step, ""), found))
+            branches[step] = top.add(_step_head(step, titles.get(step, ""), found, paid))
         leaf = branches.get(step, top).add(_line(entry, began))
         for span in entry.spans:
             if names.OPERATION in span.attributes:
@@ -58,7 +60,7 @@ def step_of(entry: Entry) -> str:
     return str(step)
 
 
-def _head(task: str, found: list[Entry]) -> Text:
+def _head(task: str, found: list[Entry], repeats: int) -> Text:
     end = next((entry for entry in found if isinstance(entry.body, TaskEnded | TaskRejected)), None)
     ended = end.body if end is not None and isinstance(end.body, TaskEnded) else None
     took = (end or found[-1]).at_unix_ms - found[0].at_unix_ms  # Late timers come after the end.
@@ -68,18 +70,33 @@ def _head(task: str, found: list[Entry]) -> Text:
     settled = [entry.body.usage for entry in found if isinstance(entry.body, Settled)]
     usage = sum(settled, Usage()) if settled else ended.usage if ended else None
     return Text.assemble((task, "bold"), " ", (status, style), f"  {seconds(took)}, {len(found)} messages",
+                         f" ({repeats} of them stored twice)" if repeats > 0 else "",
                          f", {_cost(usage)}" if usage else "")
 
 
-def _step_head(step: str, title: str, found: list[Entry]) -> Text:
+def spent(found: list[Entry]) -> dict[str, tuple[Usage, bool]]:
+    """What was settled for the calls of each step, and whether that is all; a step that was cut says nothing itself."""
+    steps = {getattr(one.body, "call_id", ""): step_of(one) for one in found if step_of(one)}
+    settled = {one.body.reservation_id: one.body for one in found if isinstance(one.body, Settled)}
+    used: dict[str, Usage] = {}
+    for body in settled.values():
+        step = steps.get(body.call_id, "")
+        used[step] = used.get(step, Usage()) + body.usage
+    held = {steps.get(one.body.call_id, "") for one in found
+            if isinstance(one.body, Reserved) and one.body.reservation_id not in settled}
+    return {step: (used.get(step, Usage()), step not in held) for step in {*used, *held} if step}
+
+
+def _step_head(step: str, title: str, found: list[Entry], paid: dict[str, tuple[Usage, bool]]) -> Text:
     mine = [entry for entry in found if step_of(entry) == step]
     ends = [entry.body for entry in mine if isinstance(entry.body, StepEnded)]
-    usage = sum((end.usage for end in ends), Usage())
+    usage, whole = paid.get(step) or (sum((end.usage for end in ends), Usage()), True)
+    least = "" if whole else "at least "
     going_on = "stopped" if any(isinstance(entry.body, TaskEnded) for entry in found) else "running"
     outcome = ends[-1].outcome if ends else going_on
     style = {"accepted": "green", "running": "blue"}.get(outcome, "red")
     return Text.assemble((step, "bold"), f" {title} ", (outcome, style),
-                         (f"  {seconds(mine[-1].at_unix_ms - mine[0].at_unix_ms)}, {_cost(usage)}", "dim"))
+                         (f"  {seconds(mine[-1].at_unix_ms - mine[0].at_unix_ms)}, {least}{_cost(usage)}", "dim"))
 
 
 def _line(entry: Entry, began: int) -> Text:

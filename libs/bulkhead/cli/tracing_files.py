@@ -6,9 +6,10 @@ OpenAI message format; compressed or not. Out: events one by one. Every file is 
 
 import gzip
 import json
+import os
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -17,7 +18,7 @@ from bulkhead.health import chats, spans
 from bulkhead.health.events import Event
 from bulkhead.health.journal import Journal
 from bulkhead.health.rows import Row, RowError, Rows
-from bulkhead.runtime.history import History, HistoryError, load
+from bulkhead.runtime.history import History, HistoryError, NoHistory, load
 
 Form = Literal["auto", "bulkhead", "rows", "otel", "openai"]
 MAX_BYTES = 1024 * 1024 * 1024
@@ -32,13 +33,32 @@ _GZIP = b"\x1f\x8b"
 HINT = "docs/analyze.md describes the forms; name one with --form"
 
 
+class Place:
+    """How far a file is read that is judged while it is read."""
+
+    def __init__(self) -> None:
+        self._file: BinaryIO | None = None
+        self._bytes = 0
+
+    def reads(self, file: BinaryIO) -> None:
+        """From now on it is this file; of a compressed one, as it lies on the disk."""
+        self._file, self._bytes = file, os.fstat(file.fileno()).st_size
+
+    def part(self) -> float | None:
+        """Of its bytes, from 0 to 1; None when it is read as a whole before anything is judged."""
+        if self._file is None or self._file.closed or not self._bytes:
+            return None
+        return min(1.0, self._file.tell() / self._bytes)
+
+
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A file whose form is known. rows: as they are judged, None for a history."""
+    """A file whose form is known. rows: as they are judged, None for a history. place: how far it is read."""
 
     form: Form
     rows: Iterable[Row] | None
     history: History | None = None
+    place: Place = field(default_factory=Place)
 
     def events(self) -> Iterator[Event]:
         """Raises Stop for a row that does not fit."""
@@ -61,7 +81,8 @@ def open_file(path: Path, form: Form) -> Opened:
             return Opened("bulkhead", None, load(path))
         if form == "bulkhead":
             raise Stop(Exit.USAGE, f"{path} is no file of bulkhead export", "`bulkhead export TASK -o FILE` writes one")
-        documents = _documents(path)
+        place = Place()
+        documents = _documents(path, place)
         first = next(documents, None)
         if first is None:
             raise Stop(Exit.USAGE, f"{path} is empty", HINT)
@@ -69,13 +90,13 @@ def open_file(path: Path, form: Form) -> Opened:
             form = "otel" if spans.looks_like(first) else "openai" if chats.looks_like(first) else "rows"
         every = _chain(first, documents)
         if form == "rows":
-            return Opened(form, every)  # type: ignore[arg-type]
+            return Opened(form, every, place=place)  # type: ignore[arg-type]
         convert = spans.rows if form == "otel" else chats.rows
         return Opened(form, convert(_bounded(every)))
     except Stop:
         raise
     except HistoryError as error:
-        raise Stop(Exit.FAILED, str(error), error.hint) from error
+        raise Stop(Exit.USAGE if isinstance(error, NoHistory) else Exit.FAILED, str(error), error.hint) from error
     except OSError as error:
         raise Stop(Exit.USAGE, f"{path} cannot be read: {error.strerror or error}", "name a readable file") from error
     except (EOFError, zlib.error) as error:
@@ -104,7 +125,11 @@ def _open(path: Path) -> BinaryIO:
     return gzip.open(file) if compressed else file  # type: ignore[return-value]
 
 
-def _documents(path: Path) -> Iterator[object]:
+def _on_disk(file: BinaryIO) -> BinaryIO:
+    return file.fileobj if isinstance(file, gzip.GzipFile) else file  # type: ignore[return-value]
+
+
+def _documents(path: Path, place: Place) -> Iterator[object]:
     """JSON values of a file: one per line, or the whole file as one (a list of rows is as good as rows)."""
     with _open(path) as file:
         try:
@@ -119,6 +144,7 @@ def _documents(path: Path) -> Iterator[object]:
             if first is None or isinstance(first, list):
                 yield from _whole(head, file)
                 return
+            place.reads(_on_disk(file))
             yield first
             yield from _lines(file, len(head))
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:

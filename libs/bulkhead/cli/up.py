@@ -5,6 +5,7 @@ In: a data directory, replicas per service, a durability, a port, a tenants file
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -25,6 +26,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 QUIET = ("nats-server", "redis", "offline-model")
 """Only their warnings and errors are shown; the rest is in DIR/logs."""
 MAX_REPLICAS = 64
+DRAINING = ("draining: each process has {:g} s to finish what it has in hand; the rest is delivered again at the next "
+            "start (a second Ctrl-C ends all at once)")
 
 
 def parse_shards(shards: list[str]) -> dict[str, int]:
@@ -58,14 +61,16 @@ async def keep_running(
     data: Path, scale: list[str], durability: str, port: int, given: dict[str, Any], shards: list[str],
     tenants: Path | None = None,
 ) -> None:  # fmt: skip
-    """Start, show, drain. Raises Stop when it cannot start."""
+    """Start, show, drain. Raises Stop when it cannot start, or was ended at once."""
     if durability not in DURABILITIES:
         raise Stop(Exit.USAGE, f"--durability {durability!r} is unknown", "it is power or process")
     replicas, wanted = parse_scale(scale), parse_shards(shards)
     offline = not any(os.environ.get(name) for name in PROVIDER)
     _announce(data, durability, offline)
     _tell_of_tenants(data, tenants)
+    _tell_of_tools(os.environ.get("BULKHEAD_PACKS", ""), tenants)
     from infra.local.status import Screen
+    from infra.local.supervisor import DRAIN_TIMEOUT_S
 
     screen = Screen(out, quiet=QUIET)
     async with _mesh(data, replicas, durability, port, offline, screen, given, wanted, tenants) as (mesh, stop):
@@ -78,7 +83,7 @@ async def keep_running(
         finally:
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
-        out.print("draining: what runs is finished, nothing is lost", style="bold")
+        out.print(DRAINING.format(DRAIN_TIMEOUT_S), style="bold", highlight=False)
     out.print("ended")
 
 
@@ -109,6 +114,30 @@ def _tell_of_tenants(data: Path, given: Path | None) -> None:
                   "ceilings and tools of their own: --tenants names that file", style="yellow", markup=False)
 
 
+def _tell_of_tools(packs: str, given: Path | None) -> None:
+    """Tools of packs that nobody was granted: they are there, and no task will ever use them."""
+    from infra.identity.policy import TENANTS_FILE
+
+    if left := ungranted(packs, given or TENANTS_FILE):
+        where = str(given) if given is not None else f"a copy of {TENANTS_FILE} that --tenants names"
+        out.print(f"no tenant may use {', '.join(left)}: add what is to be used to a tenant's `tools` in {where}",
+                  style="yellow", markup=False)
+
+
+def ungranted(packs: str, tenants: Path) -> list[str]:
+    """packs: as BULKHEAD_PACKS has them. [] where they or the file cannot be read: the mesh says why not."""
+    from infra import tools
+    from infra.identity.policy import PolicyError, load_tenants
+
+    try:
+        names = json.loads(packs or "[]")
+        rows = tools.rows(tuple(str(one) for one in names))
+        granted = {tool for one in load_tenants(tenants).tenants.values() for tool in one.tools}
+    except (ValueError, TypeError, PolicyError):
+        return []
+    return sorted(row.spec.name for row in rows if row.pack and row.spec.name not in granted)
+
+
 @contextlib.asynccontextmanager
 async def _mesh(
     data: Path, scale: dict[str, int], durability: str, port: int, offline: bool, screen: "Screen",
@@ -130,25 +159,30 @@ async def _mesh(
     except StartFailed as error:
         raise Stop(Exit.USAGE, str(error), "see `bulkhead up --help`") from error
     try:
-        with Stopping() as stopping:
+        with Stopping(mesh) as stopping:
             async with mesh:
                 stopping.ready = True
                 yield mesh, stopping.asked
     except PortInUse as error:
         raise Stop(Exit.FAILED, str(error), "--port 0 takes a free one") from error
-    except (StartFailed, DirectoryInUse, DirectoryUnfit, ProvisionError, PolicyError, KeyFileError) as error:
+    except (DirectoryUnfit, PolicyError) as error:
+        raise Stop(Exit.USAGE, str(error), "name another with --data" if isinstance(error, DirectoryUnfit) else
+                   "correct the file that --tenants (BULKHEAD_TENANTS_FILE) names") from error
+    except (StartFailed, DirectoryInUse, ProvisionError, KeyFileError) as error:
         raise Stop(Exit.FAILED, str(error)) from error
     except asyncio.CancelledError:
-        raise Stop(Exit.FAILED, "stopped at once, by a signal", "nothing that was acknowledged is lost") from None
+        how = "at once, by a second signal: nothing of it runs any more"
+        raise Stop(Exit.FAILED, f"ended {how if mesh.ended_at_once else 'by a signal, before it was up'}",
+                   "nothing that was acknowledged is lost: what was under way goes on at the next start") from None
 
 
 class Stopping:
-    """What signals mean: before the mesh is ready, and the second time, give up at once; else drain."""
+    """What signals mean: the first drains, or ends the start; the second ends everything at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, mesh: "LocalMesh") -> None:
         self.asked = asyncio.Event()
         self.ready = False
-        self._main = asyncio.current_task()
+        self._mesh, self._main = mesh, asyncio.current_task()
 
     def __enter__(self) -> "Stopping":
         for number in SIGNALS:
@@ -160,6 +194,8 @@ class Stopping:
             asyncio.get_running_loop().remove_signal_handler(number)
 
     def _signal(self) -> None:
+        if self.asked.is_set():
+            self._mesh.end_at_once()
         if (self.asked.is_set() or not self.ready) and self._main is not None:
             self._main.cancel()
         self.asked.set()

@@ -5,13 +5,14 @@ In: a task's events. Out: lines on a console (or JSON lines), and the exit code 
 
 import math
 import time
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from bulkhead.cli import answer
+from bulkhead.cli import answer, unknown_writes
 from bulkhead.cli.output import Exit, counted, err, money, print_json, seconds
 from bulkhead.client import MeshError, Task, TaskEvent
 
@@ -60,7 +61,8 @@ class Progress:
             case "step.ended":
                 return [self._ended(data)]
             case "task.ended":
-                return [Text(f"task {data['status']}", "bold green" if data["status"] == answer.GOOD else "bold red")]
+                style = "bold green" if data["status"] == answer.GOOD else "bold red"
+                return [Text.assemble((f"task {data['status']}", style), (_doubts(data.get("result") or {}), "yellow"))]
             case "task.paused":
                 return [Text(f"held back: {data['reason']}", "bold yellow")]
             case "task.resumed":
@@ -100,11 +102,13 @@ class Progress:
         mark, style = {"accepted": ("✓ ", "green"), "rejected": ("↻ ", "yellow")}.get(data["outcome"], ("✗ ", "red"))
         reasons = f": {'; '.join(data['reasons'])}" if data["reasons"] and data["outcome"] != "accepted" else ""
         result = data.get("result") or {}
-        standing = result.get("standing", "ok")
-        doubt = f" [{standing}]" if standing != "ok" else ""
-        doubt += " [incomplete]" if not (result.get("completeness") or {}).get("complete", True) else ""
+        doubt = _doubts(result)
         tokens = usage["input_tokens"] + usage["output_tokens"]
         cost = f"  {seconds(took)}, {tokens:,} tokens, {money(usage['cost_usd_micros'])}"
+        if data["outcome"] == "failed":
+            # It was cut: calls that were in the works are paid, and not in what it says of itself.
+            cost = f"  {seconds(took)}, at least {tokens:,} tokens, {money(usage['cost_usd_micros'])}" if tokens else (
+                f"  {seconds(took)}; `bulkhead timeline` has what its calls cost")
         return Text.assemble((mark, style), (step, "bold"), (f" {data['outcome']}", style), (doubt, "yellow"),
                              reasons, (cost, "dim"))
 
@@ -119,6 +123,10 @@ class Progress:
         for line in wrapped[-MAX_LIVE_LINES:]:
             found.append(f"  {line}\n", "italic")
         return found
+
+
+def _doubts(result: dict[str, Any]) -> str:
+    return answer.doubts(result.get("standing"), (result.get("completeness") or {}).get("complete"))
 
 
 class Lost:
@@ -142,15 +150,19 @@ class Lost:
                            markup=False)
 
 
-async def watch(task: Task, console: Console, *, as_json: bool) -> Exit:
-    """Follow a task to its end and print its answer. Raises MeshError."""
+async def watch(
+    task: Task, console: Console, *, as_json: bool, local: Path | None = None, complete: bool = False
+) -> Exit:
+    """Follow a task to its end and print its answer. local: as `unknown_writes.look`. complete: a success that is
+    degraded or incomplete is none. Raises MeshError."""
     lost = Lost(as_json=as_json)
     if as_json:
         async for event in task.events(on_lost=lost):
             print_json({"event": event.name, "id": event.id, "data": event.data})
-        document = await task.show()
-        print_json({"event": "result", "data": document})
-        return exit_of(document)
+        document = answer.over(await task.show())
+        doubtful = await unknown_writes.look(document, local)
+        print_json({"event": "result", "data": unknown_writes.as_json(document, doubtful)})
+        return exit_of(document, complete=complete)
     progress = Progress()
     if console.is_terminal:
         with Live(console=console, refresh_per_second=REFRESH_PER_S, transient=True) as live:
@@ -163,13 +175,17 @@ async def watch(task: Task, console: Console, *, as_json: bool) -> Exit:
         async for event in task.events(on_lost=lost):
             for line in progress.lines(event):
                 console.print(line)
-    document = await task.show()
+    document = answer.over(await task.show())
     answer.show(console, document)
-    return exit_of(document)
+    unknown_writes.show(console, document, await unknown_writes.look(document, local))
+    if complete and document["status"] == answer.GOOD and not answer.is_whole(document):
+        err.print(f"--require-complete: its answer is no whole one; `bulkhead why {task.id}` says what it lacks",
+                  style="yellow", markup=False)
+    return exit_of(document, complete=complete)
 
 
-def exit_of(document: dict[str, Any]) -> Exit:
-    """0 for a task that succeeded, 4 for one that was refused, 1 for every other end."""
+def exit_of(document: dict[str, Any], *, complete: bool = False) -> Exit:
+    """0 for a task that succeeded, 4 for one that was refused, 1 for every other end. complete: as of `watch`."""
     if document["status"] == answer.GOOD:
-        return Exit.OK
+        return Exit.OK if answer.is_whole(document) or not complete else Exit.FAILED
     return Exit.REFUSED if document["status"] == "rejected" else Exit.FAILED

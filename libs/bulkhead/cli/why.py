@@ -4,7 +4,7 @@ In: the task's messages from the journal. Out: reasons, the weightiest first: ho
 found on the way, what it waits for now and since when.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from rich.markup import escape
@@ -12,7 +12,10 @@ from rich.markup import escape
 from bulkhead.cli.history import Entry, each_fact, entries, of_tenant
 from bulkhead.cli.journal import JournalBehind, read_journal
 from bulkhead.cli.output import Exit, clock, err, out, print_json, seconds
+from bulkhead.cli.reasons import Reason
 from bulkhead.cli.target import operator_bus
+from bulkhead.cli.unknown_writes import TODO, unknown
+from bulkhead.cli.why_ended import ends, waited
 from bulkhead.cli.why_waits import waiting
 from bulkhead.runtime.context import unix_ms
 from bulkhead_contracts.budget import Alerted, Overran, Reserved, Settled, TaskHalted, Tripped
@@ -44,22 +47,10 @@ CEILING = "budget_exceeded"
 TOP_UP = "an operator does what it says: `topup` for the task's own limit, `limits set` for any other one"
 
 
-@dataclass(frozen=True, slots=True)
-class Reason:
-    """kind: ended, rejected, halted, tripped, alerted, waits or stalled. evidence: ids of messages."""
-
-    kind: str
-    what: str
-    todo: str = ""
-    at_unix_ms: int = 0
-    level: str = ""
-    evidence: tuple[str, ...] = ()
-
-
 def explain(found: list[Entry], task: str, now_unix_ms: int) -> list[Reason]:
     """Reasons of one task, from its messages in journal order."""
     told = each_fact(found)
-    reasons = _ends(told) + _halts(told) + _trips(told) + _alerts(told)
+    reasons = ends(told, task) + _uncertain(told) + _halts(told) + waited(told) + _trips(told) + _alerts(told)
     if any(isinstance(one.body, TaskEnded | TaskRejected) for one in told):
         return reasons + _held_to_the_end(told)
     waits = _queued(told) or _waits(told, now_unix_ms)
@@ -73,30 +64,24 @@ def explain(found: list[Entry], task: str, now_unix_ms: int) -> list[Reason]:
     return reasons + waits
 
 
-def _ends(told: list[Entry]) -> list[Reason]:
-    found = []
-    for entry in told:
-        body = entry.body
-        if isinstance(body, TaskRejected):
-            found.append(Reason("rejected", f"the gateway refused it: {body.message}", body.hint, entry.at_unix_ms,
-                                evidence=(entry.id,)))
-        elif isinstance(body, TaskEnded):
-            why = f": {body.failure.message} ({body.failure.code})" if body.failure else ""
-            todo = body.failure.hint if body.failure else ""
-            found.append(Reason("ended", f"it has {body.status}{why}", todo, entry.at_unix_ms, evidence=(entry.id,)))
-    return found
+def _uncertain(told: list[Entry]) -> list[Reason]:
+    """Each write that may or may not have been done: the task's end tells of the first alone."""
+    return [Reason("uncertain", f"{one.named}: {one.why}", f"key {one.key}: {TODO}", one.asked_unix_ms, "stop",
+                   (one.message,), one) for one in unknown(told)]
 
 
 def _halts(told: list[Entry]) -> list[Reason]:
     found = []
+    asked = any(isinstance(one.body, TaskEnded) and one.body.status == "cancelled" for one in told)
     for entry in told:
         body = entry.body
         if isinstance(body, TaskHalted):
             found.append(Reason("halted", f"budget halted it ({body.code}): {body.reason}", "", entry.at_unix_ms,
                                 "stop", (entry.cause or entry.id,)))
-        elif isinstance(body, TaskCancelRequested) and entry.sender == "gateway":
-            found.append(Reason("halted", f"somebody asked for its end: {body.reason or 'no reason was given'}", "",
-                                entry.at_unix_ms, "stop", (entry.id,)))
+        elif isinstance(body, TaskCancelRequested) and entry.sender == "gateway" and not asked:
+            asked = True  # It is passed on, and asked again: once is enough.
+            found.append(Reason("halted", f"{entry.actor or 'somebody'} asked for its end: "
+                                f"{body.reason or 'no reason was given'}", "", entry.at_unix_ms, "stop", (entry.id,)))
     return found[:8]
 
 

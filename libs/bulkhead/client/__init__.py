@@ -1,7 +1,7 @@
 """The mesh from Python: over HTTP (`Mesh`), or straight onto the bus (`Mesh.on_bus`)."""
 
-from bulkhead.client.errors import MeshError, Refused, Unreachable
+from bulkhead.client.errors import Closed, MeshError, Refused, Unfit, Unreachable
 from bulkhead.client.mesh import Mesh, Task, TaskEvent
 from bulkhead.client.on_bus import BusPublisher
 
-__all__ = ["BusPublisher", "Mesh", "MeshError", "Refused", "Task", "TaskEvent", "Unreachable"]
+__all__ = ["BusPublisher", "Closed", "Mesh", "MeshError", "Refused", "Task", "TaskEvent", "Unfit", "Unreachable"]

@@ -9,6 +9,17 @@ class MeshError(Exception):
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
         self.hint = hint
+        if hint:
+            self.add_note(f"what to do: {hint}")  # Stands in tracebacks, which do not show `hint`.
+
+
+class Unfit(MeshError, ValueError):
+    """What the caller gave cannot be asked for: a wrong type, a value out of bounds, a name that nothing has. Nothing
+    was sent."""
+
+
+class Closed(MeshError):
+    """This client is not open (any more). Nothing was sent."""
 
 
 class Unreachable(MeshError):

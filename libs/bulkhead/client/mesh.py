@@ -1,7 +1,8 @@
 """Tasks and documents over the gateway's HTTP API.
 
-In: objectives, documents. Out: receipts, event streams that survive disconnects, results. Raises Refused when the
-mesh says no and Unreachable when nobody answers.
+In: objectives, documents. Out: receipts, event streams that survive disconnects, results. Every method raises Unfit (a
+ValueError) for what cannot be asked for, before anything is sent; Refused when the mesh says no; Unreachable when
+nobody answers, or something else than a mesh; Closed after `close`.
 """
 
 import asyncio
@@ -17,9 +18,11 @@ from typing import Any, Self
 
 import httpx
 
-from bulkhead.client.errors import MeshError, Refused, Unreachable
+from bulkhead.client import asking
+from bulkhead.client.errors import Closed, MeshError, Refused, Unreachable
 from bulkhead.client.on_bus import BusPublisher
 from bulkhead.client.sse import EventTooLarge, Parser
+from bulkhead_contracts import limits as bounds
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 TIMEOUT_S = 30.0
@@ -53,12 +56,11 @@ class Mesh:
 
     def __init__(self, url: str = DEFAULT_URL, api_key: str = "", *, timeout_s: float = TIMEOUT_S,
                  transport: httpx.AsyncBaseTransport | None = None) -> None:
-        self.url = url.rstrip("/")
+        self.url = asking.url(url)
         self.reached = False
         """Whether the gateway has answered anything yet."""
-        if not (api_key.isascii() and api_key.isprintable()):
-            raise MeshError("the API key holds characters that no key has", "copy it again, without what is around it")
-        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        timeout_s = asking.seconds("timeout_s", timeout_s)
+        headers = {"Authorization": f"Bearer {api_key}"} if asking.api_key(api_key) else {}
         self._http = httpx.AsyncClient(
             base_url=self.url, headers=headers, transport=transport,
             timeout=httpx.Timeout(timeout_s, connect=min(5.0, timeout_s)),
@@ -92,35 +94,32 @@ class Mesh:
         results are taken over. feature, workflow: what its spending is counted under, and may be limited by. Without a
         key of yours a random one is used, and repeats after lost answers are never a second task.
         """
-        limits: dict[str, int] = {}
-        if limit_usd is not None:
-            limits["cost_usd_micros"] = round(limit_usd * 1_000_000)
-        if limit_tokens is not None:
-            limits["tokens"] = limit_tokens
-        if deadline_s is not None:
-            limits["deadline_ms"] = round(deadline_s * 1000)
-        body: dict[str, Any] = {"objective": objective, "check": check}
+        limits = asking.limits(limit_usd, limit_tokens, deadline_s)
+        body: dict[str, Any] = {"objective": asking.text("objective", objective, bounds.MAX_OBJECTIVE_CHARS),
+                                "check": bool(check)}
         body |= {"limits": limits} if limits else {}
-        body |= {"tools": list(tools)} if tools else {}
-        body |= {"plan": dict(plan)} if plan is not None else {}
-        body |= {"fork": dict(fork)} if fork is not None else {}
-        body |= {name: tag for name, tag in (("feature", feature), ("workflow", workflow)) if tag}
-        answer = await self._post("/v1/tasks", idempotency_key or str(uuid.uuid4()), json=body)
-        return Task(self, answer["task_id"])
+        body |= {"tools": found} if (found := asking.tools(tools)) else {}
+        body |= {"plan": asking.mapping("plan", plan)} if plan is not None else {}
+        body |= {"fork": asking.mapping("fork", fork)} if fork is not None else {}
+        for name, tag in (("feature", feature), ("workflow", workflow)):
+            body |= {name: tag} if asking.tag(name, tag) else {}
+        answer = await self._post("/v1/tasks", asking.key(idempotency_key) or str(uuid.uuid4()), json=body)
+        return Task(self, self._of(answer, "task_id"))
 
     def task(self, task_id: str) -> "Task":
-        """A task by its id; nothing is asked yet."""
-        return Task(self, task_id)
+        """A task by its id; nothing is asked yet. Raises Unfit."""
+        return Task(self, asking.task_id(task_id))
 
     async def tasks(self, limit: int = 20) -> list[dict[str, Any]]:
         """The tenant's newest tasks."""
         found: list[dict[str, Any]] = []
         cursor = ""
+        asking.whole("limit", limit, 1, 1_000_000)
         while len(found) < limit:
             size = min(100, limit - len(found))
             page = await self.get("/v1/tasks", {"limit": str(size)} | ({"cursor": cursor} if cursor else {}))
-            found += page["tasks"]
-            cursor = page["next"] or ""
+            found += self._of(page, "tasks")
+            cursor = page.get("next") or ""
             if not cursor:
                 break
         return found
@@ -129,14 +128,12 @@ class Mesh:
         """Add a document: a path, or bytes with a name. Returns the receipt once the store has answered.
 
         A document of the same name is replaced: then the receipt's `replaced_sha256` is the digest of what stood there.
-        Raises Refused (`rejected` among its reasons), Unreachable.
+        Raises Refused (`rejected` among its reasons), Unreachable, OSError for a file that cannot be read.
         """
-        if isinstance(content, bytes):
-            data = content
-        else:
-            path = Path(content)
-            data = await asyncio.to_thread(path.read_bytes)
-            name = name or path.name
+        data, name = asking.document(content, name)
+        if isinstance(data, Path):
+            name = name or data.name
+            data = await asyncio.to_thread(data.read_bytes)
         guessed = media_type or mimetypes.guess_type(name)[0] or "application/octet-stream"
         receipt = await self._post("/v1/documents", str(uuid.uuid4()), params={"name": name}, content=data,
                                    headers={"Content-Type": guessed})
@@ -155,8 +152,8 @@ class Mesh:
         after: str | None = ""
         while after is not None:
             page = await self.get("/v1/documents", {"limit": str(PAGE)} | ({"after": after} if after else {}))
-            found += page["documents"]
-            after = page["next"]
+            found += self._of(page, "documents")
+            after = page.get("next")
         return found
 
     async def delete_document(self, name: str) -> dict[str, Any]:
@@ -165,24 +162,28 @@ class Mesh:
         Raises Refused (`not_found` when there is none of this name), Unreachable.
         """
         key = str(uuid.uuid4())
+        asking.text("name", name, asking.MAX_FILE_NAME_CHARS)
         while True:
             gone = await self._send("DELETE", "/v1/documents", key, params={"name": name})
-            if gone["outcome"] != "pending":
+            if self._of(gone, "outcome") != "pending":
                 return gone
             await asyncio.sleep(0.5)
 
     async def halt(self, scope: str, name: str, reason: str, *, idempotency_key: str = "") -> dict[str, Any]:
         """Hold something of the tenant back until `resume`: a task, tenant, agent, tool, model or feature. Raises
         Refused, Unreachable."""
+        asking.one_of("scope", scope, asking.HALTS)
         return await self._switch("/v1/halts", scope, name, reason, idempotency_key)
 
     async def resume(self, scope: str, name: str, reason: str, *, idempotency_key: str = "") -> dict[str, Any]:
         """Let it go on. Raises Refused, Unreachable."""
+        asking.one_of("scope", scope, asking.HALTS)
         return await self._switch("/v1/resumes", scope, name, reason, idempotency_key)
 
     async def reset_breaker(self, scope: str, name: str, reason: str, *, idempotency_key: str = "") -> dict[str, Any]:
         """Close a breaker of the tenant's: of a tool, model or agent. Raises Refused (`tripped_it` when it was opened
         by calls of one's own tasks), Unreachable."""
+        asking.one_of("scope", scope, asking.BREAKERS)
         return await self._switch("/v1/resets", scope, name, reason, idempotency_key)
 
     async def change_limit(
@@ -194,16 +195,20 @@ class Mesh:
         expect_revision: change nothing when the limits are not at this one any more. idempotency_key: a repeat under
         the same one is made once. Raises Refused, Unreachable.
         """
-        body = {"target": target, "limit": dict(limit), "expect_revision": expect_revision}
-        return await self._send("PUT", "/v1/limits", idempotency_key or str(uuid.uuid4()), json=body)
+        wanted = asking.units("limit", limit, least=0, empty=True, removes=True)
+        if expect_revision is not None:
+            asking.whole("expect_revision", expect_revision, 0, 2**53)
+        body = {"target": asking.text("target", target, 200), "limit": wanted, "expect_revision": expect_revision}
+        return await self._send("PUT", "/v1/limits", asking.key(idempotency_key) or str(uuid.uuid4()), json=body)
 
     async def get(self, path: str, params: Mapping[str, str] | None = None) -> dict[str, Any]:
         """One GET. Raises Refused, Unreachable."""
         return await self._ask("GET", path, params=params)
 
     async def _switch(self, path: str, scope: str, name: str, reason: str, key: str) -> dict[str, Any]:
-        body = {"scope": scope, "name": name, "reason": reason}
-        return await self._post(path, key or str(uuid.uuid4()), json=body)
+        body = {"scope": scope, "name": asking.text("name", name, bounds.MAX_NAME_CHARS),
+                "reason": asking.text("reason", reason, bounds.MAX_REASON_CHARS)}
+        return await self._post(path, asking.key(key) or str(uuid.uuid4()), json=body)
 
     async def _post(self, path: str, key: str, **more: Any) -> dict[str, Any]:
         return await self._send("POST", path, key, **more)
@@ -229,6 +234,7 @@ class Mesh:
         raise AssertionError("unreachable")
 
     async def _ask(self, method: str, path: str, **more: Any) -> dict[str, Any]:
+        self._open()
         try:
             answer = await self._http.request(method, path, **more)
         except httpx.HTTPError as error:
@@ -236,8 +242,26 @@ class Mesh:
         self.reached = True
         if answer.is_error:
             raise _refused(answer)
-        found: dict[str, Any] = answer.json()
+        try:
+            found = answer.json()
+        except ValueError:
+            found = None
+        if answer.is_redirect or not isinstance(found, dict):
+            raise self._foreign(f"HTTP {answer.status_code}, {answer.headers.get('content-type', 'no type')[:80]}")
         return found
+
+    def _open(self) -> None:
+        if self._http.is_closed:
+            raise Closed("this Mesh was closed", "ask within its `async with Mesh(...)`, or make another one")
+
+    def _of(self, answer: dict[str, Any], name: str) -> Any:
+        if name not in answer:
+            raise self._foreign(f"JSON without {name!r}")
+        return answer[name]
+
+    def _foreign(self, what: str) -> Unreachable:
+        return Unreachable(f"something else than a mesh answers at {self.url}: {what}",
+                           "check the address: it is the one that `bulkhead up` tells, without a path")
 
     def unreachable(self, error: Exception) -> Unreachable:
         """That error, for people."""
@@ -249,6 +273,7 @@ class Mesh:
         """One connection's events after `parser.last_id`. Raises Refused, Unreachable."""
         headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": parser.last_id} if parser.last_id else {})
         timeout = httpx.Timeout(SILENCE_S, connect=5.0)
+        self._open()
         try:
             async with self._http.stream("GET", f"/v1/tasks/{task_id}/events", headers=headers,
                                          timeout=timeout) as answer:
@@ -281,12 +306,14 @@ class Task:
 
     async def cancel(self, reason: str = "") -> None:
         """Ask for it to end; `events` and `result` tell when it has. Raises Refused when it has ended already."""
-        await self._mesh._ask("POST", f"/v1/tasks/{self.id}/cancel", json={"reason": reason})
+        why = asking.text("reason", reason, bounds.MAX_REASON_CHARS, least=0)
+        await self._mesh._ask("POST", f"/v1/tasks/{self.id}/cancel", json={"reason": why})
 
     async def top_up(self, add: Mapping[str, int], reason: str) -> dict[str, Any]:
         """Let it spend so much more, by unit (`cost_usd_micros`, `tokens`, ...); halted at its ceiling, it goes on."""
-        return await self._mesh._post(f"/v1/tasks/{self.id}/topup", str(uuid.uuid4()),
-                                      json={"add": dict(add), "reason": reason})  # fmt: skip
+        body = {"add": asking.units("add", add, least=0, empty=False, removes=False),
+                "reason": asking.text("reason", reason, bounds.MAX_REASON_CHARS)}
+        return await self._mesh._post(f"/v1/tasks/{self.id}/topup", str(uuid.uuid4()), json=body)
 
     async def events(self, last_id: str = "", on_lost: OnLost | None = None) -> AsyncGenerator[TaskEvent, None]:
         """What happens, from the beginning or after `last_id`, until the task has ended.
@@ -324,11 +351,15 @@ class Task:
             await asyncio.sleep(pause_s)
 
     async def result(self, timeout_s: float | None = None) -> dict[str, Any]:
-        """Wait until the task has ended; returns what `show` returns. Raises TimeoutError."""
-        async with asyncio.timeout(timeout_s):
-            async for _ in self.events():
-                pass
-            return await self.show()
+        """Wait until the task has ended; returns what `show` returns. Raises TimeoutError: the task goes on then."""
+        try:
+            async with asyncio.timeout(None if timeout_s is None else asking.seconds("timeout_s", timeout_s)):
+                async for _ in self.events():
+                    pass
+                return await self.show()
+        except TimeoutError as error:
+            raise TimeoutError(f"task {self.id} has not ended within {timeout_s:g} s: it goes on; wait for it again, "
+                               "or `cancel` it") from error
 
 
 def _tell(on_lost: OnLost | None, error: MeshError, left_s: float) -> None:

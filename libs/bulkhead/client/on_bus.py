@@ -10,12 +10,14 @@ import secrets
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from bulkhead.bus.jetstream import JetStreamBus
 from bulkhead.bus.port import BusUnavailable, PublishRefused
-from bulkhead.client.errors import MeshError, Unreachable
+from bulkhead.client import asking
+from bulkhead.client.errors import Closed, MeshError, Unreachable
 from bulkhead_contracts import envelope, subjects
+from bulkhead_contracts import limits as bounds
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.task import TaskCancelRequested, TaskLimits, TaskRequested, TaskRequestedV1
 from bulkhead_contracts.types import Body
@@ -52,6 +54,7 @@ class BusPublisher:
                         trace: TracebackType | None) -> None:
         if self._bus is not None:
             await self._bus.close()
+        self._bus = None
 
     async def publish(
         self, objective: str, *, limit_usd: float | None = None, limit_tokens: int | None = None,
@@ -61,16 +64,13 @@ class BusPublisher:
         """Publish a request; returns the task's id once the broker has stored it. The same `key` is the same task.
 
         contract_version 1 speaks the older form of the message (limit_usd and deadline_s only).
-        Raises MeshError (refused), Unreachable.
+        Raises MeshError (refused), Unreachable, Unfit (a ValueError) for what cannot be asked for, Closed.
         """
-        limits: dict[str, Any] = {}
-        if limit_usd is not None:
-            limits["cost_usd_micros"] = round(limit_usd * 1_000_000)
-        if limit_tokens is not None:
-            limits["tokens"] = limit_tokens
-        if deadline_s is not None:
-            limits["deadline_ms"] = round(deadline_s * 1000)
-        body: Body = TaskRequested(objective=objective, limits=TaskLimits(**limits), tools=tools, check=check)
+        limits = asking.limits(limit_usd, limit_tokens, deadline_s)
+        objective = asking.text("objective", objective, bounds.MAX_OBJECTIVE_CHARS)
+        body: Body = TaskRequested(objective=objective, limits=TaskLimits(**limits), tools=tuple(asking.tools(tools)),
+                                   check=bool(check))  # fmt: skip
+        asking.one_of("contract_version", str(contract_version), ("1", "2"))
         if contract_version == 1:
             body = TaskRequestedV1(objective=objective, limit_usd=limit_usd,
                                    deadline_s=None if deadline_s is None else round(deadline_s))
@@ -80,10 +80,13 @@ class BusPublisher:
 
     async def cancel(self, task: str, reason: str = "") -> None:
         """Ask for a task of this tenant to end."""
+        asking.task_id(task)
+        reason = asking.text("reason", reason, bounds.MAX_REASON_CHARS, least=0)
         await self._say(TaskCancelRequested(reason=reason), task, f"cancel/{task}")
 
     async def _say(self, body: Body, task: str, index: str) -> None:
-        assert self._bus is not None, "use `async with Mesh.on_bus(…)`"
+        if self._bus is None:
+            raise Closed("this publisher is not open", "publish within `async with Mesh.on_bus(...) as bus`")
         head = Envelope(id=envelope.derive_id(self._sender, "", index), type=body.ce_type(), source=self._sender,
                         time_unix_ms=time.time_ns() // 1_000_000)
         subject = subjects.mesh(self._sender, "gateway", self._tenant, task)

@@ -1,19 +1,22 @@
 """Crash points: places where a service can be made to die at once, so that tests enumerate crashes, not guess them.
 
 In: `BULKHEAD_CRASH_AT=worker:after_publish:3` (the process of `worker` kills itself when it passes that point for the
-third time), read once by the settings and armed by main. Out: SIGKILL, nothing else. Off by default; then passing a
-point is one look at a name.
+third time), read once by the settings and armed by main; or `BULKHEAD_CRASH_AT=@/path`: at the point that this file
+names, whenever it is there. Out: SIGKILL, nothing else. Off by default; then passing a point is one look at a name.
 """
 
 import os
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from bulkhead.telemetry.log import Log
 
 log = Log("crash")
 
+OF_FILE = "@"
+"""What the name of a file begins with."""
 MEANING: Mapping[str, str] = {
     "after_receive": "a message of the inbox was delivered; nothing was done",
     "before_decide": "the fold stands below the message",
@@ -57,7 +60,7 @@ POINTS: Mapping[str, tuple[str, ...]] = {
     "budget": (*_ARRIVES, *_ASKED, *_SAYS, *_LEAVES),
     "signer": _ASKED,
 }  # fmt: skip
-"""What each service passes in a task that succeeds. tests/faults/test_crash_points.py holds the table to be true."""
+"""What each service passes in a task that succeeds. tests/faults/test_standing.py holds the table to be true."""
 
 
 class UnknownPoint(ValueError):
@@ -75,10 +78,37 @@ class CrashAt:
     def __str__(self) -> str:
         return f"{self.service}:{self.point}:{self.left}"
 
+    def is_due(self, point: str) -> bool:
+        """Call at every point that is passed."""
+        self.left -= self.point == point
+        return not self.left
+
+
+@dataclass(frozen=True, slots=True)
+class CrashFile:
+    """Die where a file says, which may come while the process runs. Who dies takes it away: its heir lives."""
+
+    service: str
+    path: Path
+
+    def is_due(self, point: str) -> bool:
+        """Call at every point that is passed. Raises UnknownPoint when the file names none."""
+        try:
+            found = parse(self.path.read_text())
+        except FileNotFoundError:
+            return False
+        if found is None or (found.service, found.point) != (self.service, point):
+            return False
+        if not found.is_due(point):
+            self.path.write_text(str(found))
+            return False
+        self.path.unlink()
+        return True
+
 
 def parse(text: str) -> CrashAt | None:
-    """`service:point` or `service:point:n`; None for "". Raises UnknownPoint."""
-    if not text:
+    """`service:point` or `service:point:n`; None for "" and for the name of a file. Raises UnknownPoint."""
+    if not text or text.startswith(OF_FILE):
         return None
     service, _, rest = text.partition(":")
     point, _, nth = rest.partition(":")
@@ -92,23 +122,25 @@ def parse(text: str) -> CrashAt | None:
     return CrashAt(service, point, int(nth or 1))
 
 
-_armed: CrashAt | None = None
+_armed: CrashAt | CrashFile | None = None
 
 
 def arm(service: str, text: str) -> None:
-    """Let this process, which is one of `service`, die where the text says; "" and other services' points do nothing.
+    """Let this process, which is one of `service`, die where the text says, or the file that it names; "" and other
+    services' points do nothing.
 
     Raises UnknownPoint.
     """
     global _armed
+    if text.startswith(OF_FILE):
+        _armed = CrashFile(service, Path(text.removeprefix(OF_FILE)))
+        return
     wanted = parse(text)
     _armed = wanted if wanted is not None and wanted.service == service else None
 
 
 def passes(point: str) -> None:
     """This process is at a point now."""
-    if _armed is not None and _armed.point == point:
-        _armed.left -= 1
-        if not _armed.left:
-            log.warning("crash_point", point=point)
-            os.kill(os.getpid(), signal.SIGKILL)
+    if _armed is not None and _armed.is_due(point):
+        log.warning("crash_point", point=point)
+        os.kill(os.getpid(), signal.SIGKILL)

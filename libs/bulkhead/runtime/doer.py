@@ -208,7 +208,9 @@ class Hands:
 
 
 class Doer(Protocol[R]):
-    """One doer service. Optional member: `asides`, what it takes beside calls (runtime/asides.py)."""
+    """One doer service. Optional members: `asides`, what it takes beside calls (runtime/asides.py); `changes(request)`,
+    whether acting on it may change the world, claimed or not (default: what is not claimed changes nothing).
+    """
 
     service: str
     handles: tuple[type[Body], ...]

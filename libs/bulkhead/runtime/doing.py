@@ -32,7 +32,7 @@ from bulkhead.runtime.halts import Halts, of_breaker
 from bulkhead.runtime.inbound import Unreadable
 from bulkhead.runtime.parked import BACKSTOP_MS, SINCE_LOGIC, Call, Parked
 from bulkhead.runtime.publisher import RpcRefused, persist
-from bulkhead.runtime.shell import Handed
+from bulkhead.runtime.shell import HANDLER_FAILED, Handed
 from bulkhead.telemetry.annotate import annotate
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import catalog, envelope, limits, subjects
@@ -87,8 +87,9 @@ class DoerHandler:
     async def rejected(self, stored: Stored, code: str, reason: str) -> None:
         """Whoever asked is told now rather than at its deadline, and so is whoever has the request sent again.
 
-        A claimed write may have been done. Of anything else no outcome is on record, and that is recorded: a redrive of
-        the request must not do what its asker was told not to count on.
+        A write may have been done, claimed or not: who was told `refused` would do it again under another key. Of
+        anything else no outcome is on record, and that is recorded: a redrive of the request must not do what its asker
+        was told not to count on.
         """
         try:
             message = inbound.read(stored, self._context.service)
@@ -108,7 +109,10 @@ class DoerHandler:
                 message=f"{self._context.service} cannot handle this request and has given up; no outcome is on record",
                 hint="see `bulkhead dead-letters` for the reason; repair it, then ask anew",
             )
-            await self._finish(handed, subject, sequence, self._doer.refuse(request, failure), ())
+            # What was given up before it was handled (unreadable, not of the catalog) has certainly done nothing.
+            begun = code == HANDLER_FAILED and getattr(self._doer, "changes", _nothing)(request)
+            reply = self._doer.uncertain(request) if begun else self._doer.refuse(request, failure)
+            await self._finish(handed, subject, sequence, reply, ())
 
     async def handle(self, handed: Handed) -> None:
         """See the module's docstring for the order."""
@@ -413,6 +417,10 @@ class DoerHandler:
                 reason="budget answered something else",
             )
         return answer
+
+
+def _nothing(request: Body) -> bool:
+    return False
 
 
 def _with_spent(reply: Body, before: tuple[Settled, ...]) -> Body:

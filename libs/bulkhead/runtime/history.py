@@ -3,8 +3,10 @@
 In: a task's messages as the journal holds them, and its contents; or a file. Out: JSON Lines (gzip when the name ends
 in .gz), the same bytes for the same history; or the messages and contents again, every content held against its digest.
 
-Line 1 says what it is. Then one line per message, in journal order: stream and sequence name its place in its inbox.
-Then one line per content, by digest. Signatures of grants are not in it: their claims are, for the fold needs them.
+Line 1 says what it is, with a digest over all lines: a file that was changed is refused. It is no signature: whoever
+changes a file can work it out anew, or take it out, as it is not in files of before. Then one line per message, in the
+order in which they were said: stream and sequence name its place in its inbox. Then one line per content, by digest.
+Signatures of grants are not in it: their claims are, for the fold needs them.
 """
 
 import base64
@@ -34,6 +36,7 @@ MAX_BYTES = 512 * 1024 * 1024
 MAX_LINE_BYTES = 8 * limits.MAX_BLOB_BYTES
 """A content of control characters grows sixfold as JSON."""
 SOURCE_HEADER = "Nats-Stream-Source"
+DIGEST = "digest"
 GRANT, GRANT_DIGEST = "bulkhead-grant", "ce-grantdigest"
 _GZIP = b"\x1f\x8b"
 _REF = frozenset({"author", "sha256", "size_bytes"})
@@ -47,6 +50,10 @@ class HistoryError(ValueError):
     def __init__(self, what: str, hint: str) -> None:
         super().__init__(what)
         self.hint = hint
+
+
+class NoHistory(HistoryError):
+    """Another file than a history: nothing is wrong with it, it was named by mistake."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +73,8 @@ class History:
     messages: tuple[Stored, ...]
     contents: Mapping[str, Content] = field(default_factory=dict)
     settled: bool = True
+    digested: bool = field(default=False, compare=False)
+    """It was read from a file that bears a digest over all its lines, and is as that says."""
 
     @property
     def ended(self) -> bool:
@@ -198,16 +207,19 @@ def _unb64(text: str) -> bytes:
 # Writing
 
 
-def lines(history: History) -> Iterator[str]:
-    """The file's lines, without their ends."""
-    contents = sorted(history.contents)
-    yield _line({"bulkhead_history": VERSION, "tenant": history.tenant, "task": history.task, "ended": history.ended,
-                 "settled": history.settled, "messages": len(history.messages), "contents": len(contents)})
+def _head(history: History) -> dict[str, Any]:
+    """The first line, but for the digest."""
+    return {"bulkhead_history": VERSION, "tenant": history.tenant, "task": history.task, "ended": history.ended,
+            "settled": history.settled, "messages": len(history.messages), "contents": len(history.contents)}
+
+
+def _lines(history: History) -> Iterator[str]:
+    """All lines but the first, without their ends."""
     for one in history.messages:
         yield _line({"stream": subjects.inbox_stream(one.subject.split(".")[2]), "sequence": one.sequence,
                      "time_unix_ms": one.time_unix_ms, "subject": one.subject, "headers": dict(one.headers),
                      **_data("body", one.body)})
-    for digest in contents:
+    for digest in sorted(history.contents):
         held = history.contents[digest]
         row: dict[str, Any] = {"sha256": digest, "authors": list(held.authors)}
         yield _line(row | (_data("text", held.data) if held.data is not None else {"gone": True}))
@@ -218,13 +230,17 @@ def dump(history: History, *, compressed: bool = False) -> bytes:
 
     Raises HistoryError for a file that would be larger than what can be read again.
     """
-    rows, size = [], 0
-    for line in lines(history):
+    head, digest = _head(history), hashlib.sha256()
+    rows = [_line(head | {DIGEST: digest.hexdigest()})]
+    size = len(rows[0]) + 1
+    for line in _lines(history):
         rows.append(line)
         size += len(line) + 1  # All of it is ASCII.
+        digest.update(line.encode() + b"\n")
         if size > MAX_BYTES:
             raise HistoryError(f"the task's history exceeds {MAX_BYTES // 1024**2} MiB",
                                "look at it with `bulkhead timeline`, and replay it where it ran")
+    rows[0] = _line(head | {DIGEST: _digest(digest, head)})
     raw = "".join(row + "\n" for row in rows).encode()
     return gzip.compress(raw, mtime=0) if compressed else raw
 
@@ -237,6 +253,13 @@ def save(history: History, path: Path) -> int:
     beside.write_bytes(raw)
     beside.replace(path)
     return len(raw)
+
+
+def _digest(rest: "hashlib._Hash", head: Mapping[str, Any]) -> str:
+    """Over all lines: the others first, then the first one without it."""
+    whole = rest.copy()
+    whole.update(_line(head).encode() + b"\n")
+    return whole.hexdigest()
 
 
 def _line(row: Mapping[str, Any]) -> str:
@@ -266,14 +289,15 @@ def load(path: Path) -> History:
 
 def parse(file: BinaryIO, name: str = "the file") -> History:
     """Read an open file and check that it is whole. Raises HistoryError."""
-    rows = _rows(file, name)
+    digest = hashlib.sha256()
+    rows = _rows(file, name, digest)
     head = next(rows, {})
     version = head.get("bulkhead_history")
     if version is None:
-        raise HistoryError(f"{name} is no history", "`bulkhead export TASK -o FILE` writes one")
+        raise NoHistory(f"{name} is no history", "`bulkhead export TASK -o FILE` writes one")
     if version != VERSION:
-        raise HistoryError(f"{name} is a history of version {str(version)[:20]}; this program reads {VERSION}",
-                           "use the version of bulkhead that wrote it, or a newer one")
+        raise NoHistory(f"{name} is a history of version {str(version)[:20]}; this program reads {VERSION}",
+                        "use the version of bulkhead that wrote it, or a newer one")
     messages: list[Stored] = []
     contents: dict[str, Content] = {}
     try:
@@ -294,30 +318,40 @@ def parse(file: BinaryIO, name: str = "the file") -> History:
     if (len(messages), len(contents)) != expected or not messages:
         raise HistoryError(f"{name} is cut off: it has {len(messages)} of {expected[0]} messages and "
                            f"{len(contents)} of {expected[1]} contents", "copy it again, or export the task again")
-    found = History(tenant, task, tuple(messages), contents, settled)
+    found = History(tenant, task, tuple(messages), contents, settled, DIGEST in head)
     # Programs of before did not take a rejection for an end.
     if found.ended is not ended and not found.turned_away:
         raise HistoryError(f"{name} says that its task has {'' if ended else 'not '}ended; its messages say otherwise",
                            "messages were added or taken away: do not trust the file; export the task again")
+    if found.digested and head.pop(DIGEST) != _digest(digest, head):
+        raise HistoryError(f"{name} was changed after it was exported: its lines do not have its digest",
+                           "do not trust the file; export the task again")
     return found
 
 
-def _rows(file: BinaryIO, name: str) -> Iterator[dict[str, Any]]:
-    read = 0
+def _rows(file: BinaryIO, name: str, digest: "hashlib._Hash") -> Iterator[dict[str, Any]]:
+    """Every line; all but the first go into the digest."""
+    read = rows = 0
     try:
         while line := file.readline(MAX_LINE_BYTES + 1):
             read += len(line)
             if len(line) > MAX_LINE_BYTES or read > MAX_BYTES:
-                raise HistoryError(f"{name} is larger than any history", "is it the right file?")
+                raise NoHistory(f"{name} is larger than any history", "is it the right file?")
             row = json.loads(line)
             if not isinstance(row, dict):
                 raise ValueError("a line is no object")
+            if rows:
+                digest.update(line.rstrip(b"\r\n") + b"\n")
+            rows += 1
             yield row
     except HistoryError:
         raise
     except (ValueError, EOFError, RecursionError, gzip.BadGzipFile, zlib.error) as error:
-        raise HistoryError(f"{name} is no history, or is cut off: {str(error)[:200]}",
-                           "`bulkhead export TASK -o FILE` writes one") from error
+        if not rows and not isinstance(error, EOFError | zlib.error):
+            raise NoHistory(f"{name} is no history: {str(error)[:200]}",
+                            "`bulkhead export TASK -o FILE` writes one") from error
+        raise HistoryError(f"{name} is cut off or damaged: {str(error)[:200]}",
+                           "copy it again, or export the task again") from error
 
 
 def _subject(row: Mapping[str, Any]) -> str:

@@ -124,6 +124,7 @@ async def serve(service: str, build: Build, settings: ServiceSettings) -> int:
         nkey_seed=identity.nkey_seed,
         name=f"{service}-{settings.instance}",
         ca_file=settings.nats_ca_file,
+        ping_s=settings.nats_ping_s,
     )
     clock = BrokerClock(bus.time_unix_ms)
     await clock.measure()

@@ -55,12 +55,16 @@ class Divergence:
 
 @dataclass(slots=True)
 class Report:
-    """What was replayed. `outstanding`: said by the fold, not (yet) in the record of a task that has not ended."""
+    """What was replayed. `outstanding`: said by the fold, not (yet) in the record of a task that has not ended.
+
+    unread: messages that no decider was given or said: nothing here tells whether they are as they were.
+    """
 
     messages: int = 0
     decisions: int = 0
     compared: int = 0
     outstanding: int = 0
+    unread: int = 0
     ended: bool = False
     divergences: list[Divergence] = field(default_factory=list)
 
@@ -90,12 +94,16 @@ async def replay(
         receiver = stored.subject.split(".")[2]
         by_inbox.setdefault(receiver, []).append(at_its_source(stored))
         report.ended = report.ended or stored.headers.get("ce-type", "").startswith(TaskEnded.TYPE)
+    judged: set[tuple[str, str]] = set()
     for service, versions in logics.items():
         recorded = _recorded(journal, service, report, versions)
         inbox = sorted(by_inbox.get(service, ()), key=lambda one: one.sequence)
         _has_opening(service, inbox, versions, recorded)
         said = await _fold(service, inbox, versions, fetch, report)
         _compare(service, said, recorded, report, answered_until_unix_ms)
+        judged |= {(service, ce_id) for ce_id in recorded}
+    report.unread = sum(receiver not in logics and (sender, one.headers.get("ce-id", "")) not in judged
+                        for one in journal for sender, receiver in [one.subject.split(".")[1:3]])  # fmt: skip
     report.divergences.sort(key=lambda one: one.sequence)
     return report
 

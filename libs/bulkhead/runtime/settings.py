@@ -7,7 +7,7 @@ secret stands in no environment. Out: checked values.
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from bulkhead.runtime import crashing
@@ -58,14 +58,16 @@ class ServiceSettings(BaseSettings):
 
     identity_dir holds `<service>.nkey`, `<service>.sign` and `public.json`; data_dir is for a service's own files
     (rag's documents, telemetry when no OTLP endpoint is set). nats_ca_file: TLS to the broker, whose certificate must
-    be of this CA. health_port 0 means: choose a free one. metrics: False for an OTLP
-    endpoint that takes traces alone. crash_at is for tests alone: see crashing.py.
+    be of this CA. nats_ping_s: how often the broker is asked whether it is there; who does not answer twice is gone.
+    health_port 0 means: choose a free one. metrics: False for an OTLP endpoint that takes traces alone. crash_at is for
+    tests alone: see crashing.py.
     """
 
     model_config = SettingsConfigDict(env_prefix="BULKHEAD_", extra="ignore")
 
     nats_url: str = "nats://127.0.0.1:4222"
     nats_ca_file: Path | None = None
+    nats_ping_s: Annotated[float, Field(gt=0, le=60)] = 2.0
     identity_dir: Path = Path(".bulkhead/identity")
     data_dir: Path = Path(".bulkhead/data")
     instance: str = "0"

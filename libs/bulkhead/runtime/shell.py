@@ -26,6 +26,8 @@ from bulkhead_contracts.control import MessageRejected
 
 log = Log("shell")
 
+HANDLER_FAILED = "handler_failed"
+"""Code of what was handled, and failed, too often."""
 MAX_HANDLER_FAILURES = 5
 """Bugs: so often a handler may raise on one message before it becomes a dead letter."""
 HAND_BACK_MAX_AGE_S = 3600.0
@@ -260,7 +262,7 @@ class Shell:
         if failures < MAX_HANDLER_FAILURES:
             await self._nak(delivery, 0.2 * 2**failures)
             return
-        await self._reject(delivery, "handler_failed", f"{type(error).__name__}: {error}"[:1000])
+        await self._reject(delivery, HANDLER_FAILED, f"{type(error).__name__}: {error}"[:1000])
 
     async def _reject(self, delivery: Delivery, code: str, reason: str) -> None:
         """Dead letter first, then the fact in the inbox, then term: a crash between them repeats, harmlessly."""

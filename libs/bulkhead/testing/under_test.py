@@ -10,7 +10,7 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from bulkhead.bus.port import Bus, Stored
+from bulkhead.bus.port import Bus, BusUnavailable, Stored
 from bulkhead.cli import history, timeline
 from bulkhead.cli.history import Entry
 from bulkhead.cli.journal import read_journal
@@ -262,7 +262,10 @@ class TaskUnderTest:
 
     def _story(self) -> list[str]:
         """Its last messages, for who reads why it failed."""
-        found = self.entries_so_far()
+        try:
+            found = self.entries_so_far()
+        except BusUnavailable as error:
+            return [f"the journal cannot be read now: {error}"]
         if not found:
             return ["the journal holds nothing of it"]
         began = found[0].at_unix_ms

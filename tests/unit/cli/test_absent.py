@@ -1,16 +1,19 @@
 """A limit or a halt of what is not there is told so; what is there, or may come under its name, is left alone."""
 
+import asyncio
 import json
 from pathlib import Path
 
 import pytest
 
-from bulkhead.cli import absent
+from bulkhead.cli import absent, switching
 from bulkhead.cli.spending import set_limit
 from bulkhead.cli.switch_commands import Named
 from bulkhead.cli.switching import switch
 from bulkhead.cli.target import Target
 from bulkhead.client import Mesh
+from bulkhead.testing.mesh import MemoryMesh
+from bulkhead_contracts.budget import Amount, Reserved, ScopeLimit
 from bulkhead_contracts.task import TaskEnded
 from tests.unit.gateway.harness import OPERATOR, make_mesh, running
 
@@ -42,6 +45,45 @@ def test_a_halt_of_a_tenant_that_is_not_there_is_told(scope: str, name: str, ten
     said = absent.of_halt(scope, name, tenant, ["acme", "demo"])
     assert bool(said) is told and (not told or ("acmee: nothing waits" in said and "acme, demo" in said))
     assert absent.of_halt(scope, name, tenant) == "", "where the tenants are not known nothing is said"
+
+
+@pytest.mark.parametrize(("scope", "name", "seen", "said"), [
+    ("model", "gpt-4.1-mini", {"gpt-4.1-mini"}, ""),
+    ("model", "gpt-4.1-mni", {"gpt-4.1-mini"}, "did you mean gpt-4.1-mini?"),
+    ("feature", "serach", {"search", "chat"}, "did you mean search?"),
+    ("feature", "new", set(), "no feature of this name has made a call lately: the halt takes effect when one of the "),
+    ("feature", "new", None, ""),  # Nobody could be asked: nothing is claimed.
+    ("tool", "htp_get", set(), "did you mean http_get?"),
+    ("tool", "refund", {"refund"}, ""),
+    ("tool", "refnd", {"refund"}, "did you mean refund?"),
+    ("agent", "worker.step", {"worker.step"}, ""),
+    ("agent", "worker.stp", {"worker.step"}, "no agent of this name has made a call lately"),
+    ("agent", "plannr", {"worker.step"}, "did you mean planner?"),
+    ("agent", "planner", set(), ""),
+    ("model", "offline-rules-1", {"offline/rules-1"}, ""),  # As a halt's name is written on the bus.
+])
+def test_a_name_that_nobody_has_had_is_told_with_the_one_that_was_meant(scope, name, seen, said) -> None:
+    note = absent.of_halt(scope, name, seen=seen)
+    assert said in note and bool(note) is bool(said)
+
+
+async def test_names_are_seen_in_the_journal_of_all_tenants() -> None:
+    async with MemoryMesh({}) as mesh:
+        publisher = mesh.context("budget").publisher
+        for number, (service, resource, tenant) in enumerate((("model_gateway", "gpt-x", "acme"),
+                                                              ("tool_executor", "refund", "demo"))):
+            one = Reserved(reservation_id=f"r{number}", call_id="c", service=service, resource=resource,
+                           amount=Amount(), reserved_unix_ms=1, scopes=tuple(
+                               ScopeLimit(scope=scope, cost_usd_micros=1, tokens=1) for scope in (
+                                   f"task:{tenant}:t1", f"agent:{tenant}:worker.step:2026-11-22",
+                                   f"feature:{tenant}:search:2026-11-22")))  # fmt: skip
+            await publisher.send("journal", one, tenant=tenant, task="t1", cause=f"c{number}")
+        bus = mesh.context("budget").bus
+        async with asyncio.timeout(30):
+            while await absent.seen_in(bus, "tool") != {"refund"}:
+                await asyncio.sleep(0.01)
+        assert [await absent.seen_in(bus, kind) for kind in ("model", "feature", "agent")] == [
+            {"gpt-x"}, {"search"}, {"worker.step"}]
 
 
 async def test_limits_of_tasks_that_ended_or_never_were_are_set_and_told(
@@ -80,5 +122,17 @@ async def test_a_halt_of_an_unknown_tool_stands_and_is_told(tmp_path: Path, caps
         once = capsys.readouterr().out
     assert "it has been halted since" in once and "yours is not kept" in once and once.count("note:") == 1
     halted, gone = json.loads(first), json.loads(lifted)
+    assert halted["resume"] == "bulkhead resume --tool nosuchtool"
     assert halted["active"] and "no tool" in halted["note"] and not gone["active"] and "note" not in gone
     assert [line.partition(":")[0] for line in said] == ["halted", "let it go on", "note", "goes on"]
+
+
+@pytest.mark.parametrize(("named", "command"), [
+    (Named("tool", "http_get", "acme"), "bulkhead resume --tool http_get --tenant acme"),
+    (Named("tool", "http_get"), "bulkhead resume --tool http_get"),
+    (Named("tenant", "acme"), "bulkhead resume --tenant acme"),
+    (Named("task", "t1", "acme"), "bulkhead resume --task t1"),
+    (Named("feature", "a b"), "bulkhead resume --feature 'a b'"),
+])
+def test_the_command_that_is_told_takes_this_very_halt_away(named: Named, command: str) -> None:
+    assert switching._undo(named) == command

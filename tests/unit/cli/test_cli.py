@@ -65,6 +65,15 @@ def test_doubts_stand_before_the_answer(bulkhead):
     assert max(degraded, incomplete) < said.index("The refund is")
 
 
+def test_a_script_can_require_a_whole_answer(bulkhead):
+    doubtful = bulkhead("submit", "doubt", "--watch", "--require-complete")
+    assert doubtful.exit_code == 1 and "The refund is" in doubtful.stdout and "bulkhead why" in doubtful.stderr
+    whole = bulkhead("submit", "What is refunded?", "--watch", "--require-complete", "--json")
+    assert whole.exit_code == 0 and json.loads(whole.stdout.splitlines()[-1])["data"]["complete"] is True
+    alone = bulkhead("submit", "What is refunded?", "--require-complete")
+    assert alone.exit_code == 2 and "add --watch" in alone.stderr
+
+
 def test_a_failed_task_is_1_and_says_what_to_do(bulkhead):
     answer = bulkhead("submit", "fail please", "--watch")
     assert answer.exit_code == 1

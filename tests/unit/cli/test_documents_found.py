@@ -44,6 +44,12 @@ def test_what_is_no_task_id_does_not_get_into_an_address(text):
         options.task_id(text)
 
 
+def test_an_amount_is_asked_for_in_plain_words():
+    assert options.amount("0.50") == 0.5
+    with pytest.raises(BadParameter, match="'abc' is no amount of dollars"):
+        options.amount("abc")
+
+
 def test_files_of_one_name_get_as_much_of_their_paths_as_tells_them_apart(tmp_path):
     tree(tmp_path, "a/x/fares.md", "b/x/fares.md", "b/rules.md", "c/fares.md")
     twice = tmp_path / "a" / "x" / "fares.md"
@@ -52,3 +58,16 @@ def test_files_of_one_name_get_as_much_of_their_paths_as_tells_them_apart(tmp_pa
         "a/x/fares.md": "a/x/fares.md", "b/x/fares.md": "b/x/fares.md", "b/rules.md": "rules.md",
         "c/fares.md": "c/fares.md"}
     assert [one.name for one in documents.find([tmp_path / "c"])] == ["fares.md"]
+
+
+def test_what_is_passed_over_in_a_directory_is_said(tmp_path, capsys):
+    tree(tmp_path, "a.md", "photo.bin", "deep/run.sh", ".env", *(f"many/{n}.png" for n in range(9)))
+    [(where, why)] = documents.passed_over([tmp_path, tmp_path / "a.md"])
+    assert where == tmp_path and why.name == "not_documents" and " and 3 more" in str(why)
+    assert "deep/run.sh" in str(why) and ".env" not in str(why) and "a.md" not in str(why)
+    documents.tell_passed_over([tmp_path])
+    assert "skipped in" in capsys.readouterr().err
+    assert documents.as_json([], [], [tmp_path])["skipped"][0]["code"] == "not_documents"
+    (tmp_path / "one").mkdir()
+    named = tree(tmp_path / "one", "b.md", "x.bin") / "x.bin"
+    assert documents.passed_over([tmp_path / "one", named]) == [], "it was named, and goes in"

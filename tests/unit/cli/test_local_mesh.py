@@ -183,7 +183,7 @@ def test_up_takes_the_tenants_file_that_it_is_given(tmp_path):
     ):
         found = subprocess.run([*command, "--data", str(tmp_path / "mesh"), *more], capture_output=True, text=True,
                                env={**os.environ, "COLUMNS": "300", **environ}, cwd=REPOSITORY, timeout=60)
-        assert found.returncode == 1 and str(file) in found.stderr and said in found.stderr, found.stderr
+        assert found.returncode == 2 and str(file) in found.stderr and said in found.stderr, found.stderr
         assert "Traceback" not in found.stderr
 
 

@@ -41,6 +41,32 @@ def test_a_divergence_is_shown_and_ends_with_1(tmp_path):
     assert shown.exit_code == 1 and json.loads(shown.stdout)["divergences"][0]["what"] == "body"
 
 
+def test_it_says_what_was_not_judged_and_finds_it_changed_by_the_files_digest(tmp_path):
+    [recorded] = HISTORIES.glob("single_step.jsonl*")
+    whole, path = load(recorded), tmp_path / "t.jsonl"
+    deciders = ("planner", "worker", "checker")
+    others = [at for at, one in enumerate(whole.messages) if not {*one.subject.split(".")[1:3]} & {*deciders}]
+    save(whole, path)
+    plain = path.read_text()
+    answer = replay(path)
+    assert answer.exit_code == 0 and "the lines are those of the export" in answer.stderr, answer.output
+    said = f"not judged: {len(others)} of the {len(whole.messages)}"
+    assert said in answer.stdout
+    told = json.loads(replay(path, "--json").stdout)
+    assert (told["not_judged"], told["messages"], told["digested"]) == (len(others), len(whole.messages), True)
+    request, *_ = [line for line in plain.splitlines() if "mesh.task.requested.v2" in line]
+    path.write_text(plain.replace(request, request.replace("deadline_ms", "deadline_us")))
+    assert path.read_text() != plain
+    answer = replay(path)
+    assert answer.exit_code == 1 and "was changed after it was exported" in answer.stderr, answer.output
+    # Nothing binds a file to the mesh that wrote it: who leaves the digest out is told that there is none.
+    head, rest = plain.split("\n", 1)
+    left = {key: value for key, value in json.loads(head).items() if key != "digest"}
+    path.write_text(json.dumps(left) + "\n" + rest.replace(request, request.replace("deadline_ms", "deadline_us")))
+    answer = replay(path)
+    assert answer.exit_code == 0 and "bears no digest" in answer.stderr and said in answer.stdout, answer.output
+
+
 def test_what_is_in_the_works_is_no_divergence(tmp_path):
     """Exported too early: what the last messages will cause is not there yet."""
     whole = load(PLAIN)
@@ -106,7 +132,7 @@ def test_wrong_usage(words, code, said):
 def test_a_file_that_is_no_history(tmp_path):
     (tmp_path / "notes.txt").write_text("hello\n")
     answer = replay(tmp_path / "notes.txt")
-    assert answer.exit_code == 1 and "no history" in answer.stderr and "bulkhead export" in answer.stderr
+    assert answer.exit_code == 2 and "no history" in answer.stderr and "bulkhead export" in answer.stderr
 
 
 @pytest.mark.parametrize(("totals", "passed"), [

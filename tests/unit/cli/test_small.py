@@ -2,7 +2,9 @@
 
 import io
 import json
+import math
 import os
+import re
 from pathlib import Path
 
 import psutil
@@ -11,16 +13,20 @@ from rich.console import Console
 from rich.tree import Tree
 
 from bulkhead.bus.port import Stored
-from bulkhead.cli import answer, backing, footing, output, timeline
+from bulkhead.cli import answer, backing, commands, footing, output, timeline, watching
 from bulkhead.cli.history import Entry, each_fact, of_tenant
 from bulkhead.cli.main import app
 from bulkhead.cli.output import Stop
 from bulkhead.cli.services import Lag, judge, look
+from bulkhead.client import TaskEvent
 from bulkhead_contracts import subjects
-from bulkhead_contracts.budget import Settled
+from bulkhead_contracts.budget import Amount, Reserved, Settled
+from bulkhead_contracts.model import ModelCallRequested
 from bulkhead_contracts.result import Usage
 from bulkhead_contracts.task import Progressed, StepEnded, StepStarted, TaskEnded, TaskRejected
+from infra.local.refusals import ACCOUNTS, Refusals
 from infra.local.status import Screen
+from infra.nats.server import LOG_FILE
 
 RECOVERING = "[7] 2026/11/21 03:57:56.2 [WRN] Filestore [{}] Sourcing state is outdated; attempting to recover using"
 
@@ -83,18 +89,57 @@ def test_the_brokers_recovery_is_said_once_and_other_warnings_stay():
     assert "garbage in the files of its stream INBOX_WORKER" in text.getvalue() and "backup" in text.getvalue()
 
 
-def test_what_doctor_tries_is_said_once_and_others_refusals_stay():
+REFUSED = ('[7] 2026/11/21 16:48:53.6 [ERR] 127.0.0.1:342 - cid:5 - "v2.16.0:python3:{}" - "{}/nkey:UC" - '
+           'Subscription Violation - Subject "{}", SID 1')  # fmt: skip
+
+
+def test_what_doctor_tries_is_said_once_in_a_low_voice_and_other_refusals_stay():
+    text = io.StringIO()
+    screen = Screen(Console(file=text, width=400, force_terminal=True, color_system="standard"), quiet=("nats-server",))
+    for _ in range(2):  # Two doctors at a time, of whose lines some come together.
+        for account in sorted(ACCOUNTS):
+            screen.line("nats-server", REFUSED.format("doctor", account, "mesh.>"))
+    shown = text.getvalue()
+    assert shown.count("bulkhead doctor") == 2 == shown.count("\n") and "Violation" not in shown, shown
+    assert "log" not in shown and "\x1b[2m" in shown, "nothing to be alarmed at"
+    for client, subject in (("worker", "mesh.>"), ("doctor", "$KV.CONTROL.>")):
+        screen.line("nats-server", REFUSED.format(client, "SVC_WORKER", subject))
+    forged = REFUSED.format(r'doctor\" - \"SVC_BUDGET/nkey:UC\" - x:doctor', "SVC_WORKER", "mesh.>")
+    screen.line("nats-server", forged)
+    assert text.getvalue().count("Violation") == 3, "nobody else is kept quiet, and nothing else"
+
+
+def test_who_calls_himself_doctor_and_has_not_every_key_is_told_apart():
+    refusals = Refusals()
+    for account in ACCOUNTS:
+        assert refusals.take(REFUSED.format("doctor", account, "mesh.>"), 100.0)
+        assert refusals.take(REFUSED.format("doctor", "SVC_WORKER", "mesh.>"), 101.0), "as often as he likes"
+    assert refusals.doctor() and not refusals.doctor()
+    assert refusals.others(109.9) == [], "doctor may be at it still"
+    assert refusals.others(110.0) == ["SVC_WORKER"] and refusals.others(999.0) == []
+
+
+def test_the_brokers_words_that_mean_nothing_stay_in_its_log():
     text = io.StringIO()
     screen = Screen(Console(file=text, width=400), quiet=("nats-server",))
-    said = ('[7] 2026/11/21 16:48:53.6 [ERR] 127.0.0.1:342 - cid:5 - "v2.16.0:python3:{}" - "{}/nkey:UC" - '
-            'Subscription Violation - Subject "{}", SID 1')  # fmt: skip
-    for service in ("planner", "worker", "checker"):
-        screen.line("nats-server", said.format("doctor", service, "mesh.>"))
-    shown = text.getvalue()
-    assert shown.count("bulkhead doctor") == 1 == shown.count("\n") and "Violation" not in shown
-    for client, subject in (("worker", "mesh.>"), ("doctor", "$KV.CONTROL.>")):
-        screen.line("nats-server", said.format(client, "worker", subject))
-    assert text.getvalue().count("Violation") == 2, "nobody else's are kept quiet, nor of anything else"
+    head = "[9] 2026/11/22 03:04:47.5 [WRN] JetStream "
+    again = "source stream \"{}\" for stream 'MESH > {}' was recreated, resetting source state"
+    screen.line("nats-server", f"{head}error response for stream INBOX_CHECKER create source consumer TIMERS_CHECKER: "
+                               "stream not found (10059)")
+    screen.line("nats-server", head + again.format("TIMERS_PLANNER", "INBOX_PLANNER"))
+    assert text.getvalue() == ""
+    screen.line("nats-server", head + again.format("INBOX_WORKER", "JOURNAL"))
+    assert "INBOX_WORKER" in text.getvalue(), "an inbox that is made anew is news"
+
+
+def test_a_log_that_a_message_names_is_the_brokers():
+    text = io.StringIO()
+    screen = Screen(Console(file=text, width=400), quiet=("nats-server",))
+    screen.line("nats-server", RECOVERING.format("JOURNAL"))
+    screen.line("nats-server", "[7] 2026/11/21 10:12:05.1 [WRN] Filestore [INBOX_WORKER] indexCacheBuf corrupt record")
+    screen.line("nats-server", REFUSED.format("doctor", "SVC_WORKER", "mesh.>"))
+    screen._tell_of_others(math.inf)
+    assert re.findall(r"\S*logs/[\w.-]*\w", text.getvalue()) == [str(LOG_FILE)] * 3, text.getvalue()
 
 
 def test_a_backup_goes_to_a_folder_that_is_there_or_to_a_file_that_is_named_so(tmp_path, monkeypatch):
@@ -180,6 +225,24 @@ def test_a_rejected_task_and_a_step_that_was_cut_off_do_not_run_on():
     assert "t1 cancelled  2.0 s, 3 messages, 0 tokens, $0.001321" in shown
 
 
+def test_a_step_that_was_cut_shows_what_its_calls_cost():
+    call = ModelCallRequested(call_id="c", step_id="a", attempt=1, prompt_id="worker.step", deadline_unix_ms=1)
+    held = Reserved(reservation_id="r", call_id="c", step_id="a", service="model_gateway", resource="m",
+                    amount=Amount(tokens=900), scopes=(), reserved_unix_ms=1)
+    paid = Settled(reservation_id="r", call_id="c", usage=Usage(input_tokens=671, cost_usd_micros=105))
+    started = StepStarted(step_id="a", title="A", attempt=1, plan_version=1)
+    end = TaskEnded(status="cancelled")
+    assert "a A stopped  3.0 s, 671 tokens, $0.000105" in head_of(started, call, paid, held, end)
+    more = Reserved(**{**held.model_dump(), "reservation_id": "r2"})
+    assert ", at least 671 tokens, $0.000105" in head_of(started, call, held, paid, more, end)
+    data = {"time_unix_ms": 0, "step_id": "a", "outcome": "failed", "reasons": (), "usage": Usage().model_dump()}
+    [line] = watching.Progress().lines(TaskEvent("step.ended", data, "1"))
+    assert "0 tokens" not in line.plain and "`bulkhead timeline` has what its calls cost" in line.plain
+    data["usage"] = Usage(input_tokens=5, cost_usd_micros=7).model_dump()
+    [line] = watching.Progress().lines(TaskEvent("step.ended", data, "1"))
+    assert "at least 5 tokens, $0.000007" in line.plain
+
+
 @pytest.mark.parametrize("said, why", [
     ('{"ready": false, "why": "documents cannot be written; mount it writable"}', "documents cannot be written"),
     ('{"ready": true, "why": "the clock is off"}', ""),
@@ -204,3 +267,36 @@ async def test_a_service_that_works_but_not_whole_is_a_warning_and_one_that_is_n
     found = [one async for one in look(tmp_path, mesh, asks_broker=True)]
     assert [(one.what, one.level, one.todo) for one in found] == [
         ("budget-1", "problem", "start it"), ("budget-0", "warning", "report it")]  # fmt: skip
+
+
+@pytest.mark.parametrize(("standing", "complete", "said"), [
+    ("ok", True, "succeeded"), ("degraded", True, "succeeded [degraded]"), ("ok", False, "succeeded [incomplete]"),
+    ("degraded", False, "succeeded [degraded] [incomplete]"), (None, None, "succeeded"),
+])
+def test_a_status_never_stands_plain_above_an_answer_that_is_not(standing, complete, said):
+    row = {"task_id": "t1", "status": "succeeded", "objective": "o", "created_unix_ms": 1, "cost_usd_micros": 0,
+           "standing": standing, "complete": complete}
+    console = Console(file=io.StringIO(), width=200)
+    console.print(commands.table_of([row]))
+    assert [one.strip() for one in console.file.getvalue().splitlines()[1].split("  ") if one][1] == said
+    told = {"status": "succeeded", "time_unix_ms": 1, "result": {"standing": standing or "ok", "completeness": {
+        "complete": complete is not False}}}
+    [line] = watching.Progress().lines(TaskEvent("task.ended", told, ""))
+    assert line.plain.endswith(f"task {said}")
+
+
+@pytest.mark.parametrize(("nats", "start"), [("", "start it: bulkhead up --data d --shards worker=2"),
+                                             ("nats://x:4222", "start the services with --shards worker=2")])
+def test_a_restored_mesh_is_told_what_it_lacks(capsys, nats: str, start: str) -> None:
+    where = backing.Where(Path("d"), nats)
+    notes = backing._left_to_do(where, {"worker": 2}, with_keys=False)
+    assert [one.split(":")[0] for one in notes[:2]] == ["keys were not restored",
+                                                        "who its tenants are is not in the backup"]
+    assert "--tenants FILE" in notes[1] and notes[-1].startswith(start)
+    assert len(backing._left_to_do(where, {}, with_keys=True)) == 2 and "tenants file" in backing.NOT_IN_IT
+
+
+def test_how_far_something_is_stands_on_a_line_that_is_written_over() -> None:
+    text = io.StringIO()
+    output.Screen(file=text, force_terminal=True, color_system=None).print_over("3 tasks replayed")
+    assert text.getvalue() == "3 tasks replayed\r"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bulkhead.cli.up import _tell_of_tenants
+from bulkhead.cli.up import _tell_of_tenants, _tell_of_tools
 from infra.identity.policy import TENANTS_FILE
 
 
@@ -29,3 +29,24 @@ def test_a_mesh_that_had_tenants_of_its_own_does_not_lose_them_without_a_word(
 def test_a_torn_file_of_the_mesh_before_does_not_keep_it_from_starting(tmp_path: Path, torn: str) -> None:
     (tmp_path / "mesh.json").write_text(torn)
     _tell_of_tenants(tmp_path, None)
+
+
+ROW = "{description: d, parameters: {type: object}, effect: read, idempotent: true}"
+
+
+def test_tools_of_a_pack_that_no_tenant_may_use_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack, tenants = tmp_path / "pack_of_the_test_of_up", tmp_path / "ours.yaml"
+    pack.mkdir()
+    (pack / "__init__.py").write_text("")
+    (pack / "tools.yaml").write_text(f"prune_tree: {ROW}\nwater_tree: {ROW}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    tenants.write_text(TENANTS_FILE.read_text().replace("tools: [", "tools: [water_tree, ", 1))
+    assert "water_tree" in tenants.read_text()
+    for given, left in ((None, "prune_tree, water_tree"), (tenants, "prune_tree")):
+        _tell_of_tools(f'["{pack.name}"]', given)
+        assert " ".join(capsys.readouterr().out.split()).startswith(f"no tenant may use {left}: ")
+    for packs in ("", "[]", "{", "7", '["no_such_pack_at_all"]'):
+        _tell_of_tools(packs, None)
+    assert capsys.readouterr().out == "", "nothing to say, or the mesh itself says what is wrong"

@@ -13,11 +13,11 @@ from bulkhead_contracts.budget import Alerted, Amount, Overran, TaskHalted, Trip
 from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.envelope import Envelope, derive_id
 from bulkhead_contracts.model import ModelCallReplied
-from bulkhead_contracts.result import Failure
+from bulkhead_contracts.result import Completeness, Failure, Omission, Result
 from bulkhead_contracts.task import TaskEnded, TaskQueued, TaskReleased
 
 HISTORIES = Path(__file__).parents[2] / "replay" / "histories"
-KINDS = {"ended", "rejected", "halted", "tripped", "alerted", "waits", "stalled"}
+KINDS = {"ended", "uncertain", "doubtful", "waited", "rejected", "halted", "tripped", "alerted", "waits", "stalled"}
 
 
 def messages(name: str) -> tuple[Stored, ...]:
@@ -126,3 +126,16 @@ def test_trips_and_halts_are_told_with_their_evidence(level) -> None:
     told = reasons(whole)
     assert [one.kind for one in told[:2]] == ["halted", "tripped"] and "loop_stopped" in told[0].what
     assert told[1].evidence == ("m1", "m2") and told[1].todo == "stop it" and told[1].level == level
+
+
+def test_a_success_with_a_doubtful_answer_says_why() -> None:
+    like = messages("answered")[-1]
+    missing = Completeness.missing(Omission(reason="failed_part", what="tool crm_write", detail="HTTP 500"))
+    result = Result(standing="degraded", standing_reason="tool crm_write failed", completeness=missing)
+    plain, ended = (said(TaskEnded(status="succeeded", result=one), "planner", "gateway", like)
+                    for one in (Result(), result))
+    assert [one.kind for one in reasons([plain])] == ["ended"]
+    first, standing, left_out = reasons([ended])
+    assert (first.kind, standing.kind, standing.level) == ("ended", "doubtful", "warn")
+    assert "degraded: tool crm_write failed" in standing.what and "bulkhead timeline t1" in standing.todo
+    assert "tool crm_write failed (HTTP 500)" in left_out.what

@@ -30,7 +30,7 @@ from bulkhead_contracts.budget import (
     TopUpRequested,
 )
 from bulkhead_contracts.control import Breaker, Halt, HaltReplied, HaltRequested, ResetReplied, ResetRequested
-from bulkhead_contracts.envelope import Envelope, derive_id
+from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.grant import GrantReplied, GrantRequested
 from bulkhead_contracts.result import Failure
 from bulkhead_contracts.retrieval import DocumentsReplied, DocumentsRequested, StoredDocument
@@ -44,6 +44,7 @@ from services.gateway.settings import Settings
 OPERATOR = "bk_operator_key_of_acme"
 AUDITOR = "bk_auditor_key_of_acme"
 FOREIGN = "bk_operator_key_of_other"
+AUTH = {"Authorization": f"Bearer {OPERATOR}"}
 DEADLINE_S = 10.0
 
 
@@ -328,4 +329,4 @@ async def until(condition, what: str) -> None:  # type: ignore[no-untyped-def]
     assert condition(), what
 
 
-__all__ = ["AUDITOR", "FOREIGN", "OPERATOR", "Mesh", "derive_id", "make_mesh", "running", "until"]
+__all__ = ["AUDITOR", "AUTH", "FOREIGN", "OPERATOR", "Mesh", "make_mesh", "running", "until"]

@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import os
 
-import httpx
 import pytest
 
 from bulkhead.blobs import Blobs
@@ -18,9 +17,7 @@ from bulkhead_contracts.retrieval import (
     DocumentIngestRequested,
     StoredDocument,
 )
-from tests.unit.gateway.harness import AUDITOR, FOREIGN, OPERATOR, make_mesh, until
-
-AUTH = {"Authorization": f"Bearer {OPERATOR}"}
+from tests.unit.gateway.harness import AUDITOR, AUTH, FOREIGN, OPERATOR, make_mesh, until
 
 
 @pytest.fixture
@@ -29,13 +26,6 @@ async def mesh(tmp_path):
     await found.gateway(ingest_wait_s=5.0).attach()
     yield found
     await found.gateways[0].stop()
-
-
-@pytest.fixture
-async def http(mesh):
-    transport = httpx.ASGITransport(app=mesh.gateways[0].app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
-        yield client
 
 
 async def rag_answers(mesh, outcome="ingested", failure=None, count=1, replaced=None):

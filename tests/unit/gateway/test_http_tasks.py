@@ -10,7 +10,7 @@ from bulkhead_contracts import limits
 from bulkhead_contracts.control import MessageRejected
 from bulkhead_contracts.grant import GrantReplied
 from bulkhead_contracts.plan import Plan, PlanAdopted, PlanStep
-from bulkhead_contracts.result import Result, Usage
+from bulkhead_contracts.result import Completeness, Omission, Result, Usage
 from bulkhead_contracts.task import (
     StepEnded,
     StepStarted,
@@ -20,25 +20,7 @@ from bulkhead_contracts.task import (
     TaskRequested,
     TaskSubmitted,
 )
-from tests.unit.gateway.harness import AUDITOR, FOREIGN, OPERATOR, Mesh, make_mesh
-
-AUTH = {"Authorization": f"Bearer {OPERATOR}"}
-
-
-@pytest.fixture
-async def mesh(tmp_path):
-    found = make_mesh(tmp_path)
-    gateway = found.gateway()
-    await gateway.attach()
-    yield found
-    await gateway.stop()
-
-
-@pytest.fixture
-async def http(mesh: Mesh):
-    transport = httpx.ASGITransport(app=mesh.gateways[0].app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
-        yield client
+from tests.unit.gateway.harness import AUDITOR, AUTH, FOREIGN
 
 
 async def submit(http, objective="Find the fare", key="k1", **body):
@@ -207,6 +189,21 @@ async def test_the_view_follows_the_inbox(mesh, http):
     assert found["duration_ms"] > 0
 
 
+async def test_a_row_says_that_the_answer_is_no_plain_one(mesh, http):
+    plain, doubtful = [(await submit(http, key=key)).json()["task_id"] for key in ("k1", "k2")]
+    await mesh.pump()
+    missing = Completeness.missing(Omission(reason="failed_part", what="tool crm_write", detail="HTTP 500"))
+    for task, result in ((plain, Result()), (doubtful, Result(standing="degraded", completeness=missing))):
+        await mesh.say("planner", TaskEnded(status="succeeded", result=result, steps_done=1, steps_total=1), task)
+    rows = (await http.get("/v1/tasks", headers=AUTH)).json()["tasks"]
+    assert {row["task_id"]: (row["status"], row["standing"], row["complete"]) for row in rows} == {
+        plain: ("succeeded", "ok", True), doubtful: ("succeeded", "degraded", False)}
+    one = (await http.get(f"/v1/tasks/{doubtful}", headers=AUTH)).json()
+    assert (one["standing"], one["complete"]) == ("degraded", False)
+    running = (await submit(http, key="k3")).json()["task_id"]
+    assert (await http.get(f"/v1/tasks/{running}", headers=AUTH)).json()["standing"] is None
+
+
 async def test_the_roles_of_a_brought_plan_are_asked_for_with_the_grant(mesh, http):
     steps = [{"id": "a", "title": "", "instruction": "x", "acceptance": "y", "role": role} for role in ("step",)]
     steps += [{"id": "b", "title": "", "instruction": "x", "acceptance": "y", "role": "wizard"}]
@@ -230,7 +227,8 @@ async def test_a_refused_grant_shows_why(mesh, http):
     assert found["status"] == "rejected"
     assert found["failure"] == {"code": "limit", "message": "over the tenant's limit", "hint": "ask for less"}
     assert not mesh.sent("planner")
-    problem(await http.post(f"/v1/tasks/{task}/cancel", headers=AUTH), 409, "already_ended")
+    told = problem(await http.post(f"/v1/tasks/{task}/cancel", headers=AUTH), 409, "already_ended")
+    assert told["detail"] == "the task has ended: rejected"
 
 
 async def test_a_signer_that_is_away_is_waited_for(mesh, http):

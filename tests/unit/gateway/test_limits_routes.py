@@ -6,20 +6,16 @@ import pytest
 from bulkhead_contracts.budget import LimitsRequested
 from bulkhead_contracts.task import RequesterClaim
 from services.budget.limiting import refused
-from tests.unit.gateway.harness import AUDITOR, OPERATOR, make_mesh
+from tests.unit.gateway.harness import AUDITOR, AUTH
 
-AUTH = {"Authorization": f"Bearer {OPERATOR}"}
 CHANGE = {"target": "day", "limit": {"cost_usd_micros": 1_000}}
 
 
 @pytest.fixture
-async def http(tmp_path):
-    mesh = make_mesh(tmp_path)
-    await mesh.gateway().attach()
+async def http(mesh):
     transport = httpx.ASGITransport(app=mesh.gateways[0].app)
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway", headers=AUTH) as client:
         yield client
-    await mesh.gateways[0].stop()
 
 
 async def test_who_is_no_operator_changes_nothing(http) -> None:

@@ -1,29 +1,10 @@
 """What a tenant's list shows, and ids that are none: an outside publisher chooses the last tokens of its subjects."""
 
-import httpx
 import pytest
 
 from bulkhead_contracts import subjects
 from bulkhead_contracts.task import TaskRequested
-from tests.unit.gateway.harness import FOREIGN, OPERATOR, Mesh, make_mesh
-
-AUTH = {"Authorization": f"Bearer {OPERATOR}"}
-
-
-@pytest.fixture
-async def mesh(tmp_path):
-    found = make_mesh(tmp_path)
-    gateway = found.gateway()
-    await gateway.attach()
-    yield found
-    await gateway.stop()
-
-
-@pytest.fixture
-async def http(mesh: Mesh):
-    transport = httpx.ASGITransport(app=mesh.gateways[0].app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
-        yield client
+from tests.unit.gateway.harness import AUTH, FOREIGN
 
 
 @pytest.mark.parametrize("subject", [

@@ -8,9 +8,7 @@ import pytest
 
 from bulkhead_contracts.task import TaskAccepted, TaskEnded, TaskRequested, TaskSubmitted
 from services.gateway import feeds
-from tests.unit.gateway.harness import OPERATOR, Mesh, make_mesh
-
-AUTH = {"Authorization": f"Bearer {OPERATOR}"}
+from tests.unit.gateway.harness import AUTH, Mesh, make_mesh
 
 
 @pytest.fixture

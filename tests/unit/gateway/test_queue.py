@@ -9,9 +9,7 @@ from bulkhead.runtime import inbound
 from bulkhead.runtime.edge import Received, Retry
 from bulkhead_contracts.lease import book
 from bulkhead_contracts.task import TaskAccepted, TaskEnded, TaskRequested, TaskSubmitted
-from tests.unit.gateway.harness import OPERATOR, Mesh, make_mesh
-
-AUTH = {"Authorization": f"Bearer {OPERATOR}"}
+from tests.unit.gateway.harness import AUTH, Mesh, make_mesh
 
 
 def quotas(folder, **quota):

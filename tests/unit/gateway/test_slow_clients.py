@@ -10,9 +10,8 @@ import pytest
 
 from bulkhead_contracts import limits
 from bulkhead_contracts.task import TaskRequested
-from tests.unit.gateway.harness import AUDITOR, FOREIGN, OPERATOR, _row, make_mesh, running, until
+from tests.unit.gateway.harness import AUDITOR, AUTH, FOREIGN, OPERATOR, _row, make_mesh, running, until
 
-AUTH = {"Authorization": f"Bearer {OPERATOR}"}
 FAST = {"head_timeout_s": 0.3, "body_timeout_s": 0.3, "write_timeout_s": 0.3}
 PATIENCE_S = 8.0
 HEAD = b"GET /livez HTTP/1.1\r\nHost: gateway\r\n"

@@ -3,22 +3,11 @@
 import hashlib
 import json
 
-import httpx
 import pytest
 
-from tests.unit.gateway.harness import AUDITOR, OPERATOR, make_mesh
+from tests.unit.gateway.harness import AUDITOR, OPERATOR
 
 SUBMITTER = "bk_submitter_key_of_acme"
-
-
-@pytest.fixture
-async def http(tmp_path):
-    mesh = make_mesh(tmp_path)
-    await mesh.gateway().attach()
-    transport = httpx.ASGITransport(app=mesh.gateways[0].app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
-        yield client
-    await mesh.gateways[0].stop()
 
 
 def told(key: str) -> dict[str, str]:

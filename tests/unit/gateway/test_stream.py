@@ -15,9 +15,8 @@ from bulkhead_contracts.result import Result
 from bulkhead_contracts.task import Progressed, StepEnded, StepStarted, TaskAccepted, TaskEnded, TaskRequested
 from services.gateway.events import Position
 from services.gateway.stream import watch
-from tests.unit.gateway.harness import OPERATOR, make_mesh, running, until
+from tests.unit.gateway.harness import AUTH, make_mesh, running, until
 
-AUTH = {"Authorization": f"Bearer {OPERATOR}"}
 TEXT = "The refund is 40 EUR, as the newer rules say [#0123456789ab]."
 
 

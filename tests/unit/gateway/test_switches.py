@@ -13,18 +13,9 @@ from bulkhead.client import Mesh, Refused
 from bulkhead_contracts import subjects
 from bulkhead_contracts.control import Breaker, Halt
 from services.gateway.topups import TopUpSubmission
-from tests.unit.gateway.harness import AUDITOR, FOREIGN, OPERATOR, make_mesh
+from tests.unit.gateway.harness import AUDITOR, AUTH, FOREIGN, OPERATOR
 
-AUTH = {"Authorization": f"Bearer {OPERATOR}"}
 TOOL = {"scope": "tool", "name": "http_get", "reason": "the site is under attack"}
-
-
-@pytest.fixture
-async def mesh(tmp_path):
-    found = make_mesh(tmp_path)
-    await found.gateway().attach()
-    yield found
-    await found.gateways[0].stop()
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import json
+import re
 from dataclasses import replace as change
 
 import jwt
@@ -64,6 +65,7 @@ async def test_the_same_bytes_for_the_same_history():
     first, second = await one(), await one()
     assert dump(first) == dump(second) and dump(first, compressed=True) == dump(second, compressed=True)
     head = json.loads(dump(first).splitlines()[0])
+    assert len(head.pop("digest")) == 64
     assert head == {"bulkhead_history": 1, "tenant": "demo", "task": "t1", "ended": False, "settled": True,
                     "messages": 2, "contents": 2}
     rows = [json.loads(line) for line in dump(first).splitlines()[1:]]
@@ -107,13 +109,13 @@ async def test_bodies_that_nobody_can_read(tmp_path):
 @pytest.mark.parametrize(("spoil", "said"), [
     (lambda raw: raw.replace("Z\\u00fcrich", "Basel"), "does not have its digest"),
     (lambda raw: "\n".join(raw.splitlines()[:-1]), "is cut off: it has 2 of 2 messages and 1 of 2 contents"),
-    (lambda raw: raw[:-20], "is no history, or is cut off"),
+    (lambda raw: raw[:-20], "is cut off or damaged"),
     (lambda raw: raw.replace('"bulkhead_history":1', '"bulkhead_history":9'), "version 9; this program reads 1"),
     (lambda raw: '{"tasks": []}', "is no history"),
     (lambda raw: "", "is no history"),
     (lambda raw: raw.replace('"sequence":3', '"sequence":"x"'), "malformed line"),
     (lambda raw: raw.replace('"headers"', '"heads"'), "malformed line"),
-    (lambda raw: raw.splitlines()[0] + "\n[]\n", "is no history, or is cut off"),
+    (lambda raw: raw.splitlines()[0] + "\n[]\n", "is cut off or damaged"),
     (lambda raw: raw.replace('"ended":false', '"ended":true'), "its task has ended; its messages say otherwise"),
     (lambda raw: raw.replace('"ended":false', '"ended":"no"'), "its messages say otherwise"),
     (lambda raw: raw.replace('"ended":false,', ""), "malformed line"),
@@ -124,6 +126,27 @@ async def test_a_file_that_is_not_whole_is_refused(tmp_path, spoil, said):
     with pytest.raises(HistoryError, match=said) as told:
         load(path)
     assert told.value.hint
+
+
+async def test_whatever_is_changed_in_a_file_shows_by_its_digest(tmp_path):
+    path, whole = tmp_path / "h.jsonl", dump(await one()).decode()
+    head, *rows = whole.splitlines()
+    for spoilt in (whole.replace('"time_unix_ms":1007', '"time_unix_ms":1008'), whole.replace("outcome", "income"),
+                   whole.replace('"settled":true', '"settled":false'), "\n".join([head, *reversed(rows)]),
+                   whole.replace(json.loads(head)["digest"], "0" * 64),
+                   whole.replace('"digest":"', '"digest":null,"x":"'),
+                   whole.replace("gateway.planner.5", "gateway.planner.6")):  # fmt: skip
+        assert spoilt != whole
+        path.write_text(spoilt)
+        with pytest.raises(HistoryError, match="was changed after it was exported") as told:
+            load(path)
+        assert "export the task again" in told.value.hint
+    path.write_bytes(whole.replace("\n", "\r\n").encode())
+    assert load(path).digested, "other ends of lines change nothing"
+    old = json.loads(head)
+    del old["digest"]
+    path.write_text("\n".join([json.dumps(old), *rows]))
+    assert load(path) == await one() and not load(path).digested, "as they were written before"
 
 
 async def test_a_compressed_file_that_is_cut_or_spoilt_is_refused(tmp_path):
@@ -185,7 +208,8 @@ async def test_a_task_that_was_turned_away_is_over(kind, told, tmp_path):
     save(found, tmp_path / "new.jsonl")
     assert load(tmp_path / "new.jsonl") == found
     if told:  # Files of before say that it has not ended.
-        old = (tmp_path / "new.jsonl").read_text().replace('"ended":true', '"ended":false')
+        old = re.sub('"digest":"[^"]*",', "", (tmp_path / "new.jsonl").read_text()).replace(
+            '"ended":true', '"ended":false')
         (tmp_path / "old.jsonl").write_text(old)
         assert load(tmp_path / "old.jsonl") == found
 

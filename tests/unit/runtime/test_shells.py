@@ -373,6 +373,19 @@ async def test_a_claimed_write_with_a_bug_is_told_to_be_uncertain(hasty):
         assert (await replies(mesh, 2))[1][1]["outcome"] == "uncertain" and doer.done == 1
 
 
+async def test_a_write_that_is_not_claimed_and_has_a_bug_is_told_to_be_uncertain_too(hasty):
+    class Keyed(Recording):
+        def changes(self, request):
+            return True
+
+    doer = Keyed(crash=1)
+    async with MemoryMesh({"budget": lambda c: Purse(), "tool_executor": lambda c: doer}) as mesh:
+        await call(mesh, grant(mesh))
+        assert (await replies(mesh, 1))[0][1]["outcome"] == "uncertain", "its asker must not do it under another key"
+        await call(mesh, grant(mesh), index=1)
+        assert (await replies(mesh, 2))[1][1]["outcome"] == "uncertain" and doer.done == 1
+
+
 async def test_a_bug_that_also_keeps_the_refusal_from_being_said_still_ends_among_the_dead_letters(hasty):
     class Worse(Recording):
         def refuse(self, request, failure):

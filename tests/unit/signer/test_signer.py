@@ -118,6 +118,9 @@ def test_a_refused_limit_is_said_as_it_was_typed(field: str, asked: int, message
 def test_tools_beyond_the_tenant_or_the_mesh_are_refused() -> None:
     failure = refused(request(tools=("calculate", "http_get")))
     assert failure.code == "tools_not_granted" and "http_get" in failure.message and "calculate" in failure.hint
+    assert "counter_increment" in failure.hint
+    here = refused(request(tools=("calculat",)), configured=())
+    assert "calculate" in here.hint and "counter_increment" not in here.hint, "what is not there helps nobody"
     assert refused(request(tools=("counter_increment",)), configured=()).code == "tools_not_available"
     assert refused(request(purpose="ingest", tools=("calculate",))).code == "tools_not_granted"
 

@@ -1,0 +1,100 @@
+"""What does not fit a model, in the words of whoever wrote it: which field, what is wrong, what was probably meant.
+
+In: a ValidationError and the model. Out: what is wrong; a list whose item is wrong is not called empty.
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+Loc = tuple[int | str, ...]
+WORDS = {
+    "missing": "is missing",
+    "too_short": "must hold at least {min_length}",
+    "too_long": "must hold at most {max_length}",
+    "string_too_short": "must have at least {min_length} characters",
+    "string_too_long": "must have at most {max_length} characters",
+    "string_pattern_mismatch": "must match {pattern}",
+    "string_type": "must be a text",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "finite_number": "must be a finite number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "model_type": "must be an object with the fields {fields}",
+    "model_attributes_type": "must be an object with the fields {fields}",
+    "dict_type": "must be an object",
+    "tuple_type": "must be a list",
+    "list_type": "must be a list",
+    "greater_than": "must be more than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be at most {le}",
+    "literal_error": "must be {expected}",
+    "value_error": "{error}",
+    "json_invalid": "is no JSON: {error}",
+}
+"""By pydantic's type of error; any other keeps pydantic's message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Misfit:
+    """where: path of the field, "" for the whole. known: the fields of the object in which an unknown one stands."""
+
+    where: str
+    what: str
+    known: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}" if self.where else self.what
+
+
+def misfits(error: ValidationError, model: type[BaseModel]) -> list[Misfit]:
+    """At least one."""
+    problems = error.errors(include_url=False, include_input=False)
+    locs = [tuple(one["loc"]) for one in problems]
+    deepest = [one for one in problems if not any(_below(other, tuple(one["loc"])) for other in locs)]
+    return [_misfit(tuple(one["loc"]), one["type"], one["msg"], one.get("ctx") or {}, model) for one in deepest]
+
+
+def _below(other: Loc, loc: Loc) -> bool:
+    return len(other) > len(loc) and other[: len(loc)] == loc
+
+
+def _misfit(loc: Loc, kind: str, message: str, context: Mapping[str, Any], model: type[BaseModel]) -> Misfit:
+    where = ".".join(map(str, loc))
+    if kind == "extra_forbidden":
+        known = fields_at(model, loc[:-1])
+        near = difflib.get_close_matches(str(loc[-1]), known, 1)
+        return Misfit(where, "unknown field" + (f"; did you mean {near[0]}?" if near else ""), known)
+    words = WORDS.get(kind)
+    if words is None:
+        return Misfit(where, message)
+    fields = ", ".join(fields_at(model, loc))
+    if kind.startswith("model_") and not fields:
+        words = "must be an object"
+    return Misfit(where, words.format_map({**context, "fields": fields}))
+
+
+def fields_at(model: type[BaseModel], loc: Sequence[int | str]) -> tuple[str, ...]:
+    """The fields of the object at a place; () where there is none of fixed fields."""
+    found: type[BaseModel] | None = model
+    for part in loc:
+        # An index of a list and a mapping's key lead to the model that is in it already; so does a name to its field.
+        field = found.model_fields.get(str(part)) if found is not None else None
+        if field is not None:
+            found = _model_in(field.annotation)
+    return tuple(found.model_fields) if found is not None else ()
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """The model in an annotation: itself, in a list, a mapping's values, or beside None."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((model for one in get_args(annotation)[::-1] if (model := _model_in(one)) is not None), None)

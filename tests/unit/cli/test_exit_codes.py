@@ -1,0 +1,140 @@
+"""Every command ends as docs/operations.md says: wrong usage with 2, no mesh with 3, a damaged file with 1."""
+
+import gzip
+import json
+import re
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from bulkhead.cli.main import app
+from bulkhead.cli.output import EXIT_CODES, Exit
+
+ROOT = Path(__file__).resolve().parents[3]
+HISTORY = ROOT / "tests" / "replay" / "histories"
+NO_MESH = {
+    "up": None, "analyze": None, "restore": None,  # Need none.
+    "doctor": 1,  # Looks for one: that none is there is a finding.
+    "render accounts": 0,  # Comes before the mesh.
+    "backup": 2,  # Works with a stopped one, too: the folder is not one of a mesh.
+    "submit": 3, "watch": 3, "tasks": 3, "show": 3, "cancel": 3, "timeline": 3, "replay": 3, "export": 3, "why": 3,
+    "halt": 3, "resume": 3, "halts": 3, "breakers": 3, "breakers reset": 3, "limits get": 3, "limits set": 3,
+    "limits remove": 3, "spend": 3, "topup": 3, "documents": 3, "documents list": 3, "documents add": 3,
+    "documents delete": 3, "dead-letters": 3, "dead-letters list": 3, "dead-letters show": 3,
+    "dead-letters redrive": 3, "dead-letters dismiss": 3,
+}  # fmt: skip
+WORDS = {
+    "submit": ["x"], "watch": ["t1"], "show": ["t1"], "cancel": ["t1"], "timeline": ["t1"], "replay": ["t1"],
+    "export": ["t1"], "why": ["t1"], "halt": ["--tool", "x", "--reason", "y"], "resume": ["--tool", "x"],
+    "breakers reset": ["tool:x"], "limits set": ["day", "--usd", "1"], "limits remove": ["day"],
+    "topup": ["t1", "--usd", "1", "--reason", "x"], "documents add": [__file__], "documents delete": ["x.md"],
+    "dead-letters show": ["1"], "dead-letters redrive": ["1"], "dead-letters dismiss": ["1", "--reason", "x"],
+    "backup": ["b.bulkhead"],
+}  # fmt: skip
+
+
+def commands() -> list[str]:
+    """Every command by its words, groups that do something themselves too."""
+    found = []
+    for name, one in typer.main.get_command(app).commands.items():
+        inner = getattr(one, "commands", {})
+        found += [f"{name} {each}" for each in inner]
+        if not inner or one.invoke_without_command:
+            found.append(name)
+    return sorted(found)
+
+
+def ends(words: list[str], folder: Path, text: str = "") -> tuple[int, str]:
+    """Exit code and what was said on standard error."""
+    answer = CliRunner().invoke(app, words, input=text, env={"COLUMNS": "200", "BULKHEAD_DATA": str(folder / "none")})
+    assert not answer.exception or isinstance(answer.exception, SystemExit), answer.exception
+    return answer.exit_code, answer.stderr
+
+
+def test_every_command_is_here() -> None:
+    assert set(commands()) == set(NO_MESH), "say how it ends where no mesh is"
+
+
+@pytest.mark.parametrize("command", commands())
+def test_an_option_that_is_not_there_is_wrong_usage(command: str, tmp_path: Path) -> None:
+    code, said = ends([*command.split(), "--no-such-option", "--json"], tmp_path)
+    assert code == 2 and json.loads(said)["error"]["what"], said
+
+
+@pytest.mark.parametrize("command", [one for one, code in NO_MESH.items() if code is not None])
+def test_where_no_mesh_is(command: str, tmp_path: Path) -> None:
+    words = [*command.split(), *WORDS.get(command, [])]
+    code, said = ends([str(tmp_path / one) if one.endswith(".bulkhead") else one for one in words], tmp_path)
+    assert code == NO_MESH[command], said
+    if code > 1:
+        assert said.startswith("error: ") and ("bulkhead up" in said or "--data" in said), "what, and what to do"
+
+
+@pytest.mark.parametrize("words", [
+    ["replay", "FILE"], ["analyze", "FILE"], ["restore", "FILE"], ["up", "--tenants", "FILE"],
+    ["backup", "x.bulkhead", "--keys-passphrase", "FILE"],
+    ["replay", "t1", "--from-step", "1", "--edit", "FILE"],
+])  # fmt: skip
+def test_a_file_that_is_not_there_is_wrong_usage(words: list[str], tmp_path: Path) -> None:
+    missing = str(tmp_path / "missing.json")
+    code, said = ends([missing if one == "FILE" else one for one in words], tmp_path)
+    assert code == 2 and missing in said and "Traceback" not in said, said
+
+
+@pytest.mark.parametrize("words", [["replay"], ["analyze"], ["analyze", "--form", "bulkhead"], ["restore"],
+                                   ["restore", "--check"]])  # fmt: skip
+@pytest.mark.parametrize("content", [b"# Notes\n", b"{}\n", b"", b"\x00\xff binary"])
+def test_a_file_of_another_kind_is_wrong_usage(words: list[str], content: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "notes.md"
+    file.write_bytes(content)
+    code, said = ends([*words, str(file)], tmp_path)
+    assert code == 2 and ("notes.md" in said or "row 1" in said), said
+
+
+@pytest.mark.parametrize("command", ["replay", "analyze"])
+@pytest.mark.parametrize("compressed", [True, False])
+def test_a_damaged_history_is_something_wrong(command: str, compressed: bool, tmp_path: Path) -> None:
+    whole = gzip.decompress(next(HISTORY.glob("*.jsonl.gz")).read_bytes())
+    file = tmp_path / "task.jsonl"
+    file.write_bytes(gzip.compress(whole)[:-40] if compressed else whole[:-40])
+    code, said = ends([command, str(file)], tmp_path)
+    assert code == 1 and "cut off or damaged" in said and "copy it again" in said, said
+
+
+@pytest.mark.parametrize("folder", ["/proc/x", "/dev/null/x"])
+@pytest.mark.parametrize("words", [["up"], ["restore"]])
+def test_a_folder_that_cannot_be_used_is_wrong_usage(words: list[str], folder: str, tmp_path: Path) -> None:
+    file = tmp_path / "missing"
+    code, said = ends([*words, *([str(file)] if words == ["restore"] else []), "--data", folder], tmp_path)
+    assert code == 2 and said.count("\n") == 1, said
+
+
+def test_the_codes_are_the_documented_ones() -> None:
+    documented = {int(one) for one in re.findall(r"^\| (\d+) \|", (ROOT / "docs" / "operations.md").read_text(), re.M)}
+    assert documented == {int(one) for one in Exit} | {130}
+    assert {int(one) for one in re.findall(r"\b(\d) ", EXIT_CODES)} == {int(one) for one in Exit}
+    assert re.search(r"Exit codes: 0 ok, 1 .*, 2 .*, 3 .*, 4 ", (ROOT / "README.md").read_text(), re.S)
+
+
+def test_a_run_is_analyzed_from_standard_input(tmp_path: Path) -> None:
+    row = json.dumps({"task": "t1", "agent": "a", "action": "search", "arguments": {"q": "x"}, "result": "nothing"})
+    for form in ([], ["--form", "rows"]):
+        assert ends(["analyze", "-", *form, "--json"], tmp_path, f"{row}\n" * 12)[0] == 1, "a loop"
+        assert ends(["analyze", "-", *form], tmp_path, f"{row}\n")[0] == 0
+    whole = next(HISTORY.glob("answered.jsonl.gz")).read_bytes()
+    answer = CliRunner().invoke(app, ["analyze", "-", "--json"], input=whole)
+    assert answer.exit_code == 0 and json.loads(answer.stdout)["form"] == "bulkhead", answer.output
+    code, said = ends(["analyze", "-"], tmp_path, "# Notes")
+    assert code == 2 and "standard input cannot be read as" in said and "/tmp" not in said, said
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_command_can_speak_json_and_says_what_it_is_for(command: str) -> None:
+    found = typer.main.get_command(app)
+    for word in command.split():
+        found = found.commands[word]
+    options = {name for one in found.params for name in one.opts}
+    assert ("--json" in options) is (command != "up") and len(found.help or "") > 20
+    assert all(getattr(one, "help", None) for one in found.params if one.name != "as_json"), "every option is explained"

@@ -1,0 +1,119 @@
+"""Writes of which nobody knows whether they were done: each is told, with what a person needs to look after it."""
+
+import io
+import json
+from pathlib import Path
+
+import jwt
+import pytest
+
+from bulkhead.bus.port import Stored
+from bulkhead.cli import unknown_writes
+from bulkhead.cli.history import each_fact, entries
+from bulkhead.cli.output import Screen
+from bulkhead.cli.why import explain
+from bulkhead.runtime.history import load
+from bulkhead_contracts.control import CallDeferred
+from bulkhead_contracts.result import Failure
+from bulkhead_contracts.task import TaskEnded
+from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
+
+HISTORIES = Path(__file__).parents[2] / "replay" / "histories"
+SIBLINGS = 8
+
+
+def messages(name: str = "uncertain_write") -> list[Stored]:
+    return list(load(next(iter(sorted(HISTORIES.glob(f"{name}.*"))))).messages)
+
+
+def again(stored: Stored, body, number: int, **headers: str) -> Stored:
+    head = {**stored.headers, "ce-id": f"{number:032x}", "ce-type": body.ce_type(), **headers}
+    return Stored(stored.subject, head, body.encode(), stored.sequence, stored.time_unix_ms)
+
+
+def of(found: list[Stored], kind) -> Stored:
+    return next(one for one in found if one.headers["ce-type"] == kind.ce_type())
+
+
+def siblings(*, answered: bool = True) -> list[Stored]:
+    """The recorded task, as if that write had stood in eight parallel steps, each with arguments of its own."""
+    whole = messages()
+    asked, replied = of(whole, ToolCallRequested), of(whole, ToolCallReplied)
+    more = []
+    for number in range(1, SIBLINGS):
+        mine = {"call_id": f"c{number}", "step_id": f"s{number}"}
+        arguments = json.dumps({"amount_cents": 100 * number})
+        call = ToolCallRequested.model_validate_json(asked.body)
+        more.append(again(asked, call.model_copy(update={**mine, "arguments_json": arguments}), 2 * number))
+        if answered:
+            reply = ToolCallReplied.model_validate_json(replied.body).model_copy(update=mine)
+            more.append(again(replied, reply, 2 * number + 1))
+    return whole[: whole.index(replied)] + more + whole[whole.index(replied) :]
+
+
+def unknown(found: list[Stored]) -> list[unknown_writes.Write]:
+    return unknown_writes.unknown(each_fact(entries(found)))
+
+
+@pytest.mark.parametrize(("answered", "outcome"), [(True, "uncertain"), (False, "unanswered")])
+def test_why_tells_each_of_eight_parallel_writes_with_step_tool_arguments_and_key(answered, outcome) -> None:
+    whole = siblings(answered=answered)
+    task, tenant = whole[0].subject.split(".")[5], whole[0].subject.split(".")[4]
+    told = [one for one in explain(entries(whole), task, 0) if one.kind == "uncertain"]
+    assert len(told) == SIBLINGS and len({one.write.key for one in told}) == SIBLINGS
+    third = next(one for one in told if one.write.step_id == "s3")
+    assert third.write.outcome == outcome and third.write.tool == "counter_increment_unkeyed"
+    assert 'step s3: counter_increment_unkeyed {"amount_cents": 300}' in third.what
+    assert third.write.key == f"{tenant}.{task}.c3" and third.write.key in third.todo
+    assert third.at_unix_ms == third.write.asked_unix_ms > 0 and third.evidence
+
+
+def test_what_was_put_off_had_not_begun_and_a_task_that_runs_may_still_be_answered() -> None:
+    whole = siblings(answered=False)
+    held = CallDeferred(call_id="c3", after_ms=500, reason="halted", paused=True)
+    before_end = whole.index(of(whole, TaskEnded))
+    put_off = [*whole[:before_end], again(of(whole, ToolCallReplied), held, 99), *whole[before_end:]]
+    assert "s3" not in {one.step_id for one in unknown(put_off)} and len(unknown(put_off)) == SIBLINGS - 1
+    running = [one for one in whole if one.headers["ce-type"] != TaskEnded.ce_type()]
+    assert {one.outcome for one in unknown(running)} == {"uncertain"}
+
+
+def test_no_other_history_has_a_write_in_doubt_and_a_fork_sends_the_key_of_its_origin() -> None:
+    for name in ("keyed_write", "answered", "several_tools_in_one_turn"):
+        assert unknown(messages(name)) == []
+    parent = jwt.encode({"grant": {"kind": "task", "origin": "first"}}, "k" * 32)
+    token = jwt.encode({"grant": {"kind": "step"}, "parent": parent}, "k" * 32)
+    whole = messages()
+    asked = of(whole, ToolCallRequested)
+    forked = again(asked, ToolCallRequested.model_validate_json(asked.body), 7, **{"bulkhead-grant": token})
+    (one,) = unknown([forked if found is asked else found for found in whole])
+    assert one.key == f"demo.first.{ToolCallRequested.model_validate_json(asked.body).call_id}"
+
+
+def shown(document, found) -> str:
+    stream = io.StringIO()
+    unknown_writes.show(Screen(file=stream, soft_wrap=True, highlight=False, width=500), document, found)
+    return stream.getvalue()
+
+
+async def test_show_lists_them_or_says_where_they_are_listed() -> None:
+    document = {"task_id": "t1", "status": "failed",
+                "failure": Failure(code="uncertain_effect", message="may have been paid").model_dump()}
+    found = unknown(siblings())
+    text = shown(document, found)
+    assert f"{SIBLINGS} writes may or may not have been done" in text
+    assert all(one.key in text and one.named in text for one in found)
+    whole = unknown_writes.as_json(document, found)
+    assert [one["arguments_json"] for one in whole["uncertain_writes"]] == [one.arguments_json for one in found]
+    assert await unknown_writes.look(document, None) is None
+    assert "`bulkhead why t1`" in shown(document, None) and unknown_writes.as_json(document, None)[
+        "uncertain_writes"] is None
+    well = {**document, "status": "succeeded", "failure": None}
+    assert await unknown_writes.look(well, None) == [] and shown(well, []) == ""
+
+
+def test_long_arguments_are_cut_for_people_alone() -> None:
+    one = unknown(siblings())[0]
+    long = unknown_writes.Write(one.step_id, "", 1, "pay", "{" + "x" * 9_000 + "}", "k", 1, "uncertain", "lost", "m")
+    assert len(long.named) < 500 and long.named.endswith("…")
+    assert len(unknown_writes.as_json({"failure": None}, [long])["uncertain_writes"][0]["arguments_json"]) == 9_002
