@@ -27,9 +27,6 @@ LOOKS_EVERY_S = 0.5
 def main(number: str, parent: str) -> None:
     """See the module's docstring."""
     _end_with(int(parent))
-    # Of the executor, and of other tools: not this one's business.
-    for name in [one for one in os.environ if one.startswith("BULKHEAD_")]:
-        del os.environ[name]
     wire = socket.socket(fileno=int(number)).makefile("rwb")
     start = _read(wire)
     if start is None:

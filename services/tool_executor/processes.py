@@ -29,6 +29,8 @@ START_S = 30.0
 """So long a pack may take to be imported."""
 MAX_FRAME_BYTES = 1024 * 1024
 """A text of MAX_TOOL_OUTPUT_BYTES characters, each written as JSON writes the longest."""
+OURS = "BULKHEAD_"
+"""What is named so is of the executor and of other tools: no tool's process has it."""
 GONE = (asyncio.IncompleteReadError, ConnectionError)
 
 
@@ -43,6 +45,7 @@ class Child:
             self._popen = subprocess.Popen(  # noqa: S603 - our own program
                 [sys.executable, "-P", str(PROGRAM), str(theirs.fileno()), str(os.getpid())],
                 pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=2, start_new_session=True,
+                env={name: value for name, value in os.environ.items() if not name.startswith(OURS)},
             )  # fmt: skip
         self._socket = ours
         self._writer: asyncio.StreamWriter | None = None

@@ -135,9 +135,9 @@ class Watchdog:
 
     def _give_up(self) -> None:
         main = sys._current_frames().get(threading.main_thread().ident or 0)
-        stands = "".join(traceback.format_stack(main)[-12:]) if main is not None else ""
+        stands = "".join(traceback.format_stack(main)) if main is not None else ""
         name = self._suspect.get_name() if isinstance(self._suspect, asyncio.Task) else ""
-        log.error("process_blocked", task=name, stands=stands, blocked_s=PATIENCES * self.blocks_s,
+        log.error("process_blocked", task=name, traceback=stands, blocked_s=PATIENCES * self.blocks_s,
                   meaning="the process ends itself and is started again; its calls are handed to a replica anew",
                   todo="await what takes time, or write a plain `def run`: it gets a process of its own")  # fmt: skip
         os._exit(BLOCKED_FOR_GOOD)

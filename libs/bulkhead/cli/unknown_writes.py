@@ -30,7 +30,7 @@ CODE = "uncertain_effect"
 UNANSWERED = "no answer had come when the task ended: it may have been done, or be done yet"
 ELSEWHERE = ("writes of other steps may be in doubt as well: `bulkhead why TASK`, where the mesh runs, lists each with "
              "its arguments and its key")
-TODO = "look whether it happened, by its key or its arguments; only what did not happen is to be asked for again"
+LOOK_FIRST = "look whether it happened, by its key or its arguments; only what did not happen is to be asked for again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,7 @@ def show(console: Console, document: Mapping[str, Any], found: list[Write] | Non
         return
     console.print()
     console.print(f"{counted(len(found), 'write')} may or may not have been done, and none is repeated by itself; "
-                  f"{TODO}", style="bold yellow", markup=False)
+                  f"{LOOK_FIRST}", style="bold yellow", markup=False)
     for one in found:
         console.print(f"  {one.named}", markup=False)
         console.print(f"      key {one.key}, asked for {clock(one.asked_unix_ms)}: {one.why}", style="dim",

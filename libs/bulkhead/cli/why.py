@@ -14,7 +14,7 @@ from bulkhead.cli.journal import JournalBehind, read_journal
 from bulkhead.cli.output import Exit, clock, err, out, print_json, seconds
 from bulkhead.cli.reasons import Reason
 from bulkhead.cli.target import operator_bus
-from bulkhead.cli.unknown_writes import TODO, unknown
+from bulkhead.cli.unknown_writes import LOOK_FIRST, unknown
 from bulkhead.cli.why_ended import ends, waited
 from bulkhead.cli.why_waits import waiting
 from bulkhead.runtime.context import unix_ms
@@ -66,7 +66,7 @@ def explain(found: list[Entry], task: str, now_unix_ms: int) -> list[Reason]:
 
 def _uncertain(told: list[Entry]) -> list[Reason]:
     """Each write that may or may not have been done: the task's end tells of the first alone."""
-    return [Reason("uncertain", f"{one.named}: {one.why}", f"key {one.key}: {TODO}", one.asked_unix_ms, "stop",
+    return [Reason("uncertain", f"{one.named}: {one.why}", f"key {one.key}: {LOOK_FIRST}", one.asked_unix_ms, "stop",
                    (one.message,), one) for one in unknown(told)]
 
 

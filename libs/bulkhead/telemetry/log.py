@@ -7,6 +7,8 @@ import time
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 MAX_VALUE_CHARS = 500
+MAX_TRACEBACK_CHARS = 8_000
+"""Of a value named `traceback`, the end: that is where it says what happened."""
 
 
 class _Formatter(logging.Formatter):
@@ -15,9 +17,11 @@ class _Formatter(logging.Formatter):
         self._service, self._instance, self._json = service, instance, as_json
 
     def format(self, record: logging.LogRecord) -> str:
-        values = {k: _short(v) for k, v in getattr(record, "values", {}).items()}
+        values = dict(getattr(record, "values", {}))
+        traceback = str(values.pop("traceback", ""))[-MAX_TRACEBACK_CHARS:].rstrip()
+        values = {k: _short(v) for k, v in values.items()}
         when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z"
-        error = self.formatException(record.exc_info) if record.exc_info else ""
+        error = self.formatException(record.exc_info) if record.exc_info else traceback
         if self._json:
             line: dict[str, object] = {
                 "time": when,
@@ -27,7 +31,8 @@ class _Formatter(logging.Formatter):
                 "event": record.getMessage(),
                 **values,
             }
-            return json.dumps({**line, "error": error} if error else line, default=str)
+            key = "error" if record.exc_info else "traceback"
+            return json.dumps({**line, key: error} if error else line, default=str)
         pairs = " ".join(f"{key}={value}" for key, value in values.items())
         head = f"{when} {record.levelname.lower():7} {self._service}-{self._instance} {record.getMessage()}"
         return f"{head} {pairs}".rstrip() + (f"\n{error}" if error else "")
