@@ -3,16 +3,29 @@
 In: acts of one lineage. Out: the digest of the call that it comes to; and whether a call itself waited.
 """
 
+import json
 import re
 from collections.abc import Sequence
 
 from bulkhead.health import looks, normal
-from bulkhead.health.events import Act
+from bulkhead.health.events import Act, Json
 from bulkhead.health.loops import Step
 
 MAX_ASKED, MAX_ACTIONS = 16, 64
 _LASTS = re.compile(r"wait|block|poll|linger|timeout", re.IGNORECASE)
 _LONG_MS, _MOST = 1_000, 0.8
+
+
+def differing(one: str, other: str) -> tuple[int, list[tuple[Json, Json]]] | None:
+    """How many arguments two calls (JSON texts) have, and the values of those that are not the same in both; None where
+    they do not have the same arguments."""
+    try:
+        mine, theirs = json.loads(one), json.loads(other)
+    except ValueError:
+        return None
+    if not isinstance(mine, dict) or not isinstance(theirs, dict) or mine.keys() != theirs.keys():
+        return None
+    return len(mine), [(mine[key], theirs[key]) for key in mine if mine[key] != theirs[key]]
 
 
 class Empty:

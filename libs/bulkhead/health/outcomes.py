@@ -5,12 +5,12 @@ outcome that stays would do: votes may stay as they are while new reasons are he
 done. Numbers count on both sides, but for the number of the round.
 """
 
-import json
 import re
 from functools import lru_cache
 from itertools import pairwise
 
 from bulkhead.health.alike import alike
+from bulkhead.health.asked import differing
 from bulkhead.health.futile import ROUNDS, TOKEN
 from bulkhead.health.loops import Finding, Level, Step, Window, finding
 from bulkhead.health.normal import phrases
@@ -98,15 +98,10 @@ def _worded_otherwise(one: str, other: str, named: LoopThresholds) -> bool:
     """Whether two calls are the same but for the words of one of their arguments."""
     if one == other:
         return True
-    try:
-        mine, theirs = json.loads(one), json.loads(other)
-    except ValueError:
-        return False
-    if not isinstance(mine, dict) or not isinstance(theirs, dict) or mine.keys() != theirs.keys():
-        return False
-    changed = [key for key in mine if mine[key] != theirs[key]]
-    return len(changed) == 1 and all(isinstance(each[changed[0]], str) for each in (mine, theirs)) and alike(
-        mine[changed[0]], theirs[changed[0]], named.near if len(mine) == 1 else named.near_answers, lists=True)
+    match differing(one, other):
+        case count, [(str(mine), str(theirs))]:
+            return alike(mine, theirs, named.near if count == 1 else named.near_answers, lists=True)
+    return False
 
 
 def _tells(step: Step) -> bool:

@@ -6,13 +6,13 @@ the clock (a thermostat at night and by day) does the same and is no loop, and n
 reads. What is written is compared to the letter, but for the number of a version.
 """
 
-import json
 import re
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
 
 from bulkhead.health import looks
+from bulkhead.health.asked import differing
 from bulkhead.health.flows import form
 from bulkhead.health.futile import bare, unversioned
 from bulkhead.health.loops import MAX_STEP_CHARS, Finding, Level, Step, Window, finding
@@ -94,16 +94,13 @@ def _antonyms(one: str, other: str) -> bool:
 @lru_cache(maxsize=256)
 def _set_otherwise(one: str, other: str, sets: bool) -> bool:
     """Whether two calls set the same to another value, or each takes away what the other puts in."""
-    try:
-        mine, theirs = json.loads(one), json.loads(other)
-    except ValueError:
+    found = differing(one, other)
+    if found is None:
         return False
-    if not isinstance(mine, dict) or not isinstance(theirs, dict) or mine.keys() != theirs.keys():
+    count, changed = found
+    if not 0 < len(changed) <= MOST_CHANGED or len(changed) == count:
         return False
-    changed = [key for key in mine if mine[key] != theirs[key]]
-    if not 0 < len(changed) <= MOST_CHANGED or len(changed) == len(mine):
-        return False
-    if len(changed) > 1 and sorted(str(mine[key]) for key in changed) == sorted(str(theirs[key]) for key in changed):
+    if len(changed) > 1 and sorted(str(mine) for mine, _ in changed) == sorted(str(theirs) for _, theirs in changed):
         return True
     return sets and len(changed) == 1
 
