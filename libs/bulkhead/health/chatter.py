@@ -1,11 +1,13 @@
 """Talk against work: coordination messages and tokens, per lineage, per pair and per group of agents.
 
 In: acts. Out: trips. A pair is a group of two; a group is a strongly connected part of who talks to whom, so that a
-triangle, in which no pair says much, counts as what it is. Work by anyone of a group sets its count back.
+triangle, in which no pair says much, counts as what it is. Work by anyone of a group sets its count back. What is said
+to several at once (acts with one id) is one message, whoever of them it reaches, and their answers to it count as one.
 """
 
 import re
 from collections import OrderedDict, deque
+from dataclasses import dataclass, field
 
 from bulkhead.health import acts, normal
 from bulkhead.health.components import components
@@ -83,16 +85,33 @@ def courtesy(text: str) -> int:
     return 2 - others if all(len(one.split()) <= MAX_COURTEOUS_WORDS for one in sentences) else 0
 
 
-class _Balance:
-    """One lineage. `_recent` is a window of acts: (coordination?, tokens, id, does it tell anything?)."""
+@dataclass(slots=True)
+class _Message:
+    """What is said, to one or to several. to: the first of them. stale: it was said before; telling: it says something
+    new; excused: it tells of work. answered: whether an answer to it was counted; answers: the same of what was put to
+    several, where this answers that. told: it stands in the window, where it `counts` as a message or as none."""
 
-    __slots__ = ("_courteous", "_earned", "_groups", "_heard", "_inside", "_named", "_phrases", "_recent", "_roles",
-                 "_stale",
-                 "_talks", "_telling", "_tells", "_tokens", "_told", "_work")
+    id: str = ""
+    to: str = ""
+    stale: bool = False
+    telling: bool = False
+    excused: bool = False
+    answers: list[bool] | None = None
+    answered: list[bool] = field(default_factory=lambda: [False])
+    several: bool = False
+    told: bool = False
+    counts: bool = False
+
+
+class _Balance:
+    """One lineage. `_recent` is a window of acts: (coordination?, how many, tokens, id, does it tell anything?)."""
+
+    __slots__ = ("_asked", "_courteous", "_earned", "_groups", "_heard", "_inside", "_message", "_named", "_phrases",
+                 "_recent", "_roles", "_stale", "_talks", "_telling", "_tells", "_tokens", "_told", "_work")
 
     def __init__(self, named: ChatterThresholds) -> None:
         self._named = named
-        self._recent: deque[tuple[bool, int, str, bool]] = deque(maxlen=named.window)
+        self._recent: deque[tuple[bool, int, int, str, bool]] = deque(maxlen=named.window)
         self._work = [0, 0]
         self._tokens = [0, 0]
         self._talks: dict[str, dict[str, None]] = {}
@@ -108,37 +127,71 @@ class _Balance:
         """The last acts of the lineage, as far as they were nothing but courtesies: by whom, which, and how much."""
         self._telling = 0
         """How many messages of the window tell something: most of their phrases are new."""
+        self._message = _Message()
+        """What was said last."""
+        self._asked: OrderedDict[tuple[str, str], list[bool]] = OrderedDict()
+        """Whether what was put to several was answered, by who may answer it, and whom."""
         self._tells: dict[frozenset[str], int] = {}
         """As many of each group, since one of it last did work."""
 
     def take(self, act: Act) -> list[Trip]:
         coordination = is_coordination(act)
+        if coordination and act.id == self._message.id:
+            return self._said_to(act, self._put_to_several(act))
         if coordination and (polite := courtesy(acts.words(act))):
             self._courteous.append((act.agent, act.id, polite))
         else:
             self._courteous.clear()
         stale = coordination and self._is_stale(act)
         telling = coordination and not stale and self._tells_something(act)
-        if not coordination and not is_productive(act):
+        if not coordination:
+            if is_productive(act):
+                self._count(act, False, 1, False)
+                self._worked(act.agent)
             return []
-        if coordination and act.role and (act.agent in self._roles or len(self._roles) < MAX_AGENTS):
+        if act.role and (act.agent in self._roles or len(self._roles) < MAX_AGENTS):
             self._roles[act.agent] = act.role
-        if coordination and self._is_news(act):
+        # The first word after work of one's own tells what came of it.
+        excused = act.agent in self._earned
+        self._earned.discard(act.agent)
+        answers = self._asked.pop((act.agent, act.to), None)
+        self._message = _Message(act.id, act.to, stale, telling, excused, answers)
+        return self._said_to(act, self._message)
+
+    def _put_to_several(self, act: Act) -> _Message:
+        """The message that reaches one more of those whom it is said to; each of them may answer it."""
+        said = self._message
+        for one in (said.to, act.to):
+            self._asked[one, act.agent] = said.answered
+        while len(self._asked) > MAX_HEARD:
+            self._asked.popitem(last=False)
+        said.several = True
+        return said
+
+    def _said_to(self, act: Act, said: _Message) -> list[Trip]:
+        """What is said reaches one of those whom it is said to."""
+        if self._is_first(act) or said.excused:
             return []
+        if not said.told:
+            said.told = said.counts = True
+            if said.answers is not None:
+                said.counts, said.answers[0] = not said.answers[0], True
+            self._count(act, True, int(said.counts), said.telling)
+        found = [self._polite(act), self._whole(act), self._group(act, said) if said.counts else None]
+        return [trip for trip in found if trip is not None]
+
+    def _count(self, act: Act, coordination: bool, messages: int, telling: bool) -> None:
+        """Add an act to the window; `messages`: how many of its kind it is."""
+        telling = telling and messages > 0
         if len(self._recent) == self._named.window:
-            old, tokens, _, told = self._recent[0]
-            self._work[old] -= 1
+            old, number, tokens, _, told = self._recent[0]
+            self._work[old] -= number
             self._tokens[old] -= tokens
             self._telling -= told
-        self._recent.append((coordination, act.tokens, act.id, telling))
+        self._recent.append((coordination, messages, act.tokens, act.id, telling))
         self._telling += telling
-        self._work[coordination] += 1
+        self._work[coordination] += messages
         self._tokens[coordination] += act.tokens
-        if not coordination:
-            self._worked(act.agent)
-            return []
-        found = [self._polite(act), self._whole(act), self._group(act, stale, telling)]
-        return [trip for trip in found if trip is not None]
 
     def _polite(self, act: Act) -> Trip | None:
         """Courtesies in a row, several by each of a few: nobody asks or tells anything any more."""
@@ -156,16 +209,14 @@ class _Balance:
                        what, tuple(name for _, name, _ in self._courteous), act.time_unix_ms, act.id,
                        {"talk": count, "agents": len(agents), "roles": self._roles_of(agents)})
 
-    def _is_news(self, act: Act) -> bool:
-        """The first word to somebody hands something on; the first after work of one's own tells what came of it."""
+    def _is_first(self, act: Act) -> bool:
+        """Whether it is the first word to somebody: that hands something on."""
         heard = self._talks.setdefault(act.agent, {}) if len(self._talks) < MAX_AGENTS else {}
         first = act.to not in heard and len(heard) < MAX_AGENTS
         if first:
             heard[act.to] = None
             self._groups = None
-        earned = act.agent in self._earned
-        self._earned.discard(act.agent)
-        return first or earned
+        return first
 
     def _is_stale(self, act: Act) -> bool:
         """Whether somebody of the lineage has said the same before, to whomever."""
@@ -220,12 +271,12 @@ class _Balance:
             return None
         agents = tuple(sorted(self._talks))[:MAX_AGENTS]
         what = f"{talk} messages ({tokens:,} tokens) between agents against {work} acts of work"
-        evidence = tuple(name for coordination, _, name, _ in self._recent if coordination)
+        evidence = tuple(name for coordination, _, _, name, _ in self._recent if coordination)
         return trip_of("chatter.task", level, act.tenant, act.lineage, agents, what, evidence, act.time_unix_ms, act.id,
                        {"talk": talk, "work": work, "talk_tokens": tokens, "work_tokens": self._tokens[False],
                         "roles": self._roles_of(agents)})
 
-    def _group(self, act: Act, stale: bool, telling: bool) -> Trip | None:
+    def _group(self, act: Act, said: _Message) -> Trip | None:
         if self._groups is None:
             found = components(list(self._talks), lambda one: self._talks.get(one, ()))
             self._groups = [frozenset(one) for one in found]
@@ -241,9 +292,11 @@ class _Balance:
         if group is None:
             return None
         inside = self._inside.setdefault(group, deque(maxlen=self._named.window))
-        inside.append(act.id)
-        old = self._stale[group] = self._stale.get(group, 0) + stale
-        told = self._tells[group] = self._tells.get(group, 0) + telling
+        new = not said.several or act.id not in inside
+        if new:
+            inside.append(act.id)
+        old = self._stale[group] = self._stale.get(group, 0) + (new and said.stale)
+        told = self._tells[group] = self._tells.get(group, 0) + (new and said.telling)
         count, named = len(inside), self._named
         most = named.group_stop_messages * self._patience(told, count)
         nothing_new = old >= named.stale_stop_messages and old >= named.stale_stop_part * count

@@ -17,9 +17,10 @@ class Act:
     """One thing that an agent did, and what came of it.
 
     lineage: the task, or the family of tasks that it belongs to; loops are looked for in the whole of it. to: the agent
-    that it was said to; "" for calls, and for what is said to nobody. says: it is text, not a call. result: None when
-    there is none (yet). tokens: spent on it. since_unix_ms: when it was asked for, 0 if unknown; time_unix_ms: when it
-    was over.
+    that it was said to; "" for calls, and for what is said to nobody. What is said to several at once is an act for
+    each of them, with the same id, and the first has its tokens. says: it is text, not a call. result: None when there
+    is none (yet). tokens: spent on it. since_unix_ms: when it was asked for, 0 if unknown; time_unix_ms: when it was
+    over.
     """
 
     id: str

@@ -6,6 +6,7 @@ not fit raises `RowError`, which says which field is wrong and what to write ins
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from bulkhead.health.events import Act, Ended, Event, WaitClosed, WaitOpened
@@ -60,7 +61,7 @@ class Rows:
             yield WaitClosed(name, task, self._waits.pop((task, agent)), time_unix_ms=time)
         action, text = self._name(row, "action", ""), row.get("text")
         if action or text is not None:
-            yield self._act(row, name, task, agent, time)
+            yield from self._acts(row, name, task, agent, time)
         targets = row.get("waits_on")
         if targets:
             yield self._wait(row, name, task, agent, time, targets)
@@ -69,7 +70,15 @@ class Rows:
         elif not (action or text is not None or targets is not None):
             raise RowError(self.count, "it says nothing", "give it an action, a text, waits_on or ended")
 
-    def _act(self, row: Row, name: str, task: str, agent: str, time: int) -> Act:
+    def _acts(self, row: Row, name: str, task: str, agent: str, time: int) -> Iterator[Act]:
+        """What is said to several is an act for each of them, and its tokens are the first one's."""
+        said, *others = self._said_to(row)
+        act = self._act(row, name, task, agent, time, said)
+        yield act
+        for one in others:
+            yield replace(act, to=one, tokens=0)
+
+    def _act(self, row: Row, name: str, task: str, agent: str, time: int, to: str) -> Act:
         text, error = row.get("text"), row.get("error")
         if text is not None and not isinstance(text, str):
             raise RowError(self.count, "text is no text", 'write "text": "..."')
@@ -85,9 +94,18 @@ class Rows:
         return Act(
             id=name, lineage=task, agent=agent, action=action,
             arguments=text[:MAX_TEXT_CHARS] if text is not None else row.get("arguments", ""), result=result,
-            error=bool(error), says=text is not None, to=self._name(row, "to", ""), tokens=self._tokens(row),
+            error=bool(error), says=text is not None, to=to, tokens=self._tokens(row),
             time_unix_ms=time, since_unix_ms=self._time(row, "since") if "since" in row else 0, productive=productive,
         )
+
+    def _said_to(self, row: Row) -> list[str]:
+        """To whom it is said: [""] when to nobody."""
+        names = row.get("to")
+        if not isinstance(names, list):
+            return [self._name(row, "to", "")]
+        if len(names) > MAX_TARGETS:
+            raise RowError(self.count, f"to names over {MAX_TARGETS} agents", "split the row")
+        return list(dict.fromkeys(self._name({"to": one}, "to") for one in names)) or [""]
 
     def _wait(self, row: Row, name: str, task: str, agent: str, time: int, targets: object) -> WaitOpened:
         if isinstance(targets, str):

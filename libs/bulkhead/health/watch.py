@@ -40,8 +40,8 @@ class Watch:
         self.circuits = Circuits(thresholds.breakers)
         self.now_unix_ms = 0
         self._ended: OrderedDict[str, None] = OrderedDict()
-        self._acts: OrderedDict[tuple[str, str], None] = OrderedDict()
-        self._served: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._acts: OrderedDict[tuple[str, str, str], None] = OrderedDict()
+        self._served: OrderedDict[tuple[str, str, str], None] = OrderedDict()
         self._tenants: dict[str, str] = {}
         self._held: OrderedDict[str, int] = OrderedDict()
         self._held_acts = 0
@@ -157,8 +157,9 @@ class Watch:
         return self.graph.end_task(name)
 
 
-def _told_before(known: OrderedDict[tuple[str, str], None], event: Act | Served) -> bool:
-    key = (event.lineage, event.id)
+def _told_before(known: OrderedDict[tuple[str, str, str], None], event: Act | Served) -> bool:
+    # What is said to several at once is one message, and an act for each of them.
+    key = (event.lineage, event.id, event.to if isinstance(event, Act) else "")
     if key in known:
         return True
     known[key] = None

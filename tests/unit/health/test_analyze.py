@@ -196,3 +196,16 @@ def test_scoring_counts_what_was_judged_wrong() -> None:
     assert table.families["repeat"].wrong == ["l2: not stopped"]
     assert table.families["short"].wrong == ["h2: stopped by loop.repeat at row 3"]
     assert table.as_json()["families"][0]["most_rounds"] == 4.0
+
+
+def test_what_is_said_to_several_is_one_message_with_its_tokens_once(tmp_path) -> None:
+    words = ["harbour tariff", "crane ledger", "pilot storm", "anchor cargo"]
+    rows = [{"agent": by, "to": to, "text": f"{words[at % 4]} of {by}, {words[(at + 1) % 4]}?", "tokens": 10}
+            for at in range(11) for by, to in (("a", ["b", "c"]), ("b", ["a", "c"]), ("c", ["a", "b"]))]  # fmt: skip
+    trips = [one for one in found(write(tmp_path / "triangle.jsonl", rows))["trips"] if one["detector"][:4] == "chat"]
+    assert {tuple(one["agents"]) for one in trips} == {("a", "b", "c")} and trips[-1]["level"] == "stop"
+    told = found(write(tmp_path / "one.jsonl", [{"agent": "a", "to": list("bcdefgh"), "text": f"vote {words[at % 4]} "
+                                                 f"or {words[at // 4]}", "tokens": 1_500} for at in range(13)]))
+    assert told["stops"] == 0 and [one for one in told["trips"] if one["detector"] == "chatter.task"] == []
+    assert "to is missing" in run(str(write(tmp_path / "bad.jsonl", [{"agent": "a", "to": [""], "text": "x"}]))).output
+    assert "over 64" in run(str(write(tmp_path / "bad.jsonl", [{"agent": "a", "to": ["b"] * 65, "text": "x"}]))).output

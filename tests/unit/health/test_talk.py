@@ -2,6 +2,8 @@
 
 import itertools
 
+import pytest
+
 from bulkhead.health.evidence import Suspected
 from bulkhead.health.journal import Journal
 from bulkhead.health.thresholds import DEFAULT
@@ -93,3 +95,40 @@ def test_the_same_question_again_and_again_is_a_loop() -> None:
                                targets=("b",), question="Which berth is free?", deadline_unix_ms=1)  # fmt: skip
         trips += talk.say(body)
     assert any(trip.detector.startswith("loop") for trip in trips)
+
+
+def put(talk: Talk, by: str, *targets: str) -> list[Trip]:
+    """A question that nobody answers."""
+    return talk.say(AnswerRequested(ask_id=f"ask{next(talk.numbers)}", step_id=by, attempt=2, plan_version=1,
+                                    targets=targets, question=talk.words(), deadline_unix_ms=1))  # fmt: skip
+
+
+@pytest.mark.parametrize("answered", [False, True])
+def test_a_triangle_that_always_asks_two_at_once_is_stopped(answered: bool) -> None:
+    talk, trips = Talk(), []
+    for _ in range(24):
+        for by, to in (("a", "bc"), ("b", "ac"), ("c", "ab")):
+            trips += talk.ask(by, *to, question=talk.words()) if answered else put(talk, by, *to)
+    found = [trip for trip in trips if trip.detector == "chatter.group"]
+    assert [trip.level for trip in found] == ["warn", "stop"]
+    assert {trip.agents for trip in found} == {("a/2", "b/2", "c/2")}
+    assert len(set(found[-1].evidence)) == len(found[-1].evidence) >= DEFAULT.chatter.group_stop_messages
+
+
+def test_what_is_put_to_many_is_one_message_and_their_answers_are_one() -> None:
+    talk, trips = Talk(), []
+    for _ in range(6):
+        trips += talk.ask("a", "b", "c", "d", "e", question=talk.words())
+    assert [trip for trip in trips if trip.detector.startswith("chatter") or trip.level == "stop"] == []
+
+
+def test_who_hands_out_work_to_many_and_collects_it_is_left_alone() -> None:
+    talk, trips = Talk(), []
+    for _ in range(12):
+        trips += put(talk, "a", "b", "c", "d", "e")
+        for name in "bcde":
+            trips += talk.work(name)
+            trips += talk.say(AnswerGiven(ask_id=f"ask{next(talk.numbers)}", step_id="a", target=name,
+                                          outcome="answered", text=talk.words()))  # fmt: skip
+        trips += talk.work("a")
+    assert [trip for trip in trips if trip.detector.startswith("chatter") or trip.level == "stop"] == []
