@@ -144,19 +144,32 @@ CONTROL_STREAM = "KV_CONTROL"
 DEAD_LETTERS_STREAM = "DEAD_LETTERS"
 
 
+EVERYBODY = "_"
+"""Stands for a tenant where there has to be one: of what is everybody's. One of RESERVED_TENANTS."""
+
+
 def as_token(name: str) -> str:
-    """A name as one subject token: models, agents and features may have dots and more in theirs."""
+    """A name as one subject token, for people to read: models, agents and features may have dots and more in theirs,
+    and two of them (`a.b`, `a-b`) may look alike here."""
     return _NO_TOKEN.sub("-", name)[:64]
 
 
 def halt_key(scope: str, tenant: str, name: str) -> str:
-    """Subject of the entry that halts something, for one tenant or ("") for everybody."""
-    return control_key(scope, *((tenant,) if tenant else ()), as_token(name))
+    """Subject of the entry that halts something, for one tenant or ("") for everybody; of another name another one."""
+    return control_key(scope, *_place(tenant, name))
 
 
 def breaker_key(scope: str, tenant: str, name: str) -> str:
-    """Subject of a breaker's entry."""
-    return control_key("breaker", scope, *((tenant,) if tenant else ()), as_token(name))
+    """Subject of a breaker's entry; of another name another one."""
+    return control_key("breaker", scope, *_place(tenant, name))
+
+
+def _place(tenant: str, name: str) -> tuple[str, ...]:
+    """A name that is no token has a digest of its own beside what can be read of it: no other name's place has so many
+    tokens and is the same."""
+    if _TOKEN.fullmatch(name):
+        return (tenant, name) if tenant else (name,)
+    return tenant or EVERYBODY, as_token(name), hashlib.blake2b(name.encode(), digest_size=16).hexdigest()
 
 
 def control_key(scope: str, *names: str) -> str:

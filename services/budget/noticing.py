@@ -76,9 +76,9 @@ class Notices:
         """A breaker that trials have closed is told by no fact, but by its control entry."""
         whose = entry.name if entry.scope == "tenant" else entry.tenant
         if entry.phase == "closed" and not entry.by and whose:
-            name = _id("closed", entry.scope, whose, entry.name, entry.since_unix_ms)
-            what = f"the breaker of {entry.scope} {entry.name} is closed again: {entry.reason}"
-            self._add(Notice(name, "breaker_closed", whose, HALTS, _about(entry.scope, whose, entry.name), what, "",
+            name = _id("closed", entry.scope, whose, entry.known_as, entry.since_unix_ms)
+            what = f"the breaker of {entry.scope} {entry.known_as} is closed again: {entry.reason}"
+            self._add(Notice(name, "breaker_closed", whose, HALTS, _about(entry.scope, whose, entry.known_as), what, "",
                              entry.since_unix_ms))  # fmt: skip
 
     def _add(self, found: Notice) -> None:
@@ -108,7 +108,7 @@ def _switched(sender: str, tenant: str, task: str, body: bytes, at: int) -> Noti
     whose = halt.name if halt.scope == "tenant" else halt.tenant
     if sender not in MAY_SWITCH or not whose:
         return None
-    named = f"{halt.scope} {halt.name}"
+    named = f"{halt.scope} {halt.known_as}"
     if not halt.active:
         what, hint = f"{named} goes on, by {halt.by}: {halt.reason}", ""
     elif halt.code == CEILING:
@@ -116,10 +116,10 @@ def _switched(sender: str, tenant: str, task: str, body: bytes, at: int) -> Noti
     else:
         of = "" if halt.scope in ("task", "tenant") else f" --tenant {whose}"
         what = f"{named} was halted by {halt.by}: {halt.reason}"
-        hint = f"`bulkhead resume --{halt.scope} {halt.name}{of}` lets it go on"
-    name = _id("switched", halt.scope, whose, halt.name, halt.at_unix_ms, halt.active)
+        hint = f"`bulkhead resume --{halt.scope} {halt.known_as}{of}` lets it go on"
+    name = _id("switched", halt.scope, whose, halt.known_as, halt.at_unix_ms, halt.active)
     return Notice(name, "halted" if halt.active else "resumed", whose, _under(halt.scope, halt.name),
-                  _about(halt.scope, whose, halt.name), what, hint, halt.at_unix_ms or at)  # fmt: skip
+                  _about(halt.scope, whose, halt.known_as), what, hint, halt.at_unix_ms or at)  # fmt: skip
 
 
 def _task_halted(sender: str, tenant: str, task: str, body: bytes, at: int) -> Notice | None:
@@ -138,9 +138,9 @@ def _reset(sender: str, tenant: str, task: str, body: bytes, at: int) -> Notice 
     if sender not in MAY_SWITCH or not whose:
         return None
     why = f": {reset.reason}" if reset.reason else ""
-    what = f"the breaker of {one.scope} {one.name} was closed by {one.by}{why}. It had opened because {reset.was}"
-    return Notice(_id("reset", one.scope, whose, one.name, one.since_unix_ms), "breaker_reset", whose, HALTS,
-                  _about(one.scope, whose, one.name), what, "", one.since_unix_ms or at)  # fmt: skip
+    what = f"the breaker of {one.scope} {one.known_as} was closed by {one.by}{why}. It had opened because {reset.was}"
+    return Notice(_id("reset", one.scope, whose, one.known_as, one.since_unix_ms), "breaker_reset", whose, HALTS,
+                  _about(one.scope, whose, one.known_as), what, "", one.since_unix_ms or at)  # fmt: skip
 
 
 def _tripped(sender: str, tenant: str, task: str, body: bytes, at: int) -> Notice | None:

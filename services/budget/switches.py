@@ -32,9 +32,10 @@ class Switches:
         if (refusal := refused(body, message.tenant)) is not None:
             return HaltReplied(failure=refusal)
         who, tenant = body.requester, message.tenant
-        wish = Wish(body.scope, "" if body.scope == "tenant" else tenant, body.name, body.active, body.reason,
+        called = _called(body)
+        wish = Wish(body.scope, "" if body.scope == "tenant" else tenant, called or body.name, body.active, body.reason,
                     f"{tenant}/{who.person}", self._context.clock(),
-                    change_of(message.envelope.id, f"{body.active} {body.reason}"))  # fmt: skip
+                    change_of(message.envelope.id, f"{body.active} {body.reason}"), exact=bool(called))  # fmt: skip
         try:
             found = await switch(self._context.bus, self._context.publisher, wish)
         except BusError as error:
@@ -43,7 +44,7 @@ class Switches:
                                                   "look at the halts, then try again"))  # fmt: skip
         if isinstance(found, Failure):
             return HaltReplied(failure=found)
-        log.warning("halted" if found.active else "resumed", scope=found.scope, name=found.name, tenant=tenant,
+        log.warning("halted" if found.active else "resumed", scope=found.scope, name=found.known_as, tenant=tenant,
                     by=found.by, reason=found.reason)  # fmt: skip
         return HaltReplied(halt=found)
 
@@ -61,24 +62,37 @@ class Switches:
                                "look at the breakers, then try again")  # fmt: skip
         if isinstance(found, Failure):
             return ResetReplied(failure=found)
-        log.warning("breaker_reset", scope=found.scope, name=found.name, tenant=tenant, by=found.by,
+        log.warning("breaker_reset", scope=found.scope, name=found.known_as, tenant=tenant, by=found.by,
                     reason=body.reason)  # fmt: skip
         return ResetReplied(breaker=found)
 
     async def _reset(self, body: ResetRequested, tenant: str, change: str) -> Breaker | Failure:
         bus, person = self._context.bus, body.requester.person
-        key = subjects.breaker_key(body.scope, "" if body.scope == "tenant" else tenant, body.name)
-        stored = await bus.last(subjects.CONTROL_STREAM, key)
-        stands = Breaker.model_validate_json(stored.body) if stored is not None else None
+        called = _called(body) or body.name
+        whose = "" if body.scope == "tenant" else tenant
+        stands = await self._entry(subjects.breaker_key(body.scope, whose, called))
+        if called != body.name and (stands is None or stands.phase == "closed"):
+            # One that a budget of the version before opened is known by its token alone.
+            loose = await self._entry(subjects.breaker_key(body.scope, whose, body.name))
+            stands = loose if loose is not None and not loose.called and loose.phase != "closed" else stands
         if (known := repeated(stands, change)) is not None:
             return known
-        failure = judge_reset(stands, f"{body.scope}:{body.name}", person)
+        failure = judge_reset(stands, f"{body.scope}:{called}", person)
         if failure is not None or stands is None:
             return failure or Failure.of("not_open", "it is not there", "")
         closed = await reset(bus, self._context.publisher, stands, f"{tenant}/{person}", self._context.clock(),
                              body.reason, change)  # fmt: skip
-        return closed or Failure.of("busy", f"{body.scope}:{body.name} has changed meanwhile",
+        return closed or Failure.of("busy", f"{body.scope}:{called} has changed meanwhile",
                                     "look at `bulkhead breakers`, then try again")
+
+    async def _entry(self, key: str) -> Breaker | None:
+        stored = await self._context.bus.last(subjects.CONTROL_STREAM, key)
+        return Breaker.model_validate_json(stored.body) if stored is not None else None
+
+
+def _called(body: HaltRequested | ResetRequested) -> str:
+    """The whole name; "" where its token alone is known, or is the name."""
+    return body.called if body.scope not in ("task", "tenant") and subjects.as_token(body.called) == body.name else ""
 
 
 def refused(body: HaltRequested | ResetRequested, tenant: str) -> Failure | None:

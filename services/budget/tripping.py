@@ -28,6 +28,8 @@ class Owner:
         """Sequence of the entry that stands, by its subject."""
         self._changes: dict[str, tuple[str, ...]] = {}
         """Requests of people that it remembers: a repeat of one does not close what has opened since."""
+        self._loose: dict[str, Entry] = {}
+        """What is not closed and known by its token alone, as the version before wrote it, by its subject."""
 
     async def settle(self, circuits: Circuits, notices: Notices) -> None:
         """Learn what stands, then write what changed. Raises BusError."""
@@ -36,6 +38,9 @@ class Owner:
                 self._stands[stored.subject] = stored.sequence
                 entry = Entry.model_validate_json(stored.body)
                 self._changes[stored.subject] = entry.changes
+                self._loose.pop(stored.subject, None)
+                if not entry.called and entry.phase != "closed":
+                    self._loose[stored.subject] = entry
                 learn(circuits, entry)
                 notices.stands(entry)
             self._after = page[-1].sequence
@@ -44,8 +49,16 @@ class Owner:
                 circuits.changed.pop(key, None)
 
     async def _write(self, entry: Entry) -> bool:
-        subject = subjects.breaker_key(entry.scope, entry.tenant, entry.name)
-        entry = entry.model_copy(update={"changes": self._changes.get(subject, ())})
+        """Under the whole name; what stands under its token alone is over then, for two may not say how it stands."""
+        subject, loose = (subjects.breaker_key(entry.scope, entry.tenant, one) for one in (entry.called, entry.name))
+        if subject != loose and (old := self._loose.get(loose)) is not None:
+            moved = old.model_copy(update={"phase": "closed", "reason": f"it stands as {entry.called}"})
+            if not await self._put(loose, moved):
+                return False
+            del self._loose[loose]
+        return await self._put(subject, entry.model_copy(update={"changes": self._changes.get(subject, ())}))
+
+    async def _put(self, subject: str, entry: Entry) -> bool:
         after, body = self._stands.get(subject, 0), entry.model_dump_json().encode()
         try:
             ack = await self._bus.publish(
@@ -60,10 +73,10 @@ class Owner:
 
 
 def learn(circuits: Circuits, entry: Entry) -> None:
-    """What an entry that stands says to the fold."""
-    known = next((key for key in circuits.found if key[:2] == (entry.scope, entry.tenant)
-                  and subjects.as_token(key[2]) == entry.name), None)  # fmt: skip
-    key = known or (entry.scope, entry.tenant, entry.name)
+    """What an entry that stands says to the fold. One that is known by its token alone is of the first such name."""
+    known = entry.called or next((key[2] for key in circuits.found if key[:2] == (entry.scope, entry.tenant)
+                                  and subjects.as_token(key[2]) == entry.name), entry.name)  # fmt: skip
+    key = (entry.scope, entry.tenant, known)
     found = circuits.found.get(key)
     if found is not None and found.since_unix_ms > entry.since_unix_ms:
         return
@@ -83,6 +96,7 @@ def entry_of(key: Key, breaker: Breaker, evidence: tuple[str, ...], actors: tupl
     """As doers and people read it."""
     return Entry(
         scope=key[0], tenant=key[1], name=subjects.as_token(key[2]), phase=breaker.phase,  # type: ignore[arg-type]
+        called=key[2][: bounds.MAX_NAME_CHARS],
         reason=breaker.reason[: bounds.MAX_REASON_CHARS], since_unix_ms=breaker.since_unix_ms,
         until_unix_ms=breaker.until_unix_ms, openings=breaker.openings,
         evidence=tuple(one[: bounds.MAX_SUMMARY_CHARS] for one in evidence[: bounds.MAX_TRIP_EVIDENCE]),

@@ -51,8 +51,7 @@ def one_line(reason: object) -> object:
 
 
 class HaltSubmission(Contract):
-    """Body of POST /v1/halts and /v1/resumes: what, and why. name: its other characters than A-Z a-z 0-9 _ - count as
-    a dash."""
+    """Body of POST /v1/halts and /v1/resumes: what, and why. name: as it is called, `worker.step`, `gpt-4.1`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
 
@@ -131,8 +130,9 @@ class Switches:
     async def _ask(self, claim: RequesterClaim, body: HaltSubmission, active: bool, key: str) -> Halt:
         """The id of the request derives from the key: repeated, it counts once, whatever others changed since."""
         name = subjects.as_token(body.name)
-        ask = HaltRequested(requester=claim, scope=body.scope, name=name, active=active, reason=body.reason)
-        index = f"switch/{body.scope}/{name}/{claim.person}/{key}"
+        ask = HaltRequested(requester=claim, scope=body.scope, name=name, active=active, reason=body.reason,
+                            called=body.name)
+        index = f"switch/{body.scope}/{body.name}/{claim.person}/{key}"
         try:
             reply = await self._context.publisher.request(
                 "budget", ask, tenant=claim.tenant, task=switching.HALTS, index=index, actor=claim.person,
@@ -154,11 +154,11 @@ class Switches:
         async with self._bodies.read(request, claim, MAX_BODY_BYTES) as raw:
             body = parsed(ResetSubmission, raw)
         name = subjects.as_token(body.name)
-        ask = ResetRequested(requester=claim, scope=body.scope, name=name, reason=body.reason)
+        ask = ResetRequested(requester=claim, scope=body.scope, name=name, reason=body.reason, called=body.name)
         try:
             reply = await self._context.publisher.request(
                 "budget", ask, tenant=claim.tenant, task=switching.HALTS, actor=claim.person,
-                index=f"reset/{body.scope}/{name}/{claim.person}/{key}",
+                index=f"reset/{body.scope}/{body.name}/{claim.person}/{key}",
                 timeout_s=limits.RPC_TIMEOUT_MS / 1000)  # fmt: skip
         except (BusUnavailable, PublishRefused, RpcRefused) as error:
             raise unavailable(f"budget, which keeps the breakers, does not answer: {error}",

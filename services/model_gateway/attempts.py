@@ -148,7 +148,7 @@ class Attempts:
         """Why no attempt may be begun now."""
         halt = self._hands.halted(self._job, model=model.name)
         if halt is not None:
-            return Fault("halted", f"{halt.scope} {halt.name} is halted: {halt.reason}", HALTED_HINT, refused=True)
+            return Fault("halted", f"{halt.scope} {halt.known_as} is halted: {halt.reason}", HALTED_HINT, refused=True)
         if (held := self._hands.tripped(self._job, model=model.name)) is not None:
             self.held = held
             return Fault(BREAKER_OPEN, reason_of(held), "it is tried again by itself", outage=True, consumed=False,

@@ -170,7 +170,7 @@ def _refusal(job: Job[ToolCallRequested], hands: Hands, now: int) -> Failure | N
                        hint="send the grant that came with the step's assignment")  # fmt: skip
     halt = hands.halted(job, tool=request.tool)
     if halt is not None:
-        return Failure(code="halted", message=f"{halt.scope} {halt.name} is halted: {halt.reason}"[:2000],
+        return Failure(code="halted", message=f"{halt.scope} {halt.known_as} is halted: {halt.reason}"[:2000],
                        hint="an operator must lift the halt")  # fmt: skip
     if now >= request.deadline_unix_ms:
         return Failure(code="timeout", message="the call's deadline passed before it began",

@@ -14,6 +14,8 @@ BreakerScope = Literal["tenant", "agent", "tool", "model"]
 BreakerPhase = Literal["closed", "open", "half_open"]
 TenantOrAll = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{0,64}$")]
 """A tenant, or "" for every one."""
+Called = Annotated[str, Field(max_length=limits.MAX_NAME_CHARS)]
+"""A name as people and providers write it; "" where only its token is known."""
 
 
 class TimerFired(Body):
@@ -69,7 +71,9 @@ class Halt(Contract):
 
     tenant: of a halted task, since two tenants may use one task id; of the other scopes, whose calls it holds back, ""
     for everybody's. pauses: work waits and goes on when it is lifted; otherwise it is refused, and the task ends.
-    changes: ids of the last requests, this one last, so that one which is repeated counts once.
+    changes: ids of the last requests, this one last, so that one which is repeated counts once. name: as a token,
+    with a dash for what none may hold; called: the whole name, and no other that looks like it is meant; "" where only
+    `name` was known, and all of them are.
     """
 
     active: bool = True
@@ -82,6 +86,12 @@ class Halt(Contract):
     pauses: bool = False
     at_unix_ms: UnixMs = 0
     changes: Annotated[tuple[Token, ...], Field(max_length=limits.MAX_SWITCH_CHANGES)] = ()
+    called: Called = ""
+
+    @property
+    def known_as(self) -> str:
+        """The name as well as it is known."""
+        return self.called or self.name
 
 
 class HaltV1(Contract):
@@ -103,6 +113,7 @@ class Breaker(Contract):
 
     by: the person who closed it; "" when budget did. evidence: ids of the messages that opened it. actors: for whom
     those calls were made; they do not reset it. changes: ids of the last requests, so that a repeated one counts once.
+    name, called: as in `Halt`.
     """
 
     scope: BreakerScope
@@ -117,10 +128,17 @@ class Breaker(Contract):
     evidence: Annotated[tuple[Summary, ...], Field(max_length=limits.MAX_TRIP_EVIDENCE)] = ()
     actors: Annotated[tuple[Summary, ...], Field(max_length=limits.MAX_TRIP_AGENTS)] = ()
     changes: Annotated[tuple[Token, ...], Field(max_length=limits.MAX_SWITCH_CHANGES)] = ()
+    called: Called = ""
+
+    @property
+    def known_as(self) -> str:
+        """The name as well as it is known."""
+        return self.called or self.name
 
 
 class HaltRequested(Body):
-    """A person of a tenant wants something of this tenant halted, or (`active=False`) to go on (rpc)."""
+    """A person of a tenant wants something of this tenant halted, or (`active=False`) to go on (rpc). name, called: as
+    in `Halt`."""
 
     TYPE: ClassVar[str] = "mesh.control.halt_requested"
 
@@ -129,6 +147,7 @@ class HaltRequested(Body):
     name: Token
     active: bool = True
     reason: Reason = ""
+    called: Called = ""
 
 
 class HaltReplied(Body):
@@ -141,7 +160,8 @@ class HaltReplied(Body):
 
 
 class ResetRequested(Body):
-    """A person of a tenant wants a breaker of this tenant closed, its cause being mended (rpc)."""
+    """A person of a tenant wants a breaker of this tenant closed, its cause being mended (rpc). name, called: as in
+    `Halt`."""
 
     TYPE: ClassVar[str] = "mesh.control.reset_requested"
 
@@ -149,6 +169,7 @@ class ResetRequested(Body):
     scope: BreakerScope
     name: Token
     reason: Reason = ""
+    called: Called = ""
 
 
 class ResetReplied(Body):

@@ -54,7 +54,7 @@ def of_halt(
     if known and (whose := name if scope == "tenant" else tenant) and whose not in known:
         return (f"no tenant of this mesh is called {whose}: nothing waits for this halt. There are {', '.join(known)}"
                 f"{_meant(whose, known)}")  # fmt: skip
-    if scope not in KINDS or any(subjects.as_token(name) == subjects.as_token(one) for one in seen or ()):
+    if scope not in KINDS or name in (seen or ()):
         return ""
     if scope == "agent" and (note := of_agent(name, seen or ())):
         return note
@@ -124,7 +124,7 @@ def of_tool(name: str, seen: Collection[str] = ()) -> str:
     from infra.tools import rows
 
     own = [row.spec.name for row in rows()]
-    if subjects.as_token(name) in map(subjects.as_token, own):
+    if name in own:
         return ""
     return (f"no tool that comes with the mesh is called {name}; it holds for one of a pack, now or later. With the "
             f"mesh come {', '.join(own)}{_meant(name, {*own, *seen})}")  # fmt: skip

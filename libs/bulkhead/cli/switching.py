@@ -135,7 +135,7 @@ async def show_halts(data: Path, remote: Target | None, *, as_json: bool) -> Non
     if not found:
         out.print("nothing is halted")
     for one in found:
-        named = Named(one.scope, one.name, one.tenant)
+        named = Named(one.scope, one.known_as, one.tenant)
         out.print(f"[bold]{escape(str(named))}[/bold]  since {clock(one.at_unix_ms)}, by {escape(one.by)}: "
                   f"{escape(one.reason)}")
 
@@ -159,7 +159,7 @@ async def show_breakers(data: Path, remote: Target | None, *, as_json: bool) -> 
         colour = {"open": "red", "half_open": "yellow"}.get(state, "green")
         whose = f" of tenant {one.tenant}" if one.tenant else ""
         until = f", tried again at {clock(one.until_unix_ms)}" if state == "open" else ""
-        out.print(f"[{colour}]{state}[/{colour}]  {one.scope}:{escape(one.name)}{whose}  since "
+        out.print(f"[{colour}]{state}[/{colour}]  {one.scope}:{escape(one.known_as)}{whose}  since "
                   f"{clock(one.since_unix_ms)}{until}: {escape(one.reason)}")
 
 
@@ -190,8 +190,9 @@ async def reset_breaker(
 async def _reset_by_key(data: Path, named: str, tenant: str, reason: str) -> Breaker:
     scope, _, name = named.partition(":")
     async with _operating(data) as (bus, publisher):
-        found = [one for one in await switching.breakers(bus)
-                 if (one.scope, one.name) == (scope, subjects.as_token(name)) and tenant in ("", one.tenant)]
+        there = [one for one in await switching.breakers(bus) if one.scope == scope and tenant in ("", one.tenant)]
+        found = [one for one in there if one.known_as == name] or [
+            one for one in there if not one.called and one.name == subjects.as_token(name)]
         if len(found) != 1:
             what = f"{len(found)} breakers are" if found else "no breaker is"
             raise Stop(Exit.USAGE, f"{what} called {named[:80]!r}",

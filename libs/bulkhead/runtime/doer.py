@@ -12,7 +12,7 @@ from typing import Generic, Literal, Protocol, TypeVar
 
 from bulkhead.blobs import Blobs
 from bulkhead.grants import Authority, Signer
-from bulkhead.runtime.halts import Held, Key, Target
+from bulkhead.runtime.halts import Held, Key, Target, key_of
 from bulkhead_contracts.budget import Amount, Settled
 from bulkhead_contracts.control import Halt
 from bulkhead_contracts.envelope import Envelope
@@ -109,7 +109,7 @@ def target_of(job: Job[R], tool: str = "", model: str = "") -> Target:
 def reason_of(held: Held) -> str:
     """What an open breaker says to whoever it holds back."""
     one = held.breaker
-    return (f"the breaker of {one.scope} {one.name} is open: {one.reason}. Tried again in "
+    return (f"the breaker of {one.scope} {one.known_as} is open: {one.reason}. Tried again in "
             f"{max(1, round(held.retry_after_ms / 1000))} s")[:2000]  # fmt: skip
 
 
@@ -173,14 +173,14 @@ class Hands:
     def paused(self, halt: Halt) -> Deferred:
         """To be raised for a halt that pauses: the longer it stands, the seldomer its work asks."""
         age_ms = max(0, self.now_unix_ms() - halt.at_unix_ms)
-        what = "the task" if halt.scope == "task" else f"{halt.scope} {halt.name}"
+        what = "the task" if halt.scope == "task" else f"{halt.scope} {halt.known_as}"
         whose = f" --tenant {halt.tenant}" if halt.tenant and halt.scope != "task" else ""
         reason = (f"{what} is halted by {halt.by}: {halt.reason}. It goes on after `bulkhead resume --{halt.scope} "
-                  f"{halt.name}{whose}`")  # fmt: skip
+                  f"{halt.known_as}{whose}`")  # fmt: skip
         if halt.code == CEILING:
             reason = halt.reason  # It says itself what lets it go on: more money, not a word.
         return Deferred(min(max(age_ms // 4, PAUSE_FIRST_MS), PAUSE_MOST_MS), reason[:2000], paused=True,
-                        code=halt.code, halt=((halt.scope, halt.tenant, halt.name), halt.at_unix_ms))  # fmt: skip
+                        code=halt.code, halt=(key_of(halt), halt.at_unix_ms))  # fmt: skip
 
     def tripped(self, job: "Job[R]", *, tool: str = "", model: str = "") -> Held | None:
         """The open breaker of this tool or model, which calls nothing now. A call that may go out counts as a trial.

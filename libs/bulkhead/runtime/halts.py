@@ -28,7 +28,9 @@ TRIAL_GAP_MS = 1_000
 BREAKERS = "breaker"
 
 Key = tuple[str, str, str]
-"""scope, tenant ("" for everybody's), name as a token."""
+"""scope, tenant ("" for everybody's), name as well as it is known: see Halt.called."""
+Wanted = tuple[Key, str]
+"""Where an entry that would hold something is found, and the name that it must be of."""
 
 
 class Target(NamedTuple):
@@ -41,14 +43,16 @@ class Target(NamedTuple):
     tool: str = ""
     model: str = ""
 
-    def entries(self) -> list[Key]:
-        """The entries that would halt it, those that end it first."""
-        found: list[Key] = [("task", self.tenant, self.task), ("tenant", "", self.tenant)]
+    def entries(self) -> list[Wanted]:
+        """The entries that would halt it, those that end it first. Of a name that is no token also those that were set
+        by who knew its token alone."""
+        found = [(("task", self.tenant, self.task), self.task), (("tenant", "", self.tenant), self.tenant)]
         named = (*(("agent", one) for one in self.agents), ("feature", self.feature), ("tool", self.tool),
                  ("model", self.model))  # fmt: skip
         for scope, name in named:
             if name:
-                found += [(scope, self.tenant, subjects.as_token(name)), (scope, "", subjects.as_token(name))]
+                spellings = dict.fromkeys((name, subjects.as_token(name)))
+                found += [((scope, tenant, one), name) for one in spellings for tenant in (self.tenant, "")]
         return found
 
 
@@ -69,8 +73,18 @@ def of_breaker(key: Key) -> bool:
     return key[0].startswith(f"{BREAKERS}.")
 
 
+def key_of(entry: Halt | Breaker) -> Key:
+    """By which an entry is remembered."""
+    return entry.scope, entry.tenant, entry.known_as
+
+
 def _breaker_key(breaker: Breaker) -> Key:
-    return f"{BREAKERS}.{breaker.scope}", breaker.tenant, breaker.name
+    return f"{BREAKERS}.{breaker.scope}", breaker.tenant, breaker.known_as
+
+
+def _means(entry: Halt | Breaker, name: str) -> bool:
+    """Whether an entry that was found for this name is of it."""
+    return entry.called in ("", name)
 
 
 class Halts:
@@ -122,9 +136,9 @@ class Halts:
     def find(self, target: Target) -> Halt | None:
         """The halt that applies: one that ends the job before one that only pauses it."""
         pausing = None
-        for key in target.entries():
+        for key, name in target.entries():
             halt = self._tasks.get(key) or self._found.get(key)
-            if halt is not None and halt.active:
+            if halt is not None and halt.active and _means(halt, name):
                 if not halt.pauses:
                     return halt
                 pausing = pausing or halt
@@ -132,8 +146,10 @@ class Halts:
 
     def held(self, target: Target, now_unix_ms: int) -> Held | None:
         """The breaker that holds a call back now. A call that is let through as a trial counts as one."""
-        open_ones = [(key, one) for key in target.entries()
-                     if (one := self._breakers.get(key)) is not None and one.phase != "closed"]  # fmt: skip
+        open_ones = [(key, one) for key, name in target.entries()
+                     if (one := self._breakers.get(key)) is not None and one.phase != "closed" and _means(one, name)
+                     # Nobody who knows the whole name tries it, and closes what stands under its token.
+                     and (one.known_as == name or now_unix_ms < one.until_unix_ms)]  # fmt: skip
         for key, breaker in open_ones:
             due = max(breaker.until_unix_ms, self._trials.get(key, 0) + TRIAL_GAP_MS)
             if now_unix_ms < due:
@@ -152,16 +168,17 @@ class Halts:
 
     def _take(self, subject: str, body: bytes) -> None:
         try:
-            if f".{BREAKERS}." in subject:
+            # By its place: a tenant, or a feature, may be called that, too.
+            if subject.split(".", 3)[2] == BREAKERS:
                 breaker = Breaker.model_validate_json(body)
-                self._breakers[breaker.scope, breaker.tenant, breaker.name] = breaker
+                self._breakers[key_of(breaker)] = breaker
                 if breaker.phase == "closed" and self.on_lift is not None:
                     self.on_lift(_breaker_key(breaker))
                 return
             halt = Halt.model_validate_json(body)
         except ValidationError:
             return
-        found = (halt.scope, halt.tenant, halt.name)
+        found = key_of(halt)
         if halt.scope == "task":
             self._tasks[found] = halt
             self._tasks.move_to_end(found)
@@ -170,7 +187,7 @@ class Halts:
         else:
             self._found[found] = halt
         for target, event in list(self._events.items()):
-            if found in target.entries():
+            if any(found == key for key, _ in target.entries()):
                 event.set() if self.find(target) else event.clear()
         if not halt.active and self.on_lift is not None:
             self.on_lift(found)

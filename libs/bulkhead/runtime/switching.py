@@ -7,7 +7,7 @@ tells who and why. The entry comes first: a halt never waits for the journal.
 
 import hashlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from bulkhead.bus.port import Bus, WrongLastSequence
@@ -20,7 +20,7 @@ from bulkhead_contracts.result import Failure
 CODE = "halted_by_operator"
 OPERATOR = "operator:"
 """Who operates the mesh, in `by`; a tenant's people are `<tenant>/<person>`."""
-EVERYBODY, HALTS = "_", "halts"
+EVERYBODY, HALTS = subjects.EVERYBODY, "halts"
 """Stand for tenant and task where a fact is about more than one."""
 SCOPES: tuple[HaltScope, ...] = ("task", "tenant", "agent", "tool", "model", "feature")
 TRIES = 5
@@ -35,7 +35,8 @@ class Wish:
     """Somebody wants something halted, or (`active=False`) to go on.
 
     tenant: whose calls, "" for everybody's. by: see OPERATOR. reason: why, in the words of who wants it. change: what a
-    repeat of it is known by, see `change_of`; "" for nothing.
+    repeat of it is known by, see `change_of`; "" for nothing. exact: this name alone is meant; otherwise it is a token,
+    and all that look like it are.
     """
 
     scope: HaltScope
@@ -46,6 +47,7 @@ class Wish:
     by: str
     at_unix_ms: int
     change: str = ""
+    exact: bool = True
 
     @property
     def operates(self) -> bool:
@@ -65,7 +67,7 @@ def repeated(stands: E | None, change: str) -> E | Failure | None:
         return stands if change else None
     asked = change.rpartition("-")[0]
     if any(one.rpartition("-")[0] == asked for one in stands.changes):
-        what = f"something else was asked of {stands.scope} {stands.name} under this key"
+        what = f"something else was asked of {stands.scope} {stands.known_as} under this key"
         return Failure.of("idempotency_reused", what, "use a new key, or repeat the first request unchanged")
     return None
 
@@ -93,7 +95,7 @@ def judge(wish: Wish, stands: Halt | None) -> Halt | Failure:
         return stands
     return Halt(active=wish.active, scope=wish.scope, tenant=wish.tenant, name=subjects.as_token(wish.name), code=CODE,
                 reason=wish.reason or "no reason was given", by=wish.by[:64], pauses=True, at_unix_ms=wish.at_unix_ms,
-                changes=_remembered(stands, wish.change))
+                changes=_remembered(stands, wish.change), called=wish.name if wish.exact else "")
 
 
 def _remembered(stands: Halt | Breaker | None, change: str) -> tuple[str, ...]:
@@ -103,18 +105,36 @@ def _remembered(stands: Halt | Breaker | None, change: str) -> tuple[str, ...]:
 
 async def switch(bus: Bus, publisher: Publisher, wish: Wish) -> Halt | Failure:
     """Do it. Raises BusError; when the fact alone is missing, the halt stands all the same."""
-    key = subjects.halt_key(wish.scope, wish.tenant, wish.name)
     for _ in range(TRIES):
-        found = await bus.last(subjects.CONTROL_STREAM, key)
-        stands = Halt.model_validate_json(found.body) if found is not None else None
-        entry = judge(wish, stands)
+        key, meant, stands, after = await _about(bus, wish)
+        entry = judge(meant, stands)
         if isinstance(entry, Failure) or entry is stands:
             return entry
-        if await store(bus, publisher, key, entry.model_dump_json().encode(), found.sequence if found else 0):
+        if await store(bus, publisher, key, entry.model_dump_json().encode(), after):
             await tell(publisher, entry)
             return entry
     return Failure(code="busy", message=f"others halt and resume {wish.scope} {wish.name} at this moment",
                    hint="look at `bulkhead halts`, then try again")  # fmt: skip
+
+
+async def _about(bus: Bus, wish: Wish) -> tuple[str, Wish, Halt | None, int]:
+    """Where a wish's entry lies, the wish as it is judged there, what stands there and its sequence.
+
+    A halt by somebody who knew the token alone holds this name as well, and is lifted where it stands. Raises BusError.
+    """
+    key, token = subjects.halt_key(wish.scope, wish.tenant, wish.name), subjects.as_token(wish.name)
+    stands, after = await _entry(bus, key)
+    if token != wish.name and not (stands is not None and stands.active):
+        loose = subjects.halt_key(wish.scope, wish.tenant, token)
+        older, at = await _entry(bus, loose)
+        if older is not None and older.active and not older.called:
+            return loose, replace(wish, name=token, exact=False), older, at
+    return key, wish, stands, after
+
+
+async def _entry(bus: Bus, key: str) -> tuple[Halt | None, int]:
+    found = await bus.last(subjects.CONTROL_STREAM, key)
+    return (Halt.model_validate_json(found.body), found.sequence) if found is not None else (None, 0)
 
 
 def judge_reset(breaker: Breaker | None, what: str, person: str) -> Failure | None:
@@ -137,7 +157,7 @@ async def reset(
     bus: Bus, publisher: Publisher, breaker: Breaker, by: str, at_unix_ms: int, reason: str = "", change: str = ""
 ) -> Breaker | None:
     """Close a breaker by hand, and tell it; None when it has changed meanwhile. Raises BusError."""
-    key = subjects.breaker_key(breaker.scope, breaker.tenant, breaker.name)
+    key = subjects.breaker_key(breaker.scope, breaker.tenant, breaker.known_as)
     found = await bus.last(subjects.CONTROL_STREAM, key)
     if found is None or Breaker.model_validate_json(found.body) != breaker:
         return None
@@ -145,12 +165,12 @@ async def reset(
     since = max(at_unix_ms, breaker.since_unix_ms)
     closed = Breaker(scope=breaker.scope, tenant=breaker.tenant, name=breaker.name, phase="closed",
                      reason=f"reset by {by}", since_unix_ms=since, by=by[:64],
-                     changes=_remembered(breaker, change))  # fmt: skip
+                     changes=_remembered(breaker, change), called=breaker.called)  # fmt: skip
     if not await store(bus, publisher, key, closed.model_dump_json().encode(), found.sequence):
         return None
     tenant = breaker.name if breaker.scope == "tenant" else breaker.tenant or EVERYBODY
     fact = BreakerReset(breaker=closed, was=breaker.reason, reason=reason)
-    index = f"reset/{breaker.scope}/{breaker.tenant}/{breaker.name}/{found.sequence}"
+    index = f"reset/{breaker.scope}/{breaker.tenant}/{breaker.known_as}/{found.sequence}"
     await publisher.send(catalog.JOURNAL, fact, tenant=tenant, task=HALTS, index=index, actor=by)
     return closed
 
@@ -171,7 +191,7 @@ async def tell(publisher: Publisher, halt: Halt) -> None:
     """The fact that an entry stands. Raises BusError."""
     task = halt.name if halt.scope == "task" else HALTS
     tenant = halt.name if halt.scope == "tenant" else halt.tenant or EVERYBODY
-    index = f"switched/{halt.scope}/{halt.tenant}/{halt.name}/{halt.at_unix_ms}/{halt.active}"
+    index = f"switched/{halt.scope}/{halt.tenant}/{halt.known_as}/{halt.at_unix_ms}/{halt.active}"
     await publisher.send(catalog.JOURNAL, Switched(halt=halt), tenant=tenant, task=task, index=index, actor=halt.by)
 
 

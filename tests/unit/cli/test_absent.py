@@ -60,7 +60,7 @@ def test_a_halt_of_a_tenant_that_is_not_there_is_told(scope: str, name: str, ten
     ("agent", "worker.stp", {"worker.step"}, "no agent of this name has made a call lately"),
     ("agent", "plannr", {"worker.step"}, "did you mean planner?"),
     ("agent", "planner", set(), ""),
-    ("model", "offline-rules-1", {"offline/rules-1"}, ""),  # As a halt's name is written on the bus.
+    ("model", "offline-rules-1", {"offline/rules-1"}, "did you mean offline/rules-1?"),  # Alike, and another one.
 ])
 def test_a_name_that_nobody_has_had_is_told_with_the_one_that_was_meant(scope, name, seen, said) -> None:
     note = absent.of_halt(scope, name, seen=seen)

@@ -158,8 +158,8 @@ class InProcessBus:
     def _switched(self, ask: HaltRequested, request: str) -> HaltReplied:
         """As budget, for one thing after the other."""
         tenant = ask.requester.tenant
-        key = subjects.halt_key(ask.scope, tenant, ask.name)
-        wish = Wish(ask.scope, tenant, ask.name, ask.active, ask.reason, f"{tenant}/{ask.requester.person}", 1,
+        key = subjects.halt_key(ask.scope, tenant, ask.called)
+        wish = Wish(ask.scope, tenant, ask.called, ask.active, ask.reason, f"{tenant}/{ask.requester.person}", 1,
                     change_of(request, f"{ask.active} {ask.reason}"))  # fmt: skip
         found = judge(wish, self.halts.get(key))
         if isinstance(found, Failure):
@@ -170,9 +170,9 @@ class InProcessBus:
     async def _reset(self, ask: ResetRequested) -> ResetReplied:
         """As budget, over the entries that are stored here."""
         tenant = ask.requester.tenant
-        found = await self.last(subjects.CONTROL_STREAM, subjects.breaker_key(ask.scope, tenant, ask.name))
+        found = await self.last(subjects.CONTROL_STREAM, subjects.breaker_key(ask.scope, tenant, ask.called))
         stands = Breaker.model_validate_json(found.body) if found is not None else None
-        failure = judge_reset(stands, f"{ask.scope}:{ask.name}", ask.requester.person)
+        failure = judge_reset(stands, f"{ask.scope}:{ask.called}", ask.requester.person)
         closed = stands and stands.model_copy(update={"phase": "closed", "by": f"{tenant}/{ask.requester.person}"})
         return ResetReplied(failure=failure) if failure else ResetReplied(breaker=closed)
 
