@@ -1,10 +1,11 @@
 """What does not fit a model, in the words of whoever wrote it: which field, what is wrong, what was probably meant.
 
-In: a ValidationError and the model. Out: what is wrong; a list whose item is wrong is not called empty.
+In: a ValidationError and the model, or a name and those that there are. Out: what is wrong; a list whose item is wrong
+is not called empty.
 """
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -71,8 +72,7 @@ def _misfit(loc: Loc, kind: str, message: str, context: Mapping[str, Any], model
     where = ".".join(map(str, loc))
     if kind == "extra_forbidden":
         known = fields_at(model, loc[:-1])
-        near = difflib.get_close_matches(str(loc[-1]), known, 1)
-        return Misfit(where, "unknown field" + (f"; did you mean {near[0]}?" if near else ""), known)
+        return Misfit(where, f"unknown field{meant(str(loc[-1]), known)}", known)
     words = WORDS.get(kind)
     if words is None:
         return Misfit(where, message)
@@ -80,6 +80,12 @@ def _misfit(loc: Loc, kind: str, message: str, context: Mapping[str, Any], model
     if kind.startswith("model_") and not fields:
         words = "must be an object"
     return Misfit(where, words.format_map({**context, "fields": fields}))
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """`; did you mean NAME?` of the known name that comes nearest; "" where none is near."""
+    near = difflib.get_close_matches(name, sorted(known), 1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def fields_at(model: type[BaseModel], loc: Sequence[int | str]) -> tuple[str, ...]:

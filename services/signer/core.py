@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
-from bulkhead.misfits import misfits
+from bulkhead.misfits import meant, misfits
 from bulkhead_contracts import limits as bounds
 from bulkhead_contracts import subjects
 from bulkhead_contracts.grant import GrantRequested, TaskGrant
@@ -166,7 +166,8 @@ def _worker_roles(policies: Policies, request: GrantRequested) -> Failure | None
         code="unknown_role",
         message=f"no worker of this mesh plays the role {', '.join(unknown)}"[: bounds.MAX_REASON_CHARS],
         hint=f"the steps of a plan may have the roles {', '.join(sorted(policies.worker_roles))}; a pack "
-        "(BULKHEAD_PACKS of the signer and the model gateway) brings others"[: bounds.MAX_REASON_CHARS],
+        f"(BULKHEAD_PACKS of the signer and the model gateway) brings others{meant(unknown[0], policies.worker_roles)}"[
+            : bounds.MAX_REASON_CHARS],
     )
 
 
@@ -179,11 +180,11 @@ def _tools(policies: Policies, policy: TenantPolicy, request: GrantRequested) ->
             hint="leave `tools` empty",
         )
     if foreign := sorted(set(request.tools) - set(policy.tools)):
-        usable = ", ".join(one for one in policy.tools if one in policies.tools)
+        usable = [one for one in policy.tools if one in policies.tools]
         return Failure(
             code="tools_not_granted",
             message=f"tenant {tenant} may not use: {', '.join(foreign)}"[: bounds.MAX_REASON_CHARS],
-            hint=f"it may use: {usable}"[: bounds.MAX_REASON_CHARS],
+            hint=f"it may use: {', '.join(usable)}{meant(foreign[0], usable)}"[: bounds.MAX_REASON_CHARS],
         )
     if absent := sorted(set(request.tools) - set(policies.tools)):
         return Failure(

@@ -4,20 +4,22 @@ In: a name. Out: a sentence, or "" where there is nothing to say. Notes are no e
 """
 
 import asyncio
-import difflib
 from collections.abc import Collection
 
 from bulkhead.bus.port import Bus, BusError, Stored
 from bulkhead.cli.journal import Renumbered, pages, parts
 from bulkhead.client import Mesh, MeshError, Refused
 from bulkhead.client.mesh import UNENDED
+from bulkhead.misfits import meant
 from bulkhead_contracts import catalog, subjects
 from bulkhead_contracts.budget import Reserved
 
 NOT_FOUND = 404
 KINDS = ("agent", "tool", "model", "feature")
 """What a halt can name that nobody has to be told of before it is used."""
-SPENT_BY = ("agent", "model", "feature")
+COUNTED = ("workflow", "feature", "user")
+"""What a limit can name that people choose names for."""
+SPENT_BY = ("agent", "model", *COUNTED)
 SERVICES = {"tool": "tool_executor", "model": "model_gateway"}
 RESERVED = "mesh.budget.journal.*.*.*"
 LOOKS_BACK = 20_000
@@ -30,7 +32,16 @@ async def of_limit(mesh: Mesh, target: str) -> str:
     kind, _, name = target.partition("/")
     if kind == "task" and name:
         return await _of_task(mesh, name)
-    return of_agent(name) if kind == "agent" and name else ""
+    if kind == "agent" and name:
+        return of_agent(name)
+    return await _of_counted(mesh, kind, name) if kind in COUNTED and name else ""
+
+
+async def _of_counted(mesh: Mesh, kind: str, name: str) -> str:
+    """A name under which nothing was spent is a new one, unless it nearly is one under which something was."""
+    seen = await seen_by(mesh, kind)
+    near = meant(name, seen) if seen and name not in seen else ""
+    return f"nothing was spent under {kind}/{name} in the last 31 days; the limit waits for it{near}" if near else ""
 
 
 async def _of_task(mesh: Mesh, task: str) -> str:
@@ -53,7 +64,7 @@ def of_halt(
     None where nobody could be asked."""
     if known and (whose := name if scope == "tenant" else tenant) and whose not in known:
         return (f"no tenant of this mesh is called {whose}: nothing waits for this halt. There are {', '.join(known)}"
-                f"{_meant(whose, known)}")  # fmt: skip
+                f"{meant(whose, known)}")  # fmt: skip
     if scope not in KINDS or name in (seen or ()):
         return ""
     if scope == "agent" and (note := of_agent(name, seen or ())):
@@ -63,12 +74,7 @@ def of_halt(
     if seen is None or (scope == "agent" and "." not in name):
         return ""
     return (f"no {scope} of this name has made a call lately: the halt takes effect when one of the name {name} appears"
-            f"{_meant(name, seen)}")  # fmt: skip
-
-
-def _meant(name: str, there: Collection[str]) -> str:
-    found = difflib.get_close_matches(name, sorted(there), 1)
-    return f"; did you mean {found[0]}?" if found else ""
+            f"{meant(name, seen)}")  # fmt: skip
 
 
 async def seen_by(mesh: Mesh, scope: str) -> set[str] | None:
@@ -116,7 +122,7 @@ def of_agent(name: str, seen: Collection[str] = ()) -> str:
         return ""
     return (f"no agent is called {name}: an agent is {', '.join(catalog.DECIDERS)} (each of its roles), or one role as "
             "in worker.step; `bulkhead spend --by agent` lists those that made calls"
-            f"{_meant(name, {*catalog.DECIDERS, *seen})}")  # fmt: skip
+            f"{meant(name, {*catalog.DECIDERS, *seen})}")  # fmt: skip
 
 
 def of_tool(name: str, seen: Collection[str] = ()) -> str:
@@ -127,4 +133,4 @@ def of_tool(name: str, seen: Collection[str] = ()) -> str:
     if name in own:
         return ""
     return (f"no tool that comes with the mesh is called {name}; it holds for one of a pack, now or later. With the "
-            f"mesh come {', '.join(own)}{_meant(name, {*own, *seen})}")  # fmt: skip
+            f"mesh come {', '.join(own)}{meant(name, {*own, *seen})}")  # fmt: skip

@@ -13,7 +13,9 @@ from rich.table import Table
 
 from bulkhead.cli import documents, output, target
 from bulkhead.cli.options import ApiKey, Data, Json, SubData, Tenant, Url
-from bulkhead.cli.output import EXIT_CODES, Exit, Stop, clock, counted, out, print_json, print_whole, run
+from bulkhead.cli.output import EXIT_CODES, Exit, Stop, clock, counted, out, print_json, print_whole, refusal, run
+from bulkhead.client.errors import Refused
+from bulkhead.misfits import meant
 
 DIGEST_CHARS = 12
 
@@ -128,7 +130,12 @@ async def _delete(found: target.Target, name: str, *, as_json: bool) -> None:
     if not name.strip():
         raise Stop(Exit.USAGE, "the name is empty", "`bulkhead documents` lists the names")
     async with found.mesh() as mesh:
-        gone = await mesh.delete_document(name)
+        try:
+            gone = await mesh.delete_document(name)
+        except Refused as error:
+            if error.code != "not_found" or not (near := meant(name, [row["name"] for row in await mesh.documents()])):
+                raise
+            raise Stop(Exit.USAGE, f"{error}{near}", refusal(error).hint, name=error.code) from error
     if as_json:
         print_json(gone)
     else:

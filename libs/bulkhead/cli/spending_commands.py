@@ -11,6 +11,7 @@ import typer
 from bulkhead.cli import output, target
 from bulkhead.cli.options import ApiKey, Data, Json, Tenant, Url
 from bulkhead.cli.output import EXIT_CODES, Exit, Stop, run
+from bulkhead.misfits import meant
 from bulkhead_contracts import limits as bounds
 
 UNITS_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
@@ -18,6 +19,7 @@ FORMS = ("task, step, agent, workflow, feature, user (each of them); task/ID, ag
          "(each of its roles), workflow/NAME, "
          "feature/NAME, user/NAME (that one); day, month (of the tenant, UTC)")
 TARGET = re.compile(r"(step|day|month|(task|agent|workflow|feature|user)(/[!-~]{1,64})?)")
+KINDS = ("task", "step", "agent", "workflow", "feature", "user", "day", "month")
 
 LimitTarget = Annotated[str, typer.Argument(metavar="TARGET", help=f"What it holds for: {FORMS}.")]
 SINCE = re.compile(r"[1-9]\d{0,6}[smhd]", re.ASCII)
@@ -163,7 +165,8 @@ def spend(
 def checked(of: str) -> str:
     """A target; ends the command for what is none."""
     if TARGET.fullmatch(of) is None:
-        output.stop(Stop(Exit.USAGE, f"{of[:80]!r} is nothing that has limits", f"there are: {FORMS}"))
+        near = meant(of.partition("/")[0], KINDS)
+        output.stop(Stop(Exit.USAGE, f"{of[:80]!r} is nothing that has limits{near}", f"there are: {FORMS}"))
     return of
 
 

@@ -19,6 +19,8 @@ from bulkhead.cli import absent
 from bulkhead.cli.output import Exit, Stop, clock, out, print_json
 from bulkhead.cli.switch_commands import Named
 from bulkhead.cli.target import Target, operator_bus, read_json
+from bulkhead.client import Refused
+from bulkhead.misfits import meant
 from bulkhead.runtime import switching
 from bulkhead.runtime.context import unix_ms
 from bulkhead.runtime.publisher import Publisher
@@ -29,6 +31,7 @@ from bulkhead_contracts.result import Failure
 from bulkhead_contracts.task import TaskEnded
 
 LOOKED_AT = 64
+NOT_HALTED = "not_halted"
 
 
 def person() -> str:
@@ -53,7 +56,13 @@ async def switch(data: Path, remote: Target | None, named: Named, reason: str, *
                        "leave it out, or use the operator's key: --data DIR")
         async with remote.mesh() as mesh:
             asked = mesh.halt if active else mesh.resume
-            found, over = Halt.model_validate(await asked(named.scope, named.name, reason)), ""
+            try:
+                found, over = Halt.model_validate(await asked(named.scope, named.name, reason)), ""
+            except Refused as error:
+                if error.code != NOT_HALTED:
+                    raise
+                raise _not_halted(named, [Halt.model_validate(one) for one in (await mesh.get("/v1/halts"))["halts"]],
+                                  str(error), error.hint) from error
             seen = await absent.seen_by(mesh, named.scope) if found.active else None
     else:
         found, over, seen = await _by_key(data, named, reason, active)
@@ -94,12 +103,22 @@ async def _by_key(data: Path, named: Named, reason: str, active: bool) -> tuple[
         wish = Wish(named.scope, "" if named.scope == "tenant" else tenant, named.name, active, reason,
                     f"{switching.OPERATOR}{person()}", unix_ms())  # fmt: skip
         found = await switching.switch(bus, publisher, wish)
+        if isinstance(found, Failure) and found.code == NOT_HALTED:
+            raise _not_halted(named, await switching.standing(bus), found.message, found.hint)
         over = await _ended(bus, tenant, named.name) if named.scope == "task" and active else ""
         # After it stands: nothing waits for a look at names.
         seen = await absent.seen_in(bus, named.scope) if active and named.scope in absent.KINDS else None
     if isinstance(found, Failure):
         raise Stop(Exit.REFUSED, found.message, found.hint, name=found.code)
     return found, over, seen
+
+
+def _not_halted(named: Named, standing: list[Halt], what: str, hint: str) -> Stop:
+    """Whoever mistypes a name must not believe that what it names goes on."""
+    same = [one for one in standing if one.scope == named.scope]
+    whose = next((one.tenant for one in same if one.tenant and one.known_as == named.name), "")
+    near = f"; of tenant {whose} it is: --tenant {whose}" if whose else meant(named.name, {one.known_as for one in same})
+    return Stop(Exit.REFUSED, f"{what}{near}", hint, name=NOT_HALTED)
 
 
 async def _ended(bus: Bus, tenant: str, task: str) -> str:
@@ -190,12 +209,15 @@ async def reset_breaker(
 async def _reset_by_key(data: Path, named: str, tenant: str, reason: str) -> Breaker:
     scope, _, name = named.partition(":")
     async with _operating(data) as (bus, publisher):
-        there = [one for one in await switching.breakers(bus) if one.scope == scope and tenant in ("", one.tenant)]
+        standing = await switching.breakers(bus)
+        there = [one for one in standing if one.scope == scope and tenant in ("", one.tenant)]
         found = [one for one in there if one.known_as == name] or [
             one for one in there if not one.called and one.name == subjects.as_token(name)]
         if len(found) != 1:
             what = f"{len(found)} breakers are" if found else "no breaker is"
-            raise Stop(Exit.USAGE, f"{what} called {named[:80]!r}",
+            others = {f"{one.scope}:{one.known_as}" for one in standing} - {named}
+            near = "" if found else meant(named, others)
+            raise Stop(Exit.USAGE, f"{what} called {named[:80]!r}{near}",
                        "`bulkhead breakers` lists them, as SCOPE:NAME; --tenant tells those of tenants apart")
         if found[0].phase == "closed":
             raise Stop(Exit.REFUSED, f"{named} is closed", "there is nothing to reset")

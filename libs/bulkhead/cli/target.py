@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from bulkhead.cli.output import Exit, Stop
+from bulkhead.misfits import meant
 
 if TYPE_CHECKING:
     from bulkhead.bus.jetstream import JetStreamBus
@@ -115,7 +116,7 @@ def _key(data: Path, mesh: dict[str, Any], tenant: str, *, may_make_key: bool) -
         return ""
     known = mesh.get("tenants") or sorted({row["tenant"] for row in rows.values()})
     if tenant not in known:
-        raise Stop(Exit.USAGE, f"no tenant {tenant}; there are {', '.join(known)}",
+        raise Stop(Exit.USAGE, f"no tenant {tenant}; there are {', '.join(known)}{meant(tenant, known)}",
                    "an operator adds a tenant to the file that `bulkhead up --tenants` names (without it: "
                    "infra/identity/tenants.yaml) and starts the mesh again")
     if not may_make_key:

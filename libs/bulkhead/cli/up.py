@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from bulkhead.cli.output import Exit, Stop, out
 from bulkhead.cli.target import read_json
+from bulkhead.misfits import meant
 from bulkhead_contracts import catalog, limits
 
 if TYPE_CHECKING:
@@ -31,11 +32,8 @@ DRAINING = ("draining: each process has {:g} s to finish what it has in hand; th
 
 
 def parse_shards(shards: list[str]) -> dict[str, int]:
-    """`worker=4` pairs of services that have an inbox. Raises Stop."""
-    found = _pairs("--shards", shards, limits.PARTITIONS)
-    if unknown := sorted(set(found) - set(catalog.SERVICES)):
-        raise Stop(Exit.USAGE, f"--shards names no service: {', '.join(unknown)}", "for example --shards worker=4")
-    return found
+    """`worker=4` pairs of services. Raises Stop."""
+    return _pairs("--shards", shards, limits.PARTITIONS)
 
 
 def parse_scale(scale: list[str]) -> dict[str, int]:
@@ -50,6 +48,9 @@ def _pairs(option: str, given: list[str], most: int) -> dict[str, int]:
         if not service or not (count.isascii() and count.isdigit()) or int(count) > most:
             raise Stop(Exit.USAGE, f"{option} {text!r} is not SERVICE=N",
                        f"for example {option} worker=3; at most {most}")
+        if service not in catalog.SERVICES:
+            raise Stop(Exit.USAGE, f"{option} {text}: no service is called {service}{meant(service, catalog.SERVICES)}",
+                       f"there are {', '.join(catalog.SERVICES)}")
         if int(count) == 0:
             raise Stop(Exit.USAGE, f"{option} {text} would leave the mesh without a {service}, and no task could end",
                        "every service needs at least one")

@@ -6,14 +6,18 @@ from pathlib import Path
 
 import pytest
 
+from bulkhead.bus.port import Stored
 from bulkhead.cli import absent, switching
+from bulkhead.cli.output import Exit, Stop
 from bulkhead.cli.spending import set_limit
 from bulkhead.cli.switch_commands import Named
 from bulkhead.cli.switching import switch
 from bulkhead.cli.target import Target
 from bulkhead.client import Mesh
 from bulkhead.testing.mesh import MemoryMesh
+from bulkhead_contracts import subjects
 from bulkhead_contracts.budget import Amount, Reserved, ScopeLimit
+from bulkhead_contracts.control import Halt
 from bulkhead_contracts.task import TaskEnded
 from tests.unit.gateway.harness import OPERATOR, make_mesh, running
 
@@ -125,6 +129,45 @@ async def test_a_halt_of_an_unknown_tool_stands_and_is_told(tmp_path: Path, caps
     assert halted["resume"] == "bulkhead resume --tool nosuchtool"
     assert halted["active"] and "no tool" in halted["note"] and not gone["active"] and "note" not in gone
     assert [line.partition(":")[0] for line in said] == ["halted", "let it go on", "note", "goes on"]
+
+
+THEIRS = Halt(active=True, scope="tool", tenant="acme", name="http_get", code="c", reason="r", by="b", pauses=True,
+              at_unix_ms=1)
+
+
+async def test_who_mistypes_what_is_to_go_on_hears_what_is_halted(tmp_path: Path) -> None:
+    mesh = make_mesh(tmp_path)
+    entry = THEIRS.model_dump_json().encode()
+    mesh.bus.stored.append((subjects.CONTROL_STREAM, Stored("$KV.CONTROL.tool.acme.http_get", {}, entry, 1, 1)))
+    async with running(mesh) as gateway:
+        where = Target(f"http://127.0.0.1:{gateway.port}", OPERATOR)
+        with pytest.raises(Stop, match=r"tool htp_get is not halted; did you mean http_get\?") as refused:
+            await switch(tmp_path, where, Named("tool", "htp_get"), "on", active=False, as_json=True)
+        assert (refused.value.code, refused.value.name) == (Exit.REFUSED, "not_halted")
+        with pytest.raises(Stop, match=r"model gpt is not halted$"):
+            await switch(tmp_path, where, Named("model", "gpt"), "on", active=False, as_json=True)
+
+
+def test_a_halt_of_one_tenant_is_not_taken_away_for_everybody_and_says_whose_it_is() -> None:
+    said = switching._not_halted(Named("tool", "http_get"), [THEIRS], "tool http_get is not halted", "look")
+    assert str(said) == "tool http_get is not halted; of tenant acme it is: --tenant acme"
+
+
+class Spent:
+    """A mesh of which only spending is asked."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+
+    async def get(self, path: str, query: dict[str, str]) -> dict[str, list[dict[str, str]]]:
+        assert (path, query["by"]) == ("/v1/spend", "feature")
+        return {"rows": [{"name": one} for one in self.names]}
+
+
+@pytest.mark.parametrize(("name", "told"), [("serach", "did you mean search?"), ("search", ""), ("billing", "")])
+async def test_a_limit_of_nearly_a_name_that_has_spent_is_told(name: str, told: str) -> None:
+    note = await absent.of_limit(Spent("search", "chat"), f"feature/{name}")
+    assert told in note and bool(note) is bool(told), "a new name is as good as any"
 
 
 @pytest.mark.parametrize(("named", "command"), [

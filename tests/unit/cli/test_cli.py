@@ -202,6 +202,8 @@ def test_documents_are_added_listed_replaced_and_deleted(bulkhead, tmp_path):
     assert answer.exit_code == 4 and "document fares.md: ingested" in answer.stderr, "what is in is told all the same"
     assert "error: " in answer.stderr and "empty.md: the document is empty" in answer.stderr
     assert bulkhead("documents", "delete", " ").exit_code == 2
+    answer = bulkhead("documents", "delete", "fare.md")
+    assert answer.exit_code == 2 and "did you mean fares.md?" in answer.stderr, answer.output
     assert "deleted fares.md (" in bulkhead("documents", "delete", "fares.md").stdout
     answer = bulkhead("documents", "delete", "fares.md")
     assert answer.exit_code == 2 and "`bulkhead documents` lists the names" in answer.stderr
@@ -385,6 +387,7 @@ def test_a_new_tenant_gets_a_key_of_its_own_by_submitting_and_a_typo_gets_none(r
     for command in (["tasks"], ["submit", "x"], ["show", "t1"]):
         answer = call(*command, "--tenant", "nope")
         assert answer.exit_code == 2 and "no tenant nope; there are acme, fresh" in answer.stderr
+    assert "did you mean fresh?" in call("tasks", "--tenant", "frsh").stderr
     answer = call("tasks", "--tenant", "fresh")
     assert answer.exit_code == 2 and "tenant fresh has no API key" in answer.stderr, "to read makes no credentials"
     assert (tmp_path / "api_keys.json").read_text() == before

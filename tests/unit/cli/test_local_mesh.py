@@ -162,9 +162,11 @@ async def test_timeline_and_replay_of_a_task(local):
 def test_up_says_what_stops_it(tmp_path):
     environ = {**os.environ, "COLUMNS": "200"}
     command = [sys.executable, "-m", "bulkhead.cli.main", "up", "--data", str(tmp_path)]
-    for more, code, said in ((["--scale", "worker"], 2, "SERVICE=N"), (["--scale", "nobody=2"], 2, "no such service"),
+    for more, code, said in ((["--scale", "worker"], 2, "SERVICE=N"),
+                             (["--scale", "wroker=2"], 2, "did you mean worker?"),
                              (["--scale", "worker=0"], 2, "without a worker"),
-                             (["--shards", "worker=33"], 2, "at most 32"), (["--shards", "nobody=2"], 2, "no service"),
+                             (["--shards", "worker=33"], 2, "at most 32"),
+                             (["--shards", "nobody=2"], 2, "no service is called"),
                              (["--durability", "hope"], 2, "power or process")):
         found = subprocess.run([*command, *more], capture_output=True, text=True, env=environ, cwd=REPOSITORY,
                                timeout=60)

@@ -57,7 +57,8 @@ def refused(asked: GrantRequested, *, tenant: str = "acme", now: int = NOW, **mo
 def test_a_role_that_nobody_plays_is_refused_with_those_that_somebody_does() -> None:
     failure = refused(request(worker_roles=("step", "wizard", "desk")))
     assert (failure.code, failure.message) == ("unknown_role", "no worker of this mesh plays the role desk, wizard")
-    assert "may have the roles step;" in failure.hint
+    assert "may have the roles step;" in failure.hint and "did you mean" not in failure.hint
+    assert refused(request(worker_roles=("stp",))).hint.endswith("; did you mean step?")
     known = {row.spec.name: row.spec for row in tools.rows()}
     with_desk = policies_from(DOCUMENT, known, known, worker_roles=frozenset({"desk"}))
     assert isinstance(decide(with_desk, request(worker_roles=("step", "desk")), "acme", "t1", NOW), Granted)
@@ -121,6 +122,7 @@ def test_tools_beyond_the_tenant_or_the_mesh_are_refused() -> None:
     assert "counter_increment" in failure.hint
     here = refused(request(tools=("calculat",)), configured=())
     assert "calculate" in here.hint and "counter_increment" not in here.hint, "what is not there helps nobody"
+    assert here.hint.endswith("; did you mean calculate?") and "did you mean" not in failure.hint
     assert refused(request(tools=("counter_increment",)), configured=()).code == "tools_not_available"
     assert refused(request(purpose="ingest", tools=("calculate",))).code == "tools_not_granted"
 
