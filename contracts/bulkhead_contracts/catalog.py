@@ -113,6 +113,8 @@ ROWS: tuple[Row, ...] = (
     Row(model.ModelCallReplied, _from("model_gateway", *DECIDERS), "model_gateway"),
     Row(tool.ToolCallRequested, _to("tool_executor", "worker"), "tool_executor"),
     Row(tool.ToolCallReplied, _from("tool_executor", "worker"), "tool_executor"),
+    Row(tool.WritesRequested, _to("budget", "gateway"), "budget", plane="rpc"),
+    Row(tool.WritesReplied, _from("budget", "gateway"), "budget", plane="rpc"),
     Row(retrieval.RetrievalRequested, _to("rag", "worker"), "rag"),
     Row(retrieval.RetrievalReplied, _from("rag", "worker"), "rag"),
     Row(retrieval.DocumentIngestRequested, _to("rag", "gateway"), "rag"),

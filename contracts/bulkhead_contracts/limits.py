@@ -97,6 +97,9 @@ MAX_SPEND_ROWS = 100  # by name, in one answer
 MAX_SPEND_S = 31 * 24 * 3600
 MAX_SPEND_MESSAGES = 100_000  # that one answer is made of
 SPEND_TIMEOUT_MS = 15_000
+MAX_WRITES_LISTED = 32  # of one task, of which nobody knows whether they were done
+MAX_WRITES_BYTES = 128 * 1024  # their arguments together
+WRITES_TIMEOUT_MS = 5_000
 
 # Peers and leases
 MAX_ASKED_STEPS = 16  # by one ask

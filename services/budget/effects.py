@@ -26,6 +26,7 @@ from bulkhead_contracts.budget import (
 )
 from bulkhead_contracts.control import Halt, HaltRequested, ResetRequested
 from bulkhead_contracts.task import TaskStopped
+from bulkhead_contracts.tool import WritesRequested
 
 from . import core, facts, reasons
 from .alerts import Alerts
@@ -43,6 +44,7 @@ from .settings import Settings
 from .spending import SpendBook
 from .switches import Switches
 from .watcher import Watcher
+from .writes import WriteBook
 
 log = Log("budget")
 
@@ -99,6 +101,7 @@ class Budget:
         self.rpc: RpcTable = {ReserveRequested: self.admit, LimitsRequested: self.limits.answer,
                               TopUpRequested: self.limits.top_up,
                               SpendRequested: SpendBook(context.bus, context.clock).answer,
+                              WritesRequested: WriteBook(context.bus).answer,
                               HaltRequested: Switches(context).answer, ResetRequested: Switches(context).reset}
 
     async def start(self) -> None:

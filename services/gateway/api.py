@@ -11,6 +11,7 @@ from bulkhead_contracts.result import Failure, Result, Standing, Usage
 from bulkhead_contracts.retrieval import StoredDocument
 from bulkhead_contracts.task import ForkOf, RequesterClaim, TaskLimits
 from bulkhead_contracts.task.v1 import Objective
+from bulkhead_contracts.tool import UncertainWrite
 from bulkhead_contracts.types import Contract, Count, Name, Reason, Tag
 from services.gateway.core import Status, StepStatus
 
@@ -156,6 +157,8 @@ class TaskDocument(Contract):
     charged: of a task that was ended early, all that it cost, as soon as the last of its calls has settled.
     standing, complete: of `result`, null without one. A task that succeeded has an answer; one that is `degraded` or
     not complete is to be read with its warnings (`result`.standing_reason, .completeness).
+    uncertain_writes: of a task that did not succeed, calls that may or may not have been done, and that nobody repeats:
+    a person looks. null when they cannot be told just now: ask again. more_uncertain_writes: so many are not listed.
     """
 
     task_id: str
@@ -182,6 +185,8 @@ class TaskDocument(Contract):
     complete: bool | None = None
     queue: QueueDocument | None = None
     pause: PauseDocument | None = None
+    uncertain_writes: Annotated[tuple[UncertainWrite, ...], Field(max_length=bounds.MAX_WRITES_LISTED)] | None = ()
+    more_uncertain_writes: Count = 0
     events_url: str
 
 

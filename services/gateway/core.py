@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
+from bulkhead.ceilings import when_over
 from bulkhead.runtime.edge import Received
 from bulkhead_contracts.budget import Amount, TaskCharged
 from bulkhead_contracts.control import MessageRejected
@@ -147,7 +148,8 @@ def _fold(view: View, message: Received) -> View:
         case StepEnded():
             return _step_ended(view, message, body)
         case TaskEnded():
-            return replace(view, status=body.status, ended=body, failure=body.failure, result=body.result,
+            failure = when_over(body.failure) if body.failure is not None else None
+            return replace(view, status=body.status, ended=body, failure=failure, result=body.result,
                            usage=body.usage, steps=_stopped(view, message), pause=None)
         case TaskCancelRequested():
             return view

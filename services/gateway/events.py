@@ -144,6 +144,8 @@ def fact_of(message: Received, before: View, after: View, part: int = 0) -> Fact
         name = RESUMED
     # Labels can be many; the whole result is at GET /v1/tasks/{id}.
     data |= body.model_dump(mode="json", exclude={"result": {"provenance"}})
+    if isinstance(body, TaskEnded) and after.failure is not None:
+        data["failure"] = after.failure.model_dump(mode="json")
     result = body.result if isinstance(body, StepEnded | TaskEnded) else None
     content = result.content if result is not None else None
     if isinstance(body, StepEnded):

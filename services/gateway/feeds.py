@@ -23,6 +23,7 @@ from bulkhead_contracts import limits, subjects
 from bulkhead_contracts.model import TextDelta
 from bulkhead_contracts.plan import PlanAdopted
 from bulkhead_contracts.task import StepEnded, TaskRequested, facts
+from bulkhead_contracts.tool import WritesReplied
 from services.gateway.core import ENDED, View, fold
 from services.gateway.events import Fact, LiveText, Position, fact_of, hear
 
@@ -36,7 +37,10 @@ LOOK_AGAIN_S = 15.0
 
 
 class Feed:
-    """One task: its view, its facts, its live texts. `version` grows whenever there is something new."""
+    """One task: its view, its facts, its live texts. `version` grows whenever there is something new.
+
+    writes: those that may or may not have been done, as told at that time of the context's clock.
+    """
 
     def __init__(self, bus: Bus, tenant: str, task: str) -> None:
         self.tenant = tenant
@@ -51,6 +55,7 @@ class Feed:
         self.watchers = 0
         self.wanted = 0
         self.looked_at = -LOOK_AGAIN_S
+        self.writes: tuple[int, WritesReplied] | None = None
         self._ended_attempts: dict[str, int] = {}
         self._bus = bus
         self._filter = subjects.task_filter("gateway", tenant, task)
@@ -111,6 +116,7 @@ class Feed:
     def _restart(self) -> None:
         self.view, self.opening = View(), None
         self.first = self.sequence = self.wanted = 0
+        self.writes = None
         self.facts.clear()
         self.live.clear()
         self._ended_attempts.clear()

@@ -20,7 +20,7 @@ from bulkhead.bus.port import BusError
 from bulkhead.runtime.context import Context
 from bulkhead_contracts import limits
 from bulkhead_contracts.task import ForkOf, RequesterClaim, TaskLimits, TaskRequested
-from services.gateway import core, views
+from services.gateway import core, views, writes
 from services.gateway.api import (
     CancelReceipt,
     CancelSubmission,
@@ -72,6 +72,7 @@ class Http:
         self._listing = listing
         self._blobs = blobs
         self._ready = ready
+        self._context = context
         self._door = door
         self._caps = StreamCaps(settings)
         self._bodies = Bodies(settings)
@@ -151,7 +152,8 @@ class Http:
         claim = await self._auth.allowed(request, core.MAY_READ, "read tasks", "submitter")
         feed = await self._task(request, claim)
         place = await self._door.place(feed)
-        return answered(await views.document(feed, self._blobs, self._settings.publishers, place))
+        doubtful = await writes.uncertain(self._context, claim, feed)
+        return answered(await views.document(feed, self._blobs, self._settings.publishers, place, doubtful))
 
     async def events(self, request: Request) -> Response:
         """GET /v1/tasks/{task_id}/events"""

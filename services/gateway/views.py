@@ -7,12 +7,14 @@ from collections.abc import Mapping
 
 from bulkhead.blobs import BlobCorrupt, BlobMissing, Blobs, summarise
 from bulkhead_contracts.task import RequesterClaim, TaskRequested
+from bulkhead_contracts.tool import WritesReplied
 from services.gateway.api import PauseDocument, QueueDocument, StepDocument, TaskDocument, TaskSummary
 from services.gateway.core import ENDED, View, requester_of, spent_more, whole_cost
 from services.gateway.feeds import Feed
 from services.gateway.settings import PublisherPolicy
 
 Policies = Mapping[str, PublisherPolicy]
+NONE = WritesReplied()
 
 
 def requester(feed: Feed, policies: Policies) -> RequesterClaim | None:
@@ -34,8 +36,10 @@ def summary(feed: Feed, policies: Policies) -> TaskSummary:
         complete=view.result.completeness.complete if view.result else None)
 
 
-async def document(feed: Feed, blobs: Blobs, policies: Policies, queue: QueueDocument | None = None) -> TaskDocument:
-    """Everything about one task; queue: how it waits for a place, if it does. Raises BusError."""
+async def document(feed: Feed, blobs: Blobs, policies: Policies, queue: QueueDocument | None = None,
+                   doubtful: WritesReplied | None = NONE) -> TaskDocument:
+    """Everything about one task; queue: how it waits for a place, if it does; doubtful: writes that may or may not have
+    been done, None where they cannot be told. Raises BusError."""
     view = feed.view
     request: TaskRequested | None = view.request
     answer = None
@@ -62,6 +66,8 @@ async def document(feed: Feed, blobs: Blobs, policies: Policies, queue: QueueDoc
         spent_more=spent_more(view), charged=whole_cost(view),
         standing=view.result.standing if view.result else None,
         complete=view.result.completeness.complete if view.result else None, queue=queue, pause=_pause(view),
+        uncertain_writes=doubtful.writes if doubtful is not None else None,
+        more_uncertain_writes=doubtful.more if doubtful is not None else 0,
         events_url=f"/v1/tasks/{feed.task}/events")
 
 

@@ -16,7 +16,6 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from bulkhead.cli import unknown_writes
 from bulkhead.client import Task
 from bulkhead.telemetry import names
 from infra.demo.corpus import Demo, generate
@@ -211,8 +210,9 @@ async def test_a_write_without_a_key_is_never_repeated(own_world: World) -> None
     assert (document["status"], document["failure"]["code"]) == ("failed", "uncertain_effect"), document
     assert "person" in document["failure"]["hint"], "it says what a person must do"
     assert own_world.counter.count(run.name) <= 1
-    (write,) = await unknown_writes.look(document, own_world.mesh.directory) or ()
-    assert run.name in write.arguments_json and f".{run.task.id}." in write.key, "which one, and under which key"
+    (write,) = document["uncertain_writes"]
+    assert run.name in write["arguments_json"] and f".{run.task.id}." in write["key"], "which one, under which key"
+    assert write["outcome"] == "uncertain" and document["more_uncertain_writes"] == 0
     await own_world.mesh.unit("tool_executor").wait_ready(30)
 
 

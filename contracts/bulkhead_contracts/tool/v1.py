@@ -6,7 +6,7 @@ from pydantic import Field
 
 from .. import limits
 from ..result import Completeness, ContentRef, Failure, Label, Standing, Usage
-from ..types import Body, Contract, Count, Name, Reason, Token, UnixMs
+from ..types import Body, Contract, Count, Name, Reason, Title, Token, UnixMs
 
 Effect = Literal["read", "write"]
 
@@ -60,3 +60,37 @@ class ToolCallReplied(Body):
     effect: Effect = "read"
     usage: Usage = Usage()
     duration_ms: Count = 0
+
+
+class WritesRequested(Body):
+    """Which writes of the task that the subject names may or may not have been done (rpc)? The asker may read it."""
+
+    TYPE: ClassVar[str] = "mesh.tool.writes_requested"
+
+
+class UncertainWrite(Contract):
+    """One call. key: what a tool that honours keys was sent. message: the id of its request.
+
+    outcome: `uncertain` (it was begun and its outcome was lost), or `unanswered` when the task ended.
+    """
+
+    step_id: Token
+    title: Title = ""
+    attempt: Count
+    tool: Name
+    arguments_json: Annotated[str, Field(max_length=limits.MAX_ARGUMENTS_BYTES)]
+    key: Annotated[str, Field(max_length=200)]
+    asked_unix_ms: UnixMs
+    outcome: Literal["uncertain", "unanswered"]
+    why: Reason
+    message: str
+
+
+class WritesReplied(Body):
+    """In the order in which they were asked for; `more` others are left out for want of room."""
+
+    TYPE: ClassVar[str] = "mesh.tool.writes_replied"
+
+    writes: Annotated[tuple[UncertainWrite, ...], Field(max_length=limits.MAX_WRITES_LISTED)] = ()
+    more: Count = 0
+    failure: Failure | None = None

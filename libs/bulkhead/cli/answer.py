@@ -14,10 +14,6 @@ from rich.panel import Panel
 from bulkhead.cli.output import counted, money, seconds
 from infra.offline_model import MODEL_NAME
 
-GIVEN_MORE = re.compile(r" An operator gives it more: .*?; it goes on where it stands; if nobody does that, it ends at "
-                        "its deadline", re.DOTALL)
-WAY_ON = "; it goes on where it stands; if nobody does that, it ends at its deadline"
-"""What a call at a ceiling was told; a task that has ended goes on no more."""
 MARKER = re.compile(r"\[#([0-9a-f]{12})\]")
 GOOD = "succeeded"
 
@@ -49,17 +45,6 @@ def numbered(text: str, result: dict[str, Any]) -> tuple[str, list[Source]]:
         return f"[{sources[marker].number}]"
 
     return MARKER.sub(number, text), list(sources.values())
-
-
-def over(document: dict[str, Any]) -> dict[str, Any]:
-    """The document of a task; what its failure says of going on is left out where it has ended."""
-    failure = document.get("failure")
-    return {**document, "failure": failed(failure)} if failure else document
-
-
-def failed(failure: dict[str, Any]) -> dict[str, Any]:
-    """Why a task ended, without what could have been done before: its hint says what can be done now."""
-    return {**failure, "message": GIVEN_MORE.sub("", failure["message"]).replace(WAY_ON, "")}
 
 
 def warnings(document: dict[str, Any]) -> list[str]:

@@ -48,7 +48,7 @@ async def submit_task(target: Target, objective: str, docs: list[Path], wanted: 
                 print_json({"event": "submitted", "task_id": task.id})
             else:
                 err.print(f"task {task.id}", style="dim", markup=False)
-            return await watching.watch(task, out, as_json=as_json, local=target.data, complete=complete)
+            return await watching.watch(task, out, as_json=as_json, complete=complete)
         first = await first_word(task)
     rejection = first.data if first is not None and first.name == "task.rejected" else None
     if as_json:
@@ -120,7 +120,7 @@ async def rejected_at_once(task: Task) -> dict[str, Any] | None:
 async def watch_task(target: Target, task: str, *, as_json: bool, complete: bool = False) -> Exit:
     """Follow a task from its beginning. complete: as `watching.watch`."""
     async with target.mesh() as mesh:
-        return await watching.watch(mesh.task(task), out, as_json=as_json, local=target.data, complete=complete)
+        return await watching.watch(mesh.task(task), out, as_json=as_json, complete=complete)
 
 
 async def list_tasks(target: Target, limit: int, *, as_json: bool) -> None:
@@ -156,10 +156,9 @@ def table_of(found: list[dict[str, Any]]) -> Table:
 async def show_task(target: Target, task: str, *, as_json: bool) -> None:
     """Everything about one task."""
     async with target.mesh() as mesh:
-        document = answer.over(await mesh.task(task).show())
-    doubtful = await unknown_writes.look(document, target.data)
+        document = await mesh.task(task).show()
     if as_json:
-        print_json(unknown_writes.as_json(document, doubtful))
+        print_json(document)
         return
     out.print(document["objective"], style="bold", markup=False)
     out.print(f"submitted {clock(document['created_unix_ms'])} by {(document['requester'] or {}).get('person', '?')}",
@@ -177,7 +176,7 @@ async def show_task(target: Target, task: str, *, as_json: bool) -> None:
             out.print(f"      {reason}", style="dim", markup=False)
     out.print()
     answer.show(out, document)
-    unknown_writes.show(out, document, doubtful)
+    unknown_writes.show(out, document)
 
 
 async def cancel_task(target: Target, task: str, reason: str, *, as_json: bool) -> None:

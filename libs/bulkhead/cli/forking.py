@@ -230,7 +230,7 @@ async def fork_task(data: Path, task: str, from_step: str, edit: Edit, *, tenant
         else:
             out.print(new.id, markup=False)
         if watch:
-            return await watching.watch(new, out, as_json=as_json, local=found.data, complete=complete)
+            return await watching.watch(new, out, as_json=as_json, complete=complete)
         rejection = await rejected_at_once(new)
     if rejection is not None:
         raise Stop(Exit.REFUSED, f"the task was rejected: {rejection['message']}", str(rejection.get("hint") or ""),

@@ -12,7 +12,7 @@ from typing import Any
 from bulkhead.bus.port import Bus, Stored
 from bulkhead.cli.journal import read_journal
 from bulkhead.cli.output import Exit, Stop
-from bulkhead.grants import unverified_claims
+from bulkhead.doubtful import origin_of
 from bulkhead.telemetry import names
 from bulkhead_contracts import catalog, envelope
 from bulkhead_contracts.task import Progressed, facts
@@ -127,16 +127,7 @@ def _entry(stored: Stored) -> Entry:
     return Entry(stored.sequence, stored.time_unix_ms, parts[1], parts[2], parts[4], head.type if head else "",
                  head.id if head else "", head.cause if head else "", body, problem, task=parts[5],
                  actor=head.actor if head else "",
-                 origin=_origin(head.grant) if head and isinstance(body, ToolCallRequested) else "")
-
-
-def _origin(token: str) -> str:
-    """As the grants in it say: a step's holds its task's."""
-    claims = unverified_claims(token)
-    if isinstance(parent := claims.get("parent"), str):
-        claims = unverified_claims(parent)
-    grant = claims.get("grant")
-    return str(grant.get("origin") or "") if isinstance(grant, dict) else ""
+                 origin=origin_of(head.grant) if head and isinstance(body, ToolCallRequested) else "")
 
 
 def read_spans(folder: Path, task: str) -> list[Span]:

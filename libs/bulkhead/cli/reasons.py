@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from bulkhead.cli.unknown_writes import Write
+from bulkhead.doubtful import Write
 
 
 @dataclass(frozen=True, slots=True)

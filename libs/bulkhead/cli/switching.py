@@ -117,8 +117,9 @@ def _not_halted(named: Named, standing: list[Halt], what: str, hint: str) -> Sto
     """Whoever mistypes a name must not believe that what it names goes on."""
     same = [one for one in standing if one.scope == named.scope]
     whose = next((one.tenant for one in same if one.tenant and one.known_as == named.name), "")
-    near = f"; of tenant {whose} it is: --tenant {whose}" if whose else meant(named.name, {one.known_as for one in same})
-    return Stop(Exit.REFUSED, f"{what}{near}", hint, name=NOT_HALTED)
+    of = f"; of tenant {whose} it is: --tenant {whose}"
+    near = meant(named.name, {one.known_as for one in same})
+    return Stop(Exit.REFUSED, f"{what}{of if whose else near}", hint, name=NOT_HALTED)
 
 
 async def _ended(bus: Bus, tenant: str, task: str) -> str:

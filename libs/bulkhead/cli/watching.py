@@ -5,7 +5,6 @@ In: a task's events. Out: lines on a console (or JSON lines), and the exit code 
 
 import math
 import time
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -150,18 +149,15 @@ class Lost:
                            markup=False)
 
 
-async def watch(
-    task: Task, console: Console, *, as_json: bool, local: Path | None = None, complete: bool = False
-) -> Exit:
-    """Follow a task to its end and print its answer. local: as `unknown_writes.look`. complete: a success that is
-    degraded or incomplete is none. Raises MeshError."""
+async def watch(task: Task, console: Console, *, as_json: bool, complete: bool = False) -> Exit:
+    """Follow a task to its end and print its answer. complete: a success that is degraded or incomplete is none.
+    Raises MeshError."""
     lost = Lost(as_json=as_json)
     if as_json:
         async for event in task.events(on_lost=lost):
             print_json({"event": event.name, "id": event.id, "data": event.data})
-        document = answer.over(await task.show())
-        doubtful = await unknown_writes.look(document, local)
-        print_json({"event": "result", "data": unknown_writes.as_json(document, doubtful)})
+        document = await task.show()
+        print_json({"event": "result", "data": document})
         return exit_of(document, complete=complete)
     progress = Progress()
     if console.is_terminal:
@@ -175,9 +171,9 @@ async def watch(
         async for event in task.events(on_lost=lost):
             for line in progress.lines(event):
                 console.print(line)
-    document = answer.over(await task.show())
+    document = await task.show()
     answer.show(console, document)
-    unknown_writes.show(console, document, await unknown_writes.look(document, local))
+    unknown_writes.show(console, document)
     if complete and document["status"] == answer.GOOD and not answer.is_whole(document):
         err.print(f"--require-complete: its answer is no whole one; `bulkhead why {task.id}` says what it lacks",
                   style="yellow", markup=False)

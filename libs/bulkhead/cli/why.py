@@ -14,9 +14,10 @@ from bulkhead.cli.journal import JournalBehind, read_journal
 from bulkhead.cli.output import Exit, clock, err, out, print_json, seconds
 from bulkhead.cli.reasons import Reason
 from bulkhead.cli.target import operator_bus
-from bulkhead.cli.unknown_writes import LOOK_FIRST, unknown
+from bulkhead.cli.unknown_writes import LOOK_FIRST, named
 from bulkhead.cli.why_ended import ends, waited
 from bulkhead.cli.why_waits import waiting
+from bulkhead.doubtful import unknown
 from bulkhead.runtime.context import unix_ms
 from bulkhead_contracts.budget import Alerted, Overran, Reserved, Settled, TaskHalted, Tripped
 from bulkhead_contracts.control import CallDeferred
@@ -66,7 +67,8 @@ def explain(found: list[Entry], task: str, now_unix_ms: int) -> list[Reason]:
 
 def _uncertain(told: list[Entry]) -> list[Reason]:
     """Each write that may or may not have been done: the task's end tells of the first alone."""
-    return [Reason("uncertain", f"{one.named}: {one.why}", f"key {one.key}: {LOOK_FIRST}", one.asked_unix_ms, "stop",
+    return [Reason("uncertain", f"{named(one.step_id, one.title, one.tool, one.arguments_json)}: {one.why}",
+                   f"key {one.key}: {LOOK_FIRST}", one.asked_unix_ms, "stop",
                    (one.message,), one) for one in unknown(told)]
 
 

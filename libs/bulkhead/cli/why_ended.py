@@ -5,7 +5,8 @@ In: the task's facts in journal order. Out: reasons.
 
 import re
 
-from bulkhead.cli.answer import failed, warnings
+from bulkhead.ceilings import when_over
+from bulkhead.cli.answer import warnings
 from bulkhead.cli.history import Entry
 from bulkhead.cli.output import clock, seconds
 from bulkhead.cli.reasons import Reason
@@ -40,7 +41,7 @@ def ends(told: list[Entry], task: str) -> list[Reason]:
 
 def _end(told: list[Entry], entry: Entry, body: TaskEnded, task: str) -> Reason:
     how = HOW.get(body.status, f"it has {body.status}")
-    failure = failed(body.failure.model_dump()) if body.failure else None
+    failure = when_over(body.failure) if body.failure else None
     asked = next((one for one in told if isinstance(one.body, TaskCancelRequested)), None)
     if body.status == "cancelled" and asked is not None and isinstance(asked.body, TaskCancelRequested):
         who = f" by {asked.actor}" if asked.actor else ""
@@ -48,8 +49,8 @@ def _end(told: list[Entry], entry: Entry, body: TaskEnded, task: str) -> Reason:
         return Reason("ended", f"{how}{who}, who asked for it at {clock(asked.at_unix_ms)}: {why}" if who else
                       f"{how}, asked for at {clock(asked.at_unix_ms)}: {why}", "", entry.at_unix_ms,
                       evidence=(asked.id, entry.id))
-    why = f": {failure['message']} ({failure['code']})" if failure else ""
-    return Reason("ended", f"{how}{why}", failure["hint"] if failure else "", entry.at_unix_ms, evidence=(entry.id,))
+    why = f": {failure.message} ({failure.code})" if failure else ""
+    return Reason("ended", f"{how}{why}", failure.hint if failure else "", entry.at_unix_ms, evidence=(entry.id,))
 
 
 def waited(told: list[Entry]) -> list[Reason]:

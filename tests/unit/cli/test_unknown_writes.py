@@ -2,11 +2,13 @@
 
 import io
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import jwt
 import pytest
 
+from bulkhead import doubtful
 from bulkhead.bus.port import Stored
 from bulkhead.cli import unknown_writes
 from bulkhead.cli.history import each_fact, entries
@@ -51,8 +53,8 @@ def siblings(*, answered: bool = True) -> list[Stored]:
     return whole[: whole.index(replied)] + more + whole[whole.index(replied) :]
 
 
-def unknown(found: list[Stored]) -> list[unknown_writes.Write]:
-    return unknown_writes.unknown(each_fact(entries(found)))
+def unknown(found: list[Stored]) -> list[doubtful.Write]:
+    return doubtful.unknown(each_fact(entries(found)))
 
 
 @pytest.mark.parametrize(("answered", "outcome"), [(True, "uncertain"), (False, "unanswered")])
@@ -90,30 +92,28 @@ def test_no_other_history_has_a_write_in_doubt_and_a_fork_sends_the_key_of_its_o
     assert one.key == f"demo.first.{ToolCallRequested.model_validate_json(asked.body).call_id}"
 
 
-def shown(document, found) -> str:
+def shown(document) -> str:
     stream = io.StringIO()
-    unknown_writes.show(Screen(file=stream, soft_wrap=True, highlight=False, width=500), document, found)
+    unknown_writes.show(Screen(file=stream, soft_wrap=True, highlight=False, width=500), document)
     return stream.getvalue()
 
 
-async def test_show_lists_them_or_says_where_they_are_listed() -> None:
+def test_show_lists_them_or_says_where_they_are_listed() -> None:
     document = {"task_id": "t1", "status": "failed",
                 "failure": Failure(code="uncertain_effect", message="may have been paid").model_dump()}
     found = unknown(siblings())
-    text = shown(document, found)
-    assert f"{SIBLINGS} writes may or may not have been done" in text
-    assert all(one.key in text and one.named in text for one in found)
-    whole = unknown_writes.as_json(document, found)
-    assert [one["arguments_json"] for one in whole["uncertain_writes"]] == [one.arguments_json for one in found]
-    assert await unknown_writes.look(document, None) is None
-    assert "`bulkhead why t1`" in shown(document, None) and unknown_writes.as_json(document, None)[
-        "uncertain_writes"] is None
-    well = {**document, "status": "succeeded", "failure": None}
-    assert await unknown_writes.look(well, None) == [] and shown(well, []) == ""
+    told = {**document, "uncertain_writes": [asdict(one) for one in found]}
+    text = shown(told)
+    assert f"{SIBLINGS} writes may or may not have been done" in text and "bulkhead why" not in text
+    assert all(one.key in text and f"step {one.step_id}" in text for one in found)
+    beyond = shown({**told, "more_uncertain_writes": 2})
+    assert f"{SIBLINGS + 2} writes may or may not" in beyond and "`bulkhead why t1`" in beyond
+    assert "`bulkhead why t1`" in shown({**document, "uncertain_writes": None}), "they could not be told"
+    assert "`bulkhead why t1`" in shown(document), "the gateway is of before"
+    assert shown({**document, "failure": None, "uncertain_writes": None}) == ""
+    assert shown({**document, "uncertain_writes": []}) == ""
 
 
 def test_long_arguments_are_cut_for_people_alone() -> None:
-    one = unknown(siblings())[0]
-    long = unknown_writes.Write(one.step_id, "", 1, "pay", "{" + "x" * 9_000 + "}", "k", 1, "uncertain", "lost", "m")
-    assert len(long.named) < 500 and long.named.endswith("…")
-    assert len(unknown_writes.as_json({"failure": None}, [long])["uncertain_writes"][0]["arguments_json"]) == 9_002
+    long = unknown_writes.named("s", "", "pay", "{" + "x" * 9_000 + "}")
+    assert len(long) < 500 and long.endswith("…")

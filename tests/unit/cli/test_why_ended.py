@@ -1,7 +1,7 @@
 """`bulkhead why` of what is over: what a doubtful success lacks and what was built on it, waits, who cancelled."""
 
+from bulkhead import ceilings
 from bulkhead.bus.port import Stored
-from bulkhead.cli import answer
 from bulkhead.cli.history import entries
 from bulkhead.cli.why import explain
 from bulkhead_contracts.envelope import Envelope
@@ -96,8 +96,7 @@ def test_a_failure_of_what_has_ended_does_not_say_that_it_goes_on() -> None:
     days = "used up: limit 3. An operator raises it: `bulkhead limits set day --usd 2`" + way_on
     for reason, kept in ((own, "used up: limit 3."), (days, days.removesuffix(way_on))):
         failure = Failure(code="budget_exceeded", message=f"too late: {reason}", hint="submit it again")
-        shown = answer.over({"failure": failure.model_dump(), "status": "halted"})["failure"]
-        assert (shown["message"], shown["hint"]) == (f"too late: {kept}", "submit it again")
+        shown = ceilings.when_over(failure)
+        assert (shown.message, shown.hint) == (f"too late: {kept}", "submit it again")
         (told,) = reasons(said(("planner", "gateway", TaskEnded(status="halted", failure=failure))))
         assert told.what == f"it was halted: too late: {kept} (budget_exceeded)"
-    assert answer.over({"failure": None}) == {"failure": None}

@@ -34,6 +34,7 @@ from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.grant import GrantReplied, GrantRequested
 from bulkhead_contracts.result import Failure
 from bulkhead_contracts.retrieval import DocumentsReplied, DocumentsRequested, StoredDocument
+from bulkhead_contracts.tool import WritesReplied, WritesRequested
 from bulkhead_contracts.types import Body, Contract
 from services.budget import limiting, spending
 from services.budget.memory import MemoryStore
@@ -110,6 +111,8 @@ class InProcessBus:
         self.news = asyncio.Event()
         self.halts: dict[str, Halt] = {}
         self.book: limiting.LimitBook | None = None
+        self.writes = WritesReplied()
+        self.looked: list[str] = []
 
     def _stream(self, subject: str) -> str:
         parts = subject.split(".")
@@ -199,6 +202,11 @@ class InProcessBus:
         failure = spending.refused(ask, ask.requester.tenant)
         return SpendReplied(failure=failure) if failure else spending.report(spending.Tally(), ask.by, 1, 2, ask.top)
 
+    def _doubtful(self, task: str) -> WritesReplied:
+        """As budget, which looks through the journal."""
+        self.looked.append(task)
+        return self.writes
+
     async def request(self, subject: str, body: bytes, headers: Mapping[str, str] | None = None,
                       timeout_s: float = 2.0) -> Live:
         if self.signer_down or self.down:
@@ -216,6 +224,9 @@ class InProcessBus:
             if (headers or {}).get("ce-type") == ResetRequested.ce_type():
                 reset = await self._reset(ResetRequested.model_validate_json(body))
                 return Live("reply", {"ce-type": reset.ce_type()}, reset.encode())
+            if (headers or {}).get("ce-type") == WritesRequested.ce_type():
+                found = self._doubtful(subject.rpartition(".")[2])
+                return Live("reply", {"ce-type": found.ce_type()}, found.encode())
             said = self._switched(HaltRequested.model_validate_json(body), dict(headers or {}).get("ce-id", ""))
             return Live("reply", {"ce-type": said.ce_type()}, said.encode())
         if subject.startswith("rpc.gateway.rag."):

@@ -11,6 +11,8 @@ from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.result import Failure, Usage
 from bulkhead_contracts.subjects import token
 from bulkhead_contracts.task import StepEnded, StepStarted, TaskAccepted, TaskEnded, TaskRejected, TaskRequested
+from services.budget.core import Ceiling
+from services.budget.reasons import parked
 from services.gateway.core import View, fold, ingest_id, spent_more, task_id, whole_cost
 from services.gateway.events import (
     MAX_OPEN_TEXTS,
@@ -41,6 +43,20 @@ def test_task_ids_are_tokens_and_tell_everything_apart():
     assert len(ids) == 7
     assert all(token(one) == one and len(one) == 26 for one in ids)
     assert task_id("acme", "ada", "k") == task_id("acme", "ada", "k")
+
+
+def test_of_a_task_that_is_over_nobody_says_any_more_that_it_can_be_topped_up():
+    # In budget's own words: whoever changes them there finds out here.
+    words = parked(Ceiling("task:acme:t1", "tokens", 900, 0, 1_000, 500), "t1")
+    assert "topup" in words and "goes on where it stands" in words
+    failure = Failure(code="budget_exceeded", message=f"nobody gave it more: {words}", hint="submit it again")
+    running = fold(View(), message(TaskAccepted(deadline_unix_ms=9), 1))
+    end = message(TaskEnded(status="halted", failure=failure), 2)
+    view = fold(running, end)
+    event = fact_of(end, running, view)
+    assert view.failure.model_dump(mode="json") == event.data["failure"]
+    assert view.failure.hint == "submit it again" and "is used up: limit" in view.failure.message
+    assert "topup" not in view.failure.message and "goes on" not in view.failure.message
 
 
 @given(st.integers(0, 2**63), st.integers(0, 255), st.dictionaries(st.binary(min_size=4, max_size=4), st.tuples(

@@ -10,7 +10,7 @@ from bulkhead_contracts import limits
 from bulkhead_contracts.control import MessageRejected
 from bulkhead_contracts.grant import GrantReplied
 from bulkhead_contracts.plan import Plan, PlanAdopted, PlanStep
-from bulkhead_contracts.result import Completeness, Omission, Result, Usage
+from bulkhead_contracts.result import Completeness, Failure, Omission, Result, Usage
 from bulkhead_contracts.task import (
     StepEnded,
     StepStarted,
@@ -20,6 +20,7 @@ from bulkhead_contracts.task import (
     TaskRequested,
     TaskSubmitted,
 )
+from bulkhead_contracts.tool import UncertainWrite, WritesReplied
 from tests.unit.gateway.harness import AUDITOR, AUTH, FOREIGN
 
 
@@ -375,3 +376,30 @@ async def test_a_task_that_was_accepted_is_never_said_not_to_be_there(mesh, http
     mesh.bus.read = lagging
     assert (await http.get(f"/v1/tasks/{task}", headers=AUTH)).status_code == status
     problem(await http.get("/v1/tasks/tnone", headers=AUTH), 404, "not_found")
+
+
+async def test_writes_that_may_have_been_done_are_told_of_a_task_that_did_not_succeed(mesh, http):
+    doubtful = UncertainWrite(step_id="pay", attempt=1, tool="refund", arguments_json="{}", key="acme.t.c",
+                              asked_unix_ms=1, outcome="uncertain", why="its outcome was lost", message="m")
+    mesh.bus.writes = WritesReplied(writes=(doubtful,), more=2)
+    runs, well, badly = [(await submit(http, key=key)).json()["task_id"] for key in ("k1", "k2", "k3")]
+    await mesh.pump()
+    await mesh.say("planner", TaskEnded(status="succeeded"), well)
+    await mesh.say("planner", TaskEnded(status="failed"), badly)
+    shown = {task: (await http.get(f"/v1/tasks/{task}", headers=AUTH)).json() for task in (runs, well, badly, badly)}
+    assert [shown[task]["uncertain_writes"] for task in (runs, well)] == [[], []]
+    assert shown[badly]["uncertain_writes"] == [doubtful.model_dump()] and shown[badly]["more_uncertain_writes"] == 2
+    assert mesh.bus.looked == [badly], "budget is asked of what may hold some, and not at every look"
+
+
+async def test_a_task_is_shown_also_when_nobody_can_tell_its_writes(mesh, http):
+    task = (await submit(http)).json()["task_id"]
+    await mesh.pump()
+    await mesh.say("planner", TaskEnded(status="failed"), task)
+    mesh.bus.writes = WritesReplied(failure=Failure(code="unavailable", message="the journal lags"))
+    first = (await http.get(f"/v1/tasks/{task}", headers=AUTH)).json()
+    mesh.bus.signer_down = True
+    second = (await http.get(f"/v1/tasks/{task}", headers=AUTH)).json()
+    mesh.bus.signer_down, mesh.bus.writes = False, WritesReplied()
+    third = (await http.get(f"/v1/tasks/{task}", headers=AUTH)).json()
+    assert [one["uncertain_writes"] for one in (first, second, third)] == [None, None, []]
