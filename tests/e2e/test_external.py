@@ -17,6 +17,7 @@ def test_their_tests_pass_on(stranger: Stranger, meshes: str) -> None:
     done = stranger.pytest("--meshes", meshes, "-o", "asyncio_mode=auto", *disk)
     assert done.returncode == 0 and " passed" in done.stdout, done.stdout[-8_000:] + done.stderr[-2_000:]
     assert "skipped" not in done.stdout and "xfailed" not in done.stdout
+    assert "warning" not in (done.stdout + done.stderr).lower(), "theirs is a clean suite"
 
 
 def test_it_is_their_installation_that_is_tested(stranger: Stranger) -> None:

@@ -1,12 +1,18 @@
-"""README stays true: its commands and targets exist, its links lead somewhere; and CI does what it says."""
+"""README stays true: its commands and targets exist, its links lead somewhere, its examples run and are answered
+rightly; and CI does what it says."""
 
+import json
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import typer
 
 from bulkhead.cli.main import app
+from bulkhead.testing.under_test import MeshUnderTest
 from tests.repo.commands import exists
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -14,6 +20,8 @@ PAGES = ("README.md", "CONTRIBUTING.md", *(str(one.relative_to(ROOT)) for one in
 README = (ROOT / "README.md").read_text()
 FENCED = "\n".join(re.findall(r"```\n(.*?)```", README, re.S))
 COMMANDS = re.findall(r"^\.venv/bin/(bulkhead .*?)(?:\s+#.*)?$", FENCED, re.M)
+CODE = re.search(r"## From code\n\n```python\n(.*?)```", README, re.S)[1]
+ANSWER = re.compile(r"“Access to the closed stacks is approved by the head archivist, Ines Moreau” \[#?\w+\]\.")
 TARGETS = {name for page in PAGES for name in re.findall(r"(?:`|^ *)make ([a-z]+(?:-[a-z]+)*)\b",
                                                          (ROOT / page).read_text(), re.M)}
 LINKS = [(page, link) for page in PAGES
@@ -56,3 +64,26 @@ def test_ci_is_one_script_that_calls_what_people_call() -> None:
     assert re.findall(r"^\s+- run: (.*)$", workflow, re.M) == [".ci/run"]
     script = (ROOT / ".ci" / "run").read_text()
     assert re.search(r"^make setup$", script, re.M) and re.search(r"^BULKHEAD_STRICT_SKIPS=1 make test ", script, re.M)
+
+
+def test_the_example_of_the_command_line_is_answered_rightly(mesh_memory: MeshUnderTest) -> None:
+    (line,) = [one for one in COMMANDS if one.startswith("bulkhead submit ")]
+    done = subprocess.run([sys.executable, "-m", "bulkhead.cli.main", *shlex.split(line)[1:], "--url", mesh_memory.url,
+                           "--api-key", mesh_memory.key()], capture_output=True, text=True, timeout=120, cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = done.stdout.partition("\nsucceeded\n\n")[2].partition("\n\n[1]")[0]
+    assert ANSWER.fullmatch(said), done.stdout
+
+
+def test_the_example_in_python_runs_as_it_stands(mesh_memory: MeshUnderTest, tmp_path: Path) -> None:
+    """But for the address: there any mesh may be, here this test's is."""
+    assert CODE.count("http://127.0.0.1:8080") == 1
+    (tmp_path / "infra").symlink_to(ROOT / "infra")
+    (tmp_path / ".bulkhead").mkdir()
+    (tmp_path / ".bulkhead" / "credentials.json").write_text(json.dumps({"operator": mesh_memory.key()}))
+    code = CODE.replace("http://127.0.0.1:8080", mesh_memory.url)
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=120,
+                          cwd=tmp_path)
+    assert done.returncode == 0 and not done.stderr, done.stdout + done.stderr
+    first, *_, answer = done.stdout.splitlines()
+    assert first == "task.accepted" and "task.ended" in done.stdout and ANSWER.fullmatch(answer), done.stdout

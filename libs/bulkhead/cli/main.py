@@ -31,7 +31,7 @@ app = typer.Typer(
     name="bulkhead", cls=Commands, add_completion=False, rich_markup_mode="rich",
     pretty_exceptions_enable=False, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]},
     help="A mesh of AI agents: durable, budgeted, each service with its own identity. "
-         "Start one with [bold]bulkhead up[/bold], then [bold]bulkhead submit \"Which plants need water weekly?\" "
+         "Start one with [bold]bulkhead up[/bold], then [bold]bulkhead submit \"What is refunded, and when?\" "
          "--docs ./notes --watch[/bold]; [bold]bulkhead timeline TASK[/bold] tells who did what.",
 )
 
@@ -79,7 +79,7 @@ def up(
 
 @app.command(epilog=EXIT_CODES, help=(
     "Hand an objective to the mesh; it is stored durably before this returns.\n\n" + LIMITS + "\n\n"
-    "Examples: bulkhead submit \"Which plants need water weekly?\" --docs ./notes --watch · "
+    "Examples: bulkhead submit \"What is refunded, and when?\" --docs ./notes --watch · "
     "bulkhead submit - --deadline 10m --limit-usd 2 < question.txt"))
 def submit(
     objective: Annotated[str, typer.Argument(
