@@ -92,6 +92,11 @@ def _row(name: str, declared: dict[str, Any], pack: str = "") -> ToolRow:
     bound = declared.get("max_output_bytes", limits.MAX_TOOL_OUTPUT_BYTES)
     if not 0 < bound <= limits.MAX_TOOL_OUTPUT_BYTES:
         raise ValueError(f"tools.yaml: {name}: max_output_bytes must be 1-{limits.MAX_TOOL_OUTPUT_BYTES}")
+    timeout_ms = declared.get("timeout_ms", limits.DEFAULT_TOOL_TIMEOUT_MS)
+    if type(timeout_ms) is not int or not 0 < timeout_ms <= limits.DEFAULT_STEP_TIMEOUT_MS:
+        raise ValueError(f"tools.yaml: {name}: timeout_ms is {str(timeout_ms)[:20]}, and must be a whole number from 1 "
+                         f"to {limits.DEFAULT_STEP_TIMEOUT_MS}: a step has no more for all that it does. What takes "
+                         "longer is started by one tool and asked for by another")
     spec = ToolSpec(
         name=name,
         description=" ".join(declared["description"].split()),
@@ -99,6 +104,6 @@ def _row(name: str, declared: dict[str, Any], pack: str = "") -> ToolRow:
         effect=declared["effect"],
         idempotent=declared["idempotent"],
         served_by=declared.get("served_by", "tool_executor"),
-        timeout_ms=declared.get("timeout_ms", limits.DEFAULT_TOOL_TIMEOUT_MS),
+        timeout_ms=timeout_ms,
     )
     return ToolRow(spec, bound, tuple(requires), pack, bool(declared.get("built_in", False)))

@@ -90,11 +90,15 @@ def test_the_signer_reads_a_pack_and_runs_nothing_of_it(make: Make, monkeypatch:
         ({"tools.yaml": ROW.format(name="remote") + "  served_by: rag\n"}, "drop served_by"),
         ({"tools.yaml": ROW.format(name="mute").replace("Says where the desk stands.", "5")}, "description must be"),
         ({"tools.yaml": ROW.format(name="spelt").replace("[desk_url]", "desk_url")}, "requires must be a list"),
+        ({"tools.yaml": ROW.format(name="long") + "  timeout_ms: 90000\n"}, "timeout_ms is 90000, and must be"),
+        ({"tools.yaml": ROW.format(name="none") + "  timeout_ms: 0\n"}, "a step has no more"),
+        ({"tools.yaml": ROW.format(name="said") + "  timeout_ms: 10s\n"}, "timeout_ms is 10s, and must be"),
         ({"tools.yaml": ROW.format(name="loose").partition("{type")[0] + "[object]"}, "parameters must be"),
         ({"tools.yaml": "#" * (MAX_TOOLS_FILE_BYTES + 1)}, "at most"),
         ({}, "neither tools.yaml nor prompts/"),
     ],
-    ids=["taken", "short", "no-mapping", "elsewhere", "no-text", "no-list", "no-schema", "too-long", "empty"],
+    ids=["taken", "short", "no-mapping", "elsewhere", "no-text", "no-list", "long", "no-time", "words", "no-schema",
+         "too-long", "empty"],
 )
 def test_what_is_no_pack_is_told(make: Make, files: dict[str, str], told: str) -> None:
     pack = make(str(abs(hash(told))), **files)
