@@ -5,6 +5,7 @@ In: facts of this run and the environment of the one who started it. Out: a dict
 """
 
 import importlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,17 @@ class RunFacts:
     tenants_file: Path
     drain_timeout_s: float
     shards: Mapping[str, int]
+
+
+def resolved(outer: Mapping[str, str]) -> dict[str, str]:
+    """The environment of the one who starts it, with paths as they are meant there: processes run in another folder."""
+    found = dict(outer)
+    for name in found:
+        if name == "PYTHONPATH":
+            found[name] = os.pathsep.join(os.path.abspath(one) for one in found[name].split(os.pathsep))
+        elif name.startswith((PREFIX, "SSL_CERT_")) and name.endswith(("_FILE", "_DIR")) and found[name]:
+            found[name] = os.path.abspath(found[name])
+    return found
 
 
 def environ_of(

@@ -15,7 +15,7 @@ from typing import Any, Self
 from bulkhead.tcp_ports import claim, free_port
 from bulkhead_contracts import catalog
 from infra.identity import keys, policy, render
-from infra.local.environment import PROVIDER, RunFacts, environ_of
+from infra.local.environment import PROVIDER, RunFacts, environ_of, resolved
 from infra.local.given import Given
 from infra.local.http import unready
 from infra.local.journal import JournalKeeper
@@ -92,7 +92,7 @@ class LocalMesh:
         self._shards, self._wanted_http_port = dict(shards or {}), http_port
         self._modules, self._extra = modules or {}, extra_env or {}
         self._on_line, self._on_event = on_line, on_event
-        self._environ = dict(os.environ if environ is None else environ)
+        self._environ = resolved(os.environ if environ is None else environ)
         self._ready_timeout_s, self._drain_timeout_s = ready_timeout_s, drain_timeout_s
         self._tenants: list[str] = []
         self._retention, self._given, self._store_gib = retention, given, given.store_gib

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.local.environment import RunFacts, environ_of, newest_logic
+from infra.local.environment import RunFacts, environ_of, newest_logic, resolved
 from infra.local.rundir import RunDir
 from services.planner.app import LOGICS
 
@@ -24,3 +24,14 @@ def test_the_gateway_starts_tasks_under_the_newest_logic_unless_told_otherwise(t
 @pytest.mark.parametrize("service", ["planner", "worker", "budget"])
 def test_nobody_else_is_told(tmp_path, service):
     assert logic(service, tmp_path) is None
+
+
+def test_paths_mean_what_they_mean_to_who_starts_the_mesh(tmp_path, monkeypatch):
+    """Its processes run in another folder."""
+    monkeypatch.chdir(tmp_path)
+    given = {"PYTHONPATH": ".:/opt/packs", "BULKHEAD_JWT_JWKS_FILE": "keys/jwks.json", "SSL_CERT_FILE": "ca.pem",
+             "BULKHEAD_PRICES_FILE": "", "BULKHEAD_MODEL": "a_model"}
+    assert resolved(given) == given | {
+        "PYTHONPATH": f"{tmp_path}:/opt/packs", "BULKHEAD_JWT_JWKS_FILE": f"{tmp_path}/keys/jwks.json",
+        "SSL_CERT_FILE": f"{tmp_path}/ca.pem"}
+    assert environ_of("signer", 0, RunDir(tmp_path), FACTS, resolved(given), {})["PYTHONPATH"].startswith(str(tmp_path))
