@@ -381,7 +381,7 @@ class _Lineage:
             lasting=act.error and looks.lasting(answer), over=not act.says and looks.over(answer, act.arguments),
             length=len(answer), text=asked[: loops.MAX_STEP_CHARS], kin=kin, page=page,
             answer=answer[: loops.MAX_STEP_CHARS], heard=frozenset(heard) if len(heard) <= MAX_HEARD else frozenset(),
-            vain=act.says and normal.vain(acts.words(act)),
+            vain=act.says and normal.vain(acts.words(act)), work=act.says and act.productive is True,
             what=normal.digest(f"{act.action}\0{asked}") ^ (result >> 1),
         )
 

@@ -38,10 +38,10 @@ class Step:
     will pass; lasting: or that it will not; over: what was asked for by its name has come to its
     end. vain: it is said, and says that nothing came of it. waited: a deliberate pause lies before it. look: how much
     what it shows changes by itself (`looks`); shown: how many different things it has shown. blind: it moves on from
-    where it stands, and its answer does not show what came of it. text: what it asks or says; answer: the beginning of
-    its result; heard: what changes by itself in it, to the letter. Made when they are needed:
-    fresh, phrases of its text; bare, its answer without numbers and tokens; vainly, whether its answer says that it
-    came to nothing.
+    where it stands, and its answer does not show what came of it. work: a text that is said to be work. text: what it
+    asks or says; answer: the beginning of its result; heard: what changes by itself in it, to the letter. Made when
+    they are needed: fresh, phrases of its text; bare, its answer without numbers and tokens; vainly, whether its answer
+    says that it came to nothing.
     """
 
     id: str
@@ -69,6 +69,7 @@ class Step:
     look: int = looks.NO
     shown: int = 0
     blind: bool = False
+    work: bool = False
     heard: frozenset[str] = frozenset()
     fresh: frozenset[str] | None = field(default=None, repr=False)
     bare: str | None = field(default=None, repr=False)
@@ -142,9 +143,10 @@ def cycle(window: Window, named: LoopThresholds) -> Finding | None:
 
 def _patience(round_: Window, named: LoopThresholds) -> int:
     """After how many rounds it is a loop. Steps whose effect shows elsewhere, and looks that have shown under the same
-    steps that there is one, may stay as they are for longer."""
+    steps that there is one, may stay as they are for longer; so may a piece of work that is handed in and approved: a
+    review has its fixed number of rounds, three as a rule, and ends by itself."""
     if not any(step.blind for step in round_):
-        return named.cycle_stop_rounds
+        return named.cycle_stop_rounds + (any(step.work for step in round_) and all(step.says for step in round_))
     if all(step.blind or step.shown >= named.lively or step.look >= looks.WATCHES for step in round_):
         return named.blind_stop
     return named.cycle_stop_rounds + 1

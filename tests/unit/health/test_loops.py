@@ -30,12 +30,11 @@ class Run:
         self.trips += self.watch.take(act)
         return self
 
-    def say(self, agent, text, to="", after_ms=1_000):
+    def say(self, agent, text, to="", after_ms=1_000, productive=None):
         self.now += after_ms
         self.acts += 1
-        self.trips += self.watch.take(
-            Act(f"m{self.acts}", "t", agent, "say", text, says=True, to=to, time_unix_ms=self.now)
-        )
+        self.trips += self.watch.take(Act(f"m{self.acts}", "t", agent, "say", text, says=True, to=to,
+                                          time_unix_ms=self.now, productive=productive))  # fmt: skip
         return self
 
     @property
@@ -115,6 +114,28 @@ def test_an_address_is_no_noise() -> None:
     for _ in range(12):
         run.call(action="close", arguments={"id": str(uuid.uuid4())}, result="ok")
     assert not run.stopped, "ids of the objective, which no result gave"
+
+
+def test_a_number_of_a_program_is_no_made_up_id() -> None:
+    run = Run()
+    for mask in ("0xAAAAAAAAAAAAAAAA", "0x5555555555555555", "0xAAAAAAAA", "0x55555555", "0x3333333333333333"):
+        run.call(action="python", arguments={"code": f"def odd(n): return n | {mask}"}, result="Test did not pass.")
+    assert not run.stopped
+    run = Run()
+    for at in range(4):
+        run.call(action="python", arguments={"code": "print(it)"}, result=f"<Session object at 0x7f{at:010x}>")
+    assert run.stopped == ["loop.repeat"]
+
+
+@pytest.mark.parametrize(("work", "rounds"), [(True, 4), (None, 3)])
+def test_work_that_is_handed_in_and_approved_has_a_round_more(work, rounds) -> None:
+    """ChatDev's reviews have three rounds, the reviewer content or not, and then the next phase begins."""
+    run, code = Run(), "main.py: def closest_vowel(word): return next((c for c in word if c in VOWELS), '')"
+    for number in range(rounds):
+        assert not run.stopped, number
+        run.say("reviewer", "<INFO> Finished", to="programmer")
+        run.say("programmer", code, to="reviewer", productive=work)
+    assert run.stopped == ["loop.alternation"]
 
 
 def test_other_arguments_or_another_result_are_work() -> None:
