@@ -11,7 +11,11 @@ WAY_ON = "; it goes on where it stands; if nobody does that, it ends at its dead
 _GIVEN_MORE = re.compile(r" An operator gives it more: .*?" + re.escape(WAY_ON), re.DOTALL)
 
 
-def when_over(failure: Failure) -> Failure:
+def when_over(text: str) -> str:
+    """The same of what is over: why it was held back."""
+    return _GIVEN_MORE.sub("", text).replace(WAY_ON, "")
+
+
+def failed(failure: Failure) -> Failure:
     """Why a task ended; its hint says what can be done now."""
-    message = _GIVEN_MORE.sub("", failure.message).replace(WAY_ON, "")
-    return failure if message == failure.message else failure.model_copy(update={"message": message})
+    return failure.model_copy(update={"message": when_over(failure.message)})

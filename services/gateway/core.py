@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
-from bulkhead.ceilings import when_over
+from bulkhead.ceilings import failed
 from bulkhead.runtime.edge import Received
 from bulkhead_contracts.budget import Amount, TaskCharged
 from bulkhead_contracts.control import MessageRejected
@@ -148,7 +148,7 @@ def _fold(view: View, message: Received) -> View:
         case StepEnded():
             return _step_ended(view, message, body)
         case TaskEnded():
-            failure = when_over(body.failure) if body.failure is not None else None
+            failure = failed(body.failure) if body.failure is not None else None
             return replace(view, status=body.status, ended=body, failure=failure, result=body.result,
                            usage=body.usage, steps=_stopped(view, message), pause=None)
         case TaskCancelRequested():

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.markup import escape
 
+from bulkhead.ceilings import when_over
 from bulkhead.cli.history import Entry, each_fact, entries, of_tenant
 from bulkhead.cli.journal import JournalBehind, read_journal
 from bulkhead.cli.output import Exit, clock, err, out, print_json, seconds
@@ -118,7 +119,7 @@ def _held_to_the_end(told: list[Entry]) -> list[Reason]:
             held[entry.body.call_id] = entry
         elif isinstance(entry.body, Replied):
             held.pop(entry.body.call_id, None)
-    return [Reason("halted", f"a call of it was held back to the end: {entry.body.reason}",
+    return [Reason("halted", f"a call of it was held back to the end: {when_over(entry.body.reason)}",
                    "" if entry.body.code == CEILING else LET_GO, entry.at_unix_ms, "stop", (entry.id,))
             for entry in held.values() if isinstance(entry.body, CallDeferred)][:MAX_HELD_SHOWN]
 

@@ -5,7 +5,7 @@ In: the task's facts in journal order. Out: reasons.
 
 import re
 
-from bulkhead.ceilings import when_over
+from bulkhead.ceilings import failed
 from bulkhead.cli.answer import warnings
 from bulkhead.cli.history import Entry
 from bulkhead.cli.output import clock, seconds
@@ -41,7 +41,7 @@ def ends(told: list[Entry], task: str) -> list[Reason]:
 
 def _end(told: list[Entry], entry: Entry, body: TaskEnded, task: str) -> Reason:
     how = HOW.get(body.status, f"it has {body.status}")
-    failure = when_over(body.failure) if body.failure else None
+    failure = failed(body.failure) if body.failure else None
     asked = next((one for one in told if isinstance(one.body, TaskCancelRequested)), None)
     if body.status == "cancelled" and asked is not None and isinstance(asked.body, TaskCancelRequested):
         who = f" by {asked.actor}" if asked.actor else ""

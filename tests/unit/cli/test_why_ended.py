@@ -4,6 +4,7 @@ from bulkhead import ceilings
 from bulkhead.bus.port import Stored
 from bulkhead.cli.history import entries
 from bulkhead.cli.why import explain
+from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.plan import Plan, PlanAdopted, PlanStep
 from bulkhead_contracts.result import Completeness, Failure, Omission, Result
@@ -96,7 +97,15 @@ def test_a_failure_of_what_has_ended_does_not_say_that_it_goes_on() -> None:
     days = "used up: limit 3. An operator raises it: `bulkhead limits set day --usd 2`" + way_on
     for reason, kept in ((own, "used up: limit 3."), (days, days.removesuffix(way_on))):
         failure = Failure(code="budget_exceeded", message=f"too late: {reason}", hint="submit it again")
-        shown = ceilings.when_over(failure)
+        shown = ceilings.failed(failure)
         assert (shown.message, shown.hint) == (f"too late: {kept}", "submit it again")
         (told,) = reasons(said(("planner", "gateway", TaskEnded(status="halted", failure=failure))))
         assert told.what == f"it was halted: too late: {kept} (budget_exceeded)"
+
+
+def test_a_call_that_was_held_back_to_the_end_does_not_say_that_it_goes_on() -> None:
+    reason = "used up: limit 3. An operator gives it more: `bulkhead topup t1 --usd 1` is enough" + ceilings.WAY_ON
+    held = CallDeferred(call_id="c", after_ms=1, reason=reason, paused=True, code="budget_exceeded")
+    told = reasons(said(("model_gateway", "planner", held), ("planner", "gateway", TaskEnded(status="halted"))))
+    assert [one.what for one in told if one.kind == "halted"] == [
+        "a call of it was held back to the end: used up: limit 3."]
