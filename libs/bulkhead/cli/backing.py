@@ -67,15 +67,22 @@ async def back_up(where: Where, to: Path, passphrase_file: Path | None, *, as_js
             manifest = await places.back_up_remote(remote, target, passphrase, say)
     size = target.stat().st_size
     if as_json:
-        print_json({"event": "done", "file": str(target), "bytes": size} | _summary(manifest))
+        print_json({"event": "done", "file": str(target), "bytes": size} | _summary(manifest)
+                   | {"notes": _left_out(manifest)})
         return
     out.print(f"[bold green]backed up[/bold green] {_contents(manifest)}: {size / MIB:.1f} MiB", highlight=False)
     out.print(str(target), markup=False, soft_wrap=True)
-    out.print(f"not in it: {NOT_IN_IT}", style="dim")
-    if not manifest.has_keys:
-        out.print(f"no keys are in it: {WITHOUT_KEYS}", style="yellow")
-    if not manifest.has_documents:
-        out.print("no documents are in it: name rag's folder with --documents, on its machine", style="yellow")
+    always, *lacks = _left_out(manifest)
+    out.print(always, style="dim", markup=False)
+    for note in lacks:
+        out.print(note, style="yellow", markup=False)
+
+
+def _left_out(manifest: "Manifest") -> list[str]:
+    """What no backup has, and then what this one might have had."""
+    keys = [] if manifest.has_keys else [f"no keys are in it: {WITHOUT_KEYS}"]
+    documents = ["no documents are in it: name rag's folder with --documents, on its machine"]
+    return [f"not in it: {NOT_IN_IT}", *keys, *([] if manifest.has_documents else documents)]
 
 
 async def restore(

@@ -27,7 +27,7 @@ Tenant = Annotated[str, typer.Option(
     "--tenant", metavar="T", help="Whose key of DIR/credentials.json to use; the first submission makes it.")]
 Json = Annotated[bool, typer.Option(
     "--json", help="Print JSON: one document; where something is followed or goes through many (watch, --watch, "
-    "replay --all), one per line, as it comes.")]
+    "replay --all, backup, restore), one per line, as it comes.")]
 TaskTenant = Annotated[str, typer.Option(
     "--tenant", metavar="T", help="Whose task it is, where several tenants have one of this id.")]
 

@@ -24,6 +24,7 @@ from bulkhead_contracts.budget import Amount, Reserved, Settled
 from bulkhead_contracts.model import ModelCallRequested
 from bulkhead_contracts.result import Usage
 from bulkhead_contracts.task import Progressed, StepEnded, StepStarted, TaskEnded, TaskRejected
+from infra.backup.archive import Manifest
 from infra.local.refusals import ACCOUNTS, Refusals
 from infra.local.status import Screen
 from infra.nats.server import LOG_FILE
@@ -294,6 +295,15 @@ def test_a_restored_mesh_is_told_what_it_lacks(capsys, nats: str, start: str) ->
                                                         "who its tenants are is not in the backup"]
     assert "--tenants FILE" in notes[1] and notes[-1].startswith(start)
     assert len(backing._left_to_do(where, {}, with_keys=True)) == 2 and "tenants file" in backing.NOT_IN_IT
+
+
+@pytest.mark.parametrize(("keys", "documents", "lacks"), [
+    (True, True, []), (False, True, ["no keys are in it"]),
+    (False, False, ["no keys are in it", "no documents are in it"])])
+def test_a_backup_tells_people_and_programs_what_is_not_in_it(keys: bool, documents: bool, lacks: list[str]) -> None:
+    manifest = Manifest(format=1, version="1", created_unix_ms=1, shards={}, streams=(), positions=(), documents=(),
+                        has_documents=documents, has_keys=keys, parts={})
+    assert [one.split(":")[0] for one in backing._left_out(manifest)] == ["not in it", *lacks]
 
 
 def test_how_far_something_is_stands_on_a_line_that_is_written_over() -> None:
