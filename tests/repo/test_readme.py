@@ -13,6 +13,7 @@ import typer
 
 from bulkhead.cli.main import app
 from bulkhead.testing.under_test import MeshUnderTest
+from services.planner.app import LOGICS
 from tests.repo.commands import exists
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,6 +65,11 @@ def test_ci_is_one_script_that_calls_what_people_call() -> None:
     assert re.findall(r"^\s+- run: (.*)$", workflow, re.M) == [".ci/run"]
     script = (ROOT / ".ci" / "run").read_text()
     assert re.search(r"^make setup$", script, re.M) and re.search(r"^BULKHEAD_STRICT_SKIPS=1 make test ", script, re.M)
+
+
+def test_the_page_of_replay_tells_every_decision_logic() -> None:
+    rows = re.findall(r"^\| (\d+) \|", (ROOT / "docs" / "replay.md").read_text(), re.M)
+    assert [int(one) for one in rows] == sorted(LOGICS)
 
 
 def test_the_example_of_the_command_line_is_answered_rightly(mesh_memory: MeshUnderTest) -> None:
