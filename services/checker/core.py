@@ -5,10 +5,9 @@ planner. What is missing or degraded in the result is never dropped.
 """
 
 import hashlib
-from dataclasses import replace
 from typing import Any
 
-from bulkhead.flow import Decision, Message, Send, SetTimer, bounded
+from bulkhead.flow import Decision, Message, Send, SetTimer, bounded, replace
 from bulkhead_contracts import envelope, limits
 from bulkhead_contracts.control import CallDeferred, TimerFired
 from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested, Part

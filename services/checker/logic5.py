@@ -4,10 +4,9 @@ In: as logic 4; what wakes a call, more time for a step. Out: as logic 4; that a
 As in the worker (services/worker/logic5.py), no call is ever out twice.
 """
 
-from dataclasses import replace
 from typing import Any
 
-from bulkhead.flow import Decision, Message, Send
+from bulkhead.flow import Decision, Message, Send, replace
 from bulkhead_contracts.control import CallDeferred, CallResumed, TimerFired
 from bulkhead_contracts.step import StepExtended, StepPaused
 from services.checker.logic4 import CheckerV4

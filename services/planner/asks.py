@@ -5,9 +5,8 @@ that run, and one answer for each step that was asked: its opinion, its result, 
 puts them together; an ask is forgotten with its last answer, with its asker's attempt, and with its plan.
 """
 
-from dataclasses import replace
 
-from bulkhead.flow import Decision, Output, Send
+from bulkhead.flow import Decision, Output, Send, replace
 from bulkhead_contracts.peer import AnswerGiven, AnswerRequested
 from bulkhead_contracts.result import Failure
 from services.planner.state import Ask, State, StepState

@@ -4,10 +4,9 @@ In: TaskSubmitted, ModelCallReplied, VerdictReached, StepFinished, timers, cance
 progress for the gateway. Results are fed forward by reference.
 """
 
-from dataclasses import replace
 from typing import Any
 
-from bulkhead.flow import Decision, Message, Output, Send, SetTimer
+from bulkhead.flow import Decision, Message, Output, Send, SetTimer, replace
 from bulkhead_contracts import limits
 from bulkhead_contracts.budget import TaskHalted
 from bulkhead_contracts.control import CallDeferred, TimerFired

@@ -14,9 +14,8 @@ each to the step that it concerns, under that step's own task.
 | any    | late timers, known requests   | the same                                                                   |
 """
 
-from dataclasses import replace
 
-from bulkhead.flow import Decision, Message, Output, Send, SetTimer
+from bulkhead.flow import Decision, Message, Output, Send, SetTimer, replace
 from bulkhead_contracts import limits
 from bulkhead_contracts.control import TimerFired
 from bulkhead_contracts.lease import (

@@ -4,9 +4,8 @@ In: as logic 1; results of earlier steps may come with a submission (a fork). Ou
 or a task forks another, steps that are held and unchanged are done from the start: not run again, not paid again.
 """
 
-from dataclasses import replace
 
-from bulkhead.flow import Decision, Message
+from bulkhead.flow import Decision, Message, replace
 from bulkhead_contracts.task import TaskSubmitted
 from services.planner import taking
 from services.planner.core import Planner

@@ -4,9 +4,8 @@ In: as logic 3; asks and opinions of steps, and, in folds of their own, requests
 and answers to steps, leases.
 """
 
-from dataclasses import replace
 
-from bulkhead.flow import Decision, Message, Output, Send, SetTimer
+from bulkhead.flow import Decision, Message, Output, Send, SetTimer, replace
 from bulkhead_contracts.control import CallDeferred, TimerFired
 from bulkhead_contracts.lease import (
     LeaseEnded,

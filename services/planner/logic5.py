@@ -5,10 +5,9 @@ grant for a step that is held back; for the gateway, that the task is held back 
 that is still held back at its deadline ends there, with the reason: at its ceiling it is `halted`.
 """
 
-from dataclasses import replace
 from typing import Any
 
-from bulkhead.flow import Decision, Message, Output, Send
+from bulkhead.flow import Decision, Message, Output, Send, replace
 from bulkhead_contracts import limits
 from bulkhead_contracts.control import CallDeferred, CallResumed, TimerFired
 from bulkhead_contracts.grant import StepGrant

@@ -13,9 +13,10 @@
 | ended    | anything            | ended; nothing is said any more                          |
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
+from bulkhead.flow import replace
 from bulkhead_contracts.lease import LeaseRequested
 from bulkhead_contracts.peer import AnswerRequested
 from bulkhead_contracts.plan import Plan, PlanStep
@@ -115,5 +116,8 @@ class State:
 
     def with_step(self, changed: StepState, **more: object) -> "State":
         """This state with one step replaced, and whatever else changes."""
-        steps = tuple(changed if one.step.id == changed.step.id else one for one in self.steps)
-        return replace(self, steps=steps, **more)  # type: ignore[arg-type]
+        for at, one in enumerate(self.steps):
+            if one.step.id == changed.step.id:
+                steps = (*self.steps[:at], changed, *self.steps[at + 1 :])
+                return replace(self, steps=steps, **more)  # type: ignore[arg-type]
+        raise AssertionError(f"the plan has no step {changed.step.id}")

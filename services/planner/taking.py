@@ -7,8 +7,8 @@ nothing happens here.
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 
+from bulkhead.flow import replace
 from bulkhead_contracts import limits
 from bulkhead_contracts.plan import PlanNote, PlanStep
 from bulkhead_contracts.task import TaskSubmitted

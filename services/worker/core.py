@@ -4,10 +4,9 @@ In: StepAssigned, replies of models, tools and retrieval, cancels, timers. Out: 
 result (to the checker) or the finished step (to the planner). Content is handed on by reference, never read here.
 """
 
-from dataclasses import replace
 from typing import Any
 
-from bulkhead.flow import Decision, Message, Output, Send, SetTimer
+from bulkhead.flow import Decision, Message, Output, Send, SetTimer, replace
 from bulkhead_contracts import envelope, limits
 from bulkhead_contracts.control import CallDeferred, TimerFired
 from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested, Part, ToolAnswer, Turn

@@ -4,10 +4,9 @@ In: as before; answers of peers and of leases, questions of peers, refusals of w
 requests for leases (waits.py). What an attempt holds it gives back when it is over, however that comes.
 """
 
-from dataclasses import replace
 from typing import Any
 
-from bulkhead.flow import Decision, Message, SetTimer
+from bulkhead.flow import Decision, Message, SetTimer, replace
 from bulkhead_contracts import limits
 from bulkhead_contracts.agent import AgentWarned, WaitRefused
 from bulkhead_contracts.control import CallDeferred

@@ -5,10 +5,9 @@ A call that was put off is asked again once, by whichever comes first of its wak
 comes late asks nothing, so that no call is ever out twice.
 """
 
-from dataclasses import replace
 from typing import Any
 
-from bulkhead.flow import Decision, Message, Output, Send
+from bulkhead.flow import Decision, Message, Output, Send, replace
 from bulkhead_contracts.control import CallDeferred, CallResumed, TimerFired
 from bulkhead_contracts.model import ModelCallRequested
 from bulkhead_contracts.step import StepExtended, StepPaused

@@ -15,9 +15,10 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
+from bulkhead.flow import replace
 from bulkhead_contracts.lease import LeaseGranted
 from bulkhead_contracts.model import ToolAnswer, ToolCall, Turn
 from bulkhead_contracts.peer import AnswerGiven, AnswerRequested

@@ -7,11 +7,11 @@ waits has a call outstanding, and goes on when its answer is in the inbox.
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from bulkhead.flow import Message, Send, bounded
+from bulkhead.flow import Message, Send, bounded, replace
 from bulkhead_contracts import limits
 from bulkhead_contracts.lease import LeaseReleaseRequested, LeaseRequested, book
 from bulkhead_contracts.model import Part, ToolAnswer, ToolCall

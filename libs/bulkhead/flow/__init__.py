@@ -4,14 +4,45 @@ A decider is a function of the fold of one task's messages in one inbox. It has 
 I/O: time, ids and contents come in with the message.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from functools import lru_cache
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.grant import StepGrant
 from bulkhead_contracts.result import ContentRef
 from bulkhead_contracts.types import Body
+
+if TYPE_CHECKING:
+    from dataclasses import replace as replace
+else:
+
+    def replace(one, /, **changes):
+        """As dataclasses.replace, for frozen dataclasses with slots that do nothing when they are made: it does not
+        look at every field's description, for a decision changes its state several times. Raises KeyError for what is
+        no field, TypeError for other classes."""
+        kind = type(one)
+        values, puts = _slots(kind)
+        made = object.__new__(kind)
+        for put, value in zip(puts.values(), values(one), strict=True):
+            put(made, value)
+        for name, value in changes.items():
+            puts[name](made, value)
+        return made
+
+
+@lru_cache(maxsize=256)
+def _slots(kind: type[Any]) -> tuple[Callable[[Any], tuple[Any, ...]], dict[str, Any]]:
+    """What reads all fields of such a class, and what sets each. Raises TypeError for any other class."""
+    names = [one.name for one in fields(kind)]
+    if not set(names) <= set(getattr(kind, "__slots__", ())) or hasattr(kind, "__post_init__"):
+        raise TypeError(f"{kind.__name__} is no plain dataclass with slots: use dataclasses.replace")
+    # Of a single name attrgetter gives the bare value.
+    values = attrgetter(*names) if len(names) > 1 else lambda one: (getattr(one, names[0]),)
+    return values, {name: getattr(kind, name).__set__ for name in names}
+
 
 S = TypeVar("S")
 

@@ -46,8 +46,11 @@ def _unb64(text: str) -> bytes:
     return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
+_JSON = json.JSONEncoder(separators=(",", ":"))
+
+
 def _compact(value: dict[str, object]) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode()
+    return _JSON.encode(value).encode()
 
 
 def new_signing_seed() -> str:

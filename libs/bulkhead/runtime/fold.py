@@ -283,12 +283,11 @@ class FoldHandler:
             return
         begins, to_begin = getattr(fold.decider, "begins", ()), fold.begun - begun
         service, publisher = self._context.service, self._context.publisher
-        signer = self._context.signer
-        sealed = [seal(service, cause, index, output, signer, fold.logic) for index, output in enumerate(outputs)]
-        left = len(sealed)
+        signer, left = self._context.signer, len(outputs)
 
-        async def say(output: Output, head: Envelope) -> None:
+        async def say(index: int, output: Output) -> None:
             nonlocal left
+            _, head = seal(service, cause, index, output, signer, fold.logic)
             if isinstance(output, Send):
                 task, first = output.task or cause.task, output.to in to_begin and type(output.body) in begins
                 if first:
@@ -300,17 +299,26 @@ class FoldHandler:
             if left:
                 crashing.passes("between_publishes")
 
-        # The first is written at once, the others right after it, in order: most decisions say one or two things, and
-        # a task for each costs as much as the saying.
-        first, *others = (say(output, head) for output, head in sealed)
-        rest = [asyncio.ensure_future(one) for one in others]
+        # Timers last: nobody waits for them. The first is on its way before anything is made for the others.
+        first, *others = sorted(enumerate(outputs), key=lambda one: isinstance(one[1], SetTimer))
+        rest: list[asyncio.Task[None]] = []
+
+        def go_on() -> None:
+            rest.extend(asyncio.ensure_future(say(*one)) for one in others)
+
+        soon = asyncio.get_running_loop().call_soon(go_on) if others else None
         try:
-            await first
+            await say(*first)
         except BaseException:
+            if soon is not None:
+                soon.cancel()
             for one in rest:
                 one.cancel()  # What was not said is said when the message comes again, under the same ids.
             raise
-        if rest:
+        if soon is not None:
+            if not rest:
+                soon.cancel()
+                go_on()
             await asyncio.gather(*rest)
 
 

@@ -97,6 +97,7 @@ class Shell:
         self._failures: dict[int, int] = {}
         self._room = asyncio.Event()
         self._busy = asyncio.Event()
+        self._traced = trace.records()
         self._pumps: list[asyncio.Task[None]] = []
         self.handled = 0
         self.attached = False
@@ -217,7 +218,7 @@ class Shell:
 
     async def _handle(self, delivery: Delivery, message: Inbound, epoch: int) -> None:
         handed = Handed(message, delivery.stored, delivery.attempts, epoch)
-        if not message.envelope.traceparent and not trace.records():
+        if not message.envelope.traceparent and not self._traced:
             await self._handler.handle(handed)
             return
         address = message.address

@@ -1,15 +1,32 @@
-"""Short ways that must lead where the long ones do: tokens written without PyJWT, spans where nothing is recorded."""
+"""Short ways that must lead where the long ones do: tokens written without PyJWT, spans where nothing is recorded,
+states that are changed, ids, bodies, and what is made before the first word of a decision is said."""
 
+import asyncio
+import dataclasses
+import hmac
 import json
 
 import jwt
 import pytest
 from opentelemetry import trace as otel
 
+from bulkhead import flow
+from bulkhead.bus.port import PublishRefused
+from bulkhead.flow import Decision, Send, SetTimer
 from bulkhead.grants import GrantRefused, Signer, Verifier, new_signing_seed, public_of
+from bulkhead.runtime import fold
+from bulkhead.runtime.publisher import Publisher
 from bulkhead.telemetry import trace
+from bulkhead.testing.mesh import MemoryMesh
+from bulkhead_contracts import envelope
 from bulkhead_contracts.grant import StepGrant, TaskGrant
+from bulkhead_contracts.plan import PlanStep
+from bulkhead_contracts.result import ContentRef, Result
+from bulkhead_contracts.step import StepAssigned, StepFinished
 from bulkhead_contracts.task import TaskLimits
+from services.checker.state import State as CheckerState
+from services.planner.state import State as PlannerState
+from services.worker.state import State as WorkerState
 
 SEEDS = {name: new_signing_seed() for name in ("signer", "planner")}
 TASK = TaskGrant(tenant="demo", task="t1", actor="Zoë", tools=("calculate",), document_scopes=(), limits=TaskLimits(),
@@ -48,3 +65,102 @@ def test_where_nothing_is_recorded_the_parent_is_still_passed_on(monkeypatch):
             assert trace.current_traceparent() == parent
     with trace.span("alone") as alone:
         assert trace.current_traceparent() == "" and not alone.is_recording()
+
+
+@pytest.mark.parametrize("state", [CheckerState(), PlannerState(), WorkerState(), SetTimer("k", 1)])
+def test_a_changed_state_is_what_dataclasses_makes_of_it(state):
+    for one in dataclasses.fields(state):
+        assert flow.replace(state, **{one.name: "x"}) == dataclasses.replace(state, **{one.name: "x"}) != state
+    assert flow.replace(state) == state
+    with pytest.raises(KeyError):
+        flow.replace(state, unknown=1)
+
+
+def test_a_class_that_checks_itself_or_has_no_slots_is_not_changed_behind_its_back():
+    @dataclasses.dataclass(frozen=True, slots=True)
+    class Checks:
+        one: int
+        two: int
+
+        def __post_init__(self):
+            assert self.one < self.two
+
+    bare = dataclasses.make_dataclass("Bare", ["one", "two"], frozen=True)
+    for kind in (Checks, bare):
+        with pytest.raises(TypeError, match="with slots"):
+            flow.replace(kind(1, 2), two=0)
+
+
+def test_an_id_is_the_hmac_of_its_parts_and_a_body_its_json():
+    for key in (b"k" * 32, b"l" * 100):
+        for _ in range(2):
+            assert envelope.message_id(key, "a", "b") == hmac.digest(key, b"a\nb", "sha256").hex()[:32]
+    body = StepFinished(step_id="s", attempt=1, plan_version=1, result=Result(summary="Zoë \u2028 \"x\""))
+    assert body.encode() == body.model_dump_json().encode()
+
+
+class Talking:
+    """A decider that sets a timer, answers twice and sets another timer."""
+
+    service = "worker"
+    opening = frozenset({StepAssigned})
+
+    def initial(self):
+        return None
+
+    def wants(self, body):
+        return ()
+
+    def ended(self, state):
+        return False
+
+    def decide(self, state, message):
+        a, b = (StepFinished(step_id=name, attempt=1, plan_version=1, result=Result()) for name in "ab")
+        return Decision(state, (SetTimer("k", 2**50), Send("planner", a), Send("planner", b), SetTimer("l", 2**50)))
+
+
+async def _until(reached):
+    for _ in range(2000):
+        if reached():
+            return
+        await asyncio.sleep(0.001)
+    raise TimeoutError
+
+
+async def _heard(monkeypatch, refuse):
+    """What a Talking worker does with one message, in order. refuse: the first word is, once."""
+    done, seal, post, set_timer = [], fold.seal, Publisher.post, Publisher.set_timer
+
+    def sealing(service, cause, index, *rest):
+        done.append(f"seal {index}")
+        return seal(service, cause, index, *rest)
+
+    async def posting(self, to, body, *rest, **more):
+        if self.service == "worker":
+            done.append(f"say {body.step_id}")
+            if refuse and len(done) == 2:
+                raise PublishRefused("not now")
+        return await post(self, to, body, *rest, **more)
+
+    async def setting(self, key, *rest, **more):
+        done.append(f"set {key}")
+        return await set_timer(self, key, *rest, **more)
+
+    monkeypatch.setattr(fold, "seal", sealing)
+    monkeypatch.setattr(Publisher, "post", posting)
+    monkeypatch.setattr(Publisher, "set_timer", setting)
+    body = StepAssigned(step=PlanStep(id="s", title="", instruction="i"), attempt=1, plan_version=1, deadline_unix_ms=1,
+                        objective=ContentRef(author="gateway", sha256="0" * 64, size_bytes=1))  # fmt: skip
+    async with MemoryMesh({"worker": lambda c: {1: Talking()}}) as mesh:
+        await mesh.context("planner").publisher.send("worker", body, tenant="demo", task="t", index="i")
+        await _until(lambda: {"set l"} <= set(done))
+    return done
+
+
+async def test_the_first_word_is_said_before_anything_is_made_for_the_others_and_timers_are_last(monkeypatch):
+    assert await _heard(monkeypatch, refuse=False) == [
+        "seal 1", "say a", "seal 2", "say b", "seal 0", "set k", "seal 3", "set l"]
+
+
+async def test_when_the_first_word_is_refused_nothing_else_is_said_before_it_comes_again(monkeypatch):
+    assert (await _heard(monkeypatch, refuse=True))[:4] == ["seal 1", "say a", "seal 1", "say a"]
