@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from bulkhead.cli import output, target
-from bulkhead.cli.options import ApiKey, Data, Json, Tenant, Url
+from bulkhead.cli.options import ApiKey, Data, Json, Tenant, Url, amount
 from bulkhead.cli.output import EXIT_CODES, Exit, Stop, run
 from bulkhead.misfits import meant
 from bulkhead_contracts import limits as bounds
@@ -66,7 +66,8 @@ def get(data: Data = target.DEFAULT_DATA, url: Url = "", api_key: ApiKey = "", t
 @limits_app.command("set", epilog=EXIT_CODES)
 def set_(
     of: LimitTarget,
-    usd: Annotated[float | None, typer.Option("--usd", metavar="USD", help="Most that it may cost.")] = None,
+    usd: Annotated[float | None, typer.Option("--usd", metavar="USD", parser=amount, help="Most that it "
+                                            "may cost.")] = None,
     tokens: Annotated[int | None, typer.Option("--tokens", metavar="N", min=0, max=bounds.MAX_TOKENS, help="Most "
                                                "tokens, in and out.")] = None,
     model_calls: Annotated[int | None, typer.Option("--model-calls", metavar="N", min=0, max=bounds.MAX_CALLS,
@@ -105,7 +106,8 @@ def remove(of: LimitTarget, data: Data = target.DEFAULT_DATA, url: Url = "", api
 def topup(
     task: Annotated[str, typer.Argument(metavar="TASK", help="The task's id.")],
     reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept as a fact, with who.")],
-    usd: Annotated[float | None, typer.Option("--usd", metavar="USD", help="So much more it may cost.")] = None,
+    usd: Annotated[float | None, typer.Option("--usd", metavar="USD", parser=amount, help="So much more "
+                                            "it may cost.")] = None,
     tokens: Annotated[int | None, typer.Option("--tokens", metavar="N", min=1, max=bounds.MAX_TOKENS, help="So many "
                                                "more tokens, in and out.")] = None,
     model_calls: Annotated[int | None, typer.Option("--model-calls", metavar="N", min=1, max=bounds.MAX_CALLS,

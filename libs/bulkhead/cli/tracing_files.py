@@ -102,7 +102,8 @@ def open_file(path: Path, form: Form) -> Opened:
     except (EOFError, zlib.error) as error:
         raise Stop(Exit.USAGE, f"{path} is cut off: {str(error)[:200]}", "copy it again") from error
     except (ValueError, RecursionError) as error:
-        raise Stop(Exit.USAGE, f"{path} cannot be read as {form}: {str(error)[:300]}", HINT) from error
+        what = "in any of the forms that are known" if form == "auto" else f"as {form}"
+        raise Stop(Exit.USAGE, f"{path} cannot be read {what}: {str(error)[:300]}", HINT) from error
 
 
 def _texts(history: History):  # type: ignore[no-untyped-def]

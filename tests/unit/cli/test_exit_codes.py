@@ -127,7 +127,10 @@ def test_a_run_is_analyzed_from_standard_input(tmp_path: Path) -> None:
     answer = CliRunner().invoke(app, ["analyze", "-", "--json"], input=whole)
     assert answer.exit_code == 0 and json.loads(answer.stdout)["form"] == "bulkhead", answer.output
     code, said = ends(["analyze", "-"], tmp_path, "# Notes")
-    assert code == 2 and "standard input cannot be read as" in said and "/tmp" not in said, said
+    assert code == 2 and "standard input cannot be read in any of the forms that are known: " in said, said
+    assert "/tmp" not in said, said
+    assert "cannot be read as otel: " in ends(["analyze", "-", "--form", "otel"], tmp_path, "# Notes")[1]
+    assert "write it as 0.50" in ends(["limits", "set", "user", "--usd", "abc"], tmp_path)[1]
 
 
 @pytest.mark.parametrize("command", commands())
