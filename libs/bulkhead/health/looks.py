@@ -63,6 +63,8 @@ _LASTING = AnyCase(
     r"declined|denied|forbidden|not allowed|permission|unauthori[sz]ed|invalid|syntax|unsupported|out of stock|"
     r"no such (?:column|table|option|command)|command not found|\b40[0135]\b"
 )
+_NO_SUCH = AnyCase(r"(?:unknown|no such) (?:column|table)|(?:column|table|relation) \S{1,80} does(?:n't| not) exist")
+"""What has no such name has none in a while either, whatever the name is (`network_1`, `busy`)."""
 _ENDED = r"(?:fail|error|reject|declin|cancel|denied|abort|crash|exited|expired|terminated|killed|dead\b|revoked)"
 _OVER = AnyCase(
     rf'"(?:state|status|phase|outcome|result|conclusion|decision|verdict)":"{_ENDED}'
@@ -154,7 +156,8 @@ def unfinished(answer: str) -> bool:
 
 def passing(answer: str) -> bool:
     """Whether an error is of the kind that passes by itself."""
-    return _PASSING.found_in(answer[:MAX_QUIET_CHARS])
+    head = answer[:MAX_QUIET_CHARS]
+    return _PASSING.found_in(head) and not _NO_SUCH.found_in(head)
 
 
 def absent(answer: str) -> bool:
@@ -172,7 +175,8 @@ def over(answer: str, asked: Json) -> bool:
 
 def lasting(answer: str) -> bool:
     """Whether an error is of the kind that no pause repairs."""
-    return _LASTING.found_in(answer[:MAX_QUIET_CHARS]) and not passing(answer)
+    head = answer[:MAX_QUIET_CHARS]
+    return _NO_SUCH.found_in(head) or (_LASTING.found_in(head) and not passing(answer))
 
 
 @lru_cache(maxsize=256)

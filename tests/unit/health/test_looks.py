@@ -204,3 +204,12 @@ def test_the_time_that_is_left_is_news() -> None:
     for left in (36, 34, 31, 20, 9):
         run.call("a", "progress", {"job": 7}, f"{left} min left", after_ms=4_000)
     assert run.stopped == []
+
+
+def test_a_table_that_is_not_there_does_not_come_whatever_its_name_is() -> None:
+    """`network_1` is a name, and nothing that passes; a network that cannot be reached may."""
+    for error, stopped in (("Table 'network_1.students' doesn't exist", ["loop.error"]), ("network unreachable", [])):
+        run = Run()
+        for _ in range(4):
+            run.call("a", "query", {"sql": "select name from students"}, error, error=True, after_ms=0)
+        assert run.stopped == stopped, error
