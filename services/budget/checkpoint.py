@@ -229,6 +229,11 @@ class Checkpointer:
                 # The one before stands; a rebuild reads a longer tail.
                 log.warning("checkpoint_not_made", reason=str(error) or type(error).__name__)
 
+    async def resign(self) -> None:
+        """At the end: whoever takes this replica's place is not to wait for a lease of minutes."""
+        with suppress(*RedisFailure):
+            await self._store.resign(ROLE, self._holder)
+
     async def make(self, *, at_once: bool = False) -> bool:
         """Make one if it is due. Raises BusError, Unreadable."""
         # The settlements first: each one's reservation was stored before it, and so lies before the journal's mark.

@@ -117,6 +117,7 @@ class Budget:
         if self.watcher is not None:
             await self.watcher.stop()
         await cancel(*self._tidying)
+        await self.checkpoints.resign()
         await self.keeper.stop()
         await self._store.close()
 

@@ -126,6 +126,9 @@ class MemoryStore:
         """See port.Store. One replica only: it leads."""
         return True
 
+    async def resign(self, role: str, holder: str) -> None:
+        """See port.Store. There is no other."""
+
     async def keep(self, name: str, value: bytes) -> None:
         """See port.Store."""
         self._kept[name] = value

@@ -107,6 +107,10 @@ class Store(Protocol):
         """Become or stay the one replica that acts in a role; False while another one does. Raises RedisFailure."""
         ...
 
+    async def resign(self, role: str, holder: str) -> None:
+        """Let another replica act in a role at once; nothing where another one does. Raises RedisFailure."""
+        ...
+
     async def keep(self, name: str, value: bytes) -> None:
         """Remember something small beside the ledger; it may be lost. Raises RedisFailure."""
         ...

@@ -347,6 +347,10 @@ class RedisStore:
         """See port.Store."""
         return bool(await self._redis.eval(_LEAD, 1, f"{self._tag}:{role}", holder, lease_ms))
 
+    async def resign(self, role: str, holder: str) -> None:
+        """See port.Store."""
+        await self._redis.eval(_UNLOCK, 1, f"{self._tag}:{role}", holder)
+
     async def keep(self, name: str, value: bytes) -> None:
         """See port.Store."""
         await self._redis.set(f"{self._tag}:{name}", value, px=int(self._keep))

@@ -13,12 +13,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bulkhead.bus.memory import MemoryBroker, MemoryBus
+from bulkhead.runtime.publisher import Publisher
 from bulkhead.tcp_ports import free_port
 from bulkhead.testing.redis_server import RedisServer, binary
 from services.budget import core
+from services.budget.checkpoint import ROLE, Checkpointer
 from services.budget.core import Ceiling, Denied, Held, Ledger, Scope, Sum, Waiting
 from services.budget.memory import MemoryStore
 from services.budget.port import Fenced, RedisFailure, Store, Unsafe
+from services.budget.rebuild import Keeper
 from services.budget.redis_store import RedisStore
 
 LEASE_MS, KEEP_MS = 1_000, 3_600_000
@@ -390,6 +394,27 @@ async def test_who_is_in_the_middle_of_a_call_while_all_is_connected_anew_gets_a
             assert not isinstance(ended, Exception) or isinstance(ended, (*RedisFailure, Fenced)), (turns, ended)
         await built(store)
     await store.close()
+
+
+async def test_who_goes_lets_its_successor_make_checkpoints_and_nobody_else_gives_its_place_away(
+    pair: tuple[RedisStore, RedisStore]
+) -> None:
+    """A lease lasts two intervals, ten minutes by default: who is replaced must not hold it to its end."""
+    old, new = (_checkpointer(store, name) for store, name in zip(pair, ("old", "new"), strict=True))
+    assert await pair[0].lead(ROLE, "old", 600_000)
+    await new.resign()
+    assert not await pair[1].lead(ROLE, "new", 600_000), "it was not its to give away"
+    await old.resign()
+    assert await pair[1].lead(ROLE, "new", 600_000)
+
+
+def _checkpointer(store: RedisStore, holder: str) -> Checkpointer:
+    bus = MemoryBus(MemoryBroker.mesh(), "budget")
+    publisher = Publisher("budget", bus, b"b" * 32, lambda: 1)
+    keeper = Keeper(bus, publisher, store, lambda: 1, lease_ms=LEASE_MS, keep_ms=KEEP_MS, rebuild_at_start=True,
+                    tail_grace_s=0.0)  # fmt: skip
+    return Checkpointer(bus, publisher, store, lambda: 1, keeper.fold_on, holder=holder, lease_ms=LEASE_MS,
+                        keep_ms=KEEP_MS, every_s=300.0, messages=10)  # fmt: skip
 
 
 async def test_sentinels_are_asked_which_redis_is_the_master(server: RedisServer, tmp_path: Path) -> None:

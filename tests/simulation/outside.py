@@ -455,6 +455,13 @@ class RedisView:
 
         return await self._call("lead", act)
 
+    async def resign(self, role: str, holder: str) -> None:
+        def act() -> None:
+            if self._redis.leaders.get(role, ("", 0.0))[0] == holder:
+                del self._redis.leaders[role]
+
+        await self._call("resign", act)
+
     async def keep(self, name: str, value: bytes) -> None:
         await self._call("keep", lambda: self._redis.kept.update({name: value}))
 
