@@ -47,7 +47,6 @@ STORE_FILE = "store_gib"
 BROKERS_FILE = "brokers"
 BROKER = re.compile(r"[a-z0-9][a-z0-9.-]{0,62}")
 ALONE = "nats"
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}")
 TAKES: dict[str, tuple[str, ...]] = {
     "keys": (), "streams": (), "credentials": (), "caller": ("TENANT", "PERSON", "ROLE"), "provider-key": (),
     "rotate": ("IDENTITY",), "upkeep": (),
@@ -275,16 +274,7 @@ def take_provider_key(key: str) -> None:
 
 def add_caller(tenant: str, person: str, role: str) -> None:
     """A key for one more person; the gateway reads the file again at the next request."""
-    if role not in callers.ROLES:
-        raise KeyFileError(f"no role {role}; there are {', '.join(callers.ROLES)}")
-    if wrong := [one for one in (tenant, person) if not NAME.fullmatch(one)]:
-        raise KeyFileError(f"{wrong[0]!r} is no name: letters, digits, and after the first one also . _ @ -")
-    path, key = KEYS / "operator" / "api_keys.json", callers.new_key()
-    rows = json.loads(path.read_text())["keys"]
-    text = json.dumps({"keys": [*rows, callers.row(key, tenant, person, role)]}, indent=1)
-    for folder in (KEYS / "operator", KEYS / "gateway"):
-        keys.replace(folder / path.name, text)
-    print(json.dumps({"api_key": key, "tenant": tenant, "person": person, "role": role}))
+    print(json.dumps(callers.add(tenant, person, role, (KEYS / "operator", KEYS / "gateway"))))
 
 
 def rotate(identity: str) -> None:

@@ -4,6 +4,8 @@ import json
 import stat
 from pathlib import Path
 
+import pytest
+
 from infra.identity import callers
 
 
@@ -41,3 +43,16 @@ def test_a_file_of_keys_that_cannot_be_read_is_left_for_the_gateway_to_refuse(tm
         api_keys.write_text(content)
         callers.ensure(credentials, api_keys, "demo")
         assert api_keys.read_text() == content and not credentials.exists()
+
+
+def test_one_more_person_gets_a_key_of_a_mesh_that_stands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = [str(tmp_path), "acme", "ann", "submitter"]
+    assert callers.main(asked) == 2 and "a mesh that was started once" in capsys.readouterr().err
+    callers.ensure(tmp_path / "credentials.json", tmp_path / "api_keys.json", "demo")
+    assert callers.main(asked) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert who(tmp_path / "api_keys.json", made["api_key"]) == ("acme", "submitter") and made["person"] == "ann"
+    assert len(json.loads((tmp_path / "api_keys.json").read_text())["keys"]) == len(callers.ROLES) + 1
+    for wrong, said in (("king", "no role king; there are submitter"), ("", "no role")):
+        assert callers.main([*asked[:3], wrong]) == 2 and said in capsys.readouterr().err
+    assert callers.main([str(tmp_path), "acme", "a/n", "operator"]) == 2 and "is no name" in capsys.readouterr().err
