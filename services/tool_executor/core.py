@@ -5,7 +5,9 @@ arguments fit -> admitted (budget) -> made. Reads are retried; writes only under
 """
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from bulkhead.runtime.asides import Asides
@@ -26,7 +28,8 @@ class Bench(Protocol):
     """How a tool is run; effects.Workbench."""
 
     async def run(
-        self, tool: Tool, arguments: Arguments, key: str, timeout_s: float, cut: asyncio.Event | None
+        self, tool: Tool, arguments: Arguments, key: str, timeout_s: float, cut: asyncio.Event | None,
+        too_late: Callable[[], Failed | None],
     ) -> Done | Failed:
         """One attempt."""
         ...
@@ -142,11 +145,12 @@ class ToolExecutor:
             outcome = await self._bench.run(
                 tool, arguments, f"{job.tenant}.{job.authority.task.origin or job.task}.{job.request.call_id}",
                 min(tool.spec.timeout_ms, left_ms) / 1000,
-                None if writes else hands.halt_event(job, tool=tool.spec.name),
+                None if writes else hands.halt_event(job, tool=tool.spec.name), partial(_too_late, job, hands),
             )  # fmt: skip
             held.settle(Usage(tool_calls=1))
             if isinstance(outcome, Failed) and outcome.code == "halted":
-                # It was cut, so it is a read: when the halt only pauses, this raises, and it is made again later.
+                # A read that was cut, or what had not begun: when the halt only pauses, this raises, and it is made
+                # again later.
                 hands.cut(job, tool=tool.spec.name)
             if isinstance(outcome, Done):
                 return Attempts(outcome, attempt + 1, False)
@@ -175,6 +179,15 @@ def _refusal(job: Job[ToolCallRequested], hands: Hands, now: int) -> Failure | N
     if now >= request.deadline_unix_ms:
         return Failure(code="timeout", message="the call's deadline passed before it began",
                        hint="give the task a longer deadline")  # fmt: skip
+    return None
+
+
+def _too_late(job: Job[ToolCallRequested], hands: Hands) -> Failed | None:
+    """What has come between a call's admission and its beginning."""
+    if hands.stopped(job, tool=job.request.tool):
+        return Failed("halted", "the task was halted before the tool began", "an operator must lift the halt")
+    if hands.now_unix_ms() >= job.request.deadline_unix_ms:
+        return Failed("timeout", "the call's deadline passed before the tool began", "give the task more time")
     return None
 
 

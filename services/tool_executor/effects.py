@@ -7,10 +7,10 @@ import asyncio
 import json
 import socket
 import traceback
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 from urllib.parse import urlsplit
 
 import httpx
@@ -23,7 +23,7 @@ from . import processes
 from .processes import Processes
 from .registry import Tool
 from .settings import Settings
-from .tool import Arguments, Call, Done, Failed, Response, Unanswered
+from .tool import Arguments, Call, Done, Effect, Failed, Response, Unanswered
 from .watchdog import Blocked, Watchdog, code_of
 
 log = Log("tools")
@@ -68,9 +68,11 @@ class Workbench:
         await asyncio.sleep(self._settings.retry_backoff_s * 2**attempt)
 
     async def run(
-        self, tool: Tool, arguments: Arguments, key: str, timeout_s: float, cut: asyncio.Event | None
+        self, tool: Tool, arguments: Arguments, key: str, timeout_s: float, cut: asyncio.Event | None,
+        too_late: Callable[[], Failed | None] = lambda: None,
     ) -> Done | Failed:
-        """One attempt within its time; `cut` ends it at once (None: let it finish)."""
+        """One attempt within its time; `cut` ends it at once (None: let it finish). too_late: asked when it had to wait
+        for its turn, what keeps it from beginning."""
         given = self._settings.tool_settings
         call = Call(
             key=key,
@@ -82,7 +84,7 @@ class Workbench:
             settings={name: given[name] for name in tool.row.requires if name in given},
         )
         if tool.plain:
-            return await self._apart(tool, arguments, call, timeout_s, cut)
+            return await self._apart(tool, arguments, call, timeout_s, cut, too_late)
         with self._watchdog.over() if self._watchdog is not None else nullcontext():
             name = tool.spec.name
             work = asyncio.get_running_loop().create_task(_kept_in(name, tool, arguments, call), name=f"tool {name}")
@@ -90,13 +92,17 @@ class Workbench:
         return found if isinstance(found, Failed) else _outcome(tool, work, self._settings.tool_blocks_s)
 
     async def _apart(
-        self, tool: Tool, arguments: Arguments, call: Call, timeout_s: float, cut: asyncio.Event | None
+        self, tool: Tool, arguments: Arguments, call: Call, timeout_s: float, cut: asyncio.Event | None,
+        too_late: Callable[[], Failed | None],
     ) -> Done | Failed:
         """A plain tool, in a process of its own. Its time begins when that is ready; when it is over, the process ends
         with it: what was answered for is not still going on."""
-        child = await self._processes.take(tool, timeout_s)
+        child = await self._processes.take(tool, call.key.partition(".")[0], timeout_s)
         if isinstance(child, Failed):
             return child
+        if (never := too_late()) is not None:
+            self._processes.give(child, kept=True)
+            return never
         work = asyncio.ensure_future(processes.call(child, arguments, call))
         kept = False
         try:
@@ -252,7 +258,9 @@ def _checked(tool: Tool, said: object) -> Done | Failed:
     elif isinstance(said, Failed):
         try:
             Failure.of(said.code, said.message, said.hint)
-            return said
+            if said.effect in get_args(Effect):
+                return said
+            wrong = "Failed whose effect is neither `none` nor `unknown`"
         except (ValidationError, TypeError):
             wrong = "Failed whose code is no short name, or whose message or hint is no text"
     return Failed(BUG, f"{tool.spec.name} returned {wrong}",

@@ -1,7 +1,8 @@
 """Processes of their own for plain tools (`def run`): what blocks there blocks nobody, and can be ended for certain.
 
 Enters: a tool and its call. Leaves: what it said. A process runs one call at a time and is kept for the next of the
-same tool; it is killed, with what it started, when its call is over before it is. At most so many as the settings say.
+same tool and tenant; it is killed, with what it started, when its call is over before it is. At most so many as the
+settings say.
 """
 
 import asyncio
@@ -32,22 +33,31 @@ MAX_FRAME_BYTES = 1024 * 1024
 OURS = "BULKHEAD_"
 """What is named so is of the executor and of other tools: no tool's process has it."""
 GONE = (asyncio.IncompleteReadError, ConnectionError)
+SWEEPS = 8
+"""So often what a process has started is looked for, while what is found starts more."""
 
 
 class Child:
-    """One process."""
+    """One process. tenant: whose calls it runs, for what a tool keeps (globals, cookies, files) is no other's."""
 
-    def __init__(self, tool: Tool) -> None:
-        self.tool = tool
+    def __init__(self, tool: Tool, tenant: str) -> None:
+        """Raises OSError: no process, or no file, can be had."""
+        self.tool, self.tenant = tool, tenant
         ours, theirs = socket.socketpair()
-        with theirs:
+        try:
             # -P: the folder of the program is none of the tool's. A session of its own: what it starts ends with it.
             self._popen = subprocess.Popen(  # noqa: S603 - our own program
                 [sys.executable, "-P", str(PROGRAM), str(theirs.fileno()), str(os.getpid())],
                 pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=2, start_new_session=True,
                 env={name: value for name, value in os.environ.items() if not name.startswith(OURS)},
             )  # fmt: skip
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
         self._socket = ours
+        self._swept = False
         self._writer: asyncio.StreamWriter | None = None
         self.pid = self._popen.pid
 
@@ -65,12 +75,20 @@ class Child:
         size = HEAD.unpack(await self._reader.readexactly(HEAD.size))[0]
         if size > MAX_FRAME_BYTES:
             raise ConnectionError(f"it answered with {size} bytes")
-        found: dict[str, Any] = json.loads(await self._reader.readexactly(size))
+        try:
+            found = json.loads(await self._reader.readexactly(size))
+        except ValueError as error:
+            raise ConnectionError(f"it answered with what is no JSON: {error}") from error
+        if not isinstance(found, dict):
+            raise ConnectionError("it answered with what is no frame")
         return found
 
     def ended(self) -> int | None:
-        """Its exit code, if it has ended."""
-        return self._popen.poll()
+        """Its exit code, if it has ended; then what it has started ends, too."""
+        code = self._popen.poll()
+        if code is not None:
+            self._end_group()
+        return code
 
     def reap(self) -> int:
         """Wait for its end, which is near: its exit code."""
@@ -79,12 +97,43 @@ class Child:
     def kill(self) -> None:
         """End it, and all that it started."""
         if self._popen.returncode is None:  # Else its number may be another's by now.
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.pid, signal.SIGKILL)
+            _kill(self.pid, signal.SIGSTOP)  # It starts no more, and stays above what lost its parent meanwhile.
+            known: set[int] = set()
+            for _ in range(SWEEPS):
+                if not (found := _below(self.pid) - known):
+                    break
+                for one in found:
+                    _kill(one, signal.SIGKILL)
+                known |= found
+        self._end_group()
         if self._writer is not None:
             self._writer.close()
         else:
             self._socket.close()
+
+    def _end_group(self) -> None:
+        if not self._swept:  # Once: later its number may be another's.
+            self._swept = True
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+
+
+def _kill(pid: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, number)
+
+
+def _below(pid: int) -> set[int]:
+    """What a process has started, and what that has; nothing where the kernel does not tell (it is no Linux)."""
+    found: set[int] = set()
+    look = [pid]
+    while look:
+        for file in Path(f"/proc/{look.pop()}/task").glob("*/children"):
+            with suppress(OSError):
+                more = {int(one) for one in file.read_text().split()} - found
+                found |= more
+                look += more
+    return found
 
 
 class Processes:
@@ -97,7 +146,7 @@ class Processes:
         self._dying: list[Child] = []
         self._used = 0
 
-    async def take(self, tool: Tool, wait_s: float) -> Child | Failed:
+    async def take(self, tool: Tool, tenant: str, wait_s: float) -> Child | Failed:
         """A process for one call of this tool: give it back. Nothing has been done where there is none."""
         try:
             async with asyncio.timeout(wait_s):
@@ -109,7 +158,7 @@ class Processes:
         self._used += 1
         found: Child | Failed | None = None
         try:
-            found = self._waiting(tool) or await self._started(tool)
+            found = self._waiting(tool, tenant) or await self._started(tool, tenant)
             return found
         finally:
             if not isinstance(found, Child):
@@ -133,19 +182,22 @@ class Processes:
         self._used -= 1
         self._places.release()
 
-    def _waiting(self, tool: Tool) -> Child | None:
-        for child in [one for one in self._idle if one.tool.spec.name == tool.spec.name]:
+    def _waiting(self, tool: Tool, tenant: str) -> Child | None:
+        for child in [one for one in self._idle if (one.tool.spec.name, one.tenant) == (tool.spec.name, tenant)]:
             self._idle.remove(child)
             if child.ended() is None:
                 return child
             self._end(child)
         return None
 
-    async def _started(self, tool: Tool) -> Child | Failed:
+    async def _started(self, tool: Tool, tenant: str) -> Child | Failed:
         while self._idle and self._used + len(self._idle) > self._most:
-            self._end(self._idle.pop(0))  # Of another tool, and idle the longest.
+            self._end(self._idle.pop(0))  # Of another tool or tenant, and idle the longest.
         self._reap()
-        child = Child(tool)
+        try:
+            child = Child(tool, tenant)
+        except OSError as error:
+            return self._unready(tool, f"cannot be had: {error.strerror}", transient=True)
         first: dict[str, Any] = {}
         try:
             async with asyncio.timeout(START_S):

@@ -129,7 +129,8 @@ class Watchdog:
         """
         tool = _running.get()
         if tool and self._loop is not None:
-            meant = asyncio.current_task(self._loop) is self._suspect
+            # A signal may come when the loop has moved after all: who runs by then has held up nobody.
+            meant = not self._moved.is_set() and asyncio.current_task(self._loop) is self._suspect
             if meant or time.thread_time() - self._cpu_s >= self.blocks_s / 2:
                 raise Blocked(tool)
 

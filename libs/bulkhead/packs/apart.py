@@ -3,7 +3,7 @@
 In and out: JSON objects. What only an async tool can use (`call.world`) says so when a plain one tries.
 """
 
-from dataclasses import asdict
+from dataclasses import fields
 from typing import Any, NoReturn
 
 from bulkhead.packs.tool import Call, Done, Failed
@@ -37,6 +37,10 @@ def frame_of(said: object, max_output_bytes: int) -> dict[str, Any]:
     if isinstance(said, Done) and isinstance(said.text, str):
         return {"done": said.text[:max_output_bytes], "truncated": said.truncated or len(said.text) > max_output_bytes}
     if isinstance(said, Failed):
-        return {"failed": {name: value[:5_000] if isinstance(value, str) else value
-                           for name, value in asdict(said).items()}}  # fmt: skip
+        return {"failed": {one.name: _told(getattr(said, one.name)) for one in fields(Failed)}}
     return {"returned": type(said).__name__}
+
+
+def _told(value: object) -> object:
+    """None for what is no part of an outcome: whoever reads it says so."""
+    return value[:5_000] if isinstance(value, str) else value if isinstance(value, bool) else None

@@ -143,6 +143,20 @@ async def test_a_tool_that_hangs_is_cut_by_its_row_which_its_owner_may_raise(des
     assert "its owner may raise timeout_ms in tools.yaml" in reply.failure.hint
 
 
+async def test_a_halt_that_comes_while_a_write_waits_for_its_turn_keeps_it_from_beginning(counting, counter) -> None:
+    bench = counting.doer._bench
+    run = bench.run
+
+    async def waits(tool, arguments, key, timeout_s, cut, too_late):
+        counting.halt = Halt(scope="tool", name=tool.spec.name, code="switch", reason="off", by="operator")
+        return too_late() or await run(tool, arguments, key, timeout_s, cut)
+
+    bench.run = waits
+    reply = await counting.call("counter_increment_unkeyed", {"name": "a"})
+    assert (reply.outcome, reply.failure.code) == ("failed", "halted"), "and not uncertain: it had not begun"
+    assert counter.counts()["increments"] == 0
+
+
 async def test_a_halt_cuts_a_read_in_flight(desk) -> None:
     begun, calls = stuck(desk, "calculate")
     running = asyncio.create_task(desk.call("calculate", GOOD))

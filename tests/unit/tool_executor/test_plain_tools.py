@@ -2,11 +2,13 @@
 
 import asyncio
 import os
+import resource
 import subprocess
 import sys
 import textwrap
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -27,10 +29,48 @@ ROW = """
 """
 FUNCTION = """
 import os, signal, subprocess, sys, time
+from dataclasses import dataclass
 from bulkhead.packs import Done, Failed
+
+kept = []
+
+@dataclass(frozen=True)
+class MoreThanFailed(Failed):
+    more: str = "more"
 
 def run(arguments, call):
     what = arguments["do"]
+    if what == "keep":
+        kept.append(call.key)
+        return Done(repr((os.getpid(), kept)))
+    if what == "fork":
+        copy = os.fork()
+        if not copy:
+            return Done("of the copy")
+        ended = os.fork()
+        if not ended:
+            sys.exit(3)
+        codes = [os.waitstatus_to_exitcode(os.waitpid(one, 0)[1]) for one in (copy, ended)]
+        return Done(f"of the call {codes}")
+    if what == "daemon":
+        found = subprocess.run(["sh", "-c", "setsid sleep 600 >/dev/null 2>&1 & echo $!"], capture_output=True)
+        open(arguments["tell"], "w").write(found.stdout.decode())
+        time.sleep(600)
+    if what == "leave":
+        left = subprocess.Popen(["sleep", "600"], stdout=subprocess.DEVNULL)
+        return Done(f"{os.getpid()} {left.pid}")
+    if what == "more":
+        return MoreThanFailed("sold_out", "none is left", "ask tomorrow")
+    if what == "error":
+        return Failed("sold_out", ValueError("none"), "ask tomorrow")
+    if what == "maybe":
+        return Failed("sold_out", "none is left", "ask tomorrow", effect="maybe")
+    if what == "scribble":
+        for number in map(int, os.listdir("/proc/self/fd")):
+            link = f"/proc/self/fd/{number}"
+            if os.path.islink(link) and os.readlink(link).startswith("socket:"):
+                os.write(number, b"\\0\\0\\0\\3{x}")
+        time.sleep(600)
     if what == "sleep":
         open(arguments["tell"], "w").write(str(os.getpid()))
         time.sleep(600)
@@ -81,8 +121,9 @@ class Desk:
         self.bench = Workbench(settings)
 
     async def run(self, do: str, tell: Path | str = "", timeout_s: float = 60, tool: str = "does",
-                  cut: asyncio.Event | None = None) -> Done | Failed:  # fmt: skip
-        return await self.bench.run(self.tools.tools[tool], {"do": do, "tell": str(tell)}, "k1", timeout_s, cut)
+                  cut: asyncio.Event | None = None, key: str = "k1", **more: Any) -> Done | Failed:  # fmt: skip
+        given = {"do": do, "tell": str(tell)}
+        return await self.bench.run(self.tools.tools[tool], given, key, timeout_s, cut, **more)
 
 
 @pytest.fixture
@@ -137,7 +178,65 @@ async def test_a_read_is_cut_by_a_halt(desk, tmp_path) -> None:
     assert (await running).code == "halted" and await _gone(pid)
 
 
+async def test_what_a_tool_keeps_is_seen_by_no_other_tenant(desk) -> None:
+    pid, kept = eval((await desk.run("keep", key="acme.t1.c1")).text)
+    assert kept == ["acme.t1.c1"]
+    assert eval((await desk.run("keep", key="other.t1.c1")).text)[1] == ["other.t1.c1"], "globals, cookies, files"
+    assert eval((await desk.run("keep", key="acme.t2.c1")).text) == (pid, ["acme.t1.c1", "acme.t2.c1"])
+
+
+async def test_a_copy_that_the_tool_forks_answers_nothing_and_takes_no_call(desk) -> None:
+    for _ in range(3):
+        assert (await desk.run("fork")).text == "of the call [0, 3]"
+        assert eval((await desk.run("keep")).text)[1][-1] == "k1", "each call has its own answer, not that of the last"
+
+
+async def test_what_has_left_its_session_ends_with_its_time_too(desk, tmp_path) -> None:
+    running = asyncio.create_task(desk.run("daemon", tmp_path / "pid", 3_600))
+    pid = await _told(tmp_path / "pid")
+    assert os.getsid(pid) == pid, "a session of its own, and no parent"
+    running.cancel()
+    await asyncio.wait({running})
+    assert await _gone(pid)
+
+
+async def test_what_a_process_left_ends_when_it_is_found_dead(desk) -> None:
+    pid, left = map(int, (await desk.run("leave")).text.split())
+    os.kill(pid, 9)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    assert isinstance(await desk.run("tell"), Done) and await _gone(left)
+
+
+async def test_without_a_process_or_a_file_the_call_says_that_nothing_was_done(desk) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))), hard))
+    try:
+        failed = await desk.run("tell")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert isinstance(failed, Failed) and failed.transient
+    assert (failed.code, failed.effect) == ("not_started", "none")
+    assert "Too many open files" in failed.message and isinstance(await desk.run("tell"), Done)
+
+
+async def test_what_came_too_late_while_it_waited_for_a_process_is_not_begun(pack, tmp_path) -> None:
+    desk = Desk(pack, tool_processes=1)
+    first = asyncio.create_task(desk.run("sleep", tmp_path / "pid", 3_600))
+    await _told(tmp_path / "pid")
+    never = Failed("halted", "the task was halted", "lift it")
+    second = asyncio.create_task(desk.run("sleep", tmp_path / "second", 3_600, too_late=lambda: never))
+    await asyncio.sleep(0)
+    first.cancel()
+    assert await second == never and not (tmp_path / "second").exists()
+    assert isinstance(await desk.run("tell"), Done)
+    await desk.bench.close()
+
+
 @pytest.mark.parametrize(("do", "code", "says"), [
+    ("more", "sold_out", "none is left"),
+    ("error", "tool_bug", "returned Failed whose code is no short name, or whose message or hint is no text"),
+    ("maybe", "tool_bug", "returned Failed whose effect is neither `none` nor `unknown`"),
+    ("scribble", "tool_bug", "ended by signal 9 before it answered"),
     ("crash", "tool_bug", "ended by signal 11 before it answered"),
     ("raise", "tool_bug", "does raised KeyError (does.py, line "),
     ("exit", "tool_bug", "does raised SystemExit (does.py, line "),
@@ -149,7 +248,7 @@ async def test_what_goes_wrong_there_is_told_and_ends_nothing_else(desk, do: str
     failed = await desk.run(do)
     assert isinstance(failed, Failed) and failed.code == code and says in failed.message, failed
     assert "hunter2" not in repr(failed), "what a tool raises may name secrets; agents do not read it"
-    assert failed.effect == ("none" if do == "fail" else "unknown")
+    assert failed.effect == ("none" if do in ("fail", "more") else "unknown")
     assert isinstance(await desk.run("tell"), Done)
 
 

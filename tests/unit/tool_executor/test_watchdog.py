@@ -3,14 +3,17 @@
 Each in a process of its own, as the service has it: the main thread, its signals, its event loop.
 """
 
+import asyncio
 import json
+import signal
 import subprocess
 import sys
 import textwrap
+import time
 
 import pytest
 
-from services.tool_executor.watchdog import BLOCKED_FOR_GOOD, PATIENCES
+from services.tool_executor.watchdog import BLOCKED_FOR_GOOD, PATIENCES, SIGNAL, Blocked, Watchdog, code_of
 
 PROGRAM = """
 import asyncio, itertools, json, re, signal, sys, time
@@ -91,6 +94,23 @@ def test_a_tool_that_blocks_is_interrupted_and_the_others_go_on(tool: str, loop:
 def test_a_tool_that_awaits_is_left_alone_also_longer_than_any_wall() -> None:
     found = ran("waits", 0.4, waits_s=3.0, holds_s=0.6)
     assert json.loads(found.stdout)[0] == "done", found.stderr[-2000:]
+
+
+async def test_a_signal_that_comes_when_the_loop_has_moved_hits_nobody() -> None:
+    """The thread has looked, the loop moved, and now another tool runs as the task that was seen."""
+    before = signal.getsignal(SIGNAL)
+    dog = Watchdog(600)
+    try:
+        dog._loop, dog._cpu_s = asyncio.get_running_loop(), time.thread_time()
+        with code_of("waits"):
+            dog._suspect = asyncio.current_task()
+            dog._moved.set()
+            signal.raise_signal(SIGNAL)
+            dog._moved.clear()
+            with pytest.raises(Blocked):
+                signal.raise_signal(SIGNAL)
+    finally:
+        signal.signal(SIGNAL, before)
 
 
 def test_what_cannot_be_interrupted_ends_the_process() -> None:
