@@ -67,6 +67,18 @@ async def test_a_fold_that_never_ends_is_ended_and_nothing_barks_afterwards(fold
         pass
 
 
+async def test_one_long_pause_of_the_interpreter_is_nobodys_fault() -> None:
+    """The collector looks through a large watch in a second, at whichever message comes just then."""
+    folded = []
+
+    def collects(stored: Stored) -> None:
+        sum(range(8_000_000))  # As the collector: no signal is handled meanwhile, and the first one after it.
+        folded.append(stored)
+
+    await Pace(lambda: 0, 0.05).each(JOURNAL[:1], collects)
+    assert folded == JOURNAL[:1]
+
+
 async def test_the_message_is_to_blame_and_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     take = Watching._take
 
