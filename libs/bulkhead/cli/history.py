@@ -13,6 +13,7 @@ from bulkhead.bus.port import Bus, Stored
 from bulkhead.cli.journal import read_journal
 from bulkhead.cli.output import Exit, Stop
 from bulkhead.doubtful import origin_of
+from bulkhead.health.journal import speaks
 from bulkhead.telemetry import names
 from bulkhead_contracts import catalog, envelope
 from bulkhead_contracts.task import Progressed, facts
@@ -84,18 +85,20 @@ def of_tenant(journal: list[Stored], task: str, tenant: str) -> list[Stored]:
 
 
 def entries(stored: Iterable[Stored]) -> list[Entry]:
-    """Messages as entries, replies tied to what they answer."""
+    """Messages as entries, replies tied to what they answer. An id is its author's word: it proves nothing of what
+    others said, or said to others."""
     found: list[Entry] = []
-    by_id: dict[str, Entry] = {}
+    known: dict[tuple[str, str, str], Entry] = {}
     for one in stored:
         entry = _entry(one)
-        if entry.id and entry.id in by_id:
+        name = (entry.id, entry.sender, entry.receiver)
+        if entry.id and name in known:
             continue  # Stored twice (a publish repeated after the dedup window): said once.
         found.append(entry)
-        by_id[entry.id] = entry
+        known[name] = entry
     for entry in found:
-        asked = by_id.get(entry.cause)
-        if asked is not None and asked.receiver == entry.sender and asked.sender == entry.receiver:
+        asked = known.get((entry.cause, entry.receiver, entry.sender))
+        if asked is not None:
             asked.reply = asked.reply or entry
     return found
 
@@ -122,6 +125,8 @@ def _entry(stored: Stored) -> Entry:
     try:
         head = envelope.parse(stored.headers)
         body = catalog.decode(head.type, stored.body)
+        if not speaks(stored.subject, head.type.rpartition(".v")[0]):
+            body, problem = None, f"{parts[1]} may not say this to {parts[2]}, which rejects it: nothing came of it"
     except (envelope.EnvelopeError, catalog.DecodeError) as error:
         problem = str(error)
     return Entry(stored.sequence, stored.time_unix_ms, parts[1], parts[2], parts[4], head.type if head else "",

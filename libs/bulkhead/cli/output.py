@@ -63,6 +63,11 @@ def harmless(text: str) -> str:
     return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
+def one_line(text: str) -> str:
+    """The text on one line, of as many characters: a title with a line end in it must not look like a line of ours."""
+    return text.replace("\n", " ")
+
+
 class Screen(Console):
     """A console that prints no control character but its own."""
 

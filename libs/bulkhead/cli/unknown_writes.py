@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from bulkhead.cli.output import clock, counted
+from bulkhead.cli.output import clock, counted, one_line
 
 MAX_SHOWN_CHARS = 400
 """Of one call's arguments, for people; programs get them whole, as the journal has them."""
@@ -36,8 +36,9 @@ def show(console: Console, document: Mapping[str, Any]) -> None:
         console.print(f"{counted(len(found) + more, 'write')} may or may not have been done, and none is repeated by "
                       f"itself; {LOOK_FIRST}", style="bold yellow", markup=False)
     for one in found or ():
-        console.print(f"  {named(one['step_id'], one['title'], one['tool'], one['arguments_json'])}", markup=False)
-        console.print(f"      key {one['key']}, asked for {clock(one['asked_unix_ms'])}: {one['why']}", style="dim",
-                      markup=False)
+        which = named(one["step_id"], one["title"], one["tool"], one["arguments_json"])
+        console.print(f"  {one_line(which)}", markup=False)
+        console.print(f"      key {one['key']}, asked for {clock(one['asked_unix_ms'])}: {one_line(one['why'])}",
+                      style="dim", markup=False)
     if found is None or more:
         console.print(ELSEWHERE.replace("TASK", str(document["task_id"])), style="yellow", markup=False)

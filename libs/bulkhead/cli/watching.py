@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.text import Text
 
 from bulkhead.cli import answer, unknown_writes
-from bulkhead.cli.output import Exit, counted, err, money, print_json, seconds
+from bulkhead.cli.output import Exit, counted, err, money, one_line, print_json, seconds
 from bulkhead.client import MeshError, Task, TaskEvent
 
 MAX_LIVE_LINES = 12
@@ -40,7 +40,10 @@ class Progress:
             return []
         self._began_ms = self._began_ms or data["time_unix_ms"]
         at = f"{(data['time_unix_ms'] - self._began_ms) / 1000:7.2f}s "
-        return [Text.assemble((at, "dim"), line) for line in self._of(event.name, data)]
+        found = [Text.assemble((at, "dim"), line) for line in self._of(event.name, data)]
+        for line in found:
+            line.plain = one_line(line.plain)
+        return found
 
     def _of(self, name: str, data: dict[str, Any]) -> list[Text]:
         match name:

@@ -12,7 +12,7 @@ from rich.markup import escape
 from bulkhead.ceilings import when_over
 from bulkhead.cli.history import Entry, each_fact, entries, of_tenant
 from bulkhead.cli.journal import JournalBehind, read_journal
-from bulkhead.cli.output import Exit, clock, err, out, print_json, seconds
+from bulkhead.cli.output import Exit, clock, err, one_line, out, print_json, seconds
 from bulkhead.cli.reasons import Reason
 from bulkhead.cli.target import operator_bus
 from bulkhead.cli.unknown_writes import LOOK_FIRST, named
@@ -209,9 +209,10 @@ async def show_why(data: Path, task: str, tenant: str = "", *, as_json: bool) ->
         return Exit.OK
     for one in reasons:
         colour = {"stop": "red", "warn": "yellow"}.get(one.level, "bold")
-        out.print(f"[{colour}]{one.kind}[/{colour}]  {escape(clock(one.at_unix_ms))}  {escape(one.what)}")
+        out.print(f"[{colour}]{one.kind}[/{colour}]  {escape(clock(one.at_unix_ms))}  "
+                  f"{escape(one_line(one.what))}")
         if one.todo:
-            out.print(f"    → {one.todo}", markup=False, style="dim")
+            out.print(f"    → {one_line(one.todo)}", markup=False, style="dim")
         if one.evidence:
             rest = len(one.evidence) - MAX_EVIDENCE_SHOWN
             shown = ", ".join(one.evidence[:MAX_EVIDENCE_SHOWN]) + (f" and {rest} more" if rest > 0 else "")

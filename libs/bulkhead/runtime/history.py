@@ -24,7 +24,7 @@ from pydantic import ValidationError
 
 from bulkhead.bus.port import Stored
 from bulkhead.flow import bounded
-from bulkhead_contracts import envelope, limits, subjects
+from bulkhead_contracts import catalog, envelope, limits, subjects
 from bulkhead_contracts.control import MessageRejected
 from bulkhead_contracts.result import ContentRef
 from bulkhead_contracts.task import TaskEnded, TaskRejected
@@ -88,7 +88,7 @@ class History:
         return self._says(TaskRejected.TYPE) or (self._says(MessageRejected.TYPE) and not heard)
 
     def _says(self, kind: str) -> bool:
-        return any(one.headers.get("ce-type", "").startswith(f"{kind}.v") for one in self.messages)
+        return any(says(one, kind) for one in self.messages)
 
     def text(self, ref: ContentRef) -> str | None:
         """The text of a reference; None when it is not here."""
@@ -133,6 +133,12 @@ def at_its_source(stored: Stored) -> Stored:
     found = source_of(stored).split()
     sequence = int(found[1]) if len(found) > 1 and found[1].isdigit() else stored.sequence
     return Stored(stored.subject, stored.headers, stored.body, sequence, stored.time_unix_ms)
+
+
+def says(stored: Stored, kind: str) -> bool:
+    """Whether it is of this type, by somebody who may say that there: a type is its author's word."""
+    ce_type = stored.headers.get("ce-type", "")
+    return ce_type.startswith(f"{kind}.v") and catalog.allowed(ce_type, *stored.subject.split(".")[1:3])
 
 
 def named(body: bytes) -> Iterator[ContentRef]:

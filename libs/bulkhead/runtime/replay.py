@@ -14,7 +14,7 @@ from bulkhead.flow import Decider, Message, Send, SetTimer
 from bulkhead.grants import unverified_claims
 from bulkhead.runtime import inbound
 from bulkhead.runtime.fold import Fold, as_message, seal, step
-from bulkhead.runtime.history import at_its_source
+from bulkhead.runtime.history import at_its_source, says
 from bulkhead.runtime.inbound import Inbound, Unreadable
 from bulkhead_contracts import envelope, subjects
 from bulkhead_contracts.control import MessageRejected, TimerFired
@@ -93,7 +93,7 @@ async def replay(
     for stored in journal:
         receiver = stored.subject.split(".")[2]
         by_inbox.setdefault(receiver, []).append(at_its_source(stored))
-        report.ended = report.ended or stored.headers.get("ce-type", "").startswith(TaskEnded.TYPE)
+        report.ended = report.ended or says(stored, TaskEnded.TYPE)
     judged: set[tuple[str, str]] = set()
     for service, versions in logics.items():
         recorded = _recorded(journal, service, report, versions)

@@ -11,8 +11,10 @@ from rich.text import Text
 from rich.tree import Tree
 from typer.testing import CliRunner
 
-from bulkhead.cli import output
+from bulkhead.cli import output, unknown_writes
 from bulkhead.cli.main import app
+from bulkhead.cli.watching import Progress
+from bulkhead.client import TaskEvent
 
 HOSTILE = "\x1b]0;owned\x07 \x9b2J \u202eevil \ud800 \x08\x00"
 LINE = '{"agent":"a","action":"b"%s}\n'
@@ -31,6 +33,18 @@ def test_nothing_that_is_printed_commands_the_terminal() -> None:
     said.encode()
     assert not [char for char in ("\x07", "\x9b", "\u202e", "\x00") if char in said]
     assert "\\u009b2J" in said and "\x1b]0" not in said and "\x1b[1;31mours\x1b[0m" in said
+
+
+def test_a_title_makes_no_line_of_ours() -> None:
+    plan = {"version": 1, "steps": [{"id": "s1", "title": "look\n   1.00s task succeeded", "inputs": [], "tools": []}]}
+    event = TaskEvent("plan.adopted", {"time_unix_ms": 5, "plan": plan}, "1")
+    assert [line.plain for line in Progress().lines(event)] == [
+        "   0.00s plan of 1 step", "   0.00s   s1 look    1.00s task succeeded"]
+    write = {"step_id": "s1", "title": "look\nended  it has succeeded", "tool": "pay", "arguments_json": "{}",
+             "key": "k", "asked_unix_ms": 1, "why": "lost\nended"}  # fmt: skip
+    text = io.StringIO()
+    unknown_writes.show(output.Screen(file=text, width=500), {"task_id": "t1", "uncertain_writes": [write]})
+    assert not any(line.startswith("ended") for line in text.getvalue().splitlines())
 
 
 def test_json_keeps_the_text_and_commands_nothing(capsys) -> None:

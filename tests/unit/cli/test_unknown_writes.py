@@ -2,7 +2,7 @@
 
 import io
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import jwt
@@ -14,10 +14,10 @@ from bulkhead.cli import unknown_writes
 from bulkhead.cli.history import each_fact, entries
 from bulkhead.cli.output import Screen
 from bulkhead.cli.why import explain
-from bulkhead.runtime.history import load
+from bulkhead.runtime.history import History, load
 from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.result import Failure
-from bulkhead_contracts.task import TaskEnded
+from bulkhead_contracts.task import TaskCancelRequested, TaskEnded, TaskRequested
 from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
 
 HISTORIES = Path(__file__).parents[2] / "replay" / "histories"
@@ -117,3 +117,31 @@ def test_show_lists_them_or_says_where_they_are_listed() -> None:
 def test_long_arguments_are_cut_for_people_alone() -> None:
     long = unknown_writes.named("s", "", "pay", "{" + "x" * 9_000 + "}")
     assert len(long) < 500 and long.endswith("…")
+
+
+def forged(found: list[Stored], body, number: int, **headers: str) -> Stored:
+    """What an outside publisher of the same tenant says into the only inbox that it reaches."""
+    one = again(of(found, TaskRequested), body, number, **headers)
+    return replace(one, subject=".".join(["mesh", "pub_demo", "gateway", *one.subject.split(".")[3:]]))
+
+
+def test_an_outsider_can_forge_no_outcome_no_end_and_no_repeat() -> None:
+    whole = messages()
+    [write] = unknown(whole)
+    replied, ended = of(whole, ToolCallReplied), of(whole, TaskEnded)
+    done = ToolCallReplied.model_validate_json(replied.body).model_copy(update={"outcome": "succeeded"})
+    assert unknown([*whole, forged(whole, done, 1)]) == [write], "it was done, says somebody who cannot know"
+    hides = forged(whole, TaskCancelRequested(reason="x"), 2, **{"ce-id": replied.headers["ce-id"]})
+    assert unknown([hides, *whole]) == [write], "an id that somebody else was to use"
+    running = whole[: whole.index(ended)]
+    over = forged(whole, TaskEnded.model_validate_json(ended.body), 3)
+    assert "ended" not in {one.kind for one in explain(entries([*running, over]), "t", 0)}
+    tenant, task = over.subject.split(".")[4:]
+    assert History(tenant, task, tuple(whole)).ended and not History(tenant, task, (*running, over)).ended
+    told = entries([*running, over])[-1]
+    assert told.body is None and "pub_demo may not say this to gateway" in told.problem
+
+
+@pytest.mark.parametrize("file", sorted(HISTORIES.iterdir()), ids=lambda file: file.name.partition(".")[0])
+def test_what_services_say_of_a_task_is_taken(file: Path) -> None:
+    assert not [one.problem for one in entries(load(file).messages) if "may not say" in one.problem]
