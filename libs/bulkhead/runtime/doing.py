@@ -53,19 +53,43 @@ BUDGET_PATIENCE_S = 2.0
 """So long a doer waits for an admission in place; after that it defers, and the requester asks again."""
 
 
-class Record(BaseModel):
-    """What stands under an idempotency key: a claim, then the outcome.
+MAX_EARLIER = 8
+"""Requests under one key whose answer, that nothing was done, stays known."""
 
-    undone: the outcome is that certainly nothing was done (refused, failed). It answers the request that it was
-    made for; another request under the same key (a later attempt of the step) may try again.
-    """
+
+class Answered(BaseModel):
+    """What a request was answered."""
 
     request: str = ""
-    claimed: bool = False
-    undone: bool = False
     reply_type: str = ""
     reply: str = ""
     settled: tuple[Settled, ...] = ()
+
+
+class Record(Answered):
+    """What stands under an idempotency key: a claim, then the outcome.
+
+    undone: the outcome is that certainly nothing was done (refused, failed). It answers the request that it was
+    made for; another request under the same key (a later attempt of the step) may try again. earlier: what those before
+    it were answered, which stands: one that is delivered once more must not do what its asker was told was not done.
+    """
+
+    claimed: bool = False
+    undone: bool = False
+    earlier: tuple[Answered, ...] = ()
+
+    def answer_to(self, request: str) -> Answered | None:
+        """None for one that is not answered yet, and may be tried."""
+        told = next((one for one in self.earlier if one.request == request), None)
+        if told is None and self.reply_type and (not self.undone or self.request == request):
+            return self
+        return told
+
+    def answered(self) -> tuple[Answered, ...]:
+        """All that whoever tries again has to remember."""
+        mine = self.undone and bool(self.reply_type)
+        last = (Answered(**{name: getattr(self, name) for name in Answered.model_fields}),) if mine else ()
+        return (*self.earlier, *last)[-MAX_EARLIER:]
 
 
 class DoerHandler:
@@ -103,7 +127,7 @@ class DoerHandler:
         async with self._alone(subject):
             if await self._known(handed, request, subject):
                 return
-            _, sequence = _parse(await self._context.bus.last(self._records, subject))
+            record, sequence = _parse(await self._context.bus.last(self._records, subject))
             failure = Failure(
                 code=code[:64],
                 message=f"{self._context.service} cannot handle this request and has given up; no outcome is on record",
@@ -112,7 +136,7 @@ class DoerHandler:
             # What was given up before it was handled (unreadable, not of the catalog) has certainly done nothing.
             begun = code == HANDLER_FAILED and getattr(self._doer, "changes", _nothing)(request)
             reply = self._doer.uncertain(request) if begun else self._doer.refuse(request, failure)
-            await self._finish(handed, subject, sequence, reply, ())
+            await self._finish(handed, subject, (record, sequence), reply, ())
 
     async def handle(self, handed: Handed) -> None:
         """See the module's docstring for the order."""
@@ -194,13 +218,13 @@ class DoerHandler:
     async def _known(self, handed: Handed, request: Any, subject: str) -> bool:
         """Answer from the record, if there is one; a claim without an outcome may have been done."""
         record, sequence = _parse(await self._context.bus.last(self._records, subject))
-        if record is None or (record.undone and record.request != handed.message.envelope.id):
+        if record is None:
             return False
-        if record.reply_type:
-            await self._answer(handed, record)
+        if (told := record.answer_to(handed.message.envelope.id)) is not None:
+            await self._answer(handed, told)
         elif record.claimed:
-            await self._finish(handed, subject, sequence, self._doer.uncertain(request), ())
-        return bool(record.reply_type) or record.claimed
+            await self._finish(handed, subject, (record, sequence), self._doer.uncertain(request), ())
+        return told is not None or record.claimed
 
     def _authority(self, handed: Handed, now_unix_ms: int) -> Authority:
         address = handed.message.address
@@ -214,9 +238,10 @@ class DoerHandler:
     async def _once(self, handed: Handed, job: Job[Any], subject: str) -> None:
         found = await self._context.bus.last(self._records, subject)
         record, sequence = _parse(found)
-        if record is not None and record.reply_type and not (record.undone and record.request != job.envelope.id):
-            await self._answer(handed, record)
+        if record is not None and (known := record.answer_to(job.envelope.id)) is not None:
+            await self._answer(handed, known)
             return
+        earlier = record.answered() if record is not None else ()
         before = record.settled if record is not None and not record.reply_type else ()
         told = job.envelope.logic >= SINCE_LOGIC
         if told and record is not None and record.request != job.envelope.id:
@@ -224,9 +249,9 @@ class DoerHandler:
         claims = self._doer.writes(job)
         if claims:
             if record is not None and record.claimed:
-                await self._finish(handed, subject, sequence, self._doer.uncertain(job.request), ())
+                await self._finish(handed, subject, (record, sequence), self._doer.uncertain(job.request), ())
                 return
-            claim = Record(request=job.envelope.id, claimed=True)
+            claim = Record(request=job.envelope.id, claimed=True, earlier=earlier)
             sequence = await self._put(subject, claim, sequence, f"claim/{job.envelope.id}/{handed.attempts}")
             crashing.passes("after_claim")
         hands = self._hands()
@@ -240,7 +265,7 @@ class DoerHandler:
             await asyncio.shield(self._settle(job, settled))
             if claims or settled:
                 # Nothing was done: whoever asks again must not meet this claim, but is told what was spent until now.
-                released = Record(request=job.envelope.id, undone=True, settled=(*before, *settled))
+                released = Record(request=job.envelope.id, undone=True, settled=(*before, *settled), earlier=earlier)
                 await self._put(subject, released, sequence, f"released/{job.envelope.id}/{handed.attempts}")
             raise
         except BaseException:
@@ -248,28 +273,39 @@ class DoerHandler:
             await asyncio.shield(self._settle(job, _settlements(hands)))
             raise
         crashing.passes("after_act")
-        await self._finish(handed, subject, sequence, _with_spent(reply, before), _settlements(hands))
+        stands = Record(earlier=earlier), sequence
+        await self._finish(handed, subject, stands, _with_spent(reply, before), _settlements(hands))
 
     async def _finish(
-        self, handed: Handed, subject: str, expect: int, reply: Body, settled: tuple[Settled, ...]
+        self, handed: Handed, subject: str, stands: tuple[Record | None, int], reply: Body,
+        settled: tuple[Settled, ...],
     ) -> None:
+        """stands: what is under the key, and where."""
+        before, expect = stands
         record = Record(
             request=handed.message.envelope.id,
             undone=getattr(reply, "outcome", "") in ("refused", "failed"),
             reply_type=reply.ce_type(),
             reply=reply.encode().decode(),
             settled=settled,
+            earlier=before.answered() if before is not None else (),
         )
+        told: Answered = record
         try:
             await self._put(subject, record, expect, f"outcome/{handed.message.envelope.id}/{handed.attempts}")
         except WrongLastSequence:
             # Another replica recorded first; its outcome is the outcome, and what this one spent is settled too.
-            other, _ = _parse(await self._context.bus.last(self._records, subject))
+            other, sequence = _parse(await self._context.bus.last(self._records, subject))
             if other is None or not other.reply_type:
                 raise
-            record = other.model_copy(update={"settled": other.settled + settled})
+            first = other.answer_to(record.request)
+            if first is None:
+                # For another request nothing was done: that says nothing of this one.
+                await self._finish(handed, subject, (other, sequence), reply, settled)
+                return
+            told = first.model_copy(update={"settled": first.settled + settled})
         crashing.passes("after_record")
-        await self._answer(handed, record)
+        await self._answer(handed, told)
 
     async def _put(self, subject: str, record: Record, expect: int, name: str) -> int:
         message_id = envelope.message_id(self._context.message_key, f"{subject}/{name}")
@@ -287,7 +323,7 @@ class DoerHandler:
             raise
         return ack.sequence
 
-    async def _answer(self, handed: Handed, record: Record) -> None:
+    async def _answer(self, handed: Handed, record: Answered) -> None:
         reply = catalog.decode(record.reply_type, record.reply.encode())
         await self._reply(handed, reply, record.settled)
 
