@@ -150,6 +150,13 @@ class Hands:
         """Admission for one outward attempt (numbered from 0). Raises Refused (ceiling, halt) or Deferred."""
         reservation = await self._reserve(job, call_id, attempt, purpose, resource, worst_case, price_digest)  # type: ignore[arg-type]
         self.reservations.append(reservation)
+        # That may have taken seconds: what was halted meanwhile is not begun, so that nothing is charged.
+        named = {purpose: resource} if purpose != "retrieval" else {}
+        if (stands := self.stopped(job, **named)) is not None:
+            reservation.settle(Usage())
+            self.halted(job, **named)
+            raise Refused(Failure.of("halted", f"{stands.scope} {stands.known_as} is halted: {stands.reason}",
+                                     "an operator must lift the halt"))
         return reservation
 
     def halted(self, job: "Job[R]", *, tool: str = "", model: str = "") -> Halt | None:

@@ -6,9 +6,10 @@ from dataclasses import replace
 import pytest
 
 from bulkhead.grants import Verifier, public_of
-from bulkhead.runtime.doer import Deferred
+from bulkhead.runtime.doer import Deferred, Refused
 from bulkhead.runtime.halts import Held
 from bulkhead_contracts.control import Breaker, Halt
+from bulkhead_contracts.result import Usage
 from services.tool_executor.registry import Registry
 
 
@@ -141,6 +142,23 @@ async def test_a_tool_that_hangs_is_cut_by_its_row_which_its_owner_may_raise(des
     reply = await desk.call("calculate", GOOD)
     assert reply.failure.message == "calculate took longer than 20 ms (tried 3 times)"
     assert "its owner may raise timeout_ms in tools.yaml" in reply.failure.hint
+
+
+@pytest.mark.parametrize("pauses", [False, True])
+async def test_a_halt_that_comes_while_budget_is_asked_keeps_it_from_beginning_and_costs_nothing(
+        counting, counter, pauses: bool) -> None:
+    hands = counting.hands()
+    admit = hands._reserve
+
+    async def slow(*asked):
+        counting.halt = Halt(scope="tool", name="counter_increment", code="switch", reason="off", by="operator",
+                             pauses=pauses)  # fmt: skip
+        return await admit(*asked)
+
+    hands._reserve = slow
+    with pytest.raises(Deferred if pauses else Refused):
+        await counting.doer.act(counting.job("counter_increment", {"name": "a"}), hands)
+    assert counter.counts()["increments"] == 0 and hands.reservations[0].settled.usage == Usage()
 
 
 async def test_a_halt_that_comes_while_a_write_waits_for_its_turn_keeps_it_from_beginning(counting, counter) -> None:
