@@ -87,13 +87,13 @@ def courtesy(text: str) -> int:
 
 @dataclass(slots=True)
 class _Message:
-    """What is said, to one or to several. to: the first of them. stale: it was said before; telling: it says something
-    new; excused: it tells of work. answered: whether an answer to it was counted; answers: the same of what was put to
-    several, where this answers that. told: it stands in the window, where it `counts` as a message or as none."""
+    """What is said, to one or to several. to: the first of them. stale: how far it was said before; telling: it says
+    something new; excused: it tells of work. answered: whether an answer to it was counted; answers: the same of what
+    was put to several, where this answers that. told: it stands in the window, where it `counts` as one or as none."""
 
     id: str = ""
     to: str = ""
-    stale: bool = False
+    stale: float = 0.0
     telling: bool = False
     excused: bool = False
     answers: list[bool] | None = None
@@ -120,7 +120,7 @@ class _Balance:
         self._told: set[tuple[str, str, Level]] = set()
         self._earned: set[str] = set()
         self._heard: OrderedDict[int, None] = OrderedDict()
-        self._stale: dict[frozenset[str], int] = {}
+        self._stale: dict[frozenset[str], float] = {}
         self._roles: dict[str, str] = {}
         self._phrases: OrderedDict[str, None] = OrderedDict()
         self._courteous: list[tuple[str, str, int]] = []
@@ -142,7 +142,9 @@ class _Balance:
             self._courteous.append((act.agent, act.id, polite))
         else:
             self._courteous.clear()
-        stale = coordination and self._is_stale(act)
+        stale = float(coordination and self._is_stale(act))
+        if coordination and not stale and self._excuses(act):
+            stale = self._named.excuse_part
         telling = coordination and not stale and self._tells_something(act)
         if not coordination:
             if is_productive(act):
@@ -157,6 +159,11 @@ class _Balance:
         answers = self._asked.pop((act.agent, act.to), None)
         self._message = _Message(act.id, act.to, stale, telling, excused, answers)
         return self._said_to(act, self._message)
+
+    def _excuses(self, act: Act) -> bool:
+        """Whether it answers what had been said before, and says in whatever words that nothing came of it."""
+        said = self._message
+        return said.stale == 1 and said.to == act.agent and normal.vain(acts.words(act))
 
     def _put_to_several(self, act: Act) -> _Message:
         """The message that reaches one more of those whom it is said to; each of them may answer it."""
@@ -295,7 +302,7 @@ class _Balance:
         new = not said.several or act.id not in inside
         if new:
             inside.append(act.id)
-        old = self._stale[group] = self._stale.get(group, 0) + (new and said.stale)
+        old = self._stale[group] = self._stale.get(group, 0) + new * said.stale
         told = self._tells[group] = self._tells.get(group, 0) + (new and said.telling)
         count, named = len(inside), self._named
         most = named.group_stop_messages * self._patience(told, count)
@@ -308,9 +315,10 @@ class _Balance:
         kind = "chatter.pair" if len(group) == 2 else "chatter.group"
         what = f"{count} messages between {', '.join(agents[:8])} since one of them last did any work"
         if old:
-            what += f"; {old} of them had been said before"
+            what += f"; {old:.0f} of them had been said before"
         return trip_of(kind, level, act.tenant, act.lineage, agents, what, tuple(inside), act.time_unix_ms, act.id,
-                       {"talk": count, "agents": len(agents), "said_before": old, "roles": self._roles_of(agents)})
+                       {"talk": count, "agents": len(agents), "said_before": round(old),
+                        "roles": self._roles_of(agents)})
 
     def _roles_of(self, agents: tuple[str, ...]) -> list[str]:
         """What is known of the roles in which they talk."""

@@ -13,8 +13,8 @@ from itertools import pairwise
 from bulkhead.health import looks
 from bulkhead.health.anycase import AnyCase
 from bulkhead.health.flows import MADE, form, gives_work, makes, same_but_for_gifts
-from bulkhead.health.loops import MAX_STEP_CHARS, Finding, Level, Step, Window, finding, is_list
-from bulkhead.health.normal import nothing, phrases
+from bulkhead.health.loops import MAX_STEP_CHARS, Finding, Level, Step, Window, finding
+from bulkhead.health.normal import phrases
 from bulkhead.health.pauses import deliberate
 from bulkhead.health.thresholds import LoopThresholds
 
@@ -207,48 +207,12 @@ def _another_each_time(step: Step) -> bool:
     return makes(step.action) or gives_work(step.action) or looks.moves(step.action, step.text)
 
 
-def fruitless(window: Window, named: LoopThresholds) -> Finding | None:
-    """One thing asked for in ever other words, and nothing found, or what had been found before.
-
-    window: an agent's acts. What others say to it in between is another question.
-    """
-    last, told, count = window[-1], _unordered(window[-1]), 0
-    for step in reversed(window):
-        if step.says and step.agent == last.agent:
-            continue
-        if step.action != last.action or step.error or step.length != last.length or _unordered(step) != told:
-            break
-        count += 1
-    if count < named.fruitless_warn:
-        return None
-    part = [step for step in window if not step.says or step.agent != last.agent][-count:]
-    if last.length < named.informative_chars and not nothing(last.answer):
-        return None
-    texts = [asked(step.text) for step in part]
-    if len({step.text for step in part}) * 2 < count or not frozenset.intersection(*texts):
-        return None
-    if sum(map(len, texts)) < _PHRASE_WORDS * count or is_list(part):
-        return None  # What is asked for by a name or two is no phrase that could be put in other words.
-    level: Level = "stop" if count >= named.fruitless_stop else "warn"
-    return finding("fruitless", level, 1, count, part, f"{last.agent} asked {last.action} for one thing in other "
-                   f"words, {count} times in a row, and learnt nothing more")
-
-
 @lru_cache(maxsize=256)
 def asked(text: str) -> frozenset[str]:
     """The words that a call asks with, without the names of its arguments and what is in every question."""
     return frozenset(
         one for one in _WORD.findall(_KEY.sub(" ", text).casefold()) if len(one) > _SHORT_WORD and not one.isdigit()
     )
-
-
-def _unordered(step: Step) -> tuple[str, ...] | int:
-    return _sorted(step.answer) if step.length < MAX_STEP_CHARS else step.result
-
-
-@lru_cache(maxsize=256)
-def _sorted(answer: str) -> tuple[str, ...]:
-    return tuple(sorted(_WORD.findall(answer)))
 
 
 def is_handed(window: Window, step: Step) -> bool:
@@ -441,7 +405,6 @@ def fails(step: Step) -> bool:
 _SEVERAL = 2
 _SMALL_STEP = 2
 _SHORT_WORD = 3
-_PHRASE_WORDS = 3.5
 _WORD = re.compile(r"[^\W_]+")
 _KEY = re.compile(r'"[\w-]+":')
 _DIGEST = re.compile(r"\b(?:[0-9a-f]{40}|[0-9a-f]{64})\b")

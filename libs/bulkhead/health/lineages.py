@@ -167,6 +167,8 @@ class _Lineage:
             yield from self._of_words(step, window, again)
         else:
             yield from self._of_calls(step, window, known, again)
+            if looks.notes(step.action) and self._is_noted(step):
+                yield from self._monologue(step, window)
         if not step.says or step.to:
             yield from self._nearly(step, window, known)
 
@@ -197,6 +199,14 @@ class _Lineage:
             if (finding := futile.automatic(self._all, self._named)) is not None:
                 yield "lineage", finding
             return
+        yield from self._monologue(step, window)
+
+    def _is_noted(self, step: Step) -> bool:
+        """Whether a call writes down a piece of what is planned."""
+        long = len(step.text) >= self._named.product_chars
+        return long and not step.error and not looks.reads(step.action, step.text)
+
+    def _monologue(self, step: Step, window: Window) -> Iterable[tuple[str, Finding]]:
         step.fresh = normal.phrases(step.text)
         if (finding := loops.monologue(window, self._named)) is not None:
             yield f"agent {step.agent}", finding

@@ -40,8 +40,8 @@ class Step:
     what it shows changes by itself (`looks`); shown: how many different things it has shown. blind: it moves on from
     where it stands, and its answer does not show what came of it. work: a text that is said to be work. text: what it
     asks or says; answer: the beginning of its result; heard: what changes by itself in it, to the letter. Made when
-    they are needed: fresh, phrases of its text; bare, its answer without numbers and tokens; vainly, whether its answer
-    says that it came to nothing.
+    they are needed: fresh, phrases of its text, and told, of its answer; bare, its answer without numbers and tokens;
+    vainly, whether its answer says that it came to nothing.
     """
 
     id: str
@@ -72,6 +72,7 @@ class Step:
     work: bool = False
     heard: frozenset[str] = frozenset()
     fresh: frozenset[str] | None = field(default=None, repr=False)
+    told: frozenset[str] | None = field(default=None, repr=False)
     bare: str | None = field(default=None, repr=False)
     vainly: bool | None = field(default=None, repr=False)
 
@@ -340,10 +341,11 @@ def is_list(part: Window) -> bool:
 
 
 def monologue(window: Window, named: LoopThresholds) -> Finding | None:
-    """Text after text to nobody, without a call; it stops only what also says the same over and over."""
+    """Text after text to nobody, or into a list of plans, and no other call; it stops only what also says the same
+    over and over."""
     count = 0
     for step in reversed(window):
-        if not step.says or step.to:
+        if step.fresh is None or (not step.says and step.result != window[-1].result):
             break
         count += 1
     if count < named.monologue_warn_stale + 1:

@@ -1,4 +1,4 @@
-"""What all the talk comes to: the same outcome, round after round, and nobody says anything new.
+"""What all the talk, and all the looking, comes to: the same outcome, round after round, and nothing new.
 
 In: the steps of a lineage, the newest last. Out: a `Finding`, or None. Neither a text that resembles another nor an
 outcome that stays would do: votes may stay as they are while new reasons are heard, and a chorus may sing while work is
@@ -6,14 +6,17 @@ done. Numbers count on both sides, but for the number of the round.
 """
 
 import re
+from collections.abc import Container
 from functools import lru_cache
 from itertools import pairwise
 
-from bulkhead.health.alike import alike
+from bulkhead.health import looks
+from bulkhead.health.alike import alike, words_of
 from bulkhead.health.asked import differing
-from bulkhead.health.futile import ROUNDS, TOKEN
-from bulkhead.health.loops import Finding, Level, Step, Window, finding
-from bulkhead.health.normal import phrases
+from bulkhead.health.flows import gives_work
+from bulkhead.health.futile import ROUNDS, TOKEN, asked
+from bulkhead.health.loops import Finding, Level, Step, Window, finding, is_list
+from bulkhead.health.normal import nothing, phrases
 from bulkhead.health.pauses import deliberate
 from bulkhead.health.thresholds import LoopThresholds
 
@@ -27,6 +30,7 @@ _OF_ITSELF = re.compile(
     r'(?:"[^" ]{1,40}"|-?\d+(?:\.\d+)?)'
 )
 _FIGURE = re.compile(r"\d+(?:[.,]\d+)*")
+_PHRASE_WORDS = 3.5
 LEAST_SAID = 2
 """From so many texts a round on it is talk."""
 
@@ -122,3 +126,77 @@ def _said_before(step: Step, window: Window, named: LoopThresholds) -> bool:
 @lru_cache(maxsize=256)
 def _figures(text: str) -> frozenset[str]:
     return frozenset(_FIGURE.findall(text))
+
+
+def fruitless(window: Window, named: LoopThresholds, every: Window = ()) -> Finding | None:
+    """Act after act that brings nothing: it was done twice before with the same result; or it looks for one thing, in
+    ever other words or in the same, most of its answer was known by then, and nobody does anything with the rest.
+
+    window: an agent's acts. What others say to it in between is another question. every: the acts of the whole lineage,
+    which may use what was found; those of the window when left out.
+    """
+    last, lately = window[-1], [step for step in window if not step.says or step.agent != window[-1].agent]
+    lately = lately[-named.barren_window :]
+    part, used, after = list[Step](), set[str](), list(every or window)
+    for at in range(len(lately) - 1, 0, -1):
+        step = lately[at]
+        while after and after[-1].index > step.index:
+            used.update(words_of(after.pop().text))
+        times = sum(one.same == step.same for one in lately[:at])
+        if times == 1 and not step.says:
+            continue  # Who has forgotten something may read it once more.
+        if step.says or not (times or _brings_nothing(step, lately[:at], used, named)):
+            break
+        part.append(step)
+    part.reverse()
+    looked = [step for step in part if step.action == last.action]
+    count = len(part) + 1  # The first of them was news.
+    if count < named.barren_warn or len(looked) < named.cycle_warn_rounds:
+        return None
+    kinds = {step.action: [one for one in part if one.action == step.action] for step in part}
+    if not all(len({one.same for one in kind}) == 1 or _one_thing(kind, named) for kind in kinds.values()):
+        return None
+    if deliberate([[step] for step in looked], named) or any(step.quiet or step.look for step in part[-2:]):
+        return None
+    # Who asks in other words tries something.
+    worded = any(len({one.call for one in kind}) > 1 for kind in kinds.values())
+    if worded and count < named.fruitless_warn:
+        return None
+    level: Level = "stop" if count >= (named.fruitless_stop if worded else named.barren_stop) else "warn"
+    return finding("fruitless", level, 1, count, part, f"{count} acts in a row, the last of them {last.action}, "
+                   "brought nothing that was new and that anybody used")
+
+
+def _brings_nothing(step: Step, before: Window, used: Container[str], named: LoopThresholds) -> bool:
+    """Whether most of what a look found was known, and the rest is of no use."""
+    if step.error or not looks.reads(step.action, step.text):
+        return False
+    answers = [one for one in before if one.action == step.action and not one.error]
+    found = _told(step)
+    known = frozenset[str]().union(*map(_told, answers))
+    if not answers or len(found - known) > named.stale_below * len(found):
+        return False
+    mine = words_of(step.text)
+    return not any(word in used and word not in mine for word in words_of(step.answer)
+                   if not any(word in words_of(one.answer) for one in answers))
+
+
+def _told(step: Step) -> frozenset[str]:
+    """What an answer says, in runs of three words."""
+    if step.told is None:
+        step.told = phrases(step.answer)
+    return step.told
+
+
+def _one_thing(part: Window, named: LoopThresholds) -> bool:
+    """Whether calls ask for one thing: the same to the letter, or in ever other words."""
+    last = part[-1]
+    if last.length < named.informative_chars and not nothing(last.answer):
+        return False
+    if len({step.call for step in part}) == 1:
+        return not looks.watches(last.action, last.answer) and not gives_work(last.action)
+    texts = [asked(step.text) for step in part]
+    if len({step.text for step in part}) * 2 < len(part) or not frozenset.intersection(*texts):
+        return False
+    # What is asked for by a name or two is no phrase that could be put in other words.
+    return sum(map(len, texts)) >= _PHRASE_WORDS * len(part) and not is_list(part)

@@ -185,15 +185,12 @@ def _handed(seen: Seen) -> bool:
     return named or looks.delegates(seen.step.action)
 
 
-def _one_answer(seen: Seen) -> bool:
-    """Whether one action that only looks was done again and again, and answered with as much."""
-    step, least = seen.step, seen.named.fruitless_warn
-    lately = seen.calls[-least:]
-    if step.error or len(lately) < least or any(
-        one.action != step.action or one.length != step.length for one in lately
-    ):
+def _looks_again(seen: Seen) -> bool:
+    """Whether an action that only looks was done again and again."""
+    step, least = seen.step, seen.named.counting_stop_rounds
+    if step.error or not looks.reads(step.action, step.text):
         return False
-    return looks.reads(step.action, step.text) and not _handed(seen)
+    return sum(one.action == step.action for one in seen.calls[-_ROUNDS_BACK:]) >= least and not _handed(seen)
 
 
 # What needs more than its window, and what excuses it
@@ -240,7 +237,8 @@ OTHERWISE = (
     Question(lambda seen: len(seen.step.text) >= seen.named.informative_chars and not seen.step.error, (LATE_MUTE,),
              _by(outcomes.asked_again)),
     Question(_handed, (ALL,), _by(futile.handed_down)),
-    Question(_one_answer, (CALLS,), _by(futile.fruitless)),
+    Question(_looks_again, (CALLS,), lambda seen, calls: outcomes.fruitless(calls, seen.named, seen.every),
+             _changed),
     Question(_product, (MUTE,), _by(futile.versions)),
 )
 """Asked one after the other, until one finds something."""

@@ -72,6 +72,11 @@ class LoopThresholds:
     fruitless_warn: int = 6
     fruitless_stop: int = 10
     """The same thing asked for in other words, and each time nothing is found, or what was found before."""
+    barren_warn: int = 5
+    barren_stop: int = 6
+    """The same looks again and again, which show something else each time that nobody uses: an advert, a hint."""
+    barren_window: int = 24
+    """So many acts back it is looked for what had been answered before."""
     down_warn: int = 3
     down_stop: int = 4
     """A task handed from one to the next, so deep, by agents who did nothing but look."""
@@ -127,6 +132,8 @@ class ChatterThresholds:
     stale_stop_messages: int = 14
     stale_stop_part: float = 0.6
     """So many of those messages, and so great a part of them, are what one of them had said before, word by word."""
+    excuse_part: float = 0.6
+    """As so much of one counts an answer to such a message that in whatever words says that nothing came of it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,3 +95,62 @@ def test_hand_overs_in_one_form_around_different_work_are_none() -> None:
         run.call(here, "translate", {"chapter": f"{'abcdefghijklmnopqrstuvwx'[number]}"}, f"text {number * 7}")
         run.say(here, "This chapter is done, the next one is yours.", to=there)
     assert run.stopped == []
+
+
+WORDS = ("harbour", "tariff", "crane", "ledger", "pilot", "storm", "anchor", "cargo", "winch", "berth", "tide", "rope",
+         "mast", "deck", "hull", "keel", "stern", "bow")  # fmt: skip
+
+
+def other_words(number: int, count: int = 8) -> str:
+    return " ".join(f"{WORDS[(number * 5 + at * 7) % len(WORDS)]}{number}{at}" for at in range(count))
+
+
+PAGE = " ".join(f"line {number} of the page that stays as it is" for number in range(6))
+
+
+def test_a_page_on_which_nothing_but_the_advert_is_new_is_left_after_six_looks() -> None:
+    run = Run()
+    for number in range(6):
+        assert not run.stopped
+        run.call("a", "open_page", {"url": "https://x.example/p"}, f"{PAGE} Advert: {other_words(number)}")
+    assert run.stopped == ["loop.fruitless"] == run.warned
+
+
+def test_what_is_found_and_used_or_changed_by_somebody_else_is_no_noise() -> None:
+    used, changed = Run(), Run()
+    for number in range(12):
+        used.call("a", "open_page", {"url": "https://x.example/p"}, f"{PAGE} Ticket: {other_words(number)}")
+        used.call("a", "answer", {"about": other_words(number).split()[0]}, "sent")
+        changed.call("a", "open_board", {"board": "b"}, f"{PAGE} Done: {other_words(number)}")
+        changed.call("b", "edit", {"file": other_words(number)}, f"saved {other_words(number)}")
+    assert not used.trips and not changed.stopped
+
+
+def test_hits_in_another_order_with_other_hints_are_the_same_hits() -> None:
+    run = Run()
+    for number in range(10):
+        assert not run.stopped
+        hits = [f"a text about {word} and what it is good for" for word in WORDS[:5]]
+        wanted = ["refund", "policy", "customers", *other_words(number, 2).split()]
+        question = " ".join([*wanted[number % 4 :], *wanted[: number % 4]])
+        run.call("a", "search_docs", {"query": question}, [*hits[number % 5 :], *hits[: number % 5], f"tip {number}"])
+    assert run.stopped == ["loop.fruitless"]
+
+
+def test_files_that_are_read_once_more_are_no_loop() -> None:
+    run = Run()
+    for _ in range(2):
+        for number in range(12):
+            run.call("a", "read_file", {"path": f"{WORDS[number]}.py"}, other_words(number, 40))
+    assert not run.stopped
+
+
+def test_a_list_of_plans_that_is_only_written_anew_is_a_monologue_and_one_between_work_is_none() -> None:
+    idle, busy = Run(), Run()
+    for number in range(8):
+        plans = [f"look at the {word} and mend what is wrong with it" for word in WORDS[:5]]
+        plans = [*plans[number % 5 :], *plans[: number % 5]]
+        for run in (idle, busy):
+            run.call("a", "todo_write", {"todos": plans}, "Todos have been modified")
+        busy.call("a", "edit", {"file": f"{WORDS[number]}.py", "text": other_words(number)}, "ok")
+    assert "loop.monologue" in idle.stopped and not busy.stopped

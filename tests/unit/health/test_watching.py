@@ -205,3 +205,16 @@ def test_what_comes_after_the_end_leaves_nothing() -> None:
         watch.take(WaitOpened(f"w{number}", "acme/t", "acme/t/a", ("acme/t/a",)))
     assert len(watch.stalls) == len(watch.loops) == len(watch.chatter) == watch.graph.edges() == 0
     assert watch.pass_time(NOW + 10**9) == []
+
+
+def test_the_same_demand_and_ever_other_excuses_are_chatter_and_answers_are_none() -> None:
+    words = ("harbour", "tariff", "crane", "ledger", "pilot", "storm", "anchor", "cargo", "winch", "berth", "tide")
+    for excuse, level in (("I cannot do that", "stop"), ("here it is", "warn")):
+        chatter, found = Chatter(DEFAULT.chatter), []
+        for number in range(18):
+            told = " ".join(words[(number * 5 + at * at) % 11] + "abcdefghijklmnopqr"[number] for at in range(9))
+            texts = ("h", "a", "The calls are not valid, try again."), ("a", "h", f"{excuse}: {told}")
+            for at, (by, to, text) in enumerate(texts):
+                found += chatter.take(Act(f"m{number}.{at}", "t", by, "say", text, says=True, to=to))
+            if number == 10:
+                assert {trip.detector: trip.level for trip in found}["chatter.pair"] == level
