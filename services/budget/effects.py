@@ -25,6 +25,7 @@ from bulkhead_contracts.budget import (
     TopUpRequested,
 )
 from bulkhead_contracts.control import Halt, HaltRequested, ResetRequested
+from bulkhead_contracts.result import Usage
 from bulkhead_contracts.task import TaskStopped
 from bulkhead_contracts.tool import WritesRequested
 
@@ -152,7 +153,7 @@ class Budget:
         except BusError as error:
             return self._wait(body, f"the tenant's limits cannot be read: {error}")
         except (Fenced, *RedisFailure) as error:
-            # It may be held all the same, and nobody would ever settle it.
+            # It may be held all the same, and who asks may end before it settles that.
             self._doubts.setdefault(key, []).append((now, message, body))
             return self._lost(body, error)
         match answer:
@@ -214,7 +215,8 @@ class Budget:
         except BusError as error:
             log.warning("fact_not_appended", key=key, reason=str(error))
             await self._release(key, message, body)
-            return self._wait(body, f"the journal does not take the reservation: {error}")
+            # It may be stored all the same, and is found by the next rebuild then.
+            return self._wait(body, f"the journal does not take the reservation: {error}", doubtful=True)
         try:
             if self._store.epoch != epoch:
                 raise Fenced("the ledger was built anew meanwhile")
@@ -301,15 +303,18 @@ class Budget:
 
     def _lost(self, body: ReserveRequested, error: Exception) -> ReserveReplied:
         self.keeper.lose(str(error) or type(error).__name__)
-        return self._wait(body, "budget admits nothing now: its ledger is being verified")
+        return self._wait(body, "budget admits nothing now: its ledger is being verified", doubtful=True)
 
-    def _wait(self, body: ReserveRequested, reason: str, scope: str = "") -> ReserveReplied:
+    def _wait(
+        self, body: ReserveRequested, reason: str, scope: str = "", *, doubtful: bool = False
+    ) -> ReserveReplied:
         return ReserveReplied(
             reservation_id=body.reservation_id,
             decision="wait",
             scope=scope,
             reason=reason[:2000],
             retry_after_ms=self._retry_after_ms,
+            doubtful=doubtful,
         )
 
     # Settlement
@@ -351,7 +356,9 @@ class Budget:
         """The ledger does not know the reservation; the journal has the last word on whether it was one."""
         fact = await self._find(message, body.reservation_id, message.time_unix_ms - body.wall_ms)
         if fact is None:
-            log.warning("settled_without_reservation", key=key)
+            # Settled with nothing by who gave up asking: it never came to be.
+            given_up = body.usage == Usage() and not body.estimated
+            (log.debug if given_up else log.warning)("settled_without_reservation", key=key)
             return Settlement("unknown")
         if await settled_before(
             self._context.bus, message.tenant, message.task, message.sender, body.reservation_id, message.sequence

@@ -17,9 +17,14 @@ from pathlib import Path
 import httpx
 import pytest
 
+from bulkhead.client import Task
 from bulkhead.runtime import crashing
 from bulkhead_contracts import catalog, subjects
+from bulkhead_contracts.budget import Reserved, Settled
+from bulkhead_contracts.control import CallDeferred
+from bulkhead_contracts.result import Usage
 from infra.local.supervisor import START_ORDER
+from tests.e2e.fixtures.world import until
 from tests.faults.fixtures.errand import TENANT, Errand, consumers, nothing_waits
 from tests.faults.fixtures.standing import ACK_WAIT_S, Standing
 
@@ -94,6 +99,33 @@ async def test_a_crash_in_the_middle_of_building_the_ledger_changes_nothing(stan
     before = standing.crashes(service, point)
     await _nobody_can_tell(standing, service, point, await standing.arm_at_start(service, point, 1))
     assert standing.crashes(service, point) == before + 1
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_who_asks_budget_in_vain_gives_back_what_it_holds(standing: Standing) -> None:
+    """Budget dies with its answer unsent, and its heir is not there before nobody waits any more, as under load."""
+    service, point = "budget", "before_answer"
+    before = standing.crashes(service, point)
+    standing.arm(service, point, 1)
+    standing.stays_away(service)
+    errand = Errand(standing)
+    task = await errand.submit_until_taken()
+    await until(lambda: _put_off(standing, task), "the call is put off", 40)
+    standing.mesh.unit(service).release()
+    document = await errand.ends_rightly()
+    assert standing.crashes(service, point) == before + 1
+    await errand.adds_up(document, held=0)
+    found = await standing.history(task)
+    [put_off] = {one.body.call_id for one in found if isinstance(one.body, CallDeferred)}
+    reserved = {one.body.reservation_id for one in found
+                if isinstance(one.body, Reserved) and one.body.call_id == put_off}
+    settled = [one.body.usage == Usage() for one in found
+               if isinstance(one.body, Settled) and one.body.reservation_id in reserved]
+    assert sorted(settled) == [False, True], "held once in vain and given back, held again and used"
+
+
+async def _put_off(world: Standing, task: Task) -> bool:
+    return any(isinstance(one.body, CallDeferred) for one in await world.history(task))
 
 
 async def _nobody_can_tell(standing: Standing, service: str, point: str, pid: int | None) -> None:

@@ -68,6 +68,7 @@ async def test_the_ceiling_refuses_halts_live_and_tells_the_planner(world: World
     assert (await world.ask("r1", cost=80)).decision == "reserved"
     waiting = await world.ask("r2", cost=30)
     assert waiting.decision == "wait" and waiting.retry_after_ms == 20 and "$0.00008" in waiting.reason
+    assert not waiting.doubtful, "who waits for room has nothing to give back"
     live = await world.mesh.context("rag").bus.subscribe_live(f"control.live.task.{TENANT}.{TASK}")
     await world.settle("r1", cost=80)
     refused = await world.asked_until("refused", "r2", cost=30)
@@ -203,7 +204,7 @@ async def test_a_reservation_that_the_journal_does_not_take_is_given_back(
     with monkeypatch.context() as patch:
         patch.setattr(type(publisher), "send", refuse)
         answer = await world.ask("r1", cost=50)
-    assert answer.decision == "wait" and "journal" in answer.reason
+    assert answer.decision == "wait" and "journal" in answer.reason and answer.doubtful, "it may have taken it"
     assert (await world.balance()).reserved.cost_usd_micros == 0
     assert (await world.ask("r1", cost=50)).decision == "reserved"
     assert (await world.balance()).reserved.cost_usd_micros == 50
@@ -348,7 +349,8 @@ async def test_an_answer_counts_only_in_the_ledger_that_holds_the_money(
         await real(*args)
 
     edge._append = rebuilt_meanwhile  # type: ignore[method-assign]
-    assert (await world.ask("r1", cost=50)).decision == decision
+    answer = await world.ask("r1", cost=50)
+    assert (answer.decision, answer.doubtful) == (decision, decision == "wait")
     edge._append = real  # type: ignore[method-assign]
     assert (await world.asked_until("wait", "r0", cost=60)).decision == "wait", "it is not known, or it leaves no room"
     await world.ready()
@@ -385,6 +387,36 @@ async def test_what_came_to_the_journal_too_late_to_be_told_never_adds_to_what_o
     await world.settled_balance(spent=90)
 
 
+@pytest.mark.parametrize("landed", [True, False])
+async def test_what_is_given_back_is_free_again_also_when_its_fact_comes_later(world: World, landed: bool) -> None:
+    """Its asker heard nothing and settles with nothing, while the journal still stores the fact."""
+    edge = world.edges["0"]
+    real, stalled, given_back = edge._append, asyncio.Event(), asyncio.Event()
+
+    async def stalls(*args: Any) -> None:
+        if landed:
+            await real(*args)
+        stalled.set()
+        await given_back.wait()
+        if not landed:
+            await real(*args)
+
+    edge._append = stalls  # type: ignore[method-assign]
+    asked = asyncio.create_task(world.ask("r1", cost=60, timeout_s=60))
+    await stalled.wait()
+    await world.settled_balance(spent=0, reserved=60)
+    await world.settle("r1", cost=0, tokens=0)
+    await world.settled_balance(spent=0, reserved=0)
+    given_back.set()
+    await asked
+    edge._append = real  # type: ignore[method-assign]
+    assert (await world.ask("r2", cost=90)).decision == "reserved"
+    assert (await world.ask("r1", cost=60)).decision == "wait", "its id is spent"
+    await edge._store._redis.flushall()
+    await world.asked_until("reserved", "other", cost=1, task="t2")
+    await world.settled_balance(spent=0, reserved=90)
+
+
 async def test_what_redis_held_and_nobody_heard_of_is_let_go(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Redis took the reservation and its answer got lost; the doer never came back for it."""
     edge = world.edges["0"]
@@ -396,7 +428,8 @@ async def test_what_redis_held_and_nobody_heard_of_is_let_go(world: World, monke
         raise RedisConnectionError("connection reset by peer")
 
     edge._store.reserve = answer_lost  # type: ignore[method-assign]
-    assert (await world.ask("r1", cost=50)).decision == "wait"
+    answer = await world.ask("r1", cost=50)
+    assert answer.decision == "wait" and answer.doubtful
     edge._store.reserve = real  # type: ignore[method-assign]
     await world.ready()
     await world.settled_balance(spent=0, reserved=50)

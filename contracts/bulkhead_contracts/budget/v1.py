@@ -42,7 +42,8 @@ class ReserveReplied(Body):
     """`refused` is final (the ceiling); `wait` means ask again after `retry_after_ms`.
 
     pauses: refused for now: the task is halted (since `halted_unix_ms`) until somebody raises the ceiling, and the call
-    is asked again, under another reservation, when the halt is lifted.
+    is asked again, under another reservation, when the halt is lifted. doubtful: `wait`, and it may be held all the
+    same: who asks no more settles it with nothing.
     """
 
     TYPE: ClassVar[str] = "mesh.budget.reserve_replied"
@@ -54,6 +55,7 @@ class ReserveReplied(Body):
     retry_after_ms: Count = 0
     pauses: bool = False
     halted_unix_ms: UnixMs = 0
+    doubtful: bool = False
 
 
 class ScopeLimit(Contract):

@@ -23,6 +23,7 @@ from bulkhead.bus.port import (
     BusError,
     BusUnavailable,
     Live,
+    NobodyAnswers,
     PubAck,
     PublishRefused,
     RpcHandler,
@@ -184,7 +185,7 @@ class JetStreamBus:
         sent = dict(headers) if headers else None
         [answer] = await self._replies.ask(subject, body, sent, timeout_s=timeout_s)
         if wire.status(answer.headers) == 503:
-            raise BusUnavailable(f"nobody answers {subject}: the service is not running; ask again later")
+            raise NobodyAnswers(f"nobody answers {subject}: the service is not running; ask again later")
         return Live(subject, answer.headers or {}, answer.data)
 
     async def serve(self, subject: str, queue: str, handler: RpcHandler) -> Callable[[], Awaitable[None]]:

@@ -17,6 +17,7 @@ from bulkhead.bus.port import (
     BusError,
     BusUnavailable,
     Live,
+    NobodyAnswers,
     PubAck,
     PublishRefused,
     RpcHandler,
@@ -130,7 +131,7 @@ class MemoryBus:
         await asyncio.sleep(0)
         server = self._broker.server(subject)
         if server is None:
-            raise BusUnavailable(f"nobody answers {subject}: the service is not running; ask again later")
+            raise NobodyAnswers(f"nobody answers {subject}: the service is not running; ask again later")
         asked = Live(subject, dict(headers or {}), body)
         future: asyncio.Future[Live] = asyncio.get_running_loop().create_future()
 

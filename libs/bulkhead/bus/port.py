@@ -16,6 +16,10 @@ class BusUnavailable(BusError):
     """No answer in time, or no connection: nothing is known about the outcome. Retry with the same message id."""
 
 
+class NobodyAnswers(BusUnavailable):
+    """A request that reached nobody: nothing was done."""
+
+
 class PublishRefused(BusError):
     """The broker said no: no permission, no such stream, full, too large. Says which and what to do."""
 

@@ -119,7 +119,8 @@ def open_breaker(held: Held) -> Failure:
                    hint=f"go another way, or try again in {max(1, round(held.retry_after_ms / 1000))} s")  # fmt: skip
 
 
-Reserve = Callable[["Job[Body]", str, int, str, str, Amount, str], Awaitable[Reservation]]
+Keep = Callable[[Reservation], None]
+Reserve = Callable[["Job[Body]", str, int, str, str, Amount, str, Keep], Awaitable[Reservation]]
 
 
 @dataclass(slots=True)
@@ -148,8 +149,8 @@ class Hands:
         price_digest: str = "",
     ) -> Reservation:
         """Admission for one outward attempt (numbered from 0). Raises Refused (ceiling, halt) or Deferred."""
-        reservation = await self._reserve(job, call_id, attempt, purpose, resource, worst_case, price_digest)  # type: ignore[arg-type]
-        self.reservations.append(reservation)
+        reservation = await self._reserve(job, call_id, attempt, purpose, resource, worst_case, price_digest,  # type: ignore[arg-type]
+                                          self.reservations.append)
         # That may have taken seconds: what was halted meanwhile is not begun, so that nothing is charged.
         named = {purpose: resource} if purpose != "retrieval" else {}
         if (stands := self.stopped(job, **named)) is not None:

@@ -11,9 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from pydantic import BaseModel
-
-from bulkhead.bus.port import BusUnavailable, Stored, WrongLastSequence
+from bulkhead.bus.port import BusError, BusUnavailable, NobodyAnswers, Stored, WrongLastSequence
 from bulkhead.grants import Authority, GrantRefused
 from bulkhead.runtime import asides, crashing, inbound
 from bulkhead.runtime.context import Context
@@ -24,6 +22,7 @@ from bulkhead.runtime.doer import (
     Doer,
     Hands,
     Job,
+    Keep,
     Refused,
     Reservation,
     target_of,
@@ -32,6 +31,7 @@ from bulkhead.runtime.halts import Halts, of_breaker
 from bulkhead.runtime.inbound import Unreadable
 from bulkhead.runtime.parked import BACKSTOP_MS, SINCE_LOGIC, Call, Parked
 from bulkhead.runtime.publisher import RpcRefused, persist
+from bulkhead.runtime.records import Answered, Record, parse, untold
 from bulkhead.runtime.shell import HANDLER_FAILED, Handed
 from bulkhead.telemetry.annotate import annotate
 from bulkhead.telemetry.log import Log
@@ -51,45 +51,6 @@ REJECTED = 0
 """Number of a delivery that is not handled any more; names what is said instead of an outcome."""
 BUDGET_PATIENCE_S = 2.0
 """So long a doer waits for an admission in place; after that it defers, and the requester asks again."""
-
-
-MAX_EARLIER = 8
-"""Requests under one key whose answer, that nothing was done, stays known."""
-
-
-class Answered(BaseModel):
-    """What a request was answered."""
-
-    request: str = ""
-    reply_type: str = ""
-    reply: str = ""
-    settled: tuple[Settled, ...] = ()
-
-
-class Record(Answered):
-    """What stands under an idempotency key: a claim, then the outcome.
-
-    undone: the outcome is that certainly nothing was done (refused, failed). It answers the request that it was
-    made for; another request under the same key (a later attempt of the step) may try again. earlier: what those before
-    it were answered, which stands: one that is delivered once more must not do what its asker was told was not done.
-    """
-
-    claimed: bool = False
-    undone: bool = False
-    earlier: tuple[Answered, ...] = ()
-
-    def answer_to(self, request: str) -> Answered | None:
-        """None for one that is not answered yet, and may be tried."""
-        told = next((one for one in self.earlier if one.request == request), None)
-        if told is None and self.reply_type and (not self.undone or self.request == request):
-            return self
-        return told
-
-    def answered(self) -> tuple[Answered, ...]:
-        """All that whoever tries again has to remember."""
-        mine = self.undone and bool(self.reply_type)
-        last = (Answered(**{name: getattr(self, name) for name in Answered.model_fields}),) if mine else ()
-        return (*self.earlier, *last)[-MAX_EARLIER:]
 
 
 class DoerHandler:
@@ -127,7 +88,7 @@ class DoerHandler:
         async with self._alone(subject):
             if await self._known(handed, request, subject):
                 return
-            record, sequence = _parse(await self._context.bus.last(self._records, subject))
+            record, sequence = parse(await self._context.bus.last(self._records, subject))
             failure = Failure(
                 code=code[:64],
                 message=f"{self._context.service} cannot handle this request and has given up; no outcome is on record",
@@ -217,7 +178,7 @@ class DoerHandler:
 
     async def _known(self, handed: Handed, request: Any, subject: str) -> bool:
         """Answer from the record, if there is one; a claim without an outcome may have been done."""
-        record, sequence = _parse(await self._context.bus.last(self._records, subject))
+        record, sequence = parse(await self._context.bus.last(self._records, subject))
         if record is None:
             return False
         if (told := record.answer_to(handed.message.envelope.id)) is not None:
@@ -237,15 +198,12 @@ class DoerHandler:
 
     async def _once(self, handed: Handed, job: Job[Any], subject: str) -> None:
         found = await self._context.bus.last(self._records, subject)
-        record, sequence = _parse(found)
+        record, sequence = parse(found)
         if record is not None and (known := record.answer_to(job.envelope.id)) is not None:
             await self._answer(handed, known)
             return
         earlier = record.answered() if record is not None else ()
-        before = record.settled if record is not None and not record.reply_type else ()
-        told = job.envelope.logic >= SINCE_LOGIC
-        if told and record is not None and record.request != job.envelope.id:
-            before = ()  # Whoever asked before was told it when the call was put off.
+        before, told = untold(record, job.envelope), job.envelope.logic >= SINCE_LOGIC
         claims = self._doer.writes(job)
         if claims:
             if record is not None and record.claimed:
@@ -281,31 +239,45 @@ class DoerHandler:
         settled: tuple[Settled, ...],
     ) -> None:
         """stands: what is under the key, and where."""
-        before, expect = stands
+        try:
+            told = await self._recorded(handed, subject, stands, reply, settled)
+        except BusError:
+            # It is done anew, under another reservation: nobody else knows what this one used.
+            address = handed.message.address
+            await self._settle_for(address.tenant, address.task, handed.message.envelope, settled)
+            raise
+        crashing.passes("after_record")
+        await self._answer(handed, told)
+
+    async def _recorded(
+        self, handed: Handed, subject: str, stands: tuple[Record | None, int], reply: Body,
+        settled: tuple[Settled, ...],
+    ) -> Answered:
+        """What the request is answered from now on: this, or what another replica recorded first. Raises BusError."""
+        head, (before, expect) = handed.message.envelope, stands
         record = Record(
-            request=handed.message.envelope.id,
+            request=head.id,
             undone=getattr(reply, "outcome", "") in ("refused", "failed"),
             reply_type=reply.ce_type(),
             reply=reply.encode().decode(),
             settled=settled,
             earlier=before.answered() if before is not None else (),
         )
-        told: Answered = record
         try:
-            await self._put(subject, record, expect, f"outcome/{handed.message.envelope.id}/{handed.attempts}")
+            await self._put(subject, record, expect, f"outcome/{head.id}/{handed.attempts}")
+            return record
         except WrongLastSequence:
-            # Another replica recorded first; its outcome is the outcome, and what this one spent is settled too.
-            other, sequence = _parse(await self._context.bus.last(self._records, subject))
-            if other is None or not other.reply_type:
+            other, sequence = parse(await self._context.bus.last(self._records, subject))
+            first = other.answer_to(head.id) if other is not None else None
+            if first is not None:
+                # The other's outcome is the outcome, and what this one spent is settled too.
+                return first.model_copy(update={"settled": first.settled + settled})
+            if other is None or other.claimed or sequence <= expect:
                 raise
-            first = other.answer_to(record.request)
-            if first is None:
-                # For another request nothing was done: that says nothing of this one.
-                await self._finish(handed, subject, (other, sequence), reply, settled)
-                return
-            told = first.model_copy(update={"settled": first.settled + settled})
-        crashing.passes("after_record")
-        await self._answer(handed, told)
+        # For another request nothing was done, which says nothing of this one; or the call had been put off, and who
+        # looked it up read a follower that did not know yet.
+        reply = _with_spent(reply, untold(other, head))
+        return await self._recorded(handed, subject, (other, sequence), reply, settled)
 
     async def _put(self, subject: str, record: Record, expect: int, name: str) -> int:
         message_id = envelope.message_id(self._context.message_key, f"{subject}/{name}")
@@ -385,11 +357,16 @@ class DoerHandler:
         resource: str,
         worst_case: Amount,
         price_digest: str,
+        keep: Keep,
     ) -> Reservation:
-        # By message and delivery: a call that is asked again after a deferral, or done again after a crash, is a new
-        # reservation; one that was settled must not carry a second spending.
+        """See Hands.reserve. keep: called with what is to be settled: the reservation; or, where it is given up and may
+        be held all the same, one that is settled with nothing."""
+        # Of this handling alone: a call that is asked again after a deferral, or done again after a crash, is a new
+        # reservation; one that was settled must not carry a second spending. A delivery's number does not tell them
+        # apart: a broker that has lost what it handed out begins again.
+        handling = f"{self._context.instance}/{job.now_unix_ms}/{job.deliveries}"
         reservation_id = envelope.derive_id(
-            self._context.service, f"{job.tenant}/{job.task}/{call_id}/{job.envelope.id}", f"{job.deliveries}/{attempt}"
+            self._context.service, f"{job.tenant}/{job.task}/{call_id}/{job.envelope.id}", f"{handling}/{attempt}"
         )
         body = ReserveRequested(
             reservation_id=reservation_id,
@@ -401,28 +378,32 @@ class DoerHandler:
             price_digest=price_digest,
             agent=_agent(job),
         )  # type: ignore[arg-type]
-        waited = 0.0
-        while True:
-            answer = await self._ask(job, body)
-            if answer.decision == "reserved":
-                crashing.passes("after_reserve")
-                return Reservation(reservation_id, call_id, worst_case, clock=self._context.clock)
-            if answer.decision == "refused" and answer.pauses:
-                halt = (("task", job.tenant, job.task), answer.halted_unix_ms)
-                raise Deferred(PAUSE_FIRST_MS, answer.reason, paused=True, code=CEILING, halt=halt)
+        doubtful, waited = False, 0.0
+        try:
+            while True:
+                before, doubtful = doubtful, True  # Until it is answered, it may be held.
+                answer = await self._ask(job, body)
+                doubtful = before or answer.doubtful
+                if answer.decision != "wait":
+                    break
+                pause = max(0.02, answer.retry_after_ms / 1000)
+                if waited + pause > BUDGET_PATIENCE_S:
+                    raise Deferred(max(500, answer.retry_after_ms), answer.reason or "budget asks to wait")
+                waited += pause
+                await asyncio.sleep(pause)
             if answer.decision == "refused":
-                raise Refused(
-                    Failure(
-                        code="refused_by_budget",
-                        message=answer.reason,
-                        hint="raise the task's or the tenant's limit and submit again",
-                    )
-                )
-            pause = max(0.02, answer.retry_after_ms / 1000)
-            if waited + pause > BUDGET_PATIENCE_S:
-                raise Deferred(max(500, answer.retry_after_ms), answer.reason or "budget asks to wait")
-            waited += pause
-            await asyncio.sleep(pause)
+                raise _refusal(job, answer)
+        except BaseException:
+            if doubtful:
+                # Nobody else asks under this id, and what is asked late is answered to nobody.
+                given_up = Reservation(reservation_id, call_id, worst_case, clock=self._context.clock)
+                given_up.settle(Usage())
+                keep(given_up)
+            raise
+        crashing.passes("after_reserve")
+        held = Reservation(reservation_id, call_id, worst_case, clock=self._context.clock)
+        keep(held)
+        return held
 
     async def _ask(self, job: Job[Any], body: ReserveRequested) -> ReserveReplied:
         try:
@@ -439,20 +420,25 @@ class DoerHandler:
             )
         except (BusUnavailable, RpcRefused) as error:
             # No reservation, no call: budget down means wait, not spend.
-            return ReserveReplied(
-                reservation_id=body.reservation_id,
-                decision="wait",
-                retry_after_ms=500,
-                reason=f"budget does not answer: {error}",
-            )
+            return _unheard(body, f"budget does not answer: {error}", doubtful=not isinstance(error, NobodyAnswers))
         if not isinstance(answer, ReserveReplied) or answer.reservation_id != body.reservation_id:
-            return ReserveReplied(
-                reservation_id=body.reservation_id,
-                decision="wait",
-                retry_after_ms=500,
-                reason="budget answered something else",
-            )
+            return _unheard(body, "budget answered something else", doubtful=True)
         return answer
+
+
+def _unheard(body: ReserveRequested, reason: str, *, doubtful: bool) -> ReserveReplied:
+    """Stands for an answer that did not come."""
+    return ReserveReplied(reservation_id=body.reservation_id, decision="wait", retry_after_ms=500, reason=reason,
+                          doubtful=doubtful)  # fmt: skip
+
+
+def _refusal(job: Job[Any], answer: ReserveReplied) -> Deferred | Refused:
+    """What follows from a refusal: it is final, or holds until somebody raises the ceiling."""
+    if answer.pauses:
+        halt = (("task", job.tenant, job.task), answer.halted_unix_ms)
+        return Deferred(PAUSE_FIRST_MS, answer.reason, paused=True, code=CEILING, halt=halt)
+    hint = "raise the task's or the tenant's limit and submit again"
+    return Refused(Failure(code="refused_by_budget", message=answer.reason, hint=hint))
 
 
 def _nothing(request: Body) -> bool:
@@ -488,9 +474,3 @@ def _settlements(hands: Hands) -> tuple[Settled, ...]:
 def _agent(job: Job[Any]) -> str:
     """On whose behalf, as spending is counted: `worker.researcher`."""
     return re.sub(r"[^A-Za-z0-9_.-]", "-", target_of(job).agents[-1])[: limits.MAX_NAME_CHARS]
-
-
-def _parse(stored: Stored | None) -> tuple[Record | None, int]:
-    if stored is None:
-        return None, 0
-    return Record.model_validate_json(stored.body), stored.sequence

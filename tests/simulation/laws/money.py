@@ -14,12 +14,15 @@ HUNDREDTHS = {"input_tokens": 15, "output_tokens": 60}
 """What the scripted model costs, in hundredths of micro dollars per token: $0.15 and $0.60 per million."""
 PAUSES_TOLD = 5
 """From this decision logic on a call that a pause cuts tells what it spent when it is put off."""
+ENDS = frozenset({"crash_before", "crash_after", "cut_off"})
+"""Faults of a replica after which nobody may know what it had reserved."""
 Key = tuple[str, str]
 """Service and reservation."""
 
 
 def complain(record: Record) -> Iterator[str]:
-    """Reserved = settled + still open, per scope; the ledger says the same; no ceiling is exceeded; nothing is free."""
+    """Reserved = settled + still open, per scope, and open is only what somebody held who died; the ledger says the
+    same; no ceiling is exceeded; nothing is free."""
     reserved: dict[Key, dict[str, Any]] = {}
     terms: dict[tuple[Key, str], dict[str, Any]] = {}
     for one in of(record, "INBOX_JOURNAL", "mesh.budget.reserved"):
@@ -33,16 +36,21 @@ def complain(record: Record) -> Iterator[str]:
     for one in of(record, "INBOX_BUDGET", "mesh.budget.settled"):
         done = body(one)
         key = (one.headers["ce-source"], done["reservation_id"])
-        if key not in reserved:
-            yield f"{key} was settled and never reserved"
-        elif key not in record.held:
-            yield f"{key} was settled, and budget never said that it holds it"
+        if done["estimated"] or any(done["usage"].values()):
+            # Who gives up asking settles with nothing, whatever came of it.
+            if key not in reserved:
+                yield f"{key} was settled and never reserved"
+            elif key not in record.held:
+                yield f"{key} was settled, and budget never said that it holds it"
         if key not in settled:
             _add(charged.setdefault(task_of(one.subject), Counter()), done["usage"])
         first = settled.setdefault(key, done)
         if first != done:
             yield f"{key} was settled twice, differently: {first['usage']} and {done['usage']}"
     yield from _scopes(record, reserved, settled)
+    ended = {fault.event.partition(" ")[0].rpartition("-")[0] for fault in record.chaos.fired if fault.kind in ENDS}
+    yield from (f"{key} is held, and nobody of {key[0]} died" for key in reserved
+                if key not in settled and key[0] not in ended)  # fmt: skip
     yield from _prices(record, reserved, settled)
     yield from _told(record, charged)
 

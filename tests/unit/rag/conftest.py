@@ -58,11 +58,12 @@ class Desk:
     reservations: list[Reservation] = field(default_factory=list)
 
     def hands(self) -> Hands:
-        async def reserve(job, call_id, attempt, purpose, resource, worst, price) -> Reservation:
+        async def reserve(job, call_id, attempt, purpose, resource, worst, price, keep) -> Reservation:
             if self.refuse_money:
                 raise Refused(Failure(code="refused_by_budget", message="ceiling reached"))
             self.reserved.append((call_id, attempt, purpose, worst.tokens))
-            return Reservation(f"r-{call_id}-{attempt}", call_id, worst)
+            keep(held := Reservation(f"r-{call_id}-{attempt}", call_id, worst))
+            return held
 
         async def live(tenant, task, body) -> None:
             raise AssertionError("rag says nothing live")

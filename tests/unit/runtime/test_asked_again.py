@@ -4,7 +4,7 @@ import json
 
 from bulkhead.bus.port import Stored
 from bulkhead.runtime.context import Context
-from bulkhead.runtime.doing import Answered, Record
+from bulkhead.runtime.records import Answered, Record
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts import envelope, subjects
 from bulkhead_contracts.result import Failure

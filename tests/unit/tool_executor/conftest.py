@@ -54,12 +54,13 @@ class Desk:
     reservations: list[Reservation] = field(default_factory=list)
 
     def hands(self) -> Hands:
-        async def reserve(job, call_id, attempt, purpose, resource, worst, price) -> Reservation:
+        async def reserve(job, call_id, attempt, purpose, resource, worst, price, keep) -> Reservation:
             assert (purpose, resource, worst.tool_calls) == ("tool", job.request.tool, 1)
             if self.admissions <= 0:
                 raise Deferred(500, "budget asks to wait")
             self.admissions -= 1
-            return Reservation(f"r{attempt}", call_id, worst)
+            keep(held := Reservation(f"r{attempt}", call_id, worst))
+            return held
 
         async def live(tenant, task, body) -> None:
             raise AssertionError("nothing is said live")
