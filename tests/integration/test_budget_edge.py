@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import time
 from typing import Any
 
 import pytest
@@ -10,7 +9,6 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from bulkhead.bus.port import BusUnavailable, PubAck
-from bulkhead.runtime.background import BackgroundFailed
 from bulkhead.testing.redis_server import RedisServer
 from bulkhead_contracts import catalog
 from bulkhead_contracts.budget import (
@@ -26,7 +24,6 @@ from bulkhead_contracts.budget import (
 from bulkhead_contracts.control import Halt
 from services.budget import core
 from services.budget.port import RedisFailure
-from services.budget.rebuild import LOCK_MS, Keeper
 from tests.integration.budget_world import DOER, TASK, TENANT, World, redis, until, world
 
 __all__ = ("redis", "world")
@@ -470,43 +467,3 @@ async def test_a_slow_admission_keeps_its_hold_when_an_earlier_attempt_is_let_go
     edge._append = slowly  # type: ignore[method-assign]
     assert (await world.asked_until("reserved", "r1", cost=50)).decision == "reserved"
     await world.settled_balance(spent=0, reserved=50)
-
-
-async def test_a_replica_that_died_while_it_rebuilt_holds_nobody_up_for_long(world: World) -> None:
-    edge = world.edges["0"]
-    assert await edge._store.lock("who died", LOCK_MS)
-    edge.keeper.lose("asked by the test")
-    began = time.monotonic()
-    await world.ready()
-    assert time.monotonic() - began < 20, "admissions waited for the lock of a dead replica"
-
-
-async def test_a_rebuild_that_takes_longer_than_its_lock_is_not_lost(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    edge = world.edges["0"]
-    monkeypatch.setattr("services.budget.rebuild.LOCK_MS", 300)
-    real = edge.keeper._bus.read
-
-    async def slowly(*args: Any, **more: Any) -> Any:
-        await asyncio.sleep(0.6)
-        return await real(*args, **more)
-
-    monkeypatch.setattr(edge.keeper._bus, "read", slowly)
-    before = edge.keeper.rebuilds
-    await edge._store._redis.delete(edge._store._epoch_key)
-    edge.keeper._fresh = True
-    edge.keeper.lose("asked by the test")
-    await world.ready()
-    assert edge.keeper.rebuilds == before + 1
-
-
-async def test_a_replica_does_not_outlive_who_keeps_its_ledger(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It would look healthy, and admit nothing any more. Its watch it does outlive: test_watch_breaks.py."""
-    async def breaks(_: Keeper) -> None:
-        raise AttributeError("writelines")
-
-    monkeypatch.setattr(Keeper, "_run", breaks)
-    running = await world.mesh.start("budget", "1")
-    with pytest.raises(BackgroundFailed, match="keeper of the ledger"):
-        await asyncio.wait_for(asyncio.shield(running.task), 10)
