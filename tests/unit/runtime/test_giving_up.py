@@ -13,6 +13,12 @@ from bulkhead_contracts.result import Usage
 from tests.unit.runtime.test_shells import Purse, Recording, call, grant, replies
 
 
+async def _settled(purse: Purse, count: int) -> None:
+    async with asyncio.timeout(15):
+        while len(purse.settled) < count:
+            await asyncio.sleep(0.005)
+
+
 class Vague(Purse):
     """A budget whose answers are lost, each in the way that is next; then it says `wait`, of which nothing follows."""
 
@@ -45,8 +51,7 @@ async def test_who_gives_up_asking_gives_back_what_may_be_held(monkeypatch, ways
         kind, _ = (await replies(mesh, 1))[0]
         done = int("reserved" in ways)
         assert (kind == CallDeferred.ce_type(), doer.done) == (not done, done)
-        while len(purse.settled) < given_back + done:
-            await asyncio.sleep(0.005)
+        await _settled(purse, given_back + done)
         [asked] = set(purse.ids)
         assert [(one.reservation_id, one.estimated, one.wall_ms) for one in purse.settled if one.usage == Usage()] == [
             (asked, False, 0)] * given_back
@@ -73,8 +78,7 @@ async def test_what_a_call_used_is_settled_also_where_its_record_was_looked_up_i
         monkeypatch.setattr(MemoryBus, "last", lags)
         await call(mesh, grant(mesh), index=1)
         assert (await replies(mesh, 2))[1][1]["outcome"] == "succeeded" and doer.done == 1
-        while len(purse.settled) < 2:
-            await asyncio.sleep(0.005)
+        await _settled(purse, 2)
         assert {one.reservation_id for one in purse.settled} == set(purse.ids)
 
 
@@ -86,8 +90,7 @@ async def test_two_handlings_of_one_delivery_never_share_a_reservation():
             durable.attempts = Forgetful()
         await call(mesh, grant(mesh))
         await replies(mesh, 1)
-        while len(purse.settled) < 2:
-            await asyncio.sleep(0.005)
+        await _settled(purse, 2)
         assert len({one.reservation_id for one in purse.settled}) == 2
 
 
