@@ -2,7 +2,7 @@
 
 Enters: a tool and its call. Leaves: what it said. A process runs one call at a time and is kept for the next of the
 same tool and tenant; it is killed, with what it started, when its call is over before it is. At most so many as the
-settings say.
+settings say, of which a tenant has a share (places.py).
 """
 
 import asyncio
@@ -20,6 +20,7 @@ from bulkhead.packs.apart import frame_of_call
 from bulkhead.telemetry.log import Log
 
 from .apart import HEAD
+from .places import Places
 from .registry import Tool
 from .tool import Arguments, Call, Done, Failed
 
@@ -140,29 +141,28 @@ class Processes:
     """The processes of this replica."""
 
     def __init__(self, most: int) -> None:
-        self._most = most
-        self._places = asyncio.Semaphore(most)
+        self._places = Places(most)
         self._idle: list[Child] = []
         self._dying: list[Child] = []
-        self._used = 0
 
     async def take(self, tool: Tool, tenant: str, wait_s: float) -> Child | Failed:
         """A process for one call of this tool: give it back. Nothing has been done where there is none."""
         try:
             async with asyncio.timeout(wait_s):
-                await self._places.acquire()
+                await self._places.enter(tenant)
         except TimeoutError:
-            return Failed("busy", f"{self._most} plain tools run here already and none has ended",
+            most, share = self._places.most, self._places.share
+            whose = f"of tenant {tenant} (its share of {most}) " if share < most and self._places.spent(tenant) else ""
+            return Failed("busy", f"{share if whose else most} plain tools {whose}run here already and none has ended",
                           "call it again in a moment; an operator may raise BULKHEAD_TOOL_PROCESSES",
                           transient=True)  # fmt: skip
-        self._used += 1
         found: Child | Failed | None = None
         try:
             found = self._waiting(tool, tenant) or await self._started(tool, tenant)
             return found
         finally:
             if not isinstance(found, Child):
-                self._leave()
+                self._places.leave(tenant)
 
     def give(self, child: Child, *, kept: bool) -> None:
         """It is not used any more. kept: its call is over, and it waits for the next."""
@@ -170,17 +170,13 @@ class Processes:
             self._idle.append(child)
         else:
             self._end(child)
-        self._leave()
+        self._places.leave(child.tenant)
 
     async def close(self) -> None:
         """End them all."""
         while self._idle:
             self._end(self._idle.pop())
         await asyncio.gather(*(asyncio.to_thread(one.reap) for one in self._dying))
-
-    def _leave(self) -> None:
-        self._used -= 1
-        self._places.release()
 
     def _waiting(self, tool: Tool, tenant: str) -> Child | None:
         for child in [one for one in self._idle if (one.tool.spec.name, one.tenant) == (tool.spec.name, tenant)]:
@@ -191,7 +187,7 @@ class Processes:
         return None
 
     async def _started(self, tool: Tool, tenant: str) -> Child | Failed:
-        while self._idle and self._used + len(self._idle) > self._most:
+        while self._idle and self._places.used + len(self._idle) > self._places.most:
             self._end(self._idle.pop(0))  # Of another tool or tenant, and idle the longest.
         self._reap()
         try:

@@ -35,7 +35,8 @@ class Settings(ServiceSettings):
     counter_url: base of the tests' counter; without it the counter tools do not exist.
     packs: packages with further tools (bulkhead.packs). tool_settings: a JSON object of what their tools `require`;
     each tool gets what its row names.
-    tool_processes: how many plain tools (`def run`) may run at the same time here, each in a process of its own.
+    tool_processes: how many plain tools (`def run`) may run at the same time here, each in a process of its own;
+    of four or more, one tenant has three quarters at most.
     tool_blocks_s: an async tool that has not let go of the process for so long is interrupted.
     webhooks: by tenant, where budget's notices go, as '{"acme": {"url": "https://...", "secret_file": "/..."}}'.
     webhook_private_hosts: those of their hosts (`host` or `host:port`) that may be private or loopback, and plain http.

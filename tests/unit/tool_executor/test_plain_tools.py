@@ -16,6 +16,7 @@ import pytest
 from bulkhead.packs import Done, Failed
 from infra.tools import rows
 from services.tool_executor.effects import Workbench
+from services.tool_executor.places import Places
 from services.tool_executor.registry import Registry, load
 from services.tool_executor.settings import Settings
 
@@ -267,6 +268,58 @@ async def test_no_more_run_than_may_and_the_others_are_told(pack, tmp_path) -> N
     assert isinstance(await desk.run("tell"), Done)
     assert isinstance(await desk.run("tell", tool="does_too"), Done), "an idle process of another tool makes room"
     await desk.bench.close()
+
+
+async def test_slow_tools_of_one_tenant_leave_places_for_the_others(pack, tmp_path) -> None:
+    desk = Desk(pack, tool_processes=4)
+    slow = [asyncio.create_task(desk.run("sleep", tmp_path / f"pid{n}", 3_600, key=f"acme.t{n}.c1")) for n in range(4)]
+    for one in range(3):
+        await _told(tmp_path / f"pid{one}")
+    assert isinstance(await desk.run("tell", timeout_s=30, key="bolt.t1.c1"), Done), "before one more of acme"
+    busy = await desk.run("tell", timeout_s=0.05, key="acme.t5.c1")
+    assert isinstance(busy, Failed) and (busy.code, busy.effect, busy.transient) == ("busy", "none", True)
+    assert busy.message == "3 plain tools of tenant acme (its share of 4) run here already and none has ended"
+    assert not (tmp_path / "pid3").exists()
+    slow[0].cancel()
+    await _told(tmp_path / "pid3")
+    for task in slow:
+        task.cancel()
+    await asyncio.wait(slow)
+    await desk.bench.close()
+
+
+async def test_a_place_goes_to_the_tenant_that_holds_the_fewest_and_there_to_who_waited_longest() -> None:
+    places, begun = Places(4), []
+
+    async def begin(tenant: str, name: str) -> None:
+        await places.enter(tenant)
+        begun.append(name)
+
+    names = ["a1", "a2", "a3", "a4", "b1", "b2", "c1", "b3"]
+    tasks = {name: asyncio.create_task(begin(name[0], name)) for name in names}
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert begun == ["a1", "a2", "a3", "b1"], "three quarters at most, and the others in order"
+    tasks["b2"].cancel()
+    for left, came in (("a", "c1"), ("a", "a4"), ("b", "b3")):
+        places.leave(left)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert begun[-1] == came
+    for tenant in ("a", "a", "b", "c"):
+        places.leave(tenant)
+    assert places.used == 0
+
+
+async def test_a_place_that_is_given_when_nobody_wants_it_any_more_goes_on() -> None:
+    places = Places(1)
+    await places.enter("a")
+    waits = asyncio.create_task(places.enter("b"))
+    await asyncio.sleep(0)
+    places.leave("a")
+    waits.cancel()
+    await asyncio.wait({waits})
+    assert waits.cancelled() and places.used == 0
 
 
 async def test_a_pack_that_cannot_be_imported_there_says_so(desk, monkeypatch) -> None:

@@ -1,0 +1,53 @@
+"""Places for plain tools, fair by tenant: whose tools are slow holds up itself before it holds up others.
+
+Enters: a tenant that wants a place. Leaves: a place, given back by `leave`. Nobody's running tool is taken away, so a
+quarter of the places (of fewer than four, none) is kept from each tenant: who comes meanwhile begins at once. A place
+that is given back goes to who holds the fewest (max-min fairness), among those to who has waited longest.
+"""
+
+import asyncio
+from collections import Counter
+
+
+class Places:
+    """Of this replica. most: how many there are; share: how many of them one tenant may hold."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.share = most, most - most // 4
+        self._held: Counter[str] = Counter()
+        self._waiting: list[tuple[str, asyncio.Future[None]]] = []
+
+    @property
+    def used(self) -> int:
+        """How many are taken."""
+        return self._held.total()
+
+    def spent(self, tenant: str) -> bool:
+        """Whether this tenant's own calls keep its next one waiting."""
+        return self._held[tenant] >= self.share
+
+    async def enter(self, tenant: str) -> None:
+        """Return with a place."""
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((tenant, place))
+        self._give()
+        try:
+            await place
+        except asyncio.CancelledError:
+            if place.done() and not place.cancelled():
+                self.leave(tenant)  # It was given in the moment in which nobody wanted it any more.
+            raise
+
+    def leave(self, tenant: str) -> None:
+        """Give one back."""
+        self._held[tenant] -= 1
+        self._held += Counter()  # Forgets who holds none.
+        self._give()
+
+    def _give(self) -> None:
+        self._waiting = [one for one in self._waiting if not one[1].done()]
+        while self.used < self.most and (able := [one for one in self._waiting if not self.spent(one[0])]):
+            found = min(able, key=lambda one: self._held[one[0]])
+            self._waiting.remove(found)
+            self._held[found[0]] += 1
+            found[1].set_result(None)
