@@ -133,13 +133,9 @@ class ToolExecutor:
                     job, job.request.call_id, attempt, purpose="tool", resource=tool.spec.name,
                     worst_case=Amount(tool_calls=1),
                 )  # fmt: skip
-            except (Deferred, Refused) as wait:
+            except (Deferred, Refused):
                 if attempt:
                     return tried
-                if isinstance(wait, Deferred) and self.writes(job):
-                    # A deferred call comes back and would find its own claim; nothing was done, so say that.
-                    unpaid = Failed("budget_busy", f"not admitted now: {wait.reason}", "call it again")
-                    return Attempts(unpaid, 0, False)
                 raise
             # A write in flight is let finish: cutting it would only make its outcome unknown.
             outcome = await self._bench.run(

@@ -2,6 +2,7 @@
 
 import json
 import time
+from typing import Any
 
 import pytest
 
@@ -11,9 +12,10 @@ from bulkhead.testing.counter import CounterServer
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts import catalog
 from bulkhead_contracts.budget import ReserveReplied, ReserveRequested
+from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.grant import StepGrant, TaskGrant
 from bulkhead_contracts.task import TaskLimits
-from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
+from bulkhead_contracts.tool import ToolCallRequested
 from services.tool_executor.app import build
 from services.tool_executor.settings import Settings
 
@@ -22,9 +24,10 @@ LATER = int(time.time() * 1000) + 24 * 3_600_000  # Taken when tests are collect
 
 
 class Purse:
-    """A budget that admits everything."""
+    """A budget that admits everything. busy: so many it asks to wait before."""
 
-    def __init__(self) -> None:
+    def __init__(self, busy: int = 0) -> None:
+        self.busy = busy
         self.rpc = {ReserveRequested: self.reserve}
 
     async def handle(self, message: Received) -> None:
@@ -32,7 +35,11 @@ class Purse:
 
     async def reserve(self, message: Received) -> ReserveReplied:
         assert isinstance(message.body, ReserveRequested)
-        return ReserveReplied(reservation_id=message.body.reservation_id, decision="reserved")
+        asked = message.body.reservation_id
+        if self.busy:
+            self.busy -= 1
+            return ReserveReplied(reservation_id=asked, decision="wait", retry_after_ms=5_000, reason="too busy")
+        return ReserveReplied(reservation_id=asked, decision="reserved")
 
 
 def step_token(mesh: MemoryMesh, tools: tuple[str, ...] = TOOLS) -> str:
@@ -56,8 +63,8 @@ async def send(mesh: MemoryMesh, call_id: str, tool: str, arguments: dict, *, ca
     await publisher.send("tool_executor", body, tenant="acme", task="t1", cause=cause, grant=token)
 
 
-async def replies(mesh: MemoryMesh, count: int) -> list[ToolCallReplied]:
-    """The first `count` replies; fails after ten seconds."""
+async def replies(mesh: MemoryMesh, count: int) -> list[Any]:
+    """The first `count` replies, or words that a call is put off; fails after ten seconds."""
     import asyncio
 
     async with asyncio.timeout(10):
@@ -90,6 +97,19 @@ async def test_the_same_call_asked_again_is_answered_from_the_record(mesh, count
     first, second = await replies(mesh, 2)
     assert first == second and first.outcome == "succeeded"
     assert counter.counts()["increments"] == 1
+
+
+async def test_a_write_without_a_key_that_has_to_wait_is_put_off_and_done_once_when_it_is_asked_anew(counter) -> None:
+    settings = Settings(counter_url=counter.url)
+    builds = {"budget": lambda context: Purse(busy=1), "tool_executor": lambda context: build(context, settings)}
+    async with MemoryMesh(builds) as mesh:
+        for count, cause in enumerate("abc", 1):
+            await send(mesh, "c1", "counter_increment_unkeyed", {"name": "n"}, cause=cause)
+            last = (await replies(mesh, count))[-1]
+            if count == 1:
+                assert isinstance(last, CallDeferred) and last.reason == "too busy"
+                assert counter.counts()["increments"] == 0
+    assert last.outcome == "succeeded" and counter.counts()["increments"] == 1
 
 
 async def test_a_token_that_names_fewer_tools_gives_fewer_tools(mesh, counter) -> None:
