@@ -63,6 +63,10 @@ class ToolExecutor:
         self._bench = bench
         self.asides: Asides = asides or {}
 
+    def has_plain_tools(self) -> bool:
+        """Whether any tool gets a process of its own."""
+        return any(tool.plain for tool in self._registry.tools.values())
+
     async def stop(self) -> None:
         """Close connections."""
         await self._bench.close()

@@ -6,6 +6,7 @@ settings say, of which a tenant has a share (places.py).
 """
 
 import asyncio
+import ctypes
 import json
 import os
 import signal
@@ -33,9 +34,17 @@ MAX_FRAME_BYTES = 1024 * 1024
 """A text of MAX_TOOL_OUTPUT_BYTES characters, each written as JSON writes the longest."""
 OURS = "BULKHEAD_"
 """What is named so is of the executor and of other tools: no tool's process has it."""
+PR_SET_DUMPABLE = 4
 GONE = (asyncio.IncompleteReadError, ConnectionError)
 SWEEPS = 8
 """So often what a process has started is looked for, while what is found starts more."""
+
+
+def hide() -> None:
+    """Keep this process's environment, memory and files (/proc/PID, ptrace) from its tools' processes, which run as the
+    same user. Root sees them all the same, where it has CAP_SYS_PTRACE, CAP_SYS_ADMIN or CAP_PERFMON."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 class Child:

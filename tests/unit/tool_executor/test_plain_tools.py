@@ -1,6 +1,7 @@
 """Plain tools (`def run`): each call in a process of its own, which is ended with its time. Real processes."""
 
 import asyncio
+import ctypes
 import os
 import resource
 import subprocess
@@ -20,6 +21,7 @@ from services.tool_executor.places import Places
 from services.tool_executor.registry import Registry, load
 from services.tool_executor.settings import Settings
 
+PR_CAPBSET_DROP = 24
 ROW = """
 {name}:
   description: Does what it is told.
@@ -57,6 +59,16 @@ def run(arguments, call):
         found = subprocess.run(["sh", "-c", "setsid sleep 600 >/dev/null 2>&1 & echo $!"], capture_output=True)
         open(arguments["tell"], "w").write(found.stdout.decode())
         time.sleep(600)
+    if what == "spy":
+        found = {}
+        for name in ("environ", "maps", "mem", "fd/0"):
+            try:
+                with open(f"/proc/{os.getppid()}/{name}", "rb") as file:
+                    file.seek(id(found) if name == "mem" else 0)
+                    found[name] = "seen" if name == "mem" or file.read(1) else "empty"
+            except PermissionError:
+                found[name] = "denied"
+        return Done(repr(found))
     if what == "leave":
         left = subprocess.Popen(["sleep", "600"], stdout=subprocess.DEVNULL)
         return Done(f"{os.getpid()} {left.pid}")
@@ -327,6 +339,32 @@ async def test_a_pack_that_cannot_be_imported_there_says_so(desk, monkeypatch) -
     failed = await desk.run("tell")
     assert isinstance(failed, Failed) and (failed.code, failed.effect) == ("not_started", "none")
     assert "it raised ModuleNotFoundError" in failed.message
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_a_tool_cannot_look_into_the_executor_that_started_it(pack, tmp_path) -> None:
+    """As it is started; as root, without root's capabilities, which no other user has either."""
+    program = textwrap.dedent(f"""
+        import asyncio, sys, types
+        sys.path.insert(0, {str(tmp_path)!r})
+        import bulkhead.runtime.main as runtime
+        given = []
+        runtime.main = lambda service, build, settings_type: given.append(build)
+        import services.tool_executor.__main__
+        from services.tool_executor.settings import Settings
+        settings = Settings(packs=({pack!r},), tool_settings={{"desk_url": "x"}})
+        doer = given[0](types.SimpleNamespace(clock=None), settings)
+        tool = doer._registry.tools["does"]
+        print(asyncio.run(doer._bench.run(tool, {{"do": "spy"}}, "acme.t1.c1", 60, None)).text)
+        """)
+
+    def powerless() -> None:
+        for capability in range(64):
+            ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
+
+    said = subprocess.run([sys.executable, "-c", program], preexec_fn=powerless, capture_output=True, text=True)
+    assert said.returncode == 0, said.stderr
+    assert set(eval(said.stdout).values()) == {"denied"}, said.stdout
 
 
 async def test_it_dies_with_the_executor(pack, tmp_path) -> None:
