@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
-from bulkhead.runtime.doer import Hands, Job, Reservation, reason_of
+from bulkhead.runtime.doer import Hands, Job, Reservation, ended_by, reason_of
 from bulkhead.runtime.halts import Held
 from bulkhead.telemetry import names, trace
 from bulkhead_contracts.budget import Amount
@@ -148,7 +148,7 @@ class Attempts:
         """Why no attempt may be begun now."""
         halt = self._hands.halted(self._job, model=model.name)
         if halt is not None:
-            return Fault("halted", f"{halt.scope} {halt.known_as} is halted: {halt.reason}", HALTED_HINT, refused=True)
+            return Fault("halted", ended_by(halt), HALTED_HINT, refused=True)
         if (held := self._hands.tripped(self._job, model=model.name)) is not None:
             self.held = held
             return Fault(BREAKER_OPEN, reason_of(held), "it is tried again by itself", outage=True, consumed=False,
@@ -212,9 +212,8 @@ class Attempts:
             # Usage comes at a stream's end. The ledger charges the reservation then, so that is what is told.
             self._settle(model, held, worst, estimated=True)
             # Raises when the halt only pauses: the call is made anew when it is lifted.
-            self._hands.cut(self._job, model=model.name)
-            message = "the task was halted while the model answered; its stream was cut"
-            return Fault("halted", message, HALTED_HINT, refused=True)
+            halt = self._hands.cut(self._job, model=model.name)
+            return Fault("halted", ended_by(halt, " and the model's stream was cut"), HALTED_HINT, refused=True)
         said = call.result() or assembly.result()
         self._charge(model, held, said, assembly, worst)
         return said

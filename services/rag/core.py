@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bulkhead.runtime.doer import Deferred, Hands, Job, Refused, open_breaker
+from bulkhead.runtime.doer import Deferred, Hands, Job, Refused, ended_by, open_breaker
 from bulkhead.runtime.edge import Received, RpcTable
 from bulkhead_contracts import limits
 from bulkhead_contracts.budget import Amount
@@ -180,7 +180,7 @@ class Rag:
                            hint=f"have the tenant's policy allow the scope {DEFAULT_SCOPE!r}")  # fmt: skip
         halt = hands.halted(job, tool=TOOL)
         if halt is not None:
-            return Failure(code="halted", message=f"{halt.scope} {halt.known_as} is halted: {halt.reason}",
+            return Failure(code="halted", message=ended_by(halt),
                            hint="an operator must lift the halt")  # fmt: skip
         if now >= request.deadline_unix_ms:
             return Failure(code="timeout", message="the call's deadline passed before the search began",
@@ -339,7 +339,7 @@ def _no_change(job: Job[Body], hands: Hands) -> Failure | None:
                        hint="have the tenant's policy allow it")  # fmt: skip
     halt = hands.halted(job)
     if halt is not None:
-        return Failure(code="halted", message=f"{halt.scope} {halt.known_as} is halted: {halt.reason}",
+        return Failure(code="halted", message=ended_by(halt),
                        hint="an operator must lift the halt")  # fmt: skip
     return None
 

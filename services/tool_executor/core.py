@@ -6,12 +6,12 @@ arguments fit -> admitted (budget) -> made. Reads are retried; writes only under
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
 from bulkhead.runtime.asides import Asides
-from bulkhead.runtime.doer import Deferred, Hands, Job, Refused, open_breaker
+from bulkhead.runtime.doer import Deferred, Hands, Job, Refused, ended_by, open_breaker
 from bulkhead_contracts import limits
 from bulkhead_contracts.budget import Amount
 from bulkhead_contracts.result import Completeness, Failure, Label, Omission, Usage
@@ -151,7 +151,8 @@ class ToolExecutor:
             if isinstance(outcome, Failed) and outcome.code == "halted":
                 # A read that was cut, or what had not begun: when the halt only pauses, this raises, and it is made
                 # again later.
-                hands.cut(job, tool=tool.spec.name)
+                by = ended_by(hands.cut(job, tool=tool.spec.name))
+                outcome = replace(outcome, message=f"{outcome.message}: {by}"[:2000])
             if isinstance(outcome, Done):
                 return Attempts(outcome, attempt + 1, False)
             lost = writes and outcome.effect == "unknown"
@@ -174,7 +175,7 @@ def _refusal(job: Job[ToolCallRequested], hands: Hands, now: int) -> Failure | N
                        hint="send the grant that came with the step's assignment")  # fmt: skip
     halt = hands.halted(job, tool=request.tool)
     if halt is not None:
-        return Failure(code="halted", message=f"{halt.scope} {halt.known_as} is halted: {halt.reason}"[:2000],
+        return Failure(code="halted", message=ended_by(halt),
                        hint="an operator must lift the halt")  # fmt: skip
     if now >= request.deadline_unix_ms:
         return Failure(code="timeout", message="the call's deadline passed before it began",

@@ -106,6 +106,11 @@ def target_of(job: Job[R], tool: str = "", model: str = "") -> Target:
     return Target(job.tenant, job.task, (job.sender, named) if named else (job.sender,), feature, tool, model)
 
 
+def ended_by(halt: Halt, more: str = "") -> str:
+    """Why a halt ended a call, in words that name what it halts and tell its reason; more: what was in flight."""
+    return f"{halt.scope} {halt.known_as} is halted{more}: {halt.reason}"[:2000]
+
+
 def reason_of(held: Held) -> str:
     """What an open breaker says to whoever it holds back."""
     one = held.breaker
@@ -156,8 +161,7 @@ class Hands:
         if (stands := self.stopped(job, **named)) is not None:
             reservation.settle(Usage())
             self.halted(job, **named)
-            raise Refused(Failure.of("halted", f"{stands.scope} {stands.known_as} is halted: {stands.reason}",
-                                     "an operator must lift the halt"))
+            raise Refused(Failure.of("halted", ended_by(stands), "an operator must lift the halt"))
         return reservation
 
     def halted(self, job: "Job[R]", *, tool: str = "", model: str = "") -> Halt | None:

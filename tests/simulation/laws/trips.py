@@ -78,9 +78,12 @@ def _justice(record: Record, trips: dict[str, tuple[str, dict[str, Any]]]) -> It
                     yield f"{wish.name} was told to stall though nothing went wrong: {fact['what']}"
         elif record.scenario.watched and is_calm(record) and task in ends:
             end = ends[task]
-            code = (end["failure"] or {}).get("code")
-            if (end["status"], code) != ("halted", "loop_stopped"):
-                yield f"{wish.name} loops, and ended as {end['status']} ({code})"
+            failure = end["failure"] or {}
+            code, why = failure.get("code"), failure.get("message", "")
+            # A call that the halt cuts off may tell the planner sooner than the watch does: in the same words.
+            told = code == "loop_stopped" or (code == "halted" and any(one["what"] in why for one in mine))
+            if end["status"] != "halted" or not told:
+                yield f"{wish.name} loops, and ended as {end['status']} ({code}: {why})"
 
 
 def _loops(wish: Wish) -> bool:

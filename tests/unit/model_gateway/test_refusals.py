@@ -164,7 +164,8 @@ async def test_a_halt_cuts_the_stream_and_tells_what_is_charged(provider):
         await d.halt()
         reply = (await d.replies(1))[0]
         assert reply.outcome == "refused" and reply.failure.code == "halted"
-        assert "raise the limit" in reply.failure.hint
+        assert "raise the limit" in reply.failure.hint and " is halted and the model's stream was cut: " in (
+            reply.failure.message), "who reads it is told why"
         await asyncio.wait_for(cut.wait(), 5)
         (settled,) = await d.settled(1)
         worst = d.purse.asked[0].worst_case

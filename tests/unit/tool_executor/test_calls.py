@@ -171,6 +171,7 @@ async def test_a_halt_that_comes_while_a_write_waits_for_its_turn_keeps_it_from_
     bench.run = waits
     reply = await counting.call("counter_increment_unkeyed", {"name": "a"})
     assert (reply.outcome, reply.failure.code) == ("failed", "halted"), "and not uncertain: it had not begun"
+    assert "is halted: off" in reply.failure.message, "who reads it is told why"
     assert counter.counts()["increments"] == 0
 
 
@@ -182,6 +183,7 @@ async def test_a_halt_cuts_a_read_in_flight(desk) -> None:
     desk.cut.set()
     reply = await asyncio.wait_for(running, 5)
     assert (reply.outcome, reply.failure.code, len(calls)) == ("failed", "halted", 1)
+    assert "task t1 is halted: enough" in reply.failure.message, "who reads it is told why"
 
 
 async def test_a_read_that_a_pause_cuts_is_put_off_and_settled(desk) -> None:
