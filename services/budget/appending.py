@@ -13,7 +13,7 @@ from functools import partial
 from typing import NamedTuple
 
 from bulkhead.runtime import together
-from bulkhead.runtime.publisher import Publisher
+from bulkhead.runtime.publisher import Publisher, Ready
 from bulkhead.telemetry import trace
 from bulkhead_contracts import envelope
 from bulkhead_contracts.budget import Reserved, ReservedRow, ReservedTogether
@@ -29,7 +29,10 @@ ALONE_AT_ONCE = 64
 
 
 class Fact(NamedTuple):
-    """A reservation that is held, as the journal is to have it. index: with the cause it makes the message's id."""
+    """A reservation that is held, as the journal is to have it. index: with the cause it makes the message's id.
+
+    ready: the message that it is when it is stored alone, where that was made already.
+    """
 
     tenant: str
     task: str
@@ -38,6 +41,7 @@ class Fact(NamedTuple):
     index: str
     actor: str = ""
     grant_digest: str = ""
+    ready: Ready | None = None
 
 
 @dataclass(slots=True)
@@ -60,6 +64,20 @@ class Appender:
         self._wanted: dict[str, _Wanted] = {}
         self._waiting: dict[str, list[_Wanted]] = {}
         self._under_way: set[asyncio.Task[None]] = set()
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is under way: what comes now is stored alone."""
+        return not self._under_way
+
+    def made(self, fact: Fact) -> Fact:
+        """With its message made, for who has the time now and not later."""
+        return fact._replace(ready=self._alone(fact, trace.current_traceparent()))
+
+    def _alone(self, fact: Fact, traceparent: str) -> Ready:
+        head = self._publisher.envelope(fact.body, cause=fact.cause, index=fact.index, actor=fact.actor,
+                                        grant_digest=fact.grant_digest, traceparent=traceparent)  # fmt: skip
+        return self._publisher.ready(JOURNAL, fact.body, head, tenant=fact.tenant, task=fact.task)
 
     async def store(self, fact: Fact) -> None:
         """Return when it is stored. Raises BusError: whether it is stored is unknown."""
@@ -90,10 +108,7 @@ class Appender:
         if len(some) == 1:
             fact = some[0].fact
             # The id derives from the reservation and the ledger: a repeat is the same message, the broker keeps one.
-            await self._publisher.send(
-                JOURNAL, fact.body, tenant=fact.tenant, task=fact.task, cause=fact.cause, index=fact.index,
-                actor=fact.actor, grant_digest=fact.grant_digest, traceparent=some[0].traceparent,
-            )  # fmt: skip
+            await self._publisher.put(fact.ready or self._alone(fact, some[0].traceparent))
             return
         body = ReservedTogether(rows=tuple(_row(one) for one in some))
         if len(body.encode()) > MAX_MESSAGE_BYTES:

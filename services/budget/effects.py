@@ -6,6 +6,8 @@ In: ReserveRequested (rpc), Settled (inbox). Out: ReserveReplied; the `Reserved`
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from bulkhead.bus.port import BusError
 from bulkhead.grants import Authority, GrantRefused
@@ -58,6 +60,19 @@ DOUBT_S = 30.0
 holds one has its fact in the journal by then."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Foreseen:
+    """A fact that was made before it was known whether it is one: it counts for the very ask, on the terms foreseen."""
+
+    message: Received
+    epoch: str
+    held: Held
+    fact: Fact
+
+    def of(self, message: Received, epoch: str, held: Held) -> bool:
+        return self.message is message and (self.epoch, self.held) == (epoch, held)
+
+
 class Budget:
     """The edge. Admission never waits for a rebuild: it answers `wait`."""
 
@@ -84,6 +99,7 @@ class Budget:
             thresholds=settings.thresholds, message_key=context.message_key,
         ) if watches else None
         self._appender = Appender(context.publisher, alone=settings.beside_previous)
+        self._foreseen: _Foreseen | None = None
         self._grants: OrderedDict[tuple[str, str, str], Authority] = OrderedDict()
         self._doubts: dict[str, list[tuple[int, Received, ReserveRequested]]] = {}
         self._tidying: list[asyncio.Task[None]] = []
@@ -149,7 +165,7 @@ class Budget:
         ask = core.sum_of(body.worst_case)
         now = self._context.clock()
         try:
-            answer = await self._ask(message, body, authority, key, now)
+            answer = await self._ask(message, body, authority, epoch, key, now)
         except BusError as error:
             return self._wait(body, f"the tenant's limits cannot be read: {error}")
         except (Fenced, *RedisFailure) as error:
@@ -175,7 +191,7 @@ class Budget:
                 return _refused(body, reasons.conflict(ask, held))
 
     async def _ask(
-        self, message: Received, body: ReserveRequested, authority: Authority, key: str, now: int
+        self, message: Received, body: ReserveRequested, authority: Authority, epoch: str, key: str, now: int
     ) -> Answer:
         """Hold it in every account, under the limits that hold now. Raises BusError, Fenced, RedisFailure."""
         answer: Answer = Stale(0)
@@ -183,11 +199,17 @@ class Budget:
             revision, limits = await self.limits.of(message.tenant)
             scopes = self._scopes.of(message.envelope.grant, authority.task, now, step_id=body.step_id,
                                      agent=body.agent or message.sender, limits=limits, revision=revision.number)
+            if self._appender.idle:
+                _meanwhile(self._foresee, message, body, epoch, Held(scopes, now))
             answer = await self._store.reserve(key, core.sum_of(body.worst_case), scopes, now, revision)
             if not isinstance(answer, Stale):
                 break
             await self.limits.renew(message.tenant, now)
         return answer
+
+    def _foresee(self, message: Received, body: ReserveRequested, epoch: str, held: Held) -> None:
+        """Most asks are held: the fact of this one is made while the ledger is asked."""
+        self._foreseen = _Foreseen(message, epoch, held, self._appender.made(_fact(message, body, held, epoch)))
 
     def _authority(self, message: Received) -> Authority:
         """The verified grant. Signatures are checked once per token: they cost more than the rest of an admission."""
@@ -209,7 +231,9 @@ class Budget:
         self, message: Received, body: ReserveRequested, epoch: str, key: str, held: Held, asked: tuple[float, int]
     ) -> ReserveReplied:
         """The fact is stored before the answer; an answer counts only in the ledger that holds the money."""
-        doubted = key in self._doubts
+        doubted, reply = key in self._doubts, ReserveReplied(reservation_id=body.reservation_id, decision="reserved")
+        if self._appender.idle:
+            _meanwhile(message.prepare, reply)
         try:
             await self._append(message, body, held, epoch)
         except BusError as error:
@@ -227,7 +251,7 @@ class Budget:
                 await self._store.restore(key, core.sum_of(body.worst_case), held.scopes, held.at_unix_ms)
         except (Fenced, *RedisFailure) as error:
             return self._lost(body, error)
-        return ReserveReplied(reservation_id=body.reservation_id, decision="reserved")
+        return reply
 
     def _moment(self) -> tuple[float, int]:
         return asyncio.get_running_loop().time(), self._context.clock()
@@ -239,11 +263,9 @@ class Budget:
         return not self._always_look and max(now_s - began_s, (now_ms - began_ms) / 1000) < QUICK_S
 
     async def _append(self, message: Received, body: ReserveRequested, held: Held, epoch: str) -> None:
-        await self._appender.store(Fact(
-            message.tenant, message.task, facts.reserved(message.sender, body, held),
-            facts.cause_of(body.reservation_id, epoch), f"reserved/{message.sender}/{message.tenant}/{message.task}",
-            message.envelope.actor, message.envelope.grant_digest,
-        ))  # fmt: skip
+        foreseen, self._foreseen = self._foreseen, None
+        fact = foreseen.fact if foreseen is not None and foreseen.of(message, epoch, held) else None
+        await self._appender.store(fact or _fact(message, body, held, epoch))
 
     async def _release(self, key: str, message: Received, body: ReserveRequested) -> None:
         try:
@@ -442,6 +464,18 @@ class Budget:
         for one in done:
             if isinstance(one, BaseException):
                 raise one
+
+
+def _meanwhile(make: Callable[..., None], *what: object) -> None:
+    """In the turn after the next one: what the caller is about to wait for is on its way by then."""
+    loop = asyncio.get_running_loop()
+    loop.call_soon(loop.call_soon, make, *what)
+
+
+def _fact(message: Received, body: ReserveRequested, held: Held, epoch: str) -> Fact:
+    head, index = message.envelope, f"reserved/{message.sender}/{message.tenant}/{message.task}"
+    return Fact(message.tenant, message.task, facts.reserved(message.sender, body, held),
+                facts.cause_of(body.reservation_id, epoch), index, head.actor, head.grant_digest)
 
 
 def _refused(body: ReserveRequested, reason: str, scope: str = "", halt: Halt | None = None) -> ReserveReplied:

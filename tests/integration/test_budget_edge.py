@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from bulkhead.bus.port import BusUnavailable, PubAck
+from bulkhead.runtime.publisher import Ready
 from bulkhead.testing.redis_server import RedisServer
 from bulkhead_contracts import catalog
 from bulkhead_contracts.budget import (
@@ -16,6 +17,7 @@ from bulkhead_contracts.budget import (
     Limit,
     LimitsChanged,
     Reserved,
+    ReservedTogether,
     ReserveReplied,
     ReserveRequested,
     TaskCharged,
@@ -46,6 +48,20 @@ async def test_reserve_settle_and_the_fact_before_the_answer(world: World) -> No
     await world.settle("r3", estimated=True, cost=0, tokens=0)
     await world.settled_balance(spent=8)
     assert (await world.balance()).spent == core.Sum(6, 8)
+
+
+async def test_the_fact_of_each_ask_is_its_own(world: World) -> None:
+    """That of a lone ask is made ready before the ledger has answered: another one's must never take its place."""
+    costs = {f"r{n}": n for n in range(1, 9)}
+    await world.ask("r1", cost=1)
+    await asyncio.gather(*(world.ask(name, cost=cost) for name, cost in costs.items() if cost > 1))
+    await world.ask("r9", cost=9)
+    told: dict[str, int] = {}
+    for stored in await world.mesh.messages("INBOX_JOURNAL", "mesh.budget.journal.>"):
+        fact = catalog.decode(stored.headers["ce-type"], stored.body)
+        rows = [row.reserved for row in fact.rows] if isinstance(fact, ReservedTogether) else [fact]
+        told |= {one.reservation_id: one.amount.cost_usd_micros for one in rows if isinstance(one, Reserved)}
+    assert told == costs | {"r9": 9}
 
 
 async def test_without_a_grant_nothing_is_held_and_nothing_is_halted(world: World) -> None:
@@ -191,15 +207,15 @@ async def test_a_reservation_that_the_journal_does_not_take_is_given_back(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publisher = world.edges["0"]._context.publisher
-    real = type(publisher).send
+    real = type(publisher).put
 
-    async def refuse(self: Any, to: str, *args: Any, **kwargs: Any) -> PubAck:
-        if to == "journal":
+    async def refuse(self: Any, made: Ready, **kwargs: Any) -> PubAck:
+        if made.subject.split(".")[2] == "journal":
             raise BusUnavailable("no answer")
-        return await real(self, to, *args, **kwargs)
+        return await real(self, made, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(publisher), "send", refuse)
+        patch.setattr(type(publisher), "put", refuse)
         answer = await world.ask("r1", cost=50)
     assert answer.decision == "wait" and "journal" in answer.reason and answer.doubtful, "it may have taken it"
     assert (await world.balance()).reserved.cost_usd_micros == 0

@@ -17,11 +17,16 @@ class Retry(Exception):
         self.reason = reason
 
 
+def _unprepared(answer: Body) -> None:
+    """Nobody waits for an answer to a stored message."""
+
+
 @dataclass(frozen=True, slots=True)
 class Received:
     """A stored message or a request, decoded as the latest version and checked against the catalog.
 
-    sender is enforced by the broker. sequence is 0 and attempts 1 for requests.
+    sender is enforced by the broker. sequence is 0 and attempts 1 for requests. prepare: makes an answer ready to be
+    sent while the handler still waits; it goes out if the handler returns this very one.
     """
 
     envelope: Envelope
@@ -32,6 +37,7 @@ class Received:
     sequence: int
     time_unix_ms: int
     attempts: int
+    prepare: Callable[[Body], None] = _unprepared
 
 
 RpcTable = Mapping[type[Body], Callable[[Received], Awaitable[Body]]]

@@ -12,6 +12,7 @@ from bulkhead.runtime.shell import HandBack, Handed
 from bulkhead.telemetry import names, trace
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts.control import MessageRejected
+from bulkhead_contracts.types import Body
 
 log = Log("edge")
 
@@ -73,7 +74,14 @@ class RpcServer:
             return _error("no_handler", f"{self._context.service} does not answer {message.envelope.type}")
         address = message.address
         crashing.passes("after_request")
-        received = Received(message.envelope, message.body, address.tenant, address.task, address.sender, 0, now, 1)
+        ready: tuple[Body, Mapping[str, str], bytes] | None = None
+
+        def prepare(body: Body) -> None:
+            nonlocal ready
+            ready = (body, self._context.publisher.envelope(body, cause=message.envelope.id).headers(), body.encode())
+
+        received = Received(message.envelope, message.body, address.tenant, address.task, address.sender, 0, now, 1,
+                            prepare)  # fmt: skip
         name = f"{names.PROCESS} rpc.{address.sender}.{address.receiver}"
         try:
             with trace.span(name, message.envelope.traceparent, attributes={names.TASK: address.task}):
@@ -81,9 +89,11 @@ class RpcServer:
         except Exception as error:
             log.error("rpc_failed", exc_info=True, subject=request.subject)
             return _error("failed", f"{self._context.service} failed: {type(error).__name__}")
-        head = self._context.publisher.envelope(body, cause=message.envelope.id)
+        if ready is None or ready[0] is not body:
+            prepare(body)
+        assert ready is not None
         crashing.passes("before_answer")
-        return head.headers(), body.encode()
+        return ready[1:]
 
 
 def _error(code: str, reason: str) -> tuple[Mapping[str, str], bytes]:

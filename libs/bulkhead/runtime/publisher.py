@@ -5,7 +5,8 @@ In: a body, its receiver and task. Out: the broker's ack (durable), or the reply
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from bulkhead.bus.port import Bus, BusUnavailable, PubAck, Schedule, WrongLastSequence
 from bulkhead.runtime import crashing
@@ -17,6 +18,16 @@ from bulkhead_contracts.types import Body
 
 PUBLISH_ATTEMPTS = 4
 PUBLISH_BACKOFF_S = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A message as it goes out; `Publisher.put` sends it."""
+
+    subject: str
+    data: bytes
+    headers: Mapping[str, str]
+    message_id: str
 
 
 class Publisher:
@@ -93,19 +104,29 @@ class Publisher:
         first: nothing of this task should lie there yet. If the broker holds that, whoever folds it need not look for
         what came before; if not, also for this very message of an earlier try, it is sent as any other.
         """
+        made = self.ready(to, body, head, tenant=tenant, task=task)
+        none_on = subjects.task_filter(to, tenant, task) if first else ""
+        return await self.put(made, expect_last_on_subject=expect_last_on_subject, none_on=none_on)
+
+    def ready(self, to: str, body: Body, head: Envelope, *, tenant: str, task: str) -> Ready:
+        """Make a message before it is known whether it is sent."""
         subject = subjects.mesh(self.service, to, tenant, task)
-        data, headers = body.encode(), head.headers()
+        data = body.encode()
         if len(data) > limits.MAX_MESSAGE_BYTES:
             # No retry can help: a bug of the sender, to be met like one.
             raise ValueError(f"{head.type} of {len(data)} bytes exceeds {limits.MAX_MESSAGE_BYTES}")
-        message_id = envelope.message_id(self._key, subject, head.id)
+        return Ready(subject, data, head.headers(), envelope.message_id(self._key, subject, head.id))
+
+    async def put(self, made: Ready, *, expect_last_on_subject: int | None = None, none_on: str = "") -> PubAck:
+        """As `post`, with the message already made. none_on: the filter under which nothing should lie yet."""
+        subject, data, headers, message_id = made.subject, made.data, made.headers, made.message_id
         crashing.passes("before_publish")
         try:
             ack = await persist(lambda: self._bus.publish(
                 subject, data, headers, message_id, expect_last_on_subject=expect_last_on_subject,
-                expect_none_on=subjects.task_filter(to, tenant, task) if first else ""))  # fmt: skip
+                expect_none_on=none_on))  # fmt: skip
         except WrongLastSequence:
-            if not first:
+            if not none_on:
                 raise
             ack = await persist(lambda: self._bus.publish(subject, data, headers, message_id))
         crashing.passes("after_publish")

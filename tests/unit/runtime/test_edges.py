@@ -6,7 +6,7 @@ import pytest
 
 from bulkhead.runtime.edge import Received, Retry
 from bulkhead.testing.mesh import MemoryMesh
-from bulkhead_contracts.budget import Amount, ReserveRequested, Settled
+from bulkhead_contracts.budget import Amount, ReserveReplied, ReserveRequested, Settled
 from bulkhead_contracts.result import Usage
 
 
@@ -33,6 +33,33 @@ async def test_retry_hands_a_message_back_to_an_edge():
                 break
             await asyncio.sleep(0.01)
         assert list(edge.seen.values()) == [2]
+
+
+class Foresighted:
+    """An edge that makes an answer ready, and may give another one in the end."""
+
+    def __init__(self) -> None:
+        self.rpc = {ReserveRequested: self.answer}
+
+    async def handle(self, message: Received) -> None:
+        return None
+
+    async def answer(self, message: Received) -> ReserveReplied:
+        assert isinstance(message.body, ReserveRequested)
+        name = message.body.reservation_id
+        ready = ReserveReplied(reservation_id=name, decision="reserved")
+        message.prepare(ready)
+        await asyncio.sleep(0)
+        return ready if name == "foreseen" else ReserveReplied(reservation_id=name, decision="wait")
+
+
+@pytest.mark.parametrize(("name", "decision"), [("foreseen", "reserved"), ("otherwise", "wait")])
+async def test_an_answer_that_was_made_ready_goes_out_only_if_it_is_the_answer(name: str, decision: str):
+    async with MemoryMesh({"budget": lambda c: Foresighted()}) as mesh:
+        ask = ReserveRequested(reservation_id=name, call_id="c", purpose="tool", resource="x", worst_case=Amount())
+        answer = await mesh.context("rag").publisher.request("budget", ask, tenant="demo", task="t1", cause="x")
+        assert isinstance(answer, ReserveReplied)
+        assert (answer.reservation_id, answer.decision) == (name, decision)
 
 
 async def test_an_rpc_that_the_catalog_does_not_allow_is_answered_with_the_reason():
