@@ -57,6 +57,13 @@ CONTENT_CHARS = 16
 MAX_ID_CHARS = 64 - 1 - CONTENT_CHARS
 
 
+class Known(NamedTuple):
+    """What some targets' limits are at a revision of a tenant's."""
+
+    revision: int
+    limits: tuple[Limit | None, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """A tenant's limits as one fact has them. sequence: of that fact, 0 where there is none."""
@@ -105,9 +112,10 @@ class LimitBook:
         self.on_change: Callable[[str, str, str], Awaitable[int]] | None = None
         """Called with tenant, target and why, when a change holds; tells how many tasks go on because of it."""
 
-    def revision(self, tenant: str) -> int:
-        """Of the tenant's limits as this replica knows them."""
-        return self._pages.get(tenant, Page()).revision
+    def known(self, tenant: str, targets: tuple[str, ...]) -> Known:
+        """The limits of these targets as this replica knows them, None where there are none."""
+        page = self._pages.get(tenant, Page())
+        return Known(page.revision, tuple(page.effective.get(one) for one in targets))
 
     def changed_since(self, tenant: str, unix_ms: int) -> bool:
         """Whether this replica knows of a change after that."""
@@ -164,7 +172,7 @@ class LimitBook:
                 page, body, message.tenant, change, self._clock()), content=content_of(body))
             if isinstance(page, Failure):
                 return LimitsReplied(failure=page)
-            await self._holds(message.tenant, page, body.target, body.requester.person)
+            await self._holds(message.tenant, page, body.target, f"{body.requester.person} changed {body.target}")
         except BusError as error:
             return LimitsReplied(failure=_unavailable(error))
         return _reply(page)
@@ -187,17 +195,18 @@ class LimitBook:
                 page, body, message.tenant, change, self._clock()), content=content_of(body))
             if isinstance(page, Failure):
                 return TopUpReplied(failure=page)
-            resumed = await self._holds(message.tenant, page, f"task/{body.task}", body.requester.person)
+            resumed = await self._holds(message.tenant, page, f"task/{body.task}",
+                                        f"{body.requester.person} topped it up")
         except BusError as error:
             return TopUpReplied(failure=_unavailable(error))
         metrics.top_ups.add(1)
         added = next((one.add for one in page.top_ups if one.task == body.task), Limit())
         return TopUpReplied(added=added, revision=page.revision, resumed=resumed > 0)
 
-    async def _holds(self, tenant: str, page: Page, target: str, by: str) -> int:
+    async def _holds(self, tenant: str, page: Page, target: str, why: str) -> int:
         """It is stored: have it hold everywhere, and who waits for it go on. Raises BusError."""
         await self._tell(Revision(tenant, page.revision))
-        return await self.on_change(tenant, target, f"{by} changed {target}") if self.on_change else 0
+        return await self.on_change(tenant, target, why) if self.on_change else 0
 
     async def _tell(self, revision: Revision) -> None:
         """The store knows it before the asker does: then it holds everywhere. It is stored in any case."""

@@ -22,8 +22,8 @@ from bulkhead_contracts.grant import TaskGrant
 
 from . import alerting, reasons
 from .core import Ceiling, Level
-from .limiting import LimitBook
-from .scopes import scopes_of
+from .limiting import Known, LimitBook
+from .scopes import scopes_of, targets_of
 
 log = Log("budget.parking")
 
@@ -39,11 +39,15 @@ OWN = frozenset({"task", "step"})
 
 
 class Park(NamedTuple):
-    """A task that this replica halted. revision: of the limits by which it was. ends_unix_ms: of the account's time."""
+    """A task that this replica halted. known: the limits by which it was. ends_unix_ms: of the account's time."""
 
-    revision: int
-    kind: str
+    known: Known
+    scope: str
     ends_unix_ms: int
+
+    @property
+    def own(self) -> bool:
+        return self.scope.partition(":")[0] in OWN
 
 
 class Parking:
@@ -72,7 +76,7 @@ class Parking:
 
     async def park(self, tenant: str, task: str, ceiling: Ceiling, until_unix_ms: int = 0) -> Halt | None:
         """Halt it, or find it halted; None when it is over. until_unix_ms: of its account. Raises BusError."""
-        revision = self._limits.revision(tenant)
+        known = self._limits.known(tenant, targets_of(ceiling.scope))
         reason = reasons.parked(ceiling, task)
         halt = Halt(scope="task", tenant=tenant, name=task, code=reasons.CODE, reason=reason, by=BY, pauses=True,
                     at_unix_ms=self._clock())  # fmt: skip
@@ -89,12 +93,12 @@ class Parking:
         metrics.ceilings.add(1, {names.UNIT: ceiling.unit, names.ACCOUNT: ceiling.scope.partition(":")[0]})
         log.warning("task_parked", tenant=tenant, task=task, scope=ceiling.scope, reason=reason)
         level = Level(ceiling.scope, ceiling.unit, ceiling.spent, ceiling.limit, until_unix_ms)
-        self._known[tenant, task] = Park(revision, ceiling.scope.partition(":")[0], alerting.ends(level))
+        park = self._known[tenant, task] = Park(known, ceiling.scope, alerting.ends(level))
         while len(self._known) > MAX_REMEMBERED:
             self._known.popitem(last=False)
         # The halt first, then the limits; who changes limits stores them first and looks for halts then: one of both
         # sees the other.
-        if await self._limits.newest(tenant) != revision:
+        if await self._limits.newest(tenant) != known.revision and self._others(tenant, park):
             await self.lift(tenant, task, "the limits were changed meanwhile")
         return halt
 
@@ -118,7 +122,12 @@ class Parking:
         kind, _, name = target.partition("/")
         if kind == "task" and name:
             return int(await self.lift(tenant, name, why))
-        return sum([await self.lift(tenant, one.name, why) for one in await self._parked(tenant)])
+        return sum([await self.lift(tenant, one.name, why) for one in await self._parked(tenant)
+                    if reasons.concerns(one.reason, target)])
+
+    def _others(self, tenant: str, park: Park) -> bool:
+        """Whether the limits that its ceiling is made of are known to be others now."""
+        return self._limits.known(tenant, targets_of(park.scope)).limits != park.known.limits
 
     async def look(self) -> None:
         """What nobody was there to lift: limits that a lagging reader did not see, a day that is over."""
@@ -127,9 +136,9 @@ class Parking:
             try:
                 if tenant not in newest:
                     newest[tenant] = await self._limits.newest(tenant)
-                if newest[tenant] != park.revision:
+                if newest[tenant] != park.known.revision and self._others(tenant, park):
                     await self.lift(tenant, task, "the limits were changed")
-                elif now >= park.ends_unix_ms and park.kind in OWN:
+                elif now >= park.ends_unix_ms and park.own:
                     self._known.pop((tenant, task), None)
                 elif now >= park.ends_unix_ms:
                     await self.lift(tenant, task, "a new period has begun")

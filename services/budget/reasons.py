@@ -16,7 +16,7 @@ def amount(value: int, unit: Unit) -> str:
     return f"${dollars:,}.{digits}"
 
 
-_USED_UP, _UTC = " is used up", "(UTC)"
+_BUDGET, _USED_UP, _UTC = "The budget of ", " is used up", "(UTC)"
 
 
 def _who(ceiling: Ceiling | Level) -> str:
@@ -100,7 +100,15 @@ def parked(ceiling: Ceiling, task: str) -> str:
     else:
         why = (f"limit {amount(ceiling.limit, unit)}, spent {amount(ceiling.spent, unit)}, and the next call may cost "
                f"up to {amount(ceiling.asked, unit)}")  # fmt: skip
-    return f"The budget of {_who(ceiling)}{_USED_UP}: {why}. {_way_on(ceiling, task)}"
+    return f"{_BUDGET}{_who(ceiling)}{_USED_UP}: {why}. {_way_on(ceiling, task)}"
+
+
+def concerns(reason: str, target: str) -> bool:
+    """Whether what `parked` said may be of an account whose ceiling a limit of this target is; in doubt it may."""
+    kind, who = target.partition("/")[0], reason.partition(_USED_UP)[0].removeprefix(_BUDGET)
+    if not reason.startswith(_BUDGET):
+        return True
+    return f"'s {kind} " in who if kind in ("day", "month") else who.startswith(f"{kind} ")
 
 
 def passes(reason: str) -> bool:

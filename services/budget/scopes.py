@@ -65,6 +65,19 @@ def scopes_of(
     return tuple(found)
 
 
+def targets_of(scope: str) -> tuple[str, ...]:
+    """Of which targets the limits make an account's ceiling, as far as operators change it."""
+    kind, _, name = scope.split(":", 2)
+    match kind:
+        case "task":
+            return (kind, f"{kind}/{name}", f"{TOP_UP}/{name}")
+        case "agent" | "workflow" | "feature" | "user":
+            name = name.rpartition(":")[0]
+            return (kind, f"{kind}/{name.partition('.')[0]}", f"{kind}/{name}")
+        case _:
+            return (kind,)
+
+
 def narrowed(ceiling: Sum, limit: Limit | None) -> Sum:
     """The lower of both, in every unit."""
     if limit is None:

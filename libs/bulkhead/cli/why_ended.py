@@ -73,9 +73,6 @@ def waited(told: list[Entry]) -> list[Reason]:
 
 def _who(body: Switched) -> str:
     halt = body.halt
-    who, _, what = halt.reason.partition(" changed ")
-    if halt.by == "budget" and what == f"task/{halt.name}":
-        return f"{who} topped it up"
     return halt.reason if halt.by == "budget" else f"{halt.by} let it: {halt.reason}"
 
 

@@ -230,12 +230,54 @@ async def test_what_was_ended_is_not_halted_anew(world: World) -> None:
     assert not await world.parkings[0].lift(TENANT, TASK, "why not") and await world.stands() == over
 
 
-async def test_limits_of_others_leave_it_alone_and_those_of_all_do_not(world: World) -> None:
-    await world.parkings[0].park(TENANT, TASK, DAY)
-    await world.books[0].answer(wish("a", "task/t9", 20))
-    assert (await world.stands()).active
-    await world.books[1].answer(wish("b", "day", 20))
-    assert not (await world.stands()).active
+@pytest.mark.parametrize("here", [0, 1])
+@pytest.mark.parametrize(("scope", "others", "mine"), [
+    (OWN.scope, ("day", "step", "task/t9", "user", "feature/task"), ("task", f"task/{TASK}")),
+    (f"step:{TENANT}:{TASK}/s1", ("task", "day", "user/s1"), ("step",)),
+    (DAY.scope, ("task", "task/t9", "month", "user/day"), ("day",)),
+    (f"month:{TENANT}:2026-11", ("day", "task/t9"), ("month",)),
+    (f"user:{TENANT}:ann:2026-11-21", ("day", "agent/ann", "feature"), ("user", "user/ann")),
+    (f"agent:{TENANT}:planner.draft:2026-11-21", ("user", "workflow", "feature"),
+     ("agent", "agent/planner", "agent/planner.draft")),
+    (f"feature:{TENANT}:a.b:2026-11-21", ("task", "user/a.b", "workflow/a.b"), ("feature", "feature/a.b")),
+    ("mesh:-:2026-11-21", ("day", "task"), ()),
+])  # fmt: skip
+async def test_limits_of_another_account_leave_it_halted_and_its_own_do_not(
+        world: World, here: int, scope: str, others: tuple[str, ...], mine: tuple[str, ...]) -> None:
+    """Whichever replica is asked: who halted it looks by itself, too."""
+    ceiling = OWN._replace(scope=scope)
+    for each in world.parkings:
+        await each.look()
+    await world.parkings[0].park(TENANT, TASK, ceiling)
+    first = await world.stands()
+    for number, target in enumerate(others):
+        assert (await world.books[here].answer(wish(f"other{number}", target, 20))).failure is None
+        assert (await world.tops_up(f"another{number}", here, task="t7", tokens=1)).failure is None
+        for each in world.parkings:
+            await each.look()
+        assert await world.stands() == first, f"{target} is none of its business"
+    for number, target in enumerate(mine):
+        await world.books[here].answer(wish(f"mine{number}", target, 30))
+        lifted = await world.stands()
+        assert not lifted.active and lifted.reason == f"ann changed {target}"
+        await world.parkings[here].park(TENANT, TASK, ceiling)
+        assert (await world.stands()).active
+
+
+@pytest.mark.parametrize("target", ["task", f"task/{TASK}", "day", "user"])
+async def test_a_lagging_reader_lets_go_by_the_next_look_whom_the_change_concerns(world: World, target: str) -> None:
+    await world.parkings[0].look()
+    await world.books[0].of(TENANT)
+    await world.books[1].answer(wish("w", target, 500))
+    world.broker.behind = 0
+    await world.parkings[0].park(TENANT, TASK, OWN, NOW + 60_000)
+    world.broker.behind = None
+    await world.parkings[0].look()
+    assert (await world.stands()).active is not target.startswith("task")
+
+
+def test_of_a_reason_in_other_words_any_limit_may_be_the_cause() -> None:
+    assert reasons.concerns("the money is gone", "feature/x") and reasons.concerns("the money is gone", "day")
 
 
 @pytest.mark.parametrize(("request_", "code"), [
