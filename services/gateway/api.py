@@ -153,6 +153,7 @@ class PauseDocument(Contract):
 class TaskDocument(Contract):
     """All that is known of a task. `answer` is the text of the result, with citation markers [#…].
 
+    usage: until it has ended, of the steps that have alone; `GET /v1/spend?by=task` counts every call that settled.
     spent_more: calls were in the works when it ended; what they cost is not in `usage`, which is the least then.
     charged: of a task that was ended early, all that it cost, as soon as the last of its calls has settled.
     standing, complete: of `result`, null without one. A task that succeeded has an answer; one that is `degraded` or

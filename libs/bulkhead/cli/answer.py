@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.panel import Panel
 
 from bulkhead.cli.output import counted, money, seconds
+from bulkhead.client.mesh import UNENDED
 from infra.offline_model import MODEL_NAME
 
 MARKER = re.compile(r"\[#([0-9a-f]{12})\]")
@@ -79,7 +80,7 @@ def footer(document: dict[str, Any]) -> str:
     usage = document["usage"]
     calls = (counted(usage["model_calls"], "model call"), counted(usage["tool_calls"], "tool call"),
              counted(usage["retrievals"], "retrieval"))
-    least = "at least " if document.get("spent_more") else ""
+    least = "at least " if document.get("spent_more") or document.get("status") in UNENDED else ""
     cost = (document.get("charged") or usage)["cost_usd_micros"]
     tokens = f"{counted(usage['input_tokens'], 'token')} in, {usage['output_tokens']:,} out"
     if (whole := document.get("charged")) is not None:

@@ -17,6 +17,7 @@ from bulkhead.cli import answer, documents, unknown_writes, watching
 from bulkhead.cli.output import Exit, Stop, clock, counted, err, money, out, print_json, print_whole
 from bulkhead.cli.target import Target
 from bulkhead.client import Mesh, MeshError, Task, TaskEvent
+from bulkhead.client.mesh import UNENDED
 from bulkhead_contracts import limits
 
 REJECTION_WAIT_S = 2.0
@@ -148,8 +149,9 @@ def table_of(found: list[dict[str, Any]]) -> Table:
         # Never plain where the answer is not: who looks at the list alone must see it.
         doubt = escape(answer.doubts(row.get("standing"), row.get("complete")))
         status = f"[{style}]{row['status']}[/{style}]" + (f"[yellow]{doubt}[/yellow]" if doubt else "")
+        least = "at least " if row["status"] in UNENDED else ""  # Steps that run are not in it.
         table.add_row(row["task_id"], status, clock(row["created_unix_ms"]),
-                      money(row["cost_usd_micros"]), escape(short))
+                      least + money(row["cost_usd_micros"]), escape(short))
     return table
 
 

@@ -194,6 +194,12 @@ def test_a_cost_that_may_be_more_is_the_least():
                 "task_id": "t"}
     assert answer.footer(document).startswith("$0.0042 ·")
     assert answer.footer(document | {"spent_more": True}).startswith("at least $0.0042 ·")
+    for status, said in (("running", "at least $0.0042"), ("paused", "at least $0.0042"), ("failed", "$0.0042")):
+        assert answer.footer(document | {"status": status}).startswith(f"{said} ·"), "of steps that have ended alone"
+        row = {"task_id": "t1", "status": status, "objective": "o", "created_unix_ms": 1, "cost_usd_micros": 4200}
+        console = Console(file=io.StringIO(), width=200)
+        console.print(commands.table_of([row]))
+        assert f"  {said} " in console.file.getvalue()
 
 
 def test_of_two_tenants_tasks_of_one_id_one_must_be_named():
