@@ -7,6 +7,7 @@ found on the way, what it waits for now and since when.
 from dataclasses import asdict
 from pathlib import Path
 
+from rich.console import Console
 from rich.markup import escape
 
 from bulkhead.ceilings import when_over
@@ -206,15 +207,19 @@ async def show_why(data: Path, task: str, tenant: str = "", *, as_json: bool) ->
     reasons = explain(entries(of_tenant(stored, task, tenant)), task, unix_ms())
     if as_json:
         print_json([asdict(one) for one in reasons])
-        return Exit.OK
+    else:
+        show(out, reasons)
+    return Exit.OK
+
+
+def show(console: Console, reasons: list[Reason]) -> None:
+    """For people: a line for each, and what to do under it."""
     for one in reasons:
         colour = {"stop": "red", "warn": "yellow"}.get(one.level, "bold")
-        out.print(f"[{colour}]{one.kind}[/{colour}]  {escape(clock(one.at_unix_ms))}  "
-                  f"{escape(one_line(one.what))}")
+        console.print(f"[{colour}]{one.kind}[/{colour}]  {escape(clock(one.at_unix_ms))}  {escape(one_line(one.what))}")
         if one.todo:
-            out.print(f"    → {one_line(one.todo)}", markup=False, style="dim")
+            console.print(f"    → {one_line(one.todo)}", markup=False, style="dim")
         if one.evidence:
             rest = len(one.evidence) - MAX_EVIDENCE_SHOWN
             shown = ", ".join(one.evidence[:MAX_EVIDENCE_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
-            out.print(f"    messages: {shown}", markup=False, style="dim")
-    return Exit.OK
+            console.print(f"    messages: {shown}", markup=False, style="dim")

@@ -11,8 +11,9 @@ from rich.text import Text
 from rich.tree import Tree
 from typer.testing import CliRunner
 
-from bulkhead.cli import output, unknown_writes
+from bulkhead.cli import output, unknown_writes, why
 from bulkhead.cli.main import app
+from bulkhead.cli.reasons import Reason
 from bulkhead.cli.watching import Progress
 from bulkhead.client import TaskEvent
 
@@ -45,6 +46,10 @@ def test_a_title_makes_no_line_of_ours() -> None:
     text = io.StringIO()
     unknown_writes.show(output.Screen(file=text, width=500), {"task_id": "t1", "uncertain_writes": [write]})
     assert not any(line.startswith("ended") for line in text.getvalue().splitlines())
+    text = io.StringIO()
+    told = Reason("uncertain", "look\nended  it has succeeded", "key\nended", 1)
+    why.show(output.Screen(file=text, width=500), [told])
+    assert len(text.getvalue().splitlines()) == 2
 
 
 def test_json_keeps_the_text_and_commands_nothing(capsys) -> None:

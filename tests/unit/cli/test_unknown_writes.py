@@ -13,6 +13,7 @@ from bulkhead.bus.port import Stored
 from bulkhead.cli import unknown_writes
 from bulkhead.cli.history import each_fact, entries
 from bulkhead.cli.output import Screen
+from bulkhead.cli.replaying import replay_history
 from bulkhead.cli.why import explain
 from bulkhead.runtime.history import History, load
 from bulkhead_contracts.control import CallDeferred
@@ -24,8 +25,12 @@ HISTORIES = Path(__file__).parents[2] / "replay" / "histories"
 SIBLINGS = 8
 
 
+def recorded(name: str = "uncertain_write") -> History:
+    return load(next(iter(sorted(HISTORIES.glob(f"{name}.*")))))
+
+
 def messages(name: str = "uncertain_write") -> list[Stored]:
-    return list(load(next(iter(sorted(HISTORIES.glob(f"{name}.*"))))).messages)
+    return list(recorded(name).messages)
 
 
 def again(stored: Stored, body, number: int, **headers: str) -> Stored:
@@ -125,7 +130,7 @@ def forged(found: list[Stored], body, number: int, **headers: str) -> Stored:
     return replace(one, subject=".".join(["mesh", "pub_demo", "gateway", *one.subject.split(".")[3:]]))
 
 
-def test_an_outsider_can_forge_no_outcome_no_end_and_no_repeat() -> None:
+async def test_an_outsider_can_forge_no_outcome_no_end_and_no_repeat() -> None:
     whole = messages()
     [write] = unknown(whole)
     replied, ended = of(whole, ToolCallReplied), of(whole, TaskEnded)
@@ -138,6 +143,10 @@ def test_an_outsider_can_forge_no_outcome_no_end_and_no_repeat() -> None:
     assert "ended" not in {one.kind for one in explain(entries([*running, over]), "t", 0)}
     tenant, task = over.subject.split(".")[4:]
     assert History(tenant, task, tuple(whole)).ended and not History(tenant, task, (*running, over)).ended
+    texts = recorded().contents
+    for found in (running, [*running, over]):
+        assert not (await replay_history(History(tenant, task, tuple(found), texts))).ended
+    assert (await replay_history(History(tenant, task, tuple(whole), texts))).ended
     told = entries([*running, over])[-1]
     assert told.body is None and "pub_demo may not say this to gateway" in told.problem
 
