@@ -20,7 +20,7 @@ import psutil
 from bulkhead_contracts import limits
 from infra.identity import callers, keys
 from infra.local.process import PRIVATE_UMASK
-from infra.nats.server import disk_problem
+from infra.nats.server import disk_problem, more_room
 
 LOCK_FILE = "lock"
 MESH_FILE = "mesh.json"
@@ -30,6 +30,7 @@ PUBLISHERS_FILE = "publishers.json"
 RESTORING_FILE = "restoring"
 """There while a backup is being restored into the directory."""
 FOLDERS = ("identity", "identity/services", "logs", "run", "traces", "nats", "nats/store", "redis", "rag")
+FULL = (errno.ENOSPC, errno.EDQUOT)
 SAME_PROCESS_S = 2.0
 """A recorded start time may differ by so much from what the kernel says."""
 
@@ -128,6 +129,14 @@ class RunDir:
         """The local user's keys by role."""
         return {str(role): str(key) for role, key in _read(self.path / CREDENTIALS_FILE).items()}
 
+    def problem(self, error: OSError) -> str:
+        """What to say of an error in this directory; "" when it is about something else."""
+        if error.errno in FULL:
+            return _unfit(self.path, error)
+        named = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else Path()
+        ours = self.path in named.parents
+        return f"{named} cannot be used: {error.strerror}; put that right and start again" if ours else ""
+
     def close(self) -> None:
         """Let others have the directory."""
         if not self._lock.closed:
@@ -191,8 +200,8 @@ def _take_lock(path: Path) -> IO[str]:
 
 
 def _unfit(path: Path, error: OSError) -> str:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"the disk that holds {path} is full; free space, or choose another directory with --data"
+    if error.errno in FULL:
+        return f"the disk that holds {path} is full; {more_room(path)}"
     return f"{path} cannot be used: {error.strerror}; choose another directory with --data"
 
 

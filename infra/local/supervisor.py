@@ -21,10 +21,10 @@ from infra.local.http import unready
 from infra.local.journal import JournalKeeper
 from infra.local.process import KILL_TIMEOUT_S, Child, StartFailed
 from infra.local.redis import RedisServer
-from infra.local.rundir import PUBLISHERS_FILE, RunDir
+from infra.local.rundir import PUBLISHERS_FILE, DirectoryUnfit, RunDir
 from infra.local.unit import Cure, Probe, Row, Spawn, Unit, all_ready
 from infra.local.upkeep import Upkeep
-from infra.nats.provision import provision
+from infra.nats.provision import ProvisionError, provision
 from infra.nats.purge import Retention
 from infra.nats.server import STOP_TIMEOUT_S, Durability, NatsServer, ServerPlan, disk_problem
 from infra.nats.streams import Layout
@@ -111,8 +111,13 @@ class LocalMesh:
         self._run = RunDir(self._directory)
         try:
             await self._start()
-        except BaseException:
+        except BaseException as error:
             await self.stop()
+            if isinstance(error, OSError) and (problem := self._run.problem(error)):
+                raise DirectoryUnfit(problem) from error
+            if isinstance(error, StartFailed | ProvisionError) and (problem := disk_problem(self._run.path)):
+                # It had room when the start began; what was said last may name anything.
+                raise type(error)(f"{error}\n{problem}") from error
             raise
         return self
 

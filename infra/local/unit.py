@@ -7,6 +7,7 @@ After `start_no_more` nothing is started again, whatever becomes of who is stopp
 
 import asyncio
 import contextlib
+import errno
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
@@ -206,12 +207,18 @@ class Unit:
             self._say(f"{ended}\n  {self.name} is started again in {backoff_s:g} s")
             await self._pause(backoff_s)
 
+    def _unstarted(self, error: OSError) -> str:
+        where = f" ({error.filename})" if error.filename else ""
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        todo = "the disk is full; free some there (`df`, `df -i`)" if full else "put that right"
+        return f"{self.name} cannot start: {error.strerror or error}{where}; {todo} and start the mesh again"
+
     async def _once(self) -> str:
         """Spawn and watch until the end; returns how it ended."""
         try:
             self.child = await self._spawn()
         except (StartFailed, OSError) as error:
-            failure = error if isinstance(error, StartFailed) else StartFailed(f"{self.name} cannot start: {error}")
+            failure = error if isinstance(error, StartFailed) else StartFailed(self._unstarted(error))
             await self._fail(failure)
             return str(failure)
         if self._last or self._held:

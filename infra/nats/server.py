@@ -26,6 +26,7 @@ STOP_TIMEOUT_S = 10.0
 LOG_FILE = Path("logs", "nats.log")
 """In the data directory: where the broker's own words are, as messages name it."""
 MIN_FREE_BYTES = 256 * 1024 * 1024
+MIN_FREE_FILES = 1_000
 LOST_STREAM = re.compile(r"JetStream stream 'MESH (?:>|\\u003e) (\w+)' could not be recovered")
 
 
@@ -150,10 +151,21 @@ class NatsServer:
 
 def disk_problem(folder: Path) -> str:
     """What to say when there is too little room to go on; "" otherwise."""
-    free = shutil.disk_usage(folder).free
-    if free >= MIN_FREE_BYTES:
+    free, disk = shutil.disk_usage(folder).free, os.statvfs(folder)
+    if free < MIN_FREE_BYTES:
+        lacks = (f"only {free // 1024**2} MiB are free where {folder} lies, and at least {MIN_FREE_BYTES // 1024**2} "
+                 "are needed")  # fmt: skip
+    elif disk.f_files and disk.f_favail < MIN_FREE_FILES:  # A file system without a bound tells 0 files.
+        lacks = (f"where {folder} lies there is room for {disk.f_favail} more files alone (`df -i`), and at least "
+                 f"{MIN_FREE_FILES} are needed")  # fmt: skip
+    else:
         return ""
-    return (
-        f"only {free // 1024**2} MiB are free where {folder} lies, and at least {MIN_FREE_BYTES // 1024**2} are "
-        "needed; free some, or choose another place with --data"
-    )
+    return f"{lacks}; {more_room(folder)}"
+
+
+def more_room(folder: Path) -> str:
+    """What to do about a full disk. What a mesh has stored is lost from sight when it is started elsewhere."""
+    if (folder / "nats").is_dir():
+        return ("free some there (`df`), or move the whole folder to a larger disk and name it with --data; what it "
+                "holds is kept, and elsewhere alone a new mesh begins")  # fmt: skip
+    return "free some there, or choose another place with --data"

@@ -7,12 +7,14 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple, Protocol
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from .core import Answer, Balance, Entry, Ledger, Scope, Settlement, Sum
 
 RedisFailure = (RedisError, OSError, asyncio.TimeoutError)
 """What a call on an absent, restarted or stalled Redis raises."""
+RedisRefuses = ResponseError
+"""Of these what a Redis raises that is there and does not do it: its disk or its memory is full."""
 
 
 class Fenced(Exception):

@@ -22,7 +22,7 @@ from bulkhead_contracts.task import TaskStopped
 from . import core, facts
 from .checkpoint import MARKS, Start, newest, prune
 from .core import Ledger
-from .port import REST_S, RedisFailure, Store, Unsafe
+from .port import REST_S, RedisFailure, RedisRefuses, Store, Unsafe
 from .scopes import task_scope
 
 log = Log("budget.ledger")
@@ -126,6 +126,8 @@ class Keeper:
         """Make sure that there is a ledger; why not, or "" when there is."""
         try:
             return "" if await self._ensure() else "another replica builds the ledger"
+        except RedisRefuses as error:
+            return f"Redis does not do what it is asked ({error}); look whether its disk or memory is full"
         except RedisFailure as error:
             return f"Redis does not answer ({error}); start it, or set BULKHEAD_REDIS_URL"
         except (BusError, Unsafe, Unreadable, LockLost) as error:

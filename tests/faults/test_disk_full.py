@@ -14,11 +14,13 @@ import pytest
 
 from bulkhead.bus.port import BusUnavailable
 from bulkhead.client.errors import Refused, Unreachable
-from infra.local.supervisor import BROKER
+from infra.local import rundir
+from infra.local.rundir import DirectoryUnfit
+from infra.local.supervisor import BROKER, LocalMesh
 from tests.conftest import ENVIRONMENTS
 from tests.e2e.fixtures.world import World, until
 from tests.faults.fixtures.disk import Disk
-from tests.faults.fixtures.errand import Errand, ingest, missing_in_journal, nothing_waits
+from tests.faults.fixtures.errand import TENANT, Errand, ingest, missing_in_journal, nothing_waits
 from tests.faults.fixtures.standing import short_waits
 
 TAKEN_MAX = 20
@@ -68,6 +70,30 @@ async def test_a_full_disk_loses_nothing(tmp_path: Path, disk: Disk) -> None:
         await nothing_waits(world)
         code, said, _ = await world.command("doctor", "--json")
         assert not [one for one in json.loads(said) if one["level"] == "problem" and one["what"] != "disk"], said
+
+
+async def test_a_disk_that_is_full_at_the_start_is_told_and_what_the_mesh_held_is_kept(
+        tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    point = tmp_path / "world" / "mesh"
+    async with World(tmp_path / "world") as world:
+        await ingest(world)
+        errand = Errand(world)
+        before = await errand.run()
+    disk.fill()
+    with pytest.raises(DirectoryUnfit, match=r"only 0 MiB are free.*move the whole folder to a larger disk"):
+        await LocalMesh(point).__aenter__()
+    # It had room when that was looked at, and fills up while keys are handed over.
+    monkeypatch.setattr(rundir, "disk_problem", lambda _: "")
+    mesh = LocalMesh(point)
+    with pytest.raises(DirectoryUnfit, match=r"the disk that holds .* is full; free some there") as told:
+        await mesh.__aenter__()
+    assert isinstance(told.value.__cause__, OSError) and not mesh.units
+    monkeypatch.undo()
+    disk.free()
+    async with World(tmp_path / "world") as world:
+        assert errand.task is not None
+        after = await world.client(TENANT).task(errand.task.id).show()
+        assert (after["status"], after["answer"]) == ("succeeded", before["answer"])
 
 
 async def _refused(world: World, taken: list[Errand]) -> Errand:

@@ -8,7 +8,7 @@ import pytest
 
 from bulkhead.runtime.background import BackgroundFailed
 from services.budget.rebuild import LOCK_MS, Keeper
-from tests.integration.budget_world import World, redis, world
+from tests.integration.budget_world import World, redis, until, world
 
 __all__ = ("redis", "world")
 
@@ -51,3 +51,19 @@ async def test_a_replica_does_not_outlive_who_keeps_its_ledger(world: World, mon
     running = await world.mesh.start("budget", "1")
     with pytest.raises(BackgroundFailed, match="keeper of the ledger"):
         await asyncio.wait_for(asyncio.shield(running.task), 10)
+
+
+async def test_a_redis_that_is_there_and_takes_no_writes_is_not_told_to_be_started(world: World) -> None:
+    """Its memory is full here; of a full disk it says MISCONF."""
+    edge = world.edges["0"]
+    await edge._store._redis.config_set("maxmemory", 1)
+    edge.keeper._fresh = True
+    edge.keeper.lose("asked by the test")
+    await until(lambda: _says(edge.keeper, "Redis does not do what it is asked"), 10)
+    assert "maxmemory" in edge.keeper.reason and edge.keeper.reason.endswith("whether its disk or memory is full")
+    await edge._store._redis.config_set("maxmemory", 0)
+    await world.ready()
+
+
+async def _says(keeper: Keeper, words: str) -> bool:
+    return words in keeper.reason

@@ -167,7 +167,7 @@ async def _mesh(
     except PortInUse as error:
         raise Stop(Exit.FAILED, str(error), "--port 0 takes a free one") from error
     except (DirectoryUnfit, PolicyError) as error:
-        raise Stop(Exit.USAGE, str(error), "name another with --data" if isinstance(error, DirectoryUnfit) else
+        raise Stop(Exit.USAGE, str(error), "" if isinstance(error, DirectoryUnfit) else
                    "correct the file that --tenants (BULKHEAD_TENANTS_FILE) names") from error
     except (StartFailed, DirectoryInUse, ProvisionError, KeyFileError) as error:
         raise Stop(Exit.FAILED, str(error)) from error

@@ -306,8 +306,28 @@ async def test_an_old_broker_is_refused(tmp_path, monkeypatch):
 
 async def test_a_full_disk_is_said_before_anything_is_started(tmp_path, monkeypatch):
     monkeypatch.setattr(server, "MIN_FREE_BYTES", 2**62)
-    with pytest.raises(DirectoryUnfit, match=r"MiB are free.*--data"):
+    with pytest.raises(DirectoryUnfit, match=r"MiB are free.*free some there, or choose another place with --data$"):
         await small(tmp_path).__aenter__()
+    (tmp_path / "data" / "nats").mkdir()
+    with pytest.raises(DirectoryUnfit, match=r"move the whole folder to a larger disk.*what it holds is kept"):
+        await small(tmp_path).__aenter__()
+
+
+async def test_a_disk_without_room_for_more_files_is_said_before_anything_is_started(tmp_path, monkeypatch):
+    monkeypatch.setattr(server, "MIN_FREE_FILES", 2**62)
+    with pytest.raises(DirectoryUnfit, match=r"there is room for \d+ more files alone \(`df -i`\).*; free some there"):
+        await small(tmp_path).__aenter__()
+
+
+async def test_what_cannot_be_written_while_a_process_is_started_is_said_with_what_to_do(tmp_path):
+    """The kernel's own ENOSPC, of a device that is always full; tests/faults/test_disk_full.py has a real disk."""
+    conf = tmp_path / "data" / "nats" / "accounts.conf"
+    conf.parent.mkdir(parents=True)
+    conf.symlink_to("/dev/full")
+    mesh = small(tmp_path)
+    with pytest.raises(StartFailed, match=r"nats-server cannot start: No space left.*free some there"):
+        await mesh.__aenter__()
+    assert not [unit for unit in mesh.units.values() if unit.pid]
 
 
 async def test_a_directory_that_is_a_file_is_refused(tmp_path):
