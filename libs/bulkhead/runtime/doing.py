@@ -202,8 +202,14 @@ class DoerHandler:
         if record is not None and (known := record.answer_to(job.envelope.id)) is not None:
             await self._answer(handed, known)
             return
+        if record is not None and record.put_off(job.envelope.id):
+            # Its asker was told, or is now, and asks again: what was done under this one nobody would hear of, and what
+            # it had spent would be told twice.
+            wait = Deferred(PAUSE_FIRST_MS, "the call was put off")
+            wait.usage = _told_when_put_off(record.settled, job.envelope)
+            raise wait
         earlier = record.answered() if record is not None else ()
-        before, told = untold(record, job.envelope), job.envelope.logic >= SINCE_LOGIC
+        before = untold(record, job.envelope)
         claims = self._doer.writes(job)
         if claims:
             if record is not None and record.claimed:
@@ -219,7 +225,7 @@ class DoerHandler:
             reply = self._doer.refuse(job.request, refusal.failure)
         except Deferred as wait:
             settled = _settlements(hands)
-            wait.usage = sum((one.usage for one in (*before, *settled)), Usage()) if told else Usage()
+            wait.usage = _told_when_put_off((*before, *settled), job.envelope)
             await asyncio.shield(self._settle(job, settled))
             if claims or settled:
                 # Nothing was done: whoever asks again must not meet this claim, but is told what was spent until now.
@@ -443,6 +449,11 @@ def _refusal(job: Job[Any], answer: ReserveReplied) -> Deferred | Refused:
 
 def _nothing(request: Body) -> bool:
     return False
+
+
+def _told_when_put_off(spent: tuple[Settled, ...], head: Envelope) -> Usage:
+    """Askers of earlier decision logic are told with the answer."""
+    return sum((one.usage for one in spent), Usage()) if head.logic >= SINCE_LOGIC else Usage()
 
 
 def _with_spent(reply: Body, before: tuple[Settled, ...]) -> Body:

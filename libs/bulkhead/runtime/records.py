@@ -42,6 +42,10 @@ class Record(Answered):
             return self
         return told
 
+    def put_off(self, request: str) -> bool:
+        """Whether this request was put off: it is asked again as another one."""
+        return self.undone and not self.reply_type and self.request == request
+
     def answered(self) -> tuple[Answered, ...]:
         """All that whoever tries again has to remember."""
         mine = self.undone and bool(self.reply_type)
@@ -57,8 +61,6 @@ def parse(stored: Stored | None) -> tuple[Record | None, int]:
 
 
 def untold(record: Record | None, head: Envelope) -> tuple[Settled, ...]:
-    """What a call had used when it was put off, as far as its asker has not been told."""
-    if record is None or record.reply_type:
-        return ()
-    # Whoever asked before was told it when the call was put off.
-    return () if head.logic >= SINCE_LOGIC and record.request != head.id else record.settled
+    """What a call had used when it was put off, as far as its asker has not been told: it is told then, but for earlier
+    decision logic."""
+    return () if record is None or record.reply_type or head.logic >= SINCE_LOGIC else record.settled

@@ -2,12 +2,17 @@
 
 import json
 
+import pytest
+
 from bulkhead.bus.port import Stored
 from bulkhead.runtime.context import Context
+from bulkhead.runtime.doer import Deferred
 from bulkhead.runtime.records import Answered, Record
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts import envelope, subjects
-from bulkhead_contracts.result import Failure
+from bulkhead_contracts.budget import Amount
+from bulkhead_contracts.control import CallDeferred
+from bulkhead_contracts.result import Failure, Usage
 from bulkhead_contracts.tool import ToolCallReplied
 from tests.unit.runtime.test_shells import Purse, Recording, call, grant, replies
 
@@ -50,6 +55,40 @@ async def test_a_request_that_was_told_that_nothing_was_done_does_nothing_when_i
     requests = [one.headers["ce-id"] for one in asked]
     assert doer.tried[:2] == requests and not set(doer.tried[2:]) & set(requests), "each was tried once"
     assert [body["outcome"] for _, body in told] == ["failed"] * 3 + ["succeeded"] and doer.done == 1
+
+
+class PutOff(Recording):
+    """It is cut at its first try, when it has spent something; then it may go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tried: list[str] = []
+
+    async def act(self, job, hands):
+        self.tried.append(job.envelope.id)
+        if len(self.tried) > 1:
+            return await super().act(job, hands)
+        held = await hands.reserve(job, "c", 0, purpose="tool", resource="t", worst_case=Amount(cost_usd_micros=9))
+        held.settle(Usage(cost_usd_micros=7))
+        raise Deferred(1, "halted", paused=True)
+
+
+@pytest.mark.parametrize("logic", [4, 5])
+async def test_a_request_that_was_put_off_does_nothing_when_it_comes_again(logic: int) -> None:
+    """Its answer would have the id of what it was told: nobody would hear of it. And what it had spent is told once:
+    then, or (by earlier decision logic) with the answer to whoever asks again."""
+    doer = PutOff()
+    async with MemoryMesh({"budget": lambda c: Purse(), "tool_executor": lambda c: doer}) as mesh:
+        token = grant(mesh)
+        await call(mesh, token, logic=logic)
+        await replies(mesh, 1)
+        [asked] = await mesh.messages("INBOX_TOOL_EXECUTOR", "mesh.worker.tool_executor.>")
+        await delivered_again(mesh, asked)
+        await call(mesh, token, index=1, logic=logic)
+        told = await replies(mesh, 2)
+        assert len(told) == 2 and [kind for kind, _ in told] == [CallDeferred.ce_type(), ToolCallReplied.ce_type()]
+    assert doer.tried[0] == asked.headers["ce-id"] and len(doer.tried) == 2 and doer.tried[1] != doer.tried[0]
+    assert [body["usage"]["cost_usd_micros"] for _, body in told] == ([7, 0] if logic == 5 else [0, 7])
 
 
 class Overtaken(Recording):

@@ -292,11 +292,12 @@ def grant(mesh: MemoryMesh, task: str = "t1", expires: int = 2**50) -> str:
     return mesh.context("planner").signer.grant(step, parent=mesh.context("signer").signer.grant(top))
 
 
-async def call(mesh: MemoryMesh, token: str, call_id: str = "c1", index: int = 0, task: str = "t1") -> None:
+async def call(mesh: MemoryMesh, token: str, call_id: str = "c1", index: int = 0, task: str = "t1",
+               logic: int = 1) -> None:
     body = ToolCallRequested(call_id=call_id, step_id="s", attempt=1, tool="add", arguments_json="{}",
                              deadline_unix_ms=2**50)
     await mesh.context("worker").publisher.send(
-        "tool_executor", body, tenant="demo", task=task, cause="x", index=index, grant=token)
+        "tool_executor", body, tenant="demo", task=task, cause="x", index=index, grant=token, logic=logic)
 
 
 async def replies(mesh: MemoryMesh, count: int) -> list[tuple[str, dict]]:
