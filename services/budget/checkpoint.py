@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from heapq import nlargest
-from itertools import islice
+from itertools import chain, islice
 
 from bulkhead.bus.port import Bus, BusError, Stored
 from bulkhead.runtime import inbound
@@ -47,10 +47,17 @@ SEALS = subjects.mesh("budget", JOURNAL, TENANT, SEAL)
 ROLE = "checkpointer"
 LEASE_MS = 60_000
 HOUR_MS = 3_600_000
+GIVEN_UP = "given-up:"
+"""Before the name of what was settled with nothing by who gave up asking: its reservation may come yet, behind the cut.
+Without it, that would be held for nobody. A version before takes it for the name of nothing."""
+MOST_CHARS = 300
+"""Of such a name."""
 LATE_MS = 120_000
 """A doer asks again within 12 s; so long after it was reserved no replica still stores its copy of the fact."""
 MOST_DONE = 100_000
 """Of the last ones to be reserved; at 800 a second these are two minutes."""
+MOST_NAMED = 20_000
+"""Of them, so that a rebuild is not much longer for it; at 800 a second twice as long as a doer asks under one name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +90,7 @@ def prune(ledger: Ledger, now_unix_ms: int, keep_ms: int) -> None:
     if any(one.state == "open" and one.at_unix_ms + keep_ms < now_unix_ms for one in ledger.entries.values()):
         core.sweep(ledger, now_unix_ms)
     for key, entry in list(ledger.entries.items()):
-        if entry.state == "lapsed" and entry.at_unix_ms + keep_ms < now_unix_ms:
+        if entry.at_unix_ms + {"lapsed": keep_ms, "early": LATE_MS}.get(entry.state, now_unix_ms) < now_unix_ms:
             del ledger.entries[key]
     for scope in list(ledger.balances):
         if over(scope, ledger.until.get(scope, 0) and ledger.until[scope] + ledger.lease_ms, now_unix_ms):
@@ -91,12 +98,20 @@ def prune(ledger: Ledger, now_unix_ms: int, keep_ms: int) -> None:
             ledger.until.pop(scope, None)
 
 
+def name_settled(ledger: Ledger) -> None:
+    """Of what was settled before the checkpoint, the last names: an ask that comes late, under one of them, would hold
+    money that nobody will ever settle."""
+    for key, at in islice(ledger.done.items(), MOST_NAMED):
+        ledger.entries.setdefault(key, Entry("settled", at_unix_ms=at))
+
+
 def parts_of(ledger: Ledger, checkpoint: str) -> Iterator[LedgerPart]:
     """A ledger at a cut, pruned, in pieces that fit messages.
 
     Of what is settled, which is in the balances, only the names of late: two replicas that were asked for one
-    reservation may store a fact each, the second one after the cut. Left out: settlements without a reservation, for at
-    a cut nothing of theirs is still to come.
+    reservation may store a fact each, the second one after the cut. And of settlements without a reservation those of
+    late that charge nothing: who asked and heard no answer gave up what may only now be held. Of others nothing is
+    still to come at a cut.
     """
     balances = (
         LedgerBalance(scope=scope, reserved=tuple(one.reserved), spent=tuple(one.spent), settled=one.settled,
@@ -113,19 +128,29 @@ def parts_of(ledger: Ledger, checkpoint: str) -> Iterator[LedgerPart]:
     while more := tuple(islice(entries, MAX_CHECKPOINT_ROWS // 2)):
         yield LedgerPart(checkpoint=checkpoint, entries=more)
     settled = (LedgerSettled(key=key, reserved_unix_ms=at) for key, at in ledger.done.items())
-    while names := tuple(islice(settled, MAX_CHECKPOINT_SETTLED)):
+    given_up = (LedgerSettled(key=f"{GIVEN_UP}{key}", reserved_unix_ms=entry.at_unix_ms)
+                for key, entry in ledger.entries.items()
+                if entry.state == "early" and not entry.estimated and not any(entry.usage)
+                and len(key) <= MOST_CHARS - len(GIVEN_UP))  # fmt: skip
+    named = chain(settled, islice(given_up, MOST_DONE))
+    while names := tuple(islice(named, MAX_CHECKPOINT_SETTLED)):
         yield LedgerPart(checkpoint=checkpoint, settled=names)
 
 
 def take_part(ledger: Ledger, part: LedgerPart) -> None:
     """A part back into a ledger. What had lapsed is open again: the next admission sees that its lease is over."""
-    for one in part.balances:
-        ledger.balances[one.scope] = Balance(Sum(*one.reserved), Sum(*one.spent), one.settled, one.stopped)
-        if one.until_unix_ms:
-            ledger.until[one.scope] = one.until_unix_ms
+    for account in part.balances:
+        ledger.balances[account.scope] = Balance(Sum(*account.reserved), Sum(*account.spent), account.settled,
+                                                 account.stopped)
+        if account.until_unix_ms:
+            ledger.until[account.scope] = account.until_unix_ms
     for row in part.entries:
         ledger.entries[row.key] = Entry("open", Sum(*row.ask), core.scopes_from(row.scopes), row.reserved_unix_ms, 1)
-    ledger.done.update((one.key, one.reserved_unix_ms) for one in part.settled)
+    for one in part.settled:
+        if one.key.startswith(GIVEN_UP):
+            ledger.entries[one.key.removeprefix(GIVEN_UP)] = Entry("early", at_unix_ms=one.reserved_unix_ms)
+        else:
+            ledger.done[one.key] = one.reserved_unix_ms
 
 
 def reopen(ledger: Ledger) -> None:

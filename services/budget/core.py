@@ -310,14 +310,15 @@ def restore(ledger: Ledger, key: str, ask: Sum, scopes: tuple[Scope, ...], at_un
     return Settlement("ignored", held=ask)
 
 
-def settle(ledger: Ledger, key: str, usage: Sum, estimated: bool) -> Settlement:
-    """Charge what was really used (the reservation itself when estimated), once per reservation."""
+def settle(ledger: Ledger, key: str, usage: Sum, estimated: bool, said_unix_ms: int = 0) -> Settlement:
+    """Charge what was really used (the reservation itself when estimated), once per reservation. said_unix_ms: kept of
+    what is settled before its reservation is seen."""
     if key in ledger.done:
         return Settlement("repeated")
     entry = ledger.entries.get(key)
     if entry is None or entry.state == "released":
         # Not charged: either its Reserved is still to be seen, or it never reserved at all.
-        ledger.entries[key] = Entry("early", usage=usage, estimated=estimated)
+        ledger.entries[key] = Entry("early", at_unix_ms=said_unix_ms, usage=usage, estimated=estimated)
         return Settlement("unknown")
     if entry.state == "early":
         return Settlement("unknown")

@@ -20,7 +20,7 @@ from bulkhead_contracts.budget import LedgerMarked, Reserved, Settled
 from bulkhead_contracts.task import TaskStopped
 
 from . import core, facts
-from .checkpoint import MARKS, Start, newest, prune
+from .checkpoint import MARKS, Start, name_settled, newest, prune
 from .core import Ledger
 from .port import REST_S, RedisFailure, RedisRefuses, Store, Unsafe
 from .scopes import task_scope
@@ -207,6 +207,7 @@ class Keeper:
         facts, settlements = await self.fold_on(start, last_fact, last_settled, go_on)
         ledger = start.ledger
         prune(ledger, self._clock(), self._keep_ms)
+        name_settled(ledger)
         await self._store.write(token, ledger, self._clock() - self._keep_ms, go_on)
         if not await self._store.switch(token, server):
             raise LockLost("another replica took over the rebuild of the ledger")
@@ -285,6 +286,6 @@ def _fold(ledger: Ledger, message: Inbound) -> None:
         core.restore(ledger, key, core.sum_of(body.amount), scopes, body.reserved_unix_ms)
     elif isinstance(body, Settled):
         key = core.entry_key(address.sender, address.tenant, address.task, body.reservation_id)
-        core.settle(ledger, key, core.used(body.usage, body.wall_ms), body.estimated)
+        core.settle(ledger, key, core.used(body.usage, body.wall_ms), body.estimated, message.time_unix_ms)
     elif isinstance(body, TaskStopped):
         core.stop(ledger, task_scope(address.tenant, address.task))

@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bulkhead.bus.clock import VirtualClock
 from bulkhead.bus.memory import MemoryBroker, MemoryBus
 from bulkhead.runtime.background import Background
 from bulkhead.runtime.publisher import Publisher
@@ -142,6 +144,47 @@ async def test_a_rebuild_reads_the_newest_checkpoint_and_the_tail_and_needs_noth
     assert len([one for one in taken if one.endswith(".demo.t1")]) == 9 + 6, "only the tail was read"
 
 
+async def test_an_ask_that_comes_late_for_what_was_settled_before_the_checkpoint_holds_nothing() -> None:
+    """It had been under way for long, and was asked again meanwhile: nobody hears of its answer."""
+    broker, store, now = MemoryBroker.mesh(), MemoryStore(lease_ms=LEASE_MS), NOW + 20_000
+    keeper, checkpointer = made(broker, store)
+    await said(broker, 0, 5)
+    assert await checkpointer.make(at_once=True)
+    keeper.start(Background())
+    await keeper.wait_built()
+    await keeper.stop()
+    before = (await store.dump())[1]
+    key, ask = core.entry_key("rag", "demo", "t1", "r4"), Sum(tokens=100)
+    assert await store.reserve(key, ask, SCOPES[0], now) == core.Conflict(Sum(), settled=True)
+    assert (await store.settle(key, Sum(tokens=7), False)).kind == "repeated" and await store.holds(key)
+    assert (await store.dump())[1] == before
+    other = core.entry_key("rag", "demo", "t1", "r99")
+    assert isinstance(await store.reserve(other, ask, SCOPES[0], now), core.Held)
+
+
+@pytest.mark.parametrize(("age_ms", "held"), [(1_000, 0), (checkpoint.LATE_MS + 1_000, 100)])
+async def test_what_was_given_up_before_a_checkpoint_is_not_held_behind_it(age_ms: int, held: int) -> None:
+    """Who asked, and heard no answer, settles with nothing; its reservation may be stored after that, and after the
+    checkpoint. Nobody comes that late."""
+    broker, store = MemoryBroker.mesh(clock=VirtualClock(NOW - age_ms)), MemoryStore(lease_ms=LEASE_MS)
+    keeper, checkpointer = made(broker, store)
+    doer, budget = (Publisher(name, MemoryBus(broker, name), name.encode(), lambda: NOW) for name in ("rag", "budget"))
+    given_up = Settled(reservation_id="r0", call_id="c", usage=Usage())
+    stray = Settled(reservation_id="r1", call_id="c", usage=Usage(input_tokens=3))
+    for one in (given_up, stray):
+        await doer.send("budget", one, tenant="demo", task="t1", cause=one.reservation_id)
+    assert await checkpointer.make(at_once=True) and await checkpointer.make(at_once=True)
+    fact = Reserved(reservation_id="r0", call_id="c", service="rag", resource="x", amount=Amount(tokens=100),
+                    scopes=core.scope_limits(SCOPES[0]), reserved_unix_ms=NOW)  # fmt: skip
+    await budget.send("journal", fact, tenant="demo", task="t1", cause="r0")
+    keeper.start(Background())
+    await keeper.wait_built()
+    await keeper.stop()
+    entries, balances = await store.dump()
+    assert balances["month:demo:2026-11"].reserved.tokens == held
+    assert {key.rpartition("/")[2]: one.state for key, one in entries.items()} == {"r0": "open" if held else "settled"}
+
+
 async def test_what_has_lapsed_and_may_still_be_settled_is_held_in_a_checkpoint() -> None:
     """What is too old for that stays spent."""
     broker = MemoryBroker.mesh()
@@ -170,7 +213,7 @@ async def test_a_checkpoint_of_streams_that_were_made_anew_is_not_believed() -> 
 
 
 def test_a_name_that_is_admitted_anew_behind_a_checkpoint_is_no_copy() -> None:
-    """Redis has forgotten what was settled before it; who asks under that name again holds money again."""
+    """Redis may have forgotten what was settled before it; who asks under that name again holds money again."""
     first, second, ask = Ledger(LEASE_MS), Ledger(LEASE_MS), Sum(60, 60, 1)
     core.restore(first, "r", ask, SCOPES[0], NOW)
     core.settle(first, "r", Sum(10, 10, 1), False)
