@@ -104,6 +104,11 @@ class RunDir:
         pairs = found.items() if isinstance(found, dict) else ()
         return {name: count for name, count in pairs if isinstance(count, int) and 1 < count <= limits.PARTITIONS}
 
+    def logic(self) -> int:
+        """The newest decision logic of the version that last ran here; 0 when it did not say."""
+        found = _read(self.path / MESH_FILE).get("logic")
+        return found if isinstance(found, int) else 0
+
     def store_gib(self) -> int:
         """Disk that the mesh here was given when it last ran; 0 when nobody said."""
         found = _read(self.path / MESH_FILE).get("store_gib")

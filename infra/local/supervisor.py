@@ -15,7 +15,7 @@ from typing import Any, Self
 from bulkhead.tcp_ports import claim, free_port
 from bulkhead_contracts import catalog
 from infra.identity import keys, policy, render
-from infra.local.environment import PROVIDER, RunFacts, environ_of, resolved
+from infra.local.environment import PROVIDER, RunFacts, environ_of, newest_logic, resolved
 from infra.local.given import Given
 from infra.local.http import unready
 from infra.local.journal import JournalKeeper
@@ -184,6 +184,7 @@ class LocalMesh:
             "replicas": self._given.replicas,
             "store_gib": self._store_gib,
             "shards": self._shards,
+            "logic": newest_logic(),
             "scale": self._scale,
             "tenants": self._tenants,
             "tenants_file": str(self._tenants_file),
@@ -275,6 +276,10 @@ class LocalMesh:
         self._shards, before = self._shards or self._run.shards(), self._run.store_gib()
         # Streams are made smaller by a running broker, which must have room for them as they were.
         self._broker_gib, self._store_gib = max(before, self._store_gib), self._store_gib or before
+        if (newer := self._run.logic()) > newest_logic():
+            self._say(f"{self._run.path} was last run by a newer version (decision logic {newer}; this one has up to "
+                      f"{newest_logic()}): what tasks that it began have under way waits, unread and unchanged, until "
+                      "that version runs here again; new tasks run")  # fmt: skip
         rules, tenants = policy.load(), policy.load_tenants(self._tenants_file)
         policy.check_publishers(rules, tenants)
         self._tenants = sorted(tenants.tenants)

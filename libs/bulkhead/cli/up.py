@@ -110,9 +110,16 @@ def _tell_of_tenants(data: Path, given: Path | None) -> None:
         before = str(read_json(data / "mesh.json").get("tenants_file", ""))
     if given is not None:
         out.print(f"tenants: {given}", style="dim", markup=False)
-    elif before and Path(before) != TENANTS_FILE:
+    elif before and not _same(Path(before), TENANTS_FILE):
         out.print(f"tenants: those that come with the mesh, and not those of {before}, which it had before, with "
                   "ceilings and tools of their own: --tenants names that file", style="yellow", markup=False)
+
+
+def _same(before: Path, now: Path) -> bool:
+    """Also where another version of the mesh, in another place, came with the very same file."""
+    with contextlib.suppress(OSError):
+        return before == now or before.read_bytes() == now.read_bytes()
+    return False
 
 
 def _tell_of_tools(packs: str, given: Path | None) -> None:

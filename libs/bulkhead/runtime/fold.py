@@ -220,8 +220,10 @@ class FoldHandler:
                     try:
                         await self._fold_stored(fold, stored)
                     except Unreadable as error:
-                        delay_s = min(5.0, 0.1 * 2 ** min(handed.attempts, 8))
-                        raise HandBack(delay_s, str(Blocked(stored.sequence, error))) from error
+                        # What waits for another version waits for people.
+                        delay_s = min(30.0 if error.later else 5.0, 0.1 * 2 ** min(handed.attempts, 9))
+                        newer = error.code if error.later else ""
+                        raise HandBack(delay_s, str(Blocked(stored.sequence, error)), newer) from error
                 fold.sequence = stored.sequence
             if page and page[-1].sequence >= sequence:
                 return

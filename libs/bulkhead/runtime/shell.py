@@ -37,12 +37,13 @@ RANKS = 8
 
 
 class HandBack(Exception):
-    """Not now: nothing was done, no attempt is counted."""
+    """Not now: nothing was done, no attempt is counted. newer: the code of what only a newer replica can read."""
 
-    def __init__(self, delay_s: float, reason: str) -> None:
+    def __init__(self, delay_s: float, reason: str, newer: str = "") -> None:
         super().__init__(reason)
         self.delay_s = delay_s
         self.reason = reason
+        self.newer = newer
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +206,10 @@ class Shell:
             self._failures.pop(stored.sequence, None)
             return
         except HandBack as back:
-            log.debug("handed_back", sequence=stored.sequence, reason=back.reason)
+            if back.newer:
+                log.warning("waits_for_upgrade", sequence=stored.sequence, code=back.newer, reason=back.reason)
+            else:
+                log.debug("handed_back", sequence=stored.sequence, reason=back.reason)
             await self._nak(delivery, back.delay_s)
         except Unreadable as error:
             await self._unreadable(delivery, error)

@@ -313,6 +313,19 @@ async def test_a_full_disk_is_said_before_anything_is_started(tmp_path, monkeypa
         await small(tmp_path).__aenter__()
 
 
+async def test_what_a_newer_version_left_under_way_is_told_to_wait_for_it(tmp_path):
+    said: list[str] = []
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "mesh.json").write_text(json.dumps({"logic": 99}))
+    async with small(tmp_path, on_event=said.append) as mesh:
+        assert any("last run by a newer version (decision logic 99;" in one and "until that version runs" in one
+                   for one in said), said  # fmt: skip
+        assert mesh.json["logic"] < 99
+    said.clear()
+    async with small(tmp_path, on_event=said.append):
+        assert not [one for one in said if "newer version" in one]
+
+
 async def test_a_disk_without_room_for_more_files_is_said_before_anything_is_started(tmp_path, monkeypatch):
     monkeypatch.setattr(server, "MIN_FREE_FILES", 2**62)
     with pytest.raises(DirectoryUnfit, match=r"there is room for \d+ more files alone \(`df -i`\).*; free some there"):

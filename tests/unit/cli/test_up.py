@@ -25,6 +25,19 @@ def test_a_mesh_that_had_tenants_of_its_own_does_not_lose_them_without_a_word(
     assert said in told and bool(told) is bool(said)
 
 
+def test_the_same_tenants_in_the_place_of_another_version_are_no_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "tenants.yaml"
+    copy.write_bytes(TENANTS_FILE.read_bytes())
+    (tmp_path / "mesh.json").write_text(json.dumps({"tenants_file": str(copy)}))
+    _tell_of_tenants(tmp_path, None)
+    assert capsys.readouterr().out == ""
+    copy.write_text("tenants: {}")
+    _tell_of_tenants(tmp_path, None)
+    assert "tenants: those that come with the mesh, and not those" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("torn", ["", '{"tenants_file": ', "[]"])
 def test_a_torn_file_of_the_mesh_before_does_not_keep_it_from_starting(tmp_path: Path, torn: str) -> None:
     (tmp_path / "mesh.json").write_text(torn)

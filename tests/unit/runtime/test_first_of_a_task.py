@@ -34,6 +34,28 @@ async def test_who_begins_a_task_is_believed_by_the_brokers_word_alone():
         assert mesh.running[("worker", "1")].service.handler.gap_reads > 0
 
 
+async def test_a_task_that_a_newer_version_began_waits_unread_for_it_and_the_log_says_so(caplog):
+    newer = {1: shells.Counting(), 2: shells.Counting()}
+    logics = dict(newer)
+    async with MemoryMesh({"worker": lambda c: dict(logics)}) as mesh:
+        await shells.say(mesh, shells.assigned(), logic=2)
+        assert await shells.summaries(mesh, 1) == ["open"]
+        mesh.kill("worker")
+        del logics[2]
+        await mesh.start("worker", "1")
+        with caplog.at_level("WARNING"):
+            await shells.say(mesh, shells.cancel("m1"), index=1, logic=2)
+            async with asyncio.timeout(10):
+                while not (said := [one for one in caplog.records if one.message == "waits_for_upgrade"]):
+                    await asyncio.sleep(0.005)
+        assert "logic version 2 is not on this replica" in said[0].__dict__["values"]["reason"]
+        assert await shells.summaries(mesh, 1) == ["open"]
+        mesh.kill("worker", "1")
+        logics |= newer
+        await mesh.start("worker", "2")
+        assert await shells.summaries(mesh, 2) == ["open", "open,m1"]
+
+
 class Handing(shells.Counting):
     """Says of each message to the checker that a step is done: what begins a task there."""
 
