@@ -40,7 +40,7 @@ from bulkhead_contracts.result import Failure
 
 from .alerts import latest
 from .port import Fenced, RedisFailure, Revision, Store
-from .scopes import TOP_UP, Limits
+from .scopes import TOP_UP, Limits, targets_of
 
 log = Log("budget.limits")
 
@@ -167,7 +167,8 @@ class LimitBook:
             return LimitsReplied(failure=failure)
         try:
             if body.target is None:
-                return _reply(await self._read(message.tenant), await self._alerts(message.tenant))
+                page = await self._read(message.tenant)
+                return _reply(page, tuple(one for one in await self._alerts(message.tenant) if in_force(one, page)))
             page = await self._change(message, lambda page, change: changed(
                 page, body, message.tenant, change, self._clock()), content=content_of(body))
             if isinstance(page, Failure):
@@ -244,6 +245,12 @@ class LimitBook:
                         old=made.old.model_dump_json(), new=made.new.model_dump_json())  # fmt: skip
             return await self._read(message.tenant)
         return Failure.of("busy", "others change this tenant's limits at the same time", "read them, then try again")
+
+
+def in_force(alert: Alerted, page: Page) -> bool:
+    """Whether the limit that came near may still stand: others than operators limit tasks and days, too."""
+    return alert.scope.partition(":")[0] in ("task", "day", "mesh") or any(
+        getattr(page.limits.get(one), alert.unit, None) == alert.limit for one in targets_of(alert.scope))
 
 
 def refused(body: LimitsRequested, tenant: str) -> Failure | None:

@@ -6,11 +6,11 @@ CODE = "budget_exceeded"
 
 
 def amount(value: int, unit: Unit) -> str:
-    """`$0.5012`, `12,000 tokens`, `40 model calls`, `90.5 s`."""
+    """`$0.5012`, `12,000 tokens`, `1 model call`, `90.5 s of calls`."""
     if unit == "wall_ms":
         return f"{value / 1000:,.1f} s of calls"
     if unit != "cost_usd_micros":
-        return f"{value:,} {unit.replace('_', ' ')}"
+        return f"{value:,} {unit.replace('_', ' ').removesuffix('s' if value == 1 else '')}"
     dollars, micros = divmod(value, 1_000_000)
     digits = f"{micros:06d}".rstrip("0").ljust(2, "0")
     return f"${dollars:,}.{digits}"
@@ -156,21 +156,22 @@ def more(level: Level) -> str:
     """What to do before the limit is reached: a command that doubles it."""
     kind, tenant, name = level.scope.split(":", 2)
     twice = Ceiling(level.scope, level.unit, level.limit, 0, level.limit, level.limit)
+    now = "nothing is stopped yet" if level.spent < level.limit else "the next call is held back"
     match kind:
         case "mesh":
-            return "nothing is stopped yet; who runs the mesh raises BULKHEAD_MESH_DAY_* of budget"
+            return f"{now}; who runs the mesh raises BULKHEAD_MESH_DAY_* of budget"
         case "day":
-            return (f"nothing is stopped yet; an operator gives it more with `{_raise(kind, twice)}` where `bulkhead "
+            return (f"{now}; an operator gives it more with `{_raise(kind, twice)}` where `bulkhead "
                     f"limits get` shows a limit of the day, else by day.{level.unit} of tenant {tenant} in the tenants "
                     "file")  # fmt: skip
         case "task":
-            return (f"nothing is stopped yet; an operator gives it more with `bulkhead topup {name} "
+            return (f"{now}; an operator gives it more with `bulkhead topup {name} "
                     f"{_option(level.unit, level.limit)} --reason TEXT`")  # fmt: skip
         case "step" | "month":
             target = kind
         case _:
             target = f"{kind}/{name.rpartition(':')[0]}"
-    return f"nothing is stopped yet; an operator gives it more with `{_raise(target, twice)}`"
+    return f"{now}; an operator gives it more with `{_raise(target, twice)}`"
 
 
 def overran(used: Sum, held: Sum) -> str:

@@ -44,6 +44,8 @@ MAX_EVIDENCE_SHOWN = 4
 MAX_HELD_SHOWN = 4
 STALLED_AFTER_MS = 30_000
 OVERRAN = "it counts as a failure of what was called; `bulkhead breakers` shows whether it is still called"
+OWN = ("task:", "step:")
+"""Accounts that end with their task: nobody can give them more then."""
 LET_GO = ("`bulkhead halts` and `bulkhead breakers` show what holds it back; `bulkhead resume` or `bulkhead breakers "
           "reset` lets it go on")
 CEILING = "budget_exceeded"
@@ -104,12 +106,14 @@ def _trips(told: list[Entry]) -> list[Reason]:
 def _alerts(told: list[Entry]) -> list[Reason]:
     """Limits that came near, one line each, and calls that used more than was reserved for them."""
     near = {one.body.alert: one for one in told if isinstance(one.body, Alerted)}
-    found = [Reason("alerted", one.body.what, one.body.hint, one.body.alerted_unix_ms, "warn", (one.id,))
+    over = any(isinstance(one.body, TaskEnded) for one in told)
+    found = [Reason("alerted", one.body.what, "" if over and one.body.scope.startswith(OWN) else one.body.hint,
+                    one.body.alerted_unix_ms, "warn", (one.id,))
              for one in near.values() if isinstance(one.body, Alerted)]
-    over = [Reason("alerted", f"a call of {one.body.resource} was charged in full: {one.body.what}", OVERRAN,
-                   one.body.overran_unix_ms, "warn", (one.id,))
-            for one in told if isinstance(one.body, Overran)]
-    return found + over[:MAX_HELD_SHOWN]
+    overran = [Reason("alerted", f"a call of {one.body.resource} was charged in full: {one.body.what}", OVERRAN,
+                       one.body.overran_unix_ms, "warn", (one.id,))
+               for one in told if isinstance(one.body, Overran)]
+    return found + overran[:MAX_HELD_SHOWN]
 
 
 def _held_to_the_end(told: list[Entry]) -> list[Reason]:

@@ -175,6 +175,14 @@ def test_hints_name_the_account_that_is_to_have_more() -> None:
                          ("agent:acme:worker.a:2026-11-21", "set agent/worker.a --usd 2."),
                          ("month:acme:2026-11", "set month --usd 2."), ("mesh:-:2026-11-21", "BULKHEAD_MESH_DAY_")):
         assert words in told[scope], told[scope]
+        assert "nothing is stopped yet" in told[scope]
+        at_it = reasons.more(DAY._replace(scope=scope, spent=DAY.limit))
+        assert at_it == told[scope].replace("nothing is stopped yet", "the next call is held back")
+
+
+def test_one_is_not_several() -> None:
+    assert [reasons.amount(count, "model_calls") for count in (0, 1, 2)] == ["0 model calls", "1 model call",
+                                                                           "2 model calls"]
 
 
 # More than was reserved

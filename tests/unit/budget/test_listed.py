@@ -3,13 +3,16 @@
 from bulkhead.bus.memory import MemoryBroker, MemoryBus
 from bulkhead.runtime.edge import Received
 from bulkhead.runtime.publisher import Publisher
-from bulkhead_contracts.budget import Settled
+from bulkhead_contracts.budget import Limit, LimitsRequested, Settled
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.limits import MAX_ALERTS_LISTED
 from bulkhead_contracts.result import Usage
+from bulkhead_contracts.task import RequesterClaim
 from services.budget.alerts import Alerts, latest
 from services.budget.core import Level, Settlement, Sum
+from services.budget.limiting import LimitBook
 from services.budget.memory import MemoryStore
+from tests.unit.budget.test_limits import standing
 
 NOW = 1_795_231_204_272
 
@@ -38,3 +41,27 @@ async def test_the_latest_are_listed_the_newest_first_and_bounded() -> None:
     assert len(found) == MAX_ALERTS_LISTED and found[0] == f"task:demo:n{MAX_ALERTS_LISTED + 2}"
     await store.keep("alerts:demo", b"no list")
     assert await latest(store, "demo") == []
+
+
+async def test_of_a_limit_that_was_changed_or_taken_away_nothing_is_listed_any_more() -> None:
+    bus, store = MemoryBus(MemoryBroker.mesh(), "budget"), await standing()
+    publisher = Publisher("budget", bus, b"b" * 32, lambda: NOW)
+    alerts, book = Alerts(bus, publisher, store, lambda: NOW), LimitBook(bus, publisher, store, lambda: NOW, print)
+    users = "user:demo:ann:2026-11-21"
+    await settles(alerts, "demo", "task:demo:t1", "day:demo:2026-11-21", users)
+
+    async def listed(number: int, target: str = "", **limit: int) -> list[str]:
+        ann = RequesterClaim(tenant="demo", person="ann", role="operator", via="api_key")
+        for body in ([LimitsRequested(requester=ann, target=target, limit=Limit(**limit))] if target else []) + [
+                LimitsRequested(requester=ann)]:
+            head = Envelope(id=f"ask{number}", type=body.ce_type(), source="gateway", time_unix_ms=NOW)
+            reply = await book.answer(Received(head, body, "demo", "limits", "gateway", 0, NOW, 1))
+            assert reply.failure is None
+        return [one.scope.partition(":")[0] for one in reply.alerts]
+
+    others = await listed(0)
+    assert sorted(others) == ["day", "task"], "others than operators limit those, too"
+    assert "user" in await listed(1, "user/ann", cost_usd_micros=100)
+    assert await listed(2, "user/ann", cost_usd_micros=200) == others
+    assert "user" in await listed(3, "user", cost_usd_micros=100)
+    assert await listed(4, "user") == others

@@ -101,6 +101,10 @@ def test_limits_that_came_near_are_told_once_and_calls_beyond_their_reservation_
     assert told[0].what == alert.what and told[0].todo == "give it more"
     assert "big" in told[1].what and over.what in told[1].what and "bulkhead breakers" in told[1].todo
     assert all(catalog.allowed(alert.ce_type(), "budget", to) for to in ("journal", "gateway"))
+    end = said(TaskEnded(status="succeeded"), "planner", "gateway", first)
+    for scope, todo in (("task:demo:t1", ""), ("step:demo:t1/s1", ""), ("day:demo:2026-11-21", "give it more")):
+        near = said(alert.model_copy(update={"scope": scope}), "budget", "journal", first)
+        assert [one.todo for one in reasons([first, near, end]) if one.kind == "alerted"] == [todo]
 
 
 def test_nothing_open_for_long_is_a_stall() -> None:
