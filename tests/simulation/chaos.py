@@ -7,7 +7,10 @@ are per event; a run has only some kinds of faults (swarm testing: rare combinat
 import hashlib
 import math
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
+
+from .loop import WHO
 
 RATES = {
     # What crosses the network and does not arrive, by kind of bus.memory_broker.Offer.
@@ -22,6 +25,10 @@ RATES = {
     "redis_fails": 0.03, "redis_forgets": 0.008, "redis_fails_over": 0.004,
     "provider": 0.12, "outside": 0.15,
 }  # fmt: skip
+PAUSES = {"pause": 0.016, "pause_outside": 0.12}
+"""A replica stands still for seconds: as it says something to the broker or to Redis, or between what it has claimed or
+reserved and what it does outside. In a part of the runs, whatever else goes wrong in them."""
+PAUSED = 0.12
 APART = "lag_apart"
 """No fault of its own: each source lags by itself, so that one inbox may overtake another on the way to the journal."""
 
@@ -47,6 +54,7 @@ class Chaos:
     rates: dict[str, float] = field(default_factory=dict)
     fired: list[Fault] = field(default_factory=list)
     calm: bool = False
+    on_pause: Callable[[str, float], None] = lambda who, for_s: None
     _seen: dict[tuple[str, str], int] = field(default_factory=dict)
     _limits: dict[str, bytes] = field(init=False)
 
@@ -64,7 +72,19 @@ class Chaos:
                  for kind, rate in RATES.items() if draw.random() < 0.5}  # fmt: skip
         if "lag_source" in rates and random.Random(f"apart/{seed}").random() < 0.5:
             rates[APART] = 0.0
+        pauses = random.Random(f"pauses/{seed}")
+        if pauses.random() < PAUSED or any(one.kind in PAUSES for one in only or ()):
+            rates |= {kind: rate * pauses.uniform(0.3, 1.7) for kind, rate in PAUSES.items()}
         return cls(seed, only, rates)
+
+    def pauses(self, kind: str, event: str, who: str = "") -> bool:
+        """Whether who runs this stands still from here on: nothing of it is called before it goes on."""
+        if kind not in self.rates or not (who := who or WHO.get("")):
+            return False
+        how = self.strikes(kind, f"{who} {event}")
+        if how is not None:
+            self.on_pause(who, 0.2 + how * 14)
+        return how is not None
 
     def strikes(self, kind: str, event: str) -> float | None:
         """Whether this fault befalls this event now; then a number in [0, 1) that tells how badly."""

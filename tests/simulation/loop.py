@@ -7,7 +7,7 @@ import asyncio
 import heapq
 import selectors
 from collections.abc import Callable, Mapping
-from contextvars import Context, copy_context
+from contextvars import Context, ContextVar, copy_context
 from typing import Any
 
 from bulkhead.bus.clock import Cancel
@@ -38,6 +38,10 @@ class _Idle(selectors.BaseSelector):
 
     def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
         return {}
+
+
+WHO: ContextVar[str] = ContextVar("who")
+"""The replica in whose process this runs."""
 
 
 class Soon:
@@ -88,7 +92,7 @@ def _nothing() -> None: ...
 
 
 class SimulationLoop(asyncio.SelectorEventLoop):
-    """Virtual seconds from 0; work for threads is done in place."""
+    """Virtual seconds from 0; work for threads is done in place. Who stands still: see `stand_still`."""
 
     _timer_cancelled_count: int
 
@@ -96,6 +100,7 @@ class SimulationLoop(asyncio.SelectorEventLoop):
         self._virtual_s = 0.0
         self._patience_s = float("inf")
         self._give_up = _nothing
+        self._standing: dict[str, list[Soon]] = {}
         super().__init__(_Idle(self._jump))
 
     def _jump(self, by_s: float) -> None:
@@ -104,6 +109,21 @@ class SimulationLoop(asyncio.SelectorEventLoop):
     def have_patience(self, until_s: float, give_up: Callable[[], None]) -> None:
         """What is called when it is later than that. No timer: which of two at one time comes first stays as it was."""
         self._patience_s, self._give_up = until_s, give_up
+
+    def stand_still(self, who: str) -> None:
+        """Nothing in the contexts of this one is called until it goes on: as a process that is stopped, or a machine
+        that is. What comes for it meanwhile lies there, and its timers are late."""
+        self._standing.setdefault(who, [])
+
+    def go_on(self, who: str) -> None:
+        """It is called in its order, what was to be called meanwhile."""
+        self._ready.extend(self._standing.pop(who, ()))  # type: ignore[attr-defined]
+
+    def create_task(self, coro: Any, *, name: Any = None, context: Any = None) -> "asyncio.Task[Any]":  # type: ignore[override]
+        """See asyncio. A context of its own is in the same process all the same."""
+        if context is not None and WHO not in context and (who := WHO.get("")):
+            context.run(WHO.set, who)
+        return super().create_task(coro, name=name, context=context)
 
     # The rest is asyncio's, less what only real time, files, threads and debugging need: a quarter of a run.
 
@@ -130,7 +150,7 @@ class SimulationLoop(asyncio.SelectorEventLoop):
     def _run_once(self) -> None:
         """Until it is stopped: asyncio would look in between whether it is."""
         ready, resolution_s = self._ready, self._clock_resolution  # type: ignore[attr-defined]
-        heappop = heapq.heappop
+        heappop, standing = heapq.heappop, self._standing
         while True:
             scheduled = self._scheduled  # type: ignore[has-type]
             if scheduled and (scheduled[0][1].over or self._timer_cancelled_count * 2 > len(scheduled) > 100):
@@ -152,6 +172,9 @@ class SimulationLoop(asyncio.SelectorEventLoop):
             for _ in range(len(ready)):
                 handle = ready.popleft()
                 if not handle.over:
+                    if standing and (still := standing.get(handle.context.get(WHO, ""))) is not None:
+                        still.append(handle)
+                        continue
                     try:
                         handle.context.run(handle.callback, *handle.args)
                     except (SystemExit, KeyboardInterrupt):

@@ -5,6 +5,7 @@ In: offers of the in-memory broker. Out: the same, late or never; every attempt 
 
 import asyncio
 from collections.abc import Callable
+from contextvars import Context, copy_context
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -56,6 +57,9 @@ class Net(MemoryBroker):
         super().__init__(mesh_streams(), mesh_durables(scenario.shards, scenario.ack_wait_ms), clock=clock)
         self._chaos, self._tell = chaos, tell
         self._loop = asyncio.get_running_loop()
+        self._own = copy_context()
+        self.contexts: dict[str, Context] = {}
+        """Of every replica: what arrives there is taken in its process."""
         self._last: dict[tuple[str, str], float] = {}
         self.cut_off: dict[str, float] = {}
         self.purged: dict[str, list[Stored]] = {}
@@ -65,13 +69,14 @@ class Net(MemoryBroker):
     def deliver(self, offer: Offer) -> None:
         """Now, later, or never. Copies between streams and live text keep their order; copies never get lost."""
         if offer.kind not in ("source", "live") and not self.cut_off and (self._chaos.calm or not self._chaos.rates):
-            self._loop.call_soon(offer.hand)
+            self._loop.call_soon(offer.hand, context=self.contexts.get(offer.whom, self._own))
             return
         event = f"{offer.whom} {offer.what}"
         loss = LOSSES.get(offer.kind)
         if self.is_cut_off(offer.whom) or (loss and self._chaos.strikes(loss, event) is not None):
             self._tell(f"LOST {offer.kind} to {offer.whom}: {offer.what}")
             return
+        there = self.contexts.get(offer.whom, self._own)
         delay_s = 0.0
         if offer.kind == "source":
             lag = self._chaos.strikes("lag_source", event)
@@ -90,11 +95,11 @@ class Net(MemoryBroker):
                 line = (offer.kind, f"{offer.whom} of {offer.what.partition(':')[0]}")
             # What is due in the same moment comes in no order: each is due after the one before.
             due = self._last[line] = max(self._loop.time() + delay_s, self._last.get(line, 0.0) + APART_S)
-            self._loop.call_at(due, offer.hand)
+            self._loop.call_at(due, offer.hand, context=there)
         elif delay_s:
-            self._loop.call_later(delay_s, offer.hand)
+            self._loop.call_later(delay_s, offer.hand, context=there)
         else:
-            self._loop.call_soon(offer.hand)
+            self._loop.call_soon(offer.hand, context=there)
 
     def is_cut_off(self, who: str) -> bool:
         """Whether nothing reaches or leaves this replica now."""
@@ -174,4 +179,5 @@ class Link:
             world.tell(f"CUT OFF {self._who} for {0.5 + how * 12:.1f} s")
         if net.is_cut_off(self._who):
             return
+        chaos.pauses("pause", f"{offer.kind} {offer.what}", self._who)
         net.deliver(offer)

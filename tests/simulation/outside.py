@@ -96,6 +96,8 @@ class Model(httpx.AsyncBaseTransport):
         return response
 
     async def _answer(self, request: httpx.Request, raw: bytes) -> httpx.Response:
+        if self._chaos.pauses("pause_outside", "model"):
+            await asyncio.sleep(0)
         self.calls += 1
         event = "model:" + hashlib.sha256(raw).hexdigest()[:12]
         how = self._chaos.strikes("provider", event)
@@ -260,6 +262,8 @@ class Counter(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """One increment."""
         asked = json.loads(await request.aread())
+        if self._chaos.pauses("pause_outside", f"counter:{asked['name']}"):
+            await asyncio.sleep(0)
         whose = asked["name"].partition(".")[0]
         self.made.append(Call("counter", whose, asyncio.get_running_loop().time()))
         key = request.headers.get("idempotency-key", "")
@@ -335,6 +339,8 @@ class RedisView:
             # A replica takes over with what it has; its run id is another, so nothing of it may be believed.
             redis.server += 1
         await asyncio.sleep(0.001)
+        if redis.chaos.pauses("pause", f"redis:{name}"):
+            await asyncio.sleep(0)
         how = redis.chaos.strikes("redis_fails", f"redis:{name}")
         if how is not None and how < 0.5:
             raise RedisConnectionError("connection reset by peer")
@@ -343,6 +349,8 @@ class RedisView:
             raise RedisConnectionError("another server answers")
         value = act()
         await asyncio.sleep(0.001)
+        if redis.chaos.pauses("pause", f"redis:{name} done"):
+            await asyncio.sleep(0)
         if how is not None:
             raise RedisConnectionError("connection reset by peer")
         return value

@@ -63,7 +63,7 @@ def judge(schedule: Schedule, folder: Path) -> Verdict:
     """Run it. An exception out of the run itself is a complaint, too."""
     wanted = scenario(schedule.seed, schedule.tasks)
     if schedule.tasks is None:
-        wanted = with_situations(wanted)
+        wanted = with_situations(wanted, schedule.wishes or frozenset())
     if schedule.wishes is not None:
         wanted = wanted.only(schedule.wishes)
     record = run(wanted, Chaos.of(schedule.seed, schedule.faults), folder)

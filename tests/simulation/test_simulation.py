@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from . import reading, situations, world
-from .chaos import Chaos
+from .chaos import PAUSES, Chaos
 from .people import People
 from .schedule import Schedule, judge
 
@@ -108,6 +108,10 @@ REACHED = {
     "newest": lambda run: any(one.headers.get("ce-logicversion") == "4" for one in run.stored("INBOX_GATEWAY")),
     "logics": lambda run: said(run, "INBOX_GATEWAY", "mesh.task.progressed"),
     "topups": lambda run: sum(one["active"] for one in said(run, "INBOX_GATEWAY", "mesh.task.paused")) > 1,
+    "checkpoints": lambda run: said(run, "INBOX_JOURNAL", "mesh.budget.ledger_part") and len(
+        said(run, "INBOX_BUDGET", "mesh.budget.ledger_marked")) > 1,
+    "restarts": lambda run: {line.split()[2].rpartition("-")[0] for line in run.story if " RESTART " in line} >= {
+        "budget", "model_gateway"},
     "floods": lambda run: said(run, "INBOX_GATEWAY", "mesh.task.released") and run.crashes,
     "halting": lambda run: any(one.get("paused") for inbox in ("INBOX_PLANNER", "INBOX_WORKER", "INBOX_CHECKER")
                                for one in said(run, inbox, "mesh.control.call_deferred")),
@@ -118,6 +122,15 @@ REACHED = {
 @pytest.mark.parametrize("name", sorted(situations.BY_NAME))
 def test_a_situation_brings_about_what_it_is_for(name, folder):
     assert any(REACHED[name](judge(Schedule(seed), folder).record) for seed in brought(name, 8))
+
+
+def test_replicas_stand_still_and_what_was_to_act_outside_does_so_late(folder):
+    """Longer than its messages wait for their acks, and longer than the lock of a rebuild is kept."""
+    seeds = itertools.islice((seed for seed in range(1, 5_000) if PAUSES.keys() <= Chaos.of(seed).rates.keys()), 12)
+    records = [judge(Schedule(seed), folder).record for seed in seeds]
+    assert {fault.kind for record in records for fault in record.chaos.fired} >= PAUSES.keys()
+    stood_s = [float(line.split()[-2]) for record in records for line in record.story if " STANDS STILL " in line]
+    assert max(stood_s) > 5 and len({round(one, 1) for one in stood_s}) > 5
 
 
 @pytest.mark.parametrize("file", FOUND, ids=[one.stem for one in FOUND])

@@ -8,6 +8,7 @@ import logging
 import shutil
 import tempfile
 from collections import Counter as Tally
+from contextvars import copy_context
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -38,12 +39,13 @@ from services.worker import app as worker
 
 from . import library, once, situations
 from .chaos import Chaos
-from .loop import LoopClock, SimulationLoop
+from .loop import WHO, LoopClock, SimulationLoop
 from .net import Link, Net
 from .outside import Counter, Model, SimulatedRedis
 from .people import PUBLISHERS, ROBOT, NoGateway, People
 from .record import Record
 from .scenario import SERVICES, Act, Scenario
+from .situations import checkpoints
 
 CALM_AFTER_S = 40.0
 """Nothing new goes wrong after this: what was accepted must end, however bad it was before."""
@@ -82,7 +84,9 @@ class World:
         self.record = Record(scenario, chaos, self.net, model, counter, redis, purged=self.net.purged,
                              halts=self.net.halts)
         self._people = People(self)
+        chaos.on_pause = self.pause
         self.sayings = self.record.sayings
+        self._own = copy_context()
         self._running: dict[str, tuple[MemoryBus, asyncio.Task[None], Service]] = {}
         self._starting = Tally[str]()
         self._over = False
@@ -103,9 +107,12 @@ class World:
         self._starting[who] += 1
         bus = MemoryBus(Link(self, who), who)  # type: ignore[arg-type]
         identity = Identity(f"seed-of-{name}", seeds()[name], self.publics)
-        context = make_context(name, f"{who}.{self._starting[who]}", bus, identity, clock=self._clock.now_ms)
-        service = Service(context, self._component(name, context), shards=self.scenario.shards, slots=16)
-        task = self._loop.create_task(service.run(), name=who)
+        found = make_context(name, f"{who}.{self._starting[who]}", bus, identity, clock=self._clock.now_ms)
+        service = Service(found, self._component(name, found), shards=self.scenario.shards, slots=16)
+        context = copy_context()
+        context.run(WHO.set, who)
+        self.net.contexts[who] = context.copy()
+        task = self._loop.create_task(service.run(), name=who, context=context)
         self._running[who] = (bus, task, service)
         task.add_done_callback(lambda done: self._stopped(who, done))
 
@@ -116,7 +123,7 @@ class World:
         if found is not None and found[1] is done:
             # As a supervisor does.
             del self._running[who]
-            self._loop.call_later(1.0, self.start, who)
+            self._loop.call_later(1.0, self.start, who, context=self._own)
 
     def crash(self, who: str, when: str) -> None:
         """As kill -9: nothing is handed back; a supervisor starts it again."""
@@ -126,9 +133,17 @@ class World:
         self.record.crashes += 1
         self.tell(f"CRASH {who} {when}")
         bus, task, _ = found
+        self._loop.go_on(who)
         bus.kill()
         task.cancel()
-        self._loop.call_later(0.3 + self.record.crashes % 3, self.start, who)
+        self._loop.call_later(0.3 + self.record.crashes % 3, self.start, who, context=self._own)
+
+    def pause(self, who: str, for_s: float) -> None:
+        """As kill -STOP, and -CONT later; or the machine beneath it stands still."""
+        if who in self._running:
+            self.tell(f"STANDS STILL {who} for {for_s:.1f} s")
+            self._loop.stand_still(who)
+            self._loop.call_later(for_s, self._loop.go_on, who, context=self._own)
 
     def _component(self, name: str, context: Any) -> Any:
         known = settings(self._folder)
@@ -139,7 +154,8 @@ class World:
         match name:
             case "budget":
                 knobs = known["budget"].model_copy(update={
-                    "lease_ms": self.scenario.lease_ms, "watch": "on" if self.scenario.watched else "off"})
+                    "lease_ms": self.scenario.lease_ms, "watch": "on" if self.scenario.watched else "off",
+                    **checkpoints.settings_of(self.scenario)})
                 return self._overheard(Budget(context, knobs, self.record.redis.view()))
             case "model_gateway":
                 return model_gateway.build(context, known[name], self.record.model, lambda: 0.5)
@@ -222,6 +238,17 @@ class World:
                     found[2].drain()
                 await asyncio.sleep(0.2)
 
+    async def restart(self, name: str) -> None:
+        """Every replica of a service, one after the other."""
+        for who in [one for one in self._running if one.startswith(f"{name}-")]:
+            found = self._running.get(who)
+            if found is not None:
+                bus, task, service = found
+                self.tell(f"RESTART {who}")
+                service.drain()
+                await asyncio.wait({task})
+                await bus.close()
+
     def _look_into_memories(self) -> None:
         """What each replica remembers of a task, beside a fold of the task's inbox from its beginning."""
         known: dict[tuple[str, str, str, int], Any] = {}
@@ -261,6 +288,8 @@ class World:
     def _calm(self) -> None:
         self.chaos.calm = True
         self.net.cut_off.clear()
+        for who in self._running:
+            self._loop.go_on(who)
         self.tell("CALM: nothing new goes wrong from here on")
 
     async def _act(self, act: Act) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from bulkhead.bus.port import Stored
 
+from ..chaos import PAUSES
 from ..reading import body, said, task_of, wishes
 from ..record import Record
 
@@ -15,7 +16,8 @@ AT_ONCE_S = 3.0
 AT_LAST_S = 30.0
 """When much is lost and late: cut off (12 s), then several looks that get no answer (5 s each)."""
 LATE = frozenset({"late", "lose_live", "lose_read", "lose_answer", "lose_request", "cut_off", "stale_read",
-                  "crash_before", "crash_after", "redis_fails", "redis_forgets", "redis_fails_over"})  # fmt: skip
+                  "crash_before", "crash_after", "redis_fails", "redis_forgets", "redis_fails_over",
+                  *PAUSES})  # fmt: skip
 
 
 def complain(record: Record) -> Iterator[str]:
@@ -57,6 +59,8 @@ def _cancels(record: Record) -> Iterator[str]:
     taken = said(record, "INBOX_GATEWAY", "mesh.task.cancel_requested")
     passed = said(record, "INBOX_PLANNER", "mesh.task.cancel_requested")
     accepted = said(record, "INBOX_GATEWAY", "mesh.task.accepted")
+    stood_still = any(fault.kind in PAUSES for fault in record.chaos.fired)
+    within_s = 2 * AT_LAST_S if stood_still else AT_LAST_S
     places = {(task_of(one.subject), one.headers.get("ce-id", "")): one.sequence
               for one in record.stored("INBOX_PLANNER")}  # fmt: skip
     for wish, task in wishes(record):
@@ -74,12 +78,12 @@ def _cancels(record: Record) -> Iterator[str]:
             if cause >= min(one.sequence for one in passed[task]):
                 yield f"{wish.name} was cancelled, and ended as {status} by what came later"
         known = (*taken.get(task, ())[:1], *accepted.get(task, ())[:1])
-        if task in taken and task not in passed and _before(known, end) and not wish.expects:
+        if task in taken and task not in passed and _before(known, end, within_s) and not wish.expects:
             yield f"{wish.name}: a cancel was taken before its end and never passed on; it ended as {status}"
         if status == "cancelled" and task not in passed:
             yield f"{wish.name} ended as cancelled, and nobody had asked for that"
 
 
-def _before(known: Sequence[Stored], end: Stored) -> bool:
+def _before(known: Sequence[Stored], end: Stored, within_s: float) -> bool:
     """Long enough before the end that it was still to be passed on: to a planner that had the task by then."""
-    return max(one.time_unix_ms for one in known) < end.time_unix_ms - int(AT_LAST_S * 1000)
+    return max(one.time_unix_ms for one in known) < end.time_unix_ms - int(within_s * 1000)

@@ -11,6 +11,7 @@ from ..scenario import Scenario
 from . import (
     cancels,
     ceilings,
+    checkpoints,
     evidence,
     floods,
     forks,
@@ -20,6 +21,7 @@ from . import (
     publishers,
     purges,
     replans,
+    restarts,
     strays,
     topups,
     waits,
@@ -31,15 +33,15 @@ SITUATIONS: tuple[Situation, ...] = (
     cancels.SITUATION, ceilings.SITUATION, evidence.SITUATION, forks.SITUATION, publishers.SITUATION,
     replans.SITUATION, strays.SITUATION, purges.SITUATION, logics.SITUATION, newest.SITUATION,
     watched.SITUATION, floods.SITUATION, waits.SITUATION, halting.SITUATION,
-    topups.SITUATION,
+    topups.SITUATION, checkpoints.SITUATION, restarts.SITUATION,
 )  # fmt: skip
 BY_NAME = {one.name: one for one in SITUATIONS}
 
 
-def with_situations(scenario: Scenario) -> Scenario:
-    """The scenario with those that its seed brings."""
+def with_situations(scenario: Scenario, kept: frozenset[str] = frozenset()) -> Scenario:
+    """The scenario with those that its seed brings, and those after which an act is called that is kept."""
     for one in SITUATIONS:
         draw = random.Random(f"{one.name}/{scenario.seed}")
-        if draw.random() < one.share:
+        if draw.random() < one.share or one.name in kept:
             scenario = one.add(draw, scenario)
     return scenario

@@ -17,6 +17,7 @@ from bulkhead.runtime.switching import OPERATOR, Wish, switch
 from bulkhead_contracts.plan import Plan, PlanStep
 from bulkhead_contracts.result import Failure
 
+from ..chaos import PAUSES
 from ..laws.stops import AT_LAST_S, AT_ONCE_S
 from ..reading import body
 from ..scenario import Act, Scenario
@@ -24,7 +25,7 @@ from ..scenario import Wish as Request
 from .situation import Situation
 
 OTHERS = (("tool", "counter_increment"), ("agent", "worker"), ("agent", "checker"))
-DEAF = frozenset({"late", "lose_live", "lose_read", "lose_answer", "cut_off", "stale_read"})
+DEAF = frozenset({"late", "lose_live", "lose_read", "lose_answer", "cut_off", "stale_read", *PAUSES})
 """Faults by which a doer hears late of a halt."""
 PACE_S = 0.25
 """Of each of four pieces of an answer: the task takes some ten seconds."""
@@ -63,7 +64,8 @@ async def do(world: Any, act: Act) -> None:
         found = await switch(bus, Publisher("operator", bus, b"operator", now), wish)
     finally:
         world.chaos.calm = calm
-    assert not isinstance(found, Failure), found
+    # A schedule that is being shrunk may have lost the halt that this lifts.
+    assert not isinstance(found, Failure) or found.code == "not_halted", found
     world.tell(f"{act.name} {act.what}")
 
 
