@@ -105,10 +105,12 @@ def parked(ceiling: Ceiling, task: str) -> str:
 
 def concerns(reason: str, target: str) -> bool:
     """Whether what `parked` said may be of an account whose ceiling a limit of this target is; in doubt it may."""
-    kind, who = target.partition("/")[0], reason.partition(_USED_UP)[0].removeprefix(_BUDGET)
+    (kind, _, name), who = target.partition("/"), reason.partition(_USED_UP)[0].removeprefix(_BUDGET)
     if not reason.startswith(_BUDGET):
         return True
-    return f"'s {kind} " in who if kind in ("day", "month") else who.startswith(f"{kind} ")
+    if kind in ("day", "month"):
+        return f"'s {kind} " in who
+    return who.startswith((f"{kind} {name} of ", f"{kind} {name}.") if name else f"{kind} ")
 
 
 def passes(reason: str) -> bool:

@@ -236,10 +236,10 @@ async def test_what_was_ended_is_not_halted_anew(world: World) -> None:
     (f"step:{TENANT}:{TASK}/s1", ("task", "day", "user/s1"), ("step",)),
     (DAY.scope, ("task", "task/t9", "month", "user/day"), ("day",)),
     (f"month:{TENANT}:2026-11", ("day", "task/t9"), ("month",)),
-    (f"user:{TENANT}:ann:2026-11-21", ("day", "agent/ann", "feature"), ("user", "user/ann")),
-    (f"agent:{TENANT}:planner.draft:2026-11-21", ("user", "workflow", "feature"),
+    (f"user:{TENANT}:ann:2026-11-21", ("day", "agent/ann", "user/bob", "user/an"), ("user", "user/ann")),
+    (f"agent:{TENANT}:planner.draft:2026-11-21", ("user", "workflow", "feature", "agent/worker"),
      ("agent", "agent/planner", "agent/planner.draft")),
-    (f"feature:{TENANT}:a.b:2026-11-21", ("task", "user/a.b", "workflow/a.b"), ("feature", "feature/a.b")),
+    (f"feature:{TENANT}:a.b:2026-11-21", ("task", "user/a.b", "feature/c", "feature/a.bc"), ("feature", "feature/a.b")),
     ("mesh:-:2026-11-21", ("day", "task"), ()),
 ])  # fmt: skip
 async def test_limits_of_another_account_leave_it_halted_and_its_own_do_not(
