@@ -13,7 +13,8 @@ from bulkhead.health.events import Act
 
 MAX_KIN_CHARS = 300
 """So much of a text counts for whether somebody else has said or found the same."""
-_WAITS = re.compile(r"(?:^|[._\-:/])(?:sleep|wait|pause|delay|back_?off)(?:$|[._\-:/])", re.IGNORECASE)
+_WAITS = re.compile(r"(?:^|[._\-:/])(?:sleep|wait|pause|delay|back_?off)\d*(?:$|[._\-:/])", re.IGNORECASE)
+"""A number in its name is how long it waits (`wait1`, `sleep30`)."""
 _SLEEPS_FIRST = re.compile(r"\s*sleep\s+[\d.]+[smh]?\s*(?:&&|;|\n)")
 _SLEEPS = re.compile(r"^\s*sleep\s+[\d.]+[smh]?\s*$")
 

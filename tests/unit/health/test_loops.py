@@ -167,6 +167,18 @@ def test_honest_polling_is_no_loop() -> None:
     assert not run.stopped, "it waits in between"
 
 
+def test_a_number_in_the_name_of_a_pause_is_how_long_it_lasts() -> None:
+    for pause in ("wait1", "env.wait2", "sleep30"):
+        run = Run()
+        for _ in range(8):
+            run.call(action=pause, result="You decide to wait for 1 iterations.")
+        assert not run.trips, pause
+    run = Run()
+    for _ in range(4):
+        run.call(action="waiter1", result="You decide to wait for 1 iterations.")
+    assert run.stopped == ["loop.repeat"], "another word that begins like it"
+
+
 def test_a_busy_loop_on_something_pending_is_one() -> None:
     run = Run()
     for _ in range(4):
