@@ -147,6 +147,8 @@ def fruitless(window: Window, named: LoopThresholds, every: Window = ()) -> Find
             continue  # Who has forgotten something may read it once more.
         if step.says or not (times or _brings_nothing(step, lately[:at], used, named)):
             break
+        if not times and _did_something_new(lately[:at]):
+            break  # It shows what came of that: another room, and not the same one again.
         part.append(step)
     part.reverse()
     looked = [step for step in part if step.action == last.action]
@@ -165,6 +167,13 @@ def fruitless(window: Window, named: LoopThresholds, every: Window = ()) -> Find
     level: Level = "stop" if count >= (named.fruitless_stop if worded else named.barren_stop) else "warn"
     return finding("fruitless", level, 1, count, part, f"{count} acts in a row, the last of them {last.action}, "
                    "brought nothing that was new and that anybody used")
+
+
+def _did_something_new(before: Window) -> bool:
+    """Whether the newest act does more than look, went through, and had not been done before."""
+    last = before[-1]
+    return not (last.says or last.error or looks.reads(last.action, last.text)) and all(
+        one.call != last.call for one in before[:-1])
 
 
 def _brings_nothing(step: Step, before: Window, used: Container[str], named: LoopThresholds) -> bool:

@@ -126,6 +126,19 @@ def test_what_is_found_and_used_or_changed_by_somebody_else_is_no_noise() -> Non
     assert not used.trips and not changed.stopped
 
 
+def test_who_searches_room_after_room_through_the_same_corridor_finds_something_in_each() -> None:
+    run = Run()
+    furniture = "a door to the corridor that is open, a table on which there is nothing, a window, a lamp, a drawing"
+    for room in ("kitchen", "study", "bedroom", "cellar", "studio", "workshop"):
+        for place, seen in (("corridor", "the doors to all the rooms of this house, all of them open"),
+                            (room, f"{furniture} and the {room}'s carpet")):
+            run.call("a", "open", {"door": place}, "The door is already open.")
+            run.call("a", "enter", {"place": place}, f"You are in the {place}.")
+            run.call("a", "look", {"at": "all around"}, f"You see {seen}.")
+            run.call("a", "take", {"object": "cup"}, "You have the cup.")
+    assert run.stopped == []
+
+
 def test_hits_in_another_order_with_other_hints_are_the_same_hits() -> None:
     run = Run()
     for number in range(10):
