@@ -168,10 +168,10 @@ class Attempts:
             pass
 
     async def _attempt(self, model: Model, rendered: Rendered, output: int, until_unix_ms: int) -> Answer | Fault:
-        body = encode(self._payload(model, rendered, output))
-        worst = _worst(model, estimate_tokens(len(body)), output)
         left_s = (until_unix_ms - self._hands.now_unix_ms()) / 1000
-        async with model.provider.place(min(self._policy.slot_wait_s, left_s)):
+        async with model.provider.place(self._job.tenant, min(self._policy.slot_wait_s, left_s)):
+            body = encode(self._payload(model, rendered, output))
+            worst = _worst(model, estimate_tokens(len(body)), output)
             # Reserve before calling: a crash must not spend twice, and no reservation means no call.
             held = await self._hands.reserve(
                 self._job,

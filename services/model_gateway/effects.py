@@ -16,6 +16,7 @@ import httpx
 from bulkhead.blobs import BlobCorrupt, BlobMissing
 from bulkhead.bus.port import BusError
 from bulkhead.runtime.doer import Deferred, Hands, Job
+from bulkhead.runtime.places import Places
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import limits
 from bulkhead_contracts.model import ModelCallRequested, TextDelta
@@ -54,7 +55,8 @@ class Provider:
         self.name = name
         self._settings = settings
         self._network = network
-        self._slots = asyncio.Semaphore(settings.concurrency)
+        # Whoever waits has its turn when one of them is over, which takes seconds: none is kept from anybody.
+        self._places = Places(settings.concurrency)
         self._client: httpx.AsyncClient | None = None
 
     def open(self) -> None:
@@ -84,17 +86,17 @@ class Provider:
             self._client = None
 
     @asynccontextmanager
-    async def place(self, wait_s: float) -> AsyncIterator[None]:
+    async def place(self, tenant: str, wait_s: float) -> AsyncIterator[None]:
         """One of the provider's places; raises Deferred after `wait_s`, since waiting is never an un-acked message."""
         try:
             async with asyncio.timeout(wait_s):
-                await self._slots.acquire()
+                await self._places.enter(tenant)
         except TimeoutError as error:
             raise Deferred(BUSY_AFTER_MS, f"every place at {self.name} is taken") from error
         try:
             yield
         finally:
-            self._slots.release()
+            self._places.leave(tenant)
 
     async def chat(self, body: bytes, assembly: Assembly, on_text: OnText, *, timeout_s: float) -> Fault | None:
         """Send one chat completion and fill `assembly`; a Fault when HTTP or what it brought is none."""

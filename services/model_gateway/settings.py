@@ -63,7 +63,8 @@ class Settings(ServiceSettings):
 
     free_models: names that cost nothing, e.g. models of your own; any other model without a price is refused.
     prices_file: rows of your own, in the form of `prices.toml`, which they override. packs: packages whose `prompts/`
-    are read beside ours (bulkhead.packs); none of ours is replaced.
+    are read beside ours (bulkhead.packs); none of ours is replaced. slots: calls that are taken up at once, those among
+    them that wait for a provider's place: more than places, so that one tenant's line does not keep others from it.
     """
 
     model_config = SettingsConfigDict(env_prefix="BULKHEAD_", extra="ignore", populate_by_name=True)
@@ -75,6 +76,7 @@ class Settings(ServiceSettings):
         default="https://api.openai.com/v1",
         validation_alias=AliasChoices("OPENAI_BASE_URL", "openai_base_url"),
     )
+    slots: int = 256
     model: str = "gpt-4.1-mini-2025-04-14"
     judge_model: str = ""
     fallback_model: str = ""

@@ -2,7 +2,7 @@
 
 Enters: a tool and its call. Leaves: what it said. A process runs one call at a time and is kept for the next of the
 same tool and tenant; it is killed, with what it started, when its call is over before it is. At most so many as the
-settings say, of which a tenant has a share (places.py).
+settings say, of which a tenant has a share.
 """
 
 import asyncio
@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from bulkhead.packs.apart import frame_of_call
+from bulkhead.runtime.places import Places
 from bulkhead.telemetry.log import Log
 
 from .apart import HEAD
-from .places import Places
 from .registry import Tool
 from .tool import Arguments, Call, Done, Failed
 
@@ -150,7 +150,8 @@ class Processes:
     """The processes of this replica."""
 
     def __init__(self, most: int) -> None:
-        self._places = Places(most)
+        # Nobody's running tool is taken away, and some take a minute: who comes meanwhile begins at once.
+        self._places = Places(most, kept=most // 4)
         self._idle: list[Child] = []
         self._dying: list[Child] = []
 

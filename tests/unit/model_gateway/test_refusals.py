@@ -8,6 +8,9 @@ import pytest
 from bulkhead.runtime.halts import Target
 from bulkhead_contracts import subjects
 from bulkhead_contracts.control import Breaker, CallDeferred
+from bulkhead_contracts.quota import Quota
+from services.model_gateway.effects import Network, Provider
+from services.model_gateway.settings import ProviderSettings, Settings
 from tests.unit.model_gateway.gateway_desk import PRICED, Desk, deltas, desk, until
 from tests.unit.model_gateway.scripted_provider import (
     Exchange,
@@ -142,6 +145,35 @@ async def test_without_a_free_place_the_call_is_deferred(provider):
         assert len(d.purse.asked) == 1, "no money is held while waiting for a place"
         held.set()
         assert (await d.replies(2))[1].outcome == "answered"
+
+
+async def test_a_place_that_becomes_free_goes_to_the_tenant_that_holds_the_fewest():
+    """And not to who stands first in line: one tenant's hundred slow calls are not to be another one's waiting."""
+    provider = Provider("p", ProviderSettings(base_url="http://127.0.0.1:1", concurrency=2), Network())
+    begun, over = [], {name: asyncio.Event() for name in ("many1", "many2", "many3", "many4", "one")}
+
+    async def call(name: str) -> None:
+        async with provider.place(name.rstrip("1234"), 10):
+            begun.append(name)
+            await over[name].wait()
+
+    calls = [asyncio.create_task(call(name)) for name in over]
+    for name in over:
+        await until(lambda: asyncio.sleep(0, begun), lambda found: len(found) == 2)
+        assert begun == ["many1", "many2"], name
+    over["many1"].set()
+    await until(lambda: asyncio.sleep(0, begun), lambda found: len(found) == 3)
+    assert begun[2] == "one"
+    for event in over.values():
+        event.set()
+    await asyncio.gather(*calls)
+    assert begun[3:] == ["many3", "many4"]
+
+
+def test_the_line_before_the_places_is_longer_than_one_tenants_tasks():
+    """Else another tenant's calls would not come to stand in it."""
+    settings = Settings()
+    assert settings.slots >= Quota().running + settings.provider_concurrency
 
 
 # Halts

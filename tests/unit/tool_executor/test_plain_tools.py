@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ import psutil
 import pytest
 
 from bulkhead.packs import Done, Failed
+from bulkhead.runtime.places import Places
 from infra.tools import rows
 from services.tool_executor.effects import Workbench
-from services.tool_executor.places import Places
 from services.tool_executor.registry import Registry, load
 from services.tool_executor.settings import Settings
 
@@ -34,6 +35,7 @@ FUNCTION = """
 import os, signal, subprocess, sys, time
 from dataclasses import dataclass
 from bulkhead.packs import Done, Failed
+from bulkhead.runtime.places import Places
 
 kept = []
 
@@ -222,11 +224,18 @@ async def test_what_a_process_left_ends_when_it_is_found_dead(desk) -> None:
 
 async def test_without_a_process_or_a_file_the_call_says_that_nothing_was_done(desk) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))), hard))
+    # Whoever started the tests may have left gaps between the open files.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 1, hard))
+    fillers = list[int]()
     try:
+        with suppress(OSError):
+            while True:
+                fillers.append(os.open(os.devnull, os.O_RDONLY))
         failed = await desk.run("tell")
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for one in fillers:
+            os.close(one)
     assert isinstance(failed, Failed) and failed.transient
     assert (failed.code, failed.effect) == ("not_started", "none")
     assert "Too many open files" in failed.message and isinstance(await desk.run("tell"), Done)
@@ -301,7 +310,7 @@ async def test_slow_tools_of_one_tenant_leave_places_for_the_others(pack, tmp_pa
 
 
 async def test_a_place_goes_to_the_tenant_that_holds_the_fewest_and_there_to_who_waited_longest() -> None:
-    places, begun = Places(4), []
+    places, begun = Places(4, kept=1), []
 
     async def begin(tenant: str, name: str) -> None:
         await places.enter(tenant)

@@ -1,8 +1,8 @@
-"""Places for plain tools, fair by tenant: whose tools are slow holds up itself before it holds up others.
+"""Places for slow calls, fair by tenant: whose calls are slow holds up itself before it holds up others.
 
-Enters: a tenant that wants a place. Leaves: a place, given back by `leave`. Nobody's running tool is taken away, so a
-quarter of the places (of fewer than four, none) is kept from each tenant: who comes meanwhile begins at once. A place
-that is given back goes to who holds the fewest (max-min fairness), among those to who has waited longest.
+Enters: a tenant that wants a place. Leaves: a place, given back by `leave`. Nobody's running call is taken away: some
+places may be kept from each tenant, so that who comes meanwhile begins at once. A place that is given back goes to who
+holds the fewest (max-min fairness), among those to who has waited longest.
 """
 
 import asyncio
@@ -10,10 +10,11 @@ from collections import Counter
 
 
 class Places:
-    """Of this replica. most: how many there are; share: how many of them one tenant may hold."""
+    """Of this replica. most: how many there are; kept: how many of them no tenant may hold beside all the others;
+    share: what it may hold."""
 
-    def __init__(self, most: int) -> None:
-        self.most, self.share = most, most - most // 4
+    def __init__(self, most: int, *, kept: int = 0) -> None:
+        self.most, self.share = most, most - kept
         self._held: Counter[str] = Counter()
         self._waiting: list[tuple[str, asyncio.Future[None]]] = []
 
