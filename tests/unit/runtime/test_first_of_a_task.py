@@ -43,7 +43,7 @@ async def test_a_task_that_a_newer_version_began_waits_unread_for_it_and_the_log
         mesh.kill("worker")
         del logics[2]
         await mesh.start("worker", "1")
-        with caplog.at_level("WARNING"):
+        with caplog.at_level("WARNING", logger="bulkhead"):
             await shells.say(mesh, shells.cancel("m1"), index=1, logic=2)
             async with asyncio.timeout(10):
                 while not (said := [one for one in caplog.records if one.message == "waits_for_upgrade"]):
