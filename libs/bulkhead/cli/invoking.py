@@ -3,8 +3,11 @@
 In: the words. Out: the commands' own work, or wrong usage as one line (one document with --json) and exit code 2.
 """
 
+import errno
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import typer
@@ -14,6 +17,11 @@ from bulkhead.cli.output import Exit, Speech, Stop, say, wants_json
 
 UsageError: Any = typer.BadParameter.__mro__[1]
 """Of whichever click typer stands on; it exports only this subclass."""
+
+AT_THE_BROKER = ("timeline", "why", "export", "doctor", "dead-letters")
+ELSEWHERE = "run it there, with --data DIR; over HTTP `show` tells how a task stands or ended, `watch` what happens"
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 class Commands(TyperGroup):
@@ -29,7 +37,24 @@ class Commands(TyperGroup):
         if unreadable:
             say(Stop(Exit.USAGE, f"argument {unreadable} is not UTF-8 text", "convert it, for example with iconv"))
             sys.exit(int(Exit.USAGE))
+        if words and words[0] in AT_THE_BROKER and any(word.startswith(("--url", "--api-key")) for word in words):
+            say(Stop(Exit.USAGE, f"{words[0]} takes no --url and no --api-key: it reads the broker itself, under the "
+                     "operator's key, which only the mesh's machine has", ELSEWHERE))
+            sys.exit(int(Exit.USAGE))
         words = words or ["--help"]
+        try:
+            return self._run(words, prog_name, complete_var, standalone_mode, **extra)
+        except OSError as error:
+            if error.errno not in NO_ROOM or error.filename is not None:
+                raise
+            with suppress(OSError):  # What is still held back would fail once more, at the very end.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            say(Stop(Exit.FAILED, f"what the command says cannot be written: {error.strerror}",
+                     "free some where its output goes; what it did stays done"))
+            sys.exit(int(Exit.FAILED))
+
+    def _run(self, words: Sequence[str], prog_name: str | None, complete_var: str | None, standalone_mode: bool,
+             **extra: Any) -> Any:
         if not (Speech.as_json and standalone_mode):
             return super().main(words, prog_name, complete_var, standalone_mode, **extra)
         try:

@@ -179,6 +179,7 @@ def timeline(
 
 @app.command(epilog=EXIT_CODES)
 def replay(
+    context: typer.Context,
     task: Annotated[str, typer.Argument(
         metavar="TASK|FILE", help="The task's id, or a file of [bold]bulkhead export[/bold] (write ./NAME when it has "
         "neither a dot nor a slash).")] = "",
@@ -216,6 +217,11 @@ def replay(
     elif edit or dry_run or watch or require_complete:
         output.stop(Stop(Exit.USAGE, "--edit, --dry-run, --watch and --require-complete belong to --from-step",
                          "name the step from which on the task is to run again"))
+    elif any(str(context.get_parameter_source(name)).endswith("COMMANDLINE") for name in ("url", "api_key")):
+        output.stop(Stop(Exit.USAGE, "--url and --api-key belong to --from-step: the record is read from the broker, "
+                         "on the mesh's machine", "name its folder with --data; a file of `export` needs neither"))
+    elif tenant and (every or _is_file(task)):
+        output.stop(Stop(Exit.USAGE, "--tenant belongs to a task's id", "leave it out"))
     elif every:
         _exit(run(replaying.show_all(data, as_json=as_json)))
     elif _is_file(task):

@@ -3,6 +3,8 @@
 import gzip
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,6 +63,26 @@ def test_every_command_is_here() -> None:
 def test_an_option_that_is_not_there_is_wrong_usage(command: str, tmp_path: Path) -> None:
     code, said = ends([*command.split(), "--no-such-option", "--json"], tmp_path)
     assert code == 2 and json.loads(said)["error"]["what"], said
+
+
+@pytest.mark.parametrize("command", ["timeline", "why", "export", "doctor", "dead-letters", "replay"])
+def test_what_reads_the_broker_says_so_to_whom_names_a_gateway(command: str, tmp_path: Path) -> None:
+    """And does not read the record of another mesh, which lies in the folder."""
+    for option in ("--url=http://127.0.0.1:9", "--api-key=x"):
+        code, said = ends([command, *WORDS.get(command, []), option, "--json"], tmp_path)
+        error = json.loads(said)["error"]
+        assert code == 2 and "broker" in error["what"] and "--data" in error["hint"], said
+
+
+@pytest.mark.parametrize("words", [["analyze", "FILE"], ["replay", "FILE", "--json"], ["--help"], ["analyze", "FILE",
+                                                                                               "--json"]])
+def test_output_that_finds_no_room_is_said_and_no_traceback(words: list[str]) -> None:
+    file = str(next(HISTORY.glob("single_step*")))
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "bulkhead.cli.main", *(one.replace("FILE", file) for one in words)]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    assert "cannot be written: No space left on device" in done.stderr and "free some" in done.stderr
 
 
 @pytest.mark.parametrize("command", [one for one, code in NO_MESH.items() if code is not None])
