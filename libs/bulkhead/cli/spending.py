@@ -11,7 +11,7 @@ from rich.table import Table
 from bulkhead.cli import above, absent
 from bulkhead.cli.output import clock, counted, money, out, print_json, print_whole, seconds
 from bulkhead.cli.target import Target
-from bulkhead.client import Mesh, Refused
+from bulkhead.client import Mesh, MeshError, Refused
 
 TRIES = 3
 SPENT = ("cost", "tokens in", "tokens out", "model calls", "tool calls", "time of calls", "held")
@@ -94,17 +94,23 @@ def _ceilings(limit: dict[str, Any]) -> list[str]:
 
 
 async def top_up(target: Target, task: str, units: dict[str, int], reason: str, *, as_json: bool) -> None:
-    """Give a task so much more. Raises MeshError."""
+    """Give a task so much more, with a note where something lower holds all the same. Raises MeshError."""
     async with target.mesh() as mesh:
         found = await mesh.task(task).top_up(units, reason)
+        try:
+            note = "; ".join(above.of_limit(f"task/{task}", found["added"], await mesh.get("/v1/limits")))
+        except MeshError:
+            note = ""  # It was topped up all the same, and its answer was told.
     if as_json:
-        print_json(found)
+        print_json(found | ({"note": note} if note else {}))
         return
     added = ", ".join(one for one in _words(found["added"]) if one)
     out.print(f"task {task} may spend {added} beyond its limits, all top-ups together", markup=False)
     out.print("it was halted at a ceiling, and is let go on; where that is not the task's own (a feature's, a user's, "
               f"the day's ...) it waits until that one is raised: bulkhead why {task}" if found["resumed"]
               else "it was not halted at a ceiling", style="green" if found["resumed"] else "dim", markup=False)
+    if note:
+        out.print(f"note: {note}", style="yellow", markup=False)
 
 
 def _words(added: dict[str, Any]) -> list[str]:

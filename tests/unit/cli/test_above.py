@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bulkhead.cli import above
-from bulkhead.cli.spending import set_limit
+from bulkhead.cli.spending import set_limit, top_up
 from bulkhead.cli.target import Target
 from tests.unit.gateway.harness import OPERATOR, make_mesh, running
 
@@ -54,3 +54,23 @@ async def test_the_gateway_tells_the_policy_and_the_command_what_holds(
     assert found["policy"]["day"]["cost_usd_micros"] == 50_000_000 and "so it is $50.00" in found["note"]
     assert "note: $80.00 for day is never reached" in said
     assert "the tenant's policy (tenants.yaml) allows all its tasks of a day (UTC): $50.00" in said
+
+
+@pytest.mark.parametrize(("usd", "said"), [(60, "$60.00 for task/{task} is never reached: the tenant's policy allows "
+                                            "$50.00 a day"), (40, "")])
+async def test_a_top_up_past_the_day_says_that_the_day_holds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], usd: int, said: str
+) -> None:
+    tenants = tmp_path / "tenants.yaml"
+    tenants.write_text(json.dumps({"tenants": {"acme": {"tools": [], "document_scopes": [], **POLICY}}}))
+    async with running(make_mesh(tmp_path), tenants_file=tenants) as gateway:
+        where = Target(f"http://127.0.0.1:{gateway.port}", OPERATOR)
+        async with where.mesh() as mesh:
+            task = (await mesh.submit("Find it out.", limit_tokens=1_000)).id
+        await top_up(where, task, {"cost_usd_micros": usd * 1_000_000}, "worth it", as_json=True)
+        found = json.loads(capsys.readouterr().out)
+        await top_up(where, task, {"cost_usd_micros": 1_000_000}, "and more", as_json=False)
+        out = capsys.readouterr().out
+    assert found["added"]["cost_usd_micros"] == usd * 1_000_000
+    assert found.get("note", "").startswith(said.format(task=task)) and ("note" in found) is bool(said)
+    assert ("note: " in out) is bool(said) and f"task {task} may spend ${usd + 1}.00" in out
