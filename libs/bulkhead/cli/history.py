@@ -29,6 +29,7 @@ class Entry:
     """One message. reply: the message that answers it. spans: what was done while it was handled.
 
     actor: on whose authority. origin: of a tool's call in a fork, the first task of its line: it stands in the key.
+    logic: the decision logic that it was said under. later: a newer program could read it.
     """
 
     sequence: int
@@ -46,6 +47,8 @@ class Entry:
     task: str = ""
     actor: str = ""
     origin: str = ""
+    logic: int = 0
+    later: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +123,7 @@ def each_fact(found: Iterable[Entry]) -> list[Entry]:
 def _entry(stored: Stored) -> Entry:
     head: envelope.Envelope | None = None
     body: Body | None = None
-    problem = ""
+    problem, later = "", False
     parts = (stored.subject.split(".") + [""] * 6)[:6]
     try:
         head = envelope.parse(stored.headers)
@@ -128,11 +131,12 @@ def _entry(stored: Stored) -> Entry:
         if not speaks(stored.subject, head.type.rpartition(".v")[0]):
             body, problem = None, f"{parts[1]} may not say this to {parts[2]}, which rejects it: nothing came of it"
     except (envelope.EnvelopeError, catalog.DecodeError) as error:
-        problem = str(error)
+        problem, later = str(error), getattr(error, "later", False)
     return Entry(stored.sequence, stored.time_unix_ms, parts[1], parts[2], parts[4], head.type if head else "",
                  head.id if head else "", head.cause if head else "", body, problem, task=parts[5],
                  actor=head.actor if head else "",
-                 origin=origin_of(head.grant) if head and isinstance(body, ToolCallRequested) else "")
+                 origin=origin_of(head.grant) if head and isinstance(body, ToolCallRequested) else "",
+                 logic=head.logic if head else 0, later=later)
 
 
 def read_spans(folder: Path, task: str) -> list[Span]:

@@ -48,16 +48,19 @@ OWN = ("task:", "step:")
 """Accounts that end with their task: nobody can give them more then."""
 LET_GO = ("`bulkhead halts` and `bulkhead breakers` show what holds it back; `bulkhead resume` or `bulkhead breakers "
           "reset` lets it go on")
+NEWER = "start the newer version again: it goes on by itself"
 CEILING = "budget_exceeded"
 TOP_UP = "an operator does what it says: `topup` for the task's own limit, `limits set` for any other one"
 
 
-def explain(found: list[Entry], task: str, now_unix_ms: int) -> list[Reason]:
-    """Reasons of one task, from its messages in journal order."""
+def explain(found: list[Entry], task: str, now_unix_ms: int, newest_logic: int = 2**31) -> list[Reason]:
+    """Reasons of one task, from its messages in journal order. newest_logic: the newest decision logic of this program.
+    """
     told = each_fact(found)
     reasons = ends(told, task) + _uncertain(told) + _halts(told) + waited(told) + _trips(told) + _alerts(told)
     if any(isinstance(one.body, TaskEnded | TaskRejected) for one in told):
         return reasons + _held_to_the_end(told)
+    reasons = _newer(told, newest_logic) + reasons
     waits = _queued(told) or _waits(told, now_unix_ms)
     if not waits:
         quiet_ms = now_unix_ms - max((one.at_unix_ms for one in told), default=now_unix_ms)
@@ -127,6 +130,22 @@ def _held_to_the_end(told: list[Entry]) -> list[Reason]:
     return [Reason("halted", f"a call of it was held back to the end: {when_over(entry.body.reason)}",
                    "" if entry.body.code == CEILING else LET_GO, entry.at_unix_ms, "stop", (entry.id,))
             for entry in held.values() if isinstance(entry.body, CallDeferred)][:MAX_HELD_SHOWN]
+
+
+def _newer(told: list[Entry], newest_logic: int) -> list[Reason]:
+    """What deciders of this version hand back for a newer one: whatever else holds the task back comes after that."""
+    if ahead := [one for one in told if one.logic > newest_logic]:
+        return [Reason("waits", f"it runs under decision logic {ahead[-1].logic}, and this version has none above "
+                       f"{newest_logic}: where the deciders are of this version, too, they hand its messages back, "
+                       "unread, and it stays as it is, deadline and all", NEWER, ahead[0].at_unix_ms,
+                       evidence=(ahead[-1].id,))]
+    # Of an outsider what cannot be read is rejected at once; the journal is nobody's to hand back.
+    last = {one.receiver: one for one in told
+            if one.later and one.receiver != "journal" and not one.sender.startswith("pub_")}
+    return [Reason("waits", f"{name} was told {one.type}, which this version cannot read: where {name} is of this "
+                   "version, too, it hands that back, and what comes after it in the task waits; after an hour it is a "
+                   "dead letter", NEWER, one.at_unix_ms, evidence=(one.id,))
+            for name, one in last.items() if not any(other.sender == name for other in told[told.index(one):])]
 
 
 def _queued(told: list[Entry]) -> list[Reason]:
@@ -208,7 +227,9 @@ async def show_why(data: Path, task: str, tenant: str = "", *, as_json: bool) ->
         except JournalBehind as error:
             err.print(f"{error}. This is what it has by now:", style="yellow", markup=False)
             stored = await read_journal(bus, task, whole=False, reservations=False)
-    reasons = explain(entries(of_tenant(stored, task, tenant)), task, unix_ms())
+    from infra.local.environment import newest_logic  # It imports every decider.
+
+    reasons = explain(entries(of_tenant(stored, task, tenant)), task, unix_ms(), newest_logic())
     if as_json:
         print_json([asdict(one) for one in reasons])
     else:

@@ -1,5 +1,6 @@
 """`bulkhead why`: reasons from recorded histories, and from histories that were cut off while something was open."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,26 @@ def test_a_task_that_was_held_back_to_its_end_says_so_after_it() -> None:
     assert [one.kind for one in told] == ["ended", "halted"] and "halted by operator:ada: look first" in told[1].what
     answered = reasons([*whole[:at], said(held, "model_gateway", "worker", whole[at]), *whole[at:]])
     assert "halted" not in [one.kind for one in answered], "it went on, so that is not why it ended"
+
+
+def test_what_waits_for_a_newer_version_says_so_before_what_else_holds_it_back() -> None:
+    whole = list(messages("several_tools_in_one_turn"))
+    at = next(n for n, one in enumerate(whole) if one.headers["ce-type"] == ModelCallReplied.ce_type())
+    call = ModelCallReplied.model_validate_json(whole[at].body).call_id
+    held = said(CallDeferred(call_id=call, after_ms=500, reason="The budget of task t1 is used up", paused=True,
+                             code="budget_exceeded"), "model_gateway", "worker", whole[at])  # fmt: skip
+    newer = [replace(one, headers={**one.headers, "ce-logicversion": "9"}) for one in (*whole[:at], held)]
+    first, second = explain(entries(newer), "t1", newer[-1].time_unix_ms, 5)
+    assert "decision logic 9" in first.what and "none above 5" in first.what and "newer version" in first.todo
+    assert "halted at a ceiling" in second.what
+    (only,) = explain(entries(newer), "t1", newer[-1].time_unix_ms, 9)
+    assert only.what == second.what, "this program has that logic"
+    unknown = replace(whole[at], headers={**whole[at].headers, "ce-type": "mesh.model.call_replied.v9"})
+    first, *_ = reasons([*whole[:at], unknown])
+    assert "planner was told mesh.model.call_replied.v9, which this version cannot read" in first.what
+    assert "newer version" in first.todo
+    known = [*whole[:at], unknown, *whole[at + 1:]]
+    assert not any("cannot read" in one.what for one in reasons(known)), "it was read by somebody: the planner went on"
 
 
 def test_a_task_without_a_place_waits_for_one() -> None:
