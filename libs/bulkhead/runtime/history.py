@@ -255,9 +255,17 @@ def save(history: History, path: Path) -> int:
     """Write a file, whole or not at all; compressed when its name ends in .gz. Returns its size. Raises OSError,
     HistoryError."""
     raw = dump(history, compressed=path.suffix == ".gz")
+    if path.exists() and not path.is_file():
+        path.write_bytes(raw)  # A pipe or a device: nothing may take its place.
+        return len(raw)
+    path = path.resolve()  # Of a link, what it leads to.
     beside = path.with_name(path.name + ".part")
-    beside.write_bytes(raw)
-    beside.replace(path)
+    try:
+        beside.write_bytes(raw)
+        beside.replace(path)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise
     return len(raw)
 
 
@@ -353,10 +361,11 @@ def _rows(file: BinaryIO, name: str, digest: "hashlib._Hash") -> Iterator[dict[s
     except HistoryError:
         raise
     except (ValueError, EOFError, RecursionError, gzip.BadGzipFile, zlib.error) as error:
+        # What JSON calls its place is that in the line.
+        what = error.msg if isinstance(error, json.JSONDecodeError) else str(error)[:200]
         if not rows and not isinstance(error, EOFError | zlib.error):
-            raise NoHistory(f"{name} is no history: {str(error)[:200]}",
-                            "`bulkhead export TASK -o FILE` writes one") from error
-        raise HistoryError(f"{name} is cut off or damaged: {str(error)[:200]}",
+            raise NoHistory(f"{name} is no history: {what}", "`bulkhead export TASK -o FILE` writes one") from error
+        raise HistoryError(f"{name} is cut off or damaged in line {rows + 1}: {what}",
                            "copy it again, or export the task again") from error
 
 

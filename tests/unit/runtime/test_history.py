@@ -3,8 +3,11 @@
 import gzip
 import hashlib
 import json
+import os
 import re
+import resource
 from dataclasses import replace as change
+from pathlib import Path
 
 import jwt
 import pytest
@@ -61,6 +64,39 @@ async def test_every_message_and_every_content_it_names(tmp_path):
     assert not list(tmp_path.glob("*.part"))
 
 
+async def test_a_file_that_cannot_be_written_leaves_nothing_and_what_was_there_stays(tmp_path):
+    found, path = await one(), tmp_path / "h.jsonl"
+    path.write_text("of before")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))  # As a disk that is full in the middle of it.
+    try:
+        with pytest.raises(OSError):
+            save(found, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert path.read_text() == "of before" and list(tmp_path.iterdir()) == [path]
+    for nothing in (tmp_path, Path("/dev/full")):
+        with pytest.raises(OSError):
+            save(found, nothing)
+    assert list(tmp_path.iterdir()) == [path] and not list(tmp_path.parent.glob("*.part"))
+
+
+async def test_what_is_no_file_is_written_into_and_keeps_its_place(tmp_path):
+    """Run as root, a device that a file took the place of would be gone for everybody."""
+    found, pipe, link, path = await one(), tmp_path / "pipe", tmp_path / "link", tmp_path / "h.jsonl"
+    os.mkfifo(pipe)
+    end = os.open(pipe, os.O_RDWR | os.O_NONBLOCK)
+    try:
+        save(found, pipe)
+        assert pipe.is_fifo() and os.read(end, 65_536) == dump(found)
+    finally:
+        os.close(end)
+    path.write_text("of before")
+    link.symlink_to(path)
+    save(found, link)
+    assert link.is_symlink() and path.read_bytes() == dump(found)
+
+
 async def test_the_same_bytes_for_the_same_history():
     first, second = await one(), await one()
     assert dump(first) == dump(second) and dump(first, compressed=True) == dump(second, compressed=True)
@@ -109,7 +145,7 @@ async def test_bodies_that_nobody_can_read(tmp_path):
 @pytest.mark.parametrize(("spoil", "said"), [
     (lambda raw: raw.replace("Z\\u00fcrich", "Basel"), "does not have its digest"),
     (lambda raw: "\n".join(raw.splitlines()[:-1]), "is cut off: it has 2 of 2 messages and 1 of 2 contents"),
-    (lambda raw: raw[:-20], "is cut off or damaged"),
+    (lambda raw: raw[:-20], "is cut off or damaged in line 5"),
     (lambda raw: raw.replace('"bulkhead_history":1', '"bulkhead_history":9'), "version 9; this program reads 1"),
     (lambda raw: '{"tasks": []}', "is no history"),
     (lambda raw: "", "is no history"),
