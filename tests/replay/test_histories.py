@@ -78,6 +78,11 @@ async def test_a_falsified_history_does_not(name):
         longer = list(history.messages)
         longer[at] = change(longer[at], body=longer[at].body + b" ")
         assert (await replay_history(change(history, messages=tuple(longer)))).divergences
+        for more in ({"bulkhead-grant": "e30.e30."}, {"CE-ApprovalId": "one"}, {"ce-somebody": "x"}):
+            odd = change(history.messages[at], headers={**more, **history.messages[at].headers})
+            if odd != history.messages[at]:
+                longer[at] = odd
+                assert (await replay_history(change(history, messages=tuple(longer)))).divergences, more
     if len(mine) == 1:
         return  # Without its end, a task may still be in the works.
     left_out = tuple(one for at, one in enumerate(history.messages) if at != mine[len(mine) // 2])

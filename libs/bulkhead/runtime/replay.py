@@ -28,6 +28,8 @@ NOT_COMPARED = frozenset({"traceparent"})
 """Differs between runs by nature."""
 COMPARED_BY_CLAIMS = frozenset({"bulkhead-grant", "ce-grantdigest"})
 """Of a step grant: the fold has no key to sign it with."""
+BROKERS = "nats-"
+"""What its own headers begin with."""
 BY_THE_CLOCK = frozenset({"ce-time", "ce-actor"})
 """Of what is said when the opening message is rejected: no decision says it, so nothing tells its time."""
 
@@ -77,6 +79,8 @@ class _Said:
     body: bytes
     headers: dict[str, str]
     claims: dict[str, object] | None
+    left_out: frozenset[str]
+    """Headers that the record may have all the same."""
 
 
 async def replay(
@@ -231,7 +235,7 @@ def _unopened(
             headers = {key: value for key, value in head.headers().items() if key not in left_out}
             subject = subjects.mesh(service, output.to, address.tenant, address.task)
             found[head.id] = _Said(
-                stored.sequence, stored.time_unix_ms, subject, output.body.encode(), headers, None
+                stored.sequence, stored.time_unix_ms, subject, output.body.encode(), headers, None, left_out
             )
     return found
 
@@ -250,6 +254,7 @@ def _as_said(service: str, cause: Inbound, output: Send | SetTimer, head: Envelo
             body,
             headers,
             None,
+            left_out,
         )
     claims: dict[str, object] | None = None
     if output.step_grant is not None:
@@ -257,7 +262,7 @@ def _as_said(service: str, cause: Inbound, output: Send | SetTimer, head: Envelo
         if output.grant:
             claims["parent"] = output.grant
     subject = subjects.mesh(service, output.to, address.tenant, address.task)
-    return _Said(cause.sequence, cause.time_unix_ms, subject, output.body.encode(), headers, claims)
+    return _Said(cause.sequence, cause.time_unix_ms, subject, output.body.encode(), headers, claims, left_out)
 
 
 def _compare(
@@ -296,6 +301,10 @@ def _difference(one: _Said, stored: Stored) -> tuple[str, str, str] | None:
     for name, value in one.headers.items():
         if stored.headers.get(name, "") != value:
             return f"header {name}", value, stored.headers.get(name, "")
+    said = {*one.headers, *one.left_out}
+    for name, value in stored.headers.items():
+        if value and name.lower() not in said and not name.lower().startswith(BROKERS):
+            return f"header {name}, which the fold does not say", "", value
     if one.claims is not None:
         found = unverified_claims(stored.headers.get("bulkhead-grant", ""))
         if found != one.claims:
