@@ -90,6 +90,7 @@ def arguments() -> argparse.Namespace:
         parser.error(f"no such measure: {', '.join(unknown)}; there are {', '.join(NAMES)}")
     try:
         asked.before = read(asked.compare) if asked.compare else []
+        asked.copy = asked.json.open("w") if asked.json else None
     except (OSError, ValueError) as error:
         parser.error(str(error))
     return asked
@@ -192,7 +193,7 @@ async def run(asked: argparse.Namespace) -> int:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, me.cancel)
     say(machine())
     both: tuple[Durability, ...] = ("power", "process")
-    with asked.json.open("w") if asked.json else nullcontext() as copy:
+    with asked.copy or nullcontext() as copy:
         book = Book(copy, tuple(asked.only))
         running = Run(asked, book)
         for durability in both if asked.durability == "both" else (asked.durability,):

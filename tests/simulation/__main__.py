@@ -31,18 +31,24 @@ def main() -> int:
         epilog="make simulate SEEDS=1000-3000; make simulate SEED=17 TRACE=1; a failing schedule is shrunk and "
         "written to --found: put it into tests/simulation/found/ and it is a test.",
     )
-    parser.add_argument("--seeds", default="", metavar="A-B", help="run these seeds (default 1-5000)")
-    parser.add_argument("--seed", type=int, help="run one seed")
-    parser.add_argument("--tasks", type=_count, help="this many tasks in each run instead of the seed's own number")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--seeds", default="", metavar="A-B", help="run these seeds (default 1-5000)")
+    which.add_argument("--seed", type=int, help="run one seed")
+    which.add_argument("--schedule", type=Path, metavar="FILE", help="run a schedule that was found earlier")
+    parser.add_argument("--tasks", type=_count, help="this many tasks in each run instead of the seed's own number; "
+                        "what situations bring comes beside them")  # fmt: skip
     parser.add_argument("--minutes", type=_minutes, help="stop starting new runs after so long")
-    parser.add_argument("--schedule", type=Path, metavar="FILE", help="run a schedule that was found earlier")
-    parser.add_argument("--trace", action="store_true", help="tell the story of the run, event by event")
+    parser.add_argument("--trace", action="store_true", help="tell the story of one run, event by event")
     parser.add_argument("--json", action="store_true", help="results as JSON lines on stdout")
     parser.add_argument("--no-shrink", action="store_true", help="do not look for a shorter failing schedule")
     parser.add_argument("--keep-going", action="store_true", help="do not stop at the first failure")
     parser.add_argument("--found", type=Path, default=Path(".simulation"), help="where failing schedules are written")
     parser.add_argument("--jobs", type=_count, default=os.cpu_count() or 1, help="processes (default: one per core)")
     asked = parser.parse_args()
+    if asked.trace and asked.seed is None and asked.schedule is None:
+        parser.error("--trace tells the story of one run: name it by --seed or --schedule")
+    if asked.tasks and asked.schedule is not None:
+        parser.error("--tasks: a schedule has its own number of them")
     world.quiet_logs()
     try:
         return _run(parser, asked)
@@ -116,11 +122,15 @@ def run_many(seeds: range, asked: argparse.Namespace) -> int:
             done, faults, crashes = done + 1, faults + int(str(row["faults"])), crashes + int(str(row["crashes"]))
             if row["complaints"]:
                 failed.append(row)
+                # At once: whoever stops it later is to know by then.
+                print(f"seed {row['seed']} breaks: {row['complaints'][0]}", file=sys.stderr)  # type: ignore[index]
             if asked.json:
                 print(json.dumps(row), flush=True)
         if done % CHUNK == 0 or done == len(seeds):
             _progress(done, len(seeds), len(failed), began)
     spent = time.monotonic() - began
+    if done < len(seeds) and not failed:
+        print(f"\nthe time was up: {len(seeds) - done} of the {len(seeds)} schedules were not run", file=sys.stderr)
     print(f"\n{done} schedules, {faults} faults, {crashes} crashes, {len(failed)} failed, {spent:.0f} s "
           f"({done / max(spent, 0.001):.1f}/s)", file=sys.stderr)
     if failed:
@@ -180,9 +190,12 @@ def report(verdict: Verdict, folder: Path, asked: argparse.Namespace) -> None:
     if asked.no_shrink:
         return
     short = shrink(verdict, folder, lambda line: print(f"  shrinking: {line}", file=sys.stderr))
-    asked.found.mkdir(parents=True, exist_ok=True)
     file = asked.found / f"seed-{short.schedule.seed}.json"
-    file.write_text(short.schedule.dump() + "\n")
+    try:
+        asked.found.mkdir(parents=True, exist_ok=True)
+        file.write_text(short.schedule.dump() + "\n")
+    except OSError as error:
+        print(f"{file} cannot be written: {error.strerror}; this would stand in it:\n{short.schedule.dump()}")
     print(f"the shortest schedule that was found ({len(short.record.tasks)} tasks, {len(short.record.chaos.fired)} "
           "faults) breaks:")
     for one in short.complaints:

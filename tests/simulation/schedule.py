@@ -61,9 +61,7 @@ class Verdict:
 
 def judge(schedule: Schedule, folder: Path) -> Verdict:
     """Run it. An exception out of the run itself is a complaint, too."""
-    wanted = scenario(schedule.seed, schedule.tasks)
-    if schedule.tasks is None:
-        wanted = with_situations(wanted, schedule.wishes or frozenset())
+    wanted = with_situations(scenario(schedule.seed, schedule.tasks), schedule.wishes or frozenset())
     if schedule.wishes is not None:
         wanted = wanted.only(schedule.wishes)
     record = run(wanted, Chaos.of(schedule.seed, schedule.faults), folder)

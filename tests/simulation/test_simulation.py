@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from . import __main__ as command
 from . import reading, situations, world
 from .chaos import PAUSES, Chaos
 from .people import People
@@ -136,3 +137,20 @@ def test_replicas_stand_still_and_what_was_to_act_outside_does_so_late(folder):
 @pytest.mark.parametrize("file", FOUND, ids=[one.stem for one in FOUND])
 def test_what_was_found_once_holds_now(file, folder):
     assert judge(Schedule.load(file), folder).complaints == ()
+
+
+def test_a_number_of_tasks_takes_no_situation_away(folder):
+    seed = next(one for one in brought("forks", 20) if one not in brought("floods", 300))
+    record = judge(Schedule(seed, tasks=2), folder).record
+    assert any(wish.fork for wish in record.scenario.wishes) and len(record.scenario.wishes) > 2
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    (["--trace"], "--trace tells the story of one run"), (["--seeds", "1-3", "--seed", "5"], "not allowed with"),
+    (["--schedule", "x.json", "--tasks", "3"], "a schedule has its own number"), (["--seeds", "3-1"], "write A-B"),
+])
+def test_what_is_asked_for_and_cannot_be_done_is_wrong_usage(words, said, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["simulation", *words])
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    assert ended.value.code == 2 and said in capsys.readouterr().err
