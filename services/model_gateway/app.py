@@ -55,6 +55,10 @@ def build(
         for one in providers.values():
             await one.close()
 
+    def drain() -> None:
+        for one in providers.values():
+            one.places.close()
+
     def model(wanted: ModelSettings) -> Model:
         return _model(wanted, providers, known, prices)
 
@@ -69,6 +73,7 @@ def build(
         live_text=LiveText,
         start=start,
         stop=stop,
+        drain=drain,
     )
 
 

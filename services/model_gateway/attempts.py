@@ -41,7 +41,7 @@ class Chat(Protocol):
 
     name: str
 
-    def place(self, wait_s: float) -> AbstractAsyncContextManager[None]:
+    def place(self, tenant: str, wait_s: float) -> AbstractAsyncContextManager[None]:
         """Wait for one of the provider's places; raises Deferred when there is none in time."""
         ...
 

@@ -48,6 +48,7 @@ class ModelGateway:
         live_text: LiveText,
         start: Callable[[], Awaitable[None]] | None = None,
         stop: Callable[[], Awaitable[None]] | None = None,
+        drain: Callable[[], None] = lambda: None,
     ) -> None:
         self._routes = routes
         self._prompts = prompts
@@ -55,6 +56,8 @@ class ModelGateway:
         self._read_contents = read_contents
         self._live_text = live_text
         self._start, self._stop = start, stop
+        self.drain = drain
+        """Lets no call wait any more: what is begun now could not be ended, and is paid for."""
 
     async def start(self) -> None:
         """Open what is called (the runtime calls this)."""

@@ -56,7 +56,7 @@ class Provider:
         self._settings = settings
         self._network = network
         # Whoever waits has its turn when one of them is over, which takes seconds: none is kept from anybody.
-        self._places = Places(settings.concurrency)
+        self.places = Places(settings.concurrency)
         self._client: httpx.AsyncClient | None = None
 
     def open(self) -> None:
@@ -88,15 +88,12 @@ class Provider:
     @asynccontextmanager
     async def place(self, tenant: str, wait_s: float) -> AsyncIterator[None]:
         """One of the provider's places; raises Deferred after `wait_s`, since waiting is never an un-acked message."""
-        try:
-            async with asyncio.timeout(wait_s):
-                await self._places.enter(tenant)
-        except TimeoutError as error:
-            raise Deferred(BUSY_AFTER_MS, f"every place at {self.name} is taken") from error
+        if not await self.places.enter(tenant, wait_s):
+            raise Deferred(BUSY_AFTER_MS, f"every place at {self.name} is taken")
         try:
             yield
         finally:
-            self._places.leave(tenant)
+            self.places.leave(tenant)
 
     async def chat(self, body: bytes, assembly: Assembly, on_text: OnText, *, timeout_s: float) -> Fault | None:
         """Send one chat completion and fill `assembly`; a Fault when HTTP or what it brought is none."""

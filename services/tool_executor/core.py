@@ -1,19 +1,23 @@
 """Request to outcome: one tool call, checked, admitted, made, bounded.
 
-Enters: ToolCallRequested. Leaves: ToolCallReplied. Order of checks: known -> granted -> not halted -> in time ->
+Enters: ToolCallRequested. Leaves: ToolCallReplied. Order: has its place -> known -> granted -> not halted -> in time ->
 arguments fit -> admitted (budget) -> made. Reads are retried; writes only under a key that the tool honours.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
 from bulkhead.runtime.asides import Asides
 from bulkhead.runtime.doer import Deferred, Hands, Job, Refused, ended_by, open_breaker
+from bulkhead.runtime.places import Places
+from bulkhead.runtime.shell import HandBack
 from bulkhead_contracts import limits
 from bulkhead_contracts.budget import Amount
+from bulkhead_contracts.control import Halt
 from bulkhead_contracts.result import Completeness, Failure, Label, Omission, Usage
 from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
 from bulkhead_contracts.types import Body
@@ -25,7 +29,10 @@ SERVICE = "tool_executor"
 
 
 class Bench(Protocol):
-    """How a tool is run; effects.Workbench."""
+    """How a tool is run; effects.Workbench. plain, awaited: places for the two kinds of tools."""
+
+    plain: Places
+    awaited: Places
 
     async def run(
         self, tool: Tool, arguments: Arguments, key: str, timeout_s: float, cut: asyncio.Event | None,
@@ -84,6 +91,32 @@ class ToolExecutor:
         """Whether the tool writes: what was begun and has no outcome may have been done."""
         tool = self._registry.find(request.tool)
         return tool is not None and tool.spec.effect == "write"
+
+    def drain(self) -> None:
+        """What waits for its place is begun by another replica."""
+        self._bench.plain.close()
+        self._bench.awaited.close()
+
+    @asynccontextmanager
+    async def turn(self, job: Job[ToolCallRequested], hands: Hands) -> AsyncIterator[None]:
+        """A place, shared fairly by tenant. Raises Refused or Deferred when a halt or the deadline ends the wait,
+        HandBack when the replica drains."""
+        request, tool = job.request, self._registry.find(job.request.tool)
+        if tool is None:
+            yield  # It is refused at once.
+            return
+        places = self._bench.plain if tool.plain else self._bench.awaited
+        left_s = (request.deadline_unix_ms - hands.now_unix_ms()) / 1000
+        if not await places.enter(job.tenant, left_s, hands.halt_event(job, tool=request.tool)):
+            if (halt := hands.halted(job, tool=request.tool)) is not None:
+                raise Refused(_halted(halt))
+            if hands.now_unix_ms() < request.deadline_unix_ms:
+                raise HandBack(0, "it had not begun when the replica drained, or when a halt came and went")
+            raise Refused(_busy(job.tenant, tool, places))
+        try:
+            yield
+        finally:
+            places.leave(job.tenant)
 
     async def act(self, job: Job[ToolCallRequested], hands: Hands) -> ToolCallReplied:
         """See the module's docstring for the order."""
@@ -175,12 +208,23 @@ def _refusal(job: Job[ToolCallRequested], hands: Hands, now: int) -> Failure | N
                        hint="send the grant that came with the step's assignment")  # fmt: skip
     halt = hands.halted(job, tool=request.tool)
     if halt is not None:
-        return Failure(code="halted", message=ended_by(halt),
-                       hint="an operator must lift the halt")  # fmt: skip
+        return _halted(halt)
     if now >= request.deadline_unix_ms:
         return Failure(code="timeout", message="the call's deadline passed before it began",
                        hint="give the task a longer deadline")  # fmt: skip
     return None
+
+
+def _halted(halt: Halt) -> Failure:
+    return Failure(code="halted", message=ended_by(halt), hint="an operator must lift the halt")
+
+
+def _busy(tenant: str, tool: Tool, places: Places) -> Failure:
+    kind, knob = ("plain tools", "PROCESSES") if tool.plain else ("tools", "PLACES")
+    own = places.share < places.most and places.spent(tenant)
+    which = f"{places.share} {kind} of tenant {tenant} (its share of {places.most})" if own else f"{places.most} {kind}"
+    return Failure(code="busy", message=f"no place became free before the call's deadline: {which} are running",
+                   hint=f"call fewer at once; an operator may raise BULKHEAD_TOOL_{knob}")  # fmt: skip
 
 
 def _too_late(job: Job[ToolCallRequested], hands: Hands) -> Failed | None:

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import httpx
 from pydantic import ValidationError
 
+from bulkhead.runtime.places import Places
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts.result import Failure
 
@@ -49,11 +50,15 @@ class Workbench:
         self._settings = settings
         self._watchdog = watchdog
         self._processes = Processes(settings.tool_processes)
+        # Nobody's running tool is taken away, and some take a minute: who comes meanwhile begins at once.
+        self.plain = Places(settings.tool_processes, kept=settings.tool_processes // 4)
+        self.awaited = Places(settings.tool_places, kept=settings.tool_places // 4)
         self._http = httpx.AsyncClient(
             trust_env=False,
             follow_redirects=False,
             timeout=httpx.Timeout(30.0, connect=CONNECT_TIMEOUT_S),
-            limits=httpx.Limits(max_connections=64, max_keepalive_connections=0),
+            # Places bound them, and notices go beside: a pool of fewer would be one line for all tenants.
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
             headers={"user-agent": "bulkhead-tool-executor", "accept-encoding": "identity"},
             transport=transport,
         )
@@ -71,8 +76,8 @@ class Workbench:
         self, tool: Tool, arguments: Arguments, key: str, timeout_s: float, cut: asyncio.Event | None,
         too_late: Callable[[], Failed | None] = lambda: None,
     ) -> Done | Failed:
-        """One attempt within its time; `cut` ends it at once (None: let it finish). too_late: asked when it had to wait
-        for its turn, what keeps it from beginning."""
+        """One attempt within its time, by who has a place for it; `cut` ends it at once (None: let it finish).
+        too_late: asked when its process is ready, what keeps it from beginning."""
         given = self._settings.tool_settings
         call = Call(
             key=key,
@@ -97,7 +102,7 @@ class Workbench:
     ) -> Done | Failed:
         """A plain tool, in a process of its own. Its time begins when that is ready; when it is over, the process ends
         with it: what was answered for is not still going on."""
-        child = await self._processes.take(tool, call.key.partition(".")[0], timeout_s)
+        child = await self._processes.take(tool, call.key.partition(".")[0])
         if isinstance(child, Failed):
             return child
         if (never := too_late()) is not None:

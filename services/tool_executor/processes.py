@@ -1,8 +1,8 @@
 """Processes of their own for plain tools (`def run`): what blocks there blocks nobody, and can be ended for certain.
 
 Enters: a tool and its call. Leaves: what it said. A process runs one call at a time and is kept for the next of the
-same tool and tenant; it is killed, with what it started, when its call is over before it is. At most so many as the
-settings say, of which a tenant has a share.
+same tool and tenant; it is killed, with what it started, when its call is over before it is. Who takes one has a place
+for it (`Workbench.plain`): what is idle ends before there are more of them than places.
 """
 
 import asyncio
@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from bulkhead.packs.apart import frame_of_call
-from bulkhead.runtime.places import Places
 from bulkhead.telemetry.log import Log
 
 from .apart import HEAD
@@ -150,29 +149,20 @@ class Processes:
     """The processes of this replica."""
 
     def __init__(self, most: int) -> None:
-        # Nobody's running tool is taken away, and some take a minute: who comes meanwhile begins at once.
-        self._places = Places(most, kept=most // 4)
+        self._most, self._used = most, 0
         self._idle: list[Child] = []
         self._dying: list[Child] = []
 
-    async def take(self, tool: Tool, tenant: str, wait_s: float) -> Child | Failed:
+    async def take(self, tool: Tool, tenant: str) -> Child | Failed:
         """A process for one call of this tool: give it back. Nothing has been done where there is none."""
-        try:
-            async with asyncio.timeout(wait_s):
-                await self._places.enter(tenant)
-        except TimeoutError:
-            most, share = self._places.most, self._places.share
-            whose = f"of tenant {tenant} (its share of {most}) " if share < most and self._places.spent(tenant) else ""
-            return Failed("busy", f"{share if whose else most} plain tools {whose}run here already and none has ended",
-                          "call it again in a moment; an operator may raise BULKHEAD_TOOL_PROCESSES",
-                          transient=True)  # fmt: skip
+        self._used += 1
         found: Child | Failed | None = None
         try:
             found = self._waiting(tool, tenant) or await self._started(tool, tenant)
             return found
         finally:
             if not isinstance(found, Child):
-                self._places.leave(tenant)
+                self._used -= 1
 
     def give(self, child: Child, *, kept: bool) -> None:
         """It is not used any more. kept: its call is over, and it waits for the next."""
@@ -180,7 +170,7 @@ class Processes:
             self._idle.append(child)
         else:
             self._end(child)
-        self._places.leave(child.tenant)
+        self._used -= 1
 
     async def close(self) -> None:
         """End them all."""
@@ -197,7 +187,7 @@ class Processes:
         return None
 
     async def _started(self, tool: Tool, tenant: str) -> Child | Failed:
-        while self._idle and self._places.used + len(self._idle) > self._places.most:
+        while self._idle and self._used + len(self._idle) > self._most:
             self._end(self._idle.pop(0))  # Of another tool or tenant, and idle the longest.
         self._reap()
         try:

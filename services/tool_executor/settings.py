@@ -35,8 +35,9 @@ class Settings(ServiceSettings):
     counter_url: base of the tests' counter; without it the counter tools do not exist.
     packs: packages with further tools (bulkhead.packs). tool_settings: a JSON object of what their tools `require`;
     each tool gets what its row names.
-    tool_processes: how many plain tools (`def run`) may run at the same time here, each in a process of its own;
-    of four or more, one tenant has three quarters at most.
+    tool_places: how many async tools may run at the same time here; tool_processes: how many plain ones (`def run`),
+    each in a process of its own. Of four or more, one tenant has three quarters at most. slots: calls that are taken up
+    at once, those among them that wait for a place: many more, so that one tenant's line does not keep others from it.
     tool_blocks_s: an async tool that has not let go of the process for so long is interrupted.
     webhooks: by tenant, where budget's notices go, as '{"acme": {"url": "https://...", "secret_file": "/..."}}'.
     webhook_private_hosts: those of their hosts (`host` or `host:port`) that may be private or loopback, and plain http.
@@ -49,6 +50,8 @@ class Settings(ServiceSettings):
     tool_settings: dict[str, str] = Field(default={}, repr=False)
     webhooks: dict[str, Webhook] = Field(default={}, repr=False)
     webhook_private_hosts: tuple[str, ...] = ()
+    slots: int = 1_024
+    tool_places: int = Field(default=96, ge=1, le=1_024)
     tool_processes: int = Field(default=8, ge=1, le=64)
     tool_blocks_s: float = Field(default=5.0, ge=0.1, le=600)
     retry_backoff_s: float = Field(default=0.2, ge=0, le=10)

@@ -221,7 +221,9 @@ class Hands:
 
 class Doer(Protocol[R]):
     """One doer service. Optional members: `asides`, what it takes beside calls (runtime/asides.py); `changes(request)`,
-    whether acting on it may change the world, claimed or not (default: what is not claimed changes nothing).
+    whether acting on it may change the world, claimed or not (default: what is not claimed changes nothing);
+    `turn(job, hands)`, what a call holds while it is claimed and done, and waits for before that (raises Refused,
+    Deferred, HandBack); `drain()`: nothing that waits is to begin any more.
     """
 
     service: str

@@ -8,7 +8,7 @@ have happened, what was neither is done now.
 import asyncio
 import re
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from typing import Any
 
 from bulkhead.bus.port import BusError, BusUnavailable, NobodyAnswers, Stored, WrongLastSequence
@@ -208,6 +208,20 @@ class DoerHandler:
             wait = Deferred(PAUSE_FIRST_MS, "the call was put off")
             wait.usage = _told_when_put_off(record.settled, job.envelope)
             raise wait
+        hands = self._hands()
+        try:
+            # Before the claim: who dies while it waits has done nothing.
+            async with getattr(self._doer, "turn", lambda *_: nullcontext())(job, hands):
+                await self._do(handed, job, subject, (record, sequence), hands)
+        except Refused as refusal:
+            reply = _with_spent(self._doer.refuse(job.request, refusal.failure), untold(record, job.envelope))
+            await self._finish(handed, subject, (record, sequence), reply, ())
+
+    async def _do(
+        self, handed: Handed, job: Job[Any], subject: str, stands: tuple[Record | None, int], hands: Hands
+    ) -> None:
+        """Claim it, do it, record it, answer. stands: what is under the key, and where."""
+        record, sequence = stands
         earlier = record.answered() if record is not None else ()
         before = untold(record, job.envelope)
         claims = self._doer.writes(job)
@@ -218,7 +232,6 @@ class DoerHandler:
             claim = Record(request=job.envelope.id, claimed=True, earlier=earlier)
             sequence = await self._put(subject, claim, sequence, f"claim/{job.envelope.id}/{handed.attempts}")
             crashing.passes("after_claim")
-        hands = self._hands()
         try:
             reply = await self._doer.act(job, hands)
         except Refused as refusal:
@@ -237,8 +250,8 @@ class DoerHandler:
             await asyncio.shield(self._settle(job, _settlements(hands)))
             raise
         crashing.passes("after_act")
-        stands = Record(earlier=earlier), sequence
-        await self._finish(handed, subject, stands, _with_spent(reply, before), _settlements(hands))
+        anew = Record(earlier=earlier), sequence
+        await self._finish(handed, subject, anew, _with_spent(reply, before), _settlements(hands))
 
     async def _finish(
         self, handed: Handed, subject: str, stands: tuple[Record | None, int], reply: Body,

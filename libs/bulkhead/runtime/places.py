@@ -7,14 +7,15 @@ holds the fewest (max-min fairness), among those to who has waited longest.
 
 import asyncio
 from collections import Counter
+from typing import Any
 
 
 class Places:
     """Of this replica. most: how many there are; kept: how many of them no tenant may hold beside all the others;
-    share: what it may hold."""
+    share: what it may hold. closed: the replica drains, and nobody waits any more."""
 
     def __init__(self, most: int, *, kept: int = 0) -> None:
-        self.most, self.share = most, most - kept
+        self.most, self.share, self.closed = most, most - kept, False
         self._held: Counter[str] = Counter()
         self._waiting: list[tuple[str, asyncio.Future[None]]] = []
 
@@ -27,23 +28,38 @@ class Places:
         """Whether this tenant's own calls keep its next one waiting."""
         return self._held[tenant] >= self.share
 
-    async def enter(self, tenant: str) -> None:
-        """Return with a place."""
+    async def enter(self, tenant: str, wait_s: float, cut: asyncio.Event | None = None) -> bool:
+        """True with a place; False where none was had within wait_s, or before `cut` was set or these were closed."""
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((tenant, place))
         self._give()
+        if place.done():
+            return True
+        cutting = asyncio.ensure_future(cut.wait()) if cut is not None else None
+        waits_for: set[asyncio.Future[Any]] = {place} if cutting is None else {place, cutting}
         try:
-            await place
+            if not self.closed:
+                await asyncio.wait(waits_for, timeout=max(0.0, wait_s), return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
             if place.done() and not place.cancelled():
                 self.leave(tenant)  # It was given in the moment in which nobody wanted it any more.
             raise
+        finally:
+            for one in waits_for:
+                one.cancel()
+        return not place.cancelled()
 
     def leave(self, tenant: str) -> None:
         """Give one back."""
         self._held[tenant] -= 1
         self._held += Counter()  # Forgets who holds none.
         self._give()
+
+    def close(self) -> None:
+        """Let nobody wait any more: what is begun now could not be ended."""
+        self.closed = True
+        for _, place in self._waiting:
+            place.cancel()
 
     def _give(self) -> None:
         self._waiting = [one for one in self._waiting if not one[1].done()]

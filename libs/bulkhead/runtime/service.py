@@ -80,6 +80,8 @@ class Service:
     def drain(self) -> None:
         """Take nothing new; `run` returns when what runs has ended."""
         self._stopping.set()
+        if hasattr(self.component, "drain"):
+            self.component.drain()
         if self.shell is not None:
             self.shell.drain()
 

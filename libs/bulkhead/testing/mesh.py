@@ -34,11 +34,11 @@ class Running:
 
 
 class MemoryMesh:
-    """`builds`: for each service to run, a function from its context to its component."""
+    """`builds`: for each service to run, a function from its context to its component. slots: of each replica."""
 
-    def __init__(self, builds: Mapping[str, Build], *, clock: Clock | None = None, shards: int = 1,
+    def __init__(self, builds: Mapping[str, Build], *, clock: Clock | None = None, shards: int = 1, slots: int = 64,
                  ack_wait_ms: int = 5_000, broker: type[MemoryBroker] = MemoryBroker) -> None:
-        self._builds = dict(builds)
+        self._builds, self._slots = dict(builds), slots
         self.broker = broker.mesh(clock=clock, shards=shards, ack_wait_ms=ack_wait_ms)
         self._now = clock.now_ms if clock is not None else unix_ms
         seeds = {name: new_signing_seed() for name in catalog.SERVICES}
@@ -67,7 +67,7 @@ class MemoryMesh:
     async def start(self, name: str, instance: str = "0") -> Running:
         """Start a replica."""
         context = self._make(name, instance)
-        service = Service(context, self._builds[name](context))
+        service = Service(context, self._builds[name](context), slots=self._slots)
         task = asyncio.create_task(service.run(), name=f"{name}-{instance}")
         running = Running(service, context.bus, task)  # type: ignore[arg-type]
         self.running[(name, instance)] = running

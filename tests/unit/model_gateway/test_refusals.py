@@ -147,6 +147,28 @@ async def test_without_a_free_place_the_call_is_deferred(provider):
         assert (await d.replies(2))[1].outcome == "answered"
 
 
+async def test_who_waits_for_a_place_when_the_replica_drains_is_put_off_at_once(provider):
+    """What is begun then is cut when the replica's time is over, and paid for."""
+    held = asyncio.Event()
+
+    async def holds(x: Exchange) -> None:
+        await held.wait()
+        await says("late")(x)
+
+    provider.will(holds)
+    async with desk(provider, provider_concurrency=1, slot_wait_s=60) as d:
+        await d.send(d.request())
+        await until(lambda: asyncio.sleep(0, provider.asked), bool)
+        await d.send(d.request(call_id="c2"))
+        service = d.mesh.running["model_gateway", "0"].service
+        places = next(iter(service.component._routes.values())).primary.provider.places
+        await until(lambda: asyncio.sleep(0, places._waiting), bool)
+        service.drain()
+        put_off = next(one for one in await d.replies(1) if one.call_id == "c2")
+        assert isinstance(put_off, CallDeferred) and len(d.purse.asked) == 1
+        held.set()
+
+
 async def test_a_place_that_becomes_free_goes_to_the_tenant_that_holds_the_fewest():
     """And not to who stands first in line: one tenant's hundred slow calls are not to be another one's waiting."""
     provider = Provider("p", ProviderSettings(base_url="http://127.0.0.1:1", concurrency=2), Network())
