@@ -13,7 +13,7 @@ import pytest
 from bulkhead.bus.jetstream import JetStreamBus
 from bulkhead.bus.port import BusUnavailable, Consumer, Delivery
 from bulkhead.runtime.shell import RANKS, rank
-from bulkhead_contracts import subjects
+from bulkhead_contracts import catalog, subjects
 from infra.nats.streams import PRIORITY_GROUP, Layout, durables
 from tests.contract.bus.server import NatsServer
 from tests.contract.bus.worlds import INBOX, JetStreamWorld, streams
@@ -150,3 +150,10 @@ def test_one_shard_is_everybodys() -> None:
     assert not any("priority_groups" in config for _, config in durables(Layout()))
     ranked = [config for _, config in durables(Layout({"worker": 2})) if "priority_groups" in config]
     assert [json.loads(json.dumps(one["priority_groups"])) for one in ranked] == [[PRIORITY_GROUP]] * 2
+
+
+def test_doers_take_turns_in_every_shard_since_they_fold_nothing() -> None:
+    """Else the calls of one shard wait for one replica's places while another's are free."""
+    shards = dict.fromkeys(catalog.INBOXES, 2)
+    ranked = {config["name"].rpartition("-")[0] for _, config in durables(Layout(shards)) if "priority_groups" in config}
+    assert set(catalog.DECIDERS) <= ranked and not ranked & set(catalog.DOERS)
