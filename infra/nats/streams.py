@@ -203,8 +203,8 @@ def _durable(name: str, shard: int, count: int, layout: Layout) -> Config:
     }
     if count > 1 and layout.ranked and name not in catalog.DOERS:
         # Of the replicas that have room, the one of the lowest rank: a shard stays with one replica, whose folds in
-        # memory then need no read, and another is served at once when it is gone or full (ADR 0017). Doers fold nothing:
-        # they take turns, or one would have calls waiting for its places while another's are free.
+        # memory then need no read, and another is served at once when it is gone or full (ADR 0017). Doers fold
+        # nothing: they take turns, or one had calls waiting for its places while another's are free.
         config |= {"priority_groups": [PRIORITY_GROUP], "priority_policy": "prioritized"}
     if count > 1:
         partitions = [p for p in range(limits.PARTITIONS) if p % count == shard]

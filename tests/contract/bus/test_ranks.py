@@ -155,5 +155,6 @@ def test_one_shard_is_everybodys() -> None:
 def test_doers_take_turns_in_every_shard_since_they_fold_nothing() -> None:
     """Else the calls of one shard wait for one replica's places while another's are free."""
     shards = dict.fromkeys(catalog.INBOXES, 2)
-    ranked = {config["name"].rpartition("-")[0] for _, config in durables(Layout(shards)) if "priority_groups" in config}
+    made = [config for _, config in durables(Layout(shards)) if "priority_groups" in config]
+    ranked = {config["name"].rpartition("-")[0] for config in made}
     assert set(catalog.DECIDERS) <= ranked and not ranked & set(catalog.DOERS)
