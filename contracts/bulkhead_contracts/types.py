@@ -36,6 +36,8 @@ class Body(Contract):
 
     TYPE: ClassVar[str]
     VERSION: ClassVar[int] = 1
+    PATIENT: ClassVar[bool] = False
+    """Nobody's work waits for it: it may be said a few milliseconds later, together with others."""
 
     @classmethod
     def ce_type(cls) -> str:

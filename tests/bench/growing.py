@@ -15,7 +15,7 @@ from bulkhead_contracts.step import StepFinished
 from bulkhead_contracts.task import TaskLimits, TaskSubmitted
 from infra.nats.server import Durability
 from tests.bench.figures import Book, quantile, say
-from tests.bench.rig import INSTRUCTION, OBJECTIVE, STEP_ENDED, Rig, rig
+from tests.bench.rig import FINISHED, INSTRUCTION, OBJECTIVE, STEP_ENDED, Rig, rig, stamps
 from tests.bench.stepping import UNTIL_WARM, gaps_ms
 
 FEW = 1_000
@@ -65,14 +65,14 @@ async def fold(book: Book, folder: Path, durability: Durability, scale: int) -> 
         names = [await _task_of_many_messages(mesh, worker, number) for number in range(FOLD_TASKS)]
         await mesh.stop_service("planner")
         await mesh.start_service("planner")
-        cold = [await _next_ms(mesh, worker, name, STEPS - 2) for name in names]
-        warm = [await _next_ms(mesh, worker, name, STEPS - 1) for name in names]
+        cold = [await _next_ms(mesh, worker, name, STEPS - 3) for name in names]
+        warm = [await _next_ms(mesh, worker, name, STEPS - 2) for name in names]
     book.add("fold_cold_ms", quantile(cold, 0.5))
     book.add("fold_warm_ms", quantile(warm, 0.5))
 
 
 async def _task_of_many_messages(mesh: Rig, worker: Context, number: int) -> str:
-    """A chain of 64 steps, two of them open, 200 messages in the planner's inbox: the bench speaks as the worker."""
+    """A chain of 64 steps, three of them open, 200 messages in the planner's inbox: the bench speaks as the worker."""
     task = f"fold{number}"
     chain = tuple(
         PlanStep(id=f"s{n}", title="", instruction=INSTRUCTION, kind="noop", inputs=(f"s{n - 1}",) if n else ())
@@ -83,12 +83,12 @@ async def _task_of_many_messages(mesh: Rig, worker: Context, number: int) -> str
         plan=Plan(steps=chain),
     )  # fmt: skip
     await mesh.context.publisher.send("planner", body, tenant="demo", task=task, cause=task, index=0)
-    for n in range(STEPS - 2):
+    for n in range(STEPS - 3):
         await _finish(worker, task, n, "first")
         await _ended(mesh, task, n + 1)
-    late = FOLD_MESSAGES - 1 - (STEPS - 2)
+    late = FOLD_MESSAGES - 1 - (STEPS - 3)
     # Repeats of results that stand already: folded like any other message, and they change nothing.
-    await asyncio.gather(*(_finish(worker, task, n % (STEPS - 2), f"late-{n}") for n in range(late)))
+    await asyncio.gather(*(_finish(worker, task, n % (STEPS - 3), f"late-{n}") for n in range(late)))
     return task
 
 
@@ -99,11 +99,13 @@ async def _finish(worker: Context, task: str, step: int, why: str) -> None:
 
 
 async def _next_ms(mesh: Rig, worker: Context, task: str, step: int) -> float:
-    """From a result to the planner's word on it."""
-    began = time.perf_counter()
+    """From when a result was stored to when the next step's hand-out was."""
     await _finish(worker, task, step, "first")
     await _ended(mesh, task, step + 1)
-    return (mesh.tasks[task].at[STEP_ENDED][step] - began) * 1000
+    async with mesh.reader() as bus:
+        results = [at for at, kind in await stamps(bus, "planner", task) if kind == FINISHED]
+        handed_out = await mesh.handed_out_ms(task)
+    return handed_out[step + 1] - results[-1]
 
 
 async def _ended(mesh: Rig, task: str, steps: int) -> None:

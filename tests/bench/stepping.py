@@ -1,7 +1,8 @@
 """The price of a step: planner -> worker -> planner with a 64-byte no-op result, recorded before the next.
 
-In: a running rig. Out: figures. Latency is the time between two hand-outs of a chain as the gateway's inbox shows
-them, one task at a time; throughput is counted over all tasks from the first submission to the last end.
+In: a running rig. Out: figures. Latency is the time between two hand-outs of a chain as the broker recorded them
+in the worker's inbox, one task at a time; throughput is counted over all tasks from the first submission to the last
+end.
 """
 
 import itertools
@@ -11,7 +12,7 @@ from bulkhead_contracts import subjects
 from infra.local.http import get
 from tests.bench import accounting
 from tests.bench.figures import Book, quantile
-from tests.bench.rig import ENDED, STARTED, Rig
+from tests.bench.rig import ENDED, Rig
 
 CHAIN = 50
 LOADS = (50, 200)
@@ -29,8 +30,7 @@ async def gaps_ms(mesh: Rig, chains: int) -> list[float]:
     """Milliseconds from each step's hand-out to the next one's."""
     found: list[float] = []
     for _ in range(chains):
-        seen = await mesh.run(CHAIN)
-        found += [(b - a) * 1000 for a, b in itertools.pairwise(seen.at[STARTED])]
+        found += [b - a for a, b in itertools.pairwise(await mesh.chain_ms(CHAIN))]
     return found
 
 

@@ -99,6 +99,7 @@ class Progressed(Body):
     """
 
     TYPE: ClassVar[str] = "mesh.task.progressed"
+    PATIENT: ClassVar[bool] = True
 
     accepted: TaskAccepted | None = None
     rejected: PlanRejected | None = None

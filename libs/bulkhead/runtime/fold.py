@@ -6,7 +6,7 @@ nothing else. Memory is an optimisation: it is used only while this replica was 
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -140,13 +140,13 @@ class FoldHandler:
             await self._early(handed)
             return
         fold.sequence = message.sequence
-        await self._publish(known, outputs, fold, begun)
         if handed.attempts > 1:
             # Later messages of the task may have been served before this repeat: memory cannot know.
             fold.epoch = -1
         kept = ahead or fold
         if kept.decider is not None and not kept.decider.ended(kept.state):
             self._remember(key, kept)
+        await self._publish(known, outputs, fold, begun, handed.release)
 
     def forget(self, tenant: str, task: str) -> None:
         """A message of this task was not handled: the next one must look at the inbox again."""
@@ -278,9 +278,14 @@ class FoldHandler:
         return as_message(message, contents)
 
     async def _publish(
-        self, cause: Message, outputs: tuple[Output, ...], fold: Fold, begun: frozenset[str]
-    ) -> None:
-        """Say it. begun: as `fold.begun` was before this decision."""
+        self, cause: Message, outputs: tuple[Output, ...], fold: Fold, begun: frozenset[str],
+        release: Callable[[], None],
+    ) -> None:  # fmt: skip
+        """Say it. begun: as `fold.begun` was before this decision. release: called when all is on its way.
+
+        What follows may then be decided on a fold whose own word is not durable yet. That word follows from what the
+        inbox holds, by whoever folds it, so that only its order is at stake; that a replica that died leaves open, too.
+        """
         if not outputs:
             return
         begins, to_begin = getattr(fold.decider, "begins", ()), fold.begun - begun
@@ -307,21 +312,21 @@ class FoldHandler:
 
         def go_on() -> None:
             rest.extend(asyncio.ensure_future(say(*one)) for one in others)
+            loop.call_soon(release)
 
-        soon = asyncio.get_running_loop().call_soon(go_on) if others else None
+        loop = asyncio.get_running_loop()
+        soon = loop.call_soon(go_on)
         try:
             await say(*first)
         except BaseException:
-            if soon is not None:
-                soon.cancel()
+            soon.cancel()
             for one in rest:
                 one.cancel()  # What was not said is said when the message comes again, under the same ids.
             raise
-        if soon is not None:
-            if not rest:
-                soon.cancel()
-                go_on()
-            await asyncio.gather(*rest)
+        if others and not rest:
+            soon.cancel()
+            go_on()
+        await asyncio.gather(*rest)
 
 
 def _given_up(now_unix_ms: int, handed: Handed, max_age_ms: int) -> bool:

@@ -5,11 +5,13 @@ In: a body, its receiver and task. Out: the broker's ack (durable), or the reply
 
 import asyncio
 import json
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from bulkhead.bus.port import Bus, BusUnavailable, PubAck, Schedule, WrongLastSequence
 from bulkhead.runtime import crashing
+from bulkhead.runtime.patience import Queue
 from bulkhead.telemetry import trace
 from bulkhead_contracts import catalog, envelope, limits, subjects
 from bulkhead_contracts.control import TimerFired
@@ -28,6 +30,8 @@ class Ready:
     data: bytes
     headers: Mapping[str, str]
     message_id: str
+    queue: "Queue"
+    patient: bool
 
 
 class Publisher:
@@ -38,6 +42,7 @@ class Publisher:
         self._bus = bus
         self._key = message_key
         self._clock = clock
+        self._queues: dict[str, Queue] = defaultdict(Queue)
 
     def envelope(
         self,
@@ -115,11 +120,13 @@ class Publisher:
         if len(data) > limits.MAX_MESSAGE_BYTES:
             # No retry can help: a bug of the sender, to be met like one.
             raise ValueError(f"{head.type} of {len(data)} bytes exceeds {limits.MAX_MESSAGE_BYTES}")
-        return Ready(subject, data, head.headers(), envelope.message_id(self._key, subject, head.id))
+        message_id = envelope.message_id(self._key, subject, head.id)
+        return Ready(subject, data, head.headers(), message_id, self._queues[to], body.PATIENT)
 
     async def put(self, made: Ready, *, expect_last_on_subject: int | None = None, none_on: str = "") -> PubAck:
         """As `post`, with the message already made. none_on: the filter under which nothing should lie yet."""
         subject, data, headers, message_id = made.subject, made.data, made.headers, made.message_id
+        await made.queue.turn(patient=made.patient)
         crashing.passes("before_publish")
         try:
             ack = await persist(lambda: self._bus.publish(

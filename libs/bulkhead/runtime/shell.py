@@ -7,7 +7,7 @@ for it, concurrently across tasks.
 
 import asyncio
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -54,6 +54,8 @@ class Handed:
     stored: Stored
     attempts: int
     epoch: int
+    release: Callable[[], None] = lambda: None
+    """Lets the next message of the task begin, before what this one says is durable."""
 
 
 class Handler(Protocol):
@@ -94,7 +96,7 @@ class Shell:
         self._drain_timeout_s = drain_timeout_s
         self._draining = asyncio.Event()
         self._running: dict[Delivery, asyncio.Task[None]] = {}
-        self._tails: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._tails: dict[tuple[str, str], asyncio.Future[None]] = {}
         self._failures: dict[int, int] = {}
         self._room = asyncio.Event()
         self._busy = asyncio.Event()
@@ -167,20 +169,25 @@ class Shell:
 
     def _start(self, delivery: Delivery, epoch: int, mine: set[Delivery]) -> None:
         key: tuple[str, str] | None = None
-        before = None
+        before = tail = None
         if self._handler.ordered:
             key = _task_key(delivery.stored.subject)
             before = self._tails.get(key)
-        task = asyncio.create_task(self._take(delivery, epoch, before))
+            tail = self._tails[key] = asyncio.get_running_loop().create_future()
+
+        def release() -> None:
+            if tail is not None and not tail.done():
+                tail.set_result(None)
+
+        task = asyncio.create_task(self._take(delivery, epoch, before, release))
         self._running[delivery] = task
         self._busy.set()
-        if key is not None:
-            self._tails[key] = task
 
         def ended(done: asyncio.Task[None]) -> None:
             self._running.pop(delivery, None)
             mine.discard(delivery)
-            if key is not None and self._tails.get(key) is done:
+            release()
+            if key is not None and self._tails.get(key) is tail:
                 del self._tails[key]
             self._room.set()
             if not done.cancelled() and done.exception() is not None:
@@ -188,7 +195,9 @@ class Shell:
 
         task.add_done_callback(ended)
 
-    async def _take(self, delivery: Delivery, epoch: int, before: asyncio.Task[None] | None) -> None:
+    async def _take(
+        self, delivery: Delivery, epoch: int, before: asyncio.Future[None] | None, release: Callable[[], None]
+    ) -> None:
         if before is not None and not before.done():
             await asyncio.wait({before})
         stored = delivery.stored
@@ -198,7 +207,7 @@ class Shell:
             if isinstance(message.body, MessageRejected) and self._handler.ordered is False:
                 await delivery.ack()
                 return
-            await self._handle(delivery, message, epoch)
+            await self._handle(delivery, message, epoch, release)
             crashing.passes("before_ack")
             await delivery.ack()
             crashing.passes("after_ack")
@@ -220,8 +229,8 @@ class Shell:
             await self._failed(delivery, error)
         self._handler.forget(*_task_key(stored.subject))
 
-    async def _handle(self, delivery: Delivery, message: Inbound, epoch: int) -> None:
-        handed = Handed(message, delivery.stored, delivery.attempts, epoch)
+    async def _handle(self, delivery: Delivery, message: Inbound, epoch: int, release: Callable[[], None]) -> None:
+        handed = Handed(message, delivery.stored, delivery.attempts, epoch, release)
         if not message.envelope.traceparent and not self._traced:
             await self._handler.handle(handed)
             return
