@@ -69,6 +69,13 @@ def test_nothing_is_armed_by_default() -> None:
     assert crashing._armed is None, "another service's point"
 
 
+def test_who_is_to_die_at_the_third_time_lives_until_then() -> None:
+    armed = crashing.parse("worker:after_publish:3")
+    assert armed is not None
+    passed = ("after_publish", "before_publish", "after_publish", "before_ack", "after_publish")
+    assert [armed.is_due(point) for point in passed] == [False, False, False, False, True]
+
+
 def test_a_file_names_a_point_for_one_process_and_is_gone_when_that_dies(tmp_path: Path) -> None:
     file = tmp_path / "crash"
     armed = crashing.CrashFile("planner", file)

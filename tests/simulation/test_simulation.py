@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from bulkhead.runtime import crashing
+
 from . import __main__ as command
 from . import reading, situations, world
 from .chaos import PAUSES, Chaos
+from .loop import WHO
 from .people import People
 from .schedule import Schedule, judge
 
@@ -78,6 +81,17 @@ def test_who_is_never_answered_is_a_complaint_and_no_run_without_end(folder, mon
     monkeypatch.setattr(People, "person", ask)
     verdict = judge(Schedule(6), folder)
     assert any(one.startswith("quiet: still asking after 900 s: ") for one in verdict.complaints), verdict.complaints
+
+
+def test_a_service_passes_the_crash_points_of_its_table_and_no_other(folder, monkeypatch):
+    """One that is in no table is one at which nobody dies in tests/faults."""
+    passed: dict[str, set[str]] = {}
+    monkeypatch.setattr(crashing, "passes", lambda point: passed.setdefault(
+        WHO.get("").rpartition("-")[0], set()).add(point))
+    for seed in range(20, 32):
+        assert judge(Schedule(seed, frozenset()), folder).complaints == ()
+    passed.pop("", None)  # People, who act as no service.
+    assert passed == {name: set(points) for name, points in crashing.POINTS.items()}
 
 
 def brought(name: str, count: int) -> list[int]:

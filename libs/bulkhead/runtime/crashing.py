@@ -47,20 +47,21 @@ POINTS: Mapping[str, tuple[str, ...]] = {
     # It says one thing at a time.
     "checker": _DECIDES,
     "model_gateway": (
-        *_ARRIVES, "after_verify", "after_reserve", "after_act", "after_record", "after_settle", "after_reply",
+        *_ARRIVES, "after_verify", "after_reserve", "after_act", "after_record", *_SAYS, "after_settle", "after_reply",
         *_LEAVES,
     ),
     "tool_executor": (
-        *_ARRIVES, "after_verify", "after_claim", "after_reserve", "after_act", "after_record", "after_settle",
+        *_ARRIVES, "after_verify", "after_claim", "after_reserve", "after_act", "after_record", *_SAYS, "after_settle",
         "after_reply", *_LEAVES,
     ),
     # A search by words costs nothing: no reservation, nothing to settle.
-    "rag": (*_ARRIVES, "after_verify", "after_act", "after_record", "after_reply", *_LEAVES),
+    "rag": (*_ARRIVES, "after_verify", "after_act", "after_record", *_SAYS, "after_reply", *_LEAVES),
     "gateway": (*_ARRIVES, *_SAYS, *_LEAVES),
     "budget": (*_ARRIVES, *_ASKED, *_SAYS, *_LEAVES),
     "signer": _ASKED,
 }  # fmt: skip
-"""What each service passes in a task that succeeds. tests/faults/test_standing.py holds the table to be true."""
+"""What each service passes in a task that succeeds. tests/faults/test_standing.py holds that it passes each of them,
+tests/simulation that it passes no other."""
 
 
 class UnknownPoint(ValueError):
