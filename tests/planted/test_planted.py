@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -9,9 +10,11 @@ import pytest
 
 from tests.simulation.__main__ import CI_SEEDS
 
+from . import __main__ as command
 from . import running, standing, suites, trees, trials, warm
 from .bugs import BadBug, Bug, Edit, load
 from .running import Ran
+from .suites import Finding
 
 BUGS = load()
 MOST_S = 3_000
@@ -198,6 +201,31 @@ def test_a_slow_machine_makes_no_verdict(tmp_path, answers, caught, says):
     assert (found.caught, runner.answers) == (caught, []) and says in found.by
     assert [planted for planted, _ in runner.asked] == [True, False, True, False][: len(answers)]
     assert len({most for _, most in runner.asked}) == (2 if len(answers) > 2 else 1)
+
+
+BUG = Bug("bug", "", "", "playbooks", (Edit("code.py", "whole", "broken"),), ("tests/t.py",))
+
+
+@pytest.mark.parametrize(("findings", "control", "problem"), [
+    ([Finding("playbooks", True, 3, 1.0)], False, ""),
+    ([Finding("playbooks", False, 3, 1.0)], False, "not caught by the playbooks (3 tests); caught by nothing"),
+    ([Finding("playbooks", False, 3, 1.0), Finding("simulation", True, 1, 1.0)], False, "caught by simulation instead"),
+    ([Finding("playbooks", None, 0, 1.0, "could not run")], False, "could not run"),
+    ([Finding("playbooks", False, 3, 1.0)], True, ""),
+    ([Finding("playbooks", True, 3, 1.0, "tests/t.py")], True, "without the bug, too, the playbooks tests/t.py"),
+])  # fmt: skip
+def test_what_was_not_caught_by_the_suite_that_is_to_fails_the_build(findings, control, problem, monkeypatch, capsys):
+    outcome = command.Outcome(BUG, tuple(findings), control=control)
+    assert bool(outcome.problem) is bool(problem) and problem in outcome.problem
+    monkeypatch.setattr(command, "load", lambda names: [BUG])
+    monkeypatch.setattr(command, "run", lambda *_: [outcome])
+    monkeypatch.setattr(sys, "argv", ["planted", *(["--control"] if control else [])])
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert command.main() == bool(problem)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert problem in capsys.readouterr().err
 
 
 def test_a_seed_that_was_seen_before_the_time_was_up_counts(tmp_path):

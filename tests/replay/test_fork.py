@@ -254,6 +254,13 @@ async def test_a_fork_of_a_fork_repeats_nothing_that_cannot_be_undone(on):
     on.model.steps["b"] = [use(call("counter_increment_unkeyed", name="orders")), says("It is counted.")]
     last = await fork(on, middle["task_id"], "a", rows=UNKEYED)
     assert (last["status"], last["failure"]["code"]) == ("rejected", "fork_repeats_effect")
+    # One that has used a tool itself hides nothing of what the first one used.
+    on.model.steps["c"] = [use(call("calculate", expression="1 + 1")), says("C holds.")]
+    rows = [*UNKEYED[:2], {**UNKEYED[2], "tools": ["calculate"]}]
+    middle = await fork(on, old, "a", "b", rows=rows)
+    assert middle["status"] == "succeeded" and middle["usage"]["tool_calls"] == 1
+    last = await fork(on, middle["task_id"], "a", rows=rows)
+    assert (last["status"], last["failure"]["code"]) == ("rejected", "fork_repeats_effect")
     assert on.counter.counts()["counts"] == {"orders": 1}
 
 
@@ -307,5 +314,7 @@ def test_the_order_in_which_the_planners_words_were_stored_changes_nothing():
         for said in order:
             past.take(said)
         assert past.used() == {"counter_increment_unkeyed": "b"}
+        past.take(ended.model_copy(update={"outcome": "failed", "result": None}))
+        assert past.used() == {"counter_increment_unkeyed": "b"}, "what failed may not know what it has done"
         past.take(ended)
         assert past.used() == {} and past.results["b"].summary == "done"

@@ -102,6 +102,14 @@ async def test_a_second_body_under_one_id_and_another_grant_are_found():
     assert first.what.startswith("header")
 
 
+async def test_what_was_said_to_somebody_else_is_found():
+    journal, texts = record()
+    at = next(i for i, one in enumerate(journal) if one.headers["ce-type"] == "mesh.task.ended.v1")
+    journal[at] = change(journal[at], subject=subjects.mesh("planner", "budget", "demo", "t1"))
+    [found] = (await check(journal, texts)).divergences
+    assert found.what == "subject" and ".gateway." in found.expected and ".budget." in found.recorded
+
+
 async def test_an_outsider_who_names_a_decider_as_source_is_not_taken_for_it():
     journal, texts = record()
     forged = change(journal[1], subject=subjects.mesh("pub_demo", "gateway", "demo", "t1"),

@@ -213,10 +213,7 @@ async def fork_task(data: Path, task: str, from_step: str, edit: Edit, *, tenant
     fork = plan_fork(task, past, from_step, edit)
     if not as_json:
         _tell(fork, edit)
-    if unsafe := sorted({f"{one.tool} in step {one.step}" for one in fork.writes if not one.safe}):
-        raise Stop(Exit.REFUSED, f"the fork would repeat what has no idempotency: {', '.join(unsafe)}",
-                   "look whether it happened; then fork from a later step, or take the tool out of the step "
-                   '("tools" in the edit)', name="fork_repeats_effect")
+    refuse_repeats(fork)
     told = {"taken_over": fork.taken, "runs_again": fork.again, "writes": [_write(one) for one in fork.writes]}
     if dry_run:
         if as_json:
@@ -238,6 +235,14 @@ async def fork_task(data: Path, task: str, from_step: str, edit: Edit, *, tenant
     if not as_json:
         err.print(f"follow it: bulkhead watch {new.id}", style="dim", markup=False)
     return Exit.OK
+
+
+def refuse_repeats(fork: Fork) -> None:
+    """Raises Stop for a fork that would do again what nobody can tell apart from the first time."""
+    if unsafe := sorted({f"{one.tool} in step {one.step}" for one in fork.writes if not one.safe}):
+        raise Stop(Exit.REFUSED, f"the fork would repeat what has no idempotency: {', '.join(unsafe)}",
+                   "look whether it happened; then fork from a later step, or take the tool out of the step "
+                   '("tools" in the edit)', name="fork_repeats_effect")
 
 
 def _tell(fork: Fork, edit: Edit) -> None:

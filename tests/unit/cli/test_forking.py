@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bulkhead.cli.forking import Edit, plan_fork, read_edit, read_past
+from bulkhead.cli.forking import Edit, plan_fork, read_edit, read_past, refuse_repeats
 from bulkhead.cli.output import Exit, Stop
 from bulkhead.runtime.history import load
 
@@ -37,6 +37,9 @@ def test_a_step_and_what_depends_on_it_runs_again():
 def test_what_was_not_accepted_runs_too():
     found = fork("uncertain_write", "a", tools=[])
     assert found.taken == () and found.again == ("a",)
+    *_, last = past("failed_dependency").plan.steps
+    found = fork("failed_dependency", last.id)
+    assert found.taken == () and set(last.inputs) < set(found.again), "what it is built on was never accepted"
 
 
 def test_an_edited_objective_and_limits():
@@ -52,8 +55,19 @@ def test_writes_that_would_be_repeated_are_told():
     assert json.loads(write.arguments) == {"name": "keyed"}
     assert fork("keyed_write", "b").writes == (), "b did not write"
     assert fork("keyed_write", "a", tools=[]).writes == (), "and a may not any more"
+    refused = past("keyed_write")
+    refused.calls = {key: (call, "refused") for key, (call, _) in refused.calls.items()}
+    assert plan_fork("told", refused, "a", Edit()).writes == (), "what was refused was never done"
     [write] = fork("uncertain_write", "a").writes
     assert (write.outcome, write.safe) == ("uncertain", False)
+
+
+def test_what_has_no_idempotency_is_refused_before_anything_is_sent():
+    with pytest.raises(Stop, match="counter_increment_unkeyed in step a") as told:
+        refuse_repeats(fork("uncertain_write", "a"))
+    assert (told.value.code, told.value.name) == (Exit.REFUSED, "fork_repeats_effect") and told.value.hint
+    for safe in (fork("uncertain_write", "a", tools=[]), fork("keyed_write", "a")):
+        refuse_repeats(safe)
 
 
 @pytest.mark.parametrize(("name", "step", "edit", "code", "said"), [

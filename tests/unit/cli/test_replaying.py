@@ -76,6 +76,18 @@ def test_what_is_in_the_works_is_no_divergence(tmp_path):
     assert answer.exit_code == 0 and "not in the journal yet" in answer.stdout, answer.output
 
 
+def test_what_is_in_the_works_at_the_end_is_no_divergence_unless_it_was_long_ago(tmp_path):
+    """Of an ended task: what follows from the last messages may be stored after the end was."""
+    whole = load(PLAIN)
+    lacks = tuple(one for one in whole.messages if ".planner.gateway." not in one.subject
+                  or "task.ended" in one.headers["ce-type"])  # fmt: skip
+    assert len(lacks) < len(whole.messages)
+    for settled, code, said in ((False, 0, "not in the journal yet"), (True, 1, "not in the record")):
+        save(History(whole.tenant, whole.task, lacks, whole.contents, settled), tmp_path / "ended.jsonl")
+        answer = replay(tmp_path / "ended.jsonl")
+        assert answer.exit_code == code and said in answer.stdout, answer.output
+
+
 def test_a_file_from_which_all_that_was_decided_is_taken_away(tmp_path):
     [path] = HISTORIES.glob("single_step.jsonl*")
     whole = load(path)
