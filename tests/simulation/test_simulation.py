@@ -14,7 +14,7 @@ import pytest
 from bulkhead.runtime import crashing
 
 from . import __main__ as command
-from . import reading, situations, world
+from . import oracle, reading, situations, world
 from .chaos import PAUSES, Chaos
 from .loop import WHO
 from .people import People
@@ -168,3 +168,26 @@ def test_what_is_asked_for_and_cannot_be_done_is_wrong_usage(words, said, monkey
     with pytest.raises(SystemExit) as ended:
         command.main()
     assert ended.value.code == 2 and said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_a_schedule_that_breaks_a_law_fails_the_build_and_is_kept_to_be_seen_again(jobs, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(oracle.LAWS, "broken", lambda record: iter(["whatever happens"]))
+
+    def ends(*words: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["simulation", *words])
+        code, said = command.main(), capsys.readouterr()
+        return code, said.out + said.err
+
+    code, said = ends("--seeds", "6-6", "--jobs", jobs, "--found", str(tmp_path))
+    assert code == 1 and "1 failed" in said and "seed 6 at commit" in said and "broken: whatever happens" in said
+    file = tmp_path / "seed-6.json"
+    assert f"make simulate SCHEDULE={file} TRACE=1" in said and len(Schedule.load(file).wishes or ()) == 1, "shrunk"
+    code, said = ends("--schedule", str(file), "--trace", "--no-shrink")
+    assert code == 1 and "replicas: " in said and "broken: whatever happens" in said
+    code, said = ends("--schedule", str(file), "--found", "/dev/null/nowhere")
+    assert code == 1 and "/dev/null/nowhere/seed-6.json cannot be written" in said and '"seed": 6' in said
+    code, said = ends("--seeds", "6-7", "--jobs", jobs, "--keep-going", "--no-shrink")
+    assert code == 1 and "2 failed" in said and all(f"seed {seed} breaks: " in said for seed in (6, 7))
+    monkeypatch.delitem(oracle.LAWS, "broken")
+    assert ends("--seeds", "6-6", "--jobs", jobs)[0] == 0 == ends("--schedule", str(file))[0]
