@@ -64,7 +64,7 @@ class Settings(ServiceSettings):
     free_models: names that cost nothing, e.g. models of your own; any other model without a price is refused.
     prices_file: rows of your own, in the form of `prices.toml`, which they override. packs: packages whose `prompts/`
     are read beside ours (bulkhead.packs); none of ours is replaced. slots: calls that are taken up at once, those among
-    them that wait for a provider's place: more than places, so that one tenant's line does not keep others from it.
+    them that wait for a provider's place: of more than places by half, for one tenant has three quarters at most.
     """
 
     model_config = SettingsConfigDict(env_prefix="BULKHEAD_", extra="ignore", populate_by_name=True)

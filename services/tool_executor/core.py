@@ -26,6 +26,10 @@ from .registry import Registry, Tool
 from .tool import Arguments, Done, Failed
 
 SERVICE = "tool_executor"
+PATIENCE_S = 10.0
+"""So long a call waits for a place here; then the broker has it for a moment: another replica may have places by now,
+and what stands in the inbox behind a line that fills every slot comes to stand in it."""
+AGAIN_S = 0.5
 
 
 class Bench(Protocol):
@@ -107,11 +111,12 @@ class ToolExecutor:
             return
         places = self._bench.plain if tool.plain else self._bench.awaited
         left_s = (request.deadline_unix_ms - hands.now_unix_ms()) / 1000
-        if not await places.enter(job.tenant, left_s, hands.halt_event(job, tool=request.tool)):
+        cut, since_ms = hands.halt_event(job, tool=request.tool), job.envelope.time_unix_ms
+        if not await places.enter(job.tenant, min(left_s, PATIENCE_S), cut, since_ms):
             if (halt := hands.halted(job, tool=request.tool)) is not None:
                 raise Refused(_halted(halt))
             if hands.now_unix_ms() < request.deadline_unix_ms:
-                raise HandBack(0, "it had not begun when the replica drained, or when a halt came and went")
+                raise HandBack(AGAIN_S, "it has not begun, and may find a place at another replica")
             raise Refused(_busy(job.tenant, tool, places))
         try:
             yield

@@ -17,7 +17,7 @@ class Places:
     def __init__(self, most: int, *, kept: int = 0) -> None:
         self.most, self.share, self.closed = most, most - kept, False
         self._held: Counter[str] = Counter()
-        self._waiting: list[tuple[str, asyncio.Future[None]]] = []
+        self._waiting: list[tuple[str, int, asyncio.Future[None]]] = []
 
     @property
     def used(self) -> int:
@@ -28,10 +28,11 @@ class Places:
         """Whether this tenant's own calls keep its next one waiting."""
         return self._held[tenant] >= self.share
 
-    async def enter(self, tenant: str, wait_s: float, cut: asyncio.Event | None = None) -> bool:
-        """True with a place; False where none was had within wait_s, or before `cut` was set or these were closed."""
+    async def enter(self, tenant: str, wait_s: float, cut: asyncio.Event | None = None, since_ms: int = 0) -> bool:
+        """True with a place; False where none was had within wait_s, or before `cut` was set or these were closed.
+        since_ms: when it began to wait, where that was elsewhere or earlier; told by all or by none."""
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((tenant, place))
+        self._waiting.append((tenant, since_ms, place))
         self._give()
         if place.done():
             return True
@@ -58,13 +59,13 @@ class Places:
     def close(self) -> None:
         """Let nobody wait any more: what is begun now could not be ended."""
         self.closed = True
-        for _, place in self._waiting:
+        for *_, place in self._waiting:
             place.cancel()
 
     def _give(self) -> None:
-        self._waiting = [one for one in self._waiting if not one[1].done()]
+        self._waiting = [one for one in self._waiting if not one[2].done()]
         while self.used < self.most and (able := [one for one in self._waiting if not self.spent(one[0])]):
-            found = min(able, key=lambda one: self._held[one[0]])
+            found = min(able, key=lambda one: (self._held[one[0]], one[1]))
             self._waiting.remove(found)
             self._held[found[0]] += 1
-            found[1].set_result(None)
+            found[2].set_result(None)

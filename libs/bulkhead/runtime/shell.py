@@ -7,6 +7,7 @@ for it, concurrently across tasks.
 
 import asyncio
 import zlib
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -34,6 +35,13 @@ HAND_BACK_MAX_AGE_S = 3600.0
 """An unknown type or version waits so long for an upgraded replica."""
 FETCH_TIMEOUT_S = 5.0
 RANKS = 8
+SHARE = 3
+"""What a doer takes up of one tenant fills at most so many times the slots that stay free: one tenant's calls three
+quarters, two tenants' three sevenths each, and whoever comes finds room (Choudhury and Hahne, "Dynamic Queue Length
+Thresholds for Shared-Memory Packet Switches")."""
+CROWD_S = 0.25
+CROWD_MOST_S = 5.0
+"""So much later it may come again, the longer the oftener it came: what finds no slot waits with the broker."""
 
 
 class HandBack(Exception):
@@ -59,7 +67,8 @@ class Handed:
 
 
 class Handler(Protocol):
-    """What a kind of service does with a message. Raises HandBack, or Unreadable to reject it."""
+    """What a kind of service does with a message. Raises HandBack, or Unreadable to reject it. ordered: in order within
+    a task; where there is no order, it takes its time, and the slots are shared by tenant (SHARE)."""
 
     ordered: bool
 
@@ -143,7 +152,7 @@ class Shell:
 
     async def _pump(self, consumer: Consumer) -> None:
         # Each shard has its own share: what was fetched and could not start would lie there without a heartbeat.
-        slots, mine = max(1, self._slots // self._shards), set[Delivery]()
+        slots, mine, held = max(1, self._slots // self._shards), set[Delivery](), Counter[str]()
         last_delivered, epoch = 0, 0
 
         def take(delivery: Delivery) -> None:
@@ -152,8 +161,18 @@ class Shell:
                 # Somebody else was served in between, or a delivery was lost: memory may lag the inbox.
                 epoch += 1
             last_delivered = delivery.consumer_sequence
+            tenant = _task_key(delivery.stored.subject)[0]
+            crowded = not self._handler.ordered and held[tenant] > SHARE * (slots - len(mine))
             mine.add(delivery)
-            self._start(delivery, epoch, mine)
+            held[tenant] += 1
+
+            def ended() -> None:
+                mine.discard(delivery)
+                held[tenant] -= 1
+                if not held[tenant]:
+                    del held[tenant]
+
+            self._start(delivery, epoch, ended, crowded=crowded)
 
         while not self._draining.is_set():
             free = slots - len(mine)
@@ -167,7 +186,7 @@ class Shell:
                 log.warning("fetch_failed", reason=str(error))
                 await asyncio.sleep(0.5)
 
-    def _start(self, delivery: Delivery, epoch: int, mine: set[Delivery]) -> None:
+    def _start(self, delivery: Delivery, epoch: int, over: Callable[[], None], *, crowded: bool) -> None:
         key: tuple[str, str] | None = None
         before = tail = None
         if self._handler.ordered:
@@ -179,13 +198,14 @@ class Shell:
             if tail is not None and not tail.done():
                 tail.set_result(None)
 
-        task = asyncio.create_task(self._take(delivery, epoch, before, release))
+        work = self._later(delivery) if crowded else self._take(delivery, epoch, before, release)
+        task = asyncio.create_task(work)
         self._running[delivery] = task
         self._busy.set()
 
         def ended(done: asyncio.Task[None]) -> None:
             self._running.pop(delivery, None)
-            mine.discard(delivery)
+            over()
             release()
             if key is not None and self._tails.get(key) is tail:
                 del self._tails[key]
@@ -194,6 +214,9 @@ class Shell:
                 log.error("shell_bug", error=repr(done.exception()))
 
         task.add_done_callback(ended)
+
+    async def _later(self, delivery: Delivery) -> None:
+        await self._nak(delivery, min(CROWD_S * delivery.attempts, CROWD_MOST_S))
 
     async def _take(
         self, delivery: Delivery, epoch: int, before: asyncio.Future[None] | None, release: Callable[[], None]

@@ -177,6 +177,31 @@ def test_what_waits_when_its_replica_ends_has_not_begun_and_is_done_by_another(p
     play(scene, tool_places=4, slots=64)
 
 
+def test_a_replica_that_comes_later_takes_its_share_of_what_waits_already(play) -> None:
+    async def scene(stage: Play) -> None:
+        for number in range(12):
+            await stage.asks("acme", f"slow{number:02}")
+        await asyncio.sleep(1)
+        await stage.mesh.start("tool_executor", "1")
+        assert {(await stage.said(f"slow{number:02}")).outcome for number in range(12)} == {"succeeded"}
+        assert asyncio.get_running_loop().time() < 3.5 * SLOW_S, "alone it takes four rounds of three"
+
+    play(scene, tool_places=4)
+
+
+def test_who_fills_every_slot_does_not_keep_others_from_the_line(play) -> None:
+    async def scene(stage: Play) -> None:
+        for number in range(60):
+            await stage.asks("acme", f"slow{number}")
+        await asyncio.sleep(1)
+        began = asyncio.get_running_loop().time()
+        await stage.asks("bolt", "quick")
+        assert (await stage.said("quick")).outcome == "succeeded"
+        assert asyncio.get_running_loop().time() - began < 0.5
+
+    play(scene, tool_places=4, slots=16)
+
+
 def test_the_line_before_the_places_is_longer_than_what_one_tenants_tasks_ask_for_at_once() -> None:
     """Else another tenant's calls would not come to stand in it."""
     assert SETTINGS.slots >= 8 * Quota().running + SETTINGS.tool_places
