@@ -209,7 +209,7 @@ class Rag:
         data = await self._library.content(hands.blobs, job.tenant, request.content)
         if isinstance(data, Failure):
             return _rejected(request, data)
-        divided = await self._library.divide(request.name, sha256, request.media_type, data)
+        divided = await self._library.divide(job.tenant, request.name, sha256, request.media_type, data)
         if isinstance(divided, Failure):
             return _rejected(request, divided)
         texts = [divided.text[chunk.start : chunk.end] for chunk in divided.chunks]

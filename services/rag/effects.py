@@ -21,6 +21,7 @@ from typing import TypeVar
 import httpx
 
 from bulkhead.blobs import BlobCorrupt, BlobMissing, Blobs
+from bulkhead.runtime.places import Places
 from bulkhead_contracts import limits, subjects
 from bulkhead_contracts.result import ContentRef, Failure
 from bulkhead_contracts.retrieval import StoredDocument
@@ -35,6 +36,7 @@ from .structure import Block, Extracted
 T = TypeVar("T")
 MAX_OPEN_STORES = 64
 THREADS = 4
+PARSERS = 2
 
 
 class FileLibrary:
@@ -45,7 +47,9 @@ class FileLibrary:
         self._stores: OrderedDict[str, Store] = OrderedDict()
         self._opening = asyncio.Lock()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="rag-store")
-        self._parsing = asyncio.Semaphore(2)
+        # A tenant's ingests wait for one another in the store's own lock: they must not have every thread meanwhile.
+        self._turns = Places(THREADS, kept=1)
+        self._parsing = Places(PARSERS)
         self._http: httpx.AsyncClient | None = None
 
     async def close(self) -> None:
@@ -74,15 +78,15 @@ class FileLibrary:
         except BlobCorrupt as error:
             return Failure(code="content_corrupt", message=str(error), hint="submit the document again")
 
-    async def divide(self, name: str, sha256: str, media_type: str, data: bytes) -> Divided | Failure:
+    async def divide(self, tenant: str, name: str, sha256: str, media_type: str, data: bytes) -> Divided | Failure:
         """Text and chunks of a document."""
         form = extract.form_of(data, media_type, name)
         if isinstance(form, Failure):
             return form
-        found = await self._extract(form, data, media_type)
+        found = await self._extract(tenant, form, data, media_type)
         if isinstance(found, Failure):
             return found.model_copy(update={"message": f"{name}: {found.message}"})
-        chunks = await self._in_thread(lambda: chunks_of(name, sha256, found))
+        chunks = await self._in_thread(tenant, lambda: chunks_of(name, sha256, found))
         if len(chunks) > limits.MAX_CHUNKS_PER_DOCUMENT:
             return Failure(
                 code="document_too_long",
@@ -91,26 +95,26 @@ class FileLibrary:
             )
         return Divided(found.text, chunks)
 
-    async def _extract(self, form: extract.Form, data: bytes, media_type: str) -> Extracted | Failure:
+    async def _extract(self, tenant: str, form: extract.Form, data: bytes, media_type: str) -> Extracted | Failure:
         if form == "pdf":
-            answer = await self._parse("pdf", data)
+            answer = await self._parse(tenant, "pdf", data)
             return answer if isinstance(answer, Failure) else extract.read_pages(answer["pages"])
-        text = await self._in_thread(lambda: extract.decode(data, media_type, html=form == "html"))
+        text = await self._in_thread(tenant, lambda: extract.decode(data, media_type, html=form == "html"))
         if isinstance(text, Failure):
             return text
         if form == "html":
-            answer = await self._parse("html", text.encode())
+            answer = await self._parse(tenant, "html", text.encode())
             if isinstance(answer, Failure):
                 return answer
             blocks = tuple(Block(*block) for block in answer["blocks"])
             return extract.bounded(Extracted(answer["text"], blocks))
-        return await self._in_thread(lambda: extract.read_text(text, markdown=form == "markdown"))
+        return await self._in_thread(tenant, lambda: extract.read_text(text, markdown=form == "markdown"))
 
-    async def _parse(self, form: str, data: bytes) -> dict | Failure:
+    async def _parse(self, tenant: str, form: str, data: bytes) -> dict | Failure:
         settings = self._settings
         bounds = (settings.parse_memory_mib, math.ceil(settings.parse_timeout_s),
                   limits.MAX_PDF_PAGES, limits.MAX_DOCUMENT_TEXT_CHARS)  # fmt: skip
-        async with self._parsing:
+        async with self._parsing.held(tenant):
             # An environment of its own: what parses a hostile file has no use for this service's secrets.
             child = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "services.rag.reader", form, *map(str, bounds),
@@ -203,8 +207,9 @@ class FileLibrary:
     async def _with_store(self, tenant: str, work: Callable[[Store], T]) -> T | Failure:
         for last_try in (False, True):
             try:
-                store = await self._store(tenant)
-                return await self._in_thread(lambda store=store: work(store))
+                async with self._turns.held(tenant):
+                    store = await self._store(tenant)
+                    return await self._at_once(lambda store=store: work(store))
             except sqlite3.ProgrammingError as error:
                 # Another tenant took this store's place just before its turn: open it again, once.
                 if last_try:
@@ -226,15 +231,20 @@ class FileLibrary:
             if tenant not in self._stores:
                 path = self._path(tenant)
                 path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-                self._stores[tenant] = await self._in_thread(lambda: Store(path))
+                self._stores[tenant] = await self._at_once(lambda: Store(path))
             self._stores.move_to_end(tenant)
             if len(self._stores) > MAX_OPEN_STORES:
                 # Its locks let running work end first.
                 oldest = self._stores.popitem(last=False)[1]
-                await self._in_thread(oldest.close)
+                await self._at_once(oldest.close)
             return self._stores[tenant]
 
-    async def _in_thread(self, work: Callable[[], T]) -> T:
+    async def _in_thread(self, tenant: str, work: Callable[[], T]) -> T:
+        async with self._turns.held(tenant):
+            return await self._at_once(work)
+
+    async def _at_once(self, work: Callable[[], T]) -> T:
+        """By who has a turn: as many as there are threads."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     async def embed(self, texts: Sequence[str]) -> Embedded | EmbeddingFailed:

@@ -93,7 +93,7 @@ class Library(Protocol):
         """The document itself."""
         ...
 
-    async def divide(self, name: str, sha256: str, media_type: str, data: bytes) -> Divided | Failure:
+    async def divide(self, tenant: str, name: str, sha256: str, media_type: str, data: bytes) -> Divided | Failure:
         """Text and chunks of a document."""
         ...
 

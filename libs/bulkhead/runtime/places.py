@@ -7,6 +7,8 @@ holds the fewest (max-min fairness), among those to who has waited longest.
 
 import asyncio
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 
@@ -28,7 +30,18 @@ class Places:
         """Whether this tenant's own calls keep its next one waiting."""
         return self._held[tenant] >= self.share
 
-    async def enter(self, tenant: str, wait_s: float, cut: asyncio.Event | None = None, since_ms: int = 0) -> bool:
+    @asynccontextmanager
+    async def held(self, tenant: str) -> AsyncIterator[None]:
+        """Within it one of them is this tenant's, however long that takes to come; they are not to be closed."""
+        await self.enter(tenant, None)
+        try:
+            yield
+        finally:
+            self.leave(tenant)
+
+    async def enter(
+        self, tenant: str, wait_s: float | None, cut: asyncio.Event | None = None, since_ms: int = 0
+    ) -> bool:
         """True with a place; False where none was had within wait_s, or before `cut` was set or these were closed.
         since_ms: when it began to wait, where that was elsewhere or earlier; told by all or by none."""
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -40,7 +53,7 @@ class Places:
         waits_for: set[asyncio.Future[Any]] = {place} if cutting is None else {place, cutting}
         try:
             if not self.closed:
-                await asyncio.wait(waits_for, timeout=max(0.0, wait_s), return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(waits_for, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
             if place.done() and not place.cancelled():
                 self.leave(tenant)  # It was given in the moment in which nobody wanted it any more.

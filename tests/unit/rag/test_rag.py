@@ -1,5 +1,6 @@
 """Rag as a whole over real SQLite files: ingestion, retrieval, citations, limits, isolation, refusals."""
 
+import asyncio
 import hashlib
 import sqlite3
 
@@ -343,3 +344,22 @@ async def test_a_folder_that_cannot_be_written_is_said_before_and_when_a_documen
     assert done.outcome == "rejected" and done.failure.code == "store_failed"
     assert "its file system is read-only (unable to open database file)" in done.failure.message
     assert done.failure.hint.startswith("mount it writable")
+
+
+async def test_a_tenants_documents_that_wait_for_its_store_leave_a_thread_to_the_others(desk, tmp_path) -> None:
+    """Another process writes there: each of them blocks its thread until that is over."""
+    for tenant in ("acme", "bolt"):
+        await desk.ingest("fares.md", FARES, "text/markdown", tenant=tenant)
+    other = sqlite3.connect(tmp_path / "rag" / "acme.sqlite", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    waiting = [asyncio.create_task(desk.ingest(f"more{n}.md", f"Rule {n}.", "text/markdown", task=f"m{n}"))
+               for n in range(8)]  # fmt: skip
+    turns = desk.library._turns
+    async with asyncio.timeout(20):
+        while turns.used < turns.share:
+            await asyncio.sleep(0.01)
+        found = await desk.search("refund of a cancelled ticket", tenant="bolt")
+    assert found.outcome == "found" and not any(one.done() for one in waiting)
+    other.execute("ROLLBACK")
+    assert [(await one).outcome for one in waiting] == ["ingested"] * 8
+    other.close()
