@@ -79,7 +79,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--durability", choices=("power", "process", "both"), default="both",
                         help="power: fsync before every ack; process: survives kills only (default both)")
     parser.add_argument("--quick", action="store_true",
-                        help="a tenth of the work and of the stored messages: a first look, in two minutes; says so")
+                        help="a tenth of the work and of the stored messages: a first look, in three minutes; says so")
     parser.add_argument("--only", nargs="+", default=[], metavar="MEASURE", help="only these (* and ? allowed)")
     parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS), help="default: all three")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the JSON lines to a file, too")
