@@ -127,7 +127,7 @@ class Connection:
             )
         raise BusUnavailable(
             f"no broker answers at {self.url} ({self.last_error or 'no connection'}); start the mesh with "
-            "`bulkhead up`, or set BULKHEAD_NATS_URL"
+            "`bulkhead up`, or correct the address (a service's is BULKHEAD_NATS_URL)"
         )
 
     @property

@@ -5,7 +5,7 @@ In: the task's facts in journal order. Out: reasons.
 
 import re
 
-from bulkhead.ceilings import failed
+from bulkhead.ceilings import failed, when_over
 from bulkhead.cli.answer import warnings
 from bulkhead.cli.history import Entry
 from bulkhead.cli.output import clock, seconds
@@ -63,7 +63,8 @@ def waited(told: list[Entry]) -> list[Reason]:
         elif isinstance(body, Switched) and not body.halt.active:
             let_go = _who(body)
         elif isinstance(body, TaskPaused) and since is not None and isinstance(since.body, TaskPaused):
-            why, lasted = MORE.split(since.body.reason)[0].rstrip(". "), max(0, entry.at_unix_ms - since.at_unix_ms)
+            why = when_over(MORE.split(since.body.reason)[0]).rstrip(". ")
+            lasted = max(0, entry.at_unix_ms - since.at_unix_ms)
             went_on = f"it went on: {let_go}" if let_go else "it went on"
             found.append(Reason("waited", f"it waited for {seconds(lasted)}: {why}; {went_on}", "", since.at_unix_ms,
                                 evidence=(since.id, entry.id)))

@@ -8,7 +8,7 @@ from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.plan import Plan, PlanAdopted, PlanStep
 from bulkhead_contracts.result import Completeness, Failure, Omission, Result
-from bulkhead_contracts.task import TaskCancelRequested, TaskEnded
+from bulkhead_contracts.task import TaskCancelRequested, TaskEnded, TaskPaused
 from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
 from tests.unit.cli.test_why import messages
 
@@ -88,6 +88,15 @@ def test_a_task_that_waited_at_its_ceiling_says_who_let_it_go_on() -> None:
     told = [one for one in explain(entries(found), found[0].subject.split(".")[5], 0) if one.kind == "waited"]
     assert told and all("on: olga changed task/" in one.what and "is used up: limit" in one.what for one in told)
     assert not any("bulkhead topup" in one.what for one in told), "nobody need do that any more"
+
+
+def test_a_task_that_waited_for_a_halt_tells_of_it_as_of_what_is_over() -> None:
+    reason = "tool crm is halted by operator:ada: look. first. It goes on after `bulkhead resume --tool crm --tenant t`"
+    pauses = [TaskPaused(active=active, reason=reason if active else "") for active in (True, False)]
+    told = reasons(said(*(("planner", "gateway", one) for one in pauses), ("planner", "gateway", TaskEnded(
+        status="succeeded"))))  # fmt: skip
+    (waited,) = [one for one in told if one.kind == "waited"]
+    assert waited.what.endswith(": tool crm was halted by operator:ada: look. first; it went on"), waited.what
 
 
 def test_a_failure_of_what_has_ended_does_not_say_that_it_goes_on() -> None:
