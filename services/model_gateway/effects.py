@@ -55,8 +55,8 @@ class Provider:
         self.name = name
         self._settings = settings
         self._network = network
-        # Whoever waits has its turn when one of them is over, which takes seconds: none is kept from anybody.
-        self.places = Places(settings.concurrency)
+        # Long answers that all began at once all end late: who comes meanwhile begins at once.
+        self.places = Places(settings.concurrency, kept=settings.concurrency // 8)
         self._client: httpx.AsyncClient | None = None
 
     def open(self) -> None:

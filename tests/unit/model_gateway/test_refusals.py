@@ -192,6 +192,13 @@ async def test_a_place_that_becomes_free_goes_to_the_tenant_that_holds_the_fewes
     assert begun[3:] == ["many3", "many4"]
 
 
+async def test_an_eighth_of_the_places_is_kept_from_each_tenant():
+    """A hundred long answers that began at once would keep another tenant waiting until the first of them is whole."""
+    places = Provider("p", ProviderSettings(base_url="http://127.0.0.1:1", concurrency=16), Network()).places
+    assert [await places.enter("many", 0) for _ in range(16)] == [True] * 14 + [False] * 2
+    assert await places.enter("one", 0) and await places.enter("two", 0) and not await places.enter("three", 0)
+
+
 def test_the_line_before_the_places_is_longer_than_one_tenants_tasks():
     """Else another tenant's calls would not come to stand in it."""
     settings = Settings()
