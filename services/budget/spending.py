@@ -14,6 +14,7 @@ from bulkhead.bus.port import Bus, BusError, BusUnavailable, Stored
 from bulkhead.runtime import inbound, together
 from bulkhead.runtime.edge import Received
 from bulkhead.runtime.inbound import Inbound, Unreadable
+from bulkhead.runtime.places import Places
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import subjects
 from bulkhead_contracts.budget import Reserved, Settled, SpendReplied, SpendRequested, SpendRow, Spent
@@ -35,7 +36,10 @@ SLACK_MS = 60_000
 """A fact is stored later than it was made, by another machine's clock."""
 PAGE = 64
 """Small: admissions are answered between two pages."""
+AT_ONCE = 2
+"""Of two tenants: neither waits for the whole of what the other asks."""
 MAX_WAITING = 4
+"""Of one tenant."""
 MAX_NAME_CHARS = 200
 TAIL_READS, TAIL_PAUSE_S = 100, 0.05
 NAMED = ("agent", "workflow", "feature", "user")
@@ -158,12 +162,11 @@ def refused(body: SpendRequested, tenant: str) -> Failure | None:
 
 
 class SpendBook:
-    """Answers one question after the other."""
+    """Answers a tenant's questions one after the other."""
 
     def __init__(self, bus: Bus, clock: Callable[[], int], *, most: int = MAX_SPEND_MESSAGES) -> None:
         self._bus, self._clock, self._most = bus, clock, most
-        self._turn = asyncio.Lock()
-        self._waiting = 0
+        self._places = Places(AT_ONCE, kept=AT_ONCE - 1)
 
     async def answer(self, message: Received) -> SpendReplied:
         """Sum up what the streams hold of the asker's tenant."""
@@ -171,13 +174,12 @@ class SpendBook:
         assert isinstance(body, SpendRequested)
         if (failure := refused(body, message.tenant)) is not None:
             return SpendReplied(failure=failure)
-        if self._waiting >= MAX_WAITING:
+        if self._places.waiting(message.tenant) >= MAX_WAITING:
             return SpendReplied(failure=Failure.of("busy", "others ask what was spent at the same time",
                                                    "ask again in a moment"))  # fmt: skip
-        self._waiting += 1
         try:
             # Less than the asker waits, so that it hears why.
-            async with asyncio.timeout(SPEND_TIMEOUT_MS / 1_000 * 0.8), self._turn:
+            async with asyncio.timeout(SPEND_TIMEOUT_MS / 1_000 * 0.8), self._places.held(message.tenant):
                 return await self._sum(message.tenant, body)
         except (TooMuch, TimeoutError):
             return SpendReplied(failure=Failure.of(
@@ -189,8 +191,6 @@ class SpendBook:
         except Unreadable as error:
             return SpendReplied(failure=Failure.of("unavailable", f"a fact cannot be read: {error.reason}",
                                                    "start the newer version of budget"))  # fmt: skip
-        finally:
-            self._waiting -= 1
 
     async def _sum(self, tenant: str, body: SpendRequested) -> SpendReplied:
         until = self._clock()

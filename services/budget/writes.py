@@ -13,6 +13,7 @@ from bulkhead.runtime import inbound
 from bulkhead.runtime.edge import Received
 from bulkhead.runtime.history import at_its_source
 from bulkhead.runtime.inbound import Unreadable
+from bulkhead.runtime.places import Places
 from bulkhead_contracts import subjects
 from bulkhead_contracts.limits import MAX_WRITES_BYTES, MAX_WRITES_LISTED, WRITES_TIMEOUT_MS
 from bulkhead_contracts.result import Failure
@@ -24,7 +25,10 @@ PAGE = 64
 """Small: admissions are answered between two pages."""
 PAUSE_S = 0.05
 MAX_MESSAGES = 20_000
+AT_ONCE = 2
+"""Of two tenants: neither waits for the whole of what the other asks."""
 MAX_WAITING = 16
+"""Of one tenant."""
 HEARD = ("gateway", "planner", "worker", "tool_executor")
 """Inboxes that hold what it is made of: end, plan and tools, replies, calls."""
 
@@ -81,21 +85,19 @@ def listed(writes: list[Write]) -> WritesReplied:
 
 
 class WriteBook:
-    """Answers one question after the other."""
+    """Answers a tenant's questions one after the other."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
-        self._turn = asyncio.Lock()
-        self._waiting = 0
+        self._places = Places(AT_ONCE, kept=AT_ONCE - 1)
 
     async def answer(self, message: Received) -> WritesReplied:
         """Look through the journal of the asker's task."""
-        if self._waiting >= MAX_WAITING:
+        if self._places.waiting(message.tenant) >= MAX_WAITING:
             return _no("busy", "others ask the same of other tasks at the same time", "ask again in a moment")
-        self._waiting += 1
         try:
             # Less than the asker waits, so that it hears why.
-            async with asyncio.timeout(WRITES_TIMEOUT_MS / 1_000 * 0.8), self._turn:
+            async with asyncio.timeout(WRITES_TIMEOUT_MS / 1_000 * 0.8), self._places.held(message.tenant):
                 await self._caught_up()
                 return listed(unknown(said(await self._read(message.tenant, message.task))))
         except TimeoutError:
@@ -107,8 +109,6 @@ class WriteBook:
             return _no("unavailable", f"the journal cannot be read: {error}", "ask again in a moment")
         except Unreadable as error:
             return _no("unavailable", f"a fact cannot be read: {error.reason}", "start the newer version of budget")
-        finally:
-            self._waiting -= 1
 
     async def _caught_up(self) -> None:
         """Raises BusError."""

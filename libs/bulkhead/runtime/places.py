@@ -26,6 +26,10 @@ class Places:
         """How many are taken."""
         return self._held.total()
 
+    def waiting(self, tenant: str) -> int:
+        """How many of a tenant wait for one."""
+        return sum(one[0] == tenant and not one[2].done() for one in self._waiting)
+
     def spent(self, tenant: str) -> bool:
         """Whether this tenant's own calls keep its next one waiting."""
         return self._held[tenant] >= self.share

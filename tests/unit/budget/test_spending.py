@@ -1,5 +1,6 @@
 """What was spent by name: every settlement is in one sum, whatever came twice, late or in another order."""
 
+import asyncio
 import random
 from collections.abc import Callable
 
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from bulkhead.bus.memory import MemoryBroker, MemoryBus
 from bulkhead.bus.memory_broker import MachineClock
+from bulkhead.bus.port import Stored
 from bulkhead.runtime.edge import Received
 from bulkhead.runtime.inbound import Inbound
 from bulkhead.runtime.publisher import Publisher
@@ -168,6 +170,32 @@ async def test_more_than_one_answer_is_made_of_is_refused_in_words() -> None:
         await world.say(fact(number))
     found = await world.ask(most=8)
     assert found.failure is not None and found.failure.code == "too_much" and "shorter" in found.failure.hint
+
+
+async def test_a_tenant_that_asks_much_keeps_no_other_from_its_answer() -> None:
+    world, stands, go = Streams(), asyncio.Event(), asyncio.Event()
+
+    class Slow(MemoryBus):
+        async def last(self, stream: str, subject: str) -> Stored | None:
+            if ".acme." in subject:
+                stands.set()
+                await go.wait()
+            return await super().last(stream, subject)
+
+    book = SpendBook(Slow(world.broker, "budget"), lambda: world.now)
+
+    def ask(tenant: str) -> asyncio.Task[SpendReplied]:
+        claim = RequesterClaim(tenant=tenant, person="eve", role="operator", via="api_key")
+        body = SpendRequested(requester=claim, by="task", since_s=3600)
+        asked = Received(None, body, tenant, "limits", "gateway", 0, world.now, 1)  # type: ignore[arg-type]
+        return asyncio.create_task(book.answer(asked))
+
+    many = [ask("acme") for _ in range(6)]
+    await stands.wait()
+    assert (await ask("bolt")).failure is None
+    go.set()
+    codes = [one.failure.code if one.failure else "" for one in await asyncio.gather(*many)]
+    assert codes == ["", "", "", "", "", "busy"]
 
 
 @pytest.mark.parametrize(("role", "of", "may"), [
