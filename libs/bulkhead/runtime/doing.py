@@ -6,6 +6,7 @@ have happened, what was neither is done now.
 """
 
 import asyncio
+import itertools
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext, suppress
@@ -49,6 +50,9 @@ EXPIRED = "expired"
 """What the verifier calls a grant whose time is over and that is good otherwise."""
 REJECTED = 0
 """Number of a delivery that is not handled any more; names what is said instead of an outcome."""
+OUTCOME_PATIENCE_S = 600.0
+"""So long a doer keeps an outcome, and what it used, while the broker is away: done again it would be done twice, or
+a person would be asked, and what nobody settles is charged in full. As long as a reservation's lease."""
 BUDGET_PATIENCE_S = 2.0
 """So long a doer waits for an admission in place; after that it defers, and the requester asks again."""
 
@@ -64,6 +68,7 @@ class DoerHandler:
         self._halts = halts
         self._records = subjects.records_stream(context.service)
         self._busy: dict[str, tuple[asyncio.Lock, int]] = {}
+        self._serial = itertools.count()
         self.parked = Parked(context.publisher, halts)
 
     def forget(self, tenant: str, task: str) -> None:
@@ -230,7 +235,7 @@ class DoerHandler:
                 await self._finish(handed, subject, (record, sequence), self._doer.uncertain(job.request), ())
                 return
             claim = Record(request=job.envelope.id, claimed=True, earlier=earlier)
-            sequence = await self._put(subject, claim, sequence, f"claim/{job.envelope.id}/{handed.attempts}")
+            sequence = await self._put(subject, claim, sequence)
             crashing.passes("after_claim")
         try:
             reply = await self._doer.act(job, hands)
@@ -243,7 +248,7 @@ class DoerHandler:
             if claims or settled:
                 # Nothing was done: whoever asks again must not meet this claim, but is told what was spent until now.
                 released = Record(request=job.envelope.id, undone=True, settled=(*before, *settled), earlier=earlier)
-                await self._put(subject, released, sequence, f"released/{job.envelope.id}/{handed.attempts}")
+                await self._put(subject, released, sequence)
             raise
         except BaseException:
             # What was reserved and not settled is charged in full, also when the handler dies.
@@ -283,7 +288,7 @@ class DoerHandler:
             earlier=before.answered() if before is not None else (),
         )
         try:
-            await self._put(subject, record, expect, f"outcome/{head.id}/{handed.attempts}")
+            await self._put(subject, record, expect)
             return record
         except WrongLastSequence:
             other, sequence = parse(await self._context.bus.last(self._records, subject))
@@ -298,13 +303,17 @@ class DoerHandler:
         reply = _with_spent(reply, untold(other, head))
         return await self._recorded(handed, subject, (other, sequence), reply, settled)
 
-    async def _put(self, subject: str, record: Record, expect: int, name: str) -> int:
-        message_id = envelope.message_id(self._context.message_key, f"{subject}/{name}")
+    async def _put(self, subject: str, record: Record, expect: int) -> int:
+        # Of this handling alone: what another one of the same request has stored must not be taken for this one's, or
+        # both would act on one claim. A delivery's number does not tell them apart, see `_reserve`.
+        handling = f"{self._context.instance}/{self._context.clock()}/{next(self._serial)}"
+        message_id = envelope.message_id(self._context.message_key, f"{subject}/{record.request}/{handling}")
         headers = {"content-type": envelope.CONTENT_TYPE}
         body = record.model_dump_json().encode()
         try:
             ack = await persist(
-                lambda: self._context.bus.publish(subject, body, headers, message_id, expect_last_on_subject=expect)
+                lambda: self._context.bus.publish(subject, body, headers, message_id, expect_last_on_subject=expect),
+                patience_s=0.0 if record.claimed else OUTCOME_PATIENCE_S,
             )
         except WrongLastSequence:
             found = await self._context.bus.last(self._records, subject)
@@ -324,10 +333,14 @@ class DoerHandler:
         head = message.envelope
         publisher = self._context.publisher
 
+        # No answer is from before its request: whoever is put off would ask again at once, for ever.
+        now = max(self._context.clock(), message.time_unix_ms)
+
         async def tell() -> None:
             await publisher.send(
                 message.address.sender, reply, tenant=message.address.tenant, task=message.address.task, cause=head.id,
                 index=0, actor=head.actor, grant_digest=head.grant_digest, approval=head.approval, logic=head.logic,
+                time_unix_ms=now,
             )  # fmt: skip
             crashing.passes("after_reply")
 
@@ -343,7 +356,7 @@ class DoerHandler:
             *(
                 self._context.publisher.send(
                     "budget", one, tenant=tenant, task=task, cause=one.reservation_id, index="settled",
-                    actor=head.actor, logic=head.logic,
+                    actor=head.actor, logic=head.logic, patience_s=OUTCOME_PATIENCE_S,
                 )
                 for one in settled
             )

@@ -19,7 +19,7 @@ from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.types import Body
 
 PUBLISH_ATTEMPTS = 4
-PUBLISH_BACKOFF_S = 0.25
+PUBLISH_BACKOFF_S, PUBLISH_BACKOFF_MOST_S = 0.25, 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,16 +82,17 @@ class Publisher:
         task: str,
         expect_last_on_subject: int | None = None,
         first: bool = False,
+        patience_s: float = 0.0,
         **attributes: object,
     ) -> PubAck:
         """Store a message in `to`'s inbox. Keyword attributes are those of `envelope`; first: as in `post`.
 
-        Retries with the same ids while the broker does not answer. Raises BusUnavailable, PublishRefused,
-        WrongLastSequence.
+        Retries with the same ids while the broker does not answer, for `patience_s` at least. Raises BusUnavailable,
+        PublishRefused, WrongLastSequence.
         """
         head = self.envelope(body, **attributes)  # type: ignore[arg-type]
-        expected = expect_last_on_subject
-        return await self.post(to, body, head, tenant=tenant, task=task, expect_last_on_subject=expected, first=first)
+        return await self.post(to, body, head, tenant=tenant, task=task, first=first, patience_s=patience_s,
+                               expect_last_on_subject=expect_last_on_subject)  # fmt: skip
 
     async def post(
         self,
@@ -103,6 +104,7 @@ class Publisher:
         task: str,
         expect_last_on_subject: int | None = None,
         first: bool = False,
+        patience_s: float = 0.0,
     ) -> PubAck:
         """As `send`, with the envelope already made.
 
@@ -111,7 +113,8 @@ class Publisher:
         """
         made = self.ready(to, body, head, tenant=tenant, task=task)
         none_on = subjects.task_filter(to, tenant, task) if first else ""
-        return await self.put(made, expect_last_on_subject=expect_last_on_subject, none_on=none_on)
+        return await self.put(made, expect_last_on_subject=expect_last_on_subject, none_on=none_on,
+                              patience_s=patience_s)  # fmt: skip
 
     def ready(self, to: str, body: Body, head: Envelope, *, tenant: str, task: str) -> Ready:
         """Make a message before it is known whether it is sent."""
@@ -123,7 +126,9 @@ class Publisher:
         message_id = envelope.message_id(self._key, subject, head.id)
         return Ready(subject, data, head.headers(), message_id, self._queues[to], body.PATIENT)
 
-    async def put(self, made: Ready, *, expect_last_on_subject: int | None = None, none_on: str = "") -> PubAck:
+    async def put(
+        self, made: Ready, *, expect_last_on_subject: int | None = None, none_on: str = "", patience_s: float = 0.0
+    ) -> PubAck:
         """As `post`, with the message already made. none_on: the filter under which nothing should lie yet."""
         subject, data, headers, message_id = made.subject, made.data, made.headers, made.message_id
         await made.queue.turn(patient=made.patient)
@@ -131,7 +136,7 @@ class Publisher:
         try:
             ack = await persist(lambda: self._bus.publish(
                 subject, data, headers, message_id, expect_last_on_subject=expect_last_on_subject,
-                expect_none_on=none_on))  # fmt: skip
+                expect_none_on=none_on), patience_s=patience_s)  # fmt: skip
         except WrongLastSequence:
             if not none_on:
                 raise
@@ -176,13 +181,18 @@ class RpcRefused(Exception):
     """The asked service could not handle the request; the message says why."""
 
 
-async def persist(publish: Callable[[], "asyncio.Future[PubAck] | object"]) -> PubAck:
-    """Call `publish` until the broker answers, a few times: the ids make a repeat harmless."""
-    for attempt in range(PUBLISH_ATTEMPTS):
+async def persist(
+    publish: Callable[[], "asyncio.Future[PubAck] | object"], *, patience_s: float = 0.0
+) -> PubAck:
+    """Call `publish` until the broker answers, a few times, and for as long as `patience_s`: the ids make a repeat
+    harmless."""
+    loop, attempt = asyncio.get_running_loop(), 0
+    until = loop.time() + patience_s
+    while True:
         try:
             return await publish()  # type: ignore[misc]
         except BusUnavailable:
-            if attempt == PUBLISH_ATTEMPTS - 1:
+            attempt += 1
+            if attempt >= PUBLISH_ATTEMPTS and loop.time() >= until:
                 raise
-            await asyncio.sleep(PUBLISH_BACKOFF_S * 2**attempt)
-    raise AssertionError("unreachable")
+            await asyncio.sleep(min(PUBLISH_BACKOFF_S * 2 ** min(attempt - 1, 8), PUBLISH_BACKOFF_MOST_S))
