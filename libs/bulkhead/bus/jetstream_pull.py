@@ -25,6 +25,8 @@ MAX_PULLS_PER_INBOX = 1_000
 MAX_PULL_S = 5.0
 OVERDUE_S = 1.0
 """A request whose end was not told so long after its expiry is taken as gone."""
+ORDINARY_ENDS = (404, 408)
+"""Statuses of a request's end that says nothing of the broker: there was nothing, in time or at all."""
 PAUSE_S = 0.2
 """Before asking again after a refusal."""
 CHECK_S = 1.0
@@ -42,6 +44,7 @@ class JetStreamDelivery:
     stream: str
     consumer_sequence: int
     attempts: int
+    run: int
     _answer: Callable[[bytes], Awaitable[None]]
 
     async def ack(self) -> None:
@@ -83,6 +86,7 @@ class JetStreamConsumer:
         self._open = 0
         self._pulls: dict[str, tuple[int, float]] = {}
         self._serial = 0
+        self._run = 0
         self._inbox: _Inbox | None = None
         self._retired: list[_Inbox] = []
         self._waiter: asyncio.Future[None] | None = None
@@ -239,7 +243,7 @@ class JetStreamConsumer:
             self._connection.send(reply, what)
 
         stored = Stored(message.subject, message.headers or {}, message.data, where.sequence, where.time_unix_ms)
-        return JetStreamDelivery(stored, where.stream, where.consumer_sequence, where.attempts, answer)
+        return JetStreamDelivery(stored, where.stream, where.consumer_sequence, where.attempts, self._run, answer)
 
     def _on_status(self, message: Heard) -> None:
         """The end of one request: its remainder is room again."""
@@ -251,6 +255,8 @@ class JetStreamConsumer:
         pending = headers.get(PENDING, "")
         self._end(token, int(pending) if pending.isdigit() else None)
         self._trouble = ""
+        if code not in ORDINARY_ENDS:
+            self._run += 1
         if code != 408:
             if code == 503:
                 text = ("no such durable, or it has no leader now; start what is missing of a cluster, or run the "
@@ -270,11 +276,14 @@ class JetStreamConsumer:
 
     def _forget_overdue(self, now: float) -> None:
         if self._pulls and all(until + OVERDUE_S < now for _, until in self._pulls.values()):
+            # Nobody answers for them any more: who led the durable may be gone.
+            self._run += 1
             self._pulls.clear()
             self._open = 0
 
     def _lost(self) -> None:
         """Standing requests end with the connection, and so does their inbox: the broker cannot revive them there."""
+        self._run += 1
         self._pulls.clear()
         self._open = 0
         if self._inbox is not None:

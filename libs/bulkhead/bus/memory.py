@@ -225,9 +225,19 @@ class MemoryBus:
             self._broker.unlisten(listener)
         if not self._closed.done():
             self._closed.set_result(reason)
+        self._reject_all(f"the connection is closed: {reason}")
+
+    def lose(self) -> None:
+        """The connection breaks: whoever waits for an answer hears so, and standing requests for messages end. What is
+        asked from now on finds another one."""
+        for consumer in self._consumers:
+            consumer.lose()
+        self._reject_all("the connection broke")
+
+    def _reject_all(self, reason: str) -> None:
         for future in list(self._waiting):
             if not future.done():
-                future.set_exception(BusUnavailable(f"the connection is closed: {reason}"))
+                future.set_exception(BusUnavailable(reason))
 
     def _cross(self, kind: str, what: str, act: Callable[[], None]) -> None:
         """Say something to the broker that it does not answer. Raises BusUnavailable."""

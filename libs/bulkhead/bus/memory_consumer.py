@@ -30,12 +30,13 @@ class MemoryConsumer:
         self._buffer: deque[MemoryDelivery] = deque()
         self._more = asyncio.Event()
         self._over = ""
+        self._losses = 0
 
     async def fetch(self, max_messages: int, timeout_s: float = 5.0) -> list["MemoryDelivery"]:
         """See port.Consumer."""
         assert max_messages > 0
         late = asyncio.Event()
-        clock = self._broker.clock
+        clock, losses = self._broker.clock, self._losses
 
         def expire() -> None:
             late.set()
@@ -52,6 +53,8 @@ class MemoryConsumer:
                 self._check()
                 await self._more.wait()
                 self._more.clear()
+                if losses != self._losses and not self._buffer:
+                    raise BusUnavailable(f"consumer {self._durable.config.name}: the connection broke")
             self._check()
         finally:
             cancel()
@@ -80,13 +83,19 @@ class MemoryConsumer:
         self._broker.detach(self._durable, self)
         self._more.set()
 
+    def lose(self) -> None:
+        """The connection breaks: what is asked for stands no more."""
+        self._losses += 1
+        self.room = 0
+        self._more.set()
+
     def take(self, stored: Stored, durable: Durable, consumer_sequence: int, attempts: int) -> None:
         """A delivery arrives; one that finds nobody comes again after its ack wait."""
         if self._over:
             return
         name = durable.config.stream
         self._buffer.append(
-            MemoryDelivery(stored, name, consumer_sequence, attempts, self._cross, self._broker, durable)
+            MemoryDelivery(stored, name, consumer_sequence, attempts, self._losses, self._cross, self._broker, durable)
         )
         self._more.set()
 
@@ -107,6 +116,7 @@ class MemoryDelivery:
     stream: str
     consumer_sequence: int
     attempts: int
+    run: int
     _cross: Cross
     _broker: MemoryBroker
     _durable: Durable

@@ -54,9 +54,12 @@ class Delivery(Protocol):
     stored: Stored
     stream: str
     consumer_sequence: int
-    """Number of this delivery in its durable; consecutive numbers mean that nothing was handed elsewhere."""
+    """Number of this delivery in its durable; consecutive numbers of one run mean that nothing was handed elsewhere."""
     attempts: int
     """1 on the first delivery."""
+    run: int
+    """Another one where a broker may have been restarted, or another one lead, since the delivery before: it may have
+    forgotten the last numbers that it gave, and give them again."""
 
     async def ack(self) -> None: ...
     async def nak(self, delay_s: float = 0.0) -> None: ...

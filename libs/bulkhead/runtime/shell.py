@@ -153,14 +153,16 @@ class Shell:
     async def _pump(self, consumer: Consumer) -> None:
         # Each shard has its own share: what was fetched and could not start would lie there without a heartbeat.
         slots, mine, held = max(1, self._slots // self._shards), set[Delivery](), Counter[str]()
-        last_delivered, epoch = 0, 0
+        last_delivered, epoch = (0, 0), 0
 
         def take(delivery: Delivery) -> None:
             nonlocal last_delivered, epoch
-            if delivery.consumer_sequence != last_delivered + 1:
-                # Somebody else was served in between, or a delivery was lost: memory may lag the inbox.
+            run, number = last_delivered
+            if (delivery.run, delivery.consumer_sequence) != (run, number + 1):
+                # Somebody else was served in between, or may have been under a number that the broker forgot; or a
+                # delivery was lost: memory may lag the inbox.
                 epoch += 1
-            last_delivered = delivery.consumer_sequence
+            last_delivered = delivery.run, delivery.consumer_sequence
             tenant = _task_key(delivery.stored.subject)[0]
             crowded = not self._handler.ordered and held[tenant] > SHARE * (slots - len(mine))
             mine.add(delivery)

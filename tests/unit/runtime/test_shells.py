@@ -98,6 +98,24 @@ async def test_a_replica_that_never_saw_the_task_folds_it():
         assert (await summaries(mesh, 3))[-1] == "open,m1,m2"
 
 
+async def test_a_broker_that_restarts_may_give_a_number_again():
+    """It had not written down yet that it gave it: another replica is served under it, and this one under the next."""
+    async with MemoryMesh({"worker": lambda c: {1: Counting()}}) as mesh:
+        await say(mesh, assigned())
+        await summaries(mesh, 1)
+        [durable] = [one for (stream, _), one in mesh.broker._durables.items() if stream == "INBOX_WORKER"]
+        mesh.running[("worker", "0")].bus.lose()
+        durable.consumer_sequence -= 1
+        other = await mesh.context("worker").bus.consumer("INBOX_WORKER", durable.config.name)
+        await say(mesh, cancel("m1"), index=1)
+        [delivery] = await other.fetch(1)
+        await delivery.ack()
+        await other.close()
+        assert delivery.consumer_sequence == 1
+        await say(mesh, cancel("m2"), index=2)
+        assert (await summaries(mesh, 2))[-1] == "open,m1,m2"
+
+
 async def test_a_rejected_message_is_skipped_also_by_who_could_read_it():
     """Its content came too late, or a newer program has no bug with it: those that went on did so without it."""
     async with MemoryMesh({"worker": lambda c: {1: Counting()}}) as mesh:
