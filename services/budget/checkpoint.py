@@ -274,7 +274,7 @@ class Checkpointer:
         journal = await self._say(LedgerMarked(epoch=checkpoint), SEAL + "-mark", checkpoint)
         await self._fold(start, journal, budget, breathe)
         ledger = start.ledger
-        prune(ledger, now, self._keep_ms)
+        prune(ledger, ledger.folded_unix_ms, self._keep_ms)
         reopen(ledger)
         made = enumerate(parts_of(ledger, checkpoint))
         parts = [await self._say(part, PART, f"{checkpoint}/{at}") for at, part in made]

@@ -177,7 +177,8 @@ class Ledger:
 
     until: of the accounts whose names do not say how long they count. over: ledgers that were fenced off before a mark
     that has been folded; mark: the one that this mark began. done: settled before the checkpoint that it begins with,
-    by when they were reserved: what comes of them again changes nothing.
+    by when they were reserved: what comes of them again changes nothing. folded_unix_ms: when the last message of
+    the journal that was folded was stored, by the broker's clock: what is over is judged by that, and by nobody's own.
     """
 
     lease_ms: int
@@ -187,6 +188,7 @@ class Ledger:
     over: set[str] = field(default_factory=set)
     done: dict[str, int] = field(default_factory=dict)
     mark: str = ""
+    folded_unix_ms: int = field(default=0, compare=False)
 
 
 # Terms

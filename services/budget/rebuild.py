@@ -205,10 +205,10 @@ class Keeper:
         last_fact, last_settled = await self._mark(token, before)
         start = await newest(self._bus, self._lease_ms, last_fact, last_settled)
         facts, settlements = await self.fold_on(start, last_fact, last_settled, go_on)
-        ledger = start.ledger
-        prune(ledger, self._clock(), self._keep_ms)
+        ledger, now = start.ledger, start.ledger.folded_unix_ms
+        prune(ledger, now, self._keep_ms)
         name_settled(ledger)
-        await self._store.write(token, ledger, self._clock() - self._keep_ms, go_on)
+        await self._store.write(token, ledger, now - self._keep_ms, go_on)
         if not await self._store.switch(token, server):
             raise LockLost("another replica took over the rebuild of the ledger")
         self.rebuilds += 1
@@ -245,6 +245,8 @@ class Keeper:
 def take(ledger: Ledger, stored: Stored) -> None:
     """One stored message into the ledger. Raises Unreadable for what only a newer budget can read."""
     receiver = stored.subject.split(".")[2]
+    if receiver == JOURNAL:
+        ledger.folded_unix_ms = stored.time_unix_ms
     try:
         message = inbound.read(stored, receiver)
     except Unreadable as error:

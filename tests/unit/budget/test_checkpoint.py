@@ -108,18 +108,18 @@ async def said(broker: MemoryBroker, first: int, last: int) -> None:
             await doer.send("budget", used, tenant="demo", task="t1", cause=f"r{number}")
 
 
-def made(broker: MemoryBroker, store: MemoryStore) -> tuple[rebuild.Keeper, Checkpointer]:
+def made(broker: MemoryBroker, store: MemoryStore, now: int = NOW) -> tuple[rebuild.Keeper, Checkpointer]:
     bus = MemoryBus(broker, "budget")
-    publisher = Publisher("budget", bus, b"b" * 32, lambda: NOW)
-    keeper = rebuild.Keeper(bus, publisher, store, lambda: NOW, lease_ms=LEASE_MS, keep_ms=10 * DAY_MS,
+    publisher = Publisher("budget", bus, b"b" * 32, lambda: now)
+    keeper = rebuild.Keeper(bus, publisher, store, lambda: now, lease_ms=LEASE_MS, keep_ms=10 * DAY_MS,
                             rebuild_at_start=True, tail_grace_s=0.0)  # fmt: skip
-    return keeper, Checkpointer(bus, publisher, store, lambda: NOW, keeper.fold_on, holder="0", lease_ms=LEASE_MS,
+    return keeper, Checkpointer(bus, publisher, store, lambda: now, keeper.fold_on, holder="0", lease_ms=LEASE_MS,
                                 keep_ms=10 * DAY_MS, every_s=60.0, messages=10)  # fmt: skip
 
 
 async def test_a_rebuild_reads_the_newest_checkpoint_and_the_tail_and_needs_nothing_from_before(monkeypatch) -> None:
     monkeypatch.setattr(checkpoint, "MAX_CHECKPOINT_ROWS", 4)
-    broker = MemoryBroker.mesh()
+    broker = MemoryBroker.mesh(clock=VirtualClock(NOW))
     store = MemoryStore(lease_ms=LEASE_MS)
     keeper, checkpointer = made(broker, store)
     await said(broker, 0, 20)
@@ -146,7 +146,7 @@ async def test_a_rebuild_reads_the_newest_checkpoint_and_the_tail_and_needs_noth
 
 async def test_an_ask_that_comes_late_for_what_was_settled_before_the_checkpoint_holds_nothing() -> None:
     """It had been under way for long, and was asked again meanwhile: nobody hears of its answer."""
-    broker, store, now = MemoryBroker.mesh(), MemoryStore(lease_ms=LEASE_MS), NOW + 20_000
+    broker, store, now = MemoryBroker.mesh(clock=VirtualClock(NOW)), MemoryStore(lease_ms=LEASE_MS), NOW + 20_000
     keeper, checkpointer = made(broker, store)
     await said(broker, 0, 5)
     assert await checkpointer.make(at_once=True)
@@ -166,13 +166,15 @@ async def test_an_ask_that_comes_late_for_what_was_settled_before_the_checkpoint
 async def test_what_was_given_up_before_a_checkpoint_is_not_held_behind_it(age_ms: int, held: int) -> None:
     """Who asked, and heard no answer, settles with nothing; its reservation may be stored after that, and after the
     checkpoint. Nobody comes that late."""
-    broker, store = MemoryBroker.mesh(clock=VirtualClock(NOW - age_ms)), MemoryStore(lease_ms=LEASE_MS)
+    clock = VirtualClock(NOW - age_ms)
+    broker, store = MemoryBroker.mesh(clock=clock), MemoryStore(lease_ms=LEASE_MS)
     keeper, checkpointer = made(broker, store)
     doer, budget = (Publisher(name, MemoryBus(broker, name), name.encode(), lambda: NOW) for name in ("rag", "budget"))
     given_up = Settled(reservation_id="r0", call_id="c", usage=Usage())
     stray = Settled(reservation_id="r1", call_id="c", usage=Usage(input_tokens=3))
     for one in (given_up, stray):
         await doer.send("budget", one, tenant="demo", task="t1", cause=one.reservation_id)
+    clock.advance(age_ms)
     assert await checkpointer.make(at_once=True) and await checkpointer.make(at_once=True)
     fact = Reserved(reservation_id="r0", call_id="c", service="rag", resource="x", amount=Amount(tokens=100),
                     scopes=core.scope_limits(SCOPES[0]), reserved_unix_ms=NOW)  # fmt: skip
@@ -187,7 +189,7 @@ async def test_what_was_given_up_before_a_checkpoint_is_not_held_behind_it(age_m
 
 async def test_what_has_lapsed_and_may_still_be_settled_is_held_in_a_checkpoint() -> None:
     """What is too old for that stays spent."""
-    broker = MemoryBroker.mesh()
+    broker = MemoryBroker.mesh(clock=VirtualClock(NOW))
     budget = Publisher("budget", MemoryBus(broker, "budget"), b"b" * 32, lambda: NOW)
     for name, age_ms, tokens in (("old", 11 * DAY_MS, 30), ("late", DAY_MS, 5)):
         fact = Reserved(reservation_id=name, call_id="c", service="rag", resource="x", amount=Amount(tokens=tokens),
@@ -202,8 +204,24 @@ async def test_what_has_lapsed_and_may_still_be_settled_is_held_in_a_checkpoint(
     assert name.endswith("late") and entry.state == "open"
 
 
+@pytest.mark.parametrize("ahead_ms", [0, 3_600_000, 100 * DAY_MS, -DAY_MS])
+async def test_what_is_over_is_told_by_the_brokers_clock_and_not_by_that_of_who_builds(ahead_ms: int) -> None:
+    """Otherwise a task would begin anew with nothing spent, and spend its limit twice."""
+    broker, store = MemoryBroker.mesh(clock=VirtualClock(NOW)), MemoryStore(lease_ms=LEASE_MS)
+    keeper, checkpointer = made(broker, store, NOW + ahead_ms)
+    await said(broker, 0, 3)
+    assert await checkpointer.make(at_once=True)
+    await said(broker, 3, 6)
+    keeper.start(Background())
+    await keeper.wait_built()
+    await keeper.stop()
+    entries, balances = await store.dump()
+    assert balances["task:demo:t1"] == core.Balance(Sum(tokens=200), Sum(tokens=28), 4)
+    assert sorted(key[-2:] for key, one in entries.items() if one.state == "open") == ["r0", "r3"]
+
+
 async def test_a_checkpoint_of_streams_that_were_made_anew_is_not_believed() -> None:
-    broker = MemoryBroker.mesh()
+    broker = MemoryBroker.mesh(clock=VirtualClock(NOW))
     _, checkpointer = made(broker, MemoryStore(lease_ms=LEASE_MS))
     await said(broker, 0, 20)
     assert await checkpointer.make()
