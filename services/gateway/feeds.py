@@ -32,6 +32,8 @@ READ_BATCH = 256
 REREAD_ATTEMPTS = 6
 MAX_LIVE_STEPS = 2 * limits.MAX_PLAN_STEPS
 INBOX = subjects.inbox_stream("gateway")
+FOLLOWERS_S = 600.0
+"""So far no follower of the broker lags behind; no task is purged that soon."""
 LOOK_AGAIN_S = 15.0
 """So long an ended task is shown as it was last read: facts that come after its end, and its purge, are rare."""
 
@@ -54,6 +56,7 @@ class Feed:
         self.version = 0
         self.watchers = 0
         self.wanted = 0
+        self.accepted_at = 0.0
         self.looked_at = -LOOK_AGAIN_S
         self.writes: tuple[int, WritesReplied] | None = None
         self._ended_attempts: dict[str, int] = {}
@@ -229,12 +232,15 @@ class Feeds:
         """
         found = self.feed(tenant, task)
         found.wanted = max(found.wanted, sequence)
+        found.accepted_at = asyncio.get_running_loop().time()
 
     @staticmethod
     async def _until_known(feed: Feed) -> None:
-        """Of a task that was accepted here something is found. Raises BusError."""
+        """Of a task that was accepted here a moment ago something is found; later on it may have been purged. Raises
+        BusError."""
         for attempt in range(REREAD_ATTEMPTS):
-            if feed.known or not feed.wanted:
+            lately = asyncio.get_running_loop().time() - feed.accepted_at < FOLLOWERS_S
+            if feed.known or not feed.wanted or not lately:
                 return
             await asyncio.sleep(0.01 * 2**attempt)
             await feed.refresh()

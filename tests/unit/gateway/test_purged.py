@@ -135,3 +135,11 @@ async def test_what_is_said_after_the_end_is_seen_when_its_poke_came(mesh):
         while before.wanted <= before.sequence:
             await asyncio.sleep(0)
     assert await status(mesh, task) == "succeeded" and before.sequence == before.wanted
+
+
+async def test_of_a_task_that_was_accepted_here_and_purged_unseen_nobody_says_that_it_comes(mesh, monkeypatch):
+    mesh.gateways[0].feeds.accepted("acme", "t-gone", 3)
+    async with client(mesh) as http:
+        assert (await http.get("/v1/tasks/t-gone", headers=AUTH)).status_code == 503, "the broker may lag"
+        monkeypatch.setattr(feeds, "FOLLOWERS_S", 0.0)
+        assert (await http.get("/v1/tasks/t-gone", headers=AUTH)).status_code == 404
