@@ -29,6 +29,11 @@ PAUSES = {"pause": 0.016, "pause_outside": 0.12}
 """A replica stands still for seconds: as it says something to the broker or to Redis, or between what it has claimed or
 reserved and what it does outside. In a part of the runs, whatever else goes wrong in them."""
 PAUSED = 0.12
+LATER = {"redis_late": 0.02}
+"""Redis does what it was asked after who asked has given up: in a part of the runs, too."""
+LATER_SHARE = 0.06
+KILLED = "killed"
+"""A replica that an act of the run killed; its event begins with which."""
 APART = "lag_apart"
 """No fault of its own: each source lags by itself, so that one inbox may overtake another on the way to the journal."""
 
@@ -75,6 +80,9 @@ class Chaos:
         pauses = random.Random(f"pauses/{seed}")
         if pauses.random() < PAUSED or any(one.kind in PAUSES for one in only or ()):
             rates |= {kind: rate * pauses.uniform(0.3, 1.7) for kind, rate in PAUSES.items()}
+        later = random.Random(f"later/{seed}")
+        if later.random() < LATER_SHARE or any(one.kind in LATER for one in only or ()):
+            rates |= {kind: rate * later.uniform(0.3, 3) for kind, rate in LATER.items()}
         return cls(seed, only, rates)
 
     def pauses(self, kind: str, event: str, who: str = "") -> bool:

@@ -4,12 +4,14 @@ In: offers of the in-memory broker. Out: the same, late or never; every attempt 
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import Context, copy_context
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from bulkhead.bus.memory import MemoryBus
 from bulkhead.bus.memory_broker import MemoryBroker, Offer, mesh_durables, mesh_streams
+from bulkhead.bus.memory_streams import Stream, StreamConfig, matches
 from bulkhead.bus.port import Stored
 from bulkhead_contracts import subjects
 
@@ -22,6 +24,8 @@ LOSSES = {
     "request": "lose_request", "reply": "lose_reply", "read": "lose_read", "live": "lose_live",
 }  # fmt: skip
 APART_S = 1e-6
+EVERYBODY = ""
+"""Stands for all when they are cut off at once: then it is the broker that is away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +54,41 @@ class Mesh(Protocol):
         ...
 
 
+class Lagging(Stream):
+    """Of each subject the newest alone is kept; a follower that lags has the one before it still."""
+
+    def __init__(self, config: StreamConfig) -> None:
+        super().__init__(config)
+        self._ever: list[Stored] = []
+
+    def append(self, subject: str, headers: Mapping[str, str], body: bytes, now_ms: int) -> Stored:
+        """See Stream."""
+        stored = super().append(subject, headers, body, now_ms)
+        self._ever.append(stored)
+        return stored
+
+    def newest(self, subject: str, horizon: int | None = None) -> Stored | None:
+        """See Stream."""
+        if horizon is None:
+            return super().newest(subject)
+        return next((one for one in reversed(self._ever)
+                     if one.sequence <= horizon and matches(subject, one.subject)), None)  # fmt: skip
+
+    def read(self, pattern: str, after: int, limit: int, horizon: int | None = None) -> list[Stored]:
+        """See Stream."""
+        if horizon is None:
+            return super().read(pattern, after, limit)
+        kept = {one.subject: one for one in self._ever if one.sequence <= horizon and matches(pattern, one.subject)}
+        return sorted((one for one in kept.values() if one.sequence > after), key=lambda one: one.sequence)[:limit]
+
+
 class Net(MemoryBroker):
     """The broker behind a network that loses, delays and lags."""
 
     def __init__(self, scenario: Scenario, chaos: Chaos, clock: LoopClock, tell: Callable[[str], None]) -> None:
         super().__init__(mesh_streams(), mesh_durables(scenario.shards, scenario.ack_wait_ms), clock=clock)
+        control = subjects.CONTROL_STREAM
+        self._streams[control] = Lagging(self.stream(control).config)
         self._chaos, self._tell = chaos, tell
         self._loop = asyncio.get_running_loop()
         self._own = copy_context()
@@ -62,7 +96,10 @@ class Net(MemoryBroker):
         """Of every replica: what arrives there is taken in its process."""
         self._last: dict[tuple[str, str], float] = {}
         self.cut_off: dict[str, float] = {}
+        self._losses = 0
         self.purged: dict[str, list[Stored]] = {}
+        self.moments: dict[tuple[str, str], asyncio.Event] = {}
+        """By task and kind of message: set when the first is stored."""
         self.halts: list[Stored] = []
         """Every control entry; the stream itself keeps the newest of each."""
 
@@ -73,10 +110,13 @@ class Net(MemoryBroker):
             return
         event = f"{offer.whom} {offer.what}"
         loss = LOSSES.get(offer.kind)
-        if self.is_cut_off(offer.whom) or (loss and self._chaos.strikes(loss, event) is not None):
+        away = offer.kind != "source" and self.is_cut_off(offer.whom)
+        if away or (loss and self._chaos.strikes(loss, event) is not None):
             self._tell(f"LOST {offer.kind} to {offer.whom}: {offer.what}")
             return
         there = self.contexts.get(offer.whom, self._own)
+        if offer.kind == "message":
+            offer = offer._replace(hand=self._unless_lost(offer.hand))
         delay_s = 0.0
         if offer.kind == "source":
             lag = self._chaos.strikes("lag_source", event)
@@ -101,9 +141,21 @@ class Net(MemoryBroker):
         else:
             self._loop.call_soon(offer.hand, context=there)
 
+    def _unless_lost(self, hand: Callable[[], None]) -> Callable[[], None]:
+        """What is under way on a connection that breaks never arrives."""
+        losses = self._losses
+        return lambda: hand() if losses == self._losses else None
+
+    def lose(self, buses: Iterable[MemoryBus]) -> None:
+        """Every connection breaks."""
+        self._losses += 1
+        for bus in buses:
+            bus.lose()
+
     def is_cut_off(self, who: str) -> bool:
         """Whether nothing reaches or leaves this replica now."""
-        return bool(self.cut_off) and self.cut_off.get(who, 0.0) > self._loop.time()
+        until = self.cut_off
+        return bool(until) and max(until.get(who, 0.0), until.get(EVERYBODY, 0.0)) > self._loop.time()
 
     def horizon(self, stream: str) -> int | None:
         """A follower that is behind by up to two seconds."""
@@ -128,12 +180,37 @@ class Net(MemoryBroker):
         self.purged.setdefault(stream, []).extend(gone)
         return len(gone)
 
+    def moment(self, task: str, kind: str) -> asyncio.Event:
+        """Set when the first message of this kind about the task is stored."""
+        return self.moments.setdefault((task, kind), asyncio.Event())
+
+    def handed_out(self) -> dict[tuple[str, str], tuple[int, int, dict[int, int], list[int]]]:
+        """What each durable knows of what it has handed out: how far, how often, and what is not acked."""
+        return {key: (one.cursor, one.consumer_sequence, dict(one.attempts), list(one.pending))
+                for key, one in self._durables.items()}  # fmt: skip
+
+    def hand_out_again(self, known: dict[tuple[str, str], tuple[int, int, dict[int, int], list[int]]]) -> None:
+        """Each durable knows what it knew then, and no more: a broker writes that down a little later than it acts."""
+        for key, (cursor, number, attempts, pending) in known.items():
+            durable = self._durables[key]
+            for sequence in list(durable.pending):
+                durable.done(sequence)
+            durable.again.clear()
+            durable.cursor, durable.consumer_sequence, durable.attempts = cursor, number, dict(attempts)
+            for sequence in pending:
+                if durable.stream.get(sequence) is not None:
+                    self.wait_for_ack(durable, sequence, durable.config.ack_wait_ms)
+            self.pump(durable)
+
     def store(self, subject: str, headers: Any, body: bytes) -> Any:
         ack = super().store(subject, headers, body)
         if not ack.duplicate:
             if ack.stream == subjects.CONTROL_STREAM:
                 self.halts.append(self.stream(ack.stream).get(ack.sequence))  # type: ignore[arg-type]
-            self._tell(f"{ack.stream}:{ack.sequence} {subject} {headers.get('ce-type', '')}")
+            kind = headers.get("ce-type", "")
+            if self.moments and (event := self.moments.get((subject.rpartition(".")[2], kind.rpartition(".v")[0]))):
+                event.set()
+            self._tell(f"{ack.stream}:{ack.sequence} {subject} {kind}")
         return ack
 
 

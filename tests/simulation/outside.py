@@ -1,6 +1,6 @@
-"""The world outside the mesh, in this process: a scripted model, an external counter, and a Redis that can forget.
+"""The world outside the mesh, in this process: a scripted model and an external counter.
 
-In: HTTP requests of the real adapters (httpx transports) and ledger calls. Out: answers and misbehaviour as the
+In: HTTP requests of the real adapters (httpx transports). Out: answers and misbehaviour as the
 chaos says; and a record of what really happened, by which the oracle judges.
 """
 
@@ -8,20 +8,18 @@ import asyncio
 import hashlib
 import json
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
-from redis.exceptions import ConnectionError as RedisConnectionError
-
-from services.budget import core, memory
-from services.budget.core import Answer, Balance, Entry, Ledger, Scope, Settlement, Sum
-from services.budget.memory import Looks
-from services.budget.port import Fenced, Revision
 
 from .chaos import Chaos
 
+KINDS = ("429", "500", "unreachable", "stall", "cut", "malformed", "error_200", "no_usage", "slow", "invented")
+"""How a provider misbehaves."""
+NOT_CHARGED = ("429", "500", "unreachable")
+"""What a provider never wants money for; for all else it may, also when nobody waits for it any more."""
 _PART = re.compile(r"\[\[part kind=(\w+) id=([0-9a-f]{12})[^\]]*\]\]\n(.*?)\n\[\[/part \2\]\]", re.S)
 _OBJECTIVE = re.compile(r"See to (\w+)")
 _STEP = re.compile(r"(?:your part of|As part of|Note) (\w+)")
@@ -70,8 +68,8 @@ def _whole(status: int, body: object, **headers: str) -> httpx.Response:
 class Model(httpx.AsyncBaseTransport):
     """An OpenAI-compatible provider that does what `SIM{...}` in its prompt says.
 
-    calls: how many requests began to be served. tokens: what was used by those that were answered whole. made: every
-    request. told: usage (input, output) as it was told.
+    calls: how many requests began to be served. tokens: what it wants money for, heard or not. made: every request.
+    told: usage (input, output) as it was told.
     """
 
     def __init__(self, chaos: Chaos) -> None:
@@ -101,13 +99,14 @@ class Model(httpx.AsyncBaseTransport):
         self.calls += 1
         event = "model:" + hashlib.sha256(raw).hexdigest()[:12]
         how = self._chaos.strikes("provider", event)
+        if how is None or KINDS[int(how * len(KINDS))] not in NOT_CHARGED:
+            self.tokens += len(raw) // 5 + 20
         await asyncio.sleep(0.02)
         payload = json.loads(raw)
         message, finish, pace_s = _reply(payload)
         usage = {"prompt_tokens": len(raw) // 5, "completion_tokens": 20, "total_tokens": len(raw) // 5 + 20}
         if how is not None:
             return await self._misbehave(how, request, payload, message, finish, usage)
-        self.tokens += usage["total_tokens"]
         self.told.append((usage["prompt_tokens"], usage["completion_tokens"]))
         return _response(payload, message, finish, usage, pause_s=pace_s)
 
@@ -115,8 +114,7 @@ class Model(httpx.AsyncBaseTransport):
         self, how: float, request: httpx.Request, payload: dict[str, Any], message: dict[str, Any], finish: str,
         usage: dict[str, int],
     ) -> httpx.Response:  # fmt: skip
-        kinds = ("429", "500", "unreachable", "stall", "cut", "malformed", "error_200", "no_usage", "slow", "invented")
-        kind = kinds[int(how * len(kinds))]
+        kind = KINDS[int(how * len(KINDS))]
         quiet_s = request.extensions.get("timeout", {}).get("read") or 30.0
         match kind:
             case "429":
@@ -137,7 +135,6 @@ class Model(httpx.AsyncBaseTransport):
                 call = {"id": "call_x", "type": "function",
                         "function": {"name": "launch_rockets", "arguments": "{}"}}  # fmt: skip
                 message, finish = {"role": "assistant", "content": None, "tool_calls": [call]}, "tool_calls"
-        self.tokens += usage["total_tokens"]
         if kind not in ("cut", "no_usage"):
             self.told.append((usage["prompt_tokens"], usage["completion_tokens"]))
         return _response(payload, message, finish, None if kind == "no_usage" else usage,
@@ -295,189 +292,3 @@ class Counter(httpx.AsyncBaseTransport):
         if key:
             self.keys[key] = answer
         return answer
-
-
-class SimulatedRedis:
-    """One Redis for all replicas of budget. It can fail, forget all, and fail over to an older copy of itself."""
-
-    def __init__(self, chaos: Chaos, lease_ms: int) -> None:
-        self.chaos, self.lease_ms = chaos, lease_ms
-        self.server = 1
-        self.clear()
-
-    def clear(self) -> None:
-        """An empty server under a new run id."""
-        self.server += 1
-        self.ledger = Ledger(self.lease_ms)
-        self.stands = ""
-        self.lock = ""
-        self.lock_until_s = 0.0
-        self.written: dict[str, Ledger] = {}
-        self.leaders: dict[str, tuple[str, float]] = {}
-        self.kept: dict[str, bytes] = {}
-        self.looks: Looks = {}
-
-    def view(self) -> "RedisView":
-        """One process's connection."""
-        return RedisView(self)
-
-
-class RedisView:
-    """services.budget.port.Store over a SimulatedRedis: every call may fail before or after it took effect."""
-
-    def __init__(self, redis: SimulatedRedis) -> None:
-        self._redis = redis
-        self._server = 0
-        self.epoch = ""
-        self.on_change: Callable[[], None] = lambda: None
-
-    async def _call(self, name: str, act: Callable[[], Any]) -> Any:
-        redis = self._redis
-        if redis.chaos.strikes("redis_forgets", f"redis:{name}") is not None:
-            redis.clear()
-        if redis.chaos.strikes("redis_fails_over", f"redis:{name}") is not None:
-            # A replica takes over with what it has; its run id is another, so nothing of it may be believed.
-            redis.server += 1
-        await asyncio.sleep(0.001)
-        if redis.chaos.pauses("pause", f"redis:{name}"):
-            await asyncio.sleep(0)
-        how = redis.chaos.strikes("redis_fails", f"redis:{name}")
-        if how is not None and how < 0.5:
-            raise RedisConnectionError("connection reset by peer")
-        if self._server != redis.server and name != "connect":
-            self.on_change()
-            raise RedisConnectionError("another server answers")
-        value = act()
-        await asyncio.sleep(0.001)
-        if redis.chaos.pauses("pause", f"redis:{name} done"):
-            await asyncio.sleep(0)
-        if how is not None:
-            raise RedisConnectionError("connection reset by peer")
-        return value
-
-    def _standing(self) -> Ledger:
-        if not self.epoch or self.epoch != self._redis.stands:
-            raise Fenced("no ledger has been built, or it was built anew")
-        return self._redis.ledger
-
-    async def reserve(
-        self, key: str, ask: Sum, scopes: Sequence[Scope], now_unix_ms: int, revision: Revision | None = None
-    ) -> Answer:
-        def act() -> Answer:
-            ledger = self._standing()
-            old = memory.stale(self._redis.looks, revision, now_unix_ms)
-            return old if old is not None else core.reserve(ledger, key, ask, tuple(scopes), now_unix_ms)
-
-        return await self._call("reserve", act)
-
-    async def holds(self, key: str) -> bool:
-        return await self._call("holds", lambda: core.holds(self._standing(), key))
-
-    async def stop(self, scope: str) -> Balance:
-        return await self._call("stop", lambda: core.stop(self._standing(), scope))
-
-    async def look(self, revision: Revision, now_unix_ms: int) -> bool:
-        def act() -> bool:
-            self._standing()
-            return memory.look(self._redis.looks, revision, now_unix_ms)
-
-        return await self._call("look", act)
-
-    async def release(self, key: str) -> None:
-        await self._call("release", lambda: core.release(self._standing(), key))
-
-    async def settle(self, key: str, usage: Sum, estimated: bool) -> Settlement:
-        return await self._call("settle", lambda: core.settle(self._standing(), key, usage, estimated))
-
-    async def restore(self, key: str, ask: Sum, scopes: Sequence[Scope], at_unix_ms: int) -> Settlement:
-        return await self._call(
-            "restore", lambda: core.restore(self._standing(), key, ask, tuple(scopes), at_unix_ms)
-        )
-
-    async def still(self, epoch: str) -> bool:
-        return await self._call("still", lambda: self._redis.stands == epoch)
-
-    async def connect(self) -> str:
-        self.epoch = ""
-        self._server = await self._call("connect", lambda: self._redis.server)
-        return f"server-{self._server}"
-
-    async def current(self, server: str) -> str:
-        stands = await self._call("current", lambda: self._redis.stands)
-        return stands if stands.endswith(f" {server}") else ""
-
-    async def lock(self, token: str, lock_ms: int) -> bool:
-        return await self._call("lock", lambda: self._lock(token, lock_ms))
-
-    def _lock(self, token: str, lock_ms: int) -> bool:
-        now = asyncio.get_running_loop().time()
-        if self._redis.lock not in ("", token) and now < self._redis.lock_until_s:
-            return False
-        self._redis.lock, self._redis.stands = token, ""
-        self._redis.lock_until_s = now + lock_ms / 1000
-        return True
-
-    async def keep_lock(self, token: str, lock_ms: int) -> bool:
-        return await self._call("keep_lock", lambda: self._redis.lock == token and self._lock(token, lock_ms))
-
-    async def unlock(self, token: str) -> None:
-        def act() -> None:
-            if self._redis.lock == token:
-                self._redis.lock = ""
-
-        await self._call("unlock", act)
-
-    async def write(
-        self, token: str, ledger: Ledger, since_unix_ms: int, on_batch: Callable[[], Awaitable[None]]
-    ) -> None:
-        def act() -> None:
-            self._redis.written[token] = ledger
-
-        await self._call("write", act)
-        await on_batch()
-
-    async def switch(self, token: str, server: str) -> bool:
-        def act() -> bool:
-            if self._redis.lock != token or token not in self._redis.written:
-                return False
-            self._redis.ledger, self._redis.lock = self._redis.written.pop(token), ""
-            self._redis.stands = f"{token} {server}"
-            return True
-
-        done = await self._call("switch", act)
-        if done:
-            self.epoch = f"{token} {server}"
-        return done
-
-    async def bury(self) -> None:
-        """Nothing is left over."""
-
-    async def lead(self, role: str, holder: str, lease_ms: int) -> bool:
-        def act() -> bool:
-            now = asyncio.get_running_loop().time()
-            other, until_s = self._redis.leaders.get(role, ("", 0.0))
-            if other not in ("", holder) and now < until_s:
-                return False
-            self._redis.leaders[role] = (holder, now + lease_ms / 1000)
-            return True
-
-        return await self._call("lead", act)
-
-    async def resign(self, role: str, holder: str) -> None:
-        def act() -> None:
-            if self._redis.leaders.get(role, ("", 0.0))[0] == holder:
-                del self._redis.leaders[role]
-
-        await self._call("resign", act)
-
-    async def keep(self, name: str, value: bytes) -> None:
-        await self._call("keep", lambda: self._redis.kept.update({name: value}))
-
-    async def kept(self, name: str) -> bytes:
-        return await self._call("kept", lambda: self._redis.kept.get(name, b""))
-
-    async def dump(self) -> tuple[dict[str, Entry], dict[str, Balance]]:
-        return dict(self._standing().entries), dict(self._standing().balances)
-
-    async def close(self) -> None:
-        """Nothing is open."""

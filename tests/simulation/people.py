@@ -7,6 +7,7 @@ import asyncio
 import base64
 import hashlib
 import json
+from contextlib import suppress
 from typing import Any, Protocol
 
 from bulkhead.bus.memory import MemoryBus
@@ -37,6 +38,7 @@ ROBOT = "robot"
 PAUSE_S = 0.7
 PATIENCE_S = 300.0
 THINKS_S = 1.0
+MOMENT_S = 40.0
 
 
 class NoGateway(Exception):
@@ -50,8 +52,8 @@ class Mesh(Protocol):
     record: Record
     net: Net
 
-    def gateway(self) -> Any:
-        """A replica that runs. Raises NoGateway."""
+    def gateway(self, number: int = 0) -> Any:
+        """A replica that runs: of several, the one whose turn this is. Raises NoGateway."""
         ...
 
     def tell(self, line: str) -> None:
@@ -80,22 +82,28 @@ class People:
             payload_sha256=hashlib.sha256(f"{self._mesh.scenario.seed}/{wish.name}".encode()).hexdigest(),
         )  # fmt: skip
         task = task_of(wish)
+        cancels = wish.cancel_at and self._mesh.net.moment(task, wish.cancel_at)
+        if wish.at_once:
+            await asyncio.gather(*(self._submit(wish, request, number) for number in range(3)))
         for _ in range(1 + wish.repeats):
             await (self._submit(wish, request) if wish.via == "http" else self._publish(wish, request, task))
         self._mesh.record.tasks[wish.name] = task
         if wish.poison:
             self._poison(wish.tenant, task)
         if wish.cancel_after_s is not None:
+            if cancels:
+                with suppress(TimeoutError):  # It may never come.
+                    await asyncio.wait_for(cancels.wait(), MOMENT_S)
             await asyncio.sleep(wish.cancel_after_s)
             if wish.via == "http":
                 await self._cancel(claim, task)
             else:
                 await self._say(wish, TaskCancelRequested(reason="enough"), task, "cancel")
 
-    async def _submit(self, wish: Wish, request: TaskRequested) -> None:
+    async def _submit(self, wish: Wish, request: TaskRequested, number: int = 0) -> None:
         while True:
             try:
-                await self._mesh.gateway()._intake.submit(request, wish.name)
+                await self._mesh.gateway(number)._intake.submit(request, wish.name)
                 return
             except Problem as problem:
                 assert problem.body.status in (409, 503), problem

@@ -13,7 +13,8 @@ from bulkhead_contracts import subjects
 
 from .chaos import Chaos
 from .net import Saying
-from .outside import Counter, Model, SimulatedRedis
+from .outside import Counter, Model
+from .redis_server import SimulatedRedis
 from .scenario import Scenario
 
 

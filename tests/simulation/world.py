@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections import Counter as Tally
 from contextvars import copy_context
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +41,10 @@ from . import library, once, situations
 from .chaos import Chaos
 from .loop import WHO, LoopClock, SimulationLoop
 from .net import Link, Net
-from .outside import Counter, Model, SimulatedRedis
+from .outside import Counter, Model
 from .people import PUBLISHERS, ROBOT, NoGateway, People
 from .record import Record
+from .redis_server import SimulatedRedis
 from .scenario import SERVICES, Act, Scenario
 from .situations import checkpoints
 
@@ -91,7 +92,20 @@ class World:
         self._starting = Tally[str]()
         self._over = False
         self._rolled: set[str] = set()
+        self.ahead_ms: dict[str, int] = {}
+        """So far the clock of a replica is ahead of the broker's."""
+        self._clocks_differ = any(one.situation == "clocks" for one in scenario.acts)
         self.publics = {name: public_of(seed) for name, seed in seeds().items()}
+
+    @property
+    def running(self) -> tuple[str, ...]:
+        """Every replica that runs now."""
+        return tuple(self._running)
+
+    @property
+    def buses(self) -> tuple[MemoryBus, ...]:
+        """Of every replica that runs."""
+        return tuple(bus for bus, _, _ in self._running.values())
 
     def tell(self, line: str) -> None:
         """A line of the story."""
@@ -107,7 +121,8 @@ class World:
         self._starting[who] += 1
         bus = MemoryBus(Link(self, who), who)  # type: ignore[arg-type]
         identity = Identity(f"seed-of-{name}", seeds()[name], self.publics)
-        found = make_context(name, f"{who}.{self._starting[who]}", bus, identity, clock=self._clock.now_ms)
+        clock = self._clock.now_ms if not self._clocks_differ else partial(self._now_ms, who)
+        found = make_context(name, f"{who}.{self._starting[who]}", bus, identity, clock=clock)
         service = Service(found, self._component(name, found), shards=self.scenario.shards, slots=16)
         context = copy_context()
         context.run(WHO.set, who)
@@ -115,6 +130,9 @@ class World:
         task = self._loop.create_task(service.run(), name=who, context=context)
         self._running[who] = (bus, task, service)
         task.add_done_callback(lambda done: self._stopped(who, done))
+
+    def _now_ms(self, who: str) -> int:
+        return self._clock.now_ms() + self.ahead_ms.get(who, 0)
 
     def _stopped(self, who: str, done: "asyncio.Task[None]") -> None:
         if not done.cancelled() and (error := done.exception()) is not None:
@@ -301,12 +319,13 @@ class World:
         await do(self, act)
         self.record.acts.append(act.name)
 
-    def gateway(self) -> HeadlessGateway:
-        """A replica of the gateway that runs. Raises NoGateway."""
-        for who, (_, _, service) in self._running.items():
-            if who.startswith("gateway-") and service.component.http.started:
-                return service.component
-        raise NoGateway
+    def gateway(self, number: int = 0) -> HeadlessGateway:
+        """A replica of the gateway that runs: of several, the one whose turn this is. Raises NoGateway."""
+        able = [service.component for who, (_, _, service) in self._running.items()
+                if who.startswith("gateway-") and service.component.http.started]  # fmt: skip
+        if not able:
+            raise NoGateway
+        return able[number % len(able)]
 
     async def _look_at_tasks(self) -> None:
         """What the gateway shows of every task, from what it remembers and the inbox."""

@@ -26,6 +26,8 @@ MAX_HALTS = 100_000
 TRIAL_GAP_MS = 1_000
 """While a breaker is half-open, each replica lets one call through in so long: the trials that close it or open it."""
 BREAKERS = "breaker"
+SEQUENCE = "Nats-Sequence"
+"""Header of what is repeated live: where it is stored."""
 
 Key = tuple[str, str, str]
 """scope, tenant ("" for everybody's), name as well as it is known: see Halt.called."""
@@ -99,6 +101,8 @@ class Halts:
         self._trials: dict[Key, int] = {}
         # Only as long as somebody waits for one.
         self._events: WeakValueDictionary[Target, asyncio.Event] = WeakValueDictionary()
+        self._newest: OrderedDict[str, int] = OrderedDict()
+        """Sequence of the entry that is known, by its place."""
         self._after = 0
         self.on_lift: Callable[[Key], None] | None = None
         """Called with what is not halted (any more), and with breakers that are closed."""
@@ -130,7 +134,7 @@ class Halts:
         """Read what stands now. Raises BusError."""
         while page := await self._bus.read(subjects.CONTROL_STREAM, "$KV.CONTROL.>", after=self._after):
             for stored in page:
-                self._take(stored.subject, stored.body)
+                self._take(stored.subject, stored.body, stored.sequence)
             self._after = page[-1].sequence
 
     def find(self, target: Target) -> Halt | None:
@@ -166,7 +170,15 @@ class Halts:
             event.set()
         return event
 
-    def _take(self, subject: str, body: bytes) -> None:
+    def _take(self, subject: str, body: bytes, sequence: int = 0) -> None:
+        """sequence: of the entry; a follower that lags shows the one before what was heard live."""
+        place = subject.split(".", 2)[2]
+        if sequence < self._newest.get(place, 0):
+            return
+        self._newest[place] = sequence
+        self._newest.move_to_end(place)
+        while len(self._newest) > MAX_HALTS:
+            self._newest.popitem(last=False)
         try:
             # By its place: a tenant, or a feature, may be called that, too.
             if subject.split(".", 3)[2] == BREAKERS:
@@ -195,7 +207,7 @@ class Halts:
     async def _follow(self) -> None:
         subscription = await self._bus.subscribe_live("control.live.>")
         async for entry in subscription:
-            self._take(entry.subject, entry.body)
+            self._take(entry.subject, entry.body, int(entry.headers.get(SEQUENCE, 0)))
 
     async def _reread(self) -> None:
         while True:

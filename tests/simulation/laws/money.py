@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+from ..chaos import KILLED
 from ..reading import body, is_calm, of, said, task_of
 from ..record import Record
 
@@ -14,7 +15,7 @@ HUNDREDTHS = {"input_tokens": 15, "output_tokens": 60}
 """What the scripted model costs, in hundredths of micro dollars per token: $0.15 and $0.60 per million."""
 PAUSES_TOLD = 5
 """From this decision logic on a call that a pause cuts tells what it spent when it is put off."""
-ENDS = frozenset({"crash_before", "crash_after", "cut_off"})
+ENDS = frozenset({"crash_before", "crash_after", "cut_off", KILLED})
 """Faults of a replica after which nobody may know what it had reserved."""
 Key = tuple[str, str]
 """Service and reservation."""

@@ -16,8 +16,8 @@ AT_ONCE_S = 3.0
 AT_LAST_S = 30.0
 """When much is lost and late: cut off (12 s), then several looks that get no answer (5 s each)."""
 LATE = frozenset({"late", "lose_live", "lose_read", "lose_answer", "lose_request", "cut_off", "stale_read",
-                  "crash_before", "crash_after", "redis_fails", "redis_forgets", "redis_fails_over",
-                  *PAUSES})  # fmt: skip
+                  "crash_before", "crash_after", "redis_fails", "redis_forgets", "redis_fails_over", "redis_late",
+                  "outage", "clock", *PAUSES})  # fmt: skip
 
 
 def complain(record: Record) -> Iterator[str]:

@@ -12,12 +12,15 @@ from . import (
     cancels,
     ceilings,
     checkpoints,
+    clocks,
     evidence,
     floods,
     forks,
     halting,
+    hurry,
     logics,
     newest,
+    outages,
     publishers,
     purges,
     replans,
@@ -33,7 +36,7 @@ SITUATIONS: tuple[Situation, ...] = (
     cancels.SITUATION, ceilings.SITUATION, evidence.SITUATION, forks.SITUATION, publishers.SITUATION,
     replans.SITUATION, strays.SITUATION, purges.SITUATION, logics.SITUATION, newest.SITUATION,
     watched.SITUATION, floods.SITUATION, waits.SITUATION, halting.SITUATION,
-    topups.SITUATION, checkpoints.SITUATION, restarts.SITUATION,
+    topups.SITUATION, checkpoints.SITUATION, restarts.SITUATION, outages.SITUATION, clocks.SITUATION, hurry.SITUATION,
 )  # fmt: skip
 BY_NAME = {one.name: one for one in SITUATIONS}
 

@@ -5,6 +5,7 @@ none of its calls begins and no model goes on speaking to it; that everything en
 twice, say the laws of every task.
 """
 
+import asyncio
 import json
 import random
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from bulkhead.bus.memory import MemoryBus
+from bulkhead.bus.port import BusError
 from bulkhead.runtime.publisher import Publisher
 from bulkhead.runtime.switching import OPERATOR, Wish, switch
 from bulkhead_contracts.plan import Plan, PlanStep
@@ -25,7 +27,8 @@ from ..scenario import Wish as Request
 from .situation import Situation
 
 OTHERS = (("tool", "counter_increment"), ("agent", "worker"), ("agent", "checker"))
-DEAF = frozenset({"late", "lose_live", "lose_read", "lose_answer", "cut_off", "stale_read", *PAUSES})
+DEAF = frozenset({"late", "lose_live", "lose_read", "lose_answer", "cut_off", "stale_read", "outage",
+                  *PAUSES})
 """Faults by which a doer hears late of a halt."""
 PACE_S = 0.25
 """Of each of four pieces of an answer: the task takes some ten seconds."""
@@ -61,7 +64,12 @@ async def do(world: Any, act: Act) -> None:
     wish = Wish(scope, "", name, act.name == "halt", "look at it first", f"{OPERATOR}ada", now())  # type: ignore[arg-type]
     calm, world.chaos.calm = world.chaos.calm, True
     try:
-        found = await switch(bus, Publisher("operator", bus, b"operator", now), wish)
+        while True:
+            try:
+                found = await switch(bus, Publisher("operator", bus, b"operator", now), wish)
+                break
+            except BusError:
+                await asyncio.sleep(0.5)
     finally:
         world.chaos.calm = calm
     # A schedule that is being shrunk may have lost the halt that this lifts.

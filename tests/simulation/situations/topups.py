@@ -66,7 +66,7 @@ async def do(world: Any, act: Act) -> None:
         await asyncio.sleep(AGAIN_S)
     ask = TopUpRequested(
         requester=RequesterClaim(tenant=TENANT, person="ada", role="operator", via="api_key"), task=task,
-        add=Limit(cost_usd_micros=int(more)), until_unix_ms=world.net.clock.now_ms() + 600_000, reason="worth it",
+        add=Limit(cost_usd_micros=int(more)), until_unix_ms=world.net.clock.now_ms() + 4_200_000, reason="worth it",
     )  # fmt: skip
     publisher = Publisher("gateway", MemoryBus(world.net, "gateway"), b"gateway", world.net.clock.now_ms)
     while True:

@@ -5,11 +5,18 @@ import asyncio
 import pytest
 
 from bulkhead.blobs import BlobMissing, Blobs
+from bulkhead.bus.clock import MachineClock
 from bulkhead.bus.memory import MemoryBroker, MemoryBus
 from bulkhead.runtime import fold
+from bulkhead.runtime.halts import Halts, Target
 from bulkhead.runtime.inbound import Inbound
 from bulkhead.runtime.shell import Handed
+from bulkhead_contracts import subjects
+from bulkhead_contracts.control import Halt
 from bulkhead_contracts.result import ContentRef
+from tests.simulation.chaos import Chaos
+from tests.simulation.net import Net
+from tests.simulation.scenario import Scenario
 
 
 class Follower(MemoryBroker):
@@ -53,3 +60,31 @@ def test_after_an_outage_everything_is_old_at_the_first_look(attempts, age_ms, g
     message = Inbound(None, None, None, 1, 0)  # type: ignore[arg-type]
     handed = Handed(message, None, attempts, 0)  # type: ignore[arg-type]
     assert fold._given_up(age_ms, handed, 5_000) is given_up
+
+
+class Behind(Net):
+    """Its followers show what was stored up to here alone; None: all."""
+
+    shown: int | None = None
+
+    def horizon(self, stream: str) -> int | None:
+        return self.shown if stream == "KV_CONTROL" else None
+
+
+@pytest.mark.parametrize("halted", [True, False])
+async def test_a_halt_that_was_heard_is_not_undone_by_a_follower_that_shows_the_entry_before(halted):
+    broker = Behind(Scenario(1, ()), Chaos(1), MachineClock(), lambda line: None)
+    bus = MemoryBus(broker, "tool_executor")
+    halts, target = Halts(bus), Target("demo", "t1")
+    following = asyncio.create_task(halts._follow())
+    await asyncio.sleep(0)
+    for number, active in enumerate((not halted, halted)):
+        halt = Halt(active=active, scope="task", tenant="demo", name="t1", code="c", reason="r", by="ada", pauses=True)
+        await bus.publish(subjects.halt_key("task", "demo", "t1"), halt.model_dump_json().encode(), {}, f"m{number}")
+    async with asyncio.timeout(5):
+        while (halts.find(target) is not None) != halted:
+            await asyncio.sleep(0.001)
+    broker.shown = 1
+    await halts.load()
+    assert (halts.find(target) is not None) == halted
+    following.cancel()
