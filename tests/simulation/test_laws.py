@@ -101,6 +101,15 @@ def halted(record: Record, scope: str, name: str, **more: Any) -> None:
     record.model.made.append(Call("model", wish.name, 400.0, 401.0))
 
 
+def given_enough(record: Record) -> None:
+    """It had reached its ceiling, was topped up, and failed."""
+    wish, task = one(record)
+    record.scenario = replace(record.scenario, wishes=(replace(wish, name="rush0"),),
+                              acts=(Act("rush0", "hurry", 0.0, "topup/400000@0"),))  # fmt: skip
+    record.tasks = {"rush0": task}
+    change(record, "INBOX_GATEWAY", "mesh.task.ended", lambda end: {**end, "status": "failed"})
+
+
 FALSE: dict[str, Callable[[Record], None]] = {
     "quiet": lambda run: setattr(run, "idle", False),
     "ends": lambda run: change(run, "INBOX_GATEWAY", "mesh.task.ended", never),
@@ -130,6 +139,7 @@ FALSE: dict[str, Callable[[Record], None]] = {
         replace(wish, via="pub_demo") for wish in run.scenario.wishes))),
     "purges": lambda run: run.gone.add(one(run)[1]),
     "halting": lambda run: halted(run, "tenant", one(run)[0].tenant),
+    "hurry": given_enough,
     "topups": lambda run: halted(run, "task", one(run)[1], pauses=True),
     "strays": lambda run: (run.acts.append("stray0"), setattr(run, "scenario", replace(
         run.scenario, acts=(Act("stray0", "strays", 1.0, "unknown_type"),)))),

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from bulkhead.runtime import crashing
+from bulkhead_contracts.envelope import parse
 
 from . import __main__ as command
 from . import oracle, reading, situations, world
@@ -106,6 +107,10 @@ def said(record, stream, kind):
             if one.headers.get("ce-type", "").startswith(kind + ".v") and not reading.is_stray(one)]  # fmt: skip
 
 
+def clock_ms(headers):
+    return parse(headers).time_unix_ms
+
+
 REACHED = {
     "forks": lambda run: any(one["given"] for one in said(run, "INBOX_PLANNER", "mesh.task.submitted")),
     "purges": lambda run: bool(run.gone) and set(run.tasks.values()) - run.gone,
@@ -127,6 +132,12 @@ REACHED = {
         said(run, "INBOX_BUDGET", "mesh.budget.ledger_marked")) > 1,
     "restarts": lambda run: {line.split()[2].rpartition("-")[0] for line in run.story if " RESTART " in line} >= {
         "budget", "model_gateway"},
+    "outages": lambda run: any("/restart/" in one.what for one in run.scenario.acts) and run.tasks and len(
+        {one.subject.rpartition(".")[2] for one in run.stored("INBOX_GATEWAY")}) > 1,
+    "clocks": lambda run: any(
+        abs(clock_ms(one.headers) - one.time_unix_ms) > 10_000 for one in run.stored("INBOX_WORKER")),
+    "hurry": lambda run: [line.split()[1] for line in run.story if " halt tenant/demo" in line] and any(
+        " topped up " in line for line in run.story) and said(run, "INBOX_GATEWAY", "mesh.task.paused"),
     "floods": lambda run: said(run, "INBOX_GATEWAY", "mesh.task.released") and run.crashes,
     "halting": lambda run: any(one.get("paused") for inbox in ("INBOX_PLANNER", "INBOX_WORKER", "INBOX_CHECKER")
                                for one in said(run, inbox, "mesh.control.call_deferred")),

@@ -48,7 +48,7 @@ def add(draw: random.Random, scenario: Scenario) -> Scenario:
     if draw.random() < 0.5:
         doings[:3] = draw.sample(doings[:3], 3)
     when = sorted(draw.uniform(0, WITHIN_S) for _ in doings)
-    acts = [Act(f"rush{at}", "hurry", 0.0, f"{what}@{after_s:.4f}")
+    acts = [Act(f"rush{at}" if at else "hurry", "hurry", 0.0, f"{what}@{after_s:.4f}")
             for at, (what, after_s) in enumerate(zip(doings, when, strict=True))]  # fmt: skip
     return replace(
         scenario, wishes=(*scenario.wishes, rush, last, twin), acts=(*scenario.acts, *acts), logic=5, newest=5,

@@ -30,7 +30,7 @@ def add(draw: random.Random, scenario: Scenario) -> Scenario:
         at_s, for_s = draw.uniform(0.2, 15), draw.choice((0.0, draw.uniform(0.3, 3), draw.uniform(3, 20)))
         how = draw.choice(("restart", "restart", "cable")) if for_s else "leader"
         what = f"{for_s:.2f}/{draw.choice(NOTED_S)}/{how}/{draw.random():.6f}"
-        acts.append(Act(f"outage{number}", "outages", at_s, what))
+        acts.append(Act(f"outage{number}" if number else "outages", "outages", at_s, what))
         if draw.random() < 0.4:
             acts.append(Act(f"emptied{number}", "outages", at_s + for_s * draw.random() + draw.random(), "redis"))
         if draw.random() < 0.3:
