@@ -1,8 +1,8 @@
 """Clocks of replicas differ by minutes, or are set by an hour while they work.
 
-In: a draw. Out: acts that set one replica's clock, budget's while it builds the ledger anew. A service asks the broker for its time; until it has told it, and
-when another of a cluster that leads tells another one, this is how it is. That money is neither lost nor spent twice
-by it say the laws of every run; whether a task has its time is another matter.
+In: a draw. Out: acts that set one replica's clock, budget's while it builds the ledger anew. A service asks the broker
+for its time; until it has told it, and when another of a cluster that leads tells another one, this is how it is. That
+money is neither lost nor spent twice by it say the laws of every run; whether a task has its time is another matter.
 """
 
 import random
