@@ -8,12 +8,14 @@ import logging
 import shutil
 import tempfile
 from collections import Counter as Tally
+from contextlib import suppress
 from contextvars import copy_context
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from bulkhead.bus.memory import MemoryBus
+from bulkhead.bus.port import BusError
 from bulkhead.grants import new_signing_seed, public_of
 from bulkhead.runtime import halts, inbound, shell
 from bulkhead.runtime.context import Identity, make_context
@@ -326,6 +328,15 @@ class World:
         if not able:
             raise NoGateway
         return able[number % len(able)]
+
+    async def checkpoint(self) -> None:
+        """Some replica of budget makes one of its ledger."""
+        while True:
+            with suppress(BusError):
+                for who, (_, _, service) in list(self._running.items()):
+                    if who.startswith("budget-") and await service.component.checkpoints.make(at_once=True):
+                        return
+            await asyncio.sleep(0.5)
 
     async def _look_at_tasks(self) -> None:
         """What the gateway shows of every task, from what it remembers and the inbox."""

@@ -32,7 +32,7 @@ from bulkhead.runtime.halts import Halts, of_breaker
 from bulkhead.runtime.inbound import Unreadable
 from bulkhead.runtime.parked import BACKSTOP_MS, SINCE_LOGIC, Call, Parked
 from bulkhead.runtime.publisher import RpcRefused, persist
-from bulkhead.runtime.records import Answered, Record, parse, untold
+from bulkhead.runtime.records import Answered, Record, parse, told_when_put_off, untold, with_spent
 from bulkhead.runtime.shell import HANDLER_FAILED, Handed
 from bulkhead.telemetry.annotate import annotate
 from bulkhead.telemetry.log import Log
@@ -51,8 +51,7 @@ EXPIRED = "expired"
 REJECTED = 0
 """Number of a delivery that is not handled any more; names what is said instead of an outcome."""
 OUTCOME_PATIENCE_S = 600.0
-"""So long a doer keeps an outcome, and what it used, while the broker is away: done again it would be done twice, or
-a person would be asked, and what nobody settles is charged in full. As long as a reservation's lease."""
+"""So long, as a reservation's lease, a doer keeps an outcome and what it used while the broker is away (ADR 0028)."""
 BUDGET_PATIENCE_S = 2.0
 """So long a doer waits for an admission in place; after that it defers, and the requester asks again."""
 
@@ -211,7 +210,7 @@ class DoerHandler:
             # Its asker was told, or is now, and asks again: what was done under this one nobody would hear of, and what
             # it had spent would be told twice.
             wait = Deferred(PAUSE_FIRST_MS, "the call was put off")
-            wait.usage = _told_when_put_off(record.settled, job.envelope)
+            wait.usage = told_when_put_off(record.settled, job.envelope)
             raise wait
         hands = self._hands()
         try:
@@ -219,7 +218,7 @@ class DoerHandler:
             async with getattr(self._doer, "turn", lambda *_: nullcontext())(job, hands):
                 await self._do(handed, job, subject, (record, sequence), hands)
         except Refused as refusal:
-            reply = _with_spent(self._doer.refuse(job.request, refusal.failure), untold(record, job.envelope))
+            reply = with_spent(self._doer.refuse(job.request, refusal.failure), untold(record, job.envelope))
             await self._finish(handed, subject, (record, sequence), reply, ())
 
     async def _do(
@@ -243,7 +242,7 @@ class DoerHandler:
             reply = self._doer.refuse(job.request, refusal.failure)
         except Deferred as wait:
             settled = _settlements(hands)
-            wait.usage = _told_when_put_off((*before, *settled), job.envelope)
+            wait.usage = told_when_put_off((*before, *settled), job.envelope)
             await asyncio.shield(self._settle(job, settled))
             if claims or settled:
                 # Nothing was done: whoever asks again must not meet this claim, but is told what was spent until now.
@@ -256,7 +255,7 @@ class DoerHandler:
             raise
         crashing.passes("after_act")
         anew = Record(earlier=earlier), sequence
-        await self._finish(handed, subject, anew, _with_spent(reply, before), _settlements(hands))
+        await self._finish(handed, subject, anew, with_spent(reply, before), _settlements(hands))
 
     async def _finish(
         self, handed: Handed, subject: str, stands: tuple[Record | None, int], reply: Body,
@@ -300,12 +299,11 @@ class DoerHandler:
                 raise
         # For another request nothing was done, which says nothing of this one; or the call had been put off, and who
         # looked it up read a follower that did not know yet.
-        reply = _with_spent(reply, untold(other, head))
+        reply = with_spent(reply, untold(other, head))
         return await self._recorded(handed, subject, (other, sequence), reply, settled)
 
     async def _put(self, subject: str, record: Record, expect: int) -> int:
-        # Of this handling alone: what another one of the same request has stored must not be taken for this one's, or
-        # both would act on one claim. A delivery's number does not tell them apart, see `_reserve`.
+        # Of this handling alone, which a delivery's number does not tell: two must not take one claim for their own.
         handling = f"{self._context.instance}/{self._context.clock()}/{next(self._serial)}"
         message_id = envelope.message_id(self._context.message_key, f"{subject}/{record.request}/{handling}")
         headers = {"content-type": envelope.CONTENT_TYPE}
@@ -475,17 +473,6 @@ def _refusal(job: Job[Any], answer: ReserveReplied) -> Deferred | Refused:
 
 def _nothing(request: Body) -> bool:
     return False
-
-
-def _told_when_put_off(spent: tuple[Settled, ...], head: Envelope) -> Usage:
-    """Askers of earlier decision logic are told with the answer."""
-    return sum((one.usage for one in spent), Usage()) if head.logic >= SINCE_LOGIC else Usage()
-
-
-def _with_spent(reply: Body, before: tuple[Settled, ...]) -> Body:
-    """The reply with what its call had spent before it was put off: those settlements were said then."""
-    used = getattr(reply, "usage", None)
-    return reply.model_copy(update={"usage": sum((one.usage for one in before), used)}) if before and used else reply
 
 
 def _settlements(hands: Hands) -> tuple[Settled, ...]:

@@ -9,6 +9,8 @@ from bulkhead.bus.port import Stored
 from bulkhead.runtime.parked import SINCE_LOGIC
 from bulkhead_contracts.budget import Settled
 from bulkhead_contracts.envelope import Envelope
+from bulkhead_contracts.result import Usage
+from bulkhead_contracts.types import Body
 
 MAX_EARLIER = 8
 """Requests under one key whose answer, that nothing was done, stays known."""
@@ -64,3 +66,14 @@ def untold(record: Record | None, head: Envelope) -> tuple[Settled, ...]:
     """What a call had used when it was put off, as far as its asker has not been told: it is told then, but for earlier
     decision logic."""
     return () if record is None or record.reply_type or head.logic >= SINCE_LOGIC else record.settled
+
+
+def told_when_put_off(spent: tuple[Settled, ...], head: Envelope) -> Usage:
+    """Askers of earlier decision logic are told with the answer."""
+    return sum((one.usage for one in spent), Usage()) if head.logic >= SINCE_LOGIC else Usage()
+
+
+def with_spent(reply: Body, before: tuple[Settled, ...]) -> Body:
+    """The reply with what its call had spent before it was put off: those settlements were said then."""
+    used = getattr(reply, "usage", None)
+    return reply.model_copy(update={"usage": sum((one.usage for one in before), used)}) if before and used else reply

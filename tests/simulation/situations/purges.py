@@ -64,7 +64,8 @@ class _Broker:
 
 
 async def do(world: Any, act: Act) -> None:
-    """The purge as it is, over this broker. What one that is cut off does has tests of its own: nothing fails here."""
+    """The purge as it is, over this broker; a checkpoint has counted by then what goes, as after days it has long. What
+    one that is cut off does has tests of its own: nothing fails here."""
 
     @asynccontextmanager
     async def connected(*_: object, **__: object) -> AsyncIterator[_Broker]:
@@ -73,6 +74,7 @@ async def do(world: Any, act: Act) -> None:
     calm, world.chaos.calm, bus = world.chaos.calm, True, purge._bus
     purge._bus = connected  # type: ignore[assignment]
     try:
+        await world.checkpoint()
         await purge.purge("", str, purge.Retention(KEPT_S), now_unix_ms=world.net.clock.now_ms())
     finally:
         world.chaos.calm, purge._bus = calm, bus
