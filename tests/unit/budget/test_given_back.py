@@ -15,7 +15,7 @@ from bulkhead_contracts.result import Usage
 from bulkhead_contracts.subjects import Address
 from bulkhead_contracts.types import Body
 from services.budget import core, facts, rebuild
-from services.budget.checkpoint import parts_of, prune, reopen, take_part
+from services.budget.checkpoint import name_settled, parts_of, prune, reopen, take_part
 from services.budget.core import Balance, Held, Ledger, Scope, Sum
 
 LEASE_MS, KEEP_MS, NOW = 600_000, 10 * 86_400_000, 1_795_231_204_272
@@ -130,6 +130,7 @@ class Budget:
         self.epoch += 1
         self.say(self.journal, LedgerMarked(epoch=f"e{self.epoch}"), "budget", tenant=rebuild.MARKS)
         self.ledger = self.folded()
+        name_settled(self.ledger)
         self.heard = max(self.heard, len(self.inbox))
 
     def checkpoint(self) -> None:
