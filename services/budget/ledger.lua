@@ -302,7 +302,8 @@ function ops.reserve(key, ask, scopes, now, tenant, revision, good_ms)
   ask, now = sum_of(ask), tonumber(now)
   if tenant then
     local known = look_of(tenant)
-    if known[1] ~= revision or tonumber(known[2]) + tonumber(good_ms) < now then
+    -- A look from the future is of a replica whose clock is ahead: it would be good for as long as that is.
+    if known[1] ~= revision or math.abs(now - tonumber(known[2])) > tonumber(good_ms) then
       return {'stale', known[1] or '0'}
     end
   end

@@ -19,7 +19,7 @@ def stale(looks: Looks, revision: Revision | None, now_unix_ms: int) -> Stale | 
     if revision is None:
         return None
     known, looked = looks.get(revision.tenant, (0, -LOOK_MS))
-    return Stale(known) if known != revision.number or looked + LOOK_MS < now_unix_ms else None
+    return Stale(known) if known != revision.number or abs(now_unix_ms - looked) > LOOK_MS else None
 
 
 def look(looks: Looks, revision: Revision, now_unix_ms: int) -> bool:

@@ -21,9 +21,9 @@ from bulkhead.testing.redis_server import RedisServer, binary
 from bulkhead_contracts.budget import LedgerPart
 from services.budget import core
 from services.budget.checkpoint import ROLE, Checkpointer, parts_of, prune, reopen, take_part
-from services.budget.core import Balance, Ceiling, Denied, Held, Ledger, Scope, Sum, Waiting
+from services.budget.core import Balance, Ceiling, Denied, Held, Ledger, Scope, Stale, Sum, Waiting
 from services.budget.memory import MemoryStore
-from services.budget.port import Fenced, RedisFailure, Store, Unsafe
+from services.budget.port import LOOK_MS, Fenced, RedisFailure, Revision, Store, Unsafe
 from services.budget.rebuild import Keeper
 from services.budget.redis_store import RedisStore
 
@@ -470,3 +470,17 @@ async def test_sentinels_are_asked_which_redis_is_the_master(server: RedisServer
         await direct.close()
     with pytest.raises(RedisFailure, match="no sentinel names the master"):
         await store.connect()
+
+
+@pytest.mark.parametrize(("looked_ms", "good"), [(0, True), (-LOOK_MS, True), (LOOK_MS, True), (-LOOK_MS - 1, False),
+                                                 (LOOK_MS + 1, False), (3_600_000, False)])  # fmt: skip
+@pytest.mark.parametrize("kind", ["memory", "redis"])
+async def test_a_look_at_the_limits_is_good_for_seconds_by_whichever_clock(server, kind, looked_ms, good):
+    """One whose clock is an hour ahead would hide a change that was not told from everybody for that hour."""
+    store: Store = MemoryStore(lease_ms=LEASE_MS) if kind == "memory" else redis_store(server.url, f"look{looked_ms}")
+    await built(store)
+    now, revision = 1_795_231_204_272, Revision("acme", 3)
+    assert await store.look(revision, now + looked_ms)
+    answer = await store.reserve("k", Sum(1), SCOPES["t1"], now, revision)
+    assert isinstance(answer, Held if good else Stale)
+    await store.close()
