@@ -101,7 +101,7 @@ class Budget:
         self._appender = Appender(context.publisher, alone=settings.beside_previous)
         self._foreseen: _Foreseen | None = None
         self._grants: OrderedDict[tuple[str, str, str], Authority] = OrderedDict()
-        self._doubts: dict[str, list[tuple[int, Received, ReserveRequested]]] = {}
+        self._doubts: dict[str, list[tuple[float, int, Received, ReserveRequested]]] = {}
         self._tidying: list[asyncio.Task[None]] = []
         self.checkpoints = Checkpointer(
             context.bus, context.publisher, store, context.clock, self.keeper.fold_on, holder=context.instance,
@@ -170,7 +170,7 @@ class Budget:
             return self._wait(body, f"the tenant's limits cannot be read: {error}")
         except (Fenced, *RedisFailure) as error:
             # It may be held all the same, and who asks may end before it settles that.
-            self._doubts.setdefault(key, []).append((now, message, body))
+            self._doubts.setdefault(key, []).append((*self._moment(), message, body))
             return self._lost(body, error)
         match answer:
             case Held():
@@ -271,7 +271,7 @@ class Budget:
         try:
             await self._store.release(key)
         except (Fenced, *RedisFailure) as error:
-            self._doubts.setdefault(key, []).append((self._context.clock(), message, body))
+            self._doubts.setdefault(key, []).append((*self._moment(), message, body))
             self.keeper.lose(str(error))
 
     async def _denied(self, message: Received, body: ReserveRequested, ceiling: Ceiling) -> ReserveReplied:
@@ -303,17 +303,19 @@ class Budget:
     async def let_go(self) -> None:
         """Release what may be held and has no fact although its time is over: nobody was told that it holds."""
         for key, doubts in list(self._doubts.items()):
-            asked_unix_ms, message, body = doubts[-1]
-            if self._context.clock() - asked_unix_ms < DOUBT_S * 1000 or not self.keeper.epoch:
+            # By the loop's clock: the other one may be set, and whoever asks may have no fact yet.
+            asked_s, _, message, body = doubts[-1]
+            since, now_s = doubts[0][1], asyncio.get_running_loop().time()
+            if now_s - asked_s < DOUBT_S or not self.keeper.epoch:
                 continue
             try:
-                fact = await self._find(message, body.reservation_id, doubts[0][0])
+                fact = await self._find(message, body.reservation_id, since)
                 if fact is None:
                     # Each of them may hold it: as many let go.
                     for _ in doubts:
                         await self._store.release(key)
                     # An admission that took long, here or in another replica, may have its fact just now.
-                    fact = await self._find(message, body.reservation_id, doubts[0][0])
+                    fact = await self._find(message, body.reservation_id, since)
                     if fact is not None:
                         scopes = core.scopes_from((*fact.scopes, *fact.more_scopes))
                         await self._store.restore(key, core.sum_of(fact.amount), scopes, fact.reserved_unix_ms)

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -448,6 +449,11 @@ async def test_what_redis_held_and_nobody_heard_of_is_let_go(world: World, monke
     await world.settled_balance(spent=0, reserved=50)
     await edge.let_go()
     await world.settled_balance(spent=0, reserved=50)
+    context = edge._context
+    edge._context = replace(context, clock=lambda: context.clock() + 3_600_000)
+    await edge.let_go()
+    edge._context = context
+    await world.settled_balance(spent=0, reserved=50)  # Its clock was set; who asked may be about to hold it.
     monkeypatch.setattr("services.budget.effects.DOUBT_S", 0.0)
     await edge.let_go()
     await world.settled_balance(spent=0, reserved=0)
