@@ -81,6 +81,8 @@ class Fork:
     taken: tuple[str, ...]
     again: tuple[str, ...]
     writes: tuple[Write, ...]
+    ends: tuple[str, ...]
+    """Steps that nothing else needs: where there are several, the planner adds one that composes the answer."""
 
 
 def read_past(journal: Sequence[Stored]) -> Past:
@@ -121,11 +123,13 @@ def plan_fork(task: str, past: Past, from_step: str, edit: Edit) -> Fork:
     body = {
         "objective": edit.objective or request.objective, "limit_usd": ceilings.cost_usd_micros / 1_000_000,
         "limit_tokens": ceilings.tokens, "deadline_s": ceilings.deadline_ms / 1000,
-        "tools": request.tools, "check": request.check,
+        "tools": request.tools, "check": request.check, "feature": request.feature, "workflow": request.workflow,
         "plan": {"steps": [one.model_dump(mode="json") for one in steps]},
         "fork": {"task": task, "steps": list(taken)},
     }  # fmt: skip
-    return Fork(body, taken, tuple(one.id for one in steps if one.id in again), _writes(past, steps, again))
+    needed = {name for one in steps for name in one.inputs}
+    return Fork(body, taken, tuple(one.id for one in steps if one.id in again), _writes(past, steps, again),
+                tuple(one.id for one in steps if one.id not in needed))
 
 
 def _named(steps: Sequence[PlanStep], name: str) -> str:
@@ -214,7 +218,8 @@ async def fork_task(data: Path, task: str, from_step: str, edit: Edit, *, tenant
     if not as_json:
         _tell(fork, edit)
     refuse_repeats(fork)
-    told = {"taken_over": fork.taken, "runs_again": fork.again, "writes": [_write(one) for one in fork.writes]}
+    told = {"taken_over": fork.taken, "runs_again": fork.again, "ends_in": fork.ends,
+            "writes": [_write(one) for one in fork.writes]}  # fmt: skip
     if dry_run:
         if as_json:
             print_json({"forks": task, **told, "submission": fork.body})
@@ -247,6 +252,9 @@ def refuse_repeats(fork: Fork) -> None:
 
 def _tell(fork: Fork, edit: Edit) -> None:
     err.print(f"taken over: {', '.join(fork.taken) or 'nothing'}; runs again: {', '.join(fork.again)}", markup=False)
+    if len(fork.ends) > 1:
+        err.print(f"it ends in {', '.join(fork.ends)}: one more step is added, which composes the answer from theirs",
+                  markup=False)
     if edit.objective is not None and fork.taken:
         err.print("the objective is another one: what is taken over was made for the old one", style="yellow")
     for one in fork.writes:

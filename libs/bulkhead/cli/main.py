@@ -184,9 +184,9 @@ def replay(
         metavar="TASK|FILE", help="The task's id, or a file of [bold]bulkhead export[/bold] (write ./NAME when it has "
         "neither a dot nor a slash).")] = "",
     every: Annotated[bool, typer.Option("--all", help="Replay every task that the journal holds.")] = False,
-    from_step: Annotated[str, typer.Option(
+    from_step: Annotated[str | None, typer.Option(
         "--from-step", metavar="N", help="Fork: run this step (its id, or its number in the plan) and what depends on "
-        "it again, in a new task that takes over the recorded results of the others.")] = "",
+        "it again, in a new task that takes over the recorded results of the others.")] = None,
     edit: Annotated[str, typer.Option(
         "--edit", metavar="FILE", help="What is different in the fork, as a JSON object: objective, limits, and of the "
         "step title, instruction, acceptance, tools, inputs, role. `-` reads standard input.")] = "",
@@ -211,6 +211,8 @@ def replay(
 
     if every == bool(task):
         output.stop(Stop(Exit.USAGE, "name one task or file, or --all", "see `bulkhead replay --help`"))
+    if from_step == "":  # Of a script's variable that holds nothing: what was meant is no comparison.
+        output.stop(Stop(Exit.USAGE, "--from-step names no step", "say its id, or its number in the plan, from 1"))
     if from_step:
         _fork(task, from_step, edit, data, {"tenant": tenant, "url": url, "api_key": api_key, "watch": watch,
                                             "dry_run": dry_run, "as_json": as_json, "complete": require_complete})

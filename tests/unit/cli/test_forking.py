@@ -49,6 +49,23 @@ def test_an_edited_objective_and_limits():
     assert found.body["deadline_s"] == fork("fan_out_join", "join").body["deadline_s"] == 120, "as it was"
 
 
+def test_what_the_edit_leaves_out_is_as_it_was():
+    """Also what the task's spending is counted under: a fork is no way around a limit of a feature."""
+    old = past("fan_out_join")
+    assert old.request is not None
+    old.request = old.request.model_copy(update={"feature": "search", "workflow": "nightly", "check": False,
+                                                 "tools": ("calculate",)})  # fmt: skip
+    body = plan_fork("told", old, "join", Edit(title="Once more")).body
+    assert {name: body[name] for name in ("feature", "workflow", "check", "tools", "objective")} == {
+        "feature": "search", "workflow": "nightly", "check": False, "tools": ("calculate",),
+        "objective": "Find it out."}  # fmt: skip
+
+
+def test_a_plan_that_ends_in_several_steps_says_so():
+    assert fork("fan_out_join", "join").ends == ("join",)
+    assert fork("fan_out_join", "join", inputs=["w0"]).ends == ("w1", "w2", "w3", "w4", "join")
+
+
 def test_writes_that_would_be_repeated_are_told():
     [write] = fork("keyed_write", "a").writes
     assert (write.step, write.tool, write.outcome, write.safe) == ("a", "counter_increment", "succeeded", True)

@@ -131,6 +131,7 @@ def test_a_content_that_a_decision_read_and_that_is_gone(tmp_path):
     (("t1", "--edit", "x"), 2, "belong to --from-step"),
     (("t1", "--dry-run"), 2, "belong to --from-step"),
     (("x.jsonl", "--from-step", "a"), 2, "needs a task of a running mesh"),
+    (("t1", "--from-step", ""), 2, "--from-step names no step"),
     (("--all", "--tenant", "demo"), 2, "--tenant belongs to a task's id"),
     (("x.jsonl", "--tenant", "demo"), 2, "--tenant belongs to a task's id"),
     (("t1", "--url", "http://127.0.0.1:9"), 2, "belong to --from-step"),
