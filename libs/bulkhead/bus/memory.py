@@ -5,13 +5,14 @@ a number: time is the broker's, order is the broker's.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 from bulkhead.bus import wire
 from bulkhead.bus.memory_broker import Listener, MemoryBroker, Offer
-from bulkhead.bus.memory_consumer import MemoryConsumer, MemoryLive
+from bulkhead.bus.memory_consumer import MemoryConsumer, MemoryLive, turn
 from bulkhead.bus.memory_streams import matches
 from bulkhead.bus.port import (
     BusError,
@@ -99,10 +100,10 @@ class MemoryBus:
         }
         return await self._store(schedule.subject, schedule.body, headers)
 
-    async def _store(self, subject: str, body: bytes, headers: Mapping[str, str]) -> PubAck:
+    def _store(self, subject: str, body: bytes, headers: Mapping[str, str]) -> Coroutine[Any, Any, PubAck]:
         self._may(subject, "publish")
         wire.check_sendable(subject, wire.stored_bytes(headers or {}, body), self._broker.max_message_bytes)
-        return await self._ask("publish", subject, lambda: self._broker.store(subject, headers, body))
+        return self._ask("publish", subject, partial(self._broker.store, subject, headers, body))
 
     async def publish_live(self, subject: str, body: bytes, headers: Mapping[str, str] | None = None) -> None:
         """See port.Bus."""
@@ -112,14 +113,14 @@ class MemoryBus:
             self._broker.say(Live(subject, dict(headers or {}), body))
         else:
             log.warning("publish_denied", subject=subject)
-        await asyncio.sleep(0)
+        await turn()
 
     async def subscribe_live(self, subject: str, max_pending: int = 10_000) -> "MemoryLive":
         """See port.Bus."""
         self._may(subject, "listen")
         live = MemoryLive(self._broker, self.service, subject, max_pending)
         self._lives.append(live)
-        await asyncio.sleep(0)
+        await turn()
         return live
 
     async def request(
@@ -128,7 +129,7 @@ class MemoryBus:
         """See port.Bus."""
         self._may(subject, "publish")
         wire.check_sendable(subject, wire.stored_bytes(headers or {}, body), self._broker.max_message_bytes)
-        await asyncio.sleep(0)
+        await turn()
         server = self._broker.server(subject)
         if server is None:
             raise NobodyAnswers(f"nobody answers {subject}: the service is not running; ask again later")
@@ -136,10 +137,10 @@ class MemoryBus:
         future: asyncio.Future[Live] = asyncio.get_running_loop().create_future()
 
         def answer(live: Live) -> None:
-            self._broker.deliver(Offer("reply", self.service, subject, lambda: _resolve(future, live)))
+            self._broker.deliver(Offer("reply", self.service, subject, partial(_resolve, future, live)))
 
-        offer = Offer("request", server.whom, subject, lambda: self._serve_one(server, asked, answer))
-        return await self._await(future, subject, timeout_s, lambda: self._broker.deliver(offer))
+        offer = Offer("request", server.whom, subject, partial(self._serve_one, server, asked, answer))
+        return await self._await(future, subject, timeout_s, offer)
 
     def _serve_one(self, server: Listener, asked: Live, answer: Callable[[Live], None]) -> None:
         async def run() -> None:
@@ -166,7 +167,7 @@ class MemoryBus:
 
         async def stop() -> None:
             self._broker.unlisten(listener)
-            await asyncio.sleep(0)
+            await turn()
 
         return stop
 
@@ -253,7 +254,7 @@ class MemoryBus:
         if self._permissions is not None and not _any(getattr(self._permissions, right), what):
             raise PublishRefused(f"the broker denies {self.service} to {right} {what}: add it to the policy")
 
-    async def _ask(self, kind: str, what: str, act: Callable[[], T]) -> T:
+    def _ask(self, kind: str, what: str, act: Callable[[], T]) -> Coroutine[Any, Any, T]:
         """Have the broker do something and wait for its answer; both ways may get lost."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 
@@ -261,24 +262,21 @@ class MemoryBus:
             try:
                 value = act()
             except BusError as error:
-                failure = error
-                back = Offer("answer", self.service, what, lambda: _reject(future, failure))
+                back = partial(_reject, future, error)
             else:
-                back = Offer("answer", self.service, what, lambda: _resolve(future, value))
-            self._broker.deliver(back)
+                back = partial(_resolve, future, value)
+            self._broker.deliver(Offer("answer", self.service, what, back))
 
-        offer = Offer(kind, "broker", what, there)
-        return await self._await(future, what, ANSWER_TIMEOUT_S, lambda: self._broker.deliver(offer))
+        return self._await(future, what, ANSWER_TIMEOUT_S, Offer(kind, "broker", what, there))
 
-    async def _await(self, future: "asyncio.Future[T]", what: str, timeout_s: float, start: Callable[[], None]) -> T:
+    async def _await(self, future: "asyncio.Future[T]", what: str, timeout_s: float, offer: Offer) -> T:
         clock = self._broker.clock
-        late = BusUnavailable(f"no answer to {what} within {timeout_s:g} s; the outcome is unknown")
-        cancel = clock.call_at(clock.now_ms() + round(timeout_s * 1000), lambda: _reject(future, late))
+        cancel = clock.call_at(clock.now_ms() + round(timeout_s * 1000), partial(_late, future, what, timeout_s))
         self._waiting[future] = None  # type: ignore[index]
-        start()
+        self._broker.deliver(offer)
         try:
             # Always one turn of the loop: a service that only talks must not keep the others from running.
-            await asyncio.sleep(0)
+            await turn()
             return await future
         finally:
             cancel()
@@ -292,6 +290,10 @@ def _any(patterns: tuple[str, ...], what: str) -> bool:
 def _resolve(future: "asyncio.Future[T]", value: T) -> None:
     if not future.done():
         future.set_result(value)
+
+
+def _late(future: "asyncio.Future[T]", what: str, timeout_s: float) -> None:
+    _reject(future, BusUnavailable(f"no answer to {what} within {timeout_s:g} s; the outcome is unknown"))
 
 
 def _reject(future: "asyncio.Future[T]", error: BusError) -> None:

@@ -73,7 +73,11 @@ class MemoryBroker:
         self._streams: dict[str, Stream] = {}
         self._takers: dict[str, Stream] = {}
         """Which stream takes a subject that was stored on before; streams do not change their subjects."""
+        self._planes: dict[str, list[Stream]] = {}
+        """Which streams may take a subject that begins so."""
         self._sourced: dict[str, list[tuple[Stream, Source]]] = {}
+        self._consumed: dict[str, dict[str, Durable]] = {}
+        """A stream's durables."""
         self._durables: dict[tuple[str, str], Durable] = {}
         self._pullers: dict[tuple[str, str], list[Puller]] = {}
         self._listeners: list[Listener] = []
@@ -103,12 +107,14 @@ class MemoryBroker:
     def add_stream(self, config: StreamConfig) -> None:
         """Make a stream; what it sources must be there already."""
         stream = self._streams[config.name] = Stream(config)
+        self._planes.clear()
         for source in config.sources:
             self._sourced.setdefault(source.stream, []).append((stream, source))
 
     def add_durable(self, config: DurableConfig) -> None:
         """Make a durable on a stream."""
-        self._durables[(config.stream, config.name)] = Durable(config, self._streams[config.stream])
+        made = self._durables[(config.stream, config.name)] = Durable(config, self._streams[config.stream])
+        self._consumed.setdefault(config.stream, {})[config.name] = made
 
     def stream(self, name: str) -> Stream:
         """A stream by name. Raises BusUnavailable."""
@@ -126,10 +132,7 @@ class MemoryBroker:
 
     def store(self, subject: str, headers: Mapping[str, str], body: bytes) -> PubAck:
         """A publish that waits for its ack. Raises WrongLastSequence, PublishRefused."""
-        stream = self._takers.get(subject) or next((one for one in self._streams.values() if one.takes(subject)), None)
-        if stream is None:
-            raise PublishRefused(f"{subject} was not stored: no stream takes this subject; run the provisioner")
-        self._takers[subject] = stream
+        stream = self._takers.get(subject) or self._taker(subject)
         due_ms = None
         if stream.config.schedules and wire.SCHEDULE in headers:
             due_ms = _due(headers[wire.SCHEDULE])
@@ -141,6 +144,20 @@ class MemoryBroker:
                 self._schedule(stream, subject, ack.sequence, due_ms)
             self._stored(stream, ack.sequence)
         return ack
+
+    def _taker(self, subject: str) -> Stream:
+        """Many subjects are of one message: only streams whose subjects begin alike are asked."""
+        plane = subject.partition(".")[0]
+        some = self._planes.get(plane)
+        if some is None:
+            some = self._planes[plane] = [
+                one for one in self._streams.values()
+                if any(pattern.partition(".")[0] in (plane, "*", ">") for pattern in one.config.subjects)]
+        stream = next((one for one in some if one.takes(subject)), None)
+        if stream is None:
+            raise PublishRefused(f"{subject} was not stored: no stream takes this subject; run the provisioner")
+        self._takers[subject] = stream
+        return stream
 
     def _schedule(self, stream: Stream, subject: str, sequence: int, due_ms: int) -> None:
         """Setting a timer again replaces it."""
@@ -180,9 +197,8 @@ class MemoryBroker:
                 "Nats-Time-Stamp": wire.rfc3339(stored.time_unix_ms),
             }
             self.say(Live(f"{stream.config.republish}.{tail}", {**stored.headers, **extra}, stored.body))
-        for (name, _), durable in self._durables.items():
-            if name == stream.config.name:
-                self.pump(durable)
+        for durable in self._consumed.get(stream.config.name, {}).values():
+            self.pump(durable)
 
     def _copy(self, stream: Stream, stored: Stored, other: Stream, source: Source) -> None:
         subject = source.subject(stored.subject)
@@ -213,11 +229,10 @@ class MemoryBroker:
     def pump(self, durable: Durable) -> None:
         """Hand out what there is room for, one message to each waiting consumer in turn."""
         pullers = self._pullers.get((durable.config.stream, durable.config.name), [])
-        while any(puller.room > 0 for puller in pullers):
+        while (puller := next((one for one in pullers if one.room > 0), None)) is not None:
             stored = durable.next()
             if stored is None:
                 return
-            puller = next(one for one in pullers if one.room > 0)
             pullers.remove(puller)
             pullers.append(puller)
             puller.room -= 1

@@ -6,8 +6,9 @@ port.LiveSubscription promise.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Generator
 from dataclasses import dataclass
+from types import coroutine
 
 from bulkhead.bus.memory_broker import Listener, MemoryBroker
 from bulkhead.bus.memory_streams import Durable
@@ -15,6 +16,12 @@ from bulkhead.bus.port import BusUnavailable, Live, Stored
 
 Cross = Callable[[str, str, Callable[[], None]], None]
 """(kind, what, act): says something to the broker that it does not answer. Raises BusUnavailable."""
+
+
+@coroutine
+def turn() -> Generator[None, None, None]:
+    """One turn of the loop: asyncio.sleep(0) in one object in place of two, for each word with the broker has one."""
+    yield
 
 
 class MemoryConsumer:
@@ -35,11 +42,12 @@ class MemoryConsumer:
     async def fetch(self, max_messages: int, timeout_s: float = 5.0) -> list["MemoryDelivery"]:
         """See port.Consumer."""
         assert max_messages > 0
-        late = asyncio.Event()
+        late = False
         clock, losses = self._broker.clock, self._losses
 
         def expire() -> None:
-            late.set()
+            nonlocal late
+            late = True
             self._more.set()
 
         cancel = clock.call_at(clock.now_ms() + round(timeout_s * 1000), expire)
@@ -48,8 +56,8 @@ class MemoryConsumer:
             self._check()
             self.room = max(0, max_messages - len(self._buffer))
             self._cross("publish", self._durable.config.name, self._attach)
-            await asyncio.sleep(0)
-            while not self._buffer and not late.is_set():
+            await turn()
+            while not self._buffer and not late:
                 self._check()
                 await self._more.wait()
                 self._more.clear()
@@ -135,7 +143,7 @@ class MemoryDelivery:
 
     async def _answer(self, act: Callable[[], None]) -> None:
         self._cross("ack", f"{self.stream}:{self.stored.sequence}", act)
-        await asyncio.sleep(0)
+        await turn()
 
     def _done(self) -> None:
         if self._durable.done(self.stored.sequence):

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import islice
 
 from bulkhead.bus import wire
 from bulkhead.bus.port import PubAck, PublishRefused, Stored
@@ -37,6 +38,13 @@ def captured(pattern: str, subject: str) -> list[str] | None:
     return found if len(tokens) == len(wanted) else None
 
 
+def _any_matches(patterns: tuple[str, ...], subject: str) -> bool:
+    for pattern in patterns:  # noqa: SIM110 - asked for every message: a generator would cost more than the answer.
+        if matches(pattern, subject):
+            return True
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """Messages copied from another stream; `target` renames them by `$1`, `$2`... of the filter's wildcards."""
@@ -47,9 +55,11 @@ class Source:
 
     def subject(self, subject: str) -> str | None:
         """The name that a message of the other stream gets here; None when it is not taken."""
+        if not self.target:
+            return subject if matches(self.pattern, subject) else None
         found = captured(self.pattern, subject)
-        if found is None or not self.target:
-            return None if found is None else subject
+        if found is None:
+            return None
         names = {f"${at}": token for at, token in enumerate(found, 1)}
         return ".".join(names.get(token, token) for token in self.target.split("."))
 
@@ -84,7 +94,7 @@ class Stream:
 
     def takes(self, subject: str) -> bool:
         """Whether the stream listens to a subject."""
-        return any(matches(pattern, subject) for pattern in self.config.subjects)
+        return _any_matches(self.config.subjects, subject)
 
     def store(self, subject: str, headers: Mapping[str, str], body: bytes, now_ms: int) -> PubAck:
         """Append, or answer as for a known id. Raises WrongLastSequence, PublishRefused."""
@@ -171,17 +181,17 @@ class Stream:
 
     def read(self, pattern: str, after: int, limit: int, horizon: int | None = None) -> list[Stored]:
         """Messages under a filter, in order, as seen up to a sequence."""
-        tail = pattern.rpartition(".")[2]
+        tail, messages = pattern.rpartition(".")[2], self._messages
         if tail in ("*", ">"):
-            found: Iterator[int] = (
-                sequence for sequence in self.after(after) if matches(pattern, self._messages[sequence].subject)
-            )
+            later = map(messages.__getitem__, self.after(after))
+            page = list(islice((one for one in later if pattern == ">" or matches(pattern, one.subject)), limit))
         else:
             # A task's messages end with its id: few subjects share it.
-            subjects = [one for one in self._by_tail.get(tail, ()) if matches(pattern, one)]
-            mine = sorted(sequence for one in subjects for sequence in self._by_subject[one])
-            found = iter(mine[bisect_right(mine, after) :])
-        page = [self._messages[sequence] for sequence, _ in zip(found, range(limit), strict=False)]
+            mine = [self._by_subject[one] for one in self._by_tail.get(tail, ()) if matches(pattern, one)]
+            found = [sequence for one in mine for sequence in islice(one, bisect_right(one, after), None)]
+            if len(mine) > 1:
+                found.sort()
+            page = [messages[sequence] for sequence in found[:limit]]
         return page if horizon is None else [one for one in page if one.sequence <= horizon]
 
     def after(self, sequence: int) -> Iterator[int]:
@@ -224,7 +234,7 @@ class Durable:
             self.cursor = sequence
             stored = self.stream.get(sequence)
             assert stored is not None
-            if not self.config.patterns or any(matches(one, stored.subject) for one in self.config.patterns):
+            if not self.config.patterns or _any_matches(self.config.patterns, stored.subject):
                 return stored
         return None
 

@@ -92,7 +92,7 @@ def _is_subject(text: str) -> bool:
 def stored_bytes(headers: Mapping[str, str], body: bytes) -> int:
     """What a message counts against a stream's limit: its headers as they are sent, and its body."""
     framing = len("NATS/1.0\r\n") + len("\r\n")
-    return len(body) + framing + sum(len(key) + len(value.encode()) + 4 for key, value in headers.items())
+    return len(body) + framing + len("".join(headers)) + len("".join(headers.values()).encode()) + 4 * len(headers)
 
 
 def pub_ack(data: bytes, subject: str) -> PubAck:
