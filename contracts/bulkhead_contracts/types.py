@@ -1,5 +1,6 @@
 """Bounded field types and the base class that every contract stands on."""
 
+from functools import cache
 from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -40,6 +41,7 @@ class Body(Contract):
     """Nobody's work waits for it: it may be said a few milliseconds later, together with others."""
 
     @classmethod
+    @cache
     def ce_type(cls) -> str:
         """`mesh.step.assigned.v1`."""
         return f"{cls.TYPE}.v{cls.VERSION}"

@@ -10,7 +10,7 @@ is no watchdog.
 import asyncio
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
@@ -45,8 +45,10 @@ class Pace:
     def __init__(self, clock: Callable[[], int], longest_s: float = LONGEST_S) -> None:
         self._clock, self._longest_s = clock, longest_s
 
-    async def each(self, messages: Iterable[Stored], take: Callable[[Stored], None]) -> None:
+    async def each(self, messages: Sequence[Stored], take: Callable[[Stored], None]) -> None:
         """Fold them in this order. Raises whatever `take` raises, and Endless."""
+        if not messages:
+            return  # Most looks find nothing: no timer need be set for it.
         rest = iter(messages)
         more = self._slice(rest, take)
         while more:
