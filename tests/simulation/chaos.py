@@ -4,11 +4,11 @@ So a fault keeps its place when another one is taken away: that is what makes a 
 are per event; a run has only some kinds of faults (swarm testing: rare combinations come up more often that way).
 """
 
-import hashlib
 import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from hashlib import blake2b
 
 from .loop import WHO
 
@@ -101,7 +101,7 @@ class Chaos:
             return None
         key = (kind, event)
         nth = self._seen[key] = self._seen.get(key, 0) + 1
-        digest = hashlib.blake2b(f"{self.seed}|{kind}|{event}|{nth}".encode(), digest_size=8).digest()
+        digest = blake2b(f"{self.seed}|{kind}|{event}|{nth}".encode(), digest_size=8).digest()
         # Its first four bytes as a fraction of 2^32, against the rate.
         if digest >= limit:
             return None

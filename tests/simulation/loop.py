@@ -4,10 +4,11 @@ In: coroutines. Out: the same run for the same coroutines, however fast or loade
 """
 
 import asyncio
-import heapq
 import selectors
 from collections.abc import Callable, Mapping
 from contextvars import Context, ContextVar, copy_context
+from functools import partial
+from heapq import heapify, heappop, heappush
 from typing import Any
 
 from bulkhead.bus.clock import Cancel
@@ -45,12 +46,13 @@ WHO: ContextVar[str] = ContextVar("who")
 
 
 class Soon:
-    """Something to be called; asyncio.Handle without its debugging."""
+    """Something to be called; asyncio.Handle without its debugging. The loop makes it, without a call."""
 
     __slots__ = ("args", "callback", "context", "over")
-
-    def __init__(self, callback: Callable[..., object], args: tuple[Any, ...], context: Context) -> None:
-        self.callback, self.args, self.context, self.over = callback, args, context, False
+    callback: Callable[..., object]
+    args: tuple[Any, ...]
+    context: Context
+    over: bool
 
     def cancel(self) -> None:
         """It is not called."""
@@ -65,13 +67,9 @@ class Later(Soon):
     """Something to be called at a time. Which of two at one time comes first is the heap's choice, as in asyncio."""
 
     __slots__ = ("_loop", "_when", "waits")
-
-    def __init__(
-        self, callback: Callable[..., object], args: tuple[Any, ...], context: Context, when: float,
-        loop: "SimulationLoop",
-    ) -> None:  # fmt: skip
-        self.callback, self.args, self.context, self.over = callback, args, context, False
-        self._when, self._loop, self.waits = when, loop, True
+    _loop: "SimulationLoop"
+    _when: float
+    waits: bool
 
     def __lt__(self, other: object) -> bool:
         return False
@@ -91,6 +89,9 @@ class Later(Soon):
 def _nothing() -> None: ...
 
 
+_new = object.__new__
+
+
 class SimulationLoop(asyncio.SelectorEventLoop):
     """Virtual seconds from 0; work for threads is done in place. Who stands still: see `stand_still`."""
 
@@ -102,6 +103,7 @@ class SimulationLoop(asyncio.SelectorEventLoop):
         self._give_up = _nothing
         self._standing: dict[str, list[Soon]] = {}
         super().__init__(_Idle(self._jump))
+        self.create_future = partial(asyncio.Future, loop=self)  # type: ignore[method-assign,assignment]
 
     def _jump(self, by_s: float) -> None:
         self._virtual_s += by_s
@@ -123,13 +125,15 @@ class SimulationLoop(asyncio.SelectorEventLoop):
         """See asyncio. A context of its own is in the same process all the same."""
         if context is not None and WHO not in context and (who := WHO.get("")):
             context.run(WHO.set, who)
-        return super().create_task(coro, name=name, context=context)
+        return asyncio.Task(coro, loop=self, name=name, context=context)
 
     # The rest is asyncio's, less what only real time, files, threads and debugging need: a quarter of a run.
 
     def call_soon(self, callback: Any, *args: Any, context: Any = None) -> "Soon":  # type: ignore[override]
         """See asyncio."""
-        handle = Soon(callback, args, context or copy_context())
+        handle = _new(Soon)
+        handle.callback, handle.args, handle.over = callback, args, False
+        handle.context = copy_context() if context is None else context
         self._ready.append(handle)  # type: ignore[attr-defined]
         return handle
 
@@ -139,18 +143,26 @@ class SimulationLoop(asyncio.SelectorEventLoop):
 
     def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> "Later":  # type: ignore[override]
         """See asyncio."""
-        handle = Later(callback, args, context or copy_context(), when, self)
-        heapq.heappush(self._scheduled, (when, handle))  # type: ignore[has-type]
+        handle = _new(Later)
+        handle.callback, handle.args, handle.over = callback, args, False
+        handle.context = copy_context() if context is None else context
+        handle._when, handle._loop, handle.waits = when, self, True
+        heappush(self._scheduled, (when, handle))  # type: ignore[has-type]
         return handle
 
     def call_later(self, delay: float, callback: Any, *args: Any, context: Any = None) -> "Later":  # type: ignore[override]
         """See asyncio."""
-        return self.call_at(self._virtual_s + delay, callback, *args, context=context)
+        when, handle = self._virtual_s + delay, _new(Later)
+        handle.callback, handle.args, handle.over = callback, args, False
+        handle.context = copy_context() if context is None else context
+        handle._when, handle._loop, handle.waits = when, self, True
+        heappush(self._scheduled, (when, handle))  # type: ignore[has-type]
+        return handle
 
     def _run_once(self) -> None:
         """Until it is stopped: asyncio would look in between whether it is."""
         ready, resolution_s = self._ready, self._clock_resolution  # type: ignore[attr-defined]
-        heappop, standing = heapq.heappop, self._standing
+        popleft, standing = ready.popleft, self._standing
         while True:
             scheduled = self._scheduled  # type: ignore[has-type]
             if scheduled and (scheduled[0][1].over or self._timer_cancelled_count * 2 > len(scheduled) > 100):
@@ -170,13 +182,16 @@ class SimulationLoop(asyncio.SelectorEventLoop):
                 timer.waits = False
                 ready.append(timer)
             for _ in range(len(ready)):
-                handle = ready.popleft()
+                handle = popleft()
                 if not handle.over:
                     if standing and (still := standing.get(handle.context.get(WHO, ""))) is not None:
                         still.append(handle)
                         continue
                     try:
-                        handle.context.run(handle.callback, *handle.args)
+                        if args := handle.args:
+                            handle.context.run(handle.callback, *args)
+                        else:
+                            handle.context.run(handle.callback)
                     except (SystemExit, KeyboardInterrupt):
                         raise
                     except BaseException as error:
@@ -189,12 +204,12 @@ class SimulationLoop(asyncio.SelectorEventLoop):
         scheduled = self._scheduled  # type: ignore[has-type]
         if len(scheduled) > 100 and self._timer_cancelled_count / len(scheduled) > 0.5:  # type: ignore[has-type]
             self._scheduled = [one for one in scheduled if not one[1].over]
-            heapq.heapify(self._scheduled)
+            heapify(self._scheduled)
             self._timer_cancelled_count = 0
             return
         while scheduled and scheduled[0][1].over:
             self._timer_cancelled_count -= 1
-            heapq.heappop(scheduled)[1].waits = False
+            heappop(scheduled)[1].waits = False
 
     def time(self) -> float:
         """Virtual seconds since the start."""
@@ -222,5 +237,6 @@ class LoopClock:
 
     def call_at(self, when_ms: int, callback: Callable[[], None]) -> Cancel:
         """See Clock."""
-        now_s = self._loop._virtual_s
-        return self._loop.call_at(now_s + max(0, when_ms - self._start_ms - int(now_s * 1000)) / 1000, callback).cancel
+        loop = self._loop
+        now_s = loop._virtual_s
+        return loop.call_later(max(0, when_ms - self._start_ms - int(now_s * 1000)) / 1000, callback).cancel

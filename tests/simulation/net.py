@@ -105,41 +105,44 @@ class Net(MemoryBroker):
 
     def deliver(self, offer: Offer) -> None:
         """Now, later, or never. Copies between streams and live text keep their order; copies never get lost."""
-        if offer.kind not in ("source", "live") and not self.cut_off and (self._chaos.calm or not self._chaos.rates):
-            self._loop.call_soon(offer.hand, context=self.contexts.get(offer.whom, self._own))
+        kind, whom, what, hand = offer
+        there, chaos, in_order = self.contexts.get(whom, self._own), self._chaos, kind == "source" or kind == "live"
+        quiet = chaos.calm or not chaos.rates
+        if quiet and not in_order and not self.cut_off:
+            self._loop.call_soon(hand, context=there)
             return
-        event = f"{offer.whom} {offer.what}"
-        loss = LOSSES.get(offer.kind)
-        away = offer.kind != "source" and self.is_cut_off(offer.whom)
-        if away or (loss and self._chaos.strikes(loss, event) is not None):
-            self._tell(f"LOST {offer.kind} to {offer.whom}: {offer.what}")
+        if kind != "source" and self.is_cut_off(whom):
+            self._tell(f"LOST {kind} to {whom}: {what}")
             return
-        there = self.contexts.get(offer.whom, self._own)
-        if offer.kind == "message":
-            offer = offer._replace(hand=self._unless_lost(offer.hand))
         delay_s = 0.0
-        if offer.kind == "source":
-            lag = self._chaos.strikes("lag_source", event)
-            delay_s = lag * 3 if lag is not None else 0.0
-        else:
-            shake = self._chaos.strikes("jitter", event)
-            delay_s = shake * 0.03 if shake is not None else 0.0
-            late = self._chaos.strikes("late", event)
-            if late is not None:
-                delay_s = 0.05 + late * 8
-                self._tell(f"LATE by {delay_s:.1f} s: {offer.kind} to {offer.whom}: {offer.what}")
-        if offer.kind in ("source", "live"):
-            line = (offer.kind, offer.whom)
-            if offer.kind == "source" and APART in self._chaos.rates:
+        if not quiet:
+            event, strikes, rates = f"{whom} {what}", chaos.strikes, chaos.rates
+            if (loss := LOSSES.get(kind)) in rates and strikes(loss, event) is not None:
+                self._tell(f"LOST {kind} to {whom}: {what}")
+                return
+            if kind == "source":
+                lag = strikes("lag_source", event)
+                delay_s = lag * 3 if lag is not None else 0.0
+            else:
+                if "jitter" in rates and (shake := strikes("jitter", event)) is not None:
+                    delay_s = shake * 0.03
+                if "late" in rates and (late := strikes("late", event)) is not None:
+                    delay_s = 0.05 + late * 8
+                    self._tell(f"LATE by {delay_s:.1f} s: {kind} to {whom}: {what}")
+        if kind == "message":
+            hand = self._unless_lost(hand)
+        if in_order:
+            line = (kind, whom)
+            if kind == "source" and APART in chaos.rates:
                 # Each source of a stream is read by itself: one may lag while the others do not.
-                line = (offer.kind, f"{offer.whom} of {offer.what.partition(':')[0]}")
+                line = (kind, f"{whom} of {what.partition(':')[0]}")
             # What is due in the same moment comes in no order: each is due after the one before.
             due = self._last[line] = max(self._loop.time() + delay_s, self._last.get(line, 0.0) + APART_S)
-            self._loop.call_at(due, offer.hand, context=there)
+            self._loop.call_at(due, hand, context=there)
         elif delay_s:
-            self._loop.call_later(delay_s, offer.hand, context=there)
+            self._loop.call_later(delay_s, hand, context=there)
         else:
-            self._loop.call_soon(offer.hand, context=there)
+            self._loop.call_soon(hand, context=there)
 
     def _unless_lost(self, hand: Callable[[], None]) -> Callable[[], None]:
         """What is under way on a connection that breaks never arrives."""
@@ -233,28 +236,27 @@ class Link:
     def deliver(self, offer: Offer) -> None:
         """Everything that this replica says passes here."""
         world, net = self._world, self._world.net
-        if offer.whom != "broker" and offer.kind != "request":
+        kind, whom, what, hand = offer
+        if whom != "broker" and kind != "request":
             net.deliver(offer)
             return
-        chaos = world.chaos
-        if (chaos.calm or not chaos.rates) and not net.cut_off:
+        chaos, rates = world.chaos, world.chaos.rates
+        if (chaos.calm or not rates) and not net.cut_off:
             net.deliver(offer)
             return
-        event = f"{self._who} {offer.kind} {offer.what}"
-        if offer.kind in ("publish", "ack"):
-            if chaos.strikes("crash_before", event) is not None:
-                world.crash(self._who, f"before {offer.kind} {offer.what}")
+        if kind in ("publish", "ack"):
+            if "crash_before" in rates and chaos.strikes("crash_before", f"{self._who} {kind} {what}") is not None:
+                world.crash(self._who, f"before {kind} {what}")
                 return
-            how = chaos.strikes("crash_after", event)
-            if how is not None:
-                offer.hand()
-                world.crash(self._who, f"after {offer.kind} {offer.what}")
+            if "crash_after" in rates and chaos.strikes("crash_after", f"{self._who} {kind} {what}") is not None:
+                hand()
+                world.crash(self._who, f"after {kind} {what}")
                 return
-        how = chaos.strikes("cut_off", event)
-        if how is not None:
+        if "cut_off" in rates and (how := chaos.strikes("cut_off", f"{self._who} {kind} {what}")) is not None:
             net.cut_off[self._who] = asyncio.get_running_loop().time() + 0.5 + how * 12
             world.tell(f"CUT OFF {self._who} for {0.5 + how * 12:.1f} s")
         if net.is_cut_off(self._who):
             return
-        chaos.pauses("pause", f"{offer.kind} {offer.what}", self._who)
+        if "pause" in rates:
+            chaos.pauses("pause", f"{kind} {what}", self._who)
         net.deliver(offer)

@@ -12,11 +12,14 @@ import httpx
 import jwt
 import yaml
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from starlette import routing
 
 from bulkhead import grants
 from bulkhead.bus.port import Stored
 from bulkhead.runtime import inbound
 from bulkhead_contracts import catalog
+from services.budget import checkpoint
+from services.gateway import quotas
 from services.model_gateway import app as model_gateway
 from services.tool_executor import app as tool_executor
 
@@ -32,12 +35,20 @@ def remember() -> None:
     # The functions of the module, which grants uses, are methods of its one instance.
     jwt.decode = _by_token(jwt.decode)
     jwt.get_unverified_header = functools.lru_cache(1_024)(jwt.get_unverified_header)
+    jwt.api_jws.PyJWS._load = functools.lru_cache(256)(jwt.api_jws.PyJWS._load)  # type: ignore[method-assign]
     grants.Ed25519PrivateKey = _Private  # type: ignore[attr-defined]
     grants.Ed25519PublicKey = _Public  # type: ignore[attr-defined]
     model_gateway.Prices = functools.cache(model_gateway.Prices)  # type: ignore[assignment,misc]
     model_gateway.Prompts = functools.cache(model_gateway.Prompts)  # type: ignore[assignment,misc]
     tool_executor.load = _by_rows(tool_executor.load)  # type: ignore[attr-defined]
+    routing.compile_path = functools.lru_cache(256)(routing.compile_path)  # type: ignore[assignment]
     httpx._urls.urlparse = functools.lru_cache(256)(httpx._urls.urlparse)  # type: ignore[attr-defined]
+    # A verified token says the same to all. The tenants' file does not change while a run lasts.
+    grants.Verifier._parse = staticmethod(_by_token_and_kind(grants.Verifier._parse))  # type: ignore[method-assign]
+    quotas._stamp = functools.lru_cache(16)(quotas._stamp)  # type: ignore[assignment]
+    # Of a checkpoint most rows are those of the one before.
+    checkpoint.LedgerSettled = functools.lru_cache(16_384)(checkpoint.LedgerSettled)  # type: ignore[assignment,misc]
+    checkpoint.LedgerBalance = functools.lru_cache(1_024)(checkpoint.LedgerBalance)  # type: ignore[assignment,misc]
     catalog.decode = functools.lru_cache(8_192)(catalog.decode)  # type: ignore[assignment]
     inbound.read = _by_message(inbound.read)  # type: ignore[assignment]
     # What is there by now stays; what runs leave is collected between them.
@@ -86,6 +97,22 @@ def tidy(runs: int) -> None:
     """After every run: what it left is collected now and then."""
     if not gc.isenabled() and runs % _COLLECT_EVERY == 0:
         gc.collect()
+
+
+def _by_token_and_kind(parse: Any) -> Any:
+    """What has been verified is under its token, and refused again where it does not fit."""
+    known: dict[tuple[Any, str, str], Any] = {}
+
+    @functools.wraps(parse)
+    def remembered(kind: Any, token: str, claims: dict[str, object], issuer: str) -> Any:
+        name = (kind, token, issuer)
+        if name not in known:
+            if len(known) > 1_024:
+                known.clear()
+            known[name] = parse(kind, token, claims, issuer)
+        return known[name]
+
+    return remembered
 
 
 def _by_rows(load: Any) -> Any:

@@ -123,7 +123,7 @@ def _answers(record: Record) -> Iterator[str]:
         if who not in DOERS or not one.headers.get("ce-type", "").startswith(ANSWERS):
             continue
         answer = one.body
-        if (body := json.loads(answer)).get("outcome") == "refused":
+        if b"refused" in answer and (body := json.loads(answer)).get("outcome") == "refused":
             # Nothing was done. Two requests for one call may each find the other's refusal, and be refused anew, in
             # other words: first by the ceiling, then by the halt that followed.
             answer = json.dumps([body["call_id"], "refused"]).encode()

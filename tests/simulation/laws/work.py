@@ -66,7 +66,7 @@ def _hopeless(record: Record, wish: Wish) -> bool:
     """Whether a judge rejects a step of it in every attempt."""
     texts = json.dumps([one.instruction for one in wish.plan.steps]) if wish.plan else wish.objective
     if wish.fork is not None:
-        texts = json.dumps([json.loads(one.body)["plan"] for one in of(record, "INBOX_GATEWAY", "mesh.plan.adopted")
+        texts = json.dumps([body(one)["plan"] for one in of(record, "INBOX_GATEWAY", "mesh.plan.adopted")
                             if task_of(one.subject) == record.tasks[wish.name]])  # fmt: skip
     # Quotes are escaped once more in a plan that stands within an objective.
     judged = wish.check or wish.old_form
