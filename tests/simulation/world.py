@@ -40,7 +40,7 @@ from services.tool_executor import app as tool_executor
 from services.worker import app as worker
 
 from . import library, once, situations
-from .chaos import Chaos
+from .chaos import KILLED, Chaos, Fault
 from .loop import WHO, LoopClock, SimulationLoop
 from .net import Link, Net
 from .outside import Counter, Model
@@ -268,8 +268,12 @@ class World:
                 bus, task, service = found
                 self.tell(f"RESTART {who}")
                 service.drain()
+                away = self.net.is_cut_off(who)
                 await asyncio.wait({task})
                 await bus.close()
+                if away or self.net.is_cut_off(who):
+                    # What it could not store before it had to go is lost, as with one that is killed.
+                    self.chaos.fired.append(Fault(KILLED, f"{who} restarted", self._starting[who]))
 
     def _look_into_memories(self) -> None:
         """What each replica remembers of a task, beside a fold of the task's inbox from its beginning."""

@@ -6,6 +6,7 @@ A doer's `core.py` implements `Doer`; its `effects.py` touches the world; both u
 """
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Generic, Literal, Protocol, TypeVar
@@ -13,6 +14,7 @@ from typing import Generic, Literal, Protocol, TypeVar
 from bulkhead.blobs import Blobs
 from bulkhead.grants import Authority, Signer
 from bulkhead.runtime.halts import Held, Key, Target, key_of
+from bulkhead_contracts import limits
 from bulkhead_contracts.budget import Amount, Settled
 from bulkhead_contracts.control import Halt
 from bulkhead_contracts.envelope import Envelope
@@ -104,6 +106,11 @@ def target_of(job: Job[R], tool: str = "", model: str = "") -> Target:
     named = role or (prompt if prompt.startswith(f"{job.sender}.") else "")
     feature = str(getattr(job.authority.task, "feature", "") or "")
     return Target(job.tenant, job.task, (job.sender, named) if named else (job.sender,), feature, tool, model)
+
+
+def agent_of(job: Job[R]) -> str:
+    """On whose behalf, as spending is counted: `worker.researcher`."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "-", target_of(job).agents[-1])[: limits.MAX_NAME_CHARS]
 
 
 def ended_by(halt: Halt, more: str = "") -> str:

@@ -7,7 +7,6 @@ have happened, what was neither is done now.
 
 import asyncio
 import itertools
-import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext, suppress
 from typing import Any
@@ -26,7 +25,7 @@ from bulkhead.runtime.doer import (
     Keep,
     Refused,
     Reservation,
-    target_of,
+    agent_of,
 )
 from bulkhead.runtime.halts import Halts, of_breaker
 from bulkhead.runtime.inbound import Unreadable
@@ -36,7 +35,7 @@ from bulkhead.runtime.records import Answered, Record, parse, told_when_put_off,
 from bulkhead.runtime.shell import HANDLER_FAILED, Handed
 from bulkhead.telemetry.annotate import annotate
 from bulkhead.telemetry.log import Log
-from bulkhead_contracts import catalog, envelope, limits, subjects
+from bulkhead_contracts import catalog, envelope, subjects
 from bulkhead_contracts.budget import Amount, ReserveReplied, ReserveRequested, Settled
 from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.envelope import Envelope
@@ -171,13 +170,16 @@ class DoerHandler:
 
     async def _refuse(self, handed: Handed, request: Any, refusal: GrantRefused, subject: str) -> None:
         """No: unless it was done while the grant still held, for what was done is no longer to be refused."""
+        failure = Failure(code=refusal.code, message=str(refusal), hint="submit the task again")
         if refusal.code == EXPIRED:
             with suppress(GrantRefused):
                 self._authority(handed, 0)
                 async with self._alone(subject):
-                    if await self._known(handed, request, subject):
-                        return
-        failure = Failure(code=refusal.code, message=str(refusal), hint="submit the task again")
+                    if not await self._known(handed, request, subject):
+                        # On record, too: a replica whose clock is behind would do what its asker was told was not done.
+                        stands = parse(await self._context.bus.last(self._records, subject))
+                        await self._finish(handed, subject, stands, self._doer.refuse(request, failure), ())
+                    return
         await self._reply(handed, self._doer.refuse(request, failure), ())
 
     async def _known(self, handed: Handed, request: Any, subject: str) -> bool:
@@ -406,7 +408,7 @@ class DoerHandler:
             resource=resource,
             worst_case=worst_case,
             price_digest=price_digest,
-            agent=_agent(job),
+            agent=agent_of(job),
         )  # type: ignore[arg-type]
         doubtful, waited = False, 0.0
         try:
@@ -493,8 +495,3 @@ def _settlements(hands: Hands) -> tuple[Settled, ...]:
         assert held.settled is not None
         found.append(held.settled)
     return tuple(found)
-
-
-def _agent(job: Job[Any]) -> str:
-    """On whose behalf, as spending is counted: `worker.researcher`."""
-    return re.sub(r"[^A-Za-z0-9_.-]", "-", target_of(job).agents[-1])[: limits.MAX_NAME_CHARS]
