@@ -15,7 +15,7 @@ from nats import errors
 
 from bulkhead.bus.jetstream_client import DirectClient, header_frame
 from bulkhead.bus.lookup import HostUnknown
-from bulkhead.bus.port import BusError, BusUnavailable, PublishRefused
+from bulkhead.bus.port import BusClosed, BusError, BusUnavailable, PublishRefused
 from bulkhead.bus.wire import check_sendable
 from bulkhead.telemetry.log import Log
 
@@ -155,9 +155,9 @@ class Connection:
             raise BusUnavailable(f"no connection to the broker at {self.url}: {self.last_error or 'lost'}")
 
     def alive(self) -> None:
-        """Raise BusUnavailable when the connection is closed for good."""
+        """Raise BusClosed when the connection is closed for good."""
         if self.closed.done():
-            raise BusUnavailable(f"the connection is closed: {self.closed.result()}")
+            raise BusClosed(f"the connection is closed: {self.closed.result()}")
 
     def watch(self, subject: str, refuse: Refuse) -> None:
         """Call `refuse` when the broker denies a publish on this subject, until `unwatch`."""

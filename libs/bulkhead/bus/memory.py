@@ -15,6 +15,7 @@ from bulkhead.bus.memory_broker import Listener, MemoryBroker, Offer
 from bulkhead.bus.memory_consumer import MemoryConsumer, MemoryLive, turn
 from bulkhead.bus.memory_streams import matches
 from bulkhead.bus.port import (
+    BusClosed,
     BusError,
     BusUnavailable,
     Live,
@@ -226,19 +227,19 @@ class MemoryBus:
             self._broker.unlisten(listener)
         if not self._closed.done():
             self._closed.set_result(reason)
-        self._reject_all(f"the connection is closed: {reason}")
+        self._reject_all(BusClosed(f"the connection is closed: {reason}"))
 
     def lose(self) -> None:
         """The connection breaks: whoever waits for an answer hears so, and standing requests for messages end. What is
         asked from now on finds another one."""
         for consumer in self._consumers:
             consumer.lose()
-        self._reject_all("the connection broke")
+        self._reject_all(BusUnavailable("the connection broke"))
 
-    def _reject_all(self, reason: str) -> None:
+    def _reject_all(self, error: BusUnavailable) -> None:
         for future in list(self._waiting):
             if not future.done():
-                future.set_exception(BusUnavailable(reason))
+                future.set_exception(error)
 
     def _cross(self, kind: str, what: str, act: Callable[[], None]) -> None:
         """Say something to the broker that it does not answer. Raises BusUnavailable."""
@@ -247,7 +248,7 @@ class MemoryBus:
 
     def _alive(self) -> None:
         if self._closed.done():
-            raise BusUnavailable(f"the connection is closed: {self._closed.result()}")
+            raise BusClosed(f"the connection is closed: {self._closed.result()}")
 
     def _may(self, what: str, right: str) -> None:
         self._alive()

@@ -16,6 +16,10 @@ class BusUnavailable(BusError):
     """No answer in time, or no connection: nothing is known about the outcome. Retry with the same message id."""
 
 
+class BusClosed(BusUnavailable):
+    """This end of the connection is closed for good: asking again is of no use."""
+
+
 class NobodyAnswers(BusUnavailable):
     """A request that reached nobody: nothing was done."""
 

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from bulkhead.bus.port import Bus, BusUnavailable, PubAck, Schedule, WrongLastSequence
+from bulkhead.bus.port import Bus, BusClosed, BusUnavailable, PubAck, Schedule, WrongLastSequence
 from bulkhead.runtime import crashing
 from bulkhead.runtime.patience import Queue
 from bulkhead.telemetry import trace
@@ -191,6 +191,8 @@ async def persist(
     while True:
         try:
             return await publish()  # type: ignore[misc]
+        except BusClosed:
+            raise
         except BusUnavailable:
             attempt += 1
             if attempt >= PUBLISH_ATTEMPTS and loop.time() >= until:
