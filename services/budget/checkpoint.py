@@ -62,12 +62,13 @@ MOST_NAMED = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A ledger and how far the two inboxes have been folded into it."""
+    """A ledger and how far the two inboxes have been folded into it. own: a checkpoint's messages behind its mark."""
 
     ledger: Ledger
     journal: int = 0
     budget: int = 0
     at_unix_ms: int = 0
+    own: int = 0
 
 
 Fold = Callable[[Start, int, int, Callable[[], Awaitable[None]]], Awaitable[object]]
@@ -199,7 +200,7 @@ async def _opened(bus: Bus, stored: Stored, lease_ms: int, journal: int, budget:
         log.warning("checkpoint_unreadable", reason=error.reason)
         return None
     await _begin(bus, ledger, seal.journal_sequence)
-    return Start(ledger, seal.journal_sequence, seal.budget_sequence, seal.at_unix_ms)
+    return Start(ledger, seal.journal_sequence, seal.budget_sequence, seal.at_unix_ms, own=len(seal.parts) + 1)
 
 
 async def _begin(bus: Bus, ledger: Ledger, until: int) -> None:
@@ -267,7 +268,8 @@ class Checkpointer:
         budget, journal = (one.sequence if one is not None else 0 for one in (settled, facts))
         start = await newest(self._bus, self._lease_ms, journal, budget)
         now = self._clock()
-        new = (budget - start.budget) + (journal - start.journal)
+        # Without its own: a large one would call for the next, for ever.
+        new = (budget - start.budget) + (journal - start.journal) - start.own
         if not at_once and new < self._messages and (now - start.at_unix_ms < HOUR_MS or budget == start.budget):
             return False
         checkpoint = uuid.uuid4().hex

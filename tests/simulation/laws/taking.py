@@ -21,6 +21,10 @@ class _Story:
 
     def __init__(self) -> None:
         self.plans: dict[int, dict[str, dict[str, Any]]] = {}
+        self.told: dict[int, int] = {}
+        """Where each plan stands in the inbox."""
+        self.asked = 0
+        """Where the task does."""
         self.started: set[Place] = set()
         self.accepted: dict[Place, dict[str, Any]] = {}
         self.fork: dict[str, Any] | None = None
@@ -94,7 +98,8 @@ def _source(
     parent = stories.get((story.fork or {}).get("task", ""))
     if version != 1 or parent is None or not parent.plans:
         return None
-    last = max(parent.plans)
+    # As it was then: a parent that was cut off may tell of one plan more.
+    last = max((version for version, at in parent.told.items() if at < story.asked), default=0)
     found = parent.accepted.get((last, step))
     return None if found is None else (parent.plans[last][step], found)
 
@@ -102,20 +107,22 @@ def _source(
 def _stories(record: Record) -> dict[str, _Story]:
     found: dict[str, _Story] = {}
 
-    def each(*kinds: str) -> Iterator[tuple[_Story, dict[str, Any]]]:
+    def each(*kinds: str) -> Iterator[tuple[_Story, dict[str, Any], int]]:
         for task, messages in said(record, "INBOX_GATEWAY", *kinds).items():
             for one in messages:
-                yield found.setdefault(task, _Story()), body(one)
+                yield found.setdefault(task, _Story()), body(one), one.sequence
 
-    for story, one in each("mesh.plan.adopted"):
-        story.plans[one["plan"]["version"]] = {step["id"]: step for step in one["plan"]["steps"]}
-    for story, one in each("mesh.task.step_started"):
+    for story, one, at in each("mesh.plan.adopted"):
+        version = one["plan"]["version"]
+        story.plans[version] = {step["id"]: step for step in one["plan"]["steps"]}
+        story.told.setdefault(version, at)
+    for story, one, _ in each("mesh.task.step_started"):
         story.started.add((one["plan_version"], one["step_id"]))
-    for story, one in each("mesh.task.step_ended"):
+    for story, one, _ in each("mesh.task.step_ended"):
         if one["outcome"] == "accepted":
             story.accepted[one["plan_version"], one["step_id"]] = one["result"]
-    for story, one in each("mesh.task.requested"):
-        story.fork = story.fork or one.get("fork")
+    for story, one, at in each("mesh.task.requested"):
+        story.fork, story.asked = story.fork or one.get("fork"), story.asked or at
     for task, messages in said(record, "INBOX_PLANNER", "mesh.task.submitted").items():
         if task in found:
             found[task].logic = int(messages[0].headers.get("ce-logicversion", "1"))

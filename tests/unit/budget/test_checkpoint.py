@@ -1,5 +1,6 @@
 """A checkpoint and the tail after it give the ledger that all messages give, wherever the cut lies."""
 
+import json
 from dataclasses import dataclass
 
 import pytest
@@ -142,6 +143,22 @@ async def test_a_rebuild_reads_the_newest_checkpoint_and_the_tail_and_needs_noth
     assert {key.rpartition("/")[2] for key, one in entries.items() if one.state == "open"} == {
         f"r{number}" for number in range(0, 40, 3)}
     assert len([one for one in taken if one.endswith(".demo.t1")]) == 9 + 6, "only the tail was read"
+
+
+async def test_a_checkpoint_larger_than_what_calls_for_one_calls_for_no_other(monkeypatch) -> None:
+    """Else the leader makes one at every look, though nothing happens."""
+    monkeypatch.setattr(checkpoint, "MAX_CHECKPOINT_ROWS", 2)
+    broker = MemoryBroker.mesh(clock=VirtualClock(NOW))
+    _, checkpointer = made(broker, MemoryStore(lease_ms=LEASE_MS))
+    await said(broker, 0, 40)
+    assert await checkpointer.make()
+    seal = (await checkpoint._all_seals(MemoryBus(broker, "budget")))[-1]
+    assert len(json.loads(seal.body)["parts"]) > 10
+    assert not await checkpointer.make()
+    await said(broker, 40, 45)
+    assert not await checkpointer.make()
+    await said(broker, 45, 48)
+    assert await checkpointer.make()
 
 
 async def test_an_ask_that_comes_late_for_what_was_settled_before_the_checkpoint_holds_nothing() -> None:
