@@ -26,6 +26,7 @@ def ask(request: dict[str, Any]) -> dict[str, Any]:
     return body
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk_chars", [300, 800])
 def test_the_offline_model_finds_the_expected_answer_over_many_seeds(chunk_chars: int) -> None:
     wrong = {}
@@ -43,6 +44,7 @@ def test_the_offline_model_finds_the_expected_answer_over_many_seeds(chunk_chars
     assert not wrong, wrong
 
 
+@pytest.mark.slow
 def test_a_bare_question_without_listed_steps_is_mostly_answered_too() -> None:
     right = 0
     for seed in range(30):

@@ -61,6 +61,7 @@ def test_the_committed_document_is_valid_and_whole(validate):
     assert found["messages"] == len(schemas.bodies())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spoil", ["channel", "type", "payload"])
 def test_the_parser_finds_what_is_wrong(validate, spoil):
     document = asyncapi.document()

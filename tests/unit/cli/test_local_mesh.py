@@ -17,6 +17,7 @@ from bulkhead_contracts import envelope, subjects
 from bulkhead_contracts.task import TaskEnded
 from infra.local.supervisor import LocalMesh
 
+pytestmark = pytest.mark.slow
 REPOSITORY = Path(__file__).parents[3]
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from services.tool_executor.watchdog import BLOCKED_FOR_GOOD, PATIENCES, SIGNAL, Blocked, Watchdog, code_of
 
+pytestmark = pytest.mark.slow
 PROGRAM = """
 import asyncio, itertools, json, re, signal, sys, time
 import uvloop
