@@ -6,6 +6,7 @@ remembered, only what files, tokens and stored messages say: values that nobody 
 
 import functools
 import gc
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -23,6 +24,7 @@ from services.gateway import quotas
 from services.model_gateway import app as model_gateway
 from services.tool_executor import app as tool_executor
 
+TENANTS = Path(__file__).with_name("tenants.yaml")
 _COLLECT_EVERY = 10
 """Runs. A run leaves cycles behind (tasks, frames): collecting them while it runs costs more than their memory."""
 
@@ -43,9 +45,9 @@ def remember() -> None:
     tool_executor.load = _by_rows(tool_executor.load)  # type: ignore[attr-defined]
     routing.compile_path = functools.lru_cache(256)(routing.compile_path)  # type: ignore[assignment]
     httpx._urls.urlparse = functools.lru_cache(256)(httpx._urls.urlparse)  # type: ignore[attr-defined]
-    # A verified token says the same to all. The tenants' file does not change while a run lasts.
+    # A verified token says the same to all.
     grants.Verifier._parse = staticmethod(_by_token_and_kind(grants.Verifier._parse))  # type: ignore[method-assign]
-    quotas._stamp = functools.lru_cache(16)(quotas._stamp)  # type: ignore[assignment]
+    quotas._stamp = _of_own_file(quotas._stamp)  # type: ignore[assignment]
     # Of a checkpoint most rows are those of the one before.
     checkpoint.LedgerSettled = functools.lru_cache(16_384)(checkpoint.LedgerSettled)  # type: ignore[assignment,misc]
     checkpoint.LedgerBalance = functools.lru_cache(1_024)(checkpoint.LedgerBalance)  # type: ignore[assignment,misc]
@@ -113,6 +115,12 @@ def _by_token_and_kind(parse: Any) -> Any:
         return known[name]
 
     return remembered
+
+
+def _of_own_file(stamp: Any) -> Any:
+    """The runs' own tenants' file does not change. Other tests of this process change theirs."""
+    own = functools.lru_cache(1)(stamp)
+    return functools.wraps(stamp)(lambda path: own(path) if path == TENANTS else stamp(path))
 
 
 def _by_rows(load: Any) -> Any:

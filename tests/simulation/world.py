@@ -63,7 +63,7 @@ PACES = tuple(
 """How often services that wait look again, usually and when all is done: then every look finds the same."""
 ENDS = (TaskEnded.TYPE, TaskRejected.TYPE)
 DECIDERS = {"planner": planner.LOGICS, "worker": worker.LOGICS, "checker": checker.LOGICS}
-TENANTS = Path(__file__).with_name("tenants.yaml")
+TENANTS = once.TENANTS
 
 
 class HeadlessGateway(gateway.Gateway):
