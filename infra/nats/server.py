@@ -25,10 +25,11 @@ START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 10.0
 LOG_FILE = Path("logs", "nats.log")
 """In the data directory: where the broker's own words are, as messages name it."""
-TIMER_SLACK_US = 1_000
+TIMER_SLACK_US = 200
 """While there is work, a thread of Go's runtime looks around every 20 us: a fifth of the broker's CPU where few
 messages are under way, and each look takes a core from whoever runs there. Nothing in Go makes it look less often; with
-this the kernel lets it sleep up to a millisecond longer (docs/benchmarks.md)."""
+this the kernel lets it sleep a little longer. With a millisecond a step is faster on a quiet machine, and slower by a
+third where others use every core (docs/benchmarks.md)."""
 MIN_FREE_BYTES = 256 * 1024 * 1024
 MIN_FREE_FILES = 1_000
 LOST_STREAM = re.compile(r"JetStream stream 'MESH (?:>|\\u003e) (\w+)' could not be recovered")
