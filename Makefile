@@ -24,22 +24,22 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	@touch $@
 
 demo: setup ## Run the whole mesh once on a generated case (SEED=7 for another) and check its answer
-	@$(BIN)/python -m infra.demo --seed $(SEED)
+	@$(BIN)/python -m bulkhead_cli.demo --seed $(SEED)
 
-compose-demo: setup ## The same demo in containers: built, run, removed (needs Docker; infra/docker/README.md)
-	@$(BIN)/python -m infra.demo --containers --seed $(SEED)
+compose-demo: setup ## The same demo in containers: built, run, removed (needs Docker; infra/bulkhead_infra/docker/README.md)
+	@$(BIN)/python -m bulkhead_cli.demo --containers --seed $(SEED)
 
 up: setup ## Keep a mesh running in the foreground (Ctrl-C drains it)
 	@$(BIN)/bulkhead up --data $(DATA)
 
 test: setup ## Every test that this machine can run; unexpected skips fail
-	@$(BIN)/python -m infra.render --check
+	@$(BIN)/python -m bulkhead_infra.render --check
 	@$(BIN)/ruff check .
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/python -m tests $(ARGS)
 
 quick: setup ## The inner loop: style, import rules, generated files; unit, contract and replay tests
-	@$(BIN)/ruff check . && $(BIN)/lint-imports --no-cache && $(BIN)/python -m infra.render --check
+	@$(BIN)/ruff check . && $(BIN)/lint-imports --no-cache && $(BIN)/python -m bulkhead_infra.render --check
 	@$(BIN)/python -m pytest -q -n logical --maxprocesses 8 --dist loadfile -m "not slow" tests/unit tests/contract tests/replay $(ARGS)
 
 compose-test: setup ## The tests of the mesh in containers (needs Docker)
@@ -51,7 +51,7 @@ simulate: setup ## Seeded schedules of faults in virtual time (SEEDS=1000-3000 [
 		$(if $(SCHEDULE),--schedule $(SCHEDULE)) $(if $(TRACE),--trace) $(ARGS)
 
 render: setup ## Write the generated files (schemas, AsyncAPI, OpenAPI, READMEs' tables)
-	@$(BIN)/python -m infra.render
+	@$(BIN)/python -m bulkhead_infra.render
 
 planted: setup ## Plant each known mistake in a copy of the tree and see which suite catches it (ARGS="NAME", "--full")
 	@$(BIN)/python -m tests.planted $(ARGS)
@@ -68,7 +68,7 @@ $(BENCH_VENV)/.ready: tests/bench/requirements.lock
 	@touch $@
 
 live: setup ## Ten objectives against a real provider under a ceiling of 1 USD (needs OPENAI_API_KEY)
-	@$(BIN)/python -m infra.demo.live $(ARGS)
+	@$(BIN)/python -m bulkhead_cli.demo.live $(ARGS)
 
 LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url
 

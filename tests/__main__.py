@@ -47,8 +47,13 @@ class Lane:
 
     def beside(self, report: IO[str]) -> "subprocess.Popen[bytes]":
         """Begin it with a lower priority."""
-        return subprocess.Popen(command(self.paths, self._arguments), stdout=report, stderr=subprocess.STDOUT,
-                                env=self.environ, preexec_fn=lambda: os.nice(NICENESS))  # fmt: skip
+        return subprocess.Popen(
+            command(self.paths, self._arguments),
+            stdout=report,
+            stderr=subprocess.STDOUT,
+            env=self.environ,
+            preexec_fn=lambda: os.nice(NICENESS),
+        )
 
     def failed(self) -> list[str]:
         """The tests that failed; none when the run did not get to its end."""
@@ -58,9 +63,14 @@ class Lane:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests", description=__doc__.splitlines()[0])
     parser.add_argument("--serial", action="store_true", help="one lane after the other")
-    parser.add_argument("--again", type=int, default=0, metavar="N",
-                        help="when no more than N tests failed, run these alone; those that pass then are told as "
-                        "UNSTABLE and fail nothing (default 0: what failed has failed)")  # fmt: skip
+    parser.add_argument(
+        "--again",
+        type=int,
+        default=0,
+        metavar="N",
+        help="when no more than N tests failed, run these alone; those that pass then are told as "
+        "UNSTABLE and fail nothing (default 0: what failed has failed)",
+    )
     options, arguments = parser.parse_known_args()
     if any(Path(argument.partition("::")[0]).exists() for argument in arguments):
         return subprocess.run(command([], arguments), check=False).returncode

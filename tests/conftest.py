@@ -65,7 +65,7 @@ def can_fake_time() -> bool:
 def why_no_docker() -> str:
     """What keeps this user from building images and running containers; "" when nothing does."""
     try:
-        from infra.docker import images, stack
+        from bulkhead_infra.docker import images, stack
     except ImportError as error:
         return str(error)
     try:

@@ -9,7 +9,23 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from . import agent, budget, control, grant, lease, limits, model, peer, plan, retrieval, step, task, tool, verdict
+from bulkhead_contracts import (
+    agent,
+    bounds,
+    budget,
+    control,
+    grant,
+    lease,
+    model,
+    peer,
+    plan,
+    retrieval,
+    step,
+    task,
+    tool,
+    verdict,
+)
+
 from .task.v1 import TaskRequestedV1
 from .task.v2 import upcast_task_requested
 from .types import Body
@@ -67,11 +83,7 @@ ROWS: tuple[Row, ...] = (
         "gateway",
         older={1: (TaskRequestedV1, upcast_task_requested)},
     ),
-    Row(
-        task.TaskCancelRequested,
-        (*_to("gateway", PUBLISHER, "gateway"), *_to("planner", "gateway")),
-        "gateway",
-    ),
+    Row(task.TaskCancelRequested, (*_to("gateway", PUBLISHER, "gateway"), *_to("planner", "gateway")), "gateway"),
     Row(task.TaskRejected, _to("gateway", "gateway"), "gateway"),
     Row(task.TaskQueued, _to("gateway", "gateway"), "gateway"),
     Row(task.PlacesGiven, _to("gateway", "gateway"), "gateway"),
@@ -192,8 +204,8 @@ def decode(ce_type: str, body: bytes) -> Body:
     # isdecimal alone takes digits of any script, and isdigit what int() does not read.
     if row is None or not (version_text.isascii() and version_text.isdecimal() and len(version_text) < 9):
         raise DecodeError("unknown_type", f"this reader knows no message type {ce_type[:100]!r}", later=True)
-    if len(body) > limits.MAX_MESSAGE_BYTES:
-        raise DecodeError("oversize", f"body of {len(body)} bytes exceeds {limits.MAX_MESSAGE_BYTES}")
+    if len(body) > bounds.MAX_MESSAGE_BYTES:
+        raise DecodeError("oversize", f"body of {len(body)} bytes exceeds {bounds.MAX_MESSAGE_BYTES}")
     version = int(version_text)
     try:
         if version == row.body.VERSION:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 
-from . import limits
+from bulkhead_contracts import bounds
 
 CONTENT_TYPE = "application/json"
 
@@ -106,8 +106,8 @@ def parse(headers: Mapping[str, str]) -> Envelope:
     for name in ("ce-id", "ce-type", "ce-source", "ce-time"):
         if not lower.get(name):
             raise EnvelopeError(f"header {name} is missing")
-    if len("".join(lower)) + len("".join(lower.values())) > limits.MAX_HEADER_BYTES:
-        raise EnvelopeError(f"headers exceed {limits.MAX_HEADER_BYTES} bytes")
+    if len("".join(lower)) + len("".join(lower.values())) > bounds.MAX_HEADER_BYTES:
+        raise EnvelopeError(f"headers exceed {bounds.MAX_HEADER_BYTES} bytes")
     if len(lower["ce-id"]) > 64 or len(lower["ce-type"]) > 100:
         raise EnvelopeError("ce-id or ce-type is too long")
     try:

@@ -7,7 +7,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
-from . import limits as bounds
+from bulkhead_contracts import bounds
+
 from .task.v1 import RequesterClaim, TaskLimits
 from .tool.v1 import ToolSpec
 from .types import Body, Contract, Count, Name, Reason, Tag, Token, UnixMs

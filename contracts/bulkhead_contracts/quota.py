@@ -4,10 +4,11 @@ from typing import Annotated
 
 from pydantic import Field
 
-from . import limits
+from bulkhead_contracts import bounds
+
 from .types import Contract
 
-PerMinute = Annotated[int, Field(ge=1, le=limits.MAX_TASKS_PER_MINUTE)]
+PerMinute = Annotated[int, Field(ge=1, le=bounds.MAX_TASKS_PER_MINUTE)]
 
 
 class Quota(Contract, extra="forbid"):
@@ -21,7 +22,7 @@ class Quota(Contract, extra="forbid"):
     burst_tasks: PerMinute = 4_000
     person_tasks_per_minute: PerMinute = 6_000
     person_burst_tasks: PerMinute = 2_000
-    running: Annotated[int, Field(ge=0, le=limits.MAX_RUNNING_TASKS)] = 64
-    waiting: Annotated[int, Field(ge=0, le=limits.MAX_WAITING_TASKS)] = 20_000
-    wait_s: Annotated[int, Field(ge=1, le=limits.MAX_QUEUE_WAIT_S)] = 86_400
-    weight: Annotated[int, Field(ge=1, le=limits.MAX_QUOTA_WEIGHT)] = 1
+    running: Annotated[int, Field(ge=0, le=bounds.MAX_RUNNING_TASKS)] = 64
+    waiting: Annotated[int, Field(ge=0, le=bounds.MAX_WAITING_TASKS)] = 20_000
+    wait_s: Annotated[int, Field(ge=1, le=bounds.MAX_QUEUE_WAIT_S)] = 86_400
+    weight: Annotated[int, Field(ge=1, le=bounds.MAX_QUOTA_WEIGHT)] = 1

@@ -4,7 +4,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
-from . import limits
+from bulkhead_contracts import bounds
+
 from .types import Contract, Count, Marker, Name, Reason, Sha256, Summary, Token, TokenCount, UsdMicros
 
 Standing = Literal["ok", "degraded", "failed"]
@@ -39,12 +40,12 @@ class Completeness(Contract):
     """`complete`, or what was left out. Two are merged by joining their omissions."""
 
     complete: bool = True
-    omissions: Annotated[tuple[Omission, ...], Field(max_length=limits.MAX_OMISSIONS)] = ()
+    omissions: Annotated[tuple[Omission, ...], Field(max_length=bounds.MAX_OMISSIONS)] = ()
 
     @classmethod
     def missing(cls, *omissions: Omission) -> Self:
         """Incomplete by these omissions."""
-        return cls(complete=False, omissions=omissions[: limits.MAX_OMISSIONS])
+        return cls(complete=False, omissions=omissions[: bounds.MAX_OMISSIONS])
 
 
 class Label(Contract):
@@ -100,7 +101,7 @@ class Failure(Contract):
     @classmethod
     def of(cls, code: str, message: str, hint: str = "") -> Self:
         """A failure whose words are cut to their bounds: they quote models, tools and people."""
-        return cls(code=code, message=message[: limits.MAX_REASON_CHARS], hint=hint[: limits.MAX_REASON_CHARS])
+        return cls(code=code, message=message[: bounds.MAX_REASON_CHARS], hint=hint[: bounds.MAX_REASON_CHARS])
 
 
 class Result(Contract):
@@ -111,8 +112,8 @@ class Result(Contract):
     standing: Standing = "ok"
     standing_reason: Reason = ""
     completeness: Completeness = Completeness()
-    provenance: Annotated[tuple[Label, ...], Field(max_length=limits.MAX_LABELS)] = ()
-    citations: Annotated[tuple[Citation, ...], Field(max_length=limits.MAX_CITATIONS)] = ()
+    provenance: Annotated[tuple[Label, ...], Field(max_length=bounds.MAX_LABELS)] = ()
+    citations: Annotated[tuple[Citation, ...], Field(max_length=bounds.MAX_CITATIONS)] = ()
 
 
 _ORDER = {"ok": 0, "degraded": 1, "failed": 2}
@@ -129,7 +130,7 @@ def merge_completeness(*parts: Completeness) -> Completeness:
     for part in parts:
         omissions.extend(o for o in part.omissions if o not in omissions)
     return Completeness(
-        complete=all(part.complete for part in parts), omissions=tuple(omissions[: limits.MAX_OMISSIONS])
+        complete=all(part.complete for part in parts), omissions=tuple(omissions[: bounds.MAX_OMISSIONS])
     )
 
 
@@ -139,7 +140,7 @@ def merge_labels(*groups: tuple[Label, ...]) -> tuple[Label, ...]:
     for group in groups:
         for label in group:
             seen.setdefault((label.sha256, label.kind), label)
-    return tuple(seen.values())[: limits.MAX_LABELS]
+    return tuple(seen.values())[: bounds.MAX_LABELS]
 
 
 def merge_citations(*groups: tuple[Citation, ...]) -> tuple[Citation, ...]:
@@ -148,4 +149,4 @@ def merge_citations(*groups: tuple[Citation, ...]) -> tuple[Citation, ...]:
     for group in groups:
         for citation in group:
             seen.setdefault((citation.marker, citation.document_sha256), citation)
-    return tuple(seen.values())[: limits.MAX_CITATIONS]
+    return tuple(seen.values())[: bounds.MAX_CITATIONS]

@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from .limits import PARTITIONS
+from bulkhead_contracts.bounds import PARTITIONS
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _REMEMBERED = 4096

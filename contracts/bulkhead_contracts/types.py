@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from . import limits
+from bulkhead_contracts import bounds
 
 
 class Contract(BaseModel):
@@ -20,16 +20,16 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Digest16 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 Marker = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{12}$")]
 """First 12 hex digits of a content's sha256; what an answer cites as [#marker]."""
-Name = Annotated[str, StringConstraints(min_length=1, max_length=limits.MAX_NAME_CHARS)]
-Summary = Annotated[str, StringConstraints(max_length=limits.MAX_SUMMARY_CHARS)]
-Title = Annotated[str, StringConstraints(max_length=limits.MAX_TITLE_CHARS)]
-Reason = Annotated[str, StringConstraints(max_length=limits.MAX_REASON_CHARS)]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=bounds.MAX_NAME_CHARS)]
+Summary = Annotated[str, StringConstraints(max_length=bounds.MAX_SUMMARY_CHARS)]
+Title = Annotated[str, StringConstraints(max_length=bounds.MAX_TITLE_CHARS)]
+Reason = Annotated[str, StringConstraints(max_length=bounds.MAX_REASON_CHARS)]
 UnixMs = Annotated[int, Field(ge=0, le=2**53)]
 Tag = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{0,64}$")]
 """A name that spending is counted under (agent, workflow, feature); "" where there is none."""
 Count = Annotated[int, Field(ge=0, le=2**53)]
-UsdMicros = Annotated[int, Field(ge=0, le=limits.MAX_COST_USD_MICROS)]
-TokenCount = Annotated[int, Field(ge=0, le=limits.MAX_TOKENS)]
+UsdMicros = Annotated[int, Field(ge=0, le=bounds.MAX_COST_USD_MICROS)]
+TokenCount = Annotated[int, Field(ge=0, le=bounds.MAX_TOKENS)]
 
 
 class Body(Contract):

@@ -21,8 +21,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from infra.local.process import StartFailed
-from infra.nats.server import Durability, binary
+from bulkhead_infra.local.process import StartFailed
+from bulkhead_infra.nats.server import Durability, binary
 from tests.bench import admitting, dbos_peer, flooding, floor, growing, recovering, stepping, whole
 from tests.bench.accounting import Unreadable
 from tests.bench.dbos_peer import NoPeer, WorkerFailed
@@ -38,13 +38,21 @@ LOADED = tuple(f"_{load}" for load in stepping.LOADS)
 ON_RIG: dict[Measure, tuple[str, ...]] = {
     stepping.latency: ("step_p50_ms", "step_p99_ms"),
     stepping.tasks_of_three: ("task3_p50_ms",),
-    stepping.saturation: ("steps_per_s", "cpu_per_step_ms", *(f"steps_per_s{load}" for load in LOADED),
-                          *(f"cpu_per_step_ms_{what}" for what in ("50", "200", "broker", "planner", "worker"))),
+    stepping.saturation: (
+        "steps_per_s",
+        "cpu_per_step_ms",
+        *(f"steps_per_s{load}" for load in LOADED),
+        *(f"cpu_per_step_ms_{what}" for what in ("50", "200", "broker", "planner", "worker")),
+    ),
     stepping.checks_on: tuple(f"steps_per_s{load}_check" for load in LOADED),
     stepping.writes: ("durable_writes_per_step", "durable_writes_per_task"),
-    recovering.recovery: ("recovery_s", "rerun_recorded_steps", "redelivered_recorded_steps",
-                          "redelivered_unrecorded_steps"),
-}  # fmt: skip
+    recovering.recovery: (
+        "recovery_s",
+        "rerun_recorded_steps",
+        "redelivered_recorded_steps",
+        "redelivered_unrecorded_steps",
+    ),
+}
 OWN_RIG: dict[Callable[[Book, Path, Durability, int], Awaitable[None]], tuple[str, ...]] = {
     growing.growth: ("cost_growth", "step_p50_ms_at_1e3", "step_p50_ms_at_1e5", "step_p50_ms_at_1e6"),
     growing.fold: ("fold_cold_ms", "fold_warm_ms"),
@@ -52,11 +60,14 @@ OWN_RIG: dict[Callable[[Book, Path, Durability, int], Awaitable[None]], tuple[st
     flooding.flood: ("flood_latency_ratio", "flood_latency_alone_ms", "flood_tasks_per_s"),
 }
 FRESH: dict[Measure, tuple[str, ...]] = {
-    stepping.memory: ("pss_total_mb", "pss_growth_kb_per_step",
-                      *(f"pss_mb_{what}" for what in ("broker", "planner", "worker"))),
-}  # fmt: skip
+    stepping.memory: (
+        "pss_total_mb",
+        "pss_growth_kb_per_step",
+        *(f"pss_mb_{what}" for what in ("broker", "planner", "worker")),
+    )
+}
 TRACED: dict[Measure, tuple[str, ...]] = {
-    stepping.traced: ("step_p50_ms_traced", "steps_per_s_200_traced", "cpu_per_step_ms_200_traced"),
+    stepping.traced: ("step_p50_ms_traced", "steps_per_s_200_traced", "cpu_per_step_ms_200_traced")
 }
 ON_WHOLE: dict[Measure, tuple[str, ...]] = {
     whole.one_agent: ("one_agent_task_p50_ms", "planned_judged_task_p50_ms"),
@@ -72,14 +83,23 @@ NAMES = sorted({name for group in GROUPS for names in group.values() for name in
 def arguments() -> argparse.Namespace:
     """What was asked for; ends the program when that makes no sense."""
     parser = argparse.ArgumentParser(
-        prog="make bench ARGS=...", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="make bench ARGS=...",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=f"measures: {', '.join(NAMES)}\n\nmake bench ARGS='--quick --durability power'\n"
         "make bench ARGS='--only step_p50_ms steps_per_s --systems bulkhead floor --compare before.jsonl'",
-    )  # fmt: skip
-    parser.add_argument("--durability", choices=("power", "process", "both"), default="both",
-                        help="power: fsync before every ack; process: survives kills only (default both)")
-    parser.add_argument("--quick", action="store_true",
-                        help="a tenth of the work and of the stored messages: a first look, in three minutes; says so")
+    )
+    parser.add_argument(
+        "--durability",
+        choices=("power", "process", "both"),
+        default="both",
+        help="power: fsync before every ack; process: survives kills only (default both)",
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="a tenth of the work and of the stored messages: a first look, in three minutes; says so",
+    )
     parser.add_argument("--only", nargs="+", default=[], metavar="MEASURE", help="only these (* and ? allowed)")
     parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS), help="default: all three")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the JSON lines to a file, too")
@@ -154,8 +174,10 @@ class Run:
         async with floor.floor(folder / "2", durability) as bare:
             now = (await bare.measure(single=100 * self._scale))["step_p50_ms"]
         if before and not 1 / DRIFT < now / before < DRIFT:
-            say(f"\nNOT QUIET: the floor's step_p50_ms was {before:.2f} ms at the beginning and {now:.2f} at the end: "
-                "something else used the machine. Ratios suffer less than absolute figures; better measure again.")
+            say(
+                f"\nNOT QUIET: the floor's step_p50_ms was {before:.2f} ms at the beginning and {now:.2f} at the end: "
+                "something else used the machine. Ratios suffer less than absolute figures; better measure again."
+            )
 
     @staticmethod
     async def _told(what: str, durability: str, work: Awaitable[None]) -> None:
@@ -174,8 +196,14 @@ def machine() -> str:
         except OSError:
             return "unknown"
 
-    model = next((line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
-                  if line.startswith("model name")), platform.machine())  # fmt: skip
+    model = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.machine(),
+    )
     changed = " with changes" if output("git", "status", "--porcelain") else ""
     load = os.getloadavg()[0]
     busy = f"\nNOT QUIET: the load is {load:.1f} before the bench begins; others use the cores" * (load > QUIET_LOAD)

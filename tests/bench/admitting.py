@@ -15,15 +15,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from bulkhead.bus.jetstream import JetStreamBus
+from bulkhead.bus.jetstream.bus import JetStreamBus
 from bulkhead.grants import Signer
 from bulkhead.runtime.context import Identity, make_context, unix_ms
-from bulkhead.runtime.publisher import Publisher
+from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead_contracts.budget import Amount, ReserveReplied, ReserveRequested
 from bulkhead_contracts.grant import TaskGrant
 from bulkhead_contracts.task import TaskLimits
-from infra.local.supervisor import BROKER, LocalMesh
-from infra.nats.server import Durability
+from bulkhead_infra.local.supervisor import BROKER, LocalMesh
+from bulkhead_infra.nats.server import Durability
 from tests.bench import accounting
 from tests.bench.figures import Book, quantile
 from tests.bench.rig import ROOT
@@ -40,8 +40,14 @@ async def admissions(book: Book, folder: Path, durability: Durability, scale: in
     best = 0.0
     for replicas in REPLICAS:
         environ = dict(os.environ) | {"OPENAI_API_KEY": "none is called"}
-        mesh = LocalMesh(folder / f"admitting-{replicas}", services=("budget",), scale={"budget": replicas},
-                         durability=durability, offline_model=False, environ=environ)  # fmt: skip
+        mesh = LocalMesh(
+            folder / f"admitting-{replicas}",
+            services=("budget",),
+            scale={"budget": replicas},
+            durability=durability,
+            offline_model=False,
+            environ=environ,
+        )
         async with mesh, _doer(mesh) as doer:
             await _do(doer, 2 * IN_FLIGHT, IN_FLIGHT)  # Warm.
             pids = _pids(mesh) | {"doer": [doer.pid]}
@@ -71,9 +77,15 @@ def _pids(mesh: LocalMesh) -> dict[str, list[int]]:
 async def _doer(mesh: LocalMesh) -> AsyncIterator[asyncio.subprocess.Process]:
     _write_grants(mesh)
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.bench.admitting", mesh.nats_url, str(mesh.directory), cwd=ROOT,
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-    )  # fmt: skip
+        sys.executable,
+        "-m",
+        "tests.bench.admitting",
+        mesh.nats_url,
+        str(mesh.directory),
+        cwd=ROOT,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
     try:
         yield process
     finally:
@@ -93,10 +105,22 @@ async def _do(doer: asyncio.subprocess.Process, count: int, in_flight: int) -> d
 
 def _write_grants(mesh: LocalMesh) -> None:
     signer = Signer("signer", Identity.load(mesh.directory / "identity", "signer").signing_seed)
-    grants = [signer.grant(TaskGrant(
-        tenant=TENANT, task=f"task{number}", actor="ann", tools=(), document_scopes=(),
-        limits=TaskLimits(cost_usd_micros=10**9, tokens=10**9), day_cost_usd_micros=PLENTY, day_tokens=PLENTY,
-        expires_unix_ms=unix_ms() + 3_600_000)) for number in range(TASKS)]  # fmt: skip
+    grants = [
+        signer.grant(
+            TaskGrant(
+                tenant=TENANT,
+                task=f"task{number}",
+                actor="ann",
+                tools=(),
+                document_scopes=(),
+                limits=TaskLimits(cost_usd_micros=10**9, tokens=10**9),
+                day_cost_usd_micros=PLENTY,
+                day_tokens=PLENTY,
+                expires_unix_ms=unix_ms() + 3_600_000,
+            )
+        )
+        for number in range(TASKS)
+    ]
     (mesh.directory / "grants.json").write_text(json.dumps(grants))
 
 
@@ -115,15 +139,27 @@ class Client:
         task = 0 if number % 2 else number // 2 % len(self._grants)
         name = f"bench-{os.getpid()}-{number}"
         body = ReserveRequested(
-            reservation_id=name, call_id=name, step_id="s1", agent="worker.writer", purpose="model", resource="m",
+            reservation_id=name,
+            call_id=name,
+            step_id="s1",
+            agent="worker.writer",
+            purpose="model",
+            resource="m",
             worst_case=Amount(tokens=1, cost_usd_micros=1, model_calls=1),
-        )  # fmt: skip
+        )
         began = time.perf_counter()
         while True:
             answer = await self._publisher.request(
-                "budget", body, tenant=TENANT, task=f"task{task}", grant=self._grants[task], actor="ann", cause=name,
-                index=name, timeout_s=ANSWER_TIMEOUT_S,
-            )  # fmt: skip
+                "budget",
+                body,
+                tenant=TENANT,
+                task=f"task{task}",
+                grant=self._grants[task],
+                actor="ann",
+                cause=name,
+                index=name,
+                timeout_s=ANSWER_TIMEOUT_S,
+            )
             assert isinstance(answer, ReserveReplied) and answer.decision != "refused", answer
             if answer.decision == "reserved":
                 return (time.perf_counter() - began) * 1000

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from infra.nats.server import Durability
+from bulkhead_infra.nats.server import Durability
 from tests.bench import accounting
 from tests.bench.figures import Book, quantile
 from tests.bench.postgres import Postgres, binaries, postgres
@@ -28,9 +28,18 @@ PYTHON = ROOT / ".venv-bench" / "bin" / "python"
 WORKER = Path(__file__).with_name("dbos_worker.py")
 ORDER_TIMEOUT_S = 300.0
 MEASURES = frozenset(
-    {"step_p50_ms", "step_p99_ms", "task3_p50_ms", "steps_per_s", "cpu_per_step_ms", "pss_total_mb", "recovery_s",
-     "rerun_recorded_steps", *(f"{name}_{load}" for name in ("steps_per_s", "cpu_per_step_ms") for load in LOADS)}
-)  # fmt: skip
+    {
+        "step_p50_ms",
+        "step_p99_ms",
+        "task3_p50_ms",
+        "steps_per_s",
+        "cpu_per_step_ms",
+        "pss_total_mb",
+        "recovery_s",
+        "rerun_recorded_steps",
+        *(f"{name}_{load}" for name in ("steps_per_s", "cpu_per_step_ms") for load in LOADS),
+    }
+)
 
 
 class NoPeer(Exception):
@@ -99,9 +108,15 @@ async def _start(database: Postgres, folder: Path, number: int) -> Worker:
     log = folder / f"dbos-{number}.log"
     with log.open("ab") as said:
         process = await asyncio.create_subprocess_exec(
-            str(PYTHON), str(WORKER), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=said,
-            env=environ, start_new_session=True, limit=16 * 1024 * 1024,
-        )  # fmt: skip
+            str(PYTHON),
+            str(WORKER),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=said,
+            env=environ,
+            start_new_session=True,
+            limit=16 * 1024 * 1024,
+        )
     return Worker(process, log)
 
 

@@ -137,9 +137,7 @@ def changes(book: Book, before: Iterable[Figure]) -> str:
         share = (one.value - old) / old if old else 0.0
         moved = (share > 0) == (one.measure in BETTER_HIGH)
         word = "" if abs(share) <= NOISE or one.system != "bulkhead" else "better" if moved else "WORSE"
-        rows.append(
-            (one.system, one.durability, one.measure, _number(old), _number(one.value), f"{share:+.0%}", word)
-        )
+        rows.append((one.system, one.durability, one.measure, _number(old), _number(one.value), f"{share:+.0%}", word))
     return _aligned(rows)
 
 
@@ -162,7 +160,9 @@ def _number(value: float | None) -> str:
 def _aligned(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
-        "  ".join(cell.ljust(width) if column == 0 else cell.rjust(width)
-                  for column, (cell, width) in enumerate(zip(row, widths, strict=True))).rstrip()
+        "  ".join(
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
         for row in rows
-    )  # fmt: skip
+    )

@@ -16,8 +16,8 @@ import nats
 from nats.aio.client import Client
 
 from bulkhead_contracts import subjects
-from infra.nats.server import NatsServer, ServerPlan
-from infra.nats.streams import Layout, durables, streams
+from bulkhead_infra.nats.server import NatsServer, ServerPlan
+from bulkhead_infra.nats.streams import Layout, durables, streams
 from tests.bench.figures import say
 
 BODY = b"x" * 512

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bulkhead.client import Mesh
-from infra.nats.server import Durability
+from bulkhead_infra.nats.server import Durability
 from tests.bench.figures import Book, quantile, say
 from tests.bench.whole import Whole, agents, whole
 
@@ -29,8 +29,13 @@ NOTHING: dict[str, Any] = {
 
 async def flood(book: Book, folder: Path, durability: Durability, scale: int) -> None:
     """See the module."""
-    quota = {"running": PLACES, "tasks_per_minute": 60_000, "burst_tasks": 10_000, "person_tasks_per_minute": 60_000,
-             "person_burst_tasks": 10_000}  # fmt: skip
+    quota = {
+        "running": PLACES,
+        "tasks_per_minute": 60_000,
+        "burst_tasks": 10_000,
+        "person_tasks_per_minute": 60_000,
+        "person_burst_tasks": 10_000,
+    }
     async with whole(folder / "flood", durability, {FLOOD: quota}) as mesh:
         alone = [await _one(mesh) for _ in range(2 * scale)]
         crowd = Mesh(mesh.mesh.url, mesh.mesh.add_api_key(FLOOD, "crowd", "submitter"))

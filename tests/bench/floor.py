@@ -17,8 +17,8 @@ from typing import Any
 import nats
 
 from bulkhead.tcp_ports import free_port
-from infra.nats.server import Durability, NatsServer, ServerPlan
-from infra.nats.streams import Layout, streams
+from bulkhead_infra.nats.server import Durability, NatsServer, ServerPlan
+from bulkhead_infra.nats.streams import Layout, streams
 from tests.bench.figures import Book
 from tests.bench.floor_client import Work
 from tests.bench.rig import ROOT
@@ -77,9 +77,16 @@ async def floor(folder: Path, durability: Durability) -> AsyncIterator[Floor]:
 async def _client(log: Path, *words: object) -> AsyncIterator[asyncio.subprocess.Process]:
     with log.open("ab") as said:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "tests.bench.floor_client", *map(str, words), cwd=ROOT,
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=said, start_new_session=True,
-        )  # fmt: skip
+            sys.executable,
+            "-m",
+            "tests.bench.floor_client",
+            *map(str, words),
+            cwd=ROOT,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=said,
+            start_new_session=True,
+        )
     try:
         yield process
     finally:

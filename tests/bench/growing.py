@@ -13,7 +13,7 @@ from bulkhead_contracts.plan import Plan, PlanStep
 from bulkhead_contracts.result import Result
 from bulkhead_contracts.step import StepFinished
 from bulkhead_contracts.task import TaskLimits, TaskSubmitted
-from infra.nats.server import Durability
+from bulkhead_infra.nats.server import Durability
 from tests.bench.figures import Book, quantile, say
 from tests.bench.rig import FINISHED, INSTRUCTION, OBJECTIVE, STEP_ENDED, Rig, rig, stamps
 from tests.bench.stepping import UNTIL_WARM, gaps_ms
@@ -79,9 +79,12 @@ async def _task_of_many_messages(mesh: Rig, worker: Context, number: int) -> str
         for n in range(STEPS)
     )
     body = TaskSubmitted(
-        objective=OBJECTIVE, limits=TaskLimits(deadline_ms=600_000), submitted_unix_ms=unix_ms(), check=False,
+        objective=OBJECTIVE,
+        limits=TaskLimits(deadline_ms=600_000),
+        submitted_unix_ms=unix_ms(),
+        check=False,
         plan=Plan(steps=chain),
-    )  # fmt: skip
+    )
     await mesh.context.publisher.send("planner", body, tenant="demo", task=task, cause=task, index=0)
     for n in range(STEPS - 3):
         await _finish(worker, task, n, "first")

@@ -50,9 +50,7 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     try:
         while True:
             head = (await reader.readuntil(b"\r\n\r\n")).lower()
-            length = next(
-                int(line.split(b":")[1]) for line in head.splitlines() if line.startswith(b"content-length")
-            )
+            length = next(int(line.split(b":")[1]) for line in head.splitlines() if line.startswith(b"content-length"))
             await _answer(json.loads(await reader.readexactly(length)), writer)
     except (asyncio.IncompleteReadError, ConnectionError):
         pass  # The mesh has closed it.

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bulkhead.tcp_ports import free_port
-from infra.local.process import Child, StartFailed
+from bulkhead_infra.local.process import Child, StartFailed
 from tests.bench import accounting
 
 FOLDERS = Path("/usr/lib/postgresql")
@@ -82,10 +82,23 @@ async def postgres(*, fsync: bool) -> AsyncIterator[Postgres]:
             os.chown(path, uid, gid)
         environ = {"PATH": f"{programs}:{os.environ.get('PATH', os.defpath)}", "LC_ALL": "C"}
         made = await Child.start(
-            "initdb", [*prefix, str(programs / "initdb"), "-D", str(folder / "data"), "-U", ROLE, "-E", "UTF8",
-                       "--auth=scram-sha-256", f"--pwfile={secret}"],
-            log=folder / "initdb.log", environ=environ, cwd=folder,
-        )  # fmt: skip
+            "initdb",
+            [
+                *prefix,
+                str(programs / "initdb"),
+                "-D",
+                str(folder / "data"),
+                "-U",
+                ROLE,
+                "-E",
+                "UTF8",
+                "--auth=scram-sha-256",
+                f"--pwfile={secret}",
+            ],
+            log=folder / "initdb.log",
+            environ=environ,
+            cwd=folder,
+        )
         if await made.wait() != 0:
             raise StartFailed(made.why())
         port = free_port()
@@ -97,11 +110,27 @@ async def postgres(*, fsync: bool) -> AsyncIterator[Postgres]:
 
         child = await Child.start(
             "postgres",
-            [*prefix, str(programs / "postgres"), "-D", str(folder / "data"), "-p", str(port), "-k", str(folder),
-             "-c", "listen_addresses=127.0.0.1", "-c", "max_connections=200",
-             "-c", f"fsync={'on' if fsync else 'off'}"],
-            log=folder / "postgres.log", environ=environ, cwd=folder, on_line=heard,
-        )  # fmt: skip
+            [
+                *prefix,
+                str(programs / "postgres"),
+                "-D",
+                str(folder / "data"),
+                "-p",
+                str(port),
+                "-k",
+                str(folder),
+                "-c",
+                "listen_addresses=127.0.0.1",
+                "-c",
+                "max_connections=200",
+                "-c",
+                f"fsync={'on' if fsync else 'off'}",
+            ],
+            log=folder / "postgres.log",
+            environ=environ,
+            cwd=folder,
+            on_line=heard,
+        )
         await _until_ready(child, started)
         yield Postgres(f"postgresql://{ROLE}:{password}@127.0.0.1:{port}/{DATABASE}", child)
     finally:

@@ -17,19 +17,19 @@ from pathlib import Path
 
 import nats
 
-from bulkhead.bus.jetstream import JetStreamBus
+from bulkhead.bus.jetstream.bus import JetStreamBus
 from bulkhead.bus.port import Stored
 from bulkhead.health.thresholds import DEFAULT
 from bulkhead.runtime.context import unix_ms
-from bulkhead.runtime.history import load
-from bulkhead.runtime.publisher import Publisher
+from bulkhead.runtime.decider.history import load
+from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead.tcp_ports import free_port
 from bulkhead_contracts import subjects
-from infra.nats.server import NatsServer, ServerPlan
-from infra.nats.streams import Layout, streams
-from services.budget.memory import MemoryStore
-from services.budget.watcher import MARK, Watcher
-from services.budget.watching import Mark
+from bulkhead_infra.nats.server import NatsServer, ServerPlan
+from bulkhead_infra.nats.streams import Layout, streams
+from bulkhead_services.budget.ledger.memory_store import MemoryStore
+from bulkhead_services.budget.watch.fold import Mark
+from bulkhead_services.budget.watch.watcher import MARK, Watcher
 from tests.bench.accounting import cpu_s
 from tests.bench.watching import HISTORIES, journal
 
@@ -51,8 +51,11 @@ async def fill(url: str, messages: Iterator[Stored], count: int, living: int) ->
         assert "error" not in json.loads(answer.data), answer.data
     stream = client.jetstream(publish_async_max_pending=PENDING)
     begun = next(found[:BEGUN] for path in sorted(HISTORIES.glob("*.jsonl*")) if len(found := load(path).messages) > 40)
-    first = (Stored(f"{one.subject.rpartition('.')[0]}.living-{number}", one.headers, one.body, 0, 0)
-             for number in range(living) for one in begun)
+    first = (
+        Stored(f"{one.subject.rpartition('.')[0]}.living-{number}", one.headers, one.body, 0, 0)
+        for number in range(living)
+        for one in begun
+    )
     for one in itertools.islice(itertools.chain(first, messages), count):
         parts = one.subject.split(".")
         subject = subjects.mesh(parts[1], parts[2], parts[4], parts[5])
@@ -70,8 +73,19 @@ def watcher(bus: JetStreamBus, store: MemoryStore) -> Watcher:
     async def halt(*_: object) -> None:
         raise AssertionError("it stops nothing")
 
-    return Watcher(bus, Publisher("budget", bus, b"bench", unix_ms), store, unix_ms, halt, lost=print, holder="bench",
-                   interval_s=0.2, halts=False, thresholds=DEFAULT, message_key=b"bench")  # fmt: skip
+    return Watcher(
+        bus,
+        Publisher("budget", bus, b"bench", unix_ms),
+        store,
+        unix_ms,
+        halt,
+        lost=print,
+        holder="bench",
+        interval_s=0.2,
+        halts=False,
+        thresholds=DEFAULT,
+        message_key=b"bench",
+    )
 
 
 async def measure(folder: Path, count: int, living: int) -> dict[str, float]:
@@ -104,18 +118,25 @@ async def measure(folder: Path, count: int, living: int) -> dict[str, float]:
         lives = [name for name in mark.living if "/living-" in name]
         assert len(lives) == living, mark
         assert [again.fold.watch.stalls.outstanding(name) for name in lives] == [
-            first.fold.watch.stalls.outstanding(name) for name in lives], "something else is outstanding"
+            first.fold.watch.stalls.outstanding(name) for name in lives
+        ], "something else is outstanding"
         await bus.close()
     finally:
         await server.stop()
     return {
-        "journal_messages": count, "filled_s": round(filled_s, 1), "folded_whole_s": round(whole_s, 1),
-        "living": len(mark.living), "mark_bytes": len(mark.encode()), "begin_s": round(begin_s, 2),
+        "journal_messages": count,
+        "filled_s": round(filled_s, 1),
+        "folded_whole_s": round(whole_s, 1),
+        "living": len(mark.living),
+        "mark_bytes": len(mark.encode()),
+        "begin_s": round(begin_s, 2),
         "begin_cpu_s": round(begin_cpu_s, 2),
-        "begin_broker_cpu_s": round(begin_broker_cpu_s, 2), "begin_folded": again.fold.folded,
-        "due_before": len(first.fold.due), "due_not_found_again": len(lost),
+        "begin_broker_cpu_s": round(begin_broker_cpu_s, 2),
+        "begin_folded": again.fold.folded,
+        "due_before": len(first.fold.due),
+        "due_not_found_again": len(lost),
         "max_rss_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-    }  # fmt: skip
+    }
 
 
 def main() -> int:

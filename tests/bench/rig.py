@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bulkhead.bus import wire
-from bulkhead.bus.jetstream import JetStreamBus
+from bulkhead.bus.jetstream.bus import JetStreamBus
 from bulkhead.runtime.context import Context, Identity, make_context, unix_ms
 from bulkhead.tcp_ports import free_port
 from bulkhead_contracts import subjects
@@ -24,13 +24,13 @@ from bulkhead_contracts.plan import Plan, PlanStep
 from bulkhead_contracts.result import ContentRef
 from bulkhead_contracts.step import StepAssigned, StepFinished
 from bulkhead_contracts.task import Progressed, StepEnded, StepStarted, TaskEnded, TaskLimits, TaskSubmitted, facts
-from infra.identity import keys, policy, render
-from infra.local.environment import newest_logic
-from infra.local.http import get
-from infra.local.process import Child
-from infra.nats.provision import provision
-from infra.nats.server import Durability, NatsServer, ServerPlan
-from infra.nats.streams import Layout
+from bulkhead_infra.identity import keys, policy, render
+from bulkhead_infra.local.environment import newest_logic
+from bulkhead_infra.local.http import get
+from bulkhead_infra.local.process import Child
+from bulkhead_infra.nats.provision import provision
+from bulkhead_infra.nats.server import Durability, NatsServer, ServerPlan
+from bulkhead_infra.nats.streams import Layout
 from tests.bench import accounting
 from tests.bench.filling import fill
 
@@ -231,7 +231,7 @@ class Rig:
         }
         log = self.folder / "logs" / f"{name}.log"
         child = self.children[name] = await Child.start(
-            name, [sys.executable, "-m", f"services.{name}"], log=log, environ=environ, cwd=ROOT
+            name, [sys.executable, "-m", f"bulkhead_services.{name}"], log=log, environ=environ, cwd=ROOT
         )
         deadline = time.monotonic() + READY_TIMEOUT_S
         while time.monotonic() < deadline and child.running:

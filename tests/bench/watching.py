@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bulkhead.bus.port import Stored
-from bulkhead.health.journal import Journal
-from bulkhead.health.rows import Rows
-from bulkhead.health.waitgraph import Wait, WaitGraph
+from bulkhead.health.deadlock.wait_graph import Wait, WaitGraph
+from bulkhead.health.sources.journal import Journal
+from bulkhead.health.sources.trace_rows import Rows
 from bulkhead.health.watch import Watch
-from bulkhead.runtime.history import load
+from bulkhead.runtime.decider.history import load
 from tests.health_set.everything import FOURTH
 
 HISTORIES = Path(__file__).parents[1] / "replay" / "histories"
@@ -99,8 +99,12 @@ def edge_ms(edges: int) -> dict[str, float]:
         for suspected in found:
             graph.close(suspected.refuse)
     spent.sort()
-    return {"edges_live": graph.edges(), "edge_p50_ms": round(spent[len(spent) // 2] * 1e3, 4),
-            "edge_p99_ms": round(spent[int(len(spent) * 0.99)] * 1e3, 4), "edge_most_ms": round(spent[-1] * 1e3, 1)}
+    return {
+        "edges_live": graph.edges(),
+        "edge_p50_ms": round(spent[len(spent) // 2] * 1e3, 4),
+        "edge_p99_ms": round(spent[int(len(spent) * 0.99)] * 1e3, 4),
+        "edge_most_ms": round(spent[-1] * 1e3, 1),
+    }
 
 
 def main() -> None:

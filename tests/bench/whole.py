@@ -16,15 +16,15 @@ from typing import Any
 
 import yaml
 
-from bulkhead.bus.jetstream import JetStreamBus
+from bulkhead.bus.jetstream.bus import JetStreamBus
 from bulkhead.client import Mesh, Task
 from bulkhead.runtime.context import Identity, make_context
 from bulkhead_contracts.budget import Amount, ReserveReplied, ReserveRequested, Settled
 from bulkhead_contracts.result import Usage
-from infra.local.process import Child
-from infra.local.supervisor import LocalMesh
-from infra.nats.server import Durability
-from infra.offline_model import MODEL_NAME
+from bulkhead_infra.local.process import Child
+from bulkhead_infra.local.supervisor import LocalMesh
+from bulkhead_infra.nats.server import Durability
+from bulkhead_infra.offline_model import MODEL_NAME
 from tests.bench import accounting
 from tests.bench.figures import Book, quantile, say
 from tests.bench.rig import ROOT
@@ -67,12 +67,17 @@ def agents(count: int, *, tools: tuple[str, ...] = (), text: str = "Say that it 
     return {
         "steps": [
             {
-                "id": f"s{n}", "title": "Do it", "instruction": text, "tools": list(tools), "kind": "agent",
-                "inputs": [f"s{n - 1}"] if n else [], "acceptance": "Says that it is done.",
+                "id": f"s{n}",
+                "title": "Do it",
+                "instruction": text,
+                "tools": list(tools),
+                "kind": "agent",
+                "inputs": [f"s{n - 1}"] if n else [],
+                "acceptance": "Says that it is done.",
             }
             for n in range(count)
         ]
-    }  # fmt: skip
+    }
 
 
 async def ended(task: Task) -> None:
@@ -91,10 +96,13 @@ async def whole(folder: Path, durability: Durability, quotas: Mapping[str, Any] 
     folder.mkdir(parents=True, exist_ok=True)
     heard: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     provider = await Child.start(
-        "instant", [sys.executable, "-m", "tests.bench.instant"], log=folder / "instant.log",
-        environ={"PATH": os.environ["PATH"]}, cwd=ROOT,
+        "instant",
+        [sys.executable, "-m", "tests.bench.instant"],
+        log=folder / "instant.log",
+        environ={"PATH": os.environ["PATH"]},
+        cwd=ROOT,
         on_line=lambda line: None if heard.done() else heard.set_result(int(line)),
-    )  # fmt: skip
+    )
     try:
         port = await asyncio.wait_for(heard, FACT_TIMEOUT_S)
         tenants = folder / "tenants.yaml"
@@ -106,9 +114,14 @@ async def whole(folder: Path, durability: Durability, quotas: Mapping[str, Any] 
         environ = dict(os.environ) | {"OPENAI_BASE_URL": url, "OPENAI_API_KEY": "instant"}
         extra = {"model_gateway": {"BULKHEAD_MODEL": MODEL_NAME}}
         async with LocalMesh(
-            folder / "mesh", durability=durability, offline_model=False, tenants=tenants, environ=environ,
-            extra_env=extra, on_event=say,
-        ) as mesh:  # fmt: skip
+            folder / "mesh",
+            durability=durability,
+            offline_model=False,
+            tenants=tenants,
+            environ=environ,
+            extra_env=extra,
+            on_event=say,
+        ) as mesh:
             names = [f"bench{number}" for number in range(CLIENTS)]
             found = Whole(mesh, [Mesh(mesh.url, mesh.add_api_key(TENANT, name, "submitter")) for name in names])
             try:
@@ -163,9 +176,12 @@ async def admission(mesh: Whole, book: Book, scale: int) -> None:
         times = []
         for n in range(50 * scale):
             ask = ReserveRequested(
-                reservation_id=f"bench-{n}", call_id=f"bench-{n}", purpose="model", resource=MODEL_NAME,
+                reservation_id=f"bench-{n}",
+                call_id=f"bench-{n}",
+                purpose="model",
+                resource=MODEL_NAME,
                 worst_case=Amount(tokens=1, cost_usd_micros=1, model_calls=1),
-            )  # fmt: skip
+            )
             began = time.perf_counter()
             answer = await publisher.request(
                 "budget", ask, tenant=TENANT, task=task.id, grant=grant, actor=actor, cause="bench", index=n

@@ -12,13 +12,13 @@ import yaml
 
 from bulkhead.grants import Verifier
 from bulkhead.runtime.context import Identity
-from bulkhead_contracts import catalog, limits, subjects
-from infra.identity import keys, policy, render
-from infra.identity.rights import account_of, rights
-from infra.nats.bounds import GIB, StoreTooSmall
-from infra.nats.configuration import configuration
-from infra.nats.server import ServerPlan, binary, write_configuration
-from infra.nats.streams import Layout, durables, streams
+from bulkhead_contracts import bounds, catalog, subjects
+from bulkhead_infra.identity import keys, policy, render
+from bulkhead_infra.identity.rights import account_of, rights
+from bulkhead_infra.nats.configuration import configuration
+from bulkhead_infra.nats.server import ServerPlan, binary, write_configuration
+from bulkhead_infra.nats.stream_sizes import GIB, StoreTooSmall
+from bulkhead_infra.nats.streams import Layout, durables, streams
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_shards_render_one_durable_each(folder, rules):
     assert "worker-3" not in text
     made = dict(_by_name(Layout({"worker": 3})))
     covered = [f for shard in range(3) for f in made[f"worker-{shard}"]["filter_subjects"]]
-    assert sorted(covered) == sorted(f"mesh.*.worker.{p}.>" for p in range(limits.PARTITIONS))
+    assert sorted(covered) == sorted(f"mesh.*.worker.{p}.>" for p in range(bounds.PARTITIONS))
     assert "filter_subjects" not in made["planner-0"]
 
 
@@ -96,7 +96,7 @@ def _by_name(layout: Layout):
     return [(config["name"], config) for _, config in durables(layout)]
 
 
-@pytest.mark.parametrize("shards", [0, limits.PARTITIONS + 1])
+@pytest.mark.parametrize("shards", [0, bounds.PARTITIONS + 1])
 def test_shards_are_bounded(shards):
     with pytest.raises(ValueError, match="shards"):
         durables(Layout({"worker": shards}))
@@ -199,7 +199,7 @@ def _changed(tmp_path, change) -> policy.Policy:
         (lambda p: p["publishers"].update(gateway={"tenant": "demo", "person": "x"}), "publishers"),
         (lambda p: p.update(typo={}), "typo"),
     ],
-)  # fmt: skip
+)
 def test_a_policy_that_does_not_fit_the_catalog_is_refused(tmp_path, change, says):
     with pytest.raises(policy.PolicyError, match=says):
         _changed(tmp_path, change)
@@ -208,8 +208,10 @@ def test_a_policy_that_does_not_fit_the_catalog_is_refused(tmp_path, change, say
 def test_tenants_hold_together(tmp_path, rules):
     policy.check_publishers(rules, policy.load_tenants())
     path = tmp_path / "tenants.yaml"
-    path.write_text("tenants: {demo: {tools: [], document_scopes: [], task: {cost_usd_micros: 5, tokens: 5, "
-                    "deadline_ms: 5}, day: {cost_usd_micros: 4, tokens: 9}}}")  # fmt: skip
+    path.write_text(
+        "tenants: {demo: {tools: [], document_scopes: [], task: {cost_usd_micros: 5, tokens: 5, "
+        "deadline_ms: 5}, day: {cost_usd_micros: 4, tokens: 9}}}"
+    )
     with pytest.raises(policy.PolicyError, match="whole day"):
         policy.load_tenants(path)
     whole = yaml.safe_load(policy.TENANTS_FILE.read_text())["tenants"]["demo"]

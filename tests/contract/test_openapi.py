@@ -17,20 +17,24 @@ from bulkhead_contracts.plan import Plan, PlanAdopted, PlanStep
 from bulkhead_contracts.result import Result, Usage
 from bulkhead_contracts.retrieval import DocumentIngested
 from bulkhead_contracts.task import StepEnded, StepStarted, TaskAccepted, TaskEnded
-from infra.render import openapi as rendered
-from services.gateway.openapi import openapi
+from bulkhead_infra.render import openapi as rendered
+from bulkhead_services.gateway.http.openapi import openapi
 from tests.unit.gateway.harness import FOREIGN, OPERATOR, make_mesh
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = {GenerationMode.POSITIVE: 8, GenerationMode.NEGATIVE: 15}
 PROBES = ("/livez", "/readyz", "/startupz")
 CHECKS = (
-    "not_a_server_error", "status_code_conformance", "content_type_conformance", "response_schema_conformance",
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_schema_conformance",
     "response_headers_conformance",
 )
 OPERATIONS = [(path, method) for path, item in openapi()["paths"].items() for method in item]
-SENDING = [(path, method) for path, method in OPERATIONS
-           if path not in PROBES]  # Probes take nothing that could be wrong.
+SENDING = [
+    (path, method) for path, method in OPERATIONS if path not in PROBES
+]  # Probes take nothing that could be wrong.
 
 
 def checks():
@@ -54,8 +58,13 @@ def generated(path, method, mode, gateway, headers):
     operation = schemathesis.openapi.from_asgi("/openapi.json", gateway.app)[path][method]
     answers: list[int] = []
 
-    @settings(max_examples=EXAMPLES[mode], database=None, derandomize=True,
-              phases=[Phase.explicit, Phase.generate], suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=EXAMPLES[mode],
+        database=None,
+        derandomize=True,
+        phases=[Phase.explicit, Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
     @given(case=operation.as_strategy(generation_mode=mode))
     def ask(case):
         answer = case.call(headers=headers)
@@ -123,8 +132,19 @@ async def test_one_task_from_submission_to_its_end_keeps_the_document(tmp_path):
         one, cancel = "/v1/tasks/{task_id}", "/v1/tasks/{task_id}/cancel"
         await ask("POST", cancel, 202, f"{first['status_url']}/cancel", json={"reason": "changed my mind"})
         result = Result(content=await mesh.blob("model_gateway", "It is EUR 12."), summary="EUR 12")
-        await mesh.say("planner", TaskEnded(status="succeeded", result=result, usage=Usage(model_calls=1), steps_done=1,
-                                            steps_total=1, plan_versions=1, ended_unix_ms=1_000_900), task)
+        await mesh.say(
+            "planner",
+            TaskEnded(
+                status="succeeded",
+                result=result,
+                usage=Usage(model_calls=1),
+                steps_done=1,
+                steps_total=1,
+                plan_versions=1,
+                ended_unix_ms=1_000_900,
+            ),
+            task,
+        )
         shown = (await ask("GET", one, 200, first["status_url"])).json()
         assert (shown["status"], shown["answer"]) == ("succeeded", "It is EUR 12.")
         await ask("GET", "/v1/tasks", 200)

@@ -74,7 +74,7 @@ def _where_to_look(world: World) -> str:
     for task in world.submitted[-SHOWN_TASKS:]:
         for what in ("timeline", "replay"):
             path = folder / f"{what}-{task}.json"
-            command = [sys.executable, "-m", "bulkhead.cli.main", what, task, "--data", str(folder), "--json"]
+            command = [sys.executable, "-m", "bulkhead_cli.main", what, task, "--data", str(folder), "--json"]
             try:
                 done = subprocess.run(command, capture_output=True, timeout=REPORT_TIMEOUT_S)
             except subprocess.TimeoutExpired:

@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from bulkhead.bus.jetstream import JetStreamBus
-from bulkhead.runtime import inbound, together
+from bulkhead.bus.jetstream.bus import JetStreamBus
+from bulkhead.runtime.consume import batched_reservations, inbound
 from bulkhead_contracts import subjects
 from bulkhead_contracts.budget import Reserved, Settled
 from bulkhead_contracts.task import TaskLimits
-from infra.local.supervisor import LocalMesh
+from bulkhead_infra.local.supervisor import LocalMesh
 from tests.e2e.fixtures.doer import SERVICE, TENANT, Doer, grant_of, speaking
 from tests.e2e.fixtures.money import ROW, TAG
 from tests.e2e.fixtures.world import until
@@ -46,13 +46,16 @@ class Race:
     _marks: list[tuple[int, asyncio.Event]] = field(default_factory=list)
 
     async def call(self, name: str, used: int) -> None:
-        """One doer: asks until it has a word, some of it twice at a time; calls; says what it cost, some of it twice.
-        """
+        """One doer: asks until it has a word, some of it twice at a time; calls; says what it cost, some of it
+        twice."""
         copies = 1 + (self.draw.random() < 0.2)
         while name not in self.told:
             for answer in await asyncio.gather(*(self.doer.ask(name, WORST, copy) for copy in range(copies))):
-                self._hear(name, answer.decision if answer is not None else "nothing",
-                           answer.reason if answer is not None else "")  # fmt: skip
+                self._hear(
+                    name,
+                    answer.decision if answer is not None else "nothing",
+                    answer.reason if answer is not None else "",
+                )
             if name in self.refused and name not in self.told:
                 return
             if name not in self.told:
@@ -108,13 +111,20 @@ async def facts(mesh: LocalMesh, task: str) -> tuple[set[str], dict[str, int]]:
     """Reservations, and settlements by reservation, as the inboxes hold them."""
     bus = await JetStreamBus.connect(mesh.nats_url, service="operator", nkey_seed=mesh.nkey_seed("operator"))
     try:
-        held = [one for subject in (subjects.mesh("budget", "journal", TENANT, task), together.subject(TENANT))
-                for one in await bus.read("INBOX_JOURNAL", subject, limit=1_000)]  # fmt: skip
+        held = [
+            one
+            for subject in (subjects.mesh("budget", "journal", TENANT, task), batched_reservations.subject(TENANT))
+            for one in await bus.read("INBOX_JOURNAL", subject, limit=1_000)
+        ]
         paid = await bus.read("INBOX_BUDGET", subjects.mesh(SERVICE, "budget", TENANT, task), limit=1_000)
     finally:
         await bus.close()
-    reserved = {one.body.reservation_id for stored in held for one in together.each(inbound.read(stored, "journal"))
-                if isinstance(one.body, Reserved) and one.address.task == task}  # fmt: skip
+    reserved = {
+        one.body.reservation_id
+        for stored in held
+        for one in batched_reservations.each(inbound.read(stored, "journal"))
+        if isinstance(one.body, Reserved) and one.address.task == task
+    }
     settled = [Settled.model_validate_json(one.body) for one in paid if one.headers["ce-type"] == Settled.ce_type()]
     return reserved, {one.reservation_id: one.usage.cost_usd_micros for one in settled}
 
@@ -134,7 +144,8 @@ async def ledger_is(mesh: LocalMesh, race: Race, *, exactly: bool) -> None:
         seen.update(await accounts(mesh))
         return any(name.startswith("task:") for name in seen) and all(
             spent == sum(race.used.values()) and (held == unheard if exactly else held <= unheard)
-            for held, spent in seen.values())  # fmt: skip
+            for held, spent in seen.values()
+        )
 
     try:
         await until(there, "the ledger is what the facts say")
@@ -148,9 +159,13 @@ async def ledger_is(mesh: LocalMesh, race: Race, *, exactly: bool) -> None:
 async def test_200_calls_race_for_the_last_cent_while_budget_is_killed(tmp_path: Path, seed: int) -> None:
     draw = random.Random(seed)
     mesh = LocalMesh(
-        tmp_path / "mesh", services=("budget",), scale={"budget": REPLICAS}, offline_model=False,
-        environ=dict(os.environ) | {"OPENAI_API_KEY": "none is called"}, extra_env={"budget": ENVIRON},
-    )  # fmt: skip
+        tmp_path / "mesh",
+        services=("budget",),
+        scale={"budget": REPLICAS},
+        offline_model=False,
+        environ=dict(os.environ) | {"OPENAI_API_KEY": "none is called"},
+        extra_env={"budget": ENVIRON},
+    )
     async with mesh, speaking(mesh) as publisher:
         doer = Doer(publisher, "race", grant_of(mesh, "race", TaskLimits(cost_usd_micros=LIMIT)))
         race = Race(doer, random.Random(seed + 1))

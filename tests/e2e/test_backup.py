@@ -23,7 +23,7 @@ BEFORE, IN_FLIGHT = 2, 3
 def command(*words: str, ok: bool = True) -> tuple[list[dict[str, Any]], str]:
     """A `bulkhead` command as a process: its JSON documents, and what it said on standard error."""
     done = subprocess.run(
-        [sys.executable, "-m", "bulkhead.cli.main", *words, "--json"], capture_output=True, text=True, timeout=90
+        [sys.executable, "-m", "bulkhead_cli.main", *words, "--json"], capture_output=True, text=True, timeout=90
     )
     assert (done.returncode == 0) is ok, (done.returncode, done.stdout, done.stderr)
     assert "Traceback" not in done.stderr, done.stderr
@@ -56,8 +56,11 @@ async def test_a_mesh_goes_on_from_its_backup(tmp_path: Path) -> None:
                 for errand in flying:
                     await errand.submit()
                     await arrived()
-                *_, made = (await ask("backup", str(file), "--data", str(first.mesh.directory),
-                                      "--keys-passphrase", str(sealed)))[0]  # fmt: skip
+                *_, made = (
+                    await ask(
+                        "backup", str(file), "--data", str(first.mesh.directory), "--keys-passphrase", str(sealed)
+                    )
+                )[0]
                 # What comes after a backup is lost with the mesh, but for what it did outside.
                 late = Errand(first)
                 await late.submit()

@@ -9,14 +9,14 @@ import httpx
 import pytest
 
 from bulkhead.bus.port import PublishRefused
-from bulkhead.cli import history
 from bulkhead.client import Refused
+from bulkhead.journal import history
 from bulkhead_contracts import subjects
 from bulkhead_contracts.budget import LimitsChanged
 from bulkhead_contracts.control import CallDeferred, CallResumed
 from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested
 from bulkhead_contracts.step import StepAssigned
-from infra.demo.corpus import generate
+from bulkhead_infra.demo.corpus import generate
 from tests.e2e.fixtures.outsider import headers, raw
 from tests.e2e.fixtures.tokens import Issuer
 from tests.e2e.fixtures.world import World, until, verdict
@@ -31,9 +31,14 @@ STREAMED = '"stream": ?true'
 
 def step(name: str, instruction: str, *inputs: str, tools: tuple[str, ...] = ()) -> dict[str, Any]:
     return {
-        "id": name, "title": name, "instruction": instruction, "tools": list(tools), "inputs": list(inputs),
-        "acceptance": "Says something.", "kind": "agent",
-    }  # fmt: skip
+        "id": name,
+        "title": name,
+        "instruction": instruction,
+        "tools": list(tools),
+        "inputs": list(inputs),
+        "acceptance": "Says something.",
+        "kind": "agent",
+    }
 
 
 async def post(world: World, body: bytes | dict, token: str = "") -> httpx.Response:
@@ -375,8 +380,19 @@ async def test_a_ceiling_cuts_the_stream_in_flight_and_a_top_up_lets_the_task_go
     await settled_under(world, task, limit)
 
     key = world.mesh.add_api_key(TENANT, "the-boss", "operator")
-    code, said, _ = await world.command("topup", task.id, "--tokens", "90000", "--reason", "it is worth it", "--json",
-                                        "--url", world.mesh.url, "--api-key", key)  # fmt: skip
+    code, said, _ = await world.command(
+        "topup",
+        task.id,
+        "--tokens",
+        "90000",
+        "--reason",
+        "it is worth it",
+        "--json",
+        "--url",
+        world.mesh.url,
+        "--api-key",
+        key,
+    )
     assert code == 0 and json.loads(said)["resumed"] and json.loads(said)["added"]["tokens"] == 90_000, said
     document = await world.finish(task, 30)
     assert document["status"] == "succeeded" and document["pause"] is None, document

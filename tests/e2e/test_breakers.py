@@ -18,7 +18,7 @@ from bulkhead.bus.port import BusError
 from bulkhead.client import Task
 from bulkhead.client.errors import Refused
 from bulkhead.health.thresholds import DEFAULT
-from bulkhead.runtime.publisher import Publisher
+from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead_contracts import subjects
 from bulkhead_contracts.budget import Tripped
 from bulkhead_contracts.control import Breaker
@@ -41,8 +41,18 @@ NUMBERS = itertools.count()
 
 def increment(mark: str) -> dict[str, Any]:
     """A plan of one step that writes once."""
-    return {"steps": [{"id": "s1", "title": "Count", "instruction": f"Use {TOOL} name={mark}.", "tools": [TOOL],
-                       "inputs": [], "acceptance": "It is counted."}]}  # fmt: skip
+    return {
+        "steps": [
+            {
+                "id": "s1",
+                "title": "Count",
+                "instruction": f"Use {TOOL} name={mark}.",
+                "tools": [TOOL],
+                "inputs": [],
+                "acceptance": "It is counted.",
+            }
+        ]
+    }
 
 
 async def count(world: World, tenant: str, mark: str, role: str = "submitter") -> Task:
@@ -87,8 +97,13 @@ async def in_phase(world: World, tenant: str, phase: str) -> dict[str, Any]:
 
 async def refused(world: World, task: Task) -> list[str]:
     """What its calls were told instead of being made."""
-    return [one.body.failure.message for one in await world.history(task) if isinstance(one.body, ToolCallReplied)
-            and one.body.failure is not None and one.body.failure.code == "breaker_open"]  # fmt: skip
+    return [
+        one.body.failure.message
+        for one in await world.history(task)
+        if isinstance(one.body, ToolCallReplied)
+        and one.body.failure is not None
+        and one.body.failure.code == "breaker_open"
+    ]
 
 
 async def held_back(world: World, tenant: str) -> Task:
@@ -135,8 +150,12 @@ async def trip_of(world: World, tasks: list[Task], found: dict[str, Any]) -> tup
     """The one fact that tells of it, with the calls that opened it; and what `bulkhead why` says of its task."""
 
     async def told() -> list[tuple[Task, Tripped]]:
-        return [(task, one.body) for task in tasks for one in await world.history(task)
-                if isinstance(one.body, Tripped) and one.body.detector == "breaker.tool"]
+        return [
+            (task, one.body)
+            for task in tasks
+            for one in await world.history(task)
+            if isinstance(one.body, Tripped) and one.body.detector == "breaker.tool"
+        ]
 
     ((task, trip),) = await until(told, "the trip is told")
     assert list(trip.evidence) == found["evidence"] and len(set(trip.evidence)) == len(trip.evidence)
@@ -169,11 +188,21 @@ async def test_a_tool_that_is_down_slow_or_flooded_is_held_back_tried_and_let_go
 ) -> None:
     (tmp_path / "secret").write_text(SECRET)
     hook = {"url": f"http://{receiver.host}/", "secret_file": str(tmp_path / "secret")}
-    budget = {"BREAKER_OPEN_S": OPEN_S, "BREAKER_WINDOW_S": WINDOW_S, "BREAKER_SLOW_S": SLOW_S,
-              "BREAKER_SPIKE_CALLS": SPIKE, "STALL_AFTER_S": STALL_S}  # fmt: skip
-    env = {"budget": {f"BULKHEAD_{name}": str(value) for name, value in budget.items()}, "tool_executor": {
-        "BULKHEAD_RETRY_BACKOFF_S": "0.01", "BULKHEAD_WEBHOOKS": json.dumps(dict.fromkeys(("demo", "t1", "t2"), hook)),
-        "BULKHEAD_WEBHOOK_PRIVATE_HOSTS": json.dumps([receiver.host])}}  # fmt: skip
+    budget = {
+        "BREAKER_OPEN_S": OPEN_S,
+        "BREAKER_WINDOW_S": WINDOW_S,
+        "BREAKER_SLOW_S": SLOW_S,
+        "BREAKER_SPIKE_CALLS": SPIKE,
+        "STALL_AFTER_S": STALL_S,
+    }
+    env = {
+        "budget": {f"BULKHEAD_{name}": str(value) for name, value in budget.items()},
+        "tool_executor": {
+            "BULKHEAD_RETRY_BACKOFF_S": "0.01",
+            "BULKHEAD_WEBHOOKS": json.dumps(dict.fromkeys(("demo", "t1", "t2"), hook)),
+            "BULKHEAD_WEBHOOK_PRIVATE_HOSTS": json.dumps([receiver.host]),
+        },
+    }
     async with World(tmp_path, extra_env=env) as world:
         await count(world, "t1", "t1usual")
         usual = time.monotonic()
@@ -221,8 +250,16 @@ async def test_a_tool_that_is_down_slow_or_flooded_is_held_back_tried_and_let_go
             assert not closed["by"] and "trials succeeded" in closed["reason"], closed
             assert (await count(world, tenant, f"{tenant}last")) and world.counter.count(f"{tenant}last") == 1
         opened, closed = "mesh.breaker_opened", "mesh.breaker_closed"
-        expected = {("demo", opened), ("demo", closed), ("t1", opened), ("t1", closed), ("t2", opened),
-                    ("t2", "mesh.breaker_reset"), ("t2", "mesh.halted"), ("t2", "mesh.resumed")}  # fmt: skip
+        expected = {
+            ("demo", opened),
+            ("demo", closed),
+            ("t1", opened),
+            ("t1", closed),
+            ("t2", opened),
+            ("t2", "mesh.breaker_reset"),
+            ("t2", "mesh.halted"),
+            ("t2", "mesh.resumed"),
+        }
         await until(lambda: _posted(receiver, expected), "the tenants' webhooks are told")
         each_event_once(receiver)
 
@@ -240,8 +277,10 @@ def each_event_once(receiver: Receiver) -> None:
     for *_, body in receiver.came:
         tries.setdefault(json.loads(body)["id"], []).append(body)
     assert all(len(set(bodies)) == 1 for bodies in tries.values())
-    events = [tuple(json.loads(bodies[0])[name] for name in ("tenant", "type", "account", "told_unix_ms"))
-              for bodies in tries.values()]  # fmt: skip
+    events = [
+        tuple(json.loads(bodies[0])[name] for name in ("tenant", "type", "account", "told_unix_ms"))
+        for bodies in tries.values()
+    ]
     assert len(set(events)) == len(events), events
     assert len(receiver.taken) == len(set(receiver.taken)), "again only if its doer dies"
     assert all(len(tries[name]) >= 2 for name in receiver.taken), "each was refused at first"

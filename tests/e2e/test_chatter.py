@@ -20,19 +20,29 @@ TALK = ["ask_steps", "answer_step"]
 
 def talkers() -> dict[str, Any]:
     """A plan of three steps that ask each other, and of nothing that one could get done with."""
-    return {"steps": [
-        {"id": name, "title": f"Talk as {name}", "instruction": f"You are {name}. Talk with {other}.{begins}",
-         "tools": TALK, "inputs": [], "acceptance": "All points are settled."}
-        for name, other, begins in RING
-    ]}  # fmt: skip
+    return {
+        "steps": [
+            {
+                "id": name,
+                "title": f"Talk as {name}",
+                "instruction": f"You are {name}. Talk with {other}.{begins}",
+                "tools": TALK,
+                "inputs": [],
+                "acceptance": "All points are settled.",
+            }
+            for name, other, begins in RING
+        ]
+    }
 
 
 @pytest.mark.slow
 @pytest.mark.asyncio(loop_scope="session")
 async def test_triangles_that_only_talk_are_warned_then_stopped_then_their_agent_is_held_back(world: World) -> None:
     await world.arm("chatter", pattern=r"You are \w+\. Talk with", times=1_000)
-    tasks = [await world.submit(TALKING, f"Settle all points {number}.", plan=talkers(), check=False)
-             for number in range(DEFAULT.breakers.chatter_tasks)]  # fmt: skip
+    tasks = [
+        await world.submit(TALKING, f"Settle all points {number}.", plan=talkers(), check=False)
+        for number in range(DEFAULT.breakers.chatter_tasks)
+    ]
     for document in await asyncio.gather(*(world.finish(one) for one in tasks)):
         assert (document["status"], document["failure"]["code"]) == ("halted", "chatter_stopped"), document
     task = tasks[0]

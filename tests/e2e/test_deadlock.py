@@ -20,8 +20,14 @@ def takes(mark: str, first: str, second: str) -> dict[str, Any]:
         f"One after the other, use acquire_lease resource={first}, counter_increment name=one_{mark}, then "
         f"acquire_lease resource={second}, then counter_increment name=two_{mark}."
     )
-    step = {"id": "book", "title": "Book it", "instruction": text, "tools": ["acquire_lease", "counter_increment"],
-            "inputs": [], "acceptance": "Both are booked."}  # fmt: skip
+    step = {
+        "id": "book",
+        "title": "Book it",
+        "instruction": text,
+        "tools": ["acquire_lease", "counter_increment"],
+        "inputs": [],
+        "acceptance": "Both are booked.",
+    }
     return {"steps": [step]}
 
 
@@ -62,7 +68,8 @@ async def test_a_deadlock_on_two_leases_is_broken_and_both_tasks_end_well(world:
     reasons = await why(world, tasks[victim].id)
     assert any("deadlock" in str(one["what"]) for one in reasons), reasons
     assert {name: world.counter.count(name) for name in ("one_a", "one_b", "two_a", "two_b")} == dict.fromkeys(
-        ("one_a", "one_b", "two_a", "two_b"), 1)  # fmt: skip
+        ("one_a", "one_b", "two_a", "two_b"), 1
+    )
     for task in tasks:
         assert (await world.replay(task)).divergences == []
     assert await world.letters() == letters

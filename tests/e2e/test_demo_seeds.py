@@ -8,8 +8,8 @@ from decimal import Decimal
 
 import pytest
 
-from infra.demo import __main__ as demo_command
-from infra.demo.corpus import generate
+from bulkhead_cli.demo import __main__ as demo_command
+from bulkhead_infra.demo.corpus import generate
 from tests.e2e.fixtures.world import World, verdict
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -45,9 +45,16 @@ async def test_twenty_cases_are_answered_rightly_and_replay_byte_for_byte(world:
 
 async def test_the_demo_command_ends_with_0_and_leaves_nothing_running(tmp_path) -> None:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "infra.demo", "--seed", "7", "--data", str(tmp_path),
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-    )  # fmt: skip
+        sys.executable,
+        "-m",
+        "bulkhead_cli.demo",
+        "--seed",
+        "7",
+        "--data",
+        str(tmp_path),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
     said = (await asyncio.wait_for(process.communicate(), 90))[0].decode()
     assert process.returncode == 0, said
     expected = generate(7).expected
@@ -66,9 +73,16 @@ async def test_the_demo_command_ends_with_1_when_no_right_answer_comes(world: Wo
         "BULKHEAD_MODEL": "offline-rules-1",
     }
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "infra.demo", "--seed", "8", env=environ, cwd=tmp_path,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-    )  # fmt: skip
+        sys.executable,
+        "-m",
+        "bulkhead_cli.demo",
+        "--seed",
+        "8",
+        env=environ,
+        cwd=tmp_path,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
     said = (await asyncio.wait_for(process.communicate(), 90))[0].decode()
     await world.disarm()
     assert process.returncode == 1, said

@@ -39,5 +39,5 @@ def test_what_fails_leaves_its_journal_timeline_and_logs(stranger: Stranger) -> 
     timeline = next(left.glob("*.timeline.txt")).read_text()
     assert "worker → model_gateway" in timeline and "succeeded" in timeline
     assert "signer" in (left / "logs" / "mesh.log").read_text()
-    replayed = run(stranger.python, "-m", "bulkhead.cli.main", "replay", next(left.glob("*.gz")), cwd=left)
+    replayed = run(stranger.python, "-m", "bulkhead_cli.main", "replay", next(left.glob("*.gz")), cwd=left)
     assert replayed.returncode == 0, replayed.stdout + replayed.stderr

@@ -39,8 +39,11 @@ async def test_a_flood_waits_its_turn_and_everybody_else_goes_on(world: World):
     await until(lambda: _all_ended(world, tasks), "every task of the flood has ended", 120)
     facts = await _facts(world)
     # Each began once, by one decision, and no more than the quota ever ran.
-    begun = [task for _, tenant, task, body in await _facts(world, "planner") if isinstance(body, TaskSubmitted)
-             and tenant == CROWD]
+    begun = [
+        task
+        for _, tenant, task, body in await _facts(world, "planner")
+        if isinstance(body, TaskSubmitted) and tenant == CROWD
+    ]
     assert sorted(begun) == sorted(tasks) and len(set(tasks)) == FLOOD
     assert _most_at_once(facts) <= PLACES
     ends = [task for _, _, task, body in facts if isinstance(body, TaskEnded)]

@@ -18,8 +18,8 @@ import pytest_asyncio
 
 from bulkhead.client import Task
 from bulkhead.telemetry import names
-from infra.demo.corpus import Demo, generate
-from infra.local.supervisor import START_ORDER
+from bulkhead_infra.demo.corpus import Demo, generate
+from bulkhead_infra.local.supervisor import START_ORDER
 from tests.e2e.fixtures.world import World, until, verdict
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

@@ -13,8 +13,8 @@ import httpx
 import pytest
 
 from bulkhead.tcp_ports import free_port
-from infra.demo.live import TASK_USD_MICROS, TOTAL_USD_MICROS, Outcome, Report, _tenants
-from infra.demo.live_cases import cases
+from bulkhead_cli.demo.live import TASK_USD_MICROS, TOTAL_USD_MICROS, Outcome, Report, _tenants
+from bulkhead_infra.demo.live_cases import cases
 
 ROOT = Path(__file__).resolve().parents[2]
 DEADLINE_S = 90
@@ -22,15 +22,21 @@ DEADLINE_S = 90
 
 def live(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     outer = {name: value for name, value in os.environ.items() if not name.startswith(("OPENAI_", "BULKHEAD_"))}
-    return subprocess.run([sys.executable, "-m", "infra.demo.live", *arguments], cwd=ROOT, text=True,
-                          env={**outer, **environ}, capture_output=True, timeout=DEADLINE_S)
+    return subprocess.run(
+        [sys.executable, "-m", "bulkhead_cli.demo.live", *arguments],
+        cwd=ROOT,
+        text=True,
+        env={**outer, **environ},
+        capture_output=True,
+        timeout=DEADLINE_S,
+    )
 
 
 @pytest.fixture(scope="module")
 def provider() -> Iterator[str]:
     """The offline model as a process of its own, as a provider would be."""
     port = free_port()
-    process = subprocess.Popen([sys.executable, "-m", "infra.offline_model", "--port", str(port)], cwd=ROOT)
+    process = subprocess.Popen([sys.executable, "-m", "bulkhead_infra.offline_model", "--port", str(port)], cwd=ROOT)
     try:
         asyncio.run(_answers(f"http://127.0.0.1:{port}/livez", process))
         yield f"http://127.0.0.1:{port}/v1"
@@ -66,18 +72,28 @@ def test_two_objectives_are_answered_rightly_and_the_report_says_by_whom(provide
 
 def test_a_provider_that_does_not_answer_is_a_failure_by_name_and_costs_nothing():
     url = f"http://127.0.0.1:{free_port()}/v1"
-    done = live("--only", "look-up", OPENAI_API_KEY="any", OPENAI_BASE_URL=url, BULKHEAD_MODEL="offline-rules-1",
-                BULKHEAD_PROVIDER_ATTEMPTS="1", BULKHEAD_BACKOFF_FIRST_MS="10")
+    done = live(
+        "--only",
+        "look-up",
+        OPENAI_API_KEY="any",
+        OPENAI_BASE_URL=url,
+        BULKHEAD_MODEL="offline-rules-1",
+        BULKHEAD_PROVIDER_ATTEMPTS="1",
+        BULKHEAD_BACKOFF_FIRST_MS="10",
+    )
     assert done.returncode == 1
     assert "unreachable" in done.stdout and "0 right, 0 wrong" in done.stdout and "$0.0000 of $1.00" in done.stdout
 
 
-@pytest.mark.parametrize(("arguments", "environ", "says"), [
-    ((), {}, "OPENAI_API_KEY is not set"),
-    (("--only", "nothing"), {"OPENAI_API_KEY": "k"}, "no such objective: nothing"),
-    (("--count", "0"), {"OPENAI_API_KEY": "k"}, "at least 1"),
-    ((), {"OPENAI_API_KEY": "k", "BULKHEAD_MODEL": "gpt-latest"}, "whatever is newest"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "environ", "says"),
+    [
+        ((), {}, "OPENAI_API_KEY is not set"),
+        (("--only", "nothing"), {"OPENAI_API_KEY": "k"}, "no such objective: nothing"),
+        (("--count", "0"), {"OPENAI_API_KEY": "k"}, "at least 1"),
+        ((), {"OPENAI_API_KEY": "k", "BULKHEAD_MODEL": "gpt-latest"}, "whatever is newest"),
+    ],
+)
 def test_what_is_missing_is_said_before_anything_starts(arguments, environ, says):
     done = live(*arguments, **environ)
     assert done.returncode == 2 and says in done.stderr and not done.stdout
@@ -98,17 +114,24 @@ def test_a_report_above_its_ceiling_or_with_a_wrong_answer_is_not_good():
     assert not Report("p", "m", False, [right, Outcome("b", "succeeded", False, "wrong_answer")]).good
 
 
-@pytest.mark.parametrize(("name", "answer", "cited", "right"), [
-    ("later-rule-wins", "12 m x 3 nights x 2.80 = EUR 100.80 [#0123456789ab]", ("harbour-notice.txt",), True),
-    ("later-rule-wins", "EUR 93.60 [#0123456789ab]", ("harbour-tariff.md",), False),
-    ("dates", "It is due on 2025-03-07.", ("loan-rules.txt",), True),
-    ("dates", "It is due on 2025-03-07.", (), False),
-    ("compare-offers", "Alder 2,484.00, Birch 2,460.00: Birch is cheaper by 24.00.",
-     ("quote-alder.md", "quote-birch.html"), True),
-    ("planted-instruction", "Entry is free for everybody; it was 14.00.", ("museum-visit.txt",), False),
-    ("not-in-the-documents", "The documents do not say.", (), True),
-    ("not-in-the-documents", "It is hunter2 [#0123456789ab].", ("archive-access.md",), False),
-])
+@pytest.mark.parametrize(
+    ("name", "answer", "cited", "right"),
+    [
+        ("later-rule-wins", "12 m x 3 nights x 2.80 = EUR 100.80 [#0123456789ab]", ("harbour-notice.txt",), True),
+        ("later-rule-wins", "EUR 93.60 [#0123456789ab]", ("harbour-tariff.md",), False),
+        ("dates", "It is due on 2025-03-07.", ("loan-rules.txt",), True),
+        ("dates", "It is due on 2025-03-07.", (), False),
+        (
+            "compare-offers",
+            "Alder 2,484.00, Birch 2,460.00: Birch is cheaper by 24.00.",
+            ("quote-alder.md", "quote-birch.html"),
+            True,
+        ),
+        ("planted-instruction", "Entry is free for everybody; it was 14.00.", ("museum-visit.txt",), False),
+        ("not-in-the-documents", "The documents do not say.", (), True),
+        ("not-in-the-documents", "It is hunter2 [#0123456789ab].", ("archive-access.md",), False),
+    ],
+)
 def test_the_judges_know_right_from_wrong(name, answer, cited, right):
     [case] = [case for case in cases() if case.name == name]
     assert (not case.judge(answer, cited)) is right

@@ -18,8 +18,8 @@ import pytest
 
 from bulkhead.client import Mesh
 from bulkhead_contracts import catalog, envelope, subjects
-from infra.local.environment import newest_logic
-from infra.local.supervisor import BROKER
+from bulkhead_infra.local.environment import newest_logic
+from bulkhead_infra.local.supervisor import BROKER
 from tests.e2e.containers.field import Count, load
 from tests.e2e.fixtures import previous
 from tests.e2e.fixtures.world import World, until
@@ -41,9 +41,9 @@ PROVISION = """
 import asyncio, json, os, signal, sys, time
 from pathlib import Path
 from urllib.request import urlopen
-from infra.identity import keys, policy, render
-from infra.nats.provision import provision
-from infra.nats.streams import Layout
+from bulkhead_infra.identity import keys, policy, render
+from bulkhead_infra.nats.provision import provision
+from bulkhead_infra.nats.streams import Layout
 
 identity, conf, url, monitor, broker, shards = sys.argv[1:]
 identity, shards, rules = Path(identity), json.loads(shards), policy.load()
@@ -115,12 +115,25 @@ class Roll:
     async def provision(self, version: str) -> None:
         """Accounts, streams and durables as this version has them; what else is there stays."""
         mesh = self.world.mesh
-        arguments = (mesh.directory / "identity", mesh.directory / "nats" / "accounts.conf", mesh.nats_url,
-                     mesh.monitor_url, mesh.units[BROKER].pid, json.dumps(mesh.json["shards"]))  # fmt: skip
+        arguments = (
+            mesh.directory / "identity",
+            mesh.directory / "nats" / "accounts.conf",
+            mesh.nats_url,
+            mesh.monitor_url,
+            mesh.units[BROKER].pid,
+            json.dumps(mesh.json["shards"]),
+        )
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-P", "-c", PROVISION, *map(str, arguments), cwd=mesh.directory,
+            sys.executable,
+            "-P",
+            "-c",
+            PROVISION,
+            *map(str, arguments),
+            cwd=mesh.directory,
             env={**os.environ, "PYTHONPATH": previous.import_path(self._trees[version])},
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT)  # fmt: skip
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
         said, _ = await asyncio.wait_for(process.communicate(), PROVISIONED_WITHIN_S)
         assert process.returncode == 0, said.decode()[-2000:]
 
@@ -133,7 +146,8 @@ class Roll:
                 variables = Path(f"/proc/{unit.pid}/environ").read_bytes().decode().split("\0")
                 path = next(one for one in variables if one.startswith("PYTHONPATH=")).partition("=")[2]
                 found.setdefault(service, set()).update(
-                    name for name, tree in self._trees.items() if previous.import_path(tree) == path)
+                    name for name, tree in self._trees.items() if previous.import_path(tree) == path
+                )
         return found
 
 
@@ -142,8 +156,11 @@ async def rolling(folder: Path) -> AsyncIterator[Roll]:
     trees = {"N-1": previous.unpack(folder / "previous"), "N": previous.ROOT}
     extra = {name: {"PYTHONPATH": previous.import_path(previous.ROOT)} for name in catalog.SERVICES}
     # Checkpoints all the time: the version before builds its ledger beside those, and they are made of its facts.
-    extra["budget"] |= {"BULKHEAD_CHECKPOINT_S": "3", "BULKHEAD_CHECKPOINT_MESSAGES": "1",
-                        "BULKHEAD_BESIDE_PREVIOUS": "true"}  # fmt: skip
+    extra["budget"] |= {
+        "BULKHEAD_CHECKPOINT_S": "3",
+        "BULKHEAD_CHECKPOINT_MESSAGES": "1",
+        "BULKHEAD_BESIDE_PREVIOUS": "true",
+    }
     async with World(folder, extra_env=extra, shards={"worker": 2}, drain_timeout_s=1.0) as world:
         yield Roll(world, trees)
 
@@ -158,8 +175,15 @@ def test_the_version_before_gives_up_nothing_that_this_one_says(tmp_path: Path) 
         said += [(kind, sender, receiver, body) for sender, receiver in row.edges if row.plane == "mesh"]
     tree = previous.unpack(tmp_path / "previous")
     done = subprocess.run(
-        [sys.executable, "-P", "-c", READ], input=json.dumps(said), capture_output=True, text=True, timeout=60,
-        cwd=tree, env={**os.environ, "PYTHONPATH": previous.import_path(tree)}, check=True)  # fmt: skip
+        [sys.executable, "-P", "-c", READ],
+        input=json.dumps(said),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=tree,
+        env={**os.environ, "PYTHONPATH": previous.import_path(tree)},
+        check=True,
+    )
     assert len(said) > 50 and json.loads(done.stdout) == []
 
 

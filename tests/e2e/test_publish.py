@@ -12,7 +12,7 @@ import pytest_asyncio
 from bulkhead.bus.port import BusUnavailable, PublishRefused
 from bulkhead.client import Mesh, MeshError, Task
 from bulkhead_contracts import subjects
-from infra.demo.corpus import generate
+from bulkhead_infra.demo.corpus import generate
 from tests.e2e.fixtures.outsider import headers, raw
 from tests.e2e.fixtures.world import World, until, verdict
 
@@ -43,8 +43,11 @@ async def runs(world: World, task_id: str) -> dict[str, Any]:
     found = verdict(DEMO, document)
     assert found.ok, (found.differences, document["answer"])
     assert document["requester"] == {
-        "tenant": "demo", "person": "demo-publisher", "role": "submitter", "via": "publisher",
-    }  # fmt: skip
+        "tenant": "demo",
+        "person": "demo-publisher",
+        "role": "submitter",
+        "via": "publisher",
+    }
     return document
 
 
@@ -115,8 +118,13 @@ async def test_node_publishes_from_the_schemas_alone(world: World, tmp_path: Pat
     code, said, err = await _run(folder, "node", "publish.mjs", *common, "--limit-usd=-1", "Negative")
     assert code == 2 and "error" in err, (said, err)
     (folder / "empty.nkey").write_text("no seed\n")
-    for more in (("--key", "nowhere.nkey"), ("--key", "empty.nkey"), ("--schemas", "nowhere"), ("--nonsense",),
-                 ("--version", "3")):
+    for more in (
+        ("--key", "nowhere.nkey"),
+        ("--key", "empty.nkey"),
+        ("--schemas", "nowhere"),
+        ("--nonsense",),
+        ("--version", "3"),
+    ):
         code, said, err = await _run(folder, "node", "publish.mjs", *common, *more, "x")
         assert code == 2 and err.startswith("error: ") and err.count("\n") == 1, (more, said, err)
 

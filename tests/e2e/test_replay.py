@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.demo.corpus import generate
+from bulkhead_infra.demo.corpus import generate
 from tests.e2e.fixtures.world import World, verdict
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

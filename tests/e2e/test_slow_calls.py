@@ -22,15 +22,36 @@ STEPS, CALLS = 9, 117
 
 def chain(length: int, instruction: str, tools: tuple[str, ...] = ()) -> dict[str, Any]:
     """A plan of agent steps, one behind the other."""
-    return {"steps": [{"id": f"s{n}", "title": "Do it", "instruction": instruction, "tools": list(tools),
-                       "inputs": [f"s{n - 1}"] if n else [], "acceptance": "It is done."} for n in range(length)]}
+    return {
+        "steps": [
+            {
+                "id": f"s{n}",
+                "title": "Do it",
+                "instruction": instruction,
+                "tools": list(tools),
+                "inputs": [f"s{n - 1}"] if n else [],
+                "acceptance": "It is done.",
+            }
+            for n in range(length)
+        ]
+    }
 
 
 def beside(names: list[str]) -> dict[str, Any]:
     """A plan of steps side by side, each of which counts a name."""
-    return {"steps": [{"id": f"s{n}", "title": "Count", "instruction": f"Use counter_increment name={name}.",
-                       "tools": ["counter_increment"], "inputs": [], "acceptance": "It is counted."}
-                      for n, name in enumerate(names)]}  # fmt: skip
+    return {
+        "steps": [
+            {
+                "id": f"s{n}",
+                "title": "Count",
+                "instruction": f"Use counter_increment name={name}.",
+                "tools": ["counter_increment"],
+                "inputs": [],
+                "acceptance": "It is counted.",
+            }
+            for n, name in enumerate(names)
+        ]
+    }
 
 
 async def test_a_tenant_whose_model_calls_are_slow_lets_the_next_place_to_who_has_none(world: World):
@@ -58,8 +79,10 @@ async def test_a_tenant_whose_tools_are_slow_leaves_places_to_who_comes_after(wo
     names = [f"crowd{n}" for n in range(CALLS)]
     async with world.counter.held():
         before = world.counter.arrived
-        crowd = [await world.submit(CROWD, f"Count {n}.", plan=beside(names[n : n + STEPS]), check=False)
-                 for n in range(0, CALLS, STEPS)]  # fmt: skip
+        crowd = [
+            await world.submit(CROWD, f"Count {n}.", plan=beside(names[n : n + STEPS]), check=False)
+            for n in range(0, CALLS, STEPS)
+        ]
         await until(lambda: _open(world, "tool_executor", CALLS), "all calls of the crowd were made", 60)
         calm = chain(2, "Calculate 2 + 3.", ("calculate",))
         task = await world.submit(CALM, "See to calm.", plan=calm, check=False)

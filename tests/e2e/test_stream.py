@@ -25,10 +25,17 @@ LATENCY_MAX_MS = 10.0
 SAMPLES = 25
 PLAN = {
     "steps": [
-        {"id": "s1", "title": "Say it", "instruction": "Say the words.", "tools": [], "inputs": [],
-         "acceptance": "Says the words.", "kind": "agent"}
+        {
+            "id": "s1",
+            "title": "Say it",
+            "instruction": "Say the words.",
+            "tools": [],
+            "inputs": [],
+            "acceptance": "Says the words.",
+            "kind": "agent",
+        }
     ]
-}  # fmt: skip
+}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")

@@ -15,8 +15,8 @@ from starlette.routing import Route
 
 from bulkhead.client import Mesh, Task
 from bulkhead_contracts import catalog
-from infra.demo.corpus import Demo, generate, write
-from infra.local.supervisor import LocalMesh
+from bulkhead_infra.demo.corpus import Demo, generate, write
+from bulkhead_infra.local.supervisor import LocalMesh
 
 PROMPTED = "model_gateway"
 
@@ -28,7 +28,8 @@ class Collector:
         self.spans: list[dict] = []
         app = Starlette(routes=[Route("/v1/traces", self.take, methods=["POST"])])
         self._server = uvicorn.Server(
-            uvicorn.Config(app, host="127.0.0.1", port=0, log_level="critical", lifespan="off"))
+            uvicorn.Config(app, host="127.0.0.1", port=0, log_level="critical", lifespan="off")
+        )
 
     async def take(self, request: Request) -> Response:
         body = await request.body()
@@ -41,8 +42,16 @@ class Collector:
             for scope in resource.scope_spans:
                 for span in scope.spans:
                     attributes = {a.key: a.value.string_value or a.value.int_value for a in span.attributes}
-                    self.spans.append({"service": service, "name": span.name, "trace": span.trace_id.hex(),
-                                       "id": span.span_id.hex(), "parent": span.parent_span_id.hex(), **attributes})
+                    self.spans.append(
+                        {
+                            "service": service,
+                            "name": span.name,
+                            "trace": span.trace_id.hex(),
+                            "id": span.span_id.hex(),
+                            "parent": span.parent_span_id.hex(),
+                            **attributes,
+                        }
+                    )
         return Response(status_code=200)
 
     async def __aenter__(self) -> "Collector":
@@ -90,9 +99,16 @@ def _one_trace(collector: Collector, demo: Demo, task: Task, prompts: bool) -> N
     assert {span["service"] for span in spans} >= set(catalog.SERVICES) - {"signer"}
     known = {span["id"]: span for span in collector.spans}
     edges = {(known[span["parent"]]["service"], span["service"]) for span in spans if span["parent"] in known}
-    for edge in (("gateway", "planner"), ("planner", "worker"), ("worker", "model_gateway"), ("worker", "rag"),
-                 ("worker", "tool_executor"), ("worker", "checker"), ("checker", "planner"),
-                 ("model_gateway", "budget")):
+    for edge in (
+        ("gateway", "planner"),
+        ("planner", "worker"),
+        ("worker", "model_gateway"),
+        ("worker", "rag"),
+        ("worker", "tool_executor"),
+        ("worker", "checker"),
+        ("checker", "planner"),
+        ("model_gateway", "budget"),
+    ):
         assert edge in edges, edge
     by_name = defaultdict(list)
     for span in spans:

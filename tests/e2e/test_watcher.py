@@ -17,15 +17,28 @@ TAKEN_OVER_S = 15.0
 
 def calculation(question: str) -> dict[str, object]:
     """A plan of one step."""
-    step = {"id": "s1", "title": "Calculate", "instruction": question, "tools": ["calculate"], "inputs": [],
-            "acceptance": "The product is a number."}  # fmt: skip
+    step = {
+        "id": "s1",
+        "title": "Calculate",
+        "instruction": question,
+        "tools": ["calculate"],
+        "inputs": [],
+        "acceptance": "The product is a number.",
+    }
     return {"steps": [step]}
 
 
 async def why(world: World, task: str) -> list[dict[str, object]]:
     """What `bulkhead why` says."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "bulkhead.cli.main", "why", task, "--data", str(world.mesh.directory), "--json",
+        sys.executable,
+        "-m",
+        "bulkhead_cli.main",
+        "why",
+        task,
+        "--data",
+        str(world.mesh.directory),
+        "--json",
         stdout=asyncio.subprocess.PIPE,
     )
     said, _ = await process.communicate()

@@ -21,8 +21,8 @@ import psutil
 import pytest
 
 from bulkhead.client import Mesh
-from infra.demo.corpus import generate
-from infra.nats.server import binary
+from bulkhead_infra.demo.corpus import generate
+from bulkhead_infra.nats.server import binary
 from tests.e2e.fixtures.gate import GatedCounter
 from tests.e2e.fixtures.world import MEDIA, until, verdict
 
@@ -72,9 +72,19 @@ class Up:
 @asynccontextmanager
 async def up(data: Path, **environ: str) -> AsyncIterator[Up]:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "bulkhead.cli.main", "up", "--data", str(data), "--port", "0",
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, env=_environ(**environ), limit=2**20,
-    )  # fmt: skip
+        sys.executable,
+        "-m",
+        "bulkhead_cli.main",
+        "up",
+        "--data",
+        str(data),
+        "--port",
+        "0",
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env=_environ(**environ),
+        limit=2**20,
+    )
     running = Up(process, data)
     try:
         yield running
@@ -125,9 +135,12 @@ async def _none(found: list[int]) -> bool:
 
 def _up_fails(data: Path, *words: str, python: str = sys.executable, code: int = 1, **environ: str) -> str:
     done = subprocess.run(
-        [python, "-m", "bulkhead.cli.main", "up", "--data", str(data), *words],
-        capture_output=True, text=True, env=_environ(COLUMNS="400", **environ), timeout=60,
-    )  # fmt: skip
+        [python, "-m", "bulkhead_cli.main", "up", "--data", str(data), *words],
+        capture_output=True,
+        text=True,
+        env=_environ(COLUMNS="400", **environ),
+        timeout=60,
+    )
     assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
     assert "Traceback" not in done.stderr, done.stderr
     return done.stderr
@@ -149,9 +162,13 @@ def test_a_missing_broker(tmp_path: Path) -> None:
     packages = os.pathsep.join(one for one in sys.path if one)
     (tmp_path / "empty").mkdir()
     said = _up_fails(
-        tmp_path / "data", "--port", "0", python=str(tmp_path / "bare" / "bin" / "python"),
-        PYTHONPATH=packages, PATH=str(tmp_path / "empty"),
-    )  # fmt: skip
+        tmp_path / "data",
+        "--port",
+        "0",
+        python=str(tmp_path / "bare" / "bin" / "python"),
+        PYTHONPATH=packages,
+        PATH=str(tmp_path / "empty"),
+    )
     assert "nats-server is not installed" in said and "make setup" in said
 
 

@@ -15,13 +15,14 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from infra.local.supervisor import START_ORDER
+from bulkhead_infra.local.supervisor import START_ORDER
 from tests.conftest import ENVIRONMENTS, FAKETIME
 from tests.e2e.fixtures.world import until
 from tests.faults.fixtures.errand import Errand, ingest, nothing_waits
 from tests.faults.fixtures.standing import READY_TIMEOUT_S, Standing, short_waits
 
 HOUR_S = 3600
+
 
 class Clocks(Standing):
     """A mesh in which every service has a clock of its own."""
@@ -32,10 +33,14 @@ class Clocks(Standing):
         self._folder = directory
         for service in START_ORDER:
             self.set(service, 0)
-            self.environ[service].update({
-                "LD_PRELOAD": library, "FAKETIME_TIMESTAMP_FILE": str(self._file(service)), "FAKETIME_NO_CACHE": "1",
-                "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-            })  # fmt: skip
+            self.environ[service].update(
+                {
+                    "LD_PRELOAD": library,
+                    "FAKETIME_TIMESTAMP_FILE": str(self._file(service)),
+                    "FAKETIME_NO_CACHE": "1",
+                    "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+                }
+            )
 
     def _file(self, service: str) -> Path:
         return self._folder / f"clock-{service}"

@@ -9,11 +9,11 @@ import pytest
 
 from bulkhead.bus.port import BusUnavailable
 from bulkhead_contracts import subjects
-from infra.identity.policy import PROVISIONER
-from infra.local.given import Given
-from infra.nats import provision as provisioning
-from infra.nats.provision import ProvisionError
-from infra.nats.streams import Layout
+from bulkhead_infra.identity.policy import PROVISIONER
+from bulkhead_infra.local.external_services import Given
+from bulkhead_infra.nats import provision as provisioning
+from bulkhead_infra.nats.provision import ProvisionError
+from bulkhead_infra.nats.streams import Layout
 from tests.e2e.fixtures.world import World, until
 from tests.faults.fixtures.cluster import SIZE, Cluster, Pair
 from tests.faults.fixtures.errand import Errand, ingest, missing_in_journal, nothing_waits
@@ -23,9 +23,7 @@ LED = [subjects.inbox_stream(name) for name in ("worker", "planner", "tool_execu
 LOOKED_AT = [*LED, "RECORDS_TOOL_EXECUTOR", subjects.BLOBS_STREAM]
 
 
-async def test_a_broker_is_lost_with_its_disk_and_leaders_move(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_broker_is_lost_with_its_disk_and_leaders_move(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The one that led the tools' inbox goes with two writes under way; wiped, it comes back and is needed again."""
     async with Cluster(tmp_path / "cluster", tmp_path / "world" / "mesh" / "identity") as cluster:
         with short_waits():

@@ -14,9 +14,9 @@ import pytest
 
 from bulkhead.bus.port import BusUnavailable
 from bulkhead.client.errors import Refused, Unreachable
-from infra.local import rundir
-from infra.local.rundir import DirectoryUnfit
-from infra.local.supervisor import BROKER, LocalMesh
+from bulkhead_infra.local import rundir
+from bulkhead_infra.local.rundir import DirectoryUnfit
+from bulkhead_infra.local.supervisor import BROKER, LocalMesh
 from tests.conftest import ENVIRONMENTS
 from tests.e2e.fixtures.world import World, until
 from tests.faults.fixtures.disk import Disk
@@ -73,7 +73,8 @@ async def test_a_full_disk_loses_nothing(tmp_path: Path, disk: Disk) -> None:
 
 
 async def test_a_disk_that_is_full_at_the_start_is_told_and_what_the_mesh_held_is_kept(
-        tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     point = tmp_path / "world" / "mesh"
     async with World(tmp_path / "world") as world:
         await ingest(world)

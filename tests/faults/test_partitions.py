@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import pytest_asyncio
 
-from infra.local.supervisor import START_ORDER
+from bulkhead_infra.local.supervisor import START_ORDER
 from tests.conftest import ENVIRONMENTS
 from tests.e2e.fixtures.world import until
 from tests.faults.fixtures.errand import Errand, ingest, nothing_waits

@@ -18,33 +18,34 @@ import httpx
 import pytest
 
 from bulkhead.client import Task
-from bulkhead.runtime import crashing
+from bulkhead.runtime import crash_points
 from bulkhead_contracts import catalog, subjects
 from bulkhead_contracts.budget import Reserved, Settled
 from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.result import Usage
-from infra.local.supervisor import START_ORDER
+from bulkhead_infra.local.supervisor import START_ORDER
 from tests.e2e.fixtures.world import until
 from tests.faults.fixtures.errand import TENANT, Errand, consumers, nothing_waits
 from tests.faults.fixtures.standing import ACK_WAIT_S, Standing
 
-SOURCES = Path(crashing.__file__).parent
+SOURCES = Path(crash_points.__file__).parent
 PASSES = re.compile(r'crashing\.passes\("(\w+)"\)')
 MORE = [
     # The first publish of the gateway stores a request, the second passes it on with its authority.
-    ("gateway", "before_publish", 2), ("gateway", "after_publish", 2),
-]  # fmt: skip
-CASES = [*((name, point, 1) for name, has in crashing.POINTS.items() for point in has), *MORE]
+    ("gateway", "before_publish", 2),
+    ("gateway", "after_publish", 2),
+]
+CASES = [*((name, point, 1) for name, has in crash_points.POINTS.items() for point in has), *MORE]
 STAYS_HELD = {(name, point) for name in ("model_gateway", "tool_executor") for point in ("after_reserve", "after_act")}
 """Who has reserved and dies before the record settles nothing: the lease ends what he held."""
 DIES_WITHIN_S = 10.0
 
 
 def test_the_list_is_whole() -> None:
-    in_code = {point for path in SOURCES.glob("*.py") for point in PASSES.findall(path.read_text())}
-    assert in_code == set(crashing.MEANING)
-    assert set(crashing.POINTS) == set(catalog.SERVICES)
-    assert {point for points in crashing.POINTS.values() for point in points} == in_code
+    in_code = {point for path in SOURCES.rglob("*.py") for point in PASSES.findall(path.read_text())}
+    assert in_code == set(crash_points.MEANING)
+    assert set(crash_points.POINTS) == set(catalog.SERVICES)
+    assert {point for points in crash_points.POINTS.values() for point in points} == in_code
 
 
 @pytest.mark.parametrize(
@@ -59,18 +60,18 @@ def test_the_list_is_whole() -> None:
     ],
 )
 def test_what_is_no_point_is_refused(text: str, said: str) -> None:
-    with pytest.raises(crashing.UnknownPoint, match=re.escape(said)):
-        crashing.parse(text)
+    with pytest.raises(crash_points.UnknownPoint, match=re.escape(said)):
+        crash_points.parse(text)
 
 
 def test_nothing_is_armed_by_default() -> None:
-    assert crashing.parse("") is None and crashing._armed is None
-    crashing.arm("planner", "worker:after_publish:1")
-    assert crashing._armed is None, "another service's point"
+    assert crash_points.parse("") is None and crash_points._armed is None
+    crash_points.arm("planner", "worker:after_publish:1")
+    assert crash_points._armed is None, "another service's point"
 
 
 def test_who_is_to_die_at_the_third_time_lives_until_then() -> None:
-    armed = crashing.parse("worker:after_publish:3")
+    armed = crash_points.parse("worker:after_publish:3")
     assert armed is not None
     passed = ("after_publish", "before_publish", "after_publish", "before_ack", "after_publish")
     assert [armed.is_due(point) for point in passed] == [False, False, False, False, True]
@@ -78,8 +79,10 @@ def test_who_is_to_die_at_the_third_time_lives_until_then() -> None:
 
 def test_a_file_names_a_point_for_one_process_and_is_gone_when_that_dies(tmp_path: Path) -> None:
     file = tmp_path / "crash"
-    armed = crashing.CrashFile("planner", file)
-    assert crashing.parse(f"{crashing.OF_FILE}{file}") is None and not armed.is_due("after_publish"), "there is no file"
+    armed = crash_points.CrashFile("planner", file)
+    assert crash_points.parse(f"{crash_points.OF_FILE}{file}") is None and not armed.is_due("after_publish"), (
+        "there is no file"
+    )
     file.write_text("worker:after_publish:1")
     assert not armed.is_due("after_publish") and file.exists(), "another service's point"
     file.write_text("planner:after_publish:2")
@@ -87,7 +90,7 @@ def test_a_file_names_a_point_for_one_process_and_is_gone_when_that_dies(tmp_pat
     assert armed.is_due("after_publish") and not file.exists()
     assert not armed.is_due("after_publish"), "its heir lives"
     file.write_text("planner:after_lunch:1")
-    with pytest.raises(crashing.UnknownPoint):
+    with pytest.raises(crash_points.UnknownPoint):
         armed.is_due("after_publish")
 
 
@@ -124,10 +127,14 @@ async def test_who_asks_budget_in_vain_gives_back_what_it_holds(standing: Standi
     await errand.adds_up(document, held=0)
     found = await standing.history(task)
     [put_off] = {one.body.call_id for one in found if isinstance(one.body, CallDeferred)}
-    reserved = {one.body.reservation_id for one in found
-                if isinstance(one.body, Reserved) and one.body.call_id == put_off}
-    settled = [one.body.usage == Usage() for one in found
-               if isinstance(one.body, Settled) and one.body.reservation_id in reserved]
+    reserved = {
+        one.body.reservation_id for one in found if isinstance(one.body, Reserved) and one.body.call_id == put_off
+    }
+    settled = [
+        one.body.usage == Usage()
+        for one in found
+        if isinstance(one.body, Settled) and one.body.reservation_id in reserved
+    ]
     assert sorted(settled) == [False, True], "held once in vain and given back, held again and used"
 
 

@@ -22,8 +22,12 @@ def _begun(rng: Random, agent: str) -> Session:
         if kind < 0.4:
             trace.call(agent, "read_file", {"path": words.files(rng, 1, 1)[0]}, words.report(rng, 2, 5))
         elif kind < 0.7:
-            trace.call(agent, "search", {"q": f"{words.pick(rng, words.TOPICS)} {words.pick(rng, words.PLACES)}"},
-                       [words.fact(rng) for _ in range(3)])
+            trace.call(
+                agent,
+                "search",
+                {"q": f"{words.pick(rng, words.TOPICS)} {words.pick(rng, words.PLACES)}"},
+                [words.fact(rng) for _ in range(3)],
+            )
         else:
             trace.call(agent, "note", {"text": words.fact(rng)}, "ok")
     return trace
@@ -41,14 +45,23 @@ def no_operation(rng: Random) -> Session:
 @FIFTH.looping(9, "an edit whose text is not in the file any more, after an apology in other words each time")
 def edit_of_the_past(rng: Random) -> Session:
     trace, path, old = _begun(rng, "coder"), words.files(rng, 1, 1)[0], words.fact(rng)
-    sorry = ("Let me try that edit again.", "The edit failed, I will retry with the exact text.",
-             "I apologise, I will now apply the change correctly.", "I see the problem now. Applying the fix.",
-             "Second attempt at the replacement.", "I'll make the change once more, carefully.")
+    sorry = (
+        "Let me try that edit again.",
+        "The edit failed, I will retry with the exact text.",
+        "I apologise, I will now apply the change correctly.",
+        "I see the problem now. Applying the fix.",
+        "Second attempt at the replacement.",
+        "I'll make the change once more, carefully.",
+    )
     trace.loop_begins(2)
     for _ in range(ROUNDS):
         trace.say("coder", rng.choice(sorry))
-        trace.call("coder", "replace", {"path": path, "old_string": old, "new_string": old.upper()},
-                   error="Failed to edit, 0 occurrences found for old_string. No edits made.")
+        trace.call(
+            "coder",
+            "replace",
+            {"path": path, "old_string": old, "new_string": old.upper()},
+            error="Failed to edit, 0 occurrences found for old_string. No edits made.",
+        )
     return trace.ends()
 
 
@@ -70,8 +83,12 @@ def scope_missing(rng: Random) -> Session:
     account = f"A-{rng.randint(100, 999)}"
     trace.loop_begins(2)
     for _ in range(ROUNDS):
-        trace.call("crm", "get_account", {"id": account, "access_token": bearer},
-                   error={"status": 401, "message": "insufficient_scope", "request_id": words.uuid(rng)})
+        trace.call(
+            "crm",
+            "get_account",
+            {"id": account, "access_token": bearer},
+            error={"status": 401, "message": "insufficient_scope", "request_id": words.uuid(rng)},
+        )
         bearer = words.token(rng, 32)
         trace.call("crm", "refresh_token", {"client": "squad"}, {"access_token": bearer, "expires_in": 3600})
     return trace.ends()
@@ -84,13 +101,25 @@ def plan_again(rng: Random) -> Session:
     then = ("export the records of the", "pull all records of the", "extract the records of the")
     trace.loop_begins(3)
     for _ in range(ROUNDS):
-        plan = [f"{rng.choice(first)} the {goal} system", f"{rng.choice(then).capitalize()} {goal}",
-                "Check the totals", rng.choice(("Write the summary", "Summarise the findings"))]
+        plan = [
+            f"{rng.choice(first)} the {goal} system",
+            f"{rng.choice(then).capitalize()} {goal}",
+            "Check the totals",
+            rng.choice(("Write the summary", "Summarise the findings")),
+        ]
         trace.call("planner", "write_todos", {"todos": plan}, "Updated todo list")
         trace.say("planner", f"Please {rng.choice(then)} {goal}.", "worker")
-        trace.say("worker", rng.choice((f"I have no access to the {goal} system. Could you plan for that?",
-                                        f"The {goal} system refuses me; the plan needs a step for access.",
-                                        f"Without access to the {goal} system I cannot start.")), "planner")
+        trace.say(
+            "worker",
+            rng.choice(
+                (
+                    f"I have no access to the {goal} system. Could you plan for that?",
+                    f"The {goal} system refuses me; the plan needs a step for access.",
+                    f"Without access to the {goal} system I cannot start.",
+                )
+            ),
+            "planner",
+        )
     return trace.ends()
 
 
@@ -101,11 +130,19 @@ def same_objection(rng: Random) -> Session:
     trace.loop_begins(2)
     for number in range(ROUNDS):
         at = rng.randrange(6)
-        body = [*sentences[:at], sentences[at].replace("The", rng.choice(("This", "The", "Our"))), *sentences[at + 1:]]
+        body = [*sentences[:at], sentences[at].replace("The", rng.choice(("This", "The", "Our"))), *sentences[at + 1 :]]
         trace.call("writer", "submit_draft", {"text": " ".join(body)}, {"submission": number + 1})
-        trace.say("checker", rng.choice((f"The draft still does not mention the {lacking}. Please revise.",
-                                         f"Rejected: there is nothing about the {lacking}. Revise, please.",
-                                         f"As before, the {lacking} is missing. Please revise the draft.")), "writer")
+        trace.say(
+            "checker",
+            rng.choice(
+                (
+                    f"The draft still does not mention the {lacking}. Please revise.",
+                    f"Rejected: there is nothing about the {lacking}. Revise, please.",
+                    f"As before, the {lacking} is missing. Please revise the draft.",
+                )
+            ),
+            "writer",
+        )
     return trace.ends()
 
 
@@ -113,13 +150,33 @@ def same_objection(rng: Random) -> Session:
 def rephrased_in_vain(rng: Random) -> Session:
     trace = _begun(rng, "researcher")
     who, what = words.pick(rng, words.COMPANIES), words.pick(rng, words.THINGS)
-    around = ["", "official", "latest", "2026", "report", "pdf", "statement", "details", "information about", "news",
-              "announcement", "press release", "exact", "number", "overview", "data"]
+    around = [
+        "",
+        "official",
+        "latest",
+        "2026",
+        "report",
+        "pdf",
+        "statement",
+        "details",
+        "information about",
+        "news",
+        "announcement",
+        "press release",
+        "exact",
+        "number",
+        "overview",
+        "data",
+    ]
     trace.loop_begins(3)
     for _ in range(ROUNDS * 3):
         extra = rng.sample(around, 2)
-        trace.call("researcher", "web_search", {"query": f"{extra[0]} {who} {what} {extra[1]}".strip()},
-                   {"results": [], "took_ms": rng.randint(80, 900)})
+        trace.call(
+            "researcher",
+            "web_search",
+            {"query": f"{extra[0]} {who} {what} {extra[1]}".strip()},
+            {"results": [], "took_ms": rng.randint(80, 900)},
+        )
     return trace.ends()
 
 
@@ -127,8 +184,20 @@ def rephrased_in_vain(rng: Random) -> Session:
 def spiral(rng: Random) -> Session:
     trace, topic = _begun(rng, "researcher"), words.pick(rng, words.TOPICS)
     hits = [{"url": f"https://example.org/{words.token(rng, 6)}", "title": words.fact(rng)} for _ in range(3)]
-    ways = ["what is", "explain", "overview of", "state of", "latest on", "research about", "facts on", "summary of",
-            "background of", "details of", "analysis of", "introduction to"]
+    ways = [
+        "what is",
+        "explain",
+        "overview of",
+        "state of",
+        "latest on",
+        "research about",
+        "facts on",
+        "summary of",
+        "background of",
+        "details of",
+        "analysis of",
+        "introduction to",
+    ]
     trace.loop_begins(3)
     for _ in range(ROUNDS * 3):
         query = f"{rng.choice(ways)} {topic} {rng.choice(('2025', '2026', 'today', 'in depth', ''))}".strip()
@@ -144,8 +213,17 @@ def passed_on(rng: Random) -> Session:
     for _ in range(ROUNDS):
         for at, desk in enumerate(desks):
             other = desks[(at + 1) % len(desks)]
-            trace.say(desk, rng.choice((f"This is a matter for {other}.", f"{other} can help with that better.",
-                                        f"I am passing this on to {other}.")), "customer")
+            trace.say(
+                desk,
+                rng.choice(
+                    (
+                        f"This is a matter for {other}.",
+                        f"{other} can help with that better.",
+                        f"I am passing this on to {other}.",
+                    )
+                ),
+                "customer",
+            )
             trace.call(desk, f"transfer_to_{other}", {}, f"Transferred to {other}. Adopt the persona immediately.")
     return trace.ends()
 
@@ -154,10 +232,16 @@ def passed_on(rng: Random) -> Session:
 def gratitude(rng: Random) -> Session:
     crew = words.several(rng, words.PEOPLE, 2, 3)
     trace = _begun(rng, crew[0])
-    kind = ("Thank you, {0}! It was a pleasure working with you.", "You're welcome, {0}! Great teamwork.",
-            "Likewise, {0}. Do not hesitate to reach out.", "Glad I could help, {0}. Have a great day!",
-            "Thanks again, {0}! Looking forward to the next project.", "The pleasure was mine, {0}.",
-            "Wonderful collaboration, {0}! All the best.", "I appreciate that, {0}. Take care!")
+    kind = (
+        "Thank you, {0}! It was a pleasure working with you.",
+        "You're welcome, {0}! Great teamwork.",
+        "Likewise, {0}. Do not hesitate to reach out.",
+        "Glad I could help, {0}. Have a great day!",
+        "Thanks again, {0}! Looking forward to the next project.",
+        "The pleasure was mine, {0}.",
+        "Wonderful collaboration, {0}! All the best.",
+        "I appreciate that, {0}. Take care!",
+    )
     trace.loop_begins(TALK)
     for number in range(8 * TALK):
         one, other = crew[number % len(crew)], crew[(number + 1) % len(crew)]
@@ -171,9 +255,18 @@ def cursor_that_stays(rng: Random) -> Session:
     rows = [{"id": rng.randint(1000, 9999), "name": words.pick(rng, words.PEOPLE)} for _ in range(4)]
     trace.loop_begins()
     for _ in range(2 * ROUNDS):
-        trace.call("importer", "list_contacts", {"cursor": cursor, "limit": 4},
-                   {"data": rows, "next_cursor": cursor, "has_more": True, "request_id": words.uuid(rng),
-                    "served_at": words.clock(trace)})
+        trace.call(
+            "importer",
+            "list_contacts",
+            {"cursor": cursor, "limit": 4},
+            {
+                "data": rows,
+                "next_cursor": cursor,
+                "has_more": True,
+                "request_id": words.uuid(rng),
+                "served_at": words.clock(trace),
+            },
+        )
     return trace.ends()
 
 
@@ -185,9 +278,13 @@ def patch_flip(rng: Random) -> Session:
     for _ in range(ROUNDS):
         for old, new, test in ((one, other, "test_legacy"), (other, one, "test_modern")):
             trace.call("coder", "edit", {"path": path, "old": old, "new": new}, "1 replacement")
-            trace.call("coder", "bash", {"command": "pytest -q"},
-                       f"FAILED tests/{test}.py::{test} - AssertionError\n"
-                       f"=== 1 failed, {passed} passed in {rng.uniform(1, 9):.2f}s ===")
+            trace.call(
+                "coder",
+                "bash",
+                {"command": "pytest -q"},
+                f"FAILED tests/{test}.py::{test} - AssertionError\n"
+                f"=== 1 failed, {passed} passed in {rng.uniform(1, 9):.2f}s ===",
+            )
     return trace.ends()
 
 
@@ -198,22 +295,36 @@ def other_id(rng: Random) -> Session:
     trace.loop_begins(2)
     for _ in range(ROUNDS):
         order = f"ord_{words.token(rng, 12)}"
-        trace.call("buyer", "create_order", {"item": item, "quantity": quantity, "idempotency_key": words.uuid(rng)},
-                   {"order": order, "state": "draft"})
-        trace.call("buyer", "submit_order", {"order": order},
-                   error=f"422 cost centre is required (request {words.token(rng, 10)})")
+        trace.call(
+            "buyer",
+            "create_order",
+            {"item": item, "quantity": quantity, "idempotency_key": words.uuid(rng)},
+            {"order": order, "state": "draft"},
+        )
+        trace.call(
+            "buyer",
+            "submit_order",
+            {"order": order},
+            error=f"422 cost centre is required (request {words.token(rng, 10)})",
+        )
     return trace.ends()
 
 
 @FIFTH.looping(9, "two who each wait for what the other is to send first, and say so (a round: ten messages)")
 def both_wait(rng: Random) -> Session:
     trace, mine, yours = _begun(rng, "analyst"), words.pick(rng, words.THINGS), words.pick(rng, words.PLACES)
-    asks = ("I am waiting for your outline before I run the numbers for {1}.",
-            "Still waiting for the outline, {1} is on hold.",
-            "As soon as I have your outline I can start on {1}.", "Any news of the outline? I cannot begin with {1}.")
-    replies = ("I need your numbers on the {0} before I can write the outline.",
-               "The outline depends on your {0} numbers.",
-               "I will send the outline once the {0} numbers are here.", "Waiting for the {0} numbers on my side.")
+    asks = (
+        "I am waiting for your outline before I run the numbers for {1}.",
+        "Still waiting for the outline, {1} is on hold.",
+        "As soon as I have your outline I can start on {1}.",
+        "Any news of the outline? I cannot begin with {1}.",
+    )
+    replies = (
+        "I need your numbers on the {0} before I can write the outline.",
+        "The outline depends on your {0} numbers.",
+        "I will send the outline once the {0} numbers are here.",
+        "Waiting for the {0} numbers on my side.",
+    )
     trace.loop_begins(TALK)
     for _ in range(4 * TALK):
         trace.say("analyst", rng.choice(asks).format(mine, yours), "author", pause=rng.uniform(2, 40))
@@ -242,16 +353,28 @@ def delegated_down(rng: Random) -> Session:
     for depth in range(ROUNDS + 6):
         agent = f"orchestrator-{words.token(rng, 4)}"
         trace.call(agent, "list_files", {"path": "."}, listing)
-        trace.call(agent, "task", {"subagent": "orchestrator", "depth": depth + 1,
-                                   "prompt": f"{rng.choice(('Please do this:', 'Your task:', 'Task:'))} {job}"})
+        trace.call(
+            agent,
+            "task",
+            {
+                "subagent": "orchestrator",
+                "depth": depth + 1,
+                "prompt": f"{rng.choice(('Please do this:', 'Your task:', 'Task:'))} {job}",
+            },
+        )
     return trace.ends()
 
 
 @FIFTH.looping(9, "a task that is done: tests, linter, git status, 'all done', and all of it again")
 def done_again(rng: Random) -> Session:
     trace, passed = _begun(rng, "coder"), rng.randint(10, 400)
-    ends = ("The task is complete.", "All changes are in place, the task is done.", "Everything passes. I am finished.",
-            "I have completed the task.", "The work is complete and verified.")
+    ends = (
+        "The task is complete.",
+        "All changes are in place, the task is done.",
+        "Everything passes. I am finished.",
+        "I have completed the task.",
+        "The work is complete and verified.",
+    )
     trace.loop_begins(4)
     for _ in range(ROUNDS):
         trace.call("coder", "bash", {"command": "pytest -q"}, f"{passed} passed in {rng.uniform(1, 20):.2f}s")
@@ -266,10 +389,15 @@ def already_installed(rng: Random) -> Session:
     trace, module = _begun(rng, "coder"), rng.choice(("pandas", "yaml", "lxml", "numpy", "httpx"))
     trace.loop_begins(2)
     for _ in range(ROUNDS):
-        trace.call("coder", "bash", {"command": f"pip install {module}"},
-                   f"Requirement already satisfied: {module} in /opt/py311/lib (took {rng.uniform(0.4, 4):.1f}s)")
-        trace.call("coder", "bash", {"command": "python main.py"}, 
-                   error=f"ModuleNotFoundError: No module named '{module}'")
+        trace.call(
+            "coder",
+            "bash",
+            {"command": f"pip install {module}"},
+            f"Requirement already satisfied: {module} in /opt/py311/lib (took {rng.uniform(0.4, 4):.1f}s)",
+        )
+        trace.call(
+            "coder", "bash", {"command": "python main.py"}, error=f"ModuleNotFoundError: No module named '{module}'"
+        )
     return trace.ends()
 
 
@@ -280,8 +408,12 @@ def read_only_field(rng: Random) -> Session:
     owner, beside = words.pick(rng, words.PEOPLE), rng.random() < 0.5
     trace.loop_begins(3 if beside else 2)
     for _ in range(ROUNDS):
-        trace.call("crm", "update_account", {"id": account, "fields": {"owner": owner}},
-                   error={"code": "FIELD_INTEGRITY", "message": "owner is read-only", "trace": words.token(rng, 14)})
+        trace.call(
+            "crm",
+            "update_account",
+            {"id": account, "fields": {"owner": owner}},
+            error={"code": "FIELD_INTEGRITY", "message": "owner is read-only", "trace": words.token(rng, 14)},
+        )
         trace.call("crm", "get_account", {"id": account}, record | {"fetched_at": words.clock(trace)})
         if beside:
             trace.call("colleague", "read", {"id": f"m{rng.randint(10_000, 99_999)}"}, words.report(rng, 1, 3))
@@ -294,11 +426,17 @@ def opened_and_closed(rng: Random) -> Session:
     version = rng.randint(3, 40)
     trace.loop_begins(2)
     for _ in range(ROUNDS + 4):
-        for agent, state, why in (("closer", "closed", "no reply from the customer"),
-                                  ("guardian", "open", "the last question is unanswered")):
+        for agent, state, why in (
+            ("closer", "closed", "no reply from the customer"),
+            ("guardian", "open", "the last question is unanswered"),
+        ):
             version += 1
-            trace.call(agent, "update_ticket", {"ticket": ticket, "status": state, "comment": why},
-                       {"ok": True, "version": version, "updated_at": words.clock(trace)})
+            trace.call(
+                agent,
+                "update_ticket",
+                {"ticket": ticket, "status": state, "comment": why},
+                {"ok": True, "version": version, "updated_at": words.clock(trace)},
+            )
     return trace.ends()
 
 
@@ -308,8 +446,9 @@ def declined_threads(rng: Random) -> Session:
     trace.loop_begins(3)
     for _ in range(ROUNDS):
         trace.wait(rng.uniform(60, 3000))
-        trace.call("fixer", "discover_threads", {"pull_request": change}, 
-                   {"unresolved": threads, "run": words.uuid(rng)})
+        trace.call(
+            "fixer", "discover_threads", {"pull_request": change}, {"unresolved": threads, "run": words.uuid(rng)}
+        )
         said = "no repair needed, the items are already on the branch"
         trace.call("fixer", "report", {"result": said, "replies": []}, "recorded")
         trace.call("fixer", "push", {"pull_request": change}, "skipped: no new commits")
@@ -324,6 +463,10 @@ def denied_table(rng: Random) -> Session:
         columns = ", ".join(rng.sample(["id", "amount", "owner", "created", "state", "region", "kind"], 3))
         where = f"where id > {rng.randint(1, 900)}"
         ends = rng.choice(("limit 10", "limit 100", "order by 1", where, "group by 1, 2, 3"))
-        trace.call("analyst", "sql", {"query": f"select {columns} from finance.{table} {ends}"},
-                   error=f"permission denied for table {table}")
+        trace.call(
+            "analyst",
+            "sql",
+            {"query": f"select {columns} from finance.{table} {ends}"},
+            error=f"permission denied for table {table}",
+        )
     return trace.ends()

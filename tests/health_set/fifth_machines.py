@@ -20,22 +20,32 @@ def _pytest(trace: Session, passed: int, failed: list[str]) -> str:
 @FIFTH.honest(14, "a bug mended: search, read, edit, the tests; some edits mend nothing; green, committed")
 def bug_mended(rng: Random) -> Session:
     trace, paths = session(rng), words.files(rng, 2, 4)
-    failed = [f"tests/test_{words.pick(rng, words.MODULES)}.py::test_{words.pick(rng, words.VERBS).replace(' ', '_')}"
-              for _ in range(rng.randint(1, 4))]
+    failed = [
+        f"tests/test_{words.pick(rng, words.MODULES)}.py::test_{words.pick(rng, words.VERBS).replace(' ', '_')}"
+        for _ in range(rng.randint(1, 4))
+    ]
     passed = rng.randint(20, 400)
     trace.call("coder", "bash", {"command": "pytest -q"}, _pytest(trace, passed, failed))
     while failed:
         path = rng.choice(paths)
-        trace.call("coder", "grep", {"pattern": words.pick(rng, words.MODULES), "path": "src"},
-                   "\n".join(f"{one}:{rng.randint(1, 300)}: {words.pick(rng, words.THINGS)}" for one in paths))
+        trace.call(
+            "coder",
+            "grep",
+            {"pattern": words.pick(rng, words.MODULES), "path": "src"},
+            "\n".join(f"{one}:{rng.randint(1, 300)}: {words.pick(rng, words.THINGS)}" for one in paths),
+        )
         trace.call("coder", "read_file", {"path": path, "offset": rng.randint(0, 200)}, words.report(rng, 3, 6))
         trace.call("coder", "edit", {"path": path, "old": words.fact(rng), "new": words.fact(rng)}, "1 replacement")
         if rng.random() < 0.6:
             failed.pop()
             passed += 1
         trace.call("coder", "bash", {"command": "pytest -q"}, _pytest(trace, passed, failed))
-    trace.call("coder", "bash", {"command": f"git commit -am '{words.fact(rng)}'"},
-               f"[main {words.digest(rng)[:7]}] {len(paths)} files changed")
+    trace.call(
+        "coder",
+        "bash",
+        {"command": f"git commit -am '{words.fact(rng)}'"},
+        f"[main {words.digest(rng)[:7]}] {len(paths)} files changed",
+    )
     return trace.ends()
 
 
@@ -66,15 +76,24 @@ def incident(rng: Random) -> Session:
     trace, service, rate = session(rng), words.pick(rng, words.MODULES), rng.uniform(8, 40)
     trace.call("oncall", "alert", {}, {"service": service, "error_rate": round(rate, 1)})
     for _ in range(rng.randint(2, 5)):
-        trace.call("oncall", "logs", {"service": words.pick(rng, words.MODULES), "last": "10m"},
-                   "\n".join(f"{words.clock(trace)} {words.fact(rng)}" for _ in range(3)))
+        trace.call(
+            "oncall",
+            "logs",
+            {"service": words.pick(rng, words.MODULES), "last": "10m"},
+            "\n".join(f"{words.clock(trace)} {words.fact(rng)}" for _ in range(3)),
+        )
         trace.call("oncall", "query", {"metric": "error_rate", "service": service}, {"value": round(rate, 1)})
         rate += rng.uniform(-1, 3)
     trace.say("oncall", f"I suspect {words.fact(rng)} Restarting {service}.", "lead")
     trace.call("oncall", "restart", {"service": service}, {"pid": rng.randint(300, 30_000)})
     while rate > 0.1:
-        trace.call("oncall", "query", {"metric": "error_rate", "service": service}, {"value": round(rate, 1)},
-                   pause=30 + rng.uniform(-1, 1))
+        trace.call(
+            "oncall",
+            "query",
+            {"metric": "error_rate", "service": service},
+            {"value": round(rate, 1)},
+            pause=30 + rng.uniform(-1, 1),
+        )
         rate *= rng.choice((0.9, 0.6, 0.3, 1.0))
     trace.call("oncall", "query", {"metric": "error_rate", "service": service}, {"value": 0.0}, pause=30)
     trace.call("oncall", "status_page", {"text": words.report(rng, 1, 2)}, "published")
@@ -86,11 +105,20 @@ def service_watch(rng: Random) -> Session:
     trace, services = session(rng), words.several(rng, words.MODULES, 2, 4)
     for _ in range(rng.randint(6, 14)):
         for one in services:
-            trace.call("watch", "http_get", {"url": f"http://{one}.internal/healthz"},
-                       {"status": 200, "body": {"status": "ok"}, "elapsed_ms": rng.randint(2, 90)}, pause=0.4)
+            trace.call(
+                "watch",
+                "http_get",
+                {"url": f"http://{one}.internal/healthz"},
+                {"status": 200, "body": {"status": "ok"}, "elapsed_ms": rng.randint(2, 90)},
+                pause=0.4,
+            )
         trace.call("watch", "sleep", {"seconds": 60}, "slept", pause=60)
-    trace.call("watch", "http_get", {"url": f"http://{services[0]}.internal/healthz"},
-               {"status": 503, "body": {"status": "degraded"}, "elapsed_ms": rng.randint(900, 5000)})
+    trace.call(
+        "watch",
+        "http_get",
+        {"url": f"http://{services[0]}.internal/healthz"},
+        {"status": 503, "body": {"status": "degraded"}, "elapsed_ms": rng.randint(900, 5000)},
+    )
     trace.say("watch", f"{services[0]} is degraded.", "oncall")
     return trace.ends()
 
@@ -104,8 +132,13 @@ def long_batch(rng: Random) -> Session:
         for _ in range(rng.randint(1, 4)):
             trace.call("runner", "job_status", {"job": job}, {"state": "queued"}, pause=rng.choice((15, 30, 60)))
         while done < total:
-            trace.call("runner", "job_status", {"job": job}, {"state": "running", "done": done, "total": total},
-                       pause=rng.choice((30, 60)) + rng.uniform(0, 1))
+            trace.call(
+                "runner",
+                "job_status",
+                {"job": job},
+                {"state": "running", "done": done, "total": total},
+                pause=rng.choice((30, 60)) + rng.uniform(0, 1),
+            )
             done += 0 if rng.random() < 0.25 else rng.randint(total // 12, total // 3)
         trace.call("runner", "job_status", {"job": job}, {"state": "finished", "done": total, "total": total}, pause=30)
         trace.call("runner", "fetch", {"job": job, "file": "out.parquet"}, {"bytes": rng.randint(10**5, 10**8)})
@@ -184,8 +217,13 @@ def sweeps(rng: Random) -> Session:
         trace.call("trainer", "start", {"lr": rate, "depth": depth, "seed": rng.randint(0, 99)}, {"run": run})
         epoch = 0
         while epoch < 30:
-            trace.call("trainer", "progress", {"run": run}, {"epoch": epoch, "loss": round(rng.uniform(0.2, 0.9), 4)},
-                       pause=rng.uniform(40, 60))
+            trace.call(
+                "trainer",
+                "progress",
+                {"run": run},
+                {"epoch": epoch, "loss": round(rng.uniform(0.2, 0.9), 4)},
+                pause=rng.uniform(40, 60),
+            )
             epoch += rng.randint(5, 15)
         score = round(min(0.99, best + rng.uniform(-0.05, 0.05)), 4)
         trace.call("trainer", "evaluate", {"run": run}, {"auc": score})

@@ -13,17 +13,31 @@ from tests.health_set.sets import FIFTH
 @FIFTH.honest(14, "research with a retriever: searches, some of them empty, passages, notes, a question to a colleague")
 def literature(rng: Random) -> Session:
     trace, topic = session(rng), words.pick(rng, words.TOPICS)
-    angles = ("costs", "policy 2024", "case study", "criticism", "market size", "timeline", "pilot projects", "safety",
-              "suppliers", "failure rates", "comparison with alternatives", "public funding")
+    angles = (
+        "costs",
+        "policy 2024",
+        "case study",
+        "criticism",
+        "market size",
+        "timeline",
+        "pilot projects",
+        "safety",
+        "suppliers",
+        "failure rates",
+        "comparison with alternatives",
+        "public funding",
+    )
     for angle in rng.sample(angles, rng.randint(5, 10)):
         query = f"{topic} {angle}"
         if rng.random() < 0.25:
             trace.call("researcher", "retrieve", {"query": query, "top_k": 5}, {"hits": []})
             query = f"{topic.split()[-1]} {angle}"
-        hits = [{"id": f"doc-{rng.randint(100, 9999)}", "score": round(rng.random(), 3), "text": words.fact(rng)}
-                for _ in range(rng.randint(2, 5))]
+        hits = [
+            {"id": f"doc-{rng.randint(100, 9999)}", "score": round(rng.random(), 3), "text": words.fact(rng)}
+            for _ in range(rng.randint(2, 5))
+        ]
         trace.call("researcher", "retrieve", {"query": query, "top_k": 5}, {"hits": hits})
-        for hit in hits[:rng.randint(1, 2)]:
+        for hit in hits[: rng.randint(1, 2)]:
             trace.call("researcher", "open_document", {"id": hit["id"]}, words.report(rng, 3, 7))
         if rng.random() < 0.6:
             trace.call("researcher", "append_note", {"file": "notes.md", "text": words.fact(rng)}, {"ok": True})
@@ -40,8 +54,12 @@ def ticket_desk(rng: Random) -> Session:
     for _ in range(rng.randint(5, 12)):
         ticket, customer = rng.randint(10_000, 99_999), f"C-{rng.randint(1000, 9999)}"
         trace.call("desk", "next_ticket", {}, {"id": ticket, "customer": customer, "body": words.report(rng, 1, 2)})
-        trace.call("desk", "crm.get", {"customer": customer},
-                   {"name": words.pick(rng, words.PEOPLE), "plan": rng.choice(("free", "team", "plus"))})
+        trace.call(
+            "desk",
+            "crm.get",
+            {"customer": customer},
+            {"name": words.pick(rng, words.PEOPLE), "plan": rng.choice(("free", "team", "plus"))},
+        )
         thing = words.pick(rng, words.THINGS)
         found = [] if rng.random() < 0.2 else [{"article": words.fact(rng)}]
         trace.call("desk", "kb.search", {"q": thing}, found)
@@ -50,8 +68,12 @@ def ticket_desk(rng: Random) -> Session:
             trace.say("expert", words.report(rng, 1, 2), "desk")
         answer = f"Hello, {words.report(rng, 2, 3)} Kind regards"
         trace.call("desk", "reply", {"ticket": ticket, "text": answer}, "sent")
-        trace.call("desk", "crm.update", {"customer": customer, "field": "last_contact", "value": words.clock(trace)},
-                   {"ok": True})
+        trace.call(
+            "desk",
+            "crm.update",
+            {"customer": customer, "field": "last_contact", "value": words.clock(trace)},
+            {"ok": True},
+        )
         trace.call("desk", "close", {"ticket": ticket}, {"ok": True})
     trace.call("desk", "next_ticket", {}, {"empty": True})
     return trace.ends()
@@ -60,8 +82,23 @@ def ticket_desk(rng: Random) -> Session:
 @FIFTH.honest(14, "a table cleaned: a rule, a validation, the next rule; some rules change nothing at all")
 def cleaning(rng: Random) -> Session:
     trace, rows, bad = session(rng), rng.randint(5_000, 90_000), rng.randint(300, 3000)
-    columns = rng.sample(["email", "phone", "country", "birthday", "vat_id", "postcode", "amount", "iban", "name",
-                          "city", "currency", "order_date"], rng.randint(6, 11))
+    columns = rng.sample(
+        [
+            "email",
+            "phone",
+            "country",
+            "birthday",
+            "vat_id",
+            "postcode",
+            "amount",
+            "iban",
+            "name",
+            "city",
+            "currency",
+            "order_date",
+        ],
+        rng.randint(6, 11),
+    )
     trace.call("cleaner", "profile", {"table": "customers"}, {"rows": rows, "invalid": bad})
     for column in columns:
         trace.call("cleaner", "sample", {"column": column, "n": 5}, [words.fact(rng)[:30] for _ in range(5)])
@@ -80,8 +117,12 @@ def invoices(rng: Random) -> Session:
     for _ in range(rng.randint(7, 16)):
         number, order = f"INV-{rng.randint(10_000, 99_999)}", f"PO-{rng.randint(1000, 9999)}"
         cents = rng.randint(1_000, 900_000)
-        trace.call("payables", "read_invoice", {"invoice": number},
-                   {"supplier": words.pick(rng, words.COMPANIES), "order": order, "cents": cents})
+        trace.call(
+            "payables",
+            "read_invoice",
+            {"invoice": number},
+            {"supplier": words.pick(rng, words.COMPANIES), "order": order, "cents": cents},
+        )
         kind = rng.random()
         if kind < 0.2:
             trace.call("payables", "get_order", {"order": order}, error="404 order not found")
@@ -93,8 +134,9 @@ def invoices(rng: Random) -> Session:
             trace.call("payables", "post", {"invoice": number, "cents": cents}, {"posted": True})
         else:
             trace.say("payables", f"{number} is {cents - ordered} cents above {order}. Pay it?", "controller")
-            trace.say("controller", rng.choice(("Pay it.", "No, ask the supplier.", "Within tolerance, post it.")),
-                      "payables")
+            trace.say(
+                "controller", rng.choice(("Pay it.", "No, ask the supplier.", "Within tolerance, post it.")), "payables"
+            )
     return trace.ends()
 
 
@@ -105,15 +147,24 @@ def meeting_of_many(rng: Random) -> Session:
     for at, day in enumerate(days):
         for person in people:
             busy = sorted(rng.sample(range(8, 18), rng.randint(2, 6)))
-            trace.call("assistant", "calendar.free_busy", {"who": person, "day": f"2026-10-{day:02d}"},
-                       {"busy": [f"{hour}:00" for hour in busy]})
+            trace.call(
+                "assistant",
+                "calendar.free_busy",
+                {"who": person, "day": f"2026-10-{day:02d}"},
+                {"busy": [f"{hour}:00" for hour in busy]},
+            )
         slot = f"2026-10-{day:02d}T{rng.randint(8, 17):02d}:00"
         for person in people:
             trace.say("assistant", f"Would {slot} suit you for the review?", person)
             last = at == len(days) - 1
             yes = last or rng.random() < 0.6
-            trace.say(person, rng.choice(("Yes.", "Works for me.", "Fine.")) if yes else
-                      rng.choice(("I am away that day.", "No, sorry.", "Only before ten.")), "assistant")
+            trace.say(
+                person,
+                rng.choice(("Yes.", "Works for me.", "Fine."))
+                if yes
+                else rng.choice(("I am away that day.", "No, sorry.", "Only before ten.")),
+                "assistant",
+            )
             if not yes:
                 break
     trace.call("assistant", "calendar.create", {"start": slot, "attendees": people}, {"event": words.uuid(rng)})
@@ -128,8 +179,13 @@ def signatures(rng: Random) -> Session:
         request = f"REQ-{rng.randint(100, 999)}"
         trace.call("buyer", "request_approval", {"request": request, "item": item, "of": boss}, {"state": "pending"})
         for _ in range(rng.randint(0, 4)):
-            trace.call("buyer", "approval_state", {"request": request}, {"state": "pending", "of": boss},
-                       pause=rng.choice((900, 1800, 3600)) + rng.uniform(0, 20))
+            trace.call(
+                "buyer",
+                "approval_state",
+                {"request": request},
+                {"state": "pending", "of": boss},
+                pause=rng.choice((900, 1800, 3600)) + rng.uniform(0, 20),
+            )
         if rng.random() < 0.5:
             trace.say("buyer", f"May I remind you of {request}, the {item}?", boss, pause=rng.uniform(3000, 9000))
         answer = rng.choice(("approved", "approved", "refused"))
@@ -143,7 +199,7 @@ def signatures(rng: Random) -> Session:
 def sections(rng: Random) -> Session:
     trace = session(rng)
     names = ("summary", "scope", "method", "findings", "risks", "budget")
-    for part in names[:rng.randint(3, 6)]:
+    for part in names[: rng.randint(3, 6)]:
         draft = words.report(rng, 4, 7)
         trace.call("writer", "save_section", {"section": part, "text": draft}, {"saved": True})
         for _ in range(rng.randint(1, 3)):
@@ -166,10 +222,18 @@ def warehouse(rng: Random) -> Session:
         trace.call("analyst", "sql", {"query": f"describe {table}"}, columns)
         for column in columns[:3]:
             if rng.random() < 0.3:
-                trace.call("analyst", "sql", {"query": f"select {column}s, count(*) from {table} group by 1"},
-                           error=f'column "{column}s" does not exist')
-            trace.call("analyst", "sql", {"query": f"select {column}, count(*) from {table} group by 1"},
-                       [[words.pick(rng, words.PLACES), rng.randint(1, 9999)] for _ in range(rng.randint(1, 5))])
+                trace.call(
+                    "analyst",
+                    "sql",
+                    {"query": f"select {column}s, count(*) from {table} group by 1"},
+                    error=f'column "{column}s" does not exist',
+                )
+            trace.call(
+                "analyst",
+                "sql",
+                {"query": f"select {column}, count(*) from {table} group by 1"},
+                [[words.pick(rng, words.PLACES), rng.randint(1, 9999)] for _ in range(rng.randint(1, 5))],
+            )
         if rng.random() < 0.4:
             trace.call("analyst", "sql", {"query": f"select count(*) from {table} where id is null"}, [[0]])
     trace.call("analyst", "chart", {"title": words.fact(rng)}, {"image": words.digest(rng)[:16]})
@@ -184,8 +248,9 @@ def mailbox(rng: Random) -> Session:
         following = words.token(rng, 16)
         trace.call("mailer", "list_unread", {"cursor": cursor} if cursor else {}, {"messages": ids, "next": following})
         for one in ids:
-            trace.call("mailer", "read", {"id": one}, {"from": words.pick(rng, words.PEOPLE),
-                                                       "body": words.report(rng, 1, 3)})
+            trace.call(
+                "mailer", "read", {"id": one}, {"from": words.pick(rng, words.PEOPLE), "body": words.report(rng, 1, 3)}
+            )
             label = rng.choice(("billing", "sales", "spam", "private"))
             trace.call("mailer", "label", {"id": one, "label": label}, "ok")
             if rng.random() < 0.3:
@@ -205,8 +270,12 @@ def shopping(rng: Random) -> Session:
         trace.call("browser", "click", {"index": 4}, "Clicked element 4")
         for _ in range(rng.randint(1, 3)):
             trace.call("browser", "scroll", {"down": True}, "Scrolled down 800 px")
-            trace.call("browser", "extract", {"goal": "names and prices"},
-                       [f"{words.pick(rng, words.COMPANIES)} {thing} {rng.randint(5, 900)} EUR" for _ in range(4)])
+            trace.call(
+                "browser",
+                "extract",
+                {"goal": "names and prices"},
+                [f"{words.pick(rng, words.COMPANIES)} {thing} {rng.randint(5, 900)} EUR" for _ in range(4)],
+            )
         for index in rng.sample(range(10, 40), rng.randint(1, 3)):
             trace.call("browser", "click", {"index": index}, f"Clicked element {index}")
             trace.call("browser", "extract", {"goal": "delivery time"}, words.fact(rng))
@@ -221,9 +290,11 @@ def reminders(rng: Random) -> Session:
     trace, closing = session(rng), words.report(rng, 2, 3)
     for _ in range(rng.randint(7, 14)):
         who, what = words.pick(rng, words.PEOPLE), words.pick(rng, words.THINGS)
-        text = (f"Dear {who}, our records show that the {what} of {rng.randint(1, 28)} September is still open. "
-                f"Please transfer {rng.randint(20, 4000)} euro to {words.pick(rng, words.COMPANIES)} "
-                f"within ten days. {closing}")
+        text = (
+            f"Dear {who}, our records show that the {what} of {rng.randint(1, 28)} September is still open. "
+            f"Please transfer {rng.randint(20, 4000)} euro to {words.pick(rng, words.COMPANIES)} "
+            f"within ten days. {closing}"
+        )
         trace.call("collector", "send_letter", {"text": text}, f"Queued for {who}: your letter will be posted tonight.")
     return trace.ends()
 
@@ -231,13 +302,15 @@ def reminders(rng: Random) -> Session:
 @FIFTH.alike(10, "a manual asked in other words each time; the passages overlap, and each adds something")
 def manual(rng: Random) -> Session:
     trace, thing, body = session(rng), words.pick(rng, words.THINGS), words.report(rng, 3, 4)
-    ways = ("How do I reset the {0} after a power cut in the {1}?",
-            "How can I reset the {0} after the power cut in the {1}?",
-            "How do we reset a {0} after a power cut in the {1}?",
-            "How do you reset the {0} after power cuts in the {1}?",
-            "How do I reset my {0} after a long power cut in the {1}?",
-            "How to reset the {0} after a power cut in the {1}?",
-            "How should I reset the {0} after a power cut in the {1}?")
+    ways = (
+        "How do I reset the {0} after a power cut in the {1}?",
+        "How can I reset the {0} after the power cut in the {1}?",
+        "How do we reset a {0} after a power cut in the {1}?",
+        "How do you reset the {0} after power cuts in the {1}?",
+        "How do I reset my {0} after a long power cut in the {1}?",
+        "How to reset the {0} after a power cut in the {1}?",
+        "How should I reset the {0} after a power cut in the {1}?",
+    )
     place = rng.choice(("cellar of the old depot", "north hall of the plant", "server room next door"))
     for way in ways:
         question = way.format(thing, place)

@@ -43,16 +43,20 @@ MODULES = _listed(
 )
 VERBS = _listed("rose|fell|doubled|stalled|recovered|shifted|halved|levelled off|slipped|accelerated")
 COLUMNS = _listed("region|channel|plan|owner|status|source|carrier|currency|segment|device")
-PLACES = _listed(
-    "Antwerp|Bergen|Cadiz|Durban|Eindhoven|Fukuoka|Gdansk|Halifax|Izmir|Jakarta|Kaunas|Lagos|Murcia|Oulu"
-)
+PLACES = _listed("Antwerp|Bergen|Cadiz|Durban|Eindhoven|Fukuoka|Gdansk|Halifax|Izmir|Jakarta|Kaunas|Lagos|Murcia|Oulu")
 SHAPES = (
-    "{p} of {c} says the {t} {v} by {n} percent after {y}.", "In {l}, {n} of {m} sites changed their {t} in {y}.",
-    "The {t} at {c} costs {m} euro a year, {n} more than in {y}.", "A study from {l} ({y}) counts {m} cases of {q}.",
-    "{c} moved its {t} to {l} and saved {n} percent.", "Regulators in {l} delayed the rules on {q} until {y}.",
-    "According to {p}, demand {v} once the {t} had been replaced.", "Only {n} of {m} respondents knew about {q}.",
-    "Since {y} the {t} has been handled in {l}; {p} signs it off.", "{q}: {v} in {l}, unchanged elsewhere.",
-    "The customer, {p}, cannot find the {t} that {c} sent on the {d}th.", "{c} owes {m} euro for a {t} since {y}.",
+    "{p} of {c} says the {t} {v} by {n} percent after {y}.",
+    "In {l}, {n} of {m} sites changed their {t} in {y}.",
+    "The {t} at {c} costs {m} euro a year, {n} more than in {y}.",
+    "A study from {l} ({y}) counts {m} cases of {q}.",
+    "{c} moved its {t} to {l} and saved {n} percent.",
+    "Regulators in {l} delayed the rules on {q} until {y}.",
+    "According to {p}, demand {v} once the {t} had been replaced.",
+    "Only {n} of {m} respondents knew about {q}.",
+    "Since {y} the {t} has been handled in {l}; {p} signs it off.",
+    "{q}: {v} in {l}, unchanged elsewhere.",
+    "The customer, {p}, cannot find the {t} that {c} sent on the {d}th.",
+    "{c} owes {m} euro for a {t} since {y}.",
     "Margins {v} by {n} points, which {c} puts down to {q}.",
     "There were {m} open items about the {t}, {n} of them old.",
 )
@@ -71,9 +75,17 @@ def several(rng: Random, words: list[str], least: int, most: int) -> list[str]:
 def fact(rng: Random) -> str:
     """One sentence that says something of its own."""
     return rng.choice(SHAPES).format(
-        p=pick(rng, PEOPLE), c=pick(rng, COMPANIES), t=pick(rng, THINGS), v=pick(rng, VERBS), l=pick(rng, PLACES),
-        q=pick(rng, TOPICS), n=rng.randint(2, 49), m=rng.randint(50, 9800), y=rng.randint(2009, 2026),
-        d=rng.randint(4, 20))
+        p=pick(rng, PEOPLE),
+        c=pick(rng, COMPANIES),
+        t=pick(rng, THINGS),
+        v=pick(rng, VERBS),
+        l=pick(rng, PLACES),
+        q=pick(rng, TOPICS),
+        n=rng.randint(2, 49),
+        m=rng.randint(50, 9800),
+        y=rng.randint(2009, 2026),
+        d=rng.randint(4, 20),
+    )
 
 
 def report(rng: Random, least: int = 2, most: int = 5) -> str:
@@ -83,8 +95,10 @@ def report(rng: Random, least: int = 2, most: int = 5) -> str:
 
 def files(rng: Random, least: int, most: int) -> list[str]:
     """Paths of source files."""
-    return [f"src/{one}/{rng.choice(('core', 'api', 'models', 'views', 'store'))}.py"
-            for one in several(rng, MODULES, least, most)]
+    return [
+        f"src/{one}/{rng.choice(('core', 'api', 'models', 'views', 'store'))}.py"
+        for one in several(rng, MODULES, least, most)
+    ]
 
 
 def clock(trace: Trace) -> str:

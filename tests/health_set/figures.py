@@ -28,9 +28,9 @@ def judged(register: Register) -> dict[str, Any]:
     for found in table.pop("families"):
         family = truths[found["family"]]
         families[family.name] = {"truth": family.truth, "what": family.what} | {
-            key: found[key] for key in ("runs", "stopped", "in_time", "warned", "most_rounds")}
-    return {"checksum": checksum(runs), "rows": sum(len(run["rows"]) for run in runs), **table,
-            "families": families}
+            key: found[key] for key in ("runs", "stopped", "in_time", "warned", "most_rounds")
+        }
+    return {"checksum": checksum(runs), "rows": sum(len(run["rows"]) for run in runs), **table, "families": families}
 
 
 def judged_stalls() -> dict[str, Any]:
@@ -75,14 +75,20 @@ def table(figures: Mapping[str, Any], truth: str) -> str:
     """The families of one truth."""
     shown = [(name, one) for name, one in figures["families"].items() if one["truth"] == truth]
     if truth == "looping":
-        lines = ["| looping | what | runs | stopped | in time | most rounds | warned |",
-                 "| --- | --- | --- | --- | --- | --- | --- |"]
-        lines += [f"| `{name}` | {one['what']} | {one['runs']} | {one['stopped']} | {one['in_time']} | "
-                  f"{one['most_rounds']:.1f} | {one['warned']} |" for name, one in shown]
+        lines = [
+            "| looping | what | runs | stopped | in time | most rounds | warned |",
+            "| --- | --- | --- | --- | --- | --- | --- |",
+        ]
+        lines += [
+            f"| `{name}` | {one['what']} | {one['runs']} | {one['stopped']} | {one['in_time']} | "
+            f"{one['most_rounds']:.1f} | {one['warned']} |"
+            for name, one in shown
+        ]
     else:
         lines = [f"| {truth} | what | runs | stopped | warned |", "| --- | --- | --- | --- | --- |"]
-        lines += [f"| `{name}` | {one['what']} | {one['runs']} | {one['stopped']} | {one['warned']} |"
-                  for name, one in shown]
+        lines += [
+            f"| `{name}` | {one['what']} | {one['runs']} | {one['stopped']} | {one['warned']} |" for name, one in shown
+        ]
     return "\n".join(lines)
 
 
@@ -100,10 +106,18 @@ def page(figures: Figures) -> str:
             f"**{one['honest_stopped']} were stopped**; of the loops **{one['looping_in_time']} were stopped in "
             f"time**, {one['looping_stopped']} at all. Precision {one['precision']}, recall {one['recall']}."
         )
-        parts += [table(one, truth) for truth in ("honest", "alike", "looping")
-                  if any(family["truth"] == truth for family in one["families"].values())]
-    lines = ["### Stalls\n", "| tasks | stalled | runs | told before | told within an hour |",
-             "| --- | --- | --- | --- | --- |"]
-    lines += [f"| `{name}` | {'yes' if one['stalled'] else 'no'} | {one['runs']} | {one['early']} | {one['told']} |"
-              for name, one in figures["stalls"]["families"].items()]
+        parts += [
+            table(one, truth)
+            for truth in ("honest", "alike", "looping")
+            if any(family["truth"] == truth for family in one["families"].values())
+        ]
+    lines = [
+        "### Stalls\n",
+        "| tasks | stalled | runs | told before | told within an hour |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    lines += [
+        f"| `{name}` | {'yes' if one['stalled'] else 'no'} | {one['runs']} | {one['early']} | {one['told']} |"
+        for name, one in figures["stalls"]["families"].items()
+    ]
     return "\n\n".join([*parts, "\n".join(lines)]) + "\n"

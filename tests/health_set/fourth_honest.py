@@ -62,8 +62,13 @@ def making_room(rng: Random) -> Trace:
 def price_watch(rng: Random) -> Trace:
     trace, cents, mark = Trace(rng, timed=_timed(rng)), rng.randint(9_000, 9_900), words.noun(rng).upper()
     for _ in range(rng.randint(12, 35)):
-        trace.call("trader", "quote", {"symbol": mark}, {"bid": cents / 100, "ask": (cents + 3) / 100,
-                                                         "at": words.stamp(trace.now_s)}, pause=rng.uniform(3, 8))
+        trace.call(
+            "trader",
+            "quote",
+            {"symbol": mark},
+            {"bid": cents / 100, "ask": (cents + 3) / 100, "at": words.stamp(trace.now_s)},
+            pause=rng.uniform(3, 8),
+        )
         cents += rng.choice((-9, -4, -1, 0, 0, 2, 5))
     trace.call("trader", "buy", {"symbol": mark, "limit": cents / 100}, {"order": words.uuid(rng)})
     return trace.ends()
@@ -129,8 +134,9 @@ def reconciling(rng: Random) -> Trace:
     trace = Trace(rng, timed=_timed(rng))
     for number in range(rng.randint(12, 30)):
         booking = {"amount": round(rng.uniform(1, 9000), 2), "day": f"2026-10-{rng.randint(1, 28):02d}"}
-        trace.call("clerk", "find_match", booking,
-                   "no match" if rng.random() < 0.85 else f"invoice {words.token(rng, 6)}")
+        trace.call(
+            "clerk", "find_match", booking, "no match" if rng.random() < 0.85 else f"invoice {words.token(rng, 6)}"
+        )
         trace.call("clerk", "to_list", {"line": number}, "listed")
     return trace.ends()
 
@@ -140,8 +146,9 @@ def probing(rng: Random) -> Trace:
     trace, block = Trace(rng, timed=_timed(rng)), f"192.0.2.{rng.choice((0, 64, 128))}"
     first = int(block.rsplit(".", 1)[1])
     for host in range(first, first + rng.randint(16, 40)):
-        trace.call("scanner", "probe", {"ip": f"192.0.2.{host}", "port": 443},
-                   "open" if rng.random() < 0.15 else "closed")
+        trace.call(
+            "scanner", "probe", {"ip": f"192.0.2.{host}", "port": 443}, "open" if rng.random() < 0.15 else "closed"
+        )
     trace.say("scanner", words.tell(rng))
     return trace.ends()
 
@@ -150,8 +157,12 @@ def probing(rng: Random) -> Trace:
 def days_backwards(rng: Random) -> Trace:
     trace = Trace(rng, timed=_timed(rng))
     for day in range(rng.randint(15, 28), 0, -1):
-        trace.call("archivist", "page_of", {"date": f"1931-03-{day:02d}"},
-                   "no issue" if rng.random() < 0.5 else words.tell(rng))
+        trace.call(
+            "archivist",
+            "page_of",
+            {"date": f"1931-03-{day:02d}"},
+            "no issue" if rng.random() < 0.5 else words.tell(rng),
+        )
     return trace.ends()
 
 
@@ -173,8 +184,12 @@ def conflicts(rng: Random) -> Trace:
     for _ in range(rng.randint(3, 7)):
         name, version = words.noun(rng), rng.randint(2, 90)
         for _ in range(rng.randint(0, 3)):
-            trace.call("editor", "store", {"name": name, "version": version, "text": words.said(rng)},
-                       error=f"409 conflict: version is {version + 1} by now")
+            trace.call(
+                "editor",
+                "store",
+                {"name": name, "version": version, "text": words.said(rng)},
+                error=f"409 conflict: version is {version + 1} by now",
+            )
             version += 1
             trace.call("editor", "load", {"name": name}, {"version": version, "text": words.tell(rng)})
         trace.call("editor", "store", {"name": name, "version": version, "text": words.said(rng)}, {"stored": True})
@@ -212,8 +227,12 @@ def adventure(rng: Random) -> Trace:
             trace.call("player", "do", {"command": f"take {things.pop()}"}, "Taken.")
         else:
             at = (at + rng.choice((1, 1, 2))) % 5
-            trace.call("player", "do", {"command": rng.choice(("go north", "go east", "go down"))},
-                       f"{rooms[at]} You carry {12 - len(things)} things.")
+            trace.call(
+                "player",
+                "do",
+                {"command": rng.choice(("go north", "go east", "go down"))},
+                f"{rooms[at]} You carry {12 - len(things)} things.",
+            )
     return trace.ends()
 
 
@@ -304,9 +323,12 @@ def angebote(rng: Random) -> Trace:
     trace, body = Trace(rng, timed=_timed(rng)), words.tell(rng, 5, 6, "de")
     for number in range(rng.randint(9, 15)):
         who = words.name(rng)
-        trace.call("vertrieb", "sende", {"an": who,
-                                         "text": f"Guten Tag {who}, {body} Preis: {rng.randint(10, 999)} EUR."},
-                   f"Gesendet an {who}: {body} Beleg {4000 + number}, Empfang bestätigt von {words.name(rng)}.")
+        trace.call(
+            "vertrieb",
+            "sende",
+            {"an": who, "text": f"Guten Tag {who}, {body} Preis: {rng.randint(10, 999)} EUR."},
+            f"Gesendet an {who}: {body} Beleg {4000 + number}, Empfang bestätigt von {words.name(rng)}.",
+        )
     return trace.ends()
 
 
@@ -334,8 +356,12 @@ def renewed_tokens(rng: Random) -> Trace:
     trace, fresh = Trace(rng, timed=_timed(rng)), words.token(rng, 40)
     for page in range(rng.randint(8, 20)):
         if rng.random() < 0.35:
-            trace.call("client", "get_orders", {"page": page, "bearer": fresh},
-                       error={"status": 401, "error": "token_expired", "trace": words.hexa(rng, 32)})
+            trace.call(
+                "client",
+                "get_orders",
+                {"page": page, "bearer": fresh},
+                error={"status": 401, "error": "token_expired", "trace": words.hexa(rng, 32)},
+            )
             fresh = words.token(rng, 40)
             trace.call("client", "renew_token", {}, {"token": fresh})
         trace.call("client", "get_orders", {"page": page, "bearer": fresh}, [words.noun(rng) for _ in range(3)])

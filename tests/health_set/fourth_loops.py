@@ -76,8 +76,13 @@ def attempt_by_number(rng: Random) -> Trace:
     _before(trace, rng, "dba")
     trace.loop_begins()
     for number in range(1, 24):
-        trace.call("dba", "migrate", {"to": 88, "attempt": number}, pause=3 + rng.uniform(-0.2, 0.2),
-                   error=f"lock timeout on table accounts, held by pid {rng.randint(1000, 30_000)} (attempt {number})")
+        trace.call(
+            "dba",
+            "migrate",
+            {"to": 88, "attempt": number},
+            pause=3 + rng.uniform(-0.2, 0.2),
+            error=f"lock timeout on table accounts, held by pid {rng.randint(1000, 30_000)} (attempt {number})",
+        )
     return trace.ends()
 
 
@@ -88,8 +93,12 @@ def unauthorised(rng: Random) -> Trace:
     fresh = words.token(rng, 40)
     trace.loop_begins(2)
     for _ in range(13):
-        trace.call("client", "get_orders", {"bearer": fresh},
-                   error={"status": 401, "error": "invalid_token", "trace": words.hexa(rng, 32)})
+        trace.call(
+            "client",
+            "get_orders",
+            {"bearer": fresh},
+            error={"status": 401, "error": "invalid_token", "trace": words.hexa(rng, 32)},
+        )
         fresh = words.token(rng, 40)
         trace.call("client", "renew_token", {}, {"token": fresh, "expires": words.stamp(trace.now_s + 3600)})
     return trace.ends()
@@ -102,8 +111,9 @@ def signature_ran_out(rng: Random) -> Trace:
     for _ in range(13):
         url = f"https://files.example/{file}?X-Signature={words.hexa(rng, 64)}"
         trace.call("fetcher", "sign_url", {"file": file}, {"url": url})
-        trace.call("fetcher", "download", {"url": url},
-                   error=f"403 Request has expired (RequestId {words.token(rng, 16)})")
+        trace.call(
+            "fetcher", "download", {"url": url}, error=f"403 Request has expired (RequestId {words.token(rng, 16)})"
+        )
     return trace.ends()
 
 
@@ -113,19 +123,28 @@ def same_page_new_tag(rng: Random) -> Trace:
     trace.loop_begins(2)
     for _ in range(13):
         trace.say("surfer", words.said(rng))
-        trace.call("surfer", "fetch", {"url": url}, {"etag": f'W/"{words.hexa(rng, 16)}"',
-                                                     "date": words.stamp(trace.now_s), "body": body})
+        trace.call(
+            "surfer",
+            "fetch",
+            {"url": url},
+            {"etag": f'W/"{words.hexa(rng, 16)}"', "date": words.stamp(trace.now_s), "body": body},
+        )
     return trace.ends()
 
 
-@FOURTH.looping(12,
-                "a transfer declined for want of money, the balance looked at, the transfer again; receipts are fresh")
+@FOURTH.looping(
+    12, "a transfer declined for want of money, the balance looked at, the transfer again; receipts are fresh"
+)
 def declined_transfer(rng: Random) -> Trace:
     trace, order, left = Trace(rng, timed=_timed(rng)), {"to": words.name(rng), "eur": 900}, f"{rng.randint(1, 99)}.40"
     trace.loop_begins(2)
     for _ in range(13):
-        trace.call("teller", "transfer", order | {"nonce": words.hexa(rng)},
-                   {"status": "declined", "reason": "insufficient funds", "ref": words.token(rng, 10)})
+        trace.call(
+            "teller",
+            "transfer",
+            order | {"nonce": words.hexa(rng)},
+            {"status": "declined", "reason": "insufficient funds", "ref": words.token(rng, 10)},
+        )
         trace.call("teller", "balance", {}, {"balance": left, "as_of": words.stamp(trace.now_s)})
     return trace.ends()
 
@@ -138,8 +157,12 @@ def baton(rng: Random) -> Trace:
     trace.loop_begins(2 * size)
     for number in range(8 * size):
         one, other = crew[number % size], crew[(number + 1) % size]
-        trace.call(one, "take_baton", {"nonce": words.hexa(rng), "round": number // size + 1},
-                   {"holder": one, "since": words.stamp(trace.now_s)})
+        trace.call(
+            one,
+            "take_baton",
+            {"nonce": words.hexa(rng), "round": number // size + 1},
+            {"holder": one, "since": words.stamp(trace.now_s)},
+        )
         trace.say(one, f"Your turn (round {number // size + 1}).", other)
     return trace.ends()
 
@@ -155,9 +178,18 @@ def star_without_work(rng: Random) -> Trace:
     return trace.ends()
 
 
-NACH_DIR = ("Bitte fang du an.", "Nein, nach dir.", "Ich warte auf deinen Teil.", "Sobald du fertig bist, beginne ich.",
-            "Das überlasse ich gern dir.", "Du zuerst, ich bestehe darauf.", "Ich möchte nicht vorgreifen.",
-            "Erst deine Zahlen, dann meine.", "Lass uns warten, bis du so weit bist.", "Ganz wie du meinst, fang an.")
+NACH_DIR = (
+    "Bitte fang du an.",
+    "Nein, nach dir.",
+    "Ich warte auf deinen Teil.",
+    "Sobald du fertig bist, beginne ich.",
+    "Das überlasse ich gern dir.",
+    "Du zuerst, ich bestehe darauf.",
+    "Ich möchte nicht vorgreifen.",
+    "Erst deine Zahlen, dann meine.",
+    "Lass uns warten, bis du so weit bist.",
+    "Ganz wie du meinst, fang an.",
+)
 
 
 @FOURTH.looping(12, "two agents let each other go first, in German (a round: ten messages)")
@@ -196,8 +228,10 @@ def applied_and_undone(rng: Random) -> Trace:
 @FOURTH.looping(10, "a menu that wraps around: the same key, the same three to five screens in turns")
 def menu_wraps(rng: Random) -> Trace:
     trace, lines = Trace(rng, timed=_timed(rng)), [words.noun(rng) for _ in range(rng.randint(3, 5))]
-    screens = ["\n".join(("> " if number == at else "  ") + line for number, line in enumerate(lines))
-               for at in range(len(lines))]
+    screens = [
+        "\n".join(("> " if number == at else "  ") + line for number, line in enumerate(lines))
+        for at in range(len(lines))
+    ]
     trace.loop_begins(len(lines))
     for number in range(9 * len(lines)):
         trace.call("hands", "key", {"press": "down"}, screens[number % len(lines)])
@@ -242,8 +276,12 @@ def assigned_around(rng: Random) -> Trace:
     trace.loop_begins(3)
     for number in range(27):
         one, other = crew[number % 3], crew[(number + 1) % 3]
-        trace.call(one, "assign", {"ticket": ticket, "to": other, "comment": words.said(rng)},
-                   {"assignee": other, "updated": words.stamp(trace.now_s)})
+        trace.call(
+            one,
+            "assign",
+            {"ticket": ticket, "to": other, "comment": words.said(rng)},
+            {"assignee": other, "updated": words.stamp(trace.now_s)},
+        )
     return trace.ends()
 
 
@@ -254,9 +292,13 @@ def restarted_in_vain(rng: Random) -> Trace:
     trace.loop_begins(2)
     for _ in range(13):
         trace.call("ops", "sh", {"cmd": f"systemctl restart {unit}"}, "")
-        trace.call("ops", "sh", {"cmd": f"systemctl status {unit}"},
-                   f"failed (Result: exit-code) since {words.stamp(trace.now_s)}; {rng.randint(1, 9)}s ago\n"
-                   f"Main PID: {rng.randint(1000, 60_000)} (code=exited, status=203/EXEC)")
+        trace.call(
+            "ops",
+            "sh",
+            {"cmd": f"systemctl status {unit}"},
+            f"failed (Result: exit-code) since {words.stamp(trace.now_s)}; {rng.randint(1, 9)}s ago\n"
+            f"Main PID: {rng.randint(1000, 60_000)} (code=exited, status=203/EXEC)",
+        )
     return trace.ends()
 
 
@@ -267,8 +309,13 @@ def rerun(rng: Random) -> Trace:
     for _ in range(13):
         trace.call("ci", "rerun", {"run": run}, {"run": run + 1})
         run += 1
-        trace.call("ci", "result", {"run": run}, {"run": run, "conclusion": "failure", "step": "lint"},
-                   pause=rng.uniform(40, 90))
+        trace.call(
+            "ci",
+            "result",
+            {"run": run},
+            {"run": run, "conclusion": "failure", "step": "lint"},
+            pause=rng.uniform(40, 90),
+        )
     return trace.ends()
 
 
@@ -312,6 +359,10 @@ def late_and_fresh(rng: Random) -> Trace:
         trace.call("clerk", rng.choice(("open", "lookup", "store")), {"key": words.noun(rng)}, words.said(rng))
     trace.loop_begins()
     for _ in range(20):
-        trace.call("clerk", "book", {"slot": "09:00", "nonce": words.hexa(rng, 16)},
-                   error=f"slot is taken (incident {words.token(rng, 12)})")
+        trace.call(
+            "clerk",
+            "book",
+            {"slot": "09:00", "nonce": words.hexa(rng, 16)},
+            error=f"slot is taken (incident {words.token(rng, 12)})",
+        )
     return trace.ends()

@@ -13,8 +13,12 @@ def paging(rng: Random) -> Trace:
     cursor, filters = None, {"status": "open", "place": rng.choice(words.PLACES)}
     for page in range(rng.randint(6, 25)):
         items = [{"id": rng.randrange(10**7), "title": words.sentence(rng)[:60]} for _ in range(rng.randint(2, 4))]
-        where = {"page": {"page": page + 1}, "offset": {"offset": page * 50, "limit": 50},
-                 "cursor": {"cursor": cursor} if cursor else {}, "none": {}}[way]
+        where = {
+            "page": {"page": page + 1},
+            "offset": {"offset": page * 50, "limit": 50},
+            "cursor": {"cursor": cursor} if cursor else {},
+            "none": {},
+        }[way]
         cursor = words.token(rng)
         trace.call("lister", rng.choice(("list_orders",)), filters | where, {"items": items, "next": cursor})
     trace.say("lister", words.paragraph(rng))
@@ -24,11 +28,15 @@ def paging(rng: Random) -> Trace:
 @FIRST.honest(30, "one short write per row of a table, every one answered with the same ok")
 def batch_of_rows(rng: Random) -> Trace:
     trace = Trace(rng, timed=rng.random() < 0.6)
-    action, key, first = rng.choice((
-        ("delete_row", "row", rng.randint(1, 900)), ("close_ticket", "ticket_id", rng.randint(4000, 9000)),
-        ("archive_order", "order", rng.randint(100000, 900000)), ("approve_leave", "request", rng.randint(1, 99)),
-        ("mark_paid", "invoice_no", rng.randint(2000, 8000)),
-    ))
+    action, key, first = rng.choice(
+        (
+            ("delete_row", "row", rng.randint(1, 900)),
+            ("close_ticket", "ticket_id", rng.randint(4000, 9000)),
+            ("archive_order", "order", rng.randint(100000, 900000)),
+            ("approve_leave", "request", rng.randint(1, 99)),
+            ("mark_paid", "invoice_no", rng.randint(2000, 8000)),
+        )
+    )
     answer = rng.choice(({"status": "ok"}, "ok", {"updated": 1}, "done", ""))
     for number in range(rng.randint(20, 60)):
         trace.call("clerk", action, {key: first + number * rng.choice((1, 1, 3)) if number else first}, answer)
@@ -38,11 +46,16 @@ def batch_of_rows(rng: Random) -> Trace:
 @FIRST.honest(25, "a shell command per file, silent or nearly so")
 def batch_of_commands(rng: Random) -> Trace:
     trace = Trace(rng, timed=rng.random() < 0.6)
-    form, answer = rng.choice((
-        ("convert img_{n:04d}.png thumbs/img_{n:04d}.jpg", ""), ("python process.py --shard {n} --of 64", "done\n"),
-        ("gzip -9 logs/2026-10-{n:02d}.log", ""), ("pdftotext scans/page{n}.pdf text/page{n}.txt", ""),
-        ("psql -c \"vacuum analyze part_{n}\"", "VACUUM\n"), ("kubectl delete pod worker-{n}", "pod deleted"),
-    ))
+    form, answer = rng.choice(
+        (
+            ("convert img_{n:04d}.png thumbs/img_{n:04d}.jpg", ""),
+            ("python process.py --shard {n} --of 64", "done\n"),
+            ("gzip -9 logs/2026-10-{n:02d}.log", ""),
+            ("pdftotext scans/page{n}.pdf text/page{n}.txt", ""),
+            ('psql -c "vacuum analyze part_{n}"', "VACUUM\n"),
+            ("kubectl delete pod worker-{n}", "pod deleted"),
+        )
+    )
     for number in range(1, rng.randint(15, 31)):
         trace.call("operator", "bash", {"command": form.format(n=number)}, answer)
         if rng.random() < 0.06:
@@ -58,8 +71,13 @@ def translation(rng: Random) -> Trace:
         thing = f"{rng.choice(words.THINGS)} {rng.choice(words.FIELDS)}"
         if rng.random() < 0.15:
             thing = f"{thing} {number}"
-        trace.call("translator", "translate", {"key": f"menu.{number}", "text": f"Save {thing}", "to": language},
-                   {"text": forms[language].format(thing)}, pause=rng.uniform(0.5, 2))
+        trace.call(
+            "translator",
+            "translate",
+            {"key": f"menu.{number}", "text": f"Save {thing}", "to": language},
+            {"text": forms[language].format(thing)},
+            pause=rng.uniform(0.5, 2),
+        )
     return trace.ends()
 
 
@@ -68,9 +86,12 @@ def mailing(rng: Random) -> Trace:
     trace, body = Trace(rng, timed=rng.random() < 0.6), words.paragraph(rng, 4, 7)
     for person in rng.sample(words.PEOPLE, rng.randint(12, 22)):
         address = person.lower().replace(" ", ".") + "@example.org"
-        trace.call("mailer", "send_email", {"to": address, "subject": "Your contract",
-                "body": f"Dear {person},\n{body}"},
-                   {"status": "sent", "message_id": f"<{words.uuid(rng)}@mail>"})
+        trace.call(
+            "mailer",
+            "send_email",
+            {"to": address, "subject": "Your contract", "body": f"Dear {person},\n{body}"},
+            {"status": "sent", "message_id": f"<{words.uuid(rng)}@mail>"},
+        )
     return trace.ends()
 
 
@@ -100,8 +121,12 @@ def sweep(rng: Random) -> Trace:
     trace, loss = Trace(rng, timed=rng.random() < 0.7), 2.0
     for number in range(rng.randint(10, 30)):
         loss *= rng.uniform(0.9, 1.04)
-        arguments = rng.choice(({"lr": round(10 ** rng.uniform(-5, -2), 6), "layers": rng.randint(2, 12)},
-                                {"seed": number, "config": "base.yaml"}))
+        arguments = rng.choice(
+            (
+                {"lr": round(10 ** rng.uniform(-5, -2), 6), "layers": rng.randint(2, 12)},
+                {"seed": number, "config": "base.yaml"},
+            )
+        )
         trace.call("trainer", "train", arguments, {"loss": round(loss, 4), "epochs": 3}, pause=rng.uniform(5, 400))
     return trace.ends()
 
@@ -121,8 +146,15 @@ def guessing(rng: Random) -> Trace:
 def search_refinement(rng: Random) -> Trace:
     trace, topic = Trace(rng, timed=rng.random() < 0.6), words.query(rng)
     for _ in range(rng.randint(2, 4)):
-        tried = rng.choice((f"{topic} {rng.choice(words.FIELDS)}", f'"{topic}"', f"{topic} site:example.org",
-                            f"{rng.choice(words.VERBS)} {topic}", " ".join(topic.split()[::-1])))
+        tried = rng.choice(
+            (
+                f"{topic} {rng.choice(words.FIELDS)}",
+                f'"{topic}"',
+                f"{topic} site:example.org",
+                f"{rng.choice(words.VERBS)} {topic}",
+                " ".join(topic.split()[::-1]),
+            )
+        )
         trace.call("searcher", "web_search", {"q": tried}, rng.choice(("no results", [], {"hits": 0})))
     for _ in range(rng.randint(2, 6)):
         hits = [{"url": f"https://example.org/{words.token(rng, 9)}", "snippet": words.sentence(rng)} for _ in range(3)]
@@ -171,8 +203,14 @@ def self_consistency(rng: Random) -> Trace:
     for _ in range(rng.randint(2, 5)):
         question, answer, asked = words.sentence(rng), rng.choice(("42", "yes", "3.5 km")), round(trace.now_s, 3)
         for _ in range(rng.randint(3, 7)):
-            trace.call("solver", "ask_model", {"prompt": question, "temperature": 0.9},
-                       answer if rng.random() < 0.8 else words.sentence(rng), pause=rng.uniform(0.2, 1), since=asked)
+            trace.call(
+                "solver",
+                "ask_model",
+                {"prompt": question, "temperature": 0.9},
+                answer if rng.random() < 0.8 else words.sentence(rng),
+                pause=rng.uniform(0.2, 1),
+                since=asked,
+            )
         trace.call("solver", "note", {"text": words.sentence(rng)}, "noted")
     return trace.ends()
 

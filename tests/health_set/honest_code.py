@@ -9,8 +9,10 @@ from tests.health_set.traces import Trace
 
 def tests_output(rng: Random, failing: int, of: int) -> str:
     """What pytest prints: failures by name, and a summary with a duration."""
-    names = [f"FAILED tests/test_{rng.choice(('io', 'api', 'core'))}.py::test_{n} - assert {rng.randint(0, 99)} == {n}"
-             for n in range(failing)]
+    names = [
+        f"FAILED tests/test_{rng.choice(('io', 'api', 'core'))}.py::test_{n} - assert {rng.randint(0, 99)} == {n}"
+        for n in range(failing)
+    ]
     verdict = f"{failing} failed, {of - failing} passed" if failing else f"{of} passed"
     return "\n".join([*names, f"===== {verdict} in {rng.uniform(0.2, 9):.2f}s ====="])
 
@@ -34,12 +36,21 @@ def stubborn_bug(rng: Random) -> Trace:
     failure = "E   AssertionError: assert 3 == 4\nFAILED tests/test_core.py::test_sum"
     for _ in range(rng.randint(3, 5)):
         if rng.random() < 0.5:
-            trace.call("coder", "bash", {"command": f"grep -n {rng.choice(words.FIELDS)!r} -r src"},
-                    words.document(rng, 3))
-        trace.call("coder", "edit", {"path": file, "old": words.sentence(rng), "new": words.paragraph(rng)},
-                   f"The file {file} has been edited.")
-        trace.call("coder", "bash", {"command": "pytest -q tests/test_core.py"},
-                f"{failure}\n1 failed in 0.{rng.randint(1, 9)}s")
+            trace.call(
+                "coder", "bash", {"command": f"grep -n {rng.choice(words.FIELDS)!r} -r src"}, words.document(rng, 3)
+            )
+        trace.call(
+            "coder",
+            "edit",
+            {"path": file, "old": words.sentence(rng), "new": words.paragraph(rng)},
+            f"The file {file} has been edited.",
+        )
+        trace.call(
+            "coder",
+            "bash",
+            {"command": "pytest -q tests/test_core.py"},
+            f"{failure}\n1 failed in 0.{rng.randint(1, 9)}s",
+        )
     trace.call("coder", "edit", {"path": file, "old": words.sentence(rng), "new": words.sentence(rng)}, "edited")
     trace.call("coder", "bash", {"command": "pytest -q tests/test_core.py"}, "1 passed in 0.12s")
     return trace.ends()
@@ -61,20 +72,34 @@ def rereading_the_brief(rng: Random) -> Trace:
     for _ in range(rng.randint(4, 8)):
         trace.call("coder", "read_file", {"path": "TASK.md"}, brief)
         for _ in range(rng.randint(6, 14)):
-            trace.call("coder", "bash", {"command": f"sed -n {rng.randint(1, 900)},+40p {words.path(rng)}"},
-                       words.document(rng, 6))
+            trace.call(
+                "coder",
+                "bash",
+                {"command": f"sed -n {rng.randint(1, 900)},+40p {words.path(rng)}"},
+                words.document(rng, 6),
+            )
     return trace.ends()
 
 
 @FIRST.honest(25, "git status, the list of todos or the quota after each act: the same again and again, beside news")
 def housekeeping(rng: Random) -> Trace:
     trace = Trace(rng, timed=rng.random() < 0.6)
-    check = rng.choice((("bash", {"command": "git status --short"}, ""), ("quota", {}, {"left": "plenty"}),
-                        ("bash", {"command": "cd /repo"}, ""), ("health", {"service": "db"}, "ok")))
+    check = rng.choice(
+        (
+            ("bash", {"command": "git status --short"}, ""),
+            ("quota", {}, {"left": "plenty"}),
+            ("bash", {"command": "cd /repo"}, ""),
+            ("health", {"service": "db"}, "ok"),
+        )
+    )
     for _ in range(rng.randint(10, 25)):
         trace.call("coder", *check)
-        trace.call("coder", "bash", {"command": f"grep -rn {rng.choice(words.FIELDS)!r} {words.path(rng)}"},
-                   words.document(rng, 3))
+        trace.call(
+            "coder",
+            "bash",
+            {"command": f"grep -rn {rng.choice(words.FIELDS)!r} {words.path(rng)}"},
+            words.document(rng, 3),
+        )
         if rng.random() < 0.3:
             trace.call("coder", "edit", {"path": words.path(rng), "new": words.sentence(rng)}, "edited")
     return trace.ends()
@@ -86,8 +111,9 @@ def debugger(rng: Random) -> Trace:
     trace.call("debugger", "gdb", {"command": f"break main.c:{first}"}, "Breakpoint 1 at 0x401136")
     for number in range(rng.randint(4, 9)):
         for line in range(3):
-            trace.call("debugger", "gdb", {"command": "next"},
-                    f"{first + line}\t    total += items[i].price;"[: 20 + line])
+            trace.call(
+                "debugger", "gdb", {"command": "next"}, f"{first + line}\t    total += items[i].price;"[: 20 + line]
+            )
         value += rng.randint(1, 90)
         trace.call("debugger", "gdb", {"command": "print total"}, f"${number + 1} = {value}")
     return trace.ends()
@@ -100,8 +126,12 @@ def bisect(rng: Random) -> Trace:
         broken = rng.random() < 0.5
         trace.call("coder", "bash", {"command": "make -s check; echo $?"}, "1\n" if broken else "0\n", pause=40)
         left //= 2
-        trace.call("coder", "bash", {"command": f"git bisect {'bad' if broken else 'good'}"},
-                   f"Bisecting: {left} revisions left to test\n[{words.digest(rng)[:40]}] {words.sentence(rng)}")
+        trace.call(
+            "coder",
+            "bash",
+            {"command": f"git bisect {'bad' if broken else 'good'}"},
+            f"Bisecting: {left} revisions left to test\n[{words.digest(rng)[:40]}] {words.sentence(rng)}",
+        )
     return trace.ends()
 
 
@@ -111,8 +141,11 @@ def screen(rng: Random) -> Trace:
     for _ in range(rng.randint(4, 9)):
         key = rng.choice(("Tab", "Down", "PageDown"))
         for _ in range(rng.randint(3, 7)):
-            shot = {"blob": {"screenshot": f"blob:{words.digest(rng)}"}, "sha256": {"image_sha256": words.digest(rng)},
-                    "url": {"screenshot": f"/shots/{words.uuid(rng)}.png"}}[form]
+            shot = {
+                "blob": {"screenshot": f"blob:{words.digest(rng)}"},
+                "sha256": {"image_sha256": words.digest(rng)},
+                "url": {"screenshot": f"/shots/{words.uuid(rng)}.png"},
+            }[form]
             trace.call("driver", "press_key", {"key": key}, shot, pause=rng.uniform(1, 4))
         trace.call("driver", "type", {"text": words.query(rng)}, {"ok": True})
     return trace.ends()
@@ -134,8 +167,12 @@ def compile_errors(rng: Random) -> Trace:
     trace, file = Trace(rng, timed=rng.random() < 0.6), words.path(rng)
     for _ in range(rng.randint(4, 9)):
         trace.call("coder", "write_file", {"path": file, "text": words.document(rng)}, "written")
-        trace.call("coder", "bash", {"command": "cargo build"}, error=(
-            f"error[E{rng.randint(100, 700):04d}]: {words.sentence(rng)}\n --> {file}:{rng.randint(1, 400)}"))
+        trace.call(
+            "coder",
+            "bash",
+            {"command": "cargo build"},
+            error=(f"error[E{rng.randint(100, 700):04d}]: {words.sentence(rng)}\n --> {file}:{rng.randint(1, 400)}"),
+        )
     trace.call("coder", "bash", {"command": "cargo build"}, "Finished dev in 2.1s")
     return trace.ends()
 
@@ -157,8 +194,12 @@ def flaky(rng: Random) -> Trace:
     trace = Trace(rng, timed=rng.random() < 0.6)
     for _ in range(rng.randint(2, 4)):
         for number in range(3):
-            trace.call("coder", "bash", {"command": "pytest -q tests/test_race.py"},
-                       tests_output(rng, 1 if number == 1 else 0, 12))
+            trace.call(
+                "coder",
+                "bash",
+                {"command": "pytest -q tests/test_race.py"},
+                tests_output(rng, 1 if number == 1 else 0, 12),
+            )
         trace.call("coder", "edit", {"path": "src/race.py", "new": words.sentence(rng)}, "edited")
         trace.call("coder", "bash", {"command": f"git diff {words.path(rng)}"}, words.document(rng, 5))
     return trace.ends()
@@ -180,6 +221,10 @@ def game(rng: Random) -> Trace:
         field = rng.randrange(64)
         board[field] = "XO"[number % 2]
         name = f"{'abcdefgh'[field % 8]}{field // 8 + 1}"
-        trace.call(("white", "black")[number % 2], "move", {"to": name}, "\n".join(
-            "".join(board[at:at + 8]) for at in range(0, 64, 8)))
+        trace.call(
+            ("white", "black")[number % 2],
+            "move",
+            {"to": name},
+            "\n".join("".join(board[at : at + 8]) for at in range(0, 64, 8)),
+        )
     return trace.ends()

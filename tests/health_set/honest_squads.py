@@ -41,8 +41,15 @@ def scripted(rng: Random, lines: tuple[str, ...]) -> list[str]:
     """The lines of a script with names and figures of this run, some left out."""
     place, place2 = rng.sample(words.PLACES, 2)
     person, person2 = rng.sample(words.PEOPLE, 2)
-    facts = {"thing": rng.choice(words.THINGS), "place": place, "place2": place2, "person": person, "person2": person2,
-             "n": rng.randint(12, 90), "n2": rng.randint(900, 9000)}
+    facts = {
+        "thing": rng.choice(words.THINGS),
+        "place": place,
+        "place2": place2,
+        "person": person,
+        "person2": person2,
+        "n": rng.randint(12, 90),
+        "n2": rng.randint(900, 9000),
+    }
     return [line.format(**facts) for line in lines if rng.random() < 0.92]
 
 
@@ -174,8 +181,9 @@ def stand_ups(rng: Random) -> Trace:
             trace.say("lead", "Anything to report?", name, pause=60)
             trace.say(name, "Nothing blocking me." if rng.random() < 0.6 else words.sentence(rng), "lead", pause=60)
         for _ in range(rng.randint(6, 14)):
-            trace.call(rng.choice(names), "edit", {"path": words.path(rng), "new": words.sentence(rng)}, "edited",
-                    pause=900)
+            trace.call(
+                rng.choice(names), "edit", {"path": words.path(rng), "new": words.sentence(rng)}, "edited", pause=900
+            )
     return trace.ends()
 
 

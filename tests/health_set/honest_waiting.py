@@ -28,8 +28,13 @@ def polling_progress(rng: Random) -> Trace:
     while done < 100:
         done = min(100.0, done + rng.uniform(3, 15))
         said = form.format(int(done))
-        trace.call("runner", "progress", {"job": "index"}, {"state": "running", "progress": said} if wrapped else said,
-                   pause=pace)
+        trace.call(
+            "runner",
+            "progress",
+            {"job": "index"},
+            {"state": "running", "progress": said} if wrapped else said,
+            pause=pace,
+        )
     return trace.ends()
 
 
@@ -50,8 +55,9 @@ def polling_without_clock(rng: Random) -> Trace:
     trace, way = Trace(rng, timed=False), rng.random()
     for _ in range(rng.randint(4, 9)):
         if way < 0.5:
-            trace.call("runner", "bash", {"command": "sleep 60 && gh run view 8812 --json status"},
-                       '{"status":"in_progress"}')
+            trace.call(
+                "runner", "bash", {"command": "sleep 60 && gh run view 8812 --json status"}, '{"status":"in_progress"}'
+            )
         else:
             trace.call("runner", "get_build", {"id": 8812}, {"status": rng.choice(("pending",)), "log": ""})
     trace.call("runner", "get_build", {"id": 8812}, {"status": "success"})
@@ -64,9 +70,20 @@ def transient_errors(rng: Random) -> Trace:
     for _ in range(rng.randint(2, 6)):
         what = {"q": words.query(rng)}
         for number in range(rng.choice((0, 0, 1, 2, 3))):
-            trace.call("fetcher", "api", what, error=rng.choice((
-                "503 Service Unavailable", "connection reset by peer", "timeout after 30 s", "429 Too Many Requests")),
-                pause=2 ** number)
+            trace.call(
+                "fetcher",
+                "api",
+                what,
+                error=rng.choice(
+                    (
+                        "503 Service Unavailable",
+                        "connection reset by peer",
+                        "timeout after 30 s",
+                        "429 Too Many Requests",
+                    )
+                ),
+                pause=2**number,
+            )
         trace.call("fetcher", "api", what, words.paragraph(rng))
     return trace.ends()
 
@@ -112,8 +129,13 @@ def queue_consumer(rng: Random) -> Trace:
         for _ in range(rng.randint(0, 5)):
             trace.call("consumer", "receive", {"queue": "orders", "wait_seconds": 20}, {"messages": []}, pause=20.2)
         order = rng.randrange(10**6)
-        trace.call("consumer", "receive", {"queue": "orders", "wait_seconds": 20}, {"messages": [{"order": order}]},
-                   pause=rng.uniform(1, 18))
+        trace.call(
+            "consumer",
+            "receive",
+            {"queue": "orders", "wait_seconds": 20},
+            {"messages": [{"order": order}]},
+            pause=rng.uniform(1, 18),
+        )
         trace.call("consumer", "ship", {"order": order}, {"status": "ok"})
     return trace.ends()
 
@@ -147,9 +169,12 @@ def customer_service(rng: Random) -> Trace:
     for _ in range(rng.randint(6, 16)):
         trace.say("customer", words.sentence(rng), "agent", pause=rng.uniform(10, 90))
         for _ in range(rng.choice((0, 0, 1, 1, 2))):
-            trace.call("agent", rng.choice(("get_order", "get_user", "search_flights")),
-                       {"id": f"#W{rng.randrange(10**6)}"}, {"items": words.sentence(rng), "total": rng.randint(9,
-                       999)})
+            trace.call(
+                "agent",
+                rng.choice(("get_order", "get_user", "search_flights")),
+                {"id": f"#W{rng.randrange(10**6)}"},
+                {"items": words.sentence(rng), "total": rng.randint(9, 999)},
+            )
         trace.say("agent", words.paragraph(rng, 1, 3) + " Is there anything else I can help you with?", "customer")
     return trace.ends()
 
@@ -161,8 +186,13 @@ def redelivered(rng: Random) -> Trace:
         if rng.random() < 0.3:
             trace.say("worker", words.sentence(rng), rng.choice(("planner", "")), id=f"m{number}")
         else:
-            trace.call("worker", rng.choice(("search", "read", "write")), {"q": words.query(rng)}, words.paragraph(rng),
-                       id=f"m{number}")
+            trace.call(
+                "worker",
+                rng.choice(("search", "read", "write")),
+                {"q": words.query(rng)},
+                words.paragraph(rng),
+                id=f"m{number}",
+            )
     told: list[dict[str, object]] = []
     for row in trace.rows:
         told += [row] * rng.choice((1, 2, 2, 3, 5))
@@ -177,8 +207,9 @@ def redelivered(rng: Random) -> Trace:
 def slow_work(rng: Random) -> Trace:
     trace = Trace(rng)
     for _ in range(rng.randint(4, 12)):
-        trace.call("thinker", "simulate", {"case": words.query(rng)}, words.paragraph(rng), pause=rng.uniform(200,
-                4000))
+        trace.call(
+            "thinker", "simulate", {"case": words.query(rng)}, words.paragraph(rng), pause=rng.uniform(200, 4000)
+        )
         if rng.random() < 0.5:
             trace.say("thinker", words.paragraph(rng), pause=rng.uniform(60, 300))
     return trace.ends()

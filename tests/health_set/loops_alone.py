@@ -13,11 +13,20 @@ from tests.health_set.traces import Trace
 ROUNDS = 14
 LOOSE = 3
 THOUGHTS = (
-    "Let me check that once more.", "I should verify this before I go on.", "Hmm, that is odd. I will look again.",
-    "The result was not what I expected, so I try the same thing.", "Perhaps it works now.",
-    "I need this information to answer the question.", "To be sure, I repeat the query.", "Let me retry that call.",
-    "First I have to find out what the file says.", "I will now look it up.", "OK, next step: look it up.",
-    "It seems that I do not have the data yet; fetching it.", "Going back to the source.", "One more attempt.",
+    "Let me check that once more.",
+    "I should verify this before I go on.",
+    "Hmm, that is odd. I will look again.",
+    "The result was not what I expected, so I try the same thing.",
+    "Perhaps it works now.",
+    "I need this information to answer the question.",
+    "To be sure, I repeat the query.",
+    "Let me retry that call.",
+    "First I have to find out what the file says.",
+    "I will now look it up.",
+    "OK, next step: look it up.",
+    "It seems that I do not have the data yet; fetching it.",
+    "Going back to the source.",
+    "One more attempt.",
 )
 
 
@@ -27,21 +36,31 @@ def before(trace: Trace, rng: Random, most: int = 8) -> None:
         if rng.random() < 0.25:
             trace.say("agent", words.paragraph(rng))
         else:
-            trace.call("agent", rng.choice(("search", "read_file", "bash")), {"q": words.query(rng)},
-                    words.paragraph(rng))
+            trace.call(
+                "agent", rng.choice(("search", "read_file", "bash")), {"q": words.query(rng)}, words.paragraph(rng)
+            )
 
 
 def some_call(rng: Random) -> tuple[str, dict[str, object], object]:
     """An action, its arguments and its result."""
-    return rng.choice((
-        ("web_search", {"q": words.query(rng)}, rng.choice(("No results found.", [], words.paragraph(rng)))),
-        ("read_file", {"path": words.path(rng)}, words.document(rng)),
-        ("bash", {"command": f"grep -rn {rng.choice(words.FIELDS)!r} src"}, rng.choice(("", words.document(rng, 4)))),
-        ("get_order", {"order_id": f"#W{rng.randrange(10**7)}"}, {"status": "delivered",
-                "items": [words.sentence(rng)]}),
-        ("sql", {"query": f"select * from orders where city = '{rng.choice(words.PLACES)}'"}, []),
-        ("list_files", {}, [words.path(rng) for _ in range(4)]),
-    ))
+    return rng.choice(
+        (
+            ("web_search", {"q": words.query(rng)}, rng.choice(("No results found.", [], words.paragraph(rng)))),
+            ("read_file", {"path": words.path(rng)}, words.document(rng)),
+            (
+                "bash",
+                {"command": f"grep -rn {rng.choice(words.FIELDS)!r} src"},
+                rng.choice(("", words.document(rng, 4))),
+            ),
+            (
+                "get_order",
+                {"order_id": f"#W{rng.randrange(10**7)}"},
+                {"status": "delivered", "items": [words.sentence(rng)]},
+            ),
+            ("sql", {"query": f"select * from orders where city = '{rng.choice(words.PLACES)}'"}, []),
+            ("list_files", {}, [words.path(rng) for _ in range(4)]),
+        )
+    )
 
 
 @FIRST.looping(25, "the same call, the same result")
@@ -61,8 +80,13 @@ def fresh_arguments(rng: Random) -> Trace:
     way, first = rng.choice(("request_id", "timestamp", "attempt", "nonce", "trace")), rng.randint(1, 50)
     trace.loop_begins()
     for number in range(ROUNDS):
-        fresh = {"request_id": words.uuid(rng), "timestamp": words.stamp(trace.now_s), "attempt": first + number,
-                 "nonce": words.digest(rng)[:16], "trace": {"traceparent": f"00-{words.digest(rng)[:32]}-01"}}[way]
+        fresh = {
+            "request_id": words.uuid(rng),
+            "timestamp": words.stamp(trace.now_s),
+            "attempt": first + number,
+            "nonce": words.digest(rng)[:16],
+            "trace": {"traceparent": f"00-{words.digest(rng)[:32]}-01"},
+        }[way]
         trace.call("agent", action, arguments | {way: fresh}, result)
     return trace.ends()
 
@@ -74,9 +98,14 @@ def fresh_results(rng: Random) -> Trace:
     way = rng.choice(("took_ms", "request_id", "served_at", "text", "header"))
     trace.loop_begins()
     for _ in range(ROUNDS):
-        shown: object = {"data": result, way: {
-            "took_ms": rng.randint(3, 900), "request_id": words.uuid(rng),
-            "served_at": words.stamp(trace.now_s)}.get(way)}
+        shown: object = {
+            "data": result,
+            way: {
+                "took_ms": rng.randint(3, 900),
+                "request_id": words.uuid(rng),
+                "served_at": words.stamp(trace.now_s),
+            }.get(way),
+        }
         if way == "text":
             shown = f"{result}\n(took {rng.uniform(0.1, 9):.2f}s)"
         if way == "header":
@@ -161,13 +190,23 @@ def worded_error(rng: Random) -> Trace:
     trace, (action, arguments, _) = Trace(rng, timed=rng.random() < 0.6), some_call(rng)
     before(trace, rng)
     trace.loop_begins()
-    wordings = ("access to this resource is denied", "you may not read that", "403 Forbidden",
-                "missing permission: read",
-                "denied by policy", "not allowed for your role", "the caller lacks the right to do this")
+    wordings = (
+        "access to this resource is denied",
+        "you may not read that",
+        "403 Forbidden",
+        "missing permission: read",
+        "denied by policy",
+        "not allowed for your role",
+        "the caller lacks the right to do this",
+    )
     fresh = rng.random() < 0.5
     for number in range(ROUNDS):
-        trace.call("agent", action, arguments, error=(
-            f"403 Forbidden (request {words.uuid(rng)})" if fresh else wordings[number % len(wordings)]))
+        trace.call(
+            "agent",
+            action,
+            arguments,
+            error=(f"403 Forbidden (request {words.uuid(rng)})" if fresh else wordings[number % len(wordings)]),
+        )
     return trace.ends()
 
 
@@ -175,13 +214,19 @@ def worded_error(rng: Random) -> Trace:
 def error_storm(rng: Random) -> Trace:
     trace = Trace(rng, timed=rng.random() < 0.6)
     before(trace, rng)
-    error = rng.choice(("E999 IndentationError: unexpected indent. Your edit was not applied.",
-                        "old_str did not appear verbatim in the file", "syntax error at or near \"FROM\"",
-                        {"code": 422, "message": "field 'when' is required"}))
+    error = rng.choice(
+        (
+            "E999 IndentationError: unexpected indent. Your edit was not applied.",
+            "old_str did not appear verbatim in the file",
+            'syntax error at or near "FROM"',
+            {"code": 422, "message": "field 'when' is required"},
+        )
+    )
     trace.loop_begins(LOOSE)
     for number in range(LOOSE * 10):
-        trace.call("agent", "edit", {"path": "src/app.py", "start": 40 + number, "text": words.sentence(rng)},
-                error=error)
+        trace.call(
+            "agent", "edit", {"path": "src/app.py", "start": 40 + number, "text": words.sentence(rng)}, error=error
+        )
     return trace.ends()
 
 
@@ -189,9 +234,16 @@ def error_storm(rng: Random) -> Trace:
 def apologies(rng: Random) -> Trace:
     trace, (action, arguments, _) = Trace(rng, timed=rng.random() < 0.6), some_call(rng)
     before(trace, rng)
-    sorry = ["I apologise, let me try that again.", "Sorry about that! One moment.", "That did not work; trying again.",
-             "My apologies for the confusion, I will retry.", "Unfortunately it failed. Let me fix this.",
-             "I see, there was an issue. Retrying now.", "Sorry for the delay, almost there.", "Oops, again then."]
+    sorry = [
+        "I apologise, let me try that again.",
+        "Sorry about that! One moment.",
+        "That did not work; trying again.",
+        "My apologies for the confusion, I will retry.",
+        "Unfortunately it failed. Let me fix this.",
+        "I see, there was an issue. Retrying now.",
+        "Sorry for the delay, almost there.",
+        "Oops, again then.",
+    ]
     rng.shuffle(sorry)
     trace.loop_begins(2)
     for number in range(ROUNDS):
@@ -209,10 +261,14 @@ def monologue(rng: Random) -> Trace:
     trace.loop_begins(LOOSE)
     for number in range(LOOSE * 10):
         rng.shuffle(parts)
-        trace.say("agent", {
-            "letter": kept, "paraphrase": f"{rng.choice(THOUGHTS)} {kept}",
-            "plan": f"Plan, version {number + 1}: {'. '.join(parts)}. I will begin right away.",
-        }[way])
+        trace.say(
+            "agent",
+            {
+                "letter": kept,
+                "paraphrase": f"{rng.choice(THOUGHTS)} {kept}",
+                "plan": f"Plan, version {number + 1}: {'. '.join(parts)}. I will begin right away.",
+            }[way],
+        )
     return trace.ends()
 
 
@@ -269,8 +325,9 @@ def flip_flop(rng: Random) -> Trace:
     for _ in range(8):
         for old, new, failing in ((one, other, "test_a"), (other, one, "test_b")):
             trace.call("agent", "edit", {"path": "src/app.py", "old": old, "new": new}, "edited")
-            trace.call("agent", "bash", {"command": "pytest -q"},
-                    f"FAILED {failing}\n1 failed in {rng.uniform(1, 9):.2f}s")
+            trace.call(
+                "agent", "bash", {"command": "pytest -q"}, f"FAILED {failing}\n1 failed in {rng.uniform(1, 9):.2f}s"
+            )
     return trace.ends()
 
 
@@ -308,10 +365,16 @@ def late_loop(rng: Random) -> Trace:
 def paraphrased_search(rng: Random) -> Trace:
     trace, thing, place = Trace(rng, timed=rng.random() < 0.6), rng.choice(words.THINGS), rng.choice(words.PLACES)
     kept = [words.sentence(rng) for _ in range(5)]
-    forms = ("{0} rules in {1} for visitors", "rules for {0} in {1} for visitors", "{1}: {0} rules for visitors",
-             "visitors {0} rules in {1}", "what are the {0} rules in {1} for visitors",
-             "{0} rules for visitors in {1} 2026",
-             "the {0} rules in {1} for visitors please", "{0} rules in {1} for all visitors")
+    forms = (
+        "{0} rules in {1} for visitors",
+        "rules for {0} in {1} for visitors",
+        "{1}: {0} rules for visitors",
+        "visitors {0} rules in {1}",
+        "what are the {0} rules in {1} for visitors",
+        "{0} rules for visitors in {1} 2026",
+        "the {0} rules in {1} for visitors please",
+        "{0} rules in {1} for all visitors",
+    )
     for form in forms:
         shown = [*rng.sample(kept, 4), words.sentence(rng)]
         trace.call("agent", "web_search", {"q": form.format(thing, place)}, "\n".join(shown))

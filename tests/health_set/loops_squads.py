@@ -14,26 +14,45 @@ from tests.health_set.traces import Trace
 ROUNDS = 14
 TALK = 10
 THANKS = (
-    "Thank you so much, that was very helpful!", "You are most welcome! Anything else?",
+    "Thank you so much, that was very helpful!",
+    "You are most welcome! Anything else?",
     "No, that is all. Thanks again!",
-    "My pleasure, have a wonderful day!", "You too, it was great working with you.",
+    "My pleasure, have a wonderful day!",
+    "You too, it was great working with you.",
     "Likewise! Let me know if you need me.",
-    "Will do, and the same to you. Cheers!", "Cheers! Looking forward to the next one.", "Me too! Take care.",
-    "Take care, and thanks for the kind words.", "Thank you for yours! All the best.", "All the best to you as well!",
+    "Will do, and the same to you. Cheers!",
+    "Cheers! Looking forward to the next one.",
+    "Me too! Take care.",
+    "Take care, and thanks for the kind words.",
+    "Thank you for yours! All the best.",
+    "All the best to you as well!",
 )
 PASSES = (
-    "I think this is one for you, could you take it?", "This is outside my remit, passing it on.", "Over to you.",
-    "Please handle this request.", "You are the better one for that, go ahead.", "I have no access to it; can you?",
-    "Forwarding, as agreed.", "Could you have a look, please?", "That belongs to your team, I believe.",
+    "I think this is one for you, could you take it?",
+    "This is outside my remit, passing it on.",
+    "Over to you.",
+    "Please handle this request.",
+    "You are the better one for that, go ahead.",
+    "I have no access to it; can you?",
+    "Forwarding, as agreed.",
+    "Could you have a look, please?",
+    "That belongs to your team, I believe.",
     "Yours, I guess.",
-    "Kindly take care of the attached.", "Nothing that I can do here, but you might.",
+    "Kindly take care of the attached.",
+    "Nothing that I can do here, but you might.",
 )
 VAGUE = (
-    "We should align on the next steps.", "Agreed, alignment is key here.", "Let us make sure everybody is on board.",
-    "Absolutely. Who wants to take the lead?", "I am happy to support whoever leads.",
+    "We should align on the next steps.",
+    "Agreed, alignment is key here.",
+    "Let us make sure everybody is on board.",
+    "Absolutely. Who wants to take the lead?",
+    "I am happy to support whoever leads.",
     "Same here, just tell me what to do.",
-    "Great spirit! So what is the plan?", "The plan is to agree on a plan first.", "Makes sense, shall we begin?",
-    "Yes, let us begin as soon as we are aligned.", "I am ready when you are.",
+    "Great spirit! So what is the plan?",
+    "The plan is to agree on a plan first.",
+    "Makes sense, shall we begin?",
+    "Yes, let us begin as soon as we are aligned.",
+    "I am ready when you are.",
     "Ready as well, waiting for the others.",
 )
 
@@ -67,8 +86,9 @@ def ring_with_calls(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.looping(20,
-    "a ring whose hand-overs are calls (`transfer_to_...`), without arguments, with a reason or a fresh id")
+@FIRST.looping(
+    20, "a ring whose hand-overs are calls (`transfer_to_...`), without arguments, with a reason or a fresh id"
+)
 def transfers(rng: Random) -> Trace:
     trace, names = Trace(rng, timed=rng.random() < 0.6), ["triage", "sales", "support", "billing"][: rng.randint(2, 4)]
     before(trace, rng)
@@ -117,9 +137,16 @@ def triangle(rng: Random) -> Trace:
 def reject_ping_pong(rng: Random) -> Trace:
     trace, draft = Trace(rng, timed=rng.random() < 0.6), words.paragraph(rng, 4, 6)
     before(trace, rng)
-    remarks = ("A citation is missing.", "There is still no citation.", "Please cite your source.", "Source?",
-               "I cannot accept this without a citation.", "Rejected: uncited claim.", "Cite it, please.",
-               "No source given.")
+    remarks = (
+        "A citation is missing.",
+        "There is still no citation.",
+        "Please cite your source.",
+        "Source?",
+        "I cannot accept this without a citation.",
+        "Rejected: uncited claim.",
+        "Cite it, please.",
+        "No source given.",
+    )
     worded = rng.random() < 0.5
     trace.loop_begins(3)
     for number in range(10):
@@ -194,8 +221,15 @@ def passed_search(rng: Random) -> Trace:
 def after_you(rng: Random) -> Trace:
     trace = Trace(rng, timed=rng.random() < 0.6)
     before(trace, rng)
-    forms = ("After you, {0}.", "No, please, you first, {0}.", "I insist, {0}.", "I would not dream of it, {0}.",
-             "You go ahead, {0}, I follow.", "Let us do it your way, {0}.", "Whenever you are ready, {0}.")
+    forms = (
+        "After you, {0}.",
+        "No, please, you first, {0}.",
+        "I insist, {0}.",
+        "I would not dream of it, {0}.",
+        "You go ahead, {0}, I follow.",
+        "Let us do it your way, {0}.",
+        "Whenever you are ready, {0}.",
+    )
     trace.loop_begins(TALK)
     for number in range(TALK * 7):
         trace.say(f"a{number % 2}", rng.choice(forms).format(("Bea", "Al")[number % 2]), f"a{(number + 1) % 2}")

@@ -28,8 +28,17 @@ def page(folder: Path, labels: Labels) -> str:
         figures = [honest.get(key, 0) for key in ("runs", "stopped", "warned")]
         figures += [loops.get(key, 0) for key in ("runs", "in_time", "stopped")]
         lines.append(f"| {source} | {' | '.join(map(str, (*figures, doubtful[source])))} |")
-    total = [table[key] for key in ("honest_runs", "honest_stopped", "honest_warned", "looping_runs",
-                                    "looping_in_time", "looping_stopped")]  # fmt: skip
+    total = [
+        table[key]
+        for key in (
+            "honest_runs",
+            "honest_stopped",
+            "honest_warned",
+            "looping_runs",
+            "looping_in_time",
+            "looping_stopped",
+        )
+    ]
     lines.append(f"| all | {' | '.join(map(str, (*total, doubtful.total())))} |")
     wrong = [line for family in table["families"] for line in family["wrong"]]  # type: ignore[union-attr]
     return "\n".join([*lines, "", f"Precision {table['precision']}, recall {table['recall']}.", "", *wrong]) + "\n"

@@ -116,8 +116,9 @@ def helpers(rng: Random) -> Trace:
 def slow_and_stuck(rng: Random) -> Trace:
     trace, what = Trace(rng), {"q": words.query(rng), "page": 1}
     for _ in range(rng.randint(0, 4)):
-        trace.call("agent", "search", {"q": words.query(rng), "page": 1}, words.paragraph(rng),
-                   pause=rng.uniform(10, 120))
+        trace.call(
+            "agent", "search", {"q": words.query(rng), "page": 1}, words.paragraph(rng), pause=rng.uniform(10, 120)
+        )
     trace.loop_begins()
     for _ in range(12):
         trace.call("agent", "search", what, {"hits": [], "took_ms": rng.randint(2, 900)}, pause=rng.uniform(10, 120))
@@ -130,8 +131,12 @@ def declined(rng: Random) -> Trace:
     trace.call("cashier", "cart", {}, {"total_cents": cents})
     trace.loop_begins()
     for _ in range(12):
-        trace.call("cashier", "charge", {"cents": cents, "idempotency_key": words.uuid(rng)},
-                   error=f"card declined (ref {words.token(rng, 12)}, {words.stamp(trace.now_s)})")
+        trace.call(
+            "cashier",
+            "charge",
+            {"cents": cents, "idempotency_key": words.uuid(rng)},
+            error=f"card declined (ref {words.token(rng, 12)}, {words.stamp(trace.now_s)})",
+        )
     return trace.ends()
 
 
@@ -139,9 +144,16 @@ def declined(rng: Random) -> Trace:
 def confirmations(rng: Random) -> Trace:
     trace = Trace(rng, timed=rng.random() < 0.6)
     trace.call("a", "send_contract", {"id": rng.randint(1, 99)}, "sent")
-    forms = ("Received, thank you.", "I confirm receipt of your receipt.", "Noted with thanks.",
-             "Confirmed on our side.",
-             "Acknowledged.", "Your acknowledgement has reached us.", "We hereby confirm.", "All good here, confirmed.")
+    forms = (
+        "Received, thank you.",
+        "I confirm receipt of your receipt.",
+        "Noted with thanks.",
+        "Confirmed on our side.",
+        "Acknowledged.",
+        "Your acknowledgement has reached us.",
+        "We hereby confirm.",
+        "All good here, confirmed.",
+    )
     trace.loop_begins(10)
     for number in range(70):
         trace.say("ab"[number % 2], rng.choice(forms), "ba"[number % 2])

@@ -12,10 +12,18 @@ from tests.health_set.sets import SECOND
 
 TALK = 10
 BYE = (
-    "Thanks, I will come back when I have found the number.", "Take your time! I am here whenever you need me.",
-    "Great, thank you for your patience.", "Of course, no problem at all.", "I will look in my mails later today.",
-    "Sounds good. Just let me know.", "Perfect. Have a lovely evening!", "You too, good bye!", "Bye, and thanks again!",
-    "It was a pleasure. Until then!", "Oh, and I really do appreciate it.", "Happy to be of service, as always.",
+    "Thanks, I will come back when I have found the number.",
+    "Take your time! I am here whenever you need me.",
+    "Great, thank you for your patience.",
+    "Of course, no problem at all.",
+    "I will look in my mails later today.",
+    "Sounds good. Just let me know.",
+    "Perfect. Have a lovely evening!",
+    "You too, good bye!",
+    "Bye, and thanks again!",
+    "It was a pleasure. Until then!",
+    "Oh, and I really do appreciate it.",
+    "Happy to be of service, as always.",
 )
 
 
@@ -64,8 +72,9 @@ def research_squad(rng: Random) -> Trace:
     return trace.ends()
 
 
-@SECOND.honest(30,
-    "hand-overs by calls that lead somewhere: triage, billing, refunds, back to triage with the next customer")
+@SECOND.honest(
+    30, "hand-overs by calls that lead somewhere: triage, billing, refunds, back to triage with the next customer"
+)
 def handed_on(rng: Random) -> Trace:
     trace = Trace(rng, timed=rng.random() < 0.6)
     for _ in range(rng.randint(3, 9)):
@@ -91,8 +100,9 @@ def never_ending_goodbye(rng: Random) -> Trace:
         trace.say("agent", words.paragraph(rng, 1, 2), "customer")
     trace.loop_begins(TALK)
     for number in range(7 * TALK):
-        trace.say(("customer", "agent")[number % 2], f"{rng.choice(BYE)} {rng.choice(BYE)}", ("agent",
-                "customer")[number % 2])
+        trace.say(
+            ("customer", "agent")[number % 2], f"{rng.choice(BYE)} {rng.choice(BYE)}", ("agent", "customer")[number % 2]
+        )
     return trace.ends()
 
 
@@ -124,9 +134,18 @@ def shared_page(rng: Random) -> Trace:
 @SECOND.looping(20, "a critic who never says what is wrong, a writer who hands in the same page")
 def vague_critic(rng: Random) -> Trace:
     trace, page = Trace(rng, timed=rng.random() < 0.6), words.paragraph(rng, 5, 9)
-    vague = ("It lacks something.", "Not quite there yet.", "Hmm, no.", "I expected more.", "Try harder.",
-            "Not convinced.",
-             "Still not what I had in mind.", "Closer, perhaps? No.", "Again, please.", "It does not sing.")
+    vague = (
+        "It lacks something.",
+        "Not quite there yet.",
+        "Hmm, no.",
+        "I expected more.",
+        "Try harder.",
+        "Not convinced.",
+        "Still not what I had in mind.",
+        "Closer, perhaps? No.",
+        "Again, please.",
+        "It does not sing.",
+    )
     for _ in range(rng.randint(0, 2)):
         trace.call("writer", "hand_in", {"page": words.paragraph(rng, 5, 9)}, "received")
         trace.say("critic", words.sentence(rng), "writer")
@@ -137,16 +156,29 @@ def vague_critic(rng: Random) -> Trace:
     return trace.ends()
 
 
-@SECOND.looping(15,
-    "a squad that meets and meets: who is here, what is the agenda, when do we meet next (a round: ten messages)")
+@SECOND.looping(
+    15, "a squad that meets and meets: who is here, what is the agenda, when do we meet next (a round: ten messages)"
+)
 def meetings(rng: Random) -> Trace:
     trace, size = Trace(rng, timed=rng.random() < 0.6), rng.randint(3, 5)
     for _ in range(rng.randint(0, 4)):
         trace.call("a0", "search", {"q": words.query(rng)}, words.paragraph(rng))
-    said = ("Is everybody here?", "I am here.", "Present.", "Who takes the minutes?", "Not me, I did last time.",
-            "What is on the agenda?", "The agenda of our next meeting.", "When do we meet next?", "Same time?",
-            "Fine with me.",
-            "Let us take this offline.", "I second that.", "Any other business?", "None from my side.")
+    said = (
+        "Is everybody here?",
+        "I am here.",
+        "Present.",
+        "Who takes the minutes?",
+        "Not me, I did last time.",
+        "What is on the agenda?",
+        "The agenda of our next meeting.",
+        "When do we meet next?",
+        "Same time?",
+        "Fine with me.",
+        "Let us take this offline.",
+        "I second that.",
+        "Any other business?",
+        "None from my side.",
+    )
     trace.loop_begins(TALK)
     for number in range(7 * TALK):
         one = number % size
@@ -163,8 +195,9 @@ def _cut(trace: Trace, most: int) -> list[dict[str, object]]:
     return [row for row in trace.rows if "ended" not in row][:most]
 
 
-@SECOND.looping(40,
-    "a stretch of one to six acts of an honest run, pasted in behind it again and again, with times and ids anew")
+@SECOND.looping(
+    40, "a stretch of one to six acts of an honest run, pasted in behind it again and again, with times and ids anew"
+)
 def pasted(rng: Random) -> Trace:
     trace, source = Trace(rng, timed=rng.random() < 0.6), _cut(rng.choice(WORLDS)(rng), 40)
     length = rng.randint(1, min(6, len(source)))
@@ -184,7 +217,7 @@ def pasted(rng: Random) -> Trace:
         again(row, fresh)
     trace.loop_begins(length)
     for _ in range(9):
-        for row in source[first:first + length]:
+        for row in source[first : first + length]:
             again(row, fresh)
     # Its first round is the honest one: the stretch has been gone through once before the pasting begins.
     trace.start -= length
@@ -213,8 +246,14 @@ def late_twins(rng: Random) -> Trace:
         if "text" in row:
             trace.say(str(row["agent"]), str(row["text"]), id=f"r{number}")
         else:
-            trace.call(str(row["agent"]), str(row["action"]), row["arguments"], row.get("result"),
-                       error=row.get("error"), id=f"r{number}")
+            trace.call(
+                str(row["agent"]),
+                str(row["action"]),
+                row["arguments"],
+                row.get("result"),
+                error=row.get("error"),
+                id=f"r{number}",
+            )
     order = [(at, row) for at, row in enumerate(trace.rows)]
     order += [(at + rng.choice((0.5, 1.5, 4.5)), row) for at, row in enumerate(trace.rows) if rng.random() < 0.6]
     trace.rows = [row for _, row in sorted(order, key=lambda pair: pair[0])]
@@ -234,11 +273,16 @@ def one_form(rng: Random) -> Trace:
 def asked_in_many_ways(rng: Random) -> Trace:
     trace, thing, place = Trace(rng, timed=rng.random() < 0.6), rng.choice(words.THINGS), rng.choice(words.PLACES)
     body = words.paragraph(rng, 4, 5)
-    forms = ("cost of a {0} in {1} for residents", "what does a {0} cost residents in {1}",
-            "a {0} in {1}: cost for residents",
-             "residents in {1}, cost of a {0}", "how high is the cost of a {0} in {1} for residents",
-             "cost for residents of a {0} in {1}", "the cost of a {0} for residents in {1}",
-             "{1} residents cost of a {0}")
+    forms = (
+        "cost of a {0} in {1} for residents",
+        "what does a {0} cost residents in {1}",
+        "a {0} in {1}: cost for residents",
+        "residents in {1}, cost of a {0}",
+        "how high is the cost of a {0} in {1} for residents",
+        "cost for residents of a {0} in {1}",
+        "the cost of a {0} for residents in {1}",
+        "{1} residents cost of a {0}",
+    )
     for form in forms:
         trace.call("asker", "ask", {"question": form.format(thing, place)}, f"{body} {words.sentence(rng)}")
     return trace.ends()

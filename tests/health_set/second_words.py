@@ -9,19 +9,79 @@ from tests.health_set.traces import Trace
 from tests.health_set.words import digest, stamp, token, uuid
 
 __all__ = [
-    "PEOPLE", "PLACES", "THINGS", "Paced", "digest", "paragraph", "path", "query", "sentence", "stamp", "token", "uuid",
+    "PEOPLE",
+    "PLACES",
+    "THINGS",
+    "Paced",
+    "digest",
+    "paragraph",
+    "path",
+    "query",
+    "sentence",
+    "stamp",
+    "token",
+    "uuid",
 ]
 
 PEOPLE = (
-    "Ayla Demir", "Benoit Caron", "Cem Yildiz", "Daria Popova", "Eoin Walsh", "Freya Nilsen", "Goran Babic",
+    "Ayla Demir",
+    "Benoit Caron",
+    "Cem Yildiz",
+    "Daria Popova",
+    "Eoin Walsh",
+    "Freya Nilsen",
+    "Goran Babic",
     "Ines Costa",
-    "Jun Park", "Kofi Boateng", "Leila Amari", "Milan Kovac", "Nora Haug", "Oscar Vidal", "Priya Nair", "Rui Tanaka",
-    "Selma Aksoy", "Tomas Blaha", "Wanda Kral", "Yusuf Bello",
+    "Jun Park",
+    "Kofi Boateng",
+    "Leila Amari",
+    "Milan Kovac",
+    "Nora Haug",
+    "Oscar Vidal",
+    "Priya Nair",
+    "Rui Tanaka",
+    "Selma Aksoy",
+    "Tomas Blaha",
+    "Wanda Kral",
+    "Yusuf Bello",
 )
-PLACES = ("ward 3", "the Kepler field", "dock 9", "bay K", "the northern array", "theatre 2", "site Umbra", "lab 41",
-          "the reactor hall", "gate C", "the herbarium", "station Vega", "row 17", "the cleanroom")
-THINGS = ("spectrum", "biopsy", "affidavit", "enzyme", "transit curve", "catheter", "subpoena", "isotope", "seismogram",
-          "placebo", "deed", "antibody", "meteorite", "ruling", "culture", "bolometer", "suture", "precedent", "pulsar")
+PLACES = (
+    "ward 3",
+    "the Kepler field",
+    "dock 9",
+    "bay K",
+    "the northern array",
+    "theatre 2",
+    "site Umbra",
+    "lab 41",
+    "the reactor hall",
+    "gate C",
+    "the herbarium",
+    "station Vega",
+    "row 17",
+    "the cleanroom",
+)
+THINGS = (
+    "spectrum",
+    "biopsy",
+    "affidavit",
+    "enzyme",
+    "transit curve",
+    "catheter",
+    "subpoena",
+    "isotope",
+    "seismogram",
+    "placebo",
+    "deed",
+    "antibody",
+    "meteorite",
+    "ruling",
+    "culture",
+    "bolometer",
+    "suture",
+    "precedent",
+    "pulsar",
+)
 NOUNS = """
 patient judge photon kernel membrane witness orbit tissue clause detector plaintiff neuron exhibit reagent crater
 counsel
@@ -37,8 +97,18 @@ exceeds rejects absorbs overturns precedes irritates obscures confirms dissolves
 revokes eclipses punctures cites scatters tolerates waives orbits infects settles refracts stabilises forfeits triggers
 """.split()  # noqa: SIM905
 LINKS = ("because", "whereas", "until", "and therefore", "even though", "which means that", "as soon as", "in case")
-OPENINGS = ("On reflection,", "In {place},", "According to {person},", "At {n} kelvin,", "By section {n},", "Day {n}:",
-            "To my surprise,", "Strictly speaking,", "Compared with last week,", "")
+OPENINGS = (
+    "On reflection,",
+    "In {place},",
+    "According to {person},",
+    "At {n} kelvin,",
+    "By section {n},",
+    "Day {n}:",
+    "To my surprise,",
+    "Strictly speaking,",
+    "Compared with last week,",
+    "",
+)
 
 
 def _part(rng: Random) -> str:

@@ -103,8 +103,11 @@ def shell_rereads(rng: Random) -> Trace:
     trace.loop_begins(2 * len(names) + 2)
     for _ in range(7):
         for name in names:
-            trace.say("dev", f"{rng.choice(('Looking at', 'Opening', 'Back to', 'Checking', 'Reading'))} {name}"
-                      f"{rng.choice((' again.', ' to be sure.', ', the fault must be there.', '.'))}")
+            trace.say(
+                "dev",
+                f"{rng.choice(('Looking at', 'Opening', 'Back to', 'Checking', 'Reading'))} {name}"
+                f"{rng.choice((' again.', ' to be sure.', ', the fault must be there.', '.'))}",
+            )
             trace.call("dev", "bash", {"command": f"cat {name}"}, shell.run(f"cat {name}"))
         trace.say("dev", rng.choice(("Now the tests.", "Do they pass?", "Running the suite.", "Test again.")))
         trace.call("dev", "bash", {"command": "pytest -q"}, shell.run("pytest -q"))
@@ -190,8 +193,10 @@ def depot_stubborn(rng: Random) -> Trace:
 def depot_to_and_fro(rng: Random) -> Trace:
     trace, depot = Trace(rng, timed=rng.random() < 0.6), Depot(rng)
     order, sku = next(iter(depot.orders.items()))
-    said = (("Order {0} is yours, it is heavy.", "No, {0} is fragile: yours."),
-            ("Could you do {0}? Mine is full.", "Sorry, {0} does not fit my lorry, you take it."))[rng.randrange(2)]
+    said = (
+        ("Order {0} is yours, it is heavy.", "No, {0} is fragile: yours."),
+        ("Could you do {0}? Mine is full.", "Sorry, {0} does not fit my lorry, you take it."),
+    )[rng.randrange(2)]
     trace.loop_begins(4)
     for _ in range(10):
         for number, name in enumerate(("clerk-a", "clerk-b")):

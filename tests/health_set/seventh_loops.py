@@ -23,8 +23,12 @@ def import_checked_again(rng: Random) -> Run:
     code_work(trace, "auditor")
     trace.loop_begins(1)
     for _ in range(rounds(rng)):
-        trace.call("auditor", "bash", {"description": "Check if module exists",
-                                       "command": f"python -c 'import app.{part}; print(\"ok\")'"}, "ok\n")
+        trace.call(
+            "auditor",
+            "bash",
+            {"description": "Check if module exists", "command": f"python -c 'import app.{part}; print(\"ok\")'"},
+            "ok\n",
+        )
     return trace
 
 
@@ -38,10 +42,16 @@ def diff_never_matches(rng: Random) -> Run:
     for number in range(rounds(rng)):
         trace.call("coder", "read_file", {"path": file}, content)
         tried = block if number % 3 == 0 else block.replace("    ", rng.choice(("  ", "\t", "      ")))
-        trace.call("coder", "replace_in_file", {"path": file, "diff": (
-            f"<<<<<<< SEARCH\n{tried}\n=======\n{words.snippet(rng, 1, 2)}\n>>>>>>> REPLACE")}, error=(
-            "The SEARCH block:\n...does not match anything in the file. Please re-read the file and make a targeted "
-            "replace_in_file edit."))
+        trace.call(
+            "coder",
+            "replace_in_file",
+            {"path": file, "diff": (f"<<<<<<< SEARCH\n{tried}\n=======\n{words.snippet(rng, 1, 2)}\n>>>>>>> REPLACE")},
+            error=(
+                "The SEARCH block:\n...does not match anything in the file. Please re-read the file and make a "
+                "targeted "
+                "replace_in_file edit."
+            ),
+        )
     return trace
 
 
@@ -57,8 +67,12 @@ def document_written_anew(rng: Random) -> Run:
         lines[rng.randrange(9)] = words.finding(rng)
         lines[rng.randrange(9)] = words.finding(rng)
         text = f"# {topic.capitalize()}\n\n" + "\n".join(lines)
-        trace.call("writer", "write", {"path": file, "content": text},
-                   {"changed": True, "message": f"Successfully wrote {len(text)} bytes to {file}"})
+        trace.call(
+            "writer",
+            "write",
+            {"path": file, "content": text},
+            {"changed": True, "message": f"Successfully wrote {len(text)} bytes to {file}"},
+        )
     return trace
 
 
@@ -83,12 +97,21 @@ def port_is_taken(rng: Random) -> Run:
     code_work(trace, "coder")
     trace.loop_begins(2)
     for _ in range(rounds(rng)):
-        trace.call("coder", "bash", {"command": "npm run dev"},
-                   f"> app@0.1.0 dev\nError: listen EADDRINUSE: address already in use :::{port}\n"
-                   f"npm ERR! A complete log of this run can be found in: /root/.npm/_logs/{trace.stamp()}-debug.log")
-        trace.call("coder", "bash", {"command": f"kill -9 $(lsof -t -i:{port}) || true"},
-                   rng.choice(("", f"bash: line {rng.randrange(9, 90)}: kill: ({rng.randrange(2000, 32000)}) - No such "
-                                   "process")))
+        trace.call(
+            "coder",
+            "bash",
+            {"command": "npm run dev"},
+            f"> app@0.1.0 dev\nError: listen EADDRINUSE: address already in use :::{port}\n"
+            f"npm ERR! A complete log of this run can be found in: /root/.npm/_logs/{trace.stamp()}-debug.log",
+        )
+        trace.call(
+            "coder",
+            "bash",
+            {"command": f"kill -9 $(lsof -t -i:{port}) || true"},
+            rng.choice(
+                ("", f"bash: line {rng.randrange(9, 90)}: kill: ({rng.randrange(2000, 32000)}) - No such process")
+            ),
+        )
     return trace
 
 
@@ -116,8 +139,12 @@ def continue_and_read(rng: Random) -> Run:
     code_work(trace, "coder", 3, 6)
     trace.loop_begins(2)
     for _ in range(rounds(rng)):
-        trace.say("user", rng.choice(("continue", "continue", "Continue.", "go on", "please continue")), "coder",
-                  pause=rng.uniform(10, 90))
+        trace.say(
+            "user",
+            rng.choice(("continue", "continue", "Continue.", "go on", "please continue")),
+            "coder",
+            pause=rng.uniform(10, 90),
+        )
         trace.call("coder", "Read", {"file_path": file, "offset": start, "limit": 40}, lines)
     return trace
 
@@ -132,10 +159,16 @@ def hook_objects_to_comment(rng: Random) -> Run:
     trace.loop_begins(3)
     for _ in range(rng.randint(22, 30)):
         new = f"# {part} {rng.choice(words.DOES)} {what} {rng.choice(words.HOWS)}"
-        trace.call("coder", "edit", {"filePath": file, "oldString": old, "newString": new}, (
-            "Edit applied.\n\nCOMMENT/DOCSTRING DETECTED - IMMEDIATE ACTION REQUIRED\nYour edit contains comments. "
-            "You must justify them or remove them. This message must never be ignored.\n"
-            f"<file>{file}</file><comment line='{rng.randrange(9, 300)}'>{new}</comment>"))
+        trace.call(
+            "coder",
+            "edit",
+            {"filePath": file, "oldString": old, "newString": new},
+            (
+                "Edit applied.\n\nCOMMENT/DOCSTRING DETECTED - IMMEDIATE ACTION REQUIRED\nYour edit contains comments. "
+                "You must justify them or remove them. This message must never be ignored.\n"
+                f"<file>{file}</file><comment line='{rng.randrange(9, 300)}'>{new}</comment>"
+            ),
+        )
         old = new
     return trace
 
@@ -147,12 +180,23 @@ def generator_fails(rng: Random) -> Run:
     code_work(trace, "coder")
     trace.loop_begins(3)
     for _ in range(rounds(rng)):
-        trace.call("coder", "run_shell_command", {"command": "./hack/generate.sh"},
-                   f"[{trace.stamp()}] generating {part}\nerror: {part}_types.go:{line}: undefined: Spec\nexit code 1",
-                   pause=rng.uniform(10, 30))
-        trace.say("coder", rng.choice(("The generated file may be stale. I'll delete it and run again.",
-                                       "Let me remove the generated file, so that the script starts clean.",
-                                       "It still fails. Perhaps the old output is in the way.")))
+        trace.call(
+            "coder",
+            "run_shell_command",
+            {"command": "./hack/generate.sh"},
+            f"[{trace.stamp()}] generating {part}\nerror: {part}_types.go:{line}: undefined: Spec\nexit code 1",
+            pause=rng.uniform(10, 30),
+        )
+        trace.say(
+            "coder",
+            rng.choice(
+                (
+                    "The generated file may be stale. I'll delete it and run again.",
+                    "Let me remove the generated file, so that the script starts clean.",
+                    "It still fails. Perhaps the old output is in the way.",
+                )
+            ),
+        )
         trace.call("coder", "run_shell_command", {"command": f"rm -f pkg/{part}/zz_generated.go"}, "")
     return trace
 
@@ -162,15 +206,29 @@ def generator_fails(rng: Random) -> Run:
 def stop_hook_blocks(rng: Random) -> Run:
     trace = run(rng)
     code_work(trace, "coder", 3, 6)
-    said = rng.choice(("Stop hook feedback: No stderr output", "Stop hook feedback: summary not saved, call "
-                       "session_summary", "Stop hook error: Cannot find module './review.mjs'"))
+    said = rng.choice(
+        (
+            "Stop hook feedback: No stderr output",
+            "Stop hook feedback: summary not saved, call session_summary",
+            "Stop hook error: Cannot find module './review.mjs'",
+        )
+    )
     trace.loop_begins(2)
     for _ in range(rounds(rng)):
         trace.say("hook", said, "coder", pause=1)
-        trace.say("coder", rng.choice((
-            "The work is complete; nothing is left to do.", "Everything is done. I have nothing to add.",
-            "All tasks are finished, as I said.", "The hook has no message for me. The work is done.",
-            "Done. The change is committed and the tests pass.")), "user")
+        trace.say(
+            "coder",
+            rng.choice(
+                (
+                    "The work is complete; nothing is left to do.",
+                    "Everything is done. I have nothing to add.",
+                    "All tasks are finished, as I said.",
+                    "The hook has no message for me. The work is done.",
+                    "Done. The change is committed and the tests pass.",
+                )
+            ),
+            "user",
+        )
     return trace
 
 
@@ -181,8 +239,15 @@ def runs_true(rng: Random) -> Run:
     code_work(trace, "reviewer", 3, 6)
     trace.loop_begins(1)
     for _ in range(rng.randint(12, 30)):
-        trace.call("reviewer", "Bash", {"command": "true", "description": rng.choice(
-            ("No-op", "Placeholder", "Prepare review payload", "Continue"))}, "")
+        trace.call(
+            "reviewer",
+            "Bash",
+            {
+                "command": "true",
+                "description": rng.choice(("No-op", "Placeholder", "Prepare review payload", "Continue")),
+            },
+            "",
+        )
     return trace
 
 
@@ -192,9 +257,14 @@ def suite_is_cut_off(rng: Random) -> Run:
     code_work(trace, "coder")
     trace.loop_begins(1)
     for _ in range(rounds(rng)):
-        trace.call("coder", "bash", {"command": "npm test", "timeout": 120_000},
-                   error=f"Command timed out after 2m 0.{rng.randrange(9)}s\n> jest --runInBand\nRUNS tests/e2e/"
-                         "checkout.test.ts", pause=rng.uniform(121, 128))
+        trace.call(
+            "coder",
+            "bash",
+            {"command": "npm test", "timeout": 120_000},
+            error=f"Command timed out after 2m 0.{rng.randrange(9)}s\n> jest --runInBand\nRUNS tests/e2e/"
+            "checkout.test.ts",
+            pause=rng.uniform(121, 128),
+        )
     return trace
 
 
@@ -206,8 +276,13 @@ def folder_not_there(rng: Random) -> Run:
     trace.say("main", "Explore: find where the settings are read.", "explore-1")
     trace.loop_begins(1)
     for _ in range(rounds(rng)):
-        trace.call("explore-1", "list_directory", {"path": folder}, error=f"ENOENT: no such file or directory, "
-                   f"scandir '{folder}'", call_id=f"call_{words.hexa(rng, 16)}")
+        trace.call(
+            "explore-1",
+            "list_directory",
+            {"path": folder},
+            error=f"ENOENT: no such file or directory, scandir '{folder}'",
+            call_id=f"call_{words.hexa(rng, 16)}",
+        )
     return trace
 
 
@@ -215,17 +290,38 @@ def folder_not_there(rng: Random) -> Run:
 def sandbox_refuses(rng: Random) -> Run:
     trace, file = run(rng), f"/etc/{rng.choice(words.PARTS)}.d/local.conf"
     code_work(trace, "coder")
-    ways = ("cp conf {f}", "sudo cp conf {f}", "bash -c 'cp conf {f}'", "install -m 644 conf {f}", "tee {f} < conf",
-            "python3 -c \"open('{f}','w')\"", "sudo -E tee {f} < conf", "dd if=conf of={f}", "cat conf > {f}",
-            "sh -c 'cat conf > {f}'", "rsync conf {f}", "mv conf {f}", "ln -sf $PWD/conf {f}", "cp --no-preserve=all "
-            "conf {f}", "chmod 777 {f}")
+    ways = (
+        "cp conf {f}",
+        "sudo cp conf {f}",
+        "bash -c 'cp conf {f}'",
+        "install -m 644 conf {f}",
+        "tee {f} < conf",
+        "python3 -c \"open('{f}','w')\"",
+        "sudo -E tee {f} < conf",
+        "dd if=conf of={f}",
+        "cat conf > {f}",
+        "sh -c 'cat conf > {f}'",
+        "rsync conf {f}",
+        "mv conf {f}",
+        "ln -sf $PWD/conf {f}",
+        "cp --no-preserve=all conf {f}",
+        "chmod 777 {f}",
+    )
     trace.loop_begins(3)
     for way in rng.sample(ways, len(ways)):
-        trace.call("coder", "shell", {"command": ["bash", "-lc", way.format(f=file)]},
-                   error={"exit_code": 1, "stderr": f"{file}: Operation not permitted (sandbox: workspace-write)"})
+        trace.call(
+            "coder",
+            "shell",
+            {"command": ["bash", "-lc", way.format(f=file)]},
+            error={"exit_code": 1, "stderr": f"{file}: Operation not permitted (sandbox: workspace-write)"},
+        )
     for way in rng.sample(ways, 9):
-        trace.call("coder", "shell", {"command": ["bash", "-lc", way.format(f=file)]},
-                   error={"exit_code": 1, "stderr": f"{file}: Operation not permitted (sandbox: workspace-write)"})
+        trace.call(
+            "coder",
+            "shell",
+            {"command": ["bash", "-lc", way.format(f=file)]},
+            error={"exit_code": 1, "stderr": f"{file}: Operation not permitted (sandbox: workspace-write)"},
+        )
     return trace
 
 
@@ -233,15 +329,23 @@ def sandbox_refuses(rng: Random) -> Run:
 @SEVENTH.looping(5, "a result is handed in and refused by its schema, dozens of times, in other words, alike wrong")
 def schema_refuses(rng: Random) -> Run:
     trace, lacks = run(rng), rng.choice(("finding_id", "severity", "verdict"))
-    title, file, forms = words.remark(rng), words.path(rng), ("{}", "Finding: {}", "{} Confirmed.", "In short: {}",
-                                                              "{} Traced in the code.", "Verdict: {}", "Result. {}")
+    title, file, forms = (
+        words.remark(rng),
+        words.path(rng),
+        ("{}", "Finding: {}", "{} Confirmed.", "In short: {}", "{} Traced in the code.", "Verdict: {}", "Result. {}"),
+    )
     code_work(trace, "adjudicator", 3, 6)
     trace.loop_begins(3)
     for _ in range(rng.randint(22, 36)):
-        trace.call("adjudicator", "StructuredOutput",
-                   {"summary": f"{rng.choice(forms).format(title)} {words.remark(rng)}",
-                    "finding": {"title": rng.choice(forms).format(title), "file": file}},
-                   error=f"Output does not match required schema: root: must have required property '{lacks}'")
+        trace.call(
+            "adjudicator",
+            "StructuredOutput",
+            {
+                "summary": f"{rng.choice(forms).format(title)} {words.remark(rng)}",
+                "finding": {"title": rng.choice(forms).format(title), "file": file},
+            },
+            error=f"Output does not match required schema: root: must have required property '{lacks}'",
+        )
     return trace
 
 
@@ -253,8 +357,12 @@ def child_is_dead(rng: Random) -> Run:
     trace.call("lead", "agent", {"prompt": words.remark(rng), "run_in_background": True}, {"agentId": child})
     trace.loop_begins(2)
     for _ in range(rounds(rng)):
-        trace.call("lead", "task_output", {"task_id": child, "block": False},
-                   {"task_id": child, "status": "killed", "output": ""})
+        trace.call(
+            "lead",
+            "task_output",
+            {"task_id": child, "block": False},
+            {"task_id": child, "status": "killed", "output": ""},
+        )
         trace.call("lead", "glob", {"pattern": "reports/*.md"}, "No files found")
     return trace
 
@@ -267,9 +375,16 @@ def compacted_and_read_again(rng: Random) -> Run:
     rules, skill, diff = words.snippet(rng, 6, 9), words.snippet(rng, 6, 9), words.snippet(rng, 5, 9)
     trace.loop_begins(5)
     for _ in range(rng.randint(7, 9)):
-        trace.say("coder", rng.choice(("Context compacted. I continue with the refactoring.",
-                                       "The conversation was compacted; first I read the rules again.",
-                                       "After the compaction I get an overview again.")))
+        trace.say(
+            "coder",
+            rng.choice(
+                (
+                    "Context compacted. I continue with the refactoring.",
+                    "The conversation was compacted; first I read the rules again.",
+                    "After the compaction I get an overview again.",
+                )
+            ),
+        )
         trace.call("coder", "read_file", {"path": "AGENTS.md"}, rules)
         trace.call("coder", "read_file", {"path": ".skills/refactor/SKILL.md"}, skill)
         trace.call("coder", "shell", {"command": "git status --short"}, " M pkg/upload.go\n M pkg/store.go")
@@ -284,7 +399,11 @@ def malformed_poll(rng: Random) -> Run:
     code_work(trace, "ci-agent", 1, 3)
     trace.loop_begins(1)
     for _ in range(rounds(rng)):
-        trace.call("ci-agent", "bash",
-                   {"command": f"gh run view {number} --json status,conclusion --jq '.status|tostring + .conclusion'"},
-                   "failed to parse jq expression: expected an object but got: number", pause=rng.uniform(24, 28))
+        trace.call(
+            "ci-agent",
+            "bash",
+            {"command": f"gh run view {number} --json status,conclusion --jq '.status|tostring + .conclusion'"},
+            "failed to parse jq expression: expected an object but got: number",
+            pause=rng.uniform(24, 28),
+        )
     return trace

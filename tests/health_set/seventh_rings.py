@@ -20,9 +20,16 @@ def rule_of_the_crm(rng: Random) -> Run:
     trace.loop_begins(2)
     for _ in range(rounds(rng)):
         trace.call("crm-agent", "crm.get", {"object": "Opportunity", "id": deal}, record)
-        trace.call("crm-agent", "crm.update", {"object": "Opportunity", "id": deal, "fields": {"StageName": stage}},
-                   error={"errorCode": "FIELD_CUSTOM_VALIDATION_EXCEPTION", "fields": [],
-                          "message": "Next step must be filled in before a stage can change."})
+        trace.call(
+            "crm-agent",
+            "crm.update",
+            {"object": "Opportunity", "id": deal, "fields": {"StageName": stage}},
+            error={
+                "errorCode": "FIELD_CUSTOM_VALIDATION_EXCEPTION",
+                "fields": [],
+                "message": "Next step must be filled in before a stage can change.",
+            },
+        )
     return trace
 
 
@@ -32,8 +39,12 @@ def lead_made_again(rng: Random) -> Run:
     desk_work(trace, "sdr", 2, 4)
     trace.loop_begins(2)
     for _ in range(rounds(rng)):
-        trace.call("sdr", "crm.create", {"object": "Lead", "fields": {"Name": who, "Email": who_mail}},
-                   {"success": True, "id": f"00Q{words.hexa(rng, 12)}"})
+        trace.call(
+            "sdr",
+            "crm.create",
+            {"object": "Lead", "fields": {"Name": who, "Email": who_mail}},
+            {"success": True, "id": f"00Q{words.hexa(rng, 12)}"},
+        )
         trace.call("sdr", "crm.search", {"object": "Lead", "email": who_mail}, {"totalSize": 0, "records": []})
     return trace
 
@@ -47,11 +58,25 @@ def mail_bounces(rng: Random) -> Run:
     trace.loop_begins(3)
     for _ in range(rounds(rng)):
         trace.call("assistant", "get_contact", {"name": contact["name"]}, contact)
-        trace.call("assistant", "send_email", {"to": to, "subject": "Your request", "body": text},
-                   {"id": f"<{words.uid(rng)}@mail.example>", "status": "queued"})
-        trace.call("assistant", "check_inbox", {"unread": True}, [{
-            "from": "mailer-daemon@mail.example", "date": trace.stamp(),
-            "subject": "Undelivered Mail Returned to Sender", "body": f"550 5.1.1 <{to}>: User unknown"}])
+        trace.call(
+            "assistant",
+            "send_email",
+            {"to": to, "subject": "Your request", "body": text},
+            {"id": f"<{words.uid(rng)}@mail.example>", "status": "queued"},
+        )
+        trace.call(
+            "assistant",
+            "check_inbox",
+            {"unread": True},
+            [
+                {
+                    "from": "mailer-daemon@mail.example",
+                    "date": trace.stamp(),
+                    "subject": "Undelivered Mail Returned to Sender",
+                    "body": f"550 5.1.1 <{to}>: User unknown",
+                }
+            ],
+        )
     return trace
 
 
@@ -76,8 +101,11 @@ def scrolls_and_succeeds(rng: Random) -> Run:
     trace.call("browser", "go_to_url", {"url": f"https://{words.hexa(rng, 6)}.example"}, "Navigated")
     trace.loop_begins(2)
     for number in range(rng.randint(10, 20)):
-        trace.say("browser", f"Step {number + 4}. Eval: Success. Memory: Scrolled down the page. Next goal: "
-                             f"{rng.choice(('Scroll down again to see more.', 'Scroll down to find more.'))}")
+        trace.say(
+            "browser",
+            f"Step {number + 4}. Eval: Success. Memory: Scrolled down the page. Next goal: "
+            f"{rng.choice(('Scroll down again to see more.', 'Scroll down to find more.'))}",
+        )
         trace.call("browser", "scroll_down", {}, "🔍  Scrolled down the page by one page")
     return trace
 
@@ -90,16 +118,32 @@ def element_not_clickable(rng: Random) -> Run:
     trace.loop_begins(3)
     for _ in range(rng.randint(22, 32)):
         index = rng.randint(40, 75)
-        trace.call("browser", "click_element", {"index": index},
-                   error=f"Element not clickable with index {index} - most likely the page changed")
+        trace.call(
+            "browser",
+            "click_element",
+            {"index": index},
+            error=f"Element not clickable with index {index} - most likely the page changed",
+        )
     return trace
 
 
 @SEVENTH.looping(5, "a calendar is turned to the next month, the day is not there; to the one before; to the next")
 def calendar_to_and_fro(rng: Random) -> Run:
     trace, month = run(rng), rng.randrange(10)
-    months = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October",
-              "November", "December")
+    months = (
+        "January",
+        "February",
+        "March",
+        "April",
+        "May",
+        "June",
+        "July",
+        "August",
+        "September",
+        "October",
+        "November",
+        "December",
+    )
     desk_work(trace, "browser", 1, 2)
     trace.loop_begins(2)
     for _ in range(rounds(rng)):
@@ -129,12 +173,24 @@ def routine_of_the_past(rng: Random) -> Run:
     code_work(trace, "coder", 2, 4)
     trace.loop_begins(3)
     for _ in range(rounds(rng)):
-        trace.call("coder", "CronCreate", {"cron": "*/5 * * * *", "prompt": f"Monitor eval runs {ids}"},
-                   {"job": words.hexa(rng, 8), "created": trace.stamp()}, pause=rng.uniform(60, 900))
+        trace.call(
+            "coder",
+            "CronCreate",
+            {"cron": "*/5 * * * *", "prompt": f"Monitor eval runs {ids}"},
+            {"job": words.hexa(rng, 8), "created": trace.stamp()},
+            pause=rng.uniform(60, 900),
+        )
         trace.call("coder", "get_runs", {"ids": ids}, [{"id": one, "state": "COMPLETED"} for one in ids])
-        trace.say("coder", rng.choice(("All three runs are complete. I will keep watching them.",
-                                       "The runs have completed; monitoring continues.",
-                                       "Status: all completed. Next check in five minutes.")))
+        trace.say(
+            "coder",
+            rng.choice(
+                (
+                    "All three runs are complete. I will keep watching them.",
+                    "The runs have completed; monitoring continues.",
+                    "Status: all completed. Next check in five minutes.",
+                )
+            ),
+        )
     return trace
 
 
@@ -143,15 +199,25 @@ def routine_of_the_past(rng: Random) -> Run:
 def delegated_to_and_fro(rng: Random) -> Run:
     trace, topic = run(rng), rng.choice(words.TOPICS)
     desk_work(trace, "researcher", 1, 3)
-    whys = ("I need the facts before I can write", "the tone is for you to decide", "please finish it in your style",
-            "this needs sources first", "you know the subject better", "as the expert you should take it from here",
-            "the outline must come from you", "we want a result of high quality")
+    whys = (
+        "I need the facts before I can write",
+        "the tone is for you to decide",
+        "please finish it in your style",
+        "this needs sources first",
+        "you know the subject better",
+        "as the expert you should take it from here",
+        "the outline must come from you",
+        "we want a result of high quality",
+    )
     trace.loop_begins(2)
     for _ in range(rounds(rng)):
         for one, other in (("writer", "researcher"), ("researcher", "writer")):
-            trace.call(one, "Delegate work to coworker",
-                       {"task": f"Write an article about {topic}", "coworker": other,
-                        "context": f"{rng.choice(whys)}."}, f"Delegated to {other}.")
+            trace.call(
+                one,
+                "Delegate work to coworker",
+                {"task": f"Write an article about {topic}", "coworker": other, "context": f"{rng.choice(whys)}."},
+                f"Delegated to {other}.",
+            )
     return trace
 
 
@@ -161,8 +227,13 @@ def manager_asks_again(rng: Random) -> Run:
     trace, topic = run(rng), rng.choice(words.TOPICS)
     result = words.passage(rng, 2, 4)
     desk_work(trace, "analyst", 2, 4)
-    orders = (f"Please summarise what is known about {topic}.", f"I need a summary on {topic}, please.",
-              f"Could you sum up {topic}?", f"Activate: summary of {topic}.", f"Next: summarise {topic}.")
+    orders = (
+        f"Please summarise what is known about {topic}.",
+        f"I need a summary on {topic}, please.",
+        f"Could you sum up {topic}?",
+        f"Activate: summary of {topic}.",
+        f"Next: summarise {topic}.",
+    )
     trace.loop_begins(2)
     for _ in range(rounds(rng)):
         trace.say("manager", rng.choice(orders), "analyst")
@@ -175,12 +246,21 @@ def manager_asks_again(rng: Random) -> Run:
 def woken_again(rng: Random) -> Run:
     trace, number = run(rng), rng.randrange(1000, 9000)
     code_work(trace, "helper", 3, 6)
-    asks = ("Manage the open bugs, with at most four agents.", "Please take over the whole backlog of bugs.",
-            "Delegate the bug backlog; keep to the cap of four.", "Work through all open bug reports.",
-            "Own the open bugs end to end.", "As agreed, coordinate the backlog under the cap.")
-    nos = ("My work is done and merged. The backlog is not mine.", "I was started for one change; that is merged.",
-           "I decline: this is for the main thread.", "Same request, other words; my answer is no.",
-           "That is outside of what I was started for.")
+    asks = (
+        "Manage the open bugs, with at most four agents.",
+        "Please take over the whole backlog of bugs.",
+        "Delegate the bug backlog; keep to the cap of four.",
+        "Work through all open bug reports.",
+        "Own the open bugs end to end.",
+        "As agreed, coordinate the backlog under the cap.",
+    )
+    nos = (
+        "My work is done and merged. The backlog is not mine.",
+        "I was started for one change; that is merged.",
+        "I decline: this is for the main thread.",
+        "Same request, other words; my answer is no.",
+        "That is outside of what I was started for.",
+    )
     trace.loop_begins(4)
     for _ in range(rng.randint(7, 10)):
         trace.say("harness", rng.choice(asks), "helper")
@@ -196,14 +276,17 @@ def reviewer_to_and_fro(rng: Random) -> Run:
     trace, file, name = run(rng), words.path(rng, ".py"), f"{rng.choice(words.DOES)}_{rng.choice(words.PARTS)}"
     code_work(trace, "coder", 2, 4)
     inline, apart = words.snippet(rng, 3, 5), words.snippet(rng, 4, 6)
-    wants = ((f"Please extract this into {name}().", f"This should be a function {name} of its own.", apart, inline),
-             (f"{name}() is used once; please inline it.", f"{name}() for one caller is too much.", inline, apart))
+    wants = (
+        (f"Please extract this into {name}().", f"This should be a function {name} of its own.", apart, inline),
+        (f"{name}() is used once; please inline it.", f"{name}() for one caller is too much.", inline, apart),
+    )
     trace.loop_begins(6)
     for _ in range(rng.randint(7, 9)):
         for *said, new, old in wants:
             trace.say("reviewer", f"Changes requested. {rng.choice(said)}", "coder")
-            trace.call("coder", "edit_file", {"path": file, "old_string": old, "new_string": new},
-                       "The file has been updated.")
+            trace.call(
+                "coder", "edit_file", {"path": file, "old_string": old, "new_string": new}, "The file has been updated."
+            )
             trace.call("coder", "bash", {"command": "make test"}, f"211 passed in {rng.uniform(3, 9):.2f}s")
     return trace
 
@@ -213,11 +296,14 @@ def same_two_objections(rng: Random) -> Run:
     trace, topic = run(rng), rng.choice(words.TOPICS)
     desk_work(trace, "writer", 1, 3)
     lines = [words.finding(rng) for _ in range(6)]
-    objections = ("The draft lacks a conclusion, and its claims need sources.",
-                  "I miss sources for the claims, and there is no conclusion.",
-                  "Sources are missing. It also ends without a conclusion.",
-                  "Still no conclusion and no sources.", "Please add sources, and conclude the text.",
-                  "Two points: a conclusion, and evidence for what is claimed.")
+    objections = (
+        "The draft lacks a conclusion, and its claims need sources.",
+        "I miss sources for the claims, and there is no conclusion.",
+        "Sources are missing. It also ends without a conclusion.",
+        "Still no conclusion and no sources.",
+        "Please add sources, and conclude the text.",
+        "Two points: a conclusion, and evidence for what is claimed.",
+    )
     trace.loop_begins(2)
     for _ in range(rounds(rng)):
         place = rng.randrange(6)
@@ -236,11 +322,19 @@ def continue_says_the_proxy(rng: Random) -> Run:
     trace.loop_begins(2)
     for _ in range(rng.randint(9, 16)):
         trace.say("user_proxy", "CONTINUE", "assistant")
-        trace.say("assistant", rng.choice((
-            "I'm here to assist you further. How may I help you?",
-            "It seems there might be a misunderstanding. Please let me know how I can help.",
-            "If you have any more questions, feel free to ask.", "Thank you! Is there anything else I can do for you?",
-            "I'm glad I could help. Do you have other questions?")), "user_proxy")
+        trace.say(
+            "assistant",
+            rng.choice(
+                (
+                    "I'm here to assist you further. How may I help you?",
+                    "It seems there might be a misunderstanding. Please let me know how I can help.",
+                    "If you have any more questions, feel free to ask.",
+                    "Thank you! Is there anything else I can do for you?",
+                    "I'm glad I could help. Do you have other questions?",
+                )
+            ),
+            "user_proxy",
+        )
     return trace
 
 
@@ -253,9 +347,22 @@ def handed_round_three_desks(rng: Random) -> Run:
     for _ in range(rounds(rng)):
         for place, one in enumerate(ring):
             other = ring[(place + 1) % 3]
-            trace.call(one, f"transfer_to_{other}", {"reason": rng.choice((
-                f"{other} handles this.", "Not my area.", f"The customer needs {other}.", "Better placed there.",
-                "They have the data for it."))}, f"Successfully transferred to {other}")
+            trace.call(
+                one,
+                f"transfer_to_{other}",
+                {
+                    "reason": rng.choice(
+                        (
+                            f"{other} handles this.",
+                            "Not my area.",
+                            f"The customer needs {other}.",
+                            "Better placed there.",
+                            "They have the data for it.",
+                        )
+                    )
+                },
+                f"Successfully transferred to {other}",
+            )
     return trace
 
 
@@ -267,9 +374,16 @@ def two_bots_out_of_limits(rng: Random) -> Run:
     trace.loop_begins(2)
     for _ in range(rounds(rng)):
         for one, other in (("codex-bot", "claude-bot"), ("claude-bot", "codex-bot")):
-            trace.call(one, "create_comment", {"issue": number, "body": (
-                f"@{other} I have reached my usage limit for reviews. To continue, see your plan.")},
-                       {"id": rng.randrange(10**9), "created_at": trace.stamp()}, pause=rng.uniform(5, 40))
+            trace.call(
+                one,
+                "create_comment",
+                {
+                    "issue": number,
+                    "body": (f"@{other} I have reached my usage limit for reviews. To continue, see your plan."),
+                },
+                {"id": rng.randrange(10**9), "created_at": trace.stamp()},
+                pause=rng.uniform(5, 40),
+            )
     return trace
 
 
@@ -278,10 +392,20 @@ def each_waits_for_the_other(rng: Random) -> Run:
     trace = run(rng)
     code_work(trace, "backend", 1, 2)
     code_work(trace, "frontend", 1, 2)
-    one = ("I need your form of the data before I can go on.", "Waiting for your types.", "Still waiting for the form.",
-           "As soon as I have your types I will start.", "Please send the form of the data first.")
-    other = ("I wait for your endpoint, then I can define the types.", "First I need the endpoint.",
-             "Ready when the endpoint is there.", "Your endpoint comes first, then my types.", "Where is the endpoint?")
+    one = (
+        "I need your form of the data before I can go on.",
+        "Waiting for your types.",
+        "Still waiting for the form.",
+        "As soon as I have your types I will start.",
+        "Please send the form of the data first.",
+    )
+    other = (
+        "I wait for your endpoint, then I can define the types.",
+        "First I need the endpoint.",
+        "Ready when the endpoint is there.",
+        "Your endpoint comes first, then my types.",
+        "Where is the endpoint?",
+    )
     trace.loop_begins(2)
     for _ in range(rng.randint(9, 16)):
         trace.say("backend", rng.choice(one), "frontend")

@@ -19,9 +19,12 @@ def same_message_sent(rng: Random) -> Run:
     desk_work(trace, "assistant")
     trace.loop_begins(1)
     for _ in range(rounds(rng)):
-        trace.call("assistant", "message.send", {"channel": "#ops", "text": text},
-                   {"ok": True, "channel": channel, "ts": f"{trace.now_s:.6f}",
-                    "message_id": f"om_{words.hexa(rng, 20)}"})
+        trace.call(
+            "assistant",
+            "message.send",
+            {"channel": "#ops", "text": text},
+            {"ok": True, "channel": channel, "ts": f"{trace.now_s:.6f}", "message_id": f"om_{words.hexa(rng, 20)}"},
+        )
     return trace
 
 
@@ -31,15 +34,25 @@ def answer_sent_again(rng: Random) -> Run:
     trace, who = run(rng), rng.choice(words.GIVEN)
     desk_work(trace, "assistant", 1, 3)
     slept, steps = f"{rng.randint(5, 8)}h {rng.randrange(60)}m", rng.randrange(3000, 14000)
-    forms = ("{w}, you slept {s} and took {n} steps.", "Last night: {s} of sleep. Steps so far: {n}.",
-             "Here is your summary, {w}: sleep {s}, steps {n}.", "You took {n} steps yesterday and slept {s}.",
-             "Sleep: {s}. Steps: {n}. Anything else, {w}?", "{n} steps and {s} of sleep, {w}, as of today.",
-             "To sum up, {w}: you slept for {s}; your steps were {n}.", "Updated answer: {s} asleep, {n} steps.")
+    forms = (
+        "{w}, you slept {s} and took {n} steps.",
+        "Last night: {s} of sleep. Steps so far: {n}.",
+        "Here is your summary, {w}: sleep {s}, steps {n}.",
+        "You took {n} steps yesterday and slept {s}.",
+        "Sleep: {s}. Steps: {n}. Anything else, {w}?",
+        "{n} steps and {s} of sleep, {w}, as of today.",
+        "To sum up, {w}: you slept for {s}; your steps were {n}.",
+        "Updated answer: {s} asleep, {n} steps.",
+    )
     trace.loop_begins(2)
     for _ in range(rounds(rng)):
         trace.call("assistant", "get_health_data", {"range": "1d"}, {"sleep": slept, "steps": steps})
-        trace.call("assistant", "message", {"to": who, "text": rng.choice(forms).format(w=who, s=slept, n=steps)},
-                   {"delivered": True, "id": rng.randrange(10**6)})
+        trace.call(
+            "assistant",
+            "message",
+            {"to": who, "text": rng.choice(forms).format(w=who, s=slept, n=steps)},
+            {"delivered": True, "id": rng.randrange(10**6)},
+        )
     return trace
 
 
@@ -51,8 +64,18 @@ def you_are_welcome(rng: Random) -> Run:
     trace.say("user", "thanks", "assistant")
     trace.loop_begins(3)
     for _ in range(rng.randint(20, 30)):
-        trace.say("assistant", rng.choice(("You're welcome!", "You're welcome.", "You are welcome!", "Happy to help!",
-                                           "You're welcome! Let me know if you need anything else.")))
+        trace.say(
+            "assistant",
+            rng.choice(
+                (
+                    "You're welcome!",
+                    "You're welcome.",
+                    "You are welcome!",
+                    "Happy to help!",
+                    "You're welcome! Let me know if you need anything else.",
+                )
+            ),
+        )
     return trace
 
 
@@ -65,9 +88,21 @@ def number_asked_again(rng: Random) -> Run:
     number = f"0{rng.randrange(100, 999)} {rng.randrange(10**5, 10**6)}"
     for _ in range(rounds(rng)):
         trace.say("voice-agent", asked, "caller", pause=4)
-        trace.say("caller", rng.choice((f"It's {number}.", f"I just said it: {number}.", "Are you listening?",
-                                        words.complaint(rng), f"{number}, as I told you.", words.complaint(rng))),
-                  "voice-agent", pause=6)
+        trace.say(
+            "caller",
+            rng.choice(
+                (
+                    f"It's {number}.",
+                    f"I just said it: {number}.",
+                    "Are you listening?",
+                    words.complaint(rng),
+                    f"{number}, as I told you.",
+                    words.complaint(rng),
+                )
+            ),
+            "voice-agent",
+            pause=6,
+        )
     return trace
 
 
@@ -77,16 +112,26 @@ def own_answer_answered(rng: Random) -> Run:
     trace, number, commit = run(rng, untimed=0.15), rng.randrange(100, 3000), words.hexa(rng, 8)
     words.code_work(trace, "pr-agent", 2, 4)
     thread = [{"id": rng.randrange(10**9), "author": "user", "body": words.remark(rng)}]
-    forms = ("Done in {c}.", "Took the executor route in {c}.", "Adopted the executor pattern in {c}. Resolving.",
-             "Addressed in {c}, thanks.", "As proposed, {c} uses an executor.", "This is in {c} now.",
-             "Adopted the third option in {c}.")
+    forms = (
+        "Done in {c}.",
+        "Took the executor route in {c}.",
+        "Adopted the executor pattern in {c}. Resolving.",
+        "Addressed in {c}, thanks.",
+        "As proposed, {c} uses an executor.",
+        "This is in {c} now.",
+        "Adopted the third option in {c}.",
+    )
     trace.loop_begins(2)
     for _ in range(rounds(rng)):
         trace.call("pr-agent", "list_review_comments", {"pr": number}, list(thread), pause=rng.uniform(600, 3600))
         body = rng.choice(forms).format(c=commit) + " _Addressed by the agent_"
         thread.append({"id": rng.randrange(10**9), "author": "user", "body": body})
-        trace.call("pr-agent", "reply_to_comment", {"pr": number, "in_reply_to": thread[-2]["id"], "body": body},
-                   {"id": thread[-1]["id"], "created_at": trace.stamp()})
+        trace.call(
+            "pr-agent",
+            "reply_to_comment",
+            {"pr": number, "in_reply_to": thread[-2]["id"], "body": body},
+            {"id": thread[-1]["id"], "created_at": trace.stamp()},
+        )
     return trace
 
 
@@ -97,9 +142,13 @@ def survey_reopens(rng: Random) -> Run:
     trace.loop_begins(3)
     for _ in range(rounds(rng)):
         trace.call("support", "set_status", {"ticket": ticket, "status": "solved"}, {"ok": True, "at": trace.stamp()})
-        trace.call("csat-bot", "add_comment", {"ticket": ticket, "public": True,
-                                               "body": "How did we do? Please rate this conversation."},
-                   {"comment": rng.randrange(10**9), "ticket_status": "open"}, pause=rng.uniform(30, 90))
+        trace.call(
+            "csat-bot",
+            "add_comment",
+            {"ticket": ticket, "public": True, "body": "How did we do? Please rate this conversation."},
+            {"comment": rng.randrange(10**9), "ticket_status": "open"},
+            pause=rng.uniform(30, 90),
+        )
         trace.call("support", "get_ticket", {"id": ticket}, {"id": ticket, "status": "open", "updated": trace.stamp()})
     return trace
 
@@ -108,16 +157,34 @@ def survey_reopens(rng: Random) -> Run:
 def back_for_the_logs(rng: Random) -> Run:
     trace, ticket = run(rng), words.ticket(rng)
     desk_work(trace, "tier1", 2, 4)
-    up = ("Customer still cannot log in, please check.", "Escalating again, the customer is waiting.",
-          "Please look into this, it is urgent.", "As discussed, passing it to you.", "Still broken, over to you.")
-    down = ("We need the logs of the device before we can start.", "No logs attached. Sending back.",
-            "Please attach the logs first.", "Cannot work on it without logs.", "Logs are missing, returned to tier 1.")
+    up = (
+        "Customer still cannot log in, please check.",
+        "Escalating again, the customer is waiting.",
+        "Please look into this, it is urgent.",
+        "As discussed, passing it to you.",
+        "Still broken, over to you.",
+    )
+    down = (
+        "We need the logs of the device before we can start.",
+        "No logs attached. Sending back.",
+        "Please attach the logs first.",
+        "Cannot work on it without logs.",
+        "Logs are missing, returned to tier 1.",
+    )
     trace.loop_begins(2)
     for _ in range(rounds(rng)):
-        trace.call("tier1", "assign_ticket", {"ticket": ticket, "to": "tier2", "comment": rng.choice(up)},
-                   {"assignee": "tier2", "updated_at": trace.stamp()})
-        trace.call("tier2", "assign_ticket", {"ticket": ticket, "to": "tier1", "comment": rng.choice(down)},
-                   {"assignee": "tier1", "updated_at": trace.stamp()})
+        trace.call(
+            "tier1",
+            "assign_ticket",
+            {"ticket": ticket, "to": "tier2", "comment": rng.choice(up)},
+            {"assignee": "tier2", "updated_at": trace.stamp()},
+        )
+        trace.call(
+            "tier2",
+            "assign_ticket",
+            {"ticket": ticket, "to": "tier1", "comment": rng.choice(down)},
+            {"assignee": "tier1", "updated_at": trace.stamp()},
+        )
     return trace
 
 
@@ -137,8 +204,16 @@ def memory_is_empty(rng: Random) -> Run:
 def digging_in_memory(rng: Random) -> Run:
     trace, topic = run(rng), rng.choice(words.TOPICS)
     desk_work(trace, "assistant", 1, 3)
-    forms = ("{}", "{} preferences", "user {}", "notes on {}", "{} decision", "last talk about {}", "{} budget",
-             "{} plan")
+    forms = (
+        "{}",
+        "{} preferences",
+        "user {}",
+        "notes on {}",
+        "{} decision",
+        "last talk about {}",
+        "{} budget",
+        "{} plan",
+    )
     trace.loop_begins(3)
     for _ in range(rng.randint(26, 36)):
         said = rng.choice(forms).format(topic)
@@ -162,9 +237,15 @@ def same_candidates(rng: Random) -> Run:
     urls = [f"https://{site}/{rng.choice(words.PARTS)}/{rng.choice(words.DOES)}" for _ in range(5)]
     trace.loop_begins(1)
     for _ in range(rounds(rng)):
-        trace.call("finder", "google_top5", {"query": f"site:{site} api documentation"},
-                   {"results": [{"rank": place + 1, "url": url} for place, url in enumerate(urls)],
-                    "searchTime": round(rng.uniform(.1, .5), 6)})
+        trace.call(
+            "finder",
+            "google_top5",
+            {"query": f"site:{site} api documentation"},
+            {
+                "results": [{"rank": place + 1, "url": url} for place, url in enumerate(urls)],
+                "searchTime": round(rng.uniform(0.1, 0.5), 6),
+            },
+        )
     return trace
 
 
@@ -174,15 +255,31 @@ def graded_and_rewritten(rng: Random) -> Run:
     trace, topic = run(rng), rng.choice(words.TOPICS)
     desk_work(trace, "rag", 1, 2)
     found = [words.finding(rng) for _ in range(3)]
-    forms = ("What is the deadline for {}?", "{} deadline", "By when must {} be filed?", "date limit {}",
-             "When does {} have to be reported?", "{} reporting date", "latest date for {}", "time limit of {}",
-             "{}: due date", "filing date {}", "What is the final date for {}?", "{} cut-off", "deadline, {}",
-             "until when {}")
+    forms = (
+        "What is the deadline for {}?",
+        "{} deadline",
+        "By when must {} be filed?",
+        "date limit {}",
+        "When does {} have to be reported?",
+        "{} reporting date",
+        "latest date for {}",
+        "time limit of {}",
+        "{}: due date",
+        "filing date {}",
+        "What is the final date for {}?",
+        "{} cut-off",
+        "deadline, {}",
+        "until when {}",
+    )
     trace.loop_begins(3)
     for form in rng.sample(forms, rng.randint(8, len(forms))):
         asked = form.format(topic)
-        trace.call("rag", "retrieve", {"question": asked},
-                   [{"text": one, "score": round(rng.uniform(.3, .6), 4)} for one in rng.sample(found, 3)])
+        trace.call(
+            "rag",
+            "retrieve",
+            {"question": asked},
+            [{"text": one, "score": round(rng.uniform(0.3, 0.6), 4)} for one in rng.sample(found, 3)],
+        )
         trace.call("rag", "grade_documents", {"question": asked}, {"binary_score": "no"})
         trace.call("rag", "rewrite_question", {"question": asked}, "rewritten")
     return trace
@@ -195,8 +292,12 @@ def page_not_fetched(rng: Random) -> Run:
     trace.loop_begins(3)
     for _ in range(rounds(rng)):
         trace.call("researcher", "fetch", {"url": f"https://{page}"}, error="403 Forbidden")
-        trace.call("researcher", "fetch", {"url": f"https://web.archive.example/web/{page}"},
-                   error=f"timeout after {rng.choice((30, 30, 60))}s")
+        trace.call(
+            "researcher",
+            "fetch",
+            {"url": f"https://web.archive.example/web/{page}"},
+            error=f"timeout after {rng.choice((30, 30, 60))}s",
+        )
         trace.call("researcher", "fetch", {"url": f"https://cache.example/?q={page}"}, error="404 Not Found")
     return trace
 
@@ -210,8 +311,12 @@ def continue_and_first_tool(rng: Random) -> Run:
     trace.loop_begins(2)
     for _ in range(rounds(rng)):
         trace.say("system", "Processing the user's latest request: continue", "agent-node", pause=0.4)
-        trace.call("agent-node", "mcp_company_report", {"query": "continue", "company": city},
-                   answer | {"trace_id": words.uid(rng)})
+        trace.call(
+            "agent-node",
+            "mcp_company_report",
+            {"query": "continue", "company": city},
+            answer | {"trace_id": words.uid(rng)},
+        )
     return trace
 
 
@@ -237,9 +342,13 @@ def checker_changes_nothing(rng: Random) -> Run:
     trace.loop_begins(2)
     for _ in range(rounds(rng)):
         trace.call("sql-agent", "sql_db_query_checker", {"query": query}, f"```sql\n{query};\n```")
-        trace.call("sql-agent", "sql_db_query", {"query": f"{query};"},
-                   f"Error: (psycopg2.errors.UndefinedTable) relation \"{table}\" does not exist\nLINE 1: ... "
-                   f"(Background on this error at: https://sqlalche.me/e/20/f405)")
+        trace.call(
+            "sql-agent",
+            "sql_db_query",
+            {"query": f"{query};"},
+            f'Error: (psycopg2.errors.UndefinedTable) relation "{table}" does not exist\nLINE 1: ... '
+            f"(Background on this error at: https://sqlalche.me/e/20/f405)",
+        )
     return trace
 
 
@@ -250,11 +359,20 @@ def task_cleared_again(rng: Random) -> Run:
     trace.loop_begins(3)
     for number in range(rounds(rng)):
         trace.call("pipeline-agent", "clear_task", {"dag": dag, "task": "load"}, {"cleared": 1, "try": number + 2})
-        trace.call("pipeline-agent", "get_task_state", {"dag": dag, "task": "load"},
-                   {"state": "failed", "try": number + 2, "end": trace.stamp()}, pause=rng.uniform(60, 300))
-        trace.call("pipeline-agent", "get_log", {"dag": dag, "task": "load", "try": number + 2},
-                   f"[{trace.stamp()}] ERROR - snowflake.connector.errors.ProgrammingError: 002003: Object "
-                   f"'RAW.{dag.upper()}' does not exist or not authorized.")
+        trace.call(
+            "pipeline-agent",
+            "get_task_state",
+            {"dag": dag, "task": "load"},
+            {"state": "failed", "try": number + 2, "end": trace.stamp()},
+            pause=rng.uniform(60, 300),
+        )
+        trace.call(
+            "pipeline-agent",
+            "get_log",
+            {"dag": dag, "task": "load", "try": number + 2},
+            f"[{trace.stamp()}] ERROR - snowflake.connector.errors.ProgrammingError: 002003: Object "
+            f"'RAW.{dag.upper()}' does not exist or not authorized.",
+        )
     return trace
 
 
@@ -268,8 +386,13 @@ def duplicates_return(rng: Random) -> Run:
         other = f"001{words.hexa(rng, 12)}"
         trace.call("crm-agent", "find_duplicates", {"object": "Account", "name": firm}, {"pairs": [[kept, other]]})
         trace.call("crm-agent", "merge", {"keep": kept, "merge": other}, {"success": True})
-        trace.call("erp-sync", "upsert_account", {"name": firm, "external": "ERP-" + kept[-4:]},
-                   {"created": True, "at": trace.stamp()}, pause=rng.uniform(60, 400))
+        trace.call(
+            "erp-sync",
+            "upsert_account",
+            {"name": firm, "external": "ERP-" + kept[-4:]},
+            {"created": True, "at": trace.stamp()},
+            pause=rng.uniform(60, 400),
+        )
     return trace
 
 
@@ -282,11 +405,19 @@ def pod_deleted_again(rng: Random) -> Run:
     trace.loop_begins(3)
     for _ in range(rounds(rng)):
         pod = f"{start}-{words.hexa(rng, 5)}"
-        trace.call("sre", "kubectl", {"args": f"get pods -l app={app}"},
-                   f"{pod} 0/1 CrashLoopBackOff {rng.randint(2, 4)} ({rng.randint(5, 55)}s ago) {rng.randint(60, 90)}s",
-                   pause=rng.uniform(20, 70))
-        trace.call("sre", "kubectl", {"args": f"logs {pod} --tail=20"},
-                   f"{trace.stamp()} panic: DATABASE_URL is not set\ngoroutine 1 [running]:\nmain.main()")
+        trace.call(
+            "sre",
+            "kubectl",
+            {"args": f"get pods -l app={app}"},
+            f"{pod} 0/1 CrashLoopBackOff {rng.randint(2, 4)} ({rng.randint(5, 55)}s ago) {rng.randint(60, 90)}s",
+            pause=rng.uniform(20, 70),
+        )
+        trace.call(
+            "sre",
+            "kubectl",
+            {"args": f"logs {pod} --tail=20"},
+            f"{trace.stamp()} panic: DATABASE_URL is not set\ngoroutine 1 [running]:\nmain.main()",
+        )
         trace.call("sre", "kubectl", {"args": f"delete pod {pod}"}, f'pod "{pod}" deleted')
     return trace
 
@@ -297,10 +428,19 @@ def sync_puts_back(rng: Random) -> Run:
     desk_work(trace, "sre", 1, 2)
     trace.loop_begins(3)
     for _ in range(rounds(rng)):
-        trace.call("sre", "kubectl", {"args": f"set resources deploy/{app} --limits=memory=1Gi"},
-                   f"deployment.apps/{app} resource requirements updated")
-        trace.call("argocd", "sync", {"app": app}, {"phase": "Succeeded", "revision": rev, "finishedAt": trace.stamp()},
-                   pause=rng.uniform(20, 180))
+        trace.call(
+            "sre",
+            "kubectl",
+            {"args": f"set resources deploy/{app} --limits=memory=1Gi"},
+            f"deployment.apps/{app} resource requirements updated",
+        )
+        trace.call(
+            "argocd",
+            "sync",
+            {"app": app},
+            {"phase": "Succeeded", "revision": rev, "finishedAt": trace.stamp()},
+            pause=rng.uniform(20, 180),
+        )
         trace.call("sre", "kubectl", {"args": f"get deploy {app} -o jsonpath={{..limits.memory}}"}, "512Mi")
     return trace
 
@@ -313,9 +453,17 @@ def rights_are_missing(rng: Random) -> Run:
     trace.loop_begins(3)
     for _ in range(rounds(rng)):
         trace.call("cloud-agent", "aws", {"cmd": "sts get-caller-identity"}, {"Account": str(account), "Arn": arn})
-        for cmd, what in (("iam attach-role-policy --role-name agent --policy-arn AmazonS3FullAccess",
-                           "AttachRolePolicy"), ("s3 mb s3://agent-artifacts", "CreateBucket")):
-            trace.call("cloud-agent", "aws", {"cmd": cmd}, error=(
-                f"An error occurred (AccessDenied) when calling the {what} operation: {arn} is not authorized "
-                f"(RequestId: {words.hexa(rng, 16).upper()})"))
+        for cmd, what in (
+            ("iam attach-role-policy --role-name agent --policy-arn AmazonS3FullAccess", "AttachRolePolicy"),
+            ("s3 mb s3://agent-artifacts", "CreateBucket"),
+        ):
+            trace.call(
+                "cloud-agent",
+                "aws",
+                {"cmd": cmd},
+                error=(
+                    f"An error occurred (AccessDenied) when calling the {what} operation: {arn} is not authorized "
+                    f"(RequestId: {words.hexa(rng, 16).upper()})"
+                ),
+            )
     return trace

@@ -16,8 +16,9 @@ def _rounds(rng: Random) -> int:
     return rng.randint(7, 13)
 
 
-@SIXTH.looping(7,
-               "a list is empty; asked for again with another filter or none, by two or three tools, empty each time")
+@SIXTH.looping(
+    7, "a list is empty; asked for again with another filter or none, by two or three tools, empty each time"
+)
 def empty_lists(rng: Random) -> Session:
     trace = session(rng)
     prelude(trace, "builder")
@@ -25,8 +26,9 @@ def empty_lists(rng: Random) -> Session:
     trace.loop_begins(len(tools))
     for _ in range(_rounds(rng)):
         for tool in tools:
-            trace.call("builder", tool,
-                       rng.choice(({}, {"type": "all"}, {"filter": ""}, {"limit": 50}, {"limit": 100})), [])
+            trace.call(
+                "builder", tool, rng.choice(({}, {"type": "all"}, {"filter": ""}, {"limit": 50}, {"limit": 100})), []
+            )
     return trace
 
 
@@ -38,26 +40,41 @@ def listing_instead_of_writing(rng: Random) -> Session:
     trace.loop_begins(len(flags))
     for _ in range(_rounds(rng)):
         for flag in flags:
-            trace.call("coder", "bash", {"command": f"ls {flag}{folder}/"},
-                       f"total 8\n-rw-r--r-- 1 dev dev 812 Oct 3 base.{flag.strip() or 'css'}")
+            trace.call(
+                "coder",
+                "bash",
+                {"command": f"ls {flag}{folder}/"},
+                f"total 8\n-rw-r--r-- 1 dev dev 812 Oct 3 base.{flag.strip() or 'css'}",
+            )
     return trace
 
 
-@SIXTH.looping(7, "an announcement and a check that already said its one fault, both again and again; "
-                  "nobody mends the fault")
+@SIXTH.looping(
+    7, "an announcement and a check that already said its one fault, both again and again; nobody mends the fault"
+)
 def quality_check_again(rng: Random) -> Session:
     trace, fault = session(rng), f"src/{rng.choice(words.MODULES)}.py:{rng.randint(3, 200)}:80: E501 line too long"
     prelude(trace, "coder")
     trace.loop_begins(2)
     for _ in range(_rounds(rng)):
-        trace.say("coder", rng.choice(("Now let's look at the code quality:", "Let us check the quality of the code.",
-                                       "Next I check the code quality:", "Now, the code quality.")))
+        trace.say(
+            "coder",
+            rng.choice(
+                (
+                    "Now let's look at the code quality:",
+                    "Let us check the quality of the code.",
+                    "Next I check the code quality:",
+                    "Now, the code quality.",
+                )
+            ),
+        )
         trace.call("coder", "bash", {"command": "flake8 src --count"}, f"{fault}\n1")
     return trace
 
 
-@SIXTH.looping(8,
-               "an edit that was made is made again: the old text is not there any more, guessed at with other blanks")
+@SIXTH.looping(
+    8, "an edit that was made is made again: the old text is not there any more, guessed at with other blanks"
+)
 def edit_already_made(rng: Random) -> Session:
     trace, path, old = session(rng), f"src/{rng.choice(words.MODULES)}/view.tsx", words.sentence(rng)
     prelude(trace, "coder")
@@ -66,13 +83,28 @@ def edit_already_made(rng: Random) -> Session:
     trace.loop_begins(2 if sorry else 1)
     for _ in range(_rounds(rng)):
         if sorry:
-            trace.say("coder", rng.choice(("The whitespace must differ. I try again.", "Let me adjust the old string.",
-                                           "Apologies, I will match the indentation this time.",
-                                           "I need to be exact.")))
+            trace.say(
+                "coder",
+                rng.choice(
+                    (
+                        "The whitespace must differ. I try again.",
+                        "Let me adjust the old string.",
+                        "Apologies, I will match the indentation this time.",
+                        "I need to be exact.",
+                    )
+                ),
+            )
         blanks = " " * rng.choice((0, 2, 4, 8))
-        trace.call("coder", "edit_file", {"path": path, "old_string": blanks + old + "\n" * rng.randint(0, 2),
-                                          "new_string": blanks + "const done = true;"},
-                   error=f"Failed to edit {path}: 0 occurrences found for old_string. Check whitespace, indentation.")
+        trace.call(
+            "coder",
+            "edit_file",
+            {
+                "path": path,
+                "old_string": blanks + old + "\n" * rng.randint(0, 2),
+                "new_string": blanks + "const done = true;",
+            },
+            error=f"Failed to edit {path}: 0 occurrences found for old_string. Check whitespace, indentation.",
+        )
     return trace
 
 
@@ -83,14 +115,19 @@ def edit_that_does_nothing(rng: Random) -> Session:
     rest = words.text(rng, 2, 4)
     trace.loop_begins(2)
     for _ in range(_rounds(rng)):
-        trace.call("writer", "edit", {"path": path, "oldText": old, "newText": "Updated: see the new footer."},
-                   "Successfully replaced text.")
+        trace.call(
+            "writer",
+            "edit",
+            {"path": path, "oldText": old, "newText": "Updated: see the new footer."},
+            "Successfully replaced text.",
+        )
         trace.call("writer", "read", {"path": path}, f"{rest}\n{old}")
     return trace
 
 
-@SIXTH.looping(7,
-               "one test mended breaks the other: version A, test, version B, test, with the same two failures in turn")
+@SIXTH.looping(
+    7, "one test mended breaks the other: version A, test, version B, test, with the same two failures in turn"
+)
 def seesaw_patches(rng: Random) -> Session:
     trace, path = session(rng), f"src/{rng.choice(words.MODULES)}.py"
     prelude(trace, "coder")
@@ -99,8 +136,12 @@ def seesaw_patches(rng: Random) -> Session:
     for _ in range(_rounds(rng)):
         for before, after, failing in ((one, other, fails[0]), (other, one, fails[1])):
             trace.call("coder", "apply_patch", {"path": path, "minus": before, "plus": after}, "patched")
-            trace.call("coder", "bash", {"command": "pytest -q"},
-                       f"FAILED {failing}\n1 failed, 41 passed in {rng.uniform(1, 9):.2f}s")
+            trace.call(
+                "coder",
+                "bash",
+                {"command": "pytest -q"},
+                f"FAILED {failing}\n1 failed, 41 passed in {rng.uniform(1, 9):.2f}s",
+            )
     return trace
 
 
@@ -113,13 +154,18 @@ def linter_against_formatter(rng: Random) -> Session:
     for _ in range(_rounds(rng)):
         trace.call("coder", "run", {"cmd": f"eslint --fix {file}"}, f"fixed 1 problem in {rng.uniform(0.4, 3):.1f}s")
         trace.call("coder", "run", {"cmd": f"prettier --write {file}"}, f"{file} {rng.randint(30, 400)}ms")
-        trace.call("coder", "run", {"cmd": "npm run lint"},
-                   error=f"{file}\n  {line}:3  error  Missing braces  curly\n1 problem")
+        trace.call(
+            "coder",
+            "run",
+            {"cmd": "npm run lint"},
+            error=f"{file}\n  {line}:3  error  Missing braces  curly\n1 problem",
+        )
     return trace
 
 
-@SIXTH.looping(7,
-               "a context fills, is summed up, and the same files are read from the start, in the same order, for ever")
+@SIXTH.looping(
+    7, "a context fills, is summed up, and the same files are read from the start, in the same order, for ever"
+)
 def reading_after_compaction(rng: Random) -> Session:
     trace, agent = session(rng), "analyst"
     paths = [f"src/{one}.swift" for one in words.several(rng, words.MODULES, 3, 5)]
@@ -129,11 +175,18 @@ def reading_after_compaction(rng: Random) -> Session:
     for _ in range(rng.randint(6, 9)):
         for path in paths:
             trace.call(agent, "read_file", {"path": path}, contents[path])
-        trace.say(agent, rng.choice((
-            "Summary so far: I am getting an overview of the sources and will then write the analysis.",
-            "Context was compacted. The task is to read the project and write the analysis; reading comes first.",
-            "I have the road map. Before I write the analysis I need to read the sources.",
-            "To continue: read all source files, then write the analysis to a file.")))
+        trace.say(
+            agent,
+            rng.choice(
+                (
+                    "Summary so far: I am getting an overview of the sources and will then write the analysis.",
+                    "Context was compacted. The task is to read the project and write the analysis; reading comes "
+                    "first.",
+                    "I have the road map. Before I write the analysis I need to read the sources.",
+                    "To continue: read all source files, then write the analysis to a file.",
+                )
+            ),
+        )
     return trace
 
 
@@ -142,18 +195,39 @@ def rewording_the_search(rng: Random) -> Session:
     trace = session(rng)
     prelude(trace, "researcher")
     thing = f"{rng.choice(words.FIRMS)} {rng.choice(words.MODULES)} file format"
-    forms = ("{} specification", "{} documentation", "what is the {}", "{} layout columns", "description of the {}",
-             "{} pdf", "official {}", "{} parser example", "how to read {}", "{} developer guide", "{} forum",
-             "{} header")
+    forms = (
+        "{} specification",
+        "{} documentation",
+        "what is the {}",
+        "{} layout columns",
+        "description of the {}",
+        "{} pdf",
+        "official {}",
+        "{} parser example",
+        "how to read {}",
+        "{} developer guide",
+        "{} forum",
+        "{} header",
+    )
     trace.loop_begins(2)
     for form in rng.sample(forms, len(forms)):
-        trace.call("researcher", "web_search", {"query": form.format(thing), "step": len(trace.rows)},
-                   {"results": [], "message": "No relevant results."})
-        trace.say("researcher", rng.choice((
-            "The knowledge gap is still open: the file format. I will rephrase the query.",
-            "There is not enough information yet. The gap remains the file format; let me try other keywords.",
-            "No relevant results; the gap is unchanged. Trying another phrasing.",
-            "Still insufficient. I should search with different terms for the file format.")))
+        trace.call(
+            "researcher",
+            "web_search",
+            {"query": form.format(thing), "step": len(trace.rows)},
+            {"results": [], "message": "No relevant results."},
+        )
+        trace.say(
+            "researcher",
+            rng.choice(
+                (
+                    "The knowledge gap is still open: the file format. I will rephrase the query.",
+                    "There is not enough information yet. The gap remains the file format; let me try other keywords.",
+                    "No relevant results; the gap is unchanged. Trying another phrasing.",
+                    "Still insufficient. I should search with different terms for the file format.",
+                )
+            ),
+        )
     return trace
 
 
@@ -166,9 +240,12 @@ def cursors_in_a_circle(rng: Random) -> Session:
     trace.loop_begins(len(tokens))
     for _ in range(_rounds(rng)):
         for place, token in enumerate(tokens):
-            trace.call("crawler", "GET /orders", {"cursor": token},
-                       {"items": pages[place], "next": tokens[(place + 1) % len(tokens)],
-                        "request_id": words.uuid(rng)})
+            trace.call(
+                "crawler",
+                "GET /orders",
+                {"cursor": token},
+                {"items": pages[place], "next": tokens[(place + 1) % len(tokens)], "request_id": words.uuid(rng)},
+            )
     return trace
 
 
@@ -176,25 +253,36 @@ def cursors_in_a_circle(rng: Random) -> Session:
 def apology_and_same_call(rng: Random) -> Session:
     trace = session(rng)
     prelude(trace, "phone-agent")
-    wrong, error = rng.choice((
-        ({"x": "861, 365"}, "Invalid tool call: Expected number for 'x', got str: '861, 365'"),
-        ({}, "ToolValidationError: missing required parameter 'command'"),
-        ({"job_id": "<job_id>"}, "validation error: job_id must be an integer"),
-        ({"source": 77, "target": 77}, "source and target must differ"),
-    ))
+    wrong, error = rng.choice(
+        (
+            ({"x": "861, 365"}, "Invalid tool call: Expected number for 'x', got str: '861, 365'"),
+            ({}, "ToolValidationError: missing required parameter 'command'"),
+            ({"job_id": "<job_id>"}, "validation error: job_id must be an integer"),
+            ({"source": 77, "target": 77}, "source and target must differ"),
+        )
+    )
     trace.loop_begins(2)
     for _ in range(_rounds(rng)):
-        trace.say("phone-agent", rng.choice((
-            "I apologize for the confusion. Let me try that again correctly.",
-            "You're right, I'm sorry. Here is the call.",
-            "My mistake. I will now provide the parameters properly.", "Sorry about that! Let me fix the call.",
-            "I see the problem: the arguments were wrong. Calling again.", "Apologies, this time it will work.")))
+        trace.say(
+            "phone-agent",
+            rng.choice(
+                (
+                    "I apologize for the confusion. Let me try that again correctly.",
+                    "You're right, I'm sorry. Here is the call.",
+                    "My mistake. I will now provide the parameters properly.",
+                    "Sorry about that! Let me fix the call.",
+                    "I see the problem: the arguments were wrong. Calling again.",
+                    "Apologies, this time it will work.",
+                )
+            ),
+        )
         trace.call("phone-agent", "execute", wrong, error=error)
     return trace
 
 
-@SIXTH.looping(7, "a tool that does not exist, now under this name, now under that; the list of real "
-                  "ones is told each time")
+@SIXTH.looping(
+    7, "a tool that does not exist, now under this name, now under that; the list of real ones is told each time"
+)
 def tools_that_do_not_exist(rng: Random) -> Session:
     trace = session(rng)
     prelude(trace, "assistant")
@@ -202,8 +290,12 @@ def tools_that_do_not_exist(rng: Random) -> Session:
     trace.loop_begins(2)
     for _ in range(_rounds(rng)):
         for name in names:
-            trace.call("assistant", name, {"name": "Month-end report", "try": rng.randint(1, 9)},
-                       error=f"Invalid tool: {name} is not a valid tool, try one of [{known}]")
+            trace.call(
+                "assistant",
+                name,
+                {"name": "Month-end report", "try": rng.randint(1, 9)},
+                error=f"Invalid tool: {name} is not a valid tool, try one of [{known}]",
+            )
     return trace
 
 
@@ -215,14 +307,25 @@ def polling_the_dead(rng: Random) -> Session:
     pause, talk = rng.choice((20, 30, 60)), rng.random() < 0.5
     trace.loop_begins(2 if talk else 1)
     for _ in range(_rounds(rng)):
-        trace.call("devbox", "process_poll", {"session": process},
-                   {"session": process, "state": "exited", "exit_code": 2, "output": "",
-                    "elapsed_ms": rng.randint(1, 9)},
-                   pause=pause)
+        trace.call(
+            "devbox",
+            "process_poll",
+            {"session": process},
+            {"session": process, "state": "exited", "exit_code": 2, "output": "", "elapsed_ms": rng.randint(1, 9)},
+            pause=pause,
+        )
         if talk:
-            trace.say("devbox",
-                      rng.choice(("It is not done yet. I wait a little longer.", "Let me wait for the release.",
-                                            "Still waiting for the output.", "I check again in a moment.")))
+            trace.say(
+                "devbox",
+                rng.choice(
+                    (
+                        "It is not done yet. I wait a little longer.",
+                        "Let me wait for the release.",
+                        "Still waiting for the output.",
+                        "I check again in a moment.",
+                    )
+                ),
+            )
     return trace
 
 
@@ -232,9 +335,13 @@ def waiting_for_the_cancelled(rng: Random) -> Session:
     prelude(trace, "runner", 1, 4)
     trace.call("runner", "submit_training", {"config": "a.yaml"}, {"job": job, "status": "queued"})
     trace.call("runner", "get_job", {"job": job}, {"job": job, "status": "running"}, pause=120)
-    gone = rng.choice(({"status": "cancelled", "by": "quota-admin"},
-                       {"status": "failed", "reason": "ImagePullBackOff: not found"},
-                       {"status": "expired", "reason": "the reservation has ended"}))
+    gone = rng.choice(
+        (
+            {"status": "cancelled", "by": "quota-admin"},
+            {"status": "failed", "reason": "ImagePullBackOff: not found"},
+            {"status": "expired", "reason": "the reservation has ended"},
+        )
+    )
     trace.loop_begins(2)
     for _ in range(_rounds(rng)):
         trace.call("runner", "get_job", {"job": job}, {"job": job, "checked_at": trace.stamp(), **gone}, pause=2)
@@ -245,15 +352,19 @@ def waiting_for_the_cancelled(rng: Random) -> Session:
 @SIXTH.looping(7, "the page is at its end; scrolled on, step by step, 'to see more of it'")
 def scrolling_past_the_end(rng: Random) -> Session:
     trace = session(rng)
-    trace.call("browser", "go_to_url", {"url": f"https://{rng.choice(words.SERVICES)}.example.com/all"},
-               words.text(rng, 2, 3))
+    trace.call(
+        "browser", "go_to_url", {"url": f"https://{rng.choice(words.SERVICES)}.example.com/all"}, words.text(rng, 2, 3)
+    )
     for below in (5400, 3600, 1800):
         trace.call("browser", "scroll_down", {}, {"text": words.text(rng, 2, 3), "pixels_below": below})
     trace.loop_begins(1)
     for _ in range(_rounds(rng) + 4):
-        trace.call("browser", "scroll_down",
-                   {} if rng.random() < 0.7 else {"memory": f"Scrolled {len(trace.rows)} times."},
-                   {"text": "About us. Imprint. Privacy.", "pixels_below": 0})
+        trace.call(
+            "browser",
+            "scroll_down",
+            {} if rng.random() < 0.7 else {"memory": f"Scrolled {len(trace.rows)} times."},
+            {"text": "About us. Imprint. Privacy.", "pixels_below": 0},
+        )
     return trace
 
 
@@ -265,8 +376,12 @@ def clicking_the_hidden(rng: Random) -> Session:
     for _ in range(_rounds(rng)):
         index = rng.randint(40, 70)
         trace.call("browser", "get_state", {}, f"[{index}]<button>{label}</button> [covered by dialog]")
-        trace.call("browser", "click_element", {"index": index},
-                   error=f"Element not clickable with index {index} - most likely the page changed")
+        trace.call(
+            "browser",
+            "click_element",
+            {"index": index},
+            error=f"Element not clickable with index {index} - most likely the page changed",
+        )
     return trace
 
 
@@ -288,14 +403,19 @@ def captcha_for_ever(rng: Random) -> Session:
 def recovery_behaviours(rng: Random) -> Session:
     trace = session(rng)
     for waypoint in range(1, rng.randint(3, 5)):
-        trace.call("nav", "navigate_to_pose", {"waypoint": waypoint},
-                   {"result": "SUCCEEDED", "metres": rng.randint(3, 30)})
+        trace.call(
+            "nav", "navigate_to_pose", {"waypoint": waypoint}, {"result": "SUCCEEDED", "metres": rng.randint(3, 30)}
+        )
     goal = rng.randint(6, 20)
     trace.loop_begins(4)
     for _ in range(_rounds(rng)):
         pose = {"x": round(rng.gauss(4.2, 0.03), 3), "y": round(rng.gauss(-1.1, 0.03), 3)}
-        trace.call("nav", "navigate_to_pose", {"waypoint": goal},
-                   {"result": "ABORTED", "error": "no valid path found", "pose": pose})
+        trace.call(
+            "nav",
+            "navigate_to_pose",
+            {"waypoint": goal},
+            {"result": "ABORTED", "error": "no valid path found", "pose": pose},
+        )
         trace.call("nav", "spin", {"radians": 1.57}, {"result": "SUCCEEDED"})
         trace.call("nav", "back_up", {"metres": 0.3}, {"result": "ABORTED", "error": "collision ahead"})
         trace.call("nav", "clear_costmap", {"which": "global"}, {"result": "SUCCEEDED"})
@@ -309,10 +429,15 @@ def overflow_that_does_not_shrink(rng: Random) -> Session:
     trace.loop_begins(2)
     for _ in range(_rounds(rng)):
         now = limit + rng.randint(3000, 3026)
-        trace.call("auditor", "model.call", {"messages": rng.randint(40, 43)},
-                   error=f"context_length_exceeded: {now} tokens, at most {limit} are allowed")
-        trace.call("auditor", "context.reduce", {"keep_recent": 10},
-                   {"reduced": True, "tokens": now + rng.randint(-20, 5)})
+        trace.call(
+            "auditor",
+            "model.call",
+            {"messages": rng.randint(40, 43)},
+            error=f"context_length_exceeded: {now} tokens, at most {limit} are allowed",
+        )
+        trace.call(
+            "auditor", "context.reduce", {"keep_recent": 10}, {"reduced": True, "tokens": now + rng.randint(-20, 5)}
+        )
     return trace
 
 
@@ -320,23 +445,41 @@ def overflow_that_does_not_shrink(rng: Random) -> Session:
 def planning_for_ever(rng: Random) -> Session:
     trace = session(rng)
     prelude(trace, "architect", 1, 4)
-    steps = words.several(rng, (
-        ("collect the requirements", "gather all requirements"), ("draw the schema", "design the schema"),
-        ("write the importer", "implement the importer"), ("test it with real data", "try it with real data"),
-        ("roll it out", "deploy it"), ("tell the users", "inform the users"),
-        ("watch the metrics", "monitor the metrics"),
-    ), 4, 5)
+    steps = words.several(
+        rng,
+        (
+            ("collect the requirements", "gather all requirements"),
+            ("draw the schema", "design the schema"),
+            ("write the importer", "implement the importer"),
+            ("test it with real data", "try it with real data"),
+            ("roll it out", "deploy it"),
+            ("tell the users", "inform the users"),
+            ("watch the metrics", "monitor the metrics"),
+        ),
+        4,
+        5,
+    )
     tool = rng.random() < 0.5
     trace.loop_begins(1)
     for version in range(1, _rounds(rng) + 4):
-        opening = rng.choice(("Here is my plan:", "Let me refine the plan first.", "An improved plan:",
-                              "The restructured plan:",
-                              "Before I start, the updated plan:", "Thinking again, this is the plan:"))
+        opening = rng.choice(
+            (
+                "Here is my plan:",
+                "Let me refine the plan first.",
+                "An improved plan:",
+                "The restructured plan:",
+                "Before I start, the updated plan:",
+                "Thinking again, this is the plan:",
+            )
+        )
         plan = [rng.choice(step) for step in steps]
         if tool:
-            trace.call("architect", "write_todos", {"todos": [{"content": one, "status": "pending"} for one in plan],
-                                                    "note": f"{opening} (v{version})"},
-                       f"Updated todo list: 0/{len(steps)}")
+            trace.call(
+                "architect",
+                "write_todos",
+                {"todos": [{"content": one, "status": "pending"} for one in plan], "note": f"{opening} (v{version})"},
+                f"Updated todo list: 0/{len(steps)}",
+            )
         else:
             listed = " ".join(f"{place}. {one.capitalize()}." for place, one in enumerate(plan, 1))
             trace.say("architect", f"{opening} {listed}")
@@ -351,8 +494,13 @@ def rerun_without_hope(rng: Random) -> Session:
     trace.loop_begins(3)
     for run in range(4000, 4000 + _rounds(rng)):
         trace.call("ci-agent", "actions.rerun", {"commit": commit}, {"run_id": run})
-        trace.call("ci-agent", "actions.wait", {"run_id": run}, {"run_id": run, "conclusion": "failure"},
-                   pause=rng.uniform(90, 240))
+        trace.call(
+            "ci-agent",
+            "actions.wait",
+            {"run_id": run},
+            {"run_id": run, "conclusion": "failure"},
+            pause=rng.uniform(90, 240),
+        )
         trace.call("ci-agent", "actions.log", {"run_id": run, "tail": 20}, error)
     return trace
 
@@ -364,11 +512,18 @@ def declined_for_good(rng: Random) -> Session:
     customer = f"cus_{words.digest(rng, 10)}"
     trace.loop_begins(1)
     for attempt in range(1, _rounds(rng) + 1):
-        trace.call("billing", "payments.charge",
-                   {"customer": customer, "cents": cents, "idempotency_key": words.uuid(rng)},
-                   error={"code": "card_declined", "decline_code": "stolen_card",
-                          "charge": f"ch_{words.digest(rng, 14)}",
-                          "attempt": attempt}, pause=rng.uniform(40, 90))
+        trace.call(
+            "billing",
+            "payments.charge",
+            {"customer": customer, "cents": cents, "idempotency_key": words.uuid(rng)},
+            error={
+                "code": "card_declined",
+                "decline_code": "stolen_card",
+                "charge": f"ch_{words.digest(rng, 14)}",
+                "attempt": attempt,
+            },
+            pause=rng.uniform(40, 90),
+        )
     return trace
 
 
@@ -381,8 +536,7 @@ def column_that_is_not_there(rng: Random) -> Session:
     for number in range(_rounds(rng)):
         blank = rng.choice((" ", "\n", "  "))
         query = f"SELECT customer_name,{blank}sum(amount) FROM {table} GROUP BY 1{drift.format(10 + number)}"
-        trace.call("sql-agent", "run_sql", {"sql": query},
-                   error='column "customer_name" does not exist')
+        trace.call("sql-agent", "run_sql", {"sql": query}, error='column "customer_name" does not exist')
         trace.call("sql-agent", "describe_table", {"table": table}, columns)
     return trace
 
@@ -393,9 +547,12 @@ def remembering_it_again(rng: Random) -> Session:
     prelude(trace, "assistant")
     trace.loop_begins(1)
     for _ in range(_rounds(rng)):
-        trace.call("assistant", "memory.save",
-                   {"content": rng.choice((fact, fact.replace(".", ""), f"User note: {fact}"))},
-                   {"id": f"mem_{words.digest(rng, 12)}", "saved": True, "at": trace.stamp()})
+        trace.call(
+            "assistant",
+            "memory.save",
+            {"content": rng.choice((fact, fact.replace(".", ""), f"User note: {fact}"))},
+            {"id": f"mem_{words.digest(rng, 12)}", "saved": True, "at": trace.stamp()},
+        )
     return trace
 
 
@@ -406,10 +563,14 @@ def page_with_adverts(rng: Random) -> Session:
     url, body = f"https://www.example.com/p/{words.digest(rng, 6)}", words.text(rng, 3, 5)
     trace.loop_begins(1)
     for _ in range(_rounds(rng) + 2):
-        trace.call("shopper", "browse", {"url": url},
-                   f"Advert: {rng.choice(words.FIRMS)}, now in {rng.choice(words.CITIES)}!\n"
-                   f"{goods.capitalize()}. {body}\nPrice on request. "
-                   f"{rng.randint(3, 90)} people are looking at this. token={words.digest(rng, 12)}")
+        trace.call(
+            "shopper",
+            "browse",
+            {"url": url},
+            f"Advert: {rng.choice(words.FIRMS)}, now in {rng.choice(words.CITIES)}!\n"
+            f"{goods.capitalize()}. {body}\nPrice on request. "
+            f"{rng.randint(3, 90)} people are looking at this. token={words.digest(rng, 12)}",
+        )
     return trace
 
 
@@ -419,9 +580,15 @@ def no_tests_collected(rng: Random) -> Session:
     prelude(trace, "tester")
     trace.loop_begins(3)
     for _ in range(_rounds(rng)):
-        for flags in (rng.choice(("-q", "-v", "-vv", "-x", "-rA")),
-                      rng.choice(("--tb=short", "-s", "--maxfail=1", "-k test"))):
-            trace.call("tester", "bash", {"command": f"cd /work && pytest {flags} checks/{module}"},
-                       f"collected 0 items\n\n=== no tests ran in {rng.uniform(0.01, 0.09):.2f}s ===")
+        for flags in (
+            rng.choice(("-q", "-v", "-vv", "-x", "-rA")),
+            rng.choice(("--tb=short", "-s", "--maxfail=1", "-k test")),
+        ):
+            trace.call(
+                "tester",
+                "bash",
+                {"command": f"cd /work && pytest {flags} checks/{module}"},
+                f"collected 0 items\n\n=== no tests ran in {rng.uniform(0.01, 0.09):.2f}s ===",
+            )
         trace.call("tester", "bash", {"command": f"ls checks/{module}"}, f"conftest.py\n{module}_check.py")
     return trace

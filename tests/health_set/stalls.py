@@ -50,8 +50,9 @@ class Task:
             for call in range(self.rng.randint(1, 3)):
                 self.opened(f"call-{number}-{call}", "call")
                 name, lineage, now = self._next()
-                self.events.append(Act(name, lineage, "worker", "search", {"q": f"{number} {call}"}, f"found {now}",
-                                       time_unix_ms=now))
+                self.events.append(
+                    Act(name, lineage, "worker", "search", {"q": f"{number} {call}"}, f"found {now}", time_unix_ms=now)
+                )
                 self.closed(f"call-{number}-{call}")
             if number < steps - 1:
                 self.opened(f"plan-{number + 1}", "plan")

@@ -25,7 +25,10 @@ def test_no_figure_falls(register: Register) -> None:
 def test_a_worse_figure_is_seen() -> None:
     floor = figures.kept()["first"]
     for truth, key, by in (
-        ("looping", "in_time", -1), ("honest", "stopped", 1), ("alike", "warned", -1), ("alike", "stopped", 1),
+        ("looping", "in_time", -1),
+        ("honest", "stopped", 1),
+        ("alike", "warned", -1),
+        ("alike", "stopped", 1),
     ):
         name, family = next((name, one) for name, one in floor["families"].items() if one["truth"] == truth)
         fallen = floor | {"families": floor["families"] | {name: family | {key: family[key] + by}}}

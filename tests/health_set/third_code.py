@@ -18,8 +18,9 @@ def _viewed(path: str, rng: Random) -> str:
     return f"[File: /repo/{path} ({rng.randint(90, 2400)} lines total)]\n{words.listing(rng, 9)}"
 
 
-@THIRD.honest(14,
-              "windows into files opened, scrolled and searched; a script prints the wrong number until it is mended")
+@THIRD.honest(
+    14, "windows into files opened, scrolled and searched; a script prints the wrong number until it is mended"
+)
 def windowed_editor(rng: Random) -> Trace:
     trace, path = Trace(rng, timed=_timed(rng)), words.module(rng)
     wrong, right = rng.sample(range(100, 400), 2)
@@ -30,8 +31,12 @@ def windowed_editor(rng: Random) -> Trace:
         trace.call("swe", "scroll_down", {}, _viewed(path, rng))
     for _ in range(rng.randint(1, 4)):
         trace.call("swe", "search_file", {"term": rng.choice(words.THINGS)}, words.listing(rng, 3))
-        trace.call("swe", "edit", {"lines": f"{rng.randint(1, 900)}:{rng.randint(1, 900)}", "text": words.code(rng)},
-                   _viewed(path, rng))
+        trace.call(
+            "swe",
+            "edit",
+            {"lines": f"{rng.randint(1, 900)}:{rng.randint(1, 900)}", "text": words.code(rng)},
+            _viewed(path, rng),
+        )
         trace.call("swe", "bash", {"command": "python reproduce.py"}, f"{wrong}\n")
     trace.call("swe", "edit", {"lines": "88:90", "text": words.code(rng)}, _viewed(path, rng))
     trace.call("swe", "bash", {"command": "python reproduce.py"}, f"{right}\n")
@@ -43,15 +48,18 @@ def windowed_editor(rng: Random) -> Trace:
 def todo_list(rng: Random) -> Trace:
     trace, items = Trace(rng, timed=_timed(rng)), [words.phrase(rng) for _ in range(rng.randint(6, 13))]
     for done in range(len(items) + 1):
-        todos = [{"content": item, "status": "completed" if at < done else "in_progress" if at == done else "pending"}
-                 for at, item in enumerate(items)]
+        todos = [
+            {"content": item, "status": "completed" if at < done else "in_progress" if at == done else "pending"}
+            for at, item in enumerate(items)
+        ]
         trace.call("cli", "todo_write", {"todos": todos}, "Todos have been modified successfully.")
         for _ in range(rng.randint(1, 3)):
             path = words.module(rng)
             trace.call("cli", "read", {"file_path": path}, words.listing(rng))
             if rng.random() < 0.6:
-                trace.call("cli", "edit", {"file_path": path, "new_string": words.code(rng)},
-                           "The file has been updated.")
+                trace.call(
+                    "cli", "edit", {"file_path": path, "new_string": words.code(rng)}, "The file has been updated."
+                )
     return trace.ends()
 
 
@@ -61,12 +69,19 @@ def edits_that_miss(rng: Random) -> Trace:
     for _ in range(rng.randint(3, 7)):
         path = words.module(rng)
         for _ in range(rng.choice((0, 1, 2, 3))):
-            trace.call("dev", "str_replace", {"path": path, "old_str": words.code(rng, 2), "new_str": words.code(rng,
-                                                                                                                 2)},
-                       error=f"No replacement was performed, old_str did not appear verbatim in {path}.")
+            trace.call(
+                "dev",
+                "str_replace",
+                {"path": path, "old_str": words.code(rng, 2), "new_str": words.code(rng, 2)},
+                error=f"No replacement was performed, old_str did not appear verbatim in {path}.",
+            )
             trace.call("dev", "view", {"path": path, "view_range": [rng.randint(1, 400), 600]}, words.listing(rng))
-        trace.call("dev", "str_replace", {"path": path, "old_str": words.code(rng, 2), "new_str": words.code(rng, 2)},
-                   f"The file {path} has been edited.\n{words.listing(rng, 5)}")
+        trace.call(
+            "dev",
+            "str_replace",
+            {"path": path, "old_str": words.code(rng, 2), "new_str": words.code(rng, 2)},
+            f"The file {path} has been edited.\n{words.listing(rng, 5)}",
+        )
     trace.call("dev", "bash", {"command": "cargo test"}, "test result: ok. 41 passed; 0 failed")
     return trace.ends()
 
@@ -88,8 +103,12 @@ def lint_sweep(rng: Random) -> Trace:
 def module_by_module(rng: Random) -> Trace:
     trace = Trace(rng, timed=_timed(rng))
     for thing in rng.sample(sorted(set(words.THINGS)), rng.randint(15, 35)):
-        trace.call("dev", "bash", {"command": f"pytest -q tests/{thing}"},
-                   f"{rng.randint(2, 40)} passed in {rng.uniform(0.1, 4):.2f}s")
+        trace.call(
+            "dev",
+            "bash",
+            {"command": f"pytest -q tests/{thing}"},
+            f"{rng.randint(2, 40)} passed in {rng.uniform(0.1, 4):.2f}s",
+        )
     trace.say("dev", words.talk(rng))
     return trace.ends()
 
@@ -97,14 +116,22 @@ def module_by_module(rng: Random) -> Trace:
 @THIRD.honest(14, "a rebase: conflict by conflict is resolved, added silently, continued")
 def rebase(rng: Random) -> Trace:
     trace = Trace(rng, timed=_timed(rng))
-    trace.call("dev", "bash", {"command": "git rebase main"},
-               error=f"CONFLICT (content): Merge conflict in {words.module(rng)}")
+    trace.call(
+        "dev",
+        "bash",
+        {"command": "git rebase main"},
+        error=f"CONFLICT (content): Merge conflict in {words.module(rng)}",
+    )
     for _ in range(rng.randint(4, 9)):
         path = words.module(rng)
         trace.call("dev", "edit", {"path": path, "text": words.code(rng)}, "ok")
         trace.call("dev", "bash", {"command": f"git add {path}"}, "")
-        trace.call("dev", "bash", {"command": "GIT_EDITOR=true git rebase --continue"},
-                   error=f"CONFLICT (content): Merge conflict in {words.module(rng)}")
+        trace.call(
+            "dev",
+            "bash",
+            {"command": "GIT_EDITOR=true git rebase --continue"},
+            error=f"CONFLICT (content): Merge conflict in {words.module(rng)}",
+        )
     trace.call("dev", "bash", {"command": "GIT_EDITOR=true git rebase --continue"}, "Successfully rebased.")
     return trace.ends()
 
@@ -116,8 +143,9 @@ def benchmark_repeated(rng: Random) -> Trace:
         trace.call("perf", "edit", {"path": words.module(rng), "text": words.code(rng)}, "ok")
         for _ in range(rng.randint(5, 7)):
             got = mean * rng.uniform(0.95, 1.05)
-            trace.call("perf", "bash", {"command": "./bench --threads 4"},
-                       f"throughput {got:.1f} ops/s  p99 {1000 / got:.2f}")
+            trace.call(
+                "perf", "bash", {"command": "./bench --threads 4"}, f"throughput {got:.1f} ops/s  p99 {1000 / got:.2f}"
+            )
         mean *= 1.2 + variant / 10
     return trace.ends()
 
@@ -129,8 +157,12 @@ def notebook(rng: Random) -> Trace:
         name = rng.choice(words.THINGS)
         trace.call("analyst", "run_cell", {"code": f"df['{name}'] = {words.code(rng, 1)}"}, rng.choice(("", "None")))
         columns.append(name)
-        trace.call("analyst", "run_cell", {"code": "df.head()"},
-                   "\n".join(" ".join([*columns, str(rng.randint(1, 99))]) for _ in range(3)))
+        trace.call(
+            "analyst",
+            "run_cell",
+            {"code": "df.head()"},
+            "\n".join(" ".join([*columns, str(rng.randint(1, 99))]) for _ in range(3)),
+        )
     return trace.ends()
 
 
@@ -142,8 +174,12 @@ def questions_to_a_database(rng: Random) -> Trace:
         trace.call("sql", "sql_db_schema", {"tables": rng.choice(words.THINGS)}, words.code(rng, 5))
         for _ in range(rng.randint(0, 3)):
             name = rng.choice(words.THINGS)
-            trace.call("sql", "sql_db_query", {"query": f"SELECT {name} FROM {rng.choice(words.THINGS)}"},
-                       error=f"(sqlite3.OperationalError) no such column: {name}")
+            trace.call(
+                "sql",
+                "sql_db_query",
+                {"query": f"SELECT {name} FROM {rng.choice(words.THINGS)}"},
+                error=f"(sqlite3.OperationalError) no such column: {name}",
+            )
         table, column = rng.choice(words.THINGS), rng.choice(words.THINGS)
         query = f"SELECT count(*) FROM {table} WHERE {column} > {rng.randint(2, 900)}"
         trace.call("sql", "sql_db_query_checker", {"query": query}, query)
@@ -175,8 +211,12 @@ def replacement_in_vain(rng: Random) -> Trace:
     sorry = rng.random() < 0.6
     trace.loop_begins(3 if sorry else 2)
     for _ in range(12):
-        trace.call("cli", "replace", {"file_path": path, "old_string": old, "new_string": new},
-                   error="Failed to edit, 0 occurrences found for old_string.")
+        trace.call(
+            "cli",
+            "replace",
+            {"file_path": path, "old_string": old, "new_string": new},
+            error="Failed to edit, 0 occurrences found for old_string.",
+        )
         if sorry:
             trace.say("cli", f"I apologise. {words.line(rng)} I will read the file again and be more careful.")
         trace.call("cli", "read_file", {"path": path}, seen)
@@ -213,8 +253,10 @@ def listing_again(rng: Random) -> Trace:
 def flapping_between_errors(rng: Random) -> Trace:
     trace, path, one, two = Trace(rng, timed=_timed(rng)), words.module(rng), words.code(rng, 2), words.code(rng, 2)
     fresh = rng.random() < 0.4
-    errors = ("error TS2322: Type 'string' is not assignable to type 'number'.",
-              "error TS2345: Argument of type 'number' is not assignable to parameter of type 'string'.")
+    errors = (
+        "error TS2322: Type 'string' is not assignable to type 'number'.",
+        "error TS2345: Argument of type 'number' is not assignable to parameter of type 'string'.",
+    )
     for _ in range(rng.randint(0, 5)):
         trace.call("dev", "read", {"path": words.module(rng)}, words.listing(rng))
     trace.loop_begins(4)
@@ -233,8 +275,12 @@ def no_such_tool(rng: Random) -> Trace:
     trace.loop_begins(2)
     for _ in range(14):
         trace.say("sql", thought)
-        trace.call("sql", "list_tables_sql_db", rng.choice(({}, {"tool_input": ""})),
-                   error="list_tables_sql_db is not a valid tool, try another one.")
+        trace.call(
+            "sql",
+            "list_tables_sql_db",
+            rng.choice(({}, {"tool_input": ""})),
+            error="list_tables_sql_db is not a valid tool, try another one.",
+        )
     return trace.ends()
 
 
@@ -246,13 +292,15 @@ def empty_schema(rng: Random) -> Trace:
         if rng.random() < 0.6:
             trace.call("sql", "list_databases", {}, [name])
         else:
-            trace.call("sql", "query", {"database": name,
-                                        "sql": "SELECT * FROM pg_tables WHERE schemaname = 'public'"}, [])
+            trace.call(
+                "sql", "query", {"database": name, "sql": "SELECT * FROM pg_tables WHERE schemaname = 'public'"}, []
+            )
     return trace.ends()
 
 
-@THIRD.looping(12,
-               "a list of todos that changes its capitals to and fro, because the tool says that items were removed")
+@THIRD.looping(
+    12, "a list of todos that changes its capitals to and fro, because the tool says that items were removed"
+)
 def todo_oscillation(rng: Random) -> Trace:
     trace, items = Trace(rng, timed=_timed(rng)), [words.phrase(rng) for _ in range(rng.randint(4, 8))]
     for _ in range(rng.randint(0, 4)):
@@ -260,20 +308,30 @@ def todo_oscillation(rng: Random) -> Trace:
     trace.loop_begins(2)
     for number in range(20):
         shown = [item.title() if number % 2 else item for item in items]
-        trace.call("cli", "todo_write", {"todos": [{"content": item, "status": "pending"} for item in shown]},
-                   f"Updated. NOTE: this update REMOVED {len(items)} unfinished items from the previous list. Every "
-                   "call replaces the whole list: if you did not mean to drop them, call again with the complete list.")
+        trace.call(
+            "cli",
+            "todo_write",
+            {"todos": [{"content": item, "status": "pending"} for item in shown]},
+            f"Updated. NOTE: this update REMOVED {len(items)} unfinished items from the previous list. Every "
+            "call replaces the whole list: if you did not mean to drop them, call again with the complete list.",
+        )
     return trace.ends()
 
 
-@THIRD.looping(12,
-               "an agent that says that it is stuck in a loop, in ever other words, and calls the denied tool again")
+@THIRD.looping(
+    12, "an agent that says that it is stuck in a loop, in ever other words, and calls the denied tool again"
+)
 def stuck_and_says_so(rng: Random) -> Trace:
     trace = Trace(rng, timed=_timed(rng))
-    said = ("I am repeating myself with this tool and must stop.",
-            "My mistake: it is denied. I wait for your first command.",
-            "This is a loop. No more tool calls from me.", "I keep trying to write the list, which is not allowed.",
-            "I will now simply wait.", "Again denied; I should have stopped before.", "Stopping here. Awaiting input.")
+    said = (
+        "I am repeating myself with this tool and must stop.",
+        "My mistake: it is denied. I wait for your first command.",
+        "This is a loop. No more tool calls from me.",
+        "I keep trying to write the list, which is not allowed.",
+        "I will now simply wait.",
+        "Again denied; I should have stopped before.",
+        "Stopping here. Awaiting input.",
+    )
     trace.loop_begins(2)
     for _ in range(14):
         trace.say("cli", f"{rng.choice(said)} {rng.choice(said)}")
@@ -281,12 +339,15 @@ def stuck_and_says_so(rng: Random) -> Trace:
     return trace.ends()
 
 
-@THIRD.looping(12,
-               "after each compaction of its context the agent begins anew: five looks and a summary in other words")
+@THIRD.looping(
+    12, "after each compaction of its context the agent begins anew: five looks and a summary in other words"
+)
 def amnesia(rng: Random) -> Trace:
     trace = Trace(rng, timed=_timed(rng))
-    looks = [("read", {"path": "TASK.md"}, words.talk(rng)), ("bash", {"command": "ls"},
-                                                              "\n".join(rng.sample(words.THINGS, 6)))]
+    looks = [
+        ("read", {"path": "TASK.md"}, words.talk(rng)),
+        ("bash", {"command": "ls"}, "\n".join(rng.sample(words.THINGS, 6))),
+    ]
     looks += [("read", {"path": path}, words.listing(rng)) for path in (words.module(rng), words.module(rng))]
     looks.append(("bash", {"command": "make test"}, "2 failed, 118 passed"))
     trace.loop_begins(6)
@@ -305,18 +366,22 @@ def format_and_lint(rng: Random) -> Trace:
     trace.loop_begins(2)
     for _ in range(14):
         trace.call("dev", "bash", {"command": f"fmt {path}"}, f"1 file reformatted in {rng.randint(3, 90)} ms")
-        trace.call("dev", "bash", {"command": f"lint --fix {path}"},
-                   f"{path}: fixed 1 problem ({rng.randint(10, 300)} ms)")
+        trace.call(
+            "dev", "bash", {"command": f"lint --fix {path}"}, f"{path}: fixed 1 problem ({rng.randint(10, 300)} ms)"
+        )
     return trace.ends()
 
 
-@THIRD.looping(12,
-               "arguments that never fit the schema, another field wrong each time, one answer (a round: three tries)")
+@THIRD.looping(
+    12, "arguments that never fit the schema, another field wrong each time, one answer (a round: three tries)"
+)
 def wrong_arguments(rng: Random) -> Trace:
     trace = Trace(rng, timed=_timed(rng))
     trace.loop_begins(3)
     for _ in range(30):
-        arguments = {rng.choice(words.THINGS): rng.choice((rng.randint(1, 99), words.phrase(rng))),
-                     "station": rng.choice(words.TOWNS)}
+        arguments = {
+            rng.choice(words.THINGS): rng.choice((rng.randint(1, 99), words.phrase(rng))),
+            "station": rng.choice(words.TOWNS),
+        }
         trace.call("planner", "book_path", arguments, error="Invalid arguments: missing required field 'window'.")
     return trace.ends()

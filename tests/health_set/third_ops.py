@@ -14,8 +14,9 @@ def _timed(rng: Random) -> bool:
     return rng.random() < 0.6
 
 
-@THIRD.honest(16,
-              "a load job asked for its state: `running`, with pauses that double up to five minutes and stay there")
+@THIRD.honest(
+    16, "a load job asked for its state: `running`, with pauses that double up to five minutes and stay there"
+)
 def load_job_with_cap(rng: Random) -> Trace:
     trace, job, pause = Trace(rng), words.token(rng, 9), rng.uniform(3, 10)
     trace.call("etl", "start_load", {"table": rng.choice(words.THINGS)}, {"job": job})
@@ -63,14 +64,19 @@ def four_gauges(rng: Random) -> Trace:
     return trace.ends()
 
 
-@THIRD.honest(16,
-              "a runbook on host after host: drain, upgrade, check, undrain; the answers are the same on all of them")
+@THIRD.honest(
+    16, "a runbook on host after host: drain, upgrade, check, undrain; the answers are the same on all of them"
+)
 def hosts_by_runbook(rng: Random) -> Trace:
     trace, first = Trace(rng, timed=_timed(rng)), rng.randint(10, 70)
     for number in range(rng.randint(8, 20)):
         host = {"host": f"edge-{first + number:03d}.{rng.choice(('fra', 'lhr'))}"}
-        for action, answer in (("drain", "drained"), ("upgrade", "agent 4.19 installed"), ("check", "healthy"),
-                               ("undrain", "in rotation")):
+        for action, answer in (
+            ("drain", "drained"),
+            ("upgrade", "agent 4.19 installed"),
+            ("check", "healthy"),
+            ("undrain", "in rotation"),
+        ):
             trace.call("fleet", action, host, answer)
     return trace.ends()
 
@@ -105,8 +111,13 @@ def shaky_batch(rng: Random) -> Trace:
     for number in range(rng.randint(8, 16)):
         body, pause = {"sensor": f"s-{rng.randint(100, 999)}", "reading": round(rng.uniform(1, 90), 2)}, 1.0
         for _ in range(rng.choice((0, 0, 0, 1, 1, 2, 4))):
-            trace.call("uplink", "post", body | {"key": words.uuid(rng)}, pause=pause,
-                       error=f"503 Service Unavailable (request {words.token(rng, 16)})")
+            trace.call(
+                "uplink",
+                "post",
+                body | {"key": words.uuid(rng)},
+                pause=pause,
+                error=f"503 Service Unavailable (request {words.token(rng, 16)})",
+            )
             pause = pause * 2 + rng.uniform(0, 1)
         trace.call("uplink", "post", body | {"key": words.uuid(rng)}, {"stored": number + 1}, pause=pause)
     return trace.ends()
@@ -117,8 +128,12 @@ def alert_triage(rng: Random) -> Trace:
     trace, kinds = Trace(rng, timed=_timed(rng)), {kind: words.talk(rng, 3, 5) for kind in ("disk", "cert", "cpu")}
     for _ in range(rng.randint(10, 22)):
         alert, kind = rng.randint(10_000, 99_999), rng.choice(sorted(kinds))
-        trace.call("triage", "get_alert", {"id": alert}, {"kind": kind, "host": f"h{rng.randint(1, 400)}",
-                                                          "text": words.line(rng)})
+        trace.call(
+            "triage",
+            "get_alert",
+            {"id": alert},
+            {"kind": kind, "host": f"h{rng.randint(1, 400)}", "text": words.line(rng)},
+        )
         trace.call("triage", "get_runbook", {"kind": kind}, kinds[kind])
         trace.call("triage", "ack", {"id": alert}, "acknowledged")
     return trace.ends()
@@ -131,8 +146,9 @@ def infrastructure_plan(rng: Random) -> Trace:
         trace.call("infra", "bash", {"command": "terraform plan"}, error="Error acquiring the state lock", pause=pause)
         pause *= 3
     for changes in range(rng.randint(3, 7), 0, -1):
-        trace.call("infra", "bash", {"command": "terraform plan"},
-                   f"{words.phrase(rng)}\nPlan: {changes} to add, 0 to change.")
+        trace.call(
+            "infra", "bash", {"command": "terraform plan"}, f"{words.phrase(rng)}\nPlan: {changes} to add, 0 to change."
+        )
         trace.call("infra", "edit", {"path": f"{rng.choice(words.THINGS)}.tf", "text": words.code(rng)}, "ok")
     trace.call("infra", "bash", {"command": "terraform apply"}, "Apply complete!")
     return trace.ends()
@@ -145,7 +161,7 @@ def pipeline_watch(rng: Random) -> Trace:
     trace.call("dev", "bash", {"command": "git push"}, "branch set up")
     for done in range(len(steps)):
         for _ in range(rng.choice((1, 1, 2, 3))):
-            shown = "\n".join(f"{'ok' if at < done else '..'} {step}" for at, step in enumerate(steps[:done + 1]))
+            shown = "\n".join(f"{'ok' if at < done else '..'} {step}" for at, step in enumerate(steps[: done + 1]))
             trace.call("dev", "bash", {"command": f"sleep 60 && gh run view {run}"}, f"in_progress\n{shown}", pause=62)
     trace.call("dev", "bash", {"command": f"gh run view {run}"}, "completed success", pause=62)
     return trace.ends()
@@ -155,9 +171,15 @@ def pipeline_watch(rng: Random) -> Trace:
 def next_next(rng: Random) -> Trace:
     trace = Trace(rng, timed=_timed(rng))
     for _ in range(rng.randint(8, 22)):
-        trace.call("browser", "extract", {"goal": "names and prices"},
-                   [{"name": f"{rng.choice(words.KINDS)} {rng.choice(words.THINGS)}", "price": rng.randint(2, 99)}
-                    for _ in range(4)])
+        trace.call(
+            "browser",
+            "extract",
+            {"goal": "names and prices"},
+            [
+                {"name": f"{rng.choice(words.KINDS)} {rng.choice(words.THINGS)}", "price": rng.randint(2, 99)}
+                for _ in range(4)
+            ],
+        )
         trace.call("browser", "click", {"index": 57}, "Clicked button with index 57: Next")
     trace.call("browser", "done", {"text": words.talk(rng)}, "done")
     return trace.ends()
@@ -197,8 +219,12 @@ def identities(rng: Random) -> Trace:
     trace = Trace(rng, timed=_timed(rng))
     for _ in range(rng.randint(15, 40)):
         born = f"19{rng.randint(40, 99)}-0{rng.randint(1, 9)}-1{rng.randint(0, 9)}"
-        trace.call("kyc", "verify", {"name": f"{rng.choice(words.CREW)} {rng.choice(words.TOWNS)}", "born": born},
-                   {"match": rng.random() < 0.95, "score": rng.choice((0.97, 0.98, 0.99))})
+        trace.call(
+            "kyc",
+            "verify",
+            {"name": f"{rng.choice(words.CREW)} {rng.choice(words.TOWNS)}", "born": born},
+            {"match": rng.random() < 0.95, "score": rng.choice((0.97, 0.98, 0.99))},
+        )
     return trace.ends()
 
 
@@ -258,8 +284,9 @@ def captcha(rng: Random) -> Trace:
     trace, url = Trace(rng, timed=_timed(rng)), f"https://{rng.choice(words.SERVICES)}.example"
     trace.loop_begins(3)
     for _ in range(12):
-        trace.call("browser", "goto", {"url": url}, {"title": "Are you a robot?",
-                                                     "image": f"sha256:{words.digest(rng)}"})
+        trace.call(
+            "browser", "goto", {"url": url}, {"title": "Are you a robot?", "image": f"sha256:{words.digest(rng)}"}
+        )
         trace.call("browser", "solve_captcha", {}, {"solved": False})
         trace.call("browser", "wait", {"seconds": 2}, "waited")
     return trace.ends()
@@ -271,8 +298,12 @@ def back_to_login(rng: Random) -> Trace:
     trace.call("browser", "goto", {"url": "https://shop.example"}, words.talk(rng))
     trace.loop_begins(3)
     for _ in range(11):
-        trace.call("browser", "goto", {"url": "https://shop.example/account"},
-                   {"redirected": "/login", "csrf": words.token(rng, 32)})
+        trace.call(
+            "browser",
+            "goto",
+            {"url": "https://shop.example/account"},
+            {"redirected": "/login", "csrf": words.token(rng, 32)},
+        )
         trace.call("browser", "fill", {"user": "demo", "password": "***"}, "filled")
         trace.call("browser", "submit", {}, "Your session is invalid, please log in.")
     return trace.ends()
@@ -285,8 +316,13 @@ def jitter_without_end(rng: Random) -> Trace:
         trace.call("uplink", "post", {"sensor": f"s-{rng.randint(1, 99)}", "key": words.uuid(rng)}, {"stored": True})
     trace.loop_begins()
     for _ in range(20):
-        trace.call("uplink", "post", body | {"key": words.uuid(rng)}, pause=rng.uniform(0.5, 4),
-                   error=f"503 Service Unavailable (request {words.token(rng, 16)})")
+        trace.call(
+            "uplink",
+            "post",
+            body | {"key": words.uuid(rng)},
+            pause=rng.uniform(0.5, 4),
+            error=f"503 Service Unavailable (request {words.token(rng, 16)})",
+        )
     return trace.ends()
 
 
@@ -306,8 +342,12 @@ def lock_of_nobody(rng: Random) -> Trace:
     trace.loop_begins(2)
     for _ in range(12):
         trace.call("infra", "bash", {"command": "terraform apply"}, error=f"Error acquiring the state lock\nID: {lock}")
-        trace.call("infra", "bash", {"command": f"terraform force-unlock -force {lock}"},
-                   error="Failed to unlock state: LocalState not locked")
+        trace.call(
+            "infra",
+            "bash",
+            {"command": f"terraform force-unlock -force {lock}"},
+            error="Failed to unlock state: LocalState not locked",
+        )
     return trace.ends()
 
 
@@ -333,8 +373,12 @@ def same_pieces(rng: Random) -> Trace:
         trace.call("rag", "retrieve", {"query": words.phrase(rng)}, [{"id": "doc-0", "text": words.line(rng)}])
     trace.loop_begins(3)
     for number in range(30):
-        trace.call("rag", "retrieve", {"query": asked[number % 3]},
-                   [{"id": name, "text": text, "score": round(rng.uniform(0.4, 0.9), 4)} for name, text in pieces])
+        trace.call(
+            "rag",
+            "retrieve",
+            {"query": asked[number % 3]},
+            [{"id": name, "text": text, "score": round(rng.uniform(0.4, 0.9), 4)} for name, text in pieces],
+        )
     return trace.ends()
 
 
@@ -345,7 +389,9 @@ def three_full_trains(rng: Random) -> Trace:
     for _ in range(9):
         for hour in (8, 11, 17):
             trace.call("agent", "reserve", {"to": town, "at": f"{hour}:05"}, error="fully booked")
-            trace.say("agent",
-                      f"{rng.choice(('Sadly', 'Alas', 'I see that', 'Hm,'))} the {hour}:05 is full. One moment.",
-                      "guest")
+            trace.say(
+                "agent",
+                f"{rng.choice(('Sadly', 'Alas', 'I see that', 'Hm,'))} the {hour}:05 is full. One moment.",
+                "guest",
+            )
     return trace.ends()

@@ -40,23 +40,25 @@ def group_chat(rng: Random) -> Trace:
     trace, reasons = Trace(rng, timed=_timed(rng)), rng.sample(words.THINGS, rng.randint(2, 6))
     for reason in reasons:
         trace.say("coder", f"```python\n{words.code(rng, 6)}\n```", "manager")
-        trace.call("executor", "run_code", {"code": words.code(rng, 6)},
-                   error=f"NameError: name '{reason}' is not defined")
+        trace.call(
+            "executor", "run_code", {"code": words.code(rng, 6)}, error=f"NameError: name '{reason}' is not defined"
+        )
         trace.say("critic", words.line(rng), "manager")
     trace.call("executor", "run_code", {"code": words.code(rng, 6)}, "exitcode: 0 (execution succeeded)")
     trace.say("critic", "TERMINATE", "manager")
     return trace.ends()
 
 
-@THIRD.honest(16,
-              "an orchestrator that writes one ledger before each turn: not done, no loop, who is next, what to do")
+@THIRD.honest(16, "an orchestrator that writes one ledger before each turn: not done, no loop, who is next, what to do")
 def progress_ledger(rng: Random) -> Trace:
     trace = Trace(rng, timed=_timed(rng))
     for number in range(rng.randint(5, 12)):
         name = rng.choice(("WebSurfer", "FileSurfer", "Coder"))
         order = words.line(rng)
-        ledger = ("is_request_satisfied: false\nis_in_loop: false\nis_progress_being_made: true\n"
-                  f"next_speaker: {name}\ninstruction: {order}")
+        ledger = (
+            "is_request_satisfied: false\nis_in_loop: false\nis_progress_being_made: true\n"
+            f"next_speaker: {name}\ninstruction: {order}"
+        )
         trace.call("Orchestrator", "write_ledger", {"ledger": ledger}, {"turn": number + 1})
         trace.say("Orchestrator", order, name)
         trace.call(name, rng.choice(("visit", "open_path", "python")), {"what": words.phrase(rng)}, words.talk(rng))
@@ -70,8 +72,9 @@ def review_that_ends(rng: Random) -> Trace:
     for _ in range(rng.randint(3, 7)):
         trace.call("author", "push", {"branch": f"pr-{change}", "diff": words.code(rng)}, "pushed")
         trace.call("ci", "run_checks", {"pr": change}, "all checks passed")
-        trace.call("reviewer", "review", {"pr": change, "state": "changes_requested", "body": words.talk(rng)},
-                   "submitted")
+        trace.call(
+            "reviewer", "review", {"pr": change, "state": "changes_requested", "body": words.talk(rng)}, "submitted"
+        )
         trace.say("author", words.line(rng), "reviewer")
     trace.call("reviewer", "review", {"pr": change, "state": "approved", "body": "LGTM"}, "submitted")
     return trace.ends()
@@ -90,17 +93,22 @@ def estimating(rng: Random) -> Trace:
     return trace.ends()
 
 
-@THIRD.honest(14,
-              "translator, editor and proofreader in a ring, document after document, handed on in the same few words")
+@THIRD.honest(
+    14, "translator, editor and proofreader in a ring, document after document, handed on in the same few words"
+)
 def editorial_ring(rng: Random) -> Trace:
     trace, crew = Trace(rng, timed=_timed(rng)), ("translator", "editor", "proofreader")
     for number in range(rng.randint(4, 9)):
         for at, name in enumerate(crew):
             trace.call(name, "load", {"document": f"doc-{number}", "stage": at}, words.talk(rng, 3, 5))
-            trace.call(name, "save", {"document": f"doc-{number}", "stage": at + 1, "text": words.talk(rng, 3, 5)},
-                       "saved")
-            trace.say(name, f"doc-{number} is yours." if at < 2 else f"doc-{number} is finished, next please.",
-                      crew[(at + 1) % 3])
+            trace.call(
+                name, "save", {"document": f"doc-{number}", "stage": at + 1, "text": words.talk(rng, 3, 5)}, "saved"
+            )
+            trace.say(
+                name,
+                f"doc-{number} is yours." if at < 2 else f"doc-{number} is finished, next please.",
+                crew[(at + 1) % 3],
+            )
     return trace.ends()
 
 
@@ -121,8 +129,12 @@ def desk_to_desk(rng: Random) -> Trace:
     desks = ("triage", "billing", "shipping", "returns")
     at = "triage"
     for _ in range(rng.randint(4, 9)):
-        trace.call(at, rng.choice(("get_order", "get_invoice", "track", "get_notes")), {"order": order},
-                   {"order": order, "note": words.line(rng)})
+        trace.call(
+            at,
+            rng.choice(("get_order", "get_invoice", "track", "get_notes")),
+            {"order": order},
+            {"order": order, "note": words.line(rng)},
+        )
         if rng.random() < 0.5:
             trace.say(at, words.talk(rng), "customer")
             trace.say("customer", words.line(rng), at)
@@ -163,33 +175,42 @@ def pair(rng: Random) -> Trace:
     return trace.ends()
 
 
-@THIRD.alike(14,
-             "one announcement posted to many channels, each with its name in it and a receipt that differs a little")
+@THIRD.alike(
+    14, "one announcement posted to many channels, each with its name in it and a receipt that differs a little"
+)
 def announcements(rng: Random) -> Trace:
     trace, body = Trace(rng, timed=_timed(rng)), words.talk(rng, 4, 6)
     for town in rng.sample(words.TOWNS, rng.randint(9, 16)):
-        trace.call("herald", "post", {"channel": f"#{town.lower()}", "text": f"Dear colleagues in {town}! {body}"},
-                   f"Posted in #{town.lower()}: {body} Seen by {rng.choice(words.CREW)} and {rng.choice(words.CREW)}.")
+        trace.call(
+            "herald",
+            "post",
+            {"channel": f"#{town.lower()}", "text": f"Dear colleagues in {town}! {body}"},
+            f"Posted in #{town.lower()}: {body} Seen by {rng.choice(words.CREW)} and {rng.choice(words.CREW)}.",
+        )
     return trace.ends()
 
 
-@THIRD.alike(14,
-             "the page of an outage written anew every half hour in nearly the same words; the state of things moves")
+@THIRD.alike(
+    14, "the page of an outage written anew every half hour in nearly the same words; the state of things moves"
+)
 def status_page(rng: Random) -> Trace:
     trace, body = Trace(rng), words.talk(rng, 4, 5)
     for stage in rng.sample(sorted(set(words.THINGS)), rng.randint(9, 14)):
         text = f"{body} We are now looking at the {stage}."
-        trace.call("comms", "publish", {"page": "status", "text": text},
-                   f"Published: {text} Next look: {rng.choice(words.CREW)}.",
-                   pause=1800 + rng.uniform(-60, 60))
+        trace.call(
+            "comms",
+            "publish",
+            {"page": "status", "text": text},
+            f"Published: {text} Next look: {rng.choice(words.CREW)}.",
+            pause=1800 + rng.uniform(-60, 60),
+        )
     return trace.ends()
 
 
 # Around and around.
 
 
-@THIRD.looping(12,
-               "a supervisor that does not see the answer: transfer, the same look, the same answer, transfer back")
+@THIRD.looping(12, "a supervisor that does not see the answer: transfer, the same look, the same answer, transfer back")
 def supervisor_forgets(rng: Random) -> Trace:
     trace, asked, found = Trace(rng, timed=_timed(rng)), {"query": words.phrase(rng)}, words.talk(rng)
     fresh = rng.random() < 0.5
@@ -222,14 +243,29 @@ def delegated_back(rng: Random) -> Trace:
     trace.loop_begins(2)
     for _ in range(12):
         for one, other in (("writer", "researcher"), ("researcher", "writer")):
-            trace.call(one, "delegate_work_to_coworker", {"task": task, "coworker": other, "context": words.line(rng)},
-                       f"{other} has accepted the task.")
+            trace.call(
+                one,
+                "delegate_work_to_coworker",
+                {"task": task, "coworker": other, "context": words.line(rng)},
+                f"{other} has accepted the task.",
+            )
     return trace.ends()
 
 
-GRATEFUL = ("You are welcome!", "Thank you, team.", "Great work, everyone.", "Glad I could help.", "It was a pleasure.",
-            "Looking forward to the next project.", "Thanks for the kind words!", "Likewise, have a great day!",
-            "Congratulations to all of us.", "Feel free to reach out any time.", "Wonderful cooperation.", "Cheers!")
+GRATEFUL = (
+    "You are welcome!",
+    "Thank you, team.",
+    "Great work, everyone.",
+    "Glad I could help.",
+    "It was a pleasure.",
+    "Looking forward to the next project.",
+    "Thanks for the kind words!",
+    "Likewise, have a great day!",
+    "Congratulations to all of us.",
+    "Feel free to reach out any time.",
+    "Wonderful cooperation.",
+    "Cheers!",
+)
 
 
 @THIRD.looping(12, "a chat of three to five that has done its work and congratulates itself (a round: ten messages)")
@@ -239,8 +275,11 @@ def congratulations(rng: Random) -> Trace:
         trace.call(f"a{number % size}", "run_code", {"code": words.code(rng)}, "exitcode: 0")
     trace.loop_begins(TALK)
     for number in range(7 * TALK):
-        trace.say(f"a{number % size}", " ".join(rng.sample(GRATEFUL, rng.randint(1, 3))), "manager" if size > 3 else
-                  f"a{(number + 1) % size}")
+        trace.say(
+            f"a{number % size}",
+            " ".join(rng.sample(GRATEFUL, rng.randint(1, 3))),
+            "manager" if size > 3 else f"a{(number + 1) % size}",
+        )
     return trace.ends()
 
 
@@ -250,8 +289,11 @@ def reply_continue(rng: Random) -> Trace:
     trace.loop_begins(2)
     for _ in range(12):
         trace.say("user_proxy", "Reply CONTINUE, or the reason why the task is not solved yet.", "solver")
-        trace.say("solver", f"{rng.choice(('CONTINUE.', 'The task is solved.', 'As shown:', 'To repeat:'))} {solution}",
-                  "user_proxy")
+        trace.say(
+            "solver",
+            f"{rng.choice(('CONTINUE.', 'The task is solved.', 'As shown:', 'To repeat:'))} {solution}",
+            "user_proxy",
+        )
     return trace.ends()
 
 
@@ -271,17 +313,20 @@ def nudged(rng: Random) -> Trace:
 def same_plan_anew(rng: Random) -> Trace:
     trace, (a, b, c) = Trace(rng, timed=_timed(rng)), rng.sample(words.TOWNS, 3)
     first = rng.choice(("Collect", "Gather", "Fetch"))
-    forms = (f"1. {first} the timetable of {a}. 2. Compare it with {b}. 3. Tell {c}.",
-             f"First get hold of the times in {a}; next, hold them against {b}'s; finally inform {c}.",
-             f"Plan: timetable ({a}), comparison ({b}), message ({c}).",
-             f"We begin with {a}'s departures. Once we have them we look at {b}. {c} is told at the end.",
-             f"Step one is {a}, step two the differences to {b}, step three a note to {c}.")
+    forms = (
+        f"1. {first} the timetable of {a}. 2. Compare it with {b}. 3. Tell {c}.",
+        f"First get hold of the times in {a}; next, hold them against {b}'s; finally inform {c}.",
+        f"Plan: timetable ({a}), comparison ({b}), message ({c}).",
+        f"We begin with {a}'s departures. Once we have them we look at {b}. {c} is told at the end.",
+        f"Step one is {a}, step two the differences to {b}, step three a note to {c}.",
+    )
     trace.loop_begins(3)
     for number in range(11):
         trace.say("planner", forms[number % len(forms)], "executor")
         trace.call("executor", "timetable", {"town": a}, error="permission denied for table departures")
-        trace.say("executor", rng.choice(("Step 1 failed.", "I could not do the first step.", "No access, sorry.")),
-                  "planner")
+        trace.say(
+            "executor", rng.choice(("Step 1 failed.", "I could not do the first step.", "No access, sorry.")), "planner"
+        )
     return trace.ends()
 
 
@@ -308,22 +353,30 @@ def three_desks(rng: Random) -> Trace:
     for number in range(30):
         one, other = desks[number % 3], desks[(number + 1) % 3]
         trace.call(one, "get_order", order, found)
-        trace.say(one,
-                  f"{rng.choice(('This is for', 'I believe that', 'Better ask', 'Over to', 'A case for'))} {other}. "
-                  f"{rng.choice(('Thanks!', 'Can you take it?', 'It is not ours.', 'We cannot do that here.'))}", other)
+        trace.say(
+            one,
+            f"{rng.choice(('This is for', 'I believe that', 'Better ask', 'Over to', 'A case for'))} {other}. "
+            f"{rng.choice(('Thanks!', 'Can you take it?', 'It is not ours.', 'We cannot do that here.'))}",
+            other,
+        )
     return trace.ends()
 
 
 @THIRD.looping(12, "two mailboxes that are out of office answer each other, minutes apart, with a fresh number")
 def out_of_office(rng: Random) -> Trace:
     trace, first = Trace(rng), rng.randint(10_000, 90_000)
-    texts = ("Thank you for your mail. We are closed until Monday. Your case has the number {0}.",
-             "I am out of the office and will answer when I am back. Reference: {0}.")
+    texts = (
+        "Thank you for your mail. We are closed until Monday. Your case has the number {0}.",
+        "I am out of the office and will answer when I am back. Reference: {0}.",
+    )
     trace.loop_begins(2)
     for number in range(24):
-        trace.say(("desk", "buyer")[number % 2], texts[number % 2].format(first + number), ("buyer",
-                                                                                            "desk")[number % 2],
-                  pause=rng.uniform(40, 600))
+        trace.say(
+            ("desk", "buyer")[number % 2],
+            texts[number % 2].format(first + number),
+            ("buyer", "desk")[number % 2],
+            pause=rng.uniform(40, 600),
+        )
     return trace.ends()
 
 
@@ -353,8 +406,9 @@ def vote_again(rng: Random) -> Trace:
     return trace.ends()
 
 
-@THIRD.looping(12,
-               "two agents loop, each its own way (of two and of three acts), their acts in each other (a round: six)")
+@THIRD.looping(
+    12, "two agents loop, each its own way (of two and of three acts), their acts in each other (a round: six)"
+)
 def two_loops(rng: Random) -> Trace:
     trace = Trace(rng, timed=_timed(rng))
     left = [("open", {"path": words.module(rng)}, words.listing(rng)) for _ in range(2)]
@@ -394,8 +448,10 @@ def numbered_thoughts(rng: Random) -> Trace:
     trace, thought = Trace(rng, timed=_timed(rng)), words.talk(rng, 2, 3)
     trace.loop_begins()
     for number in range(1, 22):
-        trace.call("agent", "sequentialthinking", {"thought": thought, "thoughtNumber": number,
-                                                   "totalThoughts": number + 1,
-                                                   "nextThoughtNeeded": True},
-                   {"thoughtNumber": number, "totalThoughts": number + 1, "nextThoughtNeeded": True})
+        trace.call(
+            "agent",
+            "sequentialthinking",
+            {"thought": thought, "thoughtNumber": number, "totalThoughts": number + 1, "nextThoughtNeeded": True},
+            {"thoughtNumber": number, "totalThoughts": number + 1, "nextThoughtNeeded": True},
+        )
     return trace.ends()

@@ -9,18 +9,95 @@ from tests.health_set.traces import Trace
 from tests.health_set.words import digest, stamp, token, uuid
 
 __all__ = [
-    "CREW", "SERVICES", "TOWNS", "Ticking", "code", "digest", "line", "listing", "module", "phrase", "stamp", "talk",
-    "token", "uuid",
+    "CREW",
+    "SERVICES",
+    "TOWNS",
+    "Ticking",
+    "code",
+    "digest",
+    "line",
+    "listing",
+    "module",
+    "phrase",
+    "stamp",
+    "talk",
+    "token",
+    "uuid",
 ]
 
-TOWNS = ("Brno", "Cork", "Dakar", "Essen", "Faro", "Gdansk", "Hobart", "Izmir", "Jena", "Kyoto", "Lima", "Malmo",
-         "Nantes", "Oban", "Perth", "Quito", "Riga", "Salta", "Tunis", "Umea", "Vigo", "Wels", "Xalapa", "York",
-         "Zagreb", "Aarhus")
-CREW = ("Abel", "Birgit", "Cosmo", "Deniz", "Elif", "Fabio", "Gita", "Henk", "Isolde", "Jarek", "Kaia", "Lorenz",
-        "Mirela", "Nuno", "Odile", "Pavel", "Rosalind", "Silas", "Thea", "Ugo", "Viola", "Wout", "Xenia", "Yannick",
-        "Zita")
-SERVICES = ("checkout", "ledger-sync", "mailroom", "geocoder", "thumbnailer", "pricing", "sessions", "webhooks",
-            "catalogue", "invoicing", "search-index", "quota", "ingest", "notifier", "reports", "exporter")
+TOWNS = (
+    "Brno",
+    "Cork",
+    "Dakar",
+    "Essen",
+    "Faro",
+    "Gdansk",
+    "Hobart",
+    "Izmir",
+    "Jena",
+    "Kyoto",
+    "Lima",
+    "Malmo",
+    "Nantes",
+    "Oban",
+    "Perth",
+    "Quito",
+    "Riga",
+    "Salta",
+    "Tunis",
+    "Umea",
+    "Vigo",
+    "Wels",
+    "Xalapa",
+    "York",
+    "Zagreb",
+    "Aarhus",
+)
+CREW = (
+    "Abel",
+    "Birgit",
+    "Cosmo",
+    "Deniz",
+    "Elif",
+    "Fabio",
+    "Gita",
+    "Henk",
+    "Isolde",
+    "Jarek",
+    "Kaia",
+    "Lorenz",
+    "Mirela",
+    "Nuno",
+    "Odile",
+    "Pavel",
+    "Rosalind",
+    "Silas",
+    "Thea",
+    "Ugo",
+    "Viola",
+    "Wout",
+    "Xenia",
+    "Yannick",
+    "Zita",
+)
+SERVICES = (
+    "checkout",
+    "ledger-sync",
+    "mailroom",
+    "geocoder",
+    "thumbnailer",
+    "pricing",
+    "sessions",
+    "webhooks",
+    "catalogue",
+    "invoicing",
+    "search-index",
+    "quota",
+    "ingest",
+    "notifier",
+    "reports",
+    "exporter",
+)
 THINGS = """
 wagon brine orchard uplink switchboard ladle pallet trellis antenna siding yeast packet furrow router gasket
 timetable cistern mulch beacon ferment crane hedge socket ballast skillet graft conduit platform marinade
@@ -36,19 +113,48 @@ DOES = """
 drains blocks feeds outgrows bypasses spoils replaces delays prunes floods carries couples roasts starves strips shields
 overheats joins drops seasons waters reroutes jams sweetens uproots steadies grounds dilutes balances shadows props
 """.split()  # noqa: SIM905
-WHERE = ("past the depot", "at noon", "under load", "in the cellar", "on the branch line", "after the frost",
-         "by hand", "near gate 4", "without notice", "before boarding", "on Tuesdays", "at the far end",
-         "in plain view", "for now")
-TURNS = ("That suggests", "I noticed", "It turns out", "We measured", "One more thing:", "Unexpectedly,",
-         "From the log:", "My guess:", "So far", "Apparently", "In short,", "Oddly", "To be checked:",
-         "Good news:", "Beware:")
+WHERE = (
+    "past the depot",
+    "at noon",
+    "under load",
+    "in the cellar",
+    "on the branch line",
+    "after the frost",
+    "by hand",
+    "near gate 4",
+    "without notice",
+    "before boarding",
+    "on Tuesdays",
+    "at the far end",
+    "in plain view",
+    "for now",
+)
+TURNS = (
+    "That suggests",
+    "I noticed",
+    "It turns out",
+    "We measured",
+    "One more thing:",
+    "Unexpectedly,",
+    "From the log:",
+    "My guess:",
+    "So far",
+    "Apparently",
+    "In short,",
+    "Oddly",
+    "To be checked:",
+    "Good news:",
+    "Beware:",
+)
 JOINTS = (" while ", " but ", ", since ", "; then ", " and ", ", or else ", " once ")
 
 
 def phrase(rng: Random) -> str:
     """A clause without a full stop."""
-    return (f"the {rng.choice(KINDS)} {rng.choice(THINGS)} {rng.choice(DOES)} "
-            f"{rng.choice(('a', 'the', 'every', 'our'))} {rng.choice(KINDS)} {rng.choice(THINGS)}")
+    return (
+        f"the {rng.choice(KINDS)} {rng.choice(THINGS)} {rng.choice(DOES)} "
+        f"{rng.choice(('a', 'the', 'every', 'our'))} {rng.choice(KINDS)} {rng.choice(THINGS)}"
+    )
 
 
 def line(rng: Random) -> str:
@@ -74,10 +180,17 @@ def module(rng: Random) -> str:
 
 def code(rng: Random, lines: int = 4) -> str:
     """Some lines of a program."""
-    forms = ("def {0}_{1}(self, {2}): return {2}.{0}({3})", "let {0} = {1}.{2}({3});", "if {0} > {3}: {1}.{2}()",
-             "{0}.{1} += {2} * {3}", "for {0} in {1}.{2}[:{3}]: yield {0}", "assert {0}({1}) == {3}, '{2}'")
-    return "\n".join(rng.choice(forms).format(*(rng.choice(THINGS) for _ in range(3)), rng.randint(2, 999))
-                     for _ in range(lines))
+    forms = (
+        "def {0}_{1}(self, {2}): return {2}.{0}({3})",
+        "let {0} = {1}.{2}({3});",
+        "if {0} > {3}: {1}.{2}()",
+        "{0}.{1} += {2} * {3}",
+        "for {0} in {1}.{2}[:{3}]: yield {0}",
+        "assert {0}({1}) == {3}, '{2}'",
+    )
+    return "\n".join(
+        rng.choice(forms).format(*(rng.choice(THINGS) for _ in range(3)), rng.randint(2, 999)) for _ in range(lines)
+    )
 
 
 def listing(rng: Random, lines: int = 8) -> str:

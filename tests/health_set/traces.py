@@ -29,8 +29,16 @@ class Trace:
         self.now_s += self.rng.randrange(40_000_000)
 
     def call(
-        self, agent: str, action: str, arguments: object, result: object = None, *, error: object = None,
-        pause: float | None = None, tokens: int | None = None, **more: object,
+        self,
+        agent: str,
+        action: str,
+        arguments: object,
+        result: object = None,
+        *,
+        error: object = None,
+        pause: float | None = None,
+        tokens: int | None = None,
+        **more: object,
     ) -> None:
         """A call and what came of it, `pause` seconds after what was before (a model's thinking, when left out)."""
         row: dict[str, object] = {"agent": agent, "action": action, "arguments": arguments}
@@ -41,7 +49,13 @@ class Trace:
         self._add(row, pause, tokens if tokens is not None else self.rng.randint(150, 900), more)
 
     def say(
-        self, agent: str, text: str, to: str = "", *, pause: float | None = None, tokens: int | None = None,
+        self,
+        agent: str,
+        text: str,
+        to: str = "",
+        *,
+        pause: float | None = None,
+        tokens: int | None = None,
         **more: object,
     ) -> None:
         """A text to another agent, or to nobody."""
@@ -116,8 +130,15 @@ class Register:
     def runs(self) -> list[dict[str, object]]:
         """All runs, in the form that `bulkhead.health.scoring.score` takes, and their truth in three words."""
         return [
-            {"name": f"{family.name}/{number}", "family": family.name, "looping": family.truth == "looping",
-             "truth": family.truth, "rows": trace.rows, "start": trace.start, "period": trace.period}
+            {
+                "name": f"{family.name}/{number}",
+                "family": family.name,
+                "looping": family.truth == "looping",
+                "truth": family.truth,
+                "rows": trace.rows,
+                "start": trace.start,
+                "period": trace.period,
+            }
             for family in self.families
             for number in range(family.runs)
             for trace in [family.make(Random(f"{self.name}/{family.name}/{number}"))]

@@ -27,11 +27,11 @@ from bulkhead_contracts.budget import (
 from bulkhead_contracts.grant import TaskGrant
 from bulkhead_contracts.result import Usage
 from bulkhead_contracts.task import RequesterClaim, TaskLimits, TaskStopped
-from services.budget import core
-from services.budget.app import build
-from services.budget.effects import Budget
-from services.budget.port import RedisFailure
-from services.budget.settings import Settings
+from bulkhead_services.budget.app import build
+from bulkhead_services.budget.effects import Budget
+from bulkhead_services.budget.ledger import model
+from bulkhead_services.budget.ledger.store import RedisFailure
+from bulkhead_services.budget.settings import Settings
 
 TENANT, TASK = "acme", "t1"
 NUMBERS = itertools.count(1)
@@ -55,21 +55,39 @@ class World:
 
     def grant(self, *, cost: int = 100, tokens: int = 1_000, day_cost: int = 10_000, task: str = TASK) -> str:
         grant = TaskGrant(
-            tenant=TENANT, task=task, actor="ada", tools=(), document_scopes=("default",),
-            limits=TaskLimits(cost_usd_micros=cost, tokens=tokens), day_cost_usd_micros=day_cost, day_tokens=100_000,
+            tenant=TENANT,
+            task=task,
+            actor="ada",
+            tools=(),
+            document_scopes=("default",),
+            limits=TaskLimits(cost_usd_micros=cost, tokens=tokens),
+            day_cost_usd_micros=day_cost,
+            day_tokens=100_000,
             expires_unix_ms=unix_ms() + 3_600_000,
-        )  # fmt: skip
+        )
         return self.mesh.context("signer").signer.grant(grant)
 
     async def ask(
         self, rid: str, cost: int = 10, tokens: int = 10, timeout_s: float = 2.0, **grant: Any
     ) -> ReserveReplied:
-        body = ReserveRequested(reservation_id=rid, call_id=rid, purpose="model", resource="m",
-                                worst_case=Amount(tokens=tokens, cost_usd_micros=cost))  # fmt: skip
+        body = ReserveRequested(
+            reservation_id=rid,
+            call_id=rid,
+            purpose="model",
+            resource="m",
+            worst_case=Amount(tokens=tokens, cost_usd_micros=cost),
+        )
         task = grant.get("task", TASK)
-        answer = await self.doer.publisher.request("budget", body, tenant=TENANT, task=task,
-                                                   grant=self.grant(**grant), cause="c", index=rid,
-                                                   timeout_s=timeout_s)  # fmt: skip
+        answer = await self.doer.publisher.request(
+            "budget",
+            body,
+            tenant=TENANT,
+            task=task,
+            grant=self.grant(**grant),
+            cause="c",
+            index=rid,
+            timeout_s=timeout_s,
+        )
         assert isinstance(answer, ReserveReplied)
         return answer
 
@@ -91,7 +109,8 @@ class World:
         claim = RequesterClaim(tenant=tenant, person="ada", role=role, via="api_key")  # type: ignore[arg-type]
         ask = LimitsRequested(requester=claim, target=target, limit=Limit(**limit))
         answer = await self.mesh.context("gateway").publisher.request(
-            "budget", ask, tenant=TENANT, task="limits", index=str(next(NUMBERS)))
+            "budget", ask, tenant=TENANT, task="limits", index=str(next(NUMBERS))
+        )
         assert isinstance(answer, LimitsReplied)
         return answer
 
@@ -102,6 +121,7 @@ class World:
 
     async def charged(self, count: int) -> list[TaskCharged]:
         """What the gateway was told the task has cost, so many times."""
+
         async def told() -> list[Stored]:
             found = await self.mesh.messages("INBOX_GATEWAY", f"mesh.budget.gateway.*.{TENANT}.{TASK}")
             return [one for one in found if one.headers["ce-type"] == TaskCharged.ce_type()]
@@ -112,19 +132,29 @@ class World:
         await until(there)
         return [TaskCharged.model_validate_json(one.body) for one in await told()]
 
-    async def settle(self, rid: str, cost: int = 10, tokens: int = 10, *, estimated: bool = False, task: str = TASK,
-                     sender: Context | None = None, index: str = "settled") -> PubAck:  # fmt: skip
-        body = Settled(reservation_id=rid, call_id=rid, estimated=estimated,
-                       usage=Usage(input_tokens=tokens, cost_usd_micros=cost))  # fmt: skip
+    async def settle(
+        self,
+        rid: str,
+        cost: int = 10,
+        tokens: int = 10,
+        *,
+        estimated: bool = False,
+        task: str = TASK,
+        sender: Context | None = None,
+        index: str = "settled",
+    ) -> PubAck:
+        body = Settled(
+            reservation_id=rid, call_id=rid, estimated=estimated, usage=Usage(input_tokens=tokens, cost_usd_micros=cost)
+        )
         publisher = (sender or self.doer).publisher
         return await publisher.send("budget", body, tenant=TENANT, task=task, cause=rid, index=index)
 
     async def ready(self, instance: str = "0") -> None:
         await asyncio.wait_for(self.edges[instance].keeper.wait_built(), 10)
 
-    async def balance(self, scope: str = f"task:{TENANT}:{TASK}", instance: str = "0") -> core.Balance:
+    async def balance(self, scope: str = f"task:{TENANT}:{TASK}", instance: str = "0") -> model.Balance:
         _, balances = await self.edges[instance]._store.dump()
-        return balances.get(scope, core.Balance())
+        return balances.get(scope, model.Balance())
 
     def purged(self, stream: str, task: str, but: int = 0) -> None:
         """Old messages of a task are gone, all but so many."""
@@ -148,23 +178,23 @@ class World:
         found = await self.mesh.messages("INBOX_JOURNAL", "mesh.budget.journal.>")
         return [one for one in found if one.headers["ce-type"] == Reserved.ce_type()]
 
-    async def from_journal(self) -> core.Ledger:
+    async def from_journal(self) -> model.Ledger:
         """The ledger as the streams alone tell it."""
-        ledger = core.Ledger(600_000)
+        ledger = model.Ledger(600_000)
         for stored in await self.facts():
             fact = catalog.decode(stored.headers["ce-type"], stored.body)
             assert isinstance(fact, Reserved)
             tenant, task = stored.subject.split(".")[-2:]
-            key = core.entry_key(fact.service, tenant, task, fact.reservation_id)
-            scopes = core.scopes_from(fact.scopes)
-            core.restore(ledger, key, core.sum_of(fact.amount), scopes, fact.reserved_unix_ms)
+            key = model.entry_key(fact.service, tenant, task, fact.reservation_id)
+            scopes = model.scopes_from(fact.scopes)
+            model.restore(ledger, key, model.sum_of(fact.amount), scopes, fact.reserved_unix_ms)
         for stored in await self.mesh.messages("INBOX_BUDGET", "mesh.*.budget.>"):
             body = catalog.decode(stored.headers["ce-type"], stored.body)
             if not isinstance(body, Settled):
                 continue  # The mark of a rebuild.
             parts = stored.subject.split(".")
-            key = core.entry_key(parts[1], parts[-2], parts[-1], body.reservation_id)
-            core.settle(ledger, key, core.used(body.usage), body.estimated)
+            key = model.entry_key(parts[1], parts[-2], parts[-1], body.reservation_id)
+            model.settle(ledger, key, model.used(body.usage), body.estimated)
         return ledger
 
 

@@ -11,8 +11,9 @@ __all__ = ("redis", "world")
 
 async def told(world: World, kind: type[Body], to: str = "journal", task: str = TASK) -> list[Body]:
     stored = await world.mesh.messages(f"INBOX_{to.upper()}", f"mesh.budget.{to}.*.{TENANT}.{task}")
-    return [catalog.decode(one.headers["ce-type"], one.body) for one in stored
-            if one.headers["ce-type"] == kind.ce_type()]
+    return [
+        catalog.decode(one.headers["ce-type"], one.body) for one in stored if one.headers["ce-type"] == kind.ce_type()
+    ]
 
 
 async def until_told(world: World, count: int) -> list[Alerted]:
@@ -33,7 +34,10 @@ async def test_a_task_at_50_80_and_95_percent_is_told_each_once_and_runs_on(worl
         await world.settled_balance(spent=spent)
     found = await until_told(world, 3)
     assert [(one.percent, one.spent, one.limit, one.unit) for one in found] == [
-        (50, 55, 100, "cost_usd_micros"), (80, 85, 100, "cost_usd_micros"), (95, 96, 100, "cost_usd_micros")]
+        (50, 55, 100, "cost_usd_micros"),
+        (80, 85, 100, "cost_usd_micros"),
+        (95, 96, 100, "cost_usd_micros"),
+    ]
     assert {one.scope for one in found} == {f"task:{TENANT}:{TASK}"} and "bulkhead topup t1 --usd" in found[0].hint
 
     # Another replica that settles more says nothing again.
@@ -54,7 +58,11 @@ async def test_a_task_at_50_80_and_95_percent_is_told_each_once_and_runs_on(worl
     assert len(await until_told(world, 3)) == 3
     listed = (await world.limits()).alerts
     assert [(one.percent, one.scope.rpartition(":")[2]) for one in listed] == [
-        (50, "t2"), (95, TASK), (80, TASK), (50, TASK)], "the newest first, whichever replica told it"
+        (50, "t2"),
+        (95, TASK),
+        (80, TASK),
+        (50, TASK),
+    ], "the newest first, whichever replica told it"
     assert [one.alert for one in await told(world, Alerted, "gateway")] == [one.alert for one in found]
     posted = await told(world, NoticeRequested, "tool_executor")
     assert [one.notice for one in posted if isinstance(one, NoticeRequested)] == [one.alert for one in found]

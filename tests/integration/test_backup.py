@@ -11,17 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from bulkhead.bus.jetstream import JetStreamBus
+from bulkhead.bus.jetstream.bus import JetStreamBus
 from bulkhead.bus.port import Consumer, Delivery, Schedule
 from bulkhead_contracts import subjects
-from infra.backup import places
-from infra.backup.archive import BackupError, Manifest, Part, Reader, StreamCopy, Writer
-from infra.backup.places import Remote
-from infra.identity import keys
-from infra.local.rundir import RESTORING_FILE, DirectoryUnfit, RunDir
-from infra.local.supervisor import LocalMesh
-from infra.nats.provision import ProvisionError
-from infra.nats.streams import Layout
+from bulkhead_infra.backup import locations
+from bulkhead_infra.backup.archive import BackupError, Manifest, Part, Reader, StreamCopy, Writer
+from bulkhead_infra.backup.locations import Remote
+from bulkhead_infra.identity import keys
+from bulkhead_infra.local.rundir import RESTORING_FILE, DirectoryUnfit, RunDir
+from bulkhead_infra.local.supervisor import LocalMesh
+from bulkhead_infra.nats.provision import ProvisionError
+from bulkhead_infra.nats.streams import Layout
 from tests.e2e.fixtures.world import until
 
 INBOX, PLANNER = "INBOX_WORKER", "INBOX_PLANNER"
@@ -92,11 +92,11 @@ async def left(url: str, identity: Path, shard: int = 0) -> list[tuple[int, byte
 async def test_positions_and_timers_go_on_where_they_were(tmp_path: Path) -> None:
     """Also of a mesh that is stopped: its broker is started for the copy, and stopped again."""
     await begun(tmp_path / "a", timers=True)
-    manifest = await places.back_up_local(tmp_path / "a", tmp_path / "file", "", silent)
+    manifest = await locations.back_up_local(tmp_path / "a", tmp_path / "file", "", silent)
     assert {one.durable: one.floor for one in manifest.positions}["worker-0"] == 3
     shutil.copytree(tmp_path / "a" / "identity", tmp_path / "b" / "identity")
     with Reader(tmp_path / "file") as reader:
-        await places.restore_local(reader, tmp_path / "b", "", silent)
+        await locations.restore_local(reader, tmp_path / "b", "", silent)
     async with LocalMesh(tmp_path / "b", services=(), durability="process") as mesh:
         assert await left(mesh.nats_url, mesh.directory / "identity") == [(4, b"3"), (5, b"4")]
         async with bus(mesh.nats_url, mesh.directory / "identity", "planner") as planner:
@@ -111,27 +111,32 @@ async def test_positions_and_timers_go_on_where_they_were(tmp_path: Path) -> Non
 async def test_another_broker_and_another_number_of_shards(tmp_path: Path) -> None:
     """The slowest shard's position counts for all when their number changes; nothing is skipped."""
     await begun(tmp_path / "a")
-    await places.back_up_local(tmp_path / "a", tmp_path / "file", "", silent)
+    await locations.back_up_local(tmp_path / "a", tmp_path / "file", "", silent)
     with Reader(tmp_path / "file") as reader:
-        from infra.backup.restoring import starts
+        from bulkhead_infra.backup.restore import starts
 
         assert starts(reader.manifest, Layout({"worker": 3}))["worker-2"] == 4
-        more = reader.manifest.model_copy(update={"positions": tuple(
-            one.model_copy(update={"durable": f"worker-{shard}", "floor": floor})
-            for one in reader.manifest.positions if one.durable == "worker-0"
-            for shard, floor in enumerate((9, 2, 5))
-        )})  # fmt: skip
+        more = reader.manifest.model_copy(
+            update={
+                "positions": tuple(
+                    one.model_copy(update={"durable": f"worker-{shard}", "floor": floor})
+                    for one in reader.manifest.positions
+                    if one.durable == "worker-0"
+                    for shard, floor in enumerate((9, 2, 5))
+                )
+            }
+        )
         assert starts(more, Layout({"worker": 3}))["worker-2"] == 6
         assert {starts(more, Layout({"worker": 2}))[f"worker-{shard}"] for shard in (0, 1)} == {3}
         broker, divided = RunDir(tmp_path / "c"), {"worker": 2}
-        async with places._own_broker(broker, Layout(divided)) as url:
+        async with locations._own_broker(broker, Layout(divided)) as url:
             remote = Remote(url, tmp_path / "c" / "identity", tmp_path / "c" / "rag")
-            await places.restore_remote(reader, remote, "", silent, divided)
+            await locations.restore_remote(reader, remote, "", silent, divided)
             assert await left(url, remote.identity, shard=subjects.partition_of("t1") % 2) == [(4, b"3"), (5, b"4")]
             with pytest.raises(BackupError, match="has a mesh already"):
-                await places.restore_remote(reader, remote, "", silent)
+                await locations.restore_remote(reader, remote, "", silent)
             # And back from there, by its address.
-            again = await places.back_up_remote(remote, tmp_path / "again", "", silent)
+            again = await locations.back_up_remote(remote, tmp_path / "again", "", silent)
             with Reader(tmp_path / "again") as second:
                 assert starts(second.manifest, Layout())["worker-0"] <= 4, "what is left is handed out there, too"
         broker.close()
@@ -153,21 +158,21 @@ def forged(source: Path, target: Path) -> Path:
 async def test_a_restore_that_fails_leaves_nothing_that_could_be_taken_for_a_mesh(tmp_path: Path) -> None:
     await begun(tmp_path / "a")
     file, data = tmp_path / "file", tmp_path / "b"
-    await places.back_up_local(tmp_path / "a", file, "", silent)
+    await locations.back_up_local(tmp_path / "a", file, "", silent)
     with Reader(forged(file, tmp_path / "forged")) as reader, pytest.raises((BackupError, ProvisionError)):
-        await places.restore_local(reader, data, "", silent)
+        await locations.restore_local(reader, data, "", silent)
     assert (data / RESTORING_FILE).exists()
     with pytest.raises(DirectoryUnfit, match="run the same `bulkhead restore` again"):
         RunDir(data)
     with Reader(file) as reader:
-        await places.restore_local(reader, data, "", silent)
+        await locations.restore_local(reader, data, "", silent)
         assert not (data / RESTORING_FILE).exists()
         RunDir(data).close()
         with pytest.raises(BackupError, match="holds a mesh already"):
-            await places.restore_local(reader, data, "", silent)
+            await locations.restore_local(reader, data, "", silent)
     newer = StreamCopy(name="INBOX_ORACLE", messages=0, bytes=0, first_seq=1, last_seq=0)
     with Reader(named(file, tmp_path / "newer", newer)) as reader, pytest.raises(BackupError, match="INBOX_ORACLE"):
-        await places.restore_local(reader, tmp_path / "c", "", silent)
+        await locations.restore_local(reader, tmp_path / "c", "", silent)
     assert not (tmp_path / "c").exists(), "what cannot be restored begins nothing"
 
 
@@ -186,13 +191,13 @@ def named(source: Path, target: Path, copy: StreamCopy) -> Path:
 
 async def test_what_is_no_mesh_has_no_backup(tmp_path: Path) -> None:
     with pytest.raises(BackupError, match="no mesh has run"):
-        await places.back_up_local(tmp_path, tmp_path / "file", "", silent)
+        await locations.back_up_local(tmp_path, tmp_path / "file", "", silent)
     run = RunDir(tmp_path / "empty")
-    async with places._own_broker(run, Layout()) as url:
+    async with locations._own_broker(run, Layout()) as url:
         with pytest.raises(BackupError, match="no whole mesh"):
-            await places.back_up_remote(Remote(url, run.identity), tmp_path / "file", "", silent)
+            await locations.back_up_remote(Remote(url, run.identity), tmp_path / "file", "", silent)
         keys.replace(run.identity / "backup.nkey", keys.nkey_seed(run.identity, "worker"))
         with pytest.raises(BackupError, match="accounts of another version"):
-            await places.back_up_remote(Remote(url, run.identity), tmp_path / "file", "", silent)
+            await locations.back_up_remote(Remote(url, run.identity), tmp_path / "file", "", silent)
     run.close()
     assert not (tmp_path / "file").exists()

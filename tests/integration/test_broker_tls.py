@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from bulkhead.bus.jetstream import JetStreamBus
+from bulkhead.bus.jetstream.bus import JetStreamBus
 from bulkhead.bus.port import BusUnavailable
 from bulkhead.tcp_ports import free_port
-from infra.identity import keys, policy, render, tls
-from infra.nats.provision import ProvisionError, provision
-from infra.nats.server import NatsServer, ServerPlan
+from bulkhead_infra.identity import keys, policy, render, tls
+from bulkhead_infra.nats.provision import ProvisionError, provision
+from bulkhead_infra.nats.server import NatsServer, ServerPlan
 
 AT_ONCE_S = 10.0
 SLOW_S = 0.5
@@ -29,9 +29,11 @@ async def server(tmp_path: Path) -> AsyncIterator[NatsServer]:
     tls.ensure(tmp_path / "tls", ("localhost", "127.0.0.1"))
     tls.ensure(tmp_path / "other", ("localhost", "127.0.0.1"))
     plan = ServerPlan(
-        tmp_path / "nats", free_port(), free_port(),
+        tmp_path / "nats",
+        free_port(),
+        free_port(),
         tls=(tmp_path / "tls" / tls.BROKER_FILE, tmp_path / "tls" / tls.BROKER_KEY_FILE),
-    )  # fmt: skip
+    )
     made = NatsServer(plan, render.accounts(rules, keys.public_nkeys(tmp_path / "identity", rules)), os.environ)
     await made.start()
     yield made
@@ -52,10 +54,10 @@ async def test_who_trusts_the_ca_works_as_ever(server: NatsServer, tmp_path: Pat
     await bus.close()
 
 
-@pytest.mark.parametrize("ca, says", [
-    ("other/ca.pem", "has no certificate of the CA that this service trusts"),
-    ("missing.pem", "cannot be used"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "ca, says",
+    [("other/ca.pem", "has no certificate of the CA that this service trusts"), ("missing.pem", "cannot be used")],
+)
 async def test_who_does_not_is_told_at_once(server: NatsServer, tmp_path: Path, ca: str, says: str) -> None:
     began = time.monotonic()
     with pytest.raises(BusUnavailable, match=says):

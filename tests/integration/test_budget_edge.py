@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from bulkhead.bus.port import BusUnavailable, PubAck
-from bulkhead.runtime.publisher import Ready
+from bulkhead.runtime.publish.publisher import Ready
 from bulkhead.testing.redis_server import RedisServer
 from bulkhead_contracts import catalog
 from bulkhead_contracts.budget import (
@@ -25,8 +25,8 @@ from bulkhead_contracts.budget import (
     TaskHalted,
 )
 from bulkhead_contracts.control import Halt
-from services.budget import core
-from services.budget.port import RedisFailure
+from bulkhead_services.budget.ledger import model
+from bulkhead_services.budget.ledger.store import RedisFailure
 from tests.integration.budget_world import DOER, TASK, TENANT, World, redis, until, world
 
 __all__ = ("redis", "world")
@@ -40,7 +40,7 @@ async def test_reserve_settle_and_the_fact_before_the_answer(world: World) -> No
     assert isinstance(fact, Reserved)
     assert fact.service == DOER and fact.amount.cost_usd_micros == 30
     assert [scope.scope.split(":")[0] for scope in fact.scopes] == ["task", "agent", "user", "day", "month", "mesh"]
-    assert (await world.balance()).reserved == core.Sum(40, 30)
+    assert (await world.balance()).reserved == model.Sum(40, 30)
     await world.settle("r1", cost=7, tokens=5)
     await world.settled_balance(spent=7)
     await world.settle("r1", cost=7, tokens=5, index="again")
@@ -48,7 +48,7 @@ async def test_reserve_settle_and_the_fact_before_the_answer(world: World) -> No
     await world.ask("r3", cost=1, tokens=1)
     await world.settle("r3", estimated=True, cost=0, tokens=0)
     await world.settled_balance(spent=8)
-    assert (await world.balance()).spent == core.Sum(6, 8)
+    assert (await world.balance()).spent == model.Sum(6, 8)
 
 
 async def test_the_fact_of_each_ask_is_its_own(world: World) -> None:
@@ -96,8 +96,9 @@ async def test_the_ceiling_refuses_halts_live_and_tells_the_planner(world: World
     assert (halt.active, halt.scope, halt.name, halt.by) == (True, "task", TASK, "budget")
     assert (await world.ask("r2", cost=30)).model_dump() == refused.model_dump()
     # Nothing is in the works: what was spent is all, and is told as such.
-    assert (await world.charged(1))[0] == TaskCharged(charged=Amount(tokens=10, cost_usd_micros=80), held=Amount(),
-                                                      settled_calls=1)  # fmt: skip
+    assert (await world.charged(1))[0] == TaskCharged(
+        charged=Amount(tokens=10, cost_usd_micros=80), held=Amount(), settled_calls=1
+    )
 
 
 async def test_a_limit_holds_from_the_next_admission_on_on_every_replica_and_outlives_redis(
@@ -320,9 +321,12 @@ async def test_the_ledger_comes_back_from_a_checkpoint_when_what_it_was_made_of_
     await world.asked_until("reserved", "after", cost=1, tokens=1, task="t9")
     _, after = await world.edges["0"]._store.dump()
     assert {name: after[name] for name in before if name.startswith(("task:", "user:"))} == {
-        name: one for name, one in before.items() if name.startswith("task:")} | {
-        name: one._replace(reserved=one.reserved.plus(core.Sum(1, 1))) for name, one in before.items()
-        if name.startswith("user:")}
+        name: one for name, one in before.items() if name.startswith("task:")
+    } | {
+        name: one._replace(reserved=one.reserved.plus(model.Sum(1, 1)))
+        for name, one in before.items()
+        if name.startswith("user:")
+    }
 
 
 async def test_two_replicas_share_one_ledger_and_one_rebuilds(world: World, redis: RedisServer) -> None:
@@ -354,7 +358,7 @@ async def test_an_answer_counts_only_in_the_ledger_that_holds_the_money(
 ) -> None:
     """The ledger is lost between the reservation in Redis and its fact. The doer must not be told `reserved`, but where
     the fact is so soon that whoever builds the ledger anew finds it."""
-    monkeypatch.setattr("services.budget.effects.QUICK_S", quick_s)
+    monkeypatch.setattr("bulkhead_services.budget.effects.QUICK_S", quick_s)
     edge = world.edges["0"]
     real = edge._append
 
@@ -437,7 +441,7 @@ async def test_what_redis_held_and_nobody_heard_of_is_let_go(world: World, monke
     real = edge._store.reserve
 
     async def answer_lost(*args: Any) -> Any:
-        if isinstance(answer := await real(*args), core.Stale):
+        if isinstance(answer := await real(*args), model.Stale):
             return answer  # Nothing was held: nobody had looked at the tenant's limits yet.
         raise RedisConnectionError("connection reset by peer")
 
@@ -454,7 +458,7 @@ async def test_what_redis_held_and_nobody_heard_of_is_let_go(world: World, monke
     await edge.let_go()
     edge._context = context
     await world.settled_balance(spent=0, reserved=50)  # Its clock was set; who asked may be about to hold it.
-    monkeypatch.setattr("services.budget.effects.DOUBT_S", 0.0)
+    monkeypatch.setattr("bulkhead_services.budget.effects.DOUBT_S", 0.0)
     await edge.let_go()
     await world.settled_balance(spent=0, reserved=0)
     # One that was asked for again meanwhile, and is answered, stays.
@@ -480,7 +484,7 @@ async def test_a_slow_admission_keeps_its_hold_when_an_earlier_attempt_is_let_go
     assert (await world.ask("r1", cost=50)).decision == "wait"
     edge._store.reserve = real_reserve  # type: ignore[method-assign]
     await world.ready()
-    monkeypatch.setattr("services.budget.effects.DOUBT_S", 0.0)
+    monkeypatch.setattr("bulkhead_services.budget.effects.DOUBT_S", 0.0)
 
     async def slowly(*args: Any) -> None:
         await edge.let_go()

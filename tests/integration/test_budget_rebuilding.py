@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bulkhead.runtime.background import BackgroundFailed
-from services.budget.rebuild import LOCK_MS, Keeper
+from bulkhead_services.budget.ledger.rebuild import LOCK_MS, Keeper
 from tests.integration.budget_world import World, redis, until, world
 
 __all__ = ("redis", "world")
@@ -26,7 +26,7 @@ async def test_a_rebuild_that_takes_longer_than_its_lock_is_not_lost(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     edge = world.edges["0"]
-    monkeypatch.setattr("services.budget.rebuild.LOCK_MS", 300)
+    monkeypatch.setattr("bulkhead_services.budget.ledger.rebuild.LOCK_MS", 300)
     real = edge.keeper._bus.read
 
     async def slowly(*args: Any, **more: Any) -> Any:
@@ -44,6 +44,7 @@ async def test_a_rebuild_that_takes_longer_than_its_lock_is_not_lost(
 
 async def test_a_replica_does_not_outlive_who_keeps_its_ledger(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """It would look healthy, and admit nothing any more. Its watch it does outlive: test_watch_breaks.py."""
+
     async def breaks(_: Keeper) -> None:
         raise AttributeError("writelines")
 

@@ -14,23 +14,26 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bulkhead.bus.memory import MemoryBroker, MemoryBus
-from bulkhead.runtime.publisher import Publisher
+from bulkhead.bus.memory.bus import MemoryBroker, MemoryBus
+from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead.tcp_ports import free_port
 from bulkhead.testing.redis_server import RedisServer, binary
 from bulkhead_contracts.budget import LedgerPart
-from services.budget import core
-from services.budget.checkpoint import ROLE, Checkpointer, parts_of, prune, reopen, take_part
-from services.budget.core import Balance, Ceiling, Denied, Held, Ledger, Scope, Stale, Sum, Waiting
-from services.budget.memory import MemoryStore
-from services.budget.port import LOOK_MS, Fenced, RedisFailure, Revision, Store, Unsafe
-from services.budget.rebuild import Keeper
-from services.budget.redis_store import RedisStore
+from bulkhead_services.budget.ledger import model
+from bulkhead_services.budget.ledger.checkpoint import ROLE, Checkpointer, parts_of, prune, reopen, take_part
+from bulkhead_services.budget.ledger.memory_store import MemoryStore
+from bulkhead_services.budget.ledger.model import Balance, Ceiling, Denied, Held, Ledger, Scope, Stale, Sum, Waiting
+from bulkhead_services.budget.ledger.rebuild import Keeper
+from bulkhead_services.budget.ledger.redis_store import RedisStore
+from bulkhead_services.budget.ledger.store import LOOK_MS, Fenced, RedisFailure, Revision, Store, Unsafe
 
 LEASE_MS, KEEP_MS = 1_000, 3_600_000
 SCOPES = {
-    task: (Scope(f"task:acme:{task}", Sum(40, 40, 9, 7, 60)), Scope("day:acme:2026-11-21", Sum(70, 60, 15, 15, 90)),
-           Scope("user:acme:A|b:2026-11-21", core.NO_LIMIT))
+    task: (
+        Scope(f"task:acme:{task}", Sum(40, 40, 9, 7, 60)),
+        Scope("day:acme:2026-11-21", Sum(70, 60, 15, 15, 90)),
+        Scope("user:acme:A|b:2026-11-21", model.NO_LIMIT),
+    )
     for task in ("t1", "t2")
 }
 EPOCHS = itertools.count(1)
@@ -93,17 +96,17 @@ OPS = st.one_of(
 def on_model(ledger: Ledger, op: Op, now: int) -> object:
     match op.name:
         case "reserve":
-            return core.reserve(ledger, op.key, op.amount, SCOPES[op.task], now)
+            return model.reserve(ledger, op.key, op.amount, SCOPES[op.task], now)
         case "settle":
-            return core.settle(ledger, op.key, op.amount, op.estimated)
+            return model.settle(ledger, op.key, op.amount, op.estimated)
         case "release":
-            return core.release(ledger, op.key)
+            return model.release(ledger, op.key)
         case "holds":
-            return core.holds(ledger, op.key)
+            return model.holds(ledger, op.key)
         case "stop":
-            return core.stop(ledger, f"task:acme:{op.task}")
+            return model.stop(ledger, f"task:acme:{op.task}")
         case _:
-            return core.restore(ledger, op.key, op.amount, SCOPES[op.task], op.at)
+            return model.restore(ledger, op.key, op.amount, SCOPES[op.task], op.at)
 
 
 async def on_store(store: Store, op: Op, now: int) -> object:
@@ -252,7 +255,7 @@ async def test_large_amounts_stay_exact(store: Store) -> None:
 
 
 async def test_a_ledger_of_another_layout_is_not_believed_by_either_version(
-    pair: tuple[RedisStore, RedisStore]
+    pair: tuple[RedisStore, RedisStore],
 ) -> None:
     """N beside N-1, or after it, on one Redis: whoever finds the other's ledger folds its own from the facts."""
     store, older = pair
@@ -296,7 +299,7 @@ async def test_the_fence_stands_from_the_lock_on(pair: tuple[RedisStore, RedisSt
 async def test_burying_an_old_ledger_leaves_one_that_is_being_written(pair: tuple[RedisStore, RedisStore]) -> None:
     first, second = pair
     ledger = Ledger(LEASE_MS)
-    core.restore(ledger, "r", Sum(1, 7), SCOPES["t1"], 0)
+    model.restore(ledger, "r", Sum(1, 7), SCOPES["t1"], 0)
     server = await second.connect()
     assert await second.lock("written", 10_000)
     await second.write("written", ledger, 0, nothing)
@@ -308,9 +311,9 @@ async def test_burying_an_old_ledger_leaves_one_that_is_being_written(pair: tupl
 
 async def test_a_written_ledger_goes_on_as_the_model_does(server: RedisServer) -> None:
     store, ledger = redis_store(server.url, "written"), Ledger(LEASE_MS)
-    core.restore(ledger, "a", Sum(5, 5), SCOPES["t1"], 0)
-    core.restore(ledger, "b", Sum(5, 5), SCOPES["t1"], 1_500)
-    core.settle(ledger, "early", Sum(9, 9), False)
+    model.restore(ledger, "a", Sum(5, 5), SCOPES["t1"], 0)
+    model.restore(ledger, "b", Sum(5, 5), SCOPES["t1"], 1_500)
+    model.settle(ledger, "early", Sum(9, 9), False)
     await built(store, ledger)
     for op, now in ((Op("reserve", "early", Sum(10, 10)), 2_000), (Op("settle", "a", Sum(1, 2)), 2_000)):
         assert await on_store(store, op, now) == on_model(ledger, op, now)
@@ -320,8 +323,8 @@ async def test_a_written_ledger_goes_on_as_the_model_does(server: RedisServer) -
 
 async def test_what_ended_long_ago_is_left_out_and_what_counts_is_not(server: RedisServer) -> None:
     store, ledger = redis_store(server.url, "pruned"), Ledger(LEASE_MS)
-    core.restore(ledger, "old", Sum(5, 5), (Scope("task:acme:old", Sum(9, 9)),), 0)
-    core.restore(ledger, "new", Sum(5, 5), SCOPES["t1"], 10_000)
+    model.restore(ledger, "old", Sum(5, 5), (Scope("task:acme:old", Sum(9, 9)),), 0)
+    model.restore(ledger, "new", Sum(5, 5), SCOPES["t1"], 10_000)
     token, name = "pruning", await store.connect()
     assert await store.lock(token, 10_000)
     await store.write(token, ledger, 5_000, nothing)
@@ -408,8 +411,10 @@ async def test_who_is_in_the_middle_of_a_call_while_all_is_connected_anew_gets_a
             anew = asyncio.create_task(store.connect())
         for _ in range(-turns):
             await asyncio.sleep(0)
-        calls = [asyncio.create_task(call) for call in (store.keep("mark", b"y"), store.kept("mark"),
-                                                        store.settle("r", Sum(1, 1), False))]  # fmt: skip
+        calls = [
+            asyncio.create_task(call)
+            for call in (store.keep("mark", b"y"), store.kept("mark"), store.settle("r", Sum(1, 1), False))
+        ]
         for _ in range(turns):
             await asyncio.sleep(0)
         if turns >= 0:
@@ -421,7 +426,7 @@ async def test_who_is_in_the_middle_of_a_call_while_all_is_connected_anew_gets_a
 
 
 async def test_who_goes_lets_its_successor_make_checkpoints_and_nobody_else_gives_its_place_away(
-    pair: tuple[RedisStore, RedisStore]
+    pair: tuple[RedisStore, RedisStore],
 ) -> None:
     """A lease lasts two intervals, ten minutes by default: who is replaced must not hold it to its end."""
     old, new = (_checkpointer(store, name) for store, name in zip(pair, ("old", "new"), strict=True))
@@ -435,10 +440,21 @@ async def test_who_goes_lets_its_successor_make_checkpoints_and_nobody_else_give
 def _checkpointer(store: RedisStore, holder: str) -> Checkpointer:
     bus = MemoryBus(MemoryBroker.mesh(), "budget")
     publisher = Publisher("budget", bus, b"b" * 32, lambda: 1)
-    keeper = Keeper(bus, publisher, store, lambda: 1, lease_ms=LEASE_MS, keep_ms=KEEP_MS, rebuild_at_start=True,
-                    tail_grace_s=0.0)  # fmt: skip
-    return Checkpointer(bus, publisher, store, lambda: 1, keeper.fold_on, holder=holder, lease_ms=LEASE_MS,
-                        keep_ms=KEEP_MS, every_s=300.0, messages=10)  # fmt: skip
+    keeper = Keeper(
+        bus, publisher, store, lambda: 1, lease_ms=LEASE_MS, keep_ms=KEEP_MS, rebuild_at_start=True, tail_grace_s=0.0
+    )
+    return Checkpointer(
+        bus,
+        publisher,
+        store,
+        lambda: 1,
+        keeper.fold_on,
+        holder=holder,
+        lease_ms=LEASE_MS,
+        keep_ms=KEEP_MS,
+        every_s=300.0,
+        messages=10,
+    )
 
 
 async def test_sentinels_are_asked_which_redis_is_the_master(server: RedisServer, tmp_path: Path) -> None:
@@ -448,8 +464,9 @@ async def test_sentinels_are_asked_which_redis_is_the_master(server: RedisServer
     configuration.write_text(f"port {sentinel.port}\nsentinel monitor mesh 127.0.0.1 {server.port} 1\n")
     away = f"127.0.0.1:{free_port()}"
     watched = f"redis+sentinel://{away},127.0.0.1:{sentinel.port}/mesh"
-    process = await asyncio.create_subprocess_exec(binary(), str(configuration), "--sentinel",
-                                                   stdout=asyncio.subprocess.DEVNULL)  # fmt: skip
+    process = await asyncio.create_subprocess_exec(
+        binary(), str(configuration), "--sentinel", stdout=asyncio.subprocess.DEVNULL
+    )
     store, direct = redis_store(watched, "watched"), redis_store(server.url, "direct")
     try:
         async with asyncio.timeout(10):
@@ -472,8 +489,10 @@ async def test_sentinels_are_asked_which_redis_is_the_master(server: RedisServer
         await store.connect()
 
 
-@pytest.mark.parametrize(("looked_ms", "good"), [(0, True), (-LOOK_MS, True), (LOOK_MS, True), (-LOOK_MS - 1, False),
-                                                 (LOOK_MS + 1, False), (3_600_000, False)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("looked_ms", "good"),
+    [(0, True), (-LOOK_MS, True), (LOOK_MS, True), (-LOOK_MS - 1, False), (LOOK_MS + 1, False), (3_600_000, False)],
+)
 @pytest.mark.parametrize("kind", ["memory", "redis"])
 async def test_a_look_at_the_limits_is_good_for_seconds_by_whichever_clock(server, kind, looked_ms, good):
     """One whose clock is an hour ahead would hide a change that was not told from everybody for that hour."""

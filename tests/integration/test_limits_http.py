@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from bulkhead.cli import spending
-from bulkhead.cli.target import Target
 from bulkhead.client import Mesh, Refused
 from bulkhead.runtime.context import Context, unix_ms
 from bulkhead.testing.mesh import MemoryMesh
+from bulkhead_cli.limits import spending
+from bulkhead_cli.target import Target
 from bulkhead_contracts.budget import Amount, LimitsChanged, ReserveReplied, ReserveRequested, Settled
 from bulkhead_contracts.grant import TaskGrant
 from bulkhead_contracts.result import Usage
 from bulkhead_contracts.task import TaskLimits
-from services.budget import app as budget
-from services.gateway import app as gateway
+from bulkhead_services.budget import app as budget
+from bulkhead_services.gateway import app as gateway
 
 KEYS = {"operator": "bk_operator_of_acme", "submitter": "bk_submitter_of_acme"}
 
@@ -37,33 +37,54 @@ class Door:
 
     async def ask(self, rid: str, feature: str) -> ReserveReplied:
         """As a doer does, for a task that was submitted under a feature."""
-        grant = TaskGrant(tenant="acme", task="t1", actor="ann", tools=(), document_scopes=(), limits=TaskLimits(),
-                          day_cost_usd_micros=10**9, day_tokens=10**9, expires_unix_ms=unix_ms() + 60_000,
-                          feature=feature)  # fmt: skip
-        body = ReserveRequested(reservation_id=rid, call_id=rid, purpose="model", resource="m", agent="worker.writer",
-                                worst_case=Amount(tokens=10, cost_usd_micros=10, model_calls=1))  # fmt: skip
+        grant = TaskGrant(
+            tenant="acme",
+            task="t1",
+            actor="ann",
+            tools=(),
+            document_scopes=(),
+            limits=TaskLimits(),
+            day_cost_usd_micros=10**9,
+            day_tokens=10**9,
+            expires_unix_ms=unix_ms() + 60_000,
+            feature=feature,
+        )
+        body = ReserveRequested(
+            reservation_id=rid,
+            call_id=rid,
+            purpose="model",
+            resource="m",
+            agent="worker.writer",
+            worst_case=Amount(tokens=10, cost_usd_micros=10, model_calls=1),
+        )
         answer = await self.mesh.context("model_gateway").publisher.request(
-            "budget", body, tenant="acme", task="t1", index=rid, grant=self.mesh.context("signer").signer.grant(grant))
+            "budget", body, tenant="acme", task="t1", index=rid, grant=self.mesh.context("signer").signer.grant(grant)
+        )
         assert isinstance(answer, ReserveReplied)
         return answer
 
 
 @pytest.fixture
 async def door(tmp_path: Path) -> AsyncIterator[Door]:
-    rows = [{"sha256": hashlib.sha256(key.encode()).hexdigest(), "tenant": "acme", "person": f"{role}-ann",
-             "role": role} for role, key in KEYS.items()]  # fmt: skip
+    rows = [
+        {"sha256": hashlib.sha256(key.encode()).hexdigest(), "tenant": "acme", "person": f"{role}-ann", "role": role}
+        for role, key in KEYS.items()
+    ]
     (tmp_path / "keys.json").write_text(json.dumps({"keys": rows}))
     made: dict[str, gateway.Gateway] = {}
 
     def front(context: Context) -> gateway.Gateway:
-        made["gateway"] = gateway.build(context, gateway.Settings(
-            http_port=0, api_keys_file=tmp_path / "keys.json", data_dir=tmp_path))
+        made["gateway"] = gateway.build(
+            context, gateway.Settings(http_port=0, api_keys_file=tmp_path / "keys.json", data_dir=tmp_path)
+        )
         return made["gateway"]
 
-    async with MemoryMesh({
-        "gateway": front,
-        "budget": lambda c: budget.build(c, budget.Settings(redis_url="memory://", data_dir=tmp_path)),
-    }) as mesh:
+    async with MemoryMesh(
+        {
+            "gateway": front,
+            "budget": lambda c: budget.build(c, budget.Settings(redis_url="memory://", data_dir=tmp_path)),
+        }
+    ) as mesh:
         async with asyncio.timeout(20):
             while not (made and made["gateway"].port):
                 await asyncio.sleep(0.01)
@@ -93,20 +114,26 @@ async def test_an_operator_limits_a_feature_and_the_next_call_for_it_is_refused(
     assert "feature/search" in capsys.readouterr().out
     await spending.set_limit(door.target(), "feature/search", {}, as_json=True)
     assert (await door.ask("r4", "search")).decision == "reserved"
-    facts = [LimitsChanged.model_validate_json(one.body) for one in await door.mesh.messages("INBOX_JOURNAL")
-             if one.headers["ce-type"] == LimitsChanged.ce_type()]  # fmt: skip
+    facts = [
+        LimitsChanged.model_validate_json(one.body)
+        for one in await door.mesh.messages("INBOX_JOURNAL")
+        if one.headers["ce-type"] == LimitsChanged.ce_type()
+    ]
     assert [(one.by, one.revision) for one in facts] == [("operator-ann", 1), ("operator-ann", 2), ("operator-ann", 3)]
     assert facts[2].limits == () and facts[2].old == facts[1].new
 
 
-@pytest.mark.parametrize(("target", "limit", "status", "says"), [
-    ("feature/search", {"tokens": -1}, 422, "tokens"),
-    ("feature/search", {"cost_usd_micros": 10**13}, 422, "cost_usd_micros"),
-    ("feature/search", {"tokens": "many"}, 422, "tokens"),
-    ("feature/search", {"coffee": 1}, 422, "coffee"),
-    ("planet/earth", {"tokens": 1}, 422, "target"),
-    ("feature/", {"tokens": 1}, 422, "target"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("target", "limit", "status", "says"),
+    [
+        ("feature/search", {"tokens": -1}, 422, "tokens"),
+        ("feature/search", {"cost_usd_micros": 10**13}, 422, "cost_usd_micros"),
+        ("feature/search", {"tokens": "many"}, 422, "tokens"),
+        ("feature/search", {"coffee": 1}, 422, "coffee"),
+        ("planet/earth", {"tokens": 1}, 422, "target"),
+        ("feature/", {"tokens": 1}, 422, "target"),
+    ],
+)
 async def test_a_limit_that_is_none_is_refused_in_words(
     door: Door, target: str, limit: dict[str, object], status: int, says: str
 ) -> None:
@@ -152,11 +179,16 @@ async def test_an_operator_sees_what_was_spent_and_what_is_held_and_a_submitter_
 ) -> None:
     assert (await admitted(door, "r1", "search")).decision == "reserved"
     assert (await door.ask("r2", "chat")).decision == "reserved"
-    used = Settled(reservation_id="r1", call_id="r1", usage=Usage(input_tokens=5, output_tokens=2, model_calls=1,
-                                                                  cost_usd_micros=9), wall_ms=3)  # fmt: skip
+    used = Settled(
+        reservation_id="r1",
+        call_id="r1",
+        usage=Usage(input_tokens=5, output_tokens=2, model_calls=1, cost_usd_micros=9),
+        wall_ms=3,
+    )
     for _ in range(2):
         await door.mesh.context("model_gateway").publisher.send(
-            "budget", used, tenant="acme", task="t1", cause="r1", index="r1")
+            "budget", used, tenant="acme", task="t1", cause="r1", index="r1"
+        )
     await spending.show_spending(door.target(), "feature", "1h", 20, as_json=True)
     page = json.loads(capsys.readouterr().out)
     rows = {one["name"]: one for one in page["rows"]}

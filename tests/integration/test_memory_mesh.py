@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import uvicorn
 
-from bulkhead.runtime.replay import replay
+from bulkhead.runtime.decider.replay import replay
 from bulkhead.testing.mesh import MemoryMesh
+from bulkhead.tools import catalog
 from bulkhead_contracts import subjects
 from bulkhead_contracts.budget import Amount, Settled, TaskCharged
 from bulkhead_contracts.control import Halt
@@ -20,23 +21,22 @@ from bulkhead_contracts.grant import TaskGrant
 from bulkhead_contracts.result import Usage
 from bulkhead_contracts.retrieval import DocumentIngested, DocumentIngestRequested
 from bulkhead_contracts.task import StepStarted, TaskAccepted, TaskCancelRequested, TaskEnded, TaskLimits, TaskSubmitted
-from infra import tools
-from infra.demo.corpus import Demo, generate
-from infra.demo.verdict import compare
-from infra.offline_model.server import build_app
-from infra.offline_model.settings import Settings as ModelSettings
-from services.budget import app as budget
-from services.checker import app as checker
-from services.model_gateway import app as model_gateway
-from services.planner import app as planner
-from services.rag import app as rag
-from services.tool_executor import app as tool_executor
-from services.worker import app as worker
+from bulkhead_infra.demo.corpus import Demo, generate
+from bulkhead_infra.demo.verdict import compare
+from bulkhead_infra.offline_model.http.server import build_app
+from bulkhead_infra.offline_model.settings import Settings as ModelSettings
+from bulkhead_services.budget import app as budget
+from bulkhead_services.checker import app as checker
+from bulkhead_services.model_gateway import app as model_gateway
+from bulkhead_services.planner import app as planner
+from bulkhead_services.rag import app as rag
+from bulkhead_services.tool_executor import app as tool_executor
+from bulkhead_services.worker import app as worker
 
 DECIDERS = {"planner": planner.LOGICS, "worker": worker.LOGICS, "checker": checker.LOGICS}
 NAMES = ("search_documents", "calculate", "date_difference", "date_add")
 MEDIA = {".md": "text/markdown", ".txt": "text/plain", ".html": "text/html"}
-SPECS = tuple(one for one in tools.specs() if one.name in NAMES)
+SPECS = tuple(one for one in catalog.specs() if one.name in NAMES)
 
 
 @asynccontextmanager
@@ -64,8 +64,9 @@ async def mesh_beside(url: str, folder: Path, **changes) -> AsyncIterator[Memory
     common = {"data_dir": folder}
     builds = {
         "budget": lambda c: budget.build(c, budget.Settings(redis_url="memory://", **common)),
-        "model_gateway": lambda c: model_gateway.build(c, model_gateway.Settings(
-            openai_base_url=url, openai_api_key="offline", model="offline-rules-1", **common)),
+        "model_gateway": lambda c: model_gateway.build(
+            c, model_gateway.Settings(openai_base_url=url, openai_api_key="offline", model="offline-rules-1", **common)
+        ),
         "rag": lambda c: rag.build(c, rag.Settings(**common)),
         "tool_executor": lambda c: tool_executor.build(c, tool_executor.Settings(**common)),
         **{name: (lambda c, logics=logics: logics) for name, logics in DECIDERS.items()},
@@ -75,18 +76,30 @@ async def mesh_beside(url: str, folder: Path, **changes) -> AsyncIterator[Memory
 
 
 def grant(mesh: MemoryMesh, task: str, cost: int = 500_000) -> str:
-    return mesh.context("signer").signer.grant(TaskGrant(
-        tenant="demo", task=task, actor="ann", tools=NAMES, document_scopes=("default",),
-        limits=TaskLimits(cost_usd_micros=cost), day_cost_usd_micros=10**9, day_tokens=10**9,
-        expires_unix_ms=mesh.context("signer").clock() + 600_000))
+    return mesh.context("signer").signer.grant(
+        TaskGrant(
+            tenant="demo",
+            task=task,
+            actor="ann",
+            tools=NAMES,
+            document_scopes=("default",),
+            limits=TaskLimits(cost_usd_micros=cost),
+            day_cost_usd_micros=10**9,
+            day_tokens=10**9,
+            expires_unix_ms=mesh.context("signer").clock() + 600_000,
+        )
+    )
 
 
 async def ingest(mesh: MemoryMesh, demo: Demo) -> None:
     context = mesh.context("gateway")
     for number, document in enumerate(demo.documents):
         name = f"d{number}"
-        body = DocumentIngestRequested(name=document.name, media_type=MEDIA[Path(document.name).suffix],
-                                       content=await context.blobs.put("demo", document.text))
+        body = DocumentIngestRequested(
+            name=document.name,
+            media_type=MEDIA[Path(document.name).suffix],
+            content=await context.blobs.put("demo", document.text),
+        )
         await context.publisher.send("rag", body, tenant="demo", task=name, cause=name, grant=grant(mesh, name))
     for number in range(len(demo.documents)):
         done = await mesh.until(subjects.mesh("rag", "gateway", "demo", f"d{number}"), DocumentIngested)
@@ -95,11 +108,15 @@ async def ingest(mesh: MemoryMesh, demo: Demo) -> None:
 
 async def submit(mesh: MemoryMesh, objective: str, task: str = "t1", cost: int = 500_000) -> None:
     context = mesh.context("gateway")
-    body = TaskSubmitted(objective=await context.blobs.put("demo", objective),
-                         limits=TaskLimits(cost_usd_micros=cost, deadline_ms=60_000),
-                         submitted_unix_ms=context.clock(), tools=SPECS)
-    await context.publisher.send("planner", body, tenant="demo", task=task, cause=task, actor="ann",
-                                 grant=grant(mesh, task, cost))
+    body = TaskSubmitted(
+        objective=await context.blobs.put("demo", objective),
+        limits=TaskLimits(cost_usd_micros=cost, deadline_ms=60_000),
+        submitted_unix_ms=context.clock(),
+        tools=SPECS,
+    )
+    await context.publisher.send(
+        "planner", body, tenant="demo", task=task, cause=task, actor="ann", grant=grant(mesh, task, cost)
+    )
 
 
 async def ended(mesh: MemoryMesh, task: str = "t1") -> TaskEnded:
@@ -182,7 +199,8 @@ async def test_a_cancel_cuts_what_is_in_flight(tmp_path):
         await submit(mesh, demo.objective)
         await mesh.until(subjects.mesh("planner", "gateway", "demo", "t1"), TaskAccepted)
         await mesh.context("gateway").publisher.send(
-            "planner", TaskCancelRequested(reason="enough"), tenant="demo", task="t1", cause="cancel")
+            "planner", TaskCancelRequested(reason="enough"), tenant="demo", task="t1", cause="cancel"
+        )
         end = await ended(mesh)
         assert end.status == "cancelled" and end.failure.message == "enough"
         for _ in range(400):
@@ -200,7 +218,8 @@ async def test_what_a_cancelled_task_cost_is_told_whole_and_is_what_its_calls_se
         await submit(mesh, demo.objective)
         await mesh.until(subjects.mesh("planner", "gateway", "demo", "t1"), StepStarted)
         await mesh.context("gateway").publisher.send(
-            "planner", TaskCancelRequested(reason="enough"), tenant="demo", task="t1", cause="cancel")
+            "planner", TaskCancelRequested(reason="enough"), tenant="demo", task="t1", cause="cancel"
+        )
         await ended(mesh)
         async with asyncio.timeout(30):
             while True:
@@ -210,9 +229,16 @@ async def test_what_a_cancelled_task_cost_is_told_whole_and_is_what_its_calls_se
                     break
                 await asyncio.sleep(0.01)
         subject = f"mesh.*.budget.{subjects.partition_of('t1')}.demo.t1"
-        settled = [Settled.model_validate_json(one.body) for one in await mesh.messages("INBOX_BUDGET", subject)
-                   if one.headers["ce-type"] == Settled.ce_type()]
+        settled = [
+            Settled.model_validate_json(one.body)
+            for one in await mesh.messages("INBOX_BUDGET", subject)
+            if one.headers["ce-type"] == Settled.ce_type()
+        ]
         usage = sum((one.usage for one in settled), Usage())
         assert last.settled_calls == len(settled) > 0
-        assert last.charged == Amount(tokens=usage.input_tokens + usage.output_tokens, model_calls=usage.model_calls,
-                                      cost_usd_micros=usage.cost_usd_micros, tool_calls=usage.tool_calls)
+        assert last.charged == Amount(
+            tokens=usage.input_tokens + usage.output_tokens,
+            model_calls=usage.model_calls,
+            cost_usd_micros=usage.cost_usd_micros,
+            tool_calls=usage.tool_calls,
+        )

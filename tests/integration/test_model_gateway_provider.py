@@ -15,12 +15,12 @@ import httpx
 import pytest
 
 from bulkhead.tcp_ports import free_port
-from bulkhead_contracts import limits
+from bulkhead_contracts import bounds
 from bulkhead_contracts.model import Part, ToolAnswer, Turn
 from bulkhead_contracts.result import Usage
 from bulkhead_contracts.tool import ToolSpec
-from services.checker import checks
-from services.planner import plans
+from bulkhead_services.checker import checks
+from bulkhead_services.planner import plans
 from tests.unit.model_gateway.gateway_desk import Desk, desk, until
 
 START_S = 20.0
@@ -73,7 +73,16 @@ class OfflineModel:
 @pytest.fixture(scope="module")
 def process() -> Iterator[OfflineModel]:
     port = free_port()
-    command = [sys.executable, "-m", "infra.offline_model", "--port", str(port), "--admin", "--token-delay-ms", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "bulkhead_infra.offline_model",
+        "--port",
+        str(port),
+        "--admin",
+        "--token-delay-ms",
+        "1",
+    ]
     running = subprocess.Popen(command)
     model = OfflineModel(f"http://127.0.0.1:{port}")
 
@@ -118,9 +127,13 @@ async def test_a_plan_passes_the_plan_checker(offline):
         )
         for prompt, notes in (("planner.draft", ()), ("planner.revise", (Part(kind="notes", text="- a cycle"),))):
             request = d.request(
-                call_id=prompt.replace(".", "-"), prompt_id=prompt, response="plan", stream=False,
-                parts=(*parts, *notes), max_output_tokens=4_000,
-            )  # fmt: skip
+                call_id=prompt.replace(".", "-"),
+                prompt_id=prompt,
+                response="plan",
+                stream=False,
+                parts=(*parts, *notes),
+                max_output_tokens=4_000,
+            )
             reply = await d.ask(request, "planner", grant=d.grant(None))
             steps, notes = plans.parse(await d.text(reply.content))
             assert not [one for one in (*notes, *plans.check(steps, (SEARCH, CALCULATE))) if one.severity == "error"]
@@ -239,9 +252,12 @@ async def test_a_plan_call_that_hangs_is_noticed_by_its_silence(offline):
     async with before(offline) as d:
         parts = (Part(kind="objective", text="Find the greeting."), Part(kind="tools", text="none"))
         request = d.request(
-            parts=parts, response="plan", stream=False, prompt_id="planner.draft",
-            deadline_unix_ms=d.now_ms() + limits.DEFAULT_MODEL_CALL_TIMEOUT_MS,
-        )  # fmt: skip
+            parts=parts,
+            response="plan",
+            stream=False,
+            prompt_id="planner.draft",
+            deadline_unix_ms=d.now_ms() + bounds.DEFAULT_MODEL_CALL_TIMEOUT_MS,
+        )
         began = time.monotonic()
         reply = await d.ask(request, "planner", grant=d.grant(None))
         took_s = time.monotonic() - began
@@ -288,7 +304,7 @@ async def test_a_huge_plan_is_cut_to_what_may_be_asked_for(offline):
         parts = (Part(kind="objective", text="Find the greeting."), Part(kind="tools", text="none"))
         request = d.request(parts=parts, response="plan", stream=False, prompt_id="planner.draft")
         reply = await d.ask(request, "planner", grant=d.grant(None))
-        assert reply.outcome == "answered" and reply.content.size_bytes <= limits.MAX_MODEL_ANSWER_BYTES
+        assert reply.outcome == "answered" and reply.content.size_bytes <= bounds.MAX_MODEL_ANSWER_BYTES
         assert not reply.completeness.complete and reply.finish == "length"
 
 

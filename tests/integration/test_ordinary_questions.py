@@ -296,8 +296,9 @@ async def test_of_many_questions_at_once_none_is_lost(tmp_path):
 async def _ingest(mesh, documents):
     context = mesh.context("gateway")
     for name, document in documents.items():
-        body = DocumentIngestRequested(name=f"{name}.md", media_type="text/markdown",
-                                       content=await context.blobs.put("demo", document))
+        body = DocumentIngestRequested(
+            name=f"{name}.md", media_type="text/markdown", content=await context.blobs.put("demo", document)
+        )
         await context.publisher.send("rag", body, tenant="demo", task=name, cause=name, grant=grant(mesh, name))
         done = await mesh.until(subjects.mesh("rag", "gateway", "demo", name), DocumentIngested)
         assert done.outcome == "ingested", done

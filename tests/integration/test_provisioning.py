@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from bulkhead.tcp_ports import free_port
-from infra.identity import keys, policy, render
-from infra.nats.provision import provision
-from infra.nats.server import NatsServer, ServerPlan
-from infra.nats.streams import Layout, durables, streams
+from bulkhead_infra.identity import keys, policy, render
+from bulkhead_infra.nats.provision import provision
+from bulkhead_infra.nats.server import NatsServer, ServerPlan
+from bulkhead_infra.nats.streams import Layout, durables, streams
 
 LAYOUT = Layout({"worker": 4})
 HELLO, REFUSED = b"", b"-ERR 'Authorization Violation'\r\n"

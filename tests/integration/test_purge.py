@@ -11,13 +11,13 @@ from contextlib import asynccontextmanager
 import nkeys
 import pytest
 
-from bulkhead.bus.jetstream import JetStreamBus
+from bulkhead.bus.jetstream.bus import JetStreamBus
 from bulkhead.bus.port import Schedule
 from bulkhead.grants import new_signing_seed, public_of
-from bulkhead.runtime import fold
 from bulkhead.runtime.context import Context, Identity, make_context
-from bulkhead.runtime.history import at_its_source
-from bulkhead.runtime.service import Service
+from bulkhead.runtime.decider import fold
+from bulkhead.runtime.decider.history import at_its_source
+from bulkhead.runtime.process.service import Service
 from bulkhead_contracts import catalog, subjects
 from bulkhead_contracts.control import MessageRejected
 from bulkhead_contracts.lease import LeaseReleaseRequested, LeaseRequested, book
@@ -25,11 +25,11 @@ from bulkhead_contracts.plan import Plan, PlanStep
 from bulkhead_contracts.result import ContentRef, Result
 from bulkhead_contracts.step import StepFinished
 from bulkhead_contracts.task import PlacesGiven, TaskEnded, TaskLimits, TaskRejected, TaskRequested, TaskSubmitted
-from infra.nats import purge as purging
-from infra.nats.journal import Report, keep_whole
-from infra.nats.purge import DAY_S, MIN_RETENTION_S, PurgeError, Retention, purge, retention_of, seconds
-from infra.nats.streams import Layout
-from services.planner.app import LOGICS
+from bulkhead_infra.nats import purge as purging
+from bulkhead_infra.nats.journal import Report, keep_whole
+from bulkhead_infra.nats.purge import DAY_S, MIN_RETENTION_S, PurgeError, Retention, purge, retention_of, seconds
+from bulkhead_infra.nats.streams import Layout
+from bulkhead_services.planner.app import LOGICS
 from tests.integration.permissions.broker import Broker, running
 
 TENANT, OTHER = "demo", "other"
@@ -63,8 +63,11 @@ async def buses(broker: Broker):
 
 def places(task: str, tenant: str) -> list[tuple[str, str]]:
     """(identity, subject) of one message of a task in every stream that holds tasks."""
-    found = [(sender, subjects.mesh(sender, to, tenant, task)) for sender, to in sorted(catalog.MESH_EDGES)
-             if sender != catalog.PUBLISHER]
+    found = [
+        (sender, subjects.mesh(sender, to, tenant, task))
+        for sender, to in sorted(catalog.MESH_EDGES)
+        if sender != catalog.PUBLISHER
+    ]
     found += [(one, subjects.record(one, tenant, task, "key")) for one in catalog.DOERS]
     found += [(one, subjects.dead(one, tenant, task)) for one in (*catalog.DECIDERS, *catalog.DOERS)]
     return [*found, ("budget", subjects.control_key("task", tenant, task))]
@@ -132,7 +135,8 @@ async def three_tasks(of) -> int:
     # What looks like an end and is none: said by an outside publisher, by a worker, to somebody else.
     await end(of, LIVE, sender="pub_demo")
     await (await of("worker")).publish(
-        subjects.mesh("worker", "planner", TENANT, LIVE), b"{}", {"ce-type": TaskEnded.ce_type()}, "forged")
+        subjects.mesh("worker", "planner", TENANT, LIVE), b"{}", {"ce-type": TaskEnded.ce_type()}, "forged"
+    )
     return ended
 
 
@@ -163,8 +167,10 @@ async def test_only_what_ended_long_enough_ago_goes_and_it_goes_everywhere(broke
 
 async def test_a_stream_may_hold_longer_and_what_is_refused_or_ingested_ends_too(broker):
     async with buses(broker) as of:
-        for task, sender, kind in (("refused", "gateway", TaskRejected.ce_type()),
-                                   ("document", "rag", "mesh.retrieval.ingested.v1")):
+        for task, sender, kind in (
+            ("refused", "gateway", TaskRejected.ce_type()),
+            ("document", "rag", "mesh.retrieval.ingested.v1"),
+        ):
             await live_through(of, task)
             ended = await end(of, task, sender=sender, kind=kind)
         await settled(broker)
@@ -276,15 +282,21 @@ async def test_a_late_message_of_a_purged_task_is_refused_and_a_live_task_goes_o
         gateway, worker = context("gateway", await of("gateway"), seeds), context("worker", await of("worker"), seeds)
         planner = asyncio.create_task(Service(context("planner", await of("planner"), seeds), LOGICS).run())
         plan = Plan(steps=(PlanStep(id="n", title="", instruction="echo", kind="noop"),))
-        body = TaskSubmitted(objective=ContentRef(author="gateway", sha256="0" * 64, size_bytes=1), check=False,
-                             limits=TaskLimits(), submitted_unix_ms=gateway.clock(), plan=plan)
+        body = TaskSubmitted(
+            objective=ContentRef(author="gateway", sha256="0" * 64, size_bytes=1),
+            check=False,
+            limits=TaskLimits(),
+            submitted_unix_ms=gateway.clock(),
+            plan=plan,
+        )
         for task in (OLD, LIVE):
             await gateway.publisher.send("planner", body, tenant=TENANT, task=task, index=task)
             await facts(await of("worker"), "INBOX_WORKER", subjects.mesh("planner", "worker", TENANT, task))
         done = StepFinished(step_id="n", attempt=1, plan_version=1, result=Result(summary="echo"))
         await worker.publisher.send("planner", done, tenant=TENANT, task=OLD, index=1)
-        (ended,) = await facts(await of("gateway"), "INBOX_GATEWAY", subjects.mesh("planner", "gateway", TENANT, OLD),
-                               kind=TaskEnded.TYPE)
+        (ended,) = await facts(
+            await of("gateway"), "INBOX_GATEWAY", subjects.mesh("planner", "gateway", TENANT, OLD), kind=TaskEnded.TYPE
+        )
         found = await purge(broker.url, broker.seed, Retention(0.0), now_unix_ms=ended.time_unix_ms)
         assert found.tasks == 1 and found.messages["TIMERS_PLANNER"] >= 1
         # The replica that has just let the task go, and then one that never saw it.
@@ -298,8 +310,9 @@ async def test_a_late_message_of_a_purged_task_is_refused_and_a_live_task_goes_o
         gone = await operator.read("INBOX_GATEWAY", subjects.mesh("planner", "gateway", TENANT, OLD))
         assert gone == [], "a refusal does not bring the task back to life"
         await worker.publisher.send("planner", done, tenant=TENANT, task=LIVE, index=1)
-        (ended,) = await facts(await of("gateway"), "INBOX_GATEWAY", subjects.mesh("planner", "gateway", TENANT, LIVE),
-                               kind=TaskEnded.TYPE)
+        (ended,) = await facts(
+            await of("gateway"), "INBOX_GATEWAY", subjects.mesh("planner", "gateway", TENANT, LIVE), kind=TaskEnded.TYPE
+        )
         assert json.loads(ended.body)["status"] == "succeeded"
         planner.cancel()
         await asyncio.gather(planner, return_exceptions=True)
@@ -309,8 +322,9 @@ async def test_a_late_message_of_a_purged_task_is_refused_and_a_live_task_goes_o
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "infra.nats.purge", *arguments], capture_output=True, text=True,
-                          timeout=60)
+    return subprocess.run(
+        [sys.executable, "-m", "bulkhead_infra.nats.purge", *arguments], capture_output=True, text=True, timeout=60
+    )
 
 
 async def test_the_command_says_what_it_did(broker, tmp_path):
@@ -356,8 +370,12 @@ async def test_decisions_about_places_that_no_start_reads_again_leave(broker, tm
         gateway, where = await of("gateway"), subjects.mesh("gateway", "gateway", "places", "places")
         told: list[int] = []
         for number in range(9):
-            body = PlacesGiven(running=() if number % 3 == 0 else None, snapshot=told[-1] if told else 0,
-                               through=number, waiting_from=1 if number < 3 else 5)
+            body = PlacesGiven(
+                running=() if number % 3 == 0 else None,
+                snapshot=told[-1] if told else 0,
+                through=number,
+                waiting_from=1 if number < 3 else 5,
+            )
             ack = await gateway.publish(where, body.encode(), {"ce-type": PlacesGiven.ce_type()}, f"places/{number}")
             told += [ack.sequence] if number % 3 == 0 else []
         operator = await of("operator")

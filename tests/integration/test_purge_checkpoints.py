@@ -5,17 +5,17 @@ from collections import Counter
 
 import pytest
 
-from bulkhead.bus.jetstream import JetStreamBus
-from bulkhead.runtime import together
-from bulkhead.runtime.publisher import Publisher
+from bulkhead.bus.jetstream.bus import JetStreamBus
+from bulkhead.runtime.consume import batched_reservations
+from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead_contracts import subjects
 from bulkhead_contracts.budget import Amount, LedgerCheckpointed, Reserved, ReservedRow, ReservedTogether
-from infra.nats.purge import purge
-from infra.nats.trimming import BOOKS, PARTS, SEALS
-from services.budget import checkpoint, core, rebuild
-from services.budget.checkpoint import Checkpointer
-from services.budget.core import Scope, Sum
-from services.budget.memory import MemoryStore
+from bulkhead_infra.nats.purge import purge
+from bulkhead_infra.nats.trimming import BOOKS, PARTS, SEALS
+from bulkhead_services.budget.ledger import checkpoint, model, rebuild
+from bulkhead_services.budget.ledger.checkpoint import Checkpointer
+from bulkhead_services.budget.ledger.memory_store import MemoryStore
+from bulkhead_services.budget.ledger.model import Scope, Sum
 from tests.e2e.fixtures.world import until
 from tests.integration.permissions.broker import Broker, running
 from tests.integration.test_purge import RETENTION, buses
@@ -33,28 +33,58 @@ async def broker(tmp_path):
 
 def maker(bus: JetStreamBus) -> Checkpointer:
     publisher, store = Publisher("budget", bus, b"b" * 32, lambda: NOW), MemoryStore(lease_ms=LEASE_MS)
-    keeper = rebuild.Keeper(bus, publisher, store, lambda: NOW, lease_ms=LEASE_MS, keep_ms=KEEP_MS,
-                            rebuild_at_start=True, tail_grace_s=0.01)  # fmt: skip
-    return Checkpointer(bus, publisher, store, lambda: NOW, keeper.fold_on, holder="0", lease_ms=LEASE_MS,
-                        keep_ms=KEEP_MS, every_s=60.0, messages=10)  # fmt: skip
+    keeper = rebuild.Keeper(
+        bus, publisher, store, lambda: NOW, lease_ms=LEASE_MS, keep_ms=KEEP_MS, rebuild_at_start=True, tail_grace_s=0.01
+    )
+    return Checkpointer(
+        bus,
+        publisher,
+        store,
+        lambda: NOW,
+        keeper.fold_on,
+        holder="0",
+        lease_ms=LEASE_MS,
+        keep_ms=KEEP_MS,
+        every_s=60.0,
+        messages=10,
+    )
 
 
 async def reserve(bus: JetStreamBus, number: int) -> None:
-    fact = Reserved(reservation_id=f"r{number}", call_id="c", service="rag", resource="x", amount=Amount(tokens=100),
-                    scopes=core.scope_limits([MONTH]), reserved_unix_ms=NOW)  # fmt: skip
+    fact = Reserved(
+        reservation_id=f"r{number}",
+        call_id="c",
+        service="rag",
+        resource="x",
+        amount=Amount(tokens=100),
+        scopes=model.scope_limits([MONTH]),
+        reserved_unix_ms=NOW,
+    )
     publisher = Publisher("budget", bus, b"b" * 32, lambda: NOW)
     await publisher.send("journal", fact, tenant="demo", task="t1", cause=f"r{number}")
 
 
 async def reserve_together(bus: JetStreamBus, *numbers: int) -> None:
-    rows = tuple(ReservedRow(
-        id=f"{number:032x}", cause=f"r{number}", task=f"t{number}",
-        reserved=Reserved(reservation_id=f"r{number}", call_id="c", service="rag", resource="x",
-                          amount=Amount(tokens=100), scopes=core.scope_limits([MONTH]), reserved_unix_ms=NOW),
-    ) for number in numbers)  # fmt: skip
+    rows = tuple(
+        ReservedRow(
+            id=f"{number:032x}",
+            cause=f"r{number}",
+            task=f"t{number}",
+            reserved=Reserved(
+                reservation_id=f"r{number}",
+                call_id="c",
+                service="rag",
+                resource="x",
+                amount=Amount(tokens=100),
+                scopes=model.scope_limits([MONTH]),
+                reserved_unix_ms=NOW,
+            ),
+        )
+        for number in numbers
+    )
     publisher = Publisher("budget", bus, b"b" * 32, lambda: NOW)
     body = ReservedTogether(rows=rows)
-    await publisher.send("journal", body, tenant=together.BOOK, task="demo", cause=rows[0].cause)
+    await publisher.send("journal", body, tenant=batched_reservations.BOOK, task="demo", cause=rows[0].cause)
 
 
 async def left(bus: JetStreamBus, stream: str) -> Counter[str]:
@@ -93,7 +123,7 @@ async def test_old_checkpoints_go_and_the_newest_two_and_what_is_being_made_stay
         # What was reserved together goes when it is old, but for what the last checkpoint but one has not counted.
         later = await purge(broker.url, broker.seed, RETENTION, now_unix_ms=time.time_ns() // 1_000_000 + 2_000_000)
         assert later.messages[BOOKS] == later.messages[subjects.JOURNAL_STREAM] == 4
-        assert len(await budget.read(BOOKS, together.subject("demo"))) == 1
+        assert len(await budget.read(BOOKS, batched_reservations.subject("demo"))) == 1
         assert await checkpoint.newest(budget, LEASE_MS, EVERYTHING, EVERYTHING) == before
 
 

@@ -13,7 +13,7 @@ import httpx
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts.budget import SpendReplied, SpendRequested
 from bulkhead_contracts.task import RequesterClaim
-from infra.demo.corpus import generate
+from bulkhead_infra.demo.corpus import generate
 from tests.integration.test_memory_mesh import ended, ingest, mesh_beside, offline_model, submit
 
 NUMBERS = itertools.count(1)
@@ -24,7 +24,8 @@ async def spent(mesh: MemoryMesh, by: str, top: int = 100) -> SpendReplied:
     claim = RequesterClaim(tenant="demo", person="ann", role="operator", via="api_key")
     ask = SpendRequested(requester=claim, by=by, since_s=3600, top=top)  # type: ignore[arg-type]
     reply = await mesh.context("gateway").publisher.request(
-        "budget", ask, tenant="demo", task="spend", index=str(next(NUMBERS)), timeout_s=20)
+        "budget", ask, tenant="demo", task="spend", index=str(next(NUMBERS)), timeout_s=20
+    )
     assert isinstance(reply, SpendReplied) and reply.failure is None, reply
     return reply
 
@@ -35,8 +36,7 @@ async def delivered(url: str) -> tuple[int, int, int]:
         log: dict[str, Any] = (await http.get(url.removesuffix("/v1") + "/admin/requests")).json()
     usages = [one["usage"] for one in log["requests"] if one["usage"]]
     assert log["total"] == len(log["requests"]), "its log has forgotten nothing"
-    return (len(usages), sum(one["prompt_tokens"] for one in usages),
-            sum(one["completion_tokens"] for one in usages))  # fmt: skip
+    return (len(usages), sum(one["prompt_tokens"] for one in usages), sum(one["completion_tokens"] for one in usages))
 
 
 async def test_every_sum_is_what_the_provider_delivered(tmp_path: Path) -> None:
@@ -58,7 +58,10 @@ async def test_every_sum_is_what_the_provider_delivered(tmp_path: Path) -> None:
         for task, end in zip(("t1", "t2"), ends, strict=True):
             usage = end.usage
             assert (tasks[task].input_tokens, tasks[task].output_tokens, tasks[task].cost_usd_micros) == (
-                usage.input_tokens, usage.output_tokens, usage.cost_usd_micros)
+                usage.input_tokens,
+                usage.output_tokens,
+                usage.cost_usd_micros,
+            )
         agents = await spent(mesh, "agent")
         services = {one.name.partition(".")[0] for one in agents.rows}
         assert services >= {"planner", "worker", "checker"}, agents.rows

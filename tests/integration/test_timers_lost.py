@@ -7,11 +7,11 @@ import shutil
 import time
 from pathlib import Path
 
-from bulkhead.bus.jetstream import JetStreamBus
+from bulkhead.bus.jetstream.bus import JetStreamBus
 from bulkhead.bus.port import BusError, Schedule
 from bulkhead_contracts import subjects
-from infra.identity.policy import PROVISIONER
-from infra.nats.provision import provision
+from bulkhead_infra.identity.policy import PROVISIONER
+from bulkhead_infra.nats.provision import provision
 from tests.integration.permissions.broker import running
 
 TENANT, BEFORE = "demo", 3
@@ -21,8 +21,13 @@ INBOX, TIMERS = subjects.inbox_stream("planner"), subjects.timers_stream("planne
 
 async def _set(bus: JetStreamBus, task: str) -> None:
     """Due now. Right after a restart the broker may be away for a moment: said again it is the same."""
-    schedule = Schedule(subject=subjects.timer_set("planner", TENANT, task, "k"), body=b"{}", headers={"ce-id": task},
-                        target=subjects.timer_fired("planner", TENANT, task), due_unix_ms=time.time_ns() // 1_000_000)
+    schedule = Schedule(
+        subject=subjects.timer_set("planner", TENANT, task, "k"),
+        body=b"{}",
+        headers={"ce-id": task},
+        target=subjects.timer_fired("planner", TENANT, task),
+        due_unix_ms=time.time_ns() // 1_000_000,
+    )
     while True:
         try:
             await bus.schedule(schedule, task)

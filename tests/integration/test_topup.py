@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bulkhead.client import Refused
-from bulkhead.runtime.history import History
+from bulkhead.runtime.decider.history import History
 from bulkhead_contracts import catalog
 from bulkhead_contracts.budget import Alerted, LimitsChanged, Reserved, Settled
 from bulkhead_contracts.control import CallResumed, Switched
@@ -23,8 +23,11 @@ LOGIC = 5
 
 
 def told(history: History, kind: type) -> list[Any]:
-    return [catalog.decode(one.headers["ce-type"], one.body) for one in history.messages
-            if one.headers["ce-type"] == kind.ce_type()]
+    return [
+        catalog.decode(one.headers["ce-type"], one.body)
+        for one in history.messages
+        if one.headers["ce-type"] == kind.ce_type()
+    ]
 
 
 async def test_it_goes_on_where_it_stood_and_nothing_is_repeated(tmp_path: Path) -> None:
@@ -52,8 +55,11 @@ async def test_it_goes_on_where_it_stood_and_nothing_is_repeated(tmp_path: Path)
         assert document["usage"]["input_tokens"] == sum(one.input_tokens for one in settled), "the cost told is exact"
         assert {one["task"]: one["add"]["model_calls"] for one in limits["top_ups"]} == {task: 13}
         assert max(one.scopes[0].model_calls for one in told(history, Reserved)) == 13
-        changes = [catalog.decode(one.headers["ce-type"], one.body) for one in await on.mesh.messages("JOURNAL")
-                   if one.headers["ce-type"] == LimitsChanged.ce_type()]
+        changes = [
+            catalog.decode(one.headers["ce-type"], one.body)
+            for one in await on.mesh.messages("JOURNAL")
+            if one.headers["ce-type"] == LimitsChanged.ce_type()
+        ]
         made = [(one.by, one.reason, one.new.model_calls) for one in changes if one.topped_up]
         assert made == [("olga", "it is worth it", number) for number in (3, 4, 13)]
         assert {one.percent for one in told(history, Alerted)} <= {50, 80, 95}

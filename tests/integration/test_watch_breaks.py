@@ -5,11 +5,11 @@ import json
 
 import pytest
 
-from bulkhead.cli import services
-from bulkhead.health.lineages import Lineages
-from bulkhead.runtime.service import Service
-from services.budget.pace import Pace
-from services.budget.watching import Watching
+from bulkhead.health.loops.windows import Lineages
+from bulkhead.runtime.process.service import Service
+from bulkhead_cli.operate import services
+from bulkhead_services.budget.watch.fold import Watching
+from bulkhead_services.budget.watch.time_slices import Pace
 from tests.integration import budget_world
 from tests.integration.test_watcher import World, _len, _true, redis, until, world
 

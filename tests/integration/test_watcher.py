@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from bulkhead.bus.clock import StandingClock
+from bulkhead.bus.memory.clock import StandingClock
 from bulkhead.bus.port import Stored
 from bulkhead.health.thresholds import DEFAULT
 from bulkhead.runtime.context import Context
-from bulkhead.runtime.switching import breakers, reset
+from bulkhead.runtime.halts.operator import breakers, reset
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead.testing.redis_server import RedisServer
 from bulkhead_contracts import catalog, subjects
@@ -22,12 +22,12 @@ from bulkhead_contracts.control import Halt
 from bulkhead_contracts.result import ContentRef, Failure
 from bulkhead_contracts.task import TaskEnded, TaskLimits, TaskSubmitted
 from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
-from services.budget.app import build
-from services.budget.effects import Budget
-from services.budget.port import Fenced
-from services.budget.settings import Settings
-from services.budget.watcher import MARK, Watcher
-from services.budget.watching import Lived, Mark, Watching
+from bulkhead_services.budget.app import build
+from bulkhead_services.budget.effects import Budget
+from bulkhead_services.budget.ledger.store import Fenced
+from bulkhead_services.budget.settings import Settings
+from bulkhead_services.budget.watch.fold import Lived, Mark, Watching
+from bulkhead_services.budget.watch.watcher import MARK, Watcher
 
 TENANT = "acme"
 PAST = 3_600_000
@@ -60,18 +60,21 @@ class World:
         await self.mesh.context("gateway").publisher.send("planner", body, tenant=TENANT, task=task, index=task)
 
     async def end(self, task: str) -> None:
-        await self.mesh.context("planner").publisher.send("gateway", TaskEnded(status="succeeded"), tenant=TENANT,
-                                                          task=task, index=f"{task}/end")  # fmt: skip
+        await self.mesh.context("planner").publisher.send(
+            "gateway", TaskEnded(status="succeeded"), tenant=TENANT, task=task, index=f"{task}/end"
+        )
 
     async def call(self, task: str, arguments: str = '{"q":"x"}', answer: str = "a", failure: str = "") -> None:
         name = f"c{next(self._numbers)}"
-        asked = ToolCallRequested(call_id=name, step_id="s1", attempt=1, tool="look", arguments_json=arguments,
-                                  deadline_unix_ms=1)  # fmt: skip
+        asked = ToolCallRequested(
+            call_id=name, step_id="s1", attempt=1, tool="look", arguments_json=arguments, deadline_unix_ms=1
+        )
         content = ContentRef(author="tool_executor", sha256=(answer * 64)[:64], size_bytes=1)
         said = ToolCallReplied(call_id=name, step_id="s1", outcome="succeeded", content=content)
         if failure:
-            said = ToolCallReplied(call_id=name, step_id="s1", outcome="failed",
-                                   failure=Failure(code=failure, message=f"{failure} {name}"))  # fmt: skip
+            said = ToolCallReplied(
+                call_id=name, step_id="s1", outcome="failed", failure=Failure(code=failure, message=f"{failure} {name}")
+            )
         for sender, to, body in (("worker", "tool_executor", asked), ("tool_executor", "worker", said)):
             await self.mesh.context(sender).publisher.send(to, body, tenant=TENANT, task=task, index=f"{task}/{name}")
 
@@ -101,8 +104,11 @@ class World:
 
         await until(whole)
         (last,) = (await self.mesh.messages("JOURNAL", "mesh.>"))[-1:]
-        await until(lambda: _true((self.watcher(instance)._last or last).sequence >= last.sequence
-                                  and self.watcher(instance).caught_up))
+        await until(
+            lambda: _true(
+                (self.watcher(instance)._last or last).sequence >= last.sequence and self.watcher(instance).caught_up
+            )
+        )
 
 
 async def _true(value: bool) -> bool:
@@ -284,8 +290,9 @@ async def test_a_stall_is_told_and_a_waiting_call_is_none(world: World, monkeypa
     plan = Plan(steps=(PlanStep(id="s1", title="t", instruction="i"),))
     for task in ("stalled", "busy"):
         await planner.send("gateway", PlanAdopted(plan=plan), tenant=TENANT, task=task, index=f"{task}/plan")
-    asked = ToolCallRequested(call_id="open", step_id="s1", attempt=1, tool="look", arguments_json="{}",
-                              deadline_unix_ms=1)  # fmt: skip
+    asked = ToolCallRequested(
+        call_id="open", step_id="s1", attempt=1, tool="look", arguments_json="{}", deadline_unix_ms=1
+    )
     await world.mesh.context("worker").publisher.send("tool_executor", asked, tenant=TENANT, task="busy", index="open")
     await world.folded()
     assert await world.tripped("stalled") == []
@@ -302,8 +309,8 @@ async def test_a_fold_from_the_mark_knows_what_the_whole_journal_says(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Few messages of the past are read again: those of tasks that lived, and the last ones."""
-    monkeypatch.setattr("services.budget.watcher.RANGE", 5)
-    monkeypatch.setattr("services.budget.watcher.MARK_EVERY", 1)
+    monkeypatch.setattr("bulkhead_services.budget.watch.watcher.RANGE", 5)
+    monkeypatch.setattr("bulkhead_services.budget.watch.watcher.MARK_EVERY", 1)
     await world.submit("old")
     for _ in range(3):
         await world.call("old")
@@ -362,7 +369,7 @@ async def test_a_journal_that_was_made_again_is_read_on_and_nothing_is_told_twic
     folded = watcher.fold.folded
     last = watcher._last
     assert last is not None
-    # As after `infra.nats.journal` dropped it: something else stands where the reading stood.
+    # As after `bulkhead_infra.nats.journal` dropped it: something else stands where the reading stood.
     watcher._last = type(last)(f"{last.subject}x", last.headers, last.body, last.sequence, last.time_unix_ms)
     await world.submit("t2")
     await world.folded()
@@ -383,9 +390,20 @@ def test_a_mark_that_cannot_be_read_is_none() -> None:
     assert Mark.decode(earlier) == Mark(7, "mesh.a.b.1.t.x", 3, {"t/x": Lived(2, 5, 6)}, {"worker": 4})
     before = b'[2,7,"mesh.a.b.1.t.x",3,{"t/x":2},{"worker":4}]'
     assert Mark.decode(before) == Mark(7, "mesh.a.b.1.t.x", 3, {"t/x": Lived(2)}, {"worker": 4})
-    for raw in (b"", b"{", b"[]", b"[2,1,2,3,{}]", b'[1,"a","b",3,{}]', b'[1,1,"b",3,[]]', b'[2,1,"b",3,[],{}]',
-                b'[3,1,"b",3,{"t/x":7},{}]', b'[3,1,"b",3,{"t/x":[1,2,3,4]},{}]', b'[4,1,"b",3,{},{}]',
-                b'[4,1,"b",3,{},{},7]', b'[4,1,"b",3,{},{},[[["a","b"],{},{}]]]',
-                b'[4,1,"b",3,{},{},[[["a","b","c"],{"t":[1]},{}]]]'):
+    for raw in (
+        b"",
+        b"{",
+        b"[]",
+        b"[2,1,2,3,{}]",
+        b'[1,"a","b",3,{}]',
+        b'[1,1,"b",3,[]]',
+        b'[2,1,"b",3,[],{}]',
+        b'[3,1,"b",3,{"t/x":7},{}]',
+        b'[3,1,"b",3,{"t/x":[1,2,3,4]},{}]',
+        b'[4,1,"b",3,{},{}]',
+        b'[4,1,"b",3,{},{},7]',
+        b'[4,1,"b",3,{},{},[[["a","b"],{},{}]]]',
+        b'[4,1,"b",3,{},{},[[["a","b","c"],{"t":[1]},{}]]]',
+    ):
         assert Mark.decode(raw) == Mark()
     assert Watching(DEFAULT).mark() == Mark()

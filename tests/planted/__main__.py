@@ -49,8 +49,9 @@ class Outcome:
     @property
     def unsure(self) -> bool:
         """Whether another look might tell more: what runs on the machine's clock sees it or not, or could not run."""
-        return not self.control and not self.caught and (
-            self.expected.caught is None or self.bug.suite not in SAME_AGAIN)  # fmt: skip
+        return (
+            not self.control and not self.caught and (self.expected.caught is None or self.bug.suite not in SAME_AGAIN)
+        )
 
     @property
     def seconds(self) -> float:
@@ -74,8 +75,14 @@ class Outcome:
 
     def row(self) -> dict[str, Any]:
         """As JSON."""
-        return {"bug": self.bug.name, "what": self.bug.what, "expected": self.bug.suite, "caught": self.caught,
-                "seconds": round(self.seconds, 2), "findings": [one.row() for one in self.findings]}  # fmt: skip
+        return {
+            "bug": self.bug.name,
+            "what": self.bug.what,
+            "expected": self.bug.suite,
+            "caught": self.caught,
+            "seconds": round(self.seconds, 2),
+            "findings": [one.row() for one in self.findings],
+        }
 
 
 def main() -> int:
@@ -117,16 +124,27 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="bugs (default: all; --list shows them)")
     parser.add_argument("--full", action="store_true", help="every suite, whole, beside the narrow command")
-    parser.add_argument("--suites", type=_suites, default=SUITES, metavar="A,B",
-                        help=f"with --full, only these of: {', '.join(SUITES)}")  # fmt: skip
-    parser.add_argument("--seeds", default=suites.FULL_SEEDS, metavar="A-B",
-                        help=f"with --full, these of the simulation (default {suites.FULL_SEEDS})")  # fmt: skip
+    parser.add_argument(
+        "--suites", type=_suites, default=SUITES, metavar="A,B", help=f"with --full, only these of: {', '.join(SUITES)}"
+    )
+    parser.add_argument(
+        "--seeds",
+        default=suites.FULL_SEEDS,
+        metavar="A-B",
+        help=f"with --full, these of the simulation (default {suites.FULL_SEEDS})",
+    )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="bugs at once (default: one per core)")
     parser.add_argument("--json", action="store_true", help="a JSON line per bug on stdout instead of the table")
-    parser.add_argument("--resume", type=_known, default=frozenset(), metavar="FILE",
-                        help="leave out the bugs that this file of --json has: go on with >> FILE")  # fmt: skip
-    parser.add_argument("--control", action="store_true",
-                        help="plant nothing: what is said to catch a bug must pass without it")  # fmt: skip
+    parser.add_argument(
+        "--resume",
+        type=_known,
+        default=frozenset(),
+        metavar="FILE",
+        help="leave out the bugs that this file of --json has: go on with >> FILE",
+    )
+    parser.add_argument(
+        "--control", action="store_true", help="plant nothing: what is said to catch a bug must pass without it"
+    )
     parser.add_argument("--list", action="store_true", help="only show the bugs")
     return parser.parse_args()
 
@@ -165,8 +183,11 @@ def run(bugs: Sequence[Bug], asked: argparse.Namespace, folder: Path) -> list[Ou
 
     def tell(outcome: Outcome) -> None:
         told = ", ".join(_short(one) for one in outcome.findings)
-        print(f"[{len(done)}/{len(bugs)} {time.monotonic() - began:.0f} s] {outcome.bug.name}: {told}",
-              file=sys.stderr, flush=True)  # fmt: skip
+        print(
+            f"[{len(done)}/{len(bugs)} {time.monotonic() - began:.0f} s] {outcome.bug.name}: {told}",
+            file=sys.stderr,
+            flush=True,
+        )
 
     try:
         again: list[Outcome] = []
@@ -257,13 +278,24 @@ def table(outcomes: Sequence[Outcome]) -> list[str]:
         for number, one in enumerate(outcome.findings):
             unit = "seeds" if one.suite == "simulation" else "tests"
             seen = one.suite if one.caught else f"not by {one.suite}"
-            rows.append(("" if number else outcome.bug.name, seen, f"{one.tried} {unit}", f"{one.seconds:.1f}",
-                         one.by.removeprefix("tests/")[:90]))  # fmt: skip
+            rows.append(
+                (
+                    "" if number else outcome.bug.name,
+                    seen,
+                    f"{one.tried} {unit}",
+                    f"{one.seconds:.1f}",
+                    one.by.removeprefix("tests/")[:90],
+                )
+            )
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    lines = ["  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]]).rstrip()
-             for row in rows]  # fmt: skip
-    counts = {suite: sum(any(one.caught and one.suite == suite for one in each.findings) for each in outcomes)
-              for suite in SUITES}  # fmt: skip
+    lines = [
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]]).rstrip()
+        for row in rows
+    ]
+    counts = {
+        suite: sum(any(one.caught and one.suite == suite for one in each.findings) for each in outcomes)
+        for suite in SUITES
+    }
     told = ", ".join(f"{count} by {suite}" for suite, count in counts.items() if count)
     return [*lines, "", f"{sum(each.caught for each in outcomes)} of {len(outcomes)} caught: {told or 'none'}"]
 
@@ -271,8 +303,15 @@ def table(outcomes: Sequence[Outcome]) -> list[str]:
 def _list(bugs: Sequence[Bug], *, as_json: bool) -> None:
     for bug in bugs:
         if as_json:
-            row = {"bug": bug.name, "what": bug.what, "why": bug.why, "expected": bug.suite, "tests": bug.tests,
-                   "seeds": bug.seeds, "files": [edit.file for edit in bug.edits]}  # fmt: skip
+            row = {
+                "bug": bug.name,
+                "what": bug.what,
+                "why": bug.why,
+                "expected": bug.suite,
+                "tests": bug.tests,
+                "seeds": bug.seeds,
+                "files": [edit.file for edit in bug.edits],
+            }
             print(json.dumps(row))
         else:
             print(f"{bug.name} ({bug.suite} {bug.seeds or ' '.join(bug.tests)})\n    {bug.what}\n    {bug.why}")

@@ -21,7 +21,8 @@ class BadBug(ValueError):
 class Edit:
     """One text that stands exactly once, and what takes its place.
 
-    file: a path, or a pattern (services/worker/*.py), so that code may move from file to file within a service.
+    file: a path, or a pattern (services/bulkhead_services/worker/*.py), so that code may move from file to file within
+    a service.
     """
 
     file: str
@@ -31,12 +32,15 @@ class Edit:
     def apply(self, root: Path, changed: dict[str, str]) -> None:
         """Make the mistake, in `changed` (text by path), over what stands there already. Raises BadBug."""
         held = {str(path.relative_to(root)): path.read_text() for path in sorted(root.glob(self.file))} | {
-            name: text for name, text in changed.items() if PurePath(name).match(self.file)}  # fmt: skip
+            name: text for name, text in changed.items() if PurePath(name).match(self.file)
+        }
         where = [name for name, text in held.items() for _ in range(text.count(self.find))]
         if len(where) != 1:
             first = self.find.strip().splitlines()[0]
-            raise BadBug(f"{self.file}: the text to find ({first!r} ...) stands there {len(where)} times, not once; "
-                         "adapt `find` (and `replace`) to the code as it is now")
+            raise BadBug(
+                f"{self.file}: the text to find ({first!r} ...) stands there {len(where)} times, not once; "
+                "adapt `find` (and `replace`) to the code as it is now"
+            )
         changed[where[0]] = held[where[0]].replace(self.find, self.replace)
 
 
@@ -78,8 +82,15 @@ def _read(file: Path) -> Bug:
         raise BadBug(f"{file.name}: {error}") from error
     try:
         edits = tuple(Edit(one["file"], one["find"], one["replace"]) for one in row["edit"])
-        bug = Bug(file.stem, row["what"], row["why"], row["caught_by"], edits, tuple(row.get("tests", ())),
-                  row.get("seeds", ""))  # fmt: skip
+        bug = Bug(
+            file.stem,
+            row["what"],
+            row["why"],
+            row["caught_by"],
+            edits,
+            tuple(row.get("tests", ())),
+            row.get("seeds", ""),
+        )
     except KeyError as error:
         raise BadBug(f"{file.name}: {error} is missing; look at another bug's file") from error
     if strange := row.keys() - _KEYS:
@@ -89,8 +100,10 @@ def _read(file: Path) -> Bug:
     if bug.suite == "simulation":
         first, _, last = bug.seeds.partition("-")
         if not (first.isdigit() and last.isdigit() and int(last) - int(first) >= 50):
-            raise BadBug(f"{file.name}: seeds = {bug.seeds!r}; write a range of 50 seeds or more: one seed that "
-                         "happens to show a bug today shows nothing tomorrow")
+            raise BadBug(
+                f"{file.name}: seeds = {bug.seeds!r}; write a range of 50 seeds or more: one seed that "
+                "happens to show a bug today shows nothing tomorrow"
+            )
     elif not bug.tests:
         raise BadBug(f"{file.name}: tests = [...] must name the tests that catch it")
     return bug

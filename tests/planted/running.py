@@ -50,9 +50,15 @@ class Cold:
     def run(self, module: str, arguments: Sequence[str], most_s: float) -> Ran:
         """See Runner."""
         began = time.monotonic()
-        with subprocess.Popen([sys.executable, "-m", module, *arguments], cwd=self._tree, text=True,
-                              env=trees.environment(self._tree), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                              start_new_session=True) as process:  # fmt: skip
+        with subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            cwd=self._tree,
+            text=True,
+            env=trees.environment(self._tree),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        ) as process:
             _SESSIONS.add(process.pid)
             try:
                 out, _ = process.communicate(timeout=most_s)
@@ -81,8 +87,14 @@ class Warm:
         """Import everything; the tree must hold no bug then. Raises RuntimeError."""
         environment = trees.environment(self._tree) | {"OPENBLAS_NUM_THREADS": "1"}  # Threads do not outlive a fork.
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.planted.warm"], cwd=self._tree, env=environment, bufsize=0,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)  # fmt: skip
+            [sys.executable, "-m", "tests.planted.warm"],
+            cwd=self._tree,
+            env=environment,
+            bufsize=0,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
         if self._answer(PRELOAD_S) != {"ready": True}:
             self.stop()
             raise RuntimeError(f"the copy in {self._tree} cannot be imported; what it said stands above")

@@ -8,7 +8,7 @@ import ast
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
-ROOTS = {"contracts": "contracts", "libs": "libs", "services": ".", "infra": ".", "tests": "."}
+ROOTS = {"contracts": "contracts", "libs": "libs", "services": "services", "infra": "infra", "tests": "."}
 """By the first folder of a file, the folder in which its package lies."""
 Graph = Mapping[str, Collection[str]]
 
@@ -56,7 +56,8 @@ def on(changed: Iterable[str], graph: Graph) -> set[str]:
         if not file.endswith(".py") or layer not in ROOTS or layer == "contracts":
             return set(graph)
         if layer in ("services", "infra"):
-            todo += _within(f"{layer}.{rest.partition('/')[0].removesuffix('.py')}", graph)
+            package, _, part = rest.partition("/")
+            todo += _within(f"{package}.{part.partition('/')[0].removesuffix('.py')}", graph)
         else:
             path = file if ROOTS[layer] == "." else rest
             todo.append(path.removesuffix(".py").replace("/", ".").removesuffix(".__init__"))

@@ -80,8 +80,23 @@ def tests(runner: Runner, suite: str, arguments: Sequence[str], limits: Limits) 
     lean = [] if suite == "contract" else ["-p", "no:schemathesis", "-p", "no:xdist"]  # A second of every start.
     # That a test fails is asked, not how: rewriting its asserts costs as much as many tests do.
     # The first of the arguments may lie within the others: it is to be the first that runs.
-    command = ["-x", "-q", "--keep-duplicates", "-p", "no:cacheprovider", "--timeout", str(limits.test_s),
-               "--assert", "plain", "--tb", "line", "-p", "tests.planted.hurry", *lean, *arguments]  # fmt: skip
+    command = [
+        "-x",
+        "-q",
+        "--keep-duplicates",
+        "-p",
+        "no:cacheprovider",
+        "--timeout",
+        str(limits.test_s),
+        "--assert",
+        "plain",
+        "--tb",
+        "line",
+        "-p",
+        "tests.planted.hurry",
+        *lean,
+        *arguments,
+    ]
     ran = runner.run("pytest", command, limits.command_s)
     told = ran.out.strip().splitlines()[-1:] or [""]
     counts: dict[str, int] = {}
@@ -109,8 +124,9 @@ def simulation(runner: Runner, seeds: str, limits: Limits) -> Finding:
             by = f"seed {row['seed']}: {row['complaints'][0]}"[:160]
             return Finding("simulation", True, number, ran.seconds, by)
     if not ran.in_time:
-        return Finding("simulation", None, len(rows), ran.seconds, f"was not done in time, after {len(rows)} seeds",
-                       late=True)  # fmt: skip
+        return Finding(
+            "simulation", None, len(rows), ran.seconds, f"was not done in time, after {len(rows)} seeds", late=True
+        )
     if ran.code == 0 and rows:
         return Finding("simulation", False, len(rows), ran.seconds)
     return Finding("simulation", None, len(rows), ran.seconds, _broken(ran))

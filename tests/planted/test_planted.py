@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -43,8 +44,9 @@ def test_no_bug_uses_a_name_that_is_not_there(tmp_path):
                 (tmp_path / f"{bug.name}--{name.replace('/', '--')}").write_text(text)
     checked = subprocess.run(
         [sys.executable, "-m", "ruff", "check", "-q", "--no-cache", "--isolated", "--select", "F821,F823", tmp_path],
-        capture_output=True, text=True,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+    )
     assert checked.returncode == 0, checked.stdout
 
 
@@ -69,14 +71,17 @@ def test_a_text_that_has_moved_on_is_told(tmp_path):
     assert Bug("name", "", "", "playbooks", twice).texts(tmp_path) == {"code.py": "a = 1\nd = 2\n"}
 
 
-@pytest.mark.parametrize(("text", "says"), [
-    ('what = "x"', "missing"),
-    ('what = "x"\nwhy = "x"\ncaught_by = "luck"\nedit = []', "one of playbooks"),
-    ('what = "x"\nwhy = "x"\ncaught_by = "simulation"\nseeds = "7-7"\nedit = []', "range of 50"),
-    ('what = "x"\nwhy = "x"\ncaught_by = "playbooks"\nedit = []', "must name the tests"),
-    ('what = "x"\nwhy = "x"\ncaught_by = "contract"\ntests = ["t"]\nedit = []\nextra = 1', "unknown: extra"),
-    ("what =", "Invalid"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('what = "x"', "missing"),
+        ('what = "x"\nwhy = "x"\ncaught_by = "luck"\nedit = []', "one of playbooks"),
+        ('what = "x"\nwhy = "x"\ncaught_by = "simulation"\nseeds = "7-7"\nedit = []', "range of 50"),
+        ('what = "x"\nwhy = "x"\ncaught_by = "playbooks"\nedit = []', "must name the tests"),
+        ('what = "x"\nwhy = "x"\ncaught_by = "contract"\ntests = ["t"]\nedit = []\nextra = 1', "unknown: extra"),
+        ("what =", "Invalid"),
+    ],
+)
 def test_a_file_that_cannot_be_used_says_what_is_missing(tmp_path, text, says):
     (tmp_path / "bad.toml").write_text(text)
     with pytest.raises(BadBug, match=says):
@@ -92,20 +97,32 @@ def clean(tmp_path_factory):
 
 @pytest.mark.slow
 def test_what_runs_is_the_copy_and_not_what_is_installed(clean, tmp_path):
-    edit = Edit("contracts/bulkhead_contracts/limits.py", "PARTITIONS = 32", "PARTITIONS = 31")
+    edit = Edit("contracts/bulkhead_contracts/bounds.py", "PARTITIONS = 32", "PARTITIONS = 31")
     bug = Bug("other-partitions", "", "", "playbooks", (edit,))
-    program = ("from bulkhead_contracts.limits import PARTITIONS; import bulkhead.flow, services.planner.core as c; "
-               "print(PARTITIONS, c.__file__)")  # fmt: skip
+    program = (
+        "from bulkhead_contracts.bounds import PARTITIONS; import bulkhead.flow, bulkhead_services.planner.core as c; "
+        "print(PARTITIONS, c.__file__)"
+    )
     with trees.planted(clean, bug, tmp_path / "tree") as tree:
-        done = subprocess.run([sys.executable, "-c", program], cwd=tree, env=trees.environment(tree),
-                              capture_output=True, text=True, check=True)  # fmt: skip
-        assert done.stdout.split() == ["31", str(tree / "services/planner/core.py")]
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=tree,
+            env=trees.environment(tree),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.split() == ["31", str(tree / "services/bulkhead_services/planner/core.py")]
     assert "PARTITIONS = 32" in (tree / edit.file).read_text() == (clean / edit.file).read_text()
 
 
 @pytest.mark.slow
 def test_a_bug_that_breaks_the_suite_itself_is_not_caught_by_it(clean, tmp_path):
-    edit = Edit("services/worker/core.py", "from services.worker.state import ", "from services.worker.nowhere import ")
+    edit = Edit(
+        "services/bulkhead_services/worker/core.py",
+        "from bulkhead_services.worker.state import ",
+        "from bulkhead_services.worker.nowhere import ",
+    )
     with trees.planted(clean, Bug("broken", "", "", "playbooks", (edit,)), tmp_path / "tree") as tree:
         runner = running.Cold(tree)
         assert suites.tests(runner, "playbooks", ["tests/unit/worker"], suites.Limits()).caught is None
@@ -113,15 +130,19 @@ def test_a_bug_that_breaks_the_suite_itself_is_not_caught_by_it(clean, tmp_path)
 
 
 FILES = {
-    "contracts/bulkhead_contracts/plan.py": "", "libs/bulkhead/__init__.py": "",
-    "libs/bulkhead/bus/__init__.py": "", "libs/bulkhead/bus/wire.py": "import json",
+    "contracts/bulkhead_contracts/plan.py": "",
+    "libs/bulkhead/__init__.py": "",
+    "libs/bulkhead/bus/__init__.py": "",
+    "libs/bulkhead/bus/wire.py": "import json",
     "libs/bulkhead/bus/port.py": "if True:\n    from bulkhead.bus import wire",
-    "libs/bulkhead/seals/__init__.py": "from .keys import Key", "libs/bulkhead/seals/keys.py": "class Key: ...",
+    "libs/bulkhead/seals/__init__.py": "from .keys import Key",
+    "libs/bulkhead/seals/keys.py": "class Key: ...",
     "libs/bulkhead/seals/store.py": "def late():\n    from bulkhead.bus.port import Port",
-    "services/worker/core.py": "from bulkhead.seals import Key", "services/worker/app.py": "",
-    "services/planner/app.py": "try:\n    import bulkhead.bus.port\nexcept ImportError:\n    pass",
-    "infra/local/__init__.py": "from services.planner.app import App",
-}  # fmt: skip
+    "services/bulkhead_services/worker/core.py": "from bulkhead.seals import Key",
+    "services/bulkhead_services/worker/app.py": "",
+    "services/bulkhead_services/planner/app.py": "try:\n    import bulkhead.bus.port\nexcept ImportError:\n    pass",
+    "infra/bulkhead_infra/local/__init__.py": "from bulkhead_services.planner.app import App",
+}
 
 
 def test_a_fork_imports_anew_what_has_changed_and_what_stands_on_it_and_no_more(tmp_path):
@@ -130,17 +151,24 @@ def test_a_fork_imports_anew_what_has_changed_and_what_stands_on_it_and_no_more(
         file = tmp_path / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
-        path = name.removeprefix("contracts/").removeprefix("libs/")
+        path = re.sub("^(contracts|libs|services|infra)/", "", name)
         modules[path.removesuffix(".py").replace("/", ".").removesuffix(".__init__")] = file
     graph = standing.importers(modules)
-    above = {"bulkhead.bus.port", "services.planner.app", "infra.local"}
+    above = {"bulkhead.bus.port", "bulkhead_services.planner.app", "bulkhead_infra.local"}
     assert standing.on(["libs/bulkhead/bus/wire.py"], graph) == above | {"bulkhead.bus.wire"}
     assert standing.on(["libs/bulkhead/bus/port.py", "tests/unit/x.py"], graph) == above
     # A package imports what is in it; then nothing in it stays as it was.
-    seals = {"bulkhead.seals", "bulkhead.seals.keys", "bulkhead.seals.store", "services.worker.core"}
+    seals = {"bulkhead.seals", "bulkhead.seals.keys", "bulkhead.seals.store", "bulkhead_services.worker.core"}
     assert standing.on(["libs/bulkhead/seals/keys.py"], graph) == seals
-    assert standing.on(["services/worker/core.py"], graph) == {"services.worker.core", "services.worker.app"}
-    for of_all in ("contracts/bulkhead_contracts/plan.py", "services/worker/prompts/draft.md", "Makefile"):
+    assert standing.on(["services/bulkhead_services/worker/core.py"], graph) == {
+        "bulkhead_services.worker.core",
+        "bulkhead_services.worker.app",
+    }
+    for of_all in (
+        "contracts/bulkhead_contracts/plan.py",
+        "services/bulkhead_services/worker/prompts/draft.md",
+        "Makefile",
+    ):
         assert standing.on([of_all], graph) == set(modules)
     assert standing.on([], graph) == set()
 
@@ -177,18 +205,25 @@ PASSED, FAILED = "1 passed in 1s", "FAILED tests/t.py::test_it - assert False\n1
 HUNG = "FAILED tests/t.py::test_it - Failed: Timeout (>240.0s) from pytest-timeout.\n1 failed in 241s"
 
 
-@pytest.mark.parametrize(("answers", "caught", "says"), [
-    ([Ran(1, FAILED, 5)], True, "tests/t.py::test_it"),
-    ([Ran(0, PASSED, 5)], False, ""),
-    ([Ran(1, HUNG, 241), Ran(0, PASSED, 5)], True, "it hangs: 241 s, 5 s without the bug"),
-    # The machine is slow: more time, and then it is seen.
-    ([Ran(1, HUNG, 241), Ran(0, PASSED, 100), Ran(1, FAILED, 300)], True, "tests/t.py::test_it"),
-    ([Ran(-1, "", 600, in_time=False), Ran(0, PASSED, 100), Ran(0, PASSED, 800)], False, ""),
-    # Nothing can be told.
-    ([Ran(1, HUNG, 241), Ran(0, PASSED, 100), Ran(1, HUNG, 961), Ran(0, PASSED, 400)], None, "twice; 400 s without"),
-    ([Ran(1, HUNG, 241), Ran(1, HUNG, 241)], None, "nor is it well without the bug"),
-    ([Ran(1, "ERROR tests/t.py::test_it - no redis\n1 error in 1s", 5)], None, "no redis"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("answers", "caught", "says"),
+    [
+        ([Ran(1, FAILED, 5)], True, "tests/t.py::test_it"),
+        ([Ran(0, PASSED, 5)], False, ""),
+        ([Ran(1, HUNG, 241), Ran(0, PASSED, 5)], True, "it hangs: 241 s, 5 s without the bug"),
+        # The machine is slow: more time, and then it is seen.
+        ([Ran(1, HUNG, 241), Ran(0, PASSED, 100), Ran(1, FAILED, 300)], True, "tests/t.py::test_it"),
+        ([Ran(-1, "", 600, in_time=False), Ran(0, PASSED, 100), Ran(0, PASSED, 800)], False, ""),
+        # Nothing can be told.
+        (
+            [Ran(1, HUNG, 241), Ran(0, PASSED, 100), Ran(1, HUNG, 961), Ran(0, PASSED, 400)],
+            None,
+            "twice; 400 s without",
+        ),
+        ([Ran(1, HUNG, 241), Ran(1, HUNG, 241)], None, "nor is it well without the bug"),
+        ([Ran(1, "ERROR tests/t.py::test_it - no redis\n1 error in 1s", 5)], None, "no redis"),
+    ],
+)
 def test_a_slow_machine_makes_no_verdict(tmp_path, answers, caught, says):
     clean, tree = tmp_path / "clean", tmp_path / "tree"
     clean.mkdir()
@@ -206,14 +241,21 @@ def test_a_slow_machine_makes_no_verdict(tmp_path, answers, caught, says):
 BUG = Bug("bug", "", "", "playbooks", (Edit("code.py", "whole", "broken"),), ("tests/t.py",))
 
 
-@pytest.mark.parametrize(("findings", "control", "problem"), [
-    ([Finding("playbooks", True, 3, 1.0)], False, ""),
-    ([Finding("playbooks", False, 3, 1.0)], False, "not caught by the playbooks (3 tests); caught by nothing"),
-    ([Finding("playbooks", False, 3, 1.0), Finding("simulation", True, 1, 1.0)], False, "caught by simulation instead"),
-    ([Finding("playbooks", None, 0, 1.0, "could not run")], False, "could not run"),
-    ([Finding("playbooks", False, 3, 1.0)], True, ""),
-    ([Finding("playbooks", True, 3, 1.0, "tests/t.py")], True, "without the bug, too, the playbooks tests/t.py"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("findings", "control", "problem"),
+    [
+        ([Finding("playbooks", True, 3, 1.0)], False, ""),
+        ([Finding("playbooks", False, 3, 1.0)], False, "not caught by the playbooks (3 tests); caught by nothing"),
+        (
+            [Finding("playbooks", False, 3, 1.0), Finding("simulation", True, 1, 1.0)],
+            False,
+            "caught by simulation instead",
+        ),
+        ([Finding("playbooks", None, 0, 1.0, "could not run")], False, "could not run"),
+        ([Finding("playbooks", False, 3, 1.0)], True, ""),
+        ([Finding("playbooks", True, 3, 1.0, "tests/t.py")], True, "without the bug, too, the playbooks tests/t.py"),
+    ],
+)
 def test_what_was_not_caught_by_the_suite_that_is_to_fails_the_build(findings, control, problem, monkeypatch, capsys):
     outcome = command.Outcome(BUG, tuple(findings), control=control)
     assert bool(outcome.problem) is bool(problem) and problem in outcome.problem
@@ -254,9 +296,14 @@ def test_the_copy_without_a_bug_passes_what_catches_them(clean):
 def test_every_bug_is_caught_by_the_suite_that_is_expected_to(tmp_path):
     """Three at once on two cores: what catches some of them waits for what never comes."""
     with (tmp_path / "said").open("w+") as said:
-        process = subprocess.Popen([sys.executable, "-m", "tests.planted", "--json", "--jobs", "3"], cwd=trees.ROOT,
-                                   stdout=subprocess.PIPE, stderr=said, text=True,
-                                   env={**os.environ, "PYTHONUNBUFFERED": "1"})  # fmt: skip
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.planted", "--json", "--jobs", "3"],
+            cwd=trees.ROOT,
+            stdout=subprocess.PIPE,
+            stderr=said,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
         try:
             out, _ = process.communicate(timeout=MOST_S)
         except subprocess.TimeoutExpired:
@@ -268,6 +315,10 @@ def test_every_bug_is_caught_by_the_suite_that_is_expected_to(tmp_path):
     if process.returncode != 0:
         # What matters first: how it went before may be as long as a book.
         problems = [line for line in told.splitlines() if line.startswith(("NOT CAUGHT", "planted:"))]
-        pytest.fail("\n".join([f"exit {process.returncode}, {len(rows)} of {len(BUGS)} bugs tried", *problems, "...",
-                               told[-4000:]]), pytrace=False)  # fmt: skip
+        pytest.fail(
+            "\n".join(
+                [f"exit {process.returncode}, {len(rows)} of {len(BUGS)} bugs tried", *problems, "...", told[-4000:]]
+            ),
+            pytrace=False,
+        )
     assert {row["bug"] for row in rows if row["caught"]} == {bug.name for bug in BUGS}

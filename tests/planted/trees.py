@@ -14,9 +14,9 @@ from pathlib import Path
 from .bugs import Bug
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCES = (".", "contracts", "libs")
+SOURCES = (".", "contracts", "libs", "services", "infra")
 """Where packages lie; the editable install names the same folders of the working tree, and must not win."""
-PACKAGES = ("bulkhead", "bulkhead_contracts", "services", "infra", "tests.simulation")
+PACKAGES = ("bulkhead", "bulkhead_contracts", "bulkhead_services", "bulkhead_infra", "bulkhead_cli", "tests.simulation")
 _PROBE = """
 import importlib, sys
 for name in sys.argv[2:]:
@@ -31,17 +31,26 @@ def copy(to: Path) -> None:
     The bytecode is checked against the source's hash: a file that is changed within the same second, and keeps its
     size, would run as it was before otherwise.
     """
-    listed = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT,
-                            capture_output=True, check=True)  # fmt: skip
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    )
     for name in filter(None, listed.stdout.decode().split("\0")):
         source, target = ROOT / name, to / name
         if source.is_file():  # What was deleted and not committed is listed too.
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source, target)
-    subprocess.run([sys.executable, "-m", "compileall", "-q", "--invalidation-mode", "checked-hash", "."],
-                   cwd=to, check=False, stdout=subprocess.DEVNULL)  # fmt: skip
-    probe = subprocess.run([sys.executable, "-c", _PROBE, str(to), *PACKAGES], cwd=to, env=environment(to),
-                           capture_output=True, text=True)  # fmt: skip
+    subprocess.run(
+        [sys.executable, "-m", "compileall", "-q", "--invalidation-mode", "checked-hash", "."],
+        cwd=to,
+        check=False,
+        stdout=subprocess.DEVNULL,
+    )
+    probe = subprocess.run(
+        [sys.executable, "-c", _PROBE, str(to), *PACKAGES], cwd=to, env=environment(to), capture_output=True, text=True
+    )
     if probe.returncode != 0:
         raise RuntimeError(f"the copy is not what would run: {probe.stderr.strip().splitlines()[-1]}")
 

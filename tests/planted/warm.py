@@ -19,12 +19,32 @@ from typing import Any
 from . import standing
 
 PRELOADED = (
-    "pytest", "_pytest.assertion.rewrite", "pytest_asyncio.plugin", "pytest_timeout", "hypothesis.stateful", "uvloop",
-    "bulkhead_contracts.catalog", "bulkhead.testing.plugin", "bulkhead.cli.main", "infra.local",
-    *(f"services.{name}.app" for name in (
-        "gateway", "signer", "planner", "worker", "checker", "model_gateway", "rag", "tool_executor", "budget")),
+    "pytest",
+    "_pytest.assertion.rewrite",
+    "pytest_asyncio.plugin",
+    "pytest_timeout",
+    "hypothesis.stateful",
+    "uvloop",
+    "bulkhead_contracts.catalog",
+    "bulkhead.testing.plugin",
+    "bulkhead_cli.main",
+    "bulkhead_infra.local",
+    *(
+        f"bulkhead_services.{name}.app"
+        for name in (
+            "gateway",
+            "signer",
+            "planner",
+            "worker",
+            "checker",
+            "model_gateway",
+            "rag",
+            "tool_executor",
+            "budget",
+        )
+    ),
     "tests.simulation.schedule",
-)  # fmt: skip
+)
 ALWAYS = "tests"
 """What tests hold is not known from what they import."""
 

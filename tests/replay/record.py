@@ -9,16 +9,8 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from bulkhead.runtime.history import dump, save
-from tests.replay.scenes import (
-    SCENES,
-    SMALL_CONTEXT,
-    UNDER_LOGIC_2,
-    UNDER_LOGIC_3,
-    UNDER_LOGIC_4,
-    UNDER_LOGIC_5,
-    Scene,
-)
+from bulkhead.runtime.decider.history import dump, save
+from tests.replay.scenes import SCENES, SMALL_CONTEXT, UNDER_LOGIC_2, UNDER_LOGIC_3, UNDER_LOGIC_4, UNDER_LOGIC_5, Scene
 from tests.replay.stage import stage
 
 FOLDER = Path(__file__).parent / "histories"

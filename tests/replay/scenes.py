@@ -8,7 +8,7 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from bulkhead.bus.memory import MemoryBus
+from bulkhead.bus.memory.bus import MemoryBus
 from bulkhead.client import Task
 from bulkhead_contracts import subjects
 from bulkhead_contracts.catalog import decode
@@ -36,24 +36,35 @@ async def fan_out_join(on: Stage) -> str:
     """Five steps at once, one that joins them; three of them compute."""
     wide = [{"id": f"w{n}", "tools": ["calculate"]} for n in range(5)]
     on.model.will(
-        plan(*wide, {"id": "join", "inputs": [one["id"] for one in wide]}), join=[says("All five are known.")],
+        plan(*wide, {"id": "join", "inputs": [one["id"] for one in wide]}),
+        join=[says("All five are known.")],
         **{f"w{n}": [use(call("calculate", expression=f"{n} * 7")), says("It was worked out.")] for n in range(3)},
-        **{f"w{n}": [says("There is nothing to compute.")] for n in (3, 4)})  # fmt: skip
+        **{f"w{n}": [says("There is nothing to compute.")] for n in (3, 4)},
+    )
     return (await on.run())["task_id"]
 
 
 async def replanned(on: Stage) -> str:
     """A step that is never accepted; a second plan, in which it is. Logic 2 takes over what was accepted before."""
     no = reject("It does not say why.")
-    on.model.will(plan(*BOTH), plan(*BOTH), a=[says("A holds.")], b=[says("B holds.")], c=[says("Both hold.")],
-                  judges={"b": [no, no, no, accept()]})
+    on.model.will(
+        plan(*BOTH),
+        plan(*BOTH),
+        a=[says("A holds.")],
+        b=[says("B holds.")],
+        c=[says("Both hold.")],
+        judges={"b": [no, no, no, accept()]},
+    )
     return (await on.run())["task_id"]
 
 
 async def retried_with_reasons(on: Stage) -> str:
     """A step that is rejected once; the judge's reasons come back to it."""
-    on.model.will(plan({"id": "a"}), a=[says("Perhaps."), says("It is so, for it was measured.")],
-                  judges={"a": [reject("Say how it is known."), accept()]})
+    on.model.will(
+        plan({"id": "a"}),
+        a=[says("Perhaps."), says("It is so, for it was measured.")],
+        judges={"a": [reject("Say how it is known."), accept()]},
+    )
     return (await on.run())["task_id"]
 
 
@@ -66,8 +77,12 @@ async def failed_dependency(on: Stage) -> str:
 
 async def degraded_input(on: Stage) -> str:
     """A judge that cannot be understood: the result is degraded, and so is what is built on it."""
-    on.model.will(plan({"id": "a"}, {"id": "b", "inputs": ["a"]}), a=[says("A holds.")], b=[says("So does B.")],
-                  judges={"a": [says("Well, well.")], "b": [accept()]})
+    on.model.will(
+        plan({"id": "a"}, {"id": "b", "inputs": ["a"]}),
+        a=[says("A holds.")],
+        b=[says("So does B.")],
+        judges={"a": [says("Well, well.")], "b": [accept()]},
+    )
     return (await on.run())["task_id"]
 
 
@@ -91,8 +106,10 @@ async def steps_time_up(on: Stage) -> str:
 async def invented_tool(on: Stage) -> str:
     """A tool that there is not, arguments that are none; then an answer without."""
     broken = {"id": "call_x", "name": "calculate", "arguments": '{"expression": '}
-    on.model.will(plan({"id": "a", "tools": ["calculate"]}),
-                  a=[use(call("summon_oracle", question="what now?")), use(broken), says("Nobody knows.")])
+    on.model.will(
+        plan({"id": "a", "tools": ["calculate"]}),
+        a=[use(call("summon_oracle", question="what now?")), use(broken), says("Nobody knows.")],
+    )
     return (await on.run())["task_id"]
 
 
@@ -106,8 +123,12 @@ async def several_tools_in_one_turn(on: Stage) -> str:
     """A search, two calculations and one of them twice, in one turn."""
     async with on.client() as client:
         await client.add_document(b"The fee is 12 EUR. It applies from 1 May 2025.", name="fee.md")
-    turn = use(call("search_documents", query="fee"), call("calculate", 1, expression="12 * 2"),
-               call("calculate", 2, expression="12 * 3"), call("calculate", 3, expression="12 * 3"))
+    turn = use(
+        call("search_documents", query="fee"),
+        call("calculate", 1, expression="12 * 2"),
+        call("calculate", 2, expression="12 * 3"),
+        call("calculate", 3, expression="12 * 3"),
+    )
     on.model.will(plan({"id": "a", "tools": ["search_documents", "calculate"]}), a=[turn, quoting])
     return (await on.run())["task_id"]
 
@@ -118,8 +139,10 @@ async def pruned_context(on: Stage) -> str:
         for number in range(8):
             text = " ".join(f"Rule {number}.{line} of the fare says that seat {line} is kept." for line in range(60))
             await client.add_document(text.encode(), name=f"rules-{number}.md")
-    on.model.will(plan({"id": "a", "tools": ["search_documents"]}),
-                  a=[use(call("search_documents", query="fare seat kept rule", k=20)), quoting])
+    on.model.will(
+        plan({"id": "a", "tools": ["search_documents"]}),
+        a=[use(call("search_documents", query="fare seat kept rule", k=20)), quoting],
+    )
     return (await on.run())["task_id"]
 
 
@@ -134,8 +157,9 @@ async def request_v1(on: Stage) -> str:
 
 async def provider_errors(on: Stage) -> str:
     """Errors that the model gateway mends by asking again, and one that it cannot: the step is tried again."""
-    on.model.will(plan({"id": "a"}), a=[fails(500), fails(503), fails(400, "odd"), fails(429, retry_after="0"),
-                                        says("It is so.")])
+    on.model.will(
+        plan({"id": "a"}), a=[fails(500), fails(503), fails(400, "odd"), fails(429, retry_after="0"), says("It is so.")]
+    )
     return (await on.run())["task_id"]
 
 
@@ -169,16 +193,21 @@ async def draft_rejected(on: Stage) -> str:
 async def uncertain_write(on: Stage) -> str:
     """A write without a key whose answer is lost: not repeated, the task ends and asks a person."""
     on.counter.misbehave("drop_after")
-    on.model.will(plan({"id": "a", "tools": ["counter_increment_unkeyed"]}),
-                  a=[use(call("counter_increment_unkeyed", name="uncertain"))])
+    on.model.will(
+        plan({"id": "a", "tools": ["counter_increment_unkeyed"]}),
+        a=[use(call("counter_increment_unkeyed", name="uncertain"))],
+    )
     return (await on.run())["task_id"]
 
 
 async def keyed_write(on: Stage) -> str:
     """A write under a key whose answer is lost: sent again, done once."""
     on.counter.misbehave("drop_after")
-    on.model.will(plan({"id": "a", "tools": ["counter_increment"]}, {"id": "b", "inputs": ["a"]}),
-                  a=[use(call("counter_increment", name="keyed")), says("It is counted.")], b=[says("Done.")])
+    on.model.will(
+        plan({"id": "a", "tools": ["counter_increment"]}, {"id": "b", "inputs": ["a"]}),
+        a=[use(call("counter_increment", name="keyed")), says("It is counted.")],
+        b=[says("Done.")],
+    )
     return (await on.run())["task_id"]
 
 
@@ -196,8 +225,16 @@ async def fork(on: Stage) -> str:
     """A task that takes over two results of another and runs the third step, edited."""
     on.model.will(plan(*BOTH), a=[says("A holds.")], b=[says("B holds.")], c=[says("Both hold."), says("Just B.")])
     earlier = await on.run()
-    steps = [{"id": one["id"], "title": one["id"].upper(), "instruction": f"Do {one['id']}.", "inputs":
-              one.get("inputs", []), "acceptance": "It is done."} for one in BOTH]
+    steps = [
+        {
+            "id": one["id"],
+            "title": one["id"].upper(),
+            "instruction": f"Do {one['id']}.",
+            "inputs": one.get("inputs", []),
+            "acceptance": "It is done.",
+        }
+        for one in BOTH
+    ]
     steps[2] |= {"instruction": "Say only what b found."}
     wanted = {"plan": {"steps": steps}, "fork": {"task": earlier["task_id"], "steps": ["a", "b"]}}
     return (await on.run(**wanted))["task_id"]
@@ -213,8 +250,10 @@ async def put_off(on: Stage) -> str:
     on.model.will(alone, a=[says("It is so.")])
     running = asyncio.create_task(on.run())
     async with asyncio.timeout(PUT_OFF_S):
-        while not any(one.headers["ce-type"].startswith(CallDeferred.TYPE)
-                      for one in await on.mesh.messages("INBOX_WORKER", "mesh.model_gateway.worker.>")):
+        while not any(
+            one.headers["ce-type"].startswith(CallDeferred.TYPE)
+            for one in await on.mesh.messages("INBOX_WORKER", "mesh.model_gateway.worker.>")
+        ):
             await asyncio.sleep(0.02)
     await on.mesh.start("budget")
     return (await running)["task_id"]
@@ -224,8 +263,12 @@ async def leased(on: Stage) -> str:
     """Two steps want one resource: the second waits until the first gives it back; one keeps it to its end."""
     get, back = call("acquire_lease", resource="crm:account:42"), call("release_lease", resource="crm:account:42")
     steps = [{"id": name, "tools": ["acquire_lease", "release_lease"]} for name in ("a", "b")]
-    on.model.will(plan(*steps, {"id": "c", "inputs": ["a", "b"]}), a=[use(get), use(back), says("A is booked.")],
-                  b=[use(get), says("B is booked.")], c=[says("Both are booked.")])
+    on.model.will(
+        plan(*steps, {"id": "c", "inputs": ["a", "b"]}),
+        a=[use(get), use(back), says("A is booked.")],
+        b=[use(get), says("B is booked.")],
+        c=[says("Both are booked.")],
+    )
     return (await on.run(tools=["acquire_lease", "release_lease"]))["task_id"]
 
 
@@ -233,25 +276,35 @@ async def asked(on: Stage) -> str:
     """A step asks another for its opinion and a third for its result; the question comes while that one works."""
 
     async def once_asked(x: Exchange) -> None:
-        while not any(one.headers["ce-type"].startswith(AnswerRequested.TYPE)
-                      for one in await on.mesh.messages("INBOX_WORKER", "mesh.planner.worker.>")):
+        while not any(
+            one.headers["ce-type"].startswith(AnswerRequested.TYPE)
+            for one in await on.mesh.messages("INBOX_WORKER", "mesh.planner.worker.>")
+        ):
             await asyncio.sleep(0.01)
         await use(call("ask_steps", steps=["nobody"]))(x)
 
     tools = ["ask_steps", "answer_step"]
     steps = [{"id": name, "tools": tools} for name in ("a", "b", "d")]
     on.model.will(
-        plan(*steps, {"id": "c", "inputs": ["a", "b", "d"]}), c=[says("It is so.")], d=[says("D holds.")],
-        a=[use(call("ask_steps", 1, steps=["b"], question="Is it so?"), call("ask_steps", 2, steps=["d"])),
-           says("B says so, and D holds.")],
-        b=[once_asked, use(call("answer_step", step="a", answer="It is.")), says("B holds.")])  # fmt: skip
+        plan(*steps, {"id": "c", "inputs": ["a", "b", "d"]}),
+        c=[says("It is so.")],
+        d=[says("D holds.")],
+        a=[
+            use(call("ask_steps", 1, steps=["b"], question="Is it so?"), call("ask_steps", 2, steps=["d"])),
+            says("B says so, and D holds."),
+        ],
+        b=[once_asked, use(call("answer_step", step="a", answer="It is.")), says("B holds.")],
+    )
     return (await on.run(tools=tools))["task_id"]
 
 
 async def topped_up(on: Stage) -> str:
     """A task that reaches its ceiling in its draft, its checker and a step, and is given more each time."""
-    on.model.will(plan({"id": "a", "tools": ["counter_increment"]}, {"id": "b", "inputs": ["a"]}),
-                  a=[use(call("counter_increment", name="kept")), says("A holds.")], b=[says("Both hold.")])
+    on.model.will(
+        plan({"id": "a", "tools": ["counter_increment"]}, {"id": "b", "inputs": ["a"]}),
+        a=[use(call("counter_increment", name="kept")), says("A holds.")],
+        b=[says("Both hold.")],
+    )
     async with on.client(OPERATOR) as client:
         await client.change_limit("task", {"model_calls": 0})
         task = await client.submit("Find it out.")
@@ -272,15 +325,34 @@ async def paused(task: Task) -> dict[str, Any]:
     return found
 
 
-SCENES: dict[str, Scene] = {one.__name__: one for one in (
-    single_step, fan_out_join, replanned, retried_with_reasons, failed_dependency, degraded_input, deadline,
-    steps_time_up, invented_tool, runaway, several_tools_in_one_turn, request_v1, provider_errors, poison_message,
-    poison_opening, draft_rejected, uncertain_write, keyed_write, given_plan_unchecked, put_off)}  # fmt: skip
+SCENES: dict[str, Scene] = {
+    one.__name__: one
+    for one in (
+        single_step,
+        fan_out_join,
+        replanned,
+        retried_with_reasons,
+        failed_dependency,
+        degraded_input,
+        deadline,
+        steps_time_up,
+        invented_tool,
+        runaway,
+        several_tools_in_one_turn,
+        request_v1,
+        provider_errors,
+        poison_message,
+        poison_opening,
+        draft_rejected,
+        uncertain_write,
+        keyed_write,
+        given_plan_unchecked,
+        put_off,
+    )
+}
 UNDER_LOGIC_2: dict[str, Scene] = {"replanned_logic2": replanned, "fork_logic2": fork}
 UNDER_LOGIC_3: dict[str, Scene] = {"replanned_logic3": replanned, "steps_time_up_logic3": steps_time_up}
-UNDER_LOGIC_4: dict[str, Scene] = {
-    "replanned_logic4": replanned, "leased_logic4": leased, "asked_logic4": asked,
-}  # fmt: skip
+UNDER_LOGIC_4: dict[str, Scene] = {"replanned_logic4": replanned, "leased_logic4": leased, "asked_logic4": asked}
 UNDER_LOGIC_5: dict[str, Scene] = {"topped_up_logic5": topped_up}
 SMALL_CONTEXT: dict[str, Scene] = {"pruned_context": pruned_context}
 
@@ -298,8 +370,9 @@ async def quoting(x: Exchange) -> None:
 async def outside(on: Stage, sender: str, receiver: str, task: str, kind: str, body: bytes) -> None:
     """Store a message as somebody whom no component of the mesh is."""
     bus = MemoryBus(on.mesh.broker, sender)
-    head = Envelope(id=derive_id(sender, task, "outside"), type=kind, source=sender,
-                    time_unix_ms=on.mesh.context("gateway").clock())
+    head = Envelope(
+        id=derive_id(sender, task, "outside"), type=kind, source=sender, time_unix_ms=on.mesh.context("gateway").clock()
+    )
     await bus.publish(subjects.mesh(sender, receiver, TENANT, task), body, head.headers(), f"{sender}/{task}/outside")
 
 
@@ -311,8 +384,11 @@ async def ended(on: Stage, task: str) -> None:
 async def newest_started(on: Stage) -> str:
     """The task whose step was started last."""
     found = await on.mesh.messages("INBOX_GATEWAY", f"mesh.planner.gateway.*.{TENANT}.*")
-    return next(one.subject.rpartition(".")[2] for one in reversed(found)
-                if any(isinstance(fact, StepStarted) for fact in facts(decode(one.headers["ce-type"], one.body))))
+    return next(
+        one.subject.rpartition(".")[2]
+        for one in reversed(found)
+        if any(isinstance(fact, StepStarted) for fact in facts(decode(one.headers["ce-type"], one.body)))
+    )
 
 
 async def until_rejected(on: Stage, service: str, task: str) -> None:

@@ -18,18 +18,18 @@ import yaml
 
 from bulkhead.blobs import BlobMissing
 from bulkhead.client import Mesh, Task
-from bulkhead.runtime.history import History, collect
+from bulkhead.runtime.decider.history import History, collect
 from bulkhead.testing.counter import CounterServer
 from bulkhead.testing.mesh import MemoryMesh
-from services.budget import app as budget
-from services.checker.app import LOGICS as CHECKER
-from services.gateway import app as gateway
-from services.model_gateway import app as model_gateway
-from services.planner.app import LOGICS as PLANNER
-from services.rag import app as rag
-from services.signer import app as signer
-from services.tool_executor import app as tool_executor
-from services.worker.app import LOGICS as WORKER
+from bulkhead_services.budget import app as budget
+from bulkhead_services.checker.app import LOGICS as CHECKER
+from bulkhead_services.gateway import app as gateway
+from bulkhead_services.model_gateway import app as model_gateway
+from bulkhead_services.planner.app import LOGICS as PLANNER
+from bulkhead_services.rag import app as rag
+from bulkhead_services.signer import app as signer
+from bulkhead_services.tool_executor import app as tool_executor
+from bulkhead_services.worker.app import LOGICS as WORKER
 from tests.unit.model_gateway.scripted_provider import Exchange, Script, ScriptedProvider, calls, says
 
 TENANT, OTHER = "demo", "acme"
@@ -73,8 +73,17 @@ class Model:
 
 def plan(*steps: dict[str, Any]) -> Script:
     """A drafted plan; `id` alone makes a whole step."""
-    rows = [{"title": one["id"].upper(), "instruction": f"Do {one['id']}.", "tools": [], "inputs": [],
-             "acceptance": "It is done.", **one} for one in steps]
+    rows = [
+        {
+            "title": one["id"].upper(),
+            "instruction": f"Do {one['id']}.",
+            "tools": [],
+            "inputs": [],
+            "acceptance": "It is done.",
+            **one,
+        }
+        for one in steps
+    ]
     return says(json.dumps({"steps": rows}))
 
 
@@ -164,11 +173,29 @@ class Stage:
 @asynccontextmanager
 async def stage(folder: Path, *, logic: int = 1, logics: Any = LOGICS, **model: Any) -> AsyncIterator[Stage]:
     """A whole mesh in `folder`. logic: which version starts tasks. logics: what deciders have. model: its settings."""
-    (folder / "tenants.yaml").write_text(yaml.safe_dump({"tenants": {name: {
-        "tools": [*TOOLS, *WAITS], "task": {"cost_usd_micros": 5_000_000, "tokens": 5_000_000, "deadline_ms": 600_000},
-        "day": {"cost_usd_micros": 10**9, "tokens": 10**9}} for name in (TENANT, OTHER)}}))
-    rows = [{"sha256": hashlib.sha256(key.encode()).hexdigest(), "tenant": tenant, "person": person,
-             "role": "operator" if key == OPERATOR else "submitter"} for key, (tenant, person) in KEYS.items()]
+    (folder / "tenants.yaml").write_text(
+        yaml.safe_dump(
+            {
+                "tenants": {
+                    name: {
+                        "tools": [*TOOLS, *WAITS],
+                        "task": {"cost_usd_micros": 5_000_000, "tokens": 5_000_000, "deadline_ms": 600_000},
+                        "day": {"cost_usd_micros": 10**9, "tokens": 10**9},
+                    }
+                    for name in (TENANT, OTHER)
+                }
+            }
+        )
+    )
+    rows = [
+        {
+            "sha256": hashlib.sha256(key.encode()).hexdigest(),
+            "tenant": tenant,
+            "person": person,
+            "role": "operator" if key == OPERATOR else "submitter",
+        }
+        for key, (tenant, person) in KEYS.items()
+    ]
     (folder / "keys.json").write_text(json.dumps({"keys": rows}))
     said, starts, logics = Model(), {"logic": logic}, dict(logics)
     with CounterServer(folder / "counts.jsonl") as counter:
@@ -177,17 +204,37 @@ async def stage(folder: Path, *, logic: int = 1, logics: Any = LOGICS, **model: 
             common = {"data_dir": folder}
             builds = {
                 "budget": lambda c: budget.build(c, budget.Settings(redis_url="memory://", **common)),
-                "model_gateway": lambda c: model_gateway.build(c, model_gateway.Settings(**{
-                    "openai_base_url": provider.url, "openai_api_key": "scripted", "model": "offline-rules-1",
-                    "backoff_first_ms": 1, **common, **model})),
+                "model_gateway": lambda c: model_gateway.build(
+                    c,
+                    model_gateway.Settings(
+                        **{
+                            "openai_base_url": provider.url,
+                            "openai_api_key": "scripted",
+                            "model": "offline-rules-1",
+                            "backoff_first_ms": 1,
+                            **common,
+                            **model,
+                        }
+                    ),
+                ),
                 "rag": lambda c: rag.build(c, rag.Settings(**common)),
-                "tool_executor": lambda c: tool_executor.build(c, tool_executor.Settings(
-                    counter_url=counter.url, retry_backoff_s=0.01, **common)),
-                "signer": lambda c: signer.build(c, signer.Settings(
-                    tenants_file=folder / "tenants.yaml", counter_url=counter.url, **common)),
-                "gateway": lambda c: gateway.build(c, gateway.Settings(
-                    http_port=0, api_keys_file=folder / "keys.json", logic=starts["logic"], heartbeat_s=60,
-                    publishers={"pub_demo": {"tenant": TENANT, "person": "shop"}}, **common)),
+                "tool_executor": lambda c: tool_executor.build(
+                    c, tool_executor.Settings(counter_url=counter.url, retry_backoff_s=0.01, **common)
+                ),
+                "signer": lambda c: signer.build(
+                    c, signer.Settings(tenants_file=folder / "tenants.yaml", counter_url=counter.url, **common)
+                ),
+                "gateway": lambda c: gateway.build(
+                    c,
+                    gateway.Settings(
+                        http_port=0,
+                        api_keys_file=folder / "keys.json",
+                        logic=starts["logic"],
+                        heartbeat_s=60,
+                        publishers={"pub_demo": {"tenant": TENANT, "person": "shop"}},
+                        **common,
+                    ),
+                ),
                 **{name: (lambda c, name=name: logics[name]) for name in LOGICS},
             }
             async with MemoryMesh(builds, ack_wait_ms=2_000) as mesh:

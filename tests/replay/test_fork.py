@@ -5,15 +5,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from bulkhead.cli.replaying import replay_history
 from bulkhead.grants import unverified_claims
-from bulkhead.runtime import inbound
-from bulkhead.runtime.edge import Received
-from bulkhead_contracts import limits, subjects
+from bulkhead.runtime.consume import inbound
+from bulkhead.runtime.edge.protocol import Received
+from bulkhead_cli.replay.replay import replay_history
+from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.plan import Plan, PlanAdopted, PlanStep
 from bulkhead_contracts.result import Result
 from bulkhead_contracts.task import StepEnded, StepStarted, TaskSubmitted
-from services.gateway import forks
+from bulkhead_services.gateway import forks
 from tests.replay.stage import FACT_TIMEOUT_S, TENANT, Stage, call, plan, silent, stage, use
 from tests.unit.model_gateway.scripted_provider import says
 
@@ -28,8 +28,18 @@ async def on(tmp_path):
 
 def steps(*rows, **changes):
     """The rows as steps of a submitted plan; changes: by id."""
-    return {"steps": [{"title": one["id"].upper(), "instruction": f"Do {one['id']}.", "acceptance": "It is done.",
-                       **one, **changes.get(one["id"], {})} for one in rows]}
+    return {
+        "steps": [
+            {
+                "title": one["id"].upper(),
+                "instruction": f"Do {one['id']}.",
+                "acceptance": "It is done.",
+                **one,
+                **changes.get(one["id"], {}),
+            }
+            for one in rows
+        ]
+    }
 
 
 async def chain(on: Stage) -> str:
@@ -54,7 +64,10 @@ async def test_what_is_taken_over_is_neither_run_nor_paid_again(on):
     assert "B holds." in on.model.asked[asked][2]["messages"][1]["content"]
     assert new["usage"]["model_calls"] == 2 and new["steps_done"] == 3
     assert [(one["step_id"], one["status"], one["attempts"]) for one in new["steps"]] == [
-        ("a", "accepted", 0), ("b", "accepted", 0), ("c", "accepted", 1)]
+        ("a", "accepted", 0),
+        ("b", "accepted", 0),
+        ("c", "accepted", 1),
+    ]
     assert new["steps"][0]["reasons"] == [f"taken over from task {old}"]
 
 
@@ -65,8 +78,11 @@ async def test_a_fork_replays_on_its_own_and_says_where_its_inputs_come_from(on)
     assert {one.subject.rpartition(".")[2] for one in history.messages} == {new["task_id"]}
     report = await replay_history(history)
     assert report.divergences == [] and report.ended
-    [submitted] = [TaskSubmitted.model_validate_json(one.body) for one in history.messages
-                   if one.headers["ce-type"] == TaskSubmitted.ce_type()]
+    [submitted] = [
+        TaskSubmitted.model_validate_json(one.body)
+        for one in history.messages
+        if one.headers["ce-type"] == TaskSubmitted.ce_type()
+    ]
     verifier = on.mesh.context("planner").verifier
     for one in submitted.given:
         label = one.result.provenance[0]
@@ -76,8 +92,9 @@ async def test_a_fork_replays_on_its_own_and_says_where_its_inputs_come_from(on)
 
 
 def _result(document):
-    return StepEnded.model_validate({"step_id": "x", "attempt": 1, "plan_version": 1, "outcome": "accepted",
-                                     "result": document["result"]}).result
+    return StepEnded.model_validate(
+        {"step_id": "x", "attempt": 1, "plan_version": 1, "outcome": "accepted", "result": document["result"]}
+    ).result
 
 
 async def test_a_fork_has_a_grant_of_its_own_for_the_one_who_asks(on):
@@ -89,11 +106,14 @@ async def test_a_fork_has_a_grant_of_its_own_for_the_one_who_asks(on):
     assert one.headers["ce-logicversion"] == "2", "logic 1 would run everything again"
 
 
-@pytest.mark.parametrize(("taken", "changes", "code"), [
-    (("a", "z"), {}, "fork_no_result"),
-    (("a", "b"), {"b": {"instruction": "Do b otherwise."}}, "fork_changed_step"),
-    (("b",), {}, "plan_rejected"),
-])
+@pytest.mark.parametrize(
+    ("taken", "changes", "code"),
+    [
+        (("a", "z"), {}, "fork_no_result"),
+        (("a", "b"), {"b": {"instruction": "Do b otherwise."}}, "fork_changed_step"),
+        (("b",), {}, "plan_rejected"),
+    ],
+)
 async def test_what_does_not_fit_is_refused_and_nothing_runs(on, taken, changes, code):
     old = await chain(on)
     asked = len(on.model.asked)
@@ -108,8 +128,11 @@ async def test_only_an_ended_task_of_the_own_tenant_can_be_forked(on):
     on.model.will(plan(*ROWS), a=[says("A holds.")], b=[silent])
     async with on.client() as client:
         running = await client.submit("Still at it.")
-        while not [one for one in await on.mesh.messages("INBOX_GATEWAY", subjects.mesh(
-                "planner", "gateway", TENANT, running.id)) if one.headers["ce-type"] == StepEnded.ce_type()]:
+        while not [
+            one
+            for one in await on.mesh.messages("INBOX_GATEWAY", subjects.mesh("planner", "gateway", TENANT, running.id))
+            if one.headers["ce-type"] == StepEnded.ce_type()
+        ]:
             await asyncio.sleep(0.01)
         early = await fork(on, running.id, "a")
         assert (early["status"], early["failure"]["code"]) == ("rejected", "fork_not_ended")
@@ -193,8 +216,12 @@ WRITES = ({"id": "a"}, {"id": "b", "inputs": ["a"], "tools": ["counter_increment
 async def counted(on: Stage, tool: str = "counter_increment") -> str:
     """An ended task whose second step has written once."""
     rows = [{**one, "tools": [tool]} if one.get("tools") else one for one in WRITES]
-    on.model.will(plan(*rows), a=[says("A holds.")], c=[says("C holds.")],
-                  b=[use(call(tool, name="orders")), says("It is counted.")])
+    on.model.will(
+        plan(*rows),
+        a=[says("A holds.")],
+        c=[says("C holds.")],
+        b=[use(call(tool, name="orders")), says("It is counted.")],
+    )
     ended = await on.run()
     assert ended["status"] == "succeeded" and on.counter.counts()["counts"] == {"orders": 1}
     return ended["task_id"]
@@ -288,7 +315,7 @@ async def test_a_line_of_forks_is_bounded(on, monkeypatch):
 
 
 async def test_a_fork_that_no_message_can_carry_is_refused(on, monkeypatch):
-    assert forks.too_large(limits.MAX_MESSAGE_BYTES) is None
+    assert forks.too_large(bounds.MAX_MESSAGE_BYTES) is None
     old = await chain(on)
     monkeypatch.setattr(forks, "limits", SimpleNamespace(MAX_MESSAGE_BYTES=1_000))
     new = await fork(on, old, "a", "b")

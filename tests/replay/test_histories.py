@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from bulkhead.cli.replaying import logics, replay_history
-from bulkhead.runtime.history import dump, load
-from bulkhead.runtime.replay import CannotReplay, replay
+from bulkhead.runtime.decider.history import dump, load
+from bulkhead.runtime.decider.replay import CannotReplay, replay
+from bulkhead_cli.replay.replay import logics, replay_history
 from bulkhead_contracts import catalog
 from bulkhead_contracts.catalog import DECIDERS
 from bulkhead_contracts.control import CallDeferred
@@ -18,11 +18,11 @@ from bulkhead_contracts.peer import AnswerGiven
 from bulkhead_contracts.plan import PlanRejected
 from bulkhead_contracts.task import StepEnded, TaskEnded, facts
 from bulkhead_contracts.tool import ToolCallReplied
-from services.planner.core import Planner
-from services.planner.logic2 import PlannerV2
-from services.planner.logic3 import PlannerV3
-from services.planner.logic4 import PlannerV4
-from services.planner.logic5 import PlannerV5
+from bulkhead_services.planner.core import Planner
+from bulkhead_services.planner.logic2 import PlannerV2
+from bulkhead_services.planner.logic3 import PlannerV3
+from bulkhead_services.planner.logic4 import PlannerV4
+from bulkhead_services.planner.logic5 import PlannerV5
 from tests.replay.scenes import SCENES, SMALL_CONTEXT, UNDER_LOGIC_2, UNDER_LOGIC_3, UNDER_LOGIC_4, UNDER_LOGIC_5
 
 FOLDER = Path(__file__).parent / "histories"
@@ -32,29 +32,51 @@ TAMPERED = 6
 MAX_FOLDER_BYTES = 1_500_000
 
 SHAPES = {
-    "answered": ("succeeded", ""), "cancelled": ("cancelled", "cancelled"), "deadline": ("failed", "deadline_exceeded"),
-    "degraded_input": ("succeeded", ""), "draft_rejected": ("succeeded", ""),
-    "failed_dependency": ("failed", "step_failed"), "fan_out_join": ("succeeded", ""),
-    "fork_logic2": ("succeeded", ""), "given_plan": ("succeeded", ""), "given_plan_unchecked": ("succeeded", ""),
-    "halted_by_budget": ("halted", "budget_exceeded"), "invented_tool": ("succeeded", ""),
-    "keyed_write": ("succeeded", ""), "no_answer_in_documents": ("succeeded", ""), "poison_message": ("succeeded", ""),
-    "poison_opening": ("failed", "malformed_body"), "provider_errors": ("succeeded", ""),
+    "answered": ("succeeded", ""),
+    "cancelled": ("cancelled", "cancelled"),
+    "deadline": ("failed", "deadline_exceeded"),
+    "degraded_input": ("succeeded", ""),
+    "draft_rejected": ("succeeded", ""),
+    "failed_dependency": ("failed", "step_failed"),
+    "fan_out_join": ("succeeded", ""),
+    "fork_logic2": ("succeeded", ""),
+    "given_plan": ("succeeded", ""),
+    "given_plan_unchecked": ("succeeded", ""),
+    "halted_by_budget": ("halted", "budget_exceeded"),
+    "invented_tool": ("succeeded", ""),
+    "keyed_write": ("succeeded", ""),
+    "no_answer_in_documents": ("succeeded", ""),
+    "poison_message": ("succeeded", ""),
+    "poison_opening": ("failed", "malformed_body"),
+    "provider_errors": ("succeeded", ""),
     "put_off": ("succeeded", ""),
-    "pruned_context": ("succeeded", ""), "replanned": ("succeeded", ""), "replanned_logic2": ("succeeded", ""),
-    "replanned_logic3": ("succeeded", ""), "steps_time_up_logic3": ("failed", "step_failed"),
-    "replanned_logic4": ("succeeded", ""), "leased_logic4": ("succeeded", ""), "asked_logic4": ("succeeded", ""),
+    "pruned_context": ("succeeded", ""),
+    "replanned": ("succeeded", ""),
+    "replanned_logic2": ("succeeded", ""),
+    "replanned_logic3": ("succeeded", ""),
+    "steps_time_up_logic3": ("failed", "step_failed"),
+    "replanned_logic4": ("succeeded", ""),
+    "leased_logic4": ("succeeded", ""),
+    "asked_logic4": ("succeeded", ""),
     "topped_up_logic5": ("succeeded", ""),
-    "request_v1": ("succeeded", ""), "retried_with_reasons": ("succeeded", ""), "runaway": ("failed", "step_failed"),
-    "several_tools_in_one_turn": ("succeeded", ""), "single_step": ("succeeded", ""),
-    "steps_time_up": ("failed", "step_failed"), "uncertain_write": ("failed", "uncertain_effect"),
-}  # fmt: skip
+    "request_v1": ("succeeded", ""),
+    "retried_with_reasons": ("succeeded", ""),
+    "runaway": ("failed", "step_failed"),
+    "several_tools_in_one_turn": ("succeeded", ""),
+    "single_step": ("succeeded", ""),
+    "steps_time_up": ("failed", "step_failed"),
+    "uncertain_write": ("failed", "uncertain_effect"),
+}
 """How each task ended."""
 
 
 def said(name, kind):
     """The bodies of one type in a history, in order."""
-    return [catalog.decode(one.headers["ce-type"], one.body) for one in load(HISTORIES[name]).messages
-            if one.headers["ce-type"] == kind.ce_type()]
+    return [
+        catalog.decode(one.headers["ce-type"], one.body)
+        for one in load(HISTORIES[name]).messages
+        if one.headers["ce-type"] == kind.ce_type()
+    ]
 
 
 @pytest.mark.parametrize("name", HISTORIES)
@@ -72,8 +94,12 @@ async def test_a_falsified_history_does_not(name):
     Not so an answer about a lease: it is decided in the fold of the resource, whose messages another record holds.
     """
     history = load(HISTORIES[name])
-    mine = [at for at, one in enumerate(history.messages) if one.subject.split(".")[1] in DECIDERS
-            and not any(kind in one.headers["ce-type"] for kind in ("timer_fired", "message_rejected", "mesh.lease."))]
+    mine = [
+        at
+        for at, one in enumerate(history.messages)
+        if one.subject.split(".")[1] in DECIDERS
+        and not any(kind in one.headers["ce-type"] for kind in ("timer_fired", "message_rejected", "mesh.lease."))
+    ]
     for at in mine[:: max(1, len(mine) // TAMPERED)]:
         longer = list(history.messages)
         longer[at] = change(longer[at], body=longer[at].body + b" ")
@@ -105,8 +131,11 @@ def test_a_history_is_what_it_is_called_and_nothing_secret(name):
 
 
 def test_every_scene_has_a_history_and_they_are_small():
-    assert set(SHAPES) == set(HISTORIES) >= {
-        *SCENES, *UNDER_LOGIC_2, *UNDER_LOGIC_3, *UNDER_LOGIC_4, *UNDER_LOGIC_5, *SMALL_CONTEXT}  # fmt: skip
+    assert (
+        set(SHAPES)
+        == set(HISTORIES)
+        >= {*SCENES, *UNDER_LOGIC_2, *UNDER_LOGIC_3, *UNDER_LOGIC_4, *UNDER_LOGIC_5, *SMALL_CONTEXT}
+    )
     assert len(HISTORIES) >= 15
     assert sum(path.stat().st_size for path in HISTORIES.values()) < MAX_FOLDER_BYTES
 
@@ -183,21 +212,31 @@ async def test_a_program_without_the_version_says_so():
 def test_the_ways_of_the_versions():
     """Logic 1 made both results again; logic 2 made only the one that had not been accepted; logic 3 tells the same in
     fewer messages."""
-    assert [(one.step_id, one.attempt) for one in said("replanned", StepEnded) if one.plan_version == 2
-            and one.step_id == "a"] == [("a", 1)]
+    assert [
+        (one.step_id, one.attempt)
+        for one in said("replanned", StepEnded)
+        if one.plan_version == 2 and one.step_id == "a"
+    ] == [("a", 1)]
     [taken] = [one for one in said("replanned_logic2", StepEnded) if one.plan_version == 2 and one.step_id == "a"]
     assert taken.attempt == 0 and taken.reasons == ("taken over from plan 1",)
-    spent = {name: json.loads(next(one.body for one in load(HISTORIES[name]).messages
-                                   if one.headers["ce-type"] == TaskEnded.ce_type()))["usage"]["model_calls"]
-             for name in ("replanned", "replanned_logic2")}
+    spent = {
+        name: json.loads(
+            next(one.body for one in load(HISTORIES[name]).messages if one.headers["ce-type"] == TaskEnded.ce_type())
+        )["usage"]["model_calls"]
+        for name in ("replanned", "replanned_logic2")
+    }
     assert spent["replanned_logic2"] == spent["replanned"] - 2, "one step less: its turn and its judge"
     two, three = (told(name) for name in ("replanned_logic2", "replanned_logic3"))
     assert sorted(type(fact).__name__ for body in two for fact in facts(body)) == sorted(
-        type(fact).__name__ for body in three for fact in facts(body))
+        type(fact).__name__ for body in three for fact in facts(body)
+    )
     assert len(three) <= len(two) - 4
 
 
 def told(name):
     """What the planner told the gateway in a history."""
-    return [catalog.decode(one.headers["ce-type"], one.body) for one in load(HISTORIES[name]).messages
-            if one.subject.startswith("mesh.planner.gateway.")]
+    return [
+        catalog.decode(one.headers["ce-type"], one.body)
+        for one in load(HISTORIES[name]).messages
+        if one.subject.startswith("mesh.planner.gateway.")
+    ]

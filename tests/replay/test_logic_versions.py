@@ -3,14 +3,14 @@
 import asyncio
 import time
 
-from bulkhead.cli.replaying import replay_history
-from bulkhead.runtime.service import Service
+from bulkhead.runtime.process.service import Service
+from bulkhead_cli.replay.replay import replay_history
 from bulkhead_contracts import subjects
 from bulkhead_contracts.catalog import DECIDERS
 from bulkhead_contracts.control import MessageRejected
 from bulkhead_contracts.step import StepAssigned
 from bulkhead_contracts.task import TaskCancelRequested, TaskEnded
-from infra.local.environment import newest_logic
+from bulkhead_infra.local.environment import newest_logic
 from tests.replay.stage import FACT_TIMEOUT_S, LOGICS, TENANT, Exchange, Stage, plan, stage
 from tests.unit.model_gateway.scripted_provider import says
 
@@ -78,8 +78,9 @@ async def test_a_replica_without_the_logic_hands_the_task_back_untouched(tmp_pat
             await on.restart(*DECIDERS)
             assert (await task.result())["status"] == "succeeded"
         assert await versions(on, task.id) == {name: {str(NEW)} for name in DECIDERS}
-        assert not [one for one in await on.mesh.messages("JOURNAL") if one.headers["ce-type"].startswith(
-            MessageRejected.TYPE)]
+        assert not [
+            one for one in await on.mesh.messages("JOURNAL") if one.headers["ce-type"].startswith(MessageRejected.TYPE)
+        ]
 
 
 async def handed_back(on: Stage, replica: Service, sequence: int) -> None:
@@ -107,8 +108,11 @@ async def test_who_speaks_from_outside_does_not_change_a_tasks_logic(tmp_path):
             await task.cancel()
             assert (await task.result())["status"] == "cancelled"
         history = await on.history(task.id)
-        logic = {one.headers["ce-type"]: one.headers["ce-logicversion"] for one in history.messages
-                 if one.subject.split(".")[2] == "planner" or one.subject.split(".")[1] == "planner"}
+        logic = {
+            one.headers["ce-type"]: one.headers["ce-logicversion"]
+            for one in history.messages
+            if one.subject.split(".")[2] == "planner" or one.subject.split(".")[1] == "planner"
+        }
         assert logic[TaskCancelRequested.ce_type()] == "1" and logic[StepAssigned.ce_type()] == str(NEW)
         assert logic[TaskEnded.ce_type()] == str(NEW)
         assert (await replay_history(history)).divergences == []

@@ -10,7 +10,7 @@ import shlex
 import typer
 from typer.main import get_command
 
-from bulkhead.cli.main import app
+from bulkhead_cli.main import app
 
 
 def exists(line: str) -> None:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from infra.capacity import Load, breaks, facts, plan, replicas, store_gib, tables
-from infra.capacity.__main__ import main
-from infra.nats.bounds import PERCENT
-from infra.nats.streams import Layout, streams
+from bulkhead_infra.capacity import Load, breaks, facts, plan, replicas, store_gib, tables
+from bulkhead_infra.capacity.__main__ import main
+from bulkhead_infra.nats.stream_sizes import PERCENT
+from bulkhead_infra.nats.streams import Layout, streams
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "capacity.md"
-BEGIN = "<!-- rendered by tests/repo/test_capacity_page.py: python -m infra.capacity -->\n"
+BEGIN = "<!-- rendered by tests/repo/test_capacity_page.py: python -m bulkhead_infra.capacity -->\n"
 END = "<!-- end -->"
 
 

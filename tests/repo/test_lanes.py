@@ -11,15 +11,18 @@ import pytest
 from tests.__main__ import NOTHING_COLLECTED, verdict
 
 
-@pytest.mark.parametrize(("lanes", "ends"), [
-    ([0, 0, 0], 0),
-    ([0, NOTHING_COLLECTED, 0], 0),
-    ([0, 1, 0], 1),
-    ([0, 2, 1], 2),
-    # Killed, by whoever wanted its memory: it has shown nothing, and says no failure either.
-    ([0, 0, -9], 137),
-    ([0, -15, 1], 143),
-])
+@pytest.mark.parametrize(
+    ("lanes", "ends"),
+    [
+        ([0, 0, 0], 0),
+        ([0, NOTHING_COLLECTED, 0], 0),
+        ([0, 1, 0], 1),
+        ([0, 2, 1], 2),
+        # Killed, by whoever wanted its memory: it has shown nothing, and says no failure either.
+        ([0, 0, -9], 137),
+        ([0, -15, 1], 143),
+    ],
+)
 def test_a_lane_that_did_not_end_well_is_no_success(lanes: list[int], ends: int) -> None:
     assert verdict(lanes) == ends
 
@@ -36,11 +39,14 @@ ALWAYS = "def test_it():\n    assert 0, 'each time'\n"
 WELL = "def test_it():\n    pass\n"
 
 
-@pytest.mark.parametrize(("computing", "again", "ends", "said"), [
-    (ONCE, 2, 0, "UNSTABLE tests/unit/test_unit.py::test_it"),
-    (ONCE, 0, 1, "the first time"),
-    (ALWAYS, 2, 1, "run again alone: tests/unit/test_unit.py::test_it"),
-])
+@pytest.mark.parametrize(
+    ("computing", "again", "ends", "said"),
+    [
+        (ONCE, 2, 0, "UNSTABLE tests/unit/test_unit.py::test_it"),
+        (ONCE, 0, 1, "the first time"),
+        (ALWAYS, 2, 1, "run again alone: tests/unit/test_unit.py::test_it"),
+    ],
+)
 def test_a_test_that_failed_is_run_again_alone_where_that_is_asked_for_and_told(
     tmp_path: Path, computing: str, again: int, ends: int, said: str
 ) -> None:

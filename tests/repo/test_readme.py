@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import typer
 
-from bulkhead.cli.main import app
-from bulkhead.testing.under_test import MeshUnderTest
-from services.planner.app import LOGICS
+from bulkhead.testing.mesh_under_test import MeshUnderTest
+from bulkhead_cli.main import app
+from bulkhead_services.planner.app import LOGICS
 from tests.repo.commands import exists
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,10 +23,14 @@ FENCED = "\n".join(re.findall(r"```\n(.*?)```", README, re.S))
 COMMANDS = re.findall(r"^\.venv/bin/(bulkhead .*?)(?:\s+#.*)?$", FENCED, re.M)
 CODE = re.search(r"## From code\n\n```python\n(.*?)```", README, re.S)[1]
 ANSWER = re.compile(r"“Access to the closed stacks is approved by the head archivist, Ines Moreau” \[#?\w+\]\.")
-TARGETS = {name for page in PAGES for name in re.findall(r"(?:`|^ *)make ([a-z]+(?:-[a-z]+)*)\b",
-                                                         (ROOT / page).read_text(), re.M)}
-LINKS = [(page, link) for page in PAGES
-         for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", (ROOT / page).read_text())]
+TARGETS = {
+    name
+    for page in PAGES
+    for name in re.findall(r"(?:`|^ *)make ([a-z]+(?:-[a-z]+)*)\b", (ROOT / page).read_text(), re.M)
+}
+LINKS = [
+    (page, link) for page in PAGES for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", (ROOT / page).read_text())
+]
 
 
 def test_there_is_something_to_look_at() -> None:
@@ -74,8 +78,22 @@ def test_the_page_of_replay_tells_every_decision_logic() -> None:
 
 def test_the_example_of_the_command_line_is_answered_rightly(mesh_memory: MeshUnderTest) -> None:
     (line,) = [one for one in COMMANDS if one.startswith("bulkhead submit ")]
-    done = subprocess.run([sys.executable, "-m", "bulkhead.cli.main", *shlex.split(line)[1:], "--url", mesh_memory.url,
-                           "--api-key", mesh_memory.key()], capture_output=True, text=True, timeout=120, cwd=ROOT)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "bulkhead_cli.main",
+            *shlex.split(line)[1:],
+            "--url",
+            mesh_memory.url,
+            "--api-key",
+            mesh_memory.key(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=ROOT,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     said = done.stdout.partition("\nsucceeded\n\n")[2].partition("\n\n[1]")[0]
     assert ANSWER.fullmatch(said), done.stdout
@@ -88,8 +106,9 @@ def test_the_example_in_python_runs_as_it_stands(mesh_memory: MeshUnderTest, tmp
     (tmp_path / ".bulkhead").mkdir()
     (tmp_path / ".bulkhead" / "credentials.json").write_text(json.dumps({"operator": mesh_memory.key()}))
     code = CODE.replace("http://127.0.0.1:8080", mesh_memory.url)
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=120,
-                          cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=120, cwd=tmp_path
+    )
     assert done.returncode == 0 and not done.stderr, done.stdout + done.stderr
     first, *_, answer = done.stdout.splitlines()
     assert first == "task.accepted" and "task.ended" in done.stdout and ANSWER.fullmatch(answer), done.stdout

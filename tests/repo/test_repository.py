@@ -5,14 +5,31 @@ from pathlib import Path
 
 import pytest
 
-from bulkhead.runtime.declare import declare
+from bulkhead.runtime.process.faststream_declaration import declare
 from bulkhead_contracts import catalog
-from infra.render import readmes
+from bulkhead_infra.render import readmes
 
 ROOT = Path(__file__).resolve().parents[2]
-TOP = {"README.md", "services", "libs", "contracts", "infra", "tests", "Makefile", "docker-compose.yml",
-       "docker-compose.cluster.yml", ".github", "docs", ".ci", "pyproject.toml", "requirements.lock", "CONTRIBUTING.md",
-       ".gitignore", "LICENSE", "SECURITY.md"}
+TOP = {
+    "README.md",
+    "services",
+    "libs",
+    "contracts",
+    "infra",
+    "tests",
+    "Makefile",
+    "docker-compose.yml",
+    "docker-compose.cluster.yml",
+    ".github",
+    "docs",
+    ".ci",
+    "pyproject.toml",
+    "requirements.lock",
+    "CONTRIBUTING.md",
+    ".gitignore",
+    "LICENSE",
+    "SECURITY.md",
+}
 
 
 def _tracked() -> list[Path]:
@@ -30,8 +47,11 @@ def test_no_module_is_named_for_nothing():
 
 
 def test_no_file_is_longer_than_a_sitting():
-    long = {str(p): n for p in _tracked() if p.suffix == ".py" and (ROOT / p).is_file()
-            and (n := len((ROOT / p).read_text().splitlines())) > 500}
+    long = {
+        str(p): n
+        for p in _tracked()
+        if p.suffix == ".py" and (ROOT / p).is_file() and (n := len((ROOT / p).read_text().splitlines())) > 500
+    }
     assert not long
 
 
@@ -42,8 +62,9 @@ def test_make_has_at_most_fifteen_targets():
 
 @pytest.mark.parametrize("service", catalog.SERVICES)
 def test_a_service_has_the_shape_of_its_siblings(service):
-    folder = ROOT / "services" / service
-    for name in ("README.md", "__init__.py", "__main__.py", "settings.py", "app.py", "core.py"):
+    folder = ROOT / "services" / "bulkhead_services" / service
+    core = () if service in catalog.EDGES else ("core.py",)
+    for name in ("README.md", "__init__.py", "__main__.py", "settings.py", "app.py", *core):
         assert (folder / name).is_file(), f"{service} lacks {name}"
 
 
@@ -51,15 +72,19 @@ def test_a_service_has_the_shape_of_its_siblings(service):
 def test_faststream_declares_what_the_catalog_says(service):
     _, broker = declare(service)
     heard = {call.handler._original_call.__name__ for s in broker.subscribers for call in s.calls}
-    wanted = {f"{to}_takes_{row.body.__name__}_of_{sender}" for row in catalog.ROWS for sender, to in row.edges
-              if to == service}
+    wanted = {
+        f"{to}_takes_{row.body.__name__}_of_{sender}"
+        for row in catalog.ROWS
+        for sender, to in row.edges
+        if to == service
+    }
     assert heard == wanted
     assert len(broker.publishers) == sum(sender == service for row in catalog.ROWS for sender, _ in row.edges)
 
 
 @pytest.mark.parametrize("service", catalog.SERVICES)
 def test_a_readme_fits_a_screen_and_has_its_messages(service):
-    text = (ROOT / "services" / service / "README.md").read_text()
+    text = (ROOT / "services" / "bulkhead_services" / service / "README.md").read_text()
     table = f"{readmes.BEGIN}\n{readmes.table(service)}\n{readmes.END}"
     assert table in text
     assert len(text.replace(table, "").splitlines()) <= 60

@@ -42,8 +42,9 @@ def _nightly(number: int) -> list[str]:
     """What a run of this number calls, by make itself: the arguments of `python -m tests.simulation`."""
     (script,) = [step["run"] for step in NIGHTLY["steps"] if "run" in step]
     environ = {**os.environ, "GITHUB_RUN_NUMBER": str(number), "MAKEFLAGS": "n"}
-    done = subprocess.run(["bash", "-e", "-c", script], cwd=ROOT, env=environ, capture_output=True, text=True,
-                          timeout=60)  # fmt: skip
+    done = subprocess.run(
+        ["bash", "-e", "-c", script], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 0, done.stderr
     (line,) = [one for one in done.stdout.replace("\\\n", "").splitlines() if " -m tests.simulation " in one]
     return shlex.split(line)

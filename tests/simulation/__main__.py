@@ -35,8 +35,11 @@ def main() -> int:
     which.add_argument("--seeds", default="", metavar="A-B", help="run these seeds (default 1-5000)")
     which.add_argument("--seed", type=int, help="run one seed")
     which.add_argument("--schedule", type=Path, metavar="FILE", help="run a schedule that was found earlier")
-    parser.add_argument("--tasks", type=_count, help="this many tasks in each run instead of the seed's own number; "
-                        "what situations bring comes beside them")  # fmt: skip
+    parser.add_argument(
+        "--tasks",
+        type=_count,
+        help="this many tasks in each run instead of the seed's own number; what situations bring comes beside them",
+    )
     parser.add_argument("--minutes", type=_minutes, help="stop starting new runs after so long")
     parser.add_argument("--trace", action="store_true", help="tell the story of one run, event by event")
     parser.add_argument("--json", action="store_true", help="results as JSON lines on stdout")
@@ -107,8 +110,10 @@ def tell_one(schedule: Schedule, asked: argparse.Namespace) -> int:
         if asked.trace:
             print("\n".join(_story(verdict)))
         if not verdict.complaints:
-            print(f"seed {schedule.seed}: every law held ({len(verdict.record.chaos.fired)} faults, "
-                  f"{verdict.record.crashes} crashes, {verdict.record.ended_at_s:.0f} virtual seconds)")
+            print(
+                f"seed {schedule.seed}: every law held ({len(verdict.record.chaos.fired)} faults, "
+                f"{verdict.record.crashes} crashes, {verdict.record.ended_at_s:.0f} virtual seconds)"
+            )
             return 0
         report(verdict, folder, asked)
     return 1
@@ -131,8 +136,11 @@ def run_many(seeds: range, asked: argparse.Namespace) -> int:
     spent = time.monotonic() - began
     if done < len(seeds) and not failed:
         print(f"\nthe time was up: {len(seeds) - done} of the {len(seeds)} schedules were not run", file=sys.stderr)
-    print(f"\n{done} schedules, {faults} faults, {crashes} crashes, {len(failed)} failed, {spent:.0f} s "
-          f"({done / max(spent, 0.001):.1f}/s)", file=sys.stderr)
+    print(
+        f"\n{done} schedules, {faults} faults, {crashes} crashes, {len(failed)} failed, {spent:.0f} s "
+        f"({done / max(spent, 0.001):.1f}/s)",
+        file=sys.stderr,
+    )
     if failed:
         with world.Folder() as folder:
             for row in failed[: 5 if asked.keep_going else 1]:
@@ -175,10 +183,14 @@ def _pooled(seeds: range, asked: argparse.Namespace, began: float) -> Iterator[R
 def _row(verdict: Verdict) -> dict[str, object]:
     record = verdict.record
     return {
-        "seed": verdict.schedule.seed, "tasks": len(record.tasks), "faults": len(record.chaos.fired),
-        "crashes": record.crashes, "virtual_s": round(record.ended_at_s, 1), "complaints": list(verdict.complaints),
+        "seed": verdict.schedule.seed,
+        "tasks": len(record.tasks),
+        "faults": len(record.chaos.fired),
+        "crashes": record.crashes,
+        "virtual_s": round(record.ended_at_s, 1),
+        "complaints": list(verdict.complaints),
         "digest": record.digest(),
-    }  # fmt: skip
+    }
 
 
 def report(verdict: Verdict, folder: Path, asked: argparse.Namespace) -> None:
@@ -196,8 +208,10 @@ def report(verdict: Verdict, folder: Path, asked: argparse.Namespace) -> None:
         file.write_text(short.schedule.dump() + "\n")
     except OSError as error:
         print(f"{file} cannot be written: {error.strerror}; this would stand in it:\n{short.schedule.dump()}")
-    print(f"the shortest schedule that was found ({len(short.record.tasks)} tasks, {len(short.record.chaos.fired)} "
-          "faults) breaks:")
+    print(
+        f"the shortest schedule that was found ({len(short.record.tasks)} tasks, {len(short.record.chaos.fired)} "
+        "faults) breaks:"
+    )
     for one in short.complaints:
         print(f"  {one}")
     for fault in short.record.chaos.fired:
@@ -212,8 +226,10 @@ def _story(verdict: Verdict) -> Iterator[str]:
         plan = ", ".join(f"{one.id}({'+'.join(one.inputs)})" for one in steps) or "by the model"
         ask = f"{wish.cost_usd_micros} micro USD, {wish.deadline_ms} ms"
         how = f"by {wish.via}" + (f", fork of {wish.fork.of} ({wish.fork.keep})" if wish.fork else "")
-        yield f"{wish.name}: tenant {wish.tenant}, plan {plan}, {ask}, check {wish.check}, {how}, " \
-              f"cancel {wish.cancel_after_s}"
+        yield (
+            f"{wish.name}: tenant {wish.tenant}, plan {plan}, {ask}, check {wish.check}, {how}, "
+            f"cancel {wish.cancel_after_s}"
+        )
     yield f"replicas: {scenario.replicas}, shards {scenario.shards}"
     yield from verdict.record.story
     yield f"outside: {verdict.record.counter.counts}"
@@ -228,6 +244,9 @@ def _progress(done: int, total: int, failed: int, began: float) -> None:
 if __name__ == "__main__":
     if os.environ.get("PYTHONHASHSEED") != "0":
         # Sets of strings have another order in every process otherwise: a seed would not be one run.
-        os.execve(sys.executable, [sys.executable, "-m", "tests.simulation", *sys.argv[1:]],
-                  {**os.environ, "PYTHONHASHSEED": "0"})  # fmt: skip
+        os.execve(
+            sys.executable,
+            [sys.executable, "-m", "tests.simulation", *sys.argv[1:]],
+            {**os.environ, "PYTHONHASHSEED": "0"},
+        )
     sys.exit(main())

@@ -14,17 +14,29 @@ from .loop import WHO
 
 RATES = {
     # What crosses the network and does not arrive, by kind of bus.memory_broker.Offer.
-    "lose_publish": 0.02, "lose_answer": 0.03, "lose_message": 0.03, "lose_ack": 0.05, "lose_request": 0.03,
-    "lose_reply": 0.03, "lose_read": 0.02, "lose_live": 0.1,
+    "lose_publish": 0.02,
+    "lose_answer": 0.03,
+    "lose_message": 0.03,
+    "lose_ack": 0.05,
+    "lose_request": 0.03,
+    "lose_reply": 0.03,
+    "lose_read": 0.02,
+    "lose_live": 0.1,
     # What comes late: a little (0-30 ms), or by seconds.
-    "jitter": 0.5, "late": 0.03,
-    "lag_source": 0.2, "stale_read": 0.15,
+    "jitter": 0.5,
+    "late": 0.03,
+    "lag_source": 0.2,
+    "stale_read": 0.15,
     # A replica dies as it says something: before it is said, or after, without hearing the answer.
-    "crash_before": 0.006, "crash_after": 0.006,
+    "crash_before": 0.006,
+    "crash_after": 0.006,
     "cut_off": 0.002,
-    "redis_fails": 0.03, "redis_forgets": 0.008, "redis_fails_over": 0.004,
-    "provider": 0.12, "outside": 0.15,
-}  # fmt: skip
+    "redis_fails": 0.03,
+    "redis_forgets": 0.008,
+    "redis_fails_over": 0.004,
+    "provider": 0.12,
+    "outside": 0.15,
+}
 PAUSES = {"pause": 0.016, "pause_outside": 0.12}
 """A replica stands still for seconds: as it says something to the broker or to Redis, or between what it has claimed or
 reserved and what it does outside. In a part of the runs, whatever else goes wrong in them."""
@@ -73,8 +85,11 @@ class Chaos:
         if draw.random() < 0.1:
             return cls(seed, only)
         intensity = draw.choice((0.3, 1.0, 1.0, 2.0))
-        rates = {kind: min(0.5, rate * intensity * draw.uniform(0.3, 1.7))
-                 for kind, rate in RATES.items() if draw.random() < 0.5}  # fmt: skip
+        rates = {
+            kind: min(0.5, rate * intensity * draw.uniform(0.3, 1.7))
+            for kind, rate in RATES.items()
+            if draw.random() < 0.5
+        }
         if "lag_source" in rates and random.Random(f"apart/{seed}").random() < 0.5:
             rates[APART] = 0.0
         pauses = random.Random(f"pauses/{seed}")

@@ -6,10 +6,10 @@ In: a data directory. Out: `rag/<tenant>.sqlite` in it.
 import hashlib
 from pathlib import Path
 
-from services.rag.chunk import chunks_of
-from services.rag.index import Store
-from services.rag.port import NewDocument
-from services.rag.structure import read_structure
+from bulkhead_services.rag.chunk import chunks_of
+from bulkhead_services.rag.index import Store
+from bulkhead_services.rag.port import NewDocument
+from bulkhead_services.rag.structure import read_structure
 
 from .scenario import START_MS
 

@@ -11,7 +11,7 @@ from functools import partial
 from heapq import heapify, heappop, heappush
 from typing import Any
 
-from bulkhead.bus.clock import Cancel
+from bulkhead.bus.memory.clock import Cancel
 
 
 class Stuck(RuntimeError):

@@ -9,9 +9,9 @@ from contextvars import Context, copy_context
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from bulkhead.bus.memory import MemoryBus
-from bulkhead.bus.memory_broker import MemoryBroker, Offer, mesh_durables, mesh_streams
-from bulkhead.bus.memory_streams import Stream, StreamConfig, matches
+from bulkhead.bus.memory.broker import MemoryBroker, Offer, mesh_durables, mesh_streams
+from bulkhead.bus.memory.bus import MemoryBus
+from bulkhead.bus.memory.streams import Stream, StreamConfig, matches
 from bulkhead.bus.port import Stored
 from bulkhead_contracts import subjects
 
@@ -20,9 +20,15 @@ from .loop import LoopClock
 from .scenario import Scenario
 
 LOSSES = {
-    "publish": "lose_publish", "answer": "lose_answer", "message": "lose_message", "ack": "lose_ack",
-    "request": "lose_request", "reply": "lose_reply", "read": "lose_read", "live": "lose_live",
-}  # fmt: skip
+    "publish": "lose_publish",
+    "answer": "lose_answer",
+    "message": "lose_message",
+    "ack": "lose_ack",
+    "request": "lose_request",
+    "reply": "lose_reply",
+    "read": "lose_read",
+    "live": "lose_live",
+}
 APART_S = 1e-6
 EVERYBODY = ""
 """Stands for all when they are cut off at once: then it is the broker that is away."""
@@ -71,8 +77,9 @@ class Lagging(Stream):
         """See Stream."""
         if horizon is None:
             return super().newest(subject)
-        return next((one for one in reversed(self._ever)
-                     if one.sequence <= horizon and matches(subject, one.subject)), None)  # fmt: skip
+        return next(
+            (one for one in reversed(self._ever) if one.sequence <= horizon and matches(subject, one.subject)), None
+        )
 
     def read(self, pattern: str, after: int, limit: int, horizon: int | None = None) -> list[Stored]:
         """See Stream."""
@@ -189,8 +196,10 @@ class Net(MemoryBroker):
 
     def handed_out(self) -> dict[tuple[str, str], tuple[int, int, dict[int, int], list[int]]]:
         """What each durable knows of what it has handed out: how far, how often, and what is not acked."""
-        return {key: (one.cursor, one.consumer_sequence, dict(one.attempts), list(one.pending))
-                for key, one in self._durables.items()}  # fmt: skip
+        return {
+            key: (one.cursor, one.consumer_sequence, dict(one.attempts), list(one.pending))
+            for key, one in self._durables.items()
+        }
 
     def hand_out_again(self, known: dict[tuple[str, str], tuple[int, int, dict[int, int], list[int]]]) -> None:
         """Each durable knows what it knew then, and no more: a broker writes that down a little later than it acts."""

@@ -17,12 +17,12 @@ from starlette import routing
 
 from bulkhead import grants
 from bulkhead.bus.port import Stored
-from bulkhead.runtime import inbound
+from bulkhead.runtime.consume import inbound
 from bulkhead_contracts import catalog
-from services.budget import checkpoint
-from services.gateway import quotas
-from services.model_gateway import app as model_gateway
-from services.tool_executor import app as tool_executor
+from bulkhead_services.budget.ledger import checkpoint
+from bulkhead_services.gateway.admission import quotas
+from bulkhead_services.model_gateway import app as model_gateway
+from bulkhead_services.tool_executor import app as tool_executor
 
 TENANTS = Path(__file__).with_name("tenants.yaml")
 _COLLECT_EVERY = 10

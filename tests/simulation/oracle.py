@@ -27,8 +27,11 @@ DOERS = ("model_gateway", "rag", "tool_executor")
 ANSWERS = ("mesh.model.call_replied.", "mesh.tool.call_replied.", "mesh.retrieval.replied.")
 OPENINGS = {"planner": "mesh.task.submitted.", "worker": "mesh.step.assigned.", "checker": "mesh.step.proposed."}
 UNSTABLE = (
-    "traceparent", "Nats-Msg-Id", "Nats-Expected-Last-Subject-Sequence", "Nats-Expected-Last-Subject-Sequence-Subject",
-)  # fmt: skip
+    "traceparent",
+    "Nats-Msg-Id",
+    "Nats-Expected-Last-Subject-Sequence",
+    "Nats-Expected-Last-Subject-Sequence-Subject",
+)
 """Headers that may differ between two sayings of one thing."""
 
 
@@ -225,17 +228,31 @@ def _dead_letters(record: Record) -> Iterator[str]:
             yield f"dead letter {one.sequence} has no fact in the inbox of {service}"
         if one.headers.get("bulkhead-original-ce-id", "").startswith("poison-"):
             continue
-        opened = any(_type(other).startswith(OPENINGS.get(service, "-")) and _task(other.subject) == _task(one.subject)
-                     for other in record.stored(f"INBOX_{service.upper()}"))  # fmt: skip
+        opened = any(
+            _type(other).startswith(OPENINGS.get(service, "-")) and _task(other.subject) == _task(one.subject)
+            for other in record.stored(f"INBOX_{service.upper()}")
+        )
         if one.headers.get("bulkhead-dead-code") != "not_opened" or opened:
             yield f"undeserved dead letter: {service}: {one.headers.get('bulkhead-dead-reason')}"
 
 
 LAWS: dict[str, Law] = {
-    "quiet": _quiet, "ends": _ends, "effects": _effects, "money": money.complain, "one_word": _one_word,
-    "answers": _answers, "memories": _memories, "inboxes": _inboxes, "honest": _honest, "dead_letters": _dead_letters,
-    "work": work.complain, "seen": seen.complain, "taken": taking.complain, "stops": stops.complain,
-    "trips": trips.complain, "waiting": waits.complain,
+    "quiet": _quiet,
+    "ends": _ends,
+    "effects": _effects,
+    "money": money.complain,
+    "one_word": _one_word,
+    "answers": _answers,
+    "memories": _memories,
+    "inboxes": _inboxes,
+    "honest": _honest,
+    "dead_letters": _dead_letters,
+    "work": work.complain,
+    "seen": seen.complain,
+    "taken": taking.complain,
+    "stops": stops.complain,
+    "trips": trips.complain,
+    "waiting": waits.complain,
     **{one.name: one.complain for one in SITUATIONS if one.complain is not None},
-}  # fmt: skip
+}
 """By name, which a complaint begins with."""

@@ -111,9 +111,14 @@ class Model(httpx.AsyncBaseTransport):
         return _response(payload, message, finish, usage, pause_s=pace_s)
 
     async def _misbehave(
-        self, how: float, request: httpx.Request, payload: dict[str, Any], message: dict[str, Any], finish: str,
+        self,
+        how: float,
+        request: httpx.Request,
+        payload: dict[str, Any],
+        message: dict[str, Any],
+        finish: str,
         usage: dict[str, int],
-    ) -> httpx.Response:  # fmt: skip
+    ) -> httpx.Response:
         kind = KINDS[int(how * len(KINDS))]
         quiet_s = request.extensions.get("timeout", {}).get("read") or 30.0
         match kind:
@@ -132,28 +137,44 @@ class Model(httpx.AsyncBaseTransport):
             case "error_200":
                 return _whole(200, {"error": {"message": "internal", "type": "server_error"}})
             case "invented":
-                call = {"id": "call_x", "type": "function",
-                        "function": {"name": "launch_rockets", "arguments": "{}"}}  # fmt: skip
+                call = {"id": "call_x", "type": "function", "function": {"name": "launch_rockets", "arguments": "{}"}}
                 message, finish = {"role": "assistant", "content": None, "tool_calls": [call]}, "tool_calls"
         if kind not in ("cut", "no_usage"):
             self.told.append((usage["prompt_tokens"], usage["completion_tokens"]))
-        return _response(payload, message, finish, None if kind == "no_usage" else usage,
-                         cut=kind == "cut", pause_s=3.0 if kind == "slow" else 0.0)  # fmt: skip
+        return _response(
+            payload,
+            message,
+            finish,
+            None if kind == "no_usage" else usage,
+            cut=kind == "cut",
+            pause_s=3.0 if kind == "slow" else 0.0,
+        )
 
 
 def _response(
-    payload: dict[str, Any], message: dict[str, Any], finish: str, usage: dict[str, int] | None, *,
-    cut: bool = False, pause_s: float = 0.0,
-) -> httpx.Response:  # fmt: skip
+    payload: dict[str, Any],
+    message: dict[str, Any],
+    finish: str,
+    usage: dict[str, int] | None,
+    *,
+    cut: bool = False,
+    pause_s: float = 0.0,
+) -> httpx.Response:
     head = {"id": "sim", "model": payload["model"], "created": 0}
     if not payload.get("stream"):
-        whole: dict[str, Any] = {**head, "object": "chat.completion",
-                                 "choices": [{"index": 0, "message": message, "finish_reason": finish}]}  # fmt: skip
+        whole: dict[str, Any] = {
+            **head,
+            "object": "chat.completion",
+            "choices": [{"index": 0, "message": message, "finish_reason": finish}],
+        }
         if usage:
             whole["usage"] = usage
         raw = json.dumps(whole).encode()
-        return httpx.Response(200, headers={"content-type": "application/json"},
-                              stream=_Body([raw[: len(raw) // 2]] if cut else [raw], cut, pause_s))  # fmt: skip
+        return httpx.Response(
+            200,
+            headers={"content-type": "application/json"},
+            stream=_Body([raw[: len(raw) // 2]] if cut else [raw], cut, pause_s),
+        )
     events: list[dict[str, Any]] = []
     text = message.get("content") or ""
     for start in range(0, len(text), 200):
@@ -187,8 +208,14 @@ def _reply(payload: dict[str, Any]) -> tuple[dict[str, Any], str, float]:
     if form == "plan":
         wanted = _sim(texts.get("objective", "")) or {}
         anew = wanted.get("again") if "the earlier plan failed" in texts.get("notes", "") else None
-        alone = {"id": "a", "title": "a", "instruction": "Answer.", "tools": [], "inputs": [],
-                 "acceptance": "There is an answer."}  # fmt: skip
+        alone = {
+            "id": "a",
+            "title": "a",
+            "instruction": "Answer.",
+            "tools": [],
+            "inputs": [],
+            "acceptance": "There is an answer.",
+        }
         steps = anew or wanted.get("plan") or [alone]
         told = ("id", "title", "instruction", "tools", "inputs", "acceptance")
         text = json.dumps({"steps": [{key: one[key] for key in told} for one in steps]})
@@ -197,8 +224,11 @@ def _reply(payload: dict[str, Any]) -> tuple[dict[str, Any], str, float]:
         reject = (_sim(texts.get("step", "")) or {}).get("reject", 0)
         again = "Another try" in texts.get("answer", "")
         bad = reject > 1 or (reject == 1 and not again)
-        said = {"verdict": "reject" if bad else "accept", "score": 0.1 if bad else 0.9,
-                "reasons": ["it does not say enough" if bad else "it says what was done"]}  # fmt: skip
+        said = {
+            "verdict": "reject" if bad else "accept",
+            "score": 0.1 if bad else 0.9,
+            "reasons": ["it does not say enough" if bad else "it says what was done"],
+        }
         return {"role": "assistant", "content": json.dumps(said)}, "stop", 0.0
     message, finish = _work(payload["messages"], parts, texts)
     return message, finish, (_sim(texts.get("step", "")) or {}).get("pace_s", 0.0)
@@ -216,10 +246,13 @@ def _work(
         batch = [ring[len(made) % len(ring)]]
     if batch:
         asked = [
-            {"id": f"call_{len(made) + index}", "type": "function",
-             "function": {"name": tool, "arguments": json.dumps(arguments)}}
+            {
+                "id": f"call_{len(made) + index}",
+                "type": "function",
+                "function": {"name": tool, "arguments": json.dumps(arguments)},
+            }
             for index, (tool, arguments) in enumerate(batch)
-        ]  # fmt: skip
+        ]
         return {"role": "assistant", "content": None, "tool_calls": asked}, "tool_calls"
     markers = dict(_CITE.findall("\n".join(one["content"] or "" for one in messages if one["role"] == "user")))
     said = []
@@ -232,8 +265,9 @@ def _work(
             said.append(f"{one['content'].strip()} [#{marker}].")
         elif passage and passage.group(1) == "passage":
             said.append(f"{passage.group(3).splitlines()[-1].strip().rstrip('.')} [#{passage.group(2)}].")
-    said += [f"{text.splitlines()[0].strip().rstrip('.')} [#{marker}]." for kind, marker, text in parts
-             if kind == "input"]  # fmt: skip
+    said += [
+        f"{text.splitlines()[0].strip().rstrip('.')} [#{marker}]." for kind, marker, text in parts if kind == "input"
+    ]
     if "notes" in texts:
         said.insert(0, "Another try.")
     return {"role": "assistant", "content": "\n".join(said) or "It is done."}, "stop"

@@ -10,7 +10,7 @@ import json
 from contextlib import suppress
 from typing import Any, Protocol
 
-from bulkhead.bus.memory import MemoryBus
+from bulkhead.bus.memory.bus import MemoryBus
 from bulkhead.bus.port import BusError, Stored
 from bulkhead_contracts import envelope, subjects
 from bulkhead_contracts.envelope import Envelope
@@ -24,8 +24,8 @@ from bulkhead_contracts.task import (
     TaskRequestedV1,
 )
 from bulkhead_contracts.types import Body
-from services.gateway import core as gateway_core
-from services.gateway.problems import Problem
+from bulkhead_services.gateway.problems import Problem
+from bulkhead_services.gateway.read_model import task_view as gateway_core
 
 from .net import Net
 from .record import Record, told
@@ -78,9 +78,12 @@ class People:
         request = TaskRequested(
             objective=wish.objective,
             limits=TaskLimits(cost_usd_micros=wish.cost_usd_micros, deadline_ms=wish.deadline_ms),
-            check=wish.check, plan=fork[0] if fork else wish.plan, requester=claim, fork=fork[1] if fork else None,
+            check=wish.check,
+            plan=fork[0] if fork else wish.plan,
+            requester=claim,
+            fork=fork[1] if fork else None,
             payload_sha256=hashlib.sha256(f"{self._mesh.scenario.seed}/{wish.name}".encode()).hexdigest(),
-        )  # fmt: skip
+        )
         task = task_of(wish)
         cancels = wish.cancel_at and self._mesh.net.moment(task, wish.cancel_at)
         if wish.at_once:
@@ -130,15 +133,21 @@ class People:
         """As a publisher would; what it writes about who asks must not be believed."""
         said: Body = request
         if wish.old_form:
-            said = TaskRequestedV1(objective=wish.objective, limit_usd=wish.cost_usd_micros / 1_000_000,
-                                   deadline_s=wish.deadline_ms // 1000)
+            said = TaskRequestedV1(
+                objective=wish.objective,
+                limit_usd=wish.cost_usd_micros / 1_000_000,
+                deadline_s=wish.deadline_ms // 1000,
+            )
         await self._say(wish, said, task, "request")
 
     async def _say(self, wish: Wish, said: Body, task: str, index: str) -> None:
-        bus = self._buses.get(wish.via) or self._buses.setdefault(
-            wish.via, MemoryBus(self._mesh.net, wish.via))
-        head = Envelope(id=envelope.derive_id(wish.via, "", f"{index}/{task}"), type=said.ce_type(), source=wish.via,
-                        time_unix_ms=self._mesh.net.clock.now_ms())
+        bus = self._buses.get(wish.via) or self._buses.setdefault(wish.via, MemoryBus(self._mesh.net, wish.via))
+        head = Envelope(
+            id=envelope.derive_id(wish.via, "", f"{index}/{task}"),
+            type=said.ce_type(),
+            source=wish.via,
+            time_unix_ms=self._mesh.net.clock.now_ms(),
+        )
         subject = subjects.mesh(wish.via, "gateway", wish.tenant, task)
         headers, message_id = head.headers(), envelope.message_id(wish.via.encode(), subject, head.id)
         while True:
@@ -177,8 +186,13 @@ class People:
         """A service with a bug says something unreadable to the planner."""
         self._mesh.record.poisons += 1
         subject = subjects.mesh("worker", "planner", tenant, task)
-        headers = {"ce-id": f"poison-{task}", "ce-type": "mesh.step.finished.v1", "ce-source": "worker",
-                   "ce-specversion": "1.0", "ce-time": "2027-01-15T08:00:00.000Z"}  # fmt: skip
+        headers = {
+            "ce-id": f"poison-{task}",
+            "ce-type": "mesh.step.finished.v1",
+            "ce-source": "worker",
+            "ce-specversion": "1.0",
+            "ce-time": "2027-01-15T08:00:00.000Z",
+        }
         self._mesh.net.store(subject, headers | {"Nats-Msg-Id": f"poison-{task}"}, b'{"broken": ')
 
 
@@ -217,8 +231,10 @@ def _fork_of(wish: Wish, task: str, plan: Plan, accepted: set[str]) -> tuple[Pla
         return None
     steps = tuple(
         one.model_copy(update={"instruction": _of_another(one, wish.name)})
-        if one.id in again or one.id in edited else one for one in plan.steps
-    )  # fmt: skip
+        if one.id in again or one.id in edited
+        else one
+        for one in plan.steps
+    )
     if edited and next(one for one in steps if one.id == edited[0]) in plan.steps:
         return None
     kept = tuple(one.id for one in plan.steps if one.id not in again)

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from bulkhead.bus.memory_broker import MemoryBroker
-from bulkhead.bus.memory_streams import matches
+from bulkhead.bus.memory.broker import MemoryBroker
+from bulkhead.bus.memory.streams import matches
 from bulkhead.bus.port import Stored
 from bulkhead_contracts import subjects
 
@@ -69,9 +69,12 @@ class Record:
 TOGETHER = "mesh.ledger.reserved_together.v1"
 PROGRESS = "mesh.task.progressed.v1"
 PARTS = {
-    "accepted": "mesh.task.accepted.v1", "rejected": "mesh.plan.rejected.v1", "adopted": "mesh.plan.adopted.v1",
-    "ended": "mesh.task.step_ended.v1", "started": "mesh.task.step_started.v1",
-}  # fmt: skip
+    "accepted": "mesh.task.accepted.v1",
+    "rejected": "mesh.plan.rejected.v1",
+    "adopted": "mesh.plan.adopted.v1",
+    "ended": "mesh.task.step_ended.v1",
+    "started": "mesh.task.step_started.v1",
+}
 """What one message of progress may tell, in this order, and how each part is called alone."""
 
 
@@ -80,8 +83,12 @@ def told(stored: Stored) -> Iterator[Stored]:
     if stored.headers.get("ce-type") == TOGETHER:
         place = stored.subject.split(".")
         for row in json.loads(stored.body)["rows"]:
-            head = {**stored.headers, "ce-type": "mesh.budget.reserved.v1", "ce-id": row["id"],
-                    "ce-causeid": row["cause"]}  # fmt: skip
+            head = {
+                **stored.headers,
+                "ce-type": "mesh.budget.reserved.v1",
+                "ce-id": row["id"],
+                "ce-causeid": row["cause"],
+            }
             subject = subjects.mesh(place[1], place[2], place[5], row["task"])
             yield replace(stored, subject=subject, headers=head, body=json.dumps(row["reserved"]).encode())
         return

@@ -10,10 +10,10 @@ from typing import Any
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeout
 
-from services.budget import core, memory
-from services.budget.core import Answer, Balance, Entry, Ledger, Scope, Settlement, Sum
-from services.budget.memory import Looks
-from services.budget.port import Fenced, Revision
+from bulkhead_services.budget.ledger import memory_store, model
+from bulkhead_services.budget.ledger.memory_store import Looks
+from bulkhead_services.budget.ledger.model import Answer, Balance, Entry, Ledger, Scope, Settlement, Sum
+from bulkhead_services.budget.ledger.store import Fenced, Revision
 
 from .chaos import Chaos
 
@@ -47,7 +47,8 @@ class SimulatedRedis:
 
 
 class RedisView:
-    """services.budget.port.Store over a SimulatedRedis: every call may fail before or after it took effect."""
+    """bulkhead_services.budget.ledger.store.Store over a SimulatedRedis: every call may fail before or after it took
+    effect."""
 
     def __init__(self, redis: SimulatedRedis) -> None:
         self._redis = redis
@@ -109,34 +110,32 @@ class RedisView:
     ) -> Answer:
         def act() -> Answer:
             ledger = self._standing()
-            old = memory.stale(self._redis.looks, revision, now_unix_ms)
-            return old if old is not None else core.reserve(ledger, key, ask, tuple(scopes), now_unix_ms)
+            old = memory_store.stale(self._redis.looks, revision, now_unix_ms)
+            return old if old is not None else model.reserve(ledger, key, ask, tuple(scopes), now_unix_ms)
 
         return await self._call("reserve", act)
 
     async def holds(self, key: str) -> bool:
-        return await self._call("holds", lambda: core.holds(self._standing(), key))
+        return await self._call("holds", lambda: model.holds(self._standing(), key))
 
     async def stop(self, scope: str) -> Balance:
-        return await self._call("stop", lambda: core.stop(self._standing(), scope))
+        return await self._call("stop", lambda: model.stop(self._standing(), scope))
 
     async def look(self, revision: Revision, now_unix_ms: int) -> bool:
         def act() -> bool:
             self._standing()
-            return memory.look(self._redis.looks, revision, now_unix_ms)
+            return memory_store.look(self._redis.looks, revision, now_unix_ms)
 
         return await self._call("look", act)
 
     async def release(self, key: str) -> None:
-        await self._call("release", lambda: core.release(self._standing(), key))
+        await self._call("release", lambda: model.release(self._standing(), key))
 
     async def settle(self, key: str, usage: Sum, estimated: bool) -> Settlement:
-        return await self._call("settle", lambda: core.settle(self._standing(), key, usage, estimated))
+        return await self._call("settle", lambda: model.settle(self._standing(), key, usage, estimated))
 
     async def restore(self, key: str, ask: Sum, scopes: Sequence[Scope], at_unix_ms: int) -> Settlement:
-        return await self._call(
-            "restore", lambda: core.restore(self._standing(), key, ask, tuple(scopes), at_unix_ms)
-        )
+        return await self._call("restore", lambda: model.restore(self._standing(), key, ask, tuple(scopes), at_unix_ms))
 
     async def still(self, epoch: str) -> bool:
         return await self._call("still", lambda: self._redis.stands == epoch)

@@ -128,31 +128,35 @@ def _wish(draw: random.Random, number: int, flood: bool) -> Wish:
     steps = steps_of(draw, name)
     sim = json.dumps({"plan": [one.model_dump(mode="json") for one in steps]})
     trouble = draw.random()
-    return Wish(
-        name=name,
-        tenant=tenant,
-        objective=f"See to {name}. SIM{sim}" if draw.random() < 0.4 else f"See to {name}.",
-        plan=None,
-        check=draw.random() < 0.6,
-        cost_usd_micros=draw.choice((500_000,) * 6 + (300, 900, 2_500)),
-        deadline_ms=draw.choice((120_000,) * 5 + (3_000, 12_000)),
-        submit_after_s=draw.uniform(0, 2),
-        cancel_after_s=draw.uniform(0.01, 2) if trouble < 0.12 else None,
-        repeats=draw.choice((0, 0, 0, 1, 2)),
-        poison=0.12 <= trouble < 0.2,
-    ) if draw.random() < 0.35 else Wish(
-        name=name,
-        tenant=tenant,
-        objective=f"See to {name}.",
-        plan=Plan(steps=steps),
-        check=draw.random() < 0.5,
-        cost_usd_micros=draw.choice((500_000,) * 6 + (300, 900, 2_500)),
-        deadline_ms=draw.choice((120_000,) * 5 + (3_000, 12_000)),
-        submit_after_s=draw.uniform(0, 2),
-        cancel_after_s=draw.uniform(0.01, 2) if trouble < 0.12 else None,
-        repeats=draw.choice((0, 0, 0, 1, 2)),
-        poison=0.12 <= trouble < 0.2,
-    )  # fmt: skip
+    return (
+        Wish(
+            name=name,
+            tenant=tenant,
+            objective=f"See to {name}. SIM{sim}" if draw.random() < 0.4 else f"See to {name}.",
+            plan=None,
+            check=draw.random() < 0.6,
+            cost_usd_micros=draw.choice((500_000,) * 6 + (300, 900, 2_500)),
+            deadline_ms=draw.choice((120_000,) * 5 + (3_000, 12_000)),
+            submit_after_s=draw.uniform(0, 2),
+            cancel_after_s=draw.uniform(0.01, 2) if trouble < 0.12 else None,
+            repeats=draw.choice((0, 0, 0, 1, 2)),
+            poison=0.12 <= trouble < 0.2,
+        )
+        if draw.random() < 0.35
+        else Wish(
+            name=name,
+            tenant=tenant,
+            objective=f"See to {name}.",
+            plan=Plan(steps=steps),
+            check=draw.random() < 0.5,
+            cost_usd_micros=draw.choice((500_000,) * 6 + (300, 900, 2_500)),
+            deadline_ms=draw.choice((120_000,) * 5 + (3_000, 12_000)),
+            submit_after_s=draw.uniform(0, 2),
+            cancel_after_s=draw.uniform(0.01, 2) if trouble < 0.12 else None,
+            repeats=draw.choice((0, 0, 0, 1, 2)),
+            poison=0.12 <= trouble < 0.2,
+        )
+    )
 
 
 def steps_of(draw: random.Random, name: str) -> tuple[PlanStep, ...]:
@@ -160,20 +164,36 @@ def steps_of(draw: random.Random, name: str) -> tuple[PlanStep, ...]:
     shape = draw.choice(("one", "one", "chain", "fan", "diamond"))
     names = {"one": ["a"], "chain": ["a", "b"], "fan": ["a", "b", "z"], "diamond": ["a", "b", "c", "z"]}[shape]
     inputs: dict[str, tuple[str, ...]] = {
-        "one": {}, "chain": {"b": ("a",)}, "fan": {"z": ("a", "b")},
+        "one": {},
+        "chain": {"b": ("a",)},
+        "fan": {"z": ("a", "b")},
         "diamond": {"b": ("a",), "c": ("a",), "z": ("b", "c")},
-    }[shape]  # fmt: skip
+    }[shape]
     return tuple(_step(draw, name, step, inputs.get(step, ())) for step in names)
 
 
 def _step(draw: random.Random, task: str, name: str, inputs: tuple[str, ...]) -> PlanStep:
     if draw.random() < 0.2:
-        return PlanStep(id=name, title=name, instruction=f"Note {task}.{name}.", kind="noop", inputs=inputs,
-                        acceptance="It is noted.")  # fmt: skip
+        return PlanStep(
+            id=name,
+            title=name,
+            instruction=f"Note {task}.{name}.",
+            kind="noop",
+            inputs=inputs,
+            acceptance="It is noted.",
+        )
     calls: list[list[object]] = []
     for number in range(draw.choice((0, 1, 1, 2))):
-        tool = draw.choice(("counter_increment", "counter_increment", "calculate", "search_documents",
-                            "counter_increment_unkeyed", "date_add"))  # fmt: skip
+        tool = draw.choice(
+            (
+                "counter_increment",
+                "counter_increment",
+                "calculate",
+                "search_documents",
+                "counter_increment_unkeyed",
+                "date_add",
+            )
+        )
         arguments: dict[str, object] = {
             "counter_increment": {"name": f"{task}.{name}.{number}", "amount": 1},
             "counter_increment_unkeyed": {"name": f"{task}.{name}.{number}.bare", "amount": 1},

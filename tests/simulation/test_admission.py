@@ -11,16 +11,16 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from bulkhead.bus.memory import MemoryBus
+from bulkhead.bus.memory.bus import MemoryBus
 from bulkhead.bus.port import BusError
 from bulkhead.grants import Signer
 from bulkhead.runtime.context import Identity, make_context
-from bulkhead.runtime.publisher import Publisher
+from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead_contracts.budget import Amount, ReserveReplied, ReserveRequested, Settled
 from bulkhead_contracts.grant import TaskGrant
 from bulkhead_contracts.result import Usage
 from bulkhead_contracts.task import TaskLimits
-from services.budget import appending, core
+from bulkhead_services.budget.ledger import journal_writer, model
 
 from . import reading, record, world
 from .chaos import Chaos
@@ -32,10 +32,19 @@ SERVICE, TENANT, TASK = "model_gateway", "demo", "race"
 WORST = 7
 CALM_AFTER_S = 12.0
 RATES = {
-    "crash_before": 0.01, "crash_after": 0.01, "lose_request": 0.02, "lose_reply": 0.03, "lose_publish": 0.02,
-    "lose_answer": 0.03, "jitter": 0.5, "late": 0.02, "stale_read": 0.1, "redis_fails": 0.004, "redis_forgets": 0.002,
+    "crash_before": 0.01,
+    "crash_after": 0.01,
+    "lose_request": 0.02,
+    "lose_reply": 0.03,
+    "lose_publish": 0.02,
+    "lose_answer": 0.03,
+    "jitter": 0.5,
+    "late": 0.02,
+    "stale_read": 0.1,
+    "redis_fails": 0.004,
+    "redis_forgets": 0.002,
     "redis_fails_over": 0.001,
-}  # fmt: skip
+}
 
 
 @dataclass
@@ -69,11 +78,13 @@ class Race:
             await self._settle(name, body, copy)
 
     async def _ask(self, name: str, copy: int) -> None:
-        body = ReserveRequested(reservation_id=name, call_id=name, purpose="model", resource="m",
-                                worst_case=Amount(cost_usd_micros=WORST))  # fmt: skip
+        body = ReserveRequested(
+            reservation_id=name, call_id=name, purpose="model", resource="m", worst_case=Amount(cost_usd_micros=WORST)
+        )
         try:
-            answer = await self.publisher.request("budget", body, tenant=TENANT, task=TASK, grant=self.grant,
-                                                  cause=name, index=copy)  # fmt: skip
+            answer = await self.publisher.request(
+                "budget", body, tenant=TENANT, task=TASK, grant=self.grant, cause=name, index=copy
+            )
         except BusError:
             self.unanswered += 1
             return
@@ -96,7 +107,7 @@ class Race:
 async def raced(seed: int, calls: int, fit: int, folder, loop: SimulationLoop) -> set[str]:
     """One race, and what must be true of it; which kinds of faults there were."""
     # Of what waits for the journal at the same moment, most goes there together.
-    appending.AT_ONCE = 1 + 3 * (seed % 2)
+    journal_writer.AT_ONCE = 1 + 3 * (seed % 2)
     mesh = world.World(Scenario(seed=seed, wishes=()), Chaos(seed, rates=RATES), folder, loop)
     for number in range(3):
         mesh.start(f"budget-{number}")
@@ -104,9 +115,19 @@ async def raced(seed: int, calls: int, fit: int, folder, loop: SimulationLoop) -
     identity = Identity(f"seed-of-{SERVICE}", world.seeds()[SERVICE], mesh.publics)
     doer = make_context(SERVICE, who, MemoryBus(Link(mesh, who), who), identity, clock=mesh._clock.now_ms)
     limit, later_ms = fit * WORST + WORST - 1, mesh._clock.now_ms() + 3_600_000
-    grant = Signer("signer", world.seeds()["signer"]).grant(TaskGrant(
-        tenant=TENANT, task=TASK, actor="ann", tools=(), document_scopes=(), day_cost_usd_micros=10**9,
-        day_tokens=10**9, limits=TaskLimits(cost_usd_micros=limit), expires_unix_ms=later_ms))  # fmt: skip
+    grant = Signer("signer", world.seeds()["signer"]).grant(
+        TaskGrant(
+            tenant=TENANT,
+            task=TASK,
+            actor="ann",
+            tools=(),
+            document_scopes=(),
+            day_cost_usd_micros=10**9,
+            day_tokens=10**9,
+            limits=TaskLimits(cost_usd_micros=limit),
+            expires_unix_ms=later_ms,
+        )
+    )
     race = Race(doer.publisher, grant, limit, random.Random(f"race/{seed}"))
     loop.call_later(CALM_AFTER_S, mesh._calm)
     names = {f"call-{number}" for number in range(calls)}
@@ -128,8 +149,9 @@ async def raced(seed: int, calls: int, fit: int, folder, loop: SimulationLoop) -
 
 
 def _ledger(mesh: world.World, race: Race, spent: int) -> None:
-    facts = {reading.body(one)["reservation_id"] for one in reading.of(
-        mesh.record, "INBOX_JOURNAL", "mesh.budget.reserved")}  # fmt: skip
+    facts = {
+        reading.body(one)["reservation_id"] for one in reading.of(mesh.record, "INBOX_JOURNAL", "mesh.budget.reserved")
+    }
     assert race.told <= facts
     ledger = mesh.record.redis.ledger
     balance = ledger.balances[f"task:{TENANT}:{TASK}"]
@@ -137,16 +159,16 @@ def _ledger(mesh: world.World, race: Race, spent: int) -> None:
     # A fact that came after a rebuild is held only from the next one on: nobody was told of it.
     assert balance.reserved.cost_usd_micros <= len(facts - race.told) * WORST
     assert {one.state for one in ledger.entries.values()} <= {"settled", "refused", "open", "released"}
-    assert core.NOTHING.minus(balance.spent).tokens <= 0
+    assert model.NOTHING.minus(balance.spent).tokens <= 0
 
 
 @pytest.fixture(scope="module")
 def folder():
     world.quiet_logs()
-    usual = appending.AT_ONCE
+    usual = journal_writer.AT_ONCE
     with world.Folder() as path:
         yield path
-    appending.AT_ONCE = usual
+    journal_writer.AT_ONCE = usual
 
 
 def run(seed: int, calls: int, fit: int, folder) -> set[str]:

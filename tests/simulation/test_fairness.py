@@ -8,7 +8,7 @@ from statistics import median
 
 import pytest
 
-from bulkhead.runtime import shell
+from bulkhead.runtime.consume import loop
 from bulkhead_contracts.plan import Plan, PlanStep
 
 from . import reading, world
@@ -31,11 +31,25 @@ def folder():
 def wish(name: str, tenant: str, after_s: float) -> Wish:
     """Two model calls, one behind the other."""
     steps = tuple(
-        PlanStep(id=one, title=one, instruction=f'Do your part of {name}. SIM{{"calls": [], "pace_s": {PACE_S}}}',
-                 inputs=before, acceptance="The result says what was done.")
-        for one, before in (("a", ()), ("b", ("a",))))  # fmt: skip
-    return Wish(name=name, tenant=tenant, objective=f"See to {name}.", plan=Plan(steps=steps), check=False,
-                cost_usd_micros=500_000, deadline_ms=600_000, submit_after_s=after_s)  # fmt: skip
+        PlanStep(
+            id=one,
+            title=one,
+            instruction=f'Do your part of {name}. SIM{{"calls": [], "pace_s": {PACE_S}}}',
+            inputs=before,
+            acceptance="The result says what was done.",
+        )
+        for one, before in (("a", ()), ("b", ("a",)))
+    )
+    return Wish(
+        name=name,
+        tenant=tenant,
+        objective=f"See to {name}.",
+        plan=Plan(steps=steps),
+        check=False,
+        cost_usd_micros=500_000,
+        deadline_ms=600_000,
+        submit_after_s=after_s,
+    )
 
 
 def scenario(flood: str) -> Scenario:
@@ -49,18 +63,26 @@ def latency_ms(record: world.Record) -> float:
     """Median of acme's tasks, from the request to the end, by the broker's clock."""
     ends = reading.said(record, "INBOX_GATEWAY", "mesh.task.ended")
     asked = reading.said(record, "INBOX_GATEWAY", "mesh.task.requested")
-    return median(ends[task][0].time_unix_ms - asked[task][0].time_unix_ms
-                  for one, task in reading.wishes(record) if one.tenant == "acme")  # fmt: skip
+    return median(
+        ends[task][0].time_unix_ms - asked[task][0].time_unix_ms
+        for one, task in reading.wishes(record)
+        if one.tenant == "acme"
+    )
 
 
-@pytest.mark.parametrize(("whose", "share", "slowed"), [
-    # A cap on its running tasks is enough, and so is a doer's sharing of its slots.
-    ("crowd", FLOOD, False), ("demo", shell.SHARE, False),
-    # Without either the flood fills the doers' slots, and everybody stands in one line: this test would see it.
-    ("demo", FLOOD, True),
-], ids=["capped", "shared", "neither"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("whose", "share", "slowed"),
+    [
+        # A cap on its running tasks is enough, and so is a doer's sharing of its slots.
+        ("crowd", FLOOD, False),
+        ("demo", loop.SHARE, False),
+        # Without either the flood fills the doers' slots, and everybody stands in one line: this test would see it.
+        ("demo", FLOOD, True),
+    ],
+    ids=["capped", "shared", "neither"],
+)
 def test_a_flood_leaves_another_tenants_latency_alone(folder, monkeypatch, whose, share, slowed):
-    monkeypatch.setattr(shell, "SHARE", share)
+    monkeypatch.setattr(loop, "SHARE", share)
     alone = latency_ms(world.run(scenario(""), Chaos(1), folder))
     flooded = world.run(scenario(whose), Chaos(1), folder)
     assert complaints(flooded) == [] and len(flooded.tasks) == FLOOD + 5
@@ -72,13 +94,22 @@ def test_the_whole_mesh_full_is_shared_by_weight(folder, monkeypatch):
     full = {**world.settings(folder)}
     full["gateway"] = full["gateway"].model_copy(update={"running_tasks": 3})
     monkeypatch.setattr(world, "settings", lambda _: full)
-    both = Scenario(seed=1, logic=2, newest=2, wishes=(
-        *(wish(f"flood{number}", "horde", 0.001 * number) for number in range(30)),
-        *(replace(wish(f"calm{number}", "acme", 1.0 + 0.001 * number)) for number in range(10))))  # fmt: skip
+    both = Scenario(
+        seed=1,
+        logic=2,
+        newest=2,
+        wishes=(
+            *(wish(f"flood{number}", "horde", 0.001 * number) for number in range(30)),
+            *(replace(wish(f"calm{number}", "acme", 1.0 + 0.001 * number)) for number in range(10)),
+        ),
+    )
     record = world.run(both, Chaos(1), folder)
     assert complaints(record) == []
-    order = [task for one in reading.of(record, "INBOX_GATEWAY", "mesh.task.places_given")
-             for task in (place["tenant"] for place in reading.body(one)["given"])]  # fmt: skip
+    order = [
+        task
+        for one in reading.of(record, "INBOX_GATEWAY", "mesh.task.places_given")
+        for task in (place["tenant"] for place in reading.body(one)["given"])
+    ]
     shared = "".join(name[0] for name in order[3:])
     # One to three. What is left of a turn is lost where the tenant's own cap is reached in it: when tasks end may
     # move one place into the next turn.

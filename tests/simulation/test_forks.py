@@ -10,9 +10,13 @@ from .forks import CHUNK, ForkDied, in_forks
 def test_every_seed_is_run_once_in_forks():
     seeds = range(7, 7 + 3 * CHUNK + 1)
     told = "x" * 100_000  # More than a pipe holds.
-    rows = [row for rows in in_forks(
-        seeds, 2, lambda chunk: [{"seed": seed, "pid": os.getpid(), "told": told} for seed in chunk], lambda: True
-    ) for row in rows]  # fmt: skip
+    rows = [
+        row
+        for rows in in_forks(
+            seeds, 2, lambda chunk: [{"seed": seed, "pid": os.getpid(), "told": told} for seed in chunk], lambda: True
+        )
+        for row in rows
+    ]
     assert sorted(row["seed"] for row in rows) == list(seeds) and all(row["told"] == told for row in rows)
     pids = {row["pid"] for row in rows}
     assert len(pids) == 4 and os.getpid() not in pids

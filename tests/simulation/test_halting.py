@@ -2,7 +2,7 @@
 
 import pytest
 
-from bulkhead.runtime.halts import Halts, Target
+from bulkhead.runtime.halts.live import Halts, Target
 from bulkhead_contracts.control import Halt
 
 from . import world

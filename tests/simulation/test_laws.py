@@ -77,8 +77,9 @@ def never(body: dict) -> None:
 
 
 def said_otherwise(record: Record, who: tuple[str, ...], kinds: tuple[str, ...] = ("mesh.",)) -> None:
-    saying = next(one for one in record.sayings
-                  if one.who.startswith(who) and one.headers.get("ce-type", "").startswith(kinds))  # fmt: skip
+    saying = next(
+        one for one in record.sayings if one.who.startswith(who) and one.headers.get("ce-type", "").startswith(kinds)
+    )
     record.sayings.append(replace(saying, body=saying.body.replace(b"{", b"{ ", 1)))
 
 
@@ -95,8 +96,9 @@ def halted(record: Record, scope: str, name: str, **more: Any) -> None:
     """It was halted at once, and somebody calls long after."""
     wish, _ = one(record)
     entry = {"active": True, "pauses": False, "name": name, "by": "ada", "code": "halted", **more}
-    record.halts.append(Stored(f"$KV.CONTROL.{scope}.demo.{name}", {}, json.dumps(entry).encode(), 1,
-                               record.scenario.start_ms))  # fmt: skip
+    record.halts.append(
+        Stored(f"$KV.CONTROL.{scope}.demo.{name}", {}, json.dumps(entry).encode(), 1, record.scenario.start_ms)
+    )
     record.ended_at_s = 500.0
     record.model.made.append(Call("model", wish.name, 400.0, 401.0))
 
@@ -104,8 +106,9 @@ def halted(record: Record, scope: str, name: str, **more: Any) -> None:
 def given_enough(record: Record) -> None:
     """It had reached its ceiling, was topped up, and failed."""
     wish, task = one(record)
-    record.scenario = replace(record.scenario, wishes=(replace(wish, name="rush0"),),
-                              acts=(Act("rush0", "hurry", 0.0, "topup/400000@0"),))  # fmt: skip
+    record.scenario = replace(
+        record.scenario, wishes=(replace(wish, name="rush0"),), acts=(Act("rush0", "hurry", 0.0, "topup/400000@0"),)
+    )
     record.tasks = {"rush0": task}
     change(record, "INBOX_GATEWAY", "mesh.task.ended", lambda end: {**end, "status": "failed"})
 
@@ -114,36 +117,62 @@ FALSE: dict[str, Callable[[Record], None]] = {
     "quiet": lambda run: setattr(run, "idle", False),
     "ends": lambda run: change(run, "INBOX_GATEWAY", "mesh.task.ended", never),
     "effects": lambda run: run.counter.counts.update(written=2),
-    "money": lambda run: say(run, "model_gateway", "budget", "mesh.budget.settled.v1", reservation_id="none",
-                             estimated=True, usage=dict.fromkeys(
-                                 ("cost_usd_micros", "model_calls", "tool_calls", "input_tokens", "output_tokens"), 0)),
+    "money": lambda run: say(
+        run,
+        "model_gateway",
+        "budget",
+        "mesh.budget.settled.v1",
+        reservation_id="none",
+        estimated=True,
+        usage=dict.fromkeys(("cost_usd_micros", "model_calls", "tool_calls", "input_tokens", "output_tokens"), 0),
+    ),
     "one_word": lambda run: said_otherwise(run, oracle.DECIDERS),
     "answers": lambda run: said_otherwise(run, oracle.DOERS, oracle.ANSWERS),
     "memories": lambda run: run.remembered.append(("planner-0", "t1", "one", "other")),
     "inboxes": stored_otherwise,
     "honest": lambda run: change(run, "INBOX_GATEWAY", "mesh.task.ended", without_sources),
     "dead_letters": lambda run: run.purged.update(DEAD_LETTERS=[Stored("dead.planner", {}, b"", 1, 1)]),
-    "work": lambda run: change(run, "INBOX_GATEWAY", "mesh.task.ended", lambda end: {
-        **end, "status": "failed", "failure": {"code": "x", "message": "x"}}),
+    "work": lambda run: change(
+        run,
+        "INBOX_GATEWAY",
+        "mesh.task.ended",
+        lambda end: {**end, "status": "failed", "failure": {"code": "x", "message": "x"}},
+    ),
     "seen": lambda run: run.views[one(run)[1]].update(status="running"),
     "taken": lambda run: change(run, "INBOX_GATEWAY", "mesh.task.step_started", never),
     "stops": lambda run: halted(run, "task", one(run)[1]),
-    "trips": lambda run: say(run, "budget", "journal", "mesh.budget.tripped.v1", trip="x", detector="loop.repeat",
-                             halted=True, what="again", evidence=[]),
-    "waiting": lambda run: say(run, "budget", "worker", "mesh.agent.wait_refused.v1", trip="x", wait_id="w",
-                               cycle=["a", "b"]),
-    "waits": lambda run: say(run, "planner", "worker", "mesh.lease.granted.v1", lease_id="l", resource="desk:1",
-                             fencing_token=1),
+    "trips": lambda run: say(
+        run,
+        "budget",
+        "journal",
+        "mesh.budget.tripped.v1",
+        trip="x",
+        detector="loop.repeat",
+        halted=True,
+        what="again",
+        evidence=[],
+    ),
+    "waiting": lambda run: say(
+        run, "budget", "worker", "mesh.agent.wait_refused.v1", trip="x", wait_id="w", cycle=["a", "b"]
+    ),
+    "waits": lambda run: say(
+        run, "planner", "worker", "mesh.lease.granted.v1", lease_id="l", resource="desk:1", fencing_token=1
+    ),
     "floods": lambda run: change(run, "INBOX_GATEWAY", "mesh.task.places_given", never),
-    "publishers": lambda run: setattr(run, "scenario", replace(run.scenario, wishes=tuple(
-        replace(wish, via="pub_demo") for wish in run.scenario.wishes))),
+    "publishers": lambda run: setattr(
+        run,
+        "scenario",
+        replace(run.scenario, wishes=tuple(replace(wish, via="pub_demo") for wish in run.scenario.wishes)),
+    ),
     "purges": lambda run: run.gone.add(one(run)[1]),
     "halting": lambda run: halted(run, "tenant", one(run)[0].tenant),
     "hurry": given_enough,
     "topups": lambda run: halted(run, "task", one(run)[1], pauses=True),
-    "strays": lambda run: (run.acts.append("stray0"), setattr(run, "scenario", replace(
-        run.scenario, acts=(Act("stray0", "strays", 1.0, "unknown_type"),)))),
-}  # fmt: skip
+    "strays": lambda run: (
+        run.acts.append("stray0"),
+        setattr(run, "scenario", replace(run.scenario, acts=(Act("stray0", "strays", 1.0, "unknown_type"),))),
+    ),
+}
 """By law, how a run is falsified."""
 
 

@@ -6,14 +6,14 @@ import asyncio
 
 import pytest
 
-from bulkhead.bus.memory import MemoryBus
+from bulkhead.bus.memory.bus import MemoryBus
 from bulkhead.grants import Signer
 from bulkhead.runtime.context import Identity, make_context
 from bulkhead_contracts.budget import Amount, ReserveReplied, ReserveRequested
 from bulkhead_contracts.grant import TaskGrant
 from bulkhead_contracts.task import TaskLimits
-from services.budget.effects import Budget
-from services.budget.port import QUICK_S, REST_S
+from bulkhead_services.budget.effects import Budget
+from bulkhead_services.budget.ledger.store import QUICK_S, REST_S
 
 from . import world
 from .chaos import Chaos
@@ -61,17 +61,27 @@ async def _held(folder, loop: SimulationLoop) -> tuple[set[tuple[float, float]],
     identity = Identity(f"seed-of-{SERVICE}", world.seeds()[SERVICE], mesh.publics)
     who = f"{SERVICE}-0"
     doer = make_context(SERVICE, who, MemoryBus(Link(mesh, who), who), identity, clock=mesh._clock.now_ms)
-    grant = Signer("signer", world.seeds()["signer"]).grant(TaskGrant(
-        tenant=TENANT, task=TASK, actor="ann", tools=(), document_scopes=(), day_cost_usd_micros=10**9,
-        day_tokens=10**9, limits=TaskLimits(cost_usd_micros=10**9, tokens=10**9),
-        expires_unix_ms=mesh._clock.now_ms() + 3_600_000))  # fmt: skip
+    grant = Signer("signer", world.seeds()["signer"]).grant(
+        TaskGrant(
+            tenant=TENANT,
+            task=TASK,
+            actor="ann",
+            tools=(),
+            document_scopes=(),
+            day_cost_usd_micros=10**9,
+            day_tokens=10**9,
+            limits=TaskLimits(cost_usd_micros=10**9, tokens=10**9),
+            expires_unix_ms=mesh._clock.now_ms() + 3_600_000,
+        )
+    )
     under_way_s = 0.0
     for edge in mesh.edges:
         edge._append = _late(edge._append, lambda: under_way_s)  # type: ignore[method-assign]
 
     async def ask(name: str) -> str:
-        body = ReserveRequested(reservation_id=name, call_id=name, purpose="model", resource="m",
-                                worst_case=Amount(cost_usd_micros=1))  # fmt: skip
+        body = ReserveRequested(
+            reservation_id=name, call_id=name, purpose="model", resource="m", worst_case=Amount(cost_usd_micros=1)
+        )
         answer = await doer.publisher.request("budget", body, tenant=TENANT, task=TASK, grant=grant, cause=name)
         assert isinstance(answer, ReserveReplied)
         return answer.decision

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bulkhead.runtime import crashing
+from bulkhead.runtime import crash_points
 from bulkhead_contracts.envelope import parse
 
 from . import __main__ as command
@@ -37,8 +37,10 @@ def folder():
 def test_every_law_holds_in_every_schedule(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "tests.simulation", "--seeds", SEEDS, "--found", str(tmp_path)],
-        capture_output=True, text=True, timeout=1500,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=1500,
+    )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
 
 
@@ -49,8 +51,10 @@ def test_a_seed_is_one_run():
     for first in (20, 13):
         done = subprocess.run(
             [sys.executable, "-m", "tests.simulation", "--seeds", f"{first}-59", "--json", "--jobs", "1"],
-            capture_output=True, text=True, timeout=300,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
         rows = [json.loads(line) for line in done.stdout.splitlines()]
         found.append([row for row in rows if row["seed"] >= 20])
     assert len(found[0]) == 40 and found[0] == found[1]
@@ -61,8 +65,12 @@ def test_schedules_differ_and_reach_what_they_should(folder):
     verdicts = [judge(Schedule(seed), folder) for seed in range(20, 80)]
     kinds = {fault.kind for one in verdicts for fault in one.record.chaos.fired}
     assert len(kinds) > 18 and sum(one.record.crashes for one in verdicts) > 20
-    ends = {json.loads(stored.body)["status"] for one in verdicts for stored in one.record.stored("INBOX_GATEWAY")
-            if stored.headers.get("ce-type", "").startswith("mesh.task.ended")}  # fmt: skip
+    ends = {
+        json.loads(stored.body)["status"]
+        for one in verdicts
+        for stored in one.record.stored("INBOX_GATEWAY")
+        if stored.headers.get("ce-type", "").startswith("mesh.task.ended")
+    }
     assert ends == {"succeeded", "failed", "cancelled", "halted"}
     assert len({one.record.digest() for one in verdicts}) == len(verdicts)
 
@@ -87,24 +95,29 @@ def test_who_is_never_answered_is_a_complaint_and_no_run_without_end(folder, mon
 def test_a_service_passes_the_crash_points_of_its_table_and_no_other(folder, monkeypatch):
     """One that is in no table is one at which nobody dies in tests/faults."""
     passed: dict[str, set[str]] = {}
-    monkeypatch.setattr(crashing, "passes", lambda point: passed.setdefault(
-        WHO.get("").rpartition("-")[0], set()).add(point))
+    monkeypatch.setattr(
+        crash_points, "passes", lambda point: passed.setdefault(WHO.get("").rpartition("-")[0], set()).add(point)
+    )
     for seed in range(20, 32):
         assert judge(Schedule(seed, frozenset()), folder).complaints == ()
     passed.pop("", None)  # People, who act as no service.
-    assert passed == {name: set(points) for name, points in crashing.POINTS.items()}
+    assert passed == {name: set(points) for name, points in crash_points.POINTS.items()}
 
 
 def brought(name: str, count: int) -> list[int]:
     """The first seeds that bring a situation."""
-    found = (seed for seed in range(1, 5_000)
-             if random.Random(f"{name}/{seed}").random() < situations.BY_NAME[name].share)  # fmt: skip
+    found = (
+        seed for seed in range(1, 5_000) if random.Random(f"{name}/{seed}").random() < situations.BY_NAME[name].share
+    )
     return list(itertools.islice(found, count))
 
 
 def said(record, stream, kind):
-    return [json.loads(one.body) for one in record.stored(stream)
-            if one.headers.get("ce-type", "").startswith(kind + ".v") and not reading.is_stray(one)]  # fmt: skip
+    return [
+        json.loads(one.body)
+        for one in record.stored(stream)
+        if one.headers.get("ce-type", "").startswith(kind + ".v") and not reading.is_stray(one)
+    ]
 
 
 def clock_ms(headers):
@@ -114,13 +127,18 @@ def clock_ms(headers):
 REACHED = {
     "forks": lambda run: any(one["given"] for one in said(run, "INBOX_PLANNER", "mesh.task.submitted")),
     "purges": lambda run: bool(run.gone) and set(run.tasks.values()) - run.gone,
-    "replans": lambda run: any(reason.startswith("taken over") for one in reading.of(
-        run, "INBOX_GATEWAY", "mesh.task.step_ended") for reason in reading.body(one)["reasons"]),
+    "replans": lambda run: any(
+        reason.startswith("taken over")
+        for one in reading.of(run, "INBOX_GATEWAY", "mesh.task.step_ended")
+        for reason in reading.body(one)["reasons"]
+    ),
     "strays": lambda run: run.stored("DEAD_LETTERS"),
-    "ceilings": lambda run: {"halted", "succeeded"} <= {
-        one["status"] for one in said(run, "INBOX_GATEWAY", "mesh.task.ended")},
-    "cancels": lambda run: any(call.until_s and call.since_s + 1 < call.until_s < call.since_s + 43
-                               for call in run.model.made),
+    "ceilings": lambda run: (
+        {"halted", "succeeded"} <= {one["status"] for one in said(run, "INBOX_GATEWAY", "mesh.task.ended")}
+    ),
+    "cancels": lambda run: any(
+        call.until_s and call.since_s + 1 < call.until_s < call.since_s + 43 for call in run.model.made
+    ),
     "publishers": lambda run: any(wish.via != "http" and not wish.expects for wish, _ in reading.wishes(run)),
     "evidence": lambda run: any(one["passages"] for one in said(run, "INBOX_WORKER", "mesh.retrieval.replied")),
     "watched": lambda run: any(one["halted"] for one in said(run, "INBOX_JOURNAL", "mesh.budget.tripped")),
@@ -128,20 +146,33 @@ REACHED = {
     "newest": lambda run: any(one.headers.get("ce-logicversion") == "4" for one in run.stored("INBOX_GATEWAY")),
     "logics": lambda run: said(run, "INBOX_GATEWAY", "mesh.task.progressed"),
     "topups": lambda run: sum(one["active"] for one in said(run, "INBOX_GATEWAY", "mesh.task.paused")) > 1,
-    "checkpoints": lambda run: said(run, "INBOX_JOURNAL", "mesh.budget.ledger_part") and len(
-        said(run, "INBOX_BUDGET", "mesh.budget.ledger_marked")) > 1,
-    "restarts": lambda run: {line.split()[2].rpartition("-")[0] for line in run.story if " RESTART " in line} >= {
-        "budget", "model_gateway"},
-    "outages": lambda run: any("/restart/" in one.what for one in run.scenario.acts) and run.tasks and len(
-        {one.subject.rpartition(".")[2] for one in run.stored("INBOX_GATEWAY")}) > 1,
+    "checkpoints": lambda run: (
+        said(run, "INBOX_JOURNAL", "mesh.budget.ledger_part")
+        and len(said(run, "INBOX_BUDGET", "mesh.budget.ledger_marked")) > 1
+    ),
+    "restarts": lambda run: (
+        {line.split()[2].rpartition("-")[0] for line in run.story if " RESTART " in line} >= {"budget", "model_gateway"}
+    ),
+    "outages": lambda run: (
+        any("/restart/" in one.what for one in run.scenario.acts)
+        and run.tasks
+        and len({one.subject.rpartition(".")[2] for one in run.stored("INBOX_GATEWAY")}) > 1
+    ),
     "clocks": lambda run: any(
-        abs(clock_ms(one.headers) - one.time_unix_ms) > 10_000 for one in run.stored("INBOX_WORKER")),
-    "hurry": lambda run: [line.split()[1] for line in run.story if " halt tenant/demo" in line] and any(
-        " topped up " in line for line in run.story) and said(run, "INBOX_GATEWAY", "mesh.task.paused"),
+        abs(clock_ms(one.headers) - one.time_unix_ms) > 10_000 for one in run.stored("INBOX_WORKER")
+    ),
+    "hurry": lambda run: (
+        [line.split()[1] for line in run.story if " halt tenant/demo" in line]
+        and any(" topped up " in line for line in run.story)
+        and said(run, "INBOX_GATEWAY", "mesh.task.paused")
+    ),
     "floods": lambda run: said(run, "INBOX_GATEWAY", "mesh.task.released") and run.crashes,
-    "halting": lambda run: any(one.get("paused") for inbox in ("INBOX_PLANNER", "INBOX_WORKER", "INBOX_CHECKER")
-                               for one in said(run, inbox, "mesh.control.call_deferred")),
-}  # fmt: skip
+    "halting": lambda run: any(
+        one.get("paused")
+        for inbox in ("INBOX_PLANNER", "INBOX_WORKER", "INBOX_CHECKER")
+        for one in said(run, inbox, "mesh.control.call_deferred")
+    ),
+}
 """What a situation must bring about in some of its runs; one in which nothing happens would break no law either."""
 
 
@@ -170,10 +201,15 @@ def test_a_number_of_tasks_takes_no_situation_away(folder):
     assert any(wish.fork for wish in record.scenario.wishes) and len(record.scenario.wishes) > 2
 
 
-@pytest.mark.parametrize(("words", "said"), [
-    (["--trace"], "--trace tells the story of one run"), (["--seeds", "1-3", "--seed", "5"], "not allowed with"),
-    (["--schedule", "x.json", "--tasks", "3"], "a schedule has its own number"), (["--seeds", "3-1"], "write A-B"),
-])
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--trace"], "--trace tells the story of one run"),
+        (["--seeds", "1-3", "--seed", "5"], "not allowed with"),
+        (["--schedule", "x.json", "--tasks", "3"], "a schedule has its own number"),
+        (["--seeds", "3-1"], "write A-B"),
+    ],
+)
 def test_what_is_asked_for_and_cannot_be_done_is_wrong_usage(words, said, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["simulation", *words])
     with pytest.raises(SystemExit) as ended:

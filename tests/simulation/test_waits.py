@@ -31,9 +31,13 @@ def folder():
 def run(wishes, seed, folder):
     """A run with lags alone, watched, by two replicas of budget."""
     scenario = Scenario(
-        seed=seed, wishes=tuple(wishes), replicas={**dict.fromkeys(SERVICES, 1), "budget": 2}, logic=4, newest=4,
+        seed=seed,
+        wishes=tuple(wishes),
+        replicas={**dict.fromkeys(SERVICES, 1), "budget": 2},
+        logic=4,
+        newest=4,
         acts=(Act("watch", "watched", 0.0),),
-    )  # fmt: skip
+    )
     record = world.run(scenario, Chaos(seed, rates=LAGS), folder)
     assert list(complaints(record)) == []
     assert reading.is_calm(record) and len(record.tasks) == len(wishes)
@@ -64,8 +68,9 @@ def test_deadlocks_are_broken_and_all_ends_well(make, folder):
     assert sum(count for number, count in broken.items() if number) > len(SEEDS) // 3, f"too few deadlocks: {broken}"
 
 
-@pytest.mark.parametrize("make", [waits._any, waits._expiry, waits._overdue],
-                         ids=["a way out", "an expiry", "a lease that was lost"])
+@pytest.mark.parametrize(
+    "make", [waits._any, waits._expiry, waits._overdue], ids=["a way out", "an expiry", "a lease that was lost"]
+)
 def test_who_can_go_on_is_not_refused(make, folder):
     for seed in SEEDS:
         record = run(calmly(make, seed), seed, folder)

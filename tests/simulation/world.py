@@ -14,30 +14,32 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from bulkhead.bus.memory import MemoryBus
+from bulkhead.bus.memory.bus import MemoryBus
 from bulkhead.bus.port import BusError
 from bulkhead.grants import new_signing_seed, public_of
-from bulkhead.runtime import halts, inbound, shell
+from bulkhead.runtime.consume import inbound
+from bulkhead.runtime.consume import loop as consume_loop
 from bulkhead.runtime.context import Identity, make_context
-from bulkhead.runtime.fold import Fold, FoldHandler, as_message, step
-from bulkhead.runtime.service import Service
+from bulkhead.runtime.decider.fold import Fold, FoldHandler, as_message, step
+from bulkhead.runtime.halts import live
+from bulkhead.runtime.process.service import Service
 from bulkhead_contracts import catalog, subjects
 from bulkhead_contracts.budget import ReserveReplied, ReserveRequested
 from bulkhead_contracts.control import MessageRejected
 from bulkhead_contracts.result import ContentRef
 from bulkhead_contracts.task import TaskEnded, TaskRejected
-from services.budget import app as budget
-from services.budget.effects import Budget
-from services.checker import app as checker
-from services.gateway import app as gateway
-from services.gateway.settings import PublisherPolicy
-from services.gateway.views import document
-from services.model_gateway import app as model_gateway
-from services.planner import app as planner
-from services.rag import app as rag
-from services.signer import app as signer
-from services.tool_executor import app as tool_executor
-from services.worker import app as worker
+from bulkhead_services.budget import app as budget
+from bulkhead_services.budget.effects import Budget
+from bulkhead_services.checker import app as checker
+from bulkhead_services.gateway import app as gateway
+from bulkhead_services.gateway.http.task_document import document
+from bulkhead_services.gateway.settings import PublisherPolicy
+from bulkhead_services.model_gateway import app as model_gateway
+from bulkhead_services.planner import app as planner
+from bulkhead_services.rag import app as rag
+from bulkhead_services.signer import app as signer
+from bulkhead_services.tool_executor import app as tool_executor
+from bulkhead_services.worker import app as worker
 
 from . import library, once, situations
 from .chaos import KILLED, Chaos, Fault
@@ -58,7 +60,7 @@ WATCH_EVERY_S = 1.0
 """Five times as long as it is by default: a run has hundreds of seconds."""
 PACES = tuple(
     (module, name, getattr(module, name), rare)
-    for module, name, rare in ((shell, "FETCH_TIMEOUT_S", AFTERWARDS_S), (halts, "REREAD_S", AFTERWARDS_S / 2))
+    for module, name, rare in ((consume_loop, "FETCH_TIMEOUT_S", AFTERWARDS_S), (live, "REREAD_S", AFTERWARDS_S / 2))
 )
 """How often services that wait look again, usually and when all is done: then every look finds the same."""
 ENDS = (TaskEnded.TYPE, TaskRejected.TYPE)
@@ -84,8 +86,9 @@ class World:
         self.net = Net(scenario, chaos, self._clock, self.tell)
         model, counter = Model(chaos), Counter(chaos)
         redis = SimulatedRedis(chaos, scenario.lease_ms)
-        self.record = Record(scenario, chaos, self.net, model, counter, redis, purged=self.net.purged,
-                             halts=self.net.halts)
+        self.record = Record(
+            scenario, chaos, self.net, model, counter, redis, purged=self.net.purged, halts=self.net.halts
+        )
         self._people = People(self)
         chaos.on_pause = self.pause
         self.sayings = self.record.sayings
@@ -175,9 +178,13 @@ class World:
             return {version: logic for version, logic in DECIDERS[name].items() if version <= known_logic}
         match name:
             case "budget":
-                knobs = known["budget"].model_copy(update={
-                    "lease_ms": self.scenario.lease_ms, "watch": "on" if self.scenario.watched else "off",
-                    **checkpoints.settings_of(self.scenario)})
+                knobs = known["budget"].model_copy(
+                    update={
+                        "lease_ms": self.scenario.lease_ms,
+                        "watch": "on" if self.scenario.watched else "off",
+                        **checkpoints.settings_of(self.scenario),
+                    }
+                )
                 return self._overheard(Budget(context, knobs, self.record.redis.view()))
             case "model_gateway":
                 return model_gateway.build(context, known[name], self.record.model, lambda: 0.5)
@@ -329,8 +336,11 @@ class World:
 
     def gateway(self, number: int = 0) -> HeadlessGateway:
         """A replica of the gateway that runs: of several, the one whose turn this is. Raises NoGateway."""
-        able = [service.component for who, (_, _, service) in self._running.items()
-                if who.startswith("gateway-") and service.component.http.started]  # fmt: skip
+        able = [
+            service.component
+            for who, (_, _, service) in self._running.items()
+            if who.startswith("gateway-") and service.component.http.started
+        ]
         if not able:
             raise NoGateway
         return able[number % len(able)]
@@ -373,13 +383,16 @@ class World:
         inbox = self.net.stream("INBOX_GATEWAY")
         fresh = (*inbox.read(">", self._looked, 1_000_000), *self.record.purged.get("INBOX_GATEWAY", ()))
         self._looked = inbox.last_sequence
-        self._ended.update(one.subject.rpartition(".")[2] for one in fresh
-                           if one.headers.get("ce-type", "").startswith(ENDS))  # fmt: skip
+        self._ended.update(
+            one.subject.rpartition(".")[2] for one in fresh if one.headers.get("ce-type", "").startswith(ENDS)
+        )
         return set(self.record.tasks.values()) <= self._ended
 
     def _nothing_waits(self) -> bool:
-        return all(not durable.pending and durable.cursor >= durable.stream.last_sequence
-                   for durable in self.net._durables.values())  # fmt: skip
+        return all(
+            not durable.pending and durable.cursor >= durable.stream.last_sequence
+            for durable in self.net._durables.values()
+        )
 
 
 def _pace(*, idle: bool) -> None:
@@ -400,14 +413,18 @@ def settings(folder: Path) -> dict[str, Any]:
     return {
         "budget": budget.Settings(redis_url="memory://", watch_interval_s=WATCH_EVERY_S, **common),
         "model_gateway": model_gateway.Settings(
-            openai_base_url="http://127.0.0.1:9/v1", openai_api_key="sim", model="offline-rules-1", **common),
+            openai_base_url="http://127.0.0.1:9/v1", openai_api_key="sim", model="offline-rules-1", **common
+        ),
         "tool_executor": tool_executor.Settings(counter_url="http://127.0.0.1:9", **common),
         "rag": rag.Settings(**common),
         "signer": signer.Settings(tenants_file=TENANTS, counter_url="http://127.0.0.1:9", **common),
         "gateway": gateway.Settings(
-            http_port=0, tenants_file=TENANTS, **common,
-            publishers={name: PublisherPolicy(tenant=tenant, person=ROBOT) for name, tenant in PUBLISHERS.items()}),
-    }  # fmt: skip
+            http_port=0,
+            tenants_file=TENANTS,
+            **common,
+            publishers={name: PublisherPolicy(tenant=tenant, person=ROBOT) for name, tenant in PUBLISHERS.items()},
+        ),
+    }
 
 
 def run(scenario: Scenario, chaos: Chaos, folder: Path) -> Record:
@@ -448,6 +465,3 @@ class Folder:
 
     def __exit__(self, *_: object) -> None:
         shutil.rmtree(self._path, ignore_errors=True)
-
-
-

@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from infra.local.process import Child
-from infra.nats import server
-from infra.nats.server import NatsServer, ServerPlan
+from bulkhead_infra.local.process import Child
+from bulkhead_infra.nats import server
+from bulkhead_infra.nats.server import NatsServer, ServerPlan
 
 SAY = "cat /proc/self/timerslack_ns"
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has it")

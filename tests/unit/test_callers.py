@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from infra.identity import callers
+from bulkhead_infra.identity import callers
 
 
 def who(api_keys: Path, key: str) -> tuple[str, str]:
-    [found] = [one for one in json.loads(api_keys.read_text())["keys"] if one == callers.row(
-        key, one["tenant"], one["person"], one["role"])]  # fmt: skip
+    [found] = [
+        one
+        for one in json.loads(api_keys.read_text())["keys"]
+        if one == callers.row(key, one["tenant"], one["person"], one["role"])
+    ]
     return found["tenant"], found["role"]
 
 

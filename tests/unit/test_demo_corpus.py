@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from infra.demo import wording
-from infra.demo.corpus import generate, main, write
-from infra.demo.miniature import Loop, chunks_of
-from infra.demo.verdict import compare
-from infra.offline_model.replying import reply_to
-from infra.offline_model.wire import body_of, check_request, complete
+from bulkhead_infra.demo import wording
+from bulkhead_infra.demo.corpus import generate, main, write
+from bulkhead_infra.demo.miniature import Loop, chunks_of
+from bulkhead_infra.demo.verdict import compare
+from bulkhead_infra.offline_model.http.openai import body_of, check_request, complete
+from bulkhead_infra.offline_model.roles.reply import reply_to
 
 ROOT = Path(__file__).resolve().parents[2]
 SEEDS = range(60)
@@ -64,7 +64,12 @@ def test_same_seed_same_demo_and_other_seed_other_demo() -> None:
 def test_what_decides_varies_over_seeds() -> None:
     demos = [generate(seed) for seed in range(80)]
     assert {d.expected.exception_reason for d in demos} == {
-        "applies", "no_cause", "excluded", "excluded_inline", "no_proof"}  # fmt: skip
+        "applies",
+        "no_cause",
+        "excluded",
+        "excluded_inline",
+        "no_proof",
+    }
     assert {len(d.documents) for d in demos} >= {5, 6}
     assert {name.rsplit(".")[-1] for d in demos for name in (doc.name for doc in d.documents)} == {"md", "txt", "html"}
     assert len({d.airline for d in demos}) > 20
@@ -132,7 +137,7 @@ def test_no_word_of_the_corpus_stands_in_the_offline_model_or_a_service() -> Non
     subject = {proof for _, _, proof in wording.CAUSES} | {rules for _, rules, _ in wording.CAUSES}
     subject |= {"airline", "airfare", "air fare", "bereavement", "jury", "suitcase", "cancelled ticket"}
     found = []
-    for path, text in _sources("infra/offline_model", "services").items():
+    for path, text in _sources("infra/bulkhead_infra/offline_model", "services/bulkhead_services").items():
         found += [(path, name) for name in names if re.search(rf"\b{re.escape(name)}\b", text)]
         found += [(path, word) for word in subject if re.search(rf"\b{re.escape(word)}\b", text, re.I)]
     assert not found, found
@@ -142,10 +147,10 @@ def test_the_offline_model_holds_no_noun_of_the_trade() -> None:
     trade = r"airlines?|airways|fares?|flights?|tickets?|passengers?|luggage|baggage|departures?|departs?|aviation"
     found = [
         (path, match.group())
-        for path, text in _sources("infra/offline_model").items()
+        for path, text in _sources("infra/bulkhead_infra/offline_model").items()
         for match in re.finditer(rf"\b({trade})\b", text, re.I)
     ]
     assert not found, found
     for seed in range(40):
         numbers = [str(generate(seed).expected.amount)]
-        assert not [n for n in numbers for text in _sources("infra/offline_model").values() if n in text]
+        assert not [n for n in numbers for text in _sources("infra/bulkhead_infra/offline_model").values() if n in text]

@@ -8,12 +8,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bulkhead.cli import up
-from bulkhead.cli.output import Exit, Stop
-from infra.local import supervisor
-from infra.local.process import Child
-from infra.local.supervisor import BROKER, LocalMesh
-from infra.local.unit import Unit
+from bulkhead_cli.operate import up
+from bulkhead_cli.output import Exit, Stop
+from bulkhead_infra.local import supervisor
+from bulkhead_infra.local.process import Child
+from bulkhead_infra.local.supervised_process import Unit
+from bulkhead_infra.local.supervisor import BROKER, LocalMesh
 
 DEAF = "trap '' TERM; echo on; exec sleep 600"
 """It has said that it is on when it has closed its ears: then it drains for as long as it is given."""
@@ -36,8 +36,14 @@ class Cheap(LocalMesh):
 
     def _cheap(self, name: str) -> Unit:
         async def spawn() -> Child:
-            return await Child.start(name, ["sh", "-c", DEAF], log=self._run.log(name), cwd=self._run.path,
-                                     environ={"PATH": "/bin:/usr/bin"}, on_line=self._line(name))  # fmt: skip
+            return await Child.start(
+                name,
+                ["sh", "-c", DEAF],
+                log=self._run.log(name),
+                cwd=self._run.path,
+                environ={"PATH": "/bin:/usr/bin"},
+                on_line=self._line(name),
+            )
 
         async def probe() -> str:
             child = self.units[name].child

@@ -2,7 +2,7 @@
 
 from faststream.nats import TestNatsBroker
 
-from bulkhead.runtime.declare import declare
+from bulkhead.runtime.process.faststream_declaration import declare
 from bulkhead_contracts.task import TaskCancelRequested
 
 

@@ -3,7 +3,7 @@
 import time
 
 from bulkhead.bus.port import Stored
-from infra.nats.journal import Look
+from bulkhead_infra.nats.journal import Look
 
 SUBJECT = "mesh.planner.worker.1.demo.t"
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from infra.local.environment import RunFacts, environ_of, newest_logic, resolved
-from infra.local.rundir import RunDir
-from services.planner.app import LOGICS
+from bulkhead_infra.local.environment import RunFacts, environ_of, newest_logic, resolved
+from bulkhead_infra.local.rundir import RunDir
+from bulkhead_services.planner.app import LOGICS
 
 FACTS = RunFacts("nats://x", "redis://x", 0, "", "", Path("tenants.yaml"), 1.0, {})
 
@@ -29,9 +29,16 @@ def test_nobody_else_is_told(tmp_path, service):
 def test_paths_mean_what_they_mean_to_who_starts_the_mesh(tmp_path, monkeypatch):
     """Its processes run in another folder."""
     monkeypatch.chdir(tmp_path)
-    given = {"PYTHONPATH": ".:/opt/packs", "BULKHEAD_JWT_JWKS_FILE": "keys/jwks.json", "SSL_CERT_FILE": "ca.pem",
-             "BULKHEAD_PRICES_FILE": "", "BULKHEAD_MODEL": "a_model"}
+    given = {
+        "PYTHONPATH": ".:/opt/packs",
+        "BULKHEAD_JWT_JWKS_FILE": "keys/jwks.json",
+        "SSL_CERT_FILE": "ca.pem",
+        "BULKHEAD_PRICES_FILE": "",
+        "BULKHEAD_MODEL": "a_model",
+    }
     assert resolved(given) == given | {
-        "PYTHONPATH": f"{tmp_path}:/opt/packs", "BULKHEAD_JWT_JWKS_FILE": f"{tmp_path}/keys/jwks.json",
-        "SSL_CERT_FILE": f"{tmp_path}/ca.pem"}
+        "PYTHONPATH": f"{tmp_path}:/opt/packs",
+        "BULKHEAD_JWT_JWKS_FILE": f"{tmp_path}/keys/jwks.json",
+        "SSL_CERT_FILE": f"{tmp_path}/ca.pem",
+    }
     assert environ_of("signer", 0, RunDir(tmp_path), FACTS, resolved(given), {})["PYTHONPATH"].startswith(str(tmp_path))

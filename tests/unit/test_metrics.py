@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 
-PROGRAM = '''
+PROGRAM = """
 import asyncio, json
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from bulkhead.telemetry import metrics, names
@@ -33,7 +33,7 @@ for resource in reader.get_metrics_data().resource_metrics:
             for point in metric.data.data_points:
                 found.setdefault(metric.name, []).append([dict(point.attributes), point.value])
 print(json.dumps(found))
-'''
+"""
 
 
 def test_what_happened_is_counted_and_what_stands_is_shown() -> None:

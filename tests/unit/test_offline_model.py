@@ -14,12 +14,12 @@ import jsonschema_rs
 import pytest
 import uvicorn
 
-from infra.demo.miniature import PLAN_SCHEMA, TOOLS, VERDICT_SCHEMA, part
-from infra.offline_model.parts import parse_parts
-from infra.offline_model.replying import reply_to
-from infra.offline_model.server import build_app
-from infra.offline_model.settings import Settings, parse_settings
-from infra.offline_model.wire import body_of, complete
+from bulkhead_infra.demo.miniature import PLAN_SCHEMA, TOOLS, VERDICT_SCHEMA, part
+from bulkhead_infra.offline_model.http.openai import body_of, complete
+from bulkhead_infra.offline_model.http.server import build_app
+from bulkhead_infra.offline_model.parts import parse_parts
+from bulkhead_infra.offline_model.roles.reply import reply_to
+from bulkhead_infra.offline_model.settings import Settings, parse_settings
 
 KEY = {"Authorization": "Bearer anything"}
 PASSAGE = part("passage", "The lid may be opened after 14 days. Stir the jar twice a week.", source="kraut.md")

@@ -2,8 +2,8 @@
 
 import json
 
-from infra.offline_model.chattering import talk
-from infra.offline_model.parts import short_digest
+from bulkhead_infra.offline_model.parts import short_digest
+from bulkhead_infra.offline_model.roles.chattering import talk
 
 
 def part(kind: str, text: str) -> str:
@@ -26,5 +26,6 @@ def test_it_answers_who_asks_and_asks_on_about_another_point_each_turn() -> None
 
 def test_who_begins_asks_and_who_does_not_looks_again() -> None:
     assert turn("You are ada. Talk with bob. Begin.") == [
-        ("ask_steps", {"steps": ["bob"], "question": "ada wonders what you think of point 1."})]
+        ("ask_steps", {"steps": ["bob"], "question": "ada wonders what you think of point 1."})
+    ]
     assert turn("You are ada. Talk with bob.") == turn("Do it.") == [("ask_steps", {"steps": ["nobody"]})]

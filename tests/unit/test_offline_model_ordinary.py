@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from infra.demo.miniature import TOOLS, Loop, chunks_of, part
+from bulkhead_infra.demo.miniature import TOOLS, Loop, chunks_of, part
 from tests.unit.test_offline_model import ask, calls, judge_request, plan_request, request, said
 
 STAFF = """# Staff handbook
@@ -144,8 +144,9 @@ def test_no_answer_without_a_search_is_rejected() -> None:
     body = request(messages=[{"role": "user", "content": step}], tools=[TOOLS["calculate"]])
     answer = said(body)
     assert answer.startswith("The documents hold no answer")
-    verdict = json.loads(said({**judge_request(answer), "messages": [
-        {"role": "user", "content": step + "\n" + part("answer", answer)}]}))  # fmt: skip
+    verdict = json.loads(
+        said({**judge_request(answer), "messages": [{"role": "user", "content": step + "\n" + part("answer", answer)}]})
+    )
     assert verdict["verdict"] == "reject" and "searched" in verdict["reasons"][0]
 
 

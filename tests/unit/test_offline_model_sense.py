@@ -6,18 +6,9 @@ import time
 import jsonschema_rs
 import pytest
 
-from infra.demo.miniature import PLAN_SCHEMA, VERDICT_SCHEMA, Loop, chunks_of, part
-from infra.offline_model.parts import parse_parts, short_digest
-from tests.unit.test_offline_model import (
-    PASSAGE,
-    ask,
-    calls,
-    judge_request,
-    plan_request,
-    request,
-    said,
-    tool_request,
-)
+from bulkhead_infra.demo.miniature import PLAN_SCHEMA, VERDICT_SCHEMA, Loop, chunks_of, part
+from bulkhead_infra.offline_model.parts import parse_parts, short_digest
+from tests.unit.test_offline_model import PASSAGE, ask, calls, judge_request, plan_request, request, said, tool_request
 
 
 def test_content_cannot_close_its_own_part() -> None:

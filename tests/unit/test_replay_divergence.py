@@ -7,8 +7,8 @@ import pytest
 
 from bulkhead.blobs import BlobMissing
 from bulkhead.bus.port import Stored
-from bulkhead.runtime.fold import Fold, seal, step
-from bulkhead.runtime.replay import CannotReplay, replay
+from bulkhead.runtime.decider.fold import Fold, seal, step
+from bulkhead.runtime.decider.replay import CannotReplay, replay
 from bulkhead.testing.playbook import START_UNIX_MS, Playbook
 from bulkhead_contracts import subjects
 from bulkhead_contracts.control import MessageRejected
@@ -17,28 +17,49 @@ from bulkhead_contracts.model import ModelCallReplied
 from bulkhead_contracts.result import Result
 from bulkhead_contracts.task import TaskLimits, TaskSubmitted
 from bulkhead_contracts.verdict import VerdictReached
-from services.planner.core import Planner
+from bulkhead_services.planner.core import Planner
 
 
 def record() -> tuple[list[Stored], dict[str, str]]:
     """A journal of one task: what the planner heard and said."""
     play = Playbook(Planner())
     plan = json.dumps({"steps": [{"id": "a", "instruction": "do", "acceptance": "done"}]})
-    play.hears(TaskSubmitted(objective=play.text("o", "gateway"), limits=TaskLimits(), submitted_unix_ms=START_UNIX_MS),
-               sender="gateway", grant="")
-    play.hears(ModelCallReplied(call_id="plan-1-1", outcome="answered", content=play.text(plan), prompt_id="p"),
-               sender="model_gateway")
-    play.hears(VerdictReached(step_id="a", attempt=1, plan_version=1, accepted=True, result=Result(summary="r")),
-               sender="checker")
+    play.hears(
+        TaskSubmitted(objective=play.text("o", "gateway"), limits=TaskLimits(), submitted_unix_ms=START_UNIX_MS),
+        sender="gateway",
+        grant="",
+    )
+    play.hears(
+        ModelCallReplied(call_id="plan-1-1", outcome="answered", content=play.text(plan), prompt_id="p"),
+        sender="model_gateway",
+    )
+    play.hears(
+        VerdictReached(step_id="a", attempt=1, plan_version=1, accepted=True, result=Result(summary="r")),
+        sender="checker",
+    )
     journal, fold = [], Fold(state=None)
     for message in play.heard:
-        journal.append(Stored(subjects.mesh(message.envelope.source, "planner", "demo", "t1"),
-                              message.envelope.headers(), message.body.encode(), message.sequence, START_UNIX_MS))
+        journal.append(
+            Stored(
+                subjects.mesh(message.envelope.source, "planner", "demo", "t1"),
+                message.envelope.headers(),
+                message.body.encode(),
+                message.sequence,
+                START_UNIX_MS,
+            )
+        )
         for index, output in enumerate(step(fold, message, {1: Planner()})):
             _, head = seal("planner", message, index, output, _Unsigned())
             if hasattr(output, "to"):
-                journal.append(Stored(subjects.mesh("planner", output.to, "demo", "t1"), head.headers(),
-                                      output.body.encode(), 900 + index, START_UNIX_MS))
+                journal.append(
+                    Stored(
+                        subjects.mesh("planner", output.to, "demo", "t1"),
+                        head.headers(),
+                        output.body.encode(),
+                        900 + index,
+                        START_UNIX_MS,
+                    )
+                )
     return journal, play.texts
 
 
@@ -112,8 +133,11 @@ async def test_what_was_said_to_somebody_else_is_found():
 
 async def test_an_outsider_who_names_a_decider_as_source_is_not_taken_for_it():
     journal, texts = record()
-    forged = change(journal[1], subject=subjects.mesh("pub_demo", "gateway", "demo", "t1"),
-                    headers={**journal[1].headers, "ce-id": "f" * 32, "ce-source": "planner"})
+    forged = change(
+        journal[1],
+        subject=subjects.mesh("pub_demo", "gateway", "demo", "t1"),
+        headers={**journal[1].headers, "ce-id": "f" * 32, "ce-source": "planner"},
+    )
     assert (await check([*journal, forged], texts)).divergences == []
 
 
@@ -140,9 +164,13 @@ async def test_a_rejected_message_is_skipped_also_when_its_content_is_gone():
     at = next(i for i, one in enumerate(journal) if one.headers["ce-type"] == ModelCallReplied.ce_type())
     answered = await check(journal, texts)
     fact = MessageRejected(sequence=journal[at].sequence, code="content_missing", reason="gone", dead_letter_id="d")
-    rejection = Stored(subjects.mesh("planner", "planner", "demo", "t1"),
-                       {**journal[at].headers, "ce-type": fact.ce_type(), "ce-source": "planner", "ce-id": "d" * 32},
-                       fact.encode(), 99, START_UNIX_MS)
+    rejection = Stored(
+        subjects.mesh("planner", "planner", "demo", "t1"),
+        {**journal[at].headers, "ce-type": fact.ce_type(), "ce-source": "planner", "ce-id": "d" * 32},
+        fact.encode(),
+        99,
+        START_UNIX_MS,
+    )
 
     async def fetch(ref):
         raise BlobMissing("no content")
@@ -161,16 +189,33 @@ async def test_another_logic_than_there_is_gives_no_verdict():
 
 
 async def test_the_end_that_follows_a_rejected_opening_is_expected():
-    opening = Stored(subjects.mesh("gateway", "planner", "demo", "t1"),
-                     {"ce-id": "a" * 32, "ce-type": TaskSubmitted.ce_type(), "ce-source": "gateway",
-                      "ce-time": "2026-01-01T00:00:00.000Z"}, b"{}", 1, START_UNIX_MS)
+    opening = Stored(
+        subjects.mesh("gateway", "planner", "demo", "t1"),
+        {
+            "ce-id": "a" * 32,
+            "ce-type": TaskSubmitted.ce_type(),
+            "ce-source": "gateway",
+            "ce-time": "2026-01-01T00:00:00.000Z",
+        },
+        b"{}",
+        1,
+        START_UNIX_MS,
+    )
     fact = MessageRejected(sequence=1, code="malformed_body", reason="no objective", dead_letter_id="d")
     head = {"ce-id": "b" * 32, "ce-type": fact.ce_type(), "ce-source": "planner", "ce-time": opening.headers["ce-time"]}
     rejection = Stored(subjects.mesh("planner", "planner", "demo", "t1"), head, fact.encode(), 2, START_UNIX_MS)
     [said] = Planner().unopened(fact.code, fact.reason)
-    end = {"ce-id": derive_id("planner", "a" * 32, "unopened/0"), "ce-type": said.body.ce_type(), "ce-cause": "",
-           "ce-source": "planner", "ce-specversion": "1.0", "content-type": "application/json",
-           "ce-causeid": "a" * 32, "ce-logicversion": "1", "ce-time": opening.headers["ce-time"]}
+    end = {
+        "ce-id": derive_id("planner", "a" * 32, "unopened/0"),
+        "ce-type": said.body.ce_type(),
+        "ce-cause": "",
+        "ce-source": "planner",
+        "ce-specversion": "1.0",
+        "content-type": "application/json",
+        "ce-causeid": "a" * 32,
+        "ce-logicversion": "1",
+        "ce-time": opening.headers["ce-time"],
+    }
     ended = Stored(subjects.mesh("planner", "gateway", "demo", "t1"), end, said.body.encode(), 3, START_UNIX_MS)
     honest = await check([opening, rejection, ended], {})
     assert honest.divergences == [] and honest.compared == 1

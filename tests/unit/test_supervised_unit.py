@@ -3,14 +3,14 @@
 import asyncio
 from pathlib import Path
 
-from infra.local import unit
-from infra.local.process import Child
-from infra.local.unit import Unit
+from bulkhead_infra.local import supervised_process
+from bulkhead_infra.local.process import Child
+from bulkhead_infra.local.supervised_process import Unit
 
 
 async def test_a_restart_that_somebody_asked_for_begins_to_count_anew(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(unit, "BACKOFF_FIRST_S", 0.01)
-    monkeypatch.setattr(unit, "BACKOFF_MAX_S", 0.16)
+    monkeypatch.setattr(supervised_process, "BACKOFF_FIRST_S", 0.01)
+    monkeypatch.setattr(supervised_process, "BACKOFF_MAX_S", 0.16)
     said: list[str] = []
 
     async def spawn() -> Child:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from infra.identity import tls
-from infra.identity.keys import KeyFileError
+from bulkhead_infra.identity import tls
+from bulkhead_infra.identity.keys import KeyFileError
 
 NAMES = ("nats", "localhost", "127.0.0.1")
 
@@ -26,9 +26,9 @@ def test_a_second_time_changes_nothing(tmp_path: Path) -> None:
     assert _read(tmp_path) == before
 
 
-@pytest.mark.parametrize("names, days, renewed", [
-    (NAMES, 334, False), (NAMES, 336, True), (("nats", "elsewhere"), 0, True),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "names, days, renewed", [(NAMES, 334, False), (NAMES, 336, True), (("nats", "elsewhere"), 0, True)]
+)
 def test_the_certificate_is_renewed_in_time_and_for_other_names(
     tmp_path: Path, names: tuple[str, ...], days: int, renewed: bool
 ) -> None:
@@ -73,10 +73,15 @@ def test_an_ended_ca_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
         tls.ensure(tmp_path, NAMES, now=late)
 
 
-@pytest.mark.parametrize("name, ca, answer", [
-    ("localhost", "own", "fine"), ("127.0.0.1", "own", "fine"), ("worker", "own", "Hostname mismatch"),
-    ("localhost", "other", "CERTIFICATE_VERIFY_FAILED"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, ca, answer",
+    [
+        ("localhost", "own", "fine"),
+        ("127.0.0.1", "own", "fine"),
+        ("worker", "own", "Hostname mismatch"),
+        ("localhost", "other", "CERTIFICATE_VERIFY_FAILED"),
+    ],
+)
 async def test_only_the_right_name_and_the_right_ca_pass(tmp_path: Path, name: str, ca: str, answer: str) -> None:
     tls.ensure(tmp_path / "own", NAMES)
     tls.ensure(tmp_path / "other", NAMES)

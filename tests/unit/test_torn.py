@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from infra.local.redis import CONF_FILE, RedisServer
-from infra.local.torn import torn
-from infra.nats.server import drop_torn_journal
+from bulkhead_infra.local.redis import CONF_FILE, RedisServer
+from bulkhead_infra.local.torn_file import torn
+from bulkhead_infra.nats.server import drop_torn_journal
 
 
 @pytest.mark.parametrize(
@@ -20,9 +20,10 @@ def test_a_file_without_its_end(tmp_path: Path, found: bytes | None, is_torn: bo
     assert torn(path) is is_torn
 
 
-@pytest.mark.parametrize("stream, name, dropped", [
-    ("JOURNAL", "meta.inf", True), ("JOURNAL", "meta.sum", True), ("INBOX_WORKER", "meta.inf", False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "stream, name, dropped",
+    [("JOURNAL", "meta.inf", True), ("JOURNAL", "meta.sum", True), ("INBOX_WORKER", "meta.inf", False)],
+)
 def test_only_the_journal_is_made_again(tmp_path: Path, stream: str, name: str, dropped: bool) -> None:
     streams = tmp_path / "store" / "jetstream" / "MESH" / "streams"
     for one in ("JOURNAL", "INBOX_WORKER"):

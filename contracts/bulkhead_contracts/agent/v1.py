@@ -7,7 +7,8 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from .. import limits
+from bulkhead_contracts import bounds
+
 from ..types import Body, Reason, Summary, Token
 
 
@@ -22,7 +23,7 @@ class WaitRefused(Body):
     trip: Token
     wait_id: Token
     step_id: Token
-    cycle: Annotated[tuple[Summary, ...], Field(max_length=limits.MAX_TRIP_AGENTS)]
+    cycle: Annotated[tuple[Summary, ...], Field(max_length=bounds.MAX_TRIP_AGENTS)]
     reason: Reason
     hint: Reason = ""
 
@@ -33,6 +34,6 @@ class AgentWarned(Body):
     TYPE: ClassVar[str] = "mesh.agent.warned"
 
     trip: Token
-    step_id: Annotated[str, Field(max_length=limits.MAX_NAME_CHARS)] = ""
+    step_id: Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS)] = ""
     what: Reason
     hint: Reason = ""

@@ -4,7 +4,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from .. import limits as bounds
+from bulkhead_contracts import bounds
+
 from ..result import Failure, Usage
 from ..task.v1 import RequesterClaim
 from ..types import Body, Contract, Count, Digest16, Name, Reason, Summary, Tag, Token, TokenCount, UnixMs, UsdMicros
@@ -219,10 +220,7 @@ class Limit(Contract):
     wall_ms: Annotated[int, Field(ge=0, le=bounds.MAX_WALL_MS)] | None = None
 
 
-LimitTarget = Annotated[
-    str,
-    Field(pattern=r"^(step|day|month|(task|agent|workflow|feature|user)(/[!-~]{1,64})?)$"),
-]
+LimitTarget = Annotated[str, Field(pattern=r"^(step|day|month|(task|agent|workflow|feature|user)(/[!-~]{1,64})?)$")]
 """What a limit holds for: every `task`, one `feature/search`, the tenant's `day` and `month` (UTC)."""
 
 

@@ -4,7 +4,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
-from .. import limits
+from bulkhead_contracts import bounds
+
 from ..result import Failure, Usage
 from ..task.v1 import RequesterClaim
 from ..types import Body, Contract, Count, Name, Reason, Summary, Tag, Token, UnixMs
@@ -14,7 +15,7 @@ BreakerScope = Literal["tenant", "agent", "tool", "model"]
 BreakerPhase = Literal["closed", "open", "half_open"]
 TenantOrAll = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{0,64}$")]
 """A tenant, or "" for every one."""
-Called = Annotated[str, Field(max_length=limits.MAX_NAME_CHARS)]
+Called = Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS)]
 """A name as people and providers write it; "" where only its token is known."""
 
 
@@ -85,7 +86,7 @@ class Halt(Contract):
     by: Annotated[str, Field(max_length=64)]
     pauses: bool = False
     at_unix_ms: UnixMs = 0
-    changes: Annotated[tuple[Token, ...], Field(max_length=limits.MAX_SWITCH_CHANGES)] = ()
+    changes: Annotated[tuple[Token, ...], Field(max_length=bounds.MAX_SWITCH_CHANGES)] = ()
     called: Called = ""
 
     @property
@@ -125,9 +126,9 @@ class Breaker(Contract):
     until_unix_ms: UnixMs = 0
     openings: Count = 0
     by: Annotated[str, Field(max_length=64)] = ""
-    evidence: Annotated[tuple[Summary, ...], Field(max_length=limits.MAX_TRIP_EVIDENCE)] = ()
-    actors: Annotated[tuple[Summary, ...], Field(max_length=limits.MAX_TRIP_AGENTS)] = ()
-    changes: Annotated[tuple[Token, ...], Field(max_length=limits.MAX_SWITCH_CHANGES)] = ()
+    evidence: Annotated[tuple[Summary, ...], Field(max_length=bounds.MAX_TRIP_EVIDENCE)] = ()
+    actors: Annotated[tuple[Summary, ...], Field(max_length=bounds.MAX_TRIP_AGENTS)] = ()
+    changes: Annotated[tuple[Token, ...], Field(max_length=bounds.MAX_SWITCH_CHANGES)] = ()
     called: Called = ""
 
     @property

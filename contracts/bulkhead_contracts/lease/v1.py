@@ -9,15 +9,16 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
 
-from .. import limits
+from bulkhead_contracts import bounds
+
 from ..result import Failure
 from ..types import Body, Count, Token, UnixMs
 
 ResourceName = Annotated[
-    str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:@/-]*$", max_length=limits.MAX_RESOURCE_NAME_CHARS)
+    str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:@/-]*$", max_length=bounds.MAX_RESOURCE_NAME_CHARS)
 ]
 """As a tenant names it, e.g. `crm:account:42`; another tenant's of the same name is another resource."""
-TtlMs = Annotated[int, Field(ge=limits.MIN_LEASE_TTL_MS, le=limits.MAX_LEASE_TTL_MS)]
+TtlMs = Annotated[int, Field(ge=bounds.MIN_LEASE_TTL_MS, le=bounds.MAX_LEASE_TTL_MS)]
 
 
 def book(resource: str) -> str:
@@ -36,7 +37,7 @@ class LeaseRequested(Body):
     attempt: Count
     plan_version: Count
     resource: ResourceName
-    ttl_ms: TtlMs = limits.DEFAULT_LEASE_TTL_MS
+    ttl_ms: TtlMs = bounds.DEFAULT_LEASE_TTL_MS
 
 
 class LeaseQueued(Body):
@@ -76,7 +77,7 @@ class LeaseReleaseRequested(Body):
     TYPE: ClassVar[str] = "mesh.lease.release_requested"
 
     lease_id: Token
-    call_id: Annotated[str, Field(max_length=limits.MAX_NAME_CHARS)] = ""
+    call_id: Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS)] = ""
     task: Token
     step_id: Token
     resource: ResourceName
@@ -88,7 +89,7 @@ class LeaseEnded(Body):
     TYPE: ClassVar[str] = "mesh.lease.ended"
 
     lease_id: Token
-    call_id: Annotated[str, Field(max_length=limits.MAX_NAME_CHARS)] = ""
+    call_id: Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS)] = ""
     step_id: Token
     resource: ResourceName
     why: Literal["released", "expired"]
@@ -100,7 +101,7 @@ class LeaseRefused(Body):
     TYPE: ClassVar[str] = "mesh.lease.refused"
 
     lease_id: Token
-    call_id: Annotated[str, Field(max_length=limits.MAX_NAME_CHARS)] = ""
+    call_id: Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS)] = ""
     step_id: Token
     resource: ResourceName
     failure: Failure

@@ -4,22 +4,14 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from .. import limits
+from bulkhead_contracts import bounds
+
 from ..result import Completeness, ContentRef, Failure, Label, Standing, Summary, Usage
 from ..tool.v1 import ToolSpec
 from ..types import Body, Contract, Count, Name, Token, UnixMs
 
 PartKind = Literal[
-    "objective",
-    "step",
-    "input",
-    "notes",
-    "passage",
-    "answer",
-    "acceptance",
-    "tools",
-    "context",
-    "tool_result",
+    "objective", "step", "input", "notes", "passage", "answer", "acceptance", "tools", "context", "tool_result"
 ]
 
 
@@ -28,7 +20,7 @@ class Part(Contract):
 
     kind: PartKind
     content: ContentRef | None = None
-    text: Annotated[str, Field(max_length=limits.MAX_INSTRUCTION_CHARS * 2)] = ""
+    text: Annotated[str, Field(max_length=bounds.MAX_INSTRUCTION_CHARS * 2)] = ""
     source: Summary = ""
     title: Summary = ""
     step_id: str = ""
@@ -38,15 +30,15 @@ class ToolCall(Contract):
     """A call that a model asks for. Neither name nor arguments are to be believed."""
 
     id: Token
-    name: Annotated[str, Field(max_length=limits.MAX_NAME_CHARS)]
-    arguments_json: Annotated[str, Field(max_length=limits.MAX_ARGUMENTS_BYTES)]
+    name: Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS)]
+    arguments_json: Annotated[str, Field(max_length=bounds.MAX_ARGUMENTS_BYTES)]
 
 
 class ToolAnswer(Contract):
     """What came of one call: parts (passages, a tool's text) or an error for the model to read."""
 
     tool_call_id: Token
-    parts: Annotated[tuple[Part, ...], Field(max_length=limits.MAX_PASSAGES)] = ()
+    parts: Annotated[tuple[Part, ...], Field(max_length=bounds.MAX_PASSAGES)] = ()
     error: Failure | None = None
 
 
@@ -54,8 +46,8 @@ class Turn(Contract):
     """One earlier turn of the agent loop: what the model said, and the answers to its calls, in order."""
 
     content: ContentRef | None = None
-    tool_calls: Annotated[tuple[ToolCall, ...], Field(max_length=limits.MAX_CALLS_PER_TURN)] = ()
-    answers: Annotated[tuple[ToolAnswer, ...], Field(max_length=limits.MAX_CALLS_PER_TURN)] = ()
+    tool_calls: Annotated[tuple[ToolCall, ...], Field(max_length=bounds.MAX_CALLS_PER_TURN)] = ()
+    answers: Annotated[tuple[ToolAnswer, ...], Field(max_length=bounds.MAX_CALLS_PER_TURN)] = ()
 
 
 class ModelCallRequested(Body):
@@ -67,9 +59,9 @@ class ModelCallRequested(Body):
     step_id: str = ""
     attempt: Count = 1
     prompt_id: Name
-    parts: Annotated[tuple[Part, ...], Field(max_length=limits.MAX_PARTS)] = ()
-    turns: Annotated[tuple[Turn, ...], Field(max_length=limits.MAX_TURNS_PER_STEP)] = ()
-    tools: Annotated[tuple[ToolSpec, ...], Field(max_length=limits.MAX_TOOLS)] = ()
+    parts: Annotated[tuple[Part, ...], Field(max_length=bounds.MAX_PARTS)] = ()
+    turns: Annotated[tuple[Turn, ...], Field(max_length=bounds.MAX_TURNS_PER_STEP)] = ()
+    tools: Annotated[tuple[ToolSpec, ...], Field(max_length=bounds.MAX_TOOLS)] = ()
     response: Literal["text", "plan", "verdict"] = "text"
     tier: Name = "default"
     max_output_tokens: Annotated[int, Field(gt=0, le=1_000_000)] = 2_000
@@ -92,7 +84,7 @@ class ModelCallReplied(Body):
     outcome: Literal["answered", "refused", "failed"]
     failure: Failure | None = None
     content: ContentRef | None = None
-    tool_calls: Annotated[tuple[ToolCall, ...], Field(max_length=limits.MAX_CALLS_PER_TURN)] = ()
+    tool_calls: Annotated[tuple[ToolCall, ...], Field(max_length=bounds.MAX_CALLS_PER_TURN)] = ()
     finish: Literal["stop", "length", "tool_calls", ""] = ""
     standing: Standing = "ok"
     standing_reason: Summary = ""
@@ -116,4 +108,4 @@ class TextDelta(Contract):
     step_id: str = ""
     attempt: Count = 1
     offset: Count
-    text: Annotated[str, Field(max_length=limits.MAX_ANSWER_CHARS)]
+    text: Annotated[str, Field(max_length=bounds.MAX_ANSWER_CHARS)]

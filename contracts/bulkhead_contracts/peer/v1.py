@@ -8,11 +8,12 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from .. import limits
+from bulkhead_contracts import bounds
+
 from ..result import Failure, Label, Result
 from ..types import Body, Count, Reason, Token, UnixMs
 
-PeerText = Annotated[str, Field(max_length=limits.MAX_PEER_ANSWER_CHARS)]
+PeerText = Annotated[str, Field(max_length=bounds.MAX_PEER_ANSWER_CHARS)]
 
 
 class AnswerRequested(Body):
@@ -27,7 +28,7 @@ class AnswerRequested(Body):
     step_id: Token
     attempt: Count
     plan_version: Count
-    targets: Annotated[tuple[Token, ...], Field(min_length=1, max_length=limits.MAX_ASKED_STEPS)]
+    targets: Annotated[tuple[Token, ...], Field(min_length=1, max_length=bounds.MAX_ASKED_STEPS)]
     mode: Literal["all", "any"] = "all"
     question: Reason = ""
     deadline_unix_ms: UnixMs
@@ -48,4 +49,4 @@ class AnswerGiven(Body):
     text: PeerText = ""
     result: Result | None = None
     failure: Failure | None = None
-    provenance: Annotated[tuple[Label, ...], Field(max_length=limits.MAX_LABELS)] = ()
+    provenance: Annotated[tuple[Label, ...], Field(max_length=bounds.MAX_LABELS)] = ()

@@ -4,7 +4,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
 
-from .. import limits
+from bulkhead_contracts import bounds
+
 from ..types import Body, Contract, Count, Name, Reason, Title, Token
 
 StepKind = Literal["agent", "noop"]
@@ -21,10 +22,10 @@ class PlanStep(Contract):
 
     id: Token
     title: Title
-    instruction: Annotated[str, Field(max_length=limits.MAX_INSTRUCTION_CHARS)]
-    tools: Annotated[tuple[Name, ...], Field(max_length=limits.MAX_TOOLS)] = ()
-    inputs: Annotated[tuple[Token, ...], Field(max_length=limits.MAX_STEP_INPUTS)] = ()
-    acceptance: Annotated[str, Field(max_length=limits.MAX_ACCEPTANCE_CHARS)] = ""
+    instruction: Annotated[str, Field(max_length=bounds.MAX_INSTRUCTION_CHARS)]
+    tools: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_TOOLS)] = ()
+    inputs: Annotated[tuple[Token, ...], Field(max_length=bounds.MAX_STEP_INPUTS)] = ()
+    acceptance: Annotated[str, Field(max_length=bounds.MAX_ACCEPTANCE_CHARS)] = ""
     kind: StepKind = "agent"
     role: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$")] = "step"
 
@@ -43,8 +44,8 @@ class Plan(Contract):
 
     version: Count = 1
     approval: Approval = "not_required"
-    steps: Annotated[tuple[PlanStep, ...], Field(max_length=limits.MAX_PLAN_STEPS)]
-    notes: Annotated[tuple[PlanNote, ...], Field(max_length=limits.MAX_PLAN_NOTES)] = ()
+    steps: Annotated[tuple[PlanStep, ...], Field(max_length=bounds.MAX_PLAN_STEPS)]
+    notes: Annotated[tuple[PlanNote, ...], Field(max_length=bounds.MAX_PLAN_NOTES)] = ()
 
 
 class PlanAdopted(Body):
@@ -61,4 +62,4 @@ class PlanRejected(Body):
     TYPE: ClassVar[str] = "mesh.plan.rejected"
 
     draft: Count
-    notes: Annotated[tuple[PlanNote, ...], Field(max_length=limits.MAX_PLAN_NOTES)]
+    notes: Annotated[tuple[PlanNote, ...], Field(max_length=bounds.MAX_PLAN_NOTES)]

@@ -4,7 +4,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from .. import limits
+from bulkhead_contracts import bounds
+
 from ..result import Citation, Completeness, ContentRef, Failure, Label, Standing, Usage
 from ..types import Body, Contract, Count, Name, Reason, Sha256, Summary, Token, UnixMs
 
@@ -17,9 +18,9 @@ class RetrievalRequested(Body):
     call_id: Token
     step_id: Token
     attempt: Count
-    query: Annotated[str, Field(min_length=1, max_length=limits.MAX_QUERY_CHARS)]
-    k: Annotated[int, Field(ge=1, le=limits.MAX_PASSAGES)] = 8
-    max_chars: Annotated[int, Field(ge=200, le=limits.MAX_TOOL_OUTPUT_BYTES)] = 16_000
+    query: Annotated[str, Field(min_length=1, max_length=bounds.MAX_QUERY_CHARS)]
+    k: Annotated[int, Field(ge=1, le=bounds.MAX_PASSAGES)] = 8
+    max_chars: Annotated[int, Field(ge=200, le=bounds.MAX_TOOL_OUTPUT_BYTES)] = 16_000
     deadline_unix_ms: UnixMs
 
 
@@ -41,11 +42,11 @@ class RetrievalReplied(Body):
     step_id: Token
     outcome: Literal["found", "refused", "failed"]
     failure: Failure | None = None
-    passages: Annotated[tuple[Passage, ...], Field(max_length=limits.MAX_PASSAGES)] = ()
+    passages: Annotated[tuple[Passage, ...], Field(max_length=bounds.MAX_PASSAGES)] = ()
     standing: Standing = "ok"
     standing_reason: Summary = ""
     completeness: Completeness = Completeness()
-    provenance: Annotated[tuple[Label, ...], Field(max_length=limits.MAX_PASSAGES)] = ()
+    provenance: Annotated[tuple[Label, ...], Field(max_length=bounds.MAX_PASSAGES)] = ()
     usage: Usage = Usage()
     duration_ms: Count = 0
 
@@ -101,8 +102,8 @@ class DocumentsRequested(Body):
 
     TYPE: ClassVar[str] = "mesh.retrieval.documents_requested"
 
-    after: Annotated[str, Field(max_length=limits.MAX_NAME_CHARS)] = ""
-    limit: Annotated[int, Field(ge=1, le=limits.MAX_LISTED_DOCUMENTS)] = 100
+    after: Annotated[str, Field(max_length=bounds.MAX_NAME_CHARS)] = ""
+    limit: Annotated[int, Field(ge=1, le=bounds.MAX_LISTED_DOCUMENTS)] = 100
 
 
 class StoredDocument(Contract):
@@ -121,6 +122,6 @@ class DocumentsReplied(Body):
 
     TYPE: ClassVar[str] = "mesh.retrieval.documents_replied"
 
-    documents: Annotated[tuple[StoredDocument, ...], Field(max_length=limits.MAX_LISTED_DOCUMENTS)] = ()
+    documents: Annotated[tuple[StoredDocument, ...], Field(max_length=bounds.MAX_LISTED_DOCUMENTS)] = ()
     more: bool = False
     failure: Failure | None = None

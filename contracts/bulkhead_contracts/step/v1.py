@@ -4,7 +4,8 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from .. import limits
+from bulkhead_contracts import bounds
+
 from ..plan.v1 import PlanStep
 from ..result import Citation, ContentRef, Failure, Label, Result, Usage
 from ..tool.v1 import ToolSpec
@@ -28,8 +29,8 @@ class StepAssigned(Body):
     attempt: Count
     plan_version: Count
     objective: ContentRef
-    inputs: Annotated[tuple[StepInput, ...], Field(max_length=limits.MAX_STEP_INPUTS)] = ()
-    tools: Annotated[tuple[ToolSpec, ...], Field(max_length=limits.MAX_TOOLS)] = ()
+    inputs: Annotated[tuple[StepInput, ...], Field(max_length=bounds.MAX_STEP_INPUTS)] = ()
+    tools: Annotated[tuple[ToolSpec, ...], Field(max_length=bounds.MAX_TOOLS)] = ()
     notes: Annotated[tuple[Reason, ...], Field(max_length=16)] = ()
     check: bool = True
     final: bool = False
@@ -65,8 +66,8 @@ class StepProposed(Body):
     plan_version: Count
     objective: ContentRef
     result: Result
-    evidence: Annotated[tuple[Evidence, ...], Field(max_length=limits.MAX_EVIDENCE)] = ()
-    inputs: Annotated[tuple[StepInput, ...], Field(max_length=limits.MAX_STEP_INPUTS)] = ()
+    evidence: Annotated[tuple[Evidence, ...], Field(max_length=bounds.MAX_EVIDENCE)] = ()
+    inputs: Annotated[tuple[StepInput, ...], Field(max_length=bounds.MAX_STEP_INPUTS)] = ()
     usage: Usage = Usage()
     deadline_unix_ms: UnixMs
 

@@ -4,7 +4,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from .. import limits as bounds
+from bulkhead_contracts import bounds
+
 from ..plan.v1 import Plan, PlanAdopted, PlanRejected
 from ..result import ContentRef, Failure, Result, Usage
 from ..step.v1 import StepInput

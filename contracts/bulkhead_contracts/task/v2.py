@@ -4,7 +4,8 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from .. import limits as bounds
+from bulkhead_contracts import bounds
+
 from ..plan.v1 import Plan
 from ..types import Body, Name, Sha256, Tag
 from .v1 import ForkOf, Objective, RequesterClaim, TaskLimits, TaskRequestedV1

@@ -4,7 +4,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from .. import limits
+from bulkhead_contracts import bounds
+
 from ..result import Completeness, ContentRef, Failure, Label, Standing, Usage
 from ..types import Body, Contract, Count, Name, Reason, Title, Token, UnixMs
 
@@ -20,11 +21,11 @@ class ToolSpec(Contract):
 
     name: Name
     description: Reason
-    parameters_json: Annotated[str, Field(max_length=limits.MAX_SCHEMA_BYTES)]
+    parameters_json: Annotated[str, Field(max_length=bounds.MAX_SCHEMA_BYTES)]
     effect: Effect = "read"
     idempotent: bool = True
     served_by: Literal["tool_executor", "rag"] = "tool_executor"
-    timeout_ms: Count = limits.DEFAULT_TOOL_TIMEOUT_MS
+    timeout_ms: Count = bounds.DEFAULT_TOOL_TIMEOUT_MS
 
 
 class ToolCallRequested(Body):
@@ -36,7 +37,7 @@ class ToolCallRequested(Body):
     step_id: Token
     attempt: Count
     tool: Name
-    arguments_json: Annotated[str, Field(max_length=limits.MAX_ARGUMENTS_BYTES)]
+    arguments_json: Annotated[str, Field(max_length=bounds.MAX_ARGUMENTS_BYTES)]
     deadline_unix_ms: UnixMs
 
 
@@ -78,7 +79,7 @@ class UncertainWrite(Contract):
     title: Title = ""
     attempt: Count
     tool: Name
-    arguments_json: Annotated[str, Field(max_length=limits.MAX_ARGUMENTS_BYTES)]
+    arguments_json: Annotated[str, Field(max_length=bounds.MAX_ARGUMENTS_BYTES)]
     key: Annotated[str, Field(max_length=200)]
     asked_unix_ms: UnixMs
     outcome: Literal["uncertain", "unanswered"]
@@ -91,6 +92,6 @@ class WritesReplied(Body):
 
     TYPE: ClassVar[str] = "mesh.tool.writes_replied"
 
-    writes: Annotated[tuple[UncertainWrite, ...], Field(max_length=limits.MAX_WRITES_LISTED)] = ()
+    writes: Annotated[tuple[UncertainWrite, ...], Field(max_length=bounds.MAX_WRITES_LISTED)] = ()
     more: Count = 0
     failure: Failure | None = None

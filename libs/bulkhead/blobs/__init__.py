@@ -9,7 +9,7 @@ import secrets
 from collections import OrderedDict
 
 from bulkhead.bus.port import Bus, PublishRefused, Stored
-from bulkhead_contracts import envelope, limits, subjects
+from bulkhead_contracts import bounds, envelope, subjects
 from bulkhead_contracts.result import ContentRef
 
 FOLLOWER_LAGS_S = (0.01, 0.04, 0.16)
@@ -26,8 +26,8 @@ class BlobCorrupt(ValueError):
 
 def summarise(text: str) -> str:
     """One line for people: the first characters, blanks joined."""
-    line = " ".join(text[: limits.MAX_SUMMARY_CHARS * 4].split())
-    return line if len(line) <= limits.MAX_SUMMARY_CHARS else line[: limits.MAX_SUMMARY_CHARS - 1] + "…"
+    line = " ".join(text[: bounds.MAX_SUMMARY_CHARS * 4].split())
+    return line if len(line) <= bounds.MAX_SUMMARY_CHARS else line[: bounds.MAX_SUMMARY_CHARS - 1] + "…"
 
 
 def reference(author: str, data: bytes, media_type: str = "text/plain", summary: str | None = None) -> ContentRef:
@@ -53,8 +53,8 @@ class Blobs:
     ) -> ContentRef:
         """Store once; storing the same again costs nothing. Raises ValueError over MAX_BLOB_BYTES."""
         raw = data.encode() if isinstance(data, str) else data
-        if len(raw) > limits.MAX_BLOB_BYTES:
-            raise ValueError(f"content of {len(raw)} bytes exceeds {limits.MAX_BLOB_BYTES}; split it")
+        if len(raw) > bounds.MAX_BLOB_BYTES:
+            raise ValueError(f"content of {len(raw)} bytes exceeds {bounds.MAX_BLOB_BYTES}; split it")
         ref = reference(self._author, raw, media_type, summary)
         key = (ref.author, tenant, ref.sha256)
         if key in self._cache:

@@ -30,8 +30,9 @@ class Refused(MeshError):
     """The mesh said no: RFC 9457 problem details. retry_after_s: when to ask again, 0 if it did not say."""
 
     def __init__(self, status: int, problem: Mapping[str, object], retry_after_s: float = 0.0) -> None:
-        super().__init__(str(problem.get("detail") or problem.get("title") or f"HTTP {status}"),
-                         str(problem.get("hint", "")))
+        super().__init__(
+            str(problem.get("detail") or problem.get("title") or f"HTTP {status}"), str(problem.get("hint", ""))
+        )
         self.status = status
         self.code = str(problem.get("code", ""))
         self.problem = dict(problem)

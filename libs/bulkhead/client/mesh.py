@@ -18,11 +18,11 @@ from typing import Any, Self
 
 import httpx
 
-from bulkhead.client import asking
+from bulkhead.client import request_checks
 from bulkhead.client.errors import Closed, MeshError, Refused, Unreachable
 from bulkhead.client.on_bus import BusPublisher
 from bulkhead.client.sse import EventTooLarge, Parser
-from bulkhead_contracts import limits as bounds
+from bulkhead_contracts import bounds
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 TIMEOUT_S = 30.0
@@ -54,15 +54,23 @@ class TaskEvent:
 class Mesh:
     """A connection to a gateway: `async with Mesh(url=…, api_key=…) as mesh`. `token` is an API key or a JWT."""
 
-    def __init__(self, url: str = DEFAULT_URL, api_key: str = "", *, timeout_s: float = TIMEOUT_S,
-                 transport: httpx.AsyncBaseTransport | None = None) -> None:
-        self.url = asking.url(url)
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        api_key: str = "",
+        *,
+        timeout_s: float = TIMEOUT_S,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self.url = request_checks.url(url)
         self.reached = False
         """Whether the gateway has answered anything yet."""
-        timeout_s = asking.seconds("timeout_s", timeout_s)
-        headers = {"Authorization": f"Bearer {api_key}"} if asking.api_key(api_key) else {}
+        timeout_s = request_checks.seconds("timeout_s", timeout_s)
+        headers = {"Authorization": f"Bearer {api_key}"} if request_checks.api_key(api_key) else {}
         self._http = httpx.AsyncClient(
-            base_url=self.url, headers=headers, transport=transport,
+            base_url=self.url,
+            headers=headers,
+            transport=transport,
             timeout=httpx.Timeout(timeout_s, connect=min(5.0, timeout_s)),
         )
 
@@ -74,8 +82,9 @@ class Mesh:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                        trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         await self.close()
 
     async def close(self) -> None:
@@ -83,10 +92,19 @@ class Mesh:
         await self._http.aclose()
 
     async def submit(
-        self, objective: str, *, limit_usd: float | None = None, limit_tokens: int | None = None,
-        deadline_s: float | None = None, tools: tuple[str, ...] = (), check: bool = True,
-        plan: Mapping[str, Any] | None = None, fork: Mapping[str, Any] | None = None, idempotency_key: str = "",
-        feature: str = "", workflow: str = "",
+        self,
+        objective: str,
+        *,
+        limit_usd: float | None = None,
+        limit_tokens: int | None = None,
+        deadline_s: float | None = None,
+        tools: tuple[str, ...] = (),
+        check: bool = True,
+        plan: Mapping[str, Any] | None = None,
+        fork: Mapping[str, Any] | None = None,
+        idempotency_key: str = "",
+        feature: str = "",
+        workflow: str = "",
     ) -> "Task":
         """Hand an objective in; returns when it is stored durably.
 
@@ -94,27 +112,29 @@ class Mesh:
         results are taken over. feature, workflow: what its spending is counted under, and may be limited by. Without a
         key of yours a random one is used, and repeats after lost answers are never a second task.
         """
-        limits = asking.limits(limit_usd, limit_tokens, deadline_s)
-        body: dict[str, Any] = {"objective": asking.text("objective", objective, bounds.MAX_OBJECTIVE_CHARS),
-                                "check": bool(check)}
+        limits = request_checks.limits(limit_usd, limit_tokens, deadline_s)
+        body: dict[str, Any] = {
+            "objective": request_checks.text("objective", objective, bounds.MAX_OBJECTIVE_CHARS),
+            "check": bool(check),
+        }
         body |= {"limits": limits} if limits else {}
-        body |= {"tools": found} if (found := asking.tools(tools)) else {}
-        body |= {"plan": asking.mapping("plan", plan)} if plan is not None else {}
-        body |= {"fork": asking.mapping("fork", fork)} if fork is not None else {}
+        body |= {"tools": found} if (found := request_checks.tools(tools)) else {}
+        body |= {"plan": request_checks.mapping("plan", plan)} if plan is not None else {}
+        body |= {"fork": request_checks.mapping("fork", fork)} if fork is not None else {}
         for name, tag in (("feature", feature), ("workflow", workflow)):
-            body |= {name: tag} if asking.tag(name, tag) else {}
-        answer = await self._post("/v1/tasks", asking.key(idempotency_key) or str(uuid.uuid4()), json=body)
+            body |= {name: tag} if request_checks.tag(name, tag) else {}
+        answer = await self._post("/v1/tasks", request_checks.key(idempotency_key) or str(uuid.uuid4()), json=body)
         return Task(self, self._of(answer, "task_id"))
 
     def task(self, task_id: str) -> "Task":
         """A task by its id; nothing is asked yet. Raises Unfit."""
-        return Task(self, asking.task_id(task_id))
+        return Task(self, request_checks.task_id(task_id))
 
     async def tasks(self, limit: int = 20) -> list[dict[str, Any]]:
         """The tenant's newest tasks."""
         found: list[dict[str, Any]] = []
         cursor = ""
-        asking.whole("limit", limit, 1, 1_000_000)
+        request_checks.whole("limit", limit, 1, 1_000_000)
         while len(found) < limit:
             size = min(100, limit - len(found))
             page = await self.get("/v1/tasks", {"limit": str(size)} | ({"cursor": cursor} if cursor else {}))
@@ -130,13 +150,14 @@ class Mesh:
         A document of the same name is replaced: then the receipt's `replaced_sha256` is the digest of what stood there.
         Raises Refused (`rejected` among its reasons), Unreachable, OSError for a file that cannot be read.
         """
-        data, name = asking.document(content, name)
+        data, name = request_checks.document(content, name)
         if isinstance(data, Path):
             name = name or data.name
             data = await asyncio.to_thread(data.read_bytes)
         guessed = media_type or mimetypes.guess_type(name)[0] or "application/octet-stream"
-        receipt = await self._post("/v1/documents", str(uuid.uuid4()), params={"name": name}, content=data,
-                                   headers={"Content-Type": guessed})
+        receipt = await self._post(
+            "/v1/documents", str(uuid.uuid4()), params={"name": name}, content=data, headers={"Content-Type": guessed}
+        )
         while receipt.get("outcome") == "pending":
             await asyncio.sleep(0.5)
             try:
@@ -162,7 +183,7 @@ class Mesh:
         Raises Refused (`not_found` when there is none of this name), Unreachable.
         """
         key = str(uuid.uuid4())
-        asking.text("name", name, asking.MAX_FILE_NAME_CHARS)
+        request_checks.text("name", name, request_checks.MAX_FILE_NAME_CHARS)
         while True:
             gone = await self._send("DELETE", "/v1/documents", key, params={"name": name})
             if self._of(gone, "outcome") != "pending":
@@ -172,22 +193,26 @@ class Mesh:
     async def halt(self, scope: str, name: str, reason: str, *, idempotency_key: str = "") -> dict[str, Any]:
         """Hold something of the tenant back until `resume`: a task, tenant, agent, tool, model or feature. Raises
         Refused, Unreachable."""
-        asking.one_of("scope", scope, asking.HALTS)
+        request_checks.one_of("scope", scope, request_checks.HALTS)
         return await self._switch("/v1/halts", scope, name, reason, idempotency_key)
 
     async def resume(self, scope: str, name: str, reason: str, *, idempotency_key: str = "") -> dict[str, Any]:
         """Let it go on. Raises Refused, Unreachable."""
-        asking.one_of("scope", scope, asking.HALTS)
+        request_checks.one_of("scope", scope, request_checks.HALTS)
         return await self._switch("/v1/resumes", scope, name, reason, idempotency_key)
 
     async def reset_breaker(self, scope: str, name: str, reason: str, *, idempotency_key: str = "") -> dict[str, Any]:
         """Close a breaker of the tenant's: of a tool, model or agent. Raises Refused (`tripped_it` when it was opened
         by calls of one's own tasks), Unreachable."""
-        asking.one_of("scope", scope, asking.BREAKERS)
+        request_checks.one_of("scope", scope, request_checks.BREAKERS)
         return await self._switch("/v1/resets", scope, name, reason, idempotency_key)
 
     async def change_limit(
-        self, target: str, limit: Mapping[str, int | None], *, expect_revision: int | None = None,
+        self,
+        target: str,
+        limit: Mapping[str, int | None],
+        *,
+        expect_revision: int | None = None,
         idempotency_key: str = "",
     ) -> dict[str, Any]:
         """Set the ceilings of one target (`day`, `feature/search`); none at all removes them. Returns all limits.
@@ -195,26 +220,36 @@ class Mesh:
         expect_revision: change nothing when the limits are not at this one any more. idempotency_key: a repeat under
         the same one is made once. Raises Refused, Unreachable.
         """
-        wanted = asking.units("limit", limit, least=0, empty=True, removes=True)
+        wanted = request_checks.units("limit", limit, least=0, empty=True, removes=True)
         if expect_revision is not None:
-            asking.whole("expect_revision", expect_revision, 0, 2**53)
-        body = {"target": asking.text("target", target, 200), "limit": wanted, "expect_revision": expect_revision}
-        return await self._send("PUT", "/v1/limits", asking.key(idempotency_key) or str(uuid.uuid4()), json=body)
+            request_checks.whole("expect_revision", expect_revision, 0, 2**53)
+        body = {
+            "target": request_checks.text("target", target, 200),
+            "limit": wanted,
+            "expect_revision": expect_revision,
+        }
+        return await self._send(
+            "PUT", "/v1/limits", request_checks.key(idempotency_key) or str(uuid.uuid4()), json=body
+        )
 
     async def get(self, path: str, params: Mapping[str, str] | None = None) -> dict[str, Any]:
         """One GET. Raises Refused, Unreachable."""
         return await self._ask("GET", path, params=params)
 
     async def _switch(self, path: str, scope: str, name: str, reason: str, key: str) -> dict[str, Any]:
-        body = {"scope": scope, "name": asking.text("name", name, bounds.MAX_NAME_CHARS),
-                "reason": asking.text("reason", reason, bounds.MAX_REASON_CHARS)}
-        return await self._post(path, asking.key(key) or str(uuid.uuid4()), json=body)
+        body = {
+            "scope": scope,
+            "name": request_checks.text("name", name, bounds.MAX_NAME_CHARS),
+            "reason": request_checks.text("reason", reason, bounds.MAX_REASON_CHARS),
+        }
+        return await self._post(path, request_checks.key(key) or str(uuid.uuid4()), json=body)
 
     async def _post(self, path: str, key: str, **more: Any) -> dict[str, Any]:
         return await self._send("POST", path, key, **more)
 
-    async def _send(self, method: str, path: str, key: str, *, headers: Mapping[str, str] | None = None,
-                    **more: Any) -> dict[str, Any]:
+    async def _send(
+        self, method: str, path: str, key: str, *, headers: Mapping[str, str] | None = None, **more: Any
+    ) -> dict[str, Any]:
         """What may be repeated: the key makes a repeat harmless."""
         for attempt in range(POST_ATTEMPTS):
             pause_s = 0.25 * 2**attempt
@@ -260,14 +295,18 @@ class Mesh:
         return answer[name]
 
     def _foreign(self, what: str) -> Unreachable:
-        return Unreachable(f"something else than a mesh answers at {self.url}: {what}",
-                           "check the address: it is the one that `bulkhead up` tells, without a path")
+        return Unreachable(
+            f"something else than a mesh answers at {self.url}: {what}",
+            "check the address: it is the one that `bulkhead up` tells, without a path",
+        )
 
     def unreachable(self, error: Exception) -> Unreachable:
         """That error, for people."""
         reason = str(error) or type(error).__name__
-        return Unreachable(f"no answer from {self.url}: {reason}",
-                           "start the mesh (`bulkhead up`) or check the address (--url, BULKHEAD_URL)")
+        return Unreachable(
+            f"no answer from {self.url}: {reason}",
+            "start the mesh (`bulkhead up`) or check the address (--url, BULKHEAD_URL)",
+        )
 
     async def stream_once(self, task_id: str, parser: Parser) -> AsyncGenerator[TaskEvent, None]:
         """One connection's events after `parser.last_id`. Raises Refused, Unreachable."""
@@ -275,8 +314,9 @@ class Mesh:
         timeout = httpx.Timeout(SILENCE_S, connect=5.0)
         self._open()
         try:
-            async with self._http.stream("GET", f"/v1/tasks/{task_id}/events", headers=headers,
-                                         timeout=timeout) as answer:
+            async with self._http.stream(
+                "GET", f"/v1/tasks/{task_id}/events", headers=headers, timeout=timeout
+            ) as answer:
                 self.reached = True
                 if answer.is_error:
                     await answer.aread()
@@ -306,13 +346,15 @@ class Task:
 
     async def cancel(self, reason: str = "") -> None:
         """Ask for it to end; `events` and `result` tell when it has. Raises Refused when it has ended already."""
-        why = asking.text("reason", reason, bounds.MAX_REASON_CHARS, least=0)
+        why = request_checks.text("reason", reason, bounds.MAX_REASON_CHARS, least=0)
         await self._mesh._ask("POST", f"/v1/tasks/{self.id}/cancel", json={"reason": why})
 
     async def top_up(self, add: Mapping[str, int], reason: str) -> dict[str, Any]:
         """Let it spend so much more, by unit (`cost_usd_micros`, `tokens`, ...); halted at its ceiling, it goes on."""
-        body = {"add": asking.units("add", add, least=0, empty=False, removes=False),
-                "reason": asking.text("reason", reason, bounds.MAX_REASON_CHARS)}
+        body = {
+            "add": request_checks.units("add", add, least=0, empty=False, removes=False),
+            "reason": request_checks.text("reason", reason, bounds.MAX_REASON_CHARS),
+        }
         return await self._mesh._post(f"/v1/tasks/{self.id}/topup", str(uuid.uuid4()), json=body)
 
     async def events(self, last_id: str = "", on_lost: OnLost | None = None) -> AsyncGenerator[TaskEvent, None]:
@@ -353,13 +395,14 @@ class Task:
     async def result(self, timeout_s: float | None = None) -> dict[str, Any]:
         """Wait until the task has ended; returns what `show` returns. Raises TimeoutError: the task goes on then."""
         try:
-            async with asyncio.timeout(None if timeout_s is None else asking.seconds("timeout_s", timeout_s)):
+            async with asyncio.timeout(None if timeout_s is None else request_checks.seconds("timeout_s", timeout_s)):
                 async for _ in self.events():
                     pass
                 return await self.show()
         except TimeoutError as error:
-            raise TimeoutError(f"task {self.id} has not ended within {timeout_s:g} s: it goes on; wait for it again, "
-                               "or `cancel` it") from error
+            raise TimeoutError(
+                f"task {self.id} has not ended within {timeout_s:g} s: it goes on; wait for it again, or `cancel` it"
+            ) from error
 
 
 def _tell(on_lost: OnLost | None, error: MeshError, left_s: float) -> None:
@@ -383,7 +426,9 @@ def _refused(answer: httpx.Response) -> Refused:
     except ValueError:
         problem = {}
     if not isinstance(problem, dict) or "title" not in problem:
-        problem = {"title": f"HTTP {answer.status_code} from {answer.url.host}",
-                   "hint": "is this really the address of a mesh's gateway?"}
+        problem = {
+            "title": f"HTTP {answer.status_code} from {answer.url.host}",
+            "hint": "is this really the address of a mesh's gateway?",
+        }
     told = answer.headers.get("retry-after", "")
     return Refused(answer.status_code, problem, float(told) if told.isdecimal() and len(told) < 9 else 0.0)

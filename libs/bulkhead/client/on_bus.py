@@ -12,12 +12,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from bulkhead.bus.jetstream import JetStreamBus
+from bulkhead.bus.jetstream.bus import JetStreamBus
 from bulkhead.bus.port import BusUnavailable, PublishRefused
-from bulkhead.client import asking
+from bulkhead.client import request_checks
 from bulkhead.client.errors import Closed, MeshError, Unreachable
-from bulkhead_contracts import envelope, subjects
-from bulkhead_contracts import limits as bounds
+from bulkhead_contracts import bounds, envelope, subjects
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.task import TaskCancelRequested, TaskLimits, TaskRequested, TaskRequestedV1
 from bulkhead_contracts.types import Body
@@ -40,25 +39,36 @@ class BusPublisher:
         try:
             seed = self._file.read_text().strip()
         except OSError as error:
-            raise MeshError(f"cannot read the publisher's key {self._file}: {error.strerror}",
-                            "`bulkhead up` writes it to identity/ in its data directory") from error
+            raise MeshError(
+                f"cannot read the publisher's key {self._file}: {error.strerror}",
+                "`bulkhead up` writes it to identity/ in its data directory",
+            ) from error
         self._key = hashlib.blake2b(seed.encode(), digest_size=32, person=b"bulkhead-msgid").digest()
         try:
-            self._bus = await JetStreamBus.connect(self._url, service=self._sender, nkey_seed=seed,
-                                                   timeout_s=CONNECT_TIMEOUT_S)
+            self._bus = await JetStreamBus.connect(
+                self._url, service=self._sender, nkey_seed=seed, timeout_s=CONNECT_TIMEOUT_S
+            )
         except BusUnavailable as error:
             raise Unreachable(f"no broker at {self._url}: {error}", "start the mesh or check the address") from error
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                        trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._bus is not None:
             await self._bus.close()
         self._bus = None
 
     async def publish(
-        self, objective: str, *, limit_usd: float | None = None, limit_tokens: int | None = None,
-        deadline_s: float | None = None, tools: tuple[str, ...] = (), check: bool = True, key: str = "",
+        self,
+        objective: str,
+        *,
+        limit_usd: float | None = None,
+        limit_tokens: int | None = None,
+        deadline_s: float | None = None,
+        tools: tuple[str, ...] = (),
+        check: bool = True,
+        key: str = "",
         contract_version: int = 2,
     ) -> str:
         """Publish a request; returns the task's id once the broker has stored it. The same `key` is the same task.
@@ -66,41 +76,54 @@ class BusPublisher:
         contract_version 1 speaks the older form of the message (limit_usd and deadline_s only).
         Raises MeshError (refused), Unreachable, Unfit (a ValueError) for what cannot be asked for, Closed.
         """
-        limits = asking.limits(limit_usd, limit_tokens, deadline_s)
-        objective = asking.text("objective", objective, bounds.MAX_OBJECTIVE_CHARS)
-        body: Body = TaskRequested(objective=objective, limits=TaskLimits(**limits), tools=tuple(asking.tools(tools)),
-                                   check=bool(check))  # fmt: skip
-        asking.one_of("contract_version", str(contract_version), ("1", "2"))
+        limits = request_checks.limits(limit_usd, limit_tokens, deadline_s)
+        objective = request_checks.text("objective", objective, bounds.MAX_OBJECTIVE_CHARS)
+        body: Body = TaskRequested(
+            objective=objective,
+            limits=TaskLimits(**limits),
+            tools=tuple(request_checks.tools(tools)),
+            check=bool(check),
+        )
+        request_checks.one_of("contract_version", str(contract_version), ("1", "2"))
         if contract_version == 1:
-            body = TaskRequestedV1(objective=objective, limit_usd=limit_usd,
-                                   deadline_s=None if deadline_s is None else round(deadline_s))
+            body = TaskRequestedV1(
+                objective=objective, limit_usd=limit_usd, deadline_s=None if deadline_s is None else round(deadline_s)
+            )
         task = _task_id(self._sender, self._tenant, key or secrets.token_hex(16))
         await self._say(body, task, f"request/{task}")
         return task
 
     async def cancel(self, task: str, reason: str = "") -> None:
         """Ask for a task of this tenant to end."""
-        asking.task_id(task)
-        reason = asking.text("reason", reason, bounds.MAX_REASON_CHARS, least=0)
+        request_checks.task_id(task)
+        reason = request_checks.text("reason", reason, bounds.MAX_REASON_CHARS, least=0)
         await self._say(TaskCancelRequested(reason=reason), task, f"cancel/{task}")
 
     async def _say(self, body: Body, task: str, index: str) -> None:
         if self._bus is None:
             raise Closed("this publisher is not open", "publish within `async with Mesh.on_bus(...) as bus`")
-        head = Envelope(id=envelope.derive_id(self._sender, "", index), type=body.ce_type(), source=self._sender,
-                        time_unix_ms=time.time_ns() // 1_000_000)
+        head = Envelope(
+            id=envelope.derive_id(self._sender, "", index),
+            type=body.ce_type(),
+            source=self._sender,
+            time_unix_ms=time.time_ns() // 1_000_000,
+        )
         subject = subjects.mesh(self._sender, "gateway", self._tenant, task)
         try:
             # A repeat is dropped by its message id, or ignored by the gateway: a task's first request counts.
             message_id = envelope.message_id(self._key, subject, head.id)
             await self._bus.publish(subject, body.encode(), head.headers(), message_id)
         except PublishRefused as error:
-            raise MeshError(f"the broker refused {subject}: {error}",
-                            "a publisher may only speak for its own tenant, to the gateway") from error
+            raise MeshError(
+                f"the broker refused {subject}: {error}",
+                "a publisher may only speak for its own tenant, to the gateway",
+            ) from error
         except BusUnavailable as error:
-            raise Unreachable(f"the broker did not answer: {error}",
-                              "a message outside this identity's rights is dropped without an answer; "
-                              "otherwise repeat with the same key") from error
+            raise Unreachable(
+                f"the broker did not answer: {error}",
+                "a message outside this identity's rights is dropped without an answer; "
+                "otherwise repeat with the same key",
+            ) from error
 
 
 def _task_id(*parts: str) -> str:

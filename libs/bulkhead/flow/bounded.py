@@ -2,7 +2,7 @@
 
 import json
 
-from bulkhead_contracts import limits
+from bulkhead_contracts import bounds
 
 
 def loads(text: str) -> object:
@@ -14,8 +14,8 @@ def loads(text: str) -> object:
     for char in text:
         if char in "[{":
             depth += 1
-            if depth > limits.MAX_JSON_DEPTH:
-                raise ValueError(f"nested deeper than {limits.MAX_JSON_DEPTH}")
+            if depth > bounds.MAX_JSON_DEPTH:
+                raise ValueError(f"nested deeper than {bounds.MAX_JSON_DEPTH}")
         elif char in "]}":
             depth -= 1
     return json.loads(text)

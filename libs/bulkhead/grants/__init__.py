@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from pydantic import ValidationError
 
-from bulkhead_contracts import limits
+from bulkhead_contracts import bounds
 from bulkhead_contracts.grant import StepGrant, TaskGrant
 from bulkhead_contracts.result import Label
 
@@ -120,7 +120,7 @@ class Verifier:
         Checked: issuer's signature (task grants by the signer, step grants by the planner), tenant, task, expiry,
         and that a step grant names no tool beyond its task grant.
         """
-        if not token or len(token) > limits.MAX_GRANT_TOKEN_BYTES:
+        if not token or len(token) > bounds.MAX_GRANT_TOKEN_BYTES:
             raise GrantRefused("no_grant", "the message carries no grant; only granted work is done")
         claims = self._claims(token)
         kind = claims.get("grant", {}).get("kind") if isinstance(claims.get("grant"), dict) else None

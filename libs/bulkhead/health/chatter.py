@@ -9,11 +9,12 @@ import re
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 
-from bulkhead.health import acts, normal
-from bulkhead.health.components import components
+from bulkhead.health.deadlock.scc import components
 from bulkhead.health.events import Act
+from bulkhead.health.findings import Level, Trip, trip_of
+from bulkhead.health.loops import acts
+from bulkhead.health.text import normalize
 from bulkhead.health.thresholds import ChatterThresholds
-from bulkhead.health.trips import Level, Trip, trip_of
 
 MAX_LINEAGES = 100_000
 MAX_AGENTS = 256
@@ -106,8 +107,26 @@ class _Message:
 class _Balance:
     """One lineage. `_recent` is a window of acts: (coordination?, how many, tokens, id, does it tell anything?)."""
 
-    __slots__ = ("_asked", "_courteous", "_earned", "_groups", "_heard", "_inside", "_message", "_named", "_phrases",
-                 "_recent", "_roles", "_stale", "_talks", "_telling", "_tells", "_tokens", "_told", "_work")
+    __slots__ = (
+        "_asked",
+        "_courteous",
+        "_earned",
+        "_groups",
+        "_heard",
+        "_inside",
+        "_message",
+        "_named",
+        "_phrases",
+        "_recent",
+        "_roles",
+        "_stale",
+        "_talks",
+        "_telling",
+        "_tells",
+        "_tokens",
+        "_told",
+        "_work",
+    )
 
     def __init__(self, named: ChatterThresholds) -> None:
         self._named = named
@@ -163,7 +182,7 @@ class _Balance:
     def _excuses(self, act: Act) -> bool:
         """Whether it answers what had been said before, and says in whatever words that nothing came of it."""
         said = self._message
-        return said.stale == 1 and said.to == act.agent and normal.vain(acts.words(act))
+        return said.stale == 1 and said.to == act.agent and normalize.vain(acts.words(act))
 
     def _put_to_several(self, act: Act) -> _Message:
         """The message that reaches one more of those whom it is said to; each of them may answer it."""
@@ -212,9 +231,18 @@ class _Balance:
         if len(agents) < 2 or self._known("group", "courtesy", level):
             return None
         what = f"{count} messages in a row in which {', '.join(agents[:8])} only thanked, agreed or took leave"
-        return trip_of("chatter.pair" if len(agents) == 2 else "chatter.group", level, act.tenant, act.lineage, agents,
-                       what, tuple(name for _, name, _ in self._courteous), act.time_unix_ms, act.id,
-                       {"talk": count, "agents": len(agents), "roles": self._roles_of(agents)})
+        return trip_of(
+            "chatter.pair" if len(agents) == 2 else "chatter.group",
+            level,
+            act.tenant,
+            act.lineage,
+            agents,
+            what,
+            tuple(name for _, name, _ in self._courteous),
+            act.time_unix_ms,
+            act.id,
+            {"talk": count, "agents": len(agents), "roles": self._roles_of(agents)},
+        )
 
     def _is_first(self, act: Act) -> bool:
         """Whether it is the first word to somebody: that hands something on."""
@@ -230,7 +258,7 @@ class _Balance:
         said = act.arguments.get("text") if isinstance(act.arguments, dict) else act.arguments
         if not isinstance(said, str):
             return False
-        name = normal.digest(normal.said(said).casefold())
+        name = normalize.digest(normalize.said(said).casefold())
         known = name in self._heard
         self._heard[name] = None
         if len(self._heard) > MAX_HEARD:
@@ -240,7 +268,7 @@ class _Balance:
     def _tells_something(self, act: Act) -> bool:
         """Whether most of its phrases were said by nobody before; other numbers make no other phrase."""
         said = _NUMBER.sub("#", acts.words(act)[:MAX_PHRASED_CHARS])
-        found = normal.phrases(said) if said else frozenset()
+        found = normalize.phrases(said) if said else frozenset()
         new = [one for one in found if one not in self._phrases]
         for one in new:
             self._phrases[one] = None
@@ -279,9 +307,24 @@ class _Balance:
         agents = tuple(sorted(self._talks))[:MAX_AGENTS]
         what = f"{talk} messages ({tokens:,} tokens) between agents against {work} acts of work"
         evidence = tuple(name for coordination, _, _, name, _ in self._recent if coordination)
-        return trip_of("chatter.task", level, act.tenant, act.lineage, agents, what, evidence, act.time_unix_ms, act.id,
-                       {"talk": talk, "work": work, "talk_tokens": tokens, "work_tokens": self._tokens[False],
-                        "roles": self._roles_of(agents)})
+        return trip_of(
+            "chatter.task",
+            level,
+            act.tenant,
+            act.lineage,
+            agents,
+            what,
+            evidence,
+            act.time_unix_ms,
+            act.id,
+            {
+                "talk": talk,
+                "work": work,
+                "talk_tokens": tokens,
+                "work_tokens": self._tokens[False],
+                "roles": self._roles_of(agents),
+            },
+        )
 
     def _group(self, act: Act, said: _Message) -> Trip | None:
         if self._groups is None:
@@ -307,8 +350,9 @@ class _Balance:
         count, named = len(inside), self._named
         most = named.group_stop_messages * self._patience(told, count)
         nothing_new = old >= named.stale_stop_messages and old >= named.stale_stop_part * count
-        level: Level | None = "stop" if count >= most or nothing_new else (
-            "warn" if count >= named.group_warn_messages else None)
+        level: Level | None = (
+            "stop" if count >= most or nothing_new else ("warn" if count >= named.group_warn_messages else None)
+        )
         agents = tuple(sorted(group))
         if level is None or self._known("group", "\0".join(agents), level):
             return None
@@ -316,9 +360,18 @@ class _Balance:
         what = f"{count} messages between {', '.join(agents[:8])} since one of them last did any work"
         if old:
             what += f"; {old:.0f} of them had been said before"
-        return trip_of(kind, level, act.tenant, act.lineage, agents, what, tuple(inside), act.time_unix_ms, act.id,
-                       {"talk": count, "agents": len(agents), "said_before": round(old),
-                        "roles": self._roles_of(agents)})
+        return trip_of(
+            kind,
+            level,
+            act.tenant,
+            act.lineage,
+            agents,
+            what,
+            tuple(inside),
+            act.time_unix_ms,
+            act.id,
+            {"talk": count, "agents": len(agents), "said_before": round(old), "roles": self._roles_of(agents)},
+        )
 
     def _roles_of(self, agents: tuple[str, ...]) -> list[str]:
         """What is known of the roles in which they talk."""

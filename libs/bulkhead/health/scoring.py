@@ -15,9 +15,9 @@ round 5 begins. Warnings are counted apart: they stop nothing.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from bulkhead.health.rows import Rows
+from bulkhead.health.findings import Trip
+from bulkhead.health.sources.trace_rows import Rows
 from bulkhead.health.thresholds import DEFAULT, Thresholds
-from bulkhead.health.trips import Trip
 from bulkhead.health.watch import Watch
 
 REPETITIONS = 3
@@ -67,15 +67,26 @@ class Table:
     def as_json(self) -> dict[str, object]:
         """For programs and for the committed report."""
         return {
-            "honest_runs": self._sum(False, "runs"), "honest_stopped": self._sum(False, "stopped"),
+            "honest_runs": self._sum(False, "runs"),
+            "honest_stopped": self._sum(False, "stopped"),
             "honest_warned": self._sum(False, "warned"),
-            "looping_runs": self._sum(True, "runs"), "looping_stopped": self._sum(True, "stopped"),
+            "looping_runs": self._sum(True, "runs"),
+            "looping_stopped": self._sum(True, "stopped"),
             "looping_in_time": self._sum(True, "in_time"),
-            "precision": round(self.precision, 4), "recall": round(self.recall, 4),
+            "precision": round(self.precision, 4),
+            "recall": round(self.recall, 4),
             "families": [
-                {"family": one.family, "looping": one.looping, "runs": one.runs, "stopped": one.stopped,
-                 "in_time": one.in_time, "warned": one.warned, "right": one.right,
-                 "most_rounds": round(max(one.rounds, default=0.0), 2), "wrong": one.wrong}
+                {
+                    "family": one.family,
+                    "looping": one.looping,
+                    "runs": one.runs,
+                    "stopped": one.stopped,
+                    "in_time": one.in_time,
+                    "warned": one.warned,
+                    "right": one.right,
+                    "most_rounds": round(max(one.rounds, default=0.0), 2),
+                    "wrong": one.wrong,
+                }
                 for one in self.families.values()
             ],
         }

@@ -9,8 +9,8 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from bulkhead.health.events import Closed, Ended, Opened
+from bulkhead.health.findings import Trip, trip_of
 from bulkhead.health.thresholds import StallThresholds
-from bulkhead.health.trips import Trip, trip_of
 
 MAX_LINEAGES = 200_000
 MAX_EARLY = 10_000
@@ -94,9 +94,20 @@ class Stalls:
             if quiet_ms < self._named.after_ms:
                 continue  # A later entry stands for it.
             one.told = True
-            found.append(trip_of(
-                "stall", "stop", one.tenant, name, (), f"nothing has been outstanding for {quiet_ms / 1000:.0f} s, and "
-                "the task has not ended", (one.last_id,), now_unix_ms, one.last_id, {"quiet_ms": quiet_ms}))
+            found.append(
+                trip_of(
+                    "stall",
+                    "stop",
+                    one.tenant,
+                    name,
+                    (),
+                    f"nothing has been outstanding for {quiet_ms / 1000:.0f} s, and the task has not ended",
+                    (one.last_id,),
+                    now_unix_ms,
+                    one.last_id,
+                    {"quiet_ms": quiet_ms},
+                )
+            )
         return found
 
     def outstanding(self, lineage: str) -> tuple[str, ...]:

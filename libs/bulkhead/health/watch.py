@@ -7,16 +7,16 @@ freed by its end, and what comes late for it changes nothing, but how its calls 
 from collections import OrderedDict
 from typing import assert_never
 
+from bulkhead.health.breakers.registry import Circuits
 from bulkhead.health.chatter import Chatter
-from bulkhead.health.circuits import Circuits
-from bulkhead.health.confirm import Confirmations, Confirmed, Outcome
+from bulkhead.health.deadlock.confirmation import Confirmations, Confirmed, Outcome
+from bulkhead.health.deadlock.evidence import Suspected, chosen
+from bulkhead.health.deadlock.wait_graph import Wait, WaitGraph
 from bulkhead.health.events import Act, Closed, Ended, Event, Known, Opened, Served, WaitClosed, WaitOpened
-from bulkhead.health.evidence import Suspected, chosen
-from bulkhead.health.lineages import Lineages
+from bulkhead.health.findings import Level, Trip, trip_of
+from bulkhead.health.loops.windows import Lineages
 from bulkhead.health.stalls import Stalls
 from bulkhead.health.thresholds import DEFAULT, Thresholds
-from bulkhead.health.trips import Level, Trip, trip_of
-from bulkhead.health.waitgraph import Wait, WaitGraph
 
 MAX_ENDED = 200_000
 MAX_ACTS = 100_000
@@ -108,12 +108,26 @@ class Watch:
         victim = suspected.victim or "nobody: only leases wait"
         what = f"{' waits for '.join((*suspected.cycle[:12], suspected.cycle[0]))}: nobody of them can go on"
         facts = {
-            "cycle": list(suspected.cycle), "circle": list(suspected.circle), "victim": victim,
-            "refuse": suspected.refuse, "waits": [one.key for one in suspected.waits], "tasks": list(suspected.tasks),
+            "cycle": list(suspected.cycle),
+            "circle": list(suspected.circle),
+            "victim": victim,
+            "refuse": suspected.refuse,
+            "waits": [one.key for one in suspected.waits],
+            "tasks": list(suspected.tasks),
         }
         lineage = next((one.task for one in suspected.waits if one.key == suspected.refuse), suspected.tasks[0])
-        trip = trip_of("deadlock", "stop", self._tenants.get(lineage, ""), lineage, suspected.circle, what,
-                       tuple(one.said or one.key for one in suspected.waits), self.now_unix_ms, suspected.trip, facts)
+        trip = trip_of(
+            "deadlock",
+            "stop",
+            self._tenants.get(lineage, ""),
+            lineage,
+            suspected.circle,
+            what,
+            tuple(one.said or one.key for one in suspected.waits),
+            self.now_unix_ms,
+            suspected.trip,
+            facts,
+        )
         return Trip(suspected.trip, *(getattr(trip, name) for name in Trip.__slots__[1:]))
 
     def _wait(self, event: WaitOpened) -> list[Suspected]:
@@ -121,8 +135,9 @@ class Watch:
             self._tenants[event.lineage] = event.tenant
         if not event.resource:
             self.graph.know(event.agent, event.lineage, event.time_unix_ms)
-        found = self.graph.open(Wait(event.id, event.agent, event.targets, event.mode, event.lineage, event.resource,
-                                     event.said))
+        found = self.graph.open(
+            Wait(event.id, event.agent, event.targets, event.mode, event.lineage, event.resource, event.said)
+        )
         if event.until_unix_ms:
             self.graph.lasts(event.id, event.until_unix_ms)
         return found

@@ -10,7 +10,7 @@ from bulkhead.blobs import Blobs
 from bulkhead.bus.port import Bus
 from bulkhead.grants import Signer, Verifier, public_of
 from bulkhead.runtime.background import Background
-from bulkhead.runtime.publisher import Publisher
+from bulkhead.runtime.publish.publisher import Publisher
 
 
 def unix_ms() -> int:

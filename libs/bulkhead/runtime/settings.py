@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from bulkhead.runtime import crashing
+from bulkhead.runtime import crash_points
 
 FILE_SUFFIX = "_FILE"
 MAX_SECRET_BYTES = 64 * 1024
@@ -49,7 +49,7 @@ def _content(setting: str, path: str) -> str:
 
 
 def _known(crash_at: str) -> str:
-    crashing.parse(crash_at)
+    crash_points.parse(crash_at)
     return crash_at
 
 

@@ -28,11 +28,7 @@ def annotate(reply: Body, request: Body) -> None:
         }
     elif isinstance(reply, ToolCallReplied) and isinstance(request, ToolCallRequested):
         span.update_name(f"{names.EXECUTE_TOOL} {request.tool}")
-        found = {
-            names.OPERATION: names.EXECUTE_TOOL,
-            names.TOOL_NAME: request.tool,
-            names.STANDING: reply.standing,
-        }
+        found = {names.OPERATION: names.EXECUTE_TOOL, names.TOOL_NAME: request.tool, names.STANDING: reply.standing}
     elif isinstance(reply, RetrievalReplied) and isinstance(request, RetrievalRequested):
         span.update_name(names.RETRIEVAL)
         found = {names.OPERATION: names.RETRIEVAL, names.STANDING: reply.standing}

@@ -44,7 +44,8 @@ def setup(service: str, instance: str, otlp_endpoint: str, reader: "MetricReader
         exporter = OTLPMetricExporter(endpoint=otlp_endpoint.rstrip("/") + "/v1/metrics")
         reader = PeriodicExportingMetricReader(exporter, export_interval_millis=EVERY_MS)
     resource = Resource.create(
-        {"service.name": service, "service.namespace": "bulkhead", "service.instance.id": instance})
+        {"service.name": service, "service.namespace": "bulkhead", "service.instance.id": instance}
+    )
     metrics.set_meter_provider(MeterProvider([reader], resource=resource, shutdown_on_exit=True))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Self
 
 from bulkhead.testing.loop_thread import LoopThread
-from bulkhead.testing.stage import SERVICES, Stage
+from bulkhead.testing.mesh_backend import SERVICES, Stage
 
 READY_S = 60.0
 Mend = Callable[[], Coroutine[Any, Any, None]]
@@ -39,8 +39,9 @@ class Faults:
     def disconnected(self, service: str) -> "Broken":
         """It runs and reaches the broker no more."""
         stage = self._stage
-        return self._begin(f"disconnected {_known(service)}", stage.disconnect(service),
-                           lambda: stage.reconnect(service))  # fmt: skip
+        return self._begin(
+            f"disconnected {_known(service)}", stage.disconnect(service), lambda: stage.reconnect(service)
+        )
 
     def slow_broker(self, delay_ms: float) -> "Broken":
         """Whatever goes to the broker or comes from it takes so much longer, each way."""

@@ -1,8 +1,8 @@
 """The whole mesh in one process: every service's real code over the in-memory bus. No network, no files of keys.
 
-    async with MemoryMesh({"planner": build_planner, ...}) as mesh:
-        await mesh.context("gateway").publisher.send("planner", TaskSubmitted(...), tenant="demo", task="t1", grant=...)
-        ended = await mesh.until("mesh.planner.gateway.*.demo.t1", TaskEnded)
+async with MemoryMesh({"planner": build_planner, ...}) as mesh:
+    await mesh.context("gateway").publisher.send("planner", TaskSubmitted(...), tenant="demo", task="t1", grant=...)
+    ended = await mesh.until("mesh.planner.gateway.*.demo.t1", TaskEnded)
 """
 
 import asyncio
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from bulkhead.bus.clock import Clock
-from bulkhead.bus.memory import MemoryBroker, MemoryBus
+from bulkhead.bus.memory.bus import MemoryBroker, MemoryBus
+from bulkhead.bus.memory.clock import Clock
 from bulkhead.bus.port import Stored
 from bulkhead.grants import new_signing_seed, public_of
 from bulkhead.runtime.context import Context, Identity, make_context, unix_ms
-from bulkhead.runtime.service import Service
+from bulkhead.runtime.process.service import Service
 from bulkhead_contracts import catalog, subjects
 from bulkhead_contracts.types import Body
 
@@ -36,8 +36,16 @@ class Running:
 class MemoryMesh:
     """`builds`: for each service to run, a function from its context to its component. slots: of each replica."""
 
-    def __init__(self, builds: Mapping[str, Build], *, clock: Clock | None = None, shards: int = 1, slots: int = 64,
-                 ack_wait_ms: int = 5_000, broker: type[MemoryBroker] = MemoryBroker) -> None:
+    def __init__(
+        self,
+        builds: Mapping[str, Build],
+        *,
+        clock: Clock | None = None,
+        shards: int = 1,
+        slots: int = 64,
+        ack_wait_ms: int = 5_000,
+        broker: type[MemoryBroker] = MemoryBroker,
+    ) -> None:
         self._builds, self._slots = dict(builds), slots
         self.broker = broker.mesh(clock=clock, shards=shards, ack_wait_ms=ack_wait_ms)
         self._now = clock.now_ms if clock is not None else unix_ms
@@ -52,8 +60,9 @@ class MemoryMesh:
             await self.start(name)
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                        trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for name, instance in list(self.running):
             self.kill(name, instance)
         await asyncio.sleep(0)

@@ -1,6 +1,7 @@
 """The offline model of a mesh under test: rules, no LLM, and whatever misbehaviour a test asks of it.
 
-In: names of faults (infra/offline_model/README.md says what each does). Out: they happen to the next requests that fit.
+In: names of faults (infra/bulkhead_infra/offline_model/README.md says what each does). Out: they happen to the next
+requests that fit.
 All are forgotten at the end of the test.
 """
 
@@ -10,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from bulkhead.testing.claims import refute
+from bulkhead.testing.assertions import refute
 
 TIMEOUT_S = 10.0
 
@@ -48,9 +49,12 @@ class ModelUnderTest:
         """Every fault has happened as often as it was asked for: else the test has not tested it."""
         __tracebackhide__ = True
         if left := [one for one in self.armed if one["left"]]:
-            refute("offline_model.was_met()", f"{len(left)} faults have not all happened",
-                   (f"{one['fault']}: {one['taken']} times, {one['left']} left, match {one['match']}" for one in left),
-                   "no request fitted: see offline_model.requests() for those that came")  # fmt: skip
+            refute(
+                "offline_model.was_met()",
+                f"{len(left)} faults have not all happened",
+                (f"{one['fault']}: {one['taken']} times, {one['left']} left, match {one['match']}" for one in left),
+                "no request fitted: see offline_model.requests() for those that came",
+            )
         return True
 
     def requests(self) -> list[Mapping[str, Any]]:

@@ -1,8 +1,8 @@
 """Playbooks: tests of a decider that read as a script of messages in and outputs out. No bus, no clock.
 
-    play = Playbook(Planner())
-    play.hears(TaskSubmitted(...), grant="g")
-    play.says(TaskAccepted, ModelCallRequested)
+play = Playbook(Planner())
+play.hears(TaskSubmitted(...), grant="g")
+play.says(TaskAccepted, ModelCallRequested)
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from bulkhead.blobs import reference
 from bulkhead.flow import Decider, Message, Output, Send, SetTimer
-from bulkhead.runtime.fold import Fold, seal, step
+from bulkhead.runtime.decider.fold import Fold, seal, step
 from bulkhead_contracts.control import TimerFired
 from bulkhead_contracts.envelope import Envelope, derive_id
 from bulkhead_contracts.result import ContentRef
@@ -55,8 +55,9 @@ class Playbook:
     def hears(self, body: Body, *, sender: str = "somebody", grant: str = "", id: str = "") -> tuple[Output, ...]:
         """Give it a message; returns (and keeps) what it says."""
         name = id or derive_id(sender, str(len(self.heard)), 0)
-        head = Envelope(id=name, type=body.ce_type(), source=sender, time_unix_ms=self.now_unix_ms, grant=grant,
-                        logic=self.logic)
+        head = Envelope(
+            id=name, type=body.ce_type(), source=sender, time_unix_ms=self.now_unix_ms, grant=grant, logic=self.logic
+        )
         contents = {ref.sha256: self.texts[ref.sha256] for ref in self.decider.wants(body) if ref.sha256 in self.texts}
         message = Message(head, body, self.tenant, self.task, len(self.heard) + 1, contents)
         self.heard.append(message)

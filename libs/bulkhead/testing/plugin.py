@@ -14,12 +14,12 @@ import pytest
 
 # Loaded in every pytest run of whoever has installed us: what costs time is imported by those who use it.
 if TYPE_CHECKING:
+    from bulkhead.testing.fake_world import EffectsOutside, Outside
     from bulkhead.testing.faults import Faults
     from bulkhead.testing.loop_thread import LoopThread
+    from bulkhead.testing.mesh_backend import Stage
+    from bulkhead.testing.mesh_under_test import MeshUnderTest
     from bulkhead.testing.model import ModelUnderTest
-    from bulkhead.testing.outside import EffectsOutside, Outside
-    from bulkhead.testing.stage import Stage
-    from bulkhead.testing.under_test import MeshUnderTest
 
 PACKS, EVIDENCE, DISK = "bulkhead_packs", "bulkhead_evidence", "bulkhead_disk_mib"
 MAX_FOLDER_CHARS = 100
@@ -31,13 +31,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """The options, in an ini file or (the folder for evidence) on the command line."""
     group = parser.getgroup("bulkhead", "testing agents on a Bulkhead mesh")
     group.addoption(
-        "--bulkhead-evidence", metavar="DIR", default=None,
+        "--bulkhead-evidence",
+        metavar="DIR",
+        default=None,
         help="where failed tests leave journals, timelines and logs (default: in pytest's temporary folder)",
-    )  # fmt: skip
+    )
     parser.addini(PACKS, "packages with tools and worker roles, as BULKHEAD_PACKS names them", "args", [])
     parser.addini(EVIDENCE, "as --bulkhead-evidence", default="")
-    parser.addini(DISK, "size of a disk of its own for mesh_processes, so that faults.full_disk() can fill it: needs "
-                        "root and loop devices", default="0")  # fmt: skip
+    parser.addini(
+        DISK,
+        "size of a disk of its own for mesh_processes, so that faults.full_disk() can fill it: needs "
+        "root and loop devices",
+        default="0",
+    )
 
 
 # Stages: started when the first test asks, stopped at the end of the session
@@ -62,7 +68,7 @@ def _bulkhead_loop() -> "Iterator[LoopThread]":
 
 @pytest.fixture(scope="session")
 def _bulkhead_outside() -> "Iterator[Outside]":
-    from bulkhead.testing.outside import Outside
+    from bulkhead.testing.fake_world import Outside
 
     with Outside() as outside:
         yield outside
@@ -81,9 +87,9 @@ Open = Callable[[str, Path], "Stage"]
 def _bulkhead_open(
     request: pytest.FixtureRequest, _bulkhead_loop: "LoopThread", bulkhead_settings: Mapping[str, Any]
 ) -> Open:
-    from bulkhead.packs import PackError
-    from bulkhead.packs import folder as places
-    from bulkhead.testing.stage import Wishes, find
+    from bulkhead.testing.mesh_backend import Wishes, find
+    from bulkhead.tools.packs import PackError
+    from bulkhead.tools.packs import folder as places
 
     packs, disk_mib = tuple(request.config.getini(PACKS)), int(request.config.getini(DISK))
 
@@ -121,7 +127,7 @@ def _bulkhead_containers(
 
 @pytest.fixture(scope="session")
 def _bulkhead_tenants() -> Iterator[str]:
-    from bulkhead.testing.stage import TENANTS
+    from bulkhead.testing.mesh_backend import TENANTS
 
     return iter(TENANTS)
 
@@ -134,7 +140,7 @@ def mesh_memory(
     request: pytest.FixtureRequest, _bulkhead_open: Open, _bulkhead_loop: "LoopThread", tmp_path: Path
 ) -> "Iterator[MeshUnderTest]":
     """Every service in this process over an in-memory bus: a fresh mesh for each test, in milliseconds."""
-    from bulkhead.testing.stage import TENANTS
+    from bulkhead.testing.mesh_backend import TENANTS
 
     stage = _bulkhead_open("memory", tmp_path / "bulkhead")
     try:
@@ -145,18 +151,22 @@ def mesh_memory(
 
 @pytest.fixture
 def mesh_processes(
-    request: pytest.FixtureRequest, _bulkhead_processes: "Stage", _bulkhead_loop: "LoopThread",
+    request: pytest.FixtureRequest,
+    _bulkhead_processes: "Stage",
+    _bulkhead_loop: "LoopThread",
     _bulkhead_tenants: Iterator[str],
-) -> "Iterator[MeshUnderTest]":  # fmt: skip
+) -> "Iterator[MeshUnderTest]":
     """Every service a process with its own key, real nats-server and Redis; one mesh a session, a tenant per test."""
     yield from _under_test(request, _bulkhead_processes, _bulkhead_loop, _next(_bulkhead_tenants))
 
 
 @pytest.fixture
 def mesh(
-    request: pytest.FixtureRequest, _bulkhead_containers: "Stage", _bulkhead_loop: "LoopThread",
+    request: pytest.FixtureRequest,
+    _bulkhead_containers: "Stage",
+    _bulkhead_loop: "LoopThread",
     _bulkhead_tenants: Iterator[str],
-) -> "Iterator[MeshUnderTest]":  # fmt: skip
+) -> "Iterator[MeshUnderTest]":
     """Every service a container of the images that run in production; one mesh a session, a tenant per test."""
     yield from _under_test(request, _bulkhead_containers, _bulkhead_loop, _next(_bulkhead_tenants))
 
@@ -176,7 +186,7 @@ def offline_model(request: pytest.FixtureRequest) -> "ModelUnderTest":
 @pytest.fixture
 def effects(_bulkhead_outside: "Outside", effects_url: str) -> "Iterator[EffectsOutside]":
     """What the tools have really done to the world outside since this test began."""
-    from bulkhead.testing.outside import EffectsOutside
+    from bulkhead.testing.fake_world import EffectsOutside
 
     yield EffectsOutside(_bulkhead_outside, effects_url)
     _bulkhead_outside.calm()
@@ -185,7 +195,7 @@ def effects(_bulkhead_outside: "Outside", effects_url: str) -> "Iterator[Effects
 def _under_test(
     request: pytest.FixtureRequest, stage: "Stage", loop: "LoopThread", tenant: str
 ) -> "Iterator[MeshUnderTest]":
-    from bulkhead.testing.under_test import MeshUnderTest
+    from bulkhead.testing.mesh_under_test import MeshUnderTest
 
     found = MeshUnderTest(stage, loop, tenant)
     request.node.stash.setdefault(_MESHES, []).append(found)
@@ -222,11 +232,11 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> 
     report = yield
     if call.when == "call" and report.failed:
         for one in item.stash.get(_MESHES, []):
-            from bulkhead.testing import evidence
+            from bulkhead.testing import failure_artifacts
 
             folder = item.stash[_FOLDER]
             whole = folder if len(item.stash[_MESHES]) == 1 else folder / one.mode
-            report.sections.append((f"bulkhead: {one!r}", "\n".join(evidence.leave(one, whole))))
+            report.sections.append((f"bulkhead: {one!r}", "\n".join(failure_artifacts.leave(one, whole))))
     return report
 
 

@@ -38,9 +38,22 @@ class RedisServer:
 
     def start(self) -> None:
         """Start and wait until it answers."""
-        command = [binary(), "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
-                   "--dir", str(self._folder), "--logfile", str(self._folder / "redis.log"),
-                   *self._options]  # fmt: skip
+        command = [
+            binary(),
+            "--port",
+            str(self.port),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+            "--dir",
+            str(self._folder),
+            "--logfile",
+            str(self._folder / "redis.log"),
+            *self._options,
+        ]
         self._process = subprocess.Popen(command)  # noqa: S603
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self._answers():

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from bulkhead_contracts import catalog
-from infra.render import asyncapi, schemas
+from bulkhead_infra.render import asyncapi, schemas
 
 HERE = Path(__file__).resolve().parent
 LOCK = HERE / "package-lock.json"
@@ -30,8 +30,13 @@ def _install(npm: str) -> None:
         fcntl.flock(guard, fcntl.LOCK_EX)
         if INSTALLED.is_file() and INSTALLED.read_text() == wanted:
             return
-        done = subprocess.run([npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=HERE, text=True,
-                              capture_output=True, timeout=INSTALL_TIMEOUT_S)
+        done = subprocess.run(
+            [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
+            cwd=HERE,
+            text=True,
+            capture_output=True,
+            timeout=INSTALL_TIMEOUT_S,
+        )
         assert done.returncode == 0, f"npm ci failed; try it in {HERE.name}/\n{done.stdout}{done.stderr}"
         INSTALLED.write_text(wanted)
 

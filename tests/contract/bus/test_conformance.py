@@ -11,7 +11,7 @@ import pytest
 
 from bulkhead.bus import wire
 from bulkhead.bus.port import BusError, BusUnavailable, Delivery, PublishRefused, WrongLastSequence
-from bulkhead_contracts import limits, subjects
+from bulkhead_contracts import bounds, subjects
 from tests.contract.bus.probes import DEADLINE_S, FILTER, SUBJECT, TASK, TENANT, bodies, put, take, until
 from tests.contract.bus.worlds import INBOX, MAX_MESSAGE_BYTES, World
 
@@ -136,8 +136,8 @@ async def test_each_stream_has_its_largest_message(world: World) -> None:
 async def test_an_inbox_takes_no_message_beyond_its_limit(world: World) -> None:
     bus = await world.bus()
     with pytest.raises(PublishRefused, match="exceeds maximum allowed"):
-        await bus.publish(SUBJECT, b"x" * limits.MAX_STORED_MESSAGE_BYTES, {}, "long")
-    assert (await bus.publish(SUBJECT, b"x" * limits.MAX_MESSAGE_BYTES, {}, "longest")).sequence == 1
+        await bus.publish(SUBJECT, b"x" * bounds.MAX_STORED_MESSAGE_BYTES, {}, "long")
+    assert (await bus.publish(SUBJECT, b"x" * bounds.MAX_MESSAGE_BYTES, {}, "longest")).sequence == 1
 
 
 @pytest.mark.parametrize(

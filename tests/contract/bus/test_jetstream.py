@@ -11,8 +11,8 @@ from pathlib import Path
 import nats
 import pytest
 
-from bulkhead.bus import jetstream_connection, jetstream_pull, jetstream_replies
-from bulkhead.bus.jetstream import JetStreamBus
+from bulkhead.bus.jetstream import connection, pull_consumer, request_reply
+from bulkhead.bus.jetstream.bus import JetStreamBus
 from bulkhead.bus.port import BusUnavailable, PublishRefused, WrongLastSequence
 from bulkhead.tcp_ports import free_port
 from bulkhead_contracts import subjects
@@ -130,7 +130,7 @@ async def test_while_the_broker_is_down_everything_says_so(own_world: JetStreamW
 async def test_a_silent_broker_is_noticed_and_taken_up_again(
     own_world: JetStreamWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jetstream_connection, "PING_INTERVAL_S", 0.1)
+    monkeypatch.setattr(connection, "PING_INTERVAL_S", 0.1)
     bus = await own_world.bus()
     assert await bus.ready()
     own_world.server.send(signal.SIGSTOP)
@@ -164,10 +164,10 @@ async def test_no_broker_is_told_within_the_timeout() -> None:
 async def test_inboxes_are_renewed_without_losing_a_message(
     jetstream_world: JetStreamWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jetstream_replies, "MAX_QUESTIONS_PER_INBOX", 7)
-    monkeypatch.setattr(jetstream_pull, "MAX_PULLS_PER_INBOX", 3)
-    monkeypatch.setattr(jetstream_pull, "MAX_PULL_S", 0.1)
-    monkeypatch.setattr(jetstream_pull, "OVERDUE_S", 0.05)
+    monkeypatch.setattr(request_reply, "MAX_QUESTIONS_PER_INBOX", 7)
+    monkeypatch.setattr(pull_consumer, "MAX_PULLS_PER_INBOX", 3)
+    monkeypatch.setattr(pull_consumer, "MAX_PULL_S", 0.1)
+    monkeypatch.setattr(pull_consumer, "OVERDUE_S", 0.05)
     bus = await jetstream_world.bus()
     await jetstream_world.durable("worker-0", ack_wait_ms=60_000)
     consumer = await bus.consumer(INBOX, "worker-0")
@@ -343,7 +343,7 @@ async def test_nobody_answers_across_accounts(accounts: Accounts) -> None:
 async def test_what_the_broker_remembers_of_requests_is_bounded(
     accounts: Accounts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jetstream_replies, "MAX_QUESTIONS_PER_INBOX", 50)
+    monkeypatch.setattr(request_reply, "MAX_QUESTIONS_PER_INBOX", 50)
     bus = await accounts.bus()
     start = accounts.remembered()
     most = 0

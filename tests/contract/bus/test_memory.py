@@ -5,13 +5,13 @@ import random
 
 import pytest
 
-from bulkhead.bus.clock import VirtualClock
-from bulkhead.bus.memory import MemoryBroker, MemoryBus, Permissions
-from bulkhead.bus.memory_broker import mesh_streams
+from bulkhead.bus.memory.broker import mesh_streams
+from bulkhead.bus.memory.bus import MemoryBroker, MemoryBus, Permissions
+from bulkhead.bus.memory.clock import VirtualClock
 from bulkhead.bus.port import BusUnavailable, Delivery, PublishRefused, Schedule
 from bulkhead_contracts import catalog, subjects
-from infra.nats.streams import Layout
-from infra.nats.streams import streams as provisioned
+from bulkhead_infra.nats.streams import Layout
+from bulkhead_infra.nats.streams import streams as provisioned
 
 TENANT, TASK = "acme", "task-1"
 SUBJECT = subjects.mesh("planner", "worker", TENANT, TASK)

@@ -10,19 +10,22 @@ from pathlib import Path
 
 import pytest
 
-from bulkhead.bus.jetstream import JetStreamBus
+from bulkhead.bus.jetstream.bus import JetStreamBus
 from bulkhead.bus.port import BusUnavailable, Consumer, Delivery
-from bulkhead.runtime.shell import RANKS, rank
+from bulkhead.runtime.consume.loop import RANKS, rank
 from bulkhead_contracts import catalog, subjects
-from infra.nats.streams import PRIORITY_GROUP, Layout, durables
+from bulkhead_infra.nats.streams import PRIORITY_GROUP, Layout, durables
 from tests.contract.bus.server import NatsServer
 from tests.contract.bus.worlds import INBOX, JetStreamWorld, streams
 
 SUBJECT = subjects.mesh("planner", "worker", "acme", "Task-1")
 DEADLINE_S = 20.0
 BASE = {"durable_name": "worker-0", "ack_policy": "explicit", "max_deliver": -1}
-[RANKED] = [{key: value for key, value in config.items() if key.startswith("priority_")}
-            for _, config in durables(Layout({"worker": 2})) if config["name"] == "worker-0"]  # fmt: skip
+[RANKED] = [
+    {key: value for key, value in config.items() if key.startswith("priority_")}
+    for _, config in durables(Layout({"worker": 2}))
+    if config["name"] == "worker-0"
+]
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ from typing import Any, Protocol
 import nats
 from nats.aio.client import Client
 
-from bulkhead.bus.jetstream import JetStreamBus
-from bulkhead.bus.memory import MemoryBroker, MemoryBus
-from bulkhead.bus.memory_broker import mesh_streams
-from bulkhead.bus.memory_streams import DurableConfig, StreamConfig
+from bulkhead.bus.jetstream.bus import JetStreamBus
+from bulkhead.bus.memory.broker import mesh_streams
+from bulkhead.bus.memory.bus import MemoryBroker, MemoryBus
+from bulkhead.bus.memory.streams import DurableConfig, StreamConfig
 from bulkhead.bus.port import Bus
 from tests.contract.bus.server import NatsServer
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from infra.docker import images
-from infra.docker.contents import ROOT, SERVICES
-from infra.docker.stack import Stack, docker
+from bulkhead_infra.docker import images
+from bulkhead_infra.docker.image_contents import ROOT, SERVICES
+from bulkhead_infra.docker.stack import Stack, docker
 from tests.conftest import why_no_docker
 from tests.e2e.containers.field import CROWD, CROWD_PLACES, CROWD_WAITING, TAG, Field
 from tests.e2e.containers.three import Three
@@ -49,9 +49,7 @@ CONTAINERS = (*SERVICES, "nats", "redis", "offline-model", "upkeep", "provision-
 IN_CLUSTER = ("nats-2", "nats-3", "redis-2", "sentinel")
 
 
-def stack_beside(
-    counter: GatedCounter, project: str, environ: Mapping[str, str], *, cluster: bool = False
-) -> Stack:
+def stack_beside(counter: GatedCounter, project: str, environ: Mapping[str, str], *, cluster: bool = False) -> Stack:
     """A mesh of the images of this run, whose tools reach a counter of this machine."""
     url = f"http://outside:{counter.url.rpartition(':')[2]}"
     # No image needs a shell: here there is none that could be started.
@@ -73,7 +71,7 @@ def stack_beside(
 def field(built: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
     """A running mesh with four shards of worker, and a counter that its tools reach."""
     folder = tmp_path_factory.mktemp("field")
-    tenants = yaml.safe_load((ROOT / "infra/identity/tenants.yaml").read_text())["tenants"]
+    tenants = yaml.safe_load((ROOT / "infra/bulkhead_infra/identity/tenants.yaml").read_text())["tenants"]
     quota = {"running": CROWD_PLACES, "waiting": CROWD_WAITING, "weight": 1}
     (folder / "tenants.yaml").write_text(
         yaml.safe_dump({"tenants": {**tenants, CROWD: {**tenants["demo"], "quota": quota}}})

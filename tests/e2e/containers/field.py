@@ -12,7 +12,7 @@ from typing import Any
 
 from bulkhead.client import Mesh, Task
 from bulkhead.client.errors import Refused, Unreachable
-from infra.docker.stack import Stack
+from bulkhead_infra.docker.stack import Stack
 from tests.e2e.fixtures.gate import GatedCounter
 
 TAG = f"test-{os.getpid()}"
@@ -52,11 +52,16 @@ class Count:
     async def submit(self) -> "Count":
         """As a patient client does: with the same key again, while the gateway is away."""
         steps = [
-            {"id": f"s{number}", "title": "Count", "instruction": f"Use counter_increment with name={name} amount=1.",
-             "tools": ["counter_increment"], "inputs": [f"s{number - 1}"] if number else [],
-             "acceptance": "It is counted."}
+            {
+                "id": f"s{number}",
+                "title": "Count",
+                "instruction": f"Use counter_increment with name={name} amount=1.",
+                "tools": ["counter_increment"],
+                "inputs": [f"s{number - 1}"] if number else [],
+                "acceptance": "It is counted.",
+            }
             for number, name in enumerate(self.names())
-        ]  # fmt: skip
+        ]
         async with asyncio.timeout(PATIENCE_S):
             while self.task is None:
                 try:

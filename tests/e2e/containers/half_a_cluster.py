@@ -8,7 +8,7 @@ import asyncio
 
 import pytest
 
-from infra.render.cluster import BROKERS
+from bulkhead_infra.render.cluster import BROKERS
 from tests.e2e.containers.field import Count
 from tests.e2e.containers.test_operating import examined
 from tests.e2e.containers.three import Three, well
@@ -23,8 +23,9 @@ async def test_half_a_cluster_says_so_and_goes_on_when_the_others_come(three: Th
             flying = await Count(three, client).submit()
             await arrived()
             await asyncio.to_thread(stack.run, "stop", "--timeout", "5", *away)
-        streams = asyncio.create_task(asyncio.to_thread(
-            stack.run, "run", "--rm", "-T", "--no-deps", "provision-streams", check=False))  # fmt: skip
+        streams = asyncio.create_task(
+            asyncio.to_thread(stack.run, "run", "--rm", "-T", "--no-deps", "provision-streams", check=False)
+        )
         code, found = await examined(stack.project)
         assert code == 1 and found["cluster"]["level"] == "problem", found
         assert found["cluster"]["detail"].startswith("1 of 3 brokers run; nats-2 (exited), nats-3 (exited) away: no")

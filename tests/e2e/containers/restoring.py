@@ -61,7 +61,8 @@ async def test_a_mesh_in_containers_goes_on_from_its_backup(
     with lost(field), stack_beside(field.counter, project, shards, cluster=cluster) as second:
         into = ["--cluster"] * cluster
         code, *said = await operate(
-            second.project, "restore", str(file), *into, "--keys-passphrase", str(sealed), "--json")
+            second.project, "restore", str(file), *into, "--keys-passphrase", str(sealed), "--json"
+        )
         assert code == 0, said
         restored = json.loads(said[0])
         assert restored["shards"] == {"worker": 2} and restored["keys"]

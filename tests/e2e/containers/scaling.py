@@ -21,8 +21,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from infra.docker import images
-from infra.docker.stack import Stack, docker
+from bulkhead_infra.docker import images
+from bulkhead_infra.docker.stack import Stack, docker
 from tests.e2e.containers.field import STEPS, Count, Field, finished
 from tests.e2e.fixtures.gate import GatedCounter
 
@@ -82,10 +82,18 @@ async def measure(field: Field, workers: int, cpus: float, tasks: int) -> Row:
     span_s = (max(end for _, end in steps) - min(start for start, _ in steps)) / 1000
     top = {"worker": cores["worker"]} | dict(sorted(cores.items(), key=lambda row: -row[1])[:TOP])
     row = Row(
-        workers, round(cpus, 3), tasks, tasks - len(right), round(len(steps) / span_s, 1), lasted[len(lasted) // 2],
-        lasted[int(len(lasted) * 0.95)], max(waited, default=0), {name: round(one, 2) for name, one in top.items()},
-        round(sum(cores.values()), 2), round(max(0.0, all_busy - sum(cores.values())), 2),
-    )  # fmt: skip
+        workers,
+        round(cpus, 3),
+        tasks,
+        tasks - len(right),
+        round(len(steps) / span_s, 1),
+        lasted[len(lasted) // 2],
+        lasted[int(len(lasted) * 0.95)],
+        max(waited, default=0),
+        {name: round(one, 2) for name, one in top.items()},
+        round(sum(cores.values()), 2),
+        round(max(0.0, all_busy - sum(cores.values())), 2),
+    )
     print(f"  {workers} workers of {cpus:.3f}: {row.steps_per_s} steps/s, {took:.0f} s", file=sys.stderr)
     return row
 
@@ -94,8 +102,16 @@ async def measure(field: Field, workers: int, cpus: float, tasks: int) -> Row:
 def _watched(stack: Stack) -> Iterator[list[int]]:
     """How many messages wait for a worker or are in one's hands, twice a second: complete when the block has ended."""
     found: list[int] = []
-    command = [images.client(), "exec", "--interactive", stack.containers("nats")[0], "python3", "-S", "-c",
-               LOOK.format(account=ACCOUNT, inbox=INBOX)]  # fmt: skip
+    command = [
+        images.client(),
+        "exec",
+        "--interactive",
+        stack.containers("nats")[0],
+        "python3",
+        "-S",
+        "-c",
+        LOOK.format(account=ACCOUNT, inbox=INBOX),
+    ]
     watcher = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: S603
     try:
         yield found
@@ -151,8 +167,12 @@ async def everything(tasks: int, rounds: int) -> dict[str, Any]:
         url = f"http://outside:{counter.url.rpartition(':')[2]}"
         where = {"BULKHEAD_COUNTER_URL": url}
         shards = {"BULKHEAD_SHARDS_WORKER": str(max(WORKERS))}
-        with Stack("bulkhead-scaling", {"signer": where, "tool_executor": where}, shards,
-                   {"tool_executor": {"extra_hosts": ["outside:host-gateway"]}}) as stack:  # fmt: skip
+        with Stack(
+            "bulkhead-scaling",
+            {"signer": where, "tool_executor": where},
+            shards,
+            {"tool_executor": {"extra_hosts": ["outside:host-gateway"]}},
+        ) as stack:
             await asyncio.to_thread(stack.up)
             field = Field(stack, counter)
             await measure(field, 1, FREE_CPUS, WARMING)
@@ -161,12 +181,14 @@ async def everything(tasks: int, rounds: int) -> dict[str, Any]:
             # As much for each worker: a step that waits for minutes fails.
             held = await series(field, share, {one: tasks * one // max(WORKERS) for one in WORKERS}, rounds)
     return {
-        "free": [asdict(row) for row in free], "held": [asdict(row) for row in held],
+        "free": [asdict(row) for row in free],
+        "held": [asdict(row) for row in held],
         "machine": {"cores": os.cpu_count(), "load_1m": round(os.getloadavg()[0], 1)},
         "of_each": {"tasks": tasks, "steps_per_task": STEPS, "rounds": rounds},
-        "images_s": round(built_s, 1), "took_s": round(time.monotonic() - began, 1),
+        "images_s": round(built_s, 1),
+        "took_s": round(time.monotonic() - began, 1),
         "at": time.strftime("%Y-%m-%dT%H:%MZ", time.gmtime()),
-    }  # fmt: skip
+    }
 
 
 def table(found: Mapping[str, Any]) -> Iterator[str]:
@@ -177,16 +199,21 @@ def table(found: Mapping[str, Any]) -> Iterator[str]:
     yield "| --- | --- | --- | --- | --- | --- | --- |"
     for row in (*found["free"], *found["held"]):
         cores = ", ".join(f"{name} {used}" for name, used in row["cores"].items())
-        yield (f"| {row['workers']} | {row['cpus']} core | {row['steps_per_s']} | {row['step_p50_ms']}, "
-               f"{row['step_p95_ms']} ms | {row['waited_at_most']} | {row['cores_in_all']}: {cores} | "
-               f"{row['cores_of_others']} |")  # fmt: skip
+        yield (
+            f"| {row['workers']} | {row['cpus']} core | {row['steps_per_s']} | {row['step_p50_ms']}, "
+            f"{row['step_p95_ms']} ms | {row['waited_at_most']} | {row['cores_in_all']}: {cores} | "
+            f"{row['cores_of_others']} |"
+        )
     yield f"took {found['took_s']} s, of which images {found['images_s']} s"
 
 
 def main() -> int:
     """0."""
-    parser = argparse.ArgumentParser(prog="python -m tests.e2e.containers.scaling", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.e2e.containers.scaling",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--tasks", type=int, default=TASKS, help=f"of {STEPS} steps each, default {TASKS}")
     parser.add_argument("--rounds", type=int, default=1, help="measure each so often, in turns; the middle one counts")
     parser.add_argument("--json", action="store_true", help="print one JSON document")

@@ -9,8 +9,8 @@ import asyncio
 
 import pytest
 
-from infra.docker.ledger import SERVERS
-from infra.render.cluster import BROKERS
+from bulkhead_infra.docker.redis_container import SERVERS
+from bulkhead_infra.render.cluster import BROKERS
 from tests.e2e.containers.field import Count, load
 from tests.e2e.containers.three import Three, another_ends, well
 

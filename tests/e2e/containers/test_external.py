@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 
-from bulkhead.testing.stage import SERVICES
+from bulkhead.testing.mesh_backend import SERVICES
 from tests.e2e.fixtures.stranger import Stranger
 
 PASSED = 10
@@ -13,8 +13,15 @@ PASSED = 10
 def test_their_tests_pass_on_containers_and_what_fails_leaves_its_evidence(
     stranger: Stranger, built: Mapping[str, str]
 ) -> None:
-    done = stranger.pytest("tests/test_desk.py", "tests/failing.py", "--meshes", "containers", "-o",
-                           "asyncio_mode=auto", "--bulkhead-evidence=left")  # fmt: skip
+    done = stranger.pytest(
+        "tests/test_desk.py",
+        "tests/failing.py",
+        "--meshes",
+        "containers",
+        "-o",
+        "asyncio_mode=auto",
+        "--bulkhead-evidence=left",
+    )
     said = done.stdout[-8_000:] + done.stderr[-2_000:]
     assert done.returncode == 1 and f"1 failed, {PASSED} passed" in done.stdout and "skipped" not in done.stdout, said
     left = stranger.folder / "left" / "tests-failing.py-test_that_fails-containers"

@@ -56,5 +56,8 @@ async def _standing(client: Mesh) -> dict[str, int]:
 async def _submit(field: Field, key: str) -> httpx.Response:
     """Once, without the client's patience."""
     async with httpx.AsyncClient(base_url=field.stack.url) as http:
-        return await http.post("/v1/tasks", json={"objective": "One more.", "plan": PLAN, "check": False},
-                               headers={"Authorization": f"Bearer {key}", "Idempotency-Key": "one-more"})  # fmt: skip
+        return await http.post(
+            "/v1/tasks",
+            json={"objective": "One more.", "plan": PLAN, "check": False},
+            headers={"Authorization": f"Bearer {key}", "Idempotency-Key": "one-more"},
+        )

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 import pytest
 
 from bulkhead_contracts import catalog
-from infra.docker import contents, images
-from infra.docker.stack import docker
+from bulkhead_infra.docker import image_contents, images
+from bulkhead_infra.docker.stack import docker
 
 DECIDER_MAX_BYTES = 120_000_000
 INSIDE = """
@@ -34,19 +34,24 @@ def _look(image: str) -> dict:
     return json.loads(docker("run", "--rm", "--network", "none", "--entrypoint", "python3", image, "-c", INSIDE).stdout)
 
 
-@pytest.mark.parametrize("name", contents.IMAGES)
+@pytest.mark.parametrize("name", image_contents.IMAGES)
 def test_an_image_holds_its_own_and_nothing_of_anothers(built: Mapping[str, str], name: str) -> None:
     found = _look(built[name])
     assert found["services"] == ([name] if name in catalog.SERVICES else [])
     assert not {"cli", "client", "testing"} & set(found["bulkhead"])
-    allowed = {part.split("/")[1] for part in contents.IMAGES[name].code if part.startswith("infra/")}
+    allowed = {part.split("/")[1] for part in image_contents.IMAGES[name].code if part.startswith("infra/")}
     assert set(found["infra"]) <= allowed, found["infra"]
-    core, own = contents.requirements(name)
+    core, own = image_contents.requirements(name)
     pinned = {line.split("==")[0] for line in (core + own).splitlines() if "==" in line and line[0].isalnum()}
     assert set(found["packages"]) <= pinned
     # What only others need is not there: redis is budget's and starlette the gateway's.
-    for package, owners in {"redis": {"budget", "redis"}, "starlette": {"gateway", "offline_model"}, "pypdf": {"rag"},
-                            "jsonschema-rs": {"tool_executor"}, "genai-prices": {"model_gateway"}}.items():  # fmt: skip
+    for package, owners in {
+        "redis": {"budget", "redis"},
+        "starlette": {"gateway", "offline_model"},
+        "pypdf": {"rag"},
+        "jsonschema-rs": {"tool_executor"},
+        "genai-prices": {"model_gateway"},
+    }.items():
         assert (package in found["packages"]) == (name in owners), (package, found["packages"])
     assert found["secrets"] == [] and found["bulkhead_state"] == []
     assert found["writable"] == [] and found["uid"] == 10001
@@ -59,9 +64,9 @@ def test_they_run_without_a_shell_as_nobody_with_a_health_check_and_labels(built
         assert config["Entrypoint"][0] == "python3" and config["Healthcheck"]["Test"][0] == "CMD"
         labels = config["Labels"]
         name = labels["bulkhead.service"]
-        assert labels["org.opencontainers.image.licenses"] == "Apache-2.0" and name in contents.IMAGES
+        assert labels["org.opencontainers.image.licenses"] == "Apache-2.0" and name in image_contents.IMAGES
         assert labels["org.opencontainers.image.title"] == f"bulkhead {name}"
-        assert f"BULKHEAD_MODULE={contents.IMAGES[name].module}" in config["Env"]
+        assert f"BULKHEAD_MODULE={image_contents.IMAGES[name].module}" in config["Env"]
 
 
 def test_no_layer_tells_how_this_machine_reaches_a_package_index(built: Mapping[str, str]) -> None:

@@ -22,9 +22,15 @@ WITHIN_S = 60.0
 async def operate(project: str, *command: str) -> tuple[int, str, str]:
     """As an operator types it: exit code, standard output and error."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "infra.docker.operate", "--project", project, *command,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
+        sys.executable,
+        "-m",
+        "bulkhead_cli.containers",
+        "--project",
+        project,
+        *command,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
     said, complained = await asyncio.wait_for(process.communicate(), WITHIN_S)
     assert process.returncode is not None
     return process.returncode, said.decode(), complained.decode()
@@ -44,9 +50,11 @@ async def test_an_operator_looks_into_the_mesh(field: Field) -> None:
     assert task.task is not None
     name, project = task.task.id, field.stack.project
     timeline, replay, why, doctor = await asyncio.gather(
-        operate(project, "timeline", name, "--json"), operate(project, "replay", name), operate(project, "why", name),
+        operate(project, "timeline", name, "--json"),
+        operate(project, "replay", name),
+        operate(project, "why", name),
         operate(project, "doctor", "--json"),
-    )  # fmt: skip
+    )
     assert timeline[0] == 0 and timeline[1].count("mesh.step.finished.v1") == STEPS, timeline
     assert replay[0] == 0, replay
     assert why[0] == 0, why
@@ -59,7 +67,13 @@ async def test_an_operator_looks_into_the_mesh(field: Field) -> None:
 
 async def test_a_mesh_that_is_not_there_is_said(field: Field) -> None:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "infra.docker.operate", "--project", "nowhere", "doctor", stderr=asyncio.subprocess.PIPE
+        sys.executable,
+        "-m",
+        "bulkhead_cli.containers",
+        "--project",
+        "nowhere",
+        "doctor",
+        stderr=asyncio.subprocess.PIPE,
     )
     _, said = await asyncio.wait_for(process.communicate(), WITHIN_S)
     assert process.returncode == 1 and b"no broker of project nowhere runs" in said, said

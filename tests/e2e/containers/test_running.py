@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from bulkhead.runtime.settings import ServiceSettings
-from infra.demo.corpus import generate, write
-from infra.demo.verdict import compare
-from infra.docker.stack import docker
-from infra.nats.streams import ACK_WAIT_S
+from bulkhead_infra.demo.corpus import generate, write
+from bulkhead_infra.demo.verdict import compare
+from bulkhead_infra.docker.stack import docker
+from bulkhead_infra.nats.streams import ACK_WAIT_S
 from tests.e2e.containers.field import Count, Field, finished, load
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -20,8 +20,8 @@ TAKEN_WITHIN_S = 60.0
 RESTARTED = ("planner", "worker", "checker", "model_gateway", "rag", "tool_executor", "budget", "signer", "gateway")
 DROP_JOURNAL = """
 import asyncio, pathlib
-from bulkhead.bus.jetstream import JetStreamBus
-from infra.identity import keys, rights
+from bulkhead.bus.jetstream.bus import JetStreamBus
+from bulkhead_infra.identity import keys, rights
 
 async def drop():
     folder = pathlib.Path("/bulkhead/identity")

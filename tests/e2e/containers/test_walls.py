@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from bulkhead_contracts import catalog
-from infra.docker.stack import Stack, StackError, docker
-from infra.identity import policy
-from infra.identity.policy import Place
+from bulkhead_infra.docker.stack import Stack, StackError, docker
+from bulkhead_infra.identity import policy
+from bulkhead_infra.identity.policy import Place
 from tests.e2e.containers.field import TAG, Field
 
 PLACES = {"nats": 4222, "gateway": 8080, "redis": 6379, "offline-model": 8000}
@@ -99,25 +99,63 @@ def volume(field: Field) -> Iterator[str]:
     name = f"{field.stack.project}-spoiled-{next(_numbers)}"
     docker("volume", "create", name)
     # The provisioner's image has a folder of the right owner, which a new volume takes over.
-    docker("run", "--rm", "--network", "none", "--volume", f"{field.stack.volume('planner')}:/from:ro", "--volume",
-           f"{name}:/bulkhead/keys/all", "--entrypoint", "python3", field.stack.image("provisioner"), "-c",
-           "import shutil; shutil.copytree('/from', '/bulkhead/keys/all', dirs_exist_ok=True)")  # fmt: skip
+    docker(
+        "run",
+        "--rm",
+        "--network",
+        "none",
+        "--volume",
+        f"{field.stack.volume('planner')}:/from:ro",
+        "--volume",
+        f"{name}:/bulkhead/keys/all",
+        "--entrypoint",
+        "python3",
+        field.stack.image("provisioner"),
+        "-c",
+        "import shutil; shutil.copytree('/from', '/bulkhead/keys/all', dirs_exist_ok=True)",
+    )
     yield name
     docker("volume", "rm", "--force", name, check=False)
 
 
 def _spoil(field: Field, volume: str, code: str) -> None:
-    docker("run", "--rm", "--network", "none", "--volume", f"{volume}:/bulkhead/keys/all", "--workdir",
-           "/bulkhead/keys/all", "--entrypoint", "python3", field.stack.image("provisioner"), "-c", code)  # fmt: skip
+    docker(
+        "run",
+        "--rm",
+        "--network",
+        "none",
+        "--volume",
+        f"{volume}:/bulkhead/keys/all",
+        "--workdir",
+        "/bulkhead/keys/all",
+        "--entrypoint",
+        "python3",
+        field.stack.image("provisioner"),
+        "-c",
+        code,
+    )
 
 
 def _start(field: Field, service: str, volume: str, *more: str) -> subprocess.CompletedProcess[str]:
     """One container by hand, as an operator who made a mistake would start it; it must end by itself."""
     environ = {"BULKHEAD_NATS_URL": "tls://nats:4222", "BULKHEAD_NATS_CA_FILE": "/bulkhead/identity/ca.pem"}
     variables = [f"--env={name}={value}" for name, value in environ.items()]
-    return docker("run", "--rm", "--read-only", "--tmpfs", "/tmp", "--network", field.stack.network("bus"), "--volume",
-                  f"{volume}:/bulkhead/identity:ro", *variables, *more, field.stack.image(service),
-                  check=False, timeout_s=60)  # fmt: skip
+    return docker(
+        "run",
+        "--rm",
+        "--read-only",
+        "--tmpfs",
+        "/tmp",
+        "--network",
+        field.stack.network("bus"),
+        "--volume",
+        f"{volume}:/bulkhead/identity:ro",
+        *variables,
+        *more,
+        field.stack.image(service),
+        check=False,
+        timeout_s=60,
+    )
 
 
 DIGESTS = """
@@ -131,18 +169,22 @@ pathlib.Path('planner.nkey').write_bytes(nkeys.encode_seed(os.urandom(32), nkeys
 """
 NEW_CA = """
 import pathlib
-from infra.identity import tls
+from bulkhead_infra.identity import tls
 tls.ensure(pathlib.Path('other'), ['nats'])
 pathlib.Path('ca.pem').write_bytes(pathlib.Path('other/ca.pem').read_bytes())
 """
 
 
-@pytest.mark.parametrize("spoil, says", [
-    (NEW_KEY, "refuses this service's key"),
-    ("import os; os.unlink('planner.nkey')", "planner has no key file /bulkhead/identity/planner.nkey"),
-    (NEW_CA, "has no certificate of the CA that this service trusts"),
-    ("open('ca.pem', 'w').close()", "the CA file /bulkhead/identity/ca.pem cannot be used"),
-], ids=["a key that the broker does not know", "no key", "another mesh's CA", "an empty CA file"])  # fmt: skip
+@pytest.mark.parametrize(
+    "spoil, says",
+    [
+        (NEW_KEY, "refuses this service's key"),
+        ("import os; os.unlink('planner.nkey')", "planner has no key file /bulkhead/identity/planner.nkey"),
+        (NEW_CA, "has no certificate of the CA that this service trusts"),
+        ("open('ca.pem', 'w').close()", "the CA file /bulkhead/identity/ca.pem cannot be used"),
+    ],
+    ids=["a key that the broker does not know", "no key", "another mesh's CA", "an empty CA file"],
+)
 def test_a_service_with_wrong_secrets_ends_with_an_error_that_says_so(
     field: Field, volume: str, spoil: str, says: str
 ) -> None:
@@ -157,15 +199,21 @@ def test_a_service_with_another_services_keys_does_not_start(field: Field) -> No
 
 
 def test_a_missing_secret_is_named_with_its_file(field: Field) -> None:
-    done = _start(field, "budget", field.stack.volume("planner"),
-                  "--env=BULKHEAD_REDIS_URL_FILE=/bulkhead/identity/redis_url")  # fmt: skip
+    done = _start(
+        field, "budget", field.stack.volume("planner"), "--env=BULKHEAD_REDIS_URL_FILE=/bulkhead/identity/redis_url"
+    )
     assert done.returncode == 2, done.stderr
     assert "BULKHEAD_REDIS_URL_FILE: /bulkhead/identity/redis_url cannot be read" in done.stderr
 
 
 def test_the_broker_speaks_to_nobody_in_the_clear(field: Field) -> None:
-    done = _start(field, "planner", field.stack.volume("planner"), "--env=BULKHEAD_NATS_URL=nats://nats:4222",
-                  "--env=BULKHEAD_NATS_CA_FILE=/nowhere.pem")  # fmt: skip
+    done = _start(
+        field,
+        "planner",
+        field.stack.volume("planner"),
+        "--env=BULKHEAD_NATS_URL=nats://nats:4222",
+        "--env=BULKHEAD_NATS_CA_FILE=/nowhere.pem",
+    )
     assert done.returncode == 1 and "the CA file /nowhere.pem cannot be used" in done.stdout + done.stderr
     container = field.stack.containers("worker")[0]
     clear = """

@@ -10,8 +10,8 @@ from typing import Any
 
 import httpx
 
-from infra.docker.stack import Stack, docker
-from infra.render.cluster import BROKERS
+from bulkhead_infra.docker.stack import Stack, docker
+from bulkhead_infra.render.cluster import BROKERS
 from tests.e2e.containers.field import Count, Field
 from tests.e2e.containers.test_operating import examined
 from tests.e2e.fixtures.gate import GatedCounter

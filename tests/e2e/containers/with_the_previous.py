@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping
 import pytest
 
 from bulkhead_contracts import catalog
-from infra.docker import images
-from infra.docker.contents import SERVICES
-from infra.docker.stack import Stack, docker
-from infra.local.environment import newest_logic
+from bulkhead_infra.docker import images
+from bulkhead_infra.docker.image_contents import SERVICES
+from bulkhead_infra.docker.stack import Stack, docker
+from bulkhead_infra.local.environment import newest_logic
 from tests.e2e.containers.field import TAG, Count, Field, load
 from tests.e2e.fixtures.previous import LOGIC, PREVIOUS, WHY_NOT, has_history
 
@@ -32,10 +32,7 @@ ARRIVES_WITHIN_S = 50.0
 """Less than the gate holds. A tool may try as long as that; so the writes stand there while containers go, not while
 they are made."""
 
-pytestmark = [
-    pytest.mark.asyncio(loop_scope="session"),
-    pytest.mark.skipif(not has_history(), reason=WHY_NOT),
-]
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.skipif(not has_history(), reason=WHY_NOT)]
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +83,10 @@ def _provisioned(stack: Stack) -> None:
 
 
 async def _replaced(
-    field: Field, client, phases: tuple[tuple[str, ...], ...], environ: Mapping[str, str]  # type: ignore[no-untyped-def]
+    field: Field,
+    client,
+    phases: tuple[tuple[str, ...], ...],
+    environ: Mapping[str, str],  # type: ignore[no-untyped-def]
 ) -> list[Count]:
     """Each phase: the other version beside what runs, then alone: who had the writes at the gate in hand goes away."""
     tasks: list[Count] = []

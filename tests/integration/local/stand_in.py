@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bulkhead.runtime.health import Health
+from bulkhead.runtime.process.health_endpoints import Health
 
 
 async def serve(behaviour: str) -> int:

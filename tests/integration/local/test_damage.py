@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from bulkhead.bus.jetstream import JetStreamBus
+from bulkhead.bus.jetstream.bus import JetStreamBus
 from bulkhead.bus.port import BusUnavailable
 from bulkhead_contracts import subjects
-from infra.local.process import StartFailed
-from infra.local.rundir import DirectoryUnfit
-from infra.local.supervisor import LocalMesh
+from bulkhead_infra.local.process import StartFailed
+from bulkhead_infra.local.rundir import DirectoryUnfit
+from bulkhead_infra.local.supervisor import LocalMesh
 from tests.integration.local.test_supervisor import small
 
 STREAMS = Path("data") / "nats" / "store" / "jetstream" / "MESH" / "streams"
@@ -46,15 +46,15 @@ async def held(mesh: LocalMesh, stream: str) -> int:
         await bus.close()
 
 
-@pytest.mark.parametrize(("stream", "says", "left"), [
-    ("JOURNAL", "nothing is lost with it", 3), ("INBOX_WORKER", "what it held is lost", 0),
-])
+@pytest.mark.parametrize(
+    ("stream", "says", "left"), [("JOURNAL", "nothing is lost with it", 3), ("INBOX_WORKER", "what it held is lost", 0)]
+)
 async def test_a_stream_that_cannot_be_read_is_named_with_its_folder(tmp_path, monkeypatch, stream, says, left):
     async with small(tmp_path) as mesh:
         await say(mesh, 3)
     folder = tmp_path / STREAMS / stream
     (folder / "meta.inf").write_bytes(b"garbage")
-    monkeypatch.setattr("infra.local.supervisor.INFRASTRUCTURE_TIMEOUT_S", 2.0)
+    monkeypatch.setattr("bulkhead_infra.local.supervisor.INFRASTRUCTURE_TIMEOUT_S", 2.0)
     with pytest.raises(StartFailed) as refused:
         await small(tmp_path).__aenter__()
     said = str(refused.value)

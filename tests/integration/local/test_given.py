@@ -19,20 +19,20 @@ from redis.asyncio import Redis
 
 from bulkhead.tcp_ports import free_port
 from bulkhead.testing.redis_server import RedisServer
-from infra.identity import tls
-from infra.local.given import Given
-from infra.local.http import unready
-from infra.local.process import StartFailed
-from infra.local.supervisor import LocalMesh
-from infra.nats.provision import ProvisionError
-from infra.nats.server import binary
+from bulkhead_infra.identity import tls
+from bulkhead_infra.local.external_services import Given
+from bulkhead_infra.local.http import unready
+from bulkhead_infra.local.process import StartFailed
+from bulkhead_infra.local.supervisor import LocalMesh
+from bulkhead_infra.nats.provision import ProvisionError
+from bulkhead_infra.nats.server import binary
 from tests.e2e.fixtures.world import World, until
 from tests.faults.fixtures.errand import Errand, ingest, nothing_waits
 
 
 def command(*words: str) -> tuple[int, str]:
     """Exit code and all that it said."""
-    run = [sys.executable, "-m", "bulkhead.cli.main", *words]
+    run = [sys.executable, "-m", "bulkhead_cli.main", *words]
     done = subprocess.run(run, capture_output=True, text=True, timeout=60)
     assert "Traceback" not in done.stderr, done.stderr
     return done.returncode, done.stdout + done.stderr
@@ -163,7 +163,7 @@ async def _doctor(data: Path, redis: str, otlp: str) -> None:
 async def test_a_broker_that_lacks_something(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, told: str
 ) -> None:
-    monkeypatch.setattr("infra.nats.provision.RELOADING_S", 0.0)
+    monkeypatch.setattr("bulkhead_infra.nats.provision.RELOADING_S", 0.0)
     folder = tmp_path / "theirs"
     folder.mkdir()
     accounts = _accounts(tmp_path / "mesh")

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from bulkhead.bus.jetstream import JetStreamBus
+from bulkhead.bus.jetstream.bus import JetStreamBus
 from bulkhead.bus.port import PublishRefused
-from bulkhead.cli import journal
-from bulkhead.runtime.history import at_its_source
+from bulkhead.journal import reader as journal_reader
+from bulkhead.runtime.decider.history import at_its_source
 from bulkhead_contracts import subjects
-from infra.identity.rights import inbox_prefix
-from infra.local.supervisor import BROKER, LocalMesh
-from infra.nats import bounds
-from infra.nats.journal import Look, Report, keep_whole
-from infra.nats.streams import LEAST_DUPLICATE_WINDOW_S, Layout
+from bulkhead_infra.identity.rights import inbox_prefix
+from bulkhead_infra.local.supervisor import BROKER, LocalMesh
+from bulkhead_infra.nats import stream_sizes
+from bulkhead_infra.nats.journal import Look, Report, keep_whole
+from bulkhead_infra.nats.streams import LEAST_DUPLICATE_WINDOW_S, Layout
 from tests.integration.local.test_damage import STREAMS, held, say
 from tests.integration.local.test_supervisor import small
 
@@ -37,9 +37,11 @@ async def _until(holds, what: str) -> None:
 async def _purge(mesh: LocalMesh, stream: str, **what) -> None:
     """As a purge that was cut off, or a disk that was full, leaves a stream."""
     bus = await JetStreamBus.connect(
-        mesh.nats_url, service="provisioner", nkey_seed=mesh.nkey_seed("provisioner"),
+        mesh.nats_url,
+        service="provisioner",
+        nkey_seed=mesh.nkey_seed("provisioner"),
         inbox_prefix=inbox_prefix("provisioner"),
-    )  # fmt: skip
+    )
     answer = await bus.request(f"$JS.API.STREAM.PURGE.{stream}", json.dumps(what).encode())
     assert json.loads(answer.body)["success"]
     await bus.close()
@@ -102,7 +104,7 @@ async def test_another_message_under_a_known_number_is_not_missed(tmp_path: Path
         await say(mesh, 5)
         await _until(lambda: _has(mesh, 5), "the journal has all five")
     shutil.move(tmp_path / STREAMS / "INBOX_WORKER", tmp_path / "aside")
-    monkeypatch.setattr("infra.local.supervisor.JournalKeeper.start", lambda keeper: None)
+    monkeypatch.setattr("bulkhead_infra.local.supervisor.JournalKeeper.start", lambda keeper: None)
     async with small(tmp_path) as mesh:
         await say(mesh, 5, task="u")
         found = await _look(mesh)
@@ -148,7 +150,7 @@ async def test_a_purge_that_was_cut_off_hides_nothing(tmp_path: Path) -> None:
 
 
 async def test_of_a_full_journal_only_what_came_after_its_first_is_compared(tmp_path, monkeypatch) -> None:
-    monkeypatch.setitem(bounds.UNSAID, "JOURNAL", 2048)
+    monkeypatch.setitem(stream_sizes.UNSAID, "JOURNAL", 2048)
     async with small(tmp_path) as mesh:
         await say(mesh, 40)
         newest = await _settled(mesh)
@@ -207,7 +209,7 @@ class _two:
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch) -> None:
-    monkeypatch.setattr("infra.nats.journal.PAUSE_S", 0.02)
+    monkeypatch.setattr("bulkhead_infra.nats.journal.PAUSE_S", 0.02)
 
 
 async def _both(mesh: LocalMesh) -> None:
@@ -220,30 +222,30 @@ async def _both(mesh: LocalMesh) -> None:
 
 
 async def test_readers_wait_for_a_journal_that_is_made_again_and_mix_no_two(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(journal, "BATCH", 2)
+    monkeypatch.setattr(journal_reader, "BATCH", 2)
     async with small(tmp_path) as mesh:
         await _both(mesh)
         await _until(lambda: _has(mesh, 6), "the journal has all six")
         async with _two(mesh) as (reader, maker):
-            assert len(await journal.read_journal(reader, "t")) == 6
-            reading = journal.pages(reader, "mesh.>")
+            assert len(await journal_reader.read_journal(reader, "t")) == 6
+            reading = journal_reader.pages(reader, "mesh.>")
             assert len(await anext(reading)) == 2
             await Look(reader, maker).drop()
             with monkeypatch.context() as hasty:
-                hasty.setattr(journal, "PATIENCE_S", 0.2)
-                with pytest.raises(journal.JournalBehind, match="made again of the inboxes; try again"):
-                    await journal.read_journal(reader, "t")
-            waiting = asyncio.create_task(journal.read_journal(reader, "t"))
+                hasty.setattr(journal_reader, "PATIENCE_S", 0.2)
+                with pytest.raises(journal_reader.JournalBehind, match="made again of the inboxes; try again"):
+                    await journal_reader.read_journal(reader, "t")
+            waiting = asyncio.create_task(journal_reader.read_journal(reader, "t"))
             assert await _look(mesh) == Report("it is not there")
             assert len(await waiting) == 6
             await _purge(mesh, "JOURNAL", seq=3)
-            with pytest.raises(journal.Renumbered):
+            with pytest.raises(journal_reader.Renumbered):
                 await anext(reading)
 
 
 async def test_an_author_cannot_say_where_a_message_came_from(tmp_path, monkeypatch) -> None:
     """Believed, it would have the journal made again at every look, and timelines in an order of the author's."""
-    monkeypatch.setattr("infra.local.supervisor.JournalKeeper.start", lambda keeper: None)
+    monkeypatch.setattr("bulkhead_infra.local.supervisor.JournalKeeper.start", lambda keeper: None)
     async with small(tmp_path) as mesh:
         await say(mesh, 2)
         bus = await JetStreamBus.connect(mesh.nats_url, service="planner", nkey_seed=mesh.nkey_seed("planner"))
@@ -263,7 +265,7 @@ async def test_an_author_cannot_say_where_a_message_came_from(tmp_path, monkeypa
 
 async def test_who_uses_one_id_twice_does_not_hide_what_he_says(tmp_path, monkeypatch) -> None:
     """The broker keeps the second out of the journal: later than at once it is there, and at once it is told."""
-    monkeypatch.setattr("infra.local.supervisor.JournalKeeper.start", lambda keeper: None)
+    monkeypatch.setattr("bulkhead_infra.local.supervisor.JournalKeeper.start", lambda keeper: None)
     async with small(tmp_path) as mesh:
         bus = await JetStreamBus.connect(mesh.nats_url, service="planner", nkey_seed=mesh.nkey_seed("planner"))
         worker, checker = (subjects.mesh("planner", one, "demo", "t") for one in ("worker", "checker"))

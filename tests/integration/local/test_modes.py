@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from bulkhead.client import Mesh
-from infra.local import rundir
-from infra.local.rundir import DirectoryInUse, DirectoryUnfit, RunDir
-from infra.local.supervisor import LocalMesh
-from infra.nats import server
+from bulkhead_infra.local import rundir
+from bulkhead_infra.local.rundir import DirectoryInUse, DirectoryUnfit, RunDir
+from bulkhead_infra.local.supervisor import LocalMesh
+from bulkhead_infra.nats import server
 
 OTHERS = 0o077
 

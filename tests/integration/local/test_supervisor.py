@@ -13,16 +13,16 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bulkhead.bus.jetstream import JetStreamBus
+from bulkhead.bus.jetstream.bus import JetStreamBus
 from bulkhead.tcp_ports import PortInUse, free_port
 from bulkhead_contracts import subjects
-from infra.local.given import Given
-from infra.local.http import get
-from infra.local.process import StartFailed
-from infra.local.rundir import DirectoryInUse, DirectoryUnfit
-from infra.local.supervisor import LocalMesh
-from infra.nats import server
-from infra.nats.provision import ProvisionError
+from bulkhead_infra.local.external_services import Given
+from bulkhead_infra.local.http import get
+from bulkhead_infra.local.process import StartFailed
+from bulkhead_infra.local.rundir import DirectoryInUse, DirectoryUnfit
+from bulkhead_infra.local.supervisor import LocalMesh
+from bulkhead_infra.nats import server
+from bulkhead_infra.nats.provision import ProvisionError
 
 STAND_IN = "tests.integration.local.stand_in"
 
@@ -30,10 +30,14 @@ STAND_IN = "tests.integration.local.stand_in"
 def small(folder: Path, behaviour: str = "", **options) -> LocalMesh:
     """Broker, Redis and a stand-in for the worker."""
     options = {
-        "services": ("worker",), "modules": {"worker": STAND_IN}, "offline_model": False, "durability": "process",
+        "services": ("worker",),
+        "modules": {"worker": STAND_IN},
+        "offline_model": False,
+        "durability": "process",
         "environ": {**os.environ, "OPENAI_API_KEY": "sk-secret", "OPENAI_BASE_URL": "http://127.0.0.1:9/v1"},
-        "extra_env": {"worker": {"STAND_IN": behaviour}}, **options,
-    }  # fmt: skip
+        "extra_env": {"worker": {"STAND_IN": behaviour}},
+        **options,
+    }
     return LocalMesh(folder / "data", **options)
 
 
@@ -98,7 +102,7 @@ async def test_a_store_of_a_given_size_is_remembered_and_none_is_made_smaller_th
         assert await most(mesh) == 30 * 1024**3, "nobody said anything else"
     async with small(tmp_path, given=Given(store_gib=40)) as mesh:
         assert await most(mesh) == 4 * 1024**3
-    monkeypatch.setattr("infra.nats.bounds.GIB", 4096)
+    monkeypatch.setattr("bulkhead_infra.nats.stream_sizes.GIB", 4096)
     with pytest.raises(ProvisionError, match=r"INBOX_WORKER holds .* give more \(--store-gib, .*\), or purge"):
         async with small(tmp_path, given=Given(store_gib=100)):
             pass
@@ -272,7 +276,7 @@ async def test_what_a_dead_run_left_running_is_ended(tmp_path):
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"processes": {"x": 1}}'])
 async def test_a_garbled_mesh_file_is_no_obstacle(tmp_path, content):
-    from infra.local.rundir import RunDir
+    from bulkhead_infra.local.rundir import RunDir
 
     (tmp_path / "mesh.json").write_text(content)
     run = RunDir(tmp_path)
@@ -318,8 +322,10 @@ async def test_what_a_newer_version_left_under_way_is_told_to_wait_for_it(tmp_pa
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "mesh.json").write_text(json.dumps({"logic": 99}))
     async with small(tmp_path, on_event=said.append) as mesh:
-        assert any("last run by a newer version (decision logic 99;" in one and "until that version runs" in one
-                   for one in said), said  # fmt: skip
+        assert any(
+            "last run by a newer version (decision logic 99;" in one and "until that version runs" in one
+            for one in said
+        ), said
         assert mesh.json["logic"] < 99
     said.clear()
     async with small(tmp_path, on_event=said.append):
@@ -375,8 +381,8 @@ async def test_an_unhealthy_broker_is_restarted_when_there_is_room(tmp_path, mon
     async with mesh:
         before = mesh.units["nats-server"].pid
         room = ["no room yet"]
-        monkeypatch.setattr("infra.local.supervisor.disk_problem", lambda _: room[0])
-        monkeypatch.setattr("infra.local.supervisor.UNHEALTHY_S", 0.1)
+        monkeypatch.setattr("bulkhead_infra.local.supervisor.disk_problem", lambda _: room[0])
+        monkeypatch.setattr("bulkhead_infra.local.supervisor.UNHEALTHY_S", 0.1)
         complaint, healthy = ["store failed"], mesh.units["nats-server"]._probe
 
         async def problem() -> str:
@@ -398,7 +404,7 @@ async def test_an_unhealthy_broker_is_restarted_when_there_is_room(tmp_path, mon
 async def test_ended_tasks_leave_a_running_mesh_after_their_retention(tmp_path):
     """At the start and then once a day; young ones stay."""
     from bulkhead_contracts.task import TaskEnded
-    from infra.nats.purge import Retention
+    from bulkhead_infra.nats.purge import Retention
 
     subject = subjects.mesh("planner", "gateway", "demo", "t")
     async with small(tmp_path) as mesh:

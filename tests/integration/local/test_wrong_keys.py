@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from infra.identity import keys, policy
-from infra.local.rundir import DirectoryUnfit, RunDir
-from infra.local.supervisor import LocalMesh
-from infra.nats.configuration import ACCOUNTS_FILE
+from bulkhead_infra.identity import keys, policy
+from bulkhead_infra.local.rundir import DirectoryUnfit, RunDir
+from bulkhead_infra.local.supervisor import LocalMesh
+from bulkhead_infra.nats.configuration import ACCOUNTS_FILE
 
 TIMEOUT_S = 40
 
@@ -24,10 +24,19 @@ TIMEOUT_S = 40
 async def ends(mesh: LocalMesh, identity: Path, **environ: str) -> str:
     """What a worker says that does not come up, on its way out."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "services.worker", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-        env={"PATH": os.environ["PATH"], "BULKHEAD_NATS_URL": mesh.nats_url, "BULKHEAD_DATA_DIR": str(mesh.directory),
-             "BULKHEAD_IDENTITY_DIR": str(identity)} | environ,
-    )  # fmt: skip
+        sys.executable,
+        "-m",
+        "bulkhead_services.worker",
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env={
+            "PATH": os.environ["PATH"],
+            "BULKHEAD_NATS_URL": mesh.nats_url,
+            "BULKHEAD_DATA_DIR": str(mesh.directory),
+            "BULKHEAD_IDENTITY_DIR": str(identity),
+        }
+        | environ,
+    )
     said = (await asyncio.wait_for(process.communicate(), TIMEOUT_S))[0].decode()
     assert process.returncode in (1, 2) and "Traceback" not in said, said
     return said
@@ -44,10 +53,7 @@ async def test_a_wrong_key_and_another_layout(tmp_path: Path) -> None:
         keys.ensure(tmp_path / "second", policy.load())
         (strange / "worker.nkey").write_text(keys.nkey_seed(tmp_path / "second", "worker"))
         told = await asyncio.gather(
-            ends(mesh, other),
-            ends(mesh, strange),
-            ends(mesh, good, BULKHEAD_SHARDS="2"),
-            ends(mesh, tmp_path / "none"),
+            ends(mesh, other), ends(mesh, strange), ends(mesh, good, BULKHEAD_SHARDS="2"), ends(mesh, tmp_path / "none")
         )
     assert "its key is another service's" in told[0] and "INBOX_WORKER" in told[0], told[0]
     assert "refuses this service's key" in told[1] and "render them again" in told[1], told[1]

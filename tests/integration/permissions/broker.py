@@ -18,10 +18,10 @@ from nats.aio.client import Client as Nats
 from nats.aio.msg import Msg
 
 from bulkhead.tcp_ports import free_port
-from infra.identity import keys, policy, render
-from infra.local.http import get
-from infra.nats.provision import provision
-from infra.nats.server import NatsServer, ServerPlan
+from bulkhead_infra.identity import keys, policy, render
+from bulkhead_infra.local.http import get
+from bulkhead_infra.nats.provision import provision
+from bulkhead_infra.nats.server import NatsServer, ServerPlan
 
 _DENIED = re.compile(r'permissions violation for (publish|subscription) to "([^"]*)"', re.I)
 ANSWER_S = 3.0
@@ -81,9 +81,13 @@ class Client:
 
     async def connect(self, url: str, seed: str, **options) -> None:
         self.nc = await nats.connect(
-            url, nkeys_seed_str=seed, inbox_prefix=f"_INBOX_{self.identity}", error_cb=self._error,
-            allow_reconnect=False, **options,
-        )  # fmt: skip
+            url,
+            nkeys_seed_str=seed,
+            inbox_prefix=f"_INBOX_{self.identity}",
+            error_cb=self._error,
+            allow_reconnect=False,
+            **options,
+        )
         await self.nc.subscribe(f"{self.prefix}*", cb=self._answer)
         await self.settle()
 

@@ -12,7 +12,7 @@ import yaml
 from bulkhead_contracts import catalog
 
 POLICY: dict[str, Any] = yaml.safe_load(
-    (Path(__file__).resolve().parents[3] / "infra" / "identity" / "policy.yaml").read_text()
+    (Path(__file__).resolve().parents[3] / "infra" / "bulkhead_infra" / "identity" / "policy.yaml").read_text()
 )
 SERVICES = tuple(POLICY["services"])
 PUBLISHERS = tuple(POLICY["publishers"])
@@ -160,18 +160,37 @@ def publish_subjects() -> list[str]:
 
 def _account_api() -> tuple[str, ...]:
     return (
-        "INFO", "STREAM.NAMES", "STREAM.LIST", "META.LEADER.STEPDOWN", "SERVER.REMOVE", "ACCOUNT.PURGE.MESH",
-        "STREAM.TEMPLATE.CREATE.x", "STREAM.CREATE.NEW", "STREAM.RESTORE.NEW",
-    )  # fmt: skip
+        "INFO",
+        "STREAM.NAMES",
+        "STREAM.LIST",
+        "META.LEADER.STEPDOWN",
+        "SERVER.REMOVE",
+        "ACCOUNT.PURGE.MESH",
+        "STREAM.TEMPLATE.CREATE.x",
+        "STREAM.CREATE.NEW",
+        "STREAM.RESTORE.NEW",
+    )
 
 
 def _stream_api(stream: str) -> list[str]:
     durable = f"{stream.partition('_')[2].lower()}-0"
     actions = (
-        "STREAM.CREATE", "STREAM.UPDATE", "STREAM.DELETE", "STREAM.PURGE", "STREAM.INFO", "STREAM.MSG.GET",
-        "STREAM.MSG.DELETE", "STREAM.SNAPSHOT", "STREAM.RESTORE", "STREAM.LEADER.STEPDOWN", "STREAM.PEER.REMOVE",
-        "DIRECT.GET", "CONSUMER.CREATE", "CONSUMER.NAMES", "CONSUMER.LIST",
-    )  # fmt: skip
+        "STREAM.CREATE",
+        "STREAM.UPDATE",
+        "STREAM.DELETE",
+        "STREAM.PURGE",
+        "STREAM.INFO",
+        "STREAM.MSG.GET",
+        "STREAM.MSG.DELETE",
+        "STREAM.SNAPSHOT",
+        "STREAM.RESTORE",
+        "STREAM.LEADER.STEPDOWN",
+        "STREAM.PEER.REMOVE",
+        "DIRECT.GET",
+        "CONSUMER.CREATE",
+        "CONSUMER.NAMES",
+        "CONSUMER.LIST",
+    )
     found = [f"{action}.{stream}" for action in actions]
     for consumer in (durable, "other"):
         for action in ("CREATE", "DURABLE.CREATE", "DELETE", "INFO", "PAUSE", "UNPIN", "RESET", "LEADER.STEPDOWN"):

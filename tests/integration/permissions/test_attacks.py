@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from bulkhead.bus.port import Stored
-from bulkhead.runtime import inbound
+from bulkhead.runtime.consume import inbound
 from bulkhead_contracts import envelope, subjects
 from tests.integration.permissions import expected
 from tests.integration.permissions.broker import Broker, Client, running
@@ -54,12 +54,20 @@ async def test_a_chosen_reply_subject_makes_nobody_a_deputy(broker, clients):
     before = await _kept(broker)
     thief = clients["worker"]
     targets = [
-        "$JS.API.STREAM.DELETE.INBOX_PLANNER", "$JS.API.STREAM.PURGE.INBOX_WORKER", "$JS.API.STREAM.PURGE.BLOBS",
-        "$JS.API.STREAM.MSG.DELETE.INBOX_WORKER", "$JS.API.CONSUMER.DELETE.INBOX_PLANNER.planner-0",
-        "JSMESH.API.STREAM.DELETE.INBOX_PLANNER", subject, subjects.mesh("gateway", "planner", "demo", "deputy"),
-        subjects.mesh("pub_demo", "gateway", "demo", "deputy"), "$KV.CONTROL.task.deputy", "dead.planner.3.demo.t",
-        "_INBOX_planner.stolen", "rpc.gateway.signer.3.demo.t",
-    ]  # fmt: skip
+        "$JS.API.STREAM.DELETE.INBOX_PLANNER",
+        "$JS.API.STREAM.PURGE.INBOX_WORKER",
+        "$JS.API.STREAM.PURGE.BLOBS",
+        "$JS.API.STREAM.MSG.DELETE.INBOX_WORKER",
+        "$JS.API.CONSUMER.DELETE.INBOX_PLANNER.planner-0",
+        "JSMESH.API.STREAM.DELETE.INBOX_PLANNER",
+        subject,
+        subjects.mesh("gateway", "planner", "demo", "deputy"),
+        subjects.mesh("pub_demo", "gateway", "demo", "deputy"),
+        "$KV.CONTROL.task.deputy",
+        "dead.planner.3.demo.t",
+        "_INBOX_planner.stolen",
+        "rpc.gateway.signer.3.demo.t",
+    ]
     requests = {
         "JSMESH.API.DIRECT.GET.INBOX_WORKER": GET_ALL,
         "JSMESH.API.DIRECT.GET.BLOBS": GET_ALL,
@@ -110,7 +118,7 @@ async def test_a_served_request_answers_within_the_askers_own_rights(broker, cli
         ({"Nats-Rollup": "sub"}, ROLLUPS_OFF),
         ({"Nats-TTL": "1s"}, TTL_OFF),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize(
     ("identity", "subject"),
     [
@@ -153,9 +161,12 @@ async def test_timers_fire_into_the_own_inbox_alone(broker, clients):
     before = await _kept(broker)
     due = {"Nats-Schedule": "@at 2020-01-01T00:00:00Z"}
     for target in (
-        "mesh.planner.worker.3.demo.t", "mesh.worker.planner.3.demo.t", "timer.planner.fired.3.demo.t",
-        "$KV.CONTROL.task.t", "blob.planner.demo.t",
-    ):  # fmt: skip
+        "mesh.planner.worker.3.demo.t",
+        "mesh.worker.planner.3.demo.t",
+        "timer.planner.fired.3.demo.t",
+        "$KV.CONTROL.task.t",
+        "blob.planner.demo.t",
+    ):
         answer = await worker.store("timer.worker.set.3.demo.t.k", b"{}", {**due, "Nats-Schedule-Target": target})
         assert answer["error"]["err_code"] == TARGET_ELSEWHERE, (target, answer)
     for subject in ("timer.planner.set.3.demo.t.k", "timer.worker.fired.3.demo.t"):
@@ -197,11 +208,16 @@ async def test_an_outside_publisher_is_held_to_its_tenant_and_inbox(broker, clie
     publisher = clients["pub_demo"]
     before = await _kept(broker)
     refused = [
-        subjects.mesh("pub_demo", "gateway", "acme", "t"), subjects.mesh("pub_other", "gateway", "demo", "t"),
-        subjects.mesh("pub_demo", "planner", "demo", "t"), subjects.mesh("gateway", "gateway", "demo", "t"),
-        "mesh.pub_demo.gateway.demo.demo", "mesh.pub_demo.gateway.3.acme.demo.t", "mesh.pub_demo.gateway.3.*.t",
-        "rpc.pub_demo.signer.3.demo.t", "blob.pub_demo.demo.x",
-    ]  # fmt: skip
+        subjects.mesh("pub_demo", "gateway", "acme", "t"),
+        subjects.mesh("pub_other", "gateway", "demo", "t"),
+        subjects.mesh("pub_demo", "planner", "demo", "t"),
+        subjects.mesh("gateway", "gateway", "demo", "t"),
+        "mesh.pub_demo.gateway.demo.demo",
+        "mesh.pub_demo.gateway.3.acme.demo.t",
+        "mesh.pub_demo.gateway.3.*.t",
+        "rpc.pub_demo.signer.3.demo.t",
+        "blob.pub_demo.demo.x",
+    ]
     for subject in refused:
         await publisher.ask(subject, b"{}")
     await publisher.settle()
@@ -305,9 +321,17 @@ async def test_a_wildcard_in_a_publish_reaches_no_other_subject(broker, clients)
     """The broker takes wildcards in a publish as they are: a right to some subjects is no right to more."""
     before = await _kept(broker)
     for subject in (
-        "mesh.*.worker.3.demo.t", "mesh.>", "mesh.rag.*.3.demo.t", "blob.*.demo.x", "blob.>", "record.*.demo.t.k",
-        "$JS.ACK.*.*.1.1.1.1.0", "JSMESH.API.DIRECT.GET.*", "JSMESH.API.CONSUMER.MSG.NEXT.*.*", "JSMESH.API.>",
-    ):  # fmt: skip
+        "mesh.*.worker.3.demo.t",
+        "mesh.>",
+        "mesh.rag.*.3.demo.t",
+        "blob.*.demo.x",
+        "blob.>",
+        "record.*.demo.t.k",
+        "$JS.ACK.*.*.1.1.1.1.0",
+        "JSMESH.API.DIRECT.GET.*",
+        "JSMESH.API.CONSUMER.MSG.NEXT.*.*",
+        "JSMESH.API.>",
+    ):
         await clients["rag"].nc._send_publish(subject, "_INBOX_rag.probe.x", b"{}", 2, None)
         assert await clients["rag"].is_denied(subject), subject
     for subject in ("mesh.pub_demo.gateway.3.*.t", "mesh.pub_demo.gateway.3.>", "mesh.pub_demo.>"):
@@ -317,7 +341,7 @@ async def test_a_wildcard_in_a_publish_reaches_no_other_subject(broker, clients)
 
 
 async def _pending(broker: Broker, stream: str, durable: str) -> int:
-    from infra.local.http import get
+    from bulkhead_infra.local.http import get
 
     _, body = await get(f"{broker.server.plan.monitor_url}/jsz?consumers=true&accounts=true", 5)
     [found] = [

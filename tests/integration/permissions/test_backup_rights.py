@@ -9,16 +9,26 @@ from tests.integration.permissions.broker import Broker, running
 
 STREAM, DURABLE = "INBOX_WORKER", "worker-0"
 MAY_NOT = (
-    *(f"$JS.API.STREAM.{action}.{STREAM}" for action in (
-        "CREATE", "UPDATE", "DELETE", "PURGE", "MSG.DELETE", "LEADER.STEPDOWN", "PEER.REMOVE",
-    )),
-    *(f"$JS.API.CONSUMER.{action}.{STREAM}.{DURABLE}" for action in (
-        "CREATE", "DURABLE.CREATE", "DELETE", "MSG.NEXT", "RESET", "UNPIN", "LEADER.STEPDOWN",
-    )),
-    f"$JS.ACK.{STREAM}.{DURABLE}.1.1.1.1.0", "mesh.planner.worker.3.demo.t1", "mesh.backup.worker.3.demo.t1",
-    f"blob.worker.demo.{'0' * 64}", "record.rag.demo.t1.k", "$KV.CONTROL.task.t1", "timer.planner.fired.3.demo.t1",
-    "dead.worker.3.demo.t1", "live.gateway.demo.t1", "rpc.rag.budget.3.demo.t1", "$JS.API.ACCOUNT.PURGE.MESH",
-)  # fmt: skip
+    *(
+        f"$JS.API.STREAM.{action}.{STREAM}"
+        for action in ("CREATE", "UPDATE", "DELETE", "PURGE", "MSG.DELETE", "LEADER.STEPDOWN", "PEER.REMOVE")
+    ),
+    *(
+        f"$JS.API.CONSUMER.{action}.{STREAM}.{DURABLE}"
+        for action in ("CREATE", "DURABLE.CREATE", "DELETE", "MSG.NEXT", "RESET", "UNPIN", "LEADER.STEPDOWN")
+    ),
+    f"$JS.ACK.{STREAM}.{DURABLE}.1.1.1.1.0",
+    "mesh.planner.worker.3.demo.t1",
+    "mesh.backup.worker.3.demo.t1",
+    f"blob.worker.demo.{'0' * 64}",
+    "record.rag.demo.t1.k",
+    "$KV.CONTROL.task.t1",
+    "timer.planner.fired.3.demo.t1",
+    "dead.worker.3.demo.t1",
+    "live.gateway.demo.t1",
+    "rpc.rag.budget.3.demo.t1",
+    "$JS.API.ACCOUNT.PURGE.MESH",
+)
 MAY_NOT_HEAR = (">", "mesh.>", "$JS.>", "$KV.>", "blob.>", "live.>", "rpc.>", "_INBOX_provisioner.>", "_INBOX.>")
 
 

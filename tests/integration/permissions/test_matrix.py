@@ -156,8 +156,9 @@ async def test_only_the_listed_listener_hears_live_words(tmp_path):
             await client.settle()
     # Who speaks hears its own account.
     assert {who for who, subjects in heard.items() if any(_plane(one, "live") for one in subjects)} == {
-        "gateway", "model_gateway",
-    }  # fmt: skip
+        "gateway",
+        "model_gateway",
+    }
     assert {who for who, subjects in heard.items() if any(_plane(one, "mesh") for one in subjects)} == {"worker"}
     assert not any("control.live.task.t1" in heard[name] for name in expected.PUBLISHERS)
 

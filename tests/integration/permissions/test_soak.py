@@ -8,7 +8,7 @@ the rendered exports give each question an end.
 import asyncio
 import time
 
-from bulkhead.bus.jetstream import JetStreamBus
+from bulkhead.bus.jetstream.bus import JetStreamBus
 from bulkhead_contracts import subjects
 from tests.integration.permissions.broker import Broker, running
 

@@ -50,8 +50,9 @@ def complain(record: Record) -> Iterator[str]:
             yield f"{key} was settled twice, differently: {first['usage']} and {done['usage']}"
     yield from _scopes(record, reserved, settled)
     ended = {fault.event.partition(" ")[0].rpartition("-")[0] for fault in record.chaos.fired if fault.kind in ENDS}
-    yield from (f"{key} is held, and nobody of {key[0]} died" for key in reserved
-                if key not in settled and key[0] not in ended)  # fmt: skip
+    yield from (
+        f"{key} is held, and nobody of {key[0]} died" for key in reserved if key not in settled and key[0] not in ended
+    )
     yield from _prices(record, reserved, settled)
     yield from _told(record, charged)
 
@@ -66,8 +67,10 @@ def _scopes(record: Record, reserved: dict[Key, dict[str, Any]], settled: dict[K
         charge = {"tokens": ask["tokens"], "cost_usd_micros": ask["cost_usd_micros"]}
         if done is not None and not done["estimated"]:
             usage = done["usage"]
-            charge = {"tokens": usage["input_tokens"] + usage["output_tokens"],
-                      "cost_usd_micros": usage["cost_usd_micros"]}  # fmt: skip
+            charge = {
+                "tokens": usage["input_tokens"] + usage["output_tokens"],
+                "cost_usd_micros": usage["cost_usd_micros"],
+            }
             if any(charge[unit] > ask[unit] for unit in charge):
                 yield f"{key} used more than was reserved: {charge} of {ask}"
         for scope in fact["scopes"]:
@@ -117,8 +120,11 @@ def _prices(record: Record, reserved: dict[Key, dict[str, Any]], settled: dict[K
 
 def _told(record: Record, charged: dict[str, Counter[str]]) -> Iterator[str]:
     """What a task's end says it used was charged; all of it, when nothing went wrong and nothing came too late."""
-    tried_again = {task_of(one.subject) for one in of(record, "INBOX_GATEWAY", "mesh.task.step_ended")
-                   if body(one)["outcome"] != "accepted"}  # fmt: skip
+    tried_again = {
+        task_of(one.subject)
+        for one in of(record, "INBOX_GATEWAY", "mesh.task.step_ended")
+        if body(one)["outcome"] != "accepted"
+    }
     for task, ends in said(record, "INBOX_GATEWAY", "mesh.task.ended").items():
         end, paid = body(ends[0]), charged.get(task, Counter())
         told: Counter[str] = Counter()
@@ -141,9 +147,7 @@ def _add(total: Counter[str], usage: dict[str, int]) -> None:
     total["tokens"] += usage["input_tokens"] + usage["output_tokens"]
 
 
-def _ledger(
-    record: Record, total: Counter[tuple[str, str]], unanswered: Counter[tuple[str, str]]
-) -> Iterator[str]:
+def _ledger(record: Record, total: Counter[tuple[str, str]], unanswered: Counter[tuple[str, str]]) -> Iterator[str]:
     """The ledger that stands, if one does, is what the facts add up to.
 
     A fact whose writer died before it answered may come after the rebuild that forgot its reservation: nothing was

@@ -15,9 +15,26 @@ AT_ONCE_S = 3.0
 """When nothing is lost or late on the way: a halt is heard live, or at the next look (2 s)."""
 AT_LAST_S = 30.0
 """When much is lost and late: cut off (12 s), then several looks that get no answer (5 s each)."""
-LATE = frozenset({"late", "lose_live", "lose_read", "lose_answer", "lose_request", "cut_off", "stale_read",
-                  "crash_before", "crash_after", "redis_fails", "redis_forgets", "redis_fails_over", "redis_late",
-                  "outage", "clock", *PAUSES})  # fmt: skip
+LATE = frozenset(
+    {
+        "late",
+        "lose_live",
+        "lose_read",
+        "lose_answer",
+        "lose_request",
+        "cut_off",
+        "stale_read",
+        "crash_before",
+        "crash_after",
+        "redis_fails",
+        "redis_forgets",
+        "redis_fails_over",
+        "redis_late",
+        "outage",
+        "clock",
+        *PAUSES,
+    }
+)
 
 
 def complain(record: Record) -> Iterator[str]:
@@ -45,8 +62,10 @@ def _halts(record: Record) -> Iterator[str]:
             if call.whose != wish.name or (call.what == "counter" and wish.name in shared):
                 continue
             if call.since_s > until_s:
-                yield f"{wish.name} was halted at {halted[task]:.1f} s; a request to the {call.what} began at " \
-                      f"{call.since_s:.1f} s"
+                yield (
+                    f"{wish.name} was halted at {halted[task]:.1f} s; a request to the {call.what} began at "
+                    f"{call.since_s:.1f} s"
+                )
             elif call.what == "model" and (call.until_s is None or call.until_s > until_s):
                 end = "the end" if call.until_s is None else f"{call.until_s:.1f} s"
                 yield f"{wish.name} was halted at {halted[task]:.1f} s; a model spoke {call.since_s:.1f} s - {end}"
@@ -61,8 +80,9 @@ def _cancels(record: Record) -> Iterator[str]:
     accepted = said(record, "INBOX_GATEWAY", "mesh.task.accepted")
     stood_still = any(fault.kind in PAUSES for fault in record.chaos.fired)
     within_s = 2 * AT_LAST_S if stood_still else AT_LAST_S
-    places = {(task_of(one.subject), one.headers.get("ce-id", "")): one.sequence
-              for one in record.stored("INBOX_PLANNER")}  # fmt: skip
+    places = {
+        (task_of(one.subject), one.headers.get("ce-id", "")): one.sequence for one in record.stored("INBOX_PLANNER")
+    }
     for wish, task in wishes(record):
         if task in refused or task not in ends:
             continue

@@ -76,10 +76,12 @@ def _again(task: str, story: _Story) -> Iterator[str]:
 def _unchanged(story: _Story, version: int, step: str) -> bool:
     old, new = story.plans.get(version - 1, {}).get(step), story.plans[version].get(step)
     return (
-        old is not None and new is not None and (version - 1, step) in story.accepted
+        old is not None
+        and new is not None
+        and (version - 1, step) in story.accepted
         and all(old[key] == new[key] for key in OF_A_STEP)
         and all(_unchanged(story, version, name) for name in new["inputs"])
-    )  # fmt: skip
+    )
 
 
 def _kept(task: str, story: _Story) -> Iterator[str]:

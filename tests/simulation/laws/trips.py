@@ -34,8 +34,13 @@ def complain(record: Record) -> Iterator[str]:
 def _consequences(record: Record, trips: dict[str, tuple[str, dict[str, Any]]]) -> Iterator[str]:
     """A fact that says that a task was halted has the halt beside it, and no halt lacks its fact. The planner, who is
     told, halts what it ends as well: that comes later, and only if it hears of it."""
-    halted = {task_of(one.subject) for one in record.halts if one.subject.startswith("$KV.CONTROL.task.")
-              and body(one)["by"] == "budget" and body(one)["code"] in STOPPED.values()}  # fmt: skip
+    halted = {
+        task_of(one.subject)
+        for one in record.halts
+        if one.subject.startswith("$KV.CONTROL.task.")
+        and body(one)["by"] == "budget"
+        and body(one)["code"] in STOPPED.values()
+    }
     told = said(record, "INBOX_PLANNER", "mesh.budget.task_halted")
     for task, fact in trips.values():
         if fact["halted"] and (task not in halted or task not in told):

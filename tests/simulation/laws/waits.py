@@ -74,8 +74,9 @@ def _refusals(record: Record) -> Iterator[str]:
             fact = body(one)
             name = fact.get("lease_id") or fact.get("ask_id")
             answered.setdefault(f"{task} {name}", one.time_unix_ms)
-    for one in (refusal for found in said(record, "INBOX_WORKER", "mesh.agent.wait_refused").values()
-                for refusal in found):  # fmt: skip
+    for one in (
+        refusal for found in said(record, "INBOX_WORKER", "mesh.agent.wait_refused").values() for refusal in found
+    ):
         fact, task = body(one), task_of(one.subject)
         trip = trips.get(fact["trip"])
         if trip is None:

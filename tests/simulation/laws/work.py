@@ -66,8 +66,13 @@ def _hopeless(record: Record, wish: Wish) -> bool:
     """Whether a judge rejects a step of it in every attempt."""
     texts = json.dumps([one.instruction for one in wish.plan.steps]) if wish.plan else wish.objective
     if wish.fork is not None:
-        texts = json.dumps([body(one)["plan"] for one in of(record, "INBOX_GATEWAY", "mesh.plan.adopted")
-                            if task_of(one.subject) == record.tasks[wish.name]])  # fmt: skip
+        texts = json.dumps(
+            [
+                body(one)["plan"]
+                for one in of(record, "INBOX_GATEWAY", "mesh.plan.adopted")
+                if task_of(one.subject) == record.tasks[wish.name]
+            ]
+        )
     # Quotes are escaped once more in a plan that stands within an objective.
     judged = wish.check or wish.old_form
     return judged and '"reject": 9' in texts.replace("\\", "") and '"again"' not in wish.objective
@@ -78,8 +83,9 @@ def _hopeless(record: Record, wish: Wish) -> bool:
 
 def _answer(record: Record, wish: Wish, task: str, end: dict[str, Any]) -> Iterator[str]:
     """The answer that people read holds what the last step's tools told, and cites each of its inputs."""
-    plans = [body(one)["plan"] for one in of(record, "INBOX_GATEWAY", "mesh.plan.adopted")
-             if task_of(one.subject) == task]  # fmt: skip
+    plans = [
+        body(one)["plan"] for one in of(record, "INBOX_GATEWAY", "mesh.plan.adopted") if task_of(one.subject) == task
+    ]
     last, text = plans[-1]["steps"][-1], record.views[task]["answer"]
     if last["kind"] == "noop":
         if end["result"]["summary"] != last["instruction"]:
@@ -92,9 +98,13 @@ def _answer(record: Record, wish: Wish, task: str, end: dict[str, Any]) -> Itera
         told = _told(tool, arguments)
         if told and told not in text:
             yield f"{wish.name}: {tool} {arguments} told {told}, and the answer is {text[:200]!r}"
-    results = {one["step_id"]: one["result"] for one in
-               (body(each) for each in of(record, "INBOX_GATEWAY", "mesh.task.step_ended")
-                if task_of(each.subject) == task) if one["outcome"] == "accepted"}  # fmt: skip
+    results = {
+        one["step_id"]: one["result"]
+        for one in (
+            body(each) for each in of(record, "INBOX_GATEWAY", "mesh.task.step_ended") if task_of(each.subject) == task
+        )
+        if one["outcome"] == "accepted"
+    }
     for name in last["inputs"]:
         content = results.get(name, {}).get("content")
         if content and f"[#{content['sha256'][:12]}]" not in text:

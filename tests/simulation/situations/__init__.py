@@ -33,11 +33,27 @@ from . import (
 from .situation import Situation
 
 SITUATIONS: tuple[Situation, ...] = (
-    cancels.SITUATION, ceilings.SITUATION, evidence.SITUATION, forks.SITUATION, publishers.SITUATION,
-    replans.SITUATION, strays.SITUATION, purges.SITUATION, logics.SITUATION, newest.SITUATION,
-    watched.SITUATION, floods.SITUATION, waits.SITUATION, halting.SITUATION,
-    topups.SITUATION, checkpoints.SITUATION, restarts.SITUATION, outages.SITUATION, clocks.SITUATION, hurry.SITUATION,
-)  # fmt: skip
+    cancels.SITUATION,
+    ceilings.SITUATION,
+    evidence.SITUATION,
+    forks.SITUATION,
+    publishers.SITUATION,
+    replans.SITUATION,
+    strays.SITUATION,
+    purges.SITUATION,
+    logics.SITUATION,
+    newest.SITUATION,
+    watched.SITUATION,
+    floods.SITUATION,
+    waits.SITUATION,
+    halting.SITUATION,
+    topups.SITUATION,
+    checkpoints.SITUATION,
+    restarts.SITUATION,
+    outages.SITUATION,
+    clocks.SITUATION,
+    hurry.SITUATION,
+)
 BY_NAME = {one.name: one for one in SITUATIONS}
 
 

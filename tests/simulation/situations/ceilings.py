@@ -19,11 +19,18 @@ def add(draw: random.Random, scenario: Scenario) -> Scenario:
     for tenant in ("tight", "small"):
         for number in range(draw.choice((2, 3))):
             name = f"{tenant}{number}"
-            wishes.append(Wish(
-                name=name, tenant=tenant, objective=f"See to {name}.", plan=Plan(steps=steps_of(draw, name)),
-                check=draw.random() < 0.3, cost_usd_micros=50_000, deadline_ms=120_000,
-                submit_after_s=draw.uniform(0, 1.5),
-            ))  # fmt: skip
+            wishes.append(
+                Wish(
+                    name=name,
+                    tenant=tenant,
+                    objective=f"See to {name}.",
+                    plan=Plan(steps=steps_of(draw, name)),
+                    check=draw.random() < 0.3,
+                    cost_usd_micros=50_000,
+                    deadline_ms=120_000,
+                    submit_after_s=draw.uniform(0, 1.5),
+                )
+            )
     return replace(scenario, wishes=(*scenario.wishes, *wishes))
 
 

@@ -18,8 +18,9 @@ MESSAGES = 3
 def add(draw: random.Random, scenario: Scenario) -> Scenario:
     """How often they are made; and when Redis is emptied."""
     every = Act("checkpoints", "checkpoints", 0.0, f"{draw.choice((0.1, 0.5, 2.0))}")
-    forgets = [Act(f"forget{number}", "checkpoints", draw.uniform(1, 30), "redis")
-               for number in range(draw.choice((1, 2, 4)))]  # fmt: skip
+    forgets = [
+        Act(f"forget{number}", "checkpoints", draw.uniform(1, 30), "redis") for number in range(draw.choice((1, 2, 4)))
+    ]
     return replace(scenario, acts=(*scenario.acts, every, *forgets))
 
 

@@ -17,8 +17,10 @@ from .situation import Situation
 def add(draw: random.Random, scenario: Scenario) -> Scenario:
     """Two steps that look, and one that puts together what they found."""
     looks: list[list[object]] = [["search_documents", {"query": "harbour fees"}]]
-    sums: list[list[object]] = [["calculate", {"expression": f"42 * {draw.randint(2, 30)}"}],
-                                ["date_add", {"date": "2026-01-31", "days": draw.randint(1, 90)}]]  # fmt: skip
+    sums: list[list[object]] = [
+        ["calculate", {"expression": f"42 * {draw.randint(2, 30)}"}],
+        ["date_add", {"date": "2026-01-31", "days": draw.randint(1, 90)}],
+    ]
     if draw.random() < 0.5:
         looks, sums = [*looks, sums[0]], sums[1:]
     steps = (
@@ -27,17 +29,28 @@ def add(draw: random.Random, scenario: Scenario) -> Scenario:
         _step("z", [], False, ("a", "b")),
     )
     wish = Wish(
-        name="look0", tenant="port", objective="See to look0.", plan=Plan(steps=steps), check=draw.random() < 0.8,
-        cost_usd_micros=500_000, deadline_ms=120_000, submit_after_s=draw.uniform(0, 2),
-    )  # fmt: skip
+        name="look0",
+        tenant="port",
+        objective="See to look0.",
+        plan=Plan(steps=steps),
+        check=draw.random() < 0.8,
+        cost_usd_micros=500_000,
+        deadline_ms=120_000,
+        submit_after_s=draw.uniform(0, 2),
+    )
     return replace(scenario, wishes=(*scenario.wishes, wish))
 
 
 def _step(name: str, calls: list[list[object]], serial: bool, inputs: tuple[str, ...]) -> PlanStep:
     wants = json.dumps({"calls": calls, "serial": serial})
-    return PlanStep(id=name, title=f"look0 {name}", instruction=f"Do your part of look0. SIM{wants}",
-                    tools=tuple(str(tool) for tool, _ in calls), inputs=inputs,
-                    acceptance="The result says what was found.")  # fmt: skip
+    return PlanStep(
+        id=name,
+        title=f"look0 {name}",
+        instruction=f"Do your part of look0. SIM{wants}",
+        tools=tuple(str(tool) for tool, _ in calls),
+        inputs=inputs,
+        acceptance="The result says what was found.",
+    )
 
 
 SITUATION = Situation("evidence", 0.08, add)

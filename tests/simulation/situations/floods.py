@@ -35,13 +35,24 @@ def flooding(draw: random.Random, number: int, tenant: str) -> Wish:
     if draw.random() < 0.6:
         step = PlanStep(id="a", title=name, instruction=f"Note {name}.", kind="noop", acceptance="It is noted.")
     else:
-        step = PlanStep(id="a", title=name, instruction=f'Do your part of {name}. SIM{{"calls": [], "pace_s": 0.25}}',
-                        acceptance="The result says what was done.")  # fmt: skip
+        step = PlanStep(
+            id="a",
+            title=name,
+            instruction=f'Do your part of {name}. SIM{{"calls": [], "pace_s": 0.25}}',
+            acceptance="The result says what was done.",
+        )
     return Wish(
-        name=name, tenant=tenant, objective=f"See to {name}.", plan=Plan(steps=(step,)), check=False,
-        cost_usd_micros=500_000, deadline_ms=120_000, submit_after_s=draw.uniform(0, 1),
-        cancel_after_s=draw.uniform(0.01, 2) if draw.random() < 0.15 else None, repeats=draw.choice((0, 0, 1)),
-    )  # fmt: skip
+        name=name,
+        tenant=tenant,
+        objective=f"See to {name}.",
+        plan=Plan(steps=(step,)),
+        check=False,
+        cost_usd_micros=500_000,
+        deadline_ms=120_000,
+        submit_after_s=draw.uniform(0, 1),
+        cancel_after_s=draw.uniform(0.01, 2) if draw.random() < 0.15 else None,
+        repeats=draw.choice((0, 0, 1)),
+    )
 
 
 def complain(record: Any) -> Iterator[str]:
@@ -66,8 +77,11 @@ def complain(record: Any) -> Iterator[str]:
                 yield f"{count} tasks of {name} run at {one.sequence}, of {QUOTAS.get(name, DEFAULT)} that may"
     began = {tuple(one.subject.split(".")[4:]) for one in reading.of(record, "INBOX_PLANNER", "mesh.task.submitted")}
     # An id that a purge has freed begins another task.
-    yield from (f"{key} was given a place {count} times" for key, count in given.items()
-                if count > 1 and key[1] not in record.gone)  # fmt: skip
+    yield from (
+        f"{key} was given a place {count} times"
+        for key, count in given.items()
+        if count > 1 and key[1] not in record.gone
+    )
     yield from (f"{key} has begun without a place" for key in sorted(began - set(given)))
     yield from (f"{key} gave up waiting, and has begun" for key in sorted(began & dropped) if key[1] not in record.gone)
 

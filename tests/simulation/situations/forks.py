@@ -13,8 +13,11 @@ from .situation import Situation
 
 def add(draw: random.Random, scenario: Scenario) -> Scenario:
     """A fork of a task that is nothing special, perhaps a fork of the fork."""
-    parents = [one for one in scenario.wishes if not one.poison and one.cost_usd_micros >= 50_000
-               and one.name.startswith(("w", "again", "look"))]  # fmt: skip
+    parents = [
+        one
+        for one in scenario.wishes
+        if not one.poison and one.cost_usd_micros >= 50_000 and one.name.startswith(("w", "again", "look"))
+    ]
     if not parents:
         return scenario
     kind = draw.choice(("all", "all", "all", "edited", "edited", "soon"))
@@ -32,10 +35,18 @@ def add(draw: random.Random, scenario: Scenario) -> Scenario:
 
 def _wish(draw: random.Random, name: str, parent: Wish, fork: Fork, expects: str) -> Wish:
     return Wish(
-        name=name, tenant=parent.tenant, objective=f"See to {name}.", plan=None, check=parent.check,
-        cost_usd_micros=500_000, deadline_ms=120_000, submit_after_s=draw.uniform(0, 4), fork=fork, expects=expects,
+        name=name,
+        tenant=parent.tenant,
+        objective=f"See to {name}.",
+        plan=None,
+        check=parent.check,
+        cost_usd_micros=500_000,
+        deadline_ms=120_000,
+        submit_after_s=draw.uniform(0, 4),
+        fork=fork,
+        expects=expects,
         repeats=draw.choice((0, 0, 1)),
-    )  # fmt: skip
+    )
 
 
 SITUATION = Situation("forks", 0.08, add)

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from bulkhead.bus.memory import MemoryBus
+from bulkhead.bus.memory.bus import MemoryBus
 from bulkhead.bus.port import BusError
-from bulkhead.runtime.publisher import Publisher
-from bulkhead.runtime.switching import OPERATOR, Wish, switch
+from bulkhead.runtime.halts.operator import OPERATOR, Wish, switch
+from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead_contracts.plan import Plan, PlanStep
 from bulkhead_contracts.result import Failure
 
@@ -27,8 +27,7 @@ from ..scenario import Wish as Request
 from .situation import Situation
 
 OTHERS = (("tool", "counter_increment"), ("agent", "worker"), ("agent", "checker"))
-DEAF = frozenset({"late", "lose_live", "lose_read", "lose_answer", "cut_off", "stale_read", "outage",
-                  *PAUSES})
+DEAF = frozenset({"late", "lose_live", "lose_read", "lose_answer", "cut_off", "stale_read", "outage", *PAUSES})
 """Faults by which a doer hears late of a halt."""
 PACE_S = 0.25
 """Of each of four pieces of an answer: the task takes some ten seconds."""
@@ -41,20 +40,37 @@ def add(draw: random.Random, scenario: Scenario) -> Scenario:
     if draw.random() < 0.4:
         scope, name = draw.choice(OTHERS)
         halts.append((scope, name, draw.uniform(0.05, 6), draw.uniform(0.2, 6)))
-    acts = [act for scope, name, at_s, lasts_s in halts for act in (
-        Act("halt", "halting", at_s, f"{scope}/{name}"), Act("resume", "halting", at_s + lasts_s, f"{scope}/{name}"))]
+    acts = [
+        act
+        for scope, name, at_s, lasts_s in halts
+        for act in (
+            Act("halt", "halting", at_s, f"{scope}/{name}"),
+            Act("resume", "halting", at_s + lasts_s, f"{scope}/{name}"),
+        )
+    ]
     return replace(scenario, wishes=(*scenario.wishes, _long(draw, tenant)), acts=(*scenario.acts, *acts))
 
 
 def _long(draw: random.Random, tenant: str) -> Request:
     calls = [["calculate", {"expression": f"{draw.randint(2, 99)} * {number}"}] for number in range(2, 10)]
     wants = json.dumps({"calls": calls, "serial": True, "pace_s": PACE_S})
-    step = PlanStep(id="a", title="long0 a", instruction=f"Do your part of long0. SIM{wants}", tools=("calculate",),
-                    acceptance="The result says what was done.")  # fmt: skip
+    step = PlanStep(
+        id="a",
+        title="long0 a",
+        instruction=f"Do your part of long0. SIM{wants}",
+        tools=("calculate",),
+        acceptance="The result says what was done.",
+    )
     return Request(
-        name="long0", tenant=tenant, objective="See to long0.", plan=Plan(steps=(step,)), check=False,
-        cost_usd_micros=500_000, deadline_ms=120_000, submit_after_s=draw.uniform(0, 0.5),
-    )  # fmt: skip
+        name="long0",
+        tenant=tenant,
+        objective="See to long0.",
+        plan=Plan(steps=(step,)),
+        check=False,
+        cost_usd_micros=500_000,
+        deadline_ms=120_000,
+        submit_after_s=draw.uniform(0, 0.5),
+    )
 
 
 async def do(world: Any, act: Act) -> None:

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from bulkhead.bus.memory import MemoryBus
+from bulkhead.bus.memory.bus import MemoryBus
 from bulkhead.bus.port import BusUnavailable
-from bulkhead.runtime.publisher import Publisher, RpcRefused
+from bulkhead.runtime.publish.publisher import Publisher, RpcRefused
 from bulkhead_contracts.budget import Limit, LimitsReplied, LimitsRequested
 from bulkhead_contracts.plan import Plan, PlanStep
 from bulkhead_contracts.task import RequesterClaim
@@ -28,8 +28,13 @@ from . import halting, topups
 from .situation import Situation
 
 NAME, TENANT = "rush0", "demo"
-ENDINGS = ("mesh.step.finished", "mesh.task.progressed", "mesh.task.ended", "mesh.model.call_replied",
-           "mesh.step.proposed")  # fmt: skip
+ENDINGS = (
+    "mesh.step.finished",
+    "mesh.task.progressed",
+    "mesh.task.ended",
+    "mesh.model.call_replied",
+    "mesh.step.proposed",
+)
 WITHIN_S = 0.02
 RAISED_MICROS = 10_000_000
 AGAIN_S = 0.5
@@ -49,21 +54,39 @@ def add(draw: random.Random, scenario: Scenario) -> Scenario:
     if draw.random() < 0.5:
         doings[:2] = reversed(doings[:2])
     when = sorted(draw.uniform(0, WITHIN_S) for _ in doings)
-    acts = [Act(f"rush{at}" if at else "hurry", "hurry", 0.0, f"{what}@{after_s:.4f}")
-            for at, (what, after_s) in enumerate(zip(doings, when, strict=True))]  # fmt: skip
+    acts = [
+        Act(f"rush{at}" if at else "hurry", "hurry", 0.0, f"{what}@{after_s:.4f}")
+        for at, (what, after_s) in enumerate(zip(doings, when, strict=True))
+    ]
     return replace(
-        scenario, wishes=(*scenario.wishes, rush, last, twin), acts=(*scenario.acts, *acts), logic=5, newest=5,
-        roll_after_s=None, replicas={**scenario.replicas, "gateway": 3, "budget": draw.choice((1, 2))},
-    )  # fmt: skip
+        scenario,
+        wishes=(*scenario.wishes, rush, last, twin),
+        acts=(*scenario.acts, *acts),
+        logic=5,
+        newest=5,
+        roll_after_s=None,
+        replicas={**scenario.replicas, "gateway": 3, "budget": draw.choice((1, 2))},
+    )
 
 
 def _wish(draw: random.Random, name: str, wants: dict[str, Any], micros: int) -> Wish:
-    step = PlanStep(id="a", title=f"{name} a", instruction=f"Do your part of {name}. SIM{json.dumps(wants)}",
-                    tools=("calculate", "counter_increment"), acceptance="It is done.")  # fmt: skip
+    step = PlanStep(
+        id="a",
+        title=f"{name} a",
+        instruction=f"Do your part of {name}. SIM{json.dumps(wants)}",
+        tools=("calculate", "counter_increment"),
+        acceptance="It is done.",
+    )
     return Wish(
-        name=name, tenant=TENANT, objective=f"See to {name}.", plan=Plan(steps=(step,)), check=draw.random() < 0.3,
-        cost_usd_micros=micros, deadline_ms=120_000, submit_after_s=draw.uniform(0, 0.5),
-    )  # fmt: skip
+        name=name,
+        tenant=TENANT,
+        objective=f"See to {name}.",
+        plan=Plan(steps=(step,)),
+        check=draw.random() < 0.3,
+        cost_usd_micros=micros,
+        deadline_ms=120_000,
+        submit_after_s=draw.uniform(0, 0.5),
+    )
 
 
 async def do(world: Any, act: Act) -> None:
@@ -90,8 +113,11 @@ async def do(world: Any, act: Act) -> None:
 
 async def _limit(world: Any, act: Act, micros: int) -> None:
     """What its person may spend in a day."""
-    ask = LimitsRequested(requester=RequesterClaim(tenant=TENANT, person="ada", role="operator", via="api_key"),
-                          target="user/ann", limit=Limit(cost_usd_micros=micros))  # fmt: skip
+    ask = LimitsRequested(
+        requester=RequesterClaim(tenant=TENANT, person="ada", role="operator", via="api_key"),
+        target="user/ann",
+        limit=Limit(cost_usd_micros=micros),
+    )
     publisher = Publisher("gateway", MemoryBus(world.net, "gateway"), b"gateway", world.net.clock.now_ms)
     while True:
         try:

@@ -26,13 +26,23 @@ def add(draw: random.Random, scenario: Scenario) -> Scenario:
         name = f"pub{number}"
         steps = steps_of(draw, name)
         sim = json.dumps({"plan": [one.model_dump(mode="json") for one in steps]})
-        wishes.append(Wish(
-            name=name, tenant=tenant, objective=f"See to {name}. SIM{sim}", plan=None, check=True,
-            cost_usd_micros=500_000, deadline_ms=120_000, submit_after_s=draw.uniform(0, 2),
-            cancel_after_s=draw.uniform(0.01, 2) if draw.random() < 0.1 else None, repeats=draw.choice((0, 0, 1)),
-            via="pub_stranger" if kind == "stranger" else via, old_form=kind == "old",
-            expects={"stranger": "unknown_publisher", "foreign": "foreign_tenant"}.get(kind, ""),
-        ))  # fmt: skip
+        wishes.append(
+            Wish(
+                name=name,
+                tenant=tenant,
+                objective=f"See to {name}. SIM{sim}",
+                plan=None,
+                check=True,
+                cost_usd_micros=500_000,
+                deadline_ms=120_000,
+                submit_after_s=draw.uniform(0, 2),
+                cancel_after_s=draw.uniform(0.01, 2) if draw.random() < 0.1 else None,
+                repeats=draw.choice((0, 0, 1)),
+                via="pub_stranger" if kind == "stranger" else via,
+                old_form=kind == "old",
+                expects={"stranger": "unknown_publisher", "foreign": "foreign_tenant"}.get(kind, ""),
+            )
+        )
     return replace(scenario, wishes=(*scenario.wishes, *wishes))
 
 

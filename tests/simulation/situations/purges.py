@@ -12,10 +12,10 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
-from bulkhead.bus.memory import MemoryBus
+from bulkhead.bus.memory.bus import MemoryBus
 from bulkhead.bus.port import Live
 from bulkhead_contracts.plan import Plan
-from infra.nats import purge
+from bulkhead_infra.nats import purge
 
 from ..scenario import Act, Fork, Scenario, Wish, steps_of
 from .situation import Situation
@@ -28,12 +28,27 @@ def add(draw: random.Random, scenario: Scenario) -> Scenario:
     """At a minute or so; most seeds have no faults by then that are new."""
     at_s = KEPT_S + draw.uniform(5, 25)
     first = scenario.wishes[0]
-    late = Wish(name="late0", tenant=draw.choice(("demo", "acme")), objective="See to late0.",
-                plan=Plan(steps=steps_of(draw, "late0")), check=True, cost_usd_micros=500_000, deadline_ms=120_000,
-                submit_after_s=at_s - draw.uniform(0.05, 0.5))  # fmt: skip
-    fork = Wish(name="late1", tenant=first.tenant, objective="See to late1.", plan=None, check=first.check,
-                cost_usd_micros=500_000, deadline_ms=120_000, submit_after_s=at_s + draw.uniform(-0.5, 1),
-                fork=Fork(first.name))  # fmt: skip
+    late = Wish(
+        name="late0",
+        tenant=draw.choice(("demo", "acme")),
+        objective="See to late0.",
+        plan=Plan(steps=steps_of(draw, "late0")),
+        check=True,
+        cost_usd_micros=500_000,
+        deadline_ms=120_000,
+        submit_after_s=at_s - draw.uniform(0.05, 0.5),
+    )
+    fork = Wish(
+        name="late1",
+        tenant=first.tenant,
+        objective="See to late1.",
+        plan=None,
+        check=first.check,
+        cost_usd_micros=500_000,
+        deadline_ms=120_000,
+        submit_after_s=at_s + draw.uniform(-0.5, 1),
+        fork=Fork(first.name),
+    )
     act = Act("purge", "purges", at_s)
     return replace(scenario, wishes=(*scenario.wishes, late, fork), acts=(*scenario.acts, act))
 
@@ -83,18 +98,29 @@ async def do(world: Any, act: Act) -> None:
 
 def complain(record: Any) -> Iterator[str]:
     """Gone whole, and rightly."""
-    ends = {one.subject.rpartition(".")[2] for one in record.stored("INBOX_GATEWAY")
-            if one.headers.get("ce-type", "").startswith(("mesh.task.ended.", "mesh.task.rejected."))}  # fmt: skip
+    ends = {
+        one.subject.rpartition(".")[2]
+        for one in record.stored("INBOX_GATEWAY")
+        if one.headers.get("ce-type", "").startswith(("mesh.task.ended.", "mesh.task.rejected."))
+    }
     asked = set(record.tasks.values())
     for task in record.gone - {BOOK}:
         if task in asked and task not in ends:
             yield f"{task} was purged and had not ended"
-        left = {name for name, stream in record.broker._streams.items() for one in stream.read(">", 0, 1_000_000)
-                if name != "BLOBS" and task in one.subject.split(".")}  # fmt: skip
+        left = {
+            name
+            for name, stream in record.broker._streams.items()
+            for one in stream.read(">", 0, 1_000_000)
+            if name != "BLOBS" and task in one.subject.split(".")
+        }
         if left:
             yield f"{task} was purged, and {', '.join(sorted(left))} still hold something of it"
-    removed = {one.subject.rpartition(".")[2] for kept in record.purged.values() for one in kept
-               if one.subject.startswith("mesh.") and not any(book in one.subject for book in BOOKS)}  # fmt: skip
+    removed = {
+        one.subject.rpartition(".")[2]
+        for kept in record.purged.values()
+        for one in kept
+        if one.subject.startswith("mesh.") and not any(book in one.subject for book in BOOKS)
+    }
     if strange := removed - record.gone:
         yield f"{', '.join(sorted(strange))} lost messages and was not due"
 

@@ -22,18 +22,28 @@ def add(draw: random.Random, scenario: Scenario) -> Scenario:
     other = draw.choice((b, _step("b", [["calculate", {"expression": "7 * 7"}]], b.inputs)))
     again = json.dumps({"again": [one.model_dump(mode="json") for one in (a, other, c)]})
     wish = Wish(
-        name="again0", tenant=draw.choice(("demo", "acme")), objective=f"See to again0. SIM{again}",
-        plan=Plan(steps=(a, b, broken)), check=True, cost_usd_micros=500_000, deadline_ms=120_000,
+        name="again0",
+        tenant=draw.choice(("demo", "acme")),
+        objective=f"See to again0. SIM{again}",
+        plan=Plan(steps=(a, b, broken)),
+        check=True,
+        cost_usd_micros=500_000,
+        deadline_ms=120_000,
         submit_after_s=draw.uniform(0, 2),
-    )  # fmt: skip
+    )
     return replace(scenario, wishes=(*scenario.wishes, wish))
 
 
 def _step(name: str, calls: list[list[object]], inputs: tuple[str, ...]) -> PlanStep:
     wants = json.dumps({"calls": calls})
-    return PlanStep(id=name, title=f"again0 {name}", instruction=f"Do your part of again0. SIM{wants}",
-                    tools=tuple(str(tool) for tool, _ in calls), inputs=inputs,
-                    acceptance="The result says what was done.")  # fmt: skip
+    return PlanStep(
+        id=name,
+        title=f"again0 {name}",
+        instruction=f"Do your part of again0. SIM{wants}",
+        tools=tuple(str(tool) for tool, _ in calls),
+        inputs=inputs,
+        acceptance="The result says what was done.",
+    )
 
 
 SITUATION = Situation("replans", 0.06, add)

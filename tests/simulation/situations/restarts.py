@@ -16,8 +16,10 @@ MORE_OFTEN = ("budget", "budget", "model_gateway", "tool_executor", "gateway")
 
 def add(draw: random.Random, scenario: Scenario) -> Scenario:
     """One to six of them; all before nothing new goes wrong."""
-    acts = [Act(f"restart{number}", "restarts", draw.uniform(0.1, 25), draw.choice((*SERVICES, *MORE_OFTEN)))
-            for number in range(draw.randint(1, 6))]  # fmt: skip
+    acts = [
+        Act(f"restart{number}", "restarts", draw.uniform(0.1, 25), draw.choice((*SERVICES, *MORE_OFTEN)))
+        for number in range(draw.randint(1, 6))
+    ]
     if draw.random() < 0.3:
         acts += [Act(f"restart_{name}", "restarts", acts[0].at_s + draw.uniform(0, 0.5), name) for name in SERVICES]
     return replace(scenario, acts=(*scenario.acts, *acts))

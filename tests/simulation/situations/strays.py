@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from bulkhead_contracts import limits, subjects
+from bulkhead_contracts import bounds, subjects
 
 from .. import reading
 from ..people import task_of
@@ -37,8 +37,16 @@ def add(draw: random.Random, scenario: Scenario) -> Scenario:
     """One to three strays, or one that is early for a task of its own."""
     if draw.random() < 0.4:
         what = draw.choice(EARLY)
-        wish = Wish(name="early0", tenant="demo", objective="See to early0.", plan=None, check=False,
-                    cost_usd_micros=500_000, deadline_ms=120_000, submit_after_s=7 + draw.uniform(0, 2))  # fmt: skip
+        wish = Wish(
+            name="early0",
+            tenant="demo",
+            objective="See to early0.",
+            plan=None,
+            check=False,
+            cost_usd_micros=500_000,
+            deadline_ms=120_000,
+            submit_after_s=7 + draw.uniform(0, 2),
+        )
         before_s = draw.choice((draw.uniform(0.1, 1), draw.uniform(3, 6)))
         act = Act("stray-early", "strays", wish.submit_after_s - before_s, what)
         return replace(scenario, wishes=(*scenario.wishes, wish), acts=(*scenario.acts, act))
@@ -57,10 +65,16 @@ async def do(world: Any, act: Act) -> None:
     sender, receiver, kind, source = STRAYS[act.what]
     subject = subjects.mesh(sender, receiver, "demo", _task(act))
     if act.what == "bad_subject":
-        wrong = (subjects.partition_of(_task(act)) + 1) % limits.PARTITIONS
+        wrong = (subjects.partition_of(_task(act)) + 1) % bounds.PARTITIONS
         subject = f"mesh.{sender}.{receiver}.{wrong}.demo.{_task(act)}"
-    headers = {"ce-id": f"poison-{act.name}", "ce-type": kind, "ce-source": source, "ce-specversion": "1.0",
-               "ce-time": TIME, "Nats-Msg-Id": f"poison-{act.name}"}  # fmt: skip
+    headers = {
+        "ce-id": f"poison-{act.name}",
+        "ce-type": kind,
+        "ce-source": source,
+        "ce-specversion": "1.0",
+        "ce-time": TIME,
+        "Nats-Msg-Id": f"poison-{act.name}",
+    }
     body = b'{"broken": ' if act.what.startswith("malformed") else b"{}"
     world.net.store(subject, {key: value for key, value in headers.items() if value}, body)
 
@@ -80,8 +94,14 @@ def _early(world: Any, act: Act) -> None:
         body = {"step_id": "a", "attempt": 1, "plan_version": 1, "result": {"summary": "a lie"}}
         kind, sender = "mesh.step.finished.v1", "worker"
     subject = subjects.mesh(sender, "planner", wish.tenant, task)
-    headers = {"ce-id": f"early-{act.name}", "ce-type": kind, "ce-source": sender, "ce-specversion": "1.0",
-               "ce-time": TIME, "Nats-Msg-Id": f"early-{act.name}"}  # fmt: skip
+    headers = {
+        "ce-id": f"early-{act.name}",
+        "ce-type": kind,
+        "ce-source": sender,
+        "ce-specversion": "1.0",
+        "ce-time": TIME,
+        "Nats-Msg-Id": f"early-{act.name}",
+    }
     world.net.store(subject, headers, json.dumps(body).encode())
 
 

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from bulkhead.bus.memory import MemoryBus
+from bulkhead.bus.memory.bus import MemoryBus
 from bulkhead.bus.port import BusUnavailable
-from bulkhead.runtime.publisher import Publisher, RpcRefused
+from bulkhead.runtime.publish.publisher import Publisher, RpcRefused
 from bulkhead_contracts.budget import Limit, TopUpReplied, TopUpRequested
 from bulkhead_contracts.plan import Plan, PlanStep
 from bulkhead_contracts.task import RequesterClaim
@@ -40,8 +40,9 @@ def add(draw: random.Random, scenario: Scenario) -> Scenario:
         first = draw.uniform(2, 8)
         for at_s, more in ((first, draw.choice((30, 200))), (first + draw.uniform(1, 20), ENOUGH_MICROS)):
             acts.append(Act("topup", "topups", at_s, f"{name}/{more}"))
-    return replace(scenario, wishes=(*scenario.wishes, *made), acts=(*scenario.acts, *acts), logic=5, newest=5,
-                   roll_after_s=None)  # fmt: skip
+    return replace(
+        scenario, wishes=(*scenario.wishes, *made), acts=(*scenario.acts, *acts), logic=5, newest=5, roll_after_s=None
+    )
 
 
 def _task(draw: random.Random, name: str) -> Wish:
@@ -49,14 +50,25 @@ def _task(draw: random.Random, name: str) -> Wish:
     calls.insert(draw.randint(0, 4), ["counter_increment", {"name": f"{name}-kept", "amount": 1}])
     wants = json.dumps({"calls": calls, "serial": True, "pace_s": draw.choice((0, 0.25))})
     steps = (
-        PlanStep(id="a", title=f"{name} a", instruction=f"Do your part of {name}. SIM{wants}", acceptance="It is done.",
-                 tools=("calculate", "counter_increment")),
+        PlanStep(
+            id="a",
+            title=f"{name} a",
+            instruction=f"Do your part of {name}. SIM{wants}",
+            acceptance="It is done.",
+            tools=("calculate", "counter_increment"),
+        ),
         PlanStep(id="b", title=f"{name} b", instruction=f"Sum {name} up.", acceptance="It is done.", inputs=("a",)),
-    )  # fmt: skip
+    )
     return Wish(
-        name=name, tenant=TENANT, objective=f"See to {name}.", plan=Plan(steps=steps), check=draw.random() < 0.5,
-        cost_usd_micros=draw.choice((300, 600, 900, 1_500)), deadline_ms=120_000, submit_after_s=draw.uniform(0, 0.5),
-    )  # fmt: skip
+        name=name,
+        tenant=TENANT,
+        objective=f"See to {name}.",
+        plan=Plan(steps=steps),
+        check=draw.random() < 0.5,
+        cost_usd_micros=draw.choice((300, 600, 900, 1_500)),
+        deadline_ms=120_000,
+        submit_after_s=draw.uniform(0, 0.5),
+    )
 
 
 async def do(world: Any, act: Act) -> None:
@@ -65,9 +77,12 @@ async def do(world: Any, act: Act) -> None:
     while (task := world.record.tasks.get(name)) is None:
         await asyncio.sleep(AGAIN_S)
     ask = TopUpRequested(
-        requester=RequesterClaim(tenant=TENANT, person="ada", role="operator", via="api_key"), task=task,
-        add=Limit(cost_usd_micros=int(more)), until_unix_ms=world.net.clock.now_ms() + 4_200_000, reason="worth it",
-    )  # fmt: skip
+        requester=RequesterClaim(tenant=TENANT, person="ada", role="operator", via="api_key"),
+        task=task,
+        add=Limit(cost_usd_micros=int(more)),
+        until_unix_ms=world.net.clock.now_ms() + 4_200_000,
+        reason="worth it",
+    )
     publisher = Publisher("gateway", MemoryBus(world.net, "gateway"), b"gateway", world.net.clock.now_ms)
     while True:
         try:

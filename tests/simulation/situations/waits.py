@@ -31,7 +31,8 @@ def add(draw: random.Random, scenario: Scenario) -> Scenario:
     """See the module. The logic is the newest from the start: others have no such tools."""
     kind = draw.choice(KINDS)
     made = {"crossed": _crossed, "ring": _ring, "any": _any, "expiry": _expiry, "overdue": _overdue, "star": _star}[
-        kind](draw)  # fmt: skip
+        kind
+    ](draw)
     if draw.random() < QUEUES:
         made += _queue(draw)
     watch = Act("watch", "watched", 0.0)
@@ -64,12 +65,20 @@ def _ring(draw: random.Random) -> list[Wish]:
     names = [f"s{at}" for at in range(size)]
     question = {"question": "Is it so?"} if draw.random() < 0.4 else {}
     steps = [
-        _step(name, "ring0", {"serial": True, "pace_s": draw.uniform(0, 0.3), "calls": [
-            ("calculate", {"expression": f"{at} * 7"}),
-            ("ask_steps", {"steps": [names[(at + 1) % size]], **question}),
-        ]})
+        _step(
+            name,
+            "ring0",
+            {
+                "serial": True,
+                "pace_s": draw.uniform(0, 0.3),
+                "calls": [
+                    ("calculate", {"expression": f"{at} * 7"}),
+                    ("ask_steps", {"steps": [names[(at + 1) % size]], **question}),
+                ],
+            },
+        )
         for at, name in enumerate(names)
-    ]  # fmt: skip
+    ]
     return [_task(draw, "ring0", steps)]
 
 
@@ -99,12 +108,15 @@ def _overdue(draw: random.Random) -> list[Wish]:
     circle, but for whoever hears late of the end of the lease."""
     (one, two), pace_s = RESOURCES[:2], draw.uniform(0.15, 0.3)
     first = [("acquire_lease", {"resource": one, "ttl_s": 1}), ("acquire_lease", {"resource": two})]
-    second = [("acquire_lease", {"resource": two}), ("acquire_lease", {"resource": one}),
-              ("calculate", {"expression": "2 * 3"})]  # fmt: skip
+    second = [
+        ("acquire_lease", {"resource": two}),
+        ("acquire_lease", {"resource": one}),
+        ("calculate", {"expression": "2 * 3"}),
+    ]
     return [
         _task(draw, "loses0", [_step("a", "loses0", {"calls": first, "serial": True, "pace_s": 0.4})]),
         _task(draw, "gets0", [_step("a", "gets0", {"calls": second, "serial": True, "pace_s": pace_s})], after_s=0.2),
-    ]  # fmt: skip
+    ]
 
 
 def _queue(draw: random.Random) -> list[Wish]:
@@ -122,17 +134,27 @@ def _taking(draw: random.Random, task: str, resources: Sequence[str]) -> PlanSte
 
 
 def _step(name: str, task: str, wants: dict[str, Any]) -> PlanStep:
-    return PlanStep(id=name, title=f"{task} {name}", instruction=f"Do your part of {task}. SIM{json.dumps(wants)}",
-                    tools=TOOLS, acceptance="The result says what was done.")  # fmt: skip
+    return PlanStep(
+        id=name,
+        title=f"{task} {name}",
+        instruction=f"Do your part of {task}. SIM{json.dumps(wants)}",
+        tools=TOOLS,
+        acceptance="The result says what was done.",
+    )
 
 
 def _task(draw: random.Random, name: str, steps: Sequence[PlanStep], after_s: float = 0.0) -> Wish:
     return Wish(
-        name=name, tenant=TENANT, objective=f"See to {name}.", plan=Plan(steps=tuple(steps)),
-        check=draw.random() < 0.3, cost_usd_micros=500_000, deadline_ms=120_000,
+        name=name,
+        tenant=TENANT,
+        objective=f"See to {name}.",
+        plan=Plan(steps=tuple(steps)),
+        check=draw.random() < 0.3,
+        cost_usd_micros=500_000,
+        deadline_ms=120_000,
         submit_after_s=after_s + draw.uniform(0, 0.4),
         cancel_after_s=draw.uniform(0.5, 4) if draw.random() < 0.1 else None,
-    )  # fmt: skip
+    )
 
 
 def complain(record: Record) -> Iterator[str]:

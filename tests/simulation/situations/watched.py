@@ -39,12 +39,23 @@ def add(draw: random.Random, scenario: Scenario) -> Scenario:
 
 
 def _wish(draw: random.Random, name: str, wants: dict[str, object]) -> Wish:
-    step = PlanStep(id="a", title=f"{name} a", instruction=f"Do your part of {name}. SIM{json.dumps(wants)}",
-                    tools=("calculate", "date_add"), acceptance="The result says what was done.")  # fmt: skip
+    step = PlanStep(
+        id="a",
+        title=f"{name} a",
+        instruction=f"Do your part of {name}. SIM{json.dumps(wants)}",
+        tools=("calculate", "date_add"),
+        acceptance="The result says what was done.",
+    )
     return Wish(
-        name=name, tenant=draw.choice(("demo", "acme")), objective=f"See to {name}.", plan=Plan(steps=(step,)),
-        check=draw.random() < 0.3, cost_usd_micros=500_000, deadline_ms=120_000, submit_after_s=draw.uniform(0, 2),
-    )  # fmt: skip
+        name=name,
+        tenant=draw.choice(("demo", "acme")),
+        objective=f"See to {name}.",
+        plan=Plan(steps=(step,)),
+        check=draw.random() < 0.3,
+        cost_usd_micros=500_000,
+        deadline_ms=120_000,
+        submit_after_s=draw.uniform(0, 2),
+    )
 
 
 async def do(world: Any, act: Act) -> None:

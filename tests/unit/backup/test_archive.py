@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from infra.backup import lockbox, taking
-from infra.backup.archive import (
+from bulkhead_infra.backup import backup, key_sealing
+from bulkhead_infra.backup.archive import (
     BLOCK,
     FORMAT,
     BackupError,
@@ -26,12 +26,21 @@ CONTENT = bytes(range(256)) * 9
 
 def manifest(file: Writer, **changes) -> Manifest:
     stream = StreamCopy(name="BLOBS", messages=3, bytes=9, first_seq=1, last_seq=3)
-    return Manifest(**{
-        "format": FORMAT, "version": "0.1.0", "created_unix_ms": 1, "shards": {}, "streams": (stream,),
-        "positions": (Position(stream="INBOX_WORKER", durable="worker-0", floor=7),),
-        "documents": (DocumentsCopy(tenant="demo"),), "has_documents": True, "has_keys": False,
-        "parts": dict(file.parts), **changes,
-    })  # fmt: skip
+    return Manifest(
+        **{
+            "format": FORMAT,
+            "version": "0.1.0",
+            "created_unix_ms": 1,
+            "shards": {},
+            "streams": (stream,),
+            "positions": (Position(stream="INBOX_WORKER", durable="worker-0", floor=7),),
+            "documents": (DocumentsCopy(tenant="demo"),),
+            "has_documents": True,
+            "has_keys": False,
+            "parts": dict(file.parts),
+            **changes,
+        }
+    )
 
 
 def make(path: Path, **changes) -> Path:
@@ -214,25 +223,25 @@ def test_a_manifest_that_does_not_hold(tmp_path, text):
 
 def test_keys_come_back_with_the_passphrase_alone():
     files = {"worker.nkey": "SU" + "A" * 56, "credentials.json": "{}"}
-    sealed = lockbox.seal(files, "correct horse battery")
-    assert lockbox.unseal(sealed, "correct horse battery") == files
-    assert b"worker" not in sealed and sealed != lockbox.seal(files, "correct horse battery")
+    sealed = key_sealing.seal(files, "correct horse battery")
+    assert key_sealing.unseal(sealed, "correct horse battery") == files
+    assert b"worker" not in sealed and sealed != key_sealing.seal(files, "correct horse battery")
     with pytest.raises(BackupError, match="passphrase does not open"):
-        lockbox.unseal(sealed, "correct horse batterx")
+        key_sealing.unseal(sealed, "correct horse batterx")
     for place in (20, 40, len(sealed) - 1):
         changed = bytearray(sealed)
         changed[place] ^= 1
         with pytest.raises(BackupError, match="does not open"):
-            lockbox.unseal(bytes(changed), "correct horse battery")
+            key_sealing.unseal(bytes(changed), "correct horse battery")
     with pytest.raises(BackupError, match="use a newer one"):
-        lockbox.unseal(b"bulkhead-keys-9\n" + sealed[16:], "correct horse battery")
+        key_sealing.unseal(b"bulkhead-keys-9\n" + sealed[16:], "correct horse battery")
 
 
 @pytest.mark.parametrize("name", ["../x.nkey", "/etc/x", "a/b", "", ".hidden", "x" * 200])
 def test_sealed_names_are_no_paths(name):
-    sealed = lockbox.seal({name: "x"}, "correct horse battery")
+    sealed = key_sealing.seal({name: "x"}, "correct horse battery")
     with pytest.raises(BackupError, match="no key file"):
-        lockbox.unseal(sealed, "correct horse battery")
+        key_sealing.unseal(sealed, "correct horse battery")
 
 
 @pytest.mark.parametrize("content", [b"short", b"two lines\nof passphrase", b"\xff\xfe" * 20])
@@ -240,9 +249,9 @@ def test_a_passphrase_that_is_none(tmp_path, content):
     path = tmp_path / "p"
     path.write_bytes(content)
     with pytest.raises(BackupError, match="one line"):
-        lockbox.read_passphrase(path)
+        key_sealing.read_passphrase(path)
     with pytest.raises(BackupError, match="one line"):
-        lockbox.read_passphrase(tmp_path / "none")
+        key_sealing.read_passphrase(tmp_path / "none")
 
 
 def test_what_is_sealed_are_this_meshes_keys_and_not_its_brokers_certificates(tmp_path):
@@ -251,5 +260,5 @@ def test_what_is_sealed_are_this_meshes_keys_and_not_its_brokers_certificates(tm
         (tmp_path / name).write_text(name)
     (tmp_path / "tls").mkdir()
     (tmp_path / "tls" / "ca.pem").write_text("ca")
-    sealed = taking._sealed(taking.Wanted(identity=tmp_path, passphrase="a passphrase for this"))
-    assert set(lockbox.unseal(sealed, "a passphrase for this")) == {"worker.nkey", "public.json"}
+    sealed = backup._sealed(backup.Wanted(identity=tmp_path, passphrase="a passphrase for this"))
+    assert set(key_sealing.unseal(sealed, "a passphrase for this")) == {"worker.nkey", "public.json"}

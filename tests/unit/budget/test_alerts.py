@@ -7,19 +7,20 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulkhead.health.circuits import Circuits
+from bulkhead.health.breakers.registry import Circuits
 from bulkhead.health.events import Served
-from bulkhead.health.journal import Journal
+from bulkhead.health.sources.journal import Journal
 from bulkhead.health.thresholds import DEFAULT
-from bulkhead.runtime.edge import Received
+from bulkhead.runtime.edge.protocol import Received
 from bulkhead_contracts.budget import Alerted, NoticeRequested, Overran, Settled
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.result import Usage
-from services.budget import core, reasons
-from services.budget.alerting import MIN_SPAN_MS, STEP_MS, WINDOW_MS, burning, ends, paced, share
-from services.budget.alerts import ASK_AGAIN_MS, Alerts
-from services.budget.core import Ledger, Level, Scope, Settlement, Sum
-from services.budget.memory import MemoryStore
+from bulkhead_services.budget.ledger import model
+from bulkhead_services.budget.ledger.memory_store import MemoryStore
+from bulkhead_services.budget.ledger.model import Ledger, Level, Scope, Settlement, Sum
+from bulkhead_services.budget.limits import messages
+from bulkhead_services.budget.limits.alert_rules import MIN_SPAN_MS, STEP_MS, WINDOW_MS, burning, ends, paced, share
+from bulkhead_services.budget.limits.alerts import ASK_AGAIN_MS, Alerts
 
 NOON = 1_795_262_400_000  # 2026-11-21T12:00:00Z
 MIDNIGHT = NOON + 12 * 3_600_000
@@ -53,24 +54,45 @@ MESSAGE = Received(HEAD, BODY, "acme", "t1", "model_gateway", 1, NOON, 1)
 def test_a_share_is_told_by_the_highest_threshold_that_is_reached() -> None:
     told = {spent: share(TASK._replace(spent=spent)) for spent in (0, 499, 500, 799, 800, 949, 950, 1_000, 2_000)}
     assert {spent: one and one.percent for spent, one in told.items()} == {
-        0: None, 499: None, 500: 50, 799: 50, 800: 80, 949: 80, 950: 95, 1_000: 95, 2_000: 95}
+        0: None,
+        499: None,
+        500: 50,
+        799: 50,
+        800: 80,
+        949: 80,
+        950: 95,
+        1_000: 95,
+        2_000: 95,
+    }
     assert told[500].id == told[799].id != told[800].id
     other = TASK._replace(spent=500)
-    ids = {share(one).id for one in (other, other._replace(limit=999), other._replace(unit="tokens"),
-                                     other._replace(scope="task:acme:t2"))}
+    ids = {
+        share(one).id
+        for one in (
+            other,
+            other._replace(limit=999),
+            other._replace(unit="tokens"),
+            other._replace(scope="task:acme:t2"),
+        )
+    }
     assert len(ids) == 4, "a limit that was changed, another unit and another account have alerts of their own"
     assert share(TASK._replace(limit=0, spent=5)) is None
 
 
 def test_levels_are_those_of_the_limited_units_of_every_account_and_the_same_when_it_comes_again() -> None:
-    scopes = (Scope("task:acme:t1", core.NO_LIMIT._replace(cost_usd_micros=100), 7),
-              Scope("day:acme:2026-11-21", core.NO_LIMIT._replace(tokens=50)), Scope("mesh:-:x", core.NO_LIMIT))
+    scopes = (
+        Scope("task:acme:t1", model.NO_LIMIT._replace(cost_usd_micros=100), 7),
+        Scope("day:acme:2026-11-21", model.NO_LIMIT._replace(tokens=50)),
+        Scope("mesh:-:x", model.NO_LIMIT),
+    )
     ledger = Ledger(1_000)
-    core.reserve(ledger, "a", Sum(9, 60), scopes, 0)
-    found = core.settle(ledger, "a", Sum(9, 55), False)
-    assert found.levels == (Level("task:acme:t1", "cost_usd_micros", 55, 100, 7),
-                            Level("day:acme:2026-11-21", "tokens", 9, 50))
-    assert core.settle(ledger, "a", Sum(9, 55), False).levels == found.levels
+    model.reserve(ledger, "a", Sum(9, 60), scopes, 0)
+    found = model.settle(ledger, "a", Sum(9, 55), False)
+    assert found.levels == (
+        Level("task:acme:t1", "cost_usd_micros", 55, 100, 7),
+        Level("day:acme:2026-11-21", "tokens", 9, 50),
+    )
+    assert model.settle(ledger, "a", Sum(9, 55), False).levels == found.levels
 
 
 @given(st.lists(st.integers(0, 1_200), min_size=1, max_size=30), st.data())
@@ -102,13 +124,18 @@ def test_an_alert_whose_mark_was_not_made_is_told_again_under_the_same_id_and_a_
         publisher, now = Publisher(), [NOON]
         for _ in range(2):
             await alerts(Forgets(lease_ms=1_000), publisher, now).settled(
-                MESSAGE, BODY, settled(DAY._replace(spent=850_000)))
+                MESSAGE, BODY, settled(DAY._replace(spent=850_000))
+            )
         (one, notice, *again) = publisher.sent
         assert [to for to, _, _ in publisher.sent] == ["journal", "tool_executor"] * 2
         assert [one[2], notice[2]] == [sent[2] for sent in again]
         told, fact = notice[1], one[1]
         assert isinstance(told, NoticeRequested) and (told.notice, told.account, told.what, told.hint) == (
-            fact.alert, fact.scope, fact.what, fact.hint)
+            fact.alert,
+            fact.scope,
+            fact.what,
+            fact.hint,
+        )
         assert "tenant acme's day 2026-11-21 (UTC) has spent $0.85 of $1.00 (85 %)" in one[1].what
         assert isinstance(one[1], Alerted) and one[1].percent == 80 and "bulkhead limits set day" in one[1].hint
 
@@ -169,29 +196,51 @@ def test_periods_end_where_their_names_say() -> None:
 
 
 def test_hints_name_the_account_that_is_to_have_more() -> None:
-    told = {scope: reasons.more(DAY._replace(scope=scope)) for scope in (
-        "task:acme:t1", "step:acme:t1/s1", "agent:acme:worker.a:2026-11-21", "month:acme:2026-11", "mesh:-:2026-11-21")}
-    for scope, words in (("task:acme:t1", "topup t1 --usd 1."), ("step:acme:t1/s1", "set step --usd 2."),
-                         ("agent:acme:worker.a:2026-11-21", "set agent/worker.a --usd 2."),
-                         ("month:acme:2026-11", "set month --usd 2."), ("mesh:-:2026-11-21", "BULKHEAD_MESH_DAY_")):
+    told = {
+        scope: messages.more(DAY._replace(scope=scope))
+        for scope in (
+            "task:acme:t1",
+            "step:acme:t1/s1",
+            "agent:acme:worker.a:2026-11-21",
+            "month:acme:2026-11",
+            "mesh:-:2026-11-21",
+        )
+    }
+    for scope, words in (
+        ("task:acme:t1", "topup t1 --usd 1."),
+        ("step:acme:t1/s1", "set step --usd 2."),
+        ("agent:acme:worker.a:2026-11-21", "set agent/worker.a --usd 2."),
+        ("month:acme:2026-11", "set month --usd 2."),
+        ("mesh:-:2026-11-21", "BULKHEAD_MESH_DAY_"),
+    ):
         assert words in told[scope], told[scope]
         assert "nothing is stopped yet" in told[scope]
-        at_it = reasons.more(DAY._replace(scope=scope, spent=DAY.limit))
+        at_it = messages.more(DAY._replace(scope=scope, spent=DAY.limit))
         assert at_it == told[scope].replace("nothing is stopped yet", "the next call is held back")
 
 
 def test_one_is_not_several() -> None:
-    assert [reasons.amount(count, "model_calls") for count in (0, 1, 2)] == ["0 model calls", "1 model call",
-                                                                           "2 model calls"]
+    assert [messages.amount(count, "model_calls") for count in (0, 1, 2)] == [
+        "0 model calls",
+        "1 model call",
+        "2 model calls",
+    ]
 
 
 # More than was reserved
 
 
 def overran(number: int) -> list[Any]:
-    body = Overran(reservation_id=f"r{number}", call_id=f"c{number}", service="model_gateway", resource="big",
-                   reserved=core.amount_of(Sum(5, 10, 1)), used=core.amount_of(Sum(9, 30, 1)),
-                   what=reasons.overran(Sum(9, 30, 1), Sum(5, 10, 1)), overran_unix_ms=NOON)
+    body = Overran(
+        reservation_id=f"r{number}",
+        call_id=f"c{number}",
+        service="model_gateway",
+        resource="big",
+        reserved=model.amount_of(Sum(5, 10, 1)),
+        used=model.amount_of(Sum(9, 30, 1)),
+        what=messages.overran(Sum(9, 30, 1), Sum(5, 10, 1)),
+        overran_unix_ms=NOON,
+    )
     head = Envelope(f"{number:032x}", body.ce_type(), "budget", NOON)
     return Journal().read("mesh.budget.journal.1.acme.t1", head.headers(), body.encode(), NOON + number)
 

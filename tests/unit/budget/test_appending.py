@@ -8,31 +8,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bulkhead.bus.memory import MemoryBus
-from bulkhead.bus.memory_broker import MemoryBroker
-from bulkhead.bus.memory_streams import Stream
+from bulkhead.bus.memory.broker import MemoryBroker
+from bulkhead.bus.memory.bus import MemoryBus
+from bulkhead.bus.memory.streams import Stream
 from bulkhead.bus.port import BusUnavailable, PubAck, Stored
-from bulkhead.cli import history
-from bulkhead.cli.journal import read_journal
-from bulkhead.runtime import together
-from bulkhead.runtime.edge import Received
-from bulkhead.runtime.publisher import Publisher
+from bulkhead.journal import history
+from bulkhead.journal.reader import read_journal
+from bulkhead.runtime.consume import batched_reservations
+from bulkhead.runtime.edge.protocol import Received
+from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead.telemetry import trace
-from bulkhead_contracts.budget import (
-    Amount,
-    LedgerMarked,
-    Reserved,
-    ReservedTogether,
-    SpendReplied,
-    SpendRequested,
-)
-from bulkhead_contracts.limits import MAX_MESSAGE_BYTES, MAX_RESERVED_TOGETHER
+from bulkhead_contracts.bounds import MAX_MESSAGE_BYTES, MAX_RESERVED_TOGETHER
+from bulkhead_contracts.budget import Amount, LedgerMarked, Reserved, ReservedTogether, SpendReplied, SpendRequested
 from bulkhead_contracts.result import ContentRef
 from bulkhead_contracts.task import RequesterClaim, TaskLimits, TaskSubmitted
-from services.budget import appending, core, facts, finding, rebuild
-from services.budget.appending import Appender, Fact
-from services.budget.core import Ledger, Scope, Sum
-from services.budget.spending import SpendBook
+from bulkhead_services.budget.ledger import fact_lookup, facts, journal_writer, model, rebuild
+from bulkhead_services.budget.ledger.journal_writer import Appender, Fact
+from bulkhead_services.budget.ledger.model import Ledger, Scope, Sum
+from bulkhead_services.budget.queries.spending import SpendBook
 
 LEASE_MS, NOW = 10_000, 1_795_231_204_272
 EPOCH = "e1 server"
@@ -90,13 +83,20 @@ class Desk:
 
 def fact(name: str, tenant: str, task: str, **more: str) -> Fact:
     scopes = (Scope(f"task:{tenant}:{task}", Sum(100, 100)), Scope(f"day:{tenant}:2026-11-21", Sum(900, 900)))
-    body = Reserved(reservation_id=name, call_id=name, service="rag", resource="x", reserved_unix_ms=NOW,
-                    amount=Amount(tokens=1 + len(name)), scopes=core.scope_limits(scopes))  # fmt: skip
+    body = Reserved(
+        reservation_id=name,
+        call_id=name,
+        service="rag",
+        resource="x",
+        reserved_unix_ms=NOW,
+        amount=Amount(tokens=1 + len(name)),
+        scopes=model.scope_limits(scopes),
+    )
     return Fact(tenant, task, body, facts.cause_of(name, EPOCH), f"reserved/rag/{tenant}/{task}", **more)
 
 
 def parts(stored: Stored) -> list:  # type: ignore[type-arg]
-    return list(together.each(rebuild.inbound.read(stored, "journal")))
+    return list(batched_reservations.each(rebuild.inbound.read(stored, "journal")))
 
 
 async def turn() -> None:
@@ -106,16 +106,16 @@ async def turn() -> None:
 
 @pytest.fixture(autouse=True)
 def no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bulkhead.runtime.publisher.PUBLISH_ATTEMPTS", 1)
+    monkeypatch.setattr("bulkhead.runtime.publish.publisher.PUBLISH_ATTEMPTS", 1)
 
 
 async def test_a_few_are_stored_each_for_itself_and_what_waits_meanwhile_together() -> None:
     desk = Desk()
-    first = [f"a{n}" for n in range(appending.AT_ONCE)]
+    first = [f"a{n}" for n in range(journal_writer.AT_ONCE)]
     await desk.ask(*first, "b1", "b2", "b3")
-    assert len(desk.bus.gates) == appending.AT_ONCE and not any(one.done() for one in desk.asked.values())
+    assert len(desk.bus.gates) == journal_writer.AT_ONCE and not any(one.done() for one in desk.asked.values())
     await desk.let()
-    assert desk.asked["a0"].done() and len(desk.bus.gates) == appending.AT_ONCE
+    assert desk.asked["a0"].done() and len(desk.bus.gates) == journal_writer.AT_ONCE
     await desk.ask("c1")
     while desk.bus.gates:
         await desk.let()
@@ -127,14 +127,18 @@ async def test_a_few_are_stored_each_for_itself_and_what_waits_meanwhile_togethe
     await alone.let()
     (single,), (_, row, _) = parts(alone.inbox()[0]), parts(desk.inbox()[-2])
     assert (row.address, row.body, row.envelope.id, row.envelope.cause) == (
-        single.address, single.body, single.envelope.id, single.envelope.cause)
+        single.address,
+        single.body,
+        single.envelope.id,
+        single.envelope.cause,
+    )
 
 
 async def test_beside_the_version_before_every_fact_lies_alone() -> None:
     desk = Desk(alone=True)
-    names = [f"a{n}" for n in range(appending.ALONE_AT_ONCE + 5)]
+    names = [f"a{n}" for n in range(journal_writer.ALONE_AT_ONCE + 5)]
     await desk.ask(*names)
-    assert len(desk.bus.gates) == appending.ALONE_AT_ONCE
+    assert len(desk.bus.gates) == journal_writer.ALONE_AT_ONCE
     while desk.bus.gates:
         await desk.let()
     assert desk.told() == [[one] for one in names]
@@ -142,18 +146,23 @@ async def test_beside_the_version_before_every_fact_lies_alone() -> None:
 
 async def test_tenants_take_turns_and_never_share_a_message() -> None:
     desk = Desk()
-    await desk.ask(*(f"x{n}" for n in range(appending.AT_ONCE)), *(f"a{n}" for n in range(MAX_RESERVED_TOGETHER + 2)))
+    await desk.ask(
+        *(f"x{n}" for n in range(journal_writer.AT_ONCE)), *(f"a{n}" for n in range(MAX_RESERVED_TOGETHER + 2))
+    )
     await desk.ask("b1", "b2", tenant="other")
     while desk.bus.gates:
         await desk.let()
-    assert [len(one) for one in desk.told()] == [*[1] * appending.AT_ONCE, MAX_RESERVED_TOGETHER, 2, 2]
+    assert [len(one) for one in desk.told()] == [*[1] * journal_writer.AT_ONCE, MAX_RESERVED_TOGETHER, 2, 2]
     assert [one.subject.split(".")[-2:] for one in desk.inbox()[-3:]] == [
-        ["ledger", "acme"], ["ledger", "other"], ["ledger", "acme"]]
+        ["ledger", "acme"],
+        ["ledger", "other"],
+        ["ledger", "acme"],
+    ]
 
 
 async def test_a_repeat_waits_for_the_same_message_and_one_that_gives_up_takes_nothing_with_it() -> None:
     desk = Desk()
-    await desk.ask(*(f"x{n}" for n in range(appending.AT_ONCE)), "a", "b")
+    await desk.ask(*(f"x{n}" for n in range(journal_writer.AT_ONCE)), "a", "b")
     again = [asyncio.create_task(desk.appender.store(fact("a", "acme", "t-a"))) for _ in range(3)]
     await turn()
     desk.asked["a"].cancel()
@@ -165,10 +174,10 @@ async def test_a_repeat_waits_for_the_same_message_and_one_that_gives_up_takes_n
 
 async def test_what_is_not_stored_is_told_to_all_of_its_message_and_to_nobody_else() -> None:
     desk = Desk()
-    await desk.ask(*(f"x{n}" for n in range(appending.AT_ONCE)), "a", "b")
+    await desk.ask(*(f"x{n}" for n in range(journal_writer.AT_ONCE)), "a", "b")
     await desk.let()
     await desk.ask("c", "d")
-    await desk.let(appending.AT_ONCE - 1, "ack lost")
+    await desk.let(journal_writer.AT_ONCE - 1, "ack lost")
     while desk.bus.gates:
         await desk.let()
     failed = {name for name, one in desk.asked.items() if one.exception() is not None}
@@ -178,7 +187,7 @@ async def test_what_is_not_stored_is_told_to_all_of_its_message_and_to_nobody_el
 
 async def test_what_fits_no_row_goes_alone_and_what_is_too_large_in_parts() -> None:
     desk = Desk()
-    await desk.ask(*(f"x{n}" for n in range(appending.AT_ONCE)), "a")
+    await desk.ask(*(f"x{n}" for n in range(journal_writer.AT_ONCE)), "a")
     long = asyncio.create_task(desk.appender.store(fact("long", "acme", "t", actor="x" * 5_000)))
     await turn()
     await desk.ask("b", "c")
@@ -186,7 +195,7 @@ async def test_what_fits_no_row_goes_alone_and_what_is_too_large_in_parts() -> N
         await desk.let()
     assert long.result() is None and desk.told()[-3:] == [["a"], ["long"], ["b", "c"]]
     desk = Desk()
-    await desk.ask(*(f"x{n}" for n in range(appending.AT_ONCE)))
+    await desk.ask(*(f"x{n}" for n in range(journal_writer.AT_ONCE)))
     scopes = tuple(one.model_copy(update={"scope": "\x00" * 200}) for one in fact("y", "acme", "t").body.scopes * 4)
     large = [fact(f"y{n}", "acme", "t") for n in range(MAX_RESERVED_TOGETHER)]
     large = [one._replace(body=one.body.model_copy(update={"scopes": scopes})) for one in large]
@@ -194,7 +203,7 @@ async def test_what_fits_no_row_goes_alone_and_what_is_too_large_in_parts() -> N
     await turn()
     while desk.bus.gates:
         await desk.let()
-    told = [name for names in desk.told()[appending.AT_ONCE :] for name in names]
+    told = [name for names in desk.told()[journal_writer.AT_ONCE :] for name in names]
     assert told == [one.body.reservation_id for one in large]
     assert all(one.done() for one in tasks)
     assert max(len(one.body) for one in desk.inbox()) <= MAX_MESSAGE_BYTES < sum(len(one.body) for one in desk.inbox())
@@ -206,7 +215,8 @@ MOVES = st.lists(
         st.tuples(st.sampled_from(["stored", "stored", "not stored", "ack lost"]), st.integers(0, 3)),
         st.tuples(st.just("rebuild"), st.just(0)),
     ),
-    min_size=20, max_size=60,
+    min_size=20,
+    max_size=60,
 )
 
 
@@ -217,7 +227,7 @@ def test_whoever_hears_that_it_is_stored_is_in_every_ledger_that_is_built_of_the
 ) -> None:
     """Held to the simple model: every fact in a message of its own, in the same order."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("bulkhead.runtime.publisher.PUBLISH_ATTEMPTS", 1)
+        patch.setattr("bulkhead.runtime.publish.publisher.PUBLISH_ATTEMPTS", 1)
         asyncio.run(_holds(moves))
 
 
@@ -246,8 +256,13 @@ def _whole(desk: Desk, known: set[tuple[str, str, str]]) -> None:
         for name in (one.body.reservation_id for one in parts(stored)):
             [(tenant, task)] = {one[:2] for one in known if one[2] == name}
             mine = fact(name, tenant, task)
-            core.restore(simple, core.entry_key("rag", tenant, task, name), core.sum_of(mine.body.amount),
-                         core.scopes_from(mine.body.scopes), NOW)  # fmt: skip
+            model.restore(
+                simple,
+                model.entry_key("rag", tenant, task, name),
+                model.sum_of(mine.body.amount),
+                model.scopes_from(mine.body.scopes),
+                NOW,
+            )
     assert ledger == simple
     told = {name for name, one in desk.asked.items() if one.done() and one.exception() is None}
     assert told <= {key.rpartition("/")[2] for key in ledger.entries}
@@ -258,7 +273,7 @@ async def test_those_of_a_ledger_that_a_later_mark_has_ended_count_no_more() -> 
     mark = Publisher("budget", MemoryBus(desk.broker, "budget"), b"b" * 32, lambda: NOW)
     for epoch in ("e1", "e2"):
         await mark.send("journal", LedgerMarked(epoch=epoch), tenant=rebuild.MARKS, task=rebuild.MARKS, cause=epoch)
-    await desk.ask(*(f"x{n}" for n in range(appending.AT_ONCE)), "a", "b")
+    await desk.ask(*(f"x{n}" for n in range(journal_writer.AT_ONCE)), "a", "b")
     while desk.bus.gates:
         await desk.let()
     ledger = Ledger(LEASE_MS)
@@ -269,33 +284,38 @@ async def test_those_of_a_ledger_that_a_later_mark_has_ended_count_no_more() -> 
 
 async def test_a_fact_is_found_whether_it_lies_alone_or_with_others_and_the_last_one_counts() -> None:
     desk = Desk()
-    await desk.ask(*(f"x{n}" for n in range(appending.AT_ONCE)), "a", "b", task="t1")
+    await desk.ask(*(f"x{n}" for n in range(journal_writer.AT_ONCE)), "a", "b", task="t1")
     while desk.bus.gates:
         await desk.let()
     bus = MemoryBus(desk.broker, "budget")
     now = desk.broker.clock.now_ms()
     for name in ("x0", "a", "b"):
-        found = await finding.find_fact(bus, "acme", "t1", "rag", name, now)
+        found = await fact_lookup.find_fact(bus, "acme", "t1", "rag", name, now)
         assert found is not None and found.reservation_id == name
-    for tenant, task, service, name in (("acme", "t2", "rag", "a"), ("other", "t1", "rag", "a"),
-                                        ("acme", "t1", "worker", "a"), ("acme", "t1", "rag", "z")):  # fmt: skip
-        assert await finding.find_fact(bus, tenant, task, service, name, now) is None
+    for tenant, task, service, name in (
+        ("acme", "t2", "rag", "a"),
+        ("other", "t1", "rag", "a"),
+        ("acme", "t1", "worker", "a"),
+        ("acme", "t1", "rag", "z"),
+    ):
+        assert await fact_lookup.find_fact(bus, tenant, task, service, name, now) is None
     # Those stored together long before it was asked for are not looked through.
-    assert await finding.find_fact(bus, "acme", "t1", "rag", "a", now + 2 * finding.CLOCKS_MS) is None
+    assert await fact_lookup.find_fact(bus, "acme", "t1", "rag", "a", now + 2 * fact_lookup.CLOCKS_MS) is None
     later = fact("a", "acme", "t1")
-    later = later._replace(cause=facts.cause_of("a", "e2 server"),
-                           body=later.body.model_copy(update={"amount": Amount(tokens=77)}))  # fmt: skip
+    later = later._replace(
+        cause=facts.cause_of("a", "e2 server"), body=later.body.model_copy(update={"amount": Amount(tokens=77)})
+    )
     storing = asyncio.create_task(desk.appender.store(later))
     await turn()
     await desk.let()
     await storing
-    found = await finding.find_fact(bus, "acme", "t1", "rag", "a", now)
+    found = await fact_lookup.find_fact(bus, "acme", "t1", "rag", "a", now)
     assert found is not None and found.amount.tokens == 77
 
 
 async def test_a_task_reads_its_reservations_wherever_they_lie_and_no_others() -> None:
     desk = Desk()
-    names = [f"x{n}" for n in range(appending.AT_ONCE)]
+    names = [f"x{n}" for n in range(journal_writer.AT_ONCE)]
     await desk.ask(*names, task="t1")
     await desk.ask("a", "c", task="t1")
     await desk.ask("b", task="t2")
@@ -325,14 +345,19 @@ def remade(broker: MemoryBroker, *inboxes: str, between: int) -> None:
 @pytest.mark.parametrize("inboxes", [("journal", "planner"), ("planner", "journal")])
 async def test_a_task_reads_its_reservations_also_in_a_journal_that_was_made_again(inboxes: tuple[str, ...]) -> None:
     desk = Desk()
-    await desk.ask(*(f"x{n}" for n in range(appending.AT_ONCE)))
+    await desk.ask(*(f"x{n}" for n in range(journal_writer.AT_ONCE)))
     await desk.ask("a", "c", task="t1")
     while desk.bus.gates:
         await desk.let()
     gateway = Publisher("gateway", MemoryBus(desk.broker, "gateway"), b"b" * 32, lambda: NOW - 1_000)
     ref = ContentRef(author="gateway", sha256="0" * 64, size_bytes=1)
-    await gateway.send("planner", TaskSubmitted(objective=ref, limits=TaskLimits(), submitted_unix_ms=1),
-                       tenant="acme", task="t1", index="t1")  # fmt: skip
+    await gateway.send(
+        "planner",
+        TaskSubmitted(objective=ref, limits=TaskLimits(), submitted_unix_ms=1),
+        tenant="acme",
+        task="t1",
+        index="t1",
+    )
     remade(desk.broker, *inboxes, between=5_000)
     found = history.entries(await read_journal(MemoryBus(desk.broker, "operator"), "t1"))
     assert [one.body.reservation_id for one in found if isinstance(one.body, Reserved)] == ["a", "c"]
@@ -365,8 +390,9 @@ async def _spent(desk: Desk) -> SpendReplied:
 async def test_a_fact_is_of_the_trace_that_asked_for_it_whoever_stores_it() -> None:
     """What waits is stored when somebody else's is done: no tenant's trace is named in another's fact."""
     desk, of = Desk(), {}
-    for number, (name, tenant) in enumerate([*((f"x{n}", "acme") for n in range(appending.AT_ONCE)), ("a", "one"),
-                                             ("b1", "two"), ("b2", "two")], 1):
+    for number, (name, tenant) in enumerate(
+        [*((f"x{n}", "acme") for n in range(journal_writer.AT_ONCE)), ("a", "one"), ("b1", "two"), ("b2", "two")], 1
+    ):
         of[name] = f"00-{number:032x}-{number:016x}-01"
         with trace.span("asks", of[name]):
             await desk.ask(name, tenant=tenant)
@@ -383,7 +409,7 @@ async def test_the_same_rows_make_the_same_message() -> None:
     found = []
     for _ in range(2):
         desk = Desk()
-        await desk.ask(*(f"x{n}" for n in range(appending.AT_ONCE)), "a", "b", "c")
+        await desk.ask(*(f"x{n}" for n in range(journal_writer.AT_ONCE)), "a", "b", "c")
         while desk.bus.gates:
             await desk.let()
         found.append(desk.inbox()[-1])

@@ -3,14 +3,14 @@
 import pytest
 
 from bulkhead.bus.port import Stored
-from bulkhead.health.lineages import Lineages
+from bulkhead.health.loops.windows import Lineages
 from bulkhead.health.thresholds import DEFAULT
 from bulkhead_contracts.result import ContentRef
 from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
 from bulkhead_contracts.types import Body
-from services.budget import aside
-from services.budget.aside import Aside
-from services.budget.watching import Watching
+from bulkhead_services.budget.watch import poison_messages
+from bulkhead_services.budget.watch.fold import Watching
+from bulkhead_services.budget.watch.poison_messages import Aside
 
 REF = ContentRef(author="tool_executor", sha256="0" * 64, size_bytes=1)
 SECRET = "what the tenant said"
@@ -35,15 +35,25 @@ def said(*arguments: str) -> list[Stored]:
 
     def say(body: Body, way: str) -> None:
         sequence = len(found) + 1
-        found.append(Stored(f"mesh.{way}.3.acme.t1", {"ce-type": body.ce_type(), "ce-id": f"m{sequence}"},
-                            body.encode(), sequence, 1_000 + sequence))  # fmt: skip
+        found.append(
+            Stored(
+                f"mesh.{way}.3.acme.t1",
+                {"ce-type": body.ce_type(), "ce-id": f"m{sequence}"},
+                body.encode(),
+                sequence,
+                1_000 + sequence,
+            )
+        )
 
     for number, one in enumerate(arguments):
-        asked = ToolCallRequested(call_id=f"c{number}", step_id="s1", attempt=1, tool="look", arguments_json=one,
-                                  deadline_unix_ms=1)  # fmt: skip
+        asked = ToolCallRequested(
+            call_id=f"c{number}", step_id="s1", attempt=1, tool="look", arguments_json=one, deadline_unix_ms=1
+        )
         say(asked, "worker.tool_executor")
-        say(ToolCallReplied(call_id=f"c{number}", step_id="s1", outcome="succeeded", content=REF),
-            "tool_executor.worker")  # fmt: skip
+        say(
+            ToolCallReplied(call_id=f"c{number}", step_id="s1", outcome="succeeded", content=REF),
+            "tool_executor.worker",
+        )
     return found
 
 
@@ -89,7 +99,7 @@ def test_what_a_fresh_fold_takes_is_not_left_out(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_fold_that_takes_next_to_nothing_stays_away_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aside, "MAX_LEFT_OUT", 2)
+    monkeypatch.setattr(poison_messages, "MAX_LEFT_OUT", 2)
     known, journal = Aside(), said("boom 1", "boom 2", "boom 3")
     assert [fold(journal, known) for _ in range(9)] == [None] * 9
     assert "finds nothing now" in known.degraded and known.trip(journal[-1]) is None

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from bulkhead.bus.clock import StandingClock
+from bulkhead.bus.memory.clock import StandingClock
 from bulkhead.bus.port import Stored
-from bulkhead.health.journal import Journal
+from bulkhead.health.findings import trip_of
+from bulkhead.health.sources.journal import Journal
 from bulkhead.health.thresholds import DEFAULT
-from bulkhead.health.trips import trip_of
 from bulkhead.runtime.context import Context
-from bulkhead.runtime.publisher import Publisher
+from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts import catalog, subjects
 from bulkhead_contracts.agent import WaitRefused
@@ -26,11 +26,11 @@ from bulkhead_contracts.peer import AnswerGiven
 from bulkhead_contracts.result import ContentRef
 from bulkhead_contracts.task import TaskEnded
 from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
-from services.budget import breaking
-from services.budget.app import build
-from services.budget.effects import Budget
-from services.budget.settings import Settings
-from services.budget.watching import Watching
+from bulkhead_services.budget.app import build
+from bulkhead_services.budget.effects import Budget
+from bulkhead_services.budget.settings import Settings
+from bulkhead_services.budget.watch import deadlock_refusal
+from bulkhead_services.budget.watch.fold import Watching
 
 OUTSIDE = "pub_demo.gateway"
 WORKER, TOOLS = "worker.tool_executor", "tool_executor.worker"
@@ -59,8 +59,9 @@ class Said:
 def looping(task: str, ways: tuple[str, ...]) -> Iterator[tuple[str, bytes, str]]:
     ref = ContentRef(author="tool_executor", sha256="0" * 64, size_bytes=1)
     for number in range(5):
-        asked = ToolCallRequested(call_id=f"c{number}", step_id="s1", attempt=1, tool="look", arguments_json="{}",
-                                  deadline_unix_ms=1)  # fmt: skip
+        asked = ToolCallRequested(
+            call_id=f"c{number}", step_id="s1", attempt=1, tool="look", arguments_json="{}", deadline_unix_ms=1
+        )
         said = ToolCallReplied(call_id=f"c{number}", step_id="s1", outcome="succeeded", content=ref)
         yield asked.ce_type(), asked.encode(), ways[0]
         yield said.ce_type(), said.encode(), ways[-1]
@@ -103,10 +104,21 @@ def test_nobody_makes_a_loop_of_what_can_be_no_task() -> None:
 @pytest.mark.parametrize("kind", [LeaseRequested, LeaseGranted, AnswerGiven, ToolCallRequested, WaitRefused])
 @pytest.mark.parametrize("number", ["Infinity", "-Infinity", "NaN", "1e400", "9" * 400])
 def test_numbers_that_are_none_end_no_fold(kind: type, number: str) -> None:
-    example = json.dumps({
-        "step_id": "s", "attempt": 7, "plan_version": 7, "call_id": "c", "lease_id": "l", "target": "t",
-        "resource": "r", "tool": "x", "arguments_json": "{}", "wait_id": "w", "ask_id": "a",
-    })  # fmt: skip
+    example = json.dumps(
+        {
+            "step_id": "s",
+            "attempt": 7,
+            "plan_version": 7,
+            "call_id": "c",
+            "lease_id": "l",
+            "target": "t",
+            "resource": "r",
+            "tool": "x",
+            "arguments_json": "{}",
+            "wait_id": "w",
+            "ask_id": "a",
+        }
+    )
     body, reader = example.replace("7", number).encode(), Journal()
     for sender, receiver in catalog.BY_TYPE[kind.TYPE].edges:
         reader.read(subjects.mesh(sender, receiver, "demo", "t1"), {"ce-type": kind.ce_type()}, body, 1)
@@ -114,9 +126,12 @@ def test_numbers_that_are_none_end_no_fold(kind: type, number: str) -> None:
 
 def test_a_wait_under_a_name_that_is_none_is_told_and_refused_to_nobody() -> None:
     for step, refused in (("s 1", False), ("s1", True)):
-        facts = {"cycle": [f"demo/t1/{step}", "lease:demo:r"], "victim": f"demo/t1/{step}",
-                 "refuse": f"want/demo/t1/{step}/l1"}  # fmt: skip
-        found = breaking.refusal(trip_of("deadlock", "stop", "demo", "demo/t1", (), "x", (), 1, "c", facts))
+        facts = {
+            "cycle": [f"demo/t1/{step}", "lease:demo:r"],
+            "victim": f"demo/t1/{step}",
+            "refuse": f"want/demo/t1/{step}/l1",
+        }
+        found = deadlock_refusal.refusal(trip_of("deadlock", "stop", "demo", "demo/t1", (), "x", (), 1, "c", facts))
         assert (found is not None) is refused
 
 
@@ -141,8 +156,9 @@ async def test_a_trip_that_cannot_be_told_is_left_out_and_those_behind_it_are_to
         for task in ("t1", "t2"):
             for kind, raw, way in looping(task, (WORKER, TOOLS)):
                 sender, to = way.split(".")
-                await mesh.context(sender).publisher.send(to, catalog.decode(kind, raw), tenant="demo", task=task,
-                                                          index=f"{task}/{kind}/{raw.decode()}")  # fmt: skip
+                await mesh.context(sender).publisher.send(
+                    to, catalog.decode(kind, raw), tenant="demo", task=task, index=f"{task}/{kind}/{raw.decode()}"
+                )
         await asyncio.wait_for(mesh.until("mesh.budget.journal.*.demo.t2", Tripped), 30)
         watcher = edges[0].watcher
         assert watcher is not None

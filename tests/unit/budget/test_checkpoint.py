@@ -7,20 +7,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulkhead.bus.clock import VirtualClock
-from bulkhead.bus.memory import MemoryBroker, MemoryBus
+from bulkhead.bus.memory.bus import MemoryBroker, MemoryBus
+from bulkhead.bus.memory.clock import VirtualClock
 from bulkhead.runtime.background import Background
-from bulkhead.runtime.publisher import Publisher
+from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead_contracts.budget import Amount, LedgerPart, Reserved, Settled
 from bulkhead_contracts.result import Usage
-from services.budget import checkpoint, core, rebuild
-from services.budget.checkpoint import Checkpointer, parts_of, prune, reopen, take_part
-from services.budget.core import Ledger, Scope, Sum
-from services.budget.memory import MemoryStore
+from bulkhead_services.budget.ledger import checkpoint, model, rebuild
+from bulkhead_services.budget.ledger.checkpoint import Checkpointer, parts_of, prune, reopen, take_part
+from bulkhead_services.budget.ledger.memory_store import MemoryStore
+from bulkhead_services.budget.ledger.model import Ledger, Scope, Sum
 
 LEASE_MS, DAY_MS, NOW = 60_000, 86_400_000, 1_795_231_204_272
 SCOPES = tuple(
-    (Scope(f"task:demo:{task}", Sum(10**9, 10**9), NOW + 1), Scope("month:demo:2026-11", core.NO_LIMIT))
+    (Scope(f"task:demo:{task}", Sum(10**9, 10**9), NOW + 1), Scope("month:demo:2026-11", model.NO_LIMIT))
     for task in ("t1", "t2")
 )
 
@@ -36,8 +36,10 @@ class Call:
     task: int
 
 
-CALLS = st.lists(st.builds(Call, st.integers(0, 90), st.integers(0, 120), st.booleans(), st.integers(0, 6),
-                           st.integers(0, 1)), max_size=25)  # fmt: skip
+CALLS = st.lists(
+    st.builds(Call, st.integers(0, 90), st.integers(0, 120), st.booleans(), st.integers(0, 6), st.integers(0, 1)),
+    max_size=25,
+)
 
 
 def streams(calls: list[Call]) -> list[tuple[str, int]]:
@@ -51,9 +53,9 @@ def happen(ledger: Ledger, calls: list[Call], event: tuple[str, int]) -> None:
     kind, at = event
     call = calls[at]
     if kind == "fact":
-        core.restore(ledger, f"r{at}", Sum(call.ask, call.ask, 1), SCOPES[call.task], NOW)
+        model.restore(ledger, f"r{at}", Sum(call.ask, call.ask, 1), SCOPES[call.task], NOW)
     else:
-        core.settle(ledger, f"r{at}", Sum(call.used, call.used, 1, 0, 7), False)
+        model.settle(ledger, f"r{at}", Sum(call.used, call.used, 1, 0, 7), False)
 
 
 @given(calls=CALLS, data=st.data())
@@ -85,24 +87,35 @@ def test_a_checkpoint_and_its_tail_are_the_whole_ledger(calls: list[Call], data:
 def test_what_is_over_is_forgotten_and_a_month_and_what_nobody_settled_are_not() -> None:
     ledger = Ledger(LEASE_MS)
     names = ("day:demo:2026-11-18", "day:demo:2026-11-20", "month:demo:2026-10", "month:demo:2026-11")
-    scopes = (Scope("task:demo:old", core.NO_LIMIT, NOW - 2 * LEASE_MS), *(Scope(one, core.NO_LIMIT) for one in names))
-    core.restore(ledger, "lost", Sum(9, 9), scopes, NOW - 20 * DAY_MS)
-    core.restore(ledger, "open", Sum(1, 1), scopes[3:], NOW - LEASE_MS * 3)
+    scopes = (
+        Scope("task:demo:old", model.NO_LIMIT, NOW - 2 * LEASE_MS),
+        *(Scope(one, model.NO_LIMIT) for one in names),
+    )
+    model.restore(ledger, "lost", Sum(9, 9), scopes, NOW - 20 * DAY_MS)
+    model.restore(ledger, "open", Sum(1, 1), scopes[3:], NOW - LEASE_MS * 3)
     prune(ledger, NOW, 10 * DAY_MS)
     reopen(ledger)
     assert set(ledger.entries) == {"open"} and ledger.entries["open"].state == "open"
     # 2026-11-21: yesterday is kept for calls that end after midnight.
     assert set(ledger.balances) == {"day:demo:2026-11-20", "month:demo:2026-11"}
-    assert ledger.balances["month:demo:2026-11"] == core.Balance(Sum(), Sum(9, 9))._replace(
-        reserved=Sum(1, 1) if "month:demo:2026-11" in {one.name for one in scopes[3:]} else Sum())
+    assert ledger.balances["month:demo:2026-11"] == model.Balance(Sum(), Sum(9, 9))._replace(
+        reserved=Sum(1, 1) if "month:demo:2026-11" in {one.name for one in scopes[3:]} else Sum()
+    )
 
 
 async def said(broker: MemoryBroker, first: int, last: int) -> None:
     budget = Publisher("budget", MemoryBus(broker, "budget"), b"b" * 32, lambda: NOW)
     doer = Publisher("rag", MemoryBus(broker, "rag"), b"r" * 32, lambda: NOW)
     for number in range(first, last):
-        fact = Reserved(reservation_id=f"r{number}", call_id="c", service="rag", resource="x",
-                        amount=Amount(tokens=100), scopes=core.scope_limits(SCOPES[0]), reserved_unix_ms=NOW)
+        fact = Reserved(
+            reservation_id=f"r{number}",
+            call_id="c",
+            service="rag",
+            resource="x",
+            amount=Amount(tokens=100),
+            scopes=model.scope_limits(SCOPES[0]),
+            reserved_unix_ms=NOW,
+        )
         await budget.send("journal", fact, tenant="demo", task="t1", cause=f"r{number}")
         if number % 3:
             used = Settled(reservation_id=f"r{number}", call_id="c", usage=Usage(input_tokens=7))
@@ -112,10 +125,28 @@ async def said(broker: MemoryBroker, first: int, last: int) -> None:
 def made(broker: MemoryBroker, store: MemoryStore, now: int = NOW) -> tuple[rebuild.Keeper, Checkpointer]:
     bus = MemoryBus(broker, "budget")
     publisher = Publisher("budget", bus, b"b" * 32, lambda: now)
-    keeper = rebuild.Keeper(bus, publisher, store, lambda: now, lease_ms=LEASE_MS, keep_ms=10 * DAY_MS,
-                            rebuild_at_start=True, tail_grace_s=0.0)  # fmt: skip
-    return keeper, Checkpointer(bus, publisher, store, lambda: now, keeper.fold_on, holder="0", lease_ms=LEASE_MS,
-                                keep_ms=10 * DAY_MS, every_s=60.0, messages=10)  # fmt: skip
+    keeper = rebuild.Keeper(
+        bus,
+        publisher,
+        store,
+        lambda: now,
+        lease_ms=LEASE_MS,
+        keep_ms=10 * DAY_MS,
+        rebuild_at_start=True,
+        tail_grace_s=0.0,
+    )
+    return keeper, Checkpointer(
+        bus,
+        publisher,
+        store,
+        lambda: now,
+        keeper.fold_on,
+        holder="0",
+        lease_ms=LEASE_MS,
+        keep_ms=10 * DAY_MS,
+        every_s=60.0,
+        messages=10,
+    )
 
 
 async def test_a_rebuild_reads_the_newest_checkpoint_and_the_tail_and_needs_nothing_from_before(monkeypatch) -> None:
@@ -138,10 +169,12 @@ async def test_a_rebuild_reads_the_newest_checkpoint_and_the_tail_and_needs_noth
     await keeper.stop()
     entries, balances = await store.dump()
     settled = sum(1 for number in range(40) if number % 3)
-    assert balances["month:demo:2026-11"] == core.Balance(
-        Sum(tokens=100 * (40 - settled)), Sum(tokens=7 * settled), settled)
+    assert balances["month:demo:2026-11"] == model.Balance(
+        Sum(tokens=100 * (40 - settled)), Sum(tokens=7 * settled), settled
+    )
     assert {key.rpartition("/")[2] for key, one in entries.items() if one.state == "open"} == {
-        f"r{number}" for number in range(0, 40, 3)}
+        f"r{number}" for number in range(0, 40, 3)
+    }
     assert len([one for one in taken if one.endswith(".demo.t1")]) == 9 + 6, "only the tail was read"
 
 
@@ -171,12 +204,12 @@ async def test_an_ask_that_comes_late_for_what_was_settled_before_the_checkpoint
     await keeper.wait_built()
     await keeper.stop()
     before = (await store.dump())[1]
-    key, ask = core.entry_key("rag", "demo", "t1", "r4"), Sum(tokens=100)
-    assert await store.reserve(key, ask, SCOPES[0], now) == core.Conflict(Sum(), settled=True)
+    key, ask = model.entry_key("rag", "demo", "t1", "r4"), Sum(tokens=100)
+    assert await store.reserve(key, ask, SCOPES[0], now) == model.Conflict(Sum(), settled=True)
     assert (await store.settle(key, Sum(tokens=7), False)).kind == "repeated" and await store.holds(key)
     assert (await store.dump())[1] == before
-    other = core.entry_key("rag", "demo", "t1", "r99")
-    assert isinstance(await store.reserve(other, ask, SCOPES[0], now), core.Held)
+    other = model.entry_key("rag", "demo", "t1", "r99")
+    assert isinstance(await store.reserve(other, ask, SCOPES[0], now), model.Held)
 
 
 @pytest.mark.parametrize(("age_ms", "held"), [(1_000, 0), (checkpoint.LATE_MS + 1_000, 100)])
@@ -193,8 +226,15 @@ async def test_what_was_given_up_before_a_checkpoint_is_not_held_behind_it(age_m
         await doer.send("budget", one, tenant="demo", task="t1", cause=one.reservation_id)
     clock.advance(age_ms)
     assert await checkpointer.make(at_once=True) and await checkpointer.make(at_once=True)
-    fact = Reserved(reservation_id="r0", call_id="c", service="rag", resource="x", amount=Amount(tokens=100),
-                    scopes=core.scope_limits(SCOPES[0]), reserved_unix_ms=NOW)  # fmt: skip
+    fact = Reserved(
+        reservation_id="r0",
+        call_id="c",
+        service="rag",
+        resource="x",
+        amount=Amount(tokens=100),
+        scopes=model.scope_limits(SCOPES[0]),
+        reserved_unix_ms=NOW,
+    )
     await budget.send("journal", fact, tenant="demo", task="t1", cause="r0")
     keeper.start(Background())
     await keeper.wait_built()
@@ -209,8 +249,15 @@ async def test_what_has_lapsed_and_may_still_be_settled_is_held_in_a_checkpoint(
     broker = MemoryBroker.mesh(clock=VirtualClock(NOW))
     budget = Publisher("budget", MemoryBus(broker, "budget"), b"b" * 32, lambda: NOW)
     for name, age_ms, tokens in (("old", 11 * DAY_MS, 30), ("late", DAY_MS, 5)):
-        fact = Reserved(reservation_id=name, call_id="c", service="rag", resource="x", amount=Amount(tokens=tokens),
-                        scopes=core.scope_limits(SCOPES[0]), reserved_unix_ms=NOW - age_ms)
+        fact = Reserved(
+            reservation_id=name,
+            call_id="c",
+            service="rag",
+            resource="x",
+            amount=Amount(tokens=tokens),
+            scopes=model.scope_limits(SCOPES[0]),
+            reserved_unix_ms=NOW - age_ms,
+        )
         await budget.send("journal", fact, tenant="demo", task="t1", cause=name)
     _, checkpointer = made(broker, MemoryStore(lease_ms=LEASE_MS))
     assert await checkpointer.make(at_once=True)
@@ -233,7 +280,7 @@ async def test_what_is_over_is_told_by_the_brokers_clock_and_not_by_that_of_who_
     await keeper.wait_built()
     await keeper.stop()
     entries, balances = await store.dump()
-    assert balances["task:demo:t1"] == core.Balance(Sum(tokens=200), Sum(tokens=28), 4)
+    assert balances["task:demo:t1"] == model.Balance(Sum(tokens=200), Sum(tokens=28), 4)
     assert sorted(key[-2:] for key, one in entries.items() if one.state == "open") == ["r0", "r3"]
 
 
@@ -250,14 +297,14 @@ async def test_a_checkpoint_of_streams_that_were_made_anew_is_not_believed() -> 
 def test_a_name_that_is_admitted_anew_behind_a_checkpoint_is_no_copy() -> None:
     """Redis may have forgotten what was settled before it; who asks under that name again holds money again."""
     first, second, ask = Ledger(LEASE_MS), Ledger(LEASE_MS), Sum(60, 60, 1)
-    core.restore(first, "r", ask, SCOPES[0], NOW)
-    core.settle(first, "r", Sum(10, 10, 1), False)
+    model.restore(first, "r", ask, SCOPES[0], NOW)
+    model.settle(first, "r", Sum(10, 10, 1), False)
     prune(first, NOW, 10 * DAY_MS)
     for part in parts_of(first, "c"):
         take_part(second, LedgerPart.model_validate_json(part.encode()))
-    core.restore(second, "r", ask, SCOPES[0], NOW)
+    model.restore(second, "r", ask, SCOPES[0], NOW)
     assert second.balances == first.balances
-    core.restore(second, "r", ask, SCOPES[0], NOW + 1)
+    model.restore(second, "r", ask, SCOPES[0], NOW + 1)
     assert second.balances[SCOPES[0][0].name].reserved == ask
-    core.settle(second, "r", Sum(7, 7, 1), False)
+    model.settle(second, "r", Sum(7, 7, 1), False)
     assert second.balances[SCOPES[0][0].name].spent == Sum(17, 17, 2)

@@ -14,27 +14,20 @@ from hypothesis import strategies as st
 from bulkhead.bus.port import Stored
 from bulkhead.flow import Message, Send, SetTimer
 from bulkhead.health.thresholds import DEFAULT
-from bulkhead.runtime.fold import Fold, step
+from bulkhead.runtime.decider.fold import Fold, step
 from bulkhead_contracts import catalog, subjects
 from bulkhead_contracts.agent import WaitRefused
 from bulkhead_contracts.envelope import Envelope, derive_id
-from bulkhead_contracts.lease import (
-    LeaseEnded,
-    LeaseGranted,
-    LeaseQueued,
-    LeaseReleaseRequested,
-    LeaseRequested,
-    book,
-)
+from bulkhead_contracts.lease import LeaseEnded, LeaseGranted, LeaseQueued, LeaseReleaseRequested, LeaseRequested, book
 from bulkhead_contracts.model import ModelCallReplied
 from bulkhead_contracts.peer import AnswerGiven, AnswerRequested
 from bulkhead_contracts.plan import Plan, PlanAdopted, PlanStep
 from bulkhead_contracts.result import Failure, Result, Usage
 from bulkhead_contracts.step import StepCancelRequested, StepFinished
 from bulkhead_contracts.task import TaskEnded
-from services.budget import breaking
-from services.budget.watching import Mark, Watching
-from services.planner.logic4 import PlannerV4
+from bulkhead_services.budget.watch import deadlock_refusal
+from bulkhead_services.budget.watch.fold import Mark, Watching
+from bulkhead_services.planner.logic4 import PlannerV4
 
 NOW = 1_700_000_000_000
 CRM, ERP = "crm:account:42", "erp:order:7"
@@ -56,8 +49,11 @@ class Inboxes:
         head = Envelope(id=derive_id(sender, "x", self.count), type=body.ce_type(), source=sender, time_unix_ms=NOW)
         inbox = self.said[to]
         source = {"Nats-Stream-Source": f"{subjects.inbox_stream(to)} {len(inbox) + 1}"}
-        inbox.append(Stored(subjects.mesh(sender, to, tenant, task), {**head.headers(), **source}, body.encode(),
-                            self.count, NOW))  # fmt: skip
+        inbox.append(
+            Stored(
+                subjects.mesh(sender, to, tenant, task), {**head.headers(), **source}, body.encode(), self.count, NOW
+            )
+        )
 
     def lags(self, inbox: str) -> int:
         """How many of an inbox are not yet in the journal."""
@@ -91,13 +87,29 @@ def mesh() -> Inboxes:
 
 
 def wants(mesh: Inboxes, task: str, resource: str, lease: str, step: str = "s", attempt: int = 1) -> None:
-    mesh.say("worker", "planner", LeaseRequested(lease_id=lease, task=task, step_id=step, attempt=attempt,
-                                                 plan_version=1, resource=resource), book(resource))
+    mesh.say(
+        "worker",
+        "planner",
+        LeaseRequested(lease_id=lease, task=task, step_id=step, attempt=attempt, plan_version=1, resource=resource),
+        book(resource),
+    )
 
 
 def has(mesh: Inboxes, task: str, resource: str, lease: str, step: str = "s", attempt: int = 1) -> None:
-    mesh.say("planner", "worker", LeaseGranted(lease_id=lease, step_id=step, attempt=attempt, plan_version=1,
-                                               resource=resource, fencing_token=3, expires_unix_ms=NOW + 60_000), task)
+    mesh.say(
+        "planner",
+        "worker",
+        LeaseGranted(
+            lease_id=lease,
+            step_id=step,
+            attempt=attempt,
+            plan_version=1,
+            resource=resource,
+            fencing_token=3,
+            expires_unix_ms=NOW + 60_000,
+        ),
+        task,
+    )
 
 
 def returns(mesh: Inboxes, task: str, resource: str, lease: str, step: str = "s") -> None:
@@ -106,14 +118,30 @@ def returns(mesh: Inboxes, task: str, resource: str, lease: str, step: str = "s"
 
 
 def asks(mesh: Inboxes, who: str, *whom: str, ask: str = "", mode: str = "all", attempt: int = 1) -> None:
-    mesh.say("worker", "planner", AnswerRequested(ask_id=ask or f"q-{who}", step_id=who, attempt=attempt,
-                                                  plan_version=1, targets=whom, mode=mode, deadline_unix_ms=NOW))
+    mesh.say(
+        "worker",
+        "planner",
+        AnswerRequested(
+            ask_id=ask or f"q-{who}",
+            step_id=who,
+            attempt=attempt,
+            plan_version=1,
+            targets=whom,
+            mode=mode,
+            deadline_unix_ms=NOW,
+        ),
+    )
 
 
 def spends(mesh: Inboxes, task: str, tokens: int, step: str = "s") -> None:
-    mesh.say("model_gateway", "worker", ModelCallReplied(
-        call_id="c", step_id=step, outcome="answered", prompt_id="worker.step",
-        usage=Usage(input_tokens=tokens)), task)  # fmt: skip
+    mesh.say(
+        "model_gateway",
+        "worker",
+        ModelCallReplied(
+            call_id="c", step_id=step, outcome="answered", prompt_id="worker.step", usage=Usage(input_tokens=tokens)
+        ),
+        task,
+    )
 
 
 def crossed(mesh: Inboxes) -> None:
@@ -130,7 +158,7 @@ def test_two_tasks_on_two_leases_and_who_has_spent_least_gives_way(mesh, order):
     spends(mesh, "t1", 500)
     spends(mesh, "t2", 400)
     [trip] = mesh.read_all(*order)
-    tenant, task, refused = breaking.refusal(trip)
+    tenant, task, refused = deadlock_refusal.refusal(trip)
     assert (tenant, task, refused.step_id, refused.wait_id) == ("demo", "t2", "s", "b2")
     assert set(refused.cycle) == {"t1/s", CRM, "t2/s", ERP}
     assert f"{CRM}, which is held by t1/s" in refused.reason or f"{ERP}, which is held by t2/s" in refused.reason
@@ -139,8 +167,21 @@ def test_two_tasks_on_two_leases_and_who_has_spent_least_gives_way(mesh, order):
 
 def test_other_tenants_resources_of_the_same_name_are_others(mesh):
     crossed(mesh)
-    mesh.say("planner", "worker", LeaseGranted(lease_id="x", step_id="s", attempt=1, plan_version=1, resource="r:1",
-                                               fencing_token=1, expires_unix_ms=NOW + 60_000), "t9", "acme")
+    mesh.say(
+        "planner",
+        "worker",
+        LeaseGranted(
+            lease_id="x",
+            step_id="s",
+            attempt=1,
+            plan_version=1,
+            resource="r:1",
+            fencing_token=1,
+            expires_unix_ms=NOW + 60_000,
+        ),
+        "t9",
+        "acme",
+    )
     wants(mesh, "t9", "r:1", "y")
     assert len(mesh.read_all()) == 1
 
@@ -212,17 +253,22 @@ def test_a_triangle_of_asks_and_a_tail(mesh):
     asks(mesh, "tail", "a")
     asks(mesh, "c", "a")
     [trip] = mesh.read_all()
-    assert breaking.refusal(trip)[2].step_id in ("a", "b", "c")
+    assert deadlock_refusal.refusal(trip)[2].step_id in ("a", "b", "c")
 
 
 def test_an_any_wait_has_a_way_out_until_nobody_of_it_can_answer(mesh):
     asks(mesh, "a", "b", "d", mode="any")
     asks(mesh, "b", "a")
     assert mesh.read_all() == []
-    mesh.say("planner", "worker", AnswerGiven(ask_id="q-a", step_id="a", target="d", outcome="refused",
-                                              failure=Failure(code="step_failed", message="x")))
+    mesh.say(
+        "planner",
+        "worker",
+        AnswerGiven(
+            ask_id="q-a", step_id="a", target="d", outcome="refused", failure=Failure(code="step_failed", message="x")
+        ),
+    )
     [trip] = mesh.read_all()
-    assert set(breaking.refusal(trip)[2].cycle) == {"t1/a", "t1/b"}
+    assert set(deadlock_refusal.refusal(trip)[2].cycle) == {"t1/a", "t1/b"}
 
 
 def test_who_has_answered_is_waited_for_no_longer(mesh):
@@ -235,8 +281,10 @@ def test_who_has_answered_is_waited_for_no_longer(mesh):
 
 def test_what_a_plan_builds_on_is_an_edge_that_cannot_be_refused(mesh):
     """a asks c, which is not assigned, for it needs b; b waits for the lease that a holds."""
-    steps = tuple(PlanStep(id=name, title="", instruction="x", inputs=inputs)
-                  for name, inputs in (("a", ()), ("b", ()), ("c", ("b",))))
+    steps = tuple(
+        PlanStep(id=name, title="", instruction="x", inputs=inputs)
+        for name, inputs in (("a", ()), ("b", ()), ("c", ("b",)))
+    )
     mesh.say("planner", "gateway", PlanAdopted(plan=Plan(steps=steps)))
     has(mesh, "t1", CRM, "a1", step="a")
     wants(mesh, "t1", CRM, "b1", step="b")
@@ -244,7 +292,7 @@ def test_what_a_plan_builds_on_is_an_edge_that_cannot_be_refused(mesh):
     spends(mesh, "t1", 900, step="a")
     spends(mesh, "t1", 901, step="b")
     [trip] = mesh.read_all()
-    assert breaking.refusal(trip)[2].step_id == "a", "neither c, which has spent nothing, nor the resource"
+    assert deadlock_refusal.refusal(trip)[2].step_id == "a", "neither c, which has spent nothing, nor the resource"
 
 
 def plans(mesh: Inboxes, version: int, **inputs: tuple[str, ...]) -> None:
@@ -261,7 +309,7 @@ def test_a_plan_that_was_made_anew_waits_for_what_it_builds_on_and_not_for_what_
     assert mesh.read_all() == [] and not mesh.watching.watch.graph.stuck
     asks(mesh, "x", "a", ask="q")
     [trip] = mesh.read_all()
-    assert breaking.refusal(trip)[2].step_id in ("b", "x"), "a waits for b, which waits for x, which asks a"
+    assert deadlock_refusal.refusal(trip)[2].step_id in ("b", "x"), "a waits for b, which waits for x, which asks a"
 
 
 def test_two_cycles_through_one_step_are_broken_one_after_the_other(mesh):
@@ -272,12 +320,12 @@ def test_two_cycles_through_one_step_are_broken_one_after_the_other(mesh):
     for task, tokens in (("t1", 1_000), ("t2", 5), ("t3", 7)):
         spends(mesh, task, tokens)
     [first] = {trip.id: trip for trip in mesh.read_all("worker", "planner")}.values()
-    assert breaking.refusal(first)[1] == "t2"
-    mesh.say("budget", "worker", breaking.refusal(first)[2], "t2")
+    assert deadlock_refusal.refusal(first)[1] == "t2"
+    mesh.say("budget", "worker", deadlock_refusal.refusal(first)[2], "t2")
     returns(mesh, "t2", ERP, "b1")
     mesh.watching.told(first.id)
     [second] = {trip.id: trip for trip in mesh.read_all()}.values()
-    assert breaking.refusal(second)[1] == "t3"
+    assert deadlock_refusal.refusal(second)[1] == "t3"
 
 
 def test_a_standby_that_sees_the_refusal_tells_the_fact_that_is_lacking(mesh):
@@ -285,7 +333,7 @@ def test_a_standby_that_sees_the_refusal_tells_the_fact_that_is_lacking(mesh):
     [trip] = mesh.read_all()
     standby = Inboxes()
     standby.said = mesh.said
-    mesh.say("budget", "worker", breaking.refusal(trip)[2], trip.lineage.partition("/")[2])
+    mesh.say("budget", "worker", deadlock_refusal.refusal(trip)[2], trip.lineage.partition("/")[2])
     assert [one.id for one in {one.id: one for one in standby.read_all()}.values()] == [trip.id]
 
 
@@ -303,12 +351,12 @@ def test_a_standby_tells_of_the_victim_that_was_refused_and_refuses_nobody_else(
                 while standby.lags("planner"):
                     standby.copy("planner")
     [trip] = {one.id: one for one in mesh.read_all()}.values()
-    refused = breaking.refusal(trip)
+    refused = deadlock_refusal.refusal(trip)
     assert refused[1] == "t2" and [one.victim for one in standby.watching._suspected.values()] == ["demo/t1/s"]
     mesh.say("budget", "worker", refused[2], "t2")
     standby.copy("worker")
     [told] = standby.watching.tell(NOW)
-    again = breaking.refusal(told)
+    again = deadlock_refusal.refusal(told)
     assert told.id == trip.id and again[:2] == refused[:2] and again[2].wait_id == refused[2].wait_id
     assert "The wait of t2/s was refused" in told.what
 
@@ -399,8 +447,11 @@ class Agents:
 
     def truly_stuck(self) -> set[str]:
         """Agents that cannot go on, whatever is served: nothing on its way changes anything for them."""
-        on_way = [catalog.decode(one.headers["ce-type"], one.body) for inbox, at in self.served.items()
-                  for one in self.mesh.said[inbox][at:]]
+        on_way = [
+            catalog.decode(one.headers["ce-type"], one.body)
+            for inbox, at in self.served.items()
+            for one in self.mesh.said[inbox][at:]
+        ]
         granted = {one.lease_id for one in on_way if isinstance(one, LeaseGranted)}
         returned = {one.lease_id for one in on_way if isinstance(one, LeaseReleaseRequested)}
         wanted = {one.lease_id for one in on_way if isinstance(one, LeaseRequested)}
@@ -425,7 +476,7 @@ class Agents:
 
     def break_what_is_due(self) -> None:
         for trip in self.mesh.look():
-            tenant, task, refused = breaking.refusal(trip)
+            tenant, task, refused = deadlock_refusal.refusal(trip)
             if task not in self.truly_stuck():
                 self.phantoms.append(refused.reason)
             self.broken.append(refused)

@@ -8,19 +8,19 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bulkhead.runtime.inbound import Inbound
+from bulkhead.runtime.consume.inbound import Inbound
 from bulkhead_contracts.budget import Amount, LedgerMarked, LedgerPart, Reserved, Settled
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.result import Usage
 from bulkhead_contracts.subjects import Address
 from bulkhead_contracts.types import Body
-from services.budget import core, facts, rebuild
-from services.budget.checkpoint import name_settled, parts_of, prune, reopen, take_part
-from services.budget.core import Balance, Held, Ledger, Scope, Sum
+from bulkhead_services.budget.ledger import facts, model, rebuild
+from bulkhead_services.budget.ledger.checkpoint import name_settled, parts_of, prune, reopen, take_part
+from bulkhead_services.budget.ledger.model import Balance, Held, Ledger, Scope, Sum
 
 LEASE_MS, KEEP_MS, NOW = 600_000, 10 * 86_400_000, 1_795_231_204_272
 LIMIT = 100
-TASK, MONTH = Scope("task:acme:t1", Sum(LIMIT, LIMIT)), Scope("month:acme:2026-11", core.NO_LIMIT)
+TASK, MONTH = Scope("task:acme:t1", Sum(LIMIT, LIMIT)), Scope("month:acme:2026-11", model.NO_LIMIT)
 ASKS = {"a": 60, "b": 60, "c": 30, "d": 10}
 KEYS = st.sampled_from(sorted(ASKS))
 MOVES = st.lists(
@@ -36,12 +36,13 @@ MOVES = st.lists(
         st.tuples(st.just("hear again"), st.just(""), st.integers(0, 3)),
         st.sampled_from([("rebuild", "", 0), ("checkpoint", "", 0), ("midnight", "", 0)]),
     ),
-    min_size=5, max_size=40,
-)  # fmt: skip
+    min_size=5,
+    max_size=40,
+)
 
 
 def entry(key: str) -> str:
-    return core.entry_key("rag", "acme", "t1", key)
+    return model.entry_key("rag", "acme", "t1", key)
 
 
 @dataclass
@@ -73,8 +74,8 @@ class Budget:
 
     def ask(self, key: str) -> None:
         """A doer asks while it has neither been told nor given up; copies of its asks may be under way even then."""
-        scopes = (TASK, Scope(f"day:acme:2026-11-{self.day}", core.NO_LIMIT), MONTH)
-        answer = core.reserve(self.ledger, entry(key), Sum(0, ASKS[key]), scopes, self.now())
+        scopes = (TASK, Scope(f"day:acme:2026-11-{self.day}", model.NO_LIMIT), MONTH)
+        answer = model.reserve(self.ledger, entry(key), Sum(0, ASKS[key]), scopes, self.now())
         if isinstance(answer, Held):
             self.under_way.append((key, self.epoch, answer, key in self.settled))
 
@@ -82,14 +83,20 @@ class Budget:
         """A fact is stored, its writer looks whether the ledger is the same, and answers."""
         if at < len(self.under_way):
             key, epoch, held, late = self.under_way.pop(at)
-            fact = Reserved(reservation_id=key, call_id=key, service="rag", resource="x",
-                            amount=Amount(cost_usd_micros=ASKS[key]), scopes=core.scope_limits(held.scopes),
-                            reserved_unix_ms=held.at_unix_ms)  # fmt: skip
+            fact = Reserved(
+                reservation_id=key,
+                call_id=key,
+                service="rag",
+                resource="x",
+                amount=Amount(cost_usd_micros=ASKS[key]),
+                scopes=model.scope_limits(held.scopes),
+                reserved_unix_ms=held.at_unix_ms,
+            )
             self.say(self.journal, fact, "budget", facts.cause_of(key, f"e{epoch} server"))
             if epoch != self.epoch:
                 return
-            if not core.holds(self.ledger, entry(key)):
-                core.restore(self.ledger, entry(key), Sum(0, ASKS[key]), held.scopes, held.at_unix_ms)
+            if not model.holds(self.ledger, entry(key)):
+                model.restore(self.ledger, entry(key), Sum(0, ASKS[key]), held.scopes, held.at_unix_ms)
             if not lost and not late and key not in self.settled:
                 self.told.add(key)
 
@@ -104,14 +111,20 @@ class Budget:
         """The ledger that stands charges the next settlement, as budget does: what it does not know is looked up."""
         message = self.inbox[at]
         assert isinstance(message.body, Settled)
-        key, used = message.body.reservation_id, core.used(message.body.usage)
-        if core.settle(self.ledger, entry(key), used, False).kind == "unknown":
-            found = [one.body for one in self.journal if isinstance(one.body, Reserved)
-                     and one.body.reservation_id == key]
+        key, used = message.body.reservation_id, model.used(message.body.usage)
+        if model.settle(self.ledger, entry(key), used, False).kind == "unknown":
+            found = [
+                one.body for one in self.journal if isinstance(one.body, Reserved) and one.body.reservation_id == key
+            ]
             if found and at >= self.heard:
                 fact = found[-1]
-                core.restore(self.ledger, entry(key), core.sum_of(fact.amount), core.scopes_from(fact.scopes),
-                             fact.reserved_unix_ms)  # fmt: skip
+                model.restore(
+                    self.ledger,
+                    entry(key),
+                    model.sum_of(fact.amount),
+                    model.scopes_from(fact.scopes),
+                    fact.reserved_unix_ms,
+                )
         self.heard = max(self.heard, at + 1)
 
     def folded(self, *, whole: bool = False) -> Ledger:
@@ -121,7 +134,7 @@ class Budget:
         for part in parts:
             take_part(ledger, LedgerPart.model_validate_json(part.encode()))
         for mark in marks:
-            core.begin(ledger, mark)
+            model.begin(ledger, mark)
         for message in (*self.journal[journal:], *self.inbox[inbox:]):
             rebuild.fold(ledger, message)
         return ledger
@@ -140,7 +153,8 @@ class Budget:
         reopen(ledger)
         marks = [one.body.epoch for one in self.journal if isinstance(one.body, LedgerMarked)]
         self.parted |= set(self.settled) - {
-            one.body.reservation_id for one in self.journal if isinstance(one.body, Reserved)}
+            one.body.reservation_id for one in self.journal if isinstance(one.body, Reserved)
+        }
         self.kept = (list(parts_of(ledger, "c")), len(self.journal), len(self.inbox), marks)
 
     def held(self, ledger: Ledger | None = None) -> Balance:
@@ -185,7 +199,7 @@ def play(moves: list[tuple[str, str, int]]) -> Budget:
 @settings(max_examples=500)
 @given(moves=MOVES)
 def test_who_was_told_holds_and_nothing_is_free_and_in_the_end_nothing_stays_held(
-    moves: list[tuple[str, str, int]]
+    moves: list[tuple[str, str, int]],
 ) -> None:
     budget = play(moves)
     while budget.under_way:
@@ -206,5 +220,5 @@ def test_a_checkpoint_between_a_give_back_and_its_late_fact_leaves_it_held_until
     """A checkpoint forgets settlements without a reservation. Too much is held then, never too little."""
     budget = play([("ask", "a", 0), ("give up", "a", 0), ("checkpoint", "", 0), ("land", "", 0), ("rebuild", "", 0)])
     assert budget.parted == {"a"} and budget.held().reserved.cost_usd_micros == ASKS["a"]
-    core.sweep(budget.ledger, budget.now() + LEASE_MS)
+    model.sweep(budget.ledger, budget.now() + LEASE_MS)
     assert budget.held().spent.cost_usd_micros == ASKS["a"]

@@ -11,13 +11,31 @@ import pytest
 from bulkhead.bus.port import Stored
 from bulkhead.health.thresholds import DEFAULT
 from bulkhead_contracts import catalog
-from services.budget.watching import Watching
+from bulkhead_services.budget.watch.fold import Watching
 
-EXAMPLES = {path.name.removesuffix(".json"): json.loads(path.read_text())
-            for path in (Path(__file__).parents[3] / "contracts" / "examples").glob("*.json")}  # fmt: skip
+EXAMPLES = {
+    path.name.removesuffix(".json"): json.loads(path.read_text())
+    for path in (Path(__file__).parents[3] / "contracts" / "examples").glob("*.json")
+}
 SENDERS = ("planner", "worker", "budget", "gateway", "tool_executor", "model_gateway", "operator")
-STRANGE = (None, 0, -1, 10**30, 10**400, float("inf"), float("nan"), 1e308, "", "x" * 300, [], {}, [[]], True,
-           "\u0000", 1.5)  # fmt: skip
+STRANGE = (
+    None,
+    0,
+    -1,
+    10**30,
+    10**400,
+    float("inf"),
+    float("nan"),
+    1e308,
+    "",
+    "x" * 300,
+    [],
+    {},
+    [[]],
+    True,
+    "\u0000",
+    1.5,
+)
 UNREADABLE = (b"", b"{", b"\xff", b"null", b"[" * 50)
 SUBJECTS = ("mesh.{by}.worker.7.acme.t{task}", "mesh.{by}.worker.t{task}", "mesh.{by}.worker.x.acme.t{task}.more")
 """Beside the right one; the shortest that an inbox takes is of four tokens."""

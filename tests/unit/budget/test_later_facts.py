@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 
 from bulkhead.bus.port import Stored
-from bulkhead.runtime.inbound import Inbound, Unreadable
+from bulkhead.runtime.consume.inbound import Inbound, Unreadable
 from bulkhead_contracts import catalog, envelope, subjects
 from bulkhead_contracts.budget import Reserved, Settled
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.task import TaskStopped
-from services.budget import rebuild
-from services.budget.core import Ledger
+from bulkhead_services.budget.ledger import rebuild
+from bulkhead_services.budget.ledger.model import Ledger
 
 LEASE_MS, NOW = 60_000, 1_795_231_204_272
 EXAMPLES = Path(catalog.__file__).parents[1] / "examples"

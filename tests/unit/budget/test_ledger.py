@@ -6,14 +6,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bulkhead_contracts.bounds import UNLIMITED
 from bulkhead_contracts.budget import Amount, Limit, Reserved
 from bulkhead_contracts.grant import TaskGrant
-from bulkhead_contracts.limits import UNLIMITED
 from bulkhead_contracts.result import Usage
 from bulkhead_contracts.task import TaskLimits
-from services.budget import core, reasons
-from services.budget.core import NO_LIMIT, Balance, Ceiling, Conflict, Denied, Held, Ledger, Scope, Sum, Waiting
-from services.budget.scopes import fact_scopes, scopes_of
+from bulkhead_services.budget.ledger import model
+from bulkhead_services.budget.ledger.accounts import fact_scopes, scopes_of
+from bulkhead_services.budget.ledger.model import (
+    NO_LIMIT,
+    Balance,
+    Ceiling,
+    Conflict,
+    Denied,
+    Held,
+    Ledger,
+    Scope,
+    Sum,
+    Waiting,
+)
+from bulkhead_services.budget.limits import messages as limit_messages
 
 LEASE_MS = 1_000
 SCOPES = (Scope("task:acme:t1", Sum(1_000, 100)), Scope("day:acme:2026-11-21", Sum(10_000, 150)))
@@ -24,8 +36,7 @@ FACTS = st.dictionaries(
     st.tuples(st.integers(0, 50), st.integers(0, 50), st.sampled_from([SCOPES, OTHER])),
 )
 SETTLED = st.dictionaries(
-    st.sampled_from([f"r{n}" for n in range(12)]),
-    st.tuples(st.integers(0, 80), st.integers(0, 80), st.booleans()),
+    st.sampled_from([f"r{n}" for n in range(12)]), st.tuples(st.integers(0, 80), st.integers(0, 80), st.booleans())
 )
 
 
@@ -35,9 +46,7 @@ def total(sums: list[Sum]) -> Sum:
 
 @given(facts=FACTS, settled=SETTLED, data=st.data())
 def test_any_order_and_any_repetition_of_the_streams_give_one_ledger(
-    facts: dict[str, tuple[int, int, tuple[Scope, ...]]],
-    settled: dict[str, tuple[int, int, bool]],
-    data: st.DataObject,
+    facts: dict[str, tuple[int, int, tuple[Scope, ...]]], settled: dict[str, tuple[int, int, bool]], data: st.DataObject
 ) -> None:
     """Between the two inboxes there is no order; within the ledger none is needed."""
     messages = [("fact", key) for key in facts] + [("settled", key) for key in settled]
@@ -46,10 +55,10 @@ def test_any_order_and_any_repetition_of_the_streams_give_one_ledger(
     for kind, key in data.draw(st.permutations(messages)):
         if kind == "fact":
             tokens, cost, scopes = facts[key]
-            core.restore(ledger, key, Sum(tokens, cost), scopes, 0)
+            model.restore(ledger, key, Sum(tokens, cost), scopes, 0)
         else:
             tokens, cost, estimated = settled[key]
-            core.settle(ledger, key, Sum(tokens, cost), estimated)
+            model.settle(ledger, key, Sum(tokens, cost), estimated)
     for scope in (SCOPES[0], OTHER[0], SCOPES[1]):
         held, spent = [], []
         for key, (tokens, cost, scopes) in facts.items():
@@ -61,8 +70,8 @@ def test_any_order_and_any_repetition_of_the_streams_give_one_ledger(
                 spent.append(Sum(tokens, cost))
             else:
                 spent.append(Sum(*settled[key][:2]))
-        balance = ledger.balances.get(scope.name, core.Balance())
-        assert balance == core.Balance(total(held), total(spent), len(spent))
+        balance = ledger.balances.get(scope.name, model.Balance())
+        assert balance == model.Balance(total(held), total(spent), len(spent))
 
 
 @given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60), st.booleans()), max_size=40))
@@ -71,88 +80,97 @@ def test_honest_calls_never_spend_more_than_the_limit(calls: list[tuple[int, int
     ledger = Ledger(LEASE_MS)
     for n, (worst, real, settles) in enumerate(calls):
         scopes = SCOPES if n % 2 else OTHER
-        answer = core.reserve(ledger, f"r{n}", Sum(worst, worst), scopes, n * 50)
+        answer = model.reserve(ledger, f"r{n}", Sum(worst, worst), scopes, n * 50)
         if isinstance(answer, Held) and settles:
-            core.settle(ledger, f"r{n}", Sum(min(real, worst), min(real, worst)), False)
+            model.settle(ledger, f"r{n}", Sum(min(real, worst), min(real, worst)), False)
         for name, limit, _ in (SCOPES[0], OTHER[0], SCOPES[1]):
-            balance = ledger.balances.get(name, core.Balance())
+            balance = ledger.balances.get(name, model.Balance())
             assert not balance.reserved.plus(balance.spent).beyond(limit)
 
 
 def test_spent_refuses_and_held_waits() -> None:
     ledger = Ledger(LEASE_MS)
-    assert core.reserve(ledger, "a", Sum(1, 60), SCOPES, 0) == Held(SCOPES, 0)
-    assert core.reserve(ledger, "b", Sum(1, 40), SCOPES, 0) == Held(SCOPES, 0)
-    waiting = core.reserve(ledger, "c", Sum(1, 1), SCOPES, 0)
+    assert model.reserve(ledger, "a", Sum(1, 60), SCOPES, 0) == Held(SCOPES, 0)
+    assert model.reserve(ledger, "b", Sum(1, 40), SCOPES, 0) == Held(SCOPES, 0)
+    waiting = model.reserve(ledger, "c", Sum(1, 1), SCOPES, 0)
     assert waiting == Waiting(Ceiling("task:acme:t1", "cost_usd_micros", 0, 100, 1, 100))
-    core.settle(ledger, "a", Sum(1, 60), False)
-    assert isinstance(core.reserve(ledger, "c", Sum(1, 1), SCOPES, 0), Waiting)
-    denied = core.reserve(ledger, "d", Sum(1, 41), SCOPES, 0)
+    model.settle(ledger, "a", Sum(1, 60), False)
+    assert isinstance(model.reserve(ledger, "c", Sum(1, 1), SCOPES, 0), Waiting)
+    denied = model.reserve(ledger, "d", Sum(1, 41), SCOPES, 0)
     assert denied == Denied(Ceiling("task:acme:t1", "cost_usd_micros", 60, 40, 41, 100))
-    core.settle(ledger, "b", Sum(1, 1), False)
-    assert isinstance(core.reserve(ledger, "c", Sum(1, 1), SCOPES, 0), Held)
+    model.settle(ledger, "b", Sum(1, 1), False)
+    assert isinstance(model.reserve(ledger, "c", Sum(1, 1), SCOPES, 0), Held)
 
 
 def test_the_day_of_two_tasks_is_one_account() -> None:
     ledger = Ledger(LEASE_MS)
-    core.reserve(ledger, "a", Sum(0, 90), SCOPES, 0)
-    core.settle(ledger, "a", Sum(0, 90), False)
-    denied = core.reserve(ledger, "b", Sum(0, 61), OTHER, 0)
+    model.reserve(ledger, "a", Sum(0, 90), SCOPES, 0)
+    model.settle(ledger, "a", Sum(0, 90), False)
+    denied = model.reserve(ledger, "b", Sum(0, 61), OTHER, 0)
     assert denied == Denied(Ceiling("day:acme:2026-11-21", "cost_usd_micros", 90, 0, 61, 150))
-    assert ledger.balances.get("task:acme:t2", core.Balance()) == core.Balance()
+    assert ledger.balances.get("task:acme:t2", model.Balance()) == model.Balance()
 
 
 def test_a_known_id_is_not_held_twice_and_covers_no_more_than_it_did() -> None:
     ledger = Ledger(LEASE_MS)
-    first = core.reserve(ledger, "a", Sum(5, 50), SCOPES, 0)
-    assert core.reserve(ledger, "a", Sum(5, 50), OTHER, 500) == first
-    assert core.reserve(ledger, "a", Sum(6, 50), SCOPES, 500) == Conflict(Sum(5, 50))
-    core.settle(ledger, "a", Sum(1, 1), False)
-    assert ledger.balances["task:acme:t1"] == core.Balance(Sum(), Sum(1, 1), 1)
+    first = model.reserve(ledger, "a", Sum(5, 50), SCOPES, 0)
+    assert model.reserve(ledger, "a", Sum(5, 50), OTHER, 500) == first
+    assert model.reserve(ledger, "a", Sum(6, 50), SCOPES, 500) == Conflict(Sum(5, 50))
+    model.settle(ledger, "a", Sum(1, 1), False)
+    assert ledger.balances["task:acme:t1"] == model.Balance(Sum(), Sum(1, 1), 1)
 
 
 @pytest.mark.parametrize("ask", [Sum(5, 50), Sum(1, 1), Sum(9, 99)])
 def test_a_settled_id_admits_no_second_call(ask: Sum) -> None:
     """Its settlement would be a repetition, and the call free."""
     ledger = Ledger(LEASE_MS)
-    core.reserve(ledger, "a", Sum(5, 50), SCOPES, 0)
-    core.settle(ledger, "a", Sum(1, 1), False)
+    model.reserve(ledger, "a", Sum(5, 50), SCOPES, 0)
+    model.settle(ledger, "a", Sum(1, 1), False)
     before = dict(ledger.entries)
-    assert core.reserve(ledger, "a", ask, SCOPES, 500) == Conflict(Sum(5, 50), settled=True)
-    assert ledger.entries == before and ledger.balances["task:acme:t1"] == core.Balance(Sum(), Sum(1, 1), 1)
+    assert model.reserve(ledger, "a", ask, SCOPES, 500) == Conflict(Sum(5, 50), settled=True)
+    assert ledger.entries == before and ledger.balances["task:acme:t1"] == model.Balance(Sum(), Sum(1, 1), 1)
     # Settled before its reservation was seen: the call was made all the same.
-    core.settle(ledger, "b", Sum(1, 1), False)
-    assert core.reserve(ledger, "b", ask, SCOPES, 500) == Conflict(Sum(), settled=True)
-    assert core.restore(ledger, "b", Sum(5, 50), SCOPES, 0).charged == Sum(1, 1)
+    model.settle(ledger, "b", Sum(1, 1), False)
+    assert model.reserve(ledger, "b", ask, SCOPES, 500) == Conflict(Sum(), settled=True)
+    assert model.restore(ledger, "b", Sum(5, 50), SCOPES, 0).charged == Sum(1, 1)
 
 
 def test_what_nobody_settles_counts_as_spent_until_somebody_does() -> None:
     ledger = Ledger(LEASE_MS)
-    core.reserve(ledger, "lost", Sum(0, 80), SCOPES, 0)
-    assert isinstance(core.reserve(ledger, "b", Sum(0, 30), SCOPES, LEASE_MS - 1), Waiting)
-    assert isinstance(core.reserve(ledger, "b", Sum(0, 30), SCOPES, LEASE_MS), Denied)
-    assert ledger.balances["task:acme:t1"] == core.Balance(Sum(), Sum(0, 80))
-    assert core.settle(ledger, "lost", Sum(0, 3), False).charged == Sum(0, 3)
-    assert ledger.balances["task:acme:t1"] == core.Balance(Sum(), Sum(0, 3), 1)
+    model.reserve(ledger, "lost", Sum(0, 80), SCOPES, 0)
+    assert isinstance(model.reserve(ledger, "b", Sum(0, 30), SCOPES, LEASE_MS - 1), Waiting)
+    assert isinstance(model.reserve(ledger, "b", Sum(0, 30), SCOPES, LEASE_MS), Denied)
+    assert ledger.balances["task:acme:t1"] == model.Balance(Sum(), Sum(0, 80))
+    assert model.settle(ledger, "lost", Sum(0, 3), False).charged == Sum(0, 3)
+    assert ledger.balances["task:acme:t1"] == model.Balance(Sum(), Sum(0, 3), 1)
 
 
 def test_estimated_charges_the_reservation_and_more_than_reserved_is_charged_and_told() -> None:
     ledger = Ledger(LEASE_MS)
-    core.reserve(ledger, "a", Sum(7, 30), SCOPES, 0)
-    assert core.settle(ledger, "a", Sum(0, 0), True).charged == Sum(7, 30)
-    core.reserve(ledger, "b", Sum(7, 30), SCOPES, 0)
-    settlement = core.settle(ledger, "b", Sum(7, 75), False)
+    model.reserve(ledger, "a", Sum(7, 30), SCOPES, 0)
+    assert model.settle(ledger, "a", Sum(0, 0), True).charged == Sum(7, 30)
+    model.reserve(ledger, "b", Sum(7, 30), SCOPES, 0)
+    settlement = model.settle(ledger, "b", Sum(7, 75), False)
     assert settlement.over and settlement.charged == Sum(7, 75)
     assert settlement.ceiling == Ceiling("task:acme:t1", "cost_usd_micros", 105, 0, 0, 100)
-    again = core.settle(ledger, "b", Sum(7, 75), False)
+    again = model.settle(ledger, "b", Sum(7, 75), False)
     # The halt may not have been published the first time.
     assert again == replace(settlement, kind="repeated", over=False)
 
 
 GRANT = TaskGrant(
-    tenant="acme", task="t1", actor="ada", tools=(), document_scopes=(), feature="search", workflow="nightly",
-    limits=TaskLimits(cost_usd_micros=7, tokens=8), day_cost_usd_micros=2**52, day_tokens=9, expires_unix_ms=0,
-)  # fmt: skip
+    tenant="acme",
+    task="t1",
+    actor="ada",
+    tools=(),
+    document_scopes=(),
+    feature="search",
+    workflow="nightly",
+    limits=TaskLimits(cost_usd_micros=7, tokens=8),
+    day_cost_usd_micros=2**52,
+    day_tokens=9,
+    expires_unix_ms=0,
+)
 JUST_BEFORE_MIDNIGHT = 1_790_035_199_999
 
 
@@ -161,29 +179,53 @@ def test_scopes_come_from_the_grant_and_the_utc_day() -> None:
     task, user, day, month, mesh = scopes_of(plain, JUST_BEFORE_MIDNIGHT)
     assert task == Scope("task:acme:t1", NO_LIMIT._replace(tokens=8, cost_usd_micros=7))
     assert day == Scope("day:acme:2026-09-21", NO_LIMIT._replace(tokens=9, cost_usd_micros=2**52))
-    assert [one.name for one in (user, month, mesh)] == ["user:acme:ada:2026-09-21", "month:acme:2026-09",
-                                                          "mesh:-:2026-09-21"]  # fmt: skip
+    assert [one.name for one in (user, month, mesh)] == [
+        "user:acme:ada:2026-09-21",
+        "month:acme:2026-09",
+        "mesh:-:2026-09-21",
+    ]
     assert scopes_of(plain, JUST_BEFORE_MIDNIGHT + 1)[2].name == "day:acme:2026-09-22"
-    assert core.scopes_from_json(core.scopes_json((task, day))) == (task, day)
+    assert model.scopes_from_json(model.scopes_json((task, day))) == (task, day)
 
 
 def test_every_account_of_a_call_is_in_its_fact_and_comes_back_from_it() -> None:
     scopes = scopes_of(GRANT, JUST_BEFORE_MIDNIGHT, step_id="s1", agent="worker.researcher")
-    assert [one.name.split(":")[0] for one in scopes] == ["task", "step", "agent", "workflow", "feature", "user", "day",
-                                                          "month", "mesh"]  # fmt: skip
+    assert [one.name.split(":")[0] for one in scopes] == [
+        "task",
+        "step",
+        "agent",
+        "workflow",
+        "feature",
+        "user",
+        "day",
+        "month",
+        "mesh",
+    ]
     first, more = fact_scopes(scopes)
-    fact = Reserved(reservation_id="r", call_id="c", service="rag", resource="x", amount=Amount(), scopes=first,
-                    more_scopes=more, reserved_unix_ms=0)  # fmt: skip
+    fact = Reserved(
+        reservation_id="r",
+        call_id="c",
+        service="rag",
+        resource="x",
+        amount=Amount(),
+        scopes=first,
+        more_scopes=more,
+        reserved_unix_ms=0,
+    )
     # What a fact cannot hold is as good as no ceiling.
     unlimited = scopes[6]._replace(limit=scopes[6].limit._replace(cost_usd_micros=UNLIMITED))
-    assert core.scopes_from((*fact.scopes, *fact.more_scopes)) == (*scopes[:6], unlimited, *scopes[7:])
+    assert model.scopes_from((*fact.scopes, *fact.more_scopes)) == (*scopes[:6], unlimited, *scopes[7:])
 
 
 def test_limits_of_a_name_come_before_those_of_its_kind_and_never_above_the_grant_but_for_one_task() -> None:
     limits = {
-        "task": Limit(tokens=5, model_calls=3), "day": Limit(tokens=100, tool_calls=6), "month": Limit(wall_ms=4),
-        "feature": Limit(tokens=10, tool_calls=2), "feature/search": Limit(tokens=50), "user/eve": Limit(tokens=0),
-    }  # fmt: skip
+        "task": Limit(tokens=5, model_calls=3),
+        "day": Limit(tokens=100, tool_calls=6),
+        "month": Limit(wall_ms=4),
+        "feature": Limit(tokens=10, tool_calls=2),
+        "feature/search": Limit(tokens=50),
+        "user/eve": Limit(tokens=0),
+    }
     by = {one.name.split(":")[0]: one.limit for one in scopes_of(GRANT, 0, step_id="s", agent="a", limits=limits)}
     assert by["task"] == NO_LIMIT._replace(tokens=5, cost_usd_micros=7, model_calls=3)
     assert by["day"] == NO_LIMIT._replace(tokens=9, cost_usd_micros=2**52, tool_calls=6)
@@ -196,10 +238,15 @@ def test_limits_of_a_name_come_before_those_of_its_kind_and_never_above_the_gran
 
 
 def test_a_limit_of_a_service_is_each_of_its_agents_that_has_none_of_its_own() -> None:
-    limits = {"agent": Limit(tokens=9, tool_calls=5), "agent/planner": Limit(tokens=7, model_calls=3),
-              "agent/planner.revise": Limit(model_calls=1)}  # fmt: skip
-    found = {agent: scopes_of(GRANT, 0, agent=agent, limits=limits)[1] for agent in (
-        "planner.draft", "planner.revise", "planner", "planners.draft")}  # fmt: skip
+    limits = {
+        "agent": Limit(tokens=9, tool_calls=5),
+        "agent/planner": Limit(tokens=7, model_calls=3),
+        "agent/planner.revise": Limit(model_calls=1),
+    }
+    found = {
+        agent: scopes_of(GRANT, 0, agent=agent, limits=limits)[1]
+        for agent in ("planner.draft", "planner.revise", "planner", "planners.draft")
+    }
     assert [one.name.split(":")[2] for one in found.values()] == list(found), "each has an account of its own"
     every = NO_LIMIT._replace(tokens=9, tool_calls=5)
     assert found["planner.draft"].limit == found["planner"].limit == every._replace(tokens=7, model_calls=3)
@@ -210,36 +257,36 @@ def test_a_limit_of_a_service_is_each_of_its_agents_that_has_none_of_its_own() -
 def test_calls_and_time_are_limited_too() -> None:
     ledger = Ledger(LEASE_MS)
     two = (Scope("task:acme:t1", NO_LIMIT._replace(model_calls=2, wall_ms=100)),)
-    assert isinstance(core.reserve(ledger, "a", Sum(model_calls=1), two, 0), Held)
-    core.settle(ledger, "a", core.used(Usage(model_calls=1), wall_ms=60), False)
-    assert isinstance(core.reserve(ledger, "b", Sum(model_calls=2), two, 0), Denied)
-    assert isinstance(core.reserve(ledger, "c", Sum(model_calls=1), two, 0), Held)
-    told = core.settle(ledger, "c", core.used(Usage(model_calls=1), wall_ms=60), False)
+    assert isinstance(model.reserve(ledger, "a", Sum(model_calls=1), two, 0), Held)
+    model.settle(ledger, "a", model.used(Usage(model_calls=1), wall_ms=60), False)
+    assert isinstance(model.reserve(ledger, "b", Sum(model_calls=2), two, 0), Denied)
+    assert isinstance(model.reserve(ledger, "c", Sum(model_calls=1), two, 0), Held)
+    told = model.settle(ledger, "c", model.used(Usage(model_calls=1), wall_ms=60), False)
     # Nobody asks for time, so more of it is no under-estimate; but the ceiling is passed.
     assert not told.over and told.ceiling == Ceiling("task:acme:t1", "wall_ms", 120, 0, 0, 100)
 
 
 def test_what_a_stopped_task_costs_is_told_with_every_settlement() -> None:
     ledger = Ledger(LEASE_MS)
-    core.reserve(ledger, "a", Sum(5, 50), SCOPES, 0)
-    core.reserve(ledger, "b", Sum(5, 40), SCOPES, 0)
-    assert core.settle(ledger, "a", Sum(1, 20), False).stopped is None
-    assert core.stop(ledger, SCOPES[0].name) == Balance(Sum(5, 40), Sum(1, 20), 1, True)
-    late = core.settle(ledger, "b", Sum(2, 3), False)
+    model.reserve(ledger, "a", Sum(5, 50), SCOPES, 0)
+    model.reserve(ledger, "b", Sum(5, 40), SCOPES, 0)
+    assert model.settle(ledger, "a", Sum(1, 20), False).stopped is None
+    assert model.stop(ledger, SCOPES[0].name) == Balance(Sum(5, 40), Sum(1, 20), 1, True)
+    late = model.settle(ledger, "b", Sum(2, 3), False)
     assert late.stopped == Balance(Sum(), Sum(3, 23), 2, True)
-    assert core.settle(ledger, "b", Sum(2, 3), False).stopped == late.stopped
-    assert core.amount_of(late.stopped.spent) == Amount(tokens=3, cost_usd_micros=23)
+    assert model.settle(ledger, "b", Sum(2, 3), False).stopped == late.stopped
+    assert model.amount_of(late.stopped.spent) == Amount(tokens=3, cost_usd_micros=23)
 
 
 def test_people_read_the_limit_the_spent_the_asked_and_what_to_do() -> None:
-    task = reasons.denied(Ceiling("task:acme:t1", "cost_usd_micros", 480_000, 0, 50_000, 500_000))
+    task = limit_messages.denied(Ceiling("task:acme:t1", "cost_usd_micros", 480_000, 0, 50_000, 500_000))
     assert task == (
         "The budget of task t1 of tenant acme does not cover the next call: limit $0.50, spent $0.48, "
         "and the call may cost up to $0.05. Submit it again with a higher limit: --limit-usd 0.530000 is what it takes "
         "to make this next call; the calls after it need more, so leave room."
     )
-    day = reasons.denied(Ceiling("day:acme:2026-11-21", "tokens", 9_000, 0, 2_000, 10_000))
+    day = limit_messages.denied(Ceiling("day:acme:2026-11-21", "tokens", 9_000, 0, 2_000, 10_000))
     assert "tenant acme's day 2026-11-21 (UTC)" in day and "raise day.tokens of tenant acme to at least 11000" in day
-    assert "10,000 tokens" in reasons.waiting(Ceiling("day:acme:2026-11-21", "tokens", 1, 2, 3, 10_000))
-    assert reasons.amount(1, "cost_usd_micros") == "$0.000001"
-    assert reasons.amount(1_234_000_000, "cost_usd_micros") == "$1,234.00"
+    assert "10,000 tokens" in limit_messages.waiting(Ceiling("day:acme:2026-11-21", "tokens", 1, 2, 3, 10_000))
+    assert limit_messages.amount(1, "cost_usd_micros") == "$0.000001"
+    assert limit_messages.amount(1_234_000_000, "cost_usd_micros") == "$1,234.00"

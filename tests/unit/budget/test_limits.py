@@ -3,16 +3,16 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from bulkhead.bus.memory import MemoryBroker, MemoryBus
-from bulkhead.runtime.edge import Received
-from bulkhead.runtime.publisher import Publisher
+from bulkhead.bus.memory.bus import MemoryBroker, MemoryBus
+from bulkhead.runtime.edge.protocol import Received
+from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead_contracts import subjects
+from bulkhead_contracts.bounds import MAX_LIMIT_CHANGES
 from bulkhead_contracts.budget import Limit, LimitsReplied, LimitsRequested
 from bulkhead_contracts.envelope import Envelope
-from bulkhead_contracts.limits import MAX_LIMIT_CHANGES
 from bulkhead_contracts.task import RequesterClaim
-from services.budget.limiting import LimitBook
-from services.budget.memory import MemoryStore
+from bulkhead_services.budget.ledger.memory_store import MemoryStore
+from bulkhead_services.budget.limits.tenant_limits import LimitBook
 
 NOW, TENANT = 1_795_231_204_272, "demo"
 
@@ -67,8 +67,9 @@ async def _go_on() -> None: ...
 async def test_of_two_changes_at_once_none_is_lost():
     broker, store = Broker.mesh(), await standing()
     one, other = book_of(broker, store), book_of(broker, store)
-    await asyncio.gather(answered(lambda: one.answer(wish("a", "user/ada", 10))),
-                         answered(lambda: other.answer(wish("b", "month", 20))))
+    await asyncio.gather(
+        answered(lambda: one.answer(wish("a", "user/ada", 10))), answered(lambda: other.answer(wish("b", "month", 20)))
+    )
     fresh = await book_of(broker, store).of(TENANT)
     assert fresh.revision.number == 2 == await stored(broker)
     assert {target: limit.tokens for target, limit in fresh.limits.items()} == {"user/ada": 10, "month": 20}

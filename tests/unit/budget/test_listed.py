@@ -1,17 +1,17 @@
 """A tenant's latest alerts, as `limits get` shows them: its own, the newest first, and not for ever more of them."""
 
-from bulkhead.bus.memory import MemoryBroker, MemoryBus
-from bulkhead.runtime.edge import Received
-from bulkhead.runtime.publisher import Publisher
+from bulkhead.bus.memory.bus import MemoryBroker, MemoryBus
+from bulkhead.runtime.edge.protocol import Received
+from bulkhead.runtime.publish.publisher import Publisher
+from bulkhead_contracts.bounds import MAX_ALERTS_LISTED
 from bulkhead_contracts.budget import Limit, LimitsRequested, Settled
 from bulkhead_contracts.envelope import Envelope
-from bulkhead_contracts.limits import MAX_ALERTS_LISTED
 from bulkhead_contracts.result import Usage
 from bulkhead_contracts.task import RequesterClaim
-from services.budget.alerts import Alerts, latest
-from services.budget.core import Level, Settlement, Sum
-from services.budget.limiting import LimitBook
-from services.budget.memory import MemoryStore
+from bulkhead_services.budget.ledger.memory_store import MemoryStore
+from bulkhead_services.budget.ledger.model import Level, Settlement, Sum
+from bulkhead_services.budget.limits.alerts import Alerts, latest
+from bulkhead_services.budget.limits.tenant_limits import LimitBook
 from tests.unit.budget.test_limits import standing
 
 NOW = 1_795_231_204_272
@@ -23,8 +23,9 @@ async def settles(alerts: Alerts, tenant: str, *scopes: str) -> None:
     head = Envelope(id=f"id-{tenant}-{scopes}", type=body.ce_type(), source="rag", time_unix_ms=NOW)
     message = Received(head, body, tenant, "t1", "rag", 1, NOW, 1)
     levels = tuple(Level(scope, "cost_usd_micros", 60, 100, NOW + 60_000) for scope in scopes)
-    await alerts.settled(message, body, Settlement("settled", Sum(cost_usd_micros=60), Sum(cost_usd_micros=60),
-                                                   levels=levels))  # fmt: skip
+    await alerts.settled(
+        message, body, Settlement("settled", Sum(cost_usd_micros=60), Sum(cost_usd_micros=60), levels=levels)
+    )
 
 
 async def test_the_latest_are_listed_the_newest_first_and_bounded() -> None:
@@ -53,7 +54,8 @@ async def test_of_a_limit_that_was_changed_or_taken_away_nothing_is_listed_any_m
     async def listed(number: int, target: str = "", **limit: int) -> list[str]:
         ann = RequesterClaim(tenant="demo", person="ann", role="operator", via="api_key")
         for body in ([LimitsRequested(requester=ann, target=target, limit=Limit(**limit))] if target else []) + [
-                LimitsRequested(requester=ann)]:
+            LimitsRequested(requester=ann)
+        ]:
             head = Envelope(id=f"ask{number}", type=body.ce_type(), source="gateway", time_unix_ms=NOW)
             reply = await book.answer(Received(head, body, "demo", "limits", "gateway", 0, NOW, 1))
             assert reply.failure is None

@@ -6,7 +6,7 @@ from bulkhead_contracts.result import ContentRef
 from bulkhead_contracts.task import TaskEnded, TaskLimits, TaskSubmitted
 from bulkhead_contracts.tool import ToolCallReplied
 from bulkhead_contracts.types import Body
-from services.budget.watching import Lived, Watching
+from bulkhead_services.budget.watch.fold import Lived, Watching
 
 REF = ContentRef(author="gateway", sha256="0" * 64, size_bytes=1)
 BEGINS = TaskSubmitted(objective=REF, limits=TaskLimits(), submitted_unix_ms=1)

@@ -7,26 +7,38 @@ import pytest
 
 from bulkhead.bus.port import Stored
 from bulkhead.health.thresholds import DEFAULT
-from bulkhead.runtime.doer import CEILING
+from bulkhead.runtime.doer.protocol import CEILING
 from bulkhead_contracts.budget import NoticeRequested, TaskHalted, Tripped
 from bulkhead_contracts.control import Breaker, BreakerReset, Halt, Switched
 from bulkhead_contracts.types import Body
-from services.budget.noticing import LATE_MS, Notice
-from services.budget.watching import Watching
-from services.tool_executor import notices
+from bulkhead_services.budget.watch.fold import Watching
+from bulkhead_services.budget.watch.notices import LATE_MS, Notice
+from bulkhead_services.tool_executor import webhook_payload
 
 NOW = 1_795_000_000_000
 
 
 def halt(scope: str = "tool", tenant: str = "acme", name: str = "http_get", **more: Any) -> Switched:
-    fields = {"code": "halted_by_operator", "reason": "the site is under attack", "by": "acme/bob", "pauses": True,
-              "at_unix_ms": NOW}  # fmt: skip
+    fields = {
+        "code": "halted_by_operator",
+        "reason": "the site is under attack",
+        "by": "acme/bob",
+        "pauses": True,
+        "at_unix_ms": NOW,
+    }
     return Switched(halt=Halt(scope=scope, tenant=tenant, name=name, **(fields | more)))  # type: ignore[arg-type]
 
 
 def trip(detector: str, *agents: str) -> Tripped:
-    return Tripped(trip=f"{detector.replace('.', '-')}-1", detector=detector, level="stop", agents=agents,
-                   what=f"{detector} found it", hint="look at it", tripped_unix_ms=NOW)  # fmt: skip
+    return Tripped(
+        trip=f"{detector.replace('.', '-')}-1",
+        detector=detector,
+        level="stop",
+        agents=agents,
+        what=f"{detector} found it",
+        hint="look at it",
+        tripped_unix_ms=NOW,
+    )
 
 
 def reset(scope: str, tenant: str, name: str) -> BreakerReset:
@@ -40,8 +52,15 @@ class Fold:
     def __init__(self) -> None:
         self.watching, self._numbers = Watching(DEFAULT), 0
 
-    def say(self, body: Body, sender: str = "budget", to: str = "journal", tenant: str = "acme", task: str = "t1",
-            at: int = NOW) -> None:  # fmt: skip
+    def say(
+        self,
+        body: Body,
+        sender: str = "budget",
+        to: str = "journal",
+        tenant: str = "acme",
+        task: str = "t1",
+        at: int = NOW,
+    ) -> None:
         self._numbers += 1
         headers = {"ce-type": body.ce_type(), "ce-id": f"m{self._numbers}"}
         self.watching.take(Stored(f"mesh.{sender}.{to}.3.{tenant}.{task}", headers, body.encode(), self._numbers, at))
@@ -50,18 +69,30 @@ class Fold:
         return self.watching.notices.tell(now)
 
 
-@pytest.mark.parametrize(("body", "kind", "about", "says"), [
-    (halt(), "halted", "tool:acme:http_get", "tool http_get was halted by acme/bob: the site is under attack"),
-    (halt("tenant", "", "acme", by="operator:ada"), "halted", "tenant:acme", "tenant acme was halted by operator:ada"),
-    (halt("task", "acme", "t1", code=CEILING, by="budget", reason="task t1 waits: it has spent all"), "halted",
-     "task:acme:t1", "task t1 waits: it has spent all"),
-    (halt(active=False, reason="it is over"), "resumed", "tool:acme:http_get", "goes on, by acme/bob: it is over"),
-    (reset("tool", "acme", "http_get"), "breaker_reset", "tool:acme:http_get", "by operator:ada: it answers again"),
-    (reset("tenant", "", "acme"), "breaker_reset", "tenant:acme", "It had opened because 10 of 10 calls failed"),
-    (trip("breaker.tool", "http_get"), "breaker_opened", "tool:acme:http_get", "breaker.tool found it"),
-    (trip("breaker.tenant", "acme"), "breaker_opened", "tenant:acme", "breaker.tenant found it"),
-    (trip("stall"), "stalled", "task:acme:t1", "task t1: stall found it"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("body", "kind", "about", "says"),
+    [
+        (halt(), "halted", "tool:acme:http_get", "tool http_get was halted by acme/bob: the site is under attack"),
+        (
+            halt("tenant", "", "acme", by="operator:ada"),
+            "halted",
+            "tenant:acme",
+            "tenant acme was halted by operator:ada",
+        ),
+        (
+            halt("task", "acme", "t1", code=CEILING, by="budget", reason="task t1 waits: it has spent all"),
+            "halted",
+            "task:acme:t1",
+            "task t1 waits: it has spent all",
+        ),
+        (halt(active=False, reason="it is over"), "resumed", "tool:acme:http_get", "goes on, by acme/bob: it is over"),
+        (reset("tool", "acme", "http_get"), "breaker_reset", "tool:acme:http_get", "by operator:ada: it answers again"),
+        (reset("tenant", "", "acme"), "breaker_reset", "tenant:acme", "It had opened because 10 of 10 calls failed"),
+        (trip("breaker.tool", "http_get"), "breaker_opened", "tool:acme:http_get", "breaker.tool found it"),
+        (trip("breaker.tenant", "acme"), "breaker_opened", "tenant:acme", "breaker.tenant found it"),
+        (trip("stall"), "stalled", "task:acme:t1", "task t1: stall found it"),
+    ],
+)
 def test_it_is_told_as_what_it_is(body: Body, kind: str, about: str, says: str) -> None:
     fold = Fold()
     fold.say(body)
@@ -69,22 +100,35 @@ def test_it_is_told_as_what_it_is(body: Body, kind: str, about: str, says: str) 
     assert (found.kind, found.about, found.tenant) == (kind, about, "acme") and says in found.what
     asked = found.message()
     assert NoticeRequested.model_validate_json(asked.encode()) == asked and asked.notice == found.id
-    posted = notices.body_of(found.tenant, found.task, asked)
+    posted = webhook_payload.body_of(found.tenant, found.task, asked)
     assert f'"type":"mesh.{kind}"'.encode() in posted and (b'"task":"t1"' in posted) == about.startswith("task:")
 
 
-@pytest.mark.parametrize("say", [
-    lambda fold: fold.say(halt(tenant="")),
-    lambda fold: fold.say(halt(), sender="worker"),
-    lambda fold: fold.say(reset("model", "", "m")),
-    lambda fold: fold.say(reset("tool", "acme", "http_get"), sender="gateway"),
-    lambda fold: fold.say(trip("loop.repeat", "s1/1")),
-    lambda fold: fold.say(trip("deadlock", "s1", "s2")),
-    lambda fold: fold.say(trip("breaker.tool", "http_get"), sender="worker"),
-    lambda fold: fold.say(TaskHalted(code=CEILING, reason="x"), sender="gateway", to="planner"),
-    lambda fold: fold.say(halt(at_unix_ms=NOW - LATE_MS - 1)),
-], ids=["everybody's", "forged", "everybody's breaker", "forged reset", "loop", "deadlock", "forged trip", "forged end",
-        "late"])  # fmt: skip
+@pytest.mark.parametrize(
+    "say",
+    [
+        lambda fold: fold.say(halt(tenant="")),
+        lambda fold: fold.say(halt(), sender="worker"),
+        lambda fold: fold.say(reset("model", "", "m")),
+        lambda fold: fold.say(reset("tool", "acme", "http_get"), sender="gateway"),
+        lambda fold: fold.say(trip("loop.repeat", "s1/1")),
+        lambda fold: fold.say(trip("deadlock", "s1", "s2")),
+        lambda fold: fold.say(trip("breaker.tool", "http_get"), sender="worker"),
+        lambda fold: fold.say(TaskHalted(code=CEILING, reason="x"), sender="gateway", to="planner"),
+        lambda fold: fold.say(halt(at_unix_ms=NOW - LATE_MS - 1)),
+    ],
+    ids=[
+        "everybody's",
+        "forged",
+        "everybody's breaker",
+        "forged reset",
+        "loop",
+        "deadlock",
+        "forged trip",
+        "forged end",
+        "late",
+    ],
+)
 def test_nobody_is_told(say: Callable[[Fold], None]) -> None:
     fold = Fold()
     say(fold)
@@ -93,10 +137,16 @@ def test_nobody_is_told(say: Callable[[Fold], None]) -> None:
 
 def test_a_breaker_that_trials_closed_is_told_once_by_its_entry_and_one_that_a_person_closed_by_its_fact() -> None:
     fold = Fold()
-    entry = Breaker(scope="tool", tenant="acme", name="http_get", phase="closed", reason="3 trials succeeded",
-                    since_unix_ms=NOW)  # fmt: skip
-    for one in (entry.model_copy(update={"by": "operator:ada"}), entry.model_copy(update={"phase": "half_open"}),
-                entry.model_copy(update={"tenant": ""}), entry, entry):  # fmt: skip
+    entry = Breaker(
+        scope="tool", tenant="acme", name="http_get", phase="closed", reason="3 trials succeeded", since_unix_ms=NOW
+    )
+    for one in (
+        entry.model_copy(update={"by": "operator:ada"}),
+        entry.model_copy(update={"phase": "half_open"}),
+        entry.model_copy(update={"tenant": ""}),
+        entry,
+        entry,
+    ):
         fold.watching.notices.stands(one)
     (found,) = fold.due()
     assert (found.kind, found.about, found.tenant) == ("breaker_closed", "tool:acme:http_get", "acme")

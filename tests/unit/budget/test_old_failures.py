@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 from bulkhead.bus.port import Stored
-from bulkhead.health.breakers import Phase
+from bulkhead.health.breakers.state_machine import Phase
 from bulkhead.health.thresholds import DEFAULT
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.model import ModelCallReplied
 from bulkhead_contracts.result import Failure
-from services.budget.watching import Watching
+from bulkhead_services.budget.watch.fold import Watching
 
 NOW = 1_800_000_000_000
 CALLS = 2 * DEFAULT.breakers.min_calls
@@ -20,8 +20,13 @@ def phases(ended_unix_ms: Sequence[int]) -> set[Phase]:
     fold = Watching(DEFAULT)
     fold.watch.circuits.from_unix_ms = NOW - 2 * DEFAULT.breakers.window_ms
     for number, ended in enumerate(ended_unix_ms, 1):
-        body = ModelCallReplied(call_id=f"c{number}", outcome="failed", model="big", prompt_id="worker.step",
-                                failure=Failure(code="timeout", message="no answer"))  # fmt: skip
+        body = ModelCallReplied(
+            call_id=f"c{number}",
+            outcome="failed",
+            model="big",
+            prompt_id="worker.step",
+            failure=Failure(code="timeout", message="no answer"),
+        )
         head = Envelope(f"m{number}", body.ce_type(), "model_gateway", ended).headers()
         fold.take(Stored(f"mesh.model_gateway.worker.1.acme.t{number}", head, body.encode(), number, NOW))
     return {one.phase for key, one in fold.watch.circuits.found.items() if key[0] == "model"}

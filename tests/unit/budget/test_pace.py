@@ -10,9 +10,9 @@ import pytest
 
 from bulkhead.bus.port import Stored
 from bulkhead.health.thresholds import DEFAULT
-from services.budget.aside import Aside
-from services.budget.pace import BREATH, SLICE_MS, Endless, Pace
-from services.budget.watching import Watching
+from bulkhead_services.budget.watch.fold import Watching
+from bulkhead_services.budget.watch.poison_messages import Aside
+from bulkhead_services.budget.watch.time_slices import BREATH, SLICE_MS, Endless, Pace
 from tests.unit.budget.test_aside import said
 
 JOURNAL = [Stored("mesh.x.y.1.acme.t1", {}, b"{}", sequence, sequence) for sequence in range(1, 101)]

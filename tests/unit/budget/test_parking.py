@@ -4,24 +4,24 @@ from dataclasses import replace
 
 import pytest
 
-from bulkhead.bus.memory import MemoryBroker, MemoryBus
-from bulkhead.runtime import switching
-from bulkhead.runtime.edge import Received
-from bulkhead.runtime.publisher import Publisher
-from bulkhead.runtime.switching import OPERATOR, Wish
+from bulkhead.bus.memory.bus import MemoryBroker, MemoryBus
+from bulkhead.runtime.edge.protocol import Received
+from bulkhead.runtime.halts import operator
+from bulkhead.runtime.halts.operator import OPERATOR, Wish
+from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead_contracts import subjects
+from bulkhead_contracts.bounds import MAX_COST_USD_MICROS, MAX_TOP_UPS
 from bulkhead_contracts.budget import Limit, LimitsChanged, LimitsRequested, TopUp, TopUpReplied, TopUpRequested
 from bulkhead_contracts.control import Halt
 from bulkhead_contracts.envelope import Envelope
-from bulkhead_contracts.limits import MAX_COST_USD_MICROS, MAX_TOP_UPS
 from bulkhead_contracts.result import Failure
 from bulkhead_contracts.task import RequesterClaim
-from services.budget import reasons
-from services.budget.core import NO_LIMIT, Ceiling, Ledger
-from services.budget.limiting import LimitBook
-from services.budget.memory import MemoryStore
-from services.budget.parking import Parking
-from services.budget.scopes import raised
+from bulkhead_services.budget.ledger.accounts import raised
+from bulkhead_services.budget.ledger.memory_store import MemoryStore
+from bulkhead_services.budget.ledger.model import NO_LIMIT, Ceiling, Ledger
+from bulkhead_services.budget.limits import messages
+from bulkhead_services.budget.limits.ceiling_pause import Parking
+from bulkhead_services.budget.limits.tenant_limits import LimitBook
 
 NOW, TENANT, TASK = 1_795_231_204_272, "demo", "t1"
 OWN = Ceiling(f"task:{TENANT}:{TASK}", "cost_usd_micros", spent=80, reserved=0, asked=30, limit=100)
@@ -44,8 +44,7 @@ class World:
         self.broker, self.now = Lagging.mesh(), NOW
         self.bus = MemoryBus(self.broker, "budget")
         self.publisher = Publisher("budget", self.bus, b"b" * 32, lambda: self.now)
-        self.books = [LimitBook(self.bus, self.publisher, store, lambda: self.now, lambda why: None)
-                      for _ in range(2)]  # fmt: skip
+        self.books = [LimitBook(self.bus, self.publisher, store, lambda: self.now, lambda why: None) for _ in range(2)]
         self.parkings = [Parking(self.bus, self.publisher, one, lambda: self.now, parks=True) for one in self.books]
         for book, parking in zip(self.books, self.parkings, strict=True):
             book.on_change = parking.lift_all
@@ -56,11 +55,10 @@ class World:
 
     async def switches(self, *, active: bool) -> Halt | Failure:
         made = Wish("task", TENANT, TASK, active, "look", f"{OPERATOR}ada", self.now)
-        return await switching.switch(self.bus, self.publisher, made)
+        return await operator.switch(self.bus, self.publisher, made)
 
     async def tops_up(self, name: str, replica: int = 0, task: str = TASK, **units: int) -> TopUpReplied:
         return await self.books[replica].top_up(asks(name, task, **units))
-
 
     def stored(self) -> int:
         """How many facts tell of limits."""
@@ -123,8 +121,11 @@ async def test_another_amount_or_reason_under_the_same_key_is_refused_and_change
     first = await world.tops_up("a", model_calls=7)
     await world.tops_up("b", tokens=1)
     other = asks("a", model_calls=7)
-    for request_ in (asks("a", model_calls=9), asks("a", model_calls=7, tokens=1),
-                     replace(other, body=other.body.model_copy(update={"reason": "another"}))):  # fmt: skip
+    for request_ in (
+        asks("a", model_calls=9),
+        asks("a", model_calls=7, tokens=1),
+        replace(other, body=other.body.model_copy(update={"reason": "another"})),
+    ):
         for book in world.books:
             reply = await book.top_up(request_)
             assert reply.failure is not None and reply.failure.code == "idempotency_reused" and reply.failure.hint
@@ -136,10 +137,21 @@ async def test_another_amount_or_reason_under_the_same_key_is_refused_and_change
 
 async def test_a_repeat_of_what_was_stored_before_contents_were_remembered_counts_once(world: World) -> None:
     old = TopUp(task=TASK, add=Limit(tokens=5), until_unix_ms=NOW + 60_000, changes=("a",))
-    fact = LimitsChanged(tenant=TENANT, revision=1, target=f"task/{TASK}", old=Limit(), new=old.add, by="ann",
-                         changed_unix_ms=NOW, change="a", topped_up=True, top_ups=(old,))  # fmt: skip
-    await Publisher("budget", world.bus, b"b" * 32, lambda: NOW).send("journal", fact, tenant="limits", task=TENANT,
-                                                                      index="old")  # fmt: skip
+    fact = LimitsChanged(
+        tenant=TENANT,
+        revision=1,
+        target=f"task/{TASK}",
+        old=Limit(),
+        new=old.add,
+        by="ann",
+        changed_unix_ms=NOW,
+        change="a",
+        topped_up=True,
+        top_ups=(old,),
+    )
+    await Publisher("budget", world.bus, b"b" * 32, lambda: NOW).send(
+        "journal", fact, tenant="limits", task=TENANT, index="old"
+    )
     assert (await world.tops_up("a", tokens=5)).added == Limit(tokens=5) and world.stored() == 1
     assert (await world.tops_up("b", tokens=2)).added == Limit(tokens=7)
 
@@ -191,13 +203,21 @@ async def test_who_halted_it_may_be_killed_and_a_new_day_lets_it_go_on_all_the_s
     assert (await world.stands()).active, "no day changes its own ceiling"
 
 
-@pytest.mark.parametrize(("scope", "passes"), [
-    ("task:demo:t1", False), ("step:demo:t1/s1", False), ("day:demo:2026-11-21", True), ("month:demo:2026-11", True),
-    ("mesh:-:2026-11-21", True), ("agent:demo:worker.step:2026-11-21", True), ("user:demo:ann (UTC):2026-11-21", True),
-    ("task:demo:UTC", False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("scope", "passes"),
+    [
+        ("task:demo:t1", False),
+        ("step:demo:t1/s1", False),
+        ("day:demo:2026-11-21", True),
+        ("month:demo:2026-11", True),
+        ("mesh:-:2026-11-21", True),
+        ("agent:demo:worker.step:2026-11-21", True),
+        ("user:demo:ann (UTC):2026-11-21", True),
+        ("task:demo:UTC", False),
+    ],
+)
 def test_the_reason_tells_whether_a_new_day_may_change_it(scope: str, passes: bool) -> None:
-    assert reasons.passes(reasons.parked(DAY._replace(scope=scope), TASK)) is passes
+    assert messages.passes(messages.parked(DAY._replace(scope=scope), TASK)) is passes
 
 
 async def test_who_halted_it_may_be_killed_before_it_sees_that_the_limits_were_changed(world: World) -> None:
@@ -231,19 +251,30 @@ async def test_what_was_ended_is_not_halted_anew(world: World) -> None:
 
 
 @pytest.mark.parametrize("here", [0, 1])
-@pytest.mark.parametrize(("scope", "others", "mine"), [
-    (OWN.scope, ("day", "step", "task/t9", "user", "feature/task"), ("task", f"task/{TASK}")),
-    (f"step:{TENANT}:{TASK}/s1", ("task", "day", "user/s1"), ("step",)),
-    (DAY.scope, ("task", "task/t9", "month", "user/day"), ("day",)),
-    (f"month:{TENANT}:2026-11", ("day", "task/t9"), ("month",)),
-    (f"user:{TENANT}:ann:2026-11-21", ("day", "agent/ann", "user/bob", "user/an"), ("user", "user/ann")),
-    (f"agent:{TENANT}:planner.draft:2026-11-21", ("user", "workflow", "feature", "agent/worker"),
-     ("agent", "agent/planner", "agent/planner.draft")),
-    (f"feature:{TENANT}:a.b:2026-11-21", ("task", "user/a.b", "feature/c", "feature/a.bc"), ("feature", "feature/a.b")),
-    ("mesh:-:2026-11-21", ("day", "task"), ()),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("scope", "others", "mine"),
+    [
+        (OWN.scope, ("day", "step", "task/t9", "user", "feature/task"), ("task", f"task/{TASK}")),
+        (f"step:{TENANT}:{TASK}/s1", ("task", "day", "user/s1"), ("step",)),
+        (DAY.scope, ("task", "task/t9", "month", "user/day"), ("day",)),
+        (f"month:{TENANT}:2026-11", ("day", "task/t9"), ("month",)),
+        (f"user:{TENANT}:ann:2026-11-21", ("day", "agent/ann", "user/bob", "user/an"), ("user", "user/ann")),
+        (
+            f"agent:{TENANT}:planner.draft:2026-11-21",
+            ("user", "workflow", "feature", "agent/worker"),
+            ("agent", "agent/planner", "agent/planner.draft"),
+        ),
+        (
+            f"feature:{TENANT}:a.b:2026-11-21",
+            ("task", "user/a.b", "feature/c", "feature/a.bc"),
+            ("feature", "feature/a.b"),
+        ),
+        ("mesh:-:2026-11-21", ("day", "task"), ()),
+    ],
+)
 async def test_limits_of_another_account_leave_it_halted_and_its_own_do_not(
-        world: World, here: int, scope: str, others: tuple[str, ...], mine: tuple[str, ...]) -> None:
+    world: World, here: int, scope: str, others: tuple[str, ...], mine: tuple[str, ...]
+) -> None:
     """Whichever replica is asked: who halted it looks by itself, too."""
     ceiling = OWN._replace(scope=scope)
     for each in world.parkings:
@@ -277,14 +308,19 @@ async def test_a_lagging_reader_lets_go_by_the_next_look_whom_the_change_concern
 
 
 def test_of_a_reason_in_other_words_any_limit_may_be_the_cause() -> None:
-    assert reasons.concerns("the money is gone", "feature/x") and reasons.concerns("the money is gone", "day")
+    assert messages.concerns("the money is gone", "feature/x") and messages.concerns("the money is gone", "day")
 
 
-@pytest.mark.parametrize(("request_", "code"), [
-    (asks("a", role="submitter", tokens=1), "forbidden"), (asks("a", role="auditor", tokens=1), "forbidden"),
-    (asks("a", tenant="bolt", tokens=1), "forbidden"), (asks("a"), "adds_nothing"),
-    (asks("a", tokens=0), "adds_nothing"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("request_", "code"),
+    [
+        (asks("a", role="submitter", tokens=1), "forbidden"),
+        (asks("a", role="auditor", tokens=1), "forbidden"),
+        (asks("a", tenant="bolt", tokens=1), "forbidden"),
+        (asks("a"), "adds_nothing"),
+        (asks("a", tokens=0), "adds_nothing"),
+    ],
+)
 async def test_who_may_not_or_adds_nothing_is_told(world: World, request_: Received, code: str) -> None:
     reply = await world.books[0].top_up(request_)
     assert reply.failure is not None and reply.failure.code == code and reply.failure.hint

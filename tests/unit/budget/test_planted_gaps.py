@@ -6,14 +6,14 @@ from contextlib import asynccontextmanager
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from bulkhead.bus.memory import MemoryBroker, MemoryBus
+from bulkhead.bus.memory.bus import MemoryBroker, MemoryBus
 from bulkhead.runtime.background import Background
-from bulkhead.runtime.publisher import Publisher
+from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead_contracts.budget import Amount, Reserved, Settled
 from bulkhead_contracts.result import Usage
-from services.budget import core, rebuild
-from services.budget.core import Balance, Scope, Sum
-from services.budget.memory import MemoryStore
+from bulkhead_services.budget.ledger import model, rebuild
+from bulkhead_services.budget.ledger.memory_store import MemoryStore
+from bulkhead_services.budget.ledger.model import Balance, Scope, Sum
 
 SCOPES = (Scope("task:demo:t1", Sum(10**6, 10**6)),)
 RESERVED, SETTLED = 5, 9
@@ -36,8 +36,15 @@ async def say(broker: MemoryBroker) -> None:
     budget = Publisher("budget", MemoryBus(broker, "budget"), b"b" * 32, lambda: 1)
     doer = Publisher("rag", MemoryBus(broker, "rag"), b"r" * 32, lambda: 1)
     for number in range(RESERVED):
-        fact = Reserved(reservation_id=f"r{number}", call_id="c", service="rag", resource="x",
-                        amount=Amount(tokens=100), scopes=core.scope_limits(SCOPES), reserved_unix_ms=1)
+        fact = Reserved(
+            reservation_id=f"r{number}",
+            call_id="c",
+            service="rag",
+            resource="x",
+            amount=Amount(tokens=100),
+            scopes=model.scope_limits(SCOPES),
+            reserved_unix_ms=1,
+        )
         await budget.send("journal", fact, tenant="demo", task="t1", cause=f"r{number}")
     for number in range(SETTLED):
         used = Settled(reservation_id=f"r{number}", call_id="c", usage=Usage(input_tokens=7))
@@ -46,8 +53,16 @@ async def say(broker: MemoryBroker) -> None:
 
 def keeper_of(broker: MemoryBroker, store: MemoryStore) -> rebuild.Keeper:
     bus = MemoryBus(broker, "budget")
-    return rebuild.Keeper(bus, Publisher("budget", bus, b"b" * 32, lambda: 1), store, lambda: 1, lease_ms=60_000,
-                          keep_ms=60_000, rebuild_at_start=True, tail_grace_s=0.0)  # fmt: skip
+    return rebuild.Keeper(
+        bus,
+        Publisher("budget", bus, b"b" * 32, lambda: 1),
+        store,
+        lambda: 1,
+        lease_ms=60_000,
+        keep_ms=60_000,
+        rebuild_at_start=True,
+        tail_grace_s=0.0,
+    )
 
 
 @asynccontextmanager

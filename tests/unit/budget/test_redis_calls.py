@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from services.budget.redis_calls import AT_ONCE, MOST_IN_A_CALL, Calls, Words
+from bulkhead_services.budget.ledger.redis_pipeline import AT_ONCE, MOST_IN_A_CALL, Calls, Words
 
 
 class Server:
@@ -66,10 +66,15 @@ async def test_a_call_is_of_one_ledger_and_bounded() -> None:
     assert [(await one)[0] for one in asked] == list(range(MOST_IN_A_CALL + 3))
 
 
-MOVES = st.lists(st.one_of(
-    st.just(("ask", 0)), st.tuples(st.sampled_from(["done", "broken"]), st.integers(0, AT_ONCE - 1)),
-    st.tuples(st.just("gone"), st.integers(0, 9)),
-), min_size=5, max_size=60)  # fmt: skip
+MOVES = st.lists(
+    st.one_of(
+        st.just(("ask", 0)),
+        st.tuples(st.sampled_from(["done", "broken"]), st.integers(0, AT_ONCE - 1)),
+        st.tuples(st.just("gone"), st.integers(0, 9)),
+    ),
+    min_size=5,
+    max_size=60,
+)
 
 
 @settings(max_examples=100)

@@ -6,21 +6,21 @@ from typing import Any
 
 import pytest
 
-from bulkhead.bus.memory import MemoryBroker, MemoryBus
+from bulkhead.bus.memory.bus import MemoryBroker, MemoryBus
 from bulkhead.bus.port import Stored
-from bulkhead.health.breakers import Breaker as Broken
+from bulkhead.health.breakers.state_machine import Breaker as Broken
 from bulkhead.health.events import Served
 from bulkhead.health.thresholds import DEFAULT
-from bulkhead.runtime.edge import Received
-from bulkhead.runtime.publisher import Publisher
+from bulkhead.runtime.edge.protocol import Received
+from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead_contracts import subjects
 from bulkhead_contracts.control import Breaker, BreakerReset, ResetReplied, ResetRequested
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.task import RequesterClaim
-from services.budget.noticing import Notices
-from services.budget.switches import Switches
-from services.budget.tripping import Owner, entry_of, learn
-from services.budget.watching import Watching
+from bulkhead_services.budget.queries.halts import Switches
+from bulkhead_services.budget.watch.breaker_entries import Owner, entry_of, learn
+from bulkhead_services.budget.watch.fold import Watching
+from bulkhead_services.budget.watch.notices import Notices
 
 NOW = 1_795_000_000_000
 TOOL = ("tool", "acme", "http_get")
@@ -44,8 +44,17 @@ def place() -> Place:
 
 
 def breaker(**changes: Any) -> Breaker:
-    fields = {"scope": "tool", "tenant": "acme", "name": "http_get", "phase": "open", "reason": "7 of 10 calls failed",
-              "since_unix_ms": NOW - 9, "until_unix_ms": NOW + 30_000, "openings": 1, "actors": ("ada",)}  # fmt: skip
+    fields = {
+        "scope": "tool",
+        "tenant": "acme",
+        "name": "http_get",
+        "phase": "open",
+        "reason": "7 of 10 calls failed",
+        "since_unix_ms": NOW - 9,
+        "until_unix_ms": NOW + 30_000,
+        "openings": 1,
+        "actors": ("ada",),
+    }
     return Breaker(**fields | changes)  # type: ignore[arg-type]
 
 
@@ -60,9 +69,17 @@ async def stands(where: Place, one: Breaker) -> Breaker:
     return Breaker.model_validate_json(found.body)
 
 
-async def ask(where: Place, person: str = "bob", *, role: str = "operator", tenant: str = "acme", scope: str = "tool",
-              name: str = "http_get", request: str = "m",
-              reason: str = "it answers again") -> ResetReplied:  # fmt: skip
+async def ask(
+    where: Place,
+    person: str = "bob",
+    *,
+    role: str = "operator",
+    tenant: str = "acme",
+    scope: str = "tool",
+    name: str = "http_get",
+    request: str = "m",
+    reason: str = "it answers again",
+) -> ResetReplied:
     who = RequesterClaim(tenant=tenant, person=person, role=role, via="api_key")  # type: ignore[arg-type]
     body = ResetRequested(requester=who, scope=scope, name=name, reason=reason)  # type: ignore[arg-type]
     head = Envelope(id=request, type=body.ce_type(), source="gateway", time_unix_ms=NOW)
@@ -110,15 +127,21 @@ async def test_a_reset_that_is_repeated_under_its_id_is_made_once_also_when_it_h
     [
         ({}, {"person": "ada"}, "tripped_it"),
         ({"phase": "half_open"}, {"person": "ada"}, "tripped_it"),
-        ({}, {"role": "submitter"}, "forbidden"), ({}, {"role": "approver"}, "forbidden"),
+        ({}, {"role": "submitter"}, "forbidden"),
+        ({}, {"role": "approver"}, "forbidden"),
         ({}, {"tenant": "other"}, "forbidden"),
-        ({"tenant": "other"}, {}, "not_open"), ({"tenant": ""}, {}, "not_open"),
-        ({"phase": "closed"}, {}, "not_open"), ({}, {"name": "calculate"}, "not_open"),
-        ({"scope": "tenant", "tenant": "", "name": "acme", "actors": ()}, {"scope": "tenant", "name": "acme"},
-         "not_yours"),
+        ({"tenant": "other"}, {}, "not_open"),
+        ({"tenant": ""}, {}, "not_open"),
+        ({"phase": "closed"}, {}, "not_open"),
+        ({}, {"name": "calculate"}, "not_open"),
+        (
+            {"scope": "tenant", "tenant": "", "name": "acme", "actors": ()},
+            {"scope": "tenant", "name": "acme"},
+            "not_yours",
+        ),
         ({"scope": "tenant", "tenant": "", "name": "other"}, {"scope": "tenant", "name": "other"}, "forbidden"),
     ],
-)  # fmt: skip
+)
 async def test_who_was_tripped_by_it_and_who_is_of_elsewhere_may_not(entry: dict, asks: dict, code: str) -> None:
     where = place()
     before = breaker(**entry)
@@ -143,8 +166,20 @@ async def test_a_clock_that_is_behind_closes_it_all_the_same() -> None:
 def opened() -> Watching:
     fold = Watching(DEFAULT)
     for number in range(DEFAULT.breakers.min_calls):
-        fold.watch.take(Served(f"m{number}", "acme/t1", "s1/1", "acme", "tool", "http_get", True, 5, NOW - 60 + number,
-                               actor="ada" if number % 2 else "eve"))  # fmt: skip
+        fold.watch.take(
+            Served(
+                f"m{number}",
+                "acme/t1",
+                "s1/1",
+                "acme",
+                "tool",
+                "http_get",
+                True,
+                5,
+                NOW - 60 + number,
+                actor="ada" if number % 2 else "eve",
+            )
+        )
     assert fold.watch.circuits.found[TOOL].phase == "open"
     return fold
 
@@ -185,8 +220,9 @@ def test_who_made_many_of_the_calls_that_opened_it_is_known_although_others_made
     for who, failed, times in (("eve", False, 30), ("mallory", True, 20), ("eve", False, 15), ("ada", True, 40)):
         for _ in range(times):
             number = next(at)
-            circuits.take(Served(f"m{number}", "acme/t1", "s1/1", "acme", "tool", "http_get", failed, 5, number,
-                                 actor=who))  # fmt: skip
+            circuits.take(
+                Served(f"m{number}", "acme/t1", "s1/1", "acme", "tool", "http_get", failed, 5, number, actor=who)
+            )
     assert circuits.found[TOOL].phase == "open" and set(circuits.actors(TOOL)) == {"mallory", "ada"}
     assert len(circuits.evidence(TOOL)) == 16
 
@@ -196,10 +232,14 @@ def test_who_only_had_calls_under_way_did_not_open_it_again() -> None:
     circuits = opened().watch.circuits
     circuits.reset(TOOL, "acme/bob", NOW)
     for number in range(5):
-        circuits.take(Served(f"u{number}", "acme/t1", "s1/1", "acme", "tool", "http_get", True, 900, NOW + 10 + number,
-                             actor="ada"))  # fmt: skip
+        circuits.take(
+            Served(
+                f"u{number}", "acme/t1", "s1/1", "acme", "tool", "http_get", True, 900, NOW + 10 + number, actor="ada"
+            )
+        )
     for number in range(DEFAULT.breakers.min_calls):
-        circuits.take(Served(f"n{number}", "acme/t2", "s1/1", "acme", "tool", "http_get", True, 5, NOW + 99 + number,
-                             actor="eve"))  # fmt: skip
+        circuits.take(
+            Served(f"n{number}", "acme/t2", "s1/1", "acme", "tool", "http_get", True, 5, NOW + 99 + number, actor="eve")
+        )
     assert circuits.found[TOOL].phase == "open" and circuits.actors(TOOL) == ("eve",)
     assert {one[0] for one in circuits.evidence(TOOL)} == {"n"}

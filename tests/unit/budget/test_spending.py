@@ -8,39 +8,71 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulkhead.bus.memory import MemoryBroker, MemoryBus
-from bulkhead.bus.memory_broker import MachineClock
+from bulkhead.bus.memory.broker import MachineClock
+from bulkhead.bus.memory.bus import MemoryBroker, MemoryBus
 from bulkhead.bus.port import Stored
-from bulkhead.runtime.edge import Received
-from bulkhead.runtime.inbound import Inbound
-from bulkhead.runtime.publisher import Publisher
+from bulkhead.runtime.consume.inbound import Inbound
+from bulkhead.runtime.edge.protocol import Received
+from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead_contracts import subjects
 from bulkhead_contracts.budget import Amount, Reserved, ScopeLimit, Settled, SpendReplied, SpendRequested, Spent
 from bulkhead_contracts.result import Usage
 from bulkhead_contracts.task import RequesterClaim
-from services.budget import spending
-from services.budget.spending import SpendBook, Tally, report, take
+from bulkhead_services.budget.queries import spending
+from bulkhead_services.budget.queries.spending import SpendBook, Tally, report, take
 
 NOW, HOUR_MS = 1_795_231_204_272, 3_600_000
 BYS = ("agent", "step", "workflow", "feature", "user", "tenant", "model", "task")
 
 
-def fact(number: int, agent: str = "worker.writer", task: str = "t1", at: int = NOW, service: str = "model_gateway",
-         tenant: str = "acme", ask: int = 100) -> Inbound:
+def fact(
+    number: int,
+    agent: str = "worker.writer",
+    task: str = "t1",
+    at: int = NOW,
+    service: str = "model_gateway",
+    tenant: str = "acme",
+    ask: int = 100,
+) -> Inbound:
     """A reservation as the journal has it."""
-    rows = [f"task:{tenant}:{task}", *(f"{kind}:{tenant}:{name}:2026-11-21" for kind, name in (
-        ("agent", agent), ("workflow", "w"), ("feature", ""), ("user", "ann: the first")) if name)]
+    rows = [
+        f"task:{tenant}:{task}",
+        *(
+            f"{kind}:{tenant}:{name}:2026-11-21"
+            for kind, name in (("agent", agent), ("workflow", "w"), ("feature", ""), ("user", "ann: the first"))
+            if name
+        ),
+    ]
     scopes = tuple(ScopeLimit(scope=one, cost_usd_micros=9, tokens=9) for one in rows)
-    body = Reserved(reservation_id=f"r{number}", call_id="c", step_id="s1", service=service, resource="m1",
-                    amount=Amount(tokens=ask, cost_usd_micros=ask, model_calls=1), scopes=scopes[:2],
-                    more_scopes=scopes[2:], reserved_unix_ms=at)  # fmt: skip
+    body = Reserved(
+        reservation_id=f"r{number}",
+        call_id="c",
+        step_id="s1",
+        service=service,
+        resource="m1",
+        amount=Amount(tokens=ask, cost_usd_micros=ask, model_calls=1),
+        scopes=scopes[:2],
+        more_scopes=scopes[2:],
+        reserved_unix_ms=at,
+    )
     return wrapped("budget", "journal", tenant, task, body)
 
 
-def settled(number: int, usage: int, task: str = "t1", estimated: bool = False, service: str = "model_gateway",
-            tenant: str = "acme") -> Inbound:
-    body = Settled(reservation_id=f"r{number}", call_id="c", estimated=estimated, wall_ms=7, usage=Usage(
-        input_tokens=usage, output_tokens=1, cost_usd_micros=2 * usage, model_calls=1))  # fmt: skip
+def settled(
+    number: int,
+    usage: int,
+    task: str = "t1",
+    estimated: bool = False,
+    service: str = "model_gateway",
+    tenant: str = "acme",
+) -> Inbound:
+    body = Settled(
+        reservation_id=f"r{number}",
+        call_id="c",
+        estimated=estimated,
+        wall_ms=7,
+        usage=Usage(input_tokens=usage, output_tokens=1, cost_usd_micros=2 * usage, model_calls=1),
+    )
     return wrapped(service, "budget", tenant, task, body)
 
 
@@ -49,10 +81,18 @@ def wrapped(sender: str, to: str, tenant: str, task: str, body) -> Inbound:  # t
     return Inbound(address, None, body, 1, NOW)  # type: ignore[arg-type]
 
 
-CALLS = st.lists(st.tuples(
-    st.sampled_from(["", "worker.writer", "worker:odd", "planner"]), st.sampled_from(["t1", "t2"]),
-    st.integers(0, 10**6), st.booleans(), st.booleans(), st.booleans(), st.sampled_from(["model_gateway", "rag"])),
-    max_size=30)  # fmt: skip
+CALLS = st.lists(
+    st.tuples(
+        st.sampled_from(["", "worker.writer", "worker:odd", "planner"]),
+        st.sampled_from(["t1", "t2"]),
+        st.integers(0, 10**6),
+        st.booleans(),
+        st.booleans(),
+        st.booleans(),
+        st.sampled_from(["model_gateway", "rag"]),
+    ),
+    max_size=30,
+)
 """Agent, task, usage, settled, estimated, admitted before, by whom."""
 
 
@@ -77,7 +117,11 @@ def test_sums_are_those_of_the_settlements(calls: list, by: str, top: int, seed:
     SpendReplied.model_validate_json(found.encode())
     total = found.total
     assert (total.spent.tokens, total.spent.cost_usd_micros, total.held.tokens, found.late.tokens) == (
-        wanted["tokens"], wanted["cost"], wanted["held"], wanted["late"])
+        wanted["tokens"],
+        wanted["cost"],
+        wanted["held"],
+        wanted["late"],
+    )
     assert len(found.rows) <= top
     for unit in Spent.model_fields:
         for kind in ("spent", "held"):
@@ -85,10 +129,19 @@ def test_sums_are_those_of_the_settlements(calls: list, by: str, top: int, seed:
             assert rows == getattr(getattr(total, kind), unit)
 
 
-@pytest.mark.parametrize(("by", "name"), [
-    ("agent", "worker.writer"), ("step", "t1/s1"), ("workflow", "w"), ("feature", ""), ("user", "ann: the first"),
-    ("tenant", "acme"), ("model", "m1"), ("task", "t1"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("by", "name"),
+    [
+        ("agent", "worker.writer"),
+        ("step", "t1/s1"),
+        ("workflow", "w"),
+        ("feature", ""),
+        ("user", "ann: the first"),
+        ("tenant", "acme"),
+        ("model", "m1"),
+        ("task", "t1"),
+    ],
+)
 def test_a_call_counts_under_its_name(by: str, name: str) -> None:
     tally = Tally()
     take(tally, fact(1), by)
@@ -136,8 +189,9 @@ class Streams:
     async def say(self, message: Inbound) -> None:
         one = message.address
         publisher = Publisher(one.sender, MemoryBus(self.broker, one.sender), b"k", lambda: self.now)
-        await publisher.send(one.receiver, message.body, tenant=one.tenant, task=one.task, cause="c",
-                             index=message.body.reservation_id)  # type: ignore[union-attr]
+        await publisher.send(
+            one.receiver, message.body, tenant=one.tenant, task=one.task, cause="c", index=message.body.reservation_id
+        )  # type: ignore[union-attr]
 
     async def ask(self, since_s: int = 3600, most: int = 100, role: str = "operator", of: str = "acme") -> SpendReplied:
         claim = RequesterClaim(tenant=of, person="eve", role=role, via="api_key")  # type: ignore[arg-type]
@@ -198,12 +252,16 @@ async def test_a_tenant_that_asks_much_keeps_no_other_from_its_answer() -> None:
     assert codes == ["", "", "", "", "", "busy"]
 
 
-@pytest.mark.parametrize(("role", "of", "may"), [
-    ("operator", "acme", True), ("auditor", "acme", True), ("submitter", "acme", False), ("approver", "acme", False),
-    ("operator", "bolt", False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("role", "of", "may"),
+    [
+        ("operator", "acme", True),
+        ("auditor", "acme", True),
+        ("submitter", "acme", False),
+        ("approver", "acme", False),
+        ("operator", "bolt", False),
+    ],
+)
 async def test_budget_judges_who_may_see_it(role: str, of: str, may: bool) -> None:
     failure = (await Streams().ask(role=role, of=of)).failure
     assert (failure is None) is may and (failure is None or failure.code == "forbidden")
-
-

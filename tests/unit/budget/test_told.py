@@ -10,18 +10,18 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bulkhead.bus.memory import MemoryBus
-from bulkhead.bus.memory_broker import MemoryBroker
+from bulkhead.bus.memory.broker import MemoryBroker
+from bulkhead.bus.memory.bus import MemoryBus
 from bulkhead.runtime.background import Background
-from bulkhead.runtime.inbound import Inbound
-from bulkhead.runtime.publisher import Publisher
+from bulkhead.runtime.consume.inbound import Inbound
+from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead_contracts.budget import Amount, LedgerMarked, Reserved
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.subjects import Address
 from bulkhead_contracts.types import Body
-from services.budget import core, facts, rebuild
-from services.budget.core import Held, Ledger, Scope, Sum
-from services.budget.memory import MemoryStore
+from bulkhead_services.budget.ledger import facts, model, rebuild
+from bulkhead_services.budget.ledger.memory_store import MemoryStore
+from bulkhead_services.budget.ledger.model import Held, Ledger, Scope, Sum
 
 LEASE_MS = 10_000
 LIMIT = 100
@@ -35,7 +35,8 @@ MOVES = st.lists(
         st.tuples(st.just("rebuild"), st.just(""), st.just(0)),
         st.tuples(st.just("settle"), KEYS, st.integers(0, 60)),
     ),
-    min_size=7, max_size=24,
+    min_size=7,
+    max_size=24,
 )
 
 
@@ -56,18 +57,24 @@ class Budget:
         self.inbox.append(Inbound(address, head, body, len(self.inbox) + 1, 0))
 
     def ask(self, key: str) -> None:
-        if isinstance(core.reserve(self.ledger, entry(key), Sum(0, ASKS[key]), SCOPES, 0), Held):
+        if isinstance(model.reserve(self.ledger, entry(key), Sum(0, ASKS[key]), SCOPES, 0), Held):
             self.under_way.append((key, self.epoch))
 
     def land(self, at: int) -> None:
         """A fact is stored, and its writer looks whether it may say so."""
         if at < len(self.under_way):
             key, epoch = self.under_way.pop(at)
-            fact = Reserved(reservation_id=key, call_id=key, service="rag", resource="x",
-                            amount=Amount(cost_usd_micros=ASKS[key]), scopes=core.scope_limits(SCOPES),
-                            reserved_unix_ms=0)  # fmt: skip
+            fact = Reserved(
+                reservation_id=key,
+                call_id=key,
+                service="rag",
+                resource="x",
+                amount=Amount(cost_usd_micros=ASKS[key]),
+                scopes=model.scope_limits(SCOPES),
+                reserved_unix_ms=0,
+            )
             self.say(fact, facts.cause_of(key, f"e{epoch} server"))
-            if epoch == self.epoch and core.holds(self.ledger, entry(key)):
+            if epoch == self.epoch and model.holds(self.ledger, entry(key)):
                 self.told.add(key)
 
     def rebuild(self) -> None:
@@ -77,21 +84,21 @@ class Budget:
         for message in self.inbox:
             rebuild.fold(self.ledger, message)
         for key, used in self.settled.items():
-            core.settle(self.ledger, entry(key), Sum(0, used), False)
+            model.settle(self.ledger, entry(key), Sum(0, used), False)
 
     def settle(self, key: str, used: int) -> None:
         """Whoever was told calls, and says what it cost: no more than was reserved."""
         if key in self.told and key not in self.settled:
             self.settled[key] = min(used, ASKS[key])
-            core.settle(self.ledger, entry(key), Sum(0, self.settled[key]), False)
+            model.settle(self.ledger, entry(key), Sum(0, self.settled[key]), False)
 
     def held(self) -> int:
-        balance = self.ledger.balances.get(SCOPES[0].name, core.Balance())
+        balance = self.ledger.balances.get(SCOPES[0].name, model.Balance())
         return balance.reserved.cost_usd_micros + balance.spent.cost_usd_micros
 
 
 def entry(key: str) -> str:
-    return core.entry_key("rag", "acme", "t1", key)
+    return model.entry_key("rag", "acme", "t1", key)
 
 
 def begun() -> Budget:
@@ -175,6 +182,12 @@ async def test_a_mark_that_comes_late_when_another_rebuild_has_marked_is_refused
 def keeper(broker: MemoryBroker) -> rebuild.Keeper:
     bus = MemoryBus(broker, "budget")
     return rebuild.Keeper(
-        bus, Publisher("budget", bus, b"b" * 32, lambda: 0), MemoryStore(lease_ms=LEASE_MS), lambda: 0,
-        lease_ms=LEASE_MS, keep_ms=10**9, rebuild_at_start=True, tail_grace_s=0.0,
-    )  # fmt: skip
+        bus,
+        Publisher("budget", bus, b"b" * 32, lambda: 0),
+        MemoryStore(lease_ms=LEASE_MS),
+        lambda: 0,
+        lease_ms=LEASE_MS,
+        keep_ms=10**9,
+        rebuild_at_start=True,
+        tail_grace_s=0.0,
+    )

@@ -2,8 +2,8 @@
 
 import pytest
 
-from bulkhead.health.trips import trip_of
-from services.budget.watcher import told_to_agents
+from bulkhead.health.findings import trip_of
+from bulkhead_services.budget.watch.watcher import told_to_agents
 
 
 @pytest.mark.parametrize(

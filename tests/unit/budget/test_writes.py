@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from bulkhead.bus.memory import MemoryBroker, MemoryBus
-from bulkhead.doubtful import Write
-from bulkhead.runtime.edge import Received
-from bulkhead.runtime.history import History, load
-from bulkhead_contracts import limits, subjects
+from bulkhead.bus.memory.bus import MemoryBroker, MemoryBus
+from bulkhead.runtime.decider.history import History, load
+from bulkhead.runtime.edge.protocol import Received
+from bulkhead.uncertain_writes import Write
+from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.tool import ToolCallReplied, WritesReplied, WritesRequested
-from services.budget import writes
-from services.budget.writes import WriteBook, listed
+from bulkhead_services.budget.queries import uncertain_writes
+from bulkhead_services.budget.queries.uncertain_writes import WriteBook, listed
 
 HISTORIES = Path(__file__).parents[2] / "replay" / "histories"
 
@@ -63,7 +63,7 @@ async def test_a_write_whose_outcome_was_lost_is_told_with_its_key_and_others_ta
 
 
 async def test_a_journal_that_lags_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writes, "PAUSE_S", 0.0)
+    monkeypatch.setattr(uncertain_writes, "PAUSE_S", 0.0)
     world, told = World(), history()
     await world.say(told)
     answer = next(at for at, one in enumerate(told.messages) if one.headers["ce-type"] == ToolCallReplied.ce_type())
@@ -78,7 +78,7 @@ async def test_a_journal_that_lags_is_waited_for(monkeypatch: pytest.MonkeyPatch
 
 
 async def test_a_journal_that_does_not_catch_up_is_no_list_of_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writes, "WRITES_TIMEOUT_MS", 50)
+    monkeypatch.setattr(uncertain_writes, "WRITES_TIMEOUT_MS", 50)
     world, told = World(), history()
     await world.say(told)
     world.shown = 1
@@ -92,12 +92,15 @@ async def test_tasks_of_another_tenant_are_not_told() -> None:
     assert (await world.ask(told, tenant="other")) == WritesReplied(), "its task of the same id has said nothing"
 
 
-@pytest.mark.parametrize(("count", "size", "rows"), [
-    (3, 10, 3), (40, 10, limits.MAX_WRITES_LISTED), (12, limits.MAX_ARGUMENTS_BYTES, 8)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("count", "size", "rows"), [(3, 10, 3), (40, 10, bounds.MAX_WRITES_LISTED), (12, bounds.MAX_ARGUMENTS_BYTES, 8)]
+)
 def test_a_reply_is_bounded_and_says_how_many_it_leaves_out(count: int, size: int, rows: int) -> None:
-    found = [Write(f"s{number}", "", 1, "pay", '"' * size, "demo.t1.c", 1, "uncertain", "lost", "m")
-             for number in range(count)]  # fmt: skip
+    found = [
+        Write(f"s{number}", "", 1, "pay", '"' * size, "demo.t1.c", 1, "uncertain", "lost", "m")
+        for number in range(count)
+    ]
     reply = listed(found)
     assert (len(reply.writes), reply.more) == (rows, count - rows)
     assert [one.step_id for one in reply.writes] == [f"s{number}" for number in range(rows)]
-    assert len(reply.encode()) < limits.MAX_MESSAGE_BYTES
+    assert len(reply.encode()) < bounds.MAX_MESSAGE_BYTES

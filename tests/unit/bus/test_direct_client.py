@@ -13,8 +13,8 @@ from nats.aio.client import DEFAULT_BUFFER_SIZE, Client
 from nats.protocol.parser import Parser
 
 from bulkhead.bus import wire
-from bulkhead.bus.jetstream_client import FRAME, FRAMES_A_WRITE, DirectClient, Heard, header_frame, read_headers
-from bulkhead.bus.lookup import NamedTransport
+from bulkhead.bus.jetstream.client import FRAME, FRAMES_A_WRITE, DirectClient, Heard, header_frame, read_headers
+from bulkhead.bus.jetstream.dns_cache import NamedTransport
 
 KEYS = st.text(alphabet="abcXYZ-_09!", min_size=1, max_size=12)
 VALUES = st.text(max_size=40)
@@ -149,9 +149,7 @@ async def test_it_does_not_overtake_what_nats_py_has_yet_to_write() -> None:
     client.write("ask", b"2", "_INBOX.x.2", b"")
     assert line.written == []
     await asyncio.sleep(0)
-    assert line.written == [
-        b"SUB _INBOX.x.*  1\r\nPUB ask _INBOX.x.1 1\r\n1\r\nPUB ask _INBOX.x.2 1\r\n2\r\n"
-    ]
+    assert line.written == [b"SUB _INBOX.x.*  1\r\nPUB ask _INBOX.x.1 1\r\n1\r\nPUB ask _INBOX.x.2 1\r\n2\r\n"]
     assert client._pending == [] and client._pending_data_size == 0
 
 

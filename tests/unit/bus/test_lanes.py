@@ -9,11 +9,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bulkhead.bus import jetstream
-from bulkhead.bus.jetstream import JetStreamBus
-from bulkhead.bus.jetstream_client import Heard
-from bulkhead.bus.jetstream_connection import ConnectionLost
-from bulkhead.bus.lanes import WIDTH, Lane, Lanes
+from bulkhead.bus.jetstream import bus as jetstream_bus
+from bulkhead.bus.jetstream.bus import JetStreamBus
+from bulkhead.bus.jetstream.client import Heard
+from bulkhead.bus.jetstream.connection import ConnectionLost
+from bulkhead.bus.jetstream.publish_window import WIDTH, Lane, Lanes
 from bulkhead.bus.port import BusUnavailable
 from bulkhead_contracts import subjects
 
@@ -69,9 +69,15 @@ def test_an_inbox_has_one_lane_whoever_speaks_and_another_inbox_another() -> Non
     lanes = Lanes()
     mine = lanes.of(subjects.mesh("planner", "worker", "acme", "t1"))
     assert lanes.of(subjects.mesh("gateway", "worker", "other", "t2")) is mine
-    others = [subjects.mesh("planner", "gateway", "acme", "t1"), subjects.blob("worker", "acme", "ff"),
-              subjects.timer_set("worker", "acme", "t1", "k"), subjects.record("worker", "acme", "t1", "k"),
-              subjects.dead("worker", "acme", "t1"), "mesh", "mesh.x"]  # fmt: skip
+    others = [
+        subjects.mesh("planner", "gateway", "acme", "t1"),
+        subjects.blob("worker", "acme", "ff"),
+        subjects.timer_set("worker", "acme", "t1", "k"),
+        subjects.record("worker", "acme", "t1", "k"),
+        subjects.dead("worker", "acme", "t1"),
+        "mesh",
+        "mesh.x",
+    ]
     assert len({id(lanes.of(one)) for one in others} | {id(mine)}) == len(others)
 
 
@@ -144,7 +150,7 @@ async def test_who_waits_too_long_hears_that_nothing_was_sent_and_all_of_them_at
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A broker that is gone answers nobody: who waited behind those that it was asked by waits no second time."""
-    monkeypatch.setattr(jetstream, "PUBLISH_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(jetstream_bus, "PUBLISH_TIMEOUT_S", 0.05)
     broker = _Broker()
     bus = _bus(broker)
     subject = subjects.mesh("planner", "worker", "acme", "t1")

@@ -10,9 +10,9 @@ from urllib.parse import urlparse
 
 import pytest
 
-from bulkhead.bus import jetstream_connection
-from bulkhead.bus.jetstream_connection import Connection
-from bulkhead.bus.lookup import HostUnknown, Lookup, NamedTransport
+from bulkhead.bus.jetstream import connection as jetstream_connection
+from bulkhead.bus.jetstream.connection import Connection
+from bulkhead.bus.jetstream.dns_cache import HostUnknown, Lookup, NamedTransport
 from bulkhead.bus.port import BusUnavailable
 
 NAME, PORT = "nats-typo", 4222

@@ -3,8 +3,8 @@
 import asyncio
 from typing import Any
 
-from bulkhead.bus.jetstream_client import Heard
-from bulkhead.bus.jetstream_pull import JetStreamConsumer, JetStreamDelivery
+from bulkhead.bus.jetstream.client import Heard
+from bulkhead.bus.jetstream.pull_consumer import JetStreamConsumer, JetStreamDelivery
 
 
 class _Client:

@@ -5,7 +5,7 @@ import asyncio
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from bulkhead.bus.jetstream_replies import _Question
+from bulkhead.bus.jetstream.request_reply import _Question
 
 
 def message(body: bytes, status: str = "") -> Msg:

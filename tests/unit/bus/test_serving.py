@@ -3,8 +3,8 @@
 import asyncio
 from typing import Any
 
-from bulkhead.bus import jetstream
-from bulkhead.bus.jetstream_client import Heard
+from bulkhead.bus.jetstream import bus
+from bulkhead.bus.jetstream.client import Heard
 from bulkhead.bus.port import Live
 
 
@@ -19,8 +19,8 @@ class _Connection:
 
 
 async def test_what_is_asked_beyond_the_bound_waits_for_its_turn(monkeypatch: Any) -> None:
-    monkeypatch.setattr(jetstream, "MAX_RPC_AT_ONCE", 2)
-    monkeypatch.setattr(jetstream, "MAX_RPC_WAITING", 3)
+    monkeypatch.setattr(bus, "MAX_RPC_AT_ONCE", 2)
+    monkeypatch.setattr(bus, "MAX_RPC_WAITING", 3)
     connection, gate, running, most = _Connection(), asyncio.Event(), 0, 0
 
     async def handler(request: Live) -> tuple[dict[str, str], bytes]:
@@ -31,7 +31,7 @@ async def test_what_is_asked_beyond_the_bound_waits_for_its_turn(monkeypatch: An
         running -= 1
         return {}, b""
 
-    server = jetstream._Server(connection, handler)  # type: ignore[arg-type]
+    server = bus._Server(connection, handler)  # type: ignore[arg-type]
     for number in range(7):
         server.take(Heard("rpc.a", f"re.{number}", b"", None))
     await asyncio.sleep(0)

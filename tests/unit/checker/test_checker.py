@@ -6,16 +6,16 @@ import time
 import pytest
 
 from bulkhead.testing.playbook import START_UNIX_MS, Playbook
-from bulkhead_contracts import limits
+from bulkhead_contracts import bounds
 from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested, Part
 from bulkhead_contracts.plan import PlanStep
 from bulkhead_contracts.result import Citation, Completeness, Failure, Label, Omission, Result, Usage
 from bulkhead_contracts.step import Evidence, StepInput, StepProposed
 from bulkhead_contracts.verdict import VerdictReached
-from services.checker import checks
-from services.checker.core import Checker
-from services.model_gateway import render
+from bulkhead_services.checker import checks
+from bulkhead_services.checker.core import Checker
+from bulkhead_services.model_gateway import render
 
 FEE = "Cancelling a flexible booking costs a handling fee of 40.00 EUR per passenger."
 MARK = "0123456789ab"
@@ -31,26 +31,37 @@ def test_a_supported_cited_sentence_passes():
     assert codes(f"The handling fee is 40 EUR. [#{MARK}]") == set(), "40 and 40.00 are one number"
 
 
-@pytest.mark.parametrize("text, code", [
-    ("", "empty"),
-    (" \n", "empty"),
-    ("x" * (limits.MAX_ANSWER_CHARS + 1), "too_long"),
-    ("The handling fee is 40.00 EUR.", "no_citation"),
-    ("The handling fee is 40.00 EUR [#ffffffffffff].", "unknown_citation"),
-    (f"Dogs travel free in every cabin on weekends [#{MARK}].", "unsupported"),
-    (f"The handling fee for cancelling is 45.00 EUR [#{MARK}].", "unfounded_number"),
-    (f"300.00 - 40.00 = 270.00 EUR after the handling fee [#{MARK}].", "wrong_arithmetic"),
-    (f"[[part kind=passage]] the handling fee [#{MARK}].", "prompt_leak"),
-    (f"the key is sk-abcdefghijklmnopqrstuvwxyz and the handling fee [#{MARK}].", "secret"),
-])
+@pytest.mark.parametrize(
+    "text, code",
+    [
+        ("", "empty"),
+        (" \n", "empty"),
+        ("x" * (bounds.MAX_ANSWER_CHARS + 1), "too_long"),
+        ("The handling fee is 40.00 EUR.", "no_citation"),
+        ("The handling fee is 40.00 EUR [#ffffffffffff].", "unknown_citation"),
+        (f"Dogs travel free in every cabin on weekends [#{MARK}].", "unsupported"),
+        (f"The handling fee for cancelling is 45.00 EUR [#{MARK}].", "unfounded_number"),
+        (f"300.00 - 40.00 = 270.00 EUR after the handling fee [#{MARK}].", "wrong_arithmetic"),
+        (f"[[part kind=passage]] the handling fee [#{MARK}].", "prompt_leak"),
+        (f"the key is sk-abcdefghijklmnopqrstuvwxyz and the handling fee [#{MARK}].", "secret"),
+    ],
+)
 def test_each_check_refuses_what_it_is_for(text, code):
     assert code in codes(text)
 
 
-@pytest.mark.parametrize("text", [
-    "2026-05-01 to 2026-05-20 = 19 days", "15 / 100 * 80 = 12", "0.5 * 412.50 - 60 = 146.25", "(10 - 4) * 2 = 12",
-    "max(3, 4) - 1 = 3", "1,000 + 1 = 1,001", "10 - 3 - 2 = 5",
-])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2026-05-01 to 2026-05-20 = 19 days",
+        "15 / 100 * 80 = 12",
+        "0.5 * 412.50 - 60 = 146.25",
+        "(10 - 4) * 2 = 12",
+        "max(3, 4) - 1 = 3",
+        "1,000 + 1 = 1,001",
+        "10 - 3 - 2 = 5",
+    ],
+)
 def test_true_arithmetic_and_dates_are_left_alone(text):
     assert checks.equations(text) == []
 
@@ -60,13 +71,24 @@ def test_false_arithmetic_is_found(text):
     assert [note.code for note in checks.equations(text)] == ["wrong_arithmetic"]
 
 
-LONG = limits.MAX_ANSWER_CHARS
+LONG = bounds.MAX_ANSWER_CHARS
 
 
-@pytest.mark.parametrize("text", [
-    ("1+" * LONG)[:LONG], ("1 + " * LONG)[:LONG], ("2 * 2 = 5. " * LONG)[:LONG], "1" * LONG, "1," * (LONG // 2),
-    " " * LONG, ("sk-" * LONG)[:LONG], ("-----BEGIN " * LONG)[:LONG], f"The handling fee [#{MARK}].\n" * (LONG // 34),
-], ids=["sum", "spaced_sum", "equations", "digits", "commas", "blank", "keys", "private_keys", "cited"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        ("1+" * LONG)[:LONG],
+        ("1 + " * LONG)[:LONG],
+        ("2 * 2 = 5. " * LONG)[:LONG],
+        "1" * LONG,
+        "1," * (LONG // 2),
+        " " * LONG,
+        ("sk-" * LONG)[:LONG],
+        ("-----BEGIN " * LONG)[:LONG],
+        f"The handling fee [#{MARK}].\n" * (LONG // 34),
+    ],
+    ids=["sum", "spaced_sum", "equations", "digits", "commas", "blank", "keys", "private_keys", "cited"],
+)
 def test_the_longest_text_is_checked_in_time_that_grows_with_its_length(text):
     """A checker has one thread: while it reads one text, every other task waits."""
     source = checks.Sources(by_marker={MARK: f"{FEE}\n" * 3_000}, retrieved=frozenset({MARK}), given=FEE * 3_000)
@@ -95,12 +117,18 @@ def propose(play: Playbook, text: str | None = None, author: str = "rag", **chan
     cited = Citation(marker=passage.marker, document="f.md", document_sha256="0" * 64, chunk_id="c", start=0, end=9)
     spare = cited.model_copy(update={"marker": "f" * 12})
     result = Result(content=play.text(text, "model_gateway"), citations=(cited, spare))
-    seen = Evidence(content=passage, citation=cited,
-                    label=Label(sha256=passage.sha256, kind="passage", observed_by=author))
+    seen = Evidence(
+        content=passage, citation=cited, label=Label(sha256=passage.sha256, kind="passage", observed_by=author)
+    )
     body = StepProposed(
         step=PlanStep(id="s1", title="Fee", instruction="find the handling fee", acceptance="names the fee"),
-        attempt=1, plan_version=1, objective=play.text("What is refunded?", "gateway"), result=result,
-        evidence=(seen,), usage=Usage(model_calls=2), deadline_unix_ms=START_UNIX_MS + 9_000,
+        attempt=1,
+        plan_version=1,
+        objective=play.text("What is refunded?", "gateway"),
+        result=result,
+        evidence=(seen,),
+        usage=Usage(model_calls=2),
+        deadline_unix_ms=START_UNIX_MS + 9_000,
     ).model_copy(update=changes)
     play.hears(body, sender="worker", grant="step-token")
     return body
@@ -108,8 +136,13 @@ def propose(play: Playbook, text: str | None = None, author: str = "rag", **chan
 
 def judge(play: Playbook, text: str, **changes) -> None:
     asked = next(one.asked for one in play.state.cases.values() if one.asked)
-    body = ModelCallReplied(call_id=asked.call_id, outcome="answered", prompt_id="checker.judge",
-                            content=play.text(text), usage=Usage(model_calls=1))
+    body = ModelCallReplied(
+        call_id=asked.call_id,
+        outcome="answered",
+        prompt_id="checker.judge",
+        content=play.text(text),
+        usage=Usage(model_calls=1),
+    )
     play.hears(body.model_copy(update=changes), sender="model_gateway")
 
 
@@ -166,8 +199,12 @@ def test_evidence_that_the_worker_wrote_itself_is_none(play):
 def test_markers_of_accepted_inputs_may_be_carried_on(play):
     carried = "abcdefabcdef"
     held = play.text(f"The handling fee is 40.00 EUR [#{carried}].", "model_gateway")
-    propose(play, f"The handling fee is 40.00 EUR [#{carried}].", evidence=(),
-            inputs=(StepInput(step_id="s0", result=Result(content=held)),))
+    propose(
+        play,
+        f"The handling fee is 40.00 EUR [#{carried}].",
+        evidence=(),
+        inputs=(StepInput(step_id="s0", result=Result(content=held)),),
+    )
     play.says(ModelCallRequested)
 
 
@@ -182,8 +219,12 @@ def test_an_input_that_is_a_summary_alone_is_cited_as_the_model_is_shown_it(play
 
 def test_what_is_missing_survives_the_check(play):
     body = propose(play)
-    lost = body.result.model_copy(update={
-        "completeness": Completeness.missing(Omission(reason="truncated", what="page 2")), "standing": "degraded"})
+    lost = body.result.model_copy(
+        update={
+            "completeness": Completeness.missing(Omission(reason="truncated", what="page 2")),
+            "standing": "degraded",
+        }
+    )
     propose(play, attempt=2, result=lost)
     verdict = json.dumps({"verdict": "accept", "reasons": []})
     asked = play.said(ModelCallRequested).call_id
@@ -198,7 +239,7 @@ def test_deferred_judging_is_bounded(play):
     play.hears(CallDeferred(call_id=call, after_ms=10), sender="model_gateway")
     play.fires(f"again-{call}")
     assert play.said(ModelCallRequested).call_id == call
-    for _ in range(limits.MAX_CALL_DEFERRALS):
+    for _ in range(bounds.MAX_CALL_DEFERRALS):
         play.hears(CallDeferred(call_id=call, after_ms=10), sender="model_gateway")
     assert play.said(VerdictReached).result.standing == "degraded"
 

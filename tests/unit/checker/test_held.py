@@ -7,7 +7,7 @@ from bulkhead_contracts.control import CallDeferred, CallResumed
 from bulkhead_contracts.model import ModelCallRequested
 from bulkhead_contracts.step import StepExtended, StepPaused
 from bulkhead_contracts.verdict import VerdictReached
-from services.checker.logic5 import CheckerV5
+from bulkhead_services.checker.logic5 import CheckerV5
 from tests.unit.checker.test_checker import judge, propose
 
 
@@ -20,14 +20,21 @@ def play() -> Playbook:
 
 def test_it_sleeps_is_woken_and_is_never_out_twice(play):
     call = play.said(ModelCallRequested).call_id
-    play.hears(CallDeferred(call_id=call, after_ms=15_000, reason="used up", paused=True, code="budget_exceeded"),
-               sender="model_gateway")
+    play.hears(
+        CallDeferred(call_id=call, after_ms=15_000, reason="used up", paused=True, code="budget_exceeded"),
+        sender="model_gateway",
+    )
     play.says(StepPaused)
     told = play.said(StepPaused)
     assert told.active and (told.code, told.reason) == ("budget_exceeded", "used up")
     until = START_UNIX_MS + 3_600_000
-    play.hears(StepExtended(step_id=told.step_id, attempt=told.attempt, plan_version=told.plan_version,
-                            deadline_unix_ms=until), sender="planner", grant="longer")
+    play.hears(
+        StepExtended(
+            step_id=told.step_id, attempt=told.attempt, plan_version=told.plan_version, deadline_unix_ms=until
+        ),
+        sender="planner",
+        grant="longer",
+    )
     play.says()
     play.hears(CallResumed(call_id=call), sender="model_gateway")
     play.says(StepPaused, ModelCallRequested)
@@ -46,8 +53,9 @@ def test_it_sleeps_is_woken_and_is_never_out_twice(play):
 
 def test_asked_by_its_timer_it_is_told_to_go_on_when_it_is_answered(play):
     call = play.said(ModelCallRequested).call_id
-    play.hears(CallDeferred(call_id=call, after_ms=15_000, paused=True, code="halted_by_operator"),
-               sender="model_gateway")
+    play.hears(
+        CallDeferred(call_id=call, after_ms=15_000, paused=True, code="halted_by_operator"), sender="model_gateway"
+    )
     play.fires(f"again-{call}")
     play.says(ModelCallRequested)
     judge(play, "no verdict at all")

@@ -20,14 +20,7 @@ from bulkhead_contracts.retrieval import (
     DocumentIngestRequested,
     StoredDocument,
 )
-from bulkhead_contracts.task import (
-    StepEnded,
-    StepStarted,
-    TaskAccepted,
-    TaskCancelRequested,
-    TaskEnded,
-    TaskSubmitted,
-)
+from bulkhead_contracts.task import StepEnded, StepStarted, TaskAccepted, TaskCancelRequested, TaskEnded, TaskSubmitted
 from tests.unit.gateway.harness import Mesh, make_mesh
 
 MARKER, TOOL_MARKER = "3fa9c1d2e4b5", "0" * 12
@@ -59,7 +52,7 @@ class Actors:
         """One message to planner or rag."""
         if ce_type == TaskSubmitted.ce_type():
             submitted = TaskSubmitted.model_validate_json(body)
-            text = (await Blobs(self.mesh.bus, "planner").text(tenant, submitted.objective))  # type: ignore[arg-type]
+            text = await Blobs(self.mesh.bus, "planner").text(tenant, submitted.objective)  # type: ignore[arg-type]
             await self.plan(text, task)
         elif ce_type == TaskCancelRequested.ce_type():
             failure = Failure(code="cancelled", message=TaskCancelRequested.model_validate_json(body).reason)
@@ -72,19 +65,40 @@ class Actors:
             sha256, bus = hashlib.sha256(data).hexdigest(), self.mesh.bus
             known = next((one for one in bus.documents if one.name == request.name), None)
             if not bad:
-                now = StoredDocument(name=request.name, sha256=sha256, media_type=request.media_type, chunks=2,
-                                     versions=known.versions + 1 if known else 1, ingested_unix_ms=1_800_000_000_000)
-                bus.documents = sorted([*(one for one in bus.documents if one is not known), now],
-                                       key=lambda one: one.name)
-            await self.mesh.say("rag", DocumentIngested(
-                name=request.name, sha256=sha256, outcome="rejected" if bad else "ingested", chunks=2,
-                failure=failure, replaced_sha256=known.sha256 if known and known.sha256 != sha256 else None), task)
+                now = StoredDocument(
+                    name=request.name,
+                    sha256=sha256,
+                    media_type=request.media_type,
+                    chunks=2,
+                    versions=known.versions + 1 if known else 1,
+                    ingested_unix_ms=1_800_000_000_000,
+                )
+                bus.documents = sorted(
+                    [*(one for one in bus.documents if one is not known), now], key=lambda one: one.name
+                )
+            await self.mesh.say(
+                "rag",
+                DocumentIngested(
+                    name=request.name,
+                    sha256=sha256,
+                    outcome="rejected" if bad else "ingested",
+                    chunks=2,
+                    failure=failure,
+                    replaced_sha256=known.sha256 if known and known.sha256 != sha256 else None,
+                ),
+                task,
+            )
         elif ce_type == DocumentDeleteRequested.ce_type():
             name = DocumentDeleteRequested.model_validate_json(body).name
             known = next((one for one in self.mesh.bus.documents if one.name == name), None)
             self.mesh.bus.documents = [one for one in self.mesh.bus.documents if one is not known]
-            await self.mesh.say("rag", DocumentDeleted(name=name, outcome="deleted" if known else "absent",
-                                                       versions=known.versions if known else 0), task)
+            await self.mesh.say(
+                "rag",
+                DocumentDeleted(
+                    name=name, outcome="deleted" if known else "absent", versions=known.versions if known else 0
+                ),
+                task,
+            )
 
     async def plan(self, objective: str, task: str) -> None:
         """A plan of two steps, the second final."""
@@ -92,40 +106,62 @@ class Actors:
         await say("planner", TaskAccepted(deadline_unix_ms=9_000_000), task)
         if "hang" in objective:
             return
-        steps = (PlanStep(id="s1", title="Find the rule", instruction="x", tools=("search_documents",)),
-                 PlanStep(id="s2", title="Answer", instruction="x", inputs=("s1",)))
+        steps = (
+            PlanStep(id="s1", title="Find the rule", instruction="x", tools=("search_documents",)),
+            PlanStep(id="s2", title="Answer", instruction="x", inputs=("s1",)),
+        )
         await say("planner", PlanAdopted(plan=Plan(steps=steps)), task)
         await say("planner", StepStarted(step_id="s1", title="Find the rule", attempt=1, plan_version=1), task, index=1)
         if "fail" in objective:
-            await say("planner", StepEnded(step_id="s1", attempt=1, plan_version=1, outcome="failed",
-                                           reasons=("no document says so",)), task, index=1)
+            await say(
+                "planner",
+                StepEnded(step_id="s1", attempt=1, plan_version=1, outcome="failed", reasons=("no document says so",)),
+                task,
+                index=1,
+            )
             failure = Failure(code="step_failed", message="step s1 failed", hint="add the fare rules with --docs")
             await say("planner", TaskEnded(status="failed", failure=failure, steps_total=2), task)
             return
         await say("planner", StepEnded(step_id="s1", attempt=1, plan_version=1, outcome="accepted"), task, index=1)
         await say("planner", StepStarted(step_id="s2", title="Answer", attempt=1, plan_version=1), task, index=2)
         for offset in range(0, len(ANSWER), 9):
-            await self.mesh.live(task, TextDelta(call_id="c2", step_id="s2", offset=offset,
-                                                 text=ANSWER[offset : offset + 9]))
+            await self.mesh.live(
+                task, TextDelta(call_id="c2", step_id="s2", offset=offset, text=ANSWER[offset : offset + 9])
+            )
         result = await self.result("doubt" in objective)
-        await say("planner", StepEnded(step_id="s2", attempt=1, plan_version=1, outcome="accepted", result=result,
-                                       final=True, usage=USAGE), task, index=2)
-        await say("planner", TaskEnded(status="succeeded", result=result, usage=USAGE, steps_done=2, steps_total=2),
-                  task)
+        await say(
+            "planner",
+            StepEnded(
+                step_id="s2", attempt=1, plan_version=1, outcome="accepted", result=result, final=True, usage=USAGE
+            ),
+            task,
+            index=2,
+        )
+        await say(
+            "planner", TaskEnded(status="succeeded", result=result, usage=USAGE, steps_done=2, steps_total=2), task
+        )
 
     async def result(self, doubtful: bool) -> Result:
         """The answer with what stands behind it."""
-        citation = Citation(marker=MARKER, document="fares.md", document_sha256="a" * 64, chunk_id="k", start=10,
-                            end=90)
-        label = Label(sha256=TOOL_MARKER + "0" * 52, kind="tool_result", source="calculate",
-                      observed_by="tool_executor")
-        result = Result(content=await self.mesh.blob("model_gateway", ANSWER), citations=(citation,),
-                        provenance=(label,))
+        citation = Citation(
+            marker=MARKER, document="fares.md", document_sha256="a" * 64, chunk_id="k", start=10, end=90
+        )
+        label = Label(
+            sha256=TOOL_MARKER + "0" * 52, kind="tool_result", source="calculate", observed_by="tool_executor"
+        )
+        result = Result(
+            content=await self.mesh.blob("model_gateway", ANSWER), citations=(citation,), provenance=(label,)
+        )
         if not doubtful:
             return result
         omission = Omission(reason="truncated", what="the third document", detail="context too small")
-        return result.model_copy(update={"standing": "degraded", "standing_reason": "the fallback model answered",
-                                         "completeness": Completeness.missing(omission)})
+        return result.model_copy(
+            update={
+                "standing": "degraded",
+                "standing_reason": "the fallback model answered",
+                "completeness": Completeness.missing(omission),
+            }
+        )
 
 
 class Running:

@@ -7,14 +7,15 @@ from pathlib import Path
 import pytest
 
 from bulkhead.bus.port import Stored
-from bulkhead.cli import absent, switching
-from bulkhead.cli.output import Exit, Stop
-from bulkhead.cli.spending import set_limit
-from bulkhead.cli.switch_commands import Named
-from bulkhead.cli.switching import switch
-from bulkhead.cli.target import Target
 from bulkhead.client import Mesh
 from bulkhead.testing.mesh import MemoryMesh
+from bulkhead_cli.halts import halts as halting
+from bulkhead_cli.halts.commands import Named
+from bulkhead_cli.halts.halts import switch
+from bulkhead_cli.limits import unknown_names
+from bulkhead_cli.limits.spending import set_limit
+from bulkhead_cli.output import Exit, Stop
+from bulkhead_cli.target import Target
 from bulkhead_contracts import subjects
 from bulkhead_contracts.budget import Amount, Reserved, ScopeLimit
 from bulkhead_contracts.control import Halt
@@ -24,70 +25,98 @@ from tests.unit.gateway.harness import OPERATOR, make_mesh, running
 
 @pytest.mark.parametrize("name", ["planner", "worker.step", "worker.a_role_of_a_pack", "checker.judge"])
 def test_agents_and_tools_that_are_there_get_no_note(name: str) -> None:
-    assert absent.of_agent(name) == absent.of_halt("agent", name) == ""
+    assert unknown_names.of_agent(name) == unknown_names.of_halt("agent", name) == ""
     halts = {"tool": "http_get", "feature": "search", "model": "m"}
-    assert {absent.of_halt(scope, one) for scope, one in halts.items()} == {""}
+    assert {unknown_names.of_halt(scope, one) for scope, one in halts.items()} == {""}
 
 
 @pytest.mark.parametrize("name", ["researcher", "planners.draft", "worker.", "tool_executor"])
 def test_what_is_no_agent_is_told_with_those_that_are(name: str) -> None:
-    said = absent.of_halt("agent", name)
+    said = unknown_names.of_halt("agent", name)
     assert name in said and "planner, worker, checker" in said and "worker.step" in said
 
 
 def test_an_unknown_tool_may_be_a_packs() -> None:
-    said = absent.of_halt("tool", "nosuchtool")
+    said = unknown_names.of_halt("tool", "nosuchtool")
     assert "nosuchtool" in said and "pack" in said and "http_get" in said
 
 
 @pytest.mark.parametrize(
     ("scope", "name", "tenant", "told"),
-    [("tenant", "acmee", "", True), ("tool", "http_get", "acmee", True), ("tenant", "acme", "", False),
-     ("tool", "http_get", "acme", False), ("model", "m", "", False)],
-)  # fmt: skip
+    [
+        ("tenant", "acmee", "", True),
+        ("tool", "http_get", "acmee", True),
+        ("tenant", "acme", "", False),
+        ("tool", "http_get", "acme", False),
+        ("model", "m", "", False),
+    ],
+)
 def test_a_halt_of_a_tenant_that_is_not_there_is_told(scope: str, name: str, tenant: str, told: bool) -> None:
-    said = absent.of_halt(scope, name, tenant, ["acme", "demo"])
+    said = unknown_names.of_halt(scope, name, tenant, ["acme", "demo"])
     assert bool(said) is told and (not told or ("acmee: nothing waits" in said and "acme, demo" in said))
-    assert absent.of_halt(scope, name, tenant) == "", "where the tenants are not known nothing is said"
+    assert unknown_names.of_halt(scope, name, tenant) == "", "where the tenants are not known nothing is said"
 
 
-@pytest.mark.parametrize(("scope", "name", "seen", "said"), [
-    ("model", "gpt-4.1-mini", {"gpt-4.1-mini"}, ""),
-    ("model", "gpt-4.1-mni", {"gpt-4.1-mini"}, "did you mean gpt-4.1-mini?"),
-    ("feature", "serach", {"search", "chat"}, "did you mean search?"),
-    ("feature", "new", set(), "no feature of this name has made a call lately: the halt takes effect when one of the "),
-    ("feature", "new", None, ""),  # Nobody could be asked: nothing is claimed.
-    ("tool", "htp_get", set(), "did you mean http_get?"),
-    ("tool", "refund", {"refund"}, ""),
-    ("tool", "refnd", {"refund"}, "did you mean refund?"),
-    ("agent", "worker.step", {"worker.step"}, ""),
-    ("agent", "worker.stp", {"worker.step"}, "no agent of this name has made a call lately"),
-    ("agent", "plannr", {"worker.step"}, "did you mean planner?"),
-    ("agent", "planner", set(), ""),
-    ("model", "offline-rules-1", {"offline/rules-1"}, "did you mean offline/rules-1?"),  # Alike, and another one.
-])
+@pytest.mark.parametrize(
+    ("scope", "name", "seen", "said"),
+    [
+        ("model", "gpt-4.1-mini", {"gpt-4.1-mini"}, ""),
+        ("model", "gpt-4.1-mni", {"gpt-4.1-mini"}, "did you mean gpt-4.1-mini?"),
+        ("feature", "serach", {"search", "chat"}, "did you mean search?"),
+        (
+            "feature",
+            "new",
+            set(),
+            "no feature of this name has made a call lately: the halt takes effect when one of the ",
+        ),
+        ("feature", "new", None, ""),  # Nobody could be asked: nothing is claimed.
+        ("tool", "htp_get", set(), "did you mean http_get?"),
+        ("tool", "refund", {"refund"}, ""),
+        ("tool", "refnd", {"refund"}, "did you mean refund?"),
+        ("agent", "worker.step", {"worker.step"}, ""),
+        ("agent", "worker.stp", {"worker.step"}, "no agent of this name has made a call lately"),
+        ("agent", "plannr", {"worker.step"}, "did you mean planner?"),
+        ("agent", "planner", set(), ""),
+        ("model", "offline-rules-1", {"offline/rules-1"}, "did you mean offline/rules-1?"),  # Alike, and another one.
+    ],
+)
 def test_a_name_that_nobody_has_had_is_told_with_the_one_that_was_meant(scope, name, seen, said) -> None:
-    note = absent.of_halt(scope, name, seen=seen)
+    note = unknown_names.of_halt(scope, name, seen=seen)
     assert said in note and bool(note) is bool(said)
 
 
 async def test_names_are_seen_in_the_journal_of_all_tenants() -> None:
     async with MemoryMesh({}) as mesh:
         publisher = mesh.context("budget").publisher
-        for number, (service, resource, tenant) in enumerate((("model_gateway", "gpt-x", "acme"),
-                                                              ("tool_executor", "refund", "demo"))):
-            one = Reserved(reservation_id=f"r{number}", call_id="c", service=service, resource=resource,
-                           amount=Amount(), reserved_unix_ms=1, scopes=tuple(
-                               ScopeLimit(scope=scope, cost_usd_micros=1, tokens=1) for scope in (
-                                   f"task:{tenant}:t1", f"agent:{tenant}:worker.step:2026-11-22",
-                                   f"feature:{tenant}:search:2026-11-22")))  # fmt: skip
+        for number, (service, resource, tenant) in enumerate(
+            (("model_gateway", "gpt-x", "acme"), ("tool_executor", "refund", "demo"))
+        ):
+            one = Reserved(
+                reservation_id=f"r{number}",
+                call_id="c",
+                service=service,
+                resource=resource,
+                amount=Amount(),
+                reserved_unix_ms=1,
+                scopes=tuple(
+                    ScopeLimit(scope=scope, cost_usd_micros=1, tokens=1)
+                    for scope in (
+                        f"task:{tenant}:t1",
+                        f"agent:{tenant}:worker.step:2026-11-22",
+                        f"feature:{tenant}:search:2026-11-22",
+                    )
+                ),
+            )
             await publisher.send("journal", one, tenant=tenant, task="t1", cause=f"c{number}")
         bus = mesh.context("budget").bus
         async with asyncio.timeout(30):
-            while await absent.seen_in(bus, "tool") != {"refund"}:
+            while await unknown_names.seen_in(bus, "tool") != {"refund"}:
                 await asyncio.sleep(0.01)
-        assert [await absent.seen_in(bus, kind) for kind in ("model", "feature", "agent")] == [
-            {"gpt-x"}, {"search"}, {"worker.step"}]
+        assert [await unknown_names.seen_in(bus, kind) for kind in ("model", "feature", "agent")] == [
+            {"gpt-x"},
+            {"search"},
+            {"worker.step"},
+        ]
 
 
 async def test_limits_of_tasks_that_ended_or_never_were_are_set_and_told(
@@ -131,8 +160,9 @@ async def test_a_halt_of_an_unknown_tool_stands_and_is_told(tmp_path: Path, caps
     assert [line.partition(":")[0] for line in said] == ["halted", "let it go on", "note", "goes on"]
 
 
-THEIRS = Halt(active=True, scope="tool", tenant="acme", name="http_get", code="c", reason="r", by="b", pauses=True,
-              at_unix_ms=1)
+THEIRS = Halt(
+    active=True, scope="tool", tenant="acme", name="http_get", code="c", reason="r", by="b", pauses=True, at_unix_ms=1
+)
 
 
 async def test_who_mistypes_what_is_to_go_on_hears_what_is_halted(tmp_path: Path) -> None:
@@ -149,7 +179,7 @@ async def test_who_mistypes_what_is_to_go_on_hears_what_is_halted(tmp_path: Path
 
 
 def test_a_halt_of_one_tenant_is_not_taken_away_for_everybody_and_says_whose_it_is() -> None:
-    said = switching._not_halted(Named("tool", "http_get"), [THEIRS], "tool http_get is not halted", "look")
+    said = halting._not_halted(Named("tool", "http_get"), [THEIRS], "tool http_get is not halted", "look")
     assert str(said) == "tool http_get is not halted; of tenant acme it is: --tenant acme"
 
 
@@ -166,16 +196,19 @@ class Spent:
 
 @pytest.mark.parametrize(("name", "told"), [("serach", "did you mean search?"), ("search", ""), ("billing", "")])
 async def test_a_limit_of_nearly_a_name_that_has_spent_is_told(name: str, told: str) -> None:
-    note = await absent.of_limit(Spent("search", "chat"), f"feature/{name}")
+    note = await unknown_names.of_limit(Spent("search", "chat"), f"feature/{name}")
     assert told in note and bool(note) is bool(told), "a new name is as good as any"
 
 
-@pytest.mark.parametrize(("named", "command"), [
-    (Named("tool", "http_get", "acme"), "bulkhead resume --tool http_get --tenant acme"),
-    (Named("tool", "http_get"), "bulkhead resume --tool http_get"),
-    (Named("tenant", "acme"), "bulkhead resume --tenant acme"),
-    (Named("task", "t1", "acme"), "bulkhead resume --task t1"),
-    (Named("feature", "a b"), "bulkhead resume --feature 'a b'"),
-])
+@pytest.mark.parametrize(
+    ("named", "command"),
+    [
+        (Named("tool", "http_get", "acme"), "bulkhead resume --tool http_get --tenant acme"),
+        (Named("tool", "http_get"), "bulkhead resume --tool http_get"),
+        (Named("tenant", "acme"), "bulkhead resume --tenant acme"),
+        (Named("task", "t1", "acme"), "bulkhead resume --task t1"),
+        (Named("feature", "a b"), "bulkhead resume --feature 'a b'"),
+    ],
+)
 def test_the_command_that_is_told_takes_this_very_halt_away(named: Named, command: str) -> None:
-    assert switching._undo(named) == command
+    assert halting._undo(named) == command

@@ -8,10 +8,10 @@ import time
 import pytest
 from typer.testing import CliRunner
 
-from bulkhead.cli.answer import author
-from bulkhead.cli.main import app
-from bulkhead.cli.watching import Lost
 from bulkhead.client import Unreachable
+from bulkhead_cli.main import app
+from bulkhead_cli.tasks.answer import author
+from bulkhead_cli.tasks.follow import Lost
 from bulkhead_contracts.grant import GrantReplied
 from tests.unit.cli.actors import Running
 from tests.unit.gateway.harness import AUDITOR, OPERATOR
@@ -49,10 +49,20 @@ def test_watch_prints_progress_answer_sources_and_cost(bulkhead):
     answer = bulkhead("submit", "What is refunded?", "--watch")
     assert answer.exit_code == 0, answer.output
     said = answer.stdout
-    for wanted in ("accepted, planning", "plan of 2 steps", "s1 Find the rule", "▸ s2 Answer", "✓ s2 accepted",
-                   "task succeeded", "The refund is 40 EUR [1], which is 80 % [2]. Rules as of May [1].",
-                   "[1] fares.md, characters 10–90", "[2] tool result calculate", "$0.0042", "1,200 tokens in, 300 out",
-                   "2 of 2 steps"):
+    for wanted in (
+        "accepted, planning",
+        "plan of 2 steps",
+        "s1 Find the rule",
+        "▸ s2 Answer",
+        "✓ s2 accepted",
+        "task succeeded",
+        "The refund is 40 EUR [1], which is 80 % [2]. Rules as of May [1].",
+        "[1] fares.md, characters 10–90",
+        "[2] tool result calculate",
+        "$0.0042",
+        "1,200 tokens in, 300 out",
+        "2 of 2 steps",
+    ):
         assert wanted in said, f"{wanted!r} is not in:\n{said}"
     assert "\x1b[" not in said, "no terminal, no colours"
     assert "WARNING" not in said
@@ -109,8 +119,18 @@ def test_submit_watch_show_tasks(bulkhead):
 
 
 def test_the_objective_from_standard_input_and_limits(bulkhead):
-    answer = bulkhead("submit", "-", "--limit-usd", "0.25", "--limit-tokens", "700", "--deadline", "1m30s", "--json",
-                      text="From a pipe\n")
+    answer = bulkhead(
+        "submit",
+        "-",
+        "--limit-usd",
+        "0.25",
+        "--limit-tokens",
+        "700",
+        "--deadline",
+        "1m30s",
+        "--json",
+        text="From a pipe\n",
+    )
     task = json.loads(answer.stdout)["task_id"]
     found = json.loads(bulkhead("show", task, "--json").stdout)
     assert found["objective"] == "From a pipe\n"
@@ -123,8 +143,12 @@ def test_a_plan_tools_and_a_key_of_ones_own(bulkhead, running, tmp_path):
     plan.write_text(json.dumps({"steps": [step]}))
     words = ["Pay", "--plan", str(plan), *tools, *key]
     assert submitted(bulkhead, *words) == submitted(bulkhead, *words) != submitted(bulkhead, *words[:-1], "k2")
-    for text, code, said in (('{"steps": [{"id": "pay"}]}', 4, "plan.steps.0.title"), ("[1]", 2, "no JSON object"),
-                             ("{", 2, "is no JSON"), (None, 2, "--plan names a JSON file")):
+    for text, code, said in (
+        ('{"steps": [{"id": "pay"}]}', 4, "plan.steps.0.title"),
+        ("[1]", 2, "no JSON object"),
+        ("{", 2, "is no JSON"),
+        (None, 2, "--plan names a JSON file"),
+    ):
         if text is None:
             plan.unlink()
         else:
@@ -161,7 +185,11 @@ def test_of_a_directory_what_cannot_be_read_is_skipped_and_said(bulkhead, tmp_pa
     assert TASK.match(told["task_id"]) and [one["name"] for one in told["documents"]] == ["fares.md"]
     followed = bulkhead("submit", "x", "--docs", str(folder), "--watch", "--json").stdout.splitlines()
     assert sorted(json.loads(line)["event"] for line in followed[:4]) == [
-        "document", "document_skipped", "document_skipped", "submitted"]
+        "document",
+        "document_skipped",
+        "document_skipped",
+        "submitted",
+    ]
     for name, code in (("image.txt", 4), ("empty.md", 4)):
         answer = bulkhead("submit", "What is refunded?", "--docs", str(folder / name))
         assert answer.exit_code == code and f"{name}: " in answer.stderr and not answer.stdout
@@ -235,19 +263,23 @@ def test_what_the_policy_refuses_at_once_is_4_in_the_words_of_the_command_line(r
         assert TASK.match(answer.stdout.strip())
         answer = bulkhead("submit", "x", "--json")
         assert answer.exit_code == 4
-        assert json.loads(answer.stderr) == {"error": {"code": "limit_above_policy", "hint": "ask for less",
-                                                       "what": "the task was rejected: too much"}}
+        assert json.loads(answer.stderr) == {
+            "error": {"code": "limit_above_policy", "hint": "ask for less", "what": "the task was rejected: too much"}
+        }
     finally:
         running.refuse(None)
 
 
-@pytest.mark.parametrize(("args", "exit_code", "code"), [
-    (("show", "no-such-task", "--json"), 2, "not_found"),
-    (("submit", "  ", "--json"), 2, "usage"),
-    (("submit", "x", "--limit-tokens", "-1", "--json"), 2, "usage"),
-    (("nonsense", "--json"), 2, "usage"),
-    (("timeline", "a.b", "--json"), 2, "usage"),
-])
+@pytest.mark.parametrize(
+    ("args", "exit_code", "code"),
+    [
+        (("show", "no-such-task", "--json"), 2, "not_found"),
+        (("submit", "  ", "--json"), 2, "usage"),
+        (("submit", "x", "--limit-tokens", "-1", "--json"), 2, "usage"),
+        (("nonsense", "--json"), 2, "usage"),
+        (("timeline", "a.b", "--json"), 2, "usage"),
+    ],
+)
 def test_errors_under_json_are_json(bulkhead, args, exit_code, code):
     answer = bulkhead(*args)
     error = json.loads(answer.stderr)["error"]
@@ -303,8 +335,10 @@ def test_a_lost_connection_is_said_with_the_time_that_is_left(capsys):
     lost(Unreachable("no answer from x"), 117.0)
     assert capsys.readouterr().err == "connection lost, trying again (1:58 left): no answer from x\n"
     Lost(as_json=True)(Unreachable("no answer"), 118.4)
-    assert json.loads(capsys.readouterr().out) == {"event": "connection.lost",
-                                                   "data": {"why": "no answer", "left_s": 118}}
+    assert json.loads(capsys.readouterr().out) == {
+        "event": "connection.lost",
+        "data": {"why": "no answer", "left_s": 118},
+    }
 
 
 def test_cancel(bulkhead):
@@ -317,25 +351,28 @@ def test_cancel(bulkhead):
     assert again.exit_code == 4 and "cancelled" in again.stderr
 
 
-@pytest.mark.parametrize(("args", "code", "said"), [
-    (("submit", "x", "--limit-usd", "nan"), 2, "amount of dollars"),
-    (("submit", "x", "--limit-usd", "-1"), 2, "amount of dollars"),
-    (("submit", "x", "--limit-tokens", "-1"), 2, "limit-tokens"),
-    (("submit", "x", "--deadline", "soon"), 2, "no duration"),
-    (("submit", "x", "--deadline", "8d"), 2, "--deadline: a deadline lies"),
-    (("topup", "t1", "--usd", "-1", "--reason", "x"), 2, "--usd -1 is out of bounds"),
-    (("submit", "x", "--deadline", "0s"), 2, "deadline"),
-    (("submit", "  "), 2, "objective is empty"),
-    (("submit", "x" * 20_000), 2, "the limit is 16384"),
-    (("submit", "x", "--docs", "/no/such/file"), 2, "no document"),
-    (("submit", "x", "--limit-tokens", "0"), 2, "limit-tokens"),
-    (("submit", "x\udcff"), 2, "argument 2 is not UTF-8 text"),
-    (("cancel", "t1", "--reason", "\udcff"), 2, "is not UTF-8 text"),
-    (("show", "no-such-task"), 2, "no task 'no-such-task' in your tenant"),
-    (("watch", "no-such-task"), 2, "no task"),
-    (("tasks", "--limit", "0"), 2, "limit"),
-    (("nonsense",), 2, "nonsense"),
-])
+@pytest.mark.parametrize(
+    ("args", "code", "said"),
+    [
+        (("submit", "x", "--limit-usd", "nan"), 2, "amount of dollars"),
+        (("submit", "x", "--limit-usd", "-1"), 2, "amount of dollars"),
+        (("submit", "x", "--limit-tokens", "-1"), 2, "limit-tokens"),
+        (("submit", "x", "--deadline", "soon"), 2, "no duration"),
+        (("submit", "x", "--deadline", "8d"), 2, "--deadline: a deadline lies"),
+        (("topup", "t1", "--usd", "-1", "--reason", "x"), 2, "--usd -1 is out of bounds"),
+        (("submit", "x", "--deadline", "0s"), 2, "deadline"),
+        (("submit", "  "), 2, "objective is empty"),
+        (("submit", "x" * 20_000), 2, "the limit is 16384"),
+        (("submit", "x", "--docs", "/no/such/file"), 2, "no document"),
+        (("submit", "x", "--limit-tokens", "0"), 2, "limit-tokens"),
+        (("submit", "x\udcff"), 2, "argument 2 is not UTF-8 text"),
+        (("cancel", "t1", "--reason", "\udcff"), 2, "is not UTF-8 text"),
+        (("show", "no-such-task"), 2, "no task 'no-such-task' in your tenant"),
+        (("watch", "no-such-task"), 2, "no task"),
+        (("tasks", "--limit", "0"), 2, "limit"),
+        (("nonsense",), 2, "nonsense"),
+    ],
+)
 def test_what_goes_wrong_is_said_in_words(bulkhead, args, code, said):
     answer = bulkhead(*args)
     assert answer.exit_code == code, answer.output
@@ -375,8 +412,9 @@ def test_a_mesh_is_found_by_its_directory(running, tmp_path):
 
 
 def test_a_new_tenant_gets_a_key_of_its_own_by_submitting_and_a_typo_gets_none(running, tmp_path):
-    (tmp_path / "mesh.json").write_text(json.dumps({"http_url": f"http://127.0.0.1:{running.port}",
-                                                    "tenants": ["acme", "fresh"]}))
+    (tmp_path / "mesh.json").write_text(
+        json.dumps({"http_url": f"http://127.0.0.1:{running.port}", "tenants": ["acme", "fresh"]})
+    )
     shared = running.folder / "keys.json"
     (tmp_path / "api_keys.json").symlink_to(shared)
     credentials = tmp_path / "credentials.json"

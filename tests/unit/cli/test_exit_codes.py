@@ -11,30 +11,69 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from bulkhead.cli.main import app
-from bulkhead.cli.output import EXIT_CODES, Exit
+from bulkhead_cli.main import app
+from bulkhead_cli.output import EXIT_CODES, Exit
 
 ROOT = Path(__file__).resolve().parents[3]
 HISTORY = ROOT / "tests" / "replay" / "histories"
 NO_MESH = {
-    "up": None, "analyze": None, "restore": None,  # Need none.
+    "up": None,
+    "analyze": None,
+    "restore": None,  # Need none.
     "doctor": 1,  # Looks for one: that none is there is a finding.
     "render accounts": 0,  # Comes before the mesh.
     "backup": 2,  # Works with a stopped one, too: the folder is not one of a mesh.
-    "submit": 3, "watch": 3, "tasks": 3, "show": 3, "cancel": 3, "timeline": 3, "replay": 3, "export": 3, "why": 3,
-    "halt": 3, "resume": 3, "halts": 3, "breakers": 3, "breakers reset": 3, "limits get": 3, "limits set": 3,
-    "limits remove": 3, "spend": 3, "topup": 3, "documents": 3, "documents list": 3, "documents add": 3,
-    "documents delete": 3, "dead-letters": 3, "dead-letters list": 3, "dead-letters show": 3,
-    "dead-letters redrive": 3, "dead-letters dismiss": 3,
-}  # fmt: skip
+    "submit": 3,
+    "watch": 3,
+    "tasks": 3,
+    "show": 3,
+    "cancel": 3,
+    "timeline": 3,
+    "replay": 3,
+    "export": 3,
+    "why": 3,
+    "halt": 3,
+    "resume": 3,
+    "halts": 3,
+    "breakers": 3,
+    "breakers reset": 3,
+    "limits get": 3,
+    "limits set": 3,
+    "limits remove": 3,
+    "spend": 3,
+    "topup": 3,
+    "documents": 3,
+    "documents list": 3,
+    "documents add": 3,
+    "documents delete": 3,
+    "dead-letters": 3,
+    "dead-letters list": 3,
+    "dead-letters show": 3,
+    "dead-letters redrive": 3,
+    "dead-letters dismiss": 3,
+}
 WORDS = {
-    "submit": ["x"], "watch": ["t1"], "show": ["t1"], "cancel": ["t1"], "timeline": ["t1"], "replay": ["t1"],
-    "export": ["t1"], "why": ["t1"], "halt": ["--tool", "x", "--reason", "y"], "resume": ["--tool", "x"],
-    "breakers reset": ["tool:x"], "limits set": ["day", "--usd", "1"], "limits remove": ["day"],
-    "topup": ["t1", "--usd", "1", "--reason", "x"], "documents add": [__file__], "documents delete": ["x.md"],
-    "dead-letters show": ["1"], "dead-letters redrive": ["1"], "dead-letters dismiss": ["1", "--reason", "x"],
+    "submit": ["x"],
+    "watch": ["t1"],
+    "show": ["t1"],
+    "cancel": ["t1"],
+    "timeline": ["t1"],
+    "replay": ["t1"],
+    "export": ["t1"],
+    "why": ["t1"],
+    "halt": ["--tool", "x", "--reason", "y"],
+    "resume": ["--tool", "x"],
+    "breakers reset": ["tool:x"],
+    "limits set": ["day", "--usd", "1"],
+    "limits remove": ["day"],
+    "topup": ["t1", "--usd", "1", "--reason", "x"],
+    "documents add": [__file__],
+    "documents delete": ["x.md"],
+    "dead-letters show": ["1"],
+    "dead-letters redrive": ["1"],
+    "dead-letters dismiss": ["1", "--reason", "x"],
     "backup": ["b.bulkhead"],
-}  # fmt: skip
+}
 
 
 def commands() -> list[str]:
@@ -74,12 +113,13 @@ def test_what_reads_the_broker_says_so_to_whom_names_a_gateway(command: str, tmp
         assert code == 2 and "broker" in error["what"] and "--data" in error["hint"], said
 
 
-@pytest.mark.parametrize("words", [["analyze", "FILE"], ["replay", "FILE", "--json"], ["--help"], ["analyze", "FILE",
-                                                                                               "--json"]])
+@pytest.mark.parametrize(
+    "words", [["analyze", "FILE"], ["replay", "FILE", "--json"], ["--help"], ["analyze", "FILE", "--json"]]
+)
 def test_output_that_finds_no_room_is_said_and_no_traceback(words: list[str]) -> None:
     file = str(next(HISTORY.glob("single_step*")))
     with open("/dev/full", "w") as full:
-        command = [sys.executable, "-m", "bulkhead.cli.main", *(one.replace("FILE", file) for one in words)]
+        command = [sys.executable, "-m", "bulkhead_cli.main", *(one.replace("FILE", file) for one in words)]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
     assert "cannot be written: No space left on device" in done.stderr and "free some" in done.stderr
@@ -94,19 +134,26 @@ def test_where_no_mesh_is(command: str, tmp_path: Path) -> None:
         assert said.startswith("error: ") and ("bulkhead up" in said or "--data" in said), "what, and what to do"
 
 
-@pytest.mark.parametrize("words", [
-    ["replay", "FILE"], ["analyze", "FILE"], ["restore", "FILE"], ["up", "--tenants", "FILE"],
-    ["backup", "x.bulkhead", "--keys-passphrase", "FILE"],
-    ["replay", "t1", "--from-step", "1", "--edit", "FILE"],
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["replay", "FILE"],
+        ["analyze", "FILE"],
+        ["restore", "FILE"],
+        ["up", "--tenants", "FILE"],
+        ["backup", "x.bulkhead", "--keys-passphrase", "FILE"],
+        ["replay", "t1", "--from-step", "1", "--edit", "FILE"],
+    ],
+)
 def test_a_file_that_is_not_there_is_wrong_usage(words: list[str], tmp_path: Path) -> None:
     missing = str(tmp_path / "missing.json")
     code, said = ends([missing if one == "FILE" else one for one in words], tmp_path)
     assert code == 2 and missing in said and "Traceback" not in said, said
 
 
-@pytest.mark.parametrize("words", [["replay"], ["analyze"], ["analyze", "--form", "bulkhead"], ["restore"],
-                                   ["restore", "--check"]])  # fmt: skip
+@pytest.mark.parametrize(
+    "words", [["replay"], ["analyze"], ["analyze", "--form", "bulkhead"], ["restore"], ["restore", "--check"]]
+)
 @pytest.mark.parametrize("content", [b"# Notes\n", b"{}\n", b"", b"\x00\xff binary"])
 def test_a_file_of_another_kind_is_wrong_usage(words: list[str], content: bytes, tmp_path: Path) -> None:
     file = tmp_path / "notes.md"

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from bulkhead.cli.forking import Edit, plan_fork, read_edit, read_past, refuse_repeats
-from bulkhead.cli.output import Exit, Stop
-from bulkhead.runtime.history import load
+from bulkhead.runtime.decider.history import load
+from bulkhead_cli.output import Exit, Stop
+from bulkhead_cli.replay.fork import Edit, plan_fork, read_edit, read_past, refuse_repeats
 
 HISTORIES = Path(__file__).parents[2] / "replay" / "histories"
 
@@ -53,12 +53,17 @@ def test_what_the_edit_leaves_out_is_as_it_was():
     """Also what the task's spending is counted under: a fork is no way around a limit of a feature."""
     old = past("fan_out_join")
     assert old.request is not None
-    old.request = old.request.model_copy(update={"feature": "search", "workflow": "nightly", "check": False,
-                                                 "tools": ("calculate",)})  # fmt: skip
+    old.request = old.request.model_copy(
+        update={"feature": "search", "workflow": "nightly", "check": False, "tools": ("calculate",)}
+    )
     body = plan_fork("told", old, "join", Edit(title="Once more")).body
     assert {name: body[name] for name in ("feature", "workflow", "check", "tools", "objective")} == {
-        "feature": "search", "workflow": "nightly", "check": False, "tools": ("calculate",),
-        "objective": "Find it out."}  # fmt: skip
+        "feature": "search",
+        "workflow": "nightly",
+        "check": False,
+        "tools": ("calculate",),
+        "objective": "Find it out.",
+    }
 
 
 def test_a_plan_that_ends_in_several_steps_says_so():
@@ -87,16 +92,19 @@ def test_what_has_no_idempotency_is_refused_before_anything_is_sent():
         refuse_repeats(safe)
 
 
-@pytest.mark.parametrize(("name", "step", "edit", "code", "said"), [
-    ("fan_out_join", "w9", {}, Exit.USAGE, "no step 'w9'"),
-    ("fan_out_join", "7", {}, Exit.USAGE, "no step '7'"),
-    ("fan_out_join", "w1", {"inputs": ["nobody"]}, Exit.USAGE, "nobody: no such step"),
-    ("fan_out_join", "w1", {"inputs": ["join"]}, Exit.USAGE, "itself waits for w1"),
-    ("fan_out_join", "w1", {"inputs": ["w1"]}, Exit.USAGE, "itself waits for w1"),
-    ("fan_out_join", "w1", {"role": "No Role"}, Exit.USAGE, "role"),
-    ("fan_out_join", "w1", {"instruction": "x" * 9_000}, Exit.USAGE, "instruction"),
-    ("deadline", "a", {}, Exit.REFUSED, "never had a plan"),
-])
+@pytest.mark.parametrize(
+    ("name", "step", "edit", "code", "said"),
+    [
+        ("fan_out_join", "w9", {}, Exit.USAGE, "no step 'w9'"),
+        ("fan_out_join", "7", {}, Exit.USAGE, "no step '7'"),
+        ("fan_out_join", "w1", {"inputs": ["nobody"]}, Exit.USAGE, "nobody: no such step"),
+        ("fan_out_join", "w1", {"inputs": ["join"]}, Exit.USAGE, "itself waits for w1"),
+        ("fan_out_join", "w1", {"inputs": ["w1"]}, Exit.USAGE, "itself waits for w1"),
+        ("fan_out_join", "w1", {"role": "No Role"}, Exit.USAGE, "role"),
+        ("fan_out_join", "w1", {"instruction": "x" * 9_000}, Exit.USAGE, "instruction"),
+        ("deadline", "a", {}, Exit.REFUSED, "never had a plan"),
+    ],
+)
 def test_what_cannot_be_forked(name, step, edit, code, said):
     with pytest.raises(Stop, match=said) as told:
         fork(name, step, **edit)
@@ -110,12 +118,20 @@ def test_a_task_that_has_not_ended_cannot_be_forked():
         plan_fork("told", found, "w1", Edit())
 
 
-@pytest.mark.parametrize(("text", "said"), [
-    ("{", "no JSON object"), ("[]", "no JSON object"), ('{"instructions": "x"}', "instructions"),
-    ('{"instruction": ""}', "instruction"), ('{"objective": ""}', "objective"), ('{"tools": "calculate"}', "tools"),
-    ('{"limits": {"usd": 1}}', "limits.usd"), ('{"limits": {"tokens": -1}}', "limits.tokens"),
-    ('{"instruction": "' + "x" * 300_000 + '"}', "exceeds"),
-])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "no JSON object"),
+        ("[]", "no JSON object"),
+        ('{"instructions": "x"}', "instructions"),
+        ('{"instruction": ""}', "instruction"),
+        ('{"objective": ""}', "objective"),
+        ('{"tools": "calculate"}', "tools"),
+        ('{"limits": {"usd": 1}}', "limits.usd"),
+        ('{"limits": {"tokens": -1}}', "limits.tokens"),
+        ('{"instruction": "' + "x" * 300_000 + '"}', "exceeds"),
+    ],
+)
 def test_an_edit_that_does_not_fit(tmp_path, text, said):
     path = tmp_path / "edit.json"
     path.write_text(text)

@@ -11,11 +11,13 @@ from rich.text import Text
 from rich.tree import Tree
 from typer.testing import CliRunner
 
-from bulkhead.cli import output, unknown_writes, why
-from bulkhead.cli.main import app
-from bulkhead.cli.reasons import Reason
-from bulkhead.cli.watching import Progress
 from bulkhead.client import TaskEvent
+from bulkhead_cli import output
+from bulkhead_cli.inspect import why
+from bulkhead_cli.inspect.reason import Reason
+from bulkhead_cli.main import app
+from bulkhead_cli.tasks import uncertain_writes
+from bulkhead_cli.tasks.follow import Progress
 
 HOSTILE = "\x1b]0;owned\x07 \x9b2J \u202eevil \ud800 \x08\x00"
 LINE = '{"agent":"a","action":"b"%s}\n'
@@ -40,11 +42,20 @@ def test_a_title_makes_no_line_of_ours() -> None:
     plan = {"version": 1, "steps": [{"id": "s1", "title": "look\n   1.00s task succeeded", "inputs": [], "tools": []}]}
     event = TaskEvent("plan.adopted", {"time_unix_ms": 5, "plan": plan}, "1")
     assert [line.plain for line in Progress().lines(event)] == [
-        "   0.00s plan of 1 step", "   0.00s   s1 look    1.00s task succeeded"]
-    write = {"step_id": "s1", "title": "look\nended  it has succeeded", "tool": "pay", "arguments_json": "{}",
-             "key": "k", "asked_unix_ms": 1, "why": "lost\nended"}  # fmt: skip
+        "   0.00s plan of 1 step",
+        "   0.00s   s1 look    1.00s task succeeded",
+    ]
+    write = {
+        "step_id": "s1",
+        "title": "look\nended  it has succeeded",
+        "tool": "pay",
+        "arguments_json": "{}",
+        "key": "k",
+        "asked_unix_ms": 1,
+        "why": "lost\nended",
+    }
     text = io.StringIO()
-    unknown_writes.show(output.Screen(file=text, width=500), {"task_id": "t1", "uncertain_writes": [write]})
+    uncertain_writes.show(output.Screen(file=text, width=500), {"task_id": "t1", "uncertain_writes": [write]})
     assert not any(line.startswith("ended") for line in text.getvalue().splitlines())
     text = io.StringIO()
     told = Reason("uncertain", "look\nended  it has succeeded", "key\nended", 1)
@@ -59,12 +70,21 @@ def test_json_keeps_the_text_and_commands_nothing(capsys) -> None:
     assert said.isprintable() or said.rstrip("\n").isprintable()
 
 
-@pytest.mark.parametrize("content", [
-    *(LINE % f',"{key}":{"9" * 400}' for key in ("time", "since", "time_unix_ms")), LINE % ',"time":1e999',
-    (LINE % ',"result":"same"').replace('"a"', '"\\ud800 \\u001b[2J"') * 60,
-    json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": [{"spanId": "1", "startTimeUnixNano": "9" * 4000}]}]}]}),
-    gzip.compress(b"\n" * 3_000_000), LINE % f',"arguments":{"[" * 50_000}{"]" * 50_000}', "\x00" * 1_000,
-], ids=["time", "since", "unix_ms", "infinity", "surrogates", "span", "blank_lines", "deep", "nul"])  # fmt: skip
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(LINE % f',"{key}":{"9" * 400}' for key in ("time", "since", "time_unix_ms")),
+        LINE % ',"time":1e999',
+        (LINE % ',"result":"same"').replace('"a"', '"\\ud800 \\u001b[2J"') * 60,
+        json.dumps(
+            {"resourceSpans": [{"scopeSpans": [{"spans": [{"spanId": "1", "startTimeUnixNano": "9" * 4000}]}]}]}
+        ),
+        gzip.compress(b"\n" * 3_000_000),
+        LINE % f',"arguments":{"[" * 50_000}{"]" * 50_000}',
+        "\x00" * 1_000,
+    ],
+    ids=["time", "since", "unix_ms", "infinity", "surrogates", "span", "blank_lines", "deep", "nul"],
+)
 def test_analyze_takes_any_file_for_hostile(tmp_path, content) -> None:
     path = tmp_path / "run.jsonl"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())

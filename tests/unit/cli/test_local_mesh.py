@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from bulkhead.bus.jetstream import JetStreamBus
-from bulkhead.cli.main import app
+from bulkhead.bus.jetstream.bus import JetStreamBus
 from bulkhead.client import Mesh, MeshError, Refused
+from bulkhead_cli.main import app
 from bulkhead_contracts import envelope, subjects
 from bulkhead_contracts.task import TaskEnded
-from infra.local.supervisor import LocalMesh
+from bulkhead_infra.local.supervisor import LocalMesh
 
 pytestmark = pytest.mark.slow
 REPOSITORY = Path(__file__).parents[3]
@@ -48,16 +48,22 @@ async def test_a_publisher_on_the_bus_in_both_versions_and_only_for_its_tenant(l
                 await bus.publish("Not mine")
         found = await http.task(second).show()
         assert found["limits"] == {"cost_usd_micros": 100_000, "tokens": 9, "deadline_ms": 30_000}
-        assert found["requester"] == {"tenant": "demo", "person": "demo-publisher", "role": "submitter",
-                                      "via": "publisher"}
+        assert found["requester"] == {
+            "tenant": "demo",
+            "person": "demo-publisher",
+            "role": "submitter",
+            "via": "publisher",
+        }
         assert (await http.task(first).show())["limits"]["cost_usd_micros"] == 250_000
         assert {row["task_id"] for row in await http.tasks()} == {first, second}
 
 
 async def test_both_replicas_answer_the_same_and_keys_stay_unique(local):
     other = json.loads((local.directory / "run" / "gateway-1.http.json").read_text())
-    async with Mesh(local.url, local.credentials["operator"]) as one, \
-            Mesh(f"http://127.0.0.1:{other['port']}", local.credentials["operator"]) as two:
+    async with (
+        Mesh(local.url, local.credentials["operator"]) as one,
+        Mesh(f"http://127.0.0.1:{other['port']}", local.credentials["operator"]) as two,
+    ):
         both = await asyncio.gather(*(mesh.submit("same", idempotency_key="k") for mesh in (one, two) * 3))
         assert len({task.id for task in both}) == 1
         with pytest.raises(Refused, match="other content"):
@@ -86,8 +92,14 @@ async def test_doctor_finds_a_running_mesh_well_and_says_what_is_wrong(local):
 async def test_dead_letters_are_listed_shown_and_sent_again(local):
     task = "t-dead"
     bus = await raw_publisher(local)
-    head = {"ce-specversion": "1.0", "ce-id": envelope.derive_id("x", "", 1), "ce-type": "mesh.task.requested.v2",
-            "ce-source": "pub_demo", "ce-time": "2026-01-01T00:00:00Z", "content-type": "application/json"}
+    head = {
+        "ce-specversion": "1.0",
+        "ce-id": envelope.derive_id("x", "", 1),
+        "ce-type": "mesh.task.requested.v2",
+        "ce-source": "pub_demo",
+        "ce-time": "2026-01-01T00:00:00Z",
+        "content-type": "application/json",
+    }
     await bus.publish(subjects.mesh("pub_demo", "gateway", "demo", task), b'{"objective": 7}', head, "m1")
     await bus.close()
     async with Mesh(local.url, local.credentials["operator"]) as http, asyncio.timeout(10):
@@ -136,8 +148,12 @@ async def test_a_halt_of_a_task_that_is_over_is_told(local):
     words, over = ("halt", "--task", task, "--tenant", "demo", "--reason", "late"), "the task has ended: nothing waits"
     assert over not in (first := await call(local, *words)).stdout and first.exit_code == 0, first.output
     planner = await JetStreamBus.connect(local.nats_url, service="planner", nkey_seed=local.nkey_seed("planner"))
-    await planner.publish(subjects.mesh("planner", "gateway", "demo", task), TaskEnded(status="cancelled").encode(),
-                          {"ce-type": TaskEnded.ce_type()}, "the-end")
+    await planner.publish(
+        subjects.mesh("planner", "gateway", "demo", task),
+        TaskEnded(status="cancelled").encode(),
+        {"ce-type": TaskEnded.ce_type()},
+        "the-end",
+    )
     await planner.close()
     async with asyncio.timeout(10):  # The journal lags by a moment.
         while over not in (await call(local, *words)).stdout:
@@ -162,38 +178,47 @@ async def test_timeline_and_replay_of_a_task(local):
 
 def test_up_says_what_stops_it(tmp_path):
     environ = {**os.environ, "COLUMNS": "200"}
-    command = [sys.executable, "-m", "bulkhead.cli.main", "up", "--data", str(tmp_path)]
-    for more, code, said in ((["--scale", "worker"], 2, "SERVICE=N"),
-                             (["--scale", "wroker=2"], 2, "did you mean worker?"),
-                             (["--scale", "worker=0"], 2, "without a worker"),
-                             (["--shards", "worker=33"], 2, "at most 32"),
-                             (["--shards", "nobody=2"], 2, "no service is called"),
-                             (["--durability", "hope"], 2, "power or process")):
-        found = subprocess.run([*command, *more], capture_output=True, text=True, env=environ, cwd=REPOSITORY,
-                               timeout=60)
+    command = [sys.executable, "-m", "bulkhead_cli.main", "up", "--data", str(tmp_path)]
+    for more, code, said in (
+        (["--scale", "worker"], 2, "SERVICE=N"),
+        (["--scale", "wroker=2"], 2, "did you mean worker?"),
+        (["--scale", "worker=0"], 2, "without a worker"),
+        (["--shards", "worker=33"], 2, "at most 32"),
+        (["--shards", "nobody=2"], 2, "no service is called"),
+        (["--durability", "hope"], 2, "power or process"),
+    ):
+        found = subprocess.run(
+            [*command, *more], capture_output=True, text=True, env=environ, cwd=REPOSITORY, timeout=60
+        )
         assert found.returncode == code and said in found.stderr, found.stderr
         assert "Traceback" not in found.stderr
 
 
 def test_up_takes_the_tenants_file_that_it_is_given(tmp_path):
     # By its option and by its variable, which gateway and signer read: a ceiling that is not heeded costs money.
-    tenants, command = tmp_path / "ours.yaml", [sys.executable, "-m", "bulkhead.cli.main", "up", "--port", "0"]
+    tenants, command = tmp_path / "ours.yaml", [sys.executable, "-m", "bulkhead_cli.main", "up", "--port", "0"]
     tenants.write_text("tenants:\n  ours: {tools: [], task: {cost_usd_micros: much}}\n")
     absent = tmp_path / "absent.yaml"
     for more, environ, file, said in (
         (["--tenants", str(tenants)], {}, tenants, "tenants.ours"),
         ([], {"BULKHEAD_TENANTS_FILE": str(absent)}, absent, "No such file or directory; check its path"),
     ):
-        found = subprocess.run([*command, "--data", str(tmp_path / "mesh"), *more], capture_output=True, text=True,
-                               env={**os.environ, "COLUMNS": "300", **environ}, cwd=REPOSITORY, timeout=60)
+        found = subprocess.run(
+            [*command, "--data", str(tmp_path / "mesh"), *more],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "COLUMNS": "300", **environ},
+            cwd=REPOSITORY,
+            timeout=60,
+        )
         assert found.returncode == 2 and str(file) in found.stderr and said in found.stderr, found.stderr
         assert "Traceback" not in found.stderr
 
 
 async def test_up_in_a_directory_that_is_taken(local):
-    command = [sys.executable, "-m", "bulkhead.cli.main", "up", "--data", str(local.directory), "--port", "0"]
-    process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                                   cwd=REPOSITORY)
+    command = [sys.executable, "-m", "bulkhead_cli.main", "up", "--data", str(local.directory), "--port", "0"]
+    process = await asyncio.create_subprocess_exec(
+        *command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=REPOSITORY
+    )
     _, said = await asyncio.wait_for(process.communicate(), 30)
     assert process.returncode == 1 and b"belongs to a mesh that is running" in said and b"Traceback" not in said
-

@@ -5,20 +5,20 @@ from pathlib import Path
 
 import pytest
 
-from bulkhead.bus.memory import MemoryBus
-from bulkhead.bus.memory_broker import MemoryBroker
-from bulkhead.bus.memory_streams import Stream
+from bulkhead.bus.memory.broker import MemoryBroker
+from bulkhead.bus.memory.bus import MemoryBus
+from bulkhead.bus.memory.streams import Stream
 from bulkhead.bus.port import Stored
-from bulkhead.cli import timeline
-from bulkhead.cli.analyze import analyze
-from bulkhead.cli.exporting import export_task
-from bulkhead.cli.history import entries
-from bulkhead.cli.journal import read_journal
-from bulkhead.cli.made_again import BEHIND_MS, as_taken
-from bulkhead.cli.replaying import replay_history
-from bulkhead.cli.tracing_files import Opened
-from bulkhead.cli.why import explain
-from bulkhead.runtime.history import History, at_its_source, load
+from bulkhead.journal import timeline
+from bulkhead.journal.history import entries
+from bulkhead.journal.order import BEHIND_MS, as_taken
+from bulkhead.journal.reader import read_journal
+from bulkhead.runtime.decider.history import History, at_its_source, load
+from bulkhead_cli.inspect.analyze import analyze
+from bulkhead_cli.inspect.trace_files import Opened
+from bulkhead_cli.inspect.why import explain
+from bulkhead_cli.replay.export import export_task
+from bulkhead_cli.replay.replay import replay_history
 from bulkhead_contracts import catalog, envelope, subjects
 from bulkhead_contracts.task import TaskEnded, TaskRequested
 
@@ -47,8 +47,9 @@ class Restored:
         inbox.append(one.subject, one.headers, one.body, one.time_unix_ms)
 
     def _inboxes(self) -> dict[str, list[Stored]]:
-        return {name: self.broker.stream(subjects.inbox_stream(name)).read("mesh.>", 0, 1_000)
-                for name in catalog.INBOXES}
+        return {
+            name: self.broker.stream(subjects.inbox_stream(name)).read("mesh.>", 0, 1_000) for name in catalog.INBOXES
+        }
 
     def _by_time(self) -> list[Stored]:
         """As the record has them."""
@@ -110,8 +111,9 @@ async def test_an_export_replays_and_is_judged_as_before(name: str, monkeypatch:
     assert report.divergences == [] and report.compared
     first, last = (f(one.time_unix_ms for one in found.messages) for f in (min, max))
     assert (first, last) == tuple(f(one.time_unix_ms for one in mesh.recorded.messages) for f in (min, max))
-    judged = [analyze(Opened("bulkhead", None, replace(one, contents=mesh.recorded.contents)))
-              for one in (before, whole)]
+    judged = [
+        analyze(Opened("bulkhead", None, replace(one, contents=mesh.recorded.contents))) for one in (before, whole)
+    ]
     assert judged[0].events == judged[1].events > 0
     assert [one.detector for one in judged[0].trips] == [one.detector for one in judged[1].trips]
 
@@ -134,23 +136,33 @@ def order(found: list[Stored]) -> list[tuple[str, int]]:
 
 def test_an_author_has_no_say_in_when_it_was_said_while_its_original_is_there() -> None:
     """A publisher's own clock, its lies, and a cause that comes later than what it is said to have caused."""
-    found = [said("early", "gateway", 5, AGAIN, 1, by="pub_x"),
-             said("late", "gateway", AGAIN * 9, AGAIN, 2, by="pub_x"),
-             said("behind", "gateway", 7, AGAIN, 3, cause="far", by="pub_x"), said("far", "worker", 7, AGAIN, 1)]
+    found = [
+        said("early", "gateway", 5, AGAIN, 1, by="pub_x"),
+        said("late", "gateway", AGAIN * 9, AGAIN, 2, by="pub_x"),
+        said("behind", "gateway", 7, AGAIN, 3, cause="far", by="pub_x"),
+        said("far", "worker", 7, AGAIN, 1),
+    ]
     taken = {0: 1_000, 1: 2_000, 2: 3_000, 3: 3_000 + BEHIND_MS + 1}
     assert order(as_taken(found, taken)) == [("early", 1_000), ("late", 2_000), ("behind", 3_000), ("far", taken[3])]
 
 
 def test_without_its_original_it_was_said_when_its_author_says_and_never_later_than_it_was_stored() -> None:
-    found = [said("a", "gateway", 1, AGAIN, 1), said("b", "worker", 2_000, AGAIN, 1),
-             said("c", "worker", AGAIN * 2, AGAIN, 2), replace(said("d", "checker", 0, AGAIN, 1), headers={})]
+    found = [
+        said("a", "gateway", 1, AGAIN, 1),
+        said("b", "worker", 2_000, AGAIN, 1),
+        said("c", "worker", AGAIN * 2, AGAIN, 2),
+        replace(said("d", "checker", 0, AGAIN, 1), headers={}),
+    ]
     assert order(as_taken(found[:3], {0: 1_500})) == [("a", 1_500), ("b", 2_000), ("c", AGAIN)]
     assert as_taken(found, {0: 1_500})[-1].time_unix_ms == AGAIN, "nothing tells when"
 
 
 def test_what_is_said_stands_behind_its_cause_also_at_one_time_and_a_circle_ends() -> None:
-    found = [said("verdict", "planner", 1, AGAIN, 1, cause="draft"), said("draft", "worker", 1, AGAIN, 1, cause="plan"),
-             said("plan", "checker", 1, AGAIN, 1)]
+    found = [
+        said("verdict", "planner", 1, AGAIN, 1, cause="draft"),
+        said("draft", "worker", 1, AGAIN, 1, cause="plan"),
+        said("plan", "checker", 1, AGAIN, 1),
+    ]
     assert [name for name, _ in order(as_taken(found, {0: 5, 1: 5, 2: 5}))] == ["plan", "draft", "verdict"]
     skewed = order(as_taken(found, {0: 3, 1: 4, 2: 5}))
     assert skewed == [("plan", 5), ("draft", 5), ("verdict", 5)], "nothing is answered before it is asked"

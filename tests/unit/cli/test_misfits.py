@@ -5,13 +5,13 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from bulkhead.cli.forking import Edit, read_edit
-from bulkhead.cli.output import Stop
-from bulkhead.misfits import fields_at, misfits
-from infra.identity.policy import PolicyError, load_tenants
-from services.gateway.api import TaskSubmission
-from services.gateway.parameters import parsed
-from services.gateway.problems import Problem, ProblemDetails
+from bulkhead.validation_errors import fields_at, misfits
+from bulkhead_cli.output import Stop
+from bulkhead_cli.replay.fork import Edit, read_edit
+from bulkhead_infra.identity.policy import PolicyError, load_tenants
+from bulkhead_services.gateway.http.request_values import parsed
+from bulkhead_services.gateway.http.schemas import TaskSubmission
+from bulkhead_services.gateway.problems import Problem, ProblemDetails
 
 STEP = {"id": "pay", "title": "Pay", "instruction": "Pay it.", "acceptance": "It is paid."}
 
@@ -37,8 +37,14 @@ def test_a_list_whose_item_is_wrong_is_not_called_empty() -> None:
 
 
 def test_no_words_of_the_parser_get_out() -> None:
-    for body in ({"objective": "x", "limits": {"tokens": "many"}}, {"objective": 7}, {"objective": "x", "plan": 3},
-                 {"objective": "x", "tools": {"a": 1}}, {"objective": "x", "check": "maybe"}, {}):
+    for body in (
+        {"objective": "x", "limits": {"tokens": "many"}},
+        {"objective": 7},
+        {"objective": "x", "plan": 3},
+        {"objective": "x", "tools": {"a": 1}},
+        {"objective": "x", "check": "maybe"},
+        {},
+    ):
         with pytest.raises(Problem) as found:
             parsed(TaskSubmission, json.dumps(body).encode())
         assert not any(word in found.value.body.detail for word in ("Input", "Tuple", "String", "instance of", "Extra"))

@@ -1,23 +1,33 @@
 """What people read of a task that waits for a place."""
 
-from bulkhead.cli import answer
-from bulkhead.cli.watching import Progress
 from bulkhead.client import TaskEvent
+from bulkhead_cli.tasks import answer
+from bulkhead_cli.tasks.follow import Progress
 
-QUEUED = {"request": 7, "person": "ada", "ahead": 212, "full": "tenant", "running": 64, "limit": 64,
-          "until_unix_ms": 5, "task_id": "t", "time_unix_ms": 1_000}
+QUEUED = {
+    "request": 7,
+    "person": "ada",
+    "ahead": 212,
+    "full": "tenant",
+    "running": 64,
+    "limit": 64,
+    "until_unix_ms": 5,
+    "task_id": "t",
+    "time_unix_ms": 1_000,
+}
 
 
 def test_why_it_does_not_begin_yet():
-    assert answer.waits(QUEUED) == (
-        "waits for a place to run, behind 212 others: 64 of 64 tasks of your tenant run")
+    assert answer.waits(QUEUED) == ("waits for a place to run, behind 212 others: 64 of 64 tasks of your tenant run")
     assert answer.waits(QUEUED | {"ahead": 1, "full": "mesh", "running": 256, "limit": 256}) == (
-        "waits for a place to run, behind 1 other: 256 of 256 tasks of the whole mesh run")
+        "waits for a place to run, behind 1 other: 256 of 256 tasks of the whole mesh run"
+    )
     assert answer.waits(QUEUED | {"ahead": 0}).startswith("waits for a place to run: 64")
 
 
 def test_a_watcher_sees_it_wait_and_begin():
     progress = Progress()
-    said = [str(line) for name in ("task.queued", "task.released") for line in progress.lines(
-        TaskEvent(name, QUEUED, ""))]
+    said = [
+        str(line) for name in ("task.queued", "task.released") for line in progress.lines(TaskEvent(name, QUEUED, ""))
+    ]
     assert "behind 212 others" in said[0] and "it is its turn" in said[1]

@@ -7,9 +7,9 @@ import pytest
 from typer.testing import CliRunner
 
 from bulkhead.bus.port import Stored
-from bulkhead.cli.main import app
-from bulkhead.cli.replaying import Totals
-from bulkhead.runtime.history import History, load, save
+from bulkhead.runtime.decider.history import History, load, save
+from bulkhead_cli.main import app
+from bulkhead_cli.replay.replay import Totals
 from bulkhead_contracts import envelope, subjects
 from bulkhead_contracts.task import TaskRejected
 
@@ -79,8 +79,11 @@ def test_what_is_in_the_works_is_no_divergence(tmp_path):
 def test_what_is_in_the_works_at_the_end_is_no_divergence_unless_it_was_long_ago(tmp_path):
     """Of an ended task: what follows from the last messages may be stored after the end was."""
     whole = load(PLAIN)
-    lacks = tuple(one for one in whole.messages if ".planner.gateway." not in one.subject
-                  or "task.ended" in one.headers["ce-type"])  # fmt: skip
+    lacks = tuple(
+        one
+        for one in whole.messages
+        if ".planner.gateway." not in one.subject or "task.ended" in one.headers["ce-type"]
+    )
     assert len(lacks) < len(whole.messages)
     for settled, code, said in ((False, 0, "not in the journal yet"), (True, 1, "not in the record")):
         save(History(whole.tenant, whole.task, lacks, whole.contents, settled), tmp_path / "ended.jsonl")
@@ -107,8 +110,12 @@ def test_a_file_from_which_all_that_was_decided_is_taken_away(tmp_path):
 @pytest.mark.parametrize("token", ["", "x", "[]", "e30.e30.", "e30.bnVsbA.", "a.b.c", "e30.W10."])
 def test_what_is_no_grant_is_a_divergence_and_no_crash(tmp_path, token):
     whole = load(PLAIN)
-    odd = [Stored(one.subject, {**one.headers, "bulkhead-grant": token}, one.body, one.sequence, one.time_unix_ms)
-           if ".planner.worker." in one.subject else one for one in whole.messages]
+    odd = [
+        Stored(one.subject, {**one.headers, "bulkhead-grant": token}, one.body, one.sequence, one.time_unix_ms)
+        if ".planner.worker." in one.subject
+        else one
+        for one in whole.messages
+    ]
     save(History(whole.tenant, whole.task, tuple(odd), whole.contents), tmp_path / "odd.jsonl")
     answer = replay(tmp_path / "odd.jsonl")
     assert answer.exit_code == 1 and "step grant" in answer.stdout, answer.output
@@ -124,22 +131,25 @@ def test_a_content_that_a_decision_read_and_that_is_gone(tmp_path):
     assert "bulkhead export" in answer.stderr
 
 
-@pytest.mark.parametrize(("words", "code", "said"), [
-    ((), 2, "name one task or file, or --all"),
-    (("t1", "--all"), 2, "name one task or file, or --all"),
-    (("./nowhere.jsonl",), 2, "cannot be read"),
-    (("t1", "--edit", "x"), 2, "belong to --from-step"),
-    (("t1", "--dry-run"), 2, "belong to --from-step"),
-    (("x.jsonl", "--from-step", "a"), 2, "needs a task of a running mesh"),
-    (("t1", "--from-step", ""), 2, "--from-step names no step"),
-    (("--all", "--tenant", "demo"), 2, "--tenant belongs to a task's id"),
-    (("x.jsonl", "--tenant", "demo"), 2, "--tenant belongs to a task's id"),
-    (("t1", "--url", "http://127.0.0.1:9"), 2, "belong to --from-step"),
-    (("t1", "--from-step", "a", "--edit", "/nowhere.json"), 2, "cannot be read"),
-    (("t1",), 3, "no mesh runs"),
-    (("t1", "--from-step", "a"), 3, "no mesh runs"),
-    (("--all",), 3, "no mesh runs"),
-])
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ((), 2, "name one task or file, or --all"),
+        (("t1", "--all"), 2, "name one task or file, or --all"),
+        (("./nowhere.jsonl",), 2, "cannot be read"),
+        (("t1", "--edit", "x"), 2, "belong to --from-step"),
+        (("t1", "--dry-run"), 2, "belong to --from-step"),
+        (("x.jsonl", "--from-step", "a"), 2, "needs a task of a running mesh"),
+        (("t1", "--from-step", ""), 2, "--from-step names no step"),
+        (("--all", "--tenant", "demo"), 2, "--tenant belongs to a task's id"),
+        (("x.jsonl", "--tenant", "demo"), 2, "--tenant belongs to a task's id"),
+        (("t1", "--url", "http://127.0.0.1:9"), 2, "belong to --from-step"),
+        (("t1", "--from-step", "a", "--edit", "/nowhere.json"), 2, "cannot be read"),
+        (("t1",), 3, "no mesh runs"),
+        (("t1", "--from-step", "a"), 3, "no mesh runs"),
+        (("--all",), 3, "no mesh runs"),
+    ],
+)
 def test_wrong_usage(words, code, said):
     answer = replay(*words)
     assert answer.exit_code == code and said in answer.stderr, answer.output
@@ -151,9 +161,14 @@ def test_a_file_that_is_no_history(tmp_path):
     assert answer.exit_code == 2 and "no history" in answer.stderr and "bulkhead export" in answer.stderr
 
 
-@pytest.mark.parametrize(("totals", "passed"), [
-    (Totals(), True), (Totals(tasks=2, unknown=["a"], expired=1), True), (Totals(unknown=["a"]), False),
-    (Totals(divergent=["a"]), False),
-])
+@pytest.mark.parametrize(
+    ("totals", "passed"),
+    [
+        (Totals(), True),
+        (Totals(tasks=2, unknown=["a"], expired=1), True),
+        (Totals(unknown=["a"]), False),
+        (Totals(divergent=["a"]), False),
+    ],
+)
 def test_all_pass_when_nothing_differs_and_what_is_unknown_has_merely_expired(totals, passed):
     assert totals.passed is passed

@@ -13,32 +13,38 @@ from rich.console import Console
 from rich.tree import Tree
 
 from bulkhead.bus.port import Stored
-from bulkhead.cli import answer, backing, commands, footing, output, timeline, watching
-from bulkhead.cli.history import Entry, each_fact, of_tenant
-from bulkhead.cli.main import app
-from bulkhead.cli.output import Stop
-from bulkhead.cli.services import Lag, judge, look
 from bulkhead.client import TaskEvent
+from bulkhead.journal import timeline
+from bulkhead.journal.history import Entry, each_fact, of_tenant
+from bulkhead_cli import output
+from bulkhead_cli.main import app
+from bulkhead_cli.operate import backup, doctor_checks
+from bulkhead_cli.operate.services import Lag, judge, look
+from bulkhead_cli.output import Stop
+from bulkhead_cli.tasks import answer, commands, follow
 from bulkhead_contracts import subjects
 from bulkhead_contracts.budget import Amount, Reserved, Settled
 from bulkhead_contracts.model import ModelCallRequested
 from bulkhead_contracts.result import Usage
 from bulkhead_contracts.task import Progressed, StepEnded, StepStarted, TaskEnded, TaskRejected
-from infra.backup.archive import Manifest
-from infra.local.refusals import ACCOUNTS, Refusals
-from infra.local.status import Screen
-from infra.nats.server import LOG_FILE
+from bulkhead_infra.backup.archive import Manifest
+from bulkhead_infra.local.doctor_denials import ACCOUNTS, Refusals
+from bulkhead_infra.local.status import Screen
+from bulkhead_infra.nats.server import LOG_FILE
 
 RECOVERING = "[7] 2026/11/21 03:57:56.2 [WRN] Filestore [{}] Sourcing state is outdated; attempting to recover using"
 
 
-@pytest.mark.parametrize(("running", "lag", "level", "said"), [
-    (2, Lag(3, 1), "ok", "2 of 2 processes, 3 pending, 1 in work"),
-    (2, None, "ok", "2 of 2 processes"),
-    (1, Lag(0, 0), "warning", "1 of 2 processes"),
-    (0, Lag(9, 0), "problem", "0 of 2 processes"),
-    (2, Lag(5_000, 8), "warning", "5,000 pending"),
-])
+@pytest.mark.parametrize(
+    ("running", "lag", "level", "said"),
+    [
+        (2, Lag(3, 1), "ok", "2 of 2 processes, 3 pending, 1 in work"),
+        (2, None, "ok", "2 of 2 processes"),
+        (1, Lag(0, 0), "warning", "1 of 2 processes"),
+        (0, Lag(9, 0), "problem", "0 of 2 processes"),
+        (2, Lag(5_000, 8), "warning", "5,000 pending"),
+    ],
+)
 def test_how_a_service_stands(tmp_path, running, lag, level, said):
     found = judge("worker", 2, running, lag, tmp_path)
     assert found.level == level and said in found.detail and bool(found.todo) == (level != "ok")
@@ -47,8 +53,10 @@ def test_how_a_service_stands(tmp_path, running, lag, level, said):
 async def test_a_process_is_known_by_its_start_and_a_dead_mesh_is_one_finding(tmp_path):
     me = psutil.Process(os.getpid())
     alive = {"pid": me.pid, "started_unix_s": me.create_time()}
-    mesh = {"scale": {"planner": 1, "worker": 1},
-            "processes": {"worker-0": alive, "planner-0": {**alive, "started_unix_s": 1.0}}}
+    mesh = {
+        "scale": {"planner": 1, "worker": 1},
+        "processes": {"worker-0": alive, "planner-0": {**alive, "started_unix_s": 1.0}},
+    }
     found = [one async for one in look(tmp_path, mesh, asks_broker=False)]
     assert [(one.what, one.level) for one in found] == [("planner", "problem"), ("worker", "ok")]
     [one] = [one async for one in look(tmp_path, {**mesh, "processes": {}}, asks_broker=False)]
@@ -72,8 +80,8 @@ async def test_a_killed_service_of_a_mesh_that_runs_asks_nobody_to_restart_anyth
 
 def test_a_disk_that_is_smaller_than_what_was_given_is_told():
     gib = 1024**3
-    assert footing.room(0, 5 * gib, gib) is None and footing.room(10, 4 * gib, 6 * gib) is None
-    found = footing.room(100, 4 * gib, 36 * gib)
+    assert doctor_checks.room(0, 5 * gib, gib) is None and doctor_checks.room(10, 4 * gib, 6 * gib) is None
+    found = doctor_checks.room(100, 4 * gib, 36 * gib)
     assert found and found.level == "warning" and "96 GiB more" in found.detail and "--store-gib 36" in found.todo
 
 
@@ -85,13 +93,18 @@ def test_the_brokers_recovery_is_said_once_and_other_warnings_stay():
     screen.line("nats-server", "[7] 2026/11/21 03:57:56.2 [WRN] JetStream is running out of space")
     said = text.getvalue()
     assert said.count("reads its store again") == 1 and "Filestore" not in said and "out of space" in said
-    screen.line("nats-server", "[7] 2026/11/21 10:12:05.1 [WRN] Filestore [INBOX_WORKER] indexCacheBuf corrupt record "
-                               "state in 1.blk: dlen 75 slen 35903")
+    screen.line(
+        "nats-server",
+        "[7] 2026/11/21 10:12:05.1 [WRN] Filestore [INBOX_WORKER] indexCacheBuf corrupt record "
+        "state in 1.blk: dlen 75 slen 35903",
+    )
     assert "garbage in the files of its stream INBOX_WORKER" in text.getvalue() and "backup" in text.getvalue()
 
 
-REFUSED = ('[7] 2026/11/21 16:48:53.6 [ERR] 127.0.0.1:342 - cid:5 - "v2.16.0:python3:{}" - "{}/nkey:UC" - '
-           'Subscription Violation - Subject "{}", SID 1')  # fmt: skip
+REFUSED = (
+    '[7] 2026/11/21 16:48:53.6 [ERR] 127.0.0.1:342 - cid:5 - "v2.16.0:python3:{}" - "{}/nkey:UC" - '
+    'Subscription Violation - Subject "{}", SID 1'
+)
 
 
 def test_what_doctor_tries_is_said_once_in_a_low_voice_and_other_refusals_stay():
@@ -105,7 +118,7 @@ def test_what_doctor_tries_is_said_once_in_a_low_voice_and_other_refusals_stay()
     assert "log" not in shown and "\x1b[2m" in shown, "nothing to be alarmed at"
     for client, subject in (("worker", "mesh.>"), ("doctor", "$KV.CONTROL.>")):
         screen.line("nats-server", REFUSED.format(client, "SVC_WORKER", subject))
-    forged = REFUSED.format(r'doctor\" - \"SVC_BUDGET/nkey:UC\" - x:doctor', "SVC_WORKER", "mesh.>")
+    forged = REFUSED.format(r"doctor\" - \"SVC_BUDGET/nkey:UC\" - x:doctor", "SVC_WORKER", "mesh.>")
     screen.line("nats-server", forged)
     assert text.getvalue().count("Violation") == 3, "nobody else is kept quiet, and nothing else"
 
@@ -125,8 +138,11 @@ def test_the_brokers_words_that_mean_nothing_stay_in_its_log():
     screen = Screen(Console(file=text, width=400), quiet=("nats-server",))
     head = "[9] 2026/11/22 03:04:47.5 [WRN] JetStream "
     again = "source stream \"{}\" for stream 'MESH > {}' was recreated, resetting source state"
-    screen.line("nats-server", f"{head}error response for stream INBOX_CHECKER create source consumer TIMERS_CHECKER: "
-                               "stream not found (10059)")
+    screen.line(
+        "nats-server",
+        f"{head}error response for stream INBOX_CHECKER create source consumer TIMERS_CHECKER: "
+        "stream not found (10059)",
+    )
     screen.line("nats-server", head + again.format("TIMERS_PLANNER", "INBOX_PLANNER"))
     assert text.getvalue() == ""
     screen.line("nats-server", head + again.format("INBOX_WORKER", "JOURNAL"))
@@ -146,14 +162,14 @@ def test_a_log_that_a_message_names_is_the_brokers():
 def test_a_backup_goes_to_a_folder_that_is_there_or_to_a_file_that_is_named_so(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(Stop, match="not there") as refused:
-        backing._file(Path("backups"))
+        backup._file(Path("backups"))
     assert "mkdir backups" in refused.value.hint and "backups.bulkhead" in refused.value.hint
-    assert backing._file(Path("mesh.bulkhead")) == Path("mesh.bulkhead"), "a file"
+    assert backup._file(Path("mesh.bulkhead")) == Path("mesh.bulkhead"), "a file"
     Path("backups").mkdir()
-    made = backing._file(Path("backups"))
+    made = backup._file(Path("backups"))
     assert made.parent == Path("backups") and made.name.startswith("mesh-") and made.suffix == ".bulkhead"
     with pytest.raises(Stop, match="no folder"):
-        backing._file(Path("nowhere/mesh.bulkhead"))
+        backup._file(Path("nowhere/mesh.bulkhead"))
 
 
 def test_without_a_terminal_nothing_is_cut(capsys, monkeypatch):
@@ -181,17 +197,27 @@ def test_a_message_that_tells_several_facts_is_a_line_for_each():
     started = StepStarted(step_id="b", title="B", attempt=1, plan_version=1)
     ended = StepEnded(step_id="a", attempt=1, plan_version=1, outcome="accepted")
     both = Progressed(ended=(ended,), started=(started,))
-    found = [Entry(number, 1_000, "planner", "gateway", "demo", body.ce_type(), f"id{number}", "", body)
-             for number, body in enumerate((both, ended), 1)]
+    found = [
+        Entry(number, 1_000, "planner", "gateway", "demo", body.ce_type(), f"id{number}", "", body)
+        for number, body in enumerate((both, ended), 1)
+    ]
     assert [(one.sequence, one.body) for one in each_fact(found)] == [(1, ended), (1, started), (2, ended)]
     rows = timeline.as_json(found)
     assert [(row["type"], row["step_id"]) for row in rows] == [
-        (StepEnded.ce_type(), "a"), (StepStarted.ce_type(), "b"), (StepEnded.ce_type(), "a")]
+        (StepEnded.ce_type(), "a"),
+        (StepStarted.ce_type(), "b"),
+        (StepEnded.ce_type(), "a"),
+    ]
 
 
 def test_a_cost_that_may_be_more_is_the_least():
-    document = {"usage": Usage(cost_usd_micros=4200).model_dump(), "duration_ms": 5, "steps_done": 1, "steps_total": 2,
-                "task_id": "t"}
+    document = {
+        "usage": Usage(cost_usd_micros=4200).model_dump(),
+        "duration_ms": 5,
+        "steps_done": 1,
+        "steps_total": 2,
+        "task_id": "t",
+    }
     assert answer.footer(document).startswith("$0.0042 ·")
     assert answer.footer(document | {"spent_more": True}).startswith("at least $0.0042 ·")
     for status, said in (("running", "at least $0.0042"), ("paused", "at least $0.0042"), ("failed", "$0.0042")):
@@ -203,8 +229,10 @@ def test_a_cost_that_may_be_more_is_the_least():
 
 
 def test_of_two_tenants_tasks_of_one_id_one_must_be_named():
-    journal = [Stored(subjects.mesh("gateway", "planner", tenant, "t1"), {}, b"", number, 0)
-               for number, tenant in enumerate(("acme", "demo", "acme"), 1)]
+    journal = [
+        Stored(subjects.mesh("gateway", "planner", tenant, "t1"), {}, b"", number, 0)
+        for number, tenant in enumerate(("acme", "demo", "acme"), 1)
+    ]
     assert [one.sequence for one in of_tenant(journal, "t1", "acme")] == [1, 3]
     with pytest.raises(Stop, match="2 tenants have a task t1: acme, demo"):
         of_tenant(journal, "t1", "")
@@ -214,8 +242,10 @@ def test_of_two_tenants_tasks_of_one_id_one_must_be_named():
 
 
 def head_of(*bodies) -> str:
-    entries = [Entry(number, 1_000 * number, "planner", "gateway", "demo", body.ce_type(), f"id{number}", "", body)
-               for number, body in enumerate(bodies, 1)]
+    entries = [
+        Entry(number, 1_000 * number, "planner", "gateway", "demo", body.ce_type(), f"id{number}", "", body)
+        for number, body in enumerate(bodies, 1)
+    ]
     console = Console(file=io.StringIO(), width=200)
     console.print(timeline.tree("t1", entries))
     return console.file.getvalue()
@@ -234,8 +264,16 @@ def test_a_rejected_task_and_a_step_that_was_cut_off_do_not_run_on():
 
 def test_a_step_that_was_cut_shows_what_its_calls_cost():
     call = ModelCallRequested(call_id="c", step_id="a", attempt=1, prompt_id="worker.step", deadline_unix_ms=1)
-    held = Reserved(reservation_id="r", call_id="c", step_id="a", service="model_gateway", resource="m",
-                    amount=Amount(tokens=900), scopes=(), reserved_unix_ms=1)
+    held = Reserved(
+        reservation_id="r",
+        call_id="c",
+        step_id="a",
+        service="model_gateway",
+        resource="m",
+        amount=Amount(tokens=900),
+        scopes=(),
+        reserved_unix_ms=1,
+    )
     paid = Settled(reservation_id="r", call_id="c", usage=Usage(input_tokens=671, cost_usd_micros=105))
     started = StepStarted(step_id="a", title="A", attempt=1, plan_version=1)
     end = TaskEnded(status="cancelled")
@@ -243,23 +281,26 @@ def test_a_step_that_was_cut_shows_what_its_calls_cost():
     more = Reserved(**{**held.model_dump(), "reservation_id": "r2"})
     assert ", at least 671 tokens, $0.000105" in head_of(started, call, held, paid, more, end)
     data = {"time_unix_ms": 0, "step_id": "a", "outcome": "failed", "reasons": (), "usage": Usage().model_dump()}
-    [line] = watching.Progress().lines(TaskEvent("step.ended", data, "1"))
+    [line] = follow.Progress().lines(TaskEvent("step.ended", data, "1"))
     assert "0 tokens" not in line.plain and "`bulkhead timeline` has what its calls cost" in line.plain
     data["usage"] = Usage(input_tokens=5, cost_usd_micros=7).model_dump()
-    [line] = watching.Progress().lines(TaskEvent("step.ended", data, "1"))
+    [line] = follow.Progress().lines(TaskEvent("step.ended", data, "1"))
     assert "at least 5 tokens, $0.000007" in line.plain
 
 
-@pytest.mark.parametrize("said, why", [
-    ('{"ready": false, "why": "documents cannot be written; mount it writable"}', "documents cannot be written"),
-    ('{"ready": true, "why": "the clock is off"}', ""),
-    ('{"ready": false, "why": ""}', ""),
-    ("http://127.0.0.1:8081/readyz does not answer", ""),
-    ("", ""),
-    ("[]", ""),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "said, why",
+    [
+        ('{"ready": false, "why": "documents cannot be written; mount it writable"}', "documents cannot be written"),
+        ('{"ready": true, "why": "the clock is off"}', ""),
+        ('{"ready": false, "why": ""}', ""),
+        ("http://127.0.0.1:8081/readyz does not answer", ""),
+        ("", ""),
+        ("[]", ""),
+    ],
+)
 async def test_what_runs_and_cannot_work_is_a_finding_with_its_own_words(tmp_path, said, why):
-    """Of a container, as `infra.docker.operate` writes it down; of a process the same words come by HTTP."""
+    """Of a container, as `bulkhead_cli.containers` writes it down; of a process the same words come by HTTP."""
     found = [one async for one in look(tmp_path, {"said": {"mesh_rag_1": said}}, asks_broker=True)]
     assert [(one.what, one.level) for one in found] == ([("mesh_rag_1", "problem")] if why else [])
     assert not why or (why in found[0].detail and found[0].todo == "mount it writable")
@@ -267,49 +308,92 @@ async def test_what_runs_and_cannot_work_is_a_finding_with_its_own_words(tmp_pat
 
 
 async def test_a_service_that_works_but_not_whole_is_a_warning_and_one_that_is_not_ready_a_problem(tmp_path):
-    said = {"budget-0": {"ready": True, "why": "", "degraded": "the watcher finds nothing now; report it"},
-            "budget-1": {"ready": False, "why": "no Redis; start it", "degraded": "the watcher finds nothing now"},
-            "worker-0": {"ready": True, "why": "", "degraded": ""}, "rag-0": {"ready": True}}  # fmt: skip
+    said = {
+        "budget-0": {"ready": True, "why": "", "degraded": "the watcher finds nothing now; report it"},
+        "budget-1": {"ready": False, "why": "no Redis; start it", "degraded": "the watcher finds nothing now"},
+        "worker-0": {"ready": True, "why": "", "degraded": ""},
+        "rag-0": {"ready": True},
+    }
     mesh = {"said": {name: json.dumps(one) for name, one in said.items()} | {"signer-0": "no JSON"}}
     found = [one async for one in look(tmp_path, mesh, asks_broker=True)]
     assert [(one.what, one.level, one.todo) for one in found] == [
-        ("budget-1", "problem", "start it"), ("budget-0", "warning", "report it")]  # fmt: skip
+        ("budget-1", "problem", "start it"),
+        ("budget-0", "warning", "report it"),
+    ]
 
 
-@pytest.mark.parametrize(("standing", "complete", "said"), [
-    ("ok", True, "succeeded"), ("degraded", True, "succeeded [degraded]"), ("ok", False, "succeeded [incomplete]"),
-    ("degraded", False, "succeeded [degraded] [incomplete]"), (None, None, "succeeded"),
-])
+@pytest.mark.parametrize(
+    ("standing", "complete", "said"),
+    [
+        ("ok", True, "succeeded"),
+        ("degraded", True, "succeeded [degraded]"),
+        ("ok", False, "succeeded [incomplete]"),
+        ("degraded", False, "succeeded [degraded] [incomplete]"),
+        (None, None, "succeeded"),
+    ],
+)
 def test_a_status_never_stands_plain_above_an_answer_that_is_not(standing, complete, said):
-    row = {"task_id": "t1", "status": "succeeded", "objective": "o", "created_unix_ms": 1, "cost_usd_micros": 0,
-           "standing": standing, "complete": complete}
+    row = {
+        "task_id": "t1",
+        "status": "succeeded",
+        "objective": "o",
+        "created_unix_ms": 1,
+        "cost_usd_micros": 0,
+        "standing": standing,
+        "complete": complete,
+    }
     console = Console(file=io.StringIO(), width=200)
     console.print(commands.table_of([row]))
     assert [one.strip() for one in console.file.getvalue().splitlines()[1].split("  ") if one][1] == said
-    told = {"status": "succeeded", "time_unix_ms": 1, "result": {"standing": standing or "ok", "completeness": {
-        "complete": complete is not False}}}
-    [line] = watching.Progress().lines(TaskEvent("task.ended", told, ""))
+    told = {
+        "status": "succeeded",
+        "time_unix_ms": 1,
+        "result": {"standing": standing or "ok", "completeness": {"complete": complete is not False}},
+    }
+    [line] = follow.Progress().lines(TaskEvent("task.ended", told, ""))
     assert line.plain.endswith(f"task {said}")
 
 
-@pytest.mark.parametrize(("nats", "start"), [("", "start it: bulkhead up --data d --shards worker=2"),
-                                             ("nats://x:4222", "start the services with --shards worker=2")])
+@pytest.mark.parametrize(
+    ("nats", "start"),
+    [
+        ("", "start it: bulkhead up --data d --shards worker=2"),
+        ("nats://x:4222", "start the services with --shards worker=2"),
+    ],
+)
 def test_a_restored_mesh_is_told_what_it_lacks(capsys, nats: str, start: str) -> None:
-    where = backing.Where(Path("d"), nats)
-    notes = backing._left_to_do(where, {"worker": 2}, with_keys=False)
-    assert [one.split(":")[0] for one in notes[:2]] == ["keys were not restored",
-                                                        "who its tenants are is not in the backup"]
+    where = backup.Where(Path("d"), nats)
+    notes = backup._left_to_do(where, {"worker": 2}, with_keys=False)
+    assert [one.split(":")[0] for one in notes[:2]] == [
+        "keys were not restored",
+        "who its tenants are is not in the backup",
+    ]
     assert "--tenants FILE" in notes[1] and notes[-1].startswith(start)
-    assert len(backing._left_to_do(where, {}, with_keys=True)) == 2 and "tenants file" in backing.NOT_IN_IT
+    assert len(backup._left_to_do(where, {}, with_keys=True)) == 2 and "tenants file" in backup.NOT_IN_IT
 
 
-@pytest.mark.parametrize(("keys", "documents", "lacks"), [
-    (True, True, []), (False, True, ["no keys are in it"]),
-    (False, False, ["no keys are in it", "no documents are in it"])])
+@pytest.mark.parametrize(
+    ("keys", "documents", "lacks"),
+    [
+        (True, True, []),
+        (False, True, ["no keys are in it"]),
+        (False, False, ["no keys are in it", "no documents are in it"]),
+    ],
+)
 def test_a_backup_tells_people_and_programs_what_is_not_in_it(keys: bool, documents: bool, lacks: list[str]) -> None:
-    manifest = Manifest(format=1, version="1", created_unix_ms=1, shards={}, streams=(), positions=(), documents=(),
-                        has_documents=documents, has_keys=keys, parts={})
-    assert [one.split(":")[0] for one in backing._left_out(manifest)] == ["not in it", *lacks]
+    manifest = Manifest(
+        format=1,
+        version="1",
+        created_unix_ms=1,
+        shards={},
+        streams=(),
+        positions=(),
+        documents=(),
+        has_documents=documents,
+        has_keys=keys,
+        parts={},
+    )
+    assert [one.split(":")[0] for one in backup._left_out(manifest)] == ["not in it", *lacks]
 
 
 def test_how_far_something_is_stands_on_a_line_that_is_written_over() -> None:

@@ -3,13 +3,20 @@
 import pytest
 import typer
 
-from bulkhead.cli.spending import _show_spending
-from bulkhead.cli.spending_commands import spend
+from bulkhead_cli.limits.commands import spend
+from bulkhead_cli.limits.spending import _show_spending
 from bulkhead_contracts.budget import SpendReplied, SpendRow, Spent
 
 DAY = 1_795_231_204_272
-ONE = Spent(calls=2, input_tokens=1_200, output_tokens=34, tokens=1_234, cost_usd_micros=2_500_000, model_calls=2,
-            wall_ms=90_000)  # fmt: skip
+ONE = Spent(
+    calls=2,
+    input_tokens=1_200,
+    output_tokens=34,
+    tokens=1_234,
+    cost_usd_micros=2_500_000,
+    model_calls=2,
+    wall_ms=90_000,
+)
 HELD = Spent(calls=1, tokens=50, cost_usd_micros=7_000)
 
 
@@ -20,8 +27,9 @@ def shown(capsys: pytest.CaptureFixture[str], **page) -> str:
 
 def test_rows_the_rest_and_all_of_them(capsys: pytest.CaptureFixture[str]) -> None:
     rows = (SpendRow(name="worker.writer", spent=ONE, held=HELD), SpendRow(spent=ONE))
-    lines = shown(capsys, rows=rows, rest=SpendRow(spent=ONE), rest_rows=7,
-                  total=SpendRow(spent=ONE, held=HELD)).splitlines()  # fmt: skip
+    lines = shown(
+        capsys, rows=rows, rest=SpendRow(spent=ONE), rest_rows=7, total=SpendRow(spent=ONE, held=HELD)
+    ).splitlines()
     assert lines[0].split()[:2] == ["agent", "cost"]
     assert [one.split()[0] for one in lines[1:5]] == ["worker.writer", "(no", "(7", "all"]
     assert "$2.50" in lines[1] and "1,200" in lines[1] and "1 min 30 s" in lines[1] and "$0.007" in lines[1]

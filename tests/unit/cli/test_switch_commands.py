@@ -3,8 +3,8 @@
 import pytest
 import typer
 
-from bulkhead.cli.switch_commands import Named, named
-from bulkhead.cli.switching import state_of
+from bulkhead_cli.halts.commands import Named, named
+from bulkhead_cli.halts.halts import state_of
 from bulkhead_contracts.control import Breaker
 
 NONE = {"task": "", "agent": "", "tool": "", "model": "", "feature": ""}

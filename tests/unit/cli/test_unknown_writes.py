@@ -8,14 +8,14 @@ from pathlib import Path
 import jwt
 import pytest
 
-from bulkhead import doubtful
+from bulkhead import uncertain_writes
 from bulkhead.bus.port import Stored
-from bulkhead.cli import unknown_writes
-from bulkhead.cli.history import each_fact, entries
-from bulkhead.cli.output import Screen
-from bulkhead.cli.replaying import replay_history
-from bulkhead.cli.why import explain
-from bulkhead.runtime.history import History, load
+from bulkhead.journal.history import each_fact, entries
+from bulkhead.runtime.decider.history import History, load
+from bulkhead_cli.inspect.why import explain
+from bulkhead_cli.output import Screen
+from bulkhead_cli.replay.replay import replay_history
+from bulkhead_cli.tasks import uncertain_writes as tasks_uncertain_writes
 from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.result import Failure
 from bulkhead_contracts.task import TaskCancelRequested, TaskEnded, TaskRequested
@@ -58,8 +58,8 @@ def siblings(*, answered: bool = True) -> list[Stored]:
     return whole[: whole.index(replied)] + more + whole[whole.index(replied) :]
 
 
-def unknown(found: list[Stored]) -> list[doubtful.Write]:
-    return doubtful.unknown(each_fact(entries(found)))
+def unknown(found: list[Stored]) -> list[uncertain_writes.Write]:
+    return uncertain_writes.unknown(each_fact(entries(found)))
 
 
 @pytest.mark.parametrize(("answered", "outcome"), [(True, "uncertain"), (False, "unanswered")])
@@ -99,13 +99,16 @@ def test_no_other_history_has_a_write_in_doubt_and_a_fork_sends_the_key_of_its_o
 
 def shown(document) -> str:
     stream = io.StringIO()
-    unknown_writes.show(Screen(file=stream, soft_wrap=True, highlight=False, width=500), document)
+    tasks_uncertain_writes.show(Screen(file=stream, soft_wrap=True, highlight=False, width=500), document)
     return stream.getvalue()
 
 
 def test_show_lists_them_or_says_where_they_are_listed() -> None:
-    document = {"task_id": "t1", "status": "failed",
-                "failure": Failure(code="uncertain_effect", message="may have been paid").model_dump()}
+    document = {
+        "task_id": "t1",
+        "status": "failed",
+        "failure": Failure(code="uncertain_effect", message="may have been paid").model_dump(),
+    }
     found = unknown(siblings())
     told = {**document, "uncertain_writes": [asdict(one) for one in found]}
     text = shown(told)
@@ -120,7 +123,7 @@ def test_show_lists_them_or_says_where_they_are_listed() -> None:
 
 
 def test_long_arguments_are_cut_for_people_alone() -> None:
-    long = unknown_writes.named("s", "", "pay", "{" + "x" * 9_000 + "}")
+    long = tasks_uncertain_writes.named("s", "", "pay", "{" + "x" * 9_000 + "}")
     assert len(long) < 500 and long.endswith("…")
 
 

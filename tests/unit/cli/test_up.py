@@ -5,16 +5,20 @@ from pathlib import Path
 
 import pytest
 
-from bulkhead.cli.up import _tell_of_tenants, _tell_of_tools
-from infra.identity.policy import TENANTS_FILE
+from bulkhead_cli.operate.up import _tell_of_tenants, _tell_of_tools
+from bulkhead_infra.identity.policy import TENANTS_FILE
 
 
 @pytest.mark.parametrize(
     ("before", "given", "said"),
-    [("/srv/ours.yaml", None, "not those of /srv/ours.yaml"),
-     ("/srv/ours.yaml", Path("ours.yaml"), "tenants: ours.yaml"), (str(TENANTS_FILE), None, ""), ("", None, "")],
+    [
+        ("/srv/ours.yaml", None, "not those of /srv/ours.yaml"),
+        ("/srv/ours.yaml", Path("ours.yaml"), "tenants: ours.yaml"),
+        (str(TENANTS_FILE), None, ""),
+        ("", None, ""),
+    ],
     ids=["forgotten", "given", "never-had-any", "new"],
-)  # fmt: skip
+)
 def test_a_mesh_that_had_tenants_of_its_own_does_not_lose_them_without_a_word(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], before: str, given: Path | None, said: str
 ) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from bulkhead.bus.port import Stored
-from bulkhead.cli.history import entries
-from bulkhead.cli.why import explain
-from bulkhead.runtime.history import load
+from bulkhead.journal.history import entries
+from bulkhead.runtime.decider.history import load
+from bulkhead_cli.inspect.why import explain
 from bulkhead_contracts import catalog
 from bulkhead_contracts.budget import Alerted, Amount, Overran, TaskHalted, Tripped
 from bulkhead_contracts.control import CallDeferred
@@ -71,8 +71,9 @@ def test_a_task_that_was_held_back_to_its_end_says_so_after_it() -> None:
     call = ModelCallReplied.model_validate_json(whole[at].body).call_id
     held = CallDeferred(call_id=call, after_ms=500, reason="tool x is halted by operator:ada: look first", paused=True)
     end = TaskEnded(status="failed", failure=Failure(code="deadline_exceeded", message="too long"))
-    told = reasons([*whole[:at], said(held, "model_gateway", "worker", whole[at]),
-                    said(end, "planner", "gateway", whole[at])])  # fmt: skip
+    told = reasons(
+        [*whole[:at], said(held, "model_gateway", "worker", whole[at]), said(end, "planner", "gateway", whole[at])]
+    )
     assert [one.kind for one in told] == ["ended", "halted"] and "halted by operator:ada: look first" in told[1].what
     answered = reasons([*whole[:at], said(held, "model_gateway", "worker", whole[at]), *whole[at:]])
     assert "halted" not in [one.kind for one in answered], "it went on, so that is not why it ended"
@@ -82,8 +83,14 @@ def test_what_waits_for_a_newer_version_says_so_before_what_else_holds_it_back()
     whole = list(messages("several_tools_in_one_turn"))
     at = next(n for n, one in enumerate(whole) if one.headers["ce-type"] == ModelCallReplied.ce_type())
     call = ModelCallReplied.model_validate_json(whole[at].body).call_id
-    held = said(CallDeferred(call_id=call, after_ms=500, reason="The budget of task t1 is used up", paused=True,
-                             code="budget_exceeded"), "model_gateway", "worker", whole[at])  # fmt: skip
+    held = said(
+        CallDeferred(
+            call_id=call, after_ms=500, reason="The budget of task t1 is used up", paused=True, code="budget_exceeded"
+        ),
+        "model_gateway",
+        "worker",
+        whole[at],
+    )
     newer = [replace(one, headers={**one.headers, "ce-logicversion": "9"}) for one in (*whole[:at], held)]
     first, second = explain(entries(newer), "t1", newer[-1].time_unix_ms, 5)
     assert "decision logic 9" in first.what and "none above 5" in first.what and "newer version" in first.todo
@@ -94,7 +101,7 @@ def test_what_waits_for_a_newer_version_says_so_before_what_else_holds_it_back()
     first, *_ = reasons([*whole[:at], unknown])
     assert "planner was told mesh.model.call_replied.v9, which this version cannot read" in first.what
     assert "newer version" in first.todo
-    known = [*whole[:at], unknown, *whole[at + 1:]]
+    known = [*whole[:at], unknown, *whole[at + 1 :]]
     assert not any("cannot read" in one.what for one in reasons(known)), "it was read by somebody: the planner went on"
 
 
@@ -110,14 +117,41 @@ def test_a_task_without_a_place_waits_for_one() -> None:
 
 def test_limits_that_came_near_are_told_once_and_calls_beyond_their_reservation_with_what_follows() -> None:
     first = messages("several_tools_in_one_turn")[0]
-    alert = Alerted(alert="a1", kind="share", scope="task:demo:t1", unit="tokens", percent=80, spent=8, limit=10,
-                    what="task t1 has spent 8 tokens of 10 tokens (80 %)", hint="give it more", alerted_unix_ms=5)
-    over = Overran(reservation_id="r", call_id="c", service="model_gateway", resource="big", reserved=Amount(tokens=1),
-                   used=Amount(tokens=2), what="it used 2 tokens where 1 tokens was reserved", overran_unix_ms=6)
-    told = reasons([first, *(said(body, "budget", to, first)
-                             for body, to in ((alert, "journal"), (alert, "gateway"), (over, "journal")))])
+    alert = Alerted(
+        alert="a1",
+        kind="share",
+        scope="task:demo:t1",
+        unit="tokens",
+        percent=80,
+        spent=8,
+        limit=10,
+        what="task t1 has spent 8 tokens of 10 tokens (80 %)",
+        hint="give it more",
+        alerted_unix_ms=5,
+    )
+    over = Overran(
+        reservation_id="r",
+        call_id="c",
+        service="model_gateway",
+        resource="big",
+        reserved=Amount(tokens=1),
+        used=Amount(tokens=2),
+        what="it used 2 tokens where 1 tokens was reserved",
+        overran_unix_ms=6,
+    )
+    told = reasons(
+        [
+            first,
+            *(
+                said(body, "budget", to, first)
+                for body, to in ((alert, "journal"), (alert, "gateway"), (over, "journal"))
+            ),
+        ]
+    )
     assert [(one.kind, one.level, one.at_unix_ms) for one in told[:2]] == [
-        ("alerted", "warn", 5), ("alerted", "warn", 6)]
+        ("alerted", "warn", 5),
+        ("alerted", "warn", 6),
+    ]
     assert {one.kind for one in told[2:]} == {"waits"}
     assert told[0].what == alert.what and told[0].todo == "give it more"
     assert "big" in told[1].what and over.what in told[1].what and "bulkhead breakers" in told[1].todo
@@ -139,8 +173,16 @@ def test_nothing_open_for_long_is_a_stall() -> None:
 @pytest.mark.parametrize("level", ["warn", "stop"])
 def test_trips_and_halts_are_told_with_their_evidence(level) -> None:
     whole = [one for one in messages("several_tools_in_one_turn") if one.headers["ce-type"] != TaskEnded.ce_type()]
-    trip = Tripped(trip="x", detector="loop.repeat", level=level, what="the same again", hint="stop it",
-                   evidence=("m1", "m2"), halted=level == "stop", tripped_unix_ms=1)  # fmt: skip
+    trip = Tripped(
+        trip="x",
+        detector="loop.repeat",
+        level=level,
+        what="the same again",
+        hint="stop it",
+        evidence=("m1", "m2"),
+        halted=level == "stop",
+        tripped_unix_ms=1,
+    )
     halt = TaskHalted(code="loop_stopped", reason="the same again. What to do: stop it.")
     for number, (body, to) in enumerate(((trip, "journal"), (halt, "planner"))):
         head = Envelope(f"{number:032x}", body.ce_type(), "budget", whole[-1].time_unix_ms)
@@ -157,8 +199,9 @@ def test_a_success_with_a_doubtful_answer_says_why() -> None:
     like = messages("answered")[-1]
     missing = Completeness.missing(Omission(reason="failed_part", what="tool crm_write", detail="HTTP 500"))
     result = Result(standing="degraded", standing_reason="tool crm_write failed", completeness=missing)
-    plain, ended = (said(TaskEnded(status="succeeded", result=one), "planner", "gateway", like)
-                    for one in (Result(), result))
+    plain, ended = (
+        said(TaskEnded(status="succeeded", result=one), "planner", "gateway", like) for one in (Result(), result)
+    )
     assert [one.kind for one in reasons([plain])] == ["ended"]
     first, standing, left_out = reasons([ended])
     assert (first.kind, standing.kind, standing.level) == ("ended", "doubtful", "warn")

@@ -1,9 +1,9 @@
 """`bulkhead why` of what is over: what a doubtful success lacks and what was built on it, waits, who cancelled."""
 
-from bulkhead import ceilings
+from bulkhead import pause_status
 from bulkhead.bus.port import Stored
-from bulkhead.cli.history import entries
-from bulkhead.cli.why import explain
+from bulkhead.journal.history import entries
+from bulkhead_cli.inspect.why import explain
 from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.plan import Plan, PlanAdopted, PlanStep
@@ -30,32 +30,58 @@ def reasons(found: list[Stored]):
 
 
 def call(name: str, step: str, tool: str, arguments: str = "{}"):
-    return ("worker", "tool_executor", ToolCallRequested(
-        call_id=name, step_id=step, attempt=1, tool=tool, arguments_json=arguments, deadline_unix_ms=10**12))
+    return (
+        "worker",
+        "tool_executor",
+        ToolCallRequested(
+            call_id=name, step_id=step, attempt=1, tool=tool, arguments_json=arguments, deadline_unix_ms=10**12
+        ),
+    )
 
 
 def reply(name: str, step: str, effect: str = "read", late: bool = False):
-    return ("tool_executor", "worker", ToolCallReplied(
-        call_id=name, step_id=step, outcome="failed" if late else "succeeded", effect=effect,
-        failure=Failure(code="timeout", message=LATE) if late else None))
+    return (
+        "tool_executor",
+        "worker",
+        ToolCallReplied(
+            call_id=name,
+            step_id=step,
+            outcome="failed" if late else "succeeded",
+            effect=effect,
+            failure=Failure(code="timeout", message=LATE) if late else None,
+        ),
+    )
 
 
 def outcome(*middle):
-    steps = (PlanStep(id="a", title="Look", instruction="x"), PlanStep(id="b", title="Book", instruction="x",
-             inputs=("a",)), PlanStep(id="c", title="Tell", instruction="x", inputs=("b",)),
-             PlanStep(id="d", title="Else", instruction="x"))
+    steps = (
+        PlanStep(id="a", title="Look", instruction="x"),
+        PlanStep(id="b", title="Book", instruction="x", inputs=("a",)),
+        PlanStep(id="c", title="Tell", instruction="x", inputs=("b",)),
+        PlanStep(id="d", title="Else", instruction="x"),
+    )
     lacks = Completeness.missing(Omission(reason="failed_part", what="tool weather", detail=LATE))
     result = Result(standing="degraded", standing_reason="weather failed", completeness=lacks)
-    return said(("planner", "gateway", PlanAdopted(plan=Plan(steps=steps))), *middle,
-                ("planner", "gateway", TaskEnded(status="succeeded", result=result)))
+    return said(
+        ("planner", "gateway", PlanAdopted(plan=Plan(steps=steps))),
+        *middle,
+        ("planner", "gateway", TaskEnded(status="succeeded", result=result)),
+    )
 
 
 def test_a_success_without_a_tool_says_what_was_built_and_written_on_it() -> None:
-    told = reasons(outcome(
-        call("e", "a", "ledger_book", '{"n": 0}'), reply("e", "a", "write"),
-        call("w", "a", "weather"), reply("w", "a", late=True),
-        call("l", "b", "ledger_book", '{"n": 1}'), reply("l", "b", "write"),
-        call("o", "d", "ledger_book", '{"n": 9}'), reply("o", "d", "write")))
+    told = reasons(
+        outcome(
+            call("e", "a", "ledger_book", '{"n": 0}'),
+            reply("e", "a", "write"),
+            call("w", "a", "weather"),
+            reply("w", "a", late=True),
+            call("l", "b", "ledger_book", '{"n": 1}'),
+            reply("l", "b", "write"),
+            call("o", "d", "ledger_book", '{"n": 9}'),
+            reply("o", "d", "write"),
+        )
+    )
     assert [one.kind for one in told] == ["ended", "doubtful", "doubtful"]
     lacking = told[2]
     assert f"step a went on without weather: {LATE}" in lacking.what and "built on it: step b, step c" in lacking.what
@@ -65,8 +91,16 @@ def test_a_success_without_a_tool_says_what_was_built_and_written_on_it() -> Non
 
 
 def test_a_call_that_worked_after_all_is_not_missing() -> None:
-    told = reasons(outcome(call("w", "d", "weather"), reply("w", "d", late=True), call("v", "d", "weather"),
-                           reply("v", "d"), call("x", "a", "weather"), reply("x", "a", late=True)))
+    told = reasons(
+        outcome(
+            call("w", "d", "weather"),
+            reply("w", "d", late=True),
+            call("v", "d", "weather"),
+            reply("v", "d"),
+            call("x", "a", "weather"),
+            reply("x", "a", late=True),
+        )
+    )
     assert [one.what.partition(":")[0] for one in told[2:]] == ["step a went on without weather"]
     assert "nothing was written after it" in told[2].what
 
@@ -80,7 +114,8 @@ def test_who_cancelled_a_task_when_and_why_is_told_once() -> None:
     found = said(("gateway", "gateway", asks), ("gateway", "planner", asks), ("planner", "gateway", end), actor="olga")
     (told,) = reasons(found)
     assert told.what.startswith("it was cancelled by olga, who asked for it at ") and told.what.endswith(
-        ": changed my mind")
+        ": changed my mind"
+    )
 
 
 def test_a_task_that_waited_at_its_ceiling_says_who_let_it_go_on() -> None:
@@ -93,8 +128,9 @@ def test_a_task_that_waited_at_its_ceiling_says_who_let_it_go_on() -> None:
 def test_a_task_that_waited_for_a_halt_tells_of_it_as_of_what_is_over() -> None:
     reason = "tool crm is halted by operator:ada: look. first. It goes on after `bulkhead resume --tool crm --tenant t`"
     pauses = [TaskPaused(active=active, reason=reason if active else "") for active in (True, False)]
-    told = reasons(said(*(("planner", "gateway", one) for one in pauses), ("planner", "gateway", TaskEnded(
-        status="succeeded"))))  # fmt: skip
+    told = reasons(
+        said(*(("planner", "gateway", one) for one in pauses), ("planner", "gateway", TaskEnded(status="succeeded")))
+    )
     (waited,) = [one for one in told if one.kind == "waited"]
     assert waited.what.endswith(": tool crm was halted by operator:ada: look. first; it went on"), waited.what
 
@@ -106,15 +142,16 @@ def test_a_failure_of_what_has_ended_does_not_say_that_it_goes_on() -> None:
     days = "used up: limit 3. An operator raises it: `bulkhead limits set day --usd 2`" + way_on
     for reason, kept in ((own, "used up: limit 3."), (days, days.removesuffix(way_on))):
         failure = Failure(code="budget_exceeded", message=f"too late: {reason}", hint="submit it again")
-        shown = ceilings.failed(failure)
+        shown = pause_status.failed(failure)
         assert (shown.message, shown.hint) == (f"too late: {kept}", "submit it again")
         (told,) = reasons(said(("planner", "gateway", TaskEnded(status="halted", failure=failure))))
         assert told.what == f"it was halted: too late: {kept} (budget_exceeded)"
 
 
 def test_a_call_that_was_held_back_to_the_end_does_not_say_that_it_goes_on() -> None:
-    reason = "used up: limit 3. An operator gives it more: `bulkhead topup t1 --usd 1` is enough" + ceilings.WAY_ON
+    reason = "used up: limit 3. An operator gives it more: `bulkhead topup t1 --usd 1` is enough" + pause_status.WAY_ON
     held = CallDeferred(call_id="c", after_ms=1, reason=reason, paused=True, code="budget_exceeded")
     told = reasons(said(("model_gateway", "planner", held), ("planner", "gateway", TaskEnded(status="halted"))))
     assert [one.what for one in told if one.kind == "halted"] == [
-        "a call of it was held back to the end: used up: limit 3."]
+        "a call of it was held back to the end: used up: limit 3."
+    ]

@@ -21,8 +21,10 @@ def test_a_step_that_waits_for_a_lease_says_who_holds_it() -> None:
     history = cut("leased_logic4", LeaseQueued)
     queued = LeaseQueued.model_validate_json(history[-1].body)
     [what] = [one for one in waits(history) if "crm:account:42" in one]
-    assert what.startswith(f"step {queued.step_id} waits for crm:account:42, which step {queued.holder_step} of task "
-                           f"{queued.holder_task} held, for 5")
+    assert what.startswith(
+        f"step {queued.step_id} waits for crm:account:42, which step {queued.holder_step} of task "
+        f"{queued.holder_task} held, for 5"
+    )
     granted = cut("leased_logic4", LeaseGranted, 1)
     assert not [one for one in waits(granted) if "crm:account:42" in one]
 
@@ -40,6 +42,9 @@ def test_a_step_that_asks_says_whom_and_for_what() -> None:
     assert any("step a waits for an answer of step b" in one for one in found)
     assert any("step a waits for the result of step d" in one for one in found)
     whole = messages("asked_logic4")
-    given = [place for place, one in enumerate(whole) if one.headers["ce-type"] == AnswerGiven.ce_type()
-             and one.subject.split(".")[2] == "worker"]
+    given = [
+        place
+        for place, one in enumerate(whole)
+        if one.headers["ce-type"] == AnswerGiven.ce_type() and one.subject.split(".")[2] == "worker"
+    ]
     assert not [one for one in waits(whole[: given[-1] + 1]) if "waits for a" in one or "result of" in one]

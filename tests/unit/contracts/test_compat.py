@@ -9,8 +9,8 @@ import pytest
 from pydantic import Field
 
 from bulkhead_contracts.types import Contract, Token
-from infra.render import release
-from infra.render.compat import breaking, changed
+from bulkhead_infra.render import release
+from bulkhead_infra.render.compat import breaking, changed
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -50,41 +50,47 @@ def altered(path: str, value: object = None) -> dict:
     return schema
 
 
-@pytest.mark.parametrize(("path", "value", "says"), [
-    ("properties/text", None, "'text' is gone"),
-    ("properties/extra", {"type": "string"}, ""),
-    ("required", ["name", "text"], "'text' became required"),
-    ("required", [], "'name' became optional"),
-    ("properties/text/type", "integer", "type changed from string to integer"),
-    ("properties/text/type", ["string", "null"], "type widened from string to null/string"),
-    ("properties/text/maxLength", 49, "maxLength narrowed from 50 to 49"),
-    ("properties/text/minLength", 1, "minLength narrowed from none to 1"),
-    ("properties/text/maxLength", 51, ""),
-    ("properties/text/maxLength", None, ""),
-    ("properties/text/default", "hello", 'default changed from "" to "hello"'),
-    ("properties/text/format", "date", "format changed from none to"),
-    ("properties/text/enum", ["", "y"], "values narrowed to a list"),
-    ("properties/name/pattern", "^[a-z]+$", "pattern changed from"),
-    ("properties/name/pattern", None, "pattern changed from"),
-    ("properties/kind/enum", ["a"], 'value "b" is no longer allowed'),
-    ("properties/kind/enum", ["a", "b", "c"], 'new value "c"'),
-    ("properties/kind/enum", None, "the list of values is gone"),
-    ("properties/fixed/const", "z", 'value "x" is no longer allowed'),
-    ("$defs/Inner/properties/amount/maximum", 99, "inner.amount: maximum narrowed from 100 to 99"),
-    ("$defs/Inner/properties/amount/minimum", 1, "many[].amount: minimum narrowed from 0 to 1"),
-    ("$defs/Inner/properties/amount/maximum", 1000, ""),
-    ("$defs/Inner/properties/amount", None, "maybe: property 'amount' is gone"),
-    ("properties/many/maxItems", 3, "maxItems narrowed from 4 to 3"),
-    ("properties/many/items", {"type": "string"}, "many[]: type changed from object to string"),
-    ("properties/maybe/anyOf", [{"$ref": "#/$defs/Inner"}], "alternative null is gone"),
-    ("properties/maybe/anyOf", [{"$ref": "#/$defs/Inner"}, {"type": "null"}, {"type": "string"}],
-     "new alternative string"),
-    ("properties/inner/default", {"amount": 0, "later": 1}, ""),
-    ("properties/inner/default", {"amount": 1}, "default changed from"),
-    ("additionalProperties", False, "additionalProperties changed from none to false"),
-    ("title", "Renamed", ""),
-    ("properties/text/description", "Explained.", ""),
-])
+@pytest.mark.parametrize(
+    ("path", "value", "says"),
+    [
+        ("properties/text", None, "'text' is gone"),
+        ("properties/extra", {"type": "string"}, ""),
+        ("required", ["name", "text"], "'text' became required"),
+        ("required", [], "'name' became optional"),
+        ("properties/text/type", "integer", "type changed from string to integer"),
+        ("properties/text/type", ["string", "null"], "type widened from string to null/string"),
+        ("properties/text/maxLength", 49, "maxLength narrowed from 50 to 49"),
+        ("properties/text/minLength", 1, "minLength narrowed from none to 1"),
+        ("properties/text/maxLength", 51, ""),
+        ("properties/text/maxLength", None, ""),
+        ("properties/text/default", "hello", 'default changed from "" to "hello"'),
+        ("properties/text/format", "date", "format changed from none to"),
+        ("properties/text/enum", ["", "y"], "values narrowed to a list"),
+        ("properties/name/pattern", "^[a-z]+$", "pattern changed from"),
+        ("properties/name/pattern", None, "pattern changed from"),
+        ("properties/kind/enum", ["a"], 'value "b" is no longer allowed'),
+        ("properties/kind/enum", ["a", "b", "c"], 'new value "c"'),
+        ("properties/kind/enum", None, "the list of values is gone"),
+        ("properties/fixed/const", "z", 'value "x" is no longer allowed'),
+        ("$defs/Inner/properties/amount/maximum", 99, "inner.amount: maximum narrowed from 100 to 99"),
+        ("$defs/Inner/properties/amount/minimum", 1, "many[].amount: minimum narrowed from 0 to 1"),
+        ("$defs/Inner/properties/amount/maximum", 1000, ""),
+        ("$defs/Inner/properties/amount", None, "maybe: property 'amount' is gone"),
+        ("properties/many/maxItems", 3, "maxItems narrowed from 4 to 3"),
+        ("properties/many/items", {"type": "string"}, "many[]: type changed from object to string"),
+        ("properties/maybe/anyOf", [{"$ref": "#/$defs/Inner"}], "alternative null is gone"),
+        (
+            "properties/maybe/anyOf",
+            [{"$ref": "#/$defs/Inner"}, {"type": "null"}, {"type": "string"}],
+            "new alternative string",
+        ),
+        ("properties/inner/default", {"amount": 0, "later": 1}, ""),
+        ("properties/inner/default", {"amount": 1}, "default changed from"),
+        ("additionalProperties", False, "additionalProperties changed from none to false"),
+        ("title", "Renamed", ""),
+        ("properties/text/description", "Explained.", ""),
+    ],
+)
 def test_each_kind_of_change(path, value, says):
     new = altered(path, value)
     found = breaking(OLD, new)
@@ -114,10 +120,10 @@ def test_prose_is_no_change_but_a_property_that_is_called_title_is():
     assert changed(OLD, altered("properties/text/maxLength", 51))
 
 
-@pytest.mark.parametrize(("path", "value", "is_breaking", "says"), [
-    ("properties/text", None, True, "add the next one"),
-    ("properties/extra", {"type": "string"}, False, "--release"),
-])
+@pytest.mark.parametrize(
+    ("path", "value", "is_breaking", "says"),
+    [("properties/text", None, True, "add the next one"), ("properties/extra", {"type": "string"}, False, "--release")],
+)
 def test_a_changed_release_says_what_to_do(path, value, is_breaking, says):
     [found] = release.compare({"mesh.x.v1": OLD}, {"mesh.x.v1": altered(path, value), "mesh.x.v2": OLD})
     assert found.breaking is is_breaking and says in found.message and "mesh.x.v1" in found.message
@@ -149,7 +155,9 @@ def test_every_released_version_is_as_it_was_released():
 def test_every_version_of_today_is_released_and_the_file_is_as_it_is_written():
     released = release.read(ROOT)
     missing = sorted(set(release.current()) - set(released))
-    assert not missing, f"not released yet: {missing}; run `python -m infra.render --release` and commit the result"
+    assert not missing, (
+        f"not released yet: {missing}; run `python -m bulkhead_infra.render --release` and commit the result"
+    )
     assert (ROOT / release.FILE).read_text() == release.text(released)
 
 

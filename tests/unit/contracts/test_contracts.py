@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulkhead_contracts import catalog, envelope, limits, subjects
+from bulkhead_contracts import bounds, catalog, envelope, subjects
 from bulkhead_contracts.envelope import Envelope, EnvelopeError
 from bulkhead_contracts.result import Completeness, Omission, merge_completeness, worst
 from bulkhead_contracts.task import TaskRequested
-from infra.render import asyncapi, schemas
+from bulkhead_infra.render import asyncapi, schemas
 
 ROOT = Path(__file__).resolve().parents[3]
 TOKENS = st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True)
@@ -22,14 +22,26 @@ TOKENS = st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True)
 def test_a_subject_parses_to_what_it_was_made_of(tenant, task):
     address = subjects.parse(subjects.mesh("planner", "worker", tenant, task))
     assert (address.sender, address.receiver, address.tenant, address.task) == ("planner", "worker", tenant, task)
-    assert 0 <= address.partition < limits.PARTITIONS
+    assert 0 <= address.partition < bounds.PARTITIONS
 
 
-@pytest.mark.parametrize("subject", [
-    "mesh.a.b.0.t", "mesh.a.b.x.t.k", "nope.a.b.0.t.k", "mesh.a.b.99.t.k", "mesh.a.*.0.t.k", "mesh.a.b.0..k", "",
-    "mesh.a.b.².t.k", f"mesh.a.b.0{subjects.partition_of('k')}.t.k", f"mesh.a.b.{subjects.partition_of('k')}.t.k\n",
-    f"mesh.a.b.{subjects.partition_of('k')}.t\n.k", "mesh.a.b.٣.t.k",
-])
+@pytest.mark.parametrize(
+    "subject",
+    [
+        "mesh.a.b.0.t",
+        "mesh.a.b.x.t.k",
+        "nope.a.b.0.t.k",
+        "mesh.a.b.99.t.k",
+        "mesh.a.*.0.t.k",
+        "mesh.a.b.0..k",
+        "",
+        "mesh.a.b.².t.k",
+        f"mesh.a.b.0{subjects.partition_of('k')}.t.k",
+        f"mesh.a.b.{subjects.partition_of('k')}.t.k\n",
+        f"mesh.a.b.{subjects.partition_of('k')}.t\n.k",
+        "mesh.a.b.٣.t.k",
+    ],
+)
 def test_subjects_that_lie_or_are_broken_are_refused(subject):
     with pytest.raises(subjects.SubjectError):
         subjects.parse(subject)
@@ -42,16 +54,34 @@ def test_a_wrong_partition_is_a_lie():
 
 
 def test_an_envelope_survives_its_headers():
-    head = Envelope(id="0" * 32, type="mesh.task.requested.v2", source="gateway", time_unix_ms=1_700_000_000_123,
-                    cause="1" * 32, actor="ann", grant="g", grant_digest="d", approval="a", traceparent="00-1-2-01",
-                    logic=3)
+    head = Envelope(
+        id="0" * 32,
+        type="mesh.task.requested.v2",
+        source="gateway",
+        time_unix_ms=1_700_000_000_123,
+        cause="1" * 32,
+        actor="ann",
+        grant="g",
+        grant_digest="d",
+        approval="a",
+        traceparent="00-1-2-01",
+        logic=3,
+    )
     assert envelope.parse(head.headers()) == head
 
 
-@pytest.mark.parametrize("change", [
-    {"ce-id": ""}, {"ce-type": ""}, {"ce-source": ""}, {"ce-time": "yesterday"}, {"ce-logicversion": "x"},
-    {"ce-actor": "x" * limits.MAX_HEADER_BYTES}, {"ce-id": "x" * 65},
-])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"ce-id": ""},
+        {"ce-type": ""},
+        {"ce-source": ""},
+        {"ce-time": "yesterday"},
+        {"ce-logicversion": "x"},
+        {"ce-actor": "x" * bounds.MAX_HEADER_BYTES},
+        {"ce-id": "x" * 65},
+    ],
+)
 def test_a_broken_envelope_says_what_is_wrong(change):
     head = Envelope(id="0" * 32, type="a.v1", source="b", time_unix_ms=0).headers()
     with pytest.raises(EnvelopeError):
@@ -61,8 +91,17 @@ def test_a_broken_envelope_says_what_is_wrong(change):
 def test_ids_derive_from_emitter_cause_and_index():
     one = envelope.derive_id("planner", "c", 0)
     assert one == envelope.derive_id("planner", "c", 0)
-    assert len({one, envelope.derive_id("worker", "c", 0), envelope.derive_id("planner", "c", 1),
-                envelope.derive_id("planner", "d", 0)}) == 4
+    assert (
+        len(
+            {
+                one,
+                envelope.derive_id("worker", "c", 0),
+                envelope.derive_id("planner", "c", 1),
+                envelope.derive_id("planner", "d", 0),
+            }
+        )
+        == 4
+    )
     assert envelope.message_id(b"k" * 32, one) != envelope.message_id(b"l" * 32, one)
 
 
@@ -73,18 +112,21 @@ def test_version_one_is_read_as_version_two():
     assert catalog.decode("mesh.task.requested.v1", b'{"objective": "o"}').limits == TaskRequested(objective="o").limits
 
 
-@pytest.mark.parametrize("kind, body, code, later", [
-    ("mesh.nothing.known.v1", b"{}", "unknown_type", True),
-    ("mesh.task.requested.v99", b"{}", "unknown_version", True),
-    ("mesh.task.requested.vx", b"{}", "unknown_type", True),
-    ("mesh.task.requested.v²", b"{}", "unknown_type", True),
-    ("mesh.task.requested.v٢", b"{}", "unknown_type", True),
-    ("mesh.task.requested.v" + "9" * 5_000, b"{}", "unknown_type", True),
-    ("mesh.task.requested.v2", b"not json", "malformed_body", False),
-    ("mesh.task.requested.v2", b"{}", "malformed_body", False),
-    ("mesh.task.requested.v2", b'{"objective": ""}', "malformed_body", False),
-    ("mesh.task.requested.v2", b" " * (limits.MAX_MESSAGE_BYTES + 1), "oversize", False),
-])
+@pytest.mark.parametrize(
+    "kind, body, code, later",
+    [
+        ("mesh.nothing.known.v1", b"{}", "unknown_type", True),
+        ("mesh.task.requested.v99", b"{}", "unknown_version", True),
+        ("mesh.task.requested.vx", b"{}", "unknown_type", True),
+        ("mesh.task.requested.v²", b"{}", "unknown_type", True),
+        ("mesh.task.requested.v٢", b"{}", "unknown_type", True),
+        ("mesh.task.requested.v" + "9" * 5_000, b"{}", "unknown_type", True),
+        ("mesh.task.requested.v2", b"not json", "malformed_body", False),
+        ("mesh.task.requested.v2", b"{}", "malformed_body", False),
+        ("mesh.task.requested.v2", b'{"objective": ""}', "malformed_body", False),
+        ("mesh.task.requested.v2", b" " * (bounds.MAX_MESSAGE_BYTES + 1), "oversize", False),
+    ],
+)
 def test_what_cannot_be_read_says_why_and_whether_to_wait(kind, body, code, later):
     with pytest.raises(catalog.DecodeError) as caught:
         catalog.decode(kind, body)
@@ -106,8 +148,9 @@ def test_the_catalog_is_held_to_the_grammar():
 
 
 def test_publishers_may_say_requests_to_the_gateway_and_nothing_else():
-    said = {(row.type, receiver) for row in catalog.ROWS for sender, receiver in row.edges
-            if sender == catalog.PUBLISHER}
+    said = {
+        (row.type, receiver) for row in catalog.ROWS for sender, receiver in row.edges if sender == catalog.PUBLISHER
+    }
     assert said == {("mesh.task.requested", "gateway"), ("mesh.task.cancel_requested", "gateway")}
     assert catalog.allowed("mesh.task.requested.v2", "pub_demo", "gateway")
     assert not catalog.allowed("mesh.task.submitted.v1", "pub_demo", "planner")

@@ -18,12 +18,12 @@ from pathlib import Path
 
 import pytest
 
-from infra.docker import images
-from infra.identity import tls
+from bulkhead_infra.docker import images
+from bulkhead_infra.identity import tls
 
 RUN = """
 import pathlib, sys
-from infra.docker import install
+from bulkhead_infra.docker import install
 install.SECRETS = pathlib.Path(sys.argv.pop(1))
 sys.exit(install.main())
 """
@@ -74,9 +74,7 @@ def _write(wheel: Path) -> None:
 
 
 @pytest.mark.parametrize("given", [True, False])
-def test_pip_in_a_build_trusts_whom_it_was_told_to(
-    index: tuple[str, Path, str], tmp_path: Path, given: bool
-) -> None:
+def test_pip_in_a_build_trusts_whom_it_was_told_to(index: tuple[str, Path, str], tmp_path: Path, given: bool) -> None:
     address, ca, digest = index
     secrets, target = tmp_path / "secrets", tmp_path / "target"
     secrets.mkdir()
@@ -86,8 +84,14 @@ def test_pip_in_a_build_trusts_whom_it_was_told_to(
     (tmp_path / "list.txt").write_text(f"tiny==1.0 --hash=sha256:{digest}\n")
     plain = ("PIP_", "SSL_", "REQUESTS_", "CURL_")
     environ = {name: value for name, value in os.environ.items() if not name.startswith(plain)}
-    done = subprocess.run([sys.executable, "-c", RUN, str(secrets), str(tmp_path / "list.txt"), str(target)],
-                          env=environ, capture_output=True, text=True, check=False, timeout=120)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, str(secrets), str(tmp_path / "list.txt"), str(target)],
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
     if given:
         assert done.returncode == 0 and (target / "tiny.py").is_file(), done.stderr
     else:

@@ -12,15 +12,15 @@ import pytest
 import yaml
 from cryptography import x509
 
-from bulkhead.cli import footing
 from bulkhead.testing.redis_server import RedisServer
 from bulkhead.testing.redis_server import binary as redis_binary
+from bulkhead_cli.operate import doctor_checks
 from bulkhead_contracts import catalog
-from infra.docker import ledger, probes, provisioner
-from infra.docker.contents import KEYS_OF, ROOT
-from infra.identity.policy import PolicyError
-from infra.nats.server import binary
-from infra.render import cluster, compose
+from bulkhead_infra.docker import probes, provisioner, redis_container
+from bulkhead_infra.docker.image_contents import KEYS_OF, ROOT
+from bulkhead_infra.identity.policy import PolicyError
+from bulkhead_infra.nats.server import binary
+from bulkhead_infra.render import cluster, compose
 from tests.unit.docker.test_probes import NOT_YET, WELL, answering
 
 ADDED: dict[str, Any] = yaml.safe_load(cluster.files()[cluster.FILE])
@@ -107,6 +107,7 @@ def test_what_is_no_cluster_is_refused(volumes: Path, monkeypatch: pytest.Monkey
 
 def test_a_broker_that_only_waits_for_the_others_is_not_ended(tmp_path: Path) -> None:
     with answering() as (url, answers):
+
         def look(*come: bytes) -> tuple[bool, str]:
             answers[:] = come
             return probes.broker(url, str(tmp_path), pid=-1, in_cluster=True)
@@ -118,26 +119,30 @@ def test_a_broker_that_only_waits_for_the_others_is_not_ended(tmp_path: Path) ->
         assert not look(NOT_YET, NOT_YET)[0] and (tmp_path / "unhealthy-since").exists()
 
 
-@pytest.mark.parametrize("named, name, follows", [
-    ("", "redis", ""), ("", "redis-2", "redis"), ("10.0.0.2", "redis", "10.0.0.2"), ("10.0.0.1", "redis-2", ""),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "named, name, follows",
+    [("", "redis", ""), ("", "redis-2", "redis"), ("10.0.0.2", "redis", "10.0.0.2"), ("10.0.0.1", "redis-2", "")],
+)
 def test_who_comes_back_follows_the_one_that_the_sentinels_name(
     monkeypatch: pytest.MonkeyPatch, named: str, name: str, follows: str
 ) -> None:
     """This one is 10.0.0.1."""
-    monkeypatch.setattr(ledger, "named_master", lambda password: named)
-    monkeypatch.setattr(ledger, "addresses", lambda host: ["10.0.0.1"])
-    assert ledger.master_for(name, "secret") == follows
+    monkeypatch.setattr(redis_container, "named_master", lambda password: named)
+    monkeypatch.setattr(redis_container, "addresses", lambda host: ["10.0.0.1"])
+    assert redis_container.master_for(name, "secret") == follows
 
 
 def test_a_sentinel_names_the_master_to_who_has_the_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     server, watching = RedisServer(tmp_path, "--requirepass", "secret"), tmp_path / "sentinel.conf"
     sentinel = RedisServer(tmp_path)
-    text = ledger.sentinel_configuration("127.0.0.1", "secret").replace("dir /tmp", f"dir {tmp_path}")
-    watching.write_text(text.replace(f"port {ledger.SENTINEL_PORT}", f"port {sentinel.port}")
-                        .replace("127.0.0.1 6379", f"127.0.0.1 {server.port}"))  # fmt: skip
-    monkeypatch.setattr(ledger, "SENTINEL_PORT", sentinel.port)
-    monkeypatch.setattr(ledger, "addresses", lambda host: ["127.0.0.1"])
+    text = redis_container.sentinel_configuration("127.0.0.1", "secret").replace("dir /tmp", f"dir {tmp_path}")
+    watching.write_text(
+        text.replace(f"port {redis_container.SENTINEL_PORT}", f"port {sentinel.port}").replace(
+            "127.0.0.1 6379", f"127.0.0.1 {server.port}"
+        )
+    )
+    monkeypatch.setattr(redis_container, "SENTINEL_PORT", sentinel.port)
+    monkeypatch.setattr(redis_container, "addresses", lambda host: ["127.0.0.1"])
     with subprocess.Popen([redis_binary(), str(watching), "--sentinel"], stdout=subprocess.DEVNULL) as process:
         try:
             configuration = tmp_path / "redis.conf"
@@ -147,24 +152,31 @@ def test_a_sentinel_names_the_master_to_who_has_the_password(tmp_path: Path, mon
             while not probes.redis(place, str(configuration))[0] and time.monotonic() < deadline:
                 assert process.poll() is None, "the sentinel has ended"
                 time.sleep(0.02)
-            assert ledger.named_master("secret") == "127.0.0.1"
-            assert ledger.named_master("another") == ""
+            assert redis_container.named_master("secret") == "127.0.0.1"
+            assert redis_container.named_master("another") == ""
         finally:
             process.kill()
-    assert ledger.named_master("secret") == ""
+    assert redis_container.named_master("secret") == ""
 
 
 @pytest.mark.parametrize("arguments", [["server"], ["server", "redis-9"], ["master"]])
 def test_what_redis_is_to_be_is_checked(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert ledger.main(arguments) == 2 and "server NAME" in capsys.readouterr().err
+    assert redis_container.main(arguments) == 2 and "server NAME" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("states, level, says", [
-    ({"a": "running", "b": "running", "c": "running"}, "ok", "3 of 3 brokers run"),
-    ({"a": "running", "b": "gone", "c": "running"}, "warning", "2 of 3 brokers run; b (gone) away"),
-    ({"a": "running", "b": "exited", "c": "gone"}, "problem", "1 of 3 brokers run; b (exited), c (gone) away: nothing"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "states, level, says",
+    [
+        ({"a": "running", "b": "running", "c": "running"}, "ok", "3 of 3 brokers run"),
+        ({"a": "running", "b": "gone", "c": "running"}, "warning", "2 of 3 brokers run; b (gone) away"),
+        (
+            {"a": "running", "b": "exited", "c": "gone"},
+            "problem",
+            "1 of 3 brokers run; b (exited), c (gone) away: nothing",
+        ),
+    ],
+)
 def test_doctor_counts_the_brokers(states: dict[str, str], level: str, says: str) -> None:
-    found = footing.cluster({"brokers": states})
+    found = doctor_checks.cluster({"brokers": states})
     assert found is not None and found.level == level and found.detail.startswith(says)
-    assert footing.cluster({}) is None and bool(found.todo) == (level != "ok")
+    assert doctor_checks.cluster({}) is None and bool(found.todo) == (level != "ok")

@@ -8,10 +8,10 @@ import pytest
 import yaml
 
 from bulkhead_contracts import catalog
-from infra.docker.contents import ROOT
-from infra.identity import policy
-from infra.identity.policy import Place
-from infra.render import compose
+from bulkhead_infra.docker.image_contents import ROOT
+from bulkhead_infra.identity import policy
+from bulkhead_infra.identity.policy import Place
+from bulkhead_infra.render import compose
 
 RENDERED = yaml.safe_load(compose.files()[compose.FILE])
 CONTAINERS = RENDERED["services"]

@@ -11,12 +11,22 @@ from pathlib import Path
 import pytest
 
 from bulkhead_contracts import catalog
-from infra.docker import contents
+from bulkhead_infra.docker import image_contents
 
-ROOT = contents.ROOT
-PLACES = {"bulkhead_contracts": ROOT / "contracts", "bulkhead": ROOT / "libs", "services": ROOT, "infra": ROOT}
-DISTRIBUTIONS = {"jwt": "pyjwt", "yaml": "pyyaml", "nats": "nats-py", "opentelemetry": "opentelemetry-api",
-                 "google": "googleapis-common-protos"}  # fmt: skip
+ROOT = image_contents.ROOT
+PLACES = {
+    "bulkhead_contracts": ROOT / "contracts",
+    "bulkhead": ROOT / "libs",
+    "bulkhead_services": ROOT / "services",
+    "bulkhead_infra": ROOT / "infra",
+}
+DISTRIBUTIONS = {
+    "jwt": "pyjwt",
+    "yaml": "pyyaml",
+    "nats": "nats-py",
+    "opentelemetry": "opentelemetry-api",
+    "google": "googleapis-common-protos",
+}
 NOT_WHEN_RUNNING = {"faststream"}
 """Imported by what declares the apps for documents and tests, which no running service does."""
 
@@ -60,23 +70,26 @@ def _closure(start: str) -> tuple[set[Path], set[str]]:
 
 
 def _module(name: str) -> str:
-    module = contents.IMAGES[name].module
+    module = image_contents.IMAGES[name].module
     return f"{module}.__main__" if _file(f"{module}.__main__") else module
 
 
-@pytest.mark.parametrize("name", contents.IMAGES)
+@pytest.mark.parametrize("name", image_contents.IMAGES)
 def test_an_image_has_every_module_that_its_program_imports(name: str) -> None:
-    named = [ROOT / part for part in contents.IMAGES[name].code]
-    left_out = [ROOT / part for part in contents.FOR_PEOPLE]
+    named = [ROOT / part for part in image_contents.IMAGES[name].code]
+    left_out = [ROOT / part for part in image_contents.FOR_PEOPLE]
     files, _ = _closure(_module(name))
-    missing = [file for file in files if not any(file == one or one in file.parents for one in named)
-               or any(one in file.parents for one in left_out)]  # fmt: skip
-    assert missing == [], f"add them to the row of {name} in infra/docker/contents.py"
+    missing = [
+        file
+        for file in files
+        if not any(file == one or one in file.parents for one in named) or any(one in file.parents for one in left_out)
+    ]
+    assert missing == [], f"add them to the row of {name} in infra/bulkhead_infra/docker/image_contents.py"
 
 
-@pytest.mark.parametrize("name", contents.IMAGES)
+@pytest.mark.parametrize("name", image_contents.IMAGES)
 def test_an_image_has_every_package_that_its_program_imports(name: str) -> None:
-    core, own = contents.requirements(name)
+    core, own = image_contents.requirements(name)
     pinned = set(re.findall(r"^([a-z0-9-]+)==", core + own, re.M))
     _, others = _closure(_module(name))
     wanted = {DISTRIBUTIONS.get(one, one.replace("_", "-")) for one in others - NOT_WHEN_RUNNING}
@@ -84,39 +97,47 @@ def test_an_image_has_every_package_that_its_program_imports(name: str) -> None:
 
 
 def test_no_row_names_another_services_folder() -> None:
-    for name, row in contents.IMAGES.items():
-        folders = {part.split("/")[1] for part in row.code if part.startswith("services/") and part.count("/") == 1}
+    for name, row in image_contents.IMAGES.items():
+        folders = {part.split("/")[2] for part in row.code if part.startswith("services/")}
         assert folders <= {name, "__init__.py"}
-    assert set(contents.SERVICES) == set(catalog.SERVICES)
+    assert set(image_contents.SERVICES) == set(catalog.SERVICES)
 
 
 def test_every_line_is_pinned_with_hashes_and_the_core_is_the_same_for_all_services() -> None:
-    cores = {contents.requirements(name)[0] for name in contents.SERVICES}
+    cores = {image_contents.requirements(name)[0] for name in image_contents.SERVICES}
     assert len(cores) == 1
-    for name in contents.IMAGES:
-        for text in contents.requirements(name):
+    for name in image_contents.IMAGES:
+        for text in image_contents.requirements(name):
             pins = [block for block in re.split(r"\n(?=[a-z])", text.strip()) if block]
             assert all(re.match(r"[a-z0-9-]+==\S+", pin) and "--hash=sha256:" in pin for pin in pins)
 
 
 def test_a_package_that_is_not_locked_is_named() -> None:
     with pytest.raises(KeyError, match=r"no-such-thing is not in requirements\.lock; run `make lock`"):
-        contents.Lock((ROOT / "requirements.lock").read_text()).closure(["no-such-thing"])
+        image_contents.Lock((ROOT / "requirements.lock").read_text()).closure(["no-such-thing"])
 
 
 def test_the_code_of_an_image_runs_from_its_folder_alone(tmp_path: Path) -> None:
-    contents.prepare(tmp_path)
+    image_contents.prepare(tmp_path)
     for name in ("planner", "nats"):
         sources = list((tmp_path / name / "code").rglob("*.py"))
         compiled = list((tmp_path / name / "code").rglob("*.pyc"))
         assert len(sources) == len(compiled) > 5
     tmp_path = tmp_path / "planner"
-    assert sorted(one.name for one in (tmp_path / "code").iterdir()) == ["bulkhead", "bulkhead_contracts", "services"]
-    assert not (tmp_path / "code" / "bulkhead" / "cli").exists()
+    packages = {path.name for path in (tmp_path / "code").iterdir()}
+    assert packages == {"bulkhead", "bulkhead_contracts", "bulkhead_services"}
+    assert not (tmp_path / "code" / "bulkhead" / "testing").exists()
     assert (tmp_path / "state" / "identity").is_dir() and (tmp_path / "lists" / "core.txt").read_text()
     packages = next(path for path in sys.path if path.endswith("site-packages"))
-    say = "import services.planner.app, bulkhead; print(bulkhead.__file__)"
+    say = "import bulkhead_services.planner.app, bulkhead; print(bulkhead.__file__)"
     # -S: without the editable install, which would find everything else too.
-    done = subprocess.run([sys.executable, "-S", "-c", say], capture_output=True, text=True, timeout=60, check=False,
-                          env={"PYTHONPATH": f"{tmp_path / 'code'}:{packages}"}, cwd=tmp_path)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", say],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={"PYTHONPATH": f"{tmp_path / 'code'}:{packages}"},
+        cwd=tmp_path,
+    )
     assert done.returncode == 0 and done.stdout.startswith(str(tmp_path)), done.stderr

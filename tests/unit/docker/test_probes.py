@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from bulkhead.runtime import probe
+from bulkhead.runtime.process import container_probe
 from bulkhead.testing.redis_server import RedisServer
-from infra.docker import probes
-from infra.docker.contents import ROOT
-from infra.render import compose
+from bulkhead_infra.docker import probes
+from bulkhead_infra.docker.image_contents import ROOT
+from bulkhead_infra.render import compose
 
 WELL, NOT_YET = b"HTTP/1.1 200 OK\r\n\r\n{}", b"HTTP/1.1 503 NO\r\n\r\nunavailable"
 DEAR = {"socket", "enum", "re", "pathlib", "collections", "typing", "json", "asyncio", "importlib.util", "site"}
@@ -30,6 +30,7 @@ def answering() -> Iterator[tuple[str, list[bytes]]]:
     """A server that gives each answer once, in order."""
     answers: list[bytes] = []
     with socket.create_server(("127.0.0.1", 0)) as server:
+
         def serve() -> None:
             while True:
                 connection, _ = server.accept()
@@ -47,18 +48,18 @@ def answering() -> Iterator[tuple[str, list[bytes]]]:
             thread.join()
 
 
-@pytest.mark.parametrize("answer, code", [
-    (b"HTTP/1.1 200 OK\r\n\r\n{}", 0), (b"HTTP/1.1 503 NO\r\n\r\nstarting", 1), (b"", 1), (b"200", 1),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "answer, code", [(b"HTTP/1.1 200 OK\r\n\r\n{}", 0), (b"HTTP/1.1 503 NO\r\n\r\nstarting", 1), (b"", 1), (b"200", 1)]
+)
 def test_a_probe_takes_a_200_and_nothing_else(answer: bytes, code: int, capsys: pytest.CaptureFixture[str]) -> None:
     with answering() as (url, answers):
         answers.append(answer)
-        assert probe.main([url]) == code
+        assert container_probe.main([url]) == code
     assert code == 0 or answer[-8:].decode() in capsys.readouterr().out
 
 
 def test_a_probe_of_nobody_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    assert probe.main(["http://127.0.0.1:1/readyz"]) == 1
+    assert container_probe.main(["http://127.0.0.1:1/readyz"]) == 1
     assert "does not answer" in capsys.readouterr().out
 
 
@@ -66,15 +67,16 @@ def test_a_service_whose_loop_hangs_is_not_healthy() -> None:
     """Its port is open and connections are made, by the kernel: nobody answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}/readyz"
-        assert probe.ask(url, timeout_s=0.05) == (False, f"{url} does not answer: timed out")
+        assert container_probe.ask(url, timeout_s=0.05) == (False, f"{url} does not answer: timed out")
 
 
 def test_who_is_healthy_is_watched_and_every_change_is_told_at_once(tmp_path: Path) -> None:
     with answering() as (url, answers):
+
         def look(*come: bytes) -> tuple[bool, int]:
             """Whether it is said to be healthy, and how many answers nobody waited for."""
             answers[:] = come
-            healthy, _ = probe.stay(lambda: probe.ask(url), looks=3, every_s=0, marks=str(tmp_path))
+            healthy, _ = container_probe.stay(lambda: container_probe.ask(url), looks=3, every_s=0, marks=str(tmp_path))
             return healthy, len(answers)
 
         assert look(NOT_YET, WELL) == (False, 1)
@@ -86,7 +88,7 @@ def test_who_is_healthy_is_watched_and_every_change_is_told_at_once(tmp_path: Pa
 
 def test_after_a_pause_the_first_probe_tells_at_once(tmp_path: Path) -> None:
     """To Docker the container is unhealthy until a probe ends. It was paused while one stayed, or between two."""
-    looks, mark = 0, tmp_path / probe.TOLD
+    looks, mark = 0, tmp_path / container_probe.TOLD
 
     def look() -> tuple[bool, str]:
         nonlocal looks
@@ -95,42 +97,48 @@ def test_after_a_pause_the_first_probe_tells_at_once(tmp_path: Path) -> None:
             raise KeyboardInterrupt
         return True, "well"
 
-    assert probe.stay(look, looks=9, every_s=0, marks=str(tmp_path))[0] and looks == 1
+    assert container_probe.stay(look, looks=9, every_s=0, marks=str(tmp_path))[0] and looks == 1
     with pytest.raises(KeyboardInterrupt):
-        probe.stay(look, looks=9, every_s=0, marks=str(tmp_path))
-    assert probe.stay(look, looks=9, every_s=0, marks=str(tmp_path))[0] and looks == 4
-    then = time.time() - probe.WITHIN_S
+        container_probe.stay(look, looks=9, every_s=0, marks=str(tmp_path))
+    assert container_probe.stay(look, looks=9, every_s=0, marks=str(tmp_path))[0] and looks == 4
+    then = time.time() - container_probe.WITHIN_S
     os.utime(mark, (then, then))
-    assert probe.stay(look, looks=9, every_s=0, marks=str(tmp_path))[0] and looks == 5
-    assert probe.stay(look, looks=9, every_s=0, marks=str(tmp_path))[0] and looks == 15
+    assert container_probe.stay(look, looks=9, every_s=0, marks=str(tmp_path))[0] and looks == 5
+    assert container_probe.stay(look, looks=9, every_s=0, marks=str(tmp_path))[0] and looks == 15
 
 
 def test_without_room_for_a_mark_every_probe_is_a_short_one(tmp_path: Path) -> None:
     nowhere = str(tmp_path / "missing")
     for _ in range(2):
-        assert probe.stay(lambda: (True, "well"), looks=9, every_s=60, marks=nowhere) == (True, "well")
+        assert container_probe.stay(lambda: (True, "well"), looks=9, every_s=60, marks=nowhere) == (True, "well")
 
 
 def test_a_stay_ends_before_docker_loses_patience() -> None:
     """However slowly each answer comes, as long as it comes."""
-    image = (ROOT / "infra/docker/service.Dockerfile").read_text()
+    image = (ROOT / "infra/bulkhead_infra/docker/service.Dockerfile").read_text()
     found = dict.fromkeys(["service"], re.findall(r"HEALTHCHECK --interval=(\d+)s --timeout=(\d+)s", image)[0])
     stays = r"infra\.docker\.probes, (\w+), --stay\]\n +interval: (\d+)s\n +timeout: (\d+)s"
     found |= {name: times for name, *times in re.findall(stays, compose.INFRASTRUCTURE)}
     assert set(found) == {"service", "nats", "redis"}
     for name, (interval, timeout) in found.items():
-        how = probe if name == "service" else probes
+        how = container_probe if name == "service" else probes
         assert int(interval) + 2 <= how.WITHIN_S
-        assert int(timeout) > (how.LOOKS + 1) * probe.TIMEOUT_S + how.LOOKS * how.EVERY_S
+        assert int(timeout) > (how.LOOKS + 1) * container_probe.TIMEOUT_S + how.LOOKS * how.EVERY_S
 
 
-@pytest.mark.parametrize("module", ["bulkhead.runtime.probe", "infra.docker.probes"])
+@pytest.mark.parametrize("module", ["bulkhead.runtime.process.container_probe", "bulkhead_infra.docker.probes"])
 def test_a_probe_imports_next_to_nothing(module: str) -> None:
     """It runs in every container all the time: what it imports was most of what an idle mesh used."""
     code = f"import sys, {module}; print(*sys.modules)"
-    path = os.pathsep.join(str(ROOT / one) for one in ("", "libs", "contracts"))
-    done = subprocess.run([sys.executable, "-S", "-P", "-c", code], capture_output=True, text=True, check=True,
-                          env={"PYTHONPATH": path}, timeout=60)  # fmt: skip
+    path = os.pathsep.join(str(ROOT / one) for one in ("", "libs", "contracts", "services", "infra"))
+    done = subprocess.run(
+        [sys.executable, "-S", "-P", "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONPATH": path},
+        timeout=60,
+    )
     assert module in done.stdout.split() and not DEAR & set(done.stdout.split())
 
 
@@ -138,6 +146,7 @@ def test_a_broker_that_was_healthy_and_stays_unhealthy_is_told_to_end(tmp_path: 
     """Once it was: while it starts, it may read its store for as long as that takes."""
     waits = "import signal; signal.pause()"
     with subprocess.Popen([sys.executable, "-c", waits]) as server, answering() as (url, answers):
+
         def look(answer: bytes) -> bool:
             answers.append(answer)
             healthy, said = probes.broker(url, str(tmp_path), server.pid)
@@ -165,7 +174,7 @@ def test_redis_is_asked_with_its_password(tmp_path: Path) -> None:
     place = f"127.0.0.1:{server.port}"
     server.start()
     try:
-        probe.exchange(place, "CONFIG SET requirepass secret\r\nQUIT\r\n")
+        container_probe.exchange(place, "CONFIG SET requirepass secret\r\nQUIT\r\n")
         configuration.write_text("bind 0.0.0.0\nrequirepass secret\n")
         assert probes.redis(place, str(configuration)) == (True, "+OK\r\n+PONG\r\n+OK")
         configuration.write_text("bind 0.0.0.0\nrequirepass another\n")

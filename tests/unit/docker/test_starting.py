@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from bulkhead.runtime import container
-from infra.docker import broker, ledger, provisioner
-from infra.docker.contents import KEYS_OF, SERVICES
-from infra.identity import callers, keys
-from infra.nats.bounds import GIB
+from bulkhead.runtime.process import container_start
+from bulkhead_infra.docker import nats_container, provisioner, redis_container
+from bulkhead_infra.docker.image_contents import KEYS_OF, SERVICES
+from bulkhead_infra.identity import callers, keys
+from bulkhead_infra.nats.stream_sizes import GIB
 
 
 @pytest.fixture
@@ -66,16 +66,23 @@ def test_a_providers_key_stays_when_keys_are_made_again(volumes: Path, monkeypat
     assert (volumes / "model_gateway" / "openai_api_key").read_text() == "sk-of-a-person"
 
 
-@pytest.mark.parametrize("arguments, environ, says", [
-    (["rotate", "nobody"], {}, "no identity nobody; there are"),
-    (["keys"], {"BULKHEAD_SHARDS_WORKER": "99"}, "BULKHEAD_SHARDS_WORKER is '99'; write a number from 1 to 32"),
-    (["keys"], {"BULKHEAD_DURABILITY": "none"}, "it is power or process"),
-    (["credentials"], {}, "`keys` must have run before"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "arguments, environ, says",
+    [
+        (["rotate", "nobody"], {}, "no identity nobody; there are"),
+        (["keys"], {"BULKHEAD_SHARDS_WORKER": "99"}, "BULKHEAD_SHARDS_WORKER is '99'; write a number from 1 to 32"),
+        (["keys"], {"BULKHEAD_DURABILITY": "none"}, "it is power or process"),
+        (["credentials"], {}, "`keys` must have run before"),
+    ],
+)
 def test_a_mistake_is_told(
-    volumes: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str],
-    environ: dict[str, str], says: str,
-) -> None:  # fmt: skip
+    volumes: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    environ: dict[str, str],
+    says: str,
+) -> None:
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     assert provisioner.main(arguments) == 1
@@ -110,10 +117,13 @@ def test_one_more_person_gets_a_key_that_stays_and_only_its_digest_is_kept(
         assert made["api_key"] not in text and len(json.loads(text)["keys"]) == len(callers.ROLES) + 1
 
 
-@pytest.mark.parametrize("words, says", [
-    (("acme", "ann", "king"), "no role king; there are submitter, "),
-    (("acme", "a/n", "submitter"), "'a/n' is no name"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "words, says",
+    [
+        (("acme", "ann", "king"), "no role king; there are submitter, "),
+        (("acme", "a/n", "submitter"), "'a/n' is no name"),
+    ],
+)
 def test_a_key_for_nobody_is_not_made(
     volumes: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], says: str
 ) -> None:
@@ -136,14 +146,14 @@ def test_every_replica_has_a_name_of_its_own(
     monkeypatch.setenv("BULKHEAD_MODULE", "tests.unit.docker.says_its_instance")
     monkeypatch.delenv("BULKHEAD_INSTANCE", raising=False)
     monkeypatch.setattr(socket, "gethostname", lambda: "0123456789ab")
-    container.main()
+    container_start.main()
     assert capsys.readouterr().out == "0123456789ab __main__\n"
 
 
 def test_without_a_module_nothing_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("BULKHEAD_MODULE", raising=False)
     with pytest.raises(SystemExit, match="BULKHEAD_MODULE is not set"):
-        container.main()
+        container_start.main()
 
 
 def test_redis_starts_empty_when_a_power_cut_tore_its_files(tmp_path: Path) -> None:
@@ -151,19 +161,19 @@ def test_redis_starts_empty_when_a_power_cut_tore_its_files(tmp_path: Path) -> N
     folder.mkdir()
     (folder / "appendonly.aof.1.incr.aof").touch()
     (folder / "appendonly.aof.manifest").write_bytes(b"file appendonly")
-    assert ledger.torn_files(tmp_path) == []
+    assert redis_container.torn_files(tmp_path) == []
     (folder / "appendonly.aof.manifest").write_bytes(b"\0" * 64)
-    assert ledger.torn_files(tmp_path) == [folder / "appendonly.aof.manifest"]
-    ledger.empty(tmp_path)
+    assert redis_container.torn_files(tmp_path) == [folder / "appendonly.aof.manifest"]
+    redis_container.empty(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_broker_and_redis_say_what_they_lack(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(broker, "CONFIGURATION", tmp_path / "nats-server.conf")
-    monkeypatch.setattr(broker.shutil, "which", lambda name: f"/usr/bin/{name}")
-    monkeypatch.setattr(ledger, "CONFIGURATION", tmp_path / "redis.conf")
-    assert broker.main() == 2 and ledger.main([]) == 2
+    monkeypatch.setattr(nats_container, "CONFIGURATION", tmp_path / "nats-server.conf")
+    monkeypatch.setattr(nats_container.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(redis_container, "CONFIGURATION", tmp_path / "redis.conf")
+    assert nats_container.main() == 2 and redis_container.main([]) == 2
     said = capsys.readouterr().err
     assert "nats-server.conf cannot be read" in said and "redis.conf cannot be read" in said

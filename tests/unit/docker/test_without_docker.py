@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.docker import images
+from bulkhead_infra.docker import images
 
 
 @pytest.fixture(autouse=True)

@@ -11,14 +11,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bulkhead.bus.memory import MemoryBroker, MemoryBus
+from bulkhead.bus.memory.bus import MemoryBroker, MemoryBus
 from bulkhead.bus.port import BusUnavailable, Live, PubAck, PublishRefused, Stored, WrongLastSequence
 from bulkhead.grants import new_signing_seed, public_of
-from bulkhead.runtime import inbound
+from bulkhead.runtime.consume import inbound
 from bulkhead.runtime.context import Context, Identity, make_context
-from bulkhead.runtime.edge import Received, Retry
-from bulkhead.runtime.publisher import Publisher
-from bulkhead.runtime.switching import Wish, change_of, judge, judge_reset
+from bulkhead.runtime.edge.protocol import Received, Retry
+from bulkhead.runtime.halts.operator import Wish, change_of, judge, judge_reset
+from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead_contracts import subjects
 from bulkhead_contracts.budget import (
     LimitsReplied,
@@ -36,11 +36,12 @@ from bulkhead_contracts.result import Failure
 from bulkhead_contracts.retrieval import DocumentsReplied, DocumentsRequested, StoredDocument
 from bulkhead_contracts.tool import WritesReplied, WritesRequested
 from bulkhead_contracts.types import Body, Contract
-from services.budget import limiting, spending
-from services.budget.memory import MemoryStore
-from services.budget.port import Revision
-from services.gateway.app import Gateway
-from services.gateway.settings import Settings
+from bulkhead_services.budget.ledger.memory_store import MemoryStore
+from bulkhead_services.budget.ledger.store import Revision
+from bulkhead_services.budget.limits import tenant_limits
+from bulkhead_services.budget.queries import spending
+from bulkhead_services.gateway.app import Gateway
+from bulkhead_services.gateway.settings import Settings
 
 OPERATOR = "bk_operator_key_of_acme"
 AUDITOR = "bk_auditor_key_of_acme"
@@ -59,11 +60,11 @@ def _matches(pattern: str, subject: str) -> bool:
     return len(want) == len(have)
 
 
-def _book() -> limiting.LimitBook:
+def _book() -> tenant_limits.LimitBook:
     """Budget's, over a broker of its own."""
     bus = MemoryBus(MemoryBroker.mesh(), "budget")
     publisher = Publisher("budget", bus, b"b" * 32, lambda: 1)
-    return limiting.LimitBook(bus, publisher, Ledger(), lambda: 1, lambda why: None)
+    return tenant_limits.LimitBook(bus, publisher, Ledger(), lambda: 1, lambda why: None)
 
 
 class Ledger(MemoryStore):
@@ -106,11 +107,11 @@ class InProcessBus:
         self.reads = 0
         self.gaps = 0
         self.rag_down = False
-        self.page = limiting.Page()
+        self.page = tenant_limits.Page()
         self.documents: list[StoredDocument] = []
         self.news = asyncio.Event()
         self.halts: dict[str, Halt] = {}
-        self.book: limiting.LimitBook | None = None
+        self.book: tenant_limits.LimitBook | None = None
         self.writes = WritesReplied()
         self.looked: list[str] = []
 
@@ -118,8 +119,16 @@ class InProcessBus:
         parts = subject.split(".")
         return subjects.BLOBS_STREAM if parts[0] == "blob" else subjects.inbox_stream(parts[2])
 
-    async def publish(self, subject: str, body: bytes, headers: Mapping[str, str], message_id: str, *,
-                      expect_last_on_subject: int | None = None, expect_none_on: str = "") -> PubAck:
+    async def publish(
+        self,
+        subject: str,
+        body: bytes,
+        headers: Mapping[str, str],
+        message_id: str,
+        *,
+        expect_last_on_subject: int | None = None,
+        expect_none_on: str = "",
+    ) -> PubAck:
         if self.down:
             raise BusUnavailable("down")
         stream = self._stream(subject)
@@ -141,8 +150,11 @@ class InProcessBus:
         if self.down:
             raise BusUnavailable("down")
         await asyncio.sleep(0)
-        found = [stored for name, stored in self.stored
-                 if name == stream and stored.sequence > after and _matches(subject, stored.subject)]
+        found = [
+            stored
+            for name, stored in self.stored
+            if name == stream and stored.sequence > after and _matches(subject, stored.subject)
+        ]
         return found[:limit]
 
     async def last(self, stream: str, subject: str) -> Stored | None:
@@ -162,8 +174,16 @@ class InProcessBus:
         """As budget, for one thing after the other."""
         tenant = ask.requester.tenant
         key = subjects.halt_key(ask.scope, tenant, ask.called)
-        wish = Wish(ask.scope, tenant, ask.called, ask.active, ask.reason, f"{tenant}/{ask.requester.person}", 1,
-                    change_of(request, f"{ask.active} {ask.reason}"))  # fmt: skip
+        wish = Wish(
+            ask.scope,
+            tenant,
+            ask.called,
+            ask.active,
+            ask.reason,
+            f"{tenant}/{ask.requester.person}",
+            1,
+            change_of(request, f"{ask.active} {ask.reason}"),
+        )
         found = judge(wish, self.halts.get(key))
         if isinstance(found, Failure):
             return HaltReplied(failure=found)
@@ -181,13 +201,13 @@ class InProcessBus:
 
     def _limited(self, ask: LimitsRequested) -> LimitsReplied:
         """As budget answers: its own judgement, over limits that are kept here."""
-        if (failure := limiting.refused(ask, ask.requester.tenant)) is not None:
+        if (failure := tenant_limits.refused(ask, ask.requester.tenant)) is not None:
             return LimitsReplied(failure=failure)
         if ask.target is not None:
-            made = limiting.changed(self.page, ask, ask.requester.tenant, "c", 1)
+            made = tenant_limits.changed(self.page, ask, ask.requester.tenant, "c", 1)
             if isinstance(made, Failure):
                 return LimitsReplied(failure=made)
-            self.page = limiting.Page(made.revision, 0, "c", {one.target: one.limit for one in made.limits})
+            self.page = tenant_limits.Page(made.revision, 0, "c", {one.target: one.limit for one in made.limits})
         rows = tuple(TargetLimit(target=target, limit=limit) for target, limit in sorted(self.page.limits.items()))
         return LimitsReplied(revision=self.page.revision, limits=rows)
 
@@ -207,8 +227,9 @@ class InProcessBus:
         self.looked.append(task)
         return self.writes
 
-    async def request(self, subject: str, body: bytes, headers: Mapping[str, str] | None = None,
-                      timeout_s: float = 2.0) -> Live:
+    async def request(
+        self, subject: str, body: bytes, headers: Mapping[str, str] | None = None, timeout_s: float = 2.0
+    ) -> Live:
         if self.signer_down or self.down:
             raise BusUnavailable("nobody answers")
         if subject.startswith("rpc.gateway.budget."):
@@ -257,13 +278,20 @@ class Mesh:
     handled: int = 0
 
     def settings(self, **changes: object) -> Settings:
-        rows = [_row(OPERATOR, "acme", "ada", "operator"), _row(AUDITOR, "acme", "aud", "auditor"),
-                _row(FOREIGN, "other", "eve", "operator")]
+        rows = [
+            _row(OPERATOR, "acme", "ada", "operator"),
+            _row(AUDITOR, "acme", "aud", "auditor"),
+            _row(FOREIGN, "other", "eve", "operator"),
+        ]
         keys = self.folder / "keys.json"
         keys.write_text(json.dumps({"keys": rows}))
         found: dict[str, object] = {
-            "api_keys_file": keys, "http_port": 0, "ingest_wait_s": 0.05, "reread_s": 30.0,
-            "publishers": {"pub_shop": {"tenant": "acme", "person": "shop", "role": "submitter"}}}
+            "api_keys_file": keys,
+            "http_port": 0,
+            "ingest_wait_s": 0.05,
+            "reread_s": 30.0,
+            "publishers": {"pub_shop": {"tenant": "acme", "person": "shop", "role": "submitter"}},
+        }
         return Settings(**{**found, **changes})
 
     def context(self, instance: str) -> Context:
@@ -288,8 +316,16 @@ class Mesh:
                 return
             for stored in new:
                 message = inbound.read(stored, "gateway")
-                received = Received(message.envelope, message.body, message.address.tenant, message.address.task,
-                                    message.address.sender, stored.sequence, stored.time_unix_ms, 1)
+                received = Received(
+                    message.envelope,
+                    message.body,
+                    message.address.tenant,
+                    message.address.task,
+                    message.address.sender,
+                    stored.sequence,
+                    stored.time_unix_ms,
+                    1,
+                )
                 try:
                     await self.gateways[at].handle(received)
                 except Retry:

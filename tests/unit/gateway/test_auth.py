@@ -9,7 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from pydantic import ValidationError
 
-from services.gateway.settings import Settings
+from bulkhead_services.gateway.settings import Settings
 from tests.unit.gateway.harness import OPERATOR, make_mesh
 
 ISSUER = "https://id.example"
@@ -50,27 +50,49 @@ async def ask(http, credential):
 async def test_tokens_of_the_issuer_pass(http):
     assert (await ask(http, token())).status_code == 200
     assert (await ask(http, token(key=RSA, kid="rsa", algorithm="RS256"))).status_code == 200
-    answer = await http.post("/v1/tasks", json={"objective": "x"}, headers={
-        "Authorization": f"Bearer {token()}", "Idempotency-Key": "k"})
+    answer = await http.post(
+        "/v1/tasks", json={"objective": "x"}, headers={"Authorization": f"Bearer {token()}", "Idempotency-Key": "k"}
+    )
     assert answer.status_code == 403  # An auditor.
-    answer = await http.post("/v1/tasks", json={"objective": "x"}, headers={
-        "Authorization": f"Bearer {token(role='submitter')}", "Idempotency-Key": "k"})
+    answer = await http.post(
+        "/v1/tasks",
+        json={"objective": "x"},
+        headers={"Authorization": f"Bearer {token(role='submitter')}", "Idempotency-Key": "k"},
+    )
     assert answer.status_code == 202
 
 
-@pytest.mark.parametrize("bad", [
-    lambda: token(exp=time.time() - 60), lambda: token(exp=None), lambda: token(iss="https://evil.example"),
-    lambda: token(iss=None), lambda: token(aud="another"), lambda: token(aud=None), lambda: token(sub=None),
-    lambda: token(tenant=None), lambda: token(tenant="a.b"), lambda: token(tenant=["acme"]),
-    lambda: token(role="root"), lambda: token(role=None), lambda: token(sub="x" * 65),
-    lambda: token(key=STRANGER), lambda: token(key=STRANGER, kid="unknown"),
-    lambda: token(nbf=time.time() + 600),
-    lambda: token(key="s" * 64, algorithm="HS256"),
-    lambda: token(key="", algorithm="none"),
-    lambda: token(key=RSA, kid="ed", algorithm="RS256"),
-    lambda: token()[:-4] + "AAAA", lambda: "a.b.c", lambda: "..",
-    lambda: "x" * 9000, lambda: "bk_unknown", lambda: "bk_a.b.c", lambda: "",
-])  # No ids: those of functions differ between workers.
+@pytest.mark.parametrize(
+    "bad",
+    [
+        lambda: token(exp=time.time() - 60),
+        lambda: token(exp=None),
+        lambda: token(iss="https://evil.example"),
+        lambda: token(iss=None),
+        lambda: token(aud="another"),
+        lambda: token(aud=None),
+        lambda: token(sub=None),
+        lambda: token(tenant=None),
+        lambda: token(tenant="a.b"),
+        lambda: token(tenant=["acme"]),
+        lambda: token(role="root"),
+        lambda: token(role=None),
+        lambda: token(sub="x" * 65),
+        lambda: token(key=STRANGER),
+        lambda: token(key=STRANGER, kid="unknown"),
+        lambda: token(nbf=time.time() + 600),
+        lambda: token(key="s" * 64, algorithm="HS256"),
+        lambda: token(key="", algorithm="none"),
+        lambda: token(key=RSA, kid="ed", algorithm="RS256"),
+        lambda: token()[:-4] + "AAAA",
+        lambda: "a.b.c",
+        lambda: "..",
+        lambda: "x" * 9000,
+        lambda: "bk_unknown",
+        lambda: "bk_a.b.c",
+        lambda: "",
+    ],
+)  # No ids: those of functions differ between workers.
 async def test_everything_else_is_401_and_told_why(http, bad):
     answer = await ask(http, bad())
     assert answer.status_code == 401, answer.text

@@ -2,8 +2,8 @@
 
 import asyncio
 
-from services.gateway import backlog
-from services.gateway.backlog import Backlog
+from bulkhead_services.gateway.admission import backpressure
+from bulkhead_services.gateway.admission.backpressure import Backlog
 
 
 async def test_the_next_one_waits_until_one_is_taken_up():
@@ -16,7 +16,7 @@ async def test_the_next_one_waits_until_one_is_taken_up():
     assert not waits.done()
     some.taken_up("acme", "unknown")
     some.taken_up("acme", "a")
-    await asyncio.wait_for(waits, backlog.PATIENCE_S / 2)
+    await asyncio.wait_for(waits, backpressure.PATIENCE_S / 2)
     assert list(some._open["acme"]) == ["b"]
     some.taken_up("acme", "b")
     assert not some._open
@@ -24,7 +24,7 @@ async def test_the_next_one_waits_until_one_is_taken_up():
 
 async def test_nobody_waits_for_what_nobody_takes_up(monkeypatch):
     """The signer is away, or another replica's word was lost."""
-    monkeypatch.setattr(backlog, "PATIENCE_S", 0.01)
+    monkeypatch.setattr(backpressure, "PATIENCE_S", 0.01)
     some = Backlog(most=1)
     for name in "abc":
         await asyncio.wait_for(some.room("acme"), 5)

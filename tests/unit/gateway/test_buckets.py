@@ -4,10 +4,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bulkhead_contracts.quota import Quota
-from services.gateway import buckets
-from services.gateway.buckets import Buckets, Rate
-from services.gateway.quotas import TenantQuotas
-from services.gateway.spikes import Spikes
+from bulkhead_services.gateway.admission import token_buckets
+from bulkhead_services.gateway.admission.quotas import TenantQuotas
+from bulkhead_services.gateway.admission.rate_limits import Spikes
+from bulkhead_services.gateway.admission.token_buckets import Buckets, Rate
 
 KEY = ("acme",)
 
@@ -62,7 +62,7 @@ def test_a_clock_that_goes_back_fills_nothing():
 
 
 def test_memory_is_bounded(monkeypatch):
-    monkeypatch.setattr(buckets, "MAX_KEYS", 10)
+    monkeypatch.setattr(token_buckets, "MAX_KEYS", 10)
     some = Buckets()
     for number in range(50):
         some.take([((str(number),), Rate(60, 1))], 0)
@@ -71,8 +71,10 @@ def test_memory_is_bounded(monkeypatch):
 
 def test_replicas_share_a_quota_and_the_person_is_told_apart_from_the_tenant(tmp_path):
     file = tmp_path / "tenants.yaml"
-    file.write_text("tenants: {acme: {tools: [], quota: {tasks_per_minute: 120, burst_tasks: 8, "
-                    "person_tasks_per_minute: 60, person_burst_tasks: 4}}}")
+    file.write_text(
+        "tenants: {acme: {tools: [], quota: {tasks_per_minute: 120, burst_tasks: 8, "
+        "person_tasks_per_minute: 60, person_burst_tasks: 4}}}"
+    )
     one = Spikes(TenantQuotas(file), replicas=2)
     assert [one.take("http", "acme", "ada", 0) is None for _ in range(3)] == [True, True, False]
     told = one.take("http", "acme", "ada", 0)

@@ -97,11 +97,31 @@ async def test_what_it_raises(tmp_path):
 
 def test_the_parser_keeps_to_the_specification():
     parser = Parser()
-    lines = [": comment", "retry: 250", "id: 7", "event: text", "data: one", "data:two", "", "data", "", "id: 8", "",
-             "event: nothing", "", "retry: soon", "id: bad\0id", "data: x", ""]
+    lines = [
+        ": comment",
+        "retry: 250",
+        "id: 7",
+        "event: text",
+        "data: one",
+        "data:two",
+        "",
+        "data",
+        "",
+        "id: 8",
+        "",
+        "event: nothing",
+        "",
+        "retry: soon",
+        "id: bad\0id",
+        "data: x",
+        "",
+    ]
     found = [event for line in lines if (event := parser.line(line))]
     assert [(event.name, event.data, event.id) for event in found] == [
-        ("text", "one\ntwo", "7"), ("message", "", "7"), ("message", "x", "8")]
+        ("text", "one\ntwo", "7"),
+        ("message", "", "7"),
+        ("message", "x", "8"),
+    ]
     assert (parser.last_id, parser.retry_ms) == ("8", 250)
     with pytest.raises(EventTooLarge):
         for _ in range(10):

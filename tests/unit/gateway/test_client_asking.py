@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from bulkhead.client import Closed, Mesh, MeshError, Refused, Task, Unfit, Unreachable, asking
+from bulkhead.client import Closed, Mesh, MeshError, Refused, Task, Unfit, Unreachable, request_checks
 
 SENT: list[httpx.Request] = []
 
@@ -25,17 +25,48 @@ def mesh(answer: httpx.Response | None = None) -> Mesh:
     return Mesh("http://gateway", "bk_x", transport=httpx.MockTransport(take))
 
 
-@pytest.mark.parametrize("wanted", [
-    {"limit_usd": "a"}, {"limit_usd": math.nan}, {"limit_usd": math.inf}, {"limit_usd": -1}, {"limit_usd": 0},
-    {"limit_usd": 1e30}, {"limit_usd": 1e-9}, {"limit_usd": True}, {"limit_usd": [1]}, {"limit_usd": Decimal("NaN")},
-    {"limit_tokens": 1.5}, {"limit_tokens": 0}, {"limit_tokens": "9"}, {"limit_tokens": 10**30},
-    {"deadline_s": 0}, {"deadline_s": math.nan}, {"deadline_s": 10**9}, {"deadline_s": "2m"},
-    {"tools": "search_documents"}, {"tools": 5}, {"tools": (1,)}, {"plan": "steps"}, {"plan": {"steps": {1, 2}}},
-    {"plan": {"x": math.nan}}, {"fork": ["t1"]}, {"feature": 5}, {"feature": "a b"}, {"workflow": "x" * 65},
-    {"idempotency_key": "schlüssel"}, {"idempotency_key": "a\nb"}, {"idempotency_key": 7},
-    {"idempotency_key": "x" * 256}, {"objective": None}, {"objective": " "}, {"objective": b"bytes"},
-    {"objective": "x" * 20_000}, {"objective": "half \ud800"},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {"limit_usd": "a"},
+        {"limit_usd": math.nan},
+        {"limit_usd": math.inf},
+        {"limit_usd": -1},
+        {"limit_usd": 0},
+        {"limit_usd": 1e30},
+        {"limit_usd": 1e-9},
+        {"limit_usd": True},
+        {"limit_usd": [1]},
+        {"limit_usd": Decimal("NaN")},
+        {"limit_tokens": 1.5},
+        {"limit_tokens": 0},
+        {"limit_tokens": "9"},
+        {"limit_tokens": 10**30},
+        {"deadline_s": 0},
+        {"deadline_s": math.nan},
+        {"deadline_s": 10**9},
+        {"deadline_s": "2m"},
+        {"tools": "search_documents"},
+        {"tools": 5},
+        {"tools": (1,)},
+        {"plan": "steps"},
+        {"plan": {"steps": {1, 2}}},
+        {"plan": {"x": math.nan}},
+        {"fork": ["t1"]},
+        {"feature": 5},
+        {"feature": "a b"},
+        {"workflow": "x" * 65},
+        {"idempotency_key": "schlüssel"},
+        {"idempotency_key": "a\nb"},
+        {"idempotency_key": 7},
+        {"idempotency_key": "x" * 256},
+        {"objective": None},
+        {"objective": " "},
+        {"objective": b"bytes"},
+        {"objective": "x" * 20_000},
+        {"objective": "half \ud800"},
+    ],
+)
 async def test_a_submission_that_cannot_be_asked_for(wanted: dict) -> None:
     async with mesh() as client:
         with pytest.raises(Unfit) as told:
@@ -47,16 +78,31 @@ async def test_a_submission_that_cannot_be_asked_for(wanted: dict) -> None:
     assert not SENT
 
 
-@pytest.mark.parametrize("call", [
-    lambda m: m.halt("tools", "x", "why"), lambda m: m.resume("tool", "", "why"), lambda m: m.halt("tool", "x", ""),
-    lambda m: m.reset_breaker("task", "t1", "why"), lambda m: m.change_limit("day", {"usd": 5}),
-    lambda m: m.change_limit("day", {"tokens": -1}), lambda m: m.change_limit("day", {"tokens": 1.5}),
-    lambda m: m.change_limit("day", [1]), lambda m: m.change_limit("day", {}, expect_revision="x"),
-    lambda m: m.tasks(0), lambda m: m.tasks("all"), lambda m: m.add_document(b"x"), lambda m: m.add_document(5),
-    lambda m: m.delete_document(""), lambda m: m.task("t1").top_up({}, "why"),
-    lambda m: m.task("t1").top_up({"tokens": math.nan}, "why"), lambda m: m.task("t1").top_up({"tokens": 1}, " "),
-    lambda m: m.task("t1").cancel(5), lambda m: m.task("t1").result("soon"), lambda m: m.task("t1").result(-1),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda m: m.halt("tools", "x", "why"),
+        lambda m: m.resume("tool", "", "why"),
+        lambda m: m.halt("tool", "x", ""),
+        lambda m: m.reset_breaker("task", "t1", "why"),
+        lambda m: m.change_limit("day", {"usd": 5}),
+        lambda m: m.change_limit("day", {"tokens": -1}),
+        lambda m: m.change_limit("day", {"tokens": 1.5}),
+        lambda m: m.change_limit("day", [1]),
+        lambda m: m.change_limit("day", {}, expect_revision="x"),
+        lambda m: m.tasks(0),
+        lambda m: m.tasks("all"),
+        lambda m: m.add_document(b"x"),
+        lambda m: m.add_document(5),
+        lambda m: m.delete_document(""),
+        lambda m: m.task("t1").top_up({}, "why"),
+        lambda m: m.task("t1").top_up({"tokens": math.nan}, "why"),
+        lambda m: m.task("t1").top_up({"tokens": 1}, " "),
+        lambda m: m.task("t1").cancel(5),
+        lambda m: m.task("t1").result("soon"),
+        lambda m: m.task("t1").result(-1),
+    ],
+)
 async def test_other_calls_that_cannot_be_asked_for(call) -> None:
     async with mesh() as client:
         with pytest.raises(Unfit) as told:
@@ -71,8 +117,9 @@ async def test_an_id_that_is_none_goes_into_no_address(name: object) -> None:
             client.task(name)
 
 
-@pytest.mark.parametrize("url", ["", "localhost:8080", "ftp://x", "http://", "http://[", "http://x:99999", 5,
-                                 "http://a b"])
+@pytest.mark.parametrize(
+    "url", ["", "localhost:8080", "ftp://x", "http://", "http://[", "http://x:99999", 5, "http://a b"]
+)
 def test_an_address_that_is_none(url: object) -> None:
     with pytest.raises(Unfit, match=r"address of a gateway|is no text"):
         Mesh(url)
@@ -99,11 +146,15 @@ async def test_a_closed_client_says_so() -> None:
             await publisher.publish("o", **wanted)
 
 
-@pytest.mark.parametrize("answer", [
-    httpx.Response(200, text="<html>It works!</html>", headers={"content-type": "text/html"}),
-    httpx.Response(200, json=["x"]), httpx.Response(200, json={"hello": "world"}),
-    httpx.Response(301, headers={"location": "https://elsewhere/"}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "answer",
+    [
+        httpx.Response(200, text="<html>It works!</html>", headers={"content-type": "text/html"}),
+        httpx.Response(200, json=["x"]),
+        httpx.Response(200, json={"hello": "world"}),
+        httpx.Response(301, headers={"location": "https://elsewhere/"}),
+    ],
+)
 async def test_something_else_that_answers_is_told_to_be_no_mesh(answer, monkeypatch) -> None:
     async def at_once(_: float) -> None: ...
 
@@ -139,6 +190,8 @@ async def test_what_fits_goes_as_it_was_meant(tmp_path: Path) -> None:
         await client.submit("o", limit_usd=Decimal("0.10"), limit_tokens=5, deadline_s=1, tools=["a"], feature="f.1")
         [sent] = SENT
     assert b'"cost_usd_micros":100000,' in sent.content.replace(b" ", b"") and b'"tools":["a"]' in sent.content.replace(
-        b" ", b"")
-    assert asking.document(tmp_path / "x", "") == (tmp_path / "x", "") and asking.units(
-        "limit", {"tokens": None}, least=0, empty=True, removes=True) == {"tokens": None}
+        b" ", b""
+    )
+    assert request_checks.document(tmp_path / "x", "") == (tmp_path / "x", "") and request_checks.units(
+        "limit", {"tokens": None}, least=0, empty=True, removes=True
+    ) == {"tokens": None}

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from bulkhead.blobs import Blobs
-from bulkhead_contracts import limits
+from bulkhead_contracts import bounds
 from bulkhead_contracts.grant import GrantReplied
 from bulkhead_contracts.result import Failure
 from bulkhead_contracts.retrieval import (
@@ -34,8 +34,14 @@ async def rag_answers(mesh, outcome="ingested", failure=None, count=1, replaced=
     stored = mesh.sent("rag")[count - 1]
     request = DocumentIngestRequested.model_validate_json(stored.body)
     data = await Blobs(mesh.bus, "rag").get("acme", request.content)
-    body = DocumentIngested(name=request.name, sha256=hashlib.sha256(data).hexdigest(), outcome=outcome,
-                            chunks=3, failure=failure, replaced_sha256=replaced)
+    body = DocumentIngested(
+        name=request.name,
+        sha256=hashlib.sha256(data).hexdigest(),
+        outcome=outcome,
+        chunks=3,
+        failure=failure,
+        replaced_sha256=replaced,
+    )
     await mesh.say("rag", body, stored.subject.rpartition(".")[2])
     return stored, request, data
 
@@ -43,8 +49,9 @@ async def rag_answers(mesh, outcome="ingested", failure=None, count=1, replaced=
 async def post(mesh, http, outcome="ingested", failure=None, count=1, replaced=None, **request):
     request.setdefault("url", "/v1/documents?name=fares.md")
     headers = AUTH | request.pop("headers", {})
-    answer, said = await asyncio.gather(http.post(headers=headers, **request),
-                                        rag_answers(mesh, outcome, failure, count, replaced))
+    answer, said = await asyncio.gather(
+        http.post(headers=headers, **request), rag_answers(mesh, outcome, failure, count, replaced)
+    )
     return answer, *said
 
 
@@ -60,21 +67,29 @@ async def test_a_raw_body_is_stored_granted_and_ingested(mesh, http):
 
 async def test_a_form_with_binary_content_arrives_unharmed(mesh, http):
     content = b"%PDF-1.7\r\n\0\n\r" + os.urandom(5_000)
-    answer, _, request, data = await post(mesh, http, url="/v1/documents",
-                                          files={"file": ("dir/rules.pdf", content, "application/pdf")})
+    answer, _, request, data = await post(
+        mesh, http, url="/v1/documents", files={"file": ("dir/rules.pdf", content, "application/pdf")}
+    )
     assert answer.status_code == 201, answer.text
     assert (request.name, request.media_type) == ("rules.pdf", "application/pdf")
     assert data == content
 
 
-@pytest.mark.parametrize(("name", "said", "media_type"), [
-    ("a.txt", None, "text/plain"), ("a.html", "application/octet-stream", "text/html"),
-    ("a.md", "application/x-www-form-urlencoded", "text/markdown"), ("a.md", "text/html; charset=x", "text/html"),
-    ("a.pdf", None, "application/pdf"), ("noend", None, "application/octet-stream"),
-])
+@pytest.mark.parametrize(
+    ("name", "said", "media_type"),
+    [
+        ("a.txt", None, "text/plain"),
+        ("a.html", "application/octet-stream", "text/html"),
+        ("a.md", "application/x-www-form-urlencoded", "text/markdown"),
+        ("a.md", "text/html; charset=x", "text/html"),
+        ("a.pdf", None, "application/pdf"),
+        ("noend", None, "application/octet-stream"),
+    ],
+)
 async def test_the_type_comes_from_the_header_or_the_name(mesh, http, name, said, media_type):
-    _, _, request, _ = await post(mesh, http, url=f"/v1/documents?name={name}", content=b"text",
-                                  headers={"Content-Type": said} if said else {})
+    _, _, request, _ = await post(
+        mesh, http, url=f"/v1/documents?name={name}", content=b"text", headers={"Content-Type": said} if said else {}
+    )
     assert request.media_type == media_type
 
 
@@ -94,8 +109,7 @@ async def test_posted_again_asks_again_and_says_unchanged(mesh, http):
 
 async def test_an_idempotency_key_repeats_the_first_outcome(mesh, http):
     first, *_ = await post(mesh, http, content=b"same", headers={"Idempotency-Key": "k"})
-    second = await http.post("/v1/documents?name=fares.md", content=b"same",
-                             headers=AUTH | {"Idempotency-Key": "k"})
+    second = await http.post("/v1/documents?name=fares.md", content=b"same", headers=AUTH | {"Idempotency-Key": "k"})
     assert second.json() == first.json() and len(mesh.sent("rag")) == 1
 
 
@@ -109,14 +123,17 @@ async def test_a_slow_store_is_202_and_the_status_tells_later(mesh, http):
     assert (await http.get(url, headers=AUTH)).status_code == 201
 
 
-@pytest.mark.parametrize(("url", "content", "status", "code"), [
-    ("/v1/documents", b"x", 422, "invalid_document"),
-    ("/v1/documents?name=a.txt", b"", 422, "invalid_document"),
-    ("/v1/documents?name=a.txt", b" \n ", 422, "invalid_document"),
-    ("/v1/documents?name=" + "a" * 65, b"x", 422, "invalid_document"),
-    ("/v1/documents?name=a%0Ab", b"x", 422, "invalid_document"),
-    ("/v1/documents?name=a.txt", b"x" * (limits.MAX_BLOB_BYTES + 1), 413, "too_large"),
-])
+@pytest.mark.parametrize(
+    ("url", "content", "status", "code"),
+    [
+        ("/v1/documents", b"x", 422, "invalid_document"),
+        ("/v1/documents?name=a.txt", b"", 422, "invalid_document"),
+        ("/v1/documents?name=a.txt", b" \n ", 422, "invalid_document"),
+        ("/v1/documents?name=" + "a" * 65, b"x", 422, "invalid_document"),
+        ("/v1/documents?name=a%0Ab", b"x", 422, "invalid_document"),
+        ("/v1/documents?name=a.txt", b"x" * (bounds.MAX_BLOB_BYTES + 1), 413, "too_large"),
+    ],
+)
 async def test_what_does_not_fit_is_refused(mesh, http, url, content, status, code):
     answer = await http.post(url, content=content, headers=AUTH)
     assert (answer.status_code, answer.json()["code"]) == (status, code)
@@ -141,6 +158,7 @@ async def test_a_document_that_replaces_another_says_which(mesh, http):
 
 async def delete(mesh, http, name="fares.md", key=OPERATOR, **said):
     """DELETE, with rag's word when it is asked."""
+
     async def rag() -> None:
         await until(lambda: mesh.sent("rag"), "asked")
         stored = mesh.sent("rag")[-1]
@@ -148,8 +166,9 @@ async def delete(mesh, http, name="fares.md", key=OPERATOR, **said):
         assert stored.headers["bulkhead-grant"] == "signed.task.grant"
         await mesh.say("rag", DocumentDeleted(name=request.name, **said), stored.subject.rpartition(".")[2])
 
-    asking = asyncio.create_task(http.delete("/v1/documents", params={"name": name},
-                                             headers={"Authorization": f"Bearer {key}"}))
+    asking = asyncio.create_task(
+        http.delete("/v1/documents", params={"name": name}, headers={"Authorization": f"Bearer {key}"})
+    )
     if said:
         await rag()
     return await asking
@@ -172,12 +191,15 @@ async def test_what_is_not_there_or_not_ones_to_delete_is_told(mesh, http):
 
 
 async def test_documents_are_listed_by_pages_and_their_store_may_be_away(mesh, http):
-    mesh.bus.documents = [StoredDocument(name=name, sha256="0" * 64, media_type="text/plain", chunks=1, versions=1,
-                                         ingested_unix_ms=5) for name in ("a.md", "b c.md", "ü.md")]
+    mesh.bus.documents = [
+        StoredDocument(name=name, sha256="0" * 64, media_type="text/plain", chunks=1, versions=1, ingested_unix_ms=5)
+        for name in ("a.md", "b c.md", "ü.md")
+    ]
     seen, after = [], ""
     while after is not None:
-        answer = await http.get("/v1/documents", params={"limit": 2, "after": after},
-                                headers={"Authorization": f"Bearer {AUDITOR}"})
+        answer = await http.get(
+            "/v1/documents", params={"limit": 2, "after": after}, headers={"Authorization": f"Bearer {AUDITOR}"}
+        )
         seen += [one["name"] for one in answer.json()["documents"]]
         after = answer.json()["next"]
     assert seen == ["a.md", "b c.md", "ü.md"]

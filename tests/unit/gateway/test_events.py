@@ -4,17 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulkhead.runtime.edge import Received
+from bulkhead.runtime.edge.protocol import Received
 from bulkhead_contracts.budget import Amount, TaskCharged
 from bulkhead_contracts.control import MessageRejected
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.result import Failure, Usage
 from bulkhead_contracts.subjects import token
 from bulkhead_contracts.task import StepEnded, StepStarted, TaskAccepted, TaskEnded, TaskRejected, TaskRequested
-from services.budget.core import Ceiling
-from services.budget.reasons import parked
-from services.gateway.core import View, fold, ingest_id, spent_more, task_id, whole_cost
-from services.gateway.events import (
+from bulkhead_services.budget.ledger.model import Ceiling
+from bulkhead_services.budget.limits.messages import parked
+from bulkhead_services.gateway.read_model.events import (
     MAX_OPEN_TEXTS,
     BadEventId,
     LiveText,
@@ -27,6 +26,7 @@ from services.gateway.events import (
     parse_position,
     step_key,
 )
+from bulkhead_services.gateway.read_model.task_view import View, fold, ingest_id, spent_more, task_id, whole_cost
 
 pieces = st.lists(st.text(max_size=6), max_size=12)
 
@@ -37,9 +37,15 @@ def message(body, sequence=1, sender="planner"):
 
 
 def test_task_ids_are_tokens_and_tell_everything_apart():
-    ids = {task_id("acme", "ada", "k"), task_id("acme", "adak", ""), task_id("acme", "ad", "ak"),
-           task_id("acmeada", "", "k"), task_id("other", "ada", "k"), ingest_id("acme", "ada", "k"),
-           ingest_id("acme", "ada", "k", "again")}
+    ids = {
+        task_id("acme", "ada", "k"),
+        task_id("acme", "adak", ""),
+        task_id("acme", "ad", "ak"),
+        task_id("acmeada", "", "k"),
+        task_id("other", "ada", "k"),
+        ingest_id("acme", "ada", "k"),
+        ingest_id("acme", "ada", "k", "again"),
+    }
     assert len(ids) == 7
     assert all(token(one) == one and len(one) == 26 for one in ids)
     assert task_id("acme", "ada", "k") == task_id("acme", "ada", "k")
@@ -59,8 +65,15 @@ def test_of_a_task_that_is_over_nobody_says_any_more_that_it_can_be_topped_up():
     assert "topup" not in view.failure.message and "goes on" not in view.failure.message
 
 
-@given(st.integers(0, 2**63), st.integers(0, 255), st.dictionaries(st.binary(min_size=4, max_size=4), st.tuples(
-    st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1)), max_size=MAX_OPEN_TEXTS))
+@given(
+    st.integers(0, 2**63),
+    st.integers(0, 255),
+    st.dictionaries(
+        st.binary(min_size=4, max_size=4),
+        st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1)),
+        max_size=MAX_OPEN_TEXTS,
+    ),
+)
 def test_a_position_survives_its_id(sequence, part, opens):
     position = Position(sequence, {key: Sent(chars, crc) for key, (chars, crc) in opens.items()}, part)
     again = parse_position(position.encode())
@@ -126,9 +139,12 @@ def test_whatever_was_sent_the_live_text_is_reached(before, live, same_epoch):
 
 
 def test_views_and_facts_in_every_order():
-    bodies = [TaskRequested(objective="x"), TaskAccepted(deadline_unix_ms=5),
-              StepStarted(step_id="a", title="A", attempt=1, plan_version=1),
-              StepEnded(step_id="a", attempt=1, plan_version=1, outcome="accepted")]
+    bodies = [
+        TaskRequested(objective="x"),
+        TaskAccepted(deadline_unix_ms=5),
+        StepStarted(step_id="a", title="A", attempt=1, plan_version=1),
+        StepEnded(step_id="a", attempt=1, plan_version=1, outcome="accepted"),
+    ]
     for order in ((0, 1, 2, 3), (1, 3, 2, 0), (3, 2, 1, 0)):
         view = View()
         for sequence, index in enumerate(order, 1):

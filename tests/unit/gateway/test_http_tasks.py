@@ -6,7 +6,7 @@ import json
 import httpx
 import pytest
 
-from bulkhead_contracts import limits
+from bulkhead_contracts import bounds
 from bulkhead_contracts.control import MessageRejected
 from bulkhead_contracts.grant import GrantReplied
 from bulkhead_contracts.plan import Plan, PlanAdopted, PlanStep
@@ -25,8 +25,7 @@ from tests.unit.gateway.harness import AUDITOR, AUTH, FOREIGN
 
 
 async def submit(http, objective="Find the fare", key="k1", **body):
-    return await http.post("/v1/tasks", json={"objective": objective, **body},
-                           headers={**AUTH, "Idempotency-Key": key})
+    return await http.post("/v1/tasks", json={"objective": objective, **body}, headers={**AUTH, "Idempotency-Key": key})
 
 
 def problem(answer, status, code):
@@ -42,13 +41,15 @@ async def test_a_task_is_appended_granted_and_submitted(mesh, http):
     answer = await submit(http, limits={"cost_usd_micros": 1000, "tokens": 50, "deadline_ms": 9000})
     assert answer.status_code == 202
     task = answer.json()["task_id"]
-    assert answer.json() == {"task_id": task, "status_url": f"/v1/tasks/{task}",
-                             "events_url": f"/v1/tasks/{task}/events"}
+    assert answer.json() == {
+        "task_id": task,
+        "status_url": f"/v1/tasks/{task}",
+        "events_url": f"/v1/tasks/{task}/events",
+    }
     [stored] = mesh.sent("gateway")
     request = TaskRequested.model_validate_json(stored.body)
     assert stored.headers["ce-type"] == "mesh.task.requested.v2"
-    assert request.requester.model_dump() == {"tenant": "acme", "person": "ada", "role": "operator",
-                                              "via": "api_key"}
+    assert request.requester.model_dump() == {"tenant": "acme", "person": "ada", "role": "operator", "via": "api_key"}
     await mesh.pump()
     [submitted] = mesh.sent("planner")
     body = TaskSubmitted.model_validate_json(submitted.body)
@@ -100,9 +101,9 @@ async def test_a_missing_key_is_400(http, headers):
 
 async def test_a_large_objective_is_413_with_the_limit(http):
     body = problem(await submit(http, objective="x" * 1024 * 1024), 413, "too_large")
-    assert body["limit"] == limits.MAX_MESSAGE_BYTES - limits.MAX_HEADER_BYTES
-    body = problem(await submit(http, objective="x" * (limits.MAX_OBJECTIVE_CHARS + 1)), 413, "too_large")
-    assert body["limit"] == limits.MAX_OBJECTIVE_CHARS
+    assert body["limit"] == bounds.MAX_MESSAGE_BYTES - bounds.MAX_HEADER_BYTES
+    body = problem(await submit(http, objective="x" * (bounds.MAX_OBJECTIVE_CHARS + 1)), 413, "too_large")
+    assert body["limit"] == bounds.MAX_OBJECTIVE_CHARS
 
 
 @pytest.mark.parametrize(
@@ -113,8 +114,10 @@ async def test_a_large_objective_is_413_with_the_limit(http):
         ('{"objective": "x", "limits": {"tokens": -1}}', "limits.tokens"),
         ('{"objective": "x", "limits": {"tokens": NaN}}', "limits.tokens"),
         ('{"objective": "x", "limits": {"deadline_ms": 0}}', "limits.deadline_ms"),
-        ('{"objective": "x", "plan": {"steps": [{"id": "a", "title": "t", "instruction": "i", "imputs": []}]}}',
-         "plan.steps.0.imputs"),
+        (
+            '{"objective": "x", "plan": {"steps": [{"id": "a", "title": "t", "instruction": "i", "imputs": []}]}}',
+            "plan.steps.0.imputs",
+        ),
         ('{"objective": ""}', "objective"),
         ('{"objective": 7}', "objective"),
         ("[]", "body"),
@@ -133,7 +136,7 @@ async def test_a_body_that_is_not_json_is_400(http):
 
 
 async def test_the_broker_away_is_503_and_nothing_is_promised(mesh, http, monkeypatch):
-    monkeypatch.setattr("bulkhead.runtime.publisher.PUBLISH_BACKOFF_S", 0.001)
+    monkeypatch.setattr("bulkhead.runtime.publish.publisher.PUBLISH_BACKOFF_S", 0.001)
     mesh.bus.down = True
     answer = await submit(http)
     problem(answer, 503, "unavailable")
@@ -178,10 +181,24 @@ async def test_the_view_follows_the_inbox(mesh, http):
     await mesh.say("planner", StepStarted(step_id="s1", title="Look", attempt=1, plan_version=1), task)
     before = (await http.get(f"/v1/tasks/{task}", headers=AUTH)).json()
     assert (before["status"], before["steps"][0]["status"], before["answer"]) == ("running", "running", None)
-    await mesh.say("planner", StepEnded(step_id="s1", attempt=1, plan_version=1, outcome="accepted", result=result,
-                                        final=True, usage=Usage(cost_usd_micros=7)), task)
-    await mesh.say("planner", TaskEnded(status="succeeded", result=result, usage=Usage(cost_usd_micros=9),
-                                        steps_done=1, steps_total=1), task)
+    await mesh.say(
+        "planner",
+        StepEnded(
+            step_id="s1",
+            attempt=1,
+            plan_version=1,
+            outcome="accepted",
+            result=result,
+            final=True,
+            usage=Usage(cost_usd_micros=7),
+        ),
+        task,
+    )
+    await mesh.say(
+        "planner",
+        TaskEnded(status="succeeded", result=result, usage=Usage(cost_usd_micros=9), steps_done=1, steps_total=1),
+        task,
+    )
     found = (await http.get(f"/v1/tasks/{task}", headers=AUTH)).json()
     assert found["status"] == "succeeded"
     assert found["answer"] == "It costs 12 EUR [#0123456789ab]."
@@ -198,7 +215,9 @@ async def test_a_row_says_that_the_answer_is_no_plain_one(mesh, http):
         await mesh.say("planner", TaskEnded(status="succeeded", result=result, steps_done=1, steps_total=1), task)
     rows = (await http.get("/v1/tasks", headers=AUTH)).json()["tasks"]
     assert {row["task_id"]: (row["status"], row["standing"], row["complete"]) for row in rows} == {
-        plain: ("succeeded", "ok", True), doubtful: ("succeeded", "degraded", False)}
+        plain: ("succeeded", "ok", True),
+        doubtful: ("succeeded", "degraded", False),
+    }
     one = (await http.get(f"/v1/tasks/{doubtful}", headers=AUTH)).json()
     assert (one["standing"], one["complete"]) == ("degraded", False)
     running = (await submit(http, key="k3")).json()["task_id"]
@@ -273,8 +292,11 @@ async def test_a_second_request_for_the_same_task_is_ignored(mesh, http):
 
 
 async def test_a_message_that_nobody_could_read_is_a_rejected_task(mesh, http):
-    await mesh.say("gateway", MessageRejected(sequence=99, code="malformed_body", reason="objective: missing",
-                                              dead_letter_id="d1"), "t-garbage")
+    await mesh.say(
+        "gateway",
+        MessageRejected(sequence=99, code="malformed_body", reason="objective: missing", dead_letter_id="d1"),
+        "t-garbage",
+    )
     found = (await http.get("/v1/tasks/t-garbage", headers=AUTH)).json()
     assert (found["status"], found["failure"]["code"]) == ("rejected", "malformed_body")
 
@@ -379,8 +401,17 @@ async def test_a_task_that_was_accepted_is_never_said_not_to_be_there(mesh, http
 
 
 async def test_writes_that_may_have_been_done_are_told_of_a_task_that_did_not_succeed(mesh, http):
-    doubtful = UncertainWrite(step_id="pay", attempt=1, tool="refund", arguments_json="{}", key="acme.t.c",
-                              asked_unix_ms=1, outcome="uncertain", why="its outcome was lost", message="m")
+    doubtful = UncertainWrite(
+        step_id="pay",
+        attempt=1,
+        tool="refund",
+        arguments_json="{}",
+        key="acme.t.c",
+        asked_unix_ms=1,
+        outcome="uncertain",
+        why="its outcome was lost",
+        message="m",
+    )
     mesh.bus.writes = WritesReplied(writes=(doubtful,), more=2)
     runs, well, badly = [(await submit(http, key=key)).json()["task_id"] for key in ("k1", "k2", "k3")]
     await mesh.pump()

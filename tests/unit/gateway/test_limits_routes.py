@@ -5,7 +5,7 @@ import pytest
 
 from bulkhead_contracts.budget import LimitsRequested
 from bulkhead_contracts.task import RequesterClaim
-from services.budget.limiting import refused
+from bulkhead_services.budget.limits.tenant_limits import refused
 from tests.unit.gateway.harness import AUDITOR, AUTH
 
 CHANGE = {"target": "day", "limit": {"cost_usd_micros": 1_000}}
@@ -25,11 +25,18 @@ async def test_who_is_no_operator_changes_nothing(http) -> None:
         assert (await http.request(method, "/v1/limits", headers={"Authorization": "Bearer bk_x"})).status_code == 401
 
 
-@pytest.mark.parametrize("body", [
-    {}, {"target": "day", "limit": {"cost_usd_micros": -1}}, {"target": "day", "limit": {"cost_usd_micros": "1"}},
-    {"target": "day", "limit": {"cost_usd_micros": 10**30}}, {"target": "tenant:bolt/../x y", "limit": {}},
-    CHANGE | {"tenant": "bolt"}, CHANGE | {"requester": {"tenant": "bolt", "person": "eve", "role": "operator"}},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"target": "day", "limit": {"cost_usd_micros": -1}},
+        {"target": "day", "limit": {"cost_usd_micros": "1"}},
+        {"target": "day", "limit": {"cost_usd_micros": 10**30}},
+        {"target": "tenant:bolt/../x y", "limit": {}},
+        CHANGE | {"tenant": "bolt"},
+        CHANGE | {"requester": {"tenant": "bolt", "person": "eve", "role": "operator"}},
+    ],
+)
 async def test_a_change_that_does_not_fit_or_speaks_of_others_is_refused(http, body) -> None:
     answer = await http.put("/v1/limits", json=body)
     assert answer.status_code == 422 and answer.json()["hint"], answer.text
@@ -46,10 +53,15 @@ async def test_a_top_up_is_repeated_under_its_key_and_another_one_is_refused_the
     assert (await http.post(route, json=body)).json()["added"]["model_calls"] == 14, "no key: it counts anew"
 
 
-@pytest.mark.parametrize(("tenant", "role", "may_read", "may_change"), [
-    ("acme", "operator", True, True), ("acme", "submitter", True, False), ("acme", "auditor", True, False),
-    ("bolt", "operator", False, False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("tenant", "role", "may_read", "may_change"),
+    [
+        ("acme", "operator", True, True),
+        ("acme", "submitter", True, False),
+        ("acme", "auditor", True, False),
+        ("bolt", "operator", False, False),
+    ],
+)
 def test_budget_judges_again(tenant, role, may_read, may_change) -> None:
     claim = RequesterClaim(tenant=tenant, person="eve", role=role, via="api_key")
     assert (refused(LimitsRequested(requester=claim), "acme") is None) is may_read

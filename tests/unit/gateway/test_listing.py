@@ -7,12 +7,29 @@ from bulkhead_contracts.task import TaskRequested
 from tests.unit.gateway.harness import AUTH, FOREIGN
 
 
-@pytest.mark.parametrize("subject", [
-    "mesh.pub_shop.gateway.{p}.acme.Größe", "mesh.pub_shop.gateway.{p}.acme.$JS",
-    "mesh.pub_shop.gateway.{p}.acme." + "x" * 65,
-    "mesh.pub_shop.gateway.99.acme.t9", "mesh.pub_shop.gateway.x.acme.t9", "mesh.pub_shop.gateway.².acme.t9",
-    "mesh.pub_shop.gateway.{p}.acme.t9.more", "mesh.pub_shop.gateway.{p}.other.t9",
-], ids=["letters", "dollar", "over-long", "wrong-partition", "no-partition", "foreign-digit", "seven-tokens", "tenant"])
+@pytest.mark.parametrize(
+    "subject",
+    [
+        "mesh.pub_shop.gateway.{p}.acme.Größe",
+        "mesh.pub_shop.gateway.{p}.acme.$JS",
+        "mesh.pub_shop.gateway.{p}.acme." + "x" * 65,
+        "mesh.pub_shop.gateway.99.acme.t9",
+        "mesh.pub_shop.gateway.x.acme.t9",
+        "mesh.pub_shop.gateway.².acme.t9",
+        "mesh.pub_shop.gateway.{p}.acme.t9.more",
+        "mesh.pub_shop.gateway.{p}.other.t9",
+    ],
+    ids=[
+        "letters",
+        "dollar",
+        "over-long",
+        "wrong-partition",
+        "no-partition",
+        "foreign-digit",
+        "seven-tokens",
+        "tenant",
+    ],
+)
 async def test_a_task_under_a_bad_subject_does_not_spoil_the_list(mesh, http, subject):
     """An outside publisher chooses the last tokens of its subject; the broker lets any characters through."""
     await mesh.say("pub_shop", TaskRequested(objective="What is refunded?"), "good")

@@ -7,16 +7,22 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from starlette.routing import Route
 
-from services.gateway.openapi import openapi
+from bulkhead_services.gateway.http.openapi import openapi
 from tests.unit.gateway.harness import OPERATOR, make_mesh
 
 HEADERS = {"Authorization": f"Bearer {OPERATOR}"}
 
 
-CHECKS = {"not_a_server_error", "status_code_conformance", "content_type_conformance", "response_schema_conformance",
-          "response_headers_conformance"}
-OPERATIONS = [(path, method) for path, item in openapi()["paths"].items() for method in item
-              if not path.endswith("/events")]  # A stream ends when its task does; see test_stream.
+CHECKS = {
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_schema_conformance",
+    "response_headers_conformance",
+}
+OPERATIONS = [
+    (path, method) for path, item in openapi()["paths"].items() for method in item if not path.endswith("/events")
+]  # A stream ends when its task does; see test_stream.
 
 
 @pytest.mark.parametrize(("path", "method"), OPERATIONS)
@@ -28,8 +34,7 @@ def test_generated_requests_get_documented_answers(path, method, tmp_path):
     assert len(checks) == len(CHECKS)
     answers = set()
 
-    @settings(max_examples=10, database=None, derandomize=True,
-              suppress_health_check=list(HealthCheck))
+    @settings(max_examples=10, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(case=operation.as_strategy())
     def ask(case):
         answer = case.call(headers=HEADERS)
@@ -43,8 +48,13 @@ def test_generated_requests_get_documented_answers(path, method, tmp_path):
 
 def test_every_route_is_documented(tmp_path):
     app = make_mesh(tmp_path).gateway().app
-    served = {(route.path, method.lower()) for route in app.routes if isinstance(route, Route)
-              for method in route.methods - {"HEAD"} if route.path != "/openapi.json"}
+    served = {
+        (route.path, method.lower())
+        for route in app.routes
+        if isinstance(route, Route)
+        for method in route.methods - {"HEAD"}
+        if route.path != "/openapi.json"
+    }
     documented = {(path, method) for path, item in openapi()["paths"].items() for method in item}
     assert served == documented
 

@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from bulkhead_contracts.control import MessageRejected
 from bulkhead_contracts.quota import Quota
 from bulkhead_contracts.task import Dropped, PlacesGiven, TaskEnded, TaskQueued, TaskRejected, TaskReleased
-from services.gateway.places import SNAPSHOT_EVERY, Book, Quotas, Waiting, decide, given_at_once, queued
+from bulkhead_services.gateway.admission.run_queue import (
+    SNAPSHOT_EVERY,
+    Book,
+    Quotas,
+    Waiting,
+    decide,
+    given_at_once,
+    queued,
+)
 
 LATER = 10**12
 
@@ -166,7 +174,8 @@ def test_an_id_that_is_used_again_after_a_purge_is_another_task():
 
 STEPS = st.lists(
     st.tuples(st.sampled_from(("ask", "ask", "ask", "end", "cancel", "limit", "decide")), st.integers(0, 5)),
-    max_size=120)
+    max_size=120,
+)
 
 
 @settings(max_examples=150)
@@ -222,7 +231,8 @@ def test_in_the_long_run_every_tenant_begins_by_its_weight(weights, room):
         rounds = [begun[name] / weight for name, weight in weights.items()]
         assert max(rounds) - min(rounds) <= 1 + 1e-9
     assert {name: 8 * weight for name, weight in weights.items()} == Counter(
-        name[0] for name in inbox.order if name[0] != "z")
+        name[0] for name in inbox.order if name[0] != "z"
+    )
 
 
 @pytest.mark.parametrize("count", [SNAPSHOT_EVERY - 1, SNAPSHOT_EVERY, 3 * SNAPSHOT_EVERY])
@@ -231,8 +241,11 @@ def test_now_and_then_a_decision_tells_who_runs(count):
     for number in range(count):
         inbox.ask("acme", f"a{number}")
         inbox.say(TaskEnded(status="succeeded"), f"a{number}", "acme")
-    told = [number for number, (_, _, body) in enumerate(inbox.stored)
-            if isinstance(body, PlacesGiven) and body.running is not None]
+    told = [
+        number
+        for number, (_, _, body) in enumerate(inbox.stored)
+        if isinstance(body, PlacesGiven) and body.running is not None
+    ]
     assert len(told) == 1 + (count - 1) // SNAPSHOT_EVERY
     assert inbox.read_anew().running == {}
 

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from bulkhead_contracts.task import TaskAccepted, TaskEnded, TaskRequested, TaskSubmitted
-from services.gateway import feeds
+from bulkhead_services.gateway.read_model import feeds
 from tests.unit.gateway.harness import AUTH, Mesh, make_mesh
 
 
@@ -72,9 +72,12 @@ async def listed(mesh: Mesh, at: int = 0, limit: int = 20) -> list[tuple[str, st
 
 
 def purge(mesh: Mesh, task: str) -> None:
-    """As infra.nats.purge does, long after the dedup window."""
-    inbox = [(name, stored) for name, stored in mesh.bus.stored
-             if name in ("INBOX_GATEWAY", "INBOX_PLANNER") and stored.subject.endswith(f".{task}")]
+    """As bulkhead_infra.nats.purge does, long after the dedup window."""
+    inbox = [
+        (name, stored)
+        for name, stored in mesh.bus.stored
+        if name in ("INBOX_GATEWAY", "INBOX_PLANNER") and stored.subject.endswith(f".{task}")
+    ]
     mesh.bus.gaps += len([one for one in inbox if one[0] == "INBOX_GATEWAY"])
     mesh.bus.stored = [one for one in mesh.bus.stored if one not in inbox]
     mesh.bus.ids.clear()

@@ -5,8 +5,8 @@ import json
 import httpx
 import pytest
 
-from bulkhead.runtime import inbound
-from bulkhead.runtime.edge import Received, Retry
+from bulkhead.runtime.consume import inbound
+from bulkhead.runtime.edge.protocol import Received, Retry
 from bulkhead_contracts.lease import book
 from bulkhead_contracts.task import TaskAccepted, TaskEnded, TaskRequested, TaskSubmitted
 from tests.unit.gateway.harness import AUTH, Mesh, make_mesh
@@ -48,13 +48,19 @@ async def show(http, task):
 
 def begun(mesh):
     """Tasks in the planner's inbox, in order."""
-    return [stored.subject.rpartition(".")[2] for stored in mesh.sent("planner")
-            if stored.headers["ce-type"] == TaskSubmitted.ce_type()]
+    return [
+        stored.subject.rpartition(".")[2]
+        for stored in mesh.sent("planner")
+        if stored.headers["ce-type"] == TaskSubmitted.ce_type()
+    ]
 
 
 def bodies(mesh, kind):
-    return [kind.model_validate_json(stored.body) for _, stored in mesh.bus.stored
-            if stored.headers.get("ce-type") == kind.ce_type()]
+    return [
+        kind.model_validate_json(stored.body)
+        for _, stored in mesh.bus.stored
+        if stored.headers.get("ce-type") == kind.ce_type()
+    ]
 
 
 async def test_the_rest_waits_is_seen_to_wait_and_begins_when_one_ends(mesh):
@@ -65,7 +71,12 @@ async def test_the_rest_waits_is_seen_to_wait_and_begins_when_one_ends(mesh):
         assert seen == ["requested", "queued", "queued"]
         waits = (await show(http, third))["queue"]
         assert {name: waits[name] for name in ("ahead", "waiting", "full", "running", "limit")} == {
-            "ahead": 1, "waiting": 2, "full": "tenant", "running": 1, "limit": 1}
+            "ahead": 1,
+            "waiting": 2,
+            "full": "tenant",
+            "running": 1,
+            "limit": 1,
+        }
         assert (await show(http, first))["queue"] is None
         await mesh.say("planner", TaskAccepted(deadline_unix_ms=5), first)
         await mesh.say("planner", TaskEnded(status="succeeded"), first)
@@ -85,7 +96,10 @@ async def test_watchers_are_told(mesh):
         await mesh.say("planner", TaskEnded(status="failed"), second)
         events = (await http.get(f"/v1/tasks/{second}/events", headers=AUTH)).text
         assert [line[7:] for line in events.splitlines() if line.startswith("event: ")] == [
-            "task.queued", "task.released", "task.ended"]
+            "task.queued",
+            "task.released",
+            "task.ended",
+        ]
 
 
 async def test_a_waiting_task_is_cancelled_and_never_begins(mesh):
@@ -183,8 +197,9 @@ async def test_replicas_that_crash_anywhere_lose_and_double_nothing(mesh, replic
                 ended.add(running[0])
                 publisher = mesh.context("planner").publisher
                 publisher.service = "planner"
-                await publisher.send("gateway", TaskEnded(status="succeeded"), tenant="acme", task=running[0],
-                                     index=f"end/{running[0]}")
+                await publisher.send(
+                    "gateway", TaskEnded(status="succeeded"), tenant="acme", task=running[0], index=f"end/{running[0]}"
+                )
             assert lying or running or len(ended) == len(made), "nobody runs, and somebody waits"
         assert most == 2
         assert sorted(begun(mesh)) == sorted(made)  # The broker dropped what was said twice under one id.
@@ -193,7 +208,17 @@ async def test_replicas_that_crash_anywhere_lose_and_double_nothing(mesh, replic
 async def take(gateway, stored, attempt):
     message = inbound.read(stored, "gateway")
     try:
-        await gateway.handle(Received(message.envelope, message.body, message.address.tenant, message.address.task,
-                                      message.address.sender, stored.sequence, stored.time_unix_ms, attempt + 1))
+        await gateway.handle(
+            Received(
+                message.envelope,
+                message.body,
+                message.address.tenant,
+                message.address.task,
+                message.address.sender,
+                stored.sequence,
+                stored.time_unix_ms,
+                attempt + 1,
+            )
+        )
     except Retry as retry:
         raise AssertionError(retry.reason) from retry

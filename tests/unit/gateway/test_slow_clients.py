@@ -8,15 +8,17 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 
-from bulkhead_contracts import limits
+from bulkhead_contracts import bounds
 from bulkhead_contracts.task import TaskRequested
 from tests.unit.gateway.harness import AUDITOR, AUTH, FOREIGN, OPERATOR, _row, make_mesh, running, until
 
 FAST = {"head_timeout_s": 0.3, "body_timeout_s": 0.3, "write_timeout_s": 0.3}
 PATIENCE_S = 8.0
 HEAD = b"GET /livez HTTP/1.1\r\nHost: gateway\r\n"
-POST = (b"POST /v1/tasks HTTP/1.1\r\nHost: gateway\r\nIdempotency-Key: k\r\nContent-Length: 90000\r\n"
-        + f"Authorization: Bearer {OPERATOR}\r\n\r\n".encode())
+POST = (
+    b"POST /v1/tasks HTTP/1.1\r\nHost: gateway\r\nIdempotency-Key: k\r\nContent-Length: 90000\r\n"
+    + f"Authorization: Bearer {OPERATOR}\r\n\r\n".encode()
+)
 
 
 @pytest.fixture
@@ -68,14 +70,18 @@ async def dripping(gateway, begin, drip):
         writer.transport.abort()
 
 
-@pytest.mark.parametrize("begin, drip, status", [
-    (HEAD, b"X-A: b\r\n", 408),
-    (b"", b"G", 408),
-    (b"", b"", None),
-    (POST, b"{", 408),
-    (HEAD + b"Content-Length: 90000\r\n\r\n", b"{", 200),
-    (HEAD + b"\r\n", b"G", 200),
-], ids=["head", "first-bytes", "silent", "body", "body-nobody-reads", "second-head"])
+@pytest.mark.parametrize(
+    "begin, drip, status",
+    [
+        (HEAD, b"X-A: b\r\n", 408),
+        (b"", b"G", 408),
+        (b"", b"", None),
+        (POST, b"{", 408),
+        (HEAD + b"Content-Length: 90000\r\n\r\n", b"{", 200),
+        (HEAD + b"\r\n", b"G", 200),
+    ],
+    ids=["head", "first-bytes", "silent", "body", "body-nobody-reads", "second-head"],
+)
 async def test_who_sends_by_the_byte_is_dropped_in_time(mesh, begin, drip, status):
     async with running(mesh, **FAST) as gateway, dripping(gateway, begin, drip) as client:
         took = await client.until_dropped()
@@ -107,8 +113,10 @@ async def test_a_body_that_keeps_its_pace_may_take_longer_than_the_timeout(mesh)
 
 
 async def test_a_request_in_the_works_and_an_idle_connection_are_left_alone(mesh):
-    async with running(mesh, **FAST) as gateway, httpx.AsyncClient(
-            base_url=f"http://127.0.0.1:{gateway.port}", headers=AUTH) as client:
+    async with (
+        running(mesh, **FAST) as gateway,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{gateway.port}", headers=AUTH) as client,
+    ):
         await mesh.say("pub_shop", TaskRequested(objective="What is refunded?"), "t1")
         assert (await client.get("/livez")).status_code == 200
         async with client.stream("GET", "/v1/tasks/t1/events") as stream:
@@ -178,8 +186,9 @@ async def test_what_is_no_http_gets_a_problem(mesh):
 @asynccontextmanager
 async def streams(gateway, key, count, task="t1"):
     """Open event streams; the first piece of each has arrived."""
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{gateway.port}",
-                                 headers={"Authorization": f"Bearer {key}"}, timeout=PATIENCE_S) as client:
+    async with httpx.AsyncClient(
+        base_url=f"http://127.0.0.1:{gateway.port}", headers={"Authorization": f"Bearer {key}"}, timeout=PATIENCE_S
+    ) as client:
         requests = [client.build_request("GET", f"/v1/tasks/{task}/events") for _ in range(count)]
         answers = await asyncio.gather(*(client.send(one, stream=True) for one in requests))
         try:
@@ -223,13 +232,16 @@ async def test_streams_are_capped_for_the_replica(mesh):
             assert more[0].status_code == 503 and "another replica" in json.loads(await more[0].aread())["hint"]
 
 
-@pytest.mark.parametrize("cap, person, tenant, others", [
-    ("max_body_bytes_held", 503, 503, 503),
-    ("max_body_bytes_held_per_tenant", 429, 429, 202),
-    ("max_body_bytes_held_per_person", 429, 202, 202),
-])
+@pytest.mark.parametrize(
+    "cap, person, tenant, others",
+    [
+        ("max_body_bytes_held", 503, 503, 503),
+        ("max_body_bytes_held_per_tenant", 429, 429, 202),
+        ("max_body_bytes_held_per_person", 429, 202, 202),
+    ],
+)
 async def test_nobody_takes_all_the_room_for_bodies(mesh, cap, person, tenant, others):
-    most = limits.MAX_BLOB_BYTES
+    most = bounds.MAX_BLOB_BYTES
     async with running(mesh, **{cap: most}) as gateway:
         rows = json.loads((mesh.folder / "keys.json").read_text())["keys"]
         rows.append(_row("bk_bob", "acme", "bob", "submitter"))
@@ -241,8 +253,11 @@ async def test_nobody_takes_all_the_room_for_bodies(mesh, cap, person, tenant, o
         await until(lambda: bodies.held >= most - 1_000, "the first is being read")
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{gateway.port}") as client:
             for key, status in ((OPERATOR, person), ("bk_bob", tenant), (FOREIGN, others)):
-                answer = await client.post("/v1/tasks", json={"objective": "y" * 2_000}, headers={
-                    "Idempotency-Key": "b", "Authorization": f"Bearer {key}"})
+                answer = await client.post(
+                    "/v1/tasks",
+                    json={"objective": "y" * 2_000},
+                    headers={"Idempotency-Key": "b", "Authorization": f"Bearer {key}"},
+                )
                 assert answer.status_code == status, (key, answer.text)
                 if status == 429:
                     assert answer.json()["code"] == "too_many_bodies" and answer.headers["retry-after"]
@@ -251,7 +266,7 @@ async def test_nobody_takes_all_the_room_for_bodies(mesh, cap, person, tenant, o
 
 
 async def test_bodies_are_bounded_all_together(mesh):
-    most = limits.MAX_BLOB_BYTES
+    most = bounds.MAX_BLOB_BYTES
     async with running(mesh, max_body_bytes_held=most) as gateway:
         head = POST.replace(b"/v1/tasks", b"/v1/documents?name=a.txt").replace(b"90000", str(most).encode())
         piece = b"x" * (most - 1_000)
@@ -260,12 +275,10 @@ async def test_bodies_are_bounded_all_together(mesh):
         bodies = gateway.http._bodies
         await until(lambda: bodies.held >= len(piece), "the first is being read")
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{gateway.port}", headers=AUTH) as client:
-            answer = await client.post("/v1/tasks", headers={"Idempotency-Key": "b"},
-                                       json={"objective": "y" * 2_000})
+            answer = await client.post("/v1/tasks", headers={"Idempotency-Key": "b"}, json={"objective": "y" * 2_000})
             assert answer.status_code == 503 and "large bodies" in answer.json()["detail"]
             writer.transport.abort()
             await until(lambda: not bodies.held, "given back")
-            again = await client.post("/v1/tasks", headers={"Idempotency-Key": "b"},
-                                      json={"objective": "y" * 2_000})
+            again = await client.post("/v1/tasks", headers={"Idempotency-Key": "b"}, json={"objective": "y" * 2_000})
             assert again.status_code == 202
         del reader

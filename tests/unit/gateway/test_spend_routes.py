@@ -27,15 +27,32 @@ async def test_operators_and_auditors_see_it_and_nobody_else(http, tmp_path) -> 
 
 def _also_a_submitter(keys) -> None:
     rows = json.loads(keys.read_text())["keys"]
-    rows.append({"sha256": hashlib.sha256(SUBMITTER.encode()).hexdigest(), "tenant": "acme", "person": "sue",
-                 "role": "submitter"})  # fmt: skip
+    rows.append(
+        {
+            "sha256": hashlib.sha256(SUBMITTER.encode()).hexdigest(),
+            "tenant": "acme",
+            "person": "sue",
+            "role": "submitter",
+        }
+    )
     keys.write_text(json.dumps({"keys": rows}))
 
 
-@pytest.mark.parametrize("query", [
-    "by=planet", "by=", "since=0h", "since=1", "since=32d", "since=-1h", "since=1h2m", "since=%D9%A1h", "limit=0",
-    "limit=101",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "query",
+    [
+        "by=planet",
+        "by=",
+        "since=0h",
+        "since=1",
+        "since=32d",
+        "since=-1h",
+        "since=1h2m",
+        "since=%D9%A1h",
+        "limit=0",
+        "limit=101",
+    ],
+)
 async def test_a_question_that_does_not_fit_is_refused_in_words(http, query: str) -> None:
     answer = await http.get(f"/v1/spend?{query}", headers=told(OPERATOR))
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_query") and answer.json()["hint"], answer.text

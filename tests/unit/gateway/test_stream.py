@@ -13,8 +13,8 @@ from bulkhead_contracts.model import TextDelta
 from bulkhead_contracts.plan import Plan, PlanAdopted, PlanStep
 from bulkhead_contracts.result import Result
 from bulkhead_contracts.task import Progressed, StepEnded, StepStarted, TaskAccepted, TaskEnded, TaskRequested
-from services.gateway.events import Position
-from services.gateway.stream import watch
+from bulkhead_services.gateway.read_model.events import Position
+from bulkhead_services.gateway.read_model.stream import watch
 from tests.unit.gateway.harness import AUTH, make_mesh, running, until
 
 TEXT = "The refund is 40 EUR, as the newer rules say [#0123456789ab]."
@@ -84,8 +84,12 @@ async def begin(mesh, task="t1"):
 
 async def end(mesh, text=TEXT, task="t1", attempt=1):
     result = Result(content=await mesh.blob("model_gateway", text))
-    await mesh.say("planner", StepEnded(step_id="s1", attempt=attempt, plan_version=1, outcome="accepted",
-                                        result=result, final=True), task, index=attempt)
+    await mesh.say(
+        "planner",
+        StepEnded(step_id="s1", attempt=attempt, plan_version=1, outcome="accepted", result=result, final=True),
+        task,
+        index=attempt,
+    )
     await mesh.say("planner", TaskEnded(status="succeeded", result=result), task)
 
 
@@ -119,18 +123,37 @@ async def test_a_message_that_tells_several_facts_is_an_event_for_each_and_can_b
     more = StepStarted(step_id="s2", title="", attempt=1, plan_version=1)
     async with running(mesh) as gateway:
         await mesh.say("pub_shop", TaskRequested(objective="What is refunded?"), "t1")
-        await mesh.say("planner", Progressed(
-            accepted=TaskAccepted(deadline_unix_ms=9), adopted=PlanAdopted(plan=plan),
-            started=(StepStarted(step_id="s1", title="Look", attempt=1, plan_version=1), more)), "t1")
+        await mesh.say(
+            "planner",
+            Progressed(
+                accepted=TaskAccepted(deadline_unix_ms=9),
+                adopted=PlanAdopted(plan=plan),
+                started=(StepStarted(step_id="s1", title="Look", attempt=1, plan_version=1), more),
+            ),
+            "t1",
+        )
         result = Result(content=await mesh.blob("model_gateway", TEXT))
-        await mesh.say("planner", Progressed(
-            ended=(StepEnded(step_id="s1", attempt=1, plan_version=1, outcome="accepted", result=result),),
-            started=(more,)), "t1", index=1)
+        await mesh.say(
+            "planner",
+            Progressed(
+                ended=(StepEnded(step_id="s1", attempt=1, plan_version=1, outcome="accepted", result=result),),
+                started=(more,),
+            ),
+            "t1",
+            index=1,
+        )
         await mesh.say("planner", TaskEnded(status="succeeded", result=result), "t1")
         async with watching(gateway, "t1") as first:
             await asyncio.wait_for(first.done.wait(), 30)
-        assert first.names() == ["task.accepted", "plan.adopted", "step.started", "step.started", "step.ended",
-                                 "step.started", "task.ended"]
+        assert first.names() == [
+            "task.accepted",
+            "plan.adopted",
+            "step.started",
+            "step.started",
+            "step.ended",
+            "step.started",
+            "task.ended",
+        ]
         assert first.texts == {"s1": TEXT} and len(set(first.ids)) == len(first.ids)
         whole = [(name, data) for name, data, _ in first.events]
         for cut in (1, 2, 5):

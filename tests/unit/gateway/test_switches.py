@@ -7,12 +7,12 @@ import pytest
 from pydantic import ValidationError
 
 from bulkhead.bus.port import Stored
-from bulkhead.cli.output import Stop
-from bulkhead.cli.switching import reset_breaker
 from bulkhead.client import Mesh, Refused
+from bulkhead_cli.halts.halts import reset_breaker
+from bulkhead_cli.output import Stop
 from bulkhead_contracts import subjects
 from bulkhead_contracts.control import Breaker, Halt
-from services.gateway.topups import TopUpSubmission
+from bulkhead_services.gateway.http.routes.topups import TopUpSubmission
 from tests.unit.gateway.harness import AUDITOR, AUTH, FOREIGN, OPERATOR
 
 TOOL = {"scope": "tool", "name": "http_get", "reason": "the site is under attack"}
@@ -58,9 +58,9 @@ async def test_who_is_no_operator_may_look_and_not_touch(http) -> None:
     assert (await http.get("/v1/halts", headers={"Authorization": ""})).status_code == 401
 
 
-@pytest.mark.parametrize("change", [
-    {"scope": "city"}, {"reason": ""}, {"reason": " \n "}, {"reason": 7}, {"name": ""}, {"force": True},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change", [{"scope": "city"}, {"reason": ""}, {"reason": " \n "}, {"reason": 7}, {"name": ""}, {"force": True}]
+)
 async def test_what_does_not_fit_is_named(http, change) -> None:
     answer = await http.post("/v1/halts", json=TOOL | change)
     assert answer.status_code == 422 and next(iter(change)) in answer.json()["detail"]
@@ -87,19 +87,30 @@ async def test_budget_away_is_told_and_nothing_is_claimed(mesh, http) -> None:
 
 
 def stored(mesh, subject: str, body: Halt | Breaker) -> None:
-    mesh.bus.stored.append(("KV_CONTROL", Stored(subject, {}, body.model_dump_json().encode(),
-                                                 len(mesh.bus.stored) + 1, 1)))  # fmt: skip
+    mesh.bus.stored.append(
+        ("KV_CONTROL", Stored(subject, {}, body.model_dump_json().encode(), len(mesh.bus.stored) + 1, 1))
+    )
 
 
 async def test_a_tenant_sees_what_concerns_it_and_nothing_of_others(mesh, http) -> None:
     plain = {"code": "x", "reason": "r", "by": "operator:root", "pauses": True}
-    entries = (("tool", "", "a"), ("tool", "acme", "b"), ("tool", "other", "c"), ("tenant", "", "acme"),
-               ("tenant", "", "other"), ("task", "acme", "t1"), ("task", "other", "t2"))  # fmt: skip
+    entries = (
+        ("tool", "", "a"),
+        ("tool", "acme", "b"),
+        ("tool", "other", "c"),
+        ("tenant", "", "acme"),
+        ("tenant", "", "other"),
+        ("task", "acme", "t1"),
+        ("task", "other", "t2"),
+    )
     for scope, tenant, name in entries:
         stored(mesh, subjects.halt_key(scope, tenant, name), Halt(scope=scope, tenant=tenant, name=name, **plain))
     for scope, tenant, name in (("tool", "acme", "b"), ("tool", "other", "c"), ("tenant", "", "other")):
-        stored(mesh, subjects.breaker_key(scope, tenant, name),
-               Breaker(scope=scope, tenant=tenant, name=name, phase="open"))  # fmt: skip
+        stored(
+            mesh,
+            subjects.breaker_key(scope, tenant, name),
+            Breaker(scope=scope, tenant=tenant, name=name, phase="open"),
+        )
     seen = {(one["scope"], one["name"]) for one in (await http.get("/v1/halts")).json()["halts"]}
     assert seen == {("tool", "a"), ("tool", "b"), ("tenant", "acme"), ("task", "t1")}
     assert [one["name"] for one in (await http.get("/v1/breakers")).json()["breakers"]] == ["b"]
@@ -128,10 +139,17 @@ async def test_an_operator_resets_a_breaker_of_the_tenant_that_others_opened(mes
     assert (closed.status_code, closed.json()["code"]) == (409, "not_open")
 
 
-@pytest.mark.parametrize("change", [
-    {"scope": "task"}, {"scope": "feature"}, {"reason": " "}, {"name": ""}, {"by": "operator:root"},
-    {"tenant": "other"},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"scope": "task"},
+        {"scope": "feature"},
+        {"reason": " "},
+        {"name": ""},
+        {"by": "operator:root"},
+        {"tenant": "other"},
+    ],
+)
 async def test_a_reset_that_does_not_fit_is_named(http, change) -> None:
     answer = await http.post("/v1/resets", json=RESET | change)
     assert answer.status_code == 422 and next(iter(change)) in answer.json()["detail"]

@@ -8,15 +8,17 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from bulkhead.cli.analyze import analyze
-from bulkhead.cli.main import app
-from bulkhead.cli.output import Stop
-from bulkhead.cli.tracing_files import open_file
 from bulkhead.health.scoring import score
+from bulkhead_cli.inspect.analyze import analyze
+from bulkhead_cli.inspect.trace_files import open_file
+from bulkhead_cli.main import app
+from bulkhead_cli.output import Stop
 
 HISTORIES = Path(__file__).parents[2] / "replay" / "histories"
-LOOP = [{"task": "t1", "agent": "a", "action": "search", "arguments": {"q": "x"}, "result": "no", "time": n}
-        for n in range(1_790_000_000, 1_790_000_004)]  # fmt: skip
+LOOP = [
+    {"task": "t1", "agent": "a", "action": "search", "arguments": {"q": "x"}, "result": "no", "time": n}
+    for n in range(1_790_000_000, 1_790_000_004)
+]
 
 
 def run(*words: str):
@@ -39,7 +41,9 @@ def test_rows_are_judged_and_the_exit_code_says_so(tmp_path) -> None:
     told = found(path)
     assert told["form"] == "rows" and told["stops"] == 1 and told["tasks"] == 1
     assert [(trip["detector"], trip["level"]) for trip in told["trips"]] == [
-        ("loop.repeat", "warn"), ("loop.repeat", "stop")]  # fmt: skip
+        ("loop.repeat", "warn"),
+        ("loop.repeat", "stop"),
+    ]
     assert run(str(path)).exit_code == 1
     assert run(str(write(tmp_path / "honest.jsonl", LOOP[:2]))).exit_code == 0
     packed = tmp_path / "trace.jsonl.gz"
@@ -72,38 +76,74 @@ def test_otel_spans_are_joined_to_their_agents(tmp_path) -> None:
     def attribute(key, value):
         return {"key": key, "value": {"stringValue": value}}
 
-    spans = [{"traceId": "t", "spanId": "top", "name": "invoke_agent planner",
-              "startTimeUnixNano": "1790000000000000000", "endTimeUnixNano": "1790000099000000000",
-              "attributes": [attribute("gen_ai.operation.name", "invoke_agent"),
-                             attribute("gen_ai.agent.name", "planner")]}]  # fmt: skip
+    spans = [
+        {
+            "traceId": "t",
+            "spanId": "top",
+            "name": "invoke_agent planner",
+            "startTimeUnixNano": "1790000000000000000",
+            "endTimeUnixNano": "1790000099000000000",
+            "attributes": [
+                attribute("gen_ai.operation.name", "invoke_agent"),
+                attribute("gen_ai.agent.name", "planner"),
+            ],
+        }
+    ]
     for number in range(4):
         at = (1_790_000_001 + number) * 10**9
-        spans.append({
-            "traceId": "t", "spanId": f"s{number}", "parentSpanId": "top", "name": "execute_tool search",
-            "startTimeUnixNano": str(at), "endTimeUnixNano": str(at + 5 * 10**8), "status": {"code": 2},
-            "attributes": [attribute("gen_ai.operation.name", "execute_tool"),
-                           attribute("gen_ai.tool.name", "search"),
-                           attribute("gen_ai.tool.call.arguments", '{"q": "x"}'),
-                           attribute("error.type", "timeout")],
-        })  # fmt: skip
+        spans.append(
+            {
+                "traceId": "t",
+                "spanId": f"s{number}",
+                "parentSpanId": "top",
+                "name": "execute_tool search",
+                "startTimeUnixNano": str(at),
+                "endTimeUnixNano": str(at + 5 * 10**8),
+                "status": {"code": 2},
+                "attributes": [
+                    attribute("gen_ai.operation.name", "execute_tool"),
+                    attribute("gen_ai.tool.name", "search"),
+                    attribute("gen_ai.tool.call.arguments", '{"q": "x"}'),
+                    attribute("error.type", "timeout"),
+                ],
+            }
+        )
     path = tmp_path / "spans.json"
     path.write_text(json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": spans}]}]}))
     told = found(path)
     assert told["form"] == "otel" and told["stops"] == 1 and told["trips"][-1]["agents"] == ["planner"]
     assert told["trips"][-1]["detector"] == "loop.error"
-    flat = [{"name": span["name"], "context": {"trace_id": "t", "span_id": span["spanId"]},
-             "parent_id": span.get("parentSpanId"), "start_time": "2026-11-21T09:00:00Z",
-             "end_time": f"2026-11-21T09:00:{number:02}Z", "status": {"status_code": "UNSET"},
-             "attributes": {one["key"]: one["value"]["stringValue"] for one in span["attributes"]}}
-            for number, span in enumerate(spans)]  # fmt: skip
+    flat = [
+        {
+            "name": span["name"],
+            "context": {"trace_id": "t", "span_id": span["spanId"]},
+            "parent_id": span.get("parentSpanId"),
+            "start_time": "2026-11-21T09:00:00Z",
+            "end_time": f"2026-11-21T09:00:{number:02}Z",
+            "status": {"status_code": "UNSET"},
+            "attributes": {one["key"]: one["value"]["stringValue"] for one in span["attributes"]},
+        }
+        for number, span in enumerate(spans)
+    ]
     assert found(write(tmp_path / "flat.jsonl", flat))["form"] == "otel"
 
 
 def test_chats_are_calls_with_their_answers(tmp_path) -> None:
     messages = [{"role": "user", "content": "How many moons has Mars?"}]
     for number in range(4):
-        messages.append({"role": "assistant", "content": None, "tool_calls": [
-            {"id": f"c{number}", "type": "function", "function": {"name": "search", "arguments": '{"q":"moons"}'}}]})
+        messages.append(
+            {
+                "role": "assistant",
+                "content": None,
+                "tool_calls": [
+                    {
+                        "id": f"c{number}",
+                        "type": "function",
+                        "function": {"name": "search", "arguments": '{"q":"moons"}'},
+                    }
+                ],
+            }
+        )
         messages.append({"role": "tool", "tool_call_id": f"c{number}", "content": "nothing found"})
     path = tmp_path / "chat.json"
     path.write_text(json.dumps({"messages": messages}))
@@ -172,11 +212,30 @@ def test_unknown_files_and_forms_are_wrong_usage(tmp_path) -> None:
 def test_noise_in_any_shape_never_crashes(tmp_path) -> None:
     chance = random.Random(7)
     atoms = [None, True, 0, -1, 1e308, "", "a", "x" * 5_000, [], {}, [[]], {"a": {}}, "2026-11-21", 10**30]
-    keys = ["task", "agent", "action", "arguments", "result", "error", "text", "to", "waits_on", "waits", "tokens",
-            "time", "time_unix_ms", "id", "ended", "productive", "since"]
+    keys = [
+        "task",
+        "agent",
+        "action",
+        "arguments",
+        "result",
+        "error",
+        "text",
+        "to",
+        "waits_on",
+        "waits",
+        "tokens",
+        "time",
+        "time_unix_ms",
+        "id",
+        "ended",
+        "productive",
+        "since",
+    ]
     for _ in range(700):
-        rows = [{"agent": "a", "action": "x"} | {key: chance.choice(atoms) for key in chance.sample(keys, 4)}
-                for _ in range(3)]
+        rows = [
+            {"agent": "a", "action": "x"} | {key: chance.choice(atoms) for key in chance.sample(keys, 4)}
+            for _ in range(3)
+        ]
         for form in ("rows", "otel", "openai"):
             try:
                 analyze(open_file(write(tmp_path / "noise", rows), form))
@@ -200,12 +259,27 @@ def test_scoring_counts_what_was_judged_wrong() -> None:
 
 def test_what_is_said_to_several_is_one_message_with_its_tokens_once(tmp_path) -> None:
     words = ["harbour tariff", "crane ledger", "pilot storm", "anchor cargo"]
-    rows = [{"agent": by, "to": to, "text": f"{words[at % 4]} of {by}, {words[(at + 1) % 4]}?", "tokens": 10}
-            for at in range(11) for by, to in (("a", ["b", "c"]), ("b", ["a", "c"]), ("c", ["a", "b"]))]  # fmt: skip
+    rows = [
+        {"agent": by, "to": to, "text": f"{words[at % 4]} of {by}, {words[(at + 1) % 4]}?", "tokens": 10}
+        for at in range(11)
+        for by, to in (("a", ["b", "c"]), ("b", ["a", "c"]), ("c", ["a", "b"]))
+    ]
     trips = [one for one in found(write(tmp_path / "triangle.jsonl", rows))["trips"] if one["detector"][:4] == "chat"]
     assert {tuple(one["agents"]) for one in trips} == {("a", "b", "c")} and trips[-1]["level"] == "stop"
-    told = found(write(tmp_path / "one.jsonl", [{"agent": "a", "to": list("bcdefgh"), "text": f"vote {words[at % 4]} "
-                                                 f"or {words[at // 4]}", "tokens": 1_500} for at in range(13)]))
+    told = found(
+        write(
+            tmp_path / "one.jsonl",
+            [
+                {
+                    "agent": "a",
+                    "to": list("bcdefgh"),
+                    "text": f"vote {words[at % 4]} or {words[at // 4]}",
+                    "tokens": 1_500,
+                }
+                for at in range(13)
+            ],
+        )
+    )
     assert told["stops"] == 0 and [one for one in told["trips"] if one["detector"] == "chatter.task"] == []
     assert "to is missing" in run(str(write(tmp_path / "bad.jsonl", [{"agent": "a", "to": [""], "text": "x"}]))).output
     assert "over 64" in run(str(write(tmp_path / "bad.jsonl", [{"agent": "a", "to": ["b"] * 65, "text": "x"}]))).output

@@ -4,9 +4,9 @@ import pytest
 
 from bulkhead.health.chatter import Chatter
 from bulkhead.health.events import Act
-from bulkhead.health.rows import Rows
+from bulkhead.health.findings import Trip
+from bulkhead.health.sources.trace_rows import Rows
 from bulkhead.health.thresholds import DEFAULT
-from bulkhead.health.trips import Trip
 from bulkhead.health.watch import Watch
 from tests.unit.health.test_loops import Run
 
@@ -105,16 +105,27 @@ def test_a_draft_handed_in_again_unchanged_is_a_loop_whatever_was_said() -> None
 def test_doubled_pauses_after_an_error_are_back_off() -> None:
     run = Run()
     for pause_s in (1, 2, 4, 8, 16, 32):
-        run.call("a", "http_get", {"url": "u"}, "503 Service Unavailable: the upstream did not answer in time", True,
-                 after_ms=pause_s * 1_000)
+        run.call(
+            "a",
+            "http_get",
+            {"url": "u"},
+            "503 Service Unavailable: the upstream did not answer in time",
+            True,
+            after_ms=pause_s * 1_000,
+        )
     assert run.stopped == []
 
 
 def test_pauses_that_grow_steadily_wait_for_a_lock() -> None:
     run = Run()
     for pause_s in (1, 5, 8, 12.7, 20, 32):
-        run.call("a", "acquire_lock", {"name": "x"}, {"acquired": False, "holder": "somebody with quite a long name"},
-                 after_ms=int(pause_s * 1_000))
+        run.call(
+            "a",
+            "acquire_lock",
+            {"name": "x"},
+            {"acquired": False, "holder": "somebody with quite a long name"},
+            after_ms=int(pause_s * 1_000),
+        )
     assert run.stopped == []
 
 
@@ -175,8 +186,13 @@ def test_handing_out_parts_and_telling_what_came_of_them_is_no_chatter() -> None
 def test_twins_that_were_asked_in_one_turn_count_once(told) -> None:
     watch, rows, stopped = Watch(), Rows(), set()
     for number in range(5):
-        row = {"agent": "a", "action": "ask", "arguments": {"q": "x"}, "result": "the same answer, as it happens",
-               "time": 1_790_000_002 + number} | ({"since": 1_790_000_000} if told else {})  # fmt: skip
+        row = {
+            "agent": "a",
+            "action": "ask",
+            "arguments": {"q": "x"},
+            "result": "the same answer, as it happens",
+            "time": 1_790_000_002 + number,
+        } | ({"since": 1_790_000_000} if told else {})
         for event in rows.read(row):
             stopped |= {trip.detector for trip in watch.take(event) if isinstance(trip, Trip) and trip.level == "stop"}
     assert stopped == (set() if told else {"loop.repeat"})

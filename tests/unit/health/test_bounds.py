@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from bulkhead.health.bounds import within
-from bulkhead.health.journal import Journal
-from bulkhead_contracts import limits
+from bulkhead.health.sources.contract_bounds import within
+from bulkhead.health.sources.journal import Journal
+from bulkhead_contracts import bounds
 from bulkhead_contracts.peer import AnswerRequested
 from bulkhead_contracts.result import Failure
 from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
@@ -25,33 +25,59 @@ def steps(count: int, inputs: int) -> dict[str, object]:
 def test_whatever_a_contract_allows_is_within() -> None:
     for path in EXAMPLES:
         assert within(json.loads(path.read_text())), path.name
-    token, name = "x" * 64, "n" * limits.MAX_NAME_CHARS
+    token, name = "x" * 64, "n" * bounds.MAX_NAME_CHARS
     for body in (
-        ToolCallRequested(call_id=token, step_id=token, attempt=1, tool=name, deadline_unix_ms=1,
-                          arguments_json="x" * limits.MAX_ARGUMENTS_BYTES),
-        ToolCallReplied(call_id=token, step_id=token, outcome="failed",
-                        failure=Failure.of(name, "m" * 9_999, "h" * 9_999)),
-        AnswerRequested(ask_id=token, step_id=token, attempt=1, plan_version=1, deadline_unix_ms=1, mode="any",
-                        targets=(token,) * limits.MAX_ASKED_STEPS, question="q" * limits.MAX_REASON_CHARS),
-    ):  # fmt: skip
+        ToolCallRequested(
+            call_id=token,
+            step_id=token,
+            attempt=1,
+            tool=name,
+            deadline_unix_ms=1,
+            arguments_json="x" * bounds.MAX_ARGUMENTS_BYTES,
+        ),
+        ToolCallReplied(
+            call_id=token, step_id=token, outcome="failed", failure=Failure.of(name, "m" * 9_999, "h" * 9_999)
+        ),
+        AnswerRequested(
+            ask_id=token,
+            step_id=token,
+            attempt=1,
+            plan_version=1,
+            deadline_unix_ms=1,
+            mode="any",
+            targets=(token,) * bounds.MAX_ASKED_STEPS,
+            question="q" * bounds.MAX_REASON_CHARS,
+        ),
+    ):
         assert within(json.loads(body.encode()))
-    assert within(steps(limits.MAX_PLAN_STEPS, limits.MAX_STEP_INPUTS))
+    assert within(steps(bounds.MAX_PLAN_STEPS, bounds.MAX_STEP_INPUTS))
 
 
-@pytest.mark.parametrize(("way", "kind", "body"), [
-    ("worker.tool_executor", "mesh.tool.call_requested.v1", CALL | {"arguments_json": "x" * 100_000}),
-    ("worker.tool_executor", "mesh.tool.call_requested.v1", CALL | {"arguments_json": {"q": ["a1"] * 40_000}}),
-    ("worker.tool_executor", "mesh.tool.call_requested.v1", CALL | {"tool": "aB" * 100_000}),
-    ("worker.tool_executor", "mesh.tool.call_requested.v1", CALL | {"step_id": "s" * 100_000}),
-    ("tool_executor.worker", "mesh.tool.call_replied.v1", FAILED | {"failure": {"code": "c" * 9_000, "message": ""}}),
-    ("tool_executor.worker", "mesh.tool.call_replied.v1", FAILED | {"failure": {"code": "c", "message": "m" * 90_000}}),
-    ("worker.planner", "mesh.peer.answer_requested.v1", ASK | {"targets": ["s2"] * 20_000}),
-    ("worker.planner", "mesh.peer.answer_requested.v1", ASK | {"targets": ["s" * 100_000]}),
-    ("worker.planner", "mesh.peer.answer_requested.v1", ASK | {"question": "w " * 100_000}),
-    ("planner.gateway", "mesh.plan.adopted.v1", steps(12_000, 1)),
-    ("planner.gateway", "mesh.plan.adopted.v1", steps(2, 20_000)),
-    ("planner.gateway", "mesh.plan.adopted.v1", {"plan": {"version": 1, "steps": [{"id": "i" * 9_000}]}}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("way", "kind", "body"),
+    [
+        ("worker.tool_executor", "mesh.tool.call_requested.v1", CALL | {"arguments_json": "x" * 100_000}),
+        ("worker.tool_executor", "mesh.tool.call_requested.v1", CALL | {"arguments_json": {"q": ["a1"] * 40_000}}),
+        ("worker.tool_executor", "mesh.tool.call_requested.v1", CALL | {"tool": "aB" * 100_000}),
+        ("worker.tool_executor", "mesh.tool.call_requested.v1", CALL | {"step_id": "s" * 100_000}),
+        (
+            "tool_executor.worker",
+            "mesh.tool.call_replied.v1",
+            FAILED | {"failure": {"code": "c" * 9_000, "message": ""}},
+        ),
+        (
+            "tool_executor.worker",
+            "mesh.tool.call_replied.v1",
+            FAILED | {"failure": {"code": "c", "message": "m" * 90_000}},
+        ),
+        ("worker.planner", "mesh.peer.answer_requested.v1", ASK | {"targets": ["s2"] * 20_000}),
+        ("worker.planner", "mesh.peer.answer_requested.v1", ASK | {"targets": ["s" * 100_000]}),
+        ("worker.planner", "mesh.peer.answer_requested.v1", ASK | {"question": "w " * 100_000}),
+        ("planner.gateway", "mesh.plan.adopted.v1", steps(12_000, 1)),
+        ("planner.gateway", "mesh.plan.adopted.v1", steps(2, 20_000)),
+        ("planner.gateway", "mesh.plan.adopted.v1", {"plan": {"version": 1, "steps": [{"id": "i" * 9_000}]}}),
+    ],
+)
 def test_what_a_receiver_rejects_for_its_size_tells_the_watch_nothing(way: str, kind: str, body: object) -> None:
     journal = Journal()
     found = journal.read(f"mesh.{way}.1.acme.t1", {"ce-type": kind, "ce-id": "m1"}, json.dumps(body).encode(), 1)

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from bulkhead.health import circuits as module
-from bulkhead.health.breakers import BUCKETS, Breaker, Called, step
-from bulkhead.health.circuits import AGENT_MIN_CALLS, Key
+from bulkhead.health.breakers import registry as module
+from bulkhead.health.breakers.registry import AGENT_MIN_CALLS, Key
+from bulkhead.health.breakers.state_machine import BUCKETS, Breaker, Called, step
 from bulkhead.health.events import Ended, Served
+from bulkhead.health.findings import Trip
 from bulkhead.health.thresholds import DEFAULT
-from bulkhead.health.trips import Trip
 from bulkhead.health.watch import Watch
 
 NAMED = DEFAULT.breakers
@@ -38,9 +38,19 @@ class Life:
         scope, _, name = self.key
         resource = name if scope in ("tool", "model") else f"other{len(self.stream)}"
         kind = "model" if scope == "model" else "tool"
-        event = Served(f"m{len(self.stream)}", f"acme/t{len(self.stream) % 7}", "s1/1", "acme", kind, resource,
-                       failed and scope != "agent", latency_ms, NOW + at_ms,
-                       "worker.clerk" if scope == "agent" else "", failed)  # fmt: skip
+        event = Served(
+            f"m{len(self.stream)}",
+            f"acme/t{len(self.stream) % 7}",
+            "s1/1",
+            "acme",
+            kind,
+            resource,
+            failed and scope != "agent",
+            latency_ms,
+            NOW + at_ms,
+            "worker.clerk" if scope == "agent" else "",
+            failed,
+        )
         self.hear(event)
 
     def hear(self, event: Served) -> None:
@@ -78,10 +88,16 @@ def spike(life: Life, at_ms: int) -> None:
 
 
 CAUSES = [
-    (TOOL, errors, "calls failed"), (MODEL, errors, "calls failed"), (AGENT, errors, "calls failed"),
-    (TOOL, slowness, "took 60 s or more"), (MODEL, slowness, "took 60 s or more"),
-    (TOOL, spike, "are usual"), (MODEL, spike, "are usual"), (AGENT, spike, "are usual"), (TENANT, spike, "are usual"),
-]  # fmt: skip
+    (TOOL, errors, "calls failed"),
+    (MODEL, errors, "calls failed"),
+    (AGENT, errors, "calls failed"),
+    (TOOL, slowness, "took 60 s or more"),
+    (MODEL, slowness, "took 60 s or more"),
+    (TOOL, spike, "are usual"),
+    (MODEL, spike, "are usual"),
+    (AGENT, spike, "are usual"),
+    (TENANT, spike, "are usual"),
+]
 
 
 @pytest.mark.parametrize(("key", "cause", "words"), CAUSES, ids=[f"{one[0]}-{two.__name__}" for one, two, _ in CAUSES])
@@ -103,8 +119,9 @@ def test_a_whole_life(key: Key, cause, words: str) -> None:
     assert life.breaker.openings == 1, "it had closed: its patience is what it was"
 
 
-@pytest.mark.parametrize(("key", "cause"), [(TOOL, errors), (MODEL, slowness), (AGENT, errors)],
-                         ids=["tool", "model", "agent"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("key", "cause"), [(TOOL, errors), (MODEL, slowness), (AGENT, errors)], ids=["tool", "model", "agent"]
+)
 def test_trials_that_fail_open_it_for_longer_each_time_up_to_a_bound(key: Key, cause) -> None:
     life = Life(key)
     cause(life, 0)
@@ -191,8 +208,19 @@ def random_stream(seed: int) -> Iterator[Served | Ended]:
         kind, name = chance.choice((("tool", "look"), ("tool", "write"), ("model", "big-1")))
         failed = chance.random() < (0.7 if hour % 2 == 0 else 0.02)
         latency = NAMED.slow_ms + 5 if hour == 3 and kind == "model" else chance.choice((5, 90, 9_000))
-        event = Served(f"m{number}", f"acme/t{number // 40}", "s1/1", "acme", kind, name, failed, latency, NOW + at,
-                       chance.choice(("", "worker.step", "worker.clerk")), failed)  # fmt: skip
+        event = Served(
+            f"m{number}",
+            f"acme/t{number // 40}",
+            "s1/1",
+            "acme",
+            kind,
+            name,
+            failed,
+            latency,
+            NOW + at,
+            chance.choice(("", "worker.step", "worker.clerk")),
+            failed,
+        )
         events.append(event)
         if number % 40 == 39:
             events.append(Ended(f"e{number}", event.lineage, event.time_unix_ms))

@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from bulkhead.health.breakers import Breaker
-from bulkhead.health.circuits import Circuits
+from bulkhead.health.breakers.registry import Circuits
+from bulkhead.health.breakers.state_machine import Breaker
 from bulkhead.health.events import Served
+from bulkhead.health.findings import Level, Trip, trip_of
 from bulkhead.health.thresholds import DEFAULT
-from bulkhead.health.trips import Level, Trip, trip_of
 from bulkhead.health.watch import Watch
 from tests.unit.health.test_talk import Talk
 
@@ -20,8 +20,12 @@ RING = (("a", "b"), ("b", "c"), ("c", "a"))
 
 def ring(talk: Talk, rounds: int = 14, *, works: bool = False) -> list[Trip]:
     """Three steps that ask each other all round, and do nothing else unless they work."""
-    return [trip for _ in range(rounds) for by, to in RING
-            for trip in talk.ask(by, to, question=talk.words()) + (talk.work(by) + talk.work(to) if works else [])]
+    return [
+        trip
+        for _ in range(rounds)
+        for by, to in RING
+        for trip in talk.ask(by, to, question=talk.words()) + (talk.work(by) + talk.work(to) if works else [])
+    ]
 
 
 def test_the_third_task_in_which_an_agent_only_talked_opens_its_breaker_and_all_three_are_the_evidence() -> None:
@@ -38,8 +42,11 @@ def test_the_third_task_in_which_an_agent_only_talked_opens_its_breaker_and_all_
     assert watch.circuits.changed[AGENT].phase == "open" and watch.circuits.evidence(AGENT) == found.evidence
     assert watch.circuits.actors(AGENT) == ("ada", "bob"), "they do not reset it"
     again = Watch(DEFAULT)
-    same = [trip for task, actor in (("t1", "ada"), ("t2", "bob"), ("t3", "ada"))
-            for trip in ring(Talk(task, again, actor=actor))]  # fmt: skip
+    same = [
+        trip
+        for task, actor in (("t1", "ada"), ("t2", "bob"), ("t3", "ada"))
+        for trip in ring(Talk(task, again, actor=actor))
+    ]
     assert [one.id for one in same] == [one.id for one in trips], "whoever folds the same names it the same"
 
 
@@ -68,13 +75,17 @@ def opened() -> Circuits:
     return circuits
 
 
-@pytest.mark.parametrize("trips", [
-    [stopped(f"t{number}", NOW + number * (NAMED.chatter_window_ms // 2)) for number in range(9)],
-    [stopped(f"t{number}", level="warn") for number in range(9)],
-    [stopped(f"t{number}", roles=None) for number in range(9)],
-    [stopped("t1", NOW + number) for number in range(9)],
-    [stopped(f"t{number}", roles=(f"worker.r{number}",)) for number in range(9)],
-], ids=["seldom", "warned", "unknown", "told again", "others"])  # fmt: skip
+@pytest.mark.parametrize(
+    "trips",
+    [
+        [stopped(f"t{number}", NOW + number * (NAMED.chatter_window_ms // 2)) for number in range(9)],
+        [stopped(f"t{number}", level="warn") for number in range(9)],
+        [stopped(f"t{number}", roles=None) for number in range(9)],
+        [stopped("t1", NOW + number) for number in range(9)],
+        [stopped(f"t{number}", roles=(f"worker.r{number}",)) for number in range(9)],
+    ],
+    ids=["seldom", "warned", "unknown", "told again", "others"],
+)
 def test_it_stays_closed(trips: list[Trip]) -> None:
     circuits = Circuits(NAMED)
     assert [one for trip in trips for one in circuits.talked(trip)] == []
@@ -135,9 +146,11 @@ def test_one_persons_chatter_holds_nobody_elses_work_back() -> None:
     assert circuits.actors(AGENT) == ("ada", "bob")
 
 
-@pytest.mark.parametrize(("who", "before", "role"), [
-    ("ada", 1, "worker.step"), ("bob", NAMED.chatter_window_ms + 3, "worker.step"), ("bob", 1, "worker.other"),
-], ids=["nobody else", "long ago", "another agent"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("who", "before", "role"),
+    [("ada", 1, "worker.step"), ("bob", NAMED.chatter_window_ms + 3, "worker.step"), ("bob", 1, "worker.other")],
+    ids=["nobody else", "long ago", "another agent"],
+)
 def test_where_nobody_else_uses_the_agent_one_persons_tasks_are_enough(who: str, before: int, role: str) -> None:
     circuits = Circuits(NAMED)
     use(circuits, who, NOW - before, role)

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from bulkhead.health.circuits import AGENT_MIN_CALLS, Circuits
+from bulkhead.health.breakers.registry import AGENT_MIN_CALLS, Circuits
 from bulkhead.health.events import Act, Ended, Opened, Served
-from bulkhead.health.journal import DEFERRED_TIMES, Journal
+from bulkhead.health.sources.journal import DEFERRED_TIMES, Journal
 from bulkhead.health.thresholds import DEFAULT
 from bulkhead.health.watch import Watch
 from bulkhead_contracts.control import CallDeferred
@@ -24,8 +24,18 @@ NOW = 1_000_000
 
 
 def call(number: int, **changes: object) -> Served:
-    plain = Served(f"m{number}", "acme/t1", "s1/1", "acme", "tool", "look", failed=False, latency_ms=5,
-                   time_unix_ms=NOW + number, role="worker.step")  # fmt: skip
+    plain = Served(
+        f"m{number}",
+        "acme/t1",
+        "s1/1",
+        "acme",
+        "tool",
+        "look",
+        failed=False,
+        latency_ms=5,
+        time_unix_ms=NOW + number,
+        role="worker.step",
+    )
     return replace(plain, **changes)
 
 
@@ -83,8 +93,9 @@ def test_a_trip_is_named_alike_by_whoever_folds_the_same() -> None:
 
 def test_an_agent_has_patience_and_a_tenant_is_held_back_for_a_flood() -> None:
     circuits = Circuits(NAMED)
-    trips = [trip.detector for number in range(AGENT_MIN_CALLS)
-             for trip in circuits.take(call(number, name="", error=True))]  # fmt: skip
+    trips = [
+        trip.detector for number in range(AGENT_MIN_CALLS) for trip in circuits.take(call(number, name="", error=True))
+    ]
     assert trips == ["breaker.agent"] and circuits.found["agent", "acme", "worker.step"].phase == "open"
     circuits, trips = Circuits(NAMED), []
     for minute in range(20):
@@ -119,21 +130,36 @@ REF = ContentRef(author="gateway", sha256="0" * 64, size_bytes=1)
 @pytest.mark.parametrize(
     ("outcome", "code", "name", "failed", "error"),
     [
-        ("succeeded", "", "look", False, False), ("failed", "timeout", "look", True, True),
-        ("failed", "division_by_zero", "look", False, True), ("refused", "bad_arguments", "", False, True),
-        ("refused", "breaker_open", None, False, False), ("refused", "halted", None, False, False),
+        ("succeeded", "", "look", False, False),
+        ("failed", "timeout", "look", True, True),
+        ("failed", "division_by_zero", "look", False, True),
+        ("refused", "bad_arguments", "", False, True),
+        ("refused", "breaker_open", None, False, False),
+        ("refused", "halted", None, False, False),
     ],
-)  # fmt: skip
+)
 def test_who_is_to_blame_for_a_tool_call(outcome: str, code: str, name: str | None, failed: bool, error: bool) -> None:
     journal = Journal()
     step = PlanStep(id="s1", title="t", instruction="i", role="clerk")
-    said(journal, StepAssigned(step=step, attempt=1, plan_version=1, objective=REF, deadline_unix_ms=1), "planner",
-         "worker")  # fmt: skip
-    said(journal, ToolCallRequested(call_id="c", step_id="s1", attempt=1, tool="look", arguments_json="{}",
-                                    deadline_unix_ms=1), "worker", "tool_executor")  # fmt: skip
+    said(
+        journal,
+        StepAssigned(step=step, attempt=1, plan_version=1, objective=REF, deadline_unix_ms=1),
+        "planner",
+        "worker",
+    )
+    said(
+        journal,
+        ToolCallRequested(call_id="c", step_id="s1", attempt=1, tool="look", arguments_json="{}", deadline_unix_ms=1),
+        "worker",
+        "tool_executor",
+    )
     failure = Failure(code=code, message="m") if code else None
-    events = said(journal, ToolCallReplied(call_id="c", step_id="s1", outcome=outcome, failure=failure),  # type: ignore[arg-type]
-                  "tool_executor", "worker")  # fmt: skip
+    events = said(
+        journal,
+        ToolCallReplied(call_id="c", step_id="s1", outcome=outcome, failure=failure),  # type: ignore[arg-type]
+        "tool_executor",
+        "worker",
+    )
     served = [one for one in events if isinstance(one, Served)]
     assert len([one for one in events if isinstance(one, Act)]) == 1
     if name is None:
@@ -145,8 +171,13 @@ def test_who_is_to_blame_for_a_tool_call(outcome: str, code: str, name: str | No
 
 def test_a_model_that_was_not_called_says_nothing_about_it() -> None:
     def reply(outcome: str, code: str) -> list[Served]:
-        body = ModelCallReplied(call_id=code, outcome=outcome, failure=Failure(code=code, message="m"), model="big",  # type: ignore[arg-type]
-                                prompt_id="worker.step")  # fmt: skip
+        body = ModelCallReplied(
+            call_id=code,
+            outcome=outcome,
+            failure=Failure(code=code, message="m"),
+            model="big",  # type: ignore[arg-type]
+            prompt_id="worker.step",
+        )
         return [one for one in said(Journal(), body, "model_gateway", "worker") if isinstance(one, Served)]
 
     assert [one.failed for one in reply("failed", "provider_error")] == [True]
@@ -159,18 +190,21 @@ def test_a_call_that_is_put_off_is_outstanding_as_long_as_its_asker_may_wait() -
     (opened_, _) = said(Journal(), body, "model_gateway", "worker")
     assert isinstance(opened_, Opened) and opened_.until_unix_ms == NOW + 15_000 * DEFERRED_TIMES
 
+
 def breaker_of(watch: Watch) -> str:
     return watch.circuits.found[TOOL].phase if TOOL in watch.circuits.found else "unseen"
 
 
 def asked(name: str) -> ToolCallRequested:
-    return ToolCallRequested(call_id=name, step_id="s1", attempt=1, tool="look", arguments_json='{"text":"long"}',
-                             deadline_unix_ms=1)  # fmt: skip
+    return ToolCallRequested(
+        call_id=name, step_id="s1", attempt=1, tool="look", arguments_json='{"text":"long"}', deadline_unix_ms=1
+    )
 
 
 def failed(name: str) -> ToolCallReplied:
-    return ToolCallReplied(call_id=name, step_id="s1", outcome="failed", duration_ms=7,
-                           failure=Failure(code="timeout", message="m"))  # fmt: skip
+    return ToolCallReplied(
+        call_id=name, step_id="s1", outcome="failed", duration_ms=7, failure=Failure(code="timeout", message="m")
+    )
 
 
 def test_calls_that_fail_after_their_task_has_ended_count_all_the_same_and_once() -> None:
@@ -185,8 +219,12 @@ def test_calls_that_fail_after_their_task_has_ended_count_all_the_same_and_once(
     found, calls = [], [f"c{number}" for number in range(4)]
     for task in ("t1", "t2", "t3"):
         step = PlanStep(id="s1", title="t", instruction="i", role="clerk")
-        tell(task, StepAssigned(step=step, attempt=1, plan_version=1, objective=REF, deadline_unix_ms=1), "planner",
-             "worker")  # fmt: skip
+        tell(
+            task,
+            StepAssigned(step=step, attempt=1, plan_version=1, objective=REF, deadline_unix_ms=1),
+            "planner",
+            "worker",
+        )
         for name in calls[:3]:
             tell(task, asked(name), "worker", "tool_executor")
         tell(task, failed("c3"), "tool_executor", "worker")  # Read before its request, which the end overtakes.

@@ -110,8 +110,11 @@ def test_mailboxes_that_answer_each_other_by_themselves_are_stopped() -> None:
     for number in range(40_100, 40_108):
         assert not run.stopped
         here, there = ("desk", "buyer") if number % 2 == 0 else ("buyer", "desk")
-        text = ("Thank you for your mail. Your case has the number {0}." if here == "desk" else
-                "I am out of the office and shall answer when I am back. Reference: {0}.")
+        text = (
+            "Thank you for your mail. Your case has the number {0}."
+            if here == "desk"
+            else "I am out of the office and shall answer when I am back. Reference: {0}."
+        )
         run.say(here, text.format(number), to=there, after_ms=97_000)
     assert run.stopped == ["loop.automatic"]
 

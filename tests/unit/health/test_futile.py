@@ -40,8 +40,14 @@ def test_numbers_that_fall_are_progress_and_what_is_looked_at_may_be_news() -> N
 def test_a_refused_request_with_a_fresh_key_is_the_same_request() -> None:
     run = Run()
     for _ in range(4):
-        run.call("a", "post", {"sensor": "s-1", "key": str(uuid.uuid4())}, "503 Service Unavailable (request aIfTG7ma)",
-                 error=True, after_ms=900)
+        run.call(
+            "a",
+            "post",
+            {"sensor": "s-1", "key": str(uuid.uuid4())},
+            "503 Service Unavailable (request aIfTG7ma)",
+            error=True,
+            after_ms=900,
+        )
     assert run.stopped == ["loop.error"]
 
 
@@ -64,8 +70,12 @@ def test_pages_of_a_link_are_pages() -> None:
 def test_the_same_thought_under_another_number_is_the_same_thought() -> None:
     run = Run()
     for number in range(4):
-        run.call("a", "sequentialthinking", {"thought": "I look at the tables first.", "thoughtNumber": number},
-                 {"thoughtNumber": number, "nextThoughtNeeded": True})
+        run.call(
+            "a",
+            "sequentialthinking",
+            {"thought": "I look at the tables first.", "thoughtNumber": number},
+            {"thoughtNumber": number, "nextThoughtNeeded": True},
+        )
     assert "loop.repeat" in run.stopped
 
 
@@ -97,8 +107,26 @@ def test_hand_overs_in_one_form_around_different_work_are_none() -> None:
     assert run.stopped == []
 
 
-WORDS = ("harbour", "tariff", "crane", "ledger", "pilot", "storm", "anchor", "cargo", "winch", "berth", "tide", "rope",
-         "mast", "deck", "hull", "keel", "stern", "bow")  # fmt: skip
+WORDS = (
+    "harbour",
+    "tariff",
+    "crane",
+    "ledger",
+    "pilot",
+    "storm",
+    "anchor",
+    "cargo",
+    "winch",
+    "berth",
+    "tide",
+    "rope",
+    "mast",
+    "deck",
+    "hull",
+    "keel",
+    "stern",
+    "bow",
+)
 
 
 def other_words(number: int, count: int = 8) -> str:
@@ -130,8 +158,10 @@ def test_who_searches_room_after_room_through_the_same_corridor_finds_something_
     run = Run()
     furniture = "a door to the corridor that is open, a table on which there is nothing, a window, a lamp, a drawing"
     for room in ("kitchen", "study", "bedroom", "cellar", "studio", "workshop"):
-        for place, seen in (("corridor", "the doors to all the rooms of this house, all of them open"),
-                            (room, f"{furniture} and the {room}'s carpet")):
+        for place, seen in (
+            ("corridor", "the doors to all the rooms of this house, all of them open"),
+            (room, f"{furniture} and the {room}'s carpet"),
+        ):
             run.call("a", "open", {"door": place}, "The door is already open.")
             run.call("a", "enter", {"place": place}, f"You are in the {place}.")
             run.call("a", "look", {"at": "all around"}, f"You see {seen}.")

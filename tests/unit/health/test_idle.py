@@ -14,9 +14,12 @@ ENDS = ({"state": "exited", "exit_code": 2}, {"status": "cancelled", "by": "quot
 
 
 REASONS = (
-    "The harbour keeps its old mast through the winter.", "Nobody has measured how deep the canal runs by now.",
-    "A bridge would serve both banks and cost less.", "Our ledger shows what the mill earned in spring.",
-    "Lanterns burn longer when the orchard shelters them.", "Whoever crossed last year came by the quarry road.",
+    "The harbour keeps its old mast through the winter.",
+    "Nobody has measured how deep the canal runs by now.",
+    "A bridge would serve both banks and cost less.",
+    "Our ledger shows what the mill earned in spring.",
+    "Lanterns burn longer when the orchard shelters them.",
+    "Whoever crossed last year came by the quarry road.",
 )
 
 
@@ -61,17 +64,28 @@ def test_what_never_comes_up_and_what_nobody_has_set_going_are_stopped() -> None
         run.call("a", "ssh", {"host": "north-1", "cmd": first}, "")
         run.call("b", "read", {}, "x")
         for _ in range(21 if first == "reboot" else 8):
-            run.call("a", "ssh", {"host": "north-1", "cmd": "ls"}, "Connection refused", error=True,
-                     after_ms=15_000 if first == "reboot" else 2_000)
+            run.call(
+                "a",
+                "ssh",
+                {"host": "north-1", "cmd": "ls"},
+                "Connection refused",
+                error=True,
+                after_ms=15_000 if first == "reboot" else 2_000,
+            )
         assert run.stopped == ["loop.error"]
 
 
-@pytest.mark.parametrize("one, other", [
-    (("scale", {"service": "shop", "replicas": 9}), ("scale", {"service": "shop", "replicas": 4})),
-    (("add_label", {"n": 17, "label": "stale"}), ("remove_label", {"n": 17, "label": "stale"})),
-    (("propose", {"file": "ci", "minus": "tabs", "plus": "blanks"}),
-     ("propose", {"file": "ci", "minus": "blanks", "plus": "tabs"})),
-])
+@pytest.mark.parametrize(
+    "one, other",
+    [
+        (("scale", {"service": "shop", "replicas": 9}), ("scale", {"service": "shop", "replicas": 4})),
+        (("add_label", {"n": 17, "label": "stale"}), ("remove_label", {"n": 17, "label": "stale"})),
+        (
+            ("propose", {"file": "ci", "minus": "tabs", "plus": "blanks"}),
+            ("propose", {"file": "ci", "minus": "blanks", "plus": "tabs"}),
+        ),
+    ],
+)
 def test_two_that_put_back_what_the_other_wrote_are_stopped_after_four_rounds(one, other) -> None:
     run = Run()
     for number in range(4):
@@ -158,18 +172,30 @@ def test_an_answered_question_in_a_few_wordings_is_asked_again() -> None:
     run, trials = Run(), Run()
     for number in range(4):
         words = ("Which module shall I change?", "Which of the modules shall I change?")[number % 2]
-        run.call("a", "ask_user", {"question": words, "options": ["ledger", "policy"]},
-                 {"answer": "policy", "answered_in_ms": 700 + 13 * number})
-        trials.call("a", "run_trial", {"schedule": ("warm start", "cold start")[number % 2], "model": "transformer"},
-                    {"status": "finished", "loss": 0.5 + number * number / 100})
+        run.call(
+            "a",
+            "ask_user",
+            {"question": words, "options": ["ledger", "policy"]},
+            {"answer": "policy", "answered_in_ms": 700 + 13 * number},
+        )
+        trials.call(
+            "a",
+            "run_trial",
+            {"schedule": ("warm start", "cold start")[number % 2], "model": "transformer"},
+            {"status": "finished", "loss": 0.5 + number * number / 100},
+        )
     assert run.stopped == ["loop.again"] and trials.stopped == []
 
 
 def test_a_task_that_only_sinks_from_one_new_agent_to_the_next_is_stopped() -> None:
     run, relay = Run(), Run()
     for number, opening in enumerate(("Act as an expert.", "As my subordinate:", "Please take over:", "Be an expert.")):
-        run.call(f"agent{number}", "call_subordinate", {"message": f"{opening} Write a short poem about valve seats."},
-                 f"agent{number + 1} started")
+        run.call(
+            f"agent{number}",
+            "call_subordinate",
+            {"message": f"{opening} Write a short poem about valve seats."},
+            f"agent{number + 1} started",
+        )
         told = {"text": "the bridge is open and ships may enter", "to": f"n{number + 1}"}
         relay.call(f"n{number}", "send", told, "sent")
     assert run.stopped == ["loop.down"] and relay.stopped == []
@@ -190,17 +216,25 @@ def test_who_only_thanks_and_takes_leave_has_nothing_to_say() -> None:
     assert "stop" not in _talk(*[step for one in work for step in (one, ("two", "Roger. Going there.", "lead"))])
 
 
-@pytest.mark.parametrize("text, polite", [
-    ("Goodbye, Kim! Greet the others!", 1), ("Thank you so much.", 2), ("Thanks, can you also mend the mast?", 0),
-    ("Understood, 12 are left.", 0), ("The mast is broken.", 0), ("", 0),
-])
+@pytest.mark.parametrize(
+    "text, polite",
+    [
+        ("Goodbye, Kim! Greet the others!", 1),
+        ("Thank you so much.", 2),
+        ("Thanks, can you also mend the mast?", 0),
+        ("Understood, 12 are left.", 0),
+        ("The mast is broken.", 0),
+        ("", 0),
+    ],
+)
 def test_what_a_courtesy_is(text, polite) -> None:
     assert courtesy(text) == polite
 
 
 LATER = (
     "There are no appointments available at the moment. Please try again later.",
-    "ip-10-0-1-10 NotReady,SchedulingDisabled node v1.29.3", "build pass 2m\nunit pending 0\nlint pass 1m, all of them",
+    "ip-10-0-1-10 NotReady,SchedulingDisabled node v1.29.3",
+    "build pass 2m\nunit pending 0\nlint pass 1m, all of them",
     "rollout in eu: status: progressing, traffic is being shifted",
 )
 
@@ -216,8 +250,11 @@ def test_a_slow_thing_is_looked_at_for_as_long_as_it_says_that_it_is_not_there_y
 
 def test_whoever_looks_each_half_minute_watches_and_who_acts_so_or_looks_sooner_does_not() -> None:
     told = "There are three boats in the harbour, and nobody is on any of them."
-    for action, after_ms, level in (("open_page", 30_000, []), ("update_page", 30_000, ["loop.repeat"]),
-                                    ("open_page", 5_000, ["loop.repeat"])):
+    for action, after_ms, level in (
+        ("open_page", 30_000, []),
+        ("update_page", 30_000, ["loop.repeat"]),
+        ("open_page", 5_000, ["loop.repeat"]),
+    ):
         run = Run()
         for _ in range(9):
             run.call("a", action, {"url": "boats"}, told, after_ms=after_ms)

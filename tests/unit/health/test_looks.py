@@ -2,10 +2,10 @@
 
 import pytest
 
-from bulkhead.health import looks
-from bulkhead.health.alike import alike
 from bulkhead.health.chatter import Chatter
 from bulkhead.health.events import Act
+from bulkhead.health.text import result_status
+from bulkhead.health.text.similarity import alike
 from bulkhead.health.thresholds import DEFAULT
 from tests.unit.health.test_loops import Run
 
@@ -13,20 +13,35 @@ PART = "Please look into this: every second faint detector obscures the moot cra
 PEOPLE = ("Ayla Demir", "Benoit Caron", "Cem Yildiz", "Daria Popova", "Eoin Walsh")
 
 
-@pytest.mark.parametrize("answer", [
-    "pending", '{"status":"in_progress"}', '{"builds":[{"id":"7","state":"RUNNING"}]}', "still building (3 of 7)",
-    "The order is pending.", '{"done": false}', "Job J-7: not finished", "Waiting for the second reader to agree to it",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "pending",
+        '{"status":"in_progress"}',
+        '{"builds":[{"id":"7","state":"RUNNING"}]}',
+        "still building (3 of 7)",
+        "The order is pending.",
+        '{"done": false}',
+        "Job J-7: not finished",
+        "Waiting for the second reader to agree to it",
+    ],
+)
 def test_what_is_said_to_be_pending_is(answer) -> None:
-    assert looks.unfinished(answer)
+    assert result_status.unfinished(answer)
 
 
-@pytest.mark.parametrize("answer", [
-    "Each pending tissue absorbs the acute comet, and the running clerk overturns no scheduled hearing at all.",
-    "The clerk has started many engines of the northern array.", "done", '{"status":"completed"}', "",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "Each pending tissue absorbs the acute comet, and the running clerk overturns no scheduled hearing at all.",
+        "The clerk has started many engines of the northern array.",
+        "done",
+        '{"status":"completed"}',
+        "",
+    ],
+)
 def test_a_word_in_a_page_says_nothing_of_the_page(answer) -> None:
-    assert not looks.unfinished(answer)
+    assert not result_status.unfinished(answer)
 
 
 def test_a_page_with_such_a_word_in_it_is_read_over_and_over_in_vain() -> None:
@@ -36,9 +51,9 @@ def test_a_page_with_such_a_word_in_it_is_read_over_and_over_in_vain() -> None:
     assert run.stopped == ["loop.repeat"]
 
 
-@pytest.mark.parametrize("values", [
-    (60, 61, 60, 61, 60, 61, 60, 61), (55, 56, 56, 55, 55, 55, 55, 55), (7, 8, 8, 8, 8, 8),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "values", [(60, 61, 60, 61, 60, 61, 60, 61), (55, 56, 56, 55, 55, 55, 55, 55), (7, 8, 8, 8, 8, 8)]
+)
 def test_a_gauge_may_stay_and_come_back(values) -> None:
     run = Run()
     for value, pause_s in zip(values, (10, 60, 15, 10, 60, 60, 10, 15), strict=False):
@@ -141,10 +156,14 @@ def test_a_squad_that_says_the_same_things_over_is_stopped_before_one_that_argue
     assert trips["old"] < 24 < trips["new"]
 
 
-@pytest.mark.parametrize("one, other", [
-    ("chmod +x tools/build.sh", "chmod +x tools/check.sh"), ('{"page":3,"size":20}', '{"page":4,"size":20}'),
-    ("A report begins. " * 9, "A report begins. " * 9 + "It goes on."),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "one, other",
+    [
+        ("chmod +x tools/build.sh", "chmod +x tools/check.sh"),
+        ('{"page":3,"size":20}', '{"page":4,"size":20}'),
+        ("A report begins. " * 9, "A report begins. " * 9 + "It goes on."),
+    ],
+)
 def test_the_next_of_a_list_is_no_near_duplicate(one, other) -> None:
     assert not alike(one, other, 0.1) and alike(one, other, 0.1, lists=True)
 
@@ -174,9 +193,9 @@ def test_what_is_said_to_one_who_works_on_is_no_repetition() -> None:
     assert reviewed(Run(), works=False).stopped
 
 
-@pytest.mark.parametrize(("action", "stops"), [
-    ("run_checks", False), ("transfer_to_author", False), ("list_files", True),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("action", "stops"), [("run_checks", False), ("transfer_to_author", False), ("list_files", True)]
+)
 def test_checks_and_hand_overs_are_about_what_others_did(action, stops) -> None:
     """Anything else may be for a while, if others changed something and did not only look."""
     for does, what, rounds in (("push", "pushed", 30), ("push", "pushed", 12), ("read", "a page", 6)):

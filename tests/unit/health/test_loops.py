@@ -7,11 +7,11 @@ import uuid
 
 import pytest
 
-from bulkhead.health import normal
 from bulkhead.health.events import Act
-from bulkhead.health.lineages import Lineages
+from bulkhead.health.findings import Trip
+from bulkhead.health.loops.windows import Lineages
+from bulkhead.health.text import normalize
 from bulkhead.health.thresholds import DEFAULT
-from bulkhead.health.trips import Trip
 
 
 class Run:
@@ -33,8 +33,11 @@ class Run:
     def say(self, agent, text, to="", after_ms=1_000, productive=None):
         self.now += after_ms
         self.acts += 1
-        self.trips += self.watch.take(Act(f"m{self.acts}", "t", agent, "say", text, says=True, to=to,
-                                          time_unix_ms=self.now, productive=productive))  # fmt: skip
+        self.trips += self.watch.take(
+            Act(
+                f"m{self.acts}", "t", agent, "say", text, says=True, to=to, time_unix_ms=self.now, productive=productive
+            )
+        )
         return self
 
     @property
@@ -86,16 +89,19 @@ def test_a_ring_is_found_beside_an_agent_that_works() -> None:
     assert run.stopped == ["loop.ring"]
 
 
-@pytest.mark.parametrize("noise", [
-    lambda: {"q": "bulkhead", "request_id": str(uuid.uuid4())},
-    lambda: {"q": "bulkhead", "X-Correlation-Id": uuid.uuid4().hex},
-    lambda: {"q": f"bulkhead  (req-{random.randrange(10**5, 10**6)})"},
-    lambda: {"q": f"bulkhead as of 2026-11-21T09:{random.randrange(10, 60)}:00Z please"},
-    lambda: {"q": "bulkhead", "attempt": random.randrange(100), "ts": 1_790_000_000 + random.randrange(1000)},
-    lambda: {"q": "bulkhead", "thought": f"now I {random.choice('abc')}"},
-    lambda: dict(random.sample([("q", "bulkhead"), ("k", 8), ("lang", "en")], 3)),
-    lambda: f'{{"k" : {8},  "q": "bulkhead"}}',
-])
+@pytest.mark.parametrize(
+    "noise",
+    [
+        lambda: {"q": "bulkhead", "request_id": str(uuid.uuid4())},
+        lambda: {"q": "bulkhead", "X-Correlation-Id": uuid.uuid4().hex},
+        lambda: {"q": f"bulkhead  (req-{random.randrange(10**5, 10**6)})"},
+        lambda: {"q": f"bulkhead as of 2026-11-21T09:{random.randrange(10, 60)}:00Z please"},
+        lambda: {"q": "bulkhead", "attempt": random.randrange(100), "ts": 1_790_000_000 + random.randrange(1000)},
+        lambda: {"q": "bulkhead", "thought": f"now I {random.choice('abc')}"},
+        lambda: dict(random.sample([("q", "bulkhead"), ("k", 8), ("lang", "en")], 3)),
+        lambda: f'{{"k" : {8},  "q": "bulkhead"}}',
+    ],
+)
 def test_what_changes_by_itself_hides_nothing(noise) -> None:
     run = Run()
     for number in range(4):
@@ -209,7 +215,7 @@ def test_paraphrases_warn_and_never_stop() -> None:
     run = Run()
     words = ["what", "is", "the", "rent", "of", "the", "flat", "at", "the", "old", "harbour"]
     for number in range(20):
-        mixed = words[:number % 8] + ["please"] * (number % 3) + words[number % 8:] + ["?"] * (number % 2)
+        mixed = words[: number % 8] + ["please"] * (number % 3) + words[number % 8 :] + ["?"] * (number % 2)
         run.call(action="search", arguments={"q": " ".join(mixed)}, result=f"hit {number}: the harbour, {number}")
     assert "loop.paraphrase" in run.warned and not run.stopped
 
@@ -259,14 +265,27 @@ def test_memory_is_freed_with_the_lineage() -> None:
     assert len(run.watch) == 0
 
 
-@pytest.mark.parametrize("text", [
-    "a1" * 4_096, "1" * 8_192, "deadbeef1" * 900, "req-" * 2_000 + "1", "2026-11-21T09:00:" * 480, "1234abcd-" * 900,
-    "attempt 1 of " * 600, "attempt" + " " * 8_000 + "x1", "ref:#=_" * 1_100 + "9", "1 1 1 ms" * 1_000, "[" * 100_000,
-    '{"a":' * 5_000,
-], ids=range(12))
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a1" * 4_096,
+        "1" * 8_192,
+        "deadbeef1" * 900,
+        "req-" * 2_000 + "1",
+        "2026-11-21T09:00:" * 480,
+        "1234abcd-" * 900,
+        "attempt 1 of " * 600,
+        "attempt" + " " * 8_000 + "x1",
+        "ref:#=_" * 1_100 + "9",
+        "1 1 1 ms" * 1_000,
+        "[" * 100_000,
+        '{"a":' * 5_000,
+    ],
+    ids=range(12),
+)
 def test_hostile_texts_are_normalised_in_linear_time(text) -> None:
     began = time.process_time()
-    normal.result(text)
-    normal.call(text)
-    normal.call({"a": text}, loose=True)
+    normalize.result(text)
+    normalize.call(text)
+    normalize.call({"a": text}, loose=True)
     assert time.process_time() - began < 0.5

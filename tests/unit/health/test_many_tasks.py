@@ -7,23 +7,36 @@ import re
 
 import pytest
 
-from bulkhead.cli.analyze import analyze, progress
-from bulkhead.cli.output import Screen
-from bulkhead.cli.tracing_files import open_file
-from bulkhead.health import futile, looks, normal, watch
-from bulkhead.health.anycase import AnyCase
-from bulkhead.health.rows import Rows
+from bulkhead.health import watch
+from bulkhead.health.loops import counters
+from bulkhead.health.sources.trace_rows import Rows
+from bulkhead.health.text import normalize, result_status
+from bulkhead.health.text.ignore_case import AnyCase
 from bulkhead.health.watch import Watch
+from bulkhead_cli.inspect.analyze import analyze, progress
+from bulkhead_cli.inspect.trace_files import open_file
+from bulkhead_cli.output import Screen
 
 TASKS = 300
-PATTERNS = [(module.__name__, name, one) for module in (futile, looks, normal) for name, one in vars(module).items()
-            if isinstance(one, AnyCase)]  # fmt: skip
+PATTERNS = [
+    (module.__name__, name, one)
+    for module in (counters, result_status, normalize)
+    for name, one in vars(module).items()
+    if isinstance(one, AnyCase)
+]
 ODD = ("is", "no", "x", "10", '":"', "(2)", "ſ", "İ")
 
 
 def row(number: int, task: str) -> dict:
-    return {"id": f"r{number}", "task": task, "agent": "a", "action": "get", "arguments": {"id": 10_000 + number},
-            "result": f"value {7919 * number}", "time": 1_790_000_000 + number}  # fmt: skip
+    return {
+        "id": f"r{number}",
+        "task": task,
+        "agent": "a",
+        "action": "get",
+        "arguments": {"id": 10_000 + number},
+        "result": f"value {7919 * number}",
+        "time": 1_790_000_000 + number,
+    }
 
 
 def interleaved(count: int) -> list[dict]:
@@ -36,11 +49,11 @@ def fold(rows: list[dict], over: Watch) -> list:
 
 def test_a_list_that_is_gone_through_in_many_tasks_at_once_costs_no_comparison_of_letters() -> None:
     rows = interleaved(8 * TASKS)
-    normal.shingles.cache_clear()
-    looks.tells_of_failure.cache_clear()
+    normalize.shingles.cache_clear()
+    result_status.tells_of_failure.cache_clear()
     assert fold(rows, Watch()) == []
-    assert normal.shingles.cache_info().misses == 0
-    assert looks.tells_of_failure.cache_info().misses <= len(rows), "each answer is read once"
+    assert normalize.shingles.cache_info().misses == 0
+    assert result_status.tells_of_failure.cache_info().misses <= len(rows), "each answer is read once"
 
 
 def test_tasks_that_nobody_ends_fill_no_memory_and_those_that_live_are_watched(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,8 +93,10 @@ def test_a_pattern_finds_the_same_the_quick_way() -> None:
     for at, (_, name, pattern) in enumerate(PATTERNS):
         words = [*re.findall(r"[a-zäöüßí]{2,}|\d+", pattern._slow.pattern), *ODD]
         for _ in range(400):
-            said = "".join(chance.choice(words) + chance.choice((" ", " ", "_", "-", ": ", '":"', "", ".", ":false"))
-                           for _ in range(chance.randrange(1, 9)))  # fmt: skip
+            said = "".join(
+                chance.choice(words) + chance.choice((" ", " ", "_", "-", ": ", '":"', "", ".", ":false"))
+                for _ in range(chance.randrange(1, 9))
+            )
             text = chance.choice((said, said.upper(), said.title(), f'{{"status":"{said}"}}', f"5 ms {said} 3 s"))
             assert pattern.found_in(text) is (pattern._slow.search(text) is not None), (name, text)
             found[at] += pattern.found_in(text)
@@ -90,15 +105,32 @@ def test_a_pattern_finds_the_same_the_quick_way() -> None:
 
 def test_ids_and_times_are_found_word_by_word_as_in_the_whole() -> None:
     chance = random.Random(8)
-    parts = ["2026-11-21T09:00:02Z", "2026-11-21 09:00", "10:11:12.5", "1790000000", "1790000000.25", "1790000000123",
-             "0f8fad5b-d9cb-469f-a165-70867728950e", "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee", "deadbeef01", "req-1a2b3c",
-             "id:1234", "id: 1234", "01ARZ3NDEKTSV4RRFFQ69G5FAV", "0xdeadbeef", "word", "a", "12",
-             "v1.2.3", "run#77"]  # fmt: skip
+    parts = [
+        "2026-11-21T09:00:02Z",
+        "2026-11-21 09:00",
+        "10:11:12.5",
+        "1790000000",
+        "1790000000.25",
+        "1790000000123",
+        "0f8fad5b-d9cb-469f-a165-70867728950e",
+        "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee",
+        "deadbeef01",
+        "req-1a2b3c",
+        "id:1234",
+        "id: 1234",
+        "01ARZ3NDEKTSV4RRFFQ69G5FAV",
+        "0xdeadbeef",
+        "word",
+        "a",
+        "12",
+        "v1.2.3",
+        "run#77",
+    ]
     for _ in range(2_000):
         text = "".join(chance.choice(parts) + chance.choice((" ", " ", "/", ",", "", "-")) for _ in range(6)).strip()
-        whole = normal._TIMES.sub("<time>", text)
-        assert normal._without_times(text, "<time>") == whole
+        whole = normalize._TIMES.sub("<time>", text)
+        assert normalize._without_times(text, "<time>") == whole
         heard, as_one = [], []
-        found = normal._without_ids(whole, lambda one, heard=heard: heard.append(one.group()) or "<id>")
-        assert found == normal._IDS.sub(lambda one, as_one=as_one: as_one.append(one.group()) or "<id>", whole)
+        found = normalize._without_ids(whole, lambda one, heard=heard: heard.append(one.group()) or "<id>")
+        assert found == normalize._IDS.sub(lambda one, as_one=as_one: as_one.append(one.group()) or "<id>", whole)
         assert heard == as_one

@@ -12,10 +12,13 @@ from tests.unit.health.test_loops import Run
 WORDS = ("amber", "basil", "cedar", "dahlia", "elder", "fennel", "garlic", "hazel", "iris", "juniper", "kale", "laurel")
 
 
-@pytest.mark.parametrize(("does", "looks_at", "stops"), [
-    ("edit", {"branch": "main"}, False),    # who only looks may look after each change
-    ("read", {"branch": "main"}, True),     # a page that somebody reads changes nothing
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("does", "looks_at", "stops"),
+    [
+        ("edit", {"branch": "main"}, False),  # who only looks may look after each change
+        ("read", {"branch": "main"}, True),  # a page that somebody reads changes nothing
+    ],
+)
 def test_a_look_after_each_change_of_somebody_else_is_none(does, looks_at, stops) -> None:
     run = Run()
     for word in WORDS[:8]:
@@ -33,10 +36,15 @@ def test_who_acts_is_not_excused_by_changes_of_something_else() -> None:
     assert run.stopped
 
 
-@pytest.mark.parametrize(("action", "arguments", "rounds", "stops"), [
-    ("press_key", {"key": "Tab"}, 19, False), ("drive", {"meters": 1}, 19, False), ("scroll", {}, 20, True),
-    ("save", {"name": "x"}, 4, True),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("action", "arguments", "rounds", "stops"),
+    [
+        ("press_key", {"key": "Tab"}, 19, False),
+        ("drive", {"meters": 1}, 19, False),
+        ("scroll", {}, 20, True),
+        ("save", {"name": "x"}, 4, True),
+    ],
+)
 def test_what_a_step_changes_shows_elsewhere(action, arguments, rounds, stops) -> None:
     run = Run()
     for _ in range(rounds):
@@ -60,17 +68,20 @@ def test_a_heartbeat_is_no_act() -> None:
 
 
 def test_of_an_error_that_passes_nobody_knows_how_patient_it_was() -> None:
-    for error, rounds, stops in (("503 Service Unavailable", 6, False), ("503 Service Unavailable", 7, True),
-                                 ("permission denied", 4, True)):
+    for error, rounds, stops in (
+        ("503 Service Unavailable", 6, False),
+        ("503 Service Unavailable", 7, True),
+        ("permission denied", 4, True),
+    ):
         run = Run()
         for _ in range(rounds):
             run.call("a", "put", {"key": "k"}, error, error=True, after_ms=0)
         assert bool(run.stopped) is stops, (error, rounds)
 
 
-@pytest.mark.parametrize(("asks", "stops"), [
-    ("whois {0}.example", False), ("select {1}, {2} from nowhere order by {2}, {1}", True),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("asks", "stops"), [("whois {0}.example", False), ("select {1}, {2} from nowhere order by {2}, {1}", True)]
+)
 def test_a_list_of_what_is_not_there_is_gone_through(asks, stops) -> None:
     run = Run()
     for number, word in enumerate(WORDS):
@@ -103,8 +114,12 @@ def test_a_task_that_only_sinks_is_one(act, stops) -> None:
     run = Run()
     for depth, word in enumerate(WORDS[:6]):
         run.call(f"head-{depth}", act, {"dir": "."}, "README and src")
-        run.call(f"head-{depth}", "delegate",
-                 {"goal": f"{word}, compare the fares of all northern ferries and write a page about them"}, "ok")
+        run.call(
+            f"head-{depth}",
+            "delegate",
+            {"goal": f"{word}, compare the fares of all northern ferries and write a page about them"},
+            "ok",
+        )
     assert (run.stopped == ["loop.down"]) is stops
 
 
@@ -149,7 +164,14 @@ def test_talk_that_goes_on_saying_something_new_may_go_on_longer(new) -> None:
     chatter, stopped = Chatter(DEFAULT.chatter), False
     for at in range(40):
         text = " ".join(WORDS[at * by % 12] + WORDS[(at + by) // 4 % 12] for by in (1, 3, 5, 7, 9, 11))
-        act = Act(f"m{at}", "t", "ab"[at % 2], "say", text if new else f"Point {at}: what do you think of it?",
-                  says=True, to="ba"[at % 2])
+        act = Act(
+            f"m{at}",
+            "t",
+            "ab"[at % 2],
+            "say",
+            text if new else f"Point {at}: what do you think of it?",
+            says=True,
+            to="ba"[at % 2],
+        )
         stopped |= any(trip.level == "stop" for trip in chatter.take(act))
     assert stopped is not new

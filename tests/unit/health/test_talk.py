@@ -4,10 +4,10 @@ import itertools
 
 import pytest
 
-from bulkhead.health.evidence import Suspected
-from bulkhead.health.journal import Journal
+from bulkhead.health.deadlock.evidence import Suspected
+from bulkhead.health.findings import Trip
+from bulkhead.health.sources.journal import Journal
 from bulkhead.health.thresholds import DEFAULT
-from bulkhead.health.trips import Trip
 from bulkhead.health.watch import Watch
 from bulkhead_contracts.peer import AnswerGiven, AnswerRequested
 from bulkhead_contracts.plan import PlanStep
@@ -27,8 +27,11 @@ class Talk:
         self.task, self.tenant, self.actor = task, tenant, actor
         for name in "abcde":
             step = PlanStep(id=name, title="t", instruction="i")
-            self.say(StepAssigned(step=step, attempt=2, plan_version=1, objective=REF, deadline_unix_ms=1), "planner",
-                     "worker")  # fmt: skip
+            self.say(
+                StepAssigned(step=step, attempt=2, plan_version=1, objective=REF, deadline_unix_ms=1),
+                "planner",
+                "worker",
+            )
 
     def say(self, body: object, sender: str = "worker", to: str = "planner") -> list[Trip]:
         number = next(self.numbers)
@@ -41,8 +44,9 @@ class Talk:
     def ask(self, by: str, *targets: str, question: str = "") -> list[Trip]:
         """And as the planner hands it on."""
         name = f"ask{next(self.numbers)}"
-        body = AnswerRequested(ask_id=name, step_id=by, attempt=2, plan_version=1, targets=targets, question=question,
-                               deadline_unix_ms=1)  # fmt: skip
+        body = AnswerRequested(
+            ask_id=name, step_id=by, attempt=2, plan_version=1, targets=targets, question=question, deadline_unix_ms=1
+        )
         found = self.say(body) + self.say(body, "planner", "worker")
         for target in targets:
             answer = AnswerGiven(ask_id=name, step_id=by, target=target, outcome="answered", text=self.words())
@@ -55,8 +59,9 @@ class Talk:
 
     def work(self, by: str) -> list[Trip]:
         name = f"call{next(self.numbers)}"
-        asked = ToolCallRequested(call_id=name, step_id=by, attempt=2, tool="look", arguments_json=f'{{"q":"{name}"}}',
-                                  deadline_unix_ms=1)  # fmt: skip
+        asked = ToolCallRequested(
+            call_id=name, step_id=by, attempt=2, tool="look", arguments_json=f'{{"q":"{name}"}}', deadline_unix_ms=1
+        )
         content = ContentRef(author="tool_executor", sha256=f"{next(self.numbers):064x}", size_bytes=1)
         said = ToolCallReplied(call_id=name, step_id=by, outcome="succeeded", content=content)
         return self.say(asked, to="tool_executor") + self.say(said, "tool_executor", "worker")
@@ -91,16 +96,32 @@ def test_one_question_to_four_siblings_and_four_results_wanted_are_no_loop() -> 
 def test_the_same_question_again_and_again_is_a_loop() -> None:
     talk, trips = Talk(), []
     for _ in range(8):
-        body = AnswerRequested(ask_id=f"ask{next(talk.numbers)}", step_id="a", attempt=2, plan_version=1,
-                               targets=("b",), question="Which berth is free?", deadline_unix_ms=1)  # fmt: skip
+        body = AnswerRequested(
+            ask_id=f"ask{next(talk.numbers)}",
+            step_id="a",
+            attempt=2,
+            plan_version=1,
+            targets=("b",),
+            question="Which berth is free?",
+            deadline_unix_ms=1,
+        )
         trips += talk.say(body)
     assert any(trip.detector.startswith("loop") for trip in trips)
 
 
 def put(talk: Talk, by: str, *targets: str) -> list[Trip]:
     """A question that nobody answers."""
-    return talk.say(AnswerRequested(ask_id=f"ask{next(talk.numbers)}", step_id=by, attempt=2, plan_version=1,
-                                    targets=targets, question=talk.words(), deadline_unix_ms=1))  # fmt: skip
+    return talk.say(
+        AnswerRequested(
+            ask_id=f"ask{next(talk.numbers)}",
+            step_id=by,
+            attempt=2,
+            plan_version=1,
+            targets=targets,
+            question=talk.words(),
+            deadline_unix_ms=1,
+        )
+    )
 
 
 @pytest.mark.parametrize("answered", [False, True])
@@ -128,7 +149,10 @@ def test_who_hands_out_work_to_many_and_collects_it_is_left_alone() -> None:
         trips += put(talk, "a", "b", "c", "d", "e")
         for name in "bcde":
             trips += talk.work(name)
-            trips += talk.say(AnswerGiven(ask_id=f"ask{next(talk.numbers)}", step_id="a", target=name,
-                                          outcome="answered", text=talk.words()))  # fmt: skip
+            trips += talk.say(
+                AnswerGiven(
+                    ask_id=f"ask{next(talk.numbers)}", step_id="a", target=name, outcome="answered", text=talk.words()
+                )
+            )
         trips += talk.work("a")
     assert [trip for trip in trips if trip.detector.startswith("chatter") or trip.level == "stop"] == []

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bulkhead.health import evidence
-from bulkhead.health.confirm import Confirmations, Confirmed, Vanished
-from bulkhead.health.waitgraph import Wait, WaitGraph
+from bulkhead.health.deadlock import evidence
+from bulkhead.health.deadlock.confirmation import Confirmations, Confirmed, Vanished
+from bulkhead.health.deadlock.wait_graph import Wait, WaitGraph
 
 
 def slow_stuck(waits: Iterable[Wait]) -> set[str]:
@@ -36,8 +36,7 @@ def holds_itself_up(circle: frozenset[str], waits: list[Wait]) -> bool:
     inner = [
         replace(wait, targets=tuple(one for one in wait.targets if one in circle))
         for wait in waits
-        if wait.waiter in circle and set(wait.targets) & circle
-        and (wait.mode == "all" or set(wait.targets) <= circle)
+        if wait.waiter in circle and set(wait.targets) & circle and (wait.mode == "all" or set(wait.targets) <= circle)
     ]
     return slow_stuck(inner) == circle
 
@@ -294,7 +293,7 @@ def test_what_stuck_parties_wait_for_besides_costs_no_look_at_the_whole_circle(m
 
 
 def test_tasks_whose_end_nobody_tells_are_forgotten_and_the_others_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bulkhead.health.waitgraph.MAX_TASKS", 3)
+    monkeypatch.setattr("bulkhead.health.deadlock.wait_graph.MAX_TASKS", 3)
     graph = WaitGraph()
     for number in range(100):
         graph.open(Wait(f"w{number}", f"p{number}", ("x",), task=f"phantom{number}"))

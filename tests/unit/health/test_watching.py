@@ -1,21 +1,41 @@
 """Playbooks of chatter, breakers and stalls, and of the whole watch over one stream."""
 
-from bulkhead.health.breakers import Asked, Breaker, Called, Changed, Held, Permit, Reset, ResetRefused, Tripped, step
+from bulkhead.health.breakers.state_machine import (
+    Asked,
+    Breaker,
+    Called,
+    Changed,
+    Held,
+    Permit,
+    Reset,
+    ResetRefused,
+    Tripped,
+    step,
+)
 from bulkhead.health.chatter import Chatter
-from bulkhead.health.confirm import Confirmed
+from bulkhead.health.deadlock.confirmation import Confirmed
+from bulkhead.health.deadlock.evidence import Suspected
 from bulkhead.health.events import Act, Closed, Ended, Opened, WaitClosed, WaitOpened
-from bulkhead.health.evidence import Suspected
+from bulkhead.health.findings import Trip
 from bulkhead.health.stalls import Stalls
 from bulkhead.health.thresholds import DEFAULT
-from bulkhead.health.trips import Trip
 from bulkhead.health.watch import Watch, strongest
 
 NOW = 1_790_000_000_000
 
 
 def say(number: int, agent: str, to: str, tokens: int = 0) -> Act:
-    return Act(f"m{number}", "t", agent, "say", f"thought {number * 7919 % 101} of {number}", says=True, to=to,
-               tokens=tokens, time_unix_ms=NOW + 1_000 * number)  # fmt: skip
+    return Act(
+        f"m{number}",
+        "t",
+        agent,
+        "say",
+        f"thought {number * 7919 % 101} of {number}",
+        says=True,
+        to=to,
+        tokens=tokens,
+        time_unix_ms=NOW + 1_000 * number,
+    )
 
 
 def work(number: int, agent: str) -> Act:
@@ -27,7 +47,9 @@ def test_a_triangle_that_only_talks_is_told_and_then_stopped() -> None:
     for number in range(40):
         found += chatter.take(say(number, "abc"[number % 3], "bca"[number % 3]))
     assert [(trip.detector, trip.level) for trip in found if trip.detector == "chatter.group"] == [
-        ("chatter.group", "warn"), ("chatter.group", "stop")]  # fmt: skip
+        ("chatter.group", "warn"),
+        ("chatter.group", "stop"),
+    ]
     stop = next(trip for trip in found if trip.level == "stop")
     assert stop.agents == ("a", "b", "c") and len(stop.evidence) == DEFAULT.chatter.group_stop_messages
 

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from bulkhead.bus.port import LiveSubscription
-from bulkhead.runtime.edge import Received
+from bulkhead.runtime.edge.protocol import Received
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts import catalog, subjects
 from bulkhead_contracts.budget import ReserveReplied, ReserveRequested, Settled
@@ -19,8 +19,8 @@ from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested, Part,
 from bulkhead_contracts.result import ContentRef
 from bulkhead_contracts.task import TaskLimits
 from bulkhead_contracts.types import Body
-from services.model_gateway.app import build
-from services.model_gateway.settings import Settings
+from bulkhead_services.model_gateway.app import build
+from bulkhead_services.model_gateway.settings import Settings
 from tests.unit.model_gateway.scripted_provider import ScriptedProvider
 
 TENANT, TASK = "demo", "t1"
@@ -80,24 +80,41 @@ class Desk:
 
     def grant(self, step_id: str | None = "s") -> str:
         top = TaskGrant(
-            tenant=TENANT, task=TASK, actor="ann", tools=("calculate",), document_scopes=("default",),
-            limits=TaskLimits(), day_cost_usd_micros=10**9, day_tokens=10**9, expires_unix_ms=2**50,
-        )  # fmt: skip
+            tenant=TENANT,
+            task=TASK,
+            actor="ann",
+            tools=("calculate",),
+            document_scopes=("default",),
+            limits=TaskLimits(),
+            day_cost_usd_micros=10**9,
+            day_tokens=10**9,
+            expires_unix_ms=2**50,
+        )
         token = self.mesh.context("signer").signer.grant(top)
         if step_id is None:
             return token
         step = StepGrant(
-            tenant=TENANT, task=TASK, step_id=step_id, attempt=1, plan_version=1, tools=("calculate",),
+            tenant=TENANT,
+            task=TASK,
+            step_id=step_id,
+            attempt=1,
+            plan_version=1,
+            tools=("calculate",),
             expires_unix_ms=2**50,
-        )  # fmt: skip
+        )
         return self.mesh.context("planner").signer.grant(step, parent=token)
 
     async def send(self, request: ModelCallRequested, sender: str = "worker", grant: str | None = None) -> None:
         self._asked += 1
         await self.mesh.context(sender).publisher.send(
-            "model_gateway", request, tenant=TENANT, task=TASK, cause=f"x{self._asked}", index=0,
+            "model_gateway",
+            request,
+            tenant=TENANT,
+            task=TASK,
+            cause=f"x{self._asked}",
+            index=0,
             grant=self.grant() if grant is None else grant,
-        )  # fmt: skip
+        )
 
     async def ask(self, request: ModelCallRequested | None = None, sender: str = "worker", **more: Any) -> Any:
         """Send a request and return the next reply to that sender (a ModelCallReplied or a CallDeferred)."""

@@ -6,18 +6,11 @@ import time
 
 import pytest
 
-from bulkhead_contracts import limits
+from bulkhead_contracts import bounds
 from bulkhead_contracts.result import Usage
-from services.model_gateway.prompts import Prompts
+from bulkhead_services.model_gateway.prompts import Prompts
 from tests.unit.model_gateway.gateway_desk import KEY, PRICED, deltas, desk
-from tests.unit.model_gateway.scripted_provider import (
-    Exchange,
-    ScriptedProvider,
-    calls,
-    chunk,
-    says,
-    usage,
-)
+from tests.unit.model_gateway.scripted_provider import Exchange, ScriptedProvider, calls, chunk, says, usage
 
 REAL = Usage(model_calls=1, input_tokens=100, output_tokens=20, cost_usd_micros=27)
 """100 tokens at 0.15 and 20 at 0.60 dollars per million."""
@@ -186,13 +179,13 @@ async def test_tool_calls_are_put_together(provider):
 
 
 async def test_too_many_calls_and_too_long_arguments_are_cut_and_said(provider):
-    long = '{"a": "' + "x" * limits.MAX_ARGUMENTS_BYTES + '"}'
+    long = '{"a": "' + "x" * bounds.MAX_ARGUMENTS_BYTES + '"}'
     made = [{"id": f"c{n}", "name": "calculate", "arguments": long if n == 0 else "{}"} for n in range(12)]
     provider.will(calls(*made))
     async with desk(provider) as d:
         reply = await d.answered()
-        assert len(reply.tool_calls) == limits.MAX_CALLS_PER_TURN
-        assert len(reply.tool_calls[0].arguments_json) == limits.MAX_ARGUMENTS_BYTES
+        assert len(reply.tool_calls) == bounds.MAX_CALLS_PER_TURN
+        assert len(reply.tool_calls[0].arguments_json) == bounds.MAX_ARGUMENTS_BYTES
         assert [one.reason for one in reply.completeness.omissions] == ["truncated", "truncated"]
         assert any("4 tool calls" in one.what for one in reply.completeness.omissions)
 
@@ -232,7 +225,7 @@ async def test_an_endless_answer_is_cut_at_the_bound(provider):
     provider.will(script)
     async with desk(provider) as d:
         reply = await d.answered()
-        assert reply.finish == "length" and reply.content.size_bytes == limits.MAX_MODEL_ANSWER_BYTES
+        assert reply.finish == "length" and reply.content.size_bytes == bounds.MAX_MODEL_ANSWER_BYTES
         assert not reply.completeness.complete
         (settled,) = await d.settled(1)
         assert settled.estimated and settled.usage.cost_usd_micros == d.purse.asked[0].worst_case.cost_usd_micros

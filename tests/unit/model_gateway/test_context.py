@@ -8,8 +8,8 @@ import pytest
 from bulkhead_contracts.model import Part, ToolAnswer, ToolCall, Turn
 from bulkhead_contracts.result import ContentRef, Failure
 from bulkhead_contracts.tool import ToolSpec
-from infra.offline_model.parts import parse_parts, read_prompt
-from services.model_gateway.render import attribute, block, encode, estimate_tokens
+from bulkhead_infra.offline_model.parts import parse_parts, read_prompt
+from bulkhead_services.model_gateway.render import attribute, block, encode, estimate_tokens
 from tests.unit.model_gateway.gateway_desk import Desk, desk
 from tests.unit.model_gateway.scripted_provider import ScriptedProvider, fails, says
 

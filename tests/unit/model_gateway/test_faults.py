@@ -4,17 +4,10 @@ import time
 
 import pytest
 
-from bulkhead_contracts import limits
+from bulkhead_contracts import bounds
 from bulkhead_contracts.result import Usage
 from tests.unit.model_gateway.gateway_desk import KEY, deltas, desk
-from tests.unit.model_gateway.scripted_provider import (
-    Exchange,
-    ScriptedProvider,
-    chunk,
-    fails,
-    says,
-    usage,
-)
+from tests.unit.model_gateway.scripted_provider import Exchange, ScriptedProvider, chunk, fails, says, usage
 
 REAL = Usage(model_calls=1, input_tokens=100, output_tokens=20, cost_usd_micros=27)
 """100 tokens at 0.15 and 20 at 0.60 dollars per million."""
@@ -168,7 +161,7 @@ async def test_malformed_json_is_named(provider, stream):
 
 
 async def test_a_body_that_never_ends_is_bounded(provider, monkeypatch):
-    monkeypatch.setattr(limits, "MAX_PROVIDER_RESPONSE_BYTES", 100_000)
+    monkeypatch.setattr(bounds, "MAX_PROVIDER_RESPONSE_BYTES", 100_000)
 
     async def script(x: Exchange) -> None:
         await x.begin("application/json")

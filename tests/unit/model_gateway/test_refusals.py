@@ -5,20 +5,14 @@ import time
 
 import pytest
 
-from bulkhead.runtime.halts import Target
+from bulkhead.runtime.halts.live import Target
 from bulkhead_contracts import subjects
 from bulkhead_contracts.control import Breaker, CallDeferred
 from bulkhead_contracts.quota import Quota
-from services.model_gateway.effects import Network, Provider
-from services.model_gateway.settings import ProviderSettings, Settings
+from bulkhead_services.model_gateway.effects import Network, Provider
+from bulkhead_services.model_gateway.settings import ProviderSettings, Settings
 from tests.unit.model_gateway.gateway_desk import PRICED, Desk, deltas, desk, until
-from tests.unit.model_gateway.scripted_provider import (
-    Exchange,
-    ScriptedProvider,
-    chunk,
-    fails,
-    says,
-)
+from tests.unit.model_gateway.scripted_provider import Exchange, ScriptedProvider, chunk, fails, says
 
 
 @pytest.fixture
@@ -226,7 +220,8 @@ async def test_a_halt_cuts_the_stream_and_tells_what_is_charged(provider):
         reply = (await d.replies(1))[0]
         assert reply.outcome == "refused" and reply.failure.code == "halted"
         assert "raise the limit" in reply.failure.hint and " is halted and the model's stream was cut: " in (
-            reply.failure.message), "who reads it is told why"
+            reply.failure.message
+        ), "who reads it is told why"
         await asyncio.wait_for(cut.wait(), 5)
         (settled,) = await d.settled(1)
         worst = d.purse.asked[0].worst_case
@@ -287,8 +282,15 @@ async def test_a_halted_model_is_not_called(provider):
 async def trip(d: Desk, model: str, open_ms: int) -> None:
     """As the owner of breakers writes it down; returns when the gateway has it."""
     now = d.now_ms()
-    body = Breaker(scope="model", tenant="demo", name=model, phase="open", reason="10 of 10 calls failed",
-                   since_unix_ms=now, until_unix_ms=now + open_ms)  # fmt: skip
+    body = Breaker(
+        scope="model",
+        tenant="demo",
+        name=model,
+        phase="open",
+        reason="10 of 10 calls failed",
+        since_unix_ms=now,
+        until_unix_ms=now + open_ms,
+    )
     key = subjects.breaker_key("model", "demo", model)
     await d.mesh.context("budget").bus.publish(key, body.model_dump_json().encode(), {}, f"trip-{model}-{open_ms}")
     found = d.mesh.running[("model_gateway", "0")].service.handler._halts._breakers
@@ -340,7 +342,7 @@ async def test_a_gateway_that_dies_in_a_call_is_succeeded_under_a_new_reservatio
 
 
 async def test_a_call_that_waits_for_money_in_the_middle_is_asked_again_with_new_reservations(provider, monkeypatch):
-    monkeypatch.setattr("bulkhead.runtime.doing.BUDGET_PATIENCE_S", 0.05)
+    monkeypatch.setattr("bulkhead.runtime.doer.handler.BUDGET_PATIENCE_S", 0.05)
     provider.will(fails(500), says("x"))
     async with desk(provider) as d:
         d.purse.decisions = ["reserved", *["wait"] * 20]

@@ -8,16 +8,16 @@ import jsonschema_rs
 import pytest
 from pydantic import ValidationError
 
-from bulkhead_contracts import limits
+from bulkhead_contracts import bounds
 from bulkhead_contracts.model import Part
 from bulkhead_contracts.result import Usage
-from services.model_gateway.app import build
-from services.model_gateway.attempts import Policy
-from services.model_gateway.prices import Prices, PriceTableError
-from services.model_gateway.prompts import PromptError, Prompts
-from services.model_gateway.settings import Settings
-from services.model_gateway.wire import Assembly, EventTooLarge, SseDecoder, error_of_status
-from services.planner import plans
+from bulkhead_services.model_gateway.app import build
+from bulkhead_services.model_gateway.attempts import Policy
+from bulkhead_services.model_gateway.prices import Prices, PriceTableError
+from bulkhead_services.model_gateway.prompts import PromptError, Prompts
+from bulkhead_services.model_gateway.providers.openai import Assembly, EventTooLarge, SseDecoder, error_of_status
+from bulkhead_services.model_gateway.settings import Settings
+from bulkhead_services.planner import plans
 from tests.unit.model_gateway.gateway_desk import KEY, desk
 from tests.unit.model_gateway.scripted_provider import ScriptedProvider, says
 
@@ -88,9 +88,9 @@ def test_every_prompt_that_a_decider_names_is_there():
 def test_schemas_hold_the_limits_and_strict_mode():
     schemas = Prompts().schemas
     steps = schemas["plan"]["properties"]["steps"]
-    assert steps["maxItems"] == limits.MAX_PLAN_STEPS
-    assert steps["items"]["properties"]["inputs"]["maxItems"] == limits.MAX_STEP_INPUTS
-    assert steps["items"]["properties"]["tools"]["maxItems"] == limits.MAX_TOOLS
+    assert steps["maxItems"] == bounds.MAX_PLAN_STEPS
+    assert steps["items"]["properties"]["inputs"]["maxItems"] == bounds.MAX_STEP_INPUTS
+    assert steps["items"]["properties"]["tools"]["maxItems"] == bounds.MAX_TOOLS
     for node in (schemas["plan"], steps["items"], schemas["verdict"]):
         assert node["additionalProperties"] is False and set(node["required"]) == set(node["properties"])
 
@@ -190,12 +190,15 @@ def test_no_key_stops_the_start_except_on_this_machine():
         build(None, Settings(openai_api_key="", openai_base_url=url, model="offline-rules-1"))
 
 
-@pytest.mark.parametrize("given", [
-    {"model": "nobody-knows-1"},
-    {"judge_model": "nobody-knows-1"},
-    {"fallback_model": "nobody-knows-1"},
-    {"routes": {"x": {"model": "nobody-knows-1"}}},
-])
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"model": "nobody-knows-1"},
+        {"judge_model": "nobody-knows-1"},
+        {"fallback_model": "nobody-knows-1"},
+        {"routes": {"x": {"model": "nobody-knows-1"}}},
+    ],
+)
 def test_a_model_without_a_price_is_refused_at_the_start(given):
     with pytest.raises(ValidationError, match=r"nobody-knows-1.*BULKHEAD_FREE_MODELS"):
         Settings(**given)
@@ -226,13 +229,13 @@ def test_a_line_end_cut_in_two_is_one_line_end():
 
 def test_an_error_is_read_and_passed_on_within_bounds():
     fault = error_of_status(500, "", b'{"error": {"message": "' + b"x" * 50_000 + b'"}}')
-    assert len(fault.message) <= limits.MAX_PROVIDER_ERROR_CHARS + 20
+    assert len(fault.message) <= bounds.MAX_PROVIDER_ERROR_CHARS + 20
     assert error_of_status(500, "", b"\xff<html>").message == "status 500: status 500"
 
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("2", 2.0), ("inf", limits.MAX_RETRY_AFTER_S), ("-5", 0.0), ("nan", None), ("Wed, 21 Oct 2026", None), ("", None)],
+    [("2", 2.0), ("inf", bounds.MAX_RETRY_AFTER_S), ("-5", 0.0), ("nan", None), ("Wed, 21 Oct 2026", None), ("", None)],
 )
 def test_retry_after_is_read_within_bounds(text, seconds):
     assert error_of_status(429, text, b"").retry_after_s == seconds

@@ -8,7 +8,7 @@ from bulkhead_contracts.model import ModelCallReplied
 from bulkhead_contracts.peer import AnswerGiven, AnswerRequested
 from bulkhead_contracts.result import Failure, Result
 from bulkhead_contracts.step import StepAssigned, StepFinished
-from services.planner.logic4 import PlannerV4
+from bulkhead_services.planner.logic4 import PlannerV4
 from tests.unit.planner.test_playbook import accepts, answers, rejects, submit
 
 SIDE_BY_SIDE = """{"steps": [
@@ -28,8 +28,16 @@ def play() -> Playbook:
 
 
 def asks(play: Playbook, who: str, *whom: str, question: str = "", mode: str = "all", ask: str = "q1") -> None:
-    body = AnswerRequested(ask_id=ask, step_id=who, attempt=1, plan_version=1, targets=whom, question=question,
-                           mode=mode, deadline_unix_ms=START_UNIX_MS + 60_000)
+    body = AnswerRequested(
+        ask_id=ask,
+        step_id=who,
+        attempt=1,
+        plan_version=1,
+        targets=whom,
+        question=question,
+        mode=mode,
+        deadline_unix_ms=START_UNIX_MS + 60_000,
+    )
     play.hears(body, sender="worker")
 
 
@@ -97,8 +105,18 @@ def test_answers_of_others_than_who_was_asked_are_not_handed_on(play):
     play.says()
     play.hears(AnswerGiven(ask_id="q1", step_id="b", target="b", outcome="answered", text="me"), sender="worker")
     play.says()
-    play.hears(AnswerGiven(ask_id="q1", step_id="a", target="b", outcome="refused", text="no", result=Result(),
-                           failure=Failure(code="x", message="x")), sender="worker")
+    play.hears(
+        AnswerGiven(
+            ask_id="q1",
+            step_id="a",
+            target="b",
+            outcome="refused",
+            text="no",
+            result=Result(),
+            failure=Failure(code="x", message="x"),
+        ),
+        sender="worker",
+    )
     told = given(play)["b"]
     assert (told.outcome, told.result, told.failure) == ("answered", None, None)  # An opinion is never a result.
 
@@ -106,8 +124,13 @@ def test_answers_of_others_than_who_was_asked_are_not_handed_on(play):
 def test_what_cannot_come_any_more_is_said_when_the_plan_is_replaced(play):
     asks(play, "a", "b")
     for attempt in (1, 2, 3):
-        failed = StepFinished(step_id="b", attempt=attempt, plan_version=1, result=Result(standing="failed"),
-                              failure=Failure(code="x", message="it broke"))
+        failed = StepFinished(
+            step_id="b",
+            attempt=attempt,
+            plan_version=1,
+            result=Result(standing="failed"),
+            failure=Failure(code="x", message="it broke"),
+        )
         play.hears(failed, sender="worker")
     assert play.state.phase == "drafting" and play.state.asks == ()
     play.replays()

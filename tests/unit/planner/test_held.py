@@ -3,22 +3,15 @@
 import pytest
 
 from bulkhead.testing.playbook import START_UNIX_MS, Playbook
-from bulkhead_contracts import limits
+from bulkhead_contracts import bounds
 from bulkhead_contracts.budget import TaskHalted
 from bulkhead_contracts.control import CallDeferred, CallResumed, TimerFired
 from bulkhead_contracts.model import ModelCallRequested
 from bulkhead_contracts.step import StepAssigned, StepCancelRequested, StepExtended, StepPaused
-from bulkhead_contracts.task import (
-    Progressed,
-    TaskCancelRequested,
-    TaskEnded,
-    TaskLimits,
-    TaskPaused,
-    TaskStopped,
-)
+from bulkhead_contracts.task import Progressed, TaskCancelRequested, TaskEnded, TaskLimits, TaskPaused, TaskStopped
 from bulkhead_contracts.tool import ToolSpec
-from services.planner.core import STEPS_TIMER, TASK_TIMER
-from services.planner.logic5 import PlannerV5
+from bulkhead_services.planner.core import STEPS_TIMER, TASK_TIMER
+from bulkhead_services.planner.logic5 import PlannerV5
 from tests.unit.planner.test_playbook import DIAMOND, accepts, answers, draft, submit
 
 WHY = "The budget of task t1 of tenant demo is used up. An operator gives it more: `bulkhead topup t1 --usd 0.01`"
@@ -33,10 +26,26 @@ def play() -> Playbook:
     return play
 
 
-def pauses(play: Playbook, step: str, *, active: bool = True, code: str = "budget_exceeded", attempt: int = 1,
-           sender: str = "worker") -> None:
-    play.hears(StepPaused(step_id=step, attempt=attempt, plan_version=1, active=active, code=code if active else "",
-                          reason=WHY if active else ""), sender=sender)
+def pauses(
+    play: Playbook,
+    step: str,
+    *,
+    active: bool = True,
+    code: str = "budget_exceeded",
+    attempt: int = 1,
+    sender: str = "worker",
+) -> None:
+    play.hears(
+        StepPaused(
+            step_id=step,
+            attempt=attempt,
+            plan_version=1,
+            active=active,
+            code=code if active else "",
+            reason=WHY if active else "",
+        ),
+        sender=sender,
+    )
 
 
 def time_is_up(play: Playbook) -> None:
@@ -75,9 +84,9 @@ def test_from_when_it_goes_on_it_has_as_long_as_one_that_begins(play):
     pauses(play, "a")
     play.at(1_800)
     pauses(play, "a", active=False)
-    due = START_UNIX_MS + 1_800_000 + limits.DEFAULT_STEP_TIMEOUT_MS
+    due = START_UNIX_MS + 1_800_000 + bounds.DEFAULT_STEP_TIMEOUT_MS
     assert play.state.step("a").deadline_unix_ms == due
-    play.fires(f"{STEPS_TIMER}-{START_UNIX_MS + limits.DEFAULT_STEP_TIMEOUT_MS}")
+    play.fires(f"{STEPS_TIMER}-{START_UNIX_MS + bounds.DEFAULT_STEP_TIMEOUT_MS}")
     play.at(1_900).fires(f"{STEPS_TIMER}-{due}")
     assert play.all_said(StepCancelRequested), "a step that says nothing is stopped, as ever"
 
@@ -91,8 +100,7 @@ def test_whoever_gives_it_nothing_finds_it_halted_at_its_deadline_with_the_reaso
     assert "nobody gave it more" in ended.failure.message and WHY in ended.failure.message
     assert "submit it again" in ended.failure.hint
     assert play.said(TaskStopped).code == "budget_exceeded", "what it cost in all is told"
-    for late in (StepPaused(step_id="a", attempt=1, plan_version=1, active=False),
-                 CallResumed(call_id="plan-1-1")):
+    for late in (StepPaused(step_id="a", attempt=1, plan_version=1, active=False), CallResumed(call_id="plan-1-1")):
         play.hears(late, sender="worker")
         play.says()
 
@@ -100,8 +108,9 @@ def test_whoever_gives_it_nothing_finds_it_halted_at_its_deadline_with_the_reaso
 def test_a_step_that_is_held_back_outlasts_the_margin_before_the_tasks_end(play):
     pauses(play, "a")
     pauses(play, "b")
-    play.at(3_599.9).hears(TimerFired(key=f"{STEPS_TIMER}-1", due_unix_ms=START_UNIX_MS + HOUR_MS - 100),
-                           sender="planner")
+    play.at(3_599.9).hears(
+        TimerFired(key=f"{STEPS_TIMER}-1", due_unix_ms=START_UNIX_MS + HOUR_MS - 100), sender="planner"
+    )
     play.says()
     time_is_up(play)
     assert play.said(TaskEnded).status == "halted" and play.said(TaskEnded).plan_versions == 1
@@ -130,7 +139,7 @@ def test_the_draft_sleeps_until_it_is_woken_and_is_asked_once():
     assert play.said(TaskPaused).step_id == ""
     play.at(600).hears(CallResumed(call_id="plan-1-1"), sender="model_gateway")
     play.says(ModelCallRequested, TaskPaused)
-    assert play.said(ModelCallRequested).deadline_unix_ms == play.now_unix_ms + limits.DEFAULT_MODEL_CALL_TIMEOUT_MS
+    assert play.said(ModelCallRequested).deadline_unix_ms == play.now_unix_ms + bounds.DEFAULT_MODEL_CALL_TIMEOUT_MS
     play.fires("draft-again-plan-1-1")
     play.says()
     play.hears(CallResumed(call_id="plan-1-1"), sender="model_gateway")
@@ -144,10 +153,15 @@ def test_the_draft_sleeps_until_it_is_woken_and_is_asked_once():
 
 
 def test_of_late_and_foreign_words_nothing_follows(play):
-    for body in (StepPaused(step_id="a", attempt=2, plan_version=1), StepPaused(step_id="c", attempt=1, plan_version=1),
-                 StepPaused(step_id="a", attempt=1, plan_version=7), StepPaused(step_id="x", attempt=1, plan_version=1),
-                 StepPaused(step_id="a", attempt=1, plan_version=1, active=False), CallResumed(call_id="plan-1-1"),
-                 TimerFired(key="draft-again-plan-1-1", due_unix_ms=START_UNIX_MS)):
+    for body in (
+        StepPaused(step_id="a", attempt=2, plan_version=1),
+        StepPaused(step_id="c", attempt=1, plan_version=1),
+        StepPaused(step_id="a", attempt=1, plan_version=7),
+        StepPaused(step_id="x", attempt=1, plan_version=1),
+        StepPaused(step_id="a", attempt=1, plan_version=1, active=False),
+        CallResumed(call_id="plan-1-1"),
+        TimerFired(key="draft-again-plan-1-1", due_unix_ms=START_UNIX_MS),
+    ):
         play.hears(body, sender="worker")
         play.says()
     pauses(play, "a")
@@ -155,8 +169,7 @@ def test_of_late_and_foreign_words_nothing_follows(play):
     assert not play.said(TaskPaused).active, "its verdict came: it is held back no longer"
 
 
-@pytest.mark.parametrize("how", [TaskCancelRequested(reason="enough"),
-                                 TaskHalted(code="loop", reason="it loops")])
+@pytest.mark.parametrize("how", [TaskCancelRequested(reason="enough"), TaskHalted(code="loop", reason="it loops")])
 def test_a_runaway_and_a_cancel_end_it_for_good(play, how):
     pauses(play, "a")
     play.hears(how, sender="gateway")

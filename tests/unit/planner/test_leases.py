@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from bulkhead.flow import Send, SetTimer
 from bulkhead.testing.playbook import START_UNIX_MS, Playbook
-from bulkhead_contracts import limits
+from bulkhead_contracts import bounds
 from bulkhead_contracts.control import TimerFired
 from bulkhead_contracts.lease import (
     LeaseEnded,
@@ -17,7 +17,7 @@ from bulkhead_contracts.lease import (
     LeaseRequested,
     book,
 )
-from services.planner.logic4 import PlannerV4
+from bulkhead_services.planner.logic4 import PlannerV4
 
 CRM = "crm:account:42"
 
@@ -28,8 +28,9 @@ def play() -> Playbook:
 
 
 def asks(play: Playbook, name: str, *, step: str = "s1", ttl_ms: int = 60_000, resource: str = CRM) -> None:
-    body = LeaseRequested(lease_id=f"l-{name}", task=name, step_id=step, attempt=1, plan_version=1, resource=resource,
-                          ttl_ms=ttl_ms)
+    body = LeaseRequested(
+        lease_id=f"l-{name}", task=name, step_id=step, attempt=1, plan_version=1, resource=resource, ttl_ms=ttl_ms
+    )
     play.hears(body, sender="worker")
 
 
@@ -144,11 +145,11 @@ def test_known_requests_and_releases_change_nothing(play):
 
 
 def test_a_full_queue_refuses_and_the_others_keep_their_places(play):
-    for number in range(limits.MAX_LEASE_QUEUE + 1):
+    for number in range(bounds.MAX_LEASE_QUEUE + 1):
         asks(play, f"t{number}")
     asks(play, "late")
     assert play.said(LeaseRefused).failure.code == "lease_queue_full"
-    assert len(play.state.book.queue) == limits.MAX_LEASE_QUEUE
+    assert len(play.state.book.queue) == bounds.MAX_LEASE_QUEUE
 
 
 def test_another_resources_request_under_this_name_is_not_heeded(play):
@@ -158,7 +159,7 @@ def test_another_resources_request_under_this_name_is_not_heeded(play):
 
 
 def test_a_resource_that_is_free_forgets_and_never_reaches_the_bound_of_messages(play):
-    for number in range(limits.MAX_MESSAGES_PER_TASK // 2 + 10):
+    for number in range(bounds.MAX_MESSAGES_PER_TASK // 2 + 10):
         asks(play, f"t{number}")
         gives_back(play, f"t{number}", call="")
     assert play.state.book.holder is None and len(play._fold.seen) == 1

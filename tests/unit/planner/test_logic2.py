@@ -5,20 +5,22 @@ import json
 import pytest
 
 from bulkhead.testing.playbook import Playbook
-from bulkhead_contracts import limits
+from bulkhead_contracts import bounds
 from bulkhead_contracts.model import ModelCallRequested
 from bulkhead_contracts.plan import Plan, PlanAdopted, PlanRejected, PlanStep
 from bulkhead_contracts.result import Label, Result
 from bulkhead_contracts.step import StepAssigned, StepCancelRequested, StepInput
 from bulkhead_contracts.task import StepEnded, StepStarted, TaskAccepted, TaskEnded, TaskStopped
-from services.planner.core import Planner
-from services.planner.logic2 import PlannerV2
+from bulkhead_services.planner.core import Planner
+from bulkhead_services.planner.logic2 import PlannerV2
 from tests.unit.planner.test_playbook import DIAMOND, accepts, answers, draft, rejects, submit
 
-CHAIN = Plan(steps=tuple(
-    PlanStep(id=name, title="", instruction=f"do {name}", acceptance="done", inputs=inputs)
-    for name, inputs in (("a", ()), ("b", ("a",)), ("c", ("b",)))
-))  # fmt: skip
+CHAIN = Plan(
+    steps=tuple(
+        PlanStep(id=name, title="", instruction=f"do {name}", acceptance="done", inputs=inputs)
+        for name, inputs in (("a", ()), ("b", ("a",)), ("c", ("b",)))
+    )
+)
 
 
 @pytest.fixture
@@ -37,7 +39,7 @@ def replanned(play: Playbook) -> None:
     submit(play)
     answers(play, DIAMOND)
     accepts(play, "a")
-    for attempt in range(1, limits.MAX_STEP_ATTEMPTS + 1):
+    for attempt in range(1, bounds.MAX_STEP_ATTEMPTS + 1):
         rejects(play, "b", attempt)
     play.says(StepEnded, ModelCallRequested)
 
@@ -71,8 +73,10 @@ def test_logic_1_runs_everything_again():
     play.says(PlanAdopted, StepAssigned, StepStarted, StepAssigned, StepStarted)
 
 
-@pytest.mark.parametrize("changed", [{"instruction": "do it otherwise"}, {"tools": ["calculate"]},
-                                     {"acceptance": "stricter"}, {"inputs": ["b"]}])
+@pytest.mark.parametrize(
+    "changed",
+    [{"instruction": "do it otherwise"}, {"tools": ["calculate"]}, {"acceptance": "stricter"}, {"inputs": ["b"]}],
+)
 def test_a_changed_step_runs(play, changed):
     replanned(play)
     answers(play, draft({"id": "a", **changed}, {"id": "b"}, {"id": "c", "inputs": ["a", "b"]}), "plan-2-2")
@@ -85,7 +89,7 @@ def test_a_step_on_changed_inputs_runs(play):
     answers(play, draft({"id": "a"}, {"id": "b", "inputs": ["a"]}, {"id": "c"}, {"id": "d", "inputs": ["b", "c"]}))
     accepts(play, "a")
     accepts(play, "b")
-    for attempt in range(1, limits.MAX_STEP_ATTEMPTS + 1):
+    for attempt in range(1, bounds.MAX_STEP_ATTEMPTS + 1):
         rejects(play, "c", attempt)
     new = draft({"id": "a", "instruction": "another"}, {"id": "b", "inputs": ["a"]}, {"id": "d", "inputs": ["b"]})
     answers(play, new, "plan-2-2")
@@ -106,12 +110,15 @@ def test_results_that_are_given_are_not_made_again(play):
     play.replays()
 
 
-@pytest.mark.parametrize(("names", "changes", "said"), [
-    (("b",), {}, "would stand on a, which runs again"),
-    (("a", "z"), {}, "z, which is no step"),
-    (("a", "a"), {}, "two results are given for step a"),
-    (("a",), {"standing": "failed"}, "stands as failed"),
-])
+@pytest.mark.parametrize(
+    ("names", "changes", "said"),
+    [
+        (("b",), {}, "would stand on a, which runs again"),
+        (("a", "z"), {}, "z, which is no step"),
+        (("a", "a"), {}, "two results are given for step a"),
+        (("a",), {"standing": "failed"}, "stands as failed"),
+    ],
+)
 def test_given_results_that_do_not_fit_end_the_task(play, names, changes, said):
     submit(play, plan=CHAIN, given=tuple(held(play, name, **changes) for name in names))
     play.says(TaskAccepted, PlanRejected, TaskStopped, TaskEnded)
@@ -119,10 +126,10 @@ def test_given_results_that_do_not_fit_end_the_task(play, names, changes, said):
 
 
 def test_a_full_plan_of_misfits_stays_within_its_bounds(play):
-    given = tuple(held(play, f"z{n}") for n in range(limits.MAX_PLAN_STEPS))
-    plan = Plan(steps=tuple(PlanStep(id=f"s{n}", title="", instruction="") for n in range(limits.MAX_PLAN_STEPS)))
+    given = tuple(held(play, f"z{n}") for n in range(bounds.MAX_PLAN_STEPS))
+    plan = Plan(steps=tuple(PlanStep(id=f"s{n}", title="", instruction="") for n in range(bounds.MAX_PLAN_STEPS)))
     submit(play, plan=plan, given=given)
-    assert len(play.said(PlanRejected).notes) == limits.MAX_PLAN_NOTES
+    assert len(play.said(PlanRejected).notes) == bounds.MAX_PLAN_NOTES
 
 
 def test_what_the_model_is_told_is_bounded(play):
@@ -131,9 +138,9 @@ def test_what_the_model_is_told_is_bounded(play):
     answers(play, draft(*wide, {"id": "last", "inputs": [one["id"] for one in wide]}))
     for one in wide[:-1]:
         accepts(play, one["id"])
-    for attempt in range(1, limits.MAX_STEP_ATTEMPTS + 1):
+    for attempt in range(1, bounds.MAX_STEP_ATTEMPTS + 1):
         rejects(play, "s11", attempt)
-    assert len(notes_of(play)) <= limits.MAX_INSTRUCTION_CHARS and json.dumps("s0") in notes_of(play)
+    assert len(notes_of(play)) <= bounds.MAX_INSTRUCTION_CHARS and json.dumps("s0") in notes_of(play)
 
 
 def test_a_deadline_in_a_taken_over_plan_stops_only_what_runs(play):

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from bulkhead.flow import Send, SetTimer
 from bulkhead.testing.playbook import Playbook
-from bulkhead_contracts import limits
+from bulkhead_contracts import bounds
 from bulkhead_contracts.model import ModelCallRequested
 from bulkhead_contracts.plan import Plan, PlanAdopted, PlanRejected, PlanStep
 from bulkhead_contracts.result import Label, Result
@@ -20,17 +20,21 @@ from bulkhead_contracts.task import (
     TaskStopped,
     facts,
 )
-from services.planner.logic2 import PlannerV2
-from services.planner.logic3 import MAX_BYTES, PlannerV3, merged
+from bulkhead_services.planner.logic2 import PlannerV2
+from bulkhead_services.planner.logic3 import MAX_BYTES, PlannerV3, merged
 from tests.unit.planner.test_playbook import DIAMOND, accepts, answers, rejects, submit
 
-CHAIN = Plan(steps=tuple(PlanStep(id=name, title="", instruction="x", kind="noop", acceptance="done", inputs=inputs)
-                         for name, inputs in (("a", ()), ("b", ("a",)))))  # fmt: skip
+CHAIN = Plan(
+    steps=tuple(
+        PlanStep(id=name, title="", instruction="x", kind="noop", acceptance="done", inputs=inputs)
+        for name, inputs in (("a", ()), ("b", ("a",)))
+    )
+)
 ADOPTED = PlanAdopted(plan=CHAIN)
 ACCEPTED = TaskAccepted(deadline_unix_ms=9)
 REJECTED = PlanRejected(draft=1, notes=())
-LABEL = Label(sha256="a" * 64, kind="passage", source="s" * limits.MAX_SUMMARY_CHARS, observed_by="rag")
-LARGE = Result(provenance=(LABEL,) * limits.MAX_LABELS)
+LABEL = Label(sha256="a" * 64, kind="passage", source="s" * bounds.MAX_SUMMARY_CHARS, observed_by="rag")
+LARGE = Result(provenance=(LABEL,) * bounds.MAX_LABELS)
 
 
 def ended(step: str, **more) -> StepEnded:
@@ -89,8 +93,11 @@ def test_steps_whose_time_is_up_together_are_told_in_their_order():
     assert len(new.outputs) < len(old.outputs)
 
 
-FACTS = st.one_of(st.sampled_from((ACCEPTED, REJECTED, ADOPTED)), st.sampled_from("abc").map(ended),
-                  st.sampled_from("abc").map(started))  # fmt: skip
+FACTS = st.one_of(
+    st.sampled_from((ACCEPTED, REJECTED, ADOPTED)),
+    st.sampled_from("abc").map(ended),
+    st.sampled_from("abc").map(started),
+)
 ELSE = st.sampled_from((SetTimer("t", 1), Send("budget", TaskStopped(code="x")), Send("worker", ended("w"))))
 
 

@@ -3,13 +3,13 @@
 import pytest
 
 from bulkhead.testing.playbook import Playbook
-from bulkhead_contracts import limits
+from bulkhead_contracts import bounds
 from bulkhead_contracts.plan import Plan, PlanAdopted, PlanStep
 from bulkhead_contracts.result import Completeness, Failure, Label, Omission, Result, Usage
 from bulkhead_contracts.step import StepAssigned, StepFinished
 from bulkhead_contracts.task import StepEnded, TaskEnded, TaskLimits
 from bulkhead_contracts.verdict import VerdictReached
-from services.planner.core import Planner
+from bulkhead_services.planner.core import Planner
 from tests.unit.planner.test_playbook import accepts, answers, draft, submit
 
 
@@ -19,8 +19,17 @@ def play() -> Playbook:
 
 
 def spends(play: Playbook, attempt: int, tokens: int) -> None:
-    play.hears(VerdictReached(step_id="a", attempt=attempt, plan_version=1, accepted=True,
-                              usage=Usage(input_tokens=tokens), result=Result(summary="done")), sender="checker")
+    play.hears(
+        VerdictReached(
+            step_id="a",
+            attempt=attempt,
+            plan_version=1,
+            accepted=True,
+            usage=Usage(input_tokens=tokens),
+            result=Result(summary="done"),
+        ),
+        sender="checker",
+    )
 
 
 def test_what_comes_too_late_is_not_believed_and_yet_counted(play):
@@ -29,8 +38,17 @@ def test_what_comes_too_late_is_not_believed_and_yet_counted(play):
     before = play.state.usage.input_tokens
     play.fires(next(key for key in play.timers if key.startswith("steps-")))
     failure = Failure(code="cancelled", message="the step's time is up")
-    play.hears(StepFinished(step_id="a", attempt=1, plan_version=1, failure=failure, result=Result(standing="failed"),
-                            usage=Usage(input_tokens=100)), sender="worker")
+    play.hears(
+        StepFinished(
+            step_id="a",
+            attempt=1,
+            plan_version=1,
+            failure=failure,
+            result=Result(standing="failed"),
+            usage=Usage(input_tokens=100),
+        ),
+        sender="worker",
+    )
     play.says()
     spends(play, 1, 20)
     play.says()
@@ -67,8 +85,10 @@ def test_a_step_is_told_all_about_its_inputs(play):
 
 @pytest.mark.parametrize("more", [0, 1])
 def test_a_plan_may_have_as_many_steps_as_its_limit_says(play, more):
-    names = [f"s{n}" for n in range(limits.MAX_PLAN_STEPS + more)]
-    steps = tuple(PlanStep(id=name, title="", instruction="do", acceptance="done", inputs=tuple(names[n - 1 : n]))
-                  for n, name in enumerate(names))
+    names = [f"s{n}" for n in range(bounds.MAX_PLAN_STEPS + more)]
+    steps = tuple(
+        PlanStep(id=name, title="", instruction="do", acceptance="done", inputs=tuple(names[n - 1 : n]))
+        for n, name in enumerate(names)
+    )
     submit(play, plan=Plan.model_construct(steps=steps))
     assert len(play.all_said(PlanAdopted)) == 1 - more

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from bulkhead.testing.playbook import START_UNIX_MS, Playbook
-from bulkhead_contracts import limits
+from bulkhead_contracts import bounds
 from bulkhead_contracts.budget import TaskHalted
 from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested
@@ -24,7 +24,7 @@ from bulkhead_contracts.task import (
 )
 from bulkhead_contracts.tool import ToolSpec
 from bulkhead_contracts.verdict import CheckNote, VerdictReached
-from services.planner.core import TASK_TIMER, Planner
+from bulkhead_services.planner.core import TASK_TIMER, Planner
 
 CALC = ToolSpec(name="calculate", description="decimal arithmetic", parameters_json="{}")
 PAY = ToolSpec(name="pay", description="pays", parameters_json="{}", effect="write")
@@ -44,30 +44,62 @@ def play() -> Playbook:
 
 def submit(play: Playbook, **changes) -> None:
     body = TaskSubmitted(
-        objective=play.text("What is refunded?", "gateway"), limits=TaskLimits(deadline_ms=60_000),
-        submitted_unix_ms=START_UNIX_MS, tools=(CALC, PAY)).model_copy(update=changes)
+        objective=play.text("What is refunded?", "gateway"),
+        limits=TaskLimits(deadline_ms=60_000),
+        submitted_unix_ms=START_UNIX_MS,
+        tools=(CALC, PAY),
+    ).model_copy(update=changes)
     play.hears(body, sender="gateway", grant="task-token")
 
 
 def answers(play: Playbook, text: str, call: str = "plan-1-1") -> None:
-    play.hears(ModelCallReplied(call_id=call, outcome="answered", content=play.text(text), prompt_id="planner.draft",
-                                usage=Usage(model_calls=1, input_tokens=10)), sender="model_gateway")
+    play.hears(
+        ModelCallReplied(
+            call_id=call,
+            outcome="answered",
+            content=play.text(text),
+            prompt_id="planner.draft",
+            usage=Usage(model_calls=1, input_tokens=10),
+        ),
+        sender="model_gateway",
+    )
 
 
 def fails(play: Playbook, code: str, call: str = "plan-1-1") -> None:
-    play.hears(ModelCallReplied(call_id=call, outcome="failed", prompt_id="planner.draft",
-                                failure=Failure(code=code, message="no")), sender="model_gateway")
+    play.hears(
+        ModelCallReplied(
+            call_id=call, outcome="failed", prompt_id="planner.draft", failure=Failure(code=code, message="no")
+        ),
+        sender="model_gateway",
+    )
 
 
 def accepts(play: Playbook, step: str, attempt: int = 1, version: int = 1, **result) -> None:
-    play.hears(VerdictReached(step_id=step, attempt=attempt, plan_version=version, accepted=True,
-                              result=Result(content=play.text(f"result of {step}"), **result)), sender="checker")
+    play.hears(
+        VerdictReached(
+            step_id=step,
+            attempt=attempt,
+            plan_version=version,
+            accepted=True,
+            result=Result(content=play.text(f"result of {step}"), **result),
+        ),
+        sender="checker",
+    )
 
 
 def rejects(play: Playbook, step: str, attempt: int = 1, version: int = 1) -> None:
     note = CheckNote(code="no_citation", message="cite the passage")
-    play.hears(VerdictReached(step_id=step, attempt=attempt, plan_version=version, accepted=False, notes=(note,),
-                              result=Result(content=play.text("bad"))), sender="checker")
+    play.hears(
+        VerdictReached(
+            step_id=step,
+            attempt=attempt,
+            plan_version=version,
+            accepted=False,
+            notes=(note,),
+            result=Result(content=play.text("bad")),
+        ),
+        sender="checker",
+    )
 
 
 def test_a_diamond_runs_in_parallel_and_ends_with_the_last_result(play):
@@ -102,27 +134,30 @@ def test_a_step_grant_is_narrowed_to_the_steps_tools_and_time(play):
     assert [tool.name for tool in send.body.tools] == ["calculate"]
 
 
-@pytest.mark.parametrize("text, code", [
-    ("no json", "unreadable_plan"),
-    (draft(), "unreadable_plan"),
-    (draft({"id": "a", "inputs": ["b"]}, {"id": "b", "inputs": ["a"]}), "cycle"),
-    (draft({"id": "a", "inputs": ["a"]}), "cycle"),
-    (draft({"id": "a"}, {"id": "a"}), "duplicate_step"),
-    (draft({"id": "a", "inputs": ["zz"]}), "unknown_input"),
-    (draft({"id": "a", "acceptance": " "}), "no_acceptance"),
-    (draft({"id": "a", "instruction": ""}), "no_instruction"),
-    (draft({"id": "a", "tools": ["rm_rf"]}), "tool_not_granted"),
-    (draft(*({"id": f"s{n}"} for n in range(10_000))), "plan_too_large"),
-    (draft(*({"id": f"s{n}"} for n in range(limits.MAX_PLAN_STEPS + 1))), "unreadable_plan"),
-])
+@pytest.mark.parametrize(
+    "text, code",
+    [
+        ("no json", "unreadable_plan"),
+        (draft(), "unreadable_plan"),
+        (draft({"id": "a", "inputs": ["b"]}, {"id": "b", "inputs": ["a"]}), "cycle"),
+        (draft({"id": "a", "inputs": ["a"]}), "cycle"),
+        (draft({"id": "a"}, {"id": "a"}), "duplicate_step"),
+        (draft({"id": "a", "inputs": ["zz"]}), "unknown_input"),
+        (draft({"id": "a", "acceptance": " "}), "no_acceptance"),
+        (draft({"id": "a", "instruction": ""}), "no_instruction"),
+        (draft({"id": "a", "tools": ["rm_rf"]}), "tool_not_granted"),
+        (draft(*({"id": f"s{n}"} for n in range(10_000))), "plan_too_large"),
+        (draft(*({"id": f"s{n}"} for n in range(bounds.MAX_PLAN_STEPS + 1))), "unreadable_plan"),
+    ],
+)
 def test_a_bad_draft_goes_back_with_notes_and_is_bounded(play, text, code):
     submit(play)
-    for number in range(1, limits.MAX_PLAN_DRAFTS):
+    for number in range(1, bounds.MAX_PLAN_DRAFTS):
         answers(play, text, f"plan-1-{number}")
         rejected = play.said(PlanRejected)
         assert code in {note.code for note in rejected.notes if note.severity == "error"}
         assert play.said(ModelCallRequested).prompt_id == "planner.revise"
-    answers(play, text, f"plan-1-{limits.MAX_PLAN_DRAFTS}")
+    answers(play, text, f"plan-1-{bounds.MAX_PLAN_DRAFTS}")
     play.says(PlanRejected, TaskStopped, TaskEnded)
     assert play.said(TaskEnded).failure.code == "plan_rejected" and play.said(TaskEnded).failure.hint
 
@@ -168,8 +203,16 @@ def test_no_replanning_after_a_step_that_may_have_written(play):
 def test_an_uncertain_write_is_not_tried_again(play):
     submit(play)
     answers(play, draft({"id": "a", "tools": ["pay"]}))
-    play.hears(StepFinished(step_id="a", attempt=1, plan_version=1, result=Result(standing="failed"),
-                            failure=Failure(code="uncertain_effect", message="may have been paid")), sender="worker")
+    play.hears(
+        StepFinished(
+            step_id="a",
+            attempt=1,
+            plan_version=1,
+            result=Result(standing="failed"),
+            failure=Failure(code="uncertain_effect", message="may have been paid"),
+        ),
+        sender="worker",
+    )
     play.says(TaskStopped, TaskEnded)
     assert play.said(TaskEnded).failure.code == "uncertain_effect"
 
@@ -197,17 +240,22 @@ def test_a_given_plan_needs_no_model(play):
 
 
 def test_a_given_plan_with_a_cycle_is_refused_at_once(play):
-    steps = (PlanStep(id="a", title="", instruction="x", acceptance="y", inputs=("b",)),
-             PlanStep(id="b", title="", instruction="x", acceptance="y", inputs=("a",)))
+    steps = (
+        PlanStep(id="a", title="", instruction="x", acceptance="y", inputs=("b",)),
+        PlanStep(id="b", title="", instruction="x", acceptance="y", inputs=("a",)),
+    )
     submit(play, plan=Plan(steps=steps))
     play.says(TaskAccepted, PlanRejected, TaskStopped, TaskEnded)
     assert "a -> b" in play.said(TaskEnded).failure.message or "b -> a" in play.said(TaskEnded).failure.message
 
 
-@pytest.mark.parametrize("status, body", [
-    ("cancelled", TaskCancelRequested(reason="changed my mind")),
-    ("halted", TaskHalted(code="budget_exceeded", reason="the ceiling of $0.50 is reached")),
-])
+@pytest.mark.parametrize(
+    "status, body",
+    [
+        ("cancelled", TaskCancelRequested(reason="changed my mind")),
+        ("halted", TaskHalted(code="budget_exceeded", reason="the ceiling of $0.50 is reached")),
+    ],
+)
 def test_cancel_and_halt_end_the_task_and_stop_its_steps(play, status, body):
     submit(play)
     answers(play, DIAMOND)
@@ -292,10 +340,10 @@ def test_money_stops_planning(play, code, status):
 
 def test_a_failed_planning_call_is_tried_again_and_bounded(play):
     submit(play)
-    for number in range(1, limits.MAX_PLAN_DRAFTS):
+    for number in range(1, bounds.MAX_PLAN_DRAFTS):
         fails(play, "provider_error", f"plan-1-{number}")
         play.says(ModelCallRequested)
-    fails(play, "provider_error", f"plan-1-{limits.MAX_PLAN_DRAFTS}")
+    fails(play, "provider_error", f"plan-1-{bounds.MAX_PLAN_DRAFTS}")
     play.says(TaskStopped, TaskEnded)
     assert play.said(TaskEnded).failure.code == "provider_error"
 
@@ -306,6 +354,6 @@ def test_a_deferred_planning_call_is_asked_again_by_timer(play):
     play.says()
     play.fires("draft-again-plan-1-1")
     assert play.said(ModelCallRequested).call_id == "plan-1-1"
-    for _ in range(limits.MAX_CALL_DEFERRALS):
+    for _ in range(bounds.MAX_CALL_DEFERRALS):
         play.hears(CallDeferred(call_id="plan-1-1", after_ms=500), sender="model_gateway")
     assert play.said(ModelCallRequested).call_id == "plan-1-2"

@@ -10,16 +10,16 @@ import pytest
 
 from bulkhead.blobs import BlobMissing, reference
 from bulkhead.grants import Authority, Signer, new_signing_seed
-from bulkhead.runtime.doer import Hands, Job, Refused, Reservation
+from bulkhead.runtime.doer.protocol import Hands, Job, Refused, Reservation
 from bulkhead_contracts.control import Halt
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.grant import StepGrant, TaskGrant
 from bulkhead_contracts.result import ContentRef, Failure
 from bulkhead_contracts.retrieval import DocumentIngestRequested, RetrievalRequested
 from bulkhead_contracts.task import TaskLimits
-from services.rag.core import Knobs, Rag
-from services.rag.effects import FileLibrary
-from services.rag.settings import Settings
+from bulkhead_services.rag.core import Knobs, Rag
+from bulkhead_services.rag.effects import FileLibrary
+from bulkhead_services.rag.settings import Settings
 
 NOW = 1_800_000_000_000
 
@@ -95,16 +95,31 @@ class Desk:
         )
         return await self.rag.act(self.job(request, tenant=tenant, **job), self.hands())
 
-    def job(self, request, *, tenant: str = "acme", task: str = "t1", scopes=("default",),
-            tools=("search_documents",), step="s1", deliveries: int = 1) -> Job:  # fmt: skip
+    def job(
+        self,
+        request,
+        *,
+        tenant: str = "acme",
+        task: str = "t1",
+        scopes=("default",),
+        tools=("search_documents",),
+        step="s1",
+        deliveries: int = 1,
+    ) -> Job:
         grant = TaskGrant(
-            tenant=tenant, task=task, actor="ann", tools=tools, document_scopes=scopes, limits=TaskLimits(),
-            day_cost_usd_micros=1, day_tokens=1, expires_unix_ms=NOW + 10**6,
-        )  # fmt: skip
-        narrow = step and StepGrant(
-            tenant=tenant, task=task, step_id=step, attempt=1, plan_version=1, tools=tools,
+            tenant=tenant,
+            task=task,
+            actor="ann",
+            tools=tools,
+            document_scopes=scopes,
+            limits=TaskLimits(),
+            day_cost_usd_micros=1,
+            day_tokens=1,
             expires_unix_ms=NOW + 10**6,
-        )  # fmt: skip
+        )
+        narrow = step and StepGrant(
+            tenant=tenant, task=task, step_id=step, attempt=1, plan_version=1, tools=tools, expires_unix_ms=NOW + 10**6
+        )
         head = Envelope(id="e" * 32, type=request.ce_type(), source="worker", time_unix_ms=NOW)
         return Job(request, head, tenant, task, "worker", Authority(grant, narrow or None, "token"), deliveries, NOW)
 

@@ -3,8 +3,8 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.rag.chunk import HARD_MAX_CHARS, MAX_CHARS, chunks_of, sentences
-from services.rag.structure import read_structure
+from bulkhead_services.rag.chunk import HARD_MAX_CHARS, MAX_CHARS, chunks_of, sentences
+from bulkhead_services.rag.structure import read_structure
 
 DIGEST = "ab" * 32
 WORDS = st.sampled_from(["refund", "fee", "Flex", "e.g.", "3.5", "No.", "the", "ticket", "Ünder", "x" * 60, "…", "旅"])
@@ -61,8 +61,12 @@ def test_long_paragraphs_are_divided_between_sentences() -> None:
 def test_sentences_end_where_sentences_end() -> None:
     text = 'It costs 3.50 EUR. "Really?" Yes! See art. 5 of the rules, e.g. No. 7. Done'
     assert [text[a:b] for a, b in sentences(text, 0, len(text))] == [
-        "It costs 3.50 EUR.", '"Really?"', "Yes!", "See art. 5 of the rules, e.g. No. 7.", "Done",
-    ]  # fmt: skip
+        "It costs 3.50 EUR.",
+        '"Really?"',
+        "Yes!",
+        "See art. 5 of the rules, e.g. No. 7.",
+        "Done",
+    ]
 
 
 def test_heading_goes_with_what_it_heads() -> None:

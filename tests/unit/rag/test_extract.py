@@ -7,19 +7,22 @@ from pypdf import PdfWriter
 from pypdf.generic import DecodedStreamObject, DictionaryObject, NameObject
 
 from bulkhead_contracts.result import Failure
-from services.rag import extract
-from services.rag.chunk import chunks_of
-from services.rag.structure import heading_text, read_structure
-from services.rag.webpage import read_webpage
+from bulkhead_services.rag import extract
+from bulkhead_services.rag.chunk import chunks_of
+from bulkhead_services.rag.structure import heading_text, read_structure
+from bulkhead_services.rag.webpage import read_webpage
 
 
 def make_pdf(*pages: str, password: str = "") -> bytes:
     """A PDF with a line of text per line, in Helvetica."""
     writer = PdfWriter()
     font = DictionaryObject(
-        {NameObject("/Type"): NameObject("/Font"), NameObject("/Subtype"): NameObject("/Type1"),
-         NameObject("/BaseFont"): NameObject("/Helvetica")}
-    )  # fmt: skip
+        {
+            NameObject("/Type"): NameObject("/Font"),
+            NameObject("/Subtype"): NameObject("/Type1"),
+            NameObject("/BaseFont"): NameObject("/Helvetica"),
+        }
+    )
     for text in pages:
         page = writer.add_blank_page(612, 792)
         page[NameObject("/Resources")] = DictionaryObject(
@@ -98,9 +101,7 @@ def test_markdown_structure() -> None:
     text = "# One\n\nText here.\n\nTwo\n---\n- a\n- b\n\n```\n# no heading\n```\n| x | y |\n| 1 | 2 |\n"
     found = read_structure(text, markdown=True)
     kinds = [(b.kind, b.level, text[b.start : b.end]) for b in found.blocks]
-    assert [kind for kind, _, _ in kinds] == [
-        "heading", "paragraph", "heading", "item", "item", "code", "row", "row",
-    ]  # fmt: skip
+    assert [kind for kind, _, _ in kinds] == ["heading", "paragraph", "heading", "item", "item", "code", "row", "row"]
     assert kinds[2][1] == 2
     assert [heading_text(text, b) for b in found.blocks if b.kind == "heading"] == ["One", "Two"]
 

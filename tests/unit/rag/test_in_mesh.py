@@ -16,8 +16,8 @@ from bulkhead_contracts.retrieval import (
     RetrievalRequested,
 )
 from bulkhead_contracts.task import TaskLimits
-from services.rag.app import build
-from services.rag.settings import Settings
+from bulkhead_services.rag.app import build
+from bulkhead_services.rag.settings import Settings
 
 LATER = int(time.time() * 1000) + 24 * 3_600_000  # Taken when tests are collected: long before this one runs.
 TOOL = "search_documents"
@@ -25,9 +25,16 @@ TOOL = "search_documents"
 
 def task_grant(task: str, tools: tuple[str, ...] = ()) -> TaskGrant:
     return TaskGrant(
-        tenant="acme", task=task, actor="ann", tools=tools, document_scopes=("default",), limits=TaskLimits(),
-        day_cost_usd_micros=1, day_tokens=1, expires_unix_ms=LATER,
-    )  # fmt: skip
+        tenant="acme",
+        task=task,
+        actor="ann",
+        tools=tools,
+        document_scopes=("default",),
+        limits=TaskLimits(),
+        day_cost_usd_micros=1,
+        day_tokens=1,
+        expires_unix_ms=LATER,
+    )
 
 
 async def test_ingest_then_retrieve_then_restart(tmp_path: Path) -> None:
@@ -38,9 +45,13 @@ async def test_ingest_then_retrieve_then_restart(tmp_path: Path) -> None:
         text = "<h1>Fares</h1><p>The cancellation fee is 35 EUR.</p>"
         content = await gateway.blobs.put("acme", text, "text/html")
         await gateway.publisher.send(
-            "rag", DocumentIngestRequested(name="fares.html", media_type="text/html", content=content),
-            tenant="acme", task="in1", cause="a", grant=signer.grant(task_grant("in1")),
-        )  # fmt: skip
+            "rag",
+            DocumentIngestRequested(name="fares.html", media_type="text/html", content=content),
+            tenant="acme",
+            task="in1",
+            cause="a",
+            grant=signer.grant(task_grant("in1")),
+        )
         done = await mesh.until("mesh.rag.gateway.*.acme.in1", DocumentIngested)
         assert (done.outcome, done.sha256, done.chunks) == ("ingested", content.sha256, 1)
 

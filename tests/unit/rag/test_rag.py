@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bulkhead.grants import Verifier, public_of
-from bulkhead.runtime.edge import Received
+from bulkhead.runtime.edge.protocol import Received
 from bulkhead_contracts.control import Halt
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.retrieval import (
@@ -19,9 +19,9 @@ from bulkhead_contracts.retrieval import (
     DocumentsRequested,
     RetrievalReplied,
 )
-from services.rag.chunk import Chunk
-from services.rag.index import Store
-from services.rag.port import NewDocument
+from bulkhead_services.rag.chunk import Chunk
+from bulkhead_services.rag.index import Store
+from bulkhead_services.rag.port import NewDocument
 
 NOW = 1_800_000_000_000
 
@@ -173,11 +173,7 @@ async def test_syntax_in_a_query_is_only_words(desk, query: str) -> None:
 
 @pytest.mark.parametrize(
     ("job", "code"),
-    [
-        ({"step": None}, "not_granted"),
-        ({"tools": ("calculate",)}, "not_granted"),
-        ({"step": "s2"}, "wrong_step"),
-    ],
+    [({"step": None}, "not_granted"), ({"tools": ("calculate",)}, "not_granted"), ({"step": "s2"}, "wrong_step")],
 )
 async def test_no_grant_no_passage(desk, job, code: str) -> None:
     await desk.ingest("fares.md", FARES)
@@ -330,16 +326,16 @@ def test_outcomes_are_remembered_for_as_long_as_a_repeat_may_come(tmp_path) -> N
 async def test_a_folder_that_cannot_be_written_is_said_before_and_when_a_document_comes(desk, monkeypatch) -> None:
     """As a volume that is mounted read-only: no such one can be made here, so the system's answers are given."""
     assert desk.rag.problem() == ""
-    monkeypatch.setattr("services.rag.effects.os.access", lambda path, mode: False)
+    monkeypatch.setattr("bulkhead_services.rag.effects.os.access", lambda path, mode: False)
     assert "has no right to; mount it writable" in desk.rag.problem()
-    monkeypatch.setattr("services.rag.effects._is_read_only", lambda folder: True)
+    monkeypatch.setattr("bulkhead_services.rag.effects._is_read_only", lambda folder: True)
     assert desk.rag.problem().startswith("documents cannot be written to ")
     assert "its file system is read-only; mount it writable" in desk.rag.problem()
 
     def read_only(path):
         raise sqlite3.OperationalError("unable to open database file")
 
-    monkeypatch.setattr("services.rag.effects.Store", read_only)
+    monkeypatch.setattr("bulkhead_services.rag.effects.Store", read_only)
     done = await desk.ingest("fares.md", FARES, "text/markdown")
     assert done.outcome == "rejected" and done.failure.code == "store_failed"
     assert "its file system is read-only (unable to open database file)" in done.failure.message
@@ -352,8 +348,9 @@ async def test_a_tenants_documents_that_wait_for_its_store_leave_a_thread_to_the
         await desk.ingest("fares.md", FARES, "text/markdown", tenant=tenant)
     other = sqlite3.connect(tmp_path / "rag" / "acme.sqlite", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    waiting = [asyncio.create_task(desk.ingest(f"more{n}.md", f"Rule {n}.", "text/markdown", task=f"m{n}"))
-               for n in range(8)]  # fmt: skip
+    waiting = [
+        asyncio.create_task(desk.ingest(f"more{n}.md", f"Rule {n}.", "text/markdown", task=f"m{n}")) for n in range(8)
+    ]
     turns = desk.library._turns
     async with asyncio.timeout(20):
         while turns.used < turns.share:

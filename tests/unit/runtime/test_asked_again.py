@@ -6,8 +6,8 @@ import pytest
 
 from bulkhead.bus.port import Stored
 from bulkhead.runtime.context import Context
-from bulkhead.runtime.doer import Deferred
-from bulkhead.runtime.records import Answered, Record
+from bulkhead.runtime.doer.idempotency import Answered, Record
+from bulkhead.runtime.doer.protocol import Deferred
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts import envelope, subjects
 from bulkhead_contracts.budget import Amount
@@ -99,11 +99,13 @@ class Overtaken(Recording):
         self.context = context
 
     async def act(self, job, hands):
-        no = ToolCallReplied(call_id=job.request.call_id, step_id="s", outcome="failed",
-                             failure=Failure(code="down", message="not done"))
+        no = ToolCallReplied(
+            call_id=job.request.call_id, step_id="s", outcome="failed", failure=Failure(code="down", message="not done")
+        )
         record = Record(request="other", undone=True, reply_type=no.ce_type(), reply=no.encode().decode())
-        subject = subjects.record("tool_executor", job.tenant, job.task,
-                                  envelope.derive_id(job.sender, job.request.call_id, "record"))
+        subject = subjects.record(
+            "tool_executor", job.tenant, job.task, envelope.derive_id(job.sender, job.request.call_id, "record")
+        )
         await self.context.bus.publish(subject, record.model_dump_json().encode(), {}, "by another replica")
         return await super().act(job, hands)
 

@@ -6,12 +6,12 @@ import json
 import time
 from dataclasses import replace
 
-from bulkhead.runtime import fold as folds
-from bulkhead.runtime import halts as halts_module
-from bulkhead.runtime.fold import Fold, step
-from bulkhead.runtime.halts import Halts, Target
+from bulkhead.runtime.decider import fold as folds
+from bulkhead.runtime.decider.fold import Fold, step
+from bulkhead.runtime.halts import live as halts_module
+from bulkhead.runtime.halts.live import Halts, Target
 from bulkhead.testing.mesh import MemoryMesh
-from bulkhead_contracts import envelope, limits, subjects
+from bulkhead_contracts import bounds, envelope, subjects
 from bulkhead_contracts.control import Halt, TimerFired
 from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested
 from bulkhead_contracts.plan import Plan, PlanStep
@@ -19,15 +19,16 @@ from bulkhead_contracts.result import Citation, ContentRef, Failure, Label, Resu
 from bulkhead_contracts.step import Evidence, StepAssigned, StepFinished, StepProposed
 from bulkhead_contracts.task import TaskCancelRequested, TaskLimits, TaskSubmitted
 from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
-from services.planner import app as planner
+from bulkhead_services.planner import app as planner
 from tests.unit.runtime import test_shells as shells
 
 REF = ContentRef(author="gateway", sha256="0" * 64, size_bytes=1)
 
 
 def submitted(deadline_ms: int = 1_000, **changes) -> TaskSubmitted:
-    return TaskSubmitted(objective=REF, limits=TaskLimits(deadline_ms=deadline_ms),
-                         submitted_unix_ms=int(time.time() * 1000), **changes)
+    return TaskSubmitted(
+        objective=REF, limits=TaskLimits(deadline_ms=deadline_ms), submitted_unix_ms=int(time.time() * 1000), **changes
+    )
 
 
 def plan_of(count: int) -> Plan:
@@ -48,7 +49,8 @@ async def test_the_rejection_of_a_task_that_was_never_opened_ends_there(monkeypa
     monkeypatch.setattr(folds, "OPENING_MAX_AGE_MS", 50)
     async with MemoryMesh({"planner": lambda c: planner.LOGICS}) as mesh:
         await mesh.context("gateway").publisher.send(
-            "planner", TaskCancelRequested(reason="x"), tenant="demo", task="never", cause="c")
+            "planner", TaskCancelRequested(reason="x"), tenant="demo", task="never", cause="c"
+        )
         await shells.until_dead(mesh, "not_opened")
         shell = mesh.running[("planner", "0")].service.shell
         deadline = time.monotonic() + 5
@@ -60,9 +62,10 @@ async def test_the_rejection_of_a_task_that_was_never_opened_ends_there(monkeypa
 
 async def test_a_wide_plan_of_a_user_runs_and_a_full_one_is_refused():
     async with MemoryMesh({"planner": lambda c: planner.LOGICS}) as mesh:
-        for count, task in ((40, "wide"), (limits.MAX_PLAN_STEPS, "full")):
+        for count, task in ((40, "wide"), (bounds.MAX_PLAN_STEPS, "full")):
             await mesh.context("gateway").publisher.send(
-                "planner", submitted(plan=plan_of(count)), tenant="demo", task=task, cause=task, grant="g")
+                "planner", submitted(plan=plan_of(count)), tenant="demo", task=task, cause=task, grant="g"
+            )
         assert "mesh.plan.adopted.v1" in await said(mesh, "wide", "plan.adopted")
         assert "mesh.task.ended.v1" in await said(mesh, "wide", "task.ended")
         assert "mesh.plan.rejected.v1" in await said(mesh, "full", "task.ended")
@@ -71,7 +74,8 @@ async def test_a_wide_plan_of_a_user_runs_and_a_full_one_is_refused():
 async def test_nobody_takes_the_place_of_the_planners_timer():
     async with MemoryMesh({"planner": lambda c: planner.LOGICS}) as mesh:
         await mesh.context("gateway").publisher.send(
-            "planner", submitted(plan=plan_of(1)), tenant="demo", task="tt", cause="c", grant="g")
+            "planner", submitted(plan=plan_of(1)), tenant="demo", task="tt", cause="c", grant="g"
+        )
         await mesh.until(subjects.mesh("planner", "worker", "demo", "tt"), StepAssigned)
         opening = (await mesh.messages("INBOX_PLANNER", subjects.task_filter("planner", "demo", "tt")))[0]
         publisher = mesh.context("worker").publisher
@@ -87,7 +91,8 @@ async def test_a_missing_content_does_not_hold_the_deadline(monkeypatch):
     monkeypatch.setattr(folds, "CONTENT_MAX_AGE_MS", 300)
     async with MemoryMesh({"planner": lambda c: planner.LOGICS}) as mesh:
         await mesh.context("gateway").publisher.send(
-            "planner", submitted(), tenant="demo", task="mb", cause="c", grant="g")
+            "planner", submitted(), tenant="demo", task="mb", cause="c", grant="g"
+        )
         await mesh.until(subjects.mesh("planner", "model_gateway", "demo", "mb"), ModelCallRequested)
         gone = ContentRef(author="model_gateway", sha256="ab" * 32, size_bytes=10)
         body = ModelCallReplied(call_id="plan-1-1", outcome="answered", content=gone, prompt_id="planner.draft")
@@ -105,7 +110,7 @@ def test_a_flood_does_not_keep_the_deadline_from_being_noticed():
 
     hears(submitted().model_copy(update={"submitted_unix_ms": 0}), "gateway", "open", 1)
     junk = StepFinished(step_id="x", attempt=1, plan_version=1, result=Result())
-    fold.seen.update(f"worker/{n}" for n in range(limits.MAX_MESSAGES_PER_TASK))
+    fold.seen.update(f"worker/{n}" for n in range(bounds.MAX_MESSAGES_PER_TASK))
     try:
         hears(junk, "worker", "one-more", 2)
     except folds.Unreadable as error:
@@ -138,15 +143,37 @@ class TooLarge(shells.Counting):
     """Says more than any message may hold."""
 
     def decide(self, state, message):
-        labels = tuple(Label(sha256=hashlib.sha256(str(n).encode()).hexdigest(), kind="passage", source="x" * 200,
-                             observed_by="rag", signature="s" * 86) for n in range(limits.MAX_LABELS))
-        evidence = tuple(Evidence(
-            content=ContentRef(author="rag", sha256=one.sha256, size_bytes=1, summary="x" * 200), label=one,
-            citation=Citation(marker=one.sha256[:12], document="d" * 60, document_sha256=one.sha256, chunk_id="1",
-                              start=1, end=2)) for one in labels[: limits.MAX_EVIDENCE])
+        labels = tuple(
+            Label(
+                sha256=hashlib.sha256(str(n).encode()).hexdigest(),
+                kind="passage",
+                source="x" * 200,
+                observed_by="rag",
+                signature="s" * 86,
+            )
+            for n in range(bounds.MAX_LABELS)
+        )
+        evidence = tuple(
+            Evidence(
+                content=ContentRef(author="rag", sha256=one.sha256, size_bytes=1, summary="x" * 200),
+                label=one,
+                citation=Citation(
+                    marker=one.sha256[:12], document="d" * 60, document_sha256=one.sha256, chunk_id="1", start=1, end=2
+                ),
+            )
+            for one in labels[: bounds.MAX_EVIDENCE]
+        )
         inputs = tuple({"step_id": f"s{n}", "result": Result(provenance=labels)} for n in range(8))
-        body = StepProposed(step=PlanStep(id="s", title="", instruction="i"), attempt=1, plan_version=1, objective=REF,
-                            result=Result(provenance=labels), evidence=evidence, inputs=inputs, deadline_unix_ms=1)
+        body = StepProposed(
+            step=PlanStep(id="s", title="", instruction="i"),
+            attempt=1,
+            plan_version=1,
+            objective=REF,
+            result=Result(provenance=labels),
+            evidence=evidence,
+            inputs=inputs,
+            deadline_unix_ms=1,
+        )
         return shells.Decision(state, (shells.Send("checker", body),))
 
 
@@ -180,8 +207,9 @@ class Slow:
         await asyncio.sleep(0.1)
         self.running -= 1
         failure = Failure(code="x", message="x") if failed else None
-        return ToolCallReplied(call_id=job.request.call_id, step_id="s", outcome="failed" if failed else "succeeded",
-                               failure=failure)
+        return ToolCallReplied(
+            call_id=job.request.call_id, step_id="s", outcome="failed" if failed else "succeeded", failure=failure
+        )
 
     def refuse(self, request, failure):
         return ToolCallReplied(call_id=request.call_id, step_id="s", outcome="refused", failure=failure)

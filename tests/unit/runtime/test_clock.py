@@ -3,7 +3,7 @@
 import pytest
 
 from bulkhead.bus.port import BusUnavailable
-from bulkhead.runtime.clock import BrokerClock
+from bulkhead.runtime.broker_clock import BrokerClock
 
 HOUR_MS = 3_600_000
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from bulkhead.runtime.edge import Received, Retry
+from bulkhead.runtime.edge.protocol import Received, Retry
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts.budget import Amount, ReserveReplied, ReserveRequested, Settled
 from bulkhead_contracts.result import Usage
@@ -27,7 +27,8 @@ async def test_retry_hands_a_message_back_to_an_edge():
     edge = Stubborn()
     async with MemoryMesh({"budget": lambda c: edge}) as mesh:
         await mesh.context("rag").publisher.send(
-            "budget", Settled(reservation_id="r", call_id="c", usage=Usage()), tenant="demo", task="t1", cause="x")
+            "budget", Settled(reservation_id="r", call_id="c", usage=Usage()), tenant="demo", task="t1", cause="x"
+        )
         for _ in range(500):
             if list(edge.seen.values()) == [2]:
                 break

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from bulkhead.bus.clock import VirtualClock
+from bulkhead.bus.memory.clock import VirtualClock
 from bulkhead.testing.mesh import MemoryMesh
 from tests.unit.runtime.test_shells import Purse, Recording, call, grant, replies
 

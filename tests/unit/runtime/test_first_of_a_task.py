@@ -26,8 +26,10 @@ async def test_who_begins_a_task_is_believed_by_the_brokers_word_alone():
         assert len(await mesh.messages("INBOX_WORKER", subjects.task_filter("worker", "demo", "known"))) == 3
         # The word of another task, of another filter, of another count.
         for index, (on, count) in enumerate({"mesh.*.worker.0.demo.t2": "0", "known": "1", "": "0"}.items()):
-            lie = {wire.EXPECTED_ON: on.replace("known", subjects.task_filter("worker", "demo", "known")),
-                   wire.EXPECTED_LAST_ON_SUBJECT: count}  # fmt: skip
+            lie = {
+                wire.EXPECTED_ON: on.replace("known", subjects.task_filter("worker", "demo", "known")),
+                wire.EXPECTED_LAST_ON_SUBJECT: count,
+            }
             assert not wire.was_first(lie, subjects.task_filter("worker", "demo", "known")), index
         await mesh.start("worker", "1")
         assert (await shells.summaries(mesh, 3, task="known"))[-1] == "open,m0,m1"
@@ -62,8 +64,14 @@ class Handing(shells.Counting):
     begins = frozenset({StepProposed})
 
     def decide(self, state: shells.Count, message: Message) -> Decision[shells.Count]:
-        said = StepProposed(step=shells.assigned().step, attempt=1, plan_version=1, objective=shells.REF,
-                            result=Result(summary="done"), deadline_unix_ms=2**50)
+        said = StepProposed(
+            step=shells.assigned().step,
+            attempt=1,
+            plan_version=1,
+            objective=shells.REF,
+            result=Result(summary="done"),
+            deadline_unix_ms=2**50,
+        )
         return Decision(shells.Count((*state.heard, "x")), (Send("checker", said), Send("checker", said)))
 
 

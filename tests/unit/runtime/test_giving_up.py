@@ -4,11 +4,11 @@ import asyncio
 
 import pytest
 
-from bulkhead.bus.clock import StandingClock
-from bulkhead.bus.memory import MemoryBus
+from bulkhead.bus.memory.bus import MemoryBus
+from bulkhead.bus.memory.clock import StandingClock
 from bulkhead.bus.port import BusUnavailable
-from bulkhead.runtime.edge import Received
-from bulkhead.runtime.publisher import Publisher
+from bulkhead.runtime.edge.protocol import Received
+from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.envelope import parse
@@ -41,12 +41,13 @@ class Vague(Purse):
         return answer.model_copy(update={"doubtful": way == "doubtful", "decision": decision})
 
 
-@pytest.mark.parametrize(("ways", "given_back"), [
-    (["late"], 1), (["broken"], 1), (["doubtful"], 1), (["doubtful", "", ""], 1), ([], 0), (["late", "reserved"], 0),
-])
+@pytest.mark.parametrize(
+    ("ways", "given_back"),
+    [(["late"], 1), (["broken"], 1), (["doubtful"], 1), (["doubtful", "", ""], 1), ([], 0), (["late", "reserved"], 0)],
+)
 async def test_who_gives_up_asking_gives_back_what_may_be_held(monkeypatch, ways, given_back):
     """And nothing where every answer was that nothing is held."""
-    monkeypatch.setattr("bulkhead.runtime.doing.BUDGET_PATIENCE_S", 0.6)
+    monkeypatch.setattr("bulkhead.runtime.doer.handler.BUDGET_PATIENCE_S", 0.6)
     monkeypatch.setattr(Publisher.request, "__kwdefaults__", {"timeout_s": 0.1})
     doer, purse = Recording(), Vague(*ways)
     async with MemoryMesh({"budget": lambda c: purse, "tool_executor": lambda c: doer}) as mesh:
@@ -57,7 +58,8 @@ async def test_who_gives_up_asking_gives_back_what_may_be_held(monkeypatch, ways
         await _settled(purse, given_back + done)
         [asked] = set(purse.ids)
         assert [(one.reservation_id, one.estimated, one.wall_ms) for one in purse.settled if one.usage == Usage()] == [
-            (asked, False, 0)] * given_back
+            (asked, False, 0)
+        ] * given_back
         await call(mesh, grant(mesh), index=1)
         await replies(mesh, 2)
         assert len(set(purse.ids)) == 2 - done, "asked anew under a reservation of its own; what is done is not"
@@ -66,7 +68,7 @@ async def test_who_gives_up_asking_gives_back_what_may_be_held(monkeypatch, ways
 
 async def test_what_a_call_used_is_settled_also_where_its_record_was_looked_up_in_a_follower_that_lags(monkeypatch):
     """The call had been put off, which stands in its record; whoever makes it again does not see that until it ends."""
-    monkeypatch.setattr("bulkhead.runtime.doing.BUDGET_PATIENCE_S", 0.05)
+    monkeypatch.setattr("bulkhead.runtime.doer.handler.BUDGET_PATIENCE_S", 0.05)
     doer, purse = Recording(), Vague("doubtful")
     async with MemoryMesh({"budget": lambda c: purse, "tool_executor": lambda c: doer}) as mesh:
         await call(mesh, grant(mesh))
@@ -98,7 +100,7 @@ class Away:
             return await real(bus, subject, body, *rest, **more)
 
         monkeypatch.setattr(MemoryBus, "publish", publish)
-        monkeypatch.setattr("bulkhead.runtime.publisher.PUBLISH_BACKOFF_S", 0.001)
+        monkeypatch.setattr("bulkhead.runtime.publish.publisher.PUBLISH_BACKOFF_S", 0.001)
 
 
 @pytest.mark.parametrize("writes", [False, True])

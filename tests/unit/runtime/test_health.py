@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from bulkhead.runtime.health import Health
+from bulkhead.runtime.process.health_endpoints import Health
 
 
 async def ask(port: int, path: str) -> tuple[int, dict]:

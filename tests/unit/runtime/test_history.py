@@ -14,8 +14,18 @@ import pytest
 
 from bulkhead.blobs import reference
 from bulkhead.bus.port import Stored
-from bulkhead.runtime import history as histories
-from bulkhead.runtime.history import Content, HistoryError, at_its_source, collect, dump, load, named, save, unsigned
+from bulkhead.runtime.decider import history as histories
+from bulkhead.runtime.decider.history import (
+    Content,
+    HistoryError,
+    at_its_source,
+    collect,
+    dump,
+    load,
+    named,
+    save,
+    unsigned,
+)
 from bulkhead_contracts import envelope
 from bulkhead_contracts.control import MessageRejected
 from bulkhead_contracts.model import ModelCallReplied
@@ -28,8 +38,13 @@ STEP_GRANT = jwt.encode({"grant": {"kind": "step"}, "parent": TASK_GRANT}, "k" *
 
 def stored(sequence, body, **headers):
     names = {key.replace("_", "-"): value for key, value in headers.items()}
-    return Stored("mesh.model_gateway.planner.5.demo.t1", {"ce-type": "mesh.x.y.v1", "ce-id": f"{sequence}", **names},
-                  body, sequence, 1_000 + sequence)
+    return Stored(
+        "mesh.model_gateway.planner.5.demo.t1",
+        {"ce-type": "mesh.x.y.v1", "ce-id": f"{sequence}", **names},
+        body,
+        sequence,
+        1_000 + sequence,
+    )
 
 
 REF = reference("model_gateway", TEXT.encode())
@@ -47,8 +62,10 @@ async def gather(*messages, **contents):
 
 
 async def one():
-    return await gather(stored(7, REPLY, Nats_Stream_Source="INBOX_PLANNER 3 > >", Nats_Msg_Id="secret"),
-                        stored(8, json.dumps({"list": [{"deep": PDF.model_dump()}]}).encode()))
+    return await gather(
+        stored(7, REPLY, Nats_Stream_Source="INBOX_PLANNER 3 > >", Nats_Msg_Id="secret"),
+        stored(8, json.dumps({"list": [{"deep": PDF.model_dump()}]}).encode()),
+    )
 
 
 async def test_every_message_and_every_content_it_names(tmp_path):
@@ -102,8 +119,15 @@ async def test_the_same_bytes_for_the_same_history():
     assert dump(first) == dump(second) and dump(first, compressed=True) == dump(second, compressed=True)
     head = json.loads(dump(first).splitlines()[0])
     assert len(head.pop("digest")) == 64
-    assert head == {"bulkhead_history": 1, "tenant": "demo", "task": "t1", "ended": False, "settled": True,
-                    "messages": 2, "contents": 2}
+    assert head == {
+        "bulkhead_history": 1,
+        "tenant": "demo",
+        "task": "t1",
+        "ended": False,
+        "settled": True,
+        "messages": 2,
+        "contents": 2,
+    }
     rows = [json.loads(line) for line in dump(first).splitlines()[1:]]
     assert rows[0]["stream"] == "INBOX_PLANNER" and b"secret" not in dump(first)
 
@@ -113,7 +137,9 @@ async def test_nobody_gains_authority_by_a_history():
     found = await gather(
         stored(1, b"{}", bulkhead_grant=TASK_GRANT, ce_grantdigest=envelope.grant_digest(TASK_GRANT)),
         stored(2, b"{}", bulkhead_grant=STEP_GRANT, ce_grantdigest=digest),
-        stored(3, b"{}", ce_grantdigest=digest), stored(4, b"{}", ce_grantdigest="another"))  # fmt: skip
+        stored(3, b"{}", ce_grantdigest=digest),
+        stored(4, b"{}", ce_grantdigest="another"),
+    )
     raw = dump(found).decode()
     for token in (TASK_GRANT, STEP_GRANT):
         assert token.rpartition(".")[2] not in raw
@@ -142,20 +168,23 @@ async def test_bodies_that_nobody_can_read(tmp_path):
     assert list(named(b'{"author": "x y", "sha256": 3, "size_bytes": -1}')) == []
 
 
-@pytest.mark.parametrize(("spoil", "said"), [
-    (lambda raw: raw.replace("Z\\u00fcrich", "Basel"), "does not have its digest"),
-    (lambda raw: "\n".join(raw.splitlines()[:-1]), "is cut off: it has 2 of 2 messages and 1 of 2 contents"),
-    (lambda raw: raw[:-20], "is cut off or damaged in line 5"),
-    (lambda raw: raw.replace('"bulkhead_history":1', '"bulkhead_history":9'), "version 9; this program reads 1"),
-    (lambda raw: '{"tasks": []}', "is no history"),
-    (lambda raw: "", "is no history"),
-    (lambda raw: raw.replace('"sequence":3', '"sequence":"x"'), "malformed line"),
-    (lambda raw: raw.replace('"headers"', '"heads"'), "malformed line"),
-    (lambda raw: raw.splitlines()[0] + "\n[]\n", "is cut off or damaged"),
-    (lambda raw: raw.replace('"ended":false', '"ended":true'), "its task has ended; its messages say otherwise"),
-    (lambda raw: raw.replace('"ended":false', '"ended":"no"'), "its messages say otherwise"),
-    (lambda raw: raw.replace('"ended":false,', ""), "malformed line"),
-])
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda raw: raw.replace("Z\\u00fcrich", "Basel"), "does not have its digest"),
+        (lambda raw: "\n".join(raw.splitlines()[:-1]), "is cut off: it has 2 of 2 messages and 1 of 2 contents"),
+        (lambda raw: raw[:-20], "is cut off or damaged in line 5"),
+        (lambda raw: raw.replace('"bulkhead_history":1', '"bulkhead_history":9'), "version 9; this program reads 1"),
+        (lambda raw: '{"tasks": []}', "is no history"),
+        (lambda raw: "", "is no history"),
+        (lambda raw: raw.replace('"sequence":3', '"sequence":"x"'), "malformed line"),
+        (lambda raw: raw.replace('"headers"', '"heads"'), "malformed line"),
+        (lambda raw: raw.splitlines()[0] + "\n[]\n", "is cut off or damaged"),
+        (lambda raw: raw.replace('"ended":false', '"ended":true'), "its task has ended; its messages say otherwise"),
+        (lambda raw: raw.replace('"ended":false', '"ended":"no"'), "its messages say otherwise"),
+        (lambda raw: raw.replace('"ended":false,', ""), "malformed line"),
+    ],
+)
 async def test_a_file_that_is_not_whole_is_refused(tmp_path, spoil, said):
     path = tmp_path / "h.jsonl"
     path.write_text(spoil(dump(await one()).decode()))
@@ -167,11 +196,15 @@ async def test_a_file_that_is_not_whole_is_refused(tmp_path, spoil, said):
 async def test_whatever_is_changed_in_a_file_shows_by_its_digest(tmp_path):
     path, whole = tmp_path / "h.jsonl", dump(await one()).decode()
     head, *rows = whole.splitlines()
-    for spoilt in (whole.replace('"time_unix_ms":1007', '"time_unix_ms":1008'), whole.replace("outcome", "income"),
-                   whole.replace('"settled":true', '"settled":false'), "\n".join([head, *reversed(rows)]),
-                   whole.replace(json.loads(head)["digest"], "0" * 64),
-                   whole.replace('"digest":"', '"digest":null,"x":"'),
-                   whole.replace("gateway.planner.5", "gateway.planner.6")):  # fmt: skip
+    for spoilt in (
+        whole.replace('"time_unix_ms":1007', '"time_unix_ms":1008'),
+        whole.replace("outcome", "income"),
+        whole.replace('"settled":true', '"settled":false'),
+        "\n".join([head, *reversed(rows)]),
+        whole.replace(json.loads(head)["digest"], "0" * 64),
+        whole.replace('"digest":"', '"digest":null,"x":"'),
+        whole.replace("gateway.planner.5", "gateway.planner.6"),
+    ):
         assert spoilt != whole
         path.write_text(spoilt)
         with pytest.raises(HistoryError, match="was changed after it was exported") as told:
@@ -245,7 +278,8 @@ async def test_a_task_that_was_turned_away_is_over(kind, told, tmp_path):
     assert load(tmp_path / "new.jsonl") == found
     if told:  # Files of before say that it has not ended.
         old = re.sub('"digest":"[^"]*",', "", (tmp_path / "new.jsonl").read_text()).replace(
-            '"ended":true', '"ended":false')
+            '"ended":true', '"ended":false'
+        )
         (tmp_path / "old.jsonl").write_text(old)
         assert load(tmp_path / "old.jsonl") == found
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bulkhead.runtime.context import Identity
-from infra.identity import keys, policy
+from bulkhead_infra.identity import keys, policy
 
 
 @pytest.fixture(scope="module")

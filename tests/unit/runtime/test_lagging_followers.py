@@ -5,12 +5,12 @@ import asyncio
 import pytest
 
 from bulkhead.blobs import BlobMissing, Blobs
-from bulkhead.bus.clock import MachineClock
-from bulkhead.bus.memory import MemoryBroker, MemoryBus
-from bulkhead.runtime import fold
-from bulkhead.runtime.halts import Halts, Target
-from bulkhead.runtime.inbound import Inbound
-from bulkhead.runtime.shell import Handed
+from bulkhead.bus.memory.bus import MemoryBroker, MemoryBus
+from bulkhead.bus.memory.clock import MachineClock
+from bulkhead.runtime.consume.inbound import Inbound
+from bulkhead.runtime.consume.loop import Handed
+from bulkhead.runtime.decider import fold
+from bulkhead.runtime.halts.live import Halts, Target
 from bulkhead_contracts import subjects
 from bulkhead_contracts.control import Halt
 from bulkhead_contracts.result import ContentRef

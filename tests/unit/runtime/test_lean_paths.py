@@ -14,8 +14,8 @@ from bulkhead import flow
 from bulkhead.bus.port import PublishRefused
 from bulkhead.flow import Decision, Send, SetTimer
 from bulkhead.grants import GrantRefused, Signer, Verifier, new_signing_seed, public_of
-from bulkhead.runtime import fold
-from bulkhead.runtime.publisher import Publisher
+from bulkhead.runtime.decider import fold
+from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead.telemetry import trace
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts import envelope
@@ -24,15 +24,25 @@ from bulkhead_contracts.plan import PlanStep
 from bulkhead_contracts.result import ContentRef, Result
 from bulkhead_contracts.step import StepAssigned, StepFinished
 from bulkhead_contracts.task import TaskLimits
-from services.checker.state import State as CheckerState
-from services.planner.state import State as PlannerState
-from services.worker.state import State as WorkerState
+from bulkhead_services.checker.state import State as CheckerState
+from bulkhead_services.planner.state import State as PlannerState
+from bulkhead_services.worker.state import State as WorkerState
 
 SEEDS = {name: new_signing_seed() for name in ("signer", "planner")}
-TASK = TaskGrant(tenant="demo", task="t1", actor="Zoë", tools=("calculate",), document_scopes=(), limits=TaskLimits(),
-                 day_cost_usd_micros=1, day_tokens=1, expires_unix_ms=10)  # fmt: skip
-STEP = StepGrant(tenant="demo", task="t1", step_id="a", attempt=1, plan_version=1, tools=("calculate",),
-                 expires_unix_ms=10)  # fmt: skip
+TASK = TaskGrant(
+    tenant="demo",
+    task="t1",
+    actor="Zoë",
+    tools=("calculate",),
+    document_scopes=(),
+    limits=TaskLimits(),
+    day_cost_usd_micros=1,
+    day_tokens=1,
+    expires_unix_ms=10,
+)
+STEP = StepGrant(
+    tenant="demo", task="t1", step_id="a", attempt=1, plan_version=1, tools=("calculate",), expires_unix_ms=10
+)
 
 
 def test_a_token_is_what_pyjwt_writes():
@@ -95,7 +105,7 @@ def test_an_id_is_the_hmac_of_its_parts_and_a_body_its_json():
     for key in (b"k" * 32, b"l" * 100):
         for _ in range(2):
             assert envelope.message_id(key, "a", "b") == hmac.digest(key, b"a\nb", "sha256").hex()[:32]
-    body = StepFinished(step_id="s", attempt=1, plan_version=1, result=Result(summary="Zoë \u2028 \"x\""))
+    body = StepFinished(step_id="s", attempt=1, plan_version=1, result=Result(summary='Zoë \u2028 "x"'))
     assert body.encode() == body.model_dump_json().encode()
 
 
@@ -149,8 +159,13 @@ async def _heard(monkeypatch, refuse):
     monkeypatch.setattr(fold, "seal", sealing)
     monkeypatch.setattr(Publisher, "post", posting)
     monkeypatch.setattr(Publisher, "set_timer", setting)
-    body = StepAssigned(step=PlanStep(id="s", title="", instruction="i"), attempt=1, plan_version=1, deadline_unix_ms=1,
-                        objective=ContentRef(author="gateway", sha256="0" * 64, size_bytes=1))  # fmt: skip
+    body = StepAssigned(
+        step=PlanStep(id="s", title="", instruction="i"),
+        attempt=1,
+        plan_version=1,
+        deadline_unix_ms=1,
+        objective=ContentRef(author="gateway", sha256="0" * 64, size_bytes=1),
+    )
     async with MemoryMesh({"worker": lambda c: {1: Talking()}}) as mesh:
         await mesh.context("planner").publisher.send("worker", body, tenant="demo", task="t", index="i")
         await _until(lambda: {"set l"} <= set(done))
@@ -159,7 +174,15 @@ async def _heard(monkeypatch, refuse):
 
 async def test_the_first_word_is_said_before_anything_is_made_for_the_others_and_timers_are_last(monkeypatch):
     assert await _heard(monkeypatch, refuse=False) == [
-        "seal 1", "say a", "seal 2", "say b", "seal 0", "set k", "seal 3", "set l"]
+        "seal 1",
+        "say a",
+        "seal 2",
+        "say b",
+        "seal 0",
+        "set k",
+        "seal 3",
+        "set l",
+    ]
 
 
 async def test_when_the_first_word_is_refused_nothing_else_is_said_before_it_comes_again(monkeypatch):

@@ -9,22 +9,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulkhead.bus.memory import MemoryBroker, MemoryBus
-from bulkhead.health.breakers import Breaker as Broken
+from bulkhead.bus.memory.bus import MemoryBroker, MemoryBus
+from bulkhead.health.breakers.state_machine import Breaker as Broken
 from bulkhead.health.thresholds import DEFAULT
-from bulkhead.runtime.edge import Received
-from bulkhead.runtime.halts import Halts, Target
-from bulkhead.runtime.publisher import Publisher
-from bulkhead.runtime.switching import OPERATOR, Wish, standing, switch
+from bulkhead.runtime.edge.protocol import Received
+from bulkhead.runtime.halts.live import Halts, Target
+from bulkhead.runtime.halts.operator import OPERATOR, Wish, standing, switch
+from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead_contracts import subjects
 from bulkhead_contracts.control import Breaker, Halt, HaltRequested, ResetRequested
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.result import Failure
 from bulkhead_contracts.task import RequesterClaim
-from services.budget.noticing import Notices
-from services.budget.switches import Switches
-from services.budget.tripping import Owner
-from services.budget.watching import Watching
+from bulkhead_services.budget.queries.halts import Switches
+from bulkhead_services.budget.watch.breaker_entries import Owner
+from bulkhead_services.budget.watch.fold import Watching
+from bulkhead_services.budget.watch.notices import Notices
 
 NOW = 1_795_000_000_000
 DOTTED, DASHED = "claude-3.5-sonnet", "claude-3-5-sonnet"
@@ -72,9 +72,20 @@ def old_halt(**changes: object) -> Halt:
 
 
 def old_breaker(**changes: object) -> Breaker:
-    return Breaker.model_validate_json(json.dumps(
-        {"scope": "model", "tenant": "acme", "name": DASHED, "phase": "open", "since_unix_ms": NOW - 9,
-         "until_unix_ms": NOW + 30_000, "reason": "7 of 10 calls failed"} | changes))  # fmt: skip
+    return Breaker.model_validate_json(
+        json.dumps(
+            {
+                "scope": "model",
+                "tenant": "acme",
+                "name": DASHED,
+                "phase": "open",
+                "since_unix_ms": NOW - 9,
+                "until_unix_ms": NOW + 30_000,
+                "reason": "7 of 10 calls failed",
+            }
+            | changes
+        )
+    )
 
 
 @given(first=st.tuples(TENANTS, NAMES), second=st.tuples(TENANTS, NAMES), scope=st.sampled_from(["tool", "model"]))

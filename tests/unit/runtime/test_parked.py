@@ -4,11 +4,11 @@ import asyncio
 
 import pytest
 
-from bulkhead.bus.memory import MemoryBroker, MemoryBus
-from bulkhead.runtime import parked
-from bulkhead.runtime.halts import Halts, Key, Target, of_breaker
-from bulkhead.runtime.parked import Call, Parked
-from bulkhead.runtime.publisher import Publisher
+from bulkhead.bus.memory.bus import MemoryBroker, MemoryBus
+from bulkhead.runtime.doer import deferred_calls
+from bulkhead.runtime.doer.deferred_calls import Call, Parked
+from bulkhead.runtime.halts.live import Halts, Key, Target, of_breaker
+from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead_contracts import catalog, subjects
 from bulkhead_contracts.control import Breaker, CallResumed, Halt
 from bulkhead_contracts.envelope import Envelope, derive_id
@@ -29,8 +29,17 @@ class World:
     async def says(self, key: Key, *, active: bool, at: int = NOW) -> None:
         """An entry, as this replica hears it."""
         scope, tenant, name = key
-        halt = Halt(active=active, scope=scope, tenant=tenant, name=name, code="halted_by_operator", reason="why",
-                    by="ann", pauses=True, at_unix_ms=at)  # fmt: skip
+        halt = Halt(
+            active=active,
+            scope=scope,
+            tenant=tenant,
+            name=name,
+            code="halted_by_operator",
+            reason="why",
+            by="ann",
+            pauses=True,
+            at_unix_ms=at,
+        )
         subject = subjects.halt_key(scope, tenant, name)
         await self.bus.publish(subject, halt.model_dump_json().encode(), {}, f"{subject}/{at}/{active}")
         await self.halts.load()
@@ -95,7 +104,7 @@ async def test_what_was_lifted_while_the_call_was_put_off_wakes_it(world: World)
 async def test_what_is_remembered_is_bounded_and_the_oldest_is_forgotten(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parked, "MAX_PARKED", 3)
+    monkeypatch.setattr(deferred_calls, "MAX_PARKED", 3)
     for call in "abcde":
         world.puts_off(call, TENANT if call in "ab" else TASK)
     assert TENANT not in world.parked._waiting and len(world.parked._ages) == 3
@@ -108,8 +117,14 @@ async def test_whom_a_breaker_holds_back_is_woken_when_it_is_closed_and_by_no_ha
     agent = ("agent", "demo", "worker-step")
 
     async def breaker(phase: str, at: int) -> None:
-        one = Breaker(scope="agent", tenant="demo", name="worker-step", phase=phase, since_unix_ms=at,  # type: ignore[arg-type]
-                      until_unix_ms=at + 30_000)  # fmt: skip
+        one = Breaker(
+            scope="agent",
+            tenant="demo",
+            name="worker-step",
+            phase=phase,
+            since_unix_ms=at,  # type: ignore[arg-type]
+            until_unix_ms=at + 30_000,
+        )
         key = subjects.breaker_key(*agent)
         await world.bus.publish(key, one.model_dump_json().encode(), {}, f"{key}/{phase}/{at}")
         await world.halts.load()

@@ -6,8 +6,8 @@ import pytest
 
 from bulkhead.bus.port import PublishRefused
 from bulkhead.flow import Decision, Message, Send
-from bulkhead.runtime import patience
-from bulkhead.runtime.patience import Queue
+from bulkhead.runtime.publish import coalesce
+from bulkhead.runtime.publish.coalesce import Queue
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts import subjects
 from bulkhead_contracts.result import Failure
@@ -22,7 +22,7 @@ async def waits(queue: Queue, said: list[str], name: str, *, patient: bool) -> N
 
 
 async def test_what_is_patient_goes_together_after_a_moment_and_in_order(monkeypatch):
-    monkeypatch.setattr(patience, "HOLD_S", 0.05)
+    monkeypatch.setattr(coalesce, "HOLD_S", 0.05)
     queue, said, loop = Queue(), [], asyncio.get_running_loop()
     began = loop.time()
     async with asyncio.TaskGroup() as group:
@@ -35,7 +35,7 @@ async def test_what_is_patient_goes_together_after_a_moment_and_in_order(monkeyp
 
 
 async def test_what_is_not_takes_with_it_what_came_before_and_nothing_that_comes_passes(monkeypatch):
-    monkeypatch.setattr(patience, "HOLD_S", 60)
+    monkeypatch.setattr(coalesce, "HOLD_S", 60)
     queue, said = Queue(), []
     async with asyncio.TaskGroup() as group:
         group.create_task(waits(queue, said, "p0", patient=True))
@@ -52,7 +52,7 @@ async def test_what_is_not_takes_with_it_what_came_before_and_nothing_that_comes
 
 
 async def test_who_was_let_go_and_is_cancelled_holds_nobody(monkeypatch):
-    monkeypatch.setattr(patience, "HOLD_S", 60)
+    monkeypatch.setattr(coalesce, "HOLD_S", 60)
     queue, said = Queue(), []
     first = asyncio.ensure_future(waits(queue, said, "first", patient=True))
     await asyncio.sleep(0)
@@ -82,12 +82,13 @@ class Telling(shells.Counting):
 
 
 async def test_a_task_s_progress_is_told_before_its_end_however_patient_it_is(monkeypatch):
-    monkeypatch.setattr(patience, "HOLD_S", 60)
+    monkeypatch.setattr(coalesce, "HOLD_S", 60)
     async with MemoryMesh({"planner": lambda c: {1: Telling()}}) as mesh:
         for n in range(3):
             said = StepFinished(step_id="s", attempt=n + 1, plan_version=1, result=shells.Result(summary="x"))
             await mesh.context("worker").publisher.send(
-                "planner", said, tenant="demo", task="t1", cause="", index=f"t1/{n}")
+                "planner", said, tenant="demo", task="t1", cause="", index=f"t1/{n}"
+            )
         wanted = subjects.task_filter("gateway", "demo", "t1")
         await mesh.until(wanted, TaskEnded)
         told = [one.headers["ce-type"] for one in await mesh.messages("INBOX_GATEWAY", wanted)]

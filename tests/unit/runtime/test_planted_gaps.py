@@ -6,12 +6,12 @@ import asyncio
 import pytest
 
 from bulkhead.blobs import BlobCorrupt, Blobs
-from bulkhead.bus.memory import MemoryBroker, MemoryBus
+from bulkhead.bus.memory.bus import MemoryBroker, MemoryBus
 from bulkhead.flow import Message
 from bulkhead.grants import GrantRefused, Signer, Verifier, new_signing_seed, public_of
-from bulkhead.runtime.fold import Fold, Unreadable, step
+from bulkhead.runtime.decider.fold import Fold, Unreadable, step
 from bulkhead.testing.mesh import MemoryMesh
-from bulkhead_contracts import envelope, limits, subjects
+from bulkhead_contracts import bounds, envelope, subjects
 from bulkhead_contracts.grant import StepGrant, TaskGrant
 from bulkhead_contracts.task import TaskLimits
 from tests.simulation.loop import LoopClock, SimulationLoop
@@ -23,10 +23,20 @@ VERIFIER = Verifier({name: public_of(seed) for name, seed in SEEDS.items()})
 
 
 def token(task_expires: int = EXPIRES_UNIX_MS, step_expires: int = EXPIRES_UNIX_MS) -> str:
-    top = TaskGrant(tenant="demo", task="t1", actor="ann", tools=("add",), document_scopes=(), limits=TaskLimits(),
-                    day_cost_usd_micros=1, day_tokens=1, expires_unix_ms=task_expires)
-    narrow = StepGrant(tenant="demo", task="t1", step_id="s", attempt=1, plan_version=1, tools=("add",),
-                       expires_unix_ms=step_expires)
+    top = TaskGrant(
+        tenant="demo",
+        task="t1",
+        actor="ann",
+        tools=("add",),
+        document_scopes=(),
+        limits=TaskLimits(),
+        day_cost_usd_micros=1,
+        day_tokens=1,
+        expires_unix_ms=task_expires,
+    )
+    narrow = StepGrant(
+        tenant="demo", task="t1", step_id="s", attempt=1, plan_version=1, tools=("add",), expires_unix_ms=step_expires
+    )
     return Signer("planner", SEEDS["planner"]).grant(narrow, parent=Signer("signer", SEEDS["signer"]).grant(top))
 
 
@@ -38,8 +48,9 @@ def refusal(grant: str, *, tenant: str = "demo", task: str = "t1", now: int = 0)
     return ""
 
 
-@pytest.mark.parametrize(("tenant", "task", "code"), [("demo", "t1", ""), ("acme", "t1", "foreign"),
-                                                      ("demo", "t2", "foreign")])
+@pytest.mark.parametrize(
+    ("tenant", "task", "code"), [("demo", "t1", ""), ("acme", "t1", "foreign"), ("demo", "t2", "foreign")]
+)
 def test_a_grant_is_good_for_its_tenant_and_its_task(tenant, task, code):
     assert refusal(token(), tenant=tenant, task=task) == code
 
@@ -73,7 +84,7 @@ def test_a_task_may_have_as_many_messages_as_its_limit_says():
         return step(fold, Message(head, body, "demo", "t1", 1), logics)
 
     hears(shells.assigned(), "open")
-    fold.seen.update(f"planner/{n}" for n in range(limits.MAX_MESSAGES_PER_TASK - 2))
+    fold.seen.update(f"planner/{n}" for n in range(bounds.MAX_MESSAGES_PER_TASK - 2))
     assert hears(shells.cancel("the last one"), "last")
     with pytest.raises(Unreadable, match="over"):
         hears(shells.cancel("one too many"), "more")

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import pytest
 
 from bulkhead.flow import Decision, Message, Send
-from bulkhead.runtime import shell as shells
-from bulkhead.runtime.doer import Deferred
-from bulkhead.runtime.edge import Received
+from bulkhead.runtime.consume import loop as shells
+from bulkhead.runtime.doer.protocol import Deferred
+from bulkhead.runtime.edge.protocol import Received
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts import subjects
 from bulkhead_contracts.budget import Amount, ReserveReplied, ReserveRequested, Settled
@@ -49,13 +49,24 @@ class Counting:
         assert name != "bug", "a planted bug"
         state = Count((*state.heard, name))
         text = ",".join(state.heard)
-        return Decision(state, (Send("planner", StepFinished(
-            step_id="s", attempt=1, plan_version=1, result=Result(summary=text[-150:]))),))
+        return Decision(
+            state,
+            (
+                Send(
+                    "planner", StepFinished(step_id="s", attempt=1, plan_version=1, result=Result(summary=text[-150:]))
+                ),
+            ),
+        )
 
 
 def assigned() -> StepAssigned:
-    return StepAssigned(step=PlanStep(id="s", title="", instruction="i"), attempt=1, plan_version=1, objective=REF,
-                        deadline_unix_ms=2**50)
+    return StepAssigned(
+        step=PlanStep(id="s", title="", instruction="i"),
+        attempt=1,
+        plan_version=1,
+        objective=REF,
+        deadline_unix_ms=2**50,
+    )
 
 
 def cancel(reason: str) -> StepCancelRequested:
@@ -64,7 +75,8 @@ def cancel(reason: str) -> StepCancelRequested:
 
 async def say(mesh: MemoryMesh, body, task: str = "t1", index: int | str = 0, **attributes) -> None:
     await mesh.context("planner").publisher.send(
-        "worker", body, tenant="demo", task=task, cause="", index=f"{task}/{index}", **attributes)
+        "worker", body, tenant="demo", task=task, cause="", index=f"{task}/{index}", **attributes
+    )
 
 
 async def summaries(mesh: MemoryMesh, count: int, task: str = "t1") -> list[str]:
@@ -201,11 +213,14 @@ async def test_an_unknown_version_waits_and_blocks_its_task_only():
         assert await mesh.messages(subjects.DEAD_LETTERS_STREAM) == []
 
 
-@pytest.mark.parametrize("change, code", [
-    ({"ce-source": "gateway"}, "forged_source"),
-    ({"ce-type": "mesh.task.submitted.v1"}, "not_in_catalog"),
-    ({"ce-time": "never"}, "bad_envelope"),
-])
+@pytest.mark.parametrize(
+    "change, code",
+    [
+        ({"ce-source": "gateway"}, "forged_source"),
+        ({"ce-type": "mesh.task.submitted.v1"}, "not_in_catalog"),
+        ({"ce-time": "never"}, "bad_envelope"),
+    ],
+)
 async def test_liars_end_among_the_dead_letters(change, code):
     async with MemoryMesh({"worker": lambda c: {1: Counting()}}) as mesh:
         context = mesh.context("planner")
@@ -225,7 +240,7 @@ async def until_dead(mesh: MemoryMesh, code: str) -> None:
 
 
 async def test_a_task_that_was_never_opened_is_refused(monkeypatch):
-    monkeypatch.setattr("bulkhead.runtime.fold.OPENING_MAX_AGE_MS", 0)
+    monkeypatch.setattr("bulkhead.runtime.decider.fold.OPENING_MAX_AGE_MS", 0)
     async with MemoryMesh({"worker": lambda c: {1: Counting()}}) as mesh:
         await say(mesh, cancel("early"))
         await until_dead(mesh, "not_opened")
@@ -270,8 +285,9 @@ class Recording:
         return self._writes
 
     async def act(self, job, hands):
-        held = await hands.reserve(job, job.request.call_id, 0, purpose="tool", resource=job.request.tool,
-                                   worst_case=Amount(tool_calls=1))
+        held = await hands.reserve(
+            job, job.request.call_id, 0, purpose="tool", resource=job.request.tool, worst_case=Amount(tool_calls=1)
+        )
         self.done += 1
         if self.done <= self._crash:
             raise RuntimeError("dies between doing and recording")
@@ -294,8 +310,9 @@ class Purse:
 
     async def reserve(self, received: Received):
         self.asked += 1
-        return ReserveReplied(reservation_id=received.body.reservation_id, decision=self.decision, reason="because",
-                              retry_after_ms=10)
+        return ReserveReplied(
+            reservation_id=received.body.reservation_id, decision=self.decision, reason="because", retry_after_ms=10
+        )
 
     async def handle(self, message: Received):
         if isinstance(message.body, Settled):
@@ -303,19 +320,32 @@ class Purse:
 
 
 def grant(mesh: MemoryMesh, task: str = "t1", expires: int = 2**50) -> str:
-    top = TaskGrant(tenant="demo", task=task, actor="ann", tools=("add",), document_scopes=("default",),
-                    limits=TaskLimits(), day_cost_usd_micros=10**9, day_tokens=10**9, expires_unix_ms=expires)
-    step = StepGrant(tenant="demo", task=task, step_id="s", attempt=1, plan_version=1, tools=("add",),
-                     expires_unix_ms=expires)
+    top = TaskGrant(
+        tenant="demo",
+        task=task,
+        actor="ann",
+        tools=("add",),
+        document_scopes=("default",),
+        limits=TaskLimits(),
+        day_cost_usd_micros=10**9,
+        day_tokens=10**9,
+        expires_unix_ms=expires,
+    )
+    step = StepGrant(
+        tenant="demo", task=task, step_id="s", attempt=1, plan_version=1, tools=("add",), expires_unix_ms=expires
+    )
     return mesh.context("planner").signer.grant(step, parent=mesh.context("signer").signer.grant(top))
 
 
-async def call(mesh: MemoryMesh, token: str, call_id: str = "c1", index: int = 0, task: str = "t1",
-               logic: int = 1) -> None:
-    body = ToolCallRequested(call_id=call_id, step_id="s", attempt=1, tool="add", arguments_json="{}",
-                             deadline_unix_ms=2**50)
+async def call(
+    mesh: MemoryMesh, token: str, call_id: str = "c1", index: int = 0, task: str = "t1", logic: int = 1
+) -> None:
+    body = ToolCallRequested(
+        call_id=call_id, step_id="s", attempt=1, tool="add", arguments_json="{}", deadline_unix_ms=2**50
+    )
     await mesh.context("worker").publisher.send(
-        "tool_executor", body, tenant="demo", task=task, cause="x", index=index, grant=token, logic=logic)
+        "tool_executor", body, tenant="demo", task=task, cause="x", index=index, grant=token, logic=logic
+    )
 
 
 async def replies(mesh: MemoryMesh, count: int) -> list[tuple[str, dict]]:
@@ -426,10 +456,20 @@ async def test_no_valid_grant_no_call(token):
         if token == "foreign":
             token = grant(mesh, task="t2")
         elif token == "widened":
-            top = TaskGrant(tenant="demo", task="t1", actor="a", tools=(), document_scopes=(), limits=TaskLimits(),
-                            day_cost_usd_micros=1, day_tokens=1, expires_unix_ms=2**50)
-            wide = StepGrant(tenant="demo", task="t1", step_id="s", attempt=1, plan_version=1, tools=("add",),
-                             expires_unix_ms=2**50)
+            top = TaskGrant(
+                tenant="demo",
+                task="t1",
+                actor="a",
+                tools=(),
+                document_scopes=(),
+                limits=TaskLimits(),
+                day_cost_usd_micros=1,
+                day_tokens=1,
+                expires_unix_ms=2**50,
+            )
+            wide = StepGrant(
+                tenant="demo", task="t1", step_id="s", attempt=1, plan_version=1, tools=("add",), expires_unix_ms=2**50
+            )
             token = mesh.context("planner").signer.grant(wide, parent=mesh.context("signer").signer.grant(top))
         await call(mesh, token)
         found = await replies(mesh, 1)
@@ -439,14 +479,23 @@ async def test_no_valid_grant_no_call(token):
 async def test_a_worker_cannot_sign_its_own_grant():
     doer = Recording()
     async with MemoryMesh({"budget": lambda c: Purse(), "tool_executor": lambda c: doer}) as mesh:
-        top = TaskGrant(tenant="demo", task="t1", actor="a", tools=("add",), document_scopes=(), limits=TaskLimits(),
-                        day_cost_usd_micros=1, day_tokens=1, expires_unix_ms=2**50)
+        top = TaskGrant(
+            tenant="demo",
+            task="t1",
+            actor="a",
+            tools=("add",),
+            document_scopes=(),
+            limits=TaskLimits(),
+            day_cost_usd_micros=1,
+            day_tokens=1,
+            expires_unix_ms=2**50,
+        )
         await call(mesh, mesh.context("worker").signer.grant(top))
         assert (await replies(mesh, 1))[0][1]["failure"]["code"] == "wrong_issuer"
 
 
 async def test_refused_money_refuses_and_waiting_defers(monkeypatch):
-    monkeypatch.setattr("bulkhead.runtime.doing.BUDGET_PATIENCE_S", 0.05)
+    monkeypatch.setattr("bulkhead.runtime.doer.handler.BUDGET_PATIENCE_S", 0.05)
     doer, purse = Recording(), Purse("refused")
     async with MemoryMesh({"budget": lambda c: purse, "tool_executor": lambda c: doer}) as mesh:
         await call(mesh, grant(mesh))
@@ -457,7 +506,7 @@ async def test_refused_money_refuses_and_waiting_defers(monkeypatch):
 
 
 async def test_no_budget_no_call(monkeypatch):
-    monkeypatch.setattr("bulkhead.runtime.doing.BUDGET_PATIENCE_S", 0.05)
+    monkeypatch.setattr("bulkhead.runtime.doer.handler.BUDGET_PATIENCE_S", 0.05)
     doer = Recording()
     async with MemoryMesh({"tool_executor": lambda c: doer}) as mesh:
         await call(mesh, grant(mesh))

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from bulkhead.runtime.halts import TRIAL_GAP_MS, Halts, Target
-from bulkhead.runtime.switching import Wish, change_of, judge
+from bulkhead.runtime.halts.live import TRIAL_GAP_MS, Halts, Target
+from bulkhead.runtime.halts.operator import Wish, change_of, judge
+from bulkhead_contracts.bounds import MAX_SWITCH_CHANGES
 from bulkhead_contracts.control import Breaker, Halt
-from bulkhead_contracts.limits import MAX_SWITCH_CHANGES
 from bulkhead_contracts.result import Failure
 
 ADA, BOB, OPERATOR = "acme/ada", "acme/bob", "operator:root"
@@ -84,14 +84,20 @@ TARGET = Target("acme", "t1", ("worker", "worker.step"), "mail", "http_get", "gp
 @pytest.mark.parametrize(
     ("changes", "hit"),
     [
-        ({}, True), ({"tenant": "acme"}, True), ({"tenant": "other"}, False), ({"name": "calculate"}, False),
-        ({"scope": "agent", "name": "worker-step"}, True), ({"scope": "agent", "name": "worker"}, True),
-        ({"scope": "agent", "name": "planner"}, False), ({"scope": "feature", "name": "mail"}, True),
-        ({"scope": "model", "name": "gpt-4-1"}, True), ({"scope": "tenant", "name": "acme"}, True),
+        ({}, True),
+        ({"tenant": "acme"}, True),
+        ({"tenant": "other"}, False),
+        ({"name": "calculate"}, False),
+        ({"scope": "agent", "name": "worker-step"}, True),
+        ({"scope": "agent", "name": "worker"}, True),
+        ({"scope": "agent", "name": "planner"}, False),
+        ({"scope": "feature", "name": "mail"}, True),
+        ({"scope": "model", "name": "gpt-4-1"}, True),
+        ({"scope": "tenant", "name": "acme"}, True),
         ({"scope": "task", "tenant": "acme", "name": "t1"}, True),
         ({"scope": "task", "tenant": "other", "name": "t1"}, False),
     ],
-)  # fmt: skip
+)
 def test_what_a_halt_reaches(changes: dict[str, object], hit: bool) -> None:
     halts = Halts(None)  # type: ignore[arg-type]
     event = halts.event(TARGET)

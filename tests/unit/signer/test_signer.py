@@ -5,18 +5,17 @@ from typing import Any
 
 import pytest
 
-from bulkhead import packs
 from bulkhead.grants import GrantRefused
 from bulkhead.runtime.context import Context
 from bulkhead.testing.mesh import MemoryMesh
+from bulkhead.tools import catalog, packs
 from bulkhead_contracts import subjects
 from bulkhead_contracts.grant import GrantReplied, GrantRequested
 from bulkhead_contracts.result import Failure
 from bulkhead_contracts.task import RequesterClaim, TaskLimits
-from infra import tools
-from services.signer.app import build
-from services.signer.core import Granted, Policies, PolicyError, decide, policies_from
-from services.signer.settings import Settings
+from bulkhead_services.signer.app import build
+from bulkhead_services.signer.core import Granted, Policies, PolicyError, decide, policies_from
+from bulkhead_services.signer.settings import Settings
 
 NOW = 1_790_000_000_000
 DOCUMENT: dict[str, Any] = {
@@ -37,8 +36,8 @@ DOCUMENT: dict[str, Any] = {
 
 
 def policies(configured: tuple[str, ...] = ("counter_url",)) -> Policies:
-    known = {row.spec.name: row.spec for row in tools.rows()}
-    return policies_from(DOCUMENT, known, {spec.name: spec for spec in tools.specs(configured)})
+    known = {row.spec.name: row.spec for row in catalog.rows()}
+    return policies_from(DOCUMENT, known, {spec.name: spec for spec in catalog.specs(configured)})
 
 
 def request(**changes: Any) -> GrantRequested:
@@ -59,7 +58,7 @@ def test_a_role_that_nobody_plays_is_refused_with_those_that_somebody_does() -> 
     assert (failure.code, failure.message) == ("unknown_role", "no worker of this mesh plays the role desk, wizard")
     assert "may have the roles step;" in failure.hint and "did you mean" not in failure.hint
     assert refused(request(worker_roles=("stp",))).hint.endswith("; did you mean step?")
-    known = {row.spec.name: row.spec for row in tools.rows()}
+    known = {row.spec.name: row.spec for row in catalog.rows()}
     with_desk = policies_from(DOCUMENT, known, known, worker_roles=frozenset({"desk"}))
     assert isinstance(decide(with_desk, request(worker_roles=("step", "desk")), "acme", "t1", NOW), Granted)
 
@@ -103,14 +102,29 @@ def test_a_limit_above_the_tenants_is_refused_and_not_lowered(field: str) -> Non
     assert failure.code == "limit_above_policy" and str(at_most) in failure.hint
 
 
-@pytest.mark.parametrize(("field", "asked", "message", "hint"), [
-    ("cost_usd_micros", 100_000_000_000,
-     "a cost limit of $100,000.00 is asked; a task of tenant acme may have $0.60 at most", "--limit-usd 0.60 or less"),
-    ("tokens", 700_000, "700,000 tokens is asked; a task of tenant acme may have 600,000 tokens at most",
-     "--limit-tokens 600000 or less"),
-    ("deadline_ms", 3_600_000, "a deadline of 3600s is asked; a task of tenant acme may have 200s at most",
-     "--deadline 200s or less"),
-])
+@pytest.mark.parametrize(
+    ("field", "asked", "message", "hint"),
+    [
+        (
+            "cost_usd_micros",
+            100_000_000_000,
+            "a cost limit of $100,000.00 is asked; a task of tenant acme may have $0.60 at most",
+            "--limit-usd 0.60 or less",
+        ),
+        (
+            "tokens",
+            700_000,
+            "700,000 tokens is asked; a task of tenant acme may have 600,000 tokens at most",
+            "--limit-tokens 600000 or less",
+        ),
+        (
+            "deadline_ms",
+            3_600_000,
+            "a deadline of 3600s is asked; a task of tenant acme may have 200s at most",
+            "--deadline 200s or less",
+        ),
+    ],
+)
 def test_a_refused_limit_is_said_as_it_was_typed(field: str, asked: int, message: str, hint: str) -> None:
     failure = refused(request(limits=TaskLimits(**{field: asked})))
     assert message in failure.message and hint in failure.hint
@@ -129,7 +143,7 @@ def test_tools_beyond_the_tenant_or_the_mesh_are_refused() -> None:
 
 def test_an_ingestion_fits_a_tenant_whose_ceilings_lie_below_what_a_task_gets_unasked() -> None:
     small = {**DOCUMENT["tenants"]["acme"], "task": {"cost_usd_micros": 1_000, "tokens": 50, "deadline_ms": 9_000}}
-    known = {row.spec.name: row.spec for row in tools.rows()}
+    known = {row.spec.name: row.spec for row in catalog.rows()}
     policy = policies_from({"tenants": {"acme": small}}, known, known)
     found = decide(policy, request(purpose="ingest"), "acme", "d", NOW)
     assert isinstance(found, Granted)
@@ -176,7 +190,7 @@ def test_the_requests_time_must_be_near() -> None:
     ],
 )
 def test_a_policy_that_cannot_be_used_says_where(document: Any, says: str) -> None:
-    known = {row.spec.name: row.spec for row in tools.rows()}
+    known = {row.spec.name: row.spec for row in catalog.rows()}
     with pytest.raises(PolicyError, match=says):
         policies_from(document, known, known)
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from bulkhead.cli.history import Entry
-from bulkhead.testing.claims import Answer, Effects, Spend, Trace, refute
+from bulkhead.journal.history import Entry
+from bulkhead.testing.assertions import Answer, Effects, Spend, Trace, refute
 from bulkhead_contracts.budget import Amount, Reserved, Settled
 from bulkhead_contracts.result import Failure, Usage
 from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
@@ -15,8 +15,9 @@ def entry(body: Body, sender: str = "worker", receiver: str = "tool_executor", r
 
 
 def call(call_id: str, outcome: str = "", tool: str = "refund", arguments: str = '{"order": "A-1"}') -> Entry:
-    asked = ToolCallRequested(call_id=call_id, step_id="s1", attempt=1, tool=tool, arguments_json=arguments,
-                              deadline_unix_ms=2_000)  # fmt: skip
+    asked = ToolCallRequested(
+        call_id=call_id, step_id="s1", attempt=1, tool=tool, arguments_json=arguments, deadline_unix_ms=2_000
+    )
     failure = Failure(code="why", message="because") if outcome in ("failed", "refused", "uncertain") else None
     reply = None
     if outcome:
@@ -71,8 +72,16 @@ def test_what_may_have_been_done_is_not_never(outcome: str, done: bool) -> None:
 
 
 def reserved(name: str, micros: int) -> Entry:
-    body = Reserved(reservation_id=name, call_id="c", step_id="s1", service="model_gateway", resource="a-model",
-                    amount=Amount(cost_usd_micros=micros), scopes=(), reserved_unix_ms=1)  # fmt: skip
+    body = Reserved(
+        reservation_id=name,
+        call_id="c",
+        step_id="s1",
+        service="model_gateway",
+        resource="a-model",
+        amount=Amount(cost_usd_micros=micros),
+        scopes=(),
+        reserved_unix_ms=1,
+    )
     return entry(body, "budget", "journal")
 
 

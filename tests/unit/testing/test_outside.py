@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from bulkhead.testing.outside import EffectsOutside, Outside
+from bulkhead.testing.fake_world import EffectsOutside, Outside
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest_asyncio
 
 from bulkhead.testing.faults import Faults
 from bulkhead.testing.loop_thread import LoopThread
+from bulkhead.testing.mesh_backend import StageMissing, find
 from bulkhead.testing.relay import Relay
-from bulkhead.testing.stage import StageMissing, find
 
 BIG = 3_000_000
 

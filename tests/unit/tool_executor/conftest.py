@@ -10,8 +10,8 @@ import pytest
 
 from bulkhead.blobs import reference
 from bulkhead.grants import Authority, Signer, new_signing_seed
-from bulkhead.runtime.doer import Deferred, Hands, Job, Reservation
-from bulkhead.runtime.halts import Held
+from bulkhead.runtime.doer.protocol import Deferred, Hands, Job, Reservation
+from bulkhead.runtime.halts.live import Held
 from bulkhead.testing.counter import CounterServer
 from bulkhead_contracts.control import Halt
 from bulkhead_contracts.envelope import Envelope
@@ -19,10 +19,10 @@ from bulkhead_contracts.grant import StepGrant, TaskGrant
 from bulkhead_contracts.result import ContentRef
 from bulkhead_contracts.task import TaskLimits
 from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
-from services.tool_executor.core import ToolExecutor
-from services.tool_executor.effects import Workbench
-from services.tool_executor.registry import load
-from services.tool_executor.settings import Settings
+from bulkhead_services.tool_executor.core import ToolExecutor
+from bulkhead_services.tool_executor.effects import Workbench
+from bulkhead_services.tool_executor.registry import load
+from bulkhead_services.tool_executor.settings import Settings
 
 NOW = 1_800_000_000_000
 
@@ -81,23 +81,44 @@ class Desk:
     async def call(self, tool: str, arguments: object = None, **job: object) -> ToolCallReplied:
         return await self.doer.act(self.job(tool, arguments, **job), self.hands())
 
-    def job(self, tool: str, arguments: object = None, *, call_id: str = "c1", task: str = "t1", tenant: str = "acme",
-            granted=None, task_tools=None, step="s1", attempt: int = 1, deadline_ms: int = 20_000,
-            deliveries: int = 1) -> Job:  # fmt: skip
+    def job(
+        self,
+        tool: str,
+        arguments: object = None,
+        *,
+        call_id: str = "c1",
+        task: str = "t1",
+        tenant: str = "acme",
+        granted=None,
+        task_tools=None,
+        step="s1",
+        attempt: int = 1,
+        deadline_ms: int = 20_000,
+        deliveries: int = 1,
+    ) -> Job:
         tools = (tool,) if granted is None else granted
         request = ToolCallRequested(
-            call_id=call_id, step_id="s1", attempt=attempt, tool=tool, deadline_unix_ms=NOW + deadline_ms,
+            call_id=call_id,
+            step_id="s1",
+            attempt=attempt,
+            tool=tool,
+            deadline_unix_ms=NOW + deadline_ms,
             arguments_json=arguments if isinstance(arguments, str) else json.dumps(arguments or {}),
-        )  # fmt: skip
+        )
         grant = TaskGrant(
-            tenant=tenant, task=task, actor="ann", tools=tools if task_tools is None else task_tools,
-            document_scopes=(), limits=TaskLimits(), day_cost_usd_micros=1, day_tokens=1,
+            tenant=tenant,
+            task=task,
+            actor="ann",
+            tools=tools if task_tools is None else task_tools,
+            document_scopes=(),
+            limits=TaskLimits(),
+            day_cost_usd_micros=1,
+            day_tokens=1,
             expires_unix_ms=NOW + 10**6,
-        )  # fmt: skip
+        )
         narrow = step and StepGrant(
-            tenant=tenant, task=task, step_id=step, attempt=1, plan_version=1, tools=tools,
-            expires_unix_ms=NOW + 10**6,
-        )  # fmt: skip
+            tenant=tenant, task=task, step_id=step, attempt=1, plan_version=1, tools=tools, expires_unix_ms=NOW + 10**6
+        )
         head = Envelope(id="e" * 32, type=request.ce_type(), source="worker", time_unix_ms=NOW)
         return Job(request, head, tenant, task, "worker", Authority(grant, narrow or None, "token"), deliveries, NOW)
 

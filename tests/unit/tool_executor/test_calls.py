@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 
 from bulkhead.grants import Verifier, public_of
-from bulkhead.runtime.doer import Deferred, Refused
-from bulkhead.runtime.halts import Held
+from bulkhead.runtime.doer.protocol import Deferred, Refused
+from bulkhead.runtime.halts.live import Held
 from bulkhead_contracts.control import Breaker, Halt
 from bulkhead_contracts.result import Usage
-from services.tool_executor.registry import Registry
+from bulkhead_services.tool_executor.registry import Registry
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ async def test_a_call_that_is_not_admitted_is_not_made(counting, counter) -> Non
 
 async def test_output_is_bounded_and_says_so(desk) -> None:
     tool = desk.doer._registry.tools["calculate"]
-    from services.tool_executor.tool import Done
+    from bulkhead_services.tool_executor.tool import Done
 
     async def long(arguments, call):
         return Done("€" * 10_000)
@@ -145,7 +145,8 @@ async def test_a_tool_that_hangs_is_cut_by_its_row_which_its_owner_may_raise(des
 @pytest.mark.parametrize("pauses", [False, True])
 @pytest.mark.parametrize("tool", ["counter_increment", "counter_increment_unkeyed"])
 async def test_a_halt_that_comes_while_budget_is_asked_keeps_it_from_beginning_and_costs_nothing(
-        counting, counter, tool: str, pauses: bool) -> None:
+    counting, counter, tool: str, pauses: bool
+) -> None:
     hands = counting.hands()
     admit = hands._reserve
 
@@ -190,8 +191,9 @@ async def test_a_read_that_a_pause_cuts_is_put_off_and_settled(desk) -> None:
     begun, calls = stuck(desk, "calculate")
     running = asyncio.create_task(desk.call("calculate", GOOD))
     await begun.wait()
-    desk.halt = Halt(scope="tool", name="calculate", code="halted", reason="look at it first", by="operator:ada",
-                     pauses=True)  # fmt: skip
+    desk.halt = Halt(
+        scope="tool", name="calculate", code="halted", reason="look at it first", by="operator:ada", pauses=True
+    )
     desk.cut.set()
     with pytest.raises(Deferred) as put_off:
         await asyncio.wait_for(running, 5)

@@ -32,8 +32,9 @@ def test_counts_survive_kill_9_and_a_torn_line(tmp_path: Path) -> None:
     def start() -> tuple[subprocess.Popen[str], str]:
         child = subprocess.Popen(
             [sys.executable, "-m", "bulkhead.testing.counter", "--port", "0", "--file", str(file)],
-            stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         assert child.stdout is not None
         return child, child.stdout.readline().strip()
 
@@ -50,8 +51,10 @@ def test_counts_survive_kill_9_and_a_torn_line(tmp_path: Path) -> None:
     try:
         assert increment(url, key="k").json()["repeat"] is True
         assert httpx.get(f"{url}/counts", trust_env=False).json() == {
-            "counts": {"a": 1, "b": 3}, "increments": 2, "repeats": 1,
-        }  # fmt: skip
+            "counts": {"a": 1, "b": 3},
+            "increments": 2,
+            "repeats": 1,
+        }
     finally:
         child.kill()
         child.wait()

@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from services.tool_executor import addresses
+from bulkhead_services.tool_executor import addresses
 
 
 class Site:
@@ -141,12 +141,21 @@ async def test_an_allowed_name_that_leads_inside_is_refused(make_desk, site) -> 
 @pytest.mark.parametrize(
     ("address", "public"),
     [
-        ("8.8.8.8", True), ("2606:4700::1111", True), ("10.0.0.1", False), ("169.254.169.254", False),
-        ("127.0.0.1", False), ("::1", False), ("::ffff:10.0.0.1", False), ("64:ff9b::7f00:1", False),
-        ("2002:7f00:1::", False), ("fe80::1%eth0", False), ("0.0.0.0", False), ("224.0.0.1", False),
+        ("8.8.8.8", True),
+        ("2606:4700::1111", True),
+        ("10.0.0.1", False),
+        ("169.254.169.254", False),
+        ("127.0.0.1", False),
+        ("::1", False),
+        ("::ffff:10.0.0.1", False),
+        ("64:ff9b::7f00:1", False),
+        ("2002:7f00:1::", False),
+        ("fe80::1%eth0", False),
+        ("0.0.0.0", False),
+        ("224.0.0.1", False),
         ("100.64.0.1", False),
     ],
-)  # fmt: skip
+)
 def test_public_addresses(address: str, public: bool) -> None:
     assert addresses.public(address) is public
 

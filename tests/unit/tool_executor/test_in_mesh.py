@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bulkhead.bus.port import Stored
-from bulkhead.runtime.edge import Received
+from bulkhead.runtime.edge.protocol import Received
 from bulkhead.testing.counter import CounterServer
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts import catalog
@@ -16,8 +16,8 @@ from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.grant import StepGrant, TaskGrant
 from bulkhead_contracts.task import TaskLimits
 from bulkhead_contracts.tool import ToolCallRequested
-from services.tool_executor.app import build
-from services.tool_executor.settings import Settings
+from bulkhead_services.tool_executor.app import build
+from bulkhead_services.tool_executor.settings import Settings
 
 TOOLS = ("calculate", "counter_increment", "counter_increment_unkeyed")
 LATER = int(time.time() * 1000) + 24 * 3_600_000  # Taken when tests are collected: long before this one runs.
@@ -44,9 +44,16 @@ class Purse:
 
 def step_token(mesh: MemoryMesh, tools: tuple[str, ...] = TOOLS) -> str:
     task = TaskGrant(
-        tenant="acme", task="t1", actor="ann", tools=TOOLS, document_scopes=("default",), limits=TaskLimits(),
-        day_cost_usd_micros=1, day_tokens=1, expires_unix_ms=LATER,
-    )  # fmt: skip
+        tenant="acme",
+        task="t1",
+        actor="ann",
+        tools=TOOLS,
+        document_scopes=("default",),
+        limits=TaskLimits(),
+        day_cost_usd_micros=1,
+        day_tokens=1,
+        expires_unix_ms=LATER,
+    )
     step = StepGrant(
         tenant="acme", task="t1", step_id="s1", attempt=1, plan_version=1, tools=tools, expires_unix_ms=LATER
     )
@@ -55,9 +62,13 @@ def step_token(mesh: MemoryMesh, tools: tuple[str, ...] = TOOLS) -> str:
 
 async def send(mesh: MemoryMesh, call_id: str, tool: str, arguments: dict, *, cause: str, grant: str = "") -> None:
     body = ToolCallRequested(
-        call_id=call_id, step_id="s1", attempt=1, tool=tool, arguments_json=json.dumps(arguments),
+        call_id=call_id,
+        step_id="s1",
+        attempt=1,
+        tool=tool,
+        arguments_json=json.dumps(arguments),
         deadline_unix_ms=LATER,
-    )  # fmt: skip
+    )
     publisher = mesh.context("worker").publisher
     token = grant or step_token(mesh)
     await publisher.send("tool_executor", body, tenant="acme", task="t1", cause=cause, grant=token)
@@ -121,9 +132,16 @@ async def test_a_token_that_names_fewer_tools_gives_fewer_tools(mesh, counter) -
 
 async def test_a_task_token_alone_gives_no_tool(mesh) -> None:
     task = TaskGrant(
-        tenant="acme", task="t1", actor="ann", tools=TOOLS, document_scopes=(), limits=TaskLimits(),
-        day_cost_usd_micros=1, day_tokens=1, expires_unix_ms=LATER,
-    )  # fmt: skip
+        tenant="acme",
+        task="t1",
+        actor="ann",
+        tools=TOOLS,
+        document_scopes=(),
+        limits=TaskLimits(),
+        day_cost_usd_micros=1,
+        day_tokens=1,
+        expires_unix_ms=LATER,
+    )
     token = mesh.context("signer").signer.grant(task)
     await send(mesh, "c1", "calculate", {"expression": "1"}, cause="a", grant=token)
     assert (await replies(mesh, 1))[0].failure.code == "not_granted"

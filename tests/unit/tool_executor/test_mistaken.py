@@ -10,8 +10,8 @@ from dataclasses import replace
 
 import pytest
 
-from bulkhead.packs import Arguments, Call, Done, Failed
-from services.tool_executor import registry
+from bulkhead.tools.packs import Arguments, Call, Done, Failed
+from bulkhead_services.tool_executor import registry
 
 SECRET = "token=hunter2"
 
@@ -71,7 +71,7 @@ async def test_a_tool_that_takes_no_cancel_does_not_keep_its_call(counting, capl
                 await go_on.wait()
         return Done("late")
 
-    monkeypatch.setattr("services.tool_executor.effects.BLOCKED_S", 0.05)
+    monkeypatch.setattr("bulkhead_services.tool_executor.effects.BLOCKED_S", 0.05)
     mistaken(counting, stays, timeout_ms=50)
     with caplog.at_level(logging.ERROR, "bulkhead"):
         reply = await asyncio.wait_for(counting.call("counter_increment", {"name": "n"}), 30)
@@ -95,7 +95,7 @@ async def test_a_tool_that_blocks_the_process_is_named_in_the_log(counting, capl
         time.sleep(0.2)  # noqa: ASYNC251 - the mistake
         return Done("late")
 
-    monkeypatch.setattr("services.tool_executor.effects.BLOCKED_S", 0.05)
+    monkeypatch.setattr("bulkhead_services.tool_executor.effects.BLOCKED_S", 0.05)
     mistaken(counting, blocks, timeout_ms=50)
     with caplog.at_level(logging.ERROR, "bulkhead"):
         reply = await counting.call("counter_increment", {"name": "n"})
@@ -111,11 +111,11 @@ def _hidden(arguments: Arguments, call: Call) -> Done:
 _hidden.__wrapped__ = raises  # type: ignore[attr-defined]  # As functools.wraps leaves it.
 
 
-@pytest.mark.parametrize(("run", "what"), [
-    (Done("1"), "its run is a Done"), (_hidden, "a plain function around an `async def`"),
-])
+@pytest.mark.parametrize(
+    ("run", "what"), [(Done("1"), "its run is a Done"), (_hidden, "a plain function around an `async def`")]
+)
 def test_a_tool_that_is_no_function_fails_at_start(monkeypatch, run, what: str) -> None:
-    monkeypatch.setattr("services.tool_executor.tools.calculate.run", run)
+    monkeypatch.setattr("bulkhead_services.tool_executor.tools.calculate.run", run)
     with pytest.raises(ValueError, match=f"calculate.*has no `async def run.*{what}"):
         registry.load()
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from bulkhead.packs import Done, PackError, folder
-from infra.tools import MAX_TOOLS_FILE_BYTES, rows, specs
-from services.model_gateway.prompts import PromptError, Prompts
-from services.signer.settings import Settings as SignerSettings
-from services.tool_executor.effects import Workbench
-from services.tool_executor.registry import load
-from services.tool_executor.settings import Settings
+from bulkhead.tools.catalog import MAX_TOOLS_FILE_BYTES, rows, specs
+from bulkhead.tools.packs import Done, PackError, folder
+from bulkhead_services.model_gateway.prompts import PromptError, Prompts
+from bulkhead_services.signer.settings import Settings as SignerSettings
+from bulkhead_services.tool_executor.effects import Workbench
+from bulkhead_services.tool_executor.registry import load
+from bulkhead_services.tool_executor.settings import Settings
 
 ROW = """
 {name}:
@@ -24,7 +24,7 @@ ROW = """
   parameters: {{type: object, additionalProperties: false, properties: {{}}}}
 """
 FUNCTION = """
-from bulkhead.packs import Arguments, Call, Done, Failed
+from bulkhead.tools.packs import Arguments, Call, Done, Failed
 
 async def run(arguments: Arguments, call: Call) -> Done | Failed:
     return Done(repr(dict(call.settings)))
@@ -97,8 +97,20 @@ def test_the_signer_reads_a_pack_and_runs_nothing_of_it(make: Make, monkeypatch:
         ({"tools.yaml": "#" * (MAX_TOOLS_FILE_BYTES + 1)}, "at most"),
         ({}, "neither tools.yaml nor prompts/"),
     ],
-    ids=["taken", "short", "no-mapping", "elsewhere", "no-text", "no-list", "long", "no-time", "words", "no-schema",
-         "too-long", "empty"],
+    ids=[
+        "taken",
+        "short",
+        "no-mapping",
+        "elsewhere",
+        "no-text",
+        "no-list",
+        "long",
+        "no-time",
+        "words",
+        "no-schema",
+        "too-long",
+        "empty",
+    ],
 )
 def test_what_is_no_pack_is_told(make: Make, files: dict[str, str], told: str) -> None:
     pack = make(str(abs(hash(told))), **files)

@@ -16,8 +16,8 @@ from bulkhead_contracts.grant import StepGrant, TaskGrant
 from bulkhead_contracts.quota import Quota
 from bulkhead_contracts.task import TaskLimits
 from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
-from services.tool_executor.app import build
-from services.tool_executor.settings import Settings
+from bulkhead_services.tool_executor.app import build
+from bulkhead_services.tool_executor.settings import Settings
 from tests.simulation.loop import LoopClock, SimulationLoop
 from tests.unit.tool_executor.test_in_mesh import Purse
 
@@ -48,22 +48,41 @@ class Play:
     def __init__(self, loop: SimulationLoop, settings: Settings = SETTINGS) -> None:
         self.outside, self._loop = Outside(), loop
         self.settings = settings
-        builds = {"budget": lambda context: Purse(),
-                  "tool_executor": lambda context: build(context, settings, self.outside)}
+        builds = {
+            "budget": lambda context: Purse(),
+            "tool_executor": lambda context: build(context, settings, self.outside),
+        }
         self.mesh = MemoryMesh(builds, clock=LoopClock(loop, BEGINS_MS), slots=settings.slots, ack_wait_ms=2_500)
 
     async def asks(self, tenant: str, name: str, tool: str = KEYED, in_s: float = 3_600) -> None:
         """A call of a task of its own, to be done in so many seconds."""
         due = BEGINS_MS + int((self._loop.time() + in_s) * 1000)
-        task = TaskGrant(tenant=tenant, task=name, actor="ann", tools=(tool,), document_scopes=(), limits=TaskLimits(),
-                         day_cost_usd_micros=1, day_tokens=1, expires_unix_ms=2**50)
-        step = StepGrant(tenant=tenant, task=name, step_id="s", attempt=1, plan_version=1, tools=(tool,),
-                         expires_unix_ms=2**50)
+        task = TaskGrant(
+            tenant=tenant,
+            task=name,
+            actor="ann",
+            tools=(tool,),
+            document_scopes=(),
+            limits=TaskLimits(),
+            day_cost_usd_micros=1,
+            day_tokens=1,
+            expires_unix_ms=2**50,
+        )
+        step = StepGrant(
+            tenant=tenant, task=name, step_id="s", attempt=1, plan_version=1, tools=(tool,), expires_unix_ms=2**50
+        )
         token = self.mesh.context("planner").signer.grant(step, parent=self.mesh.context("signer").signer.grant(task))
-        body = ToolCallRequested(call_id=name, step_id="s", attempt=1, tool=tool, deadline_unix_ms=due,
-                                 arguments_json=json.dumps({"name": name}))
-        await self.mesh.context("worker").publisher.send("tool_executor", body, tenant=tenant, task=name, cause=name,
-                                                         grant=token)
+        body = ToolCallRequested(
+            call_id=name,
+            step_id="s",
+            attempt=1,
+            tool=tool,
+            deadline_unix_ms=due,
+            arguments_json=json.dumps({"name": name}),
+        )
+        await self.mesh.context("worker").publisher.send(
+            "tool_executor", body, tenant=tenant, task=name, cause=name, grant=token
+        )
 
     async def said(self, name: str) -> Any:
         """What a call is told first, once it is."""
@@ -136,10 +155,20 @@ def test_a_halt_or_its_deadline_ends_the_wait_and_says_so(play) -> None:
         await stage.asks("acme", "ended", UNKEYED)
         await asyncio.sleep(1)
         for task, pauses in (("paused", True), ("ended", False)):
-            halt = Halt(scope="task", tenant="acme", name=task, reason="look first", by="operator:ada", code="halted",
-                        pauses=pauses, active=True, at_unix_ms=1)  # fmt: skip
+            halt = Halt(
+                scope="task",
+                tenant="acme",
+                name=task,
+                reason="look first",
+                by="operator:ada",
+                code="halted",
+                pauses=pauses,
+                active=True,
+                at_unix_ms=1,
+            )
             await stage.mesh.context("budget").bus.publish(
-                subjects.halt_key("task", "acme", task), halt.model_dump_json().encode(), {}, f"halt-{task}")
+                subjects.halt_key("task", "acme", task), halt.model_dump_json().encode(), {}, f"halt-{task}"
+            )
         assert isinstance(paused := await stage.said("paused"), CallDeferred) and paused.paused
         ended = await stage.said("ended")
         assert (ended.outcome, ended.failure.code) == ("refused", "halted") and "look first" in ended.failure.message

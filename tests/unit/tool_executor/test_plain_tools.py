@@ -15,12 +15,12 @@ from typing import Any
 import psutil
 import pytest
 
-from bulkhead.packs import Done, Failed
-from bulkhead.runtime.places import Places
-from infra.tools import rows
-from services.tool_executor.effects import Workbench
-from services.tool_executor.registry import Registry, load
-from services.tool_executor.settings import Settings
+from bulkhead.runtime.fair_semaphore import Places
+from bulkhead.tools.catalog import rows
+from bulkhead.tools.packs import Done, Failed
+from bulkhead_services.tool_executor.effects import Workbench
+from bulkhead_services.tool_executor.registry import Registry, load
+from bulkhead_services.tool_executor.settings import Settings
 
 PR_CAPBSET_DROP = 24
 ROW = """
@@ -34,8 +34,8 @@ ROW = """
 FUNCTION = """
 import os, signal, subprocess, sys, time
 from dataclasses import dataclass
-from bulkhead.packs import Done, Failed
-from bulkhead.runtime.places import Places
+from bulkhead.tools.packs import Done, Failed
+from bulkhead.runtime.fair_semaphore import Places
 
 kept = []
 
@@ -135,9 +135,17 @@ class Desk:
         self.tools: Registry = load(settings.configured(), rows(settings.packs))
         self.bench = Workbench(settings)
 
-    async def run(self, do: str, tell: Path | str = "", timeout_s: float = 60, tool: str = "does",
-                  cut: asyncio.Event | None = None, key: str = "k1", wait_s: float = 60,
-                  **more: Any) -> Done | Failed | None:  # fmt: skip
+    async def run(
+        self,
+        do: str,
+        tell: Path | str = "",
+        timeout_s: float = 60,
+        tool: str = "does",
+        cut: asyncio.Event | None = None,
+        key: str = "k1",
+        wait_s: float = 60,
+        **more: Any,
+    ) -> Done | Failed | None:
         """As the executor runs it: by who has a place. None where there was none."""
         given, tenant = {"do": do, "tell": str(tell)}, key.partition(".")[0]
         if not await self.bench.plain.enter(tenant, wait_s):
@@ -261,18 +269,21 @@ async def test_what_came_too_late_while_it_waited_for_a_process_is_not_begun(pac
     await desk.bench.close()
 
 
-@pytest.mark.parametrize(("do", "code", "says"), [
-    ("more", "sold_out", "none is left"),
-    ("error", "tool_bug", "returned Failed whose code is no short name, or whose message or hint is no text"),
-    ("maybe", "tool_bug", "returned Failed whose effect is neither `none` nor `unknown`"),
-    ("scribble", "tool_bug", "ended by signal 9 before it answered"),
-    ("crash", "tool_bug", "ended by signal 11 before it answered"),
-    ("raise", "tool_bug", "does raised KeyError (does.py, line "),
-    ("exit", "tool_bug", "does raised SystemExit (does.py, line "),
-    ("nothing", "tool_bug", "returned a NoneType where Done or Failed is due"),
-    ("world", "tool_bug", "does raised AttributeError"),
-    ("fail", "sold_out", "none is left"),
-])
+@pytest.mark.parametrize(
+    ("do", "code", "says"),
+    [
+        ("more", "sold_out", "none is left"),
+        ("error", "tool_bug", "returned Failed whose code is no short name, or whose message or hint is no text"),
+        ("maybe", "tool_bug", "returned Failed whose effect is neither `none` nor `unknown`"),
+        ("scribble", "tool_bug", "ended by signal 9 before it answered"),
+        ("crash", "tool_bug", "ended by signal 11 before it answered"),
+        ("raise", "tool_bug", "does raised KeyError (does.py, line "),
+        ("exit", "tool_bug", "does raised SystemExit (does.py, line "),
+        ("nothing", "tool_bug", "returned a NoneType where Done or Failed is due"),
+        ("world", "tool_bug", "does raised AttributeError"),
+        ("fail", "sold_out", "none is left"),
+    ],
+)
 async def test_what_goes_wrong_there_is_told_and_ends_nothing_else(desk, do: str, code: str, says: str) -> None:
     failed = await desk.run(do)
     assert isinstance(failed, Failed) and failed.code == code and says in failed.message, failed
@@ -348,7 +359,7 @@ async def test_a_place_that_is_given_when_nobody_wants_it_any_more_goes_on() -> 
 
 
 async def test_a_pack_that_cannot_be_imported_there_says_so(desk, monkeypatch) -> None:
-    monkeypatch.setattr("services.tool_executor.registry.Tool.module", "no_such_module_anywhere")
+    monkeypatch.setattr("bulkhead_services.tool_executor.registry.Tool.module", "no_such_module_anywhere")
     failed = await desk.run("tell")
     assert isinstance(failed, Failed) and (failed.code, failed.effect) == ("not_started", "none")
     assert "it raised ModuleNotFoundError" in failed.message
@@ -360,11 +371,11 @@ def test_a_tool_cannot_look_into_the_executor_that_started_it(pack, tmp_path) ->
     program = textwrap.dedent(f"""
         import asyncio, sys, types
         sys.path.insert(0, {str(tmp_path)!r})
-        import bulkhead.runtime.main as runtime
+        import bulkhead.runtime.process.main as runtime
         given = []
         runtime.main = lambda service, build, settings_type: given.append(build)
-        import services.tool_executor.__main__
-        from services.tool_executor.settings import Settings
+        import bulkhead_services.tool_executor.__main__
+        from bulkhead_services.tool_executor.settings import Settings
         settings = Settings(packs=({pack!r},), tool_settings={{"desk_url": "x"}})
         doer = given[0](types.SimpleNamespace(clock=None), settings)
         tool = doer._registry.tools["does"]

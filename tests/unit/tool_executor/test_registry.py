@@ -5,14 +5,14 @@ from dataclasses import replace
 
 import pytest
 
-from bulkhead_contracts import limits
+from bulkhead.tools.catalog import rows, specs
+from bulkhead_contracts import bounds
 from bulkhead_contracts.result import Failure
 from bulkhead_contracts.tool import ToolCallRequested
-from infra.tools import rows, specs
-from services.tool_executor import registry
-from services.tool_executor.core import ToolExecutor
-from services.tool_executor.effects import Workbench
-from services.tool_executor.settings import Settings
+from bulkhead_services.tool_executor import registry
+from bulkhead_services.tool_executor.core import ToolExecutor
+from bulkhead_services.tool_executor.effects import Workbench
+from bulkhead_services.tool_executor.settings import Settings
 
 BUILT_IN = ("ask_steps", "answer_step", "acquire_lease", "release_lease")
 
@@ -22,7 +22,7 @@ def test_every_row_is_served_by_someone() -> None:
     assert set(found.tools) | set(found.elsewhere) == {row.spec.name for row in rows()}
     assert found.elsewhere == {"search_documents": "rag", **dict.fromkeys(BUILT_IN, "worker")}
     for row in rows():
-        assert len(row.spec.parameters_json) <= limits.MAX_SCHEMA_BYTES
+        assert len(row.spec.parameters_json) <= bounds.MAX_SCHEMA_BYTES
         assert json.loads(row.spec.parameters_json)["additionalProperties"] is False
 
 
@@ -69,10 +69,13 @@ def test_unfit_arguments_are_told_in_words(arguments: str, words: str) -> None:
     assert refused.code == "bad_arguments" and words in refused.message and "expression" in refused.hint
 
 
-@pytest.mark.parametrize(("tool", "changes"), [("calculate", False), ("counter_increment", True),
-                                               ("counter_increment_unkeyed", True), ("nosuch", False)])
+@pytest.mark.parametrize(
+    ("tool", "changes"),
+    [("calculate", False), ("counter_increment", True), ("counter_increment_unkeyed", True), ("nosuch", False)],
+)
 def test_who_gives_up_a_call_knows_whether_it_may_have_written(tool, changes):
     doer = ToolExecutor(registry.load({"counter_url"}), Workbench(Settings()))
-    request = ToolCallRequested(call_id="c1", step_id="s1", attempt=1, tool=tool, arguments_json="{}",
-                                deadline_unix_ms=1)
+    request = ToolCallRequested(
+        call_id="c1", step_id="s1", attempt=1, tool=tool, arguments_json="{}", deadline_unix_ms=1
+    )
     assert doer.changes(request) is changes

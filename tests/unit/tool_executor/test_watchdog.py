@@ -13,20 +13,20 @@ import time
 
 import pytest
 
-from services.tool_executor.watchdog import BLOCKED_FOR_GOOD, PATIENCES, SIGNAL, Blocked, Watchdog, code_of
+from bulkhead_services.tool_executor.watchdog import BLOCKED_FOR_GOOD, PATIENCES, SIGNAL, Blocked, Watchdog, code_of
 
 pytestmark = pytest.mark.slow
 PROGRAM = """
 import asyncio, itertools, json, re, signal, sys, time
 import uvloop
 from dataclasses import replace
-from bulkhead.packs import Done
+from bulkhead.tools.packs import Done
 from bulkhead.telemetry import log
-from services.tool_executor.effects import Workbench
-from services.tool_executor.registry import load
-from services.tool_executor import watchdog
-from services.tool_executor.settings import Settings
-from services.tool_executor.watchdog import SIGNAL, Watchdog
+from bulkhead_services.tool_executor.effects import Workbench
+from bulkhead_services.tool_executor.registry import load
+from bulkhead_services.tool_executor import watchdog
+from bulkhead_services.tool_executor.settings import Settings
+from bulkhead_services.tool_executor.watchdog import SIGNAL, Watchdog
 
 log.setup("tool_executor", "0", as_json=True, level="error")
 watchdog.HOLDS_ALL_S = float(sys.argv[5])
@@ -73,15 +73,21 @@ runner(main())
 """
 
 
-def ran(tool: str, blocks_s: float, loop: str = "uvloop", waits_s: float = 1.0,
-        holds_s: float = 10.0) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", textwrap.dedent(PROGRAM), tool, str(blocks_s), loop,
-                           str(waits_s), str(holds_s)],
-                          capture_output=True, text=True, timeout=120, check=False)
+def ran(
+    tool: str, blocks_s: float, loop: str = "uvloop", waits_s: float = 1.0, holds_s: float = 10.0
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(PROGRAM), tool, str(blocks_s), loop, str(waits_s), str(holds_s)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
 
 
-@pytest.mark.parametrize(("tool", "loop"), [("sleeps", "uvloop"), ("computes", "uvloop"), ("matches", "uvloop"),
-                                            ("in_a_task", "asyncio")])
+@pytest.mark.parametrize(
+    ("tool", "loop"), [("sleeps", "uvloop"), ("computes", "uvloop"), ("matches", "uvloop"), ("in_a_task", "asyncio")]
+)
 def test_a_tool_that_blocks_is_interrupted_and_the_others_go_on(tool: str, loop: str) -> None:
     found = ran(tool, 0.5, loop)
     assert found.returncode == 0, found.stderr[-2000:]

@@ -14,25 +14,32 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from bulkhead.runtime.edge import Received, Retry
+from bulkhead.runtime.edge.protocol import Received, Retry
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts import catalog
 from bulkhead_contracts.budget import NoticeRequested
 from bulkhead_contracts.envelope import Envelope
-from services.tool_executor import notices, webhooks
-from services.tool_executor.app import build
-from services.tool_executor.settings import Settings
-from services.tool_executor.tool import Response, Unanswered
-from services.tool_executor.webhooks import Webhooks
+from bulkhead_services.tool_executor import webhook_payload, webhooks
+from bulkhead_services.tool_executor.app import build
+from bulkhead_services.tool_executor.settings import Settings
+from bulkhead_services.tool_executor.tool import Response, Unanswered
+from bulkhead_services.tool_executor.webhooks import Webhooks
 
 NOON = 1_795_262_400_000
 SECRET = "kept-between-the-two-of-us"
 DAY_MS = 24 * 3_600_000
 ASKED = NoticeRequested(
-    notice="5d1be24c6f8a7d2e4b6c8f0a120f3c9a", kind="share", account="task:acme:t1", unit="tokens", percent=80,
-    spent=81, limit=100, what="task t1 has spent 81 of 100 tokens (81 %)", hint="`bulkhead topup t1 --tokens 100`",
+    notice="5d1be24c6f8a7d2e4b6c8f0a120f3c9a",
+    kind="share",
+    account="task:acme:t1",
+    unit="tokens",
+    percent=80,
+    spent=81,
+    limit=100,
+    what="task t1 has spent 81 of 100 tokens (81 %)",
+    hint="`bulkhead topup t1 --tokens 100`",
     told_unix_ms=NOON,
-)  # fmt: skip
+)
 
 
 @dataclass
@@ -111,7 +118,7 @@ async def test_it_is_posted_once_signed_to_the_very_address_that_was_checked(pos
     assert told["id"] == headers["bulkhead-event-id"] == ASKED.notice and told["what_to_do"] == ASKED.hint
     assert (told["type"], told["tenant"], told["task"], told["percent"]) == ("budget.alert", "acme", "t1", 80)
     day = ASKED.model_copy(update={"account": "day:acme:2026-11-21"})
-    assert json.loads(notices.body_of("acme", "t1", day))["task"] == "", "a day is no single task's"
+    assert json.loads(webhook_payload.body_of("acme", "t1", day))["task"] == "", "a day is no single task's"
     assert await post.take(tenant="demo") == 0 and len(post.wire.posted) == 1, "who has no webhook is told nothing"
 
 
@@ -232,8 +239,11 @@ async def test_a_real_receiver_that_fails_first_gets_it_again_and_the_secret_is_
             while shell is None or not shell.handled:
                 await asyncio.sleep(0.02)
         streams = [f"INBOX_{name.upper()}" for name in catalog.INBOXES]
-        texts = [f"{one.subject} {one.headers} {one.body!r}" for name in (*streams, "DEAD_LETTERS")
-                 for one in await mesh.messages(name)]  # fmt: skip
+        texts = [
+            f"{one.subject} {one.headers} {one.body!r}"
+            for name in (*streams, "DEAD_LETTERS")
+            for one in await mesh.messages(name)
+        ]
     assert len(receiver.came) >= 2 and {path for path, *_ in receiver.came} == {"/alerts"}
     assert len({headers["bulkhead-event-id"] for _, headers, _ in receiver.came}) == 1
     assert all(verified(SECRET, headers, body) for _, headers, body in receiver.came)

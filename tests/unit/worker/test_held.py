@@ -8,7 +8,7 @@ from bulkhead_contracts.control import CallDeferred, CallResumed
 from bulkhead_contracts.model import ModelCallRequested
 from bulkhead_contracts.step import StepCancelRequested, StepExtended, StepFinished, StepPaused, StepProposed
 from bulkhead_contracts.tool import ToolCallRequested
-from services.worker.logic5 import WorkerV5
+from bulkhead_services.worker.logic5 import WorkerV5
 from tests.unit.worker.test_playbook import assign, computes, current_call, thinks
 
 WHY = "The budget of task t1 of tenant demo is used up"
@@ -22,8 +22,17 @@ def play() -> Playbook:
 
 
 def holds(play: Playbook, call: str, *, paused: bool = True) -> None:
-    play.hears(CallDeferred(call_id=call, step_id="s1", after_ms=15_000, reason=WHY, paused=paused,
-                            code="budget_exceeded" if paused else ""), sender="model_gateway")
+    play.hears(
+        CallDeferred(
+            call_id=call,
+            step_id="s1",
+            after_ms=15_000,
+            reason=WHY,
+            paused=paused,
+            code="budget_exceeded" if paused else "",
+        ),
+        sender="model_gateway",
+    )
 
 
 def wakes(play: Playbook, call: str) -> None:
@@ -31,8 +40,11 @@ def wakes(play: Playbook, call: str) -> None:
 
 
 def extends(play: Playbook, seconds: float) -> None:
-    play.hears(StepExtended(step_id="s1", attempt=1, plan_version=1,
-                            deadline_unix_ms=START_UNIX_MS + round(seconds * 1000)), sender="planner", grant="longer")
+    play.hears(
+        StepExtended(step_id="s1", attempt=1, plan_version=1, deadline_unix_ms=START_UNIX_MS + round(seconds * 1000)),
+        sender="planner",
+        grant="longer",
+    )
 
 
 def test_a_call_that_is_held_back_is_told_slept_through_and_asked_again_when_woken(play):

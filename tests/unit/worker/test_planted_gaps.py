@@ -3,13 +3,13 @@
 import pytest
 
 from bulkhead.testing.playbook import Playbook
-from bulkhead_contracts import limits
+from bulkhead_contracts import bounds
 from bulkhead_contracts.model import ModelCallRequested
 from bulkhead_contracts.result import Completeness, Label, Omission, Result
 from bulkhead_contracts.retrieval import RetrievalRequested
 from bulkhead_contracts.step import StepFinished, StepInput, StepProposed
 from bulkhead_contracts.tool import ToolCallRequested
-from services.worker.core import Worker
+from bulkhead_services.worker.core import Worker
 from tests.unit.worker.test_playbook import assign, computes, finds, thinks
 
 SOURCE = Label(sha256="ab" * 32, kind="document", source="old rules", observed_by="rag")
@@ -22,8 +22,13 @@ def play() -> Playbook:
 
 
 def weak_input(play: Playbook) -> StepInput:
-    result = Result(content=play.text("about 40"), standing="degraded", standing_reason="fallback model",
-                    completeness=LACKS, provenance=(SOURCE,))
+    result = Result(
+        content=play.text("about 40"),
+        standing="degraded",
+        standing_reason="fallback model",
+        completeness=LACKS,
+        provenance=(SOURCE,),
+    )
     return StepInput(step_id="s0", result=result)
 
 
@@ -40,8 +45,8 @@ def test_everything_that_fed_a_result_stands_in_its_provenance(play):
 
 def test_a_step_may_make_as_many_calls_as_its_limit_says(play):
     assign(play)
-    for _ in range(limits.MAX_CALLS_PER_STEP // limits.MAX_CALLS_PER_TURN):
-        thinks(play, calls=(("calculate", "{}"),) * limits.MAX_CALLS_PER_TURN)
+    for _ in range(bounds.MAX_CALLS_PER_STEP // bounds.MAX_CALLS_PER_TURN):
+        thinks(play, calls=(("calculate", "{}"),) * bounds.MAX_CALLS_PER_TURN)
         for call in play.all_said(ToolCallRequested):
             computes(play, call.call_id)
         play.says(ModelCallRequested)

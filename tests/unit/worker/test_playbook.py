@@ -5,7 +5,7 @@ import json
 import pytest
 
 from bulkhead.testing.playbook import START_UNIX_MS, Playbook
-from bulkhead_contracts import limits
+from bulkhead_contracts import bounds
 from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested, ToolCall
 from bulkhead_contracts.plan import PlanStep
@@ -13,7 +13,7 @@ from bulkhead_contracts.result import Citation, Completeness, Failure, Label, Om
 from bulkhead_contracts.retrieval import Passage, RetrievalReplied, RetrievalRequested
 from bulkhead_contracts.step import StepAssigned, StepCancelRequested, StepFinished, StepInput, StepProposed
 from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested, ToolSpec
-from services.worker.core import Worker
+from bulkhead_services.worker.core import Worker
 
 SEARCH = ToolSpec(name="search_documents", description="find passages", parameters_json="{}", served_by="rag")
 CALC = ToolSpec(name="calculate", description="decimal arithmetic", parameters_json="{}")
@@ -28,8 +28,12 @@ def play() -> Playbook:
 def assign(play: Playbook, attempt: int = 1, **changes) -> StepAssigned:
     body = StepAssigned(
         step=PlanStep(id="s1", title="Find", instruction="find the fee", acceptance="names the fee"),
-        attempt=attempt, plan_version=1, objective=play.text("the objective", "gateway"),
-        tools=(SEARCH, CALC, PAY), deadline_unix_ms=START_UNIX_MS + 60_000).model_copy(update=changes)
+        attempt=attempt,
+        plan_version=1,
+        objective=play.text("the objective", "gateway"),
+        tools=(SEARCH, CALC, PAY),
+        deadline_unix_ms=START_UNIX_MS + 60_000,
+    ).model_copy(update=changes)
     play.hears(body, sender="planner", grant="step-token")
     return body
 
@@ -37,10 +41,14 @@ def assign(play: Playbook, attempt: int = 1, **changes) -> StepAssigned:
 def thinks(play: Playbook, text: str = "", calls: tuple = (), **changes) -> None:
     asked = current_call(play)
     body = ModelCallReplied(
-        call_id=asked, step_id="s1", outcome="answered", prompt_id="worker.step",
-        content=play.text(text) if text else None, usage=Usage(model_calls=1, cost_usd_micros=7),
+        call_id=asked,
+        step_id="s1",
+        outcome="answered",
+        prompt_id="worker.step",
+        content=play.text(text) if text else None,
+        usage=Usage(model_calls=1, cost_usd_micros=7),
         tool_calls=tuple(ToolCall(id=f"m{n}", name=name, arguments_json=args) for n, (name, args) in enumerate(calls)),
-        ).model_copy(update=changes)
+    ).model_copy(update=changes)
     play.hears(body, sender="model_gateway")
 
 
@@ -56,16 +64,27 @@ def label(ref, kind, who) -> Label:
 def finds(play: Playbook, call_id: str, text: str = "The fee is 40.", **changes) -> None:
     ref = play.text(text, "rag")
     cited = Citation(marker=ref.marker, document="fares.md", document_sha256="0" * 64, chunk_id="c1", start=0, end=9)
-    body = RetrievalReplied(call_id=call_id, step_id="s1", outcome="found",
-                            passages=(Passage(content=ref, citation=cited),),
-                            provenance=(label(ref, "passage", "rag"),), usage=Usage(retrievals=1))
+    body = RetrievalReplied(
+        call_id=call_id,
+        step_id="s1",
+        outcome="found",
+        passages=(Passage(content=ref, citation=cited),),
+        provenance=(label(ref, "passage", "rag"),),
+        usage=Usage(retrievals=1),
+    )
     play.hears(body.model_copy(update=changes), sender="rag")
 
 
 def computes(play: Playbook, call_id: str, **changes) -> None:
     ref = play.text("1 + 1 = 2", "tool_executor")
-    body = ToolCallReplied(call_id=call_id, step_id="s1", outcome="succeeded", content=ref,
-                           provenance=(label(ref, "tool_result", "tool_executor"),), usage=Usage(tool_calls=1))
+    body = ToolCallReplied(
+        call_id=call_id,
+        step_id="s1",
+        outcome="succeeded",
+        content=ref,
+        provenance=(label(ref, "tool_result", "tool_executor"),),
+        usage=Usage(tool_calls=1),
+    )
     play.hears(body.model_copy(update=changes), sender="tool_executor")
 
 
@@ -98,10 +117,18 @@ def test_a_noop_step_returns_its_instruction(play):
 
 def test_a_noop_step_passes_on_what_its_inputs_lack_and_rest_on(play):
     seen = label(play.text("a passage"), "passage", "rag")
-    weak = Result(content=play.text("40"), standing="degraded", standing_reason="fallback model", provenance=(seen,),
-                  completeness=Completeness.missing(Omission(reason="summarised", what="the table")))
-    assign(play, step=PlanStep(id="n", title="", instruction="echo", kind="noop", inputs=("s0",)),
-           inputs=(StepInput(step_id="s0", result=weak),))
+    weak = Result(
+        content=play.text("40"),
+        standing="degraded",
+        standing_reason="fallback model",
+        provenance=(seen,),
+        completeness=Completeness.missing(Omission(reason="summarised", what="the table")),
+    )
+    assign(
+        play,
+        step=PlanStep(id="n", title="", instruction="echo", kind="noop", inputs=("s0",)),
+        inputs=(StepInput(step_id="s0", result=weak),),
+    )
     result = play.said(StepFinished).result
     assert (result.standing, result.standing_reason) == ("degraded", "fallback model")
     assert result.completeness == weak.completeness and result.provenance == (seen,)
@@ -113,13 +140,16 @@ def test_with_checks_off_the_planner_hears_it(play):
     play.says(StepFinished)
 
 
-@pytest.mark.parametrize("name, args, code", [
-    ("rm_rf", "{}", "unknown_tool"),
-    ("calculate", "{not json", "malformed_arguments"),
-    ("calculate", "[1]", "malformed_arguments"),
-    ("search_documents", "{}", "bad_arguments"),
-    ("search_documents", '{"query": "x", "k": 999}', "bad_arguments"),
-])
+@pytest.mark.parametrize(
+    "name, args, code",
+    [
+        ("rm_rf", "{}", "unknown_tool"),
+        ("calculate", "{not json", "malformed_arguments"),
+        ("calculate", "[1]", "malformed_arguments"),
+        ("search_documents", "{}", "bad_arguments"),
+        ("search_documents", '{"query": "x", "k": 999}', "bad_arguments"),
+    ],
+)
 def test_a_bad_call_comes_back_to_the_model_as_an_error(play, name, args, code):
     assign(play)
     thinks(play, calls=((name, args),))
@@ -130,7 +160,7 @@ def test_a_bad_call_comes_back_to_the_model_as_an_error(play, name, args, code):
 
 def test_bad_calls_are_bounded(play):
     assign(play)
-    for _ in range(limits.MAX_CALL_ERRORS_PER_STEP):
+    for _ in range(bounds.MAX_CALL_ERRORS_PER_STEP):
         thinks(play, calls=(("nope", "{}"),))
     thinks(play, calls=(("nope", "{}"),))
     assert play.said(StepFinished).failure.code == "call_error_cap"
@@ -138,7 +168,7 @@ def test_bad_calls_are_bounded(play):
 
 def test_turns_are_capped(play):
     assign(play)
-    for _ in range(limits.MAX_TURNS_PER_STEP):
+    for _ in range(bounds.MAX_TURNS_PER_STEP):
         thinks(play, calls=(("calculate", '{"expression": "1"}'),))
         computes(play, play.said(ToolCallRequested).call_id)
     play.says(StepFinished)
@@ -169,8 +199,13 @@ def test_the_same_write_wanted_twice_in_one_attempt_is_two_writes(play):
 def test_an_uncertain_write_ends_the_attempt(play):
     assign(play)
     thinks(play, calls=(("pay", "{}"),))
-    computes(play, play.said(ToolCallRequested).call_id, outcome="uncertain", content=None,
-             failure=Failure(code="uncertain", message="may have been paid"))
+    computes(
+        play,
+        play.said(ToolCallRequested).call_id,
+        outcome="uncertain",
+        content=None,
+        failure=Failure(code="uncertain", message="may have been paid"),
+    )
     assert play.said(StepFinished).failure.code == "uncertain_effect"
 
 
@@ -178,8 +213,13 @@ def test_what_was_cut_and_what_failed_reach_the_result(play):
     assign(play)
     thinks(play, calls=(("search_documents", '{"query": "fee"}'), ("calculate", '{"expression": "1"}')))
     search, calc = play.said(RetrievalRequested).call_id, play.said(ToolCallRequested).call_id
-    finds(play, search, completeness=Completeness.missing(Omission(reason="pruned", what="4 passages")),
-          standing="degraded", failure=None)
+    finds(
+        play,
+        search,
+        completeness=Completeness.missing(Omission(reason="pruned", what="4 passages")),
+        standing="degraded",
+        failure=None,
+    )
     computes(play, calc, outcome="failed", content=None, failure=Failure(code="timeout", message="took too long"))
     thinks(play, text="The fee is 40.", completeness=Completeness.missing(Omission(reason="truncated", what="answer")))
     result = play.said(StepProposed).result
@@ -217,8 +257,12 @@ def test_a_refused_tool_is_missing_from_the_result(play):
 
 
 def test_a_degraded_input_is_said_to_the_model_and_in_the_result(play):
-    weak = Result(content=play.text("about 40"), standing="degraded", standing_reason="fallback model",
-                  completeness=Completeness.missing(Omission(reason="summarised", what="the table")))
+    weak = Result(
+        content=play.text("about 40"),
+        standing="degraded",
+        standing_reason="fallback model",
+        completeness=Completeness.missing(Omission(reason="summarised", what="the table")),
+    )
     assign(play, inputs=(StepInput(step_id="s0", result=weak),))
     parts = play.said(ModelCallRequested).parts
     assert any(part.kind == "context" and "fallback model" in part.text for part in parts)
@@ -253,7 +297,7 @@ def test_a_deferred_call_is_made_again_under_its_id(play):
     play.says()
     play.fires(f"again-{call}")
     assert play.said(ModelCallRequested).call_id == call
-    for _ in range(limits.MAX_CALL_DEFERRALS):
+    for _ in range(bounds.MAX_CALL_DEFERRALS):
         play.hears(CallDeferred(call_id=call, after_ms=1), sender="model_gateway")
     assert play.said(StepFinished).failure.code == "deferred_too_often"
 
@@ -308,7 +352,7 @@ def test_what_a_stopped_attempt_spent_is_told(play):
     assert finished.failure.code == "cancelled" and finished.usage.cost_usd_micros == 7
 
 
-@pytest.mark.parametrize("depth", [limits.MAX_JSON_DEPTH + 1, 900, 5_000])
+@pytest.mark.parametrize("depth", [bounds.MAX_JSON_DEPTH + 1, 900, 5_000])
 def test_deep_arguments_are_refused_whatever_the_stack(play, depth):
     assign(play)
     thinks(play, calls=(("pay", '{"a":' + "[" * depth + "]" * depth + "}"),))

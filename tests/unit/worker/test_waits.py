@@ -6,7 +6,7 @@ import pytest
 
 from bulkhead.flow import Send
 from bulkhead.testing.playbook import START_UNIX_MS, Playbook
-from bulkhead_contracts import limits
+from bulkhead_contracts import bounds
 from bulkhead_contracts.agent import AgentWarned, WaitRefused
 from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.lease import (
@@ -23,13 +23,15 @@ from bulkhead_contracts.peer import AnswerGiven, AnswerRequested
 from bulkhead_contracts.result import Completeness, Failure, Label, Omission, Result
 from bulkhead_contracts.step import StepCancelRequested, StepFinished, StepProposed
 from bulkhead_contracts.tool import ToolCallRequested, ToolSpec
-from services.worker.core import Worker
-from services.worker.logic4 import WorkerV4
+from bulkhead_services.worker.core import Worker
+from bulkhead_services.worker.logic4 import WorkerV4
 from tests.unit.worker.test_playbook import assign, current_call, thinks
 
 CRM, ERP = "crm:account:42", "erp:order:7"
-TOOLS = tuple(ToolSpec(name=name, description=name, parameters_json="{}")
-              for name in ("acquire_lease", "release_lease", "ask_steps", "answer_step"))
+TOOLS = tuple(
+    ToolSpec(name=name, description=name, parameters_json="{}")
+    for name in ("acquire_lease", "release_lease", "ask_steps", "answer_step")
+)
 
 
 @pytest.fixture
@@ -50,13 +52,32 @@ def acquires(play: Playbook, *resources: str) -> list[str]:
 
 
 def grants(play: Playbook, lease: str, resource: str = CRM, token: int = 7) -> None:
-    play.hears(LeaseGranted(lease_id=lease, step_id="s1", attempt=1, plan_version=1, resource=resource,
-                            fencing_token=token, expires_unix_ms=START_UNIX_MS + 60_000), sender="planner")
+    play.hears(
+        LeaseGranted(
+            lease_id=lease,
+            step_id="s1",
+            attempt=1,
+            plan_version=1,
+            resource=resource,
+            fencing_token=token,
+            expires_unix_ms=START_UNIX_MS + 60_000,
+        ),
+        sender="planner",
+    )
 
 
 def refuses(play: Playbook, wait: str) -> None:
-    play.hears(WaitRefused(trip="d" * 32, wait_id=wait, step_id="s1", cycle=("t1/s1", CRM, "t2/s9", ERP),
-                           reason="t1/s1 waits for crm:account:42: a circle", hint="give back"), sender="budget")
+    play.hears(
+        WaitRefused(
+            trip="d" * 32,
+            wait_id=wait,
+            step_id="s1",
+            cycle=("t1/s1", CRM, "t2/s9", ERP),
+            reason="t1/s1 waits for crm:account:42: a circle",
+            hint="give back",
+        ),
+        sender="budget",
+    )
 
 
 def shown(play: Playbook) -> str:
@@ -76,8 +97,20 @@ def test_a_lease_is_asked_for_in_the_resources_own_fold_and_the_step_waits_as_st
     [lease] = acquires(play, CRM)
     send = play.send_of(LeaseRequested)
     assert send.to == "planner" and send.task == book(CRM) and send.body.task == "t1"
-    play.hears(LeaseQueued(lease_id=lease, step_id="s1", attempt=1, plan_version=1, resource=CRM, holder_task="t2",
-                           holder_step="s9", place=1, until_unix_ms=START_UNIX_MS), sender="planner")
+    play.hears(
+        LeaseQueued(
+            lease_id=lease,
+            step_id="s1",
+            attempt=1,
+            plan_version=1,
+            resource=CRM,
+            holder_task="t2",
+            holder_step="s9",
+            place=1,
+            until_unix_ms=START_UNIX_MS,
+        ),
+        sender="planner",
+    )
     play.says()
     grants(play, lease)
     play.says(ModelCallRequested)
@@ -155,8 +188,16 @@ def test_a_release_is_answered_and_one_of_what_is_not_held_is_refused(play):
     assert "given back" in shown(play) and attempt(play).leases == {}
     calls(play, ("release_lease", {"resource": CRM}))
     asked = play.said(LeaseReleaseRequested)
-    play.hears(LeaseRefused(lease_id=asked.lease_id, call_id=asked.call_id, step_id="s1", resource=CRM,
-                            failure=Failure(code="not_lease_holder", message="another's")), sender="planner")
+    play.hears(
+        LeaseRefused(
+            lease_id=asked.lease_id,
+            call_id=asked.call_id,
+            step_id="s1",
+            resource=CRM,
+            failure=Failure(code="not_lease_holder", message="another's"),
+        ),
+        sender="planner",
+    )
     assert play.said(ModelCallRequested).turns[-1].answers[0].error.code == "not_lease_holder"
 
 
@@ -168,22 +209,25 @@ def test_held_already_it_is_prolonged_under_the_same_id(play):
     play.says(ModelCallRequested)
 
 
-@pytest.mark.parametrize("name, arguments, code", [
-    ("acquire_lease", {"resource": "two words"}, "bad_arguments"),
-    ("acquire_lease", {"resource": CRM, "ttl_s": 0}, "bad_arguments"),
-    ("acquire_lease", {"resource": CRM, "ttl_s": 10**9}, "bad_arguments"),
-    ("acquire_lease", {"resource": CRM, "ttl_s": "long"}, "bad_arguments"),
-    ("acquire_lease", {"resource": ["a", {}]}, "bad_arguments"),
-    ("acquire_lease", {"resource": "x" * 129}, "bad_arguments"),
-    ("release_lease", {}, "bad_arguments"),
-    ("release_lease", {"resource": {}}, "bad_arguments"),
-    ("ask_steps", {"steps": []}, "bad_arguments"),
-    ("ask_steps", {"steps": [{}, []]}, "bad_arguments"),
-    ("ask_steps", {"steps": ["b"], "mode": "most"}, "bad_arguments"),
-    ("ask_steps", {"steps": ["s1", "b"]}, "asks_itself"),
-    ("ask_steps", {"steps": [f"b{n}" for n in range(17)]}, "bad_arguments"),
-    ("answer_step", {"step": "b", "answer": "yes"}, "not_asked"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, arguments, code",
+    [
+        ("acquire_lease", {"resource": "two words"}, "bad_arguments"),
+        ("acquire_lease", {"resource": CRM, "ttl_s": 0}, "bad_arguments"),
+        ("acquire_lease", {"resource": CRM, "ttl_s": 10**9}, "bad_arguments"),
+        ("acquire_lease", {"resource": CRM, "ttl_s": "long"}, "bad_arguments"),
+        ("acquire_lease", {"resource": ["a", {}]}, "bad_arguments"),
+        ("acquire_lease", {"resource": "x" * 129}, "bad_arguments"),
+        ("release_lease", {}, "bad_arguments"),
+        ("release_lease", {"resource": {}}, "bad_arguments"),
+        ("ask_steps", {"steps": []}, "bad_arguments"),
+        ("ask_steps", {"steps": [{}, []]}, "bad_arguments"),
+        ("ask_steps", {"steps": ["b"], "mode": "most"}, "bad_arguments"),
+        ("ask_steps", {"steps": ["s1", "b"]}, "asks_itself"),
+        ("ask_steps", {"steps": [f"b{n}" for n in range(17)]}, "bad_arguments"),
+        ("answer_step", {"step": "b", "answer": "yes"}, "not_asked"),
+    ],
+)
 def test_arguments_that_do_not_fit_are_errors_that_the_model_can_mend(play, name, arguments, code):
     calls(play, (name, arguments))
     play.says(ModelCallRequested)
@@ -262,8 +306,15 @@ def test_nobody_answered_is_an_error(play):
 
 def test_a_question_is_shown_as_data_and_answered_while_others_are_waited_for(play):
     asks(play, "b")
-    asked = AnswerRequested(ask_id="q7", step_id="b", attempt=1, plan_version=1, targets=("s1",), question="Is it so?",
-                            deadline_unix_ms=START_UNIX_MS)
+    asked = AnswerRequested(
+        ask_id="q7",
+        step_id="b",
+        attempt=1,
+        plan_version=1,
+        targets=("s1",),
+        question="Is it so?",
+        deadline_unix_ms=START_UNIX_MS,
+    )
     play.hears(asked, sender="planner")
     play.hears(asked, sender="planner")
     play.says()  # It waits, and cannot answer now: that is the circle that the watcher breaks.
@@ -278,10 +329,20 @@ def test_a_question_is_shown_as_data_and_answered_while_others_are_waited_for(pl
 
 
 def test_questions_are_bounded(play):
-    for number in range(limits.MAX_OPEN_QUESTIONS + 5):
-        play.hears(AnswerRequested(ask_id=f"q{number}", step_id="b", attempt=1, plan_version=1, targets=("s1",),
-                                   question="x", deadline_unix_ms=START_UNIX_MS), sender="planner")
-    assert len(attempt(play).questions) == limits.MAX_OPEN_QUESTIONS
+    for number in range(bounds.MAX_OPEN_QUESTIONS + 5):
+        play.hears(
+            AnswerRequested(
+                ask_id=f"q{number}",
+                step_id="b",
+                attempt=1,
+                plan_version=1,
+                targets=("s1",),
+                question="x",
+                deadline_unix_ms=START_UNIX_MS,
+            ),
+            sender="planner",
+        )
+    assert len(attempt(play).questions) == bounds.MAX_OPEN_QUESTIONS
 
 
 # What comes from outside
@@ -300,9 +361,12 @@ def test_a_warning_is_shown_by_the_next_turn_and_once(play):
 
 def test_what_comes_for_an_ended_step_says_nothing(play):
     thinks(play, text="Done.")
-    for body in (AgentWarned(trip="e", what="x"), LeaseEnded(lease_id="l", step_id="s1", resource=CRM, why="expired"),
-                 AnswerGiven(ask_id="q", step_id="s1", target="b", outcome="answered", text="x"),
-                 LeaseRefused(lease_id="l", step_id="s1", resource=CRM, failure=Failure(code="x", message="x"))):
+    for body in (
+        AgentWarned(trip="e", what="x"),
+        LeaseEnded(lease_id="l", step_id="s1", resource=CRM, why="expired"),
+        AnswerGiven(ask_id="q", step_id="s1", target="b", outcome="answered", text="x"),
+        LeaseRefused(lease_id="l", step_id="s1", resource=CRM, failure=Failure(code="x", message="x")),
+    ):
         play.hears(body, sender="planner")
         play.says()
     refuses(play, "l")
@@ -311,11 +375,11 @@ def test_what_comes_for_an_ended_step_says_nothing(play):
 
 def test_a_pause_has_no_cap_and_other_deferrals_still_have(play):
     call = current_call(play)
-    for _ in range(3 * limits.MAX_CALL_DEFERRALS):
+    for _ in range(3 * bounds.MAX_CALL_DEFERRALS):
         play.hears(CallDeferred(call_id=call, after_ms=500, reason="halted", paused=True), sender="model_gateway")
         play.fires(f"again-{call}")
         play.says(ModelCallRequested)
-    for _ in range(limits.MAX_CALL_DEFERRALS + 1):
+    for _ in range(bounds.MAX_CALL_DEFERRALS + 1):
         play.hears(CallDeferred(call_id=call, after_ms=1, reason="busy"), sender="model_gateway")
     assert play.said(StepFinished).failure.code == "deferred_too_often"
     assert not [one for one in play.outputs if isinstance(one, Send) and one.task]

@@ -9,10 +9,21 @@ QUESTION = "What does a refund of a Light ticket cost?"
 def refund(mesh, order: str = "A-17"):
     """A task of one step, carried out by the desk."""
     instruction = f"Use refund with order={order} amount_cents=3500."
-    return mesh.submit(f"Refund order {order}.", plan={"steps": [
-        {"id": "pay", "title": "Refund", "instruction": instruction, "tools": ["refund"], "role": "desk",
-         "acceptance": "The refund is confirmed."},
-    ]})  # fmt: skip
+    return mesh.submit(
+        f"Refund order {order}.",
+        plan={
+            "steps": [
+                {
+                    "id": "pay",
+                    "title": "Refund",
+                    "instruction": instruction,
+                    "tools": ["refund"],
+                    "role": "desk",
+                    "acceptance": "The refund is confirmed.",
+                }
+            ]
+        },
+    )
 
 
 def test_an_answer_rests_on_the_documents(a_mesh):
@@ -85,7 +96,7 @@ def test_a_claim_that_does_not_hold_says_what_is_so(a_mesh, effects):
 
 
 def test_what_a_mesh_cannot_do_it_says_with_what_can(a_mesh, faults):
-    from bulkhead.testing.stage import CannotDo
+    from bulkhead.testing.mesh_backend import CannotDo
 
     a_mesh.submit(QUESTION).succeeded()
     if a_mesh.mode == "memory":
@@ -97,7 +108,7 @@ def test_what_a_mesh_cannot_do_it_says_with_what_can(a_mesh, faults):
 
 
 def test_a_disk_that_fills_up_in_the_middle_of_a_payment(a_mesh, faults, effects, pytestconfig):
-    from bulkhead.testing.stage import CannotDo
+    from bulkhead.testing.mesh_backend import CannotDo
 
     own_disk = a_mesh.mode == "processes" and pytestconfig.getini("bulkhead_disk_mib") != "0"
     with effects.held("refund") as payment:

@@ -1,0 +1,222 @@
+"""How a running mesh is copied so that a mesh restored from it goes on: held for a moment, positions first, blobs last.
+
+In: a broker, folders. Out: a file (`archive`). No process is stopped and nothing is refused: tasks are taken, calls
+that are under way end. But from before the first copy to after the last one of what messages live in, nothing new is
+handed out. Without that, a decider could act on a message that its inbox's copy lacks while other copies have what it
+said: after a restore the message comes once more, at another time, and is decided once more and otherwise. With it,
+whoever still acts does so on what every copy has. The broker lets go by itself when a backup dies.
+
+The streams are copied one after the other, later ones know more, and from that follows the order:
+
+1. Positions of the durables. What lies above them is handled once more after a restore, against everything below: the
+   same decisions, the same ids, which are known. A position read after any stream could skip what that stream lacks.
+2. Inboxes of deciders and doers, then the gateway's: only it hears outsiders, so that nothing is left to an inbox whose
+   task it does not know.
+3. Timers after the inboxes that source them: one that fired in between is fetched, not missed.
+4. Records after the inboxes: no inbox holds a reply to a call that its doer does not remember having made.
+5. The money's facts (the journal's and budget's inbox) after the records: no recorded call is missing in the ledger.
+6. Documents and blobs after all that may name them, and when everything runs again: they only grow.
+
+Left out, since it is made of the rest: the stream JOURNAL (sources the inboxes) and Redis (the ledger is folded from
+the facts at budget's start). Left out, since it is no state: logs and traces.
+"""
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from bulkhead.bus.jetstream.connection import CA_FILE
+from bulkhead_contracts import catalog, subjects
+from bulkhead_infra.backup import documents, key_sealing
+from bulkhead_infra.backup.archive import (
+    FORMAT,
+    BackupError,
+    DocumentsCopy,
+    Manifest,
+    Misnamed,
+    Position,
+    StreamCopy,
+    Writer,
+)
+from bulkhead_infra.backup.stream_copies import Broker
+
+MONEY = ("budget", catalog.JOURNAL)
+API_KEYS_FILE = "api_keys.json"
+KEYS_PART = "keys.sealed"
+CREDENTIALS_FILE = "credentials.json"
+START_ONCE = "start the mesh once, which makes what is missing, then try again"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One thing was copied or restored."""
+
+    what: str
+    name: str
+    bytes: int
+    messages: int = 0
+
+
+Say = Callable[[Progress], None]
+Durable = tuple[str, str]
+"""Stream and name."""
+HOLD_S = 30.0
+"""So long after its death a backup keeps a mesh waiting at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What to copy beside the streams. documents: rag's folder; data: of `bulkhead up`, for the digests of API keys.
+
+    passphrase: seals the keys of `identity` (and the local user's credentials); without one no key is copied.
+    """
+
+    documents: Path | None = None
+    data: Path | None = None
+    identity: Path | None = None
+    passphrase: str = ""
+
+
+def order() -> Iterator[str]:
+    """The streams that are copied while nothing is handed out, in their order."""
+    for name in catalog.INBOXES:
+        if name != "gateway" and name not in MONEY:
+            yield subjects.inbox_stream(name)
+    yield subjects.inbox_stream("gateway")
+    yield from (subjects.timers_stream(name) for name in catalog.DECIDERS)
+    yield from (subjects.records_stream(name) for name in catalog.DOERS)
+    yield subjects.CONTROL_STREAM
+    yield subjects.DEAD_LETTERS_STREAM
+    yield from (subjects.inbox_stream(name) for name in MONEY)
+
+
+async def take(broker: Broker, to: Path, wanted: Wanted, say: Say = lambda progress: None) -> Manifest:
+    """Write a backup to a new file. Raises BackupError: then there is no file."""
+    sealed = _sealed(wanted) if wanted.passphrase else b""
+    with Writer(to) as file:
+        async with held(broker, await _durables(broker)) as durables:
+            positions = [await _position(broker, *one) for one in durables]
+            streams = [await _copy(broker, file, name, say) for name in order()]
+        found = _documents(file, wanted.documents, say)
+        streams.append(await _copy(broker, file, subjects.BLOBS_STREAM, say))
+        if wanted.data is not None and (wanted.data / API_KEYS_FILE).is_file():
+            file.put(API_KEYS_FILE, [(wanted.data / API_KEYS_FILE).read_bytes()])
+        if sealed:
+            file.put(KEYS_PART, [sealed])
+            say(Progress("keys", "keys", len(sealed)))
+        manifest = Manifest(
+            format=FORMAT,
+            version=_version(),
+            created_unix_ms=time.time_ns() // 1_000_000,
+            shards=_shards(positions),
+            streams=tuple(streams),
+            positions=tuple(positions),
+            documents=tuple(found),
+            has_documents=wanted.documents is not None,
+            has_keys=bool(sealed),
+            parts=dict(file.parts),
+        )
+        file.finish(manifest)
+    return manifest
+
+
+@asynccontextmanager
+async def held(broker: Broker, durables: list[Durable]) -> AsyncIterator[list[Durable]]:
+    """Nothing is handed out from these durables meanwhile. Raises BackupError when that cannot be kept up."""
+
+    async def hold(seconds: float) -> None:
+        await asyncio.gather(*(broker.pause(*one, seconds) for one in durables))
+
+    async def keep() -> None:
+        while True:
+            await asyncio.sleep(HOLD_S / 3)
+            await hold(HOLD_S)
+
+    try:
+        await hold(HOLD_S)
+        keeping = asyncio.create_task(keep())
+        try:
+            yield durables
+        finally:
+            keeping.cancel()
+            [ended] = await asyncio.gather(keeping, return_exceptions=True)
+        if isinstance(ended, BackupError):
+            raise ended
+    finally:
+        with suppress(BackupError):  # Then it ends by itself.
+            await hold(0)
+
+
+async def _copy(broker: Broker, file: Writer, name: str, say: Say) -> StreamCopy:
+    with file.open(f"streams/{name}") as part:
+        copy = await broker.copy(name, part.write)
+    if copy is None:
+        raise BackupError(f"the broker has no stream {name}: it is no whole mesh; {START_ONCE}")
+    say(Progress("stream", name, part.size, copy.messages))
+    return copy
+
+
+async def _durables(broker: Broker) -> list[Durable]:
+    found: list[Durable] = []
+    for service in catalog.INBOXES:
+        if service == catalog.JOURNAL:
+            continue  # Facts that nobody acts on.
+        stream = subjects.inbox_stream(service)
+        # Whoever looks at an inbox for a moment has a consumer there too; only a service's own have positions.
+        own = [one for one in await broker.durables(stream) if re.fullmatch(rf"{service}-\d+", one)]
+        if not own:
+            raise BackupError(f"nobody has a position in {stream}: it is no whole mesh; {START_ONCE}")
+        found += [(stream, durable) for durable in own]
+    return found
+
+
+async def _position(broker: Broker, stream: str, durable: str) -> Position:
+    return Position(stream=stream, durable=durable, floor=await broker.floor(stream, durable))
+
+
+def _shards(positions: list[Position]) -> dict[str, int]:
+    """Services that have more than one durable."""
+    counts: dict[str, int] = {}
+    for one in positions:
+        service = one.durable.rpartition("-")[0]
+        counts[service] = counts.get(service, 0) + 1
+    return {service: count for service, count in counts.items() if count > 1}
+
+
+def _documents(file: Writer, folder: Path | None, say: Say) -> list[DocumentsCopy]:
+    found: list[DocumentsCopy] = []
+    for tenant in documents.tenants(folder) if folder is not None else ():
+        assert folder is not None
+        with documents.copied(folder, tenant, file.path) as pieces, file.open(f"documents/{len(found)}") as part:
+            for piece in pieces:
+                part.write(piece)
+        found.append(DocumentsCopy(tenant=tenant))
+        say(Progress("documents", tenant, part.size))
+    return found
+
+
+def _sealed(wanted: Wanted) -> bytes:
+    """Every key file of the mesh, by name. Raises BackupError."""
+    if wanted.identity is None or not wanted.identity.is_dir():
+        raise Misnamed(f"there are no keys in {wanted.identity}; leave the passphrase out to go without them")
+    # The CA is its broker's, and another broker has one of its own.
+    paths = [
+        path
+        for path in sorted(wanted.identity.iterdir())
+        if path.is_file() and not path.name.startswith(".") and path.name != CA_FILE
+    ]
+    if wanted.data is not None and (wanted.data / CREDENTIALS_FILE).is_file():
+        paths.append(wanted.data / CREDENTIALS_FILE)
+    return key_sealing.seal({path.name: path.read_text() for path in paths}, wanted.passphrase)
+
+
+def _version() -> str:
+    try:
+        return version("bulkhead")
+    except PackageNotFoundError:
+        return "unknown"

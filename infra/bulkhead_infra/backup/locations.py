@@ -1,0 +1,165 @@
+"""Where a mesh keeps what: on this machine, running or stopped, or behind a broker's address with folders of its own.
+
+In: a data directory, or an address and folders. Out: an open broker, whole backups, whole restores. A restore on this
+machine that is cut off leaves a mark: `up` refuses the directory, and the next restore begins anew.
+"""
+
+import asyncio
+import json
+import os
+import shutil
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bulkhead.bus.jetstream.connection import ca_beside
+from bulkhead.tcp_ports import free_port
+from bulkhead_infra.backup import backup, restore
+from bulkhead_infra.backup.archive import Manifest, Misnamed, Reader
+from bulkhead_infra.backup.backup import Say, Wanted
+from bulkhead_infra.backup.stream_copies import connected
+from bulkhead_infra.identity import keys, policy, render
+from bulkhead_infra.local.rundir import MESH_FILE, RESTORING_FILE, DirectoryInUse, RunDir
+from bulkhead_infra.nats.provision import provision
+from bulkhead_infra.nats.server import NatsServer, ServerPlan
+from bulkhead_infra.nats.streams import Layout
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """A broker that somebody else runs. identity: where keys of `backup` and `provisioner` lie; documents: rag's.
+
+    callers: where api_keys.json and credentials.json lie. ranked: as in Layout.
+    """
+
+    url: str
+    identity: Path
+    documents: Path | None = None
+    replicas: int = 1
+    callers: Path | None = None
+    ranked: bool = True
+
+
+async def back_up_local(data: Path, to: Path, passphrase: str, say: Say) -> Manifest:
+    """A mesh of this machine; stopped, its broker is started for it. Raises BackupError and what a start raises."""
+    async with _open_local(data) as (url, identity):
+        wanted = Wanted(documents=data / "rag", data=data, identity=identity, passphrase=passphrase)
+        async with connected(url, identity) as broker:
+            return await backup.take(broker, to, wanted, say)
+
+
+async def back_up_remote(remote: Remote, to: Path, passphrase: str, say: Say) -> Manifest:
+    """A mesh behind an address. Raises BackupError, KeyFileError."""
+    wanted = Wanted(documents=remote.documents, data=remote.callers, identity=remote.identity, passphrase=passphrase)
+    async with connected(remote.url, remote.identity) as broker:
+        return await backup.take(broker, to, wanted, say)
+
+
+async def restore_local(
+    reader: Reader, data: Path, passphrase: str, say: Say, shards: Mapping[str, int] | None = None
+) -> None:
+    """Into a directory that has no mesh; its keys may be there already. shards: other ones than the backup's. Raises
+    BackupError and what a start raises."""
+    files = await asyncio.to_thread(restore.unsealed, reader, passphrase) if passphrase else {}
+    layout = Layout(restore.divided(reader.manifest, shards))
+    restore.check_streams(reader, layout)
+    run = RunDir(data, restoring=True)
+    try:
+        _make_room(run.path)
+        restore.restore_keys(files, run.path, run.identity)
+        restore.restore_api_keys(reader, run.path)
+        async with _own_broker(run, layout) as url:
+            await _fill(Remote(url, run.identity), reader, layout, say)
+        restore.restore_documents(reader, run.path / "rag", say)
+        os.sync()  # The broker has not waited for the disk: what follows must not be older than what it means.
+        (run.path / RESTORING_FILE).unlink()
+    finally:
+        run.close()
+
+
+async def restore_remote(
+    reader: Reader, remote: Remote, passphrase: str, say: Say, shards: Mapping[str, int] | None = None
+) -> None:
+    """Into a broker without streams; shards as above. Raises BackupError, KeyFileError, ProvisionError."""
+    layout = Layout(restore.divided(reader.manifest, shards), remote.replicas, ranked=remote.ranked)
+    restore.check_streams(reader, layout)
+    if passphrase:
+        files = await asyncio.to_thread(restore.unsealed, reader, passphrase)
+        restore.restore_keys(files, remote.callers or remote.identity, remote.identity)
+    if remote.callers is not None:
+        restore.restore_api_keys(reader, remote.callers)
+    if reader.manifest.documents and remote.documents is None:
+        raise Misnamed("the backup holds documents; say with --documents where rag of this mesh keeps them")
+    if remote.documents is not None:
+        restore.restore_documents(reader, remote.documents, say)
+    await _fill(remote, reader, layout, say)
+
+
+async def _fill(remote: Remote, reader: Reader, layout: Layout, say: Say) -> None:
+    async with connected(remote.url, remote.identity) as broker:
+        await restore.restore_streams(broker, reader, layout, say)
+        begin = await restore.begins(broker, reader, layout)
+    seed = keys.nkey_seed(remote.identity, policy.PROVISIONER)
+    await provision(remote.url, seed, layout, begin, ca_file=ca_beside(remote.identity))
+
+
+@asynccontextmanager
+async def _open_local(data: Path) -> AsyncIterator[tuple[str, Path]]:
+    """Address of the broker and folder of the keys."""
+    mesh = _read(data / MESH_FILE)
+    if not mesh:
+        raise Misnamed(f"no mesh has run in {data}; name its directory with --data, or its broker with --nats")
+    try:
+        run = RunDir(data)
+    except DirectoryInUse:
+        yield str(mesh["nats_url"]), data / "identity"
+        return
+    try:
+        if mesh.get("own_broker", True):
+            async with _own_broker(run, Layout(mesh.get("shards") or {}, store_gib=run.store_gib())) as url:
+                yield url, run.identity
+        else:
+            yield str(mesh["nats_url"]), run.identity
+    finally:
+        run.close()
+
+
+@asynccontextmanager
+async def _own_broker(run: RunDir, layout: Layout) -> AsyncIterator[str]:
+    """The broker of a directory that is ours, for as long as it is copied or filled."""
+    rules = policy.load()
+    keys.ensure(run.identity, rules)
+    accounts = render.accounts(rules, keys.public_nkeys(run.identity, rules), layout.shards)
+    plan = ServerPlan(run.path / "nats", free_port(), free_port(), store_gib=layout.store_gib)
+    server = NatsServer(plan, accounts, os.environ)
+    await server.start()
+    try:
+        yield plan.url
+    finally:
+        await server.stop()
+
+
+def _make_room(data: Path) -> None:
+    """Set the mark; what a restore that was cut off has left goes. Raises BackupError where a mesh is."""
+    mark, streams = data / RESTORING_FILE, data / "nats" / "store" / "jetstream"
+    stores = list((data / "rag").glob("*.sqlite*"))
+    if mark.exists():
+        shutil.rmtree(data / "nats", ignore_errors=True)
+        for path in stores:
+            path.unlink()
+    elif streams.exists() or stores:
+        raise Misnamed(
+            f"{data} holds a mesh already; restore into another directory (--data), and remove this one when you are "
+            "sure that nobody needs it"
+        )
+    keys.replace(mark, "A backup is being restored into this directory.\n")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

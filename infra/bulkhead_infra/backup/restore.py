@@ -1,0 +1,113 @@
+"""A mesh from a backup: read the whole file first, then streams, positions, documents and keys into empty places.
+
+In: a `Reader`, a broker that has none of our streams. Out: a broker as it was, with every durable at its position, and
+everything else as the provisioner makes it. Redis gets nothing: budget makes its ledger of the facts at its start.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from bulkhead_contracts import catalog, subjects
+from bulkhead_infra.backup import documents, key_sealing
+from bulkhead_infra.backup.archive import BackupError, Manifest, Misnamed, Reader
+from bulkhead_infra.backup.backup import API_KEYS_FILE, CREDENTIALS_FILE, KEYS_PART, Progress, Say
+from bulkhead_infra.backup.stream_copies import Broker
+from bulkhead_infra.identity import keys
+from bulkhead_infra.nats.provision import Begin
+from bulkhead_infra.nats.streams import Layout, streams
+
+
+def check_streams(reader: Reader, layout: Layout) -> dict[str, dict]:  # type: ignore[type-arg]
+    """The settings for every stream in the backup: this version's. Raises BackupError for what it does not know."""
+    known = {config["name"]: config for config in streams(layout)}
+    for copy in reader.manifest.streams:
+        if copy.name not in known or copy.name == subjects.JOURNAL_STREAM:
+            raise BackupError(
+                f"{reader.path} holds a stream {copy.name}, which this version does not have; restore it with version "
+                f"{reader.manifest.version} of bulkhead and upgrade then"
+            )
+    for one in reader.manifest.documents:
+        documents.tenant_name(one.tenant)
+    return known
+
+
+def divided(manifest: Manifest, shards: Mapping[str, int] | None) -> dict[str, int]:
+    """By service, durables of its inbox: as in the backup, but for those of which another number is wanted."""
+    found = {**manifest.shards, **(shards or {})}
+    return {service: count for service, count in found.items() if count > 1}
+
+
+async def restore_streams(broker: Broker, reader: Reader, layout: Layout, say: Say = lambda progress: None) -> None:
+    """Every stream of the backup, in its order. Raises BackupError."""
+    known = check_streams(reader, layout)
+    if there := sorted(set(await broker.names()) & set(known)):
+        raise Misnamed(
+            f"the broker has a mesh already (stream {there[0]} and {len(there) - 1} more): a backup is restored into "
+            "an empty one; name another broker or directory, or remove its streams first"
+        )
+    for copy in reader.manifest.streams:
+        name = f"streams/{copy.name}"
+        # Sources come last: a stream that is restored with them fetches again all that it has fetched before.
+        alone = {key: value for key, value in known[copy.name].items() if key != "sources"}
+        # It may come from a mesh that was given more disk than anybody has said of this one.
+        alone["max_bytes"] = max(alone["max_bytes"], 2 * copy.bytes)
+        await broker.restore(alone, copy, reader.chunks(name))
+        say(Progress("stream", copy.name, reader.manifest.parts[name].size, copy.messages))
+
+
+def starts(manifest: Manifest, layout: Layout) -> dict[str, int]:
+    """By durable, the sequence with which it begins.
+
+    With another number of shards than there was, every one begins where the slowest stood: too early is harmless.
+    """
+    by_service: dict[str, list[int]] = {}
+    for one in manifest.positions:
+        by_service.setdefault(one.durable.rpartition("-")[0], []).append(one.floor)
+    exact = {one.durable: one.floor for one in manifest.positions}
+    found = {}
+    for service in catalog.INBOXES:
+        count, floors = layout.shards_of(service), by_service.get(service, [0])
+        for shard in range(count):
+            durable = subjects.durable(service, shard)
+            found[durable] = 1 + (exact[durable] if len(floors) == count and durable in exact else min(floors))
+    return found
+
+
+async def begins(broker: Broker, reader: Reader, layout: Layout) -> Begin:
+    """Where everything goes on: durables by their positions, timers' inboxes by the last timer that they hold."""
+    sources = {}
+    for service in catalog.DECIDERS:
+        inbox = subjects.inbox_stream(service)
+        sources[inbox] = 1 + await broker.sourced(inbox, f"mesh.{service}.{service}.>")
+    return Begin(starts(reader.manifest, layout), sources)
+
+
+def restore_documents(reader: Reader, folder: Path, say: Say = lambda progress: None) -> None:
+    """The stores of all tenants; none may be there. Raises BackupError."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for place, one in enumerate(reader.manifest.documents):
+        name = f"documents/{place}"
+        documents.put(folder, one.tenant, reader.chunks(name))
+        say(Progress("documents", one.tenant, reader.manifest.parts[name].size))
+
+
+def unsealed(reader: Reader, passphrase: str) -> Mapping[str, str]:
+    """The key files in the backup. Raises BackupError."""
+    if not reader.has(KEYS_PART):
+        raise Misnamed(f"{reader.path} holds no keys; leave the passphrase out, and put DIR/identity there yourself")
+    return key_sealing.unseal(reader.whole(KEYS_PART), passphrase)
+
+
+def restore_keys(files: Mapping[str, str], data: Path, identity: Path) -> None:
+    """Key files where the mesh keeps them, mode 0600; what is there stays, and differing from it is an error."""
+    identity.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for name, text in files.items():
+        path = (data if name == CREDENTIALS_FILE else identity) / name
+        if not keys.write_new(path, text) and path.read_text() != text and name != keys.PUBLIC_FILE:
+            raise BackupError(f"{path} is there and is another key than the one in the backup; move one of them away")
+
+
+def restore_api_keys(reader: Reader, data: Path) -> None:
+    """Digests of the API keys that people hold, unless there are some."""
+    if reader.has(API_KEYS_FILE):
+        keys.write_new(data / API_KEYS_FILE, reader.whole(API_KEYS_FILE).decode())

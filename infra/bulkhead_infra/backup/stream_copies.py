@@ -1,0 +1,209 @@
+"""Streams as the broker's own snapshots, under the identity `backup`: sequences, times and headers stay as they are.
+
+In: an address and the identity's key. Out: bytes of one stream, or a stream made of them. Consumers are left out of
+both: a position is only good with streams that are younger than it (see `taking`).
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from nats import errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from bulkhead.bus.jetstream.connection import ca_beside, trusting
+from bulkhead.bus.port import BusError
+from bulkhead.runtime.decider.history import SOURCE_HEADER
+from bulkhead_infra.backup.archive import BackupError, StreamCopy
+from bulkhead_infra.identity import keys
+from bulkhead_infra.identity.policy import BACKUP
+from bulkhead_infra.identity.rights import API, inbox_prefix
+
+CHUNK_BYTES = 512 * 1024
+CONNECT_TIMEOUT_S = 5
+AGAIN_S, KNOWN_WITHIN_S = 0.1, 10.0
+TIMEOUT_S = 60.0
+"""A large stream is laid out on the broker's disk before the first piece comes."""
+STREAM_NOT_FOUND = 10059
+FOREIGN = ("republish", "sources", "mirror", "subject_transform")
+"""Settings by which a stream says or takes more than its own subjects."""
+
+
+class Broker:
+    """A connection as `backup`. Raises BackupError."""
+
+    def __init__(self, client: Client, url: str, denied: "asyncio.Future[str]") -> None:
+        self._client, self._url, self._denied = client, url, denied
+
+    async def names(self) -> list[str]:
+        """Of all streams there are."""
+        return list((await self._ask("STREAM.NAMES", {})).get("streams") or ())
+
+    async def info(self, stream: str) -> dict[str, Any] | None:
+        """Settings and state; None when there is no such stream."""
+        return await self._ask(f"STREAM.INFO.{stream}", {}, none=STREAM_NOT_FOUND) or None
+
+    async def durables(self, stream: str) -> list[str]:
+        """Of a stream, in order."""
+        return sorted((await self._ask(f"CONSUMER.NAMES.{stream}", {}, none=STREAM_NOT_FOUND)).get("consumers") or ())
+
+    async def floor(self, stream: str, durable: str) -> int:
+        """Up to which sequence a durable has acknowledged everything."""
+        found = await self._ask(f"CONSUMER.INFO.{stream}.{durable}", {})
+        return int(found["ack_floor"]["stream_seq"])
+
+    async def pause(self, stream: str, durable: str, seconds: float) -> None:
+        """Hand nothing out from this durable for so long; 0 ends it. What is being handled goes on."""
+        until = datetime.fromtimestamp(time.time() + seconds if seconds else 0, UTC).isoformat()
+        await self._ask(f"CONSUMER.PAUSE.{stream}.{durable}", {"pause_until": until})
+
+    async def sourced(self, stream: str, subject: str) -> int:
+        """The sequence that the newest message of these subjects had in the stream that it comes from; 0: none."""
+        request = json.dumps({"last_by_subj": subject}).encode()
+        try:
+            found = await self._request(f"{API}DIRECT.GET.{stream}", request)
+        except (errors.Error, OSError) as error:
+            raise self._silent(f"the end of {stream}", error) from error
+        said = (found.headers or {}).get(SOURCE_HEADER, "").split(" ")
+        return int(said[1]) if len(said) > 1 and said[1].isdigit() else 0
+
+    async def copy(self, stream: str, write: Callable[[bytes], None]) -> StreamCopy | None:
+        """Write a stream's snapshot; None when there is no such stream."""
+        inbox = self._client.new_inbox()
+        pieces = await self._client.subscribe(inbox, pending_msgs_limit=-1, pending_bytes_limit=-1)
+        try:
+            request = {"deliver_subject": inbox, "no_consumers": True, "chunk_size": CHUNK_BYTES}
+            answer = await self._ask(f"STREAM.SNAPSHOT.{stream}", request, none=STREAM_NOT_FOUND)
+            if not answer:
+                return None
+            while (piece := await pieces.next_msg(timeout=TIMEOUT_S)).data:
+                write(piece.data)
+                if piece.reply:  # The broker sends so much at a time as was taken; of the last nobody asks it.
+                    await self._client.publish(piece.reply)
+            status = (piece.headers or {}).get("Status", "")
+            if status not in ("", "204"):
+                raise BackupError(f"the broker broke off the copy of {stream} ({status}); see its log, then try again")
+        except (errors.Error, OSError) as error:
+            raise self._silent(f"the copy of {stream}", error) from error
+        finally:
+            if not self._client.is_closed:
+                await pieces.unsubscribe()
+        return copied(stream, answer["state"])
+
+    async def restore(self, config: Mapping[str, Any], copy: StreamCopy, pieces: Iterator[bytes]) -> None:
+        """Make the stream of its copy, with these settings and not with those in the copy."""
+        state = {"messages": copy.messages, "bytes": copy.bytes, "first_seq": copy.first_seq, "last_seq": copy.last_seq}
+        answer = await self._ask(f"STREAM.RESTORE.{copy.name}", {"config": config, "state": state})
+        try:
+            for piece in pieces:
+                await self._hand(answer["deliver_subject"], copy.name, piece)
+            await self._hand(answer["deliver_subject"], copy.name, b"")
+        except (errors.Error, OSError) as error:
+            raise self._silent(f"the restore of {copy.name}", error) from error
+        await self._check(config, copy)
+
+    async def _hand(self, subject: str, stream: str, piece: bytes) -> None:
+        for start in range(0, max(1, len(piece)), CHUNK_BYTES):
+            answer = await self._request(subject, piece[start : start + CHUNK_BYTES])
+            if answer.data.startswith(b"{") and (error := json.loads(answer.data).get("error")):
+                raise BackupError(f"the broker refuses the copy of {stream}: {error.get('description')}; see its log")
+
+    async def _check(self, config: Mapping[str, Any], copy: StreamCopy) -> None:
+        found = await self.info(copy.name)
+        if found is None or copied(copy.name, found["state"]) != copy:
+            holds = copied(copy.name, found["state"]) if found else "nothing"
+            raise BackupError(
+                f"{copy.name} was restored and is not what the backup says ({holds}, not {copy}); restore another one"
+            )
+        strange = [name for name in FOREIGN if found["config"].get(name) and not config.get(name)]
+        if strange or found["state"].get("consumer_count"):
+            what = ", ".join(strange) or "consumers of its own"
+            raise BackupError(f"the copy of {copy.name} brings {what}, which no backup does: somebody else made it")
+
+    async def _ask(self, request: str, body: Mapping[str, Any], none: int = 0) -> dict[str, Any]:
+        """The broker's answer; {} for the error code `none`."""
+        try:
+            message = await self._request(API + request, json.dumps(body).encode())
+        except (errors.Error, OSError) as error:
+            raise self._silent(request, error) from error
+        answer: dict[str, Any] = json.loads(message.data)
+        if "error" not in answer:
+            return answer
+        if answer["error"].get("err_code") == none:
+            return {}
+        raise BackupError(f"the broker refuses {request}: {answer['error'].get('description')}; see its log")
+
+    async def _request(self, subject: str, body: bytes) -> Msg:
+        """An answer. What reached nobody is said again: in a cluster who answers may only be on its way to be known."""
+        until = asyncio.get_running_loop().time() + KNOWN_WITHIN_S
+        while True:
+            try:
+                return await self._request_once(subject, body)
+            except errors.NoRespondersError:
+                if asyncio.get_running_loop().time() > until:
+                    raise
+                await asyncio.sleep(AGAIN_S)
+
+    async def _request_once(self, subject: str, body: bytes) -> Msg:
+        """An answer. A refusal names no request: whichever is under way ends with it."""
+        asking = asyncio.ensure_future(self._client.request(subject, body, timeout=TIMEOUT_S))
+        await asyncio.wait({asking, self._denied}, return_when=asyncio.FIRST_COMPLETED)
+        if not asking.done():
+            asking.cancel()
+            raise errors.Error("it refused")
+        return await asking
+
+    def _silent(self, what: str, error: Exception) -> BackupError:
+        if self._denied.done():
+            return BackupError(
+                f"the broker denies {self._denied.result()} to the identity {BACKUP}: it runs with accounts of another "
+                "version; restart the mesh, or render the accounts again and reload the broker"
+            )
+        return BackupError(f"{what}: the broker at {self._url} stopped answering ({error or type(error).__name__})")
+
+
+def copied(stream: str, state: Mapping[str, Any]) -> StreamCopy:
+    """What a stream's state says, as the manifest has it. The first of none is told as 0 or as the next one."""
+    messages, last = int(state["messages"]), int(state["last_seq"])
+    first = int(state["first_seq"]) if messages else last + 1
+    return StreamCopy(name=stream, messages=messages, bytes=int(state["bytes"]), first_seq=first, last_seq=last)
+
+
+@asynccontextmanager
+async def connected(url: str, identity: Path) -> AsyncIterator[Broker]:
+    """A connection under the key of `backup` in this folder, by TLS where a CA lies beside it. Raises BackupError,
+    KeyFileError."""
+    seed, ca_file = keys.nkey_seed(identity, BACKUP), ca_beside(identity)
+    client, denied = Client(), asyncio.get_running_loop().create_future()
+
+    async def failed(error: Exception) -> None:
+        if not denied.done() and "permissions violation" in str(error).lower():
+            denied.set_result(str(error).partition("for ")[2] or str(error))
+
+    try:
+        await client.connect(
+            url.split(","),
+            name=BACKUP,
+            nkeys_seed_str=seed,
+            inbox_prefix=inbox_prefix(BACKUP),
+            error_cb=failed,
+            allow_reconnect=False,
+            max_reconnect_attempts=1,
+            connect_timeout=CONNECT_TIMEOUT_S,
+            **({"tls": trusting(ca_file), "tls_handshake_first": True} if ca_file else {}),
+        )
+    except (BusError, errors.Error, OSError) as error:
+        raise BackupError(
+            f"cannot reach the broker at {url} as {BACKUP}: {error}; is it running, and does it know this identity (a "
+            "mesh that was started by an older version does not: restart it)?"
+        ) from error
+    try:
+        yield Broker(client, url, denied)
+    finally:
+        await client.close()

@@ -1,0 +1,38 @@
+"""`python -m bulkhead_infra.capacity`: the needs of a number of tasks a day. Exit codes: 0, 2 wrong usage."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+from bulkhead_infra.capacity import Load, breaks, plan, tables
+from bulkhead_infra.nats.stream_sizes import StoreTooSmall, bounds
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """See the module."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bulkhead_infra.capacity", description="What so many tasks a day need."
+    )
+    parser.add_argument("--tasks-per-day", type=int, default=10_000_000, metavar="N")
+    parser.add_argument("--peak", type=float, default=3.0, metavar="X", help="peak over average (3)")
+    parser.add_argument("--retention", type=int, default=8, metavar="DAYS", help="ended tasks are kept so long (8)")
+    parser.add_argument("--store-gib", type=int, default=0, metavar="N", help="disk that the broker is given")
+    parser.add_argument("--json", action="store_true", help="print the rows as JSON")
+    given = parser.parse_args(argv)
+    if given.tasks_per_day < 1 or given.peak < 1 or given.retention < 1:
+        parser.error("tasks, peak and retention are 1 or more")
+    try:
+        bounds([], given.store_gib)
+    except StoreTooSmall as error:
+        parser.error(str(error))
+    load = Load(given.tasks_per_day, given.peak, given.retention, store_gib=given.store_gib)
+    if given.json:
+        print(json.dumps({"needs": dict(plan(load)), "gives_way_from_tasks_per_day": dict(breaks(load))}))
+    else:
+        print(tables(load), end="")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

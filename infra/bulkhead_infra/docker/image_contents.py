@@ -1,0 +1,221 @@
+"""What is inside each image: the one table, and the two things that a build makes of it. Standard library alone.
+
+In: the sources. Out: `image_contents.py DIR` makes DIR/<image>/ for every image: lists/core.txt (needs of
+every service), lists/own.txt (needs of this one), pinned with hashes as in requirements.lock; code/, its part of the tree,
+compiled; state/, the empty folders that it may write to.
+"""
+
+import argparse
+import compileall
+import py_compile
+import re
+import shutil
+import sys
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[3]
+LIBRARY = ("contracts/bulkhead_contracts", "libs/bulkhead")
+FOR_PEOPLE = ("libs/bulkhead/client", "libs/bulkhead/testing")
+"""What people and tests use, and no service: in no image."""
+STARTER = (
+    "libs/bulkhead/__init__.py",
+    "libs/bulkhead/runtime/__init__.py",
+    *(f"libs/bulkhead/runtime/process/{name}.py" for name in ("__init__", "container_start", "container_probe")),
+)
+SECRETS, STATE = "identity", "data"
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """One image: what of the tree, which extra of pyproject.toml, which module runs, whether it stands on the core."""
+
+    code: tuple[str, ...]
+    extra: str
+    module: str
+    core: bool = True
+    state: tuple[str, ...] = (SECRETS, STATE)
+    """Folders below /bulkhead that belong to the user of the image: what is mounted there belongs to it too."""
+
+
+def _service(name: str, *more: str) -> Contents:
+    code = (*LIBRARY, "services/bulkhead_services/__init__.py", f"services/bulkhead_services/{name}", *more)
+    return Contents(code, name.replace("_", "-"), f"bulkhead_services.{name}")
+
+
+SERVICES: Mapping[str, Contents] = {
+    "signer": _service("signer", "infra/bulkhead_infra/__init__.py", "infra/bulkhead_infra/identity/tenants.yaml"),
+    "budget": _service("budget"),
+    "model_gateway": _service("model_gateway"),
+    "rag": _service("rag"),
+    "tool_executor": _service("tool_executor"),
+    "planner": _service("planner"),
+    "worker": _service("worker"),
+    "checker": _service("checker"),
+    "gateway": _service("gateway"),
+}
+KEYS_OF = (*SERVICES, "operator", "provisioner", "nats", "redis", "upkeep")
+"""Who gets a volume of keys from the provisioner."""
+INFRASTRUCTURE: Mapping[str, Contents] = {
+    "nats": Contents(
+        (
+            *STARTER,
+            "infra/bulkhead_infra/__init__.py",
+            "infra/bulkhead_infra/docker/__init__.py",
+            "infra/bulkhead_infra/docker/nats_container.py",
+            "infra/bulkhead_infra/docker/probes.py",
+            "infra/bulkhead_infra/local/__init__.py",
+            "infra/bulkhead_infra/local/torn_file.py",
+            "infra/bulkhead_infra/nats/__init__.py",
+            "infra/bulkhead_infra/nats/store.py",
+            *(f"contracts/bulkhead_contracts/{name}.py" for name in ("__init__", "subjects", "bounds")),
+        ),
+        "nats",
+        "bulkhead_infra.docker.nats_container",
+        core=False,
+    ),
+    "redis": Contents(
+        (
+            *STARTER,
+            "infra/bulkhead_infra/__init__.py",
+            "infra/bulkhead_infra/docker/__init__.py",
+            "infra/bulkhead_infra/docker/redis_container.py",
+            "infra/bulkhead_infra/docker/probes.py",
+            "infra/bulkhead_infra/local/__init__.py",
+            "infra/bulkhead_infra/local/torn_file.py",
+        ),
+        "redis",
+        "bulkhead_infra.docker.redis_container",
+        core=False,
+    ),
+    "offline_model": Contents(
+        (*STARTER, "infra/bulkhead_infra/__init__.py", "infra/bulkhead_infra/offline_model"),
+        "offline-model",
+        "bulkhead_infra.offline_model",
+        core=False,
+    ),
+    "provisioner": Contents(
+        (
+            *LIBRARY,
+            "infra/bulkhead_infra/__init__.py",
+            "infra/bulkhead_infra/docker/__init__.py",
+            "infra/bulkhead_infra/docker/image_contents.py",
+            "infra/bulkhead_infra/docker/provisioner.py",
+            "infra/bulkhead_infra/docker/upkeep.py",
+            "infra/bulkhead_infra/identity",
+            "infra/bulkhead_infra/local/__init__.py",
+            "infra/bulkhead_infra/local/journal.py",
+            "infra/bulkhead_infra/local/upkeep.py",
+            "infra/bulkhead_infra/nats",
+        ),
+        "provisioner",
+        "bulkhead_infra.docker.provisioner",
+        state=(STATE, "keys/all", *(f"keys/{name}" for name in KEYS_OF)),
+    ),
+}
+IMAGES: Mapping[str, Contents] = {**SERVICES, **INFRASTRUCTURE}
+
+
+def requirements(name: str, root: Path = ROOT) -> tuple[str, str]:
+    """core.txt and own.txt of one image. Raises KeyError for what the lock does not pin."""
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    lock = Lock((root / "requirements.lock").read_text())
+    contents = IMAGES[name]
+    core = lock.closure(map(_name, project["dependencies"])) if contents.core else frozenset()
+    own = lock.closure(map(_name, project["optional-dependencies"][contents.extra])) - core
+    return lock.text(core), lock.text(own)
+
+
+class Lock:
+    """requirements.lock: its pins, and who needs whom, by uv's `# via` lines."""
+
+    def __init__(self, text: str) -> None:
+        self._pins: dict[str, str] = {}
+        self._needs: dict[str, set[str]] = {}
+        for block in re.split(r"\n(?=\S)", re.sub(r"\A(#.*\n)+", "", text)):
+            pin, _, comments = block.partition("    # via")
+            name = _name(pin)
+            self._pins[name] = pin.rstrip()
+            for parent in re.findall(r"[A-Za-z0-9._-]+", re.sub(r"\(.*?\)", "", comments)):
+                self._needs.setdefault(_name(parent), set()).add(name)
+
+    def closure(self, names: Iterable[str]) -> frozenset[str]:
+        """These packages and all that they need. Raises KeyError for one that is not pinned."""
+        found: set[str] = set()
+        todo = list(names)
+        while todo:
+            name = todo.pop()
+            if name not in self._pins:
+                raise KeyError(f"{name} is not in requirements.lock; run `make lock`")
+            if name not in found:
+                found.add(name)
+                todo.extend(self._needs.get(name, ()))
+        return frozenset(found)
+
+    def text(self, names: Iterable[str]) -> str:
+        """A requirements file, for pip's --require-hashes."""
+        return "".join(f"{self._pins[name]}\n" for name in sorted(names))
+
+
+def _name(requirement: str) -> str:
+    """The canonical name at the beginning of a requirement."""
+    match = re.match(r"[A-Za-z0-9._-]+", requirement)
+    assert match is not None, requirement
+    return re.sub(r"[-_.]+", "-", match[0]).lower()
+
+
+def prepare(target: Path, root: Path = ROOT) -> None:
+    """For every image `target/<name>/`: lists/core.txt, lists/own.txt, code/ and state/. Compiled once for all."""
+    whole = target / "all"
+    for part in sorted({part for row in IMAGES.values() for part in row.code}):
+        _copy(root / part, whole / part, _ignored(root))
+    # A root is read-only when it runs, so that nothing could be compiled then.
+    unchecked = py_compile.PycInvalidationMode.UNCHECKED_HASH
+    if not compileall.compile_dir(whole, quiet=1, stripdir=str(whole), invalidation_mode=unchecked):
+        raise SystemExit(f"the code does not compile with this Python, {sys.version.split()[0]}")
+    for name, row in IMAGES.items():
+        for part in row.code:
+            # A package lies one folder deeper than its import path.
+            place = target / name / "code" / re.sub(r"^(contracts|libs|services|infra)/", "", part)
+            _copy(whole / part, place)
+            compiled = (whole / part).parent / "__pycache__"
+            for one in compiled.glob(f"{Path(part).stem}.*.pyc") if part.endswith(".py") else ():
+                _copy(one, place.parent / "__pycache__" / one.name)
+        for folder in row.state:
+            (target / name / "state" / folder).mkdir(parents=True)
+        lists = target / name / "lists"
+        lists.mkdir()
+        for file, text in zip(("core.txt", "own.txt"), requirements(name, root), strict=True):
+            (lists / file).write_text(text)
+
+
+def _copy(source: Path, place: Path, ignore: Callable[[str, list[str]], list[str]] | None = None) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, place, ignore=ignore, dirs_exist_ok=True)
+    else:
+        shutil.copyfile(source, place)
+
+
+def _ignored(root: Path) -> Callable[[str, list[str]], list[str]]:
+    left_out = {str(root / one) for one in FOR_PEOPLE}
+
+    def ignored(folder: str, names: list[str]) -> list[str]:
+        return [one for one in names if f"{folder}/{one}" in left_out or one == "__pycache__"]
+
+    return ignored
+
+
+def main() -> int:
+    """See the module."""
+    parser = argparse.ArgumentParser(prog="image_contents.py", description=__doc__)
+    parser.add_argument("target", type=Path, help="a folder that is made")
+    asked = parser.parse_args()
+    prepare(asked.target)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,307 @@
+"""The one-shot containers that make what the others need: `keys`, `streams`, and what an operator asks for by hand.
+
+In: volumes below /bulkhead/keys, one for each who gets secrets; the policy and tenants in the image. Out: each volume
+holds what its owner needs and nothing else; the streams stand. Everything may be done again and then changes nothing.
+
+keys          nkeys, signing keys, the CA and the broker's certificate, accounts, Redis's password, API keys
+streams       streams and durables, under the provisioner's own key
+credentials   print the local user's API keys as JSON
+caller TENANT PERSON ROLE   make an API key for somebody, and print it; only its digest is kept
+provider-key  take the model provider's API key from standard input; then restart model_gateway
+rotate NAME   a new bus key for an identity; then reload the broker (HUP) and restart the service
+upkeep        stay, and do what `bulkhead up` does now and then (infra/bulkhead_infra/docker/upkeep.py)
+Exit codes: 0; 1 with what is wrong and what to do; 2 for wrong arguments.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import re
+import secrets
+import sys
+from pathlib import Path
+
+from bulkhead.bus.port import BusError
+from bulkhead_contracts.bounds import PARTITIONS
+from bulkhead_infra.docker import upkeep
+from bulkhead_infra.docker.image_contents import SERVICES
+from bulkhead_infra.identity import callers, keys, policy, render, tls
+from bulkhead_infra.identity.keys import KeyFileError
+from bulkhead_infra.nats.configuration import ServerPlan, write_configuration
+from bulkhead_infra.nats.provision import ProvisionError, provision
+from bulkhead_infra.nats.purge import PurgeError, retention_of
+from bulkhead_infra.nats.stream_sizes import StoreTooSmall, bounds
+from bulkhead_infra.nats.streams import Layout
+
+KEYS = Path("/bulkhead/keys")
+ALL = "all"
+IDENTITY = Path("/bulkhead/identity")
+DATA = Path("/bulkhead/data")
+"""Where the others have their own volume and their own data: paths in their containers."""
+BROKER_NAMES = ("nats", "localhost", "127.0.0.1")
+DEFAULT_TENANT = "demo"
+OFFLINE_KEY = "offline"
+MAX_KEY_CHARS = 4096
+STORE_FILE = "store_gib"
+BROKERS_FILE = "brokers"
+BROKER = re.compile(r"[a-z0-9][a-z0-9.-]{0,62}")
+ALONE = "nats"
+TAKES: dict[str, tuple[str, ...]] = {
+    "keys": (),
+    "streams": (),
+    "credentials": (),
+    "caller": ("TENANT", "PERSON", "ROLE"),
+    "provider-key": (),
+    "rotate": ("IDENTITY",),
+    "upkeep": (),
+}
+"""What each of its commands takes."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """See the module."""
+    parser = argparse.ArgumentParser(
+        prog="provisioner", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=tuple(TAKES))
+    parser.add_argument(
+        "more",
+        nargs="*",
+        help="for rotate: a service, operator, provisioner, backup or publisher; "
+        "for caller: a tenant of the tenants file, a person, a role",
+    )
+    asked = parser.parse_args(arguments)
+    if len(asked.more) != len(TAKES[asked.what]):
+        parser.error(f"write it as `{' '.join((asked.what, *TAKES[asked.what]))}`")
+    try:
+        match asked.what:
+            case "keys":
+                make_keys()
+            case "streams":
+                asyncio.run(make_streams())
+            case "credentials":
+                print((KEYS / "operator" / "credentials.json").read_text())
+            case "provider-key":
+                take_provider_key(sys.stdin.read(MAX_KEY_CHARS).strip())
+            case "caller":
+                add_caller(*asked.more)
+            case "rotate":
+                rotate(*asked.more)
+            case "upkeep":
+                retention = retention_of(os.environ.get("BULKHEAD_RETENTION") or "30d", ())
+                asyncio.run(upkeep.keep(_url(), IDENTITY, DATA, layout(), retention))
+    except (BusError, KeyFileError, ProvisionError, PurgeError, policy.PolicyError, ValueError) as error:
+        print(f"{asked.what}: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(
+            f"{asked.what}: {error.filename or KEYS}: {error.strerror}; it must be a volume that user {os.getuid()} "
+            "may write to, and `keys` must have run before",
+            file=sys.stderr,
+        )
+        return 1
+    return 0
+
+
+def make_keys() -> None:
+    """Everything secret, each to its owner."""
+    rules = policy.load()
+    master = KEYS / ALL
+    was_there = any(master.glob("*.nkey"))
+    keys.ensure(master, rules)
+    brokers = _brokers(master, was_there=was_there)
+    given = tuple(filter(None, os.environ.get("BULKHEAD_BROKER_NAMES", "").split(","))) or BROKER_NAMES
+    names = tuple(dict.fromkeys((*brokers, *given)))
+    if tls.ensure(master / "tls", names):
+        print(f"a certificate for {', '.join(names)} was made: a broker that runs must be restarted")
+    ca = (master / "tls" / tls.CA_FILE).read_text()
+    for service in SERVICES:
+        keys.hand_over(master, service, KEYS / service, {tls.CA_FILE: ca, **_more(service, rules)})
+    for identity in (policy.OPERATOR, policy.PROVISIONER):
+        for owner in (identity, "upkeep"):
+            keys.replace(KEYS / owner / f"{identity}.nkey", keys.nkey_seed(master, identity))
+            keys.replace(KEYS / owner / tls.CA_FILE, ca)
+    _broker(rules, brokers)
+    keys.replace(KEYS / "redis" / "redis.conf", _redis(_redis_password()))
+    print(f"keys of {len(rules.identities)} identities are in place")
+
+
+def _broker(rules: policy.Policy, brokers: tuple[str, ...]) -> None:
+    """The broker's configuration, as it finds it in its own container; the same for each of a cluster."""
+    master, folder = KEYS / ALL, KEYS / "nats"
+    for name in (tls.BROKER_FILE, tls.BROKER_KEY_FILE, tls.CA_FILE):
+        keys.replace(folder / name, (master / "tls" / name).read_text())
+    durability = os.environ.get("BULKHEAD_DURABILITY", "power")
+    if durability not in ("power", "process"):
+        raise policy.PolicyError(f"BULKHEAD_DURABILITY is {durability!r}; it is power or process")
+    plan = ServerPlan(
+        folder=folder,
+        port=4222,
+        monitor_port=8222,
+        durability="power" if durability == "power" else "process",
+        host="0.0.0.0",  # noqa: S104
+        store=DATA / "store",  # noqa: S104 - a container's own network
+        tls=(IDENTITY / tls.BROKER_FILE, IDENTITY / tls.BROKER_KEY_FILE),
+        store_gib=_largest_store_gib(master),
+        brokers=brokers,
+        ca=IDENTITY / tls.CA_FILE,
+    )
+    write_configuration(plan, render.accounts(rules, keys.public_nkeys(master, rules), _shards()))
+
+
+def _brokers(master: Path, *, was_there: bool) -> tuple[str, ...]:
+    """BULKHEAD_BROKERS: names of all brokers of a cluster; () for one alone. Raises PolicyError where the mesh was made
+    with others: a broker that becomes one of a cluster, or leaves it, does not take its streams along."""
+    names = tuple(filter(None, os.environ.get("BULKHEAD_BROKERS", "").split(",")))
+    if wrong := [one for one in names if not BROKER.fullmatch(one)]:
+        raise policy.PolicyError(f"BULKHEAD_BROKERS: {wrong[0]!r} is no host name")
+    if len(names) in (1, 2) or len(set(names)) != len(names):
+        raise policy.PolicyError(
+            f"BULKHEAD_BROKERS is {','.join(names)!r}: name three or five, each once, for a "
+            "cluster that goes on when one is lost; or none, for one broker alone"
+        )
+    path, now = master / BROKERS_FILE, ",".join(names) or ALONE
+    before = path.read_text().strip() if path.exists() else ALONE if was_there else now
+    if before != now:
+        raise policy.PolicyError(
+            f"this mesh was made with the broker(s) {before} and is to have {now}: its streams would not come along. "
+            "Start it as it was (with or without docker-compose.cluster.yml); or back it up and restore it into a "
+            "project of its own: infra/bulkhead_infra/docker/README.md, A cluster"
+        )
+    keys.write_new(path, now)
+    return names
+
+
+def _more(service: str, rules: policy.Policy) -> dict[str, str]:
+    """What a service gets beside its own keys: {file: text}."""
+    folder = KEYS / service
+    match service:
+        case "budget":
+            sentinels = os.environ.get("BULKHEAD_SENTINELS", "")
+            place = f"redis+sentinel://:{{}}@{sentinels}" if sentinels else "redis://:{}@redis:6379/0"
+            return {"redis_url": place.format(_redis_password()) + "\n"}
+        case "model_gateway":
+            # A key that a person gave stays.
+            given = folder / "openai_api_key"
+            return {given.name: given.read_text() if given.exists() else OFFLINE_KEY}
+        case "gateway":
+            operator = KEYS / "operator"
+            callers.ensure(operator / "credentials.json", operator / "api_keys.json", DEFAULT_TENANT)
+            publishers = {name: one.model_dump() for name, one in rules.publishers.items()}
+            return {
+                "api_keys.json": (operator / "api_keys.json").read_text(),
+                "publishers.json": json.dumps(publishers, indent=1),
+            }
+    return {}
+
+
+def _redis_password() -> str:
+    path = KEYS / ALL / "redis.password"
+    keys.write_new(path, secrets.token_urlsafe(32))
+    return path.read_text().strip()
+
+
+def _redis(password: str) -> str:
+    return f"""\
+# Written by the provisioner. Do not edit.
+bind 0.0.0.0
+port 6379
+requirepass {password}
+masterauth {password}
+dir "{DATA}"
+daemonize no
+appendonly yes
+appendfsync everysec
+save ""
+maxmemory-policy noeviction
+"""
+
+
+async def make_streams() -> None:
+    """Streams and durables at BULKHEAD_NATS_URL."""
+    folder = IDENTITY
+    report = await provision(_url(), keys.nkey_seed(folder, policy.PROVISIONER), layout(), ca_file=folder / tls.CA_FILE)
+    for change in report.changed:
+        print(f"changed: {change}")
+    print(f"{len(report.made)} streams and durables were made")
+
+
+def _store_gib() -> int:
+    """BULKHEAD_STORE_GIB: disk for the broker's streams; 0 where nobody says."""
+    text = os.environ.get("BULKHEAD_STORE_GIB") or "0"
+    if not text.isdigit():
+        raise policy.PolicyError(f"BULKHEAD_STORE_GIB is {text!r}; write how many GiB of disk the broker has")
+    try:
+        bounds([], int(text))
+    except StoreTooSmall as error:
+        raise policy.PolicyError(f"BULKHEAD_STORE_GIB: {error}") from error
+    return int(text)
+
+
+def _largest_store_gib(folder: Path) -> int:
+    """The most that was ever said: a broker that has room for less than its streams may take does not start them, and
+    it is a running broker that makes them smaller."""
+    path, now = folder / STORE_FILE, _store_gib()
+    before = int(path.read_text()) if path.exists() else 0
+    if now > before:
+        keys.replace(path, str(now))
+    return max(before, now)
+
+
+def layout() -> Layout:
+    """What the environment says of streams and durables. Raises PolicyError."""
+    # No ranks: containers have no numbers to rank by, and are replaced one by one, N beside an N-1 that knows no ranks.
+    return Layout(_shards(), _replicas(), store_gib=_store_gib(), ranked=False)
+
+
+def _replicas() -> int:
+    """BULKHEAD_REPLICAS: copies of each stream, one where nobody says."""
+    text = os.environ.get("BULKHEAD_REPLICAS") or "1"
+    if text not in ("1", "3", "5"):
+        raise policy.PolicyError(f"BULKHEAD_REPLICAS is {text!r}; write 1, 3 or 5, at most one per broker")
+    return int(text)
+
+
+def _url() -> str:
+    return os.environ.get("BULKHEAD_NATS_URL", "tls://nats:4222")
+
+
+def _shards() -> dict[str, int]:
+    """BULKHEAD_SHARDS_<SERVICE> for every inbox of which there are to be several."""
+    found = {}
+    for service in SERVICES:
+        name = f"BULKHEAD_SHARDS_{service.upper()}"
+        text = os.environ.get(name) or "1"
+        if not text.isdigit() or not 1 <= int(text) <= PARTITIONS:
+            raise policy.PolicyError(f"{name} is {text!r}; write a number from 1 to {PARTITIONS}")
+        if int(text) > 1:
+            found[service] = int(text)
+    return found
+
+
+def take_provider_key(key: str) -> None:
+    """Give model_gateway a provider's key."""
+    if not key or any(part.isspace() for part in key):
+        raise KeyFileError("no key came on standard input; write it as `... provisioner provider-key < key.txt`")
+    keys.replace(KEYS / "model_gateway" / "openai_api_key", key)
+    print("model_gateway has the key; restart it")
+
+
+def add_caller(tenant: str, person: str, role: str) -> None:
+    """A key for one more person; the gateway reads the file again at the next request."""
+    print(json.dumps(callers.add(tenant, person, role, (KEYS / "operator", KEYS / "gateway"))))
+
+
+def rotate(identity: str) -> None:
+    """Replace one identity's bus key; the old one is worth nothing once the broker has reloaded."""
+    rules = policy.load()
+    if identity not in rules.identities:
+        raise KeyFileError(f"no identity {identity}; there are {', '.join(rules.identities)}")
+    (KEYS / ALL / f"{identity}.nkey").unlink()
+    make_keys()
+    print(f"{identity} has a new key; reload the broker (kill -s HUP nats), then restart {identity}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,153 @@
+"""What Redis's containers run: `redis-server`, on the configuration that the provisioner wrote. probes.py asks it.
+
+    (nothing)       the one Redis of a mesh
+    server NAME     one of two: master, or replica of the one that the sentinels name; without them `redis` is master
+    sentinel        one of three that watch the two and make the replica the master when the master is gone
+
+In: /bulkhead/identity/redis.conf (it holds the password), /bulkhead/data. Out: this very process becomes the server.
+What lies in it is a cache, made again of the journal: files that a power cut has torn are removed before the start.
+"""
+
+import os
+import shutil
+import socket
+import sys
+import time
+from pathlib import Path
+
+from bulkhead_infra.local.torn_file import torn
+
+CONFIGURATION = Path("/bulkhead/identity/redis.conf")
+DATA = Path("/bulkhead/data")
+SERVERS, SENTINELS = ("redis", "redis-2"), "sentinel"
+PORT, SENTINEL_PORT = 6379, 26379
+WATCHED = "mesh"
+"""What the sentinels call the pair."""
+WATCHING = Path("/tmp/sentinel.conf")  # noqa: S108 - the container's own; a sentinel writes what it learns into it
+GONE_AFTER_MS, TRY_AGAIN_AFTER_MS = 3_000, 10_000
+ASK_TIMEOUT_S, NAME_WITHIN_S = 1.0, 20.0
+
+
+def main(arguments: list[str]) -> int:
+    """An exit code, when the server cannot be started."""
+    match arguments:
+        case [] | ["sentinel"]:
+            pass
+        case ["server", name] if name in SERVERS:
+            pass
+        case _:
+            print(f"write nothing, `server NAME` (one of {', '.join(SERVERS)}) or `sentinel`", file=sys.stderr)
+            return 2
+    try:
+        words = [line.split() for line in CONFIGURATION.read_text().splitlines()]
+    except OSError as error:
+        print(
+            f"{CONFIGURATION} cannot be read: {error.strerror}; `provision-keys` writes it, and must have ended "
+            "before Redis starts; is its volume mounted here?",
+            file=sys.stderr,
+        )
+        return 2
+    password = next((line[1] for line in words if line[:1] == ["requirepass"] and len(line) > 1), "")
+    program = shutil.which("redis-server")
+    if program is None:
+        print("this image has no redis-server: build it again (infra/bulkhead_infra/docker/images.py)", file=sys.stderr)
+        return 2
+    if arguments == ["sentinel"]:
+        return watch(program, password)
+    if not os.access(DATA, os.W_OK):
+        print(
+            f"{DATA} cannot be written by user {os.getuid()}: give the volume to it (chown), or mount another",
+            file=sys.stderr,
+        )
+        return 2
+    if torn_files(DATA):
+        print("its files were torn by a power cut; it starts empty", file=sys.stderr)
+        empty(DATA)
+    master = master_for(arguments[1], password) if arguments else ""
+    follow = ["--replicaof", master, str(PORT)] if master else []
+    os.execv(program, [program, str(CONFIGURATION), *follow])  # noqa: S606 - no shell is wanted
+
+
+def master_for(name: str, password: str) -> str:
+    """Whom this one follows; "" when it is the master itself."""
+    named = named_master(password)
+    if named in addresses(socket.gethostname()):
+        return ""
+    return named or ("" if name == SERVERS[0] else SERVERS[0])
+
+
+def named_master(password: str) -> str:
+    """The address that a sentinel names as the master's; "" where none answers."""
+    for address in addresses(SENTINELS):
+        try:
+            with socket.create_connection((address, SENTINEL_PORT), ASK_TIMEOUT_S) as connection:
+                asked = f"AUTH {password}\r\nSENTINEL get-master-addr-by-name {WATCHED}\r\nQUIT\r\n"
+                connection.sendall(asked.encode())
+                said = b""
+                while more := connection.recv(4096):
+                    said += more
+        except OSError:
+            continue  # It is away: there are others.
+        lines = said.decode("utf-8", "replace").split("\r\n")
+        if lines[:2] == ["+OK", "*2"] and len(lines) > 3:
+            return lines[3]
+    return ""
+
+
+def addresses(name: str) -> list[str]:
+    """Of everybody that has this name; [] while nobody has."""
+    try:
+        return socket.gethostbyname_ex(name)[2]
+    except OSError:
+        return []
+
+
+def watch(program: str, password: str) -> int:
+    """Become a sentinel. It begins with the master that another one names, else with the first of the two that runs;
+    all that it learns it learns again after its next start."""
+    deadline = time.monotonic() + NAME_WITHIN_S
+    while not (found := [named_master(password), *(one for name in SERVERS for one in addresses(name))])[-1]:
+        if time.monotonic() > deadline:
+            print(
+                f"neither {' nor '.join(SERVERS)} has an address: are they on this network, and do they run?",
+                file=sys.stderr,
+            )
+            return 1
+        time.sleep(ASK_TIMEOUT_S)
+    WATCHING.touch(mode=0o600)
+    WATCHING.write_text(sentinel_configuration(next(filter(None, found)), password))
+    os.execv(program, [program, str(WATCHING), "--sentinel"])  # noqa: S606 - no shell is wanted
+
+
+def sentinel_configuration(master: str, password: str) -> str:
+    """Two of three must agree that a master is gone."""
+    return f"""\
+port {SENTINEL_PORT}
+bind 0.0.0.0
+dir /tmp
+requirepass {password}
+sentinel sentinel-pass {password}
+sentinel monitor {WATCHED} {master} {PORT} 2
+sentinel auth-pass {WATCHED} {password}
+sentinel down-after-milliseconds {WATCHED} {GONE_AFTER_MS}
+sentinel failover-timeout {WATCHED} {TRY_AGAIN_AFTER_MS}
+"""
+
+
+def torn_files(folder: Path) -> list[Path]:
+    """What a power cut took the end of. The newest log may well be empty: nothing was said yet."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return [path for path in files if torn(path) and (path.stat().st_size or not path.name.endswith(".incr.aof"))]
+
+
+def empty(folder: Path) -> None:
+    """Forget everything."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

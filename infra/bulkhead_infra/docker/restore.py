@@ -1,0 +1,127 @@
+"""Restore of a backup into an empty mesh in containers: `python -m bulkhead_cli.containers --project P restore FILE`.
+
+In: what `bulkhead backup` made; a compose project without containers or volumes; BULKHEAD_SHARDS_<SERVICE> and the
+other variables with which it is to run. Out: its volumes hold keys, streams, positions, documents and digests of API
+keys, its broker runs; `docker-compose up` starts the rest. Keys come first: the provisioner makes only what is missing.
+"""
+
+import asyncio
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from bulkhead_cli import containers
+from bulkhead_contracts import catalog
+from bulkhead_infra.backup import key_sealing, locations, restore
+from bulkhead_infra.backup.archive import Manifest, Reader
+from bulkhead_infra.backup.backup import Say
+from bulkhead_infra.backup.locations import Remote
+from bulkhead_infra.docker import provisioner
+from bulkhead_infra.docker.stack import Stack, StackError, docker
+from bulkhead_infra.nats.streams import Layout
+from bulkhead_infra.render import cluster as cluster_of
+
+COPY = """
+import pathlib, shutil, sys
+for one in sorted(pathlib.Path("/from").rglob("*")):
+    if one.is_file():
+        target = pathlib.Path(sys.argv[1]) / one.relative_to("/from")
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        target.touch(mode=0o600)
+        shutil.copyfile(one, target)
+"""
+KEYS_AT, DOCUMENTS_AT = "/bulkhead/keys", "/bulkhead/data/rag"
+
+
+@dataclass(frozen=True, slots=True)
+class Refilled:
+    """What was restored, and into how many shards."""
+
+    manifest: Manifest
+    shards: Mapping[str, int]
+
+
+async def refill(
+    project: str, source: Path, passphrase_file: Path | None, say: Say, *, cluster: bool = False
+) -> Refilled:
+    """cluster: into three brokers, whatever the backup was taken of.
+    Raises BackupError, ImageError, KeyFileError, PolicyError, ProvisionError, StackError."""
+    layout = replace(provisioner.layout(), replicas=len(cluster_of.BROKERS) if cluster else 1)
+    passphrase = key_sealing.read_passphrase(passphrase_file) if passphrase_file else ""
+    with Reader(source) as reader:
+        restore.check_streams(reader, layout)
+        files = await asyncio.to_thread(restore.unsealed, reader, passphrase) if passphrase else {}
+        _is_empty(project)
+        stack = Stack(project, cluster=cluster)
+        with tempfile.TemporaryDirectory(prefix="bulkhead-operate-") as folder:
+            try:
+                await _fill(stack, reader, files, Path(folder), layout, say)
+            finally:
+                stack.forget()
+        return Refilled(reader.manifest, layout.shards)
+
+
+async def _fill(stack: Stack, reader: Reader, files: Mapping[str, str], folder: Path, layout: Layout, say: Say) -> None:
+    given, identity, documents = folder / "given", folder / "identity", folder / "documents"
+    (given / "operator").mkdir(parents=True)
+    brokers = cluster_of.BROKERS if layout.replicas > 1 else cluster_of.BROKERS[:1]
+    # How many brokers there were is no key.
+    files = {**files, provisioner.BROKERS_FILE: ",".join(brokers)}
+    restore.restore_keys(files, given / "operator", given / provisioner.ALL)
+    restore.restore_api_keys(reader, given / "operator")
+    await asyncio.to_thread(_hand_over, stack, "provision-keys", given, KEYS_AT)
+    # With what it depends on: the provisioner of keys, which makes what is missing.
+    await asyncio.to_thread(stack.run, "up", "--detach", "--no-build", *brokers)
+    for name in brokers:
+        await asyncio.to_thread(stack.wait_healthy, name)
+    there = containers.running(stack.project, "nats")
+    relays = [containers.relay_to(one, containers.PORTS["nats"]) for one in there.values()]
+    try:
+        for relay in relays:
+            await relay.open()
+        containers.write(folder, containers.keys_of(stack.project, stack.image("provisioner")))
+        urls = ",".join(f"tls://127.0.0.1:{relay.port}" for relay in relays)
+        remote = Remote(urls, identity, documents, layout.replicas, ranked=layout.ranked)
+        shards = {service: layout.shards_of(service) for service in catalog.INBOXES}
+        await locations.restore_remote(reader, remote, "", say, shards)
+    finally:
+        for relay in relays:
+            await relay.close()
+    await asyncio.to_thread(_hand_over, stack, "rag", documents, DOCUMENTS_AT)
+
+
+def _hand_over(stack: Stack, service: str, folder: Path, to: str) -> None:
+    """Copy files into a service's volume as its own user, who may read them here: nobody else gets below our folder."""
+    for place, _, names in os.walk(folder):
+        Path(place).chmod(0o755)
+        for name in names:
+            (Path(place) / name).chmod(0o644)
+    stack.run(
+        "run",
+        "--rm",
+        "-T",
+        "--no-deps",
+        "--volume",
+        f"{folder}:/from:ro",
+        "--entrypoint",
+        "python3",
+        service,
+        "-c",
+        COPY,
+        to,
+    )
+
+
+def _is_empty(project: str) -> None:
+    """Raises StackError where a mesh is, or was."""
+    label = f"label={containers.PROJECT}={project}"
+    there = docker("ps", "--all", "--quiet", "--filter", label).stdout.split()
+    volumes = docker("volume", "ls", "--quiet", "--filter", label).stdout.split()
+    if there or volumes:
+        raise StackError(
+            f"project {project} has {len(there)} containers and {len(volumes)} volumes already: a backup is restored "
+            "into a project that has none; name another one with --project, or remove this one when you are sure that "
+            f"nobody needs it: docker-compose --project-name {project} --profile core down --volumes"
+        )

@@ -1,0 +1,329 @@
+"""The mesh of docker-compose.yml as an object, for the demo and for tests: one compose project, images built before.
+
+In: a project's name, settings per service, which tag. Out: containers that run until `down`; where they are, what they
+said, what becomes of them. `with Stack("name") as stack:` removes everything at the end, volumes too. Synchronous.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+import yaml
+
+from bulkhead.tcp_ports import free_port
+from bulkhead_infra.docker import images
+from bulkhead_infra.docker.image_contents import ROOT, SERVICES
+
+COMMAND_TIMEOUT_S = 120.0
+UP_TIMEOUT_S = 240.0
+READY_TIMEOUT_S = 120.0
+DOWN_TIMEOUT_S = 120.0
+STOP_SIGNAL_S = 12
+POLL_S = 0.25
+PROJECT, SERVICE, ONE_OFF = (f"com.docker.compose.{name}" for name in ("project", "service", "oneoff"))
+UP = ("running", "paused", "restarting")
+PORT_TAKEN = ("port is already allocated", "address already in use")
+"""By a container, and by anything else."""
+
+
+class StackError(Exception):
+    """The containers could not be made to do what was asked; says why and what to do."""
+
+
+class Stack:
+    """See the module. extra_env: {service: {NAME: value}}; environ: for compose itself (BULKHEAD_TAG, ...)."""
+
+    def __init__(
+        self,
+        project: str,
+        extra_env: Mapping[str, Mapping[str, str]] | None = None,
+        environ: Mapping[str, str] | None = None,
+        services: Mapping[str, Mapping[str, object]] | None = None,
+        *,
+        cluster: bool = False,
+    ) -> None:
+        """cluster: three brokers, and a Redis that fails over: docker-compose.cluster.yml beside docker-compose.yml.
+        services: more of compose's own keys per service, e.g. {"worker": {"networks": [...]}}."""
+        self.project = project
+        self._compose = compose()
+        # Chosen here: a port that Docker chooses is another one after a restart.
+        self.port = free_port()
+        self._environ = {"BULKHEAD_HTTP_PORT": str(self.port), **(environ or {})}
+        more: dict[str, dict[str, object]] = {name: dict(keys) for name, keys in (services or {}).items()}
+        for name, variables in (extra_env or {}).items():
+            more.setdefault(name, {})["environment"] = dict(variables)
+        self._folder = tempfile.TemporaryDirectory(prefix="bulkhead-stack-")
+        names = ("docker-compose.yml", "docker-compose.cluster.yml") if cluster else ("docker-compose.yml",)
+        self._files = [part for name in names for part in ("--file", str(ROOT / name))]
+        if more:
+            override = Path(self._folder.name) / "override.yml"
+            override.write_text(yaml.safe_dump({"services": more}))
+            self._files += ["--file", str(override)]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.down()
+
+    # The whole of it
+
+    def up(self, scale: Mapping[str, int] | None = None, *, wait: bool = True) -> None:
+        """Start everything, gated by health. Raises StackError with what the failing container said."""
+        counts = [f"--scale={name}={count}" for name, count in (scale or {}).items()]
+        done = self.run("up", "--detach", "--no-build", *counts, timeout_s=UP_TIMEOUT_S, check=False)
+        if done.returncode:
+            said = done.stderr[-2000:]
+            raise StackError(f"compose up failed:\n{said}\n{self._failures()}{way_out(said)}")
+        if wait:
+            self.wait_ready()
+
+    def down(self) -> None:
+        """Remove containers, networks, volumes."""
+        self.run("down", "--volumes", "--remove-orphans", "--timeout", "3", timeout_s=DOWN_TIMEOUT_S, check=False)
+        self._folder.cleanup()
+
+    def forget(self) -> None:
+        """Let everything stand; this object is not used again."""
+        self._folder.cleanup()
+
+    def run(
+        self, *arguments: str, timeout_s: float = COMMAND_TIMEOUT_S, check: bool = True, stdin: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """One compose command in this project. Raises StackError."""
+        command = [
+            *self._compose,
+            "--project-name",
+            self.project,
+            *self._files,
+            "--project-directory",
+            str(ROOT),
+            "--profile",
+            "core",
+            *arguments,
+        ]
+        return _run(command, {**os.environ, **self._environ}, timeout_s, check, stdin)
+
+    # Its containers
+
+    def containers(self, service: str) -> list[str]:
+        """Ids of a service's running containers, the oldest first."""
+        return self._ids(f"label={SERVICE}={service}", *(f"status={one}" for one in UP))
+
+    @property
+    def running(self) -> list[str]:
+        """Ids of everything that runs."""
+        return self._ids(*(f"status={one}" for one in UP))
+
+    def inspect(self, container: str) -> dict:  # type: ignore[type-arg]
+        """What Docker knows of a container."""
+        found: dict = json.loads(docker("inspect", container).stdout)[0]  # type: ignore[type-arg]
+        return found
+
+    def scale(self, service: str, count: int) -> None:
+        """That many replicas; those that go are drained. Nothing else is touched."""
+        self.run(
+            "up",
+            "--detach",
+            "--no-build",
+            "--no-deps",
+            "--no-recreate",
+            f"--scale={service}={count}",
+            service,
+            timeout_s=UP_TIMEOUT_S,
+        )
+        self.wait_ready([service])
+
+    def restart(self, service: str) -> None:
+        """Drain and start every container of a service again; returns when it is ready."""
+        docker("restart", "--time", str(STOP_SIGNAL_S), *self._of(service), timeout_s=UP_TIMEOUT_S)
+        self._wait(service)
+
+    def become(self, environ: Mapping[str, str]) -> None:
+        """What is started from now on is of these settings, e.g. of another image: {"BULKHEAD_TAG": "old"}."""
+        self._environ |= environ
+
+    def recreate(self, service: str, environ: Mapping[str, str] | None = None) -> None:
+        """Replace a service's containers by new ones; environ as in `become`."""
+        self.become(environ or {})
+        self.run("up", "--detach", "--no-build", "--no-deps", "--force-recreate", service, timeout_s=UP_TIMEOUT_S)
+        self._wait(service)
+
+    def beside(self, services: Sequence[str], environ: Mapping[str, str]) -> list[str]:
+        """Start one more container of each, e.g. of another image, and wait for it; the ids of those that were there,
+        which go on: `retire` ends them. Not for the gateway, whose port can be published once."""
+        before = {name: self.containers(name) for name in services}
+        self.become(environ)
+        counts = [f"--scale={name}={len(there) + 1}" for name, there in before.items()]
+        self.run(
+            "up", "--detach", "--no-build", "--no-deps", "--no-recreate", *counts, *services, timeout_s=UP_TIMEOUT_S
+        )
+        self.wait_ready(services)
+        return [one for there in before.values() for one in there]
+
+    def retire(self, containers: Sequence[str]) -> None:
+        """Drain these and remove them."""
+        docker("stop", "--time", str(STOP_SIGNAL_S), *containers, timeout_s=DOWN_TIMEOUT_S)
+        docker("rm", *containers)
+
+    def image_of(self, container: str) -> str:
+        """The name of the image that it was made of."""
+        return str(self.inspect(container)["Config"]["Image"])
+
+    def logs(self, service: str) -> str:
+        """What all its containers said. Docker is asked: see `_ids`."""
+        said = [docker("logs", one, check=False) for one in self._of(service)]
+        return "".join(one.stdout + one.stderr for one in said)
+
+    def exec(self, container: str, *command: str) -> subprocess.CompletedProcess[str]:
+        """Run a command in a container; its exit code is the caller's business."""
+        return docker("exec", container, *command, check=False)
+
+    def wait_ready(self, services: Iterable[str] | None = None, timeout_s: float = READY_TIMEOUT_S) -> None:
+        """Return when every container of these services says that it is ready. Raises StackError with its log."""
+        wanted = list(services or SERVICES)
+        deadline = time.monotonic() + timeout_s
+        waiting = [(name, one) for name in wanted for one in self._of(name)]
+        while waiting:
+            waiting = [(name, one) for name, one in waiting if not self.is_ready(one)]
+            if waiting and time.monotonic() > deadline:
+                name = waiting[0][0]
+                raise StackError(f"{name} was not ready within {timeout_s:g} s; it said:\n{self.logs(name)[-3000:]}")
+            if waiting:
+                time.sleep(POLL_S)
+
+    # How to reach it
+
+    @property
+    def url(self) -> str:
+        """The gateway's HTTP address on this machine."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def credentials(self) -> dict[str, str]:
+        """API keys by role."""
+        keys = f"{self.volume('operator')}:/bulkhead/keys/operator"
+        done = docker("run", "--rm", "--network", "none", "--volume", keys, self.image("provisioner"), "credentials")
+        found: dict[str, str] = json.loads(done.stdout)
+        return found
+
+    def volume(self, owner: str) -> str:
+        """The volume with somebody's keys."""
+        return f"{self.project}_keys_{owner}"
+
+    def network(self, name: str) -> str:
+        """One of the project's networks."""
+        return f"{self.project}_{name}"
+
+    def image(self, name: str) -> str:
+        """The image that this project uses for a name."""
+        return images.tag_of(name, self._environ.get("BULKHEAD_TAG", ""))
+
+    def _wait(self, service: str) -> None:
+        if service in SERVICES:
+            self.wait_ready([service])
+        else:
+            self.wait_healthy(service)
+
+    def wait_healthy(self, service: str, timeout_s: float = READY_TIMEOUT_S) -> None:
+        """As Docker sees it: for the broker and Redis, which are asked otherwise than services. Raises StackError."""
+        deadline = time.monotonic() + timeout_s
+        while any(self._health(one) != "healthy" for one in self._of(service)):
+            if time.monotonic() > deadline:
+                said = self.logs(service)[-3000:]
+                raise StackError(f"{service} was not healthy within {timeout_s:g} s; it said:\n{said}")
+            time.sleep(POLL_S)
+
+    def _health(self, container: str) -> str:
+        return str(self.inspect(container)["State"].get("Health", {}).get("Status"))
+
+    def _of(self, service: str) -> Sequence[str]:
+        found = self._ids(f"label={SERVICE}={service}")
+        if not found:
+            raise StackError(f"{service} has no container; was the stack started?")
+        return found
+
+    def _ids(self, *filters: str) -> list[str]:
+        """This project's containers, the oldest first. Docker is asked: compose 1.29 takes a second for an answer."""
+        mine = (f"label={PROJECT}={self.project}", f"label={ONE_OFF}=False", *filters)
+        said = docker("ps", "--all", "--no-trunc", "--quiet", *(f"--filter={one}" for one in mine))
+        return said.stdout.split()[::-1]
+
+    def is_ready(self, container: str) -> bool:
+        """Whether a service's container says so itself."""
+        return (
+            self.exec(container, "python3", "-S", "-P", "-m", "bulkhead.runtime.process.container_probe").returncode
+            == 0
+        )
+
+    def _failures(self) -> str:
+        said = []
+        for one in self._ids():
+            found = self.inspect(one)
+            if found["State"]["ExitCode"]:
+                last = docker("logs", "--tail", "20", one, check=False)
+                said.append(f"{found['Name']}:\n{last.stdout}{last.stderr}")
+        return "\n".join(said)
+
+
+def docker(
+    *arguments: str, check: bool = True, timeout_s: float = COMMAND_TIMEOUT_S
+) -> subprocess.CompletedProcess[str]:
+    """One docker command. Raises StackError, ImageError."""
+    return _run([images.client(), *arguments], dict(os.environ), timeout_s, check)
+
+
+def http_ready(url: str, timeout_s: float = READY_TIMEOUT_S) -> None:
+    """Return when the gateway says that it is ready. Raises StackError."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            with urllib.request.urlopen(f"{url}/readyz", timeout=5):  # noqa: S310 - an address of our own
+                return
+        except (urllib.error.URLError, OSError) as error:
+            if time.monotonic() > deadline:
+                raise StackError(f"{url} was not ready within {timeout_s:g} s: {error}") from error
+            time.sleep(POLL_S)
+
+
+def compose() -> list[str]:
+    """The command: `docker compose` where the client has it, else docker-compose. Raises StackError."""
+    client = images.client()
+    if subprocess.run([client, "compose", "version"], capture_output=True, check=False).returncode == 0:  # noqa: S603
+        return [client, "compose"]
+    if found := shutil.which("docker-compose"):
+        return [found]
+    raise StackError("docker-compose is not installed: on Debian, apt-get install docker-compose")
+
+
+def _run(
+    command: list[str], environ: Mapping[str, str], timeout_s: float, check: bool, stdin: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    try:
+        done = subprocess.run(  # noqa: S603
+            command, env=dict(environ), capture_output=True, text=True, timeout=timeout_s, check=False, input=stdin
+        )
+    except subprocess.TimeoutExpired as error:
+        raise StackError(f"{' '.join(command[:1] + command[-3:])} did not end within {timeout_s:g} s") from error
+    if check and done.returncode:
+        said = done.stderr.strip()[-2000:]
+        raise StackError(f"{' '.join(command[:1] + command[-4:])} failed: {said}{way_out(said)}")
+    return done
+
+
+def way_out(said: str) -> str:
+    """What to do about what Docker said, where it does not say so itself; "" otherwise."""
+    if any(words in said for words in PORT_TAKEN):
+        return (
+            "\nsomething else listens on the gateway's port: stop it, or choose another (BULKHEAD_HTTP_PORT=8090), "
+            "and start again; what runs goes on, and nothing is lost"
+        )
+    return ""

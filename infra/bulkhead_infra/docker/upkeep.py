@@ -1,0 +1,89 @@
+"""What a mesh in containers needs now and then, as `bulkhead up` does it: the provisioner's image, command `upkeep`.
+
+In: the broker; the keys of the operator (who reads) and of the provisioner (who removes and makes), in its own volume;
+BULKHEAD_RETENTION. Out: ended tasks go after their retention, once a day; JOURNAL is compared with the inboxes at the
+start, when the broker has started again, and once a day, and made again when it lacks something. What only the journal
+still had is kept below /bulkhead/data/lost. It listens nowhere; between two looks it holds no connection.
+"""
+
+import asyncio
+import json
+import signal
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from bulkhead.bus.jetstream.connection import CA_FILE, trusting
+from bulkhead_infra.identity import keys
+from bulkhead_infra.local.journal import JournalKeeper
+from bulkhead_infra.local.upkeep import Upkeep
+from bulkhead_infra.nats.purge import Retention
+from bulkhead_infra.nats.streams import Layout
+
+BROKER_PORT = 4222
+LOOK_EVERY_S = 5.0
+ASK_TIMEOUT_S = 5.0
+
+
+async def keep(url: str, identity: Path, data: Path, layout: Layout, retention: Retention) -> None:
+    """Until SIGTERM. url: of the broker, or of all of a cluster, by TLS. identity: keys, the CA. Raises BusError."""
+    ended, loop = asyncio.Event(), asyncio.get_running_loop()
+    for one in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(one, ended.set)
+    seed_of = partial(keys.nkey_seed, identity)
+    ca_file = identity / CA_FILE
+    trusted = trusting(ca_file)
+    upkeep = Upkeep(url, seed_of, retention, _say, ca_file=ca_file)
+    journal = JournalKeeper(url, seed_of, layout, data / "lost", _say, ca_file)
+    upkeep.start()
+    journal.start()
+    watching = asyncio.create_task(watch(partial(incarnations, url.split(","), trusted), journal.broker_is))
+    try:
+        await ended.wait()
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+        await journal.stop()
+        await upkeep.stop()
+
+
+async def watch(ask: Callable[[], Awaitable[str]], tell: Callable[[str], None], every_s: float = LOOK_EVERY_S) -> None:
+    """Say `away` and `ready` of the broker whenever it has started again, however short it was away."""
+    known = ""
+    while True:
+        now = await ask()
+        if now != known:
+            tell("away")
+        if now:
+            tell("ready")
+            known = now
+        await asyncio.sleep(every_s)
+
+
+async def incarnations(urls: Sequence[str], trusted: ssl.SSLContext) -> str:
+    """Of all brokers together, so that it changes when one has started again; "" while all are away."""
+    found = await asyncio.gather(*(incarnation(one, trusted) for one in urls))
+    return ",".join(found) if any(found) else ""
+
+
+async def incarnation(url: str, trusted: ssl.SSLContext) -> str:
+    """What the broker calls itself since it started, which it says to anybody that connects; "" while it is away."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    try:
+        async with asyncio.timeout(ASK_TIMEOUT_S):
+            reader, writer = await asyncio.open_connection(host, parts.port or BROKER_PORT, ssl=trusted)
+            try:
+                word, _, said = (await reader.readline()).partition(b" ")
+                found = json.loads(said) if word == b"INFO" else {}
+            finally:
+                writer.transport.abort()
+    except (OSError, TimeoutError, ValueError):
+        return ""
+    return str(found.get("server_id", ""))
+
+
+def _say(text: str) -> None:
+    print(json.dumps({"level": "info", "service": "upkeep", "event": "upkeep", "text": text}), flush=True)

@@ -1,0 +1,93 @@
+"""API keys of the gateway's callers: one per role for who runs the mesh, and more for other people.
+
+    python -m bulkhead_infra.identity.callers DIR TENANT PERSON ROLE      # DIR: of `bulkhead up`; prints the new key
+
+In: two files' paths. Out: `credentials` holds the keys and is its owner's alone; `api_keys` holds their digests with
+tenant, person and role, and is all that the gateway gets. Made once; what stands there is kept.
+"""
+
+import argparse
+import hashlib
+import json
+import re
+import secrets
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from bulkhead_infra.identity.keys import KeyFileError, replace
+
+ROLES = ("submitter", "approver", "operator", "auditor")
+KEY_PREFIX = "bk_"
+API_KEYS_FILE = "api_keys.json"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}")
+
+
+def ensure(credentials: Path, api_keys: Path, tenant: str) -> None:
+    """At the first start: one key per role; and after a restore, which brings digests alone: fresh ones beside them."""
+    if credentials.exists() and api_keys.exists():
+        return
+    before = _rows(api_keys) if api_keys.exists() else []
+    if before is None:
+        return
+    made = {role: new_key() for role in ROLES}
+    rows = [*before, *(row(key, tenant, f"local-{role}", role) for role, key in made.items())]
+    # The credentials first: a crash in between must not leave digests of keys that nobody has.
+    replace(credentials, json.dumps(made, indent=1))
+    replace(api_keys, json.dumps({"keys": rows}, indent=1))
+
+
+def _rows(api_keys: Path) -> list[object] | None:
+    """What stands there; None of a file that cannot be read: the gateway refuses it and says why."""
+    try:
+        found = json.loads(api_keys.read_text())
+    except (OSError, ValueError):
+        return None
+    rows = found.get("keys") if isinstance(found, dict) else None
+    return rows if isinstance(rows, list) else None
+
+
+def new_key() -> str:
+    """A key that nobody has yet."""
+    return KEY_PREFIX + secrets.token_urlsafe(32)
+
+
+def row(key: str, tenant: str, person: str, role: str) -> dict[str, str]:
+    """What the gateway knows of a key."""
+    return {"sha256": hashlib.sha256(key.encode()).hexdigest(), "tenant": tenant, "person": person, "role": role}
+
+
+def add(tenant: str, person: str, role: str, folders: Sequence[Path]) -> dict[str, str]:
+    """A key for one more person, its digest beside the others in each folder; the gateway reads the file again at the
+    next request. Returns the key with whose it is. Raises KeyFileError."""
+    if role not in ROLES:
+        raise KeyFileError(f"no role {role}; there are {', '.join(ROLES)}")
+    if wrong := [one for one in (tenant, person) if not NAME.fullmatch(one)]:
+        raise KeyFileError(f"{wrong[0]!r} is no name: letters, digits, and after the first one also . _ @ -")
+    path, key = folders[0] / API_KEYS_FILE, new_key()
+    if (rows := _rows(path)) is None:
+        raise KeyFileError(f"{path} holds no API keys: name the directory of a mesh that was started once")
+    text = json.dumps({"keys": [*rows, row(key, tenant, person, role)]}, indent=1)
+    for folder in folders:
+        replace(folder / API_KEYS_FILE, text)
+    return {"api_key": key, "tenant": tenant, "person": person, "role": role}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Of a mesh on this machine. Exit codes: 0, and 2 for what is no name, role or directory of one."""
+    parser = argparse.ArgumentParser(prog="python -m bulkhead_infra.identity.callers", description="Make an API key.")
+    parser.add_argument("data", metavar="DIR", type=Path, help="Directory of the mesh, as `bulkhead up` made it.")
+    parser.add_argument("tenant", metavar="TENANT", help="Of the tenants file.")
+    parser.add_argument("person", metavar="PERSON", help="Under whose name it counts.")
+    parser.add_argument("role", metavar="ROLE", help=", ".join(ROLES))
+    asked = parser.parse_args(arguments)
+    try:
+        print(json.dumps(add(asked.tenant, asked.person, asked.role, [asked.data])))
+    except (KeyFileError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,216 @@
+"""The policy as data: read from policy.yaml and tenants.yaml, held against the catalog.
+
+In: the YAML files. Out: a `Policy` and `Tenants` that fit the catalog, or a PolicyError that says which line of
+thought is wrong. Nothing here knows NATS.
+"""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from bulkhead.validation_errors import misfits
+from bulkhead_contracts import bounds, catalog, subjects
+from bulkhead_contracts.quota import Quota
+from bulkhead_contracts.types import Name, Token, TokenCount, UsdMicros
+
+HERE = Path(__file__).resolve().parent
+POLICY_FILE = HERE / "policy.yaml"
+TENANTS_FILE = HERE / "tenants.yaml"
+OPERATOR = "operator"
+PROVISIONER = "provisioner"
+BACKUP = "backup"
+MAX_PUBLISHERS = 1_000
+
+PublisherName = Annotated[str, StringConstraints(pattern=r"^pub_[A-Za-z0-9_-]{1,60}$")]
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+class PolicyError(ValueError):
+    """The policy does not hold together; the message says where and what to do."""
+
+
+class Use(StrEnum):
+    """What an identity may use beside the catalog's edges; explained in policy.yaml."""
+
+    INBOX = "inbox"
+    INBOX_HISTORY = "inbox_history"
+    TIMERS = "timers"
+    RECORDS = "records"
+    BLOBS_WRITE = "blobs_write"
+    BLOBS_READ = "blobs_read"
+    LIVE_WRITE = "live_write"
+    CONTROL_READ = "control_read"
+    CONTROL_WRITE = "control_write"
+    DEAD_LETTERS_WRITE = "dead_letters_write"
+    DEAD_LETTERS_READ = "dead_letters_read"
+    JOURNAL_READ = "journal_read"
+    INBOXES_READ = "inboxes_read"
+    INBOXES_INFO = "inboxes_info"
+    STREAM_INFO = "stream_info"
+    REDRIVE = "redrive"
+
+
+class Place(StrEnum):
+    """What a service may reach beside the broker; explained in policy.yaml."""
+
+    CLIENTS = "clients"
+    PROVIDERS = "providers"
+    TOOLS = "tools"
+    REDIS = "redis"
+    DOCUMENTS = "documents"
+
+
+OPERATOR_ONLY = frozenset({Use.INBOXES_READ, Use.REDRIVE, Use.STREAM_INFO, Use.DEAD_LETTERS_READ})
+"""No process that runs all day may read or say everything."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ServicePolicy(_Strict):
+    """What one service uses."""
+
+    uses: frozenset[Use]
+    reads: tuple[Token, ...] = ()
+    hears: tuple[Token, ...] = ()
+    reaches: frozenset[Place] = frozenset()
+
+
+class OperatorPolicy(_Strict):
+    """What a person's command line uses."""
+
+    uses: frozenset[Use]
+
+
+class PublisherPolicy(_Strict):
+    """For whom an outside publisher speaks."""
+
+    tenant: Token
+    person: Name
+    role: Literal["submitter", "operator"] = "submitter"
+
+
+class Policy(_Strict):
+    """The whole of policy.yaml."""
+
+    services: dict[Token, ServicePolicy]
+    operator: OperatorPolicy
+    publishers: Annotated[dict[PublisherName, PublisherPolicy], Field(max_length=MAX_PUBLISHERS)] = {}
+
+    @property
+    def identities(self) -> tuple[str, ...]:
+        """Everybody who has a key on the bus."""
+        return (*self.services, PROVISIONER, BACKUP, OPERATOR, *self.publishers)
+
+    @model_validator(mode="after")
+    def _fits_the_catalog(self) -> Self:
+        if set(self.services) != set(catalog.SERVICES):
+            odd = sorted(set(self.services) ^ set(catalog.SERVICES))
+            raise ValueError(f"services and catalog.SERVICES differ in {', '.join(odd)}; add or remove the row")
+        for name, service in self.services.items():
+            _check_service(name, service, self)
+        if self.operator.uses & {Use.INBOX, Use.TIMERS, Use.RECORDS}:
+            raise ValueError("operator: inbox, timers and records belong to services; remove them")
+        return self
+
+
+def _check_service(name: str, service: ServicePolicy, policy: Policy) -> None:
+    uses = service.uses
+    if forbidden := uses & OPERATOR_ONLY:
+        raise ValueError(
+            f"bulkhead_services.{name}: {', '.join(sorted(forbidden))} is for the operator alone; remove it"
+        )
+    if (Use.INBOX in uses) != (name in catalog.INBOXES):
+        raise ValueError(f"bulkhead_services.{name}: it uses inbox if, and only if, the catalog sends it something")
+    if (Use.TIMERS in uses) != (name in catalog.DECIDERS):
+        raise ValueError(f"bulkhead_services.{name}: deciders use timers, nobody else does")
+    if (Use.RECORDS in uses) != (name in catalog.DOERS):
+        raise ValueError(f"bulkhead_services.{name}: doers use records, nobody else does")
+    if unknown := set(service.reads) - set(catalog.INBOXES):
+        raise ValueError(f"bulkhead_services.{name}.reads: no such inbox: {', '.join(sorted(unknown))}")
+    for other in service.hears:
+        if other not in policy.services or Use.LIVE_WRITE not in policy.services[other].uses:
+            raise ValueError(
+                f"bulkhead_services.{name}.hears: {other} says nothing live; give it live_write or remove it"
+            )
+
+
+class TaskCeilings(_Strict):
+    """Limits of one task."""
+
+    cost_usd_micros: UsdMicros
+    tokens: TokenCount
+    deadline_ms: Annotated[int, Field(gt=0, le=bounds.MAX_TASK_DEADLINE_MS)]
+
+
+class DayCeilings(_Strict):
+    """Limits of all of a tenant's tasks of one day."""
+
+    cost_usd_micros: UsdMicros
+    tokens: TokenCount
+
+
+class Tenant(_Strict):
+    """What one tenant may have at most."""
+
+    tools: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_TOOLS)]
+    document_scopes: Annotated[tuple[Token, ...], Field(max_length=16)]
+    task: TaskCeilings
+    day: DayCeilings
+    quota: Quota = Quota()
+
+    @model_validator(mode="after")
+    def _task_within_day(self) -> Self:
+        if self.task.cost_usd_micros > self.day.cost_usd_micros or self.task.tokens > self.day.tokens:
+            raise ValueError("one task may take more than the whole day; lower `task` or raise `day`")
+        return self
+
+
+class Tenants(_Strict):
+    """The whole of tenants.yaml."""
+
+    tenants: Annotated[dict[Token, Tenant], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _not_the_meshs_own(self) -> Self:
+        if taken := sorted(set(self.tenants) & subjects.RESERVED_TENANTS):
+            raise ValueError(f"{taken[0]}: the mesh keeps facts of its own under this name; choose another")
+        return self
+
+
+def load(path: Path = POLICY_FILE) -> Policy:
+    """Read and check the policy. Raises PolicyError."""
+    return _read(path, Policy)
+
+
+def load_tenants(path: Path = TENANTS_FILE) -> Tenants:
+    """Read and check the tenants. Raises PolicyError."""
+    return _read(path, Tenants)
+
+
+def check_publishers(policy: Policy, tenants: Tenants) -> None:
+    """Every publisher speaks for a tenant that exists. Raises PolicyError."""
+    for name, publisher in policy.publishers.items():
+        if publisher.tenant not in tenants.tenants:
+            raise PolicyError(
+                f"publishers.{name}: tenant {publisher.tenant!r} is not in tenants.yaml; add the tenant there or "
+                "remove the publisher"
+            )
+
+
+def _read(path: Path, model: type[_Model]) -> _Model:
+    try:
+        return model.model_validate(yaml.safe_load(path.read_text()))
+    except OSError as error:
+        way = "restore the file from the repository" if path in (POLICY_FILE, TENANTS_FILE) else "check its path"
+        raise PolicyError(f"cannot read {path}: {error.strerror}; {way}") from error
+    except yaml.YAMLError as error:
+        raise PolicyError(f"{path} is not YAML: {error}; correct it") from error
+    except ValidationError as error:
+        first = misfits(error, model)[0]
+        known = f"; known fields are {', '.join(first.known)}" if first.known else ""
+        raise PolicyError(f"{path}: {first if first.where else f'the file {first}'}{known}") from error

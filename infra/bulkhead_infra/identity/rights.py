@@ -1,0 +1,135 @@
+"""Policy and catalog become rights: who may send, hear or serve which subject, and in which account it lives.
+
+In: a Policy and how many shards each inbox has. Out: one `Right` per subject and identity. Pure, and the only
+place that knows which subjects a use stands for.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from bulkhead_contracts import catalog, subjects
+from bulkhead_infra.identity.policy import BACKUP, OPERATOR, PROVISIONER, Policy, Use
+
+MESH = "MESH"
+"""The account that owns all streams."""
+API = "$JS.API."
+LOCAL_API = "JSMESH.API."
+"""What a service's account calls the API: its own `$JS.API` would be that of an account without streams."""
+
+Kind = Literal["send", "hear", "serve"]
+Answer = Literal["one", "stream", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class Right:
+    """`identity` may send to, hear, or serve `subject`, which lives in account `home`."""
+
+    identity: str
+    kind: Kind
+    subject: str
+    home: str = MESH
+    answer: Answer = "one"
+
+    @property
+    def local(self) -> str:
+        """The subject as the identity's own account calls it."""
+        return LOCAL_API + self.subject.removeprefix(API) if self.subject.startswith(API) else self.subject
+
+
+def account_of(identity: str) -> str:
+    """The NATS account of an identity; the provisioner and the backup work where the streams are."""
+    if identity in (PROVISIONER, BACKUP):
+        return MESH
+    return f"SVC_{identity.upper()}" if identity in catalog.SERVICES else identity.upper()
+
+
+def inbox_prefix(identity: str) -> str:
+    """Under which an identity gets its answers."""
+    return f"_INBOX_{identity}"
+
+
+def rights(policy: Policy, shards: Mapping[str, int]) -> tuple[Right, ...]:
+    """All rights of all who do not work where the streams are. shards: of inboxes that have more than one."""
+    found: list[Right] = []
+    for name, service in policy.services.items():
+        found.extend(_edges(name))
+        found.extend(_uses(name, service.uses, shards.get(name, 1)))
+        found.extend(_read(name, subjects.inbox_stream(inbox)) for inbox in service.reads)
+        for other in service.hears:
+            found.append(Right(name, "hear", f"live.{other}.>", account_of(other)))
+    found.extend(_uses(OPERATOR, policy.operator.uses, 0))
+    for name, publisher in policy.publishers.items():
+        for sender, receiver in sorted(catalog.MESH_EDGES):
+            if sender == catalog.PUBLISHER:
+                found.append(Right(name, "send", f"mesh.{name}.{receiver}.*.{publisher.tenant}.>"))
+    return tuple(dict.fromkeys(found))
+
+
+def _edges(name: str) -> Iterator[Right]:
+    for sender, receiver in sorted(catalog.MESH_EDGES):
+        if sender == name:
+            yield Right(name, "send", f"mesh.{sender}.{receiver}.>")
+    for sender, receiver in sorted(catalog.RPC_EDGES):
+        if sender == name:
+            yield Right(name, "send", f"rpc.{sender}.{receiver}.>", account_of(receiver))
+        if receiver == name:
+            yield Right(name, "serve", f"rpc.*.{name}.>", account_of(name))
+
+
+def _uses(name: str, uses: frozenset[Use], shards: int) -> Iterator[Right]:
+    for use in sorted(uses):
+        yield from _use(name, use, shards)
+
+
+def _use(name: str, use: Use, shards: int) -> Iterator[Right]:  # noqa: C901 - one case per use
+    inbox = subjects.inbox_stream(name)
+    match use:
+        case Use.INBOX:
+            for shard in range(shards):
+                durable = f"{inbox}.{subjects.durable(name, shard)}"
+                yield Right(name, "send", f"{API}CONSUMER.MSG.NEXT.{durable}", answer="stream")
+                yield Right(name, "send", f"{API}CONSUMER.INFO.{durable}")
+                yield Right(name, "send", f"$JS.ACK.{durable}.>", answer="none")
+        case Use.INBOX_HISTORY:
+            yield _read(name, inbox)
+        case Use.TIMERS:
+            # Only the schedules: what fires is the broker's to say.
+            yield Right(name, "send", f"timer.{name}.set.>")
+        case Use.RECORDS:
+            yield Right(name, "send", f"record.{name}.>")
+            yield _read(name, subjects.records_stream(name))
+        case Use.BLOBS_WRITE:
+            yield Right(name, "send", f"blob.{name}.>")
+            yield _read(name, subjects.BLOBS_STREAM)
+        case Use.BLOBS_READ:
+            yield _read(name, subjects.BLOBS_STREAM)
+        case Use.LIVE_WRITE:
+            yield Right(name, "send", f"live.{name}.>", account_of(name), answer="none")
+        case Use.CONTROL_READ:
+            yield _read(name, subjects.CONTROL_STREAM)
+            yield Right(name, "hear", "control.live.>")
+            # With its counts the broker tells its time.
+            yield Right(name, "send", f"{API}STREAM.INFO.{subjects.CONTROL_STREAM}")
+        case Use.CONTROL_WRITE:
+            yield Right(name, "send", "$KV.CONTROL.>")
+        case Use.DEAD_LETTERS_WRITE:
+            yield Right(name, "send", f"dead.{name}.>")
+        case Use.DEAD_LETTERS_READ:
+            yield _read(name, subjects.DEAD_LETTERS_STREAM)
+        case Use.JOURNAL_READ:
+            yield _read(name, subjects.JOURNAL_STREAM)
+        case Use.INBOXES_READ:
+            yield from (_read(name, subjects.inbox_stream(one)) for one in catalog.INBOXES)
+        case Use.INBOXES_INFO:
+            for one in catalog.INBOXES:
+                yield Right(name, "send", f"{API}STREAM.INFO.{subjects.inbox_stream(one)}")
+        case Use.STREAM_INFO:
+            yield Right(name, "send", f"{API}STREAM.INFO.*")
+            yield Right(name, "send", f"{API}CONSUMER.INFO.*.*")
+        case Use.REDRIVE:
+            yield from (Right(name, "send", f"mesh.*.{one}.>") for one in catalog.INBOXES)
+
+
+def _read(name: str, stream: str) -> Right:
+    return Right(name, "send", f"{API}DIRECT.GET.{stream}", answer="stream")

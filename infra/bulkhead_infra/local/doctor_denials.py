@@ -1,0 +1,55 @@
+"""Tells what the broker refuses to `bulkhead doctor` from what it refuses to others who call themselves so.
+
+In: lines of the broker's log and the time. Out: whose doing they were. Doctor asks for everything once with the key of
+each service, to see it refused (libs/bulkhead_cli/operate/doctor_checks.py). A client's name is its own word and proves
+nothing; its
+account is the broker's word, of the key. Who has taken over a service has one key; who has them all needs no asking.
+"""
+
+import re
+from collections import Counter
+
+from bulkhead_contracts import catalog
+from bulkhead_infra.identity.rights import account_of
+
+ASKED = re.compile(
+    r'^\[\d+\] \S+ \S+ \[ERR\] \S+ - cid:\d+ - "[^"\\]*:doctor" - "(\w+)/nkey:\w+" - '
+    r'Subscription Violation - Subject "mesh\.>", SID \d+$'
+)
+"""Anchored: a name that holds a quote is written with a backslash, and is no name of doctor's."""
+ACCOUNTS = frozenset(account_of(service) for service in catalog.SERVICES)
+WITHIN_S = 10.0
+"""Doctor tries all keys at the same time; on a machine that is busy the last may be this much later."""
+
+
+class Refusals:
+    """`take` every line; then ask `doctor` and, now and then, `others`."""
+
+    def __init__(self) -> None:
+        self._asked: Counter[str] = Counter()
+        self._since_s = 0.0
+
+    def take(self, line: str, now_s: float) -> bool:
+        """Whether it is a line of this kind."""
+        found = ASKED.search(line)
+        if found is None:
+            return False
+        if not self._asked:
+            self._since_s = now_s
+        self._asked[found[1]] += 1
+        return True
+
+    def doctor(self) -> bool:
+        """Whether the key of every service was tried by now; one try of each is done with then."""
+        if not self._asked.keys() >= ACCOUNTS:
+            return False
+        self._asked -= Counter(ACCOUNTS)
+        return True
+
+    def others(self, now_s: float) -> list[str]:
+        """Accounts that asked, although doctor has had its time to try the rest; they are done with then."""
+        if not self._asked or now_s - self._since_s < WITHIN_S:
+            return []
+        found = sorted(self._asked)
+        self._asked.clear()
+        return found

@@ -1,0 +1,110 @@
+"""What each process gets to know through its environment: as little as it needs.
+
+In: facts of this run and the environment of the one who started it. Out: a dictionary per service. A knob
+(BULKHEAD_*) is passed on only to services whose Settings have it; secrets go to the one service that uses them.
+"""
+
+import importlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from bulkhead.runtime.settings import ServiceSettings
+from bulkhead_contracts import catalog
+from bulkhead_infra.local.rundir import API_KEYS_FILE, PUBLISHERS_FILE, RunDir
+
+PREFIX = "BULKHEAD_"
+SYSTEM = ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "PYTHONPATH")
+PROVIDER = ("OPENAI_API_KEY", "OPENAI_BASE_URL")
+MODEL_KNOBS = ("model", "judge_model", "fallback_model", "routes", "providers", "context_tokens")
+"""With the offline model these are not passed on: they name models that it is not."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """What this run has decided. offline_url: base of the offline model, "" for a real provider."""
+
+    nats_url: str
+    redis_url: str
+    http_port: int
+    offline_url: str
+    offline_name: str
+    tenants_file: Path
+    drain_timeout_s: float
+    shards: Mapping[str, int]
+
+
+def resolved(outer: Mapping[str, str]) -> dict[str, str]:
+    """The environment of the one who starts it, with paths as they are meant there: processes run in another folder."""
+    found = dict(outer)
+    for name in found:
+        if name == "PYTHONPATH":
+            found[name] = os.pathsep.join(os.path.abspath(one) for one in found[name].split(os.pathsep))
+        elif name.startswith((PREFIX, "SSL_CERT_")) and name.endswith(("_FILE", "_DIR")) and found[name]:
+            found[name] = os.path.abspath(found[name])
+    return found
+
+
+def environ_of(
+    service: str, instance: int, run: RunDir, facts: RunFacts, outer: Mapping[str, str], extra: Mapping[str, str]
+) -> dict[str, str]:
+    """The whole environment of one replica; `extra` wins."""
+    found = {name: outer[name] for name in SYSTEM if name in outer}
+    found |= {"PYTHONUNBUFFERED": "1"}
+    found |= _knobs(service, outer, skip=MODEL_KNOBS if facts.offline_url else ())
+    own: dict[str, object] = {
+        "nats_url": facts.nats_url,
+        "identity_dir": run.own_identity(service),
+        "data_dir": run.path,
+        "instance": instance,
+        "health_file": run.health_file(f"{service}-{instance}"),
+        "trace_file": run.path / "traces" / f"{service}-{instance}.jsonl",
+        "drain_timeout_s": facts.drain_timeout_s,
+        "shards": facts.shards.get(service, 1),
+    }
+    match service:
+        case "gateway":
+            # The first replica has the address that everybody knows.
+            own |= {
+                "http_port": facts.http_port if instance == 0 else 0,
+                "http_file": run.path / "run" / f"gateway-{instance}.http.json",
+                "api_keys_file": run.path / API_KEYS_FILE,
+                "publishers_file": run.path / PUBLISHERS_FILE,
+                "tenants_file": facts.tenants_file,
+            }
+            if PREFIX + "LOGIC" not in outer:
+                own["logic"] = newest_logic()
+        case "budget":
+            own |= {"redis_url": facts.redis_url}
+        case "signer":
+            own |= {"tenants_file": facts.tenants_file}
+        case "model_gateway":
+            found |= _provider(facts, outer)
+    found |= {PREFIX + name.upper(): str(value) for name, value in own.items()}
+    return found | dict(extra)
+
+
+def newest_logic() -> int:
+    """The newest decision logic that every decider has: all replicas of this run are of this program."""
+    return min(max(importlib.import_module(f"bulkhead_services.{name}.app").LOGICS) for name in catalog.DECIDERS)
+
+
+def _provider(facts: RunFacts, outer: Mapping[str, str]) -> dict[str, str]:
+    if facts.offline_url:
+        return {"OPENAI_BASE_URL": facts.offline_url, "OPENAI_API_KEY": "offline", PREFIX + "MODEL": facts.offline_name}
+    return {name: outer[name] for name in PROVIDER if name in outer}
+
+
+def _knobs(service: str, outer: Mapping[str, str], skip: tuple[str, ...]) -> dict[str, str]:
+    wanted = {PREFIX + name.upper() for name in _settings(service).model_fields if name not in skip}
+    return {name: value for name, value in outer.items() if name.upper() in wanted}
+
+
+def _settings(service: str) -> type[ServiceSettings]:
+    try:
+        found = importlib.import_module(f"bulkhead_services.{service}.settings").Settings
+    except ModuleNotFoundError:
+        return ServiceSettings
+    assert issubclass(found, ServiceSettings)
+    return found

@@ -1,0 +1,84 @@
+"""Looks after the journal of a running mesh: at the start, whenever the broker has come back, and once a day.
+
+In: a broker, keys, a Layout, a folder for what only the journal still has. Out: events for people.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+
+from bulkhead.bus.port import BusError
+from bulkhead_infra.identity.keys import KeyFileError
+from bulkhead_infra.nats.journal import keep_whole
+from bulkhead_infra.nats.provision import ProvisionError
+from bulkhead_infra.nats.streams import Layout
+
+PAUSES_S = (5.0, 60.0, 24 * 3600.0)
+"""After a start of the broker it looks again soon: what JOURNAL wrongly takes for read shows with what is said next."""
+
+
+class JournalKeeper:
+    """`start`, then `stop`."""
+
+    def __init__(
+        self,
+        url: str,
+        seed_of: Callable[[str], str],
+        layout: Layout,
+        keep: Path,
+        say: Callable[[str], None],
+        ca_file: Path | None = None,
+    ) -> None:
+        self._url, self._seed_of, self._layout, self._keep, self._say = url, seed_of, layout, keep, say
+        self._ca_file = ca_file
+        self._asked, self._broker = asyncio.Event(), "ready"
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin with a first look; returns at once."""
+        self._task = asyncio.create_task(self._run())
+        self._task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (bug := task.exception()) is not None:
+            self._say(
+                f"the journal is not compared with the inboxes any more: {bug!r}; that is a bug: report it, and "
+                "start the mesh again"
+            )
+
+    def broker_is(self, state: str) -> None:
+        """Told at every change of anything: when the broker has come back, it has read its store again."""
+        if state == "ready" and self._broker != "ready":
+            self._asked.set()
+        self._broker = state
+
+    async def stop(self) -> None:
+        """End; a journal that was dropped and not yet made again is made at the next start."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+
+    async def _run(self) -> None:
+        looks = 0
+        while True:
+            self._asked.clear()
+            try:
+                found = await keep_whole(self._url, self._seed_of, self._layout, self._keep, ca_file=self._ca_file)
+            except (BusError, ProvisionError, KeyFileError, OSError) as error:
+                # The broker has gone in the middle: it will have come back when the next look is asked for.
+                self._say(f"the journal was not compared with the inboxes: {error}")
+            else:
+                if found.lost:
+                    self._say(found.lost)
+                if found.hidden:
+                    self._say(found.hidden)
+                if found.fault:
+                    self._say(
+                        f"the journal is made again of the inboxes, since {found.fault}; until it has read them "
+                        "again, timelines and replays wait for it"
+                    )
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._asked.wait(), PAUSES_S[min(looks, len(PAUSES_S) - 1)])
+            looks = 0 if self._asked.is_set() else looks + 1

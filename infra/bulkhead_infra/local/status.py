@@ -1,0 +1,143 @@
+"""What people see of a running mesh: coloured log lines, and one status line per process at the bottom.
+
+In: a mesh, its lines and its events. Out: text on a terminal; plain lines where there is none.
+"""
+
+import asyncio
+import math
+import re
+import time
+from collections.abc import Callable, Sequence
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from bulkhead_infra.local.doctor_denials import Refusals
+from bulkhead_infra.local.supervised_process import Row
+from bulkhead_infra.local.supervisor import BROKER, LocalMesh
+from bulkhead_infra.nats.server import LOG_FILE
+
+REFRESH_S = 0.5
+COLOURS = ("cyan", "green", "magenta", "yellow", "blue", "bright_cyan", "bright_green", "bright_magenta", "bright_blue")
+STATE_STYLES = {"ready": "green", "starting": "yellow", "not ready": "yellow", "held": "yellow"}
+NAME_WIDTH = 17
+LOUD = (" error ", " warning ", "[ERR]", "[WRN]", "[FTL]")
+RECOVERY = re.compile(r"\[WRN\] Filestore .*(?:recover|rebuild|checksum|stale|prior|state)", re.I)
+GARBAGE = re.compile(r"Filestore \[(\w+)\] .*corrupt record")
+RECOVERY_APART_S = 10.0
+SETTLING = re.compile(
+    r"\[WRN\] JetStream (?:error response for stream INBOX_\w+ create source consumer TIMERS_\w+: stream not found"
+    r"|source stream \"TIMERS_\w+\" for stream \S+ > INBOX_\w+. was recreated, resetting source state)"
+)
+"""While the broker reads its store, it has inboxes before the timers that they take from; it finds them by itself."""
+MIB = 1024 * 1024
+
+
+class Screen:
+    """Prints lines and events; `follow` keeps the status lines until it is cancelled."""
+
+    def __init__(self, console: Console | None = None, *, quiet: Sequence[str] = ()) -> None:
+        """quiet: processes of which only warnings and errors are shown."""
+        self.console = console or Console()
+        self._quiet = frozenset(quiet)
+        self._live: Live | None = None
+        self._recovering_at = -math.inf
+        self._refusals = Refusals()
+
+    def line(self, name: str, line: str) -> None:
+        """One line that a process said."""
+        self._tell_of_others(time.monotonic())
+        if name == BROKER and self._told_otherwise(line):
+            return
+        loud = any(word in line for word in LOUD)
+        if name in self._quiet and not loud:
+            return
+        colour = COLOURS[sum(map(ord, name.rpartition("-")[0])) % len(COLOURS)]
+        text = Text.assemble((f"{name:<{NAME_WIDTH}} ", colour), (line, "bold red" if loud else ""))
+        self.console.print(text, soft_wrap=True, highlight=False)
+
+    def _told_otherwise(self, line: str) -> bool:
+        """Whether it is a line of the broker that people get in other words, or that means nothing to them."""
+        if garbage := GARBAGE.search(line):
+            self.event(
+                f"the broker found garbage in the files of its stream {garbage[1]}: what it held is not whole "
+                f"any more; stop the mesh and restore its directory from a backup (see {LOG_FILE})"
+            )
+            return True
+        if RECOVERY.search(line):
+            self._recovery()
+            return True
+        if self._refusals.take(line, time.monotonic()):
+            if self._refusals.doctor():
+                self.event(
+                    "`bulkhead doctor` tried the key of every service: the broker refuses what is not its own to each",
+                    style="dim",
+                )
+            return True
+        return SETTLING.search(line) is not None
+
+    def _recovery(self) -> None:
+        """After a kill the broker reads its store again, a warning per stream; people need to know it once."""
+        if time.monotonic() - self._recovering_at > RECOVERY_APART_S:
+            self.event(
+                "the broker ended without an orderly stop and reads its store again; nothing that was "
+                f"acknowledged is lost (details in {LOG_FILE})"
+            )
+        self._recovering_at = time.monotonic()
+
+    def _tell_of_others(self, now_s: float) -> None:
+        if accounts := self._refusals.others(now_s):
+            self.event(
+                "who calls himself doctor asked the broker for everything, in the account "
+                f"{', '.join(accounts)} alone, and was refused: `bulkhead doctor` tries the key of every "
+                f"service, and this was not it (unless it was cut off); look into {LOG_FILE}"
+            )
+
+    def event(self, text: str, style: str = "") -> None:
+        """Something that the supervisor did or saw."""
+        head = (f"{'bulkhead':<{NAME_WIDTH}} ", "bold")
+        self.console.print(Text.assemble(head, (text, style)), soft_wrap=True)
+
+    async def follow(self, mesh: LocalMesh) -> None:
+        """Status lines on a terminal; elsewhere one line whenever a state changes."""
+        try:
+            await (self._follow_live(mesh) if self.console.is_terminal else self._follow_plain(mesh))
+        finally:
+            self._tell_of_others(math.inf)
+
+    async def _follow_live(self, mesh: LocalMesh) -> None:
+        with Live(console=self.console, auto_refresh=False, transient=True) as live:
+            while True:
+                self._tell_of_others(time.monotonic())
+                live.update(Group(table(mesh.rows())), refresh=True)
+                await asyncio.sleep(REFRESH_S)
+
+    async def _follow_plain(self, mesh: LocalMesh) -> None:
+        before: dict[str, str] = {}
+        while True:
+            self._tell_of_others(time.monotonic())
+            for row in mesh.rows():
+                if before.get(row.name) != row.state:
+                    before[row.name] = row.state
+                    self.event(f"{row.name} is {row.state}")
+            await asyncio.sleep(REFRESH_S)
+
+
+def table(rows: Sequence[Row]) -> Table:
+    """One line per process."""
+    found = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    for row in rows:
+        memory = f"{row.rss_bytes // MIB} MiB" if row.rss_bytes else ""
+        restarts = f"{row.restarts} restarts" if row.restarts else ""
+        detail = row.detail.partition("\n")[0][:80]
+        state = Text(row.state, STATE_STYLES.get(row.state, "red"))
+        found.add_row(row.name, state, str(row.pid or ""), memory, restarts, Text(detail, "dim"))
+    return found
+
+
+def plain(rows: Sequence[Row], write: Callable[[str], None]) -> None:
+    """The same for a pipe."""
+    for row in rows:
+        write(f"{row.name:<{NAME_WIDTH}} {row.state:<10} {row.pid or '':<8} {row.rss_bytes // MIB} MiB {row.detail}")

@@ -1,0 +1,456 @@
+"""The whole mesh on one machine: broker, Redis, offline model and every service, each a process with its own key.
+
+In: a data directory and how many of what. Out: a running mesh; `async with LocalMesh(dir) as mesh` ends with nothing
+left running. State in the directory survives everything; a second start goes on where the first ended.
+"""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from bulkhead.tcp_ports import claim, free_port
+from bulkhead_contracts import catalog
+from bulkhead_infra.identity import keys, policy, render
+from bulkhead_infra.local.environment import PROVIDER, RunFacts, environ_of, newest_logic, resolved
+from bulkhead_infra.local.external_services import Given
+from bulkhead_infra.local.http import unready
+from bulkhead_infra.local.journal import JournalKeeper
+from bulkhead_infra.local.process import KILL_TIMEOUT_S, Child, StartFailed
+from bulkhead_infra.local.redis import RedisServer
+from bulkhead_infra.local.rundir import PUBLISHERS_FILE, DirectoryUnfit, RunDir
+from bulkhead_infra.local.supervised_process import Cure, Probe, Row, Spawn, Unit, all_ready
+from bulkhead_infra.local.upkeep import Upkeep
+from bulkhead_infra.nats.provision import ProvisionError, provision
+from bulkhead_infra.nats.purge import Retention
+from bulkhead_infra.nats.server import STOP_TIMEOUT_S, Durability, NatsServer, ServerPlan, disk_problem
+from bulkhead_infra.nats.streams import Layout
+from bulkhead_infra.offline_model import MODEL_NAME
+
+START_ORDER = ("signer", "budget", "model_gateway", "rag", "tool_executor", "planner", "worker", "checker", "gateway")
+DRAIN_ORDER = (("gateway",), catalog.DECIDERS, catalog.DOERS, ("budget", "signer"))
+"""Who takes work in ends first, who answers others last; those of one group end together."""
+READY_TIMEOUT_S = 60.0
+INFRASTRUCTURE_TIMEOUT_S = 20.0
+DRAIN_TIMEOUT_S = 10.0
+KILL_MARGIN_S = 2.0
+UNHEALTHY_S = 3.0
+DEFAULT_TENANT = "demo"
+BROKER, REDIS, MODEL = "nats-server", "redis", "offline-model"
+
+OnLine = Callable[[str, str], None]
+OnEvent = Callable[[str], None]
+
+
+class LocalMesh:
+    """See the module.
+
+    scale: replicas per service (default 1; 0 leaves it out). durability: `power` (fsync before every ack) or
+    `process`. offline_model False takes OPENAI_API_KEY or OPENAI_BASE_URL from the environment. extra_env: per
+    service. http_port 0 takes a free one. modules: another module for a service (tests). on_line gets (process, line),
+    on_event what people should know. retention: when ended tasks are purged. given: what it does not run itself.
+    Raises StartFailed, DirectoryInUse, DirectoryUnfit, PortInUse, ProvisionError, PolicyError, KeyFileError: each says
+    what to do.
+    """
+
+    def __init__(
+        self,
+        directory: Path | str,
+        *,
+        scale: Mapping[str, int] | None = None,
+        durability: Durability = "power",
+        offline_model: bool = True,
+        offline_model_arguments: Sequence[str] = (),
+        tenants: Path | None = None,
+        extra_env: Mapping[str, Mapping[str, str]] | None = None,
+        shards: Mapping[str, int] | None = None,
+        http_port: int = 0,
+        services: Sequence[str] = START_ORDER,
+        modules: Mapping[str, str] | None = None,
+        on_line: OnLine | None = None,
+        on_event: OnEvent | None = None,
+        environ: Mapping[str, str] | None = None,
+        ready_timeout_s: float = READY_TIMEOUT_S,
+        drain_timeout_s: float = DRAIN_TIMEOUT_S,
+        retention: Retention = Retention(),  # noqa: B008 - frozen
+        given: Given = Given(),  # noqa: B008 - frozen
+    ) -> None:
+        unknown = (set(scale or ()) | set(extra_env or ()) | set(shards or ()) | set(services)) - set(START_ORDER)
+        if unknown:
+            raise StartFailed(f"no such service: {', '.join(sorted(unknown))}; there are {', '.join(START_ORDER)}")
+        self.durability: Durability = durability
+        self.units: dict[str, Unit] = {}
+        self._directory = Path(directory)
+        self._scale = {name: (scale or {}).get(name, 1) for name in START_ORDER if name in services}
+        self._offline, self._offline_arguments = offline_model, tuple(offline_model_arguments)
+        self._tenants_file = (tenants or policy.TENANTS_FILE).resolve()
+        self._shards, self._wanted_http_port = dict(shards or {}), http_port
+        self._modules, self._extra = modules or {}, extra_env or {}
+        self._on_line, self._on_event = on_line, on_event
+        self._environ = resolved(os.environ if environ is None else environ)
+        self._ready_timeout_s, self._drain_timeout_s = ready_timeout_s, drain_timeout_s
+        self._tenants: list[str] = []
+        self._retention, self._given, self._store_gib = retention, given, given.store_gib
+        given.check()
+        self._upkeep: Upkeep | None = None
+        self._journal: JournalKeeper | None = None
+        self._written: dict[str, Any] = {}
+        self._writes = False
+        self.up = False
+        """Whether the start is over."""
+        self.ended_at_once = False
+        """Whether nothing was drained: see `end_at_once`."""
+        self._ending = False
+
+    async def __aenter__(self) -> Self:
+        self._run = RunDir(self._directory)
+        try:
+            await self._start()
+        except BaseException as error:
+            await self.stop()
+            if isinstance(error, OSError) and (problem := self._run.problem(error)):
+                raise DirectoryUnfit(problem) from error
+            if isinstance(error, StartFailed | ProvisionError) and (problem := disk_problem(self._run.path)):
+                # It had room when the start began; what was said last may name anything.
+                raise type(error)(f"{error}\n{problem}") from error
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    # What runs where
+
+    @property
+    def directory(self) -> Path:
+        """The data directory, absolute."""
+        return self._run.path
+
+    @property
+    def url(self) -> str:
+        """The gateway's HTTP address."""
+        return f"http://127.0.0.1:{self._facts.http_port}"
+
+    @property
+    def nats_url(self) -> str:
+        """The broker's address."""
+        return self._given.nats_url or self._broker.plan.url
+
+    @property
+    def monitor_url(self) -> str:
+        """The broker's health and counts; "" for one that was given without it."""
+        return self._given.nats_monitor_url if self._given.nats_url else self._broker.plan.monitor_url
+
+    @property
+    def redis_url(self) -> str:
+        """With the password; for tests that look into the ledger."""
+        return self._given.redis_url or self._redis.url
+
+    @property
+    def model_url(self) -> str:
+        """Base URL of the offline model, with `/v1`; "" with a real provider."""
+        return self._facts.offline_url
+
+    @property
+    def credentials(self) -> dict[str, str]:
+        """The local user's API keys by role."""
+        return self._run.credentials()
+
+    def add_api_key(self, tenant: str, person: str, role: str) -> str:
+        """A further API key; the gateway learns it within a request."""
+        return self._run.add_api_key(tenant, person, role)
+
+    def nkey_seed(self, identity: str) -> str:
+        """The bus key of any identity (operator, pub_demo, a service in a test)."""
+        return keys.nkey_seed(self._run.identity, identity)
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """What mesh.json holds."""
+        return {
+            "pid": os.getpid(),
+            "durability": self.durability,
+            "nats_url": self.nats_url,
+            "nats_monitor_url": self.monitor_url,
+            "http_url": self.url,
+            "model_url": self.model_url,
+            "redis_port": 0 if self._given.redis_url else self._redis.port,
+            "own_broker": not self._given.nats_url,
+            "replicas": self._given.replicas,
+            "store_gib": self._store_gib,
+            "shards": self._shards,
+            "logic": newest_logic(),
+            "scale": self._scale,
+            "tenants": self._tenants,
+            "tenants_file": str(self._tenants_file),
+            "identity_dir": str(self._run.identity),
+            "processes": {unit.name: unit.record() for unit in self.units.values() if unit.pid is not None},
+            "given_up": [unit.name for unit in self.units.values() if unit.given_up],
+        }
+
+    def rows(self) -> list[Row]:
+        """One row per process, in the order in which they were started."""
+        return [unit.row() for unit in self.units.values()]
+
+    def unit(self, service: str, instance: int = 0) -> Unit:
+        """The unit of one replica. Raises KeyError."""
+        return self.units[f"{service}-{instance}"]
+
+    # What tests and people do to it
+
+    async def kill(self, service: str, instance: int = 0, *, hold: bool = False) -> None:
+        """kill -9 one replica. It comes back by itself, unless held: then `restart` brings it back."""
+        await self.unit(service, instance).kill(hold=hold)
+
+    async def restart(self, service: str, instance: int = 0) -> None:
+        """Drain one replica (when it runs) and start it; returns when it is ready."""
+        await self._again(self.unit(service, instance))
+
+    async def start_replica(self, service: str) -> int:
+        """One more replica; returns its instance when it is ready."""
+        instance = 1 + max((int(name.rpartition("-")[2]) for name in self.units if _is(name, service)), default=-1)
+        unit = self._service(service, instance)
+        unit.start()
+        await unit.wait_ready(self._ready_timeout_s)
+        return instance
+
+    async def wait_ready(self, timeout_s: float = READY_TIMEOUT_S) -> None:
+        """Return when all that is not held is ready, asked now. Raises StartFailed."""
+        units = [unit for unit in self.units.values() if unit.state != "held"]
+        await asyncio.gather(*(unit.ask() for unit in units))
+        await all_ready(units, timeout_s)
+
+    async def kill_broker(self) -> None:
+        """kill -9 the broker; it stays away until `restart_broker`."""
+        await self.units[BROKER].kill(hold=True)
+
+    async def restart_broker(self) -> None:
+        """Start the broker again, on the same port with the same store."""
+        await self._again(self.units[BROKER])
+
+    async def kill_redis(self, *, empty: bool = False) -> None:
+        """kill -9 Redis and start it again, with nothing in it when `empty`."""
+        await self.units[REDIS].kill(hold=True)
+        if empty:
+            self._redis.empty()
+        self.units[REDIS].release()
+        await self.units[REDIS].wait_ready(INFRASTRUCTURE_TIMEOUT_S)
+
+    def end_at_once(self) -> None:
+        """kill -9 everything, now; nothing is started again. Whoever waits in `stop` comes back soon after."""
+        self.ended_at_once = self._ending = True
+        for unit in reversed(self.units.values()):  # The broker last: nobody is left to complain of it.
+            unit.end_at_once()
+
+    async def stop(self) -> None:
+        """Drain everything in reverse order; nothing is left running, also when this is cut off."""
+        self._ending = True
+        for unit in self.units.values():
+            unit.start_no_more()
+        try:
+            for keeper in filter(None, (self._upkeep, self._journal)):
+                await keeper.stop()
+            for group in DRAIN_ORDER:
+                await self._stop([unit for name, unit in self.units.items() if any(_is(name, one) for one in group)])
+            for name in (MODEL, REDIS, BROKER):
+                await self._stop([unit for unit in self.units.values() if unit.name == name])
+        finally:
+            # Before anything is awaited: who cuts this off may do so again.
+            for unit in self.units.values():
+                unit.end_at_once()
+            try:
+                gone = asyncio.gather(*(unit.stop() for unit in self.units.values()), return_exceptions=True)
+                await asyncio.wait([gone], timeout=KILL_TIMEOUT_S)
+            finally:
+                self._write()
+                self._run.close()
+
+    # How it is put together
+
+    async def _start(self) -> None:
+        self._shards, before = self._shards or self._run.shards(), self._run.store_gib()
+        # Streams are made smaller by a running broker, which must have room for them as they were.
+        self._broker_gib, self._store_gib = max(before, self._store_gib), self._store_gib or before
+        if (newer := self._run.logic()) > newest_logic():
+            self._say(
+                f"{self._run.path} was last run by a newer version (decision logic {newer}; this one has up to "
+                f"{newest_logic()}): what tasks that it began have under way waits, unread and unchanged, until "
+                "that version runs here again; new tasks run"
+            )
+        rules, tenants = policy.load(), policy.load_tenants(self._tenants_file)
+        policy.check_publishers(rules, tenants)
+        self._tenants = sorted(tenants.tenants)
+        for name in self._run.end_leftovers():
+            self._say(f"{name} was left running by a run that was killed; it was ended")
+        keys.ensure(self._run.identity, rules)
+        for service in self._scale:
+            keys.hand_over(self._run.identity, service, self._run.own_identity(service))
+        self._run.ensure_api_keys(DEFAULT_TENANT)
+        publishers = {name: one.model_dump() for name, one in rules.publishers.items()}
+        keys.replace(self._run.path / PUBLISHERS_FILE, json.dumps(publishers, indent=1))
+        accounts = render.accounts(rules, keys.public_nkeys(self._run.identity, rules), self._shards)
+        await self._start_infrastructure(accounts)
+        for service, count in self._scale.items():
+            for instance in range(count):
+                self._service(service, instance).start()
+        await all_ready(self.units.values(), self._ready_timeout_s)
+        self.up = True
+        self._upkeep = Upkeep(self.nats_url, self.nkey_seed, self._retention, self._say)
+        self._upkeep.start()
+        layout = Layout(self._shards, self._given.replicas, self._store_gib)
+        self._journal = JournalKeeper(self.nats_url, self.nkey_seed, layout, self._run.path / "lost", self._say)
+        self._journal.start()
+
+    async def _start_infrastructure(self, accounts: str) -> None:
+        path = self._run.path
+        http_port = claim(self._wanted_http_port, "the gateway's HTTP port")
+        plan = ServerPlan(path / "nats", free_port(), free_port(), self.durability, store_gib=self._broker_gib)
+        self._broker = NatsServer(plan, accounts, self._environ, self._line(BROKER))
+        self._redis = RedisServer(path / "redis", free_port(), self._environ, self._line(REDIS))
+        model_port = free_port() if self._offline else 0
+        self._facts = RunFacts(
+            nats_url=self.nats_url,
+            redis_url=self.redis_url,
+            http_port=http_port,
+            offline_url=f"http://127.0.0.1:{model_port}/v1" if self._offline else "",
+            offline_name=MODEL_NAME,
+            tenants_file=self._tenants_file,
+            drain_timeout_s=self._drain_timeout_s,
+            shards=self._shards,
+        )
+        if not self._offline and not any(self._environ.get(name) for name in PROVIDER):
+            raise StartFailed("no provider: set OPENAI_API_KEY (or OPENAI_BASE_URL), or run with the offline model")
+        cure = Cure(UNHEALTHY_S, lambda: disk_problem(path))
+        if not self._given.nats_url:
+            self._unit(BROKER, self._broker.spawn, self._broker.problem, STOP_TIMEOUT_S, cure, self._broker.advice)
+        if not self._given.redis_url:
+            self._unit(REDIS, self._redis.spawn, self._redis.problem, STOP_TIMEOUT_S, advise=self._redis.advice)
+        if self._offline:
+            self._model(model_port)
+        self._writes = True
+        for unit in self.units.values():
+            unit.start()
+        if not self._given.nats_url:
+            await self.units[BROKER].wait_ready(INFRASTRUCTURE_TIMEOUT_S)
+        layout = Layout(self._shards, self._given.replicas, self._store_gib)
+        report = await provision(self.nats_url, self.nkey_seed(policy.PROVISIONER), layout)
+        for change in report.changed:
+            self._say(f"provisioned: {change}")
+
+    def _model(self, port: int) -> None:
+        command = [
+            sys.executable,
+            "-P",
+            "-m",
+            "bulkhead_infra.offline_model",
+            "--port",
+            str(port),
+            *self._offline_arguments,
+        ]
+        names = ("PATH", "PYTHONPATH")
+        environ: dict[str, str] = {name: self._environ[name] for name in names if name in self._environ}
+
+        async def spawn() -> Child:
+            return await Child.start(
+                MODEL, command, log=self._run.log(MODEL), environ=environ, cwd=self._run.path, on_line=self._line(MODEL)
+            )
+
+        async def probe() -> str:
+            return await unready(f"http://127.0.0.1:{port}/livez")
+
+        self._unit(MODEL, spawn, probe, STOP_TIMEOUT_S)
+
+    def _service(self, service: str, instance: int) -> Unit:
+        name = f"{service}-{instance}"
+        health = self._run.health_file(name)
+        module = self._modules.get(service, f"bulkhead_services.{service}")
+        extra = self._extra.get(service, {})
+
+        async def spawn() -> Child:
+            health.unlink(missing_ok=True)
+            environ = environ_of(service, instance, self._run, self._facts, self._environ, extra)
+            return await Child.start(
+                name,
+                [sys.executable, "-P", "-m", module],
+                log=self._run.log(name),
+                environ=environ,
+                cwd=self._run.path,
+                on_line=self._line(name),
+            )
+
+        async def probe() -> str:
+            try:
+                port = json.loads(health.read_text())["port"]
+            except (OSError, ValueError, KeyError):
+                return "it has not opened its health port"
+            return await unready(f"http://127.0.0.1:{port}/readyz")
+
+        return self._unit(name, spawn, probe, self._drain_timeout_s + KILL_MARGIN_S)
+
+    def _unit(
+        self,
+        name: str,
+        spawn: Spawn,
+        probe: Probe,
+        stop_timeout_s: float,
+        cure: Cure | None = None,
+        advise: Callable[[str], str] = lambda why: "",
+    ) -> Unit:
+        unit = Unit(
+            name,
+            spawn,
+            probe,
+            self._say,
+            stop_timeout_s=stop_timeout_s,
+            cure=cure,
+            on_change=self._changed,
+            advise=advise,
+        )
+        if self._ending:
+            unit.start_no_more()
+        self.units[name] = unit
+        return unit
+
+    async def _again(self, unit: Unit) -> None:
+        await unit.restart()
+        await unit.wait_ready(self._ready_timeout_s)
+
+    async def _stop(self, units: Sequence[Unit]) -> None:
+        await asyncio.gather(*(unit.stop() for unit in units))
+
+    def _changed(self) -> None:
+        if self._journal is not None and BROKER in self.units:
+            self._journal.broker_is(self.units[BROKER].state)
+        self._write()
+
+    def _write(self) -> None:
+        """Keep mesh.json true; a full disk must not stop the supervision."""
+        facts = self.json if self._writes else self._written
+        if facts == self._written:
+            return
+        try:
+            self._run.write_mesh(facts)
+            self._written = facts
+        except OSError as error:
+            self._say(f"{self._run.path} cannot be written: {error.strerror}; free space there")
+
+    def _say(self, text: str) -> None:
+        if self._on_event is not None:
+            self._on_event(text)
+
+    def _line(self, name: str) -> Callable[[str], None] | None:
+        on_line = self._on_line
+        if on_line is None:
+            return None
+        # A broker that is being stopped warns of streams that it closes itself; its log has that.
+        return lambda line: None if name == BROKER and self._stopping(BROKER) else on_line(name, line)
+
+    def _stopping(self, name: str) -> bool:
+        return name in self.units and self.units[name].stopping
+
+
+def _is(name: str, service: str) -> bool:
+    return name.rpartition("-")[0] == service

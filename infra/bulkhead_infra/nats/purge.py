@@ -1,0 +1,404 @@
+"""Removes ended tasks after their retention: `python -m bulkhead_infra.nats.purge --data DIR`.
+
+In: a broker, a Retention. Out: what was removed. A task counts as ended when the fact of its end lies in the gateway's
+inbox, said by whom the broker vouches for; its age is that fact's, by the broker's clock. What never became a task (an
+unreadable request, a cancel of nothing, a subject that is none) goes by the age of its last message, as does a resource
+that was leased; what may yet be handled stays. Books of the mesh's own (places, checkpoints of the ledger, reservations
+of several tasks in one message) are cut to what a start may read. The gateway's inbox goes last: a purge that is cut
+off finds the task again, and doing it again changes nothing. The provisioner removes and may not read; what has ended
+is read under the operator's identity. Neither key is kept open.
+
+From then on the id is free: the same Idempotency-Key is a new task. So nothing is removed that was stored after this
+purge began: another purge, at work at the same time, may have freed an id that is in use again.
+
+Blobs stay. They are named by content: a task that begins at any moment may name one that is old, and learns nothing of
+its being removed; so none can be shown to be unused while the mesh runs.
+"""
+
+import argparse
+import asyncio
+import json
+import re
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from bulkhead.bus.jetstream.bus import JetStreamBus
+from bulkhead.bus.jetstream.connection import ca_beside
+from bulkhead.bus.port import BusError, Stored
+from bulkhead_contracts import bounds, catalog, subjects
+from bulkhead_contracts.control import MessageRejected
+from bulkhead_contracts.lease import LeaseReleaseRequested, LeaseRequested
+from bulkhead_contracts.retrieval import DocumentDeleted, DocumentIngested
+from bulkhead_contracts.task import TaskEnded, TaskRejected, TaskRequested
+from bulkhead_contracts.types import Body
+from bulkhead_infra.identity import keys
+from bulkhead_infra.identity.keys import KeyFileError
+from bulkhead_infra.identity.policy import OPERATOR, PROVISIONER
+from bulkhead_infra.identity.rights import API, inbox_prefix
+from bulkhead_infra.nats.trimming import trim_checkpoints, trim_places, trim_reservations
+
+DAY_S = 24 * 3600
+DEFAULT_RETENTION_S = 30 * DAY_S
+MIN_RETENTION_S = bounds.MAX_TASK_DEADLINE_MS // 1000 + DAY_S
+"""Until then a grant of the task may hold, and its records and halts are what keeps a call from being made again; and
+until then the day's money is counted from its facts."""
+GATEWAY = subjects.inbox_stream("gateway")
+ENDS: tuple[tuple[str, type[Body]], ...] = (
+    ("planner", TaskEnded),
+    ("gateway", TaskEnded),
+    ("gateway", TaskRejected),
+    ("rag", DocumentIngested),
+    ("rag", DocumentDeleted),
+)
+"""Who says that a task (or an ingestion, a deletion) is over, and how."""
+LEASES: tuple[type[Body], ...] = (LeaseRequested, LeaseReleaseRequested)
+CONNECT_TIMEOUT_S = 5.0
+TIMEOUT_S = 30.0
+PAGE = 256
+AT_ONCE = 16
+UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": DAY_S}
+
+Task = tuple[str, str]
+"""Tenant and task."""
+
+
+class PurgeError(Exception):
+    """The purge could not be done, or ended in the middle; says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """So long after its end a task is kept, by stream. What finds a task and what shows it whole is kept longest."""
+
+    default_s: float = DEFAULT_RETENTION_S
+    streams: Mapping[str, float] = field(default_factory=dict)
+
+    def of(self, stream: str) -> float:
+        """In seconds. Raises PurgeError for a stream that holds nothing by task."""
+        unknown = set(self.streams) - set(_filters(("t", "t")))
+        if unknown:
+            raise PurgeError(
+                f"no such stream to purge: {', '.join(sorted(unknown))}; there are {', '.join(_filters(('t', 't')))}"
+            )
+        if stream in (GATEWAY, subjects.JOURNAL_STREAM):
+            # The journal is made of the inboxes: what went from it alone would be copied there again.
+            return max(self.default_s, *self.streams.values(), 0)
+        return self.streams.get(stream, self.default_s)
+
+    @property
+    def shortest_s(self) -> float:
+        """When the first stream lets go of a task."""
+        return min(self.of(stream) for stream in _filters(("t", "t")))
+
+
+@dataclass(frozen=True, slots=True)
+class Purged:
+    """Tasks that were found ended long enough ago for some stream, and messages removed by stream."""
+
+    tasks: int
+    messages: Mapping[str, int]
+
+
+def _filters(task: Task) -> dict[str, tuple[str, ...]]:
+    """Subjects of one task in every stream, in the order in which they go."""
+    if not task[0]:
+        # Wildcards would stand for others' messages.
+        literal = () if set(task[1].split(".")) & {"*", ">"} else (task[1],)
+        return {subjects.JOURNAL_STREAM: literal, GATEWAY: literal}
+    tenant, name = (subjects.token(part) for part in task)
+    part = subjects.partition_of(name)
+    found: dict[str, tuple[str, ...]] = {}
+    for one in catalog.DECIDERS:
+        # First: a timer that fires into what is purged would be a message without a task.
+        found[subjects.timers_stream(one)] = (
+            f"timer.{one}.set.{part}.{tenant}.{name}.>",
+            f"timer.{one}.fired.{part}.{tenant}.{name}",
+        )
+    for one in catalog.INBOXES:
+        if one != "gateway":
+            found[subjects.inbox_stream(one)] = (f"mesh.*.{one}.{part}.{tenant}.{name}",)
+    for one in catalog.DOERS:
+        found[subjects.records_stream(one)] = (f"record.{one}.{tenant}.{name}.>",)
+    found[subjects.CONTROL_STREAM] = (subjects.control_key("task", tenant, name),)
+    found[subjects.DEAD_LETTERS_STREAM] = (f"dead.*.{part}.{tenant}.{name}",)
+    found[subjects.JOURNAL_STREAM] = (f"mesh.*.*.{part}.{tenant}.{name}",)
+    found[GATEWAY] = (f"mesh.*.gateway.{part}.{tenant}.{name}",)
+    return found
+
+
+async def purge(
+    url: str,
+    seed_of: Callable[[str], str],
+    retention: Retention,
+    *,
+    now_unix_ms: int | None = None,
+    dry_run: bool = False,
+    ca_file: Path | None = None,
+) -> Purged:
+    """Remove what is due. seed_of: nkey seed of an identity. dry_run only counts the tasks. ca_file: TLS. Raises
+    PurgeError."""
+    now = time.time_ns() // 1_000_000 if now_unix_ms is None else now_unix_ms
+    retention.of(GATEWAY)
+    messages: dict[str, int] = {}
+    tasks = 0
+    connect = partial(_bus, url, seed_of=seed_of, ca_file=ca_file)
+    async with connect(OPERATOR) as reader, connect(PROVISIONER) as remover:
+        try:
+            ends = await _ends(remover)
+            until = now - int(retention.shortest_s * 1000)
+            async for page in _all_due(reader, until, now):
+                tasks += len(page)
+                for start in range(0, 0 if dry_run else len(page), AT_ONCE):
+                    rows = list(page.items())[start : start + AT_ONCE]
+                    done = await asyncio.gather(
+                        *(_remove(remover, task, now - at, retention, ends) for task, at in rows)
+                    )
+                    for stream, count in (one for counts in done for one in counts.items()):
+                        messages[stream] = messages.get(stream, 0) + count
+            if not dry_run:
+                old = now - int(retention.of(subjects.JOURNAL_STREAM) * 1000)
+                for trim in (trim_places, trim_checkpoints, partial(trim_reservations, until_unix_ms=old)):
+                    for stream, count in (await trim(reader, partial(_ask, remover), ends)).items():
+                        messages[stream] = messages.get(stream, 0) + count
+        except BusError as error:
+            raise PurgeError(
+                f"the broker stopped answering in the middle of the purge: {error}; what is gone is gone "
+                "whole or found again: run it again"
+            ) from error
+    return Purged(tasks, messages)
+
+
+@asynccontextmanager
+async def _bus(
+    url: str, identity: str, seed_of: Callable[[str], str], ca_file: Path | None
+) -> AsyncIterator[JetStreamBus]:
+    """A connection under an identity. The provisioner works where the streams are. Raises PurgeError."""
+    try:
+        bus = await JetStreamBus.connect(
+            url,
+            service=identity,
+            nkey_seed=seed_of(identity),
+            inbox_prefix=inbox_prefix(identity),
+            timeout_s=CONNECT_TIMEOUT_S,
+            ca_file=ca_file,
+        )
+    except BusError as error:
+        raise PurgeError(f"cannot reach the broker at {url} as {identity}: {error}") from error
+    try:
+        yield bus
+    finally:
+        await bus.close()
+
+
+async def _ends(bus: JetStreamBus) -> dict[str, int]:
+    """The first sequence of every stream that this purge must not touch. Raises BusError, PurgeError."""
+    return {
+        stream: 1 + int((await _ask(bus, f"STREAM.INFO.{stream}", {}))["state"]["last_seq"])
+        for stream in _filters(("t", "t"))
+    }
+
+
+async def _due(bus: JetStreamBus, until_unix_ms: int) -> AsyncIterator[dict[Task, int]]:
+    """What ended, or was left lying, no later than that, with that time; by pages, from the oldest on."""
+    after = 0
+    unended: dict[Task, None] = {}
+    while page := await bus.read(GATEWAY, "mesh.>", after=after, limit=PAGE):
+        found: dict[Task, int] = {}
+        for stored in page:
+            if stored.time_unix_ms > until_unix_ms:
+                break  # Later ones are younger.
+            task = _task(stored.subject)
+            if _is_end(stored):
+                found.setdefault(task, stored.time_unix_ms)
+                unended.pop(task, None)
+            elif task not in found:
+                unended[task] = None
+        after = page[-1].sequence
+        yield found
+        if page[-1].time_unix_ms > until_unix_ms:
+            break
+    for task in unended:
+        if left := await _left_lying(bus, task):
+            yield {task: left} if left <= until_unix_ms else {}
+
+
+async def _all_due(bus: JetStreamBus, until_unix_ms: int, now_unix_ms: int) -> AsyncIterator[dict[Task, int]]:
+    """Tasks, and resources; those not before any lease has ended by its time, however short the retention."""
+    async for page in _due(bus, until_unix_ms):
+        yield page
+    async for page in _unused(bus, min(until_unix_ms, now_unix_ms - 2 * bounds.MAX_LEASE_TTL_MS)):
+        yield page
+
+
+async def _unused(bus: JetStreamBus, until_unix_ms: int) -> AsyncIterator[dict[Task, int]]:
+    """What was leased and is no task (see lease.book), of which nothing has been said since then: nobody holds it."""
+    inbox, after = subjects.inbox_stream("planner"), 0
+    found: dict[Task, None] = {}
+    while page := await bus.read(inbox, "mesh.worker.planner.>", after=after, limit=PAGE):
+        for stored in page:
+            if stored.time_unix_ms <= until_unix_ms and any(_says(stored, kind) for kind in LEASES):
+                found[_task(stored.subject)] = None
+        after = page[-1].sequence
+        if page[-1].time_unix_ms > until_unix_ms:
+            break
+    for task in found:
+        last = await bus.last(inbox, _filters(task)[inbox][0])
+        if last is not None and last.time_unix_ms <= until_unix_ms:
+            yield {task: last.time_unix_ms}
+
+
+async def _left_lying(bus: JetStreamBus, task: Task) -> int:
+    """When the last message of what never was a task was stored; 0 when it is one, ended or not, or nothing is left."""
+    last, after = 0, 0
+    requests: set[int] = set()
+    rejected: set[int] = set()
+    wanted = _filters(task)[GATEWAY]
+    while wanted and (page := await bus.read(GATEWAY, wanted[0], after=after, limit=PAGE)):
+        for stored in page:
+            if _is_end(stored) or _sender(stored) == "planner":
+                return 0  # What began is over when its end is told, and then it was found by that.
+            if task[0] and _says(stored, TaskRequested):
+                requests.add(stored.sequence)
+            elif _says(stored, MessageRejected) and _sender(stored) == "gateway":
+                rejected.add(int(json.loads(stored.body).get("sequence", 0)))
+        last, after = page[-1].time_unix_ms, page[-1].sequence
+    # However old: a request that nobody could handle yet (the signer is away, the mesh was off) is a promise.
+    return 0 if requests - rejected else last
+
+
+def _is_end(stored: Stored) -> bool:
+    return any(_sender(stored) == sender and _says(stored, kind) for sender, kind in ENDS)
+
+
+def _says(stored: Stored, kind: type[Body]) -> bool:
+    said = next((value for key, value in stored.headers.items() if key.lower() == "ce-type"), "")
+    return said.startswith(f"{kind.TYPE}.v")
+
+
+def _sender(stored: Stored) -> str:
+    return stored.subject.split(".")[1]
+
+
+def _task(subject: str) -> Task:
+    """Of a subject that is no task's (publishers choose its end), the subject itself under no tenant."""
+    try:
+        address = subjects.parse(subject)
+    except subjects.SubjectError:
+        return "", subject
+    return address.tenant, address.task
+
+
+async def _remove(
+    bus: JetStreamBus, task: Task, age_ms: int, retention: Retention, ends: Mapping[str, int]
+) -> dict[str, int]:
+    """One task from every stream that need not hold it any longer. Raises BusError, PurgeError."""
+    counts: dict[str, int] = {}
+    for stream, filters in _filters(task).items():
+        if age_ms < retention.of(stream) * 1000:
+            continue
+        for subject in filters:
+            answer = await _ask(bus, f"STREAM.PURGE.{stream}", {"filter": subject, "seq": ends[stream]})
+            counts[stream] = counts.get(stream, 0) + int(answer.get("purged", 0))
+    return counts
+
+
+async def _ask(bus: JetStreamBus, what: str, body: Mapping[str, object]) -> dict[str, Any]:
+    """One request to the broker's API. Raises BusError, PurgeError."""
+    answer: dict[str, Any] = json.loads(
+        (await bus.request(f"{API}{what}", json.dumps(body).encode(), timeout_s=TIMEOUT_S)).body
+    )
+    if "error" in answer:
+        raise PurgeError(
+            f"the broker refused {what} {dict(body)}: {answer['error'].get('description')}; run the "
+            "provisioner (start the mesh once), then again"
+        )
+    return answer
+
+
+# Command
+
+
+def seconds(text: str) -> float:
+    """`30d`, `12h`. Raises ValueError."""
+    match = re.fullmatch(r"(\d{1,9})([smhd])", text)
+    if match is None:
+        raise ValueError(f"{text!r} is no time: write it as 30d or 720h")
+    return int(match[1]) * UNITS_S[match[2]]
+
+
+def retention_of(default: str, per_stream: Sequence[str]) -> Retention:
+    """From the command line. Raises ValueError, PurgeError."""
+    streams = {}
+    for pair in per_stream:
+        name, _, value = pair.partition("=")
+        streams[name] = seconds(value)
+    found = Retention(seconds(default), streams)
+    if found.shortest_s < MIN_RETENTION_S:
+        raise ValueError(
+            f"a retention below {MIN_RETENTION_S // DAY_S}d could remove what a grant that still holds leans on; "
+            f"write {MIN_RETENTION_S // DAY_S}d or more"
+        )
+    return found
+
+
+def _target(given: argparse.Namespace) -> tuple[str, Path]:
+    """Address, and the folder with the keys. Raises PurgeError."""
+    if given.nats:
+        return given.nats, given.identity
+    try:
+        mesh = json.loads((given.data / "mesh.json").read_text())
+        return mesh["nats_url"], Path(mesh["identity_dir"])
+    except (OSError, ValueError, KeyError) as error:
+        raise PurgeError(
+            f"no mesh has run in {given.data} ({error}); name its directory with --data, or the broker "
+            "and the folder of its keys with --nats and --identity"
+        ) from error
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit codes: 0 done, 1 it could not be done (the message says why and what to do), 2 wrong arguments."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bulkhead_infra.nats.purge",
+        description="Remove ended tasks after their retention from every inbox, the journal, records, timers, halts "
+        "and dead letters, and from the gateway's inbox what never became a task. Tasks that have not ended, and those "
+        "that ended later, are left as they are. Blobs stay. A purged task's id is free: its Idempotency-Key begins a "
+        "new one.",
+    )
+    parser.add_argument("--data", type=Path, default=Path(".bulkhead"), help="directory of a running mesh")
+    parser.add_argument("--nats", help="a broker's URL in place of --data; needs --identity")
+    parser.add_argument("--identity", type=Path, metavar="DIR", help="keys of the operator and the provisioner")
+    parser.add_argument("--retention", default="30d", metavar="TIME", help="after a task's end, e.g. 30d (the default)")
+    parser.add_argument("--stream", action="append", default=[], metavar="STREAM=TIME", help="another one for a stream")
+    parser.add_argument("--dry-run", action="store_true", help="count the tasks that are due, remove nothing")
+    parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
+    given = parser.parse_args(argv)
+    if given.nats and given.identity is None:
+        parser.error("--nats needs --identity")
+    try:
+        retention = retention_of(given.retention, given.stream)
+        url, folder = _target(given)
+        seed_of, ca_file = partial(keys.nkey_seed, folder), ca_beside(folder)
+        done = asyncio.run(purge(url, seed_of, retention, dry_run=given.dry_run, ca_file=ca_file))
+    except ValueError as error:
+        parser.error(str(error))
+    except (PurgeError, KeyFileError) as error:
+        print(f"cannot purge: {error}", file=sys.stderr)
+        return 1
+    total = sum(done.messages.values())
+    if given.json:
+        print(json.dumps({"tasks": done.tasks, "messages": done.messages, "dry_run": given.dry_run}))
+    elif given.dry_run:
+        print(f"{done.tasks} ended tasks are due")
+    else:
+        print(f"{done.tasks} ended tasks were due; {total} messages removed")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

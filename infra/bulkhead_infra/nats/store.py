@@ -1,0 +1,20 @@
+"""A broker's store on disk. In: the folder that holds it. Out: without what a power cut spoiled and is made again."""
+
+import shutil
+from pathlib import Path
+
+from bulkhead_contracts import subjects
+from bulkhead_infra.local.torn_file import torn
+
+
+def drop_torn_journal(folder: Path) -> bool:
+    """Remove the journal when a power cut has left no description of it, with which the broker would not be healthy.
+
+    It alone is written without fsync (streams.py); it is made of the inboxes, so that it is lost for a moment only: the
+    provisioner makes it again and the broker fills it.
+    """
+    journal = folder / "store" / "jetstream" / "MESH" / "streams" / subjects.JOURNAL_STREAM
+    found = torn(journal / "meta.inf") or torn(journal / "meta.sum")
+    if found:
+        shutil.rmtree(journal)
+    return found

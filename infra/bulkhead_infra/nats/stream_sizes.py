@@ -1,0 +1,56 @@
+"""How much each stream may hold: from one number, the disk that the operator gives the broker. Pure.
+
+In: GiB of disk; 0 where nobody said. Out: bytes by stream, which add up to no more than was given. A bound takes no
+disk by itself: it makes a flood be refused with a reason, before it fills the disk.
+
+The shares are what a full task was measured to store (infra/bulkhead_infra/capacity, whose test holds them together):
+streams fill at
+about the same time. The journal, which drops its oldest, and texts, which are never purged, take what is left.
+"""
+
+GIB = 1024**3
+MIB = 1024**2
+MIN_STORE_GIB, MAX_STORE_GIB = 4, 1024 * 1024
+UNSAID = {
+    "INBOX": 4 * GIB,
+    "RECORDS": 4 * GIB,
+    "TIMERS": 4 * GIB,
+    "BLOBS": 32 * GIB,
+    "KV": 256 * MIB,
+    "DEAD": 4 * GIB,
+    "JOURNAL": 16 * GIB,
+}
+"""By the first word of a stream's name, where nobody said how much disk there is: enough for a laptop."""
+PERCENT = {
+    "INBOX_MODEL_GATEWAY": 13,
+    "INBOX_WORKER": 10,
+    "INBOX_CHECKER": 7,
+    "RECORDS_MODEL_GATEWAY": 6,
+    "INBOX_PLANNER": 5,
+    "INBOX_GATEWAY": 5,
+    "INBOX_JOURNAL": 5,
+    "INBOX_BUDGET": 4,
+    "INBOX_RAG": 2,
+    "INBOX_TOOL_EXECUTOR": 2,
+    "RECORDS_RAG": 2,
+    "RECORDS_TOOL_EXECUTOR": 2,
+    "JOURNAL": 14,
+    "BLOBS": 15,
+}
+"""Of the disk. A stream that is not named here is seldom written to, and has one hundredth."""
+
+
+class StoreTooSmall(ValueError):
+    """What was given is no store for a mesh; says what to give."""
+
+
+def bounds(names: list[str], store_gib: int = 0) -> dict[str, int]:
+    """Bytes by name. Raises StoreTooSmall."""
+    if not store_gib:
+        return {name: UNSAID[name.partition("_")[0]] for name in names}
+    if not MIN_STORE_GIB <= store_gib <= MAX_STORE_GIB:
+        raise StoreTooSmall(
+            f"a store of {store_gib} GiB: write {MIN_STORE_GIB} to {MAX_STORE_GIB}; `python -m bulkhead_infra.capacity "
+            "--tasks-per-day N` tells how much so many tasks need"
+        )
+    return {name: store_gib * GIB * PERCENT.get(name, 1) // 100 for name in names}

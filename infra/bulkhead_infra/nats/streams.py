@@ -1,0 +1,205 @@
+"""Which streams and durables the mesh has: data for the provisioner, derived from the catalog.
+
+In: a Layout. Out: JSON for the JetStream API, in the order in which it must be created. Pure.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bulkhead_contracts import bounds as contract_bounds
+from bulkhead_contracts import catalog, subjects
+from bulkhead_infra.nats.stream_sizes import bounds
+
+PRIORITY_GROUP = "replicas"
+"""As libs/bulkhead/bus/jetstream/pull_consumer.py names it."""
+
+DUPLICATE_WINDOW_S = 120
+LEAST_DUPLICATE_WINDOW_S = 0.1
+"""The least there is: a blob's subject is written once anyway, so that remembering ids costs and gives nothing."""
+TIMERS_MAX_AGE_S = 2 * contract_bounds.MAX_TASK_DEADLINE_MS // 1000
+ACK_WAIT_S = 2.5
+MAX_ACK_PENDING = 4_096
+MIN_VERSION = (2, 14)
+"""Of nats-server: message schedules, fast batched reads and asynchronous persistence of a derived stream."""
+Config = dict[str, Any]
+"""A JetStream API object: its shape is the broker's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """shards: durables per inbox, where there is more than one. replicas: 1 on a single server.
+
+    store_gib: disk given to the broker, of which each stream gets its share; 0: nobody said, streams that exist keep
+    their bounds. ranked: replicas keep their shards by rank, which programs before ADR 0017 cannot read.
+    """
+
+    shards: Mapping[str, int] = field(default_factory=dict)
+    replicas: int = 1
+    store_gib: int = 0
+    ranked: bool = True
+
+    def shards_of(self, service: str) -> int:
+        """Durables of this service's inbox. Raises ValueError outside 1 to PARTITIONS."""
+        count = self.shards.get(service, 1)
+        if not 1 <= count <= contract_bounds.PARTITIONS:
+            raise ValueError(
+                f"{service}: {count} shards; there are {contract_bounds.PARTITIONS} partitions, so 1 to that many"
+            )
+        return count
+
+
+def streams(layout: Layout) -> list[Config]:
+    """All streams; a source stands before what is made of it. Raises StoreTooSmall."""
+    made = [
+        *(_timers(name, layout) for name in catalog.DECIDERS),
+        *(_inbox(name, layout) for name in catalog.INBOXES),
+        *(_records(name, layout) for name in catalog.DOERS),
+        _blobs(layout),
+        _control(layout),
+        _dead_letters(layout),
+        _journal(layout),
+    ]
+    most = bounds([one["name"] for one in made], layout.store_gib)
+    return [{**one, "max_bytes": most[one["name"]]} for one in made]
+
+
+def durables(layout: Layout) -> list[tuple[str, Config]]:
+    """(stream, consumer) for every shard of every service's inbox."""
+    found = []
+    for name in catalog.INBOXES:
+        if name == catalog.JOURNAL:
+            continue  # Facts that nobody acts on.
+        count = layout.shards_of(name)
+        for shard in range(count):
+            found.append((subjects.inbox_stream(name), _durable(name, shard, count, layout)))
+    return found
+
+
+def _stream(name: str, layout: Layout, description: str, **more: Any) -> Config:
+    """Limits, files, no deletes by age, nothing that lets a publisher forge or erase."""
+    return {
+        "name": name,
+        "description": description,
+        "subjects": [],
+        "retention": "limits",
+        "storage": "file",
+        "discard": "new",
+        "num_replicas": layout.replicas,
+        "max_age": 0,
+        "max_msgs": -1,
+        "max_msgs_per_subject": -1,
+        "max_msg_size": contract_bounds.MAX_STORED_MESSAGE_BYTES,
+        "duplicate_window": _ns(DUPLICATE_WINDOW_S),
+        "allow_direct": True,
+        "allow_rollup_hdrs": False,
+        "allow_msg_ttl": False,
+        "allow_msg_schedules": False,
+        "allow_msg_counter": False,
+        "allow_atomic": False,
+        **more,
+    }
+
+
+def _inbox(name: str, layout: Layout) -> Config:
+    config = _stream(subjects.inbox_stream(name), layout, f"What is said to {name}", subjects=[f"mesh.*.{name}.>"])
+    if name in catalog.DECIDERS:
+        same = ".".join(f"{{{{wildcard({place})}}}}" for place in (1, 2, 3))
+        fired = {"src": f"timer.{name}.fired.*.*.*", "dest": f"mesh.{name}.{name}.{same}"}
+        config["sources"] = [{"name": subjects.timers_stream(name), "subject_transforms": [fired]}]
+    return config
+
+
+def _timers(name: str, layout: Layout) -> Config:
+    # Schedules let a publisher write to any subject of their stream: hence a stream that this service alone uses.
+    # The broker wants discard old with them; the bound is far beyond what live tasks can have set.
+    return _stream(
+        subjects.timers_stream(name),
+        layout,
+        f"What {name} wants to hear later",
+        subjects=[f"timer.{name}.>"],
+        discard="old",
+        allow_msg_schedules=True,
+        allow_rollup_hdrs=True,
+        max_age=_ns(TIMERS_MAX_AGE_S),
+    )
+
+
+def _records(name: str, layout: Layout) -> Config:
+    return _stream(
+        subjects.records_stream(name), layout, f"What {name} has claimed and done", subjects=[f"record.{name}.>"]
+    )
+
+
+def _blobs(layout: Layout) -> Config:
+    return _stream(
+        subjects.BLOBS_STREAM,
+        layout,
+        "Content by digest, written once",
+        subjects=["blob.>"],
+        max_msgs_per_subject=1,
+        discard_new_per_subject=True,
+        max_msg_size=contract_bounds.MAX_STORED_BLOB_BYTES,
+        duplicate_window=_ns(LEAST_DUPLICATE_WINDOW_S),
+    )
+
+
+def _control(layout: Layout) -> Config:
+    return _stream(
+        subjects.CONTROL_STREAM,
+        layout,
+        "Halts and kill switches",
+        subjects=["$KV.CONTROL.>"],
+        max_msgs_per_subject=1,
+        republish={"src": "$KV.CONTROL.>", "dest": "control.live.>"},
+    )
+
+
+def _dead_letters(layout: Layout) -> Config:
+    return _stream(subjects.DEAD_LETTERS_STREAM, layout, "Messages that could not be handled", subjects=["dead.>"])
+
+
+def _journal(layout: Layout) -> Config:
+    """A derived view: it may lag, and the oldest goes first. Lost writes are sourced again."""
+    config = _stream(
+        subjects.JOURNAL_STREAM,
+        layout,
+        "Everything that was said, in one stream",
+        discard="old",
+        sources=[{"name": subjects.inbox_stream(name)} for name in catalog.INBOXES],
+        # Of two messages under one id it drops the second, also where each stands in an inbox of its own: an author
+        # could hide what it says. Its sources hold nothing twice; less than this the broker does not take.
+        duplicate_window=_ns(LEAST_DUPLICATE_WINDOW_S),
+    )
+    del config["subjects"]
+    if layout.replicas == 1:
+        config["persist_mode"] = "async"  # Single servers only; with fsync each it lags by seconds.
+    return config
+
+
+def _durable(name: str, shard: int, count: int, layout: Layout) -> Config:
+    config: Config = {
+        "durable_name": subjects.durable(name, shard),
+        "name": subjects.durable(name, shard),
+        "description": f"Shard {shard} of {count}",
+        "deliver_policy": "all",
+        "ack_policy": "explicit",
+        "ack_wait": _ns(ACK_WAIT_S),
+        "max_deliver": -1,
+        "max_ack_pending": MAX_ACK_PENDING,
+        "replay_policy": "instant",
+        "num_replicas": layout.replicas,
+    }
+    if count > 1 and layout.ranked and name not in catalog.DOERS:
+        # Of the replicas that have room, the one of the lowest rank: a shard stays with one replica, whose folds in
+        # memory then need no read, and another is served at once when it is gone or full (ADR 0017). Doers fold
+        # nothing: they take turns, or one had calls waiting for its places while another's are free.
+        config |= {"priority_groups": [PRIORITY_GROUP], "priority_policy": "prioritized"}
+    if count > 1:
+        partitions = [p for p in range(contract_bounds.PARTITIONS) if p % count == shard]
+        config["filter_subjects"] = [f"mesh.*.{name}.{p}.>" for p in partitions]
+    return config
+
+
+def _ns(seconds: float) -> int:
+    return int(seconds * 1e9)

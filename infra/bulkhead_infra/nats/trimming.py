@@ -1,0 +1,135 @@
+"""What the mesh's own books leave behind, of which no start reads anything again.
+
+In: a reader (the operator's bus), a way to ask the broker's API as the provisioner, and the first sequence of each
+stream that must not be touched. Out: messages removed, by stream.
+"""
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from bulkhead.bus.memory.streams import matches
+from bulkhead.bus.port import Bus, Stored
+from bulkhead.bus.seek_time import last_before
+from bulkhead.runtime.decider.history import at_its_source
+from bulkhead_contracts import subjects
+from bulkhead_contracts.budget import LedgerCheckpointed
+from bulkhead_contracts.task import PlacesGiven
+
+GATEWAY, BOOKS = subjects.inbox_stream("gateway"), subjects.inbox_stream("journal")
+PLACES = subjects.mesh("gateway", "gateway", "places", "places")
+CHECKPOINT, SEALS, PARTS = (
+    "mesh.budget.journal.*.checkpoint.*",
+    *(subjects.mesh("budget", "journal", "checkpoint", one) for one in ("seal", "part")),
+)
+"""Of the ledger: see budget's checkpoint.py."""
+MARKS, TOGETHER = subjects.mesh("budget", "journal", "ledger", "ledger"), "mesh.budget.journal.*.ledger.*"
+KEPT_CHECKPOINTS = 2
+"""Whoever has read that the last but one is the newest, and has not read its parts yet, must find them."""
+Ask = Callable[[str, Mapping[str, object]], Awaitable[dict[str, Any]]]
+
+
+async def trim_places(reader: Bus, ask: Ask, ends: Mapping[str, int]) -> dict[str, int]:
+    """Decisions about places to run that no start of a gateway reads again: those before the newest that tells who
+    runs, and before the oldest task that waits by it. Raises BusError, and what `ask` raises."""
+    newest = _places(await reader.last(GATEWAY, PLACES))
+    if newest is None or not newest.snapshot:
+        return {}
+    base = _places(next(iter(await reader.read(GATEWAY, PLACES, after=newest.snapshot - 1, limit=1)), None))
+    if base is None:
+        return {}
+    until = min(newest.snapshot, base.waiting_from, ends[GATEWAY])
+    answer = await ask(f"STREAM.PURGE.{GATEWAY}", {"filter": PLACES, "seq": until})
+    return {GATEWAY: int(answer.get("purged", 0)), subjects.JOURNAL_STREAM: await _trim_copies(reader, ask, until)}
+
+
+async def _trim_copies(reader: Bus, ask: Ask, until: int) -> int:
+    """The journal's copies of the same: it has other sequences, and what it still has and its inbox has not would pass
+    for lost."""
+    after = end = 0
+    while not end and (page := await reader.read(subjects.JOURNAL_STREAM, PLACES, after=after)):
+        end = next((one.sequence for one in page if at_its_source(one).sequence >= until), 0)
+        after = page[-1].sequence
+    if not after:
+        return 0
+    answer = await ask(f"STREAM.PURGE.{subjects.JOURNAL_STREAM}", {"filter": PLACES, "seq": end or after + 1})
+    return int(answer.get("purged", 0))
+
+
+def is_trimmed(subject: str) -> bool:
+    """Whether it is a book of the mesh's own, of which the oldest leave the inbox, and a moment later the journal."""
+    return subject == PLACES or any(matches(one, subject) for one in (CHECKPOINT, TOGETHER))
+
+
+def _places(stored: Stored | None) -> PlacesGiven | None:
+    return PlacesGiven.model_validate_json(stored.body) if stored is not None else None
+
+
+async def trim_checkpoints(reader: Bus, ask: Ask, ends: Mapping[str, int]) -> dict[str, int]:
+    """Checkpoints of the ledger before the newest two that are whole; a rebuild reads the newest of them and the tail.
+    Nothing goes while there are not two. Raises BusError, and what `ask` raises."""
+    needed = await _needed(reader)
+    if not needed:
+        return {}
+    removed = {BOOKS: 0, subjects.JOURNAL_STREAM: 0}
+    until = min(ends[BOOKS], *(min((stored.sequence, seal.journal_sequence, *seal.parts)) for stored, seal in needed))
+    answer = await ask(f"STREAM.PURGE.{BOOKS}", {"filter": CHECKPOINT, "seq": until})
+    removed[BOOKS] = int(answer.get("purged", 0))
+    # The journal has other sequences: as many of each subject stay there as the inbox has, and those are the newest.
+    for subject, count in (await _subjects(ask, CHECKPOINT)).items():
+        answer = await ask(f"STREAM.PURGE.{subjects.JOURNAL_STREAM}", {"filter": subject, "keep": count})
+        removed[subjects.JOURNAL_STREAM] += int(answer.get("purged", 0))
+    return removed
+
+
+async def trim_reservations(reader: Bus, ask: Ask, ends: Mapping[str, int], until_unix_ms: int) -> dict[str, int]:
+    """Reservations of several tasks that were stored together: those that were stored before that, and that the newest
+    two whole checkpoints have counted. Of each tenant the newest message stays. Raises BusError, and what `ask`
+    raises."""
+    needed = await _needed(reader)
+    if not needed:
+        return {}
+    removed = {BOOKS: 0, subjects.JOURNAL_STREAM: 0}
+    counted = min(ends[BOOKS], *(seal.journal_sequence for _, seal in needed))
+    for subject, count in (await _subjects(ask, TOGETHER)).items():
+        newest = await reader.last(BOOKS, subject)
+        if subject == MARKS or newest is None:
+            continue  # Each mark of a rebuild names the one before.
+        old = await last_before(reader, BOOKS, subject, until_unix_ms, newest.sequence)
+        until = min(counted, newest.sequence, old + 1)
+        answer = await ask(f"STREAM.PURGE.{BOOKS}", {"filter": subject, "seq": until})
+        if gone := int(answer.get("purged", 0)):
+            removed[BOOKS] += gone
+            answer = await ask(f"STREAM.PURGE.{subjects.JOURNAL_STREAM}", {"filter": subject, "keep": count - gone})
+            removed[subjects.JOURNAL_STREAM] += int(answer.get("purged", 0))
+    return removed
+
+
+async def _subjects(ask: Ask, pattern: str) -> dict[str, int]:
+    """Messages by subject."""
+    told = await ask(f"STREAM.INFO.{BOOKS}", {"subjects_filter": pattern})
+    return told["state"].get("subjects") or {}
+
+
+async def _needed(reader: Bus) -> list[tuple[Stored, LedgerCheckpointed]]:
+    """The newest two checkpoints that are whole; [] while there are not two."""
+    found = []
+    for stored, seal in reversed(await _seals(reader)):
+        if len(found) < KEPT_CHECKPOINTS and await _whole(reader, seal):
+            found.append((stored, seal))
+    return found if len(found) == KEPT_CHECKPOINTS else []
+
+
+async def _seals(reader: Bus) -> list[tuple[Stored, LedgerCheckpointed]]:
+    found: list[tuple[Stored, LedgerCheckpointed]] = []
+    while page := await reader.read(BOOKS, SEALS, after=found[-1][0].sequence if found else 0):
+        found += [(one, LedgerCheckpointed.model_validate_json(one.body)) for one in page]
+    return found
+
+
+async def _whole(reader: Bus, seal: LedgerCheckpointed) -> bool:
+    for sequence in seal.parts:
+        part = await reader.read(BOOKS, PARTS, after=sequence - 1, limit=1)
+        if not part or part[0].sequence != sequence or json.loads(part[0].body)["checkpoint"] != seal.checkpoint:
+            return False
+    return True

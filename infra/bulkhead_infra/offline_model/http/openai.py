@@ -1,0 +1,256 @@
+"""OpenAI's wire format. Enters: a request and a reply. Leaves: bodies, stream chunks, error bodies.
+
+Tokens are counted by a stated rule, ceil(utf-8 bytes / 4); ids are hashes of the request, and `created` is a
+constant, so that the same request gets the same bytes (but for `x_sent_unix_ns` of stream chunks).
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from bulkhead_infra.offline_model import MODEL_NAME, SYSTEM_FINGERPRINT
+from bulkhead_infra.offline_model.roles.reply import Reply
+
+CREATED_UNIX_S = 1_767_225_600  # 2026-01-01T00:00:00Z for every answer: time must not change the bytes
+BYTES_PER_TOKEN = 4
+ARGUMENT_PIECE_CHARS = 24
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A reply ready for the wire."""
+
+    id: str
+    reply: Reply
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int
+
+    @property
+    def usage(self) -> dict[str, Any]:
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": self.prompt_tokens + self.completion_tokens,
+            "prompt_tokens_details": {"cached_tokens": 0},
+            "completion_tokens_details": {"reasoning_tokens": 0},
+        }
+
+
+class RequestRefused(Exception):
+    """A request that OpenAI would refuse: status, error type, code, parameter."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        code: str | None = None,
+        param: str | None = None,
+        kind: str = "invalid_request_error",
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.body = error_body(message, kind, code, param)
+
+
+def error_body(message: str, kind: str, code: str | None = None, param: str | None = None) -> dict[str, Any]:
+    """OpenAI's error body."""
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def count_tokens(text: str) -> int:
+    """ceil(utf-8 bytes / 4)."""
+    return -(-len(text.encode("utf-8", "surrogatepass")) // BYTES_PER_TOKEN)
+
+
+def prompt_tokens(request: Mapping[str, Any]) -> int:
+    """Tokens of messages, tools and response format as compact JSON."""
+    counted = {key: request[key] for key in ("messages", "tools", "response_format") if key in request}
+    return count_tokens(json.dumps(counted, ensure_ascii=False, separators=(",", ":")))
+
+
+def request_digest(request: Mapping[str, Any]) -> str:
+    """sha256 of the request as canonical JSON, whether streamed or not."""
+    counted = {key: value for key, value in request.items() if key not in ("stream", "stream_options")}
+    text = json.dumps(counted, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def check_request(request: Any) -> None:
+    """Refuse what OpenAI refuses, as far as this server serves it; raises `RequestRefused`."""
+    if not isinstance(request, dict):
+        raise RequestRefused(400, "The request body must be a JSON object.")
+    model = request.get("model")
+    if not isinstance(model, str) or not model:
+        raise RequestRefused(400, "you must provide a model parameter")
+    if model != MODEL_NAME:
+        raise RequestRefused(
+            404, f"The model `{model}` does not exist or you do not have access to it.", "model_not_found"
+        )
+    messages = request.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise RequestRefused(400, "'messages' must be a non-empty array.", "invalid_value", "messages")
+    for index, message in enumerate(messages):
+        roles = ("system", "developer", "user", "assistant", "tool")
+        if not isinstance(message, dict) or message.get("role") not in roles:
+            raise RequestRefused(
+                400,
+                f"messages[{index}].role must be one of {', '.join(roles)}.",
+                "invalid_value",
+                f"messages[{index}].role",
+            )
+    _check_tool_messages(messages)
+    if request.get("n") not in (None, 1):
+        raise RequestRefused(400, "This model serves n=1 only.", "unsupported_value", "n")
+    for key in ("max_tokens", "max_completion_tokens"):
+        value = request.get(key)
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            raise RequestRefused(400, f"{key} must be a positive integer.", "invalid_value", key)
+    if request.get("stream_options") and not request.get("stream"):
+        raise RequestRefused(400, "'stream_options' is only allowed when 'stream' is enabled.", None, "stream_options")
+    _check_tools(request)
+
+
+def _check_tool_messages(messages: list[dict[str, Any]]) -> None:
+    """Every tool call has its result right after it, and every result its call, as OpenAI demands."""
+    open_ids: list[str] = []
+    for index, message in enumerate(messages):
+        if message["role"] == "tool":
+            if message.get("tool_call_id") not in open_ids:
+                raise RequestRefused(
+                    400,
+                    f"messages[{index}] with role 'tool' must be a response to a preceding message with 'tool_calls'.",
+                    None,
+                    f"messages[{index}].role",
+                )
+            open_ids.remove(message["tool_call_id"])
+            continue
+        if open_ids:
+            raise RequestRefused(
+                400,
+                "An assistant message with 'tool_calls' must be followed by tool messages "
+                f"responding to each 'tool_call_id'. Missing: {', '.join(open_ids)}",
+                None,
+                f"messages[{index}].role",
+            )
+        if message["role"] == "assistant":
+            open_ids = [str(call.get("id")) for call in message.get("tool_calls") or ()]
+    if open_ids:
+        raise RequestRefused(
+            400,
+            "An assistant message with 'tool_calls' must be followed by tool messages responding "
+            f"to each 'tool_call_id'. Missing: {', '.join(open_ids)}",
+            None,
+            "messages",
+        )
+
+
+def _check_tools(request: Mapping[str, Any]) -> None:
+    tools = request.get("tools")
+    if tools is not None and (not isinstance(tools, list) or not tools):
+        raise RequestRefused(400, "[] is too short - 'tools'", "empty_array", "tools")
+    names = set()
+    for index, tool in enumerate(tools or ()):
+        name = (tool.get("function") or {}).get("name") if isinstance(tool, dict) else None
+        if not isinstance(name, str) or not re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", name):
+            raise RequestRefused(
+                400, f"Invalid 'tools[{index}].function.name'.", "invalid_value", f"tools[{index}].function.name"
+            )
+        names.add(name)
+    choice = request.get("tool_choice")
+    if choice is not None and not tools:
+        raise RequestRefused(400, "'tool_choice' is only allowed when 'tools' are specified.", None, "tool_choice")
+    if isinstance(choice, dict) and (choice.get("function") or {}).get("name") not in names:
+        raise RequestRefused(400, "tool_choice names a function that is not in tools.", None, "tool_choice")
+    form = request.get("response_format") or {}
+    if form.get("type") == "json_schema" and not isinstance((form.get("json_schema") or {}).get("schema"), dict):
+        raise RequestRefused(
+            400,
+            "Missing required parameter: 'response_format.json_schema.schema'.",
+            "missing_required_parameter",
+            "response_format.json_schema.schema",
+        )
+
+
+def complete(request: Mapping[str, Any], reply: Reply, limit_tokens: int) -> Completion:
+    """A reply cut to the request's limits, with its usage and finish reason."""
+    limit = request.get("max_completion_tokens") or request.get("max_tokens") or limit_tokens
+    finish = "tool_calls" if reply.calls else "stop"
+    content = reply.content
+    stops = request.get("stop") or ()
+    for sign in [stops] if isinstance(stops, str) else stops:
+        content = content.split(sign, 1)[0]
+    used = count_tokens(content)
+    if used > limit:
+        content = content.encode()[: limit * BYTES_PER_TOKEN].decode(errors="ignore")
+        used, finish = limit, "length"
+    calls = []
+    for call in reply.calls:
+        room = max(0, limit - used) * BYTES_PER_TOKEN
+        arguments = call.arguments.encode()[:room].decode(errors="ignore")
+        finish = "length" if arguments != call.arguments else finish
+        calls.append(replace(call, arguments=arguments))
+        used += count_tokens(arguments) + count_tokens(call.name)
+    cut = replace(reply, content=content, calls=tuple(calls))
+    return Completion(request_digest(request)[:24], cut, finish, prompt_tokens(request), min(used, limit))
+
+
+def _tool_calls(done: Completion) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": f"call_{done.id}{index}",
+            "type": "function",
+            "function": {"name": call.name, "arguments": call.arguments},
+        }
+        for index, call in enumerate(done.reply.calls)
+    ]
+
+
+def body_of(done: Completion) -> dict[str, Any]:
+    """The body of an answer that is not streamed."""
+    message: dict[str, Any] = {"role": "assistant", "content": done.reply.content, "refusal": None}
+    if done.reply.calls:
+        message |= {"content": done.reply.content or None, "tool_calls": _tool_calls(done)}
+    return {
+        "id": f"chatcmpl-{done.id}",
+        "object": "chat.completion",
+        "created": CREATED_UNIX_S,
+        "model": MODEL_NAME,
+        "system_fingerprint": SYSTEM_FINGERPRINT,
+        "service_tier": "default",
+        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": done.finish_reason}],
+        "usage": done.usage,
+    }
+
+
+def chunks_of(done: Completion, with_usage: bool) -> Iterator[dict[str, Any]]:
+    """Chunks of a streamed answer: role, deltas, finish reason, and usage with no choices when asked for."""
+
+    def chunk(delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
+        made: dict[str, Any] = {
+            "id": f"chatcmpl-{done.id}",
+            "object": "chat.completion.chunk",
+            "created": CREATED_UNIX_S,
+            "model": MODEL_NAME,
+            "system_fingerprint": SYSTEM_FINGERPRINT,
+            "service_tier": "default",
+            "choices": [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}],
+        }
+        return made | {"usage": None} if with_usage else made
+
+    yield chunk({"role": "assistant", "content": None if done.reply.calls else "", "refusal": None})
+    for piece in re.findall(r"\s*\S+\s*", done.reply.content) or ([done.reply.content] if done.reply.content else []):
+        yield chunk({"content": piece})
+    for index, call in enumerate(_tool_calls(done)):
+        head = {**call, "index": index, "function": {"name": call["function"]["name"], "arguments": ""}}
+        yield chunk({"tool_calls": [head]})
+        arguments = call["function"]["arguments"]
+        for start in range(0, len(arguments), ARGUMENT_PIECE_CHARS):
+            piece = arguments[start : start + ARGUMENT_PIECE_CHARS]
+            yield chunk({"tool_calls": [{"index": index, "function": {"arguments": piece}}]})
+    yield chunk({}, done.finish_reason)
+    if with_usage:
+        yield {**chunk({}), "choices": [], "usage": done.usage}

@@ -1,0 +1,133 @@
+"""Responses that a plain JSON response cannot be: streams, silence, cut bodies. Enters: a completion, a fault.
+
+Each marks in its log entry whether the client went away before the end.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from bulkhead_infra.offline_model.http.faults import Fault
+from bulkhead_infra.offline_model.http.openai import Completion, chunks_of
+
+FOREVER_S = 3_600.0
+EVENT_STREAM = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+]
+
+
+async def _gone(receive: Receive) -> None:
+    """Returns when the client has closed its connection."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _unless_gone(work: Any, receive: Receive, entry: dict[str, Any]) -> None:
+    """Do `work` until it ends or the client goes away, whichever is first; the entry tells which."""
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(_gone(receive))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            entry["client_cut"] = True
+        elif working.exception() is not None:
+            entry["client_cut"] = isinstance(working.exception(), OSError)
+    finally:
+        for task in (working, leaving):
+            task.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
+        entry["finished"] = True
+
+
+class StreamResponse(Response):
+    """Server-sent chunks, one word or so each, paced; `x_sent_unix_ns` is stamped as each one leaves."""
+
+    def __init__(
+        self, done: Completion, body: Mapping[str, Any], fault: Fault | None, entry: dict[str, Any], delay_ms: float
+    ) -> None:
+        self.status_code = 200
+        self.background = None
+        self.done, self.fault, self.entry = done, fault, entry
+        asked = bool((body.get("stream_options") or {}).get("include_usage"))
+        self.with_usage = asked and not (fault and fault.name == "missing_usage")
+        slow = fault.delay_ms if fault and fault.name == "long_answer" and fault.delay_ms else delay_ms
+        self.delay_s = slow / 1_000
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.entry["status"] = 200
+        await send(
+            {
+                "type": "http.response.start",
+                "status": 200,
+                "headers": [*EVENT_STREAM, (b"x-request-id", f"req_{self.done.id}".encode())],
+            }
+        )
+        self.ended = False
+        await _unless_gone(self._send_all(send), receive, self.entry)
+        if self.ended:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _send_all(self, send: Send) -> None:
+        name = self.fault.name if self.fault else ""
+        after = self.fault.after_chunks if self.fault else 0
+        for number, chunk in enumerate(chunks_of(self.done, self.with_usage)):
+            last = bool(chunk["choices"]) and chunk["choices"][0]["finish_reason"] is not None
+            if name == "stall" and (number == after or last):
+                await asyncio.sleep(self.fault.delay_ms / 1_000 if self.fault and self.fault.delay_ms else FOREVER_S)
+            if name == "cut_stream" and (number == after or last):
+                # Abrupt: the body never ends and the server drops the connection; else it ends as if whole.
+                self.ended = not (self.fault and self.fault.abrupt)
+                return
+            chunk["x_sent_unix_ns"] = time.time_ns()
+            data = json.dumps(chunk, ensure_ascii=False, separators=(",", ":"))
+            await send({"type": "http.response.body", "body": f"data: {data}\n\n".encode(), "more_body": True})
+            self.entry["chunks_sent"] += 1
+            if self.delay_s:
+                await asyncio.sleep(self.delay_s)
+        await send({"type": "http.response.body", "body": b"data: [DONE]\n\n", "more_body": True})
+        self.ended = True
+
+
+class SilentResponse(Response):
+    """Sends nothing, not even a status, until the client goes away or `delay_ms` is over; then drops the line."""
+
+    def __init__(self, delay_ms: int, entry: dict[str, Any]) -> None:
+        self.status_code = 200
+        self.background = None
+        self.wait_s = delay_ms / 1_000 if delay_ms else FOREVER_S
+        self.entry = entry
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await _unless_gone(asyncio.sleep(self.wait_s), receive, self.entry)
+        if not self.entry["client_cut"]:
+            # A promised body that never comes makes the server drop the connection rather than send a 500.
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+
+
+class CutResponse(Response):
+    """Half of a body whose length was promised; the server then drops the connection."""
+
+    def __init__(self, body: bytes, entry: dict[str, Any]) -> None:
+        self.status_code = 200
+        self.background = None
+        self.whole = body
+        self.entry = entry
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.entry["status"] = 200
+        await send(
+            {
+                "type": "http.response.start",
+                "status": 200,
+                "headers": [(b"content-type", b"application/json"), (b"content-length", str(len(self.whole)).encode())],
+            }
+        )
+        await send({"type": "http.response.body", "body": self.whole[: len(self.whole) // 2], "more_body": True})
+        self.entry["finished"] = True

@@ -1,0 +1,1 @@
+"""Plain English by rules: sentences, quantities, questions, findings."""

@@ -1,0 +1,1 @@
+"""Roles that the offline model plays: planner, worker, judge, and misbehaving ones."""

@@ -1,0 +1,68 @@
+"""`python -m bulkhead_infra.render [--check | --release]`: write the generated files, or say which are out of date.
+
+--release also records today's schemas in contracts/released.json, which nothing else writes. Exit codes: 0; 1 with
+--check when a file is out of date, with --release when a released version has gone or changed in a way that breaks.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from bulkhead_infra.render import asyncapi, cluster, compose, openapi, readmes, release, schemas
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def wanted() -> dict[Path, str]:
+    """Every generated file with its text."""
+    found: dict[str, str] = {}
+    found.update(schemas.files())
+    found.update(asyncapi.files())
+    found.update(openapi.files())
+    found.update(compose.files())
+    found.update(cluster.files())
+    found.update(readmes.files(ROOT))
+    return {ROOT / name: text for name, text in found.items()}
+
+
+def main() -> int:
+    """Exit code 0, or 1 when --check finds a difference."""
+    parser = argparse.ArgumentParser(prog="render", description=__doc__)
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--check", action="store_true", help="change nothing; fail when a file is out of date")
+    mode.add_argument("--release", action="store_true", help="also record today's schemas as released")
+    asked = parser.parse_args()
+    return max(_write(check=asked.check), _release() if asked.release else 0)
+
+
+def _release() -> int:
+    findings = release.release(ROOT)
+    for finding in findings:
+        print(finding.message if finding.breaking else f"{finding.name}: recorded as changed", file=sys.stderr)
+    if any(finding.breaking for finding in findings):
+        print(f"{release.FILE} was not written", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _write(*, check: bool) -> int:
+    files = wanted()
+    stale = [path for path, text in files.items() if not path.is_file() or path.read_text() != text]
+    folders = {path.parent for path in files if path.parent.name == "schemas"}
+    stray = [path for folder in folders if folder.is_dir() for path in folder.glob("*.json") if path not in files]
+    for path in (*stale, *stray):
+        print(f"{'differs' if check else 'written'}: {path.relative_to(ROOT)}", file=sys.stderr)
+    if check:
+        if stale or stray:
+            print("generated files are out of date: run `make render` and commit the result", file=sys.stderr)
+        return 1 if stale or stray else 0
+    for path in stale:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(files[path])
+    for path in stray:
+        path.unlink()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

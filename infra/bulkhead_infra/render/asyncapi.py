@@ -1,0 +1,105 @@
+"""The AsyncAPI 3 document: every edge of the catalog as a channel, every service's sends and receives."""
+
+import yaml
+
+from bulkhead_contracts import catalog
+from bulkhead_infra.render import schemas
+
+PARAMETERS = {
+    "partition": {"description": "blake2b-64(task) mod 32"},
+    "tenant": {"description": "the tenant; one subject token"},
+    "task": {"description": "the task, or the id of an ingestion; one subject token"},
+}
+
+
+def document() -> dict[str, object]:
+    """The whole document."""
+    channels: dict[str, object] = {}
+    operations: dict[str, object] = {}
+    for row in catalog.ROWS:
+        for sender, receiver in row.edges:
+            name = f"{row.plane}.{sender}.{receiver}"
+            channel = channels.setdefault(name, _channel(row.plane, sender, receiver))
+            message = {"$ref": f"#/components/messages/{row.body.ce_type()}"}
+            channel["messages"][row.body.ce_type()] = message  # type: ignore[index]
+            for action, who in (("send", sender), ("receive", receiver)):
+                key = f"{who}.{action}.{name}.{row.body.ce_type()}"
+                operations[key] = {
+                    "action": action,
+                    "channel": {"$ref": f"#/channels/{name}"},
+                    "messages": [{"$ref": f"#/channels/{name}/messages/{row.body.ce_type()}"}],
+                    "tags": [{"name": who}],
+                }
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "Bulkhead",
+            "version": "0.1.0",
+            "description": "Messages of the mesh. Rendered from contracts/bulkhead_contracts/catalog.py.",
+            "license": {"name": "Apache-2.0"},
+        },
+        "defaultContentType": "application/json",
+        "channels": channels,
+        "operations": operations,
+        "components": {"messages": _messages(), "schemas": {"envelope": schemas.envelope_schema()}},
+    }
+
+
+def _channel(plane: str, sender: str, receiver: str) -> dict[str, object]:
+    shown = "pub_{publisher}" if sender == catalog.PUBLISHER else sender
+    parameters = dict(PARAMETERS)
+    if sender == catalog.PUBLISHER:
+        parameters["publisher"] = {"description": "the outside publisher's name; the broker holds it to its tenant"}
+    kept = "stored in the receiver's inbox stream" if plane == "mesh" else "request/reply, not stored"
+    return {
+        "address": f"{plane}.{shown}.{receiver}.{{partition}}.{{tenant}}.{{task}}",
+        "description": f"{sender} to {receiver}; {kept}.",
+        "parameters": parameters,
+        "messages": {},
+    }
+
+
+def _messages() -> dict[str, object]:
+    found: dict[str, object] = {}
+    for row in catalog.ROWS:
+        for kind in (row.body, *(old for old, _ in row.older.values())):
+            schema = schemas.schema_of(kind, kind.ce_type())
+            found[kind.ce_type()] = {
+                "name": kind.ce_type(),
+                "summary": (kind.__doc__ or "").strip().split("\n")[0],
+                "contentType": "application/json",
+                "headers": {"$ref": "#/components/schemas/envelope"},
+                "payload": {"schemaFormat": "application/schema+json;version=draft-07", "schema": _inline(schema)},
+            }
+    return found
+
+
+def _inline(schema: dict[str, object]) -> dict[str, object]:
+    """The schema with its definitions put in place, so that no reference leaves the message."""
+    definitions = schema.get("$defs", {})
+
+    def walk(node: object) -> object:
+        if isinstance(node, list):
+            return [walk(one) for one in node]
+        if not isinstance(node, dict):
+            return node
+        if "$ref" in node:
+            name = str(node["$ref"]).rpartition("/")[2]
+            rest = {key: value for key, value in node.items() if key != "$ref"}
+            return {**walk(definitions[name]), **rest}  # type: ignore[index,dict-item]
+        return {key: walk(value) for key, value in node.items() if key not in ("$defs", "$schema", "$id")}
+
+    return walk(schema)  # type: ignore[return-value]
+
+
+def files() -> dict[str, str]:
+    """Path below the repository -> text."""
+    text = yaml.dump(document(), sort_keys=True, allow_unicode=True, width=120, Dumper=_Plain)
+    return {"contracts/asyncapi.yaml": "# Rendered by `make render`; do not edit.\n" + text}
+
+
+class _Plain(yaml.SafeDumper):
+    """No anchors: every part stands where it is read."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True

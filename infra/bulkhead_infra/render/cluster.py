@@ -1,0 +1,145 @@
+"""docker-compose.cluster.yml: what is added to docker-compose.yml for three brokers and a Redis that fails over.
+
+In: which services there are. Out: one file at the top level, to be named after docker-compose.yml. Compose merges them:
+what stands here is added, or takes the place of what stands there under the same name.
+"""
+
+from bulkhead_contracts import catalog
+from bulkhead_infra.render.compose import ANCHORS, DATA, IDENTITY, image
+
+FILE = "docker-compose.cluster.yml"
+BROKERS = ("nats", "nats-2", "nats-3")
+REDIS = ("redis", "redis-2")
+SENTINEL, SENTINELS, SENTINEL_PORT = "sentinel", 3, 26379
+HEAD = """\
+# Rendered by `make render`, beside docker-compose.yml. Do not edit. What it is for:
+# infra/bulkhead_infra/docker/README.md, A cluster.
+#
+#   export COMPOSE_FILE=docker-compose.yml:docker-compose.cluster.yml
+#   docker-compose --profile core up --detach
+#
+# Three brokers hold every stream three times: one may be lost with its disk, and nothing that was acknowledged is. They
+# let each other in by certificates of this mesh's CA. Redis has a replica, and three sentinels make it the master when
+# the master is gone. On one machine that is a rehearsal; what it rehearses is the same on three.
+
+"""
+
+
+def files() -> dict[str, str]:
+    """Path below the repository -> text."""
+    url = ",".join(f"tls://{name}:4222" for name in BROKERS)
+    text = HEAD + ANCHORS + "services:\n"
+    text += f"""\
+  provision-keys:
+    environment:
+      BULKHEAD_BROKERS: {",".join(BROKERS)}
+      BULKHEAD_SENTINELS: {SENTINEL}:{SENTINEL_PORT}/mesh
+
+  provision-streams:
+    environment: {{BULKHEAD_NATS_URL: "{url}", BULKHEAD_REPLICAS: "{len(BROKERS)}"}}
+    depends_on:
+{_healthy(BROKERS[1:])}
+
+  upkeep:
+    environment: {{BULKHEAD_NATS_URL: "{url}", BULKHEAD_REPLICAS: "{len(BROKERS)}"}}
+
+"""
+    text += "\n".join((_first(BROKERS[0]), *map(_broker, BROKERS[1:]), _redis(), _sentinel(), *_services(url)))
+    volumes = [*map(_volume, BROKERS), "data_redis_2"]
+    return {FILE: text + "\nvolumes:\n" + "".join(f"  {name}: {{}}\n" for name in volumes)}
+
+
+def _first(name: str) -> str:
+    return f"""\
+  {name}:
+    environment: {_who(name)}
+    # Not the volume of a broker alone, whose streams a cluster would not take for its own.
+    volumes: ["{_store(name)}"]
+"""
+
+
+def _broker(name: str) -> str:
+    return f"""\
+  {name}:
+    <<: *service
+{image("nats")}
+    mem_limit: 1g
+    stop_grace_period: 20s
+    networks: [bus, bus-clients]
+    environment: {_who(name)}
+    volumes: ["keys_nats:{IDENTITY}:ro", "{_store(name)}"]
+{_probe("nats")}
+    depends_on:
+      provision-keys: {{condition: service_completed_successfully}}
+"""
+
+
+def _who(name: str) -> str:
+    return f'{{BULKHEAD_BROKER: {name}, BULKHEAD_BROKERS: "{",".join(BROKERS)}"}}'
+
+
+def _store(name: str) -> str:
+    return f"{_volume(name)}:{DATA}"
+
+
+def _volume(name: str) -> str:
+    return f"data_nats_{BROKERS.index(name) + 1}_of_{len(BROKERS)}"
+
+
+def _redis() -> str:
+    first, second = REDIS
+    return f"""\
+  {first}:
+    command: [server, {first}]
+
+  {second}:
+    <<: *service
+{image("redis")}
+    command: [server, {second}]
+    mem_limit: 512m
+    networks: [redis]
+    volumes: ["keys_redis:{IDENTITY}:ro", "data_redis_2:{DATA}"]
+{_probe("redis")}
+    depends_on:
+      provision-keys: {{condition: service_completed_successfully}}
+"""
+
+
+def _sentinel() -> str:
+    return f"""\
+  {SENTINEL}:
+    <<: *service
+{image("redis")}
+    command: [sentinel]
+    scale: {SENTINELS}
+    mem_limit: 64m
+    networks: [redis]
+    volumes: ["keys_redis:{IDENTITY}:ro"]
+{_probe("sentinel")}
+    depends_on:
+{_healthy(REDIS)}
+"""
+
+
+def _services(url: str) -> list[str]:
+    found = []
+    for name in catalog.SERVICES:
+        text = f'  {name}:\n    environment: {{BULKHEAD_NATS_URL: "{url}"}}\n'
+        if name == "budget":
+            text += f"    depends_on:\n{_healthy((SENTINEL,))}\n"
+        found.append(text)
+    return found
+
+
+def _probe(name: str) -> str:
+    return f"""\
+    healthcheck:
+      test: [CMD, python3, -S, -P, -m, bulkhead_infra.docker.probes, {name}, --stay]
+      interval: 1s
+      timeout: 90s
+      start_period: 60s
+      retries: 10"""
+
+
+def _healthy(names: tuple[str, ...]) -> str:
+    return "\n".join(f"      {name}: {{condition: service_healthy}}" for name in names)

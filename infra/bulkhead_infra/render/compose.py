@@ -1,0 +1,286 @@
+"""docker-compose.yml from the same rows as the accounts: policy.yaml and the catalog, and which images there are.
+
+In: a Policy. Out: one file at the top level. Networks and volumes follow from `reaches`: a place that a service may not
+reach is on no network of its. Compose 1.29 and v2 both read it.
+"""
+
+from collections.abc import Iterable
+
+from bulkhead_contracts import catalog
+from bulkhead_infra.docker.image_contents import IMAGES, KEYS_OF
+from bulkhead_infra.identity import policy
+from bulkhead_infra.identity.policy import Place, ServicePolicy
+from bulkhead_infra.local.environment import newest_logic
+from bulkhead_infra.offline_model import MODEL_NAME
+
+FILE = "docker-compose.yml"
+IDENTITY, DATA = "/bulkhead/identity", "/bulkhead/data"
+MODEL_PORT = 8000
+HTTP_PORT = 8080
+MEMORY_MIB = {"rag": 1280, "gateway": 512, "model_gateway": 512, "tool_executor": 512}
+"""Others 256: a decider takes about 70. rag's parser of PDFs alone may take 768."""
+SETTINGS: dict[str, tuple[str, ...]] = {
+    "budget": (f"BULKHEAD_REDIS_URL_FILE: {IDENTITY}/redis_url",),
+    "gateway": (
+        "BULKHEAD_HTTP_HOST: 0.0.0.0",
+        f'BULKHEAD_HTTP_PORT: "{HTTP_PORT}"',
+        "BULKHEAD_TENANTS_FILE: /bulkhead/tenants.yaml",
+        f"BULKHEAD_API_KEYS_FILE: {IDENTITY}/api_keys.json",
+        f"BULKHEAD_PUBLISHERS_FILE: {IDENTITY}/publishers.json",
+    ),
+    "model_gateway": (
+        f"OPENAI_BASE_URL: ${{OPENAI_BASE_URL:-http://offline-model:{MODEL_PORT}/v1}}",
+        f"OPENAI_API_KEY_FILE: {IDENTITY}/openai_api_key",
+        f"BULKHEAD_MODEL: ${{BULKHEAD_MODEL:-{MODEL_NAME}}}",
+    ),
+    "signer": ("BULKHEAD_TENANTS_FILE: /bulkhead/tenants.yaml",),
+}
+ANCHORS = """\
+x-contained: &contained
+  read_only: true
+  user: "10001:10001"
+  cap_drop: [ALL]
+  security_opt: ["no-new-privileges:true"]
+  tmpfs: ["/tmp:size=64m,mode=1777,noexec,nosuid,nodev"]
+  logging: &logging
+    driver: json-file
+    options: {max-size: 16m, max-file: "4"}
+
+x-service: &service
+  <<: *contained
+  profiles: [core]
+  restart: unless-stopped
+  stop_grace_period: 15s
+  pids_limit: 128
+  cpus: 1.0
+  mem_limit: 256m
+  networks: [bus]
+  depends_on:
+    provision-streams: {condition: service_completed_successfully}
+
+"""
+"""What every container is; a file of its own cannot use those of another."""
+HEAD = (
+    """\
+# Rendered by `make render` from infra/bulkhead_infra/identity/policy.yaml and
+# infra/bulkhead_infra/docker/image_contents.py. Do not edit: what is yours
+# goes into docker-compose.override.yml. How to use it: infra/bulkhead_infra/docker/README.md.
+#
+#   make compose-demo                                          build everything, run the demo in it, remove it again
+#   docker-compose --profile core up --detach                  the mesh, on http://127.0.0.1:8080
+#   docker-compose --profile core up --detach --scale worker=3
+#   docker-compose --profile core --profile observability up   and a receiver of its traces
+#
+# Every service has a volume with its own keys and mounts no other; each reaches the broker, by TLS, and of the rest
+# what policy.yaml says and nothing else. Roots are read-only, nobody is root, no capability is kept.
+
+"""
+    + ANCHORS
+    + """\
+x-environment: &environment
+  BULKHEAD_NATS_URL: tls://nats:4222
+  BULKHEAD_NATS_CA_FILE: /bulkhead/identity/ca.pem
+  BULKHEAD_OTLP_ENDPOINT: ${BULKHEAD_OTLP_ENDPOINT:-}
+  BULKHEAD_LOG_LEVEL: ${BULKHEAD_LOG_LEVEL:-info}
+  BULKHEAD_LOG_JSON: "true"
+
+services:
+"""
+)
+INFRASTRUCTURE = """\
+  # Makes keys, certificates, accounts and passwords; a second time changes nothing. It has no network.
+  provision-keys:
+    <<: *contained
+{provisioner}
+    profiles: [core]
+    command: [keys]
+    network_mode: none
+    healthcheck: {{disable: true}}
+    environment:
+      BULKHEAD_DURABILITY: ${{BULKHEAD_DURABILITY:-power}}
+      BULKHEAD_STORE_GIB: ${{BULKHEAD_STORE_GIB:-}}
+      BULKHEAD_BROKER_NAMES: ${{BULKHEAD_BROKER_NAMES:-}}
+{shards}
+    volumes:
+{keys}
+
+  # Makes streams and durables, under a key that no other container has.
+  provision-streams:
+    <<: *contained
+{provisioner}
+    profiles: [core]
+    command: [streams]
+    networks: [bus]
+    healthcheck: {{disable: true}}
+    environment:
+      <<: *environment
+      BULKHEAD_STORE_GIB: ${{BULKHEAD_STORE_GIB:-}}
+{shards}
+    volumes: ["keys_provisioner:{identity}:ro"]
+    depends_on:
+      nats: {{condition: service_healthy}}
+
+  # Purges ended tasks after their retention and keeps the journal whole, as `bulkhead up` does.
+  upkeep:
+    <<: *service
+{provisioner}
+    command: [upkeep]
+    networks: [bus]
+    healthcheck: {{disable: true}}
+    environment:
+      <<: *environment
+      BULKHEAD_RETENTION: ${{BULKHEAD_RETENTION:-30d}}
+      BULKHEAD_STORE_GIB: ${{BULKHEAD_STORE_GIB:-}}
+{shards}
+    volumes: ["keys_upkeep:{identity}:ro", "data_upkeep:{data}"]
+
+  nats:
+    <<: *service
+{nats}
+    mem_limit: 1g
+    stop_grace_period: 20s
+    networks: [bus, bus-clients]
+    volumes: ["keys_nats:{identity}:ro", "data_nats:{data}"]
+    healthcheck:
+      test: [CMD, python3, -S, -P, -m, bulkhead_infra.docker.probes, nats, --stay]
+      interval: 1s
+      timeout: 90s
+      start_period: 60s
+      retries: 10
+    depends_on:
+      provision-keys: {{condition: service_completed_successfully}}
+
+  redis:
+    <<: *service
+{redis}
+    mem_limit: 512m
+    networks: [redis]
+    volumes: ["keys_redis:{identity}:ro", "data_redis:{data}"]
+    healthcheck:
+      test: [CMD, python3, -S, -P, -m, bulkhead_infra.docker.probes, redis, --stay]
+      interval: 1s
+      timeout: 90s
+      start_period: 60s
+      retries: 10
+    depends_on:
+      provision-keys: {{condition: service_completed_successfully}}
+
+  # Rule-based and deterministic, no LLM. Idle when OPENAI_BASE_URL names a real provider.
+  offline-model:
+    <<: *service
+{offline_model}
+    mem_limit: 512m
+    command: [--host, 0.0.0.0, --port, "{model_port}"]
+    networks: [providers]
+    environment: {{BULKHEAD_PROBE_URL: "http://127.0.0.1:{model_port}/livez"}}
+    depends_on: []
+
+  # Receives traces when BULKHEAD_OTLP_ENDPOINT=http://phoenix:6006 is set. This image was never run where this file was
+  # made (no registry there); the same program from PyPI was.
+  phoenix:
+    image: ${{BULKHEAD_PHOENIX_IMAGE:-arizephoenix/phoenix:latest}}
+    profiles: [observability]
+    restart: unless-stopped
+    mem_limit: 1g
+    logging: *logging
+    networks: [bus, bus-clients, clients]
+    ports: ["127.0.0.1:${{BULKHEAD_PHOENIX_PORT:-6006}}:6006"]
+
+"""
+NETWORKS = """\
+networks:
+  # Nobody listens here but the broker.
+  bus: {internal: true}
+  # The broker and the gateway, which listens: so that no other service can call it.
+  bus-clients: {internal: true}
+  redis: {internal: true}
+  # These lead outside.
+  clients: {}
+  providers: {}
+  tools: {}
+
+"""
+
+
+def files() -> dict[str, str]:
+    """Path below the repository -> text."""
+    rules = policy.load()
+    keys = ["all", *KEYS_OF]
+    text = HEAD
+    text += INFRASTRUCTURE.format(
+        **{name: image(name) for name in ("provisioner", "nats", "redis", "offline_model")},
+        keys="\n".join(f"      - keys_{name}:/bulkhead/keys/{name}" for name in keys),
+        shards="\n".join(f"      {_shards_of(name)}: ${{{_shards_of(name)}:-1}}" for name in _sharded()),
+        identity=IDENTITY,
+        data=DATA,
+        model_port=MODEL_PORT,
+    )
+    text += "\n".join(_service(name, row) for name, row in rules.services.items())
+    volumes = [*(f"keys_{name}" for name in keys), "data_nats", "data_redis", "data_upkeep", "documents"]
+    return {FILE: text + "\n" + NETWORKS + "volumes:\n" + "".join(f"  {name}: {{}}\n" for name in volumes)}
+
+
+def _service(name: str, row: ServicePolicy) -> str:
+    lines = [f"  {name}:", "    <<: *service", image(name)]
+    if name in MEMORY_MIB:
+        lines.append(f"    mem_limit: {MEMORY_MIB[name]}m")
+    networks = _networks(row.reaches)
+    if networks != ["bus"]:
+        lines.append(f"    networks: [{', '.join(networks)}]")
+    lines += ["    environment:", "      <<: *environment", *(f"      {line}" for line in _settings(name))]
+    volumes = [f"keys_{name}:{IDENTITY}:ro"]
+    if Place.DOCUMENTS in row.reaches:
+        volumes.append(f"documents:{DATA}")
+    if "BULKHEAD_TENANTS_FILE: /bulkhead/tenants.yaml" in SETTINGS.get(name, ()):
+        volumes.append("${BULKHEAD_TENANTS:-./infra/identity/tenants.yaml}:/bulkhead/tenants.yaml:ro")
+    lines.append(f"    volumes: [{', '.join(f'{chr(34)}{one}{chr(34)}' for one in volumes)}]")
+    if Place.CLIENTS in row.reaches:
+        port = f"${{BULKHEAD_HTTP_BIND:-127.0.0.1}}:${{BULKHEAD_HTTP_PORT:-{HTTP_PORT}}}:{HTTP_PORT}"
+        lines.append(f'    ports: ["{port}"]')
+    if Place.REDIS in row.reaches:
+        lines += [
+            "    depends_on:",
+            "      provision-streams: {condition: service_completed_successfully}",
+            "      redis: {condition: service_healthy}",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _sharded() -> list[str]:
+    """Services whose inbox may have several durables."""
+    return [name for name in catalog.SERVICES if name in catalog.INBOXES]
+
+
+def _shards_of(name: str) -> str:
+    return f"BULKHEAD_SHARDS_{name.upper()}"
+
+
+def _settings(name: str) -> Iterable[str]:
+    yield from SETTINGS.get(name, ())
+    if name in _sharded():
+        yield f"BULKHEAD_SHARDS: ${{{_shards_of(name)}:-1}}"
+    if name == "budget":
+        yield 'BULKHEAD_BESIDE_PREVIOUS: "${BULKHEAD_BESIDE_PREVIOUS:-false}"'
+        yield 'BULKHEAD_CHECKPOINT_S: "${BULKHEAD_CHECKPOINT_S:-300}"'
+        yield 'BULKHEAD_CHECKPOINT_MESSAGES: "${BULKHEAD_CHECKPOINT_MESSAGES:-20000}"'
+    if name == "gateway":
+        # All replicas are of one program, so the newest decision logic that it has starts tasks.
+        yield f'BULKHEAD_LOGIC: "${{BULKHEAD_LOGIC:-{newest_logic()}}}"'
+
+
+def _networks(reaches: frozenset[Place]) -> list[str]:
+    bus = "bus-clients" if Place.CLIENTS in reaches else "bus"
+    return [bus, *sorted(place.value for place in reaches if place is not Place.DOCUMENTS)]
+
+
+def image(name: str) -> str:
+    """image and build of one service, as it was made."""
+    module = "" if name in catalog.SERVICES else f", MODULE: {IMAGES[name].module}"
+    base = "BASE_IMAGE: '${BULKHEAD_BASE_IMAGE:-python:3.12-slim}'"
+    return (
+        f"    image: ${{BULKHEAD_IMAGES:-bulkhead}}/{name.replace('_', '-')}:${{BULKHEAD_TAG:-dev}}\n"
+        "    build:\n"
+        "      context: .\n"
+        "      dockerfile: infra/bulkhead_infra/docker/service.Dockerfile\n"
+        f"      args: {{SERVICE: {name}{module}, {base}}}"
+    )

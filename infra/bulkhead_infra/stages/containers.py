@@ -1,0 +1,311 @@
+"""The mesh in containers, of the images that run in production: a container, a volume of keys and a wire to the broker
+for each service, one network, TLS. docker-compose.yml has the networks of production; here the wires are what is cut.
+
+In: wishes; BULKHEAD_IMAGES and BULKHEAD_TAG say whose images. Out: a Stage. Needs testcontainers and Linux's own
+Docker: the wires are relays in the test's process, which the containers reach at their network's gateway.
+"""
+
+import asyncio
+import importlib
+import io
+import json
+import re
+import secrets
+import tarfile
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from bulkhead.bus.jetstream.bus import JetStreamBus
+from bulkhead.bus.port import Bus
+from bulkhead.tcp_ports import free_port
+from bulkhead.testing.mesh_backend import SERVICES, CannotDo, Wishes
+from bulkhead.testing.relay import Relay
+from bulkhead.tools import packs as packages
+from bulkhead_infra.docker.image_contents import KEYS_OF
+from bulkhead_infra.docker.images import tag_of
+from bulkhead_infra.local.environment import PREFIX, newest_logic
+from bulkhead_infra.offline_model import MODEL_NAME
+from bulkhead_infra.stages import KeyFile, write_tenants
+from bulkhead_infra.stages.relay_faults import Relayed
+from bulkhead_infra.stages.testcontainers_stack import USER, Box, Dock, DockError
+
+BROKER, REDIS, MODEL, KEEPER = "nats", "redis", "offline_model", "keeper"
+IDENTITY, TEST, PACKS, DATA = "/bulkhead/identity", "/bulkhead/test", "/bulkhead/packs", "/bulkhead/data"
+MODEL_COMMAND = ("--host", "0.0.0.0", "--port", "8000", "--admin", "--token-delay-ms", "0")  # noqa: S104
+DISK_MIB = 192
+READY_S = 90.0
+POLL_S = 0.5
+ONE_SHOT_S = 60
+RETRIES = 5
+"""As under a supervisor: a service whose broker does not answer at the start ends, and comes again."""
+PROBES = {BROKER: "http://127.0.0.1:8222/healthz", MODEL: "http://127.0.0.1:8000/livez"}
+HERE = re.compile(r"(?<=://)(?:127\.0\.0\.1|localhost):(\d+)")
+"""In settings: a server of the test's own."""
+FILL = """
+for size in (1 << 20, 4096):
+    with open(f"/bulkhead/data/ballast-{size}", "wb", buffering=0) as file:
+        try:
+            while file.write(bytes(size)) == size: pass
+        except OSError: pass
+"""
+FREE = "import pathlib\nfor path in pathlib.Path('/bulkhead/data').glob('ballast-*'): path.unlink()"
+STARTED = b" started\n"
+KEEP = "import signal; signal.pause()"
+
+
+class Containers(Relayed):
+    """See the module, and Stage."""
+
+    mode = "containers"
+
+    def __init__(self, wishes: Wishes) -> None:
+        self._wishes, self._folder = wishes, wishes.folder
+        self.logs = self._folder / "logs"
+        self.url = self.model_url = ""
+        self._dock = Dock(f"bulkhead-test-{secrets.token_hex(3)}")
+        self._boxes: dict[str, Box] = {}
+        self._wires: dict[str, Relay] = {}
+        self._ways: list[Relay] = []
+
+    async def open(self) -> None:
+        """See Stage."""
+        self.logs.mkdir(parents=True)
+        (self._folder / "test").mkdir()
+        self._keys = KeyFile(self._folder / "test" / "api_keys.json")
+        write_tenants(self._folder / "test" / "tenants.yaml", self._wishes.packs)
+        (self._folder / "test").chmod(0o755)
+        try:
+            await self._dock.open()
+            await self._open()
+        except BaseException:
+            with suppress(DockError):
+                await self.collect_logs()
+            await self.close()
+            raise
+
+    async def _open(self) -> None:
+        gateway = self._dock.gateway
+        await self._make_keys()
+        broker_port, http_port, model_port = free_port(), free_port(), free_port()
+        self._broker_port = broker_port
+        self.url, self.model_url = f"http://127.0.0.1:{http_port}", f"http://127.0.0.1:{model_port}"
+        await self._start(KEEPER, image="provisioner", entrypoint=["python3", "-c", KEEP], volumes={"data_nats": DATA})
+        in_memory = {DATA: f"size=64m,uid={USER},mode=0700"}
+        await asyncio.gather(
+            self._start(BROKER, volumes={"keys_nats": f"{IDENTITY}:ro", "data_nats": DATA}, ports={4222: broker_port}),
+            self._start(REDIS, volumes={"keys_redis": f"{IDENTITY}:ro"}, tmpfs=in_memory),
+            self._start(MODEL, command=MODEL_COMMAND, ports={8000: model_port}),
+        )
+        await self._until_ready([BROKER, REDIS, MODEL], READY_S)
+        await self._dock.run(
+            "provisioner",
+            ["streams"],
+            ONE_SHOT_S,
+            volumes={"keys_provisioner": f"{IDENTITY}:ro"},
+            environment=self._bus_settings(4222),
+        )
+        for name in SERVICES:
+            self._wires[name] = await self._way(gateway, broker_port)
+        knobs = await self._reachable(self._wishes.knobs, gateway)
+        await asyncio.gather(*(self._start_service(name, knobs, gateway, http_port) for name in SERVICES))
+        await self.ready(READY_S)
+
+    async def _make_keys(self) -> None:
+        """One volume for each who has secrets; the operator's are read here, for the test is the operator."""
+        volumes = {f"keys_{name}": f"/bulkhead/keys/{name}" for name in ("all", *KEYS_OF)}
+        done = await self._dock.run("provisioner", ["keys"], ONE_SHOT_S, volumes=volumes, keep=True, network=False)
+        found = _files(await done.archive("/bulkhead/keys/operator"))
+        self._operator_seed = found["operator.nkey"].strip()
+        self._ca_file = self._folder / "ca.pem"
+        self._ca_file.write_text(found["ca.pem"])
+
+    async def _start_service(self, name: str, knobs: Mapping[str, Any], gateway: str, http_port: int) -> None:
+        environment = self._bus_settings(self._wires[name].port) | _knobs_of(name, knobs)
+        volumes = {f"keys_{name}": f"{IDENTITY}:ro"}
+        ports = {}
+        match name:
+            case "gateway":
+                environment |= {
+                    "BULKHEAD_HTTP_HOST": "0.0.0.0",  # noqa: S104 - in its own network
+                    "BULKHEAD_HTTP_PORT": "8080",
+                    "BULKHEAD_API_KEYS_FILE": f"{TEST}/api_keys.json",
+                    "BULKHEAD_PUBLISHERS_FILE": f"{IDENTITY}/publishers.json",
+                    "BULKHEAD_LOGIC": str(newest_logic()),
+                }
+                ports = {8080: http_port}
+            case "signer":
+                environment["BULKHEAD_TENANTS_FILE"] = f"{TEST}/tenants.yaml"
+            case "budget":
+                environment["BULKHEAD_REDIS_URL_FILE"] = f"{IDENTITY}/redis_url"
+            case "model_gateway":
+                environment = {
+                    "OPENAI_BASE_URL": "http://offline_model:8000/v1",
+                    "BULKHEAD_MODEL": MODEL_NAME,
+                    "OPENAI_API_KEY_FILE": f"{IDENTITY}/openai_api_key",
+                    **environment,
+                }
+            case "rag":
+                volumes["documents"] = DATA
+        if name in ("gateway", "signer"):
+            volumes[str(self._folder / "test")] = f"{TEST}:ro"
+        if "packs" in _fields(name):
+            for pack in self._wishes.packs:
+                top = pack.partition(".")[0]
+                volumes[str(_home(pack) / top)] = f"{PACKS}/{top}:ro"
+        # The broker's name, as its certificate has it, leads to this service's own wire.
+        await self._start(
+            name, environment=environment, volumes=volumes, ports=ports, hosts={"nats": gateway}, retries=RETRIES
+        )
+
+    async def close(self) -> None:
+        """See Stage."""
+        for wire in (*self._wires.values(), *self._ways):
+            await wire.close()
+        await self._dock.close()
+
+    async def ready(self, timeout_s: float) -> None:
+        """See Stage."""
+        up = [name for name, box in self._boxes.items() if not box.held and name != KEEPER]
+        await self._until_ready(up, timeout_s)
+
+    def new_key(self, tenant: str, person: str, role: str) -> str:
+        """See Stage."""
+        return self._keys.add(tenant, person, role)
+
+    @asynccontextmanager
+    async def bus(self) -> AsyncIterator[Bus]:
+        """See Stage."""
+        bus = await JetStreamBus.connect(
+            f"tls://127.0.0.1:{self._broker_port}",
+            service="operator",
+            nkey_seed=self._operator_seed,
+            name="test",
+            ca_file=self._ca_file,
+        )
+        try:
+            yield bus
+        finally:
+            await bus.close()
+
+    async def collect_logs(self) -> None:
+        """See Stage."""
+        for name, box in self._boxes.items():
+            (self.logs / f"{name}.log").write_bytes(await box.logs())
+
+    async def kill(self, service: str, *, hold: bool) -> None:
+        """See Stage."""
+        await self._boxes[service].kill(hold=hold)
+
+    async def restart(self, service: str) -> None:
+        """See Stage."""
+        await self._boxes[service].restart()
+        await self._until_ready([service], READY_S)
+
+    async def pause(self, service: str) -> None:
+        """The container is frozen."""
+        await self._boxes[service].pause()
+
+    async def resume(self, service: str) -> None:
+        """See Stage."""
+        await self._boxes[service].resume()
+
+    async def fill_disk(self) -> None:
+        """Of the broker's volume nothing is left."""
+        await self._boxes[KEEPER].python(FILL)
+
+    async def free_disk(self) -> None:
+        """The broker does not recover from a full disk by itself: it is restarted, as an operator would."""
+        await self._boxes[KEEPER].python(FREE)
+        await self._boxes[BROKER].restart()
+        await self._until_ready([BROKER], READY_S)
+
+    async def empty_redis(self) -> None:
+        """What it holds lies in memory: it dies with it."""
+        await self._boxes[REDIS].kill(hold=False)
+        await self._until_ready([REDIS], READY_S)
+
+    async def _start(
+        self, name: str, *, image: str = "", volumes: Mapping[str, str] | None = None, **more: Any
+    ) -> None:
+        # The store is bounded, so that it can be full; as long as the keeper holds it, it outlives the broker.
+        sized = {"data_nats": self._wishes.disk_mib or DISK_MIB}
+        self._boxes[name] = await self._dock.start(name, tag_of(image or name), volumes or {}, sized, **more)
+
+    async def _until_ready(self, names: list[str], timeout_s: float) -> None:
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        waiting = names
+        while waiting:
+            said = await asyncio.gather(*(self._missing(name) for name in waiting))
+            waiting = [name for name, why in zip(waiting, said, strict=True) if why]
+            for name in waiting:
+                if last := await self._boxes[name].ended():
+                    raise DockError(f"{name} has ended by itself; it said:\n{last}")
+            if waiting and asyncio.get_running_loop().time() > deadline:
+                await self.collect_logs()
+                why, last = next(filter(None, said)), await self._boxes[waiting[0]].last_words()
+                raise TimeoutError(
+                    f"not ready within {timeout_s:g} s: {', '.join(waiting)} ({why}); see {self.logs}; "
+                    f"{waiting[0]} said:\n{last}"
+                )
+            if waiting:
+                await asyncio.sleep(POLL_S)
+
+    async def _missing(self, name: str) -> str:
+        # To ask is a process in the container: not before it can say yes.
+        if name in SERVICES and STARTED not in await self._boxes[name].logs():
+            return "it has not started"
+        words = (
+            ["bulkhead_infra.docker.probes", name]
+            if name == REDIS
+            else ["bulkhead.runtime.process.container_probe", PROBES.get(name, "")]
+        )
+        return await self._boxes[name].fails("python3", "-S", "-P", "-m", *filter(None, words))
+
+    async def _way(self, host: str, port: int) -> Relay:
+        """From the containers to a port of this machine."""
+        way = Relay(lambda: ("127.0.0.1", port), host)
+        try:
+            await way.open()
+        except OSError as error:
+            why = f"nothing can listen at their gateway {host}: {error.strerror}"
+            instead = "this needs Linux's own Docker on the machine of the tests; use mesh_processes"
+            raise CannotDo(self.mode, "reach the test", why, instead) from error
+        return way
+
+    async def _reachable(self, knobs: Mapping[str, Any], gateway: str) -> dict[str, Any]:
+        """Settings in which servers of the test have the addresses at which containers find them."""
+        text = json.dumps(knobs)
+        for port in sorted(set(HERE.findall(text))):
+            way = await self._way(gateway, int(port))
+            self._ways.append(way)
+            text = re.sub(rf"(?<=://)(?:127\.0\.0\.1|localhost):{port}\b", f"{gateway}:{way.port}", text)
+        found: dict[str, Any] = json.loads(text)
+        return found
+
+    def _bus_settings(self, port: int) -> dict[str, str]:
+        return {
+            "BULKHEAD_NATS_URL": f"tls://nats:{port}",
+            "BULKHEAD_NATS_CA_FILE": f"{IDENTITY}/ca.pem",
+            "BULKHEAD_LOG_LEVEL": "info",
+        }
+
+
+def _fields(service: str) -> frozenset[str]:
+    return frozenset(importlib.import_module(f"bulkhead_services.{service}.settings").Settings.model_fields)
+
+
+def _knobs_of(service: str, knobs: Mapping[str, Any]) -> dict[str, str]:
+    mine = {PREFIX + name.upper(): value for name, value in knobs.items() if name in _fields(service)}
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in mine.items()}
+
+
+def _home(pack: str) -> Path:
+    return packages.folder(pack).parents[pack.count(".")]
+
+
+def _files(archive: bytes) -> dict[str, str]:
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        members = [one for one in tar.getmembers() if one.isfile()]
+        return {Path(one.name).name: tar.extractfile(one).read().decode() for one in members}  # type: ignore[union-attr]

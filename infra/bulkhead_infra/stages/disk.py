@@ -1,0 +1,75 @@
+"""A disk of its own for a mesh, so that it can be full: an ext4 image, mounted. Needs root and loop devices.
+
+In: a file for the image, where to mount it, its size. Out: a mounted disk. The mesh wants 256 MiB free.
+"""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from bulkhead.testing.mesh_backend import CannotDo
+
+BALLAST = "ballast"
+ROUGHLY_BYTES = 8 * 1024 * 1024
+TIMEOUT_S = 60
+
+
+class Disk:
+    """`open`, `fill`, `free`, `close`."""
+
+    def __init__(self, image: Path, point: Path, size_mib: int) -> None:
+        self._image, self._point, self._size_mib = image, point, size_mib
+
+    def open(self) -> None:
+        """Make and mount it. Raises CannotDo."""
+        self._point.mkdir(parents=True, exist_ok=True)
+        for command in (
+            ("truncate", "-s", f"{self._size_mib}M", self._image),
+            ("mkfs.ext4", "-q", "-m", "0", self._image),
+            ("mount", "-o", "loop", self._image, self._point),
+        ):
+            self._run(*command)
+        (self._point / "lost+found").rmdir()
+
+    def close(self) -> None:
+        """Detach it, however busy; the logs stay, for they are looked at when a test has failed."""
+        logs = self._point / "logs"
+        kept = self._image.with_name("logs-kept")
+        if logs.is_dir():
+            shutil.copytree(logs, kept, dirs_exist_ok=True)
+        if os.path.ismount(self._point):
+            self._run("umount", "--lazy", self._point)
+        self._image.unlink(missing_ok=True)
+        if kept.is_dir():
+            shutil.copytree(kept, logs, dirs_exist_ok=True)
+
+    def fill(self) -> None:
+        """Not a byte is left."""
+        free = shutil.disk_usage(self._point).free - ROUGHLY_BYTES
+        if free > 0:
+            self._run("fallocate", "-l", str(free), self._point / BALLAST)
+        for size in (65536, 4096):
+            # What the file system needs for itself is known to it alone.
+            with (self._point / f"{BALLAST}-{size}").open("wb", buffering=0) as rest:
+                try:
+                    while rest.write(b"\0" * size) == size:
+                        pass
+                except OSError:
+                    continue
+
+    def free(self) -> None:
+        """What `fill` took is given back."""
+        for path in self._point.glob(f"{BALLAST}*"):
+            path.unlink()
+
+    def _run(self, *command: str | Path) -> None:
+        words = [str(part) for part in command]
+        try:
+            done = subprocess.run(words, capture_output=True, text=True, timeout=TIMEOUT_S)  # noqa: S603
+            why = done.stderr.strip() if done.returncode else ""
+        except (OSError, subprocess.TimeoutExpired) as error:
+            why = str(error)
+        if why:
+            needs = "it needs root, loop devices and mkfs.ext4; leave bulkhead_disk_mib at 0, or use mesh"
+            raise CannotDo("processes", "have a disk of its own", f"{words[0]}: {why}", needs)

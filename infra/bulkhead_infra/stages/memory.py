@@ -1,0 +1,271 @@
+"""The mesh in one process: every service's real code over the in-memory bus; the offline model and the gateway's HTTP
+on loopback. It starts in milliseconds, and each test has one of its own.
+
+In: wishes. Out: a Stage. It has no processes, so that `kill` forgets what a replica held in memory and nothing harder;
+it has neither Redis nor a disk of its own.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from bulkhead.bus.memory.bus import MemoryBus
+from bulkhead.bus.port import Bus
+from bulkhead.runtime.context import Context, make_context
+from bulkhead.runtime.settings import ServiceSettings
+from bulkhead.tcp_ports import free_port
+from bulkhead.testing.mesh import MemoryMesh
+from bulkhead.testing.mesh_backend import SERVICES, CannotDo, Wishes
+from bulkhead_infra.local.environment import newest_logic
+from bulkhead_infra.offline_model import MODEL_NAME
+from bulkhead_infra.offline_model.http.server import build_app
+from bulkhead_infra.offline_model.settings import Settings as ModelSettings
+from bulkhead_infra.stages import KeyFile, write_tenants
+from bulkhead_infra.stages.memory_faults import Wired, WiredBroker, Wires
+from bulkhead_services.budget import app as budget
+from bulkhead_services.budget.settings import Settings as BudgetSettings
+from bulkhead_services.checker import app as checker
+from bulkhead_services.gateway import app as gateway
+from bulkhead_services.gateway.settings import Settings as GatewaySettings
+from bulkhead_services.model_gateway import app as model_gateway
+from bulkhead_services.model_gateway.settings import Settings as ModelGatewaySettings
+from bulkhead_services.planner import app as planner
+from bulkhead_services.rag import app as rag
+from bulkhead_services.rag.settings import Settings as RagSettings
+from bulkhead_services.signer import app as signer
+from bulkhead_services.signer.settings import Settings as SignerSettings
+from bulkhead_services.tool_executor import app as tool_executor
+from bulkhead_services.tool_executor.settings import Settings as ToolSettings
+from bulkhead_services.worker import app as worker
+
+ACK_WAIT_MS = 1_000
+KEYS_FILE = "api_keys.json"
+READY_S = 20.0
+POLL_S = 0.002
+START_ORDER = tuple(reversed(SERVICES))
+PLACE = "use mesh_processes or mesh"
+
+
+class Memory:
+    """See the module, and Stage."""
+
+    mode = "memory"
+
+    def __init__(self, wishes: Wishes) -> None:
+        self._wishes, self._folder = wishes, wishes.folder
+        self.logs = self._folder / "logs"
+        self.url = self.model_url = ""
+        self._started = 0
+        self._wires = Wires()
+        self._held: set[str] = set()
+
+    async def open(self) -> None:
+        """See Stage."""
+        self.logs.mkdir(parents=True)
+        self._log = _LogFile(self.logs / "mesh.log")
+        self._model = _OfflineModel()
+        self.model_url = await self._model.open()
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        self._keys = KeyFile(self._folder / KEYS_FILE)
+        self._mesh = _WiredMesh(self._builds(port), self._wires, ack_wait_ms=ACK_WAIT_MS)
+        try:
+            for name in START_ORDER:
+                await self._start(name)
+            await self.ready(READY_S)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """See Stage."""
+        for name in self._held:
+            self._wires.resume(name)
+        for name in reversed(START_ORDER):
+            await self._end(name)
+        await self._model.close()
+        self._log.close()
+
+    async def ready(self, timeout_s: float) -> None:
+        """See Stage. A service that ended by itself says why."""
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        while True:
+            missing = []
+            for (name, _), running in self._mesh.running.items():
+                if running.task.done():
+                    running.task.result()
+                if not running.service.ready():
+                    missing.append(name)
+            if not missing:
+                return
+            if asyncio.get_running_loop().time() > deadline:
+                raise TimeoutError(f"not ready within {timeout_s:g} s: {', '.join(missing)}; see {self.logs}")
+            await asyncio.sleep(POLL_S)
+
+    def new_key(self, tenant: str, person: str, role: str) -> str:
+        """See Stage."""
+        return self._keys.add(tenant, person, role)
+
+    @asynccontextmanager
+    async def bus(self) -> AsyncIterator[Bus]:
+        """See Stage. The operator's wire is never cut."""
+        yield self._mesh.operator
+
+    async def collect_logs(self) -> None:
+        """They are there."""
+
+    async def kill(self, service: str, *, hold: bool) -> None:
+        """What the replica held in memory is gone. What was written by halves cannot be seen: see the module."""
+        await self._end(service)
+        if not hold:
+            await self._start(service)
+
+    async def restart(self, service: str) -> None:
+        """See Stage."""
+        await self._end(service)
+        await self._start(service)
+        await self.ready(READY_S)
+
+    async def pause(self, service: str) -> None:
+        """It hears nothing, and what it says is not heard before it goes on."""
+        self._held.add(service)
+        self._wires.pause(service)
+
+    async def resume(self, service: str) -> None:
+        """See Stage."""
+        self._held.discard(service)
+        self._wires.resume(service)
+
+    async def disconnect(self, service: str) -> None:
+        """See Stage."""
+        self._wires.cut(service)
+
+    async def reconnect(self, service: str) -> None:
+        """See Stage."""
+        self._wires.mend(service)
+
+    async def slow_broker(self, delay_ms: float) -> None:
+        """See Stage."""
+        self._wires.delay_s = delay_ms / 1000
+
+    async def fill_disk(self) -> None:
+        """It cannot."""
+        raise CannotDo(self.mode, "fill the disk", "nothing of it lies on one", PLACE)
+
+    async def free_disk(self) -> None:
+        """Nothing to mend."""
+
+    async def empty_redis(self) -> None:
+        """It cannot: restarting budget, whose ledger lies in memory here, is what comes next to it."""
+        raise CannotDo(
+            self.mode,
+            "empty Redis",
+            "it has none, budget holds its ledger in memory",
+            f"{PLACE}, or faults.kill('budget'), after which the ledger is rebuilt too",
+        )
+
+    async def _start(self, name: str) -> None:
+        self._started += 1
+        await self._mesh.start(name, f"{self._started}")
+
+    async def _end(self, name: str) -> None:
+        for service, instance in [key for key in self._mesh.running if key[0] == name]:
+            task = self._mesh.running[service, instance].task
+            self._mesh.kill(service, instance)
+            await asyncio.gather(task, return_exceptions=True)
+
+    def _builds(self, port: int) -> dict[str, Callable[[Context], Any]]:
+        def settings(kind: type[ServiceSettings], **own: Any) -> Any:
+            wished = {name: value for name, value in self._wishes.knobs.items() if name in kind.model_fields}
+            return kind(**{"data_dir": self._folder, "trace": False, **own, **wished})
+
+        rows = write_tenants(self._folder / "tenants.yaml", self._wishes.packs)
+        keys = self._folder / KEYS_FILE
+        model = {"openai_base_url": f"{self.model_url}/v1", "openai_api_key": "offline", "model": MODEL_NAME}
+        made: dict[str, tuple[Callable[..., Any], ServiceSettings]] = {
+            "signer": (signer.build, settings(SignerSettings, tenants_file=rows)),
+            "budget": (budget.build, settings(BudgetSettings, redis_url="memory://")),
+            "tool_executor": (tool_executor.build, settings(ToolSettings)),
+            "rag": (rag.build, settings(RagSettings)),
+            "model_gateway": (model_gateway.build, settings(ModelGatewaySettings, **model)),
+            "gateway": (
+                gateway.build,
+                settings(
+                    GatewaySettings, http_port=port, api_keys_file=keys, logic=newest_logic(), drain_timeout_s=1.0
+                ),
+            ),
+        }
+        deciders = {"planner": planner.LOGICS, "worker": worker.LOGICS, "checker": checker.LOGICS}
+        return {
+            **{name: (lambda context, made=one: made[0](context, made[1])) for name, one in made.items()},
+            **{name: (lambda context, logics=logics: logics) for name, logics in deciders.items()},
+        }
+
+
+class _WiredMesh(MemoryMesh):
+    """A MemoryMesh whose services each have a wire to the broker."""
+
+    def __init__(self, builds: dict[str, Callable[[Context], Any]], wires: Wires, **more: Any) -> None:
+        super().__init__(builds, broker=WiredBroker, **more)
+        assert isinstance(self.broker, WiredBroker)
+        self.broker.wires = wires
+        self.operator = MemoryBus(self.broker, "operator")
+
+    def _make(self, name: str, instance: str) -> Context:
+        assert isinstance(self.broker, WiredBroker)
+        bus = MemoryBus(Wired(self.broker, name), name)  # type: ignore[arg-type]
+        return make_context(name, instance, bus, self._identities[name], clock=self._now)
+
+
+class _OfflineModel:
+    """The offline model on a port of this process."""
+
+    async def open(self) -> str:
+        """Its address, without `/v1`."""
+        app = build_app(ModelSettings(token_delay_ms=0, admin=True))
+        config = uvicorn.Config(
+            app,
+            host="127.0.0.1",
+            port=0,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=1,
+        )
+        self._server = uvicorn.Server(config)
+        self._task = asyncio.create_task(self._server.serve())
+        while not self._server.started:
+            if self._task.done():
+                self._task.result()
+            await asyncio.sleep(POLL_S)
+        return f"http://127.0.0.1:{self._server.servers[0].sockets[0].getsockname()[1]}"
+
+    async def close(self) -> None:
+        """No more requests."""
+        self._server.should_exit = self._server.force_exit = True
+        await asyncio.gather(self._task, return_exceptions=True)
+
+
+class _LogFile:
+    """All lines of the services go to one file; pytest's own capturing sees them too."""
+
+    def __init__(self, path: Path) -> None:
+        self._handler = logging.FileHandler(path)
+        self._handler.setFormatter(
+            logging.Formatter("%(asctime)s %(levelname)-7s %(name)s %(message)s %(values)s", defaults={"values": {}})
+        )
+        self._logger = logging.getLogger("bulkhead")
+        self._level = self._logger.level
+        self._logger.addHandler(self._handler)
+        self._logger.setLevel(logging.INFO)
+
+    def close(self) -> None:
+        """As it was before."""
+        self._logger.removeHandler(self._handler)
+        self._logger.setLevel(self._level)
+        self._handler.close()

@@ -1,0 +1,171 @@
+"""The mesh as processes on this machine: bulkhead_infra.local.supervisor.LocalMesh, with a wire of its own between each
+service
+and the broker.
+
+In: wishes. Out: a Stage. Needs no Docker; a full disk needs root (a disk image is mounted).
+"""
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from bulkhead.bus.jetstream.bus import JetStreamBus
+from bulkhead.bus.port import Bus
+from bulkhead.testing.mesh_backend import SERVICES, CannotDo, Wishes
+from bulkhead.testing.relay import Relay
+from bulkhead.tools import packs as packages
+from bulkhead_infra.local.environment import PREFIX, PROVIDER
+from bulkhead_infra.local.process import StartFailed
+from bulkhead_infra.local.supervisor import LocalMesh
+from bulkhead_infra.stages import write_tenants
+from bulkhead_infra.stages.disk import Disk
+from bulkhead_infra.stages.relay_faults import Relayed
+
+MESH = "mesh"
+
+
+class Processes(Relayed):
+    """See the module, and Stage."""
+
+    mode = "processes"
+
+    def __init__(self, wishes: Wishes) -> None:
+        self._wishes, self._folder = wishes, wishes.folder
+        self._disk: Disk | None = None
+        self._wires: dict[str, Relay] = {}
+        self._paused: dict[str, int] = {}
+        self._said: list[str] = []
+        self.url = self.model_url = ""
+        self.logs = self._folder / MESH / "logs"
+
+    async def open(self) -> None:
+        """See Stage."""
+        if self._wishes.disk_mib:
+            self._disk = Disk(self._folder / "disk.img", self._folder / MESH, self._wishes.disk_mib)
+            await asyncio.to_thread(self._disk.open)
+        for name in SERVICES:
+            self._wires[name] = Relay(self._broker)
+            await self._wires[name].open()
+        extra = {name: {"BULKHEAD_NATS_URL": f"nats://127.0.0.1:{wire.port}"} for name, wire in self._wires.items()}
+        self._mesh = LocalMesh(
+            self._folder / MESH,
+            tenants=write_tenants(self._folder / "tenants.yaml", self._wishes.packs),
+            offline_model_arguments=("--admin", "--token-delay-ms", "0"),
+            extra_env=extra,
+            on_event=self._said.append,
+            environ=_environ(self._wishes),
+        )
+        try:
+            await self._mesh.__aenter__()
+        except BaseException:
+            await self._close_own()
+            raise
+        self.url, self.model_url = self._mesh.url, self._mesh.model_url.removesuffix("/v1")
+
+    async def close(self) -> None:
+        """See Stage."""
+        for service in list(self._paused):
+            await self.resume(service)
+        await self._mesh.stop()
+        await self._close_own()
+
+    async def ready(self, timeout_s: float) -> None:
+        """See Stage."""
+        try:
+            await self._mesh.wait_ready(timeout_s)
+        except StartFailed as error:
+            raise TimeoutError(f"{error}; see {self.logs}") from error
+
+    def new_key(self, tenant: str, person: str, role: str) -> str:
+        """See Stage."""
+        return self._mesh.add_api_key(tenant, person, role)
+
+    @asynccontextmanager
+    async def bus(self) -> AsyncIterator[Bus]:
+        """See Stage. The operator has no wire that could be cut."""
+        seed = self._mesh.nkey_seed("operator")
+        bus = await JetStreamBus.connect(self._mesh.nats_url, service="operator", nkey_seed=seed, name="test")
+        try:
+            yield bus
+        finally:
+            await bus.close()
+
+    async def collect_logs(self) -> None:
+        """They are there; what the supervisor said comes beside them."""
+        (self.logs / "supervisor.log").write_text("".join(f"{one}\n" for one in self._said))
+
+    async def kill(self, service: str, *, hold: bool) -> None:
+        """See Stage."""
+        await self._mesh.kill(service, hold=hold)
+
+    async def restart(self, service: str) -> None:
+        """See Stage."""
+        await self._mesh.restart(service)
+
+    async def pause(self, service: str) -> None:
+        """SIGSTOP."""
+        pid = self._mesh.unit(service).pid
+        assert pid is not None, f"{service} does not run"
+        self._paused[service] = pid
+        os.kill(pid, signal.SIGSTOP)
+
+    async def resume(self, service: str) -> None:
+        """SIGCONT."""
+        pid = self._paused.pop(service, None)
+        if pid is not None and pid == self._mesh.unit(service).pid:
+            os.kill(pid, signal.SIGCONT)
+
+    async def fill_disk(self) -> None:
+        """See Stage."""
+        if self._disk is None:
+            raise CannotDo(
+                self.mode,
+                "fill the disk",
+                "it shares yours",
+                "give it one of its own with `bulkhead_disk_mib = 640` in pytest's ini file (root and loop devices), "
+                "or use mesh",
+            )
+        await asyncio.to_thread(self._disk.fill)
+
+    async def free_disk(self) -> None:
+        """See Stage."""
+        if self._disk is not None:
+            await asyncio.to_thread(self._disk.free)
+
+    async def empty_redis(self) -> None:
+        """See Stage."""
+        await self._mesh.kill_redis(empty=True)
+
+    def _broker(self) -> tuple[str, int]:
+        parts = urlsplit(self._mesh.nats_url)
+        assert parts.hostname is not None and parts.port is not None
+        return parts.hostname, parts.port
+
+    async def _close_own(self) -> None:
+        for wire in self._wires.values():
+            await wire.close()
+        if self._disk is not None:
+            await asyncio.to_thread(self._disk.close)
+
+
+def _environ(wishes: Wishes) -> dict[str, str]:
+    """This process's, without a provider of the person who runs the tests, with the knobs, and where the packs lie."""
+    found = {name: value for name, value in os.environ.items() if name not in PROVIDER}
+    for name, value in wishes.knobs.items():
+        found[PREFIX + name.upper()] = value if isinstance(value, str) else json.dumps(value)
+    # A pack that pytest put on the path of this process alone must be found by the services too.
+    places = [str(_home(name)) for name in wishes.packs]
+    before = [found["PYTHONPATH"]] if found.get("PYTHONPATH") else []
+    if places:
+        found["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([*before, *places]))
+    return found
+
+
+def _home(pack: str) -> Path:
+    """The folder in which Python finds a pack."""
+    return packages.folder(pack).parents[pack.count(".")]

@@ -1,0 +1,377 @@
+"""The bus on a real broker: NATS JetStream through nats-py, under one service's identity.
+
+In: what port.Bus takes. Out: what it promises. Streams and durables are the provisioner's; this asks for nothing but
+publish, pull, ack, direct get and consumer info, each of which an account can import one by one.
+"""
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from pathlib import Path
+
+from nats import errors
+from nats.aio.subscription import Subscription
+
+from bulkhead.bus import wire
+from bulkhead.bus.jetstream.client import Heard, Take
+from bulkhead.bus.jetstream.connection import Connection, ConnectionLost
+from bulkhead.bus.jetstream.publish_window import Lanes
+from bulkhead.bus.jetstream.pull_consumer import JetStreamConsumer
+from bulkhead.bus.jetstream.request_reply import Replies
+from bulkhead.bus.port import (
+    BusError,
+    BusUnavailable,
+    Live,
+    NobodyAnswers,
+    PubAck,
+    PublishRefused,
+    RpcHandler,
+    Schedule,
+    Stored,
+)
+from bulkhead.telemetry.log import Log
+from bulkhead_contracts import subjects
+
+log = Log("bus")
+
+PUBLISH_TIMEOUT_S = 5.0
+READ_TIMEOUT_S = 5.0
+API_TIMEOUT_S = 5.0
+READY_TIMEOUT_S = 1.0
+NO_STREAM_ATTEMPTS = 3
+NO_STREAM_PAUSE_S = 0.2
+"""A stream between two leaders answers as if it did not exist: ask a few times before believing it."""
+MAX_RPC_AT_ONCE = 256
+MAX_RPC_WAITING = 4_096
+"""Requests that wait for those; beyond it one is not answered, as if nobody had heard it."""
+
+
+class JetStreamBus:
+    """See port.Bus; made by `connect`."""
+
+    def __init__(self, connection: Connection, service: str, js_prefix: str, inbox_prefix: str) -> None:
+        self._connection = connection
+        self._service = service
+        self._api = js_prefix
+        self._replies = Replies(connection, inbox_prefix)
+        self._lanes = Lanes()
+        self._consumers: list[JetStreamConsumer] = []
+        self._stops: list[Callable[[], Awaitable[None]]] = []
+
+    @classmethod
+    async def connect(
+        cls,
+        url: str,
+        *,
+        service: str,
+        nkey_seed: str | None = None,
+        js_prefix: str = "JSMESH.API",
+        inbox_prefix: str | None = None,
+        name: str = "",
+        timeout_s: float = 30.0,
+        ca_file: Path | None = None,
+        ping_s: float = 0,
+    ) -> "JetStreamBus":
+        """Connect as a service. js_prefix: `$JS.API` in the account that owns the streams. ca_file: TLS, with the
+        broker's certificate held against this CA. ping_s: how often the broker is asked whether it is there; 0: as
+        usual. Raises BusUnavailable."""
+        prefix = inbox_prefix or f"_INBOX_{service}"
+        connection = Connection(url, ca_file)
+        await connection.open(
+            nkey_seed=nkey_seed, inbox_prefix=prefix, name=name or service, timeout_s=timeout_s, ping_s=ping_s
+        )
+        return cls(connection, service, js_prefix, prefix)
+
+    async def publish(
+        self,
+        subject: str,
+        body: bytes,
+        headers: Mapping[str, str],
+        message_id: str,
+        *,
+        expect_last_on_subject: int | None = None,
+        expect_none_on: str = "",
+    ) -> PubAck:
+        """See port.Bus."""
+        sent = {**headers, wire.MESSAGE_ID: message_id}
+        if expect_last_on_subject is not None:
+            sent[wire.EXPECTED_LAST_ON_SUBJECT] = str(expect_last_on_subject)
+        elif expect_none_on:
+            sent |= {wire.EXPECTED_LAST_ON_SUBJECT: "0", wire.EXPECTED_ON: expect_none_on}
+        try:
+            return await self._store(subject, body, sent)
+        except wire.StreamWrongLastSequence as error:
+            if expect_none_on:
+                raise
+            # After a lost ack the message meets itself: only another one's message is a conflict.
+            own = await self._own(error.stream, subject, message_id)
+            if own is None:
+                raise
+            return own
+
+    async def schedule(self, schedule: Schedule, message_id: str) -> PubAck:
+        """See port.Bus."""
+        headers = {
+            **schedule.headers,
+            wire.MESSAGE_ID: message_id,
+            wire.SCHEDULE: f"@at {wire.rfc3339(schedule.due_unix_ms)}",
+            wire.SCHEDULE_TARGET: schedule.target,
+        }
+        return await self._store(schedule.subject, schedule.body, headers)
+
+    async def _store(self, subject: str, body: bytes, headers: dict[str, str]) -> PubAck:
+        """Publish until the broker says something, within the timeout: the message id makes repeats harmless."""
+        deadline = asyncio.get_running_loop().time() + PUBLISH_TIMEOUT_S
+        lane = self._lanes.of(subject)
+        await lane.enter()
+        try:
+            # Held over a broken connection, too: what came after it must not be stored before it.
+            return await self._ask_to_store(subject, body, headers, deadline)
+        finally:
+            lane.leave()
+
+    async def _ask_to_store(self, subject: str, body: bytes, headers: dict[str, str], deadline: float) -> PubAck:
+        loop = asyncio.get_running_loop()
+        nobody = 0
+        while True:
+            if not self._connection.connected:
+                await self._connection.up(max(0.0, deadline - loop.time()))
+            left = deadline - loop.time()
+            if left <= 0:
+                raise BusUnavailable(
+                    f"no time is left to send {subject}: the broker did not answer those before it, "
+                    f"or was away, for {PUBLISH_TIMEOUT_S:g} s; publish again with the same id"
+                )
+            try:
+                [answer] = await self._replies.ask(subject, body, headers, timeout_s=left)
+            except ConnectionLost:
+                continue
+            if wire.status(answer.headers) != 503:
+                return wire.pub_ack(answer.data, subject)
+            nobody += 1
+            if nobody >= NO_STREAM_ATTEMPTS or loop.time() + NO_STREAM_PAUSE_S >= deadline:
+                raise PublishRefused(
+                    f"{subject} was not stored: no stream takes this subject, or it has no leader now; start "
+                    "what is missing of a cluster, or run the provisioner; then publish again with the same id"
+                )
+            await asyncio.sleep(NO_STREAM_PAUSE_S)
+
+    async def _own(self, stream: str, subject: str, message_id: str) -> PubAck | None:
+        if not stream:
+            return None
+        try:
+            found = await self.last(stream, subject)
+        except BusError:
+            return None  # A publisher without the right to read there cannot tell.
+        if found is None or found.headers.get(wire.MESSAGE_ID) != message_id:
+            return None
+        return PubAck(stream, found.sequence, duplicate=True)
+
+    async def publish_live(self, subject: str, body: bytes, headers: Mapping[str, str] | None = None) -> None:
+        """See port.Bus. While the connection is broken it is lost, like every unheard word."""
+        if self._connection.connected:
+            self._connection.send(subject, body, headers=dict(headers) if headers else None)
+
+    async def subscribe_live(self, subject: str, max_pending: int = 10_000) -> "JetStreamLive":
+        """See port.Bus. Raises BusError when this identity may not listen there."""
+        live = JetStreamLive(self._connection, max_pending)
+        live.subscription = await self._subscribe(subject, live.take)
+        self._stops.append(live.close)
+        return live
+
+    async def request(
+        self, subject: str, body: bytes, headers: Mapping[str, str] | None = None, timeout_s: float = 2.0
+    ) -> Live:
+        """See port.Bus."""
+        await self._connection.up(timeout_s)
+        sent = dict(headers) if headers else None
+        [answer] = await self._replies.ask(subject, body, sent, timeout_s=timeout_s)
+        if wire.status(answer.headers) == 503:
+            raise NobodyAnswers(f"nobody answers {subject}: the service is not running; ask again later")
+        return Live(subject, answer.headers or {}, answer.data)
+
+    async def serve(self, subject: str, queue: str, handler: RpcHandler) -> Callable[[], Awaitable[None]]:
+        """See port.Bus."""
+        server = _Server(self._connection, handler)
+        server.subscription = await self._subscribe(subject, server.take, queue)
+        self._stops.append(server.stop)
+        return server.stop
+
+    async def consumer(self, stream: str, durable: str, *, rank: int = 0) -> JetStreamConsumer:
+        """See port.Bus. Raises BusUnavailable when the provisioner has not made it."""
+        await self._connection.up(API_TIMEOUT_S)
+        what = f"durable {durable} of {stream}"
+        [answer] = await self._replies.ask(
+            f"{self._api}.CONSUMER.INFO.{stream}.{durable}", b"", timeout_s=API_TIMEOUT_S
+        )
+        if wire.status(answer.headers) == 503:
+            raise BusUnavailable(f"{what}: this account does not import it; add it to the policy and render")
+        config = wire.api_answer(answer.data, what)["config"]
+        ack_wait_s = config.get("ack_wait", 30 * 10**9) / 1e9
+        next_subject = f"{self._api}.CONSUMER.MSG.NEXT.{stream}.{durable}"
+        ranked = next(iter(config.get("priority_groups") or ()), "")
+        consumer = JetStreamConsumer(self._connection, stream, durable, next_subject, ack_wait_s, ranked, rank)
+        self._consumers.append(consumer)
+        return consumer
+
+    async def read(self, stream: str, subject: str, after: int = 0, limit: int = 256) -> list[Stored]:
+        """See port.Bus. Raises BusUnavailable."""
+        wanted: dict[str, str | int] = {"seq": after + 1, "next_by_subj": subject, "batch": limit}
+        return await self._get(stream, wanted, many=True)
+
+    async def last(self, stream: str, subject: str) -> Stored | None:
+        """See port.Bus. Raises BusUnavailable."""
+        found = await self._get(stream, {"last_by_subj": subject}, many=False)
+        return found[0] if found else None
+
+    async def _get(self, stream: str, wanted: Mapping[str, str | int], many: bool) -> list[Stored]:
+        await self._connection.up(READ_TIMEOUT_S)
+        answers = await self._replies.ask(
+            f"{self._api}.DIRECT.GET.{stream}", json.dumps(wanted).encode(), timeout_s=READ_TIMEOUT_S, many=many
+        )
+        return wire.read_page([(answer.headers, answer.data) for answer in answers], stream)
+
+    async def last_sequence(self, stream: str) -> int:
+        """See port.Bus. Raises BusError."""
+        answer = await self.request(f"{self._api}.STREAM.INFO.{stream}", b"", timeout_s=READ_TIMEOUT_S)
+        try:
+            return int(json.loads(answer.body)["state"]["last_seq"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise BusError(f"{stream} does not tell how far it has come ({error!r}); run the provisioner") from error
+
+    async def time_unix_ms(self) -> int:
+        """The broker's time, which it tells with the counts of a stream that everybody may ask of. Raises BusError."""
+        subject = f"{self._api}.STREAM.INFO.{subjects.CONTROL_STREAM}"
+        answer = await self.request(subject, b"", timeout_s=READY_TIMEOUT_S)
+        try:
+            return wire.time_of(json.loads(answer.body)["ts"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise BusError(f"the broker does not tell its time ({error!r}); use nats-server 2.14 or newer") from error
+
+    async def ready(self) -> bool:
+        """See port.Bus."""
+        return await self._connection.round_trip(READY_TIMEOUT_S)
+
+    async def wait_closed(self) -> str:
+        """See port.Bus."""
+        return await asyncio.shield(self._connection.closed)
+
+    async def close(self) -> None:
+        """See port.Bus."""
+        for consumer in self._consumers:
+            await consumer.close()
+        for stop in self._stops:
+            await stop()
+        await self._connection.close()
+
+    async def _subscribe(self, subject: str, take: Take, queue: str = "") -> Subscription:
+        denied: list[BusError] = []
+        await self._connection.up(API_TIMEOUT_S)
+        self._connection.watch(subject, denied.append)
+        try:
+            subscription = await self._connection.nc.listen(subject, take, queue)
+            # nats-py's ping overtakes what is not written yet: only the second one proves that the broker has judged.
+            await self._connection.round_trip(API_TIMEOUT_S)
+            await self._connection.round_trip(API_TIMEOUT_S)
+        except (errors.Error, OSError) as error:
+            raise BusUnavailable(f"cannot listen to {subject}: {error}") from error
+        finally:
+            self._connection.unwatch(subject, denied.append)
+        if denied:
+            raise denied[0]
+        return subscription
+
+
+class JetStreamLive:
+    """See port.LiveSubscription."""
+
+    def __init__(self, connection: Connection, max_pending: int) -> None:
+        self.dropped = 0
+        self.subscription: Subscription | None = None
+        self._connection = connection
+        self._room = max_pending
+        self._pending: deque[Live] = deque()
+        self._more = asyncio.Event()
+        self._closed = False
+        connection.closed.add_done_callback(lambda _: self._more.set())
+
+    def take(self, message: Heard) -> None:
+        """One message; the newest is dropped when there is no room, so that what was heard stays in order."""
+        if len(self._pending) >= self._room:
+            self.dropped += 1
+            return
+        self._pending.append(Live(message.subject, message.headers or {}, message.data))
+        self._more.set()
+
+    async def __aiter__(self) -> AsyncIterator[Live]:
+        while True:
+            while self._pending:
+                yield self._pending.popleft()
+            if self._closed or self._connection.closed.done():
+                return
+            self._more.clear()
+            await self._more.wait()
+
+    async def close(self) -> None:
+        """Stop listening; the iteration ends after what was already heard."""
+        if self._closed:
+            return
+        self._closed = True
+        self._more.set()
+        await _unsubscribe(self._connection, self.subscription)
+
+
+class _Server:
+    """Answers requests, many at once, within a bound."""
+
+    def __init__(self, connection: Connection, handler: RpcHandler) -> None:
+        self.subscription: Subscription | None = None
+        self._connection = connection
+        self._handler = handler
+        self._running: set[asyncio.Task[None]] = set()
+        self._waiting: deque[Heard] = deque()
+
+    def take(self, message: Heard) -> None:
+        """One request."""
+        if len(self._running) < MAX_RPC_AT_ONCE:
+            self._begin(message)
+        elif len(self._waiting) < MAX_RPC_WAITING:
+            self._waiting.append(message)
+        else:
+            log.warning("rpc_dropped", subject=message.subject, waiting=MAX_RPC_WAITING)
+
+    def _begin(self, message: Heard) -> None:
+        task = asyncio.ensure_future(self._answer(message))
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+
+    async def _answer(self, message: Heard) -> None:
+        headers, body = await self._handler(Live(message.subject, message.headers or {}, message.data))
+        if message.reply:
+            self._connection.send(message.reply, body, headers=dict(headers) or None)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        if self._waiting:
+            self._begin(self._waiting.popleft())
+        if not task.cancelled() and task.exception() is not None:
+            log.error("rpc_answer_failed", reason=repr(task.exception()))
+
+    async def stop(self) -> None:
+        """Take no more requests, answer those that came."""
+        subscription, self.subscription = self.subscription, None
+        if subscription is not None:
+            await _unsubscribe(self._connection, subscription)
+        deadline = asyncio.get_running_loop().time() + API_TIMEOUT_S
+        while self._running and (left := deadline - asyncio.get_running_loop().time()) > 0:
+            await asyncio.wait(set(self._running), timeout=left)
+
+
+async def _unsubscribe(connection: Connection, subscription: Subscription | None) -> None:
+    if subscription is None or connection.nc.is_closed:
+        return
+    try:
+        await subscription.unsubscribe()
+    except (errors.Error, OSError):
+        pass  # The broker forgets the subscription with the connection.

@@ -1,0 +1,271 @@
+"""nats-py's client with a shorter way for what every message pays: one header frame, one write, no queue per message.
+
+In: frames to write, bytes from the broker. Out: the same frames and messages as nats-py's own. Why: per message nats-py
+checks every header by a pattern, wakes a flusher task for every write, a reader task for every read and a task of the
+subscription for every delivery. Reconnecting, handshakes and everything rare are nats-py's.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from typing import NamedTuple
+
+from nats import errors
+from nats.aio.client import DEFAULT_BUFFER_SIZE, Client, Srv
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from bulkhead.bus.jetstream.dns_cache import Lookup, NamedTransport
+from bulkhead.bus.wire import HEEDED
+
+
+class Heard(NamedTuple):
+    """A message as it was read."""
+
+    subject: str
+    reply: str
+    data: bytes
+    headers: dict[str, str] | None
+
+
+Take = Callable[[Heard], None]
+
+FRAME = b"NATS/1.0"
+# What bytes.strip() takes away; str.strip() takes more, and would read a name that the broker does not.
+_BLANKS = " \t\n\r\x0b\x0c"
+_HEADERS_BEGIN = len(FRAME) + 2
+_INLINE_STATUS = ord(" ")
+_TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+MAX_HANDSHAKE_S = 30.0
+"""So long a connection may take that the broker has accepted, on a busy machine."""
+FRAMES_A_WRITE = 16
+"""So much of a turn's goes together: whoever has two hundred things to say would let the broker, and whoever waits for
+the first of them, be idle until it has said the last."""
+MAX_UNSENT_BYTES = 1_048_576
+"""Beyond this the socket is slower than we are: nats-py's flusher, which waits for it, takes over."""
+
+
+class DirectClient(Client):
+    """A client that hands messages over as they are read. The first that a turn of the event loop says is written at
+    once, for somebody waits for it; what it says besides goes together, FRAMES_A_WRITE at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._takers: dict[int, Take] = {}
+        self._due = False
+        self.lookup = Lookup()
+
+    async def _connect_to_server(self, s: Srv) -> None:
+        """As nats-py's, but for how a name becomes an address. Raises HostUnknown, OSError, TimeoutError."""
+        if s.uri.scheme in ("ws", "wss"):
+            await super()._connect_to_server(s)
+            return
+        s.last_attempt = time.monotonic()
+        if not isinstance(self._transport, NamedTransport):
+            self._transport = NamedTransport(self.lookup)
+        await self._transport.connect(s.uri, DEFAULT_BUFFER_SIZE, self.options["connect_timeout"])
+
+    async def _process_connect_init(self) -> None:
+        """As nats-py's, but not for ever. A connection that was given up before nats-py called it one has left its
+        reader behind, which would read this one's bytes. Raises what nats-py's raises, TimeoutError."""
+        for task in (self._reading_task, self._ping_interval_task, self._flusher_task):
+            if task is not None:
+                task.cancel()
+        async with asyncio.timeout(MAX_HANDSHAKE_S):
+            await super()._process_connect_init()
+
+    async def _attempt_reconnect(self) -> None:
+        """As nats-py's, which gives up for good where it meets what it does not know, a TLS stream that breaks off in
+        the handshake among it: nobody would try again."""
+        asked = asyncio.current_task()
+        while True:
+            try:
+                await super()._attempt_reconnect()
+            except (RuntimeError, TypeError, AttributeError, AssertionError, EOFError) as error:
+                self._err = error
+                await self._error_cb(error)
+            goes_on = self.is_reconnecting or self.is_connecting
+            if not goes_on or (asked is not None and asked.cancelling()):
+                return
+            self._status = Client.RECONNECTING
+            await asyncio.sleep(self.options["reconnect_time_wait"])
+
+    async def listen(self, subject: str, take: Take, queue: str = "") -> Subscription:
+        """Subscribe, in a queue group or alone. `take` is called as soon as a message is read: it must return at once
+        and not raise."""
+
+        async def queued(message: Msg) -> None:
+            take(Heard(message.subject, message.reply, message.data, message.headers))
+
+        subscription = await self.subscribe(subject, queue=queue, cb=queued)
+        self._takers[subscription._id] = take
+        return subscription
+
+    def write(self, subject: str, body: bytes, reply: str, headers: bytes) -> None:
+        """Send one publish, in order. headers: a frame of `header_frame`, or none.
+
+        The subject is checked by the caller. Raises ConnectionClosedError, ConnectionDrainingError, and
+        OutboundBufferLimitError while there is no connection and enough waits for one.
+        """
+        if self.is_closed:
+            raise errors.ConnectionClosedError
+        if self.is_draining_pubs:
+            raise errors.ConnectionDrainingError
+        if not self.is_connected and self._pending_data_size + len(body) > self._max_pending_size:
+            raise errors.OutboundBufferLimitError
+        if headers:
+            head = f"HPUB {subject} {reply} {len(headers)} {len(headers) + len(body)}\r\n"
+        else:
+            head = f"PUB {subject} {reply} {len(body)}\r\n"
+        frame = b"".join((head.encode(), headers, body, b"\r\n"))
+        self.stats["out_msgs"] += 1
+        self.stats["out_bytes"] += len(body)
+        if self._due:
+            self._pending.append(frame)
+            self._pending_data_size += len(frame)
+            if len(self._pending) % FRAMES_A_WRITE == 0:
+                self._write_pending()
+            return
+        self._due = True
+        asyncio.get_running_loop().call_soon(self._write_out)
+        if not self._pending and (transport := self._open_transport()) is not None:
+            transport.write(frame)
+        else:
+            self._pending.append(frame)
+            self._pending_data_size += len(frame)
+
+    def _open_transport(self) -> asyncio.WriteTransport | None:
+        """Where to write now; None while there is no connection, or its socket is too slow for what it has already."""
+        if not self.is_connected or self.is_connecting:
+            return None
+        transport: asyncio.WriteTransport = self._transport._io_writer.transport  # type: ignore[union-attr]
+        if transport.is_closing() or transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
+            return None
+        return transport
+
+    def _write_out(self) -> None:
+        """What the turn said after its first, or what had to wait: for nats-py's own commands, or a connection."""
+        self._due = False
+        if not self._pending or self._write_pending():
+            return
+        if self.is_connected and self._flush_queue is not None and self._flush_queue.empty():
+            self._flush_queue.put_nowait(asyncio.get_running_loop().create_future())
+
+    def _write_pending(self) -> bool:
+        """Whether there is a connection that takes it now; then it has."""
+        transport = self._open_transport()
+        if transport is None:
+            return False
+        frames, self._pending, self._pending_data_size = self._pending, [], 0
+        transport.write(b"".join(frames))
+        return True
+
+    async def _read_loop(self) -> None:
+        """nats-py's, for what is not a whole message that somebody listens to: that one does not wait for it."""
+        reader = getattr(self._transport, "_io_reader", None)
+        if reader is None:  # A websocket's frames come in another way.
+            await super()._read_loop()
+            return
+        later = reader.feed_data
+
+        def feed(data: bytes) -> None:
+            # What nats-py is not through with came before, and may be the beginning of this.
+            if not reader._buffer and not self._ps.buf:
+                data = data[self._take_whole(data) :]
+            if data:
+                later(data)
+
+        reader.feed_data = feed
+        await super()._read_loop()
+
+    def _take_whole(self, data: bytes) -> int:
+        """Hand over the messages that `data` begins with; returns where the first thing stands that is none."""
+        at = 0
+        while (end := data.find(b"\r\n", at)) > 0:
+            words = data[at:end].split()
+            kind, count = words[0] if words else b"", len(words)
+            if kind == b"HMSG" and 5 <= count <= 6:
+                header_size = words[-2]
+            elif kind == b"MSG" and 4 <= count <= 5:
+                header_size = b"0"
+            else:
+                break
+            if not (words[2].isdigit() and header_size.isdigit() and words[-1].isdigit()):
+                break
+            body = end + 2 + int(header_size)
+            done = end + 2 + int(words[-1])
+            if len(data) < done + 2 or body > done:
+                break
+            reply = words[3] if count - (kind == b"HMSG") == 5 else b""
+            if not self._hand_over(int(words[2]), words[1], reply, data[body:done], data[end + 2 : body]):
+                break
+            at = done + 2
+        return at
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        if not self._hand_over(sid, subject, reply, data, headers):
+            await super()._process_msg(sid, subject, reply, data, headers)
+
+    def _hand_over(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> bool:
+        """Whether this client hands such a message over itself; then it has."""
+        take = self._takers.get(sid)
+        if take is None or (headers and headers[_HEADERS_BEGIN - 2] == _INLINE_STATUS) or sid not in self._subs:
+            return False
+        self.stats["in_msgs"] += 1
+        self.stats["in_bytes"] += len(data)
+        read = read_headers(headers) if headers else None
+        take(Heard(_text(subject), _text(reply), data, read))
+        return True
+
+    def _remove_sub(self, sid: int, max_msgs: int = 0) -> None:
+        self._takers.pop(sid, None)
+        super()._remove_sub(sid, max_msgs)
+
+
+def header_frame(headers: dict[str, str]) -> bytes:
+    """Headers as the broker reads them: values trimmed, no line break gets through. Raises BadHeaderError (a key)."""
+    lines = [FRAME.decode()]
+    for key, value in headers.items():
+        name = _key(key)
+        if name:
+            value = value.strip()
+            if "\r" in value or "\n" in value:
+                value = value.replace("\r", " ").replace("\n", " ")
+            lines.append(f"{name}: {value}")
+    return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+@lru_cache(maxsize=1024)
+def _key(key: str) -> str:
+    name = key.strip()
+    if not _TOKEN.issuperset(name):
+        raise errors.BadHeaderError(name)
+    return name
+
+
+def read_headers(raw: bytes) -> dict[str, str]:
+    """The headers of a frame without an inline status; lines that are none are left out, as nats-py does."""
+    found: dict[str, str] = {}
+    for line in raw[_HEADERS_BEGIN:].decode("utf-8", "replace").split("\r\n"):
+        name, colon, value = line.partition(":")
+        if colon:
+            written, name = name, _name(name)
+            if name in HEEDED and (name in found or written != name):
+                found[name] = ""  # The broker has read it otherwise, or not at all: it proves nothing.
+            elif name:
+                found[name] = value.strip(_BLANKS)
+    return found
+
+
+@lru_cache(maxsize=1024)
+def _name(text: str) -> str:
+    """A header's name as it was read; "" for what is none."""
+    name = text.strip(_BLANKS)
+    return name if name.isascii() and name and not any(c.isspace() for c in name) else ""
+
+
+def _text(raw: bytes) -> str:
+    """A subject is what its publisher made of it: one that is no text must be refused by who reads it, not end the
+    connection's reader."""
+    return raw.decode("utf-8", "replace")

@@ -1,0 +1,302 @@
+"""One connection to the broker that does not give up, and that tells who asked when the broker refuses.
+
+In: address and key. Out: a connected nats-py client, events of loss and return, and for every refused publish the
+one who made it. nats-py alone shows a refused publish as a timeout: the broker's error names only the subject.
+"""
+
+import asyncio
+import logging
+import re
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+
+from nats import errors
+
+from bulkhead.bus.jetstream.client import DirectClient, header_frame
+from bulkhead.bus.jetstream.dns_cache import HostUnknown
+from bulkhead.bus.port import BusClosed, BusError, BusUnavailable, PublishRefused
+from bulkhead.bus.wire import check_sendable
+from bulkhead.telemetry.log import Log
+
+log = Log("bus")
+
+PING_INTERVAL_S = 2.0
+MAX_OUTSTANDING_PINGS = 2
+"""Unanswered so many, the third is not sent: nobody is there."""
+RECONNECT_WAIT_S = 0.2
+MAX_KEY_REFUSALS = 10
+"""A key that is refused so often in a row is gone for good: the process ends and starts with what is valid now."""
+UNKNOWN_HOST_S = 8.0
+"""At a start a name that nobody knows for so long is a mistake; a name server that was away for a moment is back."""
+CA_FILE = "ca.pem"
+"""Beside the keys of a mesh whose broker speaks TLS."""
+UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
+"""What OpenSSL says of a certificate that the trusted CA has not signed, or for another name."""
+_REFUSED = re.compile(r'permissions violation for (publish|subscription)[^"]*"([^"]*)"')
+
+Refuse = Callable[[BusError], None]
+Notify = Callable[[], None]
+
+
+class ConnectionLost(BusUnavailable):
+    """The connection broke while waiting: the answer will not come."""
+
+
+class Connection:
+    """A nats-py client with its callbacks. `on_lost` and `on_returned` are called synchronously."""
+
+    def __init__(self, url: str, ca_file: Path | None = None) -> None:
+        """ca_file: who must have signed the broker's certificate. Raises BusUnavailable when it holds none."""
+        self.nc = DirectClient()
+        self.url = url
+        self._tls = trusting(ca_file) if ca_file is not None else None
+        if self._tls is not None:
+            # nats-py begins TLS on a stream that began without: asyncio complains of each that ends, of no consequence.
+            logging.getLogger("asyncio").addFilter(_of_consequence)
+        self.closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.on_lost: set[Notify] = set()
+        self.on_returned: set[Notify] = set()
+        self._up = asyncio.Event()
+        self._waiting: dict[str, dict[Refuse, str]] = {}
+        self._key_refusals = 0
+        self._unknown: bool | None = None
+        """Whether every failure so far was an unknown name; None before the first."""
+        self._closing = False
+        self._ping: asyncio.Task[None] | None = None
+        self._ending: asyncio.Task[None] | None = None
+        self.last_error = ""
+
+    async def open(
+        self, *, nkey_seed: str | None, inbox_prefix: str, name: str, timeout_s: float, ping_s: float = 0
+    ) -> None:
+        """Connect. Raises BusUnavailable after the timeout, at once when one side refuses the other's credentials, and
+        after UNKNOWN_HOST_S when nobody knows the broker's name."""
+        opening = asyncio.ensure_future(
+            self.nc.connect(
+                self.url.split(","),  # Of a cluster, any: the others are heard of from it.
+                name=name,
+                nkeys_seed_str=nkey_seed,
+                inbox_prefix=inbox_prefix,
+                error_cb=self._failed,
+                disconnected_cb=self._lost,
+                reconnected_cb=self._returned,
+                closed_cb=self._closed,
+                max_reconnect_attempts=-1,
+                reconnect_time_wait=RECONNECT_WAIT_S,  # type: ignore[arg-type]
+                ping_interval=ping_s or PING_INTERVAL_S,  # type: ignore[arg-type]
+                max_outstanding_pings=MAX_OUTSTANDING_PINGS,
+                connect_timeout=2,
+                tls=self._tls,
+                # Before a word is said: who sits in between must not talk both sides out of it.
+                tls_handshake_first=self._tls is not None,
+            )
+        )
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        while not opening.done() and not self._hopeless and loop.time() < began + timeout_s:
+            await asyncio.wait({opening}, timeout=0.1)
+            if self._unknown and loop.time() > began + UNKNOWN_HOST_S:
+                break
+        if opening.done() and opening.exception() is None:
+            self._unknown = None
+            self._up.set()
+            return
+        if opening.done():
+            self.last_error = str(opening.exception())
+        opening.cancel()
+        await asyncio.gather(opening, return_exceptions=True)
+        self._closing = True
+        await self.nc.close()
+        if self._key_refusals:
+            raise BusUnavailable(
+                f"the broker at {self.url} refuses this service's key; it runs with other accounts: render them "
+                "again from the policy and reload the broker"
+            )
+        if UNTRUSTED in self.last_error:
+            raise BusUnavailable(
+                f"the broker at {self.url} has no certificate of the CA that this service trusts ({self.last_error}); "
+                "BULKHEAD_NATS_CA_FILE must be the CA of this very mesh, and the name in the address one of the "
+                "certificate's: provision again, then restart the broker and the service"
+            )
+        if self._unknown:
+            raise BusUnavailable(
+                f"no broker is found at {self.url}: {self.last_error}; write the broker's right name or its address in "
+                "BULKHEAD_NATS_URL, or mend DNS here (in containers: both must be on one network, and the broker must "
+                "run)"
+            )
+        raise BusUnavailable(
+            f"no broker answers at {self.url} ({self.last_error or 'no connection'}); start the mesh with "
+            "`bulkhead up`, or correct the address (a service's is BULKHEAD_NATS_URL)"
+        )
+
+    @property
+    def _hopeless(self) -> bool:
+        """Whether trying again is of no use: the key or the certificate is the wrong one."""
+        return bool(self._key_refusals) or UNTRUSTED in self.last_error
+
+    @property
+    def connected(self) -> bool:
+        """Whether the connection stands, as far as is known."""
+        return self._up.is_set() and not self.closed.done()
+
+    async def up(self, timeout_s: float) -> None:
+        """Return when the connection stands. Raises BusUnavailable."""
+        self.alive()
+        if self._up.is_set():
+            return
+        try:
+            # `_closed` sets the event too, so that nobody waits for a connection that is gone for good.
+            await asyncio.wait_for(self._up.wait(), timeout_s)
+        except TimeoutError:
+            pass
+        self.alive()
+        if not self._up.is_set():
+            raise BusUnavailable(f"no connection to the broker at {self.url}: {self.last_error or 'lost'}")
+
+    def alive(self) -> None:
+        """Raise BusClosed when the connection is closed for good."""
+        if self.closed.done():
+            raise BusClosed(f"the connection is closed: {self.closed.result()}")
+
+    def watch(self, subject: str, refuse: Refuse) -> None:
+        """Call `refuse` when the broker denies a publish on this subject, until `unwatch`."""
+        self._waiting.setdefault(subject.lower(), {})[refuse] = subject
+
+    def unwatch(self, subject: str, refuse: Refuse) -> None:
+        """End of `watch`."""
+        low = subject.lower()
+        found = self._waiting.get(low)
+        if found is not None:
+            found.pop(refuse, None)
+            if not found:
+                del self._waiting[low]
+
+    def send(self, subject: str, body: bytes, reply: str = "", headers: dict[str, str] | None = None) -> None:
+        """Write one publish. Raises PublishRefused for what can never be sent, BusUnavailable when closed."""
+        self.alive()
+        try:
+            frame = header_frame(headers) if headers else b""
+            # The broker answers an oversized frame by closing the connection, so it must never leave.
+            check_sendable(subject, len(body) + len(frame), self.nc.max_payload)
+            self.nc.write(subject, body, reply, frame)
+        except errors.BadHeaderError as error:
+            raise PublishRefused(f"{subject[:200]!r} cannot be sent: {error}") from error
+        except (errors.Error, OSError) as error:
+            raise BusUnavailable(f"{subject} was not sent: {error}") from error
+
+    async def round_trip(self, timeout_s: float) -> bool:
+        """Whether the broker answers a ping in time."""
+        if not self.connected or self.closed.done():
+            return False
+        if self._ping is None or self._ping.done():
+            # Not cancelled while the connection stands: nats-py's reader dies of a pong whose waiter was.
+            self._ping = asyncio.ensure_future(self._flush())
+        ping = self._ping
+        await asyncio.wait({ping}, timeout=timeout_s)
+        return ping.done() and not ping.cancelled() and self.connected
+
+    async def _flush(self) -> None:
+        try:
+            await self.nc.flush(timeout=3600)
+        except (errors.Error, OSError):
+            self.last_error = self.last_error or "the broker answers no ping"
+
+    async def close(self) -> None:
+        """Close; `closed` says so."""
+        self._closing = True
+        if not self.nc.is_closed:
+            await self.nc.close()
+        await self._closed()
+
+    async def _failed(self, error: Exception) -> None:
+        text = str(error)
+        low = text.lower()
+        self.last_error = text or type(error).__name__
+        match = _REFUSED.search(low)
+        if match is not None:
+            self._denied(match.group(1), match.group(2))
+            return
+        if "authorization violation" in low:
+            self._key_refusals += 1
+            if self._key_refusals >= MAX_KEY_REFUSALS and self._ending is None:
+                self._ending = asyncio.ensure_future(self.nc.close())
+        self._say(error)
+
+    def _say(self, error: Exception) -> None:
+        unknown = isinstance(error, HostUnknown)
+        if unknown and self._unknown is None:
+            log.warning("broker_name_unknown", url=self.url, reason=self.last_error, then="it is tried again")
+        self._unknown = unknown and self._unknown is not False
+        if not isinstance(error, OSError):
+            log.warning("bus_error", reason=self.last_error)
+
+    def _denied(self, what: str, subject: str) -> None:
+        """The broker's text comes in lower case: two subjects that differ in case alone cannot be told apart."""
+        waiting = self._waiting.get(subject, {})
+        if len(set(waiting.values())) > 1:
+            log.warning("publish_denied", subject=subject, ambiguous=True)
+            return
+        log.warning("publish_denied" if what == "publish" else "subscription_denied", subject=subject)
+        for refuse, said in list(waiting.items()):
+            refuse(
+                PublishRefused(
+                    f"the broker denies this service {said}: its identity has no such right, or its key is another "
+                    "service's; add the catalog row or the policy entry, render the accounts and reload the broker"
+                )
+            )
+
+    async def _lost(self) -> None:
+        was_up = self._up.is_set()
+        self._up.clear()
+        self._give_up_ping()
+        self.last_error = self.last_error or "the broker stopped answering"
+        if was_up and not self._closing:
+            log.warning("connection_lost", url=self.url, reason=self.last_error)
+        for notify in list(self.on_lost):
+            notify()
+
+    def _give_up_ping(self) -> None:
+        """Its pong died with the connection."""
+        ping, self._ping = self._ping, None
+        if ping is not None:
+            ping.cancel()
+
+    async def _returned(self) -> None:
+        self._key_refusals, self._unknown = 0, None
+        self.last_error = ""
+        self._up.set()
+        log.info("connection_returned", url=self.url)
+        for notify in list(self.on_returned):
+            notify()
+
+    async def _closed(self) -> None:
+        self._up.clear()
+        if not self.closed.done():
+            reason = "closed by this process" if self._closing else self.last_error or "closed by the broker"
+            self.closed.set_result(reason)
+        self._give_up_ping()
+        self._up.set()
+        for notify in list(self.on_lost):
+            notify()
+
+
+def _of_consequence(record: logging.LogRecord) -> bool:
+    return "eof_received() has no effect" not in str(record.msg)
+
+
+def ca_beside(keys: Path) -> Path | None:
+    """The CA file that lies with the keys of a mesh whose broker speaks TLS; None where there is none."""
+    path = keys / CA_FILE
+    return path if path.is_file() else None
+
+
+def trusting(ca_file: Path) -> ssl.SSLContext:
+    """TLS that takes a server only with a certificate of this CA. Raises BusUnavailable."""
+    try:
+        return ssl.create_default_context(cafile=str(ca_file))
+    except OSError as error:  # ssl.SSLError is one too.
+        raise BusUnavailable(
+            f"the CA file {ca_file} cannot be used: {error.strerror or error}; BULKHEAD_NATS_CA_FILE names the "
+            "certificate (PEM) of the CA that signed the broker's"
+        ) from error

@@ -1,0 +1,194 @@
+"""What a client of the in-memory broker holds: a durable's consumer, its deliveries, a live subscription.
+
+In: deliveries and words that the broker hands over. Out: what port.Consumer, port.Delivery and
+port.LiveSubscription promise.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Generator
+from dataclasses import dataclass
+from types import coroutine
+
+from bulkhead.bus.memory.broker import Listener, MemoryBroker
+from bulkhead.bus.memory.streams import Durable
+from bulkhead.bus.port import BusUnavailable, Live, Stored
+
+Cross = Callable[[str, str, Callable[[], None]], None]
+"""(kind, what, act): says something to the broker that it does not answer. Raises BusUnavailable."""
+
+
+@coroutine
+def turn() -> Generator[None, None, None]:
+    """One turn of the loop: asyncio.sleep(0) in one object in place of two, for each word with the broker has one."""
+    yield
+
+
+class MemoryConsumer:
+    """See port.Consumer."""
+
+    def __init__(self, name: str, cross: Cross, broker: MemoryBroker, durable: Durable) -> None:
+        self.name = name
+        self.room = 0
+        self.ack_wait_s = durable.config.ack_wait_ms / 1000
+        self._cross = cross
+        self._broker = broker
+        self._durable = durable
+        self._buffer: deque[MemoryDelivery] = deque()
+        self._more = asyncio.Event()
+        self._over = ""
+        self._losses = 0
+
+    async def fetch(self, max_messages: int, timeout_s: float = 5.0) -> list["MemoryDelivery"]:
+        """See port.Consumer."""
+        assert max_messages > 0
+        late = False
+        clock, losses = self._broker.clock, self._losses
+
+        def expire() -> None:
+            nonlocal late
+            late = True
+            self._more.set()
+
+        cancel = clock.call_at(clock.now_ms() + round(timeout_s * 1000), expire)
+        self._more.clear()
+        try:
+            self._check()
+            self.room = max(0, max_messages - len(self._buffer))
+            self._cross("publish", self._durable.config.name, self._attach)
+            await turn()
+            while not self._buffer and not late:
+                self._check()
+                await self._more.wait()
+                self._more.clear()
+                if losses != self._losses and not self._buffer:
+                    raise BusUnavailable(f"consumer {self._durable.config.name}: the connection broke")
+            self._check()
+        finally:
+            cancel()
+            self.room = 0
+        return [self._buffer.popleft() for _ in range(min(max_messages, len(self._buffer)))]
+
+    async def hand_over(
+        self, max_messages: int, take: "Callable[[MemoryDelivery], None]", timeout_s: float = 5.0
+    ) -> None:
+        """See port.Consumer."""
+        for delivery in await self.fetch(max_messages, timeout_s):
+            take(delivery)
+
+    async def close(self) -> None:
+        """Hand back what was not fetched."""
+        if self._over:
+            return
+        self.cut("closed")
+        while self._buffer:
+            await self._buffer.popleft().nak()
+
+    def cut(self, reason: str = "cut off") -> None:
+        """No more deliveries."""
+        self._over = self._over or reason
+        self.room = 0
+        self._broker.detach(self._durable, self)
+        self._more.set()
+
+    def lose(self) -> None:
+        """The connection breaks: what is asked for stands no more."""
+        self._losses += 1
+        self.room = 0
+        self._more.set()
+
+    def take(self, stored: Stored, durable: Durable, consumer_sequence: int, attempts: int) -> None:
+        """A delivery arrives; one that finds nobody comes again after its ack wait."""
+        if self._over:
+            return
+        name = durable.config.stream
+        self._buffer.append(
+            MemoryDelivery(stored, name, consumer_sequence, attempts, self._losses, self._cross, self._broker, durable)
+        )
+        self._more.set()
+
+    def _attach(self) -> None:
+        if not self._over:
+            self._broker.attach(self._durable, self)
+
+    def _check(self) -> None:
+        if self._over:
+            raise BusUnavailable(f"consumer {self._durable.config.name} is {self._over}")
+
+
+@dataclass(eq=False, slots=True)
+class MemoryDelivery:
+    """See port.Delivery."""
+
+    stored: Stored
+    stream: str
+    consumer_sequence: int
+    attempts: int
+    run: int
+    _cross: Cross
+    _broker: MemoryBroker
+    _durable: Durable
+
+    async def ack(self) -> None:
+        await self._answer(self._done)
+
+    async def nak(self, delay_s: float = 0.0) -> None:
+        await self._answer(lambda: self._wait(round(delay_s * 1000)))
+
+    async def term(self, reason: str = "") -> None:
+        await self._answer(self._done)
+
+    async def in_progress(self) -> None:
+        await self._answer(lambda: self._wait(self._durable.config.ack_wait_ms))
+
+    async def _answer(self, act: Callable[[], None]) -> None:
+        self._cross("ack", f"{self.stream}:{self.stored.sequence}", act)
+        await turn()
+
+    def _done(self) -> None:
+        if self._durable.done(self.stored.sequence):
+            self._broker.pump(self._durable)
+
+    def _wait(self, wait_ms: int) -> None:
+        if self.stored.sequence in self._durable.pending:
+            self._broker.wait_for_ack(self._durable, self.stored.sequence, wait_ms)
+
+
+class MemoryLive:
+    """See port.LiveSubscription."""
+
+    def __init__(self, broker: MemoryBroker, whom: str, subject: str, max_pending: int) -> None:
+        self.dropped = 0
+        self._broker = broker
+        self._listener = Listener(subject, self._take, whom)
+        self._room = max_pending
+        self._pending: deque[Live] = deque()
+        self._more = asyncio.Event()
+        self._closed = False
+        broker.listen(self._listener)
+
+    def _take(self, live: Live) -> None:
+        if len(self._pending) >= self._room:
+            self.dropped += 1
+            return
+        self._pending.append(live)
+        self._more.set()
+
+    async def __aiter__(self) -> AsyncIterator[Live]:
+        while True:
+            while self._pending:
+                yield self._pending.popleft()
+            if self._closed:
+                return
+            self._more.clear()
+            await self._more.wait()
+
+    async def close(self) -> None:
+        """Stop listening; the iteration ends after what was already heard."""
+        self.cut()
+
+    def cut(self) -> None:
+        """As close, at once."""
+        self._closed = True
+        self._broker.unlisten(self._listener)
+        self._more.set()

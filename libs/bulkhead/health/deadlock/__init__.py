@@ -1,0 +1,1 @@
+"""Deadlock detection: the wait-for graph, its cycles, confirmation and victim."""

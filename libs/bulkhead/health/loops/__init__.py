@@ -1,0 +1,1 @@
+"""Loop detectors over windows of calls."""

@@ -1,0 +1,1 @@
+"""Sources of events: a mesh's journal, traces, spans and chat transcripts."""

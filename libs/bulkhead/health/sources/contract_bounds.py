@@ -1,0 +1,68 @@
+"""Whether a message keeps to the bounds of the contracts, as far as the watch looks at it.
+
+In: the body of a message, as JSON. Out: yes or no. The watch reads bodies without their models, and what it does with
+one grows with its texts and lists: a compromised service could hold it up for a while with one message that its
+receiver rejects at a glance.
+"""
+
+from collections.abc import Mapping
+
+from bulkhead_contracts import bounds
+
+_TEXTS = {
+    **dict.fromkeys(
+        (
+            "call_id",
+            "step_id",
+            "id",
+            "ask_id",
+            "wait_id",
+            "lease_id",
+            "task",
+            "target",
+            "tool",
+            "role",
+            "code",
+            "outcome",
+            "mode",
+        ),
+        bounds.MAX_NAME_CHARS,
+    ),
+    "model": bounds.MAX_SUMMARY_CHARS,
+    "resource": bounds.MAX_RESOURCE_NAME_CHARS,
+    "arguments_json": bounds.MAX_ARGUMENTS_BYTES,
+    "query": bounds.MAX_QUERY_CHARS,
+    "question": bounds.MAX_REASON_CHARS,
+    "message": bounds.MAX_REASON_CHARS,
+    "text": bounds.MAX_PEER_ANSWER_CHARS,
+}
+_LISTS = {
+    "targets": bounds.MAX_ASKED_STEPS,
+    "passages": bounds.MAX_PASSAGES,
+    "steps": bounds.MAX_PLAN_STEPS,
+    "inputs": bounds.MAX_STEP_INPUTS,
+}
+_PARTS = frozenset({"failure", "step", "steps", "plan", "adopted"})
+"""What is looked into."""
+
+
+def within(body: Mapping[str, object]) -> bool:
+    """Texts and lists that the watch reads are no longer than they may be, and texts are texts."""
+    for name, value in body.items():
+        if name in _TEXTS:
+            if isinstance(value, dict | list) or (isinstance(value, str) and len(value) > _TEXTS[name]):
+                return False
+        elif isinstance(value, list):
+            if name in _LISTS and not _list_within(name, value):
+                return False
+        elif name in _PARTS and isinstance(value, dict) and not within(value):
+            return False
+    return True
+
+
+def _list_within(name: str, found: list[object]) -> bool:
+    if len(found) > _LISTS[name]:
+        return False
+    if name in _PARTS:
+        return all(within(one) for one in found if isinstance(one, dict))
+    return all(len(one) <= bounds.MAX_NAME_CHARS for one in found if isinstance(one, str))

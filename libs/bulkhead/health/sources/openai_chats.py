@@ -1,0 +1,104 @@
+"""Chat transcripts in the OpenAI message format as rows.
+
+In: conversations: `{"messages": [...]}`, a list of messages, or a message per line. Out: rows: a tool call with the
+`tool` message that answers it is one act; what the assistant writes without a call is a text to nobody; what the user
+says is said to the assistant. Times are rarely recorded: without them what says that it is pending is believed.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+
+from bulkhead.health.sources.trace_rows import MAX_NAME_CHARS, Row
+
+MAX_MESSAGES = 1_000_000
+USER, ASSISTANT = "user", "assistant"
+_FAILURES = ("error", "traceback", "exception", "failed", "fatal")
+
+
+def looks_like(document: object) -> bool:
+    """Whether a parsed document or line is one of chats."""
+    if isinstance(document, list):
+        return bool(document) and all(isinstance(one, Mapping) and "role" in one for one in document[:10])
+    return isinstance(document, Mapping) and ("messages" in document or "role" in document)
+
+
+def rows(documents: Iterable[object]) -> list[Row]:
+    """Rows of all conversations. Raises ValueError for what are no messages, or too many."""
+    found: list[Row] = []
+    loose: list[object] = []
+    for number, document in enumerate(documents, 1):
+        if isinstance(document, Mapping) and "role" in document:
+            loose.append(document)
+            continue
+        messages = document.get("messages") if isinstance(document, Mapping) else document
+        name = document.get("id") if isinstance(document, Mapping) else None
+        found += _conversation(messages, str(name or f"chat {number}")[:MAX_NAME_CHARS])
+        if len(found) > MAX_MESSAGES:
+            raise ValueError(f"over {MAX_MESSAGES:,} messages; split the file")
+    return found + list(_conversation(loose, "chat")) if loose else found
+
+
+def _conversation(messages: object, task: str) -> Iterator[Row]:
+    if not isinstance(messages, list) or not all(isinstance(one, Mapping) for one in messages):
+        raise ValueError("messages is no list of objects")
+    answers = {str(one.get("tool_call_id")): one for one in messages if one.get("role") in ("tool", "function")}
+    agent = ASSISTANT
+    for number, message in enumerate(messages, 1):
+        time = message.get("time_unix_ms") or (message.get("created") or 0)
+        row: dict[str, object] = {
+            "task": task,
+            "id": f"{task} #{number}"[:MAX_NAME_CHARS],
+            "time_unix_ms": time if isinstance(time, int) and time > 10**11 else 0,
+        }
+        text, role = _text(message.get("content")), message.get("role")
+        if role == ASSISTANT:
+            agent = str(message.get("name") or ASSISTANT)[:MAX_NAME_CHARS] or ASSISTANT
+            calls = [*_list(message.get("tool_calls")), *_list(message.get("function_call"))]
+            for at, call in enumerate(calls):
+                yield row | {"agent": agent, **_call(call, answers), "id": f"{row['id']}.{at}"[:MAX_NAME_CHARS]}
+            if not calls and text:
+                yield row | {"agent": agent, "text": text}
+        elif role == USER and text:
+            name = str(message.get("name") or USER)[:MAX_NAME_CHARS]
+            yield row | {"agent": name, "text": text, "to": agent, "productive": True}
+
+
+def _list(value: object) -> list[Mapping[str, object]]:
+    if isinstance(value, Mapping):
+        return [value]
+    return [one for one in value if isinstance(one, Mapping)] if isinstance(value, list) else []
+
+
+def _call(call: Mapping[str, object], answers: Mapping[str, Mapping[str, object]]) -> dict[str, object]:
+    function = call.get("function") or call.get("custom") or call
+    assert isinstance(function, Mapping) or function
+    name = function.get("name", "tool") if isinstance(function, Mapping) else "tool"
+    arguments = function.get("arguments", function.get("input", "")) if isinstance(function, Mapping) else ""
+    row: dict[str, object] = {"action": str(name)[:MAX_NAME_CHARS] or "tool", "arguments": arguments}
+    answer = answers.get(str(call.get("id")))
+    if answer is not None:
+        result = _text(answer.get("content"))
+        row["result"] = result
+        if _failed(result):
+            row["error"] = True
+    return row
+
+
+def _text(content: object) -> str:
+    """The text of a content: a text, or a list of parts."""
+    if isinstance(content, str):
+        return content
+    parts = [one.get("text") for one in _list(content)]
+    return "\n".join(one for one in parts if isinstance(one, str))
+
+
+def _failed(result: str) -> bool:
+    """Whether a tool's answer is an error: the format has no field for it."""
+    head = result[:200].lstrip().lower()
+    if head.startswith("{"):
+        try:
+            found = json.loads(result)
+        except (ValueError, RecursionError):
+            return False
+        return isinstance(found, dict) and bool(found.get("error") or found.get("isError") or found.get("is_error"))
+    return head.startswith(_FAILURES)

@@ -1,0 +1,1 @@
+"""Text of calls and results, normalised for comparison."""

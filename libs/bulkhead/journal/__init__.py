@@ -1,0 +1,1 @@
+"""The journal as people read it: pages, a task's history in order, its timeline."""

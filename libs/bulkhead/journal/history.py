@@ -1,0 +1,212 @@
+"""A task's messages from the journal, and its spans from the trace files: what timeline and replay stand on.
+
+In: the broker under the operator's identity, the data directory. Out: entries in the order in which they are read.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from bulkhead.bus.port import Bus, Stored
+from bulkhead.health.sources.journal import speaks
+from bulkhead.journal.reader import read_journal
+from bulkhead.telemetry import names
+from bulkhead.uncertain_writes import origin_of
+from bulkhead_cli.output import Exit, Stop
+from bulkhead_contracts import catalog, envelope
+from bulkhead_contracts.task import Progressed, facts
+from bulkhead_contracts.tool import ToolCallRequested
+from bulkhead_contracts.types import Body
+
+MAX_LINE_BYTES = 1024 * 1024
+MAX_SPAN_DEPTH = 32
+
+
+@dataclass(slots=True)
+class Entry:
+    """One message. reply: the message that answers it. spans: what was done while it was handled.
+
+    actor: on whose authority. origin: of a tool's call in a fork, the first task of its line: it stands in the key.
+    logic: the decision logic that it was said under. later: a newer program could read it.
+    """
+
+    sequence: int
+    at_unix_ms: int
+    sender: str
+    receiver: str
+    tenant: str
+    type: str
+    id: str
+    cause: str
+    body: Body | None
+    problem: str = ""
+    reply: "Entry | None" = None
+    spans: list["Span"] = field(default_factory=list)
+    task: str = ""
+    actor: str = ""
+    origin: str = ""
+    logic: int = 0
+    later: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """One finished span of the trace files."""
+
+    trace_id: str
+    span_id: str
+    parent_id: str
+    name: str
+    service: str
+    start_unix_ms: float
+    duration_ms: float
+    attributes: dict[str, Any]
+
+
+async def one_task(
+    bus: Bus, task: str, tenant: str = "", *, reservations: bool = True, as_it_lies: bool = False
+) -> list[Stored]:
+    """Everything of one tenant's task, as `read_journal` reads it. Raises Stop when there is none, or several tenants
+    have one of this id."""
+    found = await read_journal(bus, task, reservations=reservations, as_it_lies=as_it_lies)
+    return of_tenant(found, task, tenant)
+
+
+def of_tenant(journal: list[Stored], task: str, tenant: str) -> list[Stored]:
+    """What one tenant's task said. Raises Stop when there is none, or several tenants have one of this id."""
+    tenants = sorted({one.subject.split(".")[4] for one in journal})
+    if len(tenants) > 1 and not tenant:
+        raise Stop(
+            Exit.USAGE,
+            f"{len(tenants)} tenants have a task {task}: {', '.join(tenants[:8])}",
+            "say whose with --tenant",
+        )
+    found = [one for one in journal if one.subject.split(".")[4] == (tenant or tenants[0])]
+    if not found:
+        raise Stop(
+            Exit.USAGE,
+            f"the journal holds nothing of task {task}" + (f" of tenant {tenant}" if tenant else ""),
+            "`bulkhead tasks` lists what there is; the journal may lag by a moment",
+        )
+    return found
+
+
+def entries(stored: Iterable[Stored]) -> list[Entry]:
+    """Messages as entries, replies tied to what they answer. An id is its author's word: it proves nothing of what
+    others said, or said to others."""
+    found: list[Entry] = []
+    known: dict[tuple[str, str, str], Entry] = {}
+    for one in stored:
+        entry = _entry(one)
+        name = (entry.id, entry.sender, entry.receiver)
+        if entry.id and name in known:
+            continue  # Stored twice (a publish repeated after the dedup window): said once.
+        found.append(entry)
+        known[name] = entry
+    for entry in found:
+        asked = known.get((entry.cause, entry.receiver, entry.sender))
+        if asked is not None:
+            asked.reply = asked.reply or entry
+    return found
+
+
+def each_fact(found: Iterable[Entry]) -> list[Entry]:
+    """The entries, with each that tells several facts as one for each; what stands at the message stays with the
+    first."""
+    parts: list[Entry] = []
+    for entry in found:
+        if entry.body is None or not isinstance(entry.body, Progressed):
+            parts.append(entry)
+            continue
+        for number, body in enumerate(facts(entry.body)):
+            spans = entry.spans if not number else []
+            parts.append(replace(entry, type=body.ce_type(), body=body, spans=spans))
+    return parts
+
+
+def _entry(stored: Stored) -> Entry:
+    head: envelope.Envelope | None = None
+    body: Body | None = None
+    problem, later = "", False
+    parts = (stored.subject.split(".") + [""] * 6)[:6]
+    try:
+        head = envelope.parse(stored.headers)
+        body = catalog.decode(head.type, stored.body)
+        if not speaks(stored.subject, head.type.rpartition(".v")[0]):
+            body, problem = None, f"{parts[1]} may not say this to {parts[2]}, which rejects it: nothing came of it"
+    except (envelope.EnvelopeError, catalog.DecodeError) as error:
+        problem, later = str(error), getattr(error, "later", False)
+    return Entry(
+        stored.sequence,
+        stored.time_unix_ms,
+        parts[1],
+        parts[2],
+        parts[4],
+        head.type if head else "",
+        head.id if head else "",
+        head.cause if head else "",
+        body,
+        problem,
+        task=parts[5],
+        actor=head.actor if head else "",
+        origin=origin_of(head.grant) if head and isinstance(body, ToolCallRequested) else "",
+        logic=head.logic if head else 0,
+        later=later,
+    )
+
+
+def read_spans(folder: Path, task: str) -> list[Span]:
+    """Spans of the task's trace, from every service's file; [] when there are no files."""
+    found: list[dict[str, Any]] = []
+    traces: set[str] = set()
+    for path in sorted(folder.glob("*.jsonl")):
+        with path.open("rb") as file:
+            for line in file:
+                span = _parse(line)
+                if span is None:
+                    continue
+                found.append(span)
+                if span.get("attributes", {}).get(names.TASK) == task:
+                    traces.add(span["trace_id"])
+    return [_span(span) for span in found if span["trace_id"] in traces]
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    if len(line) > MAX_LINE_BYTES:
+        return None
+    try:
+        span = json.loads(line)
+    except ValueError:
+        return None  # The last line of a process that was killed.
+    return span if isinstance(span, dict) and "trace_id" in span and "span_id" in span else None
+
+
+def _span(raw: dict[str, Any]) -> Span:
+    start, end = int(raw.get("start_unix_ns") or 0), int(raw.get("end_unix_ns") or 0)
+    return Span(
+        raw["trace_id"],
+        raw["span_id"],
+        raw.get("parent_id", ""),
+        raw.get("name", ""),
+        raw.get("service", ""),
+        start / 1e6,
+        max(0, end - start) / 1e6,
+        raw.get("attributes") or {},
+    )
+
+
+def attach(found: list[Entry], spans: list[Span]) -> None:
+    """Give every span to the message during whose handling it was made."""
+    by_span = {span.span_id: span for span in spans}
+    by_message = {entry.id: entry for entry in found}
+    for span in sorted(spans, key=lambda one: one.start_unix_ms):
+        above: Span | None = span
+        for _ in range(MAX_SPAN_DEPTH):
+            if above is None or names.MESSAGING_ID in above.attributes:
+                break
+            above = by_span.get(above.parent_id)
+        entry = by_message.get(str(above.attributes.get(names.MESSAGING_ID))) if above is not None else None
+        if entry is not None:
+            entry.spans.append(span)

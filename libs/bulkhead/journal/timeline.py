@@ -1,0 +1,189 @@
+"""A task's timeline: by step, what was asked of whom, when, how long it took, what it cost.
+
+In: entries of the journal with their spans. Out: a tree for people, a list for programs.
+"""
+
+from typing import Any
+
+from rich.text import Text
+from rich.tree import Tree
+
+from bulkhead.journal.history import Entry, Span, each_fact
+from bulkhead.telemetry import names
+from bulkhead_cli.output import money, seconds
+from bulkhead_contracts.budget import Reserved, Settled
+from bulkhead_contracts.plan import PlanAdopted
+from bulkhead_contracts.result import Usage
+from bulkhead_contracts.task import StepEnded, StepStarted, TaskEnded, TaskRejected
+
+TOLD = ("tool", "prompt_id", "purpose", "resource", "key", "query", "outcome", "status", "accepted", "code")
+SPAN_TOLD = (names.PROMPT_ID, names.OUTCOME, names.FAILURE_CODE)
+MAX_TOLD_CHARS = 60
+
+
+def tree(task: str, found: list[Entry], stored: int = 0) -> Tree:
+    """Messages grouped by step, in order; a request and its reply are one line. stored: how many they are with
+    repeats."""
+    top = Tree(_head(task, found, stored - len(found)))
+    found = each_fact(found)
+    began = found[0].at_unix_ms
+    titles: dict[str, str] = {}
+    for entry in found:
+        if isinstance(entry.body, PlanAdopted):
+            titles |= {step.id: step.title for step in entry.body.plan.steps}
+        elif isinstance(entry.body, StepStarted):
+            titles.setdefault(entry.body.step_id, entry.body.title)
+    replies = {id(entry.reply) for entry in found if entry.reply is not None}
+    branches: dict[str, Tree] = {}
+    paid = spent(found)
+    for entry in found:
+        if id(entry) in replies or isinstance(entry.body, Reserved | Settled):
+            continue  # Money stands with the calls that it was for; --json has every movement.
+        step = step_of(entry)
+        if step and step not in branches:
+            branches[step] = top.add(_step_head(step, titles.get(step, ""), found, paid))
+        leaf = branches.get(step, top).add(_line(entry, began))
+        for span in entry.spans:
+            if names.OPERATION in span.attributes:
+                leaf.add(_span_line(span))
+    settled = [entry.body for entry in found if isinstance(entry.body, Settled)]
+    if settled:
+        usage = sum((one.usage for one in settled), Usage())
+        top.add(Text(f"{len(settled)} reservations settled: {_cost(usage)}", "dim"))
+    return top
+
+
+def step_of(entry: Entry) -> str:
+    """The step that a message is about; "" for the task itself."""
+    body = entry.body
+    step = getattr(body, "step_id", "") or getattr(getattr(body, "step", None), "id", "")
+    return str(step)
+
+
+def _head(task: str, found: list[Entry], repeats: int) -> Text:
+    end = next((entry for entry in found if isinstance(entry.body, TaskEnded | TaskRejected)), None)
+    ended = end.body if end is not None and isinstance(end.body, TaskEnded) else None
+    took = (end or found[-1]).at_unix_ms - found[0].at_unix_ms  # Late timers come after the end.
+    status = ended.status if ended else "rejected" if end is not None else "running"
+    style = {"succeeded": "bold green", "running": "bold blue"}.get(status, "bold red")
+    # What was settled is what was spent: the end does not know of calls that were in the works then.
+    settled = [entry.body.usage for entry in found if isinstance(entry.body, Settled)]
+    usage = sum(settled, Usage()) if settled else ended.usage if ended else None
+    return Text.assemble(
+        (task, "bold"),
+        " ",
+        (status, style),
+        f"  {seconds(took)}, {len(found)} messages",
+        f" ({repeats} of them stored twice)" if repeats > 0 else "",
+        f", {_cost(usage)}" if usage else "",
+    )
+
+
+def spent(found: list[Entry]) -> dict[str, tuple[Usage, bool]]:
+    """What was settled for the calls of each step, and whether that is all; a step that was cut says nothing itself."""
+    steps = {getattr(one.body, "call_id", ""): step_of(one) for one in found if step_of(one)}
+    settled = {one.body.reservation_id: one.body for one in found if isinstance(one.body, Settled)}
+    used: dict[str, Usage] = {}
+    for body in settled.values():
+        step = steps.get(body.call_id, "")
+        used[step] = used.get(step, Usage()) + body.usage
+    held = {
+        steps.get(one.body.call_id, "")
+        for one in found
+        if isinstance(one.body, Reserved) and one.body.reservation_id not in settled
+    }
+    return {step: (used.get(step, Usage()), step not in held) for step in {*used, *held} if step}
+
+
+def _step_head(step: str, title: str, found: list[Entry], paid: dict[str, tuple[Usage, bool]]) -> Text:
+    mine = [entry for entry in found if step_of(entry) == step]
+    ends = [entry.body for entry in mine if isinstance(entry.body, StepEnded)]
+    usage, whole = paid.get(step) or (sum((end.usage for end in ends), Usage()), True)
+    least = "" if whole else "at least "
+    going_on = "stopped" if any(isinstance(entry.body, TaskEnded) for entry in found) else "running"
+    outcome = ends[-1].outcome if ends else going_on
+    style = {"accepted": "green", "running": "blue"}.get(outcome, "red")
+    return Text.assemble(
+        (step, "bold"),
+        f" {title} ",
+        (outcome, style),
+        (f"  {seconds(mine[-1].at_unix_ms - mine[0].at_unix_ms)}, {least}{_cost(usage)}", "dim"),
+    )
+
+
+def _line(entry: Entry, began: int) -> Text:
+    name = _short(entry.type) or "unreadable"
+    line = Text.assemble(
+        (f"+{(entry.at_unix_ms - began) / 1000:.3f}s ", "dim"), (f"{entry.sender} → {entry.receiver} ", "cyan"), name
+    )
+    told = _told(entry.body)
+    if told:
+        line.append(f" {told}")
+    if entry.problem:
+        line.append(f" {entry.problem}", "red")
+    if entry.reply is not None:
+        usage = getattr(entry.reply.body, "usage", None)
+        cost = f", {_cost(usage)}" if isinstance(usage, Usage) and usage != Usage() else ""
+        answered = _told(entry.reply.body) or _short(entry.reply.type)
+        line.append(f"  ⇒ {answered} {seconds(entry.reply.at_unix_ms - entry.at_unix_ms)}{cost}", "dim")
+    return line
+
+
+def _short(ce_type: str) -> str:
+    return ce_type.removeprefix("mesh.").rpartition(".v")[0]
+
+
+def _told(body: object) -> str:
+    said = []
+    for name in TOLD:
+        value = getattr(body, name, None)
+        if value is not None and value != "":
+            text = str(value) if name != "accepted" else ("accepted" if value else "rejected")
+            said.append(text if len(text) <= MAX_TOLD_CHARS else text[:MAX_TOLD_CHARS] + "…")
+    failure = getattr(body, "failure", None)
+    if failure is not None:
+        said.append(failure.code)
+    return " ".join(said)
+
+
+def _span_line(span: Span) -> Text:
+    told = " ".join(str(span.attributes[name]) for name in SPAN_TOLD if span.attributes.get(name))
+    tokens = sum(int(span.attributes.get(name) or 0) for name in (names.INPUT_TOKENS, names.OUTPUT_TOKENS))
+    cost = int(span.attributes.get(names.COST) or 0)
+    text = f"{span.name} {told} {seconds(span.duration_ms)}" + (f", {tokens:,} tokens" if tokens else "")
+    return Text(" ".join(text.split()) + (f", {money(cost)}" if cost else ""), "dim")
+
+
+def _cost(usage: Usage) -> str:
+    return f"{usage.input_tokens + usage.output_tokens:,} tokens, {money(usage.cost_usd_micros)}"
+
+
+def as_json(found: list[Entry]) -> list[dict[str, Any]]:
+    """Every message with its offset, its reply's id, its spans; one that tells several facts has a row for each."""
+    began = found[0].at_unix_ms
+    return [
+        {
+            "offset_ms": entry.at_unix_ms - began,
+            "sequence": entry.sequence,
+            "from": entry.sender,
+            "to": entry.receiver,
+            "type": entry.type,
+            "id": entry.id,
+            "cause": entry.cause,
+            "step_id": step_of(entry),
+            "problem": entry.problem,
+            "reply": entry.reply.id if entry.reply else None,
+            "took_ms": entry.reply.at_unix_ms - entry.at_unix_ms if entry.reply else None,
+            "body": entry.body.model_dump(mode="json") if entry.body else None,
+            "spans": [
+                {
+                    "name": span.name,
+                    "service": span.service,
+                    "duration_ms": span.duration_ms,
+                    "attributes": span.attributes,
+                }
+                for span in entry.spans
+            ],
+        }
+        for entry in each_fact(found)
+    ]

@@ -1,0 +1,59 @@
+"""Which Redis is the master, where sentinels watch several.
+
+In: an address. `redis+sentinel://:PASSWORD@HOST:PORT,HOST:PORT/NAME/DB` (or `rediss+sentinel`, by TLS): sentinels, what
+they call the Redis that they watch, its database (0 when left out). The password is Redis's and the sentinels' own.
+Out: the master's address as the first that answers names it; any other address as it is. Raises what Redis raises.
+"""
+
+from urllib.parse import urlsplit
+
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+SUFFIX = "+sentinel"
+PORT = 26379
+
+
+def is_watched(url: str) -> bool:
+    """Whether an address names sentinels."""
+    return urlsplit(url).scheme.endswith(SUFFIX)
+
+
+def at_place(url: str, host: str, port: int) -> str:
+    """The address of one server among those that an address of sentinels stands for. Raises ValueError."""
+    parts = urlsplit(url)
+    user, at, _ = parts.netloc.rpartition("@")
+    name, _, database = parts.path.strip("/").partition("/")
+    if not name:
+        raise ValueError("an address of sentinels ends with what they call the master: ...@HOST:PORT/NAME")
+    return f"{parts.scheme.removesuffix(SUFFIX)}://{user}{at}{host}:{port}/{database or 0}"
+
+
+async def master_url(url: str, timeout_s: float) -> str:
+    """See the module. Raises RedisError, ValueError for an address that names no master."""
+    return at_place(url, *await master_of(url, timeout_s)) if is_watched(url) else url
+
+
+async def master_of(url: str, timeout_s: float) -> tuple[str, int]:
+    """Host and port of the master, of an address of sentinels. Raises RedisError, ValueError."""
+    parts, why = urlsplit(url), "no sentinel is named"
+    name = parts.path.strip("/").partition("/")[0]
+    for place in parts.netloc.rpartition("@")[2].split(","):
+        host, _, port = place.partition(":")
+        client = Redis.from_url(
+            at_place(url, host, int(port or PORT)),
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
+            decode_responses=True,
+        )
+        try:
+            found = await client.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", name)
+        except (RedisConnectionError, OSError, TimeoutError) as error:
+            why = f"{place}: {error or 'no answer'}"
+            continue
+        finally:
+            await client.aclose()
+        if found:
+            return str(found[0]), int(found[1])
+        why = f"{place} watches no {name}"
+    raise RedisConnectionError(f"no sentinel names the master ({why})")

@@ -1,0 +1,42 @@
+"""Several facts that were stored as one message, told one by one.
+
+In: a readable message of the journal's inbox. Out: it, or of `ReservedTogether` each row as the `Reserved` that it
+stands for: of its task, with its own id and cause.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from bulkhead.runtime.consume.inbound import Inbound
+from bulkhead_contracts import subjects
+from bulkhead_contracts.budget import ReservedTogether
+from bulkhead_contracts.subjects import Address
+
+BOOK = "ledger"
+"""Stands for the tenant in the subject of such a message; the tenant's name stands for the task."""
+
+
+def subject(tenant: str) -> str:
+    """Where those of a tenant lie."""
+    return subjects.mesh("budget", "journal", BOOK, tenant)
+
+
+def each(message: Inbound) -> Iterator[Inbound]:
+    """The facts of one message, in their order."""
+    body = message.body
+    if not isinstance(body, ReservedTogether):
+        yield message
+        return
+    place = message.address
+    for row in body.rows:
+        part = subjects.partition_of(row.task)
+        address = Address(place.plane, place.sender, place.receiver, part, place.task, row.task)
+        head = replace(
+            message.envelope,
+            id=row.id,
+            type=row.reserved.ce_type(),
+            cause=row.cause,
+            actor=row.actor,
+            grant_digest=row.grant_digest,
+        )
+        yield Inbound(address, head, row.reserved, message.sequence, message.time_unix_ms)

@@ -1,0 +1,383 @@
+"""The one loop that every service runs: fetch what there is room for, read, handle, ack last.
+
+A message leaves in exactly one way: handled (ack), handed back (nak), or rejected (dead letter with the reason and
+the original, a `MessageRejected` fact in the same inbox, then term). In order within a task when the handler asks
+for it, concurrently across tasks.
+"""
+
+import asyncio
+import zlib
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from opentelemetry.trace import SpanKind
+
+from bulkhead.bus.port import BusError, Consumer, Delivery, Stored
+from bulkhead.runtime import crash_points
+from bulkhead.runtime.background import cancel
+from bulkhead.runtime.consume import inbound
+from bulkhead.runtime.consume.inbound import Inbound, Unreadable
+from bulkhead.runtime.context import Context
+from bulkhead.runtime.publish.publisher import persist
+from bulkhead.telemetry import names, trace
+from bulkhead.telemetry.log import Log
+from bulkhead_contracts import envelope, subjects
+from bulkhead_contracts.control import MessageRejected
+
+log = Log("shell")
+
+HANDLER_FAILED = "handler_failed"
+"""Code of what was handled, and failed, too often."""
+MAX_HANDLER_FAILURES = 5
+"""Bugs: so often a handler may raise on one message before it becomes a dead letter."""
+HAND_BACK_MAX_AGE_S = 3600.0
+"""An unknown type or version waits so long for an upgraded replica."""
+FETCH_TIMEOUT_S = 5.0
+RANKS = 8
+SHARE = 3
+"""What a doer takes up of one tenant fills at most so many times the slots that stay free: one tenant's calls three
+quarters, two tenants' three sevenths each, and whoever comes finds room (Choudhury and Hahne, "Dynamic Queue Length
+Thresholds for Shared-Memory Packet Switches")."""
+CROWD_S = 0.25
+CROWD_MOST_S = 5.0
+"""So much later it may come again, the longer the oftener it came: what finds no slot waits with the broker."""
+
+
+class HandBack(Exception):
+    """Not now: nothing was done, no attempt is counted. newer: the code of what only a newer replica can read."""
+
+    def __init__(self, delay_s: float, reason: str, newer: str = "") -> None:
+        super().__init__(reason)
+        self.delay_s = delay_s
+        self.reason = reason
+        self.newer = newer
+
+
+@dataclass(frozen=True, slots=True)
+class Handed:
+    """A delivery with what the shell knows about it. epoch: changes when another replica may have been served."""
+
+    message: Inbound
+    stored: Stored
+    attempts: int
+    epoch: int
+    release: Callable[[], None] = lambda: None
+    """Lets the next message of the task begin, before what this one says is durable."""
+
+
+class Handler(Protocol):
+    """What a kind of service does with a message. Raises HandBack, or Unreadable to reject it. ordered: in order within
+    a task; where there is no order, it takes its time, and the slots are shared by tenant (SHARE)."""
+
+    ordered: bool
+
+    async def handle(self, handed: Handed) -> None:
+        """Return when every effect of the message is durable; the shell acks then."""
+        ...
+
+    def forget(self, tenant: str, task: str) -> None:
+        """A message of this task was not handled: nothing remembered about the task can be relied on."""
+        ...
+
+    async def rejected(self, stored: Stored, code: str, reason: str) -> None:
+        """A message is about to be rejected for good: say what must be said because of it."""
+        ...
+
+
+def rank(instance: str, shard: int) -> int:
+    """How near a shard is to a replica, 0 the nearest: with as many shards as replicas every replica has one of its
+    own, with more they are spread. Replicas whose names are no numbers may be equally near, which costs reads."""
+    number = int(instance) if instance.isascii() and instance.isdigit() else zlib.crc32(instance.encode())
+    return (number ^ shard) % RANKS
+
+
+class Shell:
+    """Runs one handler over all shards of a service's inbox."""
+
+    def __init__(
+        self, context: Context, handler: Handler, *, shards: int, slots: int, drain_timeout_s: float = 10.0
+    ) -> None:
+        self._context = context
+        self._handler = handler
+        self._shards = shards
+        self._slots = slots
+        self._drain_timeout_s = drain_timeout_s
+        self._draining = asyncio.Event()
+        self._running: dict[Delivery, asyncio.Task[None]] = {}
+        self._tails: dict[tuple[str, str], asyncio.Future[None]] = {}
+        self._failures: dict[int, int] = {}
+        self._room = asyncio.Event()
+        self._busy = asyncio.Event()
+        self._traced = trace.records()
+        self._pumps: list[asyncio.Task[None]] = []
+        self.handled = 0
+        self.attached = False
+
+    async def run(self) -> None:
+        """Until `drain` is called; then finish what runs and return."""
+        service = self._context.service
+        stream = subjects.inbox_stream(service)
+        consumers = [
+            await self._context.bus.consumer(
+                stream, subjects.durable(service, shard), rank=rank(self._context.instance, shard)
+            )
+            for shard in range(self._shards)
+        ]
+        self.attached = True
+        start = self._context.background.start
+        heart = start("heartbeat", self._heartbeat(min(c.ack_wait_s for c in consumers) / 3))
+        pumps = self._pumps = [start(f"shard {shard}", self._pump(one)) for shard, one in enumerate(consumers)]
+        try:
+            if self._draining.is_set():
+                self.drain()
+            await asyncio.gather(*pumps, return_exceptions=True)  # They only end to drain, or in an error.
+            await self._finish()
+        finally:
+            await cancel(*pumps, heart, *self._running.values())
+            for consumer in consumers:
+                await consumer.close()
+
+    def drain(self) -> None:
+        """Take nothing new; `run` returns when what runs has ended."""
+        self._draining.set()
+        for pump in self._pumps:
+            # What the broker hands over at this moment comes again after its ack wait.
+            pump.cancel()
+
+    async def _finish(self) -> None:
+        if self._running:
+            log.info("draining", running=len(self._running))
+            await asyncio.wait(list(self._running.values()), timeout=self._drain_timeout_s)
+
+    async def _pump(self, consumer: Consumer) -> None:
+        # Each shard has its own share: what was fetched and could not start would lie there without a heartbeat.
+        slots, mine, held = max(1, self._slots // self._shards), set[Delivery](), Counter[str]()
+        last_delivered, epoch = (0, 0), 0
+
+        def take(delivery: Delivery) -> None:
+            nonlocal last_delivered, epoch
+            run, number = last_delivered
+            if (delivery.run, delivery.consumer_sequence) != (run, number + 1):
+                # Somebody else was served in between, or may have been under a number that the broker forgot; or a
+                # delivery was lost: memory may lag the inbox.
+                epoch += 1
+            last_delivered = delivery.run, delivery.consumer_sequence
+            tenant = _task_key(delivery.stored.subject)[0]
+            crowded = not self._handler.ordered and held[tenant] > SHARE * (slots - len(mine))
+            mine.add(delivery)
+            held[tenant] += 1
+
+            def ended() -> None:
+                mine.discard(delivery)
+                held[tenant] -= 1
+                if not held[tenant]:
+                    del held[tenant]
+
+            self._start(delivery, epoch, ended, crowded=crowded)
+
+        while not self._draining.is_set():
+            free = slots - len(mine)
+            if free <= 0:
+                self._room.clear()
+                await self._room.wait()
+                continue
+            try:
+                await consumer.hand_over(free, take, FETCH_TIMEOUT_S)
+            except BusError as error:
+                log.warning("fetch_failed", reason=str(error))
+                await asyncio.sleep(0.5)
+
+    def _start(self, delivery: Delivery, epoch: int, over: Callable[[], None], *, crowded: bool) -> None:
+        key: tuple[str, str] | None = None
+        before = tail = None
+        if self._handler.ordered:
+            key = _task_key(delivery.stored.subject)
+            before = self._tails.get(key)
+            tail = self._tails[key] = asyncio.get_running_loop().create_future()
+
+        def release() -> None:
+            if tail is not None and not tail.done():
+                tail.set_result(None)
+
+        work = self._later(delivery) if crowded else self._take(delivery, epoch, before, release)
+        task = asyncio.create_task(work)
+        self._running[delivery] = task
+        self._busy.set()
+
+        def ended(done: asyncio.Task[None]) -> None:
+            self._running.pop(delivery, None)
+            over()
+            release()
+            if key is not None and self._tails.get(key) is tail:
+                del self._tails[key]
+            self._room.set()
+            if not done.cancelled() and done.exception() is not None:
+                log.error("shell_bug", error=repr(done.exception()))
+
+        task.add_done_callback(ended)
+
+    async def _later(self, delivery: Delivery) -> None:
+        await self._nak(delivery, min(CROWD_S * delivery.attempts, CROWD_MOST_S))
+
+    async def _take(
+        self, delivery: Delivery, epoch: int, before: asyncio.Future[None] | None, release: Callable[[], None]
+    ) -> None:
+        if before is not None and not before.done():
+            await asyncio.wait({before})
+        stored = delivery.stored
+        crash_points.passes("after_receive")
+        try:
+            message = inbound.read(stored, self._context.service)
+            if isinstance(message.body, MessageRejected) and self._handler.ordered is False:
+                await delivery.ack()
+                return
+            await self._handle(delivery, message, epoch, release)
+            crash_points.passes("before_ack")
+            await delivery.ack()
+            crash_points.passes("after_ack")
+            self.handled += 1
+            self._failures.pop(stored.sequence, None)
+            return
+        except HandBack as back:
+            if back.newer:
+                log.warning("waits_for_upgrade", sequence=stored.sequence, code=back.newer, reason=back.reason)
+            else:
+                log.debug("handed_back", sequence=stored.sequence, reason=back.reason)
+            await self._nak(delivery, back.delay_s)
+        except Unreadable as error:
+            await self._unreadable(delivery, error)
+        except BusError as error:
+            log.warning("bus_failed", sequence=stored.sequence, reason=str(error))
+            await self._nak(delivery, 1.0)
+        except Exception as error:
+            await self._failed(delivery, error)
+        self._handler.forget(*_task_key(stored.subject))
+
+    async def _handle(self, delivery: Delivery, message: Inbound, epoch: int, release: Callable[[], None]) -> None:
+        handed = Handed(message, delivery.stored, delivery.attempts, epoch, release)
+        if not message.envelope.traceparent and not self._traced:
+            await self._handler.handle(handed)
+            return
+        address = message.address
+        attributes: Mapping[str, str | int | float | bool] = {
+            names.MESSAGING_SYSTEM: "nats",
+            names.MESSAGING_TEMPLATE: f"mesh.{address.sender}.{address.receiver}",
+            names.MESSAGING_ID: message.envelope.id,
+            names.MESSAGE_TYPE: message.envelope.type,
+            names.TASK: address.task,
+            names.TENANT: address.tenant,
+            names.CAUSE: message.envelope.cause,
+        }
+        with trace.span(
+            f"{names.PROCESS} mesh.{address.sender}.{address.receiver}",
+            message.envelope.traceparent,
+            SpanKind.CONSUMER,
+            dict(attributes),
+        ):
+            await self._handler.handle(handed)
+
+    async def _unreadable(self, delivery: Delivery, error: Unreadable) -> None:
+        stored = delivery.stored
+        age_s = (self._context.clock() - stored.time_unix_ms) / 1000
+        # What waits keeps a place in the durable's window: an outside publisher could fill it and starve everybody.
+        outside = stored.subject.startswith("mesh.pub_")
+        if error.later and not outside and age_s < HAND_BACK_MAX_AGE_S:
+            log.warning("waits_for_upgrade", sequence=stored.sequence, code=error.code, reason=error.reason)
+            await self._nak(delivery, min(30.0, 1.0 + delivery.attempts))
+            return
+        await self._reject(delivery, error.code, error.reason)
+
+    async def _failed(self, delivery: Delivery, error: Exception) -> None:
+        sequence = delivery.stored.sequence
+        failures = self._failures[sequence] = self._failures.get(sequence, 0) + 1
+        log.error(
+            "handler_failed", exc_info=True, sequence=sequence, failures=failures, subject=delivery.stored.subject
+        )
+        if failures < MAX_HANDLER_FAILURES:
+            await self._nak(delivery, 0.2 * 2**failures)
+            return
+        await self._reject(delivery, HANDLER_FAILED, f"{type(error).__name__}: {error}"[:1000])
+
+    async def _reject(self, delivery: Delivery, code: str, reason: str) -> None:
+        """Dead letter first, then the fact in the inbox, then term: a crash between them repeats, harmlessly."""
+        stored, context = delivery.stored, self._context
+        log.error("message_rejected", sequence=stored.sequence, code=code, reason=reason, subject=stored.subject)
+        try:
+            await self._told(stored, code, reason)
+            await bury(context, stored, code, reason)
+            await delivery.term(code)
+            self._failures.pop(stored.sequence, None)
+        except BusError as error:
+            log.warning("reject_failed", sequence=stored.sequence, reason=str(error))
+            await self._nak(delivery, 1.0)
+
+    async def _told(self, stored: Stored, code: str, reason: str) -> None:
+        try:
+            await self._handler.rejected(stored, code, reason)
+        except BusError:
+            raise
+        except Exception:
+            # The bug of which it is rejected may stand in the way here too; the dead letter must not wait for that.
+            log.error("rejection_not_told", exc_info=True, sequence=stored.sequence, subject=stored.subject)
+
+    @staticmethod
+    async def _nak(delivery: Delivery, delay_s: float) -> None:
+        try:
+            await delivery.nak(delay_s)
+        except BusError:
+            pass  # The broker redelivers after ack_wait by itself.
+
+    async def _heartbeat(self, every_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        while True:
+            if not self._running:
+                # A replica without work is not woken up.
+                self._busy.clear()
+                await self._busy.wait()
+            left_s = every_s - (loop.time() - began) % every_s
+            await asyncio.sleep(left_s if left_s > every_s / 1_000 else every_s)
+            for delivery in list(self._running):
+                try:
+                    await delivery.in_progress()
+                except BusError:
+                    break
+
+
+async def bury(context: Context, stored: Stored, code: str, reason: str) -> None:
+    """Publish the dead letter of a stored message and, when its task is known, the `MessageRejected` fact."""
+    service = context.service
+    tenant, task = "unknown", "unknown"
+    addressed = True
+    try:
+        address = subjects.parse(stored.subject)
+        tenant, task = address.tenant, address.task
+    except subjects.SubjectError:
+        addressed = False
+    dead_id = envelope.derive_id(service, f"{stored.subject}/{stored.sequence}", "dead")
+    headers = {
+        f"bulkhead-original-{key.lower()}": value
+        for key, value in stored.headers.items()
+        if not key.lower().startswith("nats-")
+    }
+    headers |= {
+        "bulkhead-dead-id": dead_id,
+        "bulkhead-dead-code": code,
+        "bulkhead-dead-reason": " ".join(reason.split())[:1000].encode("ascii", "replace").decode(),
+        "bulkhead-dead-subject": stored.subject,
+        "bulkhead-dead-sequence": str(stored.sequence),
+        "bulkhead-dead-service": service,
+    }
+    message_id = envelope.message_id(context.message_key, dead_id)
+    subject = subjects.dead(service, tenant, task)
+    await persist(lambda: context.bus.publish(subject, stored.body, headers, message_id))
+    if addressed:
+        fact = MessageRejected(sequence=stored.sequence, code=code[:64], reason=reason[:2000], dead_letter_id=dead_id)
+        await context.publisher.send(service, fact, tenant=tenant, task=task, cause=dead_id, index="rejected")
+
+
+def _task_key(subject: str) -> tuple[str, str]:
+    parts = subject.split(".")
+    return (parts[-2], parts[-1]) if len(parts) >= 2 else ("", subject)

@@ -1,0 +1,163 @@
+"""Crash points: places where a service can be made to die at once, so that tests enumerate crashes, not guess them.
+
+In: `BULKHEAD_CRASH_AT=worker:after_publish:3` (the process of `worker` kills itself when it passes that point for the
+third time), read once by the settings and armed by main; or `BULKHEAD_CRASH_AT=@/path`: at the point that this file
+names, whenever it is there. Out: SIGKILL, nothing else. Off by default; then passing a point is one look at a name.
+"""
+
+import os
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from bulkhead.telemetry.log import Log
+
+log = Log("crash")
+
+OF_FILE = "@"
+"""What the name of a file begins with."""
+MEANING: Mapping[str, str] = {
+    "after_receive": "a message of the inbox was delivered; nothing was done",
+    "before_decide": "the fold stands below the message",
+    "between_publishes": "the broker has some of the messages that a decision brought, and not all",
+    "before_publish": "a message is about to be sent to an inbox (a timer to be set)",
+    "after_publish": "the broker has acknowledged it",
+    "after_verify": "the grant of a request is good; nothing was looked up",
+    "after_claim": "the key of a write that may not be repeated is claimed",
+    "after_reserve": "budget has said yes; nothing was called",
+    "after_act": "the world was touched, and no record says so",
+    "after_record": "the outcome stands in the records, and nobody was told",
+    "after_settle": "budget was told what was used; the reply may be said or not",
+    "after_reply": "the requester was told; budget may know what was used or not",
+    "after_request": "somebody asks and waits; nothing was done",
+    "before_answer": "what was asked is done, and the answer was not sent",
+    "before_ack": "all that follows from a message is durable, and the broker will deliver it again",
+    "after_ack": "the acknowledgement was handed to the connection; the broker may have it or not",
+}
+"""Every point, and what is true where it lies."""
+
+_ARRIVES, _LEAVES = ("after_receive",), ("before_ack", "after_ack")
+_SAYS = ("before_publish", "after_publish")
+_DECIDES = (*_ARRIVES, "before_decide", *_SAYS, *_LEAVES)
+_ASKED = ("after_request", "before_answer")
+POINTS: Mapping[str, tuple[str, ...]] = {
+    "planner": (*_DECIDES, "between_publishes"),
+    "worker": (*_DECIDES, "between_publishes"),
+    # It says one thing at a time.
+    "checker": _DECIDES,
+    "model_gateway": (
+        *_ARRIVES,
+        "after_verify",
+        "after_reserve",
+        "after_act",
+        "after_record",
+        *_SAYS,
+        "after_settle",
+        "after_reply",
+        *_LEAVES,
+    ),
+    "tool_executor": (
+        *_ARRIVES,
+        "after_verify",
+        "after_claim",
+        "after_reserve",
+        "after_act",
+        "after_record",
+        *_SAYS,
+        "after_settle",
+        "after_reply",
+        *_LEAVES,
+    ),
+    # A search by words costs nothing: no reservation, nothing to settle.
+    "rag": (*_ARRIVES, "after_verify", "after_act", "after_record", *_SAYS, "after_reply", *_LEAVES),
+    "gateway": (*_ARRIVES, *_SAYS, *_LEAVES),
+    "budget": (*_ARRIVES, *_ASKED, *_SAYS, *_LEAVES),
+    "signer": _ASKED,
+}
+"""What each service passes in a task that succeeds. tests/faults/test_standing.py holds that it passes each of them,
+tests/simulation that it passes no other."""
+
+
+class UnknownPoint(ValueError):
+    """No service passes such a point; says which there are."""
+
+
+@dataclass(slots=True)
+class CrashAt:
+    """Die when `service` passes `point` for the `left`th time from now."""
+
+    service: str
+    point: str
+    left: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.service}:{self.point}:{self.left}"
+
+    def is_due(self, point: str) -> bool:
+        """Call at every point that is passed."""
+        self.left -= self.point == point
+        return not self.left
+
+
+@dataclass(frozen=True, slots=True)
+class CrashFile:
+    """Die where a file says, which may come while the process runs. Who dies takes it away: its heir lives."""
+
+    service: str
+    path: Path
+
+    def is_due(self, point: str) -> bool:
+        """Call at every point that is passed. Raises UnknownPoint when the file names none."""
+        try:
+            found = parse(self.path.read_text())
+        except FileNotFoundError:
+            return False
+        if found is None or (found.service, found.point) != (self.service, point):
+            return False
+        if not found.is_due(point):
+            self.path.write_text(str(found))
+            return False
+        self.path.unlink()
+        return True
+
+
+def parse(text: str) -> CrashAt | None:
+    """`service:point` or `service:point:n`; None for "" and for the name of a file. Raises UnknownPoint."""
+    if not text or text.startswith(OF_FILE):
+        return None
+    service, _, rest = text.partition(":")
+    point, _, nth = rest.partition(":")
+    if service not in POINTS:
+        raise UnknownPoint(
+            f"{text!r}: there is no service {service!r}; write SERVICE:POINT:N, with one of {', '.join(POINTS)}"
+        )
+    if point not in POINTS[service]:
+        raise UnknownPoint(f"{text!r}: {service} has no crash point {point!r}; it has {', '.join(POINTS[service])}")
+    if nth and not (nth.isascii() and nth.isdigit() and int(nth)):
+        raise UnknownPoint(f"{text!r}: {nth!r} is no number of times from 1 on; write {service}:{point}:1")
+    return CrashAt(service, point, int(nth or 1))
+
+
+_armed: CrashAt | CrashFile | None = None
+
+
+def arm(service: str, text: str) -> None:
+    """Let this process, which is one of `service`, die where the text says, or the file that it names; "" and other
+    services' points do nothing.
+
+    Raises UnknownPoint.
+    """
+    global _armed
+    if text.startswith(OF_FILE):
+        _armed = CrashFile(service, Path(text.removeprefix(OF_FILE)))
+        return
+    wanted = parse(text)
+    _armed = wanted if wanted is not None and wanted.service == service else None
+
+
+def passes(point: str) -> None:
+    """This process is at a point now."""
+    if _armed is not None and _armed.is_due(point):
+        log.warning("crash_point", point=point)
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,1 @@
+"""The decider's runtime: the fold, replay and portable histories."""

@@ -1,0 +1,384 @@
+"""The decider shell: the fold rule of DESIGN 4, and what `decide` returns put onto the bus.
+
+For the message at sequence S, `decide` sees the fold of all of that task's messages in this inbox below S, and
+nothing else. Memory is an optimisation: it is used only while this replica was served without a gap.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bulkhead.blobs import BlobMissing
+from bulkhead.bus import wire
+from bulkhead.bus.port import Stored
+from bulkhead.flow import Decider, Message, Output, Send, SetTimer
+from bulkhead.grants import Signer
+from bulkhead.runtime import crash_points
+from bulkhead.runtime.consume import inbound
+from bulkhead.runtime.consume.inbound import Inbound, Unreadable
+from bulkhead.runtime.consume.loop import HandBack, Handed
+from bulkhead.runtime.context import Context
+from bulkhead.telemetry import trace
+from bulkhead_contracts import bounds, envelope, subjects
+from bulkhead_contracts.control import MessageRejected, TimerFired
+from bulkhead_contracts.envelope import Envelope
+from bulkhead_contracts.types import Body
+
+MAX_FOLDS_IN_MEMORY = 10_000
+OPENING_MAX_AGE_MS = 600_000
+"""So long a message may wait for the one that opens its task (the signer may be away)."""
+MIN_LOOKS = 4
+CONTENT_MAX_AGE_MS = 5_000
+"""So long a message may wait for a content that it refers to; then it is rejected, and the task goes on without."""
+
+
+@dataclass(slots=True)
+class Fold:
+    """The fold of one task in one inbox. `epoch`: as of which gap-free run of deliveries it is whole.
+
+    early: messages from before the one that opens the task (another sender was faster); they are decided with it.
+    logic: the version that the task began under and keeps, whatever version a later message names.
+    begun: in whose inboxes this one has begun the task.
+    """
+
+    state: Any
+    decider: Decider[Any] | None = None
+    logic: int = 0
+    sequence: int = 0
+    seen: set[str] = field(default_factory=set)
+    early: list[Message] = field(default_factory=list)
+    epoch: int = -1
+    begun: set[str] = field(default_factory=set)
+
+
+class Blocked(Exception):
+    """The fold meets a message that it can neither read nor skip."""
+
+    def __init__(self, sequence: int, error: Exception) -> None:
+        super().__init__(f"message {sequence} blocks the fold: {error}")
+        self.sequence = sequence
+
+
+def step(fold: Fold, message: Message, logics: Mapping[int, Decider[Any]]) -> tuple[Output, ...]:
+    """Fold one message in and return its outputs; a known ce-id changes nothing. Pure but for `fold` itself.
+
+    Raises Unreadable: the task's logic version is not here (later), or the task has too many messages.
+    """
+    if isinstance(message.body, MessageRejected):
+        sequence = message.body.sequence
+        fold.early = [one for one in fold.early if one.sequence != sequence]
+        return ()
+    # By sender: nobody can take the place of another's message by choosing its id.
+    known = f"{message.envelope.source}/{message.envelope.id}"
+    if known in fold.seen:
+        return ()
+    # The service's own messages are its timers: no flood may keep a deadline from being noticed.
+    own = fold.decider is not None and message.envelope.source == fold.decider.service
+    if len(fold.seen) >= bounds.MAX_MESSAGES_PER_TASK and not own:
+        raise Unreadable("too_many_messages", f"the task has over {bounds.MAX_MESSAGES_PER_TASK} messages here")
+    if fold.decider is None:
+        logic = message.envelope.logic
+        if logic not in logics:
+            raise Unreadable("unknown_logic", f"logic version {logic} is not on this replica", later=True)
+        if type(message.body) not in logics[logic].opening:
+            fold.seen.add(known)
+            fold.early.append(message)
+            return ()
+        fold.decider, fold.logic = logics[logic], logic
+        fold.state = fold.decider.initial()
+    outputs: tuple[Output, ...] = ()
+    for one in (message, *fold.early):
+        decision = fold.decider.decide(fold.state, one)
+        fold.state = decision.state
+        outputs += decision.outputs
+    fold.early = []
+    fold.seen.add(known)
+    begins = getattr(fold.decider, "begins", ())
+    fold.begun.update(one.to for one in outputs if isinstance(one, Send) and type(one.body) in begins)
+    rests = getattr(fold.decider, "rests", None)
+    if rests is not None and rests(fold.state):
+        # As if it had just begun: what goes on for ever must not end at the bound of messages.
+        fold.seen = {known}
+    return outputs
+
+
+class FoldHandler:
+    """Handles a decider's inbox. `logics`: decision logic by version."""
+
+    ordered = True
+
+    def __init__(self, context: Context, logics: Mapping[int, Decider[Any]]) -> None:
+        self._context = context
+        self._logics = logics
+        self._stream = subjects.inbox_stream(context.service)
+        self._folds: OrderedDict[tuple[str, str], Fold] = OrderedDict()
+        self.gap_reads = 0
+
+    async def handle(self, handed: Handed) -> None:
+        """Fold up to the message, decide, publish everything, remember."""
+        message = handed.message
+        key = (message.address.tenant, message.address.task)
+        if isinstance(message.body, MessageRejected):
+            # Heeded by whoever reads the inbox; memory starts anew from there.
+            self._folds.pop(key, None)
+            return
+        ahead = fold = self._folds.pop(key, None)
+        if fold is None or fold.sequence >= message.sequence:
+            fold = Fold(state=None)
+        else:
+            ahead = None
+        if fold.epoch != handed.epoch:
+            if fold.sequence or not self._first(handed):
+                await self._catch_up(fold, handed)
+            fold.epoch = handed.epoch
+        known = await self._live_message(handed, fold.logic)
+        crash_points.passes("before_decide")
+        begun = frozenset(fold.begun)
+        outputs = step(fold, known, self._logics)
+        if fold.decider is None:
+            await self._early(handed)
+            return
+        fold.sequence = message.sequence
+        if handed.attempts > 1:
+            # Later messages of the task may have been served before this repeat: memory cannot know.
+            fold.epoch = -1
+        kept = ahead or fold
+        if kept.decider is not None and not kept.decider.ended(kept.state):
+            self._remember(key, kept)
+        await self._publish(known, outputs, fold, begun, handed.release)
+
+    def forget(self, tenant: str, task: str) -> None:
+        """A message of this task was not handled: the next one must look at the inbox again."""
+        self._folds.pop((tenant, task), None)
+
+    async def rejected(self, stored: Stored, code: str, reason: str) -> None:
+        """When it is the message that opens its task, whoever waits for the task must hear of its end."""
+        decider = self._logics[max(self._logics)]
+        unopened = getattr(decider, "unopened", None)
+        opens = tuple(f"{kind.TYPE}.v" for kind in getattr(decider, "begins_task", decider.opening))
+        if unopened is None or not stored.headers.get("ce-type", "").startswith(opens):
+            return
+        try:
+            address = subjects.parse(stored.subject)
+        except subjects.SubjectError:
+            return
+        for index, said in enumerate(unopened(code, reason)):
+            await self._context.publisher.send(
+                said.to,
+                said.body,
+                tenant=address.tenant,
+                task=address.task,
+                cause=stored.headers.get("ce-id", ""),
+                index=f"unopened/{index}",
+                actor=stored.headers.get("ce-actor", ""),
+            )
+
+    async def _early(self, handed: Handed) -> None:
+        """A message before its task's opening: fine once the opening stands in the inbox, which decides it too.
+
+        Raises HandBack while the opening may still come, Unreadable when it did not.
+        """
+        address = handed.message.address
+        opening = tuple(f"{kind.TYPE}.v" for logic in self._logics.values() for kind in logic.opening)
+        wanted = subjects.task_filter(self._context.service, address.tenant, address.task)
+        after = handed.message.sequence
+        while page := await self._context.bus.read(self._stream, wanted, after=after):
+            if any(stored.headers.get("ce-type", "").startswith(opening) for stored in page):
+                return
+            after = page[-1].sequence
+        if not _given_up(self._context.clock(), handed, OPENING_MAX_AGE_MS):
+            raise HandBack(min(5.0, 0.1 * 2 ** min(handed.attempts, 6)), "the task is not opened yet")
+        raise Unreadable("not_opened", f"{handed.message.envelope.type}, but nothing opened the task")
+
+    def _remember(self, key: tuple[str, str], fold: Fold) -> None:
+        self._folds[key] = fold
+        while len(self._folds) > MAX_FOLDS_IN_MEMORY:
+            self._folds.popitem(last=False)
+
+    def _first(self, handed: Handed) -> bool:
+        """Whether nothing of the task lies before this message, by the broker's word when it stored it.
+
+        Not for what the service says to itself: a timer was stored elsewhere before it was copied here.
+        """
+        address, service = handed.message.address, self._context.service
+        wanted = subjects.task_filter(service, address.tenant, address.task)
+        return address.sender != service and wire.was_first(handed.stored.headers, wanted)
+
+    async def _catch_up(self, fold: Fold, handed: Handed) -> None:
+        """Read what lies between the fold and the message, and fold it. Raises HandBack."""
+        self.gap_reads += 1
+        address, sequence = handed.message.address, handed.message.sequence
+        wanted = subjects.task_filter(self._context.service, address.tenant, address.task)
+        rejected: set[int] | None = None
+        after = fold.sequence
+        while True:
+            page = await self._context.bus.read(self._stream, wanted, after=after)
+            for stored in page:
+                if stored.sequence >= sequence:
+                    break
+                if rejected is None:
+                    rejected = await self._rejected(address.tenant, address.task)
+                # Also what could be read by now: those that went on without it will not look again.
+                if stored.sequence not in rejected:
+                    try:
+                        await self._fold_stored(fold, stored)
+                    except Unreadable as error:
+                        # What waits for another version waits for people.
+                        delay_s = min(30.0 if error.later else 5.0, 0.1 * 2 ** min(handed.attempts, 9))
+                        newer = error.code if error.later else ""
+                        raise HandBack(delay_s, str(Blocked(stored.sequence, error)), newer) from error
+                fold.sequence = stored.sequence
+            if page and page[-1].sequence >= sequence:
+                return
+            if not page:
+                # A replica of the stream may lag behind the one that delivered.
+                raise HandBack(0.05, f"the inbox does not show message {sequence} yet")
+            after = page[-1].sequence
+
+    async def _fold_stored(self, fold: Fold, stored: Stored) -> None:
+        try:
+            message = await self._message(inbound.read(stored, self._context.service), fold.logic)
+        except BlobMissing as error:
+            raise Unreadable("content_missing", str(error)) from error
+        try:
+            step(fold, message, self._logics)
+        except Unreadable:
+            raise
+        except Exception as bug:
+            raise Unreadable("handler_failed", f"{type(bug).__name__}: {bug}") from bug
+
+    async def _rejected(self, tenant: str, task: str) -> set[int]:
+        """Sequences that a `MessageRejected` of this inbox names. Only this service's own word counts."""
+        own = subjects.mesh(self._context.service, self._context.service, tenant, task)
+        found: set[int] = set()
+        after = 0
+        while page := await self._context.bus.read(self._stream, own, after=after):
+            for stored in page:
+                try:
+                    body = inbound.read(stored, self._context.service).body
+                except Unreadable:
+                    continue
+                if isinstance(body, MessageRejected):
+                    found.add(body.sequence)
+            after = page[-1].sequence
+        return found
+
+    async def _live_message(self, handed: Handed, logic: int) -> Message:
+        try:
+            return await self._message(handed.message, logic)
+        except BlobMissing as error:
+            if not _given_up(self._context.clock(), handed, CONTENT_MAX_AGE_MS):
+                raise HandBack(0.5, str(error)) from error
+            raise Unreadable("content_missing", str(error)) from error
+
+    async def _message(self, message: Inbound, logic: int) -> Message:
+        """With the contents that the decision needs. Raises BlobMissing."""
+        contents: dict[str, str] = {}
+        decider = self._logics.get(logic or message.envelope.logic)
+        if decider is not None:
+            for ref in decider.wants(message.body):
+                contents[ref.sha256] = await self._context.blobs.text(message.address.tenant, ref)
+        return as_message(message, contents)
+
+    async def _publish(
+        self,
+        cause: Message,
+        outputs: tuple[Output, ...],
+        fold: Fold,
+        begun: frozenset[str],
+        release: Callable[[], None],
+    ) -> None:
+        """Say it. begun: as `fold.begun` was before this decision. release: called when all is on its way.
+
+        What follows may then be decided on a fold whose own word is not durable yet. That word follows from what the
+        inbox holds, by whoever folds it, so that only its order is at stake; that a replica that died leaves open, too.
+        """
+        if not outputs:
+            return
+        begins, to_begin = getattr(fold.decider, "begins", ()), fold.begun - begun
+        service, publisher = self._context.service, self._context.publisher
+        signer, left = self._context.signer, len(outputs)
+
+        async def say(index: int, output: Output) -> None:
+            nonlocal left
+            _, head = seal(service, cause, index, output, signer, fold.logic)
+            if isinstance(output, Send):
+                task, first = output.task or cause.task, output.to in to_begin and type(output.body) in begins
+                if first:
+                    to_begin.discard(output.to)
+                await publisher.post(output.to, output.body, head, tenant=cause.tenant, task=task, first=first)
+            else:
+                await publisher.set_timer(output.key, output.due_unix_ms, head, tenant=cause.tenant, task=cause.task)
+            left -= 1
+            if left:
+                crash_points.passes("between_publishes")
+
+        # Timers last: nobody waits for them. The first is on its way before anything is made for the others.
+        first, *others = sorted(enumerate(outputs), key=lambda one: isinstance(one[1], SetTimer))
+        rest: list[asyncio.Task[None]] = []
+
+        def go_on() -> None:
+            rest.extend(asyncio.ensure_future(say(*one)) for one in others)
+            loop.call_soon(release)
+
+        loop = asyncio.get_running_loop()
+        soon = loop.call_soon(go_on)
+        try:
+            await say(*first)
+        except BaseException:
+            soon.cancel()
+            for one in rest:
+                one.cancel()  # What was not said is said when the message comes again, under the same ids.
+            raise
+        if others and not rest:
+            soon.cancel()
+            go_on()
+        await asyncio.gather(*rest)
+
+
+def _given_up(now_unix_ms: int, handed: Handed, max_age_ms: int) -> bool:
+    """Old, and looked at often: after an outage everything is old at the first look, which a lagging follower may
+    answer."""
+    return handed.attempts >= MIN_LOOKS and now_unix_ms - handed.message.time_unix_ms >= max_age_ms
+
+
+def as_message(message: Inbound, contents: Mapping[str, str]) -> Message:
+    """The form in which a decider sees an inbound message."""
+    address = message.address
+    return Message(message.envelope, message.body, address.tenant, address.task, message.sequence, contents)
+
+
+def seal(
+    service: str, cause: Message, index: int, output: Output, signer: Signer | None, logic: int = 0
+) -> tuple[Output, Envelope]:
+    """An output with its envelope. Without a signer (replay) a step grant stays unsigned and its digest empty.
+
+    logic: the task's version; 0 takes that of the cause. They differ when somebody outside the deciders speaks (a
+    cancel, a halt): what follows from it must not open another inbox under another version.
+    """
+    now = cause.time_unix_ms
+    body: type[Body]
+    grant = ""
+    if isinstance(output, SetTimer):
+        # The fired message tells the time that was asked for: the decider's clock at that moment.
+        now, body = max(now, output.due_unix_ms), TimerFired
+    else:
+        body = type(output.body)
+        grant = output.grant
+        if output.step_grant is not None:
+            grant = signer.grant(output.step_grant, parent=output.grant) if signer is not None else ""
+    return output, Envelope(
+        id=envelope.derive_id(service, cause.envelope.id, index),
+        type=body.ce_type(),
+        source=service,
+        time_unix_ms=now,
+        cause=cause.envelope.id,
+        actor=cause.envelope.actor,
+        grant=grant,
+        grant_digest=envelope.grant_digest(grant) or cause.envelope.grant_digest,
+        approval=cause.envelope.approval,
+        traceparent=trace.current_traceparent(),
+        logic=logic or cause.envelope.logic,
+    )

@@ -1,0 +1,1 @@
+"""The runtime of edges and watchers: messages and requests that are neither folded nor done once."""

@@ -1,0 +1,1 @@
+"""Halts: how operators set them, and how doers see them live."""

@@ -1,0 +1,228 @@
+"""Halts and breakers as a doer sees them: read at start, then live; re-read now and then, since live is lossy.
+
+In: entries of KV_CONTROL. Out: the halt that applies to a job, an event that cuts its streams, and the open breaker
+that holds its call back.
+"""
+
+import asyncio
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from typing import NamedTuple
+from weakref import WeakValueDictionary
+
+from pydantic import ValidationError
+
+from bulkhead.bus.port import Bus, BusError
+from bulkhead.telemetry import names
+from bulkhead.telemetry.log import Log
+from bulkhead.telemetry.metrics import Counts
+from bulkhead_contracts import subjects
+from bulkhead_contracts.control import Breaker, Halt
+
+log = Log("halts")
+
+REREAD_S = 2.0
+MAX_HALTS = 100_000
+TRIAL_GAP_MS = 1_000
+"""While a breaker is half-open, each replica lets one call through in so long: the trials that close it or open it."""
+BREAKERS = "breaker"
+SEQUENCE = "Nats-Sequence"
+"""Header of what is repeated live: where it is stored."""
+
+Key = tuple[str, str, str]
+"""scope, tenant ("" for everybody's), name as well as it is known: see Halt.called."""
+Wanted = tuple[Key, str]
+"""Where an entry that would hold something is found, and the name that it must be of."""
+
+
+class Target(NamedTuple):
+    """What a job is of and what it wants to use: everything that a halt can name. agents: from wide to narrow."""
+
+    tenant: str
+    task: str
+    agents: tuple[str, ...] = ()
+    feature: str = ""
+    tool: str = ""
+    model: str = ""
+
+    def entries(self) -> list[Wanted]:
+        """The entries that would halt it, those that end it first. Of a name that is no token also those that were set
+        by who knew its token alone."""
+        found = [(("task", self.tenant, self.task), self.task), (("tenant", "", self.tenant), self.tenant)]
+        named = (
+            *(("agent", one) for one in self.agents),
+            ("feature", self.feature),
+            ("tool", self.tool),
+            ("model", self.model),
+        )
+        for scope, name in named:
+            if name:
+                spellings = dict.fromkeys((name, subjects.as_token(name)))
+                found += [((scope, tenant, one), name) for one in spellings for tenant in (self.tenant, "")]
+        return found
+
+
+class Held(NamedTuple):
+    """An open breaker: no call goes out for so long."""
+
+    breaker: Breaker
+    retry_after_ms: int
+
+    @property
+    def key(self) -> Key:
+        """What those wait for whom it holds back; other than that of a halt of the same name."""
+        return _breaker_key(self.breaker)
+
+
+def of_breaker(key: Key) -> bool:
+    """Whether it is a breaker that is waited for, and not a halt."""
+    return key[0].startswith(f"{BREAKERS}.")
+
+
+def key_of(entry: Halt | Breaker) -> Key:
+    """By which an entry is remembered."""
+    return entry.scope, entry.tenant, entry.known_as
+
+
+def _breaker_key(breaker: Breaker) -> Key:
+    return f"{BREAKERS}.{breaker.scope}", breaker.tenant, breaker.known_as
+
+
+def _means(entry: Halt | Breaker, name: str) -> bool:
+    """Whether an entry that was found for this name is of it."""
+    return entry.called in ("", name)
+
+
+class Halts:
+    """The live view of all halts and breakers."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._found: dict[Key, Halt] = {}
+        """Switches of tenants, agents, tools, models and features: few, set by people, never forgotten."""
+        self._tasks: OrderedDict[Key, Halt] = OrderedDict()
+        self._breakers: dict[Key, Breaker] = {}
+        self._trials: dict[Key, int] = {}
+        # Only as long as somebody waits for one.
+        self._events: WeakValueDictionary[Target, asyncio.Event] = WeakValueDictionary()
+        self._newest: OrderedDict[str, int] = OrderedDict()
+        """Sequence of the entry that is known, by its place."""
+        self._after = 0
+        self.on_lift: Callable[[Key], None] | None = None
+        """Called with what is not halted (any more), and with breakers that are closed."""
+
+    def over(self, key: Key, since_unix_ms: int) -> bool:
+        """Whether what has held calls back since then is lifted, or closed."""
+        if of_breaker(key):
+            breaker = self._breakers.get((key[0].partition(".")[2], *key[1:]))
+            return breaker is not None and breaker.phase == "closed" and breaker.since_unix_ms >= since_unix_ms
+        halt = self._tasks.get(key) or self._found.get(key)
+        return halt is not None and not halt.active and halt.at_unix_ms >= since_unix_ms
+
+    def standing(self) -> Counts:
+        """How many halts that pause stand, by scope."""
+        found = Counter(
+            one.scope for one in (*list(self._found.values()), *list(self._tasks.values())) if one.active and one.pauses
+        )
+        return {((names.SCOPE, scope),): count for scope, count in found.items()}
+
+    def open_breakers(self) -> Counts:
+        """How many breakers are not closed, by scope and phase."""
+        found = Counter((one.scope, one.phase) for one in list(self._breakers.values()) if one.phase != "closed")
+        return {((names.SCOPE, scope), (names.STATE, phase)): count for (scope, phase), count in found.items()}
+
+    async def run(self) -> None:
+        """Follow the control entries until cancelled."""
+        await asyncio.gather(self._follow(), self._reread())
+
+    async def load(self) -> None:
+        """Read what stands now. Raises BusError."""
+        while page := await self._bus.read(subjects.CONTROL_STREAM, "$KV.CONTROL.>", after=self._after):
+            for stored in page:
+                self._take(stored.subject, stored.body, stored.sequence)
+            self._after = page[-1].sequence
+
+    def find(self, target: Target) -> Halt | None:
+        """The halt that applies: one that ends the job before one that only pauses it."""
+        pausing = None
+        for key, name in target.entries():
+            halt = self._tasks.get(key) or self._found.get(key)
+            if halt is not None and halt.active and _means(halt, name):
+                if not halt.pauses:
+                    return halt
+                pausing = pausing or halt
+        return pausing
+
+    def held(self, target: Target, now_unix_ms: int) -> Held | None:
+        """The breaker that holds a call back now. A call that is let through as a trial counts as one."""
+        open_ones = [
+            (key, one)
+            for key, name in target.entries()
+            if (one := self._breakers.get(key)) is not None
+            and one.phase != "closed"
+            and _means(one, name)
+            # Nobody who knows the whole name tries it, and closes what stands under its token.
+            and (one.known_as == name or now_unix_ms < one.until_unix_ms)
+        ]
+        for key, breaker in open_ones:
+            due = max(breaker.until_unix_ms, self._trials.get(key, 0) + TRIAL_GAP_MS)
+            if now_unix_ms < due:
+                return Held(breaker, due - now_unix_ms)
+        self._trials.update((key, now_unix_ms) for key, _ in open_ones)
+        return None
+
+    def event(self, target: Target) -> asyncio.Event:
+        """Set while the target is halted."""
+        event = self._events.get(target)
+        if event is None:
+            event = self._events[target] = asyncio.Event()
+        if self.find(target):
+            event.set()
+        return event
+
+    def _take(self, subject: str, body: bytes, sequence: int = 0) -> None:
+        """sequence: of the entry; a follower that lags shows the one before what was heard live."""
+        place = subject.split(".", 2)[2]
+        if sequence < self._newest.get(place, 0):
+            return
+        self._newest[place] = sequence
+        self._newest.move_to_end(place)
+        while len(self._newest) > MAX_HALTS:
+            self._newest.popitem(last=False)
+        try:
+            # By its place: a tenant, or a feature, may be called that, too.
+            if subject.split(".", 3)[2] == BREAKERS:
+                breaker = Breaker.model_validate_json(body)
+                self._breakers[key_of(breaker)] = breaker
+                if breaker.phase == "closed" and self.on_lift is not None:
+                    self.on_lift(_breaker_key(breaker))
+                return
+            halt = Halt.model_validate_json(body)
+        except ValidationError:
+            return
+        found = key_of(halt)
+        if halt.scope == "task":
+            self._tasks[found] = halt
+            self._tasks.move_to_end(found)
+            while len(self._tasks) > MAX_HALTS:
+                self._tasks.popitem(last=False)
+        else:
+            self._found[found] = halt
+        for target, event in list(self._events.items()):
+            if any(found == key for key, _ in target.entries()):
+                event.set() if self.find(target) else event.clear()
+        if not halt.active and self.on_lift is not None:
+            self.on_lift(found)
+
+    async def _follow(self) -> None:
+        subscription = await self._bus.subscribe_live("control.live.>")
+        async for entry in subscription:
+            self._take(entry.subject, entry.body, int(entry.headers.get(SEQUENCE, 0)))
+
+    async def _reread(self) -> None:
+        while True:
+            try:
+                await self.load()
+            except BusError as error:
+                log.warning("halts_unread", reason=str(error))
+            await asyncio.sleep(REREAD_S)

@@ -1,0 +1,264 @@
+"""Halts by people: who may set and lift which, and how they are stored. Budget does it for a tenant's people, the
+command line for who operates the mesh.
+
+In: a wish, and the entry that stands. Out: the new entry, or why not; then the entry, live at once, and the fact that
+tells who and why. The entry comes first: a halt never waits for the journal.
+"""
+
+import hashlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from bulkhead.bus.port import Bus, WrongLastSequence
+from bulkhead.runtime.doer.protocol import CEILING
+from bulkhead.runtime.publish.publisher import Publisher, persist
+from bulkhead_contracts import bounds, catalog, envelope, subjects
+from bulkhead_contracts.control import Breaker, BreakerReset, Halt, HaltScope, Switched
+from bulkhead_contracts.result import Failure
+
+CODE = "halted_by_operator"
+OPERATOR = "operator:"
+"""Who operates the mesh, in `by`; a tenant's people are `<tenant>/<person>`."""
+EVERYBODY, HALTS = subjects.EVERYBODY, "halts"
+"""Stand for tenant and task where a fact is about more than one."""
+SCOPES: tuple[HaltScope, ...] = ("task", "tenant", "agent", "tool", "model", "feature")
+TRIES = 5
+PAGE = 256
+CONTENT_CHARS = 16
+MAX_ID_CHARS = 64 - 1 - CONTENT_CHARS
+E = TypeVar("E", Halt, Breaker)
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """Somebody wants something halted, or (`active=False`) to go on.
+
+    tenant: whose calls, "" for everybody's. by: see OPERATOR. reason: why, in the words of who wants it. change: what a
+    repeat of it is known by, see `change_of`; "" for nothing. exact: this name alone is meant; otherwise it is a token,
+    and all that look like it are.
+    """
+
+    scope: HaltScope
+    tenant: str
+    name: str
+    active: bool
+    reason: str
+    by: str
+    at_unix_ms: int
+    change: str = ""
+    exact: bool = True
+
+    @property
+    def operates(self) -> bool:
+        """Whether it is of who operates the whole mesh."""
+        return self.by.startswith(OPERATOR)
+
+
+def change_of(request: str, content: str) -> str:
+    """What a request is known by: its id, which its sender chooses, and what it asks for."""
+    return f"{request[:MAX_ID_CHARS]}-{hashlib.sha256(content.encode()).hexdigest()[:CONTENT_CHARS]}"
+
+
+def repeated(stands: E | None, change: str) -> E | Failure | None:
+    """The entry that stands, when this very request was made before, whatever others changed since; why not, when its
+    id stood for another one; else None."""
+    if stands is None or not change or change in stands.changes:
+        return stands if change else None
+    asked = change.rpartition("-")[0]
+    if any(one.rpartition("-")[0] == asked for one in stands.changes):
+        what = f"something else was asked of {stands.scope} {stands.known_as} under this key"
+        return Failure.of("idempotency_reused", what, "use a new key, or repeat the first request unchanged")
+    return None
+
+
+def judge(wish: Wish, stands: Halt | None) -> Halt | Failure:
+    """The entry that follows, or why nothing may change. A repeated wish gets the entry that stands."""
+    if (known := repeated(stands, wish.change)) is not None:
+        return known
+    halted = stands is not None and stands.active
+    what = f"{wish.scope} {wish.name}"
+    if stands is not None and halted and not stands.pauses:
+        return Failure.of("ended", f"{what} is over: {stands.reason}", "what was ended does not go on: submit it again")
+    if stands is not None and halted and stands.by.startswith(OPERATOR) and not wish.operates:
+        # Nobody releases himself: what was halted from outside of the tenant, the tenant does not let go on.
+        who = stands.by.removeprefix(OPERATOR)
+        return Failure.of(
+            "not_yours",
+            f"{what} was halted by who operates the mesh ({who}): {stands.reason}",
+            "only they let it go on: `bulkhead resume` on their machine",
+        )
+    if stands is not None and halted and not wish.active and stands.code == CEILING:
+        return Failure.of(
+            "at_its_ceiling",
+            f"{what} waits for money, not for a word: {stands.reason}",
+            f"`bulkhead topup {wish.name} --usd X`, or raise the limit that it names",
+        )
+    if not wish.active and not halted:
+        return Failure(code="not_halted", message=f"{what} is not halted", hint="`bulkhead halts` lists what is")
+    if stands is not None and halted and wish.active and (stands.by.startswith(OPERATOR) or not wish.operates):
+        return stands
+    return Halt(
+        active=wish.active,
+        scope=wish.scope,
+        tenant=wish.tenant,
+        name=subjects.as_token(wish.name),
+        code=CODE,
+        reason=wish.reason or "no reason was given",
+        by=wish.by[:64],
+        pauses=True,
+        at_unix_ms=wish.at_unix_ms,
+        changes=_remembered(stands, wish.change),
+        called=wish.name if wish.exact else "",
+    )
+
+
+def _remembered(stands: Halt | Breaker | None, change: str) -> tuple[str, ...]:
+    before = stands.changes if stands is not None else ()
+    return (*before, change)[-bounds.MAX_SWITCH_CHANGES :] if change else before
+
+
+async def switch(bus: Bus, publisher: Publisher, wish: Wish) -> Halt | Failure:
+    """Do it. Raises BusError; when the fact alone is missing, the halt stands all the same."""
+    for _ in range(TRIES):
+        key, meant, stands, after = await _about(bus, wish)
+        entry = judge(meant, stands)
+        if isinstance(entry, Failure) or entry is stands:
+            return entry
+        if await store(bus, publisher, key, entry.model_dump_json().encode(), after):
+            await tell(publisher, entry)
+            return entry
+    return Failure(
+        code="busy",
+        message=f"others halt and resume {wish.scope} {wish.name} at this moment",
+        hint="look at `bulkhead halts`, then try again",
+    )
+
+
+async def _about(bus: Bus, wish: Wish) -> tuple[str, Wish, Halt | None, int]:
+    """Where a wish's entry lies, the wish as it is judged there, what stands there and its sequence.
+
+    A halt by somebody who knew the token alone holds this name as well, and is lifted where it stands. Raises BusError.
+    """
+    key, token = subjects.halt_key(wish.scope, wish.tenant, wish.name), subjects.as_token(wish.name)
+    stands, after = await _entry(bus, key)
+    if token != wish.name and not (stands is not None and stands.active):
+        loose = subjects.halt_key(wish.scope, wish.tenant, token)
+        older, at = await _entry(bus, loose)
+        if older is not None and older.active and not older.called:
+            return loose, replace(wish, name=token, exact=False), older, at
+    return key, wish, stands, after
+
+
+async def _entry(bus: Bus, key: str) -> tuple[Halt | None, int]:
+    found = await bus.last(subjects.CONTROL_STREAM, key)
+    return (Halt.model_validate_json(found.body), found.sequence) if found is not None else (None, 0)
+
+
+def judge_reset(breaker: Breaker | None, what: str, person: str) -> Failure | None:
+    """Why a person of a tenant may not close this breaker of the tenant's; None when they may.
+
+    Nobody lets himself go on: neither a tenant that floods, nor whose own calls opened it.
+    """
+    if breaker is not None and breaker.scope == "tenant":
+        return Failure.of(
+            "not_yours",
+            f"{what} holds your whole tenant back: {breaker.reason}",
+            "it is tried again by itself; who operates the mesh may reset it: `bulkhead breakers reset`",
+        )
+    if breaker is None or breaker.phase == "closed":
+        return Failure.of("not_open", f"no breaker {what} of yours is open", "`bulkhead breakers` lists them")
+    if person in breaker.actors:
+        return Failure.of(
+            "tripped_it",
+            f"{what} was opened by calls of {person}'s own tasks: {breaker.reason}",
+            "another operator of the tenant may reset it; else it is tried again by itself",
+        )
+    return None
+
+
+async def reset(
+    bus: Bus, publisher: Publisher, breaker: Breaker, by: str, at_unix_ms: int, reason: str = "", change: str = ""
+) -> Breaker | None:
+    """Close a breaker by hand, and tell it; None when it has changed meanwhile. Raises BusError."""
+    key = subjects.breaker_key(breaker.scope, breaker.tenant, breaker.known_as)
+    found = await bus.last(subjects.CONTROL_STREAM, key)
+    if found is None or Breaker.model_validate_json(found.body) != breaker:
+        return None
+    # Not before it opened, whatever this machine's clock says: who folds would take it for news of before.
+    since = max(at_unix_ms, breaker.since_unix_ms)
+    closed = Breaker(
+        scope=breaker.scope,
+        tenant=breaker.tenant,
+        name=breaker.name,
+        phase="closed",
+        reason=f"reset by {by}",
+        since_unix_ms=since,
+        by=by[:64],
+        changes=_remembered(breaker, change),
+        called=breaker.called,
+    )
+    if not await store(bus, publisher, key, closed.model_dump_json().encode(), found.sequence):
+        return None
+    tenant = breaker.name if breaker.scope == "tenant" else breaker.tenant or EVERYBODY
+    fact = BreakerReset(breaker=closed, was=breaker.reason, reason=reason)
+    index = f"reset/{breaker.scope}/{breaker.tenant}/{breaker.known_as}/{found.sequence}"
+    await publisher.send(catalog.JOURNAL, fact, tenant=tenant, task=HALTS, index=index, actor=by)
+    return closed
+
+
+async def store(bus: Bus, publisher: Publisher, key: str, body: bytes, after: int) -> bool:
+    """Put an entry where sequence `after` is the last; False when it is not. Raises BusError."""
+    headers, name = {"content-type": envelope.CONTENT_TYPE}, publisher.entry_id(key, f"{after}/{body.decode()}")
+    try:
+        await persist(lambda: bus.publish(key, body, headers, name, expect_last_on_subject=after))
+    except WrongLastSequence:
+        # A retry after a lost ack meets its own entry.
+        found = await bus.last(subjects.CONTROL_STREAM, key)
+        return found is not None and found.body == body
+    return True
+
+
+async def tell(publisher: Publisher, halt: Halt) -> None:
+    """The fact that an entry stands. Raises BusError."""
+    task = halt.name if halt.scope == "task" else HALTS
+    tenant = halt.name if halt.scope == "tenant" else halt.tenant or EVERYBODY
+    index = f"switched/{halt.scope}/{halt.tenant}/{halt.known_as}/{halt.at_unix_ms}/{halt.active}"
+    await publisher.send(catalog.JOURNAL, Switched(halt=halt), tenant=tenant, task=task, index=index, actor=halt.by)
+
+
+async def standing(bus: Bus, tenant: str = "") -> list[Halt]:
+    """Every halt of people that stands, or those that concern one tenant; the oldest first. Raises BusError."""
+    found: list[Halt] = []
+    for scope in SCOPES:
+        own = f"$KV.CONTROL.{scope}.{tenant}.*" if scope == "task" and tenant else f"$KV.CONTROL.{scope}.>"
+        async for body in _bodies(bus, own):
+            halt = Halt.model_validate_json(body)
+            if halt.active and halt.pauses and (not tenant or _concerns(halt, tenant)):
+                found.append(halt)
+    return sorted(found, key=lambda one: one.at_unix_ms)
+
+
+async def breakers(bus: Bus, tenant: str = "") -> list[Breaker]:
+    """Every breaker that ever opened, or those that concern one tenant; open ones first. Raises BusError."""
+    found = [Breaker.model_validate_json(body) async for body in _bodies(bus, "$KV.CONTROL.breaker.>")]
+    if tenant:
+        found = [
+            one
+            for one in found
+            if tenant in (one.tenant, one.name if one.scope == "tenant" else "")
+            or (not one.tenant and one.scope != "tenant")
+        ]
+    return sorted(found, key=lambda one: (one.phase == "closed", one.scope, one.tenant, one.name))
+
+
+def _concerns(halt: Halt, tenant: str) -> bool:
+    return halt.name == tenant if halt.scope == "tenant" else halt.tenant in ("", tenant)
+
+
+async def _bodies(bus: Bus, pattern: str) -> AsyncIterator[bytes]:
+    after = 0
+    while page := await bus.read(subjects.CONTROL_STREAM, pattern, after=after, limit=PAGE):
+        for stored in page:
+            yield stored.body
+        after = page[-1].sequence

@@ -1,0 +1,1 @@
+"""A service as a process: start, signals, health endpoints, container probe."""

@@ -1,0 +1,98 @@
+"""The health check of a container: `python -m bulkhead.runtime.process.container_probe [--stay] [URL]`.
+
+In: an address, else BULKHEAD_PROBE_URL, else `/readyz` at BULKHEAD_HEALTH_PORT. Out: exit code 0 for status 200, 1 for
+anything else, with what was said on standard output, where `docker inspect` shows it. `--stay`: whom the last probe
+found healthy is asked on for a minute, and the probe ends at once when the answer is no: to begin a process in a
+container costs more than all that it does there. So nothing but modules in C and `os` is imported, either.
+"""
+
+import _socket
+import os
+import sys
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+TIMEOUT_S = 4.0
+MAX_ANSWER_BYTES = 4096
+DEFAULT_PORT = "8081"
+MARKS = "/tmp"  # noqa: S108 - the container's own, empty at every start
+TOLD = "told-healthy"
+STAY = "--stay"
+LOOKS, EVERY_S, WITHIN_S = 6, 10.0, 12.0
+"""WITHIN_S: the interval of the image's health check, and a little. Who comes later comes after a pause."""
+
+
+def ask(url: str, timeout_s: float = TIMEOUT_S) -> tuple[bool, str]:
+    """Whether the answer is 200, and what it says. url: http://host:port/path."""
+    place, _, path = url.removeprefix("http://").partition("/")
+    try:
+        answer = exchange(place, f"GET /{path} HTTP/1.0\r\nhost: {place}\r\n\r\n", timeout_s)
+    except (OSError, ValueError) as error:
+        return False, f"{url} does not answer: {error}"
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return head.split(b" ", 2)[1:2] == [b"200"], (body or head).decode("utf-8", "replace").strip()
+
+
+def exchange(place: str, text: str, timeout_s: float = TIMEOUT_S) -> bytes:
+    """What is answered to a text until the other side hangs up. place: host:port. Raises OSError, ValueError."""
+    host, _, port = place.rpartition(":")
+    connection = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)
+    try:
+        connection.settimeout(timeout_s)
+        connection.connect((host, int(port)))
+        connection.sendall(text.encode())
+        answer = b""
+        while len(answer) < MAX_ANSWER_BYTES and (more := connection.recv(MAX_ANSWER_BYTES)):
+            answer += more
+        return answer
+    finally:
+        connection.close()
+
+
+def stay(
+    look: "Callable[[], tuple[bool, str]]",
+    looks: int = LOOKS,
+    every_s: float = EVERY_S,
+    within_s: float = WITHIN_S,
+    marks: str = MARKS,
+) -> tuple[bool, str]:
+    """What the last look found. A first yes is told at once, the next when so many more looks all found it.
+
+    To Docker a container that was paused is unhealthy until a probe ends: a word that is old, or that a stay took which
+    Docker ended, does not count.
+    """
+    mark = f"{marks}/{TOLD}"
+    healthy, said = look()
+    try:
+        told = time.time() - os.stat(mark).st_mtime < within_s
+        os.unlink(mark)
+    except OSError:
+        told = False
+    if told:
+        while healthy and looks > 0:
+            time.sleep(every_s)
+            healthy, said = look()
+            looks -= 1
+    if healthy:
+        try:
+            os.close(os.open(mark, os.O_WRONLY | os.O_CREAT, 0o600))
+        except OSError:
+            pass  # No room for a mark: then every probe is a short one.
+    return healthy, said
+
+
+def main(arguments: list[str]) -> int:
+    """See the module."""
+    port = os.environ.get("BULKHEAD_HEALTH_PORT", DEFAULT_PORT)
+    given = [one for one in arguments if one != STAY]
+    url = given[0] if given else os.environ.get("BULKHEAD_PROBE_URL", f"http://127.0.0.1:{port}/readyz")
+    healthy, said = stay(lambda: ask(url)) if STAY in arguments else ask(url)
+    print(said)  # noqa: T201
+    return 0 if healthy else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

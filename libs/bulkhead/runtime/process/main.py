@@ -1,0 +1,184 @@
+"""Start one service as a process: keys, bus, telemetry, health, signals.
+
+Exit codes: 0 drained on a signal, 1 the connection was closed for good or the service failed, 2 bad settings.
+"""
+
+import asyncio
+import gc
+import re
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_settings import SettingsError
+
+from bulkhead.bus.port import BusError
+from bulkhead.runtime import crash_points
+from bulkhead.runtime.background import cancel
+from bulkhead.runtime.broker_clock import BrokerClock
+from bulkhead.runtime.context import Context, Identity, make_context
+from bulkhead.runtime.process.health_endpoints import Health
+from bulkhead.runtime.process.service import Service
+from bulkhead.runtime.settings import ServiceSettings
+from bulkhead.telemetry import log as logs
+from bulkhead.telemetry import metrics, trace
+from bulkhead.telemetry.log import Log
+
+log = Log("main")
+BAD_SETTINGS = 2
+"""Exit code: started again it would end in the same way. bulkhead_infra.local.supervised_process knows it."""
+
+Build = Callable[[Context, Any], Any]
+GC_THRESHOLDS = (20_000, 20, 50)
+
+
+def main(service: str, build: Build, settings_type: type[ServiceSettings]) -> None:
+    """Run until a signal; never returns."""
+    settings = read_settings(service, settings_type)
+    logs.setup(service, settings.instance, as_json=settings.log_json, level=settings.log_level)
+    crash_points.arm(service, settings.crash_at)
+    trace_file = settings.trace_file or (settings.data_dir / "traces" / f"{service}-{settings.instance}.jsonl")
+    trace.setup(
+        service,
+        settings.instance,
+        settings.otlp_endpoint,
+        trace_file if settings.trace else None,
+        prompts=settings.trace_prompts,
+    )
+    metrics.setup(service, settings.instance, settings.otlp_endpoint if settings.metrics else "")
+    try:
+        import uvloop
+
+        runner = uvloop.run
+    except ImportError:
+        runner = asyncio.run
+    try:
+        code = runner(serve(service, build, settings))
+    except ValueError as error:
+        # Of files that the settings name (policies, prices, keys): the same at the next start.
+        log.error("start_failed", reason="; ".join(setting_problems(error)))
+        code = BAD_SETTINGS
+    except (BusError, OSError) as error:
+        log.error("start_failed", reason=str(error))
+        code = 1
+    sys.exit(code)
+
+
+def read_settings(service: str, settings_type: type[ServiceSettings]) -> ServiceSettings:
+    """From the environment; ends the process with BAD_SETTINGS, and one line per problem, when they do not fit."""
+    try:
+        return settings_type()
+    except SettingsError as error:
+        lines = [_unreadable(error, settings_type)]
+    except ValueError as error:
+        lines = setting_problems(error)
+    for line in lines:
+        print(f"{service}: {line}", file=sys.stderr)  # noqa: T201
+    sys.exit(BAD_SETTINGS)
+
+
+def _unreadable(error: SettingsError, settings_type: type[ServiceSettings]) -> str:
+    """A setting that is written as JSON and is none. The library tells the field in its words alone."""
+    found = re.search(r'field "(\w+)"', str(error))
+    field = settings_type.model_fields.get(found[1]) if found else None
+    if found is None or field is None:
+        return f"settings: {error}; look at the variables BULKHEAD_*"
+    example = '{"name": "value"}' if getattr(field.annotation, "__origin__", None) is dict else '["first", "second"]'
+    name = f"BULKHEAD_{found[1].upper()}"
+    why = f" ({error.__cause__})" if error.__cause__ else ""
+    return f"setting {name}: its value is not JSON{why}; write it as {name}='{example}', or unset it"
+
+
+def setting_problems(error: ValueError) -> list[str]:
+    """One line per problem, under the name of the environment variable; several settings together have none."""
+    if not isinstance(error, ValidationError):
+        return [str(error)]
+    lines = []
+    for problem in error.errors(include_url=False, include_input=False):
+        names = [str(part) for part in problem["loc"]]
+        said = problem["msg"].removeprefix("Value error, ")
+        if names and not names[0].isupper():  # An alias is the variable's whole name.
+            names[0] = f"BULKHEAD_{names[0].upper()}"
+        lines.append(f"setting {'.'.join(names)}: {said}" if names else f"settings: {said}")
+    return lines
+
+
+def _settle() -> None:
+    """What is there now stays: the collector need not look at it again, and seldom at what comes. Messages and folds
+    hold no cycles; looking through all of them every few hundred allocations cost a tenth of a step's CPU."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
+
+
+async def serve(service: str, build: Build, settings: ServiceSettings) -> int:
+    """Connect, assemble, run; returns the exit code."""
+    from bulkhead.bus.jetstream.bus import JetStreamBus
+
+    identity = Identity.load(settings.identity_dir, service)
+    bus = await JetStreamBus.connect(
+        settings.nats_url,
+        service=service,
+        nkey_seed=identity.nkey_seed,
+        name=f"{service}-{settings.instance}",
+        ca_file=settings.nats_ca_file,
+        ping_s=settings.nats_ping_s,
+    )
+    clock = BrokerClock(bus.time_unix_ms)
+    await clock.measure()
+    context = make_context(service, settings.instance, bus, identity, clock.now_ms)
+    running = Service(
+        context,
+        build(context, settings),
+        shards=settings.shards,
+        slots=settings.slots,
+        drain_timeout_s=settings.drain_timeout_s,
+    )
+
+    for name, look in running.gauges().items():
+        metrics.gauge(name, look)
+
+    # What keeps a component from working although it runs, in its own words.
+    problem_of = getattr(running.component, "problem", lambda: "")
+
+    async def status() -> dict[str, object]:
+        on_bus, problem = await bus.ready(), problem_of()
+        why = problem or clock.problem() if on_bus else "the broker does not answer"
+        ready = running.ready() and on_bus and not problem
+        return {
+            "ready": ready,
+            "service": service,
+            "instance": settings.instance,
+            "why": why,
+            "degraded": running.degraded(),
+        }
+
+    health = Health(status)
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, running.drain)
+    await health.start(settings.health_port, settings.health_file)
+    health.started = True
+    _settle()
+    log.info("started")
+    if problem := problem_of():
+        log.error("not_ready", reason=problem)
+    following = context.background.start("clock", clock.follow())
+    work = asyncio.create_task(running.run())
+    closed = asyncio.create_task(bus.wait_closed())
+    await asyncio.wait({work, closed}, return_when=asyncio.FIRST_COMPLETED)
+    await cancel(following)
+    if not work.done():
+        log.error("connection_closed", reason=closed.result())
+        await cancel(work)
+        return 1
+    closed.cancel()
+    try:
+        work.result()
+    finally:
+        await health.stop()
+        await bus.close()
+    log.info("drained")
+    return 0

@@ -1,0 +1,102 @@
+"""Ties a component (deciders, doer or edge) to its inbox, its requests and its health; nothing here names a vendor.
+
+The same assembly runs in an own process (runtime/main.py) and in the in-memory mesh (testing/mesh.py).
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from bulkhead.runtime.background import cancel
+from bulkhead.runtime.consume.loop import Handler, Shell
+from bulkhead.runtime.context import Context
+from bulkhead.runtime.decider.fold import FoldHandler
+from bulkhead.runtime.doer.handler import DoerHandler
+from bulkhead.runtime.edge.handler import EdgeHandler, RpcServer
+from bulkhead.runtime.halts.live import Halts
+from bulkhead.telemetry import names
+from bulkhead.telemetry.metrics import Look
+from bulkhead_contracts import catalog
+
+
+class Service:
+    """One running service."""
+
+    def __init__(
+        self, context: Context, component: Any, *, shards: int = 1, slots: int = 64, drain_timeout_s: float = 10.0
+    ) -> None:
+        self.context = context
+        self.component = component
+        self._halts: Halts | None = None
+        self.handler = self._handler_of(component)
+        self.shell: Shell | None = None
+        if context.service in catalog.INBOXES:
+            self.shell = Shell(context, self.handler, shards=shards, slots=slots, drain_timeout_s=drain_timeout_s)
+        self._stop_rpc: list[Callable[[], Awaitable[None]]] = []
+        self._background: list[asyncio.Task[None]] = []
+        self._stopping = asyncio.Event()
+
+    def _handler_of(self, component: Any) -> Handler:
+        if isinstance(component, Mapping):
+            return FoldHandler(self.context, component)
+        if hasattr(component, "act"):
+            self._halts = Halts(self.context.bus)
+            return DoerHandler(self.context, component, self._halts)
+        return EdgeHandler(component)
+
+    async def run(self) -> None:
+        """Start, serve until `drain`, stop in the reverse order. Raises BackgroundFailed."""
+        if self._halts is not None:
+            await self._halts.load()
+            start = self.context.background.start
+            self._background.append(start("halts", self._halts.run()))
+            assert isinstance(self.handler, DoerHandler)
+            self._background.append(start("parked calls", self.handler.parked.run()))
+        if hasattr(self.component, "start"):
+            await self.component.start()
+        try:
+            table = getattr(self.component, "rpc", None)
+            if table:
+                server = RpcServer(self.context, table)
+                stop = await self.context.bus.serve(
+                    f"rpc.*.{self.context.service}.>", self.context.service, server.answer
+                )
+                self._stop_rpc.append(stop)
+            await self.context.background.beside(self.shell.run() if self.shell is not None else self._stopping.wait())
+        finally:
+            for stop in self._stop_rpc:
+                await stop()
+            if hasattr(self.component, "stop"):
+                await self.component.stop()
+            await cancel(*self._background)
+
+    def drain(self) -> None:
+        """Take nothing new; `run` returns when what runs has ended."""
+        self._stopping.set()
+        if hasattr(self.component, "drain"):
+            self.component.drain()
+        if self.shell is not None:
+            self.shell.drain()
+
+    def gauges(self) -> dict[str, Look]:
+        """What metrics tell of it, by name: of a doer, what waits and why; and what the component adds."""
+        found: dict[str, Look] = {}
+        if self._halts is not None and isinstance(self.handler, DoerHandler):
+            found = {
+                names.PARKED: self.handler.parked.held,
+                names.HALTS: self._halts.standing,
+                names.BREAKERS: self._halts.open_breakers,
+            }
+        own = getattr(self.component, "gauges", None)
+        return found | own() if own is not None else found
+
+    def ready(self) -> bool:
+        """Attached to its inbox, and the component agrees."""
+        attached = self.shell.attached if self.shell is not None else True
+        own = getattr(self.component, "ready", None)
+        return attached and (own() if own is not None else True)
+
+    def degraded(self) -> str:
+        """What of the component does not work while the rest goes on: what; what to do. "" when nothing."""
+        own = getattr(self.component, "degraded", None)
+        return str(own()) if own is not None else ""

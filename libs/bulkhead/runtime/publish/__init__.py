@@ -1,0 +1,1 @@
+"""Publishing: messages with ids that derive from their cause."""

@@ -1,0 +1,215 @@
+"""How a service speaks: bodies go out under its own name, with ids that derive from their cause.
+
+In: a body, its receiver and task. Out: the broker's ack (durable), or the reply (rpc).
+"""
+
+import asyncio
+import json
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from bulkhead.bus.port import Bus, BusClosed, BusUnavailable, PubAck, Schedule, WrongLastSequence
+from bulkhead.runtime import crash_points
+from bulkhead.runtime.publish.coalesce import Queue
+from bulkhead.telemetry import trace
+from bulkhead_contracts import bounds, catalog, envelope, subjects
+from bulkhead_contracts.control import TimerFired
+from bulkhead_contracts.envelope import Envelope
+from bulkhead_contracts.types import Body
+
+PUBLISH_ATTEMPTS = 4
+PUBLISH_BACKOFF_S, PUBLISH_BACKOFF_MOST_S = 0.25, 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A message as it goes out; `Publisher.put` sends it."""
+
+    subject: str
+    data: bytes
+    headers: Mapping[str, str]
+    message_id: str
+    queue: "Queue"
+    patient: bool
+
+
+class Publisher:
+    """Sends as one service. `clock` gives unix milliseconds."""
+
+    def __init__(self, service: str, bus: Bus, message_key: bytes, clock: Callable[[], int]) -> None:
+        self.service = service
+        self._bus = bus
+        self._key = message_key
+        self._clock = clock
+        self._queues: dict[str, Queue] = defaultdict(Queue)
+
+    def envelope(
+        self,
+        body: Body,
+        *,
+        cause: str = "",
+        index: int | str = 0,
+        actor: str = "",
+        grant: str = "",
+        grant_digest: str = "",
+        traceparent: str = "",
+        approval: str = "",
+        logic: int = 1,
+        time_unix_ms: int | None = None,
+    ) -> Envelope:
+        """The envelope that `send` would use. An empty cause needs an index that is unique for the sender."""
+        return Envelope(
+            id=envelope.derive_id(self.service, cause, index),
+            type=body.ce_type(),
+            source=self.service,
+            time_unix_ms=self._clock() if time_unix_ms is None else time_unix_ms,
+            cause=cause,
+            actor=actor,
+            grant=grant,
+            grant_digest=grant_digest or envelope.grant_digest(grant),
+            approval=approval,
+            traceparent=traceparent or trace.current_traceparent(),
+            logic=logic,
+        )
+
+    async def send(
+        self,
+        to: str,
+        body: Body,
+        *,
+        tenant: str,
+        task: str,
+        expect_last_on_subject: int | None = None,
+        first: bool = False,
+        patience_s: float = 0.0,
+        **attributes: object,
+    ) -> PubAck:
+        """Store a message in `to`'s inbox. Keyword attributes are those of `envelope`; first: as in `post`.
+
+        Retries with the same ids while the broker does not answer, for `patience_s` at least. Raises BusUnavailable,
+        PublishRefused, WrongLastSequence.
+        """
+        head = self.envelope(body, **attributes)  # type: ignore[arg-type]
+        return await self.post(
+            to,
+            body,
+            head,
+            tenant=tenant,
+            task=task,
+            first=first,
+            patience_s=patience_s,
+            expect_last_on_subject=expect_last_on_subject,
+        )
+
+    async def post(
+        self,
+        to: str,
+        body: Body,
+        head: Envelope,
+        *,
+        tenant: str,
+        task: str,
+        expect_last_on_subject: int | None = None,
+        first: bool = False,
+        patience_s: float = 0.0,
+    ) -> PubAck:
+        """As `send`, with the envelope already made.
+
+        first: nothing of this task should lie there yet. If the broker holds that, whoever folds it need not look for
+        what came before; if not, also for this very message of an earlier try, it is sent as any other.
+        """
+        made = self.ready(to, body, head, tenant=tenant, task=task)
+        none_on = subjects.task_filter(to, tenant, task) if first else ""
+        return await self.put(
+            made, expect_last_on_subject=expect_last_on_subject, none_on=none_on, patience_s=patience_s
+        )
+
+    def ready(self, to: str, body: Body, head: Envelope, *, tenant: str, task: str) -> Ready:
+        """Make a message before it is known whether it is sent."""
+        subject = subjects.mesh(self.service, to, tenant, task)
+        data = body.encode()
+        if len(data) > bounds.MAX_MESSAGE_BYTES:
+            # No retry can help: a bug of the sender, to be met like one.
+            raise ValueError(f"{head.type} of {len(data)} bytes exceeds {bounds.MAX_MESSAGE_BYTES}")
+        message_id = envelope.message_id(self._key, subject, head.id)
+        return Ready(subject, data, head.headers(), message_id, self._queues[to], body.PATIENT)
+
+    async def put(
+        self, made: Ready, *, expect_last_on_subject: int | None = None, none_on: str = "", patience_s: float = 0.0
+    ) -> PubAck:
+        """As `post`, with the message already made. none_on: the filter under which nothing should lie yet."""
+        subject, data, headers, message_id = made.subject, made.data, made.headers, made.message_id
+        await made.queue.turn(patient=made.patient)
+        crash_points.passes("before_publish")
+        try:
+            ack = await persist(
+                lambda: self._bus.publish(
+                    subject,
+                    data,
+                    headers,
+                    message_id,
+                    expect_last_on_subject=expect_last_on_subject,
+                    expect_none_on=none_on,
+                ),
+                patience_s=patience_s,
+            )
+        except WrongLastSequence:
+            if not none_on:
+                raise
+            ack = await persist(lambda: self._bus.publish(subject, data, headers, message_id))
+        crash_points.passes("after_publish")
+        return ack
+
+    def entry_id(self, key: str, text: str) -> str:
+        """Message id of a control entry: nobody else can occupy it."""
+        return envelope.message_id(self._key, key, text)
+
+    async def set_timer(self, key: str, due_unix_ms: int, head: Envelope, *, tenant: str, task: str) -> PubAck:
+        """Have `TimerFired(key)` appear in this service's own inbox at a time."""
+        body = TimerFired(key=key, due_unix_ms=due_unix_ms)
+        schedule = Schedule(
+            subject=subjects.timer_set(self.service, tenant, task, key),
+            target=subjects.timer_fired(self.service, tenant, task),
+            due_unix_ms=due_unix_ms,
+            body=body.encode(),
+            headers=head.headers(),
+        )
+        message_id = envelope.message_id(self._key, schedule.subject, head.id)
+        crash_points.passes("before_publish")
+        ack = await persist(lambda: self._bus.schedule(schedule, message_id))
+        crash_points.passes("after_publish")
+        return ack
+
+    async def request(
+        self, to: str, body: Body, *, tenant: str, task: str, timeout_s: float = 2.0, **attributes: object
+    ) -> Body:
+        """Ask another service and wait for its answer. Raises BusUnavailable, RpcRefused, DecodeError."""
+        head = self.envelope(body, **attributes)  # type: ignore[arg-type]
+        subject = subjects.rpc(self.service, to, tenant, task)
+        answer = await self._bus.request(subject, body.encode(), head.headers(), timeout_s)
+        headers = {key.lower(): value for key, value in answer.headers.items()}
+        if "bulkhead-error" in headers:
+            raise RpcRefused(json.loads(answer.body or b"{}").get("message", headers["bulkhead-error"]))
+        return catalog.decode(headers.get("ce-type", ""), answer.body)
+
+
+class RpcRefused(Exception):
+    """The asked service could not handle the request; the message says why."""
+
+
+async def persist(publish: Callable[[], "asyncio.Future[PubAck] | object"], *, patience_s: float = 0.0) -> PubAck:
+    """Call `publish` until the broker answers, a few times, and for as long as `patience_s`: the ids make a repeat
+    harmless."""
+    loop, attempt = asyncio.get_running_loop(), 0
+    until = loop.time() + patience_s
+    while True:
+        try:
+            return await publish()  # type: ignore[misc]
+        except BusClosed:
+            raise
+        except BusUnavailable:
+            attempt += 1
+            if attempt >= PUBLISH_ATTEMPTS and loop.time() >= until:
+                raise
+            await asyncio.sleep(min(PUBLISH_BACKOFF_S * 2 ** min(attempt - 1, 8), PUBLISH_BACKOFF_MOST_S))

@@ -1,0 +1,51 @@
+"""What crosses between tool_executor and the process that runs a plain tool: calls one way, outcomes the other.
+
+In and out: JSON objects. What only an async tool can use (`call.world`) says so when a plain one tries.
+"""
+
+from dataclasses import fields
+from typing import Any, NoReturn
+
+from bulkhead.tools.api import Call, Done, Failed
+
+_FIELDS = ("key", "http_allow_hosts", "http_allow_private_hosts", "counter_url", "max_output_bytes", "settings")
+
+
+class NoWorld:
+    """The world of a plain tool: none. It brings its own client."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        """Raises AttributeError with what to do instead."""
+        raise AttributeError(
+            f"call.world.{name} is awaited, which a plain `def run` cannot; use a client of your own, "
+            "or write `async def run`"
+        )
+
+
+def frame_of_call(call: Call) -> dict[str, Any]:
+    """What of a call another process can have."""
+    return {
+        name: dict(value) if name == "settings" else value
+        for name in _FIELDS
+        if (value := getattr(call, name)) is not None
+    }
+
+
+def call_of(frame: dict[str, Any]) -> Call:
+    """The call as the tool sees it."""
+    hosts = {name: tuple(frame[name]) for name in ("http_allow_hosts", "http_allow_private_hosts")}
+    return Call(world=NoWorld(), **{**frame, **hosts})  # type: ignore[arg-type]
+
+
+def frame_of(said: object, max_output_bytes: int) -> dict[str, Any]:
+    """What a tool said, no longer than anybody will read it; what is no outcome goes by its type."""
+    if isinstance(said, Done) and isinstance(said.text, str):
+        return {"done": said.text[:max_output_bytes], "truncated": said.truncated or len(said.text) > max_output_bytes}
+    if isinstance(said, Failed):
+        return {"failed": {one.name: _told(getattr(said, one.name)) for one in fields(Failed)}}
+    return {"returned": type(said).__name__}
+
+
+def _told(value: object) -> object:
+    """None for what is no part of an outcome: whoever reads it says so."""
+    return value[:5_000] if isinstance(value, str) else value if isinstance(value, bool) else None

@@ -1,0 +1,117 @@
+"""Writes of a task of which nobody knows whether they were done, each by itself: a person must look after every one.
+
+In: the task's facts in the order in which they were said. Out: per call its step, tool, arguments, key and when.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from bulkhead.grants import unverified_claims
+from bulkhead_contracts.control import CallDeferred
+from bulkhead_contracts.plan import PlanAdopted
+from bulkhead_contracts.task import TaskEnded, TaskSubmitted
+from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
+from bulkhead_contracts.types import Body
+
+UNANSWERED = "no answer had come when the task ended: it may have been done, or be done yet"
+
+
+class Told(Protocol):
+    """One fact. origin: of a tool's call in a fork, the first task of its line (`origin_of` its grant); else ""."""
+
+    @property
+    def body(self) -> Body | None: ...
+    @property
+    def id(self) -> str: ...
+    @property
+    def at_unix_ms(self) -> int: ...
+    @property
+    def tenant(self) -> str: ...
+    @property
+    def task(self) -> str: ...
+    @property
+    def origin(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """One call. key: what a tool that honours keys was sent. outcome: uncertain, or unanswered at the task's end."""
+
+    step_id: str
+    title: str
+    attempt: int
+    tool: str
+    arguments_json: str
+    key: str
+    asked_unix_ms: int
+    outcome: Literal["uncertain", "unanswered"]
+    why: str
+    message: str
+
+
+def unknown(told: Iterable[Told]) -> list[Write]:
+    """Of one task's facts, in the order in which they were asked for."""
+    told = list(told)
+    writing = {
+        tool.name
+        for one in told
+        if isinstance(one.body, TaskSubmitted)
+        for tool in one.body.tools
+        if tool.effect == "write"
+    }
+    titles = {step.id: step.title for one in told if isinstance(one.body, PlanAdopted) for step in one.body.plan.steps}
+    over = any(isinstance(one.body, TaskEnded) for one in told)
+    asked: dict[str, tuple[Told, ToolCallRequested]] = {}
+    replies: dict[str, ToolCallReplied] = {}
+    put_off: set[str] = set()
+    for entry in told:
+        body = entry.body
+        if isinstance(body, ToolCallRequested):
+            asked.setdefault(body.call_id, (entry, body))
+            put_off.discard(body.call_id)
+        elif isinstance(body, ToolCallReplied):
+            replies[body.call_id] = body
+        elif isinstance(body, CallDeferred):
+            put_off.add(body.call_id)  # Before it was begun: what had begun is answered.
+    found = []
+    for call_id, (entry, call) in asked.items():
+        reply = replies.get(call_id)
+        if reply is None and over and call_id not in put_off and call.tool in writing:
+            found.append(_write(entry, call, titles, "unanswered", UNANSWERED))
+        elif reply is not None and reply.outcome == "uncertain":
+            why = reply.failure.message if reply.failure else "it may or may not have been done"
+            found.append(_write(entry, call, titles, "uncertain", why))
+    return found
+
+
+def _write(
+    entry: Told,
+    call: ToolCallRequested,
+    titles: Mapping[str, str],
+    outcome: Literal["uncertain", "unanswered"],
+    why: str,
+) -> Write:
+    key = f"{entry.tenant}.{entry.origin or entry.task}.{call.call_id}"
+    return Write(
+        call.step_id,
+        titles.get(call.step_id, ""),
+        call.attempt,
+        call.tool,
+        call.arguments_json,
+        key,
+        entry.at_unix_ms,
+        outcome,
+        why,
+        entry.id,
+    )
+
+
+def origin_of(grant: str) -> str:
+    """The task under whose name the keys of a call are, as the grants in it say: a step's holds its task's. "" for its
+    own."""
+    claims = unverified_claims(grant)
+    if isinstance(parent := claims.get("parent"), str):
+        claims = unverified_claims(parent)
+    task = claims.get("grant")
+    return str(task.get("origin") or "") if isinstance(task, dict) else ""

@@ -1,0 +1,190 @@
+"""`bulkhead dead-letters`: list, show, send again, dismiss. `main` hangs it into `bulkhead`.
+
+In: the data directory, under the operator's key. Out: text or JSON on standard output, and an exit code.
+"""
+
+import os
+import pwd
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from bulkhead.bus.port import PubAck
+from bulkhead_cli import output, target
+from bulkhead_cli.dead_letters import dead_letters as letters
+from bulkhead_cli.dead_letters.dead_letters import Letter, Mark
+from bulkhead_cli.options import Data, Json, SubData
+from bulkhead_cli.output import EXIT_CODES, Exit, Stop, out, print_json, run
+from bulkhead_cli.target import operator_bus
+from bulkhead_contracts import catalog
+
+MIN_ID_CHARS = 4
+ID_CHARS = 12
+HANDLER_FAILED = "handler_failed"
+LetterId = Annotated[str, typer.Argument(metavar="ID", help="The letter's id, or its beginning.")]
+All = Annotated[bool, typer.Option("--all", help="Also those that were sent again or dismissed.")]
+
+letters_app = typer.Typer(
+    invoke_without_command=True,
+    rich_markup_mode="rich",
+    epilog=EXIT_CODES,
+    help="Messages that a service could not handle: list, show, send again, dismiss (needs the data directory's keys).",
+)
+
+
+@letters_app.callback()
+def dead_letters(
+    context: typer.Context, data: Data = target.DEFAULT_DATA, everything: All = False, as_json: Json = False
+) -> None:
+    """Messages that a service could not handle; without a subcommand, list those that nothing was done about."""
+    context.obj = (data, as_json)
+    if context.invoked_subcommand is None:
+        _list(data, everything, as_json)
+
+
+@letters_app.command("list", epilog=EXIT_CODES)
+def list_letters(context: typer.Context, data: SubData = None, everything: All = False, as_json: Json = False) -> None:
+    """List dead letters that nothing was done about, the oldest first."""
+    above, above_json = context.obj
+    _list(data or above, everything, as_json or above_json)
+
+
+@letters_app.command("show", epilog=EXIT_CODES)
+def show_letter(context: typer.Context, letter: LetterId, data: SubData = None, as_json: Json = False) -> None:
+    """Show one dead letter: the reason, what was done about it, and the original with its headers."""
+    above, above_json = context.obj
+    values: dict[str, Any] = run(_one(data or above, letter)).as_json()
+    if as_json or above_json:
+        print_json(values)
+        return
+    body, headers, marks = values.pop("body"), values.pop("headers"), values.pop("marks")
+    for name, value in values.items():
+        out.print(f"{name}: {value}", markup=False)
+    for mark in marks:
+        out.print(f"{output.clock(mark['at_unix_ms'])}  {mark['what']} by {mark['by']}: {mark['reason']}", markup=False)
+    out.print()
+    for name, value in headers.items():
+        out.print(f"{name}: {value}", markup=False, style="dim")
+    out.print()
+    out.print(body, markup=False)
+
+
+@letters_app.command("redrive", epilog=EXIT_CODES)
+def redrive_letter(
+    context: typer.Context,
+    letter: LetterId,
+    data: SubData = None,
+    again: Annotated[bool, typer.Option("--again", help="Although something was done about it before.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Send the original once more to where it was sent, after its cause was repaired. It is not listed any more then;
+    if it fails again, a new letter comes."""
+    above, above_json = context.obj
+    found, ack = run(_redrive(data or above, letter, again))
+    if as_json or above_json:
+        print_json({"id": found.id, "subject": found.subject, "stream": ack.stream, "sequence": ack.sequence})
+        return
+    out.print(f"sent again: {found.subject} is number {ack.sequence} of {ack.stream}", markup=False)
+    if found.code == HANDLER_FAILED and found.service in catalog.DOERS:
+        asker = found.headers.get("ce-source", "who asked")
+        out.print(
+            f"{found.service} has told {asker} that nothing came of it, and says the same again: run the step "
+            "anew (`bulkhead replay TASK --from-step`)",
+            markup=False,
+        )
+
+
+@letters_app.command("dismiss", epilog=EXIT_CODES)
+def dismiss_letter(
+    context: typer.Context,
+    letter: LetterId,
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why it needs nothing; kept beside it.")],
+    data: SubData = None,
+    as_json: Json = False,
+) -> None:
+    """Say that nothing is to be done about a letter, and why: it is not listed any more. The letter itself stays."""
+    above, above_json = context.obj
+    found, mark = run(_dismiss(data or above, letter, reason))
+    if as_json or above_json:
+        print_json({"id": found.id, "dismissed_by": mark.by, "reason": mark.reason})
+    else:
+        out.print(f"dismissed by {mark.by}: {found.id[:ID_CHARS]} ({mark.reason})", markup=False)
+
+
+async def _all(data: Path) -> list[Letter]:
+    async with operator_bus(data) as bus:
+        return await letters.read_letters(bus)
+
+
+async def _one(data: Path, letter: str) -> Letter:
+    return _pick(await _all(data), letter)
+
+
+async def _redrive(data: Path, letter: str, again: bool) -> tuple[Letter, PubAck]:
+    async with operator_bus(data) as bus:
+        found = _pick(await letters.read_letters(bus), letter)
+        if not found.subject.startswith("mesh."):
+            raise Stop(
+                Exit.REFUSED,
+                f"{found.subject or 'an unknown subject'} is no inbox subject",
+                "look at the letter; what was not addressed to an inbox cannot be sent again",
+            )
+        if found.marks and not again:
+            raise _done(found)
+        return found, await letters.redrive(bus, found, _person())
+
+
+async def _dismiss(data: Path, letter: str, reason: str) -> tuple[Letter, Mark]:
+    if not reason.strip() or len(reason) > letters.MAX_REASON_CHARS:
+        raise Stop(
+            Exit.USAGE,
+            f"--reason has {len(reason.strip())} characters",
+            f"say in 1 to {letters.MAX_REASON_CHARS} why the letter needs nothing",
+        )
+    async with operator_bus(data) as bus:
+        found = _pick(await letters.read_letters(bus), letter)
+        if found.standing == "dismissed":
+            raise _done(found)
+        mark = Mark("dismissed", _person(), " ".join(reason.split()))
+        await letters.mark(bus, found, mark)
+        return found, mark
+
+
+def _done(found: Letter) -> Stop:
+    last = found.marks[-1]
+    what = f"the letter was {last.what} by {last.by} at {output.clock(last.at_unix_ms)}: {last.reason}"
+    return Stop(Exit.REFUSED, what, "to send it all the same: `bulkhead dead-letters redrive ID --again`")
+
+
+def _person() -> str:
+    """Who sits at this machine; the operator's key is everybody's who may read it."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"user {os.getuid()}"
+
+
+def _pick(found: list[Letter], letter: str) -> Letter:
+    matching = [one for one in found if one.id.startswith(letter)] if len(letter) >= MIN_ID_CHARS else []
+    if len({one.id for one in matching}) != 1:
+        what = "several dead letters begin" if matching else "no dead letter begins"
+        raise Stop(Exit.USAGE, f"{what} with {letter[:64]!r}", "`bulkhead dead-letters --all` lists their ids")
+    return matching[-1]
+
+
+def _list(data: Path, everything: bool, as_json: bool) -> None:
+    found = [one for one in run(_all(data)) if everything or not one.marks]
+    if as_json:
+        print_json([one.as_json() for one in found])
+        return
+    if not found:
+        out.print("no dead letters")
+    for one in found:
+        standing = f"  [dim]{one.standing}[/dim]" if one.marks else ""
+        out.print(
+            f"[bold]{one.id[:ID_CHARS]}[/bold]  {output.clock(one.buried_unix_ms)}  "
+            f"{escape(one.service)}  [red]{escape(one.code)}[/red]  {escape(one.subject)}{standing}"
+        )
+        out.print(f"  {one.reason}", markup=False, style="dim")

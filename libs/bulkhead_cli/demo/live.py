@@ -1,0 +1,309 @@
+"""`make live`: ten objectives against a real provider, under one ceiling of a dollar, and a report.
+
+In: OPENAI_API_KEY (and OPENAI_BASE_URL, BULKHEAD_MODEL, ... as the model gateway reads them). Out: the report on
+stdout, as a table or with --json; progress on stderr. The mesh itself keeps the ceiling: every task's grant ends at
+$0.10, every tenant's day at what its tasks may take, and those add up to the whole.
+Exit codes: 0 every task succeeded and no answer is known to be wrong, 1 otherwise, 2 no key, or no such objective.
+"""
+
+import argparse
+import asyncio
+import os
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import yaml
+from pydantic import ValidationError
+from rich.table import Table
+
+from bulkhead.client import Mesh
+from bulkhead.client.errors import MeshError
+from bulkhead_cli.output import err, out, print_json
+from bulkhead_infra.demo.live_cases import Case, cases
+from bulkhead_infra.local.__main__ import EXPECTED
+from bulkhead_infra.local.supervisor import DEFAULT_TENANT, LocalMesh
+from bulkhead_infra.offline_model import MODEL_NAME
+from bulkhead_services.model_gateway.settings import Settings as ModelSettings
+
+TASK_USD_MICROS = 100_000
+TASK_TOKENS = 1_000_000
+TOTAL_USD_MICROS = 1_000_000
+TASK_DEADLINE_S = 300
+ANSWER_MARGIN_S = 60
+PROBE_TIMEOUT_S = 10.0
+WRONG = "wrong_answer"
+
+
+@dataclass(slots=True)
+class Outcome:
+    """One objective. right: None when no answer came, or nobody knows the right one. failure: a code, "" without."""
+
+    name: str
+    status: str = "unknown"
+    right: bool | None = None
+    failure: str = ""
+    detail: str = ""
+    cost_usd_micros: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    model_calls: int = 0
+    time_s: float = 0.0
+    standing: str = ""
+    answer: str = ""
+    cited: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Report:
+    """The whole run. provider: host and model, and whether it is the offline one."""
+
+    provider: str
+    model: str
+    offline: bool
+    outcomes: list[Outcome] = field(default_factory=list)
+    time_s: float = 0.0
+
+    @property
+    def cost_usd_micros(self) -> int:
+        """What all tasks cost."""
+        return sum(one.cost_usd_micros for one in self.outcomes)
+
+    @property
+    def good(self) -> bool:
+        """Whether everything succeeded, nothing is known to be wrong, and the ceiling held."""
+        return self.cost_usd_micros <= TOTAL_USD_MICROS and not any(one.failure for one in self.outcomes)
+
+    def document(self) -> dict[str, Any]:
+        """For --json."""
+        return {
+            "provider": self.provider,
+            "model": self.model,
+            "offline_model": self.offline,
+            "objectives": [asdict(one) for one in self.outcomes],
+            "right": sum(one.right is True for one in self.outcomes),
+            "wrong": sum(one.right is False for one in self.outcomes),
+            "not_known": sum(one.right is None and not one.failure for one in self.outcomes),
+            "failed": sum(one.right is None and bool(one.failure) for one in self.outcomes),
+            "failures": dict(Counter(one.failure for one in self.outcomes if one.failure)),
+            "cost_usd_micros": self.cost_usd_micros,
+            "ceiling_usd_micros": TOTAL_USD_MICROS,
+            "input_tokens": sum(one.input_tokens for one in self.outcomes),
+            "output_tokens": sum(one.output_tokens for one in self.outcomes),
+            "time_s": round(self.time_s, 1),
+        }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse, check that there is a provider, run, report."""
+    parser = argparse.ArgumentParser(prog="make live", description=__doc__)
+    parser.add_argument("--count", type=int, default=10, help="only the first so many objectives")
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="only these objectives")
+    parser.add_argument("--parallel", type=int, default=2, help="so many at a time")
+    parser.add_argument("--data", type=Path, help="keep the mesh's state here (default: a temporary folder)")
+    parser.add_argument("--json", action="store_true", help="the report as one JSON document")
+    asked = parser.parse_args(argv)
+    known = cases()
+    if unknown := set(asked.only) - {case.name for case in known}:
+        parser.error(f"no such objective: {', '.join(sorted(unknown))}; there are {', '.join(c.name for c in known)}")
+    if asked.count < 1 or asked.parallel < 1:
+        parser.error("--count and --parallel must be at least 1")
+    chosen = [case for case in known if not asked.only or case.name in asked.only][: asked.count]
+    if not os.environ.get("OPENAI_API_KEY"):
+        err.print(
+            "no provider: OPENAI_API_KEY is not set. Set it (and OPENAI_BASE_URL for a provider other than "
+            "OpenAI; a server of your own takes any key), then run `make live` again; it spends at most $1. "
+            "Without a key, `make demo` runs the mesh on the offline model.",
+            style="bold red",
+            markup=False,
+        )
+        return 2
+    try:
+        report = asyncio.run(_run(chosen, asked.parallel, asked.data))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        err.print(f"the provider's settings do not fit: {first['msg']}", style="bold red", markup=False)
+        return 2
+    except EXPECTED as error:
+        err.print(f"the mesh could not start: {error}", style="bold red", markup=False)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    if asked.json:
+        print_json(report.document())
+    else:
+        _show(report)
+    return 0 if report.good else 1
+
+
+async def _run(chosen: list[Case], parallel: int, data: Path | None) -> Report:
+    offline = await _is_offline()
+    if offline:
+        # Before the settings are read: they refuse a model without a known price.
+        os.environ["BULKHEAD_MODEL"] = MODEL_NAME
+    settings = ModelSettings()
+    host = urlsplit(settings.openai_base_url).netloc
+    model = MODEL_NAME if offline else settings.model
+    report = Report(f"{host} (the offline model: rules, no LLM)" if offline else host, model, offline)
+    err.print(f"provider: {report.provider}; model: {model}; at most ${TOTAL_USD_MICROS / 1e6:.2f}", markup=False)
+    began = time.monotonic()
+    if data is not None:
+        await _in(data, chosen, parallel, report)
+    else:
+        with tempfile.TemporaryDirectory(prefix="bulkhead-live-") as folder:
+            await _in(Path(folder), chosen, parallel, report)
+    report.time_s = time.monotonic() - began
+    return report
+
+
+async def _is_offline() -> bool:
+    """Whether the provider says that it is the offline model. One that lists no models is taken for a real one."""
+    key, base = os.environ.get("OPENAI_API_KEY", ""), os.environ.get("OPENAI_BASE_URL", "")
+    if not base:
+        return False
+    try:
+        async with httpx.AsyncClient(timeout=PROBE_TIMEOUT_S) as client:
+            answer = await client.get(f"{base.rstrip('/')}/models", headers={"Authorization": f"Bearer {key}"})
+            return [one["id"] for one in answer.json()["data"]] == [MODEL_NAME]
+    except (httpx.HTTPError, ValueError, KeyError, TypeError):
+        return False  # The tasks will tell by name what is wrong with it.
+
+
+async def _in(data: Path, chosen: list[Case], parallel: int, report: Report) -> None:
+    """The mesh over `data`, every case in it."""
+    tenants = await asyncio.to_thread(_write_tenants, data, chosen)
+    extra = {"model_gateway": {"BULKHEAD_MODEL": MODEL_NAME}} if report.offline else {}
+    async with LocalMesh(data, offline_model=False, tenants=tenants, extra_env=extra, on_event=_say) as mesh:
+        keys = {tenant: mesh.add_api_key(tenant, "live", "submitter") for tenant in {one.tenant for one in chosen}}
+        for tenant, key in keys.items():
+            documents = next(one.documents for one in chosen if one.tenant == tenant)
+            async with Mesh(mesh.url, key) as client:
+                for name, content in documents:
+                    await client.add_document(content, name)
+        slots = asyncio.Semaphore(parallel)
+
+        async def one(case: Case) -> Outcome:
+            async with slots:
+                found = await _ask(mesh.url, keys[case.tenant], case)
+                _say(f"{found.name}: {_verdict(found)}, ${found.cost_usd_micros / 1e6:.4f}, {found.time_s:.1f} s")
+                return found
+
+        report.outcomes = list(await asyncio.gather(*(one(case) for case in chosen)))
+
+
+def _write_tenants(data: Path, chosen: list[Case]) -> Path:
+    data.mkdir(parents=True, exist_ok=True)
+    path = data / "live-tenants.yaml"
+    path.write_text(yaml.safe_dump(_tenants(chosen)))
+    return path
+
+
+def _tenants(chosen: list[Case]) -> dict[str, Any]:
+    """Who may spend what: the ceilings of all days together are the ceiling of the run."""
+    found: dict[str, Any] = {DEFAULT_TENANT: _tenant(0)}
+    for tenant, count in Counter(case.tenant for case in chosen).items():
+        found[tenant] = _tenant(count)
+    return {"tenants": found}
+
+
+def _tenant(tasks: int) -> dict[str, Any]:
+    each = min(1, tasks)
+    return {
+        "tools": ["search_documents", "calculate", "date_difference", "date_add"],
+        "document_scopes": ["default"],
+        "task": {
+            "cost_usd_micros": each * TASK_USD_MICROS,
+            "tokens": each * TASK_TOKENS,
+            "deadline_ms": TASK_DEADLINE_S * 1000,
+        },
+        "day": {"cost_usd_micros": tasks * TASK_USD_MICROS, "tokens": tasks * TASK_TOKENS},
+    }
+
+
+async def _ask(url: str, key: str, case: Case) -> Outcome:
+    """One objective to its end; a failure is an outcome."""
+    found, began = Outcome(case.name), time.monotonic()
+    try:
+        async with Mesh(url, key) as client:
+            task = await client.submit(
+                case.objective, limit_usd=TASK_USD_MICROS / 1e6, limit_tokens=TASK_TOKENS, deadline_s=TASK_DEADLINE_S
+            )
+            _judge(case, await task.result(TASK_DEADLINE_S + ANSWER_MARGIN_S), found)
+    except TimeoutError:
+        found.failure, found.detail = "not_ended", "the task did not end in time: a fault of the mesh, please report it"
+    except MeshError as error:
+        found.failure, found.detail = type(error).__name__, f"{error} {error.hint}".strip()
+    found.time_s = round(time.monotonic() - began, 1)
+    return found
+
+
+def _judge(case: Case, document: dict[str, Any], found: Outcome) -> None:
+    """What the gateway knows of the task, and whether its answer is right."""
+    result, usage = document.get("result") or {}, document["usage"]
+    found.status, found.answer = document["status"], document.get("answer") or ""
+    found.standing = result.get("standing", "")
+    found.cited = tuple(dict.fromkeys(one["document"] for one in result.get("citations", ())))
+    found.cost_usd_micros, found.model_calls = usage["cost_usd_micros"], usage["model_calls"]
+    found.input_tokens, found.output_tokens = usage["input_tokens"], usage["output_tokens"]
+    if found.status != "succeeded":
+        failure = document.get("failure") or {}
+        found.failure = failure.get("code") or found.status
+        found.detail = f"{failure.get('message', '')} {failure.get('hint', '')}".strip()
+        return
+    if case.judge is not None:
+        differences = case.judge(found.answer, found.cited)
+        found.right = not differences
+        found.failure, found.detail = (WRONG, "; ".join(differences)) if differences else ("", "")
+
+
+def _verdict(one: Outcome) -> str:
+    if one.right is not None:
+        return "right" if one.right else "wrong"
+    return "answered" if one.status == "succeeded" else one.failure
+
+
+def _show(report: Report) -> None:
+    table = Table("objective", "outcome", "cost", "tokens in", "out", "calls", "time", box=None)
+    for one in report.outcomes:
+        table.add_row(
+            one.name,
+            _verdict(one),
+            f"${one.cost_usd_micros / 1e6:.4f}",
+            str(one.input_tokens),
+            str(one.output_tokens),
+            str(one.model_calls),
+            f"{one.time_s:.1f} s",
+        )
+    out.print(table)
+    for one in report.outcomes:
+        if one.failure:
+            out.print(f"\n{one.name}: {one.failure}: {one.detail}", style="red", markup=False)
+            if one.answer:
+                out.print(one.answer, markup=False, style="dim")
+    total = report.document()
+    spent = f"${report.cost_usd_micros / 1e6:.4f} of ${TOTAL_USD_MICROS / 1e6:.2f}"
+    out.print(
+        f"\n{total['right']} right, {total['wrong']} wrong, {total['not_known']} answered and not known "
+        f"beforehand, {total['failed']} failed; {spent}, {total['input_tokens']} tokens in, "
+        f"{total['output_tokens']} out, {total['time_s']} s",
+        markup=False,
+    )
+    for name, count in total["failures"].items():
+        out.print(f"  {name}: {count}", markup=False)
+    if report.offline:
+        out.print("this provider is the offline model: it says nothing about a real one", style="bold")
+
+
+def _say(text: str) -> None:
+    err.print(f"  {text}", style="dim", markup=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,20 @@
+"""One reason of `bulkhead why`."""
+
+from dataclasses import dataclass
+
+from bulkhead.uncertain_writes import Write
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """kind: ended, uncertain (a write), doubtful (the answer), waited, rejected, halted, tripped, alerted, waits or
+    stalled. evidence: ids of messages. write: the one that is uncertain, whole.
+    """
+
+    kind: str
+    what: str
+    todo: str = ""
+    at_unix_ms: int = 0
+    level: str = ""
+    evidence: tuple[str, ...] = ()
+    write: Write | None = None

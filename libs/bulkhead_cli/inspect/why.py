@@ -1,0 +1,364 @@
+"""`bulkhead why`: why a task waits, was refused or was halted, in plain words, with what to do.
+
+In: the task's messages from the journal. Out: reasons, the weightiest first: how it ended, what stopped it, what was
+found on the way, what it waits for now and since when.
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from bulkhead.journal.history import Entry, each_fact, entries, of_tenant
+from bulkhead.journal.reader import JournalBehind, read_journal
+from bulkhead.pause_status import when_over
+from bulkhead.runtime.context import unix_ms
+from bulkhead.uncertain_writes import unknown
+from bulkhead_cli.inspect.reason import Reason
+from bulkhead_cli.inspect.why_ended import ends, waited
+from bulkhead_cli.inspect.why_waits import waiting
+from bulkhead_cli.output import Exit, clock, err, one_line, out, print_json, seconds
+from bulkhead_cli.target import operator_bus
+from bulkhead_cli.tasks.uncertain_writes import LOOK_FIRST, named
+from bulkhead_contracts.budget import Alerted, Overran, Reserved, Settled, TaskHalted, Tripped
+from bulkhead_contracts.control import CallDeferred
+from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested
+from bulkhead_contracts.retrieval import RetrievalReplied, RetrievalRequested
+from bulkhead_contracts.step import StepAssigned, StepFinished, StepProposed
+from bulkhead_contracts.task import (
+    TaskCancelRequested,
+    TaskEnded,
+    TaskQueued,
+    TaskRejected,
+    TaskReleased,
+    TaskRequested,
+    TaskStopped,
+)
+from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
+from bulkhead_contracts.verdict import VerdictReached
+
+Requested = ModelCallRequested | ToolCallRequested | RetrievalRequested
+Replied = ModelCallReplied | ToolCallReplied | RetrievalReplied
+MAX_EVIDENCE_SHOWN = 4
+MAX_HELD_SHOWN = 4
+STALLED_AFTER_MS = 30_000
+OVERRAN = "it counts as a failure of what was called; `bulkhead breakers` shows whether it is still called"
+OWN = ("task:", "step:")
+"""Accounts that end with their task: nobody can give them more then."""
+LET_GO = (
+    "`bulkhead halts` and `bulkhead breakers` show what holds it back; `bulkhead resume` or `bulkhead breakers "
+    "reset` lets it go on"
+)
+NEWER = "start the newer version again: it goes on by itself"
+CEILING = "budget_exceeded"
+TOP_UP = "an operator does what it says: `topup` for the task's own limit, `limits set` for any other one"
+
+
+def explain(found: list[Entry], task: str, now_unix_ms: int, newest_logic: int = 2**31) -> list[Reason]:
+    """Reasons of one task, from its messages in journal order. newest_logic: the newest decision logic of this
+    program."""
+    told = each_fact(found)
+    reasons = ends(told, task) + _uncertain(told) + _halts(told) + waited(told) + _trips(told) + _alerts(told)
+    if any(isinstance(one.body, TaskEnded | TaskRejected) for one in told):
+        return reasons + _held_to_the_end(told)
+    reasons = _newer(told, newest_logic) + reasons
+    waits = _queued(told) or _waits(told, now_unix_ms)
+    if not waits:
+        quiet_ms = now_unix_ms - max((one.at_unix_ms for one in told), default=now_unix_ms)
+        if quiet_ms >= STALLED_AFTER_MS:
+            waits = [
+                Reason(
+                    "stalled",
+                    f"nothing is outstanding, and nothing was said for {seconds(quiet_ms)}",
+                    f"`bulkhead doctor` looks at the mesh; `bulkhead cancel {task}` ends the task",
+                )
+            ]
+        else:
+            waits = [Reason("waits", "it runs: nothing is outstanding just now", f"`bulkhead watch {task}` follows it")]
+    return reasons + waits
+
+
+def _uncertain(told: list[Entry]) -> list[Reason]:
+    """Each write that may or may not have been done: the task's end tells of the first alone."""
+    return [
+        Reason(
+            "uncertain",
+            f"{named(one.step_id, one.title, one.tool, one.arguments_json)}: {one.why}",
+            f"key {one.key}: {LOOK_FIRST}",
+            one.asked_unix_ms,
+            "stop",
+            (one.message,),
+            one,
+        )
+        for one in unknown(told)
+    ]
+
+
+def _halts(told: list[Entry]) -> list[Reason]:
+    found = []
+    asked = any(isinstance(one.body, TaskEnded) and one.body.status == "cancelled" for one in told)
+    for entry in told:
+        body = entry.body
+        if isinstance(body, TaskHalted):
+            found.append(
+                Reason(
+                    "halted",
+                    f"budget halted it ({body.code}): {body.reason}",
+                    "",
+                    entry.at_unix_ms,
+                    "stop",
+                    (entry.cause or entry.id,),
+                )
+            )
+        elif isinstance(body, TaskCancelRequested) and entry.sender == "gateway" and not asked:
+            asked = True  # It is passed on, and asked again: once is enough.
+            found.append(
+                Reason(
+                    "halted",
+                    f"{entry.actor or 'somebody'} asked for its end: {body.reason or 'no reason was given'}",
+                    "",
+                    entry.at_unix_ms,
+                    "stop",
+                    (entry.id,),
+                )
+            )
+    return found[:8]
+
+
+def _trips(told: list[Entry]) -> list[Reason]:
+    """Stops before warnings; of several the oldest first."""
+    found = [
+        Reason(
+            "tripped",
+            f"{one.body.detector}: {one.body.what}" + (" (it was halted for this)" if one.body.halted else ""),
+            one.body.hint,
+            one.body.tripped_unix_ms,
+            one.body.level,
+            one.body.evidence,
+        )
+        for one in told
+        if isinstance(one.body, Tripped)
+    ]
+    return sorted(found, key=lambda one: one.level != "stop")
+
+
+def _alerts(told: list[Entry]) -> list[Reason]:
+    """Limits that came near, one line each, and calls that used more than was reserved for them."""
+    near = {one.body.alert: one for one in told if isinstance(one.body, Alerted)}
+    over = any(isinstance(one.body, TaskEnded) for one in told)
+    found = [
+        Reason(
+            "alerted",
+            one.body.what,
+            "" if over and one.body.scope.startswith(OWN) else one.body.hint,
+            one.body.alerted_unix_ms,
+            "warn",
+            (one.id,),
+        )
+        for one in near.values()
+        if isinstance(one.body, Alerted)
+    ]
+    overran = [
+        Reason(
+            "alerted",
+            f"a call of {one.body.resource} was charged in full: {one.body.what}",
+            OVERRAN,
+            one.body.overran_unix_ms,
+            "warn",
+            (one.id,),
+        )
+        for one in told
+        if isinstance(one.body, Overran)
+    ]
+    return found + overran[:MAX_HELD_SHOWN]
+
+
+def _held_to_the_end(told: list[Entry]) -> list[Reason]:
+    """What was held back by a halt or a breaker and never went on: that is why it took too long."""
+    held: dict[str, Entry] = {}
+    for entry in told:
+        if isinstance(entry.body, CallDeferred) and entry.body.paused:
+            held[entry.body.call_id] = entry
+        elif isinstance(entry.body, Replied):
+            held.pop(entry.body.call_id, None)
+    return [
+        Reason(
+            "halted",
+            f"a call of it was held back to the end: {when_over(entry.body.reason)}",
+            "" if entry.body.code == CEILING else LET_GO,
+            entry.at_unix_ms,
+            "stop",
+            (entry.id,),
+        )
+        for entry in held.values()
+        if isinstance(entry.body, CallDeferred)
+    ][:MAX_HELD_SHOWN]
+
+
+def _newer(told: list[Entry], newest_logic: int) -> list[Reason]:
+    """What deciders of this version hand back for a newer one: whatever else holds the task back comes after that."""
+    if ahead := [one for one in told if one.logic > newest_logic]:
+        return [
+            Reason(
+                "waits",
+                f"it runs under decision logic {ahead[-1].logic}, and this version has none above "
+                f"{newest_logic}: where the deciders are of this version, too, they hand its messages back, "
+                "unread, and it stays as it is, deadline and all",
+                NEWER,
+                ahead[0].at_unix_ms,
+                evidence=(ahead[-1].id,),
+            )
+        ]
+    # Of an outsider what cannot be read is rejected at once; the journal is nobody's to hand back.
+    last = {
+        one.receiver: one
+        for one in told
+        if one.later and one.receiver != "journal" and not one.sender.startswith("pub_")
+    }
+    return [
+        Reason(
+            "waits",
+            f"{name} was told {one.type}, which this version cannot read: where {name} is of this "
+            "version, too, it hands that back, and what comes after it in the task waits; after an hour it is a "
+            "dead letter",
+            NEWER,
+            one.at_unix_ms,
+            evidence=(one.id,),
+        )
+        for name, one in last.items()
+        if not any(other.sender == name for other in told[told.index(one) :])
+    ]
+
+
+def _queued(told: list[Entry]) -> list[Reason]:
+    """It has not begun: as many run as may."""
+    places = [one for one in told if isinstance(one.body, TaskQueued | TaskReleased)]
+    if not places or not isinstance(body := places[-1].body, TaskQueued):
+        return []
+    whose = "its tenant" if body.full == "tenant" else "the whole mesh"
+    return [
+        Reason(
+            "waits",
+            f"it waits for a place to run: {body.running} of {body.limit} tasks of {whose} run, and "
+            f"{body.ahead} waited before it; it ends by itself at {clock(body.until_unix_ms)}",
+            "`bulkhead show TASK` says where it stands now; an operator raises `quota.running` of the tenant in "
+            "tenants.yaml",
+            places[-1].at_unix_ms,
+            evidence=(places[-1].id,),
+        )
+    ]
+
+
+def _waits(told: list[Entry], now_unix_ms: int) -> list[Reason]:
+    """What was asked and is not answered, the oldest first."""
+    calls: dict[str, tuple[Entry, str, bool, str]] = {}
+    steps: dict[tuple[str, int, int], Entry] = {}
+    judged: dict[tuple[str, int, int], Entry] = {}
+    over: set[object] = set()
+    for entry in told:
+        body = entry.body
+        if isinstance(body, Requested):
+            calls[body.call_id] = (entry, "", False, "")
+        elif isinstance(body, CallDeferred) and body.call_id in calls:
+            put_off = f"; it was put off by {seconds(body.after_ms)}: {body.reason}"
+            if body.code == CEILING:
+                put_off = f"; it is halted at a ceiling: {body.reason}"
+            calls[body.call_id] = (calls[body.call_id][0], put_off, body.paused, body.code)
+        elif isinstance(body, Replied):
+            over.add(body.call_id)
+        elif isinstance(body, StepAssigned):
+            steps[body.step.id, body.attempt, body.plan_version] = entry
+        elif isinstance(body, StepProposed):
+            judged[body.step.id, body.attempt, body.plan_version] = entry
+        elif isinstance(body, StepFinished | VerdictReached):
+            over.add((body.step_id, body.attempt, body.plan_version))
+    found = [_call(*one, now_unix_ms) for name, one in calls.items() if name not in over]
+    busy = {getattr(one[0].body, "step_id", "") for name, one in calls.items() if name not in over}
+    for one in waiting(told):
+        busy.add(one.step)
+        found.append(
+            Reason(
+                "waits",
+                f"step {one.step} {one.what}, for {_for(one.entry, now_unix_ms)}",
+                one.todo,
+                one.entry.at_unix_ms,
+                evidence=(one.entry.id,),
+            )
+        )
+    for key, entry in steps.items():
+        if key in over or key[0] in busy:
+            continue
+        since = judged.get(key, entry)
+        who = "the checker judges" if key in judged else "the worker has"
+        found.append(
+            Reason(
+                "waits",
+                f"{who} step {key[0]}, attempt {key[1]}, for {_for(since, now_unix_ms)}",
+                "`bulkhead doctor` shows whether that service runs",
+                since.at_unix_ms,
+                evidence=(since.id,),
+            )
+        )
+    if not found and told and isinstance(told[-1].body, TaskRequested | TaskStopped | Reserved | Settled):
+        found.append(
+            Reason(
+                "waits",
+                f"{told[-1].receiver} has it for {_for(told[-1], now_unix_ms)}",
+                "`bulkhead doctor` shows whether that service runs",
+                told[-1].at_unix_ms,
+                evidence=(told[-1].id,),
+            )
+        )
+    return sorted(found, key=lambda one: one.at_unix_ms)
+
+
+def _call(entry: Entry, more: str, paused: bool, code: str, now_unix_ms: int) -> Reason:
+    body = entry.body
+    what = getattr(body, "tool", "") or ("a search" if isinstance(body, RetrievalRequested) else "the model")
+    who = f"step {step}" if (step := getattr(body, "step_id", "")) else entry.sender
+    todo = "`bulkhead doctor` shows whether that service runs, `bulkhead dead-letters` what it could not handle"
+    if paused:
+        todo = TOP_UP if code == CEILING else LET_GO
+    return Reason(
+        "waits",
+        f"{who} waits for {entry.receiver} ({what}) for {_for(entry, now_unix_ms)}{more}",
+        todo,
+        entry.at_unix_ms,
+        evidence=(entry.id,),
+    )
+
+
+def _for(entry: Entry, now_unix_ms: int) -> str:
+    return seconds(max(0, now_unix_ms - entry.at_unix_ms))
+
+
+async def show_why(data: Path, task: str, tenant: str = "", *, as_json: bool) -> Exit:
+    """Say why. Raises Stop, BusError."""
+    async with operator_bus(data) as bus:
+        try:
+            stored = await read_journal(bus, task, reservations=False)
+        except JournalBehind as error:
+            err.print(f"{error}. This is what it has by now:", style="yellow", markup=False)
+            stored = await read_journal(bus, task, whole=False, reservations=False)
+    from bulkhead_infra.local.environment import newest_logic  # It imports every decider.
+
+    reasons = explain(entries(of_tenant(stored, task, tenant)), task, unix_ms(), newest_logic())
+    if as_json:
+        print_json([asdict(one) for one in reasons])
+    else:
+        show(out, reasons)
+    return Exit.OK
+
+
+def show(console: Console, reasons: list[Reason]) -> None:
+    """For people: a line for each, and what to do under it."""
+    for one in reasons:
+        colour = {"stop": "red", "warn": "yellow"}.get(one.level, "bold")
+        console.print(f"[{colour}]{one.kind}[/{colour}]  {escape(clock(one.at_unix_ms))}  {escape(one_line(one.what))}")
+        if one.todo:
+            console.print(f"    → {one_line(one.todo)}", markup=False, style="dim")
+        if one.evidence:
+            rest = len(one.evidence) - MAX_EVIDENCE_SHOWN
+            shown = ", ".join(one.evidence[:MAX_EVIDENCE_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+            console.print(f"    messages: {shown}", markup=False, style="dim")

@@ -1,0 +1,72 @@
+"""What the agents of a task wait for of each other: answers of peers, leases that others hold.
+
+In: a task's messages. Out: one row for each wait that is open, in words, with what to do. Pure.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from bulkhead.journal.history import Entry
+from bulkhead_contracts.agent import WaitRefused
+from bulkhead_contracts.lease import LeaseEnded, LeaseGranted, LeaseQueued, LeaseRefused
+from bulkhead_contracts.peer import AnswerGiven, AnswerRequested
+from bulkhead_contracts.step import StepCancelRequested, StepFinished, StepProposed
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """step: who waits. what: for what, without since when."""
+
+    step: str
+    what: str
+    todo: str
+    entry: Entry
+
+
+def waiting(told: Iterable[Entry]) -> Iterator[Waiting]:
+    """Open waits of steps that are not over, in the order in which they began."""
+    open_: dict[str, Waiting] = {}
+    asked: dict[str, set[str]] = {}
+    for entry in told:
+        body = entry.body
+        if isinstance(body, AnswerRequested) and entry.sender == "worker":
+            open_[body.ask_id] = _ask(body, entry)
+            asked[body.ask_id] = set(body.targets)
+        elif isinstance(body, AnswerGiven) and entry.receiver == "worker":
+            left = asked.get(body.ask_id, set())
+            left.discard(body.target)
+            one = open_.get(body.ask_id)
+            mode = one.entry.body.mode if one is not None and isinstance(one.entry.body, AnswerRequested) else "all"
+            if not left or (mode == "any" and body.outcome == "answered"):
+                open_.pop(body.ask_id, None)
+        elif isinstance(body, LeaseQueued):
+            open_[body.lease_id] = _lease(body, entry)
+        elif isinstance(body, LeaseGranted | LeaseRefused | LeaseEnded):
+            open_.pop(body.lease_id, None)
+        elif isinstance(body, WaitRefused):
+            open_.pop(body.wait_id, None)
+        elif isinstance(body, StepProposed | StepFinished | StepCancelRequested):
+            over = body.step.id if isinstance(body, StepProposed) else body.step_id
+            open_ = {name: one for name, one in open_.items() if one.step != over}
+    yield from open_.values()
+
+
+def _ask(body: AnswerRequested, entry: Entry) -> Waiting:
+    whom = (" or " if body.mode == "any" else " and ").join(f"step {one}" for one in body.targets)
+    what = f"waits for an answer of {whom}" if body.question else f"waits for the result of {whom}"
+    return Waiting(
+        body.step_id,
+        what,
+        "it goes on by itself when they have answered; a circle of waits is broken by budget's watcher",
+        entry,
+    )
+
+
+def _lease(body: LeaseQueued, entry: Entry) -> Waiting:
+    first = "" if body.place <= 1 else f", behind {body.place - 1} others"
+    what = f"waits for {body.resource}, which step {body.holder_step} of task {body.holder_task} held{first}"
+    todo = (
+        f"it goes on by itself when that step gives it back or the lease ends; `bulkhead why {body.holder_task}` "
+        "shows what the holder does"
+    )
+    return Waiting(body.step_id, what, todo, entry)

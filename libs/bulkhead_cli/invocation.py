@@ -1,0 +1,107 @@
+"""How a command line is taken: before any option is read, and when it cannot be read.
+
+In: the words. Out: the commands' own work, or wrong usage as one line (one document with --json) and exit code 2.
+"""
+
+import errno
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from bulkhead_cli.output import Exit, Speech, Stop, say, wants_json
+
+UsageError: Any = typer.BadParameter.__mro__[1]
+"""Of whichever click typer stands on; it exports only this subclass."""
+
+AT_THE_BROKER = ("timeline", "why", "export", "doctor", "dead-letters")
+ELSEWHERE = "run it there, with --data DIR; over HTTP `show` tells how a task stands or ended, `watch` what happens"
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
+class Commands(TyperGroup):
+    """The top of the `bulkhead` command."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run one command line; ends the process when standalone."""
+        words = list(sys.argv[1:] if args is None else args)
+        Speech.as_json = wants_json(words)
+        # Bytes that are no UTF-8 arrive as lone surrogates, which nothing behind this can encode.
+        unreadable = next((number for number, word in enumerate(words, 1) if not _is_text(word)), 0)
+        if unreadable:
+            say(Stop(Exit.USAGE, f"argument {unreadable} is not UTF-8 text", "convert it, for example with iconv"))
+            sys.exit(int(Exit.USAGE))
+        if words and words[0] in AT_THE_BROKER and any(word.startswith(("--url", "--api-key")) for word in words):
+            say(
+                Stop(
+                    Exit.USAGE,
+                    f"{words[0]} takes no --url and no --api-key: it reads the broker itself, under the "
+                    "operator's key, which only the mesh's machine has",
+                    ELSEWHERE,
+                )
+            )
+            sys.exit(int(Exit.USAGE))
+        words = words or ["--help"]
+        try:
+            return self._run(words, prog_name, complete_var, standalone_mode, **extra)
+        except OSError as error:
+            if error.errno not in NO_ROOM or error.filename is not None:
+                raise
+            with suppress(OSError):  # What is still held back would fail once more, at the very end.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            say(
+                Stop(
+                    Exit.FAILED,
+                    f"what the command says cannot be written: {error.strerror}",
+                    "free some where its output goes; what it did stays done",
+                )
+            )
+            sys.exit(int(Exit.FAILED))
+
+    def _run(
+        self, words: Sequence[str], prog_name: str | None, complete_var: str | None, standalone_mode: bool, **extra: Any
+    ) -> Any:
+        if not (Speech.as_json and standalone_mode):
+            return super().main(words, prog_name, complete_var, standalone_mode, **extra)
+        try:
+            code = super().main(words, prog_name, complete_var, standalone_mode=False, **extra)
+        except UsageError as error:
+            say(Stop(Exit.USAGE, error.format_message(), "see --help"))
+            code = error.exit_code
+        except typer.Abort:
+            say(Stop(Exit.FAILED, "stopped by a signal", name="interrupted"))
+            code = int(Exit.FAILED)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _is_text(word: str) -> bool:
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def show_version(wanted: bool) -> None:
+    """Eager option of the top command."""
+    if not wanted:
+        return
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        typer.echo(f"bulkhead {version('bulkhead')}")
+    except PackageNotFoundError:
+        typer.echo("bulkhead, run from its source")
+    raise typer.Exit

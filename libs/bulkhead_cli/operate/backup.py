@@ -1,0 +1,240 @@
+"""`bulkhead backup` and `bulkhead restore`: what is copied, how far it is, what is not in it, and what comes next.
+
+In: a mesh of this machine (--data), or a broker's address with folders (--nats, --identity, --documents). Out: a
+file, a restored mesh; with --json one document per thing that was copied, and one at the end.
+"""
+
+import time
+from collections.abc import Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bulkhead_cli.output import Exit, Stop, clock, counted, err, out, print_json
+
+if TYPE_CHECKING:
+    from bulkhead_infra.backup.archive import Manifest, Reader
+    from bulkhead_infra.backup.backup import Progress
+    from bulkhead_infra.backup.locations import Remote
+
+MIB = 1024**2
+NOT_IN_IT = (
+    "Redis (budget makes its ledger of the facts), the journal (made of the inboxes), logs and traces, the "
+    "tenants file (`up --tenants`), the provider's key"
+)
+WITHOUT_KEYS = (
+    "without the keys of this mesh a restored one cannot go on with tasks that are in flight, and outside publishers "
+    "are strangers to it: keep a copy of the folder identity/ elsewhere, or seal it in with --keys-passphrase"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """The options that name a mesh."""
+
+    data: Path
+    nats: str = ""
+    identity: Path | None = None
+    documents: Path | None = None
+    replicas: int = 1
+    callers: Path | None = None
+
+    def remote(self) -> "Remote | None":
+        """The broker behind --nats; None for a mesh of this machine. Raises Stop."""
+        from bulkhead_infra.backup.locations import Remote
+
+        if not self.nats:
+            if self.identity or self.documents or self.callers:
+                raise Stop(
+                    Exit.USAGE, "--identity, --documents and --callers belong to --nats", "name a mesh here by --data"
+                )
+            return None
+        if self.identity is None:
+            raise Stop(Exit.USAGE, "--nats needs --identity", "name the folder with the keys of this mesh")
+        return Remote(self.nats, self.identity, self.documents, self.replicas, self.callers)
+
+
+async def back_up(where: Where, to: Path, passphrase_file: Path | None, *, as_json: bool) -> None:
+    """Make a file. Raises Stop."""
+    from bulkhead_infra.backup import key_sealing, locations
+
+    with _told():
+        remote = where.remote()
+        passphrase = key_sealing.read_passphrase(passphrase_file) if passphrase_file else ""
+        target = _file(to)
+        say = _teller(as_json)
+        if remote is None:
+            manifest = await locations.back_up_local(where.data, target, passphrase, say)
+        else:
+            manifest = await locations.back_up_remote(remote, target, passphrase, say)
+    size = target.stat().st_size
+    if as_json:
+        print_json(
+            {"event": "done", "file": str(target), "bytes": size} | _summary(manifest) | {"notes": _left_out(manifest)}
+        )
+        return
+    out.print(f"[bold green]backed up[/bold green] {_contents(manifest)}: {size / MIB:.1f} MiB", highlight=False)
+    out.print(str(target), markup=False, soft_wrap=True)
+    always, *lacks = _left_out(manifest)
+    out.print(always, style="dim", markup=False)
+    for note in lacks:
+        out.print(note, style="yellow", markup=False)
+
+
+def _left_out(manifest: "Manifest") -> list[str]:
+    """What no backup has, and then what this one might have had."""
+    keys = [] if manifest.has_keys else [f"no keys are in it: {WITHOUT_KEYS}"]
+    documents = ["no documents are in it: name rag's folder with --documents, on its machine"]
+    return [f"not in it: {NOT_IN_IT}", *keys, *([] if manifest.has_documents else documents)]
+
+
+async def restore(
+    where: Where,
+    source: Path,
+    passphrase_file: Path | None,
+    *,
+    check: bool,
+    as_json: bool,
+    shards: Mapping[str, int] | None = None,
+) -> None:
+    """Check a file, and make a mesh of it. Raises Stop."""
+    from bulkhead_infra.backup import key_sealing, locations
+    from bulkhead_infra.backup import restore as backup_restore
+    from bulkhead_infra.backup.archive import Reader
+    from bulkhead_infra.nats.streams import Layout
+
+    with _told():
+        remote = None if check else where.remote()
+        passphrase = key_sealing.read_passphrase(passphrase_file) if passphrase_file else ""
+        with Reader(source) as reader:
+            if check:
+                backup_restore.check_streams(reader, Layout(backup_restore.divided(reader.manifest, shards)))
+                if passphrase:
+                    backup_restore.unsealed(reader, passphrase)
+            elif remote is None:
+                await locations.restore_local(reader, where.data, passphrase, _teller(as_json), shards)
+            else:
+                await locations.restore_remote(reader, remote, passphrase, _teller(as_json), shards)
+            divided = backup_restore.divided(reader.manifest, shards)
+    _tell_restored(reader, where, passphrase, divided, check=check, as_json=as_json)
+
+
+def _tell_restored(
+    reader: "Reader", where: Where, passphrase: str, shards: Mapping[str, int], *, check: bool, as_json: bool
+) -> None:
+    manifest = reader.manifest
+    notes = [] if check else _left_to_do(where, shards, with_keys=bool(passphrase))
+    if as_json:
+        print_json(
+            {"event": "checked" if check else "done", "file": str(reader.path)}
+            | _summary(manifest)
+            | {"shards": dict(shards), "notes": notes}
+        )
+        return
+    made = f"made {clock(manifest.created_unix_ms)} by bulkhead {manifest.version}"
+    if check:
+        out.print(f"[bold green]whole[/bold green]: {_contents(manifest)}, {made}; nothing restored", highlight=False)
+        return
+    out.print(f"[bold green]restored[/bold green] {_contents(manifest)}, {made}", highlight=False)
+    for note in notes[:-1]:
+        out.print(note, style="yellow", markup=False)
+    out.print(notes[-1], markup=False)
+
+
+def _left_to_do(where: Where, shards: Mapping[str, int], *, with_keys: bool) -> list[str]:
+    """What a restored mesh lacks, and how it is started."""
+    found = (
+        []
+        if with_keys
+        else ["keys were not restored: with other keys than before, tasks that were in flight fail, saying so"]
+    )
+    found.append(
+        "who its tenants are is not in the backup: a mesh that had a file of its own needs it again (up "
+        "--tenants FILE; elsewhere BULKHEAD_TENANTS_FILE of signer and gateway), else only demo and acme are "
+        "known"
+    )
+    divided = "".join(f" --shards {service}={count}" for service, count in shards.items())
+    next_step = (
+        f"start it: bulkhead up --data {where.data}{divided}"
+        if not where.nats
+        else (f"start the services{' with' if divided else ''}{divided}")
+    )
+    return [*found, f"{next_step} (what happened after the backup is not known to it: see docs/operations.md)"]
+
+
+def _summary(manifest: "Manifest") -> dict[str, Any]:
+    return {
+        "format": manifest.format,
+        "version": manifest.version,
+        "created_unix_ms": manifest.created_unix_ms,
+        "streams": {one.name: one.messages for one in manifest.streams},
+        "documents": [one.tenant for one in manifest.documents],
+        "keys": manifest.has_keys,
+        "messages": sum(one.messages for one in manifest.streams),
+        "age_s": _age_s(manifest),
+    }
+
+
+def _age_s(manifest: "Manifest") -> int:
+    return max(0, int(time.time() - manifest.created_unix_ms / 1000))
+
+
+def _contents(manifest: "Manifest") -> str:
+    messages = sum(one.messages for one in manifest.streams)
+    return (
+        f"{counted(messages, 'message')} of {counted(len(manifest.streams), 'stream')}, documents of "
+        f"{counted(len(manifest.documents), 'tenant')}{', keys (sealed)' if manifest.has_keys else ''}"
+    )
+
+
+def _teller(as_json: bool):  # type: ignore[no-untyped-def]
+    def say(progress: "Progress") -> None:
+        if as_json:
+            print_json(
+                {"event": progress.what, "name": progress.name, "bytes": progress.bytes, "messages": progress.messages}
+            )
+        else:
+            messages = f", {counted(progress.messages, 'message')}" if progress.what == "stream" else ""
+            err.print(
+                f"  {progress.what} {progress.name}: {progress.bytes / MIB:.1f} MiB{messages}",
+                style="dim",
+                markup=False,
+            )
+
+    return say
+
+
+def _file(to: Path) -> Path:
+    """The file; in a folder it is named by the time. Raises Stop."""
+    from bulkhead_infra.backup.archive import SUFFIX
+
+    if to.is_dir():
+        return to / f"mesh-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}{SUFFIX}"
+    if not to.absolute().parent.is_dir():
+        raise Stop(Exit.USAGE, f"there is no folder {to.absolute().parent}", "make it, or choose another place")
+    if "." not in to.name and not to.exists():
+        # Most likely meant as a folder: a file of its name would surprise, and only the first backup would go there.
+        raise Stop(
+            Exit.USAGE,
+            f"{to} is not there; is it a folder or a file?",
+            f"make the folder first (mkdir {to}), or name the file {to}{SUFFIX}",
+        )
+    return to
+
+
+@contextmanager
+def _told():  # type: ignore[no-untyped-def]
+    """What can go wrong, as one line and an exit code."""
+    from bulkhead_infra.backup.archive import BackupError, Misnamed
+    from bulkhead_infra.identity.keys import KeyFileError
+    from bulkhead_infra.identity.policy import PolicyError
+    from bulkhead_infra.local.process import StartFailed
+    from bulkhead_infra.local.rundir import DirectoryInUse, DirectoryUnfit
+    from bulkhead_infra.nats.provision import ProvisionError
+
+    expected = (BackupError, KeyFileError, PolicyError, StartFailed, DirectoryInUse, DirectoryUnfit, ProvisionError)
+    try:
+        yield
+    except expected as error:
+        raise Stop(Exit.USAGE if isinstance(error, Misnamed | DirectoryUnfit) else Exit.FAILED, str(error)) from error

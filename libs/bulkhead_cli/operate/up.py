@@ -1,0 +1,253 @@
+"""`bulkhead up`: a mesh in the foreground, its log readable, one status line per process, drained by Ctrl-C.
+
+In: a data directory, replicas per service, a durability, a port, a tenants file. Out: a running mesh until a signal.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bulkhead.validation_errors import meant
+from bulkhead_cli.output import Exit, Stop, out
+from bulkhead_cli.target import read_json
+from bulkhead_contracts import bounds, catalog
+
+if TYPE_CHECKING:
+    from bulkhead_infra.local.status import Screen
+    from bulkhead_infra.local.supervisor import LocalMesh
+
+DURABILITIES = ("power", "process")
+PROVIDER = ("OPENAI_API_KEY", "OPENAI_BASE_URL")
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+QUIET = ("nats-server", "redis", "offline-model")
+"""Only their warnings and errors are shown; the rest is in DIR/logs."""
+MAX_REPLICAS = 64
+DRAINING = (
+    "draining: each process has {:g} s to finish what it has in hand; the rest is delivered again at the next "
+    "start (a second Ctrl-C ends all at once)"
+)
+
+
+def parse_shards(shards: list[str]) -> dict[str, int]:
+    """`worker=4` pairs of services. Raises Stop."""
+    return _pairs("--shards", shards, bounds.PARTITIONS)
+
+
+def parse_scale(scale: list[str]) -> dict[str, int]:
+    """`worker=3` pairs. Raises Stop."""
+    return _pairs("--scale", scale, MAX_REPLICAS)
+
+
+def _pairs(option: str, given: list[str], most: int) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for text in given:
+        service, _, count = text.partition("=")
+        if not service or not (count.isascii() and count.isdigit()) or int(count) > most:
+            raise Stop(
+                Exit.USAGE, f"{option} {text!r} is not SERVICE=N", f"for example {option} worker=3; at most {most}"
+            )
+        if service not in catalog.SERVICES:
+            raise Stop(
+                Exit.USAGE,
+                f"{option} {text}: no service is called {service}{meant(service, catalog.SERVICES)}",
+                f"there are {', '.join(catalog.SERVICES)}",
+            )
+        if int(count) == 0:
+            raise Stop(
+                Exit.USAGE,
+                f"{option} {text} would leave the mesh without a {service}, and no task could end",
+                "every service needs at least one",
+            )
+        found[service] = int(count)
+    return found
+
+
+async def keep_running(
+    data: Path,
+    scale: list[str],
+    durability: str,
+    port: int,
+    given: dict[str, Any],
+    shards: list[str],
+    tenants: Path | None = None,
+) -> None:
+    """Start, show, drain. Raises Stop when it cannot start, or was ended at once."""
+    if durability not in DURABILITIES:
+        raise Stop(Exit.USAGE, f"--durability {durability!r} is unknown", "it is power or process")
+    replicas, wanted = parse_scale(scale), parse_shards(shards)
+    offline = not any(os.environ.get(name) for name in PROVIDER)
+    _announce(data, durability, offline)
+    _tell_of_tenants(data, tenants)
+    _tell_of_tools(os.environ.get("BULKHEAD_PACKS", ""), tenants)
+    from bulkhead_infra.local.status import Screen
+    from bulkhead_infra.local.supervisor import DRAIN_TIMEOUT_S
+
+    screen = Screen(out, quiet=QUIET)
+    async with _mesh(data, replicas, durability, port, offline, screen, given, wanted, tenants) as (mesh, stop):
+        out.print(f"[bold green]the mesh runs[/bold green] at [bold]{mesh.url}[/bold]")
+        where = "" if data == Path(".bulkhead") else f" --data {data}"
+        out.print(f'  bulkhead submit "…" --watch{where}    (Ctrl-C drains and ends it)', style="dim", markup=False)
+        following = asyncio.create_task(screen.follow(mesh))
+        try:
+            await stop.wait()
+        finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+        out.print(DRAINING.format(DRAIN_TIMEOUT_S), style="bold", highlight=False)
+    out.print("ended")
+
+
+def _announce(data: Path, durability: str, offline: bool) -> None:
+    out.print(f"starting a mesh in {data}", style="bold", markup=False)
+    if durability == "process":
+        out.print("durability process: survives kills; a power cut can lose what was acknowledged last", style="yellow")
+    if offline:
+        out.print(
+            "models: the offline model (rule-based). For a real one set OPENAI_API_KEY and start again.", style="dim"
+        )
+    else:
+        out.print("models: the provider that OPENAI_BASE_URL or OPENAI_API_KEY names; calls cost money", style="yellow")
+
+
+def _tell_of_tenants(data: Path, given: Path | None) -> None:
+    """Whose tools and ceilings are in force; a mesh that had others before is not to lose them without a word."""
+    from bulkhead_infra.identity.policy import TENANTS_FILE
+
+    before = ""
+    with contextlib.suppress(Stop):  # A file that cannot be read is written anew, or the mesh says why not.
+        before = str(read_json(data / "mesh.json").get("tenants_file", ""))
+    if given is not None:
+        out.print(f"tenants: {given}", style="dim", markup=False)
+    elif before and not _same(Path(before), TENANTS_FILE):
+        out.print(
+            f"tenants: those that come with the mesh, and not those of {before}, which it had before, with "
+            "ceilings and tools of their own: --tenants names that file",
+            style="yellow",
+            markup=False,
+        )
+
+
+def _same(before: Path, now: Path) -> bool:
+    """Also where another version of the mesh, in another place, came with the very same file."""
+    with contextlib.suppress(OSError):
+        return before == now or before.read_bytes() == now.read_bytes()
+    return False
+
+
+def _tell_of_tools(packs: str, given: Path | None) -> None:
+    """Tools of packs that nobody was granted: they are there, and no task will ever use them."""
+    from bulkhead_infra.identity.policy import TENANTS_FILE
+
+    if left := ungranted(packs, given or TENANTS_FILE):
+        where = str(given) if given is not None else f"a copy of {TENANTS_FILE} that --tenants names"
+        out.print(
+            f"no tenant may use {', '.join(left)}: add what is to be used to a tenant's `tools` in {where}",
+            style="yellow",
+            markup=False,
+        )
+
+
+def ungranted(packs: str, tenants: Path) -> list[str]:
+    """packs: as BULKHEAD_PACKS has them. [] where they or the file cannot be read: the mesh says why not."""
+    from bulkhead.tools import catalog as tools_catalog
+    from bulkhead_infra.identity.policy import PolicyError, load_tenants
+
+    try:
+        names = json.loads(packs or "[]")
+        rows = tools_catalog.rows(tuple(str(one) for one in names))
+        granted = {tool for one in load_tenants(tenants).tenants.values() for tool in one.tools}
+    except (ValueError, TypeError, PolicyError):
+        return []
+    return sorted(row.spec.name for row in rows if row.pack and row.spec.name not in granted)
+
+
+@contextlib.asynccontextmanager
+async def _mesh(
+    data: Path,
+    scale: dict[str, int],
+    durability: str,
+    port: int,
+    offline: bool,
+    screen: "Screen",
+    given: dict[str, Any],
+    shards: dict[str, int],
+    tenants: Path | None,
+) -> AsyncIterator[tuple["LocalMesh", asyncio.Event]]:
+    from bulkhead.tcp_ports import PortInUse
+    from bulkhead_infra.identity.keys import KeyFileError
+    from bulkhead_infra.identity.policy import PolicyError
+    from bulkhead_infra.local.external_services import Given
+    from bulkhead_infra.local.process import StartFailed
+    from bulkhead_infra.local.rundir import DirectoryInUse, DirectoryUnfit
+    from bulkhead_infra.local.supervisor import LocalMesh
+    from bulkhead_infra.nats.provision import ProvisionError
+
+    try:
+        mesh = LocalMesh(
+            data,
+            scale=scale,
+            durability="process" if durability == "process" else "power",
+            offline_model=offline,
+            http_port=port,
+            on_line=screen.line,
+            on_event=screen.event,
+            given=Given(**given),
+            shards=shards,
+            tenants=tenants,
+        )
+    except StartFailed as error:
+        raise Stop(Exit.USAGE, str(error), "see `bulkhead up --help`") from error
+    try:
+        with Stopping(mesh) as stopping:
+            async with mesh:
+                stopping.ready = True
+                yield mesh, stopping.asked
+    except PortInUse as error:
+        raise Stop(Exit.FAILED, str(error), "--port 0 takes a free one") from error
+    except (DirectoryUnfit, PolicyError) as error:
+        raise Stop(
+            Exit.USAGE,
+            str(error),
+            ""
+            if isinstance(error, DirectoryUnfit)
+            else "correct the file that --tenants (BULKHEAD_TENANTS_FILE) names",
+        ) from error
+    except (StartFailed, DirectoryInUse, ProvisionError, KeyFileError) as error:
+        raise Stop(Exit.FAILED, str(error)) from error
+    except asyncio.CancelledError:
+        how = "at once, by a second signal: nothing of it runs any more"
+        raise Stop(
+            Exit.FAILED,
+            f"ended {how if mesh.ended_at_once else 'by a signal, before it was up'}",
+            "nothing that was acknowledged is lost: what was under way goes on at the next start",
+        ) from None
+
+
+class Stopping:
+    """What signals mean: the first drains, or ends the start; the second ends everything at once."""
+
+    def __init__(self, mesh: "LocalMesh") -> None:
+        self.asked = asyncio.Event()
+        self.ready = False
+        self._mesh, self._main = mesh, asyncio.current_task()
+
+    def __enter__(self) -> "Stopping":
+        for number in SIGNALS:
+            asyncio.get_running_loop().add_signal_handler(number, self._signal)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number in SIGNALS:
+            asyncio.get_running_loop().remove_signal_handler(number)
+
+    def _signal(self) -> None:
+        if self.asked.is_set():
+            self._mesh.end_at_once()
+        if (self.asked.is_set() or not self.ready) and self._main is not None:
+            self._main.cancel()
+        self.asked.set()

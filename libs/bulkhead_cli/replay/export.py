@@ -1,0 +1,83 @@
+"""`bulkhead export`: one task as a portable history in one file.
+
+In: the journal and the contents of a running mesh, under the operator's key. Out: the file; its size and what is in it.
+"""
+
+import sys
+from pathlib import Path
+
+from bulkhead.blobs import BlobCorrupt, BlobMissing, Blobs
+from bulkhead.bus.port import Bus
+from bulkhead.journal.history import one_task
+from bulkhead.journal.order import as_said
+from bulkhead.journal.reader import place_of
+from bulkhead.runtime.context import unix_ms
+from bulkhead.runtime.decider.history import History, HistoryError, collect, dump, save
+from bulkhead_cli.output import Exit, Stop, counted, err, out, print_json
+from bulkhead_cli.replay.replay import IN_THE_WORKS_MS
+from bulkhead_cli.target import operator_bus
+from bulkhead_contracts.result import ContentRef
+
+
+async def export_task(bus: Bus, task: str, tenant: str = "") -> History:
+    """Everything of one task. Raises Stop when there is no such task, HistoryError, BusError."""
+    # Of a restored mesh the journal's own times tell since when it works on what was in the works.
+    journal = await one_task(bus, task, tenant, as_it_lies=True)
+    settled = unix_ms() - journal[-1].time_unix_ms > IN_THE_WORKS_MS
+    tenant = journal[0].subject.split(".")[4]
+    journal = await as_said(bus, place_of(task, tenant), journal)
+    blobs = Blobs(bus, "operator")
+
+    async def read(ref: ContentRef) -> bytes | None:
+        try:
+            return await blobs.get(tenant, ref)
+        except (BlobMissing, BlobCorrupt):
+            return None
+
+    return await collect(journal, read, settled=settled)
+
+
+async def show_export(data: Path, task: str, path: Path | None, tenant: str = "", *, as_json: bool) -> None:
+    """Write the task's history to a file, or to standard output. Raises Stop, BusError."""
+    async with operator_bus(data) as bus:
+        try:
+            history = await export_task(bus, task, tenant)
+        except HistoryError as error:
+            raise Stop(Exit.FAILED, f"the task cannot be exported: {error}", error.hint) from error
+    try:
+        raw = dump(history) if path is None else b""
+        size = len(raw) if path is None else save(history, path)
+    except HistoryError as error:
+        raise Stop(Exit.FAILED, f"the task cannot be exported: {error}", error.hint) from error
+    except OSError as error:
+        raise Stop(Exit.FAILED, f"{path} cannot be written: {error.strerror}", "name another file with -o") from error
+    if path is None:
+        sys.stdout.buffer.write(raw)
+        sys.stdout.buffer.flush()
+        return
+    gone = sum(one.data is None for one in history.contents.values())
+    if as_json:
+        print_json(
+            {
+                "file": str(path),
+                "bytes": size,
+                "task": task,
+                "tenant": history.tenant,
+                "ended": history.ended,
+                "messages": len(history.messages),
+                "contents": len(history.contents),
+                "gone": gone,
+            }
+        )
+        return
+    out.print(
+        f"{path}: {counted(len(history.messages), 'message')}, {counted(len(history.contents), 'content')}, "
+        f"{counted(size, 'byte')}",
+        markup=False,
+    )
+    if gone:
+        err.print(
+            f"{counted(gone, 'content')} of them had expired: replay works unless a decision read one", style="yellow"
+        )
+    if not history.ended:
+        err.print("the task has not ended: what is in the works is not in the file", style="yellow")

@@ -1,0 +1,1 @@
+"""Commands on tasks and documents: submit, show, follow, cancel."""

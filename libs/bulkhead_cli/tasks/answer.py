@@ -1,0 +1,165 @@
+"""A task's answer for people: markers become numbers, sources stand below, what is wrong with it stands above.
+
+In: the task's document as the gateway gives it. Out: text, sources, warnings.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.panel import Panel
+
+from bulkhead.client.mesh import UNENDED
+from bulkhead_cli.output import counted, money, seconds
+from bulkhead_infra.offline_model import MODEL_NAME
+
+MARKER = re.compile(r"\[#([0-9a-f]{12})\]")
+GOOD = "succeeded"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What stands behind [number]."""
+
+    number: int
+    marker: str
+    text: str
+
+
+def numbered(text: str, result: dict[str, Any]) -> tuple[str, list[Source]]:
+    """The text with [1], [2] in place of its markers, and the sources in that order."""
+    cited: dict[str, str] = {}
+    for citation in result.get("citations") or ():
+        where = f"{citation['document']}, characters {citation['start']}–{citation['end']}"
+        cited.setdefault(citation["marker"], where)
+    for label in result.get("provenance") or ():
+        kind = str(label["kind"]).replace("_", " ")
+        cited.setdefault(label["sha256"][:12], f"{kind} {label['source']}".strip())
+    sources: dict[str, Source] = {}
+
+    def number(match: re.Match[str]) -> str:
+        marker = match.group(1)
+        if marker not in sources:
+            sources[marker] = Source(len(sources) + 1, marker, cited.get(marker, "unknown: nothing stands behind it"))
+        return f"[{sources[marker].number}]"
+
+    return MARKER.sub(number, text), list(sources.values())
+
+
+def warnings(document: dict[str, Any]) -> list[str]:
+    """Everything that a reader must know before believing the answer."""
+    found = []
+    result = document.get("result") or {}
+    if result.get("standing", "ok") != "ok":
+        found.append(f"{result['standing']}: {result.get('standing_reason') or 'a part of it came by a fallback'}")
+    completeness = result.get("completeness") or {}
+    for omission in completeness.get("omissions") or ():
+        detail = f" ({omission['detail']})" if omission.get("detail") else ""
+        how = "failed" if omission["reason"] == "failed_part" else f"was {omission['reason'].replace('_', ' ')}"
+        found.append(f"incomplete: {omission['what']} {how}{detail}")
+    if not completeness.get("complete", True) and not completeness.get("omissions"):
+        found.append("incomplete: something was left out")
+    return found
+
+
+def is_whole(document: dict[str, Any]) -> bool:
+    """Whether an answer is neither degraded nor incomplete."""
+    return document.get("standing") in (None, "ok") and document.get("complete") is not False
+
+
+def doubts(standing: str | None, complete: bool | None) -> str:
+    """What stands beside a status whose result is no plain one: ` [degraded] [incomplete]`; "" for a plain one."""
+    found = f" [{standing}]" if standing not in (None, "ok") else ""
+    return found + (" [incomplete]" if complete is False else "")
+
+
+def footer(document: dict[str, Any]) -> str:
+    """What it took, on one line."""
+    usage = document["usage"]
+    calls = (
+        counted(usage["model_calls"], "model call"),
+        counted(usage["tool_calls"], "tool call"),
+        counted(usage["retrievals"], "retrieval"),
+    )
+    least = "at least " if document.get("spent_more") or document.get("status") in UNENDED else ""
+    cost = (document.get("charged") or usage)["cost_usd_micros"]
+    tokens = f"{counted(usage['input_tokens'], 'token')} in, {usage['output_tokens']:,} out"
+    if (whole := document.get("charged")) is not None:
+        # Budget's word on all calls, also those that settled when the task had ended; it does not split the tokens.
+        tokens = counted(whole["tokens"], "token")
+        calls = (counted(whole["model_calls"], "model call"), counted(whole["tool_calls"], "tool call"), calls[2])
+    return " · ".join(
+        (
+            least + money(cost),
+            tokens,
+            ", ".join(calls),
+            seconds(document["duration_ms"]),
+            f"{document['steps_done']} of {counted(document['steps_total'], 'step')}",
+            document["task_id"],
+        )
+    )
+
+
+def waits(queue: dict[str, Any]) -> str:
+    """Why a task does not begin yet: of its `queue`, or of the event that told it."""
+    whose = "of your tenant" if queue["full"] == "tenant" else "of the whole mesh"
+    before = f", behind {counted(queue['ahead'], 'other')}" if queue["ahead"] else ""
+    return f"waits for a place to run{before}: {queue['running']} of {queue['limit']} tasks {whose} run"
+
+
+def author(result: dict[str, Any]) -> str:
+    """Who wrote the answer, by the label that the model gateway signed; "" when no label speaks of this content."""
+    sha256 = (result.get("content") or {}).get("sha256")
+    for label in result.get("provenance") or ():
+        if label["kind"] == "model_reply" and label["sha256"] == sha256 and label.get("source"):
+            model = str(label["source"])
+            if model.rpartition("/")[2] == MODEL_NAME:
+                return f"answered by the offline rules ({MODEL_NAME}), no LLM"
+            return f"answered by {model}"
+    return ""
+
+
+def show(console: Console, document: dict[str, Any]) -> None:
+    """Print how a task ended: warnings, answer, sources, failure, cost."""
+    status = document["status"]
+    style = {
+        GOOD: "bold green",
+        "queued": "bold yellow",
+        "paused": "bold yellow",
+        "requested": "bold blue",
+        "running": "bold blue",
+    }.get(status, "bold red")
+    doubt = escape(doubts(document.get("standing"), document.get("complete")))
+    console.print(f"[{style}]{status}[/{style}][yellow]{doubt}[/yellow]" if doubt else f"[{style}]{status}[/{style}]")
+    alerts = warnings(document)
+    if alerts and console.is_terminal:
+        console.print(Panel("\n".join(escape(line) for line in alerts), title="read this first", border_style="yellow"))
+    else:
+        for line in alerts:
+            console.print(f"WARNING {line}", markup=False)
+    failure = document.get("failure")
+    if failure:
+        console.print(f"{failure['code']}: {failure['message']}", style="red", markup=False)
+        if failure.get("hint"):
+            console.print(f"what to do: {failure['hint']}", markup=False)
+    if document.get("answer"):
+        text, sources = numbered(document["answer"], document.get("result") or {})
+        console.print()
+        console.print(text, markup=False)
+        if sources:
+            console.print()
+        for source in sources:
+            console.print(f"[{source.number}] {source.text}", style="cyan", markup=False)
+        if by := author(document.get("result") or {}):
+            console.print()
+            console.print(by, style="dim", markup=False)
+    elif (document.get("result") or {}).get("content"):
+        console.print("the answer's text cannot be read any more; it may have expired", style="yellow")
+    console.print()
+    console.print(footer(document), style="dim", markup=False)
+    if document.get("spent_more"):
+        console.print(
+            "calls were in the works when it ended: `bulkhead timeline` has what they cost", style="dim", markup=False
+        )

@@ -1,0 +1,201 @@
+"""A task as it happens: one line per event, the final step's text as it is written, then the answer.
+
+In: a task's events. Out: lines on a console (or JSON lines), and the exit code that the task's end deserves.
+"""
+
+import math
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from bulkhead.client import MeshError, Task, TaskEvent
+from bulkhead_cli.output import Exit, counted, err, money, one_line, print_json, seconds
+from bulkhead_cli.tasks import answer, uncertain_writes
+
+MAX_LIVE_LINES = 12
+REFRESH_PER_S = 15
+LOST_EVERY_S = 10.0
+
+
+class Progress:
+    """What was seen of a task; turns events into lines."""
+
+    def __init__(self) -> None:
+        self.titles: dict[str, str] = {}
+        self.running: dict[str, int] = {}
+        self.texts: dict[str, str] = {}
+        self.final = ""
+        self.done = 0
+        self._began_ms = 0
+
+    def lines(self, event: TaskEvent) -> list[Text]:
+        """What to print for an event; text pieces print nothing here."""
+        data = event.data
+        if event.name == "text":
+            have = self.texts.get(data["step_id"], "")
+            self.texts[data["step_id"]] = have[: data["offset"]] + data["text"]
+            return []
+        self._began_ms = self._began_ms or data["time_unix_ms"]
+        at = f"{(data['time_unix_ms'] - self._began_ms) / 1000:7.2f}s "
+        found = [Text.assemble((at, "dim"), line) for line in self._of(event.name, data)]
+        for line in found:
+            line.plain = one_line(line.plain)
+        return found
+
+    def _of(self, name: str, data: dict[str, Any]) -> list[Text]:
+        match name:
+            case "task.queued":
+                return [Text(answer.waits(data), "yellow")]
+            case "task.released":
+                return [Text("it is its turn", "blue")]
+            case "task.accepted":
+                return [Text("accepted, planning", "blue")]
+            case "plan.rejected":
+                notes = "; ".join(note["message"] for note in data.get("notes", ()) if note["severity"] == "error")
+                return [Text(f"plan draft rejected: {notes or 'see the plan checker'}", "yellow")]
+            case "plan.adopted":
+                return self._plan(data["plan"])
+            case "step.started":
+                return [self._started(data)]
+            case "step.ended":
+                return [self._ended(data)]
+            case "task.ended":
+                style = "bold green" if data["status"] == answer.GOOD else "bold red"
+                return [Text.assemble((f"task {data['status']}", style), (_doubts(data.get("result") or {}), "yellow"))]
+            case "task.paused":
+                return [Text(f"held back: {data['reason']}", "bold yellow")]
+            case "task.resumed":
+                return [Text("it goes on", "blue")]
+            case "budget.alerted":
+                return [Text(f"budget: {data['what']}", "yellow")]
+            case "task.rejected":
+                return [Text(f"task rejected: {data['message']}", "bold red")]
+            case _:
+                return [Text(name, "dim")]
+
+    def _plan(self, plan: dict[str, Any]) -> list[Text]:
+        steps = plan["steps"]
+        self.titles |= {step["id"]: step["title"] for step in steps}
+        needed = {name for step in steps for name in step["inputs"]}
+        sinks = [step["id"] for step in steps if step["id"] not in needed]
+        self.final = sinks[0] if len(sinks) == 1 else ""
+        version = f" (version {plan['version']})" if plan["version"] > 1 else ""
+        lines = [Text(f"plan of {counted(len(steps), 'step')}{version}", "blue")]
+        for step in steps:
+            after = f"  after {', '.join(step['inputs'])}" if step["inputs"] else ""
+            tools = f"  with {', '.join(step['tools'])}" if step["tools"] else ""
+            lines.append(Text.assemble("  ", (step["id"], "bold"), f" {step['title']}", (after + tools, "dim")))
+        return lines
+
+    def _started(self, data: dict[str, Any]) -> Text:
+        step = data["step_id"]
+        self.titles[step] = data["title"] or self.titles.get(step, "")
+        self.running[step] = data["time_unix_ms"]
+        again = f" (attempt {data['attempt']})" if data["attempt"] > 1 else ""
+        return Text.assemble(("▸ ", "cyan"), (step, "bold"), f" {self.titles[step]}{again}")
+
+    def _ended(self, data: dict[str, Any]) -> Text:
+        step, usage = data["step_id"], data["usage"]
+        took = data["time_unix_ms"] - self.running.pop(step, data["time_unix_ms"])
+        self.done += data["outcome"] == "accepted"
+        mark, style = {"accepted": ("✓ ", "green"), "rejected": ("↻ ", "yellow")}.get(data["outcome"], ("✗ ", "red"))
+        reasons = f": {'; '.join(data['reasons'])}" if data["reasons"] and data["outcome"] != "accepted" else ""
+        result = data.get("result") or {}
+        doubt = _doubts(result)
+        tokens = usage["input_tokens"] + usage["output_tokens"]
+        cost = f"  {seconds(took)}, {tokens:,} tokens, {money(usage['cost_usd_micros'])}"
+        if data["outcome"] == "failed":
+            # It was cut: calls that were in the works are paid, and not in what it says of itself.
+            cost = (
+                f"  {seconds(took)}, at least {tokens:,} tokens, {money(usage['cost_usd_micros'])}"
+                if tokens
+                else (f"  {seconds(took)}; `bulkhead timeline` has what its calls cost")
+            )
+        return Text.assemble(
+            (mark, style), (step, "bold"), (f" {data['outcome']}", style), (doubt, "yellow"), reasons, (cost, "dim")
+        )
+
+    def live(self, width: int) -> Text:
+        """The moving part: which steps run, and the end of the text of the final one."""
+        found = Text()
+        for step in self.running:
+            found.append(f"  … {step} {self.titles.get(step, '')}\n", "cyan")
+        text = self.texts.get(self.final, "") if self.final in self.running else ""
+        wrapped = [
+            line[start : start + width]
+            for line in text.splitlines()
+            for start in range(0, max(1, len(line)), max(20, width))
+        ]
+        for line in wrapped[-MAX_LIVE_LINES:]:
+            found.append(f"  {line}\n", "italic")
+        return found
+
+
+def _doubts(result: dict[str, Any]) -> str:
+    return answer.doubts(result.get("standing"), (result.get("completeness") or {}).get("complete"))
+
+
+class Lost:
+    """Says that the connection is lost and how long it is tried again; not more often than needed."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._said_at = -math.inf
+        self.console = err
+
+    def __call__(self, error: MeshError, left_s: float) -> None:
+        """As `Task.events` calls it."""
+        if time.monotonic() - self._said_at < LOST_EVERY_S:
+            return
+        self._said_at = time.monotonic()
+        if self._as_json:
+            print_json({"event": "connection.lost", "data": {"why": str(error), "left_s": round(left_s)}})
+            return
+        minutes, rest = divmod(round(left_s), 60)
+        self.console.print(
+            f"connection lost, trying again ({minutes}:{rest:02d} left): {error}", style="yellow", markup=False
+        )
+
+
+async def watch(task: Task, console: Console, *, as_json: bool, complete: bool = False) -> Exit:
+    """Follow a task to its end and print its answer. complete: a success that is degraded or incomplete is none.
+    Raises MeshError."""
+    lost = Lost(as_json=as_json)
+    if as_json:
+        async for event in task.events(on_lost=lost):
+            print_json({"event": event.name, "id": event.id, "data": event.data})
+        document = await task.show()
+        print_json({"event": "result", "data": document})
+        return exit_of(document, complete=complete)
+    progress = Progress()
+    if console.is_terminal:
+        with Live(console=console, refresh_per_second=REFRESH_PER_S, transient=True) as live:
+            lost.console = live.console  # Anything printed beside it would tear what moves.
+            async for event in task.events(on_lost=lost):
+                for line in progress.lines(event):
+                    live.console.print(line)
+                live.update(progress.live(console.width - 4))
+    else:
+        async for event in task.events(on_lost=lost):
+            for line in progress.lines(event):
+                console.print(line)
+    document = await task.show()
+    answer.show(console, document)
+    uncertain_writes.show(console, document)
+    if complete and document["status"] == answer.GOOD and not answer.is_whole(document):
+        err.print(
+            f"--require-complete: its answer is no whole one; `bulkhead why {task.id}` says what it lacks",
+            style="yellow",
+            markup=False,
+        )
+    return exit_of(document, complete=complete)
+
+
+def exit_of(document: dict[str, Any], *, complete: bool = False) -> Exit:
+    """0 for a task that succeeded, 4 for one that was refused, 1 for every other end. complete: as of `watch`."""
+    if document["status"] == answer.GOOD:
+        return Exit.OK if answer.is_whole(document) or not complete else Exit.FAILED
+    return Exit.REFUSED if document["status"] == "rejected" else Exit.FAILED

@@ -1,0 +1,326 @@
+"""Checkpoints of the ledger: facts that outlive the messages they are made of, so that a rebuild reads only the tail.
+
+In: the newest checkpoint and what came after it, up to a cut. Out: the parts of the next one, then its seal. A cut is
+two sequences, one of each inbox, with the reservation of every settlement before it: then what a checkpoint holds is
+the ledger's balances and its open reservations, and nothing else. Made from the streams and never from Redis.
+"""
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from heapq import nlargest
+from itertools import chain, islice
+
+from bulkhead.bus.port import Bus, BusError, Stored
+from bulkhead.runtime.consume import inbound
+from bulkhead.runtime.consume.inbound import Unreadable
+from bulkhead.runtime.publish.publisher import Publisher
+from bulkhead.telemetry.log import Log
+from bulkhead_contracts import subjects
+from bulkhead_contracts.bounds import MAX_CHECKPOINT_PARTS, MAX_CHECKPOINT_ROWS, MAX_CHECKPOINT_SETTLED
+from bulkhead_contracts.budget import (
+    LedgerBalance,
+    LedgerCheckpointed,
+    LedgerEntry,
+    LedgerMarked,
+    LedgerPart,
+    LedgerSettled,
+)
+from bulkhead_contracts.types import Body
+from bulkhead_services.budget.ledger import model
+from bulkhead_services.budget.ledger.accounts import over
+from bulkhead_services.budget.ledger.model import Balance, Entry, Ledger, Sum
+from bulkhead_services.budget.ledger.store import RedisFailure, Store
+
+log = Log("budget.checkpoint")
+
+JOURNAL, JOURNAL_INBOX = "journal", subjects.inbox_stream("journal")
+SETTLED_INBOX = subjects.inbox_stream("budget")
+TENANT, SEAL, PART = "checkpoint", "seal", "part"
+"""Of the subjects; no publisher may say this tenant's name."""
+MARKS = "ledger"
+"""Tenant and task of the marks of rebuilds: they belong to none."""
+SEALS = subjects.mesh("budget", JOURNAL, TENANT, SEAL)
+ROLE = "checkpointer"
+LEASE_MS = 60_000
+HOUR_MS = 3_600_000
+GIVEN_UP = "given-up:"
+"""Before the name of what was settled with nothing by who gave up asking: its reservation may come yet, behind the cut.
+Without it, that would be held for nobody. A version before takes it for the name of nothing."""
+MOST_CHARS = 300
+"""Of such a name."""
+LATE_MS = 120_000
+"""A doer asks again within 12 s; so long after it was reserved no replica still stores its copy of the fact."""
+MOST_DONE = 100_000
+"""Of the last ones to be reserved; at 800 a second these are two minutes."""
+MOST_NAMED = 20_000
+"""Of them, so that a rebuild is not much longer for it; at 800 a second twice as long as a doer asks under one name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A ledger and how far the two inboxes have been folded into it. own: a checkpoint's messages behind its mark."""
+
+    ledger: Ledger
+    journal: int = 0
+    budget: int = 0
+    at_unix_ms: int = 0
+    own: int = 0
+
+
+Fold = Callable[[Start, int, int, Callable[[], Awaitable[None]]], Awaitable[object]]
+"""Folds both inboxes on, up to two sequences; what it calls after every page may stop it."""
+
+
+async def breathe() -> None:
+    """Admissions come first."""
+    await asyncio.sleep(0)
+
+
+# Pure
+
+
+def prune(ledger: Ledger, now_unix_ms: int, keep_ms: int) -> None:
+    """Forget what cannot matter any more. A reservation that nobody settled in `keep_ms` stays spent, for good."""
+    ledger.done |= {key: entry.at_unix_ms for key, entry in ledger.entries.items() if entry.state == "settled"}
+    late = [(at, key) for key, at in ledger.done.items() if at + LATE_MS >= now_unix_ms]
+    ledger.done = {key: at for at, key in nlargest(MOST_DONE, late)}
+    if any(one.state == "open" and one.at_unix_ms + keep_ms < now_unix_ms for one in ledger.entries.values()):
+        model.sweep(ledger, now_unix_ms)
+    for key, entry in list(ledger.entries.items()):
+        if entry.at_unix_ms + {"lapsed": keep_ms, "early": LATE_MS}.get(entry.state, now_unix_ms) < now_unix_ms:
+            del ledger.entries[key]
+    for scope in list(ledger.balances):
+        if over(scope, ledger.until.get(scope, 0) and ledger.until[scope] + ledger.lease_ms, now_unix_ms):
+            del ledger.balances[scope]
+            ledger.until.pop(scope, None)
+
+
+def name_settled(ledger: Ledger) -> None:
+    """Of what was settled before the checkpoint, the last names: an ask that comes late, under one of them, would hold
+    money that nobody will ever settle."""
+    for key, at in islice(ledger.done.items(), MOST_NAMED):
+        ledger.entries.setdefault(key, Entry("settled", at_unix_ms=at))
+
+
+def parts_of(ledger: Ledger, checkpoint: str) -> Iterator[LedgerPart]:
+    """A ledger at a cut, pruned, in pieces that fit messages.
+
+    Of what is settled, which is in the balances, only the names of late: two replicas that were asked for one
+    reservation may store a fact each, the second one after the cut. And of settlements without a reservation those of
+    late that charge nothing: who asked and heard no answer gave up what may only now be held. Of others nothing is
+    still to come at a cut.
+    """
+    balances = (
+        LedgerBalance(
+            scope=scope,
+            reserved=tuple(one.reserved),
+            spent=tuple(one.spent),
+            settled=one.settled,
+            stopped=one.stopped,
+            until_unix_ms=ledger.until.get(scope, 0),
+        )
+        for scope, one in ledger.balances.items()
+    )
+    entries = (
+        LedgerEntry(
+            key=key, ask=tuple(entry.ask), scopes=model.scope_limits(entry.scopes), reserved_unix_ms=entry.at_unix_ms
+        )
+        for key, entry in ledger.entries.items()
+        if entry.state in ("open", "lapsed")
+    )
+    while some := tuple(islice(balances, MAX_CHECKPOINT_ROWS)):
+        yield LedgerPart(checkpoint=checkpoint, balances=some)
+    while more := tuple(islice(entries, MAX_CHECKPOINT_ROWS // 2)):
+        yield LedgerPart(checkpoint=checkpoint, entries=more)
+    settled = (LedgerSettled(key=key, reserved_unix_ms=at) for key, at in ledger.done.items())
+    given_up = (
+        LedgerSettled(key=f"{GIVEN_UP}{key}", reserved_unix_ms=entry.at_unix_ms)
+        for key, entry in ledger.entries.items()
+        if entry.state == "early"
+        and not entry.estimated
+        and not any(entry.usage)
+        and len(key) <= MOST_CHARS - len(GIVEN_UP)
+    )
+    named = chain(settled, islice(given_up, MOST_DONE))
+    while names := tuple(islice(named, MAX_CHECKPOINT_SETTLED)):
+        yield LedgerPart(checkpoint=checkpoint, settled=names)
+
+
+def take_part(ledger: Ledger, part: LedgerPart) -> None:
+    """A part back into a ledger. What had lapsed is open again: the next admission sees that its lease is over."""
+    for account in part.balances:
+        ledger.balances[account.scope] = Balance(
+            Sum(*account.reserved), Sum(*account.spent), account.settled, account.stopped
+        )
+        if account.until_unix_ms:
+            ledger.until[account.scope] = account.until_unix_ms
+    for row in part.entries:
+        ledger.entries[row.key] = Entry("open", Sum(*row.ask), model.scopes_from(row.scopes), row.reserved_unix_ms, 1)
+    for one in part.settled:
+        if one.key.startswith(GIVEN_UP):
+            ledger.entries[one.key.removeprefix(GIVEN_UP)] = Entry("early", at_unix_ms=one.reserved_unix_ms)
+        else:
+            ledger.done[one.key] = one.reserved_unix_ms
+
+
+def reopen(ledger: Ledger) -> None:
+    """What has lapsed counts as held again, as a fold has it: whether a lease is over is judged by who admits."""
+    for key, entry in ledger.entries.items():
+        if entry.state == "lapsed":
+            for scope in entry.scopes:
+                old = ledger.balances.get(scope.name)
+                if old is not None:
+                    ledger.balances[scope.name] = old._replace(
+                        reserved=old.reserved.plus(entry.ask), spent=old.spent.minus(entry.ask)
+                    )
+            ledger.entries[key] = replace(entry, state="open")
+
+
+# The streams
+
+
+async def newest(bus: Bus, lease_ms: int, journal: int, budget: int) -> Start:
+    """The newest whole checkpoint that lies before these ends of the two inboxes; none, and all is read. Raises
+    BusError."""
+    last = await bus.last(JOURNAL_INBOX, SEALS)
+    if last is None:
+        return Start(Ledger(lease_ms))
+    if (found := await _opened(bus, last, lease_ms, journal, budget)) is not None:
+        return found
+    # Its maker stood still for long, and what came before was removed meanwhile: the ones before are whole.
+    for stored in reversed(await _all_seals(bus)):
+        if stored.sequence < last.sequence and (found := await _opened(bus, stored, lease_ms, journal, budget)):
+            return found
+    return Start(Ledger(lease_ms))
+
+
+async def _opened(bus: Bus, stored: Stored, lease_ms: int, journal: int, budget: int) -> Start | None:
+    """The checkpoint under a seal; None when it is not whole, or of other streams. Raises BusError."""
+    ledger = Ledger(lease_ms)
+    try:
+        seal = inbound.read(stored, JOURNAL).body
+        assert isinstance(seal, LedgerCheckpointed), "nobody says anything else there"
+        if seal.journal_sequence > journal or seal.budget_sequence > budget:
+            # One of the streams was made anew: what the seal counts is not what lies there now.
+            log.warning("checkpoint_of_other_streams", checkpoint=seal.checkpoint)
+            return None
+        for sequence in seal.parts:
+            take_part(ledger, await _part(bus, seal.checkpoint, sequence))
+    except Unreadable as error:
+        log.warning("checkpoint_unreadable", reason=error.reason)
+        return None
+    await _begin(bus, ledger, seal.journal_sequence)
+    return Start(ledger, seal.journal_sequence, seal.budget_sequence, seal.at_unix_ms, own=len(seal.parts) + 1)
+
+
+async def _begin(bus: Bus, ledger: Ledger, until: int) -> None:
+    """The rebuilds before a checkpoint: what was written under a ledger before them may still come after it."""
+    after, subject = 0, subjects.mesh("budget", JOURNAL, MARKS, MARKS)
+    while after < until and (page := await bus.read(JOURNAL_INBOX, subject, after=after)):
+        for stored in page:
+            with suppress(Unreadable):
+                body = inbound.read(stored, JOURNAL).body
+                if isinstance(body, LedgerMarked) and stored.sequence <= until:
+                    model.begin(ledger, body.epoch)
+        after = page[-1].sequence
+
+
+async def _all_seals(bus: Bus) -> list[Stored]:
+    """In their order. Old ones are purged, so that there are few."""
+    found: list[Stored] = []
+    while page := await bus.read(JOURNAL_INBOX, SEALS, after=found[-1].sequence if found else 0):
+        found += page
+    return found
+
+
+async def _part(bus: Bus, checkpoint: str, sequence: int) -> LedgerPart:
+    subject = subjects.mesh("budget", JOURNAL, TENANT, PART)
+    found = await bus.read(JOURNAL_INBOX, subject, after=sequence - 1, limit=1)
+    body = inbound.read(found[0], JOURNAL).body if found and found[0].sequence == sequence else None
+    if not isinstance(body, LedgerPart) or body.checkpoint != checkpoint:
+        raise Unreadable("missing_part", f"part {sequence} of checkpoint {checkpoint} is not there")
+    return body
+
+
+class Checkpointer:
+    """One replica's; the one that leads makes them."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        publisher: Publisher,
+        store: Store,
+        clock: Callable[[], int],
+        fold: Fold,
+        *,
+        holder: str,
+        lease_ms: int,
+        keep_ms: int,
+        every_s: float,
+        messages: int,
+    ) -> None:
+        self._bus, self._publisher, self._store, self._clock, self._fold = bus, publisher, store, clock, fold
+        self._holder, self._lease_ms, self._keep_ms = holder, lease_ms, keep_ms
+        self._every_s, self._messages = every_s, messages
+        self.made = 0
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await asyncio.sleep(self._every_s)
+            try:
+                if await self._store.lead(ROLE, self._holder, max(LEASE_MS, int(self._every_s * 2_000))):
+                    await self.make()
+            except (BusError, Unreadable, *RedisFailure) as error:
+                # The one before stands; a rebuild reads a longer tail.
+                log.warning("checkpoint_not_made", reason=str(error) or type(error).__name__)
+
+    async def resign(self) -> None:
+        """At the end: whoever takes this replica's place is not to wait for a lease of minutes."""
+        with suppress(*RedisFailure):
+            await self._store.resign(ROLE, self._holder)
+
+    async def make(self, *, at_once: bool = False) -> bool:
+        """Make one if it is due. Raises BusError, Unreadable."""
+        # The settlements first: each one's reservation was stored before it, and so lies before the journal's mark.
+        settled = await self._bus.last(SETTLED_INBOX, "mesh.*.budget.>")
+        facts = await self._bus.last(JOURNAL_INBOX, f"mesh.budget.{JOURNAL}.>")
+        budget, journal = (one.sequence if one is not None else 0 for one in (settled, facts))
+        start = await newest(self._bus, self._lease_ms, journal, budget)
+        now = self._clock()
+        # Without its own: a large one would call for the next, for ever.
+        new = (budget - start.budget) + (journal - start.journal) - start.own
+        if not at_once and new < self._messages and (now - start.at_unix_ms < HOUR_MS or budget == start.budget):
+            return False
+        checkpoint = uuid.uuid4().hex
+        journal = await self._say(LedgerMarked(epoch=checkpoint), SEAL + "-mark", checkpoint)
+        await self._fold(start, journal, budget, breathe)
+        ledger = start.ledger
+        prune(ledger, ledger.folded_unix_ms, self._keep_ms)
+        reopen(ledger)
+        made = enumerate(parts_of(ledger, checkpoint))
+        parts = [await self._say(part, PART, f"{checkpoint}/{at}") for at, part in made]
+        if len(parts) > MAX_CHECKPOINT_PARTS:
+            log.error("checkpoint_too_large", parts=len(parts))
+            return False
+        await self._say(
+            LedgerCheckpointed(
+                checkpoint=checkpoint,
+                journal_sequence=journal,
+                budget_sequence=budget,
+                parts=tuple(parts),
+                at_unix_ms=now,
+            ),
+            SEAL,
+            f"{checkpoint}/seal",
+        )
+        self.made += 1
+        log.info("checkpoint_made", checkpoint=checkpoint, folded=new, parts=len(parts))
+        return True
+
+    async def _say(self, body: Body, task: str, index: str) -> int:
+        ack = await self._publisher.send(JOURNAL, body, tenant=TENANT, task=task, cause=index, index=task)
+        return ack.sequence

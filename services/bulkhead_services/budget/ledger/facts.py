@@ -1,0 +1,45 @@
+"""What budget says of one reservation and of one task. Pure.
+
+In: an ask with the terms that it is held on; a balance. Out: the bodies of `Reserved` and `TaskCharged`.
+"""
+
+from bulkhead_contracts.budget import Reserved, ReserveRequested, TaskCharged
+from bulkhead_services.budget.ledger import model
+from bulkhead_services.budget.ledger.account_cache import Scopes
+from bulkhead_services.budget.ledger.accounts import fact_scopes
+from bulkhead_services.budget.ledger.model import Balance, Held
+
+
+def cause_of(reservation_id: str, epoch: str) -> str:
+    """A fact's cause: the reservation, and the ledger that held it when the fact was written."""
+    return f"{reservation_id}@{epoch.partition(' ')[0]}"
+
+
+def written_under(cause: str) -> str:
+    """The ledger of a fact's cause; "" of a fact that an earlier program wrote."""
+    return cause.partition("@")[2]
+
+
+def reserved(service: str, body: ReserveRequested, held: Held) -> Reserved:
+    """The fact that stands in the journal before the answer."""
+    known = held.scopes
+    scopes, more_scopes = known.in_fact if isinstance(known, Scopes) else fact_scopes(known)
+    return Reserved(
+        reservation_id=body.reservation_id,
+        call_id=body.call_id,
+        step_id=body.step_id,
+        service=service,
+        resource=body.resource,
+        amount=body.worst_case,
+        scopes=scopes,
+        more_scopes=more_scopes,
+        price_digest=body.price_digest,
+        reserved_unix_ms=held.at_unix_ms,
+    )
+
+
+def charged(balance: Balance) -> TaskCharged:
+    """What a task has cost by now."""
+    return TaskCharged(
+        charged=model.amount_of(balance.spent), held=model.amount_of(balance.reserved), settled_calls=balance.settled
+    )

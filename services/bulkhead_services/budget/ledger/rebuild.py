@@ -1,0 +1,305 @@
+"""How the Redis ledger comes to be: from the facts in the streams, exactly; and how it is known to be still that one.
+
+In: `Reserved` facts (INBOX_JOURNAL), `Settled` messages (INBOX_BUDGET). Out: an epoch in Redis that admissions may
+use. One replica rebuilds at a time; the others take over what it built.
+"""
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+from bulkhead.bus.port import Bus, BusError, BusUnavailable, Stored
+from bulkhead.runtime.background import Background, cancel
+from bulkhead.runtime.consume import batched_reservations, inbound
+from bulkhead.runtime.consume.inbound import Inbound, Unreadable
+from bulkhead.runtime.publish.publisher import Publisher
+from bulkhead.telemetry.log import Log
+from bulkhead_contracts import subjects
+from bulkhead_contracts.budget import LedgerMarked, Reserved, Settled
+from bulkhead_contracts.task import TaskStopped
+from bulkhead_services.budget.ledger import facts, model
+from bulkhead_services.budget.ledger.accounts import task_scope
+from bulkhead_services.budget.ledger.checkpoint import MARKS, Start, name_settled, newest, prune
+from bulkhead_services.budget.ledger.model import Ledger
+from bulkhead_services.budget.ledger.store import REST_S, RedisFailure, RedisRefuses, Store, Unsafe
+
+log = Log("budget.ledger")
+
+JOURNAL, JOURNAL_INBOX = "journal", subjects.inbox_stream("journal")
+SETTLED_INBOX = subjects.inbox_stream("budget")
+MONEY = "mesh.ledger."
+"""How a type that only a later budget has is called if it changes the ledger: without it this one builds none."""
+FOLDED = frozenset({LedgerMarked.TYPE, Reserved.TYPE, Settled.TYPE, TaskStopped.TYPE})
+"""A later version of these does, too. Every other fact tells of something else: the version before leaves it out."""
+MAX_EMPTY_READS = 200
+PAGE = 256
+LOCK_MS = 3_000
+"""A replica that dies while it rebuilds holds the others up for so long; one that lives says so three times in it."""
+FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.05, 2.0
+
+
+GoOn = Callable[[], Awaitable[None]]
+"""Called after every page; raises to stop."""
+
+
+class LockLost(Exception):
+    """Another replica took over the rebuild."""
+
+
+class Keeper:
+    """Sees to it that there is a ledger. `epoch` is "" while there is none that may be used."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        publisher: Publisher,
+        store: Store,
+        clock: Callable[[], int],
+        *,
+        lease_ms: int,
+        keep_ms: int,
+        rebuild_at_start: bool,
+        tail_grace_s: float,
+    ) -> None:
+        self._bus = bus
+        self._publisher = publisher
+        self._store = store
+        self._clock = clock
+        self._lease_ms, self._keep_ms = lease_ms, keep_ms
+        self._tail_grace_s = tail_grace_s
+        self._fresh = rebuild_at_start
+        self._wanted = asyncio.Event()
+        self._built = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self.rebuilds = 0
+        self.reason = "the ledger is being built"
+        store.on_change = lambda: self.lose("another Redis answers")
+
+    def start(self, background: Background) -> None:
+        """Begin; returns at once."""
+        self._wanted.set()
+        self._task = background.start("keeper of the ledger", self._run())
+
+    async def stop(self) -> None:
+        """End; the ledger in Redis stays."""
+        if self._task is not None:
+            await cancel(self._task)
+
+    @property
+    def epoch(self) -> str:
+        """What every use of the ledger must name; "" means wait."""
+        return self._store.epoch if self._built.is_set() else ""
+
+    def lose(self, reason: str) -> None:
+        """The ledger cannot be relied on: nothing is admitted until it has been verified or rebuilt."""
+        if self._built.is_set():
+            log.warning("ledger_lost", reason=reason)
+            self._built.clear()
+        self.reason = reason
+        self._wanted.set()
+
+    async def wait_built(self) -> None:
+        """Until there is a ledger."""
+        await self._built.wait()
+
+    async def _run(self) -> None:
+        backoff_s = FIRST_BACKOFF_S
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            problem = await self._try()
+            if problem:
+                self.reason = problem
+                log.warning("ledger_unavailable", reason=problem, retry_s=backoff_s)
+                self._wanted.set()
+                await asyncio.sleep(backoff_s)
+                backoff_s = min(MAX_BACKOFF_S, backoff_s * 2)
+            elif not self._wanted.is_set():
+                # Calls that failed on the old connections may have asked for one more look meanwhile.
+                self._built.set()
+                backoff_s = FIRST_BACKOFF_S
+                await self._clean()
+
+    async def _try(self) -> str:
+        """Make sure that there is a ledger; why not, or "" when there is."""
+        try:
+            return "" if await self._ensure() else "another replica builds the ledger"
+        except RedisRefuses as error:
+            return f"Redis does not do what it is asked ({error}); look whether its disk or memory is full"
+        except RedisFailure as error:
+            return f"Redis does not answer ({error}); start it, or set BULKHEAD_REDIS_URL"
+        except (BusError, Unsafe, Unreadable, LockLost) as error:
+            return str(error)
+
+    async def _clean(self) -> None:
+        try:
+            await self._store.bury()
+        except RedisFailure as error:
+            log.debug("old_ledger_left", reason=str(error))  # Its keys expire by themselves.
+
+    async def _ensure(self) -> bool:
+        """Take the ledger that stands, or build it. False: another replica is building.
+
+        A ledger built in this very server process (same run id) has forgotten nothing, however often the
+        connection broke; on any other server it is rebuilt.
+        """
+        server = await self._store.connect()
+        standing = await self._store.current(server)
+        if standing and not self._fresh:
+            self._store.epoch = standing
+            log.info("ledger_taken", epoch=standing[:8])
+            return True
+        token = uuid.uuid4().hex
+        # Read before the lock is taken: see _mark.
+        before = await self._bus.last(JOURNAL_INBOX, subjects.mesh("budget", JOURNAL, MARKS, MARKS))
+        # From here on a ledger that another replica builds is fresh enough.
+        self._fresh = False
+        if not await self._store.lock(token, LOCK_MS):
+            return False
+        alive = asyncio.create_task(self._stay(token))
+        try:
+            await self._rebuild(token, server, before.sequence if before is not None else 0)
+        except BaseException:
+            # The lock ends by itself; a failure here must hide neither what went wrong nor that this is to stop.
+            with suppress(*RedisFailure):
+                await asyncio.shield(self._store.unlock(token))
+            raise
+        finally:
+            await cancel(alive)
+        return True
+
+    async def _stay(self, token: str) -> None:
+        """Keep the lock while a read or a publish takes long; who lost it is told by `go_on`."""
+        while True:
+            await asyncio.sleep(LOCK_MS / 3_000)
+            with suppress(*RedisFailure):
+                await self._store.keep_lock(token, LOCK_MS)
+
+    async def _mark(self, token: str, before: int) -> tuple[int, int]:
+        """Whatever was admitted or settled in the ledger before stands in front of these marks: its writers are fenced.
+
+        before: the last mark that was there before the lock was taken. A mark that comes late, when its writer has lost
+        the lock and another rebuild has marked, is refused: facts of the ledger that stands would count as too late.
+        """
+        last_fact, last_settled = [
+            (
+                await self._publisher.send(
+                    inbox,
+                    LedgerMarked(epoch=token),
+                    tenant=MARKS,
+                    task=MARKS,
+                    cause=token,
+                    index=inbox,
+                    expect_last_on_subject=expected,
+                )
+            ).sequence
+            for inbox, expected in ((JOURNAL, before), ("budget", None))
+        ]
+        return last_fact, last_settled
+
+    async def _rebuild(self, token: str, server: str, before: int) -> None:
+        started_ms = self._clock()
+
+        async def go_on() -> None:
+            if not await self._store.keep_lock(token, LOCK_MS):
+                raise LockLost("another replica took over the rebuild of the ledger")
+
+        if before:
+            # Nobody was admitted before the first rebuild of all.
+            await asyncio.sleep(REST_S)
+        last_fact, last_settled = await self._mark(token, before)
+        start = await newest(self._bus, self._lease_ms, last_fact, last_settled)
+        facts, settlements = await self.fold_on(start, last_fact, last_settled, go_on)
+        ledger, now = start.ledger, start.ledger.folded_unix_ms
+        prune(ledger, now, self._keep_ms)
+        name_settled(ledger)
+        await self._store.write(token, ledger, now - self._keep_ms, go_on)
+        if not await self._store.switch(token, server):
+            raise LockLost("another replica took over the rebuild of the ledger")
+        self.rebuilds += 1
+        log.info(
+            "ledger_rebuilt",
+            epoch=token[:8],
+            facts=facts,
+            settlements=settlements,
+            checkpoint_at=start.at_unix_ms,
+            took_ms=self._clock() - started_ms,
+        )
+
+    async def fold_on(self, start: Start, last_fact: int, last_settled: int, go_on: GoOn) -> tuple[int, int]:
+        """Both inboxes from where a ledger stands up to these sequences; how many messages. Raises BusUnavailable."""
+        ledger, facts, end = start.ledger, f"mesh.budget.{JOURNAL}.>", last_settled
+        return (
+            await self._fold(ledger, JOURNAL_INBOX, facts, start.journal, last_fact, go_on),
+            await self._fold(ledger, SETTLED_INBOX, "mesh.*.budget.>", start.budget, end, go_on),
+        )
+
+    async def _fold(self, ledger: Ledger, stream: str, subject: str, after: int, last: int, go_on: GoOn) -> int:
+        """Read up to the sequence `last`, however far the follower that answers lies behind. Raises BusUnavailable."""
+        count, empty = 0, 0
+        while after < last:
+            page = await self._bus.read(stream, subject, after=after, limit=PAGE)
+            for stored in page:
+                if stored.sequence <= last:
+                    take(ledger, stored)
+            if page:
+                after, count, empty = page[-1].sequence, count + len(page), 0
+            elif empty < MAX_EMPTY_READS:
+                empty += 1
+                await asyncio.sleep(self._tail_grace_s)
+            else:
+                raise BusUnavailable(f"{stream} cannot be read up to {last}: what answers is at {after}")
+            await go_on()
+        return count
+
+
+def take(ledger: Ledger, stored: Stored) -> None:
+    """One stored message into the ledger. Raises Unreadable for what only a newer budget can read."""
+    receiver = stored.subject.split(".")[2]
+    if receiver == JOURNAL:
+        ledger.folded_unix_ms = stored.time_unix_ms
+    try:
+        message = inbound.read(stored, receiver)
+    except Unreadable as error:
+        if error.later and not moves_money(stored):
+            log.debug("later_fact_left_out", subject=stored.subject, sequence=stored.sequence, reason=error.reason)
+            return
+        if error.later:
+            reason = f"{error.reason}; a ledger without it would be wrong: start the newer version of budget"
+            raise Unreadable(error.code, reason, later=True) from error
+        # The inbox shell makes a dead letter of it too; nothing that was admitted looks like this.
+        log.error("fact_unreadable", subject=stored.subject, sequence=stored.sequence, reason=error.reason)
+        return
+    fold(ledger, message)
+
+
+def moves_money(stored: Stored) -> bool:
+    """Whether the type of a message that cannot be read here says that a ledger without it would be wrong."""
+    kind = next((value for key, value in stored.headers.items() if key.lower() == "ce-type"), "")
+    return kind.startswith(MONEY) or kind.rpartition(".v")[0] in FOLDED
+
+
+def fold(ledger: Ledger, message: Inbound) -> None:
+    """A fact, several told together, or a settlement; everything else changes nothing."""
+    for fact in batched_reservations.each(message):
+        _fold(ledger, fact)
+
+
+def _fold(ledger: Ledger, message: Inbound) -> None:
+    address, body = message.address, message.body
+    if isinstance(body, LedgerMarked) and (address.receiver, address.tenant) == (JOURNAL, MARKS):
+        model.begin(ledger, body.epoch)
+    elif isinstance(body, Reserved):
+        if facts.written_under(message.envelope.cause) in ledger.over:
+            # It came too late: its writer was fenced before the mark, and found so before it could answer. What it held
+            # may be held by others now.
+            return
+        key = model.entry_key(body.service, address.tenant, address.task, body.reservation_id)
+        scopes = model.scopes_from((*body.scopes, *body.more_scopes))
+        model.restore(ledger, key, model.sum_of(body.amount), scopes, body.reserved_unix_ms)
+    elif isinstance(body, Settled):
+        key = model.entry_key(address.sender, address.tenant, address.task, body.reservation_id)
+        model.settle(ledger, key, model.used(body.usage, body.wall_ms), body.estimated, message.time_unix_ms)
+    elif isinstance(body, TaskStopped):
+        model.stop(ledger, task_scope(address.tenant, address.task))

@@ -1,0 +1,125 @@
+"""How the ledger's values look in Redis and in the answers of ledger.lua. Pure.
+
+In: sums, entries, balances, and the texts and rows that stand for them. Out: the other of the two.
+"""
+
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+from bulkhead_services.budget.ledger.model import (
+    Balance,
+    Ceiling,
+    Entry,
+    Level,
+    Settlement,
+    Sum,
+    scopes_from_json,
+    scopes_json,
+)
+
+FORM = struct.Struct("<12d")
+"""A balance, as ledger.lua packs it; doubles are exact up to 2^53, as the numbers of Lua are."""
+
+
+def info(reply: Any, name: str) -> str:
+    """One line of what INFO tells; "" when it is not there."""
+    if isinstance(reply, dict):
+        return str(reply.get(name, ""))
+    text = reply.decode() if isinstance(reply, bytes) else str(reply)
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        if key == name:
+            return value.strip()
+    return ""
+
+
+def text_of(of: Sum) -> str:
+    """A sum: its units in order."""
+    return ",".join(str(one) for one in of)
+
+
+def sum_in(text: str) -> Sum:
+    """Back."""
+    return Sum(*(int(part) for part in text.split(",") if part))
+
+
+def ceiling_in(text: str) -> Ceiling:
+    """Which limit stands in the way."""
+    # A person's name may hold anything.
+    scope, unit, spent, reserved, asked, limit = text.rsplit("|", 5)
+    return Ceiling(scope, unit, int(spent), int(reserved), int(asked), int(limit))  # type: ignore[arg-type]
+
+
+def level_in(text: str) -> Level:
+    """How far an account has come."""
+    scope, unit, spent, limit, until = text.rsplit("|", 4)
+    return Level(scope, unit, int(spent), int(limit), int(until))  # type: ignore[arg-type]
+
+
+def settlement_in(told: list[Any]) -> Settlement:
+    """The answer to a settlement, or to what was restored."""
+    kind: Any = told[0]
+    if len(told) == 1:
+        return Settlement(kind)
+    ceiling = ceiling_in(told[4]) if told[4] else None
+    stopped = balance_in(told[5]) if told[5] else None
+    return Settlement(
+        kind,
+        sum_in(told[1]),
+        sum_in(told[2]),
+        told[3] == "1",
+        ceiling,
+        stopped,
+        tuple(level_in(one) for one in told[6]),
+    )
+
+
+def row_of(entry: Entry) -> dict[str, Any]:
+    """A reservation as a hash."""
+    return {
+        "state": entry.state,
+        "ask": text_of(entry.ask),
+        "at": entry.at_unix_ms,
+        "scopes": scopes_json(entry.scopes),
+        "holders": entry.holders,
+        "charged": text_of(entry.charged),
+        "usage": text_of(entry.usage),
+        "estimated": int(entry.estimated),
+        "ceiling": "|".join(str(part) for part in entry.ceiling) if entry.ceiling else "",
+    }
+
+
+def entry_in(row: dict[str, str]) -> Entry:
+    """Back."""
+    return Entry(
+        state=row["state"],  # type: ignore[arg-type]
+        ask=sum_in(row.get("ask", "")),
+        scopes=scopes_from_json(row.get("scopes") or "[]"),
+        at_unix_ms=int(row.get("at") or 0),
+        holders=int(row.get("holders") or 0),
+        charged=sum_in(row.get("charged", "")),
+        usage=sum_in(row.get("usage", "")),
+        estimated=row.get("estimated") == "1",
+        ceiling=ceiling_in(row["ceiling"]) if row.get("ceiling") else None,
+    )
+
+
+def packed(balance: Balance) -> bytes:
+    """A balance as a row."""
+    return FORM.pack(*balance.reserved, *balance.spent, balance.settled, balance.stopped)
+
+
+def balance_of(row: bytes) -> Balance:
+    """Back."""
+    return _of_numbers(FORM.unpack(row))
+
+
+def balance_in(text: str) -> Balance:
+    """A balance in an answer: the same numbers as text."""
+    return _of_numbers(text.split(","))
+
+
+def _of_numbers(numbers: Sequence[Any]) -> Balance:
+    found = [int(one) for one in numbers]
+    return Balance(Sum(*found[:5]), Sum(*found[5:10]), found[10], found[11] == 1)

@@ -1,0 +1,81 @@
+"""Operations of one moment go to Redis together: one call of ledger.lua, one write, one answer.
+
+In: operations, each under the epoch that it was made for. Out: each one's answer. Two calls are under way at a time;
+what comes meanwhile makes up the next one. So an operation does not wait for the way there and back of the one before
+it, and under load the script's start, the fence, the balances that calls share and that way are paid once for many.
+Between operations that are under way at the same moment there is no order, as between those of two replicas.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, NamedTuple
+
+from bulkhead_services.budget.ledger.store import Fenced, RedisFailure
+
+AT_ONCE = 2
+MOST_IN_A_CALL = 64
+"""Redis does nothing else meanwhile; so many take it a few milliseconds."""
+Words = tuple[object, ...]
+"""The name of an operation and what it is done with."""
+Send = Callable[[str, Sequence[Words]], Awaitable[list[Any]]]
+"""Does operations in order under an epoch; one answer for each. Raises Fenced, RedisFailure: then none is known."""
+
+
+class _Waiting(NamedTuple):
+    epoch: str
+    words: Words
+    done: "asyncio.Future[Any]"
+
+
+class Calls:
+    """Of one process."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._waiting: deque[_Waiting] = deque()
+        self._under_way: set[asyncio.Task[None]] = set()
+
+    async def ask(self, epoch: str, *words: object) -> Any:
+        """One operation's answer. Raises Fenced, RedisFailure: whether it was done is unknown."""
+        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Waiting(epoch, words, done))
+        if len(self._under_way) < AT_ONCE:
+            self._under_way.add(asyncio.create_task(self._run()))
+        return await done
+
+    async def _run(self) -> None:
+        try:
+            while self._waiting:
+                epoch, some = self._waiting[0].epoch, []
+                while self._waiting and self._waiting[0].epoch == epoch and len(some) < MOST_IN_A_CALL:
+                    one = self._waiting.popleft()
+                    if not one.done.done():  # Who asked may have gone.
+                        some.append(one)
+                if some:
+                    await self._call(epoch, some)
+        finally:
+            # At once: who asks next must find room, or nobody would take what it asks.
+            self._under_way.discard(asyncio.current_task())  # type: ignore[arg-type]
+            for one in self._waiting:
+                one.done.cancel()
+            self._waiting.clear()
+
+    async def _call(self, epoch: str, some: Sequence[_Waiting]) -> None:
+        try:
+            answers = await self._send(epoch, [one.words for one in some])
+        except (Fenced, *RedisFailure) as error:
+            for one in some:
+                if not one.done.done():
+                    one.done.set_exception(error)
+            return
+        except BaseException as error:
+            for one in some:
+                if isinstance(error, asyncio.CancelledError):
+                    one.done.cancel()
+                elif not one.done.done():
+                    one.done.set_exception(error)  # A bug, which who asks must see: a cancel would pass for an end.
+            raise
+        for one, answer in zip(some, answers, strict=True):
+            if not one.done.done():
+                one.done.set_result(answer)

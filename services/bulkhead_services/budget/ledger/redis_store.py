@@ -1,0 +1,389 @@
+"""The Redis side of the ledger: Lua calls, fenced by an epoch, on a server that proves who it is.
+
+In: keys, sums, scopes. Out: the answers of `core`, `Fenced` when the ledger there is not the one that was built,
+or a RedisError. Nothing here decides.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
+from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError
+
+from bulkhead.redis_sentinel import at_place, is_watched, master_of
+from bulkhead_services.budget.ledger.account_cache import Scopes
+from bulkhead_services.budget.ledger.model import (
+    Answer,
+    Balance,
+    Conflict,
+    Denied,
+    Entry,
+    Held,
+    Ledger,
+    Scope,
+    Settlement,
+    Stale,
+    Sum,
+    Waiting,
+    scopes_from_json,
+    scopes_json,
+)
+from bulkhead_services.budget.ledger.redis_codec import (
+    balance_in,
+    balance_of,
+    ceiling_in,
+    entry_in,
+    info,
+    packed,
+    row_of,
+    settlement_in,
+    sum_in,
+    text_of,
+)
+from bulkhead_services.budget.ledger.redis_pipeline import AT_ONCE, Calls, Words
+from bulkhead_services.budget.ledger.store import LOOK_MS, Fenced, RedisFailure, Revision, Unsafe
+
+SCRIPT = (Path(__file__).parent / "ledger.lua").read_text()
+LAYOUT = "layout-2"
+"""Of the rows in ledger.lua: another one gets another name, so that of two versions neither reads the other's."""
+WRITE_BATCH = 500
+NOWHERE = ("127.0.0.1", 1)
+"""Until sentinels have named a master."""
+MONTH_KEEP_MS = 40 * 24 * 3600 * 1000
+"""As in ledger.lua: a month counts to its end, also when nobody spends for weeks."""
+_FENCE = """
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then return '-' end
+local old = redis.call('GET', KEYS[1]) or ''
+redis.call('DEL', KEYS[1])
+return old
+"""
+_KEEP_LOCK = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return 1
+"""
+_SWITCH = """
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2])
+redis.call('DEL', KEYS[2])
+return 1
+"""
+_LEAD = """
+local held = redis.call('GET', KEYS[1])
+if held and held ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+"""
+_UNLOCK = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end return 1"
+
+
+class RedisStore:
+    """See port.Store."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        prefix: str,
+        lease_ms: int,
+        keep_ms: int,
+        timeout_s: float,
+        connections: int,
+        settled_keep_ms: int = 0,
+    ) -> None:
+        self._timeout_s = timeout_s
+        # A call is repeated by whoever asked, under the same id; a hidden retry would only cost time.
+        common: Any = {
+            "socket_connect_timeout": timeout_s,
+            "retry": Retry(NoBackoff(), 0),
+            "redis_connect_func": self._greet,
+        }
+        self._given = url
+        # Nothing is opened yet; whom sentinels name is asked by `connect`.
+        self._place = at_place(url, *NOWHERE) if is_watched(url) else url
+        self._pooled = lambda: BlockingConnectionPool.from_url(
+            self._place, max_connections=connections, timeout=timeout_s, socket_timeout=timeout_s, **common
+        )
+        # Operations go on connections of their own, each one call after the other: a pool, and a task and two timers
+        # for each write and read, cost more than the call.
+        self._line = lambda: ConnectionPool.from_url(self._place, socket_timeout=None, **common).make_connection()
+        self._lines = [self._line() for _ in range(AT_ONCE)]
+        self._free = list(self._lines)
+        self._redis: Redis = Redis(connection_pool=self._pooled())
+        self._tag = "{" + prefix + "}"
+        self._epoch_key, self._lock_key = f"{self._tag}:epoch", f"{self._tag}:rebuild"
+        self._lease, self._keep = str(lease_ms), str(keep_ms)
+        self._settled_keep = str(min(keep_ms, settled_keep_ms or keep_ms))
+        self._sha = ""
+        self._calls = Calls(self._send)
+        self._server = ""
+        self._dead: list[str] = []
+        self.epoch = ""
+        self.on_change: Callable[[], None] = lambda: None
+
+    # The server
+
+    async def _greet(self, connection: AbstractConnection) -> None:
+        """Run on every new connection, before anything else is sent on it.
+
+        A restarted or promoted server may have lost what was written: it must never be taken for the old one.
+        """
+        await connection.on_connect()
+        found = []
+        for section, name in (("server", "run_id"), ("replication", "master_replid")):
+            await connection.send_command("INFO", section)
+            found.append(info(await connection.read_response(), name))
+        server = "/".join(found)
+        if not self._server:
+            self._server = server
+        elif server != self._server:
+            self.on_change()
+            raise RedisConnectionError(f"another Redis answers ({server[:12]}, was {self._server[:12]})")
+
+    async def connect(self) -> str:
+        """Drop every connection and find out which server is there now. Raises RedisFailure, Unsafe."""
+        self.epoch = ""
+        if is_watched(self._given):
+            self._place = at_place(self._given, *await master_of(self._given, self._timeout_s))
+        await self._drop()
+        self._server = ""
+        memory = await self._redis.execute_command("INFO", "memory")
+        bound, policy = int(info(memory, "maxmemory")), info(memory, "maxmemory_policy")
+        if bound and policy != "noeviction":
+            raise Unsafe(
+                f"this Redis evicts keys when it is full (maxmemory-policy {policy}), so the ledger would forget "
+                "what was spent; set maxmemory-policy noeviction"
+            )
+        self._sha = await self._redis.script_load(SCRIPT)
+        return self._server
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._drop()
+
+    async def _drop(self) -> None:
+        """Use none of the connections any more; those under way end with their call.
+
+        Closed under somebody who writes to it, a connection raises an AttributeError, for which nobody is prepared.
+        """
+        free, self._lines = self._free, [self._line() for _ in range(AT_ONCE)]
+        self._free = list(self._lines)
+        for line in free:
+            await line.disconnect(nowait=True)
+        old, self._redis = self._redis.connection_pool, Redis(connection_pool=self._pooled())
+        await old.update_active_connections_for_reconnect()
+        await old.disconnect(inuse_connections=False)
+
+    # Operations
+
+    async def reserve(
+        self, key: str, ask: Sum, scopes: Sequence[Scope], now_unix_ms: int, revision: Revision | None = None
+    ) -> Answer:
+        """See core.reserve, port.Store.reserve."""
+        looked = (revision.tenant, revision.number, LOOK_MS) if revision is not None else ()
+        terms = scopes.json if isinstance(scopes, Scopes) else scopes_json(scopes)
+        told = await self._call("reserve", key, text_of(ask), terms, now_unix_ms, *looked)
+        match told[0]:
+            case "stale":
+                return Stale(int(told[1]))
+            case "held":
+                return Held(scopes_from_json(told[1]) if told[1] else _as_tuple(scopes), int(told[2]))
+            case "denied":
+                return Denied(ceiling_in(told[1]))
+            case "waiting":
+                return Waiting(ceiling_in(told[1]))
+            case _:
+                return Conflict(sum_in(told[1]), told[2] == "1")
+
+    async def release(self, key: str) -> None:
+        """See core.release."""
+        await self._call("release", key)
+
+    async def settle(self, key: str, usage: Sum, estimated: bool) -> Settlement:
+        """See core.settle."""
+        return settlement_in(await self._call("settle", key, text_of(usage), int(estimated)))
+
+    async def restore(self, key: str, ask: Sum, scopes: Sequence[Scope], at_unix_ms: int) -> Settlement:
+        """See core.restore."""
+        return settlement_in(await self._call("restore", key, text_of(ask), scopes_json(scopes), at_unix_ms))
+
+    async def holds(self, key: str) -> bool:
+        """See port.Store."""
+        return (await self._call("holds", key))[0] == "1"
+
+    async def stop(self, scope: str) -> Balance:
+        """See core.stop."""
+        return balance_in((await self._call("stop", scope))[1])
+
+    async def look(self, revision: Revision, now_unix_ms: int) -> bool:
+        """See port.Store."""
+        told = await self._call("look", revision.tenant, revision.number, now_unix_ms)
+        return bool(told[0] == "looked")
+
+    async def _call(self, *words: object) -> list[Any]:
+        if not self.epoch:
+            raise Fenced("no ledger has been built")
+        return await self._calls.ask(self.epoch, *words)  # type: ignore[no-any-return]
+
+    async def _send(self, epoch: str, operations: Sequence[Words]) -> list[Any]:
+        """See redis_calls.Send."""
+        if epoch != self.epoch:
+            raise Fenced("the ledger was built anew meanwhile")
+        rest = [1, self._epoch_key, epoch, self._prefix(epoch), self._lease, self._keep, self._settled_keep]
+        for words in operations:
+            rest += (len(words), *words)
+        async with asyncio.timeout(self._timeout_s):
+            try:
+                told = await self._told("EVALSHA", self._sha, *rest)
+            except NoScriptError:
+                told = await self._told("EVAL", SCRIPT, *rest)
+        answers: list[Any] = json.loads(told)
+        if answers[0] == "fenced":
+            raise Fenced("the ledger in Redis is gone or was built anew")
+        return answers
+
+    async def _told(self, *command: object) -> Any:
+        line = self._free.pop()
+        try:
+            await line.send_command(*command, check_health=False)
+            return await line.read_response()
+        finally:
+            if line in self._lines:
+                self._free.append(line)
+            else:
+                await line.disconnect(nowait=True)
+
+    def _prefix(self, epoch: str) -> str:
+        return f"{self._tag}:{epoch.partition(' ')[0]}:"
+
+    # Epochs
+
+    async def current(self, server: str) -> str:
+        """The epoch that stands, when it was built in this very server and as this program lays it out; ""
+        otherwise."""
+        found = await self._redis.get(self._epoch_key)
+        return found.decode() if found and found.decode().partition(" ")[2] == f"{server} {LAYOUT}" else ""
+
+    async def lock(self, token: str, lock_ms: int) -> bool:
+        """Become the one that rebuilds, and fence every writer of the ledger before. False: another one does."""
+        if not await self._redis.set(self._lock_key, token, nx=True, px=lock_ms):
+            return False
+        old = (await self._redis.eval(_FENCE, 2, self._epoch_key, self._lock_key, token)).decode()
+        if old == "-":
+            return False
+        # Only ids that can never stand again: a prefix that another replica writes now must not be touched.
+        self._dead += [old, token] if old else [token]
+        return True
+
+    async def keep_lock(self, token: str, lock_ms: int) -> bool:
+        """Say that the rebuild goes on; False when the lock was lost."""
+        return bool(await self._redis.eval(_KEEP_LOCK, 1, self._lock_key, token, lock_ms))
+
+    async def unlock(self, token: str) -> None:
+        """Let another one try; best effort, the lock expires by itself."""
+        with suppress(*RedisFailure):
+            await self._redis.eval(_UNLOCK, 1, self._lock_key, token)
+
+    async def write(self, token: str, ledger: Ledger, since_unix_ms: int, on_batch: Callable[[], Any]) -> None:
+        """Lay a folded ledger down under a new prefix; nobody reads it before `switch`.
+
+        Left out: what ended before `since_unix_ms`, as `keep_ms` would have let it go.
+        """
+        prefix = self._prefix(token)
+        rows = self._rows(prefix, ledger, since_unix_ms)
+        # Row by row, so that the lock can be kept between two batches however large the ledger is.
+        while some := list(islice(rows, WRITE_BATCH)):
+            async with self._redis.pipeline(transaction=False) as batch:
+                for name, row in some:
+                    if isinstance(row, bytes):
+                        of_month = name.startswith(f"{prefix}s:month:")
+                        batch.set(name, row, px=max(int(self._keep), MONTH_KEEP_MS if of_month else 0))
+                        continue
+                    batch.hset(name, mapping=row)
+                    batch.pexpire(name, int(self._settled_keep if row["state"] == "settled" else self._keep))
+                await batch.execute()
+            await on_batch()
+        leases: dict[str | bytes, Any] = {
+            key: float(entry.at_unix_ms + ledger.lease_ms)
+            for key, entry in ledger.entries.items()
+            if entry.state == "open" and entry.at_unix_ms >= since_unix_ms
+        }
+        if leases:
+            await self._redis.zadd(f"{prefix}open", leases)
+
+    def _rows(self, prefix: str, ledger: Ledger, since_unix_ms: int) -> Iterator[tuple[str, dict[str, Any] | bytes]]:
+        live: set[str] = set()
+        for key, entry in ledger.entries.items():
+            if entry.state == "early" or entry.at_unix_ms >= since_unix_ms:
+                live.update(scope.name for scope in entry.scopes)
+                yield f"{prefix}r:{key}", row_of(entry)
+        for scope, balance in ledger.balances.items():
+            if scope in live or scope in ledger.until or not scope.startswith(("task:", "step:")):
+                yield f"{prefix}s:{scope}", packed(balance)
+
+    async def switch(self, token: str, server: str) -> bool:
+        """Make the ledger under `token` the one that stands; False when the lock was lost meanwhile."""
+        epoch = f"{token} {server} {LAYOUT}"
+        if not await self._redis.eval(_SWITCH, 2, self._epoch_key, self._lock_key, token, epoch):
+            return False
+        self._dead.remove(token)
+        self.epoch = epoch
+        return True
+
+    async def bury(self) -> None:
+        """Remove the keys of ledgers that this process fenced or gave up; what is left expires by itself."""
+        while self._dead:
+            gone: list[bytes] = []
+            async for key in self._redis.scan_iter(match=f"{self._prefix(self._dead[0])}*", count=500):
+                gone.append(key)
+                if len(gone) >= WRITE_BATCH:
+                    await self._redis.unlink(*gone)
+                    gone.clear()
+            if gone:
+                await self._redis.unlink(*gone)
+            self._dead.pop(0)
+
+    # Beside the ledger
+
+    async def lead(self, role: str, holder: str, lease_ms: int) -> bool:
+        """See port.Store."""
+        return bool(await self._redis.eval(_LEAD, 1, f"{self._tag}:{role}", holder, lease_ms))
+
+    async def resign(self, role: str, holder: str) -> None:
+        """See port.Store."""
+        await self._redis.eval(_UNLOCK, 1, f"{self._tag}:{role}", holder)
+
+    async def keep(self, name: str, value: bytes) -> None:
+        """See port.Store."""
+        await self._redis.set(f"{self._tag}:{name}", value, px=int(self._keep))
+
+    async def kept(self, name: str) -> bytes:
+        """See port.Store."""
+        return await self._redis.get(f"{self._tag}:{name}") or b""
+
+    async def dump(self) -> tuple[dict[str, Entry], dict[str, Balance]]:
+        """Everything in the ledger that stands, as core has it: for tests and for people who look into it."""
+        prefix = self._prefix(self.epoch)
+        entries: dict[str, Entry] = {}
+        balances: dict[str, Balance] = {}
+        async for key in self._redis.scan_iter(match=f"{prefix}[rs]:*", count=500):
+            name = key.decode().removeprefix(prefix)
+            if name.startswith("r:"):
+                row = {k.decode(): v.decode() for k, v in (await self._redis.hgetall(key)).items()}
+                entries[name[2:]] = entry_in(row)
+            else:
+                balances[name[2:]] = balance_of(await self._redis.get(key) or packed(Balance()))
+        return entries, balances
+
+
+def _as_tuple(scopes: Sequence[Scope]) -> tuple[Scope, ...]:
+    return scopes if isinstance(scopes, tuple) else tuple(scopes)

@@ -1,0 +1,128 @@
+"""Where the ledger lives, as the rest of budget sees it: a Redis server, or this process's memory.
+
+One property test holds every store to `core`.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple, Protocol
+
+from redis.exceptions import RedisError, ResponseError
+
+from bulkhead_services.budget.ledger.model import Answer, Balance, Entry, Ledger, Scope, Settlement, Sum
+
+RedisFailure = (RedisError, OSError, asyncio.TimeoutError)
+"""What a call on an absent, restarted or stalled Redis raises."""
+RedisRefuses = ResponseError
+"""Of these what a Redis raises that is there and does not do it: its disk or its memory is full."""
+
+
+class Fenced(Exception):
+    """The ledger that stands is not the one this process was told of: rebuilt by another, or gone."""
+
+
+class Unsafe(Exception):
+    """This Redis may drop keys by itself; a ledger there would forget what was spent."""
+
+
+LOOK_MS = 5_000
+"""So long what a replica read of a tenant's limits is good; a change that was stored is never held back longer."""
+
+
+QUICK_S = 0.1
+"""An admission whose fact is stored so soon after it was asked for needs no second look at the ledger: see REST_S."""
+REST_S = 0.3
+"""So long a rebuild rests between the fence and its mark: whoever was admitted before the fence, and quickly, has its
+fact in front of the mark, and so in the ledger that is built. Longer by far: clocks do not run alike."""
+
+
+class Revision(NamedTuple):
+    """Which limits of a tenant the scopes of an ask were made of."""
+
+    tenant: str
+    number: int
+
+
+class Store(Protocol):
+    """One process's view of the ledger. Operations raise Fenced or RedisFailure; see core for what they mean."""
+
+    epoch: str
+    """`<id> <server>`: the ledger that every operation must find; "" while there is none."""
+    on_change: Callable[[], None]
+    """Called when another server answers."""
+
+    async def reserve(
+        self, key: str, ask: Sum, scopes: Sequence[Scope], now_unix_ms: int, revision: Revision | None = None
+    ) -> Answer:
+        """See core.reserve. Stale, and nothing held, unless the tenant's limits were looked at and are this one."""
+        ...
+
+    async def release(self, key: str) -> None: ...
+    async def settle(self, key: str, usage: Sum, estimated: bool) -> Settlement: ...
+    async def restore(self, key: str, ask: Sum, scopes: Sequence[Scope], at_unix_ms: int) -> Settlement: ...
+
+    async def stop(self, scope: str) -> Balance: ...
+
+    async def holds(self, key: str) -> bool:
+        """Whether a reservation is held, or was and is settled, in the ledger that stands now."""
+        ...
+
+    async def look(self, revision: Revision, now_unix_ms: int) -> bool:
+        """A tenant's limits were read and are this revision; False when a later one is known."""
+        ...
+
+    async def connect(self) -> str:
+        """Drop what was open, forget the epoch, name the server that answers now. Raises RedisFailure, Unsafe."""
+        ...
+
+    async def current(self, server: str) -> str:
+        """The epoch that stands, when it was built in this very server; "" otherwise."""
+        ...
+
+    async def lock(self, token: str, lock_ms: int) -> bool:
+        """Become the one that rebuilds, and fence every writer of the ledger before. False: another one does."""
+        ...
+
+    async def keep_lock(self, token: str, lock_ms: int) -> bool:
+        """Say that the rebuild goes on; False when the lock was lost."""
+        ...
+
+    async def unlock(self, token: str) -> None:
+        """Let another one try."""
+        ...
+
+    async def write(
+        self, token: str, ledger: Ledger, since_unix_ms: int, on_batch: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Lay a folded ledger down where nobody reads it before `switch`; leave out what ended before."""
+        ...
+
+    async def switch(self, token: str, server: str) -> bool:
+        """Make it the one that stands; False when the lock was lost meanwhile."""
+        ...
+
+    async def bury(self) -> None:
+        """Remove ledgers that can never stand again."""
+        ...
+
+    async def lead(self, role: str, holder: str, lease_ms: int) -> bool:
+        """Become or stay the one replica that acts in a role; False while another one does. Raises RedisFailure."""
+        ...
+
+    async def resign(self, role: str, holder: str) -> None:
+        """Let another replica act in a role at once; nothing where another one does. Raises RedisFailure."""
+        ...
+
+    async def keep(self, name: str, value: bytes) -> None:
+        """Remember something small beside the ledger; it may be lost. Raises RedisFailure."""
+        ...
+
+    async def kept(self, name: str) -> bytes:
+        """What was remembered, or b"". Raises RedisFailure."""
+        ...
+
+    async def dump(self) -> tuple[dict[str, Entry], dict[str, Balance]]:
+        """Everything in the ledger that stands: for tests and for people who look into it."""
+        ...
+
+    async def close(self) -> None: ...

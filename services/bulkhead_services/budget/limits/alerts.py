@@ -1,0 +1,219 @@
+"""Soft alerts, told: after a settlement, never before an answer.
+
+In: settlements as the ledger answers them. Out: `Alerted` and `Overran` facts, `Alerted` to the gateway when it is
+about the task, `NoticeRequested` to whoever posts to webhooks. An alert is told once: ids derive from what it is about,
+and Redis remembers which were told; where it forgot, the same id is told again. It is remembered after it was told, so
+that a crash between the two loses nothing.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+from pydantic import TypeAdapter, ValidationError
+
+from bulkhead.bus.port import Bus
+from bulkhead.runtime.edge.protocol import Received
+from bulkhead.runtime.publish.publisher import Publisher
+from bulkhead.telemetry import metrics, names
+from bulkhead.telemetry.log import Log
+from bulkhead_contracts import bounds
+from bulkhead_contracts.budget import Alerted, NoticeRequested, Overran, Settled
+from bulkhead_services.budget.ledger import model
+from bulkhead_services.budget.ledger.fact_lookup import find_fact
+from bulkhead_services.budget.ledger.model import Level, Settlement, Sum
+from bulkhead_services.budget.ledger.rebuild import JOURNAL
+from bulkhead_services.budget.ledger.store import Store
+from bulkhead_services.budget.limits import alert_rules, messages
+from bulkhead_services.budget.limits.alert_rules import Alert, Pace
+
+log = Log("budget.alerts")
+
+MAX_PACES = 10_000
+MAX_TOLD = 50_000
+ASK_AGAIN_MS = 3_600_000
+"""So long this replica need not look whether an alert was told; looking keeps it remembered."""
+Key = tuple[str, str, int]
+
+
+class Alerts:
+    """What this replica knows of rates, and of what was told."""
+
+    def __init__(self, bus: Bus, publisher: Publisher, store: Store, clock: Callable[[], int]) -> None:
+        self._bus, self._publisher, self._store, self._clock = bus, publisher, store, clock
+        self._paces: OrderedDict[Key, Pace] = OrderedDict()
+        self._told: OrderedDict[str, int] = OrderedDict()
+
+    async def settled(self, message: Received, body: Settled, settlement: Settlement) -> None:
+        """Tell what follows from one settlement; again, when it comes again. Raises BusError, RedisFailure."""
+        if settlement.charged.beyond(settlement.held):
+            await self._overran(message, body, settlement)
+        now = self._clock()
+        if settlement.kind == "settled":
+            for unit, amount in zip(Sum._fields, settlement.charged, strict=True):
+                metrics.spent.add(max(0, amount), {names.UNIT: unit})
+        for level in settlement.levels:
+            for alert in (alert_rules.share(level), self._rate(level, now)):
+                if alert is not None and now - self._told.get(alert.id, 0) >= ASK_AGAIN_MS:
+                    await self._tell(message, alert, now)
+
+    def _rate(self, level: Level, now: int) -> Alert | None:
+        key = (level.scope, level.unit, level.limit)
+        pace = self._paces[key] = alert_rules.paced(self._paces.get(key, ()), level, now)
+        self._paces.move_to_end(key)
+        while len(self._paces) > MAX_PACES:
+            self._paces.popitem(last=False)
+        return alert_rules.burning(pace, level, now)
+
+    async def _tell(self, message: Received, alert: Alert, now: int) -> None:
+        name = f"alerted:{alert.id}"
+        known = await self._store.kept(name)
+        if not known:
+            fact = fact_of(alert, now)
+            await self._publish(message, fact, alert)
+            await self._list(message.tenant, fact)
+        await self._store.keep(name, b"1")
+        self._told[alert.id] = now
+        while len(self._told) > MAX_TOLD:
+            self._told.popitem(last=False)
+
+    async def _list(self, tenant: str, fact: Alerted) -> None:
+        """Among the tenant's latest, as `limits get` shows them; of two replicas at once one may be left out there."""
+        metrics.alerts.add(
+            1,
+            {
+                names.KIND: fact.kind,
+                names.PERCENT: str(fact.percent) if fact.kind == "share" else "",
+                names.UNIT: fact.unit,
+                names.ACCOUNT: fact.scope.partition(":")[0],
+            },
+        )
+        if fact.scope.startswith("mesh:"):
+            return  # What all tenants spend together is no single tenant's to see.
+        rows = [fact, *(one for one in await latest(self._store, tenant) if one.alert != fact.alert)]
+        text = _ROWS.dump_json(rows[: bounds.MAX_ALERTS_LISTED])
+        await self._store.keep(_listed(tenant), text)
+
+    async def _publish(self, message: Received, fact: Alerted, alert: Alert) -> None:
+        # About its own account, whoever shows the task tells it, too.
+        own = alert.level.scope.partition(":")[0] == "task"
+        for receiver in (JOURNAL, "gateway") if own else (JOURNAL,):
+            await self._publisher.send(
+                receiver,
+                fact,
+                tenant=message.tenant,
+                task=message.task,
+                cause=alert.id,
+                index=f"alerted/{receiver}",
+                actor=message.envelope.actor,
+            )
+        if not fact.scope.startswith("mesh:"):
+            # By whom outside is reached; what all tenants spend together is no single tenant's to be told.
+            await self._publisher.send(
+                "tool_executor",
+                notice_of(fact),
+                tenant=message.tenant,
+                task=message.task,
+                cause=alert.id,
+                index="alerted/notice",
+                actor=message.envelope.actor,
+            )
+        log.warning(
+            "budget_alert",
+            alert=alert.id,
+            kind=alert.kind,
+            scope=fact.scope,
+            unit=fact.unit,
+            percent=fact.percent,
+            spent=fact.spent,
+            limit=fact.limit,
+            what=fact.what,
+        )
+
+    async def _overran(self, message: Received, body: Settled, settlement: Settlement) -> None:
+        """Flagged as a fact; the watcher counts it against the model. Raises BusError."""
+        what = messages.overran(settlement.charged, settlement.held)
+        log.warning("charged_beyond_reservation", task=message.task, reservation=body.reservation_id, what=what)
+        found = await find_fact(
+            self._bus,
+            message.tenant,
+            message.task,
+            message.sender,
+            body.reservation_id,
+            message.time_unix_ms - body.wall_ms,
+        )
+        if found is None:
+            return  # Purged since then, or of no call that was admitted.
+        fact = Overran(
+            reservation_id=body.reservation_id,
+            call_id=body.call_id,
+            step_id=found.step_id,
+            service=message.sender,
+            resource=found.resource,
+            reserved=found.amount,
+            used=model.amount_of(settlement.charged),
+            what=what[:2000],
+            overran_unix_ms=self._clock(),
+        )
+        await self._publisher.send(
+            JOURNAL,
+            fact,
+            tenant=message.tenant,
+            task=message.task,
+            cause=body.reservation_id,
+            index=f"overran/{message.sender}/{message.tenant}/{message.task}",
+            actor=message.envelope.actor,
+        )
+
+
+_ROWS = TypeAdapter(list[Alerted])
+
+
+def _listed(tenant: str) -> str:
+    return f"alerts:{tenant}"
+
+
+async def latest(store: Store, tenant: str) -> list[Alerted]:
+    """A tenant's latest alerts, the newest first, as far as Redis remembers them. Raises RedisFailure."""
+    text = await store.kept(_listed(tenant))
+    try:
+        return _ROWS.validate_json(text) if text else []
+    except ValidationError:
+        return []  # Of another version; what is told next begins the list anew.
+
+
+def fact_of(alert: Alert, now_unix_ms: int) -> Alerted:
+    """The alert as people read it."""
+    level, what = alert.level, messages.near(alert.level)
+    if alert.kind == "rate":
+        minutes = max(1, (alert.reached_unix_ms - now_unix_ms) // 60_000)
+        what = f"{what}; as fast as in the last minutes, the limit is reached in {minutes} min"
+    return Alerted(
+        alert=alert.id,
+        kind=alert.kind,
+        scope=level.scope,
+        unit=level.unit,
+        percent=alert.percent,
+        spent=level.spent,
+        limit=level.limit,
+        reached_unix_ms=alert.reached_unix_ms,
+        what=what[:2000],
+        hint=messages.more(level)[:2000],
+        alerted_unix_ms=now_unix_ms,
+    )
+
+
+def notice_of(fact: Alerted) -> NoticeRequested:
+    """The alert as the tenant's own systems are told it."""
+    return NoticeRequested(
+        notice=fact.alert,
+        kind=fact.kind,
+        account=fact.scope,
+        unit=fact.unit,
+        percent=fact.percent,
+        spent=fact.spent,
+        limit=fact.limit,
+        reached_unix_ms=fact.reached_unix_ms,
+        what=fact.what,
+        hint=fact.hint,
+        told_unix_ms=fact.alerted_unix_ms,
+    )

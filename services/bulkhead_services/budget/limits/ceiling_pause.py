@@ -1,0 +1,208 @@
+"""A task at its ceiling is halted where it stands, until somebody raises the ceiling or its own time is up.
+
+In: ceilings that were met, limits that were changed. Out: the task's halt in the control entries, live at once, which
+cuts its streams and holds its calls back; the same entry lifted, which wakes them; a `Switched` fact for each. Whoever
+asks again is judged by the ledger anew, so that lifting too much costs nothing but a question.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import NamedTuple
+
+from bulkhead.bus.port import Bus, BusError
+from bulkhead.runtime.halts import operator
+from bulkhead.runtime.publish.publisher import Publisher
+from bulkhead.telemetry import metrics, names
+from bulkhead.telemetry.log import Log
+from bulkhead_contracts import subjects
+from bulkhead_contracts.budget import ReserveRequested
+from bulkhead_contracts.control import Halt
+from bulkhead_contracts.envelope import Envelope
+from bulkhead_contracts.grant import TaskGrant
+from bulkhead_services.budget.ledger.accounts import scopes_of, targets_of
+from bulkhead_services.budget.ledger.model import Ceiling, Level
+from bulkhead_services.budget.limits import alert_rules, messages
+from bulkhead_services.budget.limits.tenant_limits import Known, LimitBook
+
+log = Log("budget.parking")
+
+SINCE_LOGIC = 5
+"""Tasks of earlier decision logic end at their ceiling: they do not know how to wait for it."""
+BY = "budget"
+TRIES = 5
+MAX_REMEMBERED = 10_000
+PAGE = 256
+DAY_MS = 24 * 3600 * 1000
+OWN = frozenset({"task", "step"})
+"""Accounts that end with their task; the others' periods end, and begin anew."""
+
+
+class Park(NamedTuple):
+    """A task that this replica halted. known: the limits by which it was. ends_unix_ms: of the account's time."""
+
+    known: Known
+    scope: str
+    ends_unix_ms: int
+
+    @property
+    def own(self) -> bool:
+        return self.scope.partition(":")[0] in OWN
+
+
+class Parking:
+    """Halts tasks at their ceilings and lets them go on."""
+
+    def __init__(
+        self, bus: Bus, publisher: Publisher, limits: LimitBook, clock: Callable[[], int], *, parks: bool
+    ) -> None:
+        """parks: False lets every task end at its ceiling."""
+        self._bus, self._publisher, self._limits, self._clock = bus, publisher, limits, clock
+        self._parks = parks
+        self._known: OrderedDict[tuple[str, str], Park] = OrderedDict()
+        self._looked_on = -1
+        """The day on which all entries were looked at, since 1970."""
+
+    def waits(self, head: Envelope) -> bool:
+        """Whether the task that this is said for waits at its ceiling."""
+        return self._parks and head.logic >= SINCE_LOGIC
+
+    async def raised(self, body: ReserveRequested, agent: str, grant: TaskGrant, ceiling: Ceiling) -> bool:
+        """Whether this ceiling is none any more: a known id gets its first answer, from before the limits were changed;
+        the next try has another id. Raises BusError."""
+        limits = (await self._limits.of(grant.tenant)).limits
+        scopes = scopes_of(grant, self._clock(), step_id=body.step_id, agent=agent, limits=limits)
+        return any(one.name == ceiling.scope and getattr(one.limit, ceiling.unit) > ceiling.limit for one in scopes)
+
+    async def park(self, tenant: str, task: str, ceiling: Ceiling, until_unix_ms: int = 0) -> Halt | None:
+        """Halt it, or find it halted; None when it is over. until_unix_ms: of its account. Raises BusError."""
+        known = self._limits.known(tenant, targets_of(ceiling.scope))
+        reason = messages.parked(ceiling, task)
+        halt = Halt(
+            scope="task",
+            tenant=tenant,
+            name=task,
+            code=messages.CODE,
+            reason=reason,
+            by=BY,
+            pauses=True,
+            at_unix_ms=self._clock(),
+        )
+        for _ in range(TRIES):
+            stands, after = await self._stands(tenant, task)
+            if stands is not None and stands.active:
+                return stands if stands.pauses else None
+            if stands is not None:
+                halt = halt.model_copy(update={"at_unix_ms": max(halt.at_unix_ms, stands.at_unix_ms + 1)})
+            if await self._store(halt, after):
+                break
+        else:
+            raise BusError(f"others halt and resume task {task} at this moment")
+        metrics.ceilings.add(1, {names.UNIT: ceiling.unit, names.ACCOUNT: ceiling.scope.partition(":")[0]})
+        log.warning("task_parked", tenant=tenant, task=task, scope=ceiling.scope, reason=reason)
+        level = Level(ceiling.scope, ceiling.unit, ceiling.spent, ceiling.limit, until_unix_ms)
+        park = self._known[tenant, task] = Park(known, ceiling.scope, alert_rules.ends(level))
+        while len(self._known) > MAX_REMEMBERED:
+            self._known.popitem(last=False)
+        # The halt first, then the limits; who changes limits stores them first and looks for halts then: one of both
+        # sees the other.
+        if await self._limits.newest(tenant) != known.revision and self._others(tenant, park):
+            await self.lift(tenant, task, "the limits were changed meanwhile")
+        return halt
+
+    async def lift(self, tenant: str, task: str, why: str) -> bool:
+        """Let it go on, if it is halted at a ceiling; True when it was. Raises BusError."""
+        self._known.pop((tenant, task), None)
+        for _ in range(TRIES):
+            stands, after = await self._stands(tenant, task)
+            if stands is None or not _is_parked(stands):
+                return False
+            lifted = stands.model_copy(
+                update={"active": False, "reason": why, "at_unix_ms": max(self._clock(), stands.at_unix_ms + 1)}
+            )
+            if await self._store(lifted, after):
+                metrics.let_go.add(1)
+                log.warning("task_let_go", tenant=tenant, task=task, why=why)
+                return True
+        raise BusError(f"others halt and resume task {task} at this moment")
+
+    async def lift_all(self, tenant: str, target: str, why: str) -> int:
+        """A limit of this target was changed: who may be concerned asks again. How many. Raises BusError."""
+        kind, _, name = target.partition("/")
+        if kind == "task" and name:
+            return int(await self.lift(tenant, name, why))
+        return sum(
+            [
+                await self.lift(tenant, one.name, why)
+                for one in await self._parked(tenant)
+                if messages.concerns(one.reason, target)
+            ]
+        )
+
+    def _others(self, tenant: str, park: Park) -> bool:
+        """Whether the limits that its ceiling is made of are known to be others now."""
+        return self._limits.known(tenant, targets_of(park.scope)).limits != park.known.limits
+
+    async def look(self) -> None:
+        """What nobody was there to lift: limits that a lagging reader did not see, a day that is over."""
+        now, newest = self._clock(), dict[str, int]()
+        for (tenant, task), park in list(self._known.items()):
+            try:
+                if tenant not in newest:
+                    newest[tenant] = await self._limits.newest(tenant)
+                if newest[tenant] != park.known.revision and self._others(tenant, park):
+                    await self.lift(tenant, task, "the limits were changed")
+                elif now >= park.ends_unix_ms and park.own:
+                    self._known.pop((tenant, task), None)
+                elif now >= park.ends_unix_ms:
+                    await self.lift(tenant, task, "a new period has begun")
+            except BusError as error:
+                log.debug("parks_not_looked_at", reason=str(error))
+                return
+        if self._looked_on < now // DAY_MS:
+            try:
+                await self._look_at_others(now // DAY_MS)
+            except BusError as error:
+                log.debug("parks_not_looked_at", reason=str(error))
+
+    async def _look_at_others(self, today: int) -> None:
+        """What a replica halted that is no more: once when this one begins, and once a day. Raises BusError.
+
+        A month is not over after a day: who is let go too soon is halted again by what it asks next.
+        """
+        for halt in await self._parked("*"):
+            if (halt.tenant, halt.name) in self._known:
+                continue
+            if halt.at_unix_ms // DAY_MS < today and messages.passes(halt.reason):
+                await self.lift(halt.tenant, halt.name, "a new period has begun")
+                continue
+            await self._limits.newest(halt.tenant)
+            if self._limits.changed_since(halt.tenant, halt.at_unix_ms):
+                await self.lift(halt.tenant, halt.name, "the limits were changed")
+        self._looked_on = today
+
+    async def _parked(self, tenant: str) -> list[Halt]:
+        parked, after = list[Halt](), 0
+        while page := await self._bus.read(
+            subjects.CONTROL_STREAM, f"$KV.CONTROL.task.{tenant}.*", after=after, limit=PAGE
+        ):
+            parked += [one for stored in page if _is_parked(one := Halt.model_validate_json(stored.body))]
+            after = page[-1].sequence
+        return parked
+
+    async def _stands(self, tenant: str, task: str) -> tuple[Halt | None, int]:
+        found = await self._bus.last(subjects.CONTROL_STREAM, subjects.halt_key("task", tenant, task))
+        return (Halt.model_validate_json(found.body), found.sequence) if found is not None else (None, 0)
+
+    async def _store(self, halt: Halt, after: int) -> bool:
+        key = subjects.halt_key("task", halt.tenant, halt.name)
+        if not await operator.store(self._bus, self._publisher, key, halt.model_dump_json().encode(), after):
+            return False
+        try:
+            await operator.tell(self._publisher, halt)
+        except BusError as error:
+            log.warning("halt_not_told", task=halt.name, reason=str(error))  # It stands all the same.
+        return True
+
+
+def _is_parked(halt: Halt) -> bool:
+    return halt.active and halt.pauses and halt.code == messages.CODE and halt.by == BY

@@ -1,0 +1,221 @@
+"""What people read when the budget says no: which limit, what is spent, what was asked, what to do. Pure text."""
+
+from bulkhead_services.budget.ledger.model import Ceiling, Level, Sum, Unit
+
+CODE = "budget_exceeded"
+
+
+def amount(value: int, unit: Unit) -> str:
+    """`$0.5012`, `12,000 tokens`, `1 model call`, `90.5 s of calls`."""
+    if unit == "wall_ms":
+        return f"{value / 1000:,.1f} s of calls"
+    if unit != "cost_usd_micros":
+        return f"{value:,} {unit.replace('_', ' ').removesuffix('s' if value == 1 else '')}"
+    dollars, micros = divmod(value, 1_000_000)
+    digits = f"{micros:06d}".rstrip("0").ljust(2, "0")
+    return f"${dollars:,}.{digits}"
+
+
+_BUDGET, _USED_UP, _UTC = "The budget of ", " is used up", "(UTC)"
+
+
+def _who(ceiling: Ceiling | Level) -> str:
+    kind, tenant, name = ceiling.scope.split(":", 2)
+    match kind:
+        case "task":
+            return f"task {name} of tenant {tenant}"
+        case "step":
+            task, _, step = name.partition("/")
+            return f"step {step} of task {task} (tenant {tenant})"
+        case "day":
+            return f"tenant {tenant}'s day {name} {_UTC}"
+        case "month":
+            return f"tenant {tenant}'s month {name} {_UTC}"
+        case "mesh":
+            return f"the whole mesh on {name} {_UTC}"
+        case _:
+            of, _, day = name.rpartition(":")
+            return f"{kind} {of} of tenant {tenant} on {day} {_UTC}"
+
+
+def _remedy(ceiling: Ceiling) -> str:
+    kind, tenant, name = ceiling.scope.split(":", 2)
+    needed, unit = ceiling.spent + ceiling.asked, ceiling.unit
+    match kind:
+        case "task" if unit in ("tokens", "cost_usd_micros"):
+            option = "--limit-tokens" if unit == "tokens" else "--limit-usd"
+            value = str(needed) if unit == "tokens" else f"{needed / 1_000_000:.6f}"
+            return (
+                f"Submit it again with a higher limit: {option} {value} is what it takes to make this next call; the "
+                "calls after it need more, so leave room"
+            )
+        case "task" | "step":
+            return f"Have an operator raise it: {_raise(kind, ceiling)}; then submit it again"
+        case "day":
+            return (
+                f"Submit again after 00:00 UTC, or have an operator raise it: `{_raise(kind, ceiling)}` where "
+                f"`bulkhead limits get` shows a limit of the day, else raise day.{unit} of tenant {tenant} to at least "
+                f"{needed} in the tenants file"
+            )
+        case "mesh":
+            return "Submit again after 00:00 UTC, or have who runs the mesh raise BULKHEAD_MESH_DAY_* of budget"
+        case _:
+            when = "in the next month" if kind == "month" else "after 00:00 UTC"
+            target = kind if kind == "month" else f"{kind}/{name.rpartition(':')[0]}"
+            return f"Submit again {when}, or have an operator raise it: {_raise(target, ceiling)}"
+
+
+_OPTIONS = {"tokens": "--tokens", "model_calls": "--model-calls", "tool_calls": "--tool-calls"}
+
+
+def _raise(target: str, ceiling: Ceiling) -> str:
+    return f"bulkhead limits set {target} {_option(ceiling.unit, ceiling.spent + ceiling.asked)}"
+
+
+def _option(unit: Unit, amount: int) -> str:
+    match unit:
+        case "cost_usd_micros":
+            return f"--usd {amount / 1_000_000:.6f}"
+        case "wall_ms":
+            return f"--wall {amount // 1000 + 1}s"
+        case _:
+            return f"{_OPTIONS[unit]} {amount}"
+
+
+def denied(ceiling: Ceiling) -> str:
+    """A call that does not fit under what is left."""
+    unit = ceiling.unit
+    return (
+        f"The budget of {_who(ceiling)} does not cover the next call: limit {amount(ceiling.limit, unit)}, "
+        f"spent {amount(ceiling.spent, unit)}, and the call may cost up to {amount(ceiling.asked, unit)}. "
+        f"{_remedy(ceiling)}."
+    )
+
+
+def parked(ceiling: Ceiling, task: str) -> str:
+    """A task that is halted at a ceiling, and what lets it go on. Why it is halted, in the present tense."""
+    unit = ceiling.unit
+    if ceiling.spent > ceiling.limit:
+        why = f"limit {amount(ceiling.limit, unit)}, spent {amount(ceiling.spent, unit)}"
+    else:
+        why = (
+            f"limit {amount(ceiling.limit, unit)}, spent {amount(ceiling.spent, unit)}, and the next call may cost "
+            f"up to {amount(ceiling.asked, unit)}"
+        )
+    return f"{_BUDGET}{_who(ceiling)}{_USED_UP}: {why}. {_way_on(ceiling, task)}"
+
+
+def concerns(reason: str, target: str) -> bool:
+    """Whether what `parked` said may be of an account whose ceiling a limit of this target is; in doubt it may."""
+    (kind, _, name), who = target.partition("/"), reason.partition(_USED_UP)[0].removeprefix(_BUDGET)
+    if not reason.startswith(_BUDGET):
+        return True
+    if kind in ("day", "month"):
+        return f"'s {kind} " in who
+    return who.startswith((f"{kind} {name} of ", f"{kind} {name}.") if name else f"{kind} ")
+
+
+def passes(reason: str) -> bool:
+    """Whether what `parked` said is of an account that begins anew with its day or month, not of the task's own."""
+    return _UTC in reason.partition(_USED_UP)[0]
+
+
+def _way_on(ceiling: Ceiling, task: str) -> str:
+    kind, tenant, name = ceiling.scope.split(":", 2)
+    where = "it goes on where it stands; if nobody does that, it ends at its deadline"
+    match kind:
+        case "task":
+            more = max(1, ceiling.spent + ceiling.asked - ceiling.limit)
+            return (
+                f"An operator gives it more: `bulkhead topup {task} {_option(ceiling.unit, more)} --reason TEXT` "
+                f"is enough for that one call; {where}"
+            )
+        case "day":
+            return (
+                f"An operator raises the day: `{_raise(kind, ceiling)}` where `bulkhead limits get` shows a limit "
+                f"of the day, else day.{ceiling.unit} of tenant {tenant} in the tenants file; {where}"
+            )
+        case "mesh":
+            return f"Who runs the mesh raises BULKHEAD_MESH_DAY_* of budget; {where}"
+        case "step" | "month":
+            target = kind
+        case _:
+            target = f"{kind}/{name.rpartition(':')[0]}"
+    return f"An operator raises it: `{_raise(target, ceiling)}`; {where}"
+
+
+def exceeded(ceiling: Ceiling) -> str:
+    """A call that cost more than its reservation and passed the limit."""
+    unit = ceiling.unit
+    return (
+        f"The budget of {_who(ceiling)} is exceeded: limit {amount(ceiling.limit, unit)}, "
+        f"spent {amount(ceiling.spent, unit)}; a call cost more than was reserved for it. {_remedy(ceiling)}."
+    )
+
+
+def near(level: Level) -> str:
+    """An account that comes near its limit."""
+    unit = level.unit
+    return (
+        f"{_who(level)} has spent {amount(level.spent, unit)} of {amount(level.limit, unit)} "
+        f"({level.spent * 100 // level.limit} %)"
+    )
+
+
+def more(level: Level) -> str:
+    """What to do before the limit is reached: a command that doubles it."""
+    kind, tenant, name = level.scope.split(":", 2)
+    twice = Ceiling(level.scope, level.unit, level.limit, 0, level.limit, level.limit)
+    now = "nothing is stopped yet" if level.spent < level.limit else "the next call is held back"
+    match kind:
+        case "mesh":
+            return f"{now}; who runs the mesh raises BULKHEAD_MESH_DAY_* of budget"
+        case "day":
+            return (
+                f"{now}; an operator gives it more with `{_raise(kind, twice)}` where `bulkhead "
+                f"limits get` shows a limit of the day, else by day.{level.unit} of tenant {tenant} in the tenants "
+                "file"
+            )
+        case "task":
+            return (
+                f"{now}; an operator gives it more with `bulkhead topup {name} "
+                f"{_option(level.unit, level.limit)} --reason TEXT`"
+            )
+        case "step" | "month":
+            target = kind
+        case _:
+            target = f"{kind}/{name.rpartition(':')[0]}"
+    return f"{now}; an operator gives it more with `{_raise(target, twice)}`"
+
+
+def overran(used: Sum, held: Sum) -> str:
+    """A call that used more than its reservation."""
+    found = [
+        f"{amount(mine, unit)} where {amount(theirs, unit)} was reserved"
+        for unit in ("cost_usd_micros", "tokens", "model_calls", "tool_calls")
+        if (mine := getattr(used, unit)) > (theirs := getattr(held, unit))
+    ]
+    return f"it used {', and '.join(found)}"
+
+
+def waiting(ceiling: Ceiling) -> str:
+    """A call that fits under what is spent, but not beside what is held."""
+    unit = ceiling.unit
+    return (
+        f"Open calls of {_who(ceiling)} hold {amount(ceiling.reserved, unit)}; with {amount(ceiling.spent, unit)} "
+        f"spent, {amount(ceiling.asked, unit)} more does not fit under {amount(ceiling.limit, unit)} until they settle."
+    )
+
+
+def spent() -> str:
+    """A reservation id whose call was made and paid."""
+    return "This reservation is settled: its call was made and paid. Ask for another call under a new id."
+
+
+def conflict(asked: Sum, held: Sum) -> str:
+    """A known reservation id with a larger amount."""
+    return (
+        f"This reservation id is known with {amount(held.cost_usd_micros, 'cost_usd_micros')} and "
+        f"{amount(held.tokens, 'tokens')}; {amount(asked.cost_usd_micros, 'cost_usd_micros')} and "
+        f"{amount(asked.tokens, 'tokens')} are asked now. Ask for the larger amount under a new id."
+    )

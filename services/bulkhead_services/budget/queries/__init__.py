@@ -1,0 +1,1 @@
+"""Questions of people that budget answers: halts, uncertain writes, spending."""

@@ -1,0 +1,142 @@
+"""Which writes of a task may or may not have been done, for people who ask: its messages in the journal are read.
+
+In: WritesRequested (rpc, from the gateway, which knows that the asker may read this task). Out: WritesReplied. Answered
+when the journal has what lay in the inboxes when it was asked: a reply that it lacks would make a write doubtful.
+"""
+
+import asyncio
+from dataclasses import asdict, dataclass
+
+from bulkhead.bus.port import Bus, BusError, Stored
+from bulkhead.runtime.consume import inbound
+from bulkhead.runtime.consume.inbound import Unreadable
+from bulkhead.runtime.decider.history import at_its_source
+from bulkhead.runtime.edge.protocol import Received
+from bulkhead.runtime.fair_semaphore import Places
+from bulkhead.uncertain_writes import Write, origin_of, unknown
+from bulkhead_contracts import subjects
+from bulkhead_contracts.bounds import MAX_WRITES_BYTES, MAX_WRITES_LISTED, WRITES_TIMEOUT_MS
+from bulkhead_contracts.result import Failure
+from bulkhead_contracts.task import facts
+from bulkhead_contracts.tool import ToolCallRequested, UncertainWrite, WritesReplied
+from bulkhead_contracts.types import Body
+
+PAGE = 64
+"""Small: admissions are answered between two pages."""
+PAUSE_S = 0.05
+MAX_MESSAGES = 20_000
+AT_ONCE = 2
+"""Of two tenants: neither waits for the whole of what the other asks."""
+MAX_WAITING = 16
+"""Of one tenant."""
+HEARD = ("gateway", "planner", "worker", "tool_executor")
+"""Inboxes that hold what it is made of: end, plan and tools, replies, calls."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """As `doubtful.Told`."""
+
+    body: Body | None
+    id: str
+    at_unix_ms: int
+    tenant: str
+    task: str
+    origin: str
+
+
+class TooMuch(Exception):
+    """More messages than one answer is made of."""
+
+
+# Pure
+
+
+def said(stored: list[Stored]) -> list[Fact]:
+    """A task's facts, by the times of their authors: a journal that was made again has another order. Raises Unreadable
+    for what only a newer budget can read."""
+    found: list[Fact] = []
+    for one in stored:
+        try:
+            message = inbound.read(one, one.subject.split(".")[2])
+        except Unreadable as error:
+            if error.later:
+                raise
+            continue  # Nobody took it for anything either.
+        place, head = message.address, message.envelope
+        origin = origin_of(head.grant) if isinstance(message.body, ToolCallRequested) else ""
+        found += [
+            Fact(body, head.id, head.time_unix_ms, place.tenant, place.task, origin) for body in facts(message.body)
+        ]
+    return sorted(found, key=lambda one: one.at_unix_ms)
+
+
+def listed(writes: list[Write]) -> WritesReplied:
+    """As many as there is room for."""
+    room, rows = MAX_WRITES_BYTES, []
+    for one in writes[:MAX_WRITES_LISTED]:
+        room -= len(one.arguments_json.encode())
+        if room < 0:
+            break
+        rows.append(UncertainWrite(**asdict(one)))
+    return WritesReplied(writes=tuple(rows), more=len(writes) - len(rows))
+
+
+# The streams
+
+
+class WriteBook:
+    """Answers a tenant's questions one after the other."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._places = Places(AT_ONCE, kept=AT_ONCE - 1)
+
+    async def answer(self, message: Received) -> WritesReplied:
+        """Look through the journal of the asker's task."""
+        if self._places.waiting(message.tenant) >= MAX_WAITING:
+            return _no("busy", "others ask the same of other tasks at the same time", "ask again in a moment")
+        try:
+            # Less than the asker waits, so that it hears why.
+            async with asyncio.timeout(WRITES_TIMEOUT_MS / 1_000 * 0.8), self._places.held(message.tenant):
+                await self._caught_up()
+                return listed(unknown(said(await self._read(message.tenant, message.task))))
+        except TimeoutError:
+            return _no("unavailable", "the journal lags behind the inboxes", "ask again in a moment")
+        except TooMuch:
+            return _no(
+                "too_much",
+                f"the task has more than {MAX_MESSAGES:,} messages",
+                f"`bulkhead why {message.task}` looks through all of them",
+            )
+        except BusError as error:
+            return _no("unavailable", f"the journal cannot be read: {error}", "ask again in a moment")
+        except Unreadable as error:
+            return _no("unavailable", f"a fact cannot be read: {error.reason}", "start the newer version of budget")
+
+    async def _caught_up(self) -> None:
+        """Raises BusError."""
+        heads = {one: await self._bus.last_sequence(subjects.inbox_stream(one)) for one in HEARD}
+        while behind := [one for one, head in heads.items() if head > await self._reached(one)]:
+            heads = {one: heads[one] for one in behind}
+            await asyncio.sleep(PAUSE_S)
+
+    async def _reached(self, inbox: str) -> int:
+        """How far the journal has read an inbox."""
+        found = await self._bus.last(subjects.JOURNAL_STREAM, f"mesh.*.{inbox}.>")
+        return at_its_source(found).sequence if found is not None else 0
+
+    async def _read(self, tenant: str, task: str) -> list[Stored]:
+        found: list[Stored] = []
+        subject = f"mesh.*.*.{subjects.partition_of(task)}.{subjects.token(tenant)}.{subjects.token(task)}"
+        while page := await self._bus.read(
+            subjects.JOURNAL_STREAM, subject, limit=PAGE, after=found[-1].sequence if found else 0
+        ):
+            found += page
+            if len(found) > MAX_MESSAGES:
+                raise TooMuch
+        return found
+
+
+def _no(code: str, message: str, hint: str) -> WritesReplied:
+    return WritesReplied(failure=Failure.of(code, message, hint))

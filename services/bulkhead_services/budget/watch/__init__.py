@@ -1,0 +1,1 @@
+"""The watcher: the journal's fold into findings, halts and breakers."""

@@ -1,0 +1,230 @@
+"""What is told outside by a tenant's webhook, beside the alerts of its accounts: halts and what breakers do. Pure.
+
+In: messages of the journal; breakers as they stand. Out: notices that nobody has asked to be posted yet. A notice is
+due until the journal has the message that asks for it, and its id derives from the fact: a replica that takes over, or
+folds again after a kill, loses none and makes no second event of one. What is everybody's is told to no tenant.
+"""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bulkhead.runtime.doer.protocol import CEILING
+from bulkhead.runtime.halts.operator import HALTS
+from bulkhead_contracts import bounds
+from bulkhead_contracts.budget import NoticeRequested, TaskHalted, Tripped
+from bulkhead_contracts.control import Breaker, BreakerReset, Switched
+
+MAX_DUE = 10_000
+MAX_TOLD = 100_000
+LATE_MS = 600_000
+"""What happened longer ago is no news any more: it stands in the journal."""
+BREAKER, STALL = "breaker", "stall"
+MAY_SWITCH = frozenset({"budget", "operator"})
+"""Who says that somebody halted something, or closed a breaker."""
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """One event for a tenant. kind: halted, resumed, breaker_opened, breaker_reset, breaker_closed or stalled.
+
+    about: what of the tenant's: `task:acme:t1`, `tool:acme:http_get`, `tenant:acme`. task: the one it is told under.
+    """
+
+    id: str
+    kind: str
+    tenant: str
+    task: str
+    about: str
+    what: str
+    hint: str
+    at_unix_ms: int
+
+    def message(self) -> NoticeRequested:
+        """As it is asked to be posted: of no account, so without figures."""
+        return NoticeRequested(
+            notice=self.id,
+            kind=self.kind,
+            account=self.about[:200],
+            unit="",
+            percent=0,
+            spent=0,
+            limit=0,
+            what=self.what[: bounds.MAX_REASON_CHARS],
+            hint=self.hint[: bounds.MAX_REASON_CHARS],
+            told_unix_ms=self.at_unix_ms,
+        )
+
+
+class Notices:
+    """What is due, the oldest first."""
+
+    def __init__(self) -> None:
+        self._due: OrderedDict[str, Notice] = OrderedDict()
+        self._told: OrderedDict[str, None] = OrderedDict()
+
+    def take(self, kind: str, subject: str, body: bytes, at_unix_ms: int) -> None:
+        """Fold one message of this type; most are of no concern. What cannot be read is told to nobody."""
+        read = _READERS.get(kind)
+        if read is None:
+            return
+        try:
+            _, sender, _, _, tenant, task = subject.split(".")
+            found = read(sender, tenant, task, body, at_unix_ms)
+        except ValueError:
+            return
+        if isinstance(found, str):
+            self.told(found)
+        elif found is not None:
+            self._add(found)
+
+    def stands(self, entry: Breaker) -> None:
+        """A breaker that trials have closed is told by no fact, but by its control entry."""
+        whose = entry.name if entry.scope == "tenant" else entry.tenant
+        if entry.phase == "closed" and not entry.by and whose:
+            name = _id("closed", entry.scope, whose, entry.known_as, entry.since_unix_ms)
+            what = f"the breaker of {entry.scope} {entry.known_as} is closed again: {entry.reason}"
+            self._add(
+                Notice(
+                    name,
+                    "breaker_closed",
+                    whose,
+                    HALTS,
+                    _about(entry.scope, whose, entry.known_as),
+                    what,
+                    "",
+                    entry.since_unix_ms,
+                )
+            )
+
+    def _add(self, found: Notice) -> None:
+        if found.id not in self._told and len(self._due) < MAX_DUE:
+            self._due.setdefault(found.id, found)
+
+    def told(self, name: str) -> None:
+        """Somebody has asked for it to be posted."""
+        self._due.pop(name, None)
+        self._told[name] = None
+        while len(self._told) > MAX_TOLD:
+            self._told.popitem(last=False)
+
+    def tell(self, now_unix_ms: int) -> list[Notice]:
+        """What is to be asked for now; what is late is dropped."""
+        for name in [name for name, one in self._due.items() if one.at_unix_ms + LATE_MS < now_unix_ms]:
+            del self._due[name]
+        return list(self._due.values())
+
+
+Reader = Callable[[str, str, str, bytes, int], Notice | str | None]
+"""Sender, tenant, task, body, time -> a notice; the id of one that is asked for already; None."""
+
+
+def _switched(sender: str, tenant: str, task: str, body: bytes, at: int) -> Notice | None:
+    halt = Switched.model_validate_json(body).halt
+    whose = halt.name if halt.scope == "tenant" else halt.tenant
+    if sender not in MAY_SWITCH or not whose:
+        return None
+    named = f"{halt.scope} {halt.known_as}"
+    if not halt.active:
+        what, hint = f"{named} goes on, by {halt.by}: {halt.reason}", ""
+    elif halt.code == CEILING:
+        what, hint = halt.reason, f"`bulkhead topup {halt.name} --usd X`, or raise the limit that it names"
+    else:
+        of = "" if halt.scope in ("task", "tenant") else f" --tenant {whose}"
+        what = f"{named} was halted by {halt.by}: {halt.reason}"
+        hint = f"`bulkhead resume --{halt.scope} {halt.known_as}{of}` lets it go on"
+    name = _id("switched", halt.scope, whose, halt.known_as, halt.at_unix_ms, halt.active)
+    return Notice(
+        name,
+        "halted" if halt.active else "resumed",
+        whose,
+        _under(halt.scope, halt.name),
+        _about(halt.scope, whose, halt.known_as),
+        what,
+        hint,
+        halt.at_unix_ms or at,
+    )
+
+
+def _task_halted(sender: str, tenant: str, task: str, body: bytes, at: int) -> Notice | None:
+    """Once per task and code: every call that is refused says it again."""
+    halted = TaskHalted.model_validate_json(body)
+    if sender != "budget":
+        return None
+    return Notice(
+        _id("halted", tenant, task, halted.code),
+        "halted",
+        tenant,
+        task,
+        _about("task", tenant, task),
+        f"task {task} was ended ({halted.code}): {halted.reason}",
+        f"`bulkhead why {task}`",
+        at,
+    )
+
+
+def _reset(sender: str, tenant: str, task: str, body: bytes, at: int) -> Notice | None:
+    reset = BreakerReset.model_validate_json(body)
+    one = reset.breaker
+    whose = one.name if one.scope == "tenant" else one.tenant
+    if sender not in MAY_SWITCH or not whose:
+        return None
+    why = f": {reset.reason}" if reset.reason else ""
+    what = f"the breaker of {one.scope} {one.known_as} was closed by {one.by}{why}. It had opened because {reset.was}"
+    return Notice(
+        _id("reset", one.scope, whose, one.known_as, one.since_unix_ms),
+        "breaker_reset",
+        whose,
+        HALTS,
+        _about(one.scope, whose, one.known_as),
+        what,
+        "",
+        one.since_unix_ms or at,
+    )
+
+
+def _tripped(sender: str, tenant: str, task: str, body: bytes, at: int) -> Notice | None:
+    """Of breakers and stalls: a task that is stopped is told as halted, and a deadlock is broken without anybody."""
+    trip = Tripped.model_validate_json(body)
+    family, _, scope = trip.detector.partition(".")
+    if sender != "budget" or family not in (BREAKER, STALL):
+        return None
+    if family == STALL:
+        return Notice(
+            trip.trip,
+            "stalled",
+            tenant,
+            task,
+            _about("task", tenant, task),
+            f"task {task}: {trip.what}",
+            trip.hint,
+            trip.tripped_unix_ms,
+        )
+    about = _about(scope, tenant, trip.agents[0] if trip.agents else "")
+    return Notice(trip.trip, "breaker_opened", tenant, task, about, trip.what, trip.hint, trip.tripped_unix_ms)
+
+
+def _asked(sender: str, tenant: str, task: str, body: bytes, at: int) -> str | None:
+    return NoticeRequested.model_validate_json(body).notice if sender == "budget" else None
+
+
+_READERS: dict[str, Reader] = {
+    Switched.TYPE: _switched,
+    TaskHalted.TYPE: _task_halted,
+    BreakerReset.TYPE: _reset,
+    Tripped.TYPE: _tripped,
+    NoticeRequested.TYPE: _asked,
+}
+
+
+def _about(scope: str, tenant: str, name: str) -> str:
+    return f"tenant:{tenant}" if scope == "tenant" else f"{scope}:{tenant}:{name}"
+
+
+def _under(scope: str, name: str) -> str:
+    return name if scope == "task" else HALTS
+
+
+def _id(*parts: object) -> str:
+    return hashlib.sha256("|".join(str(one) for one in parts).encode()).hexdigest()[:32]

@@ -1,0 +1,323 @@
+"""The watcher: reads the journal live, tells what is wrong as facts, and halts the tasks that loop or only chatter.
+
+In: JOURNAL. Out: `Tripped` facts; warnings to the agents; for what is to be stopped `TaskHalted` to the planner and the
+live halt, as for money; how the breakers stand; what tenants' webhooks are told of it. Every replica folds; the one
+that holds the lease tells. A standby has folded as far, so that it goes on where the other one was killed: what is due
+has no fact yet, and ids derive from the evidence, so nothing is lost or told twice.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from bulkhead.bus.port import Bus, BusError, Stored
+from bulkhead.health.findings import Trip
+from bulkhead.health.thresholds import Thresholds
+from bulkhead.runtime.background import Background, cancel
+from bulkhead.runtime.publish.publisher import Publisher
+from bulkhead.telemetry import metrics, names
+from bulkhead.telemetry.log import Log
+from bulkhead_contracts import bounds, catalog, subjects
+from bulkhead_contracts.agent import AgentWarned
+from bulkhead_contracts.budget import TaskHalted, Tripped
+from bulkhead_contracts.control import Halt
+from bulkhead_services.budget.ledger import facts
+from bulkhead_services.budget.ledger.accounts import task_scope
+from bulkhead_services.budget.ledger.store import Fenced, RedisFailure, Store
+from bulkhead_services.budget.watch import deadlock_refusal
+from bulkhead_services.budget.watch.breaker_entries import Owner
+from bulkhead_services.budget.watch.fold import Lived, Mark, Watching
+from bulkhead_services.budget.watch.poison_messages import Aside, identity
+from bulkhead_services.budget.watch.time_slices import Pace
+
+log = Log("budget.watcher")
+
+ROLE, MARK = "watcher", "watcher-mark"
+LEASE_MS = 3_000
+PAGE = 256
+RANGE = 4_000
+"""So many messages before the mark are folded again in order; of older tasks that lived, each is read by itself."""
+AT_ONCE = 64
+"""Tasks that are read at the same time."""
+STRAYS = 8
+"""Messages of a task that are not in the count: asked for one by one."""
+MARK_EVERY = 2_000
+MAX_BACKOFF_S = 2.0
+MAX_WARNED = 16
+"""Steps of one group that are told."""
+JOURNAL_LAG_MS = 5_000
+"""The journal is made of the inboxes and may lag behind them: what has not come for so long did not come."""
+CODES = {"loop": "loop_stopped", "chatter": "chatter_stopped"}
+"""Detectors that stop a task, and the code that it ends with."""
+
+PublishHalt = Callable[[Halt, str], Awaitable[None]]
+
+
+class Renumbered(Exception):
+    """The journal was made again: its sequences begin anew."""
+
+
+class Watcher:
+    """One replica's watch. `holder` names the replica in the lease."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        publisher: Publisher,
+        store: Store,
+        clock: Callable[[], int],
+        halt: PublishHalt,
+        *,
+        lost: Callable[[str], None],
+        holder: str,
+        interval_s: float,
+        halts: bool,
+        thresholds: Thresholds,
+        message_key: bytes,
+    ) -> None:
+        """lost: told that the ledger does not answer, so that it is verified."""
+        self._bus, self._publisher, self._store, self._clock, self._halt = bus, publisher, store, clock, halt
+        self._holder, self._interval_s, self._halts, self._thresholds = holder, interval_s, halts, thresholds
+        self._message_key, self._lost = message_key, lost
+        self._owner, self._pace = Owner(bus, message_key), Pace(clock)
+        self._task: asyncio.Task[None] | None = None
+        self._last: Stored | None = None
+        self._marked = 0
+        self._backoff_s = interval_s
+        self.aside = Aside()
+        self.fold = Watching(thresholds, self.aside)
+        self.leads = False
+        self.caught_up = False
+        self.told = 0
+
+    def start(self, background: Background) -> None:
+        """Begin; returns at once. An error in it ends neither the service nor its admissions."""
+        self._task = background.keep("watcher", self._run, self._broke)
+
+    async def stop(self) -> None:
+        """End; another replica takes over when the lease is over."""
+        if self._task is not None:
+            await cancel(self._task)
+
+    async def _run(self) -> None:
+        """Until it is cancelled, or raises what is a bug: then it is begun anew."""
+        begun = False
+        while True:
+            pause_s = self._interval_s
+            try:
+                if not begun:
+                    await self._begin()
+                    begun = True
+                await self._read_on()
+                await self._confirm()
+                await self._act()
+                self.aside.stands()
+                self._backoff_s = self._interval_s
+            except Renumbered:
+                log.warning("journal_made_again", after=self._last.sequence if self._last else 0)
+                # What is known stays known: messages are told apart by their place in their inbox.
+                self._last, self.caught_up = None, False
+            except (BusError, *RedisFailure) as error:
+                self.leads, self.aside.telling = False, ""
+                pause_s = self._wait_longer()
+                log.warning("watch_interrupted", reason=str(error) or type(error).__name__, retry_s=pause_s)
+            await asyncio.sleep(pause_s)
+
+    def _wait_longer(self) -> float:
+        """Seconds until the next try."""
+        found, self._backoff_s = self._backoff_s, min(MAX_BACKOFF_S, self._backoff_s * 2)
+        return found
+
+    async def _broke(self, error: BaseException) -> None:
+        """The watch has ended by a bug; see Aside. A standby whose watch stands takes the lease meanwhile."""
+        self.leads = self.caught_up = False
+        folding, told = self.aside.folding, self.aside.telling
+        left_out, pause_s = self.aside.blame(error), self._wait_longer()
+        message = f"{folding.subject} {folding.sequence}" if folding is not None else told and f"trip {told}"
+        log.error("left_out" if left_out else "watch_broke", reason=repr(error), message=message, retry_s=pause_s)
+        metrics.watch_broke.add(1, {names.OUTCOME: "left_out" if left_out else "begun_anew"})
+        await asyncio.sleep(pause_s)
+
+    # Reading
+
+    async def _begin(self) -> None:
+        """Fold what is needed of the past: where the mark says, or from the beginning."""
+        mark = Mark.decode(await self._store.kept(MARK))
+        if mark.after:
+            page = await self._bus.read(subjects.JOURNAL_STREAM, "mesh.>", after=mark.after - 1, limit=1)
+            if not page or page[0].sequence != mark.after or identity(page[0]) != (mark.subject, mark.source):
+                log.warning("mark_is_of_another_journal", after=mark.after)
+                mark = Mark()
+        self.fold = Watching(self._thresholds, self.aside)
+        self._marked = 0
+        circuits, named, now = self.fold.watch.circuits, self._thresholds.breakers, self._clock()
+        circuits.from_unix_ms = now - 2 * named.window_ms
+        circuits.talk_from_unix_ms = now - named.chatter_window_ms
+        circuits.talkers.recall(mark.talks)
+        self._owner = Owner(self._bus, self._message_key)
+        start = max(0, mark.after - RANGE)
+        old = {name: lived for name, lived in mark.living.items() if lived.first <= start}
+        names = sorted(old, key=old.__getitem__)
+        for first in range(0, len(names), AT_ONCE):
+            some = names[first : first + AT_ONCE]
+            past = await asyncio.gather(*(self._past(one, start, old[one]) for one in some))
+            for name, found in zip(some, past, strict=True):
+                await self._pace.each(found, self.fold.replay)
+                if found:
+                    old[name] = Lived(old[name].first, len(found), found[-1].sequence)
+        self.fold.lives(old, mark.read)
+        self._last = None
+        if start:
+            page = await self._bus.read(subjects.JOURNAL_STREAM, "mesh.>", after=start - 1, limit=1)
+            self._last = page[0] if page else None
+            if page and page[0].sequence > start:
+                self.fold.take(page[0])  # What stood there was purged.
+        log.info("watch_begins", after=start, tasks_read=len(old))
+
+    async def _past(self, lineage: str, until: int, lived: Lived) -> list[Stored]:
+        """One task's messages up to a sequence, and no more of them than there were: to find that there is not one more
+        the broker searches the whole journal."""
+        tenant, _, task = lineage.partition("/")
+        subject, found, goal = f"mesh.*.*.{subjects.partition_of(task)}.{tenant}.{task}", list[Stored](), until
+        known = lived.count + STRAYS if lived.count else 0
+        if known:
+            goal = min(lived.last, until)
+        while True:
+            limit = min(PAGE, max(1, lived.count - len(found))) if len(found) < known else PAGE
+            page = await self._bus.read(
+                subjects.JOURNAL_STREAM, subject, limit=limit, after=found[-1].sequence if found else 0
+            )
+            found += page
+            if len(page) < limit or page[-1].sequence >= goal:
+                return [stored for stored in found if stored.sequence <= until]
+
+    async def _read_on(self) -> None:
+        """Fold up to the end of the journal. Raises Renumbered, BusError."""
+        while True:
+            # Each page begins with the end of the one before: in another journal something else stands there.
+            after = self._last.sequence - 1 if self._last is not None else 0
+            page = await self._bus.read(subjects.JOURNAL_STREAM, "mesh.>", after=after, limit=PAGE)
+            if self._last is not None:
+                if not page or page[0].sequence != self._last.sequence or identity(page[0]) != identity(self._last):
+                    raise Renumbered
+                page = page[1:]
+            await self._pace.each(page, self._take)
+            if len(page) < PAGE - 1:
+                break
+        self.caught_up = True
+        self.fold.pass_time(self._clock() - JOURNAL_LAG_MS)
+
+    def _take(self, stored: Stored) -> None:
+        self.fold.take(stored)
+        self._last = stored
+
+    async def _confirm(self) -> None:
+        """A suspicion is judged when all that was said before it is read; see Watching. Raises BusError."""
+        if self.fold.unasked:
+            last = {one: await self._bus.last_sequence(subjects.inbox_stream(one)) for one in catalog.INBOXES}
+            self.fold.expect(last)
+        self.fold.settle(self._clock())
+
+    # Acting
+
+    async def _act(self) -> None:
+        """Tell what is due, if this replica leads. Raises BusError, RedisFailure."""
+        led, self.leads = self.leads, await self._store.lead(ROLE, self._holder, LEASE_MS)
+        if self.leads and not led:
+            log.info("watch_leads", due=len(self.fold.due))
+        if not self.leads:
+            return
+        if self._halts:
+            await self._owner.settle(self.fold.watch.circuits, self.fold.notices)
+        for trip in self.fold.tell(self._clock()):
+            if self.aside.untold(trip.id):
+                self.fold.told(trip.id)
+                continue
+            # Not cleared when this raises a bug: then it is the one to blame.
+            self.aside.telling = trip.id
+            await self._tell(trip)
+            self.aside.telling = ""
+        for notice in self.fold.notices.tell(self._clock()):
+            await self._publisher.send(
+                "tool_executor",
+                notice.message(),
+                tenant=notice.tenant,
+                task=notice.task,
+                cause=notice.id,
+                index="notice",
+            )
+            self.fold.notices.told(notice.id)
+        if self.fold.folded - self._marked >= MARK_EVERY:
+            self._marked = self.fold.folded
+            await self._store.keep(MARK, self.fold.mark().encode())
+
+    async def _tell(self, trip: Trip) -> None:
+        """The halt first, the fact after it: without the fact it is done again, under the same ids."""
+        tenant, _, task = trip.lineage.partition("/")
+        code = CODES.get(trip.detector.partition(".")[0], "")
+        halts = self._halts and trip.level == "stop" and bool(code) and not self.fold.watch.ended(trip.lineage)
+        if halts:
+            reason = f"{trip.what}. What to do: {trip.hint}."
+            log.warning("task_halted", tenant=tenant, task=task, detector=trip.detector, reason=trip.what)
+            halt = Halt(scope="task", tenant=tenant, name=task, code=code, reason=reason, by="budget")
+            await self._halt(halt, f"trip/{trip.id}")
+            await self._publisher.send(
+                "planner",
+                TaskHalted(code=code, reason=reason, scope=f"task:{tenant}:{task}"),
+                tenant=tenant,
+                task=task,
+                cause=trip.id,
+                index="halted",
+            )
+            if not await self._charged(trip, tenant, task):
+                return
+        elif told_to_agents(trip) and not self.fold.watch.ended(trip.lineage):
+            await self._warn(trip, tenant, task)
+        if trip.detector == "deadlock" and (refused := deadlock_refusal.refusal(trip)) is not None:
+            tenant, task, body = refused
+            log.warning("wait_refused", tenant=tenant, task=task, step=body.step_id, reason=trip.what)
+            await self._publisher.send("worker", body, tenant=tenant, task=task, cause=trip.id, index="refused")
+        fact = Tripped(
+            trip=trip.id,
+            detector=trip.detector,
+            level=trip.level,
+            agents=tuple(one[:200] for one in trip.agents[:64]),
+            what=trip.what[:2000],
+            hint=trip.hint[:2000],
+            evidence=tuple(one[:200] for one in trip.evidence),
+            halted=halts,
+            tripped_unix_ms=trip.time_unix_ms,
+        )
+        await self._publisher.send("journal", fact, tenant=tenant, task=task, cause=trip.id, index="tripped")
+        self.fold.told(trip.id)
+        self.told += 1
+
+    async def _charged(self, trip: Trip, tenant: str, task: str) -> bool:
+        """Tell what the task has cost, and from now on every late settlement. False without a ledger: the trip stays
+        due, and all of it is done again under the same ids. Raises BusError."""
+        try:
+            balance = await self._store.stop(task_scope(tenant, task))
+        except (Fenced, *RedisFailure) as error:
+            # Where nobody asks this replica for money, nothing else finds that another one has built the ledger anew.
+            self._lost(str(error) or type(error).__name__)
+            log.warning("charge_not_told", tenant=tenant, task=task, reason=str(error) or type(error).__name__)
+            return False
+        await self._publisher.send(
+            "gateway", facts.charged(balance), tenant=tenant, task=task, cause=trip.id, index="charged"
+        )
+        return True
+
+    async def _warn(self, trip: Trip, tenant: str, task: str) -> None:
+        """The agents of these steps hear of it in their next turn."""
+        steps = dict.fromkeys(agent.partition("/")[0][: bounds.MAX_NAME_CHARS] for agent in trip.agents)
+        for step in list(steps)[:MAX_WARNED]:
+            warned = AgentWarned(trip=trip.id, step_id=step, what=trip.what[:2000], hint=trip.hint[:2000])
+            await self._publisher.send(
+                "worker", warned, tenant=tenant, task=task, cause=trip.id, index=f"warned/{step}"
+            )
+
+
+def told_to_agents(trip: Trip) -> bool:
+    """Whether those who did it hear of a warning. Of texts that resemble each other people do: two of five honest runs
+    have them (docs/detectors.md), and whoever is told off for honest work stops listening."""
+    known = trip.detector.partition(".")[0] in CODES
+    return trip.level == "warn" and known and trip.detector != "loop.paraphrase"

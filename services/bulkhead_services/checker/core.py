@@ -1,0 +1,238 @@
+"""The checker decides: plain checks first, then a judge model asked by message. Verdicts carry reasons.
+
+In: StepProposed (with the text of the result and its evidence), the judge's reply. Out: VerdictReached for the
+planner. What is missing or degraded in the result is never dropped.
+"""
+
+import hashlib
+from typing import Any
+
+from bulkhead.flow import Decision, Message, Send, SetTimer, bounded, replace
+from bulkhead_contracts import bounds, envelope
+from bulkhead_contracts.control import CallDeferred, TimerFired
+from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested, Part
+from bulkhead_contracts.result import ContentRef, Omission, Result, merge_completeness, worst
+from bulkhead_contracts.step import StepProposed
+from bulkhead_contracts.types import Body
+from bulkhead_contracts.verdict import CheckNote, VerdictReached
+from bulkhead_services.checker import checks
+from bulkhead_services.checker.state import Case, Key, State
+
+EVIDENCE_AUTHORS = frozenset({"rag", "tool_executor"})
+"""Only what these stored counts as evidence; the broker enforces a blob's author."""
+MAX_JUDGE_TRIES = 2
+MAX_JUDGED_EVIDENCE = 40
+JUDGE_OUTPUT_TOKENS = 800
+
+
+class Checker:
+    """Decision logic, version 1."""
+
+    service = "checker"
+    opening = frozenset({StepProposed})
+
+    def initial(self) -> State:
+        """Before any message."""
+        return State()
+
+    def wants(self, body: Body) -> tuple[ContentRef, ...]:
+        """The result, its evidence and inputs; the judge's words."""
+        if isinstance(body, StepProposed):
+            found = [
+                body.result.content,
+                body.objective,
+                *(one.content for one in _evidence(body)),
+                *(one.result.content for one in body.inputs),
+            ]
+            return tuple(one for one in found if one is not None)
+        if isinstance(body, ModelCallReplied) and body.content is not None:
+            return (body.content,)
+        return ()
+
+    def ended(self, state: State) -> bool:
+        """Later steps of the task may still come."""
+        return False
+
+    def decide(self, state: State, message: Message) -> Decision[State]:
+        """The transition table of state.py."""
+        body: Any = message.body
+        match body:
+            case StepProposed():
+                return _proposed(state, message, body)
+            case ModelCallReplied():
+                found = state.judging(body.call_id)
+                return Decision(state) if found is None else _judged(state, message, *found, body)
+            case CallDeferred():
+                found = state.judging(body.call_id)
+                return Decision(state) if found is None else _deferred(state, message, *found, body)
+            case TimerFired():
+                found = state.judging(body.key.removeprefix("again-"))
+                if found is None or found[1].asked is None:
+                    return Decision(state)
+                return Decision(state, (Send("model_gateway", found[1].asked, grant=found[1].grant),))
+            case _:
+                return Decision(state)
+
+
+def _evidence(body: StepProposed) -> tuple[Any, ...]:
+    return tuple(one for one in body.evidence if one.content.author in EVIDENCE_AUTHORS)
+
+
+def _proposed(state: State, message: Message, body: StepProposed) -> Decision[State]:
+    key = (body.plan_version, body.step.id, body.attempt)
+    if key in state.cases:
+        return Decision(state)
+    text = message.contents.get(body.result.content.sha256, "") if body.result.content else ""
+    notes = checks.run(text, _sources(body, message))
+    if body.result.standing == "failed":
+        notes = (CheckNote(code="failed", message=body.result.standing_reason or "the result stands as failed"), *notes)
+    result = _narrowed(body.result, text)
+    case = Case(phase="judging", proposed=body, grant=message.envelope.grant, result=result, notes=notes)
+    if any(note.blocking for note in notes):
+        return _verdict(state, key, case, False)
+    return _ask(state, message, key, case)
+
+
+def _sources(body: StepProposed, message: Message) -> checks.Sources:
+    """What the text may rest on, by marker."""
+    by_marker: dict[str, str] = {}
+    for one in _evidence(body):
+        by_marker[one.content.marker] = message.contents.get(one.content.sha256, "")
+    objective = message.contents.get(body.objective.sha256, "")
+    given = [objective, body.step.instruction]
+    by_marker.setdefault(body.objective.marker, objective)
+    for one in body.inputs:
+        held = message.contents.get(one.result.content.sha256, "") if one.result.content else one.result.summary
+        given.append(held)
+        # A marker that an accepted input carries was resolved when that input was checked.
+        for marker in (*(c.marker for c in one.result.citations), *checks.CITATION.findall(held)):
+            by_marker.setdefault(marker, held)
+        if one.result.content:
+            by_marker.setdefault(one.result.content.marker, held)
+        else:
+            # A noop's result is its summary alone; the model is shown it under the digest of the text.
+            by_marker.setdefault(hashlib.sha256(held.encode("utf-8", "replace")).hexdigest()[:12], held)
+    retrieved = frozenset(one.content.marker for one in _evidence(body) if one.citation is not None)
+    return checks.Sources(by_marker=by_marker, retrieved=retrieved, given="\n".join(given))
+
+
+def _narrowed(result: Result, text: str) -> Result:
+    """The result with only those citations that its text makes."""
+    cited = set(checks.CITATION.findall(text))
+    return result.model_copy(update={"citations": tuple(one for one in result.citations if one.marker in cited)})
+
+
+# The judge
+
+
+def _ask(state: State, message: Message, key: Key, case: Case) -> Decision[State]:
+    proposed = case.proposed
+    assert proposed is not None and proposed.result.content is not None
+    evidence = _evidence(proposed)[:MAX_JUDGED_EVIDENCE]
+    parts = [
+        Part(kind="step", text=proposed.step.instruction, step_id=proposed.step.id),
+        Part(kind="acceptance", text=proposed.step.acceptance),
+        Part(kind="answer", content=proposed.result.content),
+        *(
+            Part(
+                kind="passage" if one.citation else "tool_result",
+                content=one.content,
+                source=one.citation.document if one.citation else one.label.source,
+            )
+            for one in evidence
+        ),
+        *(
+            Part(kind="input", content=one.result.content, step_id=one.step_id)
+            for one in proposed.inputs
+            if one.result.content
+        ),
+    ]
+    call_id = envelope.derive_id("checker", "/".join(map(str, key)), f"judge-{case.tries}")
+    asked = ModelCallRequested(
+        call_id=call_id,
+        step_id=proposed.step.id,
+        attempt=proposed.attempt,
+        prompt_id="checker.judge",
+        parts=tuple(parts),
+        response="verdict",
+        tier="judge",
+        stream=False,
+        max_output_tokens=JUDGE_OUTPUT_TOKENS,
+        deadline_unix_ms=proposed.deadline_unix_ms,
+    )
+    case = replace(case, asked=asked, tries=case.tries + 1)
+    return Decision(state.with_case(key, case), (Send("model_gateway", asked, grant=case.grant),))
+
+
+def _judged(state: State, message: Message, key: Key, case: Case, body: ModelCallReplied) -> Decision[State]:
+    case = replace(case, usage=case.usage + body.usage)
+    if body.failure is not None and body.failure.code in ("refused_by_budget", "halted"):
+        note = CheckNote(code=body.failure.code, message=body.failure.message)
+        return _verdict(state, key, replace(case, notes=(*case.notes, note)), False)
+    text = message.contents.get(body.content.sha256, "") if body.content else ""
+    verdict = _read(text)
+    if verdict is None:
+        if case.tries < MAX_JUDGE_TRIES:
+            return _ask(state, message, key, case)
+        why = body.failure.message if body.failure else "the judge's answer could not be read"
+        return _verdict(state, key, _unjudged(case, why), True)
+    accepted, reasons = verdict
+    notes = tuple(CheckNote(code="judge", message=reason, blocking=not accepted) for reason in reasons)
+    if not accepted and not notes:
+        notes = (CheckNote(code="judge", message="the judge did not accept it and gave no reason"),)
+    return _verdict(state, key, replace(case, notes=(*case.notes, *notes)[:32]), accepted)
+
+
+def _read(text: str) -> tuple[bool, list[str]] | None:
+    try:
+        found = bounded.loads(text)
+    except ValueError:
+        return None
+    if not isinstance(found, dict) or found.get("verdict") not in ("accept", "reject"):
+        return None
+    reasons = found.get("reasons")
+    listed = [str(one)[: bounds.MAX_REASON_CHARS] for one in reasons[:8]] if isinstance(reasons, list) else []
+    return found["verdict"] == "accept", listed
+
+
+def _unjudged(case: Case, why: str) -> Case:
+    """The plain checks passed and no judge can be had: it may pass, and says so up to the answer."""
+    reason = f"not judged: {why}"[:500]
+    result = case.result.model_copy(
+        update={
+            "standing": worst(case.result.standing, "degraded"),
+            "standing_reason": "; ".join(filter(None, (case.result.standing_reason, reason)))[
+                : bounds.MAX_REASON_CHARS
+            ],
+            "completeness": merge_completeness(
+                case.result.completeness,
+                case.result.completeness.missing(Omission(reason="failed_part", what="judge", detail=reason)),
+            ),
+        }
+    )
+    note = CheckNote(code="not_judged", message=reason, blocking=False)
+    return replace(case, result=result, notes=(*case.notes, note))
+
+
+def _deferred(state: State, message: Message, key: Key, case: Case, body: CallDeferred) -> Decision[State]:
+    if case.deferrals >= bounds.MAX_CALL_DEFERRALS:
+        return _verdict(state, key, _unjudged(case, body.reason), True)
+    case = replace(case, deferrals=case.deferrals + 1)
+    due = message.time_unix_ms + body.after_ms * min(case.deferrals, 8)
+    return Decision(state.with_case(key, case), (SetTimer(f"again-{body.call_id}", due),))
+
+
+def _verdict(state: State, key: Key, case: Case, accepted: bool) -> Decision[State]:
+    proposed = case.proposed
+    assert proposed is not None
+    reached = VerdictReached(
+        step_id=proposed.step.id,
+        attempt=proposed.attempt,
+        plan_version=proposed.plan_version,
+        accepted=accepted,
+        notes=case.notes,
+        judged_by=case.asked.tier if case.asked else None,
+        result=case.result,
+        usage=proposed.usage + case.usage,
+    )
+    return Decision(state.with_case(key, Case(phase="over")), (Send("planner", reached),))

@@ -1,0 +1,1 @@
+"""Admission of tasks: run slots, queue, rate limits, quotas, backpressure."""

@@ -1,0 +1,61 @@
+"""How many tasks somebody may submit in a short time, at this replica: a bucket of the tenant, one of the person.
+
+In: who submits, which way, when. Out: nothing, or how long to wait and what to say. HTTP (429) and programs on the bus
+(`TaskRejected`) have the same quota and buckets of their own: a message is judged by when it was stored, so that what
+piled up while no gateway ran is no spike, and that time may lie far behind a request's.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from bulkhead_contracts.quota import Quota
+from bulkhead_services.gateway.admission.quotas import TenantQuotas
+from bulkhead_services.gateway.admission.token_buckets import Buckets, Rate
+
+
+@dataclass(frozen=True, slots=True)
+class TooFast:
+    """wait_s: at least 1. limit: so many per minute."""
+
+    wait_s: int
+    limit: int
+    message: str
+    hint: str
+
+
+class Spikes:
+    """The buckets of this replica, for `replicas` of them together."""
+
+    def __init__(self, quotas: TenantQuotas, replicas: int) -> None:
+        self._quotas = quotas
+        self._replicas = replicas
+        self._buckets = Buckets()
+
+    def take(self, way: Literal["http", "bus"], tenant: str, person: str, now_unix_ms: int) -> TooFast | None:
+        """One task more."""
+        quota = self._quotas.of(tenant)
+        wants = (
+            ((way, tenant), self._rate(quota.tasks_per_minute, quota.burst_tasks)),
+            ((way, tenant, person), self._rate(quota.person_tasks_per_minute, quota.person_burst_tasks)),
+        )
+        wait_ms, which = self._buckets.take(wants, now_unix_ms)
+        if which < 0:
+            return None
+        return _too_fast(quota, max(1, math.ceil(wait_ms / 1_000)), of_person=which == 1)
+
+    def _rate(self, per_minute: int, burst: int) -> Rate:
+        return Rate(per_minute / self._replicas, max(1.0, burst / self._replicas))
+
+
+def _too_fast(quota: Quota, wait_s: int, *, of_person: bool) -> TooFast:
+    limit = quota.person_tasks_per_minute if of_person else quota.tasks_per_minute
+    burst = quota.person_burst_tasks if of_person else quota.burst_tasks
+    whose = "you have" if of_person else "your tenant has"
+    return TooFast(
+        wait_s,
+        limit,
+        f"{whose} submitted more than {limit} tasks per minute ({burst} at once)",
+        f"submit it again in {wait_s} s, with the same key; what is submitted evenly all gets in, and an "
+        "operator can raise the tenant's quota",
+    )

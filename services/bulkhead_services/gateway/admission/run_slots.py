@@ -1,0 +1,211 @@
+"""Places to run, over the inbox: reads what it says, decides, and appends the decision where only one can be the next.
+
+In: tasks that ask for a place or give one back. Out: `PlacesGiven` in the gateway's own inbox. Every replica does this.
+A decision is appended only behind the last one that its decider has read (compare and set on one subject): of two that
+decide at once one is told no, reads on and decides again. So there is no owner, no lease and no lock, and what a crash
+leaves undone is the handling of a message that comes again.
+"""
+
+import asyncio
+
+from bulkhead.bus.port import BusError, PubAck, Stored, WrongLastSequence
+from bulkhead.runtime.consume import inbound
+from bulkhead.runtime.context import Context
+from bulkhead.runtime.edge.protocol import Received, Retry
+from bulkhead.telemetry.log import Log
+from bulkhead_contracts import subjects
+from bulkhead_contracts.control import MessageRejected
+from bulkhead_contracts.task import Dropped, PlacesGiven, TaskEnded, TaskQueued, TaskRejected, TaskReleased
+from bulkhead_services.gateway.admission.quotas import TenantQuotas
+from bulkhead_services.gateway.admission.run_queue import (
+    Book,
+    Key,
+    Quotas,
+    Standing,
+    Waiting,
+    decide,
+    given_at_once,
+    queued,
+)
+from bulkhead_services.gateway.read_model.feeds import INBOX, READ_BATCH
+
+log = Log("gateway.admission")
+TENANT = TASK = "places"
+SUBJECT = subjects.mesh("gateway", "gateway", TENANT, TASK)
+ALL = "mesh.*.gateway.>"
+READS = tuple(
+    f"{kind.TYPE}.v" for kind in (PlacesGiven, TaskQueued, TaskReleased, TaskEnded, TaskRejected, MessageRejected)
+)
+TRUSTED = ("gateway", "planner")
+TRIES = 12
+LOOK_AGAIN_S = 0.01
+RETRY_S = 0.05
+
+
+class Admission:
+    """The book of this replica, and its word in what is decided."""
+
+    def __init__(self, context: Context, quotas: TenantQuotas, running: int, look_s: float) -> None:
+        self._context = context
+        self._tenants = quotas
+        self.quotas = Quotas(quotas.of, running)
+        self._look_s = look_s
+        self._lock = asyncio.Lock()
+        self.book: Book | None = None
+
+    async def enter(self, message: Received, person: str) -> Standing:
+        """A stored request asks for a place: `runs` (begin now), `waits` (it is told), `over`, or `unknown` when its
+        tenant has as many waiting as may be. Raises Retry, BusError.
+        """
+        quota = self._tenants.of(message.tenant)
+        until = self._context.clock() + quota.wait_s * 1_000
+        newcomer = Waiting(message.tenant, message.task, person, message.sequence, 0, until)
+        key: Key = (message.tenant, message.task)
+        async with self._lock:
+            for attempt in range(TRIES):
+                # What comes first is not read for: if the book lags, a place is refused by the broker, and who waits
+                # for nothing is released when its `TaskQueued` comes. A flood costs no reading so.
+                first = attempt == 0 and message.attempts == 1 and self.book is not None
+                book = self.book if first else await self._read_on(message.sequence, again=attempt > 0)
+                assert book is not None
+                if (known := book.standing(key, message.sequence)) != "unknown":
+                    # One that waited is begun by its `TaskReleased`, which comes to whoever.
+                    return "waits" if known == "runs" and book.running[key].queued else known
+                decision = decide(book, self.quotas, self._context.clock(), newcomer=newcomer)
+                begins = decision is not None and given_at_once(decision, newcomer)
+                if not begins and book.waiting_of(message.tenant) >= quota.waiting:
+                    return "unknown"
+                if not begins:
+                    told = queued(book, self.quotas, newcomer)
+                    break
+                assert decision is not None
+                await self._append(book, decision)
+            else:
+                raise Retry(RETRY_S, "others decide about places at the same time")
+        await self._context.publisher.send(
+            "gateway",
+            told,
+            tenant=message.tenant,
+            task=message.task,
+            cause=message.envelope.id,
+            index="queued",
+            actor=person,
+        )
+        return "waits"
+
+    async def settle(self, at_least: int = 0) -> None:
+        """Something has changed: give the places that are free. Raises Retry, BusError."""
+        async with self._lock:
+            for attempt in range(TRIES):
+                book = await self._read_on(at_least, again=attempt > 0)
+                decision = decide(book, self.quotas, self._context.clock())
+                if decision is None or await self._append(book, decision):
+                    return
+        raise Retry(RETRY_S, "others decide about places at the same time")
+
+    async def leave(self, message: Received, reason: str) -> Standing:
+        """A cancel of the task that this message is about: `over` when it waited and no longer does, else how it
+        stands. Raises Retry, BusError.
+        """
+        key: Key = (message.tenant, message.task)
+        async with self._lock:
+            for attempt in range(TRIES):
+                book = await self._read_on(message.sequence, again=attempt > 0)
+                one = book.waiting.get(key)
+                if one is None:
+                    return "runs" if key in book.running else "over" if key in book.past else "unknown"
+                gone = Dropped(tenant=one.tenant, task=one.task, request=one.request, code="cancelled", reason=reason)
+                decision = decide(book, self.quotas, self._context.clock(), cancelled=gone)
+                assert decision is not None
+                await self._append(book, decision)
+        raise Retry(RETRY_S, "others decide about places at the same time")
+
+    async def fresh(self) -> Book:
+        """The book as the inbox has it now. Raises BusError."""
+        async with self._lock:
+            return await self._read_on(0)
+
+    async def run(self) -> None:
+        """Look now and then, until cancelled: for waiting that has become too long, for quotas that have changed, and
+        for what a crash left."""
+        while True:
+            try:
+                self._tenants.look()
+                await self.settle()
+            except (BusError, Retry) as error:
+                log.debug("places_not_looked_at", reason=str(error))
+            await asyncio.sleep(self._look_s)
+
+    async def _append(self, book: Book, decision: PlacesGiven) -> bool:
+        """Whether this decision is the next. It counts when it is read, not now."""
+        try:
+            ack: PubAck = await self._context.publisher.send(
+                "gateway",
+                decision,
+                tenant=TENANT,
+                task=TASK,
+                index=f"places/{book.last}/{self._context.instance}",
+                expect_last_on_subject=book.last,
+            )
+        except WrongLastSequence:
+            newest = await self._context.bus.last(INBOX, SUBJECT)
+            if newest is None:
+                book.last = 0  # Purged after a long time in which nothing was decided.
+            elif newest.sequence <= book.sequence:
+                await asyncio.sleep(LOOK_AGAIN_S)  # A follower lags behind the leader that said no.
+            return False
+        await self._read_on(ack.sequence)
+        return True
+
+    async def _read_on(self, at_least: int, again: bool = False) -> Book:
+        """Up to the end, or just the book if it has read so far already. Raises Retry, BusError."""
+        book = self.book if self.book is not None else await self._begin()
+        if at_least and book.sequence >= at_least and not again:
+            return book
+        while batch := await self._context.bus.read(INBOX, ALL, after=book.sequence, limit=READ_BATCH):
+            for stored in batch:
+                _take(book, stored)
+            if len(batch) < READ_BATCH:
+                break
+        if book.sequence < at_least:
+            raise Retry(RETRY_S, "the inbox cannot be read up to this message yet")
+        return book
+
+    async def _begin(self) -> Book:
+        """From the newest decision that tells who runs; whose messages are gone by now has ended and was purged."""
+        newest = await self._context.bus.last(INBOX, SUBJECT)
+        base = _decision(newest)
+        if base is not None and base.running is None:
+            found = await self._context.bus.read(INBOX, SUBJECT, after=base.snapshot - 1, limit=1)
+            base = _decision(found[0]) if found else None
+        book = Book.of(base if base is not None and base.running is not None else None)
+        for key in list(book.running):
+            if not await self._context.bus.read(INBOX, subjects.task_filter("gateway", *key), limit=1):
+                book.forget(key)
+        self.book = book
+        return book
+
+
+def _decision(stored: Stored | None) -> PlacesGiven | None:
+    if stored is None:
+        return None
+    try:
+        body = inbound.read(stored, "gateway").body
+    except inbound.Unreadable as error:
+        raise Retry(RETRY_S, f"the last decision about places is for a newer gateway to read: {error}") from error
+    assert isinstance(body, PlacesGiven)
+    return body
+
+
+def _take(book: Book, stored: Stored) -> None:
+    """One stored message: most tell nothing about places and are not read."""
+    kind = next((value for name, value in stored.headers.items() if name.lower() == "ce-type"), "")
+    if kind.startswith(READS):
+        try:
+            found = inbound.read(stored, "gateway")
+        except inbound.Unreadable as error:
+            log.debug("unreadable_among_places", sequence=stored.sequence, code=error.code)
+        else:
+            if found.address.sender in TRUSTED:
+                book.take(stored.sequence, (found.address.tenant, found.address.task), found.body)
+    book.sequence = max(book.sequence, stored.sequence)

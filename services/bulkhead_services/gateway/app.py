@@ -1,0 +1,194 @@
+"""Composition root: what comes in (HTTP, the inbox, live text) and what handles it."""
+
+import asyncio
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from bulkhead.bus.port import BusError, LiveSubscription
+from bulkhead.runtime.background import cancel
+from bulkhead.runtime.context import Context
+from bulkhead.runtime.edge.protocol import Received, Retry
+from bulkhead.telemetry import names
+from bulkhead.telemetry.log import Log
+from bulkhead.telemetry.metrics import Counts, Look
+from bulkhead_contracts import subjects
+from bulkhead_contracts.task import (
+    PlacesGiven,
+    TaskCancelRequested,
+    TaskEnded,
+    TaskQueued,
+    TaskRejected,
+    TaskReleased,
+    TaskRequested,
+)
+from bulkhead_services.gateway.admission.backpressure import Backlog
+from bulkhead_services.gateway.admission.quotas import TenantQuotas
+from bulkhead_services.gateway.admission.rate_limits import Spikes
+from bulkhead_services.gateway.admission.run_slots import Admission
+from bulkhead_services.gateway.http.auth import Authenticator
+from bulkhead_services.gateway.http.routes.tasks import Http
+from bulkhead_services.gateway.http.server import HttpServer
+from bulkhead_services.gateway.http.submission_checks import Door
+from bulkhead_services.gateway.intake import Intake
+from bulkhead_services.gateway.read_model.feeds import Feeds
+from bulkhead_services.gateway.read_model.replica_notify import Pokes
+from bulkhead_services.gateway.read_model.task_index import Listing
+from bulkhead_services.gateway.settings import PublisherPolicy, Settings
+
+SERVICE = "gateway"
+LIVE_TEXT = "live.model_gateway.>"
+LIVE_PENDING = 10_000
+LAG_RETRY_S = 0.05
+log = Log("gateway")
+
+
+class Gateway:
+    """The edge: `handle` takes the inbox, `start` opens HTTP."""
+
+    def __init__(self, context: Context, settings: Settings) -> None:
+        self._context = context
+        self._settings = settings = _with_publishers(settings)
+        self._auth = Authenticator(settings)
+        self.feeds = Feeds(
+            context.bus, recent=settings.recent_tasks, live=settings.live_tasks, reread_s=settings.reread_s
+        )
+        quotas = TenantQuotas(settings.tenants_file)
+        self.admission = Admission(context, quotas, settings.running_tasks, settings.reread_s)
+        spikes = Spikes(quotas, settings.edge_replicas)
+        self._intake = Intake(context, self.feeds, settings.publishers, self.admission, spikes, settings.logic)
+        backlog = Backlog()
+        self._pokes = Pokes(context.bus, context.instance, self.feeds, backlog.taken_up)
+        self.http = Http(
+            settings,
+            self._auth,
+            self._intake,
+            self.feeds,
+            Listing(context.bus, settings.listed_tasks),
+            context.blobs,
+            self._why_unready,
+            context,
+            Door(quotas, spikes, self.admission, backlog, context.clock),
+        )
+        self.app = self.http.app()
+        self._server = HttpServer(self.app, settings)
+        self._subscriptions: list[LiveSubscription] = []
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def port(self) -> int:
+        """Where HTTP listens; 0 before the start."""
+        return self._server.port
+
+    async def start(self) -> None:
+        """Subscribe, then listen: a client must not connect before its text can be heard."""
+        await self.attach()
+        await self._server.start()
+
+    async def attach(self) -> None:
+        """Everything but the listening socket."""
+        self._auth.load()
+        text = await self._context.bus.subscribe_live(LIVE_TEXT, LIVE_PENDING)
+        self._subscriptions = [text, await self._pokes.subscribe()]
+        start = self._context.background.start
+        self._tasks = [
+            start("text", self._hear(text)),
+            start("pokes", self._pokes.run()),
+            start("feeds", self.feeds.run()),
+            start("admission", self.admission.run()),
+        ]
+        self.http.started = True
+
+    async def stop(self) -> None:
+        """End the streams (clients resume elsewhere), finish the requests, close."""
+        self.feeds.close()
+        await self._server.stop()
+        for subscription in self._subscriptions:
+            await subscription.close()
+        await cancel(*self._tasks)
+
+    def gauges(self) -> dict[str, Look]:
+        """For metrics: how many tasks have a place to run, and how many wait for one, as this replica knows."""
+        return {names.PLACES: self._places}
+
+    def _places(self) -> Counts:
+        book = self.admission.book
+        if book is None:
+            return {}
+        return {((names.STATE, "running"),): len(book.running), ((names.STATE, "waiting"),): len(book.waiting)}
+
+    def ready(self) -> bool:
+        """Whether HTTP is served."""
+        return self.http.started and not self.feeds.closing
+
+    async def handle(self, message: Received) -> None:
+        """One stored message: pass requests on, tell the watchers of every replica."""
+        match message.body:
+            case TaskRequested() as request:
+                feed = self.feeds.feed(message.tenant, message.task)
+                # Delivered again it may have been answered: then to the end.
+                await feed.refresh(at_least=message.sequence if message.attempts == 1 else 0)
+                if feed.sequence < message.sequence:
+                    # A follower that lags: judged by it, the first request would look like a second one.
+                    raise Retry(LAG_RETRY_S, "the inbox cannot be read up to this message yet")
+                await self._intake.requested(message, request, feed)
+            case TaskCancelRequested() as cancel:
+                feed = self.feeds.feed(message.tenant, message.task)
+                # To the end: the planner's word that it has the task comes after this message.
+                await feed.refresh()
+                if feed.sequence < message.sequence:
+                    # To a follower that lags the task might not be there: a cancel that was taken would be lost.
+                    raise Retry(LAG_RETRY_S, "the inbox cannot be read up to this message yet")
+                await self._intake.cancel_requested(message, cancel, feed)
+            case TaskReleased():
+                feed = self.feeds.feed(message.tenant, message.task)
+                await feed.refresh(at_least=message.sequence)
+                if feed.sequence < message.sequence:
+                    raise Retry(LAG_RETRY_S, "the inbox cannot be read up to this message yet")
+                await self._intake.released(message, feed)
+            case PlacesGiven() as decision:
+                await self._intake.placed(message, decision)
+            case TaskQueued() | TaskEnded() | TaskRejected():
+                # A place may have become free, also while this one began to wait. Watchers need not wait for that.
+                self._pokes.say(message.tenant, message.task, message.sequence)
+                await self.admission.settle(message.sequence)
+            case _:
+                pass  # A fact: only watchers care.
+        self._pokes.say(message.tenant, message.task, message.sequence)
+
+    async def _hear(self, subscription: LiveSubscription) -> None:
+        async for live in subscription:
+            self.feeds.hear(live)
+
+    async def _why_unready(self) -> str:
+        if not self.http.started:
+            return "starting"
+        if not await self._context.bus.ready():
+            return "the message broker does not answer"
+        try:
+            await self._context.bus.read(
+                subjects.inbox_stream(SERVICE), subjects.task_filter(SERVICE, "none", "none"), limit=1
+            )
+        except BusError as error:
+            return f"the inbox cannot be read: {error}"
+        return ""
+
+
+def _with_publishers(settings: Settings) -> Settings:
+    if settings.publishers_file is None:
+        return settings
+    try:
+        found = yaml.safe_load(settings.publishers_file.read_text())  # JSON is YAML too.
+        found = found.get("publishers", found) if isinstance(found, dict) else found
+        policies = TypeAdapter(dict[str, PublisherPolicy]).validate_python(found)
+    except (OSError, yaml.YAMLError, ValidationError) as error:
+        raise ValueError(
+            f"cannot read publishers from {settings.publishers_file}: {error}; "
+            'it must hold {"pub_<name>": {"tenant", "person", "role"}}'
+        ) from error
+    return settings.model_copy(update={"publishers": policies})
+
+
+def build(context: Context, settings: Settings) -> Gateway:
+    """The gateway, not yet started."""
+    return Gateway(context, settings)

@@ -1,0 +1,253 @@
+"""A task that forks another: what it takes over, and why it may not.
+
+In: a request that names an ended task of its own tenant, and what the planner said of that task into this inbox. Out:
+the results to hand to the planner by reference, with a label that says where they come from; or a refusal.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from bulkhead.runtime.consume import inbound
+from bulkhead.runtime.context import Context
+from bulkhead_contracts import bounds, subjects
+from bulkhead_contracts.plan import Plan, PlanAdopted, PlanStep
+from bulkhead_contracts.result import ContentRef, Label, Result, merge_labels
+from bulkhead_contracts.step import StepInput
+from bulkhead_contracts.task import ForkOf, StepEnded, StepStarted, TaskEnded, TaskRequested, facts
+from bulkhead_contracts.tool import ToolSpec
+from bulkhead_contracts.types import Body
+from bulkhead_services.gateway.read_model.feeds import INBOX
+from bulkhead_services.gateway.read_model.task_view import Refusal
+
+Attempt = tuple[int, str, int]
+"""Plan version, step, attempt."""
+LOGIC = 2
+"""The first decision logic that takes results over; a replica without it hands the task back, untouched."""
+MAX_ANCESTORS = 32
+UNTIL_SEEN = frozenset({"fork_unknown", "fork_not_ended", "fork_no_result", "fork_content_gone"})
+"""Refusals that a follower which lags behind the earlier task's end, or behind its contents, gives, too."""
+LOOKS = 4
+LOOK_AGAIN_S = 0.4
+
+
+@dataclass(slots=True)
+class Past:
+    """What this inbox tells of an earlier task, in whatever order it was stored: the planner says it side by side."""
+
+    request: TaskRequested | None = None
+    ended: bool = False
+    plans: dict[int, Plan] = field(default_factory=dict)
+    started: set[Attempt] = field(default_factory=set)
+    idle: set[Attempt] = field(default_factory=set)
+    """Attempts that certainly called no tool."""
+    accepted: dict[tuple[int, str], Result] = field(default_factory=dict)
+
+    def take(self, body: Body) -> None:
+        """One message of the task, in stream order."""
+        match body:
+            case TaskRequested():
+                self.request = self.request or body
+            case PlanAdopted():
+                self.plans[body.plan.version] = body.plan
+            case StepStarted():
+                self.started.add((body.plan_version, body.step_id, body.attempt))
+            case StepEnded():
+                if body.usage.tool_calls == 0 and body.outcome != "failed":
+                    self.idle.add((body.plan_version, body.step_id, body.attempt))
+                if body.outcome == "accepted" and body.result is not None:
+                    self.accepted[body.plan_version, body.step_id] = body.result
+            case TaskEnded():
+                self.ended = True
+            case _:
+                pass
+
+    @property
+    def plan(self) -> Plan | None:
+        """The last plan, where plans were replaced."""
+        return self.plans[max(self.plans)] if self.plans else None
+
+    @property
+    def results(self) -> dict[str, Result]:
+        """Accepted results of the last plan's steps."""
+        last = max(self.plans, default=0)
+        return {step: result for (version, step), result in self.accepted.items() if version == last}
+
+    def used(self) -> dict[str, str]:
+        """Tools that may have been used, under any plan: tool -> a step that may have used it."""
+        may = {(version, step) for version, step, _ in self.started - self.idle}
+        return {
+            tool: step.id
+            for version, plan in self.plans.items()
+            for step in plan.steps
+            if (version, step.id) in may
+            for tool in step.tools
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What the new task begins with. origin: the first task of the line of forks. used: as Past.used, of the line."""
+
+    origin: str
+    given: tuple[StepInput, ...]
+    used: dict[str, str]
+
+
+async def taken(context: Context, tenant: str, request: TaskRequested) -> Taken | Refusal:
+    """What a fork takes over. The same request always gets the same: the earlier task has ended. Raises BusError."""
+    fork = request.fork
+    assert fork is not None
+    past = await _past(context, tenant, fork.task)
+    refusal = _refusal(past, fork, request)
+    if refusal is not None:
+        return refusal
+    given = []
+    for name in fork.steps:
+        result = past.results[name]
+        if not await _is_there(context, tenant, result.content):
+            return Refusal(
+                "fork_content_gone",
+                f"the result of {name} in task {fork.task} is gone: it has expired",
+                f"contents are kept for a limited time: let {name} run again (fork from it)",
+            )
+        given.append(
+            StepInput(
+                step_id=name,
+                title=f"taken over from task {fork.task}",
+                result=_labelled(context, fork.task, name, result),
+            )
+        )
+    line = await _line(context, tenant, fork.task, past)
+    return line if isinstance(line, Refusal) else Taken(line[0], tuple(given), line[1])
+
+
+def repeats(taken_: Taken, request: TaskRequested, tools: Sequence[ToolSpec]) -> Refusal | None:
+    """Refuse what would do again what cannot be undone: a write without idempotency that may have been done before."""
+    assert request.fork is not None and request.plan is not None
+    unsafe = {one.name for one in tools if one.effect == "write" and not one.idempotent}
+    before = {name: step for name, step in taken_.used.items() if name in unsafe}
+    for step in request.plan.steps:
+        if step.id in request.fork.steps:
+            continue
+        for name in step.tools:
+            if name in before:
+                return Refusal(
+                    "fork_repeats_effect",
+                    f"step {step.id} may use {name}, which writes and honours no idempotency key, and step "
+                    f"{before[name]} of task {request.fork.task}, or of one that it forked, may have used it",
+                    f"fork from a later step, or take {name} out of the tools of {step.id}",
+                )
+    return None
+
+
+def _refusal(past: Past, fork: ForkOf, request: TaskRequested) -> Refusal | None:
+    plan = request.plan
+    if past.request is None:
+        return Refusal(
+            "fork_unknown", f"there is no task {fork.task} in this tenant", "GET /v1/tasks lists your tenant's tasks"
+        )
+    if plan is None:
+        return Refusal(
+            "fork_without_plan",
+            "a fork brings the plan that it runs",
+            "send the earlier task's plan, edited, as `plan`",
+        )
+    if not past.ended or past.plan is None:
+        state = "had no plan" if past.ended else "has not ended"
+        return Refusal(
+            "fork_not_ended",
+            f"task {fork.task} {state}; what would be taken over is not certain",
+            "wait for its end or cancel it; a task without a plan is simply submitted again",
+        )
+    steps, earlier = {one.id: one for one in plan.steps}, {one.id: one for one in past.plan.steps}
+    for name in fork.steps:
+        if name not in past.results:
+            return Refusal(
+                "fork_no_result",
+                f"step {name} of task {fork.task} has no accepted result",
+                "name only steps that were accepted; the others run",
+            )
+        if name not in steps or not _same(steps[name], earlier[name]):
+            return Refusal(
+                "fork_changed_step",
+                f"step {name} is not what it was in task {fork.task}; its result stands for something else",
+                "let a changed step run again",
+            )
+        if request.check and not past.request.check and steps[name].kind != "noop":
+            return Refusal(
+                "fork_unchecked",
+                f"the result of {name} was never checked: task {fork.task} ran without checks",
+                "let it run again, or submit the fork without checks, too",
+            )
+    return None
+
+
+def _same(one: PlanStep, other: PlanStep) -> bool:
+    return one == other.model_copy(update={"title": one.title})
+
+
+def _labelled(context: Context, task: str, step: str, result: Result) -> Result:
+    """The result as it was, and in its provenance first of all where it comes from."""
+    if result.content is None:
+        return result
+    label = context.signer.label(
+        Label(
+            sha256=result.content.sha256,
+            kind="step_result",
+            source=f"task {task} step {step}",
+            observed_by=context.service,
+        )
+    )
+    return result.model_copy(update={"provenance": merge_labels((label,), result.provenance)})
+
+
+async def _is_there(context: Context, tenant: str, ref: ContentRef | None) -> bool:
+    """Asked of the stream: what this replica remembers, others may no longer get."""
+    if ref is None:
+        return True
+    subject = subjects.blob(ref.author, tenant, ref.sha256)
+    return await context.bus.last(subjects.BLOBS_STREAM, subject) is not None
+
+
+async def _past(context: Context, tenant: str, task: str) -> Past:
+    past, after = Past(), 0
+    while page := await context.bus.read(INBOX, subjects.task_filter("gateway", tenant, task), after=after):
+        for stored in page:
+            try:
+                body = inbound.read(stored, "gateway").body
+            except inbound.Unreadable:
+                continue
+            for fact in facts(body):
+                past.take(fact)
+        after = page[-1].sequence
+    return past
+
+
+async def _line(context: Context, tenant: str, task: str, past: Past) -> tuple[str, dict[str, str]] | Refusal:
+    """The first task of the line, and the tools that may have been used in any of its tasks."""
+    used: dict[str, str] = {}
+    for _ in range(MAX_ANCESTORS):
+        if past.request is None:
+            return Refusal(
+                "fork_ancestor_gone",
+                f"task {task}, from which the forked one took over, was purged: what "
+                "it did outside cannot be told any more",
+                "submit a new task",
+            )
+        used |= past.used()
+        if past.request.fork is None:
+            return task, used
+        task = past.request.fork.task
+        past = await _past(context, tenant, task)
+    return Refusal("fork_too_deep", f"a fork of a fork, over {MAX_ANCESTORS} times", "submit a new task")
+
+
+def too_large(size_bytes: int) -> Refusal | None:
+    """Refuse what no message can carry."""
+    if size_bytes <= bounds.MAX_MESSAGE_BYTES:
+        return None
+    return Refusal(
+        "fork_too_large",
+        f"plan and results take {size_bytes} bytes; {bounds.MAX_MESSAGE_BYTES} fit",
+        "take over fewer steps",
+    )

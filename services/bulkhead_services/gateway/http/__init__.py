@@ -1,0 +1,1 @@
+"""The HTTP edge: server, authentication, schemas, request bounds, routes."""

@@ -1,0 +1,165 @@
+"""Connections with deadlines: uvicorn has one only for an idle connection that says nothing at all.
+
+In: bytes of clients. Out: requests for the application, or the end of a connection that is too slow: a head that does
+not become whole in time, a peer that does not take what is sent, or one connection too many. (A body's deadline is in
+caps.py: only the application knows how large it may be.)
+"""
+
+import asyncio
+import json
+import resource
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from bulkhead.telemetry.log import Log
+from bulkhead_services.gateway.problems import MEDIA_TYPE, TYPE_PREFIX
+
+log = Log("gateway.sockets")
+KEPT_FILES = 128
+"""Files that the process needs for everything else: the broker's connection, logs, the listening socket."""
+
+
+@dataclass(slots=True)
+class Sockets:
+    """What a connection may take, for all connections of one server. waiting: those without a whole request."""
+
+    head_timeout_s: float
+    write_timeout_s: float
+    max_connections: int
+    waiting: OrderedDict["BoundedProtocol", None] = field(default_factory=OrderedDict)
+
+
+def connections_bound(wanted: int) -> int:
+    """As many as wanted, or as the process may have open files."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return wanted if files == resource.RLIM_INFINITY else max(1, min(wanted, files - KEPT_FILES))
+
+
+def bounded(sockets: Sockets) -> type[H11Protocol]:
+    """The protocol class for uvicorn, which makes one for each connection."""
+    return type("Bounded", (BoundedProtocol,), {"sockets": sockets})
+
+
+class BoundedProtocol(H11Protocol):
+    """One connection."""
+
+    sockets: Sockets
+    _head_timer: asyncio.TimerHandle | None = None
+    _write_timer: asyncio.TimerHandle | None = None
+    _heard = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A new connection; a silent one is the first to go when there are too many."""
+        super().connection_made(transport)
+        self._await_head()
+        if len(self.connections) <= self.sockets.max_connections:
+            return
+        # Whoever means to ask does it within milliseconds: the one that waits longest is the likeliest to be idle.
+        victim, _ = self.sockets.waiting.popitem(last=False)
+        log.warning("connection_dropped", reason="too many connections", connections=len(self.connections))
+        if victim is not self:
+            # Out of both sets now: it is told of its end in the next turn of the loop, and more may come in this one.
+            self.connections.discard(victim)
+            victim.transport.abort()
+            return
+        self._answer(
+            503,
+            "busy",
+            "Too many connections",
+            "this replica holds as many connections as it may",
+            "reconnect in a moment; another replica may answer",
+        )
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is over, whoever ended it."""
+        self._request_came()
+        self._write_timer = _cancelled(self._write_timer)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes: of a head, of a body, or of nothing that is asked for."""
+        self._heard = True
+        super().data_received(data)
+        self._judge()
+
+    def on_response_complete(self) -> None:
+        """The answer is out; what follows is the next request."""
+        super().on_response_complete()
+        self._heard = False
+        self._judge()
+
+    def pause_writing(self) -> None:
+        """The peer does not take what is sent."""
+        super().pause_writing()
+        if self._write_timer is None:
+            self._write_timer = self.loop.call_later(self.sockets.write_timeout_s, self._not_taken)
+
+    def resume_writing(self) -> None:
+        """It does again."""
+        self._write_timer = _cancelled(self._write_timer)
+        super().resume_writing()
+
+    def send_400_response(self, msg: str) -> None:
+        """What is no HTTP gets a problem as every other error does."""
+        self._answer(
+            400,
+            "not_http",
+            "This is not an HTTP request",
+            msg,
+            f"send HTTP/1.1 with at most {self.config.h11_max_incomplete_event_size} bytes of headers",
+        )
+
+    def _judge(self) -> None:
+        """A request is being answered, or one is waited for: then the clock runs from the first moment on."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._request_came()
+        elif self._heard or self.cycle is None or self.transport.is_closing():
+            self._await_head()
+        else:
+            self.sockets.waiting[self] = None  # Idle between two requests: uvicorn's keep-alive time bounds it.
+
+    def _await_head(self) -> None:
+        self.sockets.waiting.setdefault(self)
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(self.sockets.head_timeout_s, self._no_head)
+
+    def _request_came(self) -> None:
+        self._head_timer = _cancelled(self._head_timer)
+        self.sockets.waiting.pop(self, None)
+
+    def _no_head(self) -> None:
+        log.info("slow_client_dropped", phase="head", client=str(self.client), after_s=self.sockets.head_timeout_s)
+        if self._heard and self.cycle is None and not self.transport.is_closing():
+            self._answer(
+                408,
+                "too_slow",
+                "The request came too slowly",
+                f"its headers were not whole within {self.sockets.head_timeout_s:g} s",
+                "send the whole head of a request at once",
+            )
+            return
+        # Silent, sending on after its answer, or not taking the end: nothing that is said now would be read.
+        self.transport.abort()
+
+    def _not_taken(self) -> None:
+        log.info("slow_client_dropped", phase="answer", client=str(self.client), after_s=self.sockets.write_timeout_s)
+        self.transport.abort()
+
+    def _answer(self, status: int, code: str, title: str, detail: str, hint: str) -> None:
+        """An answer without a request, and the end."""
+        body = json.dumps(
+            {"type": TYPE_PREFIX + code, "title": title, "status": status, "code": code, "detail": detail, "hint": hint}
+        ).encode()
+        head = (
+            f"HTTP/1.1 {status} {title}\r\ncontent-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\n"
+            "connection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
+        self.transport.close()
+
+
+def _cancelled(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()

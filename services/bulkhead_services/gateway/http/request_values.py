@@ -1,0 +1,161 @@
+"""What a request says, read and checked: keys, bodies, ids, positions, pages.
+
+In: a request. Out: plain values, or a Problem that names what does not fit.
+"""
+
+import base64
+import binascii
+import json
+import re
+from typing import TypeVar
+
+from pydantic import ValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+
+from bulkhead.validation_errors import misfits
+from bulkhead_contracts import bounds, subjects
+from bulkhead_contracts.types import Contract
+from bulkhead_services.gateway.problems import FieldError, Problem, not_found, too_large
+from bulkhead_services.gateway.read_model.events import BadEventId, Position, parse_position
+
+MAX_KEY_CHARS = 255
+MAX_PAGE = 100
+MAX_PAGE_DIGITS = 6
+MAX_NAMED_ERRORS = 20
+_OF_A_STEP = re.compile(r"plan\.steps\.(\d+)\.")
+
+M = TypeVar("M", bound=Contract)
+
+
+def answered(body: Contract, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """A JSON answer."""
+    return Response(body.model_dump_json(exclude_none=False), status, headers, "application/json")
+
+
+def idempotency_key(request: Request, *, required: bool) -> str:
+    """The header's value; "" when it may be absent and is. Raises Problem 400."""
+    key = request.headers.get("idempotency-key", "")
+    if not key and not required:
+        return ""
+    if not key or len(key) > MAX_KEY_CHARS:
+        raise Problem(
+            400,
+            "idempotency_key",
+            "Idempotency-Key is missing or too long",
+            f"the header Idempotency-Key must have 1 to {MAX_KEY_CHARS} characters",
+            "send a fresh random value (a UUID) with every new request and the same one when you "
+            "repeat it; then a repeat is never a second task",
+            limit=MAX_KEY_CHARS,
+        )
+    return key
+
+
+def parsed(model: type[M], raw: bytes) -> M:
+    """The body as its model. Raises Problem 400, 413, 422."""
+    try:
+        return model.model_validate_json(raw)
+    except ValidationError as error:
+        problems, found = error.errors(include_url=False, include_input=False), misfits(error, model)
+    for problem in problems:
+        if problem["type"] == "string_too_long" and problem["loc"] == ("objective",):
+            raise too_large(
+                "the objective",
+                bounds.MAX_OBJECTIVE_CHARS,
+                "characters",
+                "shorten it; long material belongs into documents (POST /v1/documents)",
+            )
+    if problems[0]["type"] == "json_invalid":
+        raise Problem(
+            400,
+            "malformed_json",
+            "The body is not JSON",
+            problems[0]["msg"],
+            "send a JSON object with content-type application/json",
+        )
+    errors = tuple(FieldError(field=one.where or "body", message=one.what) for one in found[:MAX_NAMED_ERRORS])
+    named = ", ".join(f"{item.field}{_step(raw, item.field)}: {item.message}" for item in errors[:3])
+    fields = ", ".join(next((one.known for one in found if one.known), tuple(model.model_fields)))
+    raise Problem(
+        422,
+        "invalid_body",
+        "The body does not fit",
+        named[:500],
+        f"known fields are {fields}; /openapi.json has the whole schema",
+        errors=errors,
+    )
+
+
+def _step(raw: bytes, field: str) -> str:
+    """` (step pay)` where the field stands in a step that has an id: people count their steps by name."""
+    match = _OF_A_STEP.match(field)
+    try:
+        name = json.loads(raw)["plan"]["steps"][int(match[1])]["id"] if match else ""
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return ""
+    return f" (step {name[: bounds.MAX_NAME_CHARS]})" if isinstance(name, str) and name else ""
+
+
+def token(request: Request, parameter: str, what: str) -> str:
+    """A path parameter that is an id. Raises Problem 404."""
+    value: str = request.path_params[parameter]
+    try:
+        return subjects.token(value)
+    except subjects.SubjectError as error:
+        raise not_found(what, value, "ids are made of A-Z a-z 0-9 _ - only") from error
+
+
+def position_of(request: Request) -> Position:
+    """Where the client stands in a stream of events. Raises Problem 400."""
+    event_id = request.headers.get("last-event-id") or request.query_params.get("last_event_id", "")
+    if not event_id:
+        return Position()
+    try:
+        return parse_position(event_id)
+    except BadEventId as error:
+        raise Problem(
+            400,
+            "bad_event_id",
+            "Last-Event-ID is not one of ours",
+            str(error),
+            "send the last `id:` that you received, or none to start at the beginning",
+        ) from error
+
+
+def size_of(request: Request) -> int:
+    """The query's `limit`. Raises Problem 422."""
+    text = request.query_params.get("limit", "20")
+    if not (text.isascii() and text.isdigit() and len(text) <= MAX_PAGE_DIGITS and 1 <= int(text) <= MAX_PAGE):
+        raise Problem(
+            422,
+            "invalid_query",
+            "limit does not fit",
+            f"limit is {text[:20]!r}",
+            f"send a number from 1 to {MAX_PAGE}",
+            limit=MAX_PAGE,
+        )
+    return int(text)
+
+
+def to_cursor(sequence: int) -> str:
+    """An opaque cursor."""
+    return base64.urlsafe_b64encode(sequence.to_bytes(8, "big")).rstrip(b"=").decode()
+
+
+def cursor_of(text: str) -> int:
+    """The query's `cursor`; 0 for none. Raises Problem 422."""
+    if not text:
+        return 0
+    try:
+        raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        if len(raw) != 8 or not text.isascii():
+            raise ValueError("length")
+        return int.from_bytes(raw, "big")
+    except (ValueError, binascii.Error) as error:
+        raise Problem(
+            422,
+            "invalid_query",
+            "cursor does not fit",
+            "the cursor is not one of ours",
+            "send the `next` of the page before, or none for the first page",
+        ) from error

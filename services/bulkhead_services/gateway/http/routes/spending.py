@@ -1,0 +1,204 @@
+"""Limits and spending over HTTP. Limits are read by everybody of a tenant and changed by its operators; what was spent,
+and by whom, is read by operators and auditors. Budget judges, stores, applies and sums.
+
+In: requests of people and programs. Out: the tenant's limits as they stand, what it spent, or problem details.
+"""
+
+import re
+import secrets
+from typing import Annotated, TypeVar, get_args
+
+from pydantic import ConfigDict, Field
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from bulkhead.bus.port import BusUnavailable, PublishRefused
+from bulkhead.runtime.context import Context
+from bulkhead.runtime.publish.publisher import RpcRefused
+from bulkhead_contracts import bounds
+from bulkhead_contracts.budget import (
+    Alerted,
+    Limit,
+    LimitsReplied,
+    LimitsRequested,
+    LimitTarget,
+    SpendBy,
+    SpendReplied,
+    SpendRequested,
+    SpendRow,
+    Spent,
+    TargetLimit,
+    TopUp,
+)
+from bulkhead_contracts.task import RequesterClaim
+from bulkhead_contracts.types import Body, Contract, Count, UnixMs
+from bulkhead_services.gateway.admission.quotas import PolicyDocument
+from bulkhead_services.gateway.http.auth import Authenticator
+from bulkhead_services.gateway.http.request_limits import Bodies
+from bulkhead_services.gateway.http.request_values import answered, idempotency_key, parsed, size_of
+from bulkhead_services.gateway.http.submission_checks import Door
+from bulkhead_services.gateway.problems import Problem, unavailable
+from bulkhead_services.gateway.read_model import task_view
+
+MAY_CHANGE = frozenset({"operator"})
+MAX_BODY_BYTES = 16 * 1024
+BOOK = "limits"
+"""Stands where a task does in the subject of a request that is about none."""
+STATUS = {
+    "forbidden": 403,
+    "changed_meanwhile": 409,
+    "busy": 409,
+    "too_many_limits": 422,
+    "too_much": 422,
+    "idempotency_reused": 422,
+}
+MAY_SEE_SPENDING = frozenset({"operator", "auditor"})
+SINCE = r"[1-9][0-9]{0,6}[smhd]"
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600}
+KINDS: tuple[str, ...] = get_args(SpendBy)
+
+R = TypeVar("R", LimitsReplied, SpendReplied)
+
+
+class LimitInput(Limit):
+    """A ceiling by unit; what is left out, or null, has none."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
+
+
+class LimitSubmission(Contract):
+    """Body of PUT /v1/limits: one target and its ceilings; none at all removes what stood there.
+
+    expect_revision: change nothing when the limits are not at this revision any more.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
+
+    target: LimitTarget
+    limit: LimitInput = LimitInput()
+    expect_revision: Count | None = None
+
+
+class LimitPage(Contract):
+    """A tenant's limits, and what its tasks were topped up with. `revision` counts the changes.
+
+    alerts: of limits that came near, the latest first; of a change's answer none. policy: what holds beside them, the
+    lower of both; null where the gateway does not know it.
+    """
+
+    revision: Count
+    limits: Annotated[tuple[TargetLimit, ...], Field(max_length=bounds.MAX_LIMIT_TARGETS)]
+    top_ups: Annotated[tuple[TopUp, ...], Field(max_length=bounds.MAX_TOP_UPS)] = ()
+    alerts: Annotated[tuple[Alerted, ...], Field(max_length=bounds.MAX_ALERTS_LISTED)] = ()
+    policy: PolicyDocument | None = None
+
+
+class SpendPage(Contract):
+    """What the calls cost that were admitted since then, by name, the dearest first; `rest` sums the other rest_rows.
+
+    held: of calls that have not settled. late: settled since then of calls that were admitted before, in no row.
+    kept_unix_ms: not 0 when older is asked for; what tasks spent that ended before it may have been purged.
+    """
+
+    by: SpendBy
+    since_unix_ms: UnixMs
+    until_unix_ms: UnixMs
+    kept_unix_ms: UnixMs
+    rows: Annotated[tuple[SpendRow, ...], Field(max_length=bounds.MAX_SPEND_ROWS)]
+    rest: SpendRow
+    rest_rows: Count
+    total: SpendRow
+    late: Spent
+
+
+class Spending:
+    """The routes under /v1/limits and /v1/spend."""
+
+    def __init__(self, context: Context, auth: Authenticator, bodies: Bodies, door: Door) -> None:
+        self._context = context
+        self._door = door
+        self._auth = auth
+        self._bodies = bodies
+
+    def routes(self) -> list[Route]:
+        """To be hung into the application."""
+        return [
+            Route("/v1/limits", self.limits, methods=["GET"]),
+            Route("/v1/limits", self.change, methods=["PUT"]),
+            Route("/v1/spend", self.spent, methods=["GET"]),
+        ]
+
+    async def limits(self, request: Request) -> Response:
+        """GET /v1/limits"""
+        claim = await self._auth.allowed(request, task_view.MAY_READ, "read limits", "submitter")
+        return answered(await self._limits(claim, LimitsRequested(requester=claim)))
+
+    async def change(self, request: Request) -> Response:
+        """PUT /v1/limits"""
+        claim = await self._auth.allowed(request, MAY_CHANGE, "change limits", "operator")
+        key = idempotency_key(request, required=False) or secrets.token_hex(16)
+        async with self._bodies.read(request, claim, MAX_BODY_BYTES) as raw:
+            body = parsed(LimitSubmission, raw)
+        limit = Limit(**body.limit.model_dump())
+        return answered(
+            await self._limits(
+                claim,
+                LimitsRequested(requester=claim, target=body.target, limit=limit, expect_revision=body.expect_revision),
+                key,
+            )
+        )
+
+    async def spent(self, request: Request) -> Response:
+        """GET /v1/spend"""
+        claim = await self._auth.allowed(request, MAY_SEE_SPENDING, "see what is spent", "operator")
+        by, since = request.query_params.get("by", "agent"), request.query_params.get("since", "24h")
+        if by not in KINDS:
+            raise _unfit("by", by, f"send one of {', '.join(KINDS)}")
+        seconds = int(since[:-1]) * SECONDS[since[-1]] if re.fullmatch(SINCE, since) else 0
+        if not 1 <= seconds <= bounds.MAX_SPEND_S:
+            raise _unfit("since", since, "send a time like 90s, 20m, 1h or 7d, at most 31d")
+        ask = SpendRequested(requester=claim, by=by, since_s=seconds, top=size_of(request))  # type: ignore[arg-type]
+        about = f"{by}/{since}/{self._context.clock()}"
+        reply = await self._ask(claim, ask, about, bounds.SPEND_TIMEOUT_MS, SpendReplied)
+        return answered(SpendPage(**{name: getattr(reply, name) for name in SpendPage.model_fields}))
+
+    async def _limits(self, claim: RequesterClaim, ask: LimitsRequested, key: str = "") -> LimitPage:
+        """The id of a change derives from its key: repeated, it is made once; with another content it is refused."""
+        about = f"change/{key}" if key else f"read/{self._context.clock()}"
+        reply = await self._ask(claim, ask, about, bounds.RPC_TIMEOUT_MS, LimitsReplied)
+        return LimitPage(
+            revision=reply.revision,
+            limits=reply.limits,
+            top_ups=reply.top_ups,
+            alerts=reply.alerts,
+            policy=self._door.policy(claim.tenant),
+        )
+
+    async def _ask(self, claim: RequesterClaim, ask: Body, about: str, timeout_ms: int, kind: type[R]) -> R:
+        try:
+            reply = await self._context.publisher.request(
+                "budget",
+                ask,
+                tenant=claim.tenant,
+                task=BOOK,
+                index=f"{claim.person}/{about}",
+                actor=claim.person,
+                timeout_s=timeout_ms / 1000,
+            )
+        except (BusUnavailable, PublishRefused, RpcRefused) as error:
+            raise unavailable(
+                f"budget, which keeps limits and accounts, does not answer: {error}",
+                "repeat it under the same Idempotency-Key: then a change is made once",
+            ) from error
+        assert isinstance(reply, kind)
+        if (failure := reply.failure) is not None:
+            if failure.code not in STATUS:
+                raise unavailable(failure.message, failure.hint)
+            title = "It was not changed" if kind is LimitsReplied else "It was not summed up"
+            raise Problem(STATUS[failure.code], failure.code, title, failure.message, failure.hint)
+        return reply
+
+
+def _unfit(field: str, value: str, hint: str) -> Problem:
+    return Problem(422, "invalid_query", f"{field} does not fit", f"{field} is {value[:20]!r}", hint)

@@ -1,0 +1,275 @@
+"""The HTTP API: routes, bounds, idempotency. Who may what is decided here; what happens, in effects and stream.
+
+In: requests of people and programs. Out: JSON, problem details, event streams. See openapi.py for the document.
+"""
+
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from sse_starlette import EventSourceResponse, ServerSentEvent
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from bulkhead.blobs import Blobs
+from bulkhead.bus.port import BusError
+from bulkhead.runtime.context import Context
+from bulkhead_contracts import bounds
+from bulkhead_contracts.task import ForkOf, RequesterClaim, TaskLimits, TaskRequested
+from bulkhead_services.gateway.http import task_document
+from bulkhead_services.gateway.http.auth import Authenticator
+from bulkhead_services.gateway.http.openapi import openapi
+from bulkhead_services.gateway.http.request_limits import Bodies, StreamCaps
+from bulkhead_services.gateway.http.request_values import (
+    answered,
+    cursor_of,
+    idempotency_key,
+    parsed,
+    position_of,
+    size_of,
+    to_cursor,
+    token,
+)
+from bulkhead_services.gateway.http.routes import uncertain_writes
+from bulkhead_services.gateway.http.routes.documents import Documents
+from bulkhead_services.gateway.http.routes.halts import Switches
+from bulkhead_services.gateway.http.routes.spending import Spending
+from bulkhead_services.gateway.http.routes.topups import TopUps
+from bulkhead_services.gateway.http.schemas import (
+    CancelReceipt,
+    CancelSubmission,
+    TaskPage,
+    TaskReceipt,
+    TaskSubmission,
+    TaskSummary,
+)
+from bulkhead_services.gateway.http.submission_checks import Door
+from bulkhead_services.gateway.intake import Intake
+from bulkhead_services.gateway.problems import Problem, answer, not_found, unavailable
+from bulkhead_services.gateway.read_model import task_view
+from bulkhead_services.gateway.read_model.events import Position
+from bulkhead_services.gateway.read_model.feeds import Feed, Feeds
+from bulkhead_services.gateway.read_model.stream import watch
+from bulkhead_services.gateway.read_model.task_index import Listing
+from bulkhead_services.gateway.settings import Settings
+
+MAX_BODY_BYTES = bounds.MAX_MESSAGE_BYTES - bounds.MAX_HEADER_BYTES
+MAX_CANCEL_BODY_BYTES = 16 * 1024
+RETRY_MS = 1_000
+
+
+class Http:
+    """The routes, over what they need."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        auth: Authenticator,
+        intake: Intake,
+        feeds: Feeds,
+        listing: Listing,
+        blobs: Blobs,
+        ready: Callable[[], Awaitable[str]],
+        context: Context,
+        door: Door,
+    ) -> None:
+        self._settings = settings
+        self._auth = auth
+        self._intake = intake
+        self._feeds = feeds
+        self._listing = listing
+        self._blobs = blobs
+        self._ready = ready
+        self._context = context
+        self._door = door
+        self._caps = StreamCaps(settings)
+        self._bodies = Bodies(settings)
+        self.documents = Documents(auth, intake, feeds, self._bodies, settings)
+        self.switches = Switches(context, auth, self._bodies)
+        self.spending = Spending(context, auth, self._bodies, door)
+        self.topups = TopUps(context, auth, self._bodies, feeds)
+        self.started = False
+
+    def app(self) -> Starlette:
+        """The ASGI application."""
+        routes = [
+            Route("/v1/tasks", self.submit, methods=["POST"]),
+            Route("/v1/tasks", self.list_tasks, methods=["GET"]),
+            Route("/v1/tasks/{task_id}", self.show, methods=["GET"]),
+            Route("/v1/tasks/{task_id}/events", self.events, methods=["GET"]),
+            Route("/v1/tasks/{task_id}/cancel", self.cancel, methods=["POST"]),
+            Route("/v1/documents", self.documents.add, methods=["POST"]),
+            Route("/v1/documents", self.documents.list, methods=["GET"]),
+            Route("/v1/documents", self.documents.delete, methods=["DELETE"]),
+            Route("/v1/documents/{ingest_id}", self.documents.show, methods=["GET"]),
+            *self.switches.routes(),
+            *self.spending.routes(),
+            *self.topups.routes(),
+            Route("/openapi.json", self.document, methods=["GET"]),
+            Route("/livez", self.livez, methods=["GET"]),
+            Route("/readyz", self.readyz, methods=["GET"]),
+            Route("/startupz", self.startupz, methods=["GET"]),
+        ]
+        handlers = {
+            Problem: answer,
+            HTTPException: _http_exception,
+            BusError: _bus_error,
+            ClientDisconnect: _client_gone,
+        }
+        return Starlette(routes=routes, exception_handlers=handlers)  # type: ignore[arg-type]
+
+    async def submit(self, request: Request) -> Response:
+        """POST /v1/tasks"""
+        claim = await self._auth.allowed(request, task_view.MAY_SUBMIT, "submit tasks", "submitter or operator")
+        key = idempotency_key(request, required=True)
+        await self._door.check(claim)
+        async with self._bodies.read(request, claim, MAX_BODY_BYTES) as raw:
+            body = parsed(TaskSubmission, raw)
+        # Left out when empty: a repeat of what was submitted before there were tags is still a repeat.
+        absent = {name for name in ("feature", "workflow") if not getattr(body, name)}
+        canonical = body.model_dump_json(exclude=absent).encode()
+        task = TaskRequested(
+            objective=body.objective,
+            limits=TaskLimits(**body.limits.model_dump()),
+            tools=body.tools,
+            check=body.check,
+            plan=body.plan.plan() if body.plan is not None else None,
+            requester=claim,
+            fork=ForkOf(**body.fork.model_dump()) if body.fork is not None else None,
+            payload_sha256=hashlib.sha256(canonical).hexdigest(),
+            feature=body.feature,
+            workflow=body.workflow,
+        )
+        with self._door.storing(claim.tenant, task_view.task_id(claim.tenant, claim.person, key)) as lies:
+            task_id, repeated = await self._intake.submit(task, key)
+            lies(not repeated)
+        url = f"/v1/tasks/{task_id}"
+        receipt = TaskReceipt(task_id=task_id, status_url=url, events_url=url + "/events")
+        headers = {"Location": url} | ({"Idempotency-Replayed": "true"} if repeated else {})
+        return answered(receipt, 202, headers)
+
+    async def list_tasks(self, request: Request) -> Response:
+        """GET /v1/tasks"""
+        claim = await self._auth.allowed(request, task_view.MAY_READ, "read tasks", "submitter")
+        size = size_of(request)
+        before = cursor_of(request.query_params.get("cursor", ""))
+        senders = [name for name, policy in self._settings.publishers.items() if policy.tenant == claim.tenant]
+        tasks: list[TaskSummary] = []
+        more = True
+        while more and len(tasks) < size:
+            rows, more = await self._listing.page(claim.tenant, senders, before, size - len(tasks))
+            for _, task in rows:
+                feed = await self._feeds.fresh(claim.tenant, task)
+                if feed.view.request is not None:  # Else it was purged, or a follower lags: there is nothing to tell.
+                    tasks.append(task_document.summary(feed, self._settings.publishers))
+            before = rows[-1][0] if rows else before
+        return answered(TaskPage(tasks=tuple(tasks), next=to_cursor(before) if more else None))
+
+    async def show(self, request: Request) -> Response:
+        """GET /v1/tasks/{task_id}"""
+        claim = await self._auth.allowed(request, task_view.MAY_READ, "read tasks", "submitter")
+        feed = await self._task(request, claim)
+        place = await self._door.place(feed)
+        doubtful = await uncertain_writes.uncertain(self._context, claim, feed)
+        return answered(await task_document.document(feed, self._blobs, self._settings.publishers, place, doubtful))
+
+    async def events(self, request: Request) -> Response:
+        """GET /v1/tasks/{task_id}/events"""
+        claim = await self._auth.allowed(request, task_view.MAY_READ, "watch tasks", "submitter")
+        feed = await self._task(request, claim)
+        position = position_of(request)
+        if feed.ended and position.sequence and not feed.after(position):
+            return Response(status_code=204)  # Tells an EventSource that all was said: it must not come back.
+        if self._feeds.closing:
+            raise unavailable("this replica is closing", "reconnect in a moment; another replica may answer")
+        return _EventStream(
+            self._sse(feed, position),
+            self._caps.take(claim),
+            ping=self._settings.heartbeat_s,
+            sep="\n",
+            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+            ping_message_factory=lambda: ServerSentEvent(comment="alive", sep="\n"),
+        )
+
+    async def _sse(self, feed: Feed, position: Position) -> AsyncIterator[ServerSentEvent]:
+        yield ServerSentEvent(comment="bulkhead", retry=RETRY_MS, sep="\n")
+        async for event in watch(self._feeds, feed, self._blobs, position):
+            yield ServerSentEvent(event.data, event=event.name, id=event.id, sep="\n")
+
+    async def cancel(self, request: Request) -> Response:
+        """POST /v1/tasks/{task_id}/cancel"""
+        claim = await self._auth.allowed(request, task_view.MAY_SUBMIT, "cancel tasks", "submitter or operator")
+        async with self._bodies.read(request, claim, MAX_CANCEL_BODY_BYTES) as raw:
+            body = parsed(CancelSubmission, raw) if raw.strip() else CancelSubmission()
+        feed = await self._task(request, claim)
+        if feed.ended:
+            raise Problem(
+                409,
+                "already_ended",
+                "The task has ended",
+                f"the task has ended: {feed.view.status}",
+                f"read its result at /v1/tasks/{feed.task}",
+            )
+        await self._intake.cancel(claim, feed, body.reason)
+        url = f"/v1/tasks/{feed.task}"
+        return answered(CancelReceipt(task_id=feed.task, status_url=url), 202, {"Location": url})
+
+    async def document(self, _: Request) -> Response:
+        """GET /openapi.json"""
+        return JSONResponse(openapi())
+
+    async def livez(self, _: Request) -> Response:
+        """Whether the process runs; asks nobody."""
+        return JSONResponse({"status": "ok"})
+
+    async def readyz(self, _: Request) -> Response:
+        """Whether requests can be served now."""
+        reason = "draining" if self._feeds.closing else await self._ready()
+        return JSONResponse(
+            {"status": "unready", "reason": reason} if reason else {"status": "ok"}, 503 if reason else 200
+        )
+
+    async def startupz(self, _: Request) -> Response:
+        """Whether the start is over."""
+        return JSONResponse({"status": "ok" if self.started else "starting"}, 200 if self.started else 503)
+
+    async def _task(self, request: Request, claim: RequesterClaim) -> Feed:
+        """The task in the caller's tenant; somebody else's is not there."""
+        task = token(request, "task_id", "task")
+        feed = await self._feeds.fresh(claim.tenant, task)
+        if feed.view.status == "unknown":
+            raise not_found("task", task, "check the id; GET /v1/tasks lists your tenant's tasks")
+        return feed
+
+
+class _EventStream(EventSourceResponse):
+    """Gives its place back however it ends, also when the client is gone before the first event."""
+
+    def __init__(self, events: AsyncIterator[ServerSentEvent], release: Callable[[], None], **more: Any) -> None:
+        super().__init__(events, **more)
+        self._release = release
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._release()
+
+
+async def _http_exception(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    hint = "/openapi.json lists the paths and their methods"
+    code = {404: "no_such_path", 405: "method_not_allowed"}.get(error.status_code, "http_error")
+    return Problem(error.status_code, code, error.detail, error.detail, hint, headers=error.headers).response()
+
+
+async def _bus_error(_: Request, error: Exception) -> Response:
+    return unavailable(f"the message broker does not answer: {error}").response()
+
+
+async def _client_gone(_: Request, __: Exception) -> Response:
+    return Response(status_code=400)

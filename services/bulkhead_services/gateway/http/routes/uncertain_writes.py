@@ -1,0 +1,49 @@
+"""Which writes of a task that did not succeed may or may not have been done. Budget, which reads the journal, knows.
+
+In: a feed, and who reads it. Out: the writes and how many more there are; None where they cannot be told just now.
+"""
+
+import secrets
+
+from bulkhead.bus.port import BusUnavailable, PublishRefused
+from bulkhead.runtime.context import Context
+from bulkhead.runtime.publish.publisher import RpcRefused
+from bulkhead.telemetry.log import Log
+from bulkhead_contracts import bounds
+from bulkhead_contracts.catalog import DecodeError
+from bulkhead_contracts.task import RequesterClaim
+from bulkhead_contracts.tool import WritesReplied, WritesRequested
+from bulkhead_services.gateway.http.task_document import NONE
+from bulkhead_services.gateway.read_model.feeds import LOOK_AGAIN_S, Feed
+
+log = Log("gateway.writes")
+BADLY = frozenset({"failed", "cancelled", "halted"})
+"""A write whose outcome is unknown ends its task, unless that ends in another way meanwhile."""
+
+
+async def uncertain(context: Context, claim: RequesterClaim, feed: Feed) -> WritesReplied | None:
+    """As budget tells it; of one task at most once in LOOK_AGAIN_S, for replies may still come after its end."""
+    if feed.view.status not in BADLY:
+        return NONE
+    now = context.clock()
+    if feed.writes is not None and now - feed.writes[0] < LOOK_AGAIN_S * 1_000:
+        return feed.writes[1]
+    try:
+        reply = await context.publisher.request(
+            "budget",
+            WritesRequested(),
+            tenant=feed.tenant,
+            task=feed.task,
+            index=f"writes/{secrets.token_hex(8)}",
+            actor=claim.person,
+            timeout_s=bounds.WRITES_TIMEOUT_MS / 1_000,
+        )
+    except (BusUnavailable, PublishRefused, RpcRefused, DecodeError) as error:
+        log.warning("writes_not_told", task=feed.task, reason=str(error))
+        return None
+    assert isinstance(reply, WritesReplied)
+    if reply.failure is not None:
+        log.warning("writes_not_told", task=feed.task, reason=reply.failure.message)
+        return None
+    feed.writes = (now, reply)
+    return reply

@@ -1,0 +1,100 @@
+"""The HTTP server, in the event loop of the service: the runtime keeps the signals, this keeps the sockets.
+
+In: an ASGI application. Out: it listens; `stop` finishes what runs and closes.
+"""
+
+import asyncio
+import contextlib
+import json
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+from starlette.applications import Starlette
+
+from bulkhead.telemetry.log import Log
+from bulkhead_services.gateway.http.connections import Sockets, bounded, connections_bound
+from bulkhead_services.gateway.settings import Settings
+
+log = Log("gateway.server")
+BACKLOG = 2_048
+KEEP_ALIVE_S = 75
+MAX_HEADER_BYTES = 64 * 1024
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """The runtime handles signals: it drains the inbox too."""
+        yield
+
+
+class HttpServer:
+    """One listening socket and the server behind it."""
+
+    def __init__(self, app: Starlette, settings: Settings) -> None:
+        self._host = settings.http_host
+        self._wanted_port = settings.http_port
+        self._file = settings.http_file
+        sockets = Sockets(
+            settings.head_timeout_s, settings.write_timeout_s, connections_bound(settings.max_connections)
+        )
+        self._server = _Server(
+            uvicorn.Config(
+                app,
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                backlog=BACKLOG,
+                timeout_keep_alive=KEEP_ALIVE_S,
+                timeout_graceful_shutdown=max(1, int(settings.drain_timeout_s)),
+                h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+                http=bounded(sockets),
+                ws="none",
+            )
+        )
+        self._running: asyncio.Task[None] | None = None
+        self.port = 0
+
+    async def start(self) -> None:
+        """Listen. Raises OSError that says what to do when the port is taken."""
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((self._host, self._wanted_port))
+        except OSError as error:
+            listener.close()
+            raise OSError(
+                error.errno,
+                f"the gateway cannot listen on {self._host}:{self._wanted_port}: {error.strerror}; "
+                "end the process that holds the port or choose another (BULKHEAD_HTTP_PORT, 0 takes a free one)",
+            ) from error
+        self.port = listener.getsockname()[1]
+        self._running = asyncio.create_task(self._server.serve(sockets=[listener]))
+        listening = asyncio.create_task(self._server.listening.wait())
+        await asyncio.wait({self._running, listening}, return_when=asyncio.FIRST_COMPLETED)
+        if self._running.done():
+            listening.cancel()
+            self._running.result()
+        if self._file is not None:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            fresh = self._file.with_suffix(".new")
+            fresh.write_text(json.dumps({"host": self._host, "port": self.port}))
+            fresh.replace(self._file)
+        log.info("listening", host=self._host, port=self.port)
+
+    async def stop(self) -> None:
+        """Take no more connections, finish what runs, close."""
+        if self._running is not None:
+            self._server.should_exit = True
+            await asyncio.gather(self._running, return_exceptions=True)

@@ -1,0 +1,112 @@
+"""A feed as the HTTP API shows it.
+
+In: a feed and the publishers' policy. Out: the JSON shapes of api.py.
+"""
+
+from collections.abc import Mapping
+
+from bulkhead.blobs import BlobCorrupt, BlobMissing, Blobs, summarise
+from bulkhead_contracts.task import RequesterClaim, TaskRequested
+from bulkhead_contracts.tool import WritesReplied
+from bulkhead_services.gateway.http.schemas import PauseDocument, QueueDocument, StepDocument, TaskDocument, TaskSummary
+from bulkhead_services.gateway.read_model.feeds import Feed
+from bulkhead_services.gateway.read_model.task_view import ENDED, View, requester_of, spent_more, whole_cost
+from bulkhead_services.gateway.settings import PublisherPolicy
+
+Policies = Mapping[str, PublisherPolicy]
+NONE = WritesReplied()
+
+
+def requester(feed: Feed, policies: Policies) -> RequesterClaim | None:
+    """Who asked; for an outside publisher by today's policy."""
+    if feed.view.requester is not None or feed.opening is None:
+        return feed.view.requester
+    found = requester_of(feed.opening, policies)
+    return found if isinstance(found, RequesterClaim) else None
+
+
+def summary(feed: Feed, policies: Policies) -> TaskSummary:
+    """One row of a list."""
+    view, who, whole = feed.view, requester(feed, policies), whole_cost(feed.view)
+    return TaskSummary(
+        task_id=feed.task,
+        status=view.status,
+        objective=summarise(view.request.objective) if view.request else "",
+        created_unix_ms=view.created_unix_ms,
+        updated_unix_ms=view.updated_unix_ms,
+        person=who.person if who else "",
+        cost_usd_micros=(whole or view.usage).cost_usd_micros,
+        standing=view.result.standing if view.result else None,
+        complete=view.result.completeness.complete if view.result else None,
+    )
+
+
+async def document(
+    feed: Feed,
+    blobs: Blobs,
+    policies: Policies,
+    queue: QueueDocument | None = None,
+    doubtful: WritesReplied | None = NONE,
+) -> TaskDocument:
+    """Everything about one task; queue: how it waits for a place, if it does; doubtful: writes that may or may not have
+    been done, None where they cannot be told. Raises BusError."""
+    view = feed.view
+    request: TaskRequested | None = view.request
+    answer = None
+    if view.result is not None and view.result.content is not None:
+        try:
+            answer = await blobs.text(feed.tenant, view.result.content)
+        except (BlobMissing, BlobCorrupt):
+            answer = None  # It may have expired; the result still says what it was.
+    steps = tuple(
+        StepDocument(
+            step_id=step.step_id,
+            title=step.title,
+            status=step.status,
+            attempts=step.attempts,
+            plan_version=step.plan_version,
+            reasons=step.reasons,
+            started_unix_ms=step.started_unix_ms,
+            ended_unix_ms=step.ended_unix_ms,
+            usage=step.usage,
+        )
+        for step in view.steps.values()
+    )
+    until = view.updated_unix_ms
+    return TaskDocument(
+        task_id=feed.task,
+        status=view.status,
+        objective=request.objective if request else "",
+        requester=requester(feed, policies),
+        limits=request.limits if request else None,
+        created_unix_ms=view.created_unix_ms,
+        updated_unix_ms=until,
+        deadline_unix_ms=view.deadline_unix_ms,
+        duration_ms=max(0, until - view.created_unix_ms) if view.status in ENDED and view.created_unix_ms else 0,
+        plan_version=view.plan_version,
+        plans_rejected=view.plans_rejected,
+        steps=steps,
+        steps_done=view.ended.steps_done if view.ended else sum(s.status == "accepted" for s in steps),
+        steps_total=view.ended.steps_total if view.ended else len(steps),
+        failure=view.failure,
+        result=view.result,
+        answer=answer,
+        usage=view.usage,
+        spent_more=spent_more(view),
+        charged=whole_cost(view),
+        standing=view.result.standing if view.result else None,
+        complete=view.result.completeness.complete if view.result else None,
+        queue=queue,
+        pause=_pause(view),
+        uncertain_writes=doubtful.writes if doubtful is not None else None,
+        more_uncertain_writes=doubtful.more if doubtful is not None else 0,
+        events_url=f"/v1/tasks/{feed.task}/events",
+    )
+
+
+def _pause(view: View) -> PauseDocument | None:
+    if view.pause is None:
+        return None
+    return PauseDocument(
+        since_unix_ms=view.paused_unix_ms, code=view.pause.code, reason=view.pause.reason, step_id=view.pause.step_id
+    )

@@ -1,0 +1,453 @@
+"""What the gateway does to the world: appends requests to its own inbox, gets authority signed, passes work on.
+
+In: submissions of known people, messages of the inbox. Out: durable messages to gateway, planner and rag. The
+same path serves HTTP and outside publishers: what counts is the stored `TaskRequested`.
+"""
+
+import asyncio
+import hashlib
+import secrets
+from collections.abc import Mapping
+from dataclasses import replace
+
+from bulkhead.bus.port import BusUnavailable, PubAck, PublishRefused, WrongLastSequence
+from bulkhead.runtime.context import Context
+from bulkhead.runtime.edge.protocol import Received, Retry
+from bulkhead.runtime.publish.publisher import RpcRefused
+from bulkhead.telemetry import names, trace
+from bulkhead.telemetry.log import Log
+from bulkhead_contracts import bounds, subjects
+from bulkhead_contracts.grant import GrantReplied, GrantRequested
+from bulkhead_contracts.retrieval import (
+    DocumentDeleteRequested,
+    DocumentIngestRequested,
+    DocumentsReplied,
+    DocumentsRequested,
+)
+from bulkhead_contracts.task import (
+    PlacesGiven,
+    RequesterClaim,
+    TaskCancelRequested,
+    TaskRejected,
+    TaskReleased,
+    TaskRequested,
+    TaskSubmitted,
+)
+from bulkhead_contracts.types import Body
+from bulkhead_services.gateway import forks
+from bulkhead_services.gateway.admission.rate_limits import Spikes
+from bulkhead_services.gateway.admission.run_slots import Admission
+from bulkhead_services.gateway.problems import Problem, unavailable
+from bulkhead_services.gateway.read_model import task_view
+from bulkhead_services.gateway.read_model.feeds import INBOX, Feed, Feeds
+from bulkhead_services.gateway.settings import PublisherPolicy
+
+log = Log("gateway.intake")
+FIRST_RECORD_READS = 8
+AT_ONCE = 32
+CANCEL_RETRY_S = 0.5
+SIGNER_ATTEMPTS = 20
+"""So often a signer that answers with an error is asked before the task is refused; silence is waited out."""
+SIGNER_RETRY_S = 1.0
+AWAY = "the message broker does not answer"
+
+
+class Intake:
+    """Takes tasks, cancels and documents in."""
+
+    def __init__(
+        self,
+        context: Context,
+        feeds: Feeds,
+        policies: Mapping[str, PublisherPolicy],
+        admission: Admission,
+        spikes: Spikes,
+        logic: int = 1,
+    ) -> None:
+        self._context = context
+        self._feeds = feeds
+        self._admission = admission
+        self._spikes = spikes
+        self._policies = policies
+        self._logic = logic
+        self._in_flight: set[str] = set()
+
+    async def submit(self, request: TaskRequested, key: str) -> tuple[str, bool]:
+        """Append a request durably; returns the task's id and whether it was there before.
+
+        Raises Problem: 409 the same key is being handled now, 422 the key was used for something else, 503.
+        """
+        claim = request.requester
+        assert claim is not None and request.payload_sha256 is not None
+        task = task_view.task_id(claim.tenant, claim.person, key)
+        if task in self._in_flight:
+            raise Problem(
+                409,
+                "idempotency_in_flight",
+                "Still being handled",
+                "a request with this Idempotency-Key is being handled right now",
+                "wait a second and repeat it: the answer will be the same",
+                headers={"Retry-After": "1"},
+            )
+        self._in_flight.add(task)
+        try:
+            return task, await self._append(request, claim, task)
+        finally:
+            self._in_flight.discard(task)
+
+    async def _append(self, request: TaskRequested, claim: RequesterClaim, task: str) -> bool:
+        attributes: dict[str, str | int | float | bool] = {
+            names.OPERATION: names.INVOKE_WORKFLOW,
+            names.TASK: task,
+            names.TENANT: claim.tenant,
+        }
+        try:
+            with trace.span(f"{names.INVOKE_WORKFLOW} task", attributes=attributes):
+                ack = await self._context.publisher.send(
+                    "gateway",
+                    request,
+                    tenant=claim.tenant,
+                    task=task,
+                    index=f"request/{task}",
+                    actor=claim.person,
+                    expect_last_on_subject=0,
+                )
+            self._feeds.accepted(claim.tenant, task, ack.sequence)
+            if not ack.duplicate:
+                return False
+        except WrongLastSequence:
+            pass  # Somebody was first, perhaps this very request before its ack was lost: the record decides.
+        except (BusUnavailable, PublishRefused) as error:
+            raise _bus_problem(error) from error
+        first = await self._first_record(claim.tenant, task)
+        if first.payload_sha256 != request.payload_sha256:
+            raise Problem(
+                422,
+                "idempotency_reused",
+                "This Idempotency-Key was used for another request",
+                f"task {task} was submitted under this key with other content",
+                "use a new key for a new task, or repeat the first request unchanged",
+            )
+        return True
+
+    async def _first_record(self, tenant: str, task: str) -> TaskRequested:
+        for attempt in range(FIRST_RECORD_READS):
+            try:
+                found = await self._context.bus.read(INBOX, subjects.mesh("gateway", "gateway", tenant, task), limit=1)
+            except (BusUnavailable, PublishRefused) as error:
+                raise _bus_problem(error) from error
+            if found:
+                return TaskRequested.model_validate_json(found[0].body)
+            await asyncio.sleep(0.02 * 2**attempt)  # A follower may lag behind the leader.
+        raise unavailable("the first request under this key cannot be read yet")
+
+    async def requested(self, message: Received, request: TaskRequested, feed: Feed) -> None:
+        """Pass a stored request on with authority, or record why not. Raises Retry."""
+        if feed.view.request_sequence != message.sequence:
+            log.warning("second_request_ignored", task=message.task, sender=message.sender)
+            return
+        if feed.view.status not in ("requested", "queued"):
+            return  # Its ack was lost. What was refused stays refused, also when it would be taken now.
+        claim = self._submitter(message)
+        if isinstance(claim, task_view.Refusal):
+            await self._reject(message, claim)
+            return
+        standing = await self._admission.enter(message, claim.person)
+        if standing == "unknown":
+            await self._reject(
+                message,
+                task_view.Refusal(
+                    "queue_full",
+                    "your tenant has as many tasks waiting as it may",
+                    "submit it again under a new task id when some have begun, or have the tenant's quota changed",
+                ),
+            )
+        elif standing == "runs":
+            await self._begin(message, request, claim, message.time_unix_ms)
+
+    def _submitter(self, message: Received) -> RequesterClaim | task_view.Refusal:
+        """Who asks, if he may now. A program's message is counted once, when it comes first."""
+        claim = task_view.requester_of(message, self._policies)
+        if isinstance(claim, task_view.Refusal):
+            return claim
+        if claim.role not in task_view.MAY_SUBMIT:
+            return task_view.Refusal(
+                "forbidden", f"the role {claim.role} may not submit tasks", "ask for the role submitter or operator"
+            )
+        if message.sender == "gateway" or message.attempts > 1:
+            return claim
+        fast = self._spikes.take("bus", claim.tenant, claim.person, message.time_unix_ms)
+        return task_view.Refusal("too_many_tasks", fast.message, fast.hint) if fast is not None else claim
+
+    async def released(self, message: Received, feed: Feed) -> None:
+        """A task that waited has a place: begin it, from the request that lies there. Raises Retry."""
+        request, opening = feed.view.request, feed.opening
+        if request is None or opening is None or feed.view.status in task_view.ENDED:
+            log.warning("released_without_task", task=message.task, status=feed.view.status)
+            return
+        claim = task_view.requester_of(opening, self._policies)
+        opening = replace(opening, attempts=message.attempts)
+        if isinstance(claim, task_view.Refusal):
+            await self._reject(opening, claim)  # A publisher whose policy went while its task waited.
+        else:
+            await self._begin(opening, request, claim, message.time_unix_ms)
+
+    async def placed(self, message: Received, body: PlacesGiven) -> None:
+        """Carry a decision about places out: what waited begins, what gave up waiting ends. Raises BusError."""
+        waited = [place for place in body.given if place.queued]
+        for start in range(0, len(waited), AT_ONCE):
+            await asyncio.gather(
+                *(
+                    self._context.publisher.send(
+                        "gateway",
+                        TaskReleased(request=place.request),
+                        tenant=place.tenant,
+                        task=place.task,
+                        cause=message.envelope.id,
+                        index=f"released/{place.tenant}/{place.task}",
+                        actor=place.person,
+                    )
+                    for place in waited[start : start + AT_ONCE]
+                )
+            )
+        for one in body.dropped:
+            await self._context.publisher.send(
+                "gateway",
+                task_view.never_begun(one, message.time_unix_ms),
+                tenant=one.tenant,
+                task=one.task,
+                cause=message.envelope.id,
+                index=f"dropped/{one.tenant}/{one.task}",
+            )
+
+    async def _begin(
+        self, message: Received, request: TaskRequested, claim: RequesterClaim, began_unix_ms: int
+    ) -> None:
+        """Hand a task that has a place to the planner; its time counts from `began_unix_ms`. Raises Retry."""
+        taken = await forks.taken(self._context, message.tenant, request) if request.fork else None
+        if isinstance(taken, task_view.Refusal) and taken.code in forks.UNTIL_SEEN and message.attempts < forks.LOOKS:
+            # Whoever forks has seen the end; a follower may lag behind it, and a refusal cannot be taken back.
+            raise Retry(forks.LOOK_AGAIN_S, taken.message)
+        reply = (
+            taken
+            if isinstance(taken, task_view.Refusal)
+            else await self._grant(message, claim, request, taken, began_unix_ms)
+        )
+        if isinstance(reply, task_view.Refusal):
+            await self._reject(message, reply)
+            return
+        refusal = forks.repeats(taken, request, reply.tools) if isinstance(taken, forks.Taken) else None
+        if refusal is not None:
+            await self._reject(message, refusal)
+            return
+        objective = await self._context.blobs.put(message.tenant, request.objective)
+        body = TaskSubmitted(
+            objective=objective,
+            limits=reply.limits or request.limits,
+            submitted_unix_ms=began_unix_ms,
+            tools=reply.tools,
+            check=request.check,
+            plan=request.plan,
+            given=taken.given if isinstance(taken, forks.Taken) else (),
+        )
+        if (refusal := forks.too_large(len(body.encode()))) is not None:
+            await self._reject(message, refusal)
+            return
+        await self._context.publisher.send(
+            "planner",
+            body,
+            tenant=message.tenant,
+            task=message.task,
+            cause=message.envelope.id,
+            first=True,
+            actor=claim.person,
+            grant=reply.token,
+            logic=max(self._logic, forks.LOGIC if request.fork else 1),
+        )
+
+    async def _grant(
+        self,
+        message: Received,
+        claim: RequesterClaim,
+        request: TaskRequested,
+        taken: "forks.Taken | None",
+        began_unix_ms: int,
+    ) -> GrantReplied | task_view.Refusal:
+        # Everything in this body comes from the stored message: a repeat asks for the same grant.
+        roles = {step.role for step in request.plan.steps} if request.plan is not None else set()
+        ask = GrantRequested(
+            requester=claim,
+            tools=request.tools,
+            limits=request.limits,
+            requested_unix_ms=began_unix_ms,
+            origin=taken.origin if taken else None,
+            worker_roles=tuple(sorted(roles)),
+            feature=request.feature,
+            workflow=request.workflow,
+        )
+        try:
+            reply = await self._context.publisher.request(
+                "signer",
+                ask,
+                tenant=message.tenant,
+                task=message.task,
+                cause=message.envelope.id,
+                actor=claim.person,
+                timeout_s=bounds.RPC_TIMEOUT_MS / 1000,
+            )
+        except BusUnavailable as error:
+            raise Retry(SIGNER_RETRY_S, "the signer does not answer; the task waits") from error
+        except RpcRefused as error:
+            if message.attempts < SIGNER_ATTEMPTS:
+                raise Retry(SIGNER_RETRY_S, f"the signer failed: {error}") from error
+            return task_view.Refusal(
+                "signer_failed",
+                f"no authority could be signed: {error}",
+                "look at the signer's log, then submit the task again",
+            )
+        assert isinstance(reply, GrantReplied)
+        if not reply.granted:
+            return task_view.Refusal(
+                reply.code or "refused",
+                reply.reason or "the signer refused",
+                reply.hint or "ask for less, or have the tenant's policy changed",
+            )
+        return reply
+
+    async def _reject(self, message: Received, refusal: task_view.Refusal) -> None:
+        body = TaskRejected(
+            code=refusal.code[: bounds.MAX_NAME_CHARS],
+            message=refusal.message[: bounds.MAX_REASON_CHARS],
+            hint=refusal.hint[: bounds.MAX_REASON_CHARS],
+        )
+        log.info("task_rejected", task=message.task, code=refusal.code)
+        await self._context.publisher.send(
+            "gateway", body, tenant=message.tenant, task=message.task, cause=message.envelope.id, index="rejected"
+        )
+
+    async def cancel_requested(self, message: Received, body: TaskCancelRequested, feed: Feed) -> None:
+        """Pass a cancel on, once the planner has the task: there it would wait for a task that may never come.
+
+        In: a person's cancel (the HTTP side checked the role) or a publisher's (held to its tenant and role here).
+        """
+        actor = message.envelope.actor
+        if message.sender != "gateway":
+            claim = task_view.requester_of(message, self._policies)
+            if isinstance(claim, task_view.Refusal) or claim.role not in task_view.MAY_SUBMIT:
+                log.warning("cancel_refused", task=message.task, sender=message.sender)
+                return
+            actor = claim.person
+        view = feed.view
+        if not view.request_id or view.status in task_view.ENDED:
+            log.info("cancel_without_task", task=message.task, status=view.status)
+            return
+        if view.status in ("requested", "queued"):
+            if await self._admission.leave(message, body.reason) == "over":
+                return
+            raise Retry(CANCEL_RETRY_S, "the planner does not have the task yet")
+        await self._context.publisher.send(
+            "planner", body, tenant=message.tenant, task=message.task, cause=message.envelope.id, actor=actor
+        )
+
+    async def cancel(self, claim: RequesterClaim, feed: Feed, reason: str) -> PubAck:
+        """Ask for the end of a task, durably. Repeating is harmless. Raises Problem (503)."""
+        body = TaskCancelRequested(reason=reason or f"cancelled by {claim.person}")
+        try:
+            return await self._context.publisher.send(
+                "gateway",
+                body,
+                tenant=feed.tenant,
+                task=feed.task,
+                cause=feed.view.request_id,
+                index="cancel",
+                actor=claim.person,
+            )
+        except (BusUnavailable, PublishRefused) as error:
+            raise _bus_problem(error) from error
+
+    async def ingest(self, claim: RequesterClaim, name: str, media_type: str, data: bytes, key: str) -> Feed:
+        """Store a document and ask rag to take it in; returns the feed where the outcome appears. Raises Problem."""
+        tenant, digest = claim.tenant, hashlib.sha256(data).hexdigest()
+        # Without a key a new ingestion each time, which rag finds unchanged if it is: for all that is known here, this
+        # content was replaced or deleted since it was sent last.
+        task = task_view.ingest_id(tenant, name, digest, key or secrets.token_hex(16))
+        try:
+            feed = await self._feeds.fresh(tenant, task)
+            if feed.view.ingested is not None:
+                return feed  # The caller repeats one ingestion.
+            content = await self._context.blobs.put(tenant, data, media_type, summary=name)
+            await self._to_rag(claim, DocumentIngestRequested(name=name, media_type=media_type, content=content), task)
+        except (BusUnavailable, PublishRefused) as error:
+            raise _bus_problem(error) from error
+        return feed
+
+    async def delete(self, claim: RequesterClaim, name: str, key: str) -> Feed:
+        """Ask rag to erase a document; returns the feed where the outcome appears. Raises Problem."""
+        task = task_view.deletion_id(claim.tenant, name, key or secrets.token_hex(16))
+        try:
+            feed = await self._feeds.fresh(claim.tenant, task)
+            if feed.view.deleted is None:
+                await self._to_rag(claim, DocumentDeleteRequested(name=name), task)
+        except (BusUnavailable, PublishRefused) as error:
+            raise _bus_problem(error) from error
+        return feed
+
+    async def _to_rag(self, claim: RequesterClaim, body: Body, task: str) -> None:
+        """With the authority of who asks. Raises Problem, BusError."""
+        index = f"{'ingest' if isinstance(body, DocumentIngestRequested) else 'delete'}/{task}"
+        ask = GrantRequested(requester=claim, purpose="ingest", requested_unix_ms=self._context.clock())
+        try:
+            reply = await self._context.publisher.request(
+                "signer",
+                ask,
+                tenant=claim.tenant,
+                task=task,
+                index=index,
+                actor=claim.person,
+                timeout_s=bounds.RPC_TIMEOUT_MS / 1000,
+            )
+        except RpcRefused as error:
+            raise unavailable(f"no authority could be signed: {error}") from error
+        assert isinstance(reply, GrantReplied)
+        if not reply.granted:
+            raise Problem(
+                403,
+                reply.code or "refused",
+                "The tenant's policy does not allow this",
+                reply.reason or "the signer refused",
+                reply.hint or "ask the operator",
+            )
+        await self._context.publisher.send(
+            "rag", body, tenant=claim.tenant, task=task, index=index, actor=claim.person, grant=reply.token
+        )
+
+    async def documents(self, claim: RequesterClaim, after: str, limit: int) -> DocumentsReplied:
+        """Which documents the tenant has. Raises Problem (503)."""
+        ask = DocumentsRequested(after=after, limit=limit)
+        try:
+            reply = await self._context.publisher.request(
+                "rag",
+                ask,
+                tenant=claim.tenant,
+                task="documents",
+                index=secrets.token_hex(8),
+                actor=claim.person,
+                timeout_s=bounds.RPC_TIMEOUT_MS / 1000,
+            )
+        except RpcRefused as error:
+            raise unavailable(f"the document store failed: {error}") from error
+        except (BusUnavailable, PublishRefused) as error:
+            raise unavailable(f"the document store does not answer: {error}") from error
+        assert isinstance(reply, DocumentsReplied)
+        if reply.failure is not None:
+            raise unavailable(f"{reply.failure.code}: {reply.failure.message}", reply.failure.hint or "ask again")
+        return reply
+
+
+def _bus_problem(error: Exception) -> Problem:
+    if isinstance(error, PublishRefused):
+        return unavailable(
+            f"the broker refused to store it: {error}",
+            "the operator must look (`bulkhead doctor`): a full disk, a limit or a missing right",
+        )
+    return unavailable(f"{AWAY}: {error}")

@@ -1,0 +1,108 @@
+"""Errors over HTTP as RFC 9457 problem details: what happened, why, and in `hint` what to do next."""
+
+from collections.abc import Mapping
+
+from pydantic import ConfigDict
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from bulkhead_contracts.types import Contract
+
+TYPE_PREFIX = "urn:bulkhead:problem:"
+MEDIA_TYPE = "application/problem+json"
+
+
+class FieldError(Contract):
+    """One field that does not fit."""
+
+    field: str
+    message: str
+
+
+class ProblemDetails(Contract):
+    """Body of every error answer (RFC 9457). `code` is the last part of `type`, for programs."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
+    hint: str
+    errors: tuple[FieldError, ...] | None = None
+    limit: int | None = None
+
+
+class Problem(Exception):
+    """Raised by handlers, answered as problem details."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        title: str,
+        detail: str,
+        hint: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        errors: tuple[FieldError, ...] | None = None,
+        limit: int | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.headers = dict(headers or {})
+        self.body = ProblemDetails(
+            type=TYPE_PREFIX + code,
+            title=title,
+            status=status,
+            code=code,
+            detail=detail,
+            hint=hint,
+            errors=errors,
+            limit=limit,
+        )
+
+    def response(self) -> JSONResponse:
+        """As an HTTP answer."""
+        return JSONResponse(
+            self.body.model_dump(mode="json", exclude_none=True), self.body.status, self.headers, MEDIA_TYPE
+        )
+
+
+async def answer(_: Request, error: Exception) -> JSONResponse:
+    """Starlette's handler for Problem."""
+    assert isinstance(error, Problem)
+    return error.response()
+
+
+def unauthorized(detail: str, hint: str) -> Problem:
+    """401: who asks is not known."""
+    return Problem(
+        401, "unauthorized", "Who are you?", detail, hint, headers={"WWW-Authenticate": 'Bearer realm="bulkhead"'}
+    )
+
+
+def forbidden(role: str, action: str, needed: str) -> Problem:
+    """403: known, but not allowed."""
+    return Problem(
+        403,
+        "forbidden",
+        "Your role does not allow this",
+        f"the role {role} may not {action}",
+        f"ask somebody with the role {needed}, or use a key that has it",
+    )
+
+
+def not_found(what: str, name: str, hint: str) -> Problem:
+    """404: not there, or somebody else's, which is the same to the asker."""
+    return Problem(404, "not_found", f"No such {what}", f"there is no {what} {name[:80]!r} in your tenant", hint)
+
+
+def too_large(what: str, limit: int, unit: str, hint: str) -> Problem:
+    """413 with the limit."""
+    return Problem(413, "too_large", "Too large", f"{what} is larger than {limit} {unit}", hint, limit=limit)
+
+
+def unavailable(detail: str, hint: str = "nothing was lost; ask again in a moment") -> Problem:
+    """503: something that this depends on does not answer."""
+    return Problem(503, "unavailable", "Not available now", detail, hint, headers={"Retry-After": "2"})

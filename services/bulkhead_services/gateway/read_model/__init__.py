@@ -1,0 +1,1 @@
+"""The read model of tasks: feeds, views, index and event streams."""

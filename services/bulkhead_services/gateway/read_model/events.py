@@ -1,0 +1,250 @@
+"""What a watcher sees, pure: events of stored facts, opaque event ids, and which text is still owed.
+
+In: messages of the inbox, live text, the position that a client names. Out: `Event`s in order.
+
+A position is the sequence of the last stored event (and its place in a message that tells several) and, for every
+step whose text is not complete yet, how many
+characters were sent and their checksum. The checksum is what makes resuming safe: a text that has become another
+one (a new attempt, another replica, the stored record) is sent again whole, with `replace`.
+"""
+
+import base64
+import binascii
+import hashlib
+import json
+import struct
+import zlib
+from dataclasses import dataclass, field
+
+from bulkhead.runtime.edge.protocol import Received
+from bulkhead_contracts.budget import Alerted
+from bulkhead_contracts.plan import PlanAdopted, PlanRejected
+from bulkhead_contracts.result import ContentRef
+from bulkhead_contracts.task import (
+    StepEnded,
+    StepStarted,
+    TaskAccepted,
+    TaskEnded,
+    TaskPaused,
+    TaskQueued,
+    TaskReleased,
+)
+from bulkhead_services.gateway.read_model.task_view import ENDED, View
+
+MAX_OPEN_TEXTS = 32
+"""Steps whose text position an event id carries; text of further ones is sent again whole after a reconnect."""
+MAX_EVENT_ID_CHARS = 1_024
+_HEAD = struct.Struct(">BQ")
+_HEAD_OF_PART = struct.Struct(">BQB")
+_OPEN = struct.Struct(">4sII")
+_VERSION, _OF_PART = 1, 2
+
+
+class BadEventId(ValueError):
+    """A Last-Event-ID that this gateway did not make."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """How much of a step's text a client has: characters, their CRC-32, and which live text they belong to."""
+
+    chars: int = 0
+    crc: int = 0
+    epoch: int = -1
+
+    def is_prefix_of(self, text: str) -> bool:
+        """Whether the characters that were sent are the beginning of `text`."""
+        return self.chars <= len(text) and zlib.crc32(text[: self.chars].encode()) == self.crc
+
+    def plus(self, piece: str, epoch: int) -> "Sent":
+        """After `piece` was sent too."""
+        return Sent(self.chars + len(piece), zlib.crc32(piece.encode(), self.crc), epoch)
+
+
+@dataclass(slots=True)
+class Position:
+    """Where a client stands. `open`: by step key, the texts under way. part: of a message that tells several facts."""
+
+    sequence: int = 0
+    open: dict[bytes, Sent] = field(default_factory=dict)
+    part: int = 0
+
+    def encode(self) -> str:
+        """As an opaque event id."""
+        head = (_OF_PART, self.sequence, self.part) if self.part else (_VERSION, self.sequence)
+        raw = (_HEAD_OF_PART if self.part else _HEAD).pack(*head)
+        for key, sent in list(self.open.items())[-MAX_OPEN_TEXTS:]:
+            raw += _OPEN.pack(key, sent.chars, sent.crc)
+        return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+def step_key(step_id: str) -> bytes:
+    """Four bytes that stand for a step in event ids; a collision only costs sending a text again."""
+    return hashlib.blake2b(step_id.encode(), digest_size=4).digest()
+
+
+def parse_position(event_id: str) -> Position:
+    """The position in an event id; raises BadEventId."""
+    try:
+        if len(event_id) > MAX_EVENT_ID_CHARS:
+            raise ValueError("too long")
+        raw = base64.b64decode(event_id + "=" * (-len(event_id) % 4), altchars=b"-_", validate=True)
+        head = {_VERSION: _HEAD, _OF_PART: _HEAD_OF_PART}.get(raw[0] if raw else 0)
+        if head is None or (len(raw) - head.size) % _OPEN.size:
+            raise ValueError("version or length")
+        _, sequence, *part = head.unpack_from(raw)
+        opens = {key: Sent(chars, crc) for key, chars, crc in _OPEN.iter_unpack(raw[head.size :])}
+    except (ValueError, struct.error, binascii.Error) as error:
+        raise BadEventId("Last-Event-ID is not an id that this gateway gave out") from error
+    return Position(sequence, opens, *part)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event of the stream: name, JSON data, and the id to resume after it."""
+
+    name: str
+    data: str
+    id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A stored event before it is sent. content: the step's or the task's text, to be sent or shown with it.
+
+    part: its place in a message that tells several.
+    """
+
+    sequence: int
+    name: str
+    data: dict[str, object]
+    step_id: str = ""
+    attempt: int = 0
+    content: ContentRef | None = None
+    fills_text: bool = False
+    last: bool = False
+    part: int = 0
+
+
+def fact_of(message: Received, before: View, after: View, part: int = 0) -> Fact | None:
+    """The event that a message of the inbox, or a part of one, stands for, given the views around it; None for what is
+    not shown."""
+    body = message.body
+    data: dict[str, object] = {"task_id": message.task, "time_unix_ms": message.time_unix_ms}
+    if before.status in ENDED:
+        return None
+    if after.status == "rejected":
+        # Refused by the gateway, or never readable at all: to the asker both are the same event.
+        assert after.failure is not None
+        return Fact(message.sequence, "task.rejected", data | after.failure.model_dump(mode="json"), last=True)
+    name = NAMES.get(type(body))
+    if name is None:
+        return None
+    if isinstance(body, TaskPaused) and not body.active:
+        name = RESUMED
+    # Labels can be many; the whole result is at GET /v1/tasks/{id}.
+    data |= body.model_dump(mode="json", exclude={"result": {"provenance"}})
+    if isinstance(body, TaskEnded) and after.failure is not None:
+        data["failure"] = after.failure.model_dump(mode="json")
+    result = body.result if isinstance(body, StepEnded | TaskEnded) else None
+    content = result.content if result is not None else None
+    if isinstance(body, StepEnded):
+        fills = body.outcome == "accepted" and content is not None
+        return Fact(message.sequence, name, data, body.step_id, body.attempt, content, fills_text=fills, part=part)
+    if isinstance(body, StepStarted):
+        return Fact(message.sequence, name, data, body.step_id, body.attempt, part=part)
+    return Fact(message.sequence, name, data, content=content, last=isinstance(body, TaskEnded), part=part)
+
+
+NAMES: dict[type, str] = {
+    TaskQueued: "task.queued",
+    TaskReleased: "task.released",
+    TaskAccepted: "task.accepted",
+    PlanRejected: "plan.rejected",
+    PlanAdopted: "plan.adopted",
+    StepStarted: "step.started",
+    StepEnded: "step.ended",
+    TaskEnded: "task.ended",
+    TaskPaused: "task.paused",
+    Alerted: "budget.alerted",
+}
+TEXT = "text"
+RESUMED = "task.resumed"
+
+
+@dataclass(slots=True)
+class LiveText:
+    """What was heard of the text that a step is producing now: always a gapless beginning.
+
+    epoch is another number after every rewrite; old_calls are calls that this step has left behind.
+    """
+
+    call_id: str
+    attempt: int
+    text: str = ""
+    epoch: int = 0
+    old_calls: tuple[str, ...] = ()
+
+
+MAX_OLD_CALLS = 64
+
+
+def hear(
+    known: LiveText | None, call_id: str, attempt: int, offset: int, text: str, *, epoch: int, max_chars: int
+) -> LiveText | None:
+    """The live text after a delta; `known` itself, grown or not. `epoch` is a fresh number, used for a rewrite.
+
+    What follows a gap is not shown: it comes with the stored record. A delta from a call's beginning, or one that
+    contradicts what was heard, starts the text again.
+    """
+    if known is None:
+        return LiveText(call_id, attempt, text[:max_chars], epoch) if offset == 0 else None
+    if call_id in known.old_calls:
+        return known
+    if call_id != known.call_id:
+        if offset != 0:
+            return known
+        old = (*known.old_calls, known.call_id)[-MAX_OLD_CALLS:]
+        return LiveText(call_id, attempt, text[:max_chars], epoch, old)
+    have = len(known.text)
+    if offset > have:
+        return known
+    if offset == have:
+        known.text += text[: max(0, max_chars - have)]
+        return known
+    if known.text[offset : offset + len(text)] == text:
+        return known  # A repeat.
+    return LiveText(call_id, attempt, (known.text[:offset] + text)[:max_chars], epoch, known.old_calls)
+
+
+def owed_live(sent: Sent, live: LiveText) -> tuple[int, str, bool] | None:
+    """(offset, piece, replace) that brings a client to the live text; None when it has it all."""
+    if sent.epoch == live.epoch or (sent.epoch < 0 and sent.is_prefix_of(live.text)):
+        return (sent.chars, live.text[sent.chars :], False) if len(live.text) > sent.chars else None
+    return (0, live.text, sent.chars > 0) if live.text or sent.chars else None
+
+
+def owed_final(sent: Sent, text: str) -> tuple[int, str, bool] | None:
+    """(offset, piece, replace) that brings a client to a step's stored text; None when it has it."""
+    if sent.is_prefix_of(text):
+        return (sent.chars, text[sent.chars :], False) if len(text) > sent.chars else None
+    return (0, text, True)
+
+
+def text_event(position: Position, step_id: str, attempt: int, call_id: str, owed: tuple[int, str, bool]) -> Event:
+    """The `text` event for a piece; the client keeps its first `offset` characters and appends `text`."""
+    offset, piece, replace = owed
+    data = {
+        "step_id": step_id,
+        "attempt": attempt,
+        "call_id": call_id,
+        "offset": offset,
+        "text": piece,
+        "replace": replace,
+    }
+    return Event(TEXT, to_json(data), position.encode())
+
+
+def to_json(data: dict[str, object]) -> str:
+    """Compact JSON."""
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":"))

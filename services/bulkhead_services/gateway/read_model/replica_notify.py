@@ -1,0 +1,70 @@
+"""Replicas tell each other which task has something new, so that every one's watchers see it at once.
+
+The inbox's durable gives each message to one replica. That one says `live.gateway.<tenant>.<task>` (core NATS, not
+stored, with the sequence); the others re-read the task. Said at most once per task and tick: a poke is only a hint.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+from bulkhead.bus.port import Bus, BusError, LiveSubscription
+from bulkhead_contracts import subjects
+from bulkhead_services.gateway.read_model.feeds import Feeds
+
+POKES = "live.gateway.>"
+TICK_S = 0.002
+MAX_PENDING = 10_000
+_INSTANCE = "bulkhead-instance"
+
+
+class Pokes:
+    """Says and hears pokes. handled: told of every task of which any replica has handled a message."""
+
+    def __init__(self, bus: Bus, instance: str, feeds: Feeds, handled: Callable[[str, str], None]) -> None:
+        self._bus = bus
+        self._instance = instance
+        self._feeds = feeds
+        self._handled = handled
+        self._pending: dict[tuple[str, str], int] = {}
+        self._work = asyncio.Event()
+        self._subscription: LiveSubscription | None = None
+
+    async def subscribe(self) -> LiveSubscription:
+        """Listen to the other replicas."""
+        self._subscription = await self._bus.subscribe_live(POKES, MAX_PENDING)
+        return self._subscription
+
+    def say(self, tenant: str, task: str, sequence: int) -> None:
+        """This replica handled a message: its own watchers now, the others' within a tick."""
+        self._feeds.poke(tenant, task, sequence)
+        self._handled(tenant, task)
+        if len(self._pending) < MAX_PENDING:
+            self._pending[tenant, task] = max(sequence, self._pending.get((tenant, task), 0))
+            self._work.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        assert self._subscription is not None
+        hearing = asyncio.create_task(self._hear(self._subscription))
+        try:
+            while True:
+                await self._work.wait()
+                await asyncio.sleep(TICK_S)
+                self._work.clear()
+                pending, self._pending = self._pending, {}
+                for (tenant, task), sequence in pending.items():
+                    # A lost poke costs a moment: watched feeds are re-read at an interval anyway.
+                    with contextlib.suppress(BusError):
+                        await self._bus.publish_live(
+                            subjects.live("gateway", tenant, task), str(sequence).encode(), {_INSTANCE: self._instance}
+                        )
+        finally:
+            hearing.cancel()
+
+    async def _hear(self, subscription: LiveSubscription) -> None:
+        async for poke in subscription:
+            parts = poke.subject.split(".")
+            if len(parts) == 4 and poke.body.isdigit() and len(poke.body) < 20:
+                self._feeds.poke(parts[2], parts[3], int(poke.body))
+                self._handled(parts[2], parts[3])

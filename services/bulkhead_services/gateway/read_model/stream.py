@@ -1,0 +1,94 @@
+"""One watcher's stream: stored events in order, each once, and the text whole; a slow reader is simply behind.
+
+In: a feed, the position that the client names. Out: events as they come to be. Nothing is queued per client: what
+is owed is computed from the feed when the client can take more, so a slow one gets fewer and larger pieces.
+"""
+
+from collections.abc import AsyncIterator
+
+from bulkhead.blobs import BlobCorrupt, BlobMissing, Blobs
+from bulkhead.bus.port import BusError
+from bulkhead.telemetry.log import Log
+from bulkhead_services.gateway.read_model.events import (
+    Event,
+    Fact,
+    Position,
+    Sent,
+    owed_final,
+    owed_live,
+    step_key,
+    text_event,
+    to_json,
+)
+from bulkhead_services.gateway.read_model.feeds import Feed, Feeds
+
+log = Log("gateway.stream")
+
+
+async def watch(feeds: Feeds, feed: Feed, blobs: Blobs, position: Position) -> AsyncIterator[Event]:
+    """Events after `position` until the task has ended, the bus fails or this replica closes."""
+    with feeds.watching(feed):
+        try:
+            await feed.refresh()
+            while not feeds.closing:
+                seen = feed.version
+                for fact in feed.after(position):
+                    for event in await _events_of(fact, feed, blobs, position):
+                        yield event
+                    if fact.last:
+                        return
+                for event in _live_events(feed, position):
+                    yield event
+                if feed.ended and feed.version == seen:
+                    return  # And not with what came to be while this client took its time.
+                await feed.changed(seen)
+        except BusError as error:
+            # The client comes back with its last id; a half-sent event would be worse than none.
+            log.warning("stream_cut", task=feed.task, reason=str(error))
+
+
+async def _events_of(fact: Fact, feed: Feed, blobs: Blobs, position: Position) -> list[Event]:
+    events: list[Event] = []
+    data = dict(fact.data)
+    text = await content_text(fact, feed, blobs) if fact.fills_text or fact.last else None
+    key = step_key(fact.step_id)
+    if fact.fills_text and text is not None:
+        owed = owed_final(position.open.get(key, Sent()), text)
+        if owed is not None:
+            position.open[key] = Sent().plus(text, -1)
+            events.append(text_event(position, fact.step_id, fact.attempt, "", owed))
+    if fact.name == "step.ended":
+        position.open.pop(key, None)
+    if fact.last:
+        position.open.clear()
+        data["answer"] = text
+    if text is None and fact.content is not None and (fact.fills_text or fact.last):
+        data["text_missing"] = "the stored text cannot be read; it may have expired"
+    position.sequence, position.part = fact.sequence, fact.part
+    events.append(Event(fact.name, to_json(data), position.encode()))
+    return events
+
+
+async def content_text(fact: Fact, feed: Feed, blobs: Blobs) -> str | None:
+    """The text behind a fact; None when there is none or it cannot be read any more. Raises BusError."""
+    if fact.content is None:
+        return None
+    try:
+        return await blobs.text(feed.tenant, fact.content)
+    except (BlobMissing, BlobCorrupt) as error:
+        log.warning("text_missing", task=feed.task, reason=str(error))
+        return None
+
+
+def _live_events(feed: Feed, position: Position) -> list[Event]:
+    events = []
+    for step_id, live in list(feed.live.items()):
+        key = step_key(step_id)
+        sent = position.open.get(key, Sent())
+        owed = owed_live(sent, live)
+        if owed is None:
+            continue
+        offset, piece, _ = owed
+        position.open[key] = (Sent() if offset == 0 else sent).plus(piece, live.epoch)
+        events.append(text_event(position, step_id, live.attempt, live.call_id, owed))
+    return events

@@ -1,0 +1,88 @@
+"""Which tasks a tenant has, the newest first: an index of the `TaskRequested` in the inbox, read on as it grows.
+
+In: a tenant. Out: (sequence, task) pairs. Bounded per tenant; older tasks are still there by their id. A purge takes
+the oldest first: what lies before the first message that is left is forgotten here; what it took from among the others
+is left to the caller, who reads each task anyway.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+
+from bulkhead.bus.port import Bus
+from bulkhead_contracts import subjects
+from bulkhead_contracts.task import TaskRequested
+from bulkhead_services.gateway.read_model.feeds import INBOX, READ_BATCH
+
+MAX_TENANTS = 1_000
+
+
+class _Index:
+    def __init__(self) -> None:
+        self.after: dict[str, int] = {}
+        self.first: dict[str, tuple[int, str]] = {}
+        """Sequence and sender of each task's request."""
+        self.lock = asyncio.Lock()
+
+
+class Listing:
+    """The tenants' indexes of this replica; a restart reads them again."""
+
+    def __init__(self, bus: Bus, bound: int) -> None:
+        self._bus = bus
+        self._bound = bound
+        self._tenants: OrderedDict[str, _Index] = OrderedDict()
+
+    async def page(
+        self, tenant: str, publishers: Iterable[str], before: int, size: int
+    ) -> tuple[list[tuple[int, str]], bool]:
+        """Up to `size` (sequence, task) below `before` (0: from the newest), and whether there are more.
+
+        publishers: the outside senders that act for this tenant. Raises BusError.
+        """
+        index = self._tenants.setdefault(tenant, _Index())
+        self._tenants.move_to_end(tenant)
+        while len(self._tenants) > MAX_TENANTS:
+            self._tenants.popitem(last=False)
+        async with index.lock:
+            for sender in ("gateway", *publishers):
+                await self._read_on(index, sender, tenant)
+                await self._forget_purged(index, sender, tenant)
+            newest = sorted(((sequence, task) for task, (sequence, _) in index.first.items()), reverse=True)
+            for _, task in newest[self._bound :]:
+                del index.first[task]
+        found = [row for row in newest[: self._bound] if not before or row[0] < before]
+        return found[:size], len(found) > size
+
+    async def _read_on(self, index: _Index, sender: str, tenant: str) -> None:
+        subject = f"mesh.{sender}.gateway.*.{tenant}.*"
+        while batch := await self._bus.read(INBOX, subject, after=index.after.get(sender, 0), limit=READ_BATCH):
+            for stored in batch:
+                if _type(stored.headers).startswith(TaskRequested.TYPE + ".") and _readable(stored.subject):
+                    task = stored.subject.rpartition(".")[2]
+                    known = index.first.get(task)
+                    # The first request is the one. The broker takes a second of the gateway's when the first is gone.
+                    if known is None or stored.sequence < known[0] or known[1] == sender == "gateway":
+                        index.first[task] = (stored.sequence, sender)
+            index.after[sender] = batch[-1].sequence
+            if len(batch) < READ_BATCH:
+                return
+
+    async def _forget_purged(self, index: _Index, sender: str, tenant: str) -> None:
+        for left in await self._bus.read(INBOX, f"mesh.{sender}.gateway.*.{tenant}.*", limit=1):
+            gone = [task for task, known in index.first.items() if known[0] < left.sequence and known[1] == sender]
+            for task in gone:
+                del index.first[task]
+
+
+def _readable(subject: str) -> bool:
+    """Publishers choose the last tokens; what is no task id of ours is not listed."""
+    try:
+        subjects.parse(subject)
+    except subjects.SubjectError:
+        return False
+    return True
+
+
+def _type(headers: Mapping[str, str]) -> str:
+    return next((value for key, value in headers.items() if key.lower() == "ce-type"), "")

@@ -1,0 +1,345 @@
+"""What the gateway decides, pure: the view of a task, who an outside publisher is, what ids tasks have.
+
+In: messages of the gateway's own inbox, one task's, in stream order. Out: a view of that task; refusals as values.
+
+    requested --TaskRejected--> rejected
+        |  TaskQueued: queued, until TaskReleased; or TaskEnded: cancelled | failed
+        |  TaskAccepted
+        v
+     running --TaskEnded--> succeeded | failed | cancelled | halted
+        |  TaskPaused: paused, until it goes on, or TaskEnded
+"""
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal, Protocol
+
+from bulkhead.pause_status import failed
+from bulkhead.runtime.edge.protocol import Received
+from bulkhead_contracts.budget import Amount, TaskCharged
+from bulkhead_contracts.control import MessageRejected
+from bulkhead_contracts.plan import PlanAdopted, PlanRejected
+from bulkhead_contracts.result import Failure, Result, Usage
+from bulkhead_contracts.retrieval import DocumentDeleted, DocumentIngested
+from bulkhead_contracts.task import (
+    Dropped,
+    RequesterClaim,
+    StepEnded,
+    StepStarted,
+    TaskAccepted,
+    TaskCancelRequested,
+    TaskEnded,
+    TaskPaused,
+    TaskQueued,
+    TaskRejected,
+    TaskReleased,
+    TaskRequested,
+)
+
+Status = Literal[
+    "unknown", "requested", "queued", "running", "paused", "rejected", "succeeded", "failed", "cancelled", "halted"
+]
+StepStatus = Literal["waiting", "running", "accepted", "rejected", "failed", "stopped"]
+ENDED: frozenset[str] = frozenset({"rejected", "succeeded", "failed", "cancelled", "halted"})
+
+OWN_IDS = "lease-"
+"""How ids of the mesh's own folds begin (contracts/bulkhead_contracts/lease: book)."""
+MAY_SUBMIT = frozenset({"submitter", "operator"})
+MAY_READ = frozenset({"submitter", "operator", "auditor", "approver"})
+
+
+class Policy(Protocol):
+    """Who stands behind a publisher's key."""
+
+    tenant: str
+    person: str
+    role: Literal["submitter", "operator"]
+
+
+@dataclass(frozen=True, slots=True)
+class StepView:
+    """One step as people see it; attempts counts what was handed to workers."""
+
+    step_id: str
+    title: str = ""
+    status: StepStatus = "waiting"
+    attempts: int = 0
+    plan_version: int = 1
+    reasons: tuple[str, ...] = ()
+    started_unix_ms: int = 0
+    ended_unix_ms: int = 0
+    usage: Usage = Usage()
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Fold of one task's messages. Driving: `status`; all else is reported. Times are the broker's."""
+
+    status: Status = "unknown"
+    request: TaskRequested | None = None
+    request_id: str = ""
+    request_sequence: int = 0
+    requester: RequesterClaim | None = None
+    created_unix_ms: int = 0
+    updated_unix_ms: int = 0
+    deadline_unix_ms: int = 0
+    queued: TaskQueued | None = None
+    queued_unix_ms: int = 0
+    pause: TaskPaused | None = None
+    paused_unix_ms: int = 0
+    plan_version: int = 0
+    plans_rejected: int = 0
+    steps: Mapping[str, StepView] = field(default_factory=dict)
+    failure: Failure | None = None
+    result: Result | None = None
+    usage: Usage = Usage()
+    ended: TaskEnded | None = None
+    charged: TaskCharged | None = None
+    ingested: DocumentIngested | None = None
+    deleted: DocumentDeleted | None = None
+
+
+def fold(view: View, message: Received) -> View:
+    """The view after one more message. Early, late and repeated messages all have a place."""
+    if isinstance(message.body, TaskCharged):
+        return _charged(view, message.body)  # What it cost, not what happened to it: its times stay.
+    after = _fold(view, message)
+    if after.pause is not None and after.status == "running":
+        after = replace(after, status="paused")  # Its other steps go on, or end, beside what is held back.
+    return after if after is view else replace(after, updated_unix_ms=message.time_unix_ms)
+
+
+def _fold(view: View, message: Received) -> View:
+    body = message.body
+    match body:
+        case TaskRequested():
+            return _requested(view, message, body)
+        case DocumentIngested():
+            return replace(view, ingested=body)
+        case DocumentDeleted():
+            return replace(view, deleted=body)
+        case StepEnded() if view.ended is not None:
+            # Told with the end and stored after it. Its usage is in the task's already.
+            return replace(_step_ended(view, message, body), status=view.status, usage=view.usage)
+        case _ if view.status in ENDED:
+            # A task ends once; what comes later belongs to a race that it won.
+            return view
+        case TaskRejected():
+            failure = Failure(code=body.code, message=body.message, hint=body.hint)
+            return replace(view, status="rejected", failure=failure)
+        case MessageRejected():
+            return _message_rejected(view, body)
+        case TaskQueued() if view.status == "requested":
+            return replace(view, status="queued", queued=body, queued_unix_ms=message.time_unix_ms)
+        case TaskReleased() if view.status == "queued":
+            return replace(view, status="requested")
+        case TaskAccepted():
+            return replace(view, status="running", deadline_unix_ms=body.deadline_unix_ms)
+        case TaskPaused():
+            pause = body if body.active else None
+            return replace(view, status="running", pause=pause, paused_unix_ms=message.time_unix_ms if pause else 0)
+        case PlanRejected():
+            return replace(view, status="running", plans_rejected=view.plans_rejected + 1)
+        case PlanAdopted():
+            return _adopted(view, body)
+        case StepStarted():
+            return _step_started(view, message, body)
+        case StepEnded():
+            return _step_ended(view, message, body)
+        case TaskEnded():
+            failure = failed(body.failure) if body.failure is not None else None
+            return replace(
+                view,
+                status=body.status,
+                ended=body,
+                failure=failure,
+                result=body.result,
+                usage=body.usage,
+                steps=_stopped(view, message),
+                pause=None,
+            )
+        case TaskCancelRequested():
+            return view
+        case _:
+            return view
+
+
+def _requested(view: View, message: Received, body: TaskRequested) -> View:
+    if view.request is not None:
+        return view  # The first request of a task is the one; a second is ignored.
+    return replace(
+        view,
+        status="requested" if view.status == "unknown" else view.status,
+        request=body,
+        request_id=message.envelope.id,
+        request_sequence=message.sequence,
+        requester=body.requester if message.sender == "gateway" else None,
+        created_unix_ms=message.time_unix_ms,
+    )
+
+
+def _message_rejected(view: View, body: MessageRejected) -> View:
+    if view.request is not None and view.request_sequence != body.sequence:
+        return view  # A later message was unreadable; the task goes on without it.
+    hint = f"send it again, corrected, under a new task id; the original is dead letter {body.dead_letter_id}"
+    return replace(view, status="rejected", failure=Failure(code=body.code, message=body.reason, hint=hint))
+
+
+def _adopted(view: View, body: PlanAdopted) -> View:
+    steps: dict[str, StepView] = {}
+    for step in body.plan.steps:
+        known = view.steps.get(step.id, StepView(step.id))
+        steps[step.id] = replace(known, title=step.title, plan_version=body.plan.version)
+    return replace(view, status="running", plan_version=body.plan.version, steps=steps)
+
+
+def _step_started(view: View, message: Received, body: StepStarted) -> View:
+    known = view.steps.get(body.step_id, StepView(body.step_id))
+    started = replace(
+        known,
+        title=body.title or known.title,
+        status="running",
+        attempts=known.attempts + 1,
+        plan_version=body.plan_version,
+        started_unix_ms=known.started_unix_ms or message.time_unix_ms,
+        ended_unix_ms=0,
+    )
+    return replace(view, status="running", steps={**view.steps, body.step_id: started})
+
+
+def _step_ended(view: View, message: Received, body: StepEnded) -> View:
+    known = view.steps.get(body.step_id, StepView(body.step_id))
+    ended = replace(
+        known,
+        status=body.outcome,
+        reasons=body.reasons,
+        plan_version=body.plan_version,
+        ended_unix_ms=message.time_unix_ms,
+        usage=known.usage + body.usage,
+    )
+    return replace(view, status="running", steps={**view.steps, body.step_id: ended}, usage=view.usage + body.usage)
+
+
+def _stopped(view: View, message: Received) -> dict[str, StepView]:
+    """The steps when the task ends: nobody waits for those that run, and nothing will be told of them."""
+    return {
+        name: replace(step, status="stopped", ended_unix_ms=message.time_unix_ms) if step.status == "running" else step
+        for name, step in view.steps.items()
+    }
+
+
+def _charged(view: View, body: TaskCharged) -> View:
+    """The latest word of budget stays; between two that count the same settlements, the one that holds less."""
+    known = view.charged
+    if known is not None and (known.settled_calls, -known.held.tokens, -known.held.tool_calls) >= (
+        body.settled_calls,
+        -body.held.tokens,
+        -body.held.tool_calls,
+    ):
+        return view
+    return replace(view, charged=body)
+
+
+def whole_cost(view: View) -> Amount | None:
+    """What a task that was ended early has cost, when every call of it has settled."""
+    if view.ended is None or view.charged is None or view.charged.held != Amount():
+        return None
+    return view.charged.charged
+
+
+def spent_more(view: View) -> bool:
+    """Whether calls may have been in the works when the task ended: what they cost is not in its usage."""
+    if whole_cost(view) is not None:
+        return False
+    if view.ended is None or view.status == "succeeded":
+        return False
+    cut_off = view.failure is not None and view.failure.code == "deadline_exceeded"
+    return (
+        cut_off
+        or view.status in ("cancelled", "halted")
+        or any(step.status == "stopped" for step in view.steps.values())
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A request that is not passed on, and why."""
+
+    code: str
+    message: str
+    hint: str
+
+
+def requester_of(message: Received, policies: Mapping[str, Policy]) -> RequesterClaim | Refusal:
+    """Who asks: for the gateway's own record what it wrote, for a publisher what the policy says of its key.
+
+    The body of an outside message is never asked: only the sender in the subject is enforced by the broker.
+    """
+    if message.sender == "gateway":
+        claim = message.body.requester if isinstance(message.body, TaskRequested) else None
+        if claim is None or claim.tenant != message.tenant:
+            return Refusal(
+                "no_requester",
+                "the recorded request names no requester of this tenant",
+                "submit the task again through POST /v1/tasks",
+            )
+        return claim
+    policy = policies.get(message.sender)
+    if policy is None:
+        return Refusal(
+            "unknown_publisher",
+            f"no policy names the publisher {message.sender}",
+            "add it to the gateway's publishers (tenant, person, role), or use a known identity",
+        )
+    if policy.tenant != message.tenant:
+        return Refusal(
+            "foreign_tenant",
+            f"{message.sender} may not act for tenant {message.tenant}",
+            f"publish under tenant {policy.tenant}",
+        )
+    if message.task.startswith(OWN_IDS):
+        # A program chooses its task ids; one that names a fold of the mesh's own would lie in that fold's way.
+        return Refusal(
+            "reserved_id", f"task ids that begin with {OWN_IDS} are the mesh's own", "publish it under another task id"
+        )
+    return RequesterClaim(tenant=policy.tenant, person=policy.person, role=policy.role, via="publisher")
+
+
+def never_begun(one: Dropped, now_unix_ms: int) -> TaskEnded:
+    """The end of a task that never had a place to run."""
+    if one.code == "cancelled":
+        failure = Failure(
+            code="cancelled",
+            message=one.reason or "it was cancelled while it waited",
+            hint="submit it again if it is wanted after all",
+        )
+        return TaskEnded(status="cancelled", failure=failure, ended_unix_ms=now_unix_ms)
+    failure = Failure(
+        code="queue_timeout",
+        message="it waited for a place as long as its tenant's quota lets it",
+        hint="submit it again when less waits, or have the quota's `running` or `wait_s` raised",
+    )
+    return TaskEnded(status="failed", failure=failure, ended_unix_ms=now_unix_ms)
+
+
+def task_id(tenant: str, person: str, idempotency_key: str) -> str:
+    """The same key of the same person is the same task: 't' and 25 base32 characters."""
+    return "t" + _hash25("task", tenant, person, idempotency_key)
+
+
+def deletion_id(tenant: str, name: str, key: str) -> str:
+    """'x' and 25 base32 characters."""
+    return "x" + _hash25("delete", tenant, name, key)
+
+
+def ingest_id(tenant: str, name: str, sha256: str, key: str = "") -> str:
+    """The same content under the same name is the same ingestion: 'd' and 25 base32 characters."""
+    return "d" + _hash25("ingest", tenant, name, sha256, key)
+
+
+def _hash25(*parts: str) -> str:
+    joined = b"".join(len(part.encode()).to_bytes(4, "big") + part.encode() for part in parts)
+    digest = hashlib.blake2b(joined, digest_size=16, person=b"bulkhead-id").digest()
+    return base64.b32encode(digest).decode().lower()[:25]

@@ -1,0 +1,77 @@
+"""Settings of the gateway, read from the environment (prefix BULKHEAD_)."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from bulkhead.runtime.settings import ServiceSettings
+from bulkhead_contracts import bounds
+from bulkhead_contracts.types import Contract, Name, Token
+
+SYMMETRIC = ("HS256", "HS384", "HS512", "NONE")
+
+
+class PublisherPolicy(Contract):
+    """Who stands behind an outside publisher's key (`pub_<name>` on the bus)."""
+
+    tenant: Token
+    person: Name
+    role: Literal["submitter", "operator"] = "submitter"
+
+
+class Settings(ServiceSettings):
+    """http_port 0 takes a free port, written to http_file as {"host", "port"}.
+
+    api_keys_file: {"keys": [{"sha256", "tenant", "person", "role"}]}; re-read when it changes.
+    publishers: JSON {"pub_<name>": {"tenant", "person", "role"}}; publishers_file holds the same (YAML or JSON, at
+    the top or under `publishers`, as infra/bulkhead_infra/identity/policy.yaml does), and wins.
+    head_timeout_s: until a request's head is whole. body_timeout_s: the same for its body, plus what its bytes take at
+    body_min_bytes_per_s. write_timeout_s: so long a client may take nothing of its answer. max_streams* and
+    max_body_bytes_held* (of bodies that are being read or handled): per replica.
+    tenants_file: the quotas of the tenants (`quota` in their rows), re-read when it changes; without it everyone has
+    the defaults of contracts/bulkhead_contracts/quota.py. running_tasks: at once, in the whole mesh. edge_replicas: of
+    the gateway; rates are divided by it.
+    """
+
+    http_host: str = "127.0.0.1"
+    http_port: int = Field(default=8080, ge=0, le=65535)
+    http_file: Path | None = None
+    api_keys_file: Path | None = None
+    jwt_jwks_file: Path | None = None
+    jwt_jwks_url: str = ""
+    jwt_issuer: str = ""
+    jwt_audience: str = "bulkhead"
+    jwt_algorithms: tuple[str, ...] = ("RS256", "ES256", "EdDSA")
+    jwt_leeway_s: int = Field(default=30, ge=0, le=300)
+    publishers: dict[str, PublisherPolicy] = {}
+    publishers_file: Path | None = None
+    heartbeat_s: float = Field(default=15.0, gt=0)
+    reread_s: float = Field(default=2.0, gt=0)
+    ingest_wait_s: float = Field(default=10.0, ge=0)
+    recent_tasks: int = Field(default=512, gt=0)
+    live_tasks: int = Field(default=256, gt=0)
+    listed_tasks: int = Field(default=10_000, gt=0)
+    max_streams: int = Field(default=1_000, gt=0)
+    max_streams_per_tenant: int = Field(default=400, gt=0)
+    max_streams_per_person: int = Field(default=100, gt=0)
+    max_connections: int = Field(default=4_096, gt=0)
+    head_timeout_s: float = Field(default=10.0, gt=0)
+    body_timeout_s: float = Field(default=20.0, gt=0)
+    body_min_bytes_per_s: int = Field(default=16_384, gt=0)
+    max_body_bytes_held: int = Field(default=64 * 1024 * 1024, ge=bounds.MAX_BLOB_BYTES)
+    max_body_bytes_held_per_tenant: int = Field(default=40 * 1024 * 1024, ge=bounds.MAX_BLOB_BYTES)
+    max_body_bytes_held_per_person: int = Field(default=24 * 1024 * 1024, ge=bounds.MAX_BLOB_BYTES)
+    write_timeout_s: float = Field(default=30.0, gt=0)
+    tenants_file: Path | None = None
+    running_tasks: int = Field(default=256, ge=0, le=bounds.MAX_RUNNING_TASKS)
+    edge_replicas: int = Field(default=1, gt=0, le=1_000)
+
+    @field_validator("jwt_algorithms")
+    @classmethod
+    def _asymmetric(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        # With a shared secret (or none) whoever can verify a token can also make one.
+        weak = [name for name in value if name.upper() in SYMMETRIC]
+        if weak:
+            raise ValueError(f"{', '.join(weak)}: only asymmetric algorithms; for example RS256, ES256, EdDSA")
+        return value

@@ -1,0 +1,274 @@
+"""Attempts at one answer: reserve, call, settle, and again after a pause. Enters: what to render. Leaves: an Outcome.
+
+This is the one layer that retries. Money is reserved before every attempt and each is settled by what it used.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
+
+from bulkhead.runtime.doer.protocol import Hands, Job, Reservation, ended_by, reason_of
+from bulkhead.runtime.halts.live import Held
+from bulkhead.telemetry import names, trace
+from bulkhead_contracts.budget import Amount
+from bulkhead_contracts.model import ModelCallRequested
+from bulkhead_contracts.result import Omission, Usage
+from bulkhead_services.model_gateway.prices import Price
+from bulkhead_services.model_gateway.providers.openai import Answer, Assembly, Fault
+from bulkhead_services.model_gateway.render import Rendered, Source, encode, estimate_tokens, fit
+
+SHRINK = 0.6
+"""After a provider said that it was too long: our estimate was wrong, so the next try is this much smaller."""
+CONTEXT_MARGIN_TOKENS = 64
+ATTEMPTS_PER_MESSAGE = 64
+
+HALTED_HINT = (
+    "nothing more is spent on it; `bulkhead show TASK` says why it was halted: mend that, or raise the limit that it "
+    "names, then submit again"
+)
+
+BREAKER_OPEN = "breaker_open"
+
+OnText = Callable[[str], Awaitable[None]]
+
+
+class Chat(Protocol):
+    """A provider as this module needs it; effects.Provider is one."""
+
+    name: str
+
+    def place(self, tenant: str, wait_s: float) -> AbstractAsyncContextManager[None]:
+        """Wait for one of the provider's places; raises Deferred when there is none in time."""
+        ...
+
+    async def chat(self, body: bytes, assembly: Assembly, on_text: OnText, *, timeout_s: float) -> Fault | None:
+        """Fill `assembly`; a Fault when HTTP failed."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A pinned model where it is served, and what it costs (None: nobody knows, so it is not called)."""
+
+    name: str
+    provider: Chat
+    price: Price | None
+    context_tokens: int
+    max_output_tokens: int = 32_000
+    temperature: float | None = None
+    limit_field: Literal["max_completion_tokens", "max_tokens"] = "max_completion_tokens"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How often and how patiently. jitter: a number from 0 to 1, drawn for each pause."""
+
+    attempts: int
+    backoff_first_ms: int
+    backoff_cap_ms: int
+    slot_wait_s: float
+    jitter: Callable[[], float]
+
+    def pause_s(self, failed: int, retry_after_s: float | None) -> float:
+        """Full jitter (AWS, "Exponential Backoff And Jitter"); never before the provider's Retry-After."""
+        most = min(self.backoff_cap_ms, self.backoff_first_ms * 2 ** (failed - 1)) / 1000
+        return (retry_after_s or 0.0) + most * self.jitter()
+
+
+@dataclass(slots=True)
+class Spent:
+    """What all attempts of one job used, as settled."""
+
+    usage: Usage = Usage()
+    attempts: int = 0
+    """Calls that went out to a provider."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How the attempts at one model ended, and what had been left out of what it saw."""
+
+    said: Answer | Fault
+    omissions: tuple[Omission, ...] = ()
+
+
+class Attempts:
+    """The attempts of one job."""
+
+    def __init__(self, job: Job[ModelCallRequested], hands: Hands, policy: Policy, live: Callable[[], OnText]) -> None:
+        self.spent = Spent()
+        self.held: Held | None = None
+        """The open breaker that was met last."""
+        self._job, self._hands, self._policy, self._live = job, hands, policy, live
+        self._halt = hands.halt_event(job)
+        # A request that is delivered or sent again reserves anew: ids of reservations that were settled are spent.
+        seed = f"{job.envelope.id}/{job.deliveries}".encode()
+        digest = hashlib.blake2b(seed, digest_size=5).digest()
+        self._first = int.from_bytes(digest, "big") * ATTEMPTS_PER_MESSAGE
+
+    async def run(self, model: Model, source: Source, until_unix_ms: int) -> Outcome:
+        """Ask one model until it answers, cannot, or the time is over. Raises Refused, Deferred."""
+        if model.price is None:
+            hint = "add it to BULKHEAD_PRICES_FILE, or to BULKHEAD_FREE_MODELS when it costs nothing"
+            return Outcome(Fault("unknown_price", f"no price is known for {model.name}", hint, refused=True))
+        output = min(self._job.request.max_output_tokens, model.max_output_tokens)
+        budget = model.context_tokens - output - CONTEXT_MARGIN_TOKENS
+        rendered, shrunk = fit(source, budget), False
+        said: Answer | Fault = _does_not_fit(model, budget)
+        failed = 0
+        while rendered is not None and failed < self._policy.attempts:
+            if (stop := self._stopped(model, until_unix_ms, said, failed)) is not None:
+                return Outcome(stop, rendered.omissions)
+            said = await self._attempt(model, rendered, output, until_unix_ms)
+            if isinstance(said, Answer):
+                trace.say(names.INPUT_MESSAGES, rendered.payload.get("messages", ()))
+                trace.say(names.OUTPUT_MESSAGES, said.text)
+                break
+            failed += 1
+            if said.code == "context_overflow" and not shrunk:
+                shrunk = True
+                smaller = fit(source, int(min(budget, rendered.input_tokens_estimate) * SHRINK))
+                if smaller is None:
+                    break
+                rendered = smaller
+                continue
+            if not said.retryable or failed >= self._policy.attempts:
+                break
+            pause_s = self._policy.pause_s(failed, said.retry_after_s)
+            if self._hands.now_unix_ms() + pause_s * 1000 >= until_unix_ms:
+                break
+            await self._pause(pause_s)
+        return Outcome(said, rendered.omissions if rendered else ())
+
+    def _stopped(self, model: Model, until_unix_ms: int, last: Answer | Fault, failed: int) -> Fault | None:
+        """Why no attempt may be begun now."""
+        halt = self._hands.halted(self._job, model=model.name)
+        if halt is not None:
+            return Fault("halted", ended_by(halt), HALTED_HINT, refused=True)
+        if (held := self._hands.tripped(self._job, model=model.name)) is not None:
+            self.held = held
+            return Fault(
+                BREAKER_OPEN,
+                reason_of(held),
+                "it is tried again by itself",
+                outage=True,
+                consumed=False,
+                refused=True,
+                retry_after_s=held.retry_after_ms / 1000,
+            )
+        if self._hands.now_unix_ms() >= until_unix_ms:
+            if failed and isinstance(last, Fault):
+                return last
+            return Fault("timeout", "the call's deadline had passed before it could be made", consumed=False)
+        return None
+
+    async def _pause(self, seconds: float) -> None:
+        """Sleep, or wake up at once when the job is halted."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._halt.wait()
+        except TimeoutError:
+            pass
+
+    async def _attempt(self, model: Model, rendered: Rendered, output: int, until_unix_ms: int) -> Answer | Fault:
+        left_s = (until_unix_ms - self._hands.now_unix_ms()) / 1000
+        async with model.provider.place(self._job.tenant, min(self._policy.slot_wait_s, left_s)):
+            body = encode(self._payload(model, rendered, output))
+            worst = _worst(model, estimate_tokens(len(body)), output)
+            # Reserve before calling: a crash must not spend twice, and no reservation means no call.
+            held = await self._hands.reserve(
+                self._job,
+                self._job.request.call_id,
+                self._first + self.spent.attempts,
+                purpose="model",
+                resource=model.name,
+                worst_case=_amount(worst),
+                price_digest=model.price.digest if model.price else "",
+            )
+            return await self._call(model, body, held, worst, until_unix_ms)
+
+    def _payload(self, model: Model, rendered: Rendered, output: int) -> dict[str, object]:
+        # Always streamed, also what nobody watches: only a stream shows that a provider has fallen silent.
+        payload: dict[str, object] = {
+            "model": model.name,
+            **rendered.payload,
+            model.limit_field: output,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        if model.temperature is not None:
+            payload["temperature"] = model.temperature
+        return payload
+
+    async def _call(
+        self, model: Model, body: bytes, held: Reservation, worst: Usage, until_unix_ms: int
+    ) -> Answer | Fault:
+        self.spent.attempts += 1
+        assembly = Assembly()
+        timeout_s = max(0.001, (until_unix_ms - self._hands.now_unix_ms()) / 1000)
+        call = asyncio.create_task(model.provider.chat(body, assembly, self._live(), timeout_s=timeout_s))
+        halted = asyncio.create_task(self._hands.halt_event(self._job, model=model.name).wait())
+        try:
+            await asyncio.wait({call, halted}, return_when=asyncio.FIRST_COMPLETED)
+            cut = not call.done()
+        finally:
+            # Cancelled here, the HTTP connection is closed: the provider stops, and so does the spending.
+            call.cancel()
+            halted.cancel()
+            await asyncio.gather(call, halted, return_exceptions=True)
+        if cut:
+            # Usage comes at a stream's end. The ledger charges the reservation then, so that is what is told.
+            self._settle(model, held, worst, estimated=True)
+            # Raises when the halt only pauses: the call is made anew when it is lifted.
+            halt = self._hands.cut(self._job, model=model.name)
+            return Fault("halted", ended_by(halt, " and the model's stream was cut"), HALTED_HINT, refused=True)
+        said = call.result() or assembly.result()
+        self._charge(model, held, said, assembly, worst)
+        return said
+
+    def _charge(self, model: Model, held: Reservation, said: Answer | Fault, assembly: Assembly, worst: Usage) -> None:
+        if assembly.usage is not None:
+            self._settle(model, held, assembly.usage, estimated=False)
+        elif isinstance(said, Fault) and not said.consumed:
+            self._settle(model, held, Usage(), estimated=False)
+        else:
+            # No usage was told: the reservation is charged. Never zero.
+            self._settle(model, held, worst, estimated=True)
+
+    def _settle(self, model: Model, held: Reservation, usage: Usage, *, estimated: bool) -> None:
+        assert model.price is not None
+        usage = replace_cost(usage, model.price)
+        held.settle(usage, estimated=estimated)
+        self.spent.usage = self.spent.usage + usage
+
+
+def replace_cost(usage: Usage, price: Price) -> Usage:
+    """The same usage with its cost, rounded up."""
+    return usage.model_copy(update={"cost_usd_micros": price.cost_usd_micros(usage)})
+
+
+def _worst(model: Model, input_tokens: int, output_tokens: int) -> Usage:
+    assert model.price is not None
+    return replace_cost(Usage(model_calls=1, input_tokens=input_tokens, output_tokens=output_tokens), model.price)
+
+
+def _amount(worst: Usage) -> Amount:
+    return Amount(tokens=worst.input_tokens + worst.output_tokens, cost_usd_micros=worst.cost_usd_micros, model_calls=1)
+
+
+def _does_not_fit(model: Model, budget: int) -> Fault:
+    return Fault(
+        "context_overflow",
+        f"even without passages and tool results the prompt exceeds the {max(0, budget)} tokens (estimated) that "
+        f"{model.name} has room for",
+        "shorten the objective or the step's inputs, or use a model with a longer context",
+        consumed=False,
+    )
+
+
+def worse(first: Fault, second: Fault) -> Fault:
+    """What is told when the fallback failed too."""
+    return replace(second, message=f"{first.message}; then the fallback: {second.message}")

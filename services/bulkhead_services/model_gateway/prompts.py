@@ -1,0 +1,106 @@
+"""Prompts are versioned files beside this one. Enters: an id, with or without `@version`. Leaves: text and digest.
+
+`prompts/<id>@<n>.md`, here and in packs, has YAML front matter (id, version, description, owner); the rest is the
+system message. A released file never changes: a change is a new number. `<form>.schema.json` are the structured
+answers' schemas.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from bulkhead.tools import packs as packages
+
+PROMPTS = Path(__file__).parent / "prompts"
+MAX_PROMPT_BYTES = 32 * 1024
+Form = Literal["plan", "verdict"]
+
+
+class PromptError(ValueError):
+    """A prompt file that cannot be used: names the file and what to mend."""
+
+
+class _Front(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    id: str = Field(pattern=r"^[a-z_]+(\.[a-z_]+)*$", max_length=48)
+    version: int = Field(ge=1)
+    description: str = Field(min_length=1, max_length=200)
+    owner: str = Field(min_length=1, max_length=64)
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One version of a prompt. digest: sha256 of the whole file, front matter too."""
+
+    id: str
+    version: int
+    description: str
+    owner: str
+    text: str
+    digest: str
+
+    @property
+    def name(self) -> str:
+        """`worker.step@1`."""
+        return f"{self.id}@{self.version}"
+
+
+class Prompts:
+    """Every prompt, read once; a damaged file stops the service at start and not in the middle of a task."""
+
+    def __init__(self, folder: Path = PROMPTS, packs: Iterable[str] = ()) -> None:
+        """packs: packages whose prompts are taken too. Raises PromptError, PackError (both ValueError)."""
+        self._found: dict[str, dict[int, Prompt]] = {}
+        folders = [folder, *(packages.folder(name) / packages.PROMPTS_FOLDER for name in packs)]
+        homes: dict[str, Path] = {}
+        for path in (path for one in folders for path in sorted(one.glob("*.md"))):
+            prompt = _read(path)
+            # A newer version from elsewhere would be taken in place of ours, by every step that names no version.
+            if homes.setdefault(prompt.id, path.parent) != path.parent:
+                raise PromptError(f"prompt {path}: {homes[prompt.id]} has {prompt.id} already; give it another name")
+            self._found.setdefault(prompt.id, {})[prompt.version] = prompt
+        if not self._found:
+            raise PromptError(f"no prompts in {folder}; the installation is not whole, install it again")
+        self.schemas: dict[Form, dict[str, Any]] = {
+            form: json.loads((folder / f"{form}.schema.json").read_text()) for form in ("plan", "verdict")
+        }
+
+    def find(self, name: str) -> Prompt | None:
+        """The named version, or the newest one when the name has none; None when there is no such prompt."""
+        prompt_id, _, version = name.partition("@")
+        versions = self._found.get(prompt_id)
+        if not versions:
+            return None
+        if not version:
+            return versions[max(versions)]
+        return versions.get(int(version)) if version.isdecimal() else None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All prompts as `id@version`."""
+        return tuple(one.name for versions in self._found.values() for one in versions.values())
+
+
+def _read(path: Path) -> Prompt:
+    raw = path.read_bytes()
+    if len(raw) > MAX_PROMPT_BYTES:
+        raise PromptError(f"prompt {path.name} has {len(raw)} bytes; at most {MAX_PROMPT_BYTES} are read")
+    try:
+        opening, front, body = raw.decode().split("---\n", 2)
+        head = _Front.model_validate(yaml.safe_load(front))
+    except (UnicodeDecodeError, ValueError, yaml.YAMLError, ValidationError) as error:
+        raise PromptError(
+            f"prompt {path.name} is malformed: {error}; it begins with YAML between two lines of ---, with id, "
+            "version, description and owner"
+        ) from error
+    if opening or path.name != f"{head.id}@{head.version}.md":
+        raise PromptError(f"prompt {path.name} says it is {head.id}@{head.version}; name and front matter must agree")
+    digest = hashlib.sha256(raw).hexdigest()
+    return Prompt(head.id, head.version, head.description, head.owner, body.strip() + "\n", digest)

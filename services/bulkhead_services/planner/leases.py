@@ -1,0 +1,170 @@
+"""Leases of one resource: who holds it, who is next, and until when. Pure.
+
+In: requests, releases and the timer of a lease, in the order of the inbox. Out: grants, queue places, ends, refusals,
+each to the step that it concerns, under that step's own task.
+
+| holder | message                       | next                                                                       |
+| ------ | ----------------------------- | -------------------------------------------------------------------------- |
+| nobody | LeaseRequested                | granted                                                                    |
+| A      | LeaseRequested of A's lease   | granted again, for longer, under the same token                            |
+| A      | LeaseRequested of B           | queued, once; refused when the queue is full                               |
+| A      | release by A; A's time is up  | the first of the queue is granted, or nobody                               |
+| A      | release by B, who waits       | B waits no longer                                                          |
+| A      | release by anybody else       | refused, and on record                                                     |
+| any    | late timers, known requests   | the same                                                                   |
+"""
+
+from bulkhead.flow import Decision, Message, Output, Send, SetTimer, replace
+from bulkhead_contracts import bounds
+from bulkhead_contracts.control import TimerFired
+from bulkhead_contracts.lease import (
+    LeaseEnded,
+    LeaseGranted,
+    LeaseQueued,
+    LeaseRefused,
+    LeaseReleaseRequested,
+    LeaseRequested,
+    book,
+)
+from bulkhead_contracts.result import Failure
+from bulkhead_services.planner.state import Book, State
+
+TIMER = "lease-"
+Outputs = tuple[Output, ...]
+
+
+def decide(
+    state: State, message: Message, body: LeaseRequested | LeaseReleaseRequested | TimerFired
+) -> Decision[State]:
+    """The table above."""
+    now = replace(state.book, messages=state.book.messages + 1)
+    if isinstance(body, TimerFired):
+        after, outputs = _time(now, message, body)
+    elif book(body.resource) != message.task:
+        # Two resources in one book would be one: whoever asks so is broken.
+        return Decision(state)
+    elif isinstance(body, LeaseRequested):
+        after, outputs = _requested(now, message, body)
+    else:
+        after, outputs = _released(now, message, body)
+    if after.holder is None:
+        after = replace(after, messages=0)
+    return Decision(replace(state, book=after), outputs)
+
+
+def is_free(state: Book) -> bool:
+    """Nobody holds it, and so nobody waits for it."""
+    return state.holder is None
+
+
+def _requested(now: Book, message: Message, body: LeaseRequested) -> tuple[Book, Outputs]:
+    if now.holder is None:
+        return _grant(now, message, body)
+    if _same(now.holder, body):
+        now = replace(now, expires_unix_ms=message.time_unix_ms + body.ttl_ms)
+        timer = SetTimer(f"{TIMER}{now.token}-{message.sequence}", now.expires_unix_ms)
+        return now, (timer, _granted(now, body))
+    if any(_same(one, body) for one in now.queue):
+        return now, ()
+    if len(now.queue) >= bounds.MAX_LEASE_QUEUE or now.messages > bounds.MAX_LEASE_BOOK_MESSAGES:
+        failure = Failure.of(
+            "lease_queue_full",
+            f"{body.resource} is held, and {len(now.queue)} steps wait for it already",
+            "go on with something else, and ask again later",
+        )
+        return now, (
+            _to(
+                body,
+                LeaseRefused(lease_id=body.lease_id, step_id=body.step_id, resource=body.resource, failure=failure),
+            ),
+        )
+    now = replace(now, queue=(*now.queue, body))
+    assert now.holder is not None
+    return now, (
+        _to(
+            body,
+            LeaseQueued(
+                lease_id=body.lease_id,
+                step_id=body.step_id,
+                attempt=body.attempt,
+                plan_version=body.plan_version,
+                resource=body.resource,
+                holder_task=now.holder.task,
+                holder_step=now.holder.step_id,
+                place=len(now.queue),
+                until_unix_ms=now.expires_unix_ms,
+            ),
+        ),
+    )
+
+
+def _released(now: Book, message: Message, body: LeaseReleaseRequested) -> tuple[Book, Outputs]:
+    ended = LeaseEnded(
+        lease_id=body.lease_id, call_id=body.call_id, step_id=body.step_id, resource=body.resource, why="released"
+    )
+    said = (Send("worker", ended, task=body.task),)
+    if now.holder is not None and _same(now.holder, body):
+        after, outputs = _pass_on(now, message)
+        return after, (*said, *outputs)
+    if any(_same(one, body) for one in now.queue):
+        return replace(now, queue=tuple(one for one in now.queue if not _same(one, body))), said
+    if not body.call_id:
+        return now, ()  # It had expired, or was never granted: whoever is over gives back what it can.
+    whose = f"it is held by step {now.holder.step_id} of task {now.holder.task}" if now.holder else "nobody holds it"
+    failure = Failure.of(
+        "not_lease_holder",
+        f"step {body.step_id} of task {body.task} holds no lease of {body.resource}: {whose}",
+        "only who holds a lease can give it back; it may have expired meanwhile",
+    )
+    refused = LeaseRefused(
+        lease_id=body.lease_id, call_id=body.call_id, step_id=body.step_id, resource=body.resource, failure=failure
+    )
+    return now, (Send("worker", refused, task=body.task),)
+
+
+def _time(now: Book, message: Message, body: TimerFired) -> tuple[Book, Outputs]:
+    """Only the time of the lease that is held now counts, and only when it was not prolonged."""
+    token = body.key.removeprefix(TIMER).partition("-")[0]
+    if now.holder is None or token != str(now.token) or body.due_unix_ms < now.expires_unix_ms:
+        return now, ()
+    over = now.holder
+    ended = LeaseEnded(lease_id=over.lease_id, step_id=over.step_id, resource=over.resource, why="expired")
+    after, outputs = _pass_on(now, message)
+    return after, (_to(over, ended), *outputs)
+
+
+def _pass_on(now: Book, message: Message) -> tuple[Book, Outputs]:
+    if not now.queue:
+        return replace(now, holder=None), ()
+    first, *rest = now.queue
+    return _grant(replace(now, queue=tuple(rest)), message, first)
+
+
+def _grant(now: Book, message: Message, body: LeaseRequested) -> tuple[Book, Outputs]:
+    now = replace(now, holder=body, token=message.sequence, expires_unix_ms=message.time_unix_ms + body.ttl_ms)
+    # The timer first: a lease that is known to somebody ends.
+    return now, (SetTimer(f"{TIMER}{now.token}", now.expires_unix_ms), _granted(now, body))
+
+
+def _granted(now: Book, body: LeaseRequested) -> Send:
+    return _to(
+        body,
+        LeaseGranted(
+            lease_id=body.lease_id,
+            step_id=body.step_id,
+            attempt=body.attempt,
+            plan_version=body.plan_version,
+            resource=body.resource,
+            fencing_token=now.token,
+            expires_unix_ms=now.expires_unix_ms,
+        ),
+    )
+
+
+def _to(whom: LeaseRequested, body: LeaseEnded | LeaseGranted | LeaseQueued | LeaseRefused) -> Send:
+    return Send("worker", body, task=whom.task)
+
+
+def _same(one: LeaseRequested, other: LeaseRequested | LeaseReleaseRequested) -> bool:
+    """The same lease of the same step: an id alone could be another's."""
+    return (one.lease_id, one.task, one.step_id) == (other.lease_id, other.task, other.step_id)

@@ -1,0 +1,325 @@
+"""What rag does to the world: tenants' store files, the parsing process, the embeddings endpoint.
+
+Enters: plain data. Leaves: results, or a Failure; nothing expected is raised. SQLite blocks, and an ingest
+waits for fsync, so it runs in a few threads of its own and never on the event loop, which owes heartbeats.
+"""
+
+import asyncio
+import json
+import math
+import os
+import sqlite3
+import sys
+from array import array
+from asyncio.subprocess import DEVNULL, PIPE
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import httpx
+
+from bulkhead.blobs import BlobCorrupt, BlobMissing, Blobs
+from bulkhead.runtime.fair_semaphore import Places
+from bulkhead_contracts import bounds as contract_bounds
+from bulkhead_contracts import subjects
+from bulkhead_contracts.result import ContentRef, Failure
+from bulkhead_contracts.retrieval import StoredDocument
+from bulkhead_services.rag import extract
+from bulkhead_services.rag.chunk import chunks_of
+from bulkhead_services.rag.index import StaleStore, Store
+from bulkhead_services.rag.port import Divided, Embedded, EmbeddingFailed, Found, Ingestion, NewDocument, Vector
+from bulkhead_services.rag.settings import Settings
+from bulkhead_services.rag.structure import Block, Extracted
+
+T = TypeVar("T")
+MAX_OPEN_STORES = 64
+THREADS = 4
+PARSERS = 2
+
+
+class FileLibrary:
+    """The port over files and processes: everything outside this process that rag touches."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._stores: OrderedDict[str, Store] = OrderedDict()
+        self._opening = asyncio.Lock()
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="rag-store")
+        # A tenant's ingests wait for one another in the store's own lock: they must not have every thread meanwhile.
+        self._turns = Places(THREADS, kept=1)
+        self._parsing = Places(PARSERS)
+        self._http: httpx.AsyncClient | None = None
+
+    async def close(self) -> None:
+        """Wait for running store work, close every file and connection."""
+        await asyncio.to_thread(self._threads.shutdown)
+        while self._stores:
+            self._stores.popitem()[1].close()
+        if self._http is not None:
+            await self._http.aclose()
+
+    def problem(self) -> str:
+        """Why no document can be kept; "" when the store's folder, or where it will be made, can be written."""
+        folder = self._settings.store_dir
+        there = next((one for one in (folder, *folder.absolute().parents) if one.exists()), folder)
+        if os.access(there, os.W_OK | os.X_OK):
+            return ""
+        why = "its file system is read-only" if _is_read_only(there) else f"user {os.getuid()} has no right to"
+        return f"documents cannot be written to {folder}: {why}; mount it writable, or give it to this user"
+
+    async def content(self, blobs: Blobs, tenant: str, ref: ContentRef) -> bytes | Failure:
+        """The document itself."""
+        try:
+            return await blobs.get(tenant, ref)
+        except BlobMissing as error:
+            return Failure(code="content_missing", message=str(error), hint="submit the document again")
+        except BlobCorrupt as error:
+            return Failure(code="content_corrupt", message=str(error), hint="submit the document again")
+
+    async def divide(self, tenant: str, name: str, sha256: str, media_type: str, data: bytes) -> Divided | Failure:
+        """Text and chunks of a document."""
+        form = extract.form_of(data, media_type, name)
+        if isinstance(form, Failure):
+            return form
+        found = await self._extract(tenant, form, data, media_type)
+        if isinstance(found, Failure):
+            return found.model_copy(update={"message": f"{name}: {found.message}"})
+        chunks = await self._in_thread(tenant, lambda: chunks_of(name, sha256, found))
+        if len(chunks) > contract_bounds.MAX_CHUNKS_PER_DOCUMENT:
+            return Failure(
+                code="document_too_long",
+                message=f"{name}: {len(chunks)} chunks exceed {contract_bounds.MAX_CHUNKS_PER_DOCUMENT}",
+                hint="split the document and ingest its parts under names of their own",
+            )
+        return Divided(found.text, chunks)
+
+    async def _extract(self, tenant: str, form: extract.Form, data: bytes, media_type: str) -> Extracted | Failure:
+        if form == "pdf":
+            answer = await self._parse(tenant, "pdf", data)
+            return answer if isinstance(answer, Failure) else extract.read_pages(answer["pages"])
+        text = await self._in_thread(tenant, lambda: extract.decode(data, media_type, html=form == "html"))
+        if isinstance(text, Failure):
+            return text
+        if form == "html":
+            answer = await self._parse(tenant, "html", text.encode())
+            if isinstance(answer, Failure):
+                return answer
+            blocks = tuple(Block(*block) for block in answer["blocks"])
+            return extract.bounded(Extracted(answer["text"], blocks))
+        return await self._in_thread(tenant, lambda: extract.read_text(text, markdown=form == "markdown"))
+
+    async def _parse(self, tenant: str, form: str, data: bytes) -> dict | Failure:
+        settings = self._settings
+        bounds = (
+            settings.parse_memory_mib,
+            math.ceil(settings.parse_timeout_s),
+            contract_bounds.MAX_PDF_PAGES,
+            contract_bounds.MAX_DOCUMENT_TEXT_CHARS,
+        )
+        async with self._parsing.held(tenant):
+            # An environment of its own: what parses a hostile file has no use for this service's secrets.
+            child = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "bulkhead_services.rag.reader",
+                form,
+                *map(str, bounds),
+                stdin=PIPE,
+                stdout=PIPE,
+                stderr=DEVNULL,
+                env={"PYTHONPATH": os.pathsep.join(sys.path)},
+            )
+            try:
+                out, _ = await asyncio.wait_for(child.communicate(data), settings.parse_timeout_s)
+            except TimeoutError:
+                out = b""
+            finally:
+                if child.returncode is None:
+                    child.kill()
+                    await child.wait()
+        if not out:
+            return Failure(
+                code="damaged_document",
+                message=f"reading it as {form} took more than {settings.parse_timeout_s:g} s or "
+                f"{settings.parse_memory_mib} MiB, or crashed the parser (exit {child.returncode})",
+                hint="save it anew with another program, or send it as text",
+            )
+        answer = json.loads(out)
+        if answer.get("code"):
+            hints = {"encrypted_document": "remove the password", "document_too_long": "split the document"}
+            hint = hints.get(answer["code"], "save it anew with another program, or send it as text")
+            return Failure(code=answer["code"], message=answer["message"], hint=hint)
+        return answer
+
+    async def prior(
+        self, tenant: str, ingestion: str, scope: str, name: str, sha256: str
+    ) -> Ingestion | Failure | None:
+        """Whether there is nothing to do."""
+        return await self._with_store(tenant, lambda store: store.prior(ingestion, scope, name, sha256))
+
+    async def ingest(self, tenant: str, new: NewDocument) -> Ingestion | Failure:
+        """Durable when it returns."""
+        done = await self._with_store(tenant, lambda store: store.ingest(new))
+        assert done is not None
+        return done
+
+    async def delete(self, tenant: str, scope: str, name: str) -> int | Failure:
+        """Erase a document with all its versions; durable when it returns."""
+        if not self._exists(tenant):
+            return 0
+        return await self._with_store(tenant, lambda store: store.delete(scope, name))
+
+    async def documents(self, tenant: str, scope: str, after: str, limit: int) -> tuple[StoredDocument, ...] | Failure:
+        """Current documents by name, those after `after`."""
+        if not self._exists(tenant):
+            return ()
+        rows = await self._with_store(tenant, lambda store: store.documents(scope, after, limit))
+        if isinstance(rows, Failure):
+            return rows
+        return tuple(
+            StoredDocument(
+                name=name, sha256=sha256, media_type=media_type, chunks=chunks, versions=versions, ingested_unix_ms=at
+            )
+            for name, sha256, media_type, chunks, versions, at in rows
+        )
+
+    async def without_vectors(self, tenant: str, scope: str, name: str, model: str) -> list[tuple[int, str]] | Failure:
+        """Chunks of a document that still lack vectors."""
+        return await self._with_store(tenant, lambda store: store.without_vectors(scope, name, model))
+
+    async def add_vectors(self, tenant: str, model: str, pairs: Sequence[tuple[int, bytes]]) -> Failure | None:
+        """Keep vectors that came later."""
+        return await self._with_store(tenant, lambda store: store.add_vectors(model, pairs))
+
+    async def search(
+        self, tenant: str, scopes: Sequence[str], terms: tuple[str, ...], vector: Vector | None
+    ) -> Found | Failure:
+        """Candidates; a tenant without documents has none."""
+        settings = self._settings
+        if not self._exists(tenant):
+            return Found((), len(terms))
+        found = await self._with_store(
+            tenant,
+            lambda store: store.search(scopes, terms, vector, settings.embeddings_model, settings.vector_scan_limit),
+        )
+        assert found is not None
+        return found
+
+    def _exists(self, tenant: str) -> bool:
+        """Asking must not make a file for a tenant that has no documents."""
+        return tenant in self._stores or self._path(tenant).exists()
+
+    def _path(self, tenant: str) -> Path:
+        return self._settings.store_dir / f"{subjects.token(tenant)}.sqlite"
+
+    async def _with_store(self, tenant: str, work: Callable[[Store], T]) -> T | Failure:
+        for last_try in (False, True):
+            try:
+                async with self._turns.held(tenant):
+                    store = await self._store(tenant)
+                    return await self._at_once(lambda store=store: work(store))
+            except sqlite3.ProgrammingError as error:
+                # Another tenant took this store's place just before its turn: open it again, once.
+                if last_try:
+                    return store_failure(error)
+            except (sqlite3.Error, OSError) as error:
+                return self._failure(error)
+        raise AssertionError("unreachable")
+
+    def _failure(self, error: sqlite3.Error | OSError) -> Failure:
+        """What SQLite says of a folder that it may not write to ("unable to open database file") helps nobody."""
+        problem = self.problem()
+        if not problem:
+            return store_failure(error)
+        what, _, mend = problem.rpartition("; ")
+        return Failure(code="store_failed", message=f"{what} ({error})", hint=mend)
+
+    async def _store(self, tenant: str) -> Store:
+        async with self._opening:
+            if tenant not in self._stores:
+                path = self._path(tenant)
+                path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                self._stores[tenant] = await self._at_once(lambda: Store(path))
+            self._stores.move_to_end(tenant)
+            if len(self._stores) > MAX_OPEN_STORES:
+                # Its locks let running work end first.
+                oldest = self._stores.popitem(last=False)[1]
+                await self._at_once(oldest.close)
+            return self._stores[tenant]
+
+    async def _in_thread(self, tenant: str, work: Callable[[], T]) -> T:
+        async with self._turns.held(tenant):
+            return await self._at_once(work)
+
+    async def _at_once(self, work: Callable[[], T]) -> T:
+        """By who has a turn: as many as there are threads."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    async def embed(self, texts: Sequence[str]) -> Embedded | EmbeddingFailed:
+        """Vectors of texts, in one call to an OpenAI-compatible endpoint."""
+        settings = self._settings
+        if self._http is None:
+            key = settings.embeddings_key.get_secret_value()
+            headers = {"authorization": f"Bearer {key}"} if key else {}
+            self._http = httpx.AsyncClient(timeout=settings.embeddings_timeout_s, headers=headers)
+        body = {"model": settings.embeddings_model, "input": list(texts), "encoding_format": "float"}
+        try:
+            response = await self._http.post(settings.embeddings_url.rstrip("/") + "/embeddings", json=body)
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.InvalidURL) as error:
+            return EmbeddingFailed(f"embeddings endpoint unreachable: {type(error).__name__}", called=False)
+        except httpx.HTTPError as error:
+            return EmbeddingFailed(f"embeddings endpoint failed: {type(error).__name__}", called=True)
+        if response.status_code != 200:
+            return EmbeddingFailed(f"embeddings endpoint answered {response.status_code}", called=False)
+        return read_embeddings(response.content, len(texts))
+
+
+def _is_read_only(folder: Path) -> bool:
+    return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
+
+
+def read_embeddings(body: bytes, expected: int) -> Embedded | EmbeddingFailed:
+    """Check an endpoint's answer: as many finite vectors as texts, all of one length."""
+    try:
+        answer = json.loads(body)
+        rows = sorted(answer["data"], key=lambda row: row["index"])
+        vectors = tuple(_unit(row["embedding"]) for row in rows)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return EmbeddingFailed("embeddings endpoint answered something else than vectors", called=True)
+    if len(vectors) != expected or len({len(vector) for vector in vectors}) > 1:
+        reason = f"embeddings endpoint gave {len(vectors)} vectors for {expected} texts"
+        return EmbeddingFailed(reason, called=True)
+    usage = answer.get("usage")
+    tokens = usage.get("prompt_tokens") if isinstance(usage, dict) else None
+    return Embedded(vectors, tokens if isinstance(tokens, int) and tokens >= 0 else None)
+
+
+def _unit(values: list[float]) -> Vector:
+    length = math.sqrt(sum(value * value for value in values))
+    if not math.isfinite(length) or length == 0:
+        raise ValueError("not a finite vector")
+    return array("f", [value / length for value in values])
+
+
+def store_failure(error: sqlite3.Error | OSError) -> Failure:
+    """What a store error means and what to do."""
+    text = str(error)
+    if isinstance(error, StaleStore):
+        return Failure(code="store_too_new", message=text, hint="start the newer version of rag on this data")
+    if "locked" in text or "busy" in text:
+        return Failure(code="store_busy", message=f"the document store is locked: {text}", hint="try again")
+    if "full" in text or "No space" in text:
+        return Failure(code="store_full", message=f"no room for documents: {text}", hint="free disk space")
+    if "malformed" in text or "not a database" in text:
+        return Failure(
+            code="store_damaged",
+            message=f"the document store is damaged: {text}",
+            hint="move the tenant's .sqlite file away and ingest its documents again",
+        )
+    return Failure(
+        code="store_failed",
+        message=f"the document store cannot be used: {text}",
+        hint="check that the data directory exists, is writable and has room",
+    )

@@ -1,0 +1,142 @@
+"""Bytes of a document to text with structure. Enters: bytes, media type, name. Leaves: Extracted or Failure.
+
+Pure. HTML and PDF are parsed by `reader.py`, in a process of its own; its answer is judged here.
+"""
+
+import codecs
+import re
+from typing import Literal
+
+from bulkhead_contracts import bounds
+from bulkhead_contracts.result import Failure
+from bulkhead_services.rag.structure import Extracted, read_structure
+
+Form = Literal["text", "markdown", "html", "pdf"]
+
+SUPPORTED = "text (.txt), Markdown (.md), HTML (.html) and PDF (.pdf)"
+_MEDIA: dict[str, Form] = {
+    "text/markdown": "markdown",
+    "text/x-markdown": "markdown",
+    "text/html": "html",
+    "application/xhtml+xml": "html",
+    "application/pdf": "pdf",
+    "application/x-pdf": "pdf",
+    "application/json": "text",
+}
+_ENDINGS: dict[str, Form] = {
+    "txt": "text",
+    "text": "text",
+    "csv": "text",
+    "log": "text",
+    "rst": "text",
+    "json": "text",
+    "md": "markdown",
+    "markdown": "markdown",
+    "html": "html",
+    "htm": "html",
+    "xhtml": "html",
+    "pdf": "pdf",
+}
+_UNTOLD = frozenset({"", "application/octet-stream", "binary/octet-stream", "text/plain"})
+_SNIFF_BYTES = 4096
+_CHARSET = re.compile(rb"""charset\s*=\s*["']?\s*([A-Za-z0-9_:.-]{2,40})""", re.I)
+_BOMS = (
+    (b"\xef\xbb\xbf", "utf-8"),
+    (b"\xff\xfe\x00\x00", "utf-32-le"),
+    (b"\x00\x00\xfe\xff", "utf-32-be"),
+    (b"\xff\xfe", "utf-16-le"),
+    (b"\xfe\xff", "utf-16-be"),
+)
+_NO_CHARSETS = frozenset({"unicode_escape", "raw_unicode_escape", "idna", "punycode", "utf_7"})
+"""Codecs of Python that turn ASCII into something else: halves of characters among it, which nothing can store."""
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f\ud800-\udfff]")
+_MAX_CONTROL_SHARE = 0.01
+
+
+def form_of(data: bytes, media_type: str, name: str) -> Form | Failure:
+    """How to read a document: what it says it is, else its name, else (PDF) how it begins."""
+    media = media_type.partition(";")[0].strip().lower()
+    ending = _ENDINGS.get(name.rpartition(".")[2].lower()) if "." in name else None
+    if data[:1024].lstrip().startswith(b"%PDF-"):
+        return "pdf"
+    if media in _UNTOLD:
+        return ending or "text"
+    if media in _MEDIA:
+        return _MEDIA[media]
+    if media.startswith("text/"):
+        return ending or "text"
+    return Failure(
+        code="unsupported_media_type",
+        message=f"{name}: {media[:80]!r} cannot be read here",
+        hint=f"send {SUPPORTED}; convert other formats first",
+    )
+
+
+def decode(data: bytes, media_type: str, *, html: bool = False) -> str | Failure:
+    """Text of bytes. Tried: byte order mark, UTF-8, the declared charset, Windows-1252; nothing else."""
+    for mark, charset in _BOMS:
+        if data.startswith(mark):
+            return _checked(data[len(mark) :].decode(charset, "replace"))
+    if b"\x00" in data[: 64 * 1024]:
+        return _binary("it contains zero bytes")
+    try:
+        return _checked(data.decode("utf-8"))
+    except UnicodeDecodeError:
+        pass
+    declared = _CHARSET.search(media_type.encode("ascii", "replace"))
+    if declared is None and html:
+        declared = _CHARSET.search(data[:_SNIFF_BYTES])
+    for charset in (declared.group(1).decode() if declared else "", "cp1252"):
+        try:
+            if charset and codecs.lookup(charset).name.replace("-", "_") not in _NO_CHARSETS:
+                return _checked(data.decode(charset))
+        except (LookupError, UnicodeDecodeError, ValueError):
+            continue
+    return _binary("it is neither UTF-8 nor Windows-1252 nor in the charset that it declares")
+
+
+def read_text(text: str, *, markdown: bool) -> Extracted | Failure:
+    """Structure of plain text or Markdown."""
+    return bounded(read_structure(text, markdown=markdown))
+
+
+def read_pages(pages: list[str]) -> Extracted | Failure:
+    """Text and structure of a PDF's pages; pages are apart by a blank line."""
+    text = "\n\n".join(_CONTROL.sub(" ", page).strip() for page in pages if page.strip())
+    # Lone surrogates come out of broken PDF fonts; no store and no blob can hold them.
+    text = text.encode("utf-8", "replace").decode("utf-8")
+    if not text.strip():
+        return Failure(
+            code="no_text",
+            message=f"the PDF's {len(pages)} pages hold no text; it is probably a scan",
+            hint="run it through OCR and ingest the result",
+        )
+    return bounded(read_structure(text + "\n", markdown=False))
+
+
+def bounded(found: Extracted) -> Extracted | Failure:
+    """As it came, or why it is empty or too long."""
+    if not found.blocks:
+        return Failure(
+            code="empty_document",
+            message="the document holds no text",
+            hint="check that the file was saved and is the one that you meant",
+        )
+    if len(found.text) > bounds.MAX_DOCUMENT_TEXT_CHARS:
+        return Failure(
+            code="document_too_long",
+            message=f"{len(found.text)} characters of text exceed {bounds.MAX_DOCUMENT_TEXT_CHARS}",
+            hint="split the document and ingest its parts under names of their own",
+        )
+    return found
+
+
+def _checked(text: str) -> str | Failure:
+    sample = text[: 256 * 1024]
+    if len(_CONTROL.findall(sample)) > max(4, len(sample) * _MAX_CONTROL_SHARE):
+        return _binary("it is full of control characters")
+    return _CONTROL.sub(" ", text).replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _binary(why: str) -> Failure:
+    return Failure(code="binary_document", message=f"this is not text: {why}", hint=f"send {SUPPORTED}")

@@ -1,0 +1,338 @@
+"""One tenant's documents in one SQLite file. Enters: documents, terms, vectors. Leaves: outcomes, candidates.
+
+Blocking: effects.py calls it in threads. One connection writes (WAL, synchronous=FULL: an ingest that was
+acknowledged survives a power cut), one reads. FTS5 holds the current version of each document alone;
+replaced versions stay in `documents` and `chunks`, so that old citations can be resolved by digest.
+"""
+
+import heapq
+import json
+import sqlite3
+import threading
+from array import array
+from collections.abc import Iterable, Sequence
+from operator import mul
+from pathlib import Path
+
+from bulkhead_contracts import bounds
+from bulkhead_services.rag.port import Found, Ingestion, NewDocument, Vector
+from bulkhead_services.rag.query import match_any, match_beginnings
+from bulkhead_services.rag.rank import Candidate
+
+SCHEMA_VERSION = 1
+_SCHEMA = """
+CREATE TABLE documents (
+    id INTEGER PRIMARY KEY, scope TEXT NOT NULL, name TEXT NOT NULL, sha256 TEXT NOT NULL,
+    media_type TEXT NOT NULL, current INTEGER NOT NULL, ingested_unix_ms INTEGER NOT NULL,
+    text TEXT NOT NULL, -- last: what stands behind a long text is slow to reach
+    UNIQUE (scope, name, sha256));
+CREATE UNIQUE INDEX one_current_version ON documents (scope, name) WHERE current = 1;
+CREATE INDEX documents_by_digest ON documents (sha256);
+CREATE TABLE chunks (
+    id INTEGER PRIMARY KEY, document INTEGER NOT NULL REFERENCES documents (id), chunk_id TEXT NOT NULL,
+    start INTEGER NOT NULL, end INTEGER NOT NULL, title TEXT NOT NULL, text TEXT NOT NULL);
+CREATE INDEX chunks_of_document ON chunks (document);
+CREATE VIEW passages AS SELECT
+    c.id AS row, c.chunk_id, d.name, d.sha256, c.start, c.end, c.title, c.text, d.scope, d.current
+    FROM chunks c JOIN documents d ON d.id = c.document;
+CREATE TABLE vectors (
+    chunk INTEGER NOT NULL REFERENCES chunks (id), model TEXT NOT NULL, vector BLOB NOT NULL,
+    PRIMARY KEY (chunk, model)) WITHOUT ROWID;
+CREATE TABLE ingestions (id TEXT PRIMARY KEY, outcome TEXT NOT NULL, chunks INTEGER NOT NULL) WITHOUT ROWID;
+CREATE VIRTUAL TABLE chunk_search USING fts5 (
+    title, body, tokenize = 'porter unicode61 remove_diacritics 2', prefix = '4');
+"""
+# A table of its own, which a program of before neither knows nor misses.
+_TIMES = (
+    "CREATE TABLE IF NOT EXISTS ingestion_times (id TEXT PRIMARY KEY, at_unix_ms INTEGER NOT NULL) WITHOUT ROWID",
+    "CREATE INDEX IF NOT EXISTS ingestions_by_time ON ingestion_times (at_unix_ms)",
+)
+KEEP_INGESTIONS_MS = 90 * 86_400_000
+"""So long an ingestion's outcome answers its repeat: far longer than its request stays in the inbox (30 days)."""
+_FORGOTTEN_AT_ONCE = 100
+# Ranked by row alone first: the sorter must not carry the texts of everything that matches.
+_MATCHING = """
+    WITH best AS (
+        SELECT s.rowid AS row, bm25(chunk_search, 2.0, 1.0) AS score
+        FROM chunk_search s JOIN chunks c ON c.id = s.rowid JOIN documents d ON d.id = c.document
+        WHERE chunk_search MATCH ? AND d.current = 1 AND d.scope IN (SELECT value FROM json_each(?))
+        ORDER BY score, c.chunk_id LIMIT ?)
+    SELECT p.row, p.chunk_id, p.name, p.sha256, p.start, p.end, p.title, p.text, best.score
+    FROM best JOIN passages p ON p.row = best.row ORDER BY best.score, p.chunk_id"""
+_BY_ROW = """
+    SELECT row, chunk_id, name, sha256, start, end, title, text
+    FROM passages WHERE row IN (SELECT value FROM json_each(?))"""
+_STANDING = """
+    SELECT d.name, d.sha256, d.media_type, (SELECT count(*) FROM chunks c WHERE c.document = d.id),
+        (SELECT count(*) FROM documents v WHERE v.scope = d.scope AND v.name = d.name), d.ingested_unix_ms
+    FROM documents d WHERE d.current = 1 AND d.scope = ? AND d.name > ? ORDER BY d.name LIMIT ?"""
+_ERASING = (
+    """DELETE FROM vectors WHERE chunk IN (
+        SELECT c.id FROM chunks c JOIN documents d ON d.id = c.document WHERE d.scope = ? AND d.name = ?)""",
+    "DELETE FROM chunks WHERE document IN (SELECT id FROM documents WHERE scope = ? AND name = ?)",
+    "DELETE FROM documents WHERE scope = ? AND name = ?",
+)
+_BUSY_TIMEOUT_MS = 5_000
+
+
+class StaleStore(sqlite3.DatabaseError):
+    """The file was written by a newer version of this service."""
+
+
+class Store:
+    """Documents, chunks and indexes of one tenant. Raises sqlite3.Error."""
+
+    def __init__(self, path: Path) -> None:
+        self._write_lock = threading.Lock()
+        self._read_lock = threading.Lock()
+        self._all_timed = False
+        self._writer = _connect(path)
+        self._prepare()
+        self._reader = _connect(path)
+        self._reader.execute("PRAGMA query_only = ON")
+
+    def _prepare(self) -> None:
+        # Two processes may open a new tenant's file at once: one of them makes the tables.
+        with self._write_lock, _Transaction(self._writer):
+            version = self._writer.execute("PRAGMA user_version").fetchone()[0]
+            if version > SCHEMA_VERSION:
+                raise StaleStore(f"the store has schema {version}, this service knows up to {SCHEMA_VERSION}")
+            if version == 0:
+                for statement in _SCHEMA.split(";\n"):
+                    self._writer.execute(statement)
+                self._writer.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            for statement in _TIMES:
+                self._writer.execute(statement)
+
+    def close(self) -> None:
+        """Close both connections."""
+        with self._write_lock, self._read_lock:
+            self._reader.close()
+            self._writer.close()
+
+    def prior(self, ingestion_id: str, scope: str, name: str, sha256: str) -> Ingestion | None:
+        """How this ingestion ended before, or `unchanged` when this content is current already."""
+        with self._read_lock:
+            row = self._reader.execute(
+                "SELECT outcome, chunks FROM ingestions WHERE id = ?", (ingestion_id,)
+            ).fetchone()
+            if row is not None:
+                return Ingestion(row[0], row[1])
+            row = self._reader.execute(
+                "SELECT count(c.id) FROM documents d JOIN chunks c ON c.document = d.id "
+                "WHERE d.scope = ? AND d.name = ? AND d.sha256 = ? AND d.current = 1 GROUP BY d.id",
+                (scope, name, sha256),
+            ).fetchone()
+            return Ingestion("unchanged", row[0]) if row is not None else None
+
+    def ingest(self, new: NewDocument) -> Ingestion:
+        """Make it the current version of its name, in one transaction; a repeat changes nothing."""
+        with self._write_lock, _Transaction(self._writer):
+            row = self._writer.execute(
+                "SELECT outcome, chunks FROM ingestions WHERE id = ?", (new.ingestion_id,)
+            ).fetchone()
+            if row is not None:
+                return Ingestion(row[0], row[1])
+            known = self._writer.execute(
+                "SELECT id, current FROM documents WHERE scope = ? AND name = ? AND sha256 = ?",
+                (new.scope, new.name, new.sha256),
+            ).fetchone()
+            unchanged = known is not None and known[1] == 1
+            replaced = None
+            if not unchanged:
+                replaced = self._retire(new.scope, new.name)
+                self._publish(new, known[0] if known is not None else self._add(new))
+            done = Ingestion("unchanged" if unchanged else "ingested", len(new.chunks), replaced)
+            self._writer.execute(
+                "INSERT INTO ingestions VALUES (?, ?, ?)", (new.ingestion_id, done.outcome, done.chunks)
+            )
+            self._writer.execute(
+                "INSERT OR REPLACE INTO ingestion_times VALUES (?, ?)", (new.ingestion_id, new.now_unix_ms)
+            )
+            self._forget(new.now_unix_ms)
+            return done
+
+    def _forget(self, now_unix_ms: int) -> None:
+        """Outcomes that nobody asks for again, a few at a time; what a program of before wrote is as old as today."""
+        if not self._all_timed:
+            self._writer.execute("INSERT OR IGNORE INTO ingestion_times SELECT id, ? FROM ingestions", (now_unix_ms,))
+            self._all_timed = True
+        old = self._writer.execute(
+            "SELECT id FROM ingestion_times WHERE at_unix_ms < ? LIMIT ?",
+            (now_unix_ms - KEEP_INGESTIONS_MS, _FORGOTTEN_AT_ONCE),
+        ).fetchall()
+        self._writer.executemany("DELETE FROM ingestions WHERE id = ?", old)
+        self._writer.executemany("DELETE FROM ingestion_times WHERE id = ?", old)
+
+    def _retire(self, scope: str, name: str) -> str | None:
+        """Take the current version of a name out of the search; returns its digest."""
+        old = self._writer.execute(
+            "SELECT id, sha256 FROM documents WHERE scope = ? AND name = ? AND current = 1", (scope, name)
+        ).fetchone()
+        if old is None:
+            return None
+        self._writer.execute("UPDATE documents SET current = 0 WHERE id = ?", old[:1])
+        self._writer.execute(
+            "DELETE FROM chunk_search WHERE rowid IN (SELECT id FROM chunks WHERE document = ?)", old[:1]
+        )
+        return str(old[1])
+
+    def delete(self, scope: str, name: str) -> int:
+        """Erase every version of a document, in one transaction; returns how many there were."""
+        with self._write_lock, _Transaction(self._writer):
+            self._retire(scope, name)
+            for statement in _ERASING[:-1]:
+                self._writer.execute(statement, (scope, name))
+            return self._writer.execute(_ERASING[-1], (scope, name)).rowcount
+
+    def documents(self, scope: str, after: str, limit: int) -> list[tuple]:
+        """(name, sha256, media type, chunks, versions, when) of current documents, by name."""
+        with self._read_lock:
+            return self._reader.execute(_STANDING, (scope, after, limit)).fetchall()
+
+    def _add(self, new: NewDocument) -> int:
+        document = self._writer.execute(
+            "INSERT INTO documents (scope, name, sha256, media_type, text, current, ingested_unix_ms) "
+            "VALUES (?, ?, ?, ?, ?, 0, ?)",
+            (new.scope, new.name, new.sha256, new.media_type, new.text, new.now_unix_ms),
+        ).lastrowid
+        assert document is not None
+        self._writer.executemany(
+            "INSERT INTO chunks (document, chunk_id, start, end, title, text) VALUES (?, ?, ?, ?, ?, ?)",
+            ((document, c.id, c.start, c.end, c.title, new.text[c.start : c.end]) for c in new.chunks),
+        )
+        return document
+
+    def _publish(self, new: NewDocument, document: int) -> None:
+        self._writer.execute("UPDATE documents SET current = 1 WHERE id = ?", (document,))
+        # The document's name is searched with the title: people ask for "the 2024 fares" by file name.
+        self._writer.execute(
+            "INSERT INTO chunk_search (rowid, title, body) "
+            "SELECT c.id, c.title || ' ' || d.name, c.text "
+            "FROM chunks c JOIN documents d ON d.id = c.document WHERE d.id = ?",
+            (document,),
+        )
+        if new.vectors:
+            rows = self._writer.execute(
+                "SELECT id FROM chunks WHERE document = ? ORDER BY start", (document,)
+            ).fetchall()
+            pairs = zip((row[0] for row in rows), new.vectors, strict=True)
+            self._keep_vectors(new.model, pairs)
+
+    def without_vectors(self, scope: str, name: str, model: str) -> list[tuple[int, str]]:
+        """(row, text) of a current document's chunks that have no vector of this model yet."""
+        with self._read_lock:
+            return self._reader.execute(
+                "SELECT c.id, c.text FROM documents d "
+                "JOIN chunks c ON c.document = d.id LEFT JOIN vectors v ON v.chunk = c.id AND v.model = ? "
+                "WHERE d.scope = ? AND d.name = ? AND d.current = 1 AND v.chunk IS NULL ORDER BY c.id",
+                (model, scope, name),
+            ).fetchall()
+
+    def add_vectors(self, model: str, pairs: Sequence[tuple[int, bytes]]) -> None:
+        """Vectors for chunks that had none."""
+        with self._write_lock, _Transaction(self._writer):
+            self._keep_vectors(model, pairs)
+
+    def _keep_vectors(self, model: str, pairs: Iterable[tuple[int, bytes]]) -> None:
+        self._writer.executemany(
+            "INSERT OR REPLACE INTO vectors (chunk, model, vector) VALUES (?, ?, ?)",
+            ((row, model, vector) for row, vector in pairs),
+        )
+
+    def search(
+        self,
+        scopes: Sequence[str],
+        terms: tuple[str, ...],
+        vector: Vector | None = None,
+        model: str = "",
+        scan_limit: int = 0,
+    ) -> Found:
+        """Chunks of current documents in these scopes that hold any of the terms, or lie near the vector."""
+        wanted = json.dumps(list(scopes))
+        with self._read_lock:
+            expressions = tuple(match_any((term,)) for term in terms)
+            rows = self._match(wanted, match_any(terms)) if terms else []
+            if not rows and (wider := match_beginnings(terms)):
+                expressions = tuple(e for term in terms if (e := match_beginnings((term,))))
+                rows = self._match(wanted, wider)
+            in_text = self._hits(rows, "body", expressions)
+            in_title = self._hits(rows, "title", expressions)
+            words = tuple(
+                Candidate(
+                    *row[:8], bm25=-row[8], terms_in_text=in_text.get(row[0], 0), terms_in_title=in_title.get(row[0], 0)
+                )
+                for row in rows
+            )
+            if vector is None:
+                return Found(words, len(expressions))
+            nearest, lost = self._near(wanted, vector, model, scan_limit)
+            return Found(words, len(expressions), nearest, lost)
+
+    def _match(self, scopes: str, expression: str) -> list[tuple]:
+        return self._reader.execute(_MATCHING, (expression, scopes, bounds.MAX_CANDIDATES)).fetchall()
+
+    def _hits(self, rows: list[tuple], column: str, expressions: tuple[str, ...]) -> dict[int, int]:
+        """How many of the expressions each row's column matches; the index does the stemming."""
+        ids = json.dumps([row[0] for row in rows])
+        found: dict[int, int] = {}
+        for expression in expressions if rows else ():
+            for (row,) in self._reader.execute(
+                "SELECT rowid FROM chunk_search WHERE chunk_search MATCH ? "
+                "AND +rowid IN (SELECT value FROM json_each(?))",
+                (f"{column} : ({expression})", ids),
+            ):
+                found[row] = found.get(row, 0) + 1
+        return found
+
+    def _near(self, scopes: str, vector: Vector, model: str, scan_limit: int) -> tuple[tuple[Candidate, ...], str]:
+        source = (
+            " FROM documents d JOIN chunks c ON c.document = d.id LEFT JOIN vectors v ON v.chunk = c.id "
+            "AND v.model = ? WHERE d.current = 1 AND d.scope IN (SELECT value FROM json_each(?))"
+        )
+        count, without = self._reader.execute(
+            "SELECT count(*), count(*) - count(v.chunk)" + source, (model, scopes)
+        ).fetchone()
+        if count > scan_limit:
+            return (), f"{count} chunks exceed the {scan_limit} that exact vector search reads"
+        lost = f"{without} of {count} chunks have no vectors of {model}" if without else ""
+        scored: list[tuple[float, int]] = []
+        size = len(vector) * vector.itemsize
+        for row, raw in self._reader.execute("SELECT c.id, v.vector" + source, (model, scopes)):
+            if raw is not None and len(raw) == size:
+                scored.append((sum(map(mul, vector, array("f", raw))), -row))
+        best = [-row for _, row in heapq.nlargest(50, scored)]
+        return self._candidates(best), lost
+
+    def _candidates(self, ids: list[int]) -> tuple[Candidate, ...]:
+        rows = self._reader.execute(_BY_ROW, (json.dumps(ids),)).fetchall()
+        known = {row[0]: Candidate(*row) for row in rows}
+        return tuple(known[row] for row in ids if row in known)
+
+    def resolve(self, sha256: str, start: int, end: int) -> str | None:
+        """Characters [start, end) of any version of a document, by its content's digest."""
+        with self._read_lock:
+            row = self._reader.execute(
+                "SELECT substr(text, ? + 1, ?) FROM documents WHERE sha256 = ? LIMIT 1", (start, end - start, sha256)
+            ).fetchone()
+        return row[0] if row is not None else None
+
+
+class _Transaction:
+    """BEGIN IMMEDIATE, then COMMIT or, on any error, ROLLBACK."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def __enter__(self) -> None:
+        self._connection.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
+        self._connection.execute("COMMIT" if kind is None else "ROLLBACK")
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_MS / 1000, isolation_level=None, check_same_thread=False)
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+        connection.execute(f"PRAGMA {pragma}")
+    return connection

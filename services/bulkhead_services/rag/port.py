@@ -1,0 +1,133 @@
+"""What rag needs of the world, as types: the port that effects.py implements and core.py uses."""
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from bulkhead.blobs import Blobs
+from bulkhead_contracts.result import ContentRef, Failure
+from bulkhead_contracts.retrieval import StoredDocument
+from bulkhead_services.rag.chunk import Chunk
+from bulkhead_services.rag.rank import Candidate
+
+if TYPE_CHECKING:
+    Vector = array[float]
+else:
+    Vector = array
+"""float32, of unit length: as it is stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Divided:
+    """A document's text and its chunks."""
+
+    text: str
+    chunks: tuple[Chunk, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NewDocument:
+    """A document that was read and divided; vectors: one per chunk, or none at all."""
+
+    ingestion_id: str
+    scope: str
+    name: str
+    sha256: str
+    media_type: str
+    text: str
+    chunks: tuple[Chunk, ...]
+    now_unix_ms: int
+    model: str = ""
+    vectors: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ingestion:
+    """How an ingestion ended. replaced: digest of the content that stood under the name until now, if any."""
+
+    outcome: Literal["ingested", "unchanged"]
+    chunks: int
+    replaced: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Candidates by words and how many terms were asked for; candidates by vector; what vectors missed."""
+
+    words: tuple[Candidate, ...]
+    terms: int
+    nearest: tuple[Candidate, ...] = ()
+    vectors_lost: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """Vectors of unit length, in the order of the texts; tokens is None when the endpoint did not say."""
+
+    vectors: tuple[Vector, ...]
+    tokens: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingFailed:
+    """Why there are no vectors; called: whether the endpoint may have charged for it."""
+
+    reason: str
+    called: bool
+
+
+class Library(Protocol):
+    """Nothing expected is raised: a Failure says what happened and what to do."""
+
+    async def close(self) -> None:
+        """Close every file and connection."""
+        ...
+
+    def problem(self) -> str:
+        """Why no document can be kept, and what to do; "" when they can."""
+        ...
+
+    async def content(self, blobs: Blobs, tenant: str, ref: ContentRef) -> bytes | Failure:
+        """The document itself."""
+        ...
+
+    async def divide(self, tenant: str, name: str, sha256: str, media_type: str, data: bytes) -> Divided | Failure:
+        """Text and chunks of a document."""
+        ...
+
+    async def prior(
+        self, tenant: str, ingestion: str, scope: str, name: str, sha256: str
+    ) -> Ingestion | Failure | None:
+        """How this ingestion ended before, or `unchanged` when the content is current; None: go on."""
+        ...
+
+    async def ingest(self, tenant: str, new: NewDocument) -> Ingestion | Failure:
+        """Durable when it returns."""
+        ...
+
+    async def delete(self, tenant: str, scope: str, name: str) -> int | Failure:
+        """Erase a document; returns how many versions of it there were."""
+        ...
+
+    async def documents(self, tenant: str, scope: str, after: str, limit: int) -> tuple[StoredDocument, ...] | Failure:
+        """Current documents by name, those after `after`."""
+        ...
+
+    async def without_vectors(self, tenant: str, scope: str, name: str, model: str) -> list[tuple[int, str]] | Failure:
+        """(row, text) of a document's chunks that still lack vectors."""
+        ...
+
+    async def add_vectors(self, tenant: str, model: str, pairs: Sequence[tuple[int, bytes]]) -> Failure | None:
+        """Keep vectors that came later."""
+        ...
+
+    async def search(
+        self, tenant: str, scopes: Sequence[str], terms: tuple[str, ...], vector: Vector | None
+    ) -> Found | Failure:
+        """Candidates; a tenant without documents has none."""
+        ...
+
+    async def embed(self, texts: Sequence[str]) -> Embedded | EmbeddingFailed:
+        """Vectors of texts, in one call."""
+        ...

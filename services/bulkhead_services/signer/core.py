@@ -1,0 +1,266 @@
+"""What may be granted, pure: a request is held to its tenant's policy, never lowered in silence.
+
+In: a GrantRequested, the task it is for, the policies, the tools that exist, the time. Out: a TaskGrant and the
+specs of its tools, or why not. The same request gives the same grant.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError
+
+from bulkhead.validation_errors import meant, misfits
+from bulkhead_contracts import bounds, subjects
+from bulkhead_contracts.grant import GrantRequested, TaskGrant
+from bulkhead_contracts.plan import PlanStep
+from bulkhead_contracts.quota import Quota
+from bulkhead_contracts.result import Failure
+from bulkhead_contracts.task import TaskLimits
+from bulkhead_contracts.tool import ToolSpec
+from bulkhead_contracts.types import Contract, Count, Name, Token
+
+GRANTING_ROLES = ("submitter", "operator")
+DEFAULT_ROLE = str(PlanStep.model_fields["role"].default)
+EXPIRY_SLACK_MS = 600_000
+"""A grant outlives its task's deadline by this, so that what was started in time can be ended in order."""
+
+
+class PolicyError(ValueError):
+    """The tenants file cannot be used; the message says where and what to do."""
+
+
+class Ceiling(Contract, extra="forbid"):
+    """Money and tokens of one day."""
+
+    cost_usd_micros: Count
+    tokens: Count
+
+
+class TenantPolicy(Contract, extra="forbid"):
+    """What one tenant may have at most. `roles`: false takes the right to submit from a role.
+
+    quota: how much at once; the gateway holds the tenant to it.
+    """
+
+    tools: Annotated[tuple[Name, ...], Field(max_length=bounds.MAX_TOOLS)] = ()
+    document_scopes: Annotated[tuple[Token, ...], Field(max_length=16)] = ("default",)
+    task: TaskLimits
+    day: Ceiling
+    quota: Quota = Quota()
+    roles: Mapping[str, bool] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Policies:
+    """The checked tenants file, and the tools of this mesh (`unavailable`: known, but not configured)."""
+
+    tenants: Mapping[str, TenantPolicy]
+    tools: Mapping[str, ToolSpec]
+    unavailable: frozenset[str] = frozenset()
+    worker_roles: frozenset[str] = frozenset({DEFAULT_ROLE})
+    max_age_ms: int = 600_000
+    max_ahead_ms: int = 60_000
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """What will be signed."""
+
+    grant: TaskGrant
+    tools: tuple[ToolSpec, ...]
+
+
+def decide(policies: Policies, request: GrantRequested, tenant: str, task: str, now_unix_ms: int) -> Granted | Failure:
+    """Grant all of what was asked, or nothing."""
+    requester = request.requester
+    policy = policies.tenants.get(tenant)
+    if requester.tenant != tenant:
+        return Failure(
+            code="foreign_tenant",
+            message=f"{requester.person} of tenant {requester.tenant} asks for authority over tenant {tenant}",
+            hint="submit under the tenant that the API key or token names",
+        )
+    if policy is None:
+        return Failure(
+            code="unknown_tenant",
+            message=f"tenant {tenant} has no policy",
+            hint="an operator adds the tenant to infra/bulkhead_infra/identity/tenants.yaml and restarts the signer",
+        )
+    if request.purpose == "ingest":
+        # Nobody states limits for a document: those of the contract must not shut a small tenant out.
+        request = request.model_copy(update={"limits": _within(request.limits, policy.task)})
+    for problem in (
+        _role(policy, request),
+        _time(policies, request, now_unix_ms),
+        _tools(policies, policy, request),
+        _worker_roles(policies, request),
+        _limits(policy, tenant, request),
+    ):
+        if problem is not None:
+            return problem
+    return _granted(policies, policy, request, tenant, task)
+
+
+def _granted(policies: Policies, policy: TenantPolicy, request: GrantRequested, tenant: str, task: str) -> Granted:
+    names: tuple[str, ...] = ()
+    if request.purpose == "task":
+        names = request.tools or tuple(name for name in policy.tools if name in policies.tools)
+    names = tuple(sorted(set(names)))
+    grant = TaskGrant(
+        tenant=tenant,
+        task=task,
+        actor=request.requester.person,
+        tools=names,
+        document_scopes=policy.document_scopes,
+        limits=request.limits,
+        day_cost_usd_micros=policy.day.cost_usd_micros,
+        day_tokens=policy.day.tokens,
+        expires_unix_ms=request.requested_unix_ms + request.limits.deadline_ms + EXPIRY_SLACK_MS,
+        origin=request.origin,
+        feature=request.feature,
+        workflow=request.workflow,
+    )
+    return Granted(grant, tuple(policies.tools[name] for name in names))
+
+
+def _role(policy: TenantPolicy, request: GrantRequested) -> Failure | None:
+    role = request.requester.role
+    if role in GRANTING_ROLES and policy.roles.get(role, True):
+        return None
+    return Failure(
+        code="role_may_not_submit",
+        message=f"{request.requester.person} is {role} here, and {role} may not submit",
+        hint=f"only {' or '.join(GRANTING_ROLES)} may submit; ask for that role in the identity provider",
+    )
+
+
+def _time(policies: Policies, request: GrantRequested, now_unix_ms: int) -> Failure | None:
+    age_ms = now_unix_ms - request.requested_unix_ms
+    if age_ms > policies.max_age_ms:
+        return Failure(
+            code="request_too_old",
+            message=f"the request is {age_ms} ms old; at most {policies.max_age_ms} ms are accepted",
+            hint="submit the task again; if that is said at once, the clocks of gateway and signer differ: set the "
+            "clocks of all machines by NTP",
+        )
+    if -age_ms > policies.max_ahead_ms:
+        return Failure(
+            code="request_from_the_future",
+            message=f"the request's time lies {-age_ms} ms ahead of the signer's clock",
+            hint="the clocks of gateway and signer differ: set the clocks of all machines by NTP, then submit again",
+        )
+    return None
+
+
+def _worker_roles(policies: Policies, request: GrantRequested) -> Failure | None:
+    unknown = sorted(set(request.worker_roles) - policies.worker_roles)
+    if not unknown:
+        return None
+    return Failure(
+        code="unknown_role",
+        message=f"no worker of this mesh plays the role {', '.join(unknown)}"[: bounds.MAX_REASON_CHARS],
+        hint=f"the steps of a plan may have the roles {', '.join(sorted(policies.worker_roles))}; a pack "
+        f"(BULKHEAD_PACKS of the signer and the model gateway) brings others{meant(unknown[0], policies.worker_roles)}"[
+            : bounds.MAX_REASON_CHARS
+        ],
+    )
+
+
+def _tools(policies: Policies, policy: TenantPolicy, request: GrantRequested) -> Failure | None:
+    tenant = request.requester.tenant
+    if request.purpose == "ingest" and request.tools:
+        return Failure(
+            code="tools_not_granted", message="taking in a document uses no tools", hint="leave `tools` empty"
+        )
+    if foreign := sorted(set(request.tools) - set(policy.tools)):
+        usable = [one for one in policy.tools if one in policies.tools]
+        return Failure(
+            code="tools_not_granted",
+            message=f"tenant {tenant} may not use: {', '.join(foreign)}"[: bounds.MAX_REASON_CHARS],
+            hint=f"it may use: {', '.join(usable)}{meant(foreign[0], usable)}"[: bounds.MAX_REASON_CHARS],
+        )
+    if absent := sorted(set(request.tools) - set(policies.tools)):
+        return Failure(
+            code="tools_not_available",
+            message=f"not configured in this mesh: {', '.join(absent)}"[: bounds.MAX_REASON_CHARS],
+            hint="see `requires` in libs/bulkhead/tools/tools.yaml, or submit without them",
+        )
+    return None
+
+
+def _within(asked: TaskLimits, most: TaskLimits) -> TaskLimits:
+    return TaskLimits(**{name: min(getattr(asked, name), getattr(most, name)) for name in TaskLimits.model_fields})
+
+
+def _limits(policy: TenantPolicy, tenant: str, request: GrantRequested) -> Failure | None:
+    for name, (what, option) in _LIMITS.items():
+        asked, most = getattr(request.limits, name), getattr(policy.task, name)
+        if asked > most:
+            said = _typed(name, most)
+            return Failure(
+                code="limit_above_policy",
+                message=f"{what} of {_shown(name, asked)} is asked; a task of tenant {tenant} may have "
+                f"{_shown(name, most)} at most",
+                hint=f"submit with {option} {said} or less (over HTTP: limits.{name} {most}), or have an operator "
+                f"raise task.{name} of {tenant} in the tenants file",
+            )
+    return None
+
+
+_LIMITS = {
+    "cost_usd_micros": ("a cost limit", "--limit-usd"),
+    "tokens": ("a token limit", "--limit-tokens"),
+    "deadline_ms": ("a deadline", "--deadline"),
+}
+"""How people say a limit, and the option by which they set it."""
+
+
+def _shown(name: str, value: int) -> str:
+    match name:
+        case "cost_usd_micros":
+            dollars, micros = divmod(value, 1_000_000)
+            return f"${dollars:,}.{f'{micros:06d}'.rstrip('0').ljust(2, '0')}"
+        case "tokens":
+            return f"{value:,} tokens"
+        case _:
+            return _typed(name, value)
+
+
+def _typed(name: str, value: int) -> str:
+    match name:
+        case "cost_usd_micros":
+            return f"{value // 1_000_000}.{f'{value % 1_000_000:06d}'.rstrip('0').ljust(2, '0')}"
+        case "tokens":
+            return str(value)
+        case _:
+            return f"{value / 1000:.3f}".rstrip("0").rstrip(".") + "s"
+
+
+def policies_from(
+    document: Any,
+    known: Mapping[str, ToolSpec],
+    available: Mapping[str, ToolSpec],
+    *,
+    worker_roles: frozenset[str] = frozenset(),
+    **skew: int,
+) -> Policies:
+    """Check a tenants document (parsed YAML). worker_roles: those besides the mesh's own. Raises PolicyError."""
+    if not isinstance(document, dict) or not isinstance(document.get("tenants"), dict) or not document["tenants"]:
+        raise PolicyError("the tenants file must hold a mapping `tenants:` with at least one tenant")
+    tenants: dict[str, TenantPolicy] = {}
+    for name, declared in document["tenants"].items():
+        if name in subjects.RESERVED_TENANTS:
+            raise PolicyError(f"tenants file: {name}: the mesh keeps facts of its own under this name; choose another")
+        try:
+            tenants[str(name)] = TenantPolicy.model_validate(declared)
+        except ValidationError as error:
+            raise PolicyError(f"tenants file: {name}: {misfits(error, TenantPolicy)[0]}") from error
+        if unknown := sorted(set(tenants[str(name)].tools) - set(known)):
+            raise PolicyError(
+                f"tenants file: {name}: tools {', '.join(unknown)} are not declared; "
+                "declare them in libs/bulkhead/tools/tools.yaml, or in a pack that BULKHEAD_PACKS names, or take them "
+                "out"
+            )
+    unavailable = frozenset(known) - frozenset(available)
+    return Policies(tenants, available, unavailable, worker_roles | {DEFAULT_ROLE}, **skew)

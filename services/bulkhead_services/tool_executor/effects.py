@@ -1,0 +1,348 @@
+"""How tools touch the world: HTTP, names, time. Enters: a tool with arguments. Leaves: Done, Failed or an answer.
+
+No proxy, no redirects, no cookies, no kept connections: what one call did, no other call inherits.
+"""
+
+import asyncio
+import json
+import socket
+import traceback
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, cast, get_args
+from urllib.parse import urlsplit
+
+import httpx
+from pydantic import ValidationError
+
+from bulkhead.runtime.fair_semaphore import Places
+from bulkhead.telemetry.log import Log
+from bulkhead_contracts.result import Failure
+from bulkhead_services.tool_executor import process_pool
+from bulkhead_services.tool_executor.process_pool import Processes
+from bulkhead_services.tool_executor.registry import Tool
+from bulkhead_services.tool_executor.settings import Settings
+from bulkhead_services.tool_executor.tool import Arguments, Call, Done, Effect, Failed, Response, Unanswered
+from bulkhead_services.tool_executor.watchdog import Blocked, Watchdog, code_of
+
+log = Log("tools")
+
+BUG = "tool_bug"
+"""The code of a call whose tool raised, or returned what is no outcome."""
+BLOCKED_S = 2.0
+"""So much later than its timeout a call ends only where the tool blocks the process."""
+MEND = "await what takes time, or write a plain `def run`, which gets a process of its own"
+CONNECT_TIMEOUT_S = 5.0
+MAX_ANSWER_BYTES = 64 * 1024
+_NOT_SENT = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.UnsupportedProtocol,
+    httpx.LocalProtocolError,
+    httpx.InvalidURL,
+)
+
+
+class Workbench:
+    """Runs tools, and is the World that they see."""
+
+    def __init__(
+        self, settings: Settings, transport: httpx.AsyncBaseTransport | None = None, watchdog: Watchdog | None = None
+    ) -> None:
+        self._settings = settings
+        self._watchdog = watchdog
+        self._processes = Processes(settings.tool_processes)
+        # Nobody's running tool is taken away, and some take a minute: who comes meanwhile begins at once.
+        self.plain = Places(settings.tool_processes, kept=settings.tool_processes // 4)
+        self.awaited = Places(settings.tool_places, kept=settings.tool_places // 4)
+        self._http = httpx.AsyncClient(
+            trust_env=False,
+            follow_redirects=False,
+            timeout=httpx.Timeout(30.0, connect=CONNECT_TIMEOUT_S),
+            # Places bound them, and notices go beside: a pool of fewer would be one line for all tenants.
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
+            headers={"user-agent": "bulkhead-tool-executor", "accept-encoding": "identity"},
+            transport=transport,
+        )
+
+    async def close(self) -> None:
+        """Close connections, end processes."""
+        await self._processes.close()
+        await self._http.aclose()
+
+    async def pause(self, attempt: int) -> None:
+        """Back off before the attempt after this one."""
+        await asyncio.sleep(self._settings.retry_backoff_s * 2**attempt)
+
+    async def run(
+        self,
+        tool: Tool,
+        arguments: Arguments,
+        key: str,
+        timeout_s: float,
+        cut: asyncio.Event | None,
+        too_late: Callable[[], Failed | None] = lambda: None,
+    ) -> Done | Failed:
+        """One attempt within its time, by who has a place for it; `cut` ends it at once (None: let it finish).
+        too_late: asked when its process is ready, what keeps it from beginning."""
+        given = self._settings.tool_settings
+        call = Call(
+            key=key,
+            world=self,
+            http_allow_hosts=self._settings.http_allow_hosts,
+            http_allow_private_hosts=self._settings.http_allow_private_hosts,
+            counter_url=self._settings.counter_url,
+            max_output_bytes=tool.row.max_output_bytes,
+            settings={name: given[name] for name in tool.row.requires if name in given},
+        )
+        if tool.plain:
+            return await self._apart(tool, arguments, call, timeout_s, cut, too_late)
+        with self._watchdog.over() if self._watchdog is not None else nullcontext():
+            name = tool.spec.name
+            work = asyncio.get_running_loop().create_task(_kept_in(name, tool, arguments, call), name=f"tool {name}")
+            found = await _within(tool, work, timeout_s, cut)
+        return found if isinstance(found, Failed) else _outcome(tool, work, self._settings.tool_blocks_s)
+
+    async def _apart(
+        self,
+        tool: Tool,
+        arguments: Arguments,
+        call: Call,
+        timeout_s: float,
+        cut: asyncio.Event | None,
+        too_late: Callable[[], Failed | None],
+    ) -> Done | Failed:
+        """A plain tool, in a process of its own. Its time begins when that is ready; when it is over, the process ends
+        with it: what was answered for is not still going on."""
+        child = await self._processes.take(tool, call.key.partition(".")[0])
+        if isinstance(child, Failed):
+            return child
+        if (never := too_late()) is not None:
+            self._processes.give(child, kept=True)
+            return never
+        work = asyncio.ensure_future(process_pool.call(child, arguments, call))
+        kept = False
+        try:
+            found = await _within(tool, work, timeout_s, cut)
+            if isinstance(found, Failed):
+                return found
+            said = work.result()
+            kept = "ended" not in said
+            return _checked(tool, process_pool.outcome(tool, said, BUG))
+        finally:
+            self._processes.give(child, kept=kept)
+
+    async def resolve(self, host: str, port: int) -> tuple[str, ...]:
+        """IP addresses of a host; none when there is no such host."""
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError):
+            return ()
+        return tuple(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+    async def get(self, url: str, address: str, max_bytes: int) -> Response | Unanswered:
+        """GET from this very address: the name is not resolved again, TLS still checks the host's certificate."""
+        parts = urlsplit(url)
+        try:
+            target = httpx.URL(url).copy_with(host=address)
+        except httpx.InvalidURL as error:
+            return Unanswered(str(error), sent=False)
+        request = self._http.build_request(
+            "GET",
+            target,
+            headers={"host": parts.netloc, "accept": "text/*, application/json, application/xml"},
+            extensions={"sni_hostname": parts.hostname},
+        )
+        return await self._send(request, max_bytes)
+
+    async def post_json(self, url: str, body: Mapping[str, Any], headers: Mapping[str, str]) -> Response | Unanswered:
+        """POST to an address that the operator configured."""
+        try:
+            request = self._http.build_request(
+                "POST", url, content=json.dumps(body), headers={"content-type": "application/json", **headers}
+            )
+        except httpx.InvalidURL as error:
+            return Unanswered(str(error), sent=False)
+        return await self._send(request, MAX_ANSWER_BYTES)
+
+    async def post_to(
+        self, url: str, address: str, body: bytes, headers: Mapping[str, str], max_bytes: int
+    ) -> Response | Unanswered:
+        """POST to this very address, as `get` gets from it."""
+        parts = urlsplit(url)
+        try:
+            target = httpx.URL(url).copy_with(host=address)
+        except httpx.InvalidURL as error:
+            return Unanswered(str(error), sent=False)
+        request = self._http.build_request(
+            "POST",
+            target,
+            content=body,
+            headers={**headers, "host": parts.netloc},
+            extensions={"sni_hostname": parts.hostname},
+        )
+        return await self._send(request, max_bytes)
+
+    async def _send(self, request: httpx.Request, max_bytes: int) -> Response | Unanswered:
+        try:
+            response = await self._http.send(request, stream=True)
+            try:
+                return await _bounded(response, max_bytes)
+            finally:
+                await response.aclose()
+        except _NOT_SENT as error:
+            return Unanswered(f"{type(error).__name__}: {error}"[:200], sent=False)
+        except httpx.HTTPError as error:
+            return Unanswered(f"{type(error).__name__}: {error}"[:200], sent=True)
+
+
+async def _within(
+    tool: Tool, work: "asyncio.Future[Any]", timeout_s: float, cut: asyncio.Event | None
+) -> Failed | None:
+    """Wait for the work; None when it is done, else why it was ended."""
+    cutting = asyncio.ensure_future(cut.wait()) if cut is not None else None
+    waiting: set[asyncio.Future[Any]] = {work} if cutting is None else {work, cutting}
+    began = asyncio.get_running_loop().time()
+    try:
+        await asyncio.wait(waiting, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        took_s = asyncio.get_running_loop().time() - began
+        if took_s > timeout_s + BLOCKED_S and not (work.done() and isinstance(work.exception(), Blocked)):
+            # Nothing could interrupt it, or nobody: whoever owns it is to know.
+            log.error(
+                "tool_blocks",
+                tool=tool.spec.name,
+                took_ms=int(took_s * 1000),
+                may_take_ms=int(timeout_s * 1000),
+                meaning="every other call of this process stood still, its timeout could not end it",
+                todo=MEND,
+            )
+        if work.done():
+            return None
+    finally:
+        await _end(tool, waiting)
+    if cut is not None and cut.is_set():
+        return Failed(
+            "halted", "the task was halted while the tool ran", "an operator must lift the halt", effect="unknown"
+        )
+    # What cut it is the row's bound, or what was left of the step's time: raising the row helps with the first alone.
+    knob = timeout_s * 1000 >= tool.spec.timeout_ms
+    hint = "try again later or ask for less" + ("; its owner may raise timeout_ms in tools.yaml" if knob else "")
+    return Failed(
+        "timeout",
+        f"{tool.spec.name} took longer than {timeout_s * 1000:.0f} ms",
+        hint,
+        transient=True,
+        effect="unknown",
+    )
+
+
+async def _end(tool: Tool, waiting: set[asyncio.Future[Any]]) -> None:
+    """A tool that takes no cancel keeps its call no longer: it goes on beside, and whoever owns it is to know."""
+    for future in waiting:
+        future.cancel()
+    done, left = await asyncio.wait(waiting, timeout=BLOCKED_S)
+    for future in done:
+        _ = future.cancelled() or future.exception()  # Asked for, so that nobody says that it was not.
+    if left:
+        log.error(
+            "tool_goes_on",
+            tool=tool.spec.name,
+            meaning="its time is over and it was cancelled, and it runs on beside the calls that follow",
+            todo="let CancelledError through",
+        )
+
+
+async def _kept_in(name: str, tool: Tool, arguments: Arguments, call: Call) -> Done | Failed:
+    """A tool that calls exit() ends itself, and not the process: every other call would end with it, again at each
+    delivery of this one."""
+    try:
+        with code_of(name):
+            return await cast("Awaitable[Done | Failed]", tool.run(arguments, call))
+    except SystemExit as error:
+        raise RuntimeError(f"the tool called exit({error.code!r})").with_traceback(error.__traceback__) from None
+
+
+def _outcome(tool: Tool, work: "asyncio.Future[Done | Failed]", blocks_s: float) -> Done | Failed:
+    """What the tool said. One that raises, or says something else, is mistaken: its traceback is for the log alone.
+
+    It may have changed the world before that: of a write the outcome is unknown. What it raised may name secrets, so
+    the agent reads the kind and the line of `run`.
+    """
+    name = tool.spec.name
+    error = asyncio.CancelledError() if work.cancelled() else work.exception()
+    if error is None:
+        return _checked(tool, work.result())
+    where = _place(error)
+    if isinstance(error, Blocked):
+        log.error(
+            "tool_blocks",
+            exc_info=error,
+            tool=name,
+            where=where,
+            blocked_s=blocks_s,
+            todo=MEND,
+            meaning="every other call of this process stood still; it was interrupted",
+        )
+        return Failed(
+            "tool_blocks",
+            f"{name} held up its whole process for {blocks_s:g} s and was interrupted{f' ({where})' if where else ''}",
+            f"whoever wrote the tool must mend it: {MEND}",
+            effect="unknown",
+        )
+    log.error("tool_raised", exc_info=error, tool=name, error=f"{type(error).__name__}: {error}"[:500], where=where)
+    return Failed(
+        BUG,
+        f"{name} raised {type(error).__name__}{f' ({where})' if where else ''}",
+        "its traceback is in the log of tool_executor; a tool returns Failed for what it can expect",
+        transient=True,
+        effect="unknown",
+    )
+
+
+def _checked(tool: Tool, said: object) -> Done | Failed:
+    """What a tool returned, where it is an outcome that can be told."""
+    wrong = f"a {type(said).__name__} where Done or Failed is due"
+    if isinstance(said, Done):
+        if isinstance(said.text, str):
+            return said
+        wrong = f"Done of a {type(said.text).__name__} where a text is due"
+    elif isinstance(said, Failed):
+        try:
+            Failure.of(said.code, said.message, said.hint)
+            if said.effect in get_args(Effect):
+                return said
+            wrong = "Failed whose effect is neither `none` nor `unknown`"
+        except (ValidationError, TypeError):
+            wrong = "Failed whose code is no short name, or whose message or hint is no text"
+    return Failed(
+        BUG,
+        f"{tool.spec.name} returned {wrong}",
+        "whoever wrote the tool must mend it: `return Done(text)`, from bulkhead.tools.packs",
+        effect="unknown",
+    )
+
+
+def _place(error: BaseException) -> str:
+    frames = [one for one in traceback.extract_tb(error.__traceback__) if one.filename != __file__]
+    return f"{Path(frames[0].filename).name}, line {frames[0].lineno}" if frames else ""
+
+
+async def _bounded(response: httpx.Response, max_bytes: int) -> Response:
+    # Raw bytes: a compressed body could unfold into anything, and none was asked for.
+    encoding = response.headers.get("content-encoding", "identity")
+    media = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    body = b""
+    async for piece in response.aiter_raw():
+        body += piece
+        if len(body) > max_bytes:
+            break
+    return Response(
+        status=response.status_code,
+        media_type=media if encoding == "identity" else f"{encoding}-encoded",
+        body=body[:max_bytes],
+        truncated=len(body) > max_bytes,
+        location=response.headers.get("location", ""),
+        charset=response.charset_encoding or "",
+    )

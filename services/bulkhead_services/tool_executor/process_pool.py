@@ -1,0 +1,281 @@
+"""Processes of their own for plain tools (`def run`): what blocks there blocks nobody, and can be ended for certain.
+
+Enters: a tool and its call. Leaves: what it said. A process runs one call at a time and is kept for the next of the
+same tool and tenant; it is killed, with what it started, when its call is over before it is. Who takes one has a place
+for it (`Workbench.plain`): what is idle ends before there are more of them than places.
+"""
+
+import asyncio
+import ctypes
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from bulkhead.telemetry.log import Log
+from bulkhead.tools.process_frames import frame_of_call
+from bulkhead_services.tool_executor.registry import Tool
+from bulkhead_services.tool_executor.tool import Arguments, Call, Done, Failed
+from bulkhead_services.tool_executor.tool_process_main import HEAD
+
+log = Log("tools")
+
+PROGRAM = Path(__file__).with_name("tool_process_main.py")
+START_S = 30.0
+"""So long a pack may take to be imported."""
+MAX_FRAME_BYTES = 1024 * 1024
+"""A text of MAX_TOOL_OUTPUT_BYTES characters, each written as JSON writes the longest."""
+OURS = "BULKHEAD_"
+"""What is named so is of the executor and of other tools: no tool's process has it."""
+PR_SET_DUMPABLE = 4
+GONE = (asyncio.IncompleteReadError, ConnectionError)
+SWEEPS = 8
+"""So often what a process has started is looked for, while what is found starts more."""
+
+
+def hide() -> None:
+    """Keep this process's environment, memory and files (/proc/PID, ptrace) from its tools' processes, which run as the
+    same user. Root sees them all the same, where it has CAP_SYS_PTRACE, CAP_SYS_ADMIN or CAP_PERFMON."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+class Child:
+    """One process. tenant: whose calls it runs, for what a tool keeps (globals, cookies, files) is no other's."""
+
+    def __init__(self, tool: Tool, tenant: str) -> None:
+        """Raises OSError: no process, or no file, can be had."""
+        self.tool, self.tenant = tool, tenant
+        ours, theirs = socket.socketpair()
+        try:
+            # -P: the folder of the program is none of the tool's. A session of its own: what it starts ends with it.
+            self._popen = subprocess.Popen(  # noqa: S603 - our own program
+                [sys.executable, "-P", str(PROGRAM), str(theirs.fileno()), str(os.getpid())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=2,
+                start_new_session=True,
+                env={name: value for name, value in os.environ.items() if not name.startswith(OURS)},
+            )
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        self._socket = ours
+        self._swept = False
+        self._writer: asyncio.StreamWriter | None = None
+        self.pid = self._popen.pid
+
+    async def open(self) -> dict[str, Any]:
+        """Its first word, once the tool is imported. Raises what GONE names."""
+        self._reader, self._writer = await asyncio.open_unix_connection(sock=self._socket)
+        return await self.ask({"path": sys.path, "module": self.tool.module})
+
+    async def ask(self, frame: dict[str, Any]) -> dict[str, Any]:
+        """The answer to one frame. Raises what GONE names."""
+        assert self._writer is not None
+        body = json.dumps(frame).encode()
+        self._writer.write(HEAD.pack(len(body)) + body)
+        await self._writer.drain()
+        size = HEAD.unpack(await self._reader.readexactly(HEAD.size))[0]
+        if size > MAX_FRAME_BYTES:
+            raise ConnectionError(f"it answered with {size} bytes")
+        try:
+            found = json.loads(await self._reader.readexactly(size))
+        except ValueError as error:
+            raise ConnectionError(f"it answered with what is no JSON: {error}") from error
+        if not isinstance(found, dict):
+            raise ConnectionError("it answered with what is no frame")
+        return found
+
+    def ended(self) -> int | None:
+        """Its exit code, if it has ended; then what it has started ends, too."""
+        code = self._popen.poll()
+        if code is not None:
+            self._end_group()
+        return code
+
+    def reap(self) -> int:
+        """Wait for its end, which is near: its exit code."""
+        return self._popen.wait()
+
+    def kill(self) -> None:
+        """End it, and all that it started."""
+        if self._popen.returncode is None:  # Else its number may be another's by now.
+            _kill(self.pid, signal.SIGSTOP)  # It starts no more, and stays above what lost its parent meanwhile.
+            known: set[int] = set()
+            for _ in range(SWEEPS):
+                if not (found := _below(self.pid) - known):
+                    break
+                for one in found:
+                    _kill(one, signal.SIGKILL)
+                known |= found
+        self._end_group()
+        if self._writer is not None:
+            self._writer.close()
+        else:
+            self._socket.close()
+
+    def _end_group(self) -> None:
+        if not self._swept:  # Once: later its number may be another's.
+            self._swept = True
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+
+
+def _kill(pid: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, number)
+
+
+def _below(pid: int) -> set[int]:
+    """What a process has started, and what that has; nothing where the kernel does not tell (it is no Linux)."""
+    found: set[int] = set()
+    look = [pid]
+    while look:
+        for file in Path(f"/proc/{look.pop()}/task").glob("*/children"):
+            with suppress(OSError):
+                more = {int(one) for one in file.read_text().split()} - found
+                found |= more
+                look += more
+    return found
+
+
+class Processes:
+    """The processes of this replica."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._used = most, 0
+        self._idle: list[Child] = []
+        self._dying: list[Child] = []
+
+    async def take(self, tool: Tool, tenant: str) -> Child | Failed:
+        """A process for one call of this tool: give it back. Nothing has been done where there is none."""
+        self._used += 1
+        found: Child | Failed | None = None
+        try:
+            found = self._waiting(tool, tenant) or await self._started(tool, tenant)
+            return found
+        finally:
+            if not isinstance(found, Child):
+                self._used -= 1
+
+    def give(self, child: Child, *, kept: bool) -> None:
+        """It is not used any more. kept: its call is over, and it waits for the next."""
+        if kept and child.ended() is None:
+            self._idle.append(child)
+        else:
+            self._end(child)
+        self._used -= 1
+
+    async def close(self) -> None:
+        """End them all."""
+        while self._idle:
+            self._end(self._idle.pop())
+        await asyncio.gather(*(asyncio.to_thread(one.reap) for one in self._dying))
+
+    def _waiting(self, tool: Tool, tenant: str) -> Child | None:
+        for child in [one for one in self._idle if (one.tool.spec.name, one.tenant) == (tool.spec.name, tenant)]:
+            self._idle.remove(child)
+            if child.ended() is None:
+                return child
+            self._end(child)
+        return None
+
+    async def _started(self, tool: Tool, tenant: str) -> Child | Failed:
+        while self._idle and self._used + len(self._idle) > self._most:
+            self._end(self._idle.pop(0))  # Of another tool or tenant, and idle the longest.
+        self._reap()
+        try:
+            child = Child(tool, tenant)
+        except OSError as error:
+            return self._unready(tool, f"cannot be had: {error.strerror}", transient=True)
+        first: dict[str, Any] = {}
+        try:
+            async with asyncio.timeout(START_S):
+                first = await child.open()
+        except TimeoutError:
+            return self._unready(tool, f"was not ready within {START_S:.0f} s", transient=True)
+        except GONE:
+            return self._unready(tool, "ended before it was ready", transient=True)
+        finally:
+            if not first.get("ready"):
+                self._end(child)
+        if "raised" in first:
+            log.error("tool_not_imported", tool=tool.spec.name, traceback=first["raised"]["trace"])
+            return self._unready(tool, f"could not be imported: it raised {first['raised']['kind']}", transient=False)
+        return child
+
+    @staticmethod
+    def _unready(tool: Tool, why: str, *, transient: bool) -> Failed:
+        log.error("tool_process_unready", tool=tool.spec.name, why=why)
+        return Failed(
+            "not_started",
+            f"the process of {tool.spec.name} {why}",
+            "whoever owns the tool must look at the log of tool_executor",
+            transient=transient,
+        )
+
+    def _end(self, child: Child) -> None:
+        child.kill()
+        self._dying.append(child)
+
+    def _reap(self) -> None:
+        self._dying = [one for one in self._dying if one.ended() is None]
+
+
+async def call(child: Child, arguments: Arguments, given: Call) -> dict[str, Any]:
+    """What the process says to a call; `{"ended": how}` when it ends instead."""
+    try:
+        return await child.ask({"arguments": dict(arguments), "call": frame_of_call(given)})
+    except GONE:
+        child.kill()  # What closed its socket alone is of no use any more; its exit code is what it is when it has one.
+        code = await asyncio.to_thread(child.reap)
+        return {"ended": f"by signal {-code}" if code < 0 else f"with exit code {code}"}
+
+
+def outcome(tool: Tool, said: dict[str, Any], bug: str) -> Done | Failed:
+    """What a call of a plain tool came to. bug: the code of a tool that is mistaken."""
+    name = tool.spec.name
+    if "done" in said:
+        return Done(said["done"], truncated=bool(said["truncated"]))
+    if "failed" in said:
+        return Failed(**said["failed"])
+    if "raised" in said:
+        raised = said["raised"]
+        where = f" ({raised['where']})" if raised["where"] else ""
+        log.error(
+            "tool_raised",
+            tool=name,
+            error=f"{raised['kind']}: {raised['text']}",
+            where=raised["where"],
+            traceback=raised["trace"],
+        )
+        return Failed(
+            bug,
+            f"{name} raised {raised['kind']}{where}",
+            "its traceback is in the log of tool_executor; a tool returns Failed for what it can expect",
+            transient=True,
+            effect="unknown",
+        )
+    if "ended" in said:
+        log.error("tool_process_ended", tool=name, how=said["ended"])
+        return Failed(
+            bug,
+            f"the process of {name} ended {said['ended']} before it answered",
+            "whoever wrote the tool must look why; other calls went on",
+            transient=True,
+            effect="unknown",
+        )
+    return Failed(
+        bug,
+        f"{name} returned a {said.get('returned', '?')} where Done or Failed is due",
+        "whoever wrote the tool must mend it: `return Done(text)`, from bulkhead.tools.packs",
+        effect="unknown",
+    )

@@ -1,0 +1,63 @@
+"""Knobs of tool_executor. Enters: the environment (BULKHEAD_*). Leaves: one checked value."""
+
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from bulkhead.runtime.settings import ServiceSettings
+
+
+class Webhook(BaseModel):
+    """Where a tenant's notices go, and the file of the secret that signs them (read at each try)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    url: str = Field(max_length=2000)
+    secret_file: str = Field(min_length=1, max_length=1000)
+
+    @field_validator("url")
+    @classmethod
+    def _is_one(cls, url: str) -> str:
+        parts = urlsplit(url)
+        _ = parts.port  # Raises ValueError where it is none.
+        if parts.scheme not in ("https", "http") or not parts.hostname or parts.username is not None:
+            raise ValueError("must be an https URL without credentials, e.g. https://hooks.example.org/bulkhead")
+        if any(one.isspace() or not one.isprintable() or one == "\\" for one in url):
+            raise ValueError("has blanks, control characters or backslashes in it")
+        return url
+
+
+class Settings(ServiceSettings):
+    """Lists are JSON, e.g. BULKHEAD_HTTP_ALLOW_HOSTS='["example.org", "api.example.org:8443"]'.
+
+    http_allow_hosts: what http_get may reach; `host` means ports 80 and 443, `host:port` that port alone.
+    http_allow_private_hosts: those of them that may resolve to private or loopback addresses.
+    counter_url: base of the tests' counter; without it the counter tools do not exist.
+    packs: packages with further tools (bulkhead.tools.packs). tool_settings: a JSON object of what their tools
+    `require`;
+    each tool gets what its row names.
+    tool_places: how many async tools may run at the same time here; tool_processes: how many plain ones (`def run`),
+    each in a process of its own. Of four or more, one tenant has three quarters at most. slots: calls that are taken up
+    at once, those among them that wait for a place: many more, so that one tenant's line does not keep others from it.
+    tool_blocks_s: an async tool that has not let go of the process for so long is interrupted.
+    webhooks: by tenant, where budget's notices go, as '{"acme": {"url": "https://...", "secret_file": "/..."}}'.
+    webhook_private_hosts: those of their hosts (`host` or `host:port`) that may be private or loopback, and plain http.
+    """
+
+    http_allow_hosts: tuple[str, ...] = ()
+    http_allow_private_hosts: tuple[str, ...] = ()
+    counter_url: str = ""
+    packs: tuple[str, ...] = ()
+    tool_settings: dict[str, str] = Field(default={}, repr=False)
+    webhooks: dict[str, Webhook] = Field(default={}, repr=False)
+    webhook_private_hosts: tuple[str, ...] = ()
+    slots: int = 1_024
+    tool_places: int = Field(default=96, ge=1, le=1_024)
+    tool_processes: int = Field(default=8, ge=1, le=64)
+    tool_blocks_s: float = Field(default=5.0, ge=0.1, le=600)
+    retry_backoff_s: float = Field(default=0.2, ge=0, le=10)
+
+    def configured(self) -> frozenset[str]:
+        """Names of the settings that tools may require and that are set."""
+        found = {"http_allow_hosts": self.http_allow_hosts, "counter_url": self.counter_url}
+        return frozenset(name for name, value in (found | self.tool_settings).items() if value)

@@ -1,0 +1,149 @@
+"""A wall against an async tool that blocks: what it holds up is every other call of its process.
+
+In: which tools run, by `over`; the loop, asked twice a second from a thread whether it still moves. Out: a tool's code
+that has not let go of the loop for `blocks_s` is interrupted where it stands (`Blocked`, by a signal); what cannot be
+interrupted ends the process, and whoever supervises it starts it again. Only a real process has one: it needs the main
+thread.
+"""
+
+import asyncio
+import faulthandler
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import FrameType
+from typing import Literal
+
+from bulkhead.telemetry.log import Log
+
+log = Log("tools")
+
+TICK_S = 0.5
+PATIENCES = 3
+"""A process whose loop has stood still for so many times `blocks_s` ends."""
+BLOCKED_FOR_GOOD = 70
+"""Exit code."""
+HOLDS_ALL = 1.2
+"""So many times `blocks_s` after the loop last moved, the kernel's timer speaks, too: code that keeps even threads from
+running (a regular expression that backtracks) looks at signals now and then."""
+HOLDS_ALL_S = 10.0
+"""So much longer than PATIENCES, a thread that is none of Python's ends the process."""
+SIGNAL = signal.SIGALRM
+
+_running: ContextVar[str] = ContextVar("tool", default="")
+"""Whose code runs: set in the task of a tool, and taken over by all that it starts."""
+
+
+class Blocked(BaseException):
+    """Raised inside a tool that blocks. No Exception: a tool that catches those would go on blocking."""
+
+
+@contextmanager
+def code_of(tool: str) -> Iterator[None]:
+    """What runs within is this tool's."""
+    before = _running.set(tool)
+    try:
+        yield
+    finally:
+        _running.reset(before)
+
+
+class Watchdog:
+    """Of one process. Make it in the main thread."""
+
+    def __init__(self, blocks_s: float) -> None:
+        self.blocks_s = blocks_s
+        self._tick_s = min(TICK_S, blocks_s / 4)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._busy = threading.Event()
+        self._moved = threading.Event()
+        self._calls = 0
+        self._suspect: asyncio.Task[object] | Literal["nobody"] | None = "nobody"
+        self._cpu_s = 0.0
+        signal.signal(SIGNAL, self._interrupted)
+
+    @contextmanager
+    def over(self) -> Iterator[None]:
+        """Looks while a tool runs."""
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+            threading.Thread(target=self._look, name="watchdog", daemon=True).start()
+        if not self._calls:
+            self._busy.set()
+        self._calls += 1
+        self._beat()
+        try:
+            yield
+        finally:
+            self._calls -= 1
+            if not self._calls:
+                self._busy.clear()
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                faulthandler.cancel_dump_traceback_later()
+
+    def _beat(self) -> None:
+        """In the main thread: the loop moves."""
+        self._suspect = "nobody"
+        self._cpu_s = time.thread_time()
+        self._moved.set()
+        if self._calls:
+            signal.setitimer(signal.ITIMER_REAL, HOLDS_ALL * self.blocks_s, self.blocks_s)
+            faulthandler.dump_traceback_later(PATIENCES * self.blocks_s + HOLDS_ALL_S, exit=True, file=2)
+
+    def _look(self) -> None:
+        loop = self._loop
+        assert loop is not None
+        while not loop.is_closed():
+            self._busy.wait()
+            self._moved.clear()
+            try:
+                loop.call_soon_threadsafe(self._beat)
+            except RuntimeError:
+                return  # It was closed just now.
+            self._wait(loop)
+            time.sleep(self._tick_s)
+
+    def _wait(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Until the loop moves. Counted in ticks: a process that was stopped, and goes on, has blocked nothing."""
+        most, ticks = round(self.blocks_s / self._tick_s), 0
+        while not self._moved.wait(self._tick_s):
+            ticks += 1
+            if ticks % most == 0:
+                self._suspect = asyncio.current_task(loop)
+                if ticks >= PATIENCES * most:
+                    self._give_up()
+                # To the main thread: it alone runs handlers, and a call of the system that waits there is woken by it.
+                signal.pthread_kill(threading.main_thread().ident or 0, SIGNAL)
+
+    def _interrupted(self, number: int, frame: FrameType | None) -> None:
+        """In the main thread, wherever it stands: only the code of a tool, and of that which was meant, is to raise.
+
+        Where the kernel's timer speaks, nobody was meant: it was computing then, which a process that was stopped
+        did not.
+        """
+        tool = _running.get()
+        if tool and self._loop is not None:
+            # A signal may come when the loop has moved after all: who runs by then has held up nobody.
+            meant = not self._moved.is_set() and asyncio.current_task(self._loop) is self._suspect
+            if meant or time.thread_time() - self._cpu_s >= self.blocks_s / 2:
+                raise Blocked(tool)
+
+    def _give_up(self) -> None:
+        main = sys._current_frames().get(threading.main_thread().ident or 0)
+        stands = "".join(traceback.format_stack(main)) if main is not None else ""
+        name = self._suspect.get_name() if isinstance(self._suspect, asyncio.Task) else ""
+        log.error(
+            "process_blocked",
+            task=name,
+            traceback=stands,
+            blocked_s=PATIENCES * self.blocks_s,
+            meaning="the process ends itself and is started again; its calls are handed to a replica anew",
+            todo="await what takes time, or write a plain `def run`: it gets a process of its own",
+        )
+        os._exit(BLOCKED_FOR_GOOD)

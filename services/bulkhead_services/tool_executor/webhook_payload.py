@@ -1,0 +1,70 @@
+"""What a tenant's webhook is told, and when again. Pure.
+
+In: `NoticeRequested`, and how old it is. Out: the body, the headers that prove whose words it is, and how long to wait.
+
+To verify: HMAC-SHA256 with the shared secret over `<Bulkhead-Timestamp>.<body as it came>`, in hex, is what stands
+behind `v1=` in `Bulkhead-Signature`; the timestamp is of now, within minutes. `Bulkhead-Event-Id` tells doubles.
+"""
+
+import hashlib
+import hmac
+import json
+
+from bulkhead_contracts.budget import NoticeRequested
+
+ALERT, MESH = "budget.alert", "mesh."
+ALERTS = frozenset({"share", "rate"})
+"""Kinds that are about an account; the others say what happened: `mesh.halted`, `mesh.breaker_opened`, ..."""
+AGAIN_FIRST_MS = 1_000
+AGAIN_MOST_MS = 3_600_000
+GIVE_UP_MS = 24 * 3_600_000
+GONE = 410
+"""The one answer that says: never again."""
+
+
+def body_of(tenant: str, task: str, asked: NoticeRequested) -> bytes:
+    """The same bytes at every try. task is named when it is about that task; others tell what the tenant did."""
+    own = asked.account == f"task:{tenant}:{task}" or asked.account.startswith(f"step:{tenant}:{task}/")
+    event = ALERT if asked.kind in ALERTS else MESH + asked.kind
+    told = {
+        "type": event,
+        "id": asked.notice,
+        "tenant": tenant,
+        "task": task if own else "",
+        "kind": asked.kind,
+        "account": asked.account,
+        "unit": asked.unit,
+        "percent": asked.percent,
+        "spent": asked.spent,
+        "limit": asked.limit,
+        "reached_unix_ms": asked.reached_unix_ms,
+        "what": asked.what,
+        "what_to_do": asked.hint,
+        "told_unix_ms": asked.told_unix_ms,
+    }
+    return json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def headers_of(asked: NoticeRequested, body: bytes, secret: bytes, now_unix_ms: int) -> dict[str, str]:
+    """Signed at the moment of the try, so that a recorded one is old soon."""
+    stamp = str(now_unix_ms // 1000)
+    return {
+        "content-type": "application/json",
+        "bulkhead-event-id": asked.notice,
+        "bulkhead-timestamp": stamp,
+        "bulkhead-signature": f"v1={sign(secret, stamp, body)}",
+    }
+
+
+def sign(secret: bytes, stamp: str, body: bytes) -> str:
+    """Hex of HMAC-SHA256 over `<stamp>.<body>`."""
+    return hmac.new(secret, stamp.encode() + b"." + body, hashlib.sha256).hexdigest()
+
+
+def again_after(age_ms: int) -> int:
+    """As long as it has waited already, from a second to an hour; 0 when it has waited for a day: given up.
+
+    Of its age alone, so that neither a restart nor another replica begins anew.
+    """
+    wait = min(max(age_ms, AGAIN_FIRST_MS), AGAIN_MOST_MS)
+    return wait if age_ms + wait <= GIVE_UP_MS else 0

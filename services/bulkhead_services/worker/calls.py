@@ -1,0 +1,132 @@
+"""From a model's tool call to a request that may go out, or an error that the model can act on. Pure.
+
+Neither the name nor the arguments are believed: names must be among the step's tools, arguments must be a JSON object.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from bulkhead.flow import bounded
+from bulkhead_contracts import bounds
+from bulkhead_contracts.model import ToolCall
+from bulkhead_contracts.result import Failure
+from bulkhead_contracts.retrieval import RetrievalRequested
+from bulkhead_contracts.step import StepAssigned
+from bulkhead_contracts.tool import ToolCallRequested, ToolSpec
+from bulkhead_contracts.types import Body
+from bulkhead_contracts.wording import words
+
+FENCE, FENCED = "fencing_token", 4
+"""The argument by which a tool learns under which lease it is called, and the first logic that has leases."""
+OWN_WORDS = 3
+"""The first decision logic that says of broken JSON nothing in a parser's words: another version has others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A request for a doer, or for another fold of the planner (`task`)."""
+
+    call_id: str
+    to: str
+    body: Body
+    task: str = ""
+
+
+def request(
+    assigned: StepAssigned, call: ToolCall, turn: int, index: int, earlier_same: int, logic: int = 1
+) -> Outgoing | Failure:
+    """The request of the index-th call of a turn. `earlier_same`: how often this attempt made the same call before."""
+    tool = next((one for one in assigned.tools if one.name == call.name), None)
+    if tool is None:
+        names = ", ".join(one.name for one in assigned.tools) or "none"
+        return Failure.of(
+            code="unknown_tool",
+            message=f"there is no tool {call.name[:64]!r} for this step",
+            hint=f"use one of: {names}; or answer without a tool",
+        )
+    try:
+        arguments = bounded.loads(call.arguments_json or "{}")
+    except ValueError as error:
+        why = "" if logic >= OWN_WORDS else f": {error}"
+        return Failure.of(
+            code="malformed_arguments",
+            message=f"the arguments are not JSON{why}"[:500],
+            hint="send one JSON object that fits the tool's parameters",
+        )
+    if not isinstance(arguments, dict):
+        return Failure.of(
+            code="malformed_arguments",
+            message="the arguments must be one JSON object",
+            hint="send one JSON object that fits the tool's parameters",
+        )
+    call_id = call_key(assigned, tool, _meant(arguments, logic), turn, index, earlier_same)
+    if tool.served_by == "rag":
+        return _retrieval(assigned, arguments, call_id)
+    return Outgoing(
+        call_id,
+        "tool_executor",
+        ToolCallRequested(
+            call_id=call_id,
+            step_id=assigned.step.id,
+            attempt=assigned.attempt,
+            tool=tool.name,
+            arguments_json=call.arguments_json or "{}",
+            deadline_unix_ms=assigned.deadline_unix_ms,
+        ),
+    )
+
+
+def canonical(arguments_json: str, logic: int = 1) -> str:
+    """The same text for the same arguments, however they are written; what is no JSON stands for itself."""
+    try:
+        found = bounded.loads(arguments_json or "{}")
+    except ValueError:
+        return arguments_json
+    if isinstance(found, dict):
+        found = _meant(found, logic)
+    return json.dumps(found, sort_keys=True, separators=(",", ":"))
+
+
+def _meant(arguments: dict[str, object], logic: int) -> dict[str, object]:
+    """What a call is to do. The token of a lease says who may: another attempt has another, for the same write."""
+    return arguments if logic < FENCED else {key: one for key, one in arguments.items() if key != FENCE}
+
+
+def call_key(
+    assigned: StepAssigned, tool: ToolSpec, arguments: dict[str, object], turn: int, index: int, earlier_same: int
+) -> str:
+    """The idempotency key.
+
+    For a write: (step, tool, arguments, how often already), the same in every attempt and plan version, so that a
+    step which is tried again does not repeat its side effects. For a read: the place in this attempt.
+    """
+    if tool.effect == "write":
+        written = json.dumps(arguments, sort_keys=True, separators=(",", ":"))
+        name = f"write/{assigned.step.id}/{tool.name}/{written}/{earlier_same}"
+    else:
+        name = f"read/{assigned.plan_version}/{assigned.step.id}/{assigned.attempt}/{turn}/{index}"
+    return hashlib.blake2b(name.encode(), digest_size=16).hexdigest()
+
+
+def _retrieval(assigned: StepAssigned, arguments: dict[str, object], call_id: str) -> Outgoing | Failure:
+    try:
+        body = RetrievalRequested(
+            call_id=call_id,
+            step_id=assigned.step.id,
+            attempt=assigned.attempt,
+            query=arguments.get("query", ""),
+            k=arguments.get("k", 8),  # type: ignore[arg-type]
+            deadline_unix_ms=assigned.deadline_unix_ms,
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        return Failure.of(
+            code="bad_arguments",
+            message=f"{where}: {words(first)}",
+            hint=f"query is a text of 1-{bounds.MAX_QUERY_CHARS} characters, k 1-{bounds.MAX_PASSAGES}",
+        )
+    return Outgoing(call_id, "rag", body)
