@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from bulkhead import amounts
 from bulkhead_cli import output, target
 from bulkhead_cli.dead_letters.commands import letters_app
 from bulkhead_cli.halts import commands as halts_commands
@@ -58,7 +59,7 @@ app.add_typer(letters_app, name="dead-letters")
 app.add_typer(documents.documents_app, name="documents")
 DEADLINE = f"{bounds.DEFAULT_TASK_DEADLINE_MS // 1000} s"
 LIMITS = (
-    f"Without limits of its own a task may cost {output.money(bounds.DEFAULT_TASK_COST_USD_MICROS)}, use "
+    f"Without limits of its own a task may cost {amounts.money(bounds.DEFAULT_TASK_COST_USD_MICROS)}, use "
     f"{bounds.DEFAULT_TASK_TOKENS:,} tokens and take {DEADLINE} by the clock, from submission to answer."
 )
 
@@ -132,7 +133,7 @@ def submit(
             "--limit-usd",
             metavar="USD",
             parser=amount,
-            show_default=output.money(bounds.DEFAULT_TASK_COST_USD_MICROS),
+            show_default=amounts.money(bounds.DEFAULT_TASK_COST_USD_MICROS),
             help="Most that the task may cost.",
         ),
     ] = None,

@@ -138,11 +138,14 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     """Run a command's work; errors that are expected become one line and an exit code."""
     from bulkhead.bus.port import BusError
     from bulkhead.client.errors import MeshError, Refused, Unfit, Unreachable
+    from bulkhead.journal.history import UnknownTask
 
     try:
         return asyncio.run(work)
     except Stop as error:
         stop(error)
+    except UnknownTask as error:
+        stop(Stop(Exit.USAGE, str(error), error.hint))
     except Unreachable as error:
         stop(Stop(Exit.UNREACHABLE, str(error), error.hint))
     except Refused as error:
@@ -178,31 +181,3 @@ def refusal(error: "Refused", about: str = "") -> Stop:
     document = error.code == "not_found" and "document" in str(error.problem.get("title"))
     hint = "`bulkhead documents` lists the names" if document else HINTS.get(error.code, error.hint)
     return Stop(code, what, hint, name=error.code)
-
-
-def counted(number: int, thing: str) -> str:
-    """`1 step`, `2 steps`, `1,200 tokens`."""
-    return f"{number:,} {thing if number == 1 else thing + ('es' if thing.endswith('s') else 's')}"
-
-
-def money(micros: int) -> str:
-    """Dollars, with as many digits as a small amount needs."""
-    dollars = micros / 1_000_000
-    return f"${dollars:.2f}" if dollars >= 1 else f"${dollars:.6f}".rstrip("0").ljust(5, "0")
-
-
-def seconds(milliseconds: float) -> str:
-    """A duration as people say it."""
-    if milliseconds < 1000:
-        return f"{milliseconds:.0f} ms"
-    if milliseconds < 60_000:
-        return f"{milliseconds / 1000:.1f} s"
-    minutes, rest = divmod(round(milliseconds / 1000), 60)
-    return f"{minutes} min {rest} s"
-
-
-def clock(unix_ms: int) -> str:
-    """Local date and time."""
-    from datetime import datetime
-
-    return datetime.fromtimestamp(unix_ms / 1000).strftime("%Y-%m-%d %H:%M:%S") if unix_ms else "-"

@@ -1,8 +1,8 @@
 """What is inside each image: the one table, and the two things that a build makes of it. Standard library alone.
 
 In: the sources. Out: `image_contents.py DIR` makes DIR/<image>/ for every image: lists/core.txt (needs of
-every service), lists/own.txt (needs of this one), pinned with hashes as in requirements.lock; code/, its part of the tree,
-compiled; state/, the empty folders that it may write to.
+every service), lists/own.txt (needs of this one), pinned with hashes as in requirements.lock; code/, its part of the
+tree, compiled; state/, the empty folders that it may write to.
 """
 
 import argparse

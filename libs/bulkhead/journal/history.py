@@ -14,7 +14,6 @@ from bulkhead.health.sources.journal import speaks
 from bulkhead.journal.reader import read_journal
 from bulkhead.telemetry import names
 from bulkhead.uncertain_writes import origin_of
-from bulkhead_cli.output import Exit, Stop
 from bulkhead_contracts import catalog, envelope
 from bulkhead_contracts.task import Progressed, facts
 from bulkhead_contracts.tool import ToolCallRequested
@@ -65,28 +64,32 @@ class Span:
     attributes: dict[str, Any]
 
 
+class UnknownTask(LookupError):
+    """The journal holds no such task, or several tenants have one of this id. hint: the next thing to do."""
+
+    def __init__(self, what: str, hint: str) -> None:
+        super().__init__(what)
+        self.hint = hint
+
+
 async def one_task(
     bus: Bus, task: str, tenant: str = "", *, reservations: bool = True, as_it_lies: bool = False
 ) -> list[Stored]:
-    """Everything of one tenant's task, as `read_journal` reads it. Raises Stop when there is none, or several tenants
-    have one of this id."""
+    """Everything of one tenant's task, as `read_journal` reads it. Raises UnknownTask."""
     found = await read_journal(bus, task, reservations=reservations, as_it_lies=as_it_lies)
     return of_tenant(found, task, tenant)
 
 
 def of_tenant(journal: list[Stored], task: str, tenant: str) -> list[Stored]:
-    """What one tenant's task said. Raises Stop when there is none, or several tenants have one of this id."""
+    """What one tenant's task said. Raises UnknownTask."""
     tenants = sorted({one.subject.split(".")[4] for one in journal})
     if len(tenants) > 1 and not tenant:
-        raise Stop(
-            Exit.USAGE,
-            f"{len(tenants)} tenants have a task {task}: {', '.join(tenants[:8])}",
-            "say whose with --tenant",
+        raise UnknownTask(
+            f"{len(tenants)} tenants have a task {task}: {', '.join(tenants[:8])}", "say whose with --tenant"
         )
     found = [one for one in journal if one.subject.split(".")[4] == (tenant or tenants[0])]
     if not found:
-        raise Stop(
-            Exit.USAGE,
+        raise UnknownTask(
             f"the journal holds nothing of task {task}" + (f" of tenant {tenant}" if tenant else ""),
             "`bulkhead tasks` lists what there is; the journal may lag by a moment",
         )

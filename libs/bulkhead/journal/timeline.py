@@ -8,9 +8,9 @@ from typing import Any
 from rich.text import Text
 from rich.tree import Tree
 
+from bulkhead.amounts import money, seconds
 from bulkhead.journal.history import Entry, Span, each_fact
 from bulkhead.telemetry import names
-from bulkhead_cli.output import money, seconds
 from bulkhead_contracts.budget import Reserved, Settled
 from bulkhead_contracts.plan import PlanAdopted
 from bulkhead_contracts.result import Usage

@@ -17,10 +17,9 @@ from rich.console import Console
 from bulkhead.bus.port import Bus, BusError
 from bulkhead.client import MeshError
 from bulkhead.journal import history, timeline
+from bulkhead.journal.export import export_task
 from bulkhead.runtime.decider.history import HistoryError, save
 from bulkhead.testing.mesh_under_test import MeshUnderTest, TaskUnderTest, journal_so_far
-from bulkhead_cli.output import Stop
-from bulkhead_cli.replay.export import export_task
 
 TASKS = 5
 """The last ones: a test that fails in the middle of a hundred is told by its end."""
@@ -58,7 +57,7 @@ def _task(mesh: MeshUnderTest, task: TaskUnderTest, folder: Path) -> list[str]:
         found = history.entries(await journal_so_far(bus, task.id))
         try:
             save(await export_task(bus, task.id), folder / f"{task.id}.journal.jsonl.gz")
-        except (HistoryError, Stop, BusError) as error:
+        except (HistoryError, history.UnknownTask, BusError) as error:
             (folder / f"{task.id}.journal.txt").write_text(f"{error}\n")
         return found
 

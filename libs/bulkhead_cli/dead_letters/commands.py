@@ -11,8 +11,9 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from bulkhead import amounts
 from bulkhead.bus.port import PubAck
-from bulkhead_cli import output, target
+from bulkhead_cli import target
 from bulkhead_cli.dead_letters import dead_letters as letters
 from bulkhead_cli.dead_letters.dead_letters import Letter, Mark
 from bulkhead_cli.options import Data, Json, SubData
@@ -63,7 +64,9 @@ def show_letter(context: typer.Context, letter: LetterId, data: SubData = None, 
     for name, value in values.items():
         out.print(f"{name}: {value}", markup=False)
     for mark in marks:
-        out.print(f"{output.clock(mark['at_unix_ms'])}  {mark['what']} by {mark['by']}: {mark['reason']}", markup=False)
+        out.print(
+            f"{amounts.clock(mark['at_unix_ms'])}  {mark['what']} by {mark['by']}: {mark['reason']}", markup=False
+        )
     out.print()
     for name, value in headers.items():
         out.print(f"{name}: {value}", markup=False, style="dim")
@@ -154,7 +157,7 @@ async def _dismiss(data: Path, letter: str, reason: str) -> tuple[Letter, Mark]:
 
 def _done(found: Letter) -> Stop:
     last = found.marks[-1]
-    what = f"the letter was {last.what} by {last.by} at {output.clock(last.at_unix_ms)}: {last.reason}"
+    what = f"the letter was {last.what} by {last.by} at {amounts.clock(last.at_unix_ms)}: {last.reason}"
     return Stop(Exit.REFUSED, what, "to send it all the same: `bulkhead dead-letters redrive ID --again`")
 
 
@@ -184,7 +187,7 @@ def _list(data: Path, everything: bool, as_json: bool) -> None:
     for one in found:
         standing = f"  [dim]{one.standing}[/dim]" if one.marks else ""
         out.print(
-            f"[bold]{one.id[:ID_CHARS]}[/bold]  {output.clock(one.buried_unix_ms)}  "
+            f"[bold]{one.id[:ID_CHARS]}[/bold]  {amounts.clock(one.buried_unix_ms)}  "
             f"{escape(one.service)}  [red]{escape(one.code)}[/red]  {escape(one.subject)}{standing}"
         )
         out.print(f"  {one.reason}", markup=False, style="dim")

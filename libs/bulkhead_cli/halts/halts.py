@@ -14,6 +14,7 @@ from pathlib import Path
 
 from rich.markup import escape
 
+from bulkhead.amounts import clock
 from bulkhead.bus.port import Bus
 from bulkhead.client import Refused
 from bulkhead.runtime.context import unix_ms
@@ -23,7 +24,7 @@ from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead.validation_errors import meant
 from bulkhead_cli.halts.commands import Named
 from bulkhead_cli.limits import unknown_names
-from bulkhead_cli.output import Exit, Stop, clock, out, print_json
+from bulkhead_cli.output import Exit, Stop, out, print_json
 from bulkhead_cli.target import Target, operator_bus, read_json
 from bulkhead_contracts import subjects
 from bulkhead_contracts.control import Breaker, Halt

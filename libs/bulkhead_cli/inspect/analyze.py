@@ -15,12 +15,13 @@ from pathlib import Path
 
 from rich.markup import escape
 
+from bulkhead.amounts import counted, seconds
 from bulkhead.health.deadlock.evidence import Suspected
 from bulkhead.health.findings import Trip
 from bulkhead.health.thresholds import DEFAULT, Thresholds
 from bulkhead.health.watch import MAX_HELD_ACTS, Watch
 from bulkhead_cli.inspect.trace_files import HINT, MAX_BYTES, Form, Opened, open_file
-from bulkhead_cli.output import Exit, Screen, Stop, counted, err, json_line, out, print_json, seconds
+from bulkhead_cli.output import Exit, Screen, Stop, err, json_line, out, print_json
 
 PERSISTS_MS = 1_000
 PERSISTS_EVENTS = 20

@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from bulkhead.amounts import clock, seconds
 from bulkhead.journal.history import Entry, each_fact, entries, of_tenant
 from bulkhead.journal.reader import JournalBehind, read_journal
 from bulkhead.pause_status import when_over
@@ -18,7 +19,7 @@ from bulkhead.uncertain_writes import unknown
 from bulkhead_cli.inspect.reason import Reason
 from bulkhead_cli.inspect.why_ended import ends, waited
 from bulkhead_cli.inspect.why_waits import waiting
-from bulkhead_cli.output import Exit, clock, err, one_line, out, print_json, seconds
+from bulkhead_cli.output import Exit, err, one_line, out, print_json
 from bulkhead_cli.target import operator_bus
 from bulkhead_cli.tasks.uncertain_writes import LOOK_FIRST, named
 from bulkhead_contracts.budget import Alerted, Overran, Reserved, Settled, TaskHalted, Tripped

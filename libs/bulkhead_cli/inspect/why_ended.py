@@ -5,10 +5,10 @@ In: the task's facts in journal order. Out: reasons.
 
 import re
 
+from bulkhead.amounts import clock, seconds
 from bulkhead.journal.history import Entry
 from bulkhead.pause_status import failed, when_over
 from bulkhead_cli.inspect.reason import Reason
-from bulkhead_cli.output import clock, seconds
 from bulkhead_cli.tasks.answer import warnings
 from bulkhead_cli.tasks.uncertain_writes import MAX_SHOWN_CHARS
 from bulkhead_contracts.control import Switched

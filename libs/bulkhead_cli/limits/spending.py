@@ -8,9 +8,10 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from bulkhead.amounts import clock, counted, money, seconds
 from bulkhead.client import Mesh, MeshError, Refused
 from bulkhead_cli.limits import unknown_names, unreachable
-from bulkhead_cli.output import clock, counted, money, out, print_json, print_whole, seconds
+from bulkhead_cli.output import out, print_json, print_whole
 from bulkhead_cli.target import Target
 
 TRIES = 3

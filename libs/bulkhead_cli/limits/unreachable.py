@@ -6,7 +6,7 @@ In: a target, the units that were set, the limits as they stand with the tenant'
 from collections.abc import Mapping
 from typing import Any
 
-from bulkhead_cli.output import money
+from bulkhead.amounts import money
 
 DAYS_OF_MONTH = 31
 POLICY = "the tenant's policy"

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bulkhead_cli.output import Exit, Stop, clock, counted, err, out, print_json
+from bulkhead.amounts import clock, counted
+from bulkhead_cli.output import Exit, Stop, err, out, print_json
 
 if TYPE_CHECKING:
     from bulkhead_infra.backup.archive import Manifest, Reader

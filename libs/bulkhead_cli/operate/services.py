@@ -13,10 +13,11 @@ from typing import Any
 
 import psutil
 
+from bulkhead.amounts import counted
 from bulkhead.bus.port import Bus, BusError
 from bulkhead.runtime.process import container_probe
 from bulkhead_cli.operate.finding import Finding
-from bulkhead_cli.output import Stop, counted
+from bulkhead_cli.output import Stop
 from bulkhead_cli.target import operator_bus, read_json
 from bulkhead_contracts import catalog, subjects
 

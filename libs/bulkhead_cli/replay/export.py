@@ -6,35 +6,11 @@ In: the journal and the contents of a running mesh, under the operator's key. Ou
 import sys
 from pathlib import Path
 
-from bulkhead.blobs import BlobCorrupt, BlobMissing, Blobs
-from bulkhead.bus.port import Bus
-from bulkhead.journal.history import one_task
-from bulkhead.journal.order import as_said
-from bulkhead.journal.reader import place_of
-from bulkhead.runtime.context import unix_ms
-from bulkhead.runtime.decider.history import History, HistoryError, collect, dump, save
-from bulkhead_cli.output import Exit, Stop, counted, err, out, print_json
-from bulkhead_cli.replay.replay import IN_THE_WORKS_MS
+from bulkhead.amounts import counted
+from bulkhead.journal.export import export_task
+from bulkhead.runtime.decider.history import HistoryError, dump, save
+from bulkhead_cli.output import Exit, Stop, err, out, print_json
 from bulkhead_cli.target import operator_bus
-from bulkhead_contracts.result import ContentRef
-
-
-async def export_task(bus: Bus, task: str, tenant: str = "") -> History:
-    """Everything of one task. Raises Stop when there is no such task, HistoryError, BusError."""
-    # Of a restored mesh the journal's own times tell since when it works on what was in the works.
-    journal = await one_task(bus, task, tenant, as_it_lies=True)
-    settled = unix_ms() - journal[-1].time_unix_ms > IN_THE_WORKS_MS
-    tenant = journal[0].subject.split(".")[4]
-    journal = await as_said(bus, place_of(task, tenant), journal)
-    blobs = Blobs(bus, "operator")
-
-    async def read(ref: ContentRef) -> bytes | None:
-        try:
-            return await blobs.get(tenant, ref)
-        except (BlobMissing, BlobCorrupt):
-            return None
-
-    return await collect(journal, read, settled=settled)
 
 
 async def show_export(data: Path, task: str, path: Path | None, tenant: str = "", *, as_json: bool) -> None:

@@ -9,19 +9,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bulkhead.amounts import counted
 from bulkhead.blobs import BlobMissing, Blobs
 from bulkhead.bus.port import Bus
+from bulkhead.journal.export import IN_THE_WORKS_MS
 from bulkhead.journal.history import one_task
 from bulkhead.journal.reader import JournalBehind, Renumbered, caught_up, pages
 from bulkhead.runtime.context import unix_ms
 from bulkhead.runtime.decider.history import History, HistoryError, NoHistory, load
 from bulkhead.runtime.decider.replay import CannotReplay, Divergence, Logics, Report, replay
-from bulkhead_cli.output import Exit, Stop, counted, err, out, print_json
+from bulkhead_cli.output import Exit, Stop, err, out, print_json
 from bulkhead_cli.target import operator_bus
 from bulkhead_contracts.result import ContentRef
 
-IN_THE_WORKS_MS = 10_000
-"""What came in so lately may still be in the works."""
 SUBMISSIONS = "mesh.gateway.planner.*.*.*"
 BEGIN_AGAIN_MAX = 5
 SHOWN_CHARS = 2_000

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
 
+from bulkhead.amounts import counted, money, seconds
 from bulkhead.client.mesh import UNENDED
-from bulkhead_cli.output import counted, money, seconds
 from bulkhead_infra.offline_model import MODEL_NAME
 
 MARKER = re.compile(r"\[#([0-9a-f]{12})\]")

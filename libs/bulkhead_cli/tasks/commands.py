@@ -13,9 +13,10 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from bulkhead.amounts import clock, counted, money
 from bulkhead.client import Mesh, MeshError, Task, TaskEvent
 from bulkhead.client.mesh import UNENDED
-from bulkhead_cli.output import Exit, Stop, clock, counted, err, money, out, print_json, print_whole
+from bulkhead_cli.output import Exit, Stop, err, out, print_json, print_whole
 from bulkhead_cli.target import Target
 from bulkhead_cli.tasks import answer, document_files, follow, uncertain_writes
 from bulkhead_contracts import bounds

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from bulkhead.amounts import counted
 from bulkhead.client import Mesh, Refused
-from bulkhead_cli.output import Exit, Stop, counted, err, print_json, refusal
+from bulkhead_cli.output import Exit, Stop, err, print_json, refusal
 from bulkhead_contracts import bounds
 
 UPLOADS_AT_ONCE = 4

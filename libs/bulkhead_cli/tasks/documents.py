@@ -11,11 +11,12 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from bulkhead.amounts import clock, counted
 from bulkhead.client.errors import Refused
 from bulkhead.validation_errors import meant
 from bulkhead_cli import output, target
 from bulkhead_cli.options import ApiKey, Data, Json, SubData, Tenant, Url
-from bulkhead_cli.output import EXIT_CODES, Exit, Stop, clock, counted, out, print_json, print_whole, refusal, run
+from bulkhead_cli.output import EXIT_CODES, Exit, Stop, out, print_json, print_whole, refusal, run
 from bulkhead_cli.tasks import document_files
 
 DIGEST_CHARS = 12

@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from bulkhead.amounts import counted, money, seconds
 from bulkhead.client import MeshError, Task, TaskEvent
-from bulkhead_cli.output import Exit, counted, err, money, one_line, print_json, seconds
+from bulkhead_cli.output import Exit, err, one_line, print_json
 from bulkhead_cli.tasks import answer, uncertain_writes
 
 MAX_LIVE_LINES = 12

@@ -8,7 +8,8 @@ from typing import Any
 
 from rich.console import Console
 
-from bulkhead_cli.output import clock, counted, one_line
+from bulkhead.amounts import clock, counted
+from bulkhead_cli.output import one_line
 
 MAX_SHOWN_CHARS = 400
 """Of one call's arguments, for people; programs get them whole, as the journal has them."""

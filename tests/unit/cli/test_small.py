@@ -15,7 +15,7 @@ from rich.tree import Tree
 from bulkhead.bus.port import Stored
 from bulkhead.client import TaskEvent
 from bulkhead.journal import timeline
-from bulkhead.journal.history import Entry, each_fact, of_tenant
+from bulkhead.journal.history import Entry, UnknownTask, each_fact, of_tenant
 from bulkhead_cli import output
 from bulkhead_cli.main import app
 from bulkhead_cli.operate import backup, doctor_checks
@@ -234,10 +234,10 @@ def test_of_two_tenants_tasks_of_one_id_one_must_be_named():
         for number, tenant in enumerate(("acme", "demo", "acme"), 1)
     ]
     assert [one.sequence for one in of_tenant(journal, "t1", "acme")] == [1, 3]
-    with pytest.raises(Stop, match="2 tenants have a task t1: acme, demo"):
+    with pytest.raises(UnknownTask, match="2 tenants have a task t1: acme, demo"):
         of_tenant(journal, "t1", "")
     for found, tenant in (([], ""), (journal, "other")):
-        with pytest.raises(Stop, match="holds nothing of task t1"):
+        with pytest.raises(UnknownTask, match="holds nothing of task t1"):
             of_tenant(found, "t1", tenant)
 
 

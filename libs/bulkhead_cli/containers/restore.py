@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bulkhead_cli import containers
+from bulkhead_cli.containers import commands as containers
 from bulkhead_contracts import catalog
 from bulkhead_infra.backup import key_sealing, locations, restore
 from bulkhead_infra.backup.archive import Manifest, Reader

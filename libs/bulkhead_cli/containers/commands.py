@@ -19,8 +19,8 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from bulkhead.amounts import counted
 from bulkhead.testing.relay import Relay
-from bulkhead_cli.output import counted
 from bulkhead_infra.backup.archive import BackupError
 from bulkhead_infra.backup.backup import Progress
 from bulkhead_infra.docker import redis_container
@@ -39,7 +39,7 @@ ASK_TIMEOUT_S = 2.0
 REMOTE = ("backup",)
 """Commands that take a broker's address and folders where others take a data directory."""
 RESTORE, CHECK = "restore", "--check"
-"""Into containers, but for the check of a file: infra/bulkhead_infra/docker/restore.py."""
+"""Into containers, but for the check of a file: libs/bulkhead_cli/containers/restore.py."""
 READ = """
 import json, pathlib
 files = [one for one in pathlib.Path("/k").rglob("*") if one.is_file()]
@@ -70,7 +70,7 @@ def main(arguments: list[str]) -> int:
 
 def _restore(project: str, arguments: list[str]) -> int:
     """Raises what `refill` raises."""
-    from bulkhead_infra.docker.restore import refill
+    from bulkhead_cli.containers.restore import refill
 
     parser = argparse.ArgumentParser(
         prog="python -m bulkhead_cli.containers --project P restore",
@@ -272,7 +272,3 @@ def _inspected(project: str, image: str, *options: str) -> list[dict[str, Any]]:
 def _address(container: Mapping[str, Any]) -> str:
     networks = container["NetworkSettings"]["Networks"].values()
     return str(next(one["IPAddress"] for one in networks if one["IPAddress"]))
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

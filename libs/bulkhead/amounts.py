@@ -1,0 +1,29 @@
+"""Amounts as people read them: counts, money, durations and times."""
+
+from datetime import datetime
+
+
+def counted(number: int, thing: str) -> str:
+    """`1 step`, `2 steps`, `1,200 tokens`."""
+    return f"{number:,} {thing if number == 1 else thing + ('es' if thing.endswith('s') else 's')}"
+
+
+def money(micros: int) -> str:
+    """Dollars, with as many digits as a small amount needs."""
+    dollars = micros / 1_000_000
+    return f"${dollars:.2f}" if dollars >= 1 else f"${dollars:.6f}".rstrip("0").ljust(5, "0")
+
+
+def seconds(milliseconds: float) -> str:
+    """A duration as people say it."""
+    if milliseconds < 1000:
+        return f"{milliseconds:.0f} ms"
+    if milliseconds < 60_000:
+        return f"{milliseconds / 1000:.1f} s"
+    minutes, rest = divmod(round(milliseconds / 1000), 60)
+    return f"{minutes} min {rest} s"
+
+
+def clock(unix_ms: int) -> str:
+    """Local date and time."""
+    return datetime.fromtimestamp(unix_ms / 1000).strftime("%Y-%m-%d %H:%M:%S") if unix_ms else "-"
