@@ -12,7 +12,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,31 +20,24 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from bulkhead.amounts import counted
-from bulkhead.testing.relay import Relay
+from bulkhead_cli.containers.access import PORTS, address, inspected, keys_of, relay_to, running, write
 from bulkhead_infra.backup.archive import BackupError
 from bulkhead_infra.backup.backup import Progress
 from bulkhead_infra.docker import redis_container
 from bulkhead_infra.docker.images import ImageError
 from bulkhead_infra.docker.stack import PROJECT, SERVICE, StackError, docker
-from bulkhead_infra.identity import tls
 from bulkhead_infra.identity.keys import KeyFileError
 from bulkhead_infra.identity.policy import PolicyError
 from bulkhead_infra.nats.provision import ProvisionError
 
 DOCUMENTS = "rag"
 """Below the volume `documents`: where rag has its stores."""
-PORTS = {"nats": 4222, "redis": 6379, "gateway": 8080}
 BROKERS = "BULKHEAD_BROKERS="
 ASK_TIMEOUT_S = 2.0
 REMOTE = ("backup",)
 """Commands that take a broker's address and folders where others take a data directory."""
 RESTORE, CHECK = "restore", "--check"
 """Into containers, but for the check of a file: libs/bulkhead_cli/containers/restore.py."""
-READ = """
-import json, pathlib
-files = [one for one in pathlib.Path("/k").rglob("*") if one.is_file()]
-print(json.dumps({str(one.relative_to("/k")): one.read_text() for one in files}))
-"""
 
 
 def main(arguments: list[str]) -> int:
@@ -147,17 +140,11 @@ async def operate(project: str, command: list[str]) -> int:
                 await relay.close()
 
 
-def relay_to(container: Mapping[str, Any], port: int) -> Relay:
-    """From a port of this machine to a container that listens."""
-    host = _address(container)
-    return Relay(lambda: (host, port))
-
-
 async def _master(servers: list[dict[str, Any]], password: str) -> dict[str, Any]:
     """Of several Redis the one that is the master; the first where none says so, {} where none runs."""
     for one in servers if len(servers) > 1 else ():
         client = Redis.from_url(
-            f"redis://:{password}@{_address(one)}:{PORTS['redis']}/0",
+            f"redis://:{password}@{address(one)}:{PORTS['redis']}/0",
             socket_timeout=ASK_TIMEOUT_S,
             socket_connect_timeout=ASK_TIMEOUT_S,
             decode_responses=True,
@@ -170,16 +157,6 @@ async def _master(servers: list[dict[str, Any]], password: str) -> dict[str, Any
         finally:
             await client.aclose()
     return servers[0] if servers else {}
-
-
-def write(folder: Path, files: Mapping[str, str]) -> None:
-    """What `keys_of` found, for its owner's eyes alone, and the CA where the commands look for it: beside the keys."""
-    ca = files[f"identity/tls/{tls.CA_FILE}"]
-    for path, text in {**files, f"identity/{tls.CA_FILE}": ca}.items():
-        place = folder / path
-        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        place.touch(mode=0o600)
-        place.write_text(text)
 
 
 def _prepare(folder: Path, project: str, url: str, ports: Mapping[str, int]) -> tuple[dict[str, str], list[str]]:
@@ -207,7 +184,7 @@ def _prepare(folder: Path, project: str, url: str, ports: Mapping[str, int]) -> 
 
 def _brokers(project: str) -> dict[str, str]:
     """{name: how Docker sees it} of every broker that this mesh is to have, the missing ones among them."""
-    there = {one["Config"]["Labels"][SERVICE]: one for one in _inspected(project, "nats", "--all")}
+    there = {one["Config"]["Labels"][SERVICE]: one for one in inspected(project, "nats", "--all")}
     named = {
         part
         for one in there.values()
@@ -232,15 +209,6 @@ def _said(project: str) -> dict[str, str]:
     return found
 
 
-def keys_of(project: str, image: str) -> dict[str, str]:
-    """{path in a data directory: text}: every identity's key, and the API keys of who runs the mesh."""
-    mounts = (f"{project}_keys_all:/k/identity:ro", f"{project}_keys_operator:/k/operator:ro")
-    volumes = [part for one in mounts for part in ("--volume", one)]
-    done = docker("run", "--rm", "--network", "none", *volumes, "--entrypoint", "python3", image, "-c", READ)
-    files: dict[str, str] = json.loads(done.stdout)
-    return {path.removeprefix("operator/"): text for path, text in files.items()}
-
-
 def _only_project() -> str:
     said = docker("ps", "--filter", "label=bulkhead.service=nats", "--format", f'{{{{.Label "{PROJECT}"}}}}').stdout
     found = sorted(set(filter(None, said.split())))
@@ -252,23 +220,3 @@ def _only_project() -> str:
         else ("none runs here: `docker-compose --profile core up --detach` starts one")
     )
     raise StackError(f"which mesh is not clear, {which}")
-
-
-def running(project: str, image: str, names: Collection[str] = ()) -> dict[str, dict[str, Any]]:
-    """{service: what Docker knows of its first container} of those that run on an image; names: of these alone."""
-    found: dict[str, dict[str, Any]] = {}
-    for one in _inspected(project, image):
-        found.setdefault(one["Config"]["Labels"][SERVICE], one)
-    return {name: one for name, one in sorted(found.items()) if not names or name in names}
-
-
-def _inspected(project: str, image: str, *options: str) -> list[dict[str, Any]]:
-    filters = [f"--filter=label={PROJECT}={project}", f"--filter=label=bulkhead.service={image}"]
-    ids = docker("ps", "--quiet", *options, *filters).stdout.split()
-    found: list[dict[str, Any]] = json.loads(docker("inspect", *ids).stdout) if ids else []
-    return found
-
-
-def _address(container: Mapping[str, Any]) -> str:
-    networks = container["NetworkSettings"]["Networks"].values()
-    return str(next(one["IPAddress"] for one in networks if one["IPAddress"]))

@@ -12,14 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bulkhead_cli.containers import commands as containers
+from bulkhead_cli.containers import access
 from bulkhead_contracts import catalog
 from bulkhead_infra.backup import key_sealing, locations, restore
 from bulkhead_infra.backup.archive import Manifest, Reader
 from bulkhead_infra.backup.backup import Say
 from bulkhead_infra.backup.locations import Remote
 from bulkhead_infra.docker import provisioner
-from bulkhead_infra.docker.stack import Stack, StackError, docker
+from bulkhead_infra.docker.stack import PROJECT, Stack, StackError, docker
 from bulkhead_infra.nats.streams import Layout
 from bulkhead_infra.render import cluster as cluster_of
 
@@ -76,12 +76,12 @@ async def _fill(stack: Stack, reader: Reader, files: Mapping[str, str], folder: 
     await asyncio.to_thread(stack.run, "up", "--detach", "--no-build", *brokers)
     for name in brokers:
         await asyncio.to_thread(stack.wait_healthy, name)
-    there = containers.running(stack.project, "nats")
-    relays = [containers.relay_to(one, containers.PORTS["nats"]) for one in there.values()]
+    there = access.running(stack.project, "nats")
+    relays = [access.relay_to(one, access.PORTS["nats"]) for one in there.values()]
     try:
         for relay in relays:
             await relay.open()
-        containers.write(folder, containers.keys_of(stack.project, stack.image("provisioner")))
+        access.write(folder, access.keys_of(stack.project, stack.image("provisioner")))
         urls = ",".join(f"tls://127.0.0.1:{relay.port}" for relay in relays)
         remote = Remote(urls, identity, documents, layout.replicas, ranked=layout.ranked)
         shards = {service: layout.shards_of(service) for service in catalog.INBOXES}
@@ -116,7 +116,7 @@ def _hand_over(stack: Stack, service: str, folder: Path, to: str) -> None:
 
 def _is_empty(project: str) -> None:
     """Raises StackError where a mesh is, or was."""
-    label = f"label={containers.PROJECT}={project}"
+    label = f"label={PROJECT}={project}"
     there = docker("ps", "--all", "--quiet", "--filter", label).stdout.split()
     volumes = docker("volume", "ls", "--quiet", "--filter", label).stdout.split()
     if there or volumes:

@@ -6,7 +6,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from bulkhead_cli.demo.__main__ import converse, introduce, verdict
+from bulkhead_cli.demo.conversation import converse, introduce, verdict
 from bulkhead_cli.output import Exit, err, out
 from bulkhead_infra.demo.corpus import Demo
 from bulkhead_infra.docker import images

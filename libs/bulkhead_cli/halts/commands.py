@@ -1,15 +1,14 @@
 """`bulkhead halt`, `resume`, `halts` and `breakers`: what each takes. `main` hangs them into `bulkhead`."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from bulkhead_cli import output, target
+from bulkhead_cli.halts.target_of_halt import Named
 from bulkhead_cli.options import ApiKey, Data, Json, SubData, Url
 from bulkhead_cli.output import EXIT_CODES, Exit, Stop, run
-from bulkhead_contracts.control import HaltScope
 
 TaskName = Annotated[str, typer.Option("--task", metavar="TASK", help="One task.")]
 AgentName = Annotated[
@@ -28,19 +27,6 @@ TenantName = Annotated[
 WhyHalt = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; everybody who has to wait reads it.")]
 WhyReset = Annotated[str, typer.Option("--reason", metavar="TEXT", help="What was mended; kept as a fact.")]
 WhyResume = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why it may go on; kept as a fact.")]
-
-
-@dataclass(frozen=True, slots=True)
-class Named:
-    """What is meant. tenant: whose calls, "" for everybody's."""
-
-    scope: HaltScope
-    name: str
-    tenant: str = ""
-
-    def __str__(self) -> str:
-        whose = f" of tenant {self.tenant}" if self.tenant and self.scope not in ("task", "tenant") else ""
-        return f"{self.scope} {self.name}{whose}"
 
 
 def halt(

@@ -22,7 +22,7 @@ from bulkhead.runtime.halts import operator
 from bulkhead.runtime.halts.operator import Wish
 from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead.validation_errors import meant
-from bulkhead_cli.halts.commands import Named
+from bulkhead_cli.halts.target_of_halt import Named
 from bulkhead_cli.limits import unknown_names
 from bulkhead_cli.output import Exit, Stop, out, print_json
 from bulkhead_cli.target import Target, operator_bus, read_json

@@ -1,0 +1,52 @@
+"""The conversation of the demo: documents in, a question, the answer compared with the expected one."""
+
+from pathlib import Path
+
+from bulkhead.client import Mesh
+from bulkhead_cli.output import Exit, err, out
+from bulkhead_cli.tasks import follow
+from bulkhead_infra.demo.corpus import Demo, write
+from bulkhead_infra.demo.verdict import compare
+
+
+def introduce(demo: Demo, *, offline: bool) -> None:
+    """What is about to be shown."""
+    out.print(f"[bold]Bulkhead demo[/bold], case {demo.seed}: {demo.airline}")
+    model = "the offline one: rule-based, deterministic, no LLM" if offline else "your provider"
+    out.print(f"  model: {model}", style="dim")
+
+
+async def converse(demo: Demo, url: str, api_key: str, folder: Path) -> tuple[Exit, dict]:  # type: ignore[type-arg]
+    """Ingest, ask, watch: how it ended, and the task's document."""
+    files = write(demo, folder)
+    async with Mesh(url, api_key) as client:
+        for path in files:
+            receipt = await client.add_document(path)
+            line = f"  {receipt['outcome']} {receipt['name']} ({receipt['chunks']} chunks)"
+            out.print(line, style="dim", markup=False)
+        out.print(f"\n{demo.objective}\n", markup=False, soft_wrap=True)
+        task = await client.submit(demo.objective, idempotency_key=f"demo-{demo.seed}")
+        ended = await follow.watch(task, out, as_json=False)
+        return ended, await task.show()
+
+
+def verdict(demo: Demo, document: dict) -> bool:  # type: ignore[type-arg]
+    """Compare with what the generator knows, and show both when they differ."""
+    result = document.get("result") or {}
+    answer = document.get("answer") or ""
+    cited = {one["document"] for one in result.get("citations", ())}
+    found = compare(demo, answer, cited)
+    expected = demo.expected
+    if found.ok:
+        out.print(
+            f"\n[bold green]right[/bold green]: {expected.currency} {expected.amount}, citing "
+            f"{', '.join(expected.must_cite)} - as the generator of the case expects"
+        )
+        return True
+    err.print("\n[bold red]the answer is not the expected one[/bold red]")
+    cited = ", ".join(expected.must_cite)
+    err.print(f"  expected: {expected.currency} {expected.amount}, citing {cited}", markup=False)
+    err.print(f"  given:    {answer or document.get('failure')}", markup=False)
+    for difference in found.differences:
+        err.print(f"  - {difference}", markup=False)
+    return False

@@ -1,0 +1,18 @@
+"""The target of a halt, as the command line names it."""
+
+from dataclasses import dataclass
+
+from bulkhead_contracts.control import HaltScope
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """What is meant. tenant: whose calls, "" for everybody's."""
+
+    scope: HaltScope
+    name: str
+    tenant: str = ""
+
+    def __str__(self) -> str:
+        whose = f" of tenant {self.tenant}" if self.tenant and self.scope not in ("task", "tenant") else ""
+        return f"{self.scope} {self.name}{whose}"
