@@ -35,11 +35,13 @@ up: setup ## Keep a mesh running in the foreground (Ctrl-C drains it)
 test: setup ## Every test that this machine can run; unexpected skips fail
 	@$(BIN)/python -m bulkhead_infra.render --check
 	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check -q .
+	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/python -m tests $(ARGS)
 
-quick: setup ## The inner loop: style, import rules, generated files; unit, contract and replay tests
-	@$(BIN)/ruff check . && $(BIN)/lint-imports --no-cache && $(BIN)/python -m bulkhead_infra.render --check
+quick: setup ## The inner loop: style, types, import rules, generated files; unit, contract and replay tests
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check -q . && $(BIN)/mypy && $(BIN)/lint-imports --no-cache && $(BIN)/python -m bulkhead_infra.render --check
 	@$(BIN)/python -m pytest -q -n logical --maxprocesses 8 --dist loadfile -m "not slow" tests/unit tests/contract tests/replay $(ARGS)
 
 compose-test: setup ## The tests of the mesh in containers (needs Docker)
@@ -77,4 +79,4 @@ lock: setup ## Renew the lock files, for every Python and system at once (ARGS=-
 	@$(BIN)/$(LOCK) $(ARGS) tests/bench/requirements.in -o tests/bench/requirements.lock
 
 clean: ## Remove the venv and all local state
-	rm -rf $(VENV) $(BENCH_VENV) .bulkhead .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(BENCH_VENV) .bulkhead .pytest_cache .ruff_cache .mypy_cache

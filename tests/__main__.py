@@ -27,7 +27,8 @@ def folders() -> tuple[list[str], list[str], list[str]]:
     """Every folder of tests in exactly one lane; one that nobody named only computes."""
     found = {path.name for path in HERE.iterdir() if path.is_dir() and any(path.rglob("test_*.py"))}
     lanes = found & ALONE, found & REAL_PROCESSES, found - ALONE - REAL_PROCESSES
-    return tuple([f"tests/{name}" for name in sorted(lane)] for lane in lanes)
+    alone, real, computing = ([f"tests/{name}" for name in sorted(lane)] for lane in lanes)
+    return alone, real, computing
 
 
 def command(paths: list[str], arguments: list[str]) -> list[str]:

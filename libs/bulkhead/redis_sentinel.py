@@ -47,13 +47,13 @@ async def master_of(url: str, timeout_s: float) -> tuple[str, int]:
             decode_responses=True,
         )
         try:
-            found = await client.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", name)
+            found = await client.sentinel_get_master_addr_by_name(name, return_responses=True)
         except (RedisConnectionError, OSError, TimeoutError) as error:
             why = f"{place}: {error or 'no answer'}"
             continue
         finally:
             await client.aclose()
-        if found:
-            return str(found[0]), int(found[1])
+        if isinstance(found, tuple):
+            return str(found[0]), found[1]
         why = f"{place} watches no {name}"
     raise RedisConnectionError(f"no sentinel names the master ({why})")

@@ -4,6 +4,7 @@ In: the words. Out: the commands' own work, or wrong usage as one line (one docu
 """
 
 import errno
+import inspect
 import os
 import sys
 from collections.abc import Sequence
@@ -33,6 +34,7 @@ class Commands(TyperGroup):
         prog_name: str | None = None,
         complete_var: str | None = None,
         standalone_mode: bool = True,
+        windows_expand_args: bool = True,
         **extra: Any,
     ) -> Any:
         """Run one command line; ends the process when standalone."""
@@ -55,7 +57,7 @@ class Commands(TyperGroup):
             sys.exit(int(Exit.USAGE))
         words = words or ["--help"]
         try:
-            return self._run(words, prog_name, complete_var, standalone_mode, **extra)
+            return self._run(words, prog_name, complete_var, standalone_mode, windows_expand_args, **extra)
         except OSError as error:
             if error.errno not in NO_ROOM or error.filename is not None:
                 raise
@@ -71,12 +73,18 @@ class Commands(TyperGroup):
             sys.exit(int(Exit.FAILED))
 
     def _run(
-        self, words: Sequence[str], prog_name: str | None, complete_var: str | None, standalone_mode: bool, **extra: Any
+        self,
+        words: Sequence[str],
+        prog_name: str | None,
+        complete_var: str | None,
+        standalone_mode: bool,
+        windows_expand_args: bool,
+        **extra: Any,
     ) -> Any:
         if not (Speech.as_json and standalone_mode):
-            return super().main(words, prog_name, complete_var, standalone_mode, **extra)
+            return super().main(words, prog_name, complete_var, standalone_mode, windows_expand_args, **extra)
         try:
-            code = super().main(words, prog_name, complete_var, standalone_mode=False, **extra)
+            code = super().main(words, prog_name, complete_var, False, windows_expand_args, **extra)
         except UsageError as error:
             say(Stop(Exit.USAGE, error.format_message(), "see --help"))
             code = error.exit_code
@@ -84,6 +92,21 @@ class Commands(TyperGroup):
             say(Stop(Exit.FAILED, "stopped by a signal", name="interrupted"))
             code = int(Exit.FAILED)
         sys.exit(code if isinstance(code, int) else 0)
+
+
+def flow_helps(app: typer.Typer) -> None:
+    """Join the lines of each paragraph in the helps of all commands: only the terminal's width breaks them."""
+    for command in app.registered_commands:
+        command.help = _flowing(command.help or inspect.getdoc(command.callback))
+    if app.registered_callback is not None and app.registered_callback.callback is not None:
+        app.registered_callback.help = _flowing(inspect.getdoc(app.registered_callback.callback))
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            flow_helps(group.typer_instance)
+
+
+def _flowing(text: str | None) -> str:
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in (text or "").split("\n\n"))
 
 
 def _is_text(word: str) -> bool:

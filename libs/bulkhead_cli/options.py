@@ -3,7 +3,7 @@
 import math
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -15,54 +15,72 @@ HOUR_S, MINUTE_S = 3600, 60
 SMALLEST_LIMIT_USD = 0.000_001
 """Money is counted in micro dollars."""
 
+MESH = "Mesh and credentials"
+Form = Literal["auto", "bulkhead", "rows", "otel", "openai"]
+"""Formats of recorded runs (docs/analyze.md)."""
+
 Data = Annotated[
     Path,
     typer.Option(
         "--data",
         metavar="DIR",
         envvar="BULKHEAD_DATA",
-        help="Directory of a local mesh, as `bulkhead up` made it.",
+        help="Directory of a local mesh, made by `bulkhead up`.",
         show_default=str(DEFAULT_DATA),
+        rich_help_panel=MESH,
     ),
 ]
-SubData = Annotated[Path | None, typer.Option("--data", metavar="DIR", help="Directory of a local mesh.")]
+SubData = Annotated[
+    Path | None, typer.Option("--data", metavar="DIR", help="Directory of a local mesh.", rich_help_panel=MESH)
+]
 Url = Annotated[
-    str, typer.Option("--url", envvar="BULKHEAD_URL", help="Address of a gateway; without it, that of the mesh in DIR.")
+    str,
+    typer.Option(
+        "--url",
+        envvar="BULKHEAD_URL",
+        help="Address of a gateway.",
+        show_default="the gateway of the mesh in DIR",
+        rich_help_panel=MESH,
+    ),
 ]
 ApiKey = Annotated[
     str,
     typer.Option(
-        "--api-key", envvar="BULKHEAD_API_KEY", help="API key or JWT; without it, the one in DIR/credentials.json."
+        "--api-key",
+        envvar="BULKHEAD_API_KEY",
+        help="API key or JWT.",
+        rich_help_panel=MESH,
+        show_default="the key in DIR/credentials.json",
     ),
 ]
 Tenant = Annotated[
     str,
     typer.Option(
-        "--tenant", metavar="T", help="Whose key of DIR/credentials.json to use; the first submission makes it."
+        "--tenant",
+        metavar="T",
+        help="Tenant whose key in DIR/credentials.json is used. The tenant's first submission creates the key.",
+        rich_help_panel=MESH,
     ),
 ]
 Json = Annotated[
     bool,
     typer.Option(
         "--json",
-        help="Print JSON: one document; where something is followed or goes through many (watch, --watch, "
-        "replay --all, backup, restore), one per line, as it comes.",
+        help="Print one JSON document; commands that report progress (watch, --watch, replay --all, backup, restore) "
+        "print one per line.",
     ),
 ]
 TaskTenant = Annotated[
-    str, typer.Option("--tenant", metavar="T", help="Whose task it is, where several tenants have one of this id.")
+    str, typer.Option("--tenant", metavar="T", help="Tenant of the task, when several tenants have a task of this id.")
 ]
-
-
 PlanFile = Annotated[
     Path | None,
     typer.Option(
         "--plan",
         metavar="FILE",
-        help="Have these steps carried out, and let no model plan: a JSON object with steps, "
-        "each with id, title, instruction, acceptance, and, if wanted, tools, inputs, role. Where it ends in several, "
-        "one "
-        "more is added, `answer`, in which a model composes the answer from theirs.",
+        help="Plan to carry out instead of one that a model makes: a JSON object with steps, each with id, title, "
+        "instruction, acceptance and, optionally, tools, inputs, role. A plan with several last steps gets one more, "
+        "`answer`, in which a model composes the answer from their results.",
     ),
 ]
 ToolNames = Annotated[
@@ -70,8 +88,8 @@ ToolNames = Annotated[
     typer.Option(
         "--tool",
         metavar="TOOL",
-        help="Let the task use this tool; may be repeated.",
-        show_default="all of the tenant's",
+        help="Tool that the task may use; may be repeated.",
+        show_default="all tools of the tenant",
     ),
 ]
 IdempotencyKey = Annotated[
@@ -79,16 +97,14 @@ IdempotencyKey = Annotated[
     typer.Option(
         "--idempotency-key",
         metavar="KEY",
-        help="A repeat under the same key is the same task, and no second one. For "
-        "programs that call this again when they do not know whether it went through.",
+        help="Key of this submission: another one with the same key returns the same task and starts no second one. "
+        "For programs that repeat a submission whose outcome they do not know.",
     ),
 ]
-
-
 RequireComplete = Annotated[
     bool,
     typer.Option(
-        "--require-complete", help="End with 1, too, when the task succeeded and its answer is degraded or incomplete."
+        "--require-complete", help="Exit with 1 also when the task succeeded with a degraded or incomplete answer."
     ),
 ]
 
@@ -101,7 +117,7 @@ def task_id(text: str) -> str:
         raise typer.BadParameter(f"{text[:80]!r} is no task's id; `bulkhead tasks` lists them") from None
 
 
-TaskId = Annotated[str, typer.Argument(metavar="TASK", help="The task's id.", callback=task_id)]
+TaskId = Annotated[str, typer.Argument(metavar="TASK", help="Id of the task.", callback=task_id)]
 
 
 def duration_s(text: str) -> float:

@@ -134,6 +134,12 @@ def stop(error: Stop) -> NoReturn:
     raise typer.Exit(int(error.code))
 
 
+def exit_with(code: Exit) -> None:
+    """End the command with this exit code; 0 lets it return."""
+    if code is not Exit.OK:
+        raise typer.Exit(int(code))
+
+
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Run a command's work; errors that are expected become one line and an exit code."""
     from bulkhead.bus.port import BusError

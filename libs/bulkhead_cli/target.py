@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from bulkhead.validation_errors import meant
-from bulkhead_cli.output import Exit, Stop
+from bulkhead_cli.output import Exit, Stop, stop
 
 if TYPE_CHECKING:
     from bulkhead.bus.jetstream.bus import JetStreamBus
@@ -89,6 +89,14 @@ def find(data: Path, url: str, api_key: str, tenant: str = "", *, may_make_key: 
             f"use --api-key or BULKHEAD_API_KEY; keys of a local mesh are in {data / 'credentials.json'}",
         )
     return Target(found_url, key, data if found_url == gateway_url(mesh) else None)
+
+
+def required(data: Path, url: str, api_key: str, tenant: str = "", *, may_make_key: bool = False) -> Target:
+    """The mesh that the options name, as `find`; ends the command when something is missing."""
+    try:
+        return find(data, url, api_key, tenant, may_make_key=may_make_key)
+    except Stop as error:
+        stop(error)
 
 
 def _is_url(text: str) -> bool:

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, nullcontext
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from tests.bench.rig import ROOT, rig
 QUIET_LOAD = 0.5
 DRIFT = 1.25
 Measure = Callable[[Any, Book, int], Awaitable[None]]
+Start = Callable[[Path, Durability], AbstractAsyncContextManager[Any]]
 
 LOADED = tuple(f"_{load}" for load in stepping.LOADS)
 ON_RIG: dict[Measure, tuple[str, ...]] = {
@@ -146,7 +147,12 @@ class Run:
     async def _bulkhead(self, folder: Path, durability: Durability) -> None:
         book, scale = self._book, self._scale
         tracing = partial(rig, environ={"BULKHEAD_TRACE": "true"})
-        groups = ((ON_RIG, rig), (FRESH, rig), (TRACED, tracing), (ON_WHOLE, whole.whole))
+        groups: list[tuple[dict[Measure, tuple[str, ...]], Start]] = [
+            (ON_RIG, rig),
+            (FRESH, rig),
+            (TRACED, tracing),
+            (ON_WHOLE, whole.whole),
+        ]
         for number, (places, start) in enumerate(groups):
             wanted = [measure for measure, names in places.items() if self.wants(names)]
             async with AsyncExitStack() as stack:

@@ -69,7 +69,8 @@ class Worker:
         """Give an order and wait for the answer. Raises WorkerFailed."""
         assert self.process.stdin is not None
         self.process.stdin.write((json.dumps(order) + "\n").encode())
-        return (await self.answer())["done"]
+        done: dict[str, Any] = (await self.answer())["done"]
+        return done
 
     async def answer(self) -> dict[str, Any]:
         """The next line that is no step."""
@@ -162,7 +163,8 @@ class Peer:
         """So many workflows, half in each process; seconds from the first to the last."""
         share = in_flight // len(self.workers)
         done = await asyncio.gather(*(one.order(do="load", count=share, length=length) for one in self.workers))
-        return max(one["ended"] for one in done) - min(one["began"] for one in done)
+        began, ended = min(row["began"] for row in done), max(row["ended"] for row in done)
+        return float(ended - began)
 
 
 async def measure(book: Book, folder: Path, durability: Durability, scale: int) -> None:

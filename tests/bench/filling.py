@@ -11,12 +11,14 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import nats
 from nats.aio.client import Client
 
 from bulkhead_contracts import subjects
-from bulkhead_infra.nats.server import NatsServer, ServerPlan
+from bulkhead_infra.nats.configuration import ServerPlan
+from bulkhead_infra.nats.server import NatsServer
 from bulkhead_infra.nats.streams import Layout, durables, streams
 from tests.bench.figures import say
 
@@ -76,7 +78,8 @@ async def _journal_has(client: Client, count: int) -> None:
         await asyncio.sleep(0.2)
 
 
-async def _api(client: Client, what: str, body: object) -> dict:
-    answer = json.loads((await client.request(f"$JS.API.{what}", json.dumps(body).encode(), timeout=30)).data)
+async def _api(client: Client, what: str, body: object) -> dict[str, Any]:
+    reply = await client.request(f"$JS.API.{what}", json.dumps(body).encode(), timeout=30)
+    answer: dict[str, Any] = json.loads(reply.data)
     assert "error" not in answer, f"{what}: {answer['error']}"
     return answer

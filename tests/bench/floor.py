@@ -17,7 +17,8 @@ from typing import Any
 import nats
 
 from bulkhead.tcp_ports import free_port
-from bulkhead_infra.nats.server import Durability, NatsServer, ServerPlan
+from bulkhead_infra.nats.configuration import ServerPlan
+from bulkhead_infra.nats.server import Durability, NatsServer
 from bulkhead_infra.nats.streams import Layout, streams
 from tests.bench.figures import Book
 from tests.bench.floor_client import Work

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bulkhead.tcp_ports import free_port
 from bulkhead_infra.local.process import Child, StartFailed
@@ -145,8 +146,9 @@ async def postgres(*, fsync: bool) -> AsyncIterator[Postgres]:
 
 async def _until_ready(child: Child, started: asyncio.Future[None]) -> None:
     ended = asyncio.ensure_future(child.exited.wait())
+    ends: set[asyncio.Future[Any]] = {started, ended}
     try:
-        await asyncio.wait({started, ended}, timeout=START_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(ends, timeout=START_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
     finally:
         ended.cancel()
     if not started.done():

@@ -25,7 +25,8 @@ from bulkhead.runtime.decider.history import load
 from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead.tcp_ports import free_port
 from bulkhead_contracts import subjects
-from bulkhead_infra.nats.server import NatsServer, ServerPlan
+from bulkhead_infra.nats.configuration import ServerPlan
+from bulkhead_infra.nats.server import NatsServer
 from bulkhead_infra.nats.streams import Layout, streams
 from bulkhead_services.budget.ledger.memory_store import MemoryStore
 from bulkhead_services.budget.watch.fold import Mark

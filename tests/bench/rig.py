@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from bulkhead.bus import wire
 from bulkhead.bus.jetstream.bus import JetStreamBus
@@ -28,8 +29,9 @@ from bulkhead_infra.identity import keys, policy, render
 from bulkhead_infra.local.environment import newest_logic
 from bulkhead_infra.local.http import get
 from bulkhead_infra.local.process import Child
+from bulkhead_infra.nats.configuration import ServerPlan
 from bulkhead_infra.nats.provision import provision
-from bulkhead_infra.nats.server import Durability, NatsServer, ServerPlan
+from bulkhead_infra.nats.server import Durability, NatsServer
 from bulkhead_infra.nats.streams import Layout
 from tests.bench import accounting
 from tests.bench.filling import fill
@@ -92,7 +94,7 @@ class Rig:
     environ: Mapping[str, str] = field(default_factory=dict)
     listening: asyncio.Task[None] | None = None
     logic: int = field(default_factory=newest_logic)
-    _numbers: itertools.count = field(default_factory=itertools.count)
+    _numbers: "itertools.count[int]" = field(default_factory=itertools.count)
 
     async def submit(self, steps: int, *, check: bool = False) -> str:
         """Submit a chain of no-op steps; returns the task id."""
@@ -148,8 +150,9 @@ class Rig:
         """Until all of these have ended. Raises RigFailed with what the services said."""
         ended = asyncio.gather(*(self.tasks[name].ended.wait() for name in names))
         assert self.listening is not None
+        ends: set[asyncio.Future[Any]] = {ended, self.listening}
         try:
-            await asyncio.wait({ended, self.listening}, timeout=TASK_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(ends, timeout=TASK_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
             if ended.done():
                 return
         finally:
@@ -207,10 +210,10 @@ class Rig:
         finally:
             await bus.close()
 
-    async def jsz(self, query: str = "streams=true&accounts=true") -> dict:
+    async def jsz(self, query: str = "streams=true&accounts=true") -> dict[str, Any]:
         """The broker's own counts."""
         _, body = await get(f"{self.server.plan.monitor_url}/jsz?{query}", timeout_s=5)
-        found: dict = json.loads(body)
+        found: dict[str, Any] = json.loads(body)
         return found
 
     async def start_service(self, name: str) -> None:

@@ -400,7 +400,7 @@ async def test_a_ceiling_cuts_the_stream_in_flight_and_a_top_up_lets_the_task_go
     topped = next(one.body.changed_unix_ms for one in await limits_changed(world) if one.body.topped_up)
     woken = [one for one in found if isinstance(one.body, CallResumed)]
     assert woken, "who was held back was woken"
-    print(f"woken {min(one.at_unix_ms for one in woken) - topped} ms after the top-up")  # noqa: T201 - for benchmarks
+    print(f"woken {min(one.at_unix_ms for one in woken) - topped} ms after the top-up")
     begun = [one.body.step.id for one in found if isinstance(one.body, StepAssigned)]
     assert sorted(begun) == ["s1", "s2", "s3", "s4"], "no step was done again"
     answered = [one.body.call_id for one in found if isinstance(one.body, ModelCallReplied)]

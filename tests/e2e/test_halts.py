@@ -83,7 +83,7 @@ async def test_a_halted_tenant_waits_and_goes_on_and_the_other_one_is_unharmed(t
         while min(took) > allowed_ms and len(took) < ROUNDS:
             await resumed(world)
             took.append(await halted(world, task, len(took) + 1))
-        print(f"cut {min(took)} ms after the halt; {allowed_ms} ms are allowed")  # noqa: T201 - for benchmarks
+        print(f"cut {min(took)} ms after the halt; {allowed_ms} ms are allowed")
         assert min(took) <= allowed_ms, took
         await world.disarm()
         with pytest.raises(Refused) as refused:

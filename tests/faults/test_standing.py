@@ -66,7 +66,7 @@ def test_what_is_no_point_is_refused(text: str, said: str) -> None:
 
 def test_nothing_is_armed_by_default() -> None:
     assert crash_points.parse("") is None and crash_points._armed is None
-    crash_points.arm("planner", "worker:after_publish:1")
+    crash_points.arm_crash("planner", "worker:after_publish:1")
     assert crash_points._armed is None, "another service's point"
 
 
@@ -98,8 +98,8 @@ def test_a_file_names_a_point_for_one_process_and_is_gone_when_that_dies(tmp_pat
 @pytest.mark.parametrize("service, point, nth", CASES, ids=[f"{s}-{p}-{n}" for s, p, n in CASES])
 async def test_a_crash_changes_nothing(standing: Standing, service: str, point: str, nth: int) -> None:
     before = standing.crashes(service, point)
-    await _nobody_can_tell(standing, service, point, standing.arm(service, point, nth))
-    standing.disarm(service)
+    await _nobody_can_tell(standing, service, point, standing.arm_crash(service, point, nth))
+    standing.disarm_crash(service)
     assert standing.crashes(service, point) == before + 1, f"a task passes no {service}:{point} {nth} time(s)"
 
 
@@ -116,7 +116,7 @@ async def test_who_asks_budget_in_vain_gives_back_what_it_holds(standing: Standi
     """Budget dies with its answer unsent, and its heir is not there before nobody waits any more, as under load."""
     service, point = "budget", "before_answer"
     before = standing.crashes(service, point)
-    standing.arm(service, point, 1)
+    standing.arm_crash(service, point, 1)
     standing.stays_away(service)
     errand = Errand(standing)
     task = await errand.submit_until_taken()
@@ -153,7 +153,7 @@ async def _nobody_can_tell(standing: Standing, service: str, point: str, pid: in
     else:
         document = await errand.ends_rightly()
     if not await standing.died(service, pid, DIES_WITHIN_S):
-        standing.disarm(service)
+        standing.disarm_crash(service)
         pytest.fail(f"a task passes no point {service}:{point}: the list is not true")
     await nothing_waits(standing)
     if not claims:

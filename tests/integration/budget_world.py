@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from bulkhead.bus.port import PubAck, Stored
 from bulkhead.runtime.context import Context, unix_ms
@@ -210,7 +211,7 @@ async def world(redis: RedisServer) -> AsyncIterator[World]:
     edges: dict[str, Budget] = {}
 
     def make(context: Context) -> Budget:
-        settings = Settings(redis_url=redis.url, redis_timeout_s=0.5, retry_after_ms=20)
+        settings = Settings(redis_url=SecretStr(redis.url), redis_timeout_s=0.5, retry_after_ms=20)
         edges[context.instance] = build(context, settings)
         return edges[context.instance]
 

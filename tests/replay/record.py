@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from bulkhead.runtime.decider.history import dump, save
 from tests.replay.scenes import SCENES, SMALL_CONTEXT, UNDER_LOGIC_2, UNDER_LOGIC_3, UNDER_LOGIC_4, UNDER_LOGIC_5, Scene
@@ -18,7 +19,7 @@ PLAIN_MAX_BYTES = 24 * 1024
 """Up to this a history stays readable text."""
 
 
-async def record(scenes: Mapping[str, Scene], **settings: object) -> None:
+async def record(scenes: Mapping[str, Scene], **settings: Any) -> None:
     """Play these scenes on one stage and keep their histories."""
     if not scenes:
         return

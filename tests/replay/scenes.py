@@ -23,7 +23,7 @@ from tests.unit.model_gateway.scripted_provider import Exchange, fails, says
 Scene = Callable[[Stage], Awaitable[str]]
 PASSAGE = re.compile(r"\[\[part kind=passage id=(\w+)[^\n]*\n([^.\n]+\.[\d]*[^.]*\.)")
 PUT_OFF_S = 20
-BOTH = ({"id": "a"}, {"id": "b"}, {"id": "c", "inputs": ["a", "b"]})
+BOTH: tuple[dict[str, Any], ...] = ({"id": "a"}, {"id": "b"}, {"id": "c", "inputs": ["a", "b"]})
 
 
 async def single_step(on: Stage) -> str:
@@ -35,12 +35,11 @@ async def single_step(on: Stage) -> str:
 async def fan_out_join(on: Stage) -> str:
     """Five steps at once, one that joins them; three of them compute."""
     wide = [{"id": f"w{n}", "tools": ["calculate"]} for n in range(5)]
-    on.model.will(
-        plan(*wide, {"id": "join", "inputs": [one["id"] for one in wide]}),
-        join=[says("All five are known.")],
-        **{f"w{n}": [use(call("calculate", expression=f"{n} * 7")), says("It was worked out.")] for n in range(3)},
-        **{f"w{n}": [says("There is nothing to compute.")] for n in (3, 4)},
-    )
+    turns: dict[str, Any] = {"join": [says("All five are known.")]}
+    for n in range(3):
+        turns[f"w{n}"] = [use(call("calculate", expression=f"{n} * 7")), says("It was worked out.")]
+    turns |= {f"w{n}": [says("There is nothing to compute.")] for n in (3, 4)}
+    on.model.will(plan(*wide, {"id": "join", "inputs": [one["id"] for one in wide]}), **turns)
     return (await on.run())["task_id"]
 
 
@@ -225,19 +224,11 @@ async def fork(on: Stage) -> str:
     """A task that takes over two results of another and runs the third step, edited."""
     on.model.will(plan(*BOTH), a=[says("A holds.")], b=[says("B holds.")], c=[says("Both hold."), says("Just B.")])
     earlier = await on.run()
-    steps = [
-        {
-            "id": one["id"],
-            "title": one["id"].upper(),
-            "instruction": f"Do {one['id']}.",
-            "inputs": one.get("inputs", []),
-            "acceptance": "It is done.",
-        }
-        for one in BOTH
-    ]
+    common = {"inputs": [], "acceptance": "It is done."}
+    steps = [common | {"title": step["id"].upper(), "instruction": f"Do {step['id']}."} | step for step in BOTH]
     steps[2] |= {"instruction": "Say only what b found."}
-    wanted = {"plan": {"steps": steps}, "fork": {"task": earlier["task_id"], "steps": ["a", "b"]}}
-    return (await on.run(**wanted))["task_id"]
+    taken = {"task": earlier["task_id"], "steps": ["a", "b"]}
+    return (await on.run(plan={"steps": steps}, fork=taken))["task_id"]
 
 
 async def put_off(on: Stage) -> str:

@@ -8,27 +8,38 @@ import asyncio
 import hashlib
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, cast
 
 import yaml
+from pydantic import SecretStr
 
 from bulkhead.blobs import BlobMissing
 from bulkhead.client import Mesh, Task
+from bulkhead.runtime.context import Context
 from bulkhead.runtime.decider.history import History, collect
 from bulkhead.testing.counter import CounterServer
 from bulkhead.testing.mesh import MemoryMesh
+from bulkhead_contracts.result import ContentRef
 from bulkhead_services.budget import app as budget
+from bulkhead_services.budget.settings import Settings as BudgetSettings
 from bulkhead_services.checker.app import LOGICS as CHECKER
 from bulkhead_services.gateway import app as gateway
+from bulkhead_services.gateway.settings import PublisherPolicy
+from bulkhead_services.gateway.settings import Settings as GatewaySettings
 from bulkhead_services.model_gateway import app as model_gateway
+from bulkhead_services.model_gateway.settings import Settings as ModelGatewaySettings
 from bulkhead_services.planner.app import LOGICS as PLANNER
 from bulkhead_services.rag import app as rag
+from bulkhead_services.rag.settings import Settings as RagSettings
 from bulkhead_services.signer import app as signer
+from bulkhead_services.signer.settings import Settings as SignerSettings
 from bulkhead_services.tool_executor import app as tool_executor
+from bulkhead_services.tool_executor.settings import Settings as ToolExecutorSettings
 from bulkhead_services.worker.app import LOGICS as WORKER
 from tests.unit.model_gateway.scripted_provider import Exchange, Script, ScriptedProvider, calls, says
 
@@ -113,6 +124,12 @@ async def silent(x: Exchange) -> None:
     await x.hung_up()
 
 
+class Ended(TypedDict):
+    """The part of a task's document that scenes read."""
+
+    task_id: str
+
+
 @dataclass
 class Stage:
     """A running mesh and its model."""
@@ -130,11 +147,11 @@ class Stage:
         """The gateway, as a person."""
         return Mesh(self.url, key)
 
-    async def run(self, objective: str = "Find it out.", key: str = "bk_ann_of_demo", **wanted: Any) -> dict[str, Any]:
+    async def run(self, objective: str = "Find it out.", key: str = "bk_ann_of_demo", **wanted: Any) -> Ended:
         """Submit a task and wait for its end; what `show` says of it."""
         async with self.client(key) as client:
             task: Task = await client.submit(objective, **wanted)
-            return await task.result(FACT_TIMEOUT_S)
+            return cast(Ended, await task.result(FACT_TIMEOUT_S))
 
     async def restart(self, *names: str) -> None:
         """Replace the replica of each service: the old one dies, the new one is built anew."""
@@ -161,13 +178,17 @@ class Stage:
         journal = [one for one in await self.mesh.messages("JOURNAL") if one.subject.endswith(f".{tenant}.{task}")]
         blobs = self.mesh.context("checker").blobs
 
-        async def read(ref) -> bytes | None:
+        async def read(ref: ContentRef) -> bytes | None:
             try:
                 return await blobs.get(tenant, ref)
             except BlobMissing:
                 return None
 
         return await collect(journal, read)
+
+
+def _decider(logics: dict[str, Any], name: str, context: Context) -> Any:
+    return logics[name]  # Looked up at each start: a test may put others there.
 
 
 @asynccontextmanager
@@ -201,41 +222,38 @@ async def stage(folder: Path, *, logic: int = 1, logics: Any = LOGICS, **model: 
     with CounterServer(folder / "counts.jsonl") as counter:
         async with ScriptedProvider() as provider:
             provider.will(said)
-            common = {"data_dir": folder}
-            builds = {
-                "budget": lambda c: budget.build(c, budget.Settings(redis_url="memory://", **common)),
+            builds: dict[str, Callable[[Context], Any]] = {
+                "budget": lambda c: budget.build(c, BudgetSettings(redis_url=SecretStr("memory://"), data_dir=folder)),
                 "model_gateway": lambda c: model_gateway.build(
                     c,
-                    model_gateway.Settings(
-                        **{
-                            "openai_base_url": provider.url,
-                            "openai_api_key": "scripted",
-                            "model": "offline-rules-1",
-                            "backoff_first_ms": 1,
-                            **common,
-                            **model,
-                        }
+                    ModelGatewaySettings(
+                        openai_base_url=provider.url,
+                        openai_api_key=SecretStr("scripted"),
+                        model="offline-rules-1",
+                        backoff_first_ms=1,
+                        data_dir=folder,
+                        **model,
                     ),
                 ),
-                "rag": lambda c: rag.build(c, rag.Settings(**common)),
+                "rag": lambda c: rag.build(c, RagSettings(data_dir=folder)),
                 "tool_executor": lambda c: tool_executor.build(
-                    c, tool_executor.Settings(counter_url=counter.url, retry_backoff_s=0.01, **common)
+                    c, ToolExecutorSettings(counter_url=counter.url, retry_backoff_s=0.01, data_dir=folder)
                 ),
                 "signer": lambda c: signer.build(
-                    c, signer.Settings(tenants_file=folder / "tenants.yaml", counter_url=counter.url, **common)
+                    c, SignerSettings(tenants_file=folder / "tenants.yaml", counter_url=counter.url, data_dir=folder)
                 ),
                 "gateway": lambda c: gateway.build(
                     c,
-                    gateway.Settings(
+                    GatewaySettings(
                         http_port=0,
                         api_keys_file=folder / "keys.json",
                         logic=starts["logic"],
                         heartbeat_s=60,
-                        publishers={"pub_demo": {"tenant": TENANT, "person": "shop"}},
-                        **common,
+                        publishers={"pub_demo": PublisherPolicy(tenant=TENANT, person="shop")},
+                        data_dir=folder,
                     ),
                 ),
-                **{name: (lambda c, name=name: logics[name]) for name in LOGICS},
+                **{name: partial(_decider, logics, name) for name in LOGICS},
             }
             async with MemoryMesh(builds, ack_wait_ms=2_000) as mesh:
                 found = Stage(mesh, said, counter, starts, logics)

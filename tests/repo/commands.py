@@ -8,6 +8,7 @@ import re
 import shlex
 
 import typer
+from typer.core import TyperGroup
 from typer.main import get_command
 
 from bulkhead_cli.main import app
@@ -23,7 +24,7 @@ def exists(line: str) -> None:
     found = get_command(app)
     context = typer.Context(found)
     for word in words[1:]:
-        inner = getattr(found, "get_command", lambda *_: None)(context, word)
+        inner = found.get_command(context, word) if isinstance(found, TyperGroup) else None
         if inner is None:
             break
         found = inner

@@ -128,7 +128,7 @@ def run_many(seeds: range, asked: argparse.Namespace) -> int:
             if row["complaints"]:
                 failed.append(row)
                 # At once: whoever stops it later is to know by then.
-                print(f"seed {row['seed']} breaks: {row['complaints'][0]}", file=sys.stderr)  # type: ignore[index]
+                print(f"seed {row['seed']} breaks: {row['complaints'][0]}", file=sys.stderr)
             if asked.json:
                 print(json.dumps(row), flush=True)
         if done % CHUNK == 0 or done == len(seeds):

@@ -5,6 +5,7 @@ In: coroutines. Out: the same run for the same coroutines, however fast or loade
 
 import asyncio
 import selectors
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextvars import Context, ContextVar, copy_context
 from functools import partial
@@ -96,6 +97,10 @@ class SimulationLoop(asyncio.SelectorEventLoop):
     """Virtual seconds from 0; work for threads is done in place. Who stands still: see `stand_still`."""
 
     _timer_cancelled_count: int
+    _ready: deque[Soon]
+    _scheduled: list[tuple[float, Later]]
+    _clock_resolution: float
+    _stopping: bool
 
     def __init__(self) -> None:
         self._virtual_s = 0.0
@@ -103,7 +108,7 @@ class SimulationLoop(asyncio.SelectorEventLoop):
         self._give_up = _nothing
         self._standing: dict[str, list[Soon]] = {}
         super().__init__(_Idle(self._jump))
-        self.create_future = partial(asyncio.Future, loop=self)  # type: ignore[method-assign,assignment]
+        self.create_future = partial(asyncio.Future, loop=self)  # type: ignore[method-assign]
 
     def _jump(self, by_s: float) -> None:
         self._virtual_s += by_s
@@ -119,9 +124,9 @@ class SimulationLoop(asyncio.SelectorEventLoop):
 
     def go_on(self, who: str) -> None:
         """It is called in its order, what was to be called meanwhile."""
-        self._ready.extend(self._standing.pop(who, ()))  # type: ignore[attr-defined]
+        self._ready.extend(self._standing.pop(who, ()))
 
-    def create_task(self, coro: Any, *, name: Any = None, context: Any = None) -> "asyncio.Task[Any]":  # type: ignore[override]
+    def create_task(self, coro: Any, *, name: Any = None, context: Any = None) -> "asyncio.Task[Any]":
         """See asyncio. A context of its own is in the same process all the same."""
         if context is not None and WHO not in context and (who := WHO.get("")):
             context.run(WHO.set, who)
@@ -134,7 +139,7 @@ class SimulationLoop(asyncio.SelectorEventLoop):
         handle = _new(Soon)
         handle.callback, handle.args, handle.over = callback, args, False
         handle.context = copy_context() if context is None else context
-        self._ready.append(handle)  # type: ignore[attr-defined]
+        self._ready.append(handle)
         return handle
 
     def call_soon_threadsafe(self, callback: Any, *args: Any, context: Any = None) -> "Soon":  # type: ignore[override]
@@ -147,7 +152,7 @@ class SimulationLoop(asyncio.SelectorEventLoop):
         handle.callback, handle.args, handle.over = callback, args, False
         handle.context = copy_context() if context is None else context
         handle._when, handle._loop, handle.waits = when, self, True
-        heappush(self._scheduled, (when, handle))  # type: ignore[has-type]
+        heappush(self._scheduled, (when, handle))
         return handle
 
     def call_later(self, delay: float, callback: Any, *args: Any, context: Any = None) -> "Later":  # type: ignore[override]
@@ -156,15 +161,15 @@ class SimulationLoop(asyncio.SelectorEventLoop):
         handle.callback, handle.args, handle.over = callback, args, False
         handle.context = copy_context() if context is None else context
         handle._when, handle._loop, handle.waits = when, self, True
-        heappush(self._scheduled, (when, handle))  # type: ignore[has-type]
+        heappush(self._scheduled, (when, handle))
         return handle
 
     def _run_once(self) -> None:
         """Until it is stopped: asyncio would look in between whether it is."""
-        ready, resolution_s = self._ready, self._clock_resolution  # type: ignore[attr-defined]
+        ready, resolution_s = self._ready, self._clock_resolution
         popleft, standing = ready.popleft, self._standing
         while True:
-            scheduled = self._scheduled  # type: ignore[has-type]
+            scheduled = self._scheduled
             if scheduled and (scheduled[0][1].over or self._timer_cancelled_count * 2 > len(scheduled) > 100):
                 self._forget_cancelled()
                 scheduled = self._scheduled
@@ -196,13 +201,13 @@ class SimulationLoop(asyncio.SelectorEventLoop):
                         raise
                     except BaseException as error:
                         self.call_exception_handler({"message": f"in {handle.callback!r}", "exception": error})
-            if self._stopping:  # type: ignore[attr-defined]
+            if self._stopping:
                 return
 
     def _forget_cancelled(self) -> None:
         """At the head; everywhere when they are the most."""
-        scheduled = self._scheduled  # type: ignore[has-type]
-        if len(scheduled) > 100 and self._timer_cancelled_count / len(scheduled) > 0.5:  # type: ignore[has-type]
+        scheduled = self._scheduled
+        if len(scheduled) > 100 and self._timer_cancelled_count / len(scheduled) > 0.5:
             self._scheduled = [one for one in scheduled if not one[1].over]
             heapify(self._scheduled)
             self._timer_cancelled_count = 0

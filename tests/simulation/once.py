@@ -6,6 +6,7 @@ remembered, only what files, tokens and stored messages say: values that nobody 
 
 import functools
 import gc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,34 +30,37 @@ _COLLECT_EVERY = 10
 """Runs. A run leaves cycles behind (tasks, frames): collecting them while it runs costs more than their memory."""
 
 
+@functools.cache
 def remember() -> None:
     """Call before the first run; again does nothing."""
-    if getattr(yaml.safe_load, "remembers", False):
-        return
-    yaml.safe_load = _by_text(yaml.safe_load)
+    _replace(yaml, "safe_load", _by_text)
     # The functions of the module, which grants uses, are methods of its one instance.
-    jwt.decode = _by_token(jwt.decode)
-    jwt.get_unverified_header = functools.lru_cache(1_024)(jwt.get_unverified_header)
-    jwt.api_jws.PyJWS._load = functools.lru_cache(256)(jwt.api_jws.PyJWS._load)  # type: ignore[method-assign]
-    grants.Ed25519PrivateKey = _Private  # type: ignore[attr-defined]
-    grants.Ed25519PublicKey = _Public  # type: ignore[attr-defined]
-    model_gateway.Prices = functools.cache(model_gateway.Prices)  # type: ignore[assignment,misc]
-    model_gateway.Prompts = functools.cache(model_gateway.Prompts)  # type: ignore[assignment,misc]
-    tool_executor.load = _by_rows(tool_executor.load)  # type: ignore[attr-defined]
-    routing.compile_path = functools.lru_cache(256)(routing.compile_path)  # type: ignore[assignment]
-    httpx._urls.urlparse = functools.lru_cache(256)(httpx._urls.urlparse)  # type: ignore[attr-defined]
+    _replace(jwt, "decode", _by_token)
+    _replace(jwt, "get_unverified_header", functools.lru_cache(1_024))
+    _replace(jwt.api_jws.PyJWS, "_load", functools.lru_cache(256))
+    _replace(grants, "Ed25519PrivateKey", lambda _: _Private)
+    _replace(grants, "Ed25519PublicKey", lambda _: _Public)
+    _replace(model_gateway, "Prices", functools.cache)
+    _replace(model_gateway, "Prompts", functools.cache)
+    _replace(tool_executor, "load", _by_rows)
+    _replace(routing, "compile_path", functools.lru_cache(256))
+    _replace(httpx._urls, "urlparse", functools.lru_cache(256))
     # A verified token says the same to all.
-    grants.Verifier._parse = staticmethod(_by_token_and_kind(grants.Verifier._parse))  # type: ignore[method-assign]
-    quotas._stamp = _of_own_file(quotas._stamp)  # type: ignore[assignment]
+    _replace(grants.Verifier, "_parse", lambda parse: staticmethod(_by_token_and_kind(parse)))
+    _replace(quotas, "_stamp", _of_own_file)
     # Of a checkpoint most rows are those of the one before.
-    checkpoint.LedgerSettled = functools.lru_cache(16_384)(checkpoint.LedgerSettled)  # type: ignore[assignment,misc]
-    checkpoint.LedgerBalance = functools.lru_cache(1_024)(checkpoint.LedgerBalance)  # type: ignore[assignment,misc]
-    catalog.decode = functools.lru_cache(8_192)(catalog.decode)  # type: ignore[assignment]
-    inbound.read = _by_message(inbound.read)  # type: ignore[assignment]
+    _replace(checkpoint, "LedgerSettled", functools.lru_cache(16_384))
+    _replace(checkpoint, "LedgerBalance", functools.lru_cache(1_024))
+    _replace(catalog, "decode", functools.lru_cache(8_192))
+    _replace(inbound, "read", _by_message)
     # What is there by now stays; what runs leave is collected between them.
     gc.collect()
     gc.freeze()
     gc.disable()
+
+
+def _replace(owner: Any, name: str, wrap: Callable[[Any], Any]) -> None:
+    setattr(owner, name, wrap(getattr(owner, name)))
 
 
 class _Private:
@@ -144,7 +148,6 @@ def _by_text(load: Any) -> Any:
     def remembered(stream: Any) -> Any:
         return known(stream) if isinstance(stream, str) else load(stream)
 
-    remembered.remembers = True  # type: ignore[attr-defined]
     return remembered
 
 

@@ -277,8 +277,8 @@ def _sim(text: str) -> dict[str, Any] | None:
     at = text.find("SIM{")
     if at < 0:
         return None
-    found, _ = json.JSONDecoder().raw_decode(text[at + 3 :])
-    return found
+    wants: dict[str, Any] = json.JSONDecoder().raw_decode(text[at + 3 :])[0]
+    return wants
 
 
 class Counter(httpx.AsyncBaseTransport):

@@ -24,7 +24,8 @@ def body(stored: Stored) -> dict[str, Any]:
 
 @lru_cache(4_096)
 def _of_bytes(raw: bytes) -> dict[str, Any]:
-    return json.loads(raw)
+    message: dict[str, Any] = json.loads(raw)
+    return message
 
 
 def type_of(stored: Stored) -> str:

@@ -5,7 +5,7 @@ In: ledger calls of every replica of budget. Out: answers and misbehaviour as th
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import TypeVar
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeout
@@ -16,6 +16,8 @@ from bulkhead_services.budget.ledger.model import Answer, Balance, Entry, Ledger
 from bulkhead_services.budget.ledger.store import Fenced, Revision
 
 from .chaos import Chaos
+
+T = TypeVar("T")
 
 TIMEOUT_S = 1.0
 """So long budget waits for Redis."""
@@ -56,7 +58,7 @@ class RedisView:
         self.epoch = ""
         self.on_change: Callable[[], None] = lambda: None
 
-    async def _call(self, name: str, act: Callable[[], Any]) -> Any:
+    async def _call(self, name: str, act: Callable[[], T]) -> T:
         redis = self._redis
         if redis.chaos.strikes("redis_forgets", f"redis:{name}") is not None:
             redis.clear()
@@ -82,7 +84,7 @@ class RedisView:
             raise RedisConnectionError("connection reset by peer")
         return value
 
-    async def _too_late(self, name: str, act: Callable[[], Any], by_s: float) -> None:
+    async def _too_late(self, name: str, act: Callable[[], object], by_s: float) -> None:
         """It stands still: who asks gives up, and what lies there is done all the same when it goes on."""
         redis, server, epoch = self._redis, self._server, self.epoch
 

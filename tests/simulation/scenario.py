@@ -99,7 +99,7 @@ class Scenario:
     @property
     def names(self) -> tuple[str, ...]:
         """Of all wishes and acts."""
-        return tuple(one.name for one in (*self.wishes, *self.acts))
+        return (*(wish.name for wish in self.wishes), *(act.name for act in self.acts))
 
 
 SERVICES = ("gateway", "signer", "planner", "worker", "checker", "model_gateway", "rag", "tool_executor", "budget")
@@ -163,12 +163,13 @@ def steps_of(draw: random.Random, name: str) -> tuple[PlanStep, ...]:
     """A chain, a fan with a join, or one step alone."""
     shape = draw.choice(("one", "one", "chain", "fan", "diamond"))
     names = {"one": ["a"], "chain": ["a", "b"], "fan": ["a", "b", "z"], "diamond": ["a", "b", "c", "z"]}[shape]
-    inputs: dict[str, tuple[str, ...]] = {
+    shapes: dict[str, dict[str, tuple[str, ...]]] = {
         "one": {},
         "chain": {"b": ("a",)},
         "fan": {"z": ("a", "b")},
         "diamond": {"b": ("a",), "c": ("a",), "z": ("b", "c")},
-    }[shape]
+    }
+    inputs = shapes[shape]
     return tuple(_step(draw, name, step, inputs.get(step, ())) for step in names)
 
 
@@ -194,14 +195,14 @@ def _step(draw: random.Random, task: str, name: str, inputs: tuple[str, ...]) ->
                 "date_add",
             )
         )
-        arguments: dict[str, object] = {
+        by_tool: dict[str, dict[str, object]] = {
             "counter_increment": {"name": f"{task}.{name}.{number}", "amount": 1},
             "counter_increment_unkeyed": {"name": f"{task}.{name}.{number}.bare", "amount": 1},
             "calculate": {"expression": f"{draw.randint(2, 99)} * {draw.randint(2, 99)}"},
             "search_documents": {"query": "harbour fees"},
             "date_add": {"date": "2026-01-31", "days": draw.randint(1, 400)},
-        }[tool]
-        calls.append([tool, arguments])
+        }
+        calls.append([tool, by_tool[tool]])
     wants: dict[str, object] = {"calls": calls, "serial": draw.random() < 0.3}
     if draw.random() < 0.12:
         wants["reject"] = 1

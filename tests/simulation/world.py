@@ -14,6 +14,8 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+from pydantic import SecretStr
+
 from bulkhead.bus.memory.bus import MemoryBus
 from bulkhead.bus.port import BusError
 from bulkhead.grants import new_signing_seed, public_of
@@ -28,17 +30,22 @@ from bulkhead_contracts.budget import ReserveReplied, ReserveRequested
 from bulkhead_contracts.control import MessageRejected
 from bulkhead_contracts.result import ContentRef
 from bulkhead_contracts.task import TaskEnded, TaskRejected
-from bulkhead_services.budget import app as budget
 from bulkhead_services.budget.effects import Budget
+from bulkhead_services.budget.settings import Settings as BudgetSettings
 from bulkhead_services.checker import app as checker
 from bulkhead_services.gateway import app as gateway
 from bulkhead_services.gateway.http.task_document import document
 from bulkhead_services.gateway.settings import PublisherPolicy
+from bulkhead_services.gateway.settings import Settings as GatewaySettings
 from bulkhead_services.model_gateway import app as model_gateway
+from bulkhead_services.model_gateway.settings import Settings as ModelGatewaySettings
 from bulkhead_services.planner import app as planner
 from bulkhead_services.rag import app as rag
+from bulkhead_services.rag.settings import Settings as RagSettings
 from bulkhead_services.signer import app as signer
+from bulkhead_services.signer.settings import Settings as SignerSettings
 from bulkhead_services.tool_executor import app as tool_executor
+from bulkhead_services.tool_executor.settings import Settings as ToolExecutorSettings
 from bulkhead_services.worker import app as worker
 
 from . import library, once, situations
@@ -336,7 +343,7 @@ class World:
 
     def gateway(self, number: int = 0) -> HeadlessGateway:
         """A replica of the gateway that runs: of several, the one whose turn this is. Raises NoGateway."""
-        able = [
+        able: list[HeadlessGateway] = [
             service.component
             for who, (_, _, service) in self._running.items()
             if who.startswith("gateway-") and service.component.http.started
@@ -409,19 +416,21 @@ def seeds() -> dict[str, str]:
 @cache
 def settings(folder: Path) -> dict[str, Any]:
     """Settings of every service; reading them costs more than a run."""
-    common = {"data_dir": folder}
     return {
-        "budget": budget.Settings(redis_url="memory://", watch_interval_s=WATCH_EVERY_S, **common),
-        "model_gateway": model_gateway.Settings(
-            openai_base_url="http://127.0.0.1:9/v1", openai_api_key="sim", model="offline-rules-1", **common
+        "budget": BudgetSettings(redis_url=SecretStr("memory://"), watch_interval_s=WATCH_EVERY_S, data_dir=folder),
+        "model_gateway": ModelGatewaySettings(
+            openai_base_url="http://127.0.0.1:9/v1",
+            openai_api_key=SecretStr("sim"),
+            model="offline-rules-1",
+            data_dir=folder,
         ),
-        "tool_executor": tool_executor.Settings(counter_url="http://127.0.0.1:9", **common),
-        "rag": rag.Settings(**common),
-        "signer": signer.Settings(tenants_file=TENANTS, counter_url="http://127.0.0.1:9", **common),
-        "gateway": gateway.Settings(
+        "tool_executor": ToolExecutorSettings(counter_url="http://127.0.0.1:9", data_dir=folder),
+        "rag": RagSettings(data_dir=folder),
+        "signer": SignerSettings(tenants_file=TENANTS, counter_url="http://127.0.0.1:9", data_dir=folder),
+        "gateway": GatewaySettings(
             http_port=0,
             tenants_file=TENANTS,
-            **common,
+            data_dir=folder,
             publishers={name: PublisherPolicy(tenant=tenant, person=ROBOT) for name, tenant in PUBLISHERS.items()},
         ),
     }

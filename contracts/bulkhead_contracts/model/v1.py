@@ -6,9 +6,9 @@ from pydantic import Field
 
 from bulkhead_contracts import bounds
 
-from ..result import Completeness, ContentRef, Failure, Label, Standing, Summary, Usage
+from ..result import Completeness, ContentRef, Failure, Label, Standing, Usage
 from ..tool.v1 import ToolSpec
-from ..types import Body, Contract, Count, Name, Token, UnixMs
+from ..types import Body, Contract, Count, Name, Summary, Token, UnixMs
 
 PartKind = Literal[
     "objective", "step", "input", "notes", "passage", "answer", "acceptance", "tools", "context", "tool_result"

@@ -1,5 +1,5 @@
 """Latest version of the task messages; older ones live in their own module."""
 
-from .v1 import *  # noqa: F403
+from .v1 import *
 from .v2 import TaskRejected as TaskRejected
 from .v2 import TaskRequested as TaskRequested

@@ -1,3 +1,3 @@
 """Latest version of the tool messages."""
 
-from .v1 import *  # noqa: F403
+from .v1 import *

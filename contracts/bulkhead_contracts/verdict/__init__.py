@@ -1,3 +1,3 @@
 """Latest version of the verdict messages."""
 
-from .v1 import *  # noqa: F403
+from .v1 import *

@@ -22,8 +22,9 @@ from bulkhead_infra.backup.backup import Say, Wanted
 from bulkhead_infra.backup.stream_copies import connected
 from bulkhead_infra.identity import keys, policy, render
 from bulkhead_infra.local.rundir import MESH_FILE, RESTORING_FILE, DirectoryInUse, RunDir
+from bulkhead_infra.nats.configuration import ServerPlan
 from bulkhead_infra.nats.provision import provision
-from bulkhead_infra.nats.server import NatsServer, ServerPlan
+from bulkhead_infra.nats.server import NatsServer
 from bulkhead_infra.nats.streams import Layout
 
 

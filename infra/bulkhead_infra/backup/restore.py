@@ -6,6 +6,7 @@ everything else as the provisioner makes it. Redis gets nothing: budget makes it
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from bulkhead_contracts import catalog, subjects
 from bulkhead_infra.backup import documents, key_sealing
@@ -17,7 +18,7 @@ from bulkhead_infra.nats.provision import Begin
 from bulkhead_infra.nats.streams import Layout, streams
 
 
-def check_streams(reader: Reader, layout: Layout) -> dict[str, dict]:  # type: ignore[type-arg]
+def check_streams(reader: Reader, layout: Layout) -> dict[str, dict[str, Any]]:
     """The settings for every stream in the backup: this version's. Raises BackupError for what it does not know."""
     known = {config["name"]: config for config in streams(layout)}
     for copy in reader.manifest.streams:

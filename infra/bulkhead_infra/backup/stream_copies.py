@@ -153,7 +153,8 @@ class Broker:
     async def _request_once(self, subject: str, body: bytes) -> Msg:
         """An answer. A refusal names no request: whichever is under way ends with it."""
         asking = asyncio.ensure_future(self._client.request(subject, body, timeout=TIMEOUT_S))
-        await asyncio.wait({asking, self._denied}, return_when=asyncio.FIRST_COMPLETED)
+        ends: set[asyncio.Future[Any]] = {asking, self._denied}
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         if not asking.done():
             asking.cancel()
             raise errors.Error("it refused")
@@ -196,7 +197,8 @@ async def connected(url: str, identity: Path) -> AsyncIterator[Broker]:
             allow_reconnect=False,
             max_reconnect_attempts=1,
             connect_timeout=CONNECT_TIMEOUT_S,
-            **({"tls": trusting(ca_file), "tls_handshake_first": True} if ca_file else {}),
+            tls=trusting(ca_file) if ca_file else None,
+            tls_handshake_first=bool(ca_file),
         )
     except (BusError, errors.Error, OSError) as error:
         raise BackupError(

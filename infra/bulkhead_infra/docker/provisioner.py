@@ -141,7 +141,7 @@ def _broker(rules: policy.Policy, brokers: tuple[str, ...]) -> None:
         monitor_port=8222,
         durability="power" if durability == "power" else "process",
         host="0.0.0.0",  # noqa: S104
-        store=DATA / "store",  # noqa: S104 - a container's own network
+        store=DATA / "store",
         tls=(IDENTITY / tls.BROKER_FILE, IDENTITY / tls.BROKER_KEY_FILE),
         store_gib=_largest_store_gib(master),
         brokers=brokers,

@@ -10,7 +10,7 @@ import json
 import os
 import secrets
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import nkeys
@@ -107,7 +107,7 @@ def _temporary(path: Path, text: str) -> Path:
     return temporary
 
 
-def _ensure(path: Path, make) -> None:  # type: ignore[no-untyped-def]
+def _ensure(path: Path, make: Callable[[], str]) -> None:
     if not path.exists():
         write_new(path, make())
     mode = stat.S_IMODE(path.stat().st_mode)

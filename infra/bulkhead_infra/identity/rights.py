@@ -82,7 +82,7 @@ def _uses(name: str, uses: frozenset[Use], shards: int) -> Iterator[Right]:
         yield from _use(name, use, shards)
 
 
-def _use(name: str, use: Use, shards: int) -> Iterator[Right]:  # noqa: C901 - one case per use
+def _use(name: str, use: Use, shards: int) -> Iterator[Right]:
     inbox = subjects.inbox_stream(name)
     match use:
         case Use.INBOX:

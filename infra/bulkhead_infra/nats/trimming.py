@@ -113,7 +113,7 @@ async def _subjects(ask: Ask, pattern: str) -> dict[str, int]:
 
 async def _needed(reader: Bus) -> list[tuple[Stored, LedgerCheckpointed]]:
     """The newest two checkpoints that are whole; [] while there are not two."""
-    found = []
+    found: list[tuple[Stored, LedgerCheckpointed]] = []
     for stored, seal in reversed(await _seals(reader)):
         if len(found) < KEPT_CHECKPOINTS and await _whole(reader, seal):
             found.append((stored, seal))

@@ -14,7 +14,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import httpx
 
@@ -413,7 +413,8 @@ def _tell(on_lost: OnLost | None, error: MeshError, left_s: float) -> None:
 async def _lines(answer: httpx.Response) -> AsyncGenerator[str, None]:
     """Lines as they come. Only CR and LF end a line here: httpx would split at U+2028 too."""
     rest = ""
-    async with aclosing(answer.aiter_text()) as pieces:
+    # httpx's iterator is an asynchronous generator, which its annotation does not say.
+    async with aclosing(cast(AsyncGenerator[str, None], answer.aiter_text())) as pieces:
         async for piece in pieces:
             *lines, rest = (rest + piece).replace("\r\n", "\n").split("\n")
             for line in lines:

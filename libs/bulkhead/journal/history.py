@@ -140,7 +140,7 @@ def _entry(stored: Stored) -> Entry:
         if not speaks(stored.subject, head.type.rpartition(".v")[0]):
             body, problem = None, f"{parts[1]} may not say this to {parts[2]}, which rejects it: nothing came of it"
     except (envelope.EnvelopeError, catalog.DecodeError) as error:
-        problem, later = str(error), getattr(error, "later", False)
+        problem, later = str(error), isinstance(error, catalog.DecodeError) and error.later
     return Entry(
         stored.sequence,
         stored.time_unix_ms,

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from bulkhead.testing.assertions import refute, times
 
@@ -73,7 +73,7 @@ class Outside:
         self._server = _Server((host, 0), _handler_of(self))
         self.port: int = self._server.server_address[1]
 
-    def __enter__(self) -> "Outside":
+    def __enter__(self) -> Self:
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
         return self
 

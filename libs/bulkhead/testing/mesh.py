@@ -76,9 +76,11 @@ class MemoryMesh:
     async def start(self, name: str, instance: str = "0") -> Running:
         """Start a replica."""
         context = self._make(name, instance)
+        bus = context.bus
+        assert isinstance(bus, MemoryBus)
         service = Service(context, self._builds[name](context), slots=self._slots)
         task = asyncio.create_task(service.run(), name=f"{name}-{instance}")
-        running = Running(service, context.bus, task)  # type: ignore[arg-type]
+        running = Running(service, bus, task)
         self.running[(name, instance)] = running
         await asyncio.sleep(0)
         return running

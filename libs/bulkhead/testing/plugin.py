@@ -6,7 +6,7 @@ In: options (`bulkhead_packs`, `bulkhead_evidence`, `bulkhead_disk_mib`), the fi
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -227,7 +227,9 @@ def _next(tenants: Iterator[str]) -> str:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Iterator[None]:
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[Any]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """While the mesh still stands, its journal, timelines and logs are written down."""
     report = yield
     if call.when == "call" and report.failed:
@@ -242,7 +244,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> 
 
 def _evidence_folder(request: pytest.FixtureRequest) -> Path:
     config = request.config
-    wanted = config.getoption("--bulkhead-evidence") or config.getini(EVIDENCE)
+    wanted: str = config.getoption("--bulkhead-evidence") or config.getini(EVIDENCE)
     name = re.sub(r"[^\w.-]+", "-", request.node.nodeid).strip("-")[-MAX_FOLDER_CHARS:]
     if wanted:
         return config.rootpath / wanted / name

@@ -34,7 +34,7 @@ def frame_of_call(call: Call) -> dict[str, Any]:
 def call_of(frame: dict[str, Any]) -> Call:
     """The call as the tool sees it."""
     hosts = {name: tuple(frame[name]) for name in ("http_allow_hosts", "http_allow_private_hosts")}
-    return Call(world=NoWorld(), **{**frame, **hosts})  # type: ignore[arg-type]
+    return Call(world=NoWorld(), **{**frame, **hosts})
 
 
 def frame_of(said: object, max_output_bytes: int) -> dict[str, Any]:

@@ -24,22 +24,21 @@ from bulkhead_contracts import catalog
 MIN_ID_CHARS = 4
 ID_CHARS = 12
 HANDLER_FAILED = "handler_failed"
-LetterId = Annotated[str, typer.Argument(metavar="ID", help="The letter's id, or its beginning.")]
-All = Annotated[bool, typer.Option("--all", help="Also those that were sent again or dismissed.")]
+LetterId = Annotated[str, typer.Argument(metavar="ID", help="Id of the letter, or its first characters.")]
+Again = Annotated[bool, typer.Option("--again", help="Send it even if it was sent again or dismissed before.")]
+All = Annotated[bool, typer.Option("--all", help="Include letters that were sent again or dismissed.")]
 
-letters_app = typer.Typer(
-    invoke_without_command=True,
-    rich_markup_mode="rich",
-    epilog=EXIT_CODES,
-    help="Messages that a service could not handle: list, show, send again, dismiss (needs the data directory's keys).",
-)
+letters_app = typer.Typer(invoke_without_command=True, rich_markup_mode="rich", epilog=EXIT_CODES)
 
 
 @letters_app.callback()
 def dead_letters(
     context: typer.Context, data: Data = target.DEFAULT_DATA, everything: All = False, as_json: Json = False
 ) -> None:
-    """Messages that a service could not handle; without a subcommand, list those that nothing was done about."""
+    """List, send again or dismiss messages that a service could not handle.
+
+    Without a subcommand, the open letters are listed. Uses the operator's key in DIR.
+    """
     context.obj = (data, as_json)
     if context.invoked_subcommand is None:
         _list(data, everything, as_json)
@@ -47,14 +46,14 @@ def dead_letters(
 
 @letters_app.command("list", epilog=EXIT_CODES)
 def list_letters(context: typer.Context, data: SubData = None, everything: All = False, as_json: Json = False) -> None:
-    """List dead letters that nothing was done about, the oldest first."""
+    """List open dead letters, oldest first."""
     above, above_json = context.obj
     _list(data or above, everything, as_json or above_json)
 
 
 @letters_app.command("show", epilog=EXIT_CODES)
 def show_letter(context: typer.Context, letter: LetterId, data: SubData = None, as_json: Json = False) -> None:
-    """Show one dead letter: the reason, what was done about it, and the original with its headers."""
+    """Show a dead letter: its reason, the actions taken on it, and the original message with its headers."""
     above, above_json = context.obj
     values: dict[str, Any] = run(_one(data or above, letter)).as_json()
     if as_json or above_json:
@@ -76,14 +75,12 @@ def show_letter(context: typer.Context, letter: LetterId, data: SubData = None, 
 
 @letters_app.command("redrive", epilog=EXIT_CODES)
 def redrive_letter(
-    context: typer.Context,
-    letter: LetterId,
-    data: SubData = None,
-    again: Annotated[bool, typer.Option("--again", help="Although something was done about it before.")] = False,
-    as_json: Json = False,
+    context: typer.Context, letter: LetterId, data: SubData = None, again: Again = False, as_json: Json = False
 ) -> None:
-    """Send the original once more to where it was sent, after its cause was repaired. It is not listed any more then;
-    if it fails again, a new letter comes."""
+    """Send the original message again, after the cause was repaired.
+
+    The letter is no longer open then. If the message fails again, a new letter appears.
+    """
     above, above_json = context.obj
     found, ack = run(_redrive(data or above, letter, again))
     if as_json or above_json:
@@ -103,11 +100,14 @@ def redrive_letter(
 def dismiss_letter(
     context: typer.Context,
     letter: LetterId,
-    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why it needs nothing; kept beside it.")],
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Reason, stored with the letter.")],
     data: SubData = None,
     as_json: Json = False,
 ) -> None:
-    """Say that nothing is to be done about a letter, and why: it is not listed any more. The letter itself stays."""
+    """Dismiss a letter that needs no action.
+
+    The letter is no longer open, but remains stored.
+    """
     above, above_json = context.obj
     found, mark = run(_dismiss(data or above, letter, reason))
     if as_json or above_json:

@@ -1,6 +1,7 @@
 """The conversation of the demo: documents in, a question, the answer compared with the expected one."""
 
 from pathlib import Path
+from typing import Any
 
 from bulkhead.client import Mesh
 from bulkhead_cli.output import Exit, err, out
@@ -16,7 +17,7 @@ def introduce(demo: Demo, *, offline: bool) -> None:
     out.print(f"  model: {model}", style="dim")
 
 
-async def converse(demo: Demo, url: str, api_key: str, folder: Path) -> tuple[Exit, dict]:  # type: ignore[type-arg]
+async def converse(demo: Demo, url: str, api_key: str, folder: Path) -> tuple[Exit, dict[str, Any]]:
     """Ingest, ask, watch: how it ended, and the task's document."""
     files = write(demo, folder)
     async with Mesh(url, api_key) as client:
@@ -30,7 +31,7 @@ async def converse(demo: Demo, url: str, api_key: str, folder: Path) -> tuple[Ex
         return ended, await task.show()
 
 
-def verdict(demo: Demo, document: dict) -> bool:  # type: ignore[type-arg]
+def verdict(demo: Demo, document: dict[str, Any]) -> bool:
     """Compare with what the generator knows, and show both when they differ."""
     result = document.get("result") or {}
     answer = document.get("answer") or ""
@@ -44,8 +45,8 @@ def verdict(demo: Demo, document: dict) -> bool:  # type: ignore[type-arg]
         )
         return True
     err.print("\n[bold red]the answer is not the expected one[/bold red]")
-    cited = ", ".join(expected.must_cite)
-    err.print(f"  expected: {expected.currency} {expected.amount}, citing {cited}", markup=False)
+    must_cite = ", ".join(expected.must_cite)
+    err.print(f"  expected: {expected.currency} {expected.amount}, citing {must_cite}", markup=False)
     err.print(f"  given:    {answer or document.get('failure')}", markup=False)
     for difference in found.differences:
         err.print(f"  - {difference}", markup=False)

@@ -1,5 +1,6 @@
-"""`bulkhead halt`, `resume`, `halts` and `breakers`: what each takes. `main` hangs them into `bulkhead`."""
+"""`bulkhead halt`, `resume`, `halts` and `breakers`: the arguments of each. `main` adds them to `bulkhead`."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -9,28 +10,42 @@ from bulkhead_cli import output, target
 from bulkhead_cli.halts.target_of_halt import Named
 from bulkhead_cli.options import ApiKey, Data, Json, SubData, Url
 from bulkhead_cli.output import EXIT_CODES, Exit, Stop, run
+from bulkhead_contracts.control import HaltScope
 
-TaskName = Annotated[str, typer.Option("--task", metavar="TASK", help="One task.")]
+TaskName = Annotated[str, typer.Option("--task", metavar="TASK", help="Task.")]
 AgentName = Annotated[
     str,
     typer.Option(
-        "--agent", metavar="AGENT", help="An agent: worker.ROLE (a role of plan steps), or worker, planner, checker."
+        "--agent", metavar="AGENT", help="Agent: worker.ROLE (the role of plan steps), worker, planner or checker."
     ),
 ]
-ToolName = Annotated[str, typer.Option("--tool", metavar="TOOL", help="A tool.")]
-ModelName = Annotated[str, typer.Option("--model", metavar="MODEL", help="A model, as it is named in replies.")]
-FeatureName = Annotated[str, typer.Option("--feature", metavar="FEATURE", help="Tasks submitted under this feature.")]
+ToolName = Annotated[str, typer.Option("--tool", metavar="TOOL", help="Tool.")]
+ModelName = Annotated[str, typer.Option("--model", metavar="MODEL", help="Model, by its name in replies.")]
+FeatureName = Annotated[
+    str, typer.Option("--feature", metavar="FEATURE", help="Feature that tasks were submitted under.")
+]
 TenantName = Annotated[
     str,
-    typer.Option("--tenant", metavar="T", help="Alone: all of a tenant. Beside another option: only for this tenant."),
+    typer.Option(
+        "--tenant", metavar="T", help="Alone: everything of a tenant. With another option: for this tenant only."
+    ),
 ]
-WhyHalt = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; everybody who has to wait reads it.")]
-WhyReset = Annotated[str, typer.Option("--reason", metavar="TEXT", help="What was mended; kept as a fact.")]
-WhyResume = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why it may go on; kept as a fact.")]
+HaltReason = Annotated[
+    str, typer.Option("--reason", metavar="TEXT", help="Reason, shown to everybody whose work is held back.")
+]
+ResetReason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Repair that was made; stored as a fact.")]
+ResumeReason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Reason, stored as a fact.")]
+BreakerName = Annotated[
+    str,
+    typer.Argument(metavar="SCOPE:NAME", help="Name in the output of `bulkhead breakers`, for example tool:http_get."),
+]
+BreakerTenant = Annotated[
+    str, typer.Option("--tenant", metavar="T", help="Tenant of the breaker, when several tenants have one.")
+]
 
 
 def halt(
-    reason: WhyHalt,
+    reason: HaltReason,
     task: TaskName = "",
     agent: AgentName = "",
     tool: ToolName = "",
@@ -42,13 +57,14 @@ def halt(
     api_key: ApiKey = "",
     as_json: Json = False,
 ) -> None:
-    """Hold something back until it is resumed: work in flight too, at once.
+    """Halt a task, agent, tool, model, feature or tenant until it is resumed.
 
-    Streams of models are cut, tool calls that were not started are put off, a write under way is let finish. Work
-    waits and is not lost, but a task's deadline goes on; to end a task, [bold]bulkhead cancel[/bold] it.
+    The halt takes effect at once, also on work in flight: streams from models are cut, tool calls that have not
+    started are postponed, and a write in progress finishes. Halted work is not lost, but the deadline of a task keeps
+    running; [bold]bulkhead cancel[/bold] ends a task.
 
-    By the operator's key in DIR, for everybody or with --tenant for one, and with nothing but the broker running; or
-    with --url and --api-key, as an operator of a tenant, for this tenant alone.
+    With the operator's key in DIR, a halt holds for all tenants or, with --tenant, for one; only the broker has to
+    run. With --url and --api-key of a tenant's operator, it holds for this tenant.
 
     Examples: bulkhead halt --tool http_get --reason "the site is under attack" · bulkhead halt --tenant acme --reason
     "its agents run wild"
@@ -70,14 +86,16 @@ def resume(
     model: ModelName = "",
     feature: FeatureName = "",
     tenant: TenantName = "",
-    reason: WhyResume = "",
+    reason: ResumeReason = "",
     data: Data = target.DEFAULT_DATA,
     url: Url = "",
     api_key: ApiKey = "",
     as_json: Json = False,
 ) -> None:
-    """Let go on what [bold]bulkhead halt[/bold] holds back. Nothing that was done is done again; a model's answer that
-    was cut in the middle is asked for anew."""
+    """Resume halted work.
+
+    Finished calls are not repeated; an answer of a model that was cut by the halt is requested again.
+    """
     _switch(
         reason or "no reason was given",
         {"task": task, "agent": agent, "tool": tool, "model": model, "feature": feature},
@@ -89,25 +107,24 @@ def resume(
 
 
 def halts(data: Data = target.DEFAULT_DATA, url: Url = "", api_key: ApiKey = "", as_json: Json = False) -> None:
-    """What people have halted, since when, by whom and why."""
+    """List active halts with their time, author and reason."""
     from bulkhead_cli.halts.halts import show_halts
 
     run(show_halts(data, _remote(data, url, api_key), as_json=as_json))
 
 
-breakers_app = typer.Typer(
-    invoke_without_command=True,
-    rich_markup_mode="rich",
-    epilog=EXIT_CODES,
-    help="Breakers of tools, models, agents and tenants: those that have opened, and how they stand.",
-)
+breakers_app = typer.Typer(invoke_without_command=True, rich_markup_mode="rich", epilog=EXIT_CODES)
 
 
 @breakers_app.callback()
 def breakers(
     context: typer.Context, data: Data = target.DEFAULT_DATA, url: Url = "", api_key: ApiKey = "", as_json: Json = False
 ) -> None:
-    """Breakers that have opened: open, half-open (trial calls go out) or closed again, and why."""
+    """List circuit breakers that have opened, and reset them.
+
+    A breaker of a tool, model, agent or tenant is open, half-open (trial calls are let through) or closed again.
+    Without a subcommand, the breakers are listed with the reason for their state.
+    """
     context.obj = (data, url, api_key, as_json)
     if context.invoked_subcommand is None:
         from bulkhead_cli.halts.halts import show_breakers
@@ -118,18 +135,18 @@ def breakers(
 @breakers_app.command("reset", epilog=EXIT_CODES)
 def reset(
     context: typer.Context,
-    named: Annotated[str, typer.Argument(metavar="SCOPE:NAME", help="As `bulkhead breakers` lists it: tool:http_get.")],
-    tenant: Annotated[str, typer.Option("--tenant", metavar="T", help="Whose, where several tenants have one.")] = "",
-    reason: WhyReset = "",
+    named: BreakerName,
+    tenant: BreakerTenant = "",
+    reason: ResetReason = "",
     data: SubData = None,
     url: Url = "",
     api_key: ApiKey = "",
     as_json: Json = False,
 ) -> None:
-    """Close a breaker by hand, once its cause is mended.
+    """Close a breaker whose cause has been repaired.
 
-    By the operator's key in DIR; or with --url and --api-key, as an operator of a tenant, of a tool, model or agent of
-    this tenant, unless calls of one's own tasks opened it.
+    With the operator's key in DIR, any breaker can be closed. With --url and --api-key, an operator of a tenant can
+    close breakers of the tenant's tools, models and agents, except those that calls of the operator's own tasks opened.
     """
     from bulkhead_cli.halts.halts import reset_breaker
 
@@ -140,7 +157,13 @@ def reset(
 
 
 def _switch(
-    reason: str, options: dict[str, str], tenant: str, where: tuple[Path, str, str], *, active: bool, as_json: bool
+    reason: str,
+    options: Mapping[HaltScope, str],
+    tenant: str,
+    where: tuple[Path, str, str],
+    *,
+    active: bool,
+    as_json: bool,
 ) -> None:
     from bulkhead_cli.halts.halts import switch
 
@@ -150,7 +173,7 @@ def _switch(
     run(switch(where[0], _remote(*where), found, " ".join(reason.split()), active=active, as_json=as_json))
 
 
-def named(options: dict[str, str], tenant: str) -> Named:
+def named(options: Mapping[HaltScope, str], tenant: str) -> Named:
     """What the options mean; ends the command when they mean nothing, or several things."""
     given = {scope: name for scope, name in options.items() if name}
     if len(given) > 1 or not (given or tenant):
@@ -162,15 +185,10 @@ def named(options: dict[str, str], tenant: str) -> Named:
             )
         )
     for scope, name in given.items():
-        return Named(scope, name, tenant)  # type: ignore[arg-type]
+        return Named(scope, name, tenant)
     return Named("tenant", tenant)
 
 
 def _remote(data: Path, url: str, api_key: str) -> target.Target | None:
     """The gateway, when it is named; otherwise the operator's key is used."""
-    if not (url or api_key):
-        return None
-    try:
-        return target.find(data, url, api_key)
-    except Stop as error:
-        output.stop(error)
+    return target.required(data, url, api_key) if url or api_key else None

@@ -20,7 +20,8 @@ from bulkhead.health.deadlock.evidence import Suspected
 from bulkhead.health.findings import Trip
 from bulkhead.health.thresholds import DEFAULT, Thresholds
 from bulkhead.health.watch import MAX_HELD_ACTS, Watch
-from bulkhead_cli.inspect.trace_files import HINT, MAX_BYTES, Form, Opened, open_file
+from bulkhead_cli.inspect.trace_files import HINT, MAX_BYTES, Opened, open_file
+from bulkhead_cli.options import Form
 from bulkhead_cli.output import Exit, Screen, Stop, err, json_line, out, print_json
 
 PERSISTS_MS = 1_000
@@ -31,6 +32,10 @@ STDIN = "standard input"
 PIECE_BYTES = 1024 * 1024
 TOLD_EVENTS, TOLD_S = 256, 1.0
 """How often a long file is looked at for how far it is, and how often that is said."""
+
+
+Pending = tuple[Suspected, int, int]
+"""A circle of waits, and the event and the time from which it stands."""
 
 
 @dataclass(slots=True)
@@ -58,7 +63,7 @@ def analyze(opened: Opened, thresholds: Thresholds = DEFAULT, tell: Callable[[in
     """Run every detector over a file; `tell` is told now and then how many events were judged. Raises Stop for a file
     that is malformed further on."""
     report, watch = Report(opened.form, len(opened.history.messages) if opened.history else 0), Watch(thresholds)
-    pending: list[tuple[Suspected, int, int]] = []
+    pending: list[Pending] = []
     for event in opened.events():
         report.events += 1
         if tell is not None and not report.events % TOLD_EVENTS:
@@ -124,8 +129,8 @@ def _so_far(events: int, spent_s: float, part: float | None) -> str:
     return f"{said}, {part:.0%} of the file, about {seconds(spent_s * (1 - part) / part * 1000)} to go"
 
 
-def _persisting(report: Report, watch: Watch, pending: list[tuple[Suspected, int, int]]) -> list:  # type: ignore[type-arg]
-    left = []
+def _persisting(report: Report, watch: Watch, pending: list[Pending]) -> list[Pending]:
+    left: list[Pending] = []
     for suspected, since, since_unix_ms in pending:
         if not watch.graph.holds(suspected):
             continue

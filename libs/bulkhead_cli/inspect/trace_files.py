@@ -8,19 +8,20 @@ import gzip
 import json
 import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from io import BufferedIOBase
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import cast
 
 from bulkhead.health.events import Event
 from bulkhead.health.sources import openai_chats, otel_spans
 from bulkhead.health.sources.journal import Journal
 from bulkhead.health.sources.trace_rows import Row, RowError, Rows
 from bulkhead.runtime.decider.history import History, HistoryError, NoHistory, load
+from bulkhead_cli.options import Form
 from bulkhead_cli.output import Exit, Stop
 
-Form = Literal["auto", "bulkhead", "rows", "otel", "openai"]
 MAX_BYTES = 1024 * 1024 * 1024
 """Of a file, uncompressed, that is read row by row."""
 MAX_DOCUMENT_BYTES = 128 * 1024 * 1024
@@ -37,10 +38,10 @@ class Place:
     """How far a file is read that is judged while it is read."""
 
     def __init__(self) -> None:
-        self._file: BinaryIO | None = None
+        self._file: BufferedIOBase | None = None
         self._bytes = 0
 
-    def reads(self, file: BinaryIO) -> None:
+    def reads(self, file: BufferedIOBase) -> None:
         """From now on it is this file; of a compressed one, as it lies on the disk."""
         self._file, self._bytes = file, os.fstat(file.fileno()).st_size
 
@@ -90,7 +91,7 @@ def open_file(path: Path, form: Form) -> Opened:
             form = "otel" if otel_spans.looks_like(first) else "openai" if openai_chats.looks_like(first) else "rows"
         every = _chain(first, documents)
         if form == "rows":
-            return Opened(form, every, place=place)  # type: ignore[arg-type]
+            return Opened(form, cast(Iterable[Row], every), place=place)  # Rows refuses what is no object.
         convert = otel_spans.rows if form == "otel" else openai_chats.rows
         return Opened(form, convert(_bounded(every)))
     except Stop:
@@ -106,7 +107,7 @@ def open_file(path: Path, form: Form) -> Opened:
         raise Stop(Exit.USAGE, f"{path} cannot be read {what}: {str(error)[:300]}", HINT) from error
 
 
-def _texts(history: History):  # type: ignore[no-untyped-def]
+def _texts(history: History) -> Callable[[str], str | None]:
     def text(digest: str) -> str | None:
         held = history.contents.get(digest)
         return None if held is None or held.data is None else held.data[:65_536].decode("utf-8", "replace")
@@ -115,24 +116,23 @@ def _texts(history: History):  # type: ignore[no-untyped-def]
 
 
 def _is_history(path: Path) -> bool:
-    with _open(path) as file:
+    file, disk = _open(path)
+    with disk, file:
         return b'"bulkhead_history"' in file.readline(4_096)
 
 
-def _open(path: Path) -> BinaryIO:
-    file = path.open("rb")
-    compressed = file.read(2) == _GZIP
-    file.seek(0)
-    return gzip.open(file) if compressed else file  # type: ignore[return-value]
-
-
-def _on_disk(file: BinaryIO) -> BinaryIO:
-    return file.fileobj if isinstance(file, gzip.GzipFile) else file  # type: ignore[return-value]
+def _open(path: Path) -> tuple[BufferedIOBase, BufferedIOBase]:
+    """The file's contents, unpacked where it is compressed, and the file as it lies on the disk."""
+    disk = path.open("rb")
+    compressed = disk.read(2) == _GZIP
+    disk.seek(0)
+    return gzip.GzipFile(fileobj=disk) if compressed else disk, disk
 
 
 def _documents(path: Path, place: Place) -> Iterator[object]:
     """JSON values of a file: one per line, or the whole file as one (a list of rows is as good as rows)."""
-    with _open(path) as file:
+    file, disk = _open(path)
+    with disk, file:
         try:
             # A little compressed nothing unfolds to gigabytes of it.
             head = next((line for _ in range(MAX_BLANK_LINES) if (line := _line(file)) == b"" or line.strip()), b" ")
@@ -145,18 +145,18 @@ def _documents(path: Path, place: Place) -> Iterator[object]:
             if first is None or isinstance(first, list):
                 yield from _whole(head, file)
                 return
-            place.reads(_on_disk(file))
+            place.reads(disk)
             yield first
             yield from _lines(file, len(head))
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise Stop(Exit.USAGE, f"{path} is cut off or no gzip file: {str(error)[:200]}", "copy it again") from error
 
 
-def _line(file: BinaryIO) -> bytes:
+def _line(file: BufferedIOBase) -> bytes:
     return file.readline(MAX_LINE_BYTES + 1)
 
 
-def _lines(file: BinaryIO, read: int) -> Iterator[object]:
+def _lines(file: BufferedIOBase, read: int) -> Iterator[object]:
     for number in range(2, MAX_ROWS + 2):
         line = file.readline(MAX_LINE_BYTES + 1)
         if not line:
@@ -178,7 +178,7 @@ def _lines(file: BinaryIO, read: int) -> Iterator[object]:
     raise Stop(Exit.USAGE, f"over {MAX_ROWS:,} rows", "split the file by task")
 
 
-def _whole(head: bytes, file: BinaryIO) -> Iterator[object]:
+def _whole(head: bytes, file: BufferedIOBase) -> Iterator[object]:
     rest = file.read(MAX_DOCUMENT_BYTES + 1 - len(head))
     if len(head) + len(rest) > MAX_DOCUMENT_BYTES:
         raise Stop(Exit.USAGE, f"one document of over {MAX_DOCUMENT_BYTES // 1024**2} MiB", "write one row per line")

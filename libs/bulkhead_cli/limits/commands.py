@@ -1,4 +1,4 @@
-"""`bulkhead limits` and `bulkhead spend`: what each form takes. `main` hangs them into `bulkhead`."""
+"""`bulkhead limits`, `topup` and `spend`: the arguments of each. `main` adds them to `bulkhead`."""
 
 import math
 import re
@@ -17,13 +17,12 @@ from bulkhead_contracts import bounds
 UNITS_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 FORMS = (
     "task, step, agent, workflow, feature, user (each of them); task/ID, agent/worker.ROLE, agent/planner "
-    "(each of its roles), workflow/NAME, "
-    "feature/NAME, user/NAME (that one); day, month (of the tenant, UTC)"
+    "(all of its roles), workflow/NAME, feature/NAME, user/NAME (this one); day, month (of the tenant, UTC)"
 )
 TARGET = re.compile(r"(step|day|month|(task|agent|workflow|feature|user)(/[!-~]{1,64})?)")
 KINDS = ("task", "step", "agent", "workflow", "feature", "user", "day", "month")
 
-LimitTarget = Annotated[str, typer.Argument(metavar="TARGET", help=f"What it holds for: {FORMS}.")]
+LimitTarget = Annotated[str, typer.Argument(metavar="TARGET", help=f"Target of the limit: {FORMS}.")]
 SINCE = re.compile(r"[1-9]\d{0,6}[smhd]", re.ASCII)
 By = Literal["agent", "step", "workflow", "feature", "user", "tenant", "model", "task"]
 Wall = re.compile(r"(\d{1,9})([smhd])", re.ASCII)
@@ -40,29 +39,72 @@ class Where:
 
     def target(self) -> target.Target:
         """Ends the command when something is missing."""
-        try:
-            return target.find(self.data, self.url, self.api_key, self.tenant)
-        except Stop as error:
-            output.stop(error)
+        return target.required(self.data, self.url, self.api_key, self.tenant)
 
 
 limits_app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
-    help="Ceilings of a tenant, beside those of its policy and of each task: read by everybody, changed by operators, "
-    "in force from the next call on, and kept as facts with who, when, from what and to what.\n\n"
-    "Accounts of an agent, a workflow, a feature and a user begin anew at 00:00 UTC. A general limit (task, day) can "
-    "only narrow what the task asked for and the tenant's policy allows; task/ID replaces the ceiling of one task, "
-    "while it runs. At a ceiling a task is halted where it stands and told why: raised, or with [bold]bulkhead "
-    "topup[/bold], it goes on; at its deadline it ends.",
+    help="Show and change a tenant's limits.\n\n"
+    "These limits apply beside those of the tenant's policy and of each task. Every member of a tenant can read them; "
+    "operators can change them. A change applies from the next call on, and is stored as a fact with its author and "
+    "the old and new value.\n\n"
+    "The accounts of an agent, a workflow, a feature and a user start again at 00:00 UTC. A general limit (task, day) "
+    "only narrows the task's request and the tenant's policy; task/ID replaces the limit of one running task. A task "
+    "that reaches a limit is halted and says why. It goes on after the limit was raised or after [bold]bulkhead "
+    "topup[/bold], and otherwise ends at its deadline.",
 )
+MaxUsd = Annotated[float | None, typer.Option("--usd", metavar="USD", parser=amount, help="Maximum cost.")]
+MaxTokens = Annotated[
+    int | None,
+    typer.Option(
+        "--tokens", metavar="N", min=0, max=bounds.MAX_TOKENS, help="Maximum number of tokens, input and output."
+    ),
+]
+MaxModelCalls = Annotated[
+    int | None,
+    typer.Option("--model-calls", metavar="N", min=0, max=bounds.MAX_CALLS, help="Maximum number of model calls."),
+]
+MaxToolCalls = Annotated[
+    int | None,
+    typer.Option("--tool-calls", metavar="N", min=0, max=bounds.MAX_CALLS, help="Maximum number of tool calls."),
+]
+MaxWall = Annotated[
+    str, typer.Option("--wall", metavar="TIME", help="Maximum duration of all calls together: 90s, 2h, 1d.")
+]
+AddedUsd = Annotated[float | None, typer.Option("--usd", metavar="USD", parser=amount, help="Additional cost.")]
+AddedTokens = Annotated[
+    int | None,
+    typer.Option("--tokens", metavar="N", min=1, max=bounds.MAX_TOKENS, help="Additional tokens, input and output."),
+]
+AddedModelCalls = Annotated[
+    int | None, typer.Option("--model-calls", metavar="N", min=1, max=bounds.MAX_CALLS, help="Additional model calls.")
+]
+AddedToolCalls = Annotated[
+    int | None, typer.Option("--tool-calls", metavar="N", min=1, max=bounds.MAX_CALLS, help="Additional tool calls.")
+]
+AddedWall = Annotated[
+    str, typer.Option("--wall", metavar="TIME", help="Additional duration of all calls together: 90s, 2h, 1d.")
+]
+TopUpReason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Reason, stored as a fact with its author.")]
+Since = Annotated[str, typer.Option("--since", metavar="TIME", help="Period up to now: 90s, 20m, 1h, 7d; at most 31d.")]
+Top = Annotated[
+    int,
+    typer.Option(
+        "--top",
+        metavar="N",
+        min=1,
+        max=bounds.MAX_SPEND_ROWS,
+        help="Number of rows, the most expensive first; the others are added up in one.",
+    ),
+]
 
 
 @limits_app.command("get", epilog=EXIT_CODES)
 def get(
     data: Data = target.DEFAULT_DATA, url: Url = "", api_key: ApiKey = "", tenant: Tenant = "", as_json: Json = False
 ) -> None:
-    """The tenant's limits as they stand."""
+    """Show the tenant's current limits."""
     from bulkhead_cli.limits.spending import show_limits
 
     run(show_limits(Where(data, url, api_key, tenant).target(), as_json=as_json))
@@ -71,29 +113,18 @@ def get(
 @limits_app.command("set", epilog=EXIT_CODES)
 def set_(
     of: LimitTarget,
-    usd: Annotated[
-        float | None, typer.Option("--usd", metavar="USD", parser=amount, help="Most that it may cost.")
-    ] = None,
-    tokens: Annotated[
-        int | None, typer.Option("--tokens", metavar="N", min=0, max=bounds.MAX_TOKENS, help="Most tokens, in and out.")
-    ] = None,
-    model_calls: Annotated[
-        int | None,
-        typer.Option("--model-calls", metavar="N", min=0, max=bounds.MAX_CALLS, help="Most calls of models."),
-    ] = None,
-    tool_calls: Annotated[
-        int | None, typer.Option("--tool-calls", metavar="N", min=0, max=bounds.MAX_CALLS, help="Most calls of tools.")
-    ] = None,
-    wall: Annotated[
-        str, typer.Option("--wall", metavar="TIME", help="Time of all its calls together: 90s, 2h, 1d.")
-    ] = "",
+    usd: MaxUsd = None,
+    tokens: MaxTokens = None,
+    model_calls: MaxModelCalls = None,
+    tool_calls: MaxToolCalls = None,
+    wall: MaxWall = "",
     data: Data = target.DEFAULT_DATA,
     url: Url = "",
     api_key: ApiKey = "",
     tenant: Tenant = "",
     as_json: Json = False,
 ) -> None:
-    """Set a ceiling in the units that are named; the others stay as they are.
+    """Set the limit of a target, in the named units; other units stay as they are.
 
     Examples: bulkhead limits set feature/search --usd 20 · bulkhead limits set user --model-calls 500 · bulkhead limits
     set task/t3k2 --usd 2
@@ -129,44 +160,31 @@ def remove(
     tenant: Tenant = "",
     as_json: Json = False,
 ) -> None:
-    """Take every ceiling of a target away. What the policy and the task's own limits say stays."""
+    """Remove all limits of a target. Those of the policy and of the task stay."""
     from bulkhead_cli.limits.spending import set_limit
 
     run(set_limit(Where(data, url, api_key, tenant).target(), checked(of), {}, as_json=as_json))
 
 
 def topup(
-    task: Annotated[str, typer.Argument(metavar="TASK", help="The task's id.")],
-    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept as a fact, with who.")],
-    usd: Annotated[
-        float | None, typer.Option("--usd", metavar="USD", parser=amount, help="So much more it may cost.")
-    ] = None,
-    tokens: Annotated[
-        int | None,
-        typer.Option("--tokens", metavar="N", min=1, max=bounds.MAX_TOKENS, help="So many more tokens, in and out."),
-    ] = None,
-    model_calls: Annotated[
-        int | None,
-        typer.Option("--model-calls", metavar="N", min=1, max=bounds.MAX_CALLS, help="So many more calls of models."),
-    ] = None,
-    tool_calls: Annotated[
-        int | None,
-        typer.Option("--tool-calls", metavar="N", min=1, max=bounds.MAX_CALLS, help="So many more calls of tools."),
-    ] = None,
-    wall: Annotated[
-        str, typer.Option("--wall", metavar="TIME", help="Time of all its calls together: 90s, 2h, 1d.")
-    ] = "",
+    task: Annotated[str, typer.Argument(metavar="TASK", help="Id of the task.")],
+    reason: TopUpReason,
+    usd: AddedUsd = None,
+    tokens: AddedTokens = None,
+    model_calls: AddedModelCalls = None,
+    tool_calls: AddedToolCalls = None,
+    wall: AddedWall = "",
     data: Data = target.DEFAULT_DATA,
     url: Url = "",
     api_key: ApiKey = "",
     tenant: Tenant = "",
     as_json: Json = False,
 ) -> None:
-    """Let a task spend so much more than its limits say; halted at its ceiling, it goes on where it stands, at once.
+    """Raise the limits of one task by an amount.
 
-    Nothing that was done is done again, and nothing is paid twice, but for a model's answer that was cut in the middle.
-    For operators of the task's tenant. It may go past what the tenant allows one task, not past what it allows a day. A
-    task that nobody tops up ends at its deadline.
+    A task that was halted at a limit goes on at once. Finished calls are neither repeated nor paid again, except an
+    answer of a model that was cut by the halt. Requires an operator of the task's tenant. The amount may exceed the
+    tenant's limit for a task, but not its limit for a day. A halted task without a top-up ends at its deadline.
 
     Examples: bulkhead topup t3k2 --usd 0.50 --reason "worth it" · bulkhead topup t3k2 --tokens 20000 --reason "long"
     """
@@ -195,30 +213,19 @@ def topup(
 
 
 def spend(
-    by: Annotated[By, typer.Option("--by", help="What to sum by.")] = "agent",
-    since: Annotated[
-        str, typer.Option("--since", metavar="TIME", help="How far back: 90s, 20m, 1h, 7d; at most 31d.")
-    ] = "24h",
-    top: Annotated[
-        int,
-        typer.Option(
-            "--top",
-            metavar="N",
-            min=1,
-            max=bounds.MAX_SPEND_ROWS,
-            help="So many rows, the dearest; the others come as one sum.",
-        ),
-    ] = 20,
+    by: Annotated[By, typer.Option("--by", help="Grouping of the sums.")] = "agent",
+    since: Since = "24h",
+    top: Top = 20,
     data: Data = target.DEFAULT_DATA,
     url: Url = "",
     api_key: ApiKey = "",
     tenant: Tenant = "",
     as_json: Json = False,
 ) -> None:
-    """What a tenant's calls cost, by agent, step, workflow, feature, user, model or task; for operators and auditors.
+    """Sum up the cost of a tenant's calls by agent, step, user, model and more.
 
-    A call counts for the time in which it was admitted. Tokens are the provider's own counts; what is reserved for
-    calls that have not settled yet stands apart, as held. Sums are made of the stored facts.
+    Requires an operator or auditor. A call counts at the time of its admission. Tokens are the provider's counts.
+    Amounts reserved for unfinished calls are listed as held. The sums are computed from stored facts.
 
     Examples: bulkhead spend --by agent --since 1h · bulkhead spend --by user --since 7d --json
     """

@@ -45,7 +45,7 @@ async def _changed(mesh: Mesh, of: str, units: dict[str, int]) -> tuple[dict[str
     """The page as it is then, and whether the target had a limit before."""
     for attempt in range(TRIES):
         page = await mesh.get("/v1/limits")
-        old = next((row["limit"] for row in page["limits"] if row["target"] == of), {})
+        old: dict[str, int] = next((row["limit"] for row in page["limits"] if row["target"] == of), {})
         try:
             wanted = old | units if units else {}
             return await mesh.change_limit(of, wanted, expect_revision=page["revision"]), bool(old)

@@ -5,7 +5,7 @@ file, a restored mesh; with --json one document per thing that was copied, and o
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -189,7 +189,7 @@ def _contents(manifest: "Manifest") -> str:
     )
 
 
-def _teller(as_json: bool):  # type: ignore[no-untyped-def]
+def _teller(as_json: bool) -> Callable[["Progress"], None]:
     def say(progress: "Progress") -> None:
         if as_json:
             print_json(
@@ -225,7 +225,7 @@ def _file(to: Path) -> Path:
 
 
 @contextmanager
-def _told():  # type: ignore[no-untyped-def]
+def _told() -> Iterator[None]:
     """What can go wrong, as one line and an exit code."""
     from bulkhead_infra.backup.archive import BackupError, Misnamed
     from bulkhead_infra.identity.keys import KeyFileError

@@ -1,4 +1,4 @@
-"""The commands of whoever operates a mesh: what each takes. `main` hangs them into `bulkhead`."""
+"""`bulkhead up`, `backup`, `restore` and `render`: the arguments of each. `main` adds them to `bulkhead`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,46 +7,68 @@ import typer
 
 from bulkhead_cli import target
 from bulkhead_cli.options import Data, Json
-from bulkhead_cli.output import run
+from bulkhead_cli.output import EXIT_CODES, run
 
 Nats = Annotated[
-    str, typer.Option("--nats", metavar="URL", help="A broker's address in place of --data; needs --identity.")
+    str, typer.Option("--nats", metavar="URL", help="Address of a broker, instead of --data; needs --identity.")
 ]
 Identity = Annotated[
-    Path | None, typer.Option("--identity", metavar="DIR", help="With --nats: the folder with the keys of this mesh.")
+    Path | None, typer.Option("--identity", metavar="DIR", help="With --nats: folder with the keys of the mesh.")
 ]
 Documents = Annotated[
     Path | None,
-    typer.Option("--documents", metavar="DIR", help="With --nats: where rag keeps its documents (BULKHEAD_RAG_DIR)."),
+    typer.Option("--documents", metavar="DIR", help="With --nats: folder of rag's documents (BULKHEAD_RAG_DIR)."),
 ]
 Callers = Annotated[
     Path | None,
-    typer.Option(
-        "--callers", metavar="DIR", help="With --nats: where api_keys.json lies, so that people keep their API keys."
-    ),
+    typer.Option("--callers", metavar="DIR", help="With --nats: folder of api_keys.json; keeps people's API keys."),
 ]
 Passphrase = Annotated[
     Path | None,
     typer.Option(
-        "--keys-passphrase",
-        metavar="FILE",
-        help="File with a passphrase, on one line, under which the keys are sealed.",
+        "--keys-passphrase", metavar="FILE", help="File with the passphrase, on one line, that encrypts the keys."
+    ),
+]
+CheckOnly = Annotated[bool, typer.Option("--check", help="Read the file and compare every digest; restore nothing.")]
+RestoreShards = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--shards",
+        metavar="SERVICE=N",
+        help="New number of shards of a service's inbox; may be repeated.",
+        show_default="as in the backup",
     ),
 ]
 
+Scale = Annotated[
+    list[str] | None,
+    typer.Option("--scale", metavar="SERVICE=N", help="Number of replicas of a service; may be repeated."),
+]
+Durability = Annotated[
+    str,
+    typer.Option(
+        "--durability",
+        metavar="power|process",
+        help="power: every message is on disk before it is acknowledged. process: faster; messages survive kills of "
+        "processes, but not a power cut.",
+    ),
+]
+Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="Port of the gateway; 0 takes a free one.")]
 UpNats = Annotated[
     str,
     typer.Option(
         "--nats",
         metavar="URL",
         envvar="BULKHEAD_NATS_URL",
-        help="Use this broker (several of a cluster: by commas) in place of one of the mesh's own.",
+        help="Address of your broker, used instead of an own one. Addresses of a cluster are separated by commas.",
     ),
 ]
 UpMonitor = Annotated[
     str,
     typer.Option(
-        "--nats-monitor", metavar="URL", help="With --nats: its monitoring address, for [bold]bulkhead doctor[/bold]."
+        "--nats-monitor",
+        metavar="URL",
+        help="With --nats: monitoring address of the broker, for [bold]bulkhead doctor[/bold].",
     ),
 ]
 UpRedis = Annotated[
@@ -55,8 +77,8 @@ UpRedis = Annotated[
         "--redis",
         metavar="URL",
         envvar="BULKHEAD_REDIS_URL",
-        help="Use this Redis or Valkey in place of one of the "
-        "mesh's own. The environment variable keeps its password off the command line.",
+        help="Address of your Redis or Valkey, used instead of an own one. The environment variable keeps its "
+        "password off the command line.",
     ),
 ]
 UpTenants = Annotated[
@@ -65,20 +87,21 @@ UpTenants = Annotated[
         "--tenants",
         metavar="FILE",
         envvar="BULKHEAD_TENANTS_FILE",
-        help="Your tenants: their tools, ceilings and quotas, as in infra/bulkhead_infra/identity/tenants.yaml.",
+        help="File with your tenants: tools, limits and quotas, in the format of "
+        "infra/bulkhead_infra/identity/tenants.yaml.",
         show_default="the tenants demo and acme, which come with the mesh",
     ),
 ]
 Replicas = Annotated[
-    int, typer.Option("--replicas", min=1, max=5, help="With --nats: copies of each stream in the cluster.")
+    int, typer.Option("--replicas", min=1, max=5, help="With --nats: number of copies of each stream in the cluster.")
 ]
 Shards = Annotated[
     list[str] | None,
     typer.Option(
         "--shards",
         metavar="SERVICE=N",
-        help="Divide a service's inbox, when the mesh is first started: as many shards as "
-        "replicas are to come, so that each has one of its own. Remembered; may be repeated.",
+        help="Number of shards of a service's inbox, set at the first start of a mesh and remembered. Choose the "
+        "largest number of replicas that you expect: each replica gets a shard of its own. May be repeated.",
     ),
 ]
 StoreGib = Annotated[
@@ -88,48 +111,74 @@ StoreGib = Annotated[
         min=0,
         metavar="N",
         envvar="BULKHEAD_STORE_GIB",
-        help="Disk for the broker's streams, of which each "
-        "gets its share; remembered. `python -m bulkhead_infra.capacity --tasks-per-day N` tells how much so many "
-        "tasks need.",
-        show_default="what it was given before; at first, enough for a laptop",
-    ),
-]
-RestoreShards = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--shards",
-        metavar="SERVICE=N",
-        help="Divide a service's inbox otherwise than it was; may be repeated.",
-        show_default="as in the backup",
+        help="Disk space for the broker's streams in GiB; remembered. `python -m bulkhead_infra.capacity "
+        "--tasks-per-day N` "
+        "computes how much a load needs.",
+        show_default="the remembered value; at the first start, enough for a laptop",
     ),
 ]
 DoctorRedis = Annotated[
-    str, typer.Option("--redis", metavar="URL", envvar="BULKHEAD_REDIS_URL", help="The Redis that the mesh was given.")
+    str, typer.Option("--redis", metavar="URL", envvar="BULKHEAD_REDIS_URL", help="Address of the Redis of the mesh.")
 ]
 Otlp = Annotated[
-    str, typer.Option("--otlp", metavar="URL", envvar="BULKHEAD_OTLP_ENDPOINT", help="Where the mesh sends its traces.")
+    str,
+    typer.Option(
+        "--otlp", metavar="URL", envvar="BULKHEAD_OTLP_ENDPOINT", help="Endpoint to which the mesh sends its traces."
+    ),
 ]
 
-render_app = typer.Typer(help="Write what others must include.", no_args_is_help=True)
+render_app = typer.Typer(no_args_is_help=True)
 
 
 @render_app.callback()
 def render() -> None:
-    """Write what others must include."""
+    """Write configuration for a broker of your own."""
 
 
-@render_app.command("accounts")
+def up(
+    data: Data = target.DEFAULT_DATA,
+    scale: Scale = None,
+    durability: Durability = "power",
+    port: Port = 8080,
+    nats: UpNats = "",
+    nats_monitor: UpMonitor = "",
+    redis: UpRedis = "",
+    replicas: Replicas = 1,
+    store_gib: StoreGib = 0,
+    shards: Shards = None,
+    tenants: UpTenants = None,
+) -> None:
+    """Start a mesh and keep it running in the foreground.
+
+    Ctrl-C drains the mesh and stops it; a second Ctrl-C stops it at once. The state in DIR survives restarts and kills.
+    --nats and --redis use a broker or Redis of yours; the broker must include the output of [bold]bulkhead render
+    accounts[/bold]. Traces go to BULKHEAD_OTLP_ENDPOINT when it is set.
+    """
+    from bulkhead_cli.operate.up import keep_running
+
+    given = {
+        "nats_url": nats,
+        "nats_monitor_url": nats_monitor,
+        "redis_url": redis,
+        "replicas": replicas,
+        "store_gib": store_gib,
+    }
+    run(keep_running(data, scale or [], durability, port, given, shards or [], tenants))
+
+
+@render_app.command("accounts", epilog=EXIT_CODES)
 def render_accounts(
     data: Data = target.DEFAULT_DATA,
     to: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="FILE", help="Where to; without it, standard output.")
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="File to write; without it, standard output.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """The accounts block of a nats-server that this mesh is to use: who may say what, by public key.
+    """Write the accounts of a nats-server for this mesh: rights by public key.
 
-    Makes the mesh's keys in DIR/identity where there are none; the output holds none of them. Put it beside the
-    server's configuration, write [bold]include "accounts.conf"[/bold] there, and reload it after every change.
+    Creates the mesh's keys in DIR/identity when there are none; the output contains public keys only. Put the output
+    beside the server's configuration, add [bold]include "accounts.conf"[/bold] to it, and reload the server after
+    every change.
     """
     from bulkhead_cli.operate import render as rendering
 
@@ -141,7 +190,7 @@ def backup(
         Path,
         typer.Argument(
             metavar="DIR|FILE",
-            help="The new file, whose name has a dot; or a folder that is there: in it the file is named by the time.",
+            help="New file, with a dot in its name; or an existing folder, in which the file is named by the time.",
         ),
     ],
     data: Data = target.DEFAULT_DATA,
@@ -152,11 +201,12 @@ def backup(
     keys_passphrase: Passphrase = None,
     as_json: Json = False,
 ) -> None:
-    """Copy a mesh into one file, while it runs or when it is stopped.
+    """Back up a running or stopped mesh to one file.
 
-    In it: every stream with its sequences, the positions of all consumers, timers, documents and the digests of API
-    keys, with sha256 digests of all of it. It holds content in the clear: mode 0600, treat it like the documents. Keys
-    are not in it unless you give a passphrase; without them tasks that were in flight cannot go on after a restore.
+    The file contains every stream with its sequences, the positions of all consumers, timers, documents and the digests
+    of API keys, each with a SHA-256 digest. Content is not encrypted: the file has mode 0600 and needs the same care as
+    the documents. It contains the keys of the mesh only with a passphrase; without them, tasks in flight cannot go on
+    after a restore.
 
     Examples: bulkhead backup /backups · bulkhead backup mesh.bulkhead --keys-passphrase ~/.mesh-passphrase
     """
@@ -167,7 +217,7 @@ def backup(
 
 
 def restore(
-    source: Annotated[Path, typer.Argument(metavar="FILE", help="What `bulkhead backup` made.")],
+    source: Annotated[Path, typer.Argument(metavar="FILE", help="File written by `bulkhead backup`.")],
     data: Data = target.DEFAULT_DATA,
     nats: Nats = "",
     identity: Identity = None,
@@ -176,15 +226,15 @@ def restore(
     callers: Callers = None,
     shards: RestoreShards = None,
     keys_passphrase: Passphrase = None,
-    check: Annotated[bool, typer.Option("--check", help="Read it and compare every digest; restore nothing.")] = False,
+    check: CheckOnly = False,
     as_json: Json = False,
 ) -> None:
-    """Make a mesh of a backup, in an empty directory (--data) or on a broker without streams (--nats).
+    """Restore a mesh from a backup.
 
-    The file is read to its end before anything is made. Put the folder identity/ there first, or open the sealed keys
-    with --keys-passphrase: with new keys, tasks that were in flight fail. Money is what the facts in it say: Redis is
-    filled from them. What happened after the backup is unknown to the restored mesh; a tool that honours idempotency
-    keys answers it as it did the first time.
+    The target is an empty directory (--data) or a broker without streams (--nats). The whole file is checked before
+    anything is restored. Put the folder identity/ in place first, or decrypt the keys in the file with
+    --keys-passphrase: with new keys, tasks in flight fail. Redis is filled from the facts in the backup. The restored
+    mesh knows nothing of later events; a tool with idempotency keys answers repeated calls as it did the first time.
     """
     from bulkhead_cli.operate import backup as backing
     from bulkhead_cli.operate.up import parse_shards

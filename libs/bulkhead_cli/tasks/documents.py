@@ -14,7 +14,7 @@ from rich.table import Table
 from bulkhead.amounts import clock, counted
 from bulkhead.client.errors import Refused
 from bulkhead.validation_errors import meant
-from bulkhead_cli import output, target
+from bulkhead_cli import target
 from bulkhead_cli.options import ApiKey, Data, Json, SubData, Tenant, Url
 from bulkhead_cli.output import EXIT_CODES, Exit, Stop, out, print_json, print_whole, refusal, run
 from bulkhead_cli.tasks import document_files
@@ -40,10 +40,7 @@ class Said:
 
     def target(self, *, may_make_key: bool = False) -> target.Target:
         """The mesh that is meant; ends the command when it cannot be told."""
-        try:
-            return target.find(self.data, self.url, self.api_key, self.tenant, may_make_key=may_make_key)
-        except Stop as error:
-            output.stop(error)
+        return target.required(self.data, self.url, self.api_key, self.tenant, may_make_key=may_make_key)
 
 
 documents_app = typer.Typer(invoke_without_command=True, rich_markup_mode="rich", epilog=EXIT_CODES)
@@ -58,10 +55,10 @@ def top(
     tenant: Tenant = "",
     as_json: Json = False,
 ) -> None:
-    """The tenant's documents, which its tasks search; without a subcommand, list them.
+    """List, add or delete the documents that the tenant's tasks search.
 
-    A name stands for one document: adding another of the same name replaces it, and says so. Answers that were given
-    before stay as they are.
+    Without a subcommand, the documents are listed. A name stands for one document: another document of the same name
+    replaces it, with a note. Earlier answers stay as they are.
 
     Examples: bulkhead documents · bulkhead documents add ./notes · bulkhead documents delete fares.md
     """
@@ -79,7 +76,7 @@ def show(
     tenant: Tenant = "",
     as_json: Json = False,
 ) -> None:
-    """List the tenant's documents by name: how many passages each has, since when it stands, how many versions."""
+    """List the tenant's documents by name, each with its number of passages and versions and its date."""
     said = context.obj.with_(data, url, api_key, tenant, as_json)
     run(_list(said.target(), as_json=said.as_json))
 
@@ -94,9 +91,10 @@ def add(
     tenant: Tenant = "",
     as_json: Json = False,
 ) -> None:
-    """Add documents: text, Markdown, HTML, CSV, PDF. One of the same name is replaced; the same content is left alone.
+    """Add documents: text, Markdown, HTML, CSV or PDF.
 
-    Of a directory, what cannot be read is said and left out.
+    A document of the same name is replaced, unless its content is the same. Unreadable files of a directory are
+    reported and left out.
     """
     said = context.obj.with_(data, url, api_key, tenant, as_json)
     run(_add(said.target(may_make_key=True), paths, as_json=said.as_json))
@@ -105,14 +103,14 @@ def add(
 @documents_app.command("delete", epilog=EXIT_CODES)
 def delete(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="As `bulkhead documents list` shows it.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name in the output of `bulkhead documents list`.")],
     data: SubData = None,
     url: Url = "",
     api_key: ApiKey = "",
     tenant: Tenant = "",
     as_json: Json = False,
 ) -> None:
-    """Erase a document and every version of it: tasks find it no more. There is no way back but adding it again."""
+    """Delete a document and all of its versions. It can only be added again, not restored."""
     said = context.obj.with_(data, url, api_key, tenant, as_json)
     run(_delete(said.target(), name, as_json=said.as_json))
 

@@ -145,7 +145,7 @@ class Lost:
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
         self._said_at = -math.inf
-        self.console = err
+        self.console: Console = err
 
     def __call__(self, error: MeshError, left_s: float) -> None:
         """As `Task.events` calls it."""

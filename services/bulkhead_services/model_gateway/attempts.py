@@ -74,7 +74,7 @@ class Policy:
 
     def pause_s(self, failed: int, retry_after_s: float | None) -> float:
         """Full jitter (AWS, "Exponential Backoff And Jitter"); never before the provider's Retry-After."""
-        most = min(self.backoff_cap_ms, self.backoff_first_ms * 2 ** (failed - 1)) / 1000
+        most: float = min(self.backoff_cap_ms, self.backoff_first_ms * 2 ** (failed - 1)) / 1000
         return (retry_after_s or 0.0) + most * self.jitter()
 
 

@@ -5,6 +5,7 @@ A tier names a model; the model answers, or its fallback does (and the reply is 
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from bulkhead.runtime.doer.protocol import Hands, Job, Refused
 from bulkhead_contracts import bounds
@@ -156,14 +157,16 @@ class ModelGateway:
         self, job: Job[ModelCallRequested], hands: Hands, outcome: Outcome, model: Model, degraded: str
     ) -> ModelCallReplied:
         request, said = job.request, outcome.said
-        told = {
-            "model": model.name,
-            "provider": model.provider.name[: bounds.MAX_SUMMARY_CHARS],
-            "price_digest": model.price.digest if model.price else "",
-        }
         if isinstance(said, Fault):
             reply = self._no(request, "refused" if said.refused else "failed", _failure(said))
-            return reply.model_copy(update={**told, "completeness": _completeness(outcome.omissions)})
+            return reply.model_copy(
+                update={
+                    "model": model.name,
+                    "provider": _provider(model),
+                    "price_digest": _price_digest(model),
+                    "completeness": _completeness(outcome.omissions),
+                }
+            )
         content: ContentRef | None = None
         labels: tuple[Label, ...] = ()
         if said.text.strip():
@@ -185,19 +188,23 @@ class ModelGateway:
             fingerprint=said.fingerprint,
             prompt_id=prompt_id,
             prompt_digest=digest,
-            **{**told, "model": said.model or model.name},
+            model=said.model or model.name,
+            provider=_provider(model),
+            price_digest=_price_digest(model),
         )
 
     def _prompt_of(self, request: ModelCallRequested) -> tuple[str, str]:
         prompt = self._prompts.find(request.prompt_id)
         return (prompt.name, prompt.digest) if prompt else (request.prompt_id, "")
 
-    def _no(self, request: ModelCallRequested, outcome: str, failure: Failure) -> ModelCallReplied:
+    def _no(
+        self, request: ModelCallRequested, outcome: Literal["refused", "failed"], failure: Failure
+    ) -> ModelCallReplied:
         prompt_id, digest = self._prompt_of(request)
         return ModelCallReplied(
             call_id=request.call_id,
             step_id=request.step_id,
-            outcome=outcome,  # type: ignore[arg-type]
+            outcome=outcome,
             failure=failure,
             standing="failed",
             standing_reason=failure.message[: bounds.MAX_SUMMARY_CHARS],
@@ -208,6 +215,14 @@ class ModelGateway:
 
 def _completeness(omissions: tuple[Omission, ...]) -> Completeness:
     return Completeness.missing(*omissions) if omissions else Completeness()
+
+
+def _provider(model: Model) -> str:
+    return model.provider.name[: bounds.MAX_SUMMARY_CHARS]
+
+
+def _price_digest(model: Model) -> str:
+    return model.price.digest if model.price else ""
 
 
 def _label(content: ContentRef, model: Model) -> Label:

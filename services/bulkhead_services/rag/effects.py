@@ -15,8 +15,9 @@ from asyncio.subprocess import DEVNULL, PIPE
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx
 
@@ -110,7 +111,7 @@ class FileLibrary:
             return extract.bounded(Extracted(answer["text"], blocks))
         return await self._in_thread(tenant, lambda: extract.read_text(text, markdown=form == "markdown"))
 
-    async def _parse(self, tenant: str, form: str, data: bytes) -> dict | Failure:
+    async def _parse(self, tenant: str, form: str, data: bytes) -> dict[str, Any] | Failure:
         settings = self._settings
         bounds = (
             settings.parse_memory_mib,
@@ -146,7 +147,7 @@ class FileLibrary:
                 f"{settings.parse_memory_mib} MiB, or crashed the parser (exit {child.returncode})",
                 hint="save it anew with another program, or send it as text",
             )
-        answer = json.loads(out)
+        answer: dict[str, Any] = json.loads(out)
         if answer.get("code"):
             hints = {"encrypted_document": "remove the password", "document_too_long": "split the document"}
             hint = hints.get(answer["code"], "save it anew with another program, or send it as text")
@@ -219,7 +220,7 @@ class FileLibrary:
             try:
                 async with self._turns.held(tenant):
                     store = await self._store(tenant)
-                    return await self._at_once(lambda store=store: work(store))
+                    return await self._at_once(partial(work, store))
             except sqlite3.ProgrammingError as error:
                 # Another tenant took this store's place just before its turn: open it again, once.
                 if last_try:

@@ -19,6 +19,9 @@ from bulkhead_services.rag.port import Found, Ingestion, NewDocument, Vector
 from bulkhead_services.rag.query import match_any, match_beginnings
 from bulkhead_services.rag.rank import Candidate
 
+Match = tuple[int, str, str, str, int, int, str, str, float]
+Standing = tuple[str, str, str, int, int, int]
+
 SCHEMA_VERSION = 1
 _SCHEMA = """
 CREATE TABLE documents (
@@ -185,7 +188,7 @@ class Store:
                 self._writer.execute(statement, (scope, name))
             return self._writer.execute(_ERASING[-1], (scope, name)).rowcount
 
-    def documents(self, scope: str, after: str, limit: int) -> list[tuple]:
+    def documents(self, scope: str, after: str, limit: int) -> list[Standing]:
         """(name, sha256, media type, chunks, versions, when) of current documents, by name."""
         with self._read_lock:
             return self._reader.execute(_STANDING, (scope, after, limit)).fetchall()
@@ -258,21 +261,16 @@ class Store:
                 rows = self._match(wanted, wider)
             in_text = self._hits(rows, "body", expressions)
             in_title = self._hits(rows, "title", expressions)
-            words = tuple(
-                Candidate(
-                    *row[:8], bm25=-row[8], terms_in_text=in_text.get(row[0], 0), terms_in_title=in_title.get(row[0], 0)
-                )
-                for row in rows
-            )
+            words = tuple(Candidate(*row[:8], -row[8], in_text.get(row[0], 0), in_title.get(row[0], 0)) for row in rows)
             if vector is None:
                 return Found(words, len(expressions))
             nearest, lost = self._near(wanted, vector, model, scan_limit)
             return Found(words, len(expressions), nearest, lost)
 
-    def _match(self, scopes: str, expression: str) -> list[tuple]:
+    def _match(self, scopes: str, expression: str) -> list[Match]:
         return self._reader.execute(_MATCHING, (expression, scopes, bounds.MAX_CANDIDATES)).fetchall()
 
-    def _hits(self, rows: list[tuple], column: str, expressions: tuple[str, ...]) -> dict[int, int]:
+    def _hits(self, rows: list[Match], column: str, expressions: tuple[str, ...]) -> dict[int, int]:
         """How many of the expressions each row's column matches; the index does the stemming."""
         ids = json.dumps([row[0] for row in rows])
         found: dict[int, int] = {}

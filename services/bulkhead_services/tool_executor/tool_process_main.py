@@ -8,6 +8,7 @@ also what loses its parent, so that all of it is found when it is to end.
 
 import ctypes
 import importlib
+import io
 import json
 import os
 import signal
@@ -18,7 +19,7 @@ import threading
 import time
 import traceback
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 HEAD = struct.Struct(">I")
 PR_SET_PDEATHSIG = 1
@@ -78,7 +79,7 @@ def _kept_in(work: Any) -> dict[str, Any]:
     return found
 
 
-def _read(wire: BinaryIO) -> dict[str, Any] | None:
+def _read(wire: io.BufferedIOBase) -> dict[str, Any] | None:
     head = wire.read(HEAD.size)
     if len(head) < HEAD.size:
         return None
@@ -86,7 +87,7 @@ def _read(wire: BinaryIO) -> dict[str, Any] | None:
     return found
 
 
-def _write(wire: BinaryIO, frame: dict[str, Any]) -> None:
+def _write(wire: io.BufferedIOBase, frame: dict[str, Any]) -> None:
     body = json.dumps(frame).encode()
     wire.write(HEAD.pack(len(body)) + body)
     wire.flush()

@@ -110,7 +110,7 @@ class JetStreamWorld:
         """One call of the JetStream API."""
         assert self._admin is not None
         data = json.dumps(body).encode() if body is not None else b""
-        answer = json.loads((await self._admin.request(f"$JS.API.{what}", data, timeout=5)).data)
+        answer: dict[str, Any] = json.loads((await self._admin.request(f"$JS.API.{what}", data, timeout=5)).data)
         assert "error" not in answer, f"{what}: {answer['error']}"
         return answer
 

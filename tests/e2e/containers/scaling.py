@@ -112,7 +112,7 @@ def _watched(stack: Stack) -> Iterator[list[int]]:
         "-c",
         LOOK.format(account=ACCOUNT, inbox=INBOX),
     ]
-    watcher = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: S603
+    watcher = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         yield found
     finally:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 
 import pytest
 
+from bulkhead.client import Mesh
 from bulkhead_contracts import catalog
 from bulkhead_infra.docker import images
 from bulkhead_infra.docker.image_contents import SERVICES
@@ -83,10 +84,7 @@ def _provisioned(stack: Stack) -> None:
 
 
 async def _replaced(
-    field: Field,
-    client,
-    phases: tuple[tuple[str, ...], ...],
-    environ: Mapping[str, str],  # type: ignore[no-untyped-def]
+    field: Field, client: Mesh, phases: tuple[tuple[str, ...], ...], environ: Mapping[str, str]
 ) -> list[Count]:
     """Each phase: the other version beside what runs, then alone: who had the writes at the gate in hand goes away."""
     tasks: list[Count] = []

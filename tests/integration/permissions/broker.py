@@ -8,9 +8,10 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import nats
 import psutil
@@ -20,8 +21,9 @@ from nats.aio.msg import Msg
 from bulkhead.tcp_ports import free_port
 from bulkhead_infra.identity import keys, policy, render
 from bulkhead_infra.local.http import get
+from bulkhead_infra.nats.configuration import ServerPlan
 from bulkhead_infra.nats.provision import provision
-from bulkhead_infra.nats.server import NatsServer, ServerPlan
+from bulkhead_infra.nats.server import NatsServer
 
 _DENIED = re.compile(r'permissions violation for (publish|subscription) to "([^"]*)"', re.I)
 ANSWER_S = 3.0
@@ -39,7 +41,7 @@ class Broker:
         return keys.nkey_seed(self.identity, identity)
 
     @asynccontextmanager
-    async def client(self, identity: str, **options):
+    async def client(self, identity: str, **options: Any) -> AsyncIterator["Client"]:
         """Connected as `identity`."""
         found = Client(identity)
         await found.connect(self.url, self.seed(identity), **options)
@@ -79,7 +81,7 @@ class Client:
         self._pulls: dict[str, str] = {}
         self.prefix = f"_INBOX_{identity}.probe."
 
-    async def connect(self, url: str, seed: str, **options) -> None:
+    async def connect(self, url: str, seed: str, **options: Any) -> None:
         self.nc = await nats.connect(
             url,
             nkeys_seed_str=seed,
@@ -114,9 +116,13 @@ class Client:
         await self.nc.publish(subject, body, reply=reply, headers=dict(headers or {}) or None)
         return self._answers[reply]
 
-    async def store(self, subject: str, body: bytes = b"{}", headers: Mapping[str, str] | None = None) -> dict:
+    async def store(
+        self, subject: str, body: bytes = b"{}", headers: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
         """Publish and read the PubAck (or its error)."""
-        return json.loads((await asyncio.wait_for(await self.ask(subject, body, headers), ANSWER_S)).data)
+        reply = await asyncio.wait_for(await self.ask(subject, body, headers), ANSWER_S)
+        answer: dict[str, Any] = json.loads(reply.data)
+        return answer
 
     async def settle(self) -> None:
         """Everything sent so far has been judged by the broker."""
@@ -130,11 +136,13 @@ class Client:
 
 
 @asynccontextmanager
-async def running(folder: Path, *, change: Callable[[str], str] = lambda text: text, threshold: str | None = None):
+async def running(
+    folder: Path, *, change: Callable[[str], str] = lambda text: text, threshold: str | None = None
+) -> AsyncIterator[Broker]:
     """A provisioned broker. `change` edits the rendered accounts: to see what a layer does on its own."""
     rules = policy.load()
     keys.ensure(folder / "identity", rules)
-    options = {"response_threshold": threshold} if threshold else {}
+    options: dict[str, Any] = {"response_threshold": threshold} if threshold else {}
     accounts = change(render.accounts(rules, keys.public_nkeys(folder / "identity", rules), **options))
     plan = ServerPlan(folder / "nats", free_port(), free_port(), "process")
     server = NatsServer(plan, accounts, os.environ)

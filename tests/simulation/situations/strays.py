@@ -89,7 +89,8 @@ def _early(world: Any, act: Act) -> None:
     if wish is None:
         return
     task = task_of(wish)
-    kind, sender, body = ("mesh.task.cancel_requested.v1", "gateway", {"reason": "enough"})
+    kind, sender = "mesh.task.cancel_requested.v1", "gateway"
+    body: dict[str, object] = {"reason": "enough"}
     if act.what == "early_finish":
         body = {"step_id": "a", "attempt": 1, "plan_version": 1, "result": {"summary": "a lie"}}
         kind, sender = "mesh.step.finished.v1", "worker"

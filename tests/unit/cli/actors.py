@@ -61,7 +61,7 @@ class Actors:
             request = DocumentIngestRequested.model_validate_json(body)
             data = await Blobs(self.mesh.bus, "rag").get(tenant, request.content)  # type: ignore[arg-type]
             bad = b"\0" in data
-            failure = Failure(code="binary", message="not text", hint="send text") if bad else None
+            refusal = Failure(code="binary", message="not text", hint="send text") if bad else None
             sha256, bus = hashlib.sha256(data).hexdigest(), self.mesh.bus
             known = next((one for one in bus.documents if one.name == request.name), None)
             if not bad:
@@ -83,7 +83,7 @@ class Actors:
                     sha256=sha256,
                     outcome="rejected" if bad else "ingested",
                     chunks=2,
-                    failure=failure,
+                    failure=refusal,
                     replaced_sha256=known.sha256 if known and known.sha256 != sha256 else None,
                 ),
                 task,

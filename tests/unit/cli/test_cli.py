@@ -6,10 +6,11 @@ import socket
 import time
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from bulkhead.client import Unreachable
-from bulkhead_cli.main import app
+from bulkhead_cli.main import PANELS, app
 from bulkhead_cli.tasks.answer import author
 from bulkhead_cli.tasks.follow import Lost
 from bulkhead_contracts.grant import GrantReplied
@@ -437,6 +438,23 @@ def test_a_new_tenant_gets_a_key_of_its_own_by_submitting_and_a_typo_gets_none(r
     shared.write_text((tmp_path / "api_keys.json").read_text())
     answer = call("tasks", "--tenant", "fresh")
     assert answer.exit_code == 0 and "no tasks yet" in answer.stdout
+
+
+def test_help_groups_every_command_by_what_people_do():
+    commands = typer.main.get_command(app).commands
+    panels = {command.rich_help_panel for command in commands.values()}
+    assert panels == {*PANELS}, "a command without a panel stands apart from all others"
+    said = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "100"}).stdout
+    assert [line.strip("╭─╮ ") for line in said.splitlines() if line.startswith("╭")] == ["Options", *PANELS]
+
+
+def test_each_command_has_a_help_of_one_line():
+    long = {
+        name: help_
+        for name, command in typer.main.get_command(app).commands.items()
+        if len(help_ := command.help.split("\n\n")[0]) > 90 or not help_
+    }
+    assert long == {}
 
 
 def test_help_names_the_exit_codes():

@@ -6,10 +6,11 @@ The bus here keeps streams by subject and satisfies the part of the port that a 
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from bulkhead.bus.memory.bus import MemoryBroker, MemoryBus
 from bulkhead.bus.port import BusUnavailable, Live, PubAck, PublishRefused, Stored, WrongLastSequence
@@ -32,7 +33,7 @@ from bulkhead_contracts.budget import (
 from bulkhead_contracts.control import Breaker, Halt, HaltReplied, HaltRequested, ResetReplied, ResetRequested
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.grant import GrantReplied, GrantRequested
-from bulkhead_contracts.result import Failure
+from bulkhead_contracts.result import ContentRef, Failure
 from bulkhead_contracts.retrieval import DocumentsReplied, DocumentsRequested, StoredDocument
 from bulkhead_contracts.tool import WritesReplied, WritesRequested
 from bulkhead_contracts.types import Body, Contract
@@ -73,8 +74,9 @@ class Ledger(MemoryStore):
     def __init__(self) -> None:
         super().__init__(lease_ms=1)
 
-    async def look(self, revision: Revision, now_unix_ms: int) -> None:
-        """Nobody asks it."""
+    async def look(self, revision: Revision, now_unix_ms: int) -> bool:
+        """Always up to date."""
+        return True
 
 
 class Subscription:
@@ -285,7 +287,7 @@ class Mesh:
         ]
         keys = self.folder / "keys.json"
         keys.write_text(json.dumps({"keys": rows}))
-        found: dict[str, object] = {
+        found: dict[str, Any] = {
             "api_keys_file": keys,
             "http_port": 0,
             "ingest_wait_s": 0.05,
@@ -336,7 +338,7 @@ class Mesh:
         """The model gateway streams."""
         await self.bus.publish_live(f"live.model_gateway.{tenant}.{task}", delta.model_dump_json().encode())
 
-    async def blob(self, author: str, text: str, tenant: str = "acme"):  # type: ignore[no-untyped-def]
+    async def blob(self, author: str, text: str, tenant: str = "acme") -> ContentRef:
         """Store content as another service."""
         from bulkhead.blobs import Blobs
 
@@ -368,7 +370,7 @@ async def running(mesh: Mesh, **changes: object) -> AsyncIterator[Gateway]:
         await gateway.stop()
 
 
-async def until(condition, what: str) -> None:  # type: ignore[no-untyped-def]
+async def until(condition: Callable[[], object], what: str) -> None:
     """Wait for a fact, with a deadline."""
     async with asyncio.timeout(DEADLINE_S):
         while not condition():

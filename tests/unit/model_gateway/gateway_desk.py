@@ -4,9 +4,9 @@ Enters: settings and requests. Leaves: replies, settlements, live text.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 from bulkhead.bus.port import LiveSubscription
 from bulkhead.runtime.edge.protocol import Received
@@ -26,6 +26,8 @@ from tests.unit.model_gateway.scripted_provider import ScriptedProvider
 TENANT, TASK = "demo", "t1"
 PRICED = "offline-rules-1"
 KEY = "sk-test-0123456789abcdef"
+Decision = Literal["reserved", "refused", "wait"]
+T = TypeVar("T")
 DEADLINE_S = 15.0
 
 
@@ -33,7 +35,7 @@ class Purse:
     """A budget that answers as told and keeps what it hears."""
 
     def __init__(self) -> None:
-        self.decisions: list[str] = []
+        self.decisions: list[Decision] = []
         self.asked: list[ReserveRequested] = []
         self.settled: list[Settled] = []
         self.rpc = {ReserveRequested: self.reserve}
@@ -41,7 +43,7 @@ class Purse:
     async def reserve(self, received: Received) -> Body:
         assert isinstance(received.body, ReserveRequested)
         self.asked.append(received.body)
-        decision = self.decisions.pop(0) if self.decisions else "reserved"
+        decision: Decision = self.decisions.pop(0) if self.decisions else "reserved"
         return ReserveReplied(
             reservation_id=received.body.reservation_id, decision=decision, reason="because", retry_after_ms=10
         )
@@ -156,7 +158,7 @@ class Desk:
         await bus.publish(key, body.model_dump_json().encode(), {}, f"halt-{name}-{sorted(more.items())}")
 
 
-async def until(read: Any, done: Any) -> Any:
+async def until(read: Callable[[], Awaitable[T]], done: Callable[[T], bool]) -> T:
     """Read again and again until it is done; a deadline makes it fail."""
     async with asyncio.timeout(DEADLINE_S):
         while not done(found := await read()):

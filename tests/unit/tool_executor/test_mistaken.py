@@ -92,7 +92,7 @@ async def test_a_tool_that_returns_no_outcome_is_told_once(counting) -> None:
 
 async def test_a_tool_that_blocks_the_process_is_named_in_the_log(counting, caplog, monkeypatch) -> None:
     async def blocks(arguments: Arguments, call: Call) -> Done:
-        time.sleep(0.2)  # noqa: ASYNC251 - the mistake
+        time.sleep(0.2)
         return Done("late")
 
     monkeypatch.setattr("bulkhead_services.tool_executor.effects.BLOCKED_S", 0.05)

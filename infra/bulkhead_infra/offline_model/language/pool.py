@@ -52,8 +52,10 @@ class Sentence:
 
 def sentences_of_passages(passages: Iterable[Part]) -> list[Sentence]:
     """Sentences of document passages, each with the date from which its document holds."""
-    seen: set[str] = set()
-    kept = [part for part in passages if not (part.id in seen or seen.add(part.id))]  # type: ignore[func-returns-value]
+    by_id: dict[str, Part] = {}
+    for part in passages:
+        by_id.setdefault(part.id, part)
+    kept = list(by_id.values())
     dates = _effective_dates(kept)
     found: list[Sentence] = []
     for part in kept:

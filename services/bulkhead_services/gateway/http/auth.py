@@ -187,7 +187,8 @@ class Authenticator:
                 leeway=settings.jwt_leeway_s,
                 options={"require": ["exp", "iss", "aud", "sub"]},
             )
-            return RequesterClaim(tenant=claims.get("tenant"), person=claims["sub"], role=claims.get("role"), via="jwt")
+            given = {"tenant": claims.get("tenant"), "person": claims["sub"], "role": claims.get("role")}
+            return RequesterClaim.model_validate(given | {"via": "jwt"})
         except jwt.ExpiredSignatureError as error:
             raise unauthorized("the token has expired", "get a new one") from error
         except jwt.PyJWTError as error:

@@ -75,7 +75,7 @@ class BoundedProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """It is over, whoever ended it."""
         self._request_came()
-        self._write_timer = _cancelled(self._write_timer)
+        self._end_write_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -98,7 +98,7 @@ class BoundedProtocol(H11Protocol):
 
     def resume_writing(self) -> None:
         """It does again."""
-        self._write_timer = _cancelled(self._write_timer)
+        self._end_write_timer()
         super().resume_writing()
 
     def send_400_response(self, msg: str) -> None:
@@ -126,8 +126,15 @@ class BoundedProtocol(H11Protocol):
             self._head_timer = self.loop.call_later(self.sockets.head_timeout_s, self._no_head)
 
     def _request_came(self) -> None:
-        self._head_timer = _cancelled(self._head_timer)
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
         self.sockets.waiting.pop(self, None)
+
+    def _end_write_timer(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
 
     def _no_head(self) -> None:
         log.info("slow_client_dropped", phase="head", client=str(self.client), after_s=self.sockets.head_timeout_s)
@@ -158,8 +165,3 @@ class BoundedProtocol(H11Protocol):
         )
         self.transport.write(head.encode() + body)
         self.transport.close()
-
-
-def _cancelled(timer: asyncio.TimerHandle | None) -> None:
-    if timer is not None:
-        timer.cancel()

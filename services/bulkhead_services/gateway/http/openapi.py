@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from bulkhead_contracts import bounds
 from bulkhead_contracts.control import Breaker, Halt
@@ -446,8 +446,9 @@ def _probe(name: str, summary: str) -> dict[str, Any]:
 
 @cache
 def _document() -> dict[str, Any]:
-    modes = [(model, "validation") for model in _INPUTS] + [(model, "serialization") for model in _OUTPUTS]
-    _, schemas = models_json_schema(modes, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type]
+    modes: list[tuple[type[BaseModel], JsonSchemaMode]] = [(model, "validation") for model in _INPUTS]
+    modes += [(model, "serialization") for model in _OUTPUTS]
+    _, schemas = models_json_schema(modes, ref_template="#/components/schemas/{model}")
     return {
         "openapi": "3.1.0",
         "info": {

@@ -149,12 +149,12 @@ def _fold(view: View, message: Received) -> View:
         case StepEnded():
             return _step_ended(view, message, body)
         case TaskEnded():
-            failure = failed(body.failure) if body.failure is not None else None
+            why = failed(body.failure) if body.failure is not None else None
             return replace(
                 view,
                 status=body.status,
                 ended=body,
-                failure=failure,
+                failure=why,
                 result=body.result,
                 usage=body.usage,
                 steps=_stopped(view, message),

@@ -353,13 +353,16 @@ def usage_of(found: object) -> Usage | None:
     if not isinstance(found, dict):
         return None
     details = found.get("prompt_tokens_details")
-    cached = details.get("cached_tokens") if isinstance(details, dict) else 0
-    counts = (found.get("prompt_tokens"), found.get("completion_tokens"), cached or 0)
-    if not all(type(one) is int and 0 <= one <= bounds.MAX_TOKENS for one in counts) or not counts[0]:
+    given = details.get("cached_tokens") if isinstance(details, dict) else 0
+    counts = (_count(found.get("prompt_tokens")), _count(found.get("completion_tokens")), _count(given or 0))
+    prompt, completion, cached = counts
+    if not prompt or completion is None or cached is None:
         return None
-    return Usage(
-        model_calls=1, input_tokens=counts[0], output_tokens=counts[1], cached_input_tokens=min(counts[2], counts[0])
-    )
+    return Usage(model_calls=1, input_tokens=prompt, output_tokens=completion, cached_input_tokens=min(cached, prompt))
+
+
+def _count(value: object) -> int | None:
+    return value if type(value) is int and 0 <= value <= bounds.MAX_TOKENS else None
 
 
 def _list(value: object) -> list[Any]:

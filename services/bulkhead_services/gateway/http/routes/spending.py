@@ -56,7 +56,7 @@ STATUS = {
 MAY_SEE_SPENDING = frozenset({"operator", "auditor"})
 SINCE = r"[1-9][0-9]{0,6}[smhd]"
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600}
-KINDS: tuple[str, ...] = get_args(SpendBy)
+KINDS: tuple[SpendBy, ...] = get_args(SpendBy)
 
 R = TypeVar("R", LimitsReplied, SpendReplied)
 
@@ -152,13 +152,14 @@ class Spending:
     async def spent(self, request: Request) -> Response:
         """GET /v1/spend"""
         claim = await self._auth.allowed(request, MAY_SEE_SPENDING, "see what is spent", "operator")
-        by, since = request.query_params.get("by", "agent"), request.query_params.get("since", "24h")
-        if by not in KINDS:
-            raise _unfit("by", by, f"send one of {', '.join(KINDS)}")
+        wanted, since = request.query_params.get("by", "agent"), request.query_params.get("since", "24h")
+        by = next((kind for kind in KINDS if kind == wanted), None)
+        if by is None:
+            raise _unfit("by", wanted, f"send one of {', '.join(KINDS)}")
         seconds = int(since[:-1]) * SECONDS[since[-1]] if re.fullmatch(SINCE, since) else 0
         if not 1 <= seconds <= bounds.MAX_SPEND_S:
             raise _unfit("since", since, "send a time like 90s, 20m, 1h or 7d, at most 31d")
-        ask = SpendRequested(requester=claim, by=by, since_s=seconds, top=size_of(request))  # type: ignore[arg-type]
+        ask = SpendRequested(requester=claim, by=by, since_s=seconds, top=size_of(request))
         about = f"{by}/{since}/{self._context.clock()}"
         reply = await self._ask(claim, ask, about, bounds.SPEND_TIMEOUT_MS, SpendReplied)
         return answered(SpendPage(**{name: getattr(reply, name) for name in SpendPage.model_fields}))

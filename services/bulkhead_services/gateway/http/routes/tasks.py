@@ -120,7 +120,7 @@ class Http:
             BusError: _bus_error,
             ClientDisconnect: _client_gone,
         }
-        return Starlette(routes=routes, exception_handlers=handlers)  # type: ignore[arg-type]
+        return Starlette(routes=routes, exception_handlers=handlers)
 
     async def submit(self, request: Request) -> Response:
         """POST /v1/tasks"""

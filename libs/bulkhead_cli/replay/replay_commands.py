@@ -1,0 +1,189 @@
+"""`bulkhead replay`, `export` and `analyze`: the arguments of each. `main` adds them to `bulkhead`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bulkhead_cli import output, target
+from bulkhead_cli.options import ApiKey, Data, Form, Json, RequireComplete, TaskId, TaskTenant, Url
+from bulkhead_cli.output import Exit, Stop, exit_with, run
+from bulkhead_contracts import subjects
+
+TaskOrFile = Annotated[
+    str,
+    typer.Argument(
+        metavar="TASK|FILE",
+        help="Task id, or a file written by [bold]bulkhead export[/bold] (./NAME for a name without dot and slash).",
+    ),
+]
+Every = Annotated[bool, typer.Option("--all", help="Replay every task in the journal.")]
+FromStep = Annotated[
+    str | None,
+    typer.Option(
+        "--from-step",
+        metavar="N",
+        help="Fork the task: a new task runs this step (its id, or its number in the plan) and all steps that depend "
+        "on it, and reuses the recorded results of the others.",
+    ),
+]
+EditFile = Annotated[
+    str,
+    typer.Option(
+        "--edit",
+        metavar="FILE",
+        help="JSON object with the changes for the fork: objective, limits, and title, instruction, acceptance, tools, "
+        "inputs, role of the step. `-` reads standard input.",
+    ),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the effects of the fork without submitting it.")]
+Watch = Annotated[bool, typer.Option("--watch", help="Follow the fork and print its answer.")]
+OutputFile = Annotated[
+    Path | None,
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="File to write, compressed when its name ends in .gz; without it, standard output.",
+    ),
+]
+RunFile = Annotated[
+    Path, typer.Argument(metavar="FILE", help="Recorded run, plain or compressed with gzip. `-` reads standard input.")
+]
+FormOption = Annotated[
+    Form,
+    typer.Option(
+        "--form",
+        help="Format of the file. bulkhead: written by [bold]bulkhead export[/bold]. rows: one JSON object per act. "
+        "otel: OpenTelemetry GenAI spans. openai: chats with messages.",
+    ),
+]
+RowsOnly = Annotated[bool, typer.Option("--rows", help="Print the converted rows and run no detector.")]
+
+
+def replay(
+    context: typer.Context,
+    task: TaskOrFile = "",
+    every: Every = False,
+    from_step: FromStep = None,
+    edit: EditFile = "",
+    dry_run: DryRun = False,
+    watch: Watch = False,
+    require_complete: RequireComplete = False,
+    tenant: TaskTenant = "",
+    data: Data = target.DEFAULT_DATA,
+    url: Url = "",
+    api_key: ApiKey = "",
+    as_json: Json = False,
+) -> None:
+    """Replay a task's decisions and compare them with the record, or fork the task.
+
+    A replay runs every decider of the task again on the recorded messages and compares each decision byte for byte.
+    No provider is called and no message is sent. A FILE needs no mesh. The exit code is 1 at a divergence, and the
+    first one is shown; --all goes on to the last task and prints a summary.
+
+    --from-step forks a task that has ended: a new task under a new grant, submitted through the gateway (--url,
+    --api-key). Reused results are neither computed nor paid again. Repeated side effects are listed first; a fork that
+    would repeat a write without an idempotency key is refused.
+
+    Examples: bulkhead replay TASK · bulkhead replay task.jsonl.gz · bulkhead replay TASK --from-step 3 --edit new.json
+    """
+    from bulkhead_cli.replay import replay as replaying
+
+    if every == bool(task):
+        output.stop(Stop(Exit.USAGE, "name one task or file, or --all", "see `bulkhead replay --help`"))
+    if from_step == "":  # An empty variable of a script: the caller meant a fork, not a comparison.
+        output.stop(Stop(Exit.USAGE, "--from-step names no step", "say its id, or its number in the plan, from 1"))
+    if from_step:
+        more = {"tenant": tenant, "url": url, "api_key": api_key, "watch": watch, "dry_run": dry_run}
+        _fork(task, from_step, edit, data, more | {"as_json": as_json, "complete": require_complete})
+        return
+    if edit or dry_run or watch or require_complete:
+        output.stop(
+            Stop(
+                Exit.USAGE,
+                "--edit, --dry-run, --watch and --require-complete belong to --from-step",
+                "name the step from which on the task is to run again",
+            )
+        )
+    if any(str(context.get_parameter_source(name)).endswith("COMMANDLINE") for name in ("url", "api_key")):
+        output.stop(
+            Stop(
+                Exit.USAGE,
+                "--url and --api-key belong to --from-step: the record is read from the broker, on the mesh's machine",
+                "name its folder with --data; a file of `export` needs neither",
+            )
+        )
+    if tenant and (every or _is_file(task)):
+        output.stop(Stop(Exit.USAGE, "--tenant belongs to a task's id", "leave it out"))
+    if every:
+        exit_with(run(replaying.show_all(data, as_json=as_json)))
+    elif _is_file(task):
+        exit_with(run(replaying.show_file(Path(task), as_json=as_json)))
+    else:
+        exit_with(run(replaying.show_task(data, _token(task), tenant, as_json=as_json)))
+
+
+def export(
+    task: TaskId,
+    to: OutputFile = None,
+    tenant: TaskTenant = "",
+    data: Data = target.DEFAULT_DATA,
+    as_json: Json = False,
+) -> None:
+    """Export a task's whole history to one file that can be replayed on any machine.
+
+    The file contains every message of the task with its headers, and all content that they refer to: the objective,
+    passages, parts of prompts, answers, tool results, and the names of persons and tenants. Treat it like those
+    documents. It contains neither keys nor signatures of grants, so it gives nobody any authority. The same history
+    always gives the same bytes.
+    """
+    from bulkhead_cli.replay.export import show_export
+
+    run(show_export(data, task, to, tenant, as_json=as_json))
+
+
+def analyze(file: RunFile, form: FormOption = "auto", rows: RowsOnly = False, as_json: Json = False) -> None:
+    """Find loops, deadlocks, chatter and stalls in a recorded run of any system.
+
+    The detectors are those that watch a running mesh. A row of the plain format: {"task": "t1", "agent": "a",
+    "action": "search", "arguments": {"q": "x"}, "result": "nothing", "waits_on": ["b"], "tokens": 120,
+    "time_unix_ms": 1790000000000}. Only the agent is required. docs/analyze.md describes all formats.
+
+    The exit code is 1 when a detector would have stopped something, and 0 when there are only warnings.
+
+    Examples: bulkhead analyze task.jsonl.gz · bulkhead analyze spans.json --form otel --json · curl ... |
+    bulkhead analyze -
+    """
+    from bulkhead_cli.inspect.analyze import show_analysis
+
+    try:
+        code = show_analysis(file, form, as_rows=rows, as_json=as_json)
+    except Stop as error:
+        output.stop(error)
+    exit_with(code)
+
+
+def _fork(task: str, from_step: str, edit: str, data: Path, more: dict[str, Any]) -> None:
+    from bulkhead_cli.replay import fork
+
+    if not task or _is_file(task):
+        output.stop(Stop(Exit.USAGE, "--from-step needs a task of a running mesh", "`bulkhead tasks` lists the ids"))
+
+    async def work() -> Exit:
+        changes = fork.read_edit(edit) if edit else fork.Edit()
+        return await fork.fork_task(data, _token(task), from_step, changes, **more)
+
+    exit_with(run(work()))
+
+
+def _is_file(name: str) -> bool:
+    """True for a path: ids have neither dots nor slashes."""
+    return "." in name or "/" in name
+
+
+def _token(task: str) -> str:
+    try:
+        return subjects.token(task)
+    except subjects.SubjectError as error:
+        output.stop(Stop(Exit.USAGE, str(error), "`bulkhead tasks` lists the ids"))
