@@ -7,7 +7,7 @@ BENCH_VENV := .venv-bench
 SEED ?= 1
 DATA ?= .bulkhead
 
-.PHONY: help setup demo compose-demo up test compose-test quick render simulate planted bench live lock clean
+.PHONY: help setup demo compose-demo up test compose-test quick render docs simulate planted bench live lock clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -26,7 +26,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 demo: setup ## Run the whole mesh once on a generated case (SEED=7 for another) and check its answer
 	@$(BIN)/python -m bulkhead_cli.demo --seed $(SEED)
 
-compose-demo: setup ## The same demo in containers: built, run, removed (needs Docker; infra/bulkhead_infra/docker/README.md)
+compose-demo: setup ## The same demo in containers: built, run, removed (needs Docker; docs/how-to/containers.md)
 	@$(BIN)/python -m bulkhead_cli.demo --containers --seed $(SEED)
 
 up: setup ## Keep a mesh running in the foreground (Ctrl-C drains it)
@@ -52,8 +52,11 @@ simulate: setup ## Seeded schedules of faults in virtual time (SEEDS=1000-3000 [
 		$(if $(SEEDS),--seeds $(SEEDS)) $(if $(TASKS),--tasks $(TASKS)) $(if $(MINUTES),--minutes $(MINUTES)) \
 		$(if $(SCHEDULE),--schedule $(SCHEDULE)) $(if $(TRACE),--trace) $(ARGS)
 
-render: setup ## Write the generated files (schemas, AsyncAPI, OpenAPI, READMEs' tables)
+render: setup ## Write the generated files (schemas, AsyncAPI, OpenAPI, reference pages, READMEs' messages)
 	@$(BIN)/python -m bulkhead_infra.render
+
+docs: setup ## Build the pages of docs/ as a site in site/; a link that leads nowhere fails
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet $(ARGS)
 
 planted: setup ## Plant each known mistake in a copy of the tree and see which suite catches it (ARGS="NAME", "--full")
 	@$(BIN)/python -m tests.planted $(ARGS)
@@ -79,4 +82,4 @@ lock: setup ## Renew the lock files, for every Python and system at once (ARGS=-
 	@$(BIN)/$(LOCK) $(ARGS) tests/bench/requirements.in -o tests/bench/requirements.lock
 
 clean: ## Remove the venv and all local state
-	rm -rf $(VENV) $(BENCH_VENV) .bulkhead .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) $(BENCH_VENV) site .bulkhead .pytest_cache .ruff_cache .mypy_cache

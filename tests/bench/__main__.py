@@ -1,8 +1,8 @@
 """`make bench`: what the mesh costs, beside bare JetStream and beside DBOS, in one run.
 
 JSON lines on standard output, {"system", "durability", "measure", "value"}; progress and a table with ratios and
-targets on standard error. What each measure is: docs/benchmarks.md. Exit codes: 0 measured, 1 something could not be
-measured (standard error says what), 2 a wrong call, 130 interrupted; in every case nothing is left running.
+targets on standard error. What each measure is: docs/explanation/benchmarks.md. Exit codes: 0 measured, 1 something
+could not be measured (standard error says what), 2 a wrong call, 130 interrupted; nothing is left running.
 """
 
 import argparse

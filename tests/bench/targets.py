@@ -1,6 +1,6 @@
 """What the figures are to be, in power mode: "at first" (a release must have it) and "then" (where it goes).
 
-Absolute values are of the machine of docs/benchmarks.md (2 cores); on another machine read the ratios.
+Absolute values are of the machine of docs/explanation/benchmarks.md (2 cores); on another machine read the ratios.
 """
 
 Target = tuple[float, float]

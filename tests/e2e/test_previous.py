@@ -1,5 +1,5 @@
 """N and N-1 side by side: every service of a mesh is taken back to the version before it and brought up again, as
-docs/operations.md says, under load, while writes of tasks stand at the gate. Real processes of both trees.
+docs/how-to/upgrade.md says, under load, while writes of tasks stand at the gate. Real processes of both trees.
 
 In: the history of this repository. Out: each task ends rightly, each step changes the world once, whoever had it in
 hand, and the money adds up. tests/e2e/containers/with_the_previous.py does the same with images.
@@ -203,7 +203,7 @@ async def test_every_service_goes_back_and_forth_with_writes_in_flight(tmp_path:
             assert roll.versions() == {name: {"N-1"} for name in catalog.SERVICES}
             await (await Count(roll, client).submit()).ends_rightly()
             before = len(loaded)
-            # Up again, as docs/operations.md has it: rights and streams, doers, deciders, the gateway last.
+            # Up again, as docs/how-to/upgrade.md has it: rights and streams, doers, deciders, the gateway last.
             await roll.provision("N")
             await roll.renew("N", "budget")
             tasks.append(await _both(roll, "N", (OTHERS, DECIDERS), client))

@@ -110,7 +110,10 @@ def main() -> int:
     for problem in problems:
         print(f"NOT CAUGHT {problem}" if not asked.control else f"NOT WELL {problem}", file=sys.stderr)
     if problems and not asked.control:
-        print("write the test or the law that catches it (docs/testing.md), or correct `caught_by`", file=sys.stderr)
+        print(
+            "write the test or the law that catches it (docs/explanation/testing.md), or correct `caught_by`",
+            file=sys.stderr,
+        )
     return 1 if problems else 0
 
 
@@ -120,7 +123,7 @@ def _arguments() -> argparse.Namespace:
         description="Plant each bug of tests/planted/bugs alone in a copy of the tree, uncommitted files included, and "
         "run the suite that is expected to catch it, with the narrowest command that does. With --full, all suites "
         "run on every bug: that takes hours, and tells how much one suite sees of what another one is for.",
-        epilog="How to add a bug: docs/testing.md.",
+        epilog="How to add a bug: docs/explanation/testing.md.",
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="bugs (default: all; --list shows them)")
     parser.add_argument("--full", action="store_true", help="every suite, whole, beside the narrow command")

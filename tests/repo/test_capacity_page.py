@@ -1,4 +1,4 @@
-"""docs/capacity.md shows what the arithmetic gives, and the arithmetic goes in the direction that it must."""
+"""docs/how-to/capacity.md shows what the arithmetic gives, and the arithmetic goes in the direction that it must."""
 
 import json
 from dataclasses import replace
@@ -11,7 +11,7 @@ from bulkhead_infra.capacity.__main__ import main
 from bulkhead_infra.nats.stream_sizes import PERCENT
 from bulkhead_infra.nats.streams import Layout, streams
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "capacity.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "capacity.md"
 BEGIN = "<!-- rendered by tests/repo/test_capacity_page.py: python -m bulkhead_infra.capacity -->\n"
 END = "<!-- end -->"
 

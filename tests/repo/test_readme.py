@@ -1,5 +1,5 @@
-"""README stays true: its commands and targets exist, its links lead somewhere, its examples run and are answered
-rightly; and CI does what it says."""
+"""README and the page about code: their commands and targets exist, their examples run and are answered rightly; and
+CI does what they say. Links: test_docs.py."""
 
 import json
 import re
@@ -17,24 +17,23 @@ from bulkhead_services.planner.app import LOGICS
 from tests.repo.commands import exists
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("README.md", "CONTRIBUTING.md", *(str(one.relative_to(ROOT)) for one in sorted((ROOT / "docs").glob("*.md"))))
+DOCS = sorted((ROOT / "docs").rglob("*.md"))
+PAGES = ("README.md", "CONTRIBUTING.md", *(str(page.relative_to(ROOT)) for page in DOCS))
 README = (ROOT / "README.md").read_text()
 FENCED = "\n".join(re.findall(r"```\n(.*?)```", README, re.S))
 COMMANDS = re.findall(r"^\.venv/bin/(bulkhead .*?)(?:\s+#.*)?$", FENCED, re.M)
-CODE = re.search(r"## From code\n\n```python\n(.*?)```", README, re.S)[1]
+FROM_CODE = (ROOT / "docs" / "how-to" / "use-from-code.md").read_text()
+CODE = re.search(r"## Python\n\n```python\n(.*?)```", FROM_CODE, re.S)[1]
 ANSWER = re.compile(r"“Access to the closed stacks is approved by the head archivist, Ines Moreau” \[#?\w+\]\.")
 TARGETS = {
     name
     for page in PAGES
     for name in re.findall(r"(?:`|^ *)make ([a-z]+(?:-[a-z]+)*)\b", (ROOT / page).read_text(), re.M)
 }
-LINKS = [
-    (page, link) for page in PAGES for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", (ROOT / page).read_text())
-]
 
 
 def test_there_is_something_to_look_at() -> None:
-    assert len(COMMANDS) >= 8 and {"demo", "setup", "test"} <= TARGETS and len(LINKS) > 15
+    assert len(COMMANDS) >= 8 and {"demo", "setup", "test"} <= TARGETS
 
 
 @pytest.mark.parametrize("line", sorted(set(COMMANDS)))
@@ -54,8 +53,8 @@ def test_a_target_of_make_exists(target: str) -> None:
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.M)
 
 
-def test_links_lead_somewhere() -> None:
-    assert [one for one in LINKS if not (ROOT / one[0]).parent.joinpath(one[1]).exists()] == []
+def test_it_is_short() -> None:
+    assert len(README.splitlines()) <= 120
 
 
 def test_the_two_commands_set_up_first() -> None:
@@ -72,7 +71,7 @@ def test_ci_is_one_script_that_calls_what_people_call() -> None:
 
 
 def test_the_page_of_replay_tells_every_decision_logic() -> None:
-    rows = re.findall(r"^\| (\d+) \|", (ROOT / "docs" / "replay.md").read_text(), re.M)
+    rows = re.findall(r"^\| (\d+) \|", (ROOT / "docs" / "explanation" / "durable-execution.md").read_text(), re.M)
     assert [int(one) for one in rows] == sorted(LOGICS)
 
 

@@ -167,7 +167,7 @@ def _brokers(master: Path, *, was_there: bool) -> tuple[str, ...]:
         raise policy.PolicyError(
             f"this mesh was made with the broker(s) {before} and is to have {now}: its streams would not come along. "
             "Start it as it was (with or without docker-compose.cluster.yml); or back it up and restore it into a "
-            "project of its own: infra/bulkhead_infra/docker/README.md, A cluster"
+            "project of its own: docs/how-to/containers.md, A cluster"
         )
     keys.write_new(path, now)
     return names

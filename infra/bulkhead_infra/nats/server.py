@@ -29,7 +29,7 @@ TIMER_SLACK_US = 200
 """While there is work, a thread of Go's runtime looks around every 20 us: a fifth of the broker's CPU where few
 messages are under way, and each look takes a core from whoever runs there. Nothing in Go makes it look less often; with
 this the kernel lets it sleep a little longer. With a millisecond a step is faster on a quiet machine, and slower by a
-third where others use every core (docs/benchmarks.md)."""
+third where others use every core (docs/explanation/benchmarks.md)."""
 MIN_FREE_BYTES = 256 * 1024 * 1024
 MIN_FREE_FILES = 1_000
 LOST_STREAM = re.compile(r"JetStream stream 'MESH (?:>|\\u003e) (\w+)' could not be recovered")

@@ -8,7 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from bulkhead_infra.render import asyncapi, cluster, compose, openapi, readmes, release, schemas
+from bulkhead_infra.render import asyncapi, cluster, compose, openapi, readmes, reference, release, schemas
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -22,6 +22,7 @@ def wanted() -> dict[Path, str]:
     found.update(compose.files())
     found.update(cluster.files())
     found.update(readmes.files(ROOT))
+    found.update(reference.files())
     return {ROOT / name: text for name, text in found.items()}
 
 

@@ -12,8 +12,7 @@ BROKERS = ("nats", "nats-2", "nats-3")
 REDIS = ("redis", "redis-2")
 SENTINEL, SENTINELS, SENTINEL_PORT = "sentinel", 3, 26379
 HEAD = """\
-# Rendered by `make render`, beside docker-compose.yml. Do not edit. What it is for:
-# infra/bulkhead_infra/docker/README.md, A cluster.
+# Rendered by `make render`, beside docker-compose.yml. Do not edit. Manual: docs/how-to/containers.md, A cluster.
 #
 #   export COMPOSE_FILE=docker-compose.yml:docker-compose.cluster.yml
 #   docker-compose --profile core up --detach

@@ -63,8 +63,8 @@ x-service: &service
 HEAD = (
     """\
 # Rendered by `make render` from infra/bulkhead_infra/identity/policy.yaml and
-# infra/bulkhead_infra/docker/image_contents.py. Do not edit: what is yours
-# goes into docker-compose.override.yml. How to use it: infra/bulkhead_infra/docker/README.md.
+# infra/bulkhead_infra/docker/image_contents.py. Do not edit: what is yours goes into
+# docker-compose.override.yml. How to use it: docs/how-to/containers.md.
 #
 #   make compose-demo                                          build everything, run the demo in it, remove it again
 #   docker-compose --profile core up --detach                  the mesh, on http://127.0.0.1:8080

@@ -1,5 +1,6 @@
-"""The message tables of the services' READMEs: between two markers, from the catalog's rows."""
+"""The messages in the services' READMEs: between two markers, from the catalog's rows."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from bulkhead_contracts import catalog
@@ -9,17 +10,24 @@ END = "<!-- end of messages -->"
 
 
 def table(service: str) -> str:
-    """What comes in and what goes out."""
-    lines = ["| | message | from / to |", "| --- | --- | --- |"]
+    """The messages that come in and go out, by peer."""
+    arriving: dict[str, list[str]] = {}
+    leaving: dict[str, list[str]] = {}
     for row in catalog.ROWS:
-        came = sorted({sender for sender, receiver in row.edges if receiver == service})
-        went = sorted({receiver for sender, receiver in row.edges if sender == service})
-        plane = "" if row.plane == "mesh" else " (rpc)"
-        if came:
-            lines.append(f"| in | `{row.body.ce_type()}`{plane} | {', '.join(came)} |")
-        if went:
-            lines.append(f"| out | `{row.body.ce_type()}`{plane} | {', '.join(went)} |")
-    return "\n".join(lines)
+        name = f"`{row.body.ce_type()}`" + ("" if row.plane == "mesh" else " (rpc)")
+        for sender, receiver in row.edges:
+            if receiver == service:
+                arriving.setdefault(sender, []).append(name)
+            if sender == service:
+                leaving.setdefault(receiver, []).append(name)
+    return "\n".join((*_lines("from", arriving), *_lines("to", leaving)))
+
+
+def _lines(direction: str, messages: dict[str, list[str]]) -> Iterator[str]:
+    """Peers with the same messages share a line."""
+    for names in dict.fromkeys(map(tuple, messages.values())):
+        peers = [peer for peer, passing in messages.items() if tuple(passing) == names]
+        yield f"- {direction} {', '.join(peers)}: {', '.join(names)}"
 
 
 def files(root: Path) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The pytest plugin `bulkhead`: meshes to test one's own agents and tools on. Manual: docs/testing-your-agents.md.
+"""The pytest plugin `bulkhead`: meshes to test agents and tools on. Manual: docs/tutorial/test-your-agents.md.
 
 In: options (`bulkhead_packs`, `bulkhead_evidence`, `bulkhead_disk_mib`), the fixture `bulkhead_settings`. Out: fixtures
 `mesh_memory`, `mesh_processes`, `mesh` (containers), and for whichever of them a test uses: `faults`, `offline_model`,

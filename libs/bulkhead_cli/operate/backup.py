@@ -161,7 +161,10 @@ def _left_to_do(where: Where, shards: Mapping[str, int], *, with_keys: bool) -> 
         if not where.nats
         else (f"start the services{' with' if divided else ''}{divided}")
     )
-    return [*found, f"{next_step} (what happened after the backup is not known to it: see docs/operations.md)"]
+    return [
+        *found,
+        f"{next_step} (what happened after the backup is not known to it: see docs/how-to/backup-and-restore.md)",
+    ]
 
 
 def _summary(manifest: "Manifest") -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """N and N-1 side by side, in containers: a mesh of this tree is taken back to the version before it and brought up
-again, service by service, as docs/operations.md says, under load and with writes at the gate. It takes minutes, so that
-only `make compose-test` names this file; CI does the same with processes, tests/e2e/test_previous.py.
+again, service by service, as docs/how-to/upgrade.md says, under load and with writes at the gate. It takes minutes, so
+that only `make compose-test` names this file; CI does the same with processes, tests/e2e/test_previous.py.
 
 In: the images of both. Out: each task ends rightly, each step changes the world once, whoever had it in hand.
 """
@@ -64,7 +64,7 @@ async def test_every_service_goes_back_and_forth_with_tasks_in_flight(
             await asyncio.to_thread(_provisioned, stack)
             assert _images(stack) == {name: previous[name] for name in SERVICES}
             before = len(loaded)
-            # Up again, as docs/operations.md has it: rights and streams, doers, deciders, the gateway last.
+            # Up again, as docs/how-to/upgrade.md has it: rights and streams, doers, deciders, the gateway last.
             stack.become(new)
             await asyncio.to_thread(_provisioned, stack)
             await asyncio.to_thread(stack.recreate, "budget")

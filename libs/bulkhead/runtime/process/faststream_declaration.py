@@ -1,8 +1,8 @@
 """Each service as a FastStream app: its subscribers and publishers, declared from the catalog's rows.
 
-For the AsyncAPI document and for FastStream's in-memory test broker. At run time the same rows are served by
-`runtime/shell.py`: FastStream's pull loop freezes when its connection closes and costs several times the floor
-(docs/adr/0004).
+For FastStream's in-memory test broker, which tests alone use; infra/bulkhead_infra/render/asyncapi.py makes the
+AsyncAPI document. At run time `runtime/consume/loop.py` serves the same rows: FastStream's pull loop freezes when its
+connection closes and costs several times the floor (ADR 0004).
 """
 
 from collections.abc import Awaitable, Callable

@@ -1,0 +1,269 @@
+"""The reference pages of docs/: commands, settings, limits, messages, HTTP and tools, each rendered from its source.
+
+In: the typer app, the settings classes, limits.py, the catalog, the OpenAPI document, tools.yaml. Out: Markdown files.
+"""
+
+import inspect
+import json
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from importlib import import_module
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+from typer.core import TyperArgument, TyperCommand, TyperOption
+from typer.main import get_command
+
+from bulkhead.runtime.settings import ServiceSettings
+from bulkhead.tools import catalog as tools_catalog
+from bulkhead_cli.main import app
+from bulkhead_contracts import bounds as contract_bounds
+from bulkhead_contracts import catalog
+from bulkhead_contracts.quota import Quota
+from bulkhead_services.gateway.http.openapi import openapi
+
+FOLDER = "docs/reference"
+NOTE = "<!-- rendered by `make render`: change {source} -->"
+SHARED_BY = 3
+"""An option with the same help in so many commands is told once, at the head of the page."""
+HEAD = """
+`timeline`, `why`, `export`, `replay`, `doctor`, `backup` and `dead-letters` read the broker itself. They run on the
+mesh's machine and take `--data`, never `--url`. [Exit codes](exit-codes.md) are the same for all commands.
+
+## Options of many commands
+
+"""
+ENTITIES = str.maketrans({"<": "&lt;", ">": "&gt;"})
+
+
+def files() -> dict[str, str]:
+    """Path below the repository -> text."""
+    pages = {
+        "cli": ("Command line", "libs/bulkhead_cli", _commands()),
+        "settings": ("Settings", "the settings.py of the service", _settings()),
+        "limits": ("Limits", "contracts/bulkhead_contracts/bounds.py", _limits()),
+        "messages": ("Messages", "contracts/bulkhead_contracts/catalog.py", _messages()),
+        "http": ("HTTP", "services/bulkhead_services/gateway/http/openapi.py", _http()),
+        "tools": ("tools.yaml", "libs/bulkhead/tools/tools.yaml", _tools()),
+    }
+    return {
+        f"{FOLDER}/{name}.md": f"{NOTE.format(source=source)}\n\n# {title}\n\n{text.strip()}\n"
+        for name, (title, source, text) in pages.items()
+    }
+
+
+def _commands() -> str:
+    """The options that many commands share, then every command below the heading of its group."""
+    top: dict[str, TyperCommand] = getattr(get_command(app), "commands", {})
+    used = Counter(line for command in top.values() for line in _options_below(command))
+    shared = {line for line, count in used.items() if count >= SHARED_BY}
+    parts: dict[str, list[str]] = {}
+    for name, command in top.items():
+        panel = getattr(command, "rich_help_panel", None)
+        lines = parts.setdefault(panel if isinstance(panel, str) else "Commands", [])
+        lines.extend(_command(f"bulkhead {name}", command, shared))
+    groups = "".join(f"\n\n## {panel}\n\n" + "\n".join(lines) for panel, lines in parts.items())
+    return HEAD + "\n".join(sorted(shared)) + groups
+
+
+def _options_below(command: TyperCommand) -> Iterator[str]:
+    yield from map(_option, _options(command))
+    for subcommand in getattr(command, "commands", {}).values():
+        yield from _options_below(subcommand)
+
+
+def _options(command: TyperCommand) -> list[TyperOption]:
+    return [p for p in command.params if isinstance(p, TyperOption) and p.opts[0] != "--help"]
+
+
+def _command(name: str, command: TyperCommand, shared: Collection[str]) -> Iterator[str]:
+    """A command, then its subcommands."""
+    arguments = [str(p.metavar or p.name).upper() for p in command.params if isinstance(p, TyperArgument)]
+    own = [line for line in map(_option, _options(command)) if line not in shared]
+    yield f"### `{' '.join([name, *arguments])}`\n"
+    yield _text(command.help or "") + "\n"
+    if own:
+        yield "\n".join(own) + "\n"
+    for inner, subcommand in getattr(command, "commands", {}).items():
+        yield from _command(f"{name} {inner}", subcommand, shared)
+
+
+def _option(option: TyperOption) -> str:
+    names = "`, `".join((*option.opts, *option.secondary_opts))
+    metavar = "" if option.is_flag else f" {option.metavar or _value_name(option)}"
+    shown = option.show_default if isinstance(option.show_default, str) else ""
+    variable = f" Environment: `{option.envvar}`." if isinstance(option.envvar, str) else ""
+    default = shown or ("" if option.is_flag or callable(option.default) else str(option.default or ""))
+    return f"- `{names}{metavar}`: {_text(option.help or '')}" + (f" Default: {default}." if default else "") + variable
+
+
+def _value_name(option: TyperOption) -> str:
+    annotation = getattr(getattr(option, "type_descriptor", None), "annotation", None)
+    choices = get_args(annotation) if get_origin(annotation) is Literal else ()
+    return "|".join(map(str, choices)) or str(option.name).upper()
+
+
+def _text(help_text: str) -> str:
+    """Help without the marks of rich and without examples, which `--help` shows; other paragraphs stay."""
+    plain = re.sub(r"\[(/?)(bold|dim|italic|cyan)\]", "`", inspect.cleandoc(help_text))
+    parts = (" ".join(part.split()) for part in plain.split("\n\n"))
+    return _escaped("\n\n".join(part for part in parts if not part.startswith("Examples:")))
+
+
+def _escaped(text: str) -> str:
+    """Angle brackets outside code are no tags."""
+    parts = text.split("`")
+    return "`".join(part if number % 2 else part.translate(ENTITIES) for number, part in enumerate(parts))
+
+
+def _settings() -> str:
+    head = (
+        "Settings come from the environment with the prefix `BULKHEAD_`, which the lists leave out. `NAME_FILE=/path` "
+        "gives the setting NAME the content of a file. Lists and objects are JSON.\n"
+    )
+    parts = [head, _settings_of("Every service", ServiceSettings, {})]
+    for service in catalog.SERVICES:
+        settings = import_module(f"bulkhead_services.{service}.settings").Settings
+        own = {n: f for n, f in settings.model_fields.items() if repr(f) != repr(ServiceSettings.model_fields.get(n))}
+        if own:
+            parts.append(_settings_of(f"`{service}`", settings, own))
+    parts.append(_quota())
+    return "\n".join(parts)
+
+
+def _settings_of(title: str, settings: type[ServiceSettings], fields: Mapping[str, FieldInfo]) -> str:
+    shown = fields or settings.model_fields
+    about, told = _explained(_text(settings.__doc__ or ""), shown)
+    rows = [_setting(name, field) + (f". {told[name]}" if name in told else "") for name, field in shown.items()]
+    return "\n\n".join(filter(None, (f"## {title}", about, "\n".join(rows)))) + "\n"
+
+
+def _explained(text: str, fields: Collection[str]) -> tuple[str, dict[str, str]]:
+    """Sentences that begin with the name of a field, by field; and those before them, which are about the whole."""
+    about: list[str] = []
+    told: dict[str, list[str]] = {}
+    name = ""
+    for sentence in re.split(r"(?<=\.)\s+", text):
+        head, colon, rest = sentence.partition(": ")
+        names = [
+            found
+            for word in re.findall(r"[a-z_]+", head if colon else head.split(" ")[0])
+            for found in fields
+            if found == word or (word.endswith("_") and found.startswith(word))
+        ]
+        if names and sentence.startswith(names[0]):
+            name = names[0]
+            told.update({other: [f"See `{name.upper()}`."] for other in names[1:]})
+            plain = colon and head.replace(name, "").strip(", ") in ("", ", ".join(names[1:]))
+            told[name] = [rest[0].upper() + rest[1:] if plain else sentence]
+        else:
+            (told[name] if name else about).append(sentence)
+    return " ".join(about), {field: " ".join(sentences) for field, sentences in told.items()}
+
+
+def _setting(name: str, field: FieldInfo) -> str:
+    alias = field.validation_alias
+    shown = str(getattr(alias, "choices", [alias])[0]) if alias else name.upper()
+    default = field.get_default(call_default_factory=False)
+    unset = default in (None, "", (), {}, PydanticUndefined, contract_bounds.UNLIMITED)
+    bounds = _bounds(field)
+    return f"- `{shown}`: {'none' if unset else _plain(default)}" + (f" ({bounds})" if bounds else "")
+
+
+def _bounds(field: FieldInfo) -> str:
+    marks = {key: getattr(mark, key) for mark in field.metadata for key in ("ge", "gt", "le") if hasattr(mark, key)}
+    low, high = marks.get("ge", marks.get("gt")), marks.get("le")
+    if low is None or high == contract_bounds.UNLIMITED:
+        return ""
+    return f"{low} to {high}" if high is not None else f"from {low}" if "ge" in marks else f"above {low}"
+
+
+def _plain(value: object) -> str:
+    get_secret = getattr(value, "get_secret_value", None)
+    if isinstance(value, bool | tuple):
+        return f"`{json.dumps(value)}`"
+    text = str(get_secret() if get_secret else value)
+    return f"`{text.rpartition('/infra/')[1].lstrip('/') + text.rpartition('/infra/')[2]}`" if text else "none"
+
+
+def _quota() -> str:
+    rows = [f"- `{name}`: {field.default}" for name, field in Quota.model_fields.items()]
+    return f"## `quota` in the tenants file\n\n{_text(Quota.__doc__ or '')}\n\n" + "\n".join(rows) + "\n"
+
+
+def _limits() -> str:
+    source = inspect.getsource(contract_bounds)
+    lines = ["Bounds that the code keeps. No setting changes them.\n"]
+    for line in source.splitlines():
+        if match := re.match(r"# (.+)", line):
+            lines += [f"\n## {match[1]}\n"]
+        elif match := re.match(r"([A-Z][A-Z0-9_]*)(?:: [^=]+)? = (.+?)(?:  # (.+))?$", line):
+            note = f", {match[3]}" if match[3] else ""
+            lines.append(f"- `{match[1]}`: {_value(getattr(contract_bounds, match[1]))}{note}")
+    return "\n".join(lines)
+
+
+def _value(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"`{value}`"
+
+
+def _messages() -> str:
+    head = (
+        "One row per message of `contracts/bulkhead_contracts/catalog.py`. The broker's permissions follow from these "
+        "rows. Schemas lie in `contracts/schemas`, examples in `contracts/examples`, the AsyncAPI document in "
+        "`contracts/asyncapi.yaml`. An *rpc* message is a request or a reply, and is not stored.\n"
+    )
+    lines = [head]
+    owners = dict.fromkeys(row.owner for row in catalog.ROWS)
+    for owner in owners:
+        lines.append(f"\n## {owner}\n")
+        for row in (row for row in catalog.ROWS if row.owner == owner):
+            senders: dict[str, list[str]] = {}
+            for sender, receiver in row.edges:
+                senders.setdefault(receiver, []).append(sender)
+            receivers: dict[tuple[str, ...], list[str]] = {}
+            for receiver, names in senders.items():
+                receivers.setdefault(tuple(names), []).append(receiver)
+            ways = "; ".join(f"{', '.join(names)}→{', '.join(found)}" for names, found in receivers.items())
+            plane = " (rpc)" if row.plane == "rpc" else ""
+            told = re.split(r"[.;?] |\.$", _text((row.body.__doc__ or "").partition("\n")[0]))[0].removesuffix(" (rpc)")
+            lines.append(f"- `{row.body.ce_type()}`{plane}, {ways}: {told}")
+    return "\n".join(lines)
+
+
+def _http() -> str:
+    head = (
+        "A gateway serves its OpenAPI document at `/openapi.json` (committed: `contracts/openapi.json`). A request "
+        "carries `X-API-Key: KEY` or `Authorization: Bearer JWT`. A request that changes something carries an "
+        "`Idempotency-Key`: the same key repeats the same request, another request under it is refused with 422. "
+        "Errors are RFC 9457 problem documents with a `hint`: 400, 401, 403, 404, 408, 409, 413, 422, 429, 503.\n"
+    )
+    rows = [head]
+    paths: dict[str, dict[str, dict[str, Any]]] = openapi()["paths"]
+    for path, methods in paths.items():
+        for method, operation in methods.items():
+            codes = " ".join(sorted(code for code in operation["responses"] if code.startswith("2")))
+            rows.append(f"- `{method.upper()} {path}`: {operation['summary']} ({codes})")
+    return "\n".join(rows)
+
+
+def _tools() -> str:
+    comment = tools_catalog.OWN.read_text().split("\n\n", 1)[0]
+    lines = [
+        line.removeprefix("#").strip() if not line.startswith("#   ") else f"  {line[1:].strip()}"
+        for line in comment.splitlines()
+    ]
+    fields = re.sub(r"(?m)^([a-z_]+)  +", r"- `\1`: ", "\n".join(lines))
+    rows = ["\n## Tools that come with the mesh\n"]
+    for row in tools_catalog.rows():
+        marks = [
+            row.spec.effect,
+            "" if row.spec.idempotent else "no key",
+            "built in" if row.built_in else "",
+            *(f"requires {name}" for name in row.requires),
+        ]
+        first = row.spec.description.strip().split(". ")[0].rstrip(".")
+        rows.append(f"- `{row.spec.name}` ({', '.join(filter(None, marks))}): {first}.")
+    return _escaped(fields) + "\n" + "\n".join(rows)
