@@ -25,8 +25,8 @@ from bulkhead_contracts.plan import Plan, PlanStep
 from bulkhead_contracts.result import ContentRef
 from bulkhead_contracts.step import StepAssigned, StepFinished
 from bulkhead_contracts.task import Progressed, StepEnded, StepStarted, TaskEnded, TaskLimits, TaskSubmitted, facts
+from bulkhead_infra.composition import newest_logic
 from bulkhead_infra.identity import keys, policy, render
-from bulkhead_infra.local.environment import newest_logic
 from bulkhead_infra.local.http import get
 from bulkhead_infra.local.process import Child
 from bulkhead_infra.nats.configuration import ServerPlan

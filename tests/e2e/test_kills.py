@@ -185,7 +185,7 @@ MIDDLES = {
 
 
 async def test_every_service_is_killed_here() -> None:
-    assert set(MIDDLES) == set(START_ORDER)
+    assert set(MIDDLES) == set(START_ORDER), "add to MIDDLES in which moment each service is killed"
 
 
 @pytest.mark.parametrize("service", MIDDLES)

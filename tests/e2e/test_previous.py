@@ -18,7 +18,7 @@ import pytest
 
 from bulkhead.client import Mesh
 from bulkhead_contracts import catalog, envelope, subjects
-from bulkhead_infra.local.environment import newest_logic
+from bulkhead_infra.composition import newest_logic
 from bulkhead_infra.local.supervisor import BROKER
 from tests.e2e.containers.field import Count, load
 from tests.e2e.fixtures import previous

@@ -29,20 +29,6 @@ PRELOADED = (
     "bulkhead.testing.plugin",
     "bulkhead_cli.main",
     "bulkhead_infra.local",
-    *(
-        f"bulkhead_services.{name}.app"
-        for name in (
-            "gateway",
-            "signer",
-            "planner",
-            "worker",
-            "checker",
-            "model_gateway",
-            "rag",
-            "tool_executor",
-            "budget",
-        )
-    ),
     "tests.simulation.schedule",
 )
 ALWAYS = "tests"
@@ -64,7 +50,8 @@ def serve() -> None:
     commands = os.fdopen(os.dup(0), closefd=True)
     answers = os.fdopen(os.dup(1), "w", closefd=True)
     os.dup2(2, 1)  # Whatever prints while it is imported must not be taken for an answer.
-    for name in PRELOADED:
+    roots = [f"bulkhead_services.{app.parent.name}.app" for app in sorted(Path("services").glob("*/app.py"))]
+    for name in (*PRELOADED, *roots):
         importlib.import_module(name)
     graph = standing.importers(loaded(Path.cwd()))
     gc.freeze()

@@ -10,7 +10,7 @@ from bulkhead_contracts.catalog import DECIDERS
 from bulkhead_contracts.control import MessageRejected
 from bulkhead_contracts.step import StepAssigned
 from bulkhead_contracts.task import TaskCancelRequested, TaskEnded
-from bulkhead_infra.local.environment import newest_logic
+from bulkhead_infra.composition import newest_logic
 from tests.replay.stage import FACT_TIMEOUT_S, LOGICS, TENANT, Exchange, Stage, plan, stage
 from tests.unit.model_gateway.scripted_provider import says
 

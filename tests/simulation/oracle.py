@@ -8,6 +8,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from bulkhead_contracts import catalog
+
 from .laws import money, seen, stops, taking, trips, waits, work
 from .reading import body as _body
 from .reading import is_stray
@@ -22,8 +24,7 @@ from .world import GIVE_UP_AFTER_S
 
 Law = Callable[[Record], Iterator[str]]
 
-DECIDERS = ("planner", "worker", "checker")
-DOERS = ("model_gateway", "rag", "tool_executor")
+DECIDERS, DOERS = catalog.DECIDERS, catalog.DOERS
 ANSWERS = ("mesh.model.call_replied.", "mesh.tool.call_replied.", "mesh.retrieval.replied.")
 OPENINGS = {"planner": "mesh.task.submitted.", "worker": "mesh.step.assigned.", "checker": "mesh.step.proposed."}
 UNSTABLE = (

@@ -14,8 +14,6 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from pydantic import SecretStr
-
 from bulkhead.bus.memory.bus import MemoryBus
 from bulkhead.bus.port import BusError
 from bulkhead.grants import new_signing_seed, public_of
@@ -30,23 +28,13 @@ from bulkhead_contracts.budget import ReserveReplied, ReserveRequested
 from bulkhead_contracts.control import MessageRejected
 from bulkhead_contracts.result import ContentRef
 from bulkhead_contracts.task import TaskEnded, TaskRejected
+from bulkhead_infra.composition import Logics, logics_of, root
 from bulkhead_services.budget.effects import Budget
-from bulkhead_services.budget.settings import Settings as BudgetSettings
-from bulkhead_services.checker import app as checker
 from bulkhead_services.gateway import app as gateway
 from bulkhead_services.gateway.http.task_document import document
 from bulkhead_services.gateway.settings import PublisherPolicy
-from bulkhead_services.gateway.settings import Settings as GatewaySettings
 from bulkhead_services.model_gateway import app as model_gateway
-from bulkhead_services.model_gateway.settings import Settings as ModelGatewaySettings
-from bulkhead_services.planner import app as planner
-from bulkhead_services.rag import app as rag
-from bulkhead_services.rag.settings import Settings as RagSettings
-from bulkhead_services.signer import app as signer
-from bulkhead_services.signer.settings import Settings as SignerSettings
 from bulkhead_services.tool_executor import app as tool_executor
-from bulkhead_services.tool_executor.settings import Settings as ToolExecutorSettings
-from bulkhead_services.worker import app as worker
 
 from . import library, once, situations
 from .chaos import KILLED, Chaos, Fault
@@ -71,7 +59,7 @@ PACES = tuple(
 )
 """How often services that wait look again, usually and when all is done: then every look finds the same."""
 ENDS = (TaskEnded.TYPE, TaskRejected.TYPE)
-DECIDERS = {"planner": planner.LOGICS, "worker": worker.LOGICS, "checker": checker.LOGICS}
+DECIDERS: dict[str, Logics] = {name: logics_of(name) for name in catalog.DECIDERS}
 TENANTS = once.TENANTS
 
 
@@ -197,13 +185,11 @@ class World:
                 return model_gateway.build(context, known[name], self.record.model, lambda: 0.5)
             case "tool_executor":
                 return tool_executor.build(context, known[name], self.record.counter)
-            case "rag":
-                return rag.build(context, known[name])
-            case "signer":
-                return signer.build(context, known[name])
-            case _:
+            case "gateway":
                 logic = self.scenario.newest if "gateway" in self._rolled else self.scenario.logic
                 return HeadlessGateway(context, known["gateway"].model_copy(update={"logic": logic}))
+            case _:
+                return root(name).build(context, known[name])
 
     def _overheard(self, component: Budget) -> Budget:
         """Which reservations it says it holds: a fact may stand in the journal of which nobody was ever told."""
@@ -416,24 +402,16 @@ def seeds() -> dict[str, str]:
 @cache
 def settings(folder: Path) -> dict[str, Any]:
     """Settings of every service; reading them costs more than a run."""
-    return {
-        "budget": BudgetSettings(redis_url=SecretStr("memory://"), watch_interval_s=WATCH_EVERY_S, data_dir=folder),
-        "model_gateway": ModelGatewaySettings(
-            openai_base_url="http://127.0.0.1:9/v1",
-            openai_api_key=SecretStr("sim"),
-            model="offline-rules-1",
-            data_dir=folder,
-        ),
-        "tool_executor": ToolExecutorSettings(counter_url="http://127.0.0.1:9", data_dir=folder),
-        "rag": RagSettings(data_dir=folder),
-        "signer": SignerSettings(tenants_file=TENANTS, counter_url="http://127.0.0.1:9", data_dir=folder),
-        "gateway": GatewaySettings(
-            http_port=0,
-            tenants_file=TENANTS,
-            data_dir=folder,
-            publishers={name: PublisherPolicy(tenant=tenant, person=ROBOT) for name, tenant in PUBLISHERS.items()},
-        ),
+    nobody = "http://127.0.0.1:9"
+    publishers = {name: PublisherPolicy(tenant=tenant, person=ROBOT) for name, tenant in PUBLISHERS.items()}
+    own: dict[str, dict[str, Any]] = {
+        "budget": {"redis_url": "memory://", "watch_interval_s": WATCH_EVERY_S},
+        "model_gateway": {"openai_base_url": f"{nobody}/v1", "openai_api_key": "sim", "model": "offline-rules-1"},
+        "tool_executor": {"counter_url": nobody},
+        "signer": {"tenants_file": TENANTS, "counter_url": nobody},
+        "gateway": {"http_port": 0, "tenants_file": TENANTS, "publishers": publishers},
     }
+    return {name: root(name).settings(data_dir=folder, **own.get(name, {})) for name in SERVICES}
 
 
 def run(scenario: Scenario, chaos: Chaos, folder: Path) -> Record:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from bulkhead_infra.local.environment import RunFacts, environ_of, newest_logic, resolved
+from bulkhead_infra.composition import newest_logic
+from bulkhead_infra.local.environment import RunFacts, environ_of, resolved
 from bulkhead_infra.local.rundir import RunDir
 from bulkhead_services.planner.app import LOGICS
 

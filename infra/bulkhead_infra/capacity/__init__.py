@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from bulkhead_infra.nats import stream_sizes, streams
+from bulkhead_infra.services import SERVICES
 
 DAY_S = 86_400
 KIB, GIB, TIB = 1024, 1024**3, 1024**4
@@ -129,6 +130,11 @@ def plan(load: Load) -> list[tuple[str, str]]:
         ("Redis", f"{ledger / GIB:,.0f} GiB ({REDIS_KEEP_HOURS} hours), {peak * task.cpu_ms['redis'] / 1e3:.1f} cores"),
         ("ledger made again", f"{told / REBUILD_PER_S:,.0f} s for {told / 1e6:,.1f} million facts since a checkpoint"),
     ]
+
+
+def unmeasured(task: Task) -> list[str]:
+    """Services that the figures leave out: what a task costs them was not measured."""
+    return [name for name in SERVICES if name not in task.cpu_ms]
 
 
 def store_gib(load: Load) -> int:

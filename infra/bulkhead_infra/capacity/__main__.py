@@ -5,7 +5,7 @@ import json
 import sys
 from collections.abc import Sequence
 
-from bulkhead_infra.capacity import Load, breaks, plan, tables
+from bulkhead_infra.capacity import Load, breaks, plan, tables, unmeasured
 from bulkhead_infra.nats.stream_sizes import StoreTooSmall, bounds
 
 
@@ -27,6 +27,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except StoreTooSmall as error:
         parser.error(str(error))
     load = Load(given.tasks_per_day, given.peak, given.retention, store_gib=given.store_gib)
+    for name in unmeasured(load.task):
+        print(
+            f"{name} is left out: measure its CPU per task and add it to bulkhead_infra.capacity.FULL.cpu_ms",
+            file=sys.stderr,
+        )
     if given.json:
         print(json.dumps({"needs": dict(plan(load)), "gives_way_from_tasks_per_day": dict(breaks(load))}))
     else:

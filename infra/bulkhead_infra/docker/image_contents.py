@@ -1,12 +1,13 @@
-"""What is inside each image: the one table, and the two things that a build makes of it. Standard library alone.
+"""What is inside each image, and the two things that a build makes of it. Standard library alone.
 
-In: the sources. Out: `image_contents.py DIR` makes DIR/<image>/ for every image: lists/core.txt (needs of
-every service), lists/own.txt (needs of this one), pinned with hashes as in requirements.lock; code/, its part of the
-tree, compiled; state/, the empty folders that it may write to.
+In: the sources; services.json, rendered from services.yaml. Out: `image_contents.py DIR` makes DIR/<image>/ for every
+image: lists/core.txt (needs of every service), lists/own.txt (needs of this one), pinned with hashes as in
+requirements.lock; code/, its part of the tree, compiled; state/, the empty folders that it may write to.
 """
 
 import argparse
 import compileall
+import json
 import py_compile
 import re
 import shutil
@@ -40,24 +41,24 @@ class Contents:
     """Folders below /bulkhead that belong to the user of the image: what is mounted there belongs to it too."""
 
 
-def _service(name: str, *more: str) -> Contents:
-    code = (*LIBRARY, "services/bulkhead_services/__init__.py", f"services/bulkhead_services/{name}", *more)
-    return Contents(code, name.replace("_", "-"), f"bulkhead_services.{name}")
+def _services() -> dict[str, Contents]:
+    more: dict[str, list[str]] = json.loads(Path(__file__).with_name("services.json").read_text())
+    found = {}
+    for name, code in more.items():
+        parts = (*LIBRARY, "services/bulkhead_services/__init__.py", f"services/bulkhead_services/{name}", *code)
+        found[name] = Contents(parts, extra_of(name), f"bulkhead_services.{name}")
+    return found
 
 
-SERVICES: Mapping[str, Contents] = {
-    "signer": _service("signer", "infra/bulkhead_infra/__init__.py", "infra/bulkhead_infra/identity/tenants.yaml"),
-    "budget": _service("budget"),
-    "model_gateway": _service("model_gateway"),
-    "rag": _service("rag"),
-    "tool_executor": _service("tool_executor"),
-    "planner": _service("planner"),
-    "worker": _service("worker"),
-    "checker": _service("checker"),
-    "gateway": _service("gateway"),
-}
-KEYS_OF = (*SERVICES, "operator", "provisioner", "nats", "redis", "upkeep")
-"""Who gets a volume of keys from the provisioner."""
+def extra_of(name: str) -> str:
+    """The extra of a service in pyproject.toml."""
+    return name.replace("_", "-")
+
+
+SERVICES: Mapping[str, Contents] = _services()
+OTHER_OWNERS = ("operator", "provisioner", "nats", "redis", "upkeep")
+KEYS_OF = (*SERVICES, *OTHER_OWNERS)
+"""Owners of a volume of keys that the provisioner fills."""
 INFRASTRUCTURE: Mapping[str, Contents] = {
     "nats": Contents(
         (
@@ -101,7 +102,6 @@ INFRASTRUCTURE: Mapping[str, Contents] = {
             *LIBRARY,
             "infra/bulkhead_infra/__init__.py",
             "infra/bulkhead_infra/docker/__init__.py",
-            "infra/bulkhead_infra/docker/image_contents.py",
             "infra/bulkhead_infra/docker/provisioner.py",
             "infra/bulkhead_infra/docker/upkeep.py",
             "infra/bulkhead_infra/identity",
@@ -109,6 +109,8 @@ INFRASTRUCTURE: Mapping[str, Contents] = {
             "infra/bulkhead_infra/local/journal.py",
             "infra/bulkhead_infra/local/upkeep.py",
             "infra/bulkhead_infra/nats",
+            "infra/bulkhead_infra/services.py",
+            "infra/bulkhead_infra/services.yaml",
         ),
         "provisioner",
         "bulkhead_infra.docker.provisioner",

@@ -8,7 +8,6 @@ why so little is
 imported.
 """
 
-import _signal
 import os
 import sys
 import time
@@ -17,7 +16,10 @@ from bulkhead.runtime.process.container_probe import MARKS, STAY, ask, exchange,
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal as _signal
     from collections.abc import Callable
+else:
+    import _signal
 
 HEALTH_URL = "http://127.0.0.1:8222/healthz"
 REDIS, SENTINEL = "127.0.0.1:6379", "127.0.0.1:26379"

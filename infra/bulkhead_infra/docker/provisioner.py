@@ -21,11 +21,11 @@ import re
 import secrets
 import sys
 from pathlib import Path
+from typing import assert_never
 
 from bulkhead.bus.port import BusError
 from bulkhead_contracts.bounds import PARTITIONS
 from bulkhead_infra.docker import upkeep
-from bulkhead_infra.docker.image_contents import SERVICES
 from bulkhead_infra.identity import callers, keys, policy, render, tls
 from bulkhead_infra.identity.keys import KeyFileError
 from bulkhead_infra.nats.configuration import ServerPlan, write_configuration
@@ -33,6 +33,7 @@ from bulkhead_infra.nats.provision import ProvisionError, provision
 from bulkhead_infra.nats.purge import PurgeError, retention_of
 from bulkhead_infra.nats.stream_sizes import StoreTooSmall, bounds
 from bulkhead_infra.nats.streams import Layout
+from bulkhead_infra.services import SERVICES, Setting, given
 
 KEYS = Path("/bulkhead/keys")
 ALL = "all"
@@ -42,6 +43,7 @@ DATA = Path("/bulkhead/data")
 BROKER_NAMES = ("nats", "localhost", "127.0.0.1")
 DEFAULT_TENANT = "demo"
 OFFLINE_KEY = "offline"
+PROVIDER_KEY = "openai_api_key"
 MAX_KEY_CHARS = 4096
 STORE_FILE = "store_gib"
 BROKERS_FILE = "brokers"
@@ -111,8 +113,8 @@ def make_keys() -> None:
     was_there = any(master.glob("*.nkey"))
     keys.ensure(master, rules)
     brokers = _brokers(master, was_there=was_there)
-    given = tuple(filter(None, os.environ.get("BULKHEAD_BROKER_NAMES", "").split(","))) or BROKER_NAMES
-    names = tuple(dict.fromkeys((*brokers, *given)))
+    others = tuple(filter(None, os.environ.get("BULKHEAD_BROKER_NAMES", "").split(","))) or BROKER_NAMES
+    names = tuple(dict.fromkeys((*brokers, *others)))
     if tls.ensure(master / "tls", names):
         print(f"a certificate for {', '.join(names)} was made: a broker that runs must be restarted")
     ca = (master / "tls" / tls.CA_FILE).read_text()
@@ -176,24 +178,28 @@ def _brokers(master: Path, *, was_there: bool) -> tuple[str, ...]:
 def _more(service: str, rules: policy.Policy) -> dict[str, str]:
     """What a service gets beside its own keys: {file: text}."""
     folder = KEYS / service
-    match service:
-        case "budget":
-            sentinels = os.environ.get("BULKHEAD_SENTINELS", "")
-            place = f"redis+sentinel://:{{}}@{sentinels}" if sentinels else "redis://:{}@redis:6379/0"
-            return {"redis_url": place.format(_redis_password()) + "\n"}
-        case "model_gateway":
-            # A key that a person gave stays.
-            given = folder / "openai_api_key"
-            return {given.name: given.read_text() if given.exists() else OFFLINE_KEY}
-        case "gateway":
-            operator = KEYS / "operator"
-            callers.ensure(operator / "credentials.json", operator / "api_keys.json", DEFAULT_TENANT)
-            publishers = {name: one.model_dump() for name, one in rules.publishers.items()}
-            return {
-                "api_keys.json": (operator / "api_keys.json").read_text(),
-                "publishers.json": json.dumps(publishers, indent=1),
-            }
-    return {}
+    files: dict[str, str] = {}
+    for setting in SERVICES[service].environment:
+        match setting:
+            case Setting.REDIS:
+                sentinels = os.environ.get("BULKHEAD_SENTINELS", "")
+                place = f"redis+sentinel://:{{}}@{sentinels}" if sentinels else "redis://:{}@redis:6379/0"
+                files["redis_url"] = place.format(_redis_password()) + "\n"
+            case Setting.PROVIDER:
+                # A key that a person gave stays.
+                key = folder / PROVIDER_KEY
+                files[key.name] = key.read_text() if key.exists() else OFFLINE_KEY
+            case Setting.CALLERS:
+                operator = KEYS / "operator"
+                callers.ensure(operator / "credentials.json", operator / "api_keys.json", DEFAULT_TENANT)
+                publishers = {name: row.model_dump() for name, row in rules.publishers.items()}
+                files["api_keys.json"] = (operator / "api_keys.json").read_text()
+                files["publishers.json"] = json.dumps(publishers, indent=1)
+            case Setting.HTTP | Setting.TENANTS | Setting.LOGIC:
+                pass  # No secret.
+            case _:
+                assert_never(setting)
+    return files
 
 
 def _redis_password() -> str:
@@ -281,16 +287,18 @@ def _shards() -> dict[str, int]:
 
 
 def take_provider_key(key: str) -> None:
-    """Give model_gateway a provider's key."""
+    """Hand a provider's key to the services that call it."""
     if not key or any(part.isspace() for part in key):
         raise KeyFileError("no key came on standard input; write it as `... provisioner provider-key < key.txt`")
-    keys.replace(KEYS / "model_gateway" / "openai_api_key", key)
-    print("model_gateway has the key; restart it")
+    for service in given(Setting.PROVIDER, SERVICES):
+        keys.replace(KEYS / service / PROVIDER_KEY, key)
+        print(f"{service} has the key; restart it")
 
 
 def add_caller(tenant: str, person: str, role: str) -> None:
     """A key for one more person; the gateway reads the file again at the next request."""
-    print(json.dumps(callers.add(tenant, person, role, (KEYS / "operator", KEYS / "gateway"))))
+    owners = ("operator", *given(Setting.CALLERS, SERVICES))
+    print(json.dumps(callers.add(tenant, person, role, [KEYS / owner for owner in owners])))
 
 
 def rotate(identity: str) -> None:

@@ -14,7 +14,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import yaml
 
@@ -123,9 +123,9 @@ class Stack:
         """Ids of everything that runs."""
         return self._ids(*(f"status={one}" for one in UP))
 
-    def inspect(self, container: str) -> dict:  # type: ignore[type-arg]
+    def inspect(self, container: str) -> dict[str, Any]:
         """What Docker knows of a container."""
-        found: dict = json.loads(docker("inspect", container).stdout)[0]  # type: ignore[type-arg]
+        found: dict[str, Any] = json.loads(docker("inspect", container).stdout)[0]
         return found
 
     def scale(self, service: str, count: int) -> None:

@@ -4,15 +4,15 @@ In: facts of this run and the environment of the one who started it. Out: a dict
 (BULKHEAD_*) is passed on only to services whose Settings have it; secrets go to the one service that uses them.
 """
 
-import importlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import assert_never
 
-from bulkhead.runtime.settings import ServiceSettings
-from bulkhead_contracts import catalog
+from bulkhead_infra.composition import newest_logic, settings_of
 from bulkhead_infra.local.rundir import API_KEYS_FILE, PUBLISHERS_FILE, RunDir
+from bulkhead_infra.services import SERVICES, Setting
 
 PREFIX = "BULKHEAD_"
 SYSTEM = ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "PYTHONPATH")
@@ -63,31 +63,27 @@ def environ_of(
         "drain_timeout_s": facts.drain_timeout_s,
         "shards": facts.shards.get(service, 1),
     }
-    match service:
-        case "gateway":
-            # The first replica has the address that everybody knows.
-            own |= {
-                "http_port": facts.http_port if instance == 0 else 0,
-                "http_file": run.path / "run" / f"gateway-{instance}.http.json",
-                "api_keys_file": run.path / API_KEYS_FILE,
-                "publishers_file": run.path / PUBLISHERS_FILE,
-                "tenants_file": facts.tenants_file,
-            }
-            if PREFIX + "LOGIC" not in outer:
-                own["logic"] = newest_logic()
-        case "budget":
-            own |= {"redis_url": facts.redis_url}
-        case "signer":
-            own |= {"tenants_file": facts.tenants_file}
-        case "model_gateway":
-            found |= _provider(facts, outer)
+    for setting in SERVICES[service].environment:
+        match setting:
+            case Setting.HTTP:
+                # The first replica has the address that everybody knows.
+                own["http_port"] = facts.http_port if instance == 0 else 0
+                own["http_file"] = run.path / "run" / f"{service}-{instance}.http.json"
+            case Setting.CALLERS:
+                own |= {"api_keys_file": run.path / API_KEYS_FILE, "publishers_file": run.path / PUBLISHERS_FILE}
+            case Setting.TENANTS:
+                own["tenants_file"] = facts.tenants_file
+            case Setting.REDIS:
+                own["redis_url"] = facts.redis_url
+            case Setting.PROVIDER:
+                found |= _provider(facts, outer)
+            case Setting.LOGIC:
+                if PREFIX + "LOGIC" not in outer:
+                    own["logic"] = newest_logic()
+            case _:
+                assert_never(setting)
     found |= {PREFIX + name.upper(): str(value) for name, value in own.items()}
     return found | dict(extra)
-
-
-def newest_logic() -> int:
-    """The newest decision logic that every decider has: all replicas of this run are of this program."""
-    return min(max(importlib.import_module(f"bulkhead_services.{name}.app").LOGICS) for name in catalog.DECIDERS)
 
 
 def _provider(facts: RunFacts, outer: Mapping[str, str]) -> dict[str, str]:
@@ -97,14 +93,5 @@ def _provider(facts: RunFacts, outer: Mapping[str, str]) -> dict[str, str]:
 
 
 def _knobs(service: str, outer: Mapping[str, str], skip: tuple[str, ...]) -> dict[str, str]:
-    wanted = {PREFIX + name.upper() for name in _settings(service).model_fields if name not in skip}
+    wanted = {PREFIX + name.upper() for name in settings_of(service).model_fields if name not in skip}
     return {name: value for name, value in outer.items() if name.upper() in wanted}
-
-
-def _settings(service: str) -> type[ServiceSettings]:
-    try:
-        found = importlib.import_module(f"bulkhead_services.{service}.settings").Settings
-    except ModuleNotFoundError:
-        return ServiceSettings
-    assert issubclass(found, ServiceSettings)
-    return found

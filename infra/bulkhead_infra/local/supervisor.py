@@ -5,40 +5,40 @@ left running. State in the directory survives everything; a second start goes on
 """
 
 import asyncio
-import json
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 from bulkhead.tcp_ports import claim, free_port
-from bulkhead_contracts import catalog
+from bulkhead_infra.composition import newest_logic
 from bulkhead_infra.identity import keys, policy, render
-from bulkhead_infra.local.environment import PROVIDER, RunFacts, environ_of, newest_logic, resolved
+from bulkhead_infra.local import starts
+from bulkhead_infra.local.environment import PROVIDER, RunFacts, environ_of, resolved
 from bulkhead_infra.local.external_services import Given
-from bulkhead_infra.local.http import unready
 from bulkhead_infra.local.journal import JournalKeeper
-from bulkhead_infra.local.process import KILL_TIMEOUT_S, Child, StartFailed
+from bulkhead_infra.local.mesh_file import MeshFile
+from bulkhead_infra.local.process import KILL_TIMEOUT_S, StartFailed
 from bulkhead_infra.local.redis import RedisServer
-from bulkhead_infra.local.rundir import PUBLISHERS_FILE, DirectoryUnfit, RunDir
+from bulkhead_infra.local.rundir import DirectoryUnfit, RunDir
 from bulkhead_infra.local.supervised_process import Cure, Probe, Row, Spawn, Unit, all_ready
 from bulkhead_infra.local.upkeep import Upkeep
+from bulkhead_infra.nats.configuration import ServerPlan
 from bulkhead_infra.nats.provision import ProvisionError, provision
 from bulkhead_infra.nats.purge import Retention
-from bulkhead_infra.nats.server import STOP_TIMEOUT_S, Durability, NatsServer, ServerPlan, disk_problem
+from bulkhead_infra.nats.server import STOP_TIMEOUT_S, Durability, NatsServer, disk_problem
 from bulkhead_infra.nats.streams import Layout
 from bulkhead_infra.offline_model import MODEL_NAME
+from bulkhead_infra.services import SERVICES, drain_groups
 
-START_ORDER = ("signer", "budget", "model_gateway", "rag", "tool_executor", "planner", "worker", "checker", "gateway")
-DRAIN_ORDER = (("gateway",), catalog.DECIDERS, catalog.DOERS, ("budget", "signer"))
-"""Who takes work in ends first, who answers others last; those of one group end together."""
+START_ORDER = tuple(SERVICES)
+DRAIN_ORDER = drain_groups(SERVICES)
+"""A service that takes work in ends first, one that answers others last; those of one group end together."""
 READY_TIMEOUT_S = 60.0
 INFRASTRUCTURE_TIMEOUT_S = 20.0
 DRAIN_TIMEOUT_S = 10.0
 KILL_MARGIN_S = 2.0
 UNHEALTHY_S = 3.0
-DEFAULT_TENANT = "demo"
 BROKER, REDIS, MODEL = "nats-server", "redis", "offline-model"
 
 OnLine = Callable[[str, str], None]
@@ -97,8 +97,6 @@ class LocalMesh:
         given.check()
         self._upkeep: Upkeep | None = None
         self._journal: JournalKeeper | None = None
-        self._written: dict[str, Any] = {}
-        self._writes = False
         self.up = False
         """Whether the start is over."""
         self.ended_at_once = False
@@ -107,6 +105,7 @@ class LocalMesh:
 
     async def __aenter__(self) -> Self:
         self._run = RunDir(self._directory)
+        self._file = MeshFile(self._run, lambda: self.json, self._say)
         try:
             await self._start()
         except BaseException as error:
@@ -251,8 +250,10 @@ class LocalMesh:
         for unit in self.units.values():
             unit.start_no_more()
         try:
-            for keeper in filter(None, (self._upkeep, self._journal)):
-                await keeper.stop()
+            if self._upkeep is not None:
+                await self._upkeep.stop()
+            if self._journal is not None:
+                await self._journal.stop()
             for group in DRAIN_ORDER:
                 await self._stop([unit for name, unit in self.units.items() if any(_is(name, one) for one in group)])
             for name in (MODEL, REDIS, BROKER):
@@ -265,7 +266,7 @@ class LocalMesh:
                 gone = asyncio.gather(*(unit.stop() for unit in self.units.values()), return_exceptions=True)
                 await asyncio.wait([gone], timeout=KILL_TIMEOUT_S)
             finally:
-                self._write()
+                self._file.write()
                 self._run.close()
 
     # How it is put together
@@ -274,23 +275,14 @@ class LocalMesh:
         self._shards, before = self._shards or self._run.shards(), self._run.store_gib()
         # Streams are made smaller by a running broker, which must have room for them as they were.
         self._broker_gib, self._store_gib = max(before, self._store_gib), self._store_gib or before
-        if (newer := self._run.logic()) > newest_logic():
-            self._say(
-                f"{self._run.path} was last run by a newer version (decision logic {newer}; this one has up to "
-                f"{newest_logic()}): what tasks that it began have under way waits, unread and unchanged, until "
-                "that version runs here again; new tasks run"
-            )
+        if problem := starts.newer_version(self._run):
+            self._say(problem)
         rules, tenants = policy.load(), policy.load_tenants(self._tenants_file)
         policy.check_publishers(rules, tenants)
         self._tenants = sorted(tenants.tenants)
         for name in self._run.end_leftovers():
             self._say(f"{name} was left running by a run that was killed; it was ended")
-        keys.ensure(self._run.identity, rules)
-        for service in self._scale:
-            keys.hand_over(self._run.identity, service, self._run.own_identity(service))
-        self._run.ensure_api_keys(DEFAULT_TENANT)
-        publishers = {name: one.model_dump() for name, one in rules.publishers.items()}
-        keys.replace(self._run.path / PUBLISHERS_FILE, json.dumps(publishers, indent=1))
+        starts.hand_out_keys(self._run, rules, self._scale)
         accounts = render.accounts(rules, keys.public_nkeys(self._run.identity, rules), self._shards)
         await self._start_infrastructure(accounts)
         for service, count in self._scale.items():
@@ -330,7 +322,7 @@ class LocalMesh:
             self._unit(REDIS, self._redis.spawn, self._redis.problem, STOP_TIMEOUT_S, advise=self._redis.advice)
         if self._offline:
             self._model(model_port)
-        self._writes = True
+        self._file.begins = True
         for unit in self.units.values():
             unit.start()
         if not self._given.nats_url:
@@ -341,53 +333,18 @@ class LocalMesh:
             self._say(f"provisioned: {change}")
 
     def _model(self, port: int) -> None:
-        command = [
-            sys.executable,
-            "-P",
-            "-m",
-            "bulkhead_infra.offline_model",
-            "--port",
-            str(port),
-            *self._offline_arguments,
-        ]
-        names = ("PATH", "PYTHONPATH")
-        environ: dict[str, str] = {name: self._environ[name] for name in names if name in self._environ}
-
-        async def spawn() -> Child:
-            return await Child.start(
-                MODEL, command, log=self._run.log(MODEL), environ=environ, cwd=self._run.path, on_line=self._line(MODEL)
-            )
-
-        async def probe() -> str:
-            return await unready(f"http://127.0.0.1:{port}/livez")
-
+        arguments = self._offline_arguments
+        spawn, probe = starts.offline_model(MODEL, self._run, self._environ, port, arguments, self._line(MODEL))
         self._unit(MODEL, spawn, probe, STOP_TIMEOUT_S)
 
     def _service(self, service: str, instance: int) -> Unit:
-        name = f"{service}-{instance}"
-        health = self._run.health_file(name)
+        name, extra = f"{service}-{instance}", self._extra.get(service, {})
         module = self._modules.get(service, f"bulkhead_services.{service}")
-        extra = self._extra.get(service, {})
 
-        async def spawn() -> Child:
-            health.unlink(missing_ok=True)
-            environ = environ_of(service, instance, self._run, self._facts, self._environ, extra)
-            return await Child.start(
-                name,
-                [sys.executable, "-P", "-m", module],
-                log=self._run.log(name),
-                environ=environ,
-                cwd=self._run.path,
-                on_line=self._line(name),
-            )
+        def environ() -> Mapping[str, str]:
+            return environ_of(service, instance, self._run, self._facts, self._environ, extra)
 
-        async def probe() -> str:
-            try:
-                port = json.loads(health.read_text())["port"]
-            except (OSError, ValueError, KeyError):
-                return "it has not opened its health port"
-            return await unready(f"http://127.0.0.1:{port}/readyz")
-
+        spawn, probe = starts.service(name, module, self._run, environ, self._line(name))
         return self._unit(name, spawn, probe, self._drain_timeout_s + KILL_MARGIN_S)
 
     def _unit(
@@ -424,18 +381,7 @@ class LocalMesh:
     def _changed(self) -> None:
         if self._journal is not None and BROKER in self.units:
             self._journal.broker_is(self.units[BROKER].state)
-        self._write()
-
-    def _write(self) -> None:
-        """Keep mesh.json true; a full disk must not stop the supervision."""
-        facts = self.json if self._writes else self._written
-        if facts == self._written:
-            return
-        try:
-            self._run.write_mesh(facts)
-            self._written = facts
-        except OSError as error:
-            self._say(f"{self._run.path} cannot be written: {error.strerror}; free space there")
+        self._file.write()
 
     def _say(self, text: str) -> None:
         if self._on_event is not None:
@@ -446,10 +392,7 @@ class LocalMesh:
         if on_line is None:
             return None
         # A broker that is being stopped warns of streams that it closes itself; its log has that.
-        return lambda line: None if name == BROKER and self._stopping(BROKER) else on_line(name, line)
-
-    def _stopping(self, name: str) -> bool:
-        return name in self.units and self.units[name].stopping
+        return lambda line: None if name == BROKER and self.units[BROKER].stopping else on_line(name, line)
 
 
 def _is(name: str, service: str) -> bool:

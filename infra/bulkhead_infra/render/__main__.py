@@ -1,14 +1,26 @@
 """`python -m bulkhead_infra.render [--check | --release]`: write the generated files, or say which are out of date.
 
---release also records today's schemas in contracts/released.json, which nothing else writes. Exit codes: 0; 1 with
---check when a file is out of date, with --release when a released version has gone or changed in a way that breaks.
+--release also records today's schemas in contracts/released.json, which nothing else writes. Exit codes: 0; 1 when
+places that name services disagree, with --check when a file is out of date, with --release when a released version has
+gone or changed in a way that breaks.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-from bulkhead_infra.render import asyncapi, cluster, compose, openapi, readmes, reference, release, schemas
+from bulkhead_infra.render import (
+    agreement,
+    asyncapi,
+    cluster,
+    compose,
+    openapi,
+    packaging,
+    readmes,
+    reference,
+    release,
+    schemas,
+)
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -21,6 +33,7 @@ def wanted() -> dict[Path, str]:
     found.update(openapi.files())
     found.update(compose.files())
     found.update(cluster.files())
+    found.update(packaging.files(ROOT))
     found.update(readmes.files(ROOT))
     found.update(reference.files())
     return {ROOT / name: text for name, text in found.items()}
@@ -33,6 +46,9 @@ def main() -> int:
     mode.add_argument("--check", action="store_true", help="change nothing; fail when a file is out of date")
     mode.add_argument("--release", action="store_true", help="also record today's schemas as released")
     asked = parser.parse_args()
+    if problems := agreement.disagreements(ROOT):
+        print("\n".join(problems), file=sys.stderr)
+        return 1
     return max(_write(check=asked.check), _release() if asked.release else 0)
 
 

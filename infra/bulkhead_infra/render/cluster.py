@@ -5,6 +5,8 @@ what stands here is added, or takes the place of what stands there under the sam
 """
 
 from bulkhead_contracts import catalog
+from bulkhead_infra.identity import policy
+from bulkhead_infra.identity.policy import Place
 from bulkhead_infra.render.compose import ANCHORS, DATA, IDENTITY, image
 
 FILE = "docker-compose.cluster.yml"
@@ -121,10 +123,10 @@ def _sentinel() -> str:
 
 
 def _services(url: str) -> list[str]:
-    found = []
+    found, rules = [], policy.load()
     for name in catalog.SERVICES:
         text = f'  {name}:\n    environment: {{BULKHEAD_NATS_URL: "{url}"}}\n'
-        if name == "budget":
+        if Place.REDIS in rules.services[name].reaches:
             text += f"    depends_on:\n{_healthy((SENTINEL,))}\n"
         found.append(text)
     return found

@@ -1,40 +1,24 @@
-"""docker-compose.yml from the same rows as the accounts: policy.yaml and the catalog, and which images there are.
+"""docker-compose.yml from the rows of services.yaml and policy.yaml, the catalog, and which images there are.
 
-In: a Policy. Out: one file at the top level. Networks and volumes follow from `reaches`: a place that a service may not
-reach is on no network of its. Compose 1.29 and v2 both read it.
+In: a Policy, SERVICES. Out: one file at the top level. Networks and volumes follow from `reaches`: a place that a
+service may not reach is on no network of its. Compose 1.29 and v2 both read it.
 """
 
 from collections.abc import Iterable
+from typing import assert_never
 
 from bulkhead_contracts import catalog
-from bulkhead_infra.docker.image_contents import IMAGES, KEYS_OF
+from bulkhead_infra.composition import newest_logic
+from bulkhead_infra.docker.image_contents import IMAGES, OTHER_OWNERS
 from bulkhead_infra.identity import policy
 from bulkhead_infra.identity.policy import Place, ServicePolicy
-from bulkhead_infra.local.environment import newest_logic
 from bulkhead_infra.offline_model import MODEL_NAME
+from bulkhead_infra.services import SERVICES, SHARED_MEMORY_MIB, Row, Setting
 
 FILE = "docker-compose.yml"
 IDENTITY, DATA = "/bulkhead/identity", "/bulkhead/data"
 MODEL_PORT = 8000
-HTTP_PORT = 8080
-MEMORY_MIB = {"rag": 1280, "gateway": 512, "model_gateway": 512, "tool_executor": 512}
-"""Others 256: a decider takes about 70. rag's parser of PDFs alone may take 768."""
-SETTINGS: dict[str, tuple[str, ...]] = {
-    "budget": (f"BULKHEAD_REDIS_URL_FILE: {IDENTITY}/redis_url",),
-    "gateway": (
-        "BULKHEAD_HTTP_HOST: 0.0.0.0",
-        f'BULKHEAD_HTTP_PORT: "{HTTP_PORT}"',
-        "BULKHEAD_TENANTS_FILE: /bulkhead/tenants.yaml",
-        f"BULKHEAD_API_KEYS_FILE: {IDENTITY}/api_keys.json",
-        f"BULKHEAD_PUBLISHERS_FILE: {IDENTITY}/publishers.json",
-    ),
-    "model_gateway": (
-        f"OPENAI_BASE_URL: ${{OPENAI_BASE_URL:-http://offline-model:{MODEL_PORT}/v1}}",
-        f"OPENAI_API_KEY_FILE: {IDENTITY}/openai_api_key",
-        f"BULKHEAD_MODEL: ${{BULKHEAD_MODEL:-{MODEL_NAME}}}",
-    ),
-    "signer": ("BULKHEAD_TENANTS_FILE: /bulkhead/tenants.yaml",),
-}
+TENANTS = "/bulkhead/tenants.yaml"
 ANCHORS = """\
 x-contained: &contained
   read_only: true
@@ -53,12 +37,12 @@ x-service: &service
   stop_grace_period: 15s
   pids_limit: 128
   cpus: 1.0
-  mem_limit: 256m
+  mem_limit: SHARED_MEMORY_MIBm
   networks: [bus]
   depends_on:
     provision-streams: {condition: service_completed_successfully}
 
-"""
+""".replace("SHARED_MEMORY_MIB", str(SHARED_MEMORY_MIB))
 """What every container is; a file of its own cannot use those of another."""
 HEAD = (
     """\
@@ -205,7 +189,7 @@ networks:
 def files() -> dict[str, str]:
     """Path below the repository -> text."""
     rules = policy.load()
-    keys = ["all", *KEYS_OF]
+    keys = ["all", *SERVICES, *OTHER_OWNERS]
     text = HEAD
     text += INFRASTRUCTURE.format(
         **{name: image(name) for name in ("provisioner", "nats", "redis", "offline_model")},
@@ -215,29 +199,29 @@ def files() -> dict[str, str]:
         data=DATA,
         model_port=MODEL_PORT,
     )
-    text += "\n".join(_service(name, row) for name, row in rules.services.items())
+    text += "\n".join(_service(name, row, rules.services[name]) for name, row in SERVICES.items())
     volumes = [*(f"keys_{name}" for name in keys), "data_nats", "data_redis", "data_upkeep", "documents"]
     return {FILE: text + "\n" + NETWORKS + "volumes:\n" + "".join(f"  {name}: {{}}\n" for name in volumes)}
 
 
-def _service(name: str, row: ServicePolicy) -> str:
+def _service(name: str, row: Row, rights: ServicePolicy) -> str:
     lines = [f"  {name}:", "    <<: *service", image(name)]
-    if name in MEMORY_MIB:
-        lines.append(f"    mem_limit: {MEMORY_MIB[name]}m")
-    networks = _networks(row.reaches)
+    if row.memory_mib != SHARED_MEMORY_MIB:
+        lines.append(f"    mem_limit: {row.memory_mib}m")
+    networks = _networks(rights.reaches)
     if networks != ["bus"]:
         lines.append(f"    networks: [{', '.join(networks)}]")
-    lines += ["    environment:", "      <<: *environment", *(f"      {line}" for line in _settings(name))]
+    lines += ["    environment:", "      <<: *environment", *(f"      {line}" for line in _settings(name, row))]
     volumes = [f"keys_{name}:{IDENTITY}:ro"]
-    if Place.DOCUMENTS in row.reaches:
+    if Place.DOCUMENTS in rights.reaches:
         volumes.append(f"documents:{DATA}")
-    if "BULKHEAD_TENANTS_FILE: /bulkhead/tenants.yaml" in SETTINGS.get(name, ()):
-        volumes.append("${BULKHEAD_TENANTS:-./infra/identity/tenants.yaml}:/bulkhead/tenants.yaml:ro")
-    lines.append(f"    volumes: [{', '.join(f'{chr(34)}{one}{chr(34)}' for one in volumes)}]")
-    if Place.CLIENTS in row.reaches:
-        port = f"${{BULKHEAD_HTTP_BIND:-127.0.0.1}}:${{BULKHEAD_HTTP_PORT:-{HTTP_PORT}}}:{HTTP_PORT}"
+    if Setting.TENANTS in row.environment:
+        volumes.append(f"${{BULKHEAD_TENANTS:-./infra/identity/tenants.yaml}}:{TENANTS}:ro")
+    lines.append(f"    volumes: [{', '.join(f'{chr(34)}{volume}{chr(34)}' for volume in volumes)}]")
+    if row.port:
+        port = f"${{BULKHEAD_HTTP_BIND:-127.0.0.1}}:${{BULKHEAD_HTTP_PORT:-{row.port}}}:{row.port}"
         lines.append(f'    ports: ["{port}"]')
-    if Place.REDIS in row.reaches:
+    if Place.REDIS in rights.reaches:
         lines += [
             "    depends_on:",
             "      provision-streams: {condition: service_completed_successfully}",
@@ -255,17 +239,42 @@ def _shards_of(name: str) -> str:
     return f"BULKHEAD_SHARDS_{name.upper()}"
 
 
-def _settings(name: str) -> Iterable[str]:
-    yield from SETTINGS.get(name, ())
+def _settings(name: str, row: Row) -> Iterable[str]:
+    for setting in row.environment:
+        yield from _given(setting, row)
     if name in _sharded():
         yield f"BULKHEAD_SHARDS: ${{{_shards_of(name)}:-1}}"
-    if name == "budget":
-        yield 'BULKHEAD_BESIDE_PREVIOUS: "${BULKHEAD_BESIDE_PREVIOUS:-false}"'
-        yield 'BULKHEAD_CHECKPOINT_S: "${BULKHEAD_CHECKPOINT_S:-300}"'
-        yield 'BULKHEAD_CHECKPOINT_MESSAGES: "${BULKHEAD_CHECKPOINT_MESSAGES:-20000}"'
-    if name == "gateway":
+    for knob, otherwise in row.knobs.items():
+        variable = f"BULKHEAD_{knob.upper()}"
+        yield f'{variable}: "${{{variable}:-{otherwise}}}"'
+    if Setting.LOGIC in row.environment:
         # All replicas are of one program, so the newest decision logic that it has starts tasks.
         yield f'BULKHEAD_LOGIC: "${{BULKHEAD_LOGIC:-{newest_logic()}}}"'
+
+
+def _given(setting: Setting, row: Row) -> tuple[str, ...]:
+    match setting:
+        case Setting.HTTP:
+            return ("BULKHEAD_HTTP_HOST: 0.0.0.0", f'BULKHEAD_HTTP_PORT: "{row.port}"')
+        case Setting.TENANTS:
+            return (f"BULKHEAD_TENANTS_FILE: {TENANTS}",)
+        case Setting.CALLERS:
+            return (
+                f"BULKHEAD_API_KEYS_FILE: {IDENTITY}/api_keys.json",
+                f"BULKHEAD_PUBLISHERS_FILE: {IDENTITY}/publishers.json",
+            )
+        case Setting.REDIS:
+            return (f"BULKHEAD_REDIS_URL_FILE: {IDENTITY}/redis_url",)
+        case Setting.PROVIDER:
+            return (
+                f"OPENAI_BASE_URL: ${{OPENAI_BASE_URL:-http://offline-model:{MODEL_PORT}/v1}}",
+                f"OPENAI_API_KEY_FILE: {IDENTITY}/openai_api_key",
+                f"BULKHEAD_MODEL: ${{BULKHEAD_MODEL:-{MODEL_NAME}}}",
+            )
+        case Setting.LOGIC:
+            return ()  # After the shards.
+        case _:
+            assert_never(setting)
 
 
 def _networks(reaches: frozenset[Place]) -> list[str]:

@@ -6,7 +6,6 @@ Docker: the wires are relays in the test's process, which the containers reach a
 """
 
 import asyncio
-import importlib
 import io
 import json
 import re
@@ -15,18 +14,22 @@ import tarfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 from bulkhead.bus.jetstream.bus import JetStreamBus
 from bulkhead.bus.port import Bus
 from bulkhead.tcp_ports import free_port
-from bulkhead.testing.mesh_backend import SERVICES, CannotDo, Wishes
+from bulkhead.testing.mesh_backend import CannotDo, Wishes
 from bulkhead.testing.relay import Relay
 from bulkhead.tools import packs as packages
+from bulkhead_infra.composition import newest_logic, settings_of
 from bulkhead_infra.docker.image_contents import KEYS_OF
 from bulkhead_infra.docker.images import tag_of
-from bulkhead_infra.local.environment import PREFIX, newest_logic
+from bulkhead_infra.identity import policy
+from bulkhead_infra.identity.policy import Place
+from bulkhead_infra.local.environment import PREFIX
 from bulkhead_infra.offline_model import MODEL_NAME
+from bulkhead_infra.services import SERVICES, Setting
 from bulkhead_infra.stages import KeyFile, write_tenants
 from bulkhead_infra.stages.relay_faults import Relayed
 from bulkhead_infra.stages.testcontainers_stack import USER, Box, Dock, DockError
@@ -122,41 +125,28 @@ class Containers(Relayed):
         self._ca_file.write_text(found["ca.pem"])
 
     async def _start_service(self, name: str, knobs: Mapping[str, Any], gateway: str, http_port: int) -> None:
-        environment = self._bus_settings(self._wires[name].port) | _knobs_of(name, knobs)
+        row = SERVICES[name]
+        environment = self._bus_settings(self._wires[name].port)
+        for setting in row.environment:
+            environment |= _given(setting, row.port)
+        environment |= _knobs_of(name, knobs)
         volumes = {f"keys_{name}": f"{IDENTITY}:ro"}
-        ports = {}
-        match name:
-            case "gateway":
-                environment |= {
-                    "BULKHEAD_HTTP_HOST": "0.0.0.0",  # noqa: S104 - in its own network
-                    "BULKHEAD_HTTP_PORT": "8080",
-                    "BULKHEAD_API_KEYS_FILE": f"{TEST}/api_keys.json",
-                    "BULKHEAD_PUBLISHERS_FILE": f"{IDENTITY}/publishers.json",
-                    "BULKHEAD_LOGIC": str(newest_logic()),
-                }
-                ports = {8080: http_port}
-            case "signer":
-                environment["BULKHEAD_TENANTS_FILE"] = f"{TEST}/tenants.yaml"
-            case "budget":
-                environment["BULKHEAD_REDIS_URL_FILE"] = f"{IDENTITY}/redis_url"
-            case "model_gateway":
-                environment = {
-                    "OPENAI_BASE_URL": "http://offline_model:8000/v1",
-                    "BULKHEAD_MODEL": MODEL_NAME,
-                    "OPENAI_API_KEY_FILE": f"{IDENTITY}/openai_api_key",
-                    **environment,
-                }
-            case "rag":
-                volumes["documents"] = DATA
-        if name in ("gateway", "signer"):
+        if Place.DOCUMENTS in policy.load().services[name].reaches:
+            volumes["documents"] = DATA
+        if {Setting.CALLERS, Setting.TENANTS} & set(row.environment):
             volumes[str(self._folder / "test")] = f"{TEST}:ro"
-        if "packs" in _fields(name):
+        if "packs" in settings_of(name).model_fields:
             for pack in self._wishes.packs:
                 top = pack.partition(".")[0]
                 volumes[str(_home(pack) / top)] = f"{PACKS}/{top}:ro"
         # The broker's name, as its certificate has it, leads to this service's own wire.
         await self._start(
-            name, environment=environment, volumes=volumes, ports=ports, hosts={"nats": gateway}, retries=RETRIES
+            name,
+            environment=environment,
+            volumes=volumes,
+            hosts={"nats": gateway},
+            ports={row.port: http_port} if row.port else {},
+            retries=RETRIES,
         )
 
     async def close(self) -> None:
@@ -292,12 +282,34 @@ class Containers(Relayed):
         }
 
 
-def _fields(service: str) -> frozenset[str]:
-    return frozenset(importlib.import_module(f"bulkhead_services.{service}.settings").Settings.model_fields)
+def _given(setting: Setting, port: int) -> dict[str, str]:
+    match setting:
+        case Setting.HTTP:
+            return {"BULKHEAD_HTTP_HOST": "0.0.0.0", "BULKHEAD_HTTP_PORT": str(port)}  # noqa: S104 - its own network
+        case Setting.CALLERS:
+            return {
+                "BULKHEAD_API_KEYS_FILE": f"{TEST}/api_keys.json",
+                "BULKHEAD_PUBLISHERS_FILE": f"{IDENTITY}/publishers.json",
+            }
+        case Setting.TENANTS:
+            return {"BULKHEAD_TENANTS_FILE": f"{TEST}/tenants.yaml"}
+        case Setting.REDIS:
+            return {"BULKHEAD_REDIS_URL_FILE": f"{IDENTITY}/redis_url"}
+        case Setting.PROVIDER:
+            return {
+                "OPENAI_BASE_URL": "http://offline_model:8000/v1",
+                "OPENAI_API_KEY_FILE": f"{IDENTITY}/openai_api_key",
+                "BULKHEAD_MODEL": MODEL_NAME,
+            }
+        case Setting.LOGIC:
+            return {"BULKHEAD_LOGIC": str(newest_logic())}
+        case _:
+            assert_never(setting)
 
 
 def _knobs_of(service: str, knobs: Mapping[str, Any]) -> dict[str, str]:
-    mine = {PREFIX + name.upper(): value for name, value in knobs.items() if name in _fields(service)}
+    fields = settings_of(service).model_fields
+    mine = {PREFIX + name.upper(): value for name, value in knobs.items() if name in fields}
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in mine.items()}
 
 
@@ -307,5 +319,5 @@ def _home(pack: str) -> Path:
 
 def _files(archive: bytes) -> dict[str, str]:
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-        members = [one for one in tar.getmembers() if one.isfile()]
-        return {Path(one.name).name: tar.extractfile(one).read().decode() for one in members}  # type: ignore[union-attr]
+        texts = {Path(member.name).name: tar.extractfile(member) for member in tar.getmembers()}
+        return {name: file.read().decode() for name, file in texts.items() if file is not None}

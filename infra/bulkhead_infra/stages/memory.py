@@ -7,47 +7,30 @@ it has neither Redis nor a disk of its own.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 
-from bulkhead.bus.memory.bus import MemoryBus
+from bulkhead.bus.memory.bus import MemoryBroker, MemoryBus
 from bulkhead.bus.port import Bus
-from bulkhead.runtime.context import Context, make_context
-from bulkhead.runtime.settings import ServiceSettings
 from bulkhead.tcp_ports import free_port
-from bulkhead.testing.mesh import MemoryMesh
-from bulkhead.testing.mesh_backend import SERVICES, CannotDo, Wishes
-from bulkhead_infra.local.environment import newest_logic
+from bulkhead.testing.mesh import Build, MemoryMesh
+from bulkhead.testing.mesh_backend import CannotDo, Wishes
+from bulkhead_infra.composition import newest_logic, root
 from bulkhead_infra.offline_model import MODEL_NAME
 from bulkhead_infra.offline_model.http.server import build_app
 from bulkhead_infra.offline_model.settings import Settings as ModelSettings
+from bulkhead_infra.services import SERVICES, Setting, drain_groups
 from bulkhead_infra.stages import KeyFile, write_tenants
 from bulkhead_infra.stages.memory_faults import Wired, WiredBroker, Wires
-from bulkhead_services.budget import app as budget
-from bulkhead_services.budget.settings import Settings as BudgetSettings
-from bulkhead_services.checker import app as checker
-from bulkhead_services.gateway import app as gateway
-from bulkhead_services.gateway.settings import Settings as GatewaySettings
-from bulkhead_services.model_gateway import app as model_gateway
-from bulkhead_services.model_gateway.settings import Settings as ModelGatewaySettings
-from bulkhead_services.planner import app as planner
-from bulkhead_services.rag import app as rag
-from bulkhead_services.rag.settings import Settings as RagSettings
-from bulkhead_services.signer import app as signer
-from bulkhead_services.signer.settings import Settings as SignerSettings
-from bulkhead_services.tool_executor import app as tool_executor
-from bulkhead_services.tool_executor.settings import Settings as ToolSettings
-from bulkhead_services.worker import app as worker
 
 ACK_WAIT_MS = 1_000
 KEYS_FILE = "api_keys.json"
 READY_S = 20.0
 POLL_S = 0.002
-START_ORDER = tuple(reversed(SERVICES))
 PLACE = "use mesh_processes or mesh"
 
 
@@ -75,7 +58,7 @@ class Memory:
         self._keys = KeyFile(self._folder / KEYS_FILE)
         self._mesh = _WiredMesh(self._builds(port), self._wires, ack_wait_ms=ACK_WAIT_MS)
         try:
-            for name in START_ORDER:
+            for name in SERVICES:
                 await self._start(name)
             await self.ready(READY_S)
         except BaseException:
@@ -86,8 +69,9 @@ class Memory:
         """See Stage."""
         for name in self._held:
             self._wires.resume(name)
-        for name in reversed(START_ORDER):
-            await self._end(name)
+        for group in drain_groups(SERVICES):
+            for name in group:
+                await self._end(name)
         await self._model.close()
         self._log.close()
 
@@ -179,47 +163,44 @@ class Memory:
             self._mesh.kill(service, instance)
             await asyncio.gather(task, return_exceptions=True)
 
-    def _builds(self, port: int) -> dict[str, Callable[[Context], Any]]:
-        def settings(kind: type[ServiceSettings], **own: Any) -> Any:
-            wished = {name: value for name, value in self._wishes.knobs.items() if name in kind.model_fields}
-            return kind(**{"data_dir": self._folder, "trace": False, **own, **wished})
-
-        rows = write_tenants(self._folder / "tenants.yaml", self._wishes.packs)
-        keys = self._folder / KEYS_FILE
-        model = {"openai_base_url": f"{self.model_url}/v1", "openai_api_key": "offline", "model": MODEL_NAME}
-        made: dict[str, tuple[Callable[..., Any], ServiceSettings]] = {
-            "signer": (signer.build, settings(SignerSettings, tenants_file=rows)),
-            "budget": (budget.build, settings(BudgetSettings, redis_url="memory://")),
-            "tool_executor": (tool_executor.build, settings(ToolSettings)),
-            "rag": (rag.build, settings(RagSettings)),
-            "model_gateway": (model_gateway.build, settings(ModelGatewaySettings, **model)),
-            "gateway": (
-                gateway.build,
-                settings(
-                    GatewaySettings, http_port=port, api_keys_file=keys, logic=newest_logic(), drain_timeout_s=1.0
-                ),
-            ),
+    def _builds(self, port: int) -> dict[str, Build]:
+        tenants_file = write_tenants(self._folder / "tenants.yaml", self._wishes.packs)
+        given: dict[Setting, dict[str, Any]] = {
+            Setting.HTTP: {"http_port": port, "drain_timeout_s": 1.0},
+            Setting.CALLERS: {"api_keys_file": self._folder / KEYS_FILE},
+            Setting.TENANTS: {"tenants_file": tenants_file},
+            Setting.REDIS: {"redis_url": "memory://"},
+            Setting.PROVIDER: {
+                "openai_base_url": f"{self.model_url}/v1",
+                "openai_api_key": "offline",
+                "model": MODEL_NAME,
+            },
+            Setting.LOGIC: {"logic": newest_logic()},
         }
-        deciders = {"planner": planner.LOGICS, "worker": worker.LOGICS, "checker": checker.LOGICS}
         return {
-            **{name: (lambda context, made=one: made[0](context, made[1])) for name, one in made.items()},
-            **{name: (lambda context, logics=logics: logics) for name, logics in deciders.items()},
+            name: self._build(name, [given[setting] for setting in row.environment]) for name, row in SERVICES.items()
         }
+
+    def _build(self, name: str, given: Sequence[Mapping[str, Any]]) -> Build:
+        found = root(name)
+        own = {field: value for part in given for field, value in part.items()}
+        wished = {knob: value for knob, value in self._wishes.knobs.items() if knob in found.settings.model_fields}
+        settings = found.settings(**{"data_dir": self._folder, "trace": False, **own, **wished})
+        return lambda context: found.build(context, settings)
 
 
 class _WiredMesh(MemoryMesh):
     """A MemoryMesh whose services each have a wire to the broker."""
 
-    def __init__(self, builds: dict[str, Callable[[Context], Any]], wires: Wires, **more: Any) -> None:
-        super().__init__(builds, broker=WiredBroker, **more)
+    def __init__(self, builds: Mapping[str, Build], wires: Wires, *, ack_wait_ms: int) -> None:
+        super().__init__(builds, broker=WiredBroker, ack_wait_ms=ack_wait_ms)
         assert isinstance(self.broker, WiredBroker)
         self.broker.wires = wires
         self.operator = MemoryBus(self.broker, "operator")
 
-    def _make(self, name: str, instance: str) -> Context:
+    def _bus(self, name: str) -> MemoryBus:
         assert isinstance(self.broker, WiredBroker)
-        bus = MemoryBus(Wired(self.broker, name), name)  # type: ignore[arg-type]
-        return make_context(name, instance, bus, self._identities[name], clock=self._now)
+        return MemoryBus(cast(MemoryBroker, Wired(self.broker, name)), name)
 
 
 class _OfflineModel:

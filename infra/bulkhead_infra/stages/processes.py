@@ -16,12 +16,13 @@ from urllib.parse import urlsplit
 
 from bulkhead.bus.jetstream.bus import JetStreamBus
 from bulkhead.bus.port import Bus
-from bulkhead.testing.mesh_backend import SERVICES, CannotDo, Wishes
+from bulkhead.testing.mesh_backend import CannotDo, Wishes
 from bulkhead.testing.relay import Relay
 from bulkhead.tools import packs as packages
 from bulkhead_infra.local.environment import PREFIX, PROVIDER
 from bulkhead_infra.local.process import StartFailed
 from bulkhead_infra.local.supervisor import LocalMesh
+from bulkhead_infra.services import SERVICES
 from bulkhead_infra.stages import write_tenants
 from bulkhead_infra.stages.disk import Disk
 from bulkhead_infra.stages.relay_faults import Relayed

@@ -6,6 +6,7 @@ started (its image comes from a registry): what a killed test run leaves has the
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from bulkhead.testing.mesh_backend import StageMissing
@@ -168,6 +169,7 @@ class Dock:
             if retries:
                 more["restart_policy"] = {"Name": "on-failure", "MaximumRetryCount": retries}
             if network:
+                assert self._network is not None
                 box.with_network(self._network).with_network_aliases(name)
                 more["extra_hosts"] = dict(hosts or {})
             else:
@@ -209,8 +211,8 @@ class Dock:
 
     async def close(self) -> None:
         """Containers, volumes, the network: what is gone already is no matter."""
-        await asyncio.gather(*(_gone(lambda one=one: one.remove(force=True, v=True)) for one in self._containers))
-        await asyncio.gather(*(_gone(lambda one=one: one.remove(force=True)) for one in self._volumes.values()))
+        await asyncio.gather(*(_gone(partial(box.remove, force=True, v=True)) for box in self._containers))
+        await asyncio.gather(*(_gone(partial(volume.remove, force=True)) for volume in self._volumes.values()))
         self._containers.clear()
         self._volumes.clear()
         if self._network is not None:

@@ -8,7 +8,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Self
 
 from bulkhead.testing.loop_thread import LoopThread
-from bulkhead.testing.mesh_backend import SERVICES, Stage
+from bulkhead.testing.mesh_backend import Stage
+from bulkhead_contracts.catalog import SERVICES
 
 READY_S = 60.0
 Mend = Callable[[], Coroutine[Any, Any, None]]

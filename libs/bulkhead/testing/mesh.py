@@ -70,14 +70,13 @@ class MemoryMesh:
     def context(self, service: str) -> Context:
         """A context to speak as `service` with, beside its replicas."""
         if service not in self._contexts:
-            self._contexts[service] = self._make(service, "outside")
+            self._contexts[service] = self._context(service, "outside", self._bus(service))
         return self._contexts[service]
 
     async def start(self, name: str, instance: str = "0") -> Running:
         """Start a replica."""
-        context = self._make(name, instance)
-        bus = context.bus
-        assert isinstance(bus, MemoryBus)
+        bus = self._bus(name)
+        context = self._context(name, instance, bus)
         service = Service(context, self._builds[name](context), slots=self._slots)
         task = asyncio.create_task(service.run(), name=f"{name}-{instance}")
         running = Running(service, bus, task)
@@ -113,6 +112,9 @@ class MemoryMesh:
             after = page[-1].sequence
         return found
 
-    def _make(self, name: str, instance: str) -> Context:
-        bus = MemoryBus(self.broker, name)
+    def _bus(self, name: str) -> MemoryBus:
+        """The bus of one more replica."""
+        return MemoryBus(self.broker, name)
+
+    def _context(self, name: str, instance: str, bus: MemoryBus) -> Context:
         return make_context(name, instance, bus, self._identities[name], clock=self._now)

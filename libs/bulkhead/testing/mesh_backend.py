@@ -17,7 +17,6 @@ from bulkhead.bus.port import Bus
 GROUP = "bulkhead.stages"
 TENANTS = tuple(f"test-{number:03}" for number in range(1, 301))
 """One for each test that shares a stage: documents, budgets and tasks of one are nothing to the others."""
-SERVICES = ("gateway", "planner", "worker", "checker", "model_gateway", "rag", "tool_executor", "budget", "signer")
 
 
 class CannotDo(Exception):

@@ -342,7 +342,7 @@ async def show_why(data: Path, task: str, tenant: str = "", *, as_json: bool) ->
         except JournalBehind as error:
             err.print(f"{error}. This is what it has by now:", style="yellow", markup=False)
             stored = await read_journal(bus, task, whole=False, reservations=False)
-    from bulkhead_infra.local.environment import newest_logic  # It imports every decider.
+    from bulkhead_infra.composition import newest_logic  # It imports every decider.
 
     reasons = explain(entries(of_tenant(stored, task, tenant)), task, unix_ms(), newest_logic())
     if as_json:

@@ -4,6 +4,7 @@ In: the journal of a running mesh, or a file of `bulkhead export`. Out: a report
 and nothing is published; a file needs no mesh at all.
 """
 
+import importlib
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from bulkhead.runtime.decider.history import History, HistoryError, NoHistory, l
 from bulkhead.runtime.decider.replay import CannotReplay, Divergence, Logics, Report, replay
 from bulkhead_cli.output import Exit, Stop, err, out, print_json
 from bulkhead_cli.target import operator_bus
+from bulkhead_contracts import catalog
 from bulkhead_contracts.result import ContentRef
 
 SUBMISSIONS = "mesh.gateway.planner.*.*.*"
@@ -33,11 +35,7 @@ NO_DIGEST = "it bears no digest over its lines: nothing tells whether what no de
 
 def logics() -> Logics:
     """The decision logic of every decider, by version."""
-    from bulkhead_services.checker.app import LOGICS as CHECKER
-    from bulkhead_services.planner.app import LOGICS as PLANNER
-    from bulkhead_services.worker.app import LOGICS as WORKER
-
-    return {"planner": PLANNER, "worker": WORKER, "checker": CHECKER}
+    return {name: importlib.import_module(f"bulkhead_services.{name}.app").LOGICS for name in catalog.DECIDERS}
 
 
 async def replay_task(bus: Bus, task: str, tenant: str = "") -> Report:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 
-from bulkhead.testing.mesh_backend import SERVICES
+from bulkhead_contracts.catalog import SERVICES
 from tests.e2e.fixtures.stranger import Stranger
 
 PASSED = 10

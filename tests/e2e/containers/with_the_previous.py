@@ -12,10 +12,10 @@ import pytest
 
 from bulkhead.client import Mesh
 from bulkhead_contracts import catalog
+from bulkhead_infra.composition import newest_logic
 from bulkhead_infra.docker import images
 from bulkhead_infra.docker.image_contents import SERVICES
 from bulkhead_infra.docker.stack import Stack, docker
-from bulkhead_infra.local.environment import newest_logic
 from tests.e2e.containers.field import TAG, Count, Field, load
 from tests.e2e.fixtures.previous import LOGIC, PREVIOUS, WHY_NOT, has_history
 

@@ -27,6 +27,8 @@ DISTRIBUTIONS = {
     "opentelemetry": "opentelemetry-api",
     "google": "googleapis-common-protos",
 }
+WHERE = {True: "infra/bulkhead_infra/services.yaml (`code`)", False: "infra/bulkhead_infra/docker/image_contents.py"}
+EXTRA = {True: "infra/bulkhead_infra/services.yaml (`extra`)", False: "pyproject.toml"}
 NOT_WHEN_RUNNING = {"faststream"}
 """Imported by what declares the apps for documents and tests, which no running service does."""
 
@@ -84,7 +86,7 @@ def test_an_image_has_every_module_that_its_program_imports(name: str) -> None:
         for file in files
         if not any(file == one or one in file.parents for one in named) or any(one in file.parents for one in left_out)
     ]
-    assert missing == [], f"add them to the row of {name} in infra/bulkhead_infra/docker/image_contents.py"
+    assert missing == [], f"add them to the row of {name} in {WHERE[name in image_contents.SERVICES]}"
 
 
 @pytest.mark.parametrize("name", image_contents.IMAGES)
@@ -93,7 +95,7 @@ def test_an_image_has_every_package_that_its_program_imports(name: str) -> None:
     pinned = set(re.findall(r"^([a-z0-9-]+)==", core + own, re.M))
     _, others = _closure(_module(name))
     wanted = {DISTRIBUTIONS.get(one, one.replace("_", "-")) for one in others - NOT_WHEN_RUNNING}
-    assert wanted <= pinned, f"add {wanted - pinned} to the extra of {name} in pyproject.toml"
+    assert wanted <= pinned, f"add {wanted - pinned} to the extra of {name} in {EXTRA[name in image_contents.SERVICES]}"
 
 
 def test_no_row_names_another_services_folder() -> None:

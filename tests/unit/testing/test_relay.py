@@ -106,7 +106,7 @@ def test_what_a_test_leaves_broken_is_mended_the_last_first() -> None:
         assert stage.told[-1] == "slow_broker 0"
         with pytest.raises(ValueError, match="paused worker is so already"):
             faults.paused("worker")
-        with pytest.raises(ValueError, match="no service 'wurker'; there are gateway"):
+        with pytest.raises(ValueError, match="no service 'wurker'; there are planner"):
             faults.kill("wurker")
         faults.undo()
         assert stage.told[-3:] == ["reconnect rag", "resume worker", "ready 60.0"]

@@ -1,0 +1,78 @@
+"""The composition roots of services, found by name: `services.<name>.app` and `services.<name>.settings`.
+
+In: a service's name. Out: its Settings and what builds it from a context. The memory mesh, the simulation and the
+local mesh start every service in this way, so that none of them lists services.
+"""
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from bulkhead.flow import Decider
+from bulkhead.runtime.context import Context
+from bulkhead.runtime.settings import ServiceSettings
+from bulkhead_contracts import catalog
+from bulkhead_infra.services import ServicesError
+
+Logics = Mapping[int, Decider[Any]]
+Build = Callable[[Context, Any], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """What starts one service."""
+
+    name: str
+    settings: type[ServiceSettings]
+    build: Build
+
+
+def root(name: str) -> Root:
+    """The composition root of a service. Raises ServicesError."""
+    build = getattr(_module(name, "app"), "build", None)
+    if not callable(build):
+        raise ServicesError(
+            f"services/bulkhead_services/{name}/app.py has no `build`; write `def build(context, settings)` there"
+        )
+    return Root(name, settings_of(name), build)
+
+
+def settings_of(name: str) -> type[ServiceSettings]:
+    """The Settings of a service. Raises ServicesError."""
+    settings = getattr(_module(name, "settings"), "Settings", None)
+    if not (isinstance(settings, type) and issubclass(settings, ServiceSettings)):
+        raise ServicesError(
+            f"services/bulkhead_services/{name}/settings.py has no `Settings`; write `class "
+            f"Settings(ServiceSettings)` there"
+        )
+    return settings
+
+
+def logics_of(name: str) -> Logics:
+    """The decision logic of a decider, by version. Raises ServicesError."""
+    logics = getattr(_module(name, "app"), "LOGICS", None)
+    if not isinstance(logics, Mapping):
+        raise ServicesError(
+            f"services/bulkhead_services/{name}/app.py has no `LOGICS`; write `LOGICS = {{1: ...}}` there"
+        )
+    return logics
+
+
+def newest_logic() -> int:
+    """The newest decision logic that every decider has. Raises ServicesError."""
+    return min(max(logics_of(name)) for name in catalog.DECIDERS)
+
+
+def _module(name: str, part: str) -> ModuleType:
+    module = f"bulkhead_services.{name}.{part}"
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not module.startswith(error.name):
+            raise  # A package that it imports is not installed.
+        raise ServicesError(
+            f"bulkhead_services.{name}: there is no services/bulkhead_services/{name}/{part}.py; write it, or remove "
+            f"the row from services.yaml"
+        ) from error

@@ -1,0 +1,3 @@
+"""Latest version of the echo messages."""
+
+from .v1 import *

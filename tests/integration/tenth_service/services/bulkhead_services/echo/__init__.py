@@ -1,0 +1,1 @@
+"""A service that gives back what it is told."""
