@@ -89,7 +89,7 @@ async def _recorded_twice(mesh: Rig, bus: JetStreamBus, names: list[str]) -> int
     wanted, counted = set(names), Counter[tuple[str, str]]()
     for stored in await _all(bus, "INBOX_PLANNER", "mesh.worker.planner.>"):
         task = stored.subject.rpartition(".")[2]
-        if task in wanted and stored.headers.get("ce-type", "").startswith(FINISHED):
+        if task in wanted and stored.ce_type.startswith(FINISHED):
             counted[task, json.loads(stored.body)["step_id"]] += 1
     assert len(counted) == TASKS * STEPS, f"{len(counted)} steps have a result, not {TASKS * STEPS}"
     handed_out = sum(len(mesh.tasks[name].at[STARTED]) - STEPS for name in names)
@@ -102,12 +102,12 @@ async def _recorded_unacked(bus: JetStreamBus, pending: Pending, killed_unix_ms:
     What is acked is recorded, so that of the recorded ones above the floor all but the acked ones are meant.
     """
     assigned = {
-        stored.headers["ce-id"]
+        stored.ce_id
         for stored in await _all(bus, "INBOX_WORKER", "mesh.planner.worker.>", pending.floor)
-        if stored.sequence <= pending.last and stored.headers.get("ce-type", "").startswith(ASSIGNED)
+        if stored.sequence <= pending.last and stored.ce_type.startswith(ASSIGNED)
     }
     recorded = {
-        stored.headers.get("ce-causeid", "")
+        stored.cause
         for stored in await _all(bus, "INBOX_PLANNER", "mesh.worker.planner.>")
         if stored.time_unix_ms <= killed_unix_ms
     }

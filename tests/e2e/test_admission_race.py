@@ -123,9 +123,9 @@ async def facts(mesh: LocalMesh, task: str) -> tuple[set[str], dict[str, int]]:
         one.body.reservation_id
         for stored in held
         for one in batched_reservations.each(inbound.read(stored, "journal"))
-        if isinstance(one.body, Reserved) and one.address.task == task
+        if isinstance(one.body, Reserved) and one.task == task
     }
-    settled = [Settled.model_validate_json(one.body) for one in paid if one.headers["ce-type"] == Settled.ce_type()]
+    settled = [Settled.model_validate_json(one.body) for one in paid if one.ce_type == Settled.ce_type()]
     return reserved, {one.reservation_id: one.usage.cost_usd_micros for one in settled}
 
 

@@ -89,9 +89,9 @@ async def _facts(world: World, inbox: str = "gateway") -> list[tuple[int, str, s
     async with world.bus() as bus:
         while page := await bus.read(subjects.inbox_stream(inbox), f"mesh.*.{inbox}.>", after=after):
             for stored in page:
-                kind = KINDS.get(stored.headers.get("ce-type", ""))
+                kind = KINDS.get(stored.ce_type)
                 # Other tests put bad input into this inbox.
-                if kind is not None and stored.subject.split(".")[4] in (CROWD, CALM, "places"):
+                if kind is not None and stored.tenant in (CROWD, CALM, "places"):
                     tenant, task = stored.subject.split(".")[4:]
                     found.append((stored.sequence, tenant, task, kind.model_validate(json.loads(stored.body))))
             after = page[-1].sequence

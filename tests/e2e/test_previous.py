@@ -75,7 +75,7 @@ for kind, sender, receiver, body in json.load(sys.stdin):
     subject = subjects.mesh(sender, receiver, "demo", "t1")
     try:
         inbound.read(Stored(subject, head.headers(), body.encode(), 1, 1), receiver)
-    except inbound.Unreadable as error:
+    except Unreadable as error:
         if not error.later:
             wrong.append(f"{sender} says {kind} to {receiver}: {error.reason}")
 print(json.dumps(wrong))

@@ -102,13 +102,13 @@ async def _open(world: World, doer: str, count: int) -> bool:
 
 async def _asked(world: World, doer: str, tenant: str) -> dict[str, int]:
     """When calls of a tenant came to a doer, by the broker's clock and the call's message."""
-    return {one.headers["ce-id"]: one.time_unix_ms for one in await _read(world, doer, f"mesh.*.{doer}.*.{tenant}.*")}
+    return {one.ce_id: one.time_unix_ms for one in await _read(world, doer, f"mesh.*.{doer}.*.{tenant}.*")}
 
 
 async def _answered(world: World, doer: str, tenant: str) -> dict[str, int]:
     """When they were answered, by the same."""
     found = await _read(world, "worker", f"mesh.{doer}.worker.*.{tenant}.*")
-    return {one.headers["ce-causeid"]: one.time_unix_ms for one in found if "call_replied" in one.headers["ce-type"]}
+    return {one.cause: one.time_unix_ms for one in found if "call_replied" in one.ce_type}
 
 
 async def _read(world: World, inbox: str, subject: str) -> list[Stored]:

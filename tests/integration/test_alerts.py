@@ -11,9 +11,7 @@ __all__ = ("redis", "world")
 
 async def told(world: World, kind: type[Body], to: str = "journal", task: str = TASK) -> list[Body]:
     stored = await world.mesh.messages(f"INBOX_{to.upper()}", f"mesh.budget.{to}.*.{TENANT}.{task}")
-    return [
-        catalog.decode(one.headers["ce-type"], one.body) for one in stored if one.headers["ce-type"] == kind.ce_type()
-    ]
+    return [catalog.decode(one.ce_type, one.body) for one in stored if one.ce_type == kind.ce_type()]
 
 
 async def until_told(world: World, count: int) -> list[Alerted]:

@@ -67,7 +67,7 @@ async def _timers(planner: JetStreamBus) -> None:
 
 
 async def _heard(planner: JetStreamBus) -> list[str]:
-    return [one.headers["ce-id"] for one in await planner.read(PLANNER, "mesh.planner.planner.>")]
+    return [one.ce_id for one in await planner.read(PLANNER, "mesh.planner.planner.>")]
 
 
 async def _handed(consumer: Consumer, count: int) -> list[Delivery]:

@@ -46,7 +46,7 @@ async def submit(mesh: MemoryMesh) -> None:
 
 
 async def told(mesh: MemoryMesh, kind: type, stream: str = "INBOX_WORKER") -> list:
-    found = [catalog.decode(one.headers["ce-type"], one.body) for one in await mesh.messages(stream, "mesh.>")]
+    found = [catalog.decode(one.ce_type, one.body) for one in await mesh.messages(stream, "mesh.>")]
     return [one for one in found if isinstance(one, kind)]
 
 

@@ -117,7 +117,7 @@ async def test_an_operator_limits_a_feature_and_the_next_call_for_it_is_refused(
     facts = [
         LimitsChanged.model_validate_json(one.body)
         for one in await door.mesh.messages("INBOX_JOURNAL")
-        if one.headers["ce-type"] == LimitsChanged.ce_type()
+        if one.ce_type == LimitsChanged.ce_type()
     ]
     assert [(one.by, one.revision) for one in facts] == [("operator-ann", 1), ("operator-ann", 2), ("operator-ann", 3)]
     assert facts[2].limits == () and facts[2].old == facts[1].new

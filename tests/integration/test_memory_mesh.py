@@ -232,7 +232,7 @@ async def test_what_a_cancelled_task_cost_is_told_whole_and_is_what_its_calls_se
         settled = [
             Settled.model_validate_json(one.body)
             for one in await mesh.messages("INBOX_BUDGET", subject)
-            if one.headers["ce-type"] == Settled.ce_type()
+            if one.ce_type == Settled.ce_type()
         ]
         usage = sum((one.usage for one in settled), Usage())
         assert last.settled_calls == len(settled) > 0

@@ -269,7 +269,7 @@ def context(name: str, bus: JetStreamBus, seeds: dict[str, str]) -> Context:
 async def facts(bus: JetStreamBus, stream: str, subject: str, count: int = 1, kind: str = "") -> list:
     async with asyncio.timeout(20):
         while True:
-            found = [one for one in await bus.read(stream, subject) if one.headers.get("ce-type", "").startswith(kind)]
+            found = [one for one in await bus.read(stream, subject) if one.ce_type.startswith(kind)]
             if len(found) >= count:
                 return found
             await asyncio.sleep(0.02)

@@ -23,11 +23,7 @@ LOGIC = 5
 
 
 def told(history: History, kind: type) -> list[Any]:
-    return [
-        catalog.decode(one.headers["ce-type"], one.body)
-        for one in history.messages
-        if one.headers["ce-type"] == kind.ce_type()
-    ]
+    return [catalog.decode(one.ce_type, one.body) for one in history.messages if one.ce_type == kind.ce_type()]
 
 
 async def test_it_goes_on_where_it_stood_and_nothing_is_repeated(tmp_path: Path) -> None:
@@ -56,9 +52,9 @@ async def test_it_goes_on_where_it_stood_and_nothing_is_repeated(tmp_path: Path)
         assert {one["task"]: one["add"]["model_calls"] for one in limits["top_ups"]} == {task: 13}
         assert max(one.scopes[0].model_calls for one in told(history, Reserved)) == 13
         changes = [
-            catalog.decode(one.headers["ce-type"], one.body)
+            catalog.decode(one.ce_type, one.body)
             for one in await on.mesh.messages("JOURNAL")
-            if one.headers["ce-type"] == LimitsChanged.ce_type()
+            if one.ce_type == LimitsChanged.ce_type()
         ]
         made = [(one.by, one.reason, one.new.model_calls) for one in changes if one.topped_up]
         assert made == [("olga", "it is worth it", number) for number in (3, 4, 13)]

@@ -82,7 +82,7 @@ class World:
         """The facts of one task, repeated ones too."""
         found = []
         for stored in await self.mesh.messages("INBOX_JOURNAL", f"mesh.budget.journal.*.{TENANT}.{task}"):
-            body = catalog.decode(stored.headers["ce-type"], stored.body)
+            body = catalog.decode(stored.ce_type, stored.body)
             if isinstance(body, Tripped):
                 found.append(body)
         return found
@@ -90,7 +90,7 @@ class World:
     async def halted(self, task: str) -> list[TaskHalted]:
         found = []
         for stored in await self.mesh.messages("INBOX_PLANNER", f"mesh.budget.planner.*.{TENANT}.{task}"):
-            body = catalog.decode(stored.headers["ce-type"], stored.body)
+            body = catalog.decode(stored.ce_type, stored.body)
             assert isinstance(body, TaskHalted)
             found.append(body)
         return found
@@ -164,7 +164,7 @@ async def test_a_loop_is_warned_of_then_halted_with_its_evidence(world: World) -
     assert halted.code == "loop_stopped" and "called look with the same arguments" in halted.reason
     trip = (await world.tripped("t1"))[-1]
     replies = await world.mesh.messages("INBOX_WORKER", f"mesh.tool_executor.worker.*.{TENANT}.t1")
-    assert trip.halted and list(trip.evidence) == [one.headers["ce-id"] for one in replies]
+    assert trip.halted and list(trip.evidence) == [one.ce_id for one in replies]
     (entry,) = await world.mesh.messages("KV_CONTROL", f"$KV.CONTROL.task.{TENANT}.t1")
     assert Halt.model_validate_json(entry.body).code == "loop_stopped"
     # What it cost is told whole, as of a task that somebody cancels: nothing is held any more.

@@ -1,13 +1,13 @@
 """Forks: a task again from one step on, as a new one: what is taken over, whose authority, what is not done twice."""
 
 import asyncio
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
 from bulkhead.grants import unverified_claims
 from bulkhead.runtime.consume import inbound
-from bulkhead.runtime.edge.protocol import Received
 from bulkhead_cli.replay.replay import replay_history
 from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.plan import Plan, PlanAdopted, PlanStep
@@ -184,8 +184,7 @@ async def test_what_was_refused_stays_refused_when_its_ack_was_lost(on, monkeypa
     subject = subjects.mesh("gateway", "gateway", TENANT, new["task_id"])
     stored = (await on.mesh.messages("INBOX_GATEWAY", subject))[0]
     found = inbound.read(stored, "gateway")
-    at = found.address
-    again = Received(found.envelope, found.body, at.tenant, at.task, at.sender, stored.sequence, stored.time_unix_ms, 2)
+    again = replace(found, attempts=2)
     await on.mesh.running["gateway", "0"].service.component.handle(again)
     assert not await on.mesh.messages("INBOX_PLANNER", subjects.mesh("gateway", "planner", TENANT, new["task_id"]))
 

@@ -76,7 +76,7 @@ class _Public:
     from_public_bytes = staticmethod(functools.lru_cache(64)(Ed25519PublicKey.from_public_bytes))
 
 
-_READ: dict[tuple[int, str], tuple[Stored, inbound.Inbound]] = {}
+_READ: dict[tuple[int, str], tuple[Stored, inbound.Received]] = {}
 
 
 def _by_message(read: Any) -> Any:
@@ -84,7 +84,7 @@ def _by_message(read: Any) -> Any:
     its address."""
 
     @functools.wraps(read)
-    def remembered(stored: Stored, service: str) -> inbound.Inbound:
+    def remembered(stored: Stored, service: str) -> inbound.Received:
         name = (id(stored), service)
         found = _READ.get(name)
         if found is None:

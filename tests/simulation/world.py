@@ -21,6 +21,7 @@ from bulkhead.runtime.consume import inbound
 from bulkhead.runtime.consume import loop as consume_loop
 from bulkhead.runtime.context import Identity, make_context
 from bulkhead.runtime.decider.fold import Fold, FoldHandler, as_message, step
+from bulkhead.runtime.errors import Unreadable
 from bulkhead.runtime.halts import live
 from bulkhead.runtime.process.service import Service
 from bulkhead_contracts import catalog, subjects
@@ -294,7 +295,7 @@ class World:
         for one in stored:
             try:
                 message = inbound.read(one, service)
-            except inbound.Unreadable:
+            except Unreadable:
                 continue
             found.append(message)
             if isinstance(message.body, MessageRejected):

@@ -85,7 +85,7 @@ async def test_an_honest_record_replays():
 
 async def test_one_changed_byte_is_found_and_shown():
     journal, texts = record()
-    at = next(i for i, one in enumerate(journal) if one.headers["ce-type"] == "mesh.task.ended.v1")
+    at = next(i for i, one in enumerate(journal) if one.ce_type == "mesh.task.ended.v1")
     journal[at] = change(journal[at], body=journal[at].body.replace(b'"succeeded"', b'"failed"'))
     report = await check(journal, texts)
     assert [one.what for one in report.divergences] == ["body"]
@@ -94,7 +94,7 @@ async def test_one_changed_byte_is_found_and_shown():
 
 async def test_a_missing_an_added_and_a_widened_message_are_found():
     journal, texts = record()
-    assigned = next(i for i, one in enumerate(journal) if one.headers["ce-type"] == "mesh.step.assigned.v1")
+    assigned = next(i for i, one in enumerate(journal) if one.ce_type == "mesh.step.assigned.v1")
     missing = [one for i, one in enumerate(journal) if i != assigned]
     assert "not in the record" in [one.what for one in (await check(missing, texts)).divergences]
     extra = change(journal[assigned], headers={**journal[assigned].headers, "ce-id": "e" * 32})
@@ -113,10 +113,10 @@ async def test_a_missing_an_added_and_a_widened_message_are_found():
 
 async def test_a_second_body_under_one_id_and_another_grant_are_found():
     journal, texts = record()
-    at = next(i for i, one in enumerate(journal) if one.headers["ce-type"] == "mesh.task.ended.v1")
+    at = next(i for i, one in enumerate(journal) if one.ce_type == "mesh.task.ended.v1")
     second = change(journal[at], body=journal[at].body + b" ")
     assert "a second message under one id" in [one.what for one in (await check([*journal, second], texts)).divergences]
-    call = next(i for i, one in enumerate(journal) if one.headers["ce-type"] == "mesh.model.call_requested.v1")
+    call = next(i for i, one in enumerate(journal) if one.ce_type == "mesh.model.call_requested.v1")
     journal[call] = change(journal[call], headers={**journal[call].headers, "ce-grantdigest": "f" * 32})
     journal[0] = change(journal[0], headers={**journal[0].headers, "bulkhead-grant": "another"})
     first = next(iter((await check(journal, texts)).divergences))
@@ -125,7 +125,7 @@ async def test_a_second_body_under_one_id_and_another_grant_are_found():
 
 async def test_what_was_said_to_somebody_else_is_found():
     journal, texts = record()
-    at = next(i for i, one in enumerate(journal) if one.headers["ce-type"] == "mesh.task.ended.v1")
+    at = next(i for i, one in enumerate(journal) if one.ce_type == "mesh.task.ended.v1")
     journal[at] = change(journal[at], subject=subjects.mesh("planner", "budget", "demo", "t1"))
     [found] = (await check(journal, texts)).divergences
     assert found.what == "subject" and ".gateway." in found.expected and ".budget." in found.recorded
@@ -161,7 +161,7 @@ async def test_a_content_that_is_gone_gives_no_verdict():
 
 async def test_a_rejected_message_is_skipped_also_when_its_content_is_gone():
     journal, texts = record()
-    at = next(i for i, one in enumerate(journal) if one.headers["ce-type"] == ModelCallReplied.ce_type())
+    at = next(i for i, one in enumerate(journal) if one.ce_type == ModelCallReplied.ce_type())
     answered = await check(journal, texts)
     fact = MessageRejected(sequence=journal[at].sequence, code="content_missing", reason="gone", dead_letter_id="d")
     rejection = Stored(

@@ -284,7 +284,7 @@ class Look:
 
     async def _left_out(self, stream: str, missing: Sequence[Stored]) -> set[int]:
         """The numbers of those that JOURNAL dropped since it has another message under their Nats-Msg-Id."""
-        wanted = {(_author(one.subject), _message_id(one)): one for one in missing if _message_id(one)}
+        wanted = {(one.sender, _message_id(one)): one for one in missing if _message_id(one)}
         found = set()
         for author in {author for author, _ in wanted}:
             async for stored in self._all(JOURNAL, f"mesh.{author}.>"):
@@ -408,11 +408,7 @@ def _said_to(name: str) -> str:
 
 
 def _identity(one: Stored) -> tuple[str, str]:
-    return one.subject, next((value for key, value in one.headers.items() if key.lower() == "ce-id"), "")
-
-
-def _author(subject: str) -> str:
-    return subject.split(".", 2)[1]
+    return one.subject, one.ce_id
 
 
 def _message_id(one: Stored) -> str:

@@ -261,11 +261,11 @@ async def _left_lying(bus: JetStreamBus, task: Task) -> int:
     wanted = _filters(task)[GATEWAY]
     while wanted and (page := await bus.read(GATEWAY, wanted[0], after=after, limit=PAGE)):
         for stored in page:
-            if _is_end(stored) or _sender(stored) == "planner":
+            if _is_end(stored) or stored.sender == "planner":
                 return 0  # What began is over when its end is told, and then it was found by that.
             if task[0] and _says(stored, TaskRequested):
                 requests.add(stored.sequence)
-            elif _says(stored, MessageRejected) and _sender(stored) == "gateway":
+            elif _says(stored, MessageRejected) and stored.sender == "gateway":
                 rejected.add(int(json.loads(stored.body).get("sequence", 0)))
         last, after = page[-1].time_unix_ms, page[-1].sequence
     # However old: a request that nobody could handle yet (the signer is away, the mesh was off) is a promise.
@@ -273,16 +273,11 @@ async def _left_lying(bus: JetStreamBus, task: Task) -> int:
 
 
 def _is_end(stored: Stored) -> bool:
-    return any(_sender(stored) == sender and _says(stored, kind) for sender, kind in ENDS)
+    return any(stored.sender == sender and _says(stored, kind) for sender, kind in ENDS)
 
 
 def _says(stored: Stored, kind: type[Body]) -> bool:
-    said = next((value for key, value in stored.headers.items() if key.lower() == "ce-type"), "")
-    return said.startswith(f"{kind.TYPE}.v")
-
-
-def _sender(stored: Stored) -> str:
-    return stored.subject.split(".")[1]
+    return stored.ce_type.startswith(f"{kind.TYPE}.v")
 
 
 def _task(subject: str) -> Task:

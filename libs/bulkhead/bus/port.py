@@ -3,7 +3,7 @@
 Stored messages live in streams that a provisioner made; nobody here makes or changes a stream.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -34,13 +34,64 @@ class WrongLastSequence(BusError):
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A message as it lies in a stream. time_unix_ms is the broker's clock."""
+    """A message as it lies in a stream. time_unix_ms is the broker's clock.
+
+    The properties read one token or one header each, unchecked: `runtime.inbound.read` checks a whole message. Those of
+    the subject are for the `mesh.` plane and raise IndexError where a subject has too few tokens.
+    """
 
     subject: str
     headers: Mapping[str, str]
     body: bytes
     sequence: int
     time_unix_ms: int
+
+    @property
+    def sender(self) -> str:
+        """The author, whom the broker enforces."""
+        return self.subject.split(".", 2)[1]
+
+    @property
+    def receiver(self) -> str:
+        """The service in whose inbox it lies."""
+        return self.subject.split(".", 3)[2]
+
+    @property
+    def tenant(self) -> str:
+        """Whose task it is of."""
+        return self.subject.split(".", 5)[4]
+
+    @property
+    def task(self) -> str:
+        """Which task it is of."""
+        return self.subject.split(".", 6)[5]
+
+    @property
+    def ce_id(self) -> str:
+        """The message's id, as its author says."""
+        return self.header("ce-id")
+
+    @property
+    def ce_type(self) -> str:
+        """`mesh.step.assigned.v1`, as its author says."""
+        return self.header("ce-type")
+
+    @property
+    def cause(self) -> str:
+        """The id of the message that caused this one; "" for the first."""
+        return self.header("ce-causeid")
+
+    @property
+    def actor(self) -> str:
+        """On whose authority."""
+        return self.header("ce-actor")
+
+    def header(self, name: str) -> str:
+        """A header by its name in lower case, however its author spelled it; "" where there is none."""
+        value = self.headers.get(name)
+        if value is None:
+            value = next((value for key, value in self.headers.items() if key.lower() == name), "")
+        return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +106,32 @@ class PubAck:
 class Delivery(Protocol):
     """A message handed to a consumer. Exactly one of ack, nak or term ends it."""
 
-    stored: Stored
-    stream: str
-    consumer_sequence: int
-    """Number of this delivery in its durable; consecutive numbers of one run mean that nothing was handed elsewhere."""
-    attempts: int
-    """1 on the first delivery."""
-    run: int
-    """Another one where a broker may have been restarted, or another one lead, since the delivery before: it may have
-    forgotten the last numbers that it gave, and give them again."""
+    @property
+    def stored(self) -> Stored:
+        """The message."""
+        ...
+
+    @property
+    def stream(self) -> str:
+        """Where it lies."""
+        ...
+
+    @property
+    def consumer_sequence(self) -> int:
+        """Number of this delivery in its durable; consecutive numbers of one run mean that nothing was handed
+        elsewhere."""
+        ...
+
+    @property
+    def attempts(self) -> int:
+        """1 on the first delivery."""
+        ...
+
+    @property
+    def run(self) -> int:
+        """Another one where a broker may have been restarted, or another one lead, since the delivery before: it may
+        have forgotten the last numbers that it gave, and give them again."""
+        ...
 
     async def ack(self) -> None: ...
     async def nak(self, delay_s: float = 0.0) -> None: ...
@@ -74,9 +142,12 @@ class Delivery(Protocol):
 class Consumer(Protocol):
     """A durable pull consumer."""
 
-    ack_wait_s: float
+    @property
+    def ack_wait_s(self) -> float:
+        """After so long without a word of it, the broker hands a delivery out again."""
+        ...
 
-    async def fetch(self, max_messages: int, timeout_s: float = 5.0) -> list[Delivery]:
+    async def fetch(self, max_messages: int, timeout_s: float = 5.0) -> Sequence[Delivery]:
         """Up to `max_messages` as soon as there is one; [] after the timeout. Never prefetches beyond it."""
         ...
 
@@ -98,9 +169,12 @@ class Live:
 
 
 class LiveSubscription(Protocol):
-    """A bounded, lossy subscription: `dropped` counts what did not fit."""
+    """A bounded, lossy subscription."""
 
-    dropped: int
+    @property
+    def dropped(self) -> int:
+        """How many messages did not fit."""
+        ...
 
     def __aiter__(self) -> AsyncIterator[Live]: ...
     async def close(self) -> None: ...

@@ -4,11 +4,12 @@ A decider is a function of the fold of one task's messages in one inbox. It has 
 I/O: time, ids and contents come in with the message.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.grant import StepGrant
@@ -100,31 +101,44 @@ class Decision(NamedTuple, Generic[S]):
     outputs: tuple[Output, ...] = ()
 
 
-class Decider(Protocol[S]):
-    """One decision logic of a service. `opening`: the types that may begin a task in this inbox.
+class Decider(ABC, Generic[S]):
+    """The decision logic of a service, one version of it. A subclass sets `service` and `opening`.
 
-    `begins` (where it has any): what it says that begins a task in another decider's inbox.
-
-    Where a service folds more than tasks, its logic has three attributes more: `begins_task` (which of `opening` do,
-    and must be answered when they are rejected), `says_elsewhere` (types that it says to folds other than its own) and
-    `rests(state)` (nothing is held for which an earlier message may still matter).
+    service: the name of the service whose inbox it folds. opening: the types that may begin a fold in this inbox.
+    begins: the types it says that begin a fold in another decider's inbox. says_elsewhere: the types it says to folds
+    other than the one it decides.
     """
 
     service: str
     opening: frozenset[type[Body]]
+    begins: frozenset[type[Body]] = frozenset()
+    says_elsewhere: frozenset[type[Body]] = frozenset()
 
+    @property
+    def begins_task(self) -> frozenset[type[Body]]:
+        """The types in `opening` that begin a task; a rejected one is answered with `unopened`."""
+        return self.opening
+
+    @abstractmethod
     def initial(self) -> S:
         """State before any message."""
-        ...
 
+    @abstractmethod
     def wants(self, body: Body) -> tuple[ContentRef, ...]:
         """Contents that `decide` needs to read for this body (empty for most)."""
-        ...
 
+    @abstractmethod
     def decide(self, state: S, message: Message) -> Decision[S]:
         """Pure transition. A bug is an assert; everything else is an output."""
-        ...
 
+    @abstractmethod
     def ended(self, state: S) -> bool:
         """Whether nothing can follow, so that the state may be forgotten."""
-        ...
+
+    def rests(self, state: S) -> bool:
+        """Whether no earlier message matters any more, so that the fold may count its messages from zero."""
+        return False
+
+    def unopened(self, code: str, reason: str) -> tuple[Send, ...]:
+        """Messages to send when a message in `begins_task` was rejected."""
+        return ()

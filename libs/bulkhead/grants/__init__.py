@@ -8,6 +8,7 @@ import base64
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import jwt
 import rfc8785
@@ -19,6 +20,8 @@ from pydantic import ValidationError
 from bulkhead_contracts import bounds
 from bulkhead_contracts.grant import StepGrant, TaskGrant
 from bulkhead_contracts.result import Label
+
+G = TypeVar("G", TaskGrant, StepGrant)
 
 
 class GrantRefused(Exception):
@@ -123,8 +126,8 @@ class Verifier:
         if not token or len(token) > bounds.MAX_GRANT_TOKEN_BYTES:
             raise GrantRefused("no_grant", "the message carries no grant; only granted work is done")
         claims = self._claims(token)
-        kind = claims.get("grant", {}).get("kind") if isinstance(claims.get("grant"), dict) else None
-        if kind == "step":
+        claimed = claims.get("grant")
+        if isinstance(claimed, dict) and claimed.get("kind") == "step":
             step = self._parse(StepGrant, token, claims, "planner")
             parent = claims.get("parent")
             if not isinstance(parent, str):
@@ -156,7 +159,7 @@ class Verifier:
         return {**claims, "_issuer": issuer}
 
     @staticmethod
-    def _parse(kind, token, claims, issuer):  # type: ignore[no-untyped-def]
+    def _parse(kind: type[G], token: str, claims: dict[str, object], issuer: str) -> G:
         if claims["_issuer"] != issuer:
             raise GrantRefused("wrong_issuer", f"a {kind.__name__} must be signed by {issuer}")
         try:

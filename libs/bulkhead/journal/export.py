@@ -18,7 +18,7 @@ async def export_task(bus: Bus, task: str, tenant: str = "") -> History:
     # Of a restored mesh the journal's own times tell since when it works on what was in the works.
     journal = await one_task(bus, task, tenant, as_it_lies=True)
     settled = unix_ms() - journal[-1].time_unix_ms > IN_THE_WORKS_MS
-    tenant = journal[0].subject.split(".")[4]
+    tenant = journal[0].tenant
     journal = await as_said(bus, place_of(task, tenant), journal)
     blobs = Blobs(bus, "operator")
 

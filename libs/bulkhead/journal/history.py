@@ -82,12 +82,12 @@ async def one_task(
 
 def of_tenant(journal: list[Stored], task: str, tenant: str) -> list[Stored]:
     """What one tenant's task said. Raises UnknownTask."""
-    tenants = sorted({one.subject.split(".")[4] for one in journal})
+    tenants = sorted({one.tenant for one in journal})
     if len(tenants) > 1 and not tenant:
         raise UnknownTask(
             f"{len(tenants)} tenants have a task {task}: {', '.join(tenants[:8])}", "say whose with --tenant"
         )
-    found = [one for one in journal if one.subject.split(".")[4] == (tenant or tenants[0])]
+    found = [one for one in journal if one.tenant == (tenant or tenants[0])]
     if not found:
         raise UnknownTask(
             f"the journal holds nothing of task {task}" + (f" of tenant {tenant}" if tenant else ""),

@@ -41,7 +41,7 @@ def as_taken(found: list[Stored], originals: Mapping[int, int]) -> list[Stored]:
         return found
     inboxes: dict[str, list[int]] = {}
     for at in sorted(range(len(found)), key=lambda at: (at_its_source(found[at]).sequence, at)):
-        inboxes.setdefault(_receiver(found[at]), []).append(at)
+        inboxes.setdefault(found[at].receiver, []).append(at)
     times = [0] * len(found)
     for inbox in inboxes.values():
         before = None
@@ -68,9 +68,9 @@ def _order(found: Sequence[Stored], times: list[int], inboxes: Sequence[Sequence
     """
     by_id: dict[str, int] = {}
     for at in sorted(range(len(found)), key=lambda at: (times[at], at)):
-        if name := _header(found[at], "ce-id"):
+        if name := found[at].ce_id:
             by_id.setdefault(name, at)
-    causes: list[int | None] = [by_id.get(_header(one, "ce-causeid")) for one in found]
+    causes: list[int | None] = [by_id.get(one.cause) for one in found]
     waits, after = [0] * len(found), [list[int]() for _ in found]
     for at, cause in enumerate(causes):
         if cause is None or cause == at or times[cause] > times[at] + BEHIND_MS:
@@ -107,7 +107,7 @@ def _order(found: Sequence[Stored], times: list[int], inboxes: Sequence[Sequence
 
 async def _originals(bus: Bus, place: str, found: Sequence[Stored]) -> dict[int, int]:
     """When the inboxes took these, by place in `found`; nothing of what they have no more, or something else for."""
-    wanted = {(_receiver(one), at_its_source(one).sequence): at for at, one in enumerate(found)}
+    wanted = {(one.receiver, at_its_source(one).sequence): at for at, one in enumerate(found)}
     times: dict[int, int] = {}
     for inbox in sorted({receiver for receiver, _ in wanted} & set(catalog.INBOXES)):
         after = 0
@@ -125,14 +125,3 @@ def _told(stored: Stored) -> int | None:
         return envelope.parse(stored.headers).time_unix_ms
     except envelope.EnvelopeError:
         return None
-
-
-def _receiver(stored: Stored) -> str:
-    return stored.subject.split(".")[2]
-
-
-def _header(stored: Stored, name: str) -> str:
-    found = stored.headers.get(name)
-    if found is None:
-        found = next((value for key, value in stored.headers.items() if key.lower() == name), "")
-    return found

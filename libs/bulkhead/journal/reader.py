@@ -13,6 +13,7 @@ from bulkhead.bus.seek_time import last_before
 from bulkhead.journal.order import as_said, said_at
 from bulkhead.runtime.consume import batched_reservations, inbound
 from bulkhead.runtime.decider.history import at_its_source, source_of
+from bulkhead.runtime.errors import Unreadable
 from bulkhead_contracts import catalog, subjects
 
 BATCH = 256
@@ -80,7 +81,7 @@ async def _with_reservations(bus: Bus, task: str, found: list[Stored], *, whole:
     """
     more: list[Stored] = []
     times = [said_at(one) for one in found]
-    for tenant in {one.subject.split(".")[4] for one in found}:
+    for tenant in {one.tenant for one in found}:
         book = batched_reservations.subject(tenant)
         if whole:
             await caught_up(bus, ".".join(book.split(".")[3:]), ("journal",))
@@ -92,24 +93,24 @@ async def _with_reservations(bus: Bus, task: str, found: list[Stored], *, whole:
             more += [
                 replace(
                     stored,
-                    subject=str(one.address),
-                    headers={**stored.headers, **one.envelope.headers()},
-                    body=one.body.encode(),
+                    subject=subjects.mesh(fact.sender, fact.receiver, fact.tenant, fact.task),
+                    headers={**stored.headers, **fact.envelope.headers()},
+                    body=fact.body.encode(),
                 )
                 for stored in page
-                for one in parts(stored)
-                if one.address.task == task
+                for fact in parts(stored)
+                if fact.task == task
             ]
             if said_at(page[-1]) > max(times) + SLACK_MS or len(more) >= MAX_MESSAGES:
                 break
     return sorted((*found, *more), key=lambda one: one.sequence) if more else found
 
 
-def parts(stored: Stored) -> list[inbound.Inbound]:
+def parts(stored: Stored) -> list[inbound.Received]:
     """The facts of one stored message of the journal; none of what cannot be read."""
     try:
         return list(batched_reservations.each(inbound.read(stored, "journal")))
-    except inbound.Unreadable:
+    except Unreadable:
         return []
 
 

@@ -8,6 +8,9 @@ from bulkhead_contracts.retrieval import RetrievalReplied, RetrievalRequested
 from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
 from bulkhead_contracts.types import Body
 
+Requested = ModelCallRequested | ToolCallRequested | RetrievalRequested
+Replied = ModelCallReplied | ToolCallReplied | RetrievalReplied
+
 
 def annotate(reply: Body, request: Body) -> None:
     """Name and attributes of the current span from a doer's request and reply."""
@@ -32,17 +35,17 @@ def annotate(reply: Body, request: Body) -> None:
     elif isinstance(reply, RetrievalReplied) and isinstance(request, RetrievalRequested):
         span.update_name(names.RETRIEVAL)
         found = {names.OPERATION: names.RETRIEVAL, names.STANDING: reply.standing}
-    if not found:
+    if not found or not isinstance(reply, Replied) or not isinstance(request, Requested):
         return
-    usage = reply.usage  # type: ignore[attr-defined]
+    usage = reply.usage
     found |= {
-        names.OUTCOME: reply.outcome,  # type: ignore[attr-defined]
+        names.OUTCOME: reply.outcome,
         names.STEP: request.step_id,
-        names.CALL: request.call_id,  # type: ignore[attr-defined]
+        names.CALL: request.call_id,
         names.INPUT_TOKENS: usage.input_tokens,
         names.OUTPUT_TOKENS: usage.output_tokens,
         names.COST: usage.cost_usd_micros,
     }
-    if reply.failure is not None:  # type: ignore[attr-defined]
-        found[names.FAILURE_CODE] = reply.failure.code  # type: ignore[attr-defined]
+    if reply.failure is not None:
+        found[names.FAILURE_CODE] = reply.failure.code
     span.set_attributes(found)

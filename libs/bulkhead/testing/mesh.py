@@ -96,7 +96,7 @@ class MemoryMesh:
         deadline = asyncio.get_running_loop().time() + timeout_s
         while True:
             for stored in await self.messages(stream, subject):
-                if stored.headers.get("ce-type") == kind.ce_type():
+                if stored.ce_type == kind.ce_type():
                     found = catalog.decode(kind.ce_type(), stored.body)
                     assert isinstance(found, kind)
                     return found

@@ -140,7 +140,7 @@ def _not_halted(named: Named, standing: list[Halt], what: str, hint: str) -> Sto
 async def _ended(bus: Bus, tenant: str, task: str) -> str:
     subject = f"mesh.planner.gateway.{subjects.partition_of(task)}.{tenant}.{task}"
     last = await bus.last(subjects.JOURNAL_STREAM, subject)
-    if last is None or not last.headers.get("ce-type", "").startswith(f"{TaskEnded.TYPE}.v"):
+    if last is None or not last.ce_type.startswith(f"{TaskEnded.TYPE}.v"):
         return ""
     return f"the task has ended: nothing waits for this halt; take it away with bulkhead resume --task {task}"
 
@@ -149,7 +149,7 @@ async def _tenant_of(bus: Bus, task: str) -> str:
     """Whose task it is. Raises Stop."""
     pattern = f"mesh.*.*.{subjects.partition_of(task)}.*.{task}"
     page = await bus.read(subjects.JOURNAL_STREAM, pattern, limit=LOOKED_AT)
-    found = {stored.subject.split(".")[4] for stored in page}
+    found = {stored.tenant for stored in page}
     if len(found) != 1:
         what = f"tenants {', '.join(sorted(found))} have" if found else "nobody has"
         raise Stop(Exit.USAGE, f"{what} a task {task}", "`bulkhead tasks` lists ids; --tenant names whose it is")

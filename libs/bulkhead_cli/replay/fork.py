@@ -88,7 +88,7 @@ class Fork:
 
 def read_past(journal: Sequence[Stored]) -> Past:
     """A task's record as far as a fork needs it."""
-    past = Past(journal[0].subject.split(".")[4])
+    past = Past(journal[0].tenant)
     for entry in each_fact(entries(journal)):
         match entry.body:
             case TaskRequested() as body if entry.receiver == "gateway":

@@ -42,7 +42,7 @@ async def replay_task(bus: Bus, task: str, tenant: str = "") -> Report:
     """Replay one task. Raises Stop when there is no such task, CannotReplay, BusError."""
     # Each inbox is folded in its own order. What a restored mesh has read just now may still be in the works.
     journal = await one_task(bus, task, tenant, reservations=False, as_it_lies=True)
-    tenant = journal[0].subject.split(".")[4]
+    tenant = journal[0].tenant
     blobs = Blobs(bus, "operator")
 
     async def fetch(ref: ContentRef) -> str:
@@ -79,10 +79,10 @@ async def all_tasks(bus: Bus) -> AsyncIterator[tuple[str, str]]:
         try:
             async for page in pages(bus, SUBMISSIONS):
                 for stored in page:
-                    tenant, task = stored.subject.split(".")[4:6]
-                    if (tenant, task) not in seen:
-                        seen.add((tenant, task))
-                        yield tenant, task
+                    key = (stored.tenant, stored.task)
+                    if key not in seen:
+                        seen.add(key)
+                        yield key
             return
         except Renumbered:
             await caught_up(bus)

@@ -13,7 +13,8 @@ from bulkhead.bus.port import BusError
 from bulkhead.grants import Authority, GrantRefused
 from bulkhead.runtime.background import cancel
 from bulkhead.runtime.context import Context
-from bulkhead.runtime.edge.protocol import Received, Retry, RpcTable
+from bulkhead.runtime.edge.protocol import Edge, Received, RpcTable
+from bulkhead.runtime.errors import HandBack
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import envelope, subjects
 from bulkhead_contracts.budget import (
@@ -84,7 +85,7 @@ class _Foreseen:
         return self.message is message and (self.epoch, self.held) == (epoch, held)
 
 
-class Budget:
+class Budget(Edge):
     """The edge. Admission never waits for a rebuild: it answers `wait`."""
 
     def __init__(self, context: Context, settings: Settings, store: Store) -> None:
@@ -383,7 +384,7 @@ class Budget:
     # Settlement
 
     async def handle(self, message: Received) -> None:
-        """Charge what a call used. Raises Retry while there is no ledger or no bus."""
+        """Charge what a call used. Raises HandBack while there is no ledger or no bus."""
         body = message.body
         if isinstance(body, TaskStopped):
             await self._stopped(message, body)
@@ -391,7 +392,7 @@ class Budget:
         if not isinstance(body, Settled):
             return
         if not self.keeper.epoch:
-            raise Retry(0.5, f"no ledger: {self.keeper.reason}")
+            raise HandBack(0.5, f"no ledger: {self.keeper.reason}")
         key = model.entry_key(message.sender, message.tenant, message.task, body.reservation_id)
         try:
             settlement = await self._store.settle(key, model.used(body.usage, body.wall_ms), body.estimated)
@@ -411,9 +412,9 @@ class Budget:
             await self.alerts.settled(message, body, settlement)
         except (Fenced, *RedisFailure) as error:
             self.keeper.lose(str(error) or type(error).__name__)
-            raise Retry(0.5, f"the ledger does not answer: {error}") from error
+            raise HandBack(0.5, f"the ledger does not answer: {error}") from error
         except BusError as error:
-            raise Retry(0.5, f"the broker does not answer: {error}") from error
+            raise HandBack(0.5, f"the broker does not answer: {error}") from error
 
     async def _look_up(self, message: Received, body: Settled, key: str) -> Settlement:
         """The ledger does not know the reservation; the journal has the last word on whether it was one."""
@@ -451,16 +452,16 @@ class Budget:
         try:
             await self._publish_halt(halt, f"stopped/{message.envelope.id}")
         except BusError as error:
-            raise Retry(0.5, f"the broker does not answer: {error}") from error
+            raise HandBack(0.5, f"the broker does not answer: {error}") from error
         if not self.keeper.epoch:
-            raise Retry(0.5, f"no ledger: {self.keeper.reason}")
+            raise HandBack(0.5, f"no ledger: {self.keeper.reason}")
         try:
             await self._stop(message)
         except (Fenced, *RedisFailure) as error:
             self.keeper.lose(str(error) or type(error).__name__)
-            raise Retry(0.5, f"the ledger does not answer: {error}") from error
+            raise HandBack(0.5, f"the ledger does not answer: {error}") from error
         except BusError as error:
-            raise Retry(0.5, f"the broker does not answer: {error}") from error
+            raise HandBack(0.5, f"the broker does not answer: {error}") from error
 
     async def _stop(self, message: Received) -> None:
         """From now on every settlement of the task is told. Raises BusError, Fenced, RedisFailure."""

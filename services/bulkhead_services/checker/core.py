@@ -7,7 +7,7 @@ planner. What is missing or degraded in the result is never dropped.
 import hashlib
 from typing import Any
 
-from bulkhead.flow import Decision, Message, Send, SetTimer, bounded, replace
+from bulkhead.flow import Decider, Decision, Message, Send, SetTimer, bounded, replace
 from bulkhead_contracts import bounds, envelope
 from bulkhead_contracts.control import CallDeferred, TimerFired
 from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested, Part
@@ -25,7 +25,7 @@ MAX_JUDGED_EVIDENCE = 40
 JUDGE_OUTPUT_TOKENS = 800
 
 
-class Checker:
+class Checker(Decider[State]):
     """Decision logic, version 1."""
 
     service = "checker"

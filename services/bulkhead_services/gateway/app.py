@@ -8,7 +8,8 @@ from pydantic import TypeAdapter, ValidationError
 from bulkhead.bus.port import BusError, LiveSubscription
 from bulkhead.runtime.background import cancel
 from bulkhead.runtime.context import Context
-from bulkhead.runtime.edge.protocol import Received, Retry
+from bulkhead.runtime.edge.protocol import Edge, Received
+from bulkhead.runtime.errors import HandBack
 from bulkhead.telemetry import names
 from bulkhead.telemetry.log import Log
 from bulkhead.telemetry.metrics import Counts, Look
@@ -43,7 +44,7 @@ LAG_RETRY_S = 0.05
 log = Log("gateway")
 
 
-class Gateway:
+class Gateway(Edge):
     """The edge: `handle` takes the inbox, `start` opens HTTP."""
 
     def __init__(self, context: Context, settings: Settings) -> None:
@@ -130,7 +131,7 @@ class Gateway:
                 await feed.refresh(at_least=message.sequence if message.attempts == 1 else 0)
                 if feed.sequence < message.sequence:
                     # A follower that lags: judged by it, the first request would look like a second one.
-                    raise Retry(LAG_RETRY_S, "the inbox cannot be read up to this message yet")
+                    raise HandBack(LAG_RETRY_S, "the inbox cannot be read up to this message yet")
                 await self._intake.requested(message, request, feed)
             case TaskCancelRequested() as cancel:
                 feed = self.feeds.feed(message.tenant, message.task)
@@ -138,13 +139,13 @@ class Gateway:
                 await feed.refresh()
                 if feed.sequence < message.sequence:
                     # To a follower that lags the task might not be there: a cancel that was taken would be lost.
-                    raise Retry(LAG_RETRY_S, "the inbox cannot be read up to this message yet")
+                    raise HandBack(LAG_RETRY_S, "the inbox cannot be read up to this message yet")
                 await self._intake.cancel_requested(message, cancel, feed)
             case TaskReleased():
                 feed = self.feeds.feed(message.tenant, message.task)
                 await feed.refresh(at_least=message.sequence)
                 if feed.sequence < message.sequence:
-                    raise Retry(LAG_RETRY_S, "the inbox cannot be read up to this message yet")
+                    raise HandBack(LAG_RETRY_S, "the inbox cannot be read up to this message yet")
                 await self._intake.released(message, feed)
             case PlacesGiven() as decision:
                 await self._intake.placed(message, decision)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from bulkhead.runtime.consume import inbound
 from bulkhead.runtime.context import Context
+from bulkhead.runtime.errors import Unreadable
 from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.plan import Plan, PlanAdopted, PlanStep
 from bulkhead_contracts.result import ContentRef, Label, Result, merge_labels
@@ -215,7 +216,7 @@ async def _past(context: Context, tenant: str, task: str) -> Past:
         for stored in page:
             try:
                 body = inbound.read(stored, "gateway").body
-            except inbound.Unreadable:
+            except Unreadable:
                 continue
             for fact in facts(body):
                 past.take(fact)

@@ -12,8 +12,8 @@ from dataclasses import replace
 
 from bulkhead.bus.port import BusUnavailable, PubAck, PublishRefused, WrongLastSequence
 from bulkhead.runtime.context import Context
-from bulkhead.runtime.edge.protocol import Received, Retry
-from bulkhead.runtime.publish.publisher import RpcRefused
+from bulkhead.runtime.edge.protocol import Received
+from bulkhead.runtime.errors import HandBack, RpcRefused
 from bulkhead.telemetry import names, trace
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import bounds, subjects
@@ -142,7 +142,7 @@ class Intake:
         raise unavailable("the first request under this key cannot be read yet")
 
     async def requested(self, message: Received, request: TaskRequested, feed: Feed) -> None:
-        """Pass a stored request on with authority, or record why not. Raises Retry."""
+        """Pass a stored request on with authority, or record why not. Raises HandBack."""
         if feed.view.request_sequence != message.sequence:
             log.warning("second_request_ignored", task=message.task, sender=message.sender)
             return
@@ -180,7 +180,7 @@ class Intake:
         return task_view.Refusal("too_many_tasks", fast.message, fast.hint) if fast is not None else claim
 
     async def released(self, message: Received, feed: Feed) -> None:
-        """A task that waited has a place: begin it, from the request that lies there. Raises Retry."""
+        """A task that waited has a place: begin it, from the request that lies there. Raises HandBack."""
         request, opening = feed.view.request, feed.opening
         if request is None or opening is None or feed.view.status in task_view.ENDED:
             log.warning("released_without_task", task=message.task, status=feed.view.status)
@@ -223,11 +223,11 @@ class Intake:
     async def _begin(
         self, message: Received, request: TaskRequested, claim: RequesterClaim, began_unix_ms: int
     ) -> None:
-        """Hand a task that has a place to the planner; its time counts from `began_unix_ms`. Raises Retry."""
+        """Hand a task that has a place to the planner; its time counts from `began_unix_ms`. Raises HandBack."""
         taken = await forks.taken(self._context, message.tenant, request) if request.fork else None
         if isinstance(taken, task_view.Refusal) and taken.code in forks.UNTIL_SEEN and message.attempts < forks.LOOKS:
             # Whoever forks has seen the end; a follower may lag behind it, and a refusal cannot be taken back.
-            raise Retry(forks.LOOK_AGAIN_S, taken.message)
+            raise HandBack(forks.LOOK_AGAIN_S, taken.message)
         reply = (
             taken
             if isinstance(taken, task_view.Refusal)
@@ -296,10 +296,10 @@ class Intake:
                 timeout_s=bounds.RPC_TIMEOUT_MS / 1000,
             )
         except BusUnavailable as error:
-            raise Retry(SIGNER_RETRY_S, "the signer does not answer; the task waits") from error
+            raise HandBack(SIGNER_RETRY_S, "the signer does not answer; the task waits") from error
         except RpcRefused as error:
             if message.attempts < SIGNER_ATTEMPTS:
-                raise Retry(SIGNER_RETRY_S, f"the signer failed: {error}") from error
+                raise HandBack(SIGNER_RETRY_S, f"the signer failed: {error}") from error
             return task_view.Refusal(
                 "signer_failed",
                 f"no authority could be signed: {error}",
@@ -344,7 +344,7 @@ class Intake:
         if view.status in ("requested", "queued"):
             if await self._admission.leave(message, body.reason) == "over":
                 return
-            raise Retry(CANCEL_RETRY_S, "the planner does not have the task yet")
+            raise HandBack(CANCEL_RETRY_S, "the planner does not have the task yet")
         await self._context.publisher.send(
             "planner", body, tenant=message.tenant, task=message.task, cause=message.envelope.id, actor=actor
         )

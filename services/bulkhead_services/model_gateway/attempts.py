@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
-from bulkhead.runtime.doer.protocol import Hands, Job, Reservation, ended_by, reason_of
+from bulkhead.runtime.doer.protocol import Hands, Job, Reservation, ended_by
 from bulkhead.runtime.halts.live import Held
 from bulkhead.telemetry import names, trace
 from bulkhead_contracts.budget import Amount
@@ -105,7 +105,7 @@ class Attempts:
         self._job, self._hands, self._policy, self._live = job, hands, policy, live
         self._halt = hands.halt_event(job)
         # A request that is delivered or sent again reserves anew: ids of reservations that were settled are spent.
-        seed = f"{job.envelope.id}/{job.deliveries}".encode()
+        seed = f"{job.envelope.id}/{job.attempts}".encode()
         digest = hashlib.blake2b(seed, digest_size=5).digest()
         self._first = int.from_bytes(digest, "big") * ATTEMPTS_PER_MESSAGE
 
@@ -145,20 +145,20 @@ class Attempts:
 
     def _stopped(self, model: Model, until_unix_ms: int, last: Answer | Fault, failed: int) -> Fault | None:
         """Why no attempt may be begun now."""
-        halt = self._hands.halted(self._job, model=model.name)
-        if halt is not None:
-            return Fault("halted", ended_by(halt), HALTED_HINT, refused=True)
-        if (held := self._hands.tripped(self._job, model=model.name)) is not None:
-            self.held = held
+        stop = self._hands.may(self._job, model=model.name, begins=True)
+        if stop is not None and stop.held is not None:
+            self.held = stop.held
             return Fault(
                 BREAKER_OPEN,
-                reason_of(held),
+                stop.reason,
                 "it is tried again by itself",
                 outage=True,
                 consumed=False,
                 refused=True,
-                retry_after_s=held.retry_after_ms / 1000,
+                retry_after_s=stop.held.retry_after_ms / 1000,
             )
+        if stop is not None:
+            return Fault("halted", stop.reason, HALTED_HINT, refused=True)
         if self._hands.now_unix_ms() >= until_unix_ms:
             if failed and isinstance(last, Fault):
                 return last

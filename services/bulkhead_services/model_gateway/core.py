@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from bulkhead.runtime.doer.protocol import Hands, Job, Refused
+from bulkhead.runtime.doer.protocol import Doer, Hands, Job
+from bulkhead.runtime.errors import Refused
 from bulkhead_contracts import bounds
 from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested
 from bulkhead_contracts.result import Completeness, ContentRef, Failure, Label, Omission
@@ -32,7 +33,7 @@ class Route:
     fallback: Model | None = None
 
 
-class ModelGateway:
+class ModelGateway(Doer[ModelCallRequested]):
     """One request in, one reply out."""
 
     service = SERVICE
@@ -56,8 +57,7 @@ class ModelGateway:
         self._read_contents = read_contents
         self._live_text = live_text
         self._start, self._stop = start, stop
-        self.drain = drain
-        """Lets no call wait any more: what is begun now could not be ended, and is paid for."""
+        self._drain = drain
 
     async def start(self) -> None:
         """Open what is called (the runtime calls this)."""
@@ -68,6 +68,10 @@ class ModelGateway:
         """Close it."""
         if self._stop is not None:
             await self._stop()
+
+    def drain(self) -> None:
+        """Let no call wait any more: what is begun now could not be ended, and is paid for."""
+        self._drain()
 
     def key(self, request: ModelCallRequested) -> str:
         """The call id: an answer that was recorded is given again."""

@@ -15,7 +15,8 @@ import httpx
 
 from bulkhead.blobs import BlobCorrupt, BlobMissing
 from bulkhead.bus.port import BusError
-from bulkhead.runtime.doer.protocol import Deferred, Hands, Job
+from bulkhead.runtime.doer.protocol import Hands, Job
+from bulkhead.runtime.errors import Deferred
 from bulkhead.runtime.fair_semaphore import Places
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import bounds

@@ -6,7 +6,7 @@ progress for the gateway. Results are fed forward by reference.
 
 from typing import Any
 
-from bulkhead.flow import Decision, Message, Output, Send, SetTimer, replace
+from bulkhead.flow import Decider, Decision, Message, Output, Send, SetTimer, replace
 from bulkhead_contracts import bounds
 from bulkhead_contracts.budget import TaskHalted
 from bulkhead_contracts.control import CallDeferred, TimerFired
@@ -45,7 +45,7 @@ NOT_REPEATABLE = frozenset({"uncertain_effect"})
 Outputs = tuple[Output, ...]
 
 
-class Planner:
+class Planner(Decider[State]):
     """Decision logic, version 1."""
 
     service = "planner"

@@ -10,8 +10,9 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bulkhead.runtime.doer.protocol import Deferred, Hands, Job, Refused, ended_by, open_breaker
+from bulkhead.runtime.doer.protocol import Doer, Hands, Job
 from bulkhead.runtime.edge.protocol import Received, RpcTable
+from bulkhead.runtime.errors import Deferred, NotDone
 from bulkhead_contracts import bounds
 from bulkhead_contracts.budget import Amount
 from bulkhead_contracts.result import Citation, Completeness, ContentRef, Failure, Label, Omission, Usage
@@ -57,7 +58,7 @@ class Knobs:
     price: int = 0
 
 
-class Rag:
+class Rag(Doer[Request]):
     """The doer. Search by words costs nothing and goes nowhere, so it reserves nothing; embeddings do."""
 
     service = SERVICE
@@ -94,11 +95,11 @@ class Rag:
             return f"delete-{name}"
         return f"ingest-{name}-{request.content.sha256[:32]}"
 
-    def writes(self, job: Job[Body]) -> bool:
+    def writes(self, job: Job[Request]) -> bool:
         """No: a search changes nothing, the store knows an ingestion by its id, and what is erased stays erased."""
         return False
 
-    async def act(self, job: Job[Body], hands: Hands) -> Body:
+    async def act(self, job: Job[Request], hands: Hands) -> Body:
         """See the module's docstring for the order."""
         if isinstance(job.request, RetrievalRequested):
             return await self._retrieve(job, job.request, hands)
@@ -126,10 +127,10 @@ class Rag:
 
     # Retrieval
 
-    async def _retrieve(self, job: Job[Body], request: RetrievalRequested, hands: Hands) -> Body:
+    async def _retrieve(self, job: Job[Request], request: RetrievalRequested, hands: Hands) -> Body:
         started = hands.now_unix_ms()
         terms = terms_of(request.query)
-        refusal = self._refusal(job, request, hands, terms, started)
+        refusal = self._refusal(job, request, hands, terms)
         if refusal is not None:
             return self.refuse(request, refusal)
         vectors = await self._embed(job, hands, request.call_id, (request.query,))
@@ -169,7 +170,7 @@ class Rag:
         )
 
     def _refusal(
-        self, job: Job[Body], request: RetrievalRequested, hands: Hands, terms: tuple[str, ...], now: int
+        self, job: Job[Request], request: RetrievalRequested, hands: Hands, terms: tuple[str, ...]
     ) -> Failure | None:
         step, task = job.authority.step, job.authority.task
         if step is None or TOOL not in step.tools or TOOL not in task.tools:
@@ -190,17 +191,9 @@ class Rag:
                 message="the grant names no document scope",
                 hint=f"have the tenant's policy allow the scope {DEFAULT_SCOPE!r}",
             )
-        halt = hands.halted(job, tool=TOOL)
-        if halt is not None:
-            return Failure(code="halted", message=ended_by(halt), hint="an operator must lift the halt")
-        if now >= request.deadline_unix_ms:
-            return Failure(
-                code="timeout",
-                message="the call's deadline passed before the search began",
-                hint="give the task a longer deadline",
-            )
-        if (broken := hands.tripped(job, tool=TOOL)) is not None:
-            return open_breaker(broken)
+        stop = hands.may(job, tool=TOOL, deadline_unix_ms=request.deadline_unix_ms, what="the search", begins=True)
+        if stop is not None:
+            return stop.failure()
         if not terms:
             return Failure(
                 code="empty_query",
@@ -211,7 +204,7 @@ class Rag:
 
     # Ingestion
 
-    async def _ingest(self, job: Job[Body], request: DocumentIngestRequested, hands: Hands) -> Body:
+    async def _ingest(self, job: Job[Request], request: DocumentIngestRequested, hands: Hands) -> Body:
         if (refusal := _no_change(job, hands)) is not None:
             return _rejected(request, refusal)
         ingestion = f"{job.task}/{self.key(request)}"
@@ -258,7 +251,7 @@ class Rag:
             detail=_lost_line(vectors.lost),
         )
 
-    async def _delete(self, job: Job[Body], request: DocumentDeleteRequested, hands: Hands) -> Body:
+    async def _delete(self, job: Job[Request], request: DocumentDeleteRequested, hands: Hands) -> Body:
         if (refusal := _no_change(job, hands)) is not None:
             return self.refuse(request, refusal)
         gone = await self._library.delete(job.tenant, DEFAULT_SCOPE, request.name)
@@ -266,7 +259,7 @@ class Rag:
             return self.refuse(request, gone)
         return DocumentDeleted(name=request.name, outcome="deleted" if gone else "absent", versions=gone)
 
-    async def _complete_vectors(self, job: Job[Body], request: DocumentIngestRequested, hands: Hands) -> str:
+    async def _complete_vectors(self, job: Job[Request], request: DocumentIngestRequested, hands: Hands) -> str:
         """Vectors that were lost when this document came in are made when it comes again."""
         model = self._knobs.model
         if not model:
@@ -283,13 +276,13 @@ class Rag:
 
     # Vectors
 
-    async def _embed_all(self, job: Job[Body], hands: Hands, call_id: str, texts: Sequence[str]) -> Vectors:
+    async def _embed_all(self, job: Job[Request], hands: Hands, call_id: str, texts: Sequence[str]) -> Vectors:
         """Vectors of a document's chunks, all or none; the document is taken either way."""
         made = Vectors()
         for batch, at in enumerate(range(0, len(texts) if self._knobs.model else 0, EMBEDDING_BATCH)):
             try:
                 some = await self._embed(job, hands, call_id, texts[at : at + EMBEDDING_BATCH], batch)
-            except (Deferred, Refused) as wait:
+            except NotDone as wait:
                 # Nobody waits for a deferred ingestion: without money the document is found by words.
                 return Vectors(lost=f"no money for vectors now: {wait}", usage=made.usage)
             if some.lost:
@@ -297,7 +290,9 @@ class Rag:
             made = Vectors(made.found + some.found, usage=made.usage + some.usage)
         return made
 
-    async def _embed(self, job: Job[Body], hands: Hands, call_id: str, texts: Sequence[str], batch: int = 0) -> Vectors:
+    async def _embed(
+        self, job: Job[Request], hands: Hands, call_id: str, texts: Sequence[str], batch: int = 0
+    ) -> Vectors:
         """Reserve, call, settle. A token holds at least one byte, so bytes bound the tokens."""
         knobs = self._knobs
         if not knobs.model:
@@ -331,7 +326,7 @@ def _cost(tokens: int, price_usd_micros_per_mtok: int) -> int:
     return -(-tokens * price_usd_micros_per_mtok // 1_000_000)
 
 
-async def _passage(job: Job[Body], hands: Hands, ranked: Ranked) -> Passage:
+async def _passage(job: Job[Request], hands: Hands, ranked: Ranked) -> Passage:
     """A chunk's text becomes a blob when it is cited: most never are, and blobs may expire."""
     c = ranked.candidate
     content: ContentRef = await hands.blobs.put(job.tenant, c.text)
@@ -376,7 +371,7 @@ def _lost_line(lost: str) -> str:
     return f"searchable by words alone: {lost}"[: bounds.MAX_SUMMARY_CHARS] if lost else ""
 
 
-def _no_change(job: Job[Body], hands: Hands) -> Failure | None:
+def _no_change(job: Job[Request], hands: Hands) -> Failure | None:
     """Why this authority may not change what documents there are, now."""
     if DEFAULT_SCOPE not in job.authority.task.document_scopes:
         return Failure(
@@ -384,10 +379,8 @@ def _no_change(job: Job[Body], hands: Hands) -> Failure | None:
             message=f"the grant does not name the scope {DEFAULT_SCOPE!r}",
             hint="have the tenant's policy allow it",
         )
-    halt = hands.halted(job)
-    if halt is not None:
-        return Failure(code="halted", message=ended_by(halt), hint="an operator must lift the halt")
-    return None
+    stop = hands.may(job)
+    return stop.failure() if stop is not None else None
 
 
 def _rejected(request: DocumentIngestRequested, failure: Failure) -> DocumentIngested:

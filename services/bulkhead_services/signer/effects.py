@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from bulkhead.runtime.context import Context
-from bulkhead.runtime.edge.protocol import Received, RpcTable
+from bulkhead.runtime.edge.protocol import Edge, Received, RpcTable
 from bulkhead.telemetry.log import Log
 from bulkhead.tools import catalog, packs
 from bulkhead_contracts import bounds
@@ -24,7 +24,7 @@ MAX_TOKEN_BYTES = bounds.MAX_GRANT_TOKEN_BYTES // 2
 """A step grant carries its task grant, base64 once more, beside its own claims: both must fit one header."""
 
 
-class GrantSigner:
+class GrantSigner(Edge):
     """The edge. It has no inbox."""
 
     def __init__(self, context: Context, settings: Settings) -> None:

@@ -11,13 +11,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
-from bulkhead.runtime.consume.loop import HandBack
-from bulkhead.runtime.doer.protocol import Deferred, Hands, Job, Refused, ended_by, open_breaker
+from bulkhead.runtime.doer.protocol import Doer, Hands, Job, ended_by
 from bulkhead.runtime.edge.side_messages import Asides
+from bulkhead.runtime.errors import HandBack, NotDone, Refused
 from bulkhead.runtime.fair_semaphore import Places
 from bulkhead_contracts import bounds
 from bulkhead_contracts.budget import Amount
-from bulkhead_contracts.control import Halt
 from bulkhead_contracts.result import Completeness, Failure, Label, Omission, Usage
 from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
 from bulkhead_contracts.types import Body
@@ -67,7 +66,7 @@ class Attempts:
     maybe_done: bool
 
 
-class ToolExecutor:
+class ToolExecutor(Doer[ToolCallRequested]):
     """The doer."""
 
     service = SERVICE
@@ -117,8 +116,8 @@ class ToolExecutor:
         left_s = (request.deadline_unix_ms - hands.now_unix_ms()) / 1000
         cut, since_ms = hands.halt_event(job, tool=request.tool), job.envelope.time_unix_ms
         if not await places.enter(job.tenant, min(left_s, PATIENCE_S), cut, since_ms):
-            if (halt := hands.halted(job, tool=request.tool)) is not None:
-                raise Refused(_halted(halt))
+            if (stop := hands.may(job, tool=request.tool)) is not None:
+                raise Refused(stop.failure())
             if hands.now_unix_ms() < request.deadline_unix_ms:
                 raise HandBack(AGAIN_S, "it has not begun, and may find a place at another replica")
             raise Refused(_busy(job.tenant, tool, places))
@@ -133,14 +132,14 @@ class ToolExecutor:
         tool = self._registry.find(request.tool)
         if tool is None:
             return self.refuse(request, self._registry.why_not(request.tool))
-        refusal = _refusal(job, hands, started)
+        refusal = _refusal(job, hands)
         if refusal is not None:
             return self.refuse(request, refusal)
         arguments = tool.read_arguments(request.arguments_json)
         if isinstance(arguments, Failure):
             return self.refuse(request, arguments)
-        if (broken := hands.tripped(job, tool=tool.spec.name)) is not None:
-            return self.refuse(request, open_breaker(broken))
+        if (stop := hands.may(job, tool=tool.spec.name, begins=True)) is not None:
+            return self.refuse(request, stop.failure())
         tried = await self._attempt(job, hands, tool, arguments)
         spent_ms = max(0, hands.now_unix_ms() - started)
         if isinstance(tried.outcome, Failed):
@@ -180,7 +179,7 @@ class ToolExecutor:
         tried = Attempts(Failed("timeout", "the call's deadline passed", "give the task more time"), 0, False)
         for attempt in range(bounds.MAX_TOOL_RETRIES + 1):
             left_ms = job.request.deadline_unix_ms - hands.now_unix_ms()
-            if left_ms <= 0 or (attempt and hands.stopped(job, tool=tool.spec.name)):
+            if left_ms <= 0 or (attempt and hands.may(job, tool=tool.spec.name, defer=False)):
                 return tried
             try:
                 held = await hands.reserve(
@@ -191,7 +190,7 @@ class ToolExecutor:
                     resource=tool.spec.name,
                     worst_case=Amount(tool_calls=1),
                 )
-            except (Deferred, Refused):
+            except NotDone:
                 if attempt:
                     return tried
                 raise
@@ -221,7 +220,7 @@ class ToolExecutor:
         return tried
 
 
-def _refusal(job: Job[ToolCallRequested], hands: Hands, now: int) -> Failure | None:
+def _refusal(job: Job[ToolCallRequested], hands: Hands) -> Failure | None:
     request, step, task = job.request, job.authority.step, job.authority.task
     if step is None or request.tool not in step.tools or request.tool not in task.tools:
         granted = ", ".join(step.tools) if step is not None else ""
@@ -236,18 +235,8 @@ def _refusal(job: Job[ToolCallRequested], hands: Hands, now: int) -> Failure | N
             message="the grant is for another step or attempt",
             hint="send the grant that came with the step's assignment",
         )
-    halt = hands.halted(job, tool=request.tool)
-    if halt is not None:
-        return _halted(halt)
-    if now >= request.deadline_unix_ms:
-        return Failure(
-            code="timeout", message="the call's deadline passed before it began", hint="give the task a longer deadline"
-        )
-    return None
-
-
-def _halted(halt: Halt) -> Failure:
-    return Failure(code="halted", message=ended_by(halt), hint="an operator must lift the halt")
+    stop = hands.may(job, tool=request.tool, deadline_unix_ms=request.deadline_unix_ms)
+    return stop.failure() if stop is not None else None
 
 
 def _busy(tenant: str, tool: Tool, places: Places) -> Failure:
@@ -263,11 +252,13 @@ def _busy(tenant: str, tool: Tool, places: Places) -> Failure:
 
 def _too_late(job: Job[ToolCallRequested], hands: Hands) -> Failed | None:
     """What has come between a call's admission and its beginning."""
-    if hands.stopped(job, tool=job.request.tool):
+    request = job.request
+    stop = hands.may(job, tool=request.tool, deadline_unix_ms=request.deadline_unix_ms, what="the tool", defer=False)
+    if stop is None:
+        return None
+    if stop.code == "halted":
         return Failed("halted", "the task was halted before the tool began", "an operator must lift the halt")
-    if hands.now_unix_ms() >= job.request.deadline_unix_ms:
-        return Failed("timeout", "the call's deadline passed before the tool began", "give the task more time")
-    return None
+    return Failed("timeout", stop.reason, "give the task more time")
 
 
 def _unsuccessful(request: ToolCallRequested, tool: Tool, tried: Attempts, spent_ms: int) -> ToolCallReplied:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from bulkhead.runtime.edge.protocol import Received, Retry
+from bulkhead.runtime.edge.protocol import Received
+from bulkhead.runtime.errors import HandBack
 from bulkhead.telemetry import metrics, names
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts.budget import NoticeRequested
@@ -66,7 +67,7 @@ class Webhooks:
         self._posting: dict[str, int] = {}
 
     async def take(self, message: Received) -> None:
-        """Post it, or say why never. Raises Retry: it comes again."""
+        """Post it, or say why never. Raises HandBack: it comes again."""
         asked = message.body
         assert isinstance(asked, NoticeRequested)
         hook = self._hooks.get(message.tenant)
@@ -127,7 +128,7 @@ class Webhooks:
         return answer.status
 
     def _put_off(self, message: Received, asked: NoticeRequested, wait_ms: int, reason: str) -> None:
-        """Raises Retry; gives up where too many wait already."""
+        """Raises HandBack; gives up where too many wait already."""
         now = self._clock()
         # What another replica was given does not come back here.
         self._waiting = {key: due for key, due in self._waiting.items() if due + SEEN_ELSEWHERE_MS > now}
@@ -138,7 +139,7 @@ class Webhooks:
         self._waiting[(message.tenant, message.sequence)] = now + wait_ms
         _count("again")
         log.warning("webhook_again", notice=asked.notice, tenant=message.tenant, after_ms=wait_ms, reason=reason)
-        raise Retry(wait_ms / 1000, reason)
+        raise HandBack(wait_ms / 1000, reason)
 
     @staticmethod
     def _give_up(message: Received, asked: NoticeRequested, reason: str) -> None:

@@ -6,7 +6,7 @@ result (to the checker) or the finished step (to the planner). Content is handed
 
 from typing import Any
 
-from bulkhead.flow import Decision, Message, Output, Send, SetTimer, replace
+from bulkhead.flow import Decider, Decision, Message, Output, Send, SetTimer, replace
 from bulkhead_contracts import bounds, envelope
 from bulkhead_contracts.control import CallDeferred, TimerFired
 from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested, Part, ToolAnswer, Turn
@@ -32,7 +32,7 @@ CHECK_MARGIN_MS = 5_000
 """So much of a step's time is left to the checker, when there is that much."""
 
 
-class Worker:
+class Worker(Decider[State]):
     """Decision logic, version 1."""
 
     service = "worker"

@@ -14,6 +14,7 @@ import pytest_asyncio
 
 from bulkhead.bus.port import Stored
 from bulkhead.runtime.consume import inbound
+from bulkhead.runtime.errors import Unreadable
 from bulkhead_contracts import envelope, subjects
 from tests.integration.permissions import expected
 from tests.integration.permissions.broker import Broker, Client, running
@@ -232,7 +233,7 @@ async def test_a_foreign_partition_is_refused_by_its_reader(broker, clients, par
     assert subjects.partition_of(task) != 0
     subject = f"mesh.pub_demo.gateway.{partition}.demo.{task}"
     answer = await clients["pub_demo"].store(subject, b"{}")
-    with pytest.raises(inbound.Unreadable, match="partition"):
+    with pytest.raises(Unreadable, match="partition"):
         inbound.read(Stored(subject, {}, b"{}", answer["seq"], 0), "gateway")
 
 

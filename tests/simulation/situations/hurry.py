@@ -16,7 +16,8 @@ from typing import Any
 
 from bulkhead.bus.memory.bus import MemoryBus
 from bulkhead.bus.port import BusUnavailable
-from bulkhead.runtime.publish.publisher import Publisher, RpcRefused
+from bulkhead.runtime.errors import RpcRefused
+from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead_contracts.budget import Limit, LimitsReplied, LimitsRequested
 from bulkhead_contracts.plan import Plan, PlanStep
 from bulkhead_contracts.task import RequesterClaim

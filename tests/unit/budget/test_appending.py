@@ -126,8 +126,9 @@ async def test_a_few_are_stored_each_for_itself_and_what_waits_meanwhile_togethe
     await alone.ask("b2")
     await alone.let()
     (single,), (_, row, _) = parts(alone.inbox()[0]), parts(desk.inbox()[-2])
-    assert (row.address, row.body, row.envelope.id, row.envelope.cause) == (
-        single.address,
+    assert (row.tenant, row.task, row.body, row.envelope.id, row.envelope.cause) == (
+        single.tenant,
+        single.task,
         single.body,
         single.envelope.id,
         single.envelope.cause,

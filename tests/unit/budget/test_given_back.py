@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bulkhead.runtime.consume.inbound import Inbound
+from bulkhead.runtime.consume.inbound import Received
 from bulkhead_contracts.budget import Amount, LedgerMarked, LedgerPart, Reserved, Settled
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.result import Usage
-from bulkhead_contracts.subjects import Address
 from bulkhead_contracts.types import Body
 from bulkhead_services.budget.ledger import facts, model, rebuild
 from bulkhead_services.budget.ledger.checkpoint import name_settled, parts_of, prune, reopen, take_part
@@ -54,8 +53,8 @@ class Budget:
     epoch: int = 0
     day: int = 21
     under_way: list[tuple[str, int, Held, bool]] = field(default_factory=list)
-    journal: list[Inbound] = field(default_factory=list)
-    inbox: list[Inbound] = field(default_factory=list)
+    journal: list[Received] = field(default_factory=list)
+    inbox: list[Received] = field(default_factory=list)
     heard: int = 0
     told: set[str] = field(default_factory=set)
     settled: dict[str, int] = field(default_factory=dict)
@@ -64,10 +63,10 @@ class Budget:
     parted: set[str] = field(default_factory=set)
     """Given up before the newest checkpoint, with a fact that was not stored by then, and may come yet."""
 
-    def say(self, stream: list[Inbound], body: Body, sender: str, cause: str = "", tenant: str = "acme") -> None:
+    def say(self, stream: list[Received], body: Body, sender: str, cause: str = "", tenant: str = "acme") -> None:
         head = Envelope(id=str(len(stream)), type=body.ce_type(), source=sender, time_unix_ms=0, cause=cause)
-        address = Address("mesh", sender, "journal" if sender == "budget" else "budget", 0, tenant, "t1")
-        stream.append(Inbound(address, head, body, len(stream) + 1, 0))
+        to = "journal" if sender == "budget" else "budget"
+        stream.append(Received(head, body, tenant, "t1", sender, len(stream) + 1, 0, receiver=to))
 
     def now(self) -> int:
         return NOW + (self.day - 21) * 1_000

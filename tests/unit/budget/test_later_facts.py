@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from bulkhead.bus.port import Stored
-from bulkhead.runtime.consume.inbound import Inbound, Unreadable
+from bulkhead.runtime.consume.inbound import Received
+from bulkhead.runtime.errors import Unreadable
 from bulkhead_contracts import catalog, envelope, subjects
 from bulkhead_contracts.budget import Reserved, Settled
 from bulkhead_contracts.envelope import Envelope
@@ -53,9 +54,8 @@ def test_whatever_changes_a_ledger_is_known_by_its_name() -> None:
             kind = f"{row.body.TYPE}.v{row.body.VERSION}"
             body = catalog.decode(kind, (EXAMPLES / f"{kind}.json").read_bytes())
             ledger = Ledger(LEASE_MS)
-            address = subjects.Address("mesh", sender, receiver, subjects.partition_of("t1"), "demo", "t1")
             head = envelope.parse(told(kind, sender, receiver).headers)
-            rebuild.fold(ledger, Inbound(address, head, body, 7, NOW))
+            rebuild.fold(ledger, Received(head, body, "demo", "t1", sender, 7, NOW, receiver=receiver))
             if ledger != Ledger(LEASE_MS):
                 moved.add(row.body.TYPE)
     assert {Reserved.TYPE, Settled.TYPE, TaskStopped.TYPE} <= moved

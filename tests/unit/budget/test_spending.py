@@ -11,10 +11,8 @@ from hypothesis import strategies as st
 from bulkhead.bus.memory.broker import MachineClock
 from bulkhead.bus.memory.bus import MemoryBroker, MemoryBus
 from bulkhead.bus.port import Stored
-from bulkhead.runtime.consume.inbound import Inbound
 from bulkhead.runtime.edge.protocol import Received
 from bulkhead.runtime.publish.publisher import Publisher
-from bulkhead_contracts import subjects
 from bulkhead_contracts.budget import Amount, Reserved, ScopeLimit, Settled, SpendReplied, SpendRequested, Spent
 from bulkhead_contracts.result import Usage
 from bulkhead_contracts.task import RequesterClaim
@@ -33,7 +31,7 @@ def fact(
     service: str = "model_gateway",
     tenant: str = "acme",
     ask: int = 100,
-) -> Inbound:
+) -> Received:
     """A reservation as the journal has it."""
     rows = [
         f"task:{tenant}:{task}",
@@ -65,7 +63,7 @@ def settled(
     estimated: bool = False,
     service: str = "model_gateway",
     tenant: str = "acme",
-) -> Inbound:
+) -> Received:
     body = Settled(
         reservation_id=f"r{number}",
         call_id="c",
@@ -76,9 +74,8 @@ def settled(
     return wrapped(service, "budget", tenant, task, body)
 
 
-def wrapped(sender: str, to: str, tenant: str, task: str, body) -> Inbound:  # type: ignore[no-untyped-def]
-    address = subjects.parse(subjects.mesh(sender, to, tenant, task))
-    return Inbound(address, None, body, 1, NOW)  # type: ignore[arg-type]
+def wrapped(sender: str, to: str, tenant: str, task: str, body) -> Received:  # type: ignore[no-untyped-def]
+    return Received(None, body, tenant, task, sender, 1, NOW, receiver=to)  # type: ignore[arg-type]
 
 
 CALLS = st.lists(
@@ -98,7 +95,7 @@ CALLS = st.lists(
 
 @given(calls=CALLS, by=st.sampled_from(BYS), top=st.integers(1, 4), seed=st.randoms(use_true_random=False))
 def test_sums_are_those_of_the_settlements(calls: list, by: str, top: int, seed: random.Random) -> None:
-    messages: list[Inbound] = []
+    messages: list[Received] = []
     wanted = {"tokens": 0, "cost": 0, "held": 0, "late": 0}
     for number, (agent, task, usage, done, estimated, before, service) in enumerate(calls):
         messages.append(fact(number, agent, task, NOW - HOUR_MS * before, service))
@@ -186,11 +183,16 @@ class Streams:
         self.broker = MemoryBroker.mesh(clock=Told(self))
         self.bus = MemoryBus(self.broker, "budget")
 
-    async def say(self, message: Inbound) -> None:
-        one = message.address
-        publisher = Publisher(one.sender, MemoryBus(self.broker, one.sender), b"k", lambda: self.now)
+    async def say(self, message: Received) -> None:
+        sender = message.sender
+        publisher = Publisher(sender, MemoryBus(self.broker, sender), b"k", lambda: self.now)
         await publisher.send(
-            one.receiver, message.body, tenant=one.tenant, task=one.task, cause="c", index=message.body.reservation_id
+            message.receiver,
+            message.body,
+            tenant=message.tenant,
+            task=message.task,
+            cause="c",
+            index=message.body.reservation_id,
         )  # type: ignore[union-attr]
 
     async def ask(self, since_s: int = 3600, most: int = 100, role: str = "operator", of: str = "acme") -> SpendReplied:

@@ -13,11 +13,10 @@ from hypothesis import strategies as st
 from bulkhead.bus.memory.broker import MemoryBroker
 from bulkhead.bus.memory.bus import MemoryBus
 from bulkhead.runtime.background import Background
-from bulkhead.runtime.consume.inbound import Inbound
+from bulkhead.runtime.consume.inbound import Received
 from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead_contracts.budget import Amount, LedgerMarked, Reserved
 from bulkhead_contracts.envelope import Envelope
-from bulkhead_contracts.subjects import Address
 from bulkhead_contracts.types import Body
 from bulkhead_services.budget.ledger import facts, model, rebuild
 from bulkhead_services.budget.ledger.memory_store import MemoryStore
@@ -47,14 +46,13 @@ class Budget:
     ledger: Ledger = field(default_factory=lambda: Ledger(LEASE_MS))
     epoch: int = 0
     under_way: list[tuple[str, int]] = field(default_factory=list)
-    inbox: list[Inbound] = field(default_factory=list)
+    inbox: list[Received] = field(default_factory=list)
     settled: dict[str, int] = field(default_factory=dict)
     told: set[str] = field(default_factory=set)
 
     def say(self, body: Body, cause: str, tenant: str = "acme") -> None:
         head = Envelope(id=str(len(self.inbox)), type=body.ce_type(), source="budget", time_unix_ms=0, cause=cause)
-        address = Address("mesh", "budget", "journal", 0, tenant, "t1")
-        self.inbox.append(Inbound(address, head, body, len(self.inbox) + 1, 0))
+        self.inbox.append(Received(head, body, tenant, "t1", "budget", len(self.inbox) + 1, 0, receiver="journal"))
 
     def ask(self, key: str) -> None:
         if isinstance(model.reserve(self.ledger, entry(key), Sum(0, ASKS[key]), SCOPES, 0), Held):

@@ -46,7 +46,7 @@ class Actors:
                 self.seen += 1
                 parts = stored.subject.split(".")
                 if parts[0] == "mesh" and parts[2] in ("planner", "rag"):
-                    await self.react(stored.headers["ce-type"], stored.body, parts[4], parts[5])
+                    await self.react(stored.ce_type, stored.body, parts[4], parts[5])
 
     async def react(self, ce_type: str, body: bytes, tenant: str, task: str) -> None:
         """One message to planner or rag."""

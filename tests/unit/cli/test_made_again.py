@@ -43,7 +43,7 @@ class Restored:
 
     def _take(self, at: int) -> None:
         one = self.recorded.messages[at]
-        inbox = self.broker.stream(subjects.inbox_stream(one.subject.split(".")[2]))
+        inbox = self.broker.stream(subjects.inbox_stream(one.receiver))
         inbox.append(one.subject, one.headers, one.body, one.time_unix_ms)
 
     def _inboxes(self) -> dict[str, list[Stored]]:
@@ -53,9 +53,9 @@ class Restored:
 
     def _by_time(self) -> list[Stored]:
         """As the record has them."""
-        places = {(one.subject, one.headers["ce-id"], one.body): at for at, one in enumerate(self.recorded.messages)}
+        places = {(one.subject, one.ce_id, one.body): at for at, one in enumerate(self.recorded.messages)}
         every = [one for inbox in self._inboxes().values() for one in inbox]
-        return sorted(every, key=lambda one: places[one.subject, one.headers["ce-id"], one.body])
+        return sorted(every, key=lambda one: places[one.subject, one.ce_id, one.body])
 
     def _copy(self, stored: Stored, now_ms: int) -> None:
         source = f"{subjects.inbox_stream(stored.subject.split('.')[2])} {stored.sequence} > >"
@@ -87,16 +87,16 @@ async def test_a_timeline_tells_the_times_and_the_order_in_which_it_was_said(nam
     assert (await read_journal(mesh.bus, mesh.task, as_it_lies=True))[-1].time_unix_ms - DAY_MS > 0
     after = await mesh.read()
     assert rows(after) == rows(before), "offsets and how long each reply took"
-    told, order = entries(after), [one.headers["ce-id"] for one in after]
+    told, order = entries(after), [one.ce_id for one in after]
     assert all(order.index(one.cause) < order.index(one.id) for one in told if one.cause in order)
     assert {one.time_unix_ms for one in after} == {one.time_unix_ms - LAG_MS for one in before}
     for inbox in catalog.INBOXES:
-        mine = [at_its_source(one).sequence for one in after if one.subject.split(".")[2] == inbox]
+        mine = [at_its_source(one).sequence for one in after if one.receiver == inbox]
         assert mine == sorted(mine)
     [heads] = {str(timeline.tree(mesh.task, entries(found)).label) for found in (before, after)}
     assert "succeeded" in heads or "failed" in heads
     [end] = {one.at_unix_ms for one in explain(told, mesh.task, 2**50) if one.kind == "ended"}
-    assert end == next(one.time_unix_ms for one in after if one.headers["ce-type"] == TaskEnded.ce_type())
+    assert end == next(one.time_unix_ms for one in after if one.ce_type == TaskEnded.ce_type())
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -131,7 +131,7 @@ AGAIN = 9_000_000
 
 
 def order(found: list[Stored]) -> list[tuple[str, int]]:
-    return [(one.headers["ce-id"], one.time_unix_ms) for one in found]
+    return [(one.ce_id, one.time_unix_ms) for one in found]
 
 
 def test_an_author_has_no_say_in_when_it_was_said_while_its_original_is_there() -> None:

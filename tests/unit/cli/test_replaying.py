@@ -80,9 +80,7 @@ def test_what_is_in_the_works_at_the_end_is_no_divergence_unless_it_was_long_ago
     """Of an ended task: what follows from the last messages may be stored after the end was."""
     whole = load(PLAIN)
     lacks = tuple(
-        one
-        for one in whole.messages
-        if ".planner.gateway." not in one.subject or "task.ended" in one.headers["ce-type"]
+        one for one in whole.messages if ".planner.gateway." not in one.subject or "task.ended" in one.ce_type
     )
     assert len(lacks) < len(whole.messages)
     for settled, code, said in ((False, 0, "not in the journal yet"), (True, 1, "not in the record")):

@@ -39,7 +39,7 @@ def again(stored: Stored, body, number: int, **headers: str) -> Stored:
 
 
 def of(found: list[Stored], kind) -> Stored:
-    return next(one for one in found if one.headers["ce-type"] == kind.ce_type())
+    return next(one for one in found if one.ce_type == kind.ce_type())
 
 
 def siblings(*, answered: bool = True) -> list[Stored]:
@@ -65,7 +65,7 @@ def unknown(found: list[Stored]) -> list[uncertain_writes.Write]:
 @pytest.mark.parametrize(("answered", "outcome"), [(True, "uncertain"), (False, "unanswered")])
 def test_why_tells_each_of_eight_parallel_writes_with_step_tool_arguments_and_key(answered, outcome) -> None:
     whole = siblings(answered=answered)
-    task, tenant = whole[0].subject.split(".")[5], whole[0].subject.split(".")[4]
+    task, tenant = whole[0].task, whole[0].tenant
     told = [one for one in explain(entries(whole), task, 0) if one.kind == "uncertain"]
     assert len(told) == SIBLINGS and len({one.write.key for one in told}) == SIBLINGS
     third = next(one for one in told if one.write.step_id == "s3")
@@ -81,7 +81,7 @@ def test_what_was_put_off_had_not_begun_and_a_task_that_runs_may_still_be_answer
     before_end = whole.index(of(whole, TaskEnded))
     put_off = [*whole[:before_end], again(of(whole, ToolCallReplied), held, 99), *whole[before_end:]]
     assert "s3" not in {one.step_id for one in unknown(put_off)} and len(unknown(put_off)) == SIBLINGS - 1
-    running = [one for one in whole if one.headers["ce-type"] != TaskEnded.ce_type()]
+    running = [one for one in whole if one.ce_type != TaskEnded.ce_type()]
     assert {one.outcome for one in unknown(running)} == {"uncertain"}
 
 
@@ -139,7 +139,7 @@ async def test_an_outsider_can_forge_no_outcome_no_end_and_no_repeat() -> None:
     replied, ended = of(whole, ToolCallReplied), of(whole, TaskEnded)
     done = ToolCallReplied.model_validate_json(replied.body).model_copy(update={"outcome": "succeeded"})
     assert unknown([*whole, forged(whole, done, 1)]) == [write], "it was done, says somebody who cannot know"
-    hides = forged(whole, TaskCancelRequested(reason="x"), 2, **{"ce-id": replied.headers["ce-id"]})
+    hides = forged(whole, TaskCancelRequested(reason="x"), 2, **{"ce-id": replied.ce_id})
     assert unknown([hides, *whole]) == [write], "an id that somebody else was to use"
     running = whole[: whole.index(ended)]
     over = forged(whole, TaskEnded.model_validate_json(ended.body), 3)

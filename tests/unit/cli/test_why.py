@@ -40,7 +40,7 @@ def test_every_recorded_task_is_explained_by_its_end() -> None:
 
 def test_a_cut_off_task_waits_for_what_is_open() -> None:
     whole = messages("several_tools_in_one_turn")
-    at = next(n for n, one in enumerate(whole) if one.headers["ce-type"] == ModelCallReplied.ce_type())
+    at = next(n for n, one in enumerate(whole) if one.ce_type == ModelCallReplied.ce_type())
     (reason,) = reasons(whole[:at], after_ms=65_000)
     assert reason.kind == "waits" and "waits for model_gateway (the model) for 1 min" in reason.what
     assert reason.evidence and "bulkhead doctor" in reason.todo
@@ -48,7 +48,7 @@ def test_a_cut_off_task_waits_for_what_is_open() -> None:
 
 def test_a_paused_call_tells_who_holds_it_back_and_how_it_goes_on() -> None:
     whole = list(messages("several_tools_in_one_turn"))
-    at = next(n for n, one in enumerate(whole) if one.headers["ce-type"] == ModelCallReplied.ce_type())
+    at = next(n for n, one in enumerate(whole) if one.ce_type == ModelCallReplied.ce_type())
     call = ModelCallReplied.model_validate_json(whole[at].body).call_id
     held = CallDeferred(call_id=call, after_ms=500, reason="tool x is halted by operator:ada: look first", paused=True)
     head = Envelope("f" * 32, held.ce_type(), "model_gateway", whole[at].time_unix_ms)
@@ -67,7 +67,7 @@ def said(body, sender: str, to: str, like: Stored) -> Stored:
 
 def test_a_task_that_was_held_back_to_its_end_says_so_after_it() -> None:
     whole = list(messages("several_tools_in_one_turn"))
-    at = next(n for n, one in enumerate(whole) if one.headers["ce-type"] == ModelCallReplied.ce_type())
+    at = next(n for n, one in enumerate(whole) if one.ce_type == ModelCallReplied.ce_type())
     call = ModelCallReplied.model_validate_json(whole[at].body).call_id
     held = CallDeferred(call_id=call, after_ms=500, reason="tool x is halted by operator:ada: look first", paused=True)
     end = TaskEnded(status="failed", failure=Failure(code="deadline_exceeded", message="too long"))
@@ -81,7 +81,7 @@ def test_a_task_that_was_held_back_to_its_end_says_so_after_it() -> None:
 
 def test_what_waits_for_a_newer_version_says_so_before_what_else_holds_it_back() -> None:
     whole = list(messages("several_tools_in_one_turn"))
-    at = next(n for n, one in enumerate(whole) if one.headers["ce-type"] == ModelCallReplied.ce_type())
+    at = next(n for n, one in enumerate(whole) if one.ce_type == ModelCallReplied.ce_type())
     call = ModelCallReplied.model_validate_json(whole[at].body).call_id
     held = said(
         CallDeferred(
@@ -163,7 +163,7 @@ def test_limits_that_came_near_are_told_once_and_calls_beyond_their_reservation_
 
 
 def test_nothing_open_for_long_is_a_stall() -> None:
-    whole = [one for one in messages("several_tools_in_one_turn") if one.headers["ce-type"] != TaskEnded.ce_type()]
+    whole = [one for one in messages("several_tools_in_one_turn") if one.ce_type != TaskEnded.ce_type()]
     (reason,) = reasons(whole, after_ms=60_000)
     assert reason.kind == "stalled" and "bulkhead cancel t1" in reason.todo
     (reason,) = reasons(whole, after_ms=100)
@@ -172,7 +172,7 @@ def test_nothing_open_for_long_is_a_stall() -> None:
 
 @pytest.mark.parametrize("level", ["warn", "stop"])
 def test_trips_and_halts_are_told_with_their_evidence(level) -> None:
-    whole = [one for one in messages("several_tools_in_one_turn") if one.headers["ce-type"] != TaskEnded.ce_type()]
+    whole = [one for one in messages("several_tools_in_one_turn") if one.ce_type != TaskEnded.ce_type()]
     trip = Tripped(
         trip="x",
         detector="loop.repeat",

@@ -9,7 +9,7 @@ from tests.unit.cli.test_why import messages, reasons, said
 def cut(name: str, kind: type, number: int = 0):
     """A history up to the number-th message of a type, that one included."""
     whole = messages(name)
-    at = [place for place, one in enumerate(whole) if one.headers["ce-type"] == kind.ce_type()][number]
+    at = [place for place, one in enumerate(whole) if one.ce_type == kind.ce_type()][number]
     return list(whole[: at + 1])
 
 
@@ -43,8 +43,6 @@ def test_a_step_that_asks_says_whom_and_for_what() -> None:
     assert any("step a waits for the result of step d" in one for one in found)
     whole = messages("asked_logic4")
     given = [
-        place
-        for place, one in enumerate(whole)
-        if one.headers["ce-type"] == AnswerGiven.ce_type() and one.subject.split(".")[2] == "worker"
+        place for place, one in enumerate(whole) if one.ce_type == AnswerGiven.ce_type() and one.receiver == "worker"
     ]
     assert not [one for one in waits(whole[: given[-1] + 1]) if "waits for a" in one or "result of" in one]

@@ -17,7 +17,8 @@ from bulkhead.bus.port import BusUnavailable, Live, PubAck, PublishRefused, Stor
 from bulkhead.grants import new_signing_seed, public_of
 from bulkhead.runtime.consume import inbound
 from bulkhead.runtime.context import Context, Identity, make_context
-from bulkhead.runtime.edge.protocol import Received, Retry
+from bulkhead.runtime.edge.protocol import Received
+from bulkhead.runtime.errors import HandBack
 from bulkhead.runtime.halts.operator import Wish, change_of, judge, judge_reset
 from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead_contracts import subjects
@@ -311,26 +312,16 @@ class Mesh:
         return found
 
     async def pump(self, at: int = -1) -> None:
-        """Hand what is new to one gateway, as the durable does; a Retry leaves the rest for later."""
+        """Hand what is new to one gateway, as the durable does; a HandBack leaves the rest for later."""
         while True:
             new = [s for name, s in self.bus.stored if name == "INBOX_GATEWAY" and s.sequence > self.handled]
             if not new:
                 return
             for stored in new:
                 message = inbound.read(stored, "gateway")
-                received = Received(
-                    message.envelope,
-                    message.body,
-                    message.address.tenant,
-                    message.address.task,
-                    message.address.sender,
-                    stored.sequence,
-                    stored.time_unix_ms,
-                    1,
-                )
                 try:
-                    await self.gateways[at].handle(received)
-                except Retry:
+                    await self.gateways[at].handle(message)
+                except HandBack:
                     return
                 self.handled = stored.sequence
 

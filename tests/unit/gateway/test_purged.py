@@ -88,7 +88,7 @@ async def test_a_key_that_is_used_again_after_the_purge_runs_on_every_replica(me
     task = await lived(mesh)
     purge(mesh, task)
     assert await submit(mesh, objective="Another fare", at=at) == task
-    assert [one.headers["ce-type"] for one in mesh.sent("planner")] == [TaskSubmitted.ce_type()]
+    assert [one.ce_type for one in mesh.sent("planner")] == [TaskSubmitted.ce_type()]
     await until(mesh, task, "requested")
     await mesh.say("planner", TaskEnded(status="failed"), task, index="second life")
     await until(mesh, task, "failed")

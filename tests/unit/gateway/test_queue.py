@@ -1,12 +1,13 @@
 """Tasks that wait for a place: what people see, what the planner gets, over replicas that crash anywhere."""
 
 import json
+from dataclasses import replace
 
 import httpx
 import pytest
 
 from bulkhead.runtime.consume import inbound
-from bulkhead.runtime.edge.protocol import Received, Retry
+from bulkhead.runtime.errors import HandBack
 from bulkhead_contracts.lease import book
 from bulkhead_contracts.task import TaskAccepted, TaskEnded, TaskRequested, TaskSubmitted
 from tests.unit.gateway.harness import AUTH, Mesh, make_mesh
@@ -51,7 +52,7 @@ def begun(mesh):
     return [
         stored.subject.rpartition(".")[2]
         for stored in mesh.sent("planner")
-        if stored.headers["ce-type"] == TaskSubmitted.ce_type()
+        if stored.ce_type == TaskSubmitted.ce_type()
     ]
 
 
@@ -208,17 +209,6 @@ async def test_replicas_that_crash_anywhere_lose_and_double_nothing(mesh, replic
 async def take(gateway, stored, attempt):
     message = inbound.read(stored, "gateway")
     try:
-        await gateway.handle(
-            Received(
-                message.envelope,
-                message.body,
-                message.address.tenant,
-                message.address.task,
-                message.address.sender,
-                stored.sequence,
-                stored.time_unix_ms,
-                attempt + 1,
-            )
-        )
-    except Retry as retry:
+        await gateway.handle(replace(message, attempts=attempt + 1))
+    except HandBack as retry:
         raise AssertionError(retry.reason) from retry

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Literal, TypeVar
 
 from bulkhead.bus.port import LiveSubscription
-from bulkhead.runtime.edge.protocol import Received
+from bulkhead.runtime.edge.protocol import Edge, Received
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts import catalog, subjects
 from bulkhead_contracts.budget import ReserveReplied, ReserveRequested, Settled
@@ -31,7 +31,7 @@ T = TypeVar("T")
 DEADLINE_S = 15.0
 
 
-class Purse:
+class Purse(Edge):
     """A budget that answers as told and keeps what it hears."""
 
     def __init__(self) -> None:
@@ -131,7 +131,7 @@ class Desk:
 
     async def heard(self, sender: str = "worker") -> list[Body]:
         found = await self.mesh.messages(subjects.inbox_stream(sender), f"mesh.model_gateway.{sender}.>")
-        return [catalog.decode(one.headers["ce-type"], one.body) for one in found]
+        return [catalog.decode(one.ce_type, one.body) for one in found]
 
     async def replies(self, count: int, sender: str = "worker") -> list[Body]:
         return await until(lambda: self.heard(sender), lambda found: len(found) >= count)

@@ -10,7 +10,9 @@ import pytest
 
 from bulkhead.blobs import BlobMissing, reference
 from bulkhead.grants import Authority, Signer, new_signing_seed
-from bulkhead.runtime.doer.protocol import Hands, Job, Refused, Reservation
+from bulkhead.runtime.consume.inbound import Received
+from bulkhead.runtime.doer.protocol import Hands, Job, Reservation
+from bulkhead.runtime.errors import Refused
 from bulkhead_contracts.control import Halt
 from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.grant import StepGrant, TaskGrant
@@ -121,7 +123,8 @@ class Desk:
             tenant=tenant, task=task, step_id=step, attempt=1, plan_version=1, tools=tools, expires_unix_ms=NOW + 10**6
         )
         head = Envelope(id="e" * 32, type=request.ce_type(), source="worker", time_unix_ms=NOW)
-        return Job(request, head, tenant, task, "worker", Authority(grant, narrow or None, "token"), deliveries, NOW)
+        authority = Authority(grant, narrow or None, "token")
+        return Job.of(Received(head, request, tenant, task, "worker", 1, NOW, deliveries), request, authority, NOW)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from pydantic import ValidationError
 
+from bulkhead.runtime.errors import Refused
 from bulkhead_services.rag.settings import Settings
 
 MEANINGS = {"car": 0, "automobile": 0, "vehicle": 0, "fee": 1, "charge": 1, "cost": 1, "dog": 2, "puppy": 2}
@@ -129,8 +130,6 @@ async def test_vectors_lost_at_ingest_are_told_and_made_up_for(hybrid, endpoint)
 
 
 async def test_no_money_no_vectors(hybrid, endpoint) -> None:
-    from bulkhead.runtime.doer.protocol import Refused
-
     hybrid.refuse_money = True
     taken = await hybrid.ingest("a.md", "An automobile.")
     assert taken.outcome == "ingested" and "no money" in taken.detail

@@ -7,7 +7,7 @@ import pytest
 from bulkhead.bus.port import Stored
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.doer.idempotency import Answered, Record
-from bulkhead.runtime.doer.protocol import Deferred
+from bulkhead.runtime.errors import Deferred
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts import envelope, subjects
 from bulkhead_contracts.budget import Amount
@@ -52,7 +52,7 @@ async def test_a_request_that_was_told_that_nothing_was_done_does_nothing_when_i
         await replies(mesh, 3)
         await call(mesh, token, index=3)
         told = await replies(mesh, 4)
-    requests = [one.headers["ce-id"] for one in asked]
+    requests = [one.ce_id for one in asked]
     assert doer.tried[:2] == requests and not set(doer.tried[2:]) & set(requests), "each was tried once"
     assert [body["outcome"] for _, body in told] == ["failed"] * 3 + ["succeeded"] and doer.done == 1
 
@@ -87,7 +87,7 @@ async def test_a_request_that_was_put_off_does_nothing_when_it_comes_again(logic
         await call(mesh, token, index=1, logic=logic)
         told = await replies(mesh, 2)
         assert len(told) == 2 and [kind for kind, _ in told] == [CallDeferred.ce_type(), ToolCallReplied.ce_type()]
-    assert doer.tried[0] == asked.headers["ce-id"] and len(doer.tried) == 2 and doer.tried[1] != doer.tried[0]
+    assert doer.tried[0] == asked.ce_id and len(doer.tried) == 2 and doer.tried[1] != doer.tried[0]
     assert [body["usage"]["cost_usd_micros"] for _, body in told] == ([7, 0] if logic == 5 else [0, 7])
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from bulkhead.runtime.decider import fold as folds
 from bulkhead.runtime.decider.fold import Fold, step
-from bulkhead.runtime.halts import live as halts_module
+from bulkhead.runtime.doer.protocol import Doer
 from bulkhead.runtime.halts.live import Halts, Target
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts import bounds, envelope, subjects
@@ -39,7 +39,7 @@ async def said(mesh: MemoryMesh, task: str, what: str, timeout_s: float = 15) ->
     subject = subjects.task_filter("gateway", "demo", task)
     deadline = time.monotonic() + timeout_s
     while True:
-        kinds = [one.headers["ce-type"] for one in await mesh.messages("INBOX_GATEWAY", subject)]
+        kinds = [one.ce_type for one in await mesh.messages("INBOX_GATEWAY", subject)]
         if any(what in kind for kind in kinds) or time.monotonic() > deadline:
             return kinds
         await asyncio.sleep(0.02)
@@ -81,7 +81,7 @@ async def test_nobody_takes_the_place_of_the_planners_timer():
         publisher = mesh.context("worker").publisher
         for index in range(1, 12):
             body = StepFinished(step_id="none", attempt=9, plan_version=9, result=Result())
-            chosen = envelope.derive_id("planner", opening.headers["ce-id"], index)
+            chosen = envelope.derive_id("planner", opening.ce_id, index)
             head = replace(publisher.envelope(body, cause="x", index=index), id=chosen)
             await publisher.post("planner", body, head, tenant="demo", task="tt")
         assert "mesh.task.ended.v1" in await said(mesh, "tt", "task.ended")
@@ -120,7 +120,7 @@ def test_a_flood_does_not_keep_the_deadline_from_being_noticed():
     assert hears(TimerFired(key="task-deadline", due_unix_ms=1000), "planner", "timer", 9999)
 
 
-async def test_a_lifted_halt_cuts_nothing_and_switches_are_not_forgotten(monkeypatch):
+async def test_a_lifted_halt_cuts_nothing_and_switches_are_not_forgotten():
     halts = Halts(None)  # type: ignore[arg-type]
     event = halts.event(Target("demo", "t1"))
 
@@ -132,7 +132,7 @@ async def test_a_lifted_halt_cuts_nothing_and_switches_are_not_forgotten(monkeyp
     assert event.is_set()
     take(active=False)
     assert halts.find(Target("demo", "t1")) is None and not halts.event(Target("demo", "t1")).is_set()
-    monkeypatch.setattr(halts_module, "MAX_HALTS", 10)
+    halts._tasks.most = 10
     take(scope="tool", name="http_get")
     for number in range(50):
         take(scope="task", tenant="demo", name=f"t{number}")
@@ -184,7 +184,7 @@ async def test_an_output_that_is_too_large_ends_as_a_dead_letter(monkeypatch):
         await shells.until_dead(mesh, "handler_failed")
 
 
-class Slow:
+class Slow(Doer[ToolCallRequested]):
     """A doer that counts how many of its acts run at once."""
 
     service = "tool_executor"

@@ -4,13 +4,14 @@ import asyncio
 
 import pytest
 
-from bulkhead.runtime.edge.protocol import Received, Retry
+from bulkhead.runtime.edge.protocol import Edge, Received
+from bulkhead.runtime.errors import HandBack
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts.budget import Amount, ReserveReplied, ReserveRequested, Settled
 from bulkhead_contracts.result import Usage
 
 
-class Stubborn:
+class Stubborn(Edge):
     """An edge that wants each message twice."""
 
     def __init__(self) -> None:
@@ -20,7 +21,7 @@ class Stubborn:
     async def handle(self, message: Received) -> None:
         times = self.seen[message.envelope.id] = self.seen.get(message.envelope.id, 0) + 1
         if times == 1:
-            raise Retry(0.0, "not yet")
+            raise HandBack(0.0, "not yet")
 
 
 async def test_retry_hands_a_message_back_to_an_edge():
@@ -36,7 +37,7 @@ async def test_retry_hands_a_message_back_to_an_edge():
         assert list(edge.seen.values()) == [2]
 
 
-class Foresighted:
+class Foresighted(Edge):
     """An edge that makes an answer ready, and may give another one in the end."""
 
     def __init__(self) -> None:

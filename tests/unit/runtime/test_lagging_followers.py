@@ -7,8 +7,7 @@ import pytest
 from bulkhead.blobs import BlobMissing, Blobs
 from bulkhead.bus.memory.bus import MemoryBroker, MemoryBus
 from bulkhead.bus.memory.clock import MachineClock
-from bulkhead.runtime.consume.inbound import Inbound
-from bulkhead.runtime.consume.loop import Handed
+from bulkhead.runtime.consume.inbound import Received
 from bulkhead.runtime.decider import fold
 from bulkhead.runtime.halts.live import Halts, Target
 from bulkhead_contracts import subjects
@@ -57,9 +56,8 @@ async def test_storing_again_what_is_there_is_fine_also_when_it_is_not_shown_yet
 
 @pytest.mark.parametrize(("attempts", "age_ms", "given_up"), [(1, 10**6, False), (4, 10, False), (4, 10**6, True)])
 def test_after_an_outage_everything_is_old_at_the_first_look(attempts, age_ms, given_up):
-    message = Inbound(None, None, None, 1, 0)  # type: ignore[arg-type]
-    handed = Handed(message, None, attempts, 0)  # type: ignore[arg-type]
-    assert fold._given_up(age_ms, handed, 5_000) is given_up
+    message = Received(None, None, "demo", "t1", "planner", 1, 0, attempts)  # type: ignore[arg-type]
+    assert fold._given_up(age_ms, message, 5_000) is given_up
 
 
 class Behind(Net):

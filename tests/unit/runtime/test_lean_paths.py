@@ -12,7 +12,7 @@ from opentelemetry import trace as otel
 
 from bulkhead import flow
 from bulkhead.bus.port import PublishRefused
-from bulkhead.flow import Decision, Send, SetTimer
+from bulkhead.flow import Decider, Decision, Send, SetTimer
 from bulkhead.grants import GrantRefused, Signer, Verifier, new_signing_seed, public_of
 from bulkhead.runtime.decider import fold
 from bulkhead.runtime.publish.publisher import Publisher
@@ -109,7 +109,7 @@ def test_an_id_is_the_hmac_of_its_parts_and_a_body_its_json():
     assert body.encode() == body.model_dump_json().encode()
 
 
-class Talking:
+class Talking(Decider[None]):
     """A decider that sets a timer, answers twice and sets another timer."""
 
     service = "worker"

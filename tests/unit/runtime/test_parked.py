@@ -5,7 +5,6 @@ import asyncio
 import pytest
 
 from bulkhead.bus.memory.bus import MemoryBroker, MemoryBus
-from bulkhead.runtime.doer import deferred_calls
 from bulkhead.runtime.doer.deferred_calls import Call, Parked
 from bulkhead.runtime.halts.live import Halts, Key, Target, of_breaker
 from bulkhead.runtime.publish.publisher import Publisher
@@ -46,8 +45,7 @@ class World:
 
     def puts_off(self, call: str, key: Key = TASK, since: int = NOW, asked: int = 0) -> None:
         head = Envelope(id=derive_id("worker", call, asked), type="x", source="worker", time_unix_ms=NOW, logic=5)
-        address = subjects.parse(subjects.mesh("worker", "model_gateway", "demo", "t1"))
-        self.parked.put_off(key, since, Call(address, head, call, "s1"))
+        self.parked.put_off(key, since, Call("worker", "demo", "t1", head, call, "s1"))
 
     async def woken(self) -> list[str]:
         """Calls of which was said by now that they go on, when everything is said."""
@@ -58,7 +56,7 @@ class World:
             await asyncio.sleep(0)
         waking.cancel()
         found = self.broker.stream("INBOX_WORKER").read(">", 0, 1000)
-        bodies = [catalog.decode(one.headers["ce-type"], one.body) for one in found]
+        bodies = [catalog.decode(one.ce_type, one.body) for one in found]
         assert all(isinstance(one, CallResumed) for one in bodies)
         assert {one.headers["ce-logicversion"] for one in found} <= {"5"}
         return [one.call_id for one in bodies]
@@ -101,10 +99,8 @@ async def test_what_was_lifted_while_the_call_was_put_off_wakes_it(world: World)
     assert await world.woken() == ["a", "b"]
 
 
-async def test_what_is_remembered_is_bounded_and_the_oldest_is_forgotten(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(deferred_calls, "MAX_PARKED", 3)
+async def test_what_is_remembered_is_bounded_and_the_oldest_is_forgotten(world: World) -> None:
+    world.parked._ages.most = 3
     for call in "abcde":
         world.puts_off(call, TENANT if call in "ab" else TASK)
     assert TENANT not in world.parked._waiting and len(world.parked._ages) == 3

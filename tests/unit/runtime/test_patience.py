@@ -91,7 +91,7 @@ async def test_a_task_s_progress_is_told_before_its_end_however_patient_it_is(mo
             )
         wanted = subjects.task_filter("gateway", "demo", "t1")
         await mesh.until(wanted, TaskEnded)
-        told = [one.headers["ce-type"] for one in await mesh.messages("INBOX_GATEWAY", wanted)]
+        told = [one.ce_type for one in await mesh.messages("INBOX_GATEWAY", wanted)]
         assert told == [Progressed.ce_type(), Progressed.ce_type(), TaskEnded.ce_type()]
 
 

@@ -9,7 +9,8 @@ from bulkhead.blobs import BlobCorrupt, Blobs
 from bulkhead.bus.memory.bus import MemoryBroker, MemoryBus
 from bulkhead.flow import Message
 from bulkhead.grants import GrantRefused, Signer, Verifier, new_signing_seed, public_of
-from bulkhead.runtime.decider.fold import Fold, Unreadable, step
+from bulkhead.runtime.decider.fold import Fold, step
+from bulkhead.runtime.errors import Unreadable
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts import bounds, envelope, subjects
 from bulkhead_contracts.grant import StepGrant, TaskGrant

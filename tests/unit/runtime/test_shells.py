@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import pytest
 
-from bulkhead.flow import Decision, Message, Send
+from bulkhead.flow import Decider, Decision, Message, Send
 from bulkhead.runtime.consume import loop as shells
-from bulkhead.runtime.doer.protocol import Deferred
-from bulkhead.runtime.edge.protocol import Received
+from bulkhead.runtime.doer.protocol import Doer
+from bulkhead.runtime.edge.protocol import Edge, Received
+from bulkhead.runtime.errors import Deferred
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts import subjects
 from bulkhead_contracts.budget import Amount, ReserveReplied, ReserveRequested, Settled
@@ -29,7 +30,7 @@ class Count:
     heard: tuple[str, ...] = ()
 
 
-class Counting:
+class Counting(Decider[Count]):
     """A decider that says how many messages it has folded."""
 
     service = "worker"
@@ -179,7 +180,7 @@ async def test_a_malformed_message_is_buried_and_skipped_by_every_fold():
         assert dead[0].body == b"{broken" and dead[0].headers["bulkhead-dead-code"] == "malformed_body"
         assert dead[0].headers["bulkhead-dead-subject"] == subject
         facts = await mesh.messages("INBOX_WORKER", "mesh.worker.worker.>")
-        assert [one.headers["ce-type"] for one in facts] == [MessageRejected.ce_type()]
+        assert [one.ce_type for one in facts] == [MessageRejected.ce_type()]
         mesh.kill("worker")
         await mesh.start("worker", "1")
         await say(mesh, cancel("m3"), index=3)
@@ -269,7 +270,7 @@ async def test_a_chosen_cause_id_of_another_task_suppresses_nothing():
 # Doers
 
 
-class Recording:
+class Recording(Doer[ToolCallRequested]):
     """A doer that counts what it does."""
 
     service = "tool_executor"
@@ -301,7 +302,7 @@ class Recording:
         return ToolCallReplied(call_id=request.call_id, step_id="s", outcome="uncertain")
 
 
-class Purse:
+class Purse(Edge):
     """A budget that answers as told."""
 
     def __init__(self, decision: str = "reserved") -> None:
@@ -352,7 +353,7 @@ async def replies(mesh: MemoryMesh, count: int) -> list[tuple[str, dict]]:
     for _ in range(2000):
         found = await mesh.messages("INBOX_WORKER", "mesh.tool_executor.worker.>")
         if len(found) >= count:
-            return [(one.headers["ce-type"], json.loads(one.body)) for one in found]
+            return [(one.ce_type, json.loads(one.body)) for one in found]
         await asyncio.sleep(0.005)
     raise TimeoutError(f"{len(found)} replies of {count}")
 
@@ -495,7 +496,7 @@ async def test_a_worker_cannot_sign_its_own_grant():
 
 
 async def test_refused_money_refuses_and_waiting_defers(monkeypatch):
-    monkeypatch.setattr("bulkhead.runtime.doer.handler.BUDGET_PATIENCE_S", 0.05)
+    monkeypatch.setattr("bulkhead.runtime.reserving.BUDGET_PATIENCE_S", 0.05)
     doer, purse = Recording(), Purse("refused")
     async with MemoryMesh({"budget": lambda c: purse, "tool_executor": lambda c: doer}) as mesh:
         await call(mesh, grant(mesh))
@@ -506,7 +507,7 @@ async def test_refused_money_refuses_and_waiting_defers(monkeypatch):
 
 
 async def test_no_budget_no_call(monkeypatch):
-    monkeypatch.setattr("bulkhead.runtime.doer.handler.BUDGET_PATIENCE_S", 0.05)
+    monkeypatch.setattr("bulkhead.runtime.reserving.BUDGET_PATIENCE_S", 0.05)
     doer = Recording()
     async with MemoryMesh({"tool_executor": lambda c: doer}) as mesh:
         await call(mesh, grant(mesh))

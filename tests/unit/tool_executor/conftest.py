@@ -10,7 +10,9 @@ import pytest
 
 from bulkhead.blobs import reference
 from bulkhead.grants import Authority, Signer, new_signing_seed
-from bulkhead.runtime.doer.protocol import Deferred, Hands, Job, Reservation
+from bulkhead.runtime.consume.inbound import Received
+from bulkhead.runtime.doer.protocol import Hands, Job, Reservation
+from bulkhead.runtime.errors import Deferred
 from bulkhead.runtime.halts.live import Held
 from bulkhead.testing.counter import CounterServer
 from bulkhead_contracts.control import Halt
@@ -120,7 +122,8 @@ class Desk:
             tenant=tenant, task=task, step_id=step, attempt=1, plan_version=1, tools=tools, expires_unix_ms=NOW + 10**6
         )
         head = Envelope(id="e" * 32, type=request.ce_type(), source="worker", time_unix_ms=NOW)
-        return Job(request, head, tenant, task, "worker", Authority(grant, narrow or None, "token"), deliveries, NOW)
+        authority = Authority(grant, narrow or None, "token")
+        return Job.of(Received(head, request, tenant, task, "worker", 1, NOW, deliveries), request, authority, NOW)
 
     def text(self, reply: ToolCallReplied) -> str:
         assert reply.content is not None, reply.failure

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from bulkhead.grants import Verifier, public_of
-from bulkhead.runtime.doer.protocol import Deferred, Refused
+from bulkhead.runtime.errors import Deferred, Refused
 from bulkhead.runtime.halts.live import Held
 from bulkhead_contracts.control import Breaker, Halt
 from bulkhead_contracts.result import Usage

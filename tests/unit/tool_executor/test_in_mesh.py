@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bulkhead.bus.port import Stored
-from bulkhead.runtime.edge.protocol import Received
+from bulkhead.runtime.edge.protocol import Edge, Received
 from bulkhead.testing.counter import CounterServer
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts import catalog
@@ -23,7 +23,7 @@ TOOLS = ("calculate", "counter_increment", "counter_increment_unkeyed")
 LATER = int(time.time() * 1000) + 24 * 3_600_000  # Taken when tests are collected: long before this one runs.
 
 
-class Purse:
+class Purse(Edge):
     """A budget that admits everything. busy: so many it asks to wait before."""
 
     def __init__(self, busy: int = 0) -> None:
@@ -82,7 +82,7 @@ async def replies(mesh: MemoryMesh, count: int) -> list[Any]:
         while True:
             found: list[Stored] = await mesh.messages("INBOX_WORKER", "mesh.tool_executor.worker.*.acme.t1")
             if len(found) >= count:
-                return [catalog.decode(one.headers["ce-type"], one.body) for one in found]  # type: ignore[misc]
+                return [catalog.decode(one.ce_type, one.body) for one in found]  # type: ignore[misc]
             await asyncio.sleep(0.005)
 
 

@@ -88,7 +88,7 @@ class Play:
         """What a call is told first, once it is."""
         while True:
             if found := await self.mesh.messages("INBOX_WORKER", f"mesh.tool_executor.worker.*.*.{name}"):
-                return catalog.decode(found[0].headers["ce-type"], found[0].body)
+                return catalog.decode(found[0].ce_type, found[0].body)
             await asyncio.sleep(0.01)
 
 

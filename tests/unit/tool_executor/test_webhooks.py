@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from bulkhead.runtime.edge.protocol import Received, Retry
+from bulkhead.runtime.edge.protocol import Received
+from bulkhead.runtime.errors import HandBack
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts import catalog
 from bulkhead_contracts.budget import NoticeRequested
@@ -89,7 +90,7 @@ class Post:
         head = Envelope("e" * 32, asked.ce_type(), "budget", NOON)
         try:
             await self.hooks.take(Received(head, asked, tenant, "t1", "budget", sequence, NOON, 1))
-        except Retry as retry:
+        except HandBack as retry:
             assert retry.reason
             return retry.delay_s
         return 0.0

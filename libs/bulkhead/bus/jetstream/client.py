@@ -18,6 +18,7 @@ from nats.aio.subscription import Subscription
 
 from bulkhead.bus.jetstream.dns_cache import Lookup, NamedTransport
 from bulkhead.bus.wire import HEEDED
+from bulkhead.latency import LATENCY
 
 
 class Heard(NamedTuple):
@@ -39,11 +40,7 @@ _INLINE_STATUS = ord(" ")
 _TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 MAX_HANDSHAKE_S = 30.0
 """So long a connection may take that the broker has accepted, on a busy machine."""
-FRAMES_A_WRITE = 16
-"""So much of a turn's goes together: whoever has two hundred things to say would let the broker, and whoever waits for
-the first of them, be idle until it has said the last."""
-MAX_UNSENT_BYTES = 1_048_576
-"""Beyond this the socket is slower than we are: nats-py's flusher, which waits for it, takes over."""
+FRAMES_A_WRITE, MAX_UNSENT_BYTES = LATENCY.frames_a_write, LATENCY.max_unsent_bytes
 
 
 class DirectClient(Client):

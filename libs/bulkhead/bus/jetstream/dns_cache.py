@@ -82,13 +82,14 @@ class NamedTransport(TcpTransport):
     """nats-py's TCP, with names looked up here. A name may stand for several addresses: one after the other."""
 
     def __init__(self, lookup: Lookup) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._lookup = lookup
 
     async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: int) -> None:
         """As nats-py's. Raises OSError, TimeoutError."""
         assert uri.hostname is not None and uri.port is not None, uri
-        self.close()  # Of an attempt that failed: the broker would keep it until its own time is up.
+        # Of an attempt that failed: the broker would keep it until its own time is up.
+        self.close()  # type: ignore[no-untyped-call]
         addresses = await self._lookup.addresses(uri.hostname, uri.port, connect_timeout)
         async with asyncio.timeout(connect_timeout):
             for place, address in enumerate(addresses):
@@ -106,7 +107,7 @@ class NamedTransport(TcpTransport):
         """As nats-py's, but not for ever: a TLS stream waits for a goodbye that a frozen peer does not say."""
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_S):
-                await super().wait_closed()
+                await super().wait_closed()  # type: ignore[no-untyped-call]
 
 
 def _is_address(host: str) -> bool:

@@ -9,9 +9,9 @@ work in turns where they could work side by side (ADR 0025).
 import asyncio
 from collections import deque
 
-WIDTH = 48
-"""Enough that a stream never waits for its next message, and that three servers share their rounds; few enough that the
-first is answered and delivered while the others are being stored."""
+from bulkhead.latency import LATENCY
+
+WIDTH = LATENCY.publish_window
 
 
 class Lane:

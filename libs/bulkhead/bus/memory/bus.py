@@ -60,7 +60,7 @@ class MemoryBus:
         self._servers: list[Listener] = []
         self._answering: set[asyncio.Task[None]] = set()
         # In their order: a set of futures has that of their addresses, and a seeded run would not be one run.
-        self._waiting: dict[asyncio.Future[object], None] = {}
+        self._waiting: dict[asyncio.Future[Any], None] = {}
 
     async def publish(
         self,
@@ -273,7 +273,7 @@ class MemoryBus:
     async def _await(self, future: "asyncio.Future[T]", what: str, timeout_s: float, offer: Offer) -> T:
         clock = self._broker.clock
         cancel = clock.call_at(clock.now_ms() + round(timeout_s * 1000), partial(_late, future, what, timeout_s))
-        self._waiting[future] = None  # type: ignore[index]
+        self._waiting[future] = None
         self._broker.deliver(offer)
         try:
             # Always one turn of the loop: a service that only talks must not keep the others from running.
@@ -281,7 +281,7 @@ class MemoryBus:
             return await future
         finally:
             cancel()
-            self._waiting.pop(future, None)  # type: ignore[call-overload]
+            self._waiting.pop(future, None)
 
 
 def _any(patterns: tuple[str, ...], what: str) -> bool:

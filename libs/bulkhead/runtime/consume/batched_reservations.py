@@ -7,10 +7,9 @@ stands for: of its task, with its own id and cause.
 from collections.abc import Iterator
 from dataclasses import replace
 
-from bulkhead.runtime.consume.inbound import Inbound
+from bulkhead.runtime.consume.inbound import Received
 from bulkhead_contracts import subjects
 from bulkhead_contracts.budget import ReservedTogether
-from bulkhead_contracts.subjects import Address
 
 BOOK = "ledger"
 """Stands for the tenant in the subject of such a message; the tenant's name stands for the task."""
@@ -21,16 +20,13 @@ def subject(tenant: str) -> str:
     return subjects.mesh("budget", "journal", BOOK, tenant)
 
 
-def each(message: Inbound) -> Iterator[Inbound]:
+def each(message: Received) -> Iterator[Received]:
     """The facts of one message, in their order."""
     body = message.body
     if not isinstance(body, ReservedTogether):
         yield message
         return
-    place = message.address
     for row in body.rows:
-        part = subjects.partition_of(row.task)
-        address = Address(place.plane, place.sender, place.receiver, part, place.task, row.task)
         head = replace(
             message.envelope,
             id=row.id,
@@ -39,4 +35,14 @@ def each(message: Inbound) -> Iterator[Inbound]:
             actor=row.actor,
             grant_digest=row.grant_digest,
         )
-        yield Inbound(address, head, row.reserved, message.sequence, message.time_unix_ms)
+        # The tenant's name stands for the task in the subject.
+        yield Received(
+            head,
+            row.reserved,
+            message.task,
+            row.task,
+            message.sender,
+            message.sequence,
+            message.time_unix_ms,
+            receiver=message.receiver,
+        )

@@ -1,40 +1,87 @@
 """From a stored message to one that can be handled: address, envelope, catalog and body are checked here.
 
-In: what the broker stored. Out: `Inbound`, or `Unreadable` with the reason. The same code reads a live delivery
+In: what the broker stored. Out: `Received`, or `Unreadable` with the reason. The same code reads a live delivery
 and a message of a fold, so that both always agree on what can be read.
+
+A message has four forms: `bus.port.Stored` at rest, `bus.port.Delivery` while a consumer has to answer for it,
+`Received` once it is read (a doer's `Job` is one whose grant was verified), and the pure `flow.Message` of a decision.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from bulkhead.bus.port import Stored
+from bulkhead.runtime.errors import Unreadable
 from bulkhead_contracts import catalog, envelope, subjects
 from bulkhead_contracts.envelope import Envelope
-from bulkhead_contracts.subjects import Address
 from bulkhead_contracts.types import Body
 
 
-class Unreadable(Exception):
-    """Cannot be read here; `later` tells that an upgraded reader might."""
+def _released() -> None:
+    """Nothing waits for the end of a message that nobody delivered."""
 
-    def __init__(self, code: str, reason: str, *, later: bool = False) -> None:
-        super().__init__(reason)
-        self.code = code
-        self.reason = reason
-        self.later = later
+
+def _unprepared(answer: Body) -> None:
+    """Nobody waits for an answer to a stored message."""
 
 
 @dataclass(frozen=True, slots=True)
-class Inbound:
-    """A readable message of an inbox."""
+class Received:
+    """A stored message or a request, decoded as the latest version and checked against the catalog.
 
-    address: Address
+    sender is enforced by the broker. sequence is 0 for requests; time_unix_ms is the broker's. attempts: 1 on the first
+    delivery. headers: as they were stored. epoch: changes when another replica may have been served in between.
+    release: lets the next message of the task begin, before what this one says is durable. prepare: makes an answer
+    ready to be sent while the handler still waits; it goes out if the handler returns this very one.
+    """
+
     envelope: Envelope
     body: Body
+    tenant: str
+    task: str
+    sender: str
     sequence: int
     time_unix_ms: int
+    attempts: int = 1
+    receiver: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    epoch: int = 0
+    release: Callable[[], None] = _released
+    prepare: Callable[[Body], None] = _unprepared
+
+    def delivered(self, attempts: int, epoch: int, release: Callable[[], None]) -> "Received":
+        """The message with the facts of one delivery."""
+        return Received(
+            self.envelope,
+            self.body,
+            self.tenant,
+            self.task,
+            self.sender,
+            self.sequence,
+            self.time_unix_ms,
+            attempts,
+            self.receiver,
+            self.headers,
+            epoch,
+            release,
+        )
+
+    def asked(self, prepare: Callable[[Body], None]) -> "Received":
+        """The request of somebody who waits for its answer."""
+        return Received(
+            self.envelope,
+            self.body,
+            self.tenant,
+            self.task,
+            self.sender,
+            self.sequence,
+            self.time_unix_ms,
+            receiver=self.receiver,
+            prepare=prepare,
+        )
 
 
-def read(stored: Stored, service: str) -> Inbound:
+def read(stored: Stored, service: str) -> Received:
     """Check everything that needs no grant. Raises Unreadable.
 
     The subject's <from> is the author (the broker enforces it); an envelope that names another source, or a type
@@ -57,4 +104,15 @@ def read(stored: Stored, service: str) -> Inbound:
         raise Unreadable("bad_envelope", str(error)) from error
     except catalog.DecodeError as error:
         raise Unreadable(error.code, str(error), later=error.later) from error
-    return Inbound(address, head, body, stored.sequence, stored.time_unix_ms)
+    return Received(
+        head,
+        body,
+        address.tenant,
+        address.task,
+        address.sender,
+        stored.sequence,
+        stored.time_unix_ms,
+        1,
+        service,
+        stored.headers,
+    )

@@ -9,7 +9,6 @@ import asyncio
 import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 from opentelemetry.trace import SpanKind
@@ -18,8 +17,9 @@ from bulkhead.bus.port import BusError, Consumer, Delivery, Stored
 from bulkhead.runtime import crash_points
 from bulkhead.runtime.background import cancel
 from bulkhead.runtime.consume import inbound
-from bulkhead.runtime.consume.inbound import Inbound, Unreadable
+from bulkhead.runtime.consume.inbound import Received
 from bulkhead.runtime.context import Context
+from bulkhead.runtime.errors import HandBack, Unreadable
 from bulkhead.runtime.publish.publisher import persist
 from bulkhead.telemetry import names, trace
 from bulkhead.telemetry.log import Log
@@ -45,35 +45,13 @@ CROWD_MOST_S = 5.0
 """So much later it may come again, the longer the oftener it came: what finds no slot waits with the broker."""
 
 
-class HandBack(Exception):
-    """Not now: nothing was done, no attempt is counted. newer: the code of what only a newer replica can read."""
-
-    def __init__(self, delay_s: float, reason: str, newer: str = "") -> None:
-        super().__init__(reason)
-        self.delay_s = delay_s
-        self.reason = reason
-        self.newer = newer
-
-
-@dataclass(frozen=True, slots=True)
-class Handed:
-    """A delivery with what the shell knows about it. epoch: changes when another replica may have been served."""
-
-    message: Inbound
-    stored: Stored
-    attempts: int
-    epoch: int
-    release: Callable[[], None] = lambda: None
-    """Lets the next message of the task begin, before what this one says is durable."""
-
-
 class Handler(Protocol):
     """What a kind of service does with a message. Raises HandBack, or Unreadable to reject it. ordered: in order within
     a task; where there is no order, it takes its time, and the slots are shared by tenant (SHARE)."""
 
     ordered: bool
 
-    async def handle(self, handed: Handed) -> None:
+    async def handle(self, message: Received) -> None:
         """Return when every effect of the message is durable; the shell acks then."""
         ...
 
@@ -233,7 +211,7 @@ class Shell:
             if isinstance(message.body, MessageRejected) and self._handler.ordered is False:
                 await delivery.ack()
                 return
-            await self._handle(delivery, message, epoch, release)
+            await self._handle(message.delivered(delivery.attempts, epoch, release))
             crash_points.passes("before_ack")
             await delivery.ack()
             crash_points.passes("after_ack")
@@ -255,28 +233,24 @@ class Shell:
             await self._failed(delivery, error)
         self._handler.forget(*_task_key(stored.subject))
 
-    async def _handle(self, delivery: Delivery, message: Inbound, epoch: int, release: Callable[[], None]) -> None:
-        handed = Handed(message, delivery.stored, delivery.attempts, epoch, release)
+    async def _handle(self, message: Received) -> None:
         if not message.envelope.traceparent and not self._traced:
-            await self._handler.handle(handed)
+            await self._handler.handle(message)
             return
-        address = message.address
+        template = f"mesh.{message.sender}.{message.receiver}"
         attributes: Mapping[str, str | int | float | bool] = {
             names.MESSAGING_SYSTEM: "nats",
-            names.MESSAGING_TEMPLATE: f"mesh.{address.sender}.{address.receiver}",
+            names.MESSAGING_TEMPLATE: template,
             names.MESSAGING_ID: message.envelope.id,
             names.MESSAGE_TYPE: message.envelope.type,
-            names.TASK: address.task,
-            names.TENANT: address.tenant,
+            names.TASK: message.task,
+            names.TENANT: message.tenant,
             names.CAUSE: message.envelope.cause,
         }
         with trace.span(
-            f"{names.PROCESS} mesh.{address.sender}.{address.receiver}",
-            message.envelope.traceparent,
-            SpanKind.CONSUMER,
-            dict(attributes),
+            f"{names.PROCESS} {template}", message.envelope.traceparent, SpanKind.CONSUMER, dict(attributes)
         ):
-            await self._handler.handle(handed)
+            await self._handler.handle(message)
 
     async def _unreadable(self, delivery: Delivery, error: Unreadable) -> None:
         stored = delivery.stored

@@ -4,22 +4,23 @@ For the message at sequence S, `decide` sees the fold of all of that task's mess
 nothing else. Memory is an optimisation: it is used only while this replica was served without a gap.
 """
 
-import asyncio
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from bulkhead.blobs import BlobMissing
+from bulkhead.bounded_dict import BoundedDict
 from bulkhead.bus import wire
 from bulkhead.bus.port import Stored
 from bulkhead.flow import Decider, Message, Output, Send, SetTimer
 from bulkhead.grants import Signer
+from bulkhead.latency import overlapped
 from bulkhead.runtime import crash_points
 from bulkhead.runtime.consume import inbound
-from bulkhead.runtime.consume.inbound import Inbound, Unreadable
-from bulkhead.runtime.consume.loop import HandBack, Handed
+from bulkhead.runtime.consume.inbound import Received
 from bulkhead.runtime.context import Context
+from bulkhead.runtime.errors import HandBack, Unreadable
 from bulkhead.telemetry import trace
 from bulkhead_contracts import bounds, envelope, subjects
 from bulkhead_contracts.control import MessageRejected, TimerFired
@@ -95,10 +96,9 @@ def step(fold: Fold, message: Message, logics: Mapping[int, Decider[Any]]) -> tu
         outputs += decision.outputs
     fold.early = []
     fold.seen.add(known)
-    begins = getattr(fold.decider, "begins", ())
-    fold.begun.update(one.to for one in outputs if isinstance(one, Send) and type(one.body) in begins)
-    rests = getattr(fold.decider, "rests", None)
-    if rests is not None and rests(fold.state):
+    begins = fold.decider.begins
+    fold.begun.update(output.to for output in outputs if isinstance(output, Send) and type(output.body) in begins)
+    if fold.decider.rests(fold.state):
         # As if it had just begun: what goes on for ever must not end at the bound of messages.
         fold.seen = {known}
     return outputs
@@ -113,13 +113,12 @@ class FoldHandler:
         self._context = context
         self._logics = logics
         self._stream = subjects.inbox_stream(context.service)
-        self._folds: OrderedDict[tuple[str, str], Fold] = OrderedDict()
+        self._folds = BoundedDict[tuple[str, str], Fold](MAX_FOLDS_IN_MEMORY)
         self.gap_reads = 0
 
-    async def handle(self, handed: Handed) -> None:
+    async def handle(self, message: Received) -> None:
         """Fold up to the message, decide, publish everything, remember."""
-        message = handed.message
-        key = (message.address.tenant, message.address.task)
+        key = (message.tenant, message.task)
         if isinstance(message.body, MessageRejected):
             # Heeded by whoever reads the inbox; memory starts anew from there.
             self._folds.pop(key, None)
@@ -129,25 +128,25 @@ class FoldHandler:
             fold = Fold(state=None)
         else:
             ahead = None
-        if fold.epoch != handed.epoch:
-            if fold.sequence or not self._first(handed):
-                await self._catch_up(fold, handed)
-            fold.epoch = handed.epoch
-        known = await self._live_message(handed, fold.logic)
+        if fold.epoch != message.epoch:
+            if fold.sequence or not self._first(message):
+                await self._catch_up(fold, message)
+            fold.epoch = message.epoch
+        known = await self._live_message(message, fold.logic)
         crash_points.passes("before_decide")
         begun = frozenset(fold.begun)
         outputs = step(fold, known, self._logics)
         if fold.decider is None:
-            await self._early(handed)
+            await self._early(message)
             return
         fold.sequence = message.sequence
-        if handed.attempts > 1:
+        if message.attempts > 1:
             # Later messages of the task may have been served before this repeat: memory cannot know.
             fold.epoch = -1
         kept = ahead or fold
         if kept.decider is not None and not kept.decider.ended(kept.state):
-            self._remember(key, kept)
-        await self._publish(known, outputs, fold, begun, handed.release)
+            self._folds[key] = kept
+        await self._publish(known, outputs, fold, begun, message.release)
 
     def forget(self, tenant: str, task: str) -> None:
         """A message of this task was not handled: the next one must look at the inbox again."""
@@ -156,61 +155,53 @@ class FoldHandler:
     async def rejected(self, stored: Stored, code: str, reason: str) -> None:
         """When it is the message that opens its task, whoever waits for the task must hear of its end."""
         decider = self._logics[max(self._logics)]
-        unopened = getattr(decider, "unopened", None)
-        opens = tuple(f"{kind.TYPE}.v" for kind in getattr(decider, "begins_task", decider.opening))
-        if unopened is None or not stored.headers.get("ce-type", "").startswith(opens):
+        if not stored.ce_type.startswith(tuple(f"{kind.TYPE}.v" for kind in decider.begins_task)):
             return
         try:
             address = subjects.parse(stored.subject)
         except subjects.SubjectError:
             return
-        for index, said in enumerate(unopened(code, reason)):
+        for index, said in enumerate(decider.unopened(code, reason)):
             await self._context.publisher.send(
                 said.to,
                 said.body,
                 tenant=address.tenant,
                 task=address.task,
-                cause=stored.headers.get("ce-id", ""),
+                cause=stored.ce_id,
                 index=f"unopened/{index}",
-                actor=stored.headers.get("ce-actor", ""),
+                actor=stored.actor,
             )
 
-    async def _early(self, handed: Handed) -> None:
+    async def _early(self, message: Received) -> None:
         """A message before its task's opening: fine once the opening stands in the inbox, which decides it too.
 
         Raises HandBack while the opening may still come, Unreadable when it did not.
         """
-        address = handed.message.address
         opening = tuple(f"{kind.TYPE}.v" for logic in self._logics.values() for kind in logic.opening)
-        wanted = subjects.task_filter(self._context.service, address.tenant, address.task)
-        after = handed.message.sequence
+        wanted = subjects.task_filter(self._context.service, message.tenant, message.task)
+        after = message.sequence
         while page := await self._context.bus.read(self._stream, wanted, after=after):
-            if any(stored.headers.get("ce-type", "").startswith(opening) for stored in page):
+            if any(stored.ce_type.startswith(opening) for stored in page):
                 return
             after = page[-1].sequence
-        if not _given_up(self._context.clock(), handed, OPENING_MAX_AGE_MS):
-            raise HandBack(min(5.0, 0.1 * 2 ** min(handed.attempts, 6)), "the task is not opened yet")
-        raise Unreadable("not_opened", f"{handed.message.envelope.type}, but nothing opened the task")
+        if not _given_up(self._context.clock(), message, OPENING_MAX_AGE_MS):
+            raise HandBack(min(5.0, 0.1 * 2 ** min(message.attempts, 6)), "the task is not opened yet")
+        raise Unreadable("not_opened", f"{message.envelope.type}, but nothing opened the task")
 
-    def _remember(self, key: tuple[str, str], fold: Fold) -> None:
-        self._folds[key] = fold
-        while len(self._folds) > MAX_FOLDS_IN_MEMORY:
-            self._folds.popitem(last=False)
-
-    def _first(self, handed: Handed) -> bool:
+    def _first(self, message: Received) -> bool:
         """Whether nothing of the task lies before this message, by the broker's word when it stored it.
 
         Not for what the service says to itself: a timer was stored elsewhere before it was copied here.
         """
-        address, service = handed.message.address, self._context.service
-        wanted = subjects.task_filter(service, address.tenant, address.task)
-        return address.sender != service and wire.was_first(handed.stored.headers, wanted)
+        service = self._context.service
+        wanted = subjects.task_filter(service, message.tenant, message.task)
+        return message.sender != service and wire.was_first(message.headers, wanted)
 
-    async def _catch_up(self, fold: Fold, handed: Handed) -> None:
+    async def _catch_up(self, fold: Fold, message: Received) -> None:
         """Read what lies between the fold and the message, and fold it. Raises HandBack."""
         self.gap_reads += 1
-        address, sequence = handed.message.address, handed.message.sequence
-        wanted = subjects.task_filter(self._context.service, address.tenant, address.task)
+        sequence = message.sequence
+        wanted = subjects.task_filter(self._context.service, message.tenant, message.task)
         rejected: set[int] | None = None
         after = fold.sequence
         while True:
@@ -219,14 +210,14 @@ class FoldHandler:
                 if stored.sequence >= sequence:
                     break
                 if rejected is None:
-                    rejected = await self._rejected(address.tenant, address.task)
+                    rejected = await self._rejected(message.tenant, message.task)
                 # Also what could be read by now: those that went on without it will not look again.
                 if stored.sequence not in rejected:
                     try:
                         await self._fold_stored(fold, stored)
                     except Unreadable as error:
                         # What waits for another version waits for people.
-                        delay_s = min(30.0 if error.later else 5.0, 0.1 * 2 ** min(handed.attempts, 9))
+                        delay_s = min(30.0 if error.later else 5.0, 0.1 * 2 ** min(message.attempts, 9))
                         newer = error.code if error.later else ""
                         raise HandBack(delay_s, str(Blocked(stored.sequence, error)), newer) from error
                 fold.sequence = stored.sequence
@@ -265,21 +256,21 @@ class FoldHandler:
             after = page[-1].sequence
         return found
 
-    async def _live_message(self, handed: Handed, logic: int) -> Message:
+    async def _live_message(self, message: Received, logic: int) -> Message:
         try:
-            return await self._message(handed.message, logic)
+            return await self._message(message, logic)
         except BlobMissing as error:
-            if not _given_up(self._context.clock(), handed, CONTENT_MAX_AGE_MS):
+            if not _given_up(self._context.clock(), message, CONTENT_MAX_AGE_MS):
                 raise HandBack(0.5, str(error)) from error
             raise Unreadable("content_missing", str(error)) from error
 
-    async def _message(self, message: Inbound, logic: int) -> Message:
+    async def _message(self, message: Received, logic: int) -> Message:
         """With the contents that the decision needs. Raises BlobMissing."""
         contents: dict[str, str] = {}
         decider = self._logics.get(logic or message.envelope.logic)
         if decider is not None:
             for ref in decider.wants(message.body):
-                contents[ref.sha256] = await self._context.blobs.text(message.address.tenant, ref)
+                contents[ref.sha256] = await self._context.blobs.text(message.tenant, ref)
         return as_message(message, contents)
 
     async def _publish(
@@ -297,7 +288,8 @@ class FoldHandler:
         """
         if not outputs:
             return
-        begins, to_begin = getattr(fold.decider, "begins", ()), fold.begun - begun
+        assert fold.decider is not None, "only a decider has outputs"
+        begins, to_begin = fold.decider.begins, fold.begun - begun
         service, publisher = self._context.service, self._context.publisher
         signer, left = self._context.signer, len(outputs)
 
@@ -315,39 +307,21 @@ class FoldHandler:
             if left:
                 crash_points.passes("between_publishes")
 
-        # Timers last: nobody waits for them. The first is on its way before anything is made for the others.
-        first, *others = sorted(enumerate(outputs), key=lambda one: isinstance(one[1], SetTimer))
-        rest: list[asyncio.Task[None]] = []
-
-        def go_on() -> None:
-            rest.extend(asyncio.ensure_future(say(*one)) for one in others)
-            loop.call_soon(release)
-
-        loop = asyncio.get_running_loop()
-        soon = loop.call_soon(go_on)
-        try:
-            await say(*first)
-        except BaseException:
-            soon.cancel()
-            for one in rest:
-                one.cancel()  # What was not said is said when the message comes again, under the same ids.
-            raise
-        if others and not rest:
-            soon.cancel()
-            go_on()
-        await asyncio.gather(*rest)
+        # Timers last: nobody waits for them.
+        ordered = sorted(enumerate(outputs), key=lambda row: isinstance(row[1], SetTimer))
+        # Messages that a failure leaves unsaid are said when the cause comes again, under the same ids.
+        await overlapped([partial(say, *row) for row in ordered], release)
 
 
-def _given_up(now_unix_ms: int, handed: Handed, max_age_ms: int) -> bool:
+def _given_up(now_unix_ms: int, message: Received, max_age_ms: int) -> bool:
     """Old, and looked at often: after an outage everything is old at the first look, which a lagging follower may
     answer."""
-    return handed.attempts >= MIN_LOOKS and now_unix_ms - handed.message.time_unix_ms >= max_age_ms
+    return message.attempts >= MIN_LOOKS and now_unix_ms - message.time_unix_ms >= max_age_ms
 
 
-def as_message(message: Inbound, contents: Mapping[str, str]) -> Message:
+def as_message(message: Received, contents: Mapping[str, str]) -> Message:
     """The form in which a decider sees an inbound message."""
-    address = message.address
-    return Message(message.envelope, message.body, address.tenant, address.task, message.sequence, contents)
+    return Message(message.envelope, message.body, message.tenant, message.task, message.sequence, contents)
 
 
 def seal(

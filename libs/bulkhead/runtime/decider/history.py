@@ -18,13 +18,14 @@ import zlib
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, Protocol
 
 from pydantic import ValidationError
 
 from bulkhead.bus.port import Stored
 from bulkhead.flow import bounded
-from bulkhead_contracts import bounds, catalog, envelope, subjects
+from bulkhead.runtime.history_secrets import without_secrets
+from bulkhead_contracts import bounds, catalog, subjects
 from bulkhead_contracts.control import MessageRejected
 from bulkhead_contracts.result import ContentRef
 from bulkhead_contracts.task import TaskEnded, TaskRejected
@@ -37,9 +38,17 @@ MAX_LINE_BYTES = 8 * bounds.MAX_BLOB_BYTES
 """A content of control characters grows sixfold as JSON."""
 SOURCE_HEADER = "Nats-Stream-Source"
 DIGEST = "digest"
-GRANT, GRANT_DIGEST = "bulkhead-grant", "ce-grantdigest"
 _GZIP = b"\x1f\x8b"
 _REF = frozenset({"author", "sha256", "size_bytes"})
+
+
+class Lines(Protocol):
+    """An open file, compressed or not."""
+
+    def readline(self, size: int, /) -> bytes:
+        """The next line, or so much of it."""
+        ...
+
 
 Read = Callable[[ContentRef], Awaitable[bytes | None]]
 
@@ -84,7 +93,7 @@ class History:
     @property
     def turned_away(self) -> bool:
         """Whether the gateway has rejected the task, or could not read its request: no decider heard of it then."""
-        heard = any(one.subject.split(".")[2] == "planner" for one in self.messages)
+        heard = any(one.receiver == "planner" for one in self.messages)
         return self._says(TaskRejected.TYPE) or (self._says(MessageRejected.TYPE) and not heard)
 
     def _says(self, kind: str) -> bool:
@@ -101,7 +110,7 @@ async def collect(journal: Sequence[Stored], read: Read, *, settled: bool = True
     assert journal, "a task without a message has no history"
     if len(journal) > MAX_MESSAGES:
         raise HistoryError(f"the task has over {MAX_MESSAGES} messages", "look at it with `bulkhead timeline`")
-    messages = _without_secrets([at_its_source(one) for one in journal])
+    messages = without_secrets([at_its_source(one) for one in journal])
     room = MAX_BYTES - sum(len(one.body) for one in messages)
     contents: dict[str, Content] = {}
     for ref in _by_digest(messages):
@@ -115,8 +124,8 @@ async def collect(journal: Sequence[Stored], read: Read, *, settled: bool = True
                 "look at it with `bulkhead timeline`, and replay it where it ran",
             )
         contents[ref.sha256] = Content(authors, data)
-    tenant, task = messages[0].subject.split(".")[4:6]
-    return History(tenant, task, tuple(messages), contents, settled)
+    first = messages[0]
+    return History(first.tenant, first.task, tuple(messages), contents, settled)
 
 
 def source_of(stored: Stored) -> str:
@@ -139,8 +148,8 @@ def at_its_source(stored: Stored) -> Stored:
 
 def says(stored: Stored, kind: str) -> bool:
     """Whether it is of this type, by somebody who may say that there: a type is its author's word."""
-    ce_type = stored.headers.get("ce-type", "")
-    return ce_type.startswith(f"{kind}.v") and catalog.allowed(ce_type, *stored.subject.split(".")[1:3])
+    ce_type = stored.ce_type
+    return ce_type.startswith(f"{kind}.v") and catalog.allowed(ce_type, stored.sender, stored.receiver)
 
 
 def named(body: bytes) -> Iterator[ContentRef]:
@@ -168,50 +177,6 @@ def _by_digest(messages: Iterable[Stored]) -> list[ContentRef]:
     return [found[key] for key in sorted(found)]
 
 
-# Secrets
-
-
-def _without_secrets(messages: list[Stored]) -> list[Stored]:
-    """Grants lose their signatures, and what names a grant by its digest names what is left of it.
-
-    Whoever reads the file has no authority by it; a fold of it says the same as a fold of the original.
-    """
-    tokens = {value for one in messages for key, value in one.headers.items() if key.lower() == GRANT}
-    bare = {token: unsigned(token) for token in tokens}
-    renamed = {envelope.grant_digest(token): envelope.grant_digest(left) for token, left in bare.items()}
-    found = []
-    for one in messages:
-        headers = {key.lower(): value for key, value in one.headers.items() if not key.lower().startswith("nats-")}
-        if GRANT in headers:
-            headers[GRANT] = bare[headers[GRANT]]
-        if GRANT_DIGEST in headers:
-            headers[GRANT_DIGEST] = renamed.get(headers[GRANT_DIGEST], headers[GRANT_DIGEST])
-        kept = {key: value for key, value in headers.items() if value}
-        found.append(Stored(one.subject, kept, one.body, one.sequence, one.time_unix_ms))
-    return found
-
-
-def unsigned(token: str) -> str:
-    """A grant's token with its claims, and its task grant's, without signatures; "" for what is no token."""
-    parts = token.split(".")
-    try:
-        claims = json.loads(_unb64(parts[1]))
-        if isinstance(claims.get("parent"), str):
-            claims["parent"] = unsigned(claims["parent"])
-            parts[1] = _b64(json.dumps(claims, separators=(",", ":")).encode())
-        return f"{parts[0]}.{parts[1]}."
-    except (ValueError, IndexError, AttributeError, RecursionError):
-        return ""
-
-
-def _b64(raw: bytes) -> str:
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
-
-
-def _unb64(text: str) -> bytes:
-    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-
-
 # Writing
 
 
@@ -233,7 +198,7 @@ def _lines(history: History) -> Iterator[str]:
     for one in history.messages:
         yield _line(
             {
-                "stream": subjects.inbox_stream(one.subject.split(".")[2]),
+                "stream": subjects.inbox_stream(one.receiver),
                 "sequence": one.sequence,
                 "time_unix_ms": one.time_unix_ms,
                 "subject": one.subject,
@@ -316,10 +281,10 @@ def load(path: Path) -> History:
         if not compressed:
             return parse(file, path.name)
         with gzip.open(file) as unfolded:
-            return parse(unfolded, path.name)  # type: ignore[arg-type]
+            return parse(unfolded, path.name)
 
 
-def parse(file: BinaryIO, name: str = "the file") -> History:
+def parse(file: Lines, name: str = "the file") -> History:
     """Read an open file and check that it is whole. Raises HistoryError."""
     digest = hashlib.sha256()
     rows = _rows(file, name, digest)
@@ -377,7 +342,7 @@ def parse(file: BinaryIO, name: str = "the file") -> History:
     return found
 
 
-def _rows(file: BinaryIO, name: str, digest: "hashlib._Hash") -> Iterator[dict[str, Any]]:
+def _rows(file: Lines, name: str, digest: "hashlib._Hash") -> Iterator[dict[str, Any]]:
     """Every line; all but the first go into the digest."""
     read = rows = 0
     try:

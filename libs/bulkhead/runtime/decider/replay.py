@@ -13,9 +13,10 @@ from bulkhead.bus.port import Stored
 from bulkhead.flow import Decider, Message, Send, SetTimer
 from bulkhead.grants import unverified_claims
 from bulkhead.runtime.consume import inbound
-from bulkhead.runtime.consume.inbound import Inbound, Unreadable
+from bulkhead.runtime.consume.inbound import Received
 from bulkhead.runtime.decider.fold import Fold, as_message, seal, step
 from bulkhead.runtime.decider.history import at_its_source, says
+from bulkhead.runtime.errors import Unreadable
 from bulkhead_contracts import envelope, subjects
 from bulkhead_contracts.control import MessageRejected, TimerFired
 from bulkhead_contracts.envelope import Envelope
@@ -95,8 +96,7 @@ async def replay(
     report = Report(messages=len(journal))
     by_inbox: dict[str, list[Stored]] = {}
     for stored in journal:
-        receiver = stored.subject.split(".")[2]
-        by_inbox.setdefault(receiver, []).append(at_its_source(stored))
+        by_inbox.setdefault(stored.receiver, []).append(at_its_source(stored))
         report.ended = report.ended or says(stored, TaskEnded.TYPE)
     judged: set[tuple[str, str]] = set()
     for service, versions in logics.items():
@@ -106,11 +106,7 @@ async def replay(
         said = await _fold(service, inbox, versions, fetch, report)
         _compare(service, said, recorded, report, answered_until_unix_ms)
         judged |= {(service, ce_id) for ce_id in recorded}
-    report.unread = sum(
-        receiver not in logics and (sender, one.headers.get("ce-id", "")) not in judged
-        for one in journal
-        for sender, receiver in [one.subject.split(".")[1:3]]
-    )
+    report.unread = sum(one.receiver not in logics and (one.sender, one.ce_id) not in judged for one in journal)
     report.divergences.sort(key=lambda one: one.sequence)
     return report
 
@@ -124,23 +120,16 @@ def _recorded(
     service said to this task is left out: it is decided by messages that are not in this record.
     """
     found: dict[str, Stored] = {}
-    away = {kind for one in versions.values() for kind in getattr(one, "says_elsewhere", ())}
+    away = {kind for one in versions.values() for kind in one.says_elsewhere}
     left_out = (MessageRejected.TYPE, *(f"{kind.TYPE}.v" for kind in away))
     for stored in journal:
-        kind = stored.headers.get("ce-type", "")
-        if stored.subject.split(".")[1] == service and not kind.startswith(left_out):
-            first = found.setdefault(stored.headers.get("ce-id", ""), stored)
+        kind = stored.ce_type
+        if stored.sender == service and not kind.startswith(left_out):
+            first = found.setdefault(stored.ce_id, stored)
             if (first.subject, first.body) != (stored.subject, stored.body):
                 what = "a second message under one id"
                 report.divergences.append(
-                    Divergence(
-                        service,
-                        stored.sequence,
-                        first.headers.get("ce-id", ""),
-                        what,
-                        _show(first.body),
-                        _show(stored.body),
-                    )
+                    Divergence(service, stored.sequence, first.ce_id, what, _show(first.body), _show(stored.body))
                 )
     return found
 
@@ -149,7 +138,7 @@ def _has_opening(
     service: str, inbox: Sequence[Stored], versions: Mapping[int, Decider[Any]], recorded: Mapping[str, Stored]
 ) -> None:
     opening = tuple(f"{kind.TYPE}.v" for decider in versions.values() for kind in decider.opening)
-    if recorded and not any(one.headers.get("ce-type", "").startswith(opening) for one in inbox):
+    if recorded and not any(one.ce_type.startswith(opening) for one in inbox):
         raise CannotReplay(
             f"the record has lost its beginning: it holds what {service} said and not what opened the task there",
             "the journal drops its oldest messages when it is full: replay tasks sooner, or keep them with "
@@ -161,7 +150,7 @@ def _has_opening(
 async def _fold(
     service: str, messages: Sequence[Stored], versions: Mapping[int, Decider[Any]], fetch: Fetch, report: Report
 ) -> dict[str, _Said]:
-    readable: list[Inbound] = []
+    readable: list[Received] = []
     rejected: dict[int, MessageRejected] = {}
     for stored in messages:
         try:
@@ -196,7 +185,7 @@ async def _fold(
     return said
 
 
-def _has_logic(service: str, one: Inbound, fold: Fold, versions: Mapping[int, Decider[Any]]) -> None:
+def _has_logic(service: str, one: Received, fold: Fold, versions: Mapping[int, Decider[Any]]) -> None:
     if fold.decider is None and one.envelope.logic not in versions:
         have = ", ".join(map(str, sorted(versions)))
         raise CannotReplay(
@@ -206,7 +195,7 @@ def _has_logic(service: str, one: Inbound, fold: Fold, versions: Mapping[int, De
 
 
 async def _with_contents(
-    service: str, one: Inbound, fold: Fold, versions: Mapping[int, Decider[Any]], fetch: Fetch
+    service: str, one: Received, fold: Fold, versions: Mapping[int, Decider[Any]], fetch: Fetch
 ) -> Message:
     try:
         wanted = versions[fold.logic or one.envelope.logic].wants(one.body)
@@ -227,15 +216,14 @@ def _unopened(
 ) -> dict[str, _Said]:
     """What FoldHandler.rejected says in the decider's name when the message that opens a task is rejected."""
     decider = versions[max(versions)]
-    unopened = getattr(decider, "unopened", None)
-    opens = tuple(f"{kind.TYPE}.v" for kind in getattr(decider, "begins_task", decider.opening))
+    opens = tuple(f"{kind.TYPE}.v" for kind in decider.begins_task)
     found: dict[str, _Said] = {}
     for stored in messages:
         fact = rejected.get(stored.sequence)
-        if fact is None or unopened is None or not stored.headers.get("ce-type", "").startswith(opens):
+        if fact is None or not stored.ce_type.startswith(opens):
             continue
-        address, cause = subjects.parse(stored.subject), stored.headers.get("ce-id", "")
-        for index, output in enumerate(unopened(fact.code, fact.reason)):
+        address, cause = subjects.parse(stored.subject), stored.ce_id
+        for index, output in enumerate(decider.unopened(fact.code, fact.reason)):
             head = Envelope(
                 id=envelope.derive_id(service, cause, f"unopened/{index}"),
                 type=output.body.ce_type(),
@@ -252,8 +240,7 @@ def _unopened(
     return found
 
 
-def _as_said(service: str, cause: Inbound, output: Send | SetTimer, head: Envelope) -> _Said:
-    address = cause.address
+def _as_said(service: str, cause: Received, output: Send | SetTimer, head: Envelope) -> _Said:
     signed = isinstance(output, Send) and output.step_grant is not None
     left_out = NOT_COMPARED | COMPARED_BY_CLAIMS if signed else NOT_COMPARED
     headers = {key: value for key, value in head.headers().items() if key not in left_out}
@@ -262,7 +249,7 @@ def _as_said(service: str, cause: Inbound, output: Send | SetTimer, head: Envelo
         return _Said(
             cause.sequence,
             cause.time_unix_ms,
-            subjects.mesh(service, service, address.tenant, address.task),
+            subjects.mesh(service, service, cause.tenant, cause.task),
             body,
             headers,
             None,
@@ -273,7 +260,7 @@ def _as_said(service: str, cause: Inbound, output: Send | SetTimer, head: Envelo
         claims = {"grant": output.step_grant.model_dump(mode="json")}
         if output.grant:
             claims["parent"] = output.grant
-    subject = subjects.mesh(service, output.to, address.tenant, address.task)
+    subject = subjects.mesh(service, output.to, cause.tenant, cause.task)
     return _Said(cause.sequence, cause.time_unix_ms, subject, output.body.encode(), headers, claims, left_out)
 
 

@@ -6,18 +6,18 @@ asker's own timer.
 """
 
 import asyncio
-from collections import OrderedDict
 from dataclasses import dataclass
 from itertools import islice
 
+from bulkhead.bounded_dict import BoundedDict
 from bulkhead.bus.port import BusError
+from bulkhead.runtime.consume.inbound import Received
 from bulkhead.runtime.halts.live import Halts, Key
 from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead.telemetry.log import Log
 from bulkhead.telemetry.metrics import Counts
 from bulkhead_contracts.control import CallResumed
 from bulkhead_contracts.envelope import Envelope
-from bulkhead_contracts.subjects import Address
 
 log = Log("parked")
 
@@ -37,15 +37,22 @@ Name = tuple[str, str, str, str]
 class Call:
     """One call that was put off. head: of the request that was put off last."""
 
-    address: Address
+    sender: str
+    tenant: str
+    task: str
     head: Envelope
     call_id: str
     step_id: str
 
+    @classmethod
+    def of(cls, message: Received, call_id: str, step_id: str) -> "Call":
+        """The call that a request is of; nothing is kept of the request's body."""
+        return cls(message.sender, message.tenant, message.task, message.envelope, call_id, step_id)
+
     @property
     def name(self) -> Name:
         """The same for every request of one call."""
-        return self.address.sender, self.address.tenant, self.address.task, self.call_id
+        return self.sender, self.tenant, self.task, self.call_id
 
 
 class Parked:
@@ -53,9 +60,9 @@ class Parked:
 
     def __init__(self, publisher: Publisher, halts: Halts) -> None:
         self._publisher, self._halts = publisher, halts
-        self._waiting: dict[Key, OrderedDict[Name, Call]] = {}
-        self._ages: OrderedDict[tuple[Key, Name], None] = OrderedDict()
-        self._due: OrderedDict[Name, Call] = OrderedDict()
+        self._waiting: dict[Key, dict[Name, Call]] = {}
+        self._ages = BoundedDict[tuple[Key, Name], None](MAX_PARKED, self._forget)
+        self._due: dict[Name, Call] = {}
         self._woken = asyncio.Event()
         halts.on_lift = self.lifted
 
@@ -64,14 +71,14 @@ class Parked:
         if self._halts.over(key, since_unix_ms):
             self._wake({call.name: call})  # It was lifted while the call was being put off.
             return
-        self._waiting.setdefault(key, OrderedDict())[call.name] = call
+        self._waiting.setdefault(key, {})[call.name] = call
         self._ages[key, call.name] = None
-        self._ages.move_to_end((key, call.name))
-        while len(self._ages) > MAX_PARKED:
-            (old, name), _ = self._ages.popitem(last=False)
-            self._waiting[old].pop(name, None)
-            if not self._waiting[old]:
-                del self._waiting[old]
+
+    def _forget(self, place: tuple[Key, Name], _: None) -> None:
+        key, name = place
+        self._waiting[key].pop(name, None)
+        if not self._waiting[key]:
+            del self._waiting[key]
 
     def lifted(self, key: Key) -> None:
         """It is over. Another one may hold the same calls: then they are put off again."""
@@ -81,7 +88,7 @@ class Parked:
                 self._ages.pop((key, name), None)
             self._wake(calls)
 
-    def _wake(self, calls: "OrderedDict[Name, Call] | dict[Name, Call]") -> None:
+    def _wake(self, calls: dict[Name, Call]) -> None:
         self._due.update(calls)
         self._woken.set()
 
@@ -101,13 +108,13 @@ class Parked:
                 await asyncio.gather(*(self._tell(call) for _, call in some))
 
     async def _tell(self, call: Call) -> None:
-        head, address = call.head, call.address
+        head = call.head
         try:
             await self._publisher.send(
-                address.sender,
+                call.sender,
                 CallResumed(call_id=call.call_id, step_id=call.step_id),
-                tenant=address.tenant,
-                task=address.task,
+                tenant=call.tenant,
+                task=call.task,
                 cause=head.id,
                 index="resumed",
                 actor=head.actor,
@@ -115,4 +122,4 @@ class Parked:
                 logic=head.logic,
             )
         except BusError as error:
-            log.warning("not_woken", call=call.call_id, task=address.task, reason=str(error))
+            log.warning("not_woken", call=call.call_id, task=call.task, reason=str(error))

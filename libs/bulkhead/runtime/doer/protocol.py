@@ -7,62 +7,56 @@ A doer's `core.py` implements `Doer`; its `effects.py` touches the world; both u
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Generic, Literal, Protocol, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from bulkhead.blobs import Blobs
 from bulkhead.grants import Authority, Signer
-from bulkhead.runtime.halts.live import Held, Key, Target, key_of
+from bulkhead.runtime.component import Component
+from bulkhead.runtime.consume.inbound import Received
+from bulkhead.runtime.errors import Deferred, Refused
+from bulkhead.runtime.halts.live import Held, Target, key_of
 from bulkhead_contracts import bounds
 from bulkhead_contracts.budget import Amount, Settled
 from bulkhead_contracts.control import Halt
-from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.result import Failure, Usage
 from bulkhead_contracts.types import Body, Contract
 
 R = TypeVar("R", bound=Body)
 
 
-class Deferred(Exception):
-    """May not act yet: the shell answers `CallDeferred` and acks; the requester asks again later.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job(Received, Generic[R]):
+    """A request whose grant was verified. authority: what the grant allows. now_unix_ms: when that was looked at."""
 
-    paused: a halt or an open breaker holds it back; see `CallDeferred`. halt: which of them, and since when; its end
-    wakes the asker.
-    """
-
-    def __init__(
-        self, after_ms: int, reason: str, *, paused: bool = False, code: str = "", halt: tuple[Key, int] | None = None
-    ) -> None:
-        super().__init__(reason)
-        self.after_ms = after_ms
-        self.reason = reason
-        self.paused = paused
-        self.code = code
-        self.halt = halt
-        self.usage = Usage()
-
-
-class Refused(Exception):
-    """Will not act (budget, halt, grant): the shell answers with `Doer.refuse`."""
-
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(failure.message)
-        self.failure = failure
-
-
-@dataclass(frozen=True, slots=True)
-class Job(Generic[R]):
-    """One verified request. `deliveries` is 1 the first time; `authority` is what the grant allows."""
-
-    request: R
-    envelope: Envelope
-    tenant: str
-    task: str
-    sender: str
+    body: R
     authority: Authority
-    deliveries: int
     now_unix_ms: int
+
+    @property
+    def request(self) -> R:
+        """What is asked for."""
+        return self.body
+
+    @classmethod
+    def of(cls, message: Received, request: R, authority: Authority, now_unix_ms: int) -> "Job[R]":
+        """The job of a message whose grant is good."""
+        return cls(
+            envelope=message.envelope,
+            body=request,
+            tenant=message.tenant,
+            task=message.task,
+            sender=message.sender,
+            sequence=message.sequence,
+            time_unix_ms=message.time_unix_ms,
+            attempts=message.attempts,
+            receiver=message.receiver,
+            authority=authority,
+            now_unix_ms=now_unix_ms,
+        )
 
 
 @dataclass(slots=True)
@@ -130,17 +124,26 @@ def reason_of(held: Held) -> str:
     )[:2000]
 
 
-def open_breaker(held: Held) -> Failure:
-    """What the asker gets in place of a call; nothing was done."""
-    return Failure(
-        code="breaker_open",
-        message=reason_of(held),
-        hint=f"go another way, or try again in {max(1, round(held.retry_after_ms / 1000))} s",
-    )
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Why a job may not go on. held: the open breaker, where it is one."""
+
+    code: Literal["halted", "timeout", "breaker_open"]
+    reason: str
+    held: Held | None = None
+
+    def failure(self) -> Failure:
+        """What the requester gets in place of an outcome; nothing was done."""
+        hint = _HINTS.get(self.code, "")
+        if self.held is not None:
+            hint = f"go another way, or try again in {max(1, round(self.held.retry_after_ms / 1000))} s"
+        return Failure(code=self.code, message=self.reason, hint=hint)
 
 
+_HINTS = {"halted": "an operator must lift the halt", "timeout": "give the task a longer deadline"}
 Keep = Callable[[Reservation], None]
-Reserve = Callable[["Job[Body]", str, int, str, str, Amount, str, Keep], Awaitable[Reservation]]
+Purpose = Literal["model", "tool", "retrieval"]
+Reserve = Callable[[Job[Any], str, int, Purpose, str, Amount, str, Keep], Awaitable[Reservation]]
 
 
 @dataclass(slots=True)
@@ -163,49 +166,66 @@ class Hands:
         call_id: str,
         attempt: int,
         *,
-        purpose: Literal["model", "tool", "retrieval"],
+        purpose: Purpose,
         resource: str,
         worst_case: Amount,
         price_digest: str = "",
     ) -> Reservation:
         """Admission for one outward attempt (numbered from 0). Raises Refused (ceiling, halt) or Deferred."""
         reservation = await self._reserve(
-            job,
-            call_id,
-            attempt,
-            purpose,
-            resource,
-            worst_case,
-            price_digest,  # type: ignore[arg-type]
-            self.reservations.append,
+            job, call_id, attempt, purpose, resource, worst_case, price_digest, self.reservations.append
         )
         # That may have taken seconds: what was halted meanwhile is not begun, so that nothing is charged.
-        named = {purpose: resource} if purpose != "retrieval" else {}
-        if (stands := self.stopped(job, **named)) is not None:
+        tool, model = resource if purpose == "tool" else "", resource if purpose == "model" else ""
+        if (stop := self.may(job, tool=tool, model=model, defer=False)) is not None:
             reservation.settle(Usage())
-            self.halted(job, **named)
-            raise Refused(Failure.of("halted", ended_by(stands), "an operator must lift the halt"))
+            self.may(job, tool=tool, model=model)
+            raise Refused(stop.failure())
         return reservation
 
-    def halted(self, job: "Job[R]", *, tool: str = "", model: str = "") -> Halt | None:
-        """The halt that ends this job now, if any. Raises Deferred when a halt only pauses it."""
-        halt = self._halt_of(target_of(job, tool, model))
-        if halt is not None and halt.pauses:
-            raise self.paused(halt)
-        return halt
+    def may(
+        self,
+        job: "Job[R]",
+        *,
+        tool: str = "",
+        model: str = "",
+        deadline_unix_ms: int | None = None,
+        what: str = "it",
+        begins: bool = False,
+        defer: bool = True,
+    ) -> Stop | None:
+        """Why a job may not go on now; None when it may.
+
+        Looked at in this order: halts; the deadline, where one is named (what: that has not begun); and where `begins`
+        says that a call goes out right after this, the breakers: a call that may go out counts as a trial. Raises
+        Deferred when it only has to wait: for a halt that pauses (unless `defer` is False), or for a breaker of its
+        tenant or agent.
+        """
+        target = target_of(job, tool, model)
+        halt = self._halt_of(target)
+        if halt is not None:
+            if halt.pauses and defer:
+                raise self._paused(halt)
+            return Stop("halted", ended_by(halt))
+        if deadline_unix_ms is not None and self.now_unix_ms() >= deadline_unix_ms:
+            return Stop("timeout", f"the call's deadline passed before {what} began")
+        held = self._held(target, self.now_unix_ms()) if begins else None
+        if held is None:
+            return None
+        if held.breaker.scope in ("tenant", "agent"):
+            raise self.held_back(held)
+        return Stop("breaker_open", reason_of(held), held)
 
     def cut(self, job: "Job[R]", *, tool: str = "", model: str = "") -> Halt:
         """The halt that ended what was in flight. Raises Deferred when it only pauses, or was lifted meanwhile."""
-        halt = self.halted(job, tool=tool, model=model)
+        halt = self._halt_of(target_of(job, tool, model))
         if halt is None:
             raise Deferred(PAUSE_FIRST_MS, "it was halted, and let go on at once", paused=True)
+        if halt.pauses:
+            raise self._paused(halt)
         return halt
 
-    def stopped(self, job: "Job[R]", *, tool: str = "", model: str = "") -> Halt | None:
-        """The halt that ends or pauses this job now, if any."""
-        return self._halt_of(target_of(job, tool, model))
-
-    def paused(self, halt: Halt) -> Deferred:
+    def _paused(self, halt: Halt) -> Deferred:
         """To be raised for a halt that pauses: the longer it stands, the seldomer its work asks."""
         age_ms = max(0, self.now_unix_ms() - halt.at_unix_ms)
         what = "the task" if halt.scope == "task" else f"{halt.scope} {halt.known_as}"
@@ -223,16 +243,6 @@ class Hands:
             code=halt.code,
             halt=(key_of(halt), halt.at_unix_ms),
         )
-
-    def tripped(self, job: "Job[R]", *, tool: str = "", model: str = "") -> Held | None:
-        """The open breaker of this tool or model, which calls nothing now. A call that may go out counts as a trial.
-
-        Ask right before the call. Raises Deferred when the breaker is the tenant's or the agent's: it pauses them.
-        """
-        held = self._held(target_of(job, tool, model), self.now_unix_ms())
-        if held is not None and held.breaker.scope in ("tenant", "agent"):
-            raise self.held_back(held)
-        return held
 
     @staticmethod
     def held_back(held: Held) -> Deferred:
@@ -254,32 +264,37 @@ class Hands:
         await self._live(job.tenant, job.task, body)
 
 
-class Doer(Protocol[R]):
-    """One doer service. Optional members: `asides`, what it takes beside calls (runtime/asides.py); `changes(request)`,
-    whether acting on it may change the world, claimed or not (default: what is not claimed changes nothing);
-    `turn(job, hands)`, what a call holds while it is claimed and done, and waits for before that (raises Refused,
-    Deferred, HandBack); `drain()`: nothing that waits is to begin any more.
-    """
+class Doer(Component, ABC, Generic[R]):
+    """One doer service. handles: the types of its requests. asides: what it takes beside them (runtime/asides.py)."""
 
     service: str
     handles: tuple[type[Body], ...]
+    asides: Mapping[type[Body], Callable[[Received], Awaitable[None]]] = {}
 
+    @abstractmethod
     def key(self, request: R) -> str:
         """Idempotency key within the task: a subject token, normally the call id."""
-        ...
 
+    @abstractmethod
     def writes(self, job: Job[R]) -> bool:
         """Whether acting changes the world and is not safe to repeat: the shell claims the key first, durably."""
-        ...
 
+    @abstractmethod
     async def act(self, job: Job[R], hands: Hands) -> Body:
         """Do it and return the reply. Expected failures are replies; may raise Deferred, Refused."""
-        ...
 
+    @abstractmethod
     def refuse(self, request: R, failure: Failure) -> Body:
         """The reply that says no."""
-        ...
 
+    @abstractmethod
     def uncertain(self, request: R) -> Body:
         """The reply when a claimed write has no recorded outcome: it may have happened."""
-        ...
+
+    def changes(self, request: R) -> bool:
+        """Whether acting on the request may change the world, claimed or not."""
+        return False
+
+    def turn(self, job: Job[R], hands: Hands) -> AbstractAsyncContextManager[None]:
+        """What a call holds while it is claimed and done, and waits for before. Raises Refused, Deferred, HandBack."""
+        return nullcontext()

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from bulkhead.bus.port import Live, Stored
 from bulkhead.runtime import crash_points
 from bulkhead.runtime.consume import inbound
-from bulkhead.runtime.consume.inbound import Unreadable
-from bulkhead.runtime.consume.loop import HandBack, Handed
 from bulkhead.runtime.context import Context
-from bulkhead.runtime.edge.protocol import Edge, Received, Retry, RpcTable
+from bulkhead.runtime.edge.protocol import Edge, Received, RpcTable
+from bulkhead.runtime.errors import Unreadable
 from bulkhead.telemetry import names, trace
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts.control import MessageRejected
@@ -32,26 +31,10 @@ class EdgeHandler:
     async def rejected(self, stored: Stored, code: str, reason: str) -> None:
         """The dead letter says it all."""
 
-    async def handle(self, handed: Handed) -> None:
-        """Pass it on; Retry hands it back."""
-        message = handed.message
-        if isinstance(message.body, MessageRejected):
-            return
-        address = message.address
-        received = Received(
-            message.envelope,
-            message.body,
-            address.tenant,
-            address.task,
-            address.sender,
-            message.sequence,
-            message.time_unix_ms,
-            handed.attempts,
-        )
-        try:
-            await self._edge.handle(received)
-        except Retry as retry:
-            raise HandBack(retry.delay_s, retry.reason) from retry
+    async def handle(self, message: Received) -> None:
+        """Pass it on. Raises HandBack."""
+        if not isinstance(message.body, MessageRejected):
+            await self._edge.handle(message)
 
 
 class RpcServer:
@@ -73,7 +56,6 @@ class RpcServer:
         handler = self._table.get(type(message.body))
         if handler is None:
             return _error("no_handler", f"{self._context.service} does not answer {message.envelope.type}")
-        address = message.address
         crash_points.passes("after_request")
         ready: tuple[Body, Mapping[str, str], bytes] | None = None
 
@@ -81,13 +63,10 @@ class RpcServer:
             nonlocal ready
             ready = (body, self._context.publisher.envelope(body, cause=message.envelope.id).headers(), body.encode())
 
-        received = Received(
-            message.envelope, message.body, address.tenant, address.task, address.sender, 0, now, 1, prepare
-        )
-        name = f"{names.PROCESS} rpc.{address.sender}.{address.receiver}"
+        name = f"{names.PROCESS} rpc.{message.sender}.{message.receiver}"
         try:
-            with trace.span(name, message.envelope.traceparent, attributes={names.TASK: address.task}):
-                body = await handler(received)
+            with trace.span(name, message.envelope.traceparent, attributes={names.TASK: message.task}):
+                body = await handler(message.asked(prepare))
         except Exception as error:
             log.error("rpc_failed", exc_info=True, subject=request.subject)
             return _error("failed", f"{self._context.service} failed: {type(error).__name__}")

@@ -6,32 +6,15 @@ no grant asked for: the sender is the broker's word, and the catalog says who ma
 
 from collections.abc import Awaitable, Callable, Mapping
 
-from bulkhead.runtime.consume.loop import HandBack, Handed
-from bulkhead.runtime.edge.protocol import Received, Retry
+from bulkhead.runtime.consume.inbound import Received
 from bulkhead_contracts.types import Body
 
 Asides = Mapping[type[Body], Callable[[Received], Awaitable[None]]]
-"""By type. A handler may raise Retry: the message comes back, and holds up nothing but itself."""
+"""By type. A handler may raise HandBack: the message comes back, and holds up nothing but itself."""
 
 
-async def take(asides: Asides, handed: Handed) -> None:
+async def take(asides: Asides, message: Received) -> None:
     """Pass it on; what nobody takes is left. Raises HandBack."""
-    message, address = handed.message, handed.message.address
     handler = asides.get(type(message.body))
-    if handler is None:
-        return
-    try:
-        await handler(
-            Received(
-                message.envelope,
-                message.body,
-                address.tenant,
-                address.task,
-                address.sender,
-                message.sequence,
-                message.time_unix_ms,
-                handed.attempts,
-            )
-        )
-    except Retry as retry:
-        raise HandBack(retry.delay_s, retry.reason) from retry
+    if handler is not None:
+        await handler(message)

@@ -5,13 +5,14 @@ that holds its call back.
 """
 
 import asyncio
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 from weakref import WeakValueDictionary
 
 from pydantic import ValidationError
 
+from bulkhead.bounded_dict import BoundedDict
 from bulkhead.bus.port import Bus, BusError
 from bulkhead.telemetry import names
 from bulkhead.telemetry.log import Log
@@ -100,12 +101,12 @@ class Halts:
         self._bus = bus
         self._found: dict[Key, Halt] = {}
         """Switches of tenants, agents, tools, models and features: few, set by people, never forgotten."""
-        self._tasks: OrderedDict[Key, Halt] = OrderedDict()
+        self._tasks = BoundedDict[Key, Halt](MAX_HALTS)
         self._breakers: dict[Key, Breaker] = {}
         self._trials: dict[Key, int] = {}
         # Only as long as somebody waits for one.
         self._events: WeakValueDictionary[Target, asyncio.Event] = WeakValueDictionary()
-        self._newest: OrderedDict[str, int] = OrderedDict()
+        self._newest = BoundedDict[str, int](MAX_HALTS)
         """Sequence of the entry that is known, by its place."""
         self._after = 0
         self.on_lift: Callable[[Key], None] | None = None
@@ -186,9 +187,6 @@ class Halts:
         if sequence < self._newest.get(place, 0):
             return
         self._newest[place] = sequence
-        self._newest.move_to_end(place)
-        while len(self._newest) > MAX_HALTS:
-            self._newest.popitem(last=False)
         try:
             # By its place: a tenant, or a feature, may be called that, too.
             if subject.split(".", 3)[2] == BREAKERS:
@@ -203,9 +201,6 @@ class Halts:
         found = key_of(halt)
         if halt.scope == "task":
             self._tasks[found] = halt
-            self._tasks.move_to_end(found)
-            while len(self._tasks) > MAX_HALTS:
-                self._tasks.popitem(last=False)
         else:
             self._found[found] = halt
         for target, event in list(self._events.items()):

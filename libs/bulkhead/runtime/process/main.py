@@ -8,13 +8,15 @@ import gc
 import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from bulkhead.bus.port import BusError
+from bulkhead.latency import LATENCY
 from bulkhead.runtime import crash_points
 from bulkhead.runtime.background import cancel
 from bulkhead.runtime.broker_clock import BrokerClock
@@ -31,7 +33,6 @@ BAD_SETTINGS = 2
 """Exit code: started again it would end in the same way. bulkhead_infra.local.supervised_process knows it."""
 
 Build = Callable[[Context, Any], Any]
-GC_THRESHOLDS = (20_000, 20, 50)
 
 
 def main(service: str, build: Build, settings_type: type[ServiceSettings]) -> None:
@@ -48,14 +49,13 @@ def main(service: str, build: Build, settings_type: type[ServiceSettings]) -> No
         prompts=settings.trace_prompts,
     )
     metrics.setup(service, settings.instance, settings.otlp_endpoint if settings.metrics else "")
-    try:
+    run: Callable[[Coroutine[Any, Any, int]], int] = asyncio.run
+    with suppress(ImportError):
         import uvloop
 
-        runner = uvloop.run
-    except ImportError:
-        runner = asyncio.run
+        run = uvloop.run
     try:
-        code = runner(serve(service, build, settings))
+        code = run(serve(service, build, settings))
     except ValueError as error:
         # Of files that the settings name (policies, prices, keys): the same at the next start.
         log.error("start_failed", reason="; ".join(setting_problems(error)))
@@ -110,7 +110,7 @@ def _settle() -> None:
     hold no cycles; looking through all of them every few hundred allocations cost a tenth of a step's CPU."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(*GC_THRESHOLDS)
+    gc.set_threshold(*LATENCY.gc_thresholds)
 
 
 async def serve(service: str, build: Build, settings: ServiceSettings) -> int:
@@ -140,11 +140,8 @@ async def serve(service: str, build: Build, settings: ServiceSettings) -> int:
     for name, look in running.gauges().items():
         metrics.gauge(name, look)
 
-    # What keeps a component from working although it runs, in its own words.
-    problem_of = getattr(running.component, "problem", lambda: "")
-
     async def status() -> dict[str, object]:
-        on_bus, problem = await bus.ready(), problem_of()
+        on_bus, problem = await bus.ready(), running.problem()
         why = problem or clock.problem() if on_bus else "the broker does not answer"
         ready = running.ready() and on_bus and not problem
         return {
@@ -157,13 +154,13 @@ async def serve(service: str, build: Build, settings: ServiceSettings) -> int:
 
     health = Health(status)
     loop = asyncio.get_running_loop()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, running.drain)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, running.drain)
     await health.start(settings.health_port, settings.health_file)
     health.started = True
     _settle()
     log.info("started")
-    if problem := problem_of():
+    if problem := running.problem():
         log.error("not_ready", reason=problem)
     following = context.background.start("clock", clock.follow())
     work = asyncio.create_task(running.run())

@@ -7,12 +7,16 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from bulkhead.flow import Decider
 from bulkhead.runtime.background import cancel
+from bulkhead.runtime.component import Component
 from bulkhead.runtime.consume.loop import Handler, Shell
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.decider.fold import FoldHandler
 from bulkhead.runtime.doer.handler import DoerHandler
+from bulkhead.runtime.doer.protocol import Doer
 from bulkhead.runtime.edge.handler import EdgeHandler, RpcServer
+from bulkhead.runtime.edge.protocol import Edge
 from bulkhead.runtime.halts.live import Halts
 from bulkhead.telemetry import names
 from bulkhead.telemetry.metrics import Look
@@ -23,10 +27,17 @@ class Service:
     """One running service."""
 
     def __init__(
-        self, context: Context, component: Any, *, shards: int = 1, slots: int = 64, drain_timeout_s: float = 10.0
+        self,
+        context: Context,
+        component: Component | Mapping[int, Decider[Any]],
+        *,
+        shards: int = 1,
+        slots: int = 64,
+        drain_timeout_s: float = 10.0,
     ) -> None:
         self.context = context
         self.component = component
+        self._own = component if isinstance(component, Component) else Component()
         self._halts: Halts | None = None
         self.handler = self._handler_of(component)
         self.shell: Shell | None = None
@@ -36,13 +47,14 @@ class Service:
         self._background: list[asyncio.Task[None]] = []
         self._stopping = asyncio.Event()
 
-    def _handler_of(self, component: Any) -> Handler:
-        if isinstance(component, Mapping):
-            return FoldHandler(self.context, component)
-        if hasattr(component, "act"):
+    def _handler_of(self, component: Component | Mapping[int, Decider[Any]]) -> Handler:
+        if isinstance(component, Doer):
             self._halts = Halts(self.context.bus)
             return DoerHandler(self.context, component, self._halts)
-        return EdgeHandler(component)
+        if isinstance(component, Edge):
+            return EdgeHandler(component)
+        assert isinstance(component, Mapping), f"{type(component).__name__} is no Doer, no Edge and no deciders"
+        return FoldHandler(self.context, component)
 
     async def run(self) -> None:
         """Start, serve until `drain`, stop in the reverse order. Raises BackgroundFailed."""
@@ -52,12 +64,10 @@ class Service:
             self._background.append(start("halts", self._halts.run()))
             assert isinstance(self.handler, DoerHandler)
             self._background.append(start("parked calls", self.handler.parked.run()))
-        if hasattr(self.component, "start"):
-            await self.component.start()
+        await self._own.start()
         try:
-            table = getattr(self.component, "rpc", None)
-            if table:
-                server = RpcServer(self.context, table)
+            if self._own.rpc:
+                server = RpcServer(self.context, self._own.rpc)
                 stop = await self.context.bus.serve(
                     f"rpc.*.{self.context.service}.>", self.context.service, server.answer
                 )
@@ -66,15 +76,13 @@ class Service:
         finally:
             for stop in self._stop_rpc:
                 await stop()
-            if hasattr(self.component, "stop"):
-                await self.component.stop()
+            await self._own.stop()
             await cancel(*self._background)
 
     def drain(self) -> None:
         """Take nothing new; `run` returns when what runs has ended."""
         self._stopping.set()
-        if hasattr(self.component, "drain"):
-            self.component.drain()
+        self._own.drain()
         if self.shell is not None:
             self.shell.drain()
 
@@ -87,16 +95,17 @@ class Service:
                 names.HALTS: self._halts.standing,
                 names.BREAKERS: self._halts.open_breakers,
             }
-        own = getattr(self.component, "gauges", None)
-        return found | own() if own is not None else found
+        return found | self._own.gauges()
 
     def ready(self) -> bool:
         """Attached to its inbox, and the component agrees."""
         attached = self.shell.attached if self.shell is not None else True
-        own = getattr(self.component, "ready", None)
-        return attached and (own() if own is not None else True)
+        return attached and self._own.ready()
+
+    def problem(self) -> str:
+        """Why the component cannot do its work although it runs; "" when it can."""
+        return self._own.problem()
 
     def degraded(self) -> str:
         """What of the component does not work while the rest goes on: what; what to do. "" when nothing."""
-        own = getattr(self.component, "degraded", None)
-        return str(own()) if own is not None else ""
+        return self._own.degraded()

@@ -8,7 +8,9 @@ task's progress stands in the way of the step that it tells of (ADR 0027).
 import asyncio
 from collections import deque
 
-HOLD_S = 0.005
+from bulkhead.latency import LATENCY
+
+HOLD_S = LATENCY.coalesce_s
 
 
 class Queue:

@@ -6,11 +6,13 @@ In: a body, its receiver and task. Out: the broker's ack (durable), or the reply
 import asyncio
 import json
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from typing import TypedDict, Unpack
 
 from bulkhead.bus.port import Bus, BusClosed, BusUnavailable, PubAck, Schedule, WrongLastSequence
 from bulkhead.runtime import crash_points
+from bulkhead.runtime.errors import RpcRefused
 from bulkhead.runtime.publish.coalesce import Queue
 from bulkhead.telemetry import trace
 from bulkhead_contracts import bounds, catalog, envelope, subjects
@@ -32,6 +34,20 @@ class Ready:
     message_id: str
     queue: "Queue"
     patient: bool
+
+
+class Attributes(TypedDict, total=False):
+    """What `Publisher.envelope` takes beside the body."""
+
+    cause: str
+    index: int | str
+    actor: str
+    grant: str
+    grant_digest: str
+    traceparent: str
+    approval: str
+    logic: int
+    time_unix_ms: int | None
 
 
 class Publisher:
@@ -83,14 +99,14 @@ class Publisher:
         expect_last_on_subject: int | None = None,
         first: bool = False,
         patience_s: float = 0.0,
-        **attributes: object,
+        **attributes: Unpack[Attributes],
     ) -> PubAck:
         """Store a message in `to`'s inbox. Keyword attributes are those of `envelope`; first: as in `post`.
 
         Retries with the same ids while the broker does not answer, for `patience_s` at least. Raises BusUnavailable,
         PublishRefused, WrongLastSequence.
         """
-        head = self.envelope(body, **attributes)  # type: ignore[arg-type]
+        head = self.envelope(body, **attributes)
         return await self.post(
             to,
             body,
@@ -182,10 +198,10 @@ class Publisher:
         return ack
 
     async def request(
-        self, to: str, body: Body, *, tenant: str, task: str, timeout_s: float = 2.0, **attributes: object
+        self, to: str, body: Body, *, tenant: str, task: str, timeout_s: float = 2.0, **attributes: Unpack[Attributes]
     ) -> Body:
         """Ask another service and wait for its answer. Raises BusUnavailable, RpcRefused, DecodeError."""
-        head = self.envelope(body, **attributes)  # type: ignore[arg-type]
+        head = self.envelope(body, **attributes)
         subject = subjects.rpc(self.service, to, tenant, task)
         answer = await self._bus.request(subject, body.encode(), head.headers(), timeout_s)
         headers = {key.lower(): value for key, value in answer.headers.items()}
@@ -194,18 +210,14 @@ class Publisher:
         return catalog.decode(headers.get("ce-type", ""), answer.body)
 
 
-class RpcRefused(Exception):
-    """The asked service could not handle the request; the message says why."""
-
-
-async def persist(publish: Callable[[], "asyncio.Future[PubAck] | object"], *, patience_s: float = 0.0) -> PubAck:
+async def persist(publish: Callable[[], Awaitable[PubAck]], *, patience_s: float = 0.0) -> PubAck:
     """Call `publish` until the broker answers, a few times, and for as long as `patience_s`: the ids make a repeat
     harmless."""
     loop, attempt = asyncio.get_running_loop(), 0
     until = loop.time() + patience_s
     while True:
         try:
-            return await publish()  # type: ignore[misc]
+            return await publish()
         except BusClosed:
             raise
         except BusUnavailable:

@@ -15,7 +15,7 @@ from itertools import chain, islice
 
 from bulkhead.bus.port import Bus, BusError, Stored
 from bulkhead.runtime.consume import inbound
-from bulkhead.runtime.consume.inbound import Unreadable
+from bulkhead.runtime.errors import Unreadable
 from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import subjects

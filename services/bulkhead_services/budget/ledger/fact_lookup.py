@@ -6,7 +6,7 @@ In: a bus, a reservation. Out: its fact, whether it was settled.
 from bulkhead.bus.port import Bus, Stored
 from bulkhead.bus.seek_time import last_before
 from bulkhead.runtime.consume import batched_reservations, inbound
-from bulkhead.runtime.consume.inbound import Unreadable
+from bulkhead.runtime.errors import Unreadable
 from bulkhead_contracts import subjects
 from bulkhead_contracts.budget import Reserved, Settled
 from bulkhead_services.budget.ledger.rebuild import JOURNAL, JOURNAL_INBOX, PAGE, SETTLED_INBOX
@@ -65,7 +65,5 @@ def _reserved(stored: Stored, task: str) -> list[Reserved]:
     except Unreadable:
         return []
     return [
-        one.body
-        for one in batched_reservations.each(message)
-        if isinstance(one.body, Reserved) and one.address.task == task
+        one.body for one in batched_reservations.each(message) if isinstance(one.body, Reserved) and one.task == task
     ]

@@ -12,7 +12,8 @@ from contextlib import suppress
 from bulkhead.bus.port import Bus, BusError, BusUnavailable, Stored
 from bulkhead.runtime.background import Background, cancel
 from bulkhead.runtime.consume import batched_reservations, inbound
-from bulkhead.runtime.consume.inbound import Inbound, Unreadable
+from bulkhead.runtime.consume.inbound import Received
+from bulkhead.runtime.errors import Unreadable
 from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import subjects
@@ -280,26 +281,26 @@ def moves_money(stored: Stored) -> bool:
     return kind.startswith(MONEY) or kind.rpartition(".v")[0] in FOLDED
 
 
-def fold(ledger: Ledger, message: Inbound) -> None:
+def fold(ledger: Ledger, message: Received) -> None:
     """A fact, several told together, or a settlement; everything else changes nothing."""
     for fact in batched_reservations.each(message):
         _fold(ledger, fact)
 
 
-def _fold(ledger: Ledger, message: Inbound) -> None:
-    address, body = message.address, message.body
-    if isinstance(body, LedgerMarked) and (address.receiver, address.tenant) == (JOURNAL, MARKS):
+def _fold(ledger: Ledger, message: Received) -> None:
+    body = message.body
+    if isinstance(body, LedgerMarked) and (message.receiver, message.tenant) == (JOURNAL, MARKS):
         model.begin(ledger, body.epoch)
     elif isinstance(body, Reserved):
         if facts.written_under(message.envelope.cause) in ledger.over:
             # It came too late: its writer was fenced before the mark, and found so before it could answer. What it held
             # may be held by others now.
             return
-        key = model.entry_key(body.service, address.tenant, address.task, body.reservation_id)
+        key = model.entry_key(body.service, message.tenant, message.task, body.reservation_id)
         scopes = model.scopes_from((*body.scopes, *body.more_scopes))
         model.restore(ledger, key, model.sum_of(body.amount), scopes, body.reserved_unix_ms)
     elif isinstance(body, Settled):
-        key = model.entry_key(address.sender, address.tenant, address.task, body.reservation_id)
+        key = model.entry_key(message.sender, message.tenant, message.task, body.reservation_id)
         model.settle(ledger, key, model.used(body.usage, body.wall_ms), body.estimated, message.time_unix_ms)
     elif isinstance(body, TaskStopped):
-        model.stop(ledger, task_scope(address.tenant, address.task))
+        model.stop(ledger, task_scope(message.tenant, message.task))

@@ -18,8 +18,8 @@ from pydantic import ValidationError
 
 from bulkhead.bus.port import Bus, BusError, BusUnavailable, WrongLastSequence
 from bulkhead.runtime.consume import inbound
-from bulkhead.runtime.consume.inbound import Unreadable
 from bulkhead.runtime.edge.protocol import Received
+from bulkhead.runtime.errors import Unreadable
 from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead.telemetry import metrics
 from bulkhead.telemetry.log import Log

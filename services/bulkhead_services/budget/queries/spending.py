@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from bulkhead.bus.port import Bus, BusError, BusUnavailable, Stored
 from bulkhead.bus.seek_time import last_before
 from bulkhead.runtime.consume import batched_reservations, inbound
-from bulkhead.runtime.consume.inbound import Inbound, Unreadable
 from bulkhead.runtime.edge.protocol import Received
+from bulkhead.runtime.errors import Unreadable
 from bulkhead.runtime.fair_semaphore import Places
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import subjects
@@ -87,15 +87,15 @@ def name_of(by: str, service: str, tenant: str, task: str, fact: Reserved) -> st
     return ""
 
 
-def take(tally: Tally, message: Inbound, by: str) -> None:
+def take(tally: Tally, message: Received, by: str) -> None:
     """A fact or a settlement; the first under a key counts, as in the ledger. Everything else changes nothing."""
-    address, body = message.address, message.body
+    body = message.body
     if isinstance(body, Reserved):
-        key = model.entry_key(body.service, address.tenant, address.task, body.reservation_id)
-        name = name_of(by, body.service, address.tenant, address.task, body)[:MAX_NAME_CHARS]
+        key = model.entry_key(body.service, message.tenant, message.task, body.reservation_id)
+        name = name_of(by, body.service, message.tenant, message.task, body)[:MAX_NAME_CHARS]
         tally.calls.setdefault(key, Call(name, model.sum_of(body.amount), body.reserved_unix_ms))
     elif isinstance(body, Settled):
-        key = model.entry_key(address.sender, address.tenant, address.task, body.reservation_id)
+        key = model.entry_key(message.sender, message.tenant, message.task, body.reservation_id)
         tally.settled.setdefault(key, body)
 
 
@@ -252,7 +252,7 @@ class SpendBook:
             await asyncio.sleep(0 if page else TAIL_PAUSE_S)
 
 
-def _readable(page: Iterable[Stored]) -> Iterator[Inbound]:
+def _readable(page: Iterable[Stored]) -> Iterator[Received]:
     """What is no fact is passed over, as a rebuild does. Raises Unreadable for what only a newer budget can read."""
     for stored in page:
         try:

@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass
 
 from bulkhead.bus.port import Bus, BusError, Stored
 from bulkhead.runtime.consume import inbound
-from bulkhead.runtime.consume.inbound import Unreadable
 from bulkhead.runtime.decider.history import at_its_source
 from bulkhead.runtime.edge.protocol import Received
+from bulkhead.runtime.errors import Unreadable
 from bulkhead.runtime.fair_semaphore import Places
 from bulkhead.uncertain_writes import Write, origin_of, unknown
 from bulkhead_contracts import subjects
@@ -63,10 +63,10 @@ def said(stored: list[Stored]) -> list[Fact]:
             if error.later:
                 raise
             continue  # Nobody took it for anything either.
-        place, head = message.address, message.envelope
+        head = message.envelope
         origin = origin_of(head.grant) if isinstance(message.body, ToolCallRequested) else ""
         found += [
-            Fact(body, head.id, head.time_unix_ms, place.tenant, place.task, origin) for body in facts(message.body)
+            Fact(body, head.id, head.time_unix_ms, message.tenant, message.task, origin) for body in facts(message.body)
         ]
     return sorted(found, key=lambda one: one.at_unix_ms)
 

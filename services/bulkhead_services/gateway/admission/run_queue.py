@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Literal
 
+from bulkhead.bounded_dict import BoundedDict
 from bulkhead_contracts import bounds
 from bulkhead_contracts.control import MessageRejected
 from bulkhead_contracts.quota import Quota
@@ -76,7 +77,7 @@ class Book:
     waiting: dict[Key, Waiting] = field(default_factory=dict)
     lines: dict[str, dict[str, OrderedDict[str, Waiting]]] = field(default_factory=dict)
     """Who waits, by tenant, person and task, the longest waiting first."""
-    past: OrderedDict[Key, int] = field(default_factory=OrderedDict)
+    past: BoundedDict[Key, int] = field(default_factory=lambda: BoundedDict(MAX_PAST))
     released: dict[Key, int] = field(default_factory=dict)
 
     @classmethod
@@ -161,7 +162,7 @@ class Book:
                 self.running[key] = place
         for one in body.dropped:
             self._no_longer_waits((one.tenant, one.task))
-            self._past((one.tenant, one.task), one.request)
+            self.past[one.tenant, one.task] = one.request
         self.turn, self.credit, self.last = body.turn, body.credit, sequence
         self.since_snapshot += 1
         if body.running is not None:
@@ -171,12 +172,12 @@ class Book:
         waits = self.waiting.get(key)
         if waits is not None:
             self._no_longer_waits(key)
-            self._past(key, waits.request)
+            self.past[key] = waits.request
         place = self.running.get(key)
         if place is not None and sequence > max(self.through, place.request):
             del self.running[key]
             self.released.pop(key, None)
-            self._past(key, place.request)
+            self.past[key] = place.request
 
     def _unreadable(self, sequence: int, key: Key, body: MessageRejected) -> None:
         """What should have begun the task was buried: nobody will tell its end."""
@@ -196,12 +197,6 @@ class Book:
             del people[one.person]
         if not people:
             del self.lines[one.tenant]
-
-    def _past(self, key: Key, request: int) -> None:
-        self.past[key] = request
-        self.past.move_to_end(key)
-        while len(self.past) > MAX_PAST:
-            self.past.popitem(last=False)
 
 
 def decide(

@@ -11,7 +11,8 @@ import asyncio
 from bulkhead.bus.port import BusError, PubAck, Stored, WrongLastSequence
 from bulkhead.runtime.consume import inbound
 from bulkhead.runtime.context import Context
-from bulkhead.runtime.edge.protocol import Received, Retry
+from bulkhead.runtime.edge.protocol import Received
+from bulkhead.runtime.errors import HandBack, Unreadable
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import subjects
 from bulkhead_contracts.control import MessageRejected
@@ -55,7 +56,7 @@ class Admission:
 
     async def enter(self, message: Received, person: str) -> Standing:
         """A stored request asks for a place: `runs` (begin now), `waits` (it is told), `over`, or `unknown` when its
-        tenant has as many waiting as may be. Raises Retry, BusError.
+        tenant has as many waiting as may be. Raises HandBack, BusError.
         """
         quota = self._tenants.of(message.tenant)
         until = self._context.clock() + quota.wait_s * 1_000
@@ -81,7 +82,7 @@ class Admission:
                 assert decision is not None
                 await self._append(book, decision)
             else:
-                raise Retry(RETRY_S, "others decide about places at the same time")
+                raise HandBack(RETRY_S, "others decide about places at the same time")
         await self._context.publisher.send(
             "gateway",
             told,
@@ -94,18 +95,18 @@ class Admission:
         return "waits"
 
     async def settle(self, at_least: int = 0) -> None:
-        """Something has changed: give the places that are free. Raises Retry, BusError."""
+        """Something has changed: give the places that are free. Raises HandBack, BusError."""
         async with self._lock:
             for attempt in range(TRIES):
                 book = await self._read_on(at_least, again=attempt > 0)
                 decision = decide(book, self.quotas, self._context.clock())
                 if decision is None or await self._append(book, decision):
                     return
-        raise Retry(RETRY_S, "others decide about places at the same time")
+        raise HandBack(RETRY_S, "others decide about places at the same time")
 
     async def leave(self, message: Received, reason: str) -> Standing:
         """A cancel of the task that this message is about: `over` when it waited and no longer does, else how it
-        stands. Raises Retry, BusError.
+        stands. Raises HandBack, BusError.
         """
         key: Key = (message.tenant, message.task)
         async with self._lock:
@@ -118,7 +119,7 @@ class Admission:
                 decision = decide(book, self.quotas, self._context.clock(), cancelled=gone)
                 assert decision is not None
                 await self._append(book, decision)
-        raise Retry(RETRY_S, "others decide about places at the same time")
+        raise HandBack(RETRY_S, "others decide about places at the same time")
 
     async def fresh(self) -> Book:
         """The book as the inbox has it now. Raises BusError."""
@@ -132,7 +133,7 @@ class Admission:
             try:
                 self._tenants.look()
                 await self.settle()
-            except (BusError, Retry) as error:
+            except (BusError, HandBack) as error:
                 log.debug("places_not_looked_at", reason=str(error))
             await asyncio.sleep(self._look_s)
 
@@ -158,7 +159,7 @@ class Admission:
         return True
 
     async def _read_on(self, at_least: int, again: bool = False) -> Book:
-        """Up to the end, or just the book if it has read so far already. Raises Retry, BusError."""
+        """Up to the end, or just the book if it has read so far already. Raises HandBack, BusError."""
         book = self.book if self.book is not None else await self._begin()
         if at_least and book.sequence >= at_least and not again:
             return book
@@ -168,7 +169,7 @@ class Admission:
             if len(batch) < READ_BATCH:
                 break
         if book.sequence < at_least:
-            raise Retry(RETRY_S, "the inbox cannot be read up to this message yet")
+            raise HandBack(RETRY_S, "the inbox cannot be read up to this message yet")
         return book
 
     async def _begin(self) -> Book:
@@ -191,21 +192,20 @@ def _decision(stored: Stored | None) -> PlacesGiven | None:
         return None
     try:
         body = inbound.read(stored, "gateway").body
-    except inbound.Unreadable as error:
-        raise Retry(RETRY_S, f"the last decision about places is for a newer gateway to read: {error}") from error
+    except Unreadable as error:
+        raise HandBack(RETRY_S, f"the last decision about places is for a newer gateway to read: {error}") from error
     assert isinstance(body, PlacesGiven)
     return body
 
 
 def _take(book: Book, stored: Stored) -> None:
     """One stored message: most tell nothing about places and are not read."""
-    kind = next((value for name, value in stored.headers.items() if name.lower() == "ce-type"), "")
-    if kind.startswith(READS):
+    if stored.ce_type.startswith(READS):
         try:
             found = inbound.read(stored, "gateway")
-        except inbound.Unreadable as error:
+        except Unreadable as error:
             log.debug("unreadable_among_places", sequence=stored.sequence, code=error.code)
         else:
-            if found.address.sender in TRUSTED:
-                book.take(stored.sequence, (found.address.tenant, found.address.task), found.body)
+            if found.sender in TRUSTED:
+                book.take(stored.sequence, (found.tenant, found.task), found.body)
     book.sequence = max(book.sequence, stored.sequence)

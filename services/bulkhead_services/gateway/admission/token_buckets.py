@@ -6,9 +6,10 @@ the bucket is full again (the generic cell rate algorithm, ITU-T I.371): cheap, 
 Each replica has its own: what a tenant may is divided by the number of replicas.
 """
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from bulkhead.bounded_dict import BoundedDict
 
 MAX_KEYS = 50_000
 
@@ -25,7 +26,7 @@ class Buckets:
     """The buckets of one replica, bounded: the longest unused are forgotten, which is as if they were full."""
 
     def __init__(self) -> None:
-        self._full_at: OrderedDict[tuple[str, ...], float] = OrderedDict()
+        self._full_at = BoundedDict[tuple[str, ...], float](MAX_KEYS)
 
     def take(self, wants: Sequence[tuple[tuple[str, ...], Rate]], now_ms: float) -> tuple[float, int]:
         """One token out of every bucket, or out of none.
@@ -44,7 +45,4 @@ class Buckets:
             full_at.append((key, full + every_ms))
         for key, full in full_at:
             self._full_at[key] = full
-            self._full_at.move_to_end(key)
-        while len(self._full_at) > MAX_KEYS:
-            self._full_at.popitem(last=False)
         return 0.0, -1

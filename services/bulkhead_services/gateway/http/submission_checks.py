@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from bulkhead.runtime.context import unix_ms
-from bulkhead.runtime.edge.protocol import Retry
+from bulkhead.runtime.errors import HandBack
 from bulkhead_contracts.task import RequesterClaim
 from bulkhead_services.gateway.admission.backpressure import Backlog
 from bulkhead_services.gateway.admission.quotas import PolicyDocument, TenantQuotas
@@ -85,7 +85,7 @@ class Door:
             return None
         try:
             book = await self._admission.fresh()
-        except Retry:
+        except HandBack:
             return None
         one = book.waiting.get((feed.tenant, feed.task))
         if one is None:

@@ -15,9 +15,11 @@ from dataclasses import replace
 
 from pydantic import ValidationError
 
+from bulkhead.bounded_dict import BoundedDict
 from bulkhead.bus.port import Bus, BusError, BusUnavailable, Live, Stored
 from bulkhead.runtime.consume import inbound
 from bulkhead.runtime.edge.protocol import Received
+from bulkhead.runtime.errors import Unreadable
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.model import TextDelta
@@ -190,20 +192,10 @@ class Feed:
 
 def _received(stored: Stored) -> Received | None:
     try:
-        found = inbound.read(stored, "gateway")
-    except inbound.Unreadable as error:
+        return inbound.read(stored, "gateway")
+    except Unreadable as error:
         log.debug("unreadable_in_feed", sequence=stored.sequence, code=error.code)
         return None
-    return Received(
-        found.envelope,
-        found.body,
-        found.address.tenant,
-        found.address.task,
-        found.address.sender,
-        stored.sequence,
-        stored.time_unix_ms,
-        1,
-    )
 
 
 class Feeds:
@@ -212,10 +204,9 @@ class Feeds:
     def __init__(self, bus: Bus, *, recent: int, live: int, reread_s: float) -> None:
         self._bus = bus
         self._recent = recent
-        self._max_live = live
         self._reread_s = reread_s
         self._feeds: OrderedDict[tuple[str, str], Feed] = OrderedDict()
-        self._with_live: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._with_live = BoundedDict[tuple[str, str], None](live, self._silent)
         self._epochs = itertools.count(1)
         self._rereading: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._closed = asyncio.Event()
@@ -322,11 +313,10 @@ class Feeds:
         key = (parts[2], parts[3])
         self.feed(*key).hear(delta, next(self._epochs))
         self._with_live[key] = None
-        self._with_live.move_to_end(key)
-        while len(self._with_live) > self._max_live:
-            old, _ = self._with_live.popitem(last=False)
-            if old in self._feeds:
-                self._feeds[old].live.clear()
+
+    def _silent(self, key: tuple[str, str], _: None) -> None:
+        if key in self._feeds:
+            self._feeds[key].live.clear()
 
     async def run(self) -> None:
         """Re-read every watched feed each `reread_s`, in case a poke was lost; returns after `close`."""

@@ -6,9 +6,9 @@ is left to the caller, who reads each task anyway.
 """
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
+from bulkhead.bounded_dict import BoundedDict
 from bulkhead.bus.port import Bus
 from bulkhead_contracts import subjects
 from bulkhead_contracts.task import TaskRequested
@@ -31,7 +31,7 @@ class Listing:
     def __init__(self, bus: Bus, bound: int) -> None:
         self._bus = bus
         self._bound = bound
-        self._tenants: OrderedDict[str, _Index] = OrderedDict()
+        self._tenants = BoundedDict[str, _Index](MAX_TENANTS)
 
     async def page(
         self, tenant: str, publishers: Iterable[str], before: int, size: int
@@ -40,10 +40,9 @@ class Listing:
 
         publishers: the outside senders that act for this tenant. Raises BusError.
         """
-        index = self._tenants.setdefault(tenant, _Index())
-        self._tenants.move_to_end(tenant)
-        while len(self._tenants) > MAX_TENANTS:
-            self._tenants.popitem(last=False)
+        index = self._tenants.use(tenant)
+        if index is None:
+            index = self._tenants[tenant] = _Index()
         async with index.lock:
             for sender in ("gateway", *publishers):
                 await self._read_on(index, sender, tenant)
@@ -58,7 +57,7 @@ class Listing:
         subject = f"mesh.{sender}.gateway.*.{tenant}.*"
         while batch := await self._bus.read(INBOX, subject, after=index.after.get(sender, 0), limit=READ_BATCH):
             for stored in batch:
-                if _type(stored.headers).startswith(TaskRequested.TYPE + ".") and _readable(stored.subject):
+                if stored.ce_type.startswith(TaskRequested.TYPE + ".") and _readable(stored.subject):
                     task = stored.subject.rpartition(".")[2]
                     known = index.first.get(task)
                     # The first request is the one. The broker takes a second of the gateway's when the first is gone.
@@ -82,7 +81,3 @@ def _readable(subject: str) -> bool:
     except subjects.SubjectError:
         return False
     return True
-
-
-def _type(headers: Mapping[str, str]) -> str:
-    return next((value for key, value in headers.items() if key.lower() == "ce-type"), "")

@@ -14,8 +14,8 @@ from starlette.routing import Route
 
 from bulkhead.bus.port import BusUnavailable, PublishRefused
 from bulkhead.runtime.context import Context
+from bulkhead.runtime.errors import RpcRefused
 from bulkhead.runtime.halts import operator
-from bulkhead.runtime.publish.publisher import RpcRefused
 from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.control import (
     Breaker,

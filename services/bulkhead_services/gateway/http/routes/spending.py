@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from bulkhead.bus.port import BusUnavailable, PublishRefused
 from bulkhead.runtime.context import Context
-from bulkhead.runtime.publish.publisher import RpcRefused
+from bulkhead.runtime.errors import RpcRefused
 from bulkhead_contracts import bounds
 from bulkhead_contracts.budget import (
     Alerted,

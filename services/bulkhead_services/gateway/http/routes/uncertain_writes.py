@@ -7,7 +7,7 @@ import secrets
 
 from bulkhead.bus.port import BusUnavailable, PublishRefused
 from bulkhead.runtime.context import Context
-from bulkhead.runtime.publish.publisher import RpcRefused
+from bulkhead.runtime.errors import RpcRefused
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import bounds
 from bulkhead_contracts.catalog import DecodeError

@@ -1,8 +1,7 @@
 """Start the echo service."""
 
-from services.echo.app import build
-from services.echo.settings import Settings
-
 from bulkhead.runtime.process.main import main
+from bulkhead_services.echo.app import build
+from bulkhead_services.echo.settings import Settings
 
 main("echo", build, Settings)

@@ -1,9 +1,8 @@
 """Composition root of echo: requests come in, `core.Echo` answers."""
 
-from services.echo.core import Echo
-from services.echo.settings import Settings
-
 from bulkhead.runtime.context import Context
+from bulkhead_services.echo.core import Echo
+from bulkhead_services.echo.settings import Settings
 
 
 def build(context: Context, settings: Settings) -> Echo:

@@ -1,0 +1,98 @@
+"""Every exception of the bus and the runtime, as one tree.
+
+What the bus raises (defined in bulkhead.bus):
+
+* BusError
+  - BusUnavailable: no answer; nothing is known about the outcome
+    + BusClosed: this end is closed for good
+    + ConnectionLost: the connection broke while somebody waited
+    + NobodyAnswers: the request reached nobody
+  - PublishRefused: the broker said no
+  - WrongLastSequence: somebody else wrote to the subject first
+    + StreamWrongLastSequence: the same, with the stream that says it
+
+How a message leaves the shell other than by an ack (defined here):
+
+* NotHandled
+  - HandBack: not now; it comes again
+  - Unreadable: never here, or only to a newer replica; it becomes a dead letter
+
+Why a doer does not act on a request (defined here; the requester gets a reply for each):
+
+* NotDone
+  - Deferred: not yet; the requester asks again
+  - Refused: no
+
+Alone stand RpcRefused (here), GrantRefused (bulkhead.grants), BlobMissing and BlobCorrupt (bulkhead.blobs),
+BackgroundFailed (runtime.background), CannotReplay (runtime.replay), and the ValueErrors of what people hand in:
+HistoryError with NoHistory (runtime.history), SecretFileMissing (runtime.settings), UnknownPoint (runtime.crashing).
+"""
+
+from bulkhead_contracts.result import Failure, Usage
+
+
+class NotHandled(Exception):
+    """A message was not handled; `reason` says why."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class HandBack(NotHandled):
+    """Not now: nothing was done, no attempt is counted. newer: the code of what only a newer replica can read."""
+
+    def __init__(self, delay_s: float, reason: str, newer: str = "") -> None:
+        super().__init__(reason)
+        self.delay_s = delay_s
+        self.newer = newer
+
+
+class Unreadable(NotHandled):
+    """The message cannot be read here; `later` tells that an upgraded reader might."""
+
+    def __init__(self, code: str, reason: str, *, later: bool = False) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.later = later
+
+
+class NotDone(Exception):
+    """A doer does not act on a request now."""
+
+
+class Deferred(NotDone):
+    """May not act yet: the shell answers `CallDeferred` and acks; the requester asks again later.
+
+    paused: a halt or an open breaker holds it back; see `CallDeferred`. halt: which of them (halts.Key), and since
+    when; its end wakes the asker.
+    """
+
+    def __init__(
+        self,
+        after_ms: int,
+        reason: str,
+        *,
+        paused: bool = False,
+        code: str = "",
+        halt: tuple[tuple[str, str, str], int] | None = None,
+    ) -> None:
+        super().__init__(reason)
+        self.after_ms = after_ms
+        self.reason = reason
+        self.paused = paused
+        self.code = code
+        self.halt = halt
+        self.usage = Usage()
+
+
+class Refused(NotDone):
+    """Will not act (budget, halt, grant): the shell answers with `Doer.refuse`."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+class RpcRefused(Exception):
+    """The asked service could not handle the request; the message says why."""

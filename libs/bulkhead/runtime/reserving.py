@@ -1,0 +1,140 @@
+"""A doer's reservation: asked of budget before an outward attempt, given back when the asking is given up.
+
+In: a job, and what its next attempt may use at most. Out: a Reservation, or Refused, or Deferred; and what each
+reservation of a job used in the end.
+"""
+
+import asyncio
+from typing import Any
+
+from bulkhead.bus.port import BusUnavailable, NobodyAnswers
+from bulkhead.runtime import crash_points
+from bulkhead.runtime.context import Context
+from bulkhead.runtime.doer.protocol import CEILING, PAUSE_FIRST_MS, Hands, Job, Keep, Purpose, Reservation, agent_of
+from bulkhead.runtime.errors import Deferred, Refused, RpcRefused
+from bulkhead_contracts import envelope
+from bulkhead_contracts.budget import Amount, ReserveReplied, ReserveRequested, Settled
+from bulkhead_contracts.result import Failure, Usage
+
+BUDGET_PATIENCE_S = 2.0
+"""So long a doer waits for an admission in place; after that it defers, and the requester asks again."""
+
+
+class Reserver:
+    """Asks budget for the reservations of one service."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    async def reserve(
+        self,
+        job: Job[Any],
+        call_id: str,
+        attempt: int,
+        purpose: Purpose,
+        resource: str,
+        worst_case: Amount,
+        price_digest: str,
+        keep: Keep,
+    ) -> Reservation:
+        """See Hands.reserve. keep: called with what is to be settled: the reservation; or, where it is given up and may
+        be held all the same, one that is settled with nothing."""
+        # Of this handling alone: a call that is asked again after a deferral, or done again after a crash, is a new
+        # reservation; one that was settled must not carry a second spending. A delivery's number does not tell them
+        # apart: a broker that has lost what it handed out begins again.
+        handling = f"{self._context.instance}/{job.now_unix_ms}/{job.attempts}"
+        reservation_id = envelope.derive_id(
+            self._context.service, f"{job.tenant}/{job.task}/{call_id}/{job.envelope.id}", f"{handling}/{attempt}"
+        )
+        body = ReserveRequested(
+            reservation_id=reservation_id,
+            call_id=call_id,
+            step_id=getattr(job.request, "step_id", ""),
+            purpose=purpose,
+            resource=resource,
+            worst_case=worst_case,
+            price_digest=price_digest,
+            agent=agent_of(job),
+        )
+        doubtful, waited = False, 0.0
+        try:
+            while True:
+                before, doubtful = doubtful, True  # Until it is answered, it may be held.
+                answer = await self._ask(job, body)
+                doubtful = before or answer.doubtful
+                if answer.decision != "wait":
+                    break
+                pause = max(0.02, answer.retry_after_ms / 1000)
+                if waited + pause > BUDGET_PATIENCE_S:
+                    raise Deferred(max(500, answer.retry_after_ms), answer.reason or "budget asks to wait")
+                waited += pause
+                await asyncio.sleep(pause)
+            if answer.decision == "refused":
+                raise _refusal(job, answer)
+        except BaseException:
+            if doubtful:
+                # Nobody else asks under this id, and what is asked late is answered to nobody.
+                given_up = Reservation(reservation_id, call_id, worst_case, clock=self._context.clock)
+                given_up.settle(Usage())
+                keep(given_up)
+            raise
+        crash_points.passes("after_reserve")
+        held = Reservation(reservation_id, call_id, worst_case, clock=self._context.clock)
+        keep(held)
+        return held
+
+    async def _ask(self, job: Job[Any], body: ReserveRequested) -> ReserveReplied:
+        try:
+            answer = await self._context.publisher.request(
+                "budget",
+                body,
+                tenant=job.tenant,
+                task=job.task,
+                grant=job.authority.token,
+                actor=job.envelope.actor,
+                cause=job.envelope.id,
+                index=body.reservation_id,
+                logic=job.envelope.logic,
+            )
+        except (BusUnavailable, RpcRefused) as error:
+            # No reservation, no call: budget down means wait, not spend.
+            return _unheard(body, f"budget does not answer: {error}", doubtful=not isinstance(error, NobodyAnswers))
+        if not isinstance(answer, ReserveReplied) or answer.reservation_id != body.reservation_id:
+            return _unheard(body, "budget answered something else", doubtful=True)
+        return answer
+
+
+def _unheard(body: ReserveRequested, reason: str, *, doubtful: bool) -> ReserveReplied:
+    """Stands for an answer that did not come."""
+    return ReserveReplied(
+        reservation_id=body.reservation_id, decision="wait", retry_after_ms=500, reason=reason, doubtful=doubtful
+    )
+
+
+def _refusal(job: Job[Any], answer: ReserveReplied) -> Deferred | Refused:
+    """What follows from a refusal: it is final, or holds until somebody raises the ceiling."""
+    if answer.pauses:
+        halt = (("task", job.tenant, job.task), answer.halted_unix_ms)
+        return Deferred(PAUSE_FIRST_MS, answer.reason, paused=True, code=CEILING, halt=halt)
+    hint = "raise the task's or the tenant's limit and submit again"
+    return Refused(Failure(code="refused_by_budget", message=answer.reason, hint=hint))
+
+
+def settlements(hands: Hands) -> tuple[Settled, ...]:
+    """What each reservation used; one that nobody settled is charged in full."""
+    found = []
+    for held in hands.reservations:
+        if held.settled is None:
+            worst = held.worst_case
+            held.settle(
+                Usage(
+                    model_calls=worst.model_calls,
+                    tool_calls=worst.tool_calls,
+                    input_tokens=worst.tokens,
+                    cost_usd_micros=worst.cost_usd_micros,
+                ),
+                estimated=True,
+            )
+        assert held.settled is not None
+        found.append(held.settled)
+    return tuple(found)
