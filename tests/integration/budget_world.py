@@ -28,8 +28,7 @@ from bulkhead_contracts.budget import (
 from bulkhead_contracts.grant import TaskGrant
 from bulkhead_contracts.result import Usage
 from bulkhead_contracts.task import RequesterClaim, TaskLimits, TaskStopped
-from bulkhead_services.budget.app import build
-from bulkhead_services.budget.effects import Budget
+from bulkhead_services.budget.app import Budget, build
 from bulkhead_services.budget.ledger import model
 from bulkhead_services.budget.ledger.store import RedisFailure
 from bulkhead_services.budget.settings import Settings
@@ -154,7 +153,7 @@ class World:
         await asyncio.wait_for(self.edges[instance].keeper.wait_built(), 10)
 
     async def balance(self, scope: str = f"task:{TENANT}:{TASK}", instance: str = "0") -> model.Balance:
-        _, balances = await self.edges[instance]._store.dump()
+        _, balances = await self.edges[instance].store.dump()
         return balances.get(scope, model.Balance())
 
     def purged(self, stream: str, task: str, but: int = 0) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -115,7 +114,7 @@ async def test_a_limit_holds_from_the_next_admission_on_on_every_replica_and_out
     await world.settle("r1", cost=10)
     refused = await world.asked_until("refused", "r2", cost=10)
     assert "user ada of tenant acme" in refused.reason and "limits set user/ada --usd 0.000020" in refused.reason
-    await world.edges["0"]._store._redis.flushall()
+    await world.edges["0"].store._redis.flushall()
     assert "user ada" in (await world.asked_until("refused", "r3", cost=10, task="t2")).reason
     assert (await world.limits("user/ada", cost_usd_micros=40)).revision == 2
     await world.asked_until("reserved", "r4", cost=10, task="t3")
@@ -147,7 +146,7 @@ async def test_what_a_cancelled_task_cost_is_told_to_the_cent_when_its_last_call
     *_, last = await world.charged(2)
     assert (last.charged, last.held) == (Amount(tokens=14, cost_usd_micros=18), Amount())
     # Redis forgets; what is told afterwards is still the whole.
-    await world.edges["0"]._store._redis.flushall()
+    await world.edges["0"].store._redis.flushall()
     await world.settle("r2", cost=11, tokens=9, index="again")
     assert (await world.charged(3))[-1] == last
 
@@ -208,7 +207,7 @@ async def test_a_settled_id_admits_no_second_call_and_halts_nothing(world: World
 async def test_a_reservation_that_the_journal_does_not_take_is_given_back(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    publisher = world.edges["0"]._context.publisher
+    publisher = world.mesh.context("budget").publisher
     real = type(publisher).put
 
     async def refuse(self: Any, made: Ready, **kwargs: Any) -> PubAck:
@@ -227,7 +226,7 @@ async def test_a_reservation_that_the_journal_does_not_take_is_given_back(
 
 @pytest.mark.parametrize("loss", ["killed", "emptied", "old dump"])
 async def test_the_ledger_comes_back_exactly_from_the_streams(world: World, redis: RedisServer, loss: str) -> None:
-    client = world.edges["0"]._store._redis
+    client = world.edges["0"].store._redis
     for n in range(40):
         if n == 20 and loss == "old dump":
             await client.save()
@@ -258,7 +257,7 @@ async def test_the_ledger_comes_back_exactly_from_the_streams(world: World, redi
 
     async def same() -> bool:
         try:
-            _, balances = await world.edges["0"]._store.dump()
+            _, balances = await world.edges["0"].store.dump()
         except RedisFailure:
             return False
         return balances == expected.balances
@@ -285,7 +284,7 @@ async def test_settlements_wait_for_a_stalled_redis(world: World, redis: RedisSe
 async def test_a_fact_that_redis_does_not_know_is_found_in_the_journal(world: World) -> None:
     """The rebuild read a follower that lagged, or Redis let the reservation go: the journal has the last word."""
     assert (await world.ask("r1", cost=50)).decision == "reserved"
-    store = world.edges["0"]._store
+    store = world.edges["0"].store
     await store._redis.delete(*[key async for key in store._redis.scan_iter("*:[rs]:*")])
     await world.settle("r1", cost=20)
     await world.settled_balance(spent=20)
@@ -295,7 +294,7 @@ async def test_a_settlement_that_comes_again_when_it_is_forgotten_is_not_charged
     assert (await world.ask("r1", cost=50)).decision == "reserved"
     await world.settle("r1", cost=20)
     await world.settled_balance(spent=20)
-    store = world.edges["0"]._store
+    store = world.edges["0"].store
     (entry,) = [key async for key in store._redis.scan_iter("*:r:*")]
     assert 0 < await store._redis.pttl(entry) <= 360 * 60_000, "it is remembered for hours, not for days"
     await store._redis.delete(entry)
@@ -313,13 +312,13 @@ async def test_the_ledger_comes_back_from_a_checkpoint_when_what_it_was_made_of_
     await world.settled_balance(spent=2 + 4, reserved=10, instance="0", task="t0")
     assert await world.edges["0"].checkpoints.make(at_once=True)
     assert (await world.ask("tail", cost=9, task="t1")).decision == "reserved"
-    _, before = await world.edges["0"]._store.dump()
+    _, before = await world.edges["0"].store.dump()
     for stream in ("INBOX_JOURNAL", "INBOX_BUDGET"):
         for task in ("t0", "t1"):
             world.purged(stream, task, but=1 if stream == "INBOX_JOURNAL" and task == "t1" else 0)
-    await world.edges["0"]._store._redis.flushall()
+    await world.edges["0"].store._redis.flushall()
     await world.asked_until("reserved", "after", cost=1, tokens=1, task="t9")
-    _, after = await world.edges["0"]._store.dump()
+    _, after = await world.edges["0"].store.dump()
     assert {name: after[name] for name in before if name.startswith(("task:", "user:"))} == {
         name: one for name, one in before.items() if name.startswith("task:")
     } | {
@@ -358,18 +357,18 @@ async def test_an_answer_counts_only_in_the_ledger_that_holds_the_money(
 ) -> None:
     """The ledger is lost between the reservation in Redis and its fact. The doer must not be told `reserved`, but where
     the fact is so soon that whoever builds the ledger anew finds it."""
-    monkeypatch.setattr("bulkhead_services.budget.effects.QUICK_S", quick_s)
+    monkeypatch.setattr("bulkhead_services.budget.admission.QUICK_S", quick_s)
     edge = world.edges["0"]
-    real = edge._append
+    real = edge.admission._writer.store
 
     async def rebuilt_meanwhile(*args: Any) -> None:
-        await edge._store._redis.delete(edge._store._epoch_key)
+        await edge.store._redis.delete(edge.store._epoch_key)
         await real(*args)
 
-    edge._append = rebuilt_meanwhile  # type: ignore[method-assign]
+    edge.admission._writer.store = rebuilt_meanwhile  # type: ignore[method-assign]
     answer = await world.ask("r1", cost=50)
     assert (answer.decision, answer.doubtful) == (decision, decision == "wait")
-    edge._append = real  # type: ignore[method-assign]
+    edge.admission._writer.store = real  # type: ignore[method-assign]
     assert (await world.asked_until("wait", "r0", cost=60)).decision == "wait", "it is not known, or it leaves no room"
     await world.ready()
     assert (await world.ask("r2", cost=60)).decision == "wait", "whether it was told or not, it is held"
@@ -382,19 +381,19 @@ async def test_what_came_to_the_journal_too_late_to_be_told_never_adds_to_what_o
     """A rebuild reads the journal before a fact is there, and gives its room to another call. The fact counts no more:
     the next rebuild finds both, and whoever asks for the first call again is told to wait for room."""
     edge = world.edges["0"]
-    real = edge._append
+    real = edge.admission._writer.store
 
     async def late(*args: Any) -> None:
-        edge._append = real  # type: ignore[method-assign]
-        await edge._store._redis.flushall()
+        edge.admission._writer.store = real  # type: ignore[method-assign]
+        await edge.store._redis.flushall()
         await world.asked_until("reserved", "told", cost=60)
         await real(*args)
 
-    edge._append = late  # type: ignore[method-assign]
+    edge.admission._writer.store = late  # type: ignore[method-assign]
     assert (await world.ask("late", cost=60, timeout_s=60)).decision == "wait"
     assert len(await world.facts()) == 2
     await world.ready()
-    await edge._store._redis.flushall()
+    await edge.store._redis.flushall()
     await world.asked_until("reserved", "other", cost=1, task="t2")
     assert (await world.balance()).reserved.cost_usd_micros == 60
     again = await world.ask("late", cost=60)
@@ -409,7 +408,7 @@ async def test_what_came_to_the_journal_too_late_to_be_told_never_adds_to_what_o
 async def test_what_is_given_back_is_free_again_also_when_its_fact_comes_later(world: World, landed: bool) -> None:
     """Its asker heard nothing and settles with nothing, while the journal still stores the fact."""
     edge = world.edges["0"]
-    real, stalled, given_back = edge._append, asyncio.Event(), asyncio.Event()
+    real, stalled, given_back = edge.admission._writer.store, asyncio.Event(), asyncio.Event()
 
     async def stalls(*args: Any) -> None:
         if landed:
@@ -419,7 +418,7 @@ async def test_what_is_given_back_is_free_again_also_when_its_fact_comes_later(w
         if not landed:
             await real(*args)
 
-    edge._append = stalls  # type: ignore[method-assign]
+    edge.admission._writer.store = stalls  # type: ignore[method-assign]
     asked = asyncio.create_task(world.ask("r1", cost=60, timeout_s=60))
     await stalled.wait()
     await world.settled_balance(spent=0, reserved=60)
@@ -427,10 +426,10 @@ async def test_what_is_given_back_is_free_again_also_when_its_fact_comes_later(w
     await world.settled_balance(spent=0, reserved=0)
     given_back.set()
     await asked
-    edge._append = real  # type: ignore[method-assign]
+    edge.admission._writer.store = real  # type: ignore[method-assign]
     assert (await world.ask("r2", cost=90)).decision == "reserved"
     assert (await world.ask("r1", cost=60)).decision == "wait", "its id is spent"
-    await edge._store._redis.flushall()
+    await edge.store._redis.flushall()
     await world.asked_until("reserved", "other", cost=1, task="t2")
     await world.settled_balance(spent=0, reserved=90)
 
@@ -438,35 +437,35 @@ async def test_what_is_given_back_is_free_again_also_when_its_fact_comes_later(w
 async def test_what_redis_held_and_nobody_heard_of_is_let_go(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Redis took the reservation and its answer got lost; the doer never came back for it."""
     edge = world.edges["0"]
-    real = edge._store.reserve
+    real = edge.store.reserve
 
     async def answer_lost(*args: Any) -> Any:
         if isinstance(answer := await real(*args), model.Stale):
             return answer  # Nothing was held: nobody had looked at the tenant's limits yet.
         raise RedisConnectionError("connection reset by peer")
 
-    edge._store.reserve = answer_lost  # type: ignore[method-assign]
+    edge.store.reserve = answer_lost  # type: ignore[method-assign]
     answer = await world.ask("r1", cost=50)
     assert answer.decision == "wait" and answer.doubtful
-    edge._store.reserve = real  # type: ignore[method-assign]
+    edge.store.reserve = real  # type: ignore[method-assign]
     await world.ready()
     await world.settled_balance(spent=0, reserved=50)
-    await edge.let_go()
+    await edge.uncertain.release_due()
     await world.settled_balance(spent=0, reserved=50)
-    context = edge._context
-    edge._context = replace(context, clock=lambda: context.clock() + 3_600_000)
-    await edge.let_go()
-    edge._context = context
+    clock = edge.uncertain._clock
+    edge.uncertain._clock = lambda: clock() + 3_600_000
+    await edge.uncertain.release_due()
+    edge.uncertain._clock = clock
     await world.settled_balance(spent=0, reserved=50)  # Its clock was set; who asked may be about to hold it.
-    monkeypatch.setattr("bulkhead_services.budget.effects.DOUBT_S", 0.0)
-    await edge.let_go()
+    monkeypatch.setattr("bulkhead_services.budget.uncertain_holds.DOUBT_S", 0.0)
+    await edge.uncertain.release_due()
     await world.settled_balance(spent=0, reserved=0)
     # One that was asked for again meanwhile, and is answered, stays.
-    edge._store.reserve = answer_lost  # type: ignore[method-assign]
+    edge.store.reserve = answer_lost  # type: ignore[method-assign]
     assert (await world.ask("r2", cost=30)).decision == "wait"
-    edge._store.reserve = real  # type: ignore[method-assign]
+    edge.store.reserve = real  # type: ignore[method-assign]
     assert (await world.asked_until("reserved", "r2", cost=30)).decision == "reserved"
-    await edge.let_go()
+    await edge.uncertain.release_due()
     await world.settled_balance(spent=0, reserved=30)
 
 
@@ -475,21 +474,21 @@ async def test_a_slow_admission_keeps_its_hold_when_an_earlier_attempt_is_let_go
 ) -> None:
     """The first attempt never reached Redis; the doubt about it is settled before the second one has its fact."""
     edge = world.edges["0"]
-    real_reserve, real_append = edge._store.reserve, edge._append
+    real_reserve, real_append = edge.store.reserve, edge.admission._writer.store
 
     async def never_arrives(*args: Any) -> Any:
         raise RedisConnectionError("connection refused")
 
-    edge._store.reserve = never_arrives  # type: ignore[method-assign]
+    edge.store.reserve = never_arrives  # type: ignore[method-assign]
     assert (await world.ask("r1", cost=50)).decision == "wait"
-    edge._store.reserve = real_reserve  # type: ignore[method-assign]
+    edge.store.reserve = real_reserve  # type: ignore[method-assign]
     await world.ready()
-    monkeypatch.setattr("bulkhead_services.budget.effects.DOUBT_S", 0.0)
+    monkeypatch.setattr("bulkhead_services.budget.uncertain_holds.DOUBT_S", 0.0)
 
     async def slowly(*args: Any) -> None:
-        await edge.let_go()
+        await edge.uncertain.release_due()
         await real_append(*args)
 
-    edge._append = slowly  # type: ignore[method-assign]
+    edge.admission._writer.store = slowly  # type: ignore[method-assign]
     assert (await world.asked_until("reserved", "r1", cost=50)).decision == "reserved"
     await world.settled_balance(spent=0, reserved=50)

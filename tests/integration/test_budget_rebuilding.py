@@ -15,7 +15,7 @@ __all__ = ("redis", "world")
 
 async def test_a_replica_that_died_while_it_rebuilt_holds_nobody_up_for_long(world: World) -> None:
     edge = world.edges["0"]
-    assert await edge._store.lock("who died", LOCK_MS)
+    assert await edge.store.lock("who died", LOCK_MS)
     edge.keeper.lose("asked by the test")
     began = time.monotonic()
     await world.ready()
@@ -35,7 +35,7 @@ async def test_a_rebuild_that_takes_longer_than_its_lock_is_not_lost(
 
     monkeypatch.setattr(edge.keeper._bus, "read", slowly)
     before = edge.keeper.rebuilds
-    await edge._store._redis.delete(edge._store._epoch_key)
+    await edge.store._redis.delete(edge.store._epoch_key)
     edge.keeper._fresh = True
     edge.keeper.lose("asked by the test")
     await world.ready()
@@ -57,12 +57,12 @@ async def test_a_replica_does_not_outlive_who_keeps_its_ledger(world: World, mon
 async def test_a_redis_that_is_there_and_takes_no_writes_is_not_told_to_be_started(world: World) -> None:
     """Its memory is full here; of a full disk it says MISCONF."""
     edge = world.edges["0"]
-    await edge._store._redis.config_set("maxmemory", 1)
+    await edge.store._redis.config_set("maxmemory", 1)
     edge.keeper._fresh = True
     edge.keeper.lose("asked by the test")
     await until(lambda: _says(edge.keeper, "Redis does not do what it is asked"), 10)
     assert "maxmemory" in edge.keeper.reason and edge.keeper.reason.endswith("whether its disk or memory is full")
-    await edge._store._redis.config_set("maxmemory", 0)
+    await edge.store._redis.config_set("maxmemory", 0)
     await world.ready()
 
 

@@ -210,7 +210,7 @@ async def pair(server: RedisServer) -> AsyncIterator[tuple[RedisStore, RedisStor
     """Two replicas' views of one ledger."""
     first, second = redis_store(server.url, "pair"), redis_store(server.url, "pair")
     await built(first)
-    second.epoch = await second.current(await second.connect())
+    second.adopt(await second.current(await second.connect()))
     yield first, second
     await first.close()
     await second.close()
@@ -351,7 +351,7 @@ async def test_another_process_under_the_same_address_is_never_taken_for_the_old
     server = RedisServer(tmp_path_factory.mktemp("redis"))
     server.start()
     store, changes = redis_store(server.url), []
-    store.on_change = lambda: changes.append(True)
+    store.on_change(lambda: changes.append(True))
     try:
         await built(store)
         epoch = store.epoch

@@ -22,8 +22,7 @@ from bulkhead_contracts.control import Halt
 from bulkhead_contracts.result import ContentRef, Failure
 from bulkhead_contracts.task import TaskEnded, TaskLimits, TaskSubmitted
 from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
-from bulkhead_services.budget.app import build
-from bulkhead_services.budget.effects import Budget
+from bulkhead_services.budget.app import Budget, build
 from bulkhead_services.budget.ledger.store import Fenced
 from bulkhead_services.budget.settings import Settings
 from bulkhead_services.budget.watch.fold import Lived, Mark, Watching
@@ -175,7 +174,7 @@ async def test_a_loop_is_warned_of_then_halted_with_its_evidence(world: World) -
 async def test_a_trip_stays_due_while_there_is_no_ledger_to_tell_the_cost_from(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store, asked = world.edges["0"]._store, []
+    store, asked = world.edges["0"].store, []
 
     async def gone(scope: str) -> None:
         asked.append(scope)
@@ -322,7 +321,7 @@ async def test_a_fold_from_the_mark_knows_what_the_whole_journal_says(
     await world.folded()
 
     async def marked() -> bool:
-        kept = Mark.decode(await world.edges["0"]._store.kept(MARK))
+        kept = Mark.decode(await world.edges["0"].store.kept(MARK))
         return kept.after == world.watcher().fold.mark().after and list(kept.living) == ["acme/old"]
 
     await until(marked)
@@ -331,7 +330,7 @@ async def test_a_fold_from_the_mark_knows_what_the_whole_journal_says(
     mark = world.watcher().fold.mark()
     assert mark.living["acme/old"] == (stored[0].sequence, len(stored), stored[-1].sequence)
     asked: list[tuple[str, int]] = []
-    bus = world.edges["0"]._context.bus
+    bus = world.watcher("0")._bus
     read = type(bus).read
 
     async def listens(self: object, stream: str, subject: str, after: int = 0, limit: int = 256) -> list[Stored]:
@@ -345,7 +344,7 @@ async def test_a_fold_from_the_mark_knows_what_the_whole_journal_says(
     assert whole_of_old == [len(stored)], "nothing is searched for beyond"
     assert world.watcher("1").fold.folded < whole / 2
     world.watcher("0").leads = False
-    monkeypatch.setattr(world.edges["0"]._store, "lead", _no)
+    monkeypatch.setattr(world.edges["0"].store, "lead", _no)
     await world.call("old")
 
     async def stopped() -> bool:

@@ -56,7 +56,13 @@ class RedisView:
         self._redis = redis
         self._server = 0
         self.epoch = ""
-        self.on_change: Callable[[], None] = lambda: None
+        self._on_change: Callable[[], None] = lambda: None
+
+    def adopt(self, epoch: str) -> None:
+        self.epoch = epoch
+
+    def on_change(self, call: Callable[[], None]) -> None:
+        self._on_change = call
 
     async def _call(self, name: str, act: Callable[[], T]) -> T:
         redis = self._redis
@@ -74,7 +80,7 @@ class RedisView:
         if how is not None and how < 0.5:
             raise RedisConnectionError("connection reset by peer")
         if self._server != redis.server and name != "connect":
-            self.on_change()
+            self._on_change()
             raise RedisConnectionError("another server answers")
         value = act()
         await asyncio.sleep(0.001)

@@ -12,7 +12,7 @@ from bulkhead.runtime.context import Identity, make_context
 from bulkhead_contracts.budget import Amount, ReserveReplied, ReserveRequested
 from bulkhead_contracts.grant import TaskGrant
 from bulkhead_contracts.task import TaskLimits
-from bulkhead_services.budget.effects import Budget
+from bulkhead_services.budget.app import Budget
 from bulkhead_services.budget.ledger.store import QUICK_S, REST_S
 
 from . import world
@@ -76,7 +76,7 @@ async def _held(folder, loop: SimulationLoop) -> tuple[set[tuple[float, float]],
     )
     under_way_s = 0.0
     for edge in mesh.edges:
-        edge._append = _late(edge._append, lambda: under_way_s)  # type: ignore[method-assign]
+        edge.admission._writer.store = _late(edge.admission._writer.store, lambda: under_way_s)  # type: ignore[method-assign]
 
     async def ask(name: str) -> str:
         body = ReserveRequested(

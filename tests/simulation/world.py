@@ -30,7 +30,7 @@ from bulkhead_contracts.control import MessageRejected
 from bulkhead_contracts.result import ContentRef
 from bulkhead_contracts.task import TaskEnded, TaskRejected
 from bulkhead_infra.composition import Logics, logics_of, root
-from bulkhead_services.budget.effects import Budget
+from bulkhead_services.budget.app import Budget
 from bulkhead_services.gateway import app as gateway
 from bulkhead_services.gateway.http.task_document import document
 from bulkhead_services.gateway.settings import PublisherPolicy

@@ -1,13 +1,148 @@
-"""Composition root of budget: asks and settlements come in, `core` is what is decided, `effects` acts."""
+"""Composition root of budget: what comes in, and which part handles it.
 
+    ReserveRequested (rpc)                       admission     ask -> reserve -> fact -> answer
+    Settled, TaskStopped (inbox)                 settlement    charge, halt, alert
+    LimitsRequested, TopUpRequested (rpc)        limits
+    SpendRequested, WritesRequested (rpc)        queries
+    HaltRequested, ResetRequested (rpc)          queries
+    JOURNAL                                      the watch, see watch_app
+
+Beside these the keeper builds the ledger, and the checkpointer writes it down.
+"""
+
+import asyncio
+
+from bulkhead.runtime.background import cancel
 from bulkhead.runtime.context import Context
-from bulkhead_services.budget.effects import Budget
+from bulkhead.runtime.edge.protocol import Received, RpcTable
+from bulkhead_contracts.budget import LimitsRequested, ReserveRequested, Settled, SpendRequested, TopUpRequested
+from bulkhead_contracts.control import HaltRequested, ResetRequested
+from bulkhead_contracts.task import TaskStopped
+from bulkhead_contracts.tool import WritesRequested
+from bulkhead_services.budget import uncertain_holds
+from bulkhead_services.budget.admission import Admission
+from bulkhead_services.budget.ledger.checkpoint import Checkpointer
 from bulkhead_services.budget.ledger.memory_store import MemoryStore
+from bulkhead_services.budget.ledger.model import NO_LIMIT
+from bulkhead_services.budget.ledger.rebuild import Keeper
 from bulkhead_services.budget.ledger.redis_store import RedisStore
 from bulkhead_services.budget.ledger.store import Store
+from bulkhead_services.budget.limits.alerts import Alerts
+from bulkhead_services.budget.limits.ceiling_pause import Parking
+from bulkhead_services.budget.limits.tenant_limits import LimitBook
+from bulkhead_services.budget.queries.halts import Switches
+from bulkhead_services.budget.queries.spending import SpendBook
+from bulkhead_services.budget.queries.uncertain_writes import WriteBook
 from bulkhead_services.budget.settings import Settings
+from bulkhead_services.budget.settlement import Settlement
+from bulkhead_services.budget.task_halts import TaskHalts
+from bulkhead_services.budget.uncertain_holds import UncertainHolds
+from bulkhead_services.budget.watch_app import open_watch
 
 SERVICE = "budget"
+
+
+class Budget:
+    """The edge: hands each message to its part. Admission never waits for a rebuild."""
+
+    def __init__(self, context: Context, settings: Settings, store: Store) -> None:
+        bus, publisher, clock = context.bus, context.publisher, context.clock
+        self._background = context.background
+        self._tidying: list[asyncio.Task[None]] = []
+        self.store = store
+        self.keeper = Keeper(
+            bus,
+            publisher,
+            store,
+            clock,
+            lease_ms=settings.lease_ms,
+            keep_ms=settings.keep_ms,
+            rebuild_at_start=settings.rebuild_at_start,
+            tail_grace_s=settings.tail_grace_s,
+        )
+        self.checkpoints = Checkpointer(
+            bus,
+            publisher,
+            store,
+            clock,
+            self.keeper.fold_on,
+            holder=context.instance,
+            lease_ms=settings.lease_ms,
+            keep_ms=settings.keep_ms,
+            every_s=settings.checkpoint_s,
+            messages=settings.checkpoint_messages,
+        )
+        self.limits = LimitBook(bus, publisher, store, clock, self.keeper.lose)
+        self.parking = Parking(bus, publisher, self.limits, clock, parks=settings.ceiling == "wait")
+        self.limits.on_change = self.parking.lift_all
+        self.alerts = Alerts(bus, publisher, store, clock)
+        self.uncertain = UncertainHolds(bus, store, self.keeper, clock)
+        halts = TaskHalts(bus, publisher, store, context.message_key)
+        self.admission = Admission(
+            context,
+            store,
+            self.keeper,
+            self.limits,
+            self.parking,
+            halts,
+            self.uncertain,
+            mesh_day=NO_LIMIT._replace(
+                tokens=settings.mesh_day_tokens, cost_usd_micros=settings.mesh_day_cost_usd_micros
+            ),
+            retry_after_ms=settings.retry_after_ms,
+            always_look=settings.beside_previous,
+        )
+        self.settlement = Settlement(bus, store, self.keeper, self.limits, self.parking, halts, self.alerts)
+        self.watcher = open_watch(context, settings, store, halts.publish, self.keeper.lose)
+        switches = Switches(context)
+        self.rpc: RpcTable = {
+            ReserveRequested: self.admission.admit,
+            LimitsRequested: self.limits.answer,
+            TopUpRequested: self.limits.top_up,
+            SpendRequested: SpendBook(bus, clock).answer,
+            WritesRequested: WriteBook(bus).answer,
+            HaltRequested: switches.answer,
+            ResetRequested: switches.reset,
+        }
+
+    async def handle(self, message: Received) -> None:
+        """Take one stored message; types that a later version sends are left alone."""
+        match message.body:
+            case Settled() as body:
+                await self.settlement.settle(message, body)
+            case TaskStopped() as body:
+                await self.settlement.stopped(message, body)
+
+    async def start(self) -> None:
+        """Begin to build the ledger; admissions answer `wait` until it stands."""
+        start = self._background.start
+        self.keeper.start(self._background)
+        self._tidying = [start("tidying", self._tidy()), start("checkpoints", self.checkpoints.run())]
+        if self.watcher is not None:
+            self.watcher.start(self._background)
+
+    async def stop(self) -> None:
+        """Close what was opened."""
+        if self.watcher is not None:
+            await self.watcher.stop()
+        await cancel(*self._tidying)
+        await self.checkpoints.resign()
+        await self.keeper.stop()
+        await self.store.close()
+
+    def ready(self) -> bool:
+        """Whether the ledger stands."""
+        return bool(self.keeper.epoch)
+
+    def degraded(self) -> str:
+        """What of it does not work while admissions go on; "" when nothing."""
+        return self.watcher.aside.degraded if self.watcher is not None else ""
+
+    async def _tidy(self) -> None:
+        while True:
+            await asyncio.sleep(uncertain_holds.DOUBT_S / 2)
+            await self.uncertain.release_due()
+            await self.parking.look()
 
 
 def build(context: Context, settings: Settings) -> Budget:
@@ -16,7 +151,7 @@ def build(context: Context, settings: Settings) -> Budget:
 
 
 def open_store(settings: Settings) -> Store:
-    """Where this budget keeps its ledger."""
+    """The store in which this budget keeps its ledger."""
     if settings.in_memory:
         return MemoryStore(lease_ms=settings.lease_ms)
     return RedisStore(

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,11 +20,20 @@ from bulkhead.runtime.edge.protocol import Received
 from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead.telemetry import trace
 from bulkhead_contracts.bounds import MAX_MESSAGE_BYTES, MAX_RESERVED_TOGETHER
-from bulkhead_contracts.budget import Amount, LedgerMarked, Reserved, ReservedTogether, SpendReplied, SpendRequested
+from bulkhead_contracts.budget import (
+    Amount,
+    LedgerMarked,
+    Reserved,
+    ReservedTogether,
+    ReserveRequested,
+    SpendReplied,
+    SpendRequested,
+)
 from bulkhead_contracts.result import ContentRef
 from bulkhead_contracts.task import RequesterClaim, TaskLimits, TaskSubmitted
 from bulkhead_services.budget.ledger import fact_lookup, facts, journal_writer, model, rebuild
 from bulkhead_services.budget.ledger.journal_writer import Appender, Fact
+from bulkhead_services.budget.ledger.model import Held as HeldAmount
 from bulkhead_services.budget.ledger.model import Ledger, Scope, Sum
 from bulkhead_services.budget.queries.spending import SpendBook
 
@@ -83,16 +93,13 @@ class Desk:
 
 def fact(name: str, tenant: str, task: str, **more: str) -> Fact:
     scopes = (Scope(f"task:{tenant}:{task}", Sum(100, 100)), Scope(f"day:{tenant}:2026-11-21", Sum(900, 900)))
-    body = Reserved(
-        reservation_id=name,
-        call_id=name,
-        service="rag",
-        resource="x",
-        reserved_unix_ms=NOW,
-        amount=Amount(tokens=1 + len(name)),
-        scopes=model.scope_limits(scopes),
+    ask = ReserveRequested(
+        reservation_id=name, call_id=name, purpose="retrieval", resource="x", worst_case=Amount(tokens=1 + len(name))
     )
-    return Fact(tenant, task, body, facts.cause_of(name, EPOCH), f"reserved/rag/{tenant}/{task}", **more)
+    cause, index = facts.cause_of(name, EPOCH), f"reserved/rag/{tenant}/{task}"
+    return Fact(
+        tenant, task, "rag", ask, HeldAmount(scopes, NOW), cause, index, traceparent=trace.current_traceparent(), **more
+    )
 
 
 def parts(stored: Stored) -> list:  # type: ignore[type-arg]
@@ -197,15 +204,15 @@ async def test_what_fits_no_row_goes_alone_and_what_is_too_large_in_parts() -> N
     assert long.result() is None and desk.told()[-3:] == [["a"], ["long"], ["b", "c"]]
     desk = Desk()
     await desk.ask(*(f"x{n}" for n in range(journal_writer.AT_ONCE)))
-    scopes = tuple(one.model_copy(update={"scope": "\x00" * 200}) for one in fact("y", "acme", "t").body.scopes * 4)
+    scopes = tuple(Scope("\x00" * 200, Sum(100, 100)) for _ in range(8))
     large = [fact(f"y{n}", "acme", "t") for n in range(MAX_RESERVED_TOGETHER)]
-    large = [one._replace(body=one.body.model_copy(update={"scopes": scopes})) for one in large]
+    large = [replace(one, held=HeldAmount(scopes, NOW)) for one in large]
     tasks = [asyncio.create_task(desk.appender.store(one)) for one in large]
     await turn()
     while desk.bus.gates:
         await desk.let()
     told = [name for names in desk.told()[journal_writer.AT_ONCE :] for name in names]
-    assert told == [one.body.reservation_id for one in large]
+    assert told == [one.ask.reservation_id for one in large]
     assert all(one.done() for one in tasks)
     assert max(len(one.body) for one in desk.inbox()) <= MAX_MESSAGE_BYTES < sum(len(one.body) for one in desk.inbox())
 
@@ -260,8 +267,8 @@ def _whole(desk: Desk, known: set[tuple[str, str, str]]) -> None:
             model.restore(
                 simple,
                 model.entry_key("rag", tenant, task, name),
-                model.sum_of(mine.body.amount),
-                model.scopes_from(mine.body.scopes),
+                model.sum_of(mine.ask.worst_case),
+                mine.held.scopes,
                 NOW,
             )
     assert ledger == simple
@@ -303,8 +310,10 @@ async def test_a_fact_is_found_whether_it_lies_alone_or_with_others_and_the_last
     # Those stored together long before it was asked for are not looked through.
     assert await fact_lookup.find_fact(bus, "acme", "t1", "rag", "a", now + 2 * fact_lookup.CLOCKS_MS) is None
     later = fact("a", "acme", "t1")
-    later = later._replace(
-        cause=facts.cause_of("a", "e2 server"), body=later.body.model_copy(update={"amount": Amount(tokens=77)})
+    later = replace(
+        later,
+        cause=facts.cause_of("a", "e2 server"),
+        ask=later.ask.model_copy(update={"worst_case": Amount(tokens=77)}),
     )
     storing = asyncio.create_task(desk.appender.store(later))
     await turn()

@@ -26,8 +26,7 @@ from bulkhead_contracts.peer import AnswerGiven
 from bulkhead_contracts.result import ContentRef
 from bulkhead_contracts.task import TaskEnded
 from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
-from bulkhead_services.budget.app import build
-from bulkhead_services.budget.effects import Budget
+from bulkhead_services.budget.app import Budget, build
 from bulkhead_services.budget.settings import Settings
 from bulkhead_services.budget.watch import deadlock_refusal
 from bulkhead_services.budget.watch.fold import Watching

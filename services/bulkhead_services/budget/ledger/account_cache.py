@@ -12,7 +12,8 @@ from bulkhead_services.budget.ledger.accounts import IN_FIRST, Limits, scopes_of
 from bulkhead_services.budget.ledger.model import NO_LIMIT, Scope, Sum, scope_limits, scopes_json
 
 DAY_MS = 24 * 3600 * 1000
-MAX_KNOWN = 4_096
+MAX_KNOWN = 1_024
+"""As many as grants are known; one takes some 9 KiB, of which most is its form in a fact."""
 
 
 class Scopes(tuple[Scope, ...]):

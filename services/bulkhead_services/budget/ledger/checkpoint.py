@@ -27,6 +27,7 @@ from bulkhead_contracts.budget import (
     LedgerMarked,
     LedgerPart,
     LedgerSettled,
+    Units,
 )
 from bulkhead_contracts.types import Body
 from bulkhead_services.budget.ledger import model
@@ -44,6 +45,8 @@ MARKS = "ledger"
 """Tenant and task of the marks of rebuilds: they belong to none."""
 SEALS = subjects.mesh("budget", JOURNAL, TENANT, SEAL)
 ROLE = "checkpointer"
+FIRST_LOOK_S = 5.0
+"""A replica looks so soon after its start: whether a checkpoint is due is told by the streams, not by its uptime."""
 LEASE_MS = 60_000
 HOUR_MS = 3_600_000
 GIVEN_UP = "given-up:"
@@ -116,8 +119,8 @@ def parts_of(ledger: Ledger, checkpoint: str) -> Iterator[LedgerPart]:
     balances = (
         LedgerBalance(
             scope=scope,
-            reserved=tuple(one.reserved),
-            spent=tuple(one.spent),
+            reserved=_units(one.reserved),
+            spent=_units(one.spent),
             settled=one.settled,
             stopped=one.stopped,
             until_unix_ms=ledger.until.get(scope, 0),
@@ -126,7 +129,7 @@ def parts_of(ledger: Ledger, checkpoint: str) -> Iterator[LedgerPart]:
     )
     entries = (
         LedgerEntry(
-            key=key, ask=tuple(entry.ask), scopes=model.scope_limits(entry.scopes), reserved_unix_ms=entry.at_unix_ms
+            key=key, ask=_units(entry.ask), scopes=model.scope_limits(entry.scopes), reserved_unix_ms=entry.at_unix_ms
         )
         for key, entry in ledger.entries.items()
         if entry.state in ("open", "lapsed")
@@ -147,6 +150,11 @@ def parts_of(ledger: Ledger, checkpoint: str) -> Iterator[LedgerPart]:
     named = chain(settled, islice(given_up, MOST_DONE))
     while names := tuple(islice(named, MAX_CHECKPOINT_SETTLED)):
         yield LedgerPart(checkpoint=checkpoint, settled=names)
+
+
+def _units(amount: Sum) -> Units:
+    """The units in order, as a row has them."""
+    return amount.tokens, amount.cost_usd_micros, amount.model_calls, amount.tool_calls, amount.wall_ms
 
 
 def take_part(ledger: Ledger, part: LedgerPart) -> None:
@@ -269,8 +277,10 @@ class Checkpointer:
 
     async def run(self) -> None:
         """Until cancelled."""
+        pause_s = min(FIRST_LOOK_S, self._every_s)
         while True:
-            await asyncio.sleep(self._every_s)
+            await asyncio.sleep(pause_s)
+            pause_s = self._every_s
             try:
                 if await self._store.lead(ROLE, self._holder, max(LEASE_MS, int(self._every_s * 2_000))):
                     await self.make()

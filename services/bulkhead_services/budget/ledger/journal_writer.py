@@ -1,23 +1,23 @@
-"""How facts of reservations come into the journal: one by one at rest, under load those of a tenant together.
+"""The writer of reservations' facts: one by one at rest, under load those of a tenant together.
 
-In: a fact. Out: it is stored and acked; or the error of whoever stores. A few are under way at a time. What comes
-meanwhile waits, and whatever of one tenant waits when one of them is done is stored as one message: so a lone
-reservation waits for nobody, and under load one write to the disk is shared by many.
+In: a fact. Out: it is stored and acked; or the broker's error. A few messages are under way at a time. Facts that come
+meanwhile wait, and those of one tenant are stored as one message as soon as a message is done: a lone reservation waits
+for nobody, and under load many share one write to the disk.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextvars import Context
 from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple
 
 from bulkhead.runtime.consume import batched_reservations
 from bulkhead.runtime.publish.publisher import Publisher, Ready
-from bulkhead.telemetry import trace
 from bulkhead_contracts import envelope
 from bulkhead_contracts.bounds import MAX_MESSAGE_BYTES, MAX_RESERVED_TOGETHER, MAX_SUMMARY_CHARS
-from bulkhead_contracts.budget import Reserved, ReservedRow, ReservedTogether
+from bulkhead_contracts.budget import ReservedRow, ReservedTogether, ReserveRequested
+from bulkhead_services.budget.ledger import facts
+from bulkhead_services.budget.ledger.model import Held
 from bulkhead_services.budget.ledger.rebuild import JOURNAL
 
 AT_ONCE = 4
@@ -27,69 +27,82 @@ stream is written by one hand."""
 ALONE_AT_ONCE = 64
 
 
-class Fact(NamedTuple):
+@dataclass(slots=True)
+class Fact:
     """A reservation that is held, as the journal is to have it. index: with the cause it makes the message's id.
 
-    ready: the message that it is when it is stored alone, where that was made already.
+    traceparent: of the ask. ready: the message that it is when it is stored alone, once it was made.
     """
 
     tenant: str
     task: str
-    body: Reserved
+    service: str
+    ask: ReserveRequested
+    held: Held
     cause: str
     index: str
     actor: str = ""
     grant_digest: str = ""
+    traceparent: str = ""
     ready: Ready | None = None
+
+    def message(self, publisher: Publisher) -> Ready:
+        """The message, made once."""
+        if self.ready is None:
+            body = facts.reserved(self.service, self.ask, self.held)
+            head = publisher.envelope(
+                body,
+                cause=self.cause,
+                index=self.index,
+                actor=self.actor,
+                grant_digest=self.grant_digest,
+                traceparent=self.traceparent,
+            )
+            self.ready = publisher.ready(JOURNAL, body, head, tenant=self.tenant, task=self.task)
+        return self.ready
 
 
 @dataclass(slots=True)
 class _Wanted:
-    """done: of everybody who waits for this fact. traceparent: of who asked first."""
+    """done: of every attempt that waits for this fact, which is that of the first."""
 
     id: str
     fact: Fact
-    traceparent: str = ""
     done: list["asyncio.Future[None]"] = field(default_factory=list)
 
 
 class Appender:
-    """Of one replica."""
+    """One replica's writer. alone: every fact is a message of its own, however many wait."""
 
     def __init__(self, publisher: Publisher, *, alone: bool = False) -> None:
-        """alone: every fact is a message of its own, however many wait."""
         self._publisher = publisher
         self._at_once, self._together = (ALONE_AT_ONCE, 1) if alone else (AT_ONCE, MAX_RESERVED_TOGETHER)
         self._wanted: dict[str, _Wanted] = {}
         self._waiting: dict[str, list[_Wanted]] = {}
         self._under_way: set[asyncio.Task[None]] = set()
+        self._ahead: Fact | None = None
 
-    @property
-    def idle(self) -> bool:
-        """Nothing is under way: what comes now is stored alone."""
-        return not self._under_way
+    def prepare(self, fact: Fact) -> None:
+        """Make a fact's message before it is known whether it is stored. Only the last one that was made so counts."""
+        self._ahead = fact
+        fact.message(self._publisher)
 
-    def made(self, fact: Fact) -> Fact:
-        """With its message made, for who has the time now and not later."""
-        return fact._replace(ready=self._alone(fact, trace.current_traceparent()))
-
-    def _alone(self, fact: Fact, traceparent: str) -> Ready:
-        head = self._publisher.envelope(
-            fact.body,
-            cause=fact.cause,
-            index=fact.index,
-            actor=fact.actor,
-            grant_digest=fact.grant_digest,
-            traceparent=traceparent,
-        )
-        return self._publisher.ready(JOURNAL, fact.body, head, tenant=fact.tenant, task=fact.task)
+    def meanwhile(self, make: Callable[..., object], *args: object) -> None:
+        """Do this in the turn after the next one, when the request that the caller is about to send is on its way; not
+        at all under load, when there is no pause to fill."""
+        if not self._under_way:
+            loop = asyncio.get_running_loop()
+            loop.call_soon(loop.call_soon, make, *args)
 
     async def store(self, fact: Fact) -> None:
         """Return when it is stored. Raises BusError: whether it is stored is unknown."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not fact:
+            fact.ready = None
         name = envelope.derive_id(self._publisher.service, fact.cause, fact.index)
         wanted = self._wanted.get(name)
         if wanted is None:
-            wanted = self._wanted[name] = _Wanted(name, fact, trace.current_traceparent())
+            wanted = self._wanted[name] = _Wanted(name, fact)
             self._waiting.setdefault(fact.tenant, []).append(wanted)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         wanted.done.append(done)
@@ -101,7 +114,7 @@ class Appender:
         while self._waiting and len(self._under_way) < self._at_once:
             tenant = next(iter(self._waiting))
             waiting = self._waiting.pop(tenant)
-            some = _first(waiting, self._together)
+            some = _first(waiting, self._together) if len(waiting) > 1 else waiting
             if rest := waiting[len(some) :]:
                 self._waiting[tenant] = rest
             # In a context of its own: what is stored may be another tenant's than who comes by here.
@@ -111,9 +124,8 @@ class Appender:
 
     async def _store(self, some: Sequence[_Wanted]) -> None:
         if len(some) == 1:
-            fact = some[0].fact
             # The id derives from the reservation and the ledger: a repeat is the same message, the broker keeps one.
-            await self._publisher.put(fact.ready or self._alone(fact, some[0].traceparent))
+            await self._publisher.put(some[0].fact.message(self._publisher))
             return
         body = ReservedTogether(rows=tuple(_row(one) for one in some))
         if len(body.encode()) > MAX_MESSAGE_BYTES:
@@ -128,7 +140,7 @@ class Appender:
             task=some[0].fact.tenant,
             cause=some[0].fact.cause,
             index=f"together/{'/'.join(one.id for one in some)}",
-            traceparent=some[0].traceparent,
+            traceparent=some[0].fact.traceparent,
         )
 
     def _ended(self, some: Sequence[_Wanted], task: "asyncio.Task[None]") -> None:
@@ -163,11 +175,12 @@ def _fits(fact: Fact) -> bool:
 
 def _row(wanted: _Wanted) -> ReservedRow:
     fact = wanted.fact
+    reserved = facts.reserved(fact.service, fact.ask, fact.held)
     return ReservedRow(
         id=wanted.id,
         cause=fact.cause,
         task=fact.task,
         actor=fact.actor,
         grant_digest=fact.grant_digest,
-        reserved=fact.body,
+        reserved=reserved,
     )

@@ -41,7 +41,13 @@ class MemoryStore:
         self._looks: Looks = {}
         self._lock = ""
         self.epoch = ""
-        self.on_change: Callable[[], None] = lambda: None
+
+    def adopt(self, epoch: str) -> None:
+        """See port.Store."""
+        self.epoch = epoch
+
+    def on_change(self, call: Callable[[], None]) -> None:
+        """See port.Store. There is no other server."""
 
     async def reserve(
         self, key: str, ask: Sum, scopes: Sequence[Scope], now_unix_ms: int, revision: Revision | None = None

@@ -15,160 +15,56 @@ A settled id admits nothing: its money is spent, and a call made on it would be 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, NamedTuple
 
 from bulkhead_contracts.bounds import MAX_COST_USD_MICROS, MAX_TOKENS, UNLIMITED
 from bulkhead_contracts.budget import Amount, ScopeLimit
 from bulkhead_contracts.result import Usage
+from bulkhead_services.budget.ledger_types import (
+    ASKED_UNITS,
+    EMPTY,
+    NO_LIMIT,
+    NOTHING,
+    Answer,
+    Balance,
+    Ceiling,
+    Conflict,
+    Denied,
+    Entry,
+    Held,
+    Kind,
+    Level,
+    Scope,
+    Settlement,
+    Stale,
+    State,
+    Sum,
+    Unit,
+    Waiting,
+)
 
-Unit = Literal["cost_usd_micros", "tokens", "model_calls", "tool_calls", "wall_ms"]
-State = Literal["open", "lapsed", "settled", "released", "refused", "early"]
-
-
-class Sum(NamedTuple):
-    """All limited units together. Nobody asks for wall_ms: a call's timeout bounds it, and it is charged after."""
-
-    tokens: int = 0
-    cost_usd_micros: int = 0
-    model_calls: int = 0
-    tool_calls: int = 0
-    wall_ms: int = 0
-
-    def plus(self, other: "Sum") -> "Sum":
-        """Every unit added."""
-        return Sum(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
-
-    def minus(self, other: "Sum") -> "Sum":
-        """Every unit subtracted."""
-        return Sum(*(mine - theirs for mine, theirs in zip(self, other, strict=True)))
-
-    def beyond(self, other: "Sum") -> bool:
-        """More than `other` in any unit that is asked for."""
-        return any(mine > theirs for mine, theirs in zip(self[:ASKED_UNITS], other[:ASKED_UNITS], strict=True))
-
-
-ASKED_UNITS = 4
-NOTHING = Sum()
-NO_LIMIT = Sum(UNLIMITED, UNLIMITED, UNLIMITED, UNLIMITED, UNLIMITED)
-
-
-class Scope(NamedTuple):
-    """One account and its ceiling: `task:acme:t1`, `day:acme:2026-11-21`. until_unix_ms: see ScopeLimit."""
-
-    name: str
-    limit: Sum
-    until_unix_ms: int = 0
-
-
-class Balance(NamedTuple):
-    """What one scope holds back for open calls, what it has spent, and by how many settlements.
-
-    stopped: the task was ended early; what settles from now on is told to whoever shows what it cost.
-    """
-
-    reserved: Sum = Sum()
-    spent: Sum = Sum()
-    settled: int = 0
-    stopped: bool = False
-
-
-class Ceiling(NamedTuple):
-    """The limit that stands in the way, with the amounts as they were found."""
-
-    scope: str
-    unit: Unit
-    spent: int
-    reserved: int
-    asked: int
-    limit: int
-
-
-class Level(NamedTuple):
-    """How far an account has come under one of its ceilings."""
-
-    scope: str
-    unit: Unit
-    spent: int
-    limit: int
-    until_unix_ms: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One reservation. The terms (ask, scopes, at_unix_ms) are those of its first attempt and never change.
-
-    holders: attempts that hold it; only when each of them has released it is it released.
-    """
-
-    state: State
-    ask: Sum = Sum()
-    scopes: tuple[Scope, ...] = ()
-    at_unix_ms: int = 0
-    holders: int = 0
-    charged: Sum = Sum()
-    usage: Sum = Sum()
-    estimated: bool = False
-    ceiling: Ceiling | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """The money is held, on these terms."""
-
-    scopes: tuple[Scope, ...]
-    at_unix_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class Denied:
-    """What is spent leaves no room: final, the task halts."""
-
-    ceiling: Ceiling
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """What is held leaves no room now; open calls may give some back."""
-
-    ceiling: Ceiling
-
-
-@dataclass(frozen=True, slots=True)
-class Conflict:
-    """The first answer under this id does not cover this ask: it held less, or it is settled already."""
-
-    held: Sum
-    settled: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Settlement:
-    """`settled` now; `repeated` (nothing changed); `unknown` (kept until its reservation shows up); `ignored`.
-
-    over: the call used more than its reservation. ceiling: a scope that has now spent more than its limit. stopped:
-    what the task has cost by now, when it was ended early. levels: of every ceiling that its accounts have.
-    """
-
-    kind: Literal["settled", "repeated", "unknown", "ignored"]
-    charged: Sum = Sum()
-    held: Sum = Sum()
-    over: bool = False
-    ceiling: Ceiling | None = None
-    stopped: Balance | None = None
-    levels: tuple[Level, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Stale:
-    """The tenant's limits have changed, or nobody has looked for a while: read them again and ask again.
-
-    revision: at least this one.
-    """
-
-    revision: int
-
-
-Answer = Held | Denied | Waiting | Conflict | Stale
+__all__ = [
+    "ASKED_UNITS",
+    "EMPTY",
+    "NOTHING",
+    "NO_LIMIT",
+    "Answer",
+    "Balance",
+    "Ceiling",
+    "Conflict",
+    "Denied",
+    "Entry",
+    "Held",
+    "Kind",
+    "Level",
+    "Scope",
+    "Settlement",
+    "Stale",
+    "State",
+    "Sum",
+    "Unit",
+    "Waiting",
+]
+"""Values that are used together with the functions here."""
 
 
 @dataclass(slots=True)
@@ -241,22 +137,18 @@ def scopes_from(limits: Sequence[ScopeLimit]) -> tuple[Scope, ...]:
     """Back from the journal."""
     return tuple(
         Scope(
-            one.scope,
+            row.scope,
             Sum(
-                _ceiling(one.tokens, MAX_TOKENS),
-                _ceiling(one.cost_usd_micros, MAX_COST_USD_MICROS),
-                one.model_calls,
-                one.tool_calls,
-                one.wall_ms,
+                row.tokens if row.tokens < MAX_TOKENS else UNLIMITED,
+                row.cost_usd_micros if row.cost_usd_micros < MAX_COST_USD_MICROS else UNLIMITED,
+                row.model_calls,
+                row.tool_calls,
+                row.wall_ms,
             ),
-            one.until_unix_ms,
+            row.until_unix_ms,
         )
-        for one in limits
+        for row in limits
     )
-
-
-def _ceiling(value: int, most: int) -> int:
-    return UNLIMITED if value >= most else value
 
 
 def scopes_json(scopes: Sequence[Scope]) -> str:
@@ -338,20 +230,14 @@ def restore(ledger: Ledger, key: str, ask: Sum, scopes: tuple[Scope, ...], at_un
 
 
 def settle(ledger: Ledger, key: str, usage: Sum, estimated: bool, said_unix_ms: int = 0) -> Settlement:
-    """Charge what was really used (the reservation itself when estimated), once per reservation. said_unix_ms: kept of
-    what is settled before its reservation is seen."""
+    """Charge a call, and tell how its accounts stand then. See charge."""
     if key in ledger.done:
         return Settlement("repeated")
-    entry = ledger.entries.get(key)
-    if entry is None or entry.state == "released":
-        # Not charged: either its Reserved is still to be seen, or it never reserved at all.
-        ledger.entries[key] = Entry("early", at_unix_ms=said_unix_ms, usage=usage, estimated=estimated)
-        return Settlement("unknown")
-    if entry.state == "early":
-        return Settlement("unknown")
-    if entry.state == "refused":
-        return Settlement("ignored")
-    if entry.state == "settled":
+    kind = charge(ledger, key, usage, estimated, said_unix_ms)
+    if kind in ("unknown", "ignored"):
+        return Settlement(kind)
+    entry = ledger.entries[key]
+    if kind == "repeated":
         return Settlement(
             "repeated",
             entry.charged,
@@ -360,8 +246,27 @@ def settle(ledger: Ledger, key: str, usage: Sum, estimated: bool, said_unix_ms: 
             stopped=_stopped(ledger, entry),
             levels=_levels(ledger, entry),
         )
+    return _settlement(ledger, entry, usage, estimated)
+
+
+def charge(ledger: Ledger, key: str, usage: Sum, estimated: bool, said_unix_ms: int = 0) -> Kind:
+    """Charge what was really used (the reservation itself when estimated), once per reservation. said_unix_ms: kept of
+    what is settled before its reservation is seen."""
+    if key in ledger.done:
+        return "repeated"
+    entry = ledger.entries.get(key)
+    if entry is None or entry.state == "released":
+        # Not charged: either its Reserved is still to be seen, or it never reserved at all.
+        ledger.entries[key] = Entry("early", at_unix_ms=said_unix_ms, usage=usage, estimated=estimated)
+        return "unknown"
+    if entry.state == "early":
+        return "unknown"
+    if entry.state == "refused":
+        return "ignored"
+    if entry.state == "settled":
+        return "repeated"
     _charge(ledger, key, entry, usage, estimated)
-    return _settlement(ledger, ledger.entries[key], usage, estimated)
+    return "settled"
 
 
 def begin(ledger: Ledger, epoch: str) -> None:
@@ -403,10 +308,20 @@ def _open(ledger: Ledger, key: str, entry: Entry, known: Entry | None) -> None:
 def _charge(ledger: Ledger, key: str, entry: Entry, usage: Sum, estimated: bool) -> None:
     charged = entry.ask._replace(wall_ms=usage.wall_ms) if estimated else usage
     if entry.state == "open":
-        _move(ledger, entry, reserved=Sum().minus(entry.ask), spent=charged, settled=1)
+        _move(ledger, entry, reserved=NOTHING.minus(entry.ask), spent=charged, settled=1)
     else:
         _move(ledger, entry, spent=charged.minus(entry.ask), settled=1)
-    ledger.entries[key] = replace(entry, state="settled", charged=charged)
+    ledger.entries[key] = Entry(
+        "settled",
+        entry.ask,
+        entry.scopes,
+        entry.at_unix_ms,
+        entry.holders,
+        charged,
+        entry.usage,
+        entry.estimated,
+        entry.ceiling,
+    )
 
 
 def _settlement(ledger: Ledger, entry: Entry, usage: Sum, estimated: bool) -> Settlement:
@@ -423,10 +338,14 @@ def _settlement(ledger: Ledger, entry: Entry, usage: Sum, estimated: bool) -> Se
 
 
 def _move(ledger: Ledger, entry: Entry, reserved: Sum = NOTHING, spent: Sum = NOTHING, settled: int = 0) -> None:
-    for scope in entry.scopes:
-        old = ledger.balances.get(scope.name, Balance())
-        ledger.balances[scope.name] = Balance(
-            old.reserved.plus(reserved), old.spent.plus(spent), old.settled + settled, old.stopped
+    balances = ledger.balances
+    for name, _, _ in entry.scopes:
+        old = balances.get(name, EMPTY)
+        balances[name] = Balance(
+            old.reserved if reserved is NOTHING else old.reserved.plus(reserved),
+            old.spent if spent is NOTHING else old.spent.plus(spent),
+            old.settled + settled,
+            old.stopped,
         )
 
 

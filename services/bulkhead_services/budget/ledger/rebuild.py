@@ -49,7 +49,7 @@ class LockLost(Exception):
 
 
 class Keeper:
-    """Sees to it that there is a ledger. `epoch` is "" while there is none that may be used."""
+    """Builds the ledger, and builds it anew when it was lost."""
 
     def __init__(
         self,
@@ -72,10 +72,12 @@ class Keeper:
         self._fresh = rebuild_at_start
         self._wanted = asyncio.Event()
         self._built = asyncio.Event()
+        self.epoch = ""
+        """What every use of the ledger must name; "" means wait."""
         self._task: asyncio.Task[None] | None = None
         self.rebuilds = 0
         self.reason = "the ledger is being built"
-        store.on_change = lambda: self.lose("another Redis answers")
+        store.on_change(lambda: self.lose("another Redis answers"))
 
     def start(self, background: Background) -> None:
         """Begin; returns at once."""
@@ -87,16 +89,12 @@ class Keeper:
         if self._task is not None:
             await cancel(self._task)
 
-    @property
-    def epoch(self) -> str:
-        """What every use of the ledger must name; "" means wait."""
-        return self._store.epoch if self._built.is_set() else ""
-
     def lose(self, reason: str) -> None:
         """The ledger cannot be relied on: nothing is admitted until it has been verified or rebuilt."""
         if self._built.is_set():
             log.warning("ledger_lost", reason=reason)
             self._built.clear()
+            self.epoch = ""
         self.reason = reason
         self._wanted.set()
 
@@ -118,6 +116,7 @@ class Keeper:
                 backoff_s = min(MAX_BACKOFF_S, backoff_s * 2)
             elif not self._wanted.is_set():
                 # Calls that failed on the old connections may have asked for one more look meanwhile.
+                self.epoch = self._store.epoch
                 self._built.set()
                 backoff_s = FIRST_BACKOFF_S
                 await self._clean()
@@ -148,7 +147,7 @@ class Keeper:
         server = await self._store.connect()
         standing = await self._store.current(server)
         if standing and not self._fresh:
-            self._store.epoch = standing
+            self._store.adopt(standing)
             log.info("ledger_taken", epoch=standing[:8])
             return True
         token = uuid.uuid4().hex
@@ -301,6 +300,6 @@ def _fold(ledger: Ledger, message: Received) -> None:
         model.restore(ledger, key, model.sum_of(body.amount), scopes, body.reserved_unix_ms)
     elif isinstance(body, Settled):
         key = model.entry_key(message.sender, message.tenant, message.task, body.reservation_id)
-        model.settle(ledger, key, model.used(body.usage, body.wall_ms), body.estimated, message.time_unix_ms)
+        model.charge(ledger, key, model.used(body.usage, body.wall_ms), body.estimated, message.time_unix_ms)
     elif isinstance(body, TaskStopped):
         model.stop(ledger, task_scope(message.tenant, message.task))

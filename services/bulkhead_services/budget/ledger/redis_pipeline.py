@@ -47,7 +47,7 @@ class Calls:
     async def _run(self) -> None:
         try:
             while self._waiting:
-                epoch, some = self._waiting[0].epoch, []
+                epoch, some = self._waiting[0].epoch, list[_Waiting]()
                 while self._waiting and self._waiting[0].epoch == epoch and len(some) < MOST_IN_A_CALL:
                     one = self._waiting.popleft()
                     if not one.done.done():  # Who asked may have gone.
@@ -56,7 +56,7 @@ class Calls:
                     await self._call(epoch, some)
         finally:
             # At once: who asks next must find room, or nobody would take what it asks.
-            self._under_way.discard(asyncio.current_task())  # type: ignore[arg-type]
+            self._under_way.discard(asyncio.current_task())
             for one in self._waiting:
                 one.done.cancel()
             self._waiting.clear()

@@ -6,10 +6,9 @@ or a RedisError. Nothing here decides.
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
@@ -42,17 +41,17 @@ from bulkhead_services.budget.ledger.redis_codec import (
     balance_of,
     ceiling_in,
     entry_in,
+    fields_of,
     info,
     packed,
-    row_of,
     settlement_in,
     sum_in,
     text_of,
 )
 from bulkhead_services.budget.ledger.redis_pipeline import AT_ONCE, Calls, Words
 from bulkhead_services.budget.ledger.store import LOOK_MS, Fenced, RedisFailure, Revision, Unsafe
+from bulkhead_services.budget.redis_scripts import FENCE, KEEP_LOCK, LEAD, LEDGER, SWITCH, UNLOCK, WRITE
 
-SCRIPT = (Path(__file__).parent / "ledger.lua").read_text()
 LAYOUT = "layout-2"
 """Of the rows in ledger.lua: another one gets another name, so that of two versions neither reads the other's."""
 WRITE_BATCH = 500
@@ -60,30 +59,6 @@ NOWHERE = ("127.0.0.1", 1)
 """Until sentinels have named a master."""
 MONTH_KEEP_MS = 40 * 24 * 3600 * 1000
 """As in ledger.lua: a month counts to its end, also when nobody spends for weeks."""
-_FENCE = """
-if redis.call('GET', KEYS[2]) ~= ARGV[1] then return '-' end
-local old = redis.call('GET', KEYS[1]) or ''
-redis.call('DEL', KEYS[1])
-return old
-"""
-_KEEP_LOCK = """
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-redis.call('PEXPIRE', KEYS[1], ARGV[2])
-return 1
-"""
-_SWITCH = """
-if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[1], ARGV[2])
-redis.call('DEL', KEYS[2])
-return 1
-"""
-_LEAD = """
-local held = redis.call('GET', KEYS[1])
-if held and held ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return 1
-"""
-_UNLOCK = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end return 1"
 
 
 class RedisStore:
@@ -102,20 +77,15 @@ class RedisStore:
     ) -> None:
         self._timeout_s = timeout_s
         # A call is repeated by whoever asked, under the same id; a hidden retry would only cost time.
-        common: Any = {
+        self._common: dict[str, Any] = {
             "socket_connect_timeout": timeout_s,
             "retry": Retry(NoBackoff(), 0),
             "redis_connect_func": self._greet,
         }
+        self._connections = connections
         self._given = url
         # Nothing is opened yet; whom sentinels name is asked by `connect`.
         self._place = at_place(url, *NOWHERE) if is_watched(url) else url
-        self._pooled = lambda: BlockingConnectionPool.from_url(
-            self._place, max_connections=connections, timeout=timeout_s, socket_timeout=timeout_s, **common
-        )
-        # Operations go on connections of their own, each one call after the other: a pool, and a task and two timers
-        # for each write and read, cost more than the call.
-        self._line = lambda: ConnectionPool.from_url(self._place, socket_timeout=None, **common).make_connection()
         self._lines = [self._line() for _ in range(AT_ONCE)]
         self._free = list(self._lines)
         self._redis: Redis = Redis(connection_pool=self._pooled())
@@ -128,9 +98,33 @@ class RedisStore:
         self._server = ""
         self._dead: list[str] = []
         self.epoch = ""
-        self.on_change: Callable[[], None] = lambda: None
+        self._on_change: Callable[[], None] = lambda: None
+
+    def adopt(self, epoch: str) -> None:
+        """See port.Store."""
+        self.epoch = epoch
+
+    def on_change(self, call: Callable[[], None]) -> None:
+        """See port.Store."""
+        self._on_change = call
 
     # The server
+
+    def _pooled(self) -> BlockingConnectionPool:
+        return BlockingConnectionPool.from_url(
+            self._place,
+            max_connections=self._connections,
+            timeout=self._timeout_s,
+            socket_timeout=self._timeout_s,
+            **self._common,
+        )
+
+    def _line(self) -> AbstractConnection:
+        """A connection for operations, one call after the other: a pool, with a task and two timers for each write and
+        read, costs more than the call."""
+        pool: ConnectionPool = ConnectionPool.from_url(self._place, socket_timeout=None, **self._common)
+        line: AbstractConnection = pool.make_connection()  # type: ignore[no-untyped-call]
+        return line
 
     async def _greet(self, connection: AbstractConnection) -> None:
         """Run on every new connection, before anything else is sent on it.
@@ -146,7 +140,7 @@ class RedisStore:
         if not self._server:
             self._server = server
         elif server != self._server:
-            self.on_change()
+            self._on_change()
             raise RedisConnectionError(f"another Redis answers ({server[:12]}, was {self._server[:12]})")
 
     async def connect(self) -> str:
@@ -156,14 +150,14 @@ class RedisStore:
             self._place = at_place(self._given, *await master_of(self._given, self._timeout_s))
         await self._drop()
         self._server = ""
-        memory = await self._redis.execute_command("INFO", "memory")
+        memory = await self._redis.execute_command("INFO", "memory")  # type: ignore[no-untyped-call]
         bound, policy = int(info(memory, "maxmemory")), info(memory, "maxmemory_policy")
         if bound and policy != "noeviction":
             raise Unsafe(
                 f"this Redis evicts keys when it is full (maxmemory-policy {policy}), so the ledger would forget "
                 "what was spent; set maxmemory-policy noeviction"
             )
-        self._sha = await self._redis.script_load(SCRIPT)
+        self._sha = await self._redis.script_load(LEDGER)
         return self._server
 
     async def close(self) -> None:
@@ -180,7 +174,7 @@ class RedisStore:
         for line in free:
             await line.disconnect(nowait=True)
         old, self._redis = self._redis.connection_pool, Redis(connection_pool=self._pooled())
-        await old.update_active_connections_for_reconnect()
+        await old.update_active_connections_for_reconnect()  # type: ignore[no-untyped-call]
         await old.disconnect(inuse_connections=False)
 
     # Operations
@@ -218,7 +212,7 @@ class RedisStore:
 
     async def holds(self, key: str) -> bool:
         """See port.Store."""
-        return (await self._call("holds", key))[0] == "1"
+        return bool((await self._call("holds", key))[0] == "1")
 
     async def stop(self, scope: str) -> Balance:
         """See core.stop."""
@@ -245,7 +239,7 @@ class RedisStore:
             try:
                 told = await self._told("EVALSHA", self._sha, *rest)
             except NoScriptError:
-                told = await self._told("EVAL", SCRIPT, *rest)
+                told = await self._told("EVAL", LEDGER, *rest)
         answers: list[Any] = json.loads(told)
         if answers[0] == "fenced":
             raise Fenced("the ledger in Redis is gone or was built anew")
@@ -270,14 +264,14 @@ class RedisStore:
     async def current(self, server: str) -> str:
         """The epoch that stands, when it was built in this very server and as this program lays it out; ""
         otherwise."""
-        found = await self._redis.get(self._epoch_key)
-        return found.decode() if found and found.decode().partition(" ")[2] == f"{server} {LAYOUT}" else ""
+        epoch = _raw(await self._redis.get(self._epoch_key)).decode()
+        return epoch if epoch.partition(" ")[2] == f"{server} {LAYOUT}" else ""
 
     async def lock(self, token: str, lock_ms: int) -> bool:
         """Become the one that rebuilds, and fence every writer of the ledger before. False: another one does."""
         if not await self._redis.set(self._lock_key, token, nx=True, px=lock_ms):
             return False
-        old = (await self._redis.eval(_FENCE, 2, self._epoch_key, self._lock_key, token)).decode()
+        old = (await self._redis.eval(FENCE, 2, self._epoch_key, self._lock_key, token)).decode()
         if old == "-":
             return False
         # Only ids that can never stand again: a prefix that another replica writes now must not be touched.
@@ -286,54 +280,45 @@ class RedisStore:
 
     async def keep_lock(self, token: str, lock_ms: int) -> bool:
         """Say that the rebuild goes on; False when the lock was lost."""
-        return bool(await self._redis.eval(_KEEP_LOCK, 1, self._lock_key, token, lock_ms))
+        return bool(await self._redis.eval(KEEP_LOCK, 1, self._lock_key, token, lock_ms))
 
     async def unlock(self, token: str) -> None:
         """Let another one try; best effort, the lock expires by itself."""
         with suppress(*RedisFailure):
-            await self._redis.eval(_UNLOCK, 1, self._lock_key, token)
+            await self._redis.eval(UNLOCK, 1, self._lock_key, token)
 
-    async def write(self, token: str, ledger: Ledger, since_unix_ms: int, on_batch: Callable[[], Any]) -> None:
+    async def write(
+        self, token: str, ledger: Ledger, since_unix_ms: int, on_batch: Callable[[], Awaitable[None]]
+    ) -> None:
         """Lay a folded ledger down under a new prefix; nobody reads it before `switch`.
 
         Left out: what ended before `since_unix_ms`, as `keep_ms` would have let it go.
         """
-        prefix = self._prefix(token)
-        rows = self._rows(prefix, ledger, since_unix_ms)
-        # Row by row, so that the lock can be kept between two batches however large the ledger is.
-        while some := list(islice(rows, WRITE_BATCH)):
-            async with self._redis.pipeline(transaction=False) as batch:
-                for name, row in some:
-                    if isinstance(row, bytes):
-                        of_month = name.startswith(f"{prefix}s:month:")
-                        batch.set(name, row, px=max(int(self._keep), MONTH_KEEP_MS if of_month else 0))
-                        continue
-                    batch.hset(name, mapping=row)
-                    batch.pexpire(name, int(self._settled_keep if row["state"] == "settled" else self._keep))
-                await batch.execute()
+        rows = self._rows(ledger, since_unix_ms)
+        # Batch by batch, so that the lock can be kept between two however large the ledger is.
+        while batch := list(islice(rows, WRITE_BATCH)):
+            await self._redis.eval(WRITE, 1, self._prefix(token), json.dumps(batch, separators=(",", ":")))
             await on_batch()
-        leases: dict[str | bytes, Any] = {
-            key: float(entry.at_unix_ms + ledger.lease_ms)
-            for key, entry in ledger.entries.items()
-            if entry.state == "open" and entry.at_unix_ms >= since_unix_ms
-        }
-        if leases:
-            await self._redis.zadd(f"{prefix}open", leases)
 
-    def _rows(self, prefix: str, ledger: Ledger, since_unix_ms: int) -> Iterator[tuple[str, dict[str, Any] | bytes]]:
+    def _rows(self, ledger: Ledger, since_unix_ms: int) -> Iterator[tuple[str, str, int, list[str] | list[int]]]:
+        """As the script WRITE takes them: kind, name, for how long it is kept or when its lease ends, fields."""
         live: set[str] = set()
+        keep, settled_keep = int(self._keep), int(self._settled_keep)
         for key, entry in ledger.entries.items():
             if entry.state == "early" or entry.at_unix_ms >= since_unix_ms:
                 live.update(scope.name for scope in entry.scopes)
-                yield f"{prefix}r:{key}", row_of(entry)
+                yield "r", key, settled_keep if entry.state == "settled" else keep, fields_of(entry)
+            if entry.state == "open" and entry.at_unix_ms >= since_unix_ms:
+                yield "open", key, entry.at_unix_ms + ledger.lease_ms, list[str]()
         for scope, balance in ledger.balances.items():
             if scope in live or scope in ledger.until or not scope.startswith(("task:", "step:")):
-                yield f"{prefix}s:{scope}", packed(balance)
+                kept = max(keep, MONTH_KEEP_MS) if scope.startswith("month:") else keep
+                yield "s", scope, kept, [*balance.reserved, *balance.spent, balance.settled, int(balance.stopped)]
 
     async def switch(self, token: str, server: str) -> bool:
         """Make the ledger under `token` the one that stands; False when the lock was lost meanwhile."""
         epoch = f"{token} {server} {LAYOUT}"
-        if not await self._redis.eval(_SWITCH, 2, self._epoch_key, self._lock_key, token, epoch):
+        if not await self._redis.eval(SWITCH, 2, self._epoch_key, self._lock_key, token, epoch):
             return False
         self._dead.remove(token)
         self.epoch = epoch
@@ -356,11 +341,11 @@ class RedisStore:
 
     async def lead(self, role: str, holder: str, lease_ms: int) -> bool:
         """See port.Store."""
-        return bool(await self._redis.eval(_LEAD, 1, f"{self._tag}:{role}", holder, lease_ms))
+        return bool(await self._redis.eval(LEAD, 1, f"{self._tag}:{role}", holder, lease_ms))
 
     async def resign(self, role: str, holder: str) -> None:
         """See port.Store."""
-        await self._redis.eval(_UNLOCK, 1, f"{self._tag}:{role}", holder)
+        await self._redis.eval(UNLOCK, 1, f"{self._tag}:{role}", holder)
 
     async def keep(self, name: str, value: bytes) -> None:
         """See port.Store."""
@@ -368,7 +353,7 @@ class RedisStore:
 
     async def kept(self, name: str) -> bytes:
         """See port.Store."""
-        return await self._redis.get(f"{self._tag}:{name}") or b""
+        return _raw(await self._redis.get(f"{self._tag}:{name}"))
 
     async def dump(self) -> tuple[dict[str, Entry], dict[str, Balance]]:
         """Everything in the ledger that stands, as core has it: for tests and for people who look into it."""
@@ -378,12 +363,17 @@ class RedisStore:
         async for key in self._redis.scan_iter(match=f"{prefix}[rs]:*", count=500):
             name = key.decode().removeprefix(prefix)
             if name.startswith("r:"):
-                row = {k.decode(): v.decode() for k, v in (await self._redis.hgetall(key)).items()}
+                row = {_raw(k).decode(): _raw(v).decode() for k, v in (await self._redis.hgetall(key)).items()}
                 entries[name[2:]] = entry_in(row)
             else:
-                balances[name[2:]] = balance_of(await self._redis.get(key) or packed(Balance()))
+                balances[name[2:]] = balance_of(_raw(await self._redis.get(key)) or packed(Balance()))
         return entries, balances
 
 
 def _as_tuple(scopes: Sequence[Scope]) -> tuple[Scope, ...]:
     return scopes if isinstance(scopes, tuple) else tuple(scopes)
+
+
+def _raw(reply: bytes | str | None) -> bytes:
+    """A value as it is stored: connections decode nothing. b"" where there is none."""
+    return reply if isinstance(reply, bytes) else b""

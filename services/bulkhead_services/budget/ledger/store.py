@@ -1,6 +1,6 @@
-"""Where the ledger lives, as the rest of budget sees it: a Redis server, or this process's memory.
+"""The port to the ledger's store: a Redis server, or this process's memory.
 
-One property test holds every store to `core`.
+In: operations on reservations and accounts. Out: the answers of `core`; one property test holds every store to it.
 """
 
 import asyncio
@@ -46,10 +46,18 @@ class Revision(NamedTuple):
 class Store(Protocol):
     """One process's view of the ledger. Operations raise Fenced or RedisFailure; see core for what they mean."""
 
-    epoch: str
-    """`<id> <server>`: the ledger that every operation must find; "" while there is none."""
-    on_change: Callable[[], None]
-    """Called when another server answers."""
+    @property
+    def epoch(self) -> str:
+        """`<id> <server>`: the ledger that every operation must find; "" while there is none."""
+        ...
+
+    def adopt(self, epoch: str) -> None:
+        """Use the ledger that another replica built."""
+        ...
+
+    def on_change(self, call: Callable[[], None]) -> None:
+        """Have this called when another server answers."""
+        ...
 
     async def reserve(
         self, key: str, ask: Sum, scopes: Sequence[Scope], now_unix_ms: int, revision: Revision | None = None

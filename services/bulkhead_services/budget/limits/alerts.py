@@ -28,7 +28,8 @@ from bulkhead_services.budget.limits.alert_rules import Alert, Pace
 
 log = Log("budget.alerts")
 
-MAX_PACES = 10_000
+MAX_PACES = 2_000
+"""Ceilings whose rate is watched; one has up to 30 samples, some 4 KiB."""
 MAX_TOLD = 50_000
 ASK_AGAIN_MS = 3_600_000
 """So long this replica need not look whether an alert was told; looking keeps it remembered."""

@@ -1,4 +1,7 @@
-"""What people read when the budget says no: which limit, what is spent, what was asked, what to do. Pure text."""
+"""Texts that people read when budget refuses: the limit, what is spent, what was asked, what to do. Pure.
+
+In: a ceiling, a level, an error. Out: the reason that stands in the reply, the halt or the alert.
+"""
 
 from bulkhead_services.budget.ledger.model import Ceiling, Level, Sum, Unit
 
@@ -138,7 +141,7 @@ def _way_on(ceiling: Ceiling, task: str) -> str:
         case "mesh":
             return f"Who runs the mesh raises BULKHEAD_MESH_DAY_* of budget; {where}"
         case "step" | "month":
-            target = kind
+            target = str(kind)
         case _:
             target = f"{kind}/{name.rpartition(':')[0]}"
     return f"An operator raises it: `{_raise(target, ceiling)}`; {where}"
@@ -182,7 +185,7 @@ def more(level: Level) -> str:
                 f"{_option(level.unit, level.limit)} --reason TEXT`"
             )
         case "step" | "month":
-            target = kind
+            target = str(kind)
         case _:
             target = f"{kind}/{name.rpartition(':')[0]}"
     return f"{now}; an operator gives it more with `{_raise(target, twice)}`"
@@ -219,3 +222,46 @@ def conflict(asked: Sum, held: Sum) -> str:
         f"{amount(held.tokens, 'tokens')}; {amount(asked.cost_usd_micros, 'cost_usd_micros')} and "
         f"{amount(asked.tokens, 'tokens')} are asked now. Ask for the larger amount under a new id."
     )
+
+
+# An ask that is not admitted for other reasons than money
+
+
+def grant_refused(error: Exception) -> str:
+    """A grant that does not verify."""
+    return f"{error}. Nothing was halted; submit the task again for a new grant."
+
+
+def no_ledger(why: str) -> str:
+    """The ledger is being built."""
+    return f"budget admits nothing now: {why}"
+
+
+def ledger_verified() -> str:
+    """The ledger did not answer as it must."""
+    return "budget admits nothing now: its ledger is being verified"
+
+
+def limits_unread(error: Exception) -> str:
+    """The tenant's limits are in a stream that does not answer."""
+    return f"the tenant's limits cannot be read: {error}"
+
+
+def limits_changed() -> str:
+    """The limits changed while the ask was judged."""
+    return "the tenant's limits were changed just now"
+
+
+def limits_raised() -> str:
+    """A known id gets its first answer, from before the limits were raised."""
+    return "the limits were raised since this was refused"
+
+
+def fact_not_stored(error: Exception) -> str:
+    """The journal did not take the reservation's fact."""
+    return f"the journal does not take the reservation: {error}"
+
+
+def halt_not_published(error: Exception) -> str:
+    """The task is at its ceiling, and its halt is not stored yet."""
+    return f"the halt could not be published: {error}"

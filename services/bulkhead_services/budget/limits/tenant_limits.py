@@ -12,6 +12,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 from pydantic import ValidationError
@@ -63,7 +64,7 @@ class Known(NamedTuple):
     limits: tuple[Limit | None, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Page:
     """A tenant's limits as one fact has them. sequence: of that fact, 0 where there is none."""
 
@@ -85,7 +86,7 @@ class Page:
         before = self.changes or ((self.change,) if self.change else ())
         return (*before, change)[-MAX_LIMIT_CHANGES:]
 
-    @property
+    @cached_property
     def effective(self) -> Limits:
         """As an admission takes them: top-ups under targets of their own (scopes.TOP_UP)."""
         return (
@@ -177,8 +178,8 @@ class LimitBook:
             return LimitsReplied(failure=failure)
         try:
             if body.target is None:
-                page = await self._read(message.tenant)
-                return _reply(page, tuple(one for one in await self._alerts(message.tenant) if in_force(one, page)))
+                read = await self._read(message.tenant)
+                return _reply(read, tuple(one for one in await self._alerts(message.tenant) if in_force(one, read)))
             page = await self._change(
                 message,
                 lambda page, change: changed(page, body, message.tenant, change, self._clock()),

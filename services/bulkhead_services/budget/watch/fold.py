@@ -44,7 +44,7 @@ class Lived(NamedTuple):
     """
 
     first: int
-    count: int = 0
+    messages: int = 0
     last: int = 0
 
 

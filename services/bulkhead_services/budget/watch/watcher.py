@@ -178,11 +178,11 @@ class Watcher:
         the broker searches the whole journal."""
         tenant, _, task = lineage.partition("/")
         subject, found, goal = f"mesh.*.*.{subjects.partition_of(task)}.{tenant}.{task}", list[Stored](), until
-        known = lived.count + STRAYS if lived.count else 0
+        known = lived.messages + STRAYS if lived.messages else 0
         if known:
             goal = min(lived.last, until)
         while True:
-            limit = min(PAGE, max(1, lived.count - len(found))) if len(found) < known else PAGE
+            limit = min(PAGE, max(1, lived.messages - len(found))) if len(found) < known else PAGE
             page = await self._bus.read(
                 subjects.JOURNAL_STREAM, subject, limit=limit, after=found[-1].sequence if found else 0
             )

@@ -1,0 +1,119 @@
+"""Settlement: every call is charged after it was made, and a task that was ended early is followed to its last charge.
+
+In: Settled, TaskStopped (inbox). Out: the ledger's charge; alerts; at a ceiling the task's halt; `TaskCharged`.
+"""
+
+from bulkhead.bus.port import Bus, BusError
+from bulkhead.runtime.edge.protocol import Received, Retry
+from bulkhead.telemetry.log import Log
+from bulkhead_contracts.budget import Settled
+from bulkhead_contracts.control import Halt
+from bulkhead_contracts.result import Usage
+from bulkhead_contracts.task import TaskStopped
+from bulkhead_services.budget.ledger import model
+from bulkhead_services.budget.ledger.fact_lookup import find_fact, settled_before
+from bulkhead_services.budget.ledger.model import Ceiling
+from bulkhead_services.budget.ledger.model import Settlement as Charge
+from bulkhead_services.budget.ledger.rebuild import Keeper
+from bulkhead_services.budget.ledger.store import Fenced, RedisFailure, Store
+from bulkhead_services.budget.limits import messages
+from bulkhead_services.budget.limits.alerts import Alerts
+from bulkhead_services.budget.limits.ceiling_pause import Parking
+from bulkhead_services.budget.limits.tenant_limits import LimitBook
+from bulkhead_services.budget.task_halts import TaskHalts
+
+log = Log("budget")
+
+CLOCKS_MS = 5_000
+"""Largest difference between a doer's clock and this service's: a call that was admitted under earlier limits is judged
+by the next admission, under those that hold now."""
+RETRY_S = 0.5
+
+
+class Settlement:
+    """Charges calls. Everything raises Retry while there is no ledger or no bus."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        store: Store,
+        keeper: Keeper,
+        limits: LimitBook,
+        parking: Parking,
+        halts: TaskHalts,
+        alerts: Alerts,
+    ) -> None:
+        self._bus, self._store, self._keeper, self._limits = bus, store, keeper, limits
+        self._parking, self._halts, self._alerts = parking, halts, alerts
+
+    async def settle(self, message: Received, body: Settled) -> None:
+        """Charge a call's use, once; then halt at a ceiling that it passed, and alert."""
+        self._require_ledger()
+        key = model.entry_key(message.sender, message.tenant, message.task, body.reservation_id)
+        try:
+            charge = await self._store.settle(key, model.used(body.usage, body.wall_ms), body.estimated)
+            if charge.kind == "unknown":
+                charge = await self._look_up(message, body, key)
+            await self._halt_or_tell(message, body, charge)
+            await self._alerts.settled(message, body, charge)
+        except (Fenced, *RedisFailure, BusError) as error:
+            raise self._later(error) from error
+
+    async def stopped(self, message: Received, body: TaskStopped) -> None:
+        """The planner ended the task early: cut what is in flight for it, admit no more, tell its charge."""
+        halt = Halt(
+            scope="task",
+            tenant=message.tenant,
+            name=message.task,
+            code=body.code,
+            reason=body.reason,
+            by=message.sender,
+        )
+        try:
+            await self._halts.publish(halt, f"stopped/{message.envelope.id}")
+            self._require_ledger()
+            await self._halts.follow(message)
+        except (Fenced, *RedisFailure, BusError) as error:
+            raise self._later(error) from error
+
+    async def _halt_or_tell(self, message: Received, body: Settled, charge: Charge) -> None:
+        """Raises BusError, Fenced, RedisFailure."""
+        if charge.ceiling is not None and not self._parking.waits(message.envelope):
+            await self._halts.end(message, charge.ceiling, messages.exceeded(charge.ceiling))
+            return
+        if charge.ceiling is not None:
+            await self._park(message, body, charge.ceiling)
+        if charge.stopped is not None:
+            await self._halts.tell_charge(message, charge.stopped)
+
+    async def _park(self, message: Received, body: Settled, ceiling: Ceiling) -> None:
+        """Raises BusError."""
+        if not self._limits.changed_since(message.tenant, message.time_unix_ms - body.wall_ms - CLOCKS_MS):
+            await self._parking.park(message.tenant, message.task, ceiling)
+
+    async def _look_up(self, message: Received, body: Settled, key: str) -> Charge:
+        """The ledger does not know the reservation: the journal has the last word on whether it was one. Raises
+        BusError, Fenced, RedisFailure."""
+        tenant, task, service = message.tenant, message.task, message.sender
+        since = message.time_unix_ms - body.wall_ms
+        fact = await find_fact(self._bus, tenant, task, service, body.reservation_id, since)
+        if fact is None:
+            # Settled with nothing by an asker that gave up: the reservation never came to be.
+            given_up = body.usage == Usage() and not body.estimated
+            (log.debug if given_up else log.warning)("settled_without_reservation", key=key)
+            return Charge("unknown")
+        if await settled_before(self._bus, tenant, task, service, body.reservation_id, message.sequence):
+            return Charge("repeated")  # Charged long ago, and forgotten since then.
+        scopes = model.scopes_from((*fact.scopes, *fact.more_scopes))
+        return await self._store.restore(key, model.sum_of(fact.amount), scopes, fact.reserved_unix_ms)
+
+    def _require_ledger(self) -> None:
+        if not self._keeper.epoch:
+            raise Retry(RETRY_S, f"no ledger: {self._keeper.reason}")
+
+    def _later(self, error: Exception) -> Retry:
+        """Nothing is lost: the message comes again."""
+        if isinstance(error, BusError):
+            return Retry(RETRY_S, f"the broker does not answer: {error}")
+        self._keeper.lose(str(error) or type(error).__name__)
+        return Retry(RETRY_S, f"the ledger does not answer: {error}")

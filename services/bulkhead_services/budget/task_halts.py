@@ -1,0 +1,86 @@
+"""Halts of tasks that budget ends, and the messages that tell what such a task has cost.
+
+In: a task with its reason, the ledger's balance. Out: the halt in the control entries, which cuts streams in flight;
+`TaskHalted` to the planner; `TaskCharged` to the gateway. Shared by admission, settlement and the watch.
+"""
+
+import asyncio
+
+from bulkhead.bus.port import Bus
+from bulkhead.runtime.edge.protocol import Received
+from bulkhead.runtime.publish.publisher import Publisher
+from bulkhead.telemetry.log import Log
+from bulkhead_contracts import envelope, subjects
+from bulkhead_contracts.budget import TaskHalted
+from bulkhead_contracts.control import Halt
+from bulkhead_services.budget.ledger import facts
+from bulkhead_services.budget.ledger.accounts import task_scope
+from bulkhead_services.budget.ledger.model import Balance, Ceiling
+from bulkhead_services.budget.ledger.store import Store
+from bulkhead_services.budget.limits import messages
+
+log = Log("budget")
+
+
+class TaskHalts:
+    """Ends tasks live and durably, and tells their charge. message_key: of budget's own control entries."""
+
+    def __init__(self, bus: Bus, publisher: Publisher, store: Store, message_key: bytes) -> None:
+        self._bus, self._publisher, self._store, self._message_key = bus, publisher, store, message_key
+
+    async def publish(self, halt: Halt, index: str) -> None:
+        """Store the live halt. index: names the cause, so that a repeat is the same entry. Raises BusError."""
+        await self._bus.publish(
+            subjects.control_key(halt.scope, halt.tenant, halt.name),
+            halt.model_dump_json().encode(),
+            {"content-type": envelope.CONTENT_TYPE},
+            envelope.message_id(self._message_key, index),
+        )
+
+    async def end(self, message: Received, ceiling: Ceiling, reason: str) -> None:
+        """End the task at a ceiling: doers cut their streams, the planner ends it, and from now on every settlement of
+        it is told. Raises BusError, Fenced, RedisFailure."""
+        log.warning("task_halted", tenant=message.tenant, task=message.task, scope=ceiling.scope, reason=reason)
+        halt = Halt(
+            scope="task",
+            tenant=message.tenant,
+            name=message.task,
+            code=messages.CODE,
+            reason=reason,
+            by=self._publisher.service,
+        )
+        outcomes = await asyncio.gather(
+            self.publish(halt, f"halt/{message.envelope.id}"),
+            self._publisher.send(
+                "planner",
+                TaskHalted(code=messages.CODE, reason=reason, scope=ceiling.scope),
+                tenant=message.tenant,
+                task=message.task,
+                cause=message.envelope.id,
+                index="halted",
+                actor=message.envelope.actor,
+                grant_digest=message.envelope.grant_digest,
+            ),
+            return_exceptions=True,
+        )
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+        await self.follow(message)
+
+    async def follow(self, message: Received) -> None:
+        """Tell the charge of a task that was ended, now and with every later settlement. Raises BusError, Fenced,
+        RedisFailure."""
+        await self.tell_charge(message, await self._store.stop(task_scope(message.tenant, message.task)))
+
+    async def tell_charge(self, message: Received, balance: Balance) -> None:
+        """Tell the gateway what all calls of the task have cost by now. Raises BusError."""
+        await self._publisher.send(
+            "gateway",
+            facts.charged(balance),
+            tenant=message.tenant,
+            task=message.task,
+            cause=message.envelope.id,
+            index="charged",
+            actor=message.envelope.actor,
+        )
