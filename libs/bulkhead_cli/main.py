@@ -7,13 +7,14 @@ import typer
 
 from bulkhead_cli.dead_letters.commands import letters_app
 from bulkhead_cli.halts import commands as halts_commands
-from bulkhead_cli.inspect import inspect_commands
+from bulkhead_cli.inspect import commands as inspect_commands
 from bulkhead_cli.invocation import Commands, flow_helps, show_version
 from bulkhead_cli.limits import commands as limits_commands
 from bulkhead_cli.operate import commands as operate_commands
 from bulkhead_cli.output import EXIT_CODES
-from bulkhead_cli.replay import replay_commands
-from bulkhead_cli.tasks import documents, task_commands
+from bulkhead_cli.replay import commands as replay_commands
+from bulkhead_cli.tasks import commands as tasks_commands
+from bulkhead_cli.tasks import documents
 
 app = typer.Typer(
     name="bulkhead",
@@ -42,14 +43,20 @@ def top(version: Version = False) -> None:
 
 PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Run a mesh": (operate_commands.up, inspect_commands.doctor),
-    "Tasks": (task_commands.submit, task_commands.watch, task_commands.tasks, task_commands.show, task_commands.cancel),
+    "Tasks": (
+        tasks_commands.submit,
+        tasks_commands.watch,
+        tasks_commands.tasks,
+        tasks_commands.show,
+        tasks_commands.cancel,
+    ),
     "Inspect and explain": (inspect_commands.timeline, inspect_commands.why, limits_commands.spend),
     "Limits and halts": (limits_commands.topup, halts_commands.halt, halts_commands.resume, halts_commands.halts),
     "Replay and analyse": (replay_commands.replay, replay_commands.export, replay_commands.analyze),
     "Operate": (operate_commands.backup, operate_commands.restore),
 }
 """Commands by what people do, in the order in which `bulkhead --help` shows them."""
-HELPS: dict[Callable[..., None], str] = {task_commands.submit: task_commands.SUBMIT_HELP}
+HELPS: dict[Callable[..., None], str] = {tasks_commands.submit: tasks_commands.SUBMIT_HELP}
 """Texts that name figures, in place of docstrings."""
 
 for panel, commands in PANELS.items():

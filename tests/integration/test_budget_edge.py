@@ -457,7 +457,7 @@ async def test_what_redis_held_and_nobody_heard_of_is_let_go(world: World, monke
     await edge.uncertain.release_due()
     edge.uncertain._clock = clock
     await world.settled_balance(spent=0, reserved=50)  # Its clock was set; who asked may be about to hold it.
-    monkeypatch.setattr("bulkhead_services.budget.uncertain_holds.DOUBT_S", 0.0)
+    monkeypatch.setattr("bulkhead_services.budget.ledger.uncertain_holds.DOUBT_S", 0.0)
     await edge.uncertain.release_due()
     await world.settled_balance(spent=0, reserved=0)
     # One that was asked for again meanwhile, and is answered, stays.
@@ -483,7 +483,7 @@ async def test_a_slow_admission_keeps_its_hold_when_an_earlier_attempt_is_let_go
     assert (await world.ask("r1", cost=50)).decision == "wait"
     edge.store.reserve = real_reserve  # type: ignore[method-assign]
     await world.ready()
-    monkeypatch.setattr("bulkhead_services.budget.uncertain_holds.DOUBT_S", 0.0)
+    monkeypatch.setattr("bulkhead_services.budget.ledger.uncertain_holds.DOUBT_S", 0.0)
 
     async def slowly(*args: Any) -> None:
         await edge.uncertain.release_due()

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from bulkhead_cli.demo.conversation import converse, introduce, verdict
-from bulkhead_cli.inspect import commands
+from bulkhead_cli.inspect import read
 from bulkhead_cli.output import Exit, err, out
 from bulkhead_infra.demo.corpus import Demo, generate
 from bulkhead_infra.local.__main__ import EXPECTED
@@ -55,7 +55,7 @@ async def run(demo: Demo, data: Path) -> int:
         out.print(f"  {len(mesh.units)} processes are up after {time.monotonic() - began:.1f} s", style="dim")
         ended, document = await converse(demo, mesh.url, mesh.credentials["submitter"], data / "documents")
         out.print("\n[bold]Timeline[/bold]")
-        await commands.show_timeline(data, document["task_id"], as_json=False)
+        await read.show_timeline(data, document["task_id"], as_json=False)
         right = verdict(demo, document) and ended is Exit.OK
     out.print(f"everything is stopped; {time.monotonic() - began:.1f} s in all", style="dim")
     return 0 if right else 1

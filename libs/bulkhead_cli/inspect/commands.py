@@ -1,47 +1,42 @@
-"""The commands that read the broker and the data directory themselves, under the operator's key.
+"""`bulkhead timeline`, `why` and `doctor`: the arguments of each. `main` adds them to `bulkhead`."""
 
-In: the data directory. Out: text or JSON on standard output, and an exit code.
-"""
-
-from pathlib import Path
-
-from bulkhead.journal import history, timeline
-from bulkhead.journal.reader import JournalBehind, read_journal
-from bulkhead_cli.operate import doctor
-from bulkhead_cli.output import Exit, err, out, print_json, print_whole
-from bulkhead_cli.target import operator_bus
-
-MARKS = {"ok": "[green]✓[/green]", "warning": "[yellow]![/yellow]", "problem": "[red]✗[/red]"}
+from bulkhead_cli import target
+from bulkhead_cli.operate import commands
+from bulkhead_cli.options import Data, Json, TaskId, TaskTenant
+from bulkhead_cli.output import exit_with, run
 
 
-async def show_timeline(data: Path, task: str, tenant: str = "", *, as_json: bool) -> None:
-    """The task's messages and spans. Raises Stop, BusError."""
-    async with operator_bus(data) as bus:
-        try:
-            stored = await read_journal(bus, task)
-        except JournalBehind as error:
-            err.print(f"{error}. This is what it has by now:", style="yellow", markup=False)
-            stored = await read_journal(bus, task, whole=False)
-    mine = history.of_tenant(stored, task, tenant)
-    found = history.entries(mine)
-    history.attach(found, history.read_spans(data / "traces", task))
-    if as_json:
-        print_json(timeline.as_json(found))
-    else:
-        print_whole(timeline.tree(task, found, len(mine)))
+def timeline(task: TaskId, tenant: TaskTenant = "", data: Data = target.DEFAULT_DATA, as_json: Json = False) -> None:
+    """Show the messages of a task by step: sender, receiver, time, duration and cost.
+
+    Reads the journal with the operator's key, and the trace files. Both are in DIR.
+    """
+    from bulkhead_cli.inspect.read import show_timeline
+
+    run(show_timeline(data, task, tenant, as_json=as_json))
 
 
-async def show_doctor(data: Path, redis_url: str, otlp_endpoint: str, *, as_json: bool) -> Exit:
-    """Print findings; FAILED when there is a problem."""
-    found = []
-    async for finding in doctor.examine(data, redis_url, otlp_endpoint):
-        found.append(finding)
-        if as_json:
-            continue
-        out.print(f"{MARKS[finding.level]} [bold]{finding.what}[/bold] ", end="")
-        out.print(finding.detail, markup=False)
-        if finding.todo:
-            out.print(f"    → {finding.todo}", markup=False, style="dim")
-    if as_json:
-        print_json([{"what": one.what, "level": one.level, "detail": one.detail, "todo": one.todo} for one in found])
-    return Exit.FAILED if any(one.level == "problem" for one in found) else Exit.OK
+def why(task: TaskId, tenant: TaskTenant = "", data: Data = target.DEFAULT_DATA, as_json: Json = False) -> None:
+    """Explain why a task waits, failed, was refused or was halted, and how to go on.
+
+    The explanation covers how the task ended, gaps and doubts in its answer, halts, loops, chatter and stalls that the
+    watcher detected (with the messages that show them), and current waits. Reads the journal with the operator's key
+    in DIR.
+    """
+    from bulkhead_cli.inspect.why import show_why
+
+    exit_with(run(show_why(data, task, tenant, as_json=as_json)))
+
+
+def doctor(
+    data: Data = target.DEFAULT_DATA, redis: commands.DoctorRedis = "", otlp: commands.Otlp = "", as_json: Json = False
+) -> None:
+    """Check everything that a mesh depends on.
+
+    Checks programs and their versions, disk, clock, keys, the broker and its durability, streams and their settings,
+    the rights of every service, Redis and its eviction policy, the trace endpoint, and services that fall behind.
+    Every finding comes with a remedy. Nothing is changed. The exit code is 1 when there is a problem.
+    """
+    from bulkhead_cli.inspect.read import show_doctor
+
+    exit_with(run(show_doctor(data, redis, otlp, as_json=as_json)))

@@ -19,7 +19,7 @@ from bulkhead_cli import target
 from bulkhead_cli.output import Exit, Stop, err, out, print_json
 from bulkhead_cli.target import operator_bus
 from bulkhead_cli.tasks import follow
-from bulkhead_cli.tasks.commands import rejected_at_once
+from bulkhead_cli.tasks.tasks import rejected_at_once
 from bulkhead_contracts.plan import Plan, PlanAdopted, PlanStep
 from bulkhead_contracts.task import StepEnded, TaskEnded, TaskLimits, TaskRequested, TaskSubmitted
 from bulkhead_contracts.task.v1 import Objective

@@ -1,216 +1,197 @@
-"""The commands that speak to a gateway over HTTP.
+"""`bulkhead submit`, `watch`, `tasks`, `show` and `cancel`: the arguments of each. `main` adds them to `bulkhead`."""
 
-In: a target and the command's options. Out: text or JSON on standard output, and an exit code.
-"""
-
-import asyncio
-import json
-import sys
-from contextlib import aclosing
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-from rich.markup import escape
-from rich.table import Table
+import typer
 
-from bulkhead.amounts import clock, counted, money
-from bulkhead.client import Mesh, MeshError, Task, TaskEvent
-from bulkhead.client.mesh import UNENDED
-from bulkhead_cli.output import Exit, Stop, err, out, print_json, print_whole
-from bulkhead_cli.target import Target
-from bulkhead_cli.tasks import answer, document_files, follow, uncertain_writes
+from bulkhead import amounts
+from bulkhead_cli import output, target
+from bulkhead_cli.options import (
+    ApiKey,
+    Data,
+    IdempotencyKey,
+    Json,
+    PlanFile,
+    RequireComplete,
+    TaskId,
+    Tenant,
+    ToolNames,
+    Url,
+    amount,
+    dollars,
+    duration_s,
+)
+from bulkhead_cli.output import Exit, Stop, exit_with, run
 from bulkhead_contracts import bounds
 
-REJECTION_WAIT_S = 2.0
-"""So long `submit` waits for the policy's no, which takes milliseconds when the mesh is well."""
-OBJECTIVE_CHARS = 60
-MAX_PLAN_BYTES = 1024 * 1024
-STATUS_STYLE = {"succeeded": "green", "running": "blue", "requested": "blue", "queued": "yellow", "paused": "yellow"}
+DEADLINE = f"{bounds.DEFAULT_TASK_DEADLINE_MS // 1000} s"
+LIMITS = (
+    f"Without limits of its own a task may cost {amounts.money(bounds.DEFAULT_TASK_COST_USD_MICROS)}, use "
+    f"{bounds.DEFAULT_TASK_TOKENS:,} tokens and take {DEADLINE} by the clock, from submission to answer."
+)
+SUBMIT_HELP = (
+    "Submit an objective as a new task.\n\n"
+    "The task is stored durably before the command returns. " + LIMITS + "\n\n"
+    'Examples: bulkhead submit "What is refunded, and when?" --docs ./notes --watch · '
+    "bulkhead submit - --deadline 10m --limit-usd 2 < question.txt"
+)
+
+Objective = Annotated[
+    str, typer.Argument(metavar="OBJECTIVE", help="The question or assignment. `-` reads standard input.")
+]
+Docs = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--docs",
+        metavar="PATH",
+        help="Document to add before the task starts, or a directory of documents; may be repeated.",
+    ),
+]
+LimitUsd = Annotated[
+    float | None,
+    typer.Option(
+        "--limit-usd",
+        metavar="USD",
+        parser=amount,
+        show_default=amounts.money(bounds.DEFAULT_TASK_COST_USD_MICROS),
+        help="Maximum cost of the task.",
+    ),
+]
+LimitTokens = Annotated[
+    int | None,
+    typer.Option(
+        "--limit-tokens",
+        metavar="N",
+        min=1,
+        show_default=f"{bounds.DEFAULT_TASK_TOKENS:,}",
+        help="Maximum number of tokens that the task may use.",
+    ),
+]
+Deadline = Annotated[
+    str,
+    typer.Option(
+        "--deadline",
+        metavar="TIME",
+        show_default=DEADLINE,
+        help="Time by the clock after which the task ends, finished or not: 90s, 2m, 1h30m, 2d.",
+    ),
+]
+Watch = Annotated[bool, typer.Option("--watch", help="Follow the task and print its answer.")]
+Feature = Annotated[
+    str, typer.Option("--feature", metavar="NAME", help="Feature of your product that the spending is counted under.")
+]
+Workflow = Annotated[
+    str, typer.Option("--workflow", metavar="NAME", help="Workflow that the spending is counted under.")
+]
+NoCheck = Annotated[bool, typer.Option("--no-check", help="Skip the check of results: faster and cheaper.")]
+Limit = Annotated[int, typer.Option("--limit", min=1, max=1000, help="Number of tasks to list.")]
+CancelReason = Annotated[str, typer.Option("--reason", help="Reason, stored with the task.")]
 
 
-async def submit_task(
-    target: Target,
-    objective: str,
-    docs: list[Path],
-    wanted: dict[str, Any],
-    *,
-    watch: bool,
-    as_json: bool,
-    complete: bool = False,
-) -> Exit:
-    """Add the documents, submit, and with `watch` follow. A refusal that comes at once is this command's end."""
-    text = _standard_input() if objective == "-" else objective
-    if not text.strip():
-        raise Stop(Exit.USAGE, "the objective is empty", "say what the mesh is to find out or do")
-    if len(text) > bounds.MAX_OBJECTIVE_CHARS:
-        raise Stop(
-            Exit.USAGE,
-            f"the objective has {len(text)} characters; the limit is {bounds.MAX_OBJECTIVE_CHARS}",
-            "put long material into documents (--docs)",
-        )
-    uploads = document_files.find(docs)
-    if (file := wanted.get("plan")) is not None:
-        wanted = wanted | {"plan": read_plan(file)}
-    async with target.mesh() as mesh:
-        fates = await _documents(mesh, uploads, as_lines=watch and as_json, told=not as_json)
-        if watch or not as_json:
-            document_files.tell_passed_over(docs, as_lines=as_json)
-        task = await mesh.submit(text, **wanted)
-        if watch:
-            if as_json:
-                print_json({"event": "submitted", "task_id": task.id})
-            else:
-                err.print(f"task {task.id}", style="dim", markup=False)
-            return await follow.watch(task, out, as_json=as_json, complete=complete)
-        first = await first_word(task)
-    rejection = first.data if first is not None and first.name == "task.rejected" else None
-    if as_json:
-        more = document_files.as_json(uploads, fates, docs) if uploads else {}
-        print_json({"task_id": task.id, "events_url": f"{target.url}/v1/tasks/{task.id}/events", **more})
-    else:
-        out.print(task.id, markup=False)
-    if rejection is not None:
-        raise Stop(
-            Exit.REFUSED,
-            f"the task was rejected: {rejection['message']}",
-            str(rejection.get("hint") or ""),
-            name=str(rejection["code"]),
-        )
-    if not as_json:
-        if first is not None and first.name == "task.queued":
-            err.print(f"it {answer.waits(first.data)}", style="yellow", markup=False)
-        err.print(f"follow it: bulkhead watch {task.id}", style="dim", markup=False)
-    return Exit.OK
+def submit(
+    objective: Objective,
+    docs: Docs = None,
+    tenant: Tenant = "",
+    limit_usd: LimitUsd = None,
+    limit_tokens: LimitTokens = None,
+    deadline: Deadline = "",
+    watch: Watch = False,
+    feature: Feature = "",
+    workflow: Workflow = "",
+    require_complete: RequireComplete = False,
+    plan: PlanFile = None,
+    tool: ToolNames = None,
+    idempotency_key: IdempotencyKey = "",
+    no_check: NoCheck = False,
+    data: Data = target.DEFAULT_DATA,
+    url: Url = "",
+    api_key: ApiKey = "",
+    as_json: Json = False,
+) -> None:
+    """See SUBMIT_HELP, which states the defaults."""
+    from bulkhead_cli.tasks.tasks import submit_task
 
-
-def read_plan(file: Path) -> dict[str, Any]:
-    """The plan in a file; the gateway looks at what stands in it. Raises Stop."""
-    hint = 'write {"steps": [{"id": ..., "title": ..., "instruction": ..., "acceptance": ..., "role": ...}]}'
-    try:
-        raw = file.read_bytes()
-        found = json.loads(raw) if len(raw) <= MAX_PLAN_BYTES else None
-    except OSError as error:
-        raise Stop(Exit.USAGE, f"{file} cannot be read: {error.strerror}", "--plan names a JSON file") from error
-    except (ValueError, RecursionError) as error:
-        raise Stop(Exit.USAGE, f"{file} is no JSON: {str(error)[:200]}", hint) from error
-    if not isinstance(found, dict):
-        raise Stop(Exit.USAGE, f"{file} holds no JSON object of at most {MAX_PLAN_BYTES:,} bytes", hint)
-    return found
-
-
-async def _documents(
-    mesh: Mesh, uploads: list[document_files.Upload], *, as_lines: bool, told: bool
-) -> list[document_files.Fate]:
-    """Put them in; as_lines: each is a line of the stream that follows."""
-
-    def line(upload: document_files.Upload, fate: document_files.Fate) -> None:
-        print_json(document_files.event_of(upload, fate))
-
-    return await document_files.add(mesh, uploads, told=told, on_fate=line if as_lines else None)
-
-
-def _standard_input() -> str:
-    try:
-        return sys.stdin.buffer.read().decode()
-    except UnicodeDecodeError as error:
-        raise Stop(
-            Exit.USAGE,
-            f"standard input is not UTF-8 text (byte {error.start})",
-            "convert it first, for example with iconv; PDF and other files go in with --docs",
-        ) from error
-
-
-async def first_word(task: Task) -> TaskEvent | None:
-    """What is told of a task first, when that is while somebody still looks: no, not yet, or that it begins."""
-    try:
-        async with asyncio.timeout(REJECTION_WAIT_S), aclosing(task.events()) as events:
-            async for event in events:
-                return event
-    except (TimeoutError, MeshError):
-        pass  # The task is stored: `watch` tells how it goes on.
-    return None
-
-
-async def rejected_at_once(task: Task) -> dict[str, Any] | None:
-    """What the policy said no to, when it says so while somebody still looks; None when work began or none says."""
-    first = await first_word(task)
-    return first.data if first is not None and first.name == "task.rejected" else None
-
-
-async def watch_task(target: Target, task: str, *, as_json: bool, complete: bool = False) -> Exit:
-    """Follow a task from its beginning. complete: as `watching.watch`."""
-    async with target.mesh() as mesh:
-        return await follow.watch(mesh.task(task), out, as_json=as_json, complete=complete)
-
-
-async def list_tasks(target: Target, limit: int, *, as_json: bool) -> None:
-    """The newest tasks."""
-    async with target.mesh() as mesh:
-        found = await mesh.tasks(limit)
-    if as_json:
-        print_json(found)
-        return
-    if not found:
-        out.print("no tasks yet")
-        return
-    print_whole(table_of(found))
-
-
-def table_of(found: list[dict[str, Any]]) -> Table:
-    """Tasks as GET /v1/tasks has them, for people."""
-    table = Table(box=None, pad_edge=False)
-    for name in ("task", "status", "submitted", "cost", "objective"):
-        table.add_column(name, no_wrap=name != "objective")
-    for row in found:
-        text = row["objective"]
-        short = text if len(text) <= OBJECTIVE_CHARS else text[: OBJECTIVE_CHARS - 1] + "…"
-        style = STATUS_STYLE.get(row["status"], "red")
-        # Never plain where the answer is not: who looks at the list alone must see it.
-        doubt = escape(answer.doubts(row.get("standing"), row.get("complete")))
-        status = f"[{style}]{row['status']}[/{style}]" + (f"[yellow]{doubt}[/yellow]" if doubt else "")
-        least = "at least " if row["status"] in UNENDED else ""  # Steps that run are not in it.
-        table.add_row(
-            row["task_id"], status, clock(row["created_unix_ms"]), least + money(row["cost_usd_micros"]), escape(short)
-        )
-    return table
-
-
-async def show_task(target: Target, task: str, *, as_json: bool) -> None:
-    """Everything about one task."""
-    async with target.mesh() as mesh:
-        document = await mesh.task(task).show()
-    if as_json:
-        print_json(document)
-        return
-    out.print(document["objective"], style="bold", markup=False)
-    out.print(
-        f"submitted {clock(document['created_unix_ms'])} by {(document['requester'] or {}).get('person', '?')}",
-        style="dim",
-        markup=False,
+    if require_complete and not watch:
+        output.stop(Stop(Exit.USAGE, "--require-complete judges an answer, and nobody waits for it", "add --watch"))
+    wanted = {
+        "plan": plan,
+        "tools": tuple(tool or ()),
+        "idempotency_key": idempotency_key,
+        "limit_usd": dollars(limit_usd),
+        "limit_tokens": limit_tokens,
+        "check": not no_check,
+        "deadline_s": duration_s(deadline) if deadline else None,
+        "feature": feature,
+        "workflow": workflow,
+    }
+    mesh = target.required(data, url, api_key, tenant, may_make_key=True)
+    exit_with(
+        run(submit_task(mesh, objective, docs or [], wanted, watch=watch, as_json=as_json, complete=require_complete))
     )
-    if (queue := document.get("queue")) is not None:
-        out.print(answer.waits(queue), style="yellow", markup=False)
-    if (pause := document.get("pause")) is not None:
-        out.print(f"held back since {clock(pause['since_unix_ms'])}: {pause['reason']}", style="yellow", markup=False)
-    for step in document["steps"]:
-        style = {"accepted": "green", "waiting": "dim", "running": "blue"}.get(step["status"], "red")
-        tries = f", {counted(step['attempts'], 'attempt')}" if step["attempts"] > 1 else ""
-        out.print(
-            f"  [bold]{escape(step['step_id'])}[/bold] {escape(step['title'])} "
-            f"[{style}]{step['status']}[/{style}]{tries}"
-        )
-        for reason in step["reasons"]:
-            out.print(f"      {reason}", style="dim", markup=False)
-    out.print()
-    answer.show(out, document)
-    uncertain_writes.show(out, document)
 
 
-async def cancel_task(target: Target, task: str, reason: str, *, as_json: bool) -> None:
-    """Ask for the end of a task."""
-    async with target.mesh() as mesh:
-        await mesh.task(task).cancel(reason)
-    if as_json:
-        print_json({"task_id": task, "cancel": "requested"})
-    else:
-        out.print(f"asked to cancel {task}", markup=False)
+def watch(
+    task: TaskId,
+    require_complete: RequireComplete = False,
+    data: Data = target.DEFAULT_DATA,
+    url: Url = "",
+    api_key: ApiKey = "",
+    tenant: Tenant = "",
+    as_json: Json = False,
+) -> None:
+    """Follow a task from its start to its end and print its answer."""
+    from bulkhead_cli.tasks.tasks import watch_task
+
+    mesh = target.required(data, url, api_key, tenant)
+    exit_with(run(watch_task(mesh, task, as_json=as_json, complete=require_complete)))
+
+
+def tasks(
+    limit: Limit = 20,
+    data: Data = target.DEFAULT_DATA,
+    url: Url = "",
+    api_key: ApiKey = "",
+    tenant: Tenant = "",
+    as_json: Json = False,
+) -> None:
+    """List the tenant's tasks, newest first.
+
+    A status is followed by the state of the answer: "degraded" (a part came from a fallback, or a call failed) or
+    "incomplete" (a part is missing). [bold]bulkhead why TASK[/bold] gives the details.
+    """
+    from bulkhead_cli.tasks.tasks import list_tasks
+
+    run(list_tasks(target.required(data, url, api_key, tenant), limit, as_json=as_json))
+
+
+def show(
+    task: TaskId,
+    data: Data = target.DEFAULT_DATA,
+    url: Url = "",
+    api_key: ApiKey = "",
+    tenant: Tenant = "",
+    as_json: Json = False,
+) -> None:
+    """Show a task: its steps, its answer and its cost."""
+    from bulkhead_cli.tasks.tasks import show_task
+
+    run(show_task(target.required(data, url, api_key, tenant), task, as_json=as_json))
+
+
+def cancel(
+    task: TaskId,
+    reason: CancelReason = "",
+    data: Data = target.DEFAULT_DATA,
+    url: Url = "",
+    api_key: ApiKey = "",
+    tenant: Tenant = "",
+    as_json: Json = False,
+) -> None:
+    """Cancel a task.
+
+    The task ends soon after the request; [bold]bulkhead watch TASK[/bold] shows when.
+    """
+    from bulkhead_cli.tasks.tasks import cancel_task
+
+    run(cancel_task(target.required(data, url, api_key, tenant), task, reason, as_json=as_json))

@@ -31,11 +31,11 @@ from bulkhead_services.budget.ledger.journal_writer import Appender, Fact
 from bulkhead_services.budget.ledger.model import Ceiling, Conflict, Denied, Held, Stale, Sum, Waiting
 from bulkhead_services.budget.ledger.rebuild import Keeper
 from bulkhead_services.budget.ledger.store import QUICK_S, Fenced, RedisFailure, Store
+from bulkhead_services.budget.ledger.uncertain_holds import UncertainHolds
 from bulkhead_services.budget.limits import messages
 from bulkhead_services.budget.limits.ceiling_pause import Parking
+from bulkhead_services.budget.limits.task_halts import TaskHalts
 from bulkhead_services.budget.limits.tenant_limits import LimitBook
-from bulkhead_services.budget.task_halts import TaskHalts
-from bulkhead_services.budget.uncertain_holds import UncertainHolds
 
 log = Log("budget")
 

@@ -19,25 +19,25 @@ from bulkhead_contracts.budget import LimitsRequested, ReserveRequested, Settled
 from bulkhead_contracts.control import HaltRequested, ResetRequested
 from bulkhead_contracts.task import TaskStopped
 from bulkhead_contracts.tool import WritesRequested
-from bulkhead_services.budget import uncertain_holds
 from bulkhead_services.budget.admission import Admission
+from bulkhead_services.budget.ledger import uncertain_holds
 from bulkhead_services.budget.ledger.checkpoint import Checkpointer
 from bulkhead_services.budget.ledger.memory_store import MemoryStore
 from bulkhead_services.budget.ledger.model import NO_LIMIT
 from bulkhead_services.budget.ledger.rebuild import Keeper
 from bulkhead_services.budget.ledger.redis_store import RedisStore
 from bulkhead_services.budget.ledger.store import Store
+from bulkhead_services.budget.ledger.uncertain_holds import UncertainHolds
 from bulkhead_services.budget.limits.alerts import Alerts
 from bulkhead_services.budget.limits.ceiling_pause import Parking
+from bulkhead_services.budget.limits.task_halts import TaskHalts
 from bulkhead_services.budget.limits.tenant_limits import LimitBook
 from bulkhead_services.budget.queries.halts import Switches
 from bulkhead_services.budget.queries.spending import SpendBook
 from bulkhead_services.budget.queries.uncertain_writes import WriteBook
 from bulkhead_services.budget.settings import Settings
 from bulkhead_services.budget.settlement import Settlement
-from bulkhead_services.budget.task_halts import TaskHalts
-from bulkhead_services.budget.uncertain_holds import UncertainHolds
-from bulkhead_services.budget.watch_app import open_watch
+from bulkhead_services.budget.watch.app import open_watch
 
 SERVICE = "budget"
 

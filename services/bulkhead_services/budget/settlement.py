@@ -4,7 +4,8 @@ In: Settled, TaskStopped (inbox). Out: the ledger's charge; alerts; at a ceiling
 """
 
 from bulkhead.bus.port import Bus, BusError
-from bulkhead.runtime.edge.protocol import Received, Retry
+from bulkhead.runtime.edge.protocol import Received
+from bulkhead.runtime.errors import HandBack
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts.budget import Settled
 from bulkhead_contracts.control import Halt
@@ -19,8 +20,8 @@ from bulkhead_services.budget.ledger.store import Fenced, RedisFailure, Store
 from bulkhead_services.budget.limits import messages
 from bulkhead_services.budget.limits.alerts import Alerts
 from bulkhead_services.budget.limits.ceiling_pause import Parking
+from bulkhead_services.budget.limits.task_halts import TaskHalts
 from bulkhead_services.budget.limits.tenant_limits import LimitBook
-from bulkhead_services.budget.task_halts import TaskHalts
 
 log = Log("budget")
 
@@ -31,7 +32,7 @@ RETRY_S = 0.5
 
 
 class Settlement:
-    """Charges calls. Everything raises Retry while there is no ledger or no bus."""
+    """Charges calls. Everything raises HandBack while there is no ledger or no bus."""
 
     def __init__(
         self,
@@ -109,11 +110,11 @@ class Settlement:
 
     def _require_ledger(self) -> None:
         if not self._keeper.epoch:
-            raise Retry(RETRY_S, f"no ledger: {self._keeper.reason}")
+            raise HandBack(RETRY_S, f"no ledger: {self._keeper.reason}")
 
-    def _later(self, error: Exception) -> Retry:
+    def _later(self, error: Exception) -> HandBack:
         """Nothing is lost: the message comes again."""
         if isinstance(error, BusError):
-            return Retry(RETRY_S, f"the broker does not answer: {error}")
+            return HandBack(RETRY_S, f"the broker does not answer: {error}")
         self._keeper.lose(str(error) or type(error).__name__)
-        return Retry(RETRY_S, f"the ledger does not answer: {error}")
+        return HandBack(RETRY_S, f"the ledger does not answer: {error}")

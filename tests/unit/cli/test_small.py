@@ -21,7 +21,7 @@ from bulkhead_cli.main import app
 from bulkhead_cli.operate import backup, doctor_checks
 from bulkhead_cli.operate.services import Lag, judge, look
 from bulkhead_cli.output import Stop
-from bulkhead_cli.tasks import answer, commands, follow
+from bulkhead_cli.tasks import answer, follow, tasks
 from bulkhead_contracts import subjects
 from bulkhead_contracts.budget import Amount, Reserved, Settled
 from bulkhead_contracts.model import ModelCallRequested
@@ -224,7 +224,7 @@ def test_a_cost_that_may_be_more_is_the_least():
         assert answer.footer(document | {"status": status}).startswith(f"{said} ·"), "of steps that have ended alone"
         row = {"task_id": "t1", "status": status, "objective": "o", "created_unix_ms": 1, "cost_usd_micros": 4200}
         console = Console(file=io.StringIO(), width=200)
-        console.print(commands.table_of([row]))
+        console.print(tasks.table_of([row]))
         assert f"  {said} " in console.file.getvalue()
 
 
@@ -343,7 +343,7 @@ def test_a_status_never_stands_plain_above_an_answer_that_is_not(standing, compl
         "complete": complete,
     }
     console = Console(file=io.StringIO(), width=200)
-    console.print(commands.table_of([row]))
+    console.print(tasks.table_of([row]))
     assert [one.strip() for one in console.file.getvalue().splitlines()[1].split("  ") if one][1] == said
     told = {
         "status": "succeeded",

@@ -342,7 +342,7 @@ async def test_a_gateway_that_dies_in_a_call_is_succeeded_under_a_new_reservatio
 
 
 async def test_a_call_that_waits_for_money_in_the_middle_is_asked_again_with_new_reservations(provider, monkeypatch):
-    monkeypatch.setattr("bulkhead.runtime.reserving.BUDGET_PATIENCE_S", 0.05)
+    monkeypatch.setattr("bulkhead.runtime.doer.reservations.BUDGET_PATIENCE_S", 0.05)
     provider.will(fails(500), says("x"))
     async with desk(provider) as d:
         d.purse.decisions = ["reserved", *["wait"] * 20]

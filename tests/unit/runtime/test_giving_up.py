@@ -47,7 +47,7 @@ class Vague(Purse):
 )
 async def test_who_gives_up_asking_gives_back_what_may_be_held(monkeypatch, ways, given_back):
     """And nothing where every answer was that nothing is held."""
-    monkeypatch.setattr("bulkhead.runtime.reserving.BUDGET_PATIENCE_S", 0.6)
+    monkeypatch.setattr("bulkhead.runtime.doer.reservations.BUDGET_PATIENCE_S", 0.6)
     monkeypatch.setattr(Publisher.request, "__kwdefaults__", {"timeout_s": 0.1})
     doer, purse = Recording(), Vague(*ways)
     async with MemoryMesh({"budget": lambda c: purse, "tool_executor": lambda c: doer}) as mesh:
@@ -68,7 +68,7 @@ async def test_who_gives_up_asking_gives_back_what_may_be_held(monkeypatch, ways
 
 async def test_what_a_call_used_is_settled_also_where_its_record_was_looked_up_in_a_follower_that_lags(monkeypatch):
     """The call had been put off, which stands in its record; whoever makes it again does not see that until it ends."""
-    monkeypatch.setattr("bulkhead.runtime.reserving.BUDGET_PATIENCE_S", 0.05)
+    monkeypatch.setattr("bulkhead.runtime.doer.reservations.BUDGET_PATIENCE_S", 0.05)
     doer, purse = Recording(), Vague("doubtful")
     async with MemoryMesh({"budget": lambda c: purse, "tool_executor": lambda c: doer}) as mesh:
         await call(mesh, grant(mesh))

@@ -16,7 +16,7 @@ from bulkhead.blobs import reference
 from bulkhead.bus.port import Stored
 from bulkhead.runtime.decider import history as histories
 from bulkhead.runtime.decider.history import Content, HistoryError, at_its_source, collect, dump, load, named, save
-from bulkhead.runtime.history_secrets import unsigned
+from bulkhead.runtime.decider.history_secrets import unsigned
 from bulkhead_contracts import envelope
 from bulkhead_contracts.control import MessageRejected
 from bulkhead_contracts.model import ModelCallReplied

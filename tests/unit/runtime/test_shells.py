@@ -496,7 +496,7 @@ async def test_a_worker_cannot_sign_its_own_grant():
 
 
 async def test_refused_money_refuses_and_waiting_defers(monkeypatch):
-    monkeypatch.setattr("bulkhead.runtime.reserving.BUDGET_PATIENCE_S", 0.05)
+    monkeypatch.setattr("bulkhead.runtime.doer.reservations.BUDGET_PATIENCE_S", 0.05)
     doer, purse = Recording(), Purse("refused")
     async with MemoryMesh({"budget": lambda c: purse, "tool_executor": lambda c: doer}) as mesh:
         await call(mesh, grant(mesh))
@@ -507,7 +507,7 @@ async def test_refused_money_refuses_and_waiting_defers(monkeypatch):
 
 
 async def test_no_budget_no_call(monkeypatch):
-    monkeypatch.setattr("bulkhead.runtime.reserving.BUDGET_PATIENCE_S", 0.05)
+    monkeypatch.setattr("bulkhead.runtime.doer.reservations.BUDGET_PATIENCE_S", 0.05)
     doer = Recording()
     async with MemoryMesh({"tool_executor": lambda c: doer}) as mesh:
         await call(mesh, grant(mesh))

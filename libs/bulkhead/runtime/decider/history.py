@@ -24,7 +24,7 @@ from pydantic import ValidationError
 
 from bulkhead.bus.port import Stored
 from bulkhead.flow import bounded
-from bulkhead.runtime.history_secrets import without_secrets
+from bulkhead.runtime.decider.history_secrets import without_secrets
 from bulkhead_contracts import bounds, catalog, subjects
 from bulkhead_contracts.control import MessageRejected
 from bulkhead_contracts.result import ContentRef

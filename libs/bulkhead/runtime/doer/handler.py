@@ -21,11 +21,11 @@ from bulkhead.runtime.context import Context
 from bulkhead.runtime.doer.deferred_calls import BACKSTOP_MS, SINCE_LOGIC, Call, Parked
 from bulkhead.runtime.doer.idempotency import Answered, Record, parse, told_when_put_off, untold, with_spent
 from bulkhead.runtime.doer.protocol import PAUSE_FIRST_MS, Doer, Hands, Job
+from bulkhead.runtime.doer.reservations import Reserver, settlements
 from bulkhead.runtime.edge import side_messages
 from bulkhead.runtime.errors import Deferred, Refused, Unreadable
 from bulkhead.runtime.halts.live import Halts, of_breaker
 from bulkhead.runtime.publish.publisher import persist
-from bulkhead.runtime.reserving import Reserver, settlements
 from bulkhead.telemetry.annotate import annotate
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import catalog, envelope, subjects

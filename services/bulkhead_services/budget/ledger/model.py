@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from bulkhead_contracts.bounds import MAX_COST_USD_MICROS, MAX_TOKENS, UNLIMITED
 from bulkhead_contracts.budget import Amount, ScopeLimit
 from bulkhead_contracts.result import Usage
-from bulkhead_services.budget.ledger_types import (
+from bulkhead_services.budget.ledger.types import (
     ASKED_UNITS,
     EMPTY,
     NO_LIMIT,

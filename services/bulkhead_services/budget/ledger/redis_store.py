@@ -49,8 +49,8 @@ from bulkhead_services.budget.ledger.redis_codec import (
     text_of,
 )
 from bulkhead_services.budget.ledger.redis_pipeline import AT_ONCE, Calls, Words
+from bulkhead_services.budget.ledger.redis_scripts import FENCE, KEEP_LOCK, LEAD, LEDGER, SWITCH, UNLOCK, WRITE
 from bulkhead_services.budget.ledger.store import LOOK_MS, Fenced, RedisFailure, Revision, Unsafe
-from bulkhead_services.budget.redis_scripts import FENCE, KEEP_LOCK, LEAD, LEDGER, SWITCH, UNLOCK, WRITE
 
 LAYOUT = "layout-2"
 """Of the rows in ledger.lua: another one gets another name, so that of two versions neither reads the other's."""

@@ -5,7 +5,7 @@ In: keys and arguments, as RedisStore gives them. Out: text. Each script is one 
 
 from pathlib import Path
 
-LEDGER = (Path(__file__).parent / "ledger.lua").read_text()
+LEDGER = (Path(__file__).with_name("ledger.lua")).read_text()
 FENCE = """
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then return '-' end
 local old = redis.call('GET', KEYS[1]) or ''

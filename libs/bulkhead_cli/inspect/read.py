@@ -1,0 +1,47 @@
+"""The commands that read the broker and the data directory themselves, under the operator's key.
+
+In: the data directory. Out: text or JSON on standard output, and an exit code.
+"""
+
+from pathlib import Path
+
+from bulkhead.journal import history, timeline
+from bulkhead.journal.reader import JournalBehind, read_journal
+from bulkhead_cli.operate import doctor
+from bulkhead_cli.output import Exit, err, out, print_json, print_whole
+from bulkhead_cli.target import operator_bus
+
+MARKS = {"ok": "[green]✓[/green]", "warning": "[yellow]![/yellow]", "problem": "[red]✗[/red]"}
+
+
+async def show_timeline(data: Path, task: str, tenant: str = "", *, as_json: bool) -> None:
+    """The task's messages and spans. Raises Stop, BusError."""
+    async with operator_bus(data) as bus:
+        try:
+            stored = await read_journal(bus, task)
+        except JournalBehind as error:
+            err.print(f"{error}. This is what it has by now:", style="yellow", markup=False)
+            stored = await read_journal(bus, task, whole=False)
+    mine = history.of_tenant(stored, task, tenant)
+    found = history.entries(mine)
+    history.attach(found, history.read_spans(data / "traces", task))
+    if as_json:
+        print_json(timeline.as_json(found))
+    else:
+        print_whole(timeline.tree(task, found, len(mine)))
+
+
+async def show_doctor(data: Path, redis_url: str, otlp_endpoint: str, *, as_json: bool) -> Exit:
+    """Print findings; FAILED when there is a problem."""
+    found = []
+    async for finding in doctor.examine(data, redis_url, otlp_endpoint):
+        found.append(finding)
+        if as_json:
+            continue
+        out.print(f"{MARKS[finding.level]} [bold]{finding.what}[/bold] ", end="")
+        out.print(finding.detail, markup=False)
+        if finding.todo:
+            out.print(f"    → {finding.todo}", markup=False, style="dim")
+    if as_json:
+        print_json([{"what": one.what, "level": one.level, "detail": one.detail, "todo": one.todo} for one in found])
+    return Exit.FAILED if any(one.level == "problem" for one in found) else Exit.OK
