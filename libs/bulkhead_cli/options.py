@@ -17,7 +17,7 @@ SMALLEST_LIMIT_USD = 0.000_001
 
 MESH = "Mesh and credentials"
 Form = Literal["auto", "bulkhead", "rows", "otel", "openai"]
-"""Formats of recorded runs (docs/analyze.md)."""
+"""Formats of recorded runs (docs/how-to/analyze.md)."""
 
 Data = Annotated[
     Path,

@@ -18,8 +18,7 @@ from bulkhead.health.sources.journal import Journal
 from bulkhead.health.sources.trace_rows import Rows
 from bulkhead.health.watch import Watch
 from bulkhead.runtime.decider.history import load
-from tests.health_set import everything  # noqa: F401 - registers the runs
-from tests.health_set.sets import FOURTH
+from tests.health_set.everything import TWINS
 
 HISTORIES = Path(__file__).parents[1] / "replay" / "histories"
 OVERLAPPING = 64
@@ -71,7 +70,7 @@ def fold_per_s(seconds: float, batch: int = 5_000) -> dict[str, float]:
 
 def acts_per_s(seconds: float) -> dict[str, float]:
     """Acts (a call and its reply are two messages) that are judged per second of processor time, honest and looping."""
-    runs, spent, acts = [rows for run in FOURTH.runs() if isinstance(rows := run["rows"], list)], 0.0, 0
+    runs, spent, acts = [rows for run in TWINS.runs() if isinstance(rows := run["rows"], list)], 0.0, 0
     while spent < seconds:
         watch, reader = Watch(), Rows()
         begun = time.process_time()

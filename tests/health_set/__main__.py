@@ -5,11 +5,11 @@ import json
 import sys
 from pathlib import Path
 
-from bulkhead.health.scoring import score
 from tests.health_set import figures, recorded
 from tests.health_set.everything import SETS
+from tests.health_set.scoring import score
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "detectors.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "explanation" / "detectors.md"
 BEGIN = "<!-- rendered: python -m tests.health_set --write -->\n"
 END = "<!-- end -->"
 
@@ -20,7 +20,7 @@ def main(argv: list[str] | None = None) -> int:
     way = parser.add_mutually_exclusive_group()
     way.add_argument("--wrong", metavar="FAMILY", help="every run of a family that was judged wrongly, and by what")
     way.add_argument("--run", metavar="FAMILY/N", help="one run as JSON Lines, for `bulkhead analyze`")
-    way.add_argument("--write", action="store_true", help="keep the figures, and render them into docs/detectors.md")
+    way.add_argument("--write", action="store_true", help="keep the figures, and render them into docs/explanation/detectors.md")
     way.add_argument("--folder", metavar="FOLDER", type=Path, help="score recorded runs (with --labels; `recorded.py`)")
     parser.add_argument("--labels", metavar="FILE", type=Path, help="what the recorded runs are")
     parser.add_argument("--json", action="store_true", help="one document")
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     found = figures.everything()
     if options.write:
-        figures.KEPT.write_text(json.dumps(found, indent=1) + "\n")
+        figures.keep(found)
         before, _, rest = PAGE.read_text().partition(BEGIN)
         PAGE.write_text(before + BEGIN + figures.page(found) + END + rest.partition(END)[2])
         return 0

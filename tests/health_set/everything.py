@@ -5,37 +5,18 @@ import json
 from collections.abc import Iterable, Mapping
 
 from tests.health_set import (  # noqa: F401  (imported for what they register)
-    fifth_loops,
-    fifth_machines,
-    fifth_offices,
-    fourth_honest,
-    fourth_loops,
     honest_batches,
     honest_code,
     honest_squads,
+    honest_twins,
     honest_waiting,
     loops_alone,
     loops_squads,
-    second_odds,
-    second_squads,
-    second_worlds,
-    seventh_coding,
-    seventh_loops,
-    seventh_offices,
-    seventh_ops,
-    seventh_rings,
-    seventh_stuck,
-    sixth_loops,
-    sixth_machines,
-    sixth_offices,
-    sixth_rings,
-    third_code,
-    third_ops,
-    third_squads,
+    loops_twins,
 )
-from tests.health_set.sets import FIFTH, FIRST, FOURTH, SECOND, SEVENTH, SIXTH, THIRD
+from tests.health_set.sets import DAILY, TWINS
 
-SETS = (FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH, SEVENTH)
+SETS = (DAILY, TWINS)
 
 
 def checksum(runs: Iterable[Mapping[str, object]]) -> str:

@@ -1,7 +1,7 @@
-"""What the detectors make of the sets, as numbers to be kept and as a table to be read.
+"""Figures of the detectors on the sets: numbers that are kept, and a table for docs/explanation/detectors.md.
 
-In: the sets. Out: figures (a dict that `figures.json` keeps), the places where a new run falls below kept ones, and the
-table of docs/detectors.md.
+In: the sets. Out: figures (a dict that `figures.json` keeps, a line per family), the places where a new run falls below
+kept ones, and the table.
 """
 
 import json
@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bulkhead.health.scoring import score
 from tests.health_set import stalls
 from tests.health_set.everything import SETS, checksum
+from tests.health_set.scoring import score
 from tests.health_set.traces import Register
 
 KEPT = Path(__file__).with_name("figures.json")
@@ -20,15 +20,14 @@ Figures = dict[str, dict[str, Any]]
 
 
 def judged(register: Register) -> dict[str, Any]:
-    """Figures of one set. Its honest_runs count those whose texts are alike, too: they must not be stopped either."""
+    """Figures of one set."""
     runs = register.runs()
     table = score(runs).as_json()
     families = {}
-    truths = {family.name: family for family in register.families}
     for found in table.pop("families"):
-        family = truths[found["family"]]
-        families[family.name] = {"truth": family.truth, "what": family.what} | {
-            key: found[key] for key in ("runs", "stopped", "in_time", "warned", "most_rounds")
+        truth = "looping" if found["looping"] else "honest"
+        families[found["family"]] = {"truth": truth} | {
+            key: found[key] for key in ("runs", "stopped", "in_time", "warned")
         }
     return {"checksum": checksum(runs), "rows": sum(len(run["rows"]) for run in runs), **table, "families": families}
 
@@ -51,12 +50,22 @@ def everything() -> Figures:
 
 
 def kept() -> Figures:
-    """What was committed."""
+    """Figures that were committed."""
     return json.loads(KEPT.read_text())
 
 
+def keep(figures: Figures) -> None:
+    """Write figures, a line per family."""
+    lines = []
+    for name, one in figures.items():
+        head = json.dumps({key: value for key, value in one.items() if key != "families"})[1:-1]
+        rows = ",\n".join(f"  {json.dumps(family)}: {json.dumps(row)}" for family, row in one["families"].items())
+        lines.append(f' {json.dumps(name)}: {{{head}{", " if head else ""}"families": {{\n{rows}\n }}}}')
+    KEPT.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+
+
 def worse(new: Mapping[str, Any], old: Mapping[str, Any]) -> list[str]:
-    """Where a set falls below what was committed, by family; and texts alike that are stopped or not warned of."""
+    """Families of a set that fall below what was committed."""
     said = []
     for name, floor in old["families"].items():
         found = new["families"].get(name)
@@ -64,60 +73,16 @@ def worse(new: Mapping[str, Any], old: Mapping[str, Any]) -> list[str]:
             said.append(f"{name}: runs are missing")
         elif floor["truth"] == "looping" and found["in_time"] < floor["in_time"]:
             said.append(f"{name}: {found['in_time']} loops stopped in time, {floor['in_time']} before")
-        elif floor["truth"] != "looping" and found["stopped"] > floor["stopped"]:
+        elif floor["truth"] == "honest" and found["stopped"] > floor["stopped"]:
             said.append(f"{name}: {found['stopped']} stopped that should go on, {floor['stopped']} before")
-        elif floor["truth"] == "alike" and (found["stopped"] or found["warned"] < floor["warned"]):
-            said.append(f"{name}: {found['stopped']} stopped and {found['warned']} warned, {floor['warned']} before")
     return said
 
 
-def table(figures: Mapping[str, Any], truth: str) -> str:
-    """The families of one truth."""
-    shown = [(name, one) for name, one in figures["families"].items() if one["truth"] == truth]
-    if truth == "looping":
-        lines = [
-            "| looping | what | runs | stopped | in time | most rounds | warned |",
-            "| --- | --- | --- | --- | --- | --- | --- |",
-        ]
-        lines += [
-            f"| `{name}` | {one['what']} | {one['runs']} | {one['stopped']} | {one['in_time']} | "
-            f"{one['most_rounds']:.1f} | {one['warned']} |"
-            for name, one in shown
-        ]
-    else:
-        lines = [f"| {truth} | what | runs | stopped | warned |", "| --- | --- | --- | --- | --- |"]
-        lines += [
-            f"| `{name}` | {one['what']} | {one['runs']} | {one['stopped']} | {one['warned']} |" for name, one in shown
-        ]
-    return "\n".join(lines)
-
-
 def page(figures: Figures) -> str:
-    """What stands between the marks of docs/detectors.md."""
-    parts = []
+    """Table between the marks of docs/explanation/detectors.md."""
+    lines = ["| set | honest | stopped | warned | looping | in time | at all |", f"|{' --- |' * 7}"]
+    keys = ("honest_runs", "honest_stopped", "honest_warned", "looping_runs", "looping_in_time", "looping_stopped")
     for register in SETS:
         one = figures[register.name]
-        alike = [family for family in one["families"].values() if family["truth"] == "alike"]
-        honest = one["honest_runs"] - sum(family["runs"] for family in alike)
-        parts.append(
-            f"### The {register.name} set\n\n"
-            f"{honest} honest runs, {sum(family['runs'] for family in alike)} with texts that resemble each other and "
-            f"nothing else, {one['looping_runs']} looping; {one['rows']} rows. Of those that should go on "
-            f"**{one['honest_stopped']} were stopped**; of the loops **{one['looping_in_time']} were stopped in "
-            f"time**, {one['looping_stopped']} at all. Precision {one['precision']}, recall {one['recall']}."
-        )
-        parts += [
-            table(one, truth)
-            for truth in ("honest", "alike", "looping")
-            if any(family["truth"] == truth for family in one["families"].values())
-        ]
-    lines = [
-        "### Stalls\n",
-        "| tasks | stalled | runs | told before | told within an hour |",
-        "| --- | --- | --- | --- | --- |",
-    ]
-    lines += [
-        f"| `{name}` | {'yes' if one['stalled'] else 'no'} | {one['runs']} | {one['early']} | {one['told']} |"
-        for name, one in figures["stalls"]["families"].items()
-    ]
-    return "\n\n".join([*parts, "\n".join(lines)]) + "\n"
+        lines.append(f"| {register.name} | {' | '.join(str(one[key]) for key in keys)} |")
+    return "\n".join(lines) + "\n"

@@ -3,11 +3,11 @@
 from random import Random
 
 from tests.health_set import words
-from tests.health_set.sets import FIRST
+from tests.health_set.sets import DAILY
 from tests.health_set.traces import Trace
 
 
-@FIRST.honest(30, "pages by number, by offset or by an opaque cursor")
+@DAILY.honest(30, "pages by number, by offset or by an opaque cursor")
 def paging(rng: Random) -> Trace:
     trace, way = Trace(rng, timed=rng.random() < 0.7), rng.choice(("page", "offset", "cursor", "none"))
     cursor, filters = None, {"status": "open", "place": rng.choice(words.PLACES)}
@@ -25,7 +25,7 @@ def paging(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.honest(30, "one short write per row of a table, every one answered with the same ok")
+@DAILY.honest(30, "one short write per row of a table, every one answered with the same ok")
 def batch_of_rows(rng: Random) -> Trace:
     trace = Trace(rng, timed=rng.random() < 0.6)
     action, key, first = rng.choice(
@@ -43,7 +43,7 @@ def batch_of_rows(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.honest(25, "a shell command per file, silent or nearly so")
+@DAILY.honest(25, "a shell command per file, silent or nearly so")
 def batch_of_commands(rng: Random) -> Trace:
     trace = Trace(rng, timed=rng.random() < 0.6)
     form, answer = rng.choice(
@@ -63,7 +63,7 @@ def batch_of_commands(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.honest(25, "200 strings translated one by one, many of them nearly the same")
+@DAILY.honest(25, "200 strings translated one by one, many of them nearly the same")
 def translation(rng: Random) -> Trace:
     trace, language = Trace(rng, timed=rng.random() < 0.6), rng.choice(("de", "fr", "es", "pl"))
     forms = {"de": "{0} speichern", "fr": "Enregistrer {0}", "es": "Guardar {0}", "pl": "Zapisz {0}"}
@@ -81,7 +81,7 @@ def translation(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.honest(25, "the same letter with another name to each recipient")
+@DAILY.honest(25, "the same letter with another name to each recipient")
 def mailing(rng: Random) -> Trace:
     trace, body = Trace(rng, timed=rng.random() < 0.6), words.paragraph(rng, 4, 7)
     for person in rng.sample(words.PEOPLE, rng.randint(12, 22)):
@@ -95,7 +95,7 @@ def mailing(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.honest(25, "texts put into a few classes")
+@DAILY.honest(25, "texts put into a few classes")
 def labelling(rng: Random) -> Trace:
     trace = Trace(rng, timed=rng.random() < 0.5)
     for _ in range(rng.randint(30, 60)):
@@ -103,7 +103,7 @@ def labelling(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.honest(25, "chunks uploaded one after the other, acknowledged alike")
+@DAILY.honest(25, "chunks uploaded one after the other, acknowledged alike")
 def uploading(rng: Random) -> Trace:
     trace, upload, size = Trace(rng, timed=rng.random() < 0.6), words.uuid(rng), rng.choice((65536, 1048576, 5242880))
     trace.call("uploader", "start_upload", {"name": "video.mp4"}, {"upload_id": upload})
@@ -116,7 +116,7 @@ def uploading(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.honest(25, "a sweep over settings: only numbers change, in and out")
+@DAILY.honest(25, "a sweep over settings: only numbers change, in and out")
 def sweep(rng: Random) -> Trace:
     trace, loss = Trace(rng, timed=rng.random() < 0.7), 2.0
     for number in range(rng.randint(10, 30)):
@@ -131,7 +131,7 @@ def sweep(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.honest(25, "a number guessed by halving; the answer is one of two words")
+@DAILY.honest(25, "a number guessed by halving; the answer is one of two words")
 def guessing(rng: Random) -> Trace:
     trace, low, high, secret = Trace(rng, timed=rng.random() < 0.5), 1, 4096, rng.randint(1, 4096)
     while low < high:
@@ -142,7 +142,7 @@ def guessing(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.honest(30, "a search refined until something is found, the first tries empty")
+@DAILY.honest(30, "a search refined until something is found, the first tries empty")
 def search_refinement(rng: Random) -> Trace:
     trace, topic = Trace(rng, timed=rng.random() < 0.6), words.query(rng)
     for _ in range(rng.randint(2, 4)):
@@ -164,7 +164,7 @@ def search_refinement(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.honest(25, "many siblings that first read the same guide and then do a part each")
+@DAILY.honest(25, "many siblings that first read the same guide and then do a part each")
 def fan_out(rng: Random) -> Trace:
     trace, guide, asked = Trace(rng, timed=rng.random() < 0.7), words.document(rng), rng.random() < 0.5
     parts = rng.randint(8, 40)
@@ -185,7 +185,7 @@ def fan_out(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.honest(25, "map and reduce: the same words to each mapper, short answers, two levels")
+@DAILY.honest(25, "map and reduce: the same words to each mapper, short answers, two levels")
 def map_reduce(rng: Random) -> Trace:
     trace = Trace(rng, timed=rng.random() < 0.6)
     for number in range(rng.randint(6, 20)):
@@ -197,7 +197,7 @@ def map_reduce(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.honest(20, "several samples of one question in one turn, to vote on them")
+@DAILY.honest(20, "several samples of one question in one turn, to vote on them")
 def self_consistency(rng: Random) -> Trace:
     trace = Trace(rng)
     for _ in range(rng.randint(2, 5)):
@@ -215,7 +215,7 @@ def self_consistency(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.honest(20, "the same questions in many tasks, each asking them once")
+@DAILY.honest(20, "the same questions in many tasks, each asking them once")
 def many_tasks(rng: Random) -> Trace:
     trace, steps = Trace(rng, timed=rng.random() < 0.6), [words.query(rng) for _ in range(4)]
     answers = [words.paragraph(rng) for _ in steps]

@@ -3,7 +3,7 @@
 from random import Random
 
 from tests.health_set import words
-from tests.health_set.sets import FIRST
+from tests.health_set.sets import DAILY
 from tests.health_set.traces import Trace
 
 
@@ -17,7 +17,7 @@ def tests_output(rng: Random, failing: int, of: int) -> str:
     return "\n".join([*names, f"===== {verdict} in {rng.uniform(0.2, 9):.2f}s ====="])
 
 
-@FIRST.honest(35, "edit, test, fix: fewer tests fail from round to round")
+@DAILY.honest(35, "edit, test, fix: fewer tests fail from round to round")
 def edit_test_fix(rng: Random) -> Trace:
     trace, failing, file = Trace(rng, timed=rng.random() < 0.6), rng.randint(3, 9), words.path(rng)
     trace.call("coder", "read_file", {"path": file}, words.document(rng))
@@ -30,7 +30,7 @@ def edit_test_fix(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.honest(30, "a stubborn bug: three to five different fixes with the same failure, then the right one")
+@DAILY.honest(30, "a stubborn bug: three to five different fixes with the same failure, then the right one")
 def stubborn_bug(rng: Random) -> Trace:
     trace, file = Trace(rng, timed=rng.random() < 0.6), words.path(rng)
     failure = "E   AssertionError: assert 3 == 4\nFAILED tests/test_core.py::test_sum"
@@ -56,7 +56,7 @@ def stubborn_bug(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.honest(25, "one file read again after each of many edits: it changes in one line")
+@DAILY.honest(25, "one file read again after each of many edits: it changes in one line")
 def rereading_after_edits(rng: Random) -> Trace:
     trace, lines = Trace(rng, timed=rng.random() < 0.6), [words.sentence(rng) for _ in range(30)]
     for _ in range(rng.randint(8, 20)):
@@ -66,7 +66,7 @@ def rereading_after_edits(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.honest(25, "one instruction read again now and then, because the context was compacted")
+@DAILY.honest(25, "one instruction read again now and then, because the context was compacted")
 def rereading_the_brief(rng: Random) -> Trace:
     trace, brief = Trace(rng, timed=rng.random() < 0.6), words.document(rng)
     for _ in range(rng.randint(4, 8)):
@@ -81,7 +81,7 @@ def rereading_the_brief(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.honest(25, "git status, the list of todos or the quota after each act: the same again and again, beside news")
+@DAILY.honest(25, "git status, the list of todos or the quota after each act: the same again and again, beside news")
 def housekeeping(rng: Random) -> Trace:
     trace = Trace(rng, timed=rng.random() < 0.6)
     check = rng.choice(
@@ -105,7 +105,7 @@ def housekeeping(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.honest(25, "a debugger steps through a loop of the program: lines come back, variables change")
+@DAILY.honest(25, "a debugger steps through a loop of the program: lines come back, variables change")
 def debugger(rng: Random) -> Trace:
     trace, first, value = Trace(rng, timed=rng.random() < 0.5), rng.randint(10, 200), rng.randint(1, 50)
     trace.call("debugger", "gdb", {"command": f"break main.c:{first}"}, "Breakpoint 1 at 0x401136")
@@ -119,7 +119,7 @@ def debugger(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.honest(20, "git bisect: good or bad, and how many are left")
+@DAILY.honest(20, "git bisect: good or bad, and how many are left")
 def bisect(rng: Random) -> Trace:
     trace, left = Trace(rng, timed=rng.random() < 0.6), rng.choice((200, 900, 3000))
     while left:
@@ -135,7 +135,7 @@ def bisect(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.honest(25, "keys pressed on a screen: the same key, another picture each time, known by its digest")
+@DAILY.honest(25, "keys pressed on a screen: the same key, another picture each time, known by its digest")
 def screen(rng: Random) -> Trace:
     trace, form = Trace(rng, timed=rng.random() < 0.6), rng.choice(("blob", "sha256", "url"))
     for _ in range(rng.randint(4, 9)):
@@ -151,7 +151,7 @@ def screen(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.honest(20, "a page scrolled: no arguments, other text each time")
+@DAILY.honest(20, "a page scrolled: no arguments, other text each time")
 def scrolling(rng: Random) -> Trace:
     trace = Trace(rng, timed=rng.random() < 0.5)
     for _ in range(rng.randint(3, 5)):
@@ -162,7 +162,7 @@ def scrolling(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.honest(20, "an error per try, each another one, until a program compiles")
+@DAILY.honest(20, "an error per try, each another one, until a program compiles")
 def compile_errors(rng: Random) -> Trace:
     trace, file = Trace(rng, timed=rng.random() < 0.6), words.path(rng)
     for _ in range(rng.randint(4, 9)):
@@ -177,7 +177,7 @@ def compile_errors(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.honest(20, "wrong guesses at a name before the right one: errors that resemble each other")
+@DAILY.honest(20, "wrong guesses at a name before the right one: errors that resemble each other")
 def looking_for_a_file(rng: Random) -> Trace:
     trace = Trace(rng, timed=rng.random() < 0.6)
     for _ in range(rng.randint(2, 4)):
@@ -189,7 +189,7 @@ def looking_for_a_file(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.honest(20, "a suite run three times to see whether a test is flaky")
+@DAILY.honest(20, "a suite run three times to see whether a test is flaky")
 def flaky(rng: Random) -> Trace:
     trace = Trace(rng, timed=rng.random() < 0.6)
     for _ in range(rng.randint(2, 4)):
@@ -205,7 +205,7 @@ def flaky(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.honest(20, "commits, each answered by its hash alone")
+@DAILY.honest(20, "commits, each answered by its hash alone")
 def commits(rng: Random) -> Trace:
     trace = Trace(rng, timed=rng.random() < 0.6)
     for _ in range(rng.randint(8, 20)):
@@ -214,7 +214,7 @@ def commits(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.honest(20, "moves of a game: short words, positions that differ in a few marks")
+@DAILY.honest(20, "moves of a game: short words, positions that differ in a few marks")
 def game(rng: Random) -> Trace:
     trace, board = Trace(rng, timed=rng.random() < 0.5), ["."] * 64
     for number in range(rng.randint(15, 40)):

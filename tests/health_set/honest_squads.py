@@ -4,7 +4,7 @@ from itertools import pairwise
 from random import Random
 
 from tests.health_set import words
-from tests.health_set.sets import FIRST
+from tests.health_set.sets import DAILY
 from tests.health_set.traces import Trace
 
 # Said by hand, because sentences out of a form resemble each other more than those of a real discussion do.
@@ -53,7 +53,7 @@ def scripted(rng: Random, lines: tuple[str, ...]) -> list[str]:
     return [line.format(**facts) for line in lines if rng.random() < 0.92]
 
 
-@FIRST.honest(30, "two or three agents discuss, every message adds something, and they agree; now and then a look-up")
+@DAILY.honest(30, "two or three agents discuss, every message adds something, and they agree; now and then a look-up")
 def converging_discussion(rng: Random) -> Trace:
     trace, names = Trace(rng, timed=rng.random() < 0.6), ["ann", "ben", "cid"][: rng.randint(2, 3)]
     for number, line in enumerate(scripted(rng, DEBATE)):
@@ -65,7 +65,7 @@ def converging_discussion(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.honest(25, "the same without any tool: talk alone, 12 to 17 messages, and a result")
+@DAILY.honest(25, "the same without any tool: talk alone, 12 to 17 messages, and a result")
 def debate_without_tools(rng: Random) -> Trace:
     trace, names = Trace(rng, timed=rng.random() < 0.5), ["ann", "ben", "cid", "dot"][: rng.randint(2, 4)]
     for number, line in enumerate(scripted(rng, DEBATE)):
@@ -74,7 +74,7 @@ def debate_without_tools(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.honest(25, "two agents look for a date: one proposal after the other in nearly the same words, calendars asked")
+@DAILY.honest(25, "two agents look for a date: one proposal after the other in nearly the same words, calendars asked")
 def negotiation(rng: Random) -> Trace:
     trace, days = Trace(rng, timed=rng.random() < 0.6), ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday"]
     slots = [(day, hour) for day in days for hour in range(9, 17)]
@@ -88,7 +88,7 @@ def negotiation(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.honest(25, "a chain of delegation 4 to 9 deep; work is done at the end, the answer goes back up")
+@DAILY.honest(25, "a chain of delegation 4 to 9 deep; work is done at the end, the answer goes back up")
 def deep_delegation(rng: Random) -> Trace:
     trace, names = Trace(rng, timed=rng.random() < 0.6), [f"level-{n}" for n in range(rng.randint(4, 9))]
     task = words.sentence(rng)
@@ -104,7 +104,7 @@ def deep_delegation(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.honest(30, "a checker sends a draft back two to four times, each time for something else")
+@DAILY.honest(30, "a checker sends a draft back two to four times, each time for something else")
 def review_rounds(rng: Random) -> Trace:
     trace, remarks = Trace(rng, timed=rng.random() < 0.6), scripted(rng, REVIEWS)
     for remark in remarks[: rng.randint(2, 4)]:
@@ -118,7 +118,7 @@ def review_rounds(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.honest(25, "workers report part after part to a planner in one form")
+@DAILY.honest(25, "workers report part after part to a planner in one form")
 def progress_reports(rng: Random) -> Trace:
     trace, form = Trace(rng, timed=rng.random() < 0.6), rng.choice(SUMMARIES)
     for number in range(rng.randint(8, 24)):
@@ -130,7 +130,7 @@ def progress_reports(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.honest(25, "one agent thinks aloud for a while, always of something else, before it acts")
+@DAILY.honest(25, "one agent thinks aloud for a while, always of something else, before it acts")
 def thinking_aloud(rng: Random) -> Trace:
     trace, lines = Trace(rng, timed=rng.random() < 0.6), scripted(rng, DEBATE)
     for _ in range(rng.randint(2, 4)):
@@ -140,7 +140,7 @@ def thinking_aloud(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.honest(20, "a book written chapter by chapter as text to nobody")
+@DAILY.honest(20, "a book written chapter by chapter as text to nobody")
 def long_writing(rng: Random) -> Trace:
     trace = Trace(rng, timed=rng.random() < 0.6)
     for number in range(rng.randint(6, 14)):
@@ -150,7 +150,7 @@ def long_writing(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.honest(20, "a planner, a coder and a tester hand over in turns; each turn has work in it")
+@DAILY.honest(20, "a planner, a coder and a tester hand over in turns; each turn has work in it")
 def triangle_with_work(rng: Random) -> Trace:
     trace = Trace(rng, timed=rng.random() < 0.6)
     for number in range(rng.randint(4, 10)):
@@ -163,7 +163,7 @@ def triangle_with_work(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.honest(20, "an interview: short questions, short and different answers, no tools")
+@DAILY.honest(20, "an interview: short questions, short and different answers, no tools")
 def interview(rng: Random) -> Trace:
     trace = Trace(rng, timed=rng.random() < 0.6)
     for _ in range(rng.randint(5, 10)):
@@ -173,7 +173,7 @@ def interview(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.honest(20, "a stand-up each morning: who did what, mostly nothing new, work between")
+@DAILY.honest(20, "a stand-up each morning: who did what, mostly nothing new, work between")
 def stand_ups(rng: Random) -> Trace:
     trace, names = Trace(rng), ["ann", "ben", "cid"]
     for _ in range(rng.randint(4, 8)):
@@ -187,7 +187,7 @@ def stand_ups(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.honest(20, "a question put to many experts in the same words, every answer its own")
+@DAILY.honest(20, "a question put to many experts in the same words, every answer its own")
 def survey_of_experts(rng: Random) -> Trace:
     trace, question = Trace(rng, timed=rng.random() < 0.6), words.sentence(rng)
     for number in range(rng.randint(6, 18)):

@@ -3,11 +3,11 @@
 from random import Random
 
 from tests.health_set import words
-from tests.health_set.sets import FIRST
+from tests.health_set.sets import DAILY
 from tests.health_set.traces import Trace
 
 
-@FIRST.honest(35, "a job polled with growing pauses; the answer is the same until it is ready")
+@DAILY.honest(35, "a job polled with growing pauses; the answer is the same until it is ready")
 def polling_with_backoff(rng: Random) -> Trace:
     trace, job, pause = Trace(rng), words.uuid(rng), rng.uniform(0.5, 3)
     trace.call("runner", "start_job", {"kind": "render"}, {"job_id": job, "status": "queued"})
@@ -20,7 +20,7 @@ def polling_with_backoff(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.honest(30, "a job polled at an even pace; progress is a number in the answer")
+@DAILY.honest(30, "a job polled at an even pace; progress is a number in the answer")
 def polling_progress(rng: Random) -> Trace:
     trace, done, pace = Trace(rng, timed=rng.random() < 0.7), 0.0, rng.choice((2, 5, 10, 30))
     form = rng.choice(("{0}%", "processed {0} of 100 files", "step {0}/100"))
@@ -38,7 +38,7 @@ def polling_progress(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.honest(30, "sleep, look, sleep, look: a build or a deployment that takes its time")
+@DAILY.honest(30, "sleep, look, sleep, look: a build or a deployment that takes its time")
 def sleeping_between(rng: Random) -> Trace:
     trace, name = Trace(rng, timed=rng.random() < 0.6), rng.choice(("sleep", "wait", "bash"))
     shown = rng.choice(("NAME    READY\nweb-0   0/1", "status: building", "Still waiting for the DNS change", "403"))
@@ -50,7 +50,7 @@ def sleeping_between(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.honest(25, "a transcript without times: the job says that it is pending, some sleeps in one command")
+@DAILY.honest(25, "a transcript without times: the job says that it is pending, some sleeps in one command")
 def polling_without_clock(rng: Random) -> Trace:
     trace, way = Trace(rng, timed=False), rng.random()
     for _ in range(rng.randint(4, 9)):
@@ -64,7 +64,7 @@ def polling_without_clock(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.honest(35, "a transient error two or three times, then success, then work goes on")
+@DAILY.honest(35, "a transient error two or three times, then success, then work goes on")
 def transient_errors(rng: Random) -> Trace:
     trace = Trace(rng, timed=rng.random() < 0.6)
     for _ in range(rng.randint(2, 6)):
@@ -88,7 +88,7 @@ def transient_errors(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.honest(30, "one policy of five or six tries with doubled pauses against one and the same error")
+@DAILY.honest(30, "one policy of five or six tries with doubled pauses against one and the same error")
 def long_backoff(rng: Random) -> Trace:
     trace, what, pause = Trace(rng), {"url": f"https://example.org/{words.token(rng, 8)}"}, 1.0
     trace.call("fetcher", "plan", {}, words.sentence(rng))
@@ -99,7 +99,7 @@ def long_backoff(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.honest(25, "a rate limit that hits every item once or twice, and every item gets done")
+@DAILY.honest(25, "a rate limit that hits every item once or twice, and every item gets done")
 def rate_limited_batch(rng: Random) -> Trace:
     trace = Trace(rng, timed=rng.random() < 0.7)
     for number in range(rng.randint(10, 25)):
@@ -110,7 +110,7 @@ def rate_limited_batch(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.honest(25, "the same look every hour or every day; mostly nothing is new")
+@DAILY.honest(25, "the same look every hour or every day; mostly nothing is new")
 def cron(rng: Random) -> Trace:
     trace, every = Trace(rng), rng.choice((300, 3600, 86400))
     action, idle = rng.choice((("check_inbox", "0 new messages"), ("price_of", {"EUR": 129}), ("uptime", "all up")))
@@ -122,7 +122,7 @@ def cron(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.honest(25, "a queue read with long polls: mostly nothing for 20 seconds, then work")
+@DAILY.honest(25, "a queue read with long polls: mostly nothing for 20 seconds, then work")
 def queue_consumer(rng: Random) -> Trace:
     trace = Trace(rng)
     for _ in range(rng.randint(4, 9)):
@@ -140,7 +140,7 @@ def queue_consumer(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.honest(25, "a lock held by somebody else, tried again with growing pauses")
+@DAILY.honest(25, "a lock held by somebody else, tried again with growing pauses")
 def lock_wait(rng: Random) -> Trace:
     trace, pause, holder = Trace(rng), rng.uniform(1, 4), rng.choice(words.PEOPLE)
     for _ in range(rng.randint(3, 7)):
@@ -152,7 +152,7 @@ def lock_wait(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.honest(30, "a person approves act after act with the same word, after minutes or days")
+@DAILY.honest(30, "a person approves act after act with the same word, after minutes or days")
 def approvals(rng: Random) -> Trace:
     trace, word = Trace(rng, timed=rng.random() < 0.7), rng.choice(("ok", "Approved.", "yes", "go ahead"))
     for _ in range(rng.randint(5, 20)):
@@ -163,7 +163,7 @@ def approvals(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.honest(25, "a person asks, the agent answers from its head or from a tool, for many turns")
+@DAILY.honest(25, "a person asks, the agent answers from its head or from a tool, for many turns")
 def customer_service(rng: Random) -> Trace:
     trace = Trace(rng, timed=rng.random() < 0.6)
     for _ in range(rng.randint(6, 16)):
@@ -179,7 +179,7 @@ def customer_service(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.honest(25, "every record stands two or three times: redelivered at once, or later and out of order")
+@DAILY.honest(25, "every record stands two or three times: redelivered at once, or later and out of order")
 def redelivered(rng: Random) -> Trace:
     trace = Trace(rng)
     for number in range(rng.randint(8, 20)):
@@ -203,7 +203,7 @@ def redelivered(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.honest(20, "slow jobs of a model that thinks for minutes: few acts, all different")
+@DAILY.honest(20, "slow jobs of a model that thinks for minutes: few acts, all different")
 def slow_work(rng: Random) -> Trace:
     trace = Trace(rng)
     for _ in range(rng.randint(4, 12)):

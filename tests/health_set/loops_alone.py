@@ -7,7 +7,7 @@ a round is three acts: what somebody looking on needs to see that it is the same
 from random import Random
 
 from tests.health_set import words
-from tests.health_set.sets import FIRST
+from tests.health_set.sets import DAILY
 from tests.health_set.traces import Trace
 
 ROUNDS = 14
@@ -63,7 +63,7 @@ def some_call(rng: Random) -> tuple[str, dict[str, object], object]:
     )
 
 
-@FIRST.looping(25, "the same call, the same result")
+@DAILY.looping(25, "the same call, the same result")
 def same_call(rng: Random) -> Trace:
     trace, call = Trace(rng, timed=rng.random() < 0.6), some_call(rng)
     before(trace, rng)
@@ -73,7 +73,7 @@ def same_call(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.looping(20, "a fresh request id, time or number of the attempt in the arguments")
+@DAILY.looping(20, "a fresh request id, time or number of the attempt in the arguments")
 def fresh_arguments(rng: Random) -> Trace:
     trace, (action, arguments, result) = Trace(rng, timed=rng.random() < 0.6), some_call(rng)
     before(trace, rng)
@@ -91,7 +91,7 @@ def fresh_arguments(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.looping(20, "fresh ids, times or durations in the result; the rest is the same")
+@DAILY.looping(20, "fresh ids, times or durations in the result; the rest is the same")
 def fresh_results(rng: Random) -> Trace:
     trace, (action, arguments, result) = Trace(rng, timed=rng.random() < 0.6), some_call(rng)
     before(trace, rng)
@@ -114,7 +114,7 @@ def fresh_results(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.looping(15, "the order of keys and the white space change")
+@DAILY.looping(15, "the order of keys and the white space change")
 def other_spelling(rng: Random) -> Trace:
     trace, city = Trace(rng, timed=rng.random() < 0.6), rng.choice(words.PLACES)
     before(trace, rng)
@@ -141,17 +141,17 @@ def _cycle(rng: Random, period: int, late: int = 0) -> Trace:
     return _round_and_round(trace, rng, period)
 
 
-@FIRST.looping(20, "A, B, A, B")
+@DAILY.looping(20, "A, B, A, B")
 def alternation(rng: Random) -> Trace:
     return _cycle(rng, 2)
 
 
-@FIRST.looping(24, "a period of three to six calls")
+@DAILY.looping(24, "a period of three to six calls")
 def periods(rng: Random) -> Trace:
     return _cycle(rng, rng.randint(3, 6))
 
 
-@FIRST.looping(20, "each time another thought in other words, then the same call")
+@DAILY.looping(20, "each time another thought in other words, then the same call")
 def thought_and_call(rng: Random) -> Trace:
     trace, call = Trace(rng, timed=rng.random() < 0.6), some_call(rng)
     before(trace, rng)
@@ -162,7 +162,7 @@ def thought_and_call(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.looping(15, "two or three calls in an order that changes from round to round")
+@DAILY.looping(15, "two or three calls in an order that changes from round to round")
 def shuffled_round(rng: Random) -> Trace:
     trace, calls = Trace(rng, timed=rng.random() < 0.6), [some_call(rng) for _ in range(rng.randint(2, 3))]
     before(trace, rng)
@@ -174,7 +174,7 @@ def shuffled_round(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.looping(20, "the same failing call")
+@DAILY.looping(20, "the same failing call")
 def same_error(rng: Random) -> Trace:
     trace, (action, arguments, _) = Trace(rng, timed=rng.random() < 0.6), some_call(rng)
     before(trace, rng)
@@ -185,7 +185,7 @@ def same_error(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.looping(15, "the same failing call; the error is worded differently or carries a fresh id")
+@DAILY.looping(15, "the same failing call; the error is worded differently or carries a fresh id")
 def worded_error(rng: Random) -> Trace:
     trace, (action, arguments, _) = Trace(rng, timed=rng.random() < 0.6), some_call(rng)
     before(trace, rng)
@@ -210,7 +210,7 @@ def worded_error(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.looping(20, "one tool, arguments that change a little each time, always the same error (a round: three tries)")
+@DAILY.looping(20, "one tool, arguments that change a little each time, always the same error (a round: three tries)")
 def error_storm(rng: Random) -> Trace:
     trace = Trace(rng, timed=rng.random() < 0.6)
     before(trace, rng)
@@ -230,7 +230,7 @@ def error_storm(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.looping(15, "an apology to the user in other words, then the same failing call")
+@DAILY.looping(15, "an apology to the user in other words, then the same failing call")
 def apologies(rng: Random) -> Trace:
     trace, (action, arguments, _) = Trace(rng, timed=rng.random() < 0.6), some_call(rng)
     before(trace, rng)
@@ -252,7 +252,7 @@ def apologies(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.looping(20, "the same thought again and again without an act (a round: three texts)")
+@DAILY.looping(20, "the same thought again and again without an act (a round: three texts)")
 def monologue(rng: Random) -> Trace:
     trace = Trace(rng, timed=rng.random() < 0.6)
     before(trace, rng)
@@ -272,7 +272,7 @@ def monologue(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.looping(15, "each text repeats the last one and adds a few words to it (a round: three texts)")
+@DAILY.looping(15, "each text repeats the last one and adds a few words to it (a round: three texts)")
 def growing_text(rng: Random) -> Trace:
     trace, text = Trace(rng, timed=rng.random() < 0.6), words.paragraph(rng)
     before(trace, rng)
@@ -284,7 +284,7 @@ def growing_text(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.looping(12, "a note that is saved again and again, a repeated sentence longer each time (a round: three acts)")
+@DAILY.looping(12, "a note that is saved again and again, a repeated sentence longer each time (a round: three acts)")
 def growing_note(rng: Random) -> Trace:
     trace, text = Trace(rng, timed=rng.random() < 0.6), words.paragraph(rng)
     before(trace, rng)
@@ -295,7 +295,7 @@ def growing_note(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.looping(15, "a job that has ended is asked for its state on and on")
+@DAILY.looping(15, "a job that has ended is asked for its state on and on")
 def ended_job(rng: Random) -> Trace:
     trace, job = Trace(rng, timed=rng.random() < 0.7), words.uuid(rng)
     trace.call("agent", "start_job", {"kind": "render"}, {"job_id": job})
@@ -307,7 +307,7 @@ def ended_job(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.looping(15, "a model that thinks for 35 to 90 seconds before each of the same calls")
+@DAILY.looping(15, "a model that thinks for 35 to 90 seconds before each of the same calls")
 def slow_thinker(rng: Random) -> Trace:
     trace, call = Trace(rng), some_call(rng)
     before(trace, rng)
@@ -317,7 +317,7 @@ def slow_thinker(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.looping(15, "an edit there and back; the test fails the one way, then the other")
+@DAILY.looping(15, "an edit there and back; the test fails the one way, then the other")
 def flip_flop(rng: Random) -> Trace:
     trace, one, other = Trace(rng, timed=rng.random() < 0.6), words.sentence(rng), words.sentence(rng)
     before(trace, rng)
@@ -331,18 +331,7 @@ def flip_flop(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.looping(15, "pages far beyond the last one, all empty (a round: three pages)")
-def beyond_the_end(rng: Random) -> Trace:
-    trace = Trace(rng, timed=rng.random() < 0.6)
-    for page in range(rng.randint(2, 6)):
-        trace.call("agent", "list_orders", {"page": page + 1}, [words.sentence(rng)])
-    trace.loop_begins(LOOSE)
-    for number in range(LOOSE * 10):
-        trace.call("agent", "list_orders", {"page": page + 2 + number}, [])
-    return trace.ends()
-
-
-@FIRST.looping(15, "the next page with a cursor that never moves")
+@DAILY.looping(15, "the next page with a cursor that never moves")
 def stuck_cursor(rng: Random) -> Trace:
     trace, cursor = Trace(rng, timed=rng.random() < 0.6), words.token(rng)
     page = {"items": [words.sentence(rng) for _ in range(3)], "next": cursor}
@@ -353,7 +342,7 @@ def stuck_cursor(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.looping(20, "a loop that begins after 150 to 250 honest acts")
+@DAILY.looping(20, "a loop that begins after 150 to 250 honest acts")
 def late_loop(rng: Random) -> Trace:
     trace, period = Trace(rng, timed=rng.random() < 0.6), rng.randint(1, 4)
     for _ in range(rng.randint(150, 250)):
@@ -361,7 +350,7 @@ def late_loop(rng: Random) -> Trace:
     return _round_and_round(trace, rng, period)
 
 
-@FIRST.alike(25, "searches for the same thing in other words, each with results that resemble each other")
+@DAILY.honest(25, "searches for the same thing in other words, each with results that resemble each other")
 def paraphrased_search(rng: Random) -> Trace:
     trace, thing, place = Trace(rng, timed=rng.random() < 0.6), rng.choice(words.THINGS), rng.choice(words.PLACES)
     kept = [words.sentence(rng) for _ in range(5)]
@@ -381,7 +370,7 @@ def paraphrased_search(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.alike(20, "letters to many people, the same but for a name and a sum, answers with ids of their own")
+@DAILY.honest(20, "letters to many people, the same but for a name and a sum, answers with ids of their own")
 def form_letters(rng: Random) -> Trace:
     trace, body = Trace(rng, timed=rng.random() < 0.6), words.paragraph(rng, 5, 8)
     for person in rng.sample(words.PEOPLE, 12):

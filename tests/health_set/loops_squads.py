@@ -8,7 +8,7 @@ from random import Random
 
 from tests.health_set import words
 from tests.health_set.loops_alone import some_call
-from tests.health_set.sets import FIRST
+from tests.health_set.sets import DAILY
 from tests.health_set.traces import Trace
 
 ROUNDS = 14
@@ -63,7 +63,7 @@ def before(trace: Trace, rng: Random) -> None:
         trace.call("a0", "search", {"q": words.query(rng)}, words.paragraph(rng))
 
 
-@FIRST.looping(24, "a ring of two to seven agents hands one task around in the same words")
+@DAILY.looping(24, "a ring of two to seven agents hands one task around in the same words")
 def ring_of_texts(rng: Random) -> Trace:
     trace, size, task = Trace(rng, timed=rng.random() < 0.6), rng.randint(2, 7), words.sentence(rng)
     before(trace, rng)
@@ -73,7 +73,7 @@ def ring_of_texts(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.looping(24, "a ring of two to seven agents, each looks something up and hands on")
+@DAILY.looping(24, "a ring of two to seven agents, each looks something up and hands on")
 def ring_with_calls(rng: Random) -> Trace:
     trace, size = Trace(rng, timed=rng.random() < 0.6), rng.randint(2, 7)
     before(trace, rng)
@@ -86,7 +86,7 @@ def ring_with_calls(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.looping(
+@DAILY.looping(
     20, "a ring whose hand-overs are calls (`transfer_to_...`), without arguments, with a reason or a fresh id"
 )
 def transfers(rng: Random) -> Trace:
@@ -101,7 +101,7 @@ def transfers(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.looping(20, "a ring passes the task on in ever other words (a round: ten messages)")
+@DAILY.looping(20, "a ring passes the task on in ever other words (a round: ten messages)")
 def worded_ring(rng: Random) -> Trace:
     trace, size = Trace(rng, timed=rng.random() < 0.6), rng.randint(2, 7)
     before(trace, rng)
@@ -111,7 +111,7 @@ def worded_ring(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.looping(20, "two agents thank each other (a round: ten messages)")
+@DAILY.looping(20, "two agents thank each other (a round: ten messages)")
 def thanking(rng: Random) -> Trace:
     trace, first = Trace(rng, timed=rng.random() < 0.6), rng.randrange(len(THANKS))
     before(trace, rng)
@@ -122,7 +122,7 @@ def thanking(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.looping(20, "a triangle talks of alignment, in both directions, and does nothing (a round: ten messages)")
+@DAILY.looping(20, "a triangle talks of alignment, in both directions, and does nothing (a round: ten messages)")
 def triangle(rng: Random) -> Trace:
     trace = Trace(rng, timed=rng.random() < 0.6)
     before(trace, rng)
@@ -133,7 +133,7 @@ def triangle(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.looping(20, "a checker sends the same draft back for the same reason, in other words each time")
+@DAILY.looping(20, "a checker sends the same draft back for the same reason, in other words each time")
 def reject_ping_pong(rng: Random) -> Trace:
     trace, draft = Trace(rng, timed=rng.random() < 0.6), words.paragraph(rng, 4, 6)
     before(trace, rng)
@@ -156,20 +156,7 @@ def reject_ping_pong(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.looping(15, "a planner starts a fresh sub-agent for the same part again and again; each fails alike")
-def respawned(rng: Random) -> Trace:
-    trace, (action, arguments, _), part = Trace(rng, timed=rng.random() < 0.6), some_call(rng), words.sentence(rng)
-    before(trace, rng)
-    trace.loop_begins(3)
-    for number in range(12):
-        name = f"sub-{number + 1}"
-        trace.call("a0", "spawn", {"part": part, "name": name}, {"started": name})
-        trace.call(name, action, arguments, error="permission denied")
-        trace.say(name, "I could not do it: permission denied.", "a0")
-    return trace.ends()
-
-
-@FIRST.looping(15, "one question and one answer between two agents, to the letter, with a look-up in between")
+@DAILY.looping(15, "one question and one answer between two agents, to the letter, with a look-up in between")
 def question_again(rng: Random) -> Trace:
     trace, question, answer = Trace(rng, timed=rng.random() < 0.6), words.sentence(rng), words.sentence(rng)
     before(trace, rng)
@@ -182,7 +169,7 @@ def question_again(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.looping(20, "one agent loops while another of the same task works on (rounds count the acts of both)")
+@DAILY.looping(20, "one agent loops while another of the same task works on (rounds count the acts of both)")
 def beside_honest_work(rng: Random) -> Trace:
     trace, period = Trace(rng, timed=rng.random() < 0.6), rng.randint(1, 3)
     before(trace, rng)
@@ -195,7 +182,7 @@ def beside_honest_work(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.looping(15, "one agent loops while another reports progress in per cent")
+@DAILY.looping(15, "one agent loops while another reports progress in per cent")
 def beside_heartbeats(rng: Random) -> Trace:
     trace, call = Trace(rng, timed=rng.random() < 0.6), some_call(rng)
     before(trace, rng)
@@ -206,7 +193,7 @@ def beside_heartbeats(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.looping(15, "the same search by one agent after the other, each told by the last one to do it")
+@DAILY.looping(15, "the same search by one agent after the other, each told by the last one to do it")
 def passed_search(rng: Random) -> Trace:
     trace, size, call = Trace(rng, timed=rng.random() < 0.6), rng.randint(3, 5), some_call(rng)
     before(trace, rng)
@@ -217,7 +204,7 @@ def passed_search(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FIRST.looping(15, "two agents each wait for the other to begin, politely (a round: ten messages)")
+@DAILY.looping(15, "two agents each wait for the other to begin, politely (a round: ten messages)")
 def after_you(rng: Random) -> Trace:
     trace = Trace(rng, timed=rng.random() < 0.6)
     before(trace, rng)

@@ -1,6 +1,6 @@
 """Recorded runs in a folder, scored against labels that somebody gave them before.
 
-In: FOLDER/SOURCE/NAME.jsonl in the form of docs/analyze.md, and one JSON object of labels, by "SOURCE/NAME":
+In: FOLDER/SOURCE/NAME.jsonl in the form of docs/how-to/analyze.md, and one JSON object of labels, by "SOURCE/NAME":
 {"label": "honest" | "looping" | "doubtful", "start": row, "period": rows a round}, the last two of looping runs alone.
 What is doubtful is left out and counted. Out: a table per source, and every run that was judged wrongly.
 """
@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from bulkhead.health.scoring import score
+from tests.health_set.scoring import score
 
 Labels = dict[str, dict[str, object]]
 

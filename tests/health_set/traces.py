@@ -1,6 +1,6 @@
 """Traces under construction, and the register of families: what generators are written with.
 
-In: a random generator. Out: rows in the form of docs/analyze.md, with a clock that only goes on when somebody acts.
+In: a random generator. Out: rows in the form of docs/how-to/analyze.md, with a clock that only goes on when somebody acts.
 """
 
 from collections.abc import Callable
@@ -9,8 +9,7 @@ from random import Random
 from typing import Literal
 
 EPOCH_S = 1_790_000_000.0
-Truth = Literal["honest", "looping", "alike"]
-"""alike: texts that resemble each other and nothing else; it must be warned of and never be stopped."""
+Truth = Literal["honest", "looping"]
 
 
 @dataclass
@@ -123,18 +122,13 @@ class Register:
         """Somebody looking on would stop this."""
         return self._family("looping", runs, what)
 
-    def alike(self, runs: int, what: str) -> Callable[[Generator], Generator]:
-        """Texts resemble each other and nothing else does: warn, never stop."""
-        return self._family("alike", runs, what)
-
     def runs(self) -> list[dict[str, object]]:
-        """All runs, in the form that `bulkhead.health.scoring.score` takes, and their truth in three words."""
+        """All runs, in the form that `scoring.score` takes."""
         return [
             {
                 "name": f"{family.name}/{number}",
                 "family": family.name,
                 "looping": family.truth == "looping",
-                "truth": family.truth,
                 "rows": trace.rows,
                 "start": trace.start,
                 "period": trace.period,

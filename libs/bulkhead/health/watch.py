@@ -11,7 +11,8 @@ from bulkhead.health.breakers.registry import Circuits
 from bulkhead.health.chatter import Chatter
 from bulkhead.health.deadlock.confirmation import Confirmations, Confirmed, Outcome
 from bulkhead.health.deadlock.evidence import Suspected, chosen
-from bulkhead.health.deadlock.wait_graph import Wait, WaitGraph
+from bulkhead.health.deadlock.wait_graph import WaitGraph
+from bulkhead.health.deadlock.waits import Wait
 from bulkhead.health.events import Act, Closed, Ended, Event, Known, Opened, Served, WaitClosed, WaitOpened
 from bulkhead.health.findings import Level, Trip, trip_of
 from bulkhead.health.loops.windows import Lineages

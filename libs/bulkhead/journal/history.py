@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bulkhead.bus.port import Bus, Stored
-from bulkhead.health.sources.journal import speaks
+from bulkhead.health.sources.journal_messages import speaks
 from bulkhead.journal.reader import read_journal
 from bulkhead.telemetry import names
 from bulkhead.uncertain_writes import origin_of

@@ -1,6 +1,6 @@
 """Files for `bulkhead analyze`: what form they have, and their events.
 
-In: a file of `bulkhead export`, rows as docs/analyze.md describes them, OpenTelemetry GenAI spans, or chats in the
+In: a file of `bulkhead export`, rows as docs/how-to/analyze.md describes them, OpenTelemetry GenAI spans, or chats in the
 OpenAI message format; compressed or not. Out: events one by one. Every file is bounded, and taken for hostile.
 """
 
@@ -31,7 +31,7 @@ MAX_ROWS = 10_000_000
 MAX_BLANK_LINES = 1_000
 """Before the first row."""
 _GZIP = b"\x1f\x8b"
-HINT = "docs/analyze.md describes the forms; name one with --form"
+HINT = "docs/how-to/analyze.md describes the forms; name one with --form"
 
 
 class Place:

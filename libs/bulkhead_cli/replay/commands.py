@@ -148,7 +148,7 @@ def analyze(file: RunFile, form: FormOption = "auto", rows: RowsOnly = False, as
 
     The detectors are those that watch a running mesh. A row of the plain format: {"task": "t1", "agent": "a",
     "action": "search", "arguments": {"q": "x"}, "result": "nothing", "waits_on": ["b"], "tokens": 120,
-    "time_unix_ms": 1790000000000}. Only the agent is required. docs/analyze.md describes all formats.
+    "time_unix_ms": 1790000000000}. Only the agent is required. docs/how-to/analyze.md describes all formats.
 
     The exit code is 1 when a detector would have stopped something, and 0 when there are only warnings.
 

@@ -11,7 +11,6 @@ from bulkhead_services.budget.watch.watcher import told_to_agents
     [
         ("loop.repeat", "warn", True),
         ("chatter.group", "warn", True),
-        ("loop.paraphrase", "warn", False),  # Honest work is full of texts that resemble each other.
         ("loop.repeat", "stop", False),  # It is halted, and told why.
         ("stall", "warn", False),  # There is nobody at work to tell.
     ],

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from bulkhead.health.scoring import score
 from bulkhead_cli.inspect.analyze import analyze
 from bulkhead_cli.inspect.trace_files import open_file
 from bulkhead_cli.main import app
 from bulkhead_cli.output import Stop
+from tests.health_set.scoring import score
 
 HISTORIES = Path(__file__).parents[2] / "replay" / "histories"
 LOOP = [

@@ -42,29 +42,6 @@ def test_the_same_failing_call_is_one_however_the_error_is_worded() -> None:
     assert run.stopped == ["loop.error"]
 
 
-@pytest.mark.parametrize("empty", [[], {"orders": []}, {"items": [], "next": None}, "No results found."])
-def test_pages_beyond_the_last_one_are_a_loop(empty) -> None:
-    run = Run()
-    for page in range(7, 16):
-        run.call("a", "list_orders", {"page": page, "size": 20}, empty)
-    assert run.warned == ["loop.beyond"] and run.stopped == ["loop.beyond"]
-
-
-def test_pages_with_something_on_them_are_none() -> None:
-    run = Run()
-    for page in range(30):
-        run.call("a", "list_orders", {"page": page}, {"orders": [f"order of customer {page}"]})
-    assert run.trips == []
-
-
-def test_the_same_search_passed_around_is_a_ring() -> None:
-    run = Run()
-    for number in range(5):
-        run.call(f"a{number}", "search", {"q": "x"}, [])
-        run.say(f"a{number}", f"Nothing here, what about you? {'vwxyz'[number]}", to=f"a{number + 1}")
-    assert "loop.ring" in run.stopped
-
-
 def test_siblings_that_read_the_same_are_no_ring() -> None:
     run = Run()
     for number in range(12):
@@ -72,15 +49,6 @@ def test_siblings_that_read_the_same_are_no_ring() -> None:
     for number in range(12):
         run.call(f"mapper-{number}", "read", {"file": "guide.md"}, "the guide")
     assert run.stopped == []
-
-
-def test_a_fresh_agent_for_the_same_failure_is_a_loop() -> None:
-    run = Run()
-    for number in range(1, 5):
-        run.call("a", "spawn", {"part": "the tariff", "name": f"sub-{number}"}, {"started": f"sub-{number}"})
-        run.call(f"sub-{number}", "list_files", result="permission denied", error=True)
-        run.say(f"sub-{number}", "I could not do it.", to="a")
-    assert "loop.respawn" in run.stopped
 
 
 def test_hand_overs_with_fresh_ids_are_the_same_hand_over() -> None:

@@ -21,35 +21,6 @@ class Tokens:
         return "".join(self._chance.choice(LETTERS) for _ in range(length))
 
 
-def test_a_token_that_is_refused_however_often_it_is_renewed_is_a_loop() -> None:
-    run, tokens = Run(), Tokens()
-    bearer = tokens.fresh()
-    for _ in range(4):
-        assert not run.stopped
-        run.call("a", "get_orders", {"bearer": bearer}, {"status": 401, "trace": tokens.fresh(16)}, error=True)
-        bearer = tokens.fresh()
-        run.call("a", "renew_token", {}, {"token": bearer, "expires": "2026-11-21T19:00:00Z"})
-    assert run.stopped == ["loop.counting"]
-
-
-def test_an_address_that_has_run_out_whenever_it_is_used_is_one() -> None:
-    run, tokens = Run(), Tokens()
-    for number in range(4):
-        assert not run.stopped
-        url = f"https://files.example/a.zip?X-Signature={number:064x}"
-        run.call("a", "sign_url", {"file": "a.zip"}, {"url": url})
-        run.call("a", "download", {"url": url}, f"403 Request has expired (RequestId {tokens.fresh(16)})", error=True)
-    assert run.stopped == ["loop.counting"]
-
-
-def test_a_run_by_its_number_that_fails_at_the_same_step_is_one() -> None:
-    run = Run()
-    for number in range(71_000, 71_004):
-        run.call("a", "rerun", {"run": number}, {"run": number + 1}, after_ms=61_000 + 7_000 * (number % 3))
-        run.call("a", "result", {"run": number + 1}, {"run": number + 1, "conclusion": "failure", "step": "lint"})
-    assert run.stopped == ["loop.counting"]
-
-
 def test_a_token_that_is_good_once_it_was_renewed_is_none() -> None:
     run, tokens = Run(), Tokens()
     bearer = tokens.fresh()
@@ -79,15 +50,6 @@ def test_a_list_whose_items_are_refused_one_by_one_is_gone_through() -> None:
     assert "loop.counting" not in run.stopped
 
 
-def test_the_same_text_under_one_version_after_the_other_is_kept_in_vain() -> None:
-    run = Run()
-    for number in range(3, 7):
-        assert not run.stopped
-        run.call("a", "load", {"name": "brief.md"}, TEXT)
-        run.call("a", "save", {"name": f"draft_v{number}.md", "text": TEXT}, f"saved draft_v{number}.md")
-    assert run.stopped == ["loop.versions"] and "loop.versions" in run.warned
-
-
 @pytest.mark.parametrize("name", ["draft_v{0}.md", "node-{0}.conf"])
 def test_another_text_or_another_place_is_work(name) -> None:
     run = Run()
@@ -105,20 +67,6 @@ def test_a_version_after_each_piece_of_news_is_work() -> None:
     assert run.stopped == []
 
 
-def test_mailboxes_that_answer_each_other_by_themselves_are_stopped() -> None:
-    run = Run()
-    for number in range(40_100, 40_108):
-        assert not run.stopped
-        here, there = ("desk", "buyer") if number % 2 == 0 else ("buyer", "desk")
-        text = (
-            "Thank you for your mail. Your case has the number {0}."
-            if here == "desk"
-            else "I am out of the office and shall answer when I am back. Reference: {0}."
-        )
-        run.say(here, text.format(number), to=there, after_ms=97_000)
-    assert run.stopped == ["loop.automatic"]
-
-
 def test_two_that_go_through_numbered_things_by_word_of_mouth_are_not() -> None:
     run = Run()
     for number in range(40_100, 40_112):
@@ -134,15 +82,6 @@ def test_a_mailbox_that_somebody_works_behind_is_not() -> None:
         run.call("desk", "book", {"order": number}, f"booked on page {number * 7}")
         run.say("desk", f"Thank you for your order, it was received. Its case number is {number}.", to="buyer")
     assert run.stopped == []
-
-
-def test_a_comment_with_a_fresh_word_mends_nothing() -> None:
-    run, tokens = Run(), Tokens()
-    for _ in range(4):
-        for code, error in (("let a: number = '1'", "TS2322 no number"), ("let a: string = 1", "TS2345 no string")):
-            run.call("a", "write", {"path": "a.ts", "text": f"{code}\n// attempt {tokens.fresh(8)}"}, "Wrote 2 lines.")
-            run.call("a", "check_types", {}, error, error=True)
-    assert run.stopped
 
 
 def test_a_baton_with_the_number_of_the_round_goes_round_in_vain() -> None:
@@ -179,26 +118,6 @@ def test_a_check_that_fails_after_each_mend_of_somebody_else_is_stopped_when_try
     assert run.stopped == ["loop.error"]
 
 
-def test_the_same_push_under_another_digest_is_no_news_for_the_check() -> None:
-    run = Run()
-    for number in range(4):
-        assert not run.stopped
-        run.call("writer", "push", {"diff": TEXT}, {"commit": f"{number * 7919:040x}"})
-        run.call("hook", "make", {"target": "check"}, "OK")
-    assert run.stopped
-
-
-@pytest.mark.parametrize("stops", [True, False])
-def test_who_hands_out_may_be_somebody_else_when_he_answers_the_same(stops) -> None:
-    run, tokens = Run(), Tokens()
-    for number in range(4):
-        url = f"https://files.example/a?X-Signature={tokens.fresh(32)}"
-        run.call("signer", "sign", {"file": "a.zip" if stops else f"{'abcd'[number]}.zip"}, {"url": url})
-        run.say("signer", f"Here it is: {url}", to="fetcher")
-        run.call("fetcher", "download", {"url": url}, "403 Request has expired", error=True)
-    assert ("loop.counting" in run.stopped) is stops
-
-
 def test_seats_that_are_proposed_and_taken_are_tried_one_by_one() -> None:
     run = Run()
     for seat in ("14C", "15A", "17F", "18B", "19A", "21C"):
@@ -219,24 +138,6 @@ def test_counts_of_failures_that_are_watched_are_figures() -> None:
     for number in range(8):
         run.call("a", "metrics", {}, {"requests": 900 + 31 * number, "failed": 3 + number // 3}, after_ms=5_000)
     assert run.stopped == []
-
-
-def test_a_code_that_has_always_run_out_is_asked_for_in_vain() -> None:
-    run = Run()
-    for code in ("481516", "234208", "900131", "771204"):
-        assert not run.stopped
-        run.call("a", "ask_for_code", {}, {"sent": True}).call("a", "read_mail", {}, f"Your code is {code}")
-        run.call("a", "enter", {"code": code}, "Code expired. Ask for a new one.")
-    assert run.stopped == ["loop.counting"]
-
-
-def test_what_one_makes_oneself_and_what_fails_is_made_in_vain() -> None:
-    run = Run()
-    for number in range(4):
-        assert not run.stopped
-        run.call("a", "create_release", {"of": "x"}, {"release": f"rel-{number + 200}"})
-        run.call("a", "put_out", {"release": f"rel-{number + 200}"}, {"status": "rolled back", "why": "probe failed"})
-    assert run.stopped == ["loop.counting"]
 
 
 def test_prices_that_come_nearer_are_a_bargain() -> None:

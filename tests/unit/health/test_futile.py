@@ -9,23 +9,6 @@ from tests.unit.health.test_loops import Run
 LOGS = "panic: the braised trench sweetens every patched brine"
 
 
-def test_a_pod_that_restarts_for_ever_is_a_loop() -> None:
-    run = Run()
-    for number in range(4):
-        assert not run.stopped
-        run.call("a", "get_pod", {"pod": "p"}, {"status": "CrashLoopBackOff", "restarts": 50 + number})
-        run.call("a", "logs", {"pod": "p"}, LOGS).call("a", "restart", {"pod": "p"}, "pod restarted")
-    assert run.stopped == ["loop.counting"]
-
-
-def test_a_click_that_only_opens_tabs_is_one() -> None:
-    run = Run()
-    for number in range(2, 6):
-        run.call("a", "click", {"index": 60}, f"Clicked. New tab opened ({number} tabs)")
-        run.call("a", "state", {}, "The list of all forms, none of which has been filled in yet")
-    assert run.stopped == ["loop.counting"]
-
-
 def test_numbers_that_fall_are_progress_and_what_is_looked_at_may_be_news() -> None:
     run = Run()
     for number in range(9, 0, -1):
@@ -49,22 +32,6 @@ def test_a_refused_request_with_a_fresh_key_is_the_same_request() -> None:
             after_ms=900,
         )
     assert run.stopped == ["loop.error"]
-
-
-def test_pages_of_a_link_are_pages() -> None:
-    run = Run()
-    for page in range(7, 17):
-        run.call("a", "get", {"url": f"https://x.example/items?page={page}"}, [])
-    assert run.stopped == ["loop.beyond"]
-    run = Run()
-    for page in range(1, 12):
-        shown = [f"the item of all items with the number {min(page, 3)} of the list"]
-        run.call("a", "get", {"url": f"https://x.example/items?page={page}&size=1"}, shown)
-    assert "loop.beyond" in run.warned
-    run = Run()
-    for page in range(1, 20):
-        run.call("a", "get", {"url": f"https://x.example/items?page={page}"}, [f"item {page}"])
-    assert run.trips == []
 
 
 def test_the_same_thought_under_another_number_is_the_same_thought() -> None:
@@ -136,14 +103,6 @@ def other_words(number: int, count: int = 8) -> str:
 PAGE = " ".join(f"line {number} of the page that stays as it is" for number in range(6))
 
 
-def test_a_page_on_which_nothing_but_the_advert_is_new_is_left_after_six_looks() -> None:
-    run = Run()
-    for number in range(6):
-        assert not run.stopped
-        run.call("a", "open_page", {"url": "https://x.example/p"}, f"{PAGE} Advert: {other_words(number)}")
-    assert run.stopped == ["loop.fruitless"] == run.warned
-
-
 def test_what_is_found_and_used_or_changed_by_somebody_else_is_no_noise() -> None:
     used, changed = Run(), Run()
     for number in range(12):
@@ -167,17 +126,6 @@ def test_who_searches_room_after_room_through_the_same_corridor_finds_something_
             run.call("a", "look", {"at": "all around"}, f"You see {seen}.")
             run.call("a", "take", {"object": "cup"}, "You have the cup.")
     assert run.stopped == []
-
-
-def test_hits_in_another_order_with_other_hints_are_the_same_hits() -> None:
-    run = Run()
-    for number in range(10):
-        assert not run.stopped
-        hits = [f"a text about {word} and what it is good for" for word in WORDS[:5]]
-        wanted = ["refund", "policy", "customers", *other_words(number, 2).split()]
-        question = " ".join([*wanted[number % 4 :], *wanted[: number % 4]])
-        run.call("a", "search_docs", {"query": question}, [*hits[number % 5 :], *hits[: number % 5], f"tip {number}"])
-    assert run.stopped == ["loop.fruitless"]
 
 
 def test_files_that_are_read_once_more_are_no_loop() -> None:

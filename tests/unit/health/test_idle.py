@@ -3,7 +3,7 @@ tie; and what looks like it and is honest."""
 
 import pytest
 
-from bulkhead.health.chatter import Chatter, courtesy
+from bulkhead.health.chatter import Chatter
 from bulkhead.health.events import Act
 from bulkhead.health.thresholds import DEFAULT
 from tests.unit.health.test_flows import Tokens
@@ -75,28 +75,6 @@ def test_what_never_comes_up_and_what_nobody_has_set_going_are_stopped() -> None
         assert run.stopped == ["loop.error"]
 
 
-@pytest.mark.parametrize(
-    "one, other",
-    [
-        (("scale", {"service": "shop", "replicas": 9}), ("scale", {"service": "shop", "replicas": 4})),
-        (("add_label", {"n": 17, "label": "stale"}), ("remove_label", {"n": 17, "label": "stale"})),
-        (
-            ("propose", {"file": "ci", "minus": "tabs", "plus": "blanks"}),
-            ("propose", {"file": "ci", "minus": "blanks", "plus": "tabs"}),
-        ),
-    ],
-)
-def test_two_that_put_back_what_the_other_wrote_are_stopped_after_four_rounds(one, other) -> None:
-    run = Run()
-    for number in range(4):
-        assert not run.stopped
-        run.call("a", "metric", {}, 900 + number * 7 % 5, after_ms=70_000 + 9_000 * (number % 3))
-        run.call("a", *one, {"revision": 2 * number})
-        run.call("b", "metric", {}, 17 - number % 2, after_ms=240_000)
-        run.call("b", *other, {"revision": 2 * number + 1})
-    assert run.stopped == ["loop.undone"]
-
-
 def test_one_who_acts_on_what_he_reads_and_two_who_go_by_the_clock_undo_nothing() -> None:
     alone, clock = Run(), Run()
     for number in range(9):
@@ -116,23 +94,6 @@ def test_two_who_write_in_one_book_in_turns_undo_nothing() -> None:
     assert "loop.undone" not in run.stopped
 
 
-def test_the_same_button_under_another_number_is_the_same_button() -> None:
-    run = Run()
-    for number in (57, 41, 66, 48):
-        assert not run.stopped
-        run.call("a", "get_state", {}, f"[{number}]<button>Accept all</button> [covered by a dialog]")
-        run.call("a", "click", {"index": number}, f"cannot click on index {number}", error=True)
-    assert run.stopped == ["loop.counting"]
-
-
-def test_a_value_that_stands_nowhere_else_makes_no_other_call_of_one_that_fails() -> None:
-    run = Run()
-    for number in (40, 43, 40, 41):
-        run.call("a", "ask_model", {"messages": number}, f"too long: {9_000 + 7 * number} tokens", error=True)
-        run.call("a", "reduce", {"keep": 10}, {"reduced": True, "tokens": 8_000 + 7 * number})
-    assert run.stopped == ["loop.counting"]
-
-
 def test_settings_that_are_tried_and_items_that_are_missing_are_work() -> None:
     sweep, items, jobs, tokens = Run(), Run(), Run(), Tokens()
     for number, size in enumerate((96, 80, 72, 64, 56, 48, 40)):
@@ -146,89 +107,11 @@ def test_settings_that_are_tried_and_items_that_are_missing_are_work() -> None:
     assert sweep.stopped == items.stopped == jobs.stopped == []
 
 
-def test_a_narrower_question_about_what_is_empty_is_the_same_question() -> None:
-    run = Run()
-    for narrower in ({}, {"state": "active"}, {"limit": 30}, {"filter": ""}):
-        run.call("a", "list_hooks", narrower, [])
-    assert run.stopped == ["loop.repeat"]
-    places = Run()
-    for narrower in ({}, *({"path": one} for one in ANTIQUES)):
-        places.call("a", "list_folder", narrower, [])
-    assert "loop.repeat" not in places.stopped
-
-
-def test_talk_round_an_outcome_that_stays_is_a_loop_unless_somebody_says_something() -> None:
-    runs = {"old": Run(), "new": Run()}
-    for number in range(6):
-        for kind, run in runs.items():
-            for who in ("a", "b", "c"):
-                reason = REASONS[0 if kind == "old" else number]
-                run.say(who, f"{('Well', 'Indeed', 'Still')[number % 3]}, I vote for {who}. {reason}", to="chair")
-            run.call("chair", "tally", {"round": number}, {"result": "tie", "round": number})
-    assert runs["old"].stopped[0] == "loop.unmoved" and "loop.unmoved" not in runs["new"].stopped
-
-
-def test_an_answered_question_in_a_few_wordings_is_asked_again() -> None:
-    run, trials = Run(), Run()
-    for number in range(4):
-        words = ("Which module shall I change?", "Which of the modules shall I change?")[number % 2]
-        run.call(
-            "a",
-            "ask_user",
-            {"question": words, "options": ["ledger", "policy"]},
-            {"answer": "policy", "answered_in_ms": 700 + 13 * number},
-        )
-        trials.call(
-            "a",
-            "run_trial",
-            {"schedule": ("warm start", "cold start")[number % 2], "model": "transformer"},
-            {"status": "finished", "loss": 0.5 + number * number / 100},
-        )
-    assert run.stopped == ["loop.again"] and trials.stopped == []
-
-
-def test_a_task_that_only_sinks_from_one_new_agent_to_the_next_is_stopped() -> None:
-    run, relay = Run(), Run()
-    for number, opening in enumerate(("Act as an expert.", "As my subordinate:", "Please take over:", "Be an expert.")):
-        run.call(
-            f"agent{number}",
-            "call_subordinate",
-            {"message": f"{opening} Write a short poem about valve seats."},
-            f"agent{number + 1} started",
-        )
-        told = {"text": "the bridge is open and ships may enter", "to": f"n{number + 1}"}
-        relay.call(f"n{number}", "send", told, "sent")
-    assert run.stopped == ["loop.down"] and relay.stopped == []
-
-
 def _talk(*said: tuple[str, str, str]) -> list[str]:
     chatter, found = Chatter(DEFAULT.chatter), []
     for number, (agent, text, to) in enumerate(said):
         found += chatter.take(Act(f"m{number}", "t", agent, "say", text, says=True, to=to))
     return [trip.level for trip in found]
-
-
-def test_who_only_thanks_and_takes_leave_has_nothing_to_say() -> None:
-    byes = [("a", "Goodbye, Kim! Take care!", "b"), ("b", "Thanks, Lee. See you soon!", "a")] * 4
-    assert _talk(*byes) == ["warn", "stop"]
-    assert _talk(*[(f"u{number}", "Standing by.", "lead") for number in range(12)]) == []
-    work = [("lead", f"Two, go to the {one} and lift it.", "two") for one in ANTIQUES]
-    assert "stop" not in _talk(*[step for one in work for step in (one, ("two", "Roger. Going there.", "lead"))])
-
-
-@pytest.mark.parametrize(
-    "text, polite",
-    [
-        ("Goodbye, Kim! Greet the others!", 1),
-        ("Thank you so much.", 2),
-        ("Thanks, can you also mend the mast?", 0),
-        ("Understood, 12 are left.", 0),
-        ("The mast is broken.", 0),
-        ("", 0),
-    ],
-)
-def test_what_a_courtesy_is(text, polite) -> None:
-    assert courtesy(text) == polite
 
 
 LATER = (

@@ -5,7 +5,6 @@ import pytest
 from bulkhead.health.chatter import Chatter
 from bulkhead.health.events import Act
 from bulkhead.health.text import result_status
-from bulkhead.health.text.similarity import alike
 from bulkhead.health.thresholds import DEFAULT
 from tests.unit.health.test_loops import Run
 
@@ -27,7 +26,7 @@ PEOPLE = ("Ayla Demir", "Benoit Caron", "Cem Yildiz", "Daria Popova", "Eoin Wals
     ],
 )
 def test_what_is_said_to_be_pending_is(answer) -> None:
-    assert result_status.unfinished(answer)
+    assert result_status.state_of(answer, False, "") == "pending"
 
 
 @pytest.mark.parametrize(
@@ -41,7 +40,7 @@ def test_what_is_said_to_be_pending_is(answer) -> None:
     ],
 )
 def test_a_word_in_a_page_says_nothing_of_the_page(answer) -> None:
-    assert not result_status.unfinished(answer)
+    assert not result_status.state_of(answer, False, "")
 
 
 def test_a_page_with_such_a_word_in_it_is_read_over_and_over_in_vain() -> None:
@@ -118,30 +117,9 @@ def helped(run: Run, answer: str, *, call: bool = False) -> Run:
     return run
 
 
-@pytest.mark.parametrize("call", [False, True])
-def test_a_fresh_helper_who_gets_nowhere_each_time_is_a_loop(call) -> None:
-    run = helped(Run(), "No access to dock 9.", call=call)
-    assert run.stopped == ["loop.respawn"]
-    (trip,) = [trip for trip in run.trips if trip.level == "stop"]
-    assert trip.facts["rounds"] <= 4 and "lead" in trip.agents
-
-
 def test_a_vote_is_none() -> None:
     assert helped(Run(), "I approve of that.").stopped == []
     assert helped(Run(), "No objections.").stopped == []
-
-
-def test_a_text_that_only_repeats_itself_is_stopped_and_one_that_grows_is_not() -> None:
-    run, text = Run(), "The reactor hall was closed for the day because the cleanroom had been flooded overnight."
-    for _ in range(9):
-        text += " The task is in progress."
-        run.call("a", "save", {"text": text}, "saved")
-    assert run.stopped == ["loop.stuffing"]
-    run, text = Run(), "A report."
-    for number in range(12):
-        text += f" Part {number} is on the {'abcdefghijkl'[number]}-side of the {number * 7}th house."
-        run.call("a", "save", {"text": text}, "saved")
-    assert run.trips == []
 
 
 def test_a_squad_that_says_the_same_things_over_is_stopped_before_one_that_argues() -> None:
@@ -154,23 +132,6 @@ def test_a_squad_that_says_the_same_things_over_is_stopped_before_one_that_argue
             found += [(at, trip) for trip in chatter.take(act) if trip.level == "stop"]
         trips[texts] = found[0][0]
     assert trips["old"] < 24 < trips["new"]
-
-
-@pytest.mark.parametrize(
-    "one, other",
-    [
-        ("chmod +x tools/build.sh", "chmod +x tools/check.sh"),
-        ('{"page":3,"size":20}', '{"page":4,"size":20}'),
-        ("A report begins. " * 9, "A report begins. " * 9 + "It goes on."),
-    ],
-)
-def test_the_next_of_a_list_is_no_near_duplicate(one, other) -> None:
-    assert not alike(one, other, 0.1) and alike(one, other, 0.1, lists=True)
-
-
-def test_the_same_in_another_order_is_one() -> None:
-    assert alike("rules for menus in Lund for visitors", "what are the rules for menus in Lund for visitors", 0.6)
-    assert alike("rules for menus in Lund for visitors", "menus: rules in Lund for visitors", 0.3)
 
 
 def test_a_figure_that_is_nothing_but_a_duration_is_the_answer() -> None:

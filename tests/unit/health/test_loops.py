@@ -211,15 +211,6 @@ def test_the_same_error_with_other_arguments_stops_late() -> None:
     assert "loop.error" in run.warned and run.stopped == ["loop.error"]
 
 
-def test_paraphrases_warn_and_never_stop() -> None:
-    run = Run()
-    words = ["what", "is", "the", "rent", "of", "the", "flat", "at", "the", "old", "harbour"]
-    for number in range(20):
-        mixed = words[: number % 8] + ["please"] * (number % 3) + words[number % 8 :] + ["?"] * (number % 2)
-        run.call(action="search", arguments={"q": " ".join(mixed)}, result=f"hit {number}: the harbour, {number}")
-    assert "loop.paraphrase" in run.warned and not run.stopped
-
-
 def test_a_monologue_stops_when_it_says_the_same_and_a_story_does_not() -> None:
     run = Run()
     for number in range(8):
@@ -287,5 +278,5 @@ def test_hostile_texts_are_normalised_in_linear_time(text) -> None:
     began = time.process_time()
     normalize.result(text)
     normalize.call(text)
-    normalize.call({"a": text}, loose=True)
+    normalize.call({"a": text}, {"x"})
     assert time.process_time() - began < 0.5

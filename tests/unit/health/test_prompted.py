@@ -90,16 +90,6 @@ def test_a_list_of_what_is_not_there_is_gone_through(asks, stops) -> None:
     assert bool(run.stopped) is stops
 
 
-def test_a_phrase_in_other_words_in_vain_is_one_and_names_looked_up_are_none() -> None:
-    for query, stops in (("{} annual report of the northern ferry {}", True), ("sanctions list {}", False)):
-        run = Run()
-        for number in range(12):
-            words = WORDS[number % 5], WORDS[(number * 7 + 5) % 12]
-            text = query.format(*words) if stops else query.format(WORDS[number])
-            run.call("a", "search", {"query": text}, [])
-        assert (run.stopped == ["loop.fruitless"]) is stops and bool(run.stopped) is stops
-
-
 def test_what_others_ask_in_between_is_another_question() -> None:
     run = Run()
     hits = ["Refunds are paid within fourteen days to the card that was used."]
@@ -107,36 +97,6 @@ def test_what_others_ask_in_between_is_another_question() -> None:
         run.say(f"customer{number}", f"When does my {WORDS[number]} refund come?", to="desk")
         run.call("desk", "search", {"query": f"when does the refund of {WORDS[number]} come exactly"}, hits)
     assert run.stopped == []
-
-
-@pytest.mark.parametrize(("act", "stops"), [("look", True), ("approve", False)])
-def test_a_task_that_only_sinks_is_one(act, stops) -> None:
-    run = Run()
-    for depth, word in enumerate(WORDS[:6]):
-        run.call(f"head-{depth}", act, {"dir": "."}, "README and src")
-        run.call(
-            f"head-{depth}",
-            "delegate",
-            {"goal": f"{word}, compare the fares of all northern ferries and write a page about them"},
-            "ok",
-        )
-    assert (run.stopped == ["loop.down"]) is stops
-
-
-def test_a_counter_or_a_token_that_all_answers_hold_is_no_news() -> None:
-    run, version = Run(), 7
-    for _ in range(4):
-        assert not run.stopped
-        for agent, state in (("a", "closed"), ("b", "open")):
-            version += 1
-            run.call(agent, "update_ticket", {"ticket": 5, "status": state}, {"ok": True, "revision": version})
-    assert run.stopped == ["loop.counting"]
-    run = Run()
-    for _ in range(4):
-        assert not run.stopped
-        run.call("a", "click", {"index": 7}, "clicked")
-        run.call("a", "observe", {}, {"text": "The form of all forms, not sent yet", "image": str(uuid.uuid4())})
-    assert run.stopped == ["loop.counting"]
 
 
 def test_what_is_made_or_goes_on_is_another_one_each_time() -> None:

@@ -12,7 +12,8 @@ from bulkhead.health.thresholds import BreakerThresholds
 
 MAX_AGENTS, MAX_TASKS, MAX_USERS, MAX_EVIDENCE = 10_000, 64, 64, 16
 
-K, V = TypeVar("K"), TypeVar("V")
+K = TypeVar("K")
+V = TypeVar("V")
 Key = tuple[str, str, str]
 """As of a breaker: "agent", tenant, name."""
 Row = tuple[Key, dict[str, tuple[int, tuple[str, ...], str]], dict[str, int]]
@@ -45,7 +46,7 @@ class Talkers:
 
     def add(self, key: Key, lineage: str, talked: Talked) -> dict[str, Talked]:
         """One more task; all that count by now."""
-        tasks = self._tasks.setdefault(key, OrderedDict())
+        tasks = self._tasks.setdefault(key, OrderedDict[str, Talked]())
         tasks.setdefault(lineage, talked._replace(evidence=talked.evidence[-MAX_EVIDENCE:]))
         for name in [name for name, one in tasks.items() if one.at_unix_ms <= self._since(talked.at_unix_ms)]:
             del tasks[name]
@@ -56,7 +57,7 @@ class Talkers:
     def enough(self, key: Key, at_unix_ms: int) -> bool:
         """Whether so many tasks of so many people talked that it is the agent's doing. One person's tasks are, while
         nobody else uses the agent: what one asks for must not hold back the work of the others."""
-        tasks = self._tasks.get(key, {})
+        tasks = self._tasks.get(key, OrderedDict[str, Talked]())
         if len(tasks) < self._named.chatter_tasks:
             return False
         people = {one.actor for one in tasks.values()}
@@ -78,7 +79,11 @@ class Talkers:
     def rows(self) -> tuple[Row, ...]:
         """What is kept of agents in whose tasks there was chatter; JSON makes lists of it, which `recall` takes."""
         return tuple(
-            (key, {name: tuple(one) for name, one in tasks.items()}, dict(self._users.get(key, {})))
+            (
+                key,
+                {name: (talked.at_unix_ms, talked.evidence, talked.actor) for name, talked in tasks.items()},
+                dict(self._users.get(key, {})),
+            )
             for key, tasks in self._tasks.items()
             if tasks
         )

@@ -7,14 +7,11 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from bulkhead.health.deadlock.scc import components
+from bulkhead.health.deadlock.waits import Party, Wait
 
-if TYPE_CHECKING:
-    from bulkhead.health.deadlock.wait_graph import Party, Wait
-
-Obstacles = Callable[[str], "list[tuple[Wait, tuple[str, ...]]]"]
+Obstacles = Callable[[str], list[tuple[Wait, tuple[str, ...]]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +26,7 @@ class Suspected:
     trip: str
     cycle: tuple[str, ...]
     circle: tuple[str, ...]
-    waits: "tuple[Wait, ...]"
+    waits: tuple[Wait, ...]
     victim: str
     refuse: str
 
@@ -52,15 +49,12 @@ def circles(names: Iterable[str], obstacles: Obstacles) -> list[tuple[str, set[s
     """
     names = list(names)
     found = []
-    groups = components(names, lambda one: [target for _, blocked in obstacles(one) for target in blocked])
+    groups = components(names, _successors(obstacles))
     while groups:
         group = groups.pop()
         left = _held_up(group, obstacles)
         if left != group:
-            inside = within(left, obstacles)
-            groups += components(
-                sorted(left), lambda one, inside=inside: [target for _, blocked in inside(one) for target in blocked]
-            )
+            groups += components(sorted(left), _successors(within(left, obstacles)))
             continue
         first = next((name for name in names if name in group), None)
         if first is not None:
@@ -68,10 +62,14 @@ def circles(names: Iterable[str], obstacles: Obstacles) -> list[tuple[str, set[s
     return found
 
 
+def _successors(obstacles: Obstacles) -> Callable[[str], list[str]]:
+    return lambda name: [target for _, blocked in obstacles(name) for target in blocked]
+
+
 def within(parts: set[str], obstacles: Obstacles) -> Obstacles:
     """What stands in the way of a party if everybody outside of `parts` can go on."""
 
-    def inside(name: str) -> "list[tuple[Wait, tuple[str, ...]]]":
+    def inside(name: str) -> list[tuple[Wait, tuple[str, ...]]]:
         if name not in parts:
             return []
         found = [(wait, tuple(one for one in blocked if one in parts)) for wait, blocked in obstacles(name)]
@@ -96,7 +94,7 @@ def _held_up(group: set[str], obstacles: Obstacles) -> set[str]:
     return left
 
 
-def suspect(name: str, parts: set[str], obstacles: Obstacles, parties: "Mapping[str, Party]") -> Suspected:
+def suspect(name: str, parts: set[str], obstacles: Obstacles, parties: Mapping[str, Party]) -> Suspected:
     """Tell the circle `parts`, through `name`. The root is chosen by name, so that it is told the same by anyone."""
     obstacles = within(parts, obstacles)
     root = min(parts)
@@ -138,7 +136,7 @@ def _distances(root: str, parts: set[str], obstacles: Obstacles) -> dict[str, in
 
 def _next(
     name: str, parts: set[str], obstacles: Obstacles, distance: Mapping[str, int]
-) -> "tuple[Wait, tuple[str, ...]]":
+) -> tuple[Wait, tuple[str, ...]]:
     """The wait of a party that holds it in the circle, and the targets that matter: one of `all`, each of `any`."""
     best: tuple[tuple[int, int, str, str], Wait, tuple[str, ...]] | None = None
     for wait, blocked in obstacles(name):
@@ -154,7 +152,7 @@ def _next(
     return best[1], best[2]
 
 
-def _closing(root: str, parts: set[str], obstacles: Obstacles, distance: Mapping[str, int]) -> "tuple[Wait, ...]":
+def _closing(root: str, parts: set[str], obstacles: Obstacles, distance: Mapping[str, int]) -> tuple[Wait, ...]:
     found: dict[str, Wait] = {}
     seen, front = {root}, [root]
     while front:
@@ -178,16 +176,16 @@ def _round(root: str, parts: set[str], obstacles: Obstacles, distance: Mapping[s
         path.append(nearest)
 
 
-def chosen(suspected: Suspected, parties: "Mapping[str, Party]") -> Suspected:
+def chosen(suspected: Suspected, parties: Mapping[str, Party]) -> Suspected:
     """The same, with the victim that is known by now: while it waits, more may be read of what each has spent."""
     victim, refuse = _victim(suspected.waits, parties)
     return replace(suspected, victim=victim, refuse=refuse)
 
 
-def _victim(waits: "tuple[Wait, ...]", parties: "Mapping[str, Party]") -> tuple[str, str]:
+def _victim(waits: tuple[Wait, ...], parties: Mapping[str, Party]) -> tuple[str, str]:
     """Least sunk cost, then youngest, then by name; among its edges the first by name."""
 
-    def rank(wait: "Wait") -> tuple[int, int, str, str]:
+    def rank(wait: Wait) -> tuple[int, int, str, str]:
         known = parties.get(wait.waiter)
         return (known.sunk_cost, -known.born, wait.waiter, wait.key) if known else (0, 0, wait.waiter, wait.key)
 

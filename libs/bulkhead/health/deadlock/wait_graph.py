@@ -14,48 +14,16 @@ waiter.
 
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
 from bulkhead.health.deadlock import evidence
 from bulkhead.health.deadlock.evidence import Suspected
+from bulkhead.health.deadlock.waits import MAX_TARGETS, OwnedWaits, Party, Wait
 
-Mode = Literal["all", "any"]
-
-MAX_TARGETS = 64
 MAX_WAITS_PER_TASK = 1_024
-MAX_CLOSED_PER_TASK = 4_096
-"""Ids of closed waits that are remembered while their task lives: a repeated opening must not open them again."""
 MAX_ENDED_TASKS = 100_000
 MAX_TASKS = 200_000
 """That have waits, or had; beyond it the oldest is forgotten."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """One open request. `key` is the id of the message that opened it; `task` owns it: it ends with the task.
-
-    firm: it is no request (who holds a lease, what a plan builds on), so it cannot be refused. said: the message that
-    tells of it, when that is not the key.
-    """
-
-    key: str
-    waiter: str
-    targets: tuple[str, ...]
-    mode: Mode = "all"
-    task: str = ""
-    firm: bool = False
-    said: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Party:
-    """What the choice of a victim knows. resource: a lease; it holds others up, and cannot be refused."""
-
-    task: str = ""
-    sunk_cost: int = 0
-    born: int = 0
-    resource: bool = False
 
 
 class WaitGraph:
@@ -74,7 +42,7 @@ class WaitGraph:
         self._rank: dict[str, int] = {}
         self._witness: dict[str, str] = {}
         self._low = self._high = 0
-        self._tasks: OrderedDict[str, _Task] = OrderedDict()
+        self._tasks: OrderedDict[str, OwnedWaits] = OrderedDict()
         self._ended: OrderedDict[str, None] = OrderedDict()
         self._told: dict[str, Suspected] = {}
 
@@ -217,10 +185,10 @@ class WaitGraph:
 
     # Structure
 
-    def _task(self, task: str) -> "_Task":
+    def _task(self, task: str) -> OwnedWaits:
         found = self._tasks.get(task)
         if found is None:
-            found = self._tasks[task] = _Task()
+            found = self._tasks[task] = OwnedWaits()
             if len(self._tasks) > MAX_TASKS:
                 # Who names tasks that never were would be remembered for ever: nobody tells their end.
                 self._drop(next(iter(self._tasks)))
@@ -410,20 +378,3 @@ class WaitGraph:
             if blocked and (wait.mode == "all" or len(blocked) == len(wait.targets)):
                 found.append((wait, blocked))
         return found
-
-
-class _Task:
-    """What a living task owns in the graph."""
-
-    __slots__ = ("closed", "parties", "waits")
-
-    def __init__(self) -> None:
-        self.waits: set[str] = set()
-        self.closed: OrderedDict[str, None] = OrderedDict()
-        self.parties: set[str] = set()
-
-    def remember(self, key: str) -> None:
-        """Keep the id of a closed wait."""
-        self.closed[key] = None
-        while len(self.closed) > MAX_CLOSED_PER_TASK:
-            self.closed.popitem(last=False)

@@ -12,15 +12,15 @@ Between two inboxes there is no order: a reply may be read before its request.
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from functools import lru_cache
 
 from pydantic_core import from_json
 
-from bulkhead.health.events import Act, Closed, Ended, Event, Opened, Outstanding, Served
+from bulkhead.health.events import Act, Ended, Event, Opened, Served
 from bulkhead.health.sources import journal_waits
 from bulkhead.health.sources.contract_bounds import within
-from bulkhead_contracts import budget, catalog, model, peer, plan, retrieval, step, subjects, task, tool, verdict
-from bulkhead_contracts.control import BreakerReset, CallDeferred, Switched
+from bulkhead.health.sources.journal_messages import Body, Message, header, speaks
+from bulkhead_contracts import budget, model, peer, plan, retrieval, step, task, tool, verdict
+from bulkhead_contracts.control import CallDeferred
 
 MAX_LINEAGES = 100_000
 MAX_LATE = 10_000
@@ -47,8 +47,6 @@ OUTAGES = frozenset(
 )
 """Codes of failures that tell about what was called; the others tell about what was asked of it."""
 HELD_BACK = frozenset({"breaker_open", "halted", "refused_by_budget", "budget_busy", "expired"})
-OPERATED = frozenset({Switched.TYPE, BreakerReset.TYPE})
-"""Facts that the operator's command line tells itself."""
 DEFERRED_TIMES = 8
 """A decider waits up to so many times as long as it was told, the oftener it was put off."""
 _READ = "\0read"
@@ -64,7 +62,6 @@ _DONE: Mapping[str, object] = {}
 
 Text = Callable[[str], str | None]
 """The text of a content by its sha256, when it can be had."""
-Body = Mapping[str, object]
 
 
 class Journal:
@@ -81,7 +78,7 @@ class Journal:
 
     def read(self, subject: str, headers: Mapping[str, str], body: bytes, time_unix_ms: int) -> list[Event]:
         """The events of one message; [] for most types."""
-        kind = _header(headers, "ce-type").rpartition(".v")[0]
+        kind = header(headers, "ce-type").rpartition(".v")[0]
         handler, waits = _HANDLERS.get(kind), journal_waits.HANDLERS.get(kind)
         if handler is None and waits is None:
             return []
@@ -93,16 +90,16 @@ class Journal:
             found = from_json(body)
             if not isinstance(found, dict) or not within(found):
                 raise ValueError("no message of the mesh")
-            message = _Message(
+            message = Message(
                 parts[2],
                 parts[4],
                 f"{parts[4]}/{parts[5]}",
                 kind,
                 parts[1],
-                _header(headers, "ce-id"),
+                header(headers, "ce-id"),
                 time_unix_ms,
                 found,
-                _header(headers, "ce-actor"),
+                header(headers, "ce-actor"),
             )
             events = list(handler(self, message)) if handler is not None else []
             if waits is not None:
@@ -114,14 +111,14 @@ class Journal:
 
     # One handler per type
 
-    def _submitted(self, message: "_Message") -> Iterator[Event]:
+    def _submitted(self, message: Message) -> Iterator[Event]:
         yield message.opened(PLANNING, "plan")
 
-    def _planned(self, message: "_Message") -> Iterator[Event]:
+    def _planned(self, message: Message) -> Iterator[Event]:
         if message.kind != task.Progressed.TYPE or message.body.get("adopted"):
             yield message.closed(PLANNING)
 
-    def _ended(self, message: "_Message") -> Iterator[Event]:
+    def _ended(self, message: Message) -> Iterator[Event]:
         if message.receiver != "gateway":
             return
         self._outlive(message.lineage)
@@ -141,7 +138,7 @@ class Journal:
     def _role(self, lineage: str, request: Body) -> str:
         return self._steps.get(lineage, {}).get(str(request.get("step_id")), ("", ""))[1]
 
-    def _assigned(self, message: "_Message") -> Iterator[Event]:
+    def _assigned(self, message: Message) -> Iterator[Event]:
         body, step = message.body, message.body["step"]
         role = f"{message.receiver}.{step.get('role', 'step')}"  # type: ignore[attr-defined]
         self._steps.setdefault(message.lineage, {})[str(step["id"])] = (f"{step['id']}/{body['attempt']}", role)  # type: ignore[index]
@@ -150,17 +147,17 @@ class Journal:
         yield message.opened(_step_key(step["id"], body), "step")  # type: ignore[index]
         yield message.closed(PLANNING)
 
-    def _step_over(self, message: "_Message") -> Iterator[Event]:
+    def _step_over(self, message: Message) -> Iterator[Event]:
         yield message.closed(_step_key(message.body["step_id"], message.body))
 
-    def _requested(self, message: "_Message") -> Iterator[Event]:
+    def _requested(self, message: Message) -> Iterator[Event]:
         yield message.opened(f"call:{message.body['call_id']}", "call")
         if message.sender == "planner":
             yield message.closed(PLANNING)
         if message.kind != model.ModelCallRequested.TYPE:
             yield from self._join(message)
 
-    def _replied(self, message: "_Message") -> Iterator[Event]:
+    def _replied(self, message: Message) -> Iterator[Event]:
         body = message.body
         yield message.closed(f"call:{body['call_id']}")
         if message.kind != model.ModelCallReplied.TYPE:
@@ -180,7 +177,7 @@ class Journal:
                 actor=message.actor,
             )
 
-    def _overran(self, message: "_Message") -> Iterator[Event]:
+    def _overran(self, message: Message) -> Iterator[Event]:
         """More was used than was reserved: that call of the model failed, although it answered."""
         body = message.body
         if body["service"] == "model_gateway":
@@ -199,18 +196,18 @@ class Journal:
                 actor=message.actor,
             )
 
-    def _asked(self, message: "_Message") -> Iterator[Event]:
+    def _asked(self, message: Message) -> Iterator[Event]:
         """What a step says to those whom it asks; the planner, who hands it on, says nothing of its own."""
         body = message.body
         if message.sender == "worker" and body.get("question"):
             for target in body["targets"]:  # type: ignore[attr-defined]
                 yield self._talk(message, body["step_id"], target, body["question"])
 
-    def _answered(self, message: "_Message") -> Iterator[Event]:
+    def _answered(self, message: Message) -> Iterator[Event]:
         if message.sender == "worker":
             yield self._talk(message, message.body["target"], message.body["step_id"], message.body.get("text"))
 
-    def _talk(self, message: "_Message", by: object, to: object, text: object) -> Act:
+    def _talk(self, message: Message, by: object, to: object, text: object) -> Act:
         steps = self._steps.get(message.lineage, {})
         (one, role), (other, _) = (steps.get(str(name), (f"{name}/1", "")) for name in (by, to))
         # To whom it is said counts: one question to four siblings is no repetition.
@@ -230,13 +227,13 @@ class Journal:
             actor=message.actor,
         )
 
-    def _deferred(self, message: "_Message") -> Iterator[Event]:
+    def _deferred(self, message: Message) -> Iterator[Event]:
         body = message.body
         until = message.time_unix_ms + _int(body.get("after_ms")) * DEFERRED_TIMES
         yield Opened(message.id, message.lineage, "", "timer", message.time_unix_ms, message.tenant, until)
         yield message.closed(f"call:{body['call_id']}")
 
-    def _join(self, message: "_Message") -> Iterator[Event]:
+    def _join(self, message: Message) -> Iterator[Event]:
         """The act, once both its request and its reply were read; of an ended lineage only how the call ended."""
         late = (message.lineage, str(message.body["call_id"]))
         if late in self._late:
@@ -261,14 +258,14 @@ class Journal:
         request, reply = (message.body, other) if asks else (other, message.body)
         yield from self._act(message, request, reply)
 
-    def _join_late(self, message: "_Message", late: tuple[str, str]) -> Iterator[Event]:
+    def _join_late(self, message: Message, late: tuple[str, str]) -> Iterator[Event]:
         asks, other = message.kind.endswith("requested"), self._late[late]
         if ("outcome" in other) == asks:
             del self._late[late]
             request, reply = (message.body, other) if asks else (other, message.body)
             yield from self._served(message, request, reply, str(other[_ROLE]))
 
-    def _act(self, message: "_Message", request: Body, reply: Body) -> Iterator[Event]:
+    def _act(self, message: Message, request: Body, reply: Body) -> Iterator[Event]:
         error = reply["outcome"] not in ("succeeded", "found")
         failure = reply.get("failure")
         result: object = None
@@ -299,7 +296,7 @@ class Journal:
             productive=not error,
         )
 
-    def _served(self, message: "_Message", request: Body, reply: Body, role: str) -> Iterator[Event]:
+    def _served(self, message: Message, request: Body, reply: Body, role: str) -> Iterator[Event]:
         code, refused = _code(reply), reply["outcome"] == "refused"
         if code in HELD_BACK:
             return  # It did not go out, and its agent is not to blame.
@@ -327,52 +324,6 @@ class Journal:
         return digest if found is None else found
 
 
-@lru_cache(maxsize=4_096)
-def speaks(subject: str, kind: str) -> bool:
-    """Whether its author may say this there, about a task that can be one. The broker vouches for the author alone: an
-    outside publisher could end a task for the watch, or forge a loop, and its receiver would reject both."""
-    plane, sender, receiver, _, tenant, name = subject.split(".") if subject.count(".") == 5 else [""] * 6
-    # Who operates the mesh halts and resets from their own machine, beside every service.
-    operates = sender == "operator" and receiver == catalog.JOURNAL and kind in OPERATED
-    try:
-        return (
-            plane == "mesh"
-            and (operates or catalog.allowed(f"{kind}.v1", sender, receiver))
-            and bool(subjects.token(tenant) and subjects.token(name))
-        )
-    except subjects.SubjectError:
-        return False
-
-
-class _Message:
-    """One message, as far as it is looked at."""
-
-    __slots__ = ("actor", "body", "id", "kind", "lineage", "receiver", "sender", "tenant", "time_unix_ms")
-
-    def __init__(
-        self,
-        receiver: str,
-        tenant: str,
-        lineage: str,
-        kind: str,
-        sender: str,
-        name: str,
-        time_unix_ms: int,
-        body: Body,
-        actor: str = "",
-    ) -> None:
-        self.receiver, self.tenant, self.lineage, self.kind = receiver, tenant, lineage, kind
-        self.sender, self.id, self.time_unix_ms, self.body, self.actor = sender, name, time_unix_ms, body, actor
-
-    def opened(self, key: str, kind: Outstanding) -> Opened:
-        """Something is outstanding from now on."""
-        return Opened(self.id, self.lineage, key, kind, self.time_unix_ms, self.tenant)
-
-    def closed(self, key: str) -> Closed:
-        """It no longer is."""
-        return Closed(self.id, self.lineage, key, self.time_unix_ms)
-
-
 def _agent(request: Body) -> str:
     return f"{request.get('step_id')}/{request.get('attempt', 1)}"
 
@@ -385,13 +336,6 @@ def _step_key(step_id: object, body: Body) -> str:
     return f"step:{step_id}/{body['attempt']}/{body['plan_version']}"
 
 
-def _header(headers: Mapping[str, str], name: str) -> str:
-    found = headers.get(name)
-    if found is not None:
-        return found
-    return next((value for key, value in headers.items() if key.lower() == name), "")
-
-
 def _code(reply: Body) -> str:
     failure = reply.get("failure")
     return str(failure.get("code")) if isinstance(failure, dict) else ""
@@ -401,7 +345,7 @@ def _int(value: object) -> int:
     return value if isinstance(value, int) else 0
 
 
-_HANDLERS: dict[str, Callable[[Journal, _Message], Iterator[Event]]] = {
+_HANDLERS: dict[str, Callable[[Journal, Message], Iterator[Event]]] = {
     task.TaskSubmitted.TYPE: Journal._submitted,
     task.TaskEnded.TYPE: Journal._ended,
     plan.PlanAdopted.TYPE: Journal._planned,

@@ -20,21 +20,17 @@ inboxes there is no order: what was closed stays closed, and what an attempt wan
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-from bulkhead.health.deadlock.wait_graph import Mode
+from bulkhead.health.deadlock.waits import Mode
 from bulkhead.health.events import Event, Known, WaitClosed, WaitOpened
+from bulkhead.health.sources.journal_messages import Body, Message
 from bulkhead_contracts import agent, lease, model, peer, plan, step, task
-
-if TYPE_CHECKING:
-    from bulkhead.health.sources.journal import _Message
 
 MAX_LINEAGES = 100_000
 MAX_OPEN = 1_024
 """Waits and leases of one lineage whose attempts are remembered."""
-Body = Mapping[str, object]
 Attempt = tuple[int, int]
 """Plan version and attempt: the later one is the greater."""
 
@@ -79,7 +75,7 @@ class Waits:
 
     # Plans and attempts
 
-    def planned(self, message: "_Message") -> Iterator[Event]:
+    def planned(self, message: Message) -> Iterator[Event]:
         """A plan runs: its steps wait for their inputs, and nobody any more for those of the plan before."""
         adopted = message.body if message.kind == plan.PlanAdopted.TYPE else message.body.get("adopted")
         found = adopted.get("plan") if isinstance(adopted, dict) else None
@@ -109,14 +105,14 @@ class Waits:
                     message.id,
                 )
 
-    def assigned(self, message: "_Message") -> Iterator[Event]:
+    def assigned(self, message: Message) -> Iterator[Event]:
         """A step waits for its inputs no longer; what it waits for from now on can be refused."""
         body = message.body
         name = body["step"]["id"]  # type: ignore[index]
         yield self._closed(message, f"plan/{message.lineage}/{body['plan_version']}/{name}")
         yield Known(message.id, message.lineage, step_name(message.lineage, name), message.time_unix_ms)
 
-    def spent(self, message: "_Message") -> Iterator[Event]:
+    def spent(self, message: Message) -> Iterator[Event]:
         """What a call has cost the step: who has spent least gives way."""
         usage = message.body.get("usage")
         if isinstance(usage, dict) and message.body.get("step_id") and message.receiver == "worker":
@@ -124,7 +120,7 @@ class Waits:
             name = step_name(message.lineage, message.body["step_id"])
             yield Known(message.id, message.lineage, name, message.time_unix_ms, int(cost))
 
-    def over(self, message: "_Message") -> Iterator[Event]:
+    def over(self, message: Message) -> Iterator[Event]:
         """An attempt is over: it waits for nothing, and gives back what it holds as soon as it hears of it."""
         body = message.body
         found = self._of(message.lineage)
@@ -139,7 +135,7 @@ class Waits:
 
     # Peers
 
-    def asked(self, message: "_Message") -> Iterator[Event]:
+    def asked(self, message: Message) -> Iterator[Event]:
         """A step waits for others. What the planner hands on is the same ask."""
         if message.sender != "worker":
             return
@@ -160,7 +156,7 @@ class Waits:
             said=message.id,
         )
 
-    def answered(self, message: "_Message") -> Iterator[Event]:
+    def answered(self, message: Message) -> Iterator[Event]:
         """One of those who were asked has answered, or never will."""
         body = message.body
         target = step_name(message.lineage, body["target"])
@@ -171,7 +167,7 @@ class Waits:
 
     # Leases
 
-    def wanted(self, message: "_Message") -> Iterator[Event]:
+    def wanted(self, message: Message) -> Iterator[Event]:
         """A step waits for a resource: its own word, in the resource's fold, or that of who keeps the queue."""
         body = message.body
         lineage = f"{message.tenant}/{body['task']}" if "task" in body else message.lineage
@@ -189,7 +185,7 @@ class Waits:
                 said=message.id,
             )
 
-    def granted(self, message: "_Message") -> Iterator[Event]:
+    def granted(self, message: Message) -> Iterator[Event]:
         """It has it: from now on the resource is held up by that step."""
         body, lineage = message.body, message.lineage
         yield self._closed(message, _lease("want", lineage, body))
@@ -209,17 +205,17 @@ class Waits:
                 int(body["expires_unix_ms"]),
             )  # type: ignore[call-overload]
 
-    def given_back(self, message: "_Message") -> Iterator[Event]:
+    def given_back(self, message: Message) -> Iterator[Event]:
         """The holder's own word is enough: the next one will have it. Another's names a lease that it does not hold."""
         body = message.body
         yield from self._lease_closed(message, f"{message.tenant}/{body['task']}")
 
-    def lease_over(self, message: "_Message") -> Iterator[Event]:
+    def lease_over(self, message: Message) -> Iterator[Event]:
         """Expired, given back or refused. A release that was refused ended nothing."""
         if message.kind != lease.LeaseRefused.TYPE or not message.body.get("call_id"):
             yield from self._lease_closed(message, message.lineage)
 
-    def _lease_closed(self, message: "_Message", lineage: str) -> Iterator[Event]:
+    def _lease_closed(self, message: Message, lineage: str) -> Iterator[Event]:
         found = self._asks.get(lineage)
         for what in ("want", "held"):
             key = _lease(what, lineage, message.body)
@@ -229,7 +225,7 @@ class Waits:
 
     # What the watcher itself has done
 
-    def refused(self, message: "_Message") -> Iterator[Event]:
+    def refused(self, message: Message) -> Iterator[Event]:
         """The wait gives way."""
         body, lineage = message.body, message.lineage
         yield self._closed(message, f"ask/{lineage}/{body['wait_id']}")
@@ -252,7 +248,7 @@ class Waits:
             self._asks.popitem(last=False)
         return found
 
-    def _closed(self, message: "_Message", key: str) -> WaitClosed:
+    def _closed(self, message: Message, key: str) -> WaitClosed:
         return WaitClosed(message.id, message.lineage, key, "", message.time_unix_ms)
 
 

@@ -1,4 +1,4 @@
-"""Traces of any system, one JSON object per line: the form that docs/analyze.md describes.
+"""Traces of any system, one JSON object per line: the form that docs/how-to/analyze.md describes.
 
 In: parsed rows, in the order in which things happened. Out: events. Everything has a bound and a type; a row that does
 not fit raises `RowError`, which says which field is wrong and what to write instead.
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from bulkhead.health.deadlock.wait_graph import MAX_TARGETS
+from bulkhead.health.deadlock.waits import MAX_TARGETS
 from bulkhead.health.events import Act, Ended, Event, WaitClosed, WaitOpened
 
 MAX_NAME_CHARS = 200

@@ -17,7 +17,8 @@ from bulkhead.health.breakers.chatter import Row, Talkers
 from bulkhead.health.deadlock.evidence import Suspected
 from bulkhead.health.events import Ended, Opened, Served
 from bulkhead.health.findings import Trip
-from bulkhead.health.sources.journal import PLANNING, Journal, speaks
+from bulkhead.health.sources.journal import PLANNING, Journal
+from bulkhead.health.sources.journal_messages import speaks
 from bulkhead.health.thresholds import DEFAULT, Thresholds
 from bulkhead.health.watch import Watch
 from bulkhead.runtime.decider.history import at_its_source

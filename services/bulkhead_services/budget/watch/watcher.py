@@ -317,7 +317,5 @@ class Watcher:
 
 
 def told_to_agents(trip: Trip) -> bool:
-    """Whether those who did it hear of a warning. Of texts that resemble each other people do: two of five honest runs
-    have them (docs/detectors.md), and whoever is told off for honest work stops listening."""
-    known = trip.detector.partition(".")[0] in CODES
-    return trip.level == "warn" and known and trip.detector != "loop.paraphrase"
+    """Whether the agents of a warning hear of it."""
+    return trip.level == "warn" and trip.detector.partition(".")[0] in CODES

@@ -1,4 +1,4 @@
-"""The fourth set, part one: honest runs that look like loops, each with a looping twin in `fourth_loops`.
+"""Honest runs that look like loops, each with a looping twin in `loops_twins`.
 
 In: a random generator. Out: traces. Figures that change by themselves, words that come back because something else has
 changed, counting that arrives, refusals that end, and work of which an agent sees only its own part.
@@ -6,16 +6,16 @@ changed, counting that arrives, refusals that end, and work of which an agent se
 
 from random import Random
 
-from tests.health_set import fourth_words as words
-from tests.health_set.fourth_words import Parallel as Trace
-from tests.health_set.sets import FOURTH
+from tests.health_set import coined_words as words
+from tests.health_set.coined_words import Parallel as Trace
+from tests.health_set.sets import TWINS
 
 
 def _timed(rng: Random) -> bool:
     return rng.random() < 0.6
 
 
-@FOURTH.honest(12, "a titration: half a millilitre, then a reading that hardly moves, until the jump")
+@TWINS.honest(12, "a titration: half a millilitre, then a reading that hardly moves, until the jump")
 def titration(rng: Random) -> Trace:
     trace, acid = Trace(rng, timed=_timed(rng)), 3.1
     while acid < 7:
@@ -26,7 +26,7 @@ def titration(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FOURTH.honest(12, "a vessel warms up: the thermometer is read, and only degrees change")
+@TWINS.honest(12, "a vessel warms up: the thermometer is read, and only degrees change")
 def warming(rng: Random) -> Trace:
     trace, warm = Trace(rng, timed=_timed(rng)), rng.randint(15, 40)
     trace.call("cook", "heat", {"on": True}, "on")
@@ -37,7 +37,7 @@ def warming(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FOURTH.honest(12, "a copy that tells how long it will take: minutes, then seconds, sometimes more than before")
+@TWINS.honest(12, "a copy that tells how long it will take: minutes, then seconds, sometimes more than before")
 def remaining_time(rng: Random) -> Trace:
     trace, left = Trace(rng, timed=_timed(rng)), rng.randint(300, 2400)
     while left > 0:
@@ -48,7 +48,7 @@ def remaining_time(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FOURTH.honest(12, "folders deleted one by one, silently; the disk is looked at after each and empties slowly")
+@TWINS.honest(12, "folders deleted one by one, silently; the disk is looked at after each and empties slowly")
 def making_room(rng: Random) -> Trace:
     trace, used = Trace(rng, timed=_timed(rng)), rng.uniform(90, 99)
     for _ in range(rng.randint(8, 20)):
@@ -58,7 +58,7 @@ def making_room(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FOURTH.honest(12, "a price watched every few seconds until it falls below a mark; it often stands still")
+@TWINS.honest(12, "a price watched every few seconds until it falls below a mark; it often stands still")
 def price_watch(rng: Random) -> Trace:
     trace, cents, mark = Trace(rng, timed=_timed(rng)), rng.randint(9_000, 9_900), words.noun(rng).upper()
     for _ in range(rng.randint(12, 35)):
@@ -74,7 +74,7 @@ def price_watch(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FOURTH.honest(14, "proposals adopted one by one, each after a thumb, an `ok` or an `agreed` of everybody")
+@TWINS.honest(14, "proposals adopted one by one, each after a thumb, an `ok` or an `agreed` of everybody")
 def thumbs(rng: Random) -> Trace:
     trace, crew = Trace(rng, timed=_timed(rng)), [words.name(rng) for _ in range(rng.randint(2, 4))]
     sign = rng.choice(("👍", "ok", "agreed", "fine with me", "yes"))
@@ -86,7 +86,7 @@ def thumbs(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FOURTH.honest(14, "a line: one assembles, one inspects (no arguments, always `pass`), one packs, part after part")
+@TWINS.honest(14, "a line: one assembles, one inspects (no arguments, always `pass`), one packs, part after part")
 def quality_gate(rng: Random) -> Trace:
     trace = Trace(rng, timed=_timed(rng))
     for _ in range(rng.randint(8, 18)):
@@ -97,7 +97,7 @@ def quality_gate(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FOURTH.honest(12, "a moderator who calls `next` without arguments; everybody says something new in turn")
+@TWINS.honest(12, "a moderator who calls `next` without arguments; everybody says something new in turn")
 def moderated(rng: Random) -> Trace:
     trace, crew = Trace(rng, timed=_timed(rng)), [words.name(rng) for _ in range(rng.randint(2, 5))]
     for number in range(rng.randint(8, 16)):
@@ -108,7 +108,7 @@ def moderated(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FOURTH.honest(12, "two agents that yield to each other after every piece of work, by a call without arguments")
+@TWINS.honest(12, "two agents that yield to each other after every piece of work, by a call without arguments")
 def yielding(rng: Random) -> Trace:
     trace = Trace(rng, timed=_timed(rng))
     for number in range(rng.randint(10, 22)):
@@ -118,7 +118,7 @@ def yielding(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FOURTH.honest(12, "a writer commits, a hook of somebody else's checks: `OK` each time, for other changes")
+@TWINS.honest(12, "a writer commits, a hook of somebody else's checks: `OK` each time, for other changes")
 def commit_gate(rng: Random) -> Trace:
     trace = Trace(rng, timed=_timed(rng))
     for _ in range(rng.randint(5, 14)):
@@ -129,7 +129,7 @@ def commit_gate(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FOURTH.honest(12, "bookings matched one by one: nearly none has a match, each is put on the list")
+@TWINS.honest(12, "bookings matched one by one: nearly none has a match, each is put on the list")
 def reconciling(rng: Random) -> Trace:
     trace = Trace(rng, timed=_timed(rng))
     for number in range(rng.randint(12, 30)):
@@ -141,7 +141,7 @@ def reconciling(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FOURTH.honest(12, "addresses probed in order: closed, closed, closed, one open, to the end of the block")
+@TWINS.honest(12, "addresses probed in order: closed, closed, closed, one open, to the end of the block")
 def probing(rng: Random) -> Trace:
     trace, block = Trace(rng, timed=_timed(rng)), f"192.0.2.{rng.choice((0, 64, 128))}"
     first = int(block.rsplit(".", 1)[1])
@@ -153,7 +153,7 @@ def probing(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FOURTH.honest(10, "an archive gone through backwards, day by day: closed on some days, a page on the others")
+@TWINS.honest(10, "an archive gone through backwards, day by day: closed on some days, a page on the others")
 def days_backwards(rng: Random) -> Trace:
     trace = Trace(rng, timed=_timed(rng))
     for day in range(rng.randint(15, 28), 0, -1):
@@ -166,7 +166,7 @@ def days_backwards(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FOURTH.honest(12, "a limit of rate that says how long to wait, and is heeded; item after item goes through")
+@TWINS.honest(12, "a limit of rate that says how long to wait, and is heeded; item after item goes through")
 def told_to_wait(rng: Random) -> Trace:
     trace = Trace(rng)
     for _ in range(rng.randint(5, 12)):
@@ -178,7 +178,7 @@ def told_to_wait(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FOURTH.honest(12, "documents that others change, too: conflict, read, conflict, read, stored")
+@TWINS.honest(12, "documents that others change, too: conflict, read, conflict, read, stored")
 def conflicts(rng: Random) -> Trace:
     trace = Trace(rng, timed=_timed(rng))
     for _ in range(rng.randint(3, 7)):
@@ -196,7 +196,7 @@ def conflicts(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FOURTH.honest(12, "a German job: `läuft noch`, with pauses that grow, then `fertig`")
+@TWINS.honest(12, "a German job: `läuft noch`, with pauses that grow, then `fertig`")
 def auf_deutsch_warten(rng: Random) -> Trace:
     trace, pause = Trace(rng), rng.uniform(4, 12)
     trace.call("bote", "starte", {"auftrag": words.noun(rng)}, {"nummer": 17})
@@ -207,7 +207,7 @@ def auf_deutsch_warten(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FOURTH.honest(10, "a conversation in Spanish between a customer and a desk that looks things up")
+@TWINS.honest(10, "a conversation in Spanish between a customer and a desk that looks things up")
 def en_espanol(rng: Random) -> Trace:
     trace = Trace(rng, timed=_timed(rng))
     for _ in range(rng.randint(4, 10)):
@@ -218,7 +218,7 @@ def en_espanol(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FOURTH.honest(12, "a text adventure: few commands, rooms that come back, things that do not")
+@TWINS.honest(12, "a text adventure: few commands, rooms that come back, things that do not")
 def adventure(rng: Random) -> Trace:
     trace, rooms = Trace(rng, timed=_timed(rng)), [words.tell(rng) for _ in range(5)]
     at, things = 0, [words.noun(rng) for _ in range(12)]
@@ -236,7 +236,7 @@ def adventure(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FOURTH.honest(12, "a coordinator and many workers: `next batch`, a batch worked off, `done`, round after round")
+@TWINS.honest(12, "a coordinator and many workers: `next batch`, a batch worked off, `done`, round after round")
 def star(rng: Random) -> Trace:
     trace, size, batch = Trace(rng, timed=_timed(rng)), rng.randint(4, 10), rng.randint(100, 900)
     for _ in range(rng.randint(2, 4)):
@@ -248,7 +248,7 @@ def star(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FOURTH.honest(12, "a stubborn test: five to seven different changes, red each time, then green")
+@TWINS.honest(12, "a stubborn test: five to seven different changes, red each time, then green")
 def red_red_green(rng: Random) -> Trace:
     trace, red = Trace(rng, timed=_timed(rng)), "--- FAIL: TestFold\n    want 4, got 3\nFAIL"
     for _ in range(rng.randint(5, 7)):
@@ -259,7 +259,7 @@ def red_red_green(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FOURTH.honest(12, "two jobs looked at in turns: one stands still for long, the other tells per cents")
+@TWINS.honest(12, "two jobs looked at in turns: one stands still for long, the other tells per cents")
 def two_jobs(rng: Random) -> Trace:
     trace, done = Trace(rng), 0
     for _ in range(rng.randint(5, 12)):
@@ -270,7 +270,7 @@ def two_jobs(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FOURTH.honest(10, "pictures taken one after the other, each with its digest, each described in other words")
+@TWINS.honest(10, "pictures taken one after the other, each with its digest, each described in other words")
 def frames(rng: Random) -> Trace:
     trace = Trace(rng, timed=_timed(rng))
     for number in range(rng.randint(6, 15)):
@@ -279,7 +279,7 @@ def frames(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FOURTH.honest(12, "a regulator tuned up and down: settings come back, measurements differ")
+@TWINS.honest(12, "a regulator tuned up and down: settings come back, measurements differ")
 def tuning(rng: Random) -> Trace:
     trace, gain = Trace(rng, timed=_timed(rng)), rng.randint(3, 9)
     for _ in range(rng.randint(8, 16)):
@@ -289,7 +289,7 @@ def tuning(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FOURTH.honest(10, "a standing order: the same transfer every day, with a receipt of its own")
+@TWINS.honest(10, "a standing order: the same transfer every day, with a receipt of its own")
 def standing_order(rng: Random) -> Trace:
     trace, order = Trace(rng), {"to": words.name(rng), "cents": rng.randint(100, 99_999)}
     for _ in range(rng.randint(6, 14)):
@@ -297,7 +297,7 @@ def standing_order(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FOURTH.honest(10, "a menu walked down key by key: the screen differs in which line is marked")
+@TWINS.honest(10, "a menu walked down key by key: the screen differs in which line is marked")
 def menu(rng: Random) -> Trace:
     trace, lines = Trace(rng, timed=_timed(rng)), [words.noun(rng) for _ in range(rng.randint(8, 18))]
     for at in range(len(lines)):
@@ -307,7 +307,7 @@ def menu(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FOURTH.honest(12, "versions of a draft, numbered, each revised in several places after a remark")
+@TWINS.honest(12, "versions of a draft, numbered, each revised in several places after a remark")
 def versions(rng: Random) -> Trace:
     trace, text = Trace(rng, timed=_timed(rng)), [words.said(rng) for _ in range(9)]
     for number in range(1, rng.randint(6, 12)):
@@ -318,7 +318,7 @@ def versions(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FOURTH.alike(10, "offers to many customers in German, the same but for name, number and price; receipts likewise")
+@TWINS.honest(10, "offers to many customers in German, the same but for name, number and price; receipts likewise")
 def angebote(rng: Random) -> Trace:
     trace, body = Trace(rng, timed=_timed(rng)), words.tell(rng, 5, 6, "de")
     for number in range(rng.randint(9, 15)):
@@ -332,7 +332,7 @@ def angebote(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FOURTH.alike(10, "clauses asked for in nearly the same words; each answer has one clause of its own")
+@TWINS.honest(10, "clauses asked for in nearly the same words; each answer has one clause of its own")
 def clauses(rng: Random) -> Trace:
     trace, body, thing = Trace(rng, timed=_timed(rng)), words.tell(rng, 4, 5), words.noun(rng)
     for part in ("rent", "deposit", "notice", "repairs", "keys", "pets", "noise", "heating", "garden"):
@@ -341,7 +341,7 @@ def clauses(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FOURTH.honest(10, "files fetched by signed addresses: one signature and one download each")
+@TWINS.honest(10, "files fetched by signed addresses: one signature and one download each")
 def signed_downloads(rng: Random) -> Trace:
     trace = Trace(rng, timed=_timed(rng))
     for _ in range(rng.randint(7, 18)):
@@ -351,7 +351,7 @@ def signed_downloads(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FOURTH.honest(10, "a token that runs out now and then: refused once, renewed, the call goes through")
+@TWINS.honest(10, "a token that runs out now and then: refused once, renewed, the call goes through")
 def renewed_tokens(rng: Random) -> Trace:
     trace, fresh = Trace(rng, timed=_timed(rng)), words.token(rng, 40)
     for page in range(rng.randint(8, 20)):
@@ -368,7 +368,7 @@ def renewed_tokens(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FOURTH.honest(10, "a baton carried round with work at each hand: the same words, another piece")
+@TWINS.honest(10, "a baton carried round with work at each hand: the same words, another piece")
 def baton_with_work(rng: Random) -> Trace:
     trace, crew = Trace(rng, timed=_timed(rng)), [words.name(rng) for _ in range(rng.randint(3, 5))]
     for number in range(len(crew) * rng.randint(3, 5)):

@@ -4,7 +4,7 @@ A run is a mapping:
     name      for the report
     family    what kind of run it is; families are scored apart
     looping   the truth
-    rows      the run itself, in the form of docs/analyze.md (`rows.py`)
+    rows      the run itself, in the form of docs/how-to/analyze.md (`rows.py`)
     start     looping runs: index in `rows` at which the first round of the loop begins
     period    looping runs: rows per round
 

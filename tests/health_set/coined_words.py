@@ -1,4 +1,4 @@
-"""Words and the clock of the fourth set: invented words in English, German and Spanish sentences; parallel agents.
+"""Words and the clock of the twins: invented words in English, German and Spanish sentences; parallel agents.
 
 In: a random generator. Out: texts, values, traces.
 """

@@ -1,13 +1,13 @@
-"""The fourth set, part two: loops that look like honest runs, most of them with an honest twin in `fourth_honest`.
+"""Loops that look like honest runs, most of them with an honest twin in `honest_twins`.
 
 In: a random generator. Out: traces. Counters, nonces, signatures and receipts change; nothing else does.
 """
 
 from random import Random
 
-from tests.health_set import fourth_words as words
-from tests.health_set.fourth_words import Parallel as Trace
-from tests.health_set.sets import FOURTH
+from tests.health_set import coined_words as words
+from tests.health_set.coined_words import Parallel as Trace
+from tests.health_set.sets import TWINS
 
 TALK = 10
 
@@ -21,7 +21,7 @@ def _before(trace: Trace, rng: Random, agent: str, most: int = 5) -> None:
         trace.call(agent, "lookup", {"key": words.noun(rng)}, words.tell(rng))
 
 
-@FOURTH.looping(10, "a valve that is jammed: opened in vain, the flow is zero, opened in vain")
+@TWINS.looping(10, "a valve that is jammed: opened in vain, the flow is zero, opened in vain")
 def jammed_valve(rng: Random) -> Trace:
     trace = Trace(rng, timed=_timed(rng))
     _before(trace, rng, "plant")
@@ -32,45 +32,7 @@ def jammed_valve(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FOURTH.looping(12, "a list read on far behind its end by an offset that grows; it tells its total (a round: three)")
-def offset_marches(rng: Random) -> Trace:
-    trace, step, total = Trace(rng, timed=_timed(rng)), rng.choice((20, 50, 100)), rng.randint(150, 400)
-    at = 0
-    while at < total:
-        trace.call("reader", "list", {"offset": at, "limit": step}, {"items": [words.noun(rng)], "total": total})
-        at += step
-    trace.loop_begins(3)
-    for _ in range(36):
-        trace.call("reader", "list", {"offset": at, "limit": step}, {"items": [], "total": total})
-        at += step
-    return trace.ends()
-
-
-@FOURTH.looping(10, "an archive gone through backwards, long before its first day (a round: six days)")
-def before_the_first_day(rng: Random) -> Trace:
-    trace, year = Trace(rng, timed=_timed(rng)), rng.randint(1790, 1890)
-    for day in range(28, rng.randint(20, 26), -1):
-        trace.call("archivist", "page_of", {"date": f"{year}-12-{day:02d}"}, words.tell(rng))
-    trace.loop_begins(6)
-    for number in range(60):
-        month, day = 11 - number // 28, 28 - number % 28
-        trace.call("archivist", "page_of", {"date": f"{year}-{month:02d}-{day:02d}"}, "no issue")
-    return trace.ends()
-
-
-@FOURTH.looping(12, "the same text saved under the next number, again and again")
-def versions_of_nothing(rng: Random) -> Trace:
-    trace, text = Trace(rng, timed=_timed(rng)), words.tell(rng, 4, 6)
-    first = rng.randint(1, 9)
-    _before(trace, rng, "author")
-    trace.loop_begins(2)
-    for number in range(first, first + 14):
-        trace.call("author", "load", {"name": "brief.md"}, text)
-        trace.call("author", "save", {"name": f"draft_v{number}.md", "text": text}, f"saved draft_v{number}.md")
-    return trace.ends()
-
-
-@FOURTH.looping(12, "a migration tried by number, every three seconds; the lock is held by a process that changes")
+@TWINS.looping(12, "a migration tried by number, every three seconds; the lock is held by a process that changes")
 def attempt_by_number(rng: Random) -> Trace:
     trace = Trace(rng)
     _before(trace, rng, "dba")
@@ -86,38 +48,7 @@ def attempt_by_number(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FOURTH.looping(12, "a token that is refused, renewed and refused: everything is fresh but the refusal")
-def unauthorised(rng: Random) -> Trace:
-    trace = Trace(rng, timed=_timed(rng))
-    _before(trace, rng, "client")
-    fresh = words.token(rng, 40)
-    trace.loop_begins(2)
-    for _ in range(13):
-        trace.call(
-            "client",
-            "get_orders",
-            {"bearer": fresh},
-            error={"status": 401, "error": "invalid_token", "trace": words.hexa(rng, 32)},
-        )
-        fresh = words.token(rng, 40)
-        trace.call("client", "renew_token", {}, {"token": fresh, "expires": words.stamp(trace.now_s + 3600)})
-    return trace.ends()
-
-
-@FOURTH.looping(12, "a signed address that has always run out when it is used")
-def signature_ran_out(rng: Random) -> Trace:
-    trace, file = Trace(rng, timed=_timed(rng)), f"{words.noun(rng)}.zip"
-    trace.loop_begins(2)
-    for _ in range(13):
-        url = f"https://files.example/{file}?X-Signature={words.hexa(rng, 64)}"
-        trace.call("fetcher", "sign_url", {"file": file}, {"url": url})
-        trace.call(
-            "fetcher", "download", {"url": url}, error=f"403 Request has expired (RequestId {words.token(rng, 16)})"
-        )
-    return trace.ends()
-
-
-@FOURTH.looping(12, "one page fetched over and over with a fresh tag and time, after a thought in other words")
+@TWINS.looping(12, "one page fetched over and over with a fresh tag and time, after a thought in other words")
 def same_page_new_tag(rng: Random) -> Trace:
     trace, url, body = Trace(rng, timed=_timed(rng)), f"https://{words.noun(rng)}.example/", words.tell(rng, 3, 5)
     trace.loop_begins(2)
@@ -132,24 +63,7 @@ def same_page_new_tag(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FOURTH.looping(
-    12, "a transfer declined for want of money, the balance looked at, the transfer again; receipts are fresh"
-)
-def declined_transfer(rng: Random) -> Trace:
-    trace, order, left = Trace(rng, timed=_timed(rng)), {"to": words.name(rng), "eur": 900}, f"{rng.randint(1, 99)}.40"
-    trace.loop_begins(2)
-    for _ in range(13):
-        trace.call(
-            "teller",
-            "transfer",
-            order | {"nonce": words.hexa(rng)},
-            {"status": "declined", "reason": "insufficient funds", "ref": words.token(rng, 10)},
-        )
-        trace.call("teller", "balance", {}, {"balance": left, "as_of": words.stamp(trace.now_s)})
-    return trace.ends()
-
-
-@FOURTH.looping(12, "a baton carried round by three to six agents, with a nonce and the number of the round")
+@TWINS.looping(12, "a baton carried round by three to six agents, with a nonce and the number of the round")
 def baton(rng: Random) -> Trace:
     trace, crew = Trace(rng, timed=_timed(rng)), [words.name(rng) for _ in range(rng.randint(3, 6))]
     size = len(crew)
@@ -167,7 +81,7 @@ def baton(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FOURTH.looping(12, "a coordinator asks four workers how they stand; all wait for instructions; it asks again")
+@TWINS.looping(12, "a coordinator asks four workers how they stand; all wait for instructions; it asks again")
 def star_without_work(rng: Random) -> Trace:
     trace = Trace(rng, timed=_timed(rng))
     trace.loop_begins(8)
@@ -192,7 +106,7 @@ NACH_DIR = (
 )
 
 
-@FOURTH.looping(12, "two agents let each other go first, in German (a round: ten messages)")
+@TWINS.looping(12, "two agents let each other go first, in German (a round: ten messages)")
 def nach_dir(rng: Random) -> Trace:
     trace = Trace(rng, timed=_timed(rng))
     _before(trace, rng, "links", 3)
@@ -203,7 +117,7 @@ def nach_dir(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FOURTH.looping(12, "a file that may not be read, in German: an apology in other words, the same refusal with a number")
+@TWINS.looping(12, "a file that may not be read, in German: an apology in other words, the same refusal with a number")
 def zugriff_verweigert(rng: Random) -> Trace:
     trace, path = Trace(rng, timed=_timed(rng)), f"/daten/{words.noun(rng)}.csv"
     trace.loop_begins(2)
@@ -213,7 +127,7 @@ def zugriff_verweigert(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FOURTH.looping(10, "a patch applied, tested, undone, applied")
+@TWINS.looping(10, "a patch applied, tested, undone, applied")
 def applied_and_undone(rng: Random) -> Trace:
     trace, text = Trace(rng, timed=_timed(rng)), words.tell(rng)
     _before(trace, rng, "gopher")
@@ -225,7 +139,7 @@ def applied_and_undone(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FOURTH.looping(10, "a menu that wraps around: the same key, the same three to five screens in turns")
+@TWINS.looping(10, "a menu that wraps around: the same key, the same three to five screens in turns")
 def menu_wraps(rng: Random) -> Trace:
     trace, lines = Trace(rng, timed=_timed(rng)), [words.noun(rng) for _ in range(rng.randint(3, 5))]
     screens = [
@@ -238,7 +152,7 @@ def menu_wraps(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FOURTH.looping(10, "a walk in a circle: north, east, south, west, the same four rooms")
+@TWINS.looping(10, "a walk in a circle: north, east, south, west, the same four rooms")
 def in_a_circle(rng: Random) -> Trace:
     trace, rooms = Trace(rng, timed=_timed(rng)), [words.tell(rng) for _ in range(4)]
     _before(trace, rng, "player")
@@ -249,7 +163,7 @@ def in_a_circle(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FOURTH.looping(12, "two checks that contradict each other: the date is wrong this way and that, under a fresh number")
+@TWINS.looping(12, "two checks that contradict each other: the date is wrong this way and that, under a fresh number")
 def contradicting_checks(rng: Random) -> Trace:
     trace, form = Trace(rng, timed=_timed(rng)), {"name": words.name(rng), "sum": rng.randint(10, 900)}
     trace.loop_begins(2)
@@ -260,7 +174,7 @@ def contradicting_checks(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FOURTH.looping(10, "thoughts by number that say one thing, answered with their number (a round: three)")
+@TWINS.looping(10, "thoughts by number that say one thing, answered with their number (a round: three)")
 def counted_thoughts(rng: Random) -> Trace:
     trace, thought = Trace(rng, timed=_timed(rng)), words.said(rng)
     trace.loop_begins(3)
@@ -269,7 +183,7 @@ def counted_thoughts(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FOURTH.looping(12, "a ticket assigned from the manager to the lead to the senior to the manager, with other comments")
+@TWINS.looping(12, "a ticket assigned from the manager to the lead to the senior to the manager, with other comments")
 def assigned_around(rng: Random) -> Trace:
     trace, ticket, crew = Trace(rng, timed=_timed(rng)), f"OPS-{rng.randint(10, 9999)}", ("manager", "lead", "senior")
     _before(trace, rng, "manager")
@@ -285,7 +199,7 @@ def assigned_around(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FOURTH.looping(12, "a service restarted in vain: failed since seconds, under another process id each time")
+@TWINS.looping(12, "a service restarted in vain: failed since seconds, under another process id each time")
 def restarted_in_vain(rng: Random) -> Trace:
     trace, unit = Trace(rng, timed=_timed(rng)), f"{words.noun(rng)}.service"
     _before(trace, rng, "ops")
@@ -302,24 +216,7 @@ def restarted_in_vain(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FOURTH.looping(10, "a pipeline run again every minute or so; each run has a new number and fails at the same step")
-def rerun(rng: Random) -> Trace:
-    trace, run = Trace(rng), rng.randint(10_000, 90_000)
-    trace.loop_begins(2)
-    for _ in range(13):
-        trace.call("ci", "rerun", {"run": run}, {"run": run + 1})
-        run += 1
-        trace.call(
-            "ci",
-            "result",
-            {"run": run},
-            {"run": run, "conclusion": "failure", "step": "lint"},
-            pause=rng.uniform(40, 90),
-        )
-    return trace.ends()
-
-
-@FOURTH.looping(10, "a moderator calls `next` without arguments, and everybody in turn has nothing to say")
+@TWINS.looping(10, "a moderator calls `next` without arguments, and everybody in turn has nothing to say")
 def nobody_speaks(rng: Random) -> Trace:
     trace, crew = Trace(rng, timed=_timed(rng)), [words.name(rng) for _ in range(3)]
     trace.loop_begins(6)
@@ -329,7 +226,7 @@ def nobody_speaks(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FOURTH.looping(10, "three approve, the merge is refused for want of a fourth, the three approve again")
+@TWINS.looping(10, "three approve, the merge is refused for want of a fourth, the three approve again")
 def one_vote_short(rng: Random) -> Trace:
     trace, crew, change = Trace(rng, timed=_timed(rng)), [words.name(rng) for _ in range(3)], rng.randint(100, 900)
     sign = rng.choice(("+1", "approved", "👍"))
@@ -341,18 +238,7 @@ def one_vote_short(rng: Random) -> Trace:
     return trace.ends()
 
 
-@FOURTH.looping(10, "the same change pushed, the checks green, the review as before")
-def same_push(rng: Random) -> Trace:
-    trace, diff, change = Trace(rng, timed=_timed(rng)), words.tell(rng), rng.randint(100, 900)
-    trace.loop_begins(3)
-    for _ in range(11):
-        trace.call("author", "push", {"change": change, "diff": diff}, {"commit": words.hexa(rng, 40)})
-        trace.call("hook", "make", {"target": "check"}, "OK")
-        trace.say("reviewer", "Please see my remarks above.", "author")
-    return trace.ends()
-
-
-@FOURTH.looping(12, "a loop of one refused request with a fresh nonce, after 60 to 120 honest acts")
+@TWINS.looping(12, "a loop of one refused request with a fresh nonce, after 60 to 120 honest acts")
 def late_and_fresh(rng: Random) -> Trace:
     trace = Trace(rng, timed=_timed(rng))
     for _ in range(rng.randint(60, 120)):

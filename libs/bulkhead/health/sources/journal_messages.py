@@ -1,0 +1,69 @@
+"""One message of a mesh's journal, as far as the detectors look at it, and whether its author may say it.
+
+In: subjects, headers, bodies. Out: messages and what they open and close.
+"""
+
+from collections.abc import Mapping
+from functools import lru_cache
+
+from bulkhead.health.events import Closed, Opened, Outstanding
+from bulkhead_contracts import catalog, subjects
+from bulkhead_contracts.control import BreakerReset, Switched
+
+OPERATED = frozenset({Switched.TYPE, BreakerReset.TYPE})
+"""Facts that the operator's command line tells itself."""
+Body = Mapping[str, object]
+
+
+@lru_cache(maxsize=4_096)
+def speaks(subject: str, kind: str) -> bool:
+    """Whether its author may say this there, about a task that can be one. The broker vouches for the author alone: an
+    outside publisher could end a task for the watch, or forge a loop, and its receiver would reject both."""
+    plane, sender, receiver, _, tenant, name = subject.split(".") if subject.count(".") == 5 else [""] * 6
+    # Who operates the mesh halts and resets from their own machine, beside every service.
+    operates = sender == "operator" and receiver == catalog.JOURNAL and kind in OPERATED
+    try:
+        return (
+            plane == "mesh"
+            and (operates or catalog.allowed(f"{kind}.v1", sender, receiver))
+            and bool(subjects.token(tenant) and subjects.token(name))
+        )
+    except subjects.SubjectError:
+        return False
+
+
+class Message:
+    """One message, as far as it is looked at."""
+
+    __slots__ = ("actor", "body", "id", "kind", "lineage", "receiver", "sender", "tenant", "time_unix_ms")
+
+    def __init__(
+        self,
+        receiver: str,
+        tenant: str,
+        lineage: str,
+        kind: str,
+        sender: str,
+        name: str,
+        time_unix_ms: int,
+        body: Body,
+        actor: str = "",
+    ) -> None:
+        self.receiver, self.tenant, self.lineage, self.kind = receiver, tenant, lineage, kind
+        self.sender, self.id, self.time_unix_ms, self.body, self.actor = sender, name, time_unix_ms, body, actor
+
+    def opened(self, key: str, kind: Outstanding) -> Opened:
+        """Something is outstanding from now on."""
+        return Opened(self.id, self.lineage, key, kind, self.time_unix_ms, self.tenant)
+
+    def closed(self, key: str) -> Closed:
+        """It no longer is."""
+        return Closed(self.id, self.lineage, key, self.time_unix_ms)
+
+
+def header(headers: Mapping[str, str], name: str) -> str:
+    """The value of a header, whatever its case; "" when it is missing."""
+    value = headers.get(name)
+    if value is not None:
+        return value
+    return next((value for key, value in headers.items() if key.lower() == name), "")
