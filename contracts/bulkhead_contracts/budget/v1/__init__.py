@@ -1,0 +1,6 @@
+"""Money: reserved before a call, settled after it, halted when the ceiling is reached."""
+
+from .alerts import *
+from .ledger import *
+from .limits import *
+from .spending import *

@@ -1,0 +1,74 @@
+"""Alerts on the wire: accounts near their limits, notices for webhooks, findings of the watcher."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from bulkhead_contracts import bounds
+from bulkhead_contracts.types import Body, Count, Name, Reason, Summary, Tag, Token, UnixMs
+
+
+class Alerted(Body):
+    """Fact: an account comes near its limit; nothing is stopped. About a task, it is told to who shows it, too.
+
+    alert derives from the account, the limit and the threshold: told again, it is the same. kind `share`: so many
+    percent are spent; `rate`: as fast as it was spent lately, the limit is reached at `reached_unix_ms`, before the
+    account's period ends.
+    """
+
+    TYPE: ClassVar[str] = "mesh.budget.alerted"
+
+    alert: Token
+    kind: Literal["share", "rate"]
+    scope: Annotated[str, Field(max_length=200)]
+    unit: Literal["cost_usd_micros", "tokens", "model_calls", "tool_calls", "wall_ms"]
+    percent: Count
+    spent: Count
+    limit: Count
+    reached_unix_ms: UnixMs = 0
+    what: Reason
+    hint: Reason = ""
+    alerted_unix_ms: UnixMs
+
+
+class NoticeRequested(Body):
+    """Ask: tell the people outside who pay for a tenant, by its webhook; without one nothing is told.
+
+    notice: the event's id, the same when it is told again: at least once, and whoever gets it drops doubles. kind:
+    open, `share` and `rate` as in `Alerted`; `halted`, `resumed`, `breaker_opened`, `breaker_reset`, `breaker_closed`,
+    `stalled`; more may come. account: as `Alerted.scope`, or what else it is about (`tool:acme:http_get`, without
+    figures then); never one of several tenants.
+    """
+
+    TYPE: ClassVar[str] = "mesh.budget.notice_requested"
+
+    notice: Token
+    kind: Tag
+    account: Annotated[str, Field(max_length=200)]
+    unit: Tag
+    percent: Count
+    spent: Count
+    limit: Count
+    reached_unix_ms: UnixMs = 0
+    what: Reason
+    hint: Reason = ""
+    told_unix_ms: UnixMs
+
+
+class Tripped(Body):
+    """Fact: a detector of coordination health has found something; `evidence` are the ids of the messages that show it.
+
+    trip derives from the evidence: whoever finds the same again names it the same. halted: the task was stopped for it.
+    """
+
+    TYPE: ClassVar[str] = "mesh.budget.tripped"
+
+    trip: Token
+    detector: Name
+    level: Literal["warn", "stop"]
+    agents: Annotated[tuple[Summary, ...], Field(max_length=bounds.MAX_TRIP_AGENTS)] = ()
+    what: Reason
+    hint: Reason = ""
+    evidence: Annotated[tuple[Summary, ...], Field(max_length=bounds.MAX_TRIP_EVIDENCE)] = ()
+    halted: bool = False
+    tripped_unix_ms: UnixMs

@@ -1,0 +1,244 @@
+"""The ledger on the wire: reservations, settlements, charges, marks and checkpoints."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from bulkhead_contracts import bounds
+from bulkhead_contracts.result import Usage
+from bulkhead_contracts.types import (
+    Body,
+    Contract,
+    Count,
+    Digest16,
+    Name,
+    Reason,
+    Summary,
+    Tag,
+    Token,
+    TokenCount,
+    UnixMs,
+    UsdMicros,
+)
+
+
+class Amount(Contract):
+    """What a call may cost at worst, or did cost."""
+
+    tokens: TokenCount = 0
+    cost_usd_micros: UsdMicros = 0
+    model_calls: Count = 0
+    tool_calls: Count = 0
+
+
+class ReserveRequested(Body):
+    """Ask for admission before an outward call (rpc). The envelope carries the grants that bound it.
+
+    reservation_id derives from the call and its provider attempt: a repeated id gets the first answer.
+    agent: on whose behalf, `worker.researcher`; what it spends is counted under that name.
+    """
+
+    TYPE: ClassVar[str] = "mesh.budget.reserve_requested"
+
+    reservation_id: Token
+    call_id: Token
+    step_id: str = ""
+    purpose: Literal["model", "tool", "retrieval"]
+    resource: Name
+    worst_case: Amount
+    price_digest: Summary = ""
+    agent: Tag = ""
+
+
+class ReserveReplied(Body):
+    """`refused` is final (the ceiling); `wait` means ask again after `retry_after_ms`.
+
+    pauses: refused for now: the task is halted (since `halted_unix_ms`) until somebody raises the ceiling, and the call
+    is asked again, under another reservation, when the halt is lifted. doubtful: `wait`, and it may be held all the
+    same: who asks no more settles it with nothing.
+    """
+
+    TYPE: ClassVar[str] = "mesh.budget.reserve_replied"
+
+    reservation_id: Token
+    decision: Literal["reserved", "refused", "wait"]
+    scope: Summary = ""
+    reason: Reason = ""
+    retry_after_ms: Count = 0
+    pauses: bool = False
+    halted_unix_ms: UnixMs = 0
+    doubtful: bool = False
+
+
+class ScopeLimit(Contract):
+    """One account of the ledger, e.g. `task:acme:t1` or `day:acme:2026-11-21`, and its ceiling.
+
+    The largest value that a unit can have means that there is no ceiling in it. until_unix_ms: nothing is admitted to
+    it after that (a task's grant has expired); 0 where its name says how long it counts.
+    """
+
+    scope: Annotated[str, Field(max_length=200)]
+    cost_usd_micros: UsdMicros
+    tokens: TokenCount
+    model_calls: Count = bounds.UNLIMITED
+    tool_calls: Count = bounds.UNLIMITED
+    wall_ms: Count = bounds.UNLIMITED
+    until_unix_ms: UnixMs = 0
+
+
+class Reserved(Body):
+    """Fact, appended to the journal before the answer: from these the ledger is rebuilt.
+
+    more_scopes: further accounts that it is charged to, after those of `scopes`.
+    """
+
+    TYPE: ClassVar[str] = "mesh.budget.reserved"
+
+    reservation_id: Token
+    call_id: Token
+    step_id: str = ""
+    service: Token
+    resource: Name
+    amount: Amount
+    scopes: Annotated[tuple[ScopeLimit, ...], Field(max_length=8)]
+    price_digest: Summary = ""
+    reserved_unix_ms: UnixMs
+    more_scopes: Annotated[tuple[ScopeLimit, ...], Field(max_length=8)] = ()
+
+
+class ReservedRow(Contract):
+    """What would be a `Reserved` of its own, and what its envelope and subject would say: id, cause, actor, task."""
+
+    id: Digest16
+    cause: Summary
+    task: Token
+    actor: Summary = ""
+    grant_digest: Summary = ""
+    reserved: Reserved
+
+
+class ReservedTogether(Body):
+    """Fact: reservations of one tenant that waited for the journal at the same moment, stored at once.
+
+    It lies under tenant `ledger` and the tenant's name. A row counts as a `Reserved` of that id in that task.
+    """
+
+    TYPE: ClassVar[str] = "mesh.ledger.reserved_together"
+
+    rows: Annotated[tuple[ReservedRow, ...], Field(min_length=1, max_length=bounds.MAX_RESERVED_TOGETHER)]
+
+
+class Settled(Body):
+    """The doer says what the call really used; idempotent by reservation id.
+
+    estimated: the provider gave no usage, so the reservation itself is charged. wall_ms: from admission to settlement,
+    by the doer's clock.
+    """
+
+    TYPE: ClassVar[str] = "mesh.budget.settled"
+
+    reservation_id: Token
+    call_id: Token
+    usage: Usage
+    estimated: bool = False
+    wall_ms: Count = 0
+
+
+class TaskCharged(Body):
+    """What a task that was ended early has cost, all of it: said when it stops, and again with every late settlement.
+
+    charged: what its calls used. held: what is reserved for calls that have not settled yet; with nothing held the sum
+    is final. settled_calls grows with every settlement: of two, the one with more is the later.
+    """
+
+    TYPE: ClassVar[str] = "mesh.budget.task_charged"
+
+    charged: Amount
+    held: Amount
+    settled_calls: Count = 0
+
+
+class Overran(Body):
+    """Fact: a call used more than was reserved for it. It is charged in full; for a model it counts as a failure."""
+
+    TYPE: ClassVar[str] = "mesh.budget.overran"
+
+    reservation_id: Token
+    call_id: Token
+    step_id: str = ""
+    service: Token
+    resource: Name
+    reserved: Amount
+    used: Amount
+    what: Reason
+    overran_unix_ms: UnixMs
+
+
+class LedgerMarked(Body):
+    """Budget is about to read this inbox to rebuild its ledger: it has read enough when it has read this."""
+
+    TYPE: ClassVar[str] = "mesh.budget.ledger_marked"
+
+    epoch: Token
+
+
+Units = tuple[int, int, int, int, int]
+
+
+"""Tokens, micro dollars, model calls, tool calls, milliseconds."""
+
+
+class LedgerBalance(Contract):
+    """What one account had spent at a checkpoint, by how many settlements, and what it held."""
+
+    scope: Annotated[str, Field(max_length=200)]
+    reserved: Units
+    spent: Units
+    settled: Count
+    stopped: bool = False
+    until_unix_ms: UnixMs = 0
+
+
+class LedgerEntry(Contract):
+    """One reservation that had not been settled at a checkpoint."""
+
+    key: Annotated[str, Field(max_length=300)]
+    ask: Units
+    scopes: Annotated[tuple[ScopeLimit, ...], Field(max_length=16)]
+    reserved_unix_ms: UnixMs
+
+
+class LedgerSettled(Contract):
+    """One reservation that had been settled shortly before a checkpoint; its money is in the balances."""
+
+    key: Annotated[str, Field(max_length=300)]
+    reserved_unix_ms: UnixMs
+
+
+class LedgerPart(Body):
+    """Fact: a part of the ledger as it stood at a checkpoint.
+
+    settled: a second copy of these reservations' facts may be stored after the checkpoint, and opens nothing.
+    """
+
+    TYPE: ClassVar[str] = "mesh.budget.ledger_part"
+
+    checkpoint: Token
+    balances: Annotated[tuple[LedgerBalance, ...], Field(max_length=bounds.MAX_CHECKPOINT_ROWS)] = ()
+    entries: Annotated[tuple[LedgerEntry, ...], Field(max_length=bounds.MAX_CHECKPOINT_ROWS)] = ()
+    settled: Annotated[tuple[LedgerSettled, ...], Field(max_length=bounds.MAX_CHECKPOINT_SETTLED)] = ()
+
+
+class LedgerCheckpointed(Body):
+    """Fact: the ledger as it follows from the journal's inbox up to one sequence and budget's up to another.
+
+    parts: where its parts lie, by sequence. What lies below these sequences may be removed: it is in here.
+    """
+
+    TYPE: ClassVar[str] = "mesh.budget.ledger_checkpointed"
+
+    checkpoint: Token
+    journal_sequence: Count
+    budget_sequence: Count
+    parts: Annotated[tuple[Count, ...], Field(max_length=bounds.MAX_CHECKPOINT_PARTS)] = ()
+    at_unix_ms: UnixMs

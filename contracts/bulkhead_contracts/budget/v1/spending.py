@@ -1,0 +1,72 @@
+"""Spending on the wire: questions of people and their answers."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from bulkhead_contracts import bounds
+from bulkhead_contracts.result import Failure
+from bulkhead_contracts.task.v1 import RequesterClaim
+from bulkhead_contracts.types import Body, Contract, Count, UnixMs
+
+SpendBy = Literal["agent", "step", "workflow", "feature", "user", "tenant", "model", "task"]
+
+
+class SpendRequested(Body):
+    """An operator or auditor asks what the calls of a tenant cost that were admitted since then (rpc).
+
+    top: so many rows, the dearest; the others come as one sum.
+    """
+
+    TYPE: ClassVar[str] = "mesh.budget.spend_requested"
+
+    requester: RequesterClaim
+    by: SpendBy
+    since_s: Annotated[int, Field(ge=1, le=bounds.MAX_SPEND_S)]
+    top: Annotated[int, Field(ge=1, le=bounds.MAX_SPEND_ROWS)] = 20
+
+
+class Spent(Contract):
+    """A sum over calls. input_tokens and output_tokens are the providers' own counts.
+
+    tokens: both, and the reservations of `estimated` calls, whose provider gave no usage.
+    """
+
+    calls: Count = 0
+    estimated: Count = 0
+    input_tokens: Count = 0
+    output_tokens: Count = 0
+    tokens: Count = 0
+    cost_usd_micros: Count = 0
+    model_calls: Count = 0
+    tool_calls: Count = 0
+    wall_ms: Count = 0
+
+
+class SpendRow(Contract):
+    """What was spent under one name, and what is held for calls that have not settled. "": without a name."""
+
+    name: Annotated[str, Field(max_length=200)] = ""
+    spent: Spent = Spent()
+    held: Spent = Spent()
+
+
+class SpendReplied(Body):
+    """Rows, the dearest first; `rest` sums the other rest_rows; `total` is all of them.
+
+    late: settled since then, of calls that were admitted before: in no row, for their time is another. kept_unix_ms:
+    tasks that ended before it may have been purged, and what they spent is kept by day and month, not by name.
+    """
+
+    TYPE: ClassVar[str] = "mesh.budget.spend_replied"
+
+    by: SpendBy = "tenant"
+    since_unix_ms: UnixMs = 0
+    until_unix_ms: UnixMs = 0
+    kept_unix_ms: UnixMs = 0
+    rows: Annotated[tuple[SpendRow, ...], Field(max_length=bounds.MAX_SPEND_ROWS)] = ()
+    rest: SpendRow = SpendRow()
+    rest_rows: Count = 0
+    total: SpendRow = SpendRow()
+    late: Spent = Spent()
+    failure: Failure | None = None
