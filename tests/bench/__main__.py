@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bulkhead_infra.local.process import StartFailed
+from bulkhead_infra.local.processes.child import StartFailed
 from bulkhead_infra.nats.server import Durability, binary
 from tests.bench import admitting, dbos_peer, flooding, floor, growing, recovering, stepping, whole
 from tests.bench.accounting import Unreadable

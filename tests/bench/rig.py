@@ -28,7 +28,7 @@ from bulkhead_contracts.task import Progressed, StepEnded, StepStarted, TaskEnde
 from bulkhead_infra.composition import newest_logic
 from bulkhead_infra.identity import keys, policy, render
 from bulkhead_infra.local.http import get
-from bulkhead_infra.local.process import Child
+from bulkhead_infra.local.processes.child import Child
 from bulkhead_infra.nats.configuration import ServerPlan
 from bulkhead_infra.nats.provision import provision
 from bulkhead_infra.nats.server import Durability, NatsServer

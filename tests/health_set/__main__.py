@@ -20,7 +20,9 @@ def main(argv: list[str] | None = None) -> int:
     way = parser.add_mutually_exclusive_group()
     way.add_argument("--wrong", metavar="FAMILY", help="every run of a family that was judged wrongly, and by what")
     way.add_argument("--run", metavar="FAMILY/N", help="one run as JSON Lines, for `bulkhead analyze`")
-    way.add_argument("--write", action="store_true", help="keep the figures, and render them into docs/explanation/detectors.md")
+    way.add_argument(
+        "--write", action="store_true", help="keep the figures, and render them into docs/explanation/detectors.md"
+    )
     way.add_argument("--folder", metavar="FOLDER", type=Path, help="score recorded runs (with --labels; `recorded.py`)")
     parser.add_argument("--labels", metavar="FILE", type=Path, help="what the recorded runs are")
     parser.add_argument("--json", action="store_true", help="one document")

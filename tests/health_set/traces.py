@@ -1,6 +1,7 @@
 """Traces under construction, and the register of families: what generators are written with.
 
-In: a random generator. Out: rows in the form of docs/how-to/analyze.md, with a clock that only goes on when somebody acts.
+In: a random generator. Out: rows in the form of docs/how-to/analyze.md, with a clock that only goes on when somebody
+acts.
 """
 
 from collections.abc import Callable

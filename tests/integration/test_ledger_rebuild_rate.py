@@ -18,7 +18,7 @@ from bulkhead_contracts.result import Usage
 from bulkhead_services.budget.ledger import model
 from bulkhead_services.budget.ledger.model import NO_LIMIT, Scope, Sum
 from bulkhead_services.budget.ledger.rebuild import Keeper
-from bulkhead_services.budget.ledger.redis_store import RedisStore
+from bulkhead_services.budget.ledger.redis.store import RedisStore
 
 CALLS = 1_500
 KEEP_MS = 86_400_000

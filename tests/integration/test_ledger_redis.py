@@ -24,7 +24,7 @@ from bulkhead_services.budget.ledger.checkpoint import ROLE, Checkpointer, parts
 from bulkhead_services.budget.ledger.memory_store import MemoryStore
 from bulkhead_services.budget.ledger.model import Balance, Ceiling, Denied, Held, Ledger, Scope, Stale, Sum, Waiting
 from bulkhead_services.budget.ledger.rebuild import Keeper
-from bulkhead_services.budget.ledger.redis_store import RedisStore
+from bulkhead_services.budget.ledger.redis.store import RedisStore
 from bulkhead_services.budget.ledger.store import LOOK_MS, Fenced, RedisFailure, Revision, Store, Unsafe
 
 LEASE_MS, KEEP_MS = 1_000, 3_600_000

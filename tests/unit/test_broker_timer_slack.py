@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from bulkhead_infra.local.process import Child
+from bulkhead_infra.local.processes.child import Child
 from bulkhead_infra.nats import server
 from bulkhead_infra.nats.server import NatsServer, ServerPlan
 

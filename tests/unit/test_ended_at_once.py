@@ -11,8 +11,8 @@ import pytest
 from bulkhead_cli.operate import up
 from bulkhead_cli.output import Exit, Stop
 from bulkhead_infra.local import supervisor
-from bulkhead_infra.local.process import Child
-from bulkhead_infra.local.supervised_process import Unit
+from bulkhead_infra.local.processes.child import Child
+from bulkhead_infra.local.processes.supervised import Unit
 from bulkhead_infra.local.supervisor import BROKER, LocalMesh
 
 DEAF = "trap '' TERM; echo on; exec sleep 600"

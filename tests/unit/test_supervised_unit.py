@@ -3,14 +3,14 @@
 import asyncio
 from pathlib import Path
 
-from bulkhead_infra.local import supervised_process
-from bulkhead_infra.local.process import Child
-from bulkhead_infra.local.supervised_process import Unit
+from bulkhead_infra.local.processes import supervised
+from bulkhead_infra.local.processes.child import Child
+from bulkhead_infra.local.processes.supervised import Unit
 
 
 async def test_a_restart_that_somebody_asked_for_begins_to_count_anew(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(supervised_process, "BACKOFF_FIRST_S", 0.01)
-    monkeypatch.setattr(supervised_process, "BACKOFF_MAX_S", 0.16)
+    monkeypatch.setattr(supervised, "BACKOFF_FIRST_S", 0.01)
+    monkeypatch.setattr(supervised, "BACKOFF_MAX_S", 0.16)
     said: list[str] = []
 
     async def spawn() -> Child:

@@ -13,7 +13,7 @@ from pathlib import Path
 from bulkhead.tcp_ports import PortInUse
 from bulkhead_infra.identity.keys import KeyFileError
 from bulkhead_infra.identity.policy import PolicyError
-from bulkhead_infra.local.process import StartFailed
+from bulkhead_infra.local.processes.child import StartFailed
 from bulkhead_infra.local.rundir import DirectoryInUse, DirectoryUnfit
 from bulkhead_infra.local.status import Screen
 from bulkhead_infra.local.supervisor import BROKER, REDIS, LocalMesh

@@ -7,7 +7,7 @@ their owner's: `bulkhead render accounts` writes what the broker must include, `
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from bulkhead_infra.local.process import StartFailed
+from bulkhead_infra.local.processes.child import StartFailed
 from bulkhead_infra.nats.stream_sizes import StoreTooSmall, bounds
 
 MAX_REPLICAS = 5

@@ -19,7 +19,7 @@ import psutil
 
 from bulkhead_contracts import bounds
 from bulkhead_infra.identity import callers, keys
-from bulkhead_infra.local.process import PRIVATE_UMASK
+from bulkhead_infra.local.processes.child import PRIVATE_UMASK
 from bulkhead_infra.nats.server import disk_problem, more_room
 
 LOCK_FILE = "lock"

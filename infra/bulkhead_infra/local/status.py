@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bulkhead_infra.local.doctor_denials import Refusals
-from bulkhead_infra.local.supervised_process import Row
+from bulkhead_infra.local.processes.supervised import Row
 from bulkhead_infra.local.supervisor import BROKER, LocalMesh
 from bulkhead_infra.nats.server import LOG_FILE
 

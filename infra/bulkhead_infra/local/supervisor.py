@@ -13,15 +13,15 @@ from typing import Any, Self
 from bulkhead.tcp_ports import claim, free_port
 from bulkhead_infra.composition import newest_logic
 from bulkhead_infra.identity import keys, policy, render
-from bulkhead_infra.local import starts
 from bulkhead_infra.local.environment import PROVIDER, RunFacts, environ_of, resolved
 from bulkhead_infra.local.external_services import Given
 from bulkhead_infra.local.journal import JournalKeeper
 from bulkhead_infra.local.mesh_file import MeshFile
-from bulkhead_infra.local.process import KILL_TIMEOUT_S, StartFailed
-from bulkhead_infra.local.redis import RedisServer
+from bulkhead_infra.local.processes import starts
+from bulkhead_infra.local.processes.child import KILL_TIMEOUT_S, StartFailed
+from bulkhead_infra.local.processes.redis import RedisServer
+from bulkhead_infra.local.processes.supervised import Cure, Probe, Row, Spawn, Unit, all_ready
 from bulkhead_infra.local.rundir import DirectoryUnfit, RunDir
-from bulkhead_infra.local.supervised_process import Cure, Probe, Row, Spawn, Unit, all_ready
 from bulkhead_infra.local.upkeep import Upkeep
 from bulkhead_infra.nats.configuration import ServerPlan
 from bulkhead_infra.nats.provision import ProvisionError, provision

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bulkhead_contracts import subjects
 from bulkhead_infra.local.http import get
-from bulkhead_infra.local.process import Child, OnLine, StartFailed
+from bulkhead_infra.local.processes.child import Child, OnLine, StartFailed
 from bulkhead_infra.nats.configuration import Durability as Durability
 from bulkhead_infra.nats.configuration import ServerPlan, write_configuration
 from bulkhead_infra.nats.store import drop_torn_journal

@@ -20,7 +20,7 @@ from bulkhead.testing.mesh_backend import CannotDo, Wishes
 from bulkhead.testing.relay import Relay
 from bulkhead.tools import packs as packages
 from bulkhead_infra.local.environment import PREFIX, PROVIDER
-from bulkhead_infra.local.process import StartFailed
+from bulkhead_infra.local.processes.child import StartFailed
 from bulkhead_infra.local.supervisor import LocalMesh
 from bulkhead_infra.services import SERVICES
 from bulkhead_infra.stages import write_tenants

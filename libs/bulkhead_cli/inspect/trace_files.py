@@ -1,6 +1,7 @@
 """Files for `bulkhead analyze`: what form they have, and their events.
 
-In: a file of `bulkhead export`, rows as docs/how-to/analyze.md describes them, OpenTelemetry GenAI spans, or chats in the
+In: a file of `bulkhead export`, rows as docs/how-to/analyze.md describes them, OpenTelemetry GenAI spans, or chats in
+the
 OpenAI message format; compressed or not. Out: events one by one. Every file is bounded, and taken for hostile.
 """
 

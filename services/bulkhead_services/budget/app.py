@@ -25,7 +25,7 @@ from bulkhead_services.budget.ledger.checkpoint import Checkpointer
 from bulkhead_services.budget.ledger.memory_store import MemoryStore
 from bulkhead_services.budget.ledger.model import NO_LIMIT
 from bulkhead_services.budget.ledger.rebuild import Keeper
-from bulkhead_services.budget.ledger.redis_store import RedisStore
+from bulkhead_services.budget.ledger.redis.store import RedisStore
 from bulkhead_services.budget.ledger.store import Store
 from bulkhead_services.budget.ledger.uncertain_holds import UncertainHolds
 from bulkhead_services.budget.limits.alerts import Alerts

@@ -9,7 +9,7 @@ import pytest
 from bulkhead.bus.jetstream.bus import JetStreamBus
 from bulkhead.bus.port import BusUnavailable
 from bulkhead_contracts import subjects
-from bulkhead_infra.local.process import StartFailed
+from bulkhead_infra.local.processes.child import StartFailed
 from bulkhead_infra.local.rundir import DirectoryUnfit
 from bulkhead_infra.local.supervisor import LocalMesh
 from tests.integration.local.test_supervisor import small

@@ -22,7 +22,7 @@ from bulkhead.testing.redis_server import RedisServer
 from bulkhead_infra.identity import tls
 from bulkhead_infra.local.external_services import Given
 from bulkhead_infra.local.http import unready
-from bulkhead_infra.local.process import StartFailed
+from bulkhead_infra.local.processes.child import StartFailed
 from bulkhead_infra.local.supervisor import LocalMesh
 from bulkhead_infra.nats.provision import ProvisionError
 from bulkhead_infra.nats.server import binary

@@ -18,7 +18,7 @@ from bulkhead.tcp_ports import PortInUse, free_port
 from bulkhead_contracts import subjects
 from bulkhead_infra.local.external_services import Given
 from bulkhead_infra.local.http import get
-from bulkhead_infra.local.process import StartFailed
+from bulkhead_infra.local.processes.child import StartFailed
 from bulkhead_infra.local.rundir import DirectoryInUse, DirectoryUnfit
 from bulkhead_infra.local.supervisor import LocalMesh
 from bulkhead_infra.nats import server

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from bulkhead_services.budget.ledger.redis_pipeline import AT_ONCE, MOST_IN_A_CALL, Calls, Words
+from bulkhead_services.budget.ledger.redis.pipeline import AT_ONCE, MOST_IN_A_CALL, Calls, Words
 
 
 class Server:

@@ -5,7 +5,7 @@ from pydantic import ValidationError
 
 from bulkhead.runtime.process import main as running
 from bulkhead.runtime.process.main import main, setting_problems
-from bulkhead_infra.local import supervised_process
+from bulkhead_infra.local.processes import supervised
 from bulkhead_services.model_gateway.settings import Settings
 
 
@@ -52,7 +52,7 @@ def test_a_file_that_a_setting_names_ends_the_start_with_2_too(monkeypatch, tmp_
     monkeypatch.setattr(running, "serve", serve)
     with pytest.raises(SystemExit) as ended:
         main("model_gateway", lambda context, settings: None, Settings)
-    assert ended.value.code == running.BAD_SETTINGS == supervised_process.BAD_SETTINGS
+    assert ended.value.code == running.BAD_SETTINGS == supervised.BAD_SETTINGS
 
 
 def test_an_unknown_price_ends_the_start_with_2(monkeypatch, capsys):

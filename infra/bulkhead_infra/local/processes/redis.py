@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bulkhead_infra.identity.keys import replace
-from bulkhead_infra.local.process import Child, OnLine, StartFailed
+from bulkhead_infra.local.processes.child import Child, OnLine, StartFailed
 from bulkhead_infra.local.torn_file import torn
 
 CONF_FILE = "redis.conf"

@@ -11,9 +11,9 @@ from bulkhead_infra.composition import newest_logic
 from bulkhead_infra.identity import keys
 from bulkhead_infra.identity.policy import Policy
 from bulkhead_infra.local.http import unready
-from bulkhead_infra.local.process import Child, OnLine
+from bulkhead_infra.local.processes.child import Child, OnLine
+from bulkhead_infra.local.processes.supervised import Probe, Spawn
 from bulkhead_infra.local.rundir import PUBLISHERS_FILE, RunDir
-from bulkhead_infra.local.supervised_process import Probe, Spawn
 
 DEFAULT_TENANT = "demo"
 

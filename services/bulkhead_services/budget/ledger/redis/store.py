@@ -36,7 +36,7 @@ from bulkhead_services.budget.ledger.model import (
     scopes_from_json,
     scopes_json,
 )
-from bulkhead_services.budget.ledger.redis_codec import (
+from bulkhead_services.budget.ledger.redis.codec import (
     balance_in,
     balance_of,
     ceiling_in,
@@ -48,8 +48,8 @@ from bulkhead_services.budget.ledger.redis_codec import (
     sum_in,
     text_of,
 )
-from bulkhead_services.budget.ledger.redis_pipeline import AT_ONCE, Calls, Words
-from bulkhead_services.budget.ledger.redis_scripts import FENCE, KEEP_LOCK, LEAD, LEDGER, SWITCH, UNLOCK, WRITE
+from bulkhead_services.budget.ledger.redis.pipeline import AT_ONCE, Calls, Words
+from bulkhead_services.budget.ledger.redis.scripts import FENCE, KEEP_LOCK, LEAD, LEDGER, SWITCH, UNLOCK, WRITE
 from bulkhead_services.budget.ledger.store import LOOK_MS, Fenced, RedisFailure, Revision, Unsafe
 
 LAYOUT = "layout-2"

@@ -1,0 +1,1 @@
+"""The ledger in Redis: its scripts, pipeline, codec and store."""
