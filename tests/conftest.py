@@ -77,14 +77,6 @@ def why_no_docker() -> str:
         return str(error)
 
 
-@functools.cache
-def lacks_history() -> bool:
-    """Whether this clone is too shallow to hold the version before this one."""
-    from tests.e2e.fixtures import previous
-
-    return not previous.has_history()
-
-
 ENVIRONMENTS: dict[str, Callable[[], bool]] = {
     "any": lambda: True,
     "no-node": lambda: not (shutil.which("node") and shutil.which("npm")),
@@ -92,7 +84,6 @@ ENVIRONMENTS: dict[str, Callable[[], bool]] = {
     "no-namespaces": lambda: not can_cut_networks(),
     "no-faketime": lambda: not can_fake_time(),
     "no-docker": lambda: bool(why_no_docker()),
-    "no-history": lacks_history,
 }
 """What a line's first column may say, and whether this machine is such a one."""
 

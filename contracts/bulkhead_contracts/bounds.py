@@ -73,6 +73,7 @@ MAX_TASK_DEADLINE_MS = 7 * 24 * 3600 * 1000
 DEFAULT_STEP_TIMEOUT_MS = 60_000
 DEFAULT_MODEL_CALL_TIMEOUT_MS = 60_000
 DEFAULT_TOOL_TIMEOUT_MS = 10_000
+MAX_TOOL_TIMEOUT_MS = 300_000  # one attempt at a call: half as long as a reservation is held
 RPC_TIMEOUT_MS = 2_000
 
 # Money: integers in micro US dollars

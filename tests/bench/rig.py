@@ -267,9 +267,8 @@ async def stamps(bus: JetStreamBus, receiver: str, task: str) -> list[tuple[floa
 
 def _kinds(kind: str, body: bytes) -> list[str]:
     """The types of what a message tells."""
-    if kind != Progressed.ce_type():
-        return [kind]
-    return [fact.ce_type() for fact in facts(Progressed.model_validate_json(body))]
+    told = {one.ce_type(): one for one in (Progressed, TaskEnded)}.get(kind)
+    return [kind] if told is None else [fact.ce_type() for fact in facts(told.model_validate_json(body))]
 
 
 async def _ready(health: Path) -> bool:

@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-import uvicorn
 
 from bulkhead.runtime.decider.replay import replay
 from bulkhead.testing.mesh import MemoryMesh
@@ -23,8 +22,6 @@ from bulkhead_contracts.retrieval import DocumentIngested, DocumentIngestRequest
 from bulkhead_contracts.task import StepStarted, TaskAccepted, TaskCancelRequested, TaskEnded, TaskLimits, TaskSubmitted
 from bulkhead_infra.demo.corpus import Demo, generate
 from bulkhead_infra.demo.verdict import compare
-from bulkhead_infra.offline_model.http.server import build_app
-from bulkhead_infra.offline_model.settings import Settings as ModelSettings
 from bulkhead_services.budget import app as budget
 from bulkhead_services.checker import app as checker
 from bulkhead_services.model_gateway import app as model_gateway
@@ -32,25 +29,12 @@ from bulkhead_services.planner import app as planner
 from bulkhead_services.rag import app as rag
 from bulkhead_services.tool_executor import app as tool_executor
 from bulkhead_services.worker import app as worker
+from tests.replay.stage import offline_model
 
 DECIDERS = {"planner": planner.LOGICS, "worker": worker.LOGICS, "checker": checker.LOGICS}
 NAMES = ("search_documents", "calculate", "date_difference", "date_add")
 MEDIA = {".md": "text/markdown", ".txt": "text/plain", ".html": "text/html"}
 SPECS = tuple(one for one in catalog.specs() if one.name in NAMES)
-
-
-@asynccontextmanager
-async def offline_model() -> AsyncIterator[str]:
-    """The offline model on a free port of this process."""
-    app = build_app(ModelSettings(token_delay_ms=0, admin=True))
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="critical", lifespan="off")
-    server = uvicorn.Server(config)
-    serving = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0.005)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/v1"
-    server.should_exit = True
-    await serving
 
 
 @asynccontextmanager

@@ -19,15 +19,13 @@ from tests.replay.scenes import paused, topped_up
 from tests.replay.stage import OPERATOR, TENANT, plan, stage
 from tests.unit.model_gateway.scripted_provider import says
 
-LOGIC = 5
-
 
 def told(history: History, kind: type) -> list[Any]:
     return [catalog.decode(one.ce_type, one.body) for one in history.messages if one.ce_type == kind.ce_type()]
 
 
 async def test_it_goes_on_where_it_stood_and_nothing_is_repeated(tmp_path: Path) -> None:
-    async with stage(tmp_path, logic=LOGIC) as on:
+    async with stage(tmp_path) as on:
         task = await topped_up(on)
         history = await on.history(task)
         asked = [one[:2] for one in on.model.asked]
@@ -62,7 +60,7 @@ async def test_it_goes_on_where_it_stood_and_nothing_is_repeated(tmp_path: Path)
 
 
 async def test_whom_nobody_tops_up_ends_at_its_deadline_halted_and_says_why(tmp_path: Path) -> None:
-    async with stage(tmp_path, logic=LOGIC) as on:
+    async with stage(tmp_path) as on:
         on.model.will(plan({"id": "a"}), a=[says("A holds.")])
         async with on.client(OPERATOR) as client, on.client() as submitter:
             await client.change_limit("task", {"model_calls": 1})
@@ -88,7 +86,7 @@ async def test_whom_nobody_tops_up_ends_at_its_deadline_halted_and_says_why(tmp_
 
 
 async def test_a_limit_that_is_raised_lets_go_whoever_waits_under_it(tmp_path: Path) -> None:
-    async with stage(tmp_path, logic=LOGIC) as on:
+    async with stage(tmp_path) as on:
         on.model.will(*[plan({"id": "a"})] * 2, a=[says("A holds.")])
         async with on.client(OPERATOR) as client:
             await client.change_limit("user", {"model_calls": 2})

@@ -1,6 +1,7 @@
 """`python -m tests.replay.record [NAME ...]`: play the scenes that have no history yet (or these) and keep theirs.
 
-Recorded ones stay as they are: they are what old logic said, and today's must say the same.
+Recorded ones stay as they are: today's logic must say what they say. Before a first release a change of the logic
+records them anew.
 """
 
 import asyncio
@@ -10,11 +11,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bulkhead.runtime.decider.history import dump, save
-from tests.replay.scenes import SCENES, SMALL_CONTEXT, UNDER_LOGIC_2, UNDER_LOGIC_3, UNDER_LOGIC_4, UNDER_LOGIC_5, Scene
-from tests.replay.stage import stage
+from bulkhead.runtime.decider.history import History, dump, save
+from tests.replay.scenes import OFFLINE, SCENES, SMALL_CONTEXT, Scene, upgraded
+from tests.replay.stage import offline_model, stage
 
 FOLDER = Path(__file__).parent / "histories"
+UPGRADE = Path(__file__).parent / "upgrade"
+"""Of tasks that ran while a mesh was rolled from one version of the logic to the next."""
 PLAIN_MAX_BYTES = 24 * 1024
 """Up to this a history stays readable text."""
 
@@ -27,10 +30,24 @@ async def record(scenes: Mapping[str, Scene], **settings: Any) -> None:
         async with stage(Path(folder), **settings) as on:
             for name, scene in scenes.items():
                 history = await on.history(await scene(on))
-                small = len(dump(history)) <= PLAIN_MAX_BYTES
-                path = FOLDER / (f"{name}.jsonl" if small else f"{name}.jsonl.gz")
-                size = save(history, path)
-                sys.stderr.write(f"{path.name}: {len(history.messages)} messages, {size} bytes\n")
+                keep(history, FOLDER, name)
+
+
+async def record_upgrade() -> None:
+    """Play an upgrade and keep the histories of its two tasks."""
+    UPGRADE.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        async with stage(Path(folder)) as on:
+            for name, task in zip(("before", "after"), await upgraded(on), strict=True):
+                keep(await on.history(task), UPGRADE, name)
+
+
+def keep(history: History, folder: Path, name: str) -> None:
+    """Save it as text where it is small."""
+    small = len(dump(history)) <= PLAIN_MAX_BYTES
+    path = folder / (f"{name}.jsonl" if small else f"{name}.jsonl.gz")
+    size = save(history, path)
+    sys.stderr.write(f"{path.name}: {len(history.messages)} messages, {size} bytes\n")
 
 
 async def main(names: list[str]) -> None:
@@ -42,11 +59,11 @@ async def main(names: list[str]) -> None:
         return {name: scene for name, scene in scenes.items() if (name in names if names else name not in there)}
 
     await record(wanted(SCENES))
-    await record(wanted(UNDER_LOGIC_2), logic=2)
-    await record(wanted(UNDER_LOGIC_3), logic=3)
-    await record(wanted(UNDER_LOGIC_4), logic=4)
-    await record(wanted(UNDER_LOGIC_5), logic=5)
     await record(wanted(SMALL_CONTEXT), context_tokens=6_000)
+    async with offline_model() as url:
+        await record(wanted(OFFLINE), openai_base_url=url)
+    if "upgraded" in names or not UPGRADE.exists():
+        await record_upgrade()
 
 
 if __name__ == "__main__":

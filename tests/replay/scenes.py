@@ -11,12 +11,15 @@ from typing import Any
 from bulkhead.bus.memory.bus import MemoryBus
 from bulkhead.client import Task
 from bulkhead_contracts import subjects
-from bulkhead_contracts.catalog import decode
+from bulkhead_contracts.catalog import DECIDERS, decode
 from bulkhead_contracts.control import CallDeferred, MessageRejected
 from bulkhead_contracts.envelope import Envelope, derive_id
 from bulkhead_contracts.peer import AnswerRequested
 from bulkhead_contracts.task import StepStarted, TaskEnded, TaskSubmitted, facts
 from bulkhead_contracts.task.v1 import TaskRequestedV1
+from bulkhead_contracts.types import Body
+from bulkhead_infra.demo.corpus import generate
+from tests.replay import next_logic
 from tests.replay.stage import OPERATOR, TENANT, Stage, accept, call, plan, reject, silent, use
 from tests.unit.model_gateway.scripted_provider import Exchange, fails, says
 
@@ -44,7 +47,7 @@ async def fan_out_join(on: Stage) -> str:
 
 
 async def replanned(on: Stage) -> str:
-    """A step that is never accepted; a second plan, in which it is. Logic 2 takes over what was accepted before."""
+    """A step that is never accepted; a second plan, in which it is. What was accepted before is taken over."""
     no = reject("It does not say why.")
     on.model.will(
         plan(*BOTH),
@@ -316,6 +319,73 @@ async def paused(task: Task) -> dict[str, Any]:
     return found
 
 
+# With the offline model: its own words, and documents of a generated case
+
+
+async def answered(on: Stage) -> str:
+    """The demo's question over its documents, answered with citations."""
+    return (await on.run(await documents(on), deadline_s=60))["task_id"]
+
+
+async def no_answer_in_documents(on: Stage) -> str:
+    """A question that the documents do not answer, which the answer says."""
+    await documents(on)
+    return (await on.run("Who won the chess championship of 1927?", deadline_s=60))["task_id"]
+
+
+async def cancelled(on: Stage) -> str:
+    """A person cancels the task as soon as its first step has started."""
+    async with on.client() as client:
+        task = await client.submit(await documents(on), deadline_s=60)
+        async with asyncio.timeout(PUT_OFF_S):
+            while not await said_of(on, task.id, StepStarted):
+                await asyncio.sleep(0.001)
+        await task.cancel("enough")
+        await task.result(PUT_OFF_S)
+    return task.id
+
+
+async def halted_by_budget(on: Stage) -> str:
+    """A task that reaches its ceiling and gets no more until its deadline."""
+    return (await on.run(await documents(on), limit_usd=0.003, deadline_s=4))["task_id"]
+
+
+async def given_plan(on: Stage) -> str:
+    """A chain of three noops, brought along, with checks off."""
+    names = ("s0", "s1", "s2")
+    steps = [
+        {"id": name, "title": "", "instruction": "x" * 64, "kind": "noop", "inputs": list(names[at - 1 : at])}
+        for at, name in enumerate(names)
+    ]
+    return (await on.run(plan={"steps": steps}, check=False, tools=["calculate"]))["task_id"]
+
+
+async def upgraded(on: Stage) -> tuple[str, str]:
+    """Two tasks: one that is under way while every decider and the gateway are rolled to the next version of the logic
+    (next_logic.py), and one that begins after that."""
+    reached, go_on = asyncio.Event(), asyncio.Event()
+
+    async def held(x: Exchange) -> None:
+        reached.set()
+        await go_on.wait()
+        await says("A holds.")(x)
+
+    on.model.will(plan({"id": "a"}, {"id": "b", "inputs": ["a"]}), a=[held], b=[says("B holds.")])
+    async with on.client() as client:
+        first = await client.submit("Under the old logic.")
+        await reached.wait()
+        on.logics.update(next_logic.LOGICS)
+        on.starts["logic"] = next_logic.NEXT
+        await on.restart(*DECIDERS, "gateway")
+        go_on.set()
+    async with on.client() as client:
+        assert (await client.task(first.id).result())["status"] == "succeeded"
+    on.model.will(plan({"id": "a"}), a=[says("A holds.")])
+    second = await on.run("Under the new one.")
+    assert second["status"] == "succeeded"
+    return first.id, second["task_id"]
+
+
 SCENES: dict[str, Scene] = {
     one.__name__: one
     for one in (
@@ -337,15 +407,19 @@ SCENES: dict[str, Scene] = {
         draft_rejected,
         uncertain_write,
         keyed_write,
+        given_plan,
         given_plan_unchecked,
         put_off,
+        fork,
+        leased,
+        asked,
+        topped_up,
     )
 }
-UNDER_LOGIC_2: dict[str, Scene] = {"replanned_logic2": replanned, "fork_logic2": fork}
-UNDER_LOGIC_3: dict[str, Scene] = {"replanned_logic3": replanned, "steps_time_up_logic3": steps_time_up}
-UNDER_LOGIC_4: dict[str, Scene] = {"replanned_logic4": replanned, "leased_logic4": leased, "asked_logic4": asked}
-UNDER_LOGIC_5: dict[str, Scene] = {"topped_up_logic5": topped_up}
 SMALL_CONTEXT: dict[str, Scene] = {"pruned_context": pruned_context}
+OFFLINE: dict[str, Scene] = {
+    one.__name__: one for one in (answered, no_answer_in_documents, cancelled, halted_by_budget)
+}
 
 
 # Words and facts
@@ -356,6 +430,21 @@ async def quoting(x: Exchange) -> None:
     found = PASSAGE.search(next(one["content"] for one in x.body["messages"] if one["role"] == "tool"))
     assert found, "no passage was shown"
     await says(f"{found.group(2)[:-1]} [#{found.group(1)}].")(x)
+
+
+async def documents(on: Stage) -> str:
+    """Add the documents of a generated case; its objective."""
+    demo = generate(7)
+    async with on.client() as client:
+        for row in demo.documents:
+            await client.add_document(row.text.encode(), name=row.name)
+    return demo.objective
+
+
+async def said_of(on: Stage, task: str, kind: type[Body]) -> bool:
+    """Whether the planner has told the gateway such a fact of the task."""
+    messages = await on.mesh.messages("INBOX_GATEWAY", f"mesh.planner.gateway.*.{TENANT}.{task}")
+    return any(isinstance(fact, kind) for row in messages for fact in facts(decode(row.headers["ce-type"], row.body)))
 
 
 async def outside(on: Stage, sender: str, receiver: str, task: str, kind: str, body: bytes) -> None:

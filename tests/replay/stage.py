@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
+import uvicorn
 import yaml
 from pydantic import SecretStr
 
@@ -25,6 +26,8 @@ from bulkhead.runtime.decider.history import History, collect
 from bulkhead.testing.counter import CounterServer
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts.result import ContentRef
+from bulkhead_infra.offline_model.http.server import build_app
+from bulkhead_infra.offline_model.settings import Settings as OfflineSettings
 from bulkhead_services.budget import app as budget
 from bulkhead_services.budget.settings import Settings as BudgetSettings
 from bulkhead_services.checker.app import LOGICS as CHECKER
@@ -46,7 +49,14 @@ from tests.unit.model_gateway.scripted_provider import Exchange, Script, Scripte
 TENANT, OTHER = "demo", "acme"
 KEYS = {"bk_ann_of_demo": (TENANT, "ann"), "bk_eve_of_acme": (OTHER, "eve"), "bk_olga_of_demo": (TENANT, "olga")}
 OPERATOR = "bk_olga_of_demo"
-TOOLS = ("search_documents", "calculate", "counter_increment", "counter_increment_unkeyed")
+TOOLS = (
+    "search_documents",
+    "calculate",
+    "counter_increment",
+    "counter_increment_unkeyed",
+    "date_difference",
+    "date_add",
+)
 WAITS = ("ask_steps", "answer_step", "acquire_lease", "release_lease")
 LOGICS = {"planner": PLANNER, "worker": WORKER, "checker": CHECKER}
 STEP = re.compile(r'\[\[part kind=step id=\w+ step_id="(\w+)"')
@@ -128,6 +138,7 @@ class Ended(TypedDict):
     """The part of a task's document that scenes read."""
 
     task_id: str
+    status: str
 
 
 @dataclass
@@ -165,6 +176,7 @@ class Stage:
     async def find_gateway(self) -> None:
         """Where the gateway listens now."""
         component = self.mesh.running["gateway", "0"].service.component
+        assert isinstance(component, gateway.Gateway)
         async with asyncio.timeout(FACT_TIMEOUT_S):
             while not component.port:
                 await asyncio.sleep(0.005)
@@ -189,6 +201,19 @@ class Stage:
 
 def _decider(logics: dict[str, Any], name: str, context: Context) -> Any:
     return logics[name]  # Looked up at each start: a test may put others there.
+
+
+@asynccontextmanager
+async def offline_model() -> AsyncIterator[str]:
+    """The offline model on a free port of this process; its URL."""
+    app = build_app(OfflineSettings(token_delay_ms=0, admin=True))
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="critical", lifespan="off"))
+    serving = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.005)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/v1"
+    server.should_exit = True
+    await serving
 
 
 @asynccontextmanager

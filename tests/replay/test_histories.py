@@ -1,6 +1,5 @@
 """Recorded histories: today's logic must say, byte for byte, what was said when they were recorded."""
 
-import json
 import re
 from dataclasses import replace as change
 from pathlib import Path
@@ -16,14 +15,11 @@ from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.lease import LeaseGranted, LeaseQueued
 from bulkhead_contracts.peer import AnswerGiven
 from bulkhead_contracts.plan import PlanRejected
-from bulkhead_contracts.task import StepEnded, TaskEnded, facts
+from bulkhead_contracts.task import Progressed, StepEnded, TaskEnded, facts
 from bulkhead_contracts.tool import ToolCallReplied
 from bulkhead_services.planner.core import Planner
-from bulkhead_services.planner.logic2 import PlannerV2
-from bulkhead_services.planner.logic3 import PlannerV3
-from bulkhead_services.planner.logic4 import PlannerV4
-from bulkhead_services.planner.logic5 import PlannerV5
-from tests.replay.scenes import SCENES, SMALL_CONTEXT, UNDER_LOGIC_2, UNDER_LOGIC_3, UNDER_LOGIC_4, UNDER_LOGIC_5
+from tests.replay import next_logic
+from tests.replay.scenes import OFFLINE, SCENES, SMALL_CONTEXT
 
 FOLDER = Path(__file__).parent / "histories"
 HISTORIES = {path.name.partition(".")[0]: path for path in sorted(FOLDER.iterdir())}
@@ -39,7 +35,7 @@ SHAPES = {
     "draft_rejected": ("succeeded", ""),
     "failed_dependency": ("failed", "step_failed"),
     "fan_out_join": ("succeeded", ""),
-    "fork_logic2": ("succeeded", ""),
+    "fork": ("succeeded", ""),
     "given_plan": ("succeeded", ""),
     "given_plan_unchecked": ("succeeded", ""),
     "halted_by_budget": ("halted", "budget_exceeded"),
@@ -52,13 +48,9 @@ SHAPES = {
     "put_off": ("succeeded", ""),
     "pruned_context": ("succeeded", ""),
     "replanned": ("succeeded", ""),
-    "replanned_logic2": ("succeeded", ""),
-    "replanned_logic3": ("succeeded", ""),
-    "steps_time_up_logic3": ("failed", "step_failed"),
-    "replanned_logic4": ("succeeded", ""),
-    "leased_logic4": ("succeeded", ""),
-    "asked_logic4": ("succeeded", ""),
-    "topped_up_logic5": ("succeeded", ""),
+    "leased": ("succeeded", ""),
+    "asked": ("succeeded", ""),
+    "topped_up": ("succeeded", ""),
     "request_v1": ("succeeded", ""),
     "retried_with_reasons": ("succeeded", ""),
     "runaway": ("failed", "step_failed"),
@@ -72,11 +64,12 @@ SHAPES = {
 
 def said(name, kind):
     """The bodies of one type in a history, in order."""
-    return [
+    bodies = [
         catalog.decode(one.headers["ce-type"], one.body)
         for one in load(HISTORIES[name]).messages
-        if one.headers["ce-type"] == kind.ce_type()
+        if one.headers["ce-type"] in (kind.ce_type(), Progressed.ce_type(), TaskEnded.ce_type())
     ]
+    return [fact for body in bodies for fact in facts(body) if isinstance(fact, kind)]
 
 
 @pytest.mark.parametrize("name", HISTORIES)
@@ -131,11 +124,7 @@ def test_a_history_is_what_it_is_called_and_nothing_secret(name):
 
 
 def test_every_scene_has_a_history_and_they_are_small():
-    assert (
-        set(SHAPES)
-        == set(HISTORIES)
-        >= {*SCENES, *UNDER_LOGIC_2, *UNDER_LOGIC_3, *UNDER_LOGIC_4, *UNDER_LOGIC_5, *SMALL_CONTEXT}
-    )
+    assert set(SHAPES) == set(HISTORIES) == {*SCENES, *SMALL_CONTEXT, *OFFLINE}
     assert len(HISTORIES) >= 15
     assert sum(path.stat().st_size for path in HISTORIES.values()) < MAX_FOLDER_BYTES
 
@@ -143,7 +132,7 @@ def test_every_scene_has_a_history_and_they_are_small():
 def test_the_shapes_hold_what_their_names_say():
     assert len(said("put_off", CallDeferred)) == 1
     assert {one.outcome for one in said("retried_with_reasons", StepEnded)} == {"rejected", "accepted"}
-    assert said("replanned", TaskEnded)[0].plan_versions == said("replanned_logic2", TaskEnded)[0].plan_versions == 2
+    assert said("replanned", TaskEnded)[0].plan_versions == 2
     assert said("failed_dependency", TaskEnded)[0].steps_done == 0
     assert said("degraded_input", TaskEnded)[0].result.standing == "degraded"
     omitted = said("pruned_context", TaskEnded)[0].result.completeness.omissions
@@ -153,12 +142,12 @@ def test_the_shapes_hold_what_their_names_say():
     assert any(one.headers["ce-type"] == "mesh.task.requested.v1" for one in load(HISTORIES["request_v1"]).messages)
     for name in ("poison_message", "poison_opening"):
         assert any("message_rejected" in one.headers["ce-type"] for one in load(HISTORIES[name]).messages)
-    assert [one.attempt for one in said("fork_logic2", StepEnded)] == [0, 0, 1]
-    first, second = said("leased_logic4", LeaseGranted)
+    assert [one.attempt for one in said("fork", StepEnded)] == [0, 0, 1]
+    first, second = said("leased", LeaseGranted)
     assert first.step_id != second.step_id and first.fencing_token < second.fencing_token
-    assert len(said("leased_logic4", LeaseQueued)) == 1
-    assert {one.outcome for one in said("asked_logic4", AnswerGiven)} == {"answered", "refused"}
-    assert any(one.text for one in said("asked_logic4", AnswerGiven))
+    assert len(said("leased", LeaseQueued)) == 1
+    assert {one.outcome for one in said("asked", AnswerGiven)} == {"answered", "refused"}
+    assert any(one.text for one in said("asked", AnswerGiven))
 
 
 # Logic versions
@@ -174,69 +163,21 @@ async def planner_alone(name, table):
 
 
 def test_every_version_is_there():
-    assert all(set(table) == {1, 2, 3, 4, 5} for table in logics().values())
+    assert all(set(table) == {1} for table in logics().values())
 
 
-async def test_each_version_replays_only_its_own_histories():
-    """The versions differ where they should: a task on which the other's rule is tried diverges."""
-    assert (await planner_alone("replanned", {1: Planner(), 2: PlannerV2()})).divergences == []
-    assert (await planner_alone("replanned", {1: PlannerV2()})).divergences
-    assert (await planner_alone("replanned_logic2", {1: Planner(), 2: PlannerV2()})).divergences == []
-    assert (await planner_alone("replanned_logic2", {2: Planner()})).divergences
-    assert (await planner_alone("replanned_logic2", {2: PlannerV3()})).divergences
-    for name in UNDER_LOGIC_3:
-        assert (await planner_alone(name, {3: PlannerV3()})).divergences == []
-        assert (await planner_alone(name, {3: PlannerV2()})).divergences
-    for name in UNDER_LOGIC_4:
-        assert (await planner_alone(name, {4: PlannerV4()})).divergences == []
-        assert (await planner_alone(name, {4: PlannerV3()})).divergences
-    for name in UNDER_LOGIC_5:
-        assert (await planner_alone(name, {5: PlannerV5()})).divergences == []
-        assert (await planner_alone(name, {5: PlannerV4()})).divergences
-
-
-LATER = ("replanned", *UNDER_LOGIC_2, *UNDER_LOGIC_3, *UNDER_LOGIC_4, *UNDER_LOGIC_5)
-
-
-@pytest.mark.parametrize("name", [name for name in SHAPES if name not in LATER])
-async def test_nothing_else_changes_between_the_first_two_versions(name):
-    assert (await planner_alone(name, {1: PlannerV2()})).divergences == []
+async def test_another_versions_rule_diverges():
+    assert (await planner_alone("replanned", {1: Planner()})).divergences == []
+    assert (await planner_alone("replanned", {1: next_logic.NextPlanner()})).divergences
 
 
 async def test_a_program_without_the_version_says_so():
-    with pytest.raises(CannotReplay, match="logic 2; this program has planner logic 1") as told:
-        await planner_alone("fork_logic2", {1: Planner()})
+    with pytest.raises(CannotReplay, match="logic 1; this program has planner logic 2") as told:
+        await planner_alone("fork", {2: Planner()})
     assert "two newest" in told.value.hint and not told.value.expired
 
 
-def test_the_ways_of_the_versions():
-    """Logic 1 made both results again; logic 2 made only the one that had not been accepted; logic 3 tells the same in
-    fewer messages."""
-    assert [
-        (one.step_id, one.attempt)
-        for one in said("replanned", StepEnded)
-        if one.plan_version == 2 and one.step_id == "a"
-    ] == [("a", 1)]
-    [taken] = [one for one in said("replanned_logic2", StepEnded) if one.plan_version == 2 and one.step_id == "a"]
+def test_a_step_that_was_accepted_under_the_plan_before_is_not_made_again():
+    [taken] = [one for one in said("replanned", StepEnded) if one.plan_version == 2 and one.step_id == "a"]
     assert taken.attempt == 0 and taken.reasons == ("taken over from plan 1",)
-    spent = {
-        name: json.loads(
-            next(one.body for one in load(HISTORIES[name]).messages if one.headers["ce-type"] == TaskEnded.ce_type())
-        )["usage"]["model_calls"]
-        for name in ("replanned", "replanned_logic2")
-    }
-    assert spent["replanned_logic2"] == spent["replanned"] - 2, "one step less: its turn and its judge"
-    two, three = (told(name) for name in ("replanned_logic2", "replanned_logic3"))
-    assert sorted(type(fact).__name__ for body in two for fact in facts(body)) == sorted(
-        type(fact).__name__ for body in three for fact in facts(body)
-    )
-    assert len(three) <= len(two) - 4
-
-
-def told(name):
-    """What the planner told the gateway in a history."""
-    return [
-        catalog.decode(one.headers["ce-type"], one.body)
-        for one in load(HISTORIES[name]).messages
-        if one.subject.startswith("mesh.planner.gateway.")
-    ]
+    assert [one.attempt for one in said("replanned", StepEnded) if one.step_id == "a"] == [1, 0]

@@ -3,20 +3,26 @@
 import asyncio
 import time
 
+import pytest
+
+from bulkhead.runtime.decider.history import History, load
+from bulkhead.runtime.decider.replay import CannotReplay, Logics, Report, replay
 from bulkhead.runtime.process.service import Service
-from bulkhead_cli.replay.replay import replay_history
 from bulkhead_contracts import subjects
 from bulkhead_contracts.catalog import DECIDERS
 from bulkhead_contracts.control import MessageRejected
+from bulkhead_contracts.result import ContentRef
 from bulkhead_contracts.step import StepAssigned
 from bulkhead_contracts.task import TaskCancelRequested, TaskEnded
-from bulkhead_infra.composition import newest_logic
+from tests.replay import next_logic
+from tests.replay.next_logic import BEFORE, NEXT
+from tests.replay.record import UPGRADE
+from tests.replay.scenes import upgraded
 from tests.replay.stage import FACT_TIMEOUT_S, LOGICS, TENANT, Exchange, Stage, plan, stage
 from tests.unit.model_gateway.scripted_provider import says
 
-NEW = newest_logic()
-BEFORE = NEW - 1
-OLD = {name: {version: logic for version, logic in table.items() if version < NEW} for name, table in LOGICS.items()}
+OLD, NEW = LOGICS, next_logic.LOGICS
+HISTORIES = {path.name.partition(".")[0]: path for path in sorted(UPGRADE.iterdir())}
 
 
 async def versions(on: Stage, task: str) -> dict[str, set[str]]:
@@ -29,40 +35,46 @@ async def versions(on: Stage, task: str) -> dict[str, set[str]]:
     return found
 
 
+async def replayed(history: History, logics: Logics = NEW) -> Report:
+    async def fetch(ref: ContentRef) -> str:
+        return history.text(ref)
+
+    return await replay(history.messages, logics, fetch)
+
+
 async def test_a_task_goes_on_under_the_logic_that_it_began_with(tmp_path):
-    reached, go_on = asyncio.Event(), asyncio.Event()
-
-    async def held(x: Exchange) -> None:
-        reached.set()
-        await go_on.wait()
-        await says("A holds.")(x)
-
-    async with stage(tmp_path, logic=BEFORE, logics=OLD) as on, asyncio.timeout(FACT_TIMEOUT_S):
-        on.model.will(plan({"id": "a"}, {"id": "b", "inputs": ["a"]}), a=[held], b=[says("B holds.")])
-        async with on.client() as client:
-            first = await client.submit("Under the old logic.")
-            await reached.wait()
-            on.logics.update(LOGICS)
-            on.starts["logic"] = NEW
-            await on.restart(*DECIDERS, "gateway")
-            go_on.set()
-        async with on.client() as client:
-            assert (await client.task(first.id).result())["status"] == "succeeded"
+    async with stage(tmp_path) as on, asyncio.timeout(FACT_TIMEOUT_S):
+        first, second = await upgraded(on)
         until = time.monotonic() + FACT_TIMEOUT_S / 2
-        on.model.will(plan({"id": "a"}), a=[says("A holds.")])
-        second = await on.run("Under the new one.")
-        assert second["status"] == "succeeded"
-        assert await versions(on, first.id) == {name: {str(BEFORE)} for name in DECIDERS}
-        assert await versions(on, second["task_id"]) == {name: {str(NEW)} for name in DECIDERS}
-        for task in (first.id, second["task_id"]):
+        assert await versions(on, first) == {name: {str(BEFORE)} for name in DECIDERS}
+        assert await versions(on, second) == {name: {str(NEXT)} for name in DECIDERS}
+        for task in (first, second):
             # What the planner was about to tell when it was killed is told when its message comes again.
-            while (found := (await replay_history(await on.history(task))).divergences) and time.monotonic() < until:
+            while (found := (await replayed(await on.history(task))).divergences) and time.monotonic() < until:
                 await asyncio.sleep(0.05)
             assert found == []
 
 
+@pytest.mark.parametrize(("name", "version"), [("before", BEFORE), ("after", NEXT)])
+async def test_a_recorded_upgrade_replays(name, version):
+    """Two recorded tasks: one that ran while the mesh was rolled to the next version, one that began after that."""
+    history = load(HISTORIES[name])
+    said = {one.headers["ce-logicversion"] for one in history.messages if one.subject.split(".")[1] in DECIDERS}
+    assert said == {str(version)}
+    report = await replayed(history)
+    assert report.divergences == [] and report.outstanding == 0 and report.ended and report.compared >= 10
+
+
+async def test_a_recorded_upgrade_replays_under_no_other_version():
+    swapped = {name: {BEFORE: table[NEXT], NEXT: table[BEFORE]} for name, table in NEW.items()}
+    for history in map(load, HISTORIES.values()):
+        assert (await replayed(history, swapped)).divergences
+    with pytest.raises(CannotReplay, match=f"logic {NEXT}; this program has planner logic {BEFORE}"):
+        await replayed(load(HISTORIES["after"]), OLD)
+
+
 async def test_a_replica_without_the_logic_hands_the_task_back_untouched(tmp_path):
-    async with stage(tmp_path, logic=NEW, logics=OLD) as on, asyncio.timeout(FACT_TIMEOUT_S):
+    async with stage(tmp_path, logic=NEXT) as on, asyncio.timeout(FACT_TIMEOUT_S):
         on.model.will(plan({"id": "a"}), a=[says("A holds.")])
         old = on.mesh.running["planner", "0"].service
         async with on.client() as client:
@@ -74,10 +86,10 @@ async def test_a_replica_without_the_logic_hands_the_task_back_untouched(tmp_pat
             assert old.shell.handled == 0 and old.shell._failures == {}
             assert await on.mesh.messages("DEAD_LETTERS") == []
             assert await on.mesh.messages("JOURNAL", f"mesh.planner.*.*.{TENANT}.{task.id}") == []
-            on.logics.update(LOGICS)
+            on.logics.update(NEW)
             await on.restart(*DECIDERS)
             assert (await task.result())["status"] == "succeeded"
-        assert await versions(on, task.id) == {name: {str(NEW)} for name in DECIDERS}
+        assert await versions(on, task.id) == {name: {str(NEXT)} for name in DECIDERS}
         assert not [
             one for one in await on.mesh.messages("JOURNAL") if one.headers["ce-type"].startswith(MessageRejected.TYPE)
         ]
@@ -100,7 +112,7 @@ async def test_who_speaks_from_outside_does_not_change_a_tasks_logic(tmp_path):
         await x.begin()
         await x.hung_up()
 
-    async with stage(tmp_path, logic=NEW) as on, asyncio.timeout(FACT_TIMEOUT_S):
+    async with stage(tmp_path, logic=NEXT, logics=NEW) as on, asyncio.timeout(FACT_TIMEOUT_S):
         on.model.will(plan({"id": "a"}), a=[held])
         async with on.client() as client:
             task = await client.submit("Stop me.")
@@ -113,6 +125,6 @@ async def test_who_speaks_from_outside_does_not_change_a_tasks_logic(tmp_path):
             for one in history.messages
             if one.subject.split(".")[2] == "planner" or one.subject.split(".")[1] == "planner"
         }
-        assert logic[TaskCancelRequested.ce_type()] == "1" and logic[StepAssigned.ce_type()] == str(NEW)
-        assert logic[TaskEnded.ce_type()] == str(NEW)
-        assert (await replay_history(history)).divergences == []
+        assert logic[TaskCancelRequested.ce_type()] == "1" and logic[StepAssigned.ce_type()] == str(NEXT)
+        assert logic[TaskEnded.ce_type()] == str(NEXT)
+        assert (await replayed(history)).divergences == []

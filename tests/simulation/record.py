@@ -76,6 +76,8 @@ PARTS = {
     "started": "mesh.task.step_started.v1",
 }
 """What one message of progress may tell, in this order, and how each part is called alone."""
+ENDED = "mesh.task.ended.v1"
+PARTS_OF_END = {"ended_steps": PARTS["ended"]}
 
 
 def told(stored: Stored) -> Iterator[Stored]:
@@ -92,12 +94,15 @@ def told(stored: Stored) -> Iterator[Stored]:
             subject = subjects.mesh(place[1], place[2], place[5], row["task"])
             yield replace(stored, subject=subject, headers=head, body=json.dumps(row["reserved"]).encode())
         return
-    if stored.headers.get("ce-type") != PROGRESS:
+    kind = stored.headers.get("ce-type")
+    if kind not in (PROGRESS, ENDED):
         yield stored
         return
     whole = json.loads(stored.body)
-    for name, kind in PARTS.items():
+    for name, of_part in (PARTS if kind == PROGRESS else PARTS_OF_END).items():
         parts = whole.get(name) or []
         for number, part in enumerate(parts if isinstance(parts, list) else [parts]):
-            head = {**stored.headers, "ce-type": kind, "ce-id": f"{stored.headers['ce-id']}/{name}/{number}"}
+            head = {**stored.headers, "ce-type": of_part, "ce-id": f"{stored.headers['ce-id']}/{name}/{number}"}
             yield replace(stored, headers=head, body=json.dumps(part).encode())
+    if kind == ENDED:
+        yield stored

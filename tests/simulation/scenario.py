@@ -80,7 +80,7 @@ class Scenario:
     lease_ms: int = 600_000
     ack_wait_ms: int = 3_000
     logic: int = 1
-    newest: int = 2
+    newest: int = 1
     roll_after_s: float | None = None
     acts: tuple[Act, ...] = ()
 
@@ -122,7 +122,6 @@ def scenario(seed: int, tasks: int | None = None) -> Scenario:
         start_ms=MIDNIGHT_MS if draw.random() < 0.05 else START_MS,
         shards=draw.choice((1, 1, 2)),
         lease_ms=draw.choice((600_000, 600_000, 5_000)),
-        **draw.choice(({"logic": 1}, {"logic": 2}, {"logic": 1, "roll_after_s": draw.uniform(0.1, 3)})),
     )
 
 

@@ -56,7 +56,7 @@ def scenario(flood: str) -> Scenario:
     """acme's five tasks, one after another, and beside them a flood of that tenant ("": none)."""
     calm = tuple(wish(f"calm{number}", "acme", 2.0 + 6 * number) for number in range(5))
     many = tuple(wish(f"flood{number}", flood, 0.001 * number) for number in range(FLOOD)) if flood else ()
-    return Scenario(seed=1, wishes=(*calm, *many), logic=2, newest=2)
+    return Scenario(seed=1, wishes=(*calm, *many))
 
 
 def latency_ms(record: world.Record) -> float:
@@ -96,8 +96,6 @@ def test_the_whole_mesh_full_is_shared_by_weight(folder, monkeypatch):
     monkeypatch.setattr(world, "settings", lambda _: full)
     both = Scenario(
         seed=1,
-        logic=2,
-        newest=2,
         wishes=(
             *(wish(f"flood{number}", "horde", 0.001 * number) for number in range(30)),
             *(replace(wish(f"calm{number}", "acme", 1.0 + 0.001 * number)) for number in range(10)),

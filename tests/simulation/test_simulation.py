@@ -143,8 +143,14 @@ REACHED = {
     "evidence": lambda run: any(one["passages"] for one in said(run, "INBOX_WORKER", "mesh.retrieval.replied")),
     "watched": lambda run: any(one["halted"] for one in said(run, "INBOX_JOURNAL", "mesh.budget.tripped")),
     "waits": lambda run: said(run, "INBOX_WORKER", "mesh.agent.wait_refused"),
-    "newest": lambda run: any(one.headers.get("ce-logicversion") == "4" for one in run.stored("INBOX_GATEWAY")),
-    "logics": lambda run: said(run, "INBOX_GATEWAY", "mesh.task.progressed"),
+    "logics": lambda run: (
+        {"1", "2"}
+        <= {
+            one.headers.get("ce-logicversion")
+            for one in run.stored("INBOX_GATEWAY")
+            if one.subject.startswith("mesh.planner.")
+        }
+    ),
     "topups": lambda run: sum(one["active"] for one in said(run, "INBOX_GATEWAY", "mesh.task.paused")) > 1,
     "checkpoints": lambda run: (
         said(run, "INBOX_JOURNAL", "mesh.budget.ledger_part")

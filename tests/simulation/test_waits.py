@@ -34,8 +34,6 @@ def run(wishes, seed, folder):
         seed=seed,
         wishes=tuple(wishes),
         replicas={**dict.fromkeys(SERVICES, 1), "budget": 2},
-        logic=4,
-        newest=4,
         acts=(Act("watch", "watched", 0.0),),
     )
     record = world.run(scenario, Chaos(seed, rates=LAGS), folder)

@@ -8,6 +8,7 @@ import logging
 import shutil
 import tempfile
 from collections import Counter as Tally
+from collections.abc import Mapping
 from contextlib import suppress
 from contextvars import copy_context
 from functools import cache, partial
@@ -29,13 +30,14 @@ from bulkhead_contracts.budget import ReserveReplied, ReserveRequested
 from bulkhead_contracts.control import MessageRejected
 from bulkhead_contracts.result import ContentRef
 from bulkhead_contracts.task import TaskEnded, TaskRejected
-from bulkhead_infra.composition import Logics, logics_of, root
+from bulkhead_infra.composition import Logics, root
 from bulkhead_services.budget.app import Budget
 from bulkhead_services.gateway import app as gateway
 from bulkhead_services.gateway.http.task_document import document
 from bulkhead_services.gateway.settings import PublisherPolicy
 from bulkhead_services.model_gateway import app as model_gateway
 from bulkhead_services.tool_executor import app as tool_executor
+from tests.replay import next_logic
 
 from . import library, once, situations
 from .chaos import KILLED, Chaos, Fault
@@ -60,7 +62,7 @@ PACES = tuple(
 )
 """How often services that wait look again, usually and when all is done: then every look finds the same."""
 ENDS = (TaskEnded.TYPE, TaskRejected.TYPE)
-DECIDERS: dict[str, Logics] = {name: logics_of(name) for name in catalog.DECIDERS}
+DECIDERS: Mapping[str, Logics] = next_logic.LOGICS
 TENANTS = once.TENANTS
 
 
@@ -332,8 +334,8 @@ class World:
         """A replica of the gateway that runs: of several, the one whose turn this is. Raises NoGateway."""
         able: list[HeadlessGateway] = [
             service.component
-            for who, (_, _, service) in self._running.items()
-            if who.startswith("gateway-") and service.component.http.started
+            for _, _, service in self._running.values()
+            if isinstance(service.component, HeadlessGateway) and service.component.http.started
         ]
         if not able:
             raise NoGateway
@@ -343,8 +345,9 @@ class World:
         """Some replica of budget makes one of its ledger."""
         while True:
             with suppress(BusError):
-                for who, (_, _, service) in list(self._running.items()):
-                    if who.startswith("budget-") and await service.component.checkpoints.make(at_once=True):
+                for _, _, service in list(self._running.values()):
+                    budget = service.component
+                    if isinstance(budget, Budget) and await budget.checkpoints.make(at_once=True):
                         return
             await asyncio.sleep(0.5)
 

@@ -17,9 +17,9 @@ def logic(service, tmp_path, **outer):
 
 
 def test_the_gateway_starts_tasks_under_the_newest_logic_unless_told_otherwise(tmp_path):
-    assert newest_logic() == max(LOGICS) == 5
-    assert logic("gateway", tmp_path) == "5"
-    assert logic("gateway", tmp_path, BULKHEAD_LOGIC="1") == "1"
+    assert newest_logic() == max(LOGICS) == 1
+    assert logic("gateway", tmp_path) == "1"
+    assert logic("gateway", tmp_path, BULKHEAD_LOGIC="7") == "7"
 
 
 @pytest.mark.parametrize("service", ["planner", "worker", "budget"])

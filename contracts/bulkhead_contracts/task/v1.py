@@ -110,7 +110,10 @@ class Progressed(Body):
 
 
 def facts(body: Body) -> tuple[Body, ...]:
-    """What a message tells, one by one: the parts of a `Progressed`, in order; any other body stands for itself."""
+    """What a message tells, one by one: the parts of a `Progressed`, in order; the steps that ended with a task, then
+    its end; any other body stands for itself."""
+    if isinstance(body, TaskEnded):
+        return (*body.ended_steps, body)
     if not isinstance(body, Progressed):
         return (body,)
     alone = (body.accepted, body.rejected, body.adopted)
@@ -132,7 +135,10 @@ class TaskPaused(Body):
 
 
 class TaskEnded(Body):
-    """The task is over: always said, exactly once, with a reason that a person can act on."""
+    """The task is over: always said, exactly once, with a reason that a person can act on.
+
+    ended_steps: attempts that ended with it, told in the same message; they come before the end.
+    """
 
     TYPE: ClassVar[str] = "mesh.task.ended"
 
@@ -144,6 +150,7 @@ class TaskEnded(Body):
     steps_total: Count = 0
     plan_versions: Count = 0
     ended_unix_ms: UnixMs = 0
+    ended_steps: Annotated[tuple[StepEnded, ...], Field(max_length=bounds.MAX_PLAN_STEPS)] = ()
 
 
 class TaskStopped(Body):

@@ -17,7 +17,10 @@ class CheckNote(Contract):
 
 
 class VerdictReached(Body):
-    """A proposed result is accepted or not; the reasons go back to the worker's next attempt."""
+    """A proposed result is accepted or not; the reasons go back to the worker's next attempt.
+
+    score: the judge's, how well the answer does; None when no judge gave one.
+    """
 
     TYPE: ClassVar[str] = "mesh.verdict.reached"
 
@@ -27,5 +30,6 @@ class VerdictReached(Body):
     accepted: bool
     notes: Annotated[tuple[CheckNote, ...], Field(max_length=32)] = ()
     judged_by: Name | None = None
+    score: Annotated[float, Field(ge=0, le=1)] | None = None
     result: Result
     usage: Usage = Usage()

@@ -15,7 +15,7 @@ from bulkhead.journal.reader import read_journal
 from bulkhead.telemetry import names
 from bulkhead.uncertain_writes import origin_of
 from bulkhead_contracts import catalog, envelope
-from bulkhead_contracts.task import Progressed, facts
+from bulkhead_contracts.task import Progressed, TaskEnded, facts
 from bulkhead_contracts.tool import ToolCallRequested
 from bulkhead_contracts.types import Body
 
@@ -120,7 +120,7 @@ def each_fact(found: Iterable[Entry]) -> list[Entry]:
     first."""
     parts: list[Entry] = []
     for entry in found:
-        if entry.body is None or not isinstance(entry.body, Progressed):
+        if not isinstance(entry.body, Progressed | TaskEnded):
             parts.append(entry)
             continue
         for number, body in enumerate(facts(entry.body)):

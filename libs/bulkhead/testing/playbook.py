@@ -14,6 +14,7 @@ from bulkhead.runtime.decider.fold import Fold, seal, step
 from bulkhead_contracts.control import TimerFired
 from bulkhead_contracts.envelope import Envelope, derive_id
 from bulkhead_contracts.result import ContentRef
+from bulkhead_contracts.task import Progressed, facts
 from bulkhead_contracts.types import Body
 
 B = TypeVar("B", bound=Body)
@@ -32,8 +33,6 @@ class Playbook:
         self.heard: list[Message] = []
         self.outputs: tuple[Output, ...] = ()
         self.timers: dict[str, int] = {}
-        self.logic = 1
-        """What the envelopes of messages name."""
         self._fold = Fold(state=None)
 
     @property
@@ -55,9 +54,7 @@ class Playbook:
     def hears(self, body: Body, *, sender: str = "somebody", grant: str = "", id: str = "") -> tuple[Output, ...]:
         """Give it a message; returns (and keeps) what it says."""
         name = id or derive_id(sender, str(len(self.heard)), 0)
-        head = Envelope(
-            id=name, type=body.ce_type(), source=sender, time_unix_ms=self.now_unix_ms, grant=grant, logic=self.logic
-        )
+        head = Envelope(id=name, type=body.ce_type(), source=sender, time_unix_ms=self.now_unix_ms, grant=grant)
         contents = {ref.sha256: self.texts[ref.sha256] for ref in self.decider.wants(body) if ref.sha256 in self.texts}
         message = Message(head, body, self.tenant, self.task, len(self.heard) + 1, contents)
         self.heard.append(message)
@@ -90,8 +87,11 @@ class Playbook:
         return found[0]
 
     def all_said(self, kind: type[B]) -> list[B]:
-        """Outputs of this type."""
-        return [one.body for one in self.outputs if isinstance(one, Send) and isinstance(one.body, kind)]
+        """Outputs of this type, also those that a `Progressed` tells."""
+        bodies = [output.body for output in self.outputs if isinstance(output, Send)]
+        whole = (body for body in bodies if isinstance(body, Progressed))
+        told = (*whole, *(fact for body in bodies for fact in facts(body)))
+        return [one for one in told if isinstance(one, kind)]
 
     def send_of(self, kind: type[Body]) -> Send:
         """The one Send whose body is of this type."""

@@ -100,11 +100,11 @@ def _row(name: str, declared: dict[str, Any], pack: str = "") -> ToolRow:
     if not 0 < bound <= bounds.MAX_TOOL_OUTPUT_BYTES:
         raise ValueError(f"tools.yaml: {name}: max_output_bytes must be 1-{bounds.MAX_TOOL_OUTPUT_BYTES}")
     timeout_ms = declared.get("timeout_ms", bounds.DEFAULT_TOOL_TIMEOUT_MS)
-    if type(timeout_ms) is not int or not 0 < timeout_ms <= bounds.DEFAULT_STEP_TIMEOUT_MS:
+    if type(timeout_ms) is not int or not 0 < timeout_ms <= bounds.MAX_TOOL_TIMEOUT_MS:
         raise ValueError(
             f"tools.yaml: {name}: timeout_ms is {str(timeout_ms)[:20]}, and must be a whole number from 1 "
-            f"to {bounds.DEFAULT_STEP_TIMEOUT_MS}: a step has no more for all that it does. What takes "
-            "longer is started by one tool and asked for by another"
+            f"to {bounds.MAX_TOOL_TIMEOUT_MS}. What takes longer is started by one tool and asked for "
+            "by another"
         )
     spec = ToolSpec(
         name=name,

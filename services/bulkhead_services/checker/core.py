@@ -7,12 +7,12 @@ planner. What is missing or degraded in the result is never dropped.
 import hashlib
 from typing import Any
 
-from bulkhead.flow import Decider, Decision, Message, Send, SetTimer, bounded, replace
+from bulkhead.flow import Decider, Decision, Message, Send, SetTimer, bounded, replace, standing
 from bulkhead_contracts import bounds, envelope
-from bulkhead_contracts.control import CallDeferred, TimerFired
+from bulkhead_contracts.control import CallDeferred, CallResumed, TimerFired
 from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested, Part
 from bulkhead_contracts.result import ContentRef, Omission, Result, merge_completeness, worst
-from bulkhead_contracts.step import StepProposed
+from bulkhead_contracts.step import StepExtended, StepPaused, StepProposed
 from bulkhead_contracts.types import Body
 from bulkhead_contracts.verdict import CheckNote, VerdictReached
 from bulkhead_services.checker import checks
@@ -21,8 +21,8 @@ from bulkhead_services.checker.state import Case, Key, State
 EVIDENCE_AUTHORS = frozenset({"rag", "tool_executor"})
 """Only what these stored counts as evidence; the broker enforces a blob's author."""
 MAX_JUDGE_TRIES = 2
-MAX_JUDGED_EVIDENCE = 40
 JUDGE_OUTPUT_TOKENS = 800
+TIMER = "again-"
 
 
 class Checker(Decider[State]):
@@ -30,6 +30,11 @@ class Checker(Decider[State]):
 
     service = "checker"
     opening = frozenset({StepProposed})
+
+    def decide(self, state: State, message: Message) -> Decision[State]:
+        """The transition table of state.py; a case that begins to be held back, or goes on, is told first."""
+        after, outputs = _decide(state, message)
+        return Decision(after, (*_paused(state, after, message.body), *outputs))
 
     def initial(self) -> State:
         """Before any message."""
@@ -53,25 +58,26 @@ class Checker(Decider[State]):
         """Later steps of the task may still come."""
         return False
 
-    def decide(self, state: State, message: Message) -> Decision[State]:
-        """The transition table of state.py."""
-        body: Any = message.body
-        match body:
-            case StepProposed():
-                return _proposed(state, message, body)
-            case ModelCallReplied():
-                found = state.judging(body.call_id)
-                return Decision(state) if found is None else _judged(state, message, *found, body)
-            case CallDeferred():
-                found = state.judging(body.call_id)
-                return Decision(state) if found is None else _deferred(state, message, *found, body)
-            case TimerFired():
-                found = state.judging(body.key.removeprefix("again-"))
-                if found is None or found[1].asked is None:
-                    return Decision(state)
-                return Decision(state, (Send("model_gateway", found[1].asked, grant=found[1].grant),))
-            case _:
-                return Decision(state)
+
+def _decide(state: State, message: Message) -> Decision[State]:
+    body: Any = message.body
+    match body:
+        case StepProposed():
+            return _proposed(state, message, body)
+        case ModelCallReplied():
+            row = state.judging(body.call_id)
+            return Decision(state) if row is None else _judged(state, message, *row, body)
+        case CallDeferred():
+            row = state.judging(body.call_id)
+            return Decision(state) if row is None else _deferred(state, message, *row, body)
+        case CallResumed():
+            return _ask_again(state, body.call_id, resumed=True)
+        case TimerFired():
+            return _ask_again(state, body.key.removeprefix(TIMER), resumed=False)
+        case StepExtended():
+            return Decision(_extended(state, message, body))
+        case _:
+            return Decision(state)
 
 
 def _evidence(body: StepProposed) -> tuple[Any, ...]:
@@ -128,7 +134,9 @@ def _narrowed(result: Result, text: str) -> Result:
 def _ask(state: State, message: Message, key: Key, case: Case) -> Decision[State]:
     proposed = case.proposed
     assert proposed is not None and proposed.result.content is not None
-    evidence = _evidence(proposed)[:MAX_JUDGED_EVIDENCE]
+    # Cited evidence first: what a small context has to leave out is taken from the end.
+    cited = {row.marker for row in case.result.citations}
+    evidence = sorted(_evidence(proposed), key=lambda row: row.content.marker not in cited)
     parts = [
         Part(kind="step", text=proposed.step.instruction, step_id=proposed.step.id),
         Part(kind="acceptance", text=proposed.step.acceptance),
@@ -160,7 +168,7 @@ def _ask(state: State, message: Message, key: Key, case: Case) -> Decision[State
         max_output_tokens=JUDGE_OUTPUT_TOKENS,
         deadline_unix_ms=proposed.deadline_unix_ms,
     )
-    case = replace(case, asked=asked, tries=case.tries + 1)
+    case = replace(case, asked=asked, tries=case.tries + 1, asleep=False, held=False)
     return Decision(state.with_case(key, case), (Send("model_gateway", asked, grant=case.grant),))
 
 
@@ -176,14 +184,17 @@ def _judged(state: State, message: Message, key: Key, case: Case, body: ModelCal
             return _ask(state, message, key, case)
         why = body.failure.message if body.failure else "the judge's answer could not be read"
         return _verdict(state, key, _unjudged(case, why), True)
-    accepted, reasons = verdict
+    accepted, reasons, score = verdict
+    result = standing.resting_on(case.result, standing.said_of("the judge", body))
+    case = replace(case, result=result, score=score)
     notes = tuple(CheckNote(code="judge", message=reason, blocking=not accepted) for reason in reasons)
     if not accepted and not notes:
         notes = (CheckNote(code="judge", message="the judge did not accept it and gave no reason"),)
     return _verdict(state, key, replace(case, notes=(*case.notes, *notes)[:32]), accepted)
 
 
-def _read(text: str) -> tuple[bool, list[str]] | None:
+def _read(text: str) -> tuple[bool, list[str], float | None] | None:
+    """The judge's verdict, its reasons and its score; None when that is no verdict."""
     try:
         found = bounded.loads(text)
     except ValueError:
@@ -192,7 +203,10 @@ def _read(text: str) -> tuple[bool, list[str]] | None:
         return None
     reasons = found.get("reasons")
     listed = [str(one)[: bounds.MAX_REASON_CHARS] for one in reasons[:8]] if isinstance(reasons, list) else []
-    return found["verdict"] == "accept", listed
+    score = found.get("score")
+    if not isinstance(score, int | float) or isinstance(score, bool) or not 0 <= score <= 1:
+        score = None
+    return found["verdict"] == "accept", listed, None if score is None else float(score)
 
 
 def _unjudged(case: Case, why: str) -> Case:
@@ -214,14 +228,6 @@ def _unjudged(case: Case, why: str) -> Case:
     return replace(case, result=result, notes=(*case.notes, note))
 
 
-def _deferred(state: State, message: Message, key: Key, case: Case, body: CallDeferred) -> Decision[State]:
-    if case.deferrals >= bounds.MAX_CALL_DEFERRALS:
-        return _verdict(state, key, _unjudged(case, body.reason), True)
-    case = replace(case, deferrals=case.deferrals + 1)
-    due = message.time_unix_ms + body.after_ms * min(case.deferrals, 8)
-    return Decision(state.with_case(key, case), (SetTimer(f"again-{body.call_id}", due),))
-
-
 def _verdict(state: State, key: Key, case: Case, accepted: bool) -> Decision[State]:
     proposed = case.proposed
     assert proposed is not None
@@ -232,7 +238,67 @@ def _verdict(state: State, key: Key, case: Case, accepted: bool) -> Decision[Sta
         accepted=accepted,
         notes=case.notes,
         judged_by=case.asked.tier if case.asked else None,
+        score=case.score,
         result=case.result,
         usage=proposed.usage + case.usage,
     )
     return Decision(state.with_case(key, Case(phase="over")), (Send("planner", reached),))
+
+
+# Pauses
+
+
+def _deferred(state: State, message: Message, key: Key, case: Case, body: CallDeferred) -> Decision[State]:
+    """The judge's call was put off: it sleeps until its timer, or until it is resumed. No cap ends a pause."""
+    # What a call has spent until it is put off is told once, here.
+    case = replace(case, usage=case.usage + body.usage)
+    after_ms = body.after_ms
+    if not body.paused:
+        if case.deferrals >= bounds.MAX_CALL_DEFERRALS:
+            return _verdict(state, key, _unjudged(case, body.reason), True)
+        case = replace(case, deferrals=case.deferrals + 1)
+        after_ms *= min(case.deferrals, 8)
+    case = replace(case, asleep=True, held=body.paused)
+    return Decision(state.with_case(key, case), (SetTimer(f"{TIMER}{body.call_id}", message.time_unix_ms + after_ms),))
+
+
+def _ask_again(state: State, call_id: str, *, resumed: bool) -> Decision[State]:
+    """Repeat the call once each time it was put off: while it is out, a late timer or resume repeats nothing."""
+    row = state.judging(call_id)
+    if row is None or not row[1].asleep:
+        return Decision(state)
+    key, case = row
+    assert case.asked is not None and case.proposed is not None
+    asked = case.asked
+    if case.held:
+        # The time for which a call was held back is not its own.
+        until = max(asked.deadline_unix_ms, case.proposed.deadline_unix_ms)
+        asked = asked.model_copy(update={"deadline_unix_ms": until})
+    # A call that its timer repeats may be held back still; of one that is resumed it is known that it is not.
+    case = replace(case, asked=asked, asleep=False, held=case.held and not resumed)
+    return Decision(state.with_case(key, case), (Send("model_gateway", asked, grant=case.grant),))
+
+
+def _extended(state: State, message: Message, body: StepExtended) -> State:
+    """More time for a case, and a grant that lasts as long."""
+    key = (body.plan_version, body.step_id, body.attempt)
+    case = state.cases.get(key)
+    if case is None or case.proposed is None or body.deadline_unix_ms <= case.proposed.deadline_unix_ms:
+        return state
+    proposed = case.proposed.model_copy(update={"deadline_unix_ms": body.deadline_unix_ms})
+    return state.with_case(key, replace(case, proposed=proposed, grant=message.envelope.grant))
+
+
+def _paused(before: State, after: State, cause: Body) -> tuple[Send, ...]:
+    """Word of every case that this decision holds back, or lets go on."""
+    outputs = []
+    for (version, step, attempt), case in after.cases.items():
+        earlier = before.cases.get((version, step, attempt))
+        if case.held == (earlier is not None and earlier.held):
+            continue
+        code, reason = (cause.code, cause.reason) if case.held and isinstance(cause, CallDeferred) else ("", "")
+        body = StepPaused(
+            step_id=step, attempt=attempt, plan_version=version, active=case.held, code=code, reason=reason
+        )
+        outputs.append(Send("planner", body))
+    return tuple(outputs)

@@ -5,8 +5,8 @@
 | -       | StepProposed     | over (plain checks refuse), or judging (the judge model asked) |
 | judging | ModelCallReplied | over (verdict), or judging (once more, unreadable verdict)     |
 | judging | CallDeferred     | judging (again by timer), or over                              |
-| judging | CallResumed      | judging (again at once; from logic 5 on)                       |
-| judging | StepExtended     | judging, with more time (from logic 5 on)                      |
+| judging | CallResumed      | judging (again at once)                                        |
+| judging | StepExtended     | judging, with more time                                        |
 | over    | anything         | over                                                           |
 """
 
@@ -37,8 +37,10 @@ class Case:
     tries: int = 0
     deferrals: int = 0
     usage: Usage = Usage()
+    score: float | None = None
+    """The judge's, from 0 to 1."""
     asleep: bool = False
-    """Put off, and not asked again yet: from logic 5 on."""
+    """Put off, and not asked again yet."""
     held: bool = False
     """Held back by a halt or a breaker, as far as is known."""
 

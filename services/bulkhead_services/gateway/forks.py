@@ -22,8 +22,6 @@ from bulkhead_services.gateway.read_model.task_view import Refusal
 
 Attempt = tuple[int, str, int]
 """Plan version, step, attempt."""
-LOGIC = 2
-"""The first decision logic that takes results over; a replica without it hands the task back, untouched."""
 MAX_ANCESTORS = 32
 UNTIL_SEEN = frozenset({"fork_unknown", "fork_not_ended", "fork_no_result", "fork_content_gone"})
 """Refusals that a follower which lags behind the earlier task's end, or behind its contents, gives, too."""

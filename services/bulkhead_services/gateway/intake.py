@@ -262,7 +262,7 @@ class Intake:
             first=True,
             actor=claim.person,
             grant=reply.token,
-            logic=max(self._logic, forks.LOGIC if request.fork else 1),
+            logic=self._logic,
         )
 
     async def _grant(

@@ -2,7 +2,7 @@
 
 import unicodedata
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -18,8 +18,6 @@ MAX_PLAN_BYTES = 256 * 1024
 MODELS_ANSWER = "the model's answer"
 """As the model gateway names what it had to leave out of a reply."""
 CUT_OFF = frozenset({"plan_cut_off", "plan_too_large"})
-OWN_WORDS = 3
-"""The first decision logic that says of broken JSON nothing in a parser's words: another version has others."""
 NOT_CHECKED = "is a noop: it returns its own instruction, which nobody checks"
 
 
@@ -40,7 +38,7 @@ class Draft(BaseModel):
     steps: Annotated[tuple[DraftStep, ...], Field(min_length=1, max_length=bounds.MAX_PLAN_STEPS)]
 
 
-def parse(text: str, cut: str = "", logic: int = 1) -> tuple[tuple[PlanStep, ...], tuple[PlanNote, ...]]:
+def parse(text: str, cut: str = "") -> tuple[tuple[PlanStep, ...], tuple[PlanNote, ...]]:
     """Steps of a draft, or notes that say why it cannot be read. cut: what the reply says is missing from it."""
     try:
         draft = Draft.model_validate_json(text)
@@ -58,23 +56,21 @@ def parse(text: str, cut: str = "", logic: int = 1) -> tuple[tuple[PlanStep, ...
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False)[:8]
         if found[0]["type"] == "json_invalid":
-            if logic >= OWN_WORDS:
-                return (), (_no_json(text, "", cut, ends_early=_ends_early(text)),)
-            why = str(found[0]["ctx"]["error"])
-            return (), (_no_json(text, f" ({why})", cut, ends_early=why.startswith("EOF")),)
+            # Nothing in the parser's words: another version of it has others, and a replay would differ.
+            return (), (_no_json(text, cut),)
         return (), tuple(_error("unreadable_plan", f"{'.'.join(map(str, one['loc']))}: {words(one)}") for one in found)
     return steps, ()
 
 
 def read(
-    reply: ModelCallReplied, text: str | None, tools: Sequence[ToolSpec], logic: int = 1
+    reply: ModelCallReplied, text: str | None, tools: Sequence[ToolSpec]
 ) -> tuple[tuple[PlanStep, ...], tuple[PlanNote, ...]]:
     """Steps of a model's reply, and what the checker finds. text: what it said; None when that was too long to read."""
     if text is None:
         return (), (_error("plan_too_large", f"the plan exceeds {MAX_PLAN_BYTES} bytes"),)
     lost = [one.detail or one.what for one in reply.completeness.omissions if one.what == MODELS_ANSWER]
     cut = "; ".join(lost) or ("the model reached its output limit" if reply.finish == "length" else "")
-    steps, notes = parse(text, cut, logic)
+    steps, notes = parse(text, cut)
     return steps, notes or check(steps, tools)
 
 
@@ -111,11 +107,11 @@ def _ends_early(text: str) -> bool:
     return text.lstrip()[:1] in ("{", "[") and (quoted or depth > 0)
 
 
-def _no_json(text: str, why: str, cut: str, *, ends_early: bool) -> PlanNote:
+def _no_json(text: str, cut: str) -> PlanNote:
     if not text.strip():
         return _error("unreadable_plan", "the answer is empty; answer with the JSON object of the plan")
-    if not cut and not ends_early:
-        return _error("unreadable_plan", f"the answer is not JSON{why}; answer with the plan's JSON object alone")
+    if not cut and not _ends_early(text):
+        return _error("unreadable_plan", "the answer is not JSON; answer with the plan's JSON object alone")
     detail = f": {cut}" if cut else ""
     return _error(
         "plan_cut_off",
@@ -145,14 +141,9 @@ def check(steps: Sequence[PlanStep], tools: Sequence[ToolSpec], *, checked: bool
     """Findings on a plan; any of severity `error` keeps it from running. checked: results have to pass the checker."""
     notes: list[PlanNote] = []
 
-    def note(severity: str, code: str, step_id: str, message: str) -> None:
+    def note(severity: Literal["error", "warning", "note"], code: str, step_id: str, message: str) -> None:
         notes.append(
-            PlanNote(
-                severity=severity,
-                code=code,
-                step_id=step_id[:64],  # type: ignore[arg-type]
-                message=message[: bounds.MAX_REASON_CHARS],
-            )
+            PlanNote(severity=severity, code=code, step_id=step_id[:64], message=message[: bounds.MAX_REASON_CHARS])
         )
 
     if not steps:

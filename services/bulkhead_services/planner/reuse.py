@@ -1,8 +1,7 @@
 """Results that are there already are taken over, not made again. Pure.
 
 In: the steps of a plan that is to run, and what is held: steps whose results were accepted, in an earlier plan of this
-task or in the task that this one forks. Out: the steps to run, and which of them are done. With nothing held (logic 1)
-nothing happens here.
+task or in the task that this one forks. Out: the steps to run, and which of them are done.
 """
 
 import json

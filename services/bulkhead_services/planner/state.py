@@ -77,7 +77,7 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The fold of one task's messages in the planner's inbox; or, from logic 4 on, of one resource's (`book`)."""
+    """The fold of one task's messages in the planner's inbox, or of one resource's (`book`)."""
 
     phase: Phase = "new"
     objective: ContentRef | None = None
@@ -91,6 +91,8 @@ class State:
     deferrals: int = 0
     draft_notes: tuple[str, ...] = ()
     plan: Plan | None = None
+    drafted: Result = Result()
+    """What the reply that drafted the plan says of itself: its standing and its completeness."""
     steps: tuple[StepState, ...] = ()
     final: str = ""
     """The step whose result is the task's answer."""
@@ -100,13 +102,11 @@ class State:
     wrote: bool = False
     """Whether a step that may write was ever handed out: such a plan is not re-planned by itself."""
     held: tuple[StepState, ...] = ()
-    """Accepted results that a plan to come may take over; never any in logic 1."""
-    keeps: bool = False
-    """Whether accepted results outlive their plan: from logic 2 on."""
+    """Accepted results that a plan to come may take over."""
     asks: tuple[Ask, ...] = ()
     book: Book = Book()
     pauses: tuple[Pause, ...] = ()
-    """What is held back now: from logic 5 on."""
+    """What is held back now."""
     asleep: str = ""
     """The draft's call, while it is put off and not asked again yet."""
 

@@ -19,10 +19,10 @@ from bulkhead_contracts.tool import ToolCallRequested, ToolSpec
 from bulkhead_contracts.types import Body
 from bulkhead_contracts.wording import words
 
-FENCE, FENCED = "fencing_token", 4
-"""The argument by which a tool learns under which lease it is called, and the first logic that has leases."""
-OWN_WORDS = 3
-"""The first decision logic that says of broken JSON nothing in a parser's words: another version has others."""
+SLIPS = frozenset({"bad_arguments", "malformed_arguments", "unknown_tool"})
+"""Failures of calls that the model made wrongly: a call of the tool that works later mends them."""
+FENCE = "fencing_token"
+"""The argument by which a tool learns under which lease it is called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +35,7 @@ class Outgoing:
     task: str = ""
 
 
-def request(
-    assigned: StepAssigned, call: ToolCall, turn: int, index: int, earlier_same: int, logic: int = 1
-) -> Outgoing | Failure:
+def request(assigned: StepAssigned, call: ToolCall, turn: int, index: int, earlier_same: int) -> Outgoing | Failure:
     """The request of the index-th call of a turn. `earlier_same`: how often this attempt made the same call before."""
     tool = next((one for one in assigned.tools if one.name == call.name), None)
     if tool is None:
@@ -49,11 +47,11 @@ def request(
         )
     try:
         arguments = bounded.loads(call.arguments_json or "{}")
-    except ValueError as error:
-        why = "" if logic >= OWN_WORDS else f": {error}"
+    except ValueError:
+        # Nothing in the parser's words: another version of it has others, and a replay would differ.
         return Failure.of(
             code="malformed_arguments",
-            message=f"the arguments are not JSON{why}"[:500],
+            message="the arguments are not JSON",
             hint="send one JSON object that fits the tool's parameters",
         )
     if not isinstance(arguments, dict):
@@ -62,7 +60,7 @@ def request(
             message="the arguments must be one JSON object",
             hint="send one JSON object that fits the tool's parameters",
         )
-    call_id = call_key(assigned, tool, _meant(arguments, logic), turn, index, earlier_same)
+    call_id = call_key(assigned, tool, _meant(arguments), turn, index, earlier_same)
     if tool.served_by == "rag":
         return _retrieval(assigned, arguments, call_id)
     return Outgoing(
@@ -79,20 +77,25 @@ def request(
     )
 
 
-def canonical(arguments_json: str, logic: int = 1) -> str:
+def identity(call: ToolCall) -> str:
+    """The same for calls that ask for the same, however they are written."""
+    return f"{call.name} {canonical(call.arguments_json)}"
+
+
+def canonical(arguments_json: str) -> str:
     """The same text for the same arguments, however they are written; what is no JSON stands for itself."""
     try:
         found = bounded.loads(arguments_json or "{}")
     except ValueError:
         return arguments_json
     if isinstance(found, dict):
-        found = _meant(found, logic)
+        found = _meant(found)
     return json.dumps(found, sort_keys=True, separators=(",", ":"))
 
 
-def _meant(arguments: dict[str, object], logic: int) -> dict[str, object]:
+def _meant(arguments: dict[str, object]) -> dict[str, object]:
     """What a call is to do. The token of a lease says who may: another attempt has another, for the same write."""
-    return arguments if logic < FENCED else {key: one for key, one in arguments.items() if key != FENCE}
+    return {key: value for key, value in arguments.items() if key != FENCE}
 
 
 def call_key(
@@ -113,13 +116,15 @@ def call_key(
 
 def _retrieval(assigned: StepAssigned, arguments: dict[str, object], call_id: str) -> Outgoing | Failure:
     try:
-        body = RetrievalRequested(
-            call_id=call_id,
-            step_id=assigned.step.id,
-            attempt=assigned.attempt,
-            query=arguments.get("query", ""),
-            k=arguments.get("k", 8),  # type: ignore[arg-type]
-            deadline_unix_ms=assigned.deadline_unix_ms,
+        body = RetrievalRequested.model_validate(
+            {
+                "call_id": call_id,
+                "step_id": assigned.step.id,
+                "attempt": assigned.attempt,
+                "query": arguments.get("query", ""),
+                "k": arguments.get("k", 8),
+                "deadline_unix_ms": assigned.deadline_unix_ms,
+            }
         )
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]

@@ -82,16 +82,18 @@ def _ask(attempt: Attempt, arguments: Arguments, call_id: str) -> Outgoing | Fai
     targets = tuple(dict.fromkeys(steps))
     if assigned.step.id in targets:
         return Failure.of("asks_itself", f"step {assigned.step.id} asks itself", "ask other steps, or answer yourself")
-    body = AnswerRequested(
-        ask_id=call_id,
-        step_id=assigned.step.id,
-        attempt=assigned.attempt,
-        plan_version=assigned.plan_version,
-        targets=targets,
-        mode=arguments.get("mode", "all"),
-        question=arguments.get("question", ""),
-        deadline_unix_ms=assigned.deadline_unix_ms,
-    )  # type: ignore[arg-type]
+    body = AnswerRequested.model_validate(
+        {
+            "ask_id": call_id,
+            "step_id": assigned.step.id,
+            "attempt": assigned.attempt,
+            "plan_version": assigned.plan_version,
+            "targets": targets,
+            "mode": arguments.get("mode", "all"),
+            "question": arguments.get("question", ""),
+            "deadline_unix_ms": assigned.deadline_unix_ms,
+        }
+    )
     return Outgoing(call_id, "planner", body)
 
 
@@ -104,14 +106,16 @@ def _answer(attempt: Attempt, call: ToolCall, arguments: Arguments) -> AtOnce | 
         return Failure.of(
             "not_asked", f"step {str(step)[:64]} waits for no answer of this step", f"answer who asked: {waiting}"
         )
-    body = AnswerGiven(
-        ask_id=asked.ask_id,
-        step_id=asked.step_id,
-        target=attempt.assigned.step.id,
-        outcome="answered",
-        text=arguments.get("answer", ""),
-        provenance=attempt.labels,
-    )  # type: ignore[arg-type]
+    body = AnswerGiven.model_validate(
+        {
+            "ask_id": asked.ask_id,
+            "step_id": asked.step_id,
+            "target": attempt.assigned.step.id,
+            "outcome": "answered",
+            "text": arguments.get("answer", ""),
+            "provenance": attempt.labels,
+        }
+    )
     left = tuple(one for one in attempt.questions if one.ask_id != asked.ask_id)
     told = ToolAnswer(tool_call_id=call.id, parts=(Part(kind="context", text=f"Step {step} has been answered."),))
     return AtOnce(replace(attempt, questions=left), (Send("planner", body, grant=attempt.grant),), told)
@@ -132,15 +136,17 @@ def _acquire(
             "give one back with release_lease",
         )
     ttl = arguments.get("ttl_s", bounds.DEFAULT_LEASE_TTL_MS // 1000)
-    body = LeaseRequested(
-        lease_id=held or call_id,
-        task=task,
-        step_id=assigned.step.id,
-        attempt=assigned.attempt,
-        plan_version=assigned.plan_version,
-        resource=resource,
-        ttl_ms=ttl * 1000 if isinstance(ttl, int) else ttl,
-    )  # type: ignore[arg-type]
+    body = LeaseRequested.model_validate(
+        {
+            "lease_id": held or call_id,
+            "task": task,
+            "step_id": assigned.step.id,
+            "attempt": assigned.attempt,
+            "plan_version": assigned.plan_version,
+            "resource": resource,
+            "ttl_ms": ttl * 1000 if isinstance(ttl, int) else ttl,
+        }
+    )
     return Outgoing(body.lease_id, "planner", body, book(body.resource))
 
 
@@ -148,9 +154,9 @@ def _release(attempt: Attempt, task: str, arguments: Arguments, call_id: str) ->
     """Also what this step does not hold is asked for: who keeps the book says so, and it is on record."""
     resource = arguments.get("resource", "")
     held = next((name for name, one in attempt.leases.items() if one.resource == resource), call_id)
-    body = LeaseReleaseRequested(
-        lease_id=held, call_id=call_id, task=task, step_id=attempt.assigned.step.id, resource=resource
-    )  # type: ignore[arg-type]
+    body = LeaseReleaseRequested.model_validate(
+        {"lease_id": held, "call_id": call_id, "task": task, "step_id": attempt.assigned.step.id, "resource": resource}
+    )
     return Outgoing(call_id, "planner", body, book(body.resource))
 
 

@@ -3,10 +3,13 @@
 In: an attempt, or the assignment of a noop. Out: a Result. Pure.
 """
 
+from bulkhead.flow import replace
 from bulkhead_contracts import bounds
+from bulkhead_contracts.model import ToolCall
 from bulkhead_contracts.result import (
     Completeness,
     ContentRef,
+    Failure,
     Omission,
     Result,
     merge_citations,
@@ -15,7 +18,8 @@ from bulkhead_contracts.result import (
     worst,
 )
 from bulkhead_contracts.step import StepAssigned
-from bulkhead_services.worker.state import Attempt
+from bulkhead_services.worker import calls
+from bulkhead_services.worker.state import Attempt, FailedCall
 
 
 def noted(body: StepAssigned) -> Result:
@@ -30,12 +34,33 @@ def noted(body: StepAssigned) -> Result:
     )
 
 
+def missed(attempt: Attempt, call: ToolCall | None, failure: Failure, *, slip: bool) -> Attempt:
+    """A call has failed, and the result says so unless the same call works later."""
+    if call is None:
+        return attempt
+    failed = FailedCall(call.name, failure.message, len(attempt.turns), slip)
+    return replace(attempt, failed_calls={**attempt.failed_calls, calls.identity(call): failed})
+
+
+def worked(attempt: Attempt, call: ToolCall | None) -> Attempt:
+    """A call has worked: it failed no more, and calls of its tool that the model made wrongly before are mended."""
+    if call is None or not attempt.failed_calls:
+        return attempt
+    this, turn = calls.identity(call), len(attempt.turns)
+    left = {
+        name: failed
+        for name, failed in attempt.failed_calls.items()
+        if name != this and not (failed.slip and failed.tool == call.name and failed.turn < turn)
+    }
+    return replace(attempt, failed_calls=left)
+
+
 def made(attempt: Attempt, content: ContentRef) -> Result:
-    """The result of an agent's attempt; a tool that failed and never worked is missing from it."""
+    """The result of an agent's attempt; what a call that failed would have brought is missing from it."""
     before = tuple(one.result for one in attempt.assigned.inputs)
     lost = tuple(
         Omission(reason="failed_part", what=f"tool {name}"[: bounds.MAX_SUMMARY_CHARS], detail=why)
-        for name, why in attempt.failed_tools.items()
+        for name, why in ((call.tool, call.why) for call in attempt.failed_calls.values())
     )
     completeness = merge_completeness(
         *(one.completeness for one in before),
@@ -46,7 +71,7 @@ def made(attempt: Attempt, content: ContentRef) -> Result:
     reasons = [
         *(one.standing_reason for one in before if one.standing != "ok"),
         *attempt.degraded,
-        *(f"{name} failed" for name in attempt.failed_tools),
+        *dict.fromkeys(f"{call.tool} failed" for call in attempt.failed_calls.values()),
     ]
     return Result(
         content=content,

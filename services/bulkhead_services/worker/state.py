@@ -7,10 +7,10 @@
 | acting   | ToolCallReplied, RetrievalReplied | acting (others outstanding), thinking, or over (caps)      |
 | both     | CallDeferred, TimerFired        | the same call again, later                                   |
 | both     | StepCancelRequested             | over                                                         |
-| acting   | answers of peers and of leases  | as replies of tools (from logic 4 on)                        |
+| acting   | answers of peers and of leases  | as replies of tools                                          |
 | acting   | WaitRefused                     | the wait is answered with an error; the first of both wins   |
 | both     | AnswerRequested, AgentWarned    | the same; the next turn shows it                             |
-| both     | CallResumed, StepExtended       | the same call again, at once; more time (from logic 5 on)    |
+| both     | CallResumed, StepExtended       | the same call again, at once; more time                      |
 | over     | anything                        | over                                                         |
 """
 
@@ -29,6 +29,17 @@ from bulkhead_contracts.types import Body
 Phase = Literal["thinking", "acting", "over"]
 Key = tuple[int, str, int]
 """(plan version, step id, attempt)."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailedCall:
+    """A call that failed. turn: the model's turn that made it. slip: nothing was asked of anybody, for the model made
+    the call wrongly."""
+
+    tool: str
+    why: str
+    turn: int
+    slip: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +65,8 @@ class Attempt:
     labels: tuple[Label, ...] = ()
     completeness: Completeness = Completeness()
     degraded: tuple[str, ...] = ()
-    failed_tools: Mapping[str, str] = field(default_factory=dict)
+    failed_calls: Mapping[str, FailedCall] = field(default_factory=dict)
+    """Calls without whose answers the result is made, by what they ask for (`calls.identity`)."""
     usage: Usage = Usage()
     leases: Mapping[str, LeaseGranted] = field(default_factory=dict)
     """What it holds, by lease id."""
@@ -65,9 +77,13 @@ class Attempt:
     told: tuple[str, ...] = ()
     """What it was told from outside: shown with every later turn."""
     asleep: frozenset[str] = frozenset()
-    """Calls that were put off and are not asked again yet: from logic 5 on."""
+    """Calls that were put off and are not asked again yet."""
     held: frozenset[str] = frozenset()
     """Calls that a halt or a breaker holds back, as far as is known."""
+
+    def asked_as(self, call_id: str) -> ToolCall | None:
+        """The call of the model's current turn that has this id."""
+        return next((call for call in self.asked if call.id == call_id), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +91,6 @@ class State:
     """The fold of one task's messages in the worker's inbox."""
 
     attempts: Mapping[Key, Attempt] = field(default_factory=dict)
-    waits: bool = False
-    """Whether agents may wait for each other and for leases: from logic 4 on."""
 
     def owner_of(self, call_id: str) -> tuple[Key, Attempt] | None:
         """The attempt that waits for this call."""

@@ -13,8 +13,6 @@ from ..record import Record
 
 HUNDREDTHS = {"input_tokens": 15, "output_tokens": 60}
 """What the scripted model costs, in hundredths of micro dollars per token: $0.15 and $0.60 per million."""
-PAUSES_TOLD = 5
-"""From this decision logic on a call that a pause cuts tells what it spent when it is put off."""
 ENDS = frozenset({"crash_before", "crash_after", "cut_off", KILLED})
 """Faults of a replica after which nobody may know what it had reserved."""
 Key = tuple[str, str]
@@ -133,9 +131,6 @@ def _told(record: Record, charged: dict[str, Counter[str]]) -> Iterator[str]:
             yield f"{task} says it used {dict(told)}, and {dict(paid)} was charged"
         if not is_calm(record) or end["status"] != "succeeded" or end["plan_versions"] != 1:
             continue
-        logic = int(ends[0].headers.get("ce-logicversion", "1"))
-        if logic < PAUSES_TOLD and any(act.situation == "halting" for act in record.scenario.acts):
-            continue  # A call that a pause has cut is charged, put off and made again; its answer alone is told.
         # A write of an earlier attempt is answered from its record, and told again.
         units = ("cost_usd_micros", "tokens", "model_calls", *(() if task in tried_again else ("tool_calls",)))
         if wrong := [unit for unit in units if told[unit] != paid[unit]]:

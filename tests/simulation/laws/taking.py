@@ -28,7 +28,6 @@ class _Story:
         self.started: set[Place] = set()
         self.accepted: dict[Place, dict[str, Any]] = {}
         self.fork: dict[str, Any] | None = None
-        self.logic = 1
 
 
 def complain(record: Record) -> Iterator[str]:
@@ -64,9 +63,9 @@ def _same(whose: str, was: dict[str, Any], result: dict[str, Any], texts: dict[s
 
 
 def _again(task: str, story: _Story) -> Iterator[str]:
-    """With logic 2: a step that is the same as before, on inputs that are, is not started a second time."""
+    """A step that is the same as before, on inputs that are, is not started a second time."""
     last = max(story.plans, default=0)
-    if story.logic < 2 or last < 2:
+    if last < 2:
         return
     for step in story.plans[last]:
         if _unchanged(story, last, step) and (last, step) in story.started:
@@ -125,7 +124,4 @@ def _stories(record: Record) -> dict[str, _Story]:
             story.accepted[one["plan_version"], one["step_id"]] = one["result"]
     for story, one, at in each("mesh.task.requested"):
         story.fork, story.asked = story.fork or one.get("fork"), story.asked or at
-    for task, messages in said(record, "INBOX_PLANNER", "mesh.task.submitted").items():
-        if task in found:
-            found[task].logic = int(messages[0].headers.get("ce-logicversion", "1"))
     return found

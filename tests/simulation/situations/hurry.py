@@ -1,7 +1,7 @@
 """People who all act within one message's time: on a task that has just reached its ceiling, on one that is just
 ending, and with one key at every gateway at once.
 
-In: a draw. Out: a task of decision logic 5 whose money ends; at that very moment it is given more, a limit of its
+In: a draw. Out: a task whose money ends; at that very moment it is given more, a limit of its
 person is lowered and raised again, its tenant is halted and let go on. A task that is cancelled as its last step ends,
 and one that is submitted to all gateways together. Law: when nothing else goes wrong, who was given enough ends well;
 all others are those of every run.
@@ -43,7 +43,7 @@ PATIENCE_S = 60.0
 
 
 def add(draw: random.Random, scenario: Scenario) -> Scenario:
-    """See the module. The logic is the newest: others end at their ceiling."""
+    """See the module."""
     calls = [["calculate", {"expression": f"{draw.randint(2, 99)} * {number}"}] for number in range(2, 7)]
     calls.insert(draw.randint(0, 4), ["counter_increment", {"name": f"{NAME}.kept", "amount": 1}])
     rush = _wish(draw, NAME, {"calls": calls, "serial": True}, draw.choice((300, 600, 900)))
@@ -63,9 +63,6 @@ def add(draw: random.Random, scenario: Scenario) -> Scenario:
         scenario,
         wishes=(*scenario.wishes, rush, last, twin),
         acts=(*scenario.acts, *acts),
-        logic=5,
-        newest=5,
-        roll_after_s=None,
         replicas={**scenario.replicas, "gateway": 3, "budget": draw.choice((1, 2))},
     )
 

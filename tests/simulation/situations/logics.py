@@ -1,20 +1,23 @@
-"""The newest decision logic: from the start, or rolled to in the middle.
+"""The next version of the decision logic (tests/replay/next_logic.py): from the start, or rolled to in the middle.
 
-In: a draw. Out: the scenario, whose tasks begin under logic 3 or come to it.
+In: a draw. Out: the scenario, whose tasks begin under the next version, or come to be decided beside it.
 """
 
 import random
 from dataclasses import replace
+
+from tests.replay.next_logic import NEXT
 
 from ..scenario import Scenario
 from .situation import Situation
 
 
 def add(draw: random.Random, scenario: Scenario) -> Scenario:
-    """Where logic 2 was, and where a roll ends."""
-    if scenario.roll_after_s is not None:
-        return replace(scenario, logic=draw.choice((1, 2)), newest=3)
-    return replace(scenario, logic=3, newest=3) if scenario.logic == 2 else scenario
+    """Every other one of these runs is a roll."""
+    roll_after_s = draw.uniform(0.1, 3)
+    if draw.random() < 0.5:
+        return replace(scenario, newest=NEXT, roll_after_s=roll_after_s)
+    return replace(scenario, logic=NEXT, newest=NEXT)
 
 
 SITUATION = Situation("logics", 0.6, add)

@@ -1,6 +1,6 @@
 """Tasks that reach their ceiling in the middle and are given more: too little first, then enough; the same wish twice.
 
-In: a draw. Out: tasks under decision logic 5 whose money ends, and operators who top them up. Laws, of every run: while
+In: a draw. Out: tasks whose money ends, and operators who top them up. Laws, of every run: while
 a task is halted at its ceiling none of its calls begins and no model goes on speaking to it; when nothing else goes
 wrong, whoever is given enough ends well, no step of it was tried twice, and nothing was asked twice. That the raised
 ceiling holds, effects come once and money is conserved say the laws of every run.
@@ -33,7 +33,7 @@ AGAIN_S = 0.5
 
 
 def add(draw: random.Random, scenario: Scenario) -> Scenario:
-    """One or two of them; the logic is the newest from the start: others end at their ceiling."""
+    """One or two of them."""
     made, acts = [], []
     for number in range(draw.choice((1, 2))):
         name = f"{NAME}{number}"
@@ -41,9 +41,7 @@ def add(draw: random.Random, scenario: Scenario) -> Scenario:
         first = draw.uniform(2, 8)
         for at_s, more in ((first, draw.choice((30, 200))), (first + draw.uniform(1, 20), ENOUGH_MICROS)):
             acts.append(Act("topup", "topups", at_s, f"{name}/{more}"))
-    return replace(
-        scenario, wishes=(*scenario.wishes, *made), acts=(*scenario.acts, *acts), logic=5, newest=5, roll_after_s=None
-    )
+    return replace(scenario, wishes=(*scenario.wishes, *made), acts=(*scenario.acts, *acts))
 
 
 def _task(draw: random.Random, name: str) -> Wish:

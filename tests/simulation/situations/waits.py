@@ -1,6 +1,6 @@
 """Agents wait for each other: leases taken in opposite order, rings of asks, holders that say nothing more, queues.
 
-In: a draw. Out: tasks of a squad under decision logic 4, in a run that is watched. Laws, of every run: whoever got a
+In: a draw. Out: tasks of a squad, in a run that is watched. Laws, of every run: whoever got a
 lease has given it back or lost it by the end; and when nothing else goes wrong each of these tasks ends well, however
 its inboxes lag: every deadlock is broken.
 """
@@ -28,7 +28,7 @@ KINDS = ("crossed", "crossed", "ring", "any", "expiry", "overdue", "star")
 
 
 def add(draw: random.Random, scenario: Scenario) -> Scenario:
-    """See the module. The logic is the newest from the start: others have no such tools."""
+    """See the module."""
     kind = draw.choice(KINDS)
     made = {"crossed": _crossed, "ring": _ring, "any": _any, "expiry": _expiry, "overdue": _overdue, "star": _star}[
         kind
@@ -37,7 +37,7 @@ def add(draw: random.Random, scenario: Scenario) -> Scenario:
         made += _queue(draw)
     watch = Act("watch", "watched", 0.0)
     acts = scenario.acts if any(one.situation == "watched" for one in scenario.acts) else (*scenario.acts, watch)
-    return replace(scenario, wishes=(*scenario.wishes, *made), acts=acts, logic=4, newest=4, roll_after_s=None)
+    return replace(scenario, wishes=(*scenario.wishes, *made), acts=acts)
 
 
 def _crossed(draw: random.Random) -> list[Wish]:

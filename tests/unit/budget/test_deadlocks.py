@@ -27,7 +27,7 @@ from bulkhead_contracts.step import StepCancelRequested, StepFinished
 from bulkhead_contracts.task import TaskEnded
 from bulkhead_services.budget.watch import deadlock_refusal
 from bulkhead_services.budget.watch.fold import Mark, Watching
-from bulkhead_services.planner.logic4 import PlannerV4
+from bulkhead_services.planner.core import Planner
 
 NOW = 1_700_000_000_000
 CRM, ERP = "crm:account:42", "erp:order:7"
@@ -417,7 +417,7 @@ class Agents:
         head = Envelope(id=stored.headers["ce-id"], type=body.ce_type(), source="worker", time_unix_ms=NOW)
         message = Message(head, body, "demo", task, self.served[inbox])
         fold = self.books.setdefault(task, Fold(state=None))
-        for output in step(fold, message, {1: PlannerV4()}):
+        for output in step(fold, message, {1: Planner()}):
             if isinstance(output, Send):
                 self.mesh.say("planner", output.to, output.body, output.task)
             else:

@@ -7,13 +7,13 @@ from bulkhead_contracts.control import CallDeferred, CallResumed
 from bulkhead_contracts.model import ModelCallRequested
 from bulkhead_contracts.step import StepExtended, StepPaused
 from bulkhead_contracts.verdict import VerdictReached
-from bulkhead_services.checker.logic5 import CheckerV5
+from bulkhead_services.checker.core import Checker
 from tests.unit.checker.test_checker import judge, propose
 
 
 @pytest.fixture
 def play() -> Playbook:
-    play = Playbook(CheckerV5())
+    play = Playbook(Checker())
     propose(play)
     return play
 

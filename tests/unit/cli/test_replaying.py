@@ -1,6 +1,7 @@
 """`bulkhead replay FILE`: no mesh, no data directory; what it prints and what it ends with."""
 
 import json
+from dataclasses import replace as change
 from pathlib import Path
 
 import pytest
@@ -25,14 +26,18 @@ def test_a_file_replays_without_a_mesh():
     answer = replay(PLAIN)
     assert answer.exit_code == 0, answer.output
     assert "no divergence" in answer.stdout and "compared byte for byte" in answer.stdout
-    [path] = HISTORIES.glob("fork_logic2.jsonl*")
+    [path] = HISTORIES.glob("fork.jsonl*")
     packed = json.loads(replay(path, "--json").stdout)
     assert packed["ended"] and packed["divergences"] == [] and packed["compared"] > 5
 
 
 def test_a_divergence_is_shown_and_ends_with_1(tmp_path):
     path = tmp_path / "changed.jsonl"
-    path.write_text(PLAIN.read_text().replace('\\"status\\":\\"succeeded\\"', '\\"status\\":\\"cancelled\\"'))
+    whole = load(PLAIN)
+    lied = (
+        change(one, body=one.body.replace(b'"status":"succeeded"', b'"status":"cancelled"')) for one in whole.messages
+    )
+    save(change(whole, messages=tuple(lied)), path)
     answer = replay(path)
     assert answer.exit_code == 1, answer.output
     assert "1 divergence; the first: planner" in answer.stdout

@@ -119,9 +119,9 @@ def test_who_cancelled_a_task_when_and_why_is_told_once() -> None:
 
 
 def test_a_task_that_waited_at_its_ceiling_says_who_let_it_go_on() -> None:
-    found = messages("topped_up_logic5")
+    found = messages("topped_up")
     told = [one for one in explain(entries(found), found[0].task, 0) if one.kind == "waited"]
-    assert told and all("on: olga changed task/" in one.what and "is used up: limit" in one.what for one in told)
+    assert told and all("on: olga topped it up" in one.what and "is used up: limit" in one.what for one in told)
     assert not any("bulkhead topup" in one.what for one in told), "nobody need do that any more"
 
 

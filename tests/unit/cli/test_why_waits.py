@@ -18,30 +18,30 @@ def waits(found) -> list[str]:
 
 
 def test_a_step_that_waits_for_a_lease_says_who_holds_it() -> None:
-    history = cut("leased_logic4", LeaseQueued)
+    history = cut("leased", LeaseQueued)
     queued = LeaseQueued.model_validate_json(history[-1].body)
     [what] = [one for one in waits(history) if "crm:account:42" in one]
     assert what.startswith(
         f"step {queued.step_id} waits for crm:account:42, which step {queued.holder_step} of task "
         f"{queued.holder_task} held, for 5"
     )
-    granted = cut("leased_logic4", LeaseGranted, 1)
+    granted = cut("leased", LeaseGranted, 1)
     assert not [one for one in waits(granted) if "crm:account:42" in one]
 
 
 def test_a_refused_wait_is_over() -> None:
-    history = cut("leased_logic4", LeaseQueued)
+    history = cut("leased", LeaseQueued)
     queued = LeaseQueued.model_validate_json(history[-1].body)
     refused = WaitRefused(trip="t", wait_id=queued.lease_id, step_id=queued.step_id, cycle=(), reason="a circle")
     assert not [one for one in waits([*history, said(refused, "budget", "worker", history[-1])]) if "crm" in one]
 
 
 def test_a_step_that_asks_says_whom_and_for_what() -> None:
-    history = cut("asked_logic4", AnswerRequested, 1)
+    history = cut("asked", AnswerRequested, 1)
     found = waits(history)
     assert any("step a waits for an answer of step b" in one for one in found)
     assert any("step a waits for the result of step d" in one for one in found)
-    whole = messages("asked_logic4")
+    whole = messages("asked")
     given = [
         place for place, one in enumerate(whole) if one.ce_type == AnswerGiven.ce_type() and one.receiver == "worker"
     ]

@@ -8,7 +8,7 @@ from bulkhead_contracts.model import ModelCallReplied
 from bulkhead_contracts.peer import AnswerGiven, AnswerRequested
 from bulkhead_contracts.result import Failure, Result
 from bulkhead_contracts.step import StepAssigned, StepFinished
-from bulkhead_services.planner.logic4 import PlannerV4
+from bulkhead_services.planner.core import Planner
 from tests.unit.planner.test_playbook import accepts, answers, rejects, submit
 
 SIDE_BY_SIDE = """{"steps": [
@@ -20,7 +20,7 @@ SIDE_BY_SIDE = """{"steps": [
 
 @pytest.fixture
 def play() -> Playbook:
-    play = Playbook(PlannerV4())
+    play = Playbook(Planner())
     submit(play)
     answers(play, SIDE_BY_SIDE)
     assert {one.step.id for one in play.all_said(StepAssigned)} == {"a", "b"}
@@ -145,7 +145,7 @@ def test_a_pause_of_a_draft_has_no_cap():
     from bulkhead_contracts.control import CallDeferred
     from bulkhead_contracts.model import ModelCallRequested
 
-    play = Playbook(PlannerV4())
+    play = Playbook(Planner())
     submit(play)
     call = play.said(ModelCallRequested).call_id
     for _ in range(60):

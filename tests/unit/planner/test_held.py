@@ -10,8 +10,8 @@ from bulkhead_contracts.model import ModelCallRequested
 from bulkhead_contracts.step import StepAssigned, StepCancelRequested, StepExtended, StepPaused
 from bulkhead_contracts.task import Progressed, TaskCancelRequested, TaskEnded, TaskLimits, TaskPaused, TaskStopped
 from bulkhead_contracts.tool import ToolSpec
-from bulkhead_services.planner.core import STEPS_TIMER, TASK_TIMER
-from bulkhead_services.planner.logic5 import PlannerV5
+from bulkhead_services.planner.core import TASK_TIMER, Planner
+from bulkhead_services.planner.steps import TIMER as STEPS_TIMER
 from tests.unit.planner.test_playbook import DIAMOND, accepts, answers, draft, submit
 
 WHY = "The budget of task t1 of tenant demo is used up. An operator gives it more: `bulkhead topup t1 --usd 0.01`"
@@ -20,7 +20,7 @@ HOUR_MS = 3_600_000
 
 @pytest.fixture
 def play() -> Playbook:
-    play = Playbook(PlannerV5())
+    play = Playbook(Planner())
     submit(play, limits=TaskLimits(deadline_ms=HOUR_MS))
     answers(play, DIAMOND)
     return play
@@ -98,11 +98,18 @@ def test_whoever_gives_it_nothing_finds_it_halted_at_its_deadline_with_the_reaso
     ended = play.said(TaskEnded)
     assert ended.status == "halted" and ended.failure.code == "budget_exceeded"
     assert "nobody gave it more" in ended.failure.message and WHY in ended.failure.message
-    assert "submit it again" in ended.failure.hint
+    assert "submit it again" in ended.failure.hint and "fork" not in ended.failure.hint, "nothing is done yet"
     assert play.said(TaskStopped).code == "budget_exceeded", "what it cost in all is told"
     for late in (StepPaused(step_id="a", attempt=1, plan_version=1, active=False), CallResumed(call_id="plan-1-1")):
         play.hears(late, sender="worker")
         play.says()
+
+
+def test_a_fork_is_advised_where_there_is_something_to_take_over(play):
+    accepts(play, "a")
+    pauses(play, "b")
+    time_is_up(play)
+    assert "bulkhead replay t1 --from-step" in play.said(TaskEnded).failure.hint
 
 
 def test_a_step_that_is_held_back_outlasts_the_margin_before_the_tasks_end(play):
@@ -131,7 +138,7 @@ def test_a_task_that_goes_on_again_ends_at_its_deadline_as_any(play):
 
 
 def test_the_draft_sleeps_until_it_is_woken_and_is_asked_once():
-    play = Playbook(PlannerV5())
+    play = Playbook(Planner())
     submit(play, limits=TaskLimits(deadline_ms=HOUR_MS))
     held = CallDeferred(call_id="plan-1-1", after_ms=15_000, reason=WHY, paused=True, code="budget_exceeded")
     play.hears(held, sender="model_gateway")
@@ -179,7 +186,7 @@ def test_a_runaway_and_a_cancel_end_it_for_good(play, how):
 
 
 def test_a_longer_grant_is_no_wider_one():
-    play = Playbook(PlannerV5())
+    play = Playbook(Planner())
     tools = tuple(ToolSpec(name=name, description=name, parameters_json="{}") for name in ("calculate", "pay"))
     submit(play, tools=tools, limits=TaskLimits(deadline_ms=HOUR_MS))
     answers(play, draft({"id": "a", "tools": ["calculate"], "role": "reader"}))

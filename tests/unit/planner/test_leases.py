@@ -17,14 +17,14 @@ from bulkhead_contracts.lease import (
     LeaseRequested,
     book,
 )
-from bulkhead_services.planner.logic4 import PlannerV4
+from bulkhead_services.planner.core import Planner
 
 CRM = "crm:account:42"
 
 
 @pytest.fixture
 def play() -> Playbook:
-    return Playbook(PlannerV4(), task=book(CRM))
+    return Playbook(Planner(), task=book(CRM))
 
 
 def asks(play: Playbook, name: str, *, step: str = "s1", ttl_ms: int = 60_000, resource: str = CRM) -> None:
@@ -91,7 +91,7 @@ def test_tokens_grow_also_when_the_book_was_purged_meanwhile(play):
         asks(play, name)
         last = play.said(LeaseGranted).fencing_token
         gives_back(play, name)
-    later = Playbook(PlannerV4(), task=book(CRM))
+    later = Playbook(Planner(), task=book(CRM))
     later.heard = list(play.heard)  # Their places in the inbox are taken; what they said is not folded.
     asks(later, "c")
     assert later.said(LeaseGranted).fencing_token > last
@@ -168,7 +168,7 @@ def test_a_resource_that_is_free_forgets_and_never_reaches_the_bound_of_messages
 @settings(max_examples=60)
 @given(st.lists(st.tuples(st.sampled_from(["ask", "back", "time", "late"]), st.integers(0, 3)), max_size=40))
 def test_there_is_one_holder_tokens_grow_and_the_queue_keeps_its_order(script):
-    play = Playbook(PlannerV4(), task=book(CRM))
+    play = Playbook(Planner(), task=book(CRM))
     tokens, waiting, number = [0], [], 0
     owner: dict[int, str] = {}
     gives_back(play, "nobody", call="")

@@ -93,8 +93,8 @@ def test_what_is_no_plan_is_told_in_words(text, said):
         ("{}", "unreadable_plan", "steps: Field required"),
     ],
 )
-def test_since_logic_3_nothing_is_said_in_the_words_of_a_parser(text, code, said):
-    _, (note, *_) = plans.parse(text, logic=3)
+def test_nothing_is_said_in_the_words_of_a_parser(text, code, said):
+    _, (note, *_) = plans.parse(text)
     assert (note.code, note.message[: len(said)]) == (code, said)
 
 

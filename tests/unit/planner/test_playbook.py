@@ -13,8 +13,8 @@ from bulkhead_contracts.plan import Plan, PlanAdopted, PlanRejected, PlanStep
 from bulkhead_contracts.result import Completeness, Failure, Omission, Result, Usage
 from bulkhead_contracts.step import StepAssigned, StepCancelRequested, StepFinished
 from bulkhead_contracts.task import (
+    Progressed,
     StepEnded,
-    StepStarted,
     TaskAccepted,
     TaskCancelRequested,
     TaskEnded,
@@ -108,16 +108,16 @@ def test_a_diamond_runs_in_parallel_and_ends_with_the_last_result(play):
     assert play.said(ModelCallRequested).response == "plan"
     assert play.send_of(ModelCallRequested).grant == "task-token"
     answers(play, DIAMOND)
-    play.says(PlanAdopted, StepAssigned, StepStarted, StepAssigned, StepStarted)
+    play.says(StepAssigned, StepAssigned, Progressed)
     assert [one.step.id for one in play.all_said(StepAssigned)] == ["a", "b"]
     accepts(play, "b")
     play.says(StepEnded)
     accepts(play, "a")
-    play.says(StepEnded, StepAssigned, StepStarted)
+    play.says(StepAssigned, Progressed)
     last = play.said(StepAssigned)
     assert last.final and [one.step_id for one in last.inputs] == ["a", "b"]
     accepts(play, "c", completeness=Completeness.missing(Omission(reason="pruned", what="two passages")))
-    play.says(StepEnded, TaskEnded)
+    play.says(TaskEnded)
     ended = play.said(TaskEnded)
     assert ended.status == "succeeded" and ended.steps_done == ended.steps_total == 3
     assert not ended.result.completeness.complete, "what was left out must reach the answer"
@@ -174,7 +174,7 @@ def test_a_rejected_step_is_tried_again_with_the_reasons_then_replanned_then_fai
     answers(play, draft({"id": "a"}))
     for attempt in (1, 2):
         rejects(play, "a", attempt)
-        play.says(StepEnded, StepAssigned, StepStarted)
+        play.says(StepAssigned, Progressed)
         again = play.said(StepAssigned)
         assert again.attempt == attempt + 1 and "cite the passage" in again.notes
     rejects(play, "a", 3)
@@ -184,7 +184,7 @@ def test_a_rejected_step_is_tried_again_with_the_reasons_then_replanned_then_fai
     assert play.said(PlanAdopted).plan.version == 2
     for attempt in (1, 2, 3):
         rejects(play, "a", attempt, version=2)
-    play.says(StepEnded, TaskStopped, TaskEnded)
+    play.says(TaskStopped, TaskEnded)
     ended = play.said(TaskEnded)
     assert ended.status == "failed" and ended.failure.code == "step_failed"
     assert "cite the passage" in ended.failure.message
@@ -196,7 +196,7 @@ def test_no_replanning_after_a_step_that_may_have_written(play):
     answers(play, draft({"id": "a", "tools": ["pay"]}))
     for attempt in (1, 2, 3):
         rejects(play, "a", attempt)
-    play.says(StepEnded, TaskStopped, TaskEnded)
+    play.says(TaskStopped, TaskEnded)
     assert "changed something outside" in play.said(TaskEnded).failure.hint
 
 
@@ -221,7 +221,7 @@ def test_a_worker_that_skips_the_checker_is_not_believed(play):
     submit(play)
     answers(play, draft({"id": "a"}))
     play.hears(StepFinished(step_id="a", attempt=1, plan_version=1, result=Result(summary="trust me")), sender="worker")
-    play.says(StepEnded, StepAssigned, StepStarted)
+    play.says(StepAssigned, Progressed)
     assert play.said(StepEnded).outcome == "rejected"
 
 
@@ -229,14 +229,14 @@ def test_with_checks_off_the_workers_word_is_enough(play):
     submit(play, check=False)
     answers(play, draft({"id": "a"}))
     play.hears(StepFinished(step_id="a", attempt=1, plan_version=1, result=Result(summary="done")), sender="worker")
-    play.says(StepEnded, TaskEnded)
+    play.says(TaskEnded)
 
 
 def test_a_given_plan_needs_no_model(play):
     submit(play, plan=Plan(steps=(PlanStep(id="n", title="", instruction="echo", kind="noop"),)))
-    play.says(TaskAccepted, PlanAdopted, StepAssigned, StepStarted)
+    play.says(StepAssigned, Progressed)
     play.hears(StepFinished(step_id="n", attempt=1, plan_version=1, result=Result(summary="echo")), sender="worker")
-    play.says(StepEnded, TaskEnded)
+    play.says(TaskEnded)
 
 
 def test_a_given_plan_with_a_cycle_is_refused_at_once(play):
@@ -245,7 +245,7 @@ def test_a_given_plan_with_a_cycle_is_refused_at_once(play):
         PlanStep(id="b", title="", instruction="x", acceptance="y", inputs=("a",)),
     )
     submit(play, plan=Plan(steps=steps))
-    play.says(TaskAccepted, PlanRejected, TaskStopped, TaskEnded)
+    play.says(Progressed, TaskStopped, TaskEnded)
     assert "a -> b" in play.said(TaskEnded).failure.message or "b -> a" in play.said(TaskEnded).failure.message
 
 
@@ -282,11 +282,11 @@ def test_a_steps_time_is_up(play):
     answers(play, draft({"id": "a"}))
     timer = next(key for key in play.timers if key.startswith("steps-"))
     play.fires(timer)
-    play.says(StepCancelRequested, StepEnded, StepAssigned, StepStarted)
+    play.says(StepCancelRequested, StepAssigned, Progressed)
     accepts(play, "a", attempt=1)
     play.says()
     accepts(play, "a", attempt=2)
-    play.says(StepEnded, TaskEnded)
+    play.says(TaskEnded)
 
 
 def test_one_timer_stands_for_all_running_steps(play):
@@ -296,13 +296,13 @@ def test_one_timer_stands_for_all_running_steps(play):
     assert len(first) == 1
     accepts(play.at(30), "a")
     accepts(play.at(40), "b")
-    play.says(StepEnded, StepAssigned, StepStarted)
+    play.says(StepAssigned, Progressed)
     assert [key for key in play.timers if key.startswith("steps-")] == first, "a later deadline needs no second timer"
     play.fires(first[0])
     play.says()
     second = next(key for key in play.timers if key.startswith("steps-") and key not in first)
     play.fires(second)
-    play.says(StepCancelRequested, StepEnded, StepAssigned, StepStarted)
+    play.says(StepCancelRequested, StepAssigned, Progressed)
     play.replays()
 
 
@@ -317,7 +317,7 @@ def test_late_timers_and_foreign_replies_change_nothing(play):
     accepts(play, "nobody")
     play.says()
     accepts(play, "a")
-    play.says(StepEnded, TaskEnded)
+    play.says(TaskEnded)
     play.fires(timer)
     play.says()
 
@@ -357,3 +357,20 @@ def test_a_deferred_planning_call_is_asked_again_by_timer(play):
     for _ in range(bounds.MAX_CALL_DEFERRALS):
         play.hears(CallDeferred(call_id="plan-1-1", after_ms=500), sender="model_gateway")
     assert play.said(ModelCallRequested).call_id == "plan-1-2"
+
+
+@pytest.mark.parametrize(("timeout_ms", "longer_s"), [(2_000, 0), (10_000, 0), (90_000, 80), (300_000, 290)])
+def test_a_step_has_the_time_that_its_tools_need(play, timeout_ms, longer_s):
+    slow = ToolSpec(name="report", description="takes long", parameters_json="{}", timeout_ms=timeout_ms)
+    other = slow.model_copy(update={"name": "other", "timeout_ms": bounds.MAX_TOOL_TIMEOUT_MS})
+    submit(play, tools=(slow, other), limits=TaskLimits(deadline_ms=600_000))
+    answers(play, draft({"id": "a", "tools": ["report"]}))
+    assert play.said(StepAssigned).deadline_unix_ms == START_UNIX_MS + (60 + longer_s) * 1000
+    assert play.send_of(StepAssigned).step_grant.expires_unix_ms > play.said(StepAssigned).deadline_unix_ms
+
+
+def test_no_tool_gives_a_step_more_time_than_its_task_has(play):
+    slow = ToolSpec(name="report", description="takes long", parameters_json="{}", timeout_ms=300_000)
+    submit(play, tools=(slow,), limits=TaskLimits(deadline_ms=100_000))
+    answers(play, draft({"id": "a", "tools": ["report"]}))
+    assert play.said(StepAssigned).deadline_unix_ms == START_UNIX_MS + 99_500

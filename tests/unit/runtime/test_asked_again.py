@@ -2,8 +2,6 @@
 
 import json
 
-import pytest
-
 from bulkhead.bus.port import Stored
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.doer.idempotency import Answered, Record
@@ -73,22 +71,20 @@ class PutOff(Recording):
         raise Deferred(1, "halted", paused=True)
 
 
-@pytest.mark.parametrize("logic", [4, 5])
-async def test_a_request_that_was_put_off_does_nothing_when_it_comes_again(logic: int) -> None:
-    """Its answer would have the id of what it was told: nobody would hear of it. And what it had spent is told once:
-    then, or (by earlier decision logic) with the answer to whoever asks again."""
+async def test_a_request_that_was_put_off_does_nothing_when_it_comes_again() -> None:
+    """Its answer would have the id of what it was told: nobody would hear of it. What it spent is told once, then."""
     doer = PutOff()
     async with MemoryMesh({"budget": lambda c: Purse(), "tool_executor": lambda c: doer}) as mesh:
         token = grant(mesh)
-        await call(mesh, token, logic=logic)
+        await call(mesh, token)
         await replies(mesh, 1)
         [asked] = await mesh.messages("INBOX_TOOL_EXECUTOR", "mesh.worker.tool_executor.>")
         await delivered_again(mesh, asked)
-        await call(mesh, token, index=1, logic=logic)
+        await call(mesh, token, index=1)
         told = await replies(mesh, 2)
         assert len(told) == 2 and [kind for kind, _ in told] == [CallDeferred.ce_type(), ToolCallReplied.ce_type()]
     assert doer.tried[0] == asked.ce_id and len(doer.tried) == 2 and doer.tried[1] != doer.tried[0]
-    assert [body["usage"]["cost_usd_micros"] for _, body in told] == ([7, 0] if logic == 5 else [0, 7])
+    assert [body["usage"]["cost_usd_micros"] for _, body in told] == [7, 0]
 
 
 class Overtaken(Recording):

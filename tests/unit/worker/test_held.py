@@ -8,7 +8,7 @@ from bulkhead_contracts.control import CallDeferred, CallResumed
 from bulkhead_contracts.model import ModelCallRequested
 from bulkhead_contracts.step import StepCancelRequested, StepExtended, StepFinished, StepPaused, StepProposed
 from bulkhead_contracts.tool import ToolCallRequested
-from bulkhead_services.worker.logic5 import WorkerV5
+from bulkhead_services.worker.core import Worker
 from tests.unit.worker.test_playbook import assign, computes, current_call, thinks
 
 WHY = "The budget of task t1 of tenant demo is used up"
@@ -16,7 +16,7 @@ WHY = "The budget of task t1 of tenant demo is used up"
 
 @pytest.fixture
 def play() -> Playbook:
-    play = Playbook(WorkerV5())
+    play = Playbook(Worker())
     assign(play)
     return play
 

@@ -1,7 +1,5 @@
 """The worker's playbooks: think, act, observe, finish; every cap; what is lost is said."""
 
-import json
-
 import pytest
 
 from bulkhead.testing.playbook import START_UNIX_MS, Playbook
@@ -225,16 +223,6 @@ def test_what_was_cut_and_what_failed_reach_the_result(play):
     result = play.said(StepProposed).result
     assert {one.reason for one in result.completeness.omissions} == {"pruned", "truncated", "failed_part"}
     assert result.standing == "degraded" and "calculate failed" in result.standing_reason
-
-
-def test_a_tool_that_failed_once_and_then_worked_is_no_loss(play):
-    assign(play)
-    for outcome in ("failed", "succeeded"):
-        thinks(play, calls=(("calculate", json.dumps({"expression": outcome})),))
-        failure = Failure(code="timeout", message="late") if outcome == "failed" else None
-        computes(play, play.said(ToolCallRequested).call_id, outcome=outcome, failure=failure)
-    thinks(play, text="2")
-    assert play.said(StepProposed).result.standing == "ok"
 
 
 @pytest.mark.parametrize("arguments", ["{not json", "[1]"])

@@ -24,7 +24,6 @@ from bulkhead_contracts.result import Completeness, Failure, Label, Omission, Re
 from bulkhead_contracts.step import StepCancelRequested, StepFinished, StepProposed
 from bulkhead_contracts.tool import ToolCallRequested, ToolSpec
 from bulkhead_services.worker.core import Worker
-from bulkhead_services.worker.logic4 import WorkerV4
 from tests.unit.worker.test_playbook import assign, current_call, thinks
 
 CRM, ERP = "crm:account:42", "erp:order:7"
@@ -36,7 +35,7 @@ TOOLS = tuple(
 
 @pytest.fixture
 def play() -> Playbook:
-    play = Playbook(WorkerV4())
+    play = Playbook(Worker())
     assign(play, tools=TOOLS)
     return play
 
@@ -239,18 +238,11 @@ def test_the_same_resource_twice_in_one_turn_would_wait_for_itself(play):
 
 
 def test_a_step_without_the_tool_does_not_get_it():
-    play = Playbook(WorkerV4())
+    play = Playbook(Worker())
     assign(play)
     calls(play, ("acquire_lease", {"resource": CRM}))
     play.says(ModelCallRequested)
     assert play.said(ModelCallRequested).turns[-1].answers[0].error.code == "unknown_tool"
-
-
-def test_before_logic_4_they_are_names_like_any_other():
-    play = Playbook(Worker())
-    assign(play, tools=TOOLS)
-    calls(play, ("acquire_lease", {"resource": CRM}))
-    assert not play.all_said(LeaseRequested)
 
 
 # Peers
@@ -390,9 +382,8 @@ def test_a_write_under_another_lease_is_the_same_write():
     pay = ToolSpec(name="pay", description="pays", parameters_json="{}", effect="write")
 
     def key(token: int, *, attempt: int = 1, to: str = "ann") -> list[str]:
-        play = Playbook(WorkerV4())
+        play = Playbook(Worker())
         assign(play, attempt, tools=(pay,))
-        play.logic = 4
         thinks(play, calls=(("pay", json.dumps({"to": to, "fencing_token": token})),) * 2)
         return [one.call_id for one in play.all_said(ToolCallRequested)]
 

@@ -21,8 +21,6 @@ from bulkhead_contracts.envelope import Envelope
 
 log = Log("parked")
 
-SINCE_LOGIC = 5
-"""Askers of earlier decision logic know nothing of it."""
 BACKSTOP_MS = 15_000
 """So long at least who will be woken waits before it asks by itself."""
 MAX_PARKED = 50_000

@@ -18,8 +18,8 @@ from bulkhead.runtime.consume import inbound
 from bulkhead.runtime.consume.inbound import Received
 from bulkhead.runtime.consume.loop import HANDLER_FAILED
 from bulkhead.runtime.context import Context
-from bulkhead.runtime.doer.deferred_calls import BACKSTOP_MS, SINCE_LOGIC, Call, Parked
-from bulkhead.runtime.doer.idempotency import Answered, Record, parse, told_when_put_off, untold, with_spent
+from bulkhead.runtime.doer.deferred_calls import BACKSTOP_MS, Call, Parked
+from bulkhead.runtime.doer.idempotency import Answered, Record, parse, spent, with_spent
 from bulkhead.runtime.doer.protocol import PAUSE_FIRST_MS, Doer, Hands, Job
 from bulkhead.runtime.doer.reservations import Reserver, settlements
 from bulkhead.runtime.edge import side_messages
@@ -110,8 +110,7 @@ class DoerHandler:
             await self._put_off(message, request, wait)
 
     async def _put_off(self, message: Received, request: Any, wait: Deferred) -> None:
-        """Ask again later; or when woken, where a halt holds it and the asker knows of waking."""
-        head = message.envelope
+        """Ask again later; or when woken, where a halt holds it."""
         body = CallDeferred(
             call_id=self._doer.key(request),
             step_id=getattr(request, "step_id", ""),
@@ -121,7 +120,7 @@ class DoerHandler:
             code=wait.code,
             usage=wait.usage,
         )
-        halt = wait.halt if head.logic >= SINCE_LOGIC else None
+        halt = wait.halt
         if halt is not None and not of_breaker(halt[0]):
             # A breaker's time is told: when it is over, trials are wanted.
             body = body.model_copy(update={"after_ms": max(wait.after_ms, BACKSTOP_MS)})
@@ -191,7 +190,7 @@ class DoerHandler:
             # Its asker was told, or is now, and asks again: what was done under this one nobody would hear of, and what
             # it had spent would be told twice.
             wait = Deferred(PAUSE_FIRST_MS, "the call was put off")
-            wait.usage = told_when_put_off(record.settled, job.envelope)
+            wait.usage = spent(record.settled)
             raise wait
         hands = self._hands()
         try:
@@ -199,20 +198,21 @@ class DoerHandler:
             async with self._doer.turn(job, hands):
                 await self._do(job, subject, (record, sequence), hands)
         except Refused as refusal:
-            reply = with_spent(self._doer.refuse(job.request, refusal.failure), untold(record, job.envelope))
+            reply = self._doer.refuse(job.request, refusal.failure)
             await self._finish(job, subject, (record, sequence), reply, ())
 
     async def _do(self, job: Job[Any], subject: str, stands: tuple[Record | None, int], hands: Hands) -> None:
         """Claim it, do it, record it, answer. stands: what is under the key, and where."""
         record, sequence = stands
         earlier = record.answered() if record is not None else ()
-        before = untold(record, job.envelope)
+        lost = record.lost if record is not None else ()
         claims = self._doer.writes(job)
         if claims:
             if record is not None and record.claimed:
-                await self._finish(job, subject, (record, sequence), self._doer.uncertain(job.request), ())
+                reply = with_spent(self._doer.uncertain(job.request), lost)
+                await self._finish(job, subject, (record, sequence), reply, ())
                 return
-            claim = Record(request=job.envelope.id, claimed=True, earlier=earlier)
+            claim = Record(request=job.envelope.id, claimed=True, earlier=earlier, lost=lost)
             sequence = await self._put(subject, claim, sequence)
             crash_points.passes("after_claim")
         try:
@@ -221,20 +221,25 @@ class DoerHandler:
             reply = self._doer.refuse(job.request, refusal.failure)
         except Deferred as wait:
             settled = settlements(hands)
-            wait.usage = told_when_put_off((*before, *settled), job.envelope)
+            wait.usage = spent((*lost, *settled))
             await asyncio.shield(self._settle(job, settled))
-            if claims or settled:
+            if claims or settled or lost:
                 # Nothing was done: whoever asks again must not meet this claim, but is told what was spent until now.
-                released = Record(request=job.envelope.id, undone=True, settled=(*before, *settled), earlier=earlier)
+                released = Record(request=job.envelope.id, undone=True, settled=(*lost, *settled), earlier=earlier)
                 await self._put(subject, released, sequence)
             raise
         except BaseException:
             # What was reserved and not settled is charged in full, also when the handler dies.
-            await asyncio.shield(self._settle(job, settlements(hands)))
+            settled = settlements(hands)
+            await asyncio.shield(self._settle(job, settled))
+            if settled:
+                cut = Record(request=job.envelope.id, claimed=claims, earlier=earlier, lost=(*lost, *settled))
+                with suppress(BusError):
+                    await asyncio.shield(self._put(subject, cut, sequence))
             raise
         crash_points.passes("after_act")
-        anew = Record(earlier=earlier), sequence
-        await self._finish(job, subject, anew, with_spent(reply, before), settlements(hands))
+        anew = Record(earlier=earlier, lost=lost), sequence
+        await self._finish(job, subject, anew, with_spent(reply, lost), settlements(hands))
 
     async def _finish(
         self,
@@ -285,7 +290,8 @@ class DoerHandler:
                 raise
         # For another request nothing was done, which says nothing of this one; or the call had been put off, and who
         # looked it up read a follower that did not know yet.
-        reply = with_spent(reply, untold(other, head))
+        known = before.lost if before is not None else ()
+        reply = with_spent(reply, tuple(row for row in other.lost if row not in known))
         return await self._recorded(message, subject, (other, sequence), reply, settled)
 
     async def _put(self, subject: str, record: Record, expect: int) -> int:
@@ -293,11 +299,11 @@ class DoerHandler:
         handling = f"{self._context.instance}/{self._context.clock()}/{next(self._serial)}"
         message_id = envelope.message_id(self._context.message_key, f"{subject}/{record.request}/{handling}")
         headers = {"content-type": envelope.CONTENT_TYPE}
-        body = record.model_dump_json().encode()
+        body = record.model_dump_json(exclude=set() if record.lost else {"lost"}).encode()
         try:
             ack = await persist(
                 lambda: self._context.bus.publish(subject, body, headers, message_id, expect_last_on_subject=expect),
-                patience_s=0.0 if record.claimed else OUTCOME_PATIENCE_S,
+                patience_s=0.0 if record.claimed or record.lost else OUTCOME_PATIENCE_S,
             )
         except WrongLastSequence:
             found = await self._context.bus.last(self._records, subject)

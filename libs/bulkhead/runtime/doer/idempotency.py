@@ -1,14 +1,12 @@
 """What a doer has on record under an idempotency key: a claim, or what requests were answered.
 
-In: the newest message of the key's subject. Out: `Record`, and what of it a request is answered or still to be told.
+In: the newest message of the key's subject. Out: `Record`, and what of it a request is answered.
 """
 
 from pydantic import BaseModel
 
 from bulkhead.bus.port import Stored
-from bulkhead.runtime.doer.deferred_calls import SINCE_LOGIC
 from bulkhead_contracts.budget import Settled
-from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.result import Usage
 from bulkhead_contracts.types import Body
 
@@ -31,11 +29,13 @@ class Record(Answered):
     undone: the outcome is that certainly nothing was done (refused, failed). It answers the request that it was
     made for; another request under the same key (a later attempt of the step) may try again. earlier: what those before
     it were answered, which stands: one that is delivered once more must not do what its asker was told was not done.
+    lost: charged for handlings that were cut off, by a restart for one; whoever answers the request tells it.
     """
 
     claimed: bool = False
     undone: bool = False
     earlier: tuple[Answered, ...] = ()
+    lost: tuple[Settled, ...] = ()
 
     def answer_to(self, request: str) -> Answered | None:
         """None for one that is not answered yet, and may be tried."""
@@ -62,18 +62,12 @@ def parse(stored: Stored | None) -> tuple[Record | None, int]:
     return Record.model_validate_json(stored.body), stored.sequence
 
 
-def untold(record: Record | None, head: Envelope) -> tuple[Settled, ...]:
-    """What a call had used when it was put off, as far as its asker has not been told: it is told then, but for earlier
-    decision logic."""
-    return () if record is None or record.reply_type or head.logic >= SINCE_LOGIC else record.settled
+def spent(settled: tuple[Settled, ...]) -> Usage:
+    """What a call had used when it was put off: its asker is told then."""
+    return sum((row.usage for row in settled), Usage())
 
 
-def told_when_put_off(spent: tuple[Settled, ...], head: Envelope) -> Usage:
-    """Askers of earlier decision logic are told with the answer."""
-    return sum((one.usage for one in spent), Usage()) if head.logic >= SINCE_LOGIC else Usage()
-
-
-def with_spent(reply: Body, before: tuple[Settled, ...]) -> Body:
-    """The reply with what its call had spent before it was put off: those settlements were said then."""
+def with_spent(reply: Body, lost: tuple[Settled, ...]) -> Body:
+    """The reply with what its request had been charged for before."""
     used = getattr(reply, "usage", None)
-    return reply.model_copy(update={"usage": sum((one.usage for one in before), used)}) if before and used else reply
+    return reply.model_copy(update={"usage": sum((row.usage for row in lost), used)}) if lost and used else reply

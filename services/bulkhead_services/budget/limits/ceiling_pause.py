@@ -26,8 +26,6 @@ from bulkhead_services.budget.limits.tenant_limits import Known, LimitBook
 
 log = Log("budget.parking")
 
-SINCE_LOGIC = 5
-"""Tasks of earlier decision logic end at their ceiling: they do not know how to wait for it."""
 BY = "budget"
 TRIES = 5
 MAX_REMEMBERED = 10_000
@@ -64,7 +62,7 @@ class Parking:
 
     def waits(self, head: Envelope) -> bool:
         """Whether the task that this is said for waits at its ceiling."""
-        return self._parks and head.logic >= SINCE_LOGIC
+        return self._parks
 
     async def raised(self, body: ReserveRequested, agent: str, grant: TaskGrant, ceiling: Ceiling) -> bool:
         """Whether this ceiling is none any more: a known id gets its first answer, from before the limits were changed;

@@ -1,4 +1,4 @@
-"""Logic 2 of the planner: what was accepted is taken over. Beside each playbook stands what logic 1 does with it."""
+"""Reuse of accepted results: a later plan or a fork takes them over instead of making them again."""
 
 import json
 
@@ -7,12 +7,11 @@ import pytest
 from bulkhead.testing.playbook import Playbook
 from bulkhead_contracts import bounds
 from bulkhead_contracts.model import ModelCallRequested
-from bulkhead_contracts.plan import Plan, PlanAdopted, PlanRejected, PlanStep
+from bulkhead_contracts.plan import Plan, PlanRejected, PlanStep
 from bulkhead_contracts.result import Label, Result
 from bulkhead_contracts.step import StepAssigned, StepCancelRequested, StepInput
-from bulkhead_contracts.task import StepEnded, StepStarted, TaskAccepted, TaskEnded, TaskStopped
+from bulkhead_contracts.task import Progressed, StepEnded, TaskEnded, TaskStopped
 from bulkhead_services.planner.core import Planner
-from bulkhead_services.planner.logic2 import PlannerV2
 from tests.unit.planner.test_playbook import DIAMOND, accepts, answers, draft, rejects, submit
 
 CHAIN = Plan(
@@ -25,7 +24,7 @@ CHAIN = Plan(
 
 @pytest.fixture
 def play() -> Playbook:
-    return Playbook(PlannerV2())
+    return Playbook(Planner())
 
 
 def held(play: Playbook, name: str, **changes) -> StepInput:
@@ -53,7 +52,7 @@ def test_a_new_plan_takes_over_what_was_accepted(play):
     notes = notes_of(play)
     assert "will not run again" in notes and '"id": "a"' in notes and '"id": "b"' not in notes
     answers(play, DIAMOND, "plan-2-2")
-    play.says(PlanAdopted, StepEnded, StepAssigned, StepStarted)
+    play.says(StepAssigned, Progressed)
     taken = play.said(StepEnded)
     assert (taken.step_id, taken.outcome, taken.attempt, taken.plan_version) == ("a", "accepted", 0, 2)
     assert taken.reasons == ("taken over from plan 1",) and taken.usage.model_calls == 0
@@ -63,14 +62,6 @@ def test_a_new_plan_takes_over_what_was_accepted(play):
     accepts(play, "c", version=2)
     assert play.said(TaskEnded).steps_done == 3
     play.replays()
-
-
-def test_logic_1_runs_everything_again():
-    play = Playbook(Planner())
-    replanned(play)
-    assert "will not run again" not in notes_of(play)
-    answers(play, DIAMOND, "plan-2-2")
-    play.says(PlanAdopted, StepAssigned, StepStarted, StepAssigned, StepStarted)
 
 
 @pytest.mark.parametrize(
@@ -93,19 +84,19 @@ def test_a_step_on_changed_inputs_runs(play):
         rejects(play, "c", attempt)
     new = draft({"id": "a", "instruction": "another"}, {"id": "b", "inputs": ["a"]}, {"id": "d", "inputs": ["b"]})
     answers(play, new, "plan-2-2")
-    play.says(PlanAdopted, StepAssigned, StepStarted)
+    play.says(StepAssigned, Progressed)
     assert play.said(StepAssigned).step.id == "a"
 
 
 def test_results_that_are_given_are_not_made_again(play):
     submit(play, plan=CHAIN, given=(held(play, "a"), held(play, "b")))
-    play.says(TaskAccepted, PlanAdopted, StepEnded, StepEnded, StepAssigned, StepStarted)
+    play.says(StepAssigned, Progressed)
     assigned = play.said(StepAssigned)
     assert assigned.step.id == "c" and [one.step_id for one in assigned.inputs] == ["b"]
     assert assigned.inputs[0].result.provenance[0].source == "task told step b"
     assert {one.reasons for one in play.all_said(StepEnded)} == {("taken over from task told",)}
     accepts(play, "c")
-    play.says(StepEnded, TaskEnded)
+    play.says(TaskEnded)
     assert play.said(TaskEnded).usage.model_calls == 0
     play.replays()
 
@@ -121,7 +112,7 @@ def test_results_that_are_given_are_not_made_again(play):
 )
 def test_given_results_that_do_not_fit_end_the_task(play, names, changes, said):
     submit(play, plan=CHAIN, given=tuple(held(play, name, **changes) for name in names))
-    play.says(TaskAccepted, PlanRejected, TaskStopped, TaskEnded)
+    play.says(Progressed, TaskStopped, TaskEnded)
     assert said in play.said(TaskEnded).failure.message
 
 

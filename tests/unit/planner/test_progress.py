@@ -1,4 +1,4 @@
-"""Logic 3 of the planner: one decision tells its progress in one message. What it tells is what logic 2 tells."""
+"""Progress: one decision tells its facts in one message, in their order, where they fit."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +9,7 @@ from bulkhead_contracts import bounds
 from bulkhead_contracts.model import ModelCallRequested
 from bulkhead_contracts.plan import Plan, PlanAdopted, PlanRejected, PlanStep
 from bulkhead_contracts.result import Label, Result
-from bulkhead_contracts.step import StepAssigned
+from bulkhead_contracts.step import StepAssigned, StepCancelRequested
 from bulkhead_contracts.task import (
     Progressed,
     StepEnded,
@@ -20,8 +20,8 @@ from bulkhead_contracts.task import (
     TaskStopped,
     facts,
 )
-from bulkhead_services.planner.logic2 import PlannerV2
-from bulkhead_services.planner.logic3 import MAX_BYTES, PlannerV3, merged
+from bulkhead_services.planner.core import Planner
+from bulkhead_services.planner.progress import MAX_BYTES, merged
 from tests.unit.planner.test_playbook import DIAMOND, accepts, answers, rejects, submit
 
 CHAIN = Plan(
@@ -46,7 +46,8 @@ def started(step: str) -> StepStarted:
 
 
 def told(outputs) -> list:
-    return [fact for one in outputs if isinstance(one, Send) and one.to == "gateway" for fact in facts(one.body)]
+    found = [fact for one in outputs if isinstance(one, Send) and one.to == "gateway" for fact in facts(one.body)]
+    return [one.model_copy(update={"ended_steps": ()}) if isinstance(one, TaskEnded) else one for one in found]
 
 
 def others(outputs) -> list:
@@ -58,7 +59,7 @@ def gateway(*bodies) -> tuple[Send, ...]:
 
 
 def test_a_step_that_ends_while_the_next_begins_is_one_message():
-    play = Playbook(PlannerV3())
+    play = Playbook(Planner())
     submit(play)
     play.says(TaskAccepted, ModelCallRequested)
     answers(play, DIAMOND)
@@ -72,29 +73,29 @@ def test_a_step_that_ends_while_the_next_begins_is_one_message():
     rejects(play, "c")
     play.says(StepAssigned, Progressed)
     accepts(play, "c", 2)
-    play.says(StepEnded, TaskEnded)
+    play.says(TaskEnded)
     play.replays()
 
 
 def test_a_task_that_comes_with_its_plan_begins_with_one_message():
-    play = Playbook(PlannerV3())
+    play = Playbook(Planner())
     submit(play, plan=CHAIN)
     play.says(StepAssigned, Progressed)
     assert [type(one) for one in facts(play.said(Progressed))] == [TaskAccepted, PlanAdopted, StepStarted]
 
 
 def test_steps_whose_time_is_up_together_are_told_in_their_order():
-    new, old = Playbook(PlannerV3()), Playbook(PlannerV2())
-    for play in (new, old):
-        submit(play, limits=TaskLimits(deadline_ms=600_000))
-        answers(play, DIAMOND)
-        play.fires(next(key for key in play.timers if key.startswith("steps-")))
-    assert told(new.outputs) == told(old.outputs) and len(old.all_said(StepEnded)) == 2
-    assert len(new.outputs) < len(old.outputs)
+    play = Playbook(Planner())
+    submit(play, limits=TaskLimits(deadline_ms=600_000))
+    answers(play, DIAMOND)
+    play.fires(next(key for key in play.timers if key.startswith("steps-")))
+    told_of = [(type(fact), fact.step_id) for fact in told(play.outputs)]
+    assert told_of == [(StepEnded, "a"), (StepStarted, "a"), (StepEnded, "b"), (StepStarted, "b")]
+    play.says(StepCancelRequested, StepAssigned, Progressed, StepCancelRequested, StepAssigned, Progressed)
 
 
 FACTS = st.one_of(
-    st.sampled_from((ACCEPTED, REJECTED, ADOPTED)),
+    st.sampled_from((ACCEPTED, REJECTED, ADOPTED, TaskEnded(status="failed"))),
     st.sampled_from("abc").map(ended),
     st.sampled_from("abc").map(started),
 )
@@ -109,9 +110,17 @@ def test_what_is_told_stays_the_same_in_the_same_order_and_nothing_else_changes(
     assert len(after) <= len(before)
 
 
-def test_the_end_is_a_message_of_its_own():
-    outputs = gateway(ended("a"), TaskEnded(status="succeeded"))
-    assert merged(outputs) == outputs
+def test_the_end_tells_of_the_steps_that_ended_with_it():
+    [sent] = merged(gateway(ended("a"), ended("b"), TaskEnded(status="succeeded")))
+    assert sent.body.ended_steps == (ended("a"), ended("b"))
+    assert [type(fact) for fact in facts(sent.body)] == [StepEnded, StepEnded, TaskEnded]
+
+
+def test_the_end_takes_nothing_but_ends_of_steps():
+    end = TaskEnded(status="succeeded")
+    assert merged(gateway(end)) == gateway(end)
+    first, last = merged(gateway(ADOPTED, ended("a"), end))
+    assert facts(first.body) == (ADOPTED, ended("a")) and last.body == end
 
 
 def test_what_might_not_fit_together_goes_apart():

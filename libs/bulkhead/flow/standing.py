@@ -1,0 +1,37 @@
+"""What a result takes over from a model's reply that it rests on, though that is no part of it: a judge's, a plan's.
+
+In: the reply, the result. Out: the result with the worse standing of both, and with what either lacks.
+"""
+
+from bulkhead_contracts import bounds
+from bulkhead_contracts.model import ModelCallReplied
+from bulkhead_contracts.result import Completeness, Omission, Result, merge_completeness, worst
+
+
+def said_of(whose: str, reply: ModelCallReplied) -> Result:
+    """What a reply says of itself (standing, completeness), as a result without content. whose: shown with each."""
+    omissions = tuple(_named(whose, row) for row in reply.completeness.omissions)
+    reason = f"{whose}: {reply.standing_reason}"[: bounds.MAX_REASON_CHARS] if reply.standing != "ok" else ""
+    return Result(
+        standing=reply.standing,
+        standing_reason=reason,
+        completeness=Completeness(complete=reply.completeness.complete, omissions=omissions),
+    )
+
+
+def resting_on(result: Result, other: Result) -> Result:
+    """The result, no better and no more complete than what it rests on."""
+    if other.standing == "ok" and other.completeness.complete:
+        return result
+    reasons = [row.standing_reason for row in (result, other) if row.standing_reason]
+    return result.model_copy(
+        update={
+            "standing": worst(result.standing, other.standing),
+            "standing_reason": "; ".join(dict.fromkeys(reasons))[: bounds.MAX_REASON_CHARS],
+            "completeness": merge_completeness(result.completeness, other.completeness),
+        }
+    )
+
+
+def _named(whose: str, omission: Omission) -> Omission:
+    return omission.model_copy(update={"what": f"{whose}: {omission.what}"[: bounds.MAX_SUMMARY_CHARS]})

@@ -1,0 +1,102 @@
+"""The model's draft of a plan: asked for, put off and asked again, drafted anew with notes; each bounded. Pure.
+
+In: the state of a task without a plan; `CallDeferred`, `CallResumed` and timers of the draft's call. Out: model calls,
+timers, or the task's end when no draft is left.
+"""
+
+from bulkhead.flow import Decision, Message, Send, SetTimer, replace
+from bulkhead_contracts import bounds
+from bulkhead_contracts.control import CallDeferred
+from bulkhead_contracts.model import ModelCallRequested, Part
+from bulkhead_contracts.plan import PlanNote
+from bulkhead_contracts.result import Failure
+from bulkhead_services.planner.ending import end
+from bulkhead_services.planner.state import Pause, State
+
+TIMER = "draft-again-"
+PLAN_OUTPUT_TOKENS = 4_000
+MAX_PART_CHARS = bounds.MAX_INSTRUCTION_CHARS * 2
+"""What a part of a prompt holds."""
+
+
+def draft(state: State, message: Message, notes: tuple[str, ...]) -> Decision[State]:
+    """Ask the model for a plan; `notes` say what was wrong with the last one."""
+    state = replace(state, phase="drafting", drafts=state.drafts + 1, deferrals=0, draft_notes=notes, steps=())
+    return Decision(state, (_request(state, message),))
+
+
+def draft_again(state: State, message: Message, notes: tuple[PlanNote, ...], failure: Failure) -> Decision[State]:
+    """Another draft, or the task's end with `failure` when none is left."""
+    if state.drafts >= bounds.MAX_PLAN_DRAFTS * state.generation:
+        return end(state, message, "failed", failure)
+    texts = tuple(note.message for note in notes if note.severity == "error")[:16]
+    return draft(state, message, texts or state.draft_notes)
+
+
+def _request(state: State, message: Message) -> Send:
+    """The call that drafts a plan, with as much time as there is now."""
+    assert state.objective is not None
+    parts = [Part(kind="objective", content=state.objective), *_tools(state)]
+    if state.draft_notes:
+        text = "\n".join(f"- {note}" for note in state.draft_notes)
+        parts.append(Part(kind="notes", text=text[: bounds.MAX_INSTRUCTION_CHARS]))
+    body = ModelCallRequested(
+        call_id=_call_id(state),
+        attempt=state.drafts,
+        prompt_id="planner.revise" if state.draft_notes else "planner.draft",
+        parts=tuple(parts),
+        response="plan",
+        stream=False,
+        max_output_tokens=PLAN_OUTPUT_TOKENS,
+        deadline_unix_ms=min(state.deadline_unix_ms, message.time_unix_ms + bounds.DEFAULT_MODEL_CALL_TIMEOUT_MS),
+    )
+    return Send("model_gateway", body, grant=state.grant)
+
+
+def _tools(state: State) -> tuple[Part, ...]:
+    """What the task may use, in as many parts as that takes."""
+    texts: list[str] = []
+    for tool in state.tools:
+        row = f"{tool.name}: {tool.description} ({tool.effect})"
+        if texts and len(texts[-1]) + 1 + len(row) <= MAX_PART_CHARS:
+            texts[-1] += f"\n{row}"
+        else:
+            texts.append(row)
+    return tuple(Part(kind="tools", text=text) for text in texts or ("none",))
+
+
+def _call_id(state: State) -> str:
+    return f"plan-{state.generation}-{state.drafts}"
+
+
+def awaits(state: State, call_id: str) -> bool:
+    """Whether this is the call of the draft that is made now; any other is late or repeated."""
+    return state.phase == "drafting" and call_id == _call_id(state)
+
+
+def deferred(state: State, message: Message, body: CallDeferred) -> Decision[State]:
+    """The call was put off: it sleeps until its timer, or until it is resumed. No cap ends a pause."""
+    # What a call has spent until it is put off is told once, here; also that of a call nobody waits for.
+    state = replace(state, usage=state.usage + body.usage)
+    if not awaits(state, body.call_id):
+        return Decision(state)
+    pauses: tuple[Pause, ...] = ()
+    after_ms = body.after_ms
+    if body.paused:
+        pauses = (Pause("", state.drafts, 0, body.code, body.reason),)
+    elif state.deferrals >= bounds.MAX_CALL_DEFERRALS:
+        why = f"the model call was put off again and again: {body.reason}"
+        return draft_again(state, message, (), Failure.of(code="deferred_too_often", message=why))
+    else:
+        state = replace(state, deferrals=state.deferrals + 1)
+        after_ms *= min(state.deferrals, 8)
+    state = replace(state, asleep=body.call_id, pauses=pauses)
+    return Decision(state, (SetTimer(f"{TIMER}{body.call_id}", message.time_unix_ms + after_ms),))
+
+
+def ask_again(state: State, message: Message, call_id: str, *, resumed: bool) -> Decision[State]:
+    """Repeat the call once each time it was put off: while it is out, a late timer or resume repeats nothing."""
+    if not awaits(state, call_id) or state.asleep != call_id:
+        return Decision(state)
+    state = replace(state, asleep="", pauses=() if resumed else state.pauses)
+    return Decision(state, (_request(state, message),))

@@ -1,0 +1,102 @@
+"""The end of a task: what is stopped, and who is told with which result or failure. Pure.
+
+In: the state of a task and why it ends. Out: cancels to the steps that run, `TaskStopped` to budget where money may
+still be spent, and `TaskEnded` to the gateway, last.
+"""
+
+from bulkhead.flow import Decision, Message, Output, Send, replace
+from bulkhead_contracts.budget import TaskHalted
+from bulkhead_contracts.result import Failure
+from bulkhead_contracts.step import StepCancelRequested
+from bulkhead_contracts.task import TaskCancelRequested, TaskEnded, TaskStatus, TaskStopped
+from bulkhead_services.planner.state import State, StepState
+
+AT_CEILING = "budget_exceeded"
+STOPPED_BY_BUDGET = frozenset({"refused_by_budget", "halted"})
+HALTED_BY_BUDGET = STOPPED_BY_BUDGET | {AT_CEILING}
+
+
+def end(state: State, message: Message, status: TaskStatus, failure: Failure | None) -> Decision[State]:
+    """The task's end, told to everybody who has to do with it."""
+    stop: tuple[Output, ...] = tuple(
+        cancel(state, step, "the task has ended") for step in state.steps if step.status == "running"
+    )
+    result = None
+    if status == "succeeded" and state.steps:
+        last = state.step(state.final)
+        result = last.result if last else None
+    ended = TaskEnded(
+        status=status,
+        failure=failure,
+        result=result,
+        usage=state.usage,
+        steps_done=sum(step.status == "done" for step in state.steps),
+        steps_total=len(state.steps),
+        plan_versions=state.plan.version if state.plan else 0,
+        ended_unix_ms=message.time_unix_ms,
+    )
+    if failure is not None and failure.code not in HALTED_BY_BUDGET:
+        # Streams in flight still cost money, and nobody waits for them any more.
+        stop = (*stop, Send("budget", TaskStopped(code=failure.code, reason=failure.message)))
+    return Decision(replace(state, phase="ended"), (*stop, Send("gateway", ended)))
+
+
+def cancelled(state: State, message: Message, body: TaskCancelRequested) -> Decision[State]:
+    """A person no longer wants the task."""
+    reason = body.reason or "cancelled on request"
+    return end(state, message, "cancelled", Failure.of(code="cancelled", message=reason))
+
+
+def halted(state: State, message: Message, body: TaskHalted) -> Decision[State]:
+    """Budget has ended the task."""
+    if body.code == AT_CEILING:
+        hint = "raise the limit and submit again, or look at `bulkhead timeline` for what was spent"
+    else:
+        hint = f"`bulkhead why {message.task}` shows why, with the evidence"
+    return end(state, message, "halted", Failure.of(code=body.code, message=body.reason, hint=hint))
+
+
+def out_of_time(state: State, message: Message) -> Decision[State]:
+    """The task's deadline has passed."""
+    if state.pauses:
+        return _out_of_time_while_paused(state, message)
+    waiting = ", ".join(step.step.id for step in state.steps if step.status == "running") or state.phase
+    failure = Failure.of(
+        code="deadline_exceeded",
+        message=f"the task's deadline of {state.limits.deadline_ms} ms passed; it was waiting for: {waiting}",
+        hint="submit with a longer --deadline, or see `bulkhead timeline TASK` for where the time went",
+    )
+    return end(state, message, "failed", failure)
+
+
+def _out_of_time_while_paused(state: State, message: Message) -> Decision[State]:
+    """Nobody resumed the task in time; at a ceiling its status is `halted`."""
+    pause = next((row for row in state.pauses if row.code == AT_CEILING), state.pauses[0])
+    lasted = f"the task's deadline of {state.limits.deadline_ms} ms passed while it was held back"
+    if pause.code != AT_CEILING:
+        failure = Failure.of(
+            code="deadline_exceeded",
+            message=f"{lasted}: {pause.reason}",
+            hint="submit it again, with a longer --deadline if it may have to wait",
+        )
+        return end(state, message, "failed", failure)
+    hint = "submit it again with a higher limit"
+    if any(step.status == "done" for step in state.steps):
+        hint += f", or fork it: `bulkhead replay {message.task} --from-step N` takes over what is done"
+    failure = Failure.of(
+        code=AT_CEILING,
+        message=f"{lasted}, and nobody gave it more: {pause.reason}",
+        hint=f"{hint}; a longer --deadline leaves more time for a top-up",
+    )
+    ended = end(state, message, "halted", failure)
+    # Budget knows what was in flight and what it cost of a task that budget itself has ended, but not of this one.
+    return Decision(ended.state, (*ended.outputs, Send("budget", TaskStopped(code=AT_CEILING, reason=failure.message))))
+
+
+def cancel(state: State, step: StepState, reason: str) -> Send:
+    """Tell the worker to stop the attempt that runs."""
+    assert state.plan is not None
+    body = StepCancelRequested(
+        step_id=step.step.id, attempt=step.attempt, plan_version=state.plan.version, reason=reason
+    )
+    return Send("worker", body, grant=state.grant)

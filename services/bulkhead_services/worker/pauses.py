@@ -1,0 +1,110 @@
+"""Calls that are put off: asked again by a timer, or when the halt or breaker that holds them back is gone. Pure.
+
+In: `CallDeferred`, `CallResumed`, timers, more time for a step. Out: timers, the same call again, and word to the
+planner that a step is held back or goes on. A call that was put off is asked again once, by whichever comes first of
+its resume and its timer: while it is out, what comes late asks nothing, so that no call is ever out twice.
+"""
+
+from bulkhead.flow import Decision, Message, Output, Send, SetTimer, replace
+from bulkhead_contracts import bounds
+from bulkhead_contracts.control import CallDeferred
+from bulkhead_contracts.model import ModelCallRequested
+from bulkhead_contracts.result import Failure
+from bulkhead_contracts.step import StepExtended, StepPaused
+from bulkhead_contracts.types import Body
+from bulkhead_services.worker import turns
+from bulkhead_services.worker.state import Attempt, Key, State
+
+TIMER = "again-"
+
+
+def deferred(state: State, message: Message, body: CallDeferred) -> Decision[State]:
+    """The call sleeps. No cap ends a pause; what is put off for another reason too often fails."""
+    row = state.owner_of(body.call_id)
+    if row is None:
+        return Decision(state)
+    key, attempt = row
+    # What a call has spent until it is put off is told once, here.
+    attempt = replace(attempt, usage=attempt.usage + body.usage)
+    after_ms = body.after_ms
+    if body.paused:
+        held = attempt.held | {body.call_id}
+    elif attempt.deferrals >= bounds.MAX_CALL_DEFERRALS:
+        failure = Failure.of(
+            code="deferred_too_often",
+            message=f"a call was put off {attempt.deferrals} times; last: {body.reason}",
+            hint="is the budget service up? see `bulkhead doctor`",
+        )
+        return turns.fail(state, key, attempt, failure)
+    else:
+        held = attempt.held - {body.call_id}
+        attempt = replace(attempt, deferrals=attempt.deferrals + 1)
+        after_ms *= min(attempt.deferrals, 8)
+    attempt = replace(attempt, asleep=attempt.asleep | {body.call_id}, held=held)
+    timer = SetTimer(f"{TIMER}{body.call_id}", message.time_unix_ms + after_ms)
+    return Decision(state.with_attempt(key, attempt), (timer,))
+
+
+def ask_again(state: State, message: Message, call_id: str, *, resumed: bool) -> Decision[State]:
+    """Repeat a call that sleeps."""
+    row = state.owner_of(call_id)
+    if row is None or call_id not in row[1].asleep:
+        return Decision(state)
+    key, attempt = row
+    request, to, call = attempt.outstanding[call_id]
+    if call_id in attempt.held:
+        request = _later(request, attempt, message)
+    attempt = replace(
+        attempt,
+        asleep=attempt.asleep - {call_id},
+        # A call that its timer repeats may be held back still; of one that is resumed it is known that it is not.
+        held=attempt.held - {call_id} if resumed else attempt.held,
+        outstanding={**attempt.outstanding, call_id: (request, to, call)},
+    )
+    return Decision(state.with_attempt(key, attempt), (Send(to, request, grant=attempt.grant),))
+
+
+def _later(request: Body, attempt: Attempt, message: Message) -> Body:
+    """The time for which a call was held back is not its own."""
+    until = attempt.assigned.deadline_unix_ms
+    if isinstance(request, ModelCallRequested):
+        until = turns.call_deadline(attempt.assigned, message)
+    before: int = getattr(request, "deadline_unix_ms", 0)
+    return request.model_copy(update={"deadline_unix_ms": max(before, until)})
+
+
+def extended(state: State, message: Message, body: StepExtended) -> State:
+    """More time for an attempt, and a grant that lasts as long."""
+    key = (body.plan_version, body.step_id, body.attempt)
+    attempt = state.attempts.get(key)
+    if attempt is None or attempt.phase == "over" or body.deadline_unix_ms <= attempt.assigned.deadline_unix_ms:
+        return state
+    assigned = attempt.assigned.model_copy(update={"deadline_unix_ms": body.deadline_unix_ms})
+    return state.with_attempt(key, replace(attempt, assigned=assigned, grant=message.envelope.grant))
+
+
+def settle(before: State, state: State, body: Body) -> Decision[State]:
+    """Tell of every attempt whether it has begun to be held back, or goes on. body: the message that was decided."""
+    outputs: list[Output] = []
+    after = state
+    for key, attempt in state.attempts.items():
+        earlier = before.attempts.get(key)
+        was_held = earlier is not None and bool(earlier.held)
+        if not (attempt.asleep or attempt.held or was_held):
+            continue
+        held = attempt.held & attempt.outstanding.keys()
+        if held != attempt.held or not attempt.asleep <= attempt.outstanding.keys():
+            attempt = replace(attempt, held=held, asleep=attempt.asleep & attempt.outstanding.keys())
+            after = after.with_attempt(key, attempt)
+        if bool(held) != was_held:
+            outputs.append(_paused(key, body if held else None))
+    return Decision(after, tuple(outputs))
+
+
+def _paused(key: Key, cause: Body | None) -> Send:
+    version, step, attempt = key
+    code, reason = (cause.code, cause.reason) if isinstance(cause, CallDeferred) else ("", "")
+    paused = StepPaused(
+        step_id=step, attempt=attempt, plan_version=version, active=cause is not None, code=code, reason=reason
+    )
+    return Send("planner", paused)

@@ -1,0 +1,236 @@
+"""One turn of a step's agent loop: ask the model, send the calls it makes, and end the step. Everything is capped.
+
+In: an attempt, and a reply of its model. Out: a model call, calls of tools and of peers, or the step's end: a proposed
+result (to the checker) or a finished step (to the planner). Content is handed on by reference, never read here.
+"""
+
+from bulkhead.flow import Decision, Message, Output, Send, replace
+from bulkhead_contracts import bounds, envelope
+from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested, Part, ToolAnswer, Turn
+from bulkhead_contracts.result import ContentRef, Failure, Result, Usage
+from bulkhead_contracts.step import StepAssigned, StepFinished, StepProposed
+from bulkhead_contracts.types import Body
+from bulkhead_services.worker import calls, peer_tools, results
+from bulkhead_services.worker.state import Attempt, Key, State
+
+STEP_OUTPUT_TOKENS = 2_000
+CHECK_MARGIN_MS = 5_000
+"""So much of a step's time is left to the checker, when there is that much."""
+
+
+# Think
+
+
+def think(state: State, message: Message, key: Key, attempt: Attempt) -> Decision[State]:
+    """Ask the model, with all that was answered until now."""
+    assigned = attempt.assigned
+    if len(attempt.turns) >= bounds.MAX_TURNS_PER_STEP:
+        failure = Failure.of(
+            code="turn_cap",
+            message=f"no answer after {bounds.MAX_TURNS_PER_STEP} turns of the model",
+            hint="the step may be too large or loops: look at `bulkhead timeline TASK`",
+        )
+        return fail(state, key, attempt, failure)
+    call_id = envelope.derive_id("worker", "/".join(map(str, key)), f"turn-{len(attempt.turns)}")
+    body = ModelCallRequested(
+        call_id=call_id,
+        step_id=assigned.step.id,
+        attempt=assigned.attempt,
+        prompt_id=f"worker.{assigned.step.role}",
+        parts=(*_parts(assigned), *peer_tools.shown(attempt)),
+        turns=attempt.turns,
+        tools=assigned.tools,
+        max_output_tokens=STEP_OUTPUT_TOKENS,
+        deadline_unix_ms=call_deadline(assigned, message),
+    )
+    attempt = replace(
+        attempt, phase="thinking", asked=(), said=None, answers={}, outstanding={call_id: (body, "model_gateway", "")}
+    )
+    return Decision(state.with_attempt(key, attempt), (Send("model_gateway", body, grant=attempt.grant),))
+
+
+def call_deadline(assigned: StepAssigned, message: Message) -> int:
+    """Until when a model may answer that is asked now."""
+    left = assigned.deadline_unix_ms - message.time_unix_ms
+    return assigned.deadline_unix_ms - min(CHECK_MARGIN_MS, max(0, left // 4))
+
+
+def _parts(assigned: StepAssigned) -> tuple[Part, ...]:
+    step = assigned.step
+    text = f"{step.title}\n{step.instruction}" if step.title else step.instruction
+    if step.acceptance:
+        text += f"\nAcceptance: {step.acceptance}"
+    parts = [Part(kind="objective", content=assigned.objective), Part(kind="step", text=text, step_id=step.id)]
+    for given in assigned.inputs:
+        parts.append(
+            Part(
+                kind="input",
+                content=given.result.content,
+                step_id=given.step_id,
+                title=given.title,
+                text="" if given.result.content else given.result.summary,
+            )
+        )
+        if warning := _warning(given.result):
+            parts.append(Part(kind="context", text=f"About the result of {given.step_id}: {warning}"))
+    if assigned.notes:
+        text = "\n".join(f"- {note}" for note in assigned.notes)
+        parts.append(Part(kind="notes", text=text[: bounds.MAX_INSTRUCTION_CHARS]))
+    return tuple(parts)
+
+
+def _warning(result: Result) -> str:
+    """What whoever builds on a result must know."""
+    reasons = []
+    if result.standing != "ok":
+        reasons.append(f"it is {result.standing}: {result.standing_reason}")
+    reasons += [f"{row.reason}: {row.what} {row.detail}".strip() for row in result.completeness.omissions[:8]]
+    return "; ".join(reasons)[: bounds.MAX_REASON_CHARS]
+
+
+# Act
+
+
+def act(state: State, message: Message, key: Key, attempt: Attempt, body: ModelCallReplied) -> Decision[State]:
+    """Send every call that can be sent, in parallel; the others are answered with an error at once."""
+    made: calls.Outgoing | peer_tools.AtOnce | Failure
+    turn = len(attempt.turns)
+    answers: dict[str, ToolAnswer] = {}
+    outstanding: dict[str, tuple[Body, str, str]] = {}
+    sends: list[Output] = []
+    errors = attempt.errors
+    granted = {tool.name for tool in attempt.assigned.tools}
+    for index, call in enumerate(body.tool_calls):
+        if call.name in peer_tools.TOOLS:
+            made = peer_tools.request(attempt, message, call, (turn, index), outstanding)
+        else:
+            made = calls.request(attempt.assigned, call, turn, index, _made_before(attempt, body, index))
+        if isinstance(made, peer_tools.AtOnce):
+            attempt, answers[call.id] = made.attempt, made.answer
+            sends += made.sends
+            continue
+        if isinstance(made, Failure) and call.name in granted:
+            # A tool that no call ever reached is missing from the result as much as one that failed.
+            attempt = results.missed(attempt, call, made, slip=True)
+        if isinstance(made, calls.Outgoing) and made.call_id in outstanding:
+            made = Failure.of(code="repeated_call", message="the same call stands twice in one turn")
+        if isinstance(made, Failure):
+            errors += 1
+            answers[call.id] = ToolAnswer(tool_call_id=call.id, error=made)
+        else:
+            outstanding[made.call_id] = (made.body, made.to, call.id)
+            sends.append(Send(made.to, made.body, grant=attempt.grant, task=made.task))
+    attempt = replace(
+        attempt,
+        phase="acting",
+        asked=body.tool_calls,
+        said=body.content,
+        answers=answers,
+        outstanding=outstanding,
+        errors=errors,
+        calls=attempt.calls + len(sends),
+    )
+    if failure := _over_a_cap(attempt):
+        return fail(state, key, attempt, failure)
+    if outstanding:
+        return Decision(state.with_attempt(key, attempt), tuple(sends))
+    following = next_turn(state, message, key, attempt)
+    return Decision(following.state, (*sends, *following.outputs))
+
+
+def _over_a_cap(attempt: Attempt) -> Failure | None:
+    """Why the calls of this turn are too many."""
+    if attempt.errors > bounds.MAX_CALL_ERRORS_PER_STEP:
+        refused = [answer.error.message for answer in attempt.answers.values() if answer.error is not None]
+        why = refused[-1] if refused else ""
+        return Failure.of(
+            code="call_error_cap",
+            message=f"the model made {attempt.errors} calls that no tool can take; last: {why}",
+            hint="use a model that calls tools well, or simplify the tools' parameters",
+        )
+    if attempt.calls > bounds.MAX_CALLS_PER_STEP:
+        return Failure.of(
+            code="call_cap",
+            message=f"over {bounds.MAX_CALLS_PER_STEP} calls in one step",
+            hint="the step may loop: look at `bulkhead timeline TASK`",
+        )
+    return None
+
+
+def _made_before(attempt: Attempt, body: ModelCallReplied, index: int) -> int:
+    """How often this attempt made the same call in earlier turns (or earlier in this one)."""
+    this = body.tool_calls[index]
+    earlier = (*(call for turn in attempt.turns for call in turn.tool_calls), *body.tool_calls[:index])
+    return sum(call.name == this.name and calls.identity(call) == calls.identity(this) for call in earlier)
+
+
+def next_turn(state: State, message: Message, key: Key, attempt: Attempt) -> Decision[State]:
+    """When every call of the turn is answered, the model sees the answers, in its own order."""
+    if attempt.outstanding:
+        return Decision(state.with_attempt(key, attempt))
+    if attempt.errors > bounds.MAX_CALL_ERRORS_PER_STEP:
+        failure = Failure.of(
+            code="call_error_cap",
+            message=f"{attempt.errors} calls of this step were refused",
+            hint="look at `bulkhead timeline TASK`; the model does not use its tools well",
+        )
+        return fail(state, key, attempt, failure)
+    turn = Turn(
+        content=attempt.said,
+        tool_calls=attempt.asked,
+        answers=tuple(attempt.answers[call.id] for call in attempt.asked if call.id in attempt.answers),
+    )
+    return think(state, message, key, replace(attempt, turns=(*attempt.turns, turn)))
+
+
+# The end
+
+
+def finish(state: State, key: Key, attempt: Attempt, content: ContentRef) -> Decision[State]:
+    """The model has answered: the result goes to the checker, or to the planner where none is asked for."""
+    assigned = attempt.assigned
+    result = results.made(attempt, content)
+    done = state.with_attempt(key, over(attempt))
+    if not assigned.check:
+        finished = StepFinished(
+            step_id=assigned.step.id,
+            attempt=assigned.attempt,
+            plan_version=assigned.plan_version,
+            result=result,
+            usage=attempt.usage,
+        )
+        return Decision(done, (Send("planner", finished),))
+    proposed = StepProposed(
+        step=assigned.step,
+        attempt=assigned.attempt,
+        plan_version=assigned.plan_version,
+        objective=assigned.objective,
+        result=result,
+        evidence=attempt.evidence,
+        inputs=assigned.inputs,
+        usage=attempt.usage,
+        deadline_unix_ms=assigned.deadline_unix_ms,
+    )
+    return Decision(done, (Send("checker", proposed, grant=attempt.grant),))
+
+
+def fail(state: State, key: Key, attempt: Attempt, failure: Failure) -> Decision[State]:
+    """The attempt ends without a result."""
+    assigned = attempt.assigned
+    result = Result(standing="failed", standing_reason=failure.message[: bounds.MAX_REASON_CHARS])
+    finished = StepFinished(
+        step_id=assigned.step.id,
+        attempt=assigned.attempt,
+        plan_version=assigned.plan_version,
+        result=result,
+        failure=failure,
+        usage=attempt.usage,
+    )
+    return Decision(state.with_attempt(key, over(attempt)), (Send("planner", finished),))
+
+
+def over(attempt: Attempt) -> Attempt:
+    """Forget what an ended attempt gathered; its key stays, so that a repeat is known."""
+    return Attempt(
+        assigned=attempt.assigned.model_copy(update={"inputs": (), "tools": ()}), grant="", phase="over", usage=Usage()
+    )
