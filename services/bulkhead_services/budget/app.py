@@ -14,7 +14,7 @@ import asyncio
 
 from bulkhead.runtime.background import cancel
 from bulkhead.runtime.context import Context
-from bulkhead.runtime.edge.protocol import Received, RpcTable
+from bulkhead.runtime.edge.protocol import Edge, Received, RpcTable
 from bulkhead_contracts.budget import LimitsRequested, ReserveRequested, Settled, SpendRequested, TopUpRequested
 from bulkhead_contracts.control import HaltRequested, ResetRequested
 from bulkhead_contracts.task import TaskStopped
@@ -42,7 +42,7 @@ from bulkhead_services.budget.watch.app import open_watch
 SERVICE = "budget"
 
 
-class Budget:
+class Budget(Edge):
     """The edge: hands each message to its part. Admission never waits for a rebuild."""
 
     def __init__(self, context: Context, settings: Settings, store: Store) -> None:
