@@ -17,7 +17,7 @@ from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested
 from bulkhead_contracts.plan import Plan, PlanStep
 from bulkhead_contracts.result import Citation, ContentRef, Failure, Label, Result
 from bulkhead_contracts.step import Evidence, StepAssigned, StepFinished, StepProposed
-from bulkhead_contracts.task import TaskCancelRequested, TaskLimits, TaskSubmitted
+from bulkhead_contracts.task import TaskCancelRequested, TaskLimits, TaskSubmitted, facts
 from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
 from bulkhead_services.planner import app as planner
 from tests.unit.runtime import test_shells as shells
@@ -39,7 +39,8 @@ async def said(mesh: MemoryMesh, task: str, what: str, timeout_s: float = 15) ->
     subject = subjects.task_filter("gateway", "demo", task)
     deadline = time.monotonic() + timeout_s
     while True:
-        kinds = [one.ce_type for one in await mesh.messages("INBOX_GATEWAY", subject)]
+        bodies = [catalog.decode(one.ce_type, one.body) for one in await mesh.messages("INBOX_GATEWAY", subject)]
+        kinds = [fact.ce_type() for body in bodies for fact in facts(body)]
         if any(what in kind for kind in kinds) or time.monotonic() > deadline:
             return kinds
         await asyncio.sleep(0.02)
