@@ -258,9 +258,7 @@ async def test_a_pause_cuts_the_stream_and_the_call_is_made_anew_when_it_is_lift
         reply = await d.answered()
         assert len(provider.asked) == 2 and reply.usage.model_calls == 1
         cut_cost, cost = [settled.usage.cost_usd_micros for settled in await d.settled(2)]
-        assert put_off.usage.cost_usd_micros == cut_cost > 0, (
-            "the cost of the cut call is told once, when it is put off"
-        )
+        assert put_off.usage.cost_usd_micros == cut_cost > 0, "told once, when it is put off"
         assert reply.usage.cost_usd_micros == cost > 0
 
 

@@ -11,7 +11,7 @@ from bulkhead.runtime.decider.fold import Fold, step
 from bulkhead.runtime.doer.protocol import Doer
 from bulkhead.runtime.halts.live import Halts, Target
 from bulkhead.testing.mesh import MemoryMesh
-from bulkhead_contracts import bounds, envelope, subjects
+from bulkhead_contracts import bounds, catalog, envelope, subjects
 from bulkhead_contracts.control import Halt, TimerFired
 from bulkhead_contracts.model import ModelCallReplied, ModelCallRequested
 from bulkhead_contracts.plan import Plan, PlanStep
