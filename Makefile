@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 BENCH_VENV := .venv-bench
 SEED ?= 1
 DATA ?= .bulkhead
+# Bytecode is kept whatever the environment says: without it each test worker and each process compiles all it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup demo compose-demo up test compose-test quick render docs simulate planted bench live lock clean
 .DEFAULT_GOAL := help

@@ -28,7 +28,8 @@ from tests.bench.accounting import Unreadable
 from tests.bench.dbos_peer import NoPeer, WorkerFailed
 from tests.bench.figures import SYSTEMS, Book, changes, read, say, table
 from tests.bench.postgres import NoPostgres
-from tests.bench.rig import ROOT, rig
+from tests.bench.rig import rig
+from tests.paths import ROOT
 
 QUIET_LOAD = 0.5
 DRIFT = 1.25

@@ -26,7 +26,7 @@ from bulkhead_infra.local.supervisor import BROKER, LocalMesh
 from bulkhead_infra.nats.server import Durability
 from tests.bench import accounting
 from tests.bench.figures import Book, quantile
-from tests.bench.rig import ROOT
+from tests.paths import ROOT
 
 SERVICE, TENANT = "model_gateway", "demo"
 IN_FLIGHT, TASKS, REPLICAS = 200, 40, (1, 2)

@@ -21,8 +21,8 @@ from tests.bench import accounting
 from tests.bench.figures import Book, quantile
 from tests.bench.postgres import Postgres, binaries, postgres
 from tests.bench.recovering import STEPS, STEPS_BEFORE_KILL, TASKS
-from tests.bench.rig import ROOT
 from tests.bench.stepping import CHAIN, LOADS, UNTIL_WARM, load_length
+from tests.paths import ROOT
 
 PYTHON = ROOT / ".venv-bench" / "bin" / "python"
 WORKER = Path(__file__).with_name("dbos_worker.py")

@@ -22,7 +22,7 @@ from bulkhead_infra.nats.server import Durability, NatsServer
 from bulkhead_infra.nats.streams import Layout, streams
 from tests.bench.figures import Book
 from tests.bench.floor_client import Work
-from tests.bench.rig import ROOT
+from tests.paths import ROOT
 
 STREAM = "INBOX_GATEWAY"
 """Its settings are the floor's, and so are its subjects."""

@@ -32,7 +32,8 @@ from bulkhead_services.budget.ledger.memory_store import MemoryStore
 from bulkhead_services.budget.watch.fold import Mark
 from bulkhead_services.budget.watch.watcher import MARK, Watcher
 from tests.bench.accounting import cpu_s
-from tests.bench.watching import HISTORIES, journal
+from tests.bench.watching import journal
+from tests.paths import HISTORIES
 
 ACCOUNTS = """accounts { MESH { jetstream: enabled, users: [ { user: "filler", password: "filler" } ] } }
 no_auth_user: filler

@@ -35,8 +35,8 @@ from bulkhead_infra.nats.server import Durability, NatsServer
 from bulkhead_infra.nats.streams import Layout
 from tests.bench import accounting
 from tests.bench.filling import fill
+from tests.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 OBJECTIVE = ContentRef(author="gateway", sha256="0" * 64, size_bytes=1)
 READY_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 10.0

@@ -10,7 +10,6 @@ import json
 import random
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 from bulkhead.bus.port import Stored
 from bulkhead.health.deadlock.wait_graph import Wait, WaitGraph
@@ -19,8 +18,8 @@ from bulkhead.health.sources.trace_rows import Rows
 from bulkhead.health.watch import Watch
 from bulkhead.runtime.decider.history import load
 from tests.health_set.everything import TWINS
+from tests.paths import HISTORIES
 
-HISTORIES = Path(__file__).parents[1] / "replay" / "histories"
 OVERLAPPING = 64
 """Tasks that run at once."""
 MIN_MESSAGES = 20

@@ -27,8 +27,8 @@ from bulkhead_infra.nats.server import Durability
 from bulkhead_infra.offline_model import MODEL_NAME
 from tests.bench import accounting
 from tests.bench.figures import Book, quantile, say
-from tests.bench.rig import ROOT
 from tests.bench.stepping import LOADS, stored_messages
+from tests.paths import ROOT
 
 TENANT = "demo"
 FACT_TIMEOUT_S = 60.0

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
@@ -15,8 +14,8 @@ import pytest
 from bulkhead.tcp_ports import free_port
 from bulkhead_cli.demo.live import TASK_USD_MICROS, TOTAL_USD_MICROS, Outcome, Report, _tenants
 from bulkhead_infra.demo.live_cases import cases
+from tests.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 DEADLINE_S = 90
 
 

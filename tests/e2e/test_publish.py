@@ -15,11 +15,11 @@ from bulkhead_contracts import subjects
 from bulkhead_infra.demo.corpus import generate
 from tests.e2e.fixtures.outsider import headers, raw
 from tests.e2e.fixtures.world import World, until, verdict
+from tests.paths import ROOT
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-NODE_SCRIPT = Path(__file__).parent / "node"
+NODE_SCRIPT = ROOT / "tests" / "e2e" / "node"
 DEMO = generate(21)
 needs_node = pytest.mark.skipif(shutil.which("node") is None or shutil.which("npm") is None, reason="Node is absent")
 
@@ -105,7 +105,7 @@ async def test_node_publishes_from_the_schemas_alone(world: World, tmp_path: Pat
     assert "resolved" not in (folder / "package-lock.json").read_text(), "the lock file names no registry"
     code, said, err = await _run(folder, "npm", "ci", "--no-audit", "--no-fund")
     assert code == 0, (said, err)
-    schemas = str(REPOSITORY / "contracts" / "schemas")
+    schemas = str(ROOT / "contracts" / "schemas")
     common = ("--url", world.mesh.nats_url, "--key", str(key_of(world)), "--schemas", schemas)
     for version in ("1", "2"):
         more = ("--version", version, "--limit-usd", "0.4", "--deadline", "90")

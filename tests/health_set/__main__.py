@@ -8,8 +8,9 @@ from pathlib import Path
 from tests.health_set import figures, recorded
 from tests.health_set.everything import SETS
 from tests.health_set.scoring import score
+from tests.paths import ROOT
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "explanation" / "detectors.md"
+PAGE = ROOT / "docs" / "explanation" / "detectors.md"
 BEGIN = "<!-- rendered: python -m tests.health_set --write -->\n"
 END = "<!-- end -->"
 

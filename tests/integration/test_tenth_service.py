@@ -16,8 +16,8 @@ import yaml
 
 from bulkhead_infra.render import agreement
 from bulkhead_infra.services import KINDS, ServicesError, load
+from tests.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 OVERLAY = Path(__file__).with_name("tenth_service")
 COPIED = ("contracts", "libs", "services", "infra", "tests/simulation", "tests/integration/tenth_service")
 ROW = "  echo: {kind: doer, drain: 3}\n"

@@ -19,6 +19,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tests.paths import ROOT
+
 from . import running, suites, trees, trials
 from .bugs import SUITES, BadBug, Bug, load
 from .suites import Finding
@@ -177,7 +179,7 @@ def run(bugs: Sequence[Bug], asked: argparse.Namespace, folder: Path) -> list[Ou
     """
     began, clean = time.monotonic(), folder / "clean"
     for bug in bugs:
-        bug.texts(trees.ROOT)  # Before minutes are spent.
+        bug.texts(ROOT)  # Before minutes are spent.
     trees.copy(clean)
     stands: queue.SimpleQueue[Stand] = queue.SimpleQueue()
     for number in range(max(1, min(asked.jobs, len(bugs)))):

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from tests.paths import ROOT
 from tests.simulation.__main__ import CI_SEEDS
 
 from . import __main__ as command
@@ -30,8 +31,8 @@ def test_there_are_bugs_of_many_kinds_for_every_suite_that_ci_runs():
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
 def test_every_text_stands_once_and_what_replaces_it_is_python(bug):
-    for name, text in bug.texts(trees.ROOT).items():
-        assert text != (trees.ROOT / name).read_text()
+    for name, text in bug.texts(ROOT).items():
+        assert text != (ROOT / name).read_text()
         if name.endswith(".py"):
             compile(text, name, "exec")
 
@@ -39,7 +40,7 @@ def test_every_text_stands_once_and_what_replaces_it_is_python(bug):
 def test_no_bug_uses_a_name_that_is_not_there(tmp_path):
     """It would be caught by any test, and show nothing."""
     for bug in BUGS:
-        for name, text in bug.texts(trees.ROOT).items():
+        for name, text in bug.texts(ROOT).items():
             if name.endswith(".py"):
                 (tmp_path / f"{bug.name}--{name.replace('/', '--')}").write_text(text)
     checked = subprocess.run(
@@ -53,7 +54,7 @@ def test_no_bug_uses_a_name_that_is_not_there(tmp_path):
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
 def test_what_a_bug_names_is_there_and_run_by_ci(bug):
     for target in bug.tests:
-        assert (trees.ROOT / target.partition("::")[0]).exists()
+        assert (ROOT / target.partition("::")[0]).exists()
     if bug.seeds:
         first, _, last = bug.seeds.partition("-")
         assert int(first) in CI_SEEDS and int(last) in CI_SEEDS
@@ -298,7 +299,7 @@ def test_every_bug_is_caught_by_the_suite_that_is_expected_to(tmp_path):
     with (tmp_path / "said").open("w+") as said:
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.planted", "--json", "--jobs", "3"],
-            cwd=trees.ROOT,
+            cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=said,
             text=True,

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.paths import ROOT
+
 from .bugs import Bug
 
-ROOT = Path(__file__).resolve().parents[2]
 SOURCES = (".", "contracts", "libs", "services", "infra")
 """Where packages lie; the editable install names the same folders of the working tree, and must not win."""
 PACKAGES = ("bulkhead", "bulkhead_contracts", "bulkhead_services", "bulkhead_infra", "bulkhead_cli", "tests.simulation")

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-CONFTEST = Path(__file__).resolve().parents[1] / "conftest.py"
+from tests.paths import ROOT
+
+CONFTEST = ROOT / "tests" / "conftest.py"
 SKIPPED = """
 import pytest
 @pytest.mark.parametrize("way", ["a"])

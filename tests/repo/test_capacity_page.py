@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -10,8 +9,9 @@ from bulkhead_infra.capacity import Load, breaks, facts, plan, replicas, store_g
 from bulkhead_infra.capacity.__main__ import main
 from bulkhead_infra.nats.stream_sizes import PERCENT
 from bulkhead_infra.nats.streams import Layout, streams
+from tests.paths import ROOT
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "capacity.md"
+PAGE = ROOT / "docs" / "how-to" / "capacity.md"
 BEGIN = "<!-- rendered by tests/repo/test_capacity_page.py: python -m bulkhead_infra.capacity -->\n"
 END = "<!-- end -->"
 

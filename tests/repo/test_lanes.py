@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.__main__ import NOTHING_COLLECTED, verdict
+from tests.paths import ROOT
 
 
 @pytest.mark.parametrize(
@@ -50,7 +51,7 @@ WELL = "def test_it():\n    pass\n"
 def test_a_test_that_failed_is_run_again_alone_where_that_is_asked_for_and_told(
     tmp_path: Path, computing: str, again: int, ends: int, said: str
 ) -> None:
-    here = Path(__file__).parents[1]
+    here = ROOT / "tests"
     for folder, body in {"bench": WELL, "e2e": WELL, "unit": computing.format(mark=str(tmp_path / "mark"))}.items():
         (tmp_path / "tests" / folder).mkdir(parents=True)
         (tmp_path / "tests" / folder / f"test_{folder}.py").write_text(body)

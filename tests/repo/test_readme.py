@@ -14,9 +14,9 @@ import typer
 from bulkhead.testing.mesh_under_test import MeshUnderTest
 from bulkhead_cli.main import app
 from bulkhead_services.planner.app import LOGICS
+from tests.paths import ROOT
 from tests.repo.commands import exists
 
-ROOT = Path(__file__).resolve().parents[2]
 DOCS = sorted((ROOT / "docs").rglob("*.md"))
 PAGES = ("README.md", "CONTRIBUTING.md", *(str(page.relative_to(ROOT)) for page in DOCS))
 README = (ROOT / "README.md").read_text()

@@ -8,8 +8,8 @@ import pytest
 from bulkhead.runtime.process.faststream_declaration import declare
 from bulkhead_contracts import catalog
 from bulkhead_infra.render import readmes
+from tests.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 TOP = {
     "README.md",
     "services",

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.paths import ROOT
 from tests.simulation.__main__ import CI_SEEDS
 
-ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").iterdir())
 OURS_OF_ACTIONS = re.compile(r"actions/[a-z-]+@v\d+")
 

@@ -14,8 +14,8 @@ from bulkhead_infra.demo.miniature import Loop, chunks_of
 from bulkhead_infra.demo.verdict import compare
 from bulkhead_infra.offline_model.http.openai import body_of, check_request, complete
 from bulkhead_infra.offline_model.roles.reply import reply_to
+from tests.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 SEEDS = range(60)
 
 

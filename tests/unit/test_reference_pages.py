@@ -11,8 +11,8 @@ from bulkhead.tools import catalog as tools_catalog
 from bulkhead_cli.main import app
 from bulkhead_contracts import bounds, catalog
 from bulkhead_infra.render import reference
+from tests.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 PAGES = {Path(name).stem: text for name, text in reference.files().items()}
 
 

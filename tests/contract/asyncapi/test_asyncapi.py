@@ -15,6 +15,7 @@ import yaml
 
 from bulkhead_contracts import catalog
 from bulkhead_infra.render import asyncapi, schemas
+from tests.paths import ROOT
 
 HERE = Path(__file__).resolve().parent
 LOCK = HERE / "package-lock.json"
@@ -58,6 +59,7 @@ def validate(tmp_path_factory: pytest.TempPathFactory) -> Validate:
     return run
 
 
+@pytest.mark.slow
 def test_the_committed_document_is_valid_and_whole(validate):
     code, found = validate((asyncapi_file()).read_text())
     assert (code, found["errors"], found["warnings"]) == (0, [], [])
@@ -92,4 +94,4 @@ def test_the_lock_file_names_no_registry():
 
 def asyncapi_file() -> Path:
     [name] = asyncapi.files()
-    return HERE.parents[2] / name
+    return ROOT / name

@@ -4,16 +4,14 @@ In: an identity and a subject as its client writes it. Out: allowed or not. Ever
 """
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import yaml
 
 from bulkhead_contracts import catalog
+from tests.paths import ROOT
 
-POLICY: dict[str, Any] = yaml.safe_load(
-    (Path(__file__).resolve().parents[3] / "infra" / "bulkhead_infra" / "identity" / "policy.yaml").read_text()
-)
+POLICY: dict[str, Any] = yaml.safe_load((ROOT / "infra" / "bulkhead_infra" / "identity" / "policy.yaml").read_text())
 SERVICES = tuple(POLICY["services"])
 PUBLISHERS = tuple(POLICY["publishers"])
 IDENTITIES = (*SERVICES, "operator", *PUBLISHERS)

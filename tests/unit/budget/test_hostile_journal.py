@@ -3,7 +3,6 @@
 import json
 import random
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,11 +11,9 @@ from bulkhead.bus.port import Stored
 from bulkhead.health.thresholds import DEFAULT
 from bulkhead_contracts import catalog
 from bulkhead_services.budget.watch.fold import Watching
+from tests.paths import EXAMPLES
 
-EXAMPLES = {
-    path.name.removesuffix(".json"): json.loads(path.read_text())
-    for path in (Path(__file__).parents[3] / "contracts" / "examples").glob("*.json")
-}
+SAMPLES = {path.name.removesuffix(".json"): json.loads(path.read_text()) for path in EXAMPLES.glob("*.json")}
 SENDERS = ("planner", "worker", "budget", "gateway", "tool_executor", "model_gateway", "operator")
 STRANGE = (
     None,
@@ -55,7 +52,7 @@ def spoiled(draw: random.Random, value: Any) -> Any:
 
 
 def hostile(draw: random.Random, sequence: int) -> Stored:
-    kind, body = draw.choice(list(EXAMPLES.items()))
+    kind, body = draw.choice(list(SAMPLES.items()))
     for _ in range(draw.randrange(3)):
         body = spoiled(draw, body)
     raw = draw.choice(UNREADABLE) if draw.random() < 0.1 else json.dumps(body).encode()

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from pathlib import Path
 
 import pytest
 
@@ -15,8 +14,7 @@ from bulkhead_contracts.envelope import Envelope
 from bulkhead_contracts.tool import ToolCallReplied, WritesReplied, WritesRequested
 from bulkhead_services.budget.queries import uncertain_writes
 from bulkhead_services.budget.queries.uncertain_writes import WriteBook, listed
-
-HISTORIES = Path(__file__).parents[2] / "replay" / "histories"
+from tests.paths import HISTORIES
 
 
 def history(name: str = "uncertain_write") -> History:

@@ -13,9 +13,8 @@ from typer.testing import CliRunner
 
 from bulkhead_cli.main import app
 from bulkhead_cli.output import EXIT_CODES, Exit
+from tests.paths import HISTORIES, ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
-HISTORY = ROOT / "tests" / "replay" / "histories"
 NO_MESH = {
     "up": None,
     "analyze": None,
@@ -117,7 +116,7 @@ def test_what_reads_the_broker_says_so_to_whom_names_a_gateway(command: str, tmp
     "words", [["analyze", "FILE"], ["replay", "FILE", "--json"], ["--help"], ["analyze", "FILE", "--json"]]
 )
 def test_output_that_finds_no_room_is_said_and_no_traceback(words: list[str]) -> None:
-    file = str(next(HISTORY.glob("single_step*")))
+    file = str(next(HISTORIES.glob("single_step*")))
     with open("/dev/full", "w") as full:
         command = [sys.executable, "-m", "bulkhead_cli.main", *(one.replace("FILE", file) for one in words)]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
@@ -165,7 +164,7 @@ def test_a_file_of_another_kind_is_wrong_usage(words: list[str], content: bytes,
 @pytest.mark.parametrize("command", ["replay", "analyze"])
 @pytest.mark.parametrize("compressed", [True, False])
 def test_a_damaged_history_is_something_wrong(command: str, compressed: bool, tmp_path: Path) -> None:
-    whole = gzip.decompress(next(HISTORY.glob("*.jsonl.gz")).read_bytes())
+    whole = gzip.decompress(next(HISTORIES.glob("*.jsonl.gz")).read_bytes())
     file = tmp_path / "task.jsonl"
     file.write_bytes(gzip.compress(whole)[:-40] if compressed else whole[:-40])
     code, said = ends([command, str(file)], tmp_path)
@@ -193,7 +192,7 @@ def test_a_run_is_analyzed_from_standard_input(tmp_path: Path) -> None:
     for form in ([], ["--form", "rows"]):
         assert ends(["analyze", "-", *form, "--json"], tmp_path, f"{row}\n" * 12)[0] == 1, "a loop"
         assert ends(["analyze", "-", *form], tmp_path, f"{row}\n")[0] == 0
-    whole = next(HISTORY.glob("answered.jsonl.gz")).read_bytes()
+    whole = next(HISTORIES.glob("answered.jsonl.gz")).read_bytes()
     answer = CliRunner().invoke(app, ["analyze", "-", "--json"], input=whole)
     assert answer.exit_code == 0 and json.loads(answer.stdout)["form"] == "bulkhead", answer.output
     code, said = ends(["analyze", "-"], tmp_path, "# Notes")

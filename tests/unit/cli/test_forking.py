@@ -3,15 +3,13 @@
 import io
 import json
 import sys
-from pathlib import Path
 
 import pytest
 
 from bulkhead.runtime.decider.history import load
 from bulkhead_cli.output import Exit, Stop
 from bulkhead_cli.replay.fork import Edit, plan_fork, read_edit, read_past, refuse_repeats
-
-HISTORIES = Path(__file__).parents[2] / "replay" / "histories"
+from tests.paths import HISTORIES
 
 
 def past(name):

@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -16,9 +15,9 @@ from bulkhead_cli.main import app
 from bulkhead_contracts import envelope, subjects
 from bulkhead_contracts.task import TaskEnded
 from bulkhead_infra.local.supervisor import LocalMesh
+from tests.paths import ROOT
 
 pytestmark = pytest.mark.slow
-REPOSITORY = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -187,9 +186,7 @@ def test_up_says_what_stops_it(tmp_path):
         (["--shards", "nobody=2"], 2, "no service is called"),
         (["--durability", "hope"], 2, "power or process"),
     ):
-        found = subprocess.run(
-            [*command, *more], capture_output=True, text=True, env=environ, cwd=REPOSITORY, timeout=60
-        )
+        found = subprocess.run([*command, *more], capture_output=True, text=True, env=environ, cwd=ROOT, timeout=60)
         assert found.returncode == code and said in found.stderr, found.stderr
         assert "Traceback" not in found.stderr
 
@@ -208,7 +205,7 @@ def test_up_takes_the_tenants_file_that_it_is_given(tmp_path):
             capture_output=True,
             text=True,
             env={**os.environ, "COLUMNS": "300", **environ},
-            cwd=REPOSITORY,
+            cwd=ROOT,
             timeout=60,
         )
         assert found.returncode == 2 and str(file) in found.stderr and said in found.stderr, found.stderr
@@ -217,8 +214,6 @@ def test_up_takes_the_tenants_file_that_it_is_given(tmp_path):
 
 async def test_up_in_a_directory_that_is_taken(local):
     command = [sys.executable, "-m", "bulkhead_cli.main", "up", "--data", str(local.directory), "--port", "0"]
-    process = await asyncio.create_subprocess_exec(
-        *command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=REPOSITORY
-    )
+    process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)
     _, said = await asyncio.wait_for(process.communicate(), 30)
     assert process.returncode == 1 and b"belongs to a mesh that is running" in said and b"Traceback" not in said

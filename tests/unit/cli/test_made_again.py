@@ -1,7 +1,6 @@
 """A journal that was made again: readers of a task's history tell the times and the order in which things were said."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -21,8 +20,8 @@ from bulkhead_cli.replay.export import export_task
 from bulkhead_cli.replay.replay import replay_history
 from bulkhead_contracts import catalog, envelope, subjects
 from bulkhead_contracts.task import TaskEnded, TaskRequested
+from tests.paths import HISTORIES
 
-HISTORIES = Path(__file__).parents[2] / "replay" / "histories"
 NAMES = ("fan_out_join", "draft_rejected", "deadline")
 LAG_MS, DAY_MS = 3, 24 * 3600 * 1000
 

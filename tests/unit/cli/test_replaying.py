@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace as change
-from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -13,8 +12,8 @@ from bulkhead_cli.main import app
 from bulkhead_cli.replay.replay import Totals
 from bulkhead_contracts import envelope, subjects
 from bulkhead_contracts.task import TaskRejected
+from tests.paths import HISTORIES
 
-HISTORIES = Path(__file__).parents[2] / "replay" / "histories"
 PLAIN = HISTORIES / "given_plan.jsonl"
 
 

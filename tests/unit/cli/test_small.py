@@ -31,6 +31,7 @@ from bulkhead_infra.backup.archive import Manifest
 from bulkhead_infra.local.doctor_denials import ACCOUNTS, Refusals
 from bulkhead_infra.local.status import Screen
 from bulkhead_infra.nats.server import LOG_FILE
+from tests.paths import ROOT
 
 RECOVERING = "[7] 2026/11/21 03:57:56.2 [WRN] Filestore [{}] Sourcing state is outdated; attempting to recover using"
 
@@ -188,7 +189,7 @@ def test_wrong_usage_under_json_ends_the_process_with_2(capsys):
 
 def test_make_help_shows_no_escaped_dollar():
     # `help` prints these lines as they stand, without make's own unescaping.
-    lines = (Path(__file__).parents[3] / "Makefile").read_text().splitlines()
+    lines = (ROOT / "Makefile").read_text().splitlines()
     told = [line for line in lines if "## " in line and line[0].islower()]
     assert len(told) > 5 and not [line for line in told if "$$" in line.partition("## ")[2]]
 

@@ -20,8 +20,8 @@ from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.result import Failure
 from bulkhead_contracts.task import TaskCancelRequested, TaskEnded, TaskRequested
 from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
+from tests.paths import HISTORIES
 
-HISTORIES = Path(__file__).parents[2] / "replay" / "histories"
 SIBLINGS = 8
 
 

@@ -1,7 +1,6 @@
 """`bulkhead why`: reasons from recorded histories, and from histories that were cut off while something was open."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -16,8 +15,8 @@ from bulkhead_contracts.envelope import Envelope, derive_id
 from bulkhead_contracts.model import ModelCallReplied
 from bulkhead_contracts.result import Completeness, Failure, Omission, Result
 from bulkhead_contracts.task import TaskEnded, TaskQueued, TaskReleased
+from tests.paths import HISTORIES
 
-HISTORIES = Path(__file__).parents[2] / "replay" / "histories"
 KINDS = {"ended", "uncertain", "doubtful", "waited", "rejected", "halted", "tripped", "alerted", "waits", "stalled"}
 
 

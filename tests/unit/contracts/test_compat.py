@@ -2,7 +2,6 @@
 
 import copy
 import json
-from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
@@ -11,8 +10,7 @@ from pydantic import Field
 from bulkhead_contracts.types import Contract, Token
 from bulkhead_infra.render import release
 from bulkhead_infra.render.compat import breaking, changed
-
-ROOT = Path(__file__).resolve().parents[3]
+from tests.paths import ROOT
 
 
 class Inner(Contract):

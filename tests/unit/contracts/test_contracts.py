@@ -13,8 +13,8 @@ from bulkhead_contracts.envelope import Envelope, EnvelopeError
 from bulkhead_contracts.result import Completeness, Omission, merge_completeness, worst
 from bulkhead_contracts.task import TaskRequested
 from bulkhead_infra.render import asyncapi, schemas
+from tests.paths import EXAMPLES, ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
 TOKENS = st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True)
 
 
@@ -157,7 +157,7 @@ def test_publishers_may_say_requests_to_the_gateway_and_nothing_else():
 
 
 def _examples() -> list[Path]:
-    return sorted((ROOT / "contracts" / "examples").glob("*.json"))
+    return sorted(EXAMPLES.glob("*.json"))
 
 
 def test_every_message_version_has_an_example():

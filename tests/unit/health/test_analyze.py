@@ -13,8 +13,8 @@ from bulkhead_cli.inspect.trace_files import open_file
 from bulkhead_cli.main import app
 from bulkhead_cli.output import Stop
 from tests.health_set.scoring import score
+from tests.paths import HISTORIES
 
-HISTORIES = Path(__file__).parents[2] / "replay" / "histories"
 LOOP = [
     {"task": "t1", "agent": "a", "action": "search", "arguments": {"q": "x"}, "result": "no", "time": n}
     for n in range(1_790_000_000, 1_790_000_004)

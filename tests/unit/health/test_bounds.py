@@ -1,7 +1,6 @@
 """What goes beyond the contracts is not looked at: one message of a compromised service would hold the watch up."""
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -11,8 +10,9 @@ from bulkhead_contracts import bounds
 from bulkhead_contracts.peer import AnswerRequested
 from bulkhead_contracts.result import Failure
 from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
+from tests.paths import EXAMPLES
 
-EXAMPLES = sorted((Path(__file__).parents[3] / "contracts" / "examples").glob("*.json"))
+FILES = sorted(EXAMPLES.glob("*.json"))
 CALL = {"call_id": "c1", "step_id": "s1", "attempt": 1, "tool": "look", "arguments_json": "{}"}
 ASK = {"ask_id": "a1", "step_id": "s1", "attempt": 1, "plan_version": 1, "targets": ["s2"], "question": "and?"}
 FAILED = {"call_id": "c1", "step_id": "s1", "outcome": "failed", "failure": {"code": "bad", "message": "no"}}
@@ -23,7 +23,7 @@ def steps(count: int, inputs: int) -> dict[str, object]:
 
 
 def test_whatever_a_contract_allows_is_within() -> None:
-    for path in EXAMPLES:
+    for path in FILES:
         assert within(json.loads(path.read_text())), path.name
     token, name = "x" * 64, "n" * bounds.MAX_NAME_CHARS
     for body in (

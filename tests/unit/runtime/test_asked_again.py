@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from bulkhead.bus.port import Stored
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.doer.idempotency import Answered, Record
@@ -12,7 +14,9 @@ from bulkhead_contracts.budget import Amount
 from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.result import Failure, Usage
 from bulkhead_contracts.tool import ToolCallReplied
-from tests.unit.runtime.test_shells import Purse, Recording, call, grant, replies
+from tests.unit.runtime.test_doer_calls import Purse, Recording, call, grant, replies
+
+pytestmark = pytest.mark.virtual_time
 
 
 class Failing(Recording):

@@ -6,6 +6,8 @@ import json
 import time
 from dataclasses import replace
 
+import pytest
+
 from bulkhead.runtime.decider import fold as folds
 from bulkhead.runtime.decider.fold import Fold, step
 from bulkhead.runtime.doer.protocol import Doer
@@ -20,7 +22,10 @@ from bulkhead_contracts.step import Evidence, StepAssigned, StepFinished, StepPr
 from bulkhead_contracts.task import TaskCancelRequested, TaskLimits, TaskSubmitted, facts
 from bulkhead_contracts.tool import ToolCallReplied, ToolCallRequested
 from bulkhead_services.planner import app as planner
+from tests.unit.runtime import test_doer_calls as doers
 from tests.unit.runtime import test_shells as shells
+
+pytestmark = pytest.mark.virtual_time
 
 REF = ContentRef(author="gateway", sha256="0" * 64, size_bytes=1)
 
@@ -222,24 +227,24 @@ class Slow(Doer[ToolCallRequested]):
 async def test_one_key_is_acted_on_by_one_at_a_time():
     doer = Slow()
     async with MemoryMesh({"tool_executor": lambda c: doer}) as mesh:
-        token = shells.grant(mesh)
-        await shells.call(mesh, token, index=0)
+        token = doers.grant(mesh)
+        await doers.call(mesh, token, index=0)
         while doer.acts < 1:
             await asyncio.sleep(0.005)
-        await shells.call(mesh, token, index=1)
+        await doers.call(mesh, token, index=1)
         while doer.acts < 2:
             await asyncio.sleep(0.005)
-        await shells.call(mesh, token, index=2)
-        found = await shells.replies(mesh, 3)
+        await doers.call(mesh, token, index=2)
+        found = await doers.replies(mesh, 3)
         assert doer.peak == 1 and [json.loads(json.dumps(body))["outcome"] for _, body in found].count("succeeded") == 2
 
 
 async def test_one_sender_cannot_write_down_the_answer_to_anothers_call():
-    doer = shells.Recording()
-    async with MemoryMesh({"budget": lambda c: shells.Purse(), "tool_executor": lambda c: doer}) as mesh:
-        token = shells.grant(mesh)
-        await shells.call(mesh, token)
-        await shells.replies(mesh, 1)
+    doer = doers.Recording()
+    async with MemoryMesh({"budget": lambda c: doers.Purse(), "tool_executor": lambda c: doer}) as mesh:
+        token = doers.grant(mesh)
+        await doers.call(mesh, token)
+        await doers.replies(mesh, 1)
         kept = {one.subject for one in await mesh.messages("RECORDS_TOOL_EXECUTOR")}
         foreign = envelope.derive_id("checker", "c1", "record")
         assert kept == {subjects.record("tool_executor", "demo", "t1", envelope.derive_id("worker", "c1", "record"))}

@@ -10,6 +10,8 @@ from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts.budget import Amount, ReserveReplied, ReserveRequested, Settled
 from bulkhead_contracts.result import Usage
 
+pytestmark = pytest.mark.virtual_time
+
 
 class Stubborn(Edge):
     """An edge that wants each message twice."""

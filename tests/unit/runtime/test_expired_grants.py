@@ -2,9 +2,13 @@
 
 import asyncio
 
+import pytest
+
 from bulkhead.bus.memory.clock import VirtualClock
 from bulkhead.testing.mesh import MemoryMesh
-from tests.unit.runtime.test_shells import Purse, Recording, call, grant, replies
+from tests.unit.runtime.test_doer_calls import Purse, Recording, call, grant, replies
+
+pytestmark = pytest.mark.virtual_time
 
 LIFE_MS = 60_000
 

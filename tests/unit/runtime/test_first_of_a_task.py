@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from bulkhead.bus import wire
 from bulkhead.flow import Decision, Message, Send
 from bulkhead.testing.mesh import MemoryMesh
@@ -9,6 +11,8 @@ from bulkhead_contracts import subjects
 from bulkhead_contracts.result import Result
 from bulkhead_contracts.step import StepProposed
 from tests.unit.runtime import test_shells as shells
+
+pytestmark = pytest.mark.virtual_time
 
 
 async def test_who_begins_a_task_is_believed_by_the_brokers_word_alone():

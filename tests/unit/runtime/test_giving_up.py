@@ -13,7 +13,9 @@ from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts.control import CallDeferred
 from bulkhead_contracts.envelope import parse
 from bulkhead_contracts.result import Usage
-from tests.unit.runtime.test_shells import Purse, Recording, call, grant, replies
+from tests.unit.runtime.test_doer_calls import Purse, Recording, call, grant, replies
+
+pytestmark = pytest.mark.virtual_time
 
 
 async def _settled(purse: Purse, count: int) -> None:

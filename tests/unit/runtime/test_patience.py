@@ -15,6 +15,8 @@ from bulkhead_contracts.step import StepFinished
 from bulkhead_contracts.task import Progressed, StepStarted, TaskEnded
 from tests.unit.runtime import test_shells as shells
 
+pytestmark = pytest.mark.virtual_time
+
 
 async def waits(queue: Queue, said: list[str], name: str, *, patient: bool) -> None:
     await queue.turn(patient=patient)

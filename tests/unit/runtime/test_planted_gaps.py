@@ -16,6 +16,7 @@ from bulkhead_contracts import bounds, envelope, subjects
 from bulkhead_contracts.grant import StepGrant, TaskGrant
 from bulkhead_contracts.task import TaskLimits
 from tests.simulation.loop import LoopClock, SimulationLoop
+from tests.unit.runtime import test_doer_calls as doers
 from tests.unit.runtime import test_shells as shells
 
 EXPIRES_UNIX_MS = 1_000_000
@@ -91,7 +92,7 @@ def test_a_task_may_have_as_many_messages_as_its_limit_says():
         hears(shells.cancel("one too many"), "more")
 
 
-class Slow(shells.Recording):
+class Slow(doers.Recording):
     """Takes many times the broker's patience."""
 
     async def act(self, job, hands):
@@ -103,15 +104,15 @@ def test_a_handler_that_takes_its_time_keeps_its_message():
     """In virtual time, beside an idle replica that would be served instead."""
     loop = SimulationLoop()
     first, second = Slow(), Slow()
-    doers = iter((first, second))
+    replicas = iter((first, second))
 
     async def play() -> list:
-        builds = {"budget": lambda c: shells.Purse(), "tool_executor": lambda c: next(doers)}
+        builds = {"budget": lambda c: doers.Purse(), "tool_executor": lambda c: next(replicas)}
         async with MemoryMesh(builds, clock=LoopClock(loop, 1_700_000_000_000), ack_wait_ms=3_000) as mesh:
             await mesh.start("tool_executor", "1")
-            await shells.call(mesh, shells.grant(mesh))
+            await doers.call(mesh, doers.grant(mesh))
             await asyncio.sleep(60)
-            found = await shells.replies(mesh, 1)
+            found = await doers.replies(mesh, 1)
         rest = asyncio.all_tasks() - {asyncio.current_task()}
         await asyncio.gather(*rest, return_exceptions=True)
         return found
