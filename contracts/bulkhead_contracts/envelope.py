@@ -1,4 +1,4 @@
-"""CloudEvents 1.0, binary mode in NATS headers: what stands around every body.
+"""The envelope of a body: CloudEvents 1.0, binary mode in NATS headers.
 
 `ce-id` derives from the cause, so a repeated handler repeats its ids. The body is canonical JSON.
 """

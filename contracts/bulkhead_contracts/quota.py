@@ -1,4 +1,4 @@
-"""How much of the mesh one tenant may have at once: `quota` in its row of the tenants file. Never on the wire."""
+"""A tenant's share of the mesh: `quota` in its row of the tenants file. Never on the wire."""
 
 from typing import Annotated
 

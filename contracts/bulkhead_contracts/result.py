@@ -1,4 +1,4 @@
-"""What every result carries: where its content lies, how whole it is, what fed it, how it stands."""
+"""Results: content, completeness, provenance and standing."""
 
 from typing import Annotated, Literal, Self
 
@@ -49,10 +49,10 @@ class Completeness(Contract):
 
 
 class Label(Contract):
-    """Provenance of one input: its digest, what it is, how far it can be trusted, who saw it.
+    """Provenance of one input: its digest, its kind, how far it can be trusted, its readers.
 
-    `signature` is the observer's Ed25519 signature (base64url) over the other fields in RFC 8785 form;
-    without it the label counts as untrusted, whatever it says.
+    `signature` is the observer's Ed25519 signature (base64url) over the other fields in RFC 8785 form; without it the
+    label counts as untrusted, whatever it says.
     """
 
     sha256: Sha256
@@ -75,7 +75,7 @@ class Citation(Contract):
 
 
 class Usage(Contract):
-    """What was consumed. Sums of these are what accounting shows."""
+    """Consumption. Accounting shows sums of these."""
 
     model_calls: Count = 0
     tool_calls: Count = 0

@@ -1,4 +1,4 @@
-"""What is said of a value that does not fit: our own words, for they get into messages that replay byte for byte.
+"""Our own words for values that do not fit: they get into messages that replay byte for byte.
 
 In: one problem as the validating library reports it (type and context, which it keeps stable; its text it does not).
 Out: a sentence. A decider may say it: another version of the library must not change what was said. Never change a

@@ -1,4 +1,4 @@
-"""A dict with a size limit: the entry that was set or used least recently goes when there is no room.
+"""A dict with a size limit: the least recently used entry goes when there is no room.
 
 In: entries. Out: the same entries, at most `most` of them, the oldest first in iteration.
 """

@@ -1,8 +1,8 @@
 """Everything that is done for latency alone, in one place: the code is right without any of it (ADR 0025, 0027).
 
-Coalesced publishes (runtime.patience), windows of publishes (bus.lanes), frames that leave together and direct socket
-writes (bus.jetstream_client), a lazy garbage collector (runtime.main) take their sizes from `LATENCY`; `overlapped` is
-the early release of a task's next message. Out: the same messages in the same order, sooner.
+Coalesced publishes (runtime/publish/coalesce), publish windows (bus/jetstream/publish_window), joint frames and direct
+socket writes (bus/jetstream/client), a lazy garbage collector (runtime/process/main) take their sizes from `LATENCY`;
+`overlapped` is the early release of a task's next message. Out: the same messages in the same order, sooner.
 """
 
 import asyncio

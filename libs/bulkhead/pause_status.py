@@ -1,8 +1,7 @@
-"""What a task that was held back was told, once that is over: it goes on no more, or went on long ago.
+"""The reason of a task's pause, reworded once the pause is over.
 
-In: words of budget (`parked` in services/bulkhead_services/budget/limits/messages.py) or of a doer about a halt
-(`paused` in runtime/doer.py).
-Out: the same without what was to be done meanwhile.
+In: a text of budget (`parked` in services/bulkhead_services/budget/limits/messages.py) or of a doer about a halt
+(`paused` in runtime/doer/protocol.py). Out: the same text without the advice for the pause.
 """
 
 import re

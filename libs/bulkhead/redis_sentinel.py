@@ -1,8 +1,9 @@
-"""Which Redis is the master, where sentinels watch several.
+"""The address of the master Redis, asked of its sentinels.
 
-In: an address. `redis+sentinel://:PASSWORD@HOST:PORT,HOST:PORT/NAME/DB` (or `rediss+sentinel`, by TLS): sentinels, what
-they call the Redis that they watch, its database (0 when left out). The password is Redis's and the sentinels' own.
-Out: the master's address as the first that answers names it; any other address as it is. Raises what Redis raises.
+In: an address. `redis+sentinel://:PASSWORD@HOST:PORT,HOST:PORT/NAME/DB` (or `rediss+sentinel`, by TLS): sentinels,
+their name for the Redis that they watch, its database (0 when left out). Redis and the sentinels share the password.
+Out: the master's address as the first sentinel that answers gives it; any other address unchanged. Raises what Redis
+raises.
 """
 
 from urllib.parse import urlsplit

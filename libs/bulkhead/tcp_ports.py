@@ -1,7 +1,7 @@
-"""Ports on this machine, below the range from which the system takes outgoing ports by itself.
+"""Free TCP ports of this machine, below the range of ephemeral ports.
 
-From that range a server that is started again may find its port taken; and who connects to a port of it where nobody
-listens may be given that very port to connect from, and then talks to itself.
+Ports of the ephemeral range are unsafe for servers: a restarted server may find its port taken, and a client that
+connects to a closed port of the range may be given that very port to connect from, and then talks to itself.
 """
 
 import errno
@@ -13,11 +13,11 @@ ATTEMPTS = 200
 
 
 class PortInUse(Exception):
-    """Somebody listens on the port that was asked for."""
+    """Another process listens on the requested port."""
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A port that nobody listens on now. Raises PortInUse when none is found."""
+    """A port on which no process listens now. Raises PortInUse when none is found."""
     for _ in range(ATTEMPTS):
         port = random.randint(FIRST, LAST)  # noqa: S311 - a port is no secret
         if _bindable(host, port):

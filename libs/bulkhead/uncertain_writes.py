@@ -1,6 +1,6 @@
-"""Writes of a task of which nobody knows whether they were done, each by itself: a person must look after every one.
+"""Uncertain writes of a task: each one may or may not have been done, and a person must check it.
 
-In: the task's facts in the order in which they were said. Out: per call its step, tool, arguments, key and when.
+In: the task's facts, in order. Out: per call its step, tool, arguments, key and time.
 """
 
 from collections.abc import Iterable, Mapping

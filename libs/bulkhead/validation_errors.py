@@ -1,7 +1,7 @@
-"""What does not fit a model, in the words of whoever wrote it: which field, what is wrong, what was probably meant.
+"""Validation errors in the words of the text's author: which field, what is wrong, what was probably meant.
 
-In: a ValidationError and the model, or a name and those that there are. Out: what is wrong; a list whose item is wrong
-is not called empty.
+In: a ValidationError and its model, or a name and the known names. Out: one sentence. A list with a wrong item is not
+called empty.
 """
 
 import difflib

@@ -21,7 +21,7 @@ from bulkhead.bus.jetstream.bus import JetStreamBus
 from bulkhead.bus.port import Stored
 from bulkhead.health.thresholds import DEFAULT
 from bulkhead.runtime.context import unix_ms
-from bulkhead.runtime.decider.history import load
+from bulkhead.runtime.decider.history_file import load
 from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead.tcp_ports import free_port
 from bulkhead_contracts import subjects

@@ -12,12 +12,14 @@ import time
 from collections.abc import Iterator
 
 from bulkhead.bus.port import Stored
-from bulkhead.health.deadlock.wait_graph import Wait, WaitGraph
+from bulkhead.health.deadlock.wait_graph import WaitGraph
+from bulkhead.health.deadlock.waits import Wait
 from bulkhead.health.sources.journal import Journal
 from bulkhead.health.sources.trace_rows import Rows
 from bulkhead.health.watch import Watch
-from bulkhead.runtime.decider.history import load
-from tests.health_set.everything import TWINS
+from bulkhead.runtime.decider.history_file import load
+from tests.health_set import everything  # noqa: F401  (imported for the generators that it registers)
+from tests.health_set.sets import TWINS
 from tests.paths import HISTORIES
 
 OVERLAPPING = 64

@@ -146,7 +146,7 @@ async def mended(world: World, tenant: str) -> None:
     await until(closed, "trials close it", timeout_s=60)
 
 
-async def trip_of(world: World, tasks: list[Task], found: dict[str, Any]) -> tuple[Task, Tripped]:
+async def finding_of(world: World, tasks: list[Task], found: dict[str, Any]) -> tuple[Task, Tripped]:
     """The one fact that tells of it, with the calls that opened it; and what `bulkhead why` says of its task."""
 
     async def told() -> list[tuple[Task, Tripped]]:
@@ -211,7 +211,7 @@ async def test_a_tool_that_is_down_slow_or_flooded_is_held_back_tried_and_let_go
         found = await in_phase(world, "demo", "open")
         assert found["openings"] == 1 and f"{FAILING} of {FAILING} calls failed" in found["reason"]
         assert len(found["evidence"]) == FAILING
-        await trip_of(world, failing, found)
+        await finding_of(world, failing, found)
         await held_back(world, "demo")
         world.counter.mend()
 
@@ -220,7 +220,7 @@ async def test_a_tool_that_is_down_slow_or_flooded_is_held_back_tried_and_let_go
         assert f"{FAILING} of {FAILING} calls took {SLOW_S} s or more" in other["reason"]
         assert other["actors"] == ["t2-operator"] and len(other["evidence"]) == FAILING
         stalled = await stalls(world, "t2")  # Nothing else needs a planner until it is told.
-        await trip_of(world, slow, other)
+        await finding_of(world, slow, other)
         await nobody_lets_himself_go_on(world, "t2", "operator")
         assert (await breaker(world, "t2")())["phase"] != "closed"
         code, out, _ = await world.command("breakers", "reset", f"tool:{TOOL}", "--tenant", "t2", "--json")
@@ -242,7 +242,7 @@ async def test_a_tool_that_is_down_slow_or_flooded_is_held_back_tried_and_let_go
         flood = await at_once(world, "t1", "submitter", FLOOD)
         found = await in_phase(world, "t1", "open")
         assert f"calls within {WINDOW_S} s, where" in found["reason"] and len(found["evidence"]) >= SPIKE
-        await trip_of(world, flood, found)
+        await finding_of(world, flood, found)
 
         await asyncio.gather(mended(world, "demo"), mended(world, "t1"))
         for tenant in ("demo", "t1"):

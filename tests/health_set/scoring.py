@@ -15,7 +15,7 @@ round 5 begins. Warnings are counted apart: they stop nothing.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from bulkhead.health.findings import Trip
+from bulkhead.health.findings import Finding
 from bulkhead.health.sources.trace_rows import Rows
 from bulkhead.health.thresholds import DEFAULT, Thresholds
 from bulkhead.health.watch import Watch
@@ -109,7 +109,7 @@ def _judge(run: Mapping[str, object], family: Family, thresholds: Thresholds) ->
     for at, row in enumerate(run["rows"]):  # type: ignore[arg-type, var-annotated]
         for event in rows.read(row):
             for trip in watch.take(event):
-                if not isinstance(trip, Trip) or not trip.detector.startswith(("loop", "chatter")):
+                if not isinstance(trip, Finding) or not trip.detector.startswith(("loop", "chatter")):
                     continue
                 warned |= trip.level == "warn"
                 if trip.level == "stop" and stopped_at < 0:

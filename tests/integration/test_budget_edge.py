@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from bulkhead.bus.port import BusUnavailable, PubAck
-from bulkhead.runtime.publish.publisher import Ready
+from bulkhead.runtime.publish.publisher import OutgoingMessage
 from bulkhead.testing.redis_server import RedisServer
 from bulkhead_contracts import catalog
 from bulkhead_contracts.budget import (
@@ -210,7 +210,7 @@ async def test_a_reservation_that_the_journal_does_not_take_is_given_back(
     publisher = world.mesh.context("budget").publisher
     real = type(publisher).put
 
-    async def refuse(self: Any, made: Ready, **kwargs: Any) -> PubAck:
+    async def refuse(self: Any, made: OutgoingMessage, **kwargs: Any) -> PubAck:
         if made.subject.split(".")[2] == "journal":
             raise BusUnavailable("no answer")
         return await real(self, made, **kwargs)

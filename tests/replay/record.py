@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bulkhead.runtime.decider.history import History, dump, save
+from bulkhead.runtime.decider.history import History
+from bulkhead.runtime.decider.history_file import dump, save
 from tests.replay.scenes import OFFLINE, SCENES, SMALL_CONTEXT, Scene, upgraded
 from tests.replay.stage import offline_model, stage
 

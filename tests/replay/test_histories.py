@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bulkhead.runtime.decider.history import dump, load
+from bulkhead.runtime.decider.history_file import dump, load
 from bulkhead.runtime.decider.replay import CannotReplay, replay
 from bulkhead_cli.replay.replay import logics, replay_history
 from bulkhead_contracts import catalog

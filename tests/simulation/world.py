@@ -332,11 +332,8 @@ class World:
 
     def gateway(self, number: int = 0) -> HeadlessGateway:
         """A replica of the gateway that runs: of several, the one whose turn this is. Raises NoGateway."""
-        able: list[HeadlessGateway] = [
-            service.component
-            for _, _, service in self._running.values()
-            if isinstance(service.component, HeadlessGateway) and service.component.http.started
-        ]
+        components = (service.component for _, _, service in self._running.values())
+        able = [replica for replica in components if isinstance(replica, HeadlessGateway) and replica.http.started]
         if not able:
             raise NoGateway
         return able[number % len(able)]

@@ -21,7 +21,7 @@ async def main():
     await doer.says(parked.TASK, active=True)
     await doer.says(parked.TENANT, active=True)
     doer.puts_off("a")
-    metrics.gauge(names.PARKED, doer.parked.held)
+    metrics.gauge(names.PARKED, doer.deferred.held)
     metrics.gauge(names.HALTS, doer.halts.standing)
     metrics.gauge(names.BREAKERS, doer.halts.open_breakers)
 

@@ -13,7 +13,8 @@ from ..types import Body, Reason, Summary, Token
 
 
 class WaitRefused(Body):
-    """This wait closes a circle in which nobody can go on; it was chosen to give way. The first of {answer, this} wins.
+    """This wait closes a circle in which no step can go on; it was chosen to give way. The first of {answer, this}
+    wins.
 
     wait_id: the ask or the lease that is waited for. cycle: who waits for whom, in order, as `task/step` and resources.
     """

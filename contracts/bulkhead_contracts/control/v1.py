@@ -1,4 +1,4 @@
-"""What the runtime says: timers, waiting, rejected messages; halts and breakers."""
+"""Control messages of the runtime: timers, deferred calls, rejected messages; halts and breakers."""
 
 from typing import Annotated, ClassVar, Literal
 
@@ -48,7 +48,8 @@ class CallDeferred(Body):
 
 
 class CallResumed(Body):
-    """What held a call back is lifted: ask again now, under the same call id. Late or repeated it changes nothing."""
+    """The halt or breaker behind a deferred call is lifted: ask again now, under the same call id. Late or repeated it
+    changes nothing."""
 
     TYPE: ClassVar[str] = "mesh.control.call_resumed"
 
@@ -152,7 +153,7 @@ class HaltRequested(Body):
 
 
 class HaltReplied(Body):
-    """How it stands now, or why nothing was changed."""
+    """The halt as it stands now, or why nothing was changed."""
 
     TYPE: ClassVar[str] = "mesh.control.halt_replied"
 
@@ -193,7 +194,7 @@ class BreakerReset(Body):
 
 
 class Switched(Body):
-    """Fact: somebody halted something, or let it go on; who and why stands in it."""
+    """Fact: a halt was set or lifted, with its author and reason."""
 
     TYPE: ClassVar[str] = "mesh.control.switched"
 

@@ -41,7 +41,7 @@ class LeaseRequested(Body):
 
 
 class LeaseQueued(Body):
-    """Somebody else holds it: wait. place: 1 is next."""
+    """Another step holds the resource: wait. place: 1 is next."""
 
     TYPE: ClassVar[str] = "mesh.lease.queued"
 

@@ -1,4 +1,4 @@
-"""Peers: an agent asks other steps of its task for their results or an opinion, by way of the planner, who knows them.
+"""Peers: an agent asks other steps of its task for results or an opinion, through the planner.
 
 Asker -> planner -> asked step; the answer, given or its result, comes back the same way, one message for each step that
 was asked. Who asks waits until all, or any, have answered.

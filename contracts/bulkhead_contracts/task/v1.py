@@ -154,7 +154,7 @@ class TaskEnded(Body):
 
 
 class TaskStopped(Body):
-    """The task ended before its time: budget halts what is still in flight for it, live."""
+    """The task ended before its time: budget halts its calls that are still in flight, live."""
 
     TYPE: ClassVar[str] = "mesh.task.stopped"
 
@@ -163,7 +163,7 @@ class TaskStopped(Body):
 
 
 class TaskQueued(Body):
-    """As many tasks run as may: this one waits for a place, durably, until it is released, cancelled or `until`.
+    """All places are taken: the task waits for one, durably, until it is released, cancelled or `until`.
 
     request: sequence of its request in the gateway's inbox. ahead: how many of its tenant waited before it. running of
     limit: of the tenant, or of the whole mesh when that is what is full.
@@ -189,7 +189,7 @@ class TaskReleased(Body):
 
 
 class Place(Contract):
-    """A task that has a place to run, until it ends. queued: it waited, and is told by a `TaskReleased` of its own."""
+    """A task that has a place to run, until it ends. queued: it waited, and has a `TaskReleased` of its own."""
 
     tenant: Token
     task: Token
@@ -209,7 +209,7 @@ class Dropped(Contract):
 
 
 class PlacesGiven(Body):
-    """Who runs next: one decision about all tenants, each made in the knowledge of the one before it.
+    """The next tasks to run: one decision about all tenants, each made in the knowledge of the one before it.
 
     turn, credit: where the round of the tenants stands, and how many more tasks that tenant may begin in its turn.
     running: who had places just before, told now and then; `snapshot` is the sequence of the newest decision before

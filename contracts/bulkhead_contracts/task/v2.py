@@ -1,4 +1,4 @@
-"""What changed since v1: a request carries limits in integers, documents, an own plan, and a check switch."""
+"""Changes of tasks since v1: a request carries limits in integers, documents, an own plan, and a check switch."""
 
 from typing import Annotated, ClassVar
 

@@ -1,4 +1,4 @@
-"""What the checker found."""
+"""Verdicts: the checker's findings on a proposed result."""
 
 from typing import Annotated, ClassVar
 

@@ -21,7 +21,7 @@ class BlobMissing(LookupError):
 
 
 class BlobCorrupt(ValueError):
-    """What is stored does not have the digest that it was asked for by."""
+    """The stored bytes do not have the requested digest."""
 
 
 def summarise(text: str) -> str:

@@ -1,6 +1,6 @@
-"""The bus as the rest of the code sees it. One conformance suite holds for every adapter.
+"""The bus port: the interface of every adapter. One conformance suite holds for all of them.
 
-Stored messages live in streams that a provisioner made; nobody here makes or changes a stream.
+Stored messages live in streams that a provisioner made; an adapter neither makes nor changes a stream.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -9,27 +9,27 @@ from typing import Protocol
 
 
 class BusError(Exception):
-    """Base of what a bus raises."""
+    """Base of all errors of a bus."""
 
 
 class BusUnavailable(BusError):
-    """No answer in time, or no connection: nothing is known about the outcome. Retry with the same message id."""
+    """No answer in time, or no connection: the outcome is unknown. Retry with the same message id."""
 
 
 class BusClosed(BusUnavailable):
-    """This end of the connection is closed for good: asking again is of no use."""
+    """This connection is closed for good: a retry is of no use."""
 
 
 class NobodyAnswers(BusUnavailable):
-    """A request that reached nobody: nothing was done."""
+    """No service received the request: nothing was done."""
 
 
 class PublishRefused(BusError):
-    """The broker said no: no permission, no such stream, full, too large. Says which and what to do."""
+    """The broker refused: no permission, no such stream, full, too large. The message says which and what to do."""
 
 
 class WrongLastSequence(BusError):
-    """The optimistic check failed: somebody else wrote to this subject. Compare message ids before believing it."""
+    """The optimistic check failed: another writer was first. Compare message ids before believing it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +152,8 @@ class Consumer(Protocol):
         ...
 
     async def hand_over(self, max_messages: int, take: Callable[[Delivery], None], timeout_s: float = 5.0) -> None:
-        """As fetch, but each delivery goes to `take` the moment that it is here, which must return at once and not
-        raise; returns when some went, so that whoever takes can count its room again."""
+        """As fetch, but each delivery goes to `take` at once, which must return quickly and not raise. Returns after
+        some deliveries, so that the caller can count its free slots again."""
         ...
 
     async def close(self) -> None: ...
@@ -220,7 +220,7 @@ class Bus(Protocol):
         ...
 
     async def publish_live(self, subject: str, body: bytes, headers: Mapping[str, str] | None = None) -> None:
-        """Say it to whoever listens now."""
+        """Publish to the current listeners, without storing."""
         ...
 
     async def subscribe_live(self, subject: str, max_pending: int = 10_000) -> LiveSubscription:
@@ -230,7 +230,7 @@ class Bus(Protocol):
     async def request(
         self, subject: str, body: bytes, headers: Mapping[str, str] | None = None, timeout_s: float = 2.0
     ) -> Live:
-        """Ask and wait for one answer. Raises BusUnavailable when nobody answers in time."""
+        """Send a request and wait for one reply. Raises BusUnavailable without a reply in time."""
         ...
 
     async def serve(self, subject: str, queue: str, handler: RpcHandler) -> Callable[[], Awaitable[None]]:
@@ -251,7 +251,7 @@ class Bus(Protocol):
         ...
 
     async def last_sequence(self, stream: str) -> int:
-        """The last sequence that a stream has given out, 0 of none; said by its leader, not a lagging follower."""
+        """The last sequence of a stream, 0 when it is empty; read from its leader, not from a lagging follower."""
         ...
 
     async def ready(self) -> bool:

@@ -1,4 +1,4 @@
-"""Where a time begins in a stream, which is read by sequences.
+"""Binary search for the first sequence of a stream at or after a timestamp.
 
 In: a bus, a stream, a subject. Out: a sequence.
 """

@@ -1,7 +1,7 @@
-"""What the broker's bytes mean: acks, refusals, stored messages, places in a durable. Pure.
+"""The broker's bytes decoded: acks, refusals, stored messages, positions in a durable. Pure.
 
-In: subjects, headers and bodies as nats-py hands them over. Out: the port's values, or the port's errors with what
-to do. Formats: ADR-15 (ack subjects), ADR-31 (direct get) of nats-architecture-and-design.
+In: subjects, headers and bodies as nats-py gives them. Out: the port's values, or the port's errors with a hint.
+Formats: ADR-15 (ack subjects), ADR-31 (direct get) of nats-architecture-and-design.
 """
 
 import json
@@ -46,8 +46,8 @@ _ADVICE = {
     STORE_FAILED: "the broker cannot write: look at its health and its disk, then restart it",
     10097: "the headers are too large: shorten the grant chain",
     10109: "the stream is sealed",
-    10111: "rollups are off: nobody may erase by publishing",
-    10166: "per-message time to live is off: nobody may erase by publishing",
+    10111: "rollups are off: a publish must not erase messages",
+    10166: "per-message time to live is off: a publish must not erase messages",
     10188: "schedules belong into TIMERS_<SERVICE>",
     10189: "a schedule is '@at <RFC 3339 time>'",
     10190: "the schedule's target must lie in the same timers stream",
@@ -118,7 +118,7 @@ def pub_ack(data: bytes, subject: str) -> PubAck:
 
 
 class StreamWrongLastSequence(WrongLastSequence):
-    """With the stream that said so, so that the last message can be compared."""
+    """The refusal with its stream, so that the last message can be compared."""
 
     def __init__(self, message: str, stream: str) -> None:
         super().__init__(message)

@@ -1,8 +1,8 @@
-"""Talk against work: coordination messages and tokens, per lineage, per pair and per group of agents.
+"""The chatter detector: messages between agents against work, per lineage, pair and group of agents.
 
-In: acts. Out: trips. A pair is a group of two; a group is a strongly connected part of the graph of who talks to whom,
-so that a triangle, in which no pair says much, counts as what it is. Work by anyone of a group sets its count back.
-What is said to several at once (acts with one id) is one message, and their answers to it count as one.
+In: acts. Out: findings. A pair is a group of two; a group is a strongly connected part of the graph of senders and
+receivers, so that a triangle counts even where no pair says much. Work by any member resets a group's count. A message
+to several agents (acts with one id) counts once, and so do their answers to it.
 """
 
 import re
@@ -10,9 +10,10 @@ from collections import OrderedDict, deque
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 
+from bulkhead.bounded_dict import BoundedDict
 from bulkhead.health.deadlock.scc import components
 from bulkhead.health.events import Act
-from bulkhead.health.findings import Level, Trip, trip_of
+from bulkhead.health.findings import Finding, Level, finding_of
 from bulkhead.health.text import normalize, result_status
 from bulkhead.health.thresholds import ChatterThresholds
 
@@ -30,15 +31,13 @@ class Chatter:
 
     def __init__(self, named: ChatterThresholds) -> None:
         self._named = named
-        self._lineages: OrderedDict[str, _Balance] = OrderedDict()
+        self._lineages = BoundedDict[str, _Balance](MAX_LINEAGES)
 
-    def take(self, act: Act) -> list[Trip]:
+    def take(self, act: Act) -> list[Finding]:
         """Fold one act."""
         balance = self._lineages.get(act.lineage)
         if balance is None:
             balance = self._lineages[act.lineage] = _Balance(self._named)
-            while len(self._lineages) > MAX_LINEAGES:
-                self._lineages.popitem(last=False)
         return balance.take(act)
 
     def end(self, lineage: str) -> None:
@@ -50,21 +49,22 @@ class Chatter:
 
 
 def is_productive(act: Act) -> bool:
-    """Work: a call that came to something, unless the trace says otherwise; what is said to another agent is talk."""
+    """Whether an act is work: a call with a result, unless the trace says otherwise. A message to another agent is
+    talk."""
     if act.productive is not None:
         return act.productive
     return not act.to and not act.error and not act.says
 
 
 def is_coordination(act: Act) -> bool:
-    """Talk: what is said to another agent."""
+    """Whether an act is talk: a message to another agent."""
     return bool(act.to) and act.to != act.agent and not act.productive
 
 
 @dataclass(slots=True)
 class _Message:
-    """A message to one or to several. stale: how far it was said before; telling: it says something new; excused: it
-    tells of work. answered: whether an answer to it was counted (shared by those it is put to). counts: it is one."""
+    """A message to one or several agents. stale: how far it repeats earlier ones; telling: it has new content; excused:
+    it reports work. answered: whether an answer to it was counted (shared by its receivers). counts: it is counted."""
 
     id: str = ""
     to: str = ""
@@ -94,7 +94,7 @@ class _Group:
 
 
 class _Balance:
-    """One lineage. `_recent` is a window of acts: (coordination?, how many, tokens, id, does it tell anything?)."""
+    """The balance of one lineage. `_recent` is a window of acts: (coordination?, count, tokens, id, telling?)."""
 
     __slots__ = (
         "_asked",
@@ -119,15 +119,15 @@ class _Balance:
         self._inside: dict[frozenset[str], _Group] = {}
         self._told: set[tuple[str, str, Level]] = set()
         self._earned: set[str] = set()
-        self._heard: OrderedDict[Hashable, None] = OrderedDict()
-        self._phrases: OrderedDict[Hashable, None] = OrderedDict()
+        self._heard = BoundedDict[Hashable, None](MAX_HEARD)
+        self._phrases = BoundedDict[Hashable, None](MAX_PHRASES)
         self._roles: dict[str, str] = {}
         self._message = _Message()
         """The message that was said last."""
-        self._asked: OrderedDict[tuple[str, str], list[bool]] = OrderedDict()
+        self._asked = BoundedDict[tuple[str, str], list[bool]](MAX_HEARD)
         """Whether what was put to several was answered, by who may answer it, and whom."""
 
-    def take(self, act: Act) -> list[Trip]:
+    def take(self, act: Act) -> list[Finding]:
         if not is_coordination(act):
             if is_productive(act):
                 self._recent.append((False, 1, act.tokens, act.id, False))
@@ -140,11 +140,11 @@ class _Balance:
             self._roles[act.agent] = act.role
         said = act.arguments.get("text") if isinstance(act.arguments, dict) else act.arguments
         text = said if isinstance(said, str) else ""
-        known = bool(text) and not _remember(self._heard, normalize.digest(normalize.said(text).casefold()), MAX_HEARD)
+        known = bool(text) and not _remember(self._heard, normalize.digest(normalize.said(text).casefold()))
         before = self._message
         answers_stale = before.stale == 1 and before.to == act.agent and result_status.vain(text)
         stale = 1.0 if known else self._named.excuse_part if answers_stale else 0.0
-        # The first word after work of one's own tells what came of it.
+        # The first message after an agent's own work reports its result.
         self._message = _Message(
             act.id,
             act.to,
@@ -160,10 +160,8 @@ class _Balance:
         """The message reaches one more; each of those may answer it."""
         for to in (self._message.to, act.to):
             self._asked[to, act.agent] = self._message.answered
-        while len(self._asked) > MAX_HEARD:
-            self._asked.popitem(last=False)
 
-    def _said_to(self, act: Act, message: _Message) -> list[Trip]:
+    def _said_to(self, act: Act, message: _Message) -> list[Finding]:
         if self._is_first(act) or message.excused:
             return []
         if not message.told:
@@ -176,7 +174,7 @@ class _Balance:
         return [trip for trip in found if trip is not None]
 
     def _is_first(self, act: Act) -> bool:
-        """Whether it is the first word to somebody: that hands something on."""
+        """Whether it is the agent's first message to this one: a hand-over, which is no chatter."""
         heard = self._talks.setdefault(act.agent, {}) if len(self._talks) < MAX_AGENTS else {}
         first = act.to not in heard and len(heard) < MAX_AGENTS
         if first:
@@ -185,10 +183,10 @@ class _Balance:
         return first
 
     def _tells_something(self, text: str) -> bool:
-        """Whether most of its phrases were said by nobody before; other numbers make no other phrase."""
+        """Whether most of its phrases are new to the lineage; other numbers make no new phrase."""
         said = _NUMBER.sub("#", text[:MAX_PHRASED_CHARS])
         phrases = normalize.phrases(said) if said else frozenset()
-        new = sum([_remember(self._phrases, phrase, MAX_PHRASES) for phrase in phrases])
+        new = sum([_remember(self._phrases, phrase) for phrase in phrases])
         return new > self._named.telling_part * len(phrases)
 
     def _patience(self, telling: int, messages: int) -> int:
@@ -215,7 +213,7 @@ class _Balance:
                 work, work_tokens = work + number, work_tokens + tokens
         return work, talk, work_tokens, talk_tokens
 
-    def _whole(self, act: Act) -> Trip | None:
+    def _whole(self, act: Act) -> Finding | None:
         named, (work, talk, work_tokens, tokens) = self._named, self._sums()
         most = named.stop_messages * self._patience(sum(telling for *_, telling in self._recent), talk)
         level: Level | None = None
@@ -235,7 +233,7 @@ class _Balance:
         facts = {"talk": talk, "work": work, "talk_tokens": tokens, "work_tokens": work_tokens}
         return self._trip(act, "chatter.task", level, agents, what, evidence, facts)
 
-    def _group(self, act: Act, message: _Message) -> Trip | None:
+    def _group(self, act: Act, message: _Message) -> Finding | None:
         if self._groups is None:
             self._regroup()
         group = next((names for names in self._groups or () if act.agent in names and act.to in names), None)
@@ -258,7 +256,7 @@ class _Balance:
         return self._trip(act, kind, level, agents, what, tuple(inside.messages), facts)
 
     def _regroup(self) -> None:
-        """Find the groups anew; one that grew takes along what was said inside its parts."""
+        """Find the groups anew; a group that grew keeps the counts of its parts."""
         parts_of = components(list(self._talks), lambda agent: self._talks.get(agent, ()))
         self._groups = [frozenset(names) for names in parts_of]
         for group in self._groups:
@@ -277,9 +275,9 @@ class _Balance:
         what: str,
         evidence: tuple[str, ...],
         facts: Mapping[str, object],
-    ) -> Trip:
+    ) -> Finding:
         roles = sorted({self._roles[agent] for agent in agents if agent in self._roles})
-        return trip_of(
+        return finding_of(
             detector,
             level,
             act.tenant,
@@ -299,11 +297,9 @@ class _Balance:
         return False
 
 
-def _remember(known: "OrderedDict[Hashable, None]", what: Hashable, most: int) -> bool:
+def _remember(known: BoundedDict[Hashable, None], what: Hashable) -> bool:
     """Add something; whether it is new."""
     if what in known:
         return False
     known[what] = None
-    while len(known) > most:
-        known.popitem(last=False)
     return True

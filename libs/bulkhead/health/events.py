@@ -1,6 +1,6 @@
-"""What the detectors are told, whoever recorded it: a mesh's journal, or a trace of another system.
+"""The events that the detectors read, from a mesh's journal or from a trace of another system.
 
-Every event carries its own id (the evidence of a trip names it) and its own time; nobody here has a clock.
+Every event carries its own id (the evidence of a finding names it) and its own time.
 """
 
 from dataclasses import dataclass
@@ -76,7 +76,7 @@ class WaitClosed:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """Of somebody who may come to wait: since when it works, and what it has spent more, in tokens."""
+    """Facts about a party that may come to wait: its start, and further tokens that it has spent."""
 
     id: str
     lineage: str
@@ -111,11 +111,12 @@ class Closed:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A call to a tool or model ended: food for the breakers.
+    """A call to a tool or model ended; the input of the breakers.
 
-    name: "" when it did not go out. failed: what was called is to blame (an outage), not who called it. role: the agent
-    by its role, `worker.step`; "" when it is not known. error: the agent got no result, whoever is to blame. counted:
-    the call itself is told by another one; this adds that it failed after all, and why. actor: for whom it was made.
+    name: "" when it did not go out. failed: an outage of the tool or model, not a fault of the caller. role: the agent
+    by its role, `worker.step`; "" when it is not known. error: the agent got no result, for whatever reason. counted:
+    another event counts the call itself; this one adds that it failed after all, and why. actor: the person for whom it
+    was made.
     """
 
     id: str
@@ -136,7 +137,7 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The lineage is over: everything that is kept of it is freed."""
+    """The lineage is over: its state is freed."""
 
     id: str
     lineage: str

@@ -1,6 +1,6 @@
-"""What every detector says: a trip, with the evidence that caused it and in words what to do.
+"""A detector's finding: what is wrong, the evidence for it, and what to do.
 
-The id derives from the evidence, so that a watcher that folds the same messages again names the same trip.
+The id derives from the evidence, so that a watcher that folds the same messages again gives the same ids.
 """
 
 import hashlib
@@ -10,12 +10,12 @@ from typing import Literal
 
 Level = Literal["warn", "stop"]
 MAX_EVIDENCE = 64
-"""Ids that a trip names; of a longer chain the first and the last half."""
+"""Ids that a finding names; of a longer chain the first and the last half."""
 
 
 @dataclass(frozen=True, slots=True)
-class Trip:
-    """detector: `loop.repeat`, `chatter.group`, `stall`, `deadlock`, `breaker.tool`. agents: who takes part.
+class Finding:
+    """detector: `loop.repeat`, `chatter.group`, `stall`, `deadlock`, `breaker.tool`. agents: those that take part.
 
     evidence: ids of the messages that show it, oldest first. facts: numbers and names for programs.
     """
@@ -64,7 +64,7 @@ HINTS = {
 }
 
 
-def trip_of(
+def finding_of(
     detector: str,
     level: Level,
     tenant: str,
@@ -75,11 +75,11 @@ def trip_of(
     time_unix_ms: int,
     cause: str,
     facts: Mapping[str, object],
-) -> Trip:
-    """A trip whose id derives from what was found and the act that showed it."""
+) -> Finding:
+    """A finding whose id derives from what was found and the act that showed it."""
     if len(evidence) > MAX_EVIDENCE:
         evidence = evidence[: MAX_EVIDENCE // 2] + evidence[-MAX_EVIDENCE // 2 :]
     parts = "\0".join((detector, level, tenant, lineage, cause, *agents, *evidence))
     name = hashlib.blake2b(parts.encode("utf-8", "replace"), digest_size=16).hexdigest()
     hint = HINTS.get(detector) or HINTS[detector.partition(".")[0]]
-    return Trip(name, detector, level, tenant, lineage, agents, what, hint, evidence, time_unix_ms, facts)
+    return Finding(name, detector, level, tenant, lineage, agents, what, hint, evidence, time_unix_ms, facts)

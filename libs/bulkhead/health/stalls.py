@@ -1,15 +1,16 @@
-"""Stalls: nothing is outstanding, and the task has not ended.
+"""The stall detector: nothing is outstanding, and the task has not ended.
 
-In: what opens and closes in a lineage, and the time of the newest message. Out: trips. A waiting approval, a timer or
-an admission is outstanding, and so is every call, step, ask and lease: those have deadlines of their own.
+In: keys that open and close in a lineage, and the time of the newest message. Out: findings. A waiting approval, a
+timer or an admission is outstanding, and so is every call, step, ask and lease: those have deadlines of their own.
 """
 
 import heapq
-from collections import OrderedDict
 from dataclasses import dataclass, field
+from functools import partial
 
+from bulkhead.bounded_dict import BoundedDict
 from bulkhead.health.events import Closed, Ended, Opened
-from bulkhead.health.findings import Trip, trip_of
+from bulkhead.health.findings import Finding, finding_of
 from bulkhead.health.thresholds import StallThresholds
 
 MAX_LINEAGES = 200_000
@@ -24,7 +25,7 @@ class _Lineage:
     last_id: str
     last_unix_ms: int
     open: dict[str, int] = field(default_factory=dict)
-    closed: OrderedDict[str, None] = field(default_factory=OrderedDict)
+    closed: BoundedDict[str, None] = field(default_factory=partial(BoundedDict, MAX_OUTSTANDING))
     timer_unix_ms: int = 0
     told: bool = False
 
@@ -34,8 +35,8 @@ class Stalls:
 
     def __init__(self, named: StallThresholds) -> None:
         self._named = named
-        self._lineages: OrderedDict[str, _Lineage] = OrderedDict()
-        self._early: OrderedDict[str, dict[str, int]] = OrderedDict()
+        self._lineages = BoundedDict[str, _Lineage](MAX_LINEAGES)
+        self._early = BoundedDict[str, dict[str, int]](MAX_EARLY)
         """What closed, and when, in lineages of which nothing has been seen to open: a journal that catches up, or was
         made again, has inboxes one before the other."""
         self._due: list[tuple[int, str]] = []
@@ -55,8 +56,6 @@ class Stalls:
             early = self._early.pop(event.lineage, {})
             found.closed.update(dict.fromkeys(early))
             found.last_unix_ms = max(found.last_unix_ms, *early.values()) if early else found.last_unix_ms
-            while len(self._lineages) > MAX_LINEAGES:
-                self._lineages.popitem(last=False)
         found.last_id, found.told = event.id, False
         found.last_unix_ms = max(found.last_unix_ms, event.time_unix_ms)
         if isinstance(event, Opened):
@@ -68,21 +67,18 @@ class Stalls:
                 found.open[event.key] = event.time_unix_ms
         elif found.open.pop(event.key, None) is None:
             found.closed[event.key] = None
-            while len(found.closed) > MAX_OUTSTANDING:
-                found.closed.popitem(last=False)
         if not found.open:
             quiet_from = max(found.last_unix_ms, found.timer_unix_ms)
             heapq.heappush(self._due, (quiet_from + self._named.after_ms, event.lineage))
 
     def _closes_early(self, event: Closed) -> None:
-        """No stall by itself: whoever only sees the end of a task must not say that nothing moves it on."""
+        """Remember a key that closed before any opening was seen. It is no stall by itself: a watcher that sees only
+        the end of a task must not report one."""
         closed = self._early.setdefault(event.lineage, {})
         if len(closed) < MAX_OUTSTANDING:
             closed[event.key] = event.time_unix_ms
-        if len(self._early) > MAX_EARLY:
-            self._early.popitem(last=False)
 
-    def pass_time(self, now_unix_ms: int) -> list[Trip]:
+    def pass_time(self, now_unix_ms: int) -> list[Finding]:
         """Every stall that is one by now: the time of the newest message, or the watcher's clock."""
         found = []
         while self._due and self._due[0][0] <= now_unix_ms:
@@ -95,7 +91,7 @@ class Stalls:
                 continue  # A later entry stands for it.
             one.told = True
             found.append(
-                trip_of(
+                finding_of(
                     "stall",
                     "stop",
                     one.tenant,

@@ -1,4 +1,4 @@
-"""Every number that decides between honest and not, named. Fixed before the held-back set that scores them was made."""
+"""The detectors' thresholds, fixed before the held-back set that scores them was made."""
 
 from dataclasses import dataclass
 

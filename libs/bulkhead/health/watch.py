@@ -1,12 +1,15 @@
 """All detectors over one stream of events: what the live watcher, `bulkhead analyze` and the scoring set run.
 
-In: events in stream order; the time that has passed. Out: trips and suspicions of deadlock. The state of a lineage is
-freed by its end, and what comes late for it changes nothing, but how its calls ended: that is about what was called.
+In: events in stream order; the time that has passed. Out: findings and suspicions of deadlock. The end of a lineage
+frees its state. Later events of it change nothing, except how calls ended: that is about the tool or model that was
+called.
 """
 
 from collections import OrderedDict
+from dataclasses import replace
 from typing import assert_never
 
+from bulkhead.bounded_dict import BoundedDict
 from bulkhead.health.breakers.registry import Circuits
 from bulkhead.health.chatter import Chatter
 from bulkhead.health.deadlock.confirmation import Confirmations, Confirmed, Outcome
@@ -14,7 +17,7 @@ from bulkhead.health.deadlock.evidence import Suspected, chosen
 from bulkhead.health.deadlock.wait_graph import WaitGraph
 from bulkhead.health.deadlock.waits import Wait
 from bulkhead.health.events import Act, Closed, Ended, Event, Known, Opened, Served, WaitClosed, WaitOpened
-from bulkhead.health.findings import Level, Trip, trip_of
+from bulkhead.health.findings import Finding, finding_of
 from bulkhead.health.loops.windows import Lineages
 from bulkhead.health.stalls import Stalls
 from bulkhead.health.thresholds import DEFAULT, Thresholds
@@ -40,23 +43,23 @@ class Watch:
         self.confirmations = Confirmations()
         self.circuits = Circuits(thresholds.breakers)
         self.now_unix_ms = 0
-        self._ended: OrderedDict[str, None] = OrderedDict()
-        self._acts: OrderedDict[tuple[str, str, str], None] = OrderedDict()
-        self._served: OrderedDict[tuple[str, str, str], None] = OrderedDict()
+        self._ended = BoundedDict[str, None](MAX_ENDED)
+        self._acts = BoundedDict[tuple[str, str, str], None](MAX_ACTS)
+        self._served = BoundedDict[tuple[str, str, str], None](MAX_ACTS)
         self._tenants: dict[str, str] = {}
-        self._held: OrderedDict[str, int] = OrderedDict()
+        self._held = OrderedDict[str, int]()
         self._held_acts = 0
         self.forgotten = 0
         """How many lineages went on after they had been forgotten."""
-        self._gone: OrderedDict[str, None] = OrderedDict()
+        self._gone = BoundedDict[str, None](MAX_ENDED)
 
     def ended(self, lineage: str) -> bool:
         """Whether a lineage is known to be over."""
         return lineage in self._ended
 
-    def take(self, event: Event) -> list[Trip | Suspected]:
+    def take(self, event: Event) -> list[Finding | Suspected]:
         """Fold one event. A suspicion is to be confirmed: tell `confirmations` which sequences it has to wait for."""
-        found: list[Trip | Suspected] = []
+        found: list[Finding | Suspected] = []
         self.now_unix_ms = max(self.now_unix_ms, event.time_unix_ms)
         if event.lineage in self._ended and not isinstance(event, Served):
             return found
@@ -92,20 +95,20 @@ class Watch:
                 assert_never(event)
         return found
 
-    def pass_time(self, now_unix_ms: int) -> list[Trip]:
+    def pass_time(self, now_unix_ms: int) -> list[Finding]:
         """What is wrong because nothing came."""
         self.now_unix_ms = max(self.now_unix_ms, now_unix_ms)
         return self.stalls.pass_time(self.now_unix_ms)
 
-    def confirmed(self, now_unix_ms: int = 0) -> list[tuple[Outcome, Trip | None]]:
-        """Suspicions that can be judged now; a trip for each deadlock."""
+    def confirmed(self, now_unix_ms: int = 0) -> list[tuple[Outcome, Finding | None]]:
+        """Suspicions that can be judged now; a finding for each deadlock."""
         return [
             (one, self.deadlock(chosen(one.suspected, self.graph.parties)) if isinstance(one, Confirmed) else None)
             for one in self.confirmations.settle(self.graph, now_unix_ms)
         ]
 
-    def deadlock(self, suspected: Suspected) -> Trip:
-        """The trip of a deadlock. Its id is that of the suspicion, which derives from the edges."""
+    def deadlock(self, suspected: Suspected) -> Finding:
+        """The finding of a deadlock. Its id is that of the suspicion, which derives from the edges."""
         victim = suspected.victim or "nobody: only leases wait"
         what = f"{' waits for '.join((*suspected.cycle[:12], suspected.cycle[0]))}: nobody of them can go on"
         facts = {
@@ -117,7 +120,7 @@ class Watch:
             "tasks": list(suspected.tasks),
         }
         lineage = next((one.task for one in suspected.waits if one.key == suspected.refuse), suspected.tasks[0])
-        trip = trip_of(
+        finding = finding_of(
             "deadlock",
             "stop",
             self._tenants.get(lineage, ""),
@@ -129,7 +132,7 @@ class Watch:
             suspected.trip,
             facts,
         )
-        return Trip(suspected.trip, *(getattr(trip, name) for name in Trip.__slots__[1:]))
+        return replace(finding, id=suspected.trip)
 
     def _wait(self, event: WaitOpened) -> list[Suspected]:
         if event.tenant:
@@ -157,14 +160,10 @@ class Watch:
             self.loops.end(name)
             self.chatter.end(name)
             self._gone[name] = None
-            if len(self._gone) > MAX_ENDED:
-                self._gone.popitem(last=False)
 
     def _end(self, event: Ended) -> list[Suspected]:
         name = event.lineage
         self._ended[name] = None
-        while len(self._ended) > MAX_ENDED:
-            self._ended.popitem(last=False)
         self.loops.end(name)
         self.chatter.end(name)
         self._held_acts -= self._held.pop(name, 0)
@@ -173,18 +172,10 @@ class Watch:
         return self.graph.end_task(name)
 
 
-def _told_before(known: OrderedDict[tuple[str, str, str], None], event: Act | Served) -> bool:
-    # What is said to several at once is one message, and an act for each of them.
+def _told_before(known: BoundedDict[tuple[str, str, str], None], event: Act | Served) -> bool:
+    # A message to several agents is one act for each of them.
     key = (event.lineage, event.id, event.to if isinstance(event, Act) else "")
     if key in known:
         return True
     known[key] = None
-    while len(known) > MAX_ACTS:
-        known.popitem(last=False)
     return False
-
-
-def strongest(trips: list[Trip]) -> Level | None:
-    """The strongest level among trips."""
-    levels = {trip.level for trip in trips}
-    return "stop" if "stop" in levels else "warn" if "warn" in levels else None

@@ -1,4 +1,4 @@
-"""A task's messages from the journal, and its spans from the trace files: what timeline and replay stand on.
+"""A task's messages from the journal and its spans from the trace files, for timeline and replay.
 
 In: the broker under the operator's identity, the data directory. Out: entries in the order in which they are read.
 """
@@ -25,10 +25,10 @@ MAX_SPAN_DEPTH = 32
 
 @dataclass(slots=True)
 class Entry:
-    """One message. reply: the message that answers it. spans: what was done while it was handled.
+    """One message. reply: the message that answers it. spans: the spans of its handling.
 
-    actor: on whose authority. origin: of a tool's call in a fork, the first task of its line: it stands in the key.
-    logic: the decision logic that it was said under. later: a newer program could read it.
+    actor: on whose authority. origin: of a tool's call in a fork, the first task of its line, which is part of the key.
+    logic: the decision logic of its author. later: a newer program could read it.
     """
 
     sequence: int
@@ -81,7 +81,7 @@ async def one_task(
 
 
 def of_tenant(journal: list[Stored], task: str, tenant: str) -> list[Stored]:
-    """What one tenant's task said. Raises UnknownTask."""
+    """The messages of one tenant's task. Raises UnknownTask."""
     tenants = sorted({one.tenant for one in journal})
     if len(tenants) > 1 and not tenant:
         raise UnknownTask(
@@ -97,15 +97,15 @@ def of_tenant(journal: list[Stored], task: str, tenant: str) -> list[Stored]:
 
 
 def entries(stored: Iterable[Stored]) -> list[Entry]:
-    """Messages as entries, replies tied to what they answer. An id is its author's word: it proves nothing of what
-    others said, or said to others."""
+    """Messages as entries, each reply tied to its request. An id is its author's claim: it proves nothing about
+    messages of others."""
     found: list[Entry] = []
     known: dict[tuple[str, str, str], Entry] = {}
     for one in stored:
         entry = _entry(one)
         name = (entry.id, entry.sender, entry.receiver)
         if entry.id and name in known:
-            continue  # Stored twice (a publish repeated after the dedup window): said once.
+            continue  # Stored twice, by a publish that was repeated after the dedup window.
         found.append(entry)
         known[name] = entry
     for entry in found:
@@ -116,8 +116,7 @@ def entries(stored: Iterable[Stored]) -> list[Entry]:
 
 
 def each_fact(found: Iterable[Entry]) -> list[Entry]:
-    """The entries, with each that tells several facts as one for each; what stands at the message stays with the
-    first."""
+    """The entries, with one for each fact of a message that holds several; reply and spans stay with the first."""
     parts: list[Entry] = []
     for entry in found:
         if not isinstance(entry.body, Progressed | TaskEnded):

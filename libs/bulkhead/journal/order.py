@@ -1,4 +1,4 @@
-"""Times and order of what is read from a journal that was made again.
+"""Times and order of the messages of a journal that was rebuilt.
 
 In: a task's messages as the journal has them, and their originals in the inboxes. Out: the messages with the times at
 which the inboxes took them, in an order in which they were said; or untouched, where the journal kept up.
@@ -24,10 +24,11 @@ PAGE = 256
 
 
 async def as_said(bus: Bus, place: str, found: list[Stored]) -> list[Stored]:
-    """A task's messages as they were said. place: its partition, tenant and id in a subject. Raises BusError.
+    """A task's messages in the order in which they were published. place: its partition, tenant and id in a subject.
+    Raises BusError.
 
-    The inboxes are asked only about what the journal has much later than its author says: each author knows the
-    broker's time, and what was decided bears the time of its cause.
+    The inboxes are read only for messages that the journal stored much later than their author's time: each author
+    knows the broker's time, and a decision bears the time of its cause.
     """
     if not any(one.time_unix_ms - said_at(one) > BEHIND_MS for one in found):
         return found
@@ -35,8 +36,8 @@ async def as_said(bus: Bus, place: str, found: list[Stored]) -> list[Stored]:
 
 
 def as_taken(found: list[Stored], originals: Mapping[int, int]) -> list[Stored]:
-    """The messages in the order of their saying. originals: by place in `found`, when its inbox took it; of those that
-    are still there. All stays as it is when the journal has none of these much later."""
+    """The messages in the order of their publication. originals: by position in `found`, when the inbox stored it; only
+    of those that are still there. Nothing changes when the journal stored none of them much later."""
     if not any(found[at].time_unix_ms - taken > BEHIND_MS for at, taken in originals.items()):
         return found
     inboxes: dict[str, list[int]] = {}
@@ -55,7 +56,7 @@ def as_taken(found: list[Stored], originals: Mapping[int, int]) -> list[Stored]:
 
 
 def said_at(stored: Stored) -> int:
-    """When its author says that it was said; when it was stored, where that cannot be read."""
+    """The time of publication by its author; the time of storage where that cannot be read."""
     told = _told(stored)
     return told if told is not None else stored.time_unix_ms
 

@@ -1,4 +1,4 @@
-"""Reads the journal. It is made of the inboxes: it lags behind them, and may be dropped and made again, numbered anew.
+"""A reader of the journal, which lags behind the inboxes and may be rebuilt with new numbers.
 
 In: the broker under the operator's identity. Out: messages in journal order (a task's of one that was made again: as
 they were said), all of one journal, with everything that the inboxes had when the reading began.
@@ -28,22 +28,22 @@ EVERYTHING = "*.*.*"
 
 
 class JournalBehind(BusUnavailable):
-    """It lacks what the inboxes have, or was made again while it was read; says what to do."""
+    """The journal lags behind the inboxes, or was rebuilt while it was read; the message says what to do."""
 
 
 class Renumbered(Exception):
-    """The journal in which the reading began is no more: begin again."""
+    """The journal was rebuilt with other numbers: begin again."""
 
 
 async def read_journal(
     bus: Bus, task: str, *, whole: bool = True, reservations: bool = True, as_it_lies: bool = False
 ) -> list[Stored]:
-    """Everything that was stored of a task, by whichever service, in journal order and with the journal's times; of one
-    that was made again with those of the inboxes, in the order in which it was said. Raises BusError.
+    """All stored messages of a task, from every service, in journal order and with the journal's times; those of a
+    rebuilt journal in the order of their publication and with the inboxes' times. Raises BusError.
 
-    whole: waits until it has what the inboxes have, and raises JournalBehind when that takes long. reservations: also
-    those that lie in one message with others', for which all of its tenant's since then is looked through. as_it_lies:
-    in journal order and with its times, also when it was made again.
+    whole: wait until the journal has everything that the inboxes have, and raise JournalBehind when that takes long.
+    reservations: also those that share a message with others, for which all later ones of the tenant are read.
+    as_it_lies: in journal order and with its times, even of a rebuilt one.
     """
     place = place_of(task)
     deadline = asyncio.get_running_loop().time() + PATIENCE_S
@@ -74,10 +74,10 @@ def place_of(task: str, tenant: str = "*") -> str:
 
 
 async def _with_reservations(bus: Bus, task: str, found: list[Stored], *, whole: bool) -> list[Stored]:
-    """Also those that lie together with its tenant's others. Raises as `pages` does.
+    """The messages with the reservations that share a message with the tenant's others. Raises as `pages` does.
 
-    They are found by when they were said, not by where they stand: a journal that was made again has one inbox behind
-    the other, and the times of its own making.
+    Reservations are found by their time of publication, not by position: a rebuilt journal has one inbox behind the
+    other, and storage times of its own.
     """
     more: list[Stored] = []
     times = [said_at(one) for one in found]

@@ -1,4 +1,4 @@
-"""A task's timeline: by step, what was asked of whom, when, how long it took, what it cost.
+"""A task's timeline by step: each request, its receiver, its start, duration and cost.
 
 In: entries of the journal with their spans. Out: a tree for people, a list for programs.
 """
@@ -159,7 +159,7 @@ def _cost(usage: Usage) -> str:
 
 
 def as_json(found: list[Entry]) -> list[dict[str, Any]]:
-    """Every message with its offset, its reply's id, its spans; one that tells several facts has a row for each."""
+    """Every message with its offset, its reply's id and its spans; a message of several facts has a row for each."""
     began = found[0].at_unix_ms
     return [
         {

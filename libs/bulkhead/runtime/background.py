@@ -1,8 +1,8 @@
-"""What runs beside a service's messages for as long as the service does: followers, folds, timers.
+"""Background tasks of a service: followers, folds and timers that run for as long as it does.
 
-In: coroutines that only end when they are cancelled. Out: the end of the service when one of them ends by an error. A
-service that went on without it would look healthy and, say, admit by halts that it no longer hears; restarted it begins
-anew. What a service can be without for a while, and says so, is kept (`keep`): begun anew beside it.
+In: coroutines that end only when they are cancelled. Out: the end of the service when one of them fails. A service that
+went on without it would look healthy and, say, admit by halts that it no longer hears; a restart begins anew. A
+coroutine that the service can miss for a while is restarted beside it instead (`keep`).
 """
 
 import asyncio
@@ -20,11 +20,11 @@ CANCEL_AGAIN_S = 1.0
 
 
 class BackgroundFailed(Exception):
-    """Something that a service cannot be without has ended; `__cause__` says by what."""
+    """A task that the service cannot do without has ended; `__cause__` says why."""
 
 
 class Background:
-    """Of one service."""
+    """The background tasks of one service."""
 
     def __init__(self) -> None:
         self._failed = asyncio.Event()
@@ -32,14 +32,14 @@ class Background:
         self._error: BaseException | None = None
 
     def start(self, name: str, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-        """Begin it; who started it cancels it. Its end by an error is the end of the service."""
+        """Start a task, which its caller cancels. When it fails, the service ends."""
         task = asyncio.create_task(work, name=name)
         task.add_done_callback(self._ended)
         return task
 
     def keep(self, name: str, make: Make, broke: Broke) -> "asyncio.Task[None]":
-        """Begin it, and anew each time that it ends by an error, once `broke` was told and has waited as long as it
-        sees fit. An error of `broke` itself is the end of the service."""
+        """Start a task, and restart it each time that it fails, after `broke` was called and has waited. An error of
+        `broke` itself ends the service."""
         return self.start(name, _keep(name, make, broke))
 
     def _ended(self, task: "asyncio.Task[None]") -> None:

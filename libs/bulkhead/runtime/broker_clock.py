@@ -1,4 +1,4 @@
-"""What time it is, by the broker: deadlines, grants and days are judged alike on every machine, whatever its clock.
+"""The broker's clock: deadlines, grants and days are judged alike on every machine.
 
 In: a way to ask the broker its time. Out: unix milliseconds that go on by this machine's monotonic clock between two
 questions, so that a clock that is wrong, or is set while the service runs, changes nothing but what is reported of it.

@@ -1,4 +1,4 @@
-"""What every service may do beside its messages, with a default for each: the base of `Edge` and `Doer`.
+"""The base of `Edge` and `Doer`: what a service may do beside its messages, with a default for each.
 
 In: calls of the runtime. Out: requests that are answered, health and metrics. The deciders of a service are no
 component: they have nothing but their inbox.

@@ -1,4 +1,4 @@
-"""What the runtime gives a service's composition root (`app.py`)."""
+"""The context that the runtime gives a service's composition root (`app.py`)."""
 
 import hashlib
 import time
@@ -69,7 +69,7 @@ class Identity:
 
     @property
     def message_key(self) -> bytes:
-        """Derived from the nkey seed, so that all replicas of a service share it and nobody else has it."""
+        """Derived from the nkey seed, so that all replicas of a service share it and no other service has it."""
         return hashlib.blake2b(self.nkey_seed.encode(), digest_size=32, person=b"bulkhead-msgid").digest()
 
 

@@ -1,8 +1,8 @@
-"""Crash points: places where a service can be made to die at once, so that tests enumerate crashes, not guess them.
+"""Crash points: places where a test can make a service die at once.
 
 In: `BULKHEAD_CRASH_AT=worker:after_publish:3` (the process of `worker` kills itself when it passes that point for the
 third time), read once by the settings and armed by main; or `BULKHEAD_CRASH_AT=@/path`: at the point that this file
-names, whenever it is there. Out: SIGKILL, nothing else. Off by default; then passing a point is one look at a name.
+names, whenever it exists. Out: SIGKILL, nothing else. Off by default; then a point costs one look at a name.
 """
 
 import os
@@ -23,15 +23,15 @@ MEANING: Mapping[str, str] = {
     "between_publishes": "the broker has some of the messages that a decision brought, and not all",
     "before_publish": "a message is about to be sent to an inbox (a timer to be set)",
     "after_publish": "the broker has acknowledged it",
-    "after_verify": "the grant of a request is good; nothing was looked up",
+    "after_verify": "the request's grant is verified; no record was looked up",
     "after_claim": "the key of a write that may not be repeated is claimed",
     "after_reserve": "budget has said yes; nothing was called",
-    "after_act": "the world was touched, and no record says so",
-    "after_record": "the outcome stands in the records, and nobody was told",
-    "after_settle": "budget was told what was used; the reply may be said or not",
-    "after_reply": "the requester was told; budget may know what was used or not",
-    "after_request": "somebody asks and waits; nothing was done",
-    "before_answer": "what was asked is done, and the answer was not sent",
+    "after_act": "the effect has happened, and no record says so",
+    "after_record": "the outcome is on record, and no reply was sent",
+    "after_settle": "the usage is settled; the reply may be sent or not",
+    "after_reply": "the reply was sent; the usage may be settled or not",
+    "after_request": "a caller waits for a reply; nothing was done",
+    "before_answer": "the request is done, and the reply was not sent",
     "before_ack": "all that follows from a message is durable, and the broker will deliver it again",
     "after_ack": "the acknowledgement was handed to the connection; the broker may have it or not",
 }
@@ -80,7 +80,7 @@ tests/simulation that it passes no other."""
 
 
 class UnknownPoint(ValueError):
-    """No service passes such a point; says which there are."""
+    """No service has such a point; the message lists those that exist."""
 
 
 @dataclass(slots=True)
@@ -102,7 +102,8 @@ class CrashAt:
 
 @dataclass(frozen=True, slots=True)
 class CrashFile:
-    """Die where a file says, which may come while the process runs. Who dies takes it away: its heir lives."""
+    """Die where a file says, which may appear while the process runs. The dying process removes it: its successor
+    lives."""
 
     service: str
     path: Path

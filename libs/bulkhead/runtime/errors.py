@@ -4,11 +4,11 @@ What the bus raises (defined in bulkhead.bus):
 
 * BusError
   - BusUnavailable: no answer; nothing is known about the outcome
-    + BusClosed: this end is closed for good
-    + ConnectionLost: the connection broke while somebody waited
-    + NobodyAnswers: the request reached nobody
-  - PublishRefused: the broker said no
-  - WrongLastSequence: somebody else wrote to the subject first
+    + BusClosed: this connection is closed for good
+    + ConnectionLost: the connection broke during a wait
+    + NobodyAnswers: no service received the request
+  - PublishRefused: the broker refused
+  - WrongLastSequence: another writer was first
     + StreamWrongLastSequence: the same, with the stream that says it
 
 How a message leaves the shell other than by an ack (defined here):
@@ -17,15 +17,16 @@ How a message leaves the shell other than by an ack (defined here):
   - HandBack: not now; it comes again
   - Unreadable: never here, or only to a newer replica; it becomes a dead letter
 
-Why a doer does not act on a request (defined here; the requester gets a reply for each):
+Reasons for which a doer does not act on a request (defined here; the requester gets a reply for each):
 
 * NotDone
   - Deferred: not yet; the requester asks again
   - Refused: no
 
 Alone stand RpcRefused (here), GrantRefused (bulkhead.grants), BlobMissing and BlobCorrupt (bulkhead.blobs),
-BackgroundFailed (runtime.background), CannotReplay (runtime.replay), and the ValueErrors of what people hand in:
-HistoryError with NoHistory (runtime.history), SecretFileMissing (runtime.settings), UnknownPoint (runtime.crashing).
+BackgroundFailed (runtime.background), CannotReplay (runtime.decider.replay), and the ValueErrors of wrong input:
+HistoryError with NoHistory (runtime.decider.history), SecretFileMissing (runtime.settings), UnknownPoint
+(runtime.crash_points).
 """
 
 from bulkhead_contracts.result import Failure, Usage

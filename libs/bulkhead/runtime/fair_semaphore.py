@@ -1,8 +1,8 @@
-"""Places for slow calls, fair by tenant: whose calls are slow holds up itself before it holds up others.
+"""A semaphore for slow calls that is fair between tenants: a tenant with slow calls delays itself before others.
 
-Enters: a tenant that wants a place. Leaves: a place, given back by `leave`. Nobody's running call is taken away: some
-places may be kept from each tenant, so that who comes meanwhile begins at once. A place that is given back goes to who
-holds the fewest (max-min fairness), among those to who has waited longest.
+In: a tenant that wants a slot. Out: a slot, given back by `leave`. A running call is never interrupted: some slots may
+be kept from each tenant, so that another tenant's call begins at once. A free slot goes to the tenant that holds the
+fewest (max-min fairness), and among equals to the call that has waited longest.
 """
 
 import asyncio
@@ -12,9 +12,9 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 
-class Places:
-    """Of this replica. most: how many there are; kept: how many of them no tenant may hold beside all the others;
-    share: what it may hold. closed: the replica drains, and nobody waits any more."""
+class FairSemaphore:
+    """Slots of one replica. most: how many there are; kept: how many of them are out of reach for each single tenant;
+    share: how many one tenant may hold. closed: the replica drains, and no call waits any more."""
 
     def __init__(self, most: int, *, kept: int = 0) -> None:
         self.most, self.share, self.closed = most, most - kept, False
@@ -23,12 +23,12 @@ class Places:
 
     @property
     def used(self) -> int:
-        """How many are taken."""
+        """Number of slots that are taken."""
         return self._held.total()
 
     def waiting(self, tenant: str) -> int:
-        """How many of a tenant wait for one."""
-        return sum(one[0] == tenant and not one[2].done() for one in self._waiting)
+        """Number of a tenant's calls that wait for a slot."""
+        return sum(name == tenant and not slot.done() for name, _, slot in self._waiting)
 
     def spent(self, tenant: str) -> bool:
         """Whether this tenant's own calls keep its next one waiting."""
@@ -36,7 +36,7 @@ class Places:
 
     @asynccontextmanager
     async def held(self, tenant: str) -> AsyncIterator[None]:
-        """Within it one of them is this tenant's, however long that takes to come; they are not to be closed."""
+        """A context with a slot for this tenant; it waits without a limit, and must not be used after `close`."""
         await self.enter(tenant, None)
         try:
             yield
@@ -46,43 +46,43 @@ class Places:
     async def enter(
         self, tenant: str, wait_s: float | None, cut: asyncio.Event | None = None, since_ms: int = 0
     ) -> bool:
-        """True with a place; False where none was had within wait_s, or before `cut` was set or these were closed.
-        since_ms: when it began to wait, where that was elsewhere or earlier; told by all or by none."""
-        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((tenant, since_ms, place))
+        """Whether a slot came within wait_s, before `cut` was set and before `close`. since_ms: when the call began to
+        wait, where that was earlier or elsewhere; given by all callers or by none."""
+        slot: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((tenant, since_ms, slot))
         self._give()
-        if place.done():
+        if slot.done():
             return True
         cutting = asyncio.ensure_future(cut.wait()) if cut is not None else None
-        waits_for: set[asyncio.Future[Any]] = {place} if cutting is None else {place, cutting}
+        waits_for: set[asyncio.Future[Any]] = {slot} if cutting is None else {slot, cutting}
         try:
             if not self.closed:
                 await asyncio.wait(waits_for, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
-            if place.done() and not place.cancelled():
-                self.leave(tenant)  # It was given in the moment in which nobody wanted it any more.
+            if slot.done() and not slot.cancelled():
+                self.leave(tenant)  # The slot was given in the moment in which the caller gave up.
             raise
         finally:
-            for one in waits_for:
-                one.cancel()
-        return not place.cancelled()
+            for future in waits_for:
+                future.cancel()
+        return not slot.cancelled()
 
     def leave(self, tenant: str) -> None:
-        """Give one back."""
+        """Give a slot back."""
         self._held[tenant] -= 1
-        self._held += Counter()  # Forgets who holds none.
+        self._held += Counter()  # Drops tenants without a slot.
         self._give()
 
     def close(self) -> None:
-        """Let nobody wait any more: what is begun now could not be ended."""
+        """End all waiting: a call that began now could not finish."""
         self.closed = True
-        for *_, place in self._waiting:
-            place.cancel()
+        for *_, slot in self._waiting:
+            slot.cancel()
 
     def _give(self) -> None:
-        self._waiting = [one for one in self._waiting if not one[2].done()]
-        while self.used < self.most and (able := [one for one in self._waiting if not self.spent(one[0])]):
-            found = min(able, key=lambda one: (self._held[one[0]], one[1]))
-            self._waiting.remove(found)
-            self._held[found[0]] += 1
-            found[2].set_result(None)
+        self._waiting = [waiter for waiter in self._waiting if not waiter[2].done()]
+        while self.used < self.most and (able := [waiter for waiter in self._waiting if not self.spent(waiter[0])]):
+            chosen = min(able, key=lambda waiter: (self._held[waiter[0]], waiter[1]))
+            self._waiting.remove(chosen)
+            self._held[chosen[0]] += 1
+            chosen[2].set_result(None)

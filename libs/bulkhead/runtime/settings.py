@@ -1,7 +1,7 @@
 """Settings that every service has. Each service's own `settings.py` extends this class; env prefix BULKHEAD_.
 
-In: the environment, and files that it names: `NAME_FILE=/path` gives the setting NAME the file's content, so that a
-secret stands in no environment. Out: checked values.
+In: the environment, and files that it names: `NAME_FILE=/path` gives the setting NAME the file's content, so that no
+secret is in the environment. Out: checked values.
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ MAX_SECRET_BYTES = 64 * 1024
 
 
 class SecretFileMissing(ValueError):
-    """A file that a setting was to come from cannot be read; says which and what to do."""
+    """The file of a setting cannot be read; the message says which one and what to do."""
 
 
 class SecretFiles(EnvSettingsSource):

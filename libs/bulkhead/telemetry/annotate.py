@@ -1,4 +1,4 @@
-"""Turns the current span into the GenAI span of what was done: chat, execute_tool, retrieval."""
+"""GenAI attributes for the current span: chat, execute_tool, retrieval."""
 
 from opentelemetry import trace
 

@@ -71,9 +71,9 @@ class Log:
         self._logger.info(event, extra={"values": values})
 
     def warning(self, event: str, **values: object) -> None:
-        """Something that somebody should know."""
+        """An event that an operator should know."""
         self._logger.warning(event, extra={"values": values})
 
     def error(self, event: str, *, exc_info: bool | BaseException = False, **values: object) -> None:
-        """Something that somebody must look at."""
+        """An event that an operator must look at."""
         self._logger.error(event, extra={"values": values}, exc_info=exc_info)

@@ -1,7 +1,7 @@
-"""Metrics: what is spent, told, halted and waiting, as OpenTelemetry counters and gauges.
+"""Metrics as OpenTelemetry counters and gauges: spending, findings, halts and waiting work.
 
-In: counts, from where things happen. Out: metrics to the OTLP endpoint that traces go to; without one nothing. No
-attribute names a task, a tenant or a person: there are too many, and whoever reads metrics need not know them.
+In: counts. Out: metrics to the OTLP endpoint of the traces; nothing without one. No attribute names a task, a tenant or
+a person: there are too many of them, and readers of metrics need not know them.
 """
 
 from collections.abc import Callable, Iterable, Mapping

@@ -1,8 +1,7 @@
-"""What a test claims of a task, each claim one readable line that explains itself when it does not hold.
+"""Assertions about a task in a test: one readable line each, with an explanation when it fails.
 
-In: a task's journal as entries, its document as the gateway shows it. Out: nothing, or an AssertionError with what was
-claimed, what is so instead, and the messages that show it. Every claim returns a true value, so that `assert` may stand
-before it.
+In: a task's journal as entries, and its document from the gateway. Out: nothing, or an AssertionError with the claim,
+the facts, and the messages that show them. Every assertion returns a true value, so that `assert` may stand before it.
 """
 
 import json
@@ -38,7 +37,7 @@ def times(number: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """One call of a tool, as the journal tells it. outcome: "" while nothing was replied."""
+    """One call of a tool, from the journal. outcome: "" while it has no reply."""
 
     tool: str
     call_id: str
@@ -59,7 +58,7 @@ class ToolCall:
 
 
 class Effects:
-    """The tool calls of one task, by what the mesh has recorded of them."""
+    """The tool calls of one task, as the mesh recorded them."""
 
     def __init__(self, entries: Sequence[Entry]) -> None:
         began = entries[0].at_unix_ms if entries else 0
@@ -132,7 +131,7 @@ def _never(tool: str, calls: Sequence[ToolCall], every: Sequence[ToolCall]) -> s
 
 
 class Spend:
-    """What a task has cost, by the facts of its reservations; what is not settled counts in full."""
+    """The cost of a task, by the facts of its reservations; an unsettled one counts in full."""
 
     def __init__(self, entries: Sequence[Entry]) -> None:
         self._reserved: dict[str, Reserved] = {}
@@ -182,7 +181,7 @@ def _micros(reserved: Reserved, settled: Settled | None) -> int:
 
 
 class Trace:
-    """Who spoke to whom in a task: every stored message, and the question to budget behind every reservation."""
+    """The messages of a task by sender and receiver, with the request to budget behind every reservation."""
 
     def __init__(self, entries: Sequence[Entry]) -> None:
         self.edges: Counter[tuple[str, str]] = Counter()
@@ -229,7 +228,7 @@ def _known(*names: str) -> None:
 
 
 class Answer:
-    """What a task has answered. text is "" when it has none."""
+    """The answer of a task. text is "" when it has none."""
 
     def __init__(self, document: Mapping[str, Any]) -> None:
         self._task = document["task_id"]

@@ -1,4 +1,4 @@
-"""An external counter for tests: counts what really happened, apart from the mesh.
+"""An external counter for tests: it counts real effects, independently of the mesh.
 
 `python -m bulkhead.testing.counter --port N --file F` (port 0: any; the address is the first line of stdout).
 `POST /increment {"name", "amount"}` -> `{"name", "value", "repeat"}`. With `Idempotency-Key` a repeated key gets

@@ -1,7 +1,7 @@
-"""What a failed test leaves: for each of its tasks the document, the timeline and the whole history, and all logs.
+"""Artifacts of a failed test: each task's document, timeline and history, and all logs.
 
-In: a mesh under test, a folder. Out: files, and lines that say where they are. Runs while the mesh still stands, and
-leaves what it can when half of it does not.
+In: a mesh under test, a folder. Out: files, and lines with their paths. It runs while the mesh still stands, and leaves
+what it can when half of it does not.
 """
 
 import asyncio
@@ -18,7 +18,8 @@ from bulkhead.bus.port import Bus, BusError
 from bulkhead.client import MeshError
 from bulkhead.journal import history, timeline
 from bulkhead.journal.export import export_task
-from bulkhead.runtime.decider.history import HistoryError, save
+from bulkhead.runtime.decider.history import HistoryError
+from bulkhead.runtime.decider.history_file import save
 from bulkhead.testing.mesh_under_test import MeshUnderTest, TaskUnderTest, journal_so_far
 
 TASKS = 5

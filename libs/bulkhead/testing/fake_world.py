@@ -1,8 +1,9 @@
-"""The world outside, for tests: a server that writes down what the tools of a mesh have really done to it.
+"""A fake outside world for tests: a server that records what the mesh's tools really did to it.
 
 `POST /<effect>` with a JSON object is one effect, `{"id", "effect", "repeat"}` its answer. A repeated `Idempotency-Key`
-gets the first answer and changes nothing; another body under it gets 422. It lives in the test's process, so that it
-knows what happened whichever part of the mesh was killed. `held` and `misbehave` make it slow, or fail, on purpose.
+gets the first answer and changes nothing; another body under it gets 422. The server lives in the test's process, so
+that it knows what happened even when parts of the mesh were killed. `held` and `misbehave` make it slow, or fail, on
+purpose.
 """
 
 import json
@@ -40,7 +41,7 @@ class Arrival:
 class Hold:
     """`wait` returns when one more effect stands at the gate."""
 
-    def __init__(self, outside: "Outside", effect: str) -> None:
+    def __init__(self, outside: "FakeWorld", effect: str) -> None:
         self._outside, self._effect = outside, effect
         self._before = outside.at_gate.get(effect, 0)
 
@@ -59,8 +60,8 @@ class Hold:
             )
 
 
-class Outside:
-    """`with Outside() as outside: outside.port`."""
+class FakeWorld:
+    """`with FakeWorld() as outside: outside.port`."""
 
     def __init__(self, host: str = "127.0.0.1") -> None:
         self.arrivals: list[Arrival] = []
@@ -143,10 +144,10 @@ class Outside:
                 gate.set()
 
 
-class EffectsOutside:
+class FakeWorldEffects:
     """What came since a test began. `url`: where the services of its mesh find it."""
 
-    def __init__(self, outside: Outside, url: str) -> None:
+    def __init__(self, outside: FakeWorld, url: str) -> None:
         self.url = url
         self._outside, self._from = outside, len(outside.arrivals)
 
@@ -201,7 +202,7 @@ class _Server(ThreadingHTTPServer):
         """Who was killed does not take its answer: no traceback for what a test has done on purpose."""
 
 
-def _handler_of(outside: Outside) -> type[BaseHTTPRequestHandler]:
+def _handler_of(outside: FakeWorld) -> type[BaseHTTPRequestHandler]:
     class Handler(_Handler):
         world = outside
 
@@ -209,7 +210,7 @@ def _handler_of(outside: Outside) -> type[BaseHTTPRequestHandler]:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    world: Outside
+    world: FakeWorld
     protocol_version = "HTTP/1.1"
 
     def log_message(self, format: str, *args: object) -> None:

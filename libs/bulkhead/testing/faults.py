@@ -1,7 +1,7 @@
-"""What goes wrong, on purpose: services killed, stopped, cut off; a slow broker, a full disk, an empty Redis.
+"""Faults for tests: services killed, paused or cut off; a slow broker, a full disk, an empty Redis.
 
-In: names of services. Out: the fault is there when the call returns. With `with` it is mended at the end of the block,
-without at the end of the test. What a stage cannot do raises CannotDo, which says what to use instead.
+In: names of services. Out: the fault is active when the call returns. A `with` block mends it at its end; without one
+it is mended at the end of the test. A fault that the backend cannot make raises CannotDo, with an alternative.
 """
 
 from collections.abc import Callable, Coroutine

@@ -1,7 +1,7 @@
-"""An event loop in a thread of its own: the mesh goes on while a test, which is plain code, thinks or waits.
+"""An event loop in a thread of its own: the mesh keeps running while a plain test thinks or waits.
 
-In: coroutines from any thread. Out: their results there. It lives as long as the processes that were started in it:
-they die with their parent thread.
+In: coroutines from any thread. Out: their results there. The thread lives as long as the processes that were started in
+it: they die with their parent thread.
 """
 
 import asyncio

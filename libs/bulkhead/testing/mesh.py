@@ -1,4 +1,4 @@
-"""The whole mesh in one process: every service's real code over the in-memory bus. No network, no files of keys.
+"""The whole mesh in one process: real service code over the in-memory bus, without network or key files.
 
 async with MemoryMesh({"planner": build_planner, ...}) as mesh:
     await mesh.context("gateway").publisher.send("planner", TaskSubmitted(...), tenant="demo", task="t1", grant=...)

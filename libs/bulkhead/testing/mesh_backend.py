@@ -1,8 +1,8 @@
-"""A stage is a mesh that tests run on: in one process, as processes, in containers. One protocol: a test fits them all.
+"""The protocol of mesh backends: in one process, as processes, or in containers.
 
-In: what a session wishes. Out: a running mesh, asked over its own HTTP API, looked at through its own bus, broken on
-purpose. Stages are found by their name in the entry point group `bulkhead.stages`: a further kind of mesh is a further
-row there. What a stage cannot do it says by `CannotDo`, with what to use instead.
+In: a session's wishes. Out: a running mesh, asked over its own HTTP API, read through its own bus, with faults on
+purpose. Backends are found by name in the entry point group `bulkhead.stages`: another kind of mesh is another row
+there. `CannotDo` says what a backend lacks, and what to use instead.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ TENANTS = tuple(f"test-{number:03}" for number in range(1, 301))
 
 
 class CannotDo(Exception):
-    """This stage cannot do that; says why and what can."""
+    """The backend cannot do that; the message says why, and what can."""
 
     def __init__(self, mode: str, what: str, why: str, instead: str) -> None:
         super().__init__(f"a mesh of {mode} cannot {what}: {why}; {instead}")
@@ -83,7 +83,7 @@ class Stage(Protocol):
         ...
 
     async def collect_logs(self) -> None:
-        """Bring what the services said into `logs`."""
+        """Collect the services' logs in `logs`."""
         ...
 
     async def kill(self, service: str, *, hold: bool) -> None:

@@ -1,7 +1,7 @@
-"""A mesh as a test sees it, plain and without `await`: the same on every stage.
+"""The mesh as a test sees it: plain calls without `await`, the same on every backend.
 
-In: documents, objectives. Out: tasks that can be waited for, read and claimed about; what is wrong with one is left as
-files by `evidence`. The mesh runs in a thread of its own, so a test may be `async` or not.
+In: documents, objectives. Out: tasks to wait for, read and assert about; a failed one leaves files
+(testing/failure_artifacts). The mesh runs in a thread of its own, so a test may be `async` or not.
 """
 
 import asyncio
@@ -106,7 +106,7 @@ class MeshUnderTest:
 
 
 async def journal_so_far(bus: Bus, task: str) -> list[Stored]:
-    """What the journal holds of a task now, also where it lags: for who looks at what went wrong."""
+    """The journal's present messages of a task, even while it lags: for a look at a failure."""
     return await read_journal(bus, task, whole=False)
 
 
@@ -252,7 +252,7 @@ class TaskUnderTest:
 
     @property
     def status_seen(self) -> str:
-        """The status that was last shown; asks nobody."""
+        """The last status that was read, without a request."""
         return str(self._shown["status"]) if self._shown is not None else ""
 
     def entries_so_far(self) -> list[Entry]:
@@ -264,7 +264,7 @@ class TaskUnderTest:
         return self._mesh.loop.run(self._mesh.ask(read))
 
     def _story(self) -> list[str]:
-        """Its last messages, for who reads why it failed."""
+        """The task's last messages, for the report of its failure."""
         try:
             found = self.entries_so_far()
         except BusUnavailable as error:

@@ -1,8 +1,7 @@
-"""The offline model of a mesh under test: rules, no LLM, and whatever misbehaviour a test asks of it.
+"""The offline model of a mesh under test: rules instead of an LLM, and misbehaviour on request.
 
-In: names of faults (infra/bulkhead_infra/offline_model/README.md says what each does). Out: they happen to the next
-requests that fit.
-All are forgotten at the end of the test.
+In: names of faults (see infra/bulkhead_infra/offline_model/README.md). Out: the next requests that fit get them. The
+end of the test removes all.
 """
 
 import re

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-# Loaded in every pytest run of whoever has installed us: what costs time is imported by those who use it.
+# Loaded in every pytest run where the package is installed: slow imports stand in the functions that need them.
 if TYPE_CHECKING:
-    from bulkhead.testing.fake_world import EffectsOutside, Outside
+    from bulkhead.testing.fake_world import FakeWorld, FakeWorldEffects
     from bulkhead.testing.faults import Faults
     from bulkhead.testing.loop_thread import LoopThread
     from bulkhead.testing.mesh_backend import Stage
@@ -67,15 +67,15 @@ def _bulkhead_loop() -> "Iterator[LoopThread]":
 
 
 @pytest.fixture(scope="session")
-def _bulkhead_outside() -> "Iterator[Outside]":
-    from bulkhead.testing.fake_world import Outside
+def _bulkhead_outside() -> "Iterator[FakeWorld]":
+    from bulkhead.testing.fake_world import FakeWorld
 
-    with Outside() as outside:
+    with FakeWorld() as outside:
         yield outside
 
 
 @pytest.fixture(scope="session")
-def effects_url(_bulkhead_outside: "Outside") -> str:
+def effects_url(_bulkhead_outside: "FakeWorld") -> str:
     """Base URL of the world outside, for `bulkhead_settings`: a tool that POSTs to `<url>/refund` makes a `refund`."""
     return f"http://127.0.0.1:{_bulkhead_outside.port}"
 
@@ -184,11 +184,11 @@ def offline_model(request: pytest.FixtureRequest) -> "ModelUnderTest":
 
 
 @pytest.fixture
-def effects(_bulkhead_outside: "Outside", effects_url: str) -> "Iterator[EffectsOutside]":
+def effects(_bulkhead_outside: "FakeWorld", effects_url: str) -> "Iterator[FakeWorldEffects]":
     """What the tools have really done to the world outside since this test began."""
-    from bulkhead.testing.fake_world import EffectsOutside
+    from bulkhead.testing.fake_world import FakeWorldEffects
 
-    yield EffectsOutside(_bulkhead_outside, effects_url)
+    yield FakeWorldEffects(_bulkhead_outside, effects_url)
     _bulkhead_outside.calm()
 
 

@@ -1,4 +1,4 @@
-"""A redis-server of a test's own: free port, nothing on disk, stopped and killed by its pid."""
+"""A redis-server for one test: free port, nothing on disk, stopped by its pid."""
 
 import shutil
 import signal

@@ -1,6 +1,6 @@
-"""A TCP relay: the wire between one service and the broker, which a test cuts or makes long.
+"""A TCP relay between one service and the broker, which a test can cut or slow down.
 
-In: connections on a port of its own. Out: the same bytes, in order, to where `upstream` says at that moment.
+In: connections on a port of its own. Out: the same bytes, in order, to the address in `upstream` at that moment.
 """
 
 import asyncio
@@ -81,7 +81,7 @@ class Relay:
                 if (wait_s := due - loop.time()) > 0:
                     await asyncio.sleep(wait_s)
                 if not data:
-                    # What was written before still goes out; the other direction then has nobody to speak to.
+                    # Bytes written before still go out; the other direction then has no reader.
                     writer.close()
                     return
                 writer.write(data)

@@ -17,7 +17,7 @@ from rich.markup import escape
 
 from bulkhead.amounts import counted, seconds
 from bulkhead.health.deadlock.evidence import Suspected
-from bulkhead.health.findings import Trip
+from bulkhead.health.findings import Finding
 from bulkhead.health.thresholds import DEFAULT, Thresholds
 from bulkhead.health.watch import MAX_HELD_ACTS, Watch
 from bulkhead_cli.inspect.trace_files import HINT, MAX_BYTES, Opened, open_file
@@ -47,7 +47,7 @@ class Report:
     """Of a history: most say nothing that a detector asks about, some several things."""
     events: int = 0
     lineages: set[str] = field(default_factory=set)
-    trips: list[Trip] = field(default_factory=list)
+    trips: list[Finding] = field(default_factory=list)
     more: int = 0
     """Trips beyond MAX_TRIPS."""
     forgotten: int = 0
@@ -141,7 +141,7 @@ def _persisting(report: Report, watch: Watch, pending: list[Pending]) -> list[Pe
     return left
 
 
-def _add(report: Report, trip: Trip) -> None:
+def _add(report: Report, trip: Finding) -> None:
     if len(report.trips) < MAX_TRIPS:
         report.trips.append(trip)
     else:

@@ -19,7 +19,8 @@ from bulkhead.health.events import Event
 from bulkhead.health.sources import openai_chats, otel_spans
 from bulkhead.health.sources.journal import Journal
 from bulkhead.health.sources.trace_rows import Row, RowError, Rows
-from bulkhead.runtime.decider.history import History, HistoryError, NoHistory, load
+from bulkhead.runtime.decider.history import History, HistoryError, NoHistory
+from bulkhead.runtime.decider.history_file import load
 from bulkhead_cli.options import Form
 from bulkhead_cli.output import Exit, Stop
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from bulkhead.amounts import counted
 from bulkhead.journal.export import export_task
-from bulkhead.runtime.decider.history import HistoryError, dump, save
+from bulkhead.runtime.decider.history import HistoryError
+from bulkhead.runtime.decider.history_file import dump, save
 from bulkhead_cli.output import Exit, Stop, err, out, print_json
 from bulkhead_cli.target import operator_bus
 

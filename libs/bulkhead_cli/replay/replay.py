@@ -17,7 +17,8 @@ from bulkhead.journal.export import IN_THE_WORKS_MS
 from bulkhead.journal.history import one_task
 from bulkhead.journal.reader import JournalBehind, Renumbered, caught_up, pages
 from bulkhead.runtime.context import unix_ms
-from bulkhead.runtime.decider.history import History, HistoryError, NoHistory, load
+from bulkhead.runtime.decider.history import History, HistoryError, NoHistory
+from bulkhead.runtime.decider.history_file import load
 from bulkhead.runtime.decider.replay import CannotReplay, Divergence, Logics, Report, replay
 from bulkhead_cli.output import Exit, Stop, err, out, print_json
 from bulkhead_cli.target import operator_bus

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from bulkhead.runtime.doer.protocol import Hands, Job, Reservation, ended_by
-from bulkhead.runtime.halts.live import Held
+from bulkhead.runtime.halts.live import OpenBreaker
 from bulkhead.telemetry import names, trace
 from bulkhead_contracts.budget import Amount
 from bulkhead_contracts.model import ModelCallRequested
@@ -100,7 +100,7 @@ class Attempts:
 
     def __init__(self, job: Job[ModelCallRequested], hands: Hands, policy: Policy, live: Callable[[], OnText]) -> None:
         self.spent = Spent()
-        self.held: Held | None = None
+        self.held: OpenBreaker | None = None
         """The open breaker that was met last."""
         self._job, self._hands, self._policy, self._live = job, hands, policy, live
         self._halt = hands.halt_event(job)

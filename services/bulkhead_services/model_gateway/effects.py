@@ -17,7 +17,7 @@ from bulkhead.blobs import BlobCorrupt, BlobMissing
 from bulkhead.bus.port import BusError
 from bulkhead.runtime.doer.protocol import Hands, Job
 from bulkhead.runtime.errors import Deferred
-from bulkhead.runtime.fair_semaphore import Places
+from bulkhead.runtime.fair_semaphore import FairSemaphore
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import bounds
 from bulkhead_contracts.model import ModelCallRequested, TextDelta
@@ -56,7 +56,7 @@ class Provider:
         self._settings = settings
         self._network = network
         # Long answers that all began at once all end late: who comes meanwhile begins at once.
-        self.places = Places(settings.concurrency, kept=settings.concurrency // 8)
+        self.places = FairSemaphore(settings.concurrency, kept=settings.concurrency // 8)
         self._client: httpx.AsyncClient | None = None
 
     def open(self) -> None:

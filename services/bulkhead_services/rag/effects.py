@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import httpx
 
 from bulkhead.blobs import BlobCorrupt, BlobMissing, Blobs
-from bulkhead.runtime.fair_semaphore import Places
+from bulkhead.runtime.fair_semaphore import FairSemaphore
 from bulkhead_contracts import bounds as contract_bounds
 from bulkhead_contracts import subjects
 from bulkhead_contracts.result import ContentRef, Failure
@@ -49,8 +49,8 @@ class FileLibrary:
         self._opening = asyncio.Lock()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="rag-store")
         # A tenant's ingests wait for one another in the store's own lock: they must not have every thread meanwhile.
-        self._turns = Places(THREADS, kept=1)
-        self._parsing = Places(PARSERS)
+        self._turns = FairSemaphore(THREADS, kept=1)
+        self._parsing = FairSemaphore(PARSERS)
         self._http: httpx.AsyncClient | None = None
 
     async def close(self) -> None:

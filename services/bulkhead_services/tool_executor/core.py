@@ -12,9 +12,9 @@ from functools import partial
 from typing import Protocol
 
 from bulkhead.runtime.doer.protocol import Doer, Hands, Job, ended_by
-from bulkhead.runtime.edge.side_messages import Asides
+from bulkhead.runtime.edge.side_messages import SideHandlers
 from bulkhead.runtime.errors import HandBack, NotDone, Refused
-from bulkhead.runtime.fair_semaphore import Places
+from bulkhead.runtime.fair_semaphore import FairSemaphore
 from bulkhead_contracts import bounds
 from bulkhead_contracts.budget import Amount
 from bulkhead_contracts.result import Completeness, Failure, Label, Omission, Usage
@@ -33,8 +33,8 @@ AGAIN_S = 0.5
 class Bench(Protocol):
     """How a tool is run; effects.Workbench. plain, awaited: places for the two kinds of tools."""
 
-    plain: Places
-    awaited: Places
+    plain: FairSemaphore
+    awaited: FairSemaphore
 
     async def run(
         self,
@@ -72,10 +72,10 @@ class ToolExecutor(Doer[ToolCallRequested]):
     service = SERVICE
     handles: tuple[type[Body], ...] = (ToolCallRequested,)
 
-    def __init__(self, registry: Registry, bench: Bench, asides: Asides | None = None) -> None:
+    def __init__(self, registry: Registry, bench: Bench, side_handlers: SideHandlers | None = None) -> None:
         self._registry = registry
         self._bench = bench
-        self.asides: Asides = asides or {}
+        self.side_handlers: SideHandlers = side_handlers or {}
 
     def has_plain_tools(self) -> bool:
         """Whether any tool gets a process of its own."""
@@ -239,7 +239,7 @@ def _refusal(job: Job[ToolCallRequested], hands: Hands) -> Failure | None:
     return stop.failure() if stop is not None else None
 
 
-def _busy(tenant: str, tool: Tool, places: Places) -> Failure:
+def _busy(tenant: str, tool: Tool, places: FairSemaphore) -> Failure:
     kind, knob = ("plain tools", "PROCESSES") if tool.plain else ("tools", "PLACES")
     own = places.share < places.most and places.spent(tenant)
     which = f"{places.share} {kind} of tenant {tenant} (its share of {places.most})" if own else f"{places.most} {kind}"

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import httpx
 from pydantic import ValidationError
 
-from bulkhead.runtime.fair_semaphore import Places
+from bulkhead.runtime.fair_semaphore import FairSemaphore
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts.result import Failure
 from bulkhead_services.tool_executor import process_pool
@@ -55,13 +55,13 @@ class Workbench:
         self._watchdog = watchdog
         self._processes = Processes(settings.tool_processes)
         # Nobody's running tool is taken away, and some take a minute: who comes meanwhile begins at once.
-        self.plain = Places(settings.tool_processes, kept=settings.tool_processes // 4)
-        self.awaited = Places(settings.tool_places, kept=settings.tool_places // 4)
+        self.plain = FairSemaphore(settings.tool_processes, kept=settings.tool_processes // 4)
+        self.awaited = FairSemaphore(settings.tool_places, kept=settings.tool_places // 4)
         self._http = httpx.AsyncClient(
             trust_env=False,
             follow_redirects=False,
             timeout=httpx.Timeout(30.0, connect=CONNECT_TIMEOUT_S),
-            # Places bound them, and notices go beside: a pool of fewer would be one line for all tenants.
+            # Fair semaphores bound them, and notices go beside: a pool of fewer would be one line for all tenants.
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
             headers={"user-agent": "bulkhead-tool-executor", "accept-encoding": "identity"},
             transport=transport,

@@ -11,7 +11,7 @@ import pytest
 
 from bulkhead.bus.memory.clock import StandingClock
 from bulkhead.bus.port import Stored
-from bulkhead.health.findings import trip_of
+from bulkhead.health.findings import finding_of
 from bulkhead.health.sources.journal import Journal
 from bulkhead.health.thresholds import DEFAULT
 from bulkhead.runtime.context import Context
@@ -130,7 +130,7 @@ def test_a_wait_under_a_name_that_is_none_is_told_and_refused_to_nobody() -> Non
             "victim": f"demo/t1/{step}",
             "refuse": f"want/demo/t1/{step}/l1",
         }
-        found = deadlock_refusal.refusal(trip_of("deadlock", "stop", "demo", "demo/t1", (), "x", (), 1, "c", facts))
+        found = deadlock_refusal.refusal(finding_of("deadlock", "stop", "demo", "demo/t1", (), "x", (), 1, "c", facts))
         assert (found is not None) is refused
 
 

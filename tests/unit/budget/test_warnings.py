@@ -2,7 +2,7 @@
 
 import pytest
 
-from bulkhead.health.findings import trip_of
+from bulkhead.health.findings import finding_of
 from bulkhead_services.budget.watch.watcher import told_to_agents
 
 
@@ -16,5 +16,5 @@ from bulkhead_services.budget.watch.watcher import told_to_agents
     ],
 )
 def test_agents_hear_of_what_they_can_stop_doing(detector: str, level, told: bool) -> None:
-    trip = trip_of(detector, level, "demo", "demo/t", ("a",), "what", ("m1",), 1, "m1", {})
+    trip = finding_of(detector, level, "demo", "demo/t", ("a",), "what", ("m1",), 1, "m1", {})
     assert told_to_agents(trip) is told

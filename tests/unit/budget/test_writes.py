@@ -6,7 +6,8 @@ import json
 import pytest
 
 from bulkhead.bus.memory.bus import MemoryBroker, MemoryBus
-from bulkhead.runtime.decider.history import History, load
+from bulkhead.runtime.decider.history import History
+from bulkhead.runtime.decider.history_file import load
 from bulkhead.runtime.edge.protocol import Received
 from bulkhead.uncertain_writes import Write
 from bulkhead_contracts import bounds, subjects

@@ -13,7 +13,7 @@ from nats.aio.client import DEFAULT_BUFFER_SIZE, Client
 from nats.protocol.parser import Parser
 
 from bulkhead.bus import wire
-from bulkhead.bus.jetstream.client import FRAME, FRAMES_A_WRITE, DirectClient, Heard, header_frame, read_headers
+from bulkhead.bus.jetstream.client import FRAME, FRAMES_A_WRITE, DirectClient, RawMessage, header_frame, read_headers
 from bulkhead.bus.jetstream.dns_cache import NamedTransport
 
 KEYS = st.text(alphabet="abcXYZ-_09!", min_size=1, max_size=12)
@@ -217,10 +217,10 @@ async def test_a_subject_that_is_no_text_does_not_end_the_reader() -> None:
     assert [one.data for one in heard] == [b"a", b"b"]
 
 
-async def _heard(stream: bytes, cuts: list[int]) -> list[Heard]:
+async def _heard(stream: bytes, cuts: list[int]) -> list[RawMessage]:
     """Let a client read these bytes in pieces of so many; what the listeners of 1 and 2 heard."""
     client, line = _connected()
-    heard: list[Heard] = []
+    heard: list[RawMessage] = []
     for sid in (1, 2):
         await client.listen("s.>", heard.append)
         assert sid in client._takers

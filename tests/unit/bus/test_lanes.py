@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from bulkhead.bus.jetstream import bus as jetstream_bus
 from bulkhead.bus.jetstream.bus import JetStreamBus
-from bulkhead.bus.jetstream.client import Heard
+from bulkhead.bus.jetstream.client import RawMessage
 from bulkhead.bus.jetstream.connection import ConnectionLost
-from bulkhead.bus.jetstream.publish_window import WIDTH, Lane, Lanes
+from bulkhead.bus.jetstream.publish_window import WIDTH, PublishWindow, PublishWindows
 from bulkhead.bus.port import BusUnavailable
 from bulkhead_contracts import subjects
 
@@ -26,11 +26,11 @@ def test_whatever_happens_they_enter_in_order_and_every_place_is_there_again(wid
 
 
 async def _happens(width: int, what: list[str]) -> None:
-    lane, came, inside = Lane(width), list[asyncio.Task[None]](), list[int]()
+    window, came, inside = PublishWindow(width), list[asyncio.Task[None]](), list[int]()
     given_up = set[int]()
 
     async def one(number: int) -> None:
-        await lane.enter()
+        await window.enter()
         inside.append(number)
 
     left = 0
@@ -39,7 +39,7 @@ async def _happens(width: int, what: list[str]) -> None:
             came.append(asyncio.create_task(one(len(came))))
         elif word == "leave" and left < len(inside):
             left += 1
-            lane.leave()
+            window.leave()
         elif word == "give up":
             # Perhaps in the very moment in which it was given its place.
             waiting = [number for number, task in enumerate(came) if number not in given_up and number not in inside]
@@ -53,11 +53,11 @@ async def _happens(width: int, what: list[str]) -> None:
     for _ in range(len(came)):
         if left < len(inside):
             left += 1
-            lane.leave()
+            window.leave()
         await _quiet()
     assert inside == [number for number in range(len(came)) if number in inside]
     assert set(inside) | given_up == set(range(len(came))), "somebody waits for ever"
-    assert lane.free == width
+    assert window.free == width
 
 
 async def _quiet() -> None:
@@ -65,10 +65,10 @@ async def _quiet() -> None:
         await asyncio.sleep(0)
 
 
-def test_an_inbox_has_one_lane_whoever_speaks_and_another_inbox_another() -> None:
-    lanes = Lanes()
-    mine = lanes.of(subjects.mesh("planner", "worker", "acme", "t1"))
-    assert lanes.of(subjects.mesh("gateway", "worker", "other", "t2")) is mine
+def test_an_inbox_has_one_window_whoever_speaks_and_another_inbox_another() -> None:
+    windows = PublishWindows()
+    mine = windows.of(subjects.mesh("planner", "worker", "acme", "t1"))
+    assert windows.of(subjects.mesh("gateway", "worker", "other", "t2")) is mine
     others = [
         subjects.mesh("planner", "gateway", "acme", "t1"),
         subjects.blob("worker", "acme", "ff"),
@@ -78,7 +78,7 @@ def test_an_inbox_has_one_lane_whoever_speaks_and_another_inbox_another() -> Non
         "mesh",
         "mesh.x",
     ]
-    assert len({id(lanes.of(one)) for one in others} | {id(mine)}) == len(others)
+    assert len({id(windows.of(one)) for one in others} | {id(mine)}) == len(others)
 
 
 class _Broker:
@@ -86,10 +86,10 @@ class _Broker:
 
     def __init__(self) -> None:
         self.sent: list[str] = []
-        self.open: dict[str, asyncio.Future[list[Heard]]] = {}
+        self.open: dict[str, asyncio.Future[list[RawMessage]]] = {}
         self.most = 0
 
-    async def ask(self, subject: str, body: bytes, headers: dict[str, str], *, timeout_s: float) -> list[Heard]:
+    async def ask(self, subject: str, body: bytes, headers: dict[str, str], *, timeout_s: float) -> list[RawMessage]:
         name = body.decode()
         self.sent.append(name)
         done = self.open[name] = asyncio.get_running_loop().create_future()
@@ -101,7 +101,7 @@ class _Broker:
 
     def answer(self) -> None:
         for number, done in enumerate(list(self.open.values())):
-            done.set_result([Heard("", "", json.dumps({"stream": "S", "seq": number + 1}).encode(), None)])
+            done.set_result([RawMessage("", "", json.dumps({"stream": "S", "seq": number + 1}).encode(), None)])
 
     def lose(self) -> None:
         for done in list(self.open.values()):

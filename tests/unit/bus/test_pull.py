@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from bulkhead.bus.jetstream.client import Heard
+from bulkhead.bus.jetstream.client import RawMessage
 from bulkhead.bus.jetstream.pull_consumer import JetStreamConsumer, JetStreamDelivery
 
 
@@ -42,7 +42,7 @@ class _Connection:
     def brings(self, number: int) -> None:
         """A message comes."""
         ack = f"$JS.ACK.INBOX_WORKER.worker-0.1.{number}.{number}.1700000000000000000.0"
-        self.nc.take(Heard(f"mesh.a.worker.1.t.{number}", ack, b"", {}))
+        self.nc.take(RawMessage(f"mesh.a.worker.1.t.{number}", ack, b"", {}))
 
 
 def _consumer() -> tuple[JetStreamConsumer, _Connection]:

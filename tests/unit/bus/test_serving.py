@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 from bulkhead.bus.jetstream import bus
-from bulkhead.bus.jetstream.client import Heard
+from bulkhead.bus.jetstream.client import RawMessage
 from bulkhead.bus.port import Live
 
 
@@ -33,7 +33,7 @@ async def test_what_is_asked_beyond_the_bound_waits_for_its_turn(monkeypatch: An
 
     server = bus._Server(connection, handler)  # type: ignore[arg-type]
     for number in range(7):
-        server.take(Heard("rpc.a", f"re.{number}", b"", None))
+        server.take(RawMessage("rpc.a", f"re.{number}", b"", None))
     await asyncio.sleep(0)
     assert running == 2
     gate.set()

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from bulkhead.runtime.decider.history import load
+from bulkhead.runtime.decider.history_file import load
 from bulkhead_cli.output import Exit, Stop
 from bulkhead_cli.replay.fork import Edit, plan_fork, read_edit, read_past, refuse_repeats
 from tests.paths import HISTORIES

@@ -12,7 +12,8 @@ from bulkhead.journal import timeline
 from bulkhead.journal.history import entries
 from bulkhead.journal.order import BEHIND_MS, as_taken
 from bulkhead.journal.reader import read_journal
-from bulkhead.runtime.decider.history import History, at_its_source, load
+from bulkhead.runtime.decider.history import History, at_its_source
+from bulkhead.runtime.decider.history_file import load
 from bulkhead_cli.inspect.analyze import analyze
 from bulkhead_cli.inspect.trace_files import Opened
 from bulkhead_cli.inspect.why import explain

@@ -7,7 +7,8 @@ import pytest
 from typer.testing import CliRunner
 
 from bulkhead.bus.port import Stored
-from bulkhead.runtime.decider.history import History, load, save
+from bulkhead.runtime.decider.history import History
+from bulkhead.runtime.decider.history_file import load, save
 from bulkhead_cli.main import app
 from bulkhead_cli.replay.replay import Totals
 from bulkhead_contracts import envelope, subjects

@@ -11,7 +11,8 @@ import pytest
 from bulkhead import uncertain_writes
 from bulkhead.bus.port import Stored
 from bulkhead.journal.history import each_fact, entries
-from bulkhead.runtime.decider.history import History, load
+from bulkhead.runtime.decider.history import History
+from bulkhead.runtime.decider.history_file import load
 from bulkhead_cli.inspect.why import explain
 from bulkhead_cli.output import Screen
 from bulkhead_cli.replay.replay import replay_history

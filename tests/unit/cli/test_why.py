@@ -6,7 +6,7 @@ import pytest
 
 from bulkhead.bus.port import Stored
 from bulkhead.journal.history import entries
-from bulkhead.runtime.decider.history import load
+from bulkhead.runtime.decider.history_file import load
 from bulkhead_cli.inspect.why import explain
 from bulkhead_contracts import catalog
 from bulkhead_contracts.budget import Alerted, Amount, Overran, TaskHalted, Tripped

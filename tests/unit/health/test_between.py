@@ -4,7 +4,7 @@ import pytest
 
 from bulkhead.health.chatter import Chatter
 from bulkhead.health.events import Act
-from bulkhead.health.findings import Trip
+from bulkhead.health.findings import Finding
 from bulkhead.health.sources.trace_rows import Rows
 from bulkhead.health.thresholds import DEFAULT
 from bulkhead.health.watch import Watch
@@ -162,7 +162,9 @@ def test_twins_that_were_asked_in_one_turn_count_once(told) -> None:
             "time": 1_790_000_002 + number,
         } | ({"since": 1_790_000_000} if told else {})
         for event in rows.read(row):
-            stopped |= {trip.detector for trip in watch.take(event) if isinstance(trip, Trip) and trip.level == "stop"}
+            stopped |= {
+                trip.detector for trip in watch.take(event) if isinstance(trip, Finding) and trip.level == "stop"
+            }
     assert stopped == (set() if told else {"loop.repeat"})
 
 

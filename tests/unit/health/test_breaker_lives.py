@@ -11,7 +11,7 @@ from bulkhead.health.breakers import registry as module
 from bulkhead.health.breakers.registry import AGENT_MIN_CALLS, Key
 from bulkhead.health.breakers.state_machine import BUCKETS, Breaker, Called, step
 from bulkhead.health.events import Ended, Served
-from bulkhead.health.findings import Trip
+from bulkhead.health.findings import Finding
 from bulkhead.health.thresholds import DEFAULT
 from bulkhead.health.watch import Watch
 
@@ -26,7 +26,7 @@ class Life:
     """One breaker's, with the calls that it hears of. Times are since NOW."""
 
     def __init__(self, key: Key) -> None:
-        self.key, self.watch, self.trips, self.phases = key, Watch(DEFAULT), list[Trip](), ["closed"]
+        self.key, self.watch, self.trips, self.phases = key, Watch(DEFAULT), list[Finding](), ["closed"]
         self.stream: list[Served] = []
 
     @property
@@ -241,7 +241,7 @@ def test_two_replicas_that_fold_the_same_stream_know_and_tell_the_same(seed: int
         for at, watch in enumerate((one, other, once)):
             if watch is once and event.id in seen:
                 continue
-            told[at] += [trip.id for trip in watch.take(event) if isinstance(trip, Trip)]
+            told[at] += [trip.id for trip in watch.take(event) if isinstance(trip, Finding)]
         seen.add(event.id)
     assert told[0] == told[1] == told[2] and len(told[0]) > 3
     assert one.circuits.found == other.circuits.found == once.circuits.found

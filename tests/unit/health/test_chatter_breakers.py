@@ -7,7 +7,7 @@ import pytest
 from bulkhead.health.breakers.registry import Circuits
 from bulkhead.health.breakers.state_machine import Breaker
 from bulkhead.health.events import Served
-from bulkhead.health.findings import Level, Trip, trip_of
+from bulkhead.health.findings import Finding, Level, finding_of
 from bulkhead.health.thresholds import DEFAULT
 from bulkhead.health.watch import Watch
 from tests.unit.health.test_talk import Talk
@@ -18,7 +18,7 @@ NOW = 1_000_000
 RING = (("a", "b"), ("b", "c"), ("c", "a"))
 
 
-def ring(talk: Talk, rounds: int = 14, *, works: bool = False) -> list[Trip]:
+def ring(talk: Talk, rounds: int = 14, *, works: bool = False) -> list[Finding]:
     """Three steps that ask each other all round, and do nothing else unless they work."""
     return [
         trip
@@ -29,7 +29,7 @@ def ring(talk: Talk, rounds: int = 14, *, works: bool = False) -> list[Trip]:
 
 
 def test_the_third_task_in_which_an_agent_only_talked_opens_its_breaker_and_all_three_are_the_evidence() -> None:
-    watch, trips = Watch(DEFAULT), list[Trip]()
+    watch, trips = Watch(DEFAULT), list[Finding]()
     for task, actor in (("t1", "ada"), ("t2", "bob"), ("t3", "ada")):
         assert not watch.circuits.changed, "first they are warned, then their tasks are stopped"
         trips += ring(Talk(task, watch, actor=actor))
@@ -61,11 +61,11 @@ def test_neither_one_task_nor_work_nor_another_tenants_talk_opens_it() -> None:
     assert not [one for one in trips if one.detector.startswith("breaker")] and not watch.circuits.changed
 
 
-def stopped(task: str, at: int = NOW, level: Level = "stop", *, roles: object = ("worker.step",)) -> Trip:
+def stopped(task: str, at: int = NOW, level: Level = "stop", *, roles: object = ("worker.step",)) -> Finding:
     facts = {"roles": list(roles)} if isinstance(roles, tuple) else {}
     evidence = tuple(f"{task}-{number}" for number in range(30))
     pair = ("a/1", "b/1")
-    return trip_of("chatter.pair", level, "acme", f"acme/{task}", pair, "they talk", evidence, at, task, facts)
+    return finding_of("chatter.pair", level, "acme", f"acme/{task}", pair, "they talk", evidence, at, task, facts)
 
 
 def opened() -> Circuits:
@@ -86,7 +86,7 @@ def opened() -> Circuits:
     ],
     ids=["seldom", "warned", "unknown", "told again", "others"],
 )
-def test_it_stays_closed(trips: list[Trip]) -> None:
+def test_it_stays_closed(trips: list[Finding]) -> None:
     circuits = Circuits(NAMED)
     assert [one for trip in trips for one in circuits.talked(trip)] == []
 

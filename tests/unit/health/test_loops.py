@@ -8,7 +8,7 @@ import uuid
 import pytest
 
 from bulkhead.health.events import Act
-from bulkhead.health.findings import Trip
+from bulkhead.health.findings import Finding
 from bulkhead.health.loops.windows import Lineages
 from bulkhead.health.text import normalize
 from bulkhead.health.thresholds import DEFAULT
@@ -19,7 +19,7 @@ class Run:
 
     def __init__(self) -> None:
         self.watch = Lineages(DEFAULT.loops)
-        self.trips: list[Trip] = []
+        self.trips: list[Finding] = []
         self.acts = 0
         self.now = 1_790_000_000_000
 

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from bulkhead.health.deadlock.evidence import Suspected
-from bulkhead.health.findings import Trip
+from bulkhead.health.findings import Finding
 from bulkhead.health.sources.journal import Journal
 from bulkhead.health.thresholds import DEFAULT
 from bulkhead.health.watch import Watch
@@ -33,7 +33,7 @@ class Talk:
                 "worker",
             )
 
-    def say(self, body: object, sender: str = "worker", to: str = "planner") -> list[Trip]:
+    def say(self, body: object, sender: str = "worker", to: str = "planner") -> list[Finding]:
         number = next(self.numbers)
         headers = {"ce-type": body.ce_type(), "ce-id": f"{self.task}-m{number}", "ce-actor": self.actor}  # type: ignore[attr-defined]
         subject = f"mesh.{sender}.{to}.1.{self.tenant}.{self.task}"
@@ -41,7 +41,7 @@ class Talk:
         found = [trip for event in events for trip in self.watch.take(event) if not isinstance(trip, Suspected)]
         return found + self.watch.pass_time(number * 700)
 
-    def ask(self, by: str, *targets: str, question: str = "") -> list[Trip]:
+    def ask(self, by: str, *targets: str, question: str = "") -> list[Finding]:
         """And as the planner hands it on."""
         name = f"ask{next(self.numbers)}"
         body = AnswerRequested(
@@ -57,7 +57,7 @@ class Talk:
         number = next(self.numbers)
         return " ".join(WORDS[(number * step + step) % len(WORDS)] + str(number) for step in range(1, 9))
 
-    def work(self, by: str) -> list[Trip]:
+    def work(self, by: str) -> list[Finding]:
         name = f"call{next(self.numbers)}"
         asked = ToolCallRequested(
             call_id=name, step_id=by, attempt=2, tool="look", arguments_json=f'{{"q":"{name}"}}', deadline_unix_ms=1
@@ -109,7 +109,7 @@ def test_the_same_question_again_and_again_is_a_loop() -> None:
     assert any(trip.detector.startswith("loop") for trip in trips)
 
 
-def put(talk: Talk, by: str, *targets: str) -> list[Trip]:
+def put(talk: Talk, by: str, *targets: str) -> list[Finding]:
     """A question that nobody answers."""
     return talk.say(
         AnswerRequested(

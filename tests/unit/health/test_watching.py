@@ -16,10 +16,10 @@ from bulkhead.health.chatter import Chatter
 from bulkhead.health.deadlock.confirmation import Confirmed
 from bulkhead.health.deadlock.evidence import Suspected
 from bulkhead.health.events import Act, Closed, Ended, Opened, WaitClosed, WaitOpened
-from bulkhead.health.findings import Trip
+from bulkhead.health.findings import Finding
 from bulkhead.health.stalls import Stalls
 from bulkhead.health.thresholds import DEFAULT
-from bulkhead.health.watch import Watch, strongest
+from bulkhead.health.watch import Watch
 
 NOW = 1_790_000_000_000
 
@@ -210,10 +210,10 @@ def test_the_watch_confirms_a_deadlock_across_two_tasks_and_names_it_by_its_edge
     assert watch.confirmed() == []
     watch.confirmations.read("INBOX_WORKER", 4)
     ((outcome, trip),) = watch.confirmed()
-    assert isinstance(outcome, Confirmed) and isinstance(trip, Trip)
+    assert isinstance(outcome, Confirmed) and isinstance(trip, Finding)
     assert trip.id == suspected.trip and trip.facts["victim"] == "acme/b/1" and trip.facts["refuse"] == "w2"
     assert "acme/b/1 waits for lease:x waits for acme/a/1 waits for lease:y waits for acme/b/1" in trip.what
-    assert strongest([trip]) == "stop" and trip.tenant == "acme" and trip.lineage == "acme/b"
+    assert trip.level == "stop" and trip.tenant == "acme" and trip.lineage == "acme/b"
     assert watch.take(WaitClosed("r", "acme/b", "w2")) == [] and not watch.graph.stuck
 
 

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Literal, TypeVar
 
 from bulkhead.bus.port import LiveSubscription
+from bulkhead.runtime.component import Component
 from bulkhead.runtime.edge.protocol import Edge, Received
 from bulkhead.testing.mesh import MemoryMesh
 from bulkhead_contracts import catalog, subjects
@@ -201,4 +202,5 @@ async def desk(
     async with MemoryMesh(builds, ack_wait_ms=ack_wait_ms) as mesh:
         yield Desk(mesh, provider, purse)
         component = mesh.running[("model_gateway", "0")].service.component
+        assert isinstance(component, Component)
         await component.stop()

@@ -15,7 +15,9 @@ import pytest
 from bulkhead.blobs import reference
 from bulkhead.bus.port import Stored
 from bulkhead.runtime.decider import history as histories
-from bulkhead.runtime.decider.history import Content, HistoryError, at_its_source, collect, dump, load, named, save
+from bulkhead.runtime.decider import history_file
+from bulkhead.runtime.decider.history import Content, HistoryError, at_its_source, collect, named
+from bulkhead.runtime.decider.history_file import dump, load, save
 from bulkhead.runtime.decider.history_secrets import unsigned
 from bulkhead_contracts import envelope
 from bulkhead_contracts.control import MessageRejected
@@ -226,11 +228,12 @@ async def test_both_ends_are_bounded(tmp_path, monkeypatch):
     with pytest.raises(HistoryError, match="exceed"):
         await one()
     # As JSON a content of control characters is six times as long: what is written can be read again.
+    monkeypatch.setattr(history_file, "MAX_BYTES", 10_000)
     monkeypatch.setattr(histories, "MAX_BYTES", 10_000)
     large = await gather(stored(1, b"\x00" * 2_000))
     with pytest.raises(HistoryError, match="history exceeds"):
         dump(large)
-    monkeypatch.setattr(histories, "MAX_BYTES", 1_000)
+    monkeypatch.setattr(history_file, "MAX_BYTES", 1_000)
     bomb = tmp_path / "bomb.jsonl.gz"
     bomb.write_bytes(gzip.compress(b'{"bulkhead_history":1}\n' + b'{"authors":[],"gone":true,"sha256":"0"}\n' * 1_000))
     with pytest.raises(HistoryError, match="larger than any history"):

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from bulkhead.bus.memory.bus import MemoryBroker, MemoryBus
-from bulkhead.runtime.doer.deferred_calls import Call, Parked
+from bulkhead.runtime.doer.deferred_calls import Call, DeferredCalls
 from bulkhead.runtime.halts.live import Halts, Key, Target, of_breaker
 from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead_contracts import catalog, subjects
@@ -23,7 +23,7 @@ class World:
         self.broker = MemoryBroker.mesh()
         self.bus = MemoryBus(self.broker, "model_gateway")
         self.halts = Halts(self.bus)
-        self.parked = Parked(Publisher("model_gateway", self.bus, b"k" * 32, lambda: NOW), self.halts)
+        self.deferred = DeferredCalls(Publisher("model_gateway", self.bus, b"k" * 32, lambda: NOW), self.halts)
 
     async def says(self, key: Key, *, active: bool, at: int = NOW) -> None:
         """An entry, as this replica hears it."""
@@ -45,12 +45,12 @@ class World:
 
     def puts_off(self, call: str, key: Key = TASK, since: int = NOW, asked: int = 0) -> None:
         head = Envelope(id=derive_id("worker", call, asked), type="x", source="worker", time_unix_ms=NOW, logic=3)
-        self.parked.put_off(key, since, Call("worker", "demo", "t1", head, call, "s1"))
+        self.deferred.put_off(key, since, Call("worker", "demo", "t1", head, call, "s1"))
 
     async def woken(self) -> list[str]:
         """Calls of which was said by now that they go on, when everything is said."""
-        waking = asyncio.create_task(self.parked.run())
-        while self.parked._due or self.parked._woken.is_set():
+        waking = asyncio.create_task(self.deferred.run())
+        while self.deferred._due or self.deferred._woken.is_set():
             await asyncio.sleep(0)
         for _ in range(50):
             await asyncio.sleep(0)
@@ -100,13 +100,13 @@ async def test_what_was_lifted_while_the_call_was_put_off_wakes_it(world: World)
 
 
 async def test_what_is_remembered_is_bounded_and_the_oldest_is_forgotten(world: World) -> None:
-    world.parked._ages.most = 3
+    world.deferred._ages.most = 3
     for call in "abcde":
         world.puts_off(call, TENANT if call in "ab" else TASK)
-    assert TENANT not in world.parked._waiting and len(world.parked._ages) == 3
+    assert TENANT not in world.deferred._waiting and len(world.deferred._ages) == 3
     await world.says(TASK, active=True)
     await world.says(TASK, active=False, at=NOW + 1)
-    assert await world.woken() == ["c", "d", "e"] and not world.parked._ages
+    assert await world.woken() == ["c", "d", "e"] and not world.deferred._ages
 
 
 async def test_whom_a_breaker_holds_back_is_woken_when_it_is_closed_and_by_no_halt_of_its_name(world: World) -> None:

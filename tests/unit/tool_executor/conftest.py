@@ -13,7 +13,7 @@ from bulkhead.grants import Authority, Signer, new_signing_seed
 from bulkhead.runtime.consume.inbound import Received
 from bulkhead.runtime.doer.protocol import Hands, Job, Reservation
 from bulkhead.runtime.errors import Deferred
-from bulkhead.runtime.halts.live import Held
+from bulkhead.runtime.halts.live import OpenBreaker
 from bulkhead.testing.counter import CounterServer
 from bulkhead_contracts.control import Halt
 from bulkhead_contracts.envelope import Envelope
@@ -50,7 +50,7 @@ class Desk:
     seed: str = field(default_factory=new_signing_seed)
     blobs: KeptBlobs = field(default_factory=KeptBlobs)
     halt: Halt | None = None
-    held: Held | None = None
+    held: OpenBreaker | None = None
     cut: asyncio.Event = field(default_factory=asyncio.Event)
     admissions: int = 1_000
     reservations: list[Reservation] = field(default_factory=list)

@@ -7,7 +7,7 @@ import pytest
 
 from bulkhead.grants import Verifier, public_of
 from bulkhead.runtime.errors import Deferred, Refused
-from bulkhead.runtime.halts.live import Held
+from bulkhead.runtime.halts.live import OpenBreaker
 from bulkhead_contracts.control import Breaker, Halt
 from bulkhead_contracts.result import Usage
 from bulkhead_services.tool_executor.registry import Registry
@@ -205,12 +205,12 @@ async def test_a_read_that_a_pause_cuts_is_put_off_and_settled(desk) -> None:
 
 async def test_an_open_breaker_refuses_a_tools_call_and_pauses_that_of_its_agent(desk) -> None:
     broken = Breaker(scope="tool", tenant="acme", name="calculate", phase="open", reason="10 of 10 calls failed")
-    desk.held = Held(broken, 7_000)
+    desk.held = OpenBreaker(broken, 7_000)
     reply = await desk.call("calculate", GOOD)
     assert (reply.outcome, reply.failure.code) == ("refused", "breaker_open")
     assert "10 of 10 calls failed" in reply.failure.message and "7 s" in reply.failure.hint
     assert desk.reservations == [], "nothing was reserved, and nothing was called"
-    desk.held = Held(broken.model_copy(update={"scope": "agent", "name": "worker-step"}), 7_000)
+    desk.held = OpenBreaker(broken.model_copy(update={"scope": "agent", "name": "worker-step"}), 7_000)
     with pytest.raises(Deferred) as put_off:
         await desk.call("calculate", GOOD)
     assert put_off.value.paused and put_off.value.after_ms == 7_000

@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from bulkhead.runtime.fair_semaphore import Places
+from bulkhead.runtime.fair_semaphore import FairSemaphore
 from bulkhead.tools.catalog import rows
 from bulkhead.tools.packs import Done, Failed
 from bulkhead_services.tool_executor.effects import Workbench
@@ -35,7 +35,7 @@ FUNCTION = """
 import os, signal, subprocess, sys, time
 from dataclasses import dataclass
 from bulkhead.tools.packs import Done, Failed
-from bulkhead.runtime.fair_semaphore import Places
+from bulkhead.runtime.fair_semaphore import FairSemaphore
 
 kept = []
 
@@ -325,7 +325,7 @@ async def test_slow_tools_of_one_tenant_leave_places_for_the_others(pack, tmp_pa
 
 
 async def test_a_place_goes_to_the_tenant_that_holds_the_fewest_and_there_to_who_waited_longest() -> None:
-    places, begun = Places(4, kept=1), []
+    places, begun = FairSemaphore(4, kept=1), []
 
     async def begin(tenant: str, name: str) -> None:
         await places.enter(tenant, 60)
@@ -348,7 +348,7 @@ async def test_a_place_goes_to_the_tenant_that_holds_the_fewest_and_there_to_who
 
 
 async def test_a_place_that_is_given_when_nobody_wants_it_any_more_goes_on() -> None:
-    places = Places(1)
+    places = FairSemaphore(1)
     assert await places.enter("a", 0)
     waits = asyncio.create_task(places.enter("b", 60))
     await asyncio.sleep(0)

@@ -56,7 +56,7 @@ class NoticeRequested(Body):
 
 
 class Tripped(Body):
-    """Fact: a detector of coordination health has found something; `evidence` are the ids of the messages that show it.
+    """Fact: a finding of a detector of coordination health; `evidence` are the ids of the messages that show it.
 
     trip derives from the evidence: whoever finds the same again names it the same. halted: the task was stopped for it.
     """

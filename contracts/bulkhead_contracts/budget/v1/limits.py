@@ -102,11 +102,11 @@ class LimitsReplied(Body):
 
 
 class LimitsChanged(Body):
-    """Fact: who changed which limit of a tenant, from what to what, and all limits as they stand since then.
+    """Fact: a tenant's limit was changed, by whom and from what to what, with all limits as they stand since then.
 
     Lies in the journal under tenant `limits`, task = the tenant that it is about: nobody outside can name that subject.
-    topped_up: a task was given more; `target` names it, and `old` and `new` are what all its top-ups came to.
-    changes: ids of the tenant's last ones, this one last, by which one that is asked for again is known.
+    topped_up: a task was given more; `target` names it, and `old` and `new` are what all its top-ups came to. changes:
+    ids of the tenant's last ones, this one last, by which one that is asked for again is known.
     """
 
     TYPE: ClassVar[str] = "mesh.budget.limits_changed"

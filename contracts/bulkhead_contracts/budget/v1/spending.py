@@ -1,4 +1,4 @@
-"""Spending on the wire: questions of people and their answers."""
+"""Spending on the wire: requests of operators and their replies."""
 
 from typing import Annotated, ClassVar, Literal
 

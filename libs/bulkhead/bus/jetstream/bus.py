@@ -14,9 +14,9 @@ from nats import errors
 from nats.aio.subscription import Subscription
 
 from bulkhead.bus import wire
-from bulkhead.bus.jetstream.client import Heard, Take
+from bulkhead.bus.jetstream.client import RawMessage, Take
 from bulkhead.bus.jetstream.connection import Connection, ConnectionLost
-from bulkhead.bus.jetstream.publish_window import Lanes
+from bulkhead.bus.jetstream.publish_window import PublishWindows
 from bulkhead.bus.jetstream.pull_consumer import JetStreamConsumer
 from bulkhead.bus.jetstream.request_reply import Replies
 from bulkhead.bus.port import (
@@ -55,7 +55,7 @@ class JetStreamBus:
         self._service = service
         self._api = js_prefix
         self._replies = Replies(connection, inbox_prefix)
-        self._lanes = Lanes()
+        self._windows = PublishWindows()
         self._consumers: list[JetStreamConsumer] = []
         self._stops: list[Callable[[], Awaitable[None]]] = []
 
@@ -123,13 +123,13 @@ class JetStreamBus:
     async def _store(self, subject: str, body: bytes, headers: dict[str, str]) -> PubAck:
         """Publish until the broker says something, within the timeout: the message id makes repeats harmless."""
         deadline = asyncio.get_running_loop().time() + PUBLISH_TIMEOUT_S
-        lane = self._lanes.of(subject)
-        await lane.enter()
+        window = self._windows.of(subject)
+        await window.enter()
         try:
             # Held over a broken connection, too: what came after it must not be stored before it.
             return await self._ask_to_store(subject, body, headers, deadline)
         finally:
-            lane.leave()
+            window.leave()
 
     async def _ask_to_store(self, subject: str, body: bytes, headers: dict[str, str], deadline: float) -> PubAck:
         loop = asyncio.get_running_loop()
@@ -241,7 +241,7 @@ class JetStreamBus:
             raise BusError(f"{stream} does not tell how far it has come ({error!r}); run the provisioner") from error
 
     async def time_unix_ms(self) -> int:
-        """The broker's time, which it tells with the counts of a stream that everybody may ask of. Raises BusError."""
+        """The broker's time, from the reply to a stream's counts, which every identity may ask for. Raises BusError."""
         subject = f"{self._api}.STREAM.INFO.{subjects.CONTROL_STREAM}"
         answer = await self.request(subject, b"", timeout_s=READY_TIMEOUT_S)
         try:
@@ -296,7 +296,7 @@ class JetStreamLive:
         self._closed = False
         connection.closed.add_done_callback(lambda _: self._more.set())
 
-    def take(self, message: Heard) -> None:
+    def take(self, message: RawMessage) -> None:
         """One message; the newest is dropped when there is no room, so that what was heard stays in order."""
         if len(self._pending) >= self._room:
             self.dropped += 1
@@ -330,9 +330,9 @@ class _Server:
         self._connection = connection
         self._handler = handler
         self._running: set[asyncio.Task[None]] = set()
-        self._waiting: deque[Heard] = deque()
+        self._waiting: deque[RawMessage] = deque()
 
-    def take(self, message: Heard) -> None:
+    def take(self, message: RawMessage) -> None:
         """One request."""
         if len(self._running) < MAX_RPC_AT_ONCE:
             self._begin(message)
@@ -341,12 +341,12 @@ class _Server:
         else:
             log.warning("rpc_dropped", subject=message.subject, waiting=MAX_RPC_WAITING)
 
-    def _begin(self, message: Heard) -> None:
+    def _begin(self, message: RawMessage) -> None:
         task = asyncio.ensure_future(self._answer(message))
         self._running.add(task)
         task.add_done_callback(self._ended)
 
-    async def _answer(self, message: Heard) -> None:
+    async def _answer(self, message: RawMessage) -> None:
         headers, body = await self._handler(Live(message.subject, message.headers or {}, message.data))
         if message.reply:
             self._connection.send(message.reply, body, headers=dict(headers) or None)

@@ -1,4 +1,4 @@
-"""nats-py's client with a shorter way for what every message pays: one header frame, one write, no queue per message.
+"""A NATS client on nats-py with a shorter path per message: one header frame, one write, no queue.
 
 In: frames to write, bytes from the broker. Out: the same frames and messages as nats-py's own. Why: per message nats-py
 checks every header by a pattern, wakes a flusher task for every write, a reader task for every read and a task of the
@@ -21,8 +21,8 @@ from bulkhead.bus.wire import HEEDED
 from bulkhead.latency import LATENCY
 
 
-class Heard(NamedTuple):
-    """A message as it was read."""
+class RawMessage(NamedTuple):
+    """A message as read from the socket."""
 
     subject: str
     reply: str
@@ -30,7 +30,7 @@ class Heard(NamedTuple):
     headers: dict[str, str] | None
 
 
-Take = Callable[[Heard], None]
+Take = Callable[[RawMessage], None]
 
 FRAME = b"NATS/1.0"
 # What bytes.strip() takes away; str.strip() takes more, and would read a name that the broker does not.
@@ -44,8 +44,8 @@ FRAMES_A_WRITE, MAX_UNSENT_BYTES = LATENCY.frames_a_write, LATENCY.max_unsent_by
 
 
 class DirectClient(Client):
-    """A client that hands messages over as they are read. The first that a turn of the event loop says is written at
-    once, for somebody waits for it; what it says besides goes together, FRAMES_A_WRITE at a time."""
+    """A client that passes messages on as they are read. The first frame of a turn of the event loop is written at
+    once, because a caller waits for it; the others leave together, FRAMES_A_WRITE at a time."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,8 +73,8 @@ class DirectClient(Client):
             await super()._process_connect_init()
 
     async def _attempt_reconnect(self) -> None:
-        """As nats-py's, which gives up for good where it meets what it does not know, a TLS stream that breaks off in
-        the handshake among it: nobody would try again."""
+        """nats-py's reconnect, without its giving up for good on unknown errors, such as a TLS stream that breaks off
+        in the handshake."""
         asked = asyncio.current_task()
         while True:
             try:
@@ -93,7 +93,7 @@ class DirectClient(Client):
         and not raise."""
 
         async def queued(message: Msg) -> None:
-            take(Heard(message.subject, message.reply, message.data, message.headers))
+            take(RawMessage(message.subject, message.reply, message.data, message.headers))
 
         subscription = await self.subscribe(subject, queue=queue, cb=queued)
         self._takers[subscription._id] = take
@@ -142,7 +142,8 @@ class DirectClient(Client):
         return transport
 
     def _write_out(self) -> None:
-        """What the turn said after its first, or what had to wait: for nats-py's own commands, or a connection."""
+        """Write the frames of this turn after the first, and those that waited for nats-py's own commands or for a
+        connection."""
         self._due = False
         if not self._pending or self._write_pending():
             return
@@ -159,7 +160,7 @@ class DirectClient(Client):
         return True
 
     async def _read_loop(self) -> None:
-        """nats-py's, for what is not a whole message that somebody listens to: that one does not wait for it."""
+        """nats-py's read loop, used for everything except whole messages of a subscription, which pass it by."""
         reader = getattr(self._transport, "_io_reader", None)
         if reader is None:  # A websocket's frames come in another way.
             await super()._read_loop()
@@ -212,7 +213,7 @@ class DirectClient(Client):
         self.stats["in_msgs"] += 1
         self.stats["in_bytes"] += len(data)
         read = read_headers(headers) if headers else None
-        take(Heard(_text(subject), _text(reply), data, read))
+        take(RawMessage(_text(subject), _text(reply), data, read))
         return True
 
     def _remove_sub(self, sid: int, max_msgs: int = 0) -> None:
@@ -263,6 +264,6 @@ def _name(text: str) -> str:
 
 
 def _text(raw: bytes) -> str:
-    """A subject is what its publisher made of it: one that is no text must be refused by who reads it, not end the
-    connection's reader."""
+    """A subject as text. Publishers choose subjects: one that is no text must be refused by the reader of the message,
+    not end the connection's reader."""
     return raw.decode("utf-8", "replace")

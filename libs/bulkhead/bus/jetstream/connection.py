@@ -1,7 +1,7 @@
-"""One connection to the broker that does not give up, and that tells who asked when the broker refuses.
+"""One connection to the broker that reconnects for ever, and reports the broker's refusals to the caller.
 
-In: address and key. Out: a connected nats-py client, events of loss and return, and for every refused publish the
-one who made it. nats-py alone shows a refused publish as a timeout: the broker's error names only the subject.
+In: address and key. Out: a connected nats-py client, events of loss and return, and the caller of every refused
+publish. nats-py alone shows a refused publish as a timeout: the broker's error names only the subject.
 """
 
 import asyncio
@@ -70,8 +70,8 @@ class Connection:
     async def open(
         self, *, nkey_seed: str | None, inbox_prefix: str, name: str, timeout_s: float, ping_s: float = 0
     ) -> None:
-        """Connect. Raises BusUnavailable after the timeout, at once when one side refuses the other's credentials, and
-        after UNKNOWN_HOST_S when nobody knows the broker's name."""
+        """Connect. Raises BusUnavailable: after the timeout, at once when one side refuses the other's credentials, and
+        after UNKNOWN_HOST_S when the broker's name is unknown."""
         opening = asyncio.ensure_future(
             self.nc.connect(
                 self.url.split(","),  # Of a cluster, any: the others are heard of from it.
@@ -88,7 +88,7 @@ class Connection:
                 max_outstanding_pings=MAX_OUTSTANDING_PINGS,
                 connect_timeout=2,
                 tls=self._tls,
-                # Before a word is said: who sits in between must not talk both sides out of it.
+                # TLS before the first byte: a man in the middle must not strip it.
                 tls_handshake_first=self._tls is not None,
             )
         )
@@ -108,24 +108,28 @@ class Connection:
         await asyncio.gather(opening, return_exceptions=True)
         self._closing = True
         await self.nc.close()
+        raise self._unavailable()
+
+    def _unavailable(self) -> BusUnavailable:
+        """The error for a connection that could not be opened, with its cause and a remedy."""
         if self._key_refusals:
-            raise BusUnavailable(
+            return BusUnavailable(
                 f"the broker at {self.url} refuses this service's key; it runs with other accounts: render them "
                 "again from the policy and reload the broker"
             )
         if UNTRUSTED in self.last_error:
-            raise BusUnavailable(
+            return BusUnavailable(
                 f"the broker at {self.url} has no certificate of the CA that this service trusts ({self.last_error}); "
                 "BULKHEAD_NATS_CA_FILE must be the CA of this very mesh, and the name in the address one of the "
                 "certificate's: provision again, then restart the broker and the service"
             )
         if self._unknown:
-            raise BusUnavailable(
+            return BusUnavailable(
                 f"no broker is found at {self.url}: {self.last_error}; write the broker's right name or its address in "
                 "BULKHEAD_NATS_URL, or mend DNS here (in containers: both must be on one network, and the broker must "
                 "run)"
             )
-        raise BusUnavailable(
+        return BusUnavailable(
             f"no broker answers at {self.url} ({self.last_error or 'no connection'}); start the mesh with "
             "`bulkhead up`, or correct the address (a service's is BULKHEAD_NATS_URL)"
         )
@@ -146,7 +150,7 @@ class Connection:
         if self._up.is_set():
             return
         try:
-            # `_closed` sets the event too, so that nobody waits for a connection that is gone for good.
+            # `_closed` sets the event too, so that no caller waits for a connection that is gone for good.
             await asyncio.wait_for(self._up.wait(), timeout_s)
         except TimeoutError:
             pass

@@ -1,9 +1,9 @@
-"""Names of brokers to addresses, without nats-py's way of it: one lookup at a time, and none that is forgotten.
+"""A cache of the broker's addresses, which resolves each host name once at a time.
 
-In: a host and a port. Out: addresses, or HostUnknown, which says what was asked and what came. Why: nats-py lets the
-event loop look a name up and gives up after its connect timeout; where no name server answers, the lookup goes on,
-fails when nobody waits for it ("Future exception was never retrieved"), and keeps the process from ending. Here it runs
-in a thread that nobody waits for, and who asks again meanwhile gets the same one.
+In: a host and a port. Out: addresses, or HostUnknown with the question and the answer. Why: nats-py resolves names in
+the event loop's thread pool and gives up after its connect timeout; without a name server the lookup goes on, fails
+unnoticed ("Future exception was never retrieved"), and keeps the process from ending. Here it runs in a daemon thread,
+and a second caller gets the result of the lookup that is under way.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ CLOSE_S = 2.0
 
 
 class HostUnknown(OSError):
-    """A name that nobody knows, or that no name server answers for."""
+    """A host name that is unknown, or for which no name server answers."""
 
 
 def addresses_of(host: str, port: int) -> Found:
@@ -56,7 +56,7 @@ class Lookup:
         loop = asyncio.get_running_loop()
         asked: asyncio.Future[Found] = loop.create_future()
         self._asked[host, port] = asked
-        # Looked at, so that it is no complaint when whoever asked has gone.
+        # Retrieved, so that asyncio does not complain when the caller has gone.
         asked.add_done_callback(lambda done: (self._asked.pop((host, port), None), done.exception()))
 
         def settle(found: Found | OSError) -> None:

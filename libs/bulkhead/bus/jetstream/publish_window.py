@@ -1,9 +1,8 @@
-"""How many publishes to one stream are under way at a time; the others wait here, in order.
+"""A limit on the publishes to one stream that are under way at a time; the others wait here, in order.
 
-In: publishes by subject. Out: a place for each, given back when the broker has answered. Why: a stream without replicas
-stores whatever has reached it, one message and one fsync after the other, before it answers or delivers any of it. Two
-hundred that come at once are answered after two hundred fsyncs, and who waits for the first is idle meanwhile: services
-work in turns where they could work side by side (ADR 0025).
+In: publishes by subject. Out: a slot for each, given back when the broker has answered. Why: a stream without replicas
+stores all messages that have reached it, one fsync after the other, before it answers or delivers any of them. After a
+burst of two hundred the first answer takes two hundred fsyncs, and the service behind it is idle meanwhile (ADR 0025).
 """
 
 import asyncio
@@ -14,28 +13,27 @@ from bulkhead.latency import LATENCY
 WIDTH = LATENCY.publish_window
 
 
-class Lane:
-    """Of one stream: first come, first served."""
+class PublishWindow:
+    """The publishes to one stream: first come, first served."""
 
     def __init__(self, width: int = WIDTH) -> None:
         self.free = width
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._coming = 0
-        """Who was given a place and has not come to run since. Whoever comes now waits behind them."""
+        """Tasks that were given a slot and have not run since. A new one waits behind them."""
 
     async def enter(self) -> None:
-        """Return with a place, which is to be given back by `leave`. That takes no longer than those ahead keep theirs:
-        each gives up in its time, and before whoever came later."""
+        """Wait for a slot; give it back by `leave`. The wait is bounded by the timeouts of the publishes ahead."""
         if self.free and not self._coming:
             self.free -= 1
             return
-        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(place)
+        slot: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(slot)
         try:
-            await place
+            await slot
         except asyncio.CancelledError:
-            # It was given in the moment in which nobody wanted it any more.
-            if place.done() and not place.cancelled():
+            # The slot was given in the moment in which the caller gave up.
+            if slot.done() and not slot.cancelled():
                 self._coming -= 1
                 self.leave()
             raise
@@ -43,30 +41,29 @@ class Lane:
         self._give()
 
     def leave(self) -> None:
-        """A place goes to who has waited longest, so that nobody who comes now passes."""
+        """Give a slot back: the task that has waited longest gets it, never one that comes now."""
         self.free += 1
         self._give()
 
     def _give(self) -> None:
         while self.free and self._waiting:
-            place = self._waiting.popleft()
-            if not place.done():
+            slot = self._waiting.popleft()
+            if not slot.done():
                 self.free -= 1
                 self._coming += 1
-                place.set_result(None)
+                slot.set_result(None)
 
 
-class Lanes:
-    """Of one connection."""
+class PublishWindows:
+    """The windows of one connection, one per stream."""
 
     def __init__(self) -> None:
-        self._lanes: dict[tuple[str, str], Lane] = {}
+        self._windows: dict[tuple[str, str], PublishWindow] = {}
 
-    def of(self, subject: str) -> Lane:
-        """Messages to one inbox share a stream, whoever says them; so does everything else that begins alike."""
+    def of(self, subject: str) -> PublishWindow:
+        """The window of a subject: one per inbox, and one per prefix of other subjects."""
         plane, _, rest = subject.partition(".")
         name = (plane, rest.split(".", 2)[1] if plane == "mesh" and "." in rest else "")
-        found = self._lanes.get(name)
-        if found is None:
-            found = self._lanes[name] = Lane()
-        return found
+        if name not in self._windows:
+            self._windows[name] = PublishWindow()
+        return self._windows[name]

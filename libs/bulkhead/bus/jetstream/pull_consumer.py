@@ -1,7 +1,7 @@
-"""A durable pull consumer whose requests stand: messages come as soon as they are stored.
+"""A durable pull consumer with standing requests: messages come as soon as they are stored.
 
-In: how many messages there is room for. Out: deliveries, never more than that. What a standing request may still
-bring counts against the room; a request ends with the fetch that made it, so that nothing is held unseen for long.
+In: the number of free slots. Out: deliveries, never more than that. Messages that a standing request may still bring
+count against the slots; a request ends with the fetch that made it, so that no message stays unseen for long.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from nats import errors
 from nats.aio.subscription import Subscription
 
-from bulkhead.bus.jetstream.client import Heard
+from bulkhead.bus.jetstream.client import RawMessage
 from bulkhead.bus.jetstream.connection import Connection
 from bulkhead.bus.port import BusError, BusUnavailable, Stored
 from bulkhead.bus.wire import DESCRIPTION, Place, place, status
@@ -225,7 +225,7 @@ class JetStreamConsumer:
         except (errors.Error, OSError):
             pass  # The broker forgets the subscription with the connection.
 
-    def _on_message(self, message: Heard) -> None:
+    def _on_message(self, message: RawMessage) -> None:
         where = place(message.reply) if message.reply else None
         if where is None:
             self._on_status(message)
@@ -242,7 +242,7 @@ class JetStreamConsumer:
             self._buffer.append(delivery)
         self._wake()
 
-    def _delivery(self, message: Heard, where: Place) -> JetStreamDelivery:
+    def _delivery(self, message: RawMessage, where: Place) -> JetStreamDelivery:
         reply = message.reply
 
         async def answer(what: bytes) -> None:
@@ -251,7 +251,7 @@ class JetStreamConsumer:
         stored = Stored(message.subject, message.headers or {}, message.data, where.sequence, where.time_unix_ms)
         return JetStreamDelivery(stored, where.stream, where.consumer_sequence, where.attempts, self._run, answer)
 
-    def _on_status(self, message: Heard) -> None:
+    def _on_status(self, message: RawMessage) -> None:
         """The end of one request: its remainder is room again."""
         headers = message.headers or {}
         code, text = status(headers), headers.get(DESCRIPTION, "")
@@ -284,7 +284,7 @@ class JetStreamConsumer:
 
     def _forget_overdue(self, now: float) -> None:
         if self._pulls and all(until + OVERDUE_S < now for _, until in self._pulls.values()):
-            # Nobody answers for them any more: who led the durable may be gone.
+            # They will not be answered any more: the durable's leader may be gone.
             self._run += 1
             self._pulls.clear()
             self._open = 0

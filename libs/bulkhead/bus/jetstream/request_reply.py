@@ -1,8 +1,8 @@
-"""Questions and their answers over one inbox subscription, many at a time.
+"""Requests and replies over one inbox subscription, many at a time.
 
-In: a subject and a body. Out: the answer's messages; or an error at once when the broker refuses the question or the
+In: a subject and a body. Out: the messages of the reply; or an error at once when the broker refuses the request or the
 connection breaks. The inbox is renewed now and then: over an account import with `response_type: stream` the broker
-remembers every question for as long as the subscription that gets the answers lives.
+remembers every request for as long as the inbox subscription lives.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from nats import errors
 from nats.aio.subscription import Subscription
 
-from bulkhead.bus.jetstream.client import Heard
+from bulkhead.bus.jetstream.client import RawMessage
 from bulkhead.bus.jetstream.connection import Connection, ConnectionLost
 from bulkhead.bus.port import BusError, BusUnavailable
 from bulkhead.bus.wire import status
@@ -25,16 +25,16 @@ CLOCK_S = 0.002
 class _Question:
     """One question in flight. many: the answer ends with a status."""
 
-    done: asyncio.Future[list[Heard]]
+    done: asyncio.Future[list[RawMessage]]
     many: bool
     subject: str = ""
     timeout_s: float = 0.0
     deadline: float = 0.0
-    messages: list[Heard] = field(default_factory=list)
+    messages: list[RawMessage] = field(default_factory=list)
 
-    def take(self, message: Heard) -> None:
+    def take(self, message: RawMessage) -> None:
         if self.done.done():
-            return  # Whoever asked has not run yet, and must find what the answer was.
+            return  # The caller has not run yet, and must find the answer.
         self.messages.append(message)
         if not self.many or status(message.headers):
             self.done.set_result(self.messages)
@@ -51,7 +51,7 @@ class _Inbox:
     asked: int = 0
     open: dict[str, _Question] = field(default_factory=dict)
 
-    def take(self, message: Heard) -> None:
+    def take(self, message: RawMessage) -> None:
         question = self.open.get(message.subject[len(self.prefix) :])
         if question is not None:
             question.take(message)
@@ -72,7 +72,7 @@ class Replies:
 
     async def ask(
         self, subject: str, body: bytes, headers: dict[str, str] | None = None, *, timeout_s: float, many: bool = False
-    ) -> list[Heard]:
+    ) -> list[RawMessage]:
         """All messages of the answer. Raises BusUnavailable (no answer), PublishRefused (denied)."""
         loop = asyncio.get_running_loop()
         inbox = self._inbox

@@ -1,4 +1,4 @@
-"""The in-memory broker: what a nats-server does for the mesh, in one process, without threads and in one order.
+"""The in-memory broker: what a nats-server does for the mesh, in one process and in a fixed order.
 
 In: publishes, pulls, acks, requests of MemoryBus clients. Out: deliveries. Everything that crosses between a client
 and the broker, or from stream to stream, passes `deliver` as an Offer: by default it is handed over at once and in

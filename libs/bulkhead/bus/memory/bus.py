@@ -173,7 +173,7 @@ class MemoryBus:
         return stop
 
     async def consumer(self, stream: str, durable: str, *, rank: int = 0) -> "MemoryConsumer":
-        """See port.Bus. Ranks are not heeded: whoever asks may be served, so that simulations see every order."""
+        """See port.Bus. Ranks are ignored: any replica may be served, so that simulations see every order."""
         self._may(f"{stream}/{durable}", "consume")
         found = await self._ask("publish", f"{stream}/{durable}", lambda: self._broker.durable(stream, durable))
         consumer = MemoryConsumer(self.service, self._cross, self._broker, found)
@@ -230,8 +230,8 @@ class MemoryBus:
         self._reject_all(BusClosed(f"the connection is closed: {reason}"))
 
     def lose(self) -> None:
-        """The connection breaks: whoever waits for an answer hears so, and standing requests for messages end. What is
-        asked from now on finds another one."""
+        """Break the connection: pending requests fail, and standing pull requests end. Later requests use a new
+        connection."""
         for consumer in self._consumers:
             consumer.lose()
         self._reject_all(BusUnavailable("the connection broke"))

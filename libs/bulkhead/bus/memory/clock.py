@@ -1,4 +1,4 @@
-"""Clocks of the in-memory broker: the machine's, or one that moves only when told.
+"""Clocks of the in-memory broker: the machine's, or one that moves only by `advance`.
 
 Times are unix milliseconds.
 """
@@ -13,7 +13,7 @@ Cancel = Callable[[], None]
 
 
 class Clock(Protocol):
-    """What the in-memory broker needs of time."""
+    """The clock interface of the in-memory broker."""
 
     def now_ms(self) -> int:
         """Unix milliseconds."""

@@ -1,7 +1,7 @@
-"""What a client of the in-memory broker holds: a durable's consumer, its deliveries, a live subscription.
+"""Handles of the in-memory broker's clients: a durable's consumer, its deliveries, a live subscription.
 
-In: deliveries and words that the broker hands over. Out: what port.Consumer, port.Delivery and
-port.LiveSubscription promise.
+In: deliveries and live messages from the broker. Out: what port.Consumer, port.Delivery and port.LiveSubscription
+promise.
 """
 
 import asyncio
@@ -98,7 +98,7 @@ class MemoryConsumer:
         self._more.set()
 
     def take(self, stored: Stored, durable: Durable, consumer_sequence: int, attempts: int) -> None:
-        """A delivery arrives; one that finds nobody comes again after its ack wait."""
+        """Take an arriving delivery; without a reader it comes again after its ack wait."""
         if self._over:
             return
         name = durable.config.stream

@@ -1,4 +1,4 @@
-"""Streams and durables of the in-memory broker: state and rules, no waiting and no delivery.
+"""Streams and durables of the in-memory broker: state and rules, without waiting or delivery.
 
 In: a message to store, a durable's acks. Out: acks and refusals as a broker on one node gives them (the order of its
 checks is kept: size, expected sequence, known id, then limits), and the sequence that a durable hands out next.

@@ -14,7 +14,7 @@ from dataclasses import replace
 from bulkhead.health.breakers.chatter import Talked, Talkers
 from bulkhead.health.breakers.state_machine import Asked, Breaker, Called, Changed, Reset, Tripped, step
 from bulkhead.health.events import Served
-from bulkhead.health.findings import Trip, trip_of
+from bulkhead.health.findings import Finding, finding_of
 from bulkhead.health.thresholds import BreakerThresholds
 
 MAX_BREAKERS = 10_000
@@ -67,9 +67,9 @@ class Circuits:
         self.talkers = Talkers(self._patient)
         self.from_unix_ms = self.talk_from_unix_ms = 0
 
-    def take(self, event: Served) -> list[Trip]:
+    def take(self, event: Served) -> list[Finding]:
         """One call that ended; a trip for each breaker that it opens."""
-        trips: list[Trip] = []
+        trips: list[Finding] = []
         if event.role and event.tenant and event.time_unix_ms >= self.talk_from_unix_ms:
             self.talkers.uses(("agent", event.tenant, event.role), event.actor, event.time_unix_ms)
         if event.time_unix_ms < self.from_unix_ms:
@@ -81,7 +81,7 @@ class Circuits:
                 trips.append(self._trip(key, opened, event.tenant, event.lineage, event.time_unix_ms))
         return trips
 
-    def talked(self, trip: Trip, actor: str = "") -> list[Trip]:
+    def talked(self, trip: Finding, actor: str = "") -> list[Finding]:
         """A trip of chatter in a task that runs for `actor`; a trip for each agent that by now has only talked in too
         many tasks."""
         roles = trip.facts.get("roles")
@@ -146,7 +146,7 @@ class Circuits:
         del self._shown[key]
         return breaker
 
-    def _chatters(self, key: Key, trip: Trip, actor: str) -> Breaker | None:
+    def _chatters(self, key: Key, trip: Finding, actor: str) -> Breaker | None:
         """The breaker, if this task opens it."""
         named, at = self._patient, trip.time_unix_ms
         breaker = self.found.get(key) or Breaker(key[0], key[2])
@@ -174,10 +174,10 @@ class Circuits:
         self._shown.pop(key, None)
         return opened
 
-    def _trip(self, key: Key, breaker: Breaker, of: str, lineage: str, at_unix_ms: int) -> Trip:
+    def _trip(self, key: Key, breaker: Breaker, of: str, lineage: str, at_unix_ms: int) -> Finding:
         """`of`: the tenant of who opened it, in the task `lineage`."""
         scope, tenant, name = key
-        return trip_of(
+        return finding_of(
             f"breaker.{scope}",
             "stop",
             tenant or of,

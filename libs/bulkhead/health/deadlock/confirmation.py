@@ -1,8 +1,8 @@
-"""A suspicion becomes a deadlock only after confirmation: a phantom cycle of late messages is never broken.
+"""Confirmation of suspected deadlocks, so that a phantom cycle of late messages is never broken.
 
-In: a suspicion, the last sequence that every inbox had when it was raised, and how far the watcher has read each. Out:
-`Confirmed` or `Vanished`, once all of them were read. A deadlock is stable: its edges still stand then; what was only
-late, repeated or out of order has been answered by a message that the watcher has read by then.
+In: a suspicion, the last sequence of every inbox when it was raised, and how far the watcher has read each inbox. Out:
+`Confirmed` or `Vanished`, once all of them were read. A real deadlock is stable: its edges still stand then. A phantom
+of late, repeated or disordered messages has been answered by a message that the watcher has read by then.
 """
 
 from collections.abc import Mapping
@@ -16,14 +16,14 @@ MAX_PENDING = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Confirmed:
-    """Everything that was said before has been read, and the same edges still close the circle: refuse the victim."""
+    """All earlier messages have been read, and the same edges still close the circle: refuse the victim's wait."""
 
     suspected: Suspected
 
 
 @dataclass(frozen=True, slots=True)
 class Vanished:
-    """It was none: `why` says which edge had been answered."""
+    """No deadlock: `why` names the edge that had been answered."""
 
     suspected: Suspected
     why: str
@@ -33,7 +33,7 @@ Outcome = Confirmed | Vanished
 
 
 class Confirmations:
-    """Suspicions that wait until the watcher has caught up with what was said when they were raised."""
+    """Suspicions that wait until the watcher has read all messages from before they were raised."""
 
     def __init__(self) -> None:
         self._read: dict[str, int] = {}

@@ -1,6 +1,6 @@
-"""From parties that are stuck to what is told about them: the circle, the edges that close it, the victim, the name.
+"""The evidence of a deadlock: the circle, the edges that close it, the victim and the id.
 
-In: who is stuck on whom. Out: `Suspected`, the same from the same edges, in whatever order they came.
+In: stuck parties and their obstacles. Out: `Suspected`, the same for the same edges, in whatever order they came.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ Obstacles = Callable[[str], list[tuple[Wait, tuple[str, ...]]]]
 
 @dataclass(frozen=True, slots=True)
 class Suspected:
-    """A circle in which nobody can go on, as far as is known.
+    """A circle in which no party can go on, as far as is known.
 
     trip: its name, derived from `waits`, the edges that close it. cycle: one round through it, for people to read.
     circle: all parties that hold each other up. victim: whose wait `refuse` is to be refused; "" when all that wait
@@ -79,7 +79,7 @@ def within(parts: set[str], obstacles: Obstacles) -> Obstacles:
 
 
 def _held_up(group: set[str], obstacles: Obstacles) -> set[str]:
-    """Those of a group who stay stuck when everybody outside of it can go on."""
+    """The members of a group that stay stuck when every party outside of it can go on."""
     behind: dict[str, set[str]] = {}
     for one in group:
         for _, blocked in obstacles(one):
@@ -95,7 +95,8 @@ def _held_up(group: set[str], obstacles: Obstacles) -> set[str]:
 
 
 def suspect(name: str, parts: set[str], obstacles: Obstacles, parties: Mapping[str, Party]) -> Suspected:
-    """Tell the circle `parts`, through `name`. The root is chosen by name, so that it is told the same by anyone."""
+    """The suspicion of the circle `parts`, through `name`. The root is chosen by name, so that every watcher reports
+    the same."""
     obstacles = within(parts, obstacles)
     root = min(parts)
     if _conjunctive(parts, obstacles):

@@ -1,4 +1,4 @@
-"""Strongly connected components: who can reach each other. In: nodes and their successors. Out: groups, cycles only.
+"""Strongly connected components of a directed graph. In: nodes and their successors. Out: cyclic groups only.
 
 Tarjan, "Depth-first search and linear graph algorithms" (SIAM J. Computing 1972), without recursion: a chain of ten
 thousand waits is no deeper than one.

@@ -1,7 +1,7 @@
-"""Who waits for whom, and the moment in which nobody in a circle can go on.
+"""The wait-for graph, and the moment in which no party of a circle can go on.
 
 In: waits that open (a waiter, its targets, `all` of them or `any`) and close. Out: `Suspected` on the very edge that
-closes a deadlock. A suspicion is not yet a deadlock: see `confirm`.
+closes a deadlock. A suspicion is not yet a deadlock: see deadlock/confirmation.
 
 A party goes on when every one of its waits is met; an `all` wait is met when all its targets can go on, an `any` wait
 when one can. What can never go on under this rule is stuck (the largest such set: for `all` alone a cycle and its
@@ -12,10 +12,11 @@ directed acyclic graphs" (JEA 2006); only where that fails the exact reduction r
 waiter.
 """
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
+from bulkhead.bounded_dict import BoundedDict
 from bulkhead.health.deadlock import evidence
 from bulkhead.health.deadlock.evidence import Suspected
 from bulkhead.health.deadlock.waits import MAX_TARGETS, OwnedWaits, Party, Wait
@@ -23,11 +24,11 @@ from bulkhead.health.deadlock.waits import MAX_TARGETS, OwnedWaits, Party, Wait
 MAX_WAITS_PER_TASK = 1_024
 MAX_ENDED_TASKS = 100_000
 MAX_TASKS = 200_000
-"""That have waits, or had; beyond it the oldest is forgotten."""
+"""Tasks that have or had waits; beyond it the oldest is dropped."""
 
 
 class WaitGraph:
-    """Every open wait. Memory is that of the open waits, and of the ids that were closed in tasks that live."""
+    """All open waits. Memory: the open waits, and the ids of closed ones while their task lives."""
 
     def __init__(self) -> None:
         self.waits: dict[str, Wait] = {}
@@ -42,14 +43,14 @@ class WaitGraph:
         self._rank: dict[str, int] = {}
         self._witness: dict[str, str] = {}
         self._low = self._high = 0
-        self._tasks: OrderedDict[str, OwnedWaits] = OrderedDict()
-        self._ended: OrderedDict[str, None] = OrderedDict()
+        self._tasks: dict[str, OwnedWaits] = {}
+        self._ended = BoundedDict[str, None](MAX_ENDED_TASKS)
         self._told: dict[str, Suspected] = {}
 
     # What comes in
 
     def party(self, name: str, *, task: str = "", sunk_cost: int = 0, born: int = 0, resource: bool = False) -> None:
-        """Say what is known of a party; it is forgotten with its task."""
+        """Record what is known of a party, until its task ends."""
         if task in self._ended:
             return
         self.parties[name] = Party(task, sunk_cost, born, resource)
@@ -57,7 +58,7 @@ class WaitGraph:
             self._task(task).parties.add(name)
 
     def know(self, name: str, task: str, born: int, spent: int = 0) -> None:
-        """Of a party: since when it works (the first word counts), and what it has spent more."""
+        """Add to what is known of a party: its start (the first value counts) and further tokens spent."""
         before = self.parties.get(name)
         if before is None:
             self.party(name, task=task, born=born, sunk_cost=spent)
@@ -65,7 +66,7 @@ class WaitGraph:
             self.parties[name] = replace(before, sunk_cost=before.sunk_cost + spent)
 
     def open(self, wait: Wait) -> list[Suspected]:
-        """A wait begins. Known, closed and ended ones change nothing, in whatever order the messages came."""
+        """Open a wait. One that is known, closed or of an ended task changes nothing."""
         if not wait.targets or wait.key in self.waits or wait.task in self._ended:
             return []
         owner = self._task(wait.task)
@@ -78,7 +79,7 @@ class WaitGraph:
         owner.waits.add(wait.key)
         self._link(wait)
         if wait.waiter in self.stuck:
-            # A wait that is met stands in nobody's way, and of a circle that is told one suspicion is enough.
+            # A met wait blocks no party, and one suspicion per circle is enough.
             return self._suspect([wait.waiter]) if self._unmet(wait) and not self._is_told(wait.waiter) else []
         if self._fits(wait):
             return []
@@ -86,16 +87,16 @@ class WaitGraph:
         return self._suspect([wait.waiter]) if wait.waiter in self.stuck else []
 
     def lasts(self, key: str, until_unix_ms: int) -> None:
-        """An open wait ends by itself then, if nobody prolongs it."""
+        """Set when an open wait ends by itself, unless it is prolonged."""
         if key in self.waits:
             self.until[key] = until_unix_ms
 
     def close(self, key: str, *, task: str = "") -> list[Suspected]:
-        """A wait is answered, refused or withdrawn. Cycles that shared an edge with it may still stand: told anew."""
+        """Close a wait. Remaining cycles that shared an edge with it are suspected anew."""
         wait = self.waits.get(key)
         owner = self._task(wait.task if wait else task) if (wait or task not in self._ended) else None
         if owner is not None:
-            owner.remember(key)
+            owner.closed[key] = None
         if wait is None:
             return []
         frozen = self._unmet(wait)
@@ -136,10 +137,8 @@ class WaitGraph:
         return self._suspect([wait.waiter]) if wait.waiter in self.stuck else []
 
     def end_task(self, task: str) -> list[Suspected]:
-        """The task is over: its waits close, and nothing of it is kept but its name, for a while."""
+        """End a task: its waits close, and only its name is kept, for a while."""
         self._ended[task] = None
-        while len(self._ended) > MAX_ENDED_TASKS:
-            self._ended.popitem(last=False)
         return self._drop(task)
 
     def _drop(self, task: str) -> list[Suspected]:
@@ -163,8 +162,8 @@ class WaitGraph:
         return any(held) if wait.mode == "all" else all(held)
 
     def _is_told(self, name: str) -> bool:
-        """Whether its edge is one of those that close a circle that was told and stands: whatever it closes besides is
-        of that circle."""
+        """Whether the party closes a circle that was reported and still stands: another circle through it is the same
+        one."""
         return any(name in one.closers and self.holds(one) for one in self._told.values())
 
     # What is asked
@@ -190,7 +189,7 @@ class WaitGraph:
         if found is None:
             found = self._tasks[task] = OwnedWaits()
             if len(self._tasks) > MAX_TASKS:
-                # Who names tasks that never were would be remembered for ever: nobody tells their end.
+                # Tasks that never existed have no end, and would be kept for ever.
                 self._drop(next(iter(self._tasks)))
         return found
 
@@ -253,7 +252,7 @@ class WaitGraph:
         if waiter in wait.targets or any(one in self.stuck for one in needed):
             return False
         if waiter not in self._on:
-            # Nobody waits for it: it may stand above everything.
+            # No party waits for it: it may rank above everything.
             self._high += 1
             self._rank[waiter] = self._high
             return True
@@ -261,7 +260,7 @@ class WaitGraph:
             if self._rank[target] < self._rank[waiter]:
                 continue
             if target not in self._of:
-                # It waits for nobody: it may stand below everything.
+                # It waits for no party: it may rank below everything.
                 self._low -= 1
                 self._rank[target] = self._low
             elif not self._sort(waiter, target):
@@ -302,13 +301,13 @@ class WaitGraph:
         self._prove(doubtful)
 
     def _thaw(self) -> list[Suspected]:
-        """A stuck party waits for less: who goes on now, and which circles remain."""
+        """A stuck party waits for less: free the parties that can go on now, and report the circles that remain."""
         self._prove(set(self.stuck))
         self._told = {trip: one for trip, one in self._told.items() if self.holds(one)}
         return self._suspect(sorted(self.stuck)) if self.stuck else []
 
     def _prove(self, doubtful: set[str]) -> None:
-        """The reduction: again and again take out who can go on, and rank them in that order."""
+        """The reduction: repeatedly take out the parties that can go on, and rank them in that order."""
         others = self.stuck - doubtful
         missing: dict[str, int] = {}
         unmet: dict[str, int] = {}
@@ -349,10 +348,10 @@ class WaitGraph:
     # Suspicions
 
     def _suspect(self, names: Iterable[str]) -> list[Suspected]:
-        """New circles among the stuck, through any of `names`; one suspicion at a time per circle.
+        """New circles among the stuck parties, through any of `names`; one suspicion at a time per circle.
 
-        What is left of a circle when that one's victim was refused is told by `_thaw`: two victims at once would be one
-        too many where the cycles share an edge.
+        The rest of a circle whose victim was refused is reported by `_thaw`: two victims at once would be one too many
+        where cycles share an edge.
         """
         found: list[Suspected] = []
         known: dict[str, list[tuple[Wait, tuple[str, ...]]]] = {}

@@ -1,8 +1,9 @@
-"""Waits and the parties that wait: what the graph is made of. In: nothing. Out: values."""
+"""Values of the wait-for graph: waits and parties."""
 
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Literal
+
+from bulkhead.bounded_dict import BoundedDict
 
 Mode = Literal["all", "any"]
 
@@ -30,7 +31,7 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Party:
-    """What the choice of a victim knows. resource: a lease; it holds others up, and cannot be refused."""
+    """What the choice of a victim knows. resource: a lease, whose wait cannot be refused."""
 
     task: str = ""
     sunk_cost: int = 0
@@ -45,11 +46,5 @@ class OwnedWaits:
 
     def __init__(self) -> None:
         self.waits: set[str] = set()
-        self.closed: OrderedDict[str, None] = OrderedDict()
+        self.closed = BoundedDict[str, None](MAX_CLOSED_PER_TASK)
         self.parties: set[str] = set()
-
-    def remember(self, key: str) -> None:
-        """Keep the id of a closed wait."""
-        self.closed[key] = None
-        while len(self.closed) > MAX_CLOSED_PER_TASK:
-            self.closed.popitem(last=False)

@@ -1,14 +1,14 @@
 """Loop detectors: each a pure function over a window of steps, with named thresholds.
 
-In: the last steps of one view (an agent, or a whole lineage), the newest last. Out: a `Finding`, or None. What a step
-says was normalised before (`normal`), so that a fresh request id or a timestamp makes no new call and no new result.
-The result counts as much as the call: the same call with another result is a question well asked.
+In: the last steps of one view (an agent, or a whole lineage), the newest last. Out: a `Loop`, or None. Texts of steps
+were normalised before (health/text/normalize), so that a fresh request id or a timestamp makes no new call and no new
+result. The result counts as much as the call: the same call with another result is no repetition.
 """
 
 from itertools import pairwise
 
 from bulkhead.health.loops.polling import patience, polling
-from bulkhead.health.loops.steps import Finding, Level, Window, finding
+from bulkhead.health.loops.steps import Level, Loop, Window, loop_of
 from bulkhead.health.text import result_status
 from bulkhead.health.text.normalize import phrases
 from bulkhead.health.thresholds import LoopThresholds
@@ -17,7 +17,7 @@ SLOT_WORDS = 3
 """Words in the one place in which two entries of a list differ, at most."""
 
 
-def cycle(window: Window, named: LoopThresholds) -> Finding | None:
+def cycle(window: Window, named: LoopThresholds) -> Loop | None:
     """The same call with the same result, or a period of up to `max_period` of them, round after round."""
     sames = [step.same for step in window]
     for period in range(1, min(named.max_period, len(sames) // 2) + 1):
@@ -38,20 +38,20 @@ def cycle(window: Window, named: LoopThresholds) -> Finding | None:
     return None
 
 
-def _cycle_found(part: Window, period: int, rounds: int, level: Level) -> Finding:
+def _cycle_found(part: Window, period: int, rounds: int, level: Level) -> Loop:
     last, agents = part[-1], list(dict.fromkeys(step.agent for step in part))
     if period == 1:
         verb = "said the same" if last.says else f"called {last.action} with the same arguments and got the same result"
         family = "error" if last.error else "repeat"
-        return finding(family, level, 1, rounds, part, f"{last.agent} {verb} {rounds} times in a row")
+        return loop_of(family, level, 1, rounds, part, f"{last.agent} {verb} {rounds} times in a row")
     who = agents[0] if len(agents) == 1 else " -> ".join((*agents[:8], agents[0]))
     acts = ", ".join(dict.fromkeys(step.action for step in part[:period]))
     family = "ring" if len(agents) > 2 else "alternation" if period == 2 else "cycle"
     what = f"{who} went through the same {period} acts ({acts}) with the same results {rounds} times"
-    return finding(family, level, period, rounds, part, what)
+    return loop_of(family, level, period, rounds, part, what)
 
 
-def stagnation(window: Window, named: LoopThresholds) -> Finding | None:
+def stagnation(window: Window, named: LoopThresholds) -> Loop | None:
     """No new information: every act of the window's end was seen before with its result, in whatever order."""
     seen: set[int] = set()
     start = 0
@@ -66,10 +66,10 @@ def stagnation(window: Window, named: LoopThresholds) -> Finding | None:
     if polling([part[at : at + kinds] for at in range(len(part) % kinds, len(part), kinds)], named):
         return None
     what = f"{len(part)} acts in a row said and found nothing new; they are {kinds} different ones again and again"
-    return finding("stagnation", "stop", kinds, len(part) // kinds, part, what)
+    return loop_of("stagnation", "stop", kinds, len(part) // kinds, part, what)
 
 
-def repeated_error(window: Window, named: LoopThresholds) -> Finding | None:
+def repeated_error(window: Window, named: LoopThresholds) -> Loop | None:
     """The same call fails again and again, in whatever words; or an action with the same error, whatever is asked."""
     last = window[-1]
     if not last.error:
@@ -87,7 +87,7 @@ def repeated_error(window: Window, named: LoopThresholds) -> Finding | None:
         level: Level = "stop" if calls >= named.repeat_stop else "warn"
         what = f"{last.agent} called {last.action} with the same arguments, and it failed, {calls} times in a row"
         if level == "stop" or count < named.error_stop:
-            return finding("error", level, 1, calls, window[-calls:], what)
+            return loop_of("error", level, 1, calls, window[-calls:], what)
     part = window[-count:]
     if count < (named.error_warn_passing if last.state == "passing" else named.error_warn):
         return None
@@ -96,7 +96,7 @@ def repeated_error(window: Window, named: LoopThresholds) -> Finding | None:
     listed = last.state != "lasting" and result_status.absent(last.answer) and _is_list(part)
     level = "stop" if count >= (named.list_error_stop if listed else named.error_stop) else "warn"
     what = f"{last.agent} got the same error of {last.action} {count} times in a row"
-    return finding("error", level, 1, count, part, what)
+    return loop_of("error", level, 1, count, part, what)
 
 
 def _is_list(part: Window) -> bool:
@@ -112,8 +112,8 @@ def _next_entry(words: list[str], others: list[str]) -> bool:
     return max(len(words), len(others)) - tail <= SLOT_WORDS
 
 
-def monologue(window: Window, named: LoopThresholds) -> Finding | None:
-    """Text after text to nobody and no call; it stops what also says the same over and over."""
+def monologue(window: Window, named: LoopThresholds) -> Loop | None:
+    """Text after text to no agent and without a call; it stops when the texts also repeat themselves."""
     count = next((at for at, step in enumerate(reversed(window)) if not step.says or step.to), len(window))
     part = window[len(window) - count :]
     known: set[str] = set()
@@ -129,4 +129,4 @@ def monologue(window: Window, named: LoopThresholds) -> Finding | None:
     else:
         return None
     what = f"{part[-1].agent} wrote {count} texts in a row without acting, the last {stale} with little that is new"
-    return finding("monologue", level, 1, count, part, what)
+    return loop_of("monologue", level, 1, count, part, what)

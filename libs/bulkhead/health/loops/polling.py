@@ -1,4 +1,4 @@
-"""Polling: somebody who looks again after a while at what may have changed is no loop.
+"""Polling: repeated looks after a pause at something that may change are no loop.
 
 In: rounds of steps, with their times and the states that their results tell of. Out: whether the repetition is
 excused, and how many rounds of it are allowed otherwise. A slow model pauses, too: its pauses are neither even nor do
@@ -18,7 +18,7 @@ def polling(rounds: Sequence[Window], named: LoopThresholds) -> bool:
     states = {step.state for step in last}
     pending, failed = "pending" in states, all(step.error for step in last)
     if "over" in states and not any(step.state == "pending" for step in rounds[-2]):
-        return False  # It has come to its end: whoever waits on, waits for nothing.
+        return False  # It has come to its end: a further wait is for nothing.
     if all(any(step.waited for step in steps) for steps in rounds[1:]):
         return True
     if "lasting" in states:
@@ -26,7 +26,7 @@ def polling(rounds: Sequence[Window], named: LoopThresholds) -> bool:
     gaps = [later[0].time_unix_ms - earlier[0].time_unix_ms for earlier, later in pairwise(rounds)]
     told, watched = max(step.length for step in last), all(step.watches for step in last)
     if not any(gaps):
-        # A transcript without times: nobody knows how patient it was.
+        # A transcript without times: the pauses are unknown.
         if failed:
             return "passing" in states and len(last) == 1 and len(rounds) < named.retries_stop
         return pending or (watched and told < named.informative_chars)

@@ -1,4 +1,4 @@
-"""Steps, the windows of them that the loop detectors look at, and findings. In: nothing. Out: values."""
+"""Values of the loop detectors: steps, windows of steps, and the loops that are found in them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,11 +15,11 @@ MAX_STEP_CHARS = 800
 class Step:
     """One act of a view.
 
-    same: digest of agent, call and result; call, result: of each. index: position in the lineage. text: what it asks
-    or says; answer: its result; length: of the whole result. state: as `looks.State`. waited: a deliberate pause lies
-    before it. reads, watches: it only looks; it looks at what moves, by its name. shown: how many different figures the
-    call has shown. blind: it moves on from where it stands, and its answer does not show what came of it. work: a text
-    that the recording calls work.
+    same: digest of agent, call and result; call, result: of each. index: position in the lineage. text: the request or
+    message; answer: its result; length: of the whole result. state: see result_status.State. waited: a deliberate pause
+    precedes it. reads: it only looks; watches: by its name it looks at something that moves. shown: number of different
+    figures that the call has shown. blind: it moves on, and its answer does not show the effect. work: a text that the
+    recording calls work.
     """
 
     id: str
@@ -46,7 +46,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Loop:
     """A loop. period: acts per round; rounds: how many were seen; evidence: ids of acts, oldest first."""
 
     family: str
@@ -61,7 +61,7 @@ class Finding:
 Window = Sequence[Step]
 
 
-def finding(family: str, level: Level, period: int, rounds: int, part: Window, what: str) -> Finding:
-    """A finding in a part of a window."""
+def loop_of(family: str, level: Level, period: int, rounds: int, part: Window, what: str) -> Loop:
+    """A loop in a part of a window."""
     agents = tuple(dict.fromkeys(step.agent for step in part))
-    return Finding(family, level, period, rounds, tuple(step.id for step in part), agents, what)
+    return Loop(family, level, period, rounds, tuple(step.id for step in part), agents, what)

@@ -1,25 +1,23 @@
-"""The windows of every lineage that the loop detectors look at: of each agent, of all acts, all texts and all calls.
+"""Windows of acts for the loop detectors: per agent, and for the whole lineage.
 
-In: acts. Out: trips, each once until something new is done. Memory is a window per agent of a living lineage; the end
-of the lineage frees it.
+In: acts. Out: findings, each once until something new is done. Memory is a window per agent of a living lineage; the
+end of the lineage frees it.
 """
 
 import re
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import TypeVar
 
+from bulkhead.bounded_dict import BoundedDict
 from bulkhead.health.events import Act
-from bulkhead.health.findings import Trip, trip_of
+from bulkhead.health.findings import Finding, finding_of
 from bulkhead.health.loops import detectors as loops_detectors
-from bulkhead.health.loops.steps import MAX_STEP_CHARS, Finding, Step, Window
+from bulkhead.health.loops.steps import MAX_STEP_CHARS, Loop, Step, Window
 from bulkhead.health.text import normalize, result_status
 from bulkhead.health.thresholds import LoopThresholds
 
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
-Key = TypeVar("Key")
-Value = TypeVar("Value")
 
 MAX_LINEAGES = 100_000
 MAX_ADDRESSES = 2_048
@@ -38,16 +36,13 @@ class Lineages:
 
     def __init__(self, named: LoopThresholds) -> None:
         self._named = named
-        self._lineages: OrderedDict[str, _Lineage] = OrderedDict()
+        self._lineages = BoundedDict[str, _Lineage](MAX_LINEAGES)
 
-    def take(self, act: Act) -> list[Trip]:
-        """Trips of an act: the agent's own loops, then the lineage's."""
-        lineage = self._lineages.get(act.lineage)
+    def take(self, act: Act) -> list[Finding]:
+        """The findings of an act: the agent's own loops, then the lineage's."""
+        lineage = self._lineages.use(act.lineage)
         if lineage is None:
             lineage = self._lineages[act.lineage] = _Lineage(self._named)
-            _bound(self._lineages, MAX_LINEAGES)
-        else:
-            self._lineages.move_to_end(act.lineage)
         return lineage.take(act)
 
     def end(self, name: str) -> None:
@@ -84,15 +79,15 @@ class _Lineage:
         self._named = named
         self._count = 0
         self._all: deque[Step] = deque(maxlen=named.window_acts)
-        self._agents: OrderedDict[str, deque[Step]] = OrderedDict()
-        self._seen: OrderedDict[int, tuple[int, int]] = OrderedDict()
+        self._agents = BoundedDict[str, deque[Step]](named.max_agents)
+        self._seen = BoundedDict[int, tuple[int, int]](MAX_SEEN)
         """Acts with their results, by digest: when last, and how often."""
-        self._news: OrderedDict[str, int] = OrderedDict()
+        self._news = BoundedDict[str, int](named.max_agents)
         """When each agent last did something new."""
-        self._changes: OrderedDict[str, tuple[int, frozenset[str]]] = OrderedDict()
+        self._changes = BoundedDict[str, tuple[int, frozenset[str]]](named.max_agents)
         """When it was more than a look, and the words of it."""
-        self._addresses: OrderedDict[str, None] = OrderedDict()
-        self._shown: OrderedDict[int, set[int]] = OrderedDict()
+        self._addresses = BoundedDict[str, None](MAX_ADDRESSES)
+        self._shown = BoundedDict[int, set[int]](MAX_SEEN)
         """Results of each call, by their form without numbers."""
         self._waited: set[str] = set()
         self._told: set[tuple[str, str, str]] = set()
@@ -101,7 +96,7 @@ class _Lineage:
         """Number of acts that are held, at most: each agent's, and all, as many as a window has."""
         return min(self._count, (1 + len(self._agents)) * self._named.window_acts)
 
-    def take(self, act: Act) -> list[Trip]:
+    def take(self, act: Act) -> list[Finding]:
         """Fold one act."""
         if not act.says and not act.error and result_status.thinks(act.action):
             act = replace(act, says=True, arguments=normalize.thought(act.arguments), result=None)
@@ -119,73 +114,73 @@ class _Lineage:
         self._window(act.agent).append(step)
         self._all.append(step)
         if act.to and act.to != act.agent:
-            # What an agent is told is the result of its own question.
+            # A message to an agent may be the answer to its own question.
             self._window(act.to).append(step)
         if new and not step.says:
-            # What was told before is over; an error in new words is the same error.
+            # Earlier findings are over; an error in new words is the same error.
             keep = {"error"} if step.error else set[str]()
             self._told = {told for told in self._told if told[0] not in (act.agent, ALL) or told[1] in keep}
-        trips = [self._tell(act, view, finding) for view, finding in self._findings(step, new)]
-        return [trip for trip in trips if trip is not None]
+        findings = [self._tell(act, view, loop) for view, loop in self._loops(step, new)]
+        return [finding for finding in findings if finding is not None]
 
-    def _findings(self, step: Step, new: bool) -> Iterator[tuple[str, Finding]]:
+    def _loops(self, step: Step, new: bool) -> Iterator[tuple[str, Loop]]:
         own = list(self._agents[step.agent])
         if step.says:
-            if not step.to and (finding := loops_detectors.monologue(own, self._named)) is not None:
-                yield step.agent, finding
+            if not step.to and (loop := loops_detectors.monologue(own, self._named)) is not None:
+                yield step.agent, loop
         else:
             # An agent's own words change nothing between its calls.
             own = [one for one in own if not (one.says and one.agent == step.agent)]
             calls = [one for one in own if not one.says]
-            if step.error and (finding := self._repeated_error(step, calls)) is not None:
-                yield step.agent, finding
+            if step.error and (loop := self._repeated_error(step, calls)) is not None:
+                yield step.agent, loop
             if len(step.text) >= self._named.product_chars and not step.reads:
-                own = calls  # The same work handed in again, whatever others said of it.
+                own = calls  # The same work handed in again, whatever the answers were.
         if new:
             return
         views: list[tuple[str, Window]] = [(step.agent, own)]
         if len(self._agents) > 1:
-            # A ring that talks is a loop beside somebody who works, and one that works beside what is said.
+            # A ring that talks is a loop even beside an agent that works, and the other way round.
             kind = [one for one in self._all if one.says is step.says]
             views += [(ALL, list(self._all)), (ALL, kind)]
         for view, window in views:
-            finding = self._exact(window)
-            # Loops of several agents are told of them together, not of the one that came last.
-            if finding is not None and (len(finding.agents) == 1) == (view == step.agent):
-                yield view, finding
+            loop = self._exact(window)
+            # Loops of several agents are reported for all of them together, not for the last one.
+            if loop is not None and (len(loop.agents) == 1) == (view == step.agent):
+                yield view, loop
 
-    def _repeated_error(self, step: Step, calls: Window) -> Finding | None:
-        finding = loops_detectors.repeated_error(calls, self._named)
-        if finding is None or finding.rounds >= self._named.error_stop:
-            return finding
-        # Where somebody else mends what is checked, the agent may try for as long as with other arguments.
-        return None if self._prompted(step, calls[-2].index) else finding
+    def _repeated_error(self, step: Step, calls: Window) -> Loop | None:
+        loop = loops_detectors.repeated_error(calls, self._named)
+        if loop is None or loop.rounds >= self._named.error_stop:
+            return loop
+        # Where another agent mends the checked thing, the agent may try as long as with other arguments.
+        return None if self._prompted(step, calls[-2].index) else loop
 
-    def _exact(self, window: Window) -> Finding | None:
-        """A finding that stops, or else one that warns: a warning must not hide a stop."""
-        detectors: tuple[Callable[[Window, LoopThresholds], Finding | None], ...] = (
+    def _exact(self, window: Window) -> Loop | None:
+        """A loop that stops, or else one that warns: a warning must not hide a stop."""
+        detectors: tuple[Callable[[Window, LoopThresholds], Loop | None], ...] = (
             loops_detectors.cycle,
             loops_detectors.stagnation,
         )
-        findings = [finding for detector in detectors if (finding := detector(window, self._named)) is not None]
-        return next((finding for finding in findings if finding.level == "stop"), findings[0] if findings else None)
+        loops = [loop for detector in detectors if (loop := detector(window, self._named)) is not None]
+        return next((loop for loop in loops if loop.level == "stop"), loops[0] if loops else None)
 
-    def _tell(self, act: Act, view: str, finding: Finding) -> Trip | None:
-        """A trip, unless this view was told of this family at this level already."""
-        kind = finding.family if finding.family in ("error", "monologue") else "exact"
-        if (view, kind, finding.level) in self._told or (view, kind, "stop") in self._told:
+    def _tell(self, act: Act, view: str, loop: Loop) -> Finding | None:
+        """A finding, unless this view already has one of this family at this level."""
+        kind = loop.family if loop.family in ("error", "monologue") else "exact"
+        if (view, kind, loop.level) in self._told or (view, kind, "stop") in self._told:
             return None
-        self._told.add((view, kind, finding.level))
+        self._told.add((view, kind, loop.level))
         shown = view if view == ALL else f"agent {view}"
-        facts = {"view": shown, "period": finding.period, "rounds": finding.rounds}
-        return trip_of(
-            f"loop.{finding.family}",
-            finding.level,
+        facts = {"view": shown, "period": loop.period, "rounds": loop.rounds}
+        return finding_of(
+            f"loop.{loop.family}",
+            loop.level,
             act.tenant,
             act.lineage,
-            finding.agents,
-            finding.what,
-            finding.evidence,
+            loop.agents,
+            loop.what,
+            loop.evidence,
             act.time_unix_ms,
             act.id,
             facts,
@@ -194,14 +189,14 @@ class _Lineage:
     # News
 
     def _is_new(self, step: Step) -> bool:
-        """Whether nobody did this with this result before; or others have changed something that it is about since."""
-        last, times = self._seen.pop(step.same, (0, 0))
+        """Whether the act with its result is new to the lineage, or others have changed something relevant since it was
+        last seen."""
+        last, times = self._seen.get(step.same, (0, 0))
         self._seen[step.same] = (step.index, times + 1)
-        _bound(self._seen, MAX_SEEN)
         if not last and not (step.says or step.error):
-            _put(self._news, step.agent, step.index, self._named.max_agents)
+            self._news[step.agent] = step.index
             if not step.reads:
-                _put(self._changes, step.agent, (step.index, _words(step)), self._named.max_agents)
+                self._changes[step.agent] = (step.index, _words(step))
         # The second time proves nothing, for in the first round of a loop everything is new.
         if times > 1 and self._prompted(step, last, times):
             step.same ^= normalize.digest(str(step.index))
@@ -209,11 +204,10 @@ class _Lineage:
         return not last
 
     def _prompted(self, step: Step, last: int, times: int = 0) -> bool:
-        """Whether somebody else did something since that this may be about.
+        """Whether another agent has since done something that this act may be about.
 
-        For what is said: anything new by the one that it is said to. For a check, a hand-over and a call that names
-        nothing: anything new. For whatever else, and not for ever: a change, where its agent only looks, or a change of
-        what it names.
+        A message: anything new by its receiver. A check, a hand-over and a call that names nothing: anything new. Any
+        other call, and not for ever: a change, where its agent only looks, or a change of something that it names.
         """
         if step.says:
             return self._news.get(step.to, 0) > last
@@ -235,18 +229,14 @@ class _Lineage:
     # Steps
 
     def _window(self, agent: str) -> deque[Step]:
-        window = self._agents.get(agent)
+        window = self._agents.use(agent)
         if window is None:
             window = self._agents[agent] = deque(maxlen=self._named.window_acts)
-            _bound(self._agents, self._named.max_agents)
-        else:
-            self._agents.move_to_end(agent)
         return window
 
     def _step(self, act: Act) -> Step:
         self._count += 1
         answer = "" if act.result is None else normalize.result(act.result, self._give)
-        _bound(self._addresses, MAX_ADDRESSES)
         text = (
             normalize.said(act.arguments)
             if act.says and isinstance(act.arguments, str)
@@ -303,22 +293,9 @@ class _Lineage:
         results = self._shown.setdefault(step.call ^ normalize.digest(_NUMBER.sub("#", step.answer)), set())
         if len(results) < self._named.lively:
             results.add(step.result)
-        _bound(self._shown, MAX_SEEN)
         return len(results)
 
 
 def _words(step: Step) -> frozenset[str]:
     """Values that a call names."""
     return frozenset(word for word in step.text.replace(":", " ").split('"') if len(word) > 2 and word.strip(" ,{}[]"))
-
-
-def _put(mapping: OrderedDict[str, Value], key: str, value: Value, most: int) -> None:
-    """The newest entry last, and no more than `most`."""
-    mapping[key] = value
-    mapping.move_to_end(key)
-    _bound(mapping, most)
-
-
-def _bound(mapping: OrderedDict[Key, Value], most: int) -> None:
-    while len(mapping) > most:
-        mapping.popitem(last=False)

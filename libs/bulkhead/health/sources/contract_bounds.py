@@ -1,4 +1,4 @@
-"""Whether a message keeps to the bounds of the contracts, as far as the watch looks at it.
+"""A check of message bodies against the contracts' bounds, as far as the detectors read them.
 
 In: the body of a message, as JSON. Out: yes or no. The watch reads bodies without their models, and what it does with
 one grows with its texts and lists: a compromised service could hold it up for a while with one message that its

@@ -1,4 +1,4 @@
-"""A mesh's own journal as events: what its messages say about acts, waits and what is outstanding.
+"""A source of events: a mesh's own journal, which tells of acts, waits and outstanding work.
 
 In: stored messages (subject, headers, body), in journal order. Out: events. Bodies are read without their models, and
 only those that a detector asks about: the watcher keeps up with the stream. What cannot be read is none of its
@@ -10,12 +10,12 @@ itself. An agent is one attempt of a step: the next one begins anew, with what t
 Between two inboxes there is no order: a reply may be read before its request.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 
 from pydantic_core import from_json
 
-from bulkhead.health.events import Act, Ended, Event, Opened, Served
+from bulkhead.bounded_dict import BoundedDict
+from bulkhead.health.events import Act, Ended, Event, Opened
 from bulkhead.health.sources import journal_waits
 from bulkhead.health.sources.contract_bounds import within
 from bulkhead.health.sources.journal_messages import Body, Message, header, speaks
@@ -69,10 +69,10 @@ class Journal:
 
     def __init__(self, text: Text | None = None) -> None:
         self._text = text
-        self._calls: OrderedDict[str, OrderedDict[str, Body]] = OrderedDict()
-        self._late: OrderedDict[tuple[str, str], Body] = OrderedDict()
+        self._calls = BoundedDict[str, BoundedDict[str, Body]](MAX_LINEAGES)
+        self._late = BoundedDict[tuple[str, str], Body](MAX_LATE)
         self._waits = journal_waits.Waits()
-        self._steps: OrderedDict[str, dict[str, tuple[str, str]]] = OrderedDict()
+        self._steps = BoundedDict[str, dict[str, tuple[str, str]]](MAX_LINEAGES)
         """Of a living lineage's steps: the newest attempt as an agent, and its role."""
         self.unreadable = 0
 
@@ -132,8 +132,6 @@ class Journal:
             if body is not _DONE:
                 kept = {name: body[name] for name in KEPT if name in body}
                 self._late[lineage, call_id] = {**kept, _ROLE: self._role(lineage, body)}
-        while len(self._late) > MAX_LATE:
-            self._late.popitem(last=False)
 
     def _role(self, lineage: str, request: Body) -> str:
         return self._steps.get(lineage, {}).get(str(request.get("step_id")), ("", ""))[1]
@@ -142,8 +140,6 @@ class Journal:
         body, step = message.body, message.body["step"]
         role = f"{message.receiver}.{step.get('role', 'step')}"  # type: ignore[attr-defined]
         self._steps.setdefault(message.lineage, {})[str(step["id"])] = (f"{step['id']}/{body['attempt']}", role)  # type: ignore[index]
-        while len(self._steps) > MAX_LINEAGES:
-            self._steps.popitem(last=False)
         yield message.opened(_step_key(step["id"], body), "step")  # type: ignore[index]
         yield message.closed(PLANNING)
 
@@ -164,40 +160,16 @@ class Journal:
             yield from self._join(message)
         elif body.get("model") and body["outcome"] != "refused":
             agent, failed = str(body.get("step_id") or message.receiver), _code(body) in OUTAGES
-            yield Served(
-                message.id,
-                message.lineage,
-                agent,
-                message.tenant,
-                "model",
-                str(body["model"]),
-                failed,
-                _int(body.get("duration_ms")),
-                message.time_unix_ms,
-                actor=message.actor,
-            )
+            yield message.served(agent, "model", str(body["model"]), failed, latency_ms=_int(body.get("duration_ms")))
 
     def _overran(self, message: Message) -> Iterator[Event]:
         """More was used than was reserved: that call of the model failed, although it answered."""
         body = message.body
         if body["service"] == "model_gateway":
-            yield Served(
-                message.id,
-                message.lineage,
-                "",
-                message.tenant,
-                "model",
-                str(body["resource"]),
-                True,
-                0,
-                message.time_unix_ms,
-                counted=True,
-                why=str(body["what"]),
-                actor=message.actor,
-            )
+            yield message.served("", "model", str(body["resource"]), True, counted=True, why=str(body["what"]))
 
     def _asked(self, message: Message) -> Iterator[Event]:
-        """What a step says to those whom it asks; the planner, who hands it on, says nothing of its own."""
+        """A step's questions to other steps; the planner only forwards them."""
         body = message.body
         if message.sender == "worker" and body.get("question"):
             for target in body["targets"]:  # type: ignore[attr-defined]
@@ -210,7 +182,7 @@ class Journal:
     def _talk(self, message: Message, by: object, to: object, text: object) -> Act:
         steps = self._steps.get(message.lineage, {})
         (one, role), (other, _) = (steps.get(str(name), (f"{name}/1", "")) for name in (by, to))
-        # To whom it is said counts: one question to four siblings is no repetition.
+        # The receiver counts: one question to four siblings is no repetition.
         said = {"to": other, "text": str(text or "")}
         return Act(
             message.id,
@@ -241,18 +213,14 @@ class Journal:
             return
         calls = self._calls.get(message.lineage)
         if calls is None:
-            calls = self._calls[message.lineage] = OrderedDict()
-            while len(self._calls) > MAX_LINEAGES:
-                self._calls.popitem(last=False)
+            calls = self._calls[message.lineage] = BoundedDict(MAX_CALLS)
         call_id = str(message.body["call_id"])
         asks = message.kind.endswith("requested")
         other = calls.get(call_id)
         if other is _DONE:
-            return  # Said again, by a doer that died or a decider that asked again.
+            return  # A repeat, by a doer that died or a decider that asked again.
         if other is None or ("outcome" in other) != asks:
             calls[call_id] = {**message.body, _READ: message.time_unix_ms}
-            while len(calls) > MAX_CALLS:
-                calls.popitem(last=False)
             return
         calls[call_id] = _DONE
         request, reply = (message.body, other) if asks else (other, message.body)
@@ -300,19 +268,14 @@ class Journal:
         code, refused = _code(reply), reply["outcome"] == "refused"
         if code in HELD_BACK:
             return  # It did not go out, and its agent is not to blame.
-        yield Served(
-            message.id,
-            message.lineage,
+        yield message.served(
             _agent(request),
-            message.tenant,
             "tool",
             "" if refused else _action(request),
             code in OUTAGES,
-            _int(reply.get("duration_ms")),
-            message.time_unix_ms,
-            role,
-            reply["outcome"] not in ("succeeded", "found"),
-            actor=message.actor,
+            latency_ms=_int(reply.get("duration_ms")),
+            role=role,
+            error=reply["outcome"] not in ("succeeded", "found"),
         )
 
     def _content(self, content: object) -> str:

@@ -1,12 +1,13 @@
-"""One message of a mesh's journal, as far as the detectors look at it, and whether its author may say it.
+"""One message of a mesh's journal as the detectors read it, and a check of its author.
 
 In: subjects, headers, bodies. Out: messages and what they open and close.
 """
 
 from collections.abc import Mapping
 from functools import lru_cache
+from typing import Any, Literal
 
-from bulkhead.health.events import Closed, Opened, Outstanding
+from bulkhead.health.events import Closed, Opened, Outstanding, Served, WaitClosed, WaitOpened
 from bulkhead_contracts import catalog, subjects
 from bulkhead_contracts.control import BreakerReset, Switched
 
@@ -20,7 +21,7 @@ def speaks(subject: str, kind: str) -> bool:
     """Whether its author may say this there, about a task that can be one. The broker vouches for the author alone: an
     outside publisher could end a task for the watch, or forge a loop, and its receiver would reject both."""
     plane, sender, receiver, _, tenant, name = subject.split(".") if subject.count(".") == 5 else [""] * 6
-    # Who operates the mesh halts and resets from their own machine, beside every service.
+    # Operators of the mesh halt and reset from their own machine, beside every service.
     operates = sender == "operator" and receiver == catalog.JOURNAL and kind in OPERATED
     try:
         return (
@@ -33,7 +34,7 @@ def speaks(subject: str, kind: str) -> bool:
 
 
 class Message:
-    """One message, as far as it is looked at."""
+    """One message, with the fields that the detectors read."""
 
     __slots__ = ("actor", "body", "id", "kind", "lineage", "receiver", "sender", "tenant", "time_unix_ms")
 
@@ -59,6 +60,22 @@ class Message:
     def closed(self, key: str) -> Closed:
         """It no longer is."""
         return Closed(self.id, self.lineage, key, self.time_unix_ms)
+
+    def waits(self, key: str, lineage: str, party: str, targets: tuple[str, ...], **more: Any) -> WaitOpened:
+        """A party waits from now on. more: further fields of `WaitOpened`."""
+        return WaitOpened(
+            key, lineage, party, targets, time_unix_ms=self.time_unix_ms, tenant=self.tenant, said=self.id, **more
+        )
+
+    def answers(self, key: str, target: str = "", *, gone: bool = False) -> WaitClosed:
+        """A wait is over; with `target` only for that one."""
+        return WaitClosed(self.id, self.lineage, key, target, self.time_unix_ms, gone)
+
+    def served(self, agent: str, kind: Literal["tool", "model"], name: str, failed: bool, **more: Any) -> Served:
+        """A call ended. more: further fields of `Served`."""
+        latency_ms = more.pop("latency_ms", 0)
+        fields = (self.id, self.lineage, agent, self.tenant, kind, name, failed, latency_ms, self.time_unix_ms)
+        return Served(*fields, actor=self.actor, **more)
 
 
 def header(headers: Mapping[str, str], name: str) -> str:

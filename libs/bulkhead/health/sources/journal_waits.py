@@ -1,4 +1,4 @@
-"""Who waits for whom, as a mesh's messages tell it: asks, leases, and what a plan makes steps wait for.
+"""The wait edges in a mesh's journal: asks, leases, and the inputs that a plan makes steps wait for.
 
 In: messages of these types, in journal order. Out: edges that open and close, and what is known of who waits. A step is
 one party whatever attempt of it runs, a resource is another: it is held up by who holds it.
@@ -19,12 +19,13 @@ What closes an edge is the word of who can go on, not that of who hands it on: t
 inboxes there is no order: what was closed stays closed, and what an attempt wants that is over does not open.
 """
 
-from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
+from bulkhead.bounded_dict import BoundedDict
 from bulkhead.health.deadlock.waits import Mode
-from bulkhead.health.events import Event, Known, WaitClosed, WaitOpened
+from bulkhead.health.events import Event, Known, WaitClosed
 from bulkhead.health.sources.journal_messages import Body, Message
 from bulkhead_contracts import agent, lease, model, peer, plan, step, task
 
@@ -57,17 +58,17 @@ class _Asks:
     """Of one lineage: what is open, with its step and attempt, and the last attempt of each step that is over; the
     newest plan, and the waits that it made."""
 
-    open: OrderedDict[str, tuple[str, Attempt]] = field(default_factory=OrderedDict)
+    open: BoundedDict[str, tuple[str, Attempt]] = field(default_factory=partial(BoundedDict, MAX_OPEN))
     over: dict[str, Attempt] = field(default_factory=dict)
     plan: int = 0
     planned: dict[str, None] = field(default_factory=dict)
 
 
 class Waits:
-    """Remembers, of living lineages, which attempt asked."""
+    """The open waits of living lineages, each with its attempt."""
 
     def __init__(self) -> None:
-        self._asks: OrderedDict[str, _Asks] = OrderedDict()
+        self._asks = BoundedDict[str, _Asks](MAX_LINEAGES)
 
     def end(self, lineage: str) -> None:
         """The lineage is over."""
@@ -76,7 +77,7 @@ class Waits:
     # Plans and attempts
 
     def planned(self, message: Message) -> Iterator[Event]:
-        """A plan runs: its steps wait for their inputs, and nobody any more for those of the plan before."""
+        """A plan runs: its steps wait for their inputs; those of the plan before no longer do."""
         adopted = message.body if message.kind == plan.PlanAdopted.TYPE else message.body.get("adopted")
         found = adopted.get("plan") if isinstance(adopted, dict) else None
         if not isinstance(found, dict):
@@ -86,34 +87,25 @@ class Waits:
             return
         if version > mine.plan:
             for key in mine.planned:
-                yield self._closed(message, key)
+                yield message.answers(key)
             mine.plan, mine.planned = version, {}
         for one in found.get("steps", ()):
             if one.get("inputs"):
                 key = f"plan/{message.lineage}/{version}/{one['id']}"
                 mine.planned[key] = None
                 inputs = tuple(step_name(message.lineage, name) for name in one["inputs"])
-                yield WaitOpened(
-                    key,
-                    message.lineage,
-                    step_name(message.lineage, one["id"]),
-                    inputs,
-                    "all",
-                    message.time_unix_ms,
-                    message.tenant,
-                    True,
-                    message.id,
-                )
+                party = step_name(message.lineage, one["id"])
+                yield message.waits(key, message.lineage, party, inputs, resource=True)
 
     def assigned(self, message: Message) -> Iterator[Event]:
         """A step waits for its inputs no longer; what it waits for from now on can be refused."""
         body = message.body
         name = body["step"]["id"]  # type: ignore[index]
-        yield self._closed(message, f"plan/{message.lineage}/{body['plan_version']}/{name}")
+        yield message.answers(f"plan/{message.lineage}/{body['plan_version']}/{name}")
         yield Known(message.id, message.lineage, step_name(message.lineage, name), message.time_unix_ms)
 
     def spent(self, message: Message) -> Iterator[Event]:
-        """What a call has cost the step: who has spent least gives way."""
+        """The cost of a call, added to its step: the party that has spent least becomes the victim."""
         usage = message.body.get("usage")
         if isinstance(usage, dict) and message.body.get("step_id") and message.receiver == "worker":
             cost = usage.get("input_tokens", 0) + usage.get("output_tokens", 0)
@@ -131,7 +123,7 @@ class Waits:
         for key, (whose, when) in list(found.open.items()):
             if whose == name and when <= attempt:
                 del found.open[key]
-                yield self._closed(message, key)
+                yield message.answers(key)
 
     # Peers
 
@@ -145,65 +137,35 @@ class Waits:
             return
         targets = tuple(step_name(lineage, one) for one in body["targets"])  # type: ignore[attr-defined]
         mode: Mode = "any" if body.get("mode") == "any" else "all"
-        yield WaitOpened(
-            key,
-            lineage,
-            step_name(lineage, body["step_id"]),
-            targets,
-            mode,
-            message.time_unix_ms,
-            message.tenant,
-            said=message.id,
-        )
+        yield message.waits(key, lineage, step_name(lineage, body["step_id"]), targets, mode=mode)
 
     def answered(self, message: Message) -> Iterator[Event]:
-        """One of those who were asked has answered, or never will."""
+        """A target of an ask has answered, or never will."""
         body = message.body
         target = step_name(message.lineage, body["target"])
         gone = message.sender == "planner" and body.get("outcome") == "refused"
-        yield WaitClosed(
-            message.id, message.lineage, f"ask/{message.lineage}/{body['ask_id']}", target, message.time_unix_ms, gone
-        )
+        yield message.answers(f"ask/{message.lineage}/{body['ask_id']}", target, gone=gone)
 
     # Leases
 
     def wanted(self, message: Message) -> Iterator[Event]:
-        """A step waits for a resource: its own word, in the resource's fold, or that of who keeps the queue."""
+        """A step waits for a resource, by its own message or by that of the resource's fold."""
         body = message.body
         lineage = f"{message.tenant}/{body['task']}" if "task" in body else message.lineage
         key = _lease("want", lineage, body)
         if self._opens(lineage, key, body):
             resource = resource_name(message.tenant, body["resource"])
-            yield WaitOpened(
-                key,
-                lineage,
-                step_name(lineage, body["step_id"]),
-                (resource,),
-                "all",
-                message.time_unix_ms,
-                message.tenant,
-                said=message.id,
-            )
+            yield message.waits(key, lineage, step_name(lineage, body["step_id"]), (resource,))
 
     def granted(self, message: Message) -> Iterator[Event]:
         """It has it: from now on the resource is held up by that step."""
         body, lineage = message.body, message.lineage
-        yield self._closed(message, _lease("want", lineage, body))
+        yield message.answers(_lease("want", lineage, body))
         key = _lease("held", lineage, body)
         if self._opens(lineage, key, body):
-            holder = step_name(lineage, body["step_id"])
-            yield WaitOpened(
-                key,
-                lineage,
-                resource_name(message.tenant, body["resource"]),
-                (holder,),
-                "all",
-                message.time_unix_ms,
-                message.tenant,
-                True,
-                message.id,
-                int(body["expires_unix_ms"]),
-            )  # type: ignore[call-overload]
+            holder, until = step_name(lineage, body["step_id"]), int(body["expires_unix_ms"])  # type: ignore[call-overload]
+            resource = resource_name(message.tenant, body["resource"])
+            yield message.waits(key, lineage, resource, (holder,), resource=True, until_unix_ms=until)
 
     def given_back(self, message: Message) -> Iterator[Event]:
         """The holder's own word is enough: the next one will have it. Another's names a lease that it does not hold."""
@@ -221,15 +183,15 @@ class Waits:
             key = _lease(what, lineage, message.body)
             if found is not None:
                 found.open.pop(key, None)
-            yield WaitClosed(message.id, lineage, key, "", message.time_unix_ms)
+            yield WaitClosed(message.id, lineage, key, time_unix_ms=message.time_unix_ms)
 
     # What the watcher itself has done
 
     def refused(self, message: Message) -> Iterator[Event]:
         """The wait gives way."""
         body, lineage = message.body, message.lineage
-        yield self._closed(message, f"ask/{lineage}/{body['wait_id']}")
-        yield self._closed(message, _lease("want", lineage, {**body, "lease_id": body["wait_id"]}))
+        yield message.answers(f"ask/{lineage}/{body['wait_id']}")
+        yield message.answers(_lease("want", lineage, {**body, "lease_id": body["wait_id"]}))
 
     def _opens(self, lineage: str, key: str, body: Body) -> bool:
         """Whether a wait begins: not when its attempt is known to be over."""
@@ -238,18 +200,10 @@ class Waits:
         if found.over.get(name, (0, 0)) >= attempt:
             return False
         found.open[key] = name, attempt
-        while len(found.open) > MAX_OPEN:
-            found.open.popitem(last=False)
         return True
 
     def _of(self, lineage: str) -> _Asks:
-        found = self._asks.setdefault(lineage, _Asks())
-        while len(self._asks) > MAX_LINEAGES:
-            self._asks.popitem(last=False)
-        return found
-
-    def _closed(self, message: Message, key: str) -> WaitClosed:
-        return WaitClosed(message.id, message.lineage, key, "", message.time_unix_ms)
+        return self._asks.setdefault(lineage, _Asks())
 
 
 def _attempt(body: Body) -> Attempt:

@@ -1,4 +1,4 @@
-"""Chat transcripts in the OpenAI message format as rows.
+"""A source of rows: chat transcripts in the OpenAI message format.
 
 In: conversations: `{"messages": [...]}`, a list of messages, or a message per line. Out: rows: a tool call with the
 `tool` message that answers it is one act; what the assistant writes without a call is a text to nobody; what the user

@@ -1,4 +1,4 @@
-"""OpenTelemetry GenAI spans as rows.
+"""A source of rows: OpenTelemetry GenAI spans.
 
 In: OTLP JSON (`resourceSpans`), or spans one by one as the Python SDK prints them; attributes by the GenAI semantic
 conventions (`gen_ai.operation.name` and what belongs to it, the older names too). Out: rows, by the time at which each

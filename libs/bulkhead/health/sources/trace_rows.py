@@ -1,14 +1,14 @@
-"""Traces of any system, one JSON object per line: the form that docs/how-to/analyze.md describes.
+"""A source of events: traces of any system, one JSON object per line (docs/how-to/analyze.md).
 
 In: parsed rows, in the order in which things happened. Out: events. Everything has a bound and a type; a row that does
 not fit raises `RowError`, which says which field is wrong and what to write instead.
 """
 
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from bulkhead.bounded_dict import BoundedDict
 from bulkhead.health.deadlock.waits import MAX_TARGETS
 from bulkhead.health.events import Act, Ended, Event, WaitClosed, WaitOpened
 
@@ -38,7 +38,7 @@ class Rows:
 
     def __init__(self) -> None:
         self.count = 0
-        self._waits: OrderedDict[tuple[str, str], str] = OrderedDict()
+        self._waits = BoundedDict[tuple[str, str], str](MAX_WAITING_AGENTS)
 
     def read(self, row: Row) -> list[Event]:
         """The events of one row. Raises RowError."""
@@ -57,7 +57,7 @@ class Rows:
         time = self._time(row)
         name = self._name(row, "id", f"row {self.count}")
         if (task, agent) in self._waits:
-            # Whoever does something waits no longer.
+            # An agent that acts waits no longer.
             yield WaitClosed(name, task, self._waits.pop((task, agent)), time_unix_ms=time)
         action, text = self._name(row, "action", ""), row.get("text")
         if action or text is not None:
@@ -71,7 +71,7 @@ class Rows:
             raise RowError(self.count, "it says nothing", "give it an action, a text, waits_on or ended")
 
     def _acts(self, row: Row, name: str, task: str, agent: str, time: int) -> Iterator[Act]:
-        """What is said to several is an act for each of them, and its tokens are the first one's."""
+        """The acts of a row: a message to several agents is one act for each, and the first has its tokens."""
         said, *others = self._said_to(row)
         act = self._act(row, name, task, agent, time, said)
         yield act
@@ -108,7 +108,7 @@ class Rows:
         )
 
     def _said_to(self, row: Row) -> list[str]:
-        """To whom it is said: [""] when to nobody."""
+        """The receivers of a row; [""] when it has none."""
         names = row.get("to")
         if not isinstance(names, list):
             return [self._name(row, "to", "")]
@@ -127,8 +127,6 @@ class Rows:
         if mode not in ("all", "any"):
             raise RowError(self.count, "waits is neither all nor any", 'write "waits": "any"')
         self._waits[task, agent] = name
-        while len(self._waits) > MAX_WAITING_AGENTS:
-            self._waits.popitem(last=False)
         return WaitOpened(
             name,
             task,

@@ -97,8 +97,8 @@ def call(arguments: Json, known: Container[str] = (), *, hands_over: bool = Fals
 
 
 def result(value: Json, seen: Callable[[str], object] | None = None) -> str:
-    """Canonical text of a result. `seen` is told every id in it, and every short text around one: they are addresses
-    from now on."""
+    """Canonical text of a result. `seen` is called with every id in it, and with every short text around one: they are
+    addresses from now on."""
 
     def masked(text: str) -> str:
         return _masked_result(text, seen)

@@ -1,4 +1,4 @@
-"""Words that decide whether a repetition is honest: the state that a result tells of, and the kind of a call.
+"""Word lists: the state that a result tells of, and the kind of a call.
 
 In: the canonical text of a result; the name of an action and its arguments as a canonical text. Out: a `State`, yes or
 no. A word like `pending` counts only where it is said *of* something: as a value, or as what something is.
@@ -72,7 +72,7 @@ _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
 def _named(words: str) -> "re.Pattern[str]":
-    """Finds one of these words in an action's name."""
+    """A pattern for one of these words in an action's name."""
     return re.compile(rf"(?:^|[^a-z])(?:{words})(?:$|[^a-z])")
 
 
@@ -132,8 +132,8 @@ _NOTES = _named("todos?|plan|notes?|memo|thoughts?|checklist|journal|diary")
 
 
 def state_of(answer: str, error: bool, asked: str) -> State:
-    """The state that a result, or an error, tells of. asked: arguments of the call; a name or number in them makes
-    the end of the thing final, while another run of the same build may follow."""
+    """The state in a result or an error. asked: arguments of the call; a name or number in them makes the end of the
+    thing final, while another run of the same build may follow."""
     head = answer[:MAX_STATE_CHARS].lower()
     if error:
         if _NO_SUCH.search(head):

@@ -1,7 +1,7 @@
-"""Several facts that were stored as one message, told one by one.
+"""Unpacking of facts that were stored together as one message.
 
-In: a readable message of the journal's inbox. Out: it, or of `ReservedTogether` each row as the `Reserved` that it
-stands for: of its task, with its own id and cause.
+In: a readable message of the journal's inbox. Out: the message itself, or for `ReservedTogether` one `Reserved` per
+row, with its own task, id and cause.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""From a stored message to one that can be handled: address, envelope, catalog and body are checked here.
+"""Decoding of a stored message: its address, envelope, catalog row and body are checked here.
 
 In: what the broker stored. Out: `Received`, or `Unreadable` with the reason. The same code reads a live delivery
 and a message of a fold, so that both always agree on what can be read.
@@ -18,11 +18,11 @@ from bulkhead_contracts.types import Body
 
 
 def _released() -> None:
-    """Nothing waits for the end of a message that nobody delivered."""
+    """The default of `release`: nothing waits for the end of a message that was not delivered."""
 
 
 def _unprepared(answer: Body) -> None:
-    """Nobody waits for an answer to a stored message."""
+    """The default of `prepare`: no sender waits for an answer to a stored message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Received:
         )
 
     def asked(self, prepare: Callable[[Body], None]) -> "Received":
-        """The request of somebody who waits for its answer."""
+        """A request whose sender waits for the reply."""
         return Received(
             self.envelope,
             self.body,

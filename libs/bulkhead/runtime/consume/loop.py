@@ -1,8 +1,8 @@
-"""The one loop that every service runs: fetch what there is room for, read, handle, ack last.
+"""The consume loop of every service: fetch up to the free slots, decode, handle, ack last.
 
-A message leaves in exactly one way: handled (ack), handed back (nak), or rejected (dead letter with the reason and
-the original, a `MessageRejected` fact in the same inbox, then term). In order within a task when the handler asks
-for it, concurrently across tasks.
+A message leaves in exactly one way: handled (ack), handed back (nak), or rejected (dead letter with the reason and the
+original, a `MessageRejected` fact in the same inbox, then term). Messages of one task run in order where the handler
+asks for it; tasks run concurrently.
 """
 
 import asyncio
@@ -46,8 +46,8 @@ CROWD_MOST_S = 5.0
 
 
 class Handler(Protocol):
-    """What a kind of service does with a message. Raises HandBack, or Unreadable to reject it. ordered: in order within
-    a task; where there is no order, it takes its time, and the slots are shared by tenant (SHARE)."""
+    """The handler of one kind of service. It raises HandBack, or Unreadable to reject a message. ordered: messages of
+    one task are handled in order; unordered handlers are slow, and tenants share the slots (SHARE)."""
 
     ordered: bool
 
@@ -71,7 +71,7 @@ def rank(instance: str, shard: int) -> int:
     return (number ^ shard) % RANKS
 
 
-class Shell:
+class ConsumeLoop:
     """Runs one handler over all shards of a service's inbox."""
 
     def __init__(

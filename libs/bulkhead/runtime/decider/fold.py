@@ -1,4 +1,4 @@
-"""The decider shell: the fold rule of DESIGN 4, and what `decide` returns put onto the bus.
+"""The decider shell: folds a task's inbox and publishes what `decide` returns (DESIGN 4).
 
 For the message at sequence S, `decide` sees the fold of all of that task's messages in this inbox below S, and
 nothing else. Memory is an optimisation: it is used only while this replica was served without a gap.
@@ -71,7 +71,7 @@ def step(fold: Fold, message: Message, logics: Mapping[int, Decider[Any]]) -> tu
         sequence = message.body.sequence
         fold.early = [one for one in fold.early if one.sequence != sequence]
         return ()
-    # By sender: nobody can take the place of another's message by choosing its id.
+    # By sender: no service can replace another's message by choosing its id.
     known = f"{message.envelope.source}/{message.envelope.id}"
     if known in fold.seen:
         return ()
@@ -307,9 +307,9 @@ class FoldHandler:
             if left:
                 crash_points.passes("between_publishes")
 
-        # Timers last: nobody waits for them.
+        # Timers last: nothing waits for them.
         ordered = sorted(enumerate(outputs), key=lambda row: isinstance(row[1], SetTimer))
-        # Messages that a failure leaves unsaid are said when the cause comes again, under the same ids.
+        # Messages that a failure leaves out are published when the cause comes again, under the same ids.
         await overlapped([partial(say, *row) for row in ordered], release)
 
 

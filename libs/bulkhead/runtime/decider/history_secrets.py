@@ -1,6 +1,6 @@
-"""A history's messages without the authority that they carry: grants keep their claims and lose their signatures.
+"""Redaction of histories: grants keep their claims and lose their signatures.
 
-In: messages as the journal holds them. Out: the same messages, whose fold says the same.
+In: messages from the journal. Out: the same messages without signatures; their fold gives the same outputs.
 """
 
 import base64

@@ -1,4 +1,4 @@
-"""Replay: fold every decider of a task again from its recorded messages and compare all that it says, byte for byte.
+"""Replay: fold a task's recorded messages again and compare all outputs, byte for byte.
 
 In: a task's messages as the journal (or a portable history) holds them, and its contents. Out: a report; the first
 divergence, if any. No provider is called, nothing is published.
@@ -46,7 +46,7 @@ class CannotReplay(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Divergence:
-    """Where a fold did not say what the record holds."""
+    """The first output of a fold that differs from the record."""
 
     service: str
     sequence: int
@@ -58,7 +58,7 @@ class Divergence:
 
 @dataclass(slots=True)
 class Report:
-    """What was replayed. `outstanding`: said by the fold, not (yet) in the record of a task that has not ended.
+    """The result of a replay. `outstanding`: outputs of the fold that the record of a running task does not hold yet.
 
     unread: messages that no decider was given or said: nothing here tells whether they are as they were.
     """
@@ -114,10 +114,10 @@ async def replay(
 def _recorded(
     journal: Sequence[Stored], service: str, report: Report, versions: Mapping[int, Decider[Any]]
 ) -> dict[str, Stored]:
-    """What the service said, by ce-id; two different messages under one id are a divergence themselves.
+    """The service's recorded messages by ce-id; two different messages under one id are a divergence themselves.
 
-    Who said it stands in the subject, which the broker enforces; anybody can write a header. What another fold of the
-    service said to this task is left out: it is decided by messages that are not in this record.
+    The author is read from the subject, which the broker enforces, not from a header. Outputs of the service's folds of
+    other tasks are left out: their causes are not in this record.
     """
     found: dict[str, Stored] = {}
     away = {kind for one in versions.values() for kind in one.says_elsewhere}

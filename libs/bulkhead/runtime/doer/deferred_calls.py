@@ -1,8 +1,8 @@
-"""Calls that a halt or a breaker holds back: who put them off tells their askers when it is over; nobody has to poll.
+"""Calls that a halt or a breaker holds back, and the message that resumes each one when it is over.
 
-In: calls that were put off in this replica, halts that are lifted and breakers that are closed, as heard live. Out:
-`CallResumed` to whoever asked, one by one. It is remembered in memory alone: what is forgotten is asked again by the
-asker's own timer.
+In: calls that this replica deferred, halts that are lifted and breakers that are closed, as heard live. Out:
+`CallResumed` to each requester, so that none has to poll. The calls are kept in memory alone: a requester whose call
+was forgotten asks again by its own timer.
 """
 
 import asyncio
@@ -19,21 +19,21 @@ from bulkhead.telemetry.metrics import Counts
 from bulkhead_contracts.control import CallResumed
 from bulkhead_contracts.envelope import Envelope
 
-log = Log("parked")
+log = Log("deferred_calls")
 
 BACKSTOP_MS = 15_000
-"""So long at least who will be woken waits before it asks by itself."""
-MAX_PARKED = 50_000
+"""Shortest time for which a requester that will be resumed waits before it asks again by itself."""
+MAX_DEFERRED = 50_000
 AT_ONCE = 16
-"""So many are told at a time: what waited all night must not come as one flood."""
+"""Calls that are resumed at a time: calls that waited all night must not come as one flood."""
 
 Name = tuple[str, str, str, str]
-"""Who asked, tenant, task, call."""
+"""Requester, tenant, task, call."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call that was put off. head: of the request that was put off last."""
+    """One deferred call. head: the envelope of the request that was deferred last."""
 
     sender: str
     tenant: str
@@ -44,7 +44,7 @@ class Call:
 
     @classmethod
     def of(cls, message: Received, call_id: str, step_id: str) -> "Call":
-        """The call that a request is of; nothing is kept of the request's body."""
+        """The call that a request belongs to, without the request's body."""
         return cls(message.sender, message.tenant, message.task, message.envelope, call_id, step_id)
 
     @property
@@ -53,21 +53,21 @@ class Call:
         return self.sender, self.tenant, self.task, self.call_id
 
 
-class Parked:
-    """What waits in this replica, by the halt or breaker that holds it."""
+class DeferredCalls:
+    """The deferred calls of this replica, by the halt or breaker that holds them back."""
 
     def __init__(self, publisher: Publisher, halts: Halts) -> None:
         self._publisher, self._halts = publisher, halts
         self._waiting: dict[Key, dict[Name, Call]] = {}
-        self._ages = BoundedDict[tuple[Key, Name], None](MAX_PARKED, self._forget)
+        self._ages = BoundedDict[tuple[Key, Name], None](MAX_DEFERRED, self._forget)
         self._due: dict[Name, Call] = {}
         self._woken = asyncio.Event()
         halts.on_lift = self.lifted
 
     def put_off(self, key: Key, since_unix_ms: int, call: Call) -> None:
-        """What this key names holds the call back since that time."""
+        """Remember that the halt or breaker of this key has held the call back since that time."""
         if self._halts.over(key, since_unix_ms):
-            self._wake({call.name: call})  # It was lifted while the call was being put off.
+            self._wake({call.name: call})  # The halt was lifted while the call was being deferred.
             return
         self._waiting.setdefault(key, {})[call.name] = call
         self._ages[key, call.name] = None
@@ -79,7 +79,7 @@ class Parked:
             del self._waiting[key]
 
     def lifted(self, key: Key) -> None:
-        """It is over. Another one may hold the same calls: then they are put off again."""
+        """Resume the calls of a halt that is over. If another holds them back as well, they are deferred again."""
         calls = self._waiting.pop(key, None)
         if calls:
             for name in calls:
@@ -91,11 +91,11 @@ class Parked:
         self._woken.set()
 
     def held(self) -> Counts:
-        """How many calls wait for a halt to be lifted."""
+        """Number of calls that wait for a halt to be lifted."""
         return {(): len(self._ages)}
 
     async def run(self) -> None:
-        """Tell those whose halt was lifted, until cancelled."""
+        """Resume calls whose halt was lifted, until cancelled."""
         while True:
             await self._woken.wait()
             self._woken.clear()

@@ -18,7 +18,7 @@ from bulkhead.runtime.consume import inbound
 from bulkhead.runtime.consume.inbound import Received
 from bulkhead.runtime.consume.loop import HANDLER_FAILED
 from bulkhead.runtime.context import Context
-from bulkhead.runtime.doer.deferred_calls import BACKSTOP_MS, Call, Parked
+from bulkhead.runtime.doer.deferred_calls import BACKSTOP_MS, Call, DeferredCalls
 from bulkhead.runtime.doer.idempotency import Answered, Record, parse, spent, with_spent
 from bulkhead.runtime.doer.protocol import PAUSE_FIRST_MS, Doer, Hands, Job
 from bulkhead.runtime.doer.reservations import Reserver, settlements
@@ -55,7 +55,7 @@ class DoerHandler:
         self._busy: dict[str, tuple[asyncio.Lock, int]] = {}
         self._serial = itertools.count()
         self._reserver = Reserver(context)
-        self.parked = Parked(context.publisher, halts)
+        self.deferred_calls = DeferredCalls(context.publisher, halts)
 
     def forget(self, tenant: str, task: str) -> None:
         """Nothing is remembered between messages."""
@@ -93,7 +93,7 @@ class DoerHandler:
         """See the module's docstring for the order."""
         request = message.body
         if not isinstance(request, self._doer.handles):
-            await side_messages.take(self._doer.asides, message)
+            await side_messages.take(self._doer.side_handlers, message)
             return
         subject = self._subject(message, request)
         try:
@@ -126,8 +126,8 @@ class DoerHandler:
             body = body.model_copy(update={"after_ms": max(wait.after_ms, BACKSTOP_MS)})
         await self._reply(message, body, ())
         if halt is not None:
-            # Once it is said: nobody is woken before he sleeps.
-            self.parked.put_off(*halt, Call.of(message, body.call_id, body.step_id))
+            # Register after the deferral is published, so that a wake-up cannot precede it.
+            self.deferred_calls.put_off(*halt, Call.of(message, body.call_id, body.step_id))
 
     def _subject(self, message: Received, request: Any) -> str:
         """Where the record of a request stands."""

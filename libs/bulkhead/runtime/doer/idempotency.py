@@ -1,4 +1,4 @@
-"""What a doer has on record under an idempotency key: a claim, or what requests were answered.
+"""A doer's idempotency records: a claim, then the outcome, under one key.
 
 In: the newest message of the key's subject. Out: `Record`, and what of it a request is answered.
 """
@@ -15,7 +15,7 @@ MAX_EARLIER = 8
 
 
 class Answered(BaseModel):
-    """What a request was answered."""
+    """The answer to one request."""
 
     request: str = ""
     reply_type: str = ""

@@ -1,8 +1,8 @@
-"""What a doer is: one request in, one reply out, done at most once.
+"""The doer protocol: one request in, one reply out, done at most once.
 
-The shell (runtime/shell.py) keeps this order for every doer:
-verify the grant -> look up the record -> claim (writes) -> act (which reserves) -> record -> settle -> reply -> ack.
-A doer's `core.py` implements `Doer`; its `effects.py` touches the world; both use `Hands`.
+The shell (runtime/doer/handler.py) keeps this order for every doer: verify the grant -> look up the record -> claim
+(writes) -> act (which reserves) -> record -> settle -> reply -> ack. A doer's `core.py` implements `Doer`; its
+`effects.py` touches the world; both use `Hands`.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from bulkhead.grants import Authority, Signer
 from bulkhead.runtime.component import Component
 from bulkhead.runtime.consume.inbound import Received
 from bulkhead.runtime.errors import Deferred, Refused
-from bulkhead.runtime.halts.live import Held, Target, key_of
+from bulkhead.runtime.halts.live import OpenBreaker, Target, key_of
 from bulkhead_contracts import bounds
 from bulkhead_contracts.budget import Amount, Settled
 from bulkhead_contracts.control import Halt
@@ -115,8 +115,8 @@ def ended_by(halt: Halt, more: str = "") -> str:
     return f"{halt.scope} {halt.known_as} is halted{more}: {halt.reason}"[:2000]
 
 
-def reason_of(held: Held) -> str:
-    """What an open breaker says to whoever it holds back."""
+def reason_of(held: OpenBreaker) -> str:
+    """The reason that an open breaker gives for holding a call back."""
     one = held.breaker
     return (
         f"the breaker of {one.scope} {one.known_as} is open: {one.reason}. Tried again in "
@@ -126,11 +126,11 @@ def reason_of(held: Held) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Why a job may not go on. held: the open breaker, where it is one."""
+    """The reason why a job may not go on. held: the open breaker, where it is one."""
 
     code: Literal["halted", "timeout", "breaker_open"]
     reason: str
-    held: Held | None = None
+    held: OpenBreaker | None = None
 
     def failure(self) -> Failure:
         """What the requester gets in place of an outcome; nothing was done."""
@@ -148,7 +148,7 @@ Reserve = Callable[[Job[Any], str, int, Purpose, str, Amount, str, Keep], Awaita
 
 @dataclass(slots=True)
 class Hands:
-    """What the shell lends a doer for one job."""
+    """The context of one job: what the shell gives a doer for it."""
 
     blobs: Blobs
     signer: Signer
@@ -157,7 +157,7 @@ class Hands:
     _halt_of: Callable[[Target], Halt | None]
     _halt_event: Callable[[Target], asyncio.Event]
     _live: Callable[[str, str, Contract], Awaitable[None]]
-    _held: Callable[[Target, int], Held | None] = lambda target, now_unix_ms: None
+    _held: Callable[[Target, int], OpenBreaker | None] = lambda target, now_unix_ms: None
     reservations: list[Reservation] = field(default_factory=list)
 
     async def reserve(
@@ -245,7 +245,7 @@ class Hands:
         )
 
     @staticmethod
-    def held_back(held: Held) -> Deferred:
+    def held_back(held: OpenBreaker) -> Deferred:
         """To be raised for a breaker that makes calls wait: for its time, or until it is closed."""
         return Deferred(
             held.retry_after_ms,
@@ -265,11 +265,11 @@ class Hands:
 
 
 class Doer(Component, ABC, Generic[R]):
-    """One doer service. handles: the types of its requests. asides: what it takes beside them (runtime/asides.py)."""
+    """One doer service. handles: the types of its requests. side_handlers: see runtime/edge/side_messages.py."""
 
     service: str
     handles: tuple[type[Body], ...]
-    asides: Mapping[type[Body], Callable[[Received], Awaitable[None]]] = {}
+    side_handlers: Mapping[type[Body], Callable[[Received], Awaitable[None]]] = {}
 
     @abstractmethod
     def key(self, request: R) -> str:

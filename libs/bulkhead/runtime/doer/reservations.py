@@ -1,7 +1,7 @@
-"""A doer's reservation: asked of budget before an outward attempt, given back when the asking is given up.
+"""Reservations of a doer: asked of budget before an outward attempt, settled with zero when given up.
 
-In: a job, and what its next attempt may use at most. Out: a Reservation, or Refused, or Deferred; and what each
-reservation of a job used in the end.
+In: a job, and the most that its next attempt may use. Out: a Reservation, or Refused, or Deferred; and the real usage
+of each reservation of a job.
 """
 
 import asyncio
@@ -73,7 +73,7 @@ class Reserver:
                 raise _refusal(job, answer)
         except BaseException:
             if doubtful:
-                # Nobody else asks under this id, and what is asked late is answered to nobody.
+                # No other job uses this id, and a late request has no reader for its reply.
                 given_up = Reservation(reservation_id, call_id, worst_case, clock=self._context.clock)
                 given_up.settle(Usage())
                 keep(given_up)
@@ -112,7 +112,7 @@ def _unheard(body: ReserveRequested, reason: str, *, doubtful: bool) -> ReserveR
 
 
 def _refusal(job: Job[Any], answer: ReserveReplied) -> Deferred | Refused:
-    """What follows from a refusal: it is final, or holds until somebody raises the ceiling."""
+    """The consequence of a refusal: it is final, or lasts until an operator raises the ceiling."""
     if answer.pauses:
         halt = (("task", job.tenant, job.task), answer.halted_unix_ms)
         return Deferred(PAUSE_FIRST_MS, answer.reason, paused=True, code=CEILING, halt=halt)
@@ -121,7 +121,7 @@ def _refusal(job: Job[Any], answer: ReserveReplied) -> Deferred | Refused:
 
 
 def settlements(hands: Hands) -> tuple[Settled, ...]:
-    """What each reservation used; one that nobody settled is charged in full."""
+    """The usage of each reservation; an unsettled one is charged in full."""
     found = []
     for held in hands.reservations:
         if held.settled is None:

@@ -1,4 +1,4 @@
-"""What an edge or watcher is (gateway, budget, signer): neither a pure decider nor a one-request doer."""
+"""The edge protocol (gateway, budget, signer): a service that is neither a pure decider nor a doer."""
 
 from abc import ABC, abstractmethod
 

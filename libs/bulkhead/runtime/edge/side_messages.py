@@ -1,7 +1,7 @@
-"""What a doer takes beside its calls: messages that ask for no reply, so that nobody waits for them.
+"""Side messages of a doer: those that ask for no reply.
 
-In: a message of the doer's inbox that is no call. Out: what the doer's own handler makes of it. No record is kept and
-no grant asked for: the sender is the broker's word, and the catalog says who may send it.
+In: a message of the doer's inbox that is no call. Out: the doer's own handler is called. It needs neither a record nor
+a grant: the broker vouches for the sender, and the catalog says who may send it.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -9,12 +9,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from bulkhead.runtime.consume.inbound import Received
 from bulkhead_contracts.types import Body
 
-Asides = Mapping[type[Body], Callable[[Received], Awaitable[None]]]
+SideHandlers = Mapping[type[Body], Callable[[Received], Awaitable[None]]]
 """By type. A handler may raise HandBack: the message comes back, and holds up nothing but itself."""
 
 
-async def take(asides: Asides, message: Received) -> None:
-    """Pass it on; what nobody takes is left. Raises HandBack."""
-    handler = asides.get(type(message.body))
+async def take(side_handlers: SideHandlers, message: Received) -> None:
+    """Call the message's handler, if there is one. Raises HandBack."""
+    handler = side_handlers.get(type(message.body))
     if handler is not None:
         await handler(message)

@@ -1,4 +1,4 @@
-"""Halts and breakers as a doer sees them: read at start, then live; re-read now and then, since live is lossy.
+"""The live view of halts and breakers in a doer: read at start, followed live, re-read now and then.
 
 In: entries of KV_CONTROL. Out: the halt that applies to a job, an event that cuts its streams, and the open breaker
 that holds its call back.
@@ -37,7 +37,7 @@ Wanted = tuple[Key, str]
 
 
 class Target(NamedTuple):
-    """What a job is of and what it wants to use: everything that a halt can name. agents: from wide to narrow."""
+    """Everything of a job that a halt can name. agents: from wide to narrow."""
 
     tenant: str
     task: str
@@ -47,8 +47,8 @@ class Target(NamedTuple):
     model: str = ""
 
     def entries(self) -> list[Wanted]:
-        """The entries that would halt it, those that end it first. Of a name that is no token also those that were set
-        by who knew its token alone."""
+        """The entries that would halt the job, those that end it first. For a name that is no token they include
+        entries under its token alone."""
         found = [(("task", self.tenant, self.task), self.task), (("tenant", "", self.tenant), self.tenant)]
         named = (
             *(("agent", one) for one in self.agents),
@@ -63,8 +63,8 @@ class Target(NamedTuple):
         return found
 
 
-class Held(NamedTuple):
-    """An open breaker: no call goes out for so long."""
+class OpenBreaker(NamedTuple):
+    """An open breaker, and for how long no call goes out."""
 
     breaker: Breaker
     retry_after_ms: int
@@ -104,7 +104,7 @@ class Halts:
         self._tasks = BoundedDict[Key, Halt](MAX_HALTS)
         self._breakers: dict[Key, Breaker] = {}
         self._trials: dict[Key, int] = {}
-        # Only as long as somebody waits for one.
+        # Only as long as a caller waits for one.
         self._events: WeakValueDictionary[Target, asyncio.Event] = WeakValueDictionary()
         self._newest = BoundedDict[str, int](MAX_HALTS)
         """Sequence of the entry that is known, by its place."""
@@ -154,7 +154,7 @@ class Halts:
                 pausing = pausing or halt
         return pausing
 
-    def held(self, target: Target, now_unix_ms: int) -> Held | None:
+    def held(self, target: Target, now_unix_ms: int) -> OpenBreaker | None:
         """The breaker that holds a call back now. A call that is let through as a trial counts as one."""
         open_ones = [
             (key, one)
@@ -168,7 +168,7 @@ class Halts:
         for key, breaker in open_ones:
             due = max(breaker.until_unix_ms, self._trials.get(key, 0) + TRIAL_GAP_MS)
             if now_unix_ms < due:
-                return Held(breaker, due - now_unix_ms)
+                return OpenBreaker(breaker, due - now_unix_ms)
         self._trials.update((key, now_unix_ms) for key, _ in open_ones)
         return None
 

@@ -32,7 +32,7 @@ E = TypeVar("E", Halt, Breaker)
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """Somebody wants something halted, or (`active=False`) to go on.
+    """A request of a person to halt something, or (`active=False`) to resume it.
 
     tenant: whose calls, "" for everybody's. by: see OPERATOR. reason: why, in the words of who wants it. change: what a
     repeat of it is known by, see `change_of`; "" for nothing. exact: this name alone is meant; otherwise it is a token,
@@ -51,7 +51,7 @@ class Wish:
 
     @property
     def operates(self) -> bool:
-        """Whether it is of who operates the whole mesh."""
+        """Whether the request comes from an operator of the whole mesh."""
         return self.by.startswith(OPERATOR)
 
 
@@ -81,7 +81,7 @@ def judge(wish: Wish, stands: Halt | None) -> Halt | Failure:
     if stands is not None and halted and not stands.pauses:
         return Failure.of("ended", f"{what} is over: {stands.reason}", "what was ended does not go on: submit it again")
     if stands is not None and halted and stands.by.startswith(OPERATOR) and not wish.operates:
-        # Nobody releases himself: what was halted from outside of the tenant, the tenant does not let go on.
+        # A tenant does not lift a halt that was set from outside of it.
         who = stands.by.removeprefix(OPERATOR)
         return Failure.of(
             "not_yours",
@@ -136,9 +136,9 @@ async def switch(bus: Bus, publisher: Publisher, wish: Wish) -> Halt | Failure:
 
 
 async def _about(bus: Bus, wish: Wish) -> tuple[str, Wish, Halt | None, int]:
-    """Where a wish's entry lies, the wish as it is judged there, what stands there and its sequence.
+    """The subject of a wish's entry, the wish as it is judged there, the present entry and its sequence.
 
-    A halt by somebody who knew the token alone holds this name as well, and is lifted where it stands. Raises BusError.
+    A halt under the token alone applies to this name as well, and is lifted where it is stored. Raises BusError.
     """
     key, token = subjects.halt_key(wish.scope, wish.tenant, wish.name), subjects.as_token(wish.name)
     stands, after = await _entry(bus, key)
@@ -156,9 +156,9 @@ async def _entry(bus: Bus, key: str) -> tuple[Halt | None, int]:
 
 
 def judge_reset(breaker: Breaker | None, what: str, person: str) -> Failure | None:
-    """Why a person of a tenant may not close this breaker of the tenant's; None when they may.
+    """The reason why a person of a tenant may not close this breaker of the tenant's; None when they may.
 
-    Nobody lets himself go on: neither a tenant that floods, nor whose own calls opened it.
+    No caller resets its own breaker: neither a tenant that floods, nor the person whose calls opened it.
     """
     if breaker is not None and breaker.scope == "tenant":
         return Failure.of(

@@ -59,10 +59,10 @@ def stay(
     within_s: float = WITHIN_S,
     marks: str = MARKS,
 ) -> tuple[bool, str]:
-    """What the last look found. A first yes is told at once, the next when so many more looks all found it.
+    """The result of the last look. A first success is reported at once, the next when that many more looks all succeed.
 
-    To Docker a container that was paused is unhealthy until a probe ends: a word that is old, or that a stay took which
-    Docker ended, does not count.
+    Docker calls a paused container unhealthy until a probe ends: a result that is old, or of a stay that Docker ended,
+    does not count.
     """
     mark = f"{marks}/{TOLD}"
     healthy, said = look()

@@ -1,6 +1,6 @@
-"""What a container starts: one module, under the container's own name. Standard library alone.
+"""The entry point of a container: runs one module under the container's own name. Standard library alone.
 
-In: BULKHEAD_MODULE, which the image sets, and arguments for it. Out: that module, run as a program. Every replica of a
+In: BULKHEAD_MODULE, which the image sets, and its arguments. Out: that module, run as a program. Every replica of a
 service has the same environment, so the instance is the host name, which Docker and Kubernetes make unique.
 """
 

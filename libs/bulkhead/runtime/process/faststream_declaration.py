@@ -60,7 +60,7 @@ def _options(row: catalog.Row, receiver: str) -> dict[str, Any]:
 
 
 def _takes(subscriber: Any, row: catalog.Row, sender: str, receiver: str, take: Take) -> None:
-    """One handler per message type; several share a subject and are told apart by `ce-type`."""
+    """One handler per message type; types that share a subject are distinguished by `ce-type`."""
 
     async def handle(body: Any) -> None:
         await take(body)

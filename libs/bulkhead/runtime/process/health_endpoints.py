@@ -29,7 +29,7 @@ class Health:
         return bound
 
     async def stop(self) -> None:
-        """Stop listening; who asked last gets no answer."""
+        """Stop listening; the last probe may get no answer."""
         if self._server is not None:
             self._server.close()
         for task in self._asked:
@@ -54,7 +54,7 @@ class Health:
             )
             await writer.drain()
         except (TimeoutError, OSError, ValueError, asyncio.CancelledError):
-            pass  # Of a probe: the next one is answered, or nobody is left to answer.
+            pass  # A probe broke off: the next one is answered, or the process ends.
         finally:
             writer.close()
 

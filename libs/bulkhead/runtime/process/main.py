@@ -10,12 +10,13 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-from bulkhead.bus.port import BusError
+from bulkhead.bus.port import Bus, BusError
 from bulkhead.latency import LATENCY
 from bulkhead.runtime import crash_points
 from bulkhead.runtime.background import cancel
@@ -80,7 +81,7 @@ def read_settings(service: str, settings_type: type[ServiceSettings]) -> Service
 
 
 def _unreadable(error: SettingsError, settings_type: type[ServiceSettings]) -> str:
-    """A setting that is written as JSON and is none. The library tells the field in its words alone."""
+    """A setting in JSON form that is no JSON. The library names the field in its message alone."""
     found = re.search(r'field "(\w+)"', str(error))
     field = settings_type.model_fields.get(found[1]) if found else None
     if found is None or field is None:
@@ -139,20 +140,7 @@ async def serve(service: str, build: Build, settings: ServiceSettings) -> int:
 
     for name, look in running.gauges().items():
         metrics.gauge(name, look)
-
-    async def status() -> dict[str, object]:
-        on_bus, problem = await bus.ready(), running.problem()
-        why = problem or clock.problem() if on_bus else "the broker does not answer"
-        ready = running.ready() and on_bus and not problem
-        return {
-            "ready": ready,
-            "service": service,
-            "instance": settings.instance,
-            "why": why,
-            "degraded": running.degraded(),
-        }
-
-    health = Health(status)
+    health = Health(partial(_status, running, bus, clock))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, running.drain)
@@ -179,3 +167,15 @@ async def serve(service: str, build: Build, settings: ServiceSettings) -> int:
         await bus.close()
     log.info("drained")
     return 0
+
+
+async def _status(running: Service, bus: Bus, clock: BrokerClock) -> dict[str, object]:
+    """The answer to a health probe."""
+    on_bus, problem = await bus.ready(), running.problem()
+    return {
+        "ready": running.ready() and on_bus and not problem,
+        "service": running.context.service,
+        "instance": running.context.instance,
+        "why": problem or clock.problem() if on_bus else "the broker does not answer",
+        "degraded": running.degraded(),
+    }

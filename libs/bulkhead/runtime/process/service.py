@@ -1,6 +1,6 @@
-"""Ties a component (deciders, doer or edge) to its inbox, its requests and its health; nothing here names a vendor.
+"""The assembly of a service: a component (deciders, doer or edge) with its inbox, requests and health. No vendor.
 
-The same assembly runs in an own process (runtime/main.py) and in the in-memory mesh (testing/mesh.py).
+The same assembly runs in an own process (runtime/process/main.py) and in the in-memory mesh (testing/mesh.py).
 """
 
 import asyncio
@@ -10,7 +10,7 @@ from typing import Any
 from bulkhead.flow import Decider
 from bulkhead.runtime.background import cancel
 from bulkhead.runtime.component import Component
-from bulkhead.runtime.consume.loop import Handler, Shell
+from bulkhead.runtime.consume.loop import ConsumeLoop, Handler
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.decider.fold import FoldHandler
 from bulkhead.runtime.doer.handler import DoerHandler
@@ -40,9 +40,9 @@ class Service:
         self._own = component if isinstance(component, Component) else Component()
         self._halts: Halts | None = None
         self.handler = self._handler_of(component)
-        self.shell: Shell | None = None
+        self.shell: ConsumeLoop | None = None
         if context.service in catalog.INBOXES:
-            self.shell = Shell(context, self.handler, shards=shards, slots=slots, drain_timeout_s=drain_timeout_s)
+            self.shell = ConsumeLoop(context, self.handler, shards=shards, slots=slots, drain_timeout_s=drain_timeout_s)
         self._stop_rpc: list[Callable[[], Awaitable[None]]] = []
         self._background: list[asyncio.Task[None]] = []
         self._stopping = asyncio.Event()
@@ -63,7 +63,7 @@ class Service:
             start = self.context.background.start
             self._background.append(start("halts", self._halts.run()))
             assert isinstance(self.handler, DoerHandler)
-            self._background.append(start("parked calls", self.handler.parked.run()))
+            self._background.append(start("deferred calls", self.handler.deferred_calls.run()))
         await self._own.start()
         try:
             if self._own.rpc:
@@ -91,7 +91,7 @@ class Service:
         found: dict[str, Look] = {}
         if self._halts is not None and isinstance(self.handler, DoerHandler):
             found = {
-                names.PARKED: self.handler.parked.held,
+                names.PARKED: self.handler.deferred_calls.held,
                 names.HALTS: self._halts.standing,
                 names.BREAKERS: self._halts.open_breakers,
             }

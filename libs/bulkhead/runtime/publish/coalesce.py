@@ -1,8 +1,8 @@
-"""What nobody's work waits for is said a few milliseconds later, together with what else came meanwhile.
+"""Delays low-priority publishes by up to 5 ms and sends them together.
 
-In: what goes to one receiver, in order. Out: the same order; what is patient waits up to HOLD_S, or until something
-that is not goes the same way. Why: each stored message costs an fsync and wakes three programs. Told at once, a
-task's progress stands in the way of the step that it tells of (ADR 0027).
+In: publishes to one receiver, in order. Out: the same order; a low-priority publish waits up to HOLD_S, or until an
+urgent one goes the same way. Why: each stored message costs an fsync and wakes three programs. Published at once, a
+task's progress would delay the step that it reports (ADR 0027).
 """
 
 import asyncio
@@ -14,16 +14,16 @@ HOLD_S = LATENCY.coalesce_s
 
 
 class Queue:
-    """To one receiver."""
+    """The queue to one receiver."""
 
     def __init__(self) -> None:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._coming = 0
-        """Who may go and has not come to run since. Whoever comes now goes behind them."""
+        """Publishes that may go and have not run since. A new one goes behind them."""
         self._timer: asyncio.TimerHandle | None = None
 
     async def turn(self, *, patient: bool) -> None:
-        """Return when it is this one's turn."""
+        """Wait until this publish may go."""
         if not patient and not self._waiting and not self._coming:
             return
         loop = asyncio.get_running_loop()
@@ -35,7 +35,7 @@ class Queue:
         else:
             self._open()
             self._coming += 1
-            loop.call_soon(_let_go, place)  # They run first: a future that is done is not waited for.
+            loop.call_soon(_let_go, place)  # Those ahead run first: a future that is done is not waited for.
         try:
             await place
         finally:

@@ -1,4 +1,4 @@
-"""How a service speaks: bodies go out under its own name, with ids that derive from their cause.
+"""The publisher of a service: bodies go out under its own name, with ids that derive from their cause.
 
 In: a body, its receiver and task. Out: the broker's ack (durable), or the reply (rpc).
 """
@@ -25,7 +25,7 @@ PUBLISH_BACKOFF_S, PUBLISH_BACKOFF_MOST_S = 0.25, 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
+class OutgoingMessage:
     """A message as it goes out; `Publisher.put` sends it."""
 
     subject: str
@@ -37,7 +37,7 @@ class Ready:
 
 
 class Attributes(TypedDict, total=False):
-    """What `Publisher.envelope` takes beside the body."""
+    """The arguments of `Publisher.envelope` beside the body."""
 
     cause: str
     index: int | str
@@ -141,7 +141,7 @@ class Publisher:
             made, expect_last_on_subject=expect_last_on_subject, none_on=none_on, patience_s=patience_s
         )
 
-    def ready(self, to: str, body: Body, head: Envelope, *, tenant: str, task: str) -> Ready:
+    def ready(self, to: str, body: Body, head: Envelope, *, tenant: str, task: str) -> OutgoingMessage:
         """Make a message before it is known whether it is sent."""
         subject = subjects.mesh(self.service, to, tenant, task)
         data = body.encode()
@@ -149,10 +149,15 @@ class Publisher:
             # No retry can help: a bug of the sender, to be met like one.
             raise ValueError(f"{head.type} of {len(data)} bytes exceeds {bounds.MAX_MESSAGE_BYTES}")
         message_id = envelope.message_id(self._key, subject, head.id)
-        return Ready(subject, data, head.headers(), message_id, self._queues[to], body.PATIENT)
+        return OutgoingMessage(subject, data, head.headers(), message_id, self._queues[to], body.PATIENT)
 
     async def put(
-        self, made: Ready, *, expect_last_on_subject: int | None = None, none_on: str = "", patience_s: float = 0.0
+        self,
+        made: OutgoingMessage,
+        *,
+        expect_last_on_subject: int | None = None,
+        none_on: str = "",
+        patience_s: float = 0.0,
     ) -> PubAck:
         """As `post`, with the message already made. none_on: the filter under which nothing should lie yet."""
         subject, data, headers, message_id = made.subject, made.data, made.headers, made.message_id
@@ -178,7 +183,7 @@ class Publisher:
         return ack
 
     def entry_id(self, key: str, text: str) -> str:
-        """Message id of a control entry: nobody else can occupy it."""
+        """Message id of a control entry: no other service can occupy it."""
         return envelope.message_id(self._key, key, text)
 
     async def set_timer(self, key: str, due_unix_ms: int, head: Envelope, *, tenant: str, task: str) -> PubAck:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from bulkhead.runtime.consume import batched_reservations
-from bulkhead.runtime.publish.publisher import Publisher, Ready
+from bulkhead.runtime.publish.publisher import OutgoingMessage, Publisher
 from bulkhead_contracts import envelope
 from bulkhead_contracts.bounds import MAX_MESSAGE_BYTES, MAX_RESERVED_TOGETHER, MAX_SUMMARY_CHARS
 from bulkhead_contracts.budget import ReservedRow, ReservedTogether, ReserveRequested
@@ -44,9 +44,9 @@ class Fact:
     actor: str = ""
     grant_digest: str = ""
     traceparent: str = ""
-    ready: Ready | None = None
+    ready: OutgoingMessage | None = None
 
-    def message(self, publisher: Publisher) -> Ready:
+    def message(self, publisher: Publisher) -> OutgoingMessage:
         """The message, made once."""
         if self.ready is None:
             body = facts.reserved(self.service, self.ask, self.held)

@@ -14,7 +14,7 @@ from bulkhead.bus.seek_time import last_before
 from bulkhead.runtime.consume import batched_reservations, inbound
 from bulkhead.runtime.edge.protocol import Received
 from bulkhead.runtime.errors import Unreadable
-from bulkhead.runtime.fair_semaphore import Places
+from bulkhead.runtime.fair_semaphore import FairSemaphore
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import subjects
 from bulkhead_contracts.bounds import MAX_SPEND_MESSAGES, MAX_TASK_DEADLINE_MS, SPEND_TIMEOUT_MS
@@ -192,7 +192,7 @@ class SpendBook:
 
     def __init__(self, bus: Bus, clock: Callable[[], int], *, most: int = MAX_SPEND_MESSAGES) -> None:
         self._bus, self._clock, self._most = bus, clock, most
-        self._places = Places(AT_ONCE, kept=AT_ONCE - 1)
+        self._places = FairSemaphore(AT_ONCE, kept=AT_ONCE - 1)
 
     async def answer(self, message: Received) -> SpendReplied:
         """Sum up what the streams hold of the asker's tenant."""

@@ -12,7 +12,7 @@ from bulkhead.runtime.consume import inbound
 from bulkhead.runtime.decider.history import at_its_source
 from bulkhead.runtime.edge.protocol import Received
 from bulkhead.runtime.errors import Unreadable
-from bulkhead.runtime.fair_semaphore import Places
+from bulkhead.runtime.fair_semaphore import FairSemaphore
 from bulkhead.uncertain_writes import Write, origin_of, unknown
 from bulkhead_contracts import subjects
 from bulkhead_contracts.bounds import MAX_WRITES_BYTES, MAX_WRITES_LISTED, WRITES_TIMEOUT_MS
@@ -90,7 +90,7 @@ class WriteBook:
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
-        self._places = Places(AT_ONCE, kept=AT_ONCE - 1)
+        self._places = FairSemaphore(AT_ONCE, kept=AT_ONCE - 1)
 
     async def answer(self, message: Received) -> WritesReplied:
         """Look through the journal of the asker's task."""

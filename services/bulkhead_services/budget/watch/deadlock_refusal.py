@@ -10,7 +10,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 from bulkhead.health.deadlock.evidence import Suspected
-from bulkhead.health.findings import Trip
+from bulkhead.health.findings import Finding
 from bulkhead.health.sources.journal_waits import shown, step_of, wait_of
 from bulkhead_contracts import bounds
 from bulkhead_contracts.agent import WaitRefused
@@ -28,7 +28,7 @@ FOR_PEOPLE = (
 )
 
 
-def told(trip: Trip) -> Trip:
+def told(trip: Finding) -> Finding:
     """The trip of a deadlock with names as people know them."""
     cycle = _texts(trip.facts["cycle"])
     victim = shown(str(trip.facts["victim"]))
@@ -36,7 +36,7 @@ def told(trip: Trip) -> Trip:
     return replace(trip, what=what, hint=FOR_PEOPLE, agents=tuple(shown(one) for one in trip.agents))
 
 
-def refusal(trip: Trip) -> tuple[str, str, WaitRefused] | None:
+def refusal(trip: Finding) -> tuple[str, str, WaitRefused] | None:
     """Tenant and task of the victim, and what it is told; None when nothing in the circle can be refused."""
     found = wait_of(str(trip.facts["refuse"]))
     if found is None:

@@ -16,7 +16,7 @@ from bulkhead.bus.port import Stored
 from bulkhead.health.breakers.chatter import Row, Talkers
 from bulkhead.health.deadlock.evidence import Suspected
 from bulkhead.health.events import Ended, Opened, Served
-from bulkhead.health.findings import Trip
+from bulkhead.health.findings import Finding
 from bulkhead.health.sources.journal import PLANNING, Journal
 from bulkhead.health.sources.journal_messages import speaks
 from bulkhead.health.thresholds import DEFAULT, Thresholds
@@ -100,7 +100,7 @@ class Watching:
     def __init__(self, thresholds: Thresholds, aside: Aside | None = None) -> None:
         self._aside = aside or Aside()
         self.watch = Watch(thresholds)
-        self.due: OrderedDict[str, Trip] = OrderedDict()
+        self.due: OrderedDict[str, Finding] = OrderedDict()
         self.notices = Notices()
         self.folded = 0
         self._reader = Journal()
@@ -254,7 +254,7 @@ class Watching:
         for trip in self.watch.pass_time(now_unix_ms):
             self._trips(trip)
 
-    def tell(self, now_unix_ms: int) -> list[Trip]:
+    def tell(self, now_unix_ms: int) -> list[Finding]:
         """What is to be told now. What is no longer of use is dropped: its task ended long ago."""
         for name, trip in list(self.due.items()):
             if self.watch.ended(trip.lineage) and trip.time_unix_ms + TOLD_OF_ENDED_MS < now_unix_ms:
@@ -276,7 +276,7 @@ class Watching:
         living = {name: Lived(*one) for name, one in self._living.items()}
         return Mark(self._last.sequence, subject, source, living, dict(self._read), self.watch.circuits.talkers.rows())
 
-    def _trips(self, trip: Trip) -> None:
+    def _trips(self, trip: Finding) -> None:
         if trip.id not in self._told and len(self.due) < MAX_DUE:
             self.due.setdefault(trip.id, trip)
 

@@ -8,7 +8,7 @@ and says so instead.
 """
 
 from bulkhead.bus.port import Stored
-from bulkhead.health.findings import Trip, trip_of
+from bulkhead.health.findings import Finding, finding_of
 from bulkhead.runtime.decider.history import at_its_source
 from bulkhead.runtime.halts.operator import EVERYBODY, HALTS
 from bulkhead_services.budget.watch.time_slices import Endless
@@ -57,7 +57,7 @@ class Aside:
         self.broken = ""
         self._raised.clear()
 
-    def trip(self, stored: Stored) -> Trip | None:
+    def trip(self, stored: Stored) -> Finding | None:
         """What is told of a message that is left out; None for one that is folded. Ids derive from the message."""
         if not self._left_out or (name := identity(stored)) not in self._left_out:
             return None
@@ -71,7 +71,7 @@ class Aside:
             f"{self._left_out[name]}. It is left out; a loop, a stall or a deadlock of this task that it shows may "
             "not be found"
         )
-        return trip_of(
+        return finding_of(
             "watch.left_out",
             "warn",
             tenant,

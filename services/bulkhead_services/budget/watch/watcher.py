@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from bulkhead.bus.port import Bus, BusError, Stored
-from bulkhead.health.findings import Trip
+from bulkhead.health.findings import Finding
 from bulkhead.health.thresholds import Thresholds
 from bulkhead.runtime.background import Background, cancel
 from bulkhead.runtime.publish.publisher import Publisher
@@ -250,7 +250,7 @@ class Watcher:
             self._marked = self.fold.folded
             await self._store.keep(MARK, self.fold.mark().encode())
 
-    async def _tell(self, trip: Trip) -> None:
+    async def _tell(self, trip: Finding) -> None:
         """The halt first, the fact after it: without the fact it is done again, under the same ids."""
         tenant, _, task = trip.lineage.partition("/")
         code = CODES.get(trip.detector.partition(".")[0], "")
@@ -291,7 +291,7 @@ class Watcher:
         self.fold.told(trip.id)
         self.told += 1
 
-    async def _charged(self, trip: Trip, tenant: str, task: str) -> bool:
+    async def _charged(self, trip: Finding, tenant: str, task: str) -> bool:
         """Tell what the task has cost, and from now on every late settlement. False without a ledger: the trip stays
         due, and all of it is done again under the same ids. Raises BusError."""
         try:
@@ -306,7 +306,7 @@ class Watcher:
         )
         return True
 
-    async def _warn(self, trip: Trip, tenant: str, task: str) -> None:
+    async def _warn(self, trip: Finding, tenant: str, task: str) -> None:
         """The agents of these steps hear of it in their next turn."""
         steps = dict.fromkeys(agent.partition("/")[0][: bounds.MAX_NAME_CHARS] for agent in trip.agents)
         for step in list(steps)[:MAX_WARNED]:
@@ -316,6 +316,6 @@ class Watcher:
             )
 
 
-def told_to_agents(trip: Trip) -> bool:
+def told_to_agents(trip: Finding) -> bool:
     """Whether the agents of a warning hear of it."""
     return trip.level == "warn" and trip.detector.partition(".")[0] in CODES
