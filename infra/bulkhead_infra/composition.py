@@ -1,7 +1,8 @@
-"""The composition roots of services, found by name: `services.<name>.app` and `services.<name>.settings`.
+"""The composition roots of services, found by name: `bulkhead_services.<name>.app` and `.settings`.
 
-In: a service's name. Out: its Settings and what builds it from a context. The memory mesh, the simulation and the
-local mesh start every service in this way, so that none of them lists services.
+In: a service's name. Out: its Settings and what builds it from a context. A decider has neither: its app holds its
+decision logic alone, and its settings are those of every service. The memory mesh, the simulation and the local mesh
+start every service in this way, so that none of them lists services.
 """
 
 import importlib
@@ -31,6 +32,8 @@ class Root:
 
 def root(name: str) -> Root:
     """The composition root of a service. Raises ServicesError."""
+    if name in catalog.DECIDERS:
+        return Root(name, ServiceSettings, lambda context, settings: logics_of(name))
     build = getattr(_module(name, "app"), "build", None)
     if not callable(build):
         raise ServicesError(
@@ -41,6 +44,8 @@ def root(name: str) -> Root:
 
 def settings_of(name: str) -> type[ServiceSettings]:
     """The Settings of a service. Raises ServicesError."""
+    if name in catalog.DECIDERS:
+        return ServiceSettings
     settings = getattr(_module(name, "settings"), "Settings", None)
     if not (isinstance(settings, type) and issubclass(settings, ServiceSettings)):
         raise ServicesError(

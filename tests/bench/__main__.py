@@ -21,8 +21,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bulkhead_infra.local.processes.child import StartFailed
 from bulkhead_infra.nats.server import Durability, binary
+from bulkhead_infra.processes.child import StartFailed
 from tests.bench import admitting, dbos_peer, flooding, floor, growing, recovering, stepping, whole
 from tests.bench.accounting import Unreadable
 from tests.bench.dbos_peer import NoPeer, WorkerFailed

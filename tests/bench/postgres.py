@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bulkhead.tcp_ports import free_port
-from bulkhead_infra.local.processes.child import Child, StartFailed
+from bulkhead_infra.processes.child import Child, StartFailed
 from tests.bench import accounting
 
 FOLDERS = Path("/usr/lib/postgresql")

@@ -27,12 +27,12 @@ from bulkhead_contracts.step import StepAssigned, StepFinished
 from bulkhead_contracts.task import Progressed, StepEnded, StepStarted, TaskEnded, TaskLimits, TaskSubmitted, facts
 from bulkhead_infra.composition import newest_logic
 from bulkhead_infra.identity import keys, policy, render
-from bulkhead_infra.local.http import get
-from bulkhead_infra.local.processes.child import Child
 from bulkhead_infra.nats.configuration import ServerPlan
 from bulkhead_infra.nats.provision import provision
 from bulkhead_infra.nats.server import Durability, NatsServer
 from bulkhead_infra.nats.streams import Layout
+from bulkhead_infra.processes.child import Child
+from bulkhead_infra.processes.http import get
 from tests.bench import accounting
 from tests.bench.filling import fill
 from tests.paths import ROOT

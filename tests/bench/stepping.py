@@ -9,7 +9,7 @@ import itertools
 import json
 
 from bulkhead_contracts import subjects
-from bulkhead_infra.local.http import get
+from bulkhead_infra.processes.http import get
 from tests.bench import accounting
 from tests.bench.figures import Book, quantile
 from tests.bench.rig import ENDED, Rig

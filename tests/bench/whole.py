@@ -21,10 +21,10 @@ from bulkhead.client import Mesh, Task
 from bulkhead.runtime.context import Identity, make_context
 from bulkhead_contracts.budget import Amount, ReserveReplied, ReserveRequested, Settled
 from bulkhead_contracts.result import Usage
-from bulkhead_infra.local.processes.child import Child
 from bulkhead_infra.local.supervisor import LocalMesh
 from bulkhead_infra.nats.server import Durability
 from bulkhead_infra.offline_model import MODEL_NAME
+from bulkhead_infra.processes.child import Child
 from tests.bench import accounting
 from tests.bench.figures import Book, quantile, say
 from tests.bench.stepping import LOADS, stored_messages

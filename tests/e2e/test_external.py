@@ -22,7 +22,8 @@ def test_their_tests_pass_on(stranger: Stranger, meshes: str) -> None:
 
 def test_it_is_their_installation_that_is_tested(stranger: Stranger) -> None:
     """Not this checkout: its packages come from the wheel."""
-    where = "import bulkhead.testing.plugin as p, infra as i, acme_desk as a; print(p.__file__, i.__file__, a.__file__)"
+    modules = "bulkhead.testing.plugin", "bulkhead_infra", "acme_desk"
+    where = f"import sys, {', '.join(modules)}; print(*(sys.modules[name].__file__ for name in {modules}))"
     done = run(stranger.python, "-P", "-c", where, cwd=stranger.folder)
     venv_folder = str(stranger.python.parents[1])
     assert done.returncode == 0 and all(one.startswith(venv_folder) for one in done.stdout.split()), done

@@ -15,7 +15,10 @@ from tests.repo.commands import exists
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 ENTRANCES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")]
-READMES = [*ROOT.glob("services/*/README.md"), *ROOT.glob("infra/*/README.md")]
+READMES = [*ROOT.glob("services/*/*/README.md"), *ROOT.glob("infra/*/*/README.md")]
+FOLDERS = ("contracts/", "docs/", "infra/", "libs/", "services/", "tests/")
+_LISTED = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True)
+TREE = [f"/{line}" for line in _LISTED.stdout.decode().splitlines() if (ROOT / line).is_file()]
 MAX_WORDS = 30_000
 TROUBLES = (DOCS / "how-to" / "troubleshooting.md").read_text()
 SAID = re.findall(r"^\| (`.+`) \|", TROUBLES, re.M)
@@ -80,6 +83,16 @@ def test_links_lead_somewhere(page: Path) -> None:
         target = page.parent / path if path else page
         assert target.exists(), link
         assert not anchor or anchor in _anchors(target), link
+
+
+@pytest.mark.parametrize("page", [*ENTRANCES, *PAGES, *READMES], ids=lambda page: str(page.relative_to(ROOT)))
+def test_named_files_exist(page: Path) -> None:
+    """Python files by the end of their path, other files and folders by the whole path."""
+    for name in re.findall(r"`([\w./-]+)`", page.read_text()):
+        if name.endswith(".py") and name != "vN.py":
+            assert any(path == f"/{name}" or path.endswith(f"/{name}") for path in TREE), f"there is no {name}"
+        elif name.startswith(FOLDERS):
+            assert f"/{name}" in TREE or any(path.startswith(f"/{name.rstrip('/')}/") for path in TREE), name
 
 
 def test_every_page_stands_in_the_navigation() -> None:

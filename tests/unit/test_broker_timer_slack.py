@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from bulkhead_infra.local.processes.child import Child
 from bulkhead_infra.nats import server
 from bulkhead_infra.nats.server import NatsServer, ServerPlan
+from bulkhead_infra.processes.child import Child
 
 SAY = "cat /proc/self/timerslack_ns"
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has it")

@@ -11,9 +11,9 @@ import pytest
 from bulkhead_cli.operate import up
 from bulkhead_cli.output import Exit, Stop
 from bulkhead_infra.local import supervisor
-from bulkhead_infra.local.processes.child import Child
-from bulkhead_infra.local.processes.supervised import Unit
 from bulkhead_infra.local.supervisor import BROKER, LocalMesh
+from bulkhead_infra.processes.child import Child
+from bulkhead_infra.processes.supervised import Unit
 
 DEAF = "trap '' TERM; echo on; exec sleep 600"
 """It has said that it is on when it has closed its ears: then it drains for as long as it is given."""

@@ -3,7 +3,8 @@
 import time
 
 from bulkhead.bus.port import Stored
-from bulkhead_infra.nats.journal import Look
+from bulkhead_infra.nats.journal import Comparison
+from bulkhead_infra.nats.stream_reads import StreamReads
 
 SUBJECT = "mesh.planner.worker.1.demo.t"
 
@@ -27,7 +28,8 @@ class Streams:
 
 
 async def fault(inbox: list[Stored], journal: list[Stored]) -> str:
-    return await Look(Streams(INBOX_WORKER=inbox, JOURNAL=journal), None)._differs("worker")  # type: ignore[arg-type]
+    streams = Streams(INBOX_WORKER=inbox, JOURNAL=journal)
+    return await Comparison(StreamReads(streams, None))._differs("worker")  # type: ignore[arg-type]
 
 
 async def test_one_read_twice_does_not_stand_in_for_one_not_read() -> None:

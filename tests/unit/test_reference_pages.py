@@ -1,7 +1,6 @@
 """The rendered reference names every command, setting, limit, message, request and tool."""
 
 import json
-from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ from typer.main import get_command
 from bulkhead.tools import catalog as tools_catalog
 from bulkhead_cli.main import app
 from bulkhead_contracts import bounds, catalog
+from bulkhead_infra.composition import settings_of
 from bulkhead_infra.render import reference
 from tests.paths import ROOT
 
@@ -33,7 +33,7 @@ def test_every_command_has_a_heading() -> None:
 
 @pytest.mark.parametrize("service", catalog.SERVICES)
 def test_every_setting_is_listed_once_for_its_service(service: str) -> None:
-    settings = import_module(f"bulkhead_services.{service}.settings").Settings
+    settings = settings_of(service)
     part = PAGES["settings"].partition(f"\n## `{service}`\n")[2].partition("\n## ")[0]
     common = PAGES["settings"].partition("\n## Every service\n")[2].partition("\n## ")[0]
     for name in settings.model_fields:

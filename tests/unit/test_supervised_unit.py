@@ -3,9 +3,9 @@
 import asyncio
 from pathlib import Path
 
-from bulkhead_infra.local.processes import supervised
-from bulkhead_infra.local.processes.child import Child
-from bulkhead_infra.local.processes.supervised import Unit
+from bulkhead_infra.processes import supervised
+from bulkhead_infra.processes.child import Child
+from bulkhead_infra.processes.supervised import Unit
 
 
 async def test_a_restart_that_somebody_asked_for_begins_to_count_anew(tmp_path: Path, monkeypatch) -> None:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from bulkhead_infra.local.processes.redis import CONF_FILE, RedisServer
-from bulkhead_infra.local.torn_file import torn
 from bulkhead_infra.nats.server import drop_torn_journal
+from bulkhead_infra.processes.redis import CONF_FILE, RedisServer
+from bulkhead_infra.processes.torn_file import torn
 
 
 @pytest.mark.parametrize(

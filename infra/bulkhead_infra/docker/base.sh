@@ -21,11 +21,11 @@ say() { echo "$*" >&2; }
 command -v debootstrap >/dev/null || { say "debootstrap is not installed: apt-get install debootstrap"; exit 2; }
 [ -r "$ca" ] || { say "there is no CA bundle $ca: install ca-certificates, or set BULKHEAD_CA_BUNDLE"; exit 2; }
 
-# What the archive was made of is its name: another CA bundle or other packages are another base.
+# The name of the archive is a digest of its inputs: another CA bundle or other packages are another base.
 print=$( (echo "$suite $packages 1"; cat "$ca") | sha256sum | cut -c1-16)
 archive=$cache/base-$suite-$print.tar
 mkdir -p "$cache"
-# Who comes second waits and finds it made.
+# A second build waits and finds it made.
 exec 9>"$cache/base.lock"
 flock 9
 if [ "$("$docker" image inspect --format '{{index .Config.Labels "bulkhead.base"}}' "$tag" 2>/dev/null || true)" = "$print" ]; then

@@ -1,4 +1,4 @@
-"""What is inside each image, and the two things that a build makes of it. Standard library alone.
+"""The contents of each image, and the folders that a build makes of them. Standard library alone.
 
 In: the sources; services.json, rendered from services.yaml. Out: `image_contents.py DIR` makes DIR/<image>/ for every
 image: lists/core.txt (needs of every service), lists/own.txt (needs of this one), pinned with hashes as in
@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[3]
 LIBRARY = ("contracts/bulkhead_contracts", "libs/bulkhead")
 FOR_PEOPLE = ("libs/bulkhead/client", "libs/bulkhead/testing")
-"""What people and tests use, and no service: in no image."""
+"""Packages for people and tests, which no service uses: in no image."""
 STARTER = (
     "libs/bulkhead/__init__.py",
     "libs/bulkhead/runtime/__init__.py",
@@ -67,8 +67,8 @@ INFRASTRUCTURE: Mapping[str, Contents] = {
             "infra/bulkhead_infra/docker/__init__.py",
             "infra/bulkhead_infra/docker/nats_container.py",
             "infra/bulkhead_infra/docker/probes.py",
-            "infra/bulkhead_infra/local/__init__.py",
-            "infra/bulkhead_infra/local/torn_file.py",
+            "infra/bulkhead_infra/processes/__init__.py",
+            "infra/bulkhead_infra/processes/torn_file.py",
             "infra/bulkhead_infra/nats/__init__.py",
             "infra/bulkhead_infra/nats/store.py",
             *(f"contracts/bulkhead_contracts/{name}.py" for name in ("__init__", "subjects", "bounds")),
@@ -84,8 +84,8 @@ INFRASTRUCTURE: Mapping[str, Contents] = {
             "infra/bulkhead_infra/docker/__init__.py",
             "infra/bulkhead_infra/docker/redis_container.py",
             "infra/bulkhead_infra/docker/probes.py",
-            "infra/bulkhead_infra/local/__init__.py",
-            "infra/bulkhead_infra/local/torn_file.py",
+            "infra/bulkhead_infra/processes/__init__.py",
+            "infra/bulkhead_infra/processes/torn_file.py",
         ),
         "redis",
         "bulkhead_infra.docker.redis_container",

@@ -1,7 +1,7 @@
 """Builds the images: `python -m bulkhead_infra.docker.images [NAME...] [--revision GIT] [--json]`.
 
 In: names (all when left out), the working tree or another revision of it, BULKHEAD_BASE_IMAGE, BULKHEAD_CA_BUNDLE, the
-machine's pip configuration. Out: images `bulkhead/<name>:<tag>`, what each weighs. What has not changed is a cache hit.
+machine's pip configuration. Out: images `bulkhead/<name>:<tag>`, what each weighs. An unchanged image is a cache hit.
 Exit codes: 0; 1 when a build fails or Docker cannot be used, with what to do.
 """
 
@@ -28,7 +28,7 @@ BUILDKIT_ALWAYS = 23
 """From this version of the client on, BuildKit is a plugin of its own (buildx); before, it is inside."""
 BUILD_TIMEOUT_S = 900
 PIP_SETTINGS = ("index-url", "extra-index-url", "trusted-host", "proxy", "timeout")
-"""What a build takes over of the machine's pip configuration: how to reach an index. Paths mean nothing in there."""
+"""Options of the machine's pip configuration that a build takes over to reach an index; paths mean nothing there."""
 
 
 class ImageError(Exception):

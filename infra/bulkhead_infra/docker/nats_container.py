@@ -1,4 +1,4 @@
-"""What the broker's container runs: `nats-server`, on the configuration that the provisioner wrote. probes.py asks it.
+"""The broker's container: `nats-server` on the configuration that the provisioner wrote. probes.py asks it.
 
 In: /bulkhead/identity (configuration, accounts, certificate), /bulkhead/data (its store). Out: this very process
 becomes the server. Standard library, and the few lines that know what a power cut spoils.

@@ -58,7 +58,7 @@ TAKES: dict[str, tuple[str, ...]] = {
     "rotate": ("IDENTITY",),
     "upkeep": (),
 }
-"""What each of its commands takes."""
+"""Arguments of each command."""
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -5,7 +5,7 @@
     sentinel        one of three that watch the two and make the replica the master when the master is gone
 
 In: /bulkhead/identity/redis.conf (it holds the password), /bulkhead/data. Out: this very process becomes the server.
-What lies in it is a cache, made again of the journal: files that a power cut has torn are removed before the start.
+Its content is a cache, rebuilt from the journal: files that a power cut has torn are removed before the start.
 """
 
 import os
@@ -15,14 +15,14 @@ import sys
 import time
 from pathlib import Path
 
-from bulkhead_infra.local.torn_file import torn
+from bulkhead_infra.processes.torn_file import torn
 
 CONFIGURATION = Path("/bulkhead/identity/redis.conf")
 DATA = Path("/bulkhead/data")
 SERVERS, SENTINELS = ("redis", "redis-2"), "sentinel"
 PORT, SENTINEL_PORT = 6379, 26379
 WATCHED = "mesh"
-"""What the sentinels call the pair."""
+"""Name of the pair at the sentinels."""
 WATCHING = Path("/tmp/sentinel.conf")  # noqa: S108 - the container's own; a sentinel writes what it learns into it
 GONE_AFTER_MS, TRY_AGAIN_AFTER_MS = 3_000, 10_000
 ASK_TIMEOUT_S, NAME_WITHIN_S = 1.0, 20.0

@@ -23,7 +23,7 @@ FROM scratch AS lists
 ARG SERVICE
 COPY --from=prepared /prepared/${SERVICE}/lists /lists
 
-# What every service needs: one layer for all images, because its input is the same text for all.
+# Packages of every service: one layer for all images, because its input is the same text for all.
 FROM pip AS core
 COPY infra/bulkhead_infra/docker/install.py /opt/install.py
 COPY --from=lists /lists/core.txt /lists/core.txt

@@ -1,4 +1,4 @@
-"""What a mesh in containers needs now and then, as `bulkhead up` does it: the provisioner's image, command `upkeep`.
+"""Regular upkeep of a mesh in containers, as `bulkhead up` does it: the provisioner's image, command `upkeep`.
 
 In: the broker; the keys of the operator (who reads) and of the provisioner (who removes and makes), in its own volume;
 BULKHEAD_RETENTION. Out: ended tasks go after their retention, once a day; JOURNAL is compared with the inboxes at the

@@ -13,7 +13,7 @@ from bulkhead_infra.identity.policy import BACKUP, PROVISIONER, Policy
 from bulkhead_infra.identity.rights import API, MESH, Right, account_of, inbox_prefix, rights
 
 RESPONSE_THRESHOLD = "15s"
-"""So long the broker remembers a question over an account border; longer than a pull request may stand (5 s)."""
+"""Time for which the broker remembers a question over an account border; longer than a pull request may stand (5 s)."""
 PROVISIONER_MAY = (
     f"{API}INFO",
     f"{API}STREAM.CREATE.*",

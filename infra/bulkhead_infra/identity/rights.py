@@ -15,7 +15,7 @@ MESH = "MESH"
 """The account that owns all streams."""
 API = "$JS.API."
 LOCAL_API = "JSMESH.API."
-"""What a service's account calls the API: its own `$JS.API` would be that of an account without streams."""
+"""The API by its name in a service's account: its own `$JS.API` would be that of an account without streams."""
 
 Kind = Literal["send", "hear", "serve"]
 Answer = Literal["one", "stream", "none"]

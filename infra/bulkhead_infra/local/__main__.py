@@ -13,12 +13,12 @@ from pathlib import Path
 from bulkhead.tcp_ports import PortInUse
 from bulkhead_infra.identity.keys import KeyFileError
 from bulkhead_infra.identity.policy import PolicyError
-from bulkhead_infra.local.processes.child import StartFailed
 from bulkhead_infra.local.rundir import DirectoryInUse, DirectoryUnfit
 from bulkhead_infra.local.status import Screen
 from bulkhead_infra.local.supervisor import BROKER, REDIS, LocalMesh
 from bulkhead_infra.nats.provision import ProvisionError
 from bulkhead_infra.nats.purge import retention_of
+from bulkhead_infra.processes.child import StartFailed
 
 EXPECTED = (StartFailed, DirectoryInUse, DirectoryUnfit, PortInUse, ProvisionError, PolicyError, KeyFileError)
 

@@ -7,8 +7,8 @@ their owner's: `bulkhead render accounts` writes what the broker must include, `
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from bulkhead_infra.local.processes.child import StartFailed
 from bulkhead_infra.nats.stream_sizes import StoreTooSmall, bounds
+from bulkhead_infra.processes.child import StartFailed
 
 MAX_REPLICAS = 5
 BROKER_SCHEMES, REDIS_SCHEMES = ("nats", "tls"), ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel")

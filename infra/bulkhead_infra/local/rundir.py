@@ -19,8 +19,8 @@ import psutil
 
 from bulkhead_contracts import bounds
 from bulkhead_infra.identity import callers, keys
-from bulkhead_infra.local.processes.child import PRIVATE_UMASK
 from bulkhead_infra.nats.server import disk_problem, more_room
+from bulkhead_infra.processes.child import PRIVATE_UMASK
 
 LOCK_FILE = "lock"
 MESH_FILE = "mesh.json"

@@ -15,9 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from bulkhead_infra.local.doctor_denials import Refusals
-from bulkhead_infra.local.processes.supervised import Row
 from bulkhead_infra.local.supervisor import BROKER, LocalMesh
 from bulkhead_infra.nats.server import LOG_FILE
+from bulkhead_infra.processes.supervised import Row
 
 REFRESH_S = 0.5
 COLOURS = ("cyan", "green", "magenta", "yellow", "blue", "bright_cyan", "bright_green", "bright_magenta", "bright_blue")

@@ -13,14 +13,11 @@ from typing import Any, Self
 from bulkhead.tcp_ports import claim, free_port
 from bulkhead_infra.composition import newest_logic
 from bulkhead_infra.identity import keys, policy, render
+from bulkhead_infra.local import starts
 from bulkhead_infra.local.environment import PROVIDER, RunFacts, environ_of, resolved
 from bulkhead_infra.local.external_services import Given
 from bulkhead_infra.local.journal import JournalKeeper
 from bulkhead_infra.local.mesh_file import MeshFile
-from bulkhead_infra.local.processes import starts
-from bulkhead_infra.local.processes.child import KILL_TIMEOUT_S, StartFailed
-from bulkhead_infra.local.processes.redis import RedisServer
-from bulkhead_infra.local.processes.supervised import Cure, Probe, Row, Spawn, Unit, all_ready
 from bulkhead_infra.local.rundir import DirectoryUnfit, RunDir
 from bulkhead_infra.local.upkeep import Upkeep
 from bulkhead_infra.nats.configuration import ServerPlan
@@ -29,6 +26,9 @@ from bulkhead_infra.nats.purge import Retention
 from bulkhead_infra.nats.server import STOP_TIMEOUT_S, Durability, NatsServer, disk_problem
 from bulkhead_infra.nats.streams import Layout
 from bulkhead_infra.offline_model import MODEL_NAME
+from bulkhead_infra.processes.child import KILL_TIMEOUT_S, StartFailed
+from bulkhead_infra.processes.redis import RedisServer
+from bulkhead_infra.processes.supervised import Cure, Probe, Row, Spawn, Unit, all_ready
 from bulkhead_infra.services import SERVICES, drain_groups
 
 START_ORDER = tuple(SERVICES)

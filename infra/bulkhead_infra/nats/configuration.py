@@ -1,4 +1,4 @@
-"""What a nats-server is told: its configuration as text. Pure, but for writing it down.
+"""The configuration of a nats-server, as text. Pure, but for writing it down.
 
 In: a plan, rendered accounts. Out: two files in a folder of the server's own.
 """

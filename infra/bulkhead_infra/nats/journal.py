@@ -1,11 +1,12 @@
-"""Sees to it that JOURNAL has what its sources have, and has it made again when it will not get that by itself.
+"""Comparison of JOURNAL with the inboxes that it copies, and its repair: JOURNAL is dropped and made again.
 
-In: a broker, the keys of the operator (who reads) and the provisioner (who makes). Out: what was wrong, "" when JOURNAL
-is whole or will be. It is written without fsync and remembers how far it has read each inbox: after a full disk it can
-lack what it remembers to have read; after an inbox was lost and made anew it waits for numbers that are long past.
-Dropped and made again it reads every inbox from its first message on: its own sequences change, which nothing permanent
-uses (DESIGN 2). What only it still has of a damaged inbox is told, and kept in a file before it is dropped. What the
-broker leaves out because its author used one id twice, in two inboxes, no making again brings: that is told, too.
+In: a broker, the keys of the operator (reads) and the provisioner (makes streams). Out: a report, empty when JOURNAL is
+whole or will be. JOURNAL is written without fsync and remembers how far it has read each inbox: after a full disk it
+can lack what it remembers to have read; after an inbox was lost and made anew it waits for numbers that are long past.
+Made again, it reads every inbox from its first message on: its own sequences change, which nothing permanent uses. The
+report tells what only JOURNAL still has of a damaged inbox, and a file keeps it before the drop. The report also tells
+of messages that the broker leaves out because their author used one id twice, in two inboxes: a new JOURNAL would lack
+them, too.
 """
 
 import asyncio
@@ -19,36 +20,32 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from bulkhead.bus.jetstream.bus import JetStreamBus
-from bulkhead.bus.port import BusError, BusUnavailable, Stored
+from bulkhead.bus.port import Stored
 from bulkhead.bus.wire import MESSAGE_ID
 from bulkhead.runtime.decider.history import at_its_source
 from bulkhead_contracts import catalog, envelope, subjects
 from bulkhead_infra.identity.policy import OPERATOR, PROVISIONER
-from bulkhead_infra.identity.rights import API, inbox_prefix
-from bulkhead_infra.nats.provision import STREAM_NOT_FOUND, provision
+from bulkhead_infra.identity.rights import inbox_prefix
+from bulkhead_infra.nats.provision import provision
 from bulkhead_infra.nats.purge import MIN_RETENTION_S
+from bulkhead_infra.nats.stream_reads import JOURNAL, StreamReads, said_to
 from bulkhead_infra.nats.streams import Layout
 from bulkhead_infra.nats.trimming import is_trimmed
 
-JOURNAL = subjects.JOURNAL_STREAM
 STALLED_S, CLUSTER_STALLED_S = 12.0, 120.0
 """An inbox that has more, of which JOURNAL takes nothing for so long, is not read any more. In a cluster JOURNAL finds
 an inbox's new leader by itself, after half a minute or more: to make it again for that would only take longer."""
 PAUSE_S = 0.1
 TRIES = 100
-"""So often the counts are looked at again while messages come in between; then the next look decides."""
+"""Counts are taken again at most so often while messages come in between; then the next comparison decides."""
 TAIL = 512
-"""So many of an inbox's last numbers are compared one by one: more were not on the way when its disk was full."""
+"""Count of an inbox's last numbers that are compared one by one: more were not on the way when its disk was full."""
 LOOKED_AT_MAX = 1_000
 """Subjects of which an inbox has fewer messages than JOURNAL; so many are looked at."""
-FULL = 0.9
-"""Of its size: from there on JOURNAL drops its oldest, and only what came after its first can be compared."""
-COUNTER_LIVES_NS = 1_000_000_000
 CONNECT_TIMEOUT_S = 5.0
-TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,22 +67,24 @@ async def keep_whole(
     stalled_s: float = 0.0,
     ca_file: Path | None = None,
 ) -> Report:
-    """Look, and make JOURNAL again when need be. keep: a folder for what only it still has. ca_file: TLS. stalled_s: as
-    the layout wants it, when nobody says.
+    """Compare, and make JOURNAL again when it needs that. keep: a folder for what only JOURNAL still has. ca_file: TLS.
+    stalled_s: 0 for the default of the layout.
 
     Raises BusError, ProvisionError, OSError; JOURNAL is not dropped before what only it has is in that folder.
     """
     connect = partial(_bus, url, seed_of=seed_of, ca_file=ca_file)
     async with connect(OPERATOR) as reader, connect(PROVISIONER) as maker:
-        look = Look(reader, maker, stalled_s or (STALLED_S if layout.replicas == 1 else CLUSTER_STALLED_S))
-        fault = await look.fault()
-        lost = await look.lost()
-        where = await look.save(lost, keep) if fault and lost else None
+        comparison = Comparison(
+            StreamReads(reader, maker), stalled_s or (STALLED_S if layout.replicas == 1 else CLUSTER_STALLED_S)
+        )
+        fault = await comparison.fault()
+        lost = await comparison.lost()
+        where = await comparison.save(lost, keep) if fault and lost else None
         if fault:
-            await look.drop()
+            await comparison.drop()
     if fault:
         await provision(url, seed_of(PROVISIONER), layout, ca_file=ca_file)
-    return Report(fault, _loss(lost, where), _hidden(look.hidden))
+    return Report(fault, _loss(lost, where), _hidden(comparison.hidden))
 
 
 def _loss(lost: Mapping[str, Mapping[str, int]], where: Path | None) -> str:
@@ -131,24 +130,18 @@ async def _bus(
         await bus.close()
 
 
-@dataclass(frozen=True, slots=True)
-class _State:
-    messages: int
-    last: int
+class Comparison:
+    """One comparison of JOURNAL with the inboxes that it copies."""
 
-
-class Look:
-    """One comparison. reader: the operator's connection; maker: the provisioner's."""
-
-    def __init__(self, reader: JetStreamBus, maker: JetStreamBus, stalled_s: float = STALLED_S) -> None:
-        self._reader, self._maker, self._stalled_s = reader, maker, stalled_s
+    def __init__(self, streams: StreamReads, stalled_s: float = STALLED_S) -> None:
+        self._streams, self._stalled_s = streams, stalled_s
         self._ahead: set[str] = set()
         self.hidden: dict[str, set[str]] = {}
         """By author, where something lies that JOURNAL left out for its id: inbox and number."""
 
     async def fault(self) -> str:
         """What JOURNAL lacks and will not get; "" otherwise. Waits until it has what there is. Raises BusError."""
-        if not await self._ask(f"STREAM.INFO.{JOURNAL}", missing_ok=True):
+        if not await self._streams.has_journal():
             return "it is not there"
         for name in catalog.INBOXES:
             if fault := await self._behind(name) or await self._differs(name) or await self._lacking(name):
@@ -158,14 +151,14 @@ class Look:
     async def lost(self) -> dict[str, dict[str, int]]:
         """Count, by stream and subject, the messages of JOURNAL that vanished without a purge. Raises BusError."""
         found: dict[str, dict[str, int]] = {}
-        if not await self._ask(f"STREAM.INFO.{JOURNAL}", missing_ok=True):
+        if not await self._streams.has_journal():
             return found
         for name in catalog.INBOXES:
-            stream, pattern = subjects.inbox_stream(name), _said_to(name)
-            copied = await self._count(JOURNAL, 1, pattern)
-            if name not in self._ahead and copied <= (await self._state(stream)).messages:
+            stream, pattern = subjects.inbox_stream(name), said_to(name)
+            copied = await self._streams.count(JOURNAL, 1, pattern)
+            if name not in self._ahead and copied <= (await self._streams.state(stream)).messages:
                 continue
-            had, has = await self._by_subject(JOURNAL, pattern), await self._by_subject(stream, pattern)
+            had, has = await self._streams.by_subject(JOURNAL, pattern), await self._streams.by_subject(stream, pattern)
             more = {one: count - has.get(one, 0) for one, count in had.items() if count > has.get(one, 0)}
             looked_at = list(more.items())[:LOOKED_AT_MAX]
             if gone := {
@@ -181,8 +174,8 @@ class Look:
         with _new_file(keep) as file:
             for stream, gone in lost.items():
                 for subject in gone:
-                    left = {one.sequence async for one in self._all(stream, subject)}
-                    async for stored in self._all(JOURNAL, subject):
+                    left = {one.sequence async for one in self._streams.all(stream, subject)}
+                    async for stored in self._streams.all(JOURNAL, subject):
                         one = at_its_source(stored)
                         if one.sequence not in left:
                             file.write(_line(stream, one))
@@ -190,29 +183,22 @@ class Look:
             os.fsync(file.fileno())
             return Path(file.name)
 
-    async def _all(self, stream: str, subject: str, after: int = 0) -> AsyncIterator[Stored]:
-        after = max(0, after)
-        while page := await self._reader.read(stream, subject, after=after):
-            for stored in page:
-                yield stored
-            after = page[-1].sequence
-
     async def _untrimmed(self, stream: str, subject: str, more: int) -> int:
         """Of what JOURNAL has more: where the oldest are trimmed, only what is newer than the first still there."""
         if not is_trimmed(subject):
             return more
-        first = next(iter(await self._reader.read(stream, subject, limit=1)), None)
+        first = next(iter(await self._streams.reader.read(stream, subject, limit=1)), None)
         if first is None:
             return more  # A trim leaves the newest.
-        async for stored in self._all(JOURNAL, subject):
+        async for stored in self._streams.all(JOURNAL, subject):
             if at_its_source(stored).sequence >= first.sequence:
-                copied = await self._count(JOURNAL, stored.sequence, subject)
-                return max(0, copied - await self._count(stream, first.sequence, subject))
+                copied = await self._streams.count(JOURNAL, stored.sequence, subject)
+                return max(0, copied - await self._streams.count(stream, first.sequence, subject))
         return 0
 
     async def _young(self, subject: str) -> bool:
         """Whether it was said so lately that nothing of it can have been purged."""
-        newest = await self._reader.last(JOURNAL, subject)
+        newest = await self._streams.reader.last(JOURNAL, subject)
         if newest is None:
             return False
         try:
@@ -223,19 +209,19 @@ class Look:
 
     async def drop(self) -> None:
         """Take JOURNAL away. Raises BusError."""
-        await self._ask(f"STREAM.DELETE.{JOURNAL}", missing_ok=True)
+        await self._streams.drop_journal()
 
     async def _behind(self, name: str) -> str:
         """Whether JOURNAL comes no further in an inbox, or is further than the inbox itself."""
         stream, loop = subjects.inbox_stream(name), asyncio.get_running_loop()
         reached, since = -1, loop.time()
         while True:
-            at = await self._read_up_to(name)
-            state = await self._state(stream)
+            at = await self._streams.read_up_to(name)
+            state = await self._streams.state(stream)
             if at > state.last:
                 self._ahead.add(name)
                 return f"it has read {stream} up to number {at}, which now ends at {state.last} and was made anew"
-            newest = await self._reader.last(stream, _said_to(name))
+            newest = await self._streams.reader.last(stream, said_to(name))
             if newest is None or at >= newest.sequence:
                 return ""
             if at != reached:
@@ -247,22 +233,23 @@ class Look:
     async def _differs(self, name: str) -> str:
         """Whether JOURNAL has another message under one of an inbox's newest numbers, or none; counts may agree then.
 
-        What an inbox was handing on when its disk was full was never stored, and its number was given again; JOURNAL
-        itself may have read one message twice and another not at all.
+        A message that an inbox handed on when its disk was full was never stored, and its number was given again.
+        JOURNAL itself may have read one message twice and another not at all.
         """
-        stream, pattern = subjects.inbox_stream(name), _said_to(name)
-        newest, copy = await self._reader.last(stream, pattern), await self._reader.last(JOURNAL, pattern)
+        stream, pattern = subjects.inbox_stream(name), said_to(name)
+        reader = self._streams.reader
+        newest, copy = await reader.last(stream, pattern), await reader.last(JOURNAL, pattern)
         if newest is None or copy is None:
             return ""
-        said = {one.sequence: one async for one in self._all(stream, pattern, newest.sequence - TAIL)}
+        said = {one.sequence: one async for one in self._streams.all(stream, pattern, newest.sequence - TAIL)}
         copied: set[int] = set()
-        async for stored in self._all(JOURNAL, pattern, copy.sequence - TAIL * len(catalog.INBOXES)):
+        async for stored in self._streams.all(JOURNAL, pattern, copy.sequence - TAIL * len(catalog.INBOXES)):
             one = at_its_source(stored)
             copied.add(one.sequence)
             if one.sequence in said and _identity(said[one.sequence]) != _identity(one):
                 self._ahead.add(name)
                 return f"something else stands in {stream} under number {one.sequence}, which it has read before"
-        # What is older may have been purged from one and not yet from the other.
+        # Older messages may have been purged from one and not yet from the other.
         since_unix_ms = (time.time() - MIN_RETENTION_S) * 1000
         gaps = [
             one
@@ -287,7 +274,7 @@ class Look:
         wanted = {(one.sender, _message_id(one)): one for one in missing if _message_id(one)}
         found = set()
         for author in {author for author, _ in wanted}:
-            async for stored in self._all(JOURNAL, f"mesh.{author}.>"):
+            async for stored in self._streams.all(JOURNAL, f"mesh.{author}.>"):
                 twin = wanted.get((author, _message_id(stored)))
                 if twin is not None and _identity(twin) != _identity(at_its_source(stored)):
                     found.add(twin.sequence)
@@ -296,13 +283,13 @@ class Look:
 
     async def _never_coming(self, name: str, stream: str) -> int:
         """How many messages of an inbox JOURNAL has left out for their ids."""
-        said = await self._by_subject(stream, _said_to(name))
-        copied = await self._by_subject(JOURNAL, _said_to(name))
+        said = await self._streams.by_subject(stream, said_to(name))
+        copied = await self._streams.by_subject(JOURNAL, said_to(name))
         fewer = [one for one, count in said.items() if count > copied.get(one, 0)][:LOOKED_AT_MAX]
-        at, missing = await self._read_up_to(name), []
+        at, missing = await self._streams.read_up_to(name), []
         for subject in fewer:
-            have = {at_its_source(one).sequence async for one in self._all(JOURNAL, subject)}
-            missing += [one async for one in self._all(stream, subject) if one.sequence not in have | {at}]
+            have = {at_its_source(one).sequence async for one in self._streams.all(JOURNAL, subject)}
+            missing += [one async for one in self._streams.all(stream, subject) if one.sequence not in have | {at}]
         return len(await self._left_out(stream, [one for one in missing if one.sequence < at]))
 
     async def _lacking(self, name: str) -> str:
@@ -329,82 +316,24 @@ class Look:
     async def _counts(self, name: str, stream: str) -> tuple[int, int, bool] | None:
         """How many messages of an inbox JOURNAL has, and should have, and whether it has begun to drop its oldest; None
         when a message came in between."""
-        state, at = await self._state(stream), await self._read_up_to(name)
+        state, at = await self._streams.state(stream), await self._streams.read_up_to(name)
         if not at:
             return 0, 0, False
-        have = await self._count(JOURNAL, 1, _said_to(name))
-        later = await self._count(stream, at + 1)
-        earlier, trimmed = 0, await self._trimmed()
-        if trimmed and (oldest := await self._reader.read(JOURNAL, _said_to(name), limit=1)):
-            earlier = state.messages - await self._count(stream, at_its_source(oldest[0]).sequence)
-        if (await self._state(stream), await self._read_up_to(name)) != (state, at):
+        have = await self._streams.count(JOURNAL, 1, said_to(name))
+        later = await self._streams.count(stream, at + 1)
+        earlier, trimmed = 0, await self._streams.trimmed()
+        if trimmed and (oldest := await self._streams.reader.read(JOURNAL, said_to(name), limit=1)):
+            earlier = state.messages - await self._streams.count(stream, at_its_source(oldest[0]).sequence)
+        if (await self._streams.state(stream), await self._streams.read_up_to(name)) != (state, at):
             return None
         return have, state.messages - later - earlier, trimmed
 
-    async def _trimmed(self) -> bool:
-        """Asked after counting: what has begun to drop its oldest stays full."""
-        journal = await self._ask(f"STREAM.INFO.{JOURNAL}")
-        return bool(0 < journal["config"].get("max_bytes", -1) * FULL <= journal["state"]["bytes"])
-
     async def _missing(self, name: str, stream: str) -> int:
         """The same, counted for each subject. Exact also where one of the two streams was purged before the other."""
-        said = await self._by_subject(stream, _said_to(name))
+        said = await self._streams.by_subject(stream, said_to(name))
         await self._behind(name)
-        copied = await self._by_subject(JOURNAL, _said_to(name))
+        copied = await self._streams.by_subject(JOURNAL, said_to(name))
         return sum(max(0, count - copied.get(subject, 0)) for subject, count in said.items())
-
-    async def _by_subject(self, stream: str, pattern: str) -> dict[str, int]:
-        found: dict[str, int] = {}
-        while True:
-            request = {"subjects_filter": pattern, "offset": len(found)}
-            answer = await self._ask(f"STREAM.INFO.{stream}", request)
-            page: dict[str, int] = answer["state"].get("subjects") or {}
-            found |= page
-            if not page or len(found) >= answer.get("total", 0):
-                return found
-
-    async def _count(self, stream: str, first: int, pattern: str = "") -> int:
-        """Messages from a sequence on: what a consumer, made for the moment, would be handed."""
-        name = f"count-{secrets.token_hex(8)}"
-        config: dict[str, Any] = {
-            "name": name,
-            "ack_policy": "none",
-            "deliver_policy": "by_start_sequence",
-            "opt_start_seq": first,
-            "mem_storage": True,
-            "num_replicas": 1,
-            "inactive_threshold": COUNTER_LIVES_NS,
-        }
-        if pattern:
-            config["filter_subjects"] = [pattern]
-        answer = await self._ask(f"CONSUMER.CREATE.{stream}.{name}", {"stream_name": stream, "config": config})
-        return int(answer["num_pending"])
-
-    async def _read_up_to(self, name: str) -> int:
-        """The number in its inbox of the last message that JOURNAL has of it; 0 when it has none."""
-        found: Stored | None = await self._reader.last(JOURNAL, _said_to(name))
-        return at_its_source(found).sequence if found is not None else 0
-
-    async def _state(self, stream: str) -> _State:
-        state = (await self._ask(f"STREAM.INFO.{stream}"))["state"]
-        return _State(state["messages"], state["last_seq"])
-
-    async def _ask(self, what: str, body: dict[str, Any] | None = None, *, missing_ok: bool = False) -> dict[str, Any]:
-        """{} for a stream that is not there, when that is no fault."""
-        answer = await self._maker.request(API + what, json.dumps(body or {}).encode(), timeout_s=TIMEOUT_S)
-        found: dict[str, Any] = json.loads(answer.body)
-        if "error" not in found:
-            return found
-        if missing_ok and found["error"].get("err_code") == STREAM_NOT_FOUND:
-            return {}
-        said = found["error"].get("description", "no reason given")
-        if found["error"].get("code", 0) >= 500:
-            raise BusUnavailable(f"{what}: {said}")
-        raise BusError(f"{what}: {said}; start the mesh again, which provisions what is missing")
-
-
-def _said_to(name: str) -> str:
-    return f"mesh.*.{name}.>"
 
 
 def _identity(one: Stored) -> tuple[str, str]:

@@ -56,7 +56,7 @@ ENDS: tuple[tuple[str, type[Body]], ...] = (
     ("rag", DocumentIngested),
     ("rag", DocumentDeleted),
 )
-"""Who says that a task (or an ingestion, a deletion) is over, and how."""
+"""Service and message that end a task (or an ingestion, a deletion)."""
 LEASES: tuple[type[Body], ...] = (LeaseRequested, LeaseReleaseRequested)
 CONNECT_TIMEOUT_S = 5.0
 TIMEOUT_S = 30.0

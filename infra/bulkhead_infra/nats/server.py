@@ -14,12 +14,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bulkhead_contracts import subjects
-from bulkhead_infra.local.http import get
-from bulkhead_infra.local.processes.child import Child, OnLine, StartFailed
 from bulkhead_infra.nats.configuration import Durability as Durability
 from bulkhead_infra.nats.configuration import ServerPlan, write_configuration
 from bulkhead_infra.nats.store import drop_torn_journal
 from bulkhead_infra.nats.streams import MIN_VERSION
+from bulkhead_infra.processes.child import Child, OnLine, StartFailed
+from bulkhead_infra.processes.http import get
 
 START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 10.0

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 from bulkhead_contracts import subjects
-from bulkhead_infra.local.torn_file import torn
+from bulkhead_infra.processes.torn_file import torn
 
 
 def drop_torn_journal(folder: Path) -> bool:

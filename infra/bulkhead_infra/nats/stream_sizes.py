@@ -37,7 +37,7 @@ PERCENT = {
     "JOURNAL": 14,
     "BLOBS": 15,
 }
-"""Of the disk. A stream that is not named here is seldom written to, and has one hundredth."""
+"""Shares of the disk. A stream that is not named here is seldom written to, and has one hundredth."""
 
 
 class StoreTooSmall(ValueError):

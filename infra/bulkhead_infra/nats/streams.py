@@ -21,7 +21,7 @@ TIMERS_MAX_AGE_S = 2 * contract_bounds.MAX_TASK_DEADLINE_MS // 1000
 ACK_WAIT_S = 2.5
 MAX_ACK_PENDING = 4_096
 MIN_VERSION = (2, 14)
-"""Of nats-server: message schedules, fast batched reads and asynchronous persistence of a derived stream."""
+"""The nats-server that has message schedules, fast batched reads and asynchronous persistence of a derived stream."""
 Config = dict[str, Any]
 """A JetStream API object: its shape is the broker's."""
 
@@ -167,7 +167,7 @@ def _journal(layout: Layout) -> Config:
         "Everything that was said, in one stream",
         discard="old",
         sources=[{"name": subjects.inbox_stream(name)} for name in catalog.INBOXES],
-        # Of two messages under one id it drops the second, also where each stands in an inbox of its own: an author
+        # It drops the second of two messages under one id, also where each stands in an inbox of its own: an author
         # could hide what it says. Its sources hold nothing twice; less than this the broker does not take.
         duplicate_window=_ns(LEAST_DUPLICATE_WINDOW_S),
     )
@@ -191,7 +191,7 @@ def _durable(name: str, shard: int, count: int, layout: Layout) -> Config:
         "num_replicas": layout.replicas,
     }
     if count > 1 and layout.ranked and name not in catalog.DOERS:
-        # Of the replicas that have room, the one of the lowest rank: a shard stays with one replica, whose folds in
+        # The replica of the lowest rank among those that have room: a shard stays with one replica, whose folds in
         # memory then need no read, and another is served at once when it is gone or full (ADR 0017). Doers fold
         # nothing: they take turns, or one had calls waiting for its places while another's are free.
         config |= {"priority_groups": [PRIORITY_GROUP], "priority_policy": "prioritized"}

@@ -1,4 +1,4 @@
-"""What the mesh's own books leave behind, of which no start reads anything again.
+"""Trimming of the mesh's own books: messages that no start reads again.
 
 In: a reader (the operator's bus), a way to ask the broker's API as the provisioner, and the first sequence of each
 stream that must not be touched. Out: messages removed, by stream.
@@ -22,7 +22,7 @@ CHECKPOINT, SEALS, PARTS = (
     "mesh.budget.journal.*.checkpoint.*",
     *(subjects.mesh("budget", "journal", "checkpoint", one) for one in ("seal", "part")),
 )
-"""Of the ledger: see budget's checkpoint.py."""
+"""Checkpoints of the ledger: see budget's checkpoint.py."""
 MARKS, TOGETHER = subjects.mesh("budget", "journal", "ledger", "ledger"), "mesh.budget.journal.*.ledger.*"
 KEPT_CHECKPOINTS = 2
 """Whoever has read that the last but one is the newest, and has not read its parts yet, must find them."""
@@ -84,7 +84,7 @@ async def trim_checkpoints(reader: Bus, ask: Ask, ends: Mapping[str, int]) -> di
 
 async def trim_reservations(reader: Bus, ask: Ask, ends: Mapping[str, int], until_unix_ms: int) -> dict[str, int]:
     """Reservations of several tasks that were stored together: those that were stored before that, and that the newest
-    two whole checkpoints have counted. Of each tenant the newest message stays. Raises BusError, and what `ask`
+    two whole checkpoints have counted. The newest message of each tenant stays. Raises BusError, and what `ask`
     raises."""
     needed = await _needed(reader)
     if not needed:

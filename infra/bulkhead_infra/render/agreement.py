@@ -12,8 +12,10 @@ import yaml
 from bulkhead_infra.render.readmes import BEGIN, END
 from bulkhead_infra.services import KINDS
 
-FILES = ("__init__.py", "__main__.py", "app.py", "settings.py", "README.md")
-"""What the folder of a service holds at least."""
+FILES = ("__init__.py", "__main__.py", "app.py", "README.md")
+"""Files of a decider's folder."""
+MORE_FILES = {"doer": ("settings.py",), "edge": ("settings.py",)}
+"""Further files by the kind of service: deciders have no settings of their own."""
 CATALOG = "contracts/bulkhead_contracts/catalog.py"
 ROWS = "infra/bulkhead_infra/services.yaml"
 POLICY = "infra/bulkhead_infra/identity/policy.yaml"
@@ -33,7 +35,7 @@ def disagreements(root: Path, kinds: Mapping[str, tuple[str, ...]] = KINDS) -> l
     for name in sorted({*folders, *kind_of, *rows, *rights}):
         kind = kind_of.get(name) or str((rows.get(name) or {}).get("kind", "doer"))
         places = {
-            f"services/bulkhead_services/{name}": (name in folders, f"add the folder with {', '.join(FILES)}"),
+            f"services/bulkhead_services/{name}": (name in folders, f"add the folder with {', '.join(_files(kind))}"),
             CATALOG: (name in kind_of, f'add "{name}" to {kind.upper()}S, and its messages to ROWS'),
             ROWS: (name in rows, f"add `{name}: {{kind: {kind}, drain: 3}}`"),
             POLICY: (name in rights, f"add `{name}: {{uses: [{DEFAULT_USES.get(kind, '')}]}}`"),
@@ -42,7 +44,7 @@ def disagreements(root: Path, kinds: Mapping[str, tuple[str, ...]] = KINDS) -> l
         lacking = [(place, what) for place, (has, what) in places.items() if not has]
         found += [f"{place} lacks {name}: {what}, or remove it from {others}" for place, what in lacking]
         if not lacking:
-            found += _folder(root, name)
+            found += _folder(root, name, kind)
     return found
 
 
@@ -51,9 +53,13 @@ def _rows(path: Path) -> Mapping[str, Any]:
     return rows
 
 
-def _folder(root: Path, name: str) -> Iterator[str]:
+def _files(kind: str) -> tuple[str, ...]:
+    return (*FILES, *MORE_FILES.get(kind, ()))
+
+
+def _folder(root: Path, name: str, kind: str) -> Iterator[str]:
     folder = root / "services" / "bulkhead_services" / name
-    for file in FILES:
+    for file in _files(kind):
         if not (folder / file).is_file():
             yield f"services/bulkhead_services/{name} lacks {file}: write it as its siblings have it"
         elif file == "README.md" and not (BEGIN in (text := (folder / file).read_text()) and END in text):

@@ -1,9 +1,10 @@
 """Whether a schema may stand in for the one that was released. Pure.
 
 In: two JSON Schemas as pydantic renders them. Out: what would break, one sentence each; empty when nothing does.
-What was written under the old schema must be read under the new one (journals are replayed), and what is written
-under the new one must be read by replicas that still have the old one. Left alone: titles and descriptions. Allowed:
-new optional properties, and wider bounds (roll out every reader before anybody writes beyond the old bound).
+A message that was written under the old schema must be read under the new one (journals are replayed), and a message
+that is written under the new one must be read by replicas that still have the old one. Left alone: titles and
+descriptions. Allowed: new optional properties, and wider bounds (roll out every reader before anybody writes beyond the
+old bound).
 """
 
 import json

@@ -43,7 +43,7 @@ x-service: &service
     provision-streams: {condition: service_completed_successfully}
 
 """.replace("SHARED_MEMORY_MIB", str(SHARED_MEMORY_MIB))
-"""What every container is; a file of its own cannot use those of another."""
+"""Keys that every container has; a compose file cannot use those of another file."""
 HEAD = (
     """\
 # Rendered by `make render` from infra/bulkhead_infra/identity/policy.yaml and

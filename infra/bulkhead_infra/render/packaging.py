@@ -1,9 +1,8 @@
-"""What packages and images take from the rows of services.yaml.
+"""Extras of the package and contents of images, from the rows of services.yaml.
 
 In: SERVICES, and pyproject.toml as it stands. Out: pyproject.toml with the extras of services renewed between two
-markers, and infra/bulkhead_infra/docker/services.json: what each image has beside its service's own folder, for a build
-that has no
-YAML.
+markers, and infra/bulkhead_infra/docker/services.json: the code that each image has beside its service's own folder,
+for a build that has no YAML.
 """
 
 import json

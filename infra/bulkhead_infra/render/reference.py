@@ -1,6 +1,7 @@
 """The reference pages of docs/: commands, settings, limits, messages, HTTP and tools, each rendered from its source.
 
-In: the typer app, the settings classes, limits.py, the catalog, the OpenAPI document, tools.yaml. Out: Markdown files.
+In: the typer app behind the installed command, the settings classes, bounds.py, the catalog, the OpenAPI document and
+tools.yaml. Out: Markdown files.
 """
 
 import inspect
@@ -8,7 +9,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
-from importlib import import_module
+from importlib.metadata import entry_points
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
@@ -18,10 +19,10 @@ from typer.main import get_command
 
 from bulkhead.runtime.settings import ServiceSettings
 from bulkhead.tools import catalog as tools_catalog
-from bulkhead_cli.main import app
 from bulkhead_contracts import bounds as contract_bounds
 from bulkhead_contracts import catalog
 from bulkhead_contracts.quota import Quota
+from bulkhead_infra.composition import settings_of
 from bulkhead_services.gateway.http.openapi import openapi
 
 FOLDER = "docs/reference"
@@ -56,7 +57,8 @@ def files() -> dict[str, str]:
 
 def _commands() -> str:
     """The options that many commands share, then every command below the heading of its group."""
-    top: dict[str, TyperCommand] = getattr(get_command(app), "commands", {})
+    (script,) = entry_points(group="console_scripts", name="bulkhead")
+    top: dict[str, TyperCommand] = getattr(get_command(script.load()), "commands", {})
     used = Counter(line for command in top.values() for line in _options_below(command))
     shared = {line for line, count in used.items() if count >= SHARED_BY}
     parts: dict[str, list[str]] = {}
@@ -125,7 +127,7 @@ def _settings() -> str:
     )
     parts = [head, _settings_of("Every service", ServiceSettings, {})]
     for service in catalog.SERVICES:
-        settings = import_module(f"bulkhead_services.{service}.settings").Settings
+        settings = settings_of(service)
         own = {n: f for n, f in settings.model_fields.items() if repr(f) != repr(ServiceSettings.model_fields.get(n))}
         if own:
             parts.append(_settings_of(f"`{service}`", settings, own))

@@ -1,4 +1,4 @@
-"""What was released: contracts/released.json holds the schema of every version that has ever left this repository.
+"""The record of releases: contracts/released.json holds the schema of every version that has ever left this repository.
 
 In: that file and the schemas of today. Out: findings, each with what to do; or the file with today's additions.
 `make render` never writes it: a release does, by `python -m bulkhead_infra.render --release`.

@@ -16,7 +16,7 @@ ALSO: dict[str, type[Contract]] = {
     "Halt.v2": Halt,
     "Breaker": Breaker,
 }
-"""What else crosses a wire, by its name."""
+"""Shapes beside messages that cross a wire, by name."""
 
 
 def bodies() -> list[type[Body]]:

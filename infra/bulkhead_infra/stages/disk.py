@@ -50,7 +50,7 @@ class Disk:
         if free > 0:
             self._run("fallocate", "-l", str(free), self._point / BALLAST)
         for size in (65536, 4096):
-            # What the file system needs for itself is known to it alone.
+            # Only the file system knows how much it needs for itself.
             with (self._point / f"{BALLAST}-{size}").open("wb", buffering=0) as rest:
                 try:
                     while rest.write(b"\0" * size) == size:

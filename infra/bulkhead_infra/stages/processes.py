@@ -20,8 +20,8 @@ from bulkhead.testing.mesh_backend import CannotDo, Wishes
 from bulkhead.testing.relay import Relay
 from bulkhead.tools import packs as packages
 from bulkhead_infra.local.environment import PREFIX, PROVIDER
-from bulkhead_infra.local.processes.child import StartFailed
 from bulkhead_infra.local.supervisor import LocalMesh
+from bulkhead_infra.processes.child import StartFailed
 from bulkhead_infra.services import SERVICES
 from bulkhead_infra.stages import write_tenants
 from bulkhead_infra.stages.disk import Disk

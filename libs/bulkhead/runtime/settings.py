@@ -60,7 +60,7 @@ class ServiceSettings(BaseSettings):
     (rag's documents, telemetry when no OTLP endpoint is set). nats_ca_file: TLS to the broker, whose certificate must
     be of this CA. nats_ping_s: how often the broker is asked whether it is there; who does not answer twice is gone.
     health_port 0 means: choose a free one. metrics: False for an OTLP endpoint that takes traces alone. crash_at is for
-    tests alone: see crashing.py.
+    tests alone: see crash_points.py.
     """
 
     model_config = SettingsConfigDict(env_prefix="BULKHEAD_", extra="ignore")

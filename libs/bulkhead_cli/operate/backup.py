@@ -233,9 +233,9 @@ def _told() -> Iterator[None]:
     from bulkhead_infra.backup.archive import BackupError, Misnamed
     from bulkhead_infra.identity.keys import KeyFileError
     from bulkhead_infra.identity.policy import PolicyError
-    from bulkhead_infra.local.processes.child import StartFailed
     from bulkhead_infra.local.rundir import DirectoryInUse, DirectoryUnfit
     from bulkhead_infra.nats.provision import ProvisionError
+    from bulkhead_infra.processes.child import StartFailed
 
     expected = (BackupError, KeyFileError, PolicyError, StartFailed, DirectoryInUse, DirectoryUnfit, ProvisionError)
     try:

@@ -25,7 +25,7 @@ ASK_TIMEOUT_S = 3.0
 SAME_PROCESS_S = 2.0
 """A recorded start time may differ by so much from what the kernel says."""
 RESTART_WITHIN_S = 10
-"""The longest pause of the supervisor before it starts a process again (bulkhead_infra.local.processes.supervised)."""
+"""The longest pause of the supervisor before it starts a process again (bulkhead_infra.processes.supervised)."""
 MANY_PENDING = 1_000
 """So many messages are more than a moment's burst."""
 

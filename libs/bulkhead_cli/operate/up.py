@@ -182,10 +182,10 @@ async def _mesh(
     from bulkhead_infra.identity.keys import KeyFileError
     from bulkhead_infra.identity.policy import PolicyError
     from bulkhead_infra.local.external_services import Given
-    from bulkhead_infra.local.processes.child import StartFailed
     from bulkhead_infra.local.rundir import DirectoryInUse, DirectoryUnfit
     from bulkhead_infra.local.supervisor import LocalMesh
     from bulkhead_infra.nats.provision import ProvisionError
+    from bulkhead_infra.processes.child import StartFailed
 
     try:
         mesh = LocalMesh(

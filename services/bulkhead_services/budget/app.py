@@ -5,7 +5,7 @@
     LimitsRequested, TopUpRequested (rpc)        limits
     SpendRequested, WritesRequested (rpc)        queries
     HaltRequested, ResetRequested (rpc)          queries
-    JOURNAL                                      the watch, see watch_app
+    JOURNAL                                      the watch, see watch.app
 
 Beside these the keeper builds the ledger, and the checkpointer writes it down.
 """

@@ -1,7 +1,6 @@
 """Start the checker service."""
 
-from bulkhead.runtime.process.main import main
-from bulkhead_services.checker.app import build
-from bulkhead_services.checker.settings import Settings
+from bulkhead.start import start_decider
+from bulkhead_services.checker.app import LOGICS, SERVICE
 
-main("checker", build, Settings)
+start_decider(SERVICE, LOGICS)

@@ -1,7 +1,6 @@
 """Start the planner service."""
 
-from bulkhead.runtime.process.main import main
-from bulkhead_services.planner.app import build
-from bulkhead_services.planner.settings import Settings
+from bulkhead.start import start_decider
+from bulkhead_services.planner.app import LOGICS, SERVICE
 
-main("planner", build, Settings)
+start_decider(SERVICE, LOGICS)

@@ -4,15 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from bulkhead.flow import Decider
-from bulkhead.runtime.context import Context
 from bulkhead_services.planner.core import Planner
-from bulkhead_services.planner.settings import Settings
 
 SERVICE = "planner"
 LOGICS: Mapping[int, Decider[Any]] = {1: Planner()}
 """A version is the whole mesh's: every decider has each of its numbers."""
-
-
-def build(context: Context, settings: Settings) -> Mapping[int, Decider[Any]]:
-    """Decision logic by version."""
-    return LOGICS

@@ -1,7 +1,6 @@
 """Start the worker service."""
 
-from bulkhead.runtime.process.main import main
-from bulkhead_services.worker.app import build
-from bulkhead_services.worker.settings import Settings
+from bulkhead.start import start_decider
+from bulkhead_services.worker.app import LOGICS, SERVICE
 
-main("worker", build, Settings)
+start_decider(SERVICE, LOGICS)

@@ -4,15 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from bulkhead.flow import Decider
-from bulkhead.runtime.context import Context
 from bulkhead_services.worker.core import Worker
-from bulkhead_services.worker.settings import Settings
 
 SERVICE = "worker"
 LOGICS: Mapping[int, Decider[Any]] = {1: Worker()}
 """A version is the whole mesh's: every decider has each of its numbers."""
-
-
-def build(context: Context, settings: Settings) -> Mapping[int, Decider[Any]]:
-    """Decision logic by version."""
-    return LOGICS

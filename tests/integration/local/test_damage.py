@@ -9,9 +9,9 @@ import pytest
 from bulkhead.bus.jetstream.bus import JetStreamBus
 from bulkhead.bus.port import BusUnavailable
 from bulkhead_contracts import subjects
-from bulkhead_infra.local.processes.child import StartFailed
 from bulkhead_infra.local.rundir import DirectoryUnfit
 from bulkhead_infra.local.supervisor import LocalMesh
+from bulkhead_infra.processes.child import StartFailed
 from tests.integration.local.test_supervisor import small
 
 STREAMS = Path("data") / "nats" / "store" / "jetstream" / "MESH" / "streams"

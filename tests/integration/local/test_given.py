@@ -21,11 +21,11 @@ from bulkhead.tcp_ports import free_port
 from bulkhead.testing.redis_server import RedisServer
 from bulkhead_infra.identity import tls
 from bulkhead_infra.local.external_services import Given
-from bulkhead_infra.local.http import unready
-from bulkhead_infra.local.processes.child import StartFailed
 from bulkhead_infra.local.supervisor import LocalMesh
 from bulkhead_infra.nats.provision import ProvisionError
 from bulkhead_infra.nats.server import binary
+from bulkhead_infra.processes.child import StartFailed
+from bulkhead_infra.processes.http import unready
 from tests.e2e.fixtures.world import World, until
 from tests.faults.fixtures.errand import Errand, ingest, nothing_waits
 

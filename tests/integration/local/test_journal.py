@@ -16,7 +16,8 @@ from bulkhead_contracts import subjects
 from bulkhead_infra.identity.rights import inbox_prefix
 from bulkhead_infra.local.supervisor import BROKER, LocalMesh
 from bulkhead_infra.nats import stream_sizes
-from bulkhead_infra.nats.journal import Look, Report, keep_whole
+from bulkhead_infra.nats.journal import Comparison, Report, keep_whole
+from bulkhead_infra.nats.stream_reads import StreamReads
 from bulkhead_infra.nats.streams import LEAST_DUPLICATE_WINDOW_S, Layout
 from tests.integration.local.test_damage import STREAMS, held, say
 from tests.integration.local.test_supervisor import small
@@ -176,15 +177,15 @@ async def test_an_inbox_that_is_not_read_any_more_is_told(tmp_path: Path) -> Non
         await say(mesh, 3)
         await _until(lambda: _has(mesh, 3), "the journal has all three")
 
-        class Deaf(Look):
-            async def _read_up_to(self, name: str) -> int:
-                return 1 if name == "worker" else await super()._read_up_to(name)
+        class Deaf(StreamReads):
+            async def read_up_to(self, name: str) -> int:
+                return 1 if name == "worker" else await super().read_up_to(name)
 
         async with _two(mesh) as (reader, maker):
-            assert "does not go on to 3" in await Deaf(reader, maker, stalled_s=0.3).fault()
-            assert await Look(reader, maker, stalled_s=0.3).fault() == ""
-            await Look(reader, maker).drop()
-            assert await Look(reader, maker).fault() == "it is not there"
+            assert "does not go on to 3" in await Comparison(Deaf(reader, maker), stalled_s=0.3).fault()
+            assert await Comparison(StreamReads(reader, maker), stalled_s=0.3).fault() == ""
+            await Comparison(StreamReads(reader, maker)).drop()
+            assert await Comparison(StreamReads(reader, maker)).fault() == "it is not there"
         assert mesh.units[BROKER].state == "ready"
 
 
@@ -230,7 +231,7 @@ async def test_readers_wait_for_a_journal_that_is_made_again_and_mix_no_two(tmp_
             assert len(await journal_reader.read_journal(reader, "t")) == 6
             reading = journal_reader.pages(reader, "mesh.>")
             assert len(await anext(reading)) == 2
-            await Look(reader, maker).drop()
+            await Comparison(StreamReads(reader, maker)).drop()
             with monkeypatch.context() as hasty:
                 hasty.setattr(journal_reader, "PATIENCE_S", 0.2)
                 with pytest.raises(journal_reader.JournalBehind, match="made again of the inboxes; try again"):

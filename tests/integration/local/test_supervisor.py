@@ -17,12 +17,12 @@ from bulkhead.bus.jetstream.bus import JetStreamBus
 from bulkhead.tcp_ports import PortInUse, free_port
 from bulkhead_contracts import subjects
 from bulkhead_infra.local.external_services import Given
-from bulkhead_infra.local.http import get
-from bulkhead_infra.local.processes.child import StartFailed
 from bulkhead_infra.local.rundir import DirectoryInUse, DirectoryUnfit
 from bulkhead_infra.local.supervisor import LocalMesh
 from bulkhead_infra.nats import server
 from bulkhead_infra.nats.provision import ProvisionError
+from bulkhead_infra.processes.child import StartFailed
+from bulkhead_infra.processes.http import get
 
 STAND_IN = "tests.integration.local.stand_in"
 

@@ -20,10 +20,10 @@ from nats.aio.msg import Msg
 
 from bulkhead.tcp_ports import free_port
 from bulkhead_infra.identity import keys, policy, render
-from bulkhead_infra.local.http import get
 from bulkhead_infra.nats.configuration import ServerPlan
 from bulkhead_infra.nats.provision import provision
 from bulkhead_infra.nats.server import NatsServer
+from bulkhead_infra.processes.http import get
 
 _DENIED = re.compile(r'permissions violation for (publish|subscription) to "([^"]*)"', re.I)
 ANSWER_S = 3.0

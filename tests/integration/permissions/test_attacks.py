@@ -342,7 +342,7 @@ async def test_a_wildcard_in_a_publish_reaches_no_other_subject(broker, clients)
 
 
 async def _pending(broker: Broker, stream: str, durable: str) -> int:
-    from bulkhead_infra.local.http import get
+    from bulkhead_infra.processes.http import get
 
     _, body = await get(f"{broker.server.plan.monitor_url}/jsz?consumers=true&accounts=true", 5)
     [found] = [

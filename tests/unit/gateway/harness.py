@@ -40,7 +40,7 @@ from bulkhead_contracts.tool import WritesReplied, WritesRequested
 from bulkhead_contracts.types import Body, Contract
 from bulkhead_services.budget.ledger.memory_store import MemoryStore
 from bulkhead_services.budget.ledger.store import Revision
-from bulkhead_services.budget.limits import tenant_limits
+from bulkhead_services.budget.limits import changes, tenant_limits
 from bulkhead_services.budget.queries import spending
 from bulkhead_services.gateway.app import Gateway
 from bulkhead_services.gateway.settings import Settings
@@ -110,7 +110,7 @@ class InProcessBus:
         self.reads = 0
         self.gaps = 0
         self.rag_down = False
-        self.page = tenant_limits.Page()
+        self.page = changes.Page()
         self.documents: list[StoredDocument] = []
         self.news = asyncio.Event()
         self.halts: dict[str, Halt] = {}
@@ -204,13 +204,13 @@ class InProcessBus:
 
     def _limited(self, ask: LimitsRequested) -> LimitsReplied:
         """As budget answers: its own judgement, over limits that are kept here."""
-        if (failure := tenant_limits.refused(ask, ask.requester.tenant)) is not None:
+        if (failure := changes.refused(ask, ask.requester.tenant)) is not None:
             return LimitsReplied(failure=failure)
         if ask.target is not None:
-            made = tenant_limits.changed(self.page, ask, ask.requester.tenant, "c", 1)
+            made = changes.changed(self.page, ask, ask.requester.tenant, "c", 1)
             if isinstance(made, Failure):
                 return LimitsReplied(failure=made)
-            self.page = tenant_limits.Page(made.revision, 0, "c", {one.target: one.limit for one in made.limits})
+            self.page = changes.Page(made.revision, 0, "c", {one.target: one.limit for one in made.limits})
         rows = tuple(TargetLimit(target=target, limit=limit) for target, limit in sorted(self.page.limits.items()))
         return LimitsReplied(revision=self.page.revision, limits=rows)
 

@@ -5,7 +5,7 @@ import pytest
 
 from bulkhead_contracts.budget import LimitsRequested
 from bulkhead_contracts.task import RequesterClaim
-from bulkhead_services.budget.limits.tenant_limits import refused
+from bulkhead_services.budget.limits.changes import refused
 from tests.unit.gateway.harness import AUDITOR, AUTH
 
 CHANGE = {"target": "day", "limit": {"cost_usd_micros": 1_000}}

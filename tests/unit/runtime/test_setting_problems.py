@@ -5,7 +5,7 @@ from pydantic import ValidationError
 
 from bulkhead.runtime.process import main as running
 from bulkhead.runtime.process.main import main, setting_problems
-from bulkhead_infra.local.processes import supervised
+from bulkhead_infra.processes import supervised
 from bulkhead_services.model_gateway.settings import Settings
 
 

@@ -31,7 +31,7 @@ from bulkhead.telemetry.log import Log
 
 log = Log("main")
 BAD_SETTINGS = 2
-"""Exit code: started again it would end in the same way. bulkhead_infra.local.processes.supervised knows it."""
+"""Exit code: started again it would end in the same way. bulkhead_infra.processes.supervised knows it."""
 
 Build = Callable[[Context, Any], Any]
 

@@ -3,7 +3,7 @@
 In: the grant, who calls, a tenant's limits, the time. Out: scopes, the task's first. A name in the limits comes before
 what holds for all of its kind; the grant's own ceilings (task, day) can be narrowed by a general limit, and the task's
 replaced by one that names the task. A limit of `agent/planner` is each of its roles' (`planner.draft`) that has none of
-its own. What a task was topped up with is added to its ceiling, whatever that is.
+its own. A top-up is added to the ceiling of its task, whatever that is.
 
     task:<tenant>:<task>            step:<tenant>:<task>/<step>
     agent|workflow|feature|user:<tenant>:<name>:<UTC day>
@@ -23,7 +23,7 @@ Limits = Mapping[str, Limit]
 TOP_UP = "topup"
 """Target of what is added to a task's ceiling; nobody can name it in a request."""
 AFTERWARDS_MS = 2 * 24 * 3600 * 1000
-"""So long a day, or a month, is kept after its end."""
+"""Time for which a day, or a month, is kept after its end."""
 IN_FIRST = 8
 """As many scopes as the first field of a fact holds."""
 

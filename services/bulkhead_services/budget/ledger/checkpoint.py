@@ -40,7 +40,7 @@ log = Log("budget.checkpoint")
 JOURNAL, JOURNAL_INBOX = "journal", subjects.inbox_stream("journal")
 SETTLED_INBOX = subjects.inbox_stream("budget")
 TENANT, SEAL, PART = "checkpoint", "seal", "part"
-"""Of the subjects; no publisher may say this tenant's name."""
+"""Tenant of the subjects; no publisher may use its name."""
 MARKS = "ledger"
 """Tenant and task of the marks of rebuilds: they belong to none."""
 SEALS = subjects.mesh("budget", JOURNAL, TENANT, SEAL)
@@ -53,13 +53,13 @@ GIVEN_UP = "given-up:"
 """Before the name of what was settled with nothing by who gave up asking: its reservation may come yet, behind the cut.
 Without it, that would be held for nobody. A version before takes it for the name of nothing."""
 MOST_CHARS = 300
-"""Of such a name."""
+"""Characters of such a name."""
 LATE_MS = 120_000
 """A doer asks again within 12 s; so long after it was reserved no replica still stores its copy of the fact."""
 MOST_DONE = 100_000
-"""Of the last ones to be reserved; at 800 a second these are two minutes."""
+"""Count of names that were reserved last; at 800 a second these are two minutes."""
 MOST_NAMED = 20_000
-"""Of them, so that a rebuild is not much longer for it; at 800 a second twice as long as a doer asks under one name."""
+"""Bound of their number, which bounds a rebuild; at 800 a second twice the time until a doer asks again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from bulkhead_contracts.budget import Reserved, Settled
 from bulkhead_services.budget.ledger.rebuild import JOURNAL, JOURNAL_INBOX, PAGE, SETTLED_INBOX
 
 CLOCKS_MS = 3_600_000
-"""So far the clocks of a doer, of this service and of the broker may be apart when a fact is looked for by its time."""
+"""Greatest difference of the clocks of a doer, this service and the broker when a fact is looked up by its time."""
 
 
 async def settled_before(bus: Bus, tenant: str, task: str, service: str, reservation_id: str, before: int) -> bool:

@@ -1,4 +1,4 @@
-"""What budget says of one reservation and of one task. Pure.
+"""The facts that budget states about one reservation and one task. Pure.
 
 In: an ask with the terms that it is held on; a balance. Out: the bodies of `Reserved` and `TaskCharged`.
 """

@@ -12,9 +12,9 @@ from redis.exceptions import RedisError, ResponseError
 from bulkhead_services.budget.ledger.model import Answer, Balance, Entry, Ledger, Scope, Settlement, Sum
 
 RedisFailure = (RedisError, OSError, asyncio.TimeoutError)
-"""What a call on an absent, restarted or stalled Redis raises."""
+"""Errors of a call on an absent, restarted or stalled Redis."""
 RedisRefuses = ResponseError
-"""Of these what a Redis raises that is there and does not do it: its disk or its memory is full."""
+"""Those of a Redis that answers and refuses: its disk or its memory is full."""
 
 
 class Fenced(Exception):
@@ -26,7 +26,7 @@ class Unsafe(Exception):
 
 
 LOOK_MS = 5_000
-"""So long what a replica read of a tenant's limits is good; a change that was stored is never held back longer."""
+"""Time for which the limits that a replica has read are good; a stored change takes effect within it."""
 
 
 QUICK_S = 0.1

@@ -49,7 +49,7 @@ class Sample(NamedTuple):
 
 
 Pace = tuple[Sample, ...]
-"""Of one ceiling, the oldest first."""
+"""Samples of one ceiling, the oldest first."""
 
 
 def share(level: Level) -> Alert | None:

@@ -32,7 +32,7 @@ MAX_PACES = 2_000
 """Ceilings whose rate is watched; one has up to 30 samples, some 4 KiB."""
 MAX_TOLD = 50_000
 ASK_AGAIN_MS = 3_600_000
-"""So long this replica need not look whether an alert was told; looking keeps it remembered."""
+"""Time for which this replica need not look whether an alert was told; looking keeps it remembered."""
 Key = tuple[str, str, int]
 
 

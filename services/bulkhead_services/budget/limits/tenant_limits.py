@@ -8,14 +8,9 @@ replica.
 """
 
 import asyncio
-import hashlib
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from functools import cached_property
 from typing import NamedTuple
-
-from pydantic import ValidationError
 
 from bulkhead.bus.port import Bus, BusError, BusUnavailable, WrongLastSequence
 from bulkhead.runtime.consume import inbound
@@ -25,36 +20,41 @@ from bulkhead.runtime.publish.publisher import Publisher
 from bulkhead.telemetry import metrics
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import subjects
-from bulkhead_contracts.bounds import MAX_LIMIT_CHANGES, MAX_LIMIT_TARGETS, MAX_TOP_UP_CHANGES, MAX_TOP_UPS
 from bulkhead_contracts.budget import (
     Alerted,
     Limit,
     LimitsChanged,
     LimitsReplied,
     LimitsRequested,
-    TargetLimit,
-    TopUp,
     TopUpReplied,
     TopUpRequested,
 )
 from bulkhead_contracts.result import Failure
-from bulkhead_services.budget.ledger.accounts import TOP_UP, Limits, targets_of
+from bulkhead_services.budget.ledger.accounts import Limits
 from bulkhead_services.budget.ledger.store import Fenced, RedisFailure, Revision, Store
 from bulkhead_services.budget.limits.alerts import latest
+from bulkhead_services.budget.limits.changes import (
+    MAX_ID_CHARS,
+    Page,
+    changed,
+    content_of,
+    in_force,
+    refused,
+    rows_of,
+    toppable,
+    topped_up,
+)
 
 log = Log("budget.limits")
 
 JOURNAL, JOURNAL_INBOX = "journal", subjects.inbox_stream("journal")
 BOOK = "limits"
 """Tenant of the facts' subjects; the tenant that they are about stands where a task does. No publisher may say it."""
-MAY_CHANGE, MAY_READ = ("operator",), ("operator", "auditor", "approver", "submitter")
 MAX_KNOWN_TENANTS = 10_000
 TELLS, TELL_AGAIN_S = 6, 0.2
-"""So often a ledger that is being verified is told of a change before the answer; after that it finds it by itself."""
+"""Attempts to tell a ledger that is being verified of a change before the answer; later it finds the change itself."""
 TRIES = 5
-"""So often a change is made again after somebody else's."""
-CONTENT_CHARS = 16
-MAX_ID_CHARS = 64 - 1 - CONTENT_CHARS
+"""Attempts at a change while others change the same limits."""
 
 
 class Known(NamedTuple):
@@ -62,38 +62,6 @@ class Known(NamedTuple):
 
     revision: int
     limits: tuple[Limit | None, ...]
-
-
-@dataclass(frozen=True)
-class Page:
-    """A tenant's limits as one fact has them. sequence: of that fact, 0 where there is none."""
-
-    revision: int = 0
-    sequence: int = 0
-    change: str = ""
-    limits: Limits = field(default_factory=dict)
-    top_ups: tuple[TopUp, ...] = ()
-    changed_unix_ms: int = 0
-    changes: tuple[str, ...] = ()
-
-    @property
-    def known(self) -> frozenset[str]:
-        """Ids that a repeat is told by: of the tenant's last changes, and of the last top-ups of each task."""
-        return frozenset((self.change, *self.changes, *(one for row in self.top_ups for one in row.changes)))
-
-    def remembered(self, change: str) -> tuple[str, ...]:
-        """The last changes after one more."""
-        before = self.changes or ((self.change,) if self.change else ())
-        return (*before, change)[-MAX_LIMIT_CHANGES:]
-
-    @cached_property
-    def effective(self) -> Limits:
-        """As an admission takes them: top-ups under targets of their own (scopes.TOP_UP)."""
-        return (
-            {**self.limits, **{f"{TOP_UP}/{one.task}": one.add for one in self.top_ups}}
-            if self.top_ups
-            else (self.limits)
-        )
 
 
 class Current(NamedTuple):
@@ -277,147 +245,6 @@ class LimitBook:
         return Failure.of("busy", "others change this tenant's limits at the same time", "read them, then try again")
 
 
-def in_force(alert: Alerted, page: Page) -> bool:
-    """Whether the limit that came near may still stand: others than operators limit tasks and days, too."""
-    return alert.scope.partition(":")[0] in ("task", "day", "mesh") or any(
-        getattr(page.limits.get(one), alert.unit, None) == alert.limit for one in targets_of(alert.scope)
-    )
-
-
-def refused(body: LimitsRequested, tenant: str) -> Failure | None:
-    """Why this person may not."""
-    who, changes = body.requester, body.target is not None
-    if who.tenant != tenant:
-        return Failure.of(
-            "forbidden",
-            f"{who.person} of tenant {who.tenant} may not touch tenant {tenant}'s limits",
-            "use a key of that tenant",
-        )
-    if who.role not in (MAY_CHANGE if changes else MAY_READ):
-        return Failure.of("forbidden", f"the role {who.role} may not change limits", "ask an operator")
-    return None
-
-
-def changed(page: Page, body: LimitsRequested, tenant: str, change: str, now_unix_ms: int) -> LimitsChanged | Failure:
-    """The fact that makes a change, or why it cannot be made. Pure."""
-    assert body.target is not None
-    if _reused(page, change):
-        return Failure.of(
-            "idempotency_reused",
-            "another limit, or another value of it, was set under this key",
-            "use a new key for another change, or repeat the first one unchanged",
-        )
-    if body.expect_revision is not None and body.expect_revision != page.revision:
-        return Failure.of(
-            "changed_meanwhile",
-            f"the limits are at revision {page.revision}, not at {body.expect_revision}",
-            "read them again and decide anew",
-        )
-    limits = dict(page.limits)
-    old = limits.pop(body.target, Limit())
-    if body.limit != Limit():
-        limits[body.target] = body.limit
-    if len(limits) > MAX_LIMIT_TARGETS:
-        return Failure.of(
-            "too_many_limits",
-            f"a tenant may have limits for {MAX_LIMIT_TARGETS} targets",
-            "remove one that is not needed any more, for example of a task that has ended",
-        )
-    return LimitsChanged(
-        tenant=tenant,
-        revision=page.revision + 1,
-        target=body.target,
-        old=old,
-        new=body.limit,
-        by=body.requester.person,
-        changed_unix_ms=now_unix_ms,
-        change=change,
-        limits=_rows(limits),
-        top_ups=_living(page, now_unix_ms),
-        changes=page.remembered(change),
-    )
-
-
-def toppable(body: TopUpRequested, tenant: str) -> Failure | None:
-    """Why this person may not give the task more, or nobody that much."""
-    who = body.requester
-    if who.tenant != tenant:
-        return Failure.of(
-            "forbidden",
-            f"{who.person} of tenant {who.tenant} may not top up tenant {tenant}'s tasks",
-            "use a key of that tenant",
-        )
-    if who.role not in MAY_CHANGE:
-        return Failure.of("forbidden", f"the role {who.role} may not top up tasks", "ask an operator")
-    if not any(body.add.model_dump().values()):
-        return Failure.of("adds_nothing", "the top-up adds nothing", "name an amount above 0: --usd 0.50")
-    return None
-
-
-def content_of(body: LimitsRequested | TopUpRequested) -> str:
-    """Of what a repeat has to have in common with the first: 16 hex digits."""
-    if isinstance(body, TopUpRequested):
-        said = f"{body.add.model_dump_json()} {body.reason}"
-    else:
-        said = f"{body.target} {body.limit.model_dump_json()} {body.expect_revision}"
-    return hashlib.sha256(said.encode()).hexdigest()[:CONTENT_CHARS]
-
-
-def _reused(page: Page, change: str) -> bool:
-    """Whether the id of this change is known with another content."""
-    asked = change.rpartition("-")[0]
-    return bool(asked) and any(one.rpartition("-")[0] == asked for one in page.known)
-
-
-def topped_up(page: Page, body: TopUpRequested, tenant: str, change: str, now_unix_ms: int) -> LimitsChanged | Failure:
-    """The fact that gives a task more, or why it cannot. Pure."""
-    if _reused(page, change):
-        return Failure.of(
-            "idempotency_reused",
-            f"task {body.task} was topped up under this key with another amount or reason",
-            "use a new key for another top-up, or repeat the first one unchanged",
-        )
-    known = {one.task: one for one in _living(page, now_unix_ms)}
-    before = known.pop(body.task, TopUp(task=body.task, add=Limit()))
-    added = {name: (getattr(before.add, name) or 0) + (getattr(body.add, name) or 0) for name in Limit.model_fields}
-    try:
-        sum_ = Limit(**{name: value or None for name, value in added.items()})
-    except ValidationError:
-        return Failure.of("too_much", "with this the task's top-ups exceed what a limit may be", "add less")
-    if len(known) >= MAX_TOP_UPS:
-        return Failure.of(
-            "too_many_limits",
-            f"a tenant may have {MAX_TOP_UPS} tasks that were topped up and still run",
-            "wait until some of them have ended",
-        )
-    known[body.task] = TopUp(
-        task=body.task,
-        add=sum_,
-        until_unix_ms=max(before.until_unix_ms, body.until_unix_ms),
-        changes=(*before.changes, change)[-MAX_TOP_UP_CHANGES:],
-    )
-    return LimitsChanged(
-        tenant=tenant,
-        revision=page.revision + 1,
-        target=f"task/{body.task}",
-        old=before.add,
-        new=sum_,
-        by=body.requester.person,
-        changed_unix_ms=now_unix_ms,
-        change=change,
-        limits=_rows(page.limits),
-        topped_up=True,
-        reason=body.reason,
-        top_ups=tuple(known.values()),
-        changes=page.remembered(change),
-    )
-
-
-def _living(page: Page, now_unix_ms: int) -> tuple[TopUp, ...]:
-    """What still counts: a task that has ended needs none."""
-    return tuple(one for one in page.top_ups if not one.until_unix_ms or one.until_unix_ms > now_unix_ms)
-
-
 def _unavailable(error: BusError) -> Failure:
     return Failure.of(
         "unavailable",
@@ -426,9 +253,5 @@ def _unavailable(error: BusError) -> Failure:
     )
 
 
-def _rows(limits: Limits) -> tuple[TargetLimit, ...]:
-    return tuple(TargetLimit(target=target, limit=limit) for target, limit in sorted(limits.items()))
-
-
 def _reply(page: Page, alerts: tuple[Alerted, ...] = ()) -> LimitsReplied:
-    return LimitsReplied(revision=page.revision, limits=_rows(page.limits), top_ups=page.top_ups, alerts=alerts)
+    return LimitsReplied(revision=page.revision, limits=rows_of(page.limits), top_ups=page.top_ups, alerts=alerts)

@@ -1,4 +1,4 @@
-"""What a tenant's calls cost, by name: the sum of its facts in the streams, for people who ask.
+"""The cost of a tenant's calls, by name: the sum of its facts in the streams, for people who ask.
 
 In: SpendRequested (rpc, from the gateway, which established who asks); `Reserved` facts and `Settled` messages, in any
 order and any number of times. Out: SpendReplied. A call counts for the moment in which it was admitted; what it cost is
@@ -26,7 +26,7 @@ from bulkhead_services.budget.ledger.rebuild import JOURNAL, JOURNAL_INBOX, SETT
 log = Log("budget.spending")
 
 MAY_READ = ("operator", "auditor")
-"""Who is shown what each person spends."""
+"""Roles that see the spending of each person."""
 MODELS = "model_gateway"
 """Its resources are models; those of others are tools and stores."""
 KEPT_MS = MAX_TASK_DEADLINE_MS + 24 * 3600 * 1000
@@ -36,9 +36,9 @@ SLACK_MS = 60_000
 PAGE = 64
 """Small: admissions are answered between two pages."""
 AT_ONCE = 2
-"""Of two tenants: neither waits for the whole of what the other asks."""
+"""Requests of two tenants at a time: neither waits for the whole of the other's."""
 MAX_WAITING = 4
-"""Of one tenant."""
+"""Requests of one tenant that may wait."""
 MAX_NAME_CHARS = 200
 TAIL_READS, TAIL_PAUSE_S = 100, 0.05
 NAMED = ("agent", "workflow", "feature", "user")
@@ -121,9 +121,9 @@ def report(tally: Tally, by: str, since_unix_ms: int, until_unix_ms: int, top: i
     ]
     kept = max(0, until_unix_ms - KEPT_MS)
     return SpendReplied(
-        by=by,
+        by=by,  # type: ignore[arg-type]
         since_unix_ms=since_unix_ms,
-        until_unix_ms=until_unix_ms,  # type: ignore[arg-type]
+        until_unix_ms=until_unix_ms,
         kept_unix_ms=kept if since_unix_ms < kept else 0,
         rows=tuple(rows[:top]),
         rest=_rows(rows[top:]),

@@ -26,9 +26,9 @@ PAGE = 64
 PAUSE_S = 0.05
 MAX_MESSAGES = 20_000
 AT_ONCE = 2
-"""Of two tenants: neither waits for the whole of what the other asks."""
+"""Requests of two tenants at a time: neither waits for the whole of the other's."""
 MAX_WAITING = 16
-"""Of one tenant."""
+"""Requests of one tenant that may wait."""
 HEARD = ("gateway", "planner", "worker", "tool_executor")
 """Inboxes that hold what it is made of: end, plan and tools, replies, calls."""
 

@@ -1,7 +1,7 @@
 """The breakers' owner: the watcher that leads writes down how they stand; doers read it, and so does who leads next.
 
 In: breakers whose phase changed in the fold, and what stands in the control entries: resets by people, decisions of the
-leader before. Out: control entries. What is newer wins: a fold that began late learns what it did not see.
+leader before. Out: control entries. The newer entry wins: a fold that began late learns what it did not see.
 """
 
 from dataclasses import replace
@@ -111,10 +111,10 @@ def learn(circuits: Circuits, entry: Entry) -> None:
 def entry_of(key: Key, breaker: Breaker, evidence: tuple[str, ...], actors: tuple[str, ...] = ()) -> Entry:
     """As doers and people read it."""
     return Entry(
-        scope=key[0],
+        scope=key[0],  # type: ignore[arg-type]
         tenant=key[1],
         name=subjects.as_token(key[2]),
-        phase=breaker.phase,  # type: ignore[arg-type]
+        phase=breaker.phase,
         called=key[2][: bounds.MAX_NAME_CHARS],
         reason=breaker.reason[: bounds.MAX_REASON_CHARS],
         since_unix_ms=breaker.since_unix_ms,

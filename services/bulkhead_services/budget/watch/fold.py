@@ -41,7 +41,7 @@ TOLD_OF_ENDED_MS = 600_000
 class Lived(NamedTuple):
     """What the journal had of a task: the sequence of its first message and of its last, and how many there were.
 
-    Of a mark of an earlier version only the first is known; the others are 0.
+    A mark of an earlier version has only the first; the others are 0.
     """
 
     first: int

@@ -1,8 +1,8 @@
-"""What is told outside by a tenant's webhook, beside the alerts of its accounts: halts and what breakers do. Pure.
+"""Notices for a tenant's webhook beside the alerts of its accounts: halts and changes of breakers. Pure.
 
 In: messages of the journal; breakers as they stand. Out: notices that nobody has asked to be posted yet. A notice is
 due until the journal has the message that asks for it, and its id derives from the fact: a replica that takes over, or
-folds again after a kill, loses none and makes no second event of one. What is everybody's is told to no tenant.
+folds again after a kill, loses none and makes no second event of one. An event of all tenants is told to none of them.
 """
 
 import hashlib
@@ -19,10 +19,10 @@ from bulkhead_contracts.control import Breaker, BreakerReset, Switched
 MAX_DUE = 10_000
 MAX_TOLD = 100_000
 LATE_MS = 600_000
-"""What happened longer ago is no news any more: it stands in the journal."""
+"""Age from which an event is no news any more: it stands in the journal."""
 BREAKER, STALL = "breaker", "stall"
 MAY_SWITCH = frozenset({"budget", "operator"})
-"""Who says that somebody halted something, or closed a breaker."""
+"""Services that state that somebody halted something, or closed a breaker."""
 
 
 @dataclass(frozen=True, slots=True)

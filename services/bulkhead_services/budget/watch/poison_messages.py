@@ -2,9 +2,9 @@
 
 In: the errors that ended a watch, with the message that it was folding or the trip that it was telling. Out: what the
 next one leaves out; a trip for each message. The rule: a message whose folding raised is folded again, by a fold that
-was begun anew; when it raises there, too, it is the message, and it is left out. So is a trip that cannot be told.
-Every replica comes to the same by itself. No more than MAX_LEFT_OUT are: a fold that takes next to nothing is no watch,
-and says so instead.
+was begun anew; when it raises there, too, the message is at fault and is left out. A finding that cannot be published
+is left out in the same way. Every replica comes to the same by itself. At most MAX_LEFT_OUT messages are left out: a
+fold that takes next to nothing is no watch, and says so instead.
 """
 
 from bulkhead.bus.port import Stored
@@ -15,9 +15,9 @@ from bulkhead_services.budget.watch.time_slices import Endless
 
 MAX_LEFT_OUT = 64
 TOKENS = 6
-"""Of a message's subject."""
+"""Count of tokens in a message's subject."""
 Identity = tuple[str, int]
-"""What a message is, wherever the journal has it: its subject, and its sequence in its inbox."""
+"""Identity of a message, wherever the journal has it: its subject, and its sequence in its inbox."""
 
 
 def identity(stored: Stored) -> Identity:

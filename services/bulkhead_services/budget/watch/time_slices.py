@@ -17,7 +17,7 @@ from types import FrameType
 from bulkhead.bus.port import Stored
 
 SLICE_MS = 5
-"""So long it folds before others go first."""
+"""Time of folding before other work goes first."""
 BREATH = 32
 """And so many messages at most: also where the clock stands still."""
 LONGEST_S = 1.0

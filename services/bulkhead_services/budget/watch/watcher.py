@@ -35,7 +35,7 @@ ROLE, MARK = "watcher", "watcher-mark"
 LEASE_MS = 3_000
 PAGE = 256
 RANGE = 4_000
-"""So many messages before the mark are folded again in order; of older tasks that lived, each is read by itself."""
+"""Count of messages before the mark that are folded again in order; each older live task is read by itself."""
 AT_ONCE = 64
 """Tasks that are read at the same time."""
 STRAYS = 8
@@ -114,7 +114,7 @@ class Watcher:
                 self._backoff_s = self._interval_s
             except Renumbered:
                 log.warning("journal_made_again", after=self._last.sequence if self._last else 0)
-                # What is known stays known: messages are told apart by their place in their inbox.
+                # The fold keeps what it knows: messages are told apart by their place in their inbox.
                 self._last, self.caught_up = None, False
             except (BusError, *RedisFailure) as error:
                 self.leads, self.aside.telling = False, ""

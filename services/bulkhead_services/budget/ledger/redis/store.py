@@ -53,7 +53,7 @@ from bulkhead_services.budget.ledger.redis.scripts import FENCE, KEEP_LOCK, LEAD
 from bulkhead_services.budget.ledger.store import LOOK_MS, Fenced, RedisFailure, Revision, Unsafe
 
 LAYOUT = "layout-2"
-"""Of the rows in ledger.lua: another one gets another name, so that of two versions neither reads the other's."""
+"""Version of the rows in ledger.lua. Rows of another version have other names, so neither version reads the other's."""
 WRITE_BATCH = 500
 NOWHERE = ("127.0.0.1", 1)
 """Until sentinels have named a master."""

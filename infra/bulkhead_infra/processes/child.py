@@ -21,7 +21,7 @@ LINE_MAX_BYTES = 64 * 1024
 LOG_MAX_BYTES = 64 * 1024 * 1024
 """A log file that has grown so far is set aside as `<name>.1`; the one before is dropped."""
 KILL_TIMEOUT_S = 30.0
-"""What was killed is gone at once, on a machine that is busy within this."""
+"""A killed process is gone at once; on a busy machine, within this time."""
 PRIVATE_UMASK = 0o077
 _PR_SET_PDEATHSIG, _PR_SET_TIMERSLACK = 1, 29
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None

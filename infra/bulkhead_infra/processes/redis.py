@@ -1,6 +1,6 @@
 """Redis (or Valkey) as a child process, for budget alone: a random password, an append-only file.
 
-In: a folder and a port. Out: a URL with the password. What lies in it is a cache: the ledger is rebuilt from the
+In: a folder and a port. Out: a URL with the password. Its content is a cache: the ledger is rebuilt from the
 journal when it is lost.
 """
 
@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bulkhead_infra.identity.keys import replace
-from bulkhead_infra.local.processes.child import Child, OnLine, StartFailed
-from bulkhead_infra.local.torn_file import torn
+from bulkhead_infra.processes.child import Child, OnLine, StartFailed
+from bulkhead_infra.processes.torn_file import torn
 
 CONF_FILE = "redis.conf"
 PROBE_TIMEOUT_S = 2.0

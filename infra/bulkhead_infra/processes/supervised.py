@@ -15,7 +15,7 @@ from typing import Literal
 
 import psutil
 
-from bulkhead_infra.local.processes.child import Child, StartFailed
+from bulkhead_infra.processes.child import Child, StartFailed
 
 State = Literal["starting", "ready", "not ready", "down", "held", "stopped"]
 BACKOFF_FIRST_S = 0.2

@@ -1,4 +1,4 @@
-"""What a power cut leaves of a file that was written without fsync. In: a path. Out: whether its end was never written.
+"""Files that a power cut tore because they were written without fsync. In: a path. Out: whether its end is missing.
 
 The file system gives such a file its length, or its name, before its data: it is empty, or ends in zeros.
 """

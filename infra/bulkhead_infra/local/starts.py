@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from bulkhead_infra.composition import newest_logic
 from bulkhead_infra.identity import keys
 from bulkhead_infra.identity.policy import Policy
-from bulkhead_infra.local.http import unready
-from bulkhead_infra.local.processes.child import Child, OnLine
-from bulkhead_infra.local.processes.supervised import Probe, Spawn
 from bulkhead_infra.local.rundir import PUBLISHERS_FILE, RunDir
+from bulkhead_infra.processes.child import Child, OnLine
+from bulkhead_infra.processes.http import unready
+from bulkhead_infra.processes.supervised import Probe, Spawn
 
 DEFAULT_TENANT = "demo"
 

@@ -1,1 +1,0 @@
-"""Child processes of a local mesh: started, watched, restarted."""

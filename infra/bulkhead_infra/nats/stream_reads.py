@@ -1,0 +1,116 @@
+"""Reads and counts of the inboxes and of JOURNAL: messages of a subject, counts from a number on, the last copied one.
+
+In: the connections of the operator (who reads) and of the provisioner (who asks about streams and makes counters). Out:
+messages and numbers. Raises BusError throughout.
+"""
+
+import json
+import secrets
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+from bulkhead.bus.jetstream.bus import JetStreamBus
+from bulkhead.bus.port import BusError, BusUnavailable, Stored
+from bulkhead.runtime.decider.history import at_its_source
+from bulkhead_contracts import subjects
+from bulkhead_infra.identity.rights import API
+from bulkhead_infra.nats.provision import STREAM_NOT_FOUND
+
+JOURNAL = subjects.JOURNAL_STREAM
+FULL = 0.9
+"""Share of its size from which on JOURNAL drops its oldest: only messages after its first can then be compared."""
+COUNTER_LIVES_NS = 1_000_000_000
+TIMEOUT_S = 10.0
+
+
+def said_to(name: str) -> str:
+    """The subjects of all that is said to a service."""
+    return f"mesh.*.{name}.>"
+
+
+@dataclass(frozen=True, slots=True)
+class StreamState:
+    """Count of messages, and the number of the last one that was ever stored."""
+
+    messages: int
+    last: int
+
+
+class StreamReads:
+    """See the module. reader: the operator's connection; maker: the provisioner's."""
+
+    def __init__(self, reader: JetStreamBus, maker: JetStreamBus) -> None:
+        self.reader, self._maker = reader, maker
+
+    async def has_journal(self) -> bool:
+        """Whether there is a JOURNAL."""
+        return bool(await self._ask(f"STREAM.INFO.{JOURNAL}", missing_ok=True))
+
+    async def drop_journal(self) -> None:
+        """Take JOURNAL away."""
+        await self._ask(f"STREAM.DELETE.{JOURNAL}", missing_ok=True)
+
+    async def all(self, stream: str, subject: str, after: int = 0) -> AsyncIterator[Stored]:
+        """Every message of a subject after a number, page by page."""
+        after = max(0, after)
+        while page := await self.reader.read(stream, subject, after=after):
+            for stored in page:
+                yield stored
+            after = page[-1].sequence
+
+    async def trimmed(self) -> bool:
+        """Whether JOURNAL has begun to drop its oldest. Asked after counting, since it stays full from then on."""
+        journal = await self._ask(f"STREAM.INFO.{JOURNAL}")
+        return bool(0 < journal["config"].get("max_bytes", -1) * FULL <= journal["state"]["bytes"])
+
+    async def by_subject(self, stream: str, pattern: str) -> dict[str, int]:
+        """Count of messages by subject."""
+        found: dict[str, int] = {}
+        while True:
+            request = {"subjects_filter": pattern, "offset": len(found)}
+            answer = await self._ask(f"STREAM.INFO.{stream}", request)
+            page: dict[str, int] = answer["state"].get("subjects") or {}
+            found |= page
+            if not page or len(found) >= answer.get("total", 0):
+                return found
+
+    async def count(self, stream: str, first: int, pattern: str = "") -> int:
+        """Messages from a sequence on: what a consumer, made for the moment, would be handed."""
+        name = f"count-{secrets.token_hex(8)}"
+        config: dict[str, Any] = {
+            "name": name,
+            "ack_policy": "none",
+            "deliver_policy": "by_start_sequence",
+            "opt_start_seq": first,
+            "mem_storage": True,
+            "num_replicas": 1,
+            "inactive_threshold": COUNTER_LIVES_NS,
+        }
+        if pattern:
+            config["filter_subjects"] = [pattern]
+        answer = await self._ask(f"CONSUMER.CREATE.{stream}.{name}", {"stream_name": stream, "config": config})
+        return int(answer["num_pending"])
+
+    async def read_up_to(self, name: str) -> int:
+        """The number in its inbox of the last message that JOURNAL has of it; 0 when it has none."""
+        found: Stored | None = await self.reader.last(JOURNAL, said_to(name))
+        return at_its_source(found).sequence if found is not None else 0
+
+    async def state(self, stream: str) -> StreamState:
+        """As the broker tells it now."""
+        state = (await self._ask(f"STREAM.INFO.{stream}"))["state"]
+        return StreamState(state["messages"], state["last_seq"])
+
+    async def _ask(self, what: str, body: dict[str, Any] | None = None, *, missing_ok: bool = False) -> dict[str, Any]:
+        """{} for a stream that is not there, when that is no fault."""
+        answer = await self._maker.request(API + what, json.dumps(body or {}).encode(), timeout_s=TIMEOUT_S)
+        found: dict[str, Any] = json.loads(answer.body)
+        if "error" not in found:
+            return found
+        if missing_ok and found["error"].get("err_code") == STREAM_NOT_FOUND:
+            return {}
+        said = found["error"].get("description", "no reason given")
+        if found["error"].get("code", 0) >= 500:
+            raise BusUnavailable(f"{what}: {said}")
+        raise BusError(f"{what}: {said}; start the mesh again, which provisions what is missing")

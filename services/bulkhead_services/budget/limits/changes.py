@@ -1,0 +1,197 @@
+"""A change of a tenant's limits: who may make it, and the fact that it gives or the refusal. Pure.
+
+In: the limits as the last fact has them, a request, the time. Out: `LimitsChanged` with all limits as they then stand,
+or a Failure. A repeat is told from another change by the id of its request and a digest of its content.
+"""
+
+import hashlib
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from pydantic import ValidationError
+
+from bulkhead_contracts.bounds import MAX_LIMIT_CHANGES, MAX_LIMIT_TARGETS, MAX_TOP_UP_CHANGES, MAX_TOP_UPS
+from bulkhead_contracts.budget import Alerted, Limit, LimitsChanged, LimitsRequested, TargetLimit, TopUp, TopUpRequested
+from bulkhead_contracts.result import Failure
+from bulkhead_services.budget.ledger.accounts import TOP_UP, Limits, targets_of
+
+MAY_CHANGE, MAY_READ = ("operator",), ("operator", "auditor", "approver", "submitter")
+CONTENT_CHARS = 16
+MAX_ID_CHARS = 64 - 1 - CONTENT_CHARS
+
+
+@dataclass(frozen=True)
+class Page:
+    """A tenant's limits as one fact has them. sequence: of that fact, 0 where there is none."""
+
+    revision: int = 0
+    sequence: int = 0
+    change: str = ""
+    limits: Limits = field(default_factory=dict)
+    top_ups: tuple[TopUp, ...] = ()
+    changed_unix_ms: int = 0
+    changes: tuple[str, ...] = ()
+
+    @property
+    def known(self) -> frozenset[str]:
+        """Ids that a repeat is told by: of the tenant's last changes, and of the last top-ups of each task."""
+        return frozenset((self.change, *self.changes, *(one for row in self.top_ups for one in row.changes)))
+
+    def remembered(self, change: str) -> tuple[str, ...]:
+        """The last changes after one more."""
+        before = self.changes or ((self.change,) if self.change else ())
+        return (*before, change)[-MAX_LIMIT_CHANGES:]
+
+    @cached_property
+    def effective(self) -> Limits:
+        """As an admission takes them: top-ups under targets of their own (scopes.TOP_UP)."""
+        return (
+            {**self.limits, **{f"{TOP_UP}/{one.task}": one.add for one in self.top_ups}}
+            if self.top_ups
+            else (self.limits)
+        )
+
+
+def in_force(alert: Alerted, page: Page) -> bool:
+    """Whether the limit that came near may still stand: others than operators limit tasks and days, too."""
+    return alert.scope.partition(":")[0] in ("task", "day", "mesh") or any(
+        getattr(page.limits.get(one), alert.unit, None) == alert.limit for one in targets_of(alert.scope)
+    )
+
+
+def refused(body: LimitsRequested, tenant: str) -> Failure | None:
+    """Why this person may not."""
+    who, changes = body.requester, body.target is not None
+    if who.tenant != tenant:
+        return Failure.of(
+            "forbidden",
+            f"{who.person} of tenant {who.tenant} may not touch tenant {tenant}'s limits",
+            "use a key of that tenant",
+        )
+    if who.role not in (MAY_CHANGE if changes else MAY_READ):
+        return Failure.of("forbidden", f"the role {who.role} may not change limits", "ask an operator")
+    return None
+
+
+def changed(page: Page, body: LimitsRequested, tenant: str, change: str, now_unix_ms: int) -> LimitsChanged | Failure:
+    """The fact that makes a change, or why it cannot be made. Pure."""
+    assert body.target is not None
+    if _reused(page, change):
+        return Failure.of(
+            "idempotency_reused",
+            "another limit, or another value of it, was set under this key",
+            "use a new key for another change, or repeat the first one unchanged",
+        )
+    if body.expect_revision is not None and body.expect_revision != page.revision:
+        return Failure.of(
+            "changed_meanwhile",
+            f"the limits are at revision {page.revision}, not at {body.expect_revision}",
+            "read them again and decide anew",
+        )
+    limits = dict(page.limits)
+    old = limits.pop(body.target, Limit())
+    if body.limit != Limit():
+        limits[body.target] = body.limit
+    if len(limits) > MAX_LIMIT_TARGETS:
+        return Failure.of(
+            "too_many_limits",
+            f"a tenant may have limits for {MAX_LIMIT_TARGETS} targets",
+            "remove one that is not needed any more, for example of a task that has ended",
+        )
+    return LimitsChanged(
+        tenant=tenant,
+        revision=page.revision + 1,
+        target=body.target,
+        old=old,
+        new=body.limit,
+        by=body.requester.person,
+        changed_unix_ms=now_unix_ms,
+        change=change,
+        limits=rows_of(limits),
+        top_ups=_living(page, now_unix_ms),
+        changes=page.remembered(change),
+    )
+
+
+def toppable(body: TopUpRequested, tenant: str) -> Failure | None:
+    """Why this person may not give the task more, or nobody that much."""
+    who = body.requester
+    if who.tenant != tenant:
+        return Failure.of(
+            "forbidden",
+            f"{who.person} of tenant {who.tenant} may not top up tenant {tenant}'s tasks",
+            "use a key of that tenant",
+        )
+    if who.role not in MAY_CHANGE:
+        return Failure.of("forbidden", f"the role {who.role} may not top up tasks", "ask an operator")
+    if not any(body.add.model_dump().values()):
+        return Failure.of("adds_nothing", "the top-up adds nothing", "name an amount above 0: --usd 0.50")
+    return None
+
+
+def content_of(body: LimitsRequested | TopUpRequested) -> str:
+    """Of what a repeat has to have in common with the first: 16 hex digits."""
+    if isinstance(body, TopUpRequested):
+        said = f"{body.add.model_dump_json()} {body.reason}"
+    else:
+        said = f"{body.target} {body.limit.model_dump_json()} {body.expect_revision}"
+    return hashlib.sha256(said.encode()).hexdigest()[:CONTENT_CHARS]
+
+
+def _reused(page: Page, change: str) -> bool:
+    """Whether the id of this change is known with another content."""
+    asked = change.rpartition("-")[0]
+    return bool(asked) and any(one.rpartition("-")[0] == asked for one in page.known)
+
+
+def topped_up(page: Page, body: TopUpRequested, tenant: str, change: str, now_unix_ms: int) -> LimitsChanged | Failure:
+    """The fact that gives a task more, or why it cannot. Pure."""
+    if _reused(page, change):
+        return Failure.of(
+            "idempotency_reused",
+            f"task {body.task} was topped up under this key with another amount or reason",
+            "use a new key for another top-up, or repeat the first one unchanged",
+        )
+    known = {one.task: one for one in _living(page, now_unix_ms)}
+    before = known.pop(body.task, TopUp(task=body.task, add=Limit()))
+    added = {name: (getattr(before.add, name) or 0) + (getattr(body.add, name) or 0) for name in Limit.model_fields}
+    try:
+        sum_ = Limit(**{name: value or None for name, value in added.items()})
+    except ValidationError:
+        return Failure.of("too_much", "with this the task's top-ups exceed what a limit may be", "add less")
+    if len(known) >= MAX_TOP_UPS:
+        return Failure.of(
+            "too_many_limits",
+            f"a tenant may have {MAX_TOP_UPS} tasks that were topped up and still run",
+            "wait until some of them have ended",
+        )
+    known[body.task] = TopUp(
+        task=body.task,
+        add=sum_,
+        until_unix_ms=max(before.until_unix_ms, body.until_unix_ms),
+        changes=(*before.changes, change)[-MAX_TOP_UP_CHANGES:],
+    )
+    return LimitsChanged(
+        tenant=tenant,
+        revision=page.revision + 1,
+        target=f"task/{body.task}",
+        old=before.add,
+        new=sum_,
+        by=body.requester.person,
+        changed_unix_ms=now_unix_ms,
+        change=change,
+        limits=rows_of(page.limits),
+        topped_up=True,
+        reason=body.reason,
+        top_ups=tuple(known.values()),
+        changes=page.remembered(change),
+    )
+
+
+def _living(page: Page, now_unix_ms: int) -> tuple[TopUp, ...]:
+    """What still counts: a task that has ended needs none."""
+    return tuple(one for one in page.top_ups if not one.until_unix_ms or one.until_unix_ms > now_unix_ms)
+
+
+def rows_of(limits: Limits) -> tuple[TargetLimit, ...]:
+    return tuple(TargetLimit(target=target, limit=limit) for target, limit in sorted(limits.items()))
