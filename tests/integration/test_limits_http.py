@@ -139,7 +139,9 @@ async def test_a_limit_that_is_none_is_refused_in_words(
 ) -> None:
     async with door.client() as mesh:
         with pytest.raises(Refused) as told:
-            await mesh._send("PUT", "/v1/limits", "k1", json={"target": target, "limit": limit})  # As other clients do.
+            await mesh._transport.send(
+                "PUT", "/v1/limits", "k1", json={"target": target, "limit": limit}
+            )  # As other clients do.
     assert told.value.status == status and says in str(told.value)
 
 

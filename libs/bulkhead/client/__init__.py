@@ -1,7 +1,9 @@
 """The mesh from Python: over HTTP (`Mesh`), or straight onto the bus (`Mesh.on_bus`)."""
 
 from bulkhead.client.errors import Closed, MeshError, Refused, Unfit, Unreachable
-from bulkhead.client.mesh import Mesh, Task, TaskEvent
+from bulkhead.client.mesh import Mesh
 from bulkhead.client.on_bus import BusPublisher
+from bulkhead.client.task import Task
+from bulkhead.client.transport import TaskEvent
 
 __all__ = ["BusPublisher", "Closed", "Mesh", "MeshError", "Refused", "Task", "TaskEvent", "Unfit", "Unreachable"]

@@ -1,4 +1,4 @@
-"""What a client of the mesh must be ready for."""
+"""Exceptions of the client. MeshError is the base of Unfit, Closed, Unreachable and Refused."""
 
 from collections.abc import Mapping
 
@@ -14,8 +14,7 @@ class MeshError(Exception):
 
 
 class Unfit(MeshError, ValueError):
-    """What the caller gave cannot be asked for: a wrong type, a value out of bounds, a name that nothing has. Nothing
-    was sent."""
+    """An argument is not valid: a wrong type, a value out of bounds, an unknown name. Nothing was sent."""
 
 
 class Closed(MeshError):
@@ -23,7 +22,7 @@ class Closed(MeshError):
 
 
 class Unreachable(MeshError):
-    """Nobody answers, or not in time. Nothing is known about the outcome: repeat with the same idempotency key."""
+    """No answer, or none in time. The outcome is unknown: repeat with the same idempotency key."""
 
 
 class Refused(MeshError):

@@ -6,53 +6,31 @@ nobody answers, or something else than a mesh; Closed after `close`.
 """
 
 import asyncio
-import json
 import mimetypes
 import uuid
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import httpx
 
 from bulkhead.client import request_checks
-from bulkhead.client.errors import Closed, MeshError, Refused, Unreachable
+from bulkhead.client.errors import Refused
 from bulkhead.client.on_bus import BusPublisher
-from bulkhead.client.sse import EventTooLarge, Parser
+from bulkhead.client.task import UNENDED, Task
+from bulkhead.client.transport import Transport
 from bulkhead_contracts import bounds
+
+__all__ = ["UNENDED", "Mesh"]
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 TIMEOUT_S = 30.0
-SILENCE_S = 60.0
-"""A stream is silent for longer than its heartbeats allow: reconnect."""
-RECONNECT_MAX_S = 5.0
-RECONNECT_GIVE_UP_S = 120.0
-POST_ATTEMPTS = 4
 PAGE = 100
-ENDED = ("task.ended", "task.rejected")
-UNENDED = ("requested", "queued", "running", "paused")
-RETRYABLE = (429, 502, 503, 504)
-MAX_RETRY_AFTER_S = 60.0
-"""So long a client waits by itself when it is told to come back later."""
-
-OnLost = Callable[[MeshError, float], None]
-"""Told why a stream is interrupted, and for how many seconds more it is tried again."""
-
-
-@dataclass(frozen=True, slots=True)
-class TaskEvent:
-    """One event of a task: name (`task.accepted`, `text`, …), its data, and the opaque id to resume after it."""
-
-    name: str
-    data: dict[str, Any]
-    id: str
 
 
 class Mesh:
-    """A connection to a gateway: `async with Mesh(url=…, api_key=…) as mesh`. `token` is an API key or a JWT."""
+    """A connection to a gateway: `async with Mesh(url=…, api_key=…) as mesh`. `api_key` may be an API key or a JWT."""
 
     def __init__(
         self,
@@ -63,16 +41,9 @@ class Mesh:
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self.url = request_checks.url(url)
-        self.reached = False
-        """Whether the gateway has answered anything yet."""
         timeout_s = request_checks.seconds("timeout_s", timeout_s)
         headers = {"Authorization": f"Bearer {api_key}"} if request_checks.api_key(api_key) else {}
-        self._http = httpx.AsyncClient(
-            base_url=self.url,
-            headers=headers,
-            transport=transport,
-            timeout=httpx.Timeout(timeout_s, connect=min(5.0, timeout_s)),
-        )
+        self._transport = Transport(self.url, headers, timeout_s, transport)
 
     @staticmethod
     def on_bus(nats_url: str, identity_file: Path | str, publisher: str = "demo", tenant: str = "demo") -> BusPublisher:
@@ -89,7 +60,7 @@ class Mesh:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._http.aclose()
+        await self._transport.close()
 
     async def submit(
         self,
@@ -105,7 +76,7 @@ class Mesh:
         idempotency_key: str = "",
         feature: str = "",
         workflow: str = "",
-    ) -> "Task":
+    ) -> Task:
         """Hand an objective in; returns when it is stored durably.
 
         fork: {"task": an ended task, "steps": of its accepted ones, those that stand unchanged in `plan`}: their
@@ -123,12 +94,14 @@ class Mesh:
         body |= {"fork": request_checks.mapping("fork", fork)} if fork is not None else {}
         for name, tag in (("feature", feature), ("workflow", workflow)):
             body |= {name: tag} if request_checks.tag(name, tag) else {}
-        answer = await self._post("/v1/tasks", request_checks.key(idempotency_key) or str(uuid.uuid4()), json=body)
-        return Task(self, self._of(answer, "task_id"))
+        answer = await self._transport.send(
+            "POST", "/v1/tasks", request_checks.key(idempotency_key) or str(uuid.uuid4()), json=body
+        )
+        return Task(self._transport, self._transport.field(answer, "task_id"))
 
-    def task(self, task_id: str) -> "Task":
+    def task(self, task_id: str) -> Task:
         """A task by its id; nothing is asked yet. Raises Unfit."""
-        return Task(self, request_checks.task_id(task_id))
+        return Task(self._transport, request_checks.task_id(task_id))
 
     async def tasks(self, limit: int = 20) -> list[dict[str, Any]]:
         """The tenant's newest tasks."""
@@ -138,7 +111,7 @@ class Mesh:
         while len(found) < limit:
             size = min(100, limit - len(found))
             page = await self.get("/v1/tasks", {"limit": str(size)} | ({"cursor": cursor} if cursor else {}))
-            found += self._of(page, "tasks")
+            found += self._transport.field(page, "tasks")
             cursor = page.get("next") or ""
             if not cursor:
                 break
@@ -155,8 +128,13 @@ class Mesh:
             name = name or data.name
             data = await asyncio.to_thread(data.read_bytes)
         guessed = media_type or mimetypes.guess_type(name)[0] or "application/octet-stream"
-        receipt = await self._post(
-            "/v1/documents", str(uuid.uuid4()), params={"name": name}, content=data, headers={"Content-Type": guessed}
+        receipt = await self._transport.send(
+            "POST",
+            "/v1/documents",
+            str(uuid.uuid4()),
+            params={"name": name},
+            content=data,
+            headers={"Content-Type": guessed},
         )
         while receipt.get("outcome") == "pending":
             await asyncio.sleep(0.5)
@@ -173,7 +151,7 @@ class Mesh:
         after: str | None = ""
         while after is not None:
             page = await self.get("/v1/documents", {"limit": str(PAGE)} | ({"after": after} if after else {}))
-            found += self._of(page, "documents")
+            found += self._transport.field(page, "documents")
             after = page.get("next")
         return found
 
@@ -185,8 +163,8 @@ class Mesh:
         key = str(uuid.uuid4())
         request_checks.text("name", name, request_checks.MAX_FILE_NAME_CHARS)
         while True:
-            gone = await self._send("DELETE", "/v1/documents", key, params={"name": name})
-            if self._of(gone, "outcome") != "pending":
+            gone = await self._transport.send("DELETE", "/v1/documents", key, params={"name": name})
+            if self._transport.field(gone, "outcome") != "pending":
                 return gone
             await asyncio.sleep(0.5)
 
@@ -228,13 +206,13 @@ class Mesh:
             "limit": wanted,
             "expect_revision": expect_revision,
         }
-        return await self._send(
+        return await self._transport.send(
             "PUT", "/v1/limits", request_checks.key(idempotency_key) or str(uuid.uuid4()), json=body
         )
 
     async def get(self, path: str, params: Mapping[str, str] | None = None) -> dict[str, Any]:
         """One GET. Raises Refused, Unreachable."""
-        return await self._ask("GET", path, params=params)
+        return await self._transport.ask("GET", path, params=params)
 
     async def _switch(self, path: str, scope: str, name: str, reason: str, key: str) -> dict[str, Any]:
         body = {
@@ -242,194 +220,4 @@ class Mesh:
             "name": request_checks.text("name", name, bounds.MAX_NAME_CHARS),
             "reason": request_checks.text("reason", reason, bounds.MAX_REASON_CHARS),
         }
-        return await self._post(path, request_checks.key(key) or str(uuid.uuid4()), json=body)
-
-    async def _post(self, path: str, key: str, **more: Any) -> dict[str, Any]:
-        return await self._send("POST", path, key, **more)
-
-    async def _send(
-        self, method: str, path: str, key: str, *, headers: Mapping[str, str] | None = None, **more: Any
-    ) -> dict[str, Any]:
-        """What may be repeated: the key makes a repeat harmless."""
-        for attempt in range(POST_ATTEMPTS):
-            pause_s = 0.25 * 2**attempt
-            try:
-                return await self._ask(method, path, headers={"Idempotency-Key": key, **(headers or {})}, **more)
-            except Unreachable:
-                if attempt == POST_ATTEMPTS - 1:
-                    raise
-            except Refused as error:
-                in_flight = error.code == "idempotency_in_flight"
-                if attempt == POST_ATTEMPTS - 1 or not (in_flight or error.status in RETRYABLE):
-                    raise
-                if error.retry_after_s > MAX_RETRY_AFTER_S:
-                    raise
-                pause_s = max(pause_s, error.retry_after_s)
-            await asyncio.sleep(pause_s)
-        raise AssertionError("unreachable")
-
-    async def _ask(self, method: str, path: str, **more: Any) -> dict[str, Any]:
-        self._open()
-        try:
-            answer = await self._http.request(method, path, **more)
-        except httpx.HTTPError as error:
-            raise self.unreachable(error) from error
-        self.reached = True
-        if answer.is_error:
-            raise _refused(answer)
-        try:
-            found = answer.json()
-        except ValueError:
-            found = None
-        if answer.is_redirect or not isinstance(found, dict):
-            raise self._foreign(f"HTTP {answer.status_code}, {answer.headers.get('content-type', 'no type')[:80]}")
-        return found
-
-    def _open(self) -> None:
-        if self._http.is_closed:
-            raise Closed("this Mesh was closed", "ask within its `async with Mesh(...)`, or make another one")
-
-    def _of(self, answer: dict[str, Any], name: str) -> Any:
-        if name not in answer:
-            raise self._foreign(f"JSON without {name!r}")
-        return answer[name]
-
-    def _foreign(self, what: str) -> Unreachable:
-        return Unreachable(
-            f"something else than a mesh answers at {self.url}: {what}",
-            "check the address: it is the one that `bulkhead up` tells, without a path",
-        )
-
-    def unreachable(self, error: Exception) -> Unreachable:
-        """That error, for people."""
-        reason = str(error) or type(error).__name__
-        return Unreachable(
-            f"no answer from {self.url}: {reason}",
-            "start the mesh (`bulkhead up`) or check the address (--url, BULKHEAD_URL)",
-        )
-
-    async def stream_once(self, task_id: str, parser: Parser) -> AsyncGenerator[TaskEvent, None]:
-        """One connection's events after `parser.last_id`. Raises Refused, Unreachable."""
-        headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": parser.last_id} if parser.last_id else {})
-        timeout = httpx.Timeout(SILENCE_S, connect=5.0)
-        self._open()
-        try:
-            async with self._http.stream(
-                "GET", f"/v1/tasks/{task_id}/events", headers=headers, timeout=timeout
-            ) as answer:
-                self.reached = True
-                if answer.is_error:
-                    await answer.aread()
-                    raise _refused(answer)
-                async with aclosing(_lines(answer)) as lines:
-                    async for line in lines:
-                        event = parser.line(line)
-                        if event is not None:
-                            yield TaskEvent(event.name, json.loads(event.data), event.id)
-        except (httpx.HTTPError, EventTooLarge, json.JSONDecodeError) as error:
-            raise self.unreachable(error) from error
-
-
-class Task:
-    """A task of the mesh."""
-
-    def __init__(self, mesh: Mesh, task_id: str) -> None:
-        self._mesh = mesh
-        self.id = task_id
-
-    def __repr__(self) -> str:
-        return f"Task({self.id!r})"
-
-    async def show(self) -> dict[str, Any]:
-        """Everything that the gateway knows of it now."""
-        return await self._mesh.get(f"/v1/tasks/{self.id}")
-
-    async def cancel(self, reason: str = "") -> None:
-        """Ask for it to end; `events` and `result` tell when it has. Raises Refused when it has ended already."""
-        why = request_checks.text("reason", reason, bounds.MAX_REASON_CHARS, least=0)
-        await self._mesh._ask("POST", f"/v1/tasks/{self.id}/cancel", json={"reason": why})
-
-    async def top_up(self, add: Mapping[str, int], reason: str) -> dict[str, Any]:
-        """Let it spend so much more, by unit (`cost_usd_micros`, `tokens`, ...); halted at its ceiling, it goes on."""
-        body = {
-            "add": request_checks.units("add", add, least=0, empty=False, removes=False),
-            "reason": request_checks.text("reason", reason, bounds.MAX_REASON_CHARS),
-        }
-        return await self._mesh._post(f"/v1/tasks/{self.id}/topup", str(uuid.uuid4()), json=body)
-
-    async def events(self, last_id: str = "", on_lost: OnLost | None = None) -> AsyncGenerator[TaskEvent, None]:
-        """What happens, from the beginning or after `last_id`, until the task has ended.
-
-        Reconnects by itself: every stored event comes once. For `text`, keep the first `offset` characters of what
-        you have of that step and append `text`. on_lost is told of every pause. Raises Unreachable when nobody
-        answers for two minutes, and at once when nobody has ever answered this Mesh: then the address is wrong.
-        """
-        parser = Parser(last_id)
-        loop = asyncio.get_running_loop()
-        pause_s, heard_at = 0.0, loop.time()
-        while True:
-            heard_before = parser.last_id
-            try:
-                # Closed here and now: who stops listening must not leave a connection to the garbage collector.
-                async with aclosing(self._mesh.stream_once(self.id, parser)) as stream:
-                    async for event in stream:
-                        pause_s, heard_at = 0.0, loop.time()
-                        yield event
-                        if event.name in ENDED:
-                            return
-                # A stream may end before the task does: only one that brings nothing new shows that all was seen.
-                nothing_new = parser.last_id and parser.last_id == heard_before
-                if nothing_new and (await self.show())["status"] not in UNENDED:
-                    return
-            except Unreachable as error:
-                if not self._mesh.reached or loop.time() - heard_at > RECONNECT_GIVE_UP_S:
-                    raise
-                _tell(on_lost, error, heard_at + RECONNECT_GIVE_UP_S - loop.time())
-            except Refused as error:
-                if error.status not in RETRYABLE or loop.time() - heard_at > RECONNECT_GIVE_UP_S:
-                    raise
-                _tell(on_lost, error, heard_at + RECONNECT_GIVE_UP_S - loop.time())
-            pause_s = min(RECONNECT_MAX_S, 2 * pause_s + (parser.retry_ms or 200) / 2000)
-            await asyncio.sleep(pause_s)
-
-    async def result(self, timeout_s: float | None = None) -> dict[str, Any]:
-        """Wait until the task has ended; returns what `show` returns. Raises TimeoutError: the task goes on then."""
-        try:
-            async with asyncio.timeout(None if timeout_s is None else request_checks.seconds("timeout_s", timeout_s)):
-                async for _ in self.events():
-                    pass
-                return await self.show()
-        except TimeoutError as error:
-            raise TimeoutError(
-                f"task {self.id} has not ended within {timeout_s:g} s: it goes on; wait for it again, or `cancel` it"
-            ) from error
-
-
-def _tell(on_lost: OnLost | None, error: MeshError, left_s: float) -> None:
-    if on_lost is not None:
-        on_lost(error, max(0.0, left_s))
-
-
-async def _lines(answer: httpx.Response) -> AsyncGenerator[str, None]:
-    """Lines as they come. Only CR and LF end a line here: httpx would split at U+2028 too."""
-    rest = ""
-    # httpx's iterator is an asynchronous generator, which its annotation does not say.
-    async with aclosing(cast(AsyncGenerator[str, None], answer.aiter_text())) as pieces:
-        async for piece in pieces:
-            *lines, rest = (rest + piece).replace("\r\n", "\n").split("\n")
-            for line in lines:
-                yield line
-
-
-def _refused(answer: httpx.Response) -> Refused:
-    try:
-        problem = answer.json()
-    except ValueError:
-        problem = {}
-    if not isinstance(problem, dict) or "title" not in problem:
-        problem = {
-            "title": f"HTTP {answer.status_code} from {answer.url.host}",
-            "hint": "is this really the address of a mesh's gateway?",
-        }
-    told = answer.headers.get("retry-after", "")
-    return Refused(answer.status_code, problem, float(told) if told.isdecimal() and len(told) < 9 else 0.0)
+        return await self._transport.send("POST", path, request_checks.key(key) or str(uuid.uuid4()), json=body)

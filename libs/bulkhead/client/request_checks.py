@@ -1,4 +1,4 @@
-"""What callers give the client, held to what the mesh takes, before anything is sent.
+"""Checks of the caller's arguments against the limits of the mesh, before anything is sent.
 
 In: values of any type. Out: them as they go over the wire, or `Unfit`, which says what does not fit, why, and what to
 do.
@@ -94,7 +94,7 @@ def tools(value: object) -> list[str]:
 
 
 def tag(name: str, value: object) -> str:
-    """What spending is counted under."""
+    """A tag under which spending is counted."""
     found = text(name, value, bounds.MAX_NAME_CHARS, least=0)
     if not all(one.isascii() and (one.isalnum() or one in "_.-") for one in found):
         raise Unfit(f"{name} is {_shown(found)}", "use up to 64 of A-Z a-z 0-9 _ . -")
@@ -179,7 +179,7 @@ def seconds(name: str, value: object) -> float:
 
 
 def document(content: object, name: object) -> tuple[bytes | Path, str]:
-    """What is to be put in: bytes, or the path of a file; and its name."""
+    """The content of a document, as bytes or the path of a file, and its name."""
     if isinstance(content, bytes | bytearray | memoryview):
         found = text("name", name, MAX_FILE_NAME_CHARS, least=0)
         if not found:

@@ -1,4 +1,4 @@
-"""Composition root: what comes in (HTTP, the inbox, live text) and what handles it."""
+"""Composition root of the gateway: HTTP, the inbox and live text, each with its handler."""
 
 import asyncio
 
@@ -24,9 +24,11 @@ from bulkhead_contracts.task import (
     TaskRequested,
 )
 from bulkhead_services.gateway.admission.backpressure import Backlog
+from bulkhead_services.gateway.admission.durable_writes import DurableWrites
 from bulkhead_services.gateway.admission.quotas import TenantQuotas
 from bulkhead_services.gateway.admission.rate_limits import Spikes
 from bulkhead_services.gateway.admission.run_slots import Admission
+from bulkhead_services.gateway.document_intake import DocumentIntake
 from bulkhead_services.gateway.http.auth import Authenticator
 from bulkhead_services.gateway.http.routes.tasks import Http
 from bulkhead_services.gateway.http.server import HttpServer
@@ -57,13 +59,17 @@ class Gateway(Edge):
         quotas = TenantQuotas(settings.tenants_file)
         self.admission = Admission(context, quotas, settings.running_tasks, settings.reread_s)
         spikes = Spikes(quotas, settings.edge_replicas)
-        self._intake = Intake(context, self.feeds, settings.publishers, self.admission, spikes, settings.logic)
+        self._writes = DurableWrites(context)
+        self._intake = Intake(
+            context, self.feeds, settings.publishers, self.admission, spikes, self._writes, settings.logic
+        )
         backlog = Backlog()
         self._pokes = Pokes(context.bus, context.instance, self.feeds, backlog.taken_up)
         self.http = Http(
             settings,
             self._auth,
             self._intake,
+            DocumentIntake(context, self.feeds, self._writes),
             self.feeds,
             Listing(context.bus, settings.listed_tasks),
             context.blobs,
@@ -78,7 +84,7 @@ class Gateway(Edge):
 
     @property
     def port(self) -> int:
-        """Where HTTP listens; 0 before the start."""
+        """Port of the HTTP server; 0 before the start."""
         return self._server.port
 
     async def start(self) -> None:
@@ -97,6 +103,7 @@ class Gateway(Edge):
             start("pokes", self._pokes.run()),
             start("feeds", self.feeds.run()),
             start("admission", self.admission.run()),
+            start("writes", self._writes.run()),
         ]
         self.http.started = True
 
@@ -109,7 +116,7 @@ class Gateway(Edge):
         await cancel(*self._tasks)
 
     def gauges(self) -> dict[str, Look]:
-        """For metrics: how many tasks have a place to run, and how many wait for one, as this replica knows."""
+        """Metrics: tasks with a place to run and tasks that wait for one, as this replica knows."""
         return {names.PLACES: self._places}
 
     def _places(self) -> Counts:
@@ -122,8 +129,12 @@ class Gateway(Edge):
         """Whether HTTP is served."""
         return self.http.started and not self.feeds.closing
 
+    def problem(self) -> str:
+        """Why nothing can be taken in; "" when it can."""
+        return self._writes.problem()
+
     async def handle(self, message: Received) -> None:
-        """One stored message: pass requests on, tell the watchers of every replica."""
+        """One stored message: requests are passed on, and the watchers of every replica are notified."""
         match message.body:
             case TaskRequested() as request:
                 feed = self.feeds.feed(message.tenant, message.task)
@@ -172,7 +183,7 @@ class Gateway(Edge):
             )
         except BusError as error:
             return f"the inbox cannot be read: {error}"
-        return ""
+        return self._writes.problem()
 
 
 def _with_publishers(settings: Settings) -> Settings:

@@ -1,12 +1,10 @@
-"""What the gateway does to the world: appends requests to its own inbox, gets authority signed, passes work on.
+"""The intake of tasks: requests are appended to the gateway's inbox, authority is signed, work is passed on.
 
-In: submissions of known people, messages of the inbox. Out: durable messages to gateway, planner and rag. The
-same path serves HTTP and outside publishers: what counts is the stored `TaskRequested`.
+In: submissions of known people, messages of the inbox. Out: durable messages to gateway and planner. HTTP and outside
+publishers take the same path: the stored `TaskRequested` is what counts.
 """
 
 import asyncio
-import hashlib
-import secrets
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -18,12 +16,6 @@ from bulkhead.telemetry import names, trace
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts import bounds, subjects
 from bulkhead_contracts.grant import GrantReplied, GrantRequested
-from bulkhead_contracts.retrieval import (
-    DocumentDeleteRequested,
-    DocumentIngestRequested,
-    DocumentsReplied,
-    DocumentsRequested,
-)
 from bulkhead_contracts.task import (
     PlacesGiven,
     RequesterClaim,
@@ -33,11 +25,11 @@ from bulkhead_contracts.task import (
     TaskRequested,
     TaskSubmitted,
 )
-from bulkhead_contracts.types import Body
 from bulkhead_services.gateway import forks
+from bulkhead_services.gateway.admission.durable_writes import DurableWrites
 from bulkhead_services.gateway.admission.rate_limits import Spikes
 from bulkhead_services.gateway.admission.run_slots import Admission
-from bulkhead_services.gateway.problems import Problem, unavailable
+from bulkhead_services.gateway.problems import Problem, not_stored, unavailable
 from bulkhead_services.gateway.read_model import task_view
 from bulkhead_services.gateway.read_model.feeds import INBOX, Feed, Feeds
 from bulkhead_services.gateway.settings import PublisherPolicy
@@ -47,13 +39,12 @@ FIRST_RECORD_READS = 8
 AT_ONCE = 32
 CANCEL_RETRY_S = 0.5
 SIGNER_ATTEMPTS = 20
-"""So often a signer that answers with an error is asked before the task is refused; silence is waited out."""
+"""Attempts with a signer that answers with an error, before the task is refused; silence is waited out."""
 SIGNER_RETRY_S = 1.0
-AWAY = "the message broker does not answer"
 
 
 class Intake:
-    """Takes tasks, cancels and documents in."""
+    """Takes in tasks and cancels."""
 
     def __init__(
         self,
@@ -62,9 +53,11 @@ class Intake:
         policies: Mapping[str, PublisherPolicy],
         admission: Admission,
         spikes: Spikes,
+        writes: DurableWrites,
         logic: int = 1,
     ) -> None:
         self._context = context
+        self._writes = writes
         self._feeds = feeds
         self._admission = admission
         self._spikes = spikes
@@ -75,7 +68,7 @@ class Intake:
     async def submit(self, request: TaskRequested, key: str) -> tuple[str, bool]:
         """Append a request durably; returns the task's id and whether it was there before.
 
-        Raises Problem: 409 the same key is being handled now, 422 the key was used for something else, 503.
+        Raises Problem: 409 while a request under the same key is in progress, 422 for other content under it, 503.
         """
         claim = request.requester
         assert claim is not None and request.payload_sha256 is not None
@@ -84,8 +77,8 @@ class Intake:
             raise Problem(
                 409,
                 "idempotency_in_flight",
-                "Still being handled",
-                "a request with this Idempotency-Key is being handled right now",
+                "Request in progress",
+                "a request with this Idempotency-Key is in progress",
                 "wait a second and repeat it: the answer will be the same",
                 headers={"Retry-After": "1"},
             )
@@ -103,28 +96,30 @@ class Intake:
         }
         try:
             with trace.span(f"{names.INVOKE_WORKFLOW} task", attributes=attributes):
-                ack = await self._context.publisher.send(
-                    "gateway",
-                    request,
-                    tenant=claim.tenant,
-                    task=task,
-                    index=f"request/{task}",
-                    actor=claim.person,
-                    expect_last_on_subject=0,
+                ack = await self._writes.within(
+                    self._context.publisher.send(
+                        "gateway",
+                        request,
+                        tenant=claim.tenant,
+                        task=task,
+                        index=f"request/{task}",
+                        actor=claim.person,
+                        expect_last_on_subject=0,
+                    )
                 )
             self._feeds.accepted(claim.tenant, task, ack.sequence)
             if not ack.duplicate:
                 return False
         except WrongLastSequence:
-            pass  # Somebody was first, perhaps this very request before its ack was lost: the record decides.
+            pass  # Another request was first, perhaps this very one before its ack was lost: the record decides.
         except (BusUnavailable, PublishRefused) as error:
-            raise _bus_problem(error) from error
+            raise not_stored(error) from error
         first = await self._first_record(claim.tenant, task)
         if first.payload_sha256 != request.payload_sha256:
             raise Problem(
                 422,
                 "idempotency_reused",
-                "This Idempotency-Key was used for another request",
+                "The Idempotency-Key was used for another request",
                 f"task {task} was submitted under this key with other content",
                 "use a new key for a new task, or repeat the first request unchanged",
             )
@@ -135,7 +130,7 @@ class Intake:
             try:
                 found = await self._context.bus.read(INBOX, subjects.mesh("gateway", "gateway", tenant, task), limit=1)
             except (BusUnavailable, PublishRefused) as error:
-                raise _bus_problem(error) from error
+                raise not_stored(error) from error
             if found:
                 return TaskRequested.model_validate_json(found[0].body)
             await asyncio.sleep(0.02 * 2**attempt)  # A follower may lag behind the leader.
@@ -166,7 +161,7 @@ class Intake:
             await self._begin(message, request, claim, message.time_unix_ms)
 
     def _submitter(self, message: Received) -> RequesterClaim | task_view.Refusal:
-        """Who asks, if he may now. A program's message is counted once, when it comes first."""
+        """The requester, if allowed now. A program's message is counted once, at its first delivery."""
         claim = task_view.requester_of(message, self._policies)
         if isinstance(claim, task_view.Refusal):
             return claim
@@ -180,7 +175,7 @@ class Intake:
         return task_view.Refusal("too_many_tasks", fast.message, fast.hint) if fast is not None else claim
 
     async def released(self, message: Received, feed: Feed) -> None:
-        """A task that waited has a place: begin it, from the request that lies there. Raises HandBack."""
+        """Begin a task that waited and now has a place, from its stored request. Raises HandBack."""
         request, opening = feed.view.request, feed.opening
         if request is None or opening is None or feed.view.status in task_view.ENDED:
             log.warning("released_without_task", task=message.task, status=feed.view.status)
@@ -193,7 +188,7 @@ class Intake:
             await self._begin(opening, request, claim, message.time_unix_ms)
 
     async def placed(self, message: Received, body: PlacesGiven) -> None:
-        """Carry a decision about places out: what waited begins, what gave up waiting ends. Raises BusError."""
+        """Carry out a decision about places: tasks begin, or end after too long a wait. Raises BusError."""
         waited = [place for place in body.given if place.queued]
         for start in range(0, len(waited), AT_ONCE):
             await asyncio.gather(
@@ -326,9 +321,9 @@ class Intake:
         )
 
     async def cancel_requested(self, message: Received, body: TaskCancelRequested, feed: Feed) -> None:
-        """Pass a cancel on, once the planner has the task: there it would wait for a task that may never come.
+        """Pass a cancel on once the planner has the task; sooner it would wait there for a task that may never come.
 
-        In: a person's cancel (the HTTP side checked the role) or a publisher's (held to its tenant and role here).
+        In: a person's cancel, whose role HTTP has checked, or a publisher's, whose tenant and role are checked here.
         """
         actor = message.envelope.actor
         if message.sender != "gateway":
@@ -353,101 +348,16 @@ class Intake:
         """Ask for the end of a task, durably. Repeating is harmless. Raises Problem (503)."""
         body = TaskCancelRequested(reason=reason or f"cancelled by {claim.person}")
         try:
-            return await self._context.publisher.send(
-                "gateway",
-                body,
-                tenant=feed.tenant,
-                task=feed.task,
-                cause=feed.view.request_id,
-                index="cancel",
-                actor=claim.person,
+            return await self._writes.within(
+                self._context.publisher.send(
+                    "gateway",
+                    body,
+                    tenant=feed.tenant,
+                    task=feed.task,
+                    cause=feed.view.request_id,
+                    index="cancel",
+                    actor=claim.person,
+                )
             )
         except (BusUnavailable, PublishRefused) as error:
-            raise _bus_problem(error) from error
-
-    async def ingest(self, claim: RequesterClaim, name: str, media_type: str, data: bytes, key: str) -> Feed:
-        """Store a document and ask rag to take it in; returns the feed where the outcome appears. Raises Problem."""
-        tenant, digest = claim.tenant, hashlib.sha256(data).hexdigest()
-        # Without a key a new ingestion each time, which rag finds unchanged if it is: for all that is known here, this
-        # content was replaced or deleted since it was sent last.
-        task = task_view.ingest_id(tenant, name, digest, key or secrets.token_hex(16))
-        try:
-            feed = await self._feeds.fresh(tenant, task)
-            if feed.view.ingested is not None:
-                return feed  # The caller repeats one ingestion.
-            content = await self._context.blobs.put(tenant, data, media_type, summary=name)
-            await self._to_rag(claim, DocumentIngestRequested(name=name, media_type=media_type, content=content), task)
-        except (BusUnavailable, PublishRefused) as error:
-            raise _bus_problem(error) from error
-        return feed
-
-    async def delete(self, claim: RequesterClaim, name: str, key: str) -> Feed:
-        """Ask rag to erase a document; returns the feed where the outcome appears. Raises Problem."""
-        task = task_view.deletion_id(claim.tenant, name, key or secrets.token_hex(16))
-        try:
-            feed = await self._feeds.fresh(claim.tenant, task)
-            if feed.view.deleted is None:
-                await self._to_rag(claim, DocumentDeleteRequested(name=name), task)
-        except (BusUnavailable, PublishRefused) as error:
-            raise _bus_problem(error) from error
-        return feed
-
-    async def _to_rag(self, claim: RequesterClaim, body: Body, task: str) -> None:
-        """With the authority of who asks. Raises Problem, BusError."""
-        index = f"{'ingest' if isinstance(body, DocumentIngestRequested) else 'delete'}/{task}"
-        ask = GrantRequested(requester=claim, purpose="ingest", requested_unix_ms=self._context.clock())
-        try:
-            reply = await self._context.publisher.request(
-                "signer",
-                ask,
-                tenant=claim.tenant,
-                task=task,
-                index=index,
-                actor=claim.person,
-                timeout_s=bounds.RPC_TIMEOUT_MS / 1000,
-            )
-        except RpcRefused as error:
-            raise unavailable(f"no authority could be signed: {error}") from error
-        assert isinstance(reply, GrantReplied)
-        if not reply.granted:
-            raise Problem(
-                403,
-                reply.code or "refused",
-                "The tenant's policy does not allow this",
-                reply.reason or "the signer refused",
-                reply.hint or "ask the operator",
-            )
-        await self._context.publisher.send(
-            "rag", body, tenant=claim.tenant, task=task, index=index, actor=claim.person, grant=reply.token
-        )
-
-    async def documents(self, claim: RequesterClaim, after: str, limit: int) -> DocumentsReplied:
-        """Which documents the tenant has. Raises Problem (503)."""
-        ask = DocumentsRequested(after=after, limit=limit)
-        try:
-            reply = await self._context.publisher.request(
-                "rag",
-                ask,
-                tenant=claim.tenant,
-                task="documents",
-                index=secrets.token_hex(8),
-                actor=claim.person,
-                timeout_s=bounds.RPC_TIMEOUT_MS / 1000,
-            )
-        except RpcRefused as error:
-            raise unavailable(f"the document store failed: {error}") from error
-        except (BusUnavailable, PublishRefused) as error:
-            raise unavailable(f"the document store does not answer: {error}") from error
-        assert isinstance(reply, DocumentsReplied)
-        if reply.failure is not None:
-            raise unavailable(f"{reply.failure.code}: {reply.failure.message}", reply.failure.hint or "ask again")
-        return reply
-
-
-def _bus_problem(error: Exception) -> Problem:
-    if isinstance(error, PublishRefused):
-        return unavailable(
-            f"the broker refused to store it: {error}",
-            "the operator must look (`bulkhead doctor`): a full disk, a limit or a missing right",
-        )
-    return unavailable(f"{AWAY}: {error}")
+            raise not_stored(error) from error

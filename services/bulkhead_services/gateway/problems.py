@@ -1,4 +1,4 @@
-"""Errors over HTTP as RFC 9457 problem details: what happened, why, and in `hint` what to do next."""
+"""Errors over HTTP as RFC 9457 problem details; `hint` says what to do next."""
 
 from collections.abc import Mapping
 
@@ -6,6 +6,7 @@ from pydantic import ConfigDict
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
+from bulkhead.bus.port import BusError, PublishRefused
 from bulkhead_contracts.types import Contract
 
 TYPE_PREFIX = "urn:bulkhead:problem:"
@@ -35,7 +36,7 @@ class ProblemDetails(Contract):
 
 
 class Problem(Exception):
-    """Raised by handlers, answered as problem details."""
+    """An error that is answered as problem details."""
 
     def __init__(
         self,
@@ -76,25 +77,30 @@ async def answer(_: Request, error: Exception) -> JSONResponse:
 
 
 def unauthorized(detail: str, hint: str) -> Problem:
-    """401: who asks is not known."""
+    """401: the caller is not known."""
     return Problem(
-        401, "unauthorized", "Who are you?", detail, hint, headers={"WWW-Authenticate": 'Bearer realm="bulkhead"'}
+        401,
+        "unauthorized",
+        "Authentication failed",
+        detail,
+        hint,
+        headers={"WWW-Authenticate": 'Bearer realm="bulkhead"'},
     )
 
 
 def forbidden(role: str, action: str, needed: str) -> Problem:
-    """403: known, but not allowed."""
+    """403: the caller is known and not allowed to do this."""
     return Problem(
         403,
         "forbidden",
         "Your role does not allow this",
         f"the role {role} may not {action}",
-        f"ask somebody with the role {needed}, or use a key that has it",
+        f"ask a person with the role {needed}, or use a key that has it",
     )
 
 
 def not_found(what: str, name: str, hint: str) -> Problem:
-    """404: not there, or somebody else's, which is the same to the asker."""
+    """404: it is not there, or belongs to another tenant, which looks the same to the caller."""
     return Problem(404, "not_found", f"No such {what}", f"there is no {what} {name[:80]!r} in your tenant", hint)
 
 
@@ -104,5 +110,19 @@ def too_large(what: str, limit: int, unit: str, hint: str) -> Problem:
 
 
 def unavailable(detail: str, hint: str = "nothing was lost; ask again in a moment") -> Problem:
-    """503: something that this depends on does not answer."""
+    """503: a component that this depends on does not answer."""
     return Problem(503, "unavailable", "Not available now", detail, hint, headers={"Retry-After": "2"})
+
+
+def not_stored(error: BusError) -> Problem:
+    """503: the broker refused a write, or did not confirm it."""
+    if isinstance(error, PublishRefused):
+        return unavailable(
+            f"the message broker refused to store it: {error}",
+            "the operator must look (`bulkhead doctor`): a full disk, a limit or a missing right",
+        )
+    return unavailable(
+        f"the message broker does not answer: {error}",
+        "nothing that was acknowledged is lost; repeat it, under the same Idempotency-Key if it has one, and it counts "
+        "once. If it goes on, the operator must look (`bulkhead doctor`): a full disk stops the broker",
+    )

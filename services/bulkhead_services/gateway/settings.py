@@ -13,7 +13,7 @@ SYMMETRIC = ("HS256", "HS384", "HS512", "NONE")
 
 
 class PublisherPolicy(Contract):
-    """Who stands behind an outside publisher's key (`pub_<name>` on the bus)."""
+    """The person and role behind an outside publisher's key (`pub_<name>` on the bus)."""
 
     tenant: Token
     person: Name
@@ -26,10 +26,10 @@ class Settings(ServiceSettings):
     api_keys_file: {"keys": [{"sha256", "tenant", "person", "role"}]}; re-read when it changes.
     publishers: JSON {"pub_<name>": {"tenant", "person", "role"}}; publishers_file holds the same (YAML or JSON, at
     the top or under `publishers`, as infra/bulkhead_infra/identity/policy.yaml does), and wins.
-    head_timeout_s: until a request's head is whole. body_timeout_s: the same for its body, plus what its bytes take at
-    body_min_bytes_per_s. write_timeout_s: so long a client may take nothing of its answer. max_streams* and
+    head_timeout_s: until a request's headers are complete. body_timeout_s: the same for its body, plus the time of its
+    bytes at body_min_bytes_per_s. write_timeout_s: for which a client may read nothing of its answer. max_streams* and
     max_body_bytes_held* (of bodies that are being read or handled): per replica.
-    tenants_file: the quotas of the tenants (`quota` in their rows), re-read when it changes; without it everyone has
+    tenants_file: the quotas of the tenants (`quota` in their rows), read again when it changes; without it all have
     the defaults of contracts/bulkhead_contracts/quota.py. running_tasks: at once, in the whole mesh. edge_replicas: of
     the gateway; rates are divided by it.
     """

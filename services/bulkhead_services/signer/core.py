@@ -1,4 +1,4 @@
-"""What may be granted, pure: a request is held to its tenant's policy, never lowered in silence.
+"""Grant decisions, pure: a request is held to its tenant's policy, and its limits are never lowered silently.
 
 In: a GrantRequested, the task it is for, the policies, the tools that exist, the time. Out: a TaskGrant and the
 specs of its tools, or why not. The same request gives the same grant.
@@ -38,7 +38,7 @@ class Ceiling(Contract, extra="forbid"):
 
 
 class TenantPolicy(Contract, extra="forbid"):
-    """What one tenant may have at most. `roles`: false takes the right to submit from a role.
+    """The policy of one tenant. `roles`: false takes the right to submit from a role.
 
     quota: how much at once; the gateway holds the tenant to it.
     """
@@ -65,7 +65,7 @@ class Policies:
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """What will be signed."""
+    """A grant to be signed."""
 
     grant: TaskGrant
     tools: tuple[ToolSpec, ...]
@@ -213,7 +213,7 @@ _LIMITS = {
     "tokens": ("a token limit", "--limit-tokens"),
     "deadline_ms": ("a deadline", "--deadline"),
 }
-"""How people say a limit, and the option by which they set it."""
+"""Names of the limits for people, and the options that set them."""
 
 
 def _shown(name: str, value: int) -> str:

@@ -1,4 +1,4 @@
-"""Signer acts: reads the policy once, signs what `core` grants.
+"""The signer's edge: reads the policy once and signs what `core` grants.
 
 In: GrantRequested (rpc, from the gateway alone). Out: GrantReplied with a token, or with the reason why not.
 """

@@ -1,7 +1,7 @@
-"""Requests of a tenant that are stored and not taken up yet: while there are many, its next one waits at the door.
+"""Backpressure per tenant: while many of its stored requests wait to be handled, its next one is delayed.
 
 In: requests as they are stored, tasks of which a message was handled (by whichever replica). Out: a pause, never a
-refusal. The inbox is one line for everybody: who writes faster than it is read makes all others stand behind him.
+refusal. All tenants share one inbox: a tenant that writes faster than it is read would delay all others.
 """
 
 import asyncio
@@ -9,12 +9,12 @@ from collections import OrderedDict
 
 MOST = 8
 PATIENCE_S = 1.0
-"""So long a request waits, and so long one counts of which nothing was heard: another replica's word may be lost, and
-what cannot be handled now (the signer is away) must not keep others out."""
+"""The longest wait of a request, and the time for which a stored one counts without news of it: another replica's
+notice may be lost, and a request that cannot be handled now (the signer is away) must not keep others out."""
 
 
 class Backlog:
-    """Of this replica's requests, by tenant and task, with the time at which they stop counting."""
+    """Open requests of this replica, by tenant and task, with the time at which each stops counting."""
 
     def __init__(self, most: int = MOST) -> None:
         self._most = most
@@ -22,7 +22,7 @@ class Backlog:
         self._changed = asyncio.Event()
 
     async def room(self, tenant: str) -> None:
-        """Wait until few enough of the tenant's requests lie there, or long enough."""
+        """Wait until the tenant has few enough open requests, or PATIENCE_S have passed."""
         loop = asyncio.get_running_loop()
         until = loop.time() + PATIENCE_S
         while self._count(tenant, loop.time()) >= self._most and loop.time() < until:
@@ -33,11 +33,11 @@ class Backlog:
                 return
 
     def stored(self, tenant: str, task: str) -> None:
-        """One more."""
+        """Count a request that is being stored."""
         self._open.setdefault(tenant, OrderedDict())[task] = asyncio.get_running_loop().time() + PATIENCE_S
 
     def taken_up(self, tenant: str, task: str) -> None:
-        """A message of the task was handled."""
+        """A message of the task was handled: its request no longer counts."""
         lying = self._open.get(tenant)
         if lying is None or lying.pop(task, None) is None:
             return

@@ -1,8 +1,7 @@
-"""What each tenant may, as data: the `quota` of its row in the tenants file, re-read when the file changes.
+"""Quotas of the tenants, from the `quota` of each row in the tenants file, read again when the file changes.
 
-In: the file. Out: quotas by tenant; the default for whom it does not name, and all defaults without a file. Beside them
-the ceilings that the signer holds the tenant to, to be shown. A file that
-cannot be read changes nothing: what held goes on to hold, and the log says so.
+In: the file. Out: quotas by tenant; defaults for a tenant that it does not name, and without a file. Also the tools and
+ceilings to which the signer holds the tenant. A file that cannot be read changes nothing, and the log says so.
 """
 
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ from pydantic import Field, ValidationError
 from bulkhead.telemetry.log import Log
 from bulkhead_contracts.budget import Limit
 from bulkhead_contracts.quota import Quota
-from bulkhead_contracts.types import Contract, Token
+from bulkhead_contracts.types import Contract, Name, Token
 
 log = Log("gateway.quotas")
 NONE = Quota()
@@ -31,9 +30,10 @@ class PolicyDocument(Contract):
 
 
 class _Row(Contract):
-    """What is read of a tenant's row; the signer reads the rest."""
+    """The part of a tenant's row that the gateway reads; the signer reads the rest."""
 
     quota: Quota = NONE
+    tools: tuple[Name, ...] = ()
     task: Limit | None = None
     day: Limit | None = None
 
@@ -54,17 +54,22 @@ class TenantQuotas:
             self._rows = _read(path, self._seen)
 
     def of(self, tenant: str) -> Quota:
-        """What a tenant may."""
+        """The quota of a tenant."""
         row = self._rows.get(tenant)
         return row.quota if row is not None else NONE
 
     def policy(self, tenant: str) -> PolicyDocument | None:
-        """Its ceilings, where the file tells them."""
+        """The ceilings of a tenant, where the file has them."""
         row = self._rows.get(tenant)
         return PolicyDocument(task=row.task, day=row.day) if row and row.task and row.day else None
 
+    def tools(self, tenant: str) -> tuple[str, ...] | None:
+        """The tools that its tasks may use, where the file names the tenant."""
+        row = self._rows.get(tenant)
+        return row.tools if row is not None else None
+
     def look(self) -> None:
-        """Take the file in if it is another one than it was."""
+        """Read the file again if it has changed."""
         stamp = _stamp(self._path) if self._path is not None else None
         if self._path is None or stamp == self._seen:
             return
@@ -87,7 +92,7 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 
 @lru_cache(maxsize=4)
 def _read(path: Path, _: tuple[int, int] | None) -> dict[str, _Row]:
-    """As it is at this stamp. Raises ValueError."""
+    """The rows of the file at this stamp. Raises ValueError."""
     try:
         found: Any = yaml.safe_load(path.read_text())
         return _File.model_validate(found).tenants

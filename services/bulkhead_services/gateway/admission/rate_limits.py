@@ -1,8 +1,8 @@
-"""How many tasks somebody may submit in a short time, at this replica: a bucket of the tenant, one of the person.
+"""Rate limits of submissions at this replica: one bucket per tenant and one per person.
 
-In: who submits, which way, when. Out: nothing, or how long to wait and what to say. HTTP (429) and programs on the bus
-(`TaskRejected`) have the same quota and buckets of their own: a message is judged by when it was stored, so that what
-piled up while no gateway ran is no spike, and that time may lie far behind a request's.
+In: the submitter, the way (HTTP or bus), the time. Out: nothing, or the wait and its explanation. HTTP (429) and the
+bus (`TaskRejected`) share quotas and have separate buckets: a message counts at the time it was stored, so what
+piled up while no gateway ran are no spike, and that time may lie far behind a request's.
 """
 
 import math
@@ -16,7 +16,7 @@ from bulkhead_services.gateway.admission.token_buckets import Buckets, Rate
 
 @dataclass(frozen=True, slots=True)
 class TooFast:
-    """wait_s: at least 1. limit: so many per minute."""
+    """A submission beyond the rate. wait_s: at least 1. limit: submissions per minute."""
 
     wait_s: int
     limit: int
@@ -25,7 +25,7 @@ class TooFast:
 
 
 class Spikes:
-    """The buckets of this replica, for `replicas` of them together."""
+    """The buckets of this replica; rates are divided by the number of replicas."""
 
     def __init__(self, quotas: TenantQuotas, replicas: int) -> None:
         self._quotas = quotas
@@ -33,7 +33,7 @@ class Spikes:
         self._buckets = Buckets()
 
     def take(self, way: Literal["http", "bus"], tenant: str, person: str, now_unix_ms: int) -> TooFast | None:
-        """One task more."""
+        """Count one submission, or say why it must wait."""
         quota = self._quotas.of(tenant)
         wants = (
             ((way, tenant), self._rate(quota.tasks_per_minute, quota.burst_tasks)),

@@ -1,9 +1,8 @@
-"""Places to run, over the inbox: reads what it says, decides, and appends the decision where only one can be the next.
+"""Places to run, decided over the inbox: every replica reads it, decides, and appends by compare and set.
 
-In: tasks that ask for a place or give one back. Out: `PlacesGiven` in the gateway's own inbox. Every replica does this.
-A decision is appended only behind the last one that its decider has read (compare and set on one subject): of two that
-decide at once one is told no, reads on and decides again. So there is no owner, no lease and no lock, and what a crash
-leaves undone is the handling of a message that comes again.
+In: tasks that ask for a place or give one back. Out: `PlacesGiven` in the gateway's own inbox. A decision is appended
+only behind the last one that its decider has read: of two simultaneous ones the broker refuses one, whose replica reads
+on and decides again. There is no owner, lease or lock; after a crash the message is delivered again.
 """
 
 import asyncio
@@ -44,7 +43,7 @@ RETRY_S = 0.05
 
 
 class Admission:
-    """The book of this replica, and its word in what is decided."""
+    """The book of this replica, and its part in the decisions."""
 
     def __init__(self, context: Context, quotas: TenantQuotas, running: int, look_s: float) -> None:
         self._context = context
@@ -95,7 +94,7 @@ class Admission:
         return "waits"
 
     async def settle(self, at_least: int = 0) -> None:
-        """Something has changed: give the places that are free. Raises HandBack, BusError."""
+        """Give the free places to waiting tasks. Raises HandBack, BusError."""
         async with self._lock:
             for attempt in range(TRIES):
                 book = await self._read_on(at_least, again=attempt > 0)
@@ -122,13 +121,13 @@ class Admission:
         raise HandBack(RETRY_S, "others decide about places at the same time")
 
     async def fresh(self) -> Book:
-        """The book as the inbox has it now. Raises BusError."""
+        """The book, read up to the end of the inbox. Raises BusError."""
         async with self._lock:
             return await self._read_on(0)
 
     async def run(self) -> None:
-        """Look now and then, until cancelled: for waiting that has become too long, for quotas that have changed, and
-        for what a crash left."""
+        """Decide at intervals, until cancelled: a wait may be too long, quotas may have changed, a crash may have
+        left work."""
         while True:
             try:
                 self._tenants.look()
@@ -138,7 +137,7 @@ class Admission:
             await asyncio.sleep(self._look_s)
 
     async def _append(self, book: Book, decision: PlacesGiven) -> bool:
-        """Whether this decision is the next. It counts when it is read, not now."""
+        """Append a decision; False when another came first. It counts when it is read, not now."""
         try:
             ack: PubAck = await self._context.publisher.send(
                 "gateway",

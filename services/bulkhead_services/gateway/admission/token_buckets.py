@@ -1,9 +1,7 @@
-"""Token buckets, pure: how soon somebody may begin one more task.
+"""Token buckets, pure (the generic cell rate algorithm, ITU-T I.371).
 
-In: who asks, the time, what he may. Out: milliseconds to wait, 0 for now. Kept as one number per key, the time at which
-the bucket is full again (the generic cell rate algorithm, ITU-T I.371): cheap, exact, and without a timer.
-
-Each replica has its own: what a tenant may is divided by the number of replicas.
+In: a key, its rate, the time. Out: milliseconds to wait, 0 for none. Each key needs one number, the time at which its
+bucket is full again: cheap, exact, and without a timer. Each replica has its own buckets.
 """
 
 from collections.abc import Sequence
@@ -16,23 +14,23 @@ MAX_KEYS = 50_000
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """So many per minute in the long run, so many at once."""
+    """Tokens per minute in the long run, and at once."""
 
     per_minute: float
     burst: float
 
 
 class Buckets:
-    """The buckets of one replica, bounded: the longest unused are forgotten, which is as if they were full."""
+    """The buckets of one replica, bounded: the longest unused are forgotten, which equals full ones."""
 
     def __init__(self) -> None:
         self._full_at = BoundedDict[tuple[str, ...], float](MAX_KEYS)
 
     def take(self, wants: Sequence[tuple[tuple[str, ...], Rate]], now_ms: float) -> tuple[float, int]:
-        """One token out of every bucket, or out of none.
+        """Take one token out of every bucket, or out of none.
 
-        Returns how long to wait in ms (0: taken) and the index of the bucket for which. Time may stand still or come in
-        another order than it went: an earlier `now_ms` never makes a bucket fuller.
+        Returns the wait in ms (0: taken) and the index of the bucket that causes it. An earlier `now_ms` than before
+        never makes a bucket fuller.
         """
         full_at = []
         for index, (key, rate) in enumerate(wants):

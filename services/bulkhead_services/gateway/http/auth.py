@@ -1,4 +1,4 @@
-"""Who asks: an API key or a JWT becomes a RequesterClaim, or a 401 that says why.
+"""Authentication: an API key or a JWT becomes a RequesterClaim, or a 401 that says why.
 
 In: request headers. Out: tenant, person, role. API keys are stored as SHA-256 digests; a key carries 256 random
 bits, so a plain digest is enough (nothing to guess). JWTs are checked against a JWKS by an asymmetric algorithm.
@@ -35,7 +35,7 @@ HOW = "send `Authorization: Bearer <API key or JWT>` or `X-API-Key: <API key>`"
 
 
 class ApiKey(Contract):
-    """One row of the key file: the digest of a key and whose it is."""
+    """One row of the key file: the digest of a key, and its owner."""
 
     sha256: Sha256
     tenant: Token
@@ -76,7 +76,7 @@ class ApiKeys:
             log.error("api_keys_unreadable", path=str(self._path), reason=str(error))
 
     def find(self, key: str) -> RequesterClaim | None:
-        """Whose key this is. Looks at every row, so that time tells nothing."""
+        """The owner of a key. Compares with every row, so that the time reveals nothing."""
         digest = hashlib.sha256(key.encode()).hexdigest()
         found: ApiKey | None = None
         for row in self._rows:
@@ -119,7 +119,7 @@ class Jwks:
             if not self._keys:
                 self._read_at = -JWKS_MAX_AGE_S
                 raise unavailable(
-                    "the keys that sign tokens cannot be read",
+                    "the key set that verifies tokens cannot be read",
                     "use an API key, or ask the operator to check the JWKS setting",
                 ) from error
 
@@ -149,7 +149,7 @@ class Authenticator:
             raise ValueError("BULKHEAD_JWT_ISSUER is required with a JWKS: tokens of any issuer would pass otherwise")
 
     async def claim(self, headers: Mapping[str, str]) -> RequesterClaim:
-        """Who asks. Raises Problem (401, 503)."""
+        """The caller. Raises Problem (401, 503)."""
         credential = _credential(headers)
         if credential.count(".") == 2 and not credential.startswith(KEY_PREFIX):
             return await self._of_token(credential)
@@ -163,7 +163,7 @@ class Authenticator:
         return claim
 
     async def allowed(self, request: Request, roles: frozenset[str], action: str, needed: str) -> RequesterClaim:
-        """Who asks, when one of these roles does. Raises Problem (401, 403, 503)."""
+        """The caller, if it has one of these roles. Raises Problem (401, 403, 503)."""
         claim = await self.claim(request.headers)
         if claim.role not in roles:
             raise forbidden(claim.role, action, needed)
@@ -171,7 +171,7 @@ class Authenticator:
 
     async def _of_token(self, token: str) -> RequesterClaim:
         if not self._jwks.configured:
-            raise unauthorized("this mesh takes no JWTs", "use an API key, or configure a JWKS")
+            raise unauthorized("this mesh accepts no JWTs", "use an API key, or configure a JWKS")
         settings = self._settings
         try:
             kid = jwt.get_unverified_header(token).get("kid")

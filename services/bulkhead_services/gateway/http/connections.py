@@ -1,8 +1,8 @@
-"""Connections with deadlines: uvicorn has one only for an idle connection that says nothing at all.
+"""Connections with deadlines; uvicorn has one only for a connection that is idle.
 
-In: bytes of clients. Out: requests for the application, or the end of a connection that is too slow: a head that does
-not become whole in time, a peer that does not take what is sent, or one connection too many. (A body's deadline is in
-caps.py: only the application knows how large it may be.)
+In: bytes of clients. Out: requests for the application, or the end of a connection: its head is not complete in time,
+its peer does not read the answer, or there are too many. The deadline of a body is in request_limits.py, because only
+the application knows how large it may be.
 """
 
 import asyncio
@@ -18,12 +18,12 @@ from bulkhead_services.gateway.problems import MEDIA_TYPE, TYPE_PREFIX
 
 log = Log("gateway.sockets")
 KEPT_FILES = 128
-"""Files that the process needs for everything else: the broker's connection, logs, the listening socket."""
+"""Open files for everything else: the broker's connection, logs, the listening socket."""
 
 
 @dataclass(slots=True)
 class Sockets:
-    """What a connection may take, for all connections of one server. waiting: those without a whole request."""
+    """Bounds shared by all connections of one server. waiting: connections without a complete request."""
 
     head_timeout_s: float
     write_timeout_s: float
@@ -32,7 +32,7 @@ class Sockets:
 
 
 def connections_bound(wanted: int) -> int:
-    """As many as wanted, or as the process may have open files."""
+    """The wanted number, or as many as the process may open files."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return wanted if files == resource.RLIM_INFINITY else max(1, min(wanted, files - KEPT_FILES))
 
@@ -73,36 +73,36 @@ class BoundedProtocol(H11Protocol):
         )
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It is over, whoever ended it."""
+        """The connection has ended, on either side."""
         self._request_came()
         self._end_write_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes: of a head, of a body, or of nothing that is asked for."""
+        """Bytes of a head, of a body, or unexpected ones."""
         self._heard = True
         super().data_received(data)
         self._judge()
 
     def on_response_complete(self) -> None:
-        """The answer is out; what follows is the next request."""
+        """The answer is sent; the next request may follow."""
         super().on_response_complete()
         self._heard = False
         self._judge()
 
     def pause_writing(self) -> None:
-        """The peer does not take what is sent."""
+        """The peer does not read the answer."""
         super().pause_writing()
         if self._write_timer is None:
             self._write_timer = self.loop.call_later(self.sockets.write_timeout_s, self._not_taken)
 
     def resume_writing(self) -> None:
-        """It does again."""
+        """The peer reads again."""
         self._end_write_timer()
         super().resume_writing()
 
     def send_400_response(self, msg: str) -> None:
-        """What is no HTTP gets a problem as every other error does."""
+        """Bytes that are no HTTP get problem details, as every other error does."""
         self._answer(
             400,
             "not_http",
@@ -112,7 +112,7 @@ class BoundedProtocol(H11Protocol):
         )
 
     def _judge(self) -> None:
-        """A request is being answered, or one is waited for: then the clock runs from the first moment on."""
+        """Run the head's deadline unless a request is being answered."""
         if self.cycle is not None and not self.cycle.response_complete:
             self._request_came()
         elif self._heard or self.cycle is None or self.transport.is_closing():
@@ -142,9 +142,9 @@ class BoundedProtocol(H11Protocol):
             self._answer(
                 408,
                 "too_slow",
-                "The request came too slowly",
-                f"its headers were not whole within {self.sockets.head_timeout_s:g} s",
-                "send the whole head of a request at once",
+                "The request arrived too slowly",
+                f"its headers were not complete within {self.sockets.head_timeout_s:g} s",
+                "send all headers of a request at once",
             )
             return
         # Silent, sending on after its answer, or not taking the end: nothing that is said now would be read.
@@ -155,7 +155,7 @@ class BoundedProtocol(H11Protocol):
         self.transport.abort()
 
     def _answer(self, status: int, code: str, title: str, detail: str, hint: str) -> None:
-        """An answer without a request, and the end."""
+        """Send an answer without a request, and close."""
         body = json.dumps(
             {"type": TYPE_PREFIX + code, "title": title, "status": status, "code": code, "detail": detail, "hint": hint}
         ).encode()

@@ -1,6 +1,6 @@
-"""What callers may hold of this replica at once: event streams, and bytes of bodies that are being read or handled.
+"""Limits on what callers hold of this replica at once: event streams, and bytes of request bodies.
 
-In: who asks, a request. Out: a place, or a body; else a Problem that says what to do. In the process and lost with it.
+In: the caller, a request. Out: a place, or a body; else a Problem that says what to do. Counts live in the process.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ RETRY_AFTER_S = 5
 
 
 class StreamCaps:
-    """Counts open event streams: of all, of a tenant, of a person."""
+    """Open event streams: in all, per tenant, per person."""
 
     def __init__(self, settings: Settings) -> None:
         self._all = settings.max_streams
@@ -27,7 +27,7 @@ class StreamCaps:
         self._open: Counter[tuple[str, ...]] = Counter()
 
     def take(self, claim: RequesterClaim) -> Callable[[], None]:
-        """A place, held until the function that comes back is called. Raises Problem (429, 503)."""
+        """Take a place; the returned function gives it back. Raises Problem (429, 503)."""
         person, tenant = (claim.tenant, claim.person), (claim.tenant,)
         # Taken before anything is awaited: many at once must not all pass the same check.
         if self._open[person] >= self._per_person:
@@ -71,7 +71,7 @@ def _too_many(whose: str, limit: int, hint: str) -> Problem:
 
 
 class Bodies:
-    """Reads bodies: each bounded in size and time; in bytes, those of a person, of a tenant and all together."""
+    """Request bodies: each bounded in size and time, and their bytes per person, per tenant and in all."""
 
     def __init__(self, settings: Settings) -> None:
         self._timeout_s = settings.body_timeout_s
@@ -91,7 +91,7 @@ class Bodies:
         """The body, read no further than its bound (`extra` is room for framing). Raises Problem (408, 413, 429,
         503)."""
         places = (claim.tenant, claim.person), (claim.tenant,), ()
-        hint = f"send at most {limit} bytes; long material belongs into documents (POST /v1/documents)"
+        hint = f"send at most {limit} bytes; long material belongs in documents (POST /v1/documents)"
         declared = request.headers.get("content-length", "")
         if declared.isdigit() and int(declared) > limit + extra:
             raise too_large("the request body", limit, "bytes", hint)
@@ -115,8 +115,8 @@ class Bodies:
             raise Problem(
                 408,
                 "too_slow",
-                "The body came too slowly",
-                f"{len(raw)} bytes came in {loop.time() - began:.0f} s",
+                "The body arrived too slowly",
+                f"{len(raw)} bytes arrived in {loop.time() - began:.0f} s",
                 f"send it at {self._rate} bytes/s or more",
                 headers={"Connection": "close"},
             ) from error
@@ -127,7 +127,7 @@ class Bodies:
                     del self._held[place]
 
     def _check(self, of_person: int, of_tenant: int, of_all: int) -> None:
-        # Shares first: who sends much at once is told so before others are turned away for it.
+        # Shares first: a caller who sends too much hears of it before others are refused.
         if of_person > self._most_of_person:
             raise _too_much("you are", self._most_of_person, "send them one after another")
         if of_tenant > self._most_of_tenant:

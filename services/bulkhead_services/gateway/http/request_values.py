@@ -1,4 +1,4 @@
-"""What a request says, read and checked: keys, bodies, ids, positions, pages.
+"""Values of a request, read and checked: keys, bodies, ids, positions, pages.
 
 In: a request. Out: plain values, or a Problem that names what does not fit.
 """
@@ -23,7 +23,7 @@ MAX_KEY_CHARS = 255
 MAX_PAGE = 100
 MAX_PAGE_DIGITS = 6
 MAX_NAMED_ERRORS = 20
-_OF_A_STEP = re.compile(r"plan\.steps\.(\d+)\.")
+_OF_A_STEP = re.compile(r"plan\.steps\.(\d+)(?:\.|$)")
 
 M = TypeVar("M", bound=Contract)
 
@@ -63,7 +63,7 @@ def parsed(model: type[M], raw: bytes) -> M:
                 "the objective",
                 bounds.MAX_OBJECTIVE_CHARS,
                 "characters",
-                "shorten it; long material belongs into documents (POST /v1/documents)",
+                "shorten it; long material belongs in documents (POST /v1/documents)",
             )
     if problems[0]["type"] == "json_invalid":
         raise Problem(
@@ -87,7 +87,7 @@ def parsed(model: type[M], raw: bytes) -> M:
 
 
 def _step(raw: bytes, field: str) -> str:
-    """` (step pay)` where the field stands in a step that has an id: people count their steps by name."""
+    """` (step pay)` for a field of a step that has an id: people know their steps by name."""
     match = _OF_A_STEP.match(field)
     try:
         name = json.loads(raw)["plan"]["steps"][int(match[1])]["id"] if match else ""
@@ -106,7 +106,7 @@ def token(request: Request, parameter: str, what: str) -> str:
 
 
 def position_of(request: Request) -> Position:
-    """Where the client stands in a stream of events. Raises Problem 400."""
+    """The client's position in a stream of events. Raises Problem 400."""
     event_id = request.headers.get("last-event-id") or request.query_params.get("last_event_id", "")
     if not event_id:
         return Position()
@@ -116,7 +116,7 @@ def position_of(request: Request) -> Position:
         raise Problem(
             400,
             "bad_event_id",
-            "Last-Event-ID is not one of ours",
+            "Last-Event-ID is not valid",
             str(error),
             "send the last `id:` that you received, or none to start at the beginning",
         ) from error
@@ -156,6 +156,6 @@ def cursor_of(text: str) -> int:
             422,
             "invalid_query",
             "cursor does not fit",
-            "the cursor is not one of ours",
-            "send the `next` of the page before, or none for the first page",
+            "this gateway did not make the cursor",
+            "send the `next` of the previous page, or none for the first page",
         ) from error

@@ -1,8 +1,9 @@
-"""Shapes of the HTTP API: what people send (unknown fields are refused, they mistype) and what they read."""
+"""Shapes of the HTTP API: requests (unknown fields are refused, because people mistype) and answers."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from bulkhead_contracts import bounds
 from bulkhead_contracts.budget import Amount
@@ -15,31 +16,49 @@ from bulkhead_contracts.tool import UncertainWrite
 from bulkhead_contracts.types import Contract, Count, Name, Reason, Tag
 from bulkhead_services.gateway.read_model.task_view import Status, StepStatus
 
-_STRICT = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
+STRICT = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
 
 
 class LimitsInput(TaskLimits):
-    """Ceilings: money in micro US dollars, tokens, milliseconds from when it has a place to run.
+    """Ceilings of a task: money in micro US dollars, tokens, and milliseconds from the time it has a place to run.
 
-    With nothing no task could begin.
+    A ceiling of zero is refused: no task could begin.
     """
 
-    model_config = _STRICT
+    model_config = STRICT
 
     cost_usd_micros: Annotated[int, Field(ge=1, le=bounds.MAX_COST_USD_MICROS)] = bounds.DEFAULT_TASK_COST_USD_MICROS
     tokens: Annotated[int, Field(ge=1, le=bounds.MAX_TOKENS)] = bounds.DEFAULT_TASK_TOKENS
 
 
-class PlanStepInput(PlanStep):
-    """A step of a plan that the caller brings."""
+def _no_default(schema: dict[str, Any]) -> None:
+    del schema["default"]
 
-    model_config = _STRICT
+
+class PlanStepInput(PlanStep):
+    """A step of a plan that the caller brings. acceptance: when the step counts as done; only a `noop` needs none."""
+
+    model_config = ConfigDict(
+        **STRICT,
+        json_schema_extra={
+            "if": {"properties": {"kind": {"const": "noop"}}, "required": ["kind"]},
+            "else": {"properties": {"acceptance": {"pattern": r"\S"}}, "required": ["acceptance"]},
+        },
+    )
+
+    acceptance: Annotated[str, Field(max_length=bounds.MAX_ACCEPTANCE_CHARS, json_schema_extra=_no_default)] = ""
+
+    @model_validator(mode="after")
+    def _accepted_by(self) -> Self:
+        if self.kind != "noop" and not self.acceptance.strip():
+            raise PydanticCustomError("no_acceptance", "acceptance is missing: say when this step counts as done")
+        return self
 
 
 class PlanInput(Contract):
     """A plan that the caller brings; the mesh checks it as it checks its own."""
 
-    model_config = _STRICT
+    model_config = STRICT
 
     steps: Annotated[tuple[PlanStepInput, ...], Field(min_length=1, max_length=bounds.MAX_PLAN_STEPS)]
 
@@ -49,15 +68,15 @@ class PlanInput(Contract):
 
 
 class ForkInput(ForkOf):
-    """An ended task of the caller's tenant whose results are taken over: of these steps, unchanged in `plan`."""
+    """An ended task of the caller's tenant; the results of these steps, unchanged in `plan`, are reused."""
 
-    model_config = _STRICT
+    model_config = STRICT
 
 
 class TaskSubmission(Contract):
     """Body of POST /v1/tasks."""
 
-    model_config = _STRICT
+    model_config = STRICT
 
     objective: Objective
     limits: LimitsInput = LimitsInput()
@@ -72,7 +91,7 @@ class TaskSubmission(Contract):
 class CancelSubmission(Contract):
     """Body of POST /v1/tasks/{task_id}/cancel; may be absent."""
 
-    model_config = _STRICT
+    model_config = STRICT
 
     reason: Reason = ""
 
@@ -86,7 +105,7 @@ class TaskReceipt(Contract):
 
 
 class CancelReceipt(Contract):
-    """The wish to cancel is stored durably; the planner ends the task."""
+    """The cancel is stored durably; the planner ends the task."""
 
     task_id: str
     status_url: str
@@ -121,16 +140,16 @@ class TaskSummary(Contract):
 
 
 class TaskPage(Contract):
-    """Tasks, the newest first; `next` continues, absent on the last page."""
+    """Tasks, the newest first; `next` leads to the next page and is null on the last one."""
 
     tasks: tuple[TaskSummary, ...]
     next: str | None = None
 
 
 class QueueDocument(Contract):
-    """How a task waits for a place to run: as many as `limit` run, of its tenant or (`full`: mesh) of all.
+    """The queue before a task: `running` of `limit` places are taken, of its tenant or (`full`: mesh) of the mesh.
 
-    ahead: tasks of the same tenant that wait and came before it; those of others of the tenant's people take turns.
+    ahead: waiting tasks of the same tenant that came before it; the tenant's people take turns.
     """
 
     since_unix_ms: Count
@@ -142,7 +161,7 @@ class QueueDocument(Contract):
 
 
 class PauseDocument(Contract):
-    """Why a task is held back where it stands, with what lets it go on. step_id: where it is seen, "" for the plan."""
+    """Why a task is paused, and what lets it go on. step_id: the paused step, "" for the plan."""
 
     since_unix_ms: Count
     code: str
@@ -151,15 +170,15 @@ class PauseDocument(Contract):
 
 
 class TaskDocument(Contract):
-    """All that is known of a task. `answer` is the text of the result, with citation markers [#…].
+    """Everything known about a task. `answer` is the text of the result, with citation markers [#…].
 
-    usage: until it has ended, of the steps that have alone; `GET /v1/spend?by=task` counts every call that settled.
-    spent_more: calls were in the works when it ended; what they cost is not in `usage`, which is the least then.
-    charged: of a task that was ended early, all that it cost, as soon as the last of its calls has settled.
-    standing, complete: of `result`, null without one. A task that succeeded has an answer; one that is `degraded` or
-    not complete is to be read with its warnings (`result`.standing_reason, .completeness).
-    uncertain_writes: of a task that did not succeed, calls that may or may not have been done, and that nobody repeats:
-    a person looks. null when they cannot be told just now: ask again. more_uncertain_writes: so many are not listed.
+    usage: while the task runs, of its ended steps only; `GET /v1/spend?by=task` counts every settled call.
+    spent_more: calls were in progress when the task ended; their cost is not in `usage`, which is a lower bound then.
+    charged: the whole cost of a task that was ended early, once its last call has settled.
+    standing, complete: of `result`, null without one. An answer that is `degraded` or not complete must be read with
+    its warnings (`result`.standing_reason, .completeness).
+    uncertain_writes: calls of a task that did not succeed, which may or may not have been done and are not repeated: a
+    person must check them. null while they cannot be known: ask again. more_uncertain_writes: how many are not listed.
     """
 
     task_id: str
@@ -192,9 +211,9 @@ class TaskDocument(Contract):
 
 
 class DocumentReceipt(Contract):
-    """How the ingestion stands: `pending` until the document store has answered.
+    """State of an ingestion: `pending` until the document store has answered.
 
-    replaced_sha256: digest of the other content that stood under this name until now; null when there was none.
+    replaced_sha256: digest of the content that this document replaced; null when there was none.
     """
 
     ingest_id: str
@@ -209,7 +228,7 @@ class DocumentReceipt(Contract):
 
 
 class DeletionReceipt(Contract):
-    """How the deletion stands: `deleted`, or `pending` until the document store has answered."""
+    """State of a deletion: `deleted`, or `pending` until the document store has answered."""
 
     name: str
     outcome: str
@@ -217,7 +236,7 @@ class DeletionReceipt(Contract):
 
 
 class DocumentPage(Contract):
-    """Documents by name; `next` continues, absent on the last page."""
+    """Documents by name; `next` leads to the next page and is null on the last one."""
 
     documents: tuple[StoredDocument, ...]
     next: str | None = None

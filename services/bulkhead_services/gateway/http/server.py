@@ -1,4 +1,4 @@
-"""The HTTP server, in the event loop of the service: the runtime keeps the signals, this keeps the sockets.
+"""The HTTP server, in the event loop of the service; the runtime handles the signals.
 
 In: an ASGI application. Out: it listens; `stop` finishes what runs and closes.
 """

@@ -1,13 +1,14 @@
-"""What the HTTP API says of places: 429 for whom there is no room at the edge, and how a task waits.
+"""Checks of a submission before it is stored (429, 422), and the queue as people see it.
 
-In: who submits; a feed. Out: a Problem with Retry-After, or nothing; the queue as people see it.
+In: the submitter; a feed. Out: a Problem, or nothing; how a task waits.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from bulkhead.runtime.context import unix_ms
 from bulkhead.runtime.errors import HandBack
+from bulkhead.validation_errors import meant
 from bulkhead_contracts.task import RequesterClaim
 from bulkhead_services.gateway.admission.backpressure import Backlog
 from bulkhead_services.gateway.admission.quotas import PolicyDocument, TenantQuotas
@@ -22,7 +23,7 @@ QUEUE_FULL_RETRY_S = 30
 
 
 class Door:
-    """Quotas at the door."""
+    """Quotas and the tenant's policy, checked before a request is stored."""
 
     def __init__(
         self,
@@ -39,12 +40,11 @@ class Door:
         self._clock = clock
 
     def policy(self, tenant: str) -> PolicyDocument | None:
-        """What the tenant's policy allows, where it is known here."""
+        """The tenant's policy, where it is known here."""
         return self._quotas.policy(tenant)
 
     async def check(self, claim: RequesterClaim) -> None:
-        """One task more of this person; waits a little while the tenant's last ones are not taken up. Raises Problem
-        (429)."""
+        """Count one submission; waits briefly while the tenant's last ones are not handled. Raises Problem (429)."""
         await self._backlog.room(claim.tenant)
         fast = self._spikes.take("http", claim.tenant, claim.person, self._clock())
         if fast is not None:
@@ -54,13 +54,27 @@ class Door:
             raise Problem(
                 429,
                 "queue_full",
-                "Too many tasks wait",
-                f"{limit} tasks of your tenant wait for a place to run, as many as may",
+                "Too many tasks are waiting",
+                f"{limit} tasks of your tenant wait for a place to run, which is its limit",
                 "submit it again, with the same key, when some have begun: "
                 "`bulkhead tasks` shows them; or cancel what is no longer wanted",
                 headers={"Retry-After": str(QUEUE_FULL_RETRY_S)},
                 limit=limit,
             )
+
+    def check_tools(self, tenant: str, wanted: Iterable[str]) -> None:
+        """Refuse tools that the tenant's policy does not name, where it is known here; the signer judges the rest.
+        Raises Problem (422)."""
+        known = self._quotas.tools(tenant)
+        if known is None or not (foreign := sorted(set(wanted) - set(known))):
+            return
+        raise Problem(
+            422,
+            "tools_not_granted",
+            "These tools cannot be used",
+            f"tenant {tenant} may not use: {', '.join(foreign)}",
+            f"it may use: {', '.join(known) or 'no tool'}{meant(foreign[0], known)}",
+        )
 
     @contextmanager
     def storing(self, tenant: str, task: str) -> Iterator[Callable[[bool], None]]:
@@ -80,7 +94,7 @@ class Door:
                 self._backlog.taken_up(tenant, task)
 
     async def place(self, feed: Feed) -> QueueDocument | None:
-        """How a task waits; None when it does not. Raises BusError."""
+        """The queue before a task; None when it does not wait. Raises BusError."""
         if feed.view.status != "queued":
             return None
         try:

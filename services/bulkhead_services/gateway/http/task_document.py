@@ -1,6 +1,6 @@
-"""A feed as the HTTP API shows it.
+"""Tasks as the HTTP API shows them.
 
-In: a feed and the publishers' policy. Out: the JSON shapes of api.py.
+In: a feed and the publishers' policy. Out: the JSON shapes of schemas.py.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ NONE = WritesReplied()
 
 
 def requester(feed: Feed, policies: Policies) -> RequesterClaim | None:
-    """Who asked; for an outside publisher by today's policy."""
+    """The requester; for an outside publisher by today's policy."""
     if feed.view.requester is not None or feed.opening is None:
         return feed.view.requester
     found = requester_of(feed.opening, policies)

@@ -1,4 +1,4 @@
-"""A document as it arrives: a raw body with its name beside it, or one file of a multipart form.
+"""Uploads: a raw body with its name in the query, or one file of a multipart form.
 
 In: request headers, query and body. Out: name, media type and bytes, or a Problem.
 """
@@ -15,7 +15,7 @@ from bulkhead_services.gateway.http.multipart import file_of
 from bulkhead_services.gateway.problems import Problem, too_large
 
 UNSAID = frozenset({"", "application/octet-stream", "application/x-www-form-urlencoded"})
-"""What clients send when they were not told a type (curl's --data-binary among them): the name decides then."""
+"""Media types that clients send unless told another (curl's --data-binary among them): the name decides then."""
 _STEERING = frozenset({"Cc", "Cs", "Zl", "Zp"})
 # Overrides and isolates of direction: they make `exe.fdp` of a name end in pdf.
 _TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")

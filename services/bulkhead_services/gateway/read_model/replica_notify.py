@@ -1,7 +1,7 @@
-"""Replicas tell each other which task has something new, so that every one's watchers see it at once.
+"""Notices between replicas: a task has something new, so watchers at every replica see it at once.
 
 The inbox's durable gives each message to one replica. That one says `live.gateway.<tenant>.<task>` (core NATS, not
-stored, with the sequence); the others re-read the task. Said at most once per task and tick: a poke is only a hint.
+stored, with the sequence); the others read the task again. A poke is only a hint, sent at most once per task and tick.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ _INSTANCE = "bulkhead-instance"
 
 
 class Pokes:
-    """Says and hears pokes. handled: told of every task of which any replica has handled a message."""
+    """Sends and receives pokes. handled: called for every task of which any replica has handled a message."""
 
     def __init__(self, bus: Bus, instance: str, feeds: Feeds, handled: Callable[[str, str], None]) -> None:
         self._bus = bus
@@ -44,7 +44,7 @@ class Pokes:
             self._work.set()
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Send and receive, until cancelled."""
         assert self._subscription is not None
         hearing = asyncio.create_task(self._hear(self._subscription))
         try:

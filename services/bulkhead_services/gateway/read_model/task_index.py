@@ -1,4 +1,4 @@
-"""Which tasks a tenant has, the newest first: an index of the `TaskRequested` in the inbox, read on as it grows.
+"""The tasks of a tenant, the newest first: an index of the `TaskRequested` in the inbox, read on as it grows.
 
 In: a tenant. Out: (sequence, task) pairs. Bounded per tenant; older tasks are still there by their id. A purge takes
 the oldest first: what lies before the first message that is left is forgotten here; what it took from among the others

@@ -1,7 +1,7 @@
-"""The documents of a tenant over HTTP: added, looked at, listed, deleted.
+"""The routes under /v1/documents: add, show, list and delete documents of a tenant.
 
-In: requests of people and programs. Out: receipts and problem details. What becomes of a document is rag's word, which
-comes as a message; until then the answer is `pending`.
+In: requests of people and programs. Out: receipts and problem details. The outcome comes from rag as a message; until
+then the answer is `pending`.
 """
 
 import asyncio
@@ -13,12 +13,12 @@ from starlette.responses import Response
 
 from bulkhead_contracts import bounds
 from bulkhead_contracts.result import Failure
+from bulkhead_services.gateway.document_intake import DocumentIntake
 from bulkhead_services.gateway.http.auth import Authenticator
 from bulkhead_services.gateway.http.request_limits import Bodies
 from bulkhead_services.gateway.http.request_values import answered, idempotency_key, size_of, token
 from bulkhead_services.gateway.http.schemas import DeletionReceipt, DocumentPage, DocumentReceipt
 from bulkhead_services.gateway.http.upload import Document, checked_name, read_document
-from bulkhead_services.gateway.intake import Intake
 from bulkhead_services.gateway.problems import Problem, not_found
 from bulkhead_services.gateway.read_model import task_view
 from bulkhead_services.gateway.read_model.feeds import Feed, Feeds
@@ -31,7 +31,9 @@ FORM_BYTES = 64 * 1024
 class Documents:
     """The routes under /v1/documents."""
 
-    def __init__(self, auth: Authenticator, intake: Intake, feeds: Feeds, bodies: Bodies, settings: Settings) -> None:
+    def __init__(
+        self, auth: Authenticator, intake: DocumentIntake, feeds: Feeds, bodies: Bodies, settings: Settings
+    ) -> None:
         self._auth = auth
         self._intake = intake
         self._feeds = feeds
@@ -85,11 +87,11 @@ class Documents:
         if ended.outcome == "rejected":
             raise _refused("The document cannot be deleted", ended.failure)
         if ended.outcome == "absent":
-            raise not_found("document", name, "GET /v1/documents lists the names; they are told apart by every letter")
+            raise not_found("document", name, "GET /v1/documents lists the names; they must match exactly")
         return answered(DeletionReceipt(name=name, outcome=ended.outcome, versions=ended.versions))
 
     async def _wait(self, feed: Feed, told: Callable[[], bool]) -> None:
-        """Until rag has said what became of it, or for so long that the answer is `pending`."""
+        """Wait for the outcome, at most `ingest_wait_s`."""
         with self._feeds.watching(feed):
             await feed.refresh()
             try:
@@ -107,7 +109,7 @@ def _receipt(feed: Feed, name: str, sha256: str) -> Response:
         receipt = DocumentReceipt(ingest_id=feed.task, name=name, sha256=sha256, outcome="pending", status_url=url)
         return answered(receipt, 202, {"Location": url, "Retry-After": "1"})
     if ended.outcome == "rejected":
-        raise _refused("The document cannot be taken in", ended.failure, ended.detail)
+        raise _refused("The document was rejected", ended.failure, ended.detail)
     receipt = DocumentReceipt(
         ingest_id=feed.task,
         name=ended.name,

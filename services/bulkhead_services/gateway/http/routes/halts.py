@@ -1,13 +1,11 @@
-"""Halts and breakers over HTTP: seen by everybody of a tenant, set and lifted by its operators.
+"""Halts and breakers over HTTP: everybody of a tenant reads them, its operators set and lift them.
 
-In: requests of people and programs. Out: what stands, or problem details. Everything is of the caller's tenant: what
-is everybody's is halted by who operates the mesh, from their machine. Budget sets the halt; the gateway cannot.
+In: requests of people and programs. Out: the state, or problem details. All of it belongs to the caller's tenant: the
+operator of the mesh halts what all tenants share, from the command line. Budget sets a halt; the gateway cannot.
 """
 
 import secrets
-from typing import Annotated
 
-from pydantic import BeforeValidator, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -17,20 +15,17 @@ from bulkhead.runtime.context import Context
 from bulkhead.runtime.errors import RpcRefused
 from bulkhead.runtime.halts import operator
 from bulkhead_contracts import bounds, subjects
-from bulkhead_contracts.control import (
-    Breaker,
-    BreakerScope,
-    Halt,
-    HaltReplied,
-    HaltRequested,
-    HaltScope,
-    ResetReplied,
-    ResetRequested,
-)
+from bulkhead_contracts.control import Halt, HaltReplied, HaltRequested, ResetReplied, ResetRequested
 from bulkhead_contracts.result import Failure
 from bulkhead_contracts.task import RequesterClaim
-from bulkhead_contracts.types import Contract, Name, Reason
 from bulkhead_services.gateway.http.auth import Authenticator
+from bulkhead_services.gateway.http.operator_schemas import (
+    MAX_LISTED,
+    BreakerPage,
+    HaltPage,
+    HaltSubmission,
+    ResetSubmission,
+)
 from bulkhead_services.gateway.http.request_limits import Bodies
 from bulkhead_services.gateway.http.request_values import answered, idempotency_key, parsed
 from bulkhead_services.gateway.problems import Problem, unavailable
@@ -38,7 +33,6 @@ from bulkhead_services.gateway.read_model import task_view
 
 MAY_SWITCH = frozenset({"operator"})
 MAX_BODY_BYTES = 16 * 1024
-MAX_LISTED = 1_000
 STATUS = {
     "forbidden": 403,
     "not_yours": 403,
@@ -52,43 +46,6 @@ STATUS = {
 }
 
 
-def one_line(reason: object) -> object:
-    """A reason stands in lines that people read one by one: with line ends of its own it could forge the next one."""
-    return " ".join(reason.split()) if isinstance(reason, str) else reason
-
-
-class HaltSubmission(Contract):
-    """Body of POST /v1/halts and /v1/resumes: what, and why. name: as it is called, `worker.step`, `gpt-4.1`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
-
-    scope: HaltScope
-    name: Name
-    reason: Annotated[Reason, Field(min_length=1), BeforeValidator(one_line)]
-
-
-class ResetSubmission(Contract):
-    """Body of POST /v1/resets: which breaker, as /v1/breakers names it, and why it may be closed."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
-
-    scope: BreakerScope
-    name: Name
-    reason: Annotated[Reason, Field(min_length=1), BeforeValidator(one_line)]
-
-
-class HaltPage(Contract):
-    """What stands of halts by people, the oldest first."""
-
-    halts: Annotated[tuple[Halt, ...], Field(max_length=MAX_LISTED)]
-
-
-class BreakerPage(Contract):
-    """Breakers that have opened, the open ones first."""
-
-    breakers: Annotated[tuple[Breaker, ...], Field(max_length=MAX_LISTED)]
-
-
 class Switches:
     """The routes under /v1/halts, /v1/resumes, /v1/breakers and /v1/resets."""
 
@@ -98,7 +55,7 @@ class Switches:
         self._bodies = bodies
 
     def routes(self) -> list[Route]:
-        """To be hung into the application."""
+        """Routes for the application."""
         return [
             Route("/v1/halts", self.halts, methods=["GET"]),
             Route("/v1/halts", self.halt, methods=["POST"]),
@@ -195,4 +152,4 @@ class Switches:
 def _not_changed(failure: Failure) -> Problem:
     if failure.code not in STATUS:
         return unavailable(failure.message, failure.hint)
-    return Problem(STATUS[failure.code], failure.code, "It was not changed", failure.message, failure.hint)
+    return Problem(STATUS[failure.code], failure.code, "The state was not changed", failure.message, failure.hint)

@@ -1,14 +1,13 @@
-"""Limits and spending over HTTP. Limits are read by everybody of a tenant and changed by its operators; what was spent,
-and by whom, is read by operators and auditors. Budget judges, stores, applies and sums.
+"""Limits and spending over HTTP: everybody of a tenant reads limits, its operators change them; operators and auditors
+read spending. Budget judges, stores, applies and sums.
 
-In: requests of people and programs. Out: the tenant's limits as they stand, what it spent, or problem details.
+In: requests of people and programs. Out: the tenant's limits, its spending, or problem details.
 """
 
 import re
 import secrets
-from typing import Annotated, TypeVar, get_args
+from typing import TypeVar
 
-from pydantic import ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -17,24 +16,11 @@ from bulkhead.bus.port import BusUnavailable, PublishRefused
 from bulkhead.runtime.context import Context
 from bulkhead.runtime.errors import RpcRefused
 from bulkhead_contracts import bounds
-from bulkhead_contracts.budget import (
-    Alerted,
-    Limit,
-    LimitsReplied,
-    LimitsRequested,
-    LimitTarget,
-    SpendBy,
-    SpendReplied,
-    SpendRequested,
-    SpendRow,
-    Spent,
-    TargetLimit,
-    TopUp,
-)
+from bulkhead_contracts.budget import Limit, LimitsReplied, LimitsRequested, SpendReplied, SpendRequested
 from bulkhead_contracts.task import RequesterClaim
-from bulkhead_contracts.types import Body, Contract, Count, UnixMs
-from bulkhead_services.gateway.admission.quotas import PolicyDocument
+from bulkhead_contracts.types import Body
 from bulkhead_services.gateway.http.auth import Authenticator
+from bulkhead_services.gateway.http.operator_schemas import KINDS, SINCE, LimitPage, LimitSubmission, SpendPage
 from bulkhead_services.gateway.http.request_limits import Bodies
 from bulkhead_services.gateway.http.request_values import answered, idempotency_key, parsed, size_of
 from bulkhead_services.gateway.http.submission_checks import Door
@@ -44,7 +30,7 @@ from bulkhead_services.gateway.read_model import task_view
 MAY_CHANGE = frozenset({"operator"})
 MAX_BODY_BYTES = 16 * 1024
 BOOK = "limits"
-"""Stands where a task does in the subject of a request that is about none."""
+"""The task token in the subject of a request that concerns no task."""
 STATUS = {
     "forbidden": 403,
     "changed_meanwhile": 409,
@@ -54,62 +40,9 @@ STATUS = {
     "idempotency_reused": 422,
 }
 MAY_SEE_SPENDING = frozenset({"operator", "auditor"})
-SINCE = r"[1-9][0-9]{0,6}[smhd]"
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600}
-KINDS: tuple[SpendBy, ...] = get_args(SpendBy)
 
 R = TypeVar("R", LimitsReplied, SpendReplied)
-
-
-class LimitInput(Limit):
-    """A ceiling by unit; what is left out, or null, has none."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
-
-
-class LimitSubmission(Contract):
-    """Body of PUT /v1/limits: one target and its ceilings; none at all removes what stood there.
-
-    expect_revision: change nothing when the limits are not at this revision any more.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
-
-    target: LimitTarget
-    limit: LimitInput = LimitInput()
-    expect_revision: Count | None = None
-
-
-class LimitPage(Contract):
-    """A tenant's limits, and what its tasks were topped up with. `revision` counts the changes.
-
-    alerts: of limits that came near, the latest first; of a change's answer none. policy: what holds beside them, the
-    lower of both; null where the gateway does not know it.
-    """
-
-    revision: Count
-    limits: Annotated[tuple[TargetLimit, ...], Field(max_length=bounds.MAX_LIMIT_TARGETS)]
-    top_ups: Annotated[tuple[TopUp, ...], Field(max_length=bounds.MAX_TOP_UPS)] = ()
-    alerts: Annotated[tuple[Alerted, ...], Field(max_length=bounds.MAX_ALERTS_LISTED)] = ()
-    policy: PolicyDocument | None = None
-
-
-class SpendPage(Contract):
-    """What the calls cost that were admitted since then, by name, the dearest first; `rest` sums the other rest_rows.
-
-    held: of calls that have not settled. late: settled since then of calls that were admitted before, in no row.
-    kept_unix_ms: not 0 when older is asked for; what tasks spent that ended before it may have been purged.
-    """
-
-    by: SpendBy
-    since_unix_ms: UnixMs
-    until_unix_ms: UnixMs
-    kept_unix_ms: UnixMs
-    rows: Annotated[tuple[SpendRow, ...], Field(max_length=bounds.MAX_SPEND_ROWS)]
-    rest: SpendRow
-    rest_rows: Count
-    total: SpendRow
-    late: Spent
 
 
 class Spending:
@@ -122,7 +55,7 @@ class Spending:
         self._bodies = bodies
 
     def routes(self) -> list[Route]:
-        """To be hung into the application."""
+        """Routes for the application."""
         return [
             Route("/v1/limits", self.limits, methods=["GET"]),
             Route("/v1/limits", self.change, methods=["PUT"]),
@@ -196,7 +129,7 @@ class Spending:
         if (failure := reply.failure) is not None:
             if failure.code not in STATUS:
                 raise unavailable(failure.message, failure.hint)
-            title = "It was not changed" if kind is LimitsReplied else "It was not summed up"
+            title = "The limit was not changed" if kind is LimitsReplied else "Spending cannot be shown"
             raise Problem(STATUS[failure.code], failure.code, title, failure.message, failure.hint)
         return reply
 

@@ -1,6 +1,6 @@
-"""The HTTP API: routes, bounds, idempotency. Who may what is decided here; what happens, in effects and stream.
+"""The HTTP application, and the routes under /v1/tasks: roles, bounds and idempotency.
 
-In: requests of people and programs. Out: JSON, problem details, event streams. See openapi.py for the document.
+In: requests of people and programs. Out: JSON, problem details, event streams. openapi.py describes the API.
 """
 
 import hashlib
@@ -20,6 +20,7 @@ from bulkhead.bus.port import BusError
 from bulkhead.runtime.context import Context
 from bulkhead_contracts import bounds
 from bulkhead_contracts.task import ForkOf, RequesterClaim, TaskLimits, TaskRequested
+from bulkhead_services.gateway.document_intake import DocumentIntake
 from bulkhead_services.gateway.http import task_document
 from bulkhead_services.gateway.http.auth import Authenticator
 from bulkhead_services.gateway.http.openapi import openapi
@@ -63,13 +64,14 @@ RETRY_MS = 1_000
 
 
 class Http:
-    """The routes, over what they need."""
+    """The routes and their dependencies."""
 
     def __init__(
         self,
         settings: Settings,
         auth: Authenticator,
         intake: Intake,
+        documents: DocumentIntake,
         feeds: Feeds,
         listing: Listing,
         blobs: Blobs,
@@ -88,7 +90,7 @@ class Http:
         self._door = door
         self._caps = StreamCaps(settings)
         self._bodies = Bodies(settings)
-        self.documents = Documents(auth, intake, feeds, self._bodies, settings)
+        self.documents = Documents(auth, documents, feeds, self._bodies, settings)
         self.switches = Switches(context, auth, self._bodies)
         self.spending = Spending(context, auth, self._bodies, door)
         self.topups = TopUps(context, auth, self._bodies, feeds)
@@ -129,6 +131,8 @@ class Http:
         await self._door.check(claim)
         async with self._bodies.read(request, claim, MAX_BODY_BYTES) as raw:
             body = parsed(TaskSubmission, raw)
+        planned = [tool for step in body.plan.steps for tool in step.tools] if body.plan and not body.fork else []
+        self._door.check_tools(claim.tenant, (*body.tools, *planned))
         # Left out when empty: a repeat of what was submitted before there were tags is still a repeat.
         absent = {name for name in ("feature", "workflow") if not getattr(body, name)}
         canonical = body.model_dump_json(exclude=absent).encode()
@@ -183,7 +187,7 @@ class Http:
         feed = await self._task(request, claim)
         position = position_of(request)
         if feed.ended and position.sequence and not feed.after(position):
-            return Response(status_code=204)  # Tells an EventSource that all was said: it must not come back.
+            return Response(status_code=204)  # Tells an EventSource not to reconnect: nothing can follow.
         if self._feeds.closing:
             raise unavailable("this replica is closing", "reconnect in a moment; another replica may answer")
         return _EventStream(
@@ -223,22 +227,22 @@ class Http:
         return JSONResponse(openapi())
 
     async def livez(self, _: Request) -> Response:
-        """Whether the process runs; asks nobody."""
+        """GET /livez: whether the process runs."""
         return JSONResponse({"status": "ok"})
 
     async def readyz(self, _: Request) -> Response:
-        """Whether requests can be served now."""
+        """GET /readyz: whether requests can be taken now."""
         reason = "draining" if self._feeds.closing else await self._ready()
         return JSONResponse(
             {"status": "unready", "reason": reason} if reason else {"status": "ok"}, 503 if reason else 200
         )
 
     async def startupz(self, _: Request) -> Response:
-        """Whether the start is over."""
+        """GET /startupz: whether the start has finished."""
         return JSONResponse({"status": "ok" if self.started else "starting"}, 200 if self.started else 503)
 
     async def _task(self, request: Request, claim: RequesterClaim) -> Feed:
-        """The task in the caller's tenant; somebody else's is not there."""
+        """The task in the caller's tenant; another tenant's is not found."""
         task = token(request, "task_id", "task")
         feed = await self._feeds.fresh(claim.tenant, task)
         if feed.view.status == "unknown":
@@ -247,7 +251,7 @@ class Http:
 
 
 class _EventStream(EventSourceResponse):
-    """Gives its place back however it ends, also when the client is gone before the first event."""
+    """An event stream that gives its place back however it ends, also if the client leaves before the first event."""
 
     def __init__(self, events: AsyncIterator[ServerSentEvent], release: Callable[[], None], **more: Any) -> None:
         super().__init__(events, **more)

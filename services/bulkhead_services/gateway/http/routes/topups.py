@@ -1,13 +1,11 @@
-"""A task is given more than its limits say: over HTTP, by an operator of its tenant. Budget judges, stores and applies.
+"""Top-ups over HTTP: an operator raises the limits of one task. Budget judges, stores and applies them.
 
-In: POST /v1/tasks/{task_id}/topup. Out: what all its top-ups come to, and whether it was halted and goes on; or problem
-details. Nothing of the task is begun anew: what stood waits there, and goes on.
+In: POST /v1/tasks/{task_id}/topup. Out: the sum of all its top-ups, and whether it was halted and goes on; or problem
+details. The task resumes where it stopped.
 """
 
 import secrets
-from typing import Annotated
 
-from pydantic import BeforeValidator, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -18,36 +16,16 @@ from bulkhead.runtime.errors import RpcRefused
 from bulkhead_contracts import bounds
 from bulkhead_contracts.budget import Limit, TopUpReplied, TopUpRequested
 from bulkhead_contracts.task import RequesterClaim
-from bulkhead_contracts.types import Contract, Count, Reason
 from bulkhead_services.gateway.http.auth import Authenticator
+from bulkhead_services.gateway.http.operator_schemas import TopUpReceipt, TopUpSubmission
 from bulkhead_services.gateway.http.request_limits import Bodies
 from bulkhead_services.gateway.http.request_values import answered, idempotency_key, parsed, token
-from bulkhead_services.gateway.http.routes.halts import one_line
-from bulkhead_services.gateway.http.routes.spending import MAX_BODY_BYTES, MAY_CHANGE, STATUS, LimitInput
+from bulkhead_services.gateway.http.routes.spending import MAX_BODY_BYTES, MAY_CHANGE, STATUS
 from bulkhead_services.gateway.problems import Problem, not_found, unavailable
 from bulkhead_services.gateway.read_model.feeds import Feed, Feeds
 
 AFTERWARDS_MS = 3_600_000
-"""So long after its deadline a top-up is kept: clocks differ, and the end comes a moment late."""
-
-
-class TopUpSubmission(Contract):
-    """Body of POST /v1/tasks/{task_id}/topup: how much more, by unit, and why."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
-
-    add: LimitInput
-    reason: Annotated[Reason, Field(min_length=1), BeforeValidator(one_line)]
-
-
-class TopUpReceipt(Contract):
-    """added: what all top-ups of the task come to. resumed: it was halted at its ceiling, and goes on."""
-
-    task_id: str
-    added: Limit
-    revision: Count
-    resumed: bool
-    status_url: str
+"""A top-up is kept this long after the deadline: clocks differ, and the end comes a moment late."""
 
 
 class TopUps:
@@ -57,7 +35,7 @@ class TopUps:
         self._context, self._auth, self._bodies, self._feeds = context, auth, bodies, feeds
 
     def routes(self) -> list[Route]:
-        """To be hung into the application."""
+        """Routes for the application."""
         return [Route("/v1/tasks/{task_id}/topup", self.top_up, methods=["POST"])]
 
     async def top_up(self, request: Request) -> Response:
@@ -76,7 +54,7 @@ class TopUps:
                 "already_ended",
                 "The task has ended",
                 f"the task has ended: {feed.view.status}",
-                "submit it again with a higher limit, or fork it: what is done is taken over",
+                "submit it again with a higher limit, or fork it to keep the finished steps",
             )
         reply = await self._ask(claim, feed, body, key)
         url = f"/v1/tasks/{task}"
@@ -115,7 +93,7 @@ class TopUps:
             if failure.code not in (*STATUS, "adds_nothing"):
                 raise unavailable(failure.message, failure.hint)
             raise Problem(
-                STATUS.get(failure.code, 422), failure.code, "It was not topped up", failure.message, failure.hint
+                STATUS.get(failure.code, 422), failure.code, "The task was not topped up", failure.message, failure.hint
             )
         return reply
 

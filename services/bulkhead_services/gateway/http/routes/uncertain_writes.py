@@ -1,6 +1,6 @@
-"""Which writes of a task that did not succeed may or may not have been done. Budget, which reads the journal, knows.
+"""Uncertain writes of a task that did not succeed, as budget finds them in the journal.
 
-In: a feed, and who reads it. Out: the writes and how many more there are; None where they cannot be told just now.
+In: a feed, and its reader. Out: the writes and how many more there are; None while they cannot be known.
 """
 
 import secrets
@@ -22,7 +22,7 @@ BADLY = frozenset({"failed", "cancelled", "halted"})
 
 
 async def uncertain(context: Context, claim: RequesterClaim, feed: Feed) -> WritesReplied | None:
-    """As budget tells it; of one task at most once in LOOK_AGAIN_S, for replies may still come after its end."""
+    """Ask budget, at most once in LOOK_AGAIN_S per task: replies may still arrive after its end."""
     if feed.view.status not in BADLY:
         return NONE
     now = context.clock()

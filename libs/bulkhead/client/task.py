@@ -1,0 +1,104 @@
+"""A task of the mesh: shown, cancelled, topped up, followed to its end over lost connections.
+
+In: a task's id. Out: events, documents, results. Raises as Mesh does.
+"""
+
+import asyncio
+import uuid
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+from typing import Any
+
+from bulkhead.client import request_checks
+from bulkhead.client.errors import MeshError, Refused, Unreachable
+from bulkhead.client.sse import Parser
+from bulkhead.client.transport import RETRYABLE, TaskEvent, Transport
+from bulkhead_contracts import bounds
+
+RECONNECT_MAX_S = 5.0
+RECONNECT_GIVE_UP_S = 120.0
+ENDED = ("task.ended", "task.rejected")
+UNENDED = ("requested", "queued", "running", "paused")
+
+OnLost = Callable[[MeshError, float], None]
+"""Told why a stream is interrupted, and for how many seconds more it is tried again."""
+
+
+class Task:
+    """A task of the mesh."""
+
+    def __init__(self, transport: Transport, task_id: str) -> None:
+        self._transport = transport
+        self.id = task_id
+
+    def __repr__(self) -> str:
+        return f"Task({self.id!r})"
+
+    async def show(self) -> dict[str, Any]:
+        """Everything that the gateway knows about the task now."""
+        return await self._transport.ask("GET", f"/v1/tasks/{self.id}")
+
+    async def cancel(self, reason: str = "") -> None:
+        """Ask for it to end; `events` and `result` tell when it has. Raises Refused when it has ended already."""
+        why = request_checks.text("reason", reason, bounds.MAX_REASON_CHARS, least=0)
+        await self._transport.ask("POST", f"/v1/tasks/{self.id}/cancel", json={"reason": why})
+
+    async def top_up(self, add: Mapping[str, int], reason: str) -> dict[str, Any]:
+        """Let it spend so much more, by unit (`cost_usd_micros`, `tokens`, ...); halted at its ceiling, it goes on."""
+        body = {
+            "add": request_checks.units("add", add, least=0, empty=False, removes=False),
+            "reason": request_checks.text("reason", reason, bounds.MAX_REASON_CHARS),
+        }
+        return await self._transport.send("POST", f"/v1/tasks/{self.id}/topup", str(uuid.uuid4()), json=body)
+
+    async def events(self, last_id: str = "", on_lost: OnLost | None = None) -> AsyncGenerator[TaskEvent, None]:
+        """The events of the task, from the beginning or after `last_id`, until it has ended.
+
+        Reconnects by itself: every stored event comes once. For `text`, keep the first `offset` characters of what
+        you have of that step and append `text`. on_lost is called at every pause. Raises Unreachable after two
+        minutes without an answer, and at once if this Mesh never got one: then the address is wrong.
+        """
+        parser = Parser(last_id)
+        loop = asyncio.get_running_loop()
+        pause_s, heard_at = 0.0, loop.time()
+        while True:
+            heard_before = parser.last_id
+            try:
+                # Closed at once: a caller who stops listening must not leave a connection to the garbage collector.
+                async with aclosing(self._transport.stream(self.id, parser)) as stream:
+                    async for event in stream:
+                        pause_s, heard_at = 0.0, loop.time()
+                        yield event
+                        if event.name in ENDED:
+                            return
+                # A stream may end before the task does: only one that brings nothing new shows that all was seen.
+                nothing_new = parser.last_id and parser.last_id == heard_before
+                if nothing_new and (await self.show())["status"] not in UNENDED:
+                    return
+            except Unreachable as error:
+                if not self._transport.reached or loop.time() - heard_at > RECONNECT_GIVE_UP_S:
+                    raise
+                _tell(on_lost, error, heard_at + RECONNECT_GIVE_UP_S - loop.time())
+            except Refused as error:
+                if error.status not in RETRYABLE or loop.time() - heard_at > RECONNECT_GIVE_UP_S:
+                    raise
+                _tell(on_lost, error, heard_at + RECONNECT_GIVE_UP_S - loop.time())
+            pause_s = min(RECONNECT_MAX_S, 2 * pause_s + (parser.retry_ms or 200) / 2000)
+            await asyncio.sleep(pause_s)
+
+    async def result(self, timeout_s: float | None = None) -> dict[str, Any]:
+        """Wait until the task has ended; returns what `show` returns. Raises TimeoutError: the task goes on then."""
+        try:
+            async with asyncio.timeout(None if timeout_s is None else request_checks.seconds("timeout_s", timeout_s)):
+                async for _ in self.events():
+                    pass
+                return await self.show()
+        except TimeoutError as error:
+            raise TimeoutError(
+                f"task {self.id} has not ended within {timeout_s:g} s: it goes on; wait for it again, or `cancel` it"
+            ) from error
+
+
+def _tell(on_lost: OnLost | None, error: MeshError, left_s: float) -> None:
+    if on_lost is not None:
+        on_lost(error, max(0.0, left_s))

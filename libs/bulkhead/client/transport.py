@@ -1,0 +1,170 @@
+"""HTTP to one gateway: repeats of what may be repeated, streams of events, and errors for people.
+
+In: methods, paths, bodies. Out: JSON objects and events. Raises Refused when the mesh says no; Unreachable when nothing
+answers, or something else than a mesh; Closed after `close`.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, cast
+
+import httpx
+
+from bulkhead.client.errors import Closed, Refused, Unreachable
+from bulkhead.client.sse import EventTooLarge, Parser
+
+SILENCE_S = 60.0
+"""A stream is silent for longer than its heartbeats allow: reconnect."""
+POST_ATTEMPTS = 4
+POST_GIVE_UP_S = 8.0
+"""After a 503 no attempt begins later: each may take seconds to fail, and the caller hears nothing meanwhile."""
+TOO_MANY = 429
+RETRYABLE = (TOO_MANY, 502, 503, 504)
+MAX_RETRY_AFTER_S = 60.0
+"""The longest Retry-After for which a client waits by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskEvent:
+    """One event of a task: name (`task.accepted`, `text`, …), its data, and the opaque id to resume after it."""
+
+    name: str
+    data: dict[str, Any]
+    id: str
+
+
+class Transport:
+    """The connections to one gateway."""
+
+    def __init__(
+        self, url: str, headers: Mapping[str, str], timeout_s: float, transport: httpx.AsyncBaseTransport | None
+    ) -> None:
+        self.url = url
+        self.reached = False
+        """Whether the gateway has answered anything yet."""
+        self._http = httpx.AsyncClient(
+            base_url=url,
+            headers=headers,
+            transport=transport,
+            timeout=httpx.Timeout(timeout_s, connect=min(5.0, timeout_s)),
+        )
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def send(
+        self, method: str, path: str, key: str, *, headers: Mapping[str, str] | None = None, **more: Any
+    ) -> dict[str, Any]:
+        """A request that may be repeated, because its key makes repeats harmless."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        for attempt in range(POST_ATTEMPTS):
+            pause_s = 0.25 * 2**attempt
+            last = attempt == POST_ATTEMPTS - 1
+            try:
+                return await self.ask(method, path, headers={"Idempotency-Key": key, **(headers or {})}, **more)
+            except Unreachable:
+                if last:
+                    raise
+            except Refused as error:
+                if last or not (error.code == "idempotency_in_flight" or error.status in RETRYABLE):
+                    raise
+                if error.retry_after_s > MAX_RETRY_AFTER_S:
+                    raise
+                pause_s = max(pause_s, error.retry_after_s)
+                if error.status != TOO_MANY and loop.time() + pause_s - began > POST_GIVE_UP_S:
+                    raise
+            await asyncio.sleep(pause_s)
+        raise AssertionError("unreachable")
+
+    async def ask(self, method: str, path: str, **more: Any) -> dict[str, Any]:
+        """One request; its answer as an object."""
+        self._open()
+        try:
+            answer = await self._http.request(method, path, **more)
+        except httpx.HTTPError as error:
+            raise self.unreachable(error) from error
+        self.reached = True
+        if answer.is_error:
+            raise _refused(answer)
+        try:
+            found = answer.json()
+        except ValueError:
+            found = None
+        if answer.is_redirect or not isinstance(found, dict):
+            raise self._foreign(f"HTTP {answer.status_code}, {answer.headers.get('content-type', 'no type')[:80]}")
+        return found
+
+    def _open(self) -> None:
+        if self._http.is_closed:
+            raise Closed("this Mesh was closed", "ask within its `async with Mesh(...)`, or make another one")
+
+    def field(self, answer: dict[str, Any], name: str) -> Any:
+        """A field that every answer of a mesh has."""
+        if name not in answer:
+            raise self._foreign(f"JSON without {name!r}")
+        return answer[name]
+
+    def _foreign(self, what: str) -> Unreachable:
+        return Unreachable(
+            f"something else than a mesh answers at {self.url}: {what}",
+            "check the address: it is the one that `bulkhead up` tells, without a path",
+        )
+
+    def unreachable(self, error: Exception) -> Unreachable:
+        """The error of a connection, for people."""
+        reason = str(error) or type(error).__name__
+        return Unreachable(
+            f"no answer from {self.url}: {reason}",
+            "start the mesh (`bulkhead up`) or check the address (--url, BULKHEAD_URL)",
+        )
+
+    async def stream(self, task_id: str, parser: Parser) -> AsyncGenerator[TaskEvent, None]:
+        """One connection's events after `parser.last_id`. Raises Refused, Unreachable."""
+        headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": parser.last_id} if parser.last_id else {})
+        timeout = httpx.Timeout(SILENCE_S, connect=5.0)
+        self._open()
+        try:
+            async with self._http.stream(
+                "GET", f"/v1/tasks/{task_id}/events", headers=headers, timeout=timeout
+            ) as answer:
+                self.reached = True
+                if answer.is_error:
+                    await answer.aread()
+                    raise _refused(answer)
+                async with aclosing(_lines(answer)) as lines:
+                    async for line in lines:
+                        event = parser.line(line)
+                        if event is not None:
+                            yield TaskEvent(event.name, json.loads(event.data), event.id)
+        except (httpx.HTTPError, EventTooLarge, json.JSONDecodeError) as error:
+            raise self.unreachable(error) from error
+
+
+async def _lines(answer: httpx.Response) -> AsyncGenerator[str, None]:
+    """Lines as they come. Only CR and LF end a line here: httpx would split at U+2028 too."""
+    rest = ""
+    # httpx's iterator is an asynchronous generator, which its annotation does not say.
+    async with aclosing(cast(AsyncGenerator[str, None], answer.aiter_text())) as pieces:
+        async for piece in pieces:
+            *lines, rest = (rest + piece).replace("\r\n", "\n").split("\n")
+            for line in lines:
+                yield line
+
+
+def _refused(answer: httpx.Response) -> Refused:
+    try:
+        problem = answer.json()
+    except ValueError:
+        problem = {}
+    if not isinstance(problem, dict) or "title" not in problem:
+        problem = {
+            "title": f"HTTP {answer.status_code} from {answer.url.host}",
+            "hint": "is this really the address of a mesh's gateway?",
+        }
+    told = answer.headers.get("retry-after", "")
+    return Refused(answer.status_code, problem, float(told) if told.isdecimal() and len(told) < 9 else 0.0)

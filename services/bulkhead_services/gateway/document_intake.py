@@ -1,0 +1,119 @@
+"""Documents on their way to the document store: content is stored, authority signed, and rag asked to act.
+
+In: documents of known people. Out: durable requests to rag, and the feeds where their outcomes appear.
+"""
+
+import hashlib
+import secrets
+
+from bulkhead.bus.port import BusUnavailable, PublishRefused
+from bulkhead.runtime.context import Context
+from bulkhead.runtime.errors import RpcRefused
+from bulkhead_contracts import bounds
+from bulkhead_contracts.grant import GrantReplied, GrantRequested
+from bulkhead_contracts.retrieval import (
+    DocumentDeleteRequested,
+    DocumentIngestRequested,
+    DocumentsReplied,
+    DocumentsRequested,
+)
+from bulkhead_contracts.task import RequesterClaim
+from bulkhead_contracts.types import Body
+from bulkhead_services.gateway.admission.durable_writes import DurableWrites
+from bulkhead_services.gateway.problems import Problem, not_stored, unavailable
+from bulkhead_services.gateway.read_model import task_view
+from bulkhead_services.gateway.read_model.feeds import Feed, Feeds
+
+DOCUMENT_TIMEOUT_S = 10.0
+"""Time for the broker to store a document, which may have megabytes."""
+
+
+class DocumentIntake:
+    """Adds, deletes and lists documents of a tenant."""
+
+    def __init__(self, context: Context, feeds: Feeds, writes: DurableWrites) -> None:
+        self._context = context
+        self._feeds = feeds
+        self._writes = writes
+
+    async def ingest(self, claim: RequesterClaim, name: str, media_type: str, data: bytes, key: str) -> Feed:
+        """Store a document and ask rag to take it in; returns the feed where the outcome appears. Raises Problem."""
+        tenant, digest = claim.tenant, hashlib.sha256(data).hexdigest()
+        # Without a key each request is a new ingestion, and rag notices unchanged content: since it was sent last, it
+        # may have been replaced or deleted.
+        task = task_view.ingest_id(tenant, name, digest, key or secrets.token_hex(16))
+        try:
+            feed = await self._feeds.fresh(tenant, task)
+            if feed.view.ingested is not None:
+                return feed  # The caller repeats one ingestion.
+            content = await self._writes.within(
+                self._context.blobs.put(tenant, data, media_type, summary=name), DOCUMENT_TIMEOUT_S
+            )
+            await self._to_rag(claim, DocumentIngestRequested(name=name, media_type=media_type, content=content), task)
+        except (BusUnavailable, PublishRefused) as error:
+            raise not_stored(error) from error
+        return feed
+
+    async def delete(self, claim: RequesterClaim, name: str, key: str) -> Feed:
+        """Ask rag to erase a document; returns the feed where the outcome appears. Raises Problem."""
+        task = task_view.deletion_id(claim.tenant, name, key or secrets.token_hex(16))
+        try:
+            feed = await self._feeds.fresh(claim.tenant, task)
+            if feed.view.deleted is None:
+                await self._to_rag(claim, DocumentDeleteRequested(name=name), task)
+        except (BusUnavailable, PublishRefused) as error:
+            raise not_stored(error) from error
+        return feed
+
+    async def _to_rag(self, claim: RequesterClaim, body: Body, task: str) -> None:
+        """Send a request to rag with the caller's authority. Raises Problem, BusError."""
+        index = f"{'ingest' if isinstance(body, DocumentIngestRequested) else 'delete'}/{task}"
+        ask = GrantRequested(requester=claim, purpose="ingest", requested_unix_ms=self._context.clock())
+        try:
+            reply = await self._context.publisher.request(
+                "signer",
+                ask,
+                tenant=claim.tenant,
+                task=task,
+                index=index,
+                actor=claim.person,
+                timeout_s=bounds.RPC_TIMEOUT_MS / 1000,
+            )
+        except RpcRefused as error:
+            raise unavailable(f"no authority could be signed: {error}") from error
+        assert isinstance(reply, GrantReplied)
+        if not reply.granted:
+            raise Problem(
+                403,
+                reply.code or "refused",
+                "The tenant's policy does not allow this",
+                reply.reason or "the signer refused",
+                reply.hint or "ask the operator",
+            )
+        await self._writes.within(
+            self._context.publisher.send(
+                "rag", body, tenant=claim.tenant, task=task, index=index, actor=claim.person, grant=reply.token
+            )
+        )
+
+    async def documents(self, claim: RequesterClaim, after: str, limit: int) -> DocumentsReplied:
+        """A page of the tenant's documents, by name. Raises Problem (503)."""
+        ask = DocumentsRequested(after=after, limit=limit)
+        try:
+            reply = await self._context.publisher.request(
+                "rag",
+                ask,
+                tenant=claim.tenant,
+                task="documents",
+                index=secrets.token_hex(8),
+                actor=claim.person,
+                timeout_s=bounds.RPC_TIMEOUT_MS / 1000,
+            )
+        except RpcRefused as error:
+            raise unavailable(f"the document store failed: {error}") from error
+        except (BusUnavailable, PublishRefused) as error:
+            raise unavailable(f"the document store does not answer: {error}") from error
+        assert isinstance(reply, DocumentsReplied)
+        if reply.failure is not None:
+            raise unavailable(f"{reply.failure.code}: {reply.failure.message}", reply.failure.hint or "ask again")
+        return reply

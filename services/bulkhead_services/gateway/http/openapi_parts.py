@@ -1,0 +1,116 @@
+"""Building blocks of the OpenAPI document: operations, parameters, answers and problem details.
+
+In: names, texts and pydantic models. Out: dictionaries as OpenAPI 3.1 has them.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel
+
+from bulkhead_contracts import bounds
+from bulkhead_services.gateway.problems import MEDIA_TYPE, ProblemDetails
+
+_TITLES = {
+    400: "The Idempotency-Key header is missing, or the body is not JSON",
+    401: "Credentials are missing or unknown",
+    403: "The caller's role, or the tenant's policy, does not allow this",
+    404: "The caller's tenant has nothing of this name",
+    408: "The body arrived too slowly",
+    409: "The current state does not allow this, or a request under the same key is in progress",
+    413: "The body exceeds the limit that the answer names",
+    422: "A field is invalid, or the key was used for other content",
+    429: "The caller or its tenant has reached a rate limit or a quota; Retry-After says when to try again",
+    503: "A component that this request depends on does not answer; nothing that was acknowledged is lost",
+}
+CHANGE = (400, 401, 403, 408, 409, 413, 422, 429, 503)
+"""What may go wrong with a request that has a body and changes something."""
+
+Json = dict[str, Any]
+
+
+def ref(model: type[BaseModel]) -> Json:
+    """A reference to the schema of a model."""
+    return {"$ref": f"#/components/schemas/{model.__name__}"}
+
+
+def answer_of(model: type[BaseModel], description: str, headers: Json | None = None) -> Json:
+    """An answer with a model as its JSON."""
+    answer: Json = {"description": description, "content": {"application/json": {"schema": ref(model)}}}
+    return answer | ({"headers": headers} if headers else {})
+
+
+def body_of(model: type[BaseModel], *, required: bool = True) -> Json:
+    """A request body with a model as its JSON."""
+    return {"required": required, "content": {"application/json": {"schema": ref(model)}}}
+
+
+def operation(
+    name: str,
+    summary: str,
+    answers: Json,
+    problems: Sequence[int],
+    *parameters: Json,
+    description: str = "",
+    body: Json | None = None,
+) -> Json:
+    """One method of a path; `answers` by status, `problems` the statuses of problem details."""
+    schema = {"content": {MEDIA_TYPE: {"schema": ref(ProblemDetails)}}}
+    made: Json = {"operationId": name, "summary": summary}
+    made |= {"description": description} if description else {}
+    made |= {"parameters": list(parameters)} if parameters else {}
+    made |= {"requestBody": body} if body else {}
+    return made | {"responses": answers | {str(code): {"description": _TITLES[code]} | schema for code in problems}}
+
+
+def header(name: str, description: str, *, required: bool = False, schema: Json | None = None) -> Json:
+    """A header parameter."""
+    return {
+        "name": name,
+        "in": "header",
+        "required": required,
+        "description": description,
+        "schema": schema or {"type": "string"},
+    }
+
+
+def query(name: str, description: str, schema: Json) -> Json:
+    """A query parameter."""
+    return {"name": name, "in": "query", "description": description, "schema": schema}
+
+
+def path(name: str, description: str) -> Json:
+    """A path parameter that is an id."""
+    schema = {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"}
+    return {"name": name, "in": "path", "required": True, "description": description, "schema": schema}
+
+
+KEY_SCHEMA = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"}
+NAME_SCHEMA = {"type": "string", "minLength": 1, "maxLength": bounds.MAX_NAME_CHARS, "pattern": "^[ -~]+$"}
+TEXT = {"schema": {"type": "string"}}
+EVENT_NAMES = (
+    "task.queued",
+    "task.released",
+    "task.accepted",
+    "plan.rejected",
+    "plan.adopted",
+    "step.started",
+    "step.ended",
+    "task.paused",
+    "task.resumed",
+    "task.ended",
+    "task.rejected",
+    "budget.alerted",
+    "text",
+)
+EVENT = {
+    "description": "Each event of the stream",
+    "type": "object",
+    "required": ["event", "data"],
+    "properties": {
+        "id": {"type": "string"},
+        "event": {"type": "string", "enum": EVENT_NAMES},
+        "retry": {"type": "integer"},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+}
